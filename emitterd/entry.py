@@ -1,0 +1,118 @@
+"""The journal's vocabulary: an entry, its states, and the verbs between them."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from emitterd.fingerprint import Fingerprint
+
+
+class State(StrEnum):
+    """Where an entry stands."""
+
+    QUEUED = "queued"
+    DELIVERING = "delivering"
+    DEFERRED = "deferred"
+    DELIVERED = "delivered"
+    REJECTED = "rejected"
+    WITHDRAWN = "withdrawn"
+    HELD = "held"
+
+
+LIVE = frozenset({State.QUEUED, State.DELIVERING, State.DEFERRED, State.HELD})
+"""States of an entry that still has to reach the bucket; one a path at the most."""
+
+
+class Verb(StrEnum):
+    """What moves an entry from one state to another."""
+
+    CLAIM = "claim"
+    DELIVER = "deliver"
+    DEFER = "defer"
+    INTERRUPT = "interrupt"
+    RECLAIM = "reclaim"
+    REJECT = "reject"
+    WITHDRAW = "withdraw"
+    HOLD = "hold"
+    RELEASE = "release"
+    RETRY = "retry"
+
+
+TRANSITIONS: dict[Verb, tuple[frozenset[State], State]] = {
+    Verb.CLAIM: (frozenset({State.QUEUED, State.DEFERRED}), State.DELIVERING),
+    Verb.DELIVER: (frozenset({State.DELIVERING}), State.DELIVERED),
+    Verb.DEFER: (frozenset({State.DELIVERING}), State.DEFERRED),
+    Verb.INTERRUPT: (frozenset({State.DELIVERING}), State.QUEUED),
+    Verb.RECLAIM: (frozenset({State.DELIVERING}), State.QUEUED),
+    Verb.REJECT: (frozenset({State.DELIVERING}), State.REJECTED),
+    Verb.WITHDRAW: (LIVE, State.WITHDRAWN),
+    Verb.HOLD: (frozenset({State.QUEUED, State.DEFERRED}), State.HELD),
+    Verb.RELEASE: (frozenset({State.HELD}), State.QUEUED),
+    Verb.RETRY: (frozenset({State.DEFERRED, State.REJECTED}), State.QUEUED),
+}
+"""The state machine, whole. A verb on any other state is an `IllegalTransition`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Leave to POST one object: what `POST /upload-url` answered.
+
+    `expires_at` and `granted_at` are seconds since the epoch by this host's clock.
+    The fields hold a policy and its signature: secrets, never logged.
+    """
+
+    url: str
+    fields: dict[str, str]
+    granted_at: float
+    expires_at: float
+
+    @property
+    def key(self) -> str:
+        """The object key that this grant is pinned to."""
+        return self.fields["key"]
+
+    def __repr__(self) -> str:
+        return f"Grant(key={self.key!r}, expires_at={self.expires_at})"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One version of one file, as a worker holds it after a claim."""
+
+    id: int
+    path: bytes
+    fingerprint: Fingerprint
+    attempts: int
+    error: str | None
+    grant: Grant | None
+    ambiguous: bool
+
+    @property
+    def name(self) -> str:
+        """The path for people."""
+        return display(self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """Proof of delivery: what was sent and what the bucket answered."""
+
+    key: str
+    etag: str
+    size_bytes: int
+    md5: bytes
+    sha256: bytes
+    verified: bool
+    """Whether the ETag is an MD5 and equals that of the bytes sent."""
+
+
+def display(path: bytes) -> str:
+    r"""Make a path printable: not UTF-8 becomes `\xNN`, and control characters too.
+
+    So no file name can forge a log line or colour a terminal.
+    """
+    text = path.decode("utf-8", "backslashreplace")
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode() for c in text
+    )
