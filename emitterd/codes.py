@@ -17,6 +17,7 @@ class Code(StrEnum):
     JOURNAL_LOCKED = "E103"
     JOURNAL_FULL = "E104"
     ROOT_LOST = "E105"
+    INTERNAL = "E106"
 
     INCOMPLETE = "E201"
     TOO_LARGE = "E202"
@@ -85,6 +86,10 @@ MEANING: dict[Code, Meaning] = {
     Code.ROOT_LOST: Meaning(
         "the watched folder is gone",
         "mount or create spool.directory again; the queue is kept",
+    ),
+    Code.INTERNAL: Meaning(
+        "a bug in emitterd",
+        "keep the log line with its traceback and report it; the file is tried again",
     ),
     Code.INCOMPLETE: Meaning(
         "the file does not end as a zip must",

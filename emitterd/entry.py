@@ -1,7 +1,10 @@
 """The journal's vocabulary: an entry, its states, and the verbs between them."""
 
+import json
+import zlib
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Self
 
 from emitterd.fingerprint import Fingerprint
 
@@ -69,6 +72,19 @@ class Grant:
     def key(self) -> str:
         """The object key that this grant is pinned to."""
         return self.fields["key"]
+
+    def pack(self) -> bytes:
+        """Return the grant as the journal keeps it: not legible at a glance."""
+        return zlib.compress(
+            json.dumps(
+                [self.url, self.fields, self.granted_at, self.expires_at]
+            ).encode()
+        )
+
+    @classmethod
+    def unpack(cls, packed: bytes) -> Self:
+        """Return a grant that `pack` packed."""
+        return cls(*json.loads(zlib.decompress(packed)))
 
     def __repr__(self) -> str:
         return f"Grant(key={self.key!r}, expires_at={self.expires_at})"

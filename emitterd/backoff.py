@@ -1,0 +1,36 @@
+"""When the next attempt is due: exponential growth, full jitter, the server's wish."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+RETRY_AFTER_CAP_S = 3600.0
+"""A server may ask for no more than this; a mistaken header must not park a file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """The delay rule; `initial_s` and `max_s` are seconds.
+
+    Full jitter (uniform between zero and the exponential bound) spreads the return
+    of many files best: AWS Architecture Blog, "Exponential Backoff And Jitter".
+    """
+
+    initial_s: float
+    max_s: float
+    uniform: Callable[[float, float], float] = random.uniform
+
+    def bound_s(self, attempts: int) -> float:
+        """Return the longest delay after this many failed attempts, in seconds."""
+        doublings = min(max(attempts - 1, 0), 32)
+        return min(self.max_s, self.initial_s * 2.0**doublings)
+
+    def due_at(self, now: float, attempts: int, retry_after_s: float | None) -> float:
+        """Return the instant of the next attempt, in the clock of `now`.
+
+        `Retry-After` is a floor: the server's wish is kept, jitter is put on top.
+        """
+        delay_s = self.uniform(0.0, self.bound_s(attempts))
+        if retry_after_s is not None:
+            delay_s += min(retry_after_s, RETRY_AFTER_CAP_S)
+        return now + delay_s

@@ -1,0 +1,199 @@
+"""What an answer, or the lack of one, means: the whole retry table in one place.
+
+Unknown answers are taken for passing trouble; only what is known to be hopeless for
+one file rejects it. Source: the retry table of the project's failure cases, and
+"Error responses" of the Amazon S3 API reference.
+"""
+
+import email.utils
+import re
+from collections.abc import Mapping
+from enum import StrEnum
+
+from emitterd.codes import Code
+from emitterd.errors import Trouble, Verdict
+
+
+class Stage(StrEnum):
+    """Which request of an attempt was answered."""
+
+    LOGIN = "login"
+    GRANT = "upload-url"
+    BUCKET = "bucket"
+
+
+class Break(StrEnum):
+    """How a request ended without an answer."""
+
+    DNS = "dns"
+    REFUSED = "refused"
+    TLS = "tls"
+    CONNECT_TIMEOUT = "connect-timeout"
+    PROXY = "proxy"
+    LOST = "lost"
+    SLOW = "slow"
+
+
+_BREAK_CODES = {
+    Break.DNS: Code.DNS,
+    Break.REFUSED: Code.REFUSED,
+    Break.TLS: Code.TLS,
+    Break.CONNECT_TIMEOUT: Code.CONNECT_TIMEOUT,
+    Break.PROXY: Code.PROXY,
+    Break.LOST: Code.CONNECTION_LOST,
+    Break.SLOW: Code.TOO_SLOW,
+}
+
+_ANY_API: dict[int, tuple[Verdict, Code]] = {
+    404: (Verdict.PARK, Code.NOT_AN_EMISSION_API),
+    405: (Verdict.PARK, Code.NOT_AN_EMISSION_API),
+    407: (Verdict.PARK, Code.PROXY),
+    408: (Verdict.PARK, Code.API_TROUBLE),
+    429: (Verdict.PARK, Code.RATE_LIMITED),
+}
+_API: dict[Stage, dict[int, tuple[Verdict, Code]]] = {
+    Stage.LOGIN: {
+        **_ANY_API,
+        400: (Verdict.PARK, Code.CREDENTIALS),
+        401: (Verdict.PARK, Code.CREDENTIALS),
+        403: (Verdict.PARK, Code.CREDENTIALS),
+    },
+    Stage.GRANT: {
+        **_ANY_API,
+        400: (Verdict.REJECT, Code.REQUEST_REFUSED),
+        401: (Verdict.RENEW_TOKEN, Code.TOKEN_REFUSED),
+        403: (Verdict.PARK, Code.FORBIDDEN),
+        413: (Verdict.REJECT, Code.REQUEST_REFUSED),
+        414: (Verdict.REJECT, Code.REQUEST_REFUSED),
+        415: (Verdict.REJECT, Code.REQUEST_REFUSED),
+        422: (Verdict.REJECT, Code.REQUEST_REFUSED),
+    },
+}
+_BUCKET_CODES: dict[str, tuple[Verdict, Code]] = {
+    "EntityTooLarge": (Verdict.REJECT, Code.BODY_REFUSED),
+    "EntityTooSmall": (Verdict.REJECT, Code.BODY_REFUSED),
+    "ExpiredToken": (Verdict.RENEW_GRANT, Code.GRANT_EXPIRED),
+    "RequestTimeTooSkewed": (Verdict.PARK, Code.CLOCK_SKEW),
+    "SignatureDoesNotMatch": (Verdict.PARK, Code.GRANT_REFUSED),
+    "InvalidAccessKeyId": (Verdict.PARK, Code.GRANT_REFUSED),
+    "NoSuchBucket": (Verdict.PARK, Code.NO_SUCH_BUCKET),
+    "IllegalLocationConstraintException": (Verdict.PARK, Code.NO_SUCH_BUCKET),
+    "RequestTimeout": (Verdict.DEFER, Code.BUCKET_TROUBLE),
+    "SlowDown": (Verdict.DEFER, Code.BUCKET_TROUBLE),
+}
+_BUCKET: dict[int, tuple[Verdict, Code]] = {
+    401: (Verdict.PARK, Code.NOT_A_BUCKET),
+    403: (Verdict.PARK, Code.GRANT_REFUSED),
+    404: (Verdict.PARK, Code.NO_SUCH_BUCKET),
+    405: (Verdict.PARK, Code.NOT_A_BUCKET),
+    407: (Verdict.PARK, Code.PROXY),
+    413: (Verdict.REJECT, Code.BODY_REFUSED),
+}
+_MAYBE_STORED = frozenset({500, 502, 504})
+_SUCCESS = frozenset({200, 201, 204})
+_XML_CODE = re.compile(rb"<Code>\s*([A-Za-z]{1,64})\s*</Code>")
+_XML_MESSAGE = re.compile(rb"<Message>([^<]{1,200})")
+
+
+def api_trouble(
+    stage: Stage, status: int, headers: Mapping[str, str], body: bytes
+) -> Trouble | None:
+    """Return what an answer of the emission API means, or None for a success.
+
+    `headers` is looked up by lower-case name.
+    """
+    if status == 200:  # noqa: PLR2004  the one success of this API
+        return None
+    verdict, code = _API[stage].get(status, (Verdict.PARK, Code.MALFORMED_ANSWER))
+    if status >= 500:  # noqa: PLR2004  5xx
+        verdict, code = Verdict.PARK, Code.API_TROUBLE
+    return Trouble(
+        verdict,
+        code,
+        f"{stage} answered {status}{_said(body)}",
+        retry_after_s=retry_after_s(headers),
+    )
+
+
+def bucket_trouble(
+    status: int, headers: Mapping[str, str], body: bytes
+) -> Trouble | None:
+    """Return what the bucket's answer to a whole or partial body means.
+
+    None for a success: the expected status and an ETag.
+    """
+    if status in _SUCCESS and headers.get("etag"):
+        return None
+    name = _match(_XML_CODE, body)
+    reason = f"the bucket answered {status}{_said(body)}"
+    if status in _SUCCESS:
+        return Trouble(
+            Verdict.PARK,
+            Code.NOT_A_BUCKET,
+            f"the bucket answered {status} without an ETag",
+            ambiguous=True,
+        )
+    if name == "AccessDenied" and b"expired" in body.lower():
+        return Trouble(Verdict.RENEW_GRANT, Code.GRANT_EXPIRED, reason)
+    if 300 <= status < 400:  # noqa: PLR2004  3xx
+        return Trouble(Verdict.PARK, Code.REDIRECT_REFUSED, reason)
+    verdict, code = _BUCKET_CODES.get(name) or _BUCKET.get(
+        status, (Verdict.DEFER, Code.BUCKET_TROUBLE)
+    )
+    return Trouble(
+        verdict,
+        code,
+        reason,
+        retry_after_s=retry_after_s(headers),
+        ambiguous=status in _MAYBE_STORED,
+    )
+
+
+def broken(stage: Stage, how: Break, detail: str, *, body_sent: bool) -> Trouble:
+    """Return what a request without an answer means.
+
+    `body_sent`: the last byte of the body was handed over, so the object may be there.
+    """
+    if body_sent and stage is Stage.BUCKET:
+        return Trouble(
+            Verdict.DEFER,
+            Code.ANSWER_LOST,
+            f"no answer after the whole body: {detail}",
+            ambiguous=True,
+        )
+    passing = stage is Stage.BUCKET and how in {Break.LOST, Break.SLOW}
+    verdict = Verdict.DEFER if passing else Verdict.PARK
+    return Trouble(verdict, _BREAK_CODES[how], f"{stage}: {detail}")
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """Return `Retry-After` in seconds, from either of its forms (RFC 9110, 10.2.3).
+
+    The date form counts from the answer's own `Date`, not from this host's clock.
+    """
+    value = headers.get("retry-after", "").strip()
+    if value.isdigit():
+        return float(value[:9])
+    until, served_at = http_date(value), http_date(headers.get("date", ""))
+    if until is None or served_at is None:
+        return None
+    return max(0.0, until - served_at)
+
+
+def http_date(value: str) -> float | None:
+    """Return an HTTP date in seconds since the epoch, or None where it is none."""
+    try:
+        return email.utils.parsedate_to_datetime(value).timestamp()
+    except ValueError:
+        return None
+
+
+def _match(pattern: re.Pattern[bytes], body: bytes) -> str:
+    found = pattern.search(body)
+    return found.group(1).decode("utf-8", "replace") if found else ""
+
+
+def _said(body: bytes) -> str:
+    name, message = _match(_XML_CODE, body), _match(_XML_MESSAGE, body)
+    text = ": ".join(part for part in (name, message) if part)
+    return f" ({text})" if text else ""

@@ -1,0 +1,140 @@
+"""What values must be together, and what the files they name must be."""
+
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+from emitterd.config_layers import Findings
+from emitterd.config_values import shown
+from emitterd.selection import Selection
+
+
+def check_scheme(findings: Findings, url: str, *, insecure: bool) -> None:
+    """Report an http:// URL that is not allowed on purpose."""
+    if findings.sound("emission.url") and url.startswith("http:") and not insecure:
+        findings.report(
+            "emission.url",
+            "is http://: password and data would go unencrypted",
+            "use https://, or write allow_insecure_http: true",
+        )
+
+
+def check_files(findings: Findings, files: Mapping[str, Path | None]) -> None:
+    """Report the files that are to be read and cannot be."""
+    for key, place in files.items():
+        if place is None:
+            continue
+        mode = _mode(findings, key, place, "correct the path, or create the file")
+        if mode is None:
+            continue
+        if not stat.S_ISREG(mode):
+            findings.report(key, f"{shown(place)} is not a regular file", "name a file")
+        elif not os.access(place, os.R_OK):
+            findings.report(
+                key,
+                f"{shown(place)} cannot be read",
+                "give the user of emitterd permission to read it",
+            )
+
+
+def check_client_key(findings: Findings) -> None:
+    """Report a client key without the certificate it belongs to."""
+    if findings.given("emission.client_key") > findings.given("emission.client_cert"):
+        findings.report(
+            "emission.client_key",
+            "is given without client_cert",
+            "give client_cert, the certificate that the key belongs to",
+        )
+
+
+def check_no_folder(findings: Findings, key: str, place: Path | None) -> None:
+    """Report a folder where a file is to be written."""
+    if findings.sound(key) and place and os.path.isdir(place):  # noqa: PTH112  raises
+        findings.report(key, f"{shown(place)} is a folder", "name a file in it")
+
+
+def check_spool(findings: Findings, spool: Path) -> None:
+    """Report a watched folder that is missing, or is none."""
+    key = "spool.directory"
+    if not findings.sound(key):
+        return
+    mode = _mode(findings, key, spool, f"create it with: mkdir -p {shown(spool)}")
+    if mode is not None and not stat.S_ISDIR(mode):
+        findings.report(key, f"{shown(spool)} is not a folder", "name a folder")
+
+
+def check_archive(
+    findings: Findings, spool: Path, archive: Path | None, after_delivery: str
+) -> None:
+    """Report an archive that is missing, no folder, or the watched folder itself."""
+    key = "spool.archive_directory"
+    if not findings.given(key) and after_delivery == "archive":
+        findings.report(
+            key,
+            "is missing, and after_delivery is archive",
+            "give archive_directory, or write after_delivery: keep",
+        )
+    if archive is None:
+        return
+    if os.path.lexists(archive) and not os.path.isdir(archive):  # noqa: PTH112
+        findings.report(key, f"{shown(archive)} is not a folder", "name a folder")
+    if findings.sound("spool.directory") and _inside(archive, spool) == Path():
+        findings.report(key, "is the watched folder itself", "name a folder elsewhere")
+
+
+def check_archive_ignored(
+    findings: Findings, spool: Path, archive: Path | None, selection: Selection
+) -> None:
+    """Report an archive whose files would be taken for new ones."""
+    key = "spool.archive_directory"
+    if archive is None or not findings.sound(key, "spool.directory"):
+        return
+    inside = _inside(archive, spool)
+    if inside and not selection.ignored(os.fsencode(inside / "dataset" / "name.zip")):
+        findings.report(
+            key,
+            "lies in the watched folder, and what is archived would be sent again",
+            f'add "/{shown(inside)}/**" to spool.exclude, or name a folder elsewhere',
+        )
+
+
+def check_journal(findings: Findings, journal: Path, spool: Path) -> None:
+    """Report a journal in the watched folder, where producers could remove it."""
+    known = findings.sound("journal.path", "spool.directory")
+    if known and _inside(journal, spool) is not None:
+        findings.report(
+            "journal.path",
+            "lies in the watched folder",
+            "name a place of its own, such as /var/lib/emitterd/journal.db",
+        )
+
+
+def check_backoff(findings: Findings, initial_s: float, longest_s: float) -> None:
+    """Report a first wait above the longest, at the line that was given."""
+    keys = ("delivery.backoff_initial", "delivery.backoff_max")
+    if findings.sound(*keys) and initial_s > longest_s:
+        blamed = next((key for key in keys if findings.given(key)), keys[0])
+        findings.report(
+            blamed,
+            "backoff_initial is longer than backoff_max",
+            "make it the shorter one, or equal",
+        )
+
+
+def _mode(findings: Findings, key: str, place: Path, remedy: str) -> int | None:
+    try:
+        return place.stat().st_mode
+    except FileNotFoundError:
+        findings.report(key, f"{shown(place)} does not exist", remedy)
+    except OSError as error:
+        findings.report(
+            key, f"{shown(place)} cannot be reached: {error.strerror}", remedy
+        )
+    return None
+
+
+def _inside(place: Path, folder: Path) -> Path | None:
+    """Return where `place` lies in `folder`, links followed, or None if it does not."""
+    real, root = Path(os.path.realpath(place)), Path(os.path.realpath(folder))
+    return real.relative_to(root) if real.is_relative_to(root) else None

@@ -1,0 +1,265 @@
+"""SQLite underneath the journal: opening, locking, and the one way to write.
+
+One connection writes. `Database.write` is a group commit: whoever gets the lock runs
+all the work queued meanwhile in one transaction, so N workers share one fsync.
+`synchronous=FULL` makes each commit durable before `write` returns.
+"""
+
+import fcntl
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Generic, Self, TypeVar
+
+from emitterd.errors import JournalError, JournalFull, JournalLocked
+from emitterd.mounts import NETWORK, file_system
+
+T = TypeVar("T")
+Row = tuple[Any, ...]
+
+APPLICATION_ID = 0x454D4954
+"""`EMIT`: marks the file as a journal of emitterd's."""
+
+VERSION = 1
+"""`user_version` of the schema; `schema.sql` is version 1."""
+
+WAL_LIMIT_BYTES = 64 * 1024 * 1024
+BUSY_TIMEOUT_S = 10.0
+
+
+class Database:
+    """The journal's file, locked for this process. Thread-safe."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create the file.
+
+        Raises `JournalLocked` where another process has it, `JournalError` where it
+        lies on a network file system, is foreign, newer, or damaged.
+        """
+        self._queue: list[_Pending[Any]] = []
+        self._queue_lock = threading.Lock()
+        self._writing = threading.Lock()
+        self._reading = threading.Lock()
+        _refuse_network(path)
+        self._lock = _Lock(path)
+        try:
+            self._writer = _open_writer(path)
+            self._reader = open_reader(path)
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `work` in a transaction and return its result once that is durable.
+
+        What `work` raises undoes only its own changes and is raised here. Raises
+        `JournalFull` where the disk is full; nothing is changed then.
+        """
+        mine = _Pending(work)
+        with self._queue_lock:
+            self._queue.append(mine)
+        with self._writing:
+            if not mine.done:
+                with self._queue_lock:
+                    batch, self._queue = self._queue, []
+                self._commit(batch)
+        return mine.outcome()
+
+    def read(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
+        """Return all rows of a query; the transaction ends with the call."""
+        with self._reading:
+            return self._reader.execute(sql, parameters).fetchall()
+
+    def close(self) -> None:
+        """Close the file and let another process have it."""
+        with self._writing, self._reading:
+            self._reader.close()
+            self._writer.close()
+            self._lock.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _commit(self, batch: "list[_Pending[Any]]") -> None:
+        try:
+            self._writer.execute("begin immediate")
+            for pending in batch:
+                self._run(pending)
+            self._writer.execute("commit")
+        except sqlite3.Error as error:
+            if self._writer.in_transaction:
+                self._writer.execute("rollback")
+            failure = _explain(error)
+            for pending in batch:
+                pending.error = failure
+        finally:
+            for pending in batch:
+                pending.done = True
+
+    def _run(self, pending: "_Pending[Any]") -> None:
+        self._writer.execute("savepoint one")
+        try:
+            pending.result = pending.work(self._writer)
+        except sqlite3.Error:
+            raise
+        except BaseException as error:  # noqa: BLE001  raised again by its owner
+            pending.error = error
+            self._writer.execute("rollback to one")
+        self._writer.execute("release one")
+
+
+class _Pending(Generic[T]):
+    """Work that waits for its commit, and what became of it."""
+
+    def __init__(self, work: Callable[[sqlite3.Connection], T]) -> None:
+        self.work = work
+        self.done = False
+        self.result: T | None = None
+        self.error: BaseException | None = None
+
+    def outcome(self) -> T:
+        if self.error is not None:
+            raise self.error
+        return self.result  # type: ignore[return-value]  # T may itself be None
+
+
+class _Lock:
+    """The single-instance lock: a flock dies with its process, so none goes stale."""
+
+    def __init__(self, journal: Path) -> None:
+        path = journal.with_name(journal.name + ".lock")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise JournalError(
+                f"cannot create {path}: {error.strerror}",
+                hint=f"give the daemon's user write permission on {path.parent}",
+            ) from error
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.pread(self._fd, 32, 0).decode("ascii", "replace").strip()
+            os.close(self._fd)
+            raise JournalLocked(
+                f"{journal} is held by process {holder or 'unknown'}"
+            ) from error
+        os.truncate(self._fd, 0)
+        os.pwrite(self._fd, f"{os.getpid()}\n".encode("ascii"), 0)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+def open_reader(path: Path) -> sqlite3.Connection:
+    """Open the journal for reading only; each query is a transaction of its own.
+
+    Raises `JournalError` where it is absent, foreign, newer, or damaged.
+    """
+    try:
+        connection = sqlite3.connect(
+            f"{path.resolve().as_uri()}?mode=ro",
+            uri=True,
+            isolation_level=None,
+            check_same_thread=False,
+            timeout=BUSY_TIMEOUT_S,
+        )
+        _identify(connection, path)
+    except sqlite3.Error as error:
+        raise _explain(error, path) from error
+    return connection
+
+
+def _open_writer(path: Path) -> sqlite3.Connection:
+    # A write-ahead log beside the file tells of a process that did not end well.
+    unclean = path.with_name(path.name + "-wal").exists()
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        connection = sqlite3.connect(
+            path, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT_S
+        )
+    except (OSError, sqlite3.Error) as error:
+        raise JournalError(f"cannot open {path}: {error}") from error
+    try:
+        _prepare(connection, path, check=unclean)
+    except sqlite3.Error as error:
+        connection.close()
+        raise _explain(error, path) from error
+    except JournalError:
+        connection.close()
+        raise
+    return connection
+
+
+def _prepare(connection: sqlite3.Connection, path: Path, *, check: bool) -> None:
+    version = _identify(connection, path)
+    connection.execute("pragma journal_mode = wal")
+    connection.execute("pragma synchronous = full")
+    connection.execute(f"pragma journal_size_limit = {WAL_LIMIT_BYTES}")
+    connection.execute("pragma temp_store = memory")
+    if check and connection.execute("pragma quick_check(1)").fetchone()[0] != "ok":
+        raise JournalError(
+            f"{path} is damaged",
+            hint="keep a copy of it and of its -wal file, then restore a backup",
+        )
+    if version == 0:
+        schema = files("emitterd").joinpath("schema.sql").read_text("utf-8")
+        connection.executescript(
+            f"begin immediate;\n{schema}\n"
+            f"pragma application_id = {APPLICATION_ID};\n"
+            f"pragma user_version = {VERSION};\ncommit;"
+        )
+
+
+def _identify(connection: sqlite3.Connection, path: Path) -> int:
+    """Return the schema's version: 0 for an empty file.
+
+    Raises `JournalError` where the file is not, or not yet, this program's.
+    """
+    version = int(connection.execute("pragma user_version").fetchone()[0])
+    application = int(connection.execute("pragma application_id").fetchone()[0])
+    tables = int(connection.execute("select count(*) from sqlite_schema").fetchone()[0])
+    if tables and application != APPLICATION_ID:
+        raise JournalError(
+            f"{path} is a database of another program",
+            hint="name another file in journal.path",
+        )
+    if version > VERSION:
+        raise JournalError(
+            f"{path} was written by a newer emitterd (schema {version})",
+            hint="install that version again; this one would damage the journal",
+        )
+    return version
+
+
+def _refuse_network(path: Path) -> None:
+    kind = file_system(path.parent)
+    if kind in NETWORK:
+        raise JournalError(
+            f"{path} lies on a network file system ({kind}), which SQLite's"
+            " write-ahead log cannot use",
+            hint="name a local directory in journal.path",
+        )
+
+
+def _explain(error: sqlite3.Error, path: Path | None = None) -> JournalError:
+    name = getattr(error, "sqlite_errorname", "")
+    if name in {"SQLITE_FULL", "SQLITE_IOERR_WRITE"}:
+        return JournalFull(f"the journal cannot grow: {error}")
+    if name in {"SQLITE_NOTADB", "SQLITE_CORRUPT"}:
+        return JournalError(
+            f"{path or 'the journal'} is damaged: {error}",
+            hint="keep a copy of it and of its -wal file, then restore a backup",
+        )
+    if name == "SQLITE_CANTOPEN":
+        return JournalError(
+            f"cannot open {path}: it is not there, or this user may not read it",
+            hint="start the daemon once, or run as the daemon's user",
+        )
+    return JournalError(f"{path or 'the journal'}: {error}")

@@ -1,0 +1,114 @@
+"""What happens to a delivered file: it is kept, archived, or deleted.
+
+It is touched only after the delivery is on disk in the journal, and only while the
+path still is the very file that was sent. Each step survives being done twice.
+"""
+
+import os
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
+import structlog
+
+from emitterd.codes import Code
+from emitterd.entry import display
+from emitterd.errors import SourceError
+from emitterd.fingerprint import Fingerprint
+from emitterd.journal import Journal
+from emitterd.spool import Spool
+
+log = structlog.get_logger()
+
+
+class Disposal:
+    """The rule `spool.after_delivery`."""
+
+    def __init__(
+        self, spool: Spool, journal: Journal, *, archive: Path | None, delete: bool
+    ) -> None:
+        """Archive where `archive` is given, delete where `delete`, else keep."""
+        self._spool = spool
+        self._journal = journal
+        self._archive = archive
+        self._delete = delete
+
+    @property
+    def keeps(self) -> bool:
+        """Whether delivered files stay where they are."""
+        return self._archive is None and not self._delete
+
+    def dispose(self, entry_id: int, path: bytes, sent: Fingerprint) -> None:
+        """Move or delete a delivered file and record it.
+
+        What cannot be done now stays due in the journal; the next sweep tries again.
+        """
+        try:
+            moved_to = self._move_or_delete(path, sent)
+        except OSError as error:
+            log.warning(
+                "file.disposed",
+                path=display(path),
+                error=Code.UNREADABLE,
+                reason=f"it could not be: {error.strerror or error}",
+            )
+            return
+        self._journal.dispose(entry_id)
+        log.info(
+            "file.disposed",
+            path=display(path),
+            moved_to=display(os.fsencode(moved_to)) if moved_to else None,
+        )
+
+    def _move_or_delete(self, path: bytes, sent: Fingerprint) -> Path | None:
+        # A path that holds another file by now is left alone: that one is a version
+        # of its own.
+        try:
+            if Fingerprint.of(self._spool.stat(path)) != sent:
+                return None
+        except SourceError:
+            return None
+        source = self._spool.root / os.fsdecode(path)
+        if self._archive is None:
+            source.unlink()
+            _sync(source.parent)
+            return None
+        return _move(source, self._archive / _today() / os.fsdecode(path))
+
+
+def _today() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%d")
+
+
+def _move(source: Path, target: Path) -> Path:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target = _free(target)
+    try:
+        source.rename(target)
+    except OSError:
+        # Another file system: copy whole, make durable, and only then remove.
+        copy = target.with_name(f".{target.name}.part")
+        shutil.copy2(source, copy)
+        _sync(copy)
+        copy.rename(target)
+        source.unlink()
+    _sync(target.parent)
+    _sync(source.parent)
+    return target
+
+
+def _free(target: Path) -> Path:
+    """Return the name, or the first `name.N.zip` that nothing has yet."""
+    candidate, number = target, 1
+    while candidate.exists() or candidate.is_symlink():
+        candidate = target.with_name(f"{target.stem}.{number}{target.suffix}")
+        number += 1
+    return candidate
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,141 @@
+"""What `POST /upload-url` answered, checked before a byte is sent to where it says."""
+
+import base64
+import binascii
+import ipaddress
+import json
+from datetime import datetime
+from urllib.parse import urlsplit
+
+from emitterd.codes import Code
+from emitterd.entry import Grant
+from emitterd.errors import Trouble, Verdict
+
+GRANT_LIFETIME_S = 3600.0
+"""What upstream's server gives (boto3 `ExpiresIn`), where the policy does not say."""
+
+EXPIRY_MARGIN_S = 30.0
+"""A grant this close to its end is not used: the policy is tested when the bucket
+begins to read, which on a slow line is a while after the request began."""
+
+ANSWER_MAX_BYTES = 256 * 1024
+
+
+def remote_name(path: bytes) -> str:
+    """Return the name under which the server is asked for a grant.
+
+    The path relative to the watched folder, with `/`: the server routes by it. Bytes
+    that are not UTF-8 cannot stand in JSON and are percent-encoded.
+    """
+    return path.decode("utf-8", "surrogateescape").translate(_PERCENT)
+
+
+_PERCENT = {0xDC00 + byte: f"%{byte:02X}" for byte in range(0x80, 0x100)}
+
+
+def parse(
+    body: bytes, *, api_url: str, insecure: bool, now: float, served_at: float | None
+) -> Grant:
+    """Return the grant in an answer of the emission API.
+
+    `served_at` is the answer's `Date` header in seconds since the epoch: the grant's
+    end is reckoned by the server's clock, so a wrong clock here does not matter.
+
+    Raises `Trouble` (PARK): not a grant, or one that names a place to keep away from.
+    """
+    answer = _json(body)
+    url, fields = answer.get("url"), answer.get("fields")
+    if not isinstance(url, str) or not isinstance(fields, dict):
+        raise _malformed("it has no url and fields")
+    if not all(_plain(name) and _plain(value) for name, value in fields.items()):
+        raise _malformed("its fields are not plain strings")
+    if not fields.get("key"):
+        raise _malformed("its fields hold no key")
+    refuse_place(url, api_url=api_url, insecure=insecure)
+    lifetime_s = _lifetime_s(fields.get("policy", ""), served_at or now)
+    return Grant(url, dict(fields), now, now + lifetime_s)
+
+
+def refuse_place(
+    url: str, *, api_url: str, insecure: bool, code: Code = Code.HOSTILE_GRANT
+) -> None:
+    """Raise `Trouble` where nothing is to be sent to `url`.
+
+    Refused: other schemes than http(s), http where the API itself is https, and the
+    addresses of this host and of its link (cloud metadata) for an API elsewhere.
+    """
+    place, api = urlsplit(url), urlsplit(api_url)
+    if place.scheme not in {"http", "https"} or not place.hostname:
+        raise Trouble(Verdict.PARK, code, "its url is not http(s)")
+    if place.scheme == "http" and api.scheme == "https" and not insecure:
+        raise Trouble(Verdict.PARK, code, "its url is http, the API's is https")
+    if _inward(place.hostname) and not _inward(api.hostname or ""):
+        raise Trouble(Verdict.PARK, code, "its url leads back to this host or link")
+
+
+def _inward(host: str) -> bool:
+    if host.lower() == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return address.is_loopback or address.is_link_local or address.is_unspecified
+
+
+def _json(body: bytes) -> dict[str, object]:
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise _malformed("it is not JSON") from error
+    if not isinstance(answer, dict):
+        raise _malformed("it is not a JSON object")
+    return answer
+
+
+def _plain(value: object) -> bool:
+    return isinstance(value, str) and not any(c in value for c in "\r\n\0")
+
+
+def _malformed(reason: str) -> Trouble:
+    return Trouble(
+        Verdict.PARK, Code.MALFORMED_ANSWER, f"the answer to upload-url: {reason}"
+    )
+
+
+def _lifetime_s(policy: str, served_at: float) -> float:
+    """Return how long the policy holds, in seconds from the moment it was served."""
+    try:
+        expiration = json.loads(base64.b64decode(policy))["expiration"]
+        ends_at = datetime.fromisoformat(expiration).timestamp()
+    except (binascii.Error, ValueError, KeyError, TypeError, AttributeError):
+        return GRANT_LIFETIME_S
+    return ends_at - served_at
+
+
+def refuse_redirect(location: str, *, url: str, api_url: str, insecure: bool) -> None:
+    """Raise `Trouble` where a redirected body is not to follow.
+
+    Followed: the same host, or https within the same registered domain. A new
+    bucket's global host answers 307 to its regional host until DNS has settled; the
+    host is no part of the signed policy.
+    """
+    refuse_place(
+        location, api_url=api_url, insecure=insecure, code=Code.REDIRECT_REFUSED
+    )
+    there, here = urlsplit(location), urlsplit(url)
+    if there.hostname == here.hostname:
+        return
+    if there.scheme != "https" or _domain(there.hostname) != _domain(here.hostname):
+        raise Trouble(
+            Verdict.PARK,
+            Code.REDIRECT_REFUSED,
+            f"redirected to another place: {there.scheme}://{there.hostname}",
+        )
+
+
+def _domain(host: str | None) -> list[str]:
+    labels = (host or "").lower().split(".")
+    # Names are registered below co.in or gov.in, not below in.
+    second_level = len(labels[-1]) == 2 and len(labels[-2:][0]) <= 3  # noqa: PLR2004
+    return labels[-3:] if second_level else labels[-2:]

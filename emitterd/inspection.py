@@ -1,0 +1,103 @@
+"""Whether bytes are a whole zip: its end record must close exactly at end of file.
+
+Only the record at the end, the first central record and the first local header are
+read: four short reads whatever the size, and nothing is decompressed.
+Source: PKWARE APPNOTE 6.3.10, sections 4.3.6, 4.3.7, 4.3.12 and 4.3.14 to 4.3.16.
+"""
+
+import struct
+from collections.abc import Callable
+
+ReadAt = Callable[[int, int], bytes]
+"""`read_at(offset, count)`: up to `count` bytes from `offset`."""
+
+_END = struct.Struct("<4s4H2LH")
+_END_SIGNATURE = b"PK\x05\x06"
+_LOCATOR = struct.Struct("<4sLQL")
+_LOCATOR_SIGNATURE = b"PK\x06\x07"
+_END64 = struct.Struct("<4sQ2H2L4Q")
+_END64_SIGNATURE = b"PK\x06\x06"
+_CENTRAL_SIGNATURE = b"PK\x01\x02"
+_CENTRAL_BYTES = 46
+_LOCAL_SIGNATURE = b"PK\x03\x04"
+_COMMENT_MAX_BYTES = 0xFFFF
+_MARK_16, _MARK_32 = 0xFFFF, 0xFFFF_FFFF
+
+
+def zip_flaw(read_at: ReadAt, size_bytes: int) -> str | None:
+    """Return what is wrong with the file as a zip, or None where it is whole."""
+    end_at, end = _find_end(read_at, size_bytes)
+    if end_at is None:
+        return "no zip end record closes at the end of the file"
+    directory_ends_at = end_at
+    _, disk, _, _, entries, directory_bytes, directory_at, _ = _END.unpack(end)
+    if _MARK_32 in (directory_bytes, directory_at) or _MARK_16 in (disk, entries):
+        wide = _wide_end(read_at, end_at)
+        if wide is not None:
+            directory_ends_at, disk, entries, directory_bytes, directory_at = wide
+    if disk != 0:
+        return "the zip is one part of several"
+    if directory_at + directory_bytes != directory_ends_at:
+        # A cut-off zip whose last member is itself a stored zip ends in that inner
+        # zip's end record, whose offsets count from another beginning.
+        return "the zip's directory is not where its end record says"
+    if entries * _CENTRAL_BYTES > directory_bytes:
+        return "the zip's directory is shorter than its entries"
+    return _first_entry_flaw(read_at, entries, directory_at)
+
+
+def _find_end(read_at: ReadAt, size_bytes: int) -> tuple[int | None, bytes]:
+    at = size_bytes - _END.size
+    if at < 0:
+        return None, b""
+    end = read_at(at, _END.size)
+    if end.startswith(_END_SIGNATURE) and end.endswith(b"\0\0"):
+        return at, end
+    start = max(0, at - _COMMENT_MAX_BYTES)
+    tail = read_at(start, size_bytes - start)
+    found = tail.rfind(_END_SIGNATURE)
+    while found != -1:
+        end = tail[found : found + _END.size]
+        if len(end) == _END.size:
+            comment_bytes = _END.unpack(end)[-1]
+            if found + _END.size + comment_bytes == len(tail):
+                return start + found, end
+        found = tail.rfind(_END_SIGNATURE, 0, found)
+    return None, b""
+
+
+def _wide_end(read_at: ReadAt, end_at: int) -> tuple[int, int, int, int, int] | None:
+    """Return (offset of the zip64 record, disk, entries, directory bytes and offset).
+
+    None where there is no zip64 record: an entry count of 65535 is legal without.
+    """
+    at = end_at - _LOCATOR.size
+    if at < 0:
+        return None
+    locator = read_at(at, _LOCATOR.size)
+    if len(locator) < _LOCATOR.size or not locator.startswith(_LOCATOR_SIGNATURE):
+        return None
+    wide_at = _LOCATOR.unpack(locator)[2]
+    record = read_at(wide_at, _END64.size) if wide_at < at else b""
+    if len(record) < _END64.size or not record.startswith(_END64_SIGNATURE):
+        return None
+    _, length, _, _, disk, _, _, entries, directory_bytes, directory_at = _END64.unpack(
+        record
+    )
+    if wide_at + 12 + length != at:
+        return None
+    return wide_at, disk, entries, directory_bytes, directory_at
+
+
+def _first_entry_flaw(read_at: ReadAt, entries: int, directory_at: int) -> str | None:
+    if entries == 0:
+        return None
+    central = read_at(directory_at, _CENTRAL_BYTES)
+    if len(central) < _CENTRAL_BYTES or not central.startswith(_CENTRAL_SIGNATURE):
+        return "the zip's directory does not begin with an entry"
+    local_at = struct.unpack_from("<L", central, 42)[0]
+    if local_at == _MARK_32:
+        return None
+    if read_at(local_at, 4) != _LOCAL_SIGNATURE:
+        return "the zip's first file is not where its directory says"
+    return None

@@ -1,0 +1,263 @@
+"""The first loop: hints and sweeps become complete files in the journal.
+
+A hint or a sweep names a path; the examiner looks at it, and what is complete is
+admitted in batches. A sweep is advanced a slice at a time, so that a fresh hint never
+waits behind a large folder.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import structlog
+
+from emitterd.admission import Admission, Admittance
+from emitterd.codes import Code
+from emitterd.entry import display
+from emitterd.errors import JournalFull
+from emitterd.examination import Examiner
+from emitterd.journal import Journal
+from emitterd.spool import Spool
+
+BATCH = 500
+"""Admissions a commit: discovery of a large folder must not pay an fsync a file."""
+
+SLICE_S = 0.2
+"""How long a sweep goes on before hints are looked at again."""
+
+HINTS_MAX = 100_000
+"""More hints than this are worth less than one sweep."""
+
+EVENT_LATENCY_S = 2.0
+BUSY_S = 1.0
+FULL_S = 5.0
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Sweep:
+    """One listing of the folder, under way."""
+
+    found: Iterator[tuple[bytes, os.stat_result]]
+    first: bool
+    started_at: float
+    files: int = 0
+    admitted: int = 0
+    missed: list[bytes] = field(default_factory=list)
+    unreadable: int = 0
+
+
+class Intake:
+    """Looks at paths and admits complete files.
+
+    `hint`, `sweep_soon` and `wake` from any thread; the rest by one.
+    """
+
+    def __init__(
+        self,
+        spool: Spool,
+        examiner: Examiner,
+        journal: Journal,
+        *,
+        sweep_every_s: float,
+        on_admitted: Callable[[], None],
+        on_swept: Callable[[], None],
+    ) -> None:
+        """Make ready.
+
+        `on_admitted` is called after each commit of new entries, `on_swept` after
+        each whole sweep.
+        """
+        self._spool = spool
+        self._examiner = examiner
+        self._tracker = examiner.tracker
+        self._journal = journal
+        self._sweep_every_s = sweep_every_s
+        self.expects_events = True
+        """Without a watch a sweep misses nothing."""
+        self._on_admitted = on_admitted
+        self._on_swept = on_swept
+        self._wake = threading.Event()
+        self._lock = threading.Lock()
+        self._hints: dict[bytes, bool] = {}
+        self._batch: list[Admission] = []
+        self._sweep: Sweep | None = None
+        self._next_sweep_at = 0.0
+        self._full = False
+        self.swept = threading.Event()
+        """Set once a whole sweep is done."""
+
+    def hint(self, path: bytes, is_folder: bool = False) -> None:  # noqa: FBT001, FBT002
+        """Ask for a look at a path, relative to the root. Thread-safe."""
+        with self._lock:
+            if len(self._hints) < HINTS_MAX:
+                self._hints[path] = self._hints.get(path, False) or is_folder
+            else:
+                self._next_sweep_at = 0.0
+        self._wake.set()
+
+    def sweep_soon(self) -> None:
+        """Ask for a sweep at once. Thread-safe."""
+        self._next_sweep_at = 0.0
+        self._wake.set()
+
+    def run(self, stop: threading.Event) -> None:
+        """Loop until `stop` is set and `wake` called."""
+        while not stop.is_set():
+            # Clear, look, wait: a hint that comes during the look is not slept over.
+            self._wake.clear()
+            wait_s = self.step(time.monotonic())
+            if wait_s > 0:
+                self._wake.wait(wait_s)
+
+    def wake(self) -> None:
+        """End a wait of the loop. Thread-safe."""
+        self._wake.set()
+
+    def settling(self) -> bool:
+        """Tell whether a complete file is only waiting out its quiet period."""
+        return self._tracker.settling()
+
+    def step(self, now: float) -> float:
+        """Do what is due at `now` (monotonic); return how long to wait, in seconds."""
+        with self._lock:
+            hints, self._hints = self._hints, {}
+        for path, is_folder in hints.items():
+            if is_folder:
+                self._look_below(path, now)
+            else:
+                self.look(path, now)
+        for path in self._tracker.due(now):
+            self.look(path, now)
+        self._flush(now)
+        if self._sweep is None and now >= self._next_sweep_at:
+            self._begin_sweep(now)
+        if self._sweep is not None:
+            self._advance_sweep(self._sweep, now)
+            return 0.0
+        return max(0.0, min(self._next_sweep_at, self._tracker.next_due_at()) - now)
+
+    def look(self, path: bytes, now: float, stat: os.stat_result | None = None) -> bool:
+        """Look at one path; return whether it is to be admitted."""
+        admission = self._examiner.look(path, now, stat)
+        if admission is None:
+            return False
+        self._batch.append(admission)
+        if len(self._batch) >= BATCH:
+            self._flush(now)
+        return True
+
+    def _flush(self, now: float) -> None:
+        batch, self._batch = self._batch, []
+        if not batch:
+            return
+        try:
+            answers = self._journal.admit(batch)
+        except JournalFull as error:
+            if not self._full:
+                log.error(  # noqa: TRY400  a full disk needs no traceback
+                    "journal.full",
+                    error=error.code,
+                    reason=str(error),
+                    hint=error.hint,
+                )
+            self._full = True
+            for one in batch:
+                self._tracker.postpone(one.path, one.fingerprint, now + FULL_S)
+            return
+        self._full = False
+        for one, answer in zip(batch, answers, strict=True):
+            if answer.admittance is Admittance.BUSY:
+                self._tracker.postpone(one.path, one.fingerprint, now + BUSY_S)
+                continue
+            self._examiner.admitted(one.path)
+            if answer.admittance is Admittance.ADMITTED:
+                self._tell_admitted(one, replaced=answer.replaced)
+        self._on_admitted()
+
+    def _tell_admitted(self, one: Admission, *, replaced: bool) -> None:
+        path = display(one.path)
+        if replaced:
+            log.info(
+                "file.withdrawn",
+                path=path,
+                error=Code.CHANGED,
+                reason="replaced by a later version",
+            )
+        finding = self._examiner.finding(one.path) if one.trouble is None else None
+        log.info(
+            "file.admitted",
+            path=path,
+            bytes=one.fingerprint.size_bytes,
+            finding=finding,
+        )
+        if one.trouble is not None:
+            log.error(
+                "file.rejected",
+                path=path,
+                bytes=one.fingerprint.size_bytes,
+                error=one.trouble.code,
+                reason=one.trouble.reason,
+                hint=one.trouble.hint,
+            )
+
+    def _look_below(self, folder: bytes, now: float) -> None:
+        for path, stat in self._walk(folder):
+            self.look(path, now, stat)
+
+    def _walk(self, top: bytes = b"") -> Iterator[tuple[bytes, os.stat_result]]:
+        return self._spool.walk(self._examiner.selection.hidden, self._unreadable, top)
+
+    def _unreadable(self, path: bytes, error: OSError) -> None:
+        if isinstance(error, FileNotFoundError):
+            return
+        if self._sweep is not None:
+            self._sweep.unreadable += 1
+        reason = error.strerror or str(error)
+        self._examiner.say_once(path, Code.UNREADABLE, reason)
+
+    def _begin_sweep(self, now: float) -> None:
+        self._next_sweep_at = now + self._sweep_every_s
+        if self._spool.lost():
+            return
+        self._sweep = Sweep(self._walk(), not self.swept.is_set(), now)
+
+    def _advance_sweep(self, sweep: Sweep, now: float) -> None:
+        until = time.monotonic() + SLICE_S
+        for path, stat in sweep.found:
+            sweep.files += 1
+            tracked = path in self._tracker or path in self._hints
+            if self.look(path, now, stat):
+                sweep.admitted += 1
+                # A file this young may have an event that is still on its way.
+                young = stat.st_ctime > time.time() - EVENT_LATENCY_S
+                if self.expects_events and not (sweep.first or tracked or young):
+                    sweep.missed.append(path)
+            if time.monotonic() >= until:
+                self._flush(now)
+                return
+        self._flush(now)
+        self._end_sweep(sweep)
+
+    def _end_sweep(self, sweep: Sweep) -> None:
+        self._sweep = None
+        if sweep.missed:
+            log.warning(
+                "watch.missed",
+                count=len(sweep.missed),
+                path=display(sweep.missed[0]),
+            )
+        noteworthy = sweep.first or sweep.admitted
+        (log.info if noteworthy else log.debug)(
+            "sweep.finished",
+            files=sweep.files,
+            admitted=sweep.admitted,
+            missed=len(sweep.missed),
+            unreadable=sweep.unreadable,
+            duration_s=time.monotonic() - sweep.started_at,
+        )
+        self.swept.set()
+        self._on_swept()

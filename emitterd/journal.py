@@ -1,0 +1,370 @@
+"""Every durable change of state: one method a verb.
+
+A method returns when its change is on disk, so what follows (a byte sent, a file
+moved, a line logged) never runs ahead of the record. Crashes are argued in
+docs/design.md, "Crash table".
+"""
+
+import json
+import sqlite3
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+from emitterd.admission import Admission, Admittance, Admitted, Known
+from emitterd.backoff import RETRY_AFTER_CAP_S
+from emitterd.database import Database, Row
+from emitterd.entry import LIVE, TRANSITIONS, Entry, Grant, Receipt, State, Verb
+from emitterd.errors import IllegalTransition, Trouble
+from emitterd.fingerprint import Fingerprint
+from emitterd.turns import Turns
+
+_ENTRY = """id, path, device, inode, bytes, mtime_ns, ctime_ns, attempts, error,
+    "grant", ambiguous"""
+
+_LATEST = """select id, state, device, inode, bytes, mtime_ns, ctime_ns, disposal
+    from entry where path = ? order by id desc limit 1"""
+
+# The entry of the lowest turn among the queued, and among the deferred that are due.
+# One whose due time lies beyond any that backoff can give was set by a clock that has
+# been set back since: it is due.
+_CLAIM = f"""update entry set state = 'delivering', changed_at = :now where id = (
+    select id from (
+        select * from (select id, turn, rank from entry where state = 'queued'
+            order by turn, rank, id limit 1)
+        union all
+        select * from (select id, turn, rank from entry where state = 'deferred'
+            and due_at <= :now order by due_at limit 1)
+        union all
+        select * from (select id, turn, rank from entry where state = 'deferred'
+            and due_at > :horizon order by due_at limit 1)
+    ) order by turn, rank, id limit 1
+) returning turn, {_ENTRY}"""  # noqa: S608  no input
+
+
+class Journal:
+    """The queue, the pinned grants and the receipts. Thread-safe."""
+
+    def __init__(self, path: Path, *, backoff_max_s: float = 600.0) -> None:
+        """Open the journal and take back what a dead process had claimed.
+
+        Raises what `Database` raises.
+        """
+        self._database = Database(path)
+        self._turns = Turns()
+        self._horizon_s = backoff_max_s + RETRY_AFTER_CAP_S + 60.0
+        self.reclaimed = self._database.write(self._reclaim)
+        served = self._database.read(
+            "select coalesce(min(turn), 0) from entry where state = 'queued'"
+        )
+        last = self._database.read(
+            "select flow, max(turn) from entry where state = 'queued' group by flow"
+        )
+        self._turns.resume(served[0][0], last)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the journal and release its lock."""
+        self._database.close()
+
+    def latest(self, path: bytes) -> Known | None:
+        """Return the latest version of the path, or None where it is unknown."""
+        rows = self._database.read(_LATEST, (path,))
+        return _known(rows[0]) if rows else None
+
+    def trouble(self, entry_id: int) -> tuple[str | None, str | None]:
+        """Return error code and reason of an entry, as far as it has them."""
+        rows = self._database.read(
+            "select error, reason from entry where id = ?", (entry_id,)
+        )
+        return rows[0] if rows else (None, None)
+
+    def admit(self, batch: list[Admission]) -> list[Admitted]:
+        """Enter complete files, in one commit; answers in the order of the batch."""
+        now = time.time()
+        return self._database.write(
+            lambda connection: [self._admit(connection, one, now) for one in batch]
+        )
+
+    def claim(self, now: float) -> Entry | None:
+        """Take the next entry that is due, or None."""
+
+        def work(connection: sqlite3.Connection) -> Entry | None:
+            parameters = {"now": now, "horizon": now + self._horizon_s}
+            rows = connection.execute(_CLAIM, parameters).fetchall()
+            if not rows:
+                return None
+            self._turns.served(rows[0][0])
+            return _entry(rows[0][1:])
+
+        return self._database.write(work)
+
+    def next_due_at(self) -> float | None:
+        """Return when the next deferred entry is due, or None where none is."""
+        rows = self._database.read(
+            "select min(due_at) from entry where state = 'deferred'"
+        )
+        return rows[0][0] if rows else None
+
+    def pin(self, entry: Entry, grant: Grant) -> None:
+        """Pin the grant: from now on each attempt goes to its key.
+
+        The key of a former grant is kept beside it where its object may exist.
+        """
+
+        def work(connection: sqlite3.Connection) -> None:
+            changed = connection.execute(
+                """update entry set earlier_keys = case when ambiguous and key <> :key
+                    then coalesce(earlier_keys || char(10), '') || key
+                    else earlier_keys end,
+                    "grant" = :packed, key = :key, granted_at = :granted_at
+                    where id = :id and state = 'delivering'""",
+                {
+                    "id": entry.id,
+                    "packed": grant.pack(),
+                    "key": grant.key,
+                    "granted_at": grant.granted_at,
+                },
+            ).rowcount
+            if changed != 1:
+                raise IllegalTransition(f"pin: entry {entry.id} is not delivering")
+
+        self._database.write(work)
+
+    def granted_at(self, path: bytes) -> float:
+        """Return when the last grant for the path was given; 0.0 where none was."""
+        rows = self._database.read(
+            "select max(granted_at) from entry where path = ?", (path,)
+        )
+        return rows[0][0] or 0.0
+
+    def deliver(
+        self, entry: Entry, receipt: Receipt, *, duration_s: float, dispose: bool
+    ) -> None:
+        """Record the delivery; the grant's secret is erased."""
+        now = time.time()
+        self._move(
+            Verb.DELIVER,
+            entry.id,
+            {
+                "key": receipt.key,
+                "etag": receipt.etag,
+                "sha256": receipt.sha256,
+                "md5": receipt.md5,
+                "verified": receipt.verified,
+                "delivered_at": now,
+                "duration_s": duration_s,
+                "disposal": "due" if dispose else None,
+                "grant": None,
+                "due_at": None,
+                "error": None,
+                "reason": None,
+            },
+        )
+
+    def dispose(self, entry_id: int) -> None:
+        """Record that the delivered file was moved or deleted, or is gone."""
+        self._database.write(
+            lambda connection: connection.execute(
+                "update entry set disposal = 'done' where id = ?", (entry_id,)
+            )
+        )
+
+    def defer(
+        self, entry: Entry, trouble: Trouble, due_at: float, *, charge: bool
+    ) -> None:
+        """Put off the next attempt; `charge` counts this one."""
+        self._move(
+            Verb.DEFER,
+            entry.id,
+            {
+                "due_at": due_at,
+                "error": trouble.code.value,
+                "reason": trouble.reason,
+                "attempts": entry.attempts + charge,
+                "ambiguous": entry.ambiguous or trouble.ambiguous,
+            },
+        )
+
+    def drop_grant(self, entry: Entry) -> None:
+        """Unpin a grant that was refused; its key stays on record."""
+        self._database.write(
+            lambda connection: connection.execute(
+                'update entry set "grant" = null where id = ?', (entry.id,)
+            )
+        )
+
+    def interrupt(self, entry: Entry, *, ambiguous: bool = False) -> None:
+        """Give an entry back to the queue at no cost: the daemon is stopping."""
+        self._move(
+            Verb.INTERRUPT, entry.id, {"ambiguous": entry.ambiguous or ambiguous}
+        )
+
+    def reject(self, entry: Entry, trouble: Trouble) -> None:
+        """Record that this version can never be accepted."""
+        self._end(Verb.REJECT, entry, trouble)
+
+    def withdraw(self, entry: Entry, trouble: Trouble) -> None:
+        """Record that this version went or changed before it was sent."""
+        self._end(Verb.WITHDRAW, entry, trouble)
+
+    def previous(self, entry: Entry) -> tuple[int, int, bytes] | None:
+        """Return (id, size in bytes, SHA-256) of what the server has of the path.
+
+        None where it has nothing, or where a later version may have reached it: then
+        even known content is sent.
+        """
+        rows = self._database.read(
+            """select id, bytes, sha256, state from entry
+               where path = ? and id < ? and (state = 'delivered' or ambiguous)
+               order by id desc limit 1""",
+            (entry.path, entry.id),
+        )
+        if not rows or rows[0][3] != State.DELIVERED:
+            return None
+        return rows[0][0], rows[0][1], rows[0][2]
+
+    def unchanged(self, entry: Entry, previous_id: int) -> None:
+        """Fold an entry of known content into the version that was delivered."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.execute(
+                """update entry set device = ?, inode = ?, bytes = ?, mtime_ns = ?,
+                   ctime_ns = ? where id = ?""",
+                (*entry.fingerprint, previous_id),
+            )
+            connection.execute("delete from entry where id = ?", (entry.id,))
+
+        self._database.write(work)
+
+    def note(self, name: str, value: object) -> None:
+        """Keep a fact for `status`: JSON under a name."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.execute(
+                "insert or replace into fact (name, value) values (?, ?)",
+                (name, json.dumps(value)),
+            )
+
+        self._database.write(work)
+
+    def counts(self) -> dict[State, int]:
+        """Return the number of entries by state."""
+        rows = self._database.read("select state, entries from tally")
+        return {State(state): entries for state, entries in rows}
+
+    def endings(
+        self, before: float, after_id: int, limit: int
+    ) -> list[tuple[int, bytes, bool]]:
+        """Return (id, path, superseded) of versions that ended before an instant.
+
+        `superseded`: a later version of the path is on record. Pages by id.
+        """
+        return self._database.read(
+            """select id, path, exists (select 1 from entry later
+                   where later.path = entry.path and later.id > entry.id)
+               from entry where id > ? and changed_at < ?
+               and state in ('delivered', 'rejected', 'withdrawn')
+               order by id limit ?""",
+            (after_id, before, limit),
+        )
+
+    def prune(self, entry_ids: list[int]) -> None:
+        """Forget ended versions."""
+        self._database.write(
+            lambda connection: connection.executemany(
+                "delete from entry where id = ?", [(one,) for one in entry_ids]
+            )
+        )
+
+    def _admit(
+        self, connection: sqlite3.Connection, one: Admission, now: float
+    ) -> Admitted:
+        rows = connection.execute(_LATEST, (one.path,)).fetchall()
+        known = _known(rows[0]) if rows else None
+        if known is not None and known.settles(one.fingerprint):
+            return Admitted(Admittance.KNOWN)
+        if known is not None and known.state is State.DELIVERING:
+            return Admitted(Admittance.BUSY)
+        replaced = known is not None and known.state in LIVE
+        if known is not None and replaced:
+            connection.execute(
+                """update entry set state = 'withdrawn', changed_at = ?,
+                   error = 'E204', reason = 'replaced by a later version'
+                   where id = ?""",
+                (now, known.id),
+            )
+        self._insert(connection, one, now)
+        return Admitted(Admittance.ADMITTED, replaced)
+
+    def _insert(
+        self, connection: sqlite3.Connection, one: Admission, now: float
+    ) -> None:
+        trouble = one.trouble
+        connection.execute(
+            """insert into entry (path, state, flow, turn, rank, device, inode, bytes,
+               mtime_ns, ctime_ns, admitted_at, changed_at, error, reason)
+               values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+            (
+                one.path,
+                State.REJECTED if trouble else State.QUEUED,
+                one.flow,
+                0 if trouble else self._turns.assign(one.flow),
+                one.rank,
+                *one.fingerprint,
+                now,
+                now,
+                trouble.code if trouble else None,
+                trouble.reason if trouble else None,
+            ),
+        )
+
+    def _end(self, verb: Verb, entry: Entry, trouble: Trouble) -> None:
+        columns = {"error": trouble.code.value, "reason": trouble.reason, "grant": None}
+        self._move(verb, entry.id, columns)
+
+    def _move(self, verb: Verb, entry_id: int, columns: Mapping[str, object]) -> None:
+        """Apply a verb; raises `IllegalTransition` from any state it is not for."""
+        sources, target = TRANSITIONS[verb]
+        values = {**columns, "state": target, "changed_at": time.time()}
+        sets = ", ".join(f'"{name}" = :{name}' for name in values)
+        states = ", ".join(f"'{state}'" for state in sorted(sources))
+        sql = f"update entry set {sets} where id = :id and state in ({states})"  # noqa: S608  names are ours
+
+        def work(connection: sqlite3.Connection) -> None:
+            if connection.execute(sql, {**values, "id": entry_id}).rowcount != 1:
+                raise IllegalTransition(f"{verb}: entry {entry_id} is not {states}")
+
+        self._database.write(work)
+
+    def _reclaim(self, connection: sqlite3.Connection) -> int:
+        # Whether the dead process had sent the whole body is not known; with a
+        # pinned grant it may have.
+        return connection.execute(
+            """update entry set state = 'queued', changed_at = ?,
+               ambiguous = ambiguous or "grant" is not null
+               where state = 'delivering'""",
+            (time.time(),),
+        ).rowcount
+
+
+def _known(row: Row) -> Known:
+    return Known(row[0], State(row[1]), Fingerprint(*row[2:7]), row[7])
+
+
+def _entry(row: Row) -> Entry:
+    return Entry(
+        id=row[0],
+        path=row[1],
+        fingerprint=Fingerprint(*row[2:7]),
+        attempts=row[7],
+        error=row[8],
+        grant=Grant.unpack(row[9]) if row[9] is not None else None,
+        ambiguous=bool(row[10]),
+    )

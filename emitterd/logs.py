@@ -1,0 +1,57 @@
+"""How events are written: JSON lines, or a console on a terminal."""
+
+import logging
+import sys
+from pathlib import Path
+from typing import TextIO
+
+import structlog
+from structlog.typing import EventDict, WrappedLogger
+
+LEVELS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+}
+
+
+def configure(level: str, file: Path | None = None) -> None:
+    """Write events of `level` and above to `file`, or to standard output.
+
+    Raises `OSError` where the file cannot be opened.
+    """
+    stream: TextIO = sys.stdout if file is None else _open(file)
+    people = stream.isatty()
+    processors: list[structlog.typing.Processor] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    if people:
+        processors.append(structlog.dev.ConsoleRenderer())
+    else:
+        processors += [
+            _plain,
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(sort_keys=False),
+        ]
+    structlog.configure(
+        processors=processors,
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+        logger_factory=structlog.WriteLoggerFactory(stream),
+        cache_logger_on_first_use=False,
+    )
+
+
+def _open(file: Path) -> TextIO:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return file.open("a", encoding="utf-8", buffering=1)
+
+
+def _plain(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Drop fields without a value, and shorten seconds to the microsecond."""
+    return {
+        name: round(value, 6) if isinstance(value, float) else value
+        for name, value in event.items()
+        if value is not None
+    }

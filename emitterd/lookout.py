@@ -1,0 +1,125 @@
+"""Keeps the watch in place: which kind, whether it covers the folder, and the root.
+
+Where it cannot be had the daemon goes on by sweeps alone and says so once.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from emitterd.codes import Code
+from emitterd.errors import EmitterError
+from emitterd.mounts import file_system, is_network
+from emitterd.spool import Spool
+from emitterd.watcher import Watcher, watch_limit, watches
+
+LIMIT_HINT = (
+    "raise it with: sysctl fs.inotify.max_user_watches={wanted}"
+    " (and fs.inotify.max_user_instances where there are many programs)"
+)
+
+log = structlog.get_logger()
+
+
+class Lookout:
+    """The watcher and what it watches over; used by the main thread."""
+
+    def __init__(
+        self,
+        spool: Spool,
+        kind: str,
+        on_hint: Callable[[bytes, bool], None],
+        on_rescan: Callable[[], None],
+    ) -> None:
+        """`kind`: auto, inotify or polling; `on_rescan` asks for a sweep at once."""
+        self._spool = spool
+        self._on_hint = on_hint
+        self._on_rescan = on_rescan
+        self._watcher = Watcher(spool.root, self._hint, self._overflow)
+        self._lost = False
+        self._root: tuple[int, int] | None = None
+        self.polling = kind == "polling" or (kind == "auto" and is_network(spool.root))
+        """Whether sweeps are all there is: inotify hears of no other host's changes."""
+
+    def start(self) -> None:
+        """Begin to watch; what that fails for is logged, not raised."""
+        if self.polling:
+            log.info(
+                "watch.started",
+                watcher="polling",
+                path=str(self._spool.root),
+                reason=f"file system {file_system(self._spool.root)}",
+            )
+            return
+        self._root = _identity(self._spool.root)
+        try:
+            self._watcher.start()
+        except OSError as error:
+            self._degraded(error.strerror or str(error), _folders(self._spool.root))
+            return
+        self._check_coverage()
+        log.info("watch.started", watcher="inotify", path=str(self._spool.root))
+
+    def beat(self) -> None:
+        """Look whether root and watch are still there; called about once a second."""
+        if self._spool.lost():
+            if not self._lost:
+                self._lost = True
+                self._watcher.stop()
+                trouble = EmitterError("", code=Code.ROOT_LOST)
+                log.error(
+                    "watch.root_lost",
+                    path=str(self._spool.root),
+                    error=Code.ROOT_LOST,
+                    hint=trouble.hint,
+                )
+            return
+        moved = not self.polling and _identity(self._spool.root) != self._root
+        if self._lost or moved:
+            self._lost = False
+            self._watcher.stop()
+            self.start()
+            log.info("watch.root_back", path=str(self._spool.root))
+            self._on_rescan()
+
+    def stop(self) -> None:
+        """Stop watching."""
+        self._watcher.stop()
+
+    def _hint(self, path: bytes, is_folder: bool) -> None:  # noqa: FBT001
+        relative = self._spool.relative(path)
+        if relative is not None:
+            self._on_hint(relative, is_folder)
+
+    def _overflow(self) -> None:
+        log.warning("watch.overflow", path=str(self._spool.root))
+        self._on_rescan()
+
+    def _check_coverage(self) -> None:
+        # watchdog 7.1 starts without a word when the kernel refuses a watch below
+        # the root: measured, 49 of 100 folders watched.
+        folders, watched = _folders(self._spool.root), watches()
+        if watched < folders:
+            self._degraded(f"{watched} of {folders} folders are watched", folders)
+
+    def _degraded(self, reason: str, folders: int) -> None:
+        log.warning(
+            "watch.degraded",
+            path=str(self._spool.root),
+            reason=f"{reason}; new files are found by sweeps",
+            hint=LIMIT_HINT.format(wanted=max(2 * folders, 2 * (watch_limit() or 0))),
+        )
+
+
+def _identity(root: Path) -> tuple[int, int] | None:
+    try:
+        stat = root.stat()
+    except OSError:
+        return None
+    return stat.st_dev, stat.st_ino
+
+
+def _folders(root: Path) -> int:
+    return sum(1 for _ in os.walk(root))

@@ -1,0 +1,55 @@
+"""How long the journal remembers: `journal.retain`, but never less than needed.
+
+The latest version of a file that still lies in the folder is what keeps it from being
+sent again, so it stays however old it is.
+"""
+
+import time
+
+from emitterd.codes import Code
+from emitterd.errors import SourceError
+from emitterd.journal import Journal
+from emitterd.spool import Spool
+
+EVERY_S = 86400.0
+PAGE = 500
+
+
+class Retention:
+    """Prunes the journal once a day."""
+
+    def __init__(self, journal: Journal, spool: Spool, retain_s: float) -> None:
+        self._journal = journal
+        self._spool = spool
+        self._retain_s = retain_s
+        self._next_at = 0.0
+
+    def tick(self) -> None:
+        """Prune if a day has gone by since the last time."""
+        if time.monotonic() >= self._next_at:
+            self._next_at = time.monotonic() + EVERY_S
+            self.prune(time.time())
+
+    def prune(self, now: float) -> int:
+        """Forget what ended before `now` less the retention; return how many."""
+        pruned, after_id = 0, 0
+        while not self._spool.lost():
+            page = self._journal.endings(now - self._retain_s, after_id, PAGE)
+            if not page:
+                break
+            after_id = page[-1][0]
+            spent = [
+                entry_id
+                for entry_id, path, superseded in page
+                if superseded or self._gone(path)
+            ]
+            self._journal.prune(spent)
+            pruned += len(spent)
+        return pruned
+
+    def _gone(self, path: bytes) -> bool:
+        try:
+            self._spool.stat(path)
+        except SourceError as error:
+            return error.code is Code.GONE
+        return False

@@ -1,0 +1,50 @@
+"""Which names are candidates: temporary names, then `exclude`, then `include`."""
+
+import re
+from collections.abc import Iterable
+
+from pathspec import PathSpec
+
+TEMPORARY = re.compile(
+    rb"""
+    \.                          # dot files: editors, rsync's .x.zip.AbC123, .~lock
+    | zi[A-Za-z0-9]{6}$         # Info-ZIP's working file
+    | ~                         # office and editor working copies
+    | .*\.(?:part|partial|filepart|crdownload|download|tmp|temp|swp)$
+    | .*~$
+    | .*\.syncthing\..*
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+"""Names that producers use while they write; matched against the base name."""
+
+
+class Selection:
+    """Decides by name alone whether a path under the watched folder is a candidate.
+
+    Patterns are those of gitignore: `**/*.zip`, `old/`, `!keep.zip`. Paths are
+    relative to the watched folder, as bytes, with `/`.
+    """
+
+    def __init__(self, include: Iterable[str], exclude: Iterable[str]) -> None:
+        self._include = PathSpec.from_lines("gitignore", include)
+        self._exclude = PathSpec.from_lines("gitignore", exclude)
+
+    def ignored(self, path: bytes) -> str | None:
+        """Return why the path is no candidate, or None where it is one."""
+        parts = path.split(b"/")
+        for part in parts[:-1]:
+            if part.startswith(b"."):
+                return "it lies in a hidden folder"
+        if TEMPORARY.match(parts[-1]):
+            return "its name is that of a temporary file"
+        text = path.decode("utf-8", "surrogateescape")
+        if self._exclude.match_file(text):
+            return "spool.exclude names it"
+        if not self._include.match_file(text):
+            return "spool.include does not name it"
+        return None
+
+    def hidden(self, folder: bytes) -> bool:
+        """Tell whether a folder of this base name is passed over whole."""
+        return folder.startswith(b".")

@@ -1,0 +1,276 @@
+"""Sockets that never wait without bound: httpcore's documented network backend.
+
+httpx's timeouts count from the last byte, so a dribbling answer or a reader of one
+byte a second never ends. Here sending must keep a minimum speed, the answer must be
+whole in time, and a stop of the daemon ends either within `POLL_S`.
+"""
+
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeVar
+
+import httpcore
+
+from emitterd.classify import Break
+
+T = TypeVar("T")
+
+POLL_S = 0.25
+"""How often a blocked socket looks whether the daemon is to stop."""
+
+KEEPALIVE_S = 10.0
+"""Below every common server's own limit, so that it is we who close idle lines."""
+
+
+class Broken(Exception):
+    """A request ended without an answer; `how` says in which way."""
+
+    def __init__(self, how: Break, detail: str) -> None:
+        super().__init__(detail)
+        self.how = how
+
+
+class Stopped(Exception):
+    """The daemon is stopping and gave the request up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The bounds: seconds, and bytes a second."""
+
+    connect_s: float
+    stall_s: float
+    minimum_bytes_s: int
+
+
+@dataclass(slots=True)
+class _Transfer:
+    """The request that this thread has under way."""
+
+    limits: Limits
+    stop: threading.Event
+    window_at: float = field(default_factory=time.monotonic)
+    window_bytes: int = 0
+    answer_by: float | None = None
+
+    def moved(self, count: int) -> None:
+        self.window_bytes += count
+
+    def check_sending(self) -> None:
+        """Raise where the daemon stops, or a whole window went by too slowly."""
+        self._check_stop()
+        # Reading may have begun before: a proxy answers CONNECT first.
+        self.answer_by = None
+        now = time.monotonic()
+        if now - self.window_at < self.limits.stall_s:
+            return
+        least = max(1.0, self.limits.minimum_bytes_s * (now - self.window_at))
+        if self.window_bytes < least:
+            raise httpcore.WriteTimeout(
+                f"{self.window_bytes} bytes went out in {now - self.window_at:.0f} s"
+            )
+        self.window_at, self.window_bytes = now, 0
+
+    def check_reading(self) -> None:
+        """Raise where the daemon stops, or the answer is not whole in time."""
+        self._check_stop()
+        now = time.monotonic()
+        if self.answer_by is None:
+            self.answer_by = now + self.limits.stall_s
+        if now >= self.answer_by:
+            raise httpcore.ReadTimeout(
+                f"no whole answer within {self.limits.stall_s:.0f} s"
+            )
+
+    def _check_stop(self) -> None:
+        if self.stop.is_set():
+            raise Stopped
+
+
+_current = threading.local()
+
+
+class _Stream(httpcore.NetworkStream):
+    """A socket that never blocks longer than `POLL_S` without a look around."""
+
+    def __init__(self, inner: httpcore.NetworkStream) -> None:
+        self._inner = inner
+        self._socket: socket.socket = inner.get_extra_info("socket")
+        self._socket.settimeout(POLL_S)
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002
+        transfer: _Transfer = _current.transfer
+        return self._patiently(
+            lambda: self._socket.recv(max_bytes),
+            transfer.check_reading,
+            httpcore.ReadError,
+        )
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002
+        transfer: _Transfer = _current.transfer
+        left = memoryview(buffer)
+        while left:
+            count = self._patiently(
+                lambda left=left: self._socket.send(left),  # type: ignore[misc]
+                transfer.check_sending,
+                httpcore.WriteError,
+            )
+            transfer.moved(count)
+            left = left[count:]
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,
+    ) -> httpcore.NetworkStream:
+        return _Stream(self._inner.start_tls(ssl_context, server_hostname, timeout))
+
+    def get_extra_info(self, info: str) -> Any:  # noqa: ANN401  httpcore's signature
+        return self._inner.get_extra_info(info)
+
+    @staticmethod
+    def _patiently(
+        operation: Callable[[], T], check: Callable[[], None], failure: type[Exception]
+    ) -> T:
+        while True:
+            check()
+            try:
+                return operation()
+            except TimeoutError:
+                continue
+            except OSError as error:
+                raise failure(str(error)) from error
+
+
+class _Backend(httpcore.NetworkBackend):
+    """httpcore's own backend with watched sockets."""
+
+    def __init__(self) -> None:
+        self._inner = httpcore.SyncBackend()
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.NetworkStream:
+        stream = self._inner.connect_tcp(
+            host, port, timeout, local_address, socket_options
+        )
+        return _Stream(stream)
+
+
+class Proxy(NamedTuple):
+    """An HTTP proxy: its origin, and user name and password where it wants them."""
+
+    origin: str
+    auth: tuple[str, str] | None
+
+
+class Place(NamedTuple):
+    """Where a request goes, in the raw form that httpx and httpcore share."""
+
+    scheme: bytes
+    host: bytes
+    port: int | None
+    target: bytes
+
+
+class Pools:
+    """Connections, pooled for each proxy. Thread-safe."""
+
+    def __init__(self, tls: ssl.SSLContext, connections: int) -> None:
+        self._tls = tls
+        self._connections = connections
+        self._lock = threading.Lock()
+        self._pools: dict[Proxy | None, httpcore.ConnectionPool] = {}
+
+    def post(
+        self,
+        place: Place,
+        headers: list[tuple[bytes, bytes]],
+        content: Iterable[bytes],
+        *,
+        extensions: MutableMapping[str, Any],
+        proxy: Proxy | None,
+    ) -> httpcore.Response:
+        """Send a POST, directly or through a proxy; the answer's body is unread."""
+        scheme, host, port, target = place
+        return self._pool(proxy).handle_request(
+            httpcore.Request(
+                "POST",
+                httpcore.URL(scheme=scheme, host=host, port=port, target=target),
+                headers=headers,
+                content=content,
+                extensions=extensions,
+            )
+        )
+
+    def close(self) -> None:
+        """Close all connections."""
+        for pool in self._pools.values():
+            pool.close()
+
+    def _pool(self, proxy: Proxy | None) -> httpcore.ConnectionPool:
+        with self._lock:
+            pool = self._pools.get(proxy)
+            if pool is None:
+                pool = self._pools[proxy] = httpcore.ConnectionPool(
+                    ssl_context=self._tls,
+                    proxy=httpcore.Proxy(proxy.origin, proxy.auth) if proxy else None,
+                    max_connections=self._connections,
+                    max_keepalive_connections=self._connections,
+                    keepalive_expiry=KEEPALIVE_S,
+                    http1=True,
+                    # httpcore#1082: large bodies drive HTTP/2's window negative.
+                    http2=False,
+                    network_backend=_Backend(),
+                )
+            return pool
+
+
+@contextmanager
+def watched(limits: Limits, stop: threading.Event) -> Iterator[None]:
+    """Bound every wait of this thread's request.
+
+    Raises `Broken` in place of httpcore's errors, and `Stopped`.
+    """
+    _current.transfer = _Transfer(limits, stop)
+    try:
+        yield
+    except httpcore.ProxyError as error:
+        raise Broken(Break.PROXY, _detail(error)) from error
+    except httpcore.ProtocolError as error:
+        raise Broken(Break.LOST, _detail(error)) from error
+    except (httpcore.TimeoutException, httpcore.NetworkError) as error:
+        raise Broken(_how(error), _detail(error)) from error
+    finally:
+        del _current.transfer
+
+
+def _how(error: Exception) -> Break:
+    if isinstance(error, httpcore.ConnectTimeout):
+        return Break.CONNECT_TIMEOUT
+    if isinstance(error, httpcore.TimeoutException):
+        return Break.SLOW
+    if not isinstance(error, httpcore.ConnectError):
+        return Break.LOST
+    cause = error.__cause__ or error.__context__
+    if isinstance(cause, socket.gaierror):
+        return Break.DNS
+    return Break.TLS if isinstance(cause, ssl.SSLError) else Break.REFUSED
+
+
+def _detail(error: Exception) -> str:
+    return str(error) or type(error).__name__

@@ -1,0 +1,202 @@
+"""The watched folder: listing it, opening in it, and proof that nobody writes.
+
+Nothing outside the root is ever read: each folder on the way is opened without
+following links, the file by its name in that folder, and never in a blocking way.
+Paths are relative to the root, as bytes, with `/`.
+"""
+
+import errno
+import fcntl
+import hashlib
+import os
+import signal
+import stat as modes
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from io import FileIO
+from pathlib import Path
+
+from emitterd.codes import Code
+from emitterd.errors import SourceError
+from emitterd.settle import Proof
+
+_FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+_GONE = frozenset({errno.ENOENT, errno.ENOTDIR})
+
+
+def ignore_lease_breaks() -> None:
+    """Ignore SIGIO, which a lease's holder gets and dies of. Main thread only.
+
+    Measured: a process that holds a lease while a writer opens the file is sent
+    SIGIO, whose default action ends it (exit 157).
+    """
+    signal.signal(signal.SIGIO, signal.SIG_IGN)
+
+
+class Spool:
+    """The watched folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._device = self._device_now()
+
+    def lost(self) -> bool:
+        """Tell whether the root is gone, or is the empty folder below a lost mount.
+
+        A folder on another device than at the start is the root only where something
+        is mounted on it: mounted anew, not unmounted.
+        """
+        device = self._device_now()
+        if device is None:
+            return True
+        if device != self._device and self._device is not None:
+            if not self.root.is_mount():
+                return True
+            self._device = device
+        return False
+
+    def _device_now(self) -> int | None:
+        try:
+            stat = self.root.stat()
+        except OSError:
+            return None
+        return stat.st_dev if modes.S_ISDIR(stat.st_mode) else None
+
+    def stat(self, path: bytes) -> os.stat_result:
+        """Return the stat of a regular file, without opening it.
+
+        Raises `SourceError`: GONE, UNREADABLE, or NOT_REGULAR.
+        """
+        with self._parent(path) as (folder, name):
+            return _regular(name, folder)
+
+    @contextmanager
+    def open(self, path: bytes) -> Iterator[FileIO]:
+        """Open a regular file for reading, unbuffered.
+
+        Raises `SourceError`: GONE, UNREADABLE, or NOT_REGULAR.
+        """
+        with self._parent(path) as (folder, name):
+            # A device may act on being opened; a stat does nothing.
+            _regular(name, folder)
+            try:
+                fd = os.open(name, _FILE, dir_fd=folder)
+            except OSError as error:
+                raise _source_error(error) from error
+        with os.fdopen(fd, "rb", buffering=0) as file:
+            if not modes.S_ISREG(os.fstat(fd).st_mode):
+                raise SourceError("not a regular file", code=Code.NOT_REGULAR)
+            yield file
+
+    def walk(
+        self,
+        skip: Callable[[bytes], bool],
+        unreadable: Callable[[bytes, OSError], None],
+        top: bytes = b"",
+    ) -> Iterator[tuple[bytes, os.stat_result]]:
+        """Yield path and stat of everything under `top` that is not a folder.
+
+        `skip` is asked with each folder's base name; `unreadable` is told of folders
+        and files that cannot be looked at, and the walk goes on. Links are yielded,
+        not followed.
+        """
+        folders = [top]
+        while folders:
+            folder = folders.pop()
+            try:
+                scan = os.scandir(b"/".join((os.fsencode(self.root), folder)))
+            except OSError as error:
+                unreadable(folder, error)
+                continue
+            with scan:
+                for item in scan:
+                    path = folder + b"/" + item.name if folder else item.name
+                    try:
+                        if item.is_dir(follow_symlinks=False):
+                            if not skip(item.name):
+                                folders.append(path)
+                            continue
+                        stat = item.stat(follow_symlinks=False)
+                    except OSError as error:
+                        unreadable(path, error)
+                        continue
+                    yield path, stat
+
+    def relative(self, path: bytes) -> bytes | None:
+        """Return an absolute path relative to the root; None where it is outside."""
+        root = os.fsencode(self.root)
+        if path == root:
+            return b""
+        return path[len(root) + 1 :] if path.startswith(root + b"/") else None
+
+    @contextmanager
+    def _parent(self, path: bytes) -> Iterator[tuple[int, bytes]]:
+        *folders, name = path.split(b"/")
+        try:
+            fd = os.open(self.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            for folder in folders:
+                with closing(_Descriptor(fd)):
+                    fd = os.open(folder, _FOLDER, dir_fd=fd)
+        except OSError as error:
+            raise _source_error(error) from error
+        with closing(_Descriptor(fd)):
+            yield fd, name
+
+
+def proof(file: FileIO) -> Proof:
+    """Ask the kernel whether anybody can be writing the file.
+
+    A read lease is granted only while no descriptor and no shared mapping of any
+    process can write to it. It is given back at once: while it is held, a writer's
+    open() waits. Source: fcntl(2), "Leases".
+    """
+    try:
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except OSError as error:
+        busy = error.errno in {errno.EAGAIN, errno.EWOULDBLOCK}
+        return Proof.OPEN if busy else Proof.NONE
+    fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return Proof.CLOSED
+
+
+def read_at(file: FileIO) -> Callable[[int, int], bytes]:
+    """Return a function that reads up to `count` bytes at an offset."""
+    fd = file.fileno()
+    return lambda offset, count: os.pread(fd, count, offset)
+
+
+def sha256(file: FileIO) -> bytes:
+    """Return the SHA-256 of an open file, from its beginning."""
+    file.seek(0)
+    return hashlib.file_digest(file, "sha256").digest()
+
+
+class _Descriptor:
+    """Something to close: a file descriptor as `contextlib.closing` wants it."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+def _regular(name: bytes, folder: int) -> os.stat_result:
+    try:
+        stat = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except OSError as error:
+        raise _source_error(error) from error
+    if not modes.S_ISREG(stat.st_mode):
+        raise SourceError("not a regular file", code=Code.NOT_REGULAR)
+    return stat
+
+
+def _source_error(error: OSError) -> SourceError:
+    if error.errno in _GONE:
+        return SourceError("the file is gone", code=Code.GONE)
+    if error.errno == errno.ELOOP:
+        return SourceError("a symbolic link", code=Code.NOT_REGULAR)
+    return SourceError(
+        f"cannot be read: {os.strerror(error.errno or 0)}", code=Code.UNREADABLE
+    )

@@ -1,0 +1,172 @@
+"""One HTTP request, its answer bounded in size: the only module that knows httpx."""
+
+import ssl
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import TYPE_CHECKING
+from urllib import request as environment
+
+import httpx
+
+from emitterd import __version__
+from emitterd.classify import Break
+from emitterd.multipart import Body
+from emitterd.sockets import Broken, Limits, Place, Pools, Proxy, watched
+
+if TYPE_CHECKING:
+    import httpcore
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the server said; header names in lower case.
+
+    `body` holds the first `limit_bytes`; `whole` whether that is all of it.
+    """
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    whole: bool
+
+
+class _Transport(httpx.BaseTransport):
+    """httpx over the watched sockets."""
+
+    def __init__(self, pools: Pools, proxy: str | None) -> None:
+        self._pools = pools
+        self._proxy = proxy
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        url = request.url
+        proxy = self._proxy or _environment_proxy(url)
+        answer = self._pools.post(
+            Place(url.raw_scheme, url.raw_host, url.port, url.raw_path),
+            request.headers.raw,
+            request.stream,  # type: ignore[arg-type]  # the sync half of httpx
+            extensions=request.extensions,
+            proxy=_split(proxy) if proxy else None,
+        )
+        return httpx.Response(
+            answer.status, headers=answer.headers, stream=_AnswerStream(answer)
+        )
+
+    def close(self) -> None:
+        self._pools.close()
+
+
+class _AnswerStream(httpx.SyncByteStream):
+    def __init__(self, answer: "httpcore.Response") -> None:
+        self._answer = answer
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._answer.iter_stream()
+
+    def close(self) -> None:
+        self._answer.close()
+
+
+class Wire:
+    """Sends requests, one at a time a thread. Thread-safe."""
+
+    def __init__(
+        self,
+        limits: Limits,
+        *,
+        tls: ssl.SSLContext,
+        proxy: str | None,
+        connections: int,
+        stop: threading.Event,
+    ) -> None:
+        """Make ready; nothing is connected before the first request.
+
+        `proxy`: an http:// proxy for everything; without it the environment's
+        HTTPS_PROXY, HTTP_PROXY and NO_PROXY hold. `stop` ends what is under way.
+        """
+        self._limits = limits
+        self._stop = stop
+        self._client = httpx.Client(
+            transport=_Transport(Pools(tls, connections), proxy),
+            headers={"User-Agent": f"emitterd/{__version__}"},
+            # Nothing of one answer may reach another request.
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+            timeout=httpx.Timeout(limits.stall_s, connect=limits.connect_s),
+            follow_redirects=False,
+            trust_env=False,
+        )
+
+    def post(
+        self,
+        url: str,
+        content: bytes | Body,
+        headers: dict[str, str],
+        *,
+        limit_bytes: int,
+    ) -> Answer:
+        """Send one POST and return its answer, whatever its status.
+
+        Raises `Broken` where none came, `Stopped` where the daemon stops, and what
+        the body raises.
+        """
+        headers = {"Accept-Encoding": "identity", **headers}
+        if isinstance(content, Body):
+            headers["Content-Type"] = content.content_type
+            headers["Content-Length"] = str(content.size_bytes)
+        request = self._client.build_request(
+            "POST", url, headers=headers, content=content
+        )
+        try:
+            with watched(self._limits, self._stop):
+                return self._exchange(request, limit_bytes)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise Broken(Break.LOST, str(error)) from error
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._client.close()
+
+    def _exchange(self, request: httpx.Request, limit_bytes: int) -> Answer:
+        response = self._client.send(request, stream=True)
+        try:
+            body = bytearray()
+            whole = True
+            for chunk in response.iter_raw():
+                body += chunk
+                if len(body) > limit_bytes:
+                    whole = False
+                    break
+            headers = {name.lower(): value for name, value in response.headers.items()}
+            return Answer(
+                response.status_code, headers, bytes(body[:limit_bytes]), whole
+            )
+        finally:
+            response.close()
+
+
+def tls_context(
+    ca_file: str | None, client_cert: str | None, client_key: str | None
+) -> ssl.SSLContext:
+    """Return a verifying context: the system's authorities, or only `ca_file`.
+
+    Raises `OSError` and `ssl.SSLError` where a file cannot be used.
+    """
+    context = ssl.create_default_context(cafile=ca_file)
+    if client_cert is not None:
+        context.load_cert_chain(client_cert, client_key)
+    return context
+
+
+def _environment_proxy(url: httpx.URL) -> str | None:
+    proxies = environment.getproxies_environment()
+    bypass = environment.proxy_bypass_environment  # type: ignore[attr-defined]  # typeshed has it not
+    if not proxies or bypass(url.host, proxies):
+        return None
+    return proxies.get(url.scheme) or proxies.get("all")
+
+
+def _split(proxy: str) -> Proxy:
+    url = httpx.URL(proxy)
+    auth = (url.username, url.password) if url.username else None
+    return Proxy(str(url.copy_with(username=None, password=None)), auth)

@@ -1,0 +1,330 @@
+"""The second loop: claim an entry, deliver it once, record what became of it.
+
+N threads run it. What fails is a row with a due time, never a sleep; what the failure
+means was decided below, here it is only carried out.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from io import FileIO
+from typing import Protocol
+
+import structlog
+
+from emitterd.backoff import Backoff
+from emitterd.codes import Code
+from emitterd.destination import Destination, Down, Leave
+from emitterd.disposal import Disposal
+from emitterd.emission import Emission
+from emitterd.entry import Entry, Grant, Receipt
+from emitterd.errors import JournalFull, SourceError, Trouble, Verdict
+from emitterd.fingerprint import Fingerprint
+from emitterd.grant import EXPIRY_MARGIN_S
+from emitterd.journal import Journal
+from emitterd.spool import Spool, sha256
+from emitterd.wake import Wake
+
+IDLE_S = 60.0
+"""The longest wait without a look: a clock that jumps must not lose a due time."""
+
+ROOT_LOST_S = 1.0
+FULL_S = 5.0
+
+GRANT_SPACING_S = 1.05
+"""The server stamps an object key with the second of the request: two grants for one
+path within a second would be one key for two versions."""
+
+_SPENT_GRANTS = frozenset(
+    {Code.GRANT_REFUSED, Code.NO_SUCH_BUCKET, Code.REDIRECT_REFUSED}
+)
+
+log = structlog.get_logger()
+
+
+class Observer(Protocol):
+    """Who wants to see uploads go by; called in the workers' threads."""
+
+    def began(self, entry: Entry) -> None:
+        """Note that an attempt began."""
+
+    def sent(self, entry: Entry, size_bytes: int) -> None:
+        """Note that bytes of the file went out."""
+
+    def ended(self, entry: Entry) -> None:
+        """Note that an attempt ended, well or not."""
+
+
+class Worker:
+    """One worker; `run` is its thread, `step` one turn of it."""
+
+    def __init__(  # noqa: PLR0913  the parts that the daemon puts together
+        self,
+        spool: Spool,
+        journal: Journal,
+        emission: Emission,
+        destination: Destination,
+        disposal: Disposal,
+        *,
+        backoff: Backoff,
+        wake: Wake,
+        abort: threading.Event,
+        on_changed: Callable[[bytes], None],
+        observer: Observer,
+    ) -> None:
+        self._spool = spool
+        self._journal = journal
+        self._emission = emission
+        self._destination = destination
+        self._disposal = disposal
+        self._backoff = backoff
+        self._wake = wake
+        self._abort = abort
+        self._on_changed = on_changed
+        self._observer = observer
+
+    def run(self, drain: threading.Event) -> None:
+        """Loop until `drain` is set and the wake rung."""
+        while not drain.is_set():
+            rings = self._wake.rings()
+            wait_s = self.step(time.time())
+            if wait_s > 0:
+                self._wake.wait(rings, min(wait_s, IDLE_S))
+
+    def step(self, now: float) -> float:
+        """Do one attempt if one is due; return how long to wait, in seconds."""
+        if self._spool.lost():
+            return ROOT_LOST_S
+        leave, wait_s = self._destination.ask(now)
+        if leave is Leave.WAIT:
+            return wait_s
+        try:
+            entry = self._journal.claim(now)
+        except JournalFull:
+            self._pass(leave)
+            return FULL_S
+        if entry is None:
+            self._pass(leave)
+            due_at = self._journal.next_due_at()
+            return IDLE_S if due_at is None else max(0.01, due_at - now)
+        self._observer.began(entry)
+        try:
+            self._attempt(entry, leave)
+        except JournalFull:
+            self._pass(leave)
+            self._give_back(entry)
+        finally:
+            self._observer.ended(entry)
+        return 0.0
+
+    def _attempt(self, entry: Entry, leave: Leave) -> None:
+        started_at = time.monotonic()
+        try:
+            receipt = self._deliver(entry)
+        except Trouble as trouble:
+            self._troubled(entry, trouble, leave)
+        except SourceError as error:
+            self._pass(leave)
+            self._source_failed(entry, error)
+        except OSError as error:
+            self._pass(leave)
+            self._source_failed(entry, _unreadable(error))
+        except JournalFull:
+            raise
+        except Exception as error:
+            # A bug met this file: put it off, so that it cannot block the others.
+            log.exception("file.deferred", path=entry.name, error=Code.INTERNAL)
+            self._pass(leave)
+            self._defer(entry, Trouble(Verdict.DEFER, Code.INTERNAL, repr(error)))
+        else:
+            if receipt is None:
+                self._pass(leave)
+            else:
+                self._delivered(entry, receipt, time.monotonic() - started_at)
+
+    def _deliver(self, entry: Entry) -> Receipt | None:
+        """Deliver the entry; None where the server has this content already."""
+        with self._spool.open(entry.path) as file:
+            if Fingerprint.of(os.fstat(file.fileno())) != entry.fingerprint:
+                raise SourceError("changed before it was sent", code=Code.CHANGED)
+            if self._unchanged(entry, file):
+                return None
+            grant = entry.grant
+            if grant is None or time.time() > grant.expires_at - EXPIRY_MARGIN_S:
+                grant = self._new_grant(entry)
+            try:
+                return self._post(entry, grant, file)
+            except Trouble as trouble:
+                if trouble.verdict is not Verdict.RENEW_GRANT:
+                    raise
+            return self._post_renewed(entry, file)
+
+    def _post_renewed(self, entry: Entry, file: FileIO) -> Receipt:
+        try:
+            return self._post(entry, self._new_grant(entry), file)
+        except Trouble as trouble:
+            if trouble.verdict is not Verdict.RENEW_GRANT:
+                raise
+            raise Trouble(Verdict.PARK, Code.CLOCK_SKEW, trouble.reason) from trouble
+
+    def _post(self, entry: Entry, grant: Grant, file: FileIO) -> Receipt:
+        return self._emission.deliver(
+            grant,
+            file,
+            entry.fingerprint,
+            lambda size_bytes: self._observer.sent(entry, size_bytes),
+        )
+
+    def _new_grant(self, entry: Entry) -> Grant:
+        spacing_s = self._journal.granted_at(entry.path) + GRANT_SPACING_S - time.time()
+        if 0 < spacing_s <= GRANT_SPACING_S:
+            self._abort.wait(spacing_s)
+        grant = self._emission.grant(entry.path)
+        self._journal.pin(entry, grant)
+        return grant
+
+    def _unchanged(self, entry: Entry, file: FileIO) -> bool:
+        previous = self._journal.previous(entry)
+        if previous is None or previous[1] != entry.fingerprint.size_bytes:
+            return False
+        digest = sha256(file)
+        if digest != previous[2]:
+            return False
+        self._journal.unchanged(entry, previous[0])
+        log.info("file.unchanged", path=entry.name, sha256=digest.hex())
+        return True
+
+    def _delivered(self, entry: Entry, receipt: Receipt, duration_s: float) -> None:
+        keeps = self._disposal.keeps
+        self._journal.deliver(entry, receipt, duration_s=duration_s, dispose=not keeps)
+        self._tell_up()
+        log.info(
+            "file.delivered",
+            path=entry.name,
+            bytes=receipt.size_bytes,
+            key=receipt.key,
+            etag=receipt.etag,
+            verified=receipt.verified,
+            sha256=receipt.sha256.hex(),
+            attempt=entry.attempts + 1,
+            ambiguous=entry.ambiguous or None,
+            duration_s=duration_s,
+        )
+        if not keeps:
+            self._disposal.dispose(entry.id, entry.path, entry.fingerprint)
+
+    def _troubled(self, entry: Entry, trouble: Trouble, leave: Leave) -> None:
+        match trouble.verdict:
+            case Verdict.REJECT:
+                self._reject(entry, trouble)
+            case Verdict.INTERRUPT:
+                self._pass(leave)
+                self._journal.interrupt(entry, ambiguous=trouble.ambiguous)
+            case Verdict.PARK:
+                self._park(entry, trouble)
+            case _:
+                self._tell_down(self._destination.deferred(trouble, time.time()))
+                self._defer(entry, trouble)
+
+    def _park(self, entry: Entry, trouble: Trouble) -> None:
+        if trouble.code in _SPENT_GRANTS:
+            self._journal.drop_grant(entry)
+        # Others went through since this entry met the same trouble: it is the file's
+        # own, and must not park the others again and again.
+        if self._destination.down is None and entry.error == trouble.code:
+            self._defer(entry, trouble)
+            return
+        self._tell_down(self._destination.parked(trouble, time.time()))
+        down = self._destination.down
+        due_at = down.probe_at if down is not None else time.time()
+        self._journal.defer(entry, trouble, due_at, charge=False)
+
+    def _defer(self, entry: Entry, trouble: Trouble) -> None:
+        now = time.time()
+        due_at = self._backoff.due_at(now, entry.attempts + 1, trouble.retry_after_s)
+        self._journal.defer(entry, trouble, due_at, charge=True)
+        event = "file.ambiguous" if trouble.ambiguous else "file.deferred"
+        log.warning(
+            event,
+            path=entry.name,
+            attempt=entry.attempts + 1,
+            error=trouble.code,
+            reason=trouble.reason,
+            due_at=_iso(due_at),
+        )
+
+    def _reject(self, entry: Entry, trouble: Trouble) -> None:
+        self._journal.reject(entry, trouble)
+        # A refusal of this file is an answer: the destination is up.
+        self._tell_up()
+        log.error(
+            "file.rejected",
+            path=entry.name,
+            bytes=entry.fingerprint.size_bytes,
+            error=trouble.code,
+            reason=trouble.reason,
+            hint=trouble.hint,
+        )
+
+    def _source_failed(self, entry: Entry, error: SourceError) -> None:
+        if error.code is Code.UNREADABLE:
+            self._defer(entry, Trouble(Verdict.DEFER, error.code, str(error)))
+            return
+        if error.code is Code.GONE and self._spool.lost():
+            self._journal.interrupt(entry)
+            return
+        trouble = Trouble(Verdict.WITHDRAW, error.code, str(error))
+        self._journal.withdraw(entry, trouble)
+        log.info("file.withdrawn", path=entry.name, error=error.code, reason=str(error))
+        self._on_changed(entry.path)
+
+    def _give_back(self, entry: Entry) -> None:
+        """Put an entry back whose outcome the full journal could not take.
+
+        It may have been delivered: the same grant is used again, so it overwrites.
+        """
+        while not self._abort.wait(FULL_S):
+            try:
+                self._journal.interrupt(entry, ambiguous=True)
+            except JournalFull:
+                continue
+            return
+
+    def _pass(self, leave: Leave) -> None:
+        if leave is Leave.PROBE:
+            self._destination.passed()
+
+    def _tell_down(self, news: Down | None) -> None:
+        if news is None:
+            return
+        self._journal.note(
+            "destination",
+            {"code": news.code, "reason": news.reason, "since": news.since},
+        )
+        log.error(
+            "destination.down",
+            error=news.code,
+            reason=news.reason,
+            hint=news.hint,
+            due_at=_iso(news.probe_at),
+        )
+
+    def _tell_up(self) -> None:
+        ended = self._destination.answered()
+        if ended is None:
+            return
+        self._journal.note("destination", None)
+        log.info("destination.up", duration_s=time.time() - ended.since)
+        self._wake.ring()
+
+
+def _unreadable(error: OSError) -> SourceError:
+    return SourceError(
+        f"cannot be read: {error.strerror or error}", code=Code.UNREADABLE
+    )
+
+
+def _iso(at: float) -> str:
+    moment = time.gmtime(at)
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", moment)

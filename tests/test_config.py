@@ -1,0 +1,349 @@
+"""What `emitter.yaml` may say, what is refused, what is reported."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from emitterd import config
+from emitterd.errors import ConfigError, Problem
+
+SECRET = "correct-horse-battery"
+GOOD = """\
+emission:
+  url: https://cqube.example.org/data
+  username: emission
+  password_file: password
+spool:
+  directory: drop
+"""
+
+Write = Callable[[str], Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Write emitter.yaml beside a drop folder and a good password file."""
+    (tmp_path / "drop").mkdir()
+    (tmp_path / "password").write_text(f"{SECRET}\n")
+    (tmp_path / "password").chmod(0o600)
+
+    def to_file(text: str) -> Path:
+        path = tmp_path / "emitter.yaml"
+        path.write_text(text)
+        path.chmod(0o644)
+        return path
+
+    return to_file
+
+
+def problems(path: Path, environ: Mapping[str, str] | None = None) -> list[Problem]:
+    """Return what loading reports."""
+    with pytest.raises(ConfigError) as caught:
+        config.load(path, environ or {})
+    assert SECRET not in repr(caught.value.problems)
+    return caught.value.problems
+
+
+def only(path: Path, environ: Mapping[str, str] | None = None) -> Problem:
+    """Return the one problem that loading reports."""
+    (problem,) = problems(path, environ)
+    return problem
+
+
+def test_the_least_file_has_every_default(write: Write, tmp_path: Path) -> None:
+    """A URL, credentials and a folder suffice; paths start at the file's folder."""
+    path = write(GOOD)
+    loaded = config.load(path, {})
+    assert loaded.source == path
+    assert loaded.emission.url == "https://cqube.example.org/data"
+    assert loaded.emission.password is not None
+    assert loaded.emission.password.get_secret_value() == SECRET
+    assert loaded.emission.api_key is None
+    assert loaded.emission.connect_timeout_s == 10
+    assert loaded.emission.minimum_speed_bytes == 1024
+    assert loaded.spool.directory == tmp_path / "drop"
+    assert loaded.spool.include == ("**/*.zip",)
+    assert loaded.spool.incomplete_after_s == 600
+    assert loaded.journal.path == Path("/var/lib/emitterd/journal.db")
+    assert loaded.journal.retain_s == 400 * 86400
+    assert loaded.delivery.workers == 8
+    assert loaded.log.file is None
+    assert loaded.metrics.listen is None
+
+
+def test_values_are_taken_over(write: Write) -> None:
+    """Every kind of value arrives in its own type and unit."""
+    text = GOOD + "  catalogue: off\n  settle: 500ms\n  exclude: [old/, '!keep.zip']\n"
+    text += "delivery: {workers: 64}\nlog:\nmetrics:\n"
+    loaded = config.load(write(text), {})
+    assert loaded.spool.catalogue == "off"
+    assert loaded.spool.settle_s == 0.5
+    assert loaded.spool.exclude == ("old/", "!keep.zip")
+    assert loaded.delivery.workers == 64
+
+
+def test_every_problem_is_reported_at_once_in_file_order(write: Write) -> None:
+    """One load names each wrong key with its line; what is missing comes last."""
+    path = write("""\
+emission:
+  url: cqube.example.org
+  allow_insecure_http: yes
+  usrname: emission
+spool:
+  settle: 5
+  watcher: fanotify
+  settle: 6s
+delivery:
+  workers: 65
+  backoff_max: 1s
+surprise: 1
+""")
+    found = problems(path)
+    assert [(p.key, p.line) for p in found] == [
+        ("emission.url", 2),
+        ("emission.allow_insecure_http", 3),
+        ("emission.usrname", 4),
+        ("spool.settle", 6),
+        ("spool.watcher", 7),
+        ("spool.settle", 8),
+        ("delivery.workers", 10),
+        ("delivery.backoff_max", 11),
+        ("surprise", 12),
+        ("spool.directory", None),
+        ("emission.username", None),
+    ]
+    assert all(p.message and p.remedy for p in found)
+    assert found[2].remedy == "did you mean emission.username?"
+    assert found[3].remedy == "write 5s"
+    assert found[5].message == "is given twice, on line 6 and line 8"
+
+
+@pytest.mark.parametrize(
+    ("line", "key", "message"),
+    [
+        ("  settle: fast", "spool.settle", "is no duration"),
+        ("  settle: 0s", "spool.settle", "is too short"),
+        ("  settle: true", "spool.settle", "must be a number with a unit"),
+        ("  settle:", "spool.settle", "has no value"),
+        ("  settle: {a: 1}", "spool.settle", "must be a value, not a section"),
+        ("  include: '*.zip'", "spool.include", "must be a list"),
+        ("  include: [1]", "spool.include", "must be a list of texts"),
+        ("  include: []", "spool.include", "is empty: nothing would be sent"),
+        ("  exclude: ['!']", "spool.exclude", "holds a malformed pattern"),
+        ("  exclude: ['[z-a]']", "spool.exclude", "holds a malformed pattern"),
+        ("  catalogue: no", "spool.catalogue", "must be off, warn or enforce"),
+        ("  setle: 5s", "spool.setle", "there is no such key"),
+        ("  archive_directory: 5", "spool.archive_directory", "must be a path"),
+        ('  archive_directory: "\\0"', "spool.archive_directory", "is no path"),
+        ("  rejected_directory: x", "spool.rejected_directory", "is not served by"),
+        ("metrics: {listen: ':9464'}", "metrics.listen", "is not served by this"),
+        ("delivery: {workers: '8'}", "delivery.workers", "must be a whole number"),
+        ("delivery: {workers: true}", "delivery.workers", "must be a whole number"),
+        ("delivery: {workers: 0}", "delivery.workers", "is too small"),
+        ("delivery: 8", "delivery", "must be a section of keys"),
+        ("delivery: [8]", "delivery", "must be a section of keys"),
+        ("log: {level: INFO}", "log.level", "must be debug, info, warning or error"),
+        ("log: {file: drop}", "log.file", "is a folder"),
+        ("log: {on: 1}", "log.on", "there is no such key"),
+        ("journal: {path: .}", "journal.path", "is a folder"),
+        ("journal: {path: drop/a/j.db}", "journal.path", "lies in the watched"),
+        ("workers: 8", "workers", "there is no such key"),
+        ("spool: {}", "spool", "is given twice, on line 5 and line 7"),
+        (
+            "delivery: {backoff_initial: 2h}",
+            "delivery.backoff_initial",
+            "backoff_initial is longer than backoff_max",
+        ),
+    ],
+)
+def test_a_wrong_line_is_the_one_problem(
+    write: Write, line: str, key: str, message: str
+) -> None:
+    """A wrong line in a good file is reported once, by key, line and reason."""
+    problem = only(write(f"{GOOD}{line}\n"))
+    assert (problem.key, problem.line) == (key, 7)
+    assert message in problem.message
+    assert problem.remedy
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        (f"https://u:{SECRET}@host/data", "must not carry a user name"),
+        ("http://cqube.example.org", "is http://"),
+        ("42", "must be text"),
+    ],
+)
+def test_a_wrong_url_is_refused(write: Write, url: str, message: str) -> None:
+    """A URL with a secret in it, or without encryption, is named by its line."""
+    problem = only(write(GOOD.replace("https://cqube.example.org/data", url)))
+    assert (problem.key, problem.line) == ("emission.url", 2)
+    assert message in problem.message
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        ("", None, "is empty"),
+        ("# nothing\n---\n", None, "is empty"),
+        ("- a\n", 1, "is no mapping of sections"),
+        ("just text", 1, "is no mapping of sections"),
+        ("spool:\n\tdirectory: x\n", 2, "is not valid YAML"),
+    ],
+)
+def test_a_file_that_is_no_mapping_is_one_problem(
+    write: Write, text: str, line: int | None, message: str
+) -> None:
+    """What holds no sections is reported under the file's name, with the line."""
+    problem = only(write(text))
+    assert (problem.key, problem.line) == ("emitter.yaml", line)
+    assert message in problem.message
+
+
+def test_a_file_that_is_not_utf8_is_refused(write: Write) -> None:
+    """The line of the first wrong byte is named."""
+    path = write("")
+    path.write_bytes(b"spool:\n  directory: \xff\n")
+    assert only(path).line == 2
+
+
+def test_a_folder_for_a_file_is_refused(tmp_path: Path) -> None:
+    """A configuration that cannot be read is a problem, not a traceback."""
+    assert "cannot be read" in only(tmp_path).message
+
+
+def test_a_key_is_suggested_from_another_section(write: Write) -> None:
+    """A key in the wrong section is told its own one."""
+    assert (
+        only(write(f"{GOOD}  workers: 8\n")).remedy == "did you mean delivery.workers?"
+    )
+    assert only(write(f"{GOOD}spol: 8\n")).remedy == "did you mean spool?"
+
+
+def test_a_watched_folder_must_exist(write: Write, tmp_path: Path) -> None:
+    """A missing folder comes with the command that makes it; a file is no folder."""
+    (tmp_path / "drop").rmdir()
+    problem = only(write(GOOD))
+    assert problem.remedy == f"create it with: mkdir -p {tmp_path}/drop"
+    (tmp_path / "drop").touch()
+    assert "is not a folder" in only(write(GOOD)).message
+
+
+def test_an_archive_is_needed_to_archive(write: Write) -> None:
+    """after_delivery: archive without a folder to move to is refused."""
+    problem = only(write(f"{GOOD}  after_delivery: archive\n"))
+    assert (problem.key, problem.line) == ("spool.archive_directory", None)
+
+
+def test_an_archive_in_the_watched_folder_must_be_excluded(write: Write) -> None:
+    """The remedy of the refusal is itself accepted; so is a hidden folder."""
+    text = f"{GOOD}  archive_directory: drop/done\n"
+    problem = only(write(text))
+    assert problem.key == "spool.archive_directory"
+    assert '"/done/**"' in problem.remedy
+    config.load(write(f'{text}  exclude: ["/done/**"]\n'), {})
+    config.load(write(text.replace("done", ".done")), {})
+    config.load(write(text.replace("drop/done", "done")), {})
+    itself = only(write(text.replace("drop/done", "drop/../drop")))
+    assert itself.message == "is the watched folder itself"
+
+
+def test_files_that_are_named_must_be_there(write: Write, tmp_path: Path) -> None:
+    """Each missing file is a problem; a client key needs its certificate."""
+    (tmp_path / "ca.pem").mkdir()
+    keys = "  client_key: a.key\n  ca_file: ca.pem\nspool"
+    found = problems(write(GOOD.replace("spool", keys, 1)))
+    assert [(p.key, p.line) for p in found] == [
+        ("emission.client_key", 5),
+        ("emission.client_key", 5),
+        ("emission.ca_file", 6),
+    ]
+    assert "does not exist" in found[0].message
+    assert "without client_cert" in found[1].message
+    assert "not a regular file" in found[2].message
+
+
+def test_the_environment_overrides_the_file(write: Write, tmp_path: Path) -> None:
+    """Variables take the text of the file's values; lists are comma separated."""
+    environ = {
+        "EMITTERD_DELIVERY_WORKERS": "3",
+        "EMITTERD_EMISSION_ALLOW_INSECURE_HTTP": "true",
+        "EMITTERD_EMISSION_URL": "http://h:8000/data//",
+        "EMITTERD_SPOOL_DIRECTORY": str(tmp_path),
+        "EMITTERD_SPOOL_EXCLUDE": "old/, *.bak",
+        "EMITTERD_SPOOL_SETTLE": "1m",
+        "EMITTERD_CONFIG": "ignored",
+        "EMITTERD_OTHER_THING": "ignored",
+        "PATH": "ignored",
+    }
+    loaded = config.load(write(GOOD + "  settle: 7\n"), environ)
+    assert loaded.delivery.workers == 3
+    assert loaded.emission.url == "http://h:8000/data"
+    assert loaded.spool.directory == tmp_path
+    assert loaded.spool.exclude == ("old/", "*.bak")
+    assert loaded.spool.settle_s == 60
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "remedy"),
+    [
+        ("EMITTERD_SPOOL_SETTEL", "5s", "did you mean EMITTERD_SPOOL_SETTLE?"),
+        ("EMITTERD_SPOOL_settle", "5s", "did you mean EMITTERD_SPOOL_SETTLE?"),
+        ("EMITTERD_SPOOL_", "5s", "remove it"),
+        ("EMITTERD_SPOOL_SETTLE", "5", "write 5s"),
+        ("EMITTERD_SPOOL_SETTLE", "", "write it like 500ms, 5s, 10m, 2h or 400d"),
+        ("EMITTERD_DELIVERY_WORKERS", "0", "write 1 or more"),
+        ("EMITTERD_DELIVERY_WORKERS", "", "write it in digits, without quotes"),
+        (
+            "EMITTERD_EMISSION_ALLOW_INSECURE_HTTP",
+            "yes",
+            "write true or false, without quotes",
+        ),
+    ],
+)
+def test_a_wrong_variable_is_reported_by_its_name(
+    write: Write, name: str, value: str, remedy: str
+) -> None:
+    """A variable has no line; its name stands for the key."""
+    problem = only(write(GOOD), {name: value})
+    assert (problem.key, problem.line) == (name, None)
+    assert problem.remedy == remedy
+
+
+def test_the_file_is_sought_in_its_places(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is named wins and is not replaced; else the working folder's is taken."""
+    monkeypatch.chdir(tmp_path)
+    variables = {"EMITTERD_CONFIG": str(tmp_path / "b.yaml")}
+    with pytest.raises(ConfigError) as caught:
+        config.find(None, variables)
+    assert caught.value.problems[0].key == "EMITTERD_CONFIG"
+    with pytest.raises(ConfigError) as caught:
+        config.find(Path("a.yaml"), {})
+    assert "a.yaml" in caught.value.problems[0].message
+    for name in ("a.yaml", "b.yaml", "emitter.yaml"):
+        (tmp_path / name).touch()
+    assert config.find(Path("a.yaml"), variables) == Path("a.yaml")
+    assert config.find(None, variables) == tmp_path / "b.yaml"
+    assert config.find(None, {"EMITTERD_CONFIG": ""}) == Path("emitter.yaml")
+
+
+def test_describe_gives_every_key_and_no_secret(write: Write) -> None:
+    """The values in effect are written as in the file, secrets as asterisks."""
+    environ = {"EMITTERD_EMISSION_PROXY": f"http://u:{SECRET}@proxy:3128/"}
+    loaded = config.load(write(GOOD), environ)
+    described = dict(config.describe(loaded))
+    assert described["emission.password"] == "********"
+    assert described["emission.proxy"] == "********"
+    assert described["emission.api_key"] == "not set"
+    assert described["emission.minimum_speed"] == "1KiB"
+    assert described["spool.include"] == "**/*.zip"
+    assert described["spool.exclude"] == "none"
+    assert described["journal.retain"] == "400d"
+    assert described["emission.allow_insecure_http"] == "false"
+    assert list(described) == [
+        f"{section}.{key}" for section, key, _ in config.every_key()
+    ]
+    assert SECRET not in repr(described) + repr(loaded) + str(loaded)

@@ -1,0 +1,260 @@
+"""Where secrets may come from, what is refused, and that none of them shows."""
+
+import os
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from emitterd import config
+from emitterd.config import Emission
+from emitterd.errors import ConfigError, Problem
+
+Env = Mapping[str, str] | None
+SECRET = "correct-horse-battery"
+
+
+class Folder:
+    """A configuration with the lines of its emission section to choose."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        (root / "drop").mkdir()
+        self.secret("secret", f"{SECRET}\n".encode())
+
+    def secret(self, name: str, content: bytes, mode: int = 0o600) -> Path:
+        """Write a secret file."""
+        path = self.root / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+        path.chmod(mode)
+        return path
+
+    def write(self, *lines: str, mode: int = 0o644) -> Path:
+        """Write emitter.yaml with these lines in its emission section."""
+        path = self.root / "emitter.yaml"
+        head = ("spool: {directory: drop}", "emission:", "  url: https://h/data")
+        path.write_text("\n".join([*head, *(f"  {line}" for line in lines), ""]))
+        path.chmod(mode)
+        return path
+
+    def load(self, *lines: str, mode: int = 0o644, environ: Env = None) -> Emission:
+        """Load it, and return the emission section."""
+        return config.load(self.write(*lines, mode=mode), environ or {}).emission
+
+    def problems(
+        self, *lines: str, mode: int = 0o644, environ: Env = None
+    ) -> list[Problem]:
+        """Load it, and return the problems, in which no secret may stand."""
+        with pytest.raises(ConfigError) as caught:
+            config.load(self.write(*lines, mode=mode), environ or {})
+        shown = "".join(traceback.format_exception(caught.value))
+        assert SECRET not in shown + repr(caught.value.problems)
+        return caught.value.problems
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    """Make a folder with a good secret in the file `secret`."""
+    return Folder(tmp_path)
+
+
+def revealed(emission: Emission) -> tuple[str | None, str | None]:
+    """Return password and API key in the clear."""
+    password, api_key = emission.password, emission.api_key
+    return (
+        password.get_secret_value() if password else None,
+        api_key.get_secret_value() if api_key else None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("lines", "mode", "environ"),
+    [
+        (["password_file: secret"], 0o644, {}),
+        (["password_env: CQUBE"], 0o644, {"CQUBE": SECRET}),
+        ([f"password: {SECRET}"], 0o600, {}),
+        ([], 0o644, {"EMITTERD_EMISSION_PASSWORD": SECRET}),
+        ([], 0o644, {"EMITTERD_EMISSION_PASSWORD_FILE": "secret"}),
+        (["password_file: gone"], 0o644, {"EMITTERD_EMISSION_PASSWORD": SECRET}),
+        (["password: x"], 0o644, {"EMITTERD_EMISSION_PASSWORD_FILE": "secret"}),
+    ],
+)
+def test_a_password_comes_from_one_of_three_places(
+    folder: Folder, lines: list[str], mode: int, environ: Mapping[str, str]
+) -> None:
+    """File, variable or inline; what the environment names replaces the file's."""
+    emission = folder.load("username: u", *lines, mode=mode, environ=environ)
+    assert revealed(emission) == (SECRET, None)
+    assert SECRET not in repr(emission) + str(emission.model_dump())
+
+
+@pytest.mark.parametrize(
+    ("lines", "mode", "environ"),
+    [
+        (["api_key_file: secret"], 0o644, {}),
+        (["api_key_env: CQUBE"], 0o644, {"CQUBE": SECRET}),
+        ([f"api_key: {SECRET}"], 0o600, {}),
+        ([], 0o644, {"EMITTERD_EMISSION_API_KEY": SECRET}),
+    ],
+)
+def test_an_api_key_stands_instead_of_user_and_password(
+    folder: Folder, lines: list[str], mode: int, environ: Mapping[str, str]
+) -> None:
+    """An API key needs no user name."""
+    emission = folder.load(*lines, mode=mode, environ=environ)
+    assert revealed(emission) == (None, SECRET)
+
+
+def test_systemd_credentials_are_read_if_none_is_named(folder: Folder) -> None:
+    """The credentials' modes are systemd's business; what is named goes first."""
+    folder.secret("run/password", f"{SECRET}\n".encode(), 0o444)
+    run = {"CREDENTIALS_DIRECTORY": str(folder.root / "run")}
+    assert revealed(folder.load("username: u", environ=run)) == (SECRET, None)
+    (missing,) = folder.problems(environ=run)
+    assert missing.message == "is missing beside the password"
+    named = folder.load("username: u", "password_file: run/password", environ=run)
+    assert revealed(named) == (SECRET, None)
+    folder.secret("run/api-key", b"key", 0o444)
+    assert revealed(folder.load("username: u", environ=run)) == (SECRET, None)
+    assert revealed(folder.load(environ=run)) == (None, "key")
+
+
+@pytest.mark.parametrize(
+    ("lines", "key", "message"),
+    [
+        ([], "emission.username", "is missing, and so is an API key"),
+        (["username: u"], "emission.password", "is missing"),
+        (["password_file: secret"], "emission.username", "is missing beside"),
+        (
+            ["username: u", "api_key_file: secret"],
+            "emission.api_key_file",
+            "is given besides emission.username",
+        ),
+        (
+            ["username: u", "password_file: secret", "password_env: CQUBE"],
+            "emission.password_env",
+            "is given besides emission.password_file",
+        ),
+        (
+            ["username: u", f"password_env: {SECRET}"],
+            "emission.password_env",
+            "names a variable that is not set",
+        ),
+        (
+            ["username: u", f"password_file: {SECRET}"],
+            "emission.password_file",
+            "cannot be read: No such file or directory",
+        ),
+        (
+            ["username: u", "password_file: drop"],
+            "emission.password_file",
+            "is not a regular file",
+        ),
+        (
+            ["username: u", f"password: {SECRET}"],
+            "emission.password",
+            "holds a secret, and others may read this file",
+        ),
+        (["username: u", "password: 12345"], "emission.password", "must be text"),
+        (
+            ["username: u", f"password: [{SECRET}]"],
+            "emission.password",
+            "must be text",
+        ),
+        (["username: 5", "password_file: secret"], "emission.username", "must be text"),
+        (["username:", "password_file: secret"], "emission.username", "has no value"),
+        (["username: u", "password_file:"], "emission.password_file", "has no value"),
+        (["username: u", "password: #x"], "emission.password", "has no value"),
+        (
+            ["username: u", "password_file: secret", f"proxy: http://u:{SECRET}@p"],
+            "emission.proxy",
+            "holds a secret, and others may read this file",
+        ),
+        (
+            ["username: u", "password_file: secret", f"proxy: 'https://:{SECRET}@p'"],
+            "emission.proxy",
+            "must be an http:// URL",
+        ),
+        (
+            ["api_key_file: secret", "token_scheme: 'Bearer: x'"],
+            "emission.token_scheme",
+            "must be one word",
+        ),
+        (
+            ["api_key_file: secret", f"'{SECRET}: x': 1"],
+            "emission.(no plain word)",
+            "there is no such key",
+        ),
+    ],
+)
+def test_wrong_credentials_are_one_problem(
+    folder: Folder, lines: list[str], key: str, message: str
+) -> None:
+    """Each is reported once, at the key to blame, and without the secret."""
+    (problem,) = folder.problems(*lines)
+    assert problem.key == key
+    assert message in problem.message
+    assert problem.remedy
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "holds an empty secret"),
+        (b" \n", "holds an empty secret"),
+        (f"{SECRET}\nmore\n".encode(), "holds a line break"),
+        (f"{SECRET}\0".encode(), "holds a line break, a control character"),
+        (f"{SECRET}\xe9".encode("latin-1"), "is not UTF-8 text"),
+        (f"{SECRET}é".encode(), "holds more than ASCII"),
+    ],
+)
+def test_a_file_without_a_usable_secret_is_refused(
+    folder: Folder, content: bytes, message: str
+) -> None:
+    """Empty, of several lines, or not text: the key is named, not the content."""
+    folder.secret("secret", content)
+    (problem,) = folder.problems("api_key_file: secret")
+    assert problem.key == "emission.api_key_file"
+    assert message in problem.message
+
+
+def test_line_ends_and_byte_order_marks_are_not_part_of_a_secret(
+    folder: Folder,
+) -> None:
+    """What editors of any system add around the secret goes; blanks in it stay."""
+    folder.secret("secret", b"\xef\xbb\xbf pass word\xc3\xa9 \r\n\n")
+    emission = folder.load("username: u", "password_file: secret")
+    assert revealed(emission) == (" pass wordé ", None)
+
+
+def test_a_secret_file_that_everybody_may_read_is_refused(folder: Folder) -> None:
+    """The remedy is the command; a group of its own may read it."""
+    path = folder.secret("secret", SECRET.encode(), 0o644)
+    (problem,) = folder.problems("username: u", "password_file: secret")
+    assert problem.remedy == f"chmod 600 {path}"
+    folder.secret("secret", SECRET.encode(), 0o640)
+    folder.load("username: u", "password_file: secret")
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o601])
+def test_an_inline_secret_needs_a_private_file(folder: Folder, mode: int) -> None:
+    """Any permission of group or others is too much beside a secret."""
+    (problem,) = folder.problems(f"api_key: {SECRET}", mode=mode)
+    assert (problem.key, problem.line) == ("emission.api_key", 4)
+    assert "api_key_file" in problem.remedy
+
+
+def test_a_proxy_without_a_secret_may_stand_in_any_file(folder: Folder) -> None:
+    """The proxy's URL loses its slash and stays masked."""
+    emission = folder.load("api_key_file: secret", "proxy: http://proxy:3128/")
+    assert emission.proxy is not None
+    assert emission.proxy.get_secret_value() == "http://proxy:3128"
+
+
+def test_a_fifo_for_a_secret_does_not_hang(folder: Folder) -> None:
+    """A pipe that nobody writes is refused at once."""
+    os.mkfifo(folder.root / "pipe", 0o600)
+    (problem,) = folder.problems("api_key_file: pipe")
+    assert problem.message == "is not a regular file"

@@ -1,0 +1,95 @@
+"""What one value may be, before it meets any other."""
+
+from pathlib import Path
+
+import pytest
+
+from emitterd.config_layers import Refusal
+from emitterd.config_values import (
+    emission_url,
+    http_token,
+    path,
+    proxy_url,
+    value_for_people,
+)
+
+SECRET = "correct-horse-battery"
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("", "has no scheme"),
+        ("cqube.example.org/data", "has no scheme"),
+        ("cqube.example.org:80/data", "has no scheme"),
+        ("ftp://cqube.example.org", "must begin with https://"),
+        ("https://", "names no host"),
+        ("https://:443/data", "names no host"),
+        ("https://host:port/", "has a wrong host or port"),
+        ("https://[::1/data", "has a wrong host or port"),
+        (f"https://u:{SECRET}@host/data", "must not carry a user name"),
+        (f"https://{SECRET}@host/data", "must not carry a user name"),
+        (f"https://host/data?key={SECRET}", "must not carry ? or #"),
+        ("https://host/data#", "must not carry ? or #"),
+        ("https://host/da ta", "holds a character that no URL has"),
+        ("https://host/\n", "holds a character that no URL has"),
+        ("https://h\xf6st/", "holds a character that no URL has"),
+    ],
+)
+def test_a_wrong_url_is_refused_without_quoting_it(url: str, message: str) -> None:
+    """The URL needs a scheme and a host, and may carry neither secret nor query."""
+    with pytest.raises(Refusal) as caught:
+        emission_url(url)
+    assert message in str(caught.value)
+    assert SECRET not in str(caught.value) + caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("url", "normalised"),
+    [
+        ("https://host", "https://host"),
+        ("HTTPS://host:8443/data//", "https://host:8443/data"),
+        ("http://[::1]:80/", "http://[::1]:80"),
+    ],
+)
+def test_a_url_is_normalised(url: str, normalised: str) -> None:
+    """Slashes at the end go, and the scheme is lower-case."""
+    assert emission_url(url) == normalised
+
+
+@pytest.mark.parametrize("url", ["https://proxy", "proxy:3128", "http://proxy/path"])
+def test_a_proxy_is_a_plain_http_url(url: str) -> None:
+    """Another scheme, none, or a path is refused."""
+    with pytest.raises(Refusal):
+        proxy_url(url)
+
+
+def test_a_proxy_keeps_its_user_and_password() -> None:
+    """They are part of the secret that the URL is."""
+    assert proxy_url("http://u:p@proxy:3128/") == "http://u:p@proxy:3128"
+
+
+@pytest.mark.parametrize("text", ["", "a\0b", "\ud800"])
+def test_what_cannot_be_a_path_is_refused(text: str) -> None:
+    """Empty text, NUL and lone surrogates never reach the file system."""
+    with pytest.raises(Refusal):
+        path(text, Path("/base"))
+
+
+def test_a_relative_path_starts_at_the_base() -> None:
+    """An absolute one stays, and a tilde is a name like any other."""
+    assert path("a/b", Path("/base")) == Path("/base/a/b")
+    assert path("/a", Path("/base")) == Path("/a")
+    assert path("~/a", Path("/base")) == Path("/base/~/a")
+
+
+@pytest.mark.parametrize("word", ["", "two words", "Bearer:", "J\nT"])
+def test_a_token_scheme_is_one_word(word: str) -> None:
+    """What an HTTP header cannot carry before a token is refused."""
+    with pytest.raises(Refusal):
+        http_token(word)
+
+
+def test_no_value_can_forge_a_line() -> None:
+    """Control characters are escaped when a value is shown."""
+    assert value_for_people("directory", Path("/a\nb")) == "/a\\nb"

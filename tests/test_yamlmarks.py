@@ -1,0 +1,103 @@
+"""YAML: the lines, the duplicates, and errors that quote no secret."""
+
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from emitterd.yamlmarks import Duplicate, Marked, YamlError, load_data, parse
+
+SECRET = "correct-horse-battery"
+
+
+def test_every_key_has_its_line_and_every_duplicate_both() -> None:
+    """Lines count from 1; of a key given twice the first value stays."""
+    document = parse("a: 1\n\nb:\n  c: x\n  c: y\na: 2\n")
+    assert document.root == Marked(
+        1,
+        children={
+            "a": Marked(1, 1),
+            "b": Marked(3, children={"c": Marked(4, "x")}),
+        },
+    )
+    assert document.duplicates == (
+        Duplicate(("b", "c"), 4, 5),
+        Duplicate(("a",), 1, 6),
+    )
+
+
+@pytest.mark.parametrize("text", ["", "# nothing", "\n\n"])
+def test_nothing_is_no_root(text: str) -> None:
+    """A document without content has no root."""
+    assert parse(text).root is None
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("true", True),
+        ("False", False),
+        ("off", "off"),
+        ("yes", "yes"),
+        ("8", 8),
+        ("-1", -1),
+        ("010", "010"),
+        ("1_000", "1_000"),
+        ("1:30", "1:30"),
+        ("0.5", 0.5),
+        ("2024-01-01", "2024-01-01"),
+        ("9" * 5000, "9" * 5000),
+        ("~", None),
+        ("[a, 1]", ["a", 1]),
+    ],
+)
+def test_scalars_are_those_of_yaml_1_2(text: str, value: object) -> None:
+    """What YAML 1.1 turns into booleans, octals, minutes and dates stays text."""
+    root = parse(f"key: {text}").root
+    assert root is not None
+    assert root.children == {"key": Marked(1, value)}
+    assert load_data(f"key: {text}") == {"key": value}
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        (f"a:\n  b: '{SECRET}\n", 3, "what begins on line 2"),
+        (f"a: b: {SECRET}\n", 1, "mapping values are not allowed"),
+        (f"a: 1\nb: *{SECRET}\n", 2, "anchors and aliases are not supported"),
+        (f"a: &{SECRET} x\n", 1, "anchors and aliases are not supported"),
+        (f"a: !{SECRET} x\n", 1, "tags are not supported"),
+        (f"a: !!int {SECRET}\n", 1, "tags are not supported"),
+        (f"a: %{SECRET}\n", 1, "found character '%' that cannot start any token"),
+        (f"a: [{SECRET}\n", 2, "expected ',' or ']'"),
+        (f"? [{SECRET}]\n: b\n", 1, "a key must be a plain word"),
+        (f"a: [{{? [{SECRET}] : c}}]\n", 1, "unhashable key"),
+        ("a: 1\n---\nb: 2\n", 2, "another document"),
+        ("a: 1\nb: \x07\n", 2, "holds a character that YAML forbids"),
+        ("[" * 5000, None, "is nested too deeply"),
+    ],
+)
+def test_what_is_no_yaml_is_refused_by_line_without_quoting_it(
+    text: str, line: int | None, message: str
+) -> None:
+    """The message says what and where, and never what stands there."""
+    with pytest.raises(YamlError) as caught:
+        parse(text)
+    assert message in str(caught.value)
+    assert caught.value.line == line
+    assert caught.value.remedy
+    assert SECRET not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def test_plain_data_may_use_anchors() -> None:
+    """A catalogue that we ship ourselves has all of YAML's plain data."""
+    assert load_data("a: &x {b: 1}\nc: {<<: *x}\n") == {"a": {"b": 1}, "c": {"b": 1}}
+
+
+@given(st.text(alphabet="ab: -\n\t'\"[]{}#*&!%@|>?,<=~01._\x00\ufeff\ud800"))
+def test_any_text_is_parsed_or_refused(text: str) -> None:
+    """Whatever the text, nothing but YamlError comes out."""
+    with contextlib.suppress(YamlError):
+        parse(text)
