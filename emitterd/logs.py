@@ -49,8 +49,9 @@ def _open(file: Path) -> TextIO:
 
 
 def _plain(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """Drop fields without a value, and shorten seconds to the microsecond."""
-    return {
+    """Put what every line has first, drop what this one has not, shorten seconds."""
+    first = {name: event.pop(name) for name in ("timestamp", "level", "event")}
+    return first | {
         name: round(value, 6) if isinstance(value, float) else value
         for name, value in event.items()
         if value is not None

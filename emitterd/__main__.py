@@ -1,0 +1,29 @@
+"""`python -m emitterd`, and the `emitterd` command."""
+
+import os
+import sys
+import traceback
+from types import TracebackType
+
+from emitterd.cli import app
+
+
+def main() -> None:
+    """Run the command line; what nobody expected ends with exit code 70."""
+    sys.excepthook = _internal_error
+    app(prog_name="emitterd")
+
+
+def _internal_error(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    traceback.print_exception(kind, error, trace)
+    sys.stderr.write("this is a bug in emitterd: please report the lines above\n")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # An excepthook cannot choose the exit code in any other way.
+    os._exit(70)
+
+
+if __name__ == "__main__":
+    main()

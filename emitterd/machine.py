@@ -1,0 +1,150 @@
+"""What `check` looks at beside the configuration: is this machine fit to run it."""
+
+import os
+import shutil
+import ssl
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from emitterd.config import Config
+from emitterd.mounts import NETWORK, file_system
+from emitterd.units import format_size
+from emitterd.watcher import watch_limit
+
+FREE_FLOOR_BYTES = 64 * 1024 * 1024
+RELEASED_AT = 1767225600.0
+"""2026-01-01: a clock that says earlier is wrong, and TLS will not work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at: `level` is ok, warning or error."""
+
+    level: str
+    subject: str
+    message: str
+    remedy: str = ""
+
+
+def findings(config: Config) -> list[Finding]:
+    """Return everything looked at, in the order of the configuration."""
+    return [
+        *_tls(config),
+        *_folder(config),
+        *_watch(config),
+        *_journal(config),
+        _clock(time.time()),
+    ]
+
+
+def _tls(config: Config) -> Iterator[Finding]:
+    if not config.emission.url.startswith("https:"):
+        yield Finding(
+            "warning",
+            "emission.url",
+            "http: password, token and data go over the line in clear",
+            "use https wherever the line is not this machine's own",
+        )
+    elif config.emission.ca_file is None:
+        context = ssl.create_default_context()
+        known = context.cert_store_stats()["x509_ca"]
+        paths = ssl.get_default_verify_paths()
+        if not known and not paths.capath:
+            yield Finding(
+                "error",
+                "TLS",
+                "this machine knows no certificate authority",
+                "install the package ca-certificates, or set emission.ca_file",
+            )
+
+
+def _folder(config: Config) -> Iterator[Finding]:
+    root = config.spool.directory
+    writes = config.spool.after_delivery != "keep"
+    need = os.R_OK | os.X_OK | (os.W_OK if writes else 0)
+    if os.access(root, need):
+        yield Finding("ok", "spool.directory", f"{root} can be read")
+    else:
+        wanted = "read and written" if writes else "read"
+        yield Finding(
+            "error",
+            "spool.directory",
+            f"{root} cannot be {wanted} by this user",
+            f"give user {os.getuid()} the permission, or run as another user",
+        )
+    kind = file_system(root)
+    if kind in NETWORK:
+        yield Finding(
+            "warning",
+            "spool.directory",
+            f"{root} is on {kind}: files of other hosts are found by sweeps only",
+            f"expect up to {config.spool.sweep_every_s:.0f} s (spool.sweep_every)",
+        )
+
+
+def _watch(config: Config) -> Iterator[Finding]:
+    limit = watch_limit()
+    if limit is None or config.spool.watcher == "polling":
+        return
+    folders = sum(1 for _ in os.walk(config.spool.directory))
+    message = f"{folders} folders to watch, {limit} watches allowed to a user"
+    if folders * 2 > limit:
+        yield Finding(
+            "warning",
+            "inotify",
+            message,
+            f"sysctl fs.inotify.max_user_watches={max(folders * 4, 524288)}",
+        )
+    else:
+        yield Finding("ok", "inotify", message)
+
+
+def _journal(config: Config) -> Iterator[Finding]:
+    place = config.journal.path
+    folder = _existing(place.parent)
+    kind = file_system(place.parent)
+    if kind in NETWORK:
+        yield Finding(
+            "error",
+            "journal.path",
+            f"{place} is on a network file system ({kind})",
+            "name a local directory",
+        )
+        return
+    writable = os.access(place if place.exists() else folder, os.W_OK)
+    if not writable:
+        yield Finding(
+            "error",
+            "journal.path",
+            f"{place} cannot be written by this user",
+            f"give user {os.getuid()} write permission on {folder}",
+        )
+        return
+    free = shutil.disk_usage(folder).free
+    if free < FREE_FLOOR_BYTES:
+        yield Finding(
+            "error",
+            "journal.path",
+            f"only {format_size(free)} free on the disk of {place}",
+            "free some space: the journal must be able to grow",
+        )
+    else:
+        yield Finding(
+            "ok", "journal.path", f"{place} on {kind}, {format_size(free)} free"
+        )
+
+
+def _clock(now: float) -> Finding:
+    said = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(now))
+    if now >= RELEASED_AT:
+        return Finding("ok", "clock", said)
+    remedy = "set the clock, and run an NTP service"
+    return Finding("error", "clock", f"this machine believes it is {said}", remedy)
+
+
+def _existing(folder: Path) -> Path:
+    while not folder.exists():
+        folder = folder.parent
+    return folder

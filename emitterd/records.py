@@ -1,0 +1,160 @@
+"""What the journal says to those who only read: `status`, `list`, receipts.
+
+Read-only, from another process, while the daemon runs or not. Pages are read by id,
+each query a transaction of its own, so that no reader keeps the log from shrinking.
+"""
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+from emitterd.database import Row, open_reader
+from emitterd.entry import State, display
+
+PAGE = 1000
+SPEED_WINDOW_S = 600.0
+"""Speed for the forecast is measured over deliveries this recent."""
+
+_COLUMNS = """id, path, state, bytes, sha256, md5, etag, key, earlier_keys, attempts,
+    admitted_at, due_at, delivered_at, duration_s, ambiguous, verified, error, reason"""
+
+
+class Records:
+    """The journal, opened for reading."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the journal. Raises `JournalError` where that cannot be."""
+        self._path = path
+        self._connection = open_reader(path)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+    def status(self) -> dict[str, Any]:
+        """Return counts, ages and the destination, as `status --json` prints them."""
+        counts = {
+            state: (entries, size_bytes)
+            for state, entries, size_bytes in self._rows(
+                "select state, entries, bytes from tally"
+            )
+        }
+        waiting = [State.QUEUED, State.DELIVERING, State.DEFERRED]
+        left_bytes = sum(counts[state][1] for state in waiting)
+        left = sum(counts[state][0] for state in waiting)
+        return {
+            "running": _held(self._path),
+            "counts": {state.value: counts[state][0] for state in State},
+            "waiting_bytes": left_bytes,
+            "oldest_waiting_at": self._oldest_waiting() if left else None,
+            "last_delivered_at": self._last_delivered(),
+            "destination": self._destination(),
+            "eta_s": self._eta_s(left_bytes) if left else 0.0,
+        }
+
+    def entries(self, state: State | None = None) -> Iterator[dict[str, Any]]:
+        """Yield entries in the order of admission, as `list --json` prints them."""
+        where = "and state = ?" if state is not None else ""
+        parameters = [state.value] if state is not None else []
+        after_id = 0
+        while True:
+            rows = self._rows(
+                f"select {_COLUMNS} from entry where id > ? {where}"  # noqa: S608
+                f" order by id limit {PAGE}",
+                after_id,
+                *parameters,
+            )
+            yield from map(_record, rows)
+            if len(rows) < PAGE:
+                return
+            after_id = rows[-1][0]
+
+    def _rows(self, sql: str, *parameters: object) -> list[Row]:
+        return self._connection.execute(sql, parameters).fetchall()
+
+    def _oldest_waiting(self) -> str | None:
+        rows = self._rows(
+            """select min(admitted_at) from entry
+               where state in ('queued', 'delivering', 'deferred')"""
+        )
+        return iso(rows[0][0])
+
+    def _last_delivered(self) -> str | None:
+        rows = self._rows(
+            "select max(delivered_at) from entry where state = 'delivered'"
+        )
+        return iso(rows[0][0])
+
+    def _destination(self) -> dict[str, Any]:
+        rows = self._rows("select value from fact where name = 'destination'")
+        down = json.loads(rows[0][0]) if rows else None
+        if not down:
+            return {"state": "up"}
+        return {
+            "state": "down",
+            "error": down["code"],
+            "reason": down["reason"],
+            "since": iso(down["since"]),
+        }
+
+    def _eta_s(self, left_bytes: int) -> float | None:
+        """Return when the queue will be empty at the recent speed, in seconds."""
+        since = time.time() - SPEED_WINDOW_S
+        rows = self._rows(
+            """select sum(bytes), min(delivered_at - duration_s) from entry
+               where state = 'delivered' and delivered_at > ?""",
+            since,
+        )
+        sent_bytes, began_at = rows[0]
+        if not sent_bytes:
+            return None
+        took_s = max(0.001, time.time() - max(began_at, since))
+        return float(round(left_bytes / (sent_bytes / took_s), 1))
+
+
+def iso(at: float | None) -> str | None:
+    """Return an instant as ISO 8601 in UTC; None stays None."""
+    if at is None:
+        return None
+    text = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")
+
+
+def _record(row: Row) -> dict[str, Any]:
+    record = dict(zip(_COLUMNS.replace(",", " ").split(), row, strict=True))
+    del record["id"]
+    delivered = record["state"] == State.DELIVERED
+    record["path"] = display(record["path"])
+    for digest in ("sha256", "md5"):
+        record[digest] = record[digest].hex() if record[digest] else None
+    for instant in ("admitted_at", "due_at", "delivered_at"):
+        record[instant] = iso(record[instant])
+    # The journal counts the attempts that failed.
+    record["attempts"] += delivered
+    record["ambiguous"] = bool(record["ambiguous"])
+    record["verified"] = bool(record["verified"]) if delivered else None
+    if record["earlier_keys"]:
+        record["earlier_keys"] = record["earlier_keys"].split("\n")
+    return {name: value for name, value in record.items() if value is not None}
+
+
+def _held(journal: Path) -> bool:
+    """Tell whether a process holds the journal: whether a daemon runs."""
+    try:
+        fd = os.open(journal.with_name(journal.name + ".lock"), os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False

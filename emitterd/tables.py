@@ -1,0 +1,195 @@
+"""Tables for people: the one module that knows rich."""
+
+import sys
+import threading
+from collections.abc import Iterable, Mapping
+from typing import Any, Self
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TransferSpeedColumn,
+)
+from rich.table import Table
+
+from emitterd.entry import Entry
+from emitterd.errors import ConfigError
+from emitterd.machine import Finding
+from emitterd.rehearsal_faults import FAULTS
+from emitterd.survey import Undelivered
+from emitterd.units import format_duration, format_size
+
+COLOURS = {
+    "ok": "green",
+    "warning": "yellow",
+    "error": "red",
+    "delivered": "green",
+    "rejected": "red",
+    "deferred": "yellow",
+}
+
+
+def console(*, error: bool = False) -> Console:
+    """Return a console that wraps nothing when its output goes to a file."""
+    stream = sys.stderr if error else sys.stdout
+    width = None if stream.isatty() else 200
+    return Console(stderr=error, width=width, highlight=False)
+
+
+def print_problems(error: ConfigError) -> None:
+    """Print everything wrong with the configuration, one remedy each."""
+    out = console(error=True)
+    out.print(f"[bold red]{escape(str(error))}[/]")
+    for problem in error.problems:
+        where = f"line {problem.line}: " if problem.line else ""
+        out.print(f"  {escape(where)}[bold]{escape(problem.key)}[/]: ", end="")
+        out.print(escape(problem.message))
+        out.print(f"    {escape(problem.remedy)}")
+
+
+def print_findings(findings: Iterable[Finding]) -> None:
+    """Print what `check` found of the machine."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for one in findings:
+        remedy = f"\n{one.remedy}" if one.remedy else ""
+        table.add_row(
+            _coloured(one.level), escape(one.subject), escape(one.message + remedy)
+        )
+    console().print(table)
+
+
+def print_settings(settings: Iterable[tuple[str, str]]) -> None:
+    """Print the configuration in force."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for key, value in settings:
+        table.add_row(escape(key), escape(value))
+    console().print(table)
+
+
+def print_status(status: Mapping[str, Any]) -> None:
+    """Print what `status` says."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_row("daemon", "running" if status["running"] else "not running")
+    destination = status["destination"]
+    said = destination["state"]
+    if said == "down":
+        said = (
+            f"[red]down[/] since {destination['since']}: {destination['error']}"
+            f" {escape(destination['reason'])}"
+        )
+    table.add_row("destination", said)
+    for state, count in status["counts"].items():
+        table.add_row(_coloured(state) if count else state, str(count))
+    waiting = format_size(status["waiting_bytes"])
+    table.add_row("waiting", waiting)
+    table.add_row("oldest waiting", status["oldest_waiting_at"] or "-")
+    table.add_row("last delivered", status["last_delivered_at"] or "-")
+    eta_s = status["eta_s"]
+    table.add_row("done in", "unknown" if eta_s is None else format_duration(eta_s))
+    console().print(table)
+
+
+def print_entries(entries: Iterable[Mapping[str, Any]]) -> None:
+    """Print entries; what is long goes last."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("state", "size", "tries", "path", "key or reason"):
+        right = "right" if column in {"size", "tries"} else "left"
+        table.add_column(column, justify=right, overflow="fold")  # type: ignore[arg-type]
+    for one in entries:
+        said = one.get("key", "")
+        if one["state"] != "delivered" and "reason" in one:
+            said = f"{one.get('error', '')} {one['reason']}"
+        table.add_row(
+            _coloured(one["state"]),
+            format_size(one["bytes"]),
+            str(one["attempts"]),
+            escape(one["path"]),
+            escape(said),
+        )
+    console().print(table)
+
+
+def print_receipts(entries: Iterable[Mapping[str, Any]]) -> None:
+    """Print the proof of delivery."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("path", "size", "etag (MD5)", "key"):
+        table.add_column(column, overflow="fold")
+    for one in entries:
+        table.add_row(
+            escape(one["path"]),
+            format_size(one["bytes"]),
+            escape(one["etag"]),
+            escape(one["key"]),
+        )
+    console().print(table)
+
+
+def print_undelivered(left: list[Undelivered]) -> None:
+    """Print what `once` could not deliver, on standard error."""
+    out = console(error=True)
+    files = "1 file is" if len(left) == 1 else f"{len(left)} files are"
+    out.print(f"[bold red]{files} not delivered[/]")
+    for one in left:
+        said = " ".join(part for part in (one.error, one.reason) if part)
+        out.print(f"  {escape(one.path)}: {escape(said)}", soft_wrap=True)
+
+
+def print_faults() -> None:
+    """Print the rehearsal server's menu."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("fault", "what happens", "parameter"):
+        table.add_column(column)
+    for name, kind in FAULTS.items():
+        table.add_row(escape(name), escape(kind.effect), escape(kind.parameter))
+    console().print(table)
+
+
+class Bars:
+    """Progress bars of `once` on a terminal; an observer of the workers."""
+
+    def __init__(self) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            console=console(error=True),
+            transient=True,
+        )
+        self._lock = threading.Lock()
+        self._tasks: dict[int, TaskID] = {}
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def began(self, entry: Entry) -> None:
+        """Show a bar for the upload."""
+        task = self._progress.add_task(
+            escape(entry.name), total=entry.fingerprint.size_bytes
+        )
+        with self._lock:
+            self._tasks[entry.id] = task
+
+    def sent(self, entry: Entry, size_bytes: int) -> None:
+        """Advance the bar."""
+        self._progress.advance(self._tasks[entry.id], size_bytes)
+
+    def ended(self, entry: Entry) -> None:
+        """Take the bar away."""
+        with self._lock:
+            task = self._tasks.pop(entry.id)
+        self._progress.remove_task(task)
+
+
+def _coloured(word: str) -> str:
+    colour = COLOURS.get(word)
+    return f"[{colour}]{word}[/]" if colour else word
