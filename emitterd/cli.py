@@ -152,7 +152,7 @@ def rehearse(  # noqa: PLR0913, PLR0917  each is an option
     username: Annotated[
         str, typer.Option(help="The user who may log in.")
     ] = "emission",
-    password: Annotated[  # noqa: S107  it opens a rehearsal server only
+    password: Annotated[
         str, typer.Option(help="That user's password.")
     ] = "rehearsal",  # noqa: S107  of the rehearsal server, in its README
     api_key: Annotated[

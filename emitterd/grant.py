@@ -25,12 +25,15 @@ def remote_name(path: bytes) -> str:
     """Return the name under which the server is asked for a grant.
 
     The path relative to the watched folder, with `/`: the server routes by it. Bytes
-    that are not UTF-8 cannot stand in JSON and are percent-encoded.
+    that are not UTF-8 cannot stand in JSON, and control characters would break lines
+    wherever the key is listed: both are percent-encoded.
     """
     return path.decode("utf-8", "surrogateescape").translate(_PERCENT)
 
 
-_PERCENT = {0xDC00 + byte: f"%{byte:02X}" for byte in range(0x80, 0x100)}
+_PERCENT = {0xDC00 + byte: f"%{byte:02X}" for byte in range(0x80, 0x100)} | {
+    byte: f"%{byte:02X}" for byte in (*range(0x20), 0x7F)
+}
 
 
 def parse(

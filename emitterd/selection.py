@@ -38,7 +38,10 @@ class Selection:
                 return "it lies in a hidden folder"
         if TEMPORARY.match(parts[-1]):
             return "its name is that of a temporary file"
-        text = path.decode("utf-8", "surrogateescape")
+        # pathspec's `**` is a regular expression's dot, which no newline matches.
+        text = path.decode("utf-8", "surrogateescape").replace(
+            "\n", "\N{SYMBOL FOR NEWLINE}"
+        )
         if self._exclude.match_file(text):
             return "spool.exclude names it"
         if not self._include.match_file(text):

@@ -1,0 +1,168 @@
+"""A whole installation in a folder: spool, configuration, the daemon as a process."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import zipfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from emitterd.entry import State
+from emitterd.errors import JournalError
+from emitterd.records import Records
+from support import wait_until
+
+PASSWORD = "rehearsal"
+DEADLINE_S = 60.0
+
+
+class Installation:
+    """Folder, configuration file and commands of one test."""
+
+    def __init__(self, folder: Path, url: str, **settings: str) -> None:
+        self.folder = folder
+        self.spool = folder / "cqube_emission"
+        self.spool.mkdir()
+        self.log = folder / "emitterd.jsonl"
+        self.journal = folder / "journal.db"
+        self.config = folder / "emitter.yaml"
+        password = folder / "password"
+        password.touch(0o600)
+        password.write_text(PASSWORD)
+        # As EMITTERD_<SECTION>_<KEY> variables; a test names what it needs.
+        self.settings = {
+            "EMITTERD_DELIVERY_BACKOFF_INITIAL": "100ms",
+            "EMITTERD_SPOOL_SETTLE": "300ms",
+        } | {f"EMITTERD_{key.upper()}": value for key, value in settings.items()}
+        self.config.write_text(
+            f"emission:\n  url: {url}\n  username: emission\n"
+            "  password_file: password\n  allow_insecure_http: true\n"
+            "spool:\n  directory: cqube_emission\njournal:\n  path: journal.db\n"
+        )
+
+    def drop(self, path: str, content: bytes = b"id|name\n1|one\n") -> Path:
+        """Put a zip with one CSV into the folder, complete from the first moment."""
+        target = self.spool / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(f".{target.name}.part")
+        with zipfile.ZipFile(part, "w") as archive:
+            archive.writestr(f"{target.stem}.csv", content)
+        return part.rename(target)
+
+    def command(self, *arguments: str) -> list[str]:
+        """Return the command line of an emitterd command."""
+        return [sys.executable, "-m", "emitterd", *arguments, "-c", str(self.config)]
+
+    def environment(self, **extra: str) -> dict[str, str]:
+        """Return the process environment, without settings of this machine's user."""
+        plain = {k: v for k, v in os.environ.items() if not k.startswith("EMITTERD_")}
+        return plain | self.settings | extra
+
+    def call(
+        self, *arguments: str, timeout_s: float = DEADLINE_S
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end."""
+        return subprocess.run(  # noqa: S603
+            self.command(*arguments),
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+
+    @contextmanager
+    def running(self) -> Iterator["Process"]:
+        """Run the daemon; it is ended afterwards, and must end well if alive."""
+        with self.log.open("ab") as log:
+            process = subprocess.Popen(  # noqa: S603
+                self.command("run"), env=self.environment(), stdout=log, stderr=log
+            )
+        daemon = Process(self, process)
+        try:
+            daemon.wait_for_event("daemon.ready")
+            yield daemon
+        finally:
+            daemon.end()
+
+    def events(self, name: str | None = None) -> list[dict[str, Any]]:
+        """Return the log so far; each line must be one JSON object."""
+        lines = self.log.read_text().splitlines() if self.log.exists() else []
+        parsed = [json.loads(line) for line in lines]
+        return [one for one in parsed if name is None or one["event"] == name]
+
+    def entries(self, state: State | None = None) -> list[dict[str, Any]]:
+        """Return the journal's entries; none while it does not exist."""
+        try:
+            with Records(self.journal) as records:
+                return list(records.entries(state))
+        except JournalError:
+            return []
+
+    def counts(self) -> Mapping[str, int]:
+        """Return the number of entries by state."""
+        try:
+            with Records(self.journal) as records:
+                counts: dict[str, int] = records.status()["counts"]
+                return counts
+        except JournalError:
+            return Counter()
+
+    def wait_delivered(self, count: int, deadline_s: float = DEADLINE_S) -> None:
+        """Wait until so many versions are delivered."""
+        wait_until(
+            lambda: self.counts()["delivered"] >= count,
+            deadline_s,
+            f"{count} delivered",
+        )
+
+
+class Process:
+    """A daemon process of an installation."""
+
+    def __init__(
+        self, installation: Installation, process: subprocess.Popen[bytes]
+    ) -> None:
+        self._installation = installation
+        self._process = process
+        self._seen = len(installation.events())
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        self._process.kill()
+        self._process.wait(DEADLINE_S)
+
+    def wait(self, deadline_s: float = DEADLINE_S) -> int:
+        """Wait for its end; return its exit code."""
+        return self._process.wait(deadline_s)
+
+    def wait_for_event(self, name: str, deadline_s: float = DEADLINE_S) -> None:
+        """Wait until this process has logged an event."""
+
+        def logged() -> bool:
+            if self._process.poll() is not None:
+                raise AssertionError(self._installation.log.read_text())
+            new = self._installation.events()[self._seen :]
+            return any(one["event"] == name for one in new)
+
+        wait_until(logged, deadline_s, name)
+
+    def end(self) -> None:
+        """Stop it if it runs; a daemon that runs must end with 0."""
+        if self._process.poll() is None:
+            self._process.terminate()
+            assert self._process.wait(DEADLINE_S) == 0

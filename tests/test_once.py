@@ -1,0 +1,137 @@
+"""`emitterd once`: one sweep, an exit code, and a list of what is left."""
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from emitterd.rehearsal import FaultMenu, Rehearsal
+from harness import Installation
+
+LIMIT_S = 30.0
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Rehearsal]:
+    """Run a rehearsal server."""
+    with Rehearsal(tmp_path / "server") as server:
+        yield server
+
+
+@pytest.fixture
+def site(tmp_path: Path, server: Rehearsal) -> Installation:
+    """Lay out an installation that sends to the server."""
+    return Installation(tmp_path, server.url)
+
+
+def test_all_delivered_is_zero(site: Installation, server: Rehearsal) -> None:
+    """Everything delivered: exit code 0 and nothing on standard error."""
+    site.drop("school_master/school_mst.zip")
+    site.drop("pat/periodic_exam_mst.zip")
+
+    done = site.call("once", timeout_s=LIMIT_S)
+
+    assert (0, "") == (done.returncode, done.stderr)
+    assert 2 == len(server.objects)
+
+
+def test_empty_folder_is_zero(site: Installation) -> None:
+    """An empty folder has nothing undelivered."""
+    assert 0 == site.call("once", timeout_s=LIMIT_S).returncode
+
+
+def test_second_run_sends_nothing(site: Installation, server: Rehearsal) -> None:
+    """What was delivered is known to the next run."""
+    site.drop("school_master/school_mst.zip")
+    site.call("once", timeout_s=LIMIT_S)
+
+    done = site.call("once", timeout_s=LIMIT_S)
+
+    assert 0 == done.returncode
+    assert 1 == len(server.objects)
+
+
+def test_broken_zip_is_listed(site: Installation, server: Rehearsal) -> None:
+    """A broken zip is listed with its code; the others go through."""
+    whole = site.drop("school_master/school_mst.zip")
+    broken = site.spool / "school_master" / "school_mst_2.zip"
+    broken.write_bytes(whole.read_bytes()[:-5])
+
+    done = site.call("once", timeout_s=LIMIT_S)
+
+    assert 1 == done.returncode
+    assert "school_master/school_mst_2.zip: E201" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert 1 == len(server.objects)
+
+
+def test_file_still_written_is_listed(site: Installation, server: Rehearsal) -> None:
+    """A zip that a program still writes is listed as such, not sent."""
+    whole = site.drop("school_master/school_mst.zip")
+    with whole.open("ab"):
+        done = site.call("once", timeout_s=LIMIT_S)
+
+    assert 1 == done.returncode
+    assert "school_master/school_mst.zip: E206" in done.stderr
+    assert not server.objects
+
+
+def test_wrong_password_is_told_in_a_line(
+    site: Installation, server: Rehearsal
+) -> None:
+    """A refused login ends soon, asks once, and says what is wrong."""
+    (site.folder / "password").write_text("wrong")
+    site.drop("school_master/school_mst.zip")
+
+    done = site.call("once", timeout_s=LIMIT_S)
+
+    assert 1 == done.returncode
+    assert "E401 the login says: Invalid user credentials" in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert 1 == sum(one.endpoint == "auth" for one in server.requests)
+
+
+def test_server_down_is_told_in_a_line(tmp_path: Path) -> None:
+    """A server that refuses connections ends the run within 30 s, in a line."""
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    site = Installation(tmp_path, f"http://127.0.0.1:{port}/data")
+    site.drop("school_master/school_mst.zip")
+
+    done = site.call("once", timeout_s=LIMIT_S)
+
+    assert 1 == done.returncode
+    assert "school_master/school_mst.zip: E302" in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_passing_fault_is_waited_out(site: Installation, server: Rehearsal) -> None:
+    """Faults that pass within the patience do not fail the run."""
+    server.faults = FaultMenu.parse("503@2")
+    site.drop("school_master/school_mst.zip")
+
+    done = site.call("once", timeout_s=LIMIT_S)
+
+    assert 0 == done.returncode
+    assert 2 == server.fired["503"]
+
+
+def test_symbolic_link_is_listed(site: Installation, server: Rehearsal) -> None:
+    """A link is not followed, and not passed over in silence either."""
+    outside = site.drop("../outside.zip")
+    (site.spool / "link.zip").symlink_to(outside)
+
+    done = site.call("once", timeout_s=LIMIT_S)
+
+    assert 1 == done.returncode
+    assert "link.zip: E207" in done.stderr
+    assert not server.objects
+
+
+def test_journal_held_by_a_daemon(site: Installation) -> None:
+    """While a daemon runs, `once` leaves the work to it and exits with 75."""
+    with site.running() as daemon:
+        done = site.call("once", timeout_s=LIMIT_S)
+
+    assert 75 == done.returncode
+    assert f"is held by process {daemon.pid}" in done.stderr
