@@ -44,6 +44,8 @@ class Known:
     state: State
     fingerprint: Fingerprint
     disposal: str | None
+    error: str | None
+    reason: str | None
 
     def settles(self, seen: Fingerprint) -> bool:
         """Tell whether the file as seen needs no new entry."""

@@ -16,7 +16,7 @@ import typer
 
 from emitterd import __version__
 from emitterd.entry import State
-from emitterd.errors import ConfigError, JournalError, JournalLocked
+from emitterd.errors import ConfigError, JournalError, JournalFull, JournalLocked
 
 if TYPE_CHECKING:
     from emitterd.config import Config
@@ -79,8 +79,10 @@ def once(
 
         settings = _load(config)
         wait_s = _duration(wait)
-        _configure_log(settings)
-        if sys.stderr.isatty():
+        people = sys.stdout.isatty() and sys.stderr.isatty()
+        # Bars and lines of single files would spoil each other.
+        _configure_log(settings, quiet=people)
+        if people:
             with Bars() as bars:
                 code, left = Daemon(settings, bars).once(wait_s)
         else:
@@ -152,9 +154,7 @@ def rehearse(  # noqa: PLR0913, PLR0917  each is an option
     username: Annotated[
         str, typer.Option(help="The user who may log in.")
     ] = "emission",
-    password: Annotated[
-        str, typer.Option(help="That user's password.")
-    ] = "rehearsal",  # noqa: S107  of the rehearsal server, in its README
+    password: Annotated[str, typer.Option(help="That user's password.")] = "rehearsal",  # noqa: S107  of the rehearsal server, in its README
     api_key: Annotated[
         str | None, typer.Option(help="A static API key instead of a login.")
     ] = None,
@@ -220,11 +220,12 @@ def _load(path: Path | None) -> "Config":
     return load(find(path, os.environ), os.environ)
 
 
-def _configure_log(settings: "Config") -> None:
+def _configure_log(settings: "Config", *, quiet: bool = False) -> None:
     from emitterd.logs import configure
 
+    level = "warning" if quiet and settings.log.file is None else settings.log.level
     try:
-        configure(settings.log.level, settings.log.file)
+        configure(level, settings.log.file)
     except OSError as error:
         _complain(f"cannot open {settings.log.file}: {error.strerror}")
         raise typer.Exit(CONFIGURATION) from error
@@ -252,8 +253,18 @@ def _reported() -> Iterator[None]:
     except JournalError as error:
         _complain(f"{error.code} {error}")
         _complain(f"  {error.hint}")
-        locked = isinstance(error, JournalLocked)
-        raise typer.Exit(LOCKED if locked else CONFIGURATION) from error
+        raise typer.Exit(_exit_code(error)) from error
+
+
+def _exit_code(error: JournalError) -> int:
+    match error:
+        case JournalLocked():
+            return LOCKED
+        case JournalFull():
+            # It passes: systemd is to start the daemon again, which 78 forbids.
+            return WRONG
+        case _:
+            return CONFIGURATION
 
 
 def _complain(line: str) -> None:

@@ -26,6 +26,9 @@ BEAT_S = 1.0
 ABORT_GRACE_S = 3.0
 """How long threads may take to notice an abort: `sockets.POLL_S` and a commit."""
 
+READY_S = 5.0
+"""How long ready waits for the first sweep to begin; longer only with the root lost."""
+
 ONCE_LOOK_S = 0.1
 
 log = structlog.get_logger()
@@ -65,6 +68,7 @@ class Daemon:
         with Signals() as signals:
             ignore_lease_breaks()
             self._start(watch=True)
+            self._parts.intake.sweeping.wait(READY_S)
             notify("READY=1", f"STATUS={self._status()}")
             log.info("daemon.ready", **self._counts())
             while not signals.stops and not self._failed.is_set():
@@ -101,6 +105,8 @@ class Daemon:
         )
         if self._journal.reclaimed:
             log.info("journal.recovered", reclaimed=self._journal.reclaimed)
+        # What a former run knew of the destination holds no longer.
+        self._journal.note("destination", None)
         # Watch first, sweep after: a file that comes in between is seen twice
         # rather than never.
         if watch:

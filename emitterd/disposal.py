@@ -6,6 +6,7 @@ path still is the very file that was sent. Each step survives being done twice.
 
 import os
 import shutil
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import structlog
 
 from emitterd.codes import Code
 from emitterd.entry import display
-from emitterd.errors import SourceError
+from emitterd.errors import JournalFull, SourceError
 from emitterd.fingerprint import Fingerprint
 from emitterd.journal import Journal
 from emitterd.spool import Spool
@@ -53,7 +54,9 @@ class Disposal:
                 reason=f"it could not be: {error.strerror or error}",
             )
             return
-        self._journal.dispose(entry_id)
+        # With a full disk it stays due, and the next sweep finds nothing left to do.
+        with suppress(JournalFull):
+            self._journal.dispose(entry_id)
         log.info(
             "file.disposed",
             path=display(path),

@@ -87,6 +87,8 @@ class Intake:
         self._sweep: Sweep | None = None
         self._next_sweep_at = 0.0
         self._full = False
+        self.sweeping = threading.Event()
+        """Set once the first sweep has begun."""
         self.swept = threading.Event()
         """Set once a whole sweep is done."""
 
@@ -217,13 +219,14 @@ class Intake:
         if self._sweep is not None:
             self._sweep.unreadable += 1
         reason = error.strerror or str(error)
-        self._examiner.say_once(path, Code.UNREADABLE, reason)
+        self._examiner.say_once(path or b".", Code.UNREADABLE, reason)
 
     def _begin_sweep(self, now: float) -> None:
         self._next_sweep_at = now + self._sweep_every_s
         if self._spool.lost():
             return
         self._sweep = Sweep(self._walk(), not self.swept.is_set(), now)
+        self.sweeping.set()
 
     def _advance_sweep(self, sweep: Sweep, now: float) -> None:
         until = time.monotonic() + SLICE_S

@@ -23,8 +23,8 @@ from emitterd.turns import Turns
 _ENTRY = """id, path, device, inode, bytes, mtime_ns, ctime_ns, attempts, error,
     "grant", ambiguous"""
 
-_LATEST = """select id, state, device, inode, bytes, mtime_ns, ctime_ns, disposal
-    from entry where path = ? order by id desc limit 1"""
+_LATEST = """select id, state, device, inode, bytes, mtime_ns, ctime_ns, disposal,
+    error, reason from entry where path = ? order by id desc limit 1"""
 
 # The entry of the lowest turn among the queued, and among the deferred that are due.
 # One whose due time lies beyond any that backoff can give was set by a clock that has
@@ -77,13 +77,6 @@ class Journal:
         """Return the latest version of the path, or None where it is unknown."""
         rows = self._database.read(_LATEST, (path,))
         return _known(rows[0]) if rows else None
-
-    def trouble(self, entry_id: int) -> tuple[str | None, str | None]:
-        """Return error code and reason of an entry, as far as it has them."""
-        rows = self._database.read(
-            "select error, reason from entry where id = ?", (entry_id,)
-        )
-        return rows[0] if rows else (None, None)
 
     def admit(self, batch: list[Admission]) -> list[Admitted]:
         """Enter complete files, in one commit; answers in the order of the batch."""
@@ -355,7 +348,7 @@ class Journal:
 
 
 def _known(row: Row) -> Known:
-    return Known(row[0], State(row[1]), Fingerprint(*row[2:7]), row[7])
+    return Known(row[0], State(row[1]), Fingerprint(*row[2:7]), *row[7:])
 
 
 def _entry(row: Row) -> Entry:

@@ -49,8 +49,8 @@ def _reason(
     if known is not None and known.settles(seen):
         if known.state is State.DELIVERED:
             return None
-        error, reason = journal.trouble(known.id)
-        return Undelivered(display(path), error, reason or known.state.value)
+        reason = known.reason or known.state.value
+        return Undelivered(display(path), known.error, reason)
     try:
         with spool.open(path) as file:
             if proof(file) is Proof.OPEN:

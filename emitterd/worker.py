@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from io import FileIO
 from typing import Protocol
 
@@ -298,10 +299,7 @@ class Worker:
     def _tell_down(self, news: Down | None) -> None:
         if news is None:
             return
-        self._journal.note(
-            "destination",
-            {"code": news.code, "reason": news.reason, "since": news.since},
-        )
+        self._note({"code": news.code, "reason": news.reason, "since": news.since})
         log.error(
             "destination.down",
             error=news.code,
@@ -314,9 +312,14 @@ class Worker:
         ended = self._destination.answered()
         if ended is None:
             return
-        self._journal.note("destination", None)
+        self._note(None)
         log.info("destination.up", duration_s=time.time() - ended.since)
         self._wake.ring()
+
+    def _note(self, trouble: dict[str, object] | None) -> None:
+        # Only `status` lags while the journal's disk is full; the log has the news.
+        with suppress(JournalFull):
+            self._journal.note("destination", trouble)
 
 
 def _unreadable(error: OSError) -> SourceError:

@@ -1,0 +1,86 @@
+"""The documents against the code: what one names, the other has."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from emitterd.cli import app
+
+ROOT = Path(__file__).parent.parent
+EVENT = re.compile(r"(daemon|file|destination|auth|watch|sweep|journal)\.[a-z_]+")
+NO_EVENTS = {"journal.path", "journal.db", "file.zip"}
+
+
+def logged_events() -> set[str]:
+    """Return every literal of the package that reads as an event name."""
+    return {
+        node.value
+        for module in (ROOT / "emitterd").glob("*.py")
+        for node in ast.walk(ast.parse(module.read_text()))
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and EVENT.fullmatch(node.value)
+        and node.value not in NO_EVENTS
+    }
+
+
+def table_column(document: str) -> list[str]:
+    """Return the names in code style that begin a table's rows."""
+    return re.findall(r"^\| `([^`|]+)`", (ROOT / document).read_text(), re.MULTILINE)
+
+
+def test_every_event_is_documented() -> None:
+    """docs/events.md has exactly the events that the code logs."""
+    assert logged_events() == set(table_column("docs/events.md"))
+
+
+def test_every_command_is_in_the_readme() -> None:
+    """The README's table has exactly the commands that exist."""
+    named = {
+        row.split()[1]
+        for row in table_column("README.md")
+        if row.startswith("emitterd ")
+    }
+    existing = {
+        command.name or command.callback.__name__
+        for command in app.registered_commands
+        if command.callback is not None
+    }
+
+    assert existing == named
+
+
+def test_ci_runs_what_the_readme_says() -> None:
+    """The two commands of the README stand in .ci/run to the letter."""
+    commands = re.findall(r"^\$ (.+)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    script = (ROOT / ".ci" / "run").read_text()
+
+    assert len(commands) == 2
+    assert commands[0] in script
+    assert commands[1].removesuffix(" && .venv/bin/pytest") in script
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/design.md", "docs/events.md"])
+def test_links_lead_somewhere(document: str) -> None:
+    """A relative link in a document names a file that exists."""
+    place = ROOT / document
+    for target in re.findall(r"\]\(([^)#:]+)\)", place.read_text()):
+        assert (place.parent / target).exists(), target
+
+
+def test_modules_named_in_the_design_exist() -> None:
+    """Modules named in the design's layout are in the package."""
+    text = (ROOT / "docs" / "design.md").read_text()
+    layout = text[text.index("## Layout") :]
+    names = {
+        word
+        for line in layout.splitlines()
+        if line.startswith("    ")
+        for word in re.split(r"  +|─", line.strip())[0].split()
+    }
+
+    assert names
+    for name in names:
+        assert (ROOT / "emitterd" / f"{name}.py").exists(), name
