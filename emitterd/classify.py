@@ -172,7 +172,7 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
     The date form counts from the answer's own `Date`, not from this host's clock.
     """
     value = headers.get("retry-after", "").strip()
-    if value.isdigit():
+    if value.isascii() and value.isdigit():
         return float(value[:9])
     until, served_at = http_date(value), http_date(headers.get("date", ""))
     if until is None or served_at is None:
@@ -184,7 +184,7 @@ def http_date(value: str) -> float | None:
     """Return an HTTP date in seconds since the epoch, or None where it is none."""
     try:
         return email.utils.parsedate_to_datetime(value).timestamp()
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 

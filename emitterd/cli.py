@@ -42,6 +42,17 @@ ConfigOption = Annotated[
         " /etc/emitterd/emitter.yaml.",
     ),
 ]
+ObjectsOption = Annotated[Path, typer.Option(help="Where objects are kept.")]
+HostOption = Annotated[str, typer.Option(help="Address to listen on.")]
+PortOption = Annotated[int, typer.Option(help="Port; 0 takes a free one.")]
+UserOption = Annotated[str, typer.Option(help="The user who may log in.")]
+PasswordOption = Annotated[str, typer.Option(help="That user's password.")]
+KeyOption = Annotated[str | None, typer.Option(help="An API key instead of a login.")]
+FaultOption = Annotated[
+    str, typer.Option(help="Faults: name[:probability[:parameter]] or name@count, …")
+]
+LatencyOption = Annotated[str, typer.Option(help="Wait before each answer: 50ms.")]
+FaultsOption = Annotated[bool, typer.Option("--faults", help="List the faults.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Data instead of a table.")]
 
 
@@ -146,24 +157,15 @@ def list_entries(
 
 @app.command()
 def rehearse(  # noqa: PLR0913, PLR0917  each is an option
-    directory: Annotated[Path, typer.Option(help="Where objects are kept.")] = Path(
-        "rehearsal"
-    ),
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8642,
-    username: Annotated[
-        str, typer.Option(help="The user who may log in.")
-    ] = "emission",
-    password: Annotated[str, typer.Option(help="That user's password.")] = "rehearsal",  # noqa: S107  of the rehearsal server, in its README
-    api_key: Annotated[
-        str | None, typer.Option(help="A static API key instead of a login.")
-    ] = None,
-    fault: Annotated[
-        str,
-        typer.Option(help="Faults, as name[:probability[:parameter]] or name@count"),
-    ] = "",
-    latency: Annotated[str, typer.Option(help="Wait before each answer.")] = "",
-    faults: Annotated[bool, typer.Option("--faults", help="List the faults.")] = False,
+    directory: ObjectsOption = Path("rehearsal"),
+    host: HostOption = "127.0.0.1",
+    port: PortOption = 8642,
+    username: UserOption = "emission",
+    password: PasswordOption = "rehearsal",  # noqa: S107  of a rehearsal server only
+    api_key: KeyOption = None,
+    fault: FaultOption = "",
+    latency: LatencyOption = "",
+    faults: FaultsOption = False,
 ) -> None:
     """Run a local emission server with a menu of faults, to try an installation."""
     with _reported():

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import structlog
 
 from emitterd import __version__
-from emitterd.assembly import assemble
+from emitterd.assembly import Parts
 from emitterd.config import Config
 from emitterd.destination import Down
 from emitterd.entry import State
@@ -57,7 +57,7 @@ class Daemon:
         `OSError` where a TLS file cannot be used.
         """
         self._config = config
-        self._parts = assemble(config, observer or Unobserved())
+        self._parts = Parts(config, observer or Unobserved())
         self._journal = self._parts.journal
         self._failed = threading.Event()
         self._drain = threading.Event()

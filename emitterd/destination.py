@@ -9,7 +9,7 @@ import threading
 from dataclasses import dataclass
 from enum import StrEnum
 
-from emitterd.backoff import Backoff
+from emitterd.backoff import RETRY_AFTER_CAP_S, Backoff
 from emitterd.codes import Code
 from emitterd.errors import Trouble
 
@@ -46,6 +46,7 @@ class Destination:
 
     def __init__(self, backoff: Backoff) -> None:
         self._backoff = backoff
+        self._longest_s = RETRY_AFTER_CAP_S + max(backoff.max_s, LOGIN_CEILING_S)
         self._lock = threading.Lock()
         self._down: Down | None = None
         self._probing = False
@@ -62,8 +63,10 @@ class Destination:
         with self._lock:
             if self._down is None:
                 return Leave.GO, 0.0
-            # A clock set back must not put the probe off for ever.
-            wait_s = min(self._down.probe_at - now, LOGIN_CEILING_S * 2)
+            wait_s = self._down.probe_at - now
+            if wait_s > self._longest_s:
+                # The clock was set back since: nothing waits longer than that.
+                wait_s = 0.0
             if self._probing:
                 return Leave.WAIT, max(wait_s, 1.0)
             if wait_s > 0:

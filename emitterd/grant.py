@@ -1,11 +1,11 @@
 """What `POST /upload-url` answered, checked before a byte is sent to where it says."""
 
 import base64
-import binascii
-import ipaddress
 import json
+import socket
 from datetime import datetime
-from urllib.parse import urlsplit
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from urllib.parse import SplitResult, urlsplit
 
 from emitterd.codes import Code
 from emitterd.entry import Grant
@@ -67,7 +67,7 @@ def refuse_place(
     Refused: other schemes than http(s), http where the API itself is https, and the
     addresses of this host and of its link (cloud metadata) for an API elsewhere.
     """
-    place, api = urlsplit(url), urlsplit(api_url)
+    place, api = _split(url, code), _split(api_url, code)
     if place.scheme not in {"http", "https"} or not place.hostname:
         raise Trouble(Verdict.PARK, code, "its url is not http(s)")
     if place.scheme == "http" and api.scheme == "https" and not insecure:
@@ -76,14 +76,40 @@ def refuse_place(
         raise Trouble(Verdict.PARK, code, "its url leads back to this host or link")
 
 
-def _inward(host: str) -> bool:
-    if host.lower() == "localhost":
-        return True
+def _split(url: str, code: Code) -> SplitResult:
     try:
-        address = ipaddress.ip_address(host.partition("%")[0])
+        place = urlsplit(url)
+        sound = url.isprintable() and url.isascii() and place.port != 0
+    except ValueError as error:
+        raise Trouble(Verdict.PARK, code, f"its url is none: {error}") from error
+    if not sound:
+        raise Trouble(Verdict.PARK, code, "its url is none")
+    return place
+
+
+def _address(host: str) -> IPv4Address | IPv6Address | None:
+    """Return the IP address that a host names in any of its spellings, or None."""
+    try:
+        # The resolver's own short forms: 127.1, 2130706433, 0x7f.0.0.1.
+        return IPv4Address(socket.inet_aton(host))
+    except OSError:
+        pass
+    try:
+        address = ip_address(host.partition("%")[0])
     except ValueError:
-        return False
-    return address.is_loopback or address.is_link_local or address.is_unspecified
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return mapped or address
+
+
+def _inward(host: str) -> bool:
+    host = host.lower().rstrip(".")
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    address = _address(host)
+    return address is not None and (
+        address.is_loopback or address.is_link_local or address.is_unspecified
+    )
 
 
 def _json(body: bytes) -> dict[str, object]:
@@ -97,7 +123,10 @@ def _json(body: bytes) -> dict[str, object]:
 
 
 def _plain(value: object) -> bool:
-    return isinstance(value, str) and not any(c in value for c in "\r\n\0")
+    if not isinstance(value, str) or any(c in value for c in "\r\n\0"):
+        return False
+    # JSON can hold half a surrogate pair, UTF-8 cannot.
+    return not any("\ud800" <= c <= "\udfff" for c in value)
 
 
 def _malformed(reason: str) -> Trouble:
@@ -111,7 +140,7 @@ def _lifetime_s(policy: str, served_at: float) -> float:
     try:
         expiration = json.loads(base64.b64decode(policy))["expiration"]
         ends_at = datetime.fromisoformat(expiration).timestamp()
-    except (binascii.Error, ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
         return GRANT_LIFETIME_S
     return ends_at - served_at
 
@@ -126,7 +155,8 @@ def refuse_redirect(location: str, *, url: str, api_url: str, insecure: bool) ->
     refuse_place(
         location, api_url=api_url, insecure=insecure, code=Code.REDIRECT_REFUSED
     )
-    there, here = urlsplit(location), urlsplit(url)
+    there = _split(location, Code.REDIRECT_REFUSED)
+    here = urlsplit(url)
     if there.hostname == here.hostname:
         return
     if there.scheme != "https" or _domain(there.hostname) != _domain(here.hostname):
@@ -138,6 +168,8 @@ def refuse_redirect(location: str, *, url: str, api_url: str, insecure: bool) ->
 
 
 def _domain(host: str | None) -> list[str]:
+    if _address(host or "") is not None:
+        return [host or ""]
     labels = (host or "").lower().split(".")
     # Names are registered below co.in or gov.in, not below in.
     second_level = len(labels[-1]) == 2 and len(labels[-2:][0]) <= 3  # noqa: PLR2004

@@ -114,10 +114,10 @@ class Wire:
         if isinstance(content, Body):
             headers["Content-Type"] = content.content_type
             headers["Content-Length"] = str(content.size_bytes)
-        request = self._client.build_request(
-            "POST", url, headers=headers, content=content
-        )
         try:
+            request = self._client.build_request(
+                "POST", url, headers=headers, content=content
+            )
             with watched(self._limits, self._stop):
                 return self._exchange(request, limit_bytes)
         except (httpx.HTTPError, httpx.InvalidURL) as error:

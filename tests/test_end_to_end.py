@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from emitterd.demo import MASTERS, TRANSACTIONAL
-from emitterd.rehearsal import FaultMenu, Rehearsal
 from harness import Installation
 from support import wait_until
+
+from emitterd.demo import MASTERS, TRANSACTIONAL
+from emitterd.rehearsal import FaultMenu, Rehearsal
 
 TREE = [f"{dataset}.zip" for dataset in MASTERS + TRANSACTIONAL]
 
@@ -89,7 +90,7 @@ def test_new_content_under_an_old_name(site: Installation, server: Rehearsal) ->
     first, second = site.entries()
     assert first["key"] != second["key"]
     assert first["sha256"] != second["sha256"]
-    assert 2 == len(keys_of(server, "pat/periodic_exam_mst.zip"))
+    assert len(keys_of(server, "pat/periodic_exam_mst.zip")) == 2
 
 
 def test_touched_file_is_unchanged(site: Installation, server: Rehearsal) -> None:
@@ -100,7 +101,7 @@ def test_touched_file_is_unchanged(site: Installation, server: Rehearsal) -> Non
         dropped.touch()
         daemon.wait_for_event("file.unchanged")
 
-    assert 1 == len(server.objects)
+    assert len(server.objects) == 1
     assert 1 == site.counts()["delivered"] == sum(site.counts().values())
     (delivered,) = site.events("file.delivered")
     (unchanged,) = site.events("file.unchanged")
@@ -114,7 +115,7 @@ def test_burst_of_new_folders(site: Installation, server: Rehearsal) -> None:
             site.drop(f"state/f{number % 300}/deep/file{number}.zip")
         site.wait_delivered(1000, deadline_s=100)
 
-    assert 1000 == len(server.objects)
+    assert len(server.objects) == 1000
     assert all(one.posts == 1 for one in server.objects.values())
 
 
@@ -148,12 +149,12 @@ def test_queue_overflow_loses_nothing(tmp_path: Path, server: Rehearsal) -> None
         daemon.signal(signal.SIGCONT)
         site.wait_delivered(8000, deadline_s=110)
 
-    assert 8000 == len(server.objects)
+    assert len(server.objects) == 8000
     assert site.events("watch.overflow")
 
 
 def test_kill_in_mid_upload(site: Installation, server: Rehearsal) -> None:
-    """After kill -9 in the middle of uploads each version has one key and all arrive."""
+    """After kill -9 in mid-upload all versions arrive, each under one key."""
     paths = [f"sat/semester_exam_result_trans_{n}.zip" for n in range(8)]
     for path in paths:
         site.drop(path, os.urandom(2_000_000))
@@ -184,7 +185,7 @@ def test_kill_after_the_body_before_the_answer(
         site.wait_delivered(1)
 
     (key,) = keys_of(server, "infra_trans/infra_trans.zip")
-    assert 2 == server.objects[key].posts
+    assert server.objects[key].posts == 2
     (entry,) = site.entries()
     assert entry["ambiguous"]
 
@@ -254,11 +255,11 @@ def test_unfinished_copy_waits_for_its_close(
         copy.flush()
         site.drop("pat/periodic_exam_mst.zip")
         site.wait_delivered(1)
-        assert ["pat/periodic_exam_mst.zip"] == [one["path"] for one in site.entries()]
+        assert [one["path"] for one in site.entries()] == ["pat/periodic_exam_mst.zip"]
         copy.close()
         site.wait_delivered(2)
 
-    assert 2 == len(server.objects)
+    assert len(server.objects) == 2
 
 
 def test_truncated_zip_is_reported_and_mended(
@@ -276,8 +277,8 @@ def test_truncated_zip_is_reported_and_mended(
         site.wait_delivered(1)
 
     (incomplete,) = site.events("file.incomplete")
-    assert "E201" == incomplete["error"]
-    assert 1 == len(server.objects)
+    assert incomplete["error"] == "E201"
+    assert len(server.objects) == 1
 
 
 def test_names_of_any_bytes(site: Installation, server: Rehearsal) -> None:

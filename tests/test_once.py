@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from emitterd.rehearsal import FaultMenu, Rehearsal
 from harness import Installation
+
+from emitterd.rehearsal import FaultMenu, Rehearsal
 
 LIMIT_S = 30.0
 
@@ -31,13 +32,13 @@ def test_all_delivered_is_zero(site: Installation, server: Rehearsal) -> None:
 
     done = site.call("once", timeout_s=LIMIT_S)
 
-    assert (0, "") == (done.returncode, done.stderr)
-    assert 2 == len(server.objects)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(server.objects) == 2
 
 
 def test_empty_folder_is_zero(site: Installation) -> None:
     """An empty folder has nothing undelivered."""
-    assert 0 == site.call("once", timeout_s=LIMIT_S).returncode
+    assert site.call("once", timeout_s=LIMIT_S).returncode == 0
 
 
 def test_second_run_sends_nothing(site: Installation, server: Rehearsal) -> None:
@@ -47,8 +48,8 @@ def test_second_run_sends_nothing(site: Installation, server: Rehearsal) -> None
 
     done = site.call("once", timeout_s=LIMIT_S)
 
-    assert 0 == done.returncode
-    assert 1 == len(server.objects)
+    assert done.returncode == 0
+    assert len(server.objects) == 1
 
 
 def test_broken_zip_is_listed(site: Installation, server: Rehearsal) -> None:
@@ -59,10 +60,10 @@ def test_broken_zip_is_listed(site: Installation, server: Rehearsal) -> None:
 
     done = site.call("once", timeout_s=LIMIT_S)
 
-    assert 1 == done.returncode
+    assert done.returncode == 1
     assert "school_master/school_mst_2.zip: E201" in done.stderr
     assert "Traceback" not in done.stderr
-    assert 1 == len(server.objects)
+    assert len(server.objects) == 1
 
 
 def test_file_still_written_is_listed(site: Installation, server: Rehearsal) -> None:
@@ -71,7 +72,7 @@ def test_file_still_written_is_listed(site: Installation, server: Rehearsal) -> 
     with whole.open("ab"):
         done = site.call("once", timeout_s=LIMIT_S)
 
-    assert 1 == done.returncode
+    assert done.returncode == 1
     assert "school_master/school_mst.zip: E206" in done.stderr
     assert not server.objects
 
@@ -85,10 +86,10 @@ def test_wrong_password_is_told_in_a_line(
 
     done = site.call("once", timeout_s=LIMIT_S)
 
-    assert 1 == done.returncode
+    assert done.returncode == 1
     assert "E401 the login says: Invalid user credentials" in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
-    assert 1 == sum(one.endpoint == "auth" for one in server.requests)
+    assert sum(one.endpoint == "auth" for one in server.requests) == 1
 
 
 def test_server_down_is_told_in_a_line(tmp_path: Path) -> None:
@@ -100,7 +101,7 @@ def test_server_down_is_told_in_a_line(tmp_path: Path) -> None:
 
     done = site.call("once", timeout_s=LIMIT_S)
 
-    assert 1 == done.returncode
+    assert done.returncode == 1
     assert "school_master/school_mst.zip: E302" in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
 
@@ -112,8 +113,8 @@ def test_passing_fault_is_waited_out(site: Installation, server: Rehearsal) -> N
 
     done = site.call("once", timeout_s=LIMIT_S)
 
-    assert 0 == done.returncode
-    assert 2 == server.fired["503"]
+    assert done.returncode == 0
+    assert server.fired["503"] == 2
 
 
 def test_symbolic_link_is_listed(site: Installation, server: Rehearsal) -> None:
@@ -123,7 +124,7 @@ def test_symbolic_link_is_listed(site: Installation, server: Rehearsal) -> None:
 
     done = site.call("once", timeout_s=LIMIT_S)
 
-    assert 1 == done.returncode
+    assert done.returncode == 1
     assert "link.zip: E207" in done.stderr
     assert not server.objects
 
@@ -133,5 +134,5 @@ def test_journal_held_by_a_daemon(site: Installation) -> None:
     with site.running() as daemon:
         done = site.call("once", timeout_s=LIMIT_S)
 
-    assert 75 == done.returncode
+    assert done.returncode == 75
     assert f"is held by process {daemon.pid}" in done.stderr

@@ -1,0 +1,313 @@
+"""The retry table: what each answer, and each lack of one, means."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from emitterd.classify import (
+    Break,
+    Stage,
+    api_trouble,
+    broken,
+    bucket_trouble,
+    http_date,
+    retry_after_s,
+)
+from emitterd.codes import Code
+from emitterd.errors import Trouble, Verdict
+
+ETAG = {"etag": '"d41d8cd98f00b204e9800998ecf8427e"'}
+DATE = "Tue, 14 Nov 2023 22:13:20 GMT"
+IN_TWO_MINUTES = "Tue, 14 Nov 2023 22:15:20 GMT"
+
+
+def xml(code: str, message: str = "") -> bytes:
+    """Return an error document of S3."""
+    return (
+        '<?xml version="1.0" encoding="UTF-8"?>\n'
+        f"<Error><Code>{code}</Code><Message>{message}</Message>"
+        "<RequestId>1</RequestId></Error>"
+    ).encode()
+
+
+def judged(trouble: Trouble | None) -> tuple[Verdict, Code]:
+    """Return verdict and code of what must be trouble."""
+    assert trouble is not None
+    return trouble.verdict, trouble.code
+
+
+LOGIN = {
+    302: (Verdict.PARK, Code.MALFORMED_ANSWER),
+    400: (Verdict.PARK, Code.CREDENTIALS),
+    401: (Verdict.PARK, Code.CREDENTIALS),
+    403: (Verdict.PARK, Code.CREDENTIALS),
+    404: (Verdict.PARK, Code.NOT_AN_EMISSION_API),
+    405: (Verdict.PARK, Code.NOT_AN_EMISSION_API),
+    407: (Verdict.PARK, Code.PROXY),
+    408: (Verdict.PARK, Code.API_TROUBLE),
+    418: (Verdict.PARK, Code.MALFORMED_ANSWER),
+    422: (Verdict.PARK, Code.MALFORMED_ANSWER),
+    429: (Verdict.PARK, Code.RATE_LIMITED),
+    500: (Verdict.PARK, Code.API_TROUBLE),
+    502: (Verdict.PARK, Code.API_TROUBLE),
+    503: (Verdict.PARK, Code.API_TROUBLE),
+    504: (Verdict.PARK, Code.API_TROUBLE),
+}
+GRANT = {
+    **LOGIN,
+    201: (Verdict.PARK, Code.MALFORMED_ANSWER),
+    204: (Verdict.PARK, Code.MALFORMED_ANSWER),
+    400: (Verdict.REJECT, Code.REQUEST_REFUSED),
+    401: (Verdict.RENEW_TOKEN, Code.TOKEN_REFUSED),
+    403: (Verdict.PARK, Code.FORBIDDEN),
+    413: (Verdict.REJECT, Code.REQUEST_REFUSED),
+    414: (Verdict.REJECT, Code.REQUEST_REFUSED),
+    415: (Verdict.REJECT, Code.REQUEST_REFUSED),
+    422: (Verdict.REJECT, Code.REQUEST_REFUSED),
+}
+
+
+@pytest.mark.parametrize(("status", "meaning"), LOGIN.items())
+def test_what_a_login_answers(status: int, meaning: tuple[Verdict, Code]) -> None:
+    """A login's trouble is always the destination's, never a file's."""
+    assert judged(api_trouble(Stage.LOGIN, status, {}, b"")) == meaning
+
+
+@pytest.mark.parametrize(("status", "meaning"), GRANT.items())
+def test_what_upload_url_answers(status: int, meaning: tuple[Verdict, Code]) -> None:
+    """Only a refusal of this very name rejects the file."""
+    assert judged(api_trouble(Stage.GRANT, status, {}, b"")) == meaning
+
+
+@pytest.mark.parametrize("stage", [Stage.LOGIN, Stage.GRANT])
+def test_200_is_the_one_success_of_the_api(stage: Stage) -> None:
+    """What the body of a 200 holds is for others to read."""
+    assert api_trouble(stage, 200, {}, b"<html>") is None
+
+
+@pytest.mark.parametrize("status", [200, 201, 204])
+def test_a_success_of_the_bucket_has_an_etag(status: int) -> None:
+    """Success is the expected status together with an ETag."""
+    assert bucket_trouble(status, ETAG, b"") is None
+
+
+@pytest.mark.parametrize("status", [200, 201, 204])
+@pytest.mark.parametrize("headers", [{}, {"etag": ""}])
+def test_a_success_without_an_etag_is_none(
+    status: int, headers: dict[str, str]
+) -> None:
+    """A portal that answers 200 parks; what was sent may be there all the same."""
+    trouble = bucket_trouble(status, headers, b"<html>log in</html>")
+
+    assert judged(trouble) == (Verdict.PARK, Code.NOT_A_BUCKET)
+    assert trouble is not None
+    assert trouble.ambiguous
+
+
+DEFERRED = (Verdict.DEFER, Code.BUCKET_TROUBLE)
+REFUSED = (Verdict.PARK, Code.GRANT_REFUSED)
+NO_BUCKET = (Verdict.PARK, Code.NO_SUCH_BUCKET)
+EXPIRED = (Verdict.RENEW_GRANT, Code.GRANT_EXPIRED)
+BODY_REFUSED = (Verdict.REJECT, Code.BODY_REFUSED)
+POLICY_EXPIRED = "Invalid according to Policy: Policy expired."
+EXTRA_FIELDS = "Invalid according to Policy: Extra input fields: x"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "meaning"),
+    [
+        (400, xml("EntityTooLarge"), BODY_REFUSED),
+        (400, xml("EntityTooSmall"), BODY_REFUSED),
+        (400, xml("ExpiredToken"), EXPIRED),
+        (400, xml("RequestTimeout"), DEFERRED),
+        (400, xml("MalformedPOSTRequest"), DEFERRED),
+        (400, xml("IncompleteBody"), DEFERRED),
+        (400, xml("IllegalLocationConstraintException"), NO_BUCKET),
+        (400, b"", DEFERRED),
+        (401, b"", (Verdict.PARK, Code.NOT_A_BUCKET)),
+        (403, xml("AccessDenied", POLICY_EXPIRED), EXPIRED),
+        (403, xml("AccessDenied", EXTRA_FIELDS), REFUSED),
+        (403, xml("AccessDenied", "Access Denied"), REFUSED),
+        (403, xml("ExpiredToken"), EXPIRED),
+        (403, xml("SignatureDoesNotMatch"), REFUSED),
+        (403, xml("InvalidAccessKeyId"), REFUSED),
+        (403, xml("RequestTimeTooSkewed"), (Verdict.PARK, Code.CLOCK_SKEW)),
+        (403, b"<html>expired</html>", REFUSED),
+        (404, xml("NoSuchBucket"), NO_BUCKET),
+        (404, b"", NO_BUCKET),
+        (405, b"", (Verdict.PARK, Code.NOT_A_BUCKET)),
+        (407, b"", (Verdict.PARK, Code.PROXY)),
+        (411, xml("MissingContentLength"), DEFERRED),
+        (413, b"", BODY_REFUSED),
+        (429, b"", DEFERRED),
+        (301, xml("PermanentRedirect"), (Verdict.PARK, Code.REDIRECT_REFUSED)),
+        (307, b"", (Verdict.PARK, Code.REDIRECT_REFUSED)),
+        (500, xml("InternalError"), DEFERRED),
+        (502, b"<html>", DEFERRED),
+        (503, xml("SlowDown"), DEFERRED),
+        (503, xml("ServiceUnavailable"), DEFERRED),
+        (504, b"", DEFERRED),
+        (599, b"", DEFERRED),
+        (206, b"", DEFERRED),
+        (418, b"", DEFERRED),
+        (400, xml("NoOneHasSeenThisCode"), DEFERRED),
+    ],
+)
+def test_what_the_bucket_answers(
+    status: int, body: bytes, meaning: tuple[Verdict, Code]
+) -> None:
+    """S3's code decides, else the status; what is unknown is taken for passing."""
+    assert judged(bucket_trouble(status, ETAG, body)) == meaning
+
+
+@pytest.mark.parametrize(
+    ("status", "ambiguous"),
+    [(500, True), (502, True), (504, True), (503, False), (400, False), (403, False)],
+)
+def test_an_error_after_which_the_object_may_exist(
+    status: int, *, ambiguous: bool
+) -> None:
+    """A gateway that gave up, or a crash, does not say that nothing was stored."""
+    trouble = bucket_trouble(status, {}, b"")
+
+    assert trouble is not None
+    assert trouble.ambiguous is ambiguous
+
+
+def test_the_reason_quotes_what_was_said() -> None:
+    """The operator reads status, code and message of the bucket."""
+    trouble = bucket_trouble(403, {}, xml("AccessDenied", POLICY_EXPIRED))
+    assert str(trouble) == (f"the bucket answered 403 (AccessDenied: {POLICY_EXPIRED})")
+
+
+def test_a_long_message_is_cut() -> None:
+    """What a server says takes no more than a line."""
+    trouble = bucket_trouble(500, {}, xml("InternalError", "x" * 10_000))
+    assert len(str(trouble)) < 300
+
+
+BREAKS = {
+    Break.DNS: Code.DNS,
+    Break.REFUSED: Code.REFUSED,
+    Break.TLS: Code.TLS,
+    Break.CONNECT_TIMEOUT: Code.CONNECT_TIMEOUT,
+    Break.PROXY: Code.PROXY,
+    Break.LOST: Code.CONNECTION_LOST,
+    Break.SLOW: Code.TOO_SLOW,
+}
+
+
+def test_the_table_of_breaks_is_whole() -> None:
+    """Every way in which a request can end has its code."""
+    assert set(BREAKS) == set(Break)
+
+
+@pytest.mark.parametrize(("how", "code"), BREAKS.items())
+@pytest.mark.parametrize("stage", [Stage.LOGIN, Stage.GRANT])
+@pytest.mark.parametrize("body_sent", [True, False])
+def test_an_api_that_does_not_answer_parks(
+    stage: Stage, how: Break, code: Code, *, body_sent: bool
+) -> None:
+    """Without an answer of the API nothing goes on, and no object can exist."""
+    trouble = broken(stage, how, "gone", body_sent=body_sent)
+
+    assert judged(trouble) == (Verdict.PARK, code)
+    assert not trouble.ambiguous
+
+
+@pytest.mark.parametrize(("how", "code"), BREAKS.items())
+def test_a_bucket_that_breaks_off_the_body(how: Break, code: Code) -> None:
+    """A broken transfer is this attempt's; a host out of reach the destination's."""
+    passing = how in {Break.LOST, Break.SLOW}
+    trouble = broken(Stage.BUCKET, how, "gone", body_sent=False)
+
+    assert judged(trouble) == (Verdict.DEFER if passing else Verdict.PARK, code)
+    assert not trouble.ambiguous
+    assert trouble.reason == "bucket: gone"
+
+
+@pytest.mark.parametrize("how", Break)
+def test_a_lost_answer_is_ambiguous(how: Break) -> None:
+    """After the last byte the object may exist: same grant, same key, again."""
+    trouble = broken(Stage.BUCKET, how, "gone", body_sent=True)
+
+    assert judged(trouble) == (Verdict.DEFER, Code.ANSWER_LOST)
+    assert trouble.ambiguous
+
+
+@pytest.mark.parametrize(
+    ("headers", "wait_s"),
+    [
+        pytest.param({}, None, id="none"),
+        pytest.param({"retry-after": "120"}, 120.0, id="seconds"),
+        pytest.param({"retry-after": " 0 "}, 0.0, id="zero"),
+        pytest.param({"retry-after": "9" * 400}, 999_999_999.0, id="absurd"),
+        pytest.param({"retry-after": IN_TWO_MINUTES, "date": DATE}, 120.0, id="date"),
+        pytest.param({"retry-after": DATE, "date": IN_TWO_MINUTES}, 0.0, id="past"),
+        pytest.param({"retry-after": IN_TWO_MINUTES}, None, id="date without Date"),
+        pytest.param({"retry-after": "-5"}, None, id="negative"),
+        pytest.param({"retry-after": "1.5"}, None, id="fraction"),
+        pytest.param({"retry-after": "soon", "date": DATE}, None, id="garbage"),
+        pytest.param(
+            {"retry-after": "²"},
+            None,
+            id="superscript",
+        ),
+    ],
+)
+def test_retry_after_in_both_its_forms(
+    headers: dict[str, str], wait_s: float | None
+) -> None:
+    """Seconds, or a date counted from the answer's own Date."""
+    assert retry_after_s(headers) == wait_s
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        api_trouble(Stage.LOGIN, 503, {"retry-after": "7"}, b""),
+        api_trouble(Stage.GRANT, 429, {"retry-after": "7"}, b""),
+        bucket_trouble(503, {"retry-after": "7"}, xml("SlowDown")),
+    ],
+    ids=["login", "upload-url", "bucket"],
+)
+def test_the_wish_to_wait_is_handed_on(trouble: Trouble | None) -> None:
+    """Whoever asked for it, `Retry-After` reaches the backoff."""
+    assert trouble is not None
+    assert trouble.retry_after_s == 7.0
+
+
+def test_an_http_date_is_seconds_since_the_epoch() -> None:
+    """The zone of an HTTP date is GMT, whatever this host's is."""
+    assert http_date(DATE) == 1_700_000_000.0
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        " ",
+        "Mon,",
+        "120",
+        "yesterday",
+        "Tue, 99 Nov 2023 22:13:20 GMT",
+        "Tue, 14 Nov 99999 22:13:20 GMT",
+        pytest.param(f"Tue, 14 Nov {'9' * 20} 22:13:20 GMT"),
+        pytest.param(f"Tue, 14 Nov 2023 22:13:20 +{'9' * 15}"),
+    ],
+)
+def test_what_is_no_date_is_none(value: str) -> None:
+    """A header that makes no sense is as good as none."""
+    assert http_date(value) is None
+
+
+@given(st.integers(100, 599), st.binary(max_size=80), st.sampled_from(Stage))
+def test_every_answer_is_judged(status: int, body: bytes, stage: Stage) -> None:
+    """Whatever a server answers is a success or trouble with a reason."""
+    if stage is Stage.BUCKET:
+        trouble = bucket_trouble(status, {}, body)
+        assert trouble is not None
+    else:
+        trouble = api_trouble(stage, status, {}, body)
+        assert (trouble is None) == (status == 200)
+    assert trouble is None or str(status) in trouble.reason

@@ -1,0 +1,116 @@
+"""The stable codes: each has a meaning, and docs/errors.md holds them all."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from emitterd.codes import MEANING, Code
+from emitterd.errors import (
+    ConfigError,
+    EmitterError,
+    IllegalTransition,
+    JournalError,
+    JournalFull,
+    JournalLocked,
+    Problem,
+    SourceError,
+    Trouble,
+    Verdict,
+)
+
+DOCUMENT = Path(__file__).parent.parent / "docs" / "errors.md"
+ROW = re.compile(r"^\| `(E\d{3})` \| (.+) \| (.+) \|$", re.MULTILINE)
+
+
+@pytest.mark.parametrize("code", Code)
+def test_every_code_has_a_meaning(code: Code) -> None:
+    """What it says is lower-case without a full stop, and there is a remedy."""
+    meaning = MEANING[code]
+
+    assert meaning.remedy
+    assert meaning.title
+    for text in (meaning.title, meaning.remedy):
+        assert text == text.strip()
+        assert not text.endswith(".")
+        assert "|" not in text
+
+
+def test_no_two_codes_say_the_same() -> None:
+    """The codes are in order, and each title stands for one of them."""
+    assert sorted(Code) == list(Code)
+    assert list(MEANING) == list(Code)
+    assert len({meaning.title for meaning in MEANING.values()}) == len(Code)
+
+
+@pytest.mark.parametrize("code", Code)
+def test_a_code_is_a_letter_and_three_digits(code: Code) -> None:
+    """The first digit says where: installation, file, line, API or bucket."""
+    assert re.fullmatch(r"E[1-5]\d\d", code.value)
+
+
+def test_the_document_lists_every_code() -> None:
+    """docs/errors.md has one row a code, in order, with title and remedy."""
+    rows = ROW.findall(DOCUMENT.read_text("utf-8"))
+
+    assert rows == [
+        (code.value, MEANING[code].title, MEANING[code].remedy) for code in Code
+    ]
+
+
+def test_the_document_puts_each_code_under_its_digit() -> None:
+    """A section holds the codes of one first digit and no others."""
+    _, *sections = DOCUMENT.read_text("utf-8").split("\n## E")
+
+    assert [section[0] for section in sections] == ["1", "2", "3", "4", "5"]
+    for section in sections:
+        assert {code[1] for code, _, _ in ROW.findall(section)} == {section[0]}
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "code"),
+    [
+        (ConfigError("x.yaml", []), EmitterError, Code.CONFIG),
+        (JournalError("broken"), EmitterError, Code.JOURNAL),
+        (JournalLocked("held"), JournalError, Code.JOURNAL_LOCKED),
+        (JournalFull("full"), JournalError, Code.JOURNAL_FULL),
+        (IllegalTransition("no"), JournalError, Code.JOURNAL),
+        (SourceError("gone", code=Code.GONE), EmitterError, Code.GONE),
+        (Trouble(Verdict.PARK, Code.DNS, "no host"), EmitterError, Code.DNS),
+    ],
+)
+def test_every_error_carries_a_code_and_its_remedy(
+    error: EmitterError, kind: type[EmitterError], code: Code
+) -> None:
+    """What is caught as emitterd's own has a code, and a hint by default."""
+    assert isinstance(error, kind)
+    assert error.code is code
+    assert error.hint == MEANING[code].remedy
+
+
+def test_a_hint_of_its_own_is_kept() -> None:
+    """Who knows better than the table says so."""
+    assert JournalError("x", hint="mount it").hint == "mount it"
+
+
+@pytest.mark.parametrize(
+    ("count", "said"), [(1, "x.yaml: 1 problem"), (3, "x.yaml: 3 problems")]
+)
+def test_a_configuration_error_counts_its_problems(count: int, said: str) -> None:
+    """The message has the number; the problems themselves are kept in order."""
+    problems = [Problem(f"key{at}", at, "is wrong", "mend it") for at in range(count)]
+    error = ConfigError("x.yaml", problems)
+
+    assert str(error) == said
+    assert error.problems == problems
+
+
+def test_trouble_is_data_for_the_journal() -> None:
+    """Verdict, reason, wait and ambiguity are there to be read."""
+    trouble = Trouble(
+        Verdict.DEFER, Code.ANSWER_LOST, "lost", retry_after_s=7.0, ambiguous=True
+    )
+
+    assert str(trouble) == trouble.reason == "lost"
+    assert (trouble.verdict, trouble.retry_after_s) == (Verdict.DEFER, 7.0)
+    assert trouble.ambiguous
