@@ -5,11 +5,13 @@ all the work queued meanwhile in one transaction, so N workers share one fsync.
 `synchronous=FULL` makes each commit durable before `write` returns.
 """
 
+import errno
 import fcntl
 import os
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
@@ -70,8 +72,11 @@ class Database:
 
     def read(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
         """Return all rows of a query; the transaction ends with the call."""
-        with self._reading:
-            return self._reader.execute(sql, parameters).fetchall()
+        try:
+            with self._reading:
+                return self._reader.execute(sql, parameters).fetchall()
+        except sqlite3.DatabaseError as error:
+            raise _explain(error) from error
 
     def close(self) -> None:
         """Close the file and let another process have it."""
@@ -93,11 +98,13 @@ class Database:
                 self._run(pending)
             self._writer.execute("commit")
         except sqlite3.Error as error:
-            if self._writer.in_transaction:
-                self._writer.execute("rollback")
             failure = _explain(error)
             for pending in batch:
                 pending.error = failure
+            # A rollback that fails leaves nobody believing in a success.
+            with suppress(sqlite3.Error):
+                if self._writer.in_transaction:
+                    self._writer.execute("rollback")
         finally:
             for pending in batch:
                 pending.done = True
@@ -106,9 +113,12 @@ class Database:
         self._writer.execute("savepoint one")
         try:
             pending.result = pending.work(self._writer)
-        except sqlite3.Error:
-            raise
-        except BaseException as error:  # noqa: BLE001  raised again by its owner
+        except BaseException as error:
+            # A row that is refused is its owner's trouble; the disk's is everybody's.
+            if isinstance(error, sqlite3.Error) and not isinstance(
+                error, sqlite3.IntegrityError
+            ):
+                raise
             pending.error = error
             self._writer.execute("rollback to one")
         self._writer.execute("release one")
@@ -138,6 +148,8 @@ class _Lock:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise JournalFull(f"cannot create {path}: its disk is full") from error
             raise JournalError(
                 f"cannot create {path}: {error.strerror}",
                 hint=f"give the daemon's user write permission on {path.parent}",
@@ -150,11 +162,15 @@ class _Lock:
             raise JournalLocked(
                 f"{journal} is held by process {holder or 'unknown'}"
             ) from error
-        os.truncate(self._fd, 0)
-        os.pwrite(self._fd, f"{os.getpid()}\n".encode("ascii"), 0)
+        # Who holds it is a courtesy, which a full disk may refuse.
+        with suppress(OSError):
+            os.truncate(self._fd, 0)
+            os.pwrite(self._fd, f"{os.getpid()}\n".encode("ascii"), 0)
 
     def close(self) -> None:
-        os.close(self._fd)
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 def open_reader(path: Path) -> sqlite3.Connection:
@@ -170,9 +186,15 @@ def open_reader(path: Path) -> sqlite3.Connection:
             check_same_thread=False,
             timeout=BUSY_TIMEOUT_S,
         )
-        _identify(connection, path)
+        version = _identify(connection, path)
     except sqlite3.Error as error:
         raise _explain(error, path) from error
+    if version == 0:
+        connection.close()
+        raise JournalError(
+            f"{path} is empty: no daemon has begun it yet",
+            hint="start the daemon once",
+        )
     return connection
 
 
@@ -248,9 +270,16 @@ def _refuse_network(path: Path) -> None:
         )
 
 
+_FULL = frozenset(
+    # The log's shared memory is a file too: on a full disk it cannot be made.
+    {"SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE"}
+    | {"SQLITE_IOERR_SHMOPEN", "SQLITE_IOERR_SHMMAP"}
+)
+
+
 def _explain(error: sqlite3.Error, path: Path | None = None) -> JournalError:
     name = getattr(error, "sqlite_errorname", "")
-    if name in {"SQLITE_FULL", "SQLITE_IOERR_WRITE"}:
+    if name in _FULL:
         return JournalFull(f"the journal cannot grow: {error}")
     if name in {"SQLITE_NOTADB", "SQLITE_CORRUPT"}:
         return JournalError(

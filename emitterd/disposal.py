@@ -4,6 +4,7 @@ It is touched only after the delivery is on disk in the journal, and only while 
 path still is the very file that was sent. Each step survives being done twice.
 """
 
+import errno
 import os
 import shutil
 from contextlib import suppress
@@ -45,32 +46,43 @@ class Disposal:
         What cannot be done now stays due in the journal; the next sweep tries again.
         """
         try:
-            moved_to = self._move_or_delete(path, sent)
-        except OSError as error:
+            if self._is_another(path, sent):
+                self._journal.dispose(entry_id)
+                return
+            moved_to = self._move_or_delete(path)
+        except (OSError, SourceError) as error:
             log.warning(
                 "file.disposed",
                 path=display(path),
                 error=Code.UNREADABLE,
-                reason=f"it could not be: {error.strerror or error}",
+                reason=f"it could not be: {error}",
             )
             return
-        # With a full disk it stays due, and the next sweep finds nothing left to do.
-        with suppress(JournalFull):
-            self._journal.dispose(entry_id)
+        except JournalFull:
+            # It stays due, and the next sweep finds nothing left to do.
+            return
         log.info(
             "file.disposed",
             path=display(path),
             moved_to=display(os.fsencode(moved_to)) if moved_to else None,
         )
+        with suppress(JournalFull):
+            self._journal.dispose(entry_id)
 
-    def _move_or_delete(self, path: bytes, sent: Fingerprint) -> Path | None:
-        # A path that holds another file by now is left alone: that one is a version
-        # of its own.
+    def _is_another(self, path: bytes, sent: Fingerprint) -> bool:
+        """Tell whether the path no longer holds the file that was sent.
+
+        Another file is a version of its own and is left alone. Raises `SourceError`
+        where that cannot be told now: no permission, or the root is lost.
+        """
         try:
-            if Fingerprint.of(self._spool.stat(path)) != sent:
-                return None
-        except SourceError:
-            return None
+            return Fingerprint.of(self._spool.stat(path)) != sent
+        except SourceError as error:
+            if error.code is Code.UNREADABLE or self._spool.lost():
+                raise
+            return True
+
+    def _move_or_delete(self, path: bytes) -> Path | None:
         source = self._spool.root / os.fsdecode(path)
         if self._archive is None:
             source.unlink()
@@ -88,16 +100,28 @@ def _move(source: Path, target: Path) -> Path:
     target = _free(target)
     try:
         source.rename(target)
-    except OSError:
-        # Another file system: copy whole, make durable, and only then remove.
-        copy = target.with_name(f".{target.name}.part")
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        _copy_over(source, target)
+    _sync(target.parent)
+    _sync(source.parent)
+    return target
+
+
+def _copy_over(source: Path, target: Path) -> None:
+    """Move to another file system: copy whole, make durable, and only then remove."""
+    copy = target.with_name(f".{target.name}.part")
+    try:
         shutil.copy2(source, copy)
         _sync(copy)
         copy.rename(target)
         source.unlink()
-    _sync(target.parent)
-    _sync(source.parent)
-    return target
+    except OSError:
+        # Else each try would leave another copy.
+        copy.unlink(missing_ok=True)
+        target.unlink(missing_ok=True)
+        raise
 
 
 def _free(target: Path) -> Path:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
 
+from emitterd.errors import printable
 from emitterd.fingerprint import Fingerprint
 
 
@@ -126,9 +127,4 @@ def display(path: bytes) -> str:
 
     So no file name can forge a log line or colour a terminal.
     """
-    text = path.decode("utf-8", "backslashreplace")
-    if text.isprintable():
-        return text
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode() for c in text
-    )
+    return printable(path.decode("utf-8", "backslashreplace"))

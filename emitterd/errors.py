@@ -21,6 +21,18 @@ from enum import StrEnum
 from emitterd.codes import MEANING, Code
 
 
+def printable(text: str) -> str:
+    """Escape what a terminal or a log would obey, and what UTF-8 cannot hold.
+
+    File names and a server's words come from outside: neither may forge a line.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode() for c in text
+    )
+
+
 class EmitterError(Exception):
     """Anything that emitterd itself reports."""
 
@@ -122,6 +134,6 @@ class Trouble(EmitterError):
     ) -> None:
         super().__init__(reason, code=code)
         self.verdict = verdict
-        self.reason = reason
+        self.reason = printable(reason)
         self.retry_after_s = retry_after_s
         self.ambiguous = ambiguous

@@ -71,7 +71,11 @@ class Examiner:
                 self._said.pop(path, None)
             else:
                 self.say_once(path, error.code, str(error))
-            return None
+        except OSError as error:
+            # The disk, or a server of files, fails on this one; the next sweep asks.
+            self.tracker.forget(path)
+            self.say_once(path, Code.UNREADABLE, error.strerror or str(error))
+        return None
 
     def say_once(self, path: bytes, code: Code, reason: str) -> None:
         """Log what keeps a path from being sent; again only when that changes."""

@@ -14,33 +14,11 @@ from typing import Self
 
 from emitterd.admission import Admission, Admittance, Admitted, Known
 from emitterd.backoff import RETRY_AFTER_CAP_S
-from emitterd.database import Database, Row
+from emitterd.database import Database
 from emitterd.entry import LIVE, TRANSITIONS, Entry, Grant, Receipt, State, Verb
 from emitterd.errors import IllegalTransition, Trouble
-from emitterd.fingerprint import Fingerprint
+from emitterd.statements import CLAIM, LATEST, entry_of, known_of
 from emitterd.turns import Turns
-
-_ENTRY = """id, path, device, inode, bytes, mtime_ns, ctime_ns, attempts, error,
-    "grant", ambiguous"""
-
-_LATEST = """select id, state, device, inode, bytes, mtime_ns, ctime_ns, disposal,
-    error, reason from entry where path = ? order by id desc limit 1"""
-
-# The entry of the lowest turn among the queued, and among the deferred that are due.
-# One whose due time lies beyond any that backoff can give was set by a clock that has
-# been set back since: it is due.
-_CLAIM = f"""update entry set state = 'delivering', changed_at = :now where id = (
-    select id from (
-        select * from (select id, turn, rank from entry where state = 'queued'
-            order by turn, rank, id limit 1)
-        union all
-        select * from (select id, turn, rank from entry where state = 'deferred'
-            and due_at <= :now order by due_at limit 1)
-        union all
-        select * from (select id, turn, rank from entry where state = 'deferred'
-            and due_at > :horizon order by due_at limit 1)
-    ) order by turn, rank, id limit 1
-) returning turn, {_ENTRY}"""  # noqa: S608  no input
 
 
 class Journal:
@@ -75,8 +53,8 @@ class Journal:
 
     def latest(self, path: bytes) -> Known | None:
         """Return the latest version of the path, or None where it is unknown."""
-        rows = self._database.read(_LATEST, (path,))
-        return _known(rows[0]) if rows else None
+        rows = self._database.read(LATEST, (path,))
+        return known_of(rows[0]) if rows else None
 
     def admit(self, batch: list[Admission]) -> list[Admitted]:
         """Enter complete files, in one commit; answers in the order of the batch."""
@@ -90,11 +68,11 @@ class Journal:
 
         def work(connection: sqlite3.Connection) -> Entry | None:
             parameters = {"now": now, "horizon": now + self._horizon_s}
-            rows = connection.execute(_CLAIM, parameters).fetchall()
+            rows = connection.execute(CLAIM, parameters).fetchall()
             if not rows:
                 return None
             self._turns.served(rows[0][0])
-            return _entry(rows[0][1:])
+            return entry_of(rows[0][1:])
 
         return self._database.write(work)
 
@@ -223,14 +201,17 @@ class Journal:
             return None
         return rows[0][0], rows[0][1], rows[0][2]
 
-    def unchanged(self, entry: Entry, previous_id: int) -> None:
-        """Fold an entry of known content into the version that was delivered."""
+    def unchanged(self, entry: Entry, previous_id: int, *, dispose: bool) -> None:
+        """Fold an entry of known content into the version that was delivered.
+
+        `dispose`: the file that brought it is to be disposed of like the first.
+        """
 
         def work(connection: sqlite3.Connection) -> None:
             connection.execute(
                 """update entry set device = ?, inode = ?, bytes = ?, mtime_ns = ?,
-                   ctime_ns = ? where id = ?""",
-                (*entry.fingerprint, previous_id),
+                   ctime_ns = ?, disposal = iif(?, 'due', disposal) where id = ?""",
+                (*entry.fingerprint, dispose, previous_id),
             )
             connection.execute("delete from entry where id = ?", (entry.id,))
 
@@ -279,8 +260,8 @@ class Journal:
     def _admit(
         self, connection: sqlite3.Connection, one: Admission, now: float
     ) -> Admitted:
-        rows = connection.execute(_LATEST, (one.path,)).fetchall()
-        known = _known(rows[0]) if rows else None
+        rows = connection.execute(LATEST, (one.path,)).fetchall()
+        known = known_of(rows[0]) if rows else None
         if known is not None and known.settles(one.fingerprint):
             return Admitted(Admittance.KNOWN)
         if known is not None and known.state is State.DELIVERING:
@@ -288,16 +269,18 @@ class Journal:
         replaced = known is not None and known.state in LIVE
         if known is not None and replaced:
             connection.execute(
-                """update entry set state = 'withdrawn', changed_at = ?,
+                """update entry set state = 'withdrawn', changed_at = ?, "grant" = null,
                    error = 'E204', reason = 'replaced by a later version'
                    where id = ?""",
                 (now, known.id),
             )
-        self._insert(connection, one, now)
+        # The operator held the file, not its bytes.
+        held = known is not None and known.state is State.HELD
+        self._insert(connection, one, now, State.HELD if held else State.QUEUED)
         return Admitted(Admittance.ADMITTED, replaced)
 
     def _insert(
-        self, connection: sqlite3.Connection, one: Admission, now: float
+        self, connection: sqlite3.Connection, one: Admission, now: float, state: State
     ) -> None:
         trouble = one.trouble
         connection.execute(
@@ -306,7 +289,7 @@ class Journal:
                values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
             (
                 one.path,
-                State.REJECTED if trouble else State.QUEUED,
+                State.REJECTED if trouble else state,
                 one.flow,
                 0 if trouble else self._turns.assign(one.flow),
                 one.rank,
@@ -345,19 +328,3 @@ class Journal:
                where state = 'delivering'""",
             (time.time(),),
         ).rowcount
-
-
-def _known(row: Row) -> Known:
-    return Known(row[0], State(row[1]), Fingerprint(*row[2:7]), *row[7:])
-
-
-def _entry(row: Row) -> Entry:
-    return Entry(
-        id=row[0],
-        path=row[1],
-        fingerprint=Fingerprint(*row[2:7]),
-        attempts=row[7],
-        error=row[8],
-        grant=Grant.unpack(row[9]) if row[9] is not None else None,
-        ambiguous=bool(row[10]),
-    )

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import structlog
 
-from emitterd.codes import Code
-from emitterd.errors import EmitterError
+from emitterd.codes import MEANING, Code
 from emitterd.mounts import file_system, is_network
 from emitterd.spool import Spool
 from emitterd.watcher import Watcher, watch_limit, watches
@@ -39,6 +38,7 @@ class Lookout:
         self._on_rescan = on_rescan
         self._watcher = Watcher(spool.root, self._hint, self._overflow)
         self._lost = False
+        self._watching = False
         self._root: tuple[int, int] | None = None
         self.polling = kind == "polling" or (kind == "auto" and is_network(spool.root))
         """Whether sweeps are all there is: inotify hears of no other host's changes."""
@@ -53,12 +53,14 @@ class Lookout:
                 reason=f"file system {file_system(self._spool.root)}",
             )
             return
-        self._root = _identity(self._spool.root)
+        self._root = self._spool.identity()
+        self._watching = False
         try:
             self._watcher.start()
         except OSError as error:
             self._degraded(error.strerror or str(error), _folders(self._spool.root))
             return
+        self._watching = True
         self._check_coverage()
         log.info("watch.started", watcher="inotify", path=str(self._spool.root))
 
@@ -68,21 +70,29 @@ class Lookout:
             if not self._lost:
                 self._lost = True
                 self._watcher.stop()
-                trouble = EmitterError("", code=Code.ROOT_LOST)
                 log.error(
                     "watch.root_lost",
                     path=str(self._spool.root),
                     error=Code.ROOT_LOST,
-                    hint=trouble.hint,
+                    hint=MEANING[Code.ROOT_LOST].remedy,
                 )
             return
-        moved = not self.polling and _identity(self._spool.root) != self._root
-        if self._lost or moved:
+        if self._lost or self._astray():
             self._lost = False
             self._watcher.stop()
             self.start()
             log.info("watch.root_back", path=str(self._spool.root))
             self._on_rescan()
+
+    def _astray(self) -> bool:
+        """Tell whether the watch is on a folder that is the root no longer.
+
+        A folder made anew may get the inode of the one that was removed (ext4), so
+        the watch is asked as well: it ends with its folder.
+        """
+        if not self._watching:
+            return False
+        return self._spool.identity() != self._root or not self._watcher.alive
 
     def stop(self) -> None:
         """Stop watching."""
@@ -111,14 +121,6 @@ class Lookout:
             reason=f"{reason}; new files are found by sweeps",
             hint=LIMIT_HINT.format(wanted=max(2 * folders, 2 * (watch_limit() or 0))),
         )
-
-
-def _identity(root: Path) -> tuple[int, int] | None:
-    try:
-        stat = root.stat()
-    except OSError:
-        return None
-    return stat.st_dev, stat.st_ino
 
 
 def _folders(root: Path) -> int:

@@ -1,6 +1,11 @@
 """Which file system a path lies on."""
 
+import os
+import re
 from pathlib import Path
+
+MOUNTINFO = Path("/proc/self/mountinfo")
+_ESCAPE = re.compile(rb"\\([0-7]{3})")
 
 NETWORK = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs"}
@@ -10,24 +15,40 @@ NETWORK = frozenset(
 """File systems that another machine can change without this kernel noticing."""
 
 
-def file_system(path: Path, mountinfo: Path = Path("/proc/self/mountinfo")) -> str:
+def file_system(path: Path, mountinfo: Path = MOUNTINFO) -> str:
     """Return the type of the file system that `path`, or its nearest parent, is on.
 
-    "unknown" where the kernel does not say. Source: proc_pid_mountinfo(5).
+    "unknown" where the kernel does not say.
     """
-    try:
-        lines = mountinfo.read_text("utf-8", "surrogateescape").splitlines()
-    except OSError:
-        return "unknown"
-    target = path.resolve()
+    return _mount(path, mountinfo)[1]
+
+
+def mount_point(path: Path, mountinfo: Path = MOUNTINFO) -> Path:
+    """Return the folder at which the file system of `path` is mounted."""
+    return _mount(path, mountinfo)[0]
+
+
+def _mount(path: Path, mountinfo: Path) -> tuple[Path, str]:
+    """Return mount point and type. Source: proc_pid_mountinfo(5)."""
     best, kind = Path("/"), "unknown"
+    try:
+        lines = mountinfo.read_bytes().split(b"\n")
+    except OSError:
+        return best, kind
+    target = path.resolve()
     for line in lines:
-        left, _, right = line.partition(" - ")
-        point = Path(left.split()[4].encode().decode("unicode_escape"))
+        left, _, right = line.partition(b" - ")
+        if not right:
+            continue
+        point = Path(os.fsdecode(_ESCAPE.sub(_unescape, left.split(b" ")[4])))
         # A later line of the same mount point lies over the earlier one.
         if target.is_relative_to(point) and len(point.parts) >= len(best.parts):
-            best, kind = point, right.split()[0]
-    return kind
+            best, kind = point, right.split(b" ")[0].decode("ascii", "replace")
+    return best, kind
+
+
+def _unescape(found: re.Match[bytes]) -> bytes:
+    return bytes([int(found.group(1), 8)])
 
 
 def is_network(path: Path) -> bool:

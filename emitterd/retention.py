@@ -7,7 +7,7 @@ sent again, so it stays however old it is.
 import time
 
 from emitterd.codes import Code
-from emitterd.errors import SourceError
+from emitterd.errors import JournalFull, SourceError
 from emitterd.journal import Journal
 from emitterd.spool import Spool
 
@@ -28,7 +28,11 @@ class Retention:
         """Prune if a day has gone by since the last time."""
         if time.monotonic() >= self._next_at:
             self._next_at = time.monotonic() + EVERY_S
-            self.prune(time.time())
+            try:
+                self.prune(time.time())
+            except JournalFull:
+                # Forgetting can wait; it frees pages only once they are written.
+                return
 
     def prune(self, now: float) -> int:
         """Forget what ended before `now` less the retention; return how many."""

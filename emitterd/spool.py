@@ -18,6 +18,7 @@ from pathlib import Path
 
 from emitterd.codes import Code
 from emitterd.errors import SourceError
+from emitterd.mounts import mount_point
 from emitterd.settle import Proof
 
 _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -39,29 +40,33 @@ class Spool:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._device = self._device_now()
+        self._identity: tuple[int, int] | None = None
+        self._mounted_at = Path("/")
+        self.lost()
 
     def lost(self) -> bool:
         """Tell whether the root is gone, or is the empty folder below a lost mount.
 
-        A folder on another device than at the start is the root only where something
-        is mounted on it: mounted anew, not unmounted.
+        Another folder of the same name is the root made anew, unless the mount that
+        the root lay on is no longer there: then it is what the mount had covered.
         """
-        device = self._device_now()
-        if device is None:
+        identity = self.identity()
+        if identity is None:
             return True
-        if device != self._device and self._device is not None:
-            if not self.root.is_mount():
+        if identity != self._identity:
+            mounted_at = mount_point(self.root)
+            if mounted_at in self._mounted_at.parents:
                 return True
-            self._device = device
+            self._identity, self._mounted_at = identity, mounted_at
         return False
 
-    def _device_now(self) -> int | None:
+    def identity(self) -> tuple[int, int] | None:
+        """Return device and inode of the root, or None while there is none."""
         try:
             stat = self.root.stat()
         except OSError:
             return None
-        return stat.st_dev if modes.S_ISDIR(stat.st_mode) else None
+        return (stat.st_dev, stat.st_ino) if modes.S_ISDIR(stat.st_mode) else None
 
     def stat(self, path: bytes) -> os.stat_result:
         """Return the stat of a regular file, without opening it.
@@ -133,6 +138,8 @@ class Spool:
     @contextmanager
     def _parent(self, path: bytes) -> Iterator[tuple[int, bytes]]:
         *folders, name = path.split(b"/")
+        if b".." in folders:
+            raise SourceError("outside the watched folder", code=Code.GONE)
         try:
             fd = os.open(self.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             for folder in folders:

@@ -192,8 +192,11 @@ class Worker:
         digest = sha256(file)
         if digest != previous[2]:
             return False
-        self._journal.unchanged(entry, previous[0])
+        keeps = self._disposal.keeps
+        self._journal.unchanged(entry, previous[0], dispose=not keeps)
         log.info("file.unchanged", path=entry.name, sha256=digest.hex())
+        if not keeps:
+            self._disposal.dispose(previous[0], entry.path, entry.fingerprint)
         return True
 
     def _delivered(self, entry: Entry, receipt: Receipt, duration_s: float) -> None:

@@ -25,7 +25,8 @@ entry
 admission backoff catalogue classify grant inspection selection settle turns units
     logs mounts notify signals wake watcher yamlmarks rehearsal_faults
 database destination multipart sockets spool config_layers rehearsal_answers
-journal records lookout wire config_values secrets_source rehearsal_signing
+statements records lookout wire config_values secrets_source rehearsal_signing
+journal
 disposal emission retention survey config_checks rehearsal_bucket
 config examination rehearsal_api
 intake worker machine rehearsal_exchange

@@ -1,0 +1,46 @@
+"""The journal's longer statements, and how the rows they return are read."""
+
+from emitterd.admission import Known
+from emitterd.database import Row
+from emitterd.entry import Entry, Grant, State
+from emitterd.fingerprint import Fingerprint
+
+ENTRY = """id, path, device, inode, bytes, mtime_ns, ctime_ns, attempts, error,
+    "grant", ambiguous"""
+
+LATEST = """select id, state, device, inode, bytes, mtime_ns, ctime_ns, disposal,
+    error, reason from entry where path = ? order by id desc limit 1"""
+
+# The entry of the lowest turn among the queued, and among the deferred that are due.
+# One whose due time lies beyond any that backoff can give was set by a clock that has
+# been set back since: it is due.
+CLAIM = f"""update entry set state = 'delivering', changed_at = :now where id = (
+    select id from (
+        select * from (select id, turn, rank from entry where state = 'queued'
+            order by turn, rank, id limit 1)
+        union all
+        select * from (select id, turn, rank from entry where state = 'deferred'
+            and due_at <= :now order by due_at limit 1)
+        union all
+        select * from (select id, turn, rank from entry where state = 'deferred'
+            and due_at > :horizon order by due_at limit 1)
+    ) order by turn, rank, id limit 1
+) returning turn, {ENTRY}"""  # noqa: S608  no input
+
+
+def known_of(row: Row) -> Known:
+    """Read a row of `LATEST`."""
+    return Known(row[0], State(row[1]), Fingerprint(*row[2:7]), *row[7:])
+
+
+def entry_of(row: Row) -> Entry:
+    """Read a row of the columns `ENTRY`."""
+    return Entry(
+        id=row[0],
+        path=row[1],
+        fingerprint=Fingerprint(*row[2:7]),
+        attempts=row[7],
+        error=row[8],
+        grant=Grant.unpack(row[9]) if row[9] is not None else None,
+        ambiguous=bool(row[10]),
+    )

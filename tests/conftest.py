@@ -1,0 +1,138 @@
+"""Fixtures of all tests: real files, real SQLite, and where root runs them real mounts.
+
+Nothing of the package is replaced. What this machine does not allow is skipped with
+the reason.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from emitterd.journal import Journal
+from emitterd.spool import ignore_lease_breaks
+
+pytest_plugins = ["seaweed"]
+
+DISK_BYTES = 2 * 2**20
+
+SKIP = 77
+"""The exit code of a script that may not do what it is about, as in automake."""
+
+NOBODY = f"""
+import os
+try:
+    os.setgroups([]); os.setgid(65534); os.setuid(65534)
+except OSError:
+    os._exit({SKIP})
+"""
+"""What a script does to be nobody; imports come before, for it stays in its folder."""
+
+Mount = Callable[..., None]
+Python = Callable[..., str]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _lease_breaks_ignored() -> None:
+    """Survive SIGIO, which would end the test run."""
+    ignore_lease_breaks()
+
+
+@pytest.fixture
+def spool_root(tmp_path: Path) -> Path:
+    """Make an empty folder to be watched."""
+    root = tmp_path / "cqube_emission"
+    root.mkdir()
+    return root
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    """Open an empty journal; it is closed at the end."""
+    with Journal(tmp_path / "state" / "journal.db") as journal:
+        yield journal
+
+
+@pytest.fixture
+def mount() -> Iterator[Mount]:
+    """Mount with these options at a folder, until the end of the test."""
+    mounted: list[Path] = []
+
+    def mount(*options: str, at: Path) -> None:
+        if os.getuid() != 0:
+            pytest.skip("only root may mount")
+        done = subprocess.run(  # noqa: S603  our own argument list
+            ["mount", *options, str(at)],  # noqa: S607  wherever it is
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            pytest.skip(f"cannot mount here: {done.stderr.strip()}")
+        mounted.append(at)
+
+    yield mount
+    for point in reversed(mounted):
+        subprocess.run(  # noqa: S603  our own argument list
+            ["umount", "--lazy", "--quiet", str(point)],  # noqa: S607
+            check=False,
+            capture_output=True,
+        )
+
+
+class SmallDisk:
+    """A file system of 2 MiB that can be filled and freed."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._ballast = root / "ballast"
+
+    def fill(self) -> None:
+        """Take the last byte."""
+        with self._ballast.open("wb", buffering=0) as file:
+            try:
+                while True:
+                    file.write(b"\0" * 4096)
+            except OSError:
+                return
+
+    def free(self) -> None:
+        """Give it all back."""
+        self._ballast.unlink()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path, mount: Mount) -> SmallDisk:
+    """Mount a small file system of its own."""
+    root = tmp_path / "small"
+    root.mkdir()
+    mount("-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", at=root)
+    return SmallDisk(root)
+
+
+@pytest.fixture
+def python() -> Python:
+    """Run a script in a process of its own; return what it printed."""
+
+    def run(script: str, *arguments: object, before: str = "", cwd: Path) -> str:
+        """`before`: shell commands to be done first; the test is skipped if they fail.
+
+        They may `unshare`, and run the script by `"$@"`.
+        """
+        command = [sys.executable, "-c", script, *map(str, arguments)]
+        if before:
+            command = ["sh", "-ec", before, "sh", *command]
+        done = subprocess.run(  # noqa: S603  our own argument list
+            command, cwd=cwd, capture_output=True, text=True, check=False, timeout=60
+        )
+        if before and done.stderr.startswith(("sh:", "unshare:", "mount:")):
+            pytest.skip(f"not allowed here: {done.stderr.splitlines()[0]}")
+        if done.returncode == SKIP:
+            pytest.skip("not allowed to become another user")
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run

@@ -1,0 +1,258 @@
+"""What happens to a delivered file: kept, archived or deleted, never lost."""
+
+import os
+import subprocess
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from conftest import Mount, SmallDisk
+from structlog.testing import capture_logs
+from structlog.typing import EventDict
+from support import make_zip, zip_bytes
+from test_intake import NAME, PATH, SWEEP_S, names, swept
+from test_journal import deliver, receipt
+
+from emitterd.admission import Admission
+from emitterd.disposal import Disposal
+from emitterd.entry import Entry
+from emitterd.errors import JournalFull
+from emitterd.fingerprint import Fingerprint
+from emitterd.journal import Journal
+from emitterd.spool import Spool
+
+
+class Outbox:
+    """A folder, its journal and its rule."""
+
+    def __init__(self, root: Path, journal: Journal, archive: Path | None) -> None:
+        self.root = root
+        self.journal = journal
+        self.disposal = Disposal(
+            Spool(root), journal, archive=archive, delete=archive is None
+        )
+
+    def delivered(self, name: str = "pat/a.zip") -> Entry:
+        """Write a file and record that it was delivered and is to be disposed of."""
+        stat = make_zip(self.root / name).stat()
+        path = os.fsencode(name)
+        self.journal.admit([Admission(path, Fingerprint.of(stat), "pat", 0)])
+        entry = self.journal.claim(stat.st_mtime)
+        assert entry is not None
+        self.journal.deliver(entry, receipt(), duration_s=1.0, dispose=True)
+        return entry
+
+    def dispose(self, entry: Entry) -> list[EventDict]:
+        """Dispose of a file; return what was logged."""
+        with capture_logs() as events:
+            self.disposal.dispose(entry.id, entry.path, entry.fingerprint)
+        return events
+
+    def due(self, entry: Entry) -> bool:
+        """Tell whether it is still to be done."""
+        known = self.journal.latest(entry.path)
+        assert known is not None
+        return known.disposal == "due"
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    """Name the archive; it is made when it is needed."""
+    return tmp_path / "archive"
+
+
+@pytest.fixture
+def mover(spool_root: Path, journal: Journal, archive: Path) -> Outbox:
+    """Archive what was delivered."""
+    return Outbox(spool_root, journal, archive)
+
+
+@pytest.fixture
+def shredder(spool_root: Path, journal: Journal) -> Outbox:
+    """Delete what was delivered."""
+    return Outbox(spool_root, journal, None)
+
+
+def archived(archive: Path) -> dict[str, bytes]:
+    """Return all that is in today's archive, by path."""
+    day = archive / datetime.now(UTC).strftime("%Y-%m-%d")
+    return {
+        str(file.relative_to(day)): file.read_bytes()
+        for file in day.rglob("*")
+        if file.is_file()
+    }
+
+
+def test_rules(spool_root: Path, journal: Journal, archive: Path) -> None:
+    """Only without archive and deletion do files stay."""
+    for where, delete, keeps in (
+        (None, False, True),
+        (archive, False, False),
+        (None, True, False),
+    ):
+        rule = Disposal(Spool(spool_root), journal, archive=where, delete=delete)
+        assert rule.keeps == keeps
+
+
+@pytest.mark.parametrize("name", ["pat/a.zip", "a.zip", os.fsdecode(b"d/\xe9\n.zip")])
+def test_archived(name: str, mover: Outbox, archive: Path) -> None:
+    """The file is in the archive under the day and its path, and done is on record."""
+    entry = mover.delivered(name)
+    (event,) = mover.dispose(entry)
+    assert event["event"] == "file.disposed"
+    assert event["path"].isprintable()
+    assert event["moved_to"].startswith(str(archive))
+    assert archived(archive) == {name: zip_bytes()}
+    assert not (mover.root / name).exists()
+    assert not mover.due(entry)
+
+
+def test_deleted(shredder: Outbox) -> None:
+    """The file is gone, and done is on record; its folder stays."""
+    entry = shredder.delivered()
+    (event,) = shredder.dispose(entry)
+    assert event["moved_to"] is None
+    assert list((shredder.root / "pat").iterdir()) == []
+    assert not shredder.due(entry)
+
+
+def test_archive_overwrites_nothing(mover: Outbox, archive: Path) -> None:
+    """The same name on the same day gets a number."""
+    for _ in range(3):
+        mover.dispose(mover.delivered())
+    assert set(archived(archive)) == {"pat/a.zip", "pat/a.1.zip", "pat/a.2.zip"}
+
+
+@pytest.mark.parametrize("rule", ["mover", "shredder"])
+@pytest.mark.parametrize("how", ["rewritten", "replaced", "linked"])
+def test_other_file_is_left_alone(
+    rule: str, how: str, request: pytest.FixtureRequest
+) -> None:
+    """A path that holds another file than was sent is not touched."""
+    outbox = request.getfixturevalue(rule)
+    entry = outbox.delivered()
+    path = outbox.root / "pat/a.zip"
+    if how == "rewritten":
+        path.write_bytes(b"new")
+    else:
+        other = make_zip(outbox.root / "b.zip", b"new")
+        path.unlink()
+        (path.symlink_to if how == "linked" else path.hardlink_to)(other)
+    content = path.read_bytes()
+    outbox.dispose(entry)
+    assert path.read_bytes() == content
+    assert path.is_symlink() == (how == "linked")
+
+
+@pytest.mark.parametrize("rule", ["mover", "shredder"])
+def test_done_twice(rule: str, request: pytest.FixtureRequest) -> None:
+    """A second time, or after somebody else removed it, there is nothing to do."""
+    outbox = request.getfixturevalue(rule)
+    entry = outbox.delivered()
+    for _ in range(2):
+        outbox.dispose(entry)
+        assert not outbox.due(entry)
+
+
+def test_archive_on_another_file_system(
+    mover: Outbox, archive: Path, mount: Mount
+) -> None:
+    """The file is copied whole, and no half of it is left anywhere."""
+    archive.mkdir()
+    mount("-t", "tmpfs", "tmpfs", at=archive)
+    entry = mover.delivered()
+    mover.dispose(entry)
+    assert archived(archive) == {"pat/a.zip": zip_bytes()}
+    assert list((mover.root / "pat").iterdir()) == []
+    assert not mover.due(entry)
+
+
+def test_full_archive(mover: Outbox, small_disk: SmallDisk) -> None:
+    """Where the archive is full the file stays, and is archived once there is room."""
+    mover = Outbox(mover.root, mover.journal, small_disk.root)
+    entry = mover.delivered()
+    small_disk.fill()
+    (event,) = mover.dispose(entry)
+    assert event["log_level"] == "warning"
+    assert event["error"] == "E205"
+    assert (mover.root / "pat/a.zip").read_bytes() == zip_bytes()
+    assert mover.due(entry)
+    small_disk.free()
+    mover.dispose(entry)
+    assert archived(small_disk.root) == {"pat/a.zip": zip_bytes()}
+    assert not mover.due(entry)
+
+
+def test_archive_that_cannot_be_made(mover: Outbox, archive: Path) -> None:
+    """A file where the archive should be: told, and tried again later."""
+    archive.write_bytes(b"")
+    entry = mover.delivered()
+    (event,) = mover.dispose(entry)
+    assert event["log_level"] == "warning"
+    assert mover.due(entry)
+    assert (mover.root / "pat/a.zip").exists()
+
+
+@pytest.mark.parametrize(
+    "rule",
+    ["shredder", "mover"],
+)
+def test_folder_that_may_not_be_changed(
+    rule: str, archive: Path, mount: Mount, request: pytest.FixtureRequest
+) -> None:
+    """Where the file cannot be removed, tries do not pile up copies in the archive."""
+    outbox = request.getfixturevalue(rule)
+    entry = outbox.delivered()
+    mount("--bind", str(outbox.root), at=outbox.root)
+    remount = ["mount", "-o", "remount,bind,ro", str(outbox.root)]
+    subprocess.run(remount, check=True)  # noqa: S603  our own argument list
+    for _ in range(3):
+        assert outbox.dispose(entry)[0]["log_level"] == "warning"
+        assert outbox.due(entry)
+    assert len(archived(archive)) <= 1
+
+
+def test_lost_root_is_no_disposal(shredder: Outbox) -> None:
+    """While the root is away its files are not done; they are when it is back."""
+    entry = shredder.delivered()
+    away = shredder.root.rename(shredder.root.with_name("away"))
+    shredder.dispose(entry)
+    assert shredder.due(entry)
+    away.rename(shredder.root)
+    shredder.dispose(entry)
+    assert not (shredder.root / "pat/a.zip").exists()
+
+
+def test_full_journal(spool_root: Path, small_disk: SmallDisk) -> None:
+    """What the full journal cannot take does not raise: the next sweep records it."""
+    with Journal(small_disk.root / "journal.db") as journal:
+        outbox = Outbox(spool_root, journal, None)
+        entry = outbox.delivered()
+        small_disk.fill()
+        with suppress(JournalFull):
+            for number in range(1000):
+                journal.note("last", number)
+        (event,) = outbox.dispose(entry)
+        assert outbox.due(entry)
+    assert event["event"] == "file.disposed"
+
+
+def test_disposal_that_is_due_is_done_by_a_sweep(
+    spool_root: Path, journal: Journal
+) -> None:
+    """A delivered file that could not be deleted then is deleted now."""
+    door = swept(spool_root, journal)
+    make_zip(door.root / NAME)
+    door.step(1, PATH)
+    entry = journal.claim(time.time())
+    assert entry is not None
+    deliver(journal, entry)
+    door.sweep()
+    assert (door.root / NAME).exists()
+    door.journal._database.write(
+        lambda c: c.execute("update entry set disposal = 'due'")
+    )
+    assert names(door.step(SWEEP_S)) == ["file.disposed"]
+    assert not (door.root / NAME).exists()

@@ -1,0 +1,340 @@
+"""Every durable change of state, on a real journal."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from emitterd.admission import Admission
+from emitterd.codes import Code
+from emitterd.entry import Entry, Grant, Receipt, State
+from emitterd.errors import Trouble, Verdict
+from emitterd.fingerprint import Fingerprint
+from emitterd.journal import Journal
+from emitterd.turns import QUANTUM
+
+PATH = b"pat/periodic_exam.zip"
+LOST = Trouble(Verdict.DEFER, Code.ANSWER_LOST, "no answer", ambiguous=True)
+BROKE = Trouble(Verdict.DEFER, Code.CONNECTION_LOST, "broke")
+NOW = time.time()
+
+
+def seen(version: int = 1, size: int = 10) -> Fingerprint:
+    """Return the fingerprint of a version of a file."""
+    return Fingerprint(1, 2, size, version, version)
+
+
+def admission(
+    path: bytes = PATH, version: int = 1, *, flow: str = "pat", rank: int = 0
+) -> Admission:
+    """Return a complete file as the intake hands it in."""
+    return Admission(path, seen(version), flow, rank)
+
+
+def admit(journal: Journal, *files: Admission) -> list[str]:
+    """Hand in files; return the answers, `+` where an older version was withdrawn."""
+    answers = journal.admit(list(files))
+    return [one.admittance + "+" * one.replaced for one in answers]
+
+
+def take(journal: Journal, version: int = 1, path: bytes = PATH) -> Entry:
+    """Admit a version and claim it."""
+    assert admit(journal, admission(path, version))[0].startswith("admitted")
+    entry = journal.claim(time.time())
+    assert entry is not None
+    return entry
+
+
+def grant(key: str = "key-1") -> Grant:
+    """Return a grant with a secret in it."""
+    fields = {"key": key, "policy": "cG9saWN5", "x-amz-signature": "5ec2e7"}
+    return Grant("https://bucket.test/", fields, NOW, NOW + 3600)
+
+
+def receipt(sha256: bytes = b"s" * 32) -> Receipt:
+    """Return what a delivery proves."""
+    return Receipt("key-1", "e" * 32, 10, b"m" * 16, sha256, verified=True)
+
+
+def deliver(journal: Journal, entry: Entry) -> None:
+    """Record a delivery."""
+    journal.deliver(entry, receipt(), duration_s=1.0, dispose=False)
+
+
+def row(journal: Journal, entry_id: int, columns: str) -> tuple[Any, ...]:
+    """Return columns of an entry as they are on disk."""
+    sql = f"select {columns} from entry where id = ?"  # noqa: S608  names are ours
+    return journal._database.read(sql, (entry_id,))[0]
+
+
+def counted(journal: Journal) -> dict[State, int]:
+    """Count the entries by state, the slow way."""
+    rows = journal._database.read("select state, count(*) from entry group by state")
+    return dict.fromkeys(State, 0) | {State(state): count for state, count in rows}
+
+
+def test_known_file_needs_no_second_entry(journal: Journal) -> None:
+    """The same fingerprint is known, even within one batch; another is a new entry."""
+    assert admit(journal, admission(), admission()) == ["admitted", "known"]
+    assert admit(journal, admission()) == ["known"]
+    assert journal.counts()[State.QUEUED] == 1
+
+
+def test_replaced_before_it_was_sent(journal: Journal) -> None:
+    """A new version withdraws the waiting one and says so."""
+    admit(journal, admission())
+    old = journal.latest(PATH)
+    assert old is not None
+    assert admit(journal, admission(version=2)) == ["admitted+"]
+    assert row(journal, old.id, "state, error") == ("withdrawn", "E204")
+    assert journal.counts()[State.QUEUED] == 1
+
+
+def test_busy_while_an_older_version_is_sent(journal: Journal) -> None:
+    """A path that is being delivered takes no second entry before that ends."""
+    entry = take(journal)
+    both = admit(journal, admission(version=2), admission(b"other"))
+    assert both == ["busy", "admitted"]
+    deliver(journal, entry)
+    assert admit(journal, admission(version=2)) == ["admitted"]
+
+
+def test_rejected_at_the_door(journal: Journal) -> None:
+    """A hopeless file is on record with its reason, and is not taken up again."""
+    trouble = Trouble(Verdict.REJECT, Code.TOO_LARGE, "it has many bytes")
+    hopeless = Admission(PATH, seen(), "pat", 0, trouble)
+    assert admit(journal, hopeless) == ["admitted"]
+    assert admit(journal, hopeless) == ["known"]
+    known = journal.latest(PATH)
+    assert known is not None
+    assert known.state is State.REJECTED
+    assert row(journal, known.id, "error, reason") == ("E202", "it has many bytes")
+    assert journal.claim(NOW) is None
+    assert admit(journal, admission(version=2)) == ["admitted"]
+
+
+def test_withdrawn_file_that_comes_back(journal: Journal) -> None:
+    """A file that went and returned as it was is sent after all."""
+    gone = Trouble(Verdict.WITHDRAW, Code.GONE, "gone")
+    journal.withdraw(take(journal), gone)
+    assert admit(journal, admission()) == ["admitted"]
+
+
+def test_unknown(journal: Journal) -> None:
+    """Of what was never seen there is nothing."""
+    assert journal.latest(PATH) is None
+    assert journal.claim(NOW) is None
+    assert journal.next_due_at() is None
+    assert journal.granted_at(PATH) == 0.0
+    assert set(journal.counts().values()) == {0}
+
+
+def paths(journal: Journal) -> list[bytes]:
+    """Claim all that is due; return the paths in order."""
+    found = []
+    while (entry := journal.claim(NOW)) is not None:
+        found.append(entry.path)
+    return found
+
+
+def test_order_is_turn_then_rank_then_id(journal: Journal) -> None:
+    """Within a turn the catalogue's order holds, and among equals the older first."""
+    many = [admission(b"a/%03d" % n, flow="a", rank=5) for n in range(QUANTUM + 2)]
+    admit(journal, *many, admission(b"b/0", flow="b", rank=9))
+    admit(journal, admission(b"c/0", flow="c", rank=1))
+    first = [b"a/%03d" % n for n in range(QUANTUM)]
+    rest = [b"a/%03d" % n for n in range(QUANTUM, QUANTUM + 2)]
+    assert paths(journal) == [b"c/0", *first, b"b/0", *rest]
+
+
+def test_newcomer_does_not_wait_behind_a_backlog(journal: Journal) -> None:
+    """One file of another flow comes within the turn that is being served."""
+    admit(journal, *(admission(b"a/%03d" % n, flow="a") for n in range(4 * QUANTUM)))
+    for _ in range(QUANTUM + 3):
+        journal.claim(NOW)
+    admit(journal, admission(b"b/0", flow="b", rank=9))
+    assert paths(journal).index(b"b/0") < QUANTUM
+
+
+def test_restart_keeps_the_turns(tmp_path: Path) -> None:
+    """After a restart a backlog still does not go before a newcomer."""
+    file = tmp_path / "journal.db"
+    with Journal(file) as journal:
+        batch = [admission(b"a/%03d" % n, flow="a") for n in range(3 * QUANTUM)]
+        admit(journal, *batch)
+        for _ in range(QUANTUM):
+            entry = journal.claim(NOW)
+            assert entry is not None
+            deliver(journal, entry)
+    with Journal(file) as journal:
+        admit(journal, admission(b"a/999", flow="a"))
+        admit(journal, admission(b"b/0", flow="b", rank=9))
+        order = paths(journal)
+    assert order.index(b"b/0") == QUANTUM
+    assert order[-1] == b"a/999"
+
+
+def test_deferred_waits_for_its_time(journal: Journal) -> None:
+    """A deferred entry is claimed once it is due, with its attempts and error."""
+    journal.defer(take(journal), BROKE, NOW + 30, charge=True)
+    assert journal.next_due_at() == NOW + 30
+    assert journal.claim(NOW + 29) is None
+    entry = journal.claim(NOW + 30)
+    assert entry is not None
+    assert (entry.attempts, entry.error, entry.ambiguous) == (1, "E305", False)
+    assert journal.next_due_at() is None
+
+
+def test_parked_attempt_costs_nothing(journal: Journal) -> None:
+    """Trouble of the destination is not counted against the file."""
+    journal.defer(take(journal), BROKE, NOW, charge=False)
+    entry = journal.claim(NOW)
+    assert entry is not None
+    assert entry.attempts == 0
+
+
+def test_clock_set_back(journal: Journal) -> None:
+    """A due time that no backoff can have given does not bury the file."""
+    journal.defer(take(journal), BROKE, NOW + 600, charge=True)
+    assert journal.claim(NOW) is None
+    assert journal.claim(NOW - 86_400) is not None
+
+
+@pytest.mark.parametrize("ambiguous", [False, True])
+def test_former_key_is_kept_where_its_object_may_exist(
+    journal: Journal, *, ambiguous: bool
+) -> None:
+    """After a lost answer each former key stays on record, once; else none does."""
+    entry = take(journal)
+    journal.pin(entry, grant("key-1"))
+    journal.defer(entry, LOST if ambiguous else BROKE, NOW, charge=True)
+    entry = journal.claim(NOW) or entry
+    for key in ("key-1", "key-2", "key-2", "key-3"):
+        journal.pin(entry, grant(key))
+    kept = "key-1\nkey-2" if ambiguous else None
+    assert row(journal, entry.id, "key, earlier_keys") == ("key-3", kept)
+    assert journal.granted_at(PATH) == NOW
+
+
+def test_grant_is_pinned_for_the_next_attempt(journal: Journal) -> None:
+    """The next attempt gets the very grant; a dropped one leaves its key on record."""
+    entry = take(journal)
+    journal.pin(entry, grant())
+    journal.defer(entry, LOST, NOW, charge=True)
+    entry = journal.claim(NOW) or entry
+    assert entry.grant == grant()
+    assert entry.ambiguous
+    assert "5ec2e7" not in repr(entry)
+    journal.drop_grant(entry)
+    assert row(journal, entry.id, '"grant", key') == (None, "key-1")
+
+
+def test_receipt(journal: Journal) -> None:
+    """A delivery leaves the proof, and erases the grant, the error and the due time."""
+    entry = take(journal)
+    journal.pin(entry, grant())
+    journal.defer(entry, BROKE, NOW, charge=True)
+    entry = journal.claim(NOW) or entry
+    journal.deliver(entry, receipt(), duration_s=2.5, dispose=True)
+    proof = row(journal, entry.id, "key, etag, sha256, md5, verified, duration_s")
+    assert proof == ("key-1", "e" * 32, b"s" * 32, b"m" * 16, 1, 2.5)
+    erased = row(
+        journal, entry.id, '"grant", error, reason, due_at, disposal, attempts'
+    )
+    assert erased == (None, None, None, None, "due", 1)
+    journal.dispose(entry.id)
+    assert row(journal, entry.id, "disposal") == ("done",)
+
+
+@pytest.mark.parametrize("how", ["reject", "withdraw"])
+def test_ended_entry_keeps_no_secret(how: str, journal: Journal) -> None:
+    """Rejected and withdrawn entries have their reason, and no grant any more."""
+    entry = take(journal)
+    journal.pin(entry, grant())
+    getattr(journal, how)(entry, BROKE)
+    assert row(journal, entry.id, '"grant", error, reason') == (None, "E305", "broke")
+
+
+def test_replaced_entry_keeps_no_secret(journal: Journal) -> None:
+    """A version withdrawn at the door, by the next one, has no grant any more."""
+    entry = take(journal)
+    journal.pin(entry, grant())
+    journal.defer(entry, BROKE, NOW, charge=True)
+    assert admit(journal, admission(version=2)) == ["admitted+"]
+    assert row(journal, entry.id, '"grant"') == (None,)
+
+
+def test_reason_that_cannot_be_encoded(journal: Journal) -> None:
+    r"""A server's `"\ud800"` in a JSON answer does not end the worker's thread."""
+    trouble = Trouble(Verdict.DEFER, Code.API_TROUBLE, "the login says: \ud800")
+    journal.defer(take(journal), trouble, NOW, charge=True)
+    assert journal.counts()[State.DEFERRED] == 1
+
+
+def test_unchanged_folds_into_the_delivered_version(journal: Journal) -> None:
+    """Known content leaves one row: the old receipt with the new fingerprint."""
+    first = take(journal, 1)
+    deliver(journal, first)
+    journal.unchanged(take(journal, 2), first.id, dispose=False)
+    known = journal.latest(PATH)
+    assert known is not None
+    assert (known.id, known.state) == (first.id, State.DELIVERED)
+    assert known.fingerprint == seen(2)
+    assert journal.counts() == counted(journal)
+    assert admit(journal, admission(version=2)) == ["known"]
+
+
+@pytest.mark.parametrize(
+    ("history", "known"),
+    [
+        ("", None),
+        ("delivered", 1),
+        ("delivered delivered", 2),
+        ("rejected", None),
+        ("delivered rejected", 1),
+        ("delivered replaced", 1),
+        ("delivered lost", None),
+        ("delivered lost delivered", 3),
+        ("lost", None),
+        ("delivered lost rejected", None),
+    ],
+)
+def test_what_the_server_is_known_to_have(
+    history: str, known: int | None, journal: Journal
+) -> None:
+    """The last delivery counts, unless a later version may have come through."""
+    for version, outcome in enumerate(history.split(), start=1):
+        entry = take(journal, version)
+        match outcome:
+            case "delivered":
+                deliver(journal, entry)
+            case "rejected":
+                journal.reject(entry, BROKE)
+            case "lost":
+                journal.defer(entry, LOST, NOW, charge=True)
+            case "replaced":
+                journal.interrupt(entry)
+    previous = journal.previous(take(journal, 9))
+    assert previous == (None if known is None else (known, 10, b"s" * 32))
+
+
+@pytest.mark.parametrize(
+    "path", [b"caf\xe9.zip", b"new\nline.zip", b"\x00\xff.zip", "दो/é.zip".encode()]
+)
+def test_paths_are_bytes(path: bytes, tmp_path: Path) -> None:
+    """Any name comes back as it was, from disk too."""
+    with Journal(tmp_path / "journal.db") as journal:
+        admit(journal, admission(path))
+    with Journal(tmp_path / "journal.db") as journal:
+        entry = journal.claim(NOW)
+        assert entry is not None
+        assert entry.path == path
+        assert "\n" not in entry.name
+
+
+def test_facts(journal: Journal) -> None:
+    """A fact is JSON under a name, and the last one holds."""
+    journal.note("destination", {"code": "E301"})
+    journal.note("destination", None)
+    assert journal._database.read("select * from fact") == [("destination", "null")]

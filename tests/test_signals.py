@@ -1,0 +1,85 @@
+"""Signals as data: real signals to this process, and to one of its own."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from conftest import Python
+
+from emitterd.signals import STOPS, Signals
+
+
+@pytest.mark.parametrize("one", STOPS)
+def test_signal_is_counted_and_ends_the_wait(one: signal.Signals) -> None:
+    """SIGTERM and SIGINT are counted, and a wait ends at once."""
+    with Signals() as signals:
+        timer = threading.Timer(0.05, os.kill, (os.getpid(), one))
+        timer.start()
+        began = time.monotonic()
+        signals.wait(60.0)
+        assert time.monotonic() - began < 30.0
+        timer.join()
+        assert signals.stops == 1
+
+
+def test_signal_before_the_wait_is_not_slept_over() -> None:
+    """A signal that came between two waits ends the next one."""
+    with Signals() as signals:
+        os.kill(os.getpid(), signal.SIGTERM)
+        began = time.monotonic()
+        signals.wait(60.0)
+        assert time.monotonic() - began < 30.0
+        assert signals.stops == 1
+
+
+def test_wait_ends_with_its_time() -> None:
+    """Without a signal the wait ends by itself."""
+    with Signals() as signals:
+        signals.wait(0.01)
+        assert signals.stops == 0
+
+
+def test_second_signal_is_counted_too() -> None:
+    """The second stop, which ends the drain, is told from the first."""
+    with Signals() as signals:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert signals.stops == 2
+
+
+def test_flood_of_signals_ends() -> None:
+    """More signals than the pipe takes neither block nor raise."""
+    with Signals() as signals:
+        for _ in range(70_000):
+            signal.raise_signal(signal.SIGTERM)
+        signals.wait(0.0)
+        assert signals.stops == 70_000
+
+
+def test_former_handlers_come_back() -> None:
+    """Once left, the handlers and the wakeup descriptor are as they were."""
+    before = [signal.getsignal(one) for one in STOPS]
+    wakeup = signal.set_wakeup_fd(-1)
+    signal.set_wakeup_fd(wakeup)
+    with Signals():
+        assert [signal.getsignal(one) for one in STOPS] != before
+    assert [signal.getsignal(one) for one in STOPS] == before
+    assert signal.set_wakeup_fd(wakeup) == wakeup
+
+
+def test_wait_restarts_after_a_foreign_signal(python: Python, tmp_path: Path) -> None:
+    """A signal without a handler of ours (SIGCHLD) does not end the wait early."""
+    script = """
+import os, signal, threading, time
+from emitterd.signals import Signals
+with Signals() as signals:
+    threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGCHLD)).start()
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    began = time.monotonic()
+    signals.wait(30)
+    print(signals.stops, time.monotonic() - began >= 0.2)
+"""
+    assert python(script, cwd=tmp_path).split() == ["1", "True"]
