@@ -48,6 +48,8 @@ class Destination:
         self._backoff = backoff
         self._longest_s = RETRY_AFTER_CAP_S + max(backoff.max_s, LOGIN_CEILING_S)
         self._lock = threading.Lock()
+        self.telling = threading.Lock()
+        """Held around a change and the line that tells of it: lines keep the order."""
         self._down: Down | None = None
         self._probing = False
         self._probes = 0
@@ -103,7 +105,9 @@ class Destination:
         # A worker that was under way when another parked brings no news, and must
         # not lengthen the wait.
         late = self._down is not None and not self._probing
-        news = self._down is None or self._down.code is not trouble.code
+        # The first digit says where the trouble lies; a line that breaks in another
+        # way at each probe is one outage.
+        news = self._down is None or self._down.code[:2] != trouble.code[:2]
         since = self._down.since if self._down is not None else now
         if late and self._down is not None:
             return None

@@ -70,7 +70,7 @@ class Session:
         self._lock = threading.Lock()
         self._token = ""
         self._renew_at = 0.0
-        self._refused: Trouble | None = None
+        self._refused = ""
         self._refused_at = 0.0
 
     @property
@@ -100,18 +100,18 @@ class Session:
         # Workers that were under way when the login was refused must not try again:
         # upstream locks an account after five failures.
         if self._refused and time.monotonic() < self._refused_at + LOGIN_FLOOR_S / 2:
-            raise self._refused
+            raise Trouble(Verdict.PARK, Code.CREDENTIALS, self._refused)
         try:
             answer = self._ask()
         except Trouble as trouble:
             if trouble.code is Code.CREDENTIALS:
-                if self._refused is None:
+                if not self._refused:
                     log.error(  # noqa: TRY400  an answer, no traceback
                         "auth.refused", error=trouble.code, reason=trouble.reason
                     )
-                self._refused, self._refused_at = trouble, time.monotonic()
+                self._refused, self._refused_at = trouble.reason, time.monotonic()
             raise
-        self._refused = None
+        self._refused = ""
         self._token = str(answer["access_token"])
         lifetime_s = _seconds(answer.get("expires_in"))
         # Renewed before it ends, so that no request is wasted on a token just dead.
@@ -276,6 +276,7 @@ def _receipt(
             Verdict.DEFER,
             Code.ETAG_MISMATCH,
             f"sent bytes of MD5 {body.md5.hex()}, the bucket says {etag}",
+            ambiguous=True,
         )
     return Receipt(
         key=grant.key,

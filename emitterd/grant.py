@@ -54,6 +54,8 @@ def parse(
         raise _malformed("its fields are not plain strings")
     if not fields.get("key"):
         raise _malformed("its fields hold no key")
+    if not fields.get("policy"):
+        raise _malformed("its fields hold no policy")
     refuse_place(url, api_url=api_url, insecure=insecure)
     lifetime_s = _lifetime_s(fields.get("policy", ""), served_at or now)
     return Grant(url, dict(fields), now, now + lifetime_s)
@@ -72,6 +74,10 @@ def refuse_place(
         raise Trouble(Verdict.PARK, code, "its url is not http(s)")
     if place.scheme == "http" and api.scheme == "https" and not insecure:
         raise Trouble(Verdict.PARK, code, "its url is http, the API's is https")
+    here, there = _address(api.hostname or ""), _address(place.hostname)
+    linked = there is not None and (there.is_link_local or there.is_unspecified)
+    if linked and there != here:
+        raise Trouble(Verdict.PARK, code, "its url is an address of the link")
     if _inward(place.hostname) and not _inward(api.hostname or ""):
         raise Trouble(Verdict.PARK, code, "its url leads back to this host or link")
 

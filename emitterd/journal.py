@@ -63,11 +63,16 @@ class Journal:
             lambda connection: [self._admit(connection, one, now) for one in batch]
         )
 
-    def claim(self, now: float) -> Entry | None:
-        """Take the next entry that is due, or None."""
+    def claim(self, now: float, *, probe: bool = False) -> Entry | None:
+        """Take the next entry that is due, or None.
+
+        A `probe` of a parked destination is one that has not failed there yet, or
+        else the one that waited longest: a bad file must not be every probe.
+        """
 
         def work(connection: sqlite3.Connection) -> Entry | None:
-            parameters = {"now": now, "horizon": now + self._horizon_s}
+            horizon = now + self._horizon_s
+            parameters = {"now": now, "horizon": horizon, "probe": probe}
             rows = connection.execute(CLAIM, parameters).fetchall()
             if not rows:
                 return None

@@ -175,11 +175,13 @@ class Rehearsal:
         )
         accepting.set()
         await self._stopping.wait()
-        server.close()
         for line in list(self._lines):
             line.transport.abort()
-        if state.tasks:
-            await asyncio.wait(state.tasks, timeout=_GRACE_S)
+        # asyncio makes each accepted connection in a task of its own, which fails
+        # silently, and leaks the socket, where the server was closed meanwhile.
+        if under_way := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(under_way, timeout=_GRACE_S)
+        server.close()
         if self._lines:
             self._empty.clear()
             await self._empty.wait()

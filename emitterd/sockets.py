@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 import httpcore
@@ -54,7 +54,7 @@ class _Transfer:
 
     limits: Limits
     stop: threading.Event
-    window_at: float = field(default_factory=time.monotonic)
+    window_at: float | None = None
     window_bytes: int = 0
     answer_by: float | None = None
 
@@ -67,6 +67,8 @@ class _Transfer:
         # Reading may have begun before: a proxy answers CONNECT first.
         self.answer_by = None
         now = time.monotonic()
+        if self.window_at is None:
+            self.window_at = now
         if now - self.window_at < self.limits.stall_s:
             return
         least = max(1.0, self.limits.minimum_bytes_s * (now - self.window_at))
@@ -249,6 +251,8 @@ def watched(limits: Limits, stop: threading.Event) -> Iterator[None]:
     _current.transfer = _Transfer(limits, stop)
     try:
         yield
+    except UnicodeError as error:
+        raise Broken(Break.DNS, _detail(error)) from error
     except httpcore.ProxyError as error:
         raise Broken(Break.PROXY, _detail(error)) from error
     except httpcore.ProtocolError as error:
@@ -264,9 +268,9 @@ def _how(error: Exception) -> Break:
         return Break.CONNECT_TIMEOUT
     if isinstance(error, httpcore.TimeoutException):
         return Break.SLOW
-    if not isinstance(error, httpcore.ConnectError):
-        return Break.LOST
     cause = error.__cause__ or error.__context__
+    if not isinstance(error, httpcore.ConnectError):
+        return Break.TLS if _refuses_certificate(cause) else Break.LOST
     if isinstance(cause, socket.gaierror):
         return Break.DNS
     return Break.TLS if isinstance(cause, ssl.SSLError) else Break.REFUSED
@@ -274,3 +278,8 @@ def _how(error: Exception) -> Break:
 
 def _detail(error: Exception) -> str:
     return str(error) or type(error).__name__
+
+
+def _refuses_certificate(cause: BaseException | None) -> bool:
+    reason = getattr(cause, "reason", None) or ""
+    return "ALERT" in reason and ("CERTIFICATE" in reason or "UNKNOWN_CA" in reason)

@@ -16,15 +16,15 @@ LATEST = """select id, state, device, inode, bytes, mtime_ns, ctime_ns, disposal
 # been set back since: it is due.
 CLAIM = f"""update entry set state = 'delivering', changed_at = :now where id = (
     select id from (
-        select * from (select id, turn, rank from entry where state = 'queued'
-            order by turn, rank, id limit 1)
+        select * from (select id, turn, rank, 0 as again from entry
+            where state = 'queued' order by turn, rank, id limit 1)
         union all
-        select * from (select id, turn, rank from entry where state = 'deferred'
-            and due_at <= :now order by due_at limit 1)
+        select * from (select id, turn, rank, 1 as again from entry
+            where state = 'deferred' and due_at <= :now order by due_at limit 1)
         union all
-        select * from (select id, turn, rank from entry where state = 'deferred'
-            and due_at > :horizon order by due_at limit 1)
-    ) order by turn, rank, id limit 1
+        select * from (select id, turn, rank, 1 as again from entry
+            where state = 'deferred' and due_at > :horizon order by due_at limit 1)
+    ) order by (:probe and again), turn, rank, id limit 1
 ) returning turn, {ENTRY}"""  # noqa: S608  no input
 
 

@@ -163,7 +163,16 @@ def _environment_proxy(url: httpx.URL) -> str | None:
     bypass = environment.proxy_bypass_environment  # type: ignore[attr-defined]  # typeshed has it not
     if not proxies or bypass(url.host, proxies):
         return None
-    return proxies.get(url.scheme) or proxies.get("all")
+    proxy = proxies.get(url.scheme) or proxies.get("all")
+    if not proxy:
+        return None
+    # As curl and httpx take it.
+    proxy = proxy if "://" in proxy else f"http://{proxy}"
+    if not proxy.startswith("http://"):
+        raise Broken(
+            Break.PROXY, f"a proxy that is not http: {httpx.URL(proxy).scheme}"
+        )
+    return proxy
 
 
 def _split(proxy: str) -> Proxy:

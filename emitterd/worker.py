@@ -101,7 +101,7 @@ class Worker:
         if leave is Leave.WAIT:
             return wait_s
         try:
-            entry = self._journal.claim(now)
+            entry = self._journal.claim(now, probe=leave is Leave.PROBE)
         except JournalFull:
             self._pass(leave)
             return FULL_S
@@ -228,7 +228,8 @@ class Worker:
             case Verdict.PARK:
                 self._park(entry, trouble)
             case _:
-                self._tell_down(self._destination.deferred(trouble, time.time()))
+                with self._destination.telling:
+                    self._tell_down(self._destination.deferred(trouble, time.time()))
                 self._defer(entry, trouble)
 
     def _park(self, entry: Entry, trouble: Trouble) -> None:
@@ -239,7 +240,8 @@ class Worker:
         if self._destination.down is None and entry.error == trouble.code:
             self._defer(entry, trouble)
             return
-        self._tell_down(self._destination.parked(trouble, time.time()))
+        with self._destination.telling:
+            self._tell_down(self._destination.parked(trouble, time.time()))
         down = self._destination.down
         due_at = down.probe_at if down is not None else time.time()
         self._journal.defer(entry, trouble, due_at, charge=False)
@@ -312,11 +314,12 @@ class Worker:
         )
 
     def _tell_up(self) -> None:
-        ended = self._destination.answered()
-        if ended is None:
-            return
-        self._note(None)
-        log.info("destination.up", duration_s=time.time() - ended.since)
+        with self._destination.telling:
+            ended = self._destination.answered()
+            if ended is None:
+                return
+            self._note(None)
+            log.info("destination.up", duration_s=time.time() - ended.since)
         self._wake.ring()
 
     def _note(self, trouble: dict[str, object] | None) -> None:

@@ -107,15 +107,17 @@ def test_an_answer_ends_it(gate: Destination) -> None:
 
 
 def test_the_same_trouble_again_is_no_news(gate: Destination) -> None:
-    """One line for an outage however long; another one when its nature changes."""
+    """One line for an outage however long; another one when it lies elsewhere."""
     gate.parked(DNS, NOW)
     gate.ask(NOW + 2.0)
     assert gate.parked(DNS, NOW + 3.0) is None
-
     gate.ask(NOW + 60.0)
-    news = gate.parked(REFUSED, NOW + 61.0)
+    assert gate.parked(REFUSED, NOW + 61.0) is None
+
+    gate.ask(NOW + 120.0)
+    news = gate.parked(WRONG_PASSWORD, NOW + 121.0)
     assert news is not None
-    assert (news.code, news.since) == (Code.REFUSED, NOW)
+    assert (news.code, news.since) == (Code.CREDENTIALS, NOW)
 
 
 @pytest.mark.parametrize("late", [DNS, REFUSED, LOST])

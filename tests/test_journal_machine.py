@@ -277,8 +277,7 @@ class Walk(RuleBasedStateMachine):
         for one in rows:
             model = self.model[one[0]]
             assert one[6] == ("\n".join(model.keys) or None)
-            if model.state is not State.WITHDRAWN:  # see test_replaced_entry_...
-                assert one[5] == (model.grant is not None)
+            assert one[5] == (model.grant is not None)
 
     @invariant()
     def one_live_entry_a_path(self) -> None:

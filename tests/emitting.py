@@ -1,0 +1,310 @@
+"""What the tests of the wire, the emission and the worker share.
+
+Raw servers and a proxy on loopback, so that the other end of the line can misbehave
+in ways that no web framework would; certificates; and a wire with short limits.
+"""
+
+import os
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple, Self, TypeVar
+
+from emitterd.emission import Credentials, Emission
+from emitterd.entry import Grant, Receipt
+from emitterd.fingerprint import Fingerprint
+from emitterd.rehearsal import Rehearsal, Request
+from emitterd.sockets import Limits
+from emitterd.wire import Answer, Wire, tls_context
+
+T = TypeVar("T")
+
+LOOPBACK = "127.0.0.1"
+PATIENT = Limits(connect_s=10.0, stall_s=20.0, minimum_bytes_s=1)
+PLAIN_TLS = tls_context(None, None, None)
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+class Heard(NamedTuple):
+    """One request as it came in; header names in lower case."""
+
+    line: str
+    headers: dict[str, str]
+    body: bytes
+
+
+class Listener:
+    """A server of bare sockets: `serve` has each connection in a thread of its own.
+
+    `over` is set when the test ends: what `serve` waits on. `heard` is filled by
+    `hear`, `lines` counts the connections.
+    """
+
+    def __init__(
+        self,
+        serve: Callable[["Listener", socket.socket], None],
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self.over = threading.Event()
+        self.heard: list[Heard] = []
+        self.lines = 0
+        self._serve = serve
+        self._tls = tls
+        self._listener = socket.create_server((LOOPBACK, 0))
+        self._connections: list[socket.socket] = []
+        self._threads = [threading.Thread(target=self._accept, daemon=True)]
+        self.port: int = self._listener.getsockname()[1]
+        self.url = f"{'https' if tls else 'http'}://{LOOPBACK}:{self.port}/"
+
+    def __enter__(self) -> Self:
+        self._threads[0].start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.over.set()
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._threads[0].join(5)
+        self._listener.close()
+        for connection in self._connections:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads[1:]:
+            thread.join(5)
+        for connection in self._connections:
+            connection.close()
+
+    def hear(self, connection: socket.socket) -> Heard | None:
+        """Return the next whole request on this connection, or None at its end."""
+        text = b""
+        while b"\r\n\r\n" not in text:
+            more = connection.recv(65536)
+            if not more:
+                return None
+            text += more
+        head, _, body = text.partition(b"\r\n\r\n")
+        line, *lines = head.decode("latin-1").split("\r\n")
+        headers = {
+            name.lower(): value
+            for name, _, value in (one.partition(": ") for one in lines)
+        }
+        whole = bytearray(body)
+        while len(whole) < int(headers.get("content-length", "0")):
+            more = connection.recv(65536)
+            if not more:
+                return None
+            whole += more
+        self.heard.append(Heard(line, headers, bytes(whole)))
+        return self.heard[-1]
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            self.lines += 1
+            self._connections.append(connection)
+            thread = threading.Thread(
+                target=self._guarded, args=(connection,), daemon=True
+            )
+            self._threads.append(thread)
+            thread.start()
+
+    def _guarded(self, connection: socket.socket) -> None:
+        with suppress(OSError):
+            if self._tls is not None:
+                connection = self._tls.wrap_socket(connection, server_side=True)
+                self._connections.append(connection)
+            self._serve(self, connection)
+        with suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
+        connection.close()
+
+
+def answering(*answers: bytes) -> Callable[[Listener, socket.socket], None]:
+    """Serve one answer after the other on each connection; the last one for ever."""
+
+    def serve(listener: Listener, connection: socket.socket) -> None:
+        left = list(answers)
+        while request := listener.hear(connection):
+            connection.sendall(left.pop(0) if len(left) > 1 else left[0])
+            if request.headers.get("connection") == "close":
+                return
+
+    return serve
+
+
+def proxying(
+    upstream: int, refusal: bytes | None = None
+) -> Callable[[Listener, socket.socket], None]:
+    """Serve as a proxy whose every way leads to this port, whatever it is asked for."""
+
+    def serve(listener: Listener, connection: socket.socket) -> None:
+        request = listener.hear(connection)
+        if request is None:
+            return
+        if refusal is not None:
+            connection.sendall(refusal)
+            return
+        with socket.create_connection((LOOPBACK, upstream)) as further:
+            if request.line.startswith("CONNECT "):
+                connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                back = threading.Thread(target=_pump, args=(further, connection))
+                back.start()
+                _pump(connection, further)
+                back.join(5)
+                return
+            further.sendall(_onward(request))
+            _pump(further, connection)
+
+    return serve
+
+
+def _onward(request: Heard) -> bytes:
+    method, target, version = request.line.split(" ")
+    path = "/" + target.split("/", 3)[3]
+    headers = {**request.headers, "connection": "close"}
+    lines = [f"{method} {path} {version}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + request.body
+
+
+def _pump(source: socket.socket, sink: socket.socket) -> None:
+    with suppress(OSError):
+        while more := source.recv(65536):
+            sink.sendall(more)
+        sink.shutdown(socket.SHUT_WR)
+
+
+@contextmanager
+def proxy_to(server: Rehearsal) -> Iterator[Listener]:
+    """Run a proxy that takes everything to the rehearsal server."""
+    with Listener(proxying(server.port)) as proxy:
+        yield proxy
+
+
+@contextmanager
+def wired(
+    limits: Limits = PATIENT,
+    *,
+    tls: ssl.SSLContext = PLAIN_TLS,
+    proxy: str | None = None,
+    stop: threading.Event | None = None,
+) -> Iterator[Wire]:
+    """Open a wire for a test."""
+    wire = Wire(
+        limits,
+        tls=tls,
+        proxy=proxy,
+        connections=16,
+        stop=stop or threading.Event(),
+    )
+    try:
+        yield wire
+    finally:
+        wire.close()
+
+
+def post(wire: Wire, url: str, content: bytes = b"{}", limit: int = 65536) -> Answer:
+    """Post a small body."""
+    return wire.post(url, content, {}, limit_bytes=limit)
+
+
+class Identity(NamedTuple):
+    """A certificate that signs itself, and its key."""
+
+    certificate: str
+    key: str
+
+    def server_context(self) -> ssl.SSLContext:
+        """Return a context for a server that shows this certificate."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.certificate, self.key)
+        return context
+
+
+def make_identity(directory: Path, name: str) -> Identity:
+    """Make a certificate for this host with the openssl command."""
+    certificate, key = directory / f"{name}.crt", directory / f"{name}.key"
+    command = "/usr/bin/openssl req -x509 -nodes -days 2 -newkey ec"
+    options = "-pkeyopt ec_paramgen_curve:prime256v1 -addext subjectAltName=IP:"
+    subprocess.run(  # noqa: S603  our own argument list
+        [
+            *f"{command} {options}{LOOPBACK} -subj /CN={name}".split(),
+            *("-keyout", str(key), "-out", str(certificate)),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return Identity(str(certificate), str(key))
+
+
+def emission_to(
+    wire: Wire,
+    url: str,
+    *,
+    username: str | None = "emission",
+    secret: str = "rehearsal",  # noqa: S107  it opens nothing real
+    scheme: str = "Bearer",
+    stop: threading.Event | None = None,
+) -> Emission:
+    """Return the way to the server at `url`, as the assembly makes it."""
+    return Emission(
+        wire,
+        url,
+        Credentials(username, lambda: secret, scheme),
+        insecure=False,
+        stop=stop or threading.Event(),
+    )
+
+
+def asked(server: Rehearsal, endpoint: str) -> list[Request]:
+    """Return the requests that reached an endpoint of the rehearsal server."""
+    return [one for one in list(server.requests) if one.endpoint == endpoint]
+
+
+def together(count: int, work: Callable[[], T]) -> list[T | Exception]:
+    """Do the same in so many threads at once; return results and exceptions."""
+    barrier = threading.Barrier(count)
+
+    def one(_: int) -> T | Exception:
+        barrier.wait(10)
+        try:
+            return work()
+        except Exception as error:  # noqa: BLE001  handed to the test
+            return error
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(one, range(count)))
+
+
+def sparse(path: Path, size: int) -> Path:
+    """Make a file that takes no room."""
+    with path.open("wb") as file:
+        file.truncate(size)
+    return path
+
+
+def deliver(
+    emission: Emission,
+    path: Path,
+    grant: Grant | None = None,
+    on_sent: Callable[[int], None] | None = None,
+) -> Receipt:
+    """Ask for a grant and post the file."""
+    with path.open("rb", buffering=0) as file:
+        fingerprint = Fingerprint.of(os.fstat(file.fileno()))
+        grant = grant or emission.grant(b"pat/periodic_exam_mst.zip")
+        return emission.deliver(grant, file, fingerprint, on_sent)
+
+
+def hand_made(url: str) -> Grant:
+    """Return a grant for a bucket that checks nothing."""
+    fields = {"key": "pat/x_1.zip", "policy": "p", 'o"dd': "name", "x-amz-date": "d"}
+    return Grant(url, fields, time.time(), time.time() + 3600)

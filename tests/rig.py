@@ -1,0 +1,213 @@
+"""A worker with everything real around it, driven by hand: one `step` at a time."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from emitting import PATIENT, wired
+from structlog.testing import capture_logs
+from support import make_zip
+
+from emitterd.admission import Admission, Admitted
+from emitterd.backoff import Backoff
+from emitterd.destination import Destination
+from emitterd.disposal import Disposal
+from emitterd.emission import Credentials, Emission
+from emitterd.entry import Entry, Grant, State, display
+from emitterd.fingerprint import Fingerprint
+from emitterd.journal import Journal
+from emitterd.rehearsal import FaultMenu, Rehearsal
+from emitterd.sockets import Limits
+from emitterd.spool import Spool
+from emitterd.wake import Wake
+from emitterd.wire import Wire
+from emitterd.worker import Worker
+
+INITIAL_S = 8.0
+LATER_S = 3000.0
+"""Beyond every due time, within what the journal takes for a clock set back."""
+
+COLUMNS = (
+    "state, error, reason, attempts, due_at, key, earlier_keys, ambiguous, sha256, md5,"
+    ' bytes, etag, verified, disposal, "grant" is not null as pinned'
+)
+
+
+class Poisonable(Emission):
+    """An emission whose other end has trouble with some files only."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:  # noqa: ANN401
+        super().__init__(*arguments, **named)
+        self.poison: dict[bytes, Exception] = {}
+
+    def grant(self, path: bytes) -> Grant:
+        """Ask for a grant, or fail as ordered."""
+        poison = self.poison.get(path)
+        if poison is not None:
+            raise poison
+        return super().grant(path)
+
+
+class Watcher:
+    """An observer that keeps what it sees."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, int]] = []
+
+    def began(self, entry: Entry) -> None:
+        """Keep the beginning."""
+        self.seen.append(("began", entry.id))
+
+    def sent(self, entry: Entry, size_bytes: int) -> None:
+        """Keep the progress."""
+        del entry
+        self.seen.append(("sent", size_bytes))
+
+    def ended(self, entry: Entry) -> None:
+        """Keep the end."""
+        self.seen.append(("ended", entry.id))
+
+
+class Rig:
+    """Folder, journal, server and worker. `events` is what was logged so far."""
+
+    def __init__(  # noqa: PLR0913  what `rigged` opened, and the rules
+        self,
+        directory: Path,
+        server: Rehearsal,
+        wire: Wire,
+        events: list[Any],
+        abort: threading.Event,
+        *,
+        backoff: Backoff,
+        delete: bool = False,
+    ) -> None:
+        self.server = server
+        self.events = events
+        self.changed: list[bytes] = []
+        self.watcher = Watcher()
+        self.wake = Wake()
+        self.abort = abort
+        self.root = directory / "cqube_emission"
+        self.root.mkdir(exist_ok=True)
+        self.spool = Spool(self.root)
+        self.journal = Journal(directory / "state" / "journal.db")
+        self.destination = Destination(backoff)
+        self.emission = Poisonable(
+            wire,
+            server.url,
+            Credentials("emission", lambda: "rehearsal", "Bearer"),
+            insecure=False,
+            stop=abort,
+        )
+        self._backoff = backoff
+        self._disposal = Disposal(self.spool, self.journal, archive=None, delete=delete)
+        self.worker = self.another_worker()
+
+    def another_worker(self) -> Worker:
+        """Return one more worker on the same parts."""
+        return Worker(
+            self.spool,
+            self.journal,
+            self.emission,
+            self.destination,
+            self._disposal,
+            backoff=self._backoff,
+            wake=self.wake,
+            abort=self.abort,
+            on_changed=self.changed.append,
+            observer=self.watcher,
+        )
+
+    def faults(self, menu: str) -> None:
+        """Put other faults on the server's menu."""
+        self.server.faults = FaultMenu.parse(menu)
+
+    def drop(self, name: str, content: bytes = b"", rank: int = 0) -> Path:
+        """Write a zip and admit it."""
+        path = make_zip(self.root / name, content or name.encode())
+        self.admit(name, rank)
+        return path
+
+    def admit(self, name: str, rank: int = 0) -> Admitted:
+        """Admit a file as it stands."""
+        stat = (self.root / name).stat()
+        admission = Admission(name.encode(), Fingerprint.of(stat), "pat", rank)
+        return self.journal.admit([admission])[0]
+
+    def step(self) -> float:
+        """Take one turn now."""
+        return self.worker.step(time.time())
+
+    def later(self) -> float:
+        """Take one turn when everything deferred and every probe is due."""
+        return self.worker.step(time.time() + LATER_S)
+
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        """Return all versions of a path, the oldest first."""
+        names = [column.split()[-1] for column in COLUMNS.split(", ")]
+        found = self.journal._database.read(
+            f"select {COLUMNS} from entry where path = ? order by id",  # noqa: S608
+            (name.encode(),),
+        )
+        return [dict(zip(names, row, strict=True)) for row in found]
+
+    def row(self, name: str) -> dict[str, Any]:
+        """Return the only version of a path."""
+        [row] = self.rows(name)
+        return row
+
+    def state(self, name: str) -> State:
+        """Return the state of the latest version of a path."""
+        return State(self.rows(name)[-1]["state"])
+
+    def fact(self, name: str) -> str | None:
+        """Return a fact that the journal keeps, as JSON."""
+        rows = self.journal._database.read(
+            "select value from fact where name = ?", (name,)
+        )
+        return rows[0][0] if rows else None
+
+    def told(self, event: str, name: str | None = None) -> list[Any]:
+        """Return the log lines of an event, of one path where `name` is given."""
+        return [
+            one
+            for one in self.events
+            if one["event"] == event
+            and (name is None or one.get("path") == display(name.encode()))
+        ]
+
+    def reached(self, endpoint: str) -> int:
+        """Return how many requests an endpoint got."""
+        return sum(one.endpoint == endpoint for one in list(self.server.requests))
+
+
+@contextmanager
+def rigged(
+    directory: Path,
+    *,
+    port: int = 0,
+    grant_lifetime_s: float = 3600,
+    limits: Limits = PATIENT,
+    backoff: Backoff | None = None,
+    delete: bool = False,
+) -> Iterator[Rig]:
+    """Set up a rig; called again on the same directory it is a restart."""
+    # The longest delay every time: nothing is due before a test says so.
+    rule = backoff or Backoff(INITIAL_S, 600.0, uniform=lambda _, high: high)
+    abort = threading.Event()
+    with (
+        Rehearsal(
+            directory / "server", port=port, grant_lifetime_s=grant_lifetime_s
+        ) as server,
+        wired(limits, stop=abort) as wire,
+        capture_logs() as events,
+    ):
+        rig = Rig(directory, server, wire, events, abort, backoff=rule, delete=delete)
+        try:
+            yield rig
+        finally:
+            rig.journal.close()
