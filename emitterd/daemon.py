@@ -23,6 +23,9 @@ from emitterd.survey import Undelivered, undelivered
 from emitterd.worker import Observer
 
 BEAT_S = 1.0
+AT_ONCE = 2
+"""So many signals stop without a drain."""
+
 ABORT_GRACE_S = 3.0
 """How long threads may take to notice an abort: `sockets.POLL_S` and a commit."""
 
@@ -122,9 +125,9 @@ class Daemon:
         self._drain.set()
         self._parts.intake.wake()
         self._parts.wake.ring()
-        heard = signals.stops
         deadline = time.monotonic() + self._config.delivery.drain_timeout_s
-        while self._alive() and time.monotonic() < deadline and signals.stops == heard:
+        # The second signal may have come before anything here noticed the first.
+        while self._alive() and time.monotonic() < deadline and signals.stops < AT_ONCE:
             signals.wait(0.05)
         self._parts.abort.set()
         deadline = time.monotonic() + ABORT_GRACE_S

@@ -307,6 +307,8 @@ def test_file_that_cannot_be_read(journal: Journal) -> None:
     root = Path("/sys/class/net/lo")  # reading `speed` of it fails with EINVAL
     try:
         (root / "speed").read_bytes()
+    except FileNotFoundError:
+        pytest.skip("there is no /sys here")
     except OSError:
         door = Door(root, journal)
         (event,) = door.step(0, b"speed")
