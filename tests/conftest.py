@@ -12,8 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from emitterd.emission import Emission
 from emitterd.journal import Journal
+from emitterd.rehearsal import Rehearsal
 from emitterd.spool import ignore_lease_breaks
+from emitting import emission_to, wired
+from harness import Installation
 
 pytest_plugins = ["seaweed"]
 
@@ -54,6 +58,26 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
     """Open an empty journal; it is closed at the end."""
     with Journal(tmp_path / "state" / "journal.db") as journal:
         yield journal
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Rehearsal]:
+    """Run a rehearsal server."""
+    with Rehearsal(tmp_path / "server") as server:
+        yield server
+
+
+@pytest.fixture
+def site(tmp_path: Path, server: Rehearsal) -> Installation:
+    """Lay out an installation that sends to the rehearsal server."""
+    return Installation(tmp_path, server.url)
+
+
+@pytest.fixture
+def emission(server: Rehearsal) -> Iterator[Emission]:
+    """Build the way to the rehearsal server, with generous limits."""
+    with wired() as wire:
+        yield emission_to(wire, server.url)
 
 
 @pytest.fixture

@@ -12,11 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from support import wait_until
-
 from emitterd.entry import State
 from emitterd.errors import JournalError
 from emitterd.records import Records
+from support import wait_until
 
 PASSWORD = "rehearsal"
 DEADLINE_S = 60.0

@@ -7,9 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from emitting import PATIENT, wired
 from structlog.testing import capture_logs
-from support import make_zip
 
 from emitterd.admission import Admission, Admitted
 from emitterd.backoff import Backoff
@@ -25,6 +23,8 @@ from emitterd.spool import Spool
 from emitterd.wake import Wake
 from emitterd.wire import Wire
 from emitterd.worker import Worker
+from emitting import PATIENT, wired
+from support import make_zip
 
 INITIAL_S = 8.0
 LATER_S = 3000.0

@@ -17,7 +17,7 @@ import sysconfig
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeVar
@@ -28,6 +28,8 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from support import wait_until
+
 LOOPBACK = "127.0.0.1"
 REGION = "ap-south-1"
 START_DEADLINE_S = 30.0
@@ -37,17 +39,6 @@ HTTP_PORTS = ("master", "volume", "filer", "s3", "admin")
 GRPC_OFFSET = 10_000  # what weed adds to each port; its admin worker insists on it
 
 T = TypeVar("T")
-
-
-def wait_until(probe: Callable[[], T | None], deadline_s: float, what: str) -> T:
-    """Return the first true answer of `probe`; TimeoutError names what never came."""
-    pause = threading.Event()
-    end = time.monotonic() + deadline_s
-    while not (found := probe()):
-        if time.monotonic() > end:
-            raise TimeoutError(f"{what}: not within {deadline_s:g} s")
-        pause.wait(0.03)
-    return found
 
 
 class Seaweed:

@@ -4,29 +4,15 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import Installation
-from support import wait_until
 
 from emitterd import __version__
 from emitterd.entry import State
 from emitterd.rehearsal import FaultMenu, Rehearsal
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Rehearsal]:
-    """Run a rehearsal server."""
-    with Rehearsal(tmp_path / "server") as server:
-        yield server
-
-
-@pytest.fixture
-def site(tmp_path: Path, server: Rehearsal) -> Installation:
-    """Lay out an installation that sends to the server."""
-    return Installation(tmp_path, server.url)
+from harness import Installation
+from support import wait_until
 
 
 def emitterd(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:

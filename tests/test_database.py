@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import SmallDisk
-from support import wait_until
 
+from conftest import SmallDisk
 from emitterd.codes import Code
 from emitterd.database import VERSION, Database, open_reader
 from emitterd.errors import JournalError, JournalFull, JournalLocked
+from support import wait_until
 
 HOLDER = """
 import sys

@@ -8,13 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from conftest import Mount, SmallDisk
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
-from support import make_zip, zip_bytes
-from test_intake import NAME, PATH, SWEEP_S, names, swept
-from test_journal import deliver, receipt
 
+from conftest import Mount, SmallDisk
 from emitterd.admission import Admission
 from emitterd.disposal import Disposal
 from emitterd.entry import Entry
@@ -22,6 +19,9 @@ from emitterd.errors import JournalFull
 from emitterd.fingerprint import Fingerprint
 from emitterd.journal import Journal
 from emitterd.spool import Spool
+from support import make_zip, zip_bytes
+from test_intake import NAME, PATH, SWEEP_S, names, swept
+from test_journal import deliver, receipt
 
 
 class Outbox:

@@ -7,6 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from emitterd.codes import Code
+from emitterd.errors import Trouble, Verdict
+from emitterd.rehearsal import FaultMenu, Rehearsal
+from emitterd.wire import Wire
 from emitting import (
     Listener,
     answering,
@@ -18,21 +23,9 @@ from emitting import (
 )
 from support import wait_until
 
-from emitterd.codes import Code
-from emitterd.errors import Trouble, Verdict
-from emitterd.rehearsal import FaultMenu, Rehearsal
-from emitterd.wire import Wire
-
 PATH = b"pat/periodic_exam_mst.zip"
 AFAR = "http://cqube.example.test/data"
 THREADS = 8
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Rehearsal]:
-    """Yield a rehearsal server with a login."""
-    with Rehearsal(tmp_path / "server") as server:
-        yield server
 
 
 @pytest.fixture

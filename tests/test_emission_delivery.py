@@ -5,10 +5,16 @@ import email.policy
 import hashlib
 import os
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from emitterd.codes import Code
+from emitterd.emission import Emission
+from emitterd.entry import Grant, Receipt
+from emitterd.errors import Trouble, Verdict
+from emitterd.rehearsal import FaultMenu, Rehearsal
+from emitterd.sockets import Limits
 from emitting import (
     Listener,
     answering,
@@ -22,13 +28,6 @@ from emitting import (
 )
 from support import make_zip
 
-from emitterd.codes import Code
-from emitterd.emission import Emission
-from emitterd.entry import Grant, Receipt
-from emitterd.errors import Trouble, Verdict
-from emitterd.rehearsal import FaultMenu, Rehearsal
-from emitterd.sockets import Limits
-
 AFAR = "http://cqube.example.test/data"
 MIB = 1024 * 1024
 LARGE_BYTES = 24 * MIB
@@ -36,20 +35,6 @@ LARGE_BYTES = 24 * MIB
 
 BRISK = Limits(connect_s=10.0, stall_s=0.6, minimum_bytes_s=100 * MIB)
 LATE = Limits(connect_s=10.0, stall_s=0.6, minimum_bytes_s=1)
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Rehearsal]:
-    """Yield a rehearsal server."""
-    with Rehearsal(tmp_path / "server") as server:
-        yield server
-
-
-@pytest.fixture
-def emission(server: Rehearsal) -> Iterator[Emission]:
-    """Yield the way to it, with generous limits."""
-    with wired() as wire:
-        yield emission_to(wire, server.url)
 
 
 @pytest.fixture

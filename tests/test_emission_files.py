@@ -4,10 +4,15 @@ import hashlib
 import os
 import threading
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from emitterd.codes import Code
+from emitterd.emission import Emission
+from emitterd.errors import SourceError, Trouble, Verdict
+from emitterd.rehearsal import FaultMenu, Rehearsal
 from emitting import (
     Listener,
     answering,
@@ -19,28 +24,9 @@ from emitting import (
 )
 from support import make_zip, wait_until
 
-from emitterd.codes import Code
-from emitterd.emission import Emission
-from emitterd.errors import SourceError, Trouble, Verdict
-from emitterd.rehearsal import FaultMenu, Rehearsal
-
 MIB = 1024 * 1024
 SIZE_BYTES = 4 * MIB
 AFAR = "http://cqube.example.test/data"
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Rehearsal]:
-    """Yield a rehearsal server."""
-    with Rehearsal(tmp_path / "server") as server:
-        yield server
-
-
-@pytest.fixture
-def emission(server: Rehearsal) -> Iterator[Emission]:
-    """Yield the way to it, with generous limits."""
-    with wired() as wire:
-        yield emission_to(wire, server.url)
 
 
 @pytest.fixture

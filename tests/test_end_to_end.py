@@ -9,30 +9,14 @@ import shutil
 import signal
 import time
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
-from harness import Installation
-from support import wait_until
 
 from emitterd.demo import MASTERS, TRANSACTIONAL
 from emitterd.rehearsal import FaultMenu, Rehearsal
+from harness import Installation
+from support import wait_until
 
 TREE = [f"{dataset}.zip" for dataset in MASTERS + TRANSACTIONAL]
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Rehearsal]:
-    """Run a rehearsal server."""
-    with Rehearsal(tmp_path / "server") as server:
-        yield server
-
-
-@pytest.fixture
-def site(tmp_path: Path, server: Rehearsal) -> Installation:
-    """Lay out an installation that sends to the server."""
-    return Installation(tmp_path, server.url)
 
 
 def keys_of(server: Rehearsal, path: str) -> list[str]:

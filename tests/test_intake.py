@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import NOBODY, Python, SmallDisk
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
-from support import make_zip, zip_bytes
-from test_journal import deliver
 
+from conftest import NOBODY, Python, SmallDisk
 from emitterd.assembly import load_catalogue
 from emitterd.disposal import Disposal
 from emitterd.entry import State
@@ -24,6 +22,8 @@ from emitterd.journal import Journal
 from emitterd.selection import Selection
 from emitterd.settle import Settling, Tracker
 from emitterd.spool import Spool
+from support import make_zip, zip_bytes
+from test_journal import deliver
 
 SWEEP_S, GIVE_UP_S = 30.0, 3600.0
 NAME = "pat/periodic_exam_mst.zip"

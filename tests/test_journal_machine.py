@@ -15,6 +15,10 @@ from hypothesis.stateful import (
     precondition,
     rule,
 )
+
+from emitterd.entry import LIVE, TRANSITIONS, Entry, Grant, State, Verb
+from emitterd.errors import IllegalTransition
+from emitterd.journal import Journal
 from test_journal import (
     BROKE,
     LOST,
@@ -27,10 +31,6 @@ from test_journal import (
     row,
     take,
 )
-
-from emitterd.entry import LIVE, TRANSITIONS, Entry, Grant, State, Verb
-from emitterd.errors import IllegalTransition
-from emitterd.journal import Journal
 
 
 def verbs() -> dict[Verb, Callable[[Journal, Entry], None]]:

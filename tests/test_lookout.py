@@ -10,15 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Mount, Python
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
-from support import make_zip, wait_until
 
+from conftest import Mount, Python
 from emitterd.lookout import Lookout
 from emitterd.mounts import NETWORK, file_system
 from emitterd.spool import Spool
 from emitterd.watcher import watches
+from support import make_zip, wait_until
 
 DEADLINE_S = 10.0
 

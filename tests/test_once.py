@@ -1,28 +1,12 @@
 """`emitterd once`: one sweep, an exit code, and a list of what is left."""
 
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
+from emitterd.rehearsal import FaultMenu, Rehearsal
 from harness import Installation
 
-from emitterd.rehearsal import FaultMenu, Rehearsal
-
 LIMIT_S = 30.0
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Rehearsal]:
-    """Run a rehearsal server."""
-    with Rehearsal(tmp_path / "server") as server:
-        yield server
-
-
-@pytest.fixture
-def site(tmp_path: Path, server: Rehearsal) -> Installation:
-    """Lay out an installation that sends to the server."""
-    return Installation(tmp_path, server.url)
 
 
 def test_all_delivered_is_zero(site: Installation, server: Rehearsal) -> None:

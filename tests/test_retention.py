@@ -5,14 +5,14 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import SmallDisk
-from support import make_zip
-from test_journal import BROKE, NOW, admission, admit, counted, deliver, take
 
+from conftest import SmallDisk
 from emitterd.entry import State
 from emitterd.journal import Journal
 from emitterd.retention import PAGE, Retention
 from emitterd.spool import Spool
+from support import make_zip
+from test_journal import BROKE, NOW, admission, admit, counted, deliver, take
 
 RETAIN_S = 400 * 86400.0
 LATER = NOW + RETAIN_S + 3600.0

@@ -13,6 +13,7 @@ from xml.etree import ElementTree as ET
 
 import httpx
 import pytest
+
 from seaweed import (
     BotoEmission,
     Seaweed,
@@ -21,8 +22,8 @@ from seaweed import (
     objects,
     read,
     stamped,
-    wait_until,
 )
+from support import wait_until
 
 pytest_plugins = ["seaweed"]
 

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from emitterd.demo import MASTERS, TRANSACTIONAL
 from harness import PASSWORD, Installation
 from seaweed import BotoEmission, Seaweed, empty, objects, read
 from support import wait_until
-
-from emitterd.demo import MASTERS, TRANSACTIONAL
 
 TREE = [f"{dataset}.zip" for dataset in MASTERS + TRANSACTIONAL]
 

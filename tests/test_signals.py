@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import Python
 
+from conftest import Python
 from emitterd.signals import STOPS, Signals
 
 

@@ -6,6 +6,10 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 
 import pytest
+
+from emitterd.classify import Break
+from emitterd.sockets import Broken, Limits, Stopped
+from emitterd.wire import Wire, tls_context
 from emitting import (
     LOOPBACK,
     OK,
@@ -17,10 +21,6 @@ from emitting import (
     wired,
 )
 from support import wait_until
-
-from emitterd.classify import Break
-from emitterd.sockets import Broken, Limits, Stopped
-from emitterd.wire import Wire, tls_context
 
 LARGE = b"x" * (32 * 1024 * 1024)
 """More than the buffers of both kernel's ends take."""

@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import NOBODY, Python
-from support import make_zip
 
+from conftest import NOBODY, Python
 from emitterd.codes import Code
 from emitterd.errors import SourceError
 from emitterd.settle import Proof
 from emitterd.spool import Spool, proof, read_at, sha256
+from support import make_zip
 
 BEGIN = f"""
 from pathlib import Path

@@ -4,11 +4,10 @@ import threading
 import time
 from pathlib import Path
 
-from support import make_zip, wait_until
-from test_intake import NAME, PATH, swept
-
 from emitterd.journal import Journal
 from emitterd.wake import Wake
+from support import make_zip, wait_until
+from test_intake import NAME, PATH, swept
 
 
 def test_ring_before_wait_ends_it_at_once() -> None:

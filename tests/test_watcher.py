@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support import make_zip, wait_until
-from test_intake import NAME, PATH, SWEEP_S, Door, names, swept
 
 from emitterd.entry import State
 from emitterd.journal import Journal
 from emitterd.watcher import Watcher, watch_limit, watches
+from support import make_zip, wait_until
+from test_intake import NAME, PATH, SWEEP_S, Door, names, swept
 
 DEADLINE_S = 10.0
 

@@ -5,6 +5,10 @@ import ssl
 from pathlib import Path
 
 import pytest
+
+from emitterd.classify import Break
+from emitterd.sockets import Broken
+from emitterd.wire import tls_context
 from emitting import (
     OK,
     Identity,
@@ -15,10 +19,6 @@ from emitting import (
     proxying,
     wired,
 )
-
-from emitterd.classify import Break
-from emitterd.sockets import Broken
-from emitterd.wire import tls_context
 
 AFAR = "http://cqube.example.test/data"
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from rig import INITIAL_S, Rig, rigged
 
 from emitterd.entry import State
 from emitterd.worker import IDLE_S, ROOT_LOST_S
+from rig import INITIAL_S, Rig, rigged
 
 NAME = "pat/exam.zip"
 

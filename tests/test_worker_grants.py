@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rig import INITIAL_S, Rig, rigged
-from support import wait_until
 
 from emitterd.backoff import Backoff
 from emitterd.codes import Code
 from emitterd.entry import State
 from emitterd.errors import Trouble, Verdict
 from emitterd.rehearsal import FaultMenu
+from rig import INITIAL_S, Rig, rigged
+from support import wait_until
 
 NAME = "pat/exam.zip"
 TERMINAL = {"file.delivered", "file.rejected", "file.withdrawn", "file.unchanged"}
