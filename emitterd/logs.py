@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -23,6 +24,7 @@ def configure(level: str, file: Path | None = None) -> None:
     """
     stream: TextIO = sys.stdout if file is None else _open(file)
     people = stream.isatty()
+    close()
     processors: list[structlog.typing.Processor] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -38,9 +40,43 @@ def configure(level: str, file: Path | None = None) -> None:
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
-        logger_factory=structlog.WriteLoggerFactory(stream),
+        logger_factory=_Sink(stream),
         cache_logger_on_first_use=False,
     )
+
+
+def close() -> None:
+    """Close the file that events are written to, if it is one."""
+    sink = structlog.get_config()["logger_factory"]
+    if isinstance(sink, _Sink):
+        sink.close()
+
+
+class _Sink:
+    """Where lines go; makes structlog's loggers, and is the stream that they write to.
+
+    Its failures are nobody's: deliveries outlive a full log disk.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __call__(self, *_: object) -> structlog.WriteLogger:
+        return structlog.WriteLogger(self)  # type: ignore[arg-type]  # it has what is called
+
+    def write(self, text: str) -> None:
+        with suppress(OSError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
+
+    def close(self) -> None:
+        """Close the file; standard output stays."""
+        if self._stream is not sys.stdout:
+            with suppress(OSError):
+                self._stream.close()
 
 
 def _open(file: Path) -> TextIO:

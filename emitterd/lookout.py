@@ -4,6 +4,7 @@ Where it cannot be had the daemon goes on by sweeps alone and says so once.
 """
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,9 @@ LIMIT_HINT = (
     "raise it with: sysctl fs.inotify.max_user_watches={wanted}"
     " (and fs.inotify.max_user_instances where there are many programs)"
 )
+
+RETRY_S = 60.0
+"""How often a watch that could not be had is asked for again."""
 
 log = structlog.get_logger()
 
@@ -39,6 +43,8 @@ class Lookout:
         self._watcher = Watcher(spool.root, self._hint, self._overflow)
         self._lost = False
         self._watching = False
+        self._told = False
+        self._retry_at = 0.0
         self._root: tuple[int, int] | None = None
         self.polling = kind == "polling" or (kind == "auto" and is_network(spool.root))
         """Whether sweeps are all there is: inotify hears of no other host's changes."""
@@ -58,9 +64,13 @@ class Lookout:
         try:
             self._watcher.start()
         except OSError as error:
-            self._degraded(error.strerror or str(error), _folders(self._spool.root))
+            self._retry_at = time.monotonic() + RETRY_S
+            if not self._told:
+                reason = error.strerror or str(error)
+                self._degraded(reason, _folders(self._spool.root))
+            self._told = True
             return
-        self._watching = True
+        self._watching, self._told = True, False
         self._check_coverage()
         log.info("watch.started", watcher="inotify", path=str(self._spool.root))
 
@@ -83,6 +93,8 @@ class Lookout:
             self.start()
             log.info("watch.root_back", path=str(self._spool.root))
             self._on_rescan()
+        elif self._told and time.monotonic() >= self._retry_at:
+            self.start()
 
     def _astray(self) -> bool:
         """Tell whether the watch is on a folder that is the root no longer.

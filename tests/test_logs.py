@@ -17,11 +17,8 @@ from emitterd.entry import display
 def _defaults() -> Iterator[None]:
     """Close the log and leave structlog as it was."""
     yield
-    factory = structlog.get_config()["logger_factory"]
-    file: Any = getattr(factory, "_file", None)
+    logs.close()
     structlog.reset_defaults()
-    if str(getattr(file, "name", "")).endswith(".jsonl"):
-        file.close()
 
 
 def lines(file: Path) -> list[dict[str, Any]]:
@@ -117,7 +114,6 @@ def test_file_is_appended_to_and_its_folder_made(tmp_path: Path) -> None:
         logs.configure("info", file)
         structlog.get_logger().info(event)
         assert lines(file)[-1]["event"] == event
-        structlog.get_config()["logger_factory"]._file.close()
     assert len(lines(file)) == 2
 
 
@@ -134,3 +130,15 @@ def test_file_that_cannot_be_opened(tmp_path: Path) -> None:
     """A log that cannot be written is told at once."""
     with pytest.raises(OSError, match="Is a directory"):
         logs.configure("info", tmp_path)
+
+
+def test_full_disk_does_not_stop_the_work() -> None:
+    """A line that cannot be written is lost; whoever logged it goes on."""
+    logs.configure("info", Path("/dev/full"))
+    logger = structlog.get_logger()
+
+    for _ in range(1000):
+        logger.info("file.delivered", path="x" * 100)
+
+    with pytest.raises(OSError, match="No space left"):
+        structlog.get_config()["logger_factory"]._stream.write("\n")
