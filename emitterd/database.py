@@ -10,8 +10,8 @@ import fcntl
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
@@ -49,7 +49,8 @@ class Database:
         self._lock = _Lock(path)
         try:
             self._writer = _open_writer(path)
-            self._reader = open_reader(path)
+            with _closed_on_failure(self._writer, path):
+                self._reader = open_reader(path)
         except BaseException:
             self._lock.close()
             raise
@@ -186,16 +187,27 @@ def open_reader(path: Path) -> sqlite3.Connection:
             check_same_thread=False,
             timeout=BUSY_TIMEOUT_S,
         )
-        version = _identify(connection, path)
     except sqlite3.Error as error:
         raise _explain(error, path) from error
-    if version == 0:
-        connection.close()
-        raise JournalError(
-            f"{path} is empty: no daemon has begun it yet",
-            hint="start the daemon once",
-        )
+    with _closed_on_failure(connection, path):
+        if _identify(connection, path) == 0:
+            raise JournalError(
+                f"{path} is empty: no daemon has begun it yet",
+                hint="start the daemon once",
+            )
     return connection
+
+
+@contextmanager
+def _closed_on_failure(connection: sqlite3.Connection, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        connection.close()
+        raise _explain(error, path) from error
+    except JournalError:
+        connection.close()
+        raise
 
 
 def _open_writer(path: Path) -> sqlite3.Connection:
@@ -208,14 +220,8 @@ def _open_writer(path: Path) -> sqlite3.Connection:
         )
     except (OSError, sqlite3.Error) as error:
         raise JournalError(f"cannot open {path}: {error}") from error
-    try:
+    with _closed_on_failure(connection, path):
         _prepare(connection, path, check=unclean)
-    except sqlite3.Error as error:
-        connection.close()
-        raise _explain(error, path) from error
-    except JournalError:
-        connection.close()
-        raise
     return connection
 
 
