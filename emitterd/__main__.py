@@ -5,13 +5,14 @@ import sys
 import traceback
 from types import TracebackType
 
-from emitterd.cli import app
+from emitterd.cli import command
 
 
 def main() -> None:
     """Run the command line; what nobody expected ends with exit code 70."""
     sys.excepthook = _internal_error
-    app(prog_name="emitterd")
+    # Not `app(...)`: typer would set an excepthook of its own, which exits with 1.
+    command(prog_name="emitterd")
 
 
 def _internal_error(

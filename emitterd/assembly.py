@@ -46,7 +46,7 @@ class Parts:
         self.wire = self._wire()
         delivery = config.delivery
         self._backoff = Backoff(delivery.backoff_initial_s, delivery.backoff_max_s)
-        self.destination = Destination(self._backoff)
+        self.destination = Destination(self._backoff, streak=delivery.workers)
         self.journal = Journal(
             config.journal.path, backoff_max_s=delivery.backoff_max_s
         )

@@ -13,15 +13,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.main import get_command
 
 from emitterd import __version__
 from emitterd.entry import State
-from emitterd.errors import ConfigError, JournalError, JournalFull, JournalLocked
+from emitterd.errors import (
+    ConfigError,
+    IllegalTransition,
+    JournalError,
+    JournalFull,
+    JournalLocked,
+)
 
 if TYPE_CHECKING:
     from emitterd.config import Config
 
-DONE, WRONG, LOCKED, CONFIGURATION = 0, 1, 75, 78
+DONE, WRONG, INTERNAL, LOCKED, CONFIGURATION = 0, 1, 70, 75, 78
 ONCE_WAIT = "20s"
 """So that, with the time to stop, a dead destination ends `once` within 30 s."""
 
@@ -44,7 +51,9 @@ ConfigOption = Annotated[
 ]
 ObjectsOption = Annotated[Path, typer.Option(help="Where objects are kept.")]
 HostOption = Annotated[str, typer.Option(help="Address to listen on.")]
-PortOption = Annotated[int, typer.Option(help="Port; 0 takes a free one.")]
+PortOption = Annotated[
+    int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")
+]
 UserOption = Annotated[str, typer.Option(help="The user who may log in.")]
 PasswordOption = Annotated[str, typer.Option(help="That user's password.")]
 KeyOption = Annotated[str | None, typer.Option(help="An API key instead of a login.")]
@@ -126,7 +135,7 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
         from emitterd.records import Records
         from emitterd.tables import print_status
 
-        with Records(_load(config).journal.path) as records:
+        with Records(_journal(config)) as records:
             said = records.status()
         if as_json:
             print(json.dumps(said, indent=2))
@@ -147,7 +156,7 @@ def list_entries(
         from emitterd.records import Records
         from emitterd.tables import print_entries
 
-        with Records(_load(config).journal.path) as records:
+        with Records(_journal(config)) as records:
             entries = records.entries(state)
             if as_json:
                 _print_array(entries)
@@ -206,26 +215,36 @@ def demo(
         from emitterd.demo import Demo, workplace
         from emitterd.tables import console, print_receipts
 
-        with workplace(keep) as folder:
-            try:
+        try:
+            with workplace(keep) as folder:
                 receipts = Demo(folder).run(console().print)
-            except TimeoutError as error:
-                console(error=True).print(str(error))
-                raise typer.Exit(WRONG) from error
-            print_receipts(receipts)
-            console().print(f"{len(receipts)} files delivered, each whole and once")
+        except (TimeoutError, FileExistsError) as error:
+            _complain(str(error))
+            raise typer.Exit(WRONG) from error
+        print_receipts(receipts)
+        console().print(f"{len(receipts)} files delivered, each whole and once")
 
 
 def _load(path: Path | None) -> "Config":
-    from emitterd.config import find, load
+    from emitterd.config import load
+    from emitterd.config_layers import find
 
     return load(find(path, os.environ), os.environ)
+
+
+def _journal(path: Path | None) -> Path:
+    from emitterd.config import load_journal
+    from emitterd.config_layers import find
+
+    return load_journal(find(path, os.environ), os.environ)
 
 
 def _configure_log(settings: "Config", *, quiet: bool = False) -> None:
     from emitterd.logs import configure
 
-    level = "warning" if quiet and settings.log.file is None else settings.log.level
+    level = settings.log.level
+    if quiet and settings.log.file is None and level in {"debug", "info"}:
+        level = "warning"
     try:
         configure(level, settings.log.file)
     except OSError as error:
@@ -262,6 +281,8 @@ def _exit_code(error: JournalError) -> int:
     match error:
         case JournalLocked():
             return LOCKED
+        case IllegalTransition():
+            return INTERNAL
         case JournalFull():
             # It passes: systemd is to start the daemon again, which 78 forbids.
             return WRONG
@@ -280,3 +301,7 @@ def _print_array(rows: Iterable[dict[str, Any]]) -> None:
         sys.stdout.write(separator + json.dumps(row))
         separator = ",\n"
     sys.stdout.write("[]\n" if separator == "[\n" else "\n]\n")
+
+
+command = get_command(app)
+"""All of it as one command, which leaves the process's excepthook alone."""

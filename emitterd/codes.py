@@ -27,6 +27,7 @@ class Code(StrEnum):
     STILL_WRITTEN = "E206"
     NOT_REGULAR = "E207"
     CATALOGUE = "E210"
+    NOT_DISPOSED = "E211"
 
     DNS = "E301"
     REFUSED = "E302"
@@ -121,7 +122,12 @@ MEANING: dict[Code, Meaning] = {
     ),
     Code.CATALOGUE: Meaning(
         "the server would not process a file of this name in this folder",
-        "rename or move it as the finding says, or add it to the catalogue",
+        "rename or move it as the finding says",
+    ),
+    Code.NOT_DISPOSED: Meaning(
+        "a delivered file cannot be archived or deleted",
+        "give the daemon's user write permission on its folder and on the archive;"
+        " each sweep tries again",
     ),
     Code.DNS: Meaning(
         "the server's name cannot be resolved",

@@ -5,7 +5,6 @@ key is called in the file is the field's alias, or its name. Attributes carry th
 unit (`settle_s` in seconds, `minimum_speed_bytes`), keys do not (`settle: 5s`).
 """
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +31,6 @@ from emitterd.secrets_source import Offer, SecretReader
 from emitterd.selection import Selection
 from emitterd.yamlmarks import YamlError
 
-_PLACES = (Path("emitter.yaml"), Path("/etc/emitterd/emitter.yaml"))
 _ALTERNATIVES = [
     frozenset({f"emission.{name}", f"emission.{name}_file", f"emission.{name}_env"})
     for name in ("password", "api_key")
@@ -221,30 +219,35 @@ def every_key() -> Iterator[tuple[str, str, str]]:
             yield section, field.alias or name, name
 
 
-def find(explicit: Path | None, environ: Mapping[str, str]) -> Path:
-    """Return the configuration file: as named, by the variable, or in its places.
-
-    Raises `ConfigError`, naming the places looked at, where there is none.
-    """
-    named = explicit or Path(environ.get("EMITTERD_CONFIG", ""))
-    places = _PLACES if named == Path() else (named,)
-    for place in places:
-        if os.path.lexists(place):
-            return place
-    problem = Problem(
-        "--config" if explicit or places is _PLACES else "EMITTERD_CONFIG",
-        None,
-        f"no configuration file; looked at {' and '.join(map(values.shown, places))}",
-        "name it with --config, or write one with `emitterd init DIRECTORY`",
-    )
-    raise ConfigError(values.shown(places[-1]), [problem])
-
-
 def load(path: Path, environ: Mapping[str, str]) -> Config:
     """Read the file, with the environment over it, and resolve the secrets.
 
     Raises `ConfigError` with all problems, in file order.
     """
+    config, findings, private = _read(path, environ)
+    _check(config, findings)
+    emission = _with_secrets(
+        config.emission, SecretReader(findings, environ, private=private)
+    )
+    if problems := findings.in_order():
+        raise ConfigError(values.shown(path), problems)
+    return config.model_copy(update={"emission": emission})
+
+
+def load_journal(path: Path, environ: Mapping[str, str]) -> Path:
+    """Return where the journal is, for who only reads it.
+
+    Needs neither the secret nor the folder: one looks at the journal when these fail.
+    Raises `ConfigError` where the file cannot be read, or says nothing sound of it.
+    """
+    config, findings, _ = _read(path, environ)
+    problems = [one for one in findings.in_order() if one.key.startswith("journal")]
+    if problems:
+        raise ConfigError(values.shown(path), problems)
+    return config.journal.path
+
+
+def _read(path: Path, environ: Mapping[str, str]) -> tuple[Config, Findings, bool]:
     source = path.absolute()
     try:
         document, private = read_file(source)
@@ -261,13 +264,7 @@ def load(path: Path, environ: Mapping[str, str]) -> Config:
     config = Config.model_validate(
         {**layers.values, "source": source}, context=_Loading(findings, source.parent)
     )
-    _check(config, findings)
-    emission = _with_secrets(
-        config.emission, SecretReader(findings, environ, private=private)
-    )
-    if problems := findings.in_order():
-        raise ConfigError(values.shown(path), problems)
-    return config.model_copy(update={"emission": emission})
+    return config, findings, private
 
 
 def describe(config: Config) -> list[tuple[str, str]]:
@@ -301,6 +298,9 @@ def _check(config: Config, findings: Findings) -> None:
         },
     )
     checks.check_client_key(findings)
+    checks.check_tls(
+        findings, emission.ca_file, emission.client_cert, emission.client_key
+    )
     checks.check_spool(findings, spool.directory)
     checks.check_archive(
         findings, spool.directory, spool.archive_directory, spool.after_delivery

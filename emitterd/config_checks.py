@@ -1,6 +1,7 @@
 """What values must be together, and what the files they name must be."""
 
 import os
+import ssl
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,6 +36,31 @@ def check_files(findings: Findings, files: Mapping[str, Path | None]) -> None:
                 key,
                 f"{shown(place)} cannot be read",
                 "give the user of emitterd permission to read it",
+            )
+
+
+def check_tls(
+    findings: Findings, ca_file: Path | None, cert: Path | None, key: Path | None
+) -> None:
+    """Report certificates and keys that OpenSSL cannot use."""
+    if ca_file and findings.sound("emission.ca_file"):
+        try:
+            ssl.create_default_context(cafile=ca_file)
+        except (ssl.SSLError, OSError):
+            findings.report(
+                "emission.ca_file",
+                f"{shown(ca_file)} holds no certificate",
+                "name a file of certificates in PEM form",
+            )
+    if cert and findings.sound("emission.client_cert", "emission.client_key"):
+        try:
+            # A callback, lest OpenSSL ask for a passphrase on the terminal.
+            ssl.create_default_context().load_cert_chain(cert, key, lambda: "")
+        except (ssl.SSLError, OSError):
+            findings.report(
+                "emission.client_cert",
+                f"{shown(cert)} and its key cannot be used together",
+                "name a certificate and its own key, in PEM form, without passphrase",
             )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from emitterd.errors import Problem
+from emitterd.errors import ConfigError, Problem, printable
 from emitterd.yamlmarks import Document, Duplicate, Marked, YamlError, parse
 
 Schema = Mapping[str, Mapping[str, type]]
@@ -183,6 +183,32 @@ class Layers:
         return next((f"{owner}.{word}" for owner in owners), None)
 
 
+_PLACES = (Path("emitter.yaml"), Path("/etc/emitterd/emitter.yaml"))
+
+
+def find(explicit: Path | None, environ: Mapping[str, str]) -> Path:
+    """Return the configuration file: as named, by the variable, or in its places.
+
+    Raises `ConfigError`, naming the places looked at, where there is none.
+    """
+    named = explicit or Path(environ.get("EMITTERD_CONFIG", ""))
+    places = _PLACES if named == Path() else (named,)
+    for place in places:
+        if os.path.lexists(place):
+            return place
+    problem = Problem(
+        "--config" if explicit or places is _PLACES else "EMITTERD_CONFIG",
+        None,
+        f"no configuration file; looked at {' and '.join(map(_shown, places))}",
+        "name it with --config, or begin with the emitter.yaml of the sources",
+    )
+    raise ConfigError(_shown(places[-1]), [problem])
+
+
+def _shown(place: Path) -> str:
+    return printable(str(place))
+
+
 def read_file(source: Path) -> tuple[Document, bool]:
     """Return the document, and whether nobody but the owner may read its file.
 
@@ -206,7 +232,7 @@ def read_file(source: Path) -> tuple[Document, bool]:
     document = parse(text)
     root = document.root
     if root is None or (root.children is None and root.value is None):
-        raise YamlError("is empty", None, "write one with `emitterd init DIRECTORY`")
+        raise YamlError("is empty", None, "begin with the emitter.yaml of the sources")
     if root.children is None:
         raise YamlError(
             "is no mapping of sections",

@@ -140,6 +140,8 @@ class Daemon:
 
     def _done(self, patience: "_Patience") -> bool:
         """Tell whether `once` can do no more: all is settled, or nothing moves."""
+        if self._parts.spool.lost():
+            return True
         if not self._parts.intake.swept.is_set():
             return False
         counts, settling = self._journal.counts(), self._parts.intake.settling()

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
 from emitterd.errors import JournalError, JournalFull, JournalLocked
+from emitterd.failpoints import Point, reach
 from emitterd.mounts import NETWORK, file_system
 
 T = TypeVar("T")
@@ -81,6 +82,7 @@ class Database:
 
     def close(self) -> None:
         """Close the file and let another process have it."""
+        reach(Point.CLOSING)
         with self._writing, self._reading:
             self._reader.close()
             self._writer.close()
@@ -97,7 +99,9 @@ class Database:
             self._writer.execute("begin immediate")
             for pending in batch:
                 self._run(pending)
+            reach(Point.COMMIT_DUE)
             self._writer.execute("commit")
+            reach(Point.COMMITTED)
         except sqlite3.Error as error:
             failure = _explain(error)
             for pending in batch:
@@ -241,8 +245,11 @@ def _prepare(connection: sqlite3.Connection, path: Path, *, check: bool) -> None
         connection.executescript(
             f"begin immediate;\n{schema}\n"
             f"pragma application_id = {APPLICATION_ID};\n"
-            f"pragma user_version = {VERSION};\ncommit;"
+            f"pragma user_version = {VERSION};"
         )
+        reach(Point.SCHEMA_MADE)
+        connection.execute("commit")
+        reach(Point.SCHEMA_COMMITTED)
 
 
 def _identify(connection: sqlite3.Connection, path: Path) -> int:

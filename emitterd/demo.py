@@ -132,7 +132,9 @@ class Demo:
             if self._delivered() >= delivered:
                 return
             pause.wait(0.05)
-        raise TimeoutError(f"not delivered within {DEADLINE_S:.0f} s: see its log")
+        raise TimeoutError(
+            f"not delivered within {DEADLINE_S:.0f} s: --keep leaves its log"
+        )
 
     def _delivered(self) -> int:
         try:
@@ -148,6 +150,8 @@ def workplace(keep: Path | None) -> Iterator[Path]:
     """Yield a folder for the demonstration: `keep`, or one that goes afterwards."""
     if keep is not None:
         keep.mkdir(parents=True, exist_ok=True)
+        if any(keep.iterdir()):
+            raise FileExistsError(f"{keep} is not empty: name a new folder")
         yield keep
         return
     with tempfile.TemporaryDirectory(prefix="emitterd-demo-") as name:

@@ -44,7 +44,8 @@ class Down:
 class Destination:
     """The gate before every claim. Thread-safe."""
 
-    def __init__(self, backoff: Backoff) -> None:
+    def __init__(self, backoff: Backoff, *, streak: int = STREAK) -> None:
+        """`streak`: at least the number of workers, or one bad moment parks all."""
         self._backoff = backoff
         self._longest_s = RETRY_AFTER_CAP_S + max(backoff.max_s, LOGIN_CEILING_S)
         self._lock = threading.Lock()
@@ -54,6 +55,7 @@ class Destination:
         self._probing = False
         self._probes = 0
         self._streak = 0
+        self._streak_max = max(streak, STREAK)
 
     @property
     def down(self) -> Down | None:
@@ -92,7 +94,7 @@ class Destination:
         """Note a passing failure; a streak of them parks. Return a change, if any."""
         with self._lock:
             self._streak += 1
-            if self._streak < STREAK and self._down is None:
+            if self._streak < self._streak_max and self._down is None:
                 return None
             return self._park(trouble, now)
 

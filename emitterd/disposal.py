@@ -5,17 +5,20 @@ path still is the very file that was sent. Each step survives being done twice.
 """
 
 import errno
+import filecmp
 import os
 import shutil
+import threading
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
 
-from emitterd.codes import Code
+from emitterd.codes import MEANING, Code
 from emitterd.entry import display
 from emitterd.errors import JournalFull, SourceError
+from emitterd.failpoints import Point, reach
 from emitterd.fingerprint import Fingerprint
 from emitterd.journal import Journal
 from emitterd.spool import Spool
@@ -34,6 +37,9 @@ class Disposal:
         self._journal = journal
         self._archive = archive
         self._delete = delete
+        self._lock = threading.Lock()
+        self._under_way: set[bytes] = set()
+        self._said: dict[bytes, str] = {}
 
     @property
     def keeps(self) -> bool:
@@ -45,18 +51,26 @@ class Disposal:
 
         What cannot be done now stays due in the journal; the next sweep tries again.
         """
+        # The sweep meets files whose worker is just about to dispose of them.
+        with self._lock:
+            if path in self._under_way:
+                return
+            self._under_way.add(path)
+        try:
+            self._dispose(entry_id, path, sent)
+        finally:
+            self._under_way.discard(path)
+
+    def _dispose(self, entry_id: int, path: bytes, sent: Fingerprint) -> None:
         try:
             if self._is_another(path, sent):
                 self._journal.dispose(entry_id)
                 return
+            reach(Point.DISPOSAL_DUE)
             moved_to = self._move_or_delete(path)
+            reach(Point.DISPOSED)
         except (OSError, SourceError) as error:
-            log.warning(
-                "file.disposed",
-                path=display(path),
-                error=Code.UNREADABLE,
-                reason=f"it could not be: {error}",
-            )
+            self._say_once(path, str(error))
             return
         except JournalFull:
             # It stays due, and the next sweep finds nothing left to do.
@@ -68,6 +82,20 @@ class Disposal:
         )
         with suppress(JournalFull):
             self._journal.dispose(entry_id)
+            reach(Point.DISPOSAL_RECORDED)
+
+    def _say_once(self, path: bytes, reason: str) -> None:
+        """Log why a file stays; each sweep tries again, and is silent if it fails."""
+        if self._said.get(path) == reason:
+            return
+        self._said[path] = reason
+        log.warning(
+            "file.disposed",
+            path=display(path),
+            error=Code.NOT_DISPOSED,
+            reason=reason,
+            hint=MEANING[Code.NOT_DISPOSED].remedy,
+        )
 
     def _is_another(self, path: bytes, sent: Fingerprint) -> bool:
         """Tell whether the path no longer holds the file that was sent.
@@ -86,6 +114,7 @@ class Disposal:
         source = self._spool.root / os.fsdecode(path)
         if self._archive is None:
             source.unlink()
+            reach(Point.UNLINKED)
             _sync(source.parent)
             return None
         return _move(source, self._archive / _today() / os.fsdecode(path))
@@ -97,9 +126,10 @@ def _today() -> str:
 
 def _move(source: Path, target: Path) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
-    target = _free(target)
+    target = _free(target, source)
     try:
         source.rename(target)
+        reach(Point.MOVED)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
@@ -115,7 +145,9 @@ def _copy_over(source: Path, target: Path) -> None:
     try:
         shutil.copy2(source, copy)
         _sync(copy)
+        reach(Point.COPIED)
         copy.rename(target)
+        reach(Point.COPY_NAMED)
         source.unlink()
     except OSError:
         # Else each try would leave another copy.
@@ -124,13 +156,23 @@ def _copy_over(source: Path, target: Path) -> None:
         raise
 
 
-def _free(target: Path) -> Path:
-    """Return the name, or the first `name.N.zip` that nothing has yet."""
+def _free(target: Path, source: Path) -> Path:
+    """Return the name, or the first `name.N.zip` that nothing has yet.
+
+    A copy of this very file, which a crash left there, may be replaced by it.
+    """
     candidate, number = target, 1
-    while candidate.exists() or candidate.is_symlink():
+    while os.path.lexists(candidate) and not _is_copy(candidate, source):
         candidate = target.with_name(f"{target.stem}.{number}{target.suffix}")
         number += 1
     return candidate
+
+
+def _is_copy(candidate: Path, source: Path) -> bool:
+    if candidate.is_symlink() or not candidate.is_file():
+        return False
+    same_time = candidate.stat().st_mtime_ns == source.stat().st_mtime_ns
+    return same_time and filecmp.cmp(candidate, source, shallow=False)
 
 
 def _sync(path: Path) -> None:

@@ -32,6 +32,7 @@ from emitterd.destination import LOGIN_FLOOR_S
 from emitterd.entry import Grant, Receipt
 from emitterd.errors import Trouble, Verdict
 from emitterd.fingerprint import Fingerprint
+from emitterd.grant import EXPIRY_MARGIN_S
 from emitterd.multipart import Body
 from emitterd.sockets import Broken, Stopped
 from emitterd.wire import Answer, Wire
@@ -166,6 +167,10 @@ class Emission:
             sleep=sleep_using_event(stop),
             reraise=True,
         )
+
+    def usable(self, grant: Grant, now: float) -> bool:
+        """Tell whether a pinned grant is this API's and holds long enough."""
+        return grant.issuer == self._url and now <= grant.expires_at - EXPIRY_MARGIN_S
 
     def grant(self, path: bytes) -> Grant:
         """Ask for a grant. Raises `Trouble`."""

@@ -68,6 +68,8 @@ class Grant:
     fields: dict[str, str]
     granted_at: float
     expires_at: float
+    issuer: str = ""
+    """The emission API that gave it: another one's grants lead elsewhere."""
 
     @property
     def key(self) -> str:
@@ -78,7 +80,13 @@ class Grant:
         """Return the grant as the journal keeps it: not legible at a glance."""
         return zlib.compress(
             json.dumps(
-                [self.url, self.fields, self.granted_at, self.expires_at]
+                [
+                    self.url,
+                    self.fields,
+                    self.granted_at,
+                    self.expires_at,
+                    self.issuer,
+                ]
             ).encode()
         )
 

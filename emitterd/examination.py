@@ -59,6 +59,9 @@ class Examiner:
         `now` is monotonic. What needs another look is left with the tracker.
         """
         if self.selection.ignored(path) is not None:
+            overlooked = self.selection.overlooked(path)
+            if overlooked is not None:
+                self.say_once(path, Code.CATALOGUE, overlooked)
             return None
         try:
             seen = Fingerprint.of(stat or self._spool.stat(path))
@@ -108,6 +111,9 @@ class Examiner:
             held = proof(file)
             seen = Fingerprint.of(os.fstat(file.fileno()))
             if not self.tracker.observe(path, seen, held, now):
+                if self.tracker.stalled(path, now):
+                    reason = "open for writing, and unchanged for long"
+                    self.say_once(path, Code.STILL_WRITTEN, reason)
                 return None
             flaw = zip_flaw(read_at(file), seen.size_bytes)
         if flaw is None:

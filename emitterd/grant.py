@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import socket
 from datetime import datetime
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -28,9 +29,15 @@ def remote_name(path: bytes) -> str:
     that are not UTF-8 cannot stand in JSON, and control characters would break lines
     wherever the key is listed: both are percent-encoded.
     """
-    return path.decode("utf-8", "surrogateescape").translate(_PERCENT)
+    text = path.decode("utf-8", "surrogateescape")
+    escaped = text.translate(_PERCENT)
+    if escaped == text and not _LOOKS_ESCAPED.search(text):
+        return text
+    # Else `a<newline>.zip` and a file called `a%0A.zip` would share one object.
+    return text.replace("%", "%25").translate(_PERCENT)
 
 
+_LOOKS_ESCAPED = re.compile("%[0-9A-Fa-f]{2}")
 _PERCENT = {0xDC00 + byte: f"%{byte:02X}" for byte in range(0x80, 0x100)} | {
     byte: f"%{byte:02X}" for byte in (*range(0x20), 0x7F)
 }
@@ -58,7 +65,7 @@ def parse(
         raise _malformed("its fields hold no policy")
     refuse_place(url, api_url=api_url, insecure=insecure)
     lifetime_s = _lifetime_s(fields.get("policy", ""), served_at or now)
-    return Grant(url, dict(fields), now, now + lifetime_s)
+    return Grant(url, dict(fields), now, now + lifetime_s, api_url)
 
 
 def refuse_place(

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
 import structlog
 
@@ -18,6 +19,7 @@ from emitterd.codes import Code
 from emitterd.entry import display
 from emitterd.errors import JournalFull
 from emitterd.examination import Examiner
+from emitterd.failpoints import Point, reach
 from emitterd.journal import Journal
 from emitterd.spool import Spool
 
@@ -30,6 +32,7 @@ SLICE_S = 0.2
 HINTS_MAX = 100_000
 """More hints than this are worth less than one sweep."""
 
+HINTS_A_STEP = 1000
 EVENT_LATENCY_S = 2.0
 BUSY_S = 1.0
 FULL_S = 5.0
@@ -39,11 +42,12 @@ log = structlog.get_logger()
 
 @dataclass(slots=True)
 class Sweep:
-    """One listing of the folder, under way."""
+    """One listing under way: of the whole folder, or of one that has just appeared."""
 
     found: Iterator[tuple[bytes, os.stat_result]]
-    first: bool
     started_at: float
+    whole: bool = False
+    first: bool = False
     files: int = 0
     admitted: int = 0
     missed: list[bytes] = field(default_factory=list)
@@ -84,7 +88,7 @@ class Intake:
         self._lock = threading.Lock()
         self._hints: dict[bytes, bool] = {}
         self._batch: list[Admission] = []
-        self._sweep: Sweep | None = None
+        self._sweeps: list[Sweep] = []
         self._next_sweep_at = 0.0
         self._full = False
         self.sweeping = threading.Event()
@@ -125,20 +129,21 @@ class Intake:
 
     def step(self, now: float) -> float:
         """Do what is due at `now` (monotonic); return how long to wait, in seconds."""
-        with self._lock:
-            hints, self._hints = self._hints, {}
-        for path, is_folder in hints.items():
+        for path, is_folder in self._take_hints():
             if is_folder:
-                self._look_below(path, now)
+                # On top of a sweep of everything: what is new goes first.
+                self._sweeps.append(Sweep(self._walk(path), now))
             else:
                 self.look(path, now)
         for path in self._tracker.due(now):
             self.look(path, now)
         self._flush(now)
-        if self._sweep is None and now >= self._next_sweep_at:
+        if now >= self._next_sweep_at and not any(one.whole for one in self._sweeps):
             self._begin_sweep(now)
-        if self._sweep is not None:
-            self._advance_sweep(self._sweep, now)
+        if self._sweeps:
+            self._advance_sweep(self._sweeps[-1], now)
+            return 0.0
+        if self._hints:
             return 0.0
         return max(0.0, min(self._next_sweep_at, self._tracker.next_due_at()) - now)
 
@@ -156,6 +161,7 @@ class Intake:
         batch, self._batch = self._batch, []
         if not batch:
             return
+        reach(Point.ADMIT_DUE)
         try:
             answers = self._journal.admit(batch)
         except JournalFull as error:
@@ -170,6 +176,7 @@ class Intake:
             for one in batch:
                 self._tracker.postpone(one.path, one.fingerprint, now + FULL_S)
             return
+        reach(Point.ADMITTED)
         self._full = False
         for one, answer in zip(batch, answers, strict=True):
             if answer.admittance is Admittance.BUSY:
@@ -190,7 +197,7 @@ class Intake:
                 reason="replaced by a later version",
             )
         finding = self._examiner.finding(one.path) if one.trouble is None else None
-        log.info(
+        (log.info if finding is None else log.warning)(
             "file.admitted",
             path=path,
             bytes=one.fingerprint.size_bytes,
@@ -206,9 +213,13 @@ class Intake:
                 hint=one.trouble.hint,
             )
 
-    def _look_below(self, folder: bytes, now: float) -> None:
-        for path, stat in self._walk(folder):
-            self.look(path, now, stat)
+    def _take_hints(self) -> list[tuple[bytes, bool]]:
+        """Take some of the hints, the oldest first: a stop must not wait for all."""
+        with self._lock:
+            taken = list(islice(self._hints.items(), HINTS_A_STEP))
+            for path, _ in taken:
+                del self._hints[path]
+        return taken
 
     def _walk(self, top: bytes = b"") -> Iterator[tuple[bytes, os.stat_result]]:
         return self._spool.walk(self._examiner.selection.hidden, self._unreadable, top)
@@ -216,8 +227,8 @@ class Intake:
     def _unreadable(self, path: bytes, error: OSError) -> None:
         if isinstance(error, FileNotFoundError):
             return
-        if self._sweep is not None:
-            self._sweep.unreadable += 1
+        if self._sweeps:
+            self._sweeps[-1].unreadable += 1
         reason = error.strerror or str(error)
         self._examiner.say_once(path or b".", Code.UNREADABLE, reason)
 
@@ -225,7 +236,8 @@ class Intake:
         self._next_sweep_at = now + self._sweep_every_s
         if self._spool.lost():
             return
-        self._sweep = Sweep(self._walk(), not self.swept.is_set(), now)
+        first = not self.swept.is_set()
+        self._sweeps.insert(0, Sweep(self._walk(), now, whole=True, first=first))
         self.sweeping.set()
 
     def _advance_sweep(self, sweep: Sweep, now: float) -> None:
@@ -237,7 +249,8 @@ class Intake:
                 sweep.admitted += 1
                 # A file this young may have an event that is still on its way.
                 young = stat.st_ctime > time.time() - EVENT_LATENCY_S
-                if self.expects_events and not (sweep.first or tracked or young):
+                expected = self.expects_events and sweep.whole and not sweep.first
+                if expected and not (tracked or young):
                     sweep.missed.append(path)
             if time.monotonic() >= until:
                 self._flush(now)
@@ -246,7 +259,9 @@ class Intake:
         self._end_sweep(sweep)
 
     def _end_sweep(self, sweep: Sweep) -> None:
-        self._sweep = None
+        self._sweeps.remove(sweep)
+        if not sweep.whole:
+            return
         if sweep.missed:
             log.warning(
                 "watch.missed",

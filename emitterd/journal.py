@@ -17,6 +17,7 @@ from emitterd.backoff import RETRY_AFTER_CAP_S
 from emitterd.database import Database
 from emitterd.entry import LIVE, TRANSITIONS, Entry, Grant, Receipt, State, Verb
 from emitterd.errors import IllegalTransition, Trouble
+from emitterd.failpoints import Point, reach
 from emitterd.statements import CLAIM, LATEST, entry_of, known_of
 from emitterd.turns import Turns
 
@@ -33,6 +34,7 @@ class Journal:
         self._turns = Turns()
         self._horizon_s = backoff_max_s + RETRY_AFTER_CAP_S + 60.0
         self.reclaimed = self._database.write(self._reclaim)
+        reach(Point.RECLAIMED)
         served = self._database.read(
             "select coalesce(min(turn), 0) from entry where state = 'queued'"
         )
@@ -143,6 +145,7 @@ class Journal:
                 "reason": None,
             },
         )
+        reach(Point.DELIVERED)
 
     def dispose(self, entry_id: int) -> None:
         """Record that the delivered file was moved or deleted, or is gone."""
@@ -167,6 +170,7 @@ class Journal:
                 "ambiguous": entry.ambiguous or trouble.ambiguous,
             },
         )
+        reach(Point.DEFERRED)
 
     def drop_grant(self, entry: Entry) -> None:
         """Unpin a grant that was refused; its key stays on record."""
@@ -175,20 +179,24 @@ class Journal:
                 'update entry set "grant" = null where id = ?', (entry.id,)
             )
         )
+        reach(Point.GRANT_DROPPED)
 
     def interrupt(self, entry: Entry, *, ambiguous: bool = False) -> None:
         """Give an entry back to the queue at no cost: the daemon is stopping."""
         self._move(
             Verb.INTERRUPT, entry.id, {"ambiguous": entry.ambiguous or ambiguous}
         )
+        reach(Point.INTERRUPTED)
 
     def reject(self, entry: Entry, trouble: Trouble) -> None:
         """Record that this version can never be accepted."""
         self._end(Verb.REJECT, entry, trouble)
+        reach(Point.REJECTED)
 
     def withdraw(self, entry: Entry, trouble: Trouble) -> None:
         """Record that this version went or changed before it was sent."""
         self._end(Verb.WITHDRAW, entry, trouble)
+        reach(Point.WITHDRAWN)
 
     def previous(self, entry: Entry) -> tuple[int, int, bytes] | None:
         """Return (id, size in bytes, SHA-256) of what the server has of the path.
@@ -218,6 +226,7 @@ class Journal:
                    ctime_ns = ?, disposal = iif(?, 'due', disposal) where id = ?""",
                 (*entry.fingerprint, dispose, previous_id),
             )
+            reach(Point.UNCHANGED_HALF)
             connection.execute("delete from entry where id = ?", (entry.id,))
 
         self._database.write(work)
@@ -279,6 +288,7 @@ class Journal:
                    where id = ?""",
                 (now, known.id),
             )
+            reach(Point.REPLACED)
         # The operator held the file, not its bytes.
         held = known is not None and known.state is State.HELD
         self._insert(connection, one, now, State.HELD if held else State.QUEUED)

@@ -30,6 +30,7 @@ def configure(level: str, file: Path | None = None) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     if people:
+        processors.append(_valued)
         processors.append(structlog.dev.ConsoleRenderer())
     else:
         processors += [
@@ -82,6 +83,11 @@ class _Sink:
 def _open(file: Path) -> TextIO:
     file.parent.mkdir(parents=True, exist_ok=True)
     return file.open("a", encoding="utf-8", buffering=1)
+
+
+def _valued(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Drop what this line has not."""
+    return {name: value for name, value in event.items() if value is not None}
 
 
 def _plain(_: WrappedLogger, __: str, event: EventDict) -> EventDict:

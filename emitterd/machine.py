@@ -35,6 +35,7 @@ def findings(config: Config) -> list[Finding]:
         *_folder(config),
         *_watch(config),
         *_journal(config),
+        *_written(config),
         _clock(time.time()),
     ]
 
@@ -113,7 +114,10 @@ def _journal(config: Config) -> Iterator[Finding]:
             "name a local directory",
         )
         return
-    writable = os.access(place if place.exists() else folder, os.W_OK)
+    # SQLite's log is a file beside the journal: the folder must be writable too.
+    writable = os.access(folder, os.W_OK) and (
+        not place.exists() or os.access(place, os.W_OK)
+    )
     if not writable:
         yield Finding(
             "error",
@@ -134,6 +138,22 @@ def _journal(config: Config) -> Iterator[Finding]:
         yield Finding(
             "ok", "journal.path", f"{place} on {kind}, {format_size(free)} free"
         )
+
+
+def _written(config: Config) -> Iterator[Finding]:
+    archive = config.spool.archive_directory
+    places = {
+        "spool.archive_directory": archive,
+        "log.file": config.log.file.parent if config.log.file else None,
+    }
+    for key, place in places.items():
+        if place is not None and not os.access(_existing(place), os.W_OK):
+            yield Finding(
+                "error",
+                key,
+                f"{place} cannot be written by this user",
+                f"give user {os.getuid()} write permission on {_existing(place)}",
+            )
 
 
 def _clock(now: float) -> Finding:

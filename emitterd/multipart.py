@@ -14,6 +14,7 @@ from typing import IO
 
 from emitterd.codes import Code
 from emitterd.errors import SourceError
+from emitterd.failpoints import Point, reach
 from emitterd.fingerprint import Fingerprint
 
 CHUNK_BYTES = 512 * 1024
@@ -69,6 +70,7 @@ class Body:
     def __iter__(self) -> Iterator[bytes]:
         """Yield the body. Raises `SourceError` (CHANGED) where the file did."""
         left, chunk, pending = self._expected.size_bytes, b"", self._head
+        reach(Point.BODY_DUE)
         while left:
             chunk = self._file.read(min(CHUNK_BYTES, left))
             if not chunk:
@@ -81,10 +83,12 @@ class Body:
             if left:
                 yield pending
                 pending = b""
+                reach(Point.BODY_BEGUN)
                 self._tell(len(chunk))
         self._check(left)
         self.sent = True
         yield pending + self._tail
+        reach(Point.BODY_SENT)
         self._tell(len(chunk))
 
     def _check(self, left: int) -> None:

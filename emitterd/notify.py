@@ -1,4 +1,4 @@
-"""Telling systemd: READY, STATUS, WATCHDOG, STOPPING. Silent where nobody asked.
+"""Telling systemd: READY, STATUS, STOPPING. Silent where nobody asked.
 
 Source: sd_notify(3); a datagram to the socket named in $NOTIFY_SOCKET.
 """

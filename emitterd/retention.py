@@ -8,6 +8,7 @@ import time
 
 from emitterd.codes import Code
 from emitterd.errors import JournalFull, SourceError
+from emitterd.failpoints import Point, reach
 from emitterd.journal import Journal
 from emitterd.spool import Spool
 
@@ -47,7 +48,9 @@ class Retention:
                 for entry_id, path, superseded in page
                 if superseded or self._gone(path)
             ]
+            reach(Point.PRUNE_DUE)
             self._journal.prune(spent)
+            reach(Point.PRUNED)
             pruned += len(spent)
         return pruned
 

@@ -40,6 +40,8 @@ create unique index entry_live on entry (path)
 create index entry_path on entry (path, id);
 create index entry_queue on entry (turn, rank, id) where state = 'queued';
 create index entry_due on entry (due_at) where state = 'deferred';
+create index entry_waiting on entry (admitted_at)
+    where state in ('queued', 'delivering', 'deferred');
 create index entry_delivered on entry (delivered_at) where state = 'delivered';
 
 -- Counts by state, kept by the database itself, so that asking costs the same at a
@@ -68,7 +70,7 @@ create trigger entry_deleted after delete on entry begin
         where state = old.state;
 end;
 
--- What `status` tells beside the counts: the destination's trouble, the last sweep.
+-- What `status` tells beside the counts: the destination's trouble.
 create table fact (
     name  text primary key,
     value text not null

@@ -48,6 +48,19 @@ class Selection:
             return "spool.include does not name it"
         return None
 
+    def overlooked(self, path: bytes) -> str | None:
+        """Return why an ignored path is to be told all the same, or None.
+
+        `DATA.ZIP` is a zip to whoever dropped it, and none to the server.
+        """
+        base = path.rpartition(b"/")[2]
+        if base.endswith(b".zip") or not base.lower().endswith(b".zip"):
+            return None
+        renamed = path[:-4] + b".zip"
+        if self.ignored(renamed) is not None:
+            return None
+        return "the server takes names ending in .zip only, in lower case"
+
     def hidden(self, folder: bytes) -> bool:
         """Tell whether a folder of this base name is passed over whole."""
         return folder.startswith(b".")

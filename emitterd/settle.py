@@ -84,6 +84,15 @@ class Tracker:
         self._look_again(path, known, now + known.wait_s)
         return False
 
+    def stalled(self, path: bytes, now: float) -> bool:
+        """Tell whether a file has been open for writing, unchanged, for too long."""
+        known = self._candidates.get(path)
+        return (
+            known is not None
+            and known.proof is Proof.OPEN
+            and now >= known.since + self._rule.incomplete_after_s
+        )
+
     def incomplete(
         self, path: bytes, seen: Fingerprint, proof: Proof, now: float
     ) -> tuple[bool, bool]:

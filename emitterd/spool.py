@@ -23,6 +23,7 @@ from emitterd.settle import Proof
 
 _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+HASH_CHUNK_BYTES = 1024 * 1024
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR})
 
 
@@ -173,10 +174,17 @@ def read_at(file: FileIO) -> Callable[[int, int], bytes]:
     return lambda offset, count: os.pread(fd, count, offset)
 
 
-def sha256(file: FileIO) -> bytes:
-    """Return the SHA-256 of an open file, from its beginning."""
+def sha256(file: FileIO, check: Callable[[], None]) -> bytes:
+    """Return the SHA-256 of an open file, from its beginning.
+
+    `check` is called between chunks, and may raise.
+    """
+    digest = hashlib.sha256()
     file.seek(0)
-    return hashlib.file_digest(file, "sha256").digest()
+    while chunk := file.read(HASH_CHUNK_BYTES):
+        check()
+        digest.update(chunk)
+    return digest.digest()
 
 
 class _Descriptor:

@@ -30,11 +30,16 @@ def undelivered(
 
     def unreadable(path: bytes, error: OSError) -> None:
         left.append(
-            Undelivered(display(path), Code.UNREADABLE, error.strerror or str(error))
+            Undelivered(
+                display(path or b"."), Code.UNREADABLE, error.strerror or str(error)
+            )
         )
 
     for path, stat in spool.walk(selection.hidden, unreadable):
         if selection.ignored(path) is not None:
+            overlooked = selection.overlooked(path)
+            if overlooked is not None:
+                left.append(Undelivered(display(path), Code.CATALOGUE, overlooked))
             continue
         found = _reason(spool, journal, path, Fingerprint.of(stat))
         if found is not None:

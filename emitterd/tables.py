@@ -3,6 +3,7 @@
 import sys
 import threading
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any, Self
 
 from rich.console import Console
@@ -23,6 +24,8 @@ from emitterd.machine import Finding
 from emitterd.rehearsal_faults import FAULTS
 from emitterd.survey import Undelivered
 from emitterd.units import format_duration, format_size
+
+PAGE = 1000
 
 COLOURS = {
     "ok": "green",
@@ -95,10 +98,16 @@ def print_status(status: Mapping[str, Any]) -> None:
 
 
 def print_entries(entries: Iterable[Mapping[str, Any]]) -> None:
-    """Print entries; what is long goes last."""
+    """Print entries, a table for each thousand: a million rows need no memory."""
+    rows = iter(entries)
+    while page := list(islice(rows, PAGE)):
+        _print_page(page)
+
+
+def _print_page(entries: list[Mapping[str, Any]]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("state", "size", "tries", "path", "key or reason"):
-        right = "right" if column in {"size", "tries"} else "left"
+    for column in ("state", "size", "attempts", "path", "key or reason"):
+        right = "right" if column in {"size", "attempts"} else "left"
         table.add_column(column, justify=right, overflow="fold")  # type: ignore[arg-type]
     for one in entries:
         said = one.get("key", "")

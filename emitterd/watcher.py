@@ -92,10 +92,11 @@ class Watcher:
             self._observer = None
 
     def _remove(self, observer: BaseObserver) -> None:
-        logging.getLogger("watchdog").removeHandler(self._alarm)
         observer.stop()
         if observer.is_alive():
             observer.join()
+        # Last: what watchdog says while it stops would go to standard error.
+        logging.getLogger("watchdog").removeHandler(self._alarm)
 
 
 class _Handler(FileSystemEventHandler):

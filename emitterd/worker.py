@@ -21,8 +21,8 @@ from emitterd.disposal import Disposal
 from emitterd.emission import Emission
 from emitterd.entry import Entry, Grant, Receipt
 from emitterd.errors import JournalFull, SourceError, Trouble, Verdict
+from emitterd.failpoints import Point, reach
 from emitterd.fingerprint import Fingerprint
-from emitterd.grant import EXPIRY_MARGIN_S
 from emitterd.journal import Journal
 from emitterd.spool import Spool, sha256
 from emitterd.wake import Wake
@@ -109,6 +109,7 @@ class Worker:
             self._pass(leave)
             due_at = self._journal.next_due_at()
             return IDLE_S if due_at is None else max(0.01, due_at - now)
+        reach(Point.CLAIMED)
         self._observer.began(entry)
         try:
             self._attempt(entry, leave)
@@ -152,7 +153,7 @@ class Worker:
             if self._unchanged(entry, file):
                 return None
             grant = entry.grant
-            if grant is None or time.time() > grant.expires_at - EXPIRY_MARGIN_S:
+            if grant is None or not self._emission.usable(grant, time.time()):
                 grant = self._new_grant(entry)
             try:
                 return self._post(entry, grant, file)
@@ -181,25 +182,34 @@ class Worker:
         spacing_s = self._journal.granted_at(entry.path) + GRANT_SPACING_S - time.time()
         if 0 < spacing_s <= GRANT_SPACING_S:
             self._abort.wait(spacing_s)
+        reach(Point.GRANT_DUE)
         grant = self._emission.grant(entry.path)
+        reach(Point.GRANTED)
         self._journal.pin(entry, grant)
+        reach(Point.PINNED)
         return grant
 
     def _unchanged(self, entry: Entry, file: FileIO) -> bool:
         previous = self._journal.previous(entry)
         if previous is None or previous[1] != entry.fingerprint.size_bytes:
             return False
-        digest = sha256(file)
+        digest = sha256(file, self._check_abort)
         if digest != previous[2]:
             return False
         keeps = self._disposal.keeps
         self._journal.unchanged(entry, previous[0], dispose=not keeps)
+        reach(Point.UNCHANGED)
         log.info("file.unchanged", path=entry.name, sha256=digest.hex())
         if not keeps:
             self._disposal.dispose(previous[0], entry.path, entry.fingerprint)
         return True
 
+    def _check_abort(self) -> None:
+        if self._abort.is_set():
+            raise Trouble(Verdict.INTERRUPT, Code.CONNECTION_LOST, "stopping")
+
     def _delivered(self, entry: Entry, receipt: Receipt, duration_s: float) -> None:
+        reach(Point.ANSWERED)
         keeps = self._disposal.keeps
         self._journal.deliver(entry, receipt, duration_s=duration_s, dispose=not keeps)
         self._tell_up()
@@ -219,6 +229,7 @@ class Worker:
             self._disposal.dispose(entry.id, entry.path, entry.fingerprint)
 
     def _troubled(self, entry: Entry, trouble: Trouble, leave: Leave) -> None:
+        reach(Point.FAILED)
         match trouble.verdict:
             case Verdict.REJECT:
                 self._reject(entry, trouble)

@@ -76,14 +76,21 @@ class Installation:
             check=False,
         )
 
+    def start(self, **extra: str) -> "Process":
+        """Start the daemon, with more in its environment; nothing is waited for."""
+        with self.log.open("ab") as log:
+            process = subprocess.Popen(  # noqa: S603
+                self.command("run"),
+                env=self.environment(**extra),
+                stdout=log,
+                stderr=log,
+            )
+        return Process(self, process)
+
     @contextmanager
     def running(self) -> Iterator["Process"]:
         """Run the daemon; it is ended afterwards, and must end well if alive."""
-        with self.log.open("ab") as log:
-            process = subprocess.Popen(  # noqa: S603
-                self.command("run"), env=self.environment(), stdout=log, stderr=log
-            )
-        daemon = Process(self, process)
+        daemon = self.start()
         try:
             daemon.wait_for_event("daemon.ready")
             yield daemon

@@ -19,7 +19,7 @@ TESTS = sorted((ROOT / "tests").glob("*.py"))
 # one line is independent of each other. A new module goes on the first line below
 # all that it imports.
 LEVELS = """
-__init__ codes
+__init__ codes failpoints
 errors fingerprint
 entry
 admission backoff catalogue classify grant inspection selection settle turns units

@@ -256,3 +256,62 @@ def test_catalogue_enforced(tmp_path: Path, server: Rehearsal) -> None:
     assert done.returncode == 1
     assert "pat/holiday_pictures.zip: E210" in done.stderr
     assert not server.objects
+
+
+def test_reading_needs_no_secret_and_no_folder(site: Installation) -> None:
+    """`status` and `list` work while the secret and the watched folder are away."""
+    site.drop("school_master/school_mst.zip")
+    site.call("once")
+    (site.folder / "password").unlink()
+    site.spool.rename(site.folder / "away")
+
+    assert site.call("status", "--json").returncode == 0
+    assert len(json.loads(site.call("list", "--json").stdout)) == 1
+    assert site.call("check").returncode == 78
+
+
+def test_unusable_certificate_is_a_configuration_problem(site: Installation) -> None:
+    """A file that holds no certificate is reported with its line, exit code 78."""
+    (site.folder / "ca.pem").write_text("no certificate")
+    text = site.config.read_text()
+    site.config.write_text(text.replace("spool:", "  ca_file: ca.pem\nspool:"))
+
+    done = site.call("run")
+
+    assert done.returncode == 78
+    assert "emission.ca_file" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_bug_exits_with_70(tmp_path: Path) -> None:
+    """What nobody expected leaves its traceback and exit code 70."""
+    script = (
+        "import sys; sys.argv = ['emitterd', '--version'];"
+        "import emitterd.cli as cli; cli.__version__ = type('Bug', (), {"
+        "'__format__': lambda *_: 1 / 0})();"
+        "from emitterd.__main__ import main; main()"
+    )
+    done = subprocess.run(  # noqa: S603  our own script
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.returncode == 70
+    assert "ZeroDivisionError" in done.stderr
+    assert "this is a bug in emitterd" in done.stderr
+
+
+def test_demo_wants_a_new_folder(tmp_path: Path) -> None:
+    """A folder with something in it is refused in a line."""
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "mine.txt").touch()
+
+    done = emitterd("demo", "--keep", str(tmp_path / "kept"), cwd=tmp_path)
+
+    assert done.returncode == 1
+    assert "is not empty" in done.stderr
+    assert "Traceback" not in done.stderr

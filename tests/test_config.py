@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from emitterd import config
+from emitterd import config, config_layers
 from emitterd.errors import ConfigError, Problem
 
 SECRET = "correct-horse-battery"
@@ -318,16 +318,16 @@ def test_the_file_is_sought_in_its_places(
     monkeypatch.chdir(tmp_path)
     variables = {"EMITTERD_CONFIG": str(tmp_path / "b.yaml")}
     with pytest.raises(ConfigError) as caught:
-        config.find(None, variables)
+        config_layers.find(None, variables)
     assert caught.value.problems[0].key == "EMITTERD_CONFIG"
     with pytest.raises(ConfigError) as caught:
-        config.find(Path("a.yaml"), {})
+        config_layers.find(Path("a.yaml"), {})
     assert "a.yaml" in caught.value.problems[0].message
     for name in ("a.yaml", "b.yaml", "emitter.yaml"):
         (tmp_path / name).touch()
-    assert config.find(Path("a.yaml"), variables) == Path("a.yaml")
-    assert config.find(None, variables) == tmp_path / "b.yaml"
-    assert config.find(None, {"EMITTERD_CONFIG": ""}) == Path("emitter.yaml")
+    assert config_layers.find(Path("a.yaml"), variables) == Path("a.yaml")
+    assert config_layers.find(None, variables) == tmp_path / "b.yaml"
+    assert config_layers.find(None, {"EMITTERD_CONFIG": ""}) == Path("emitter.yaml")
 
 
 def test_describe_gives_every_key_and_no_secret(write: Write) -> None:

@@ -284,7 +284,7 @@ def test_the_url_may_end_in_a_slash(server: Rehearsal, wire: Wire, slash: str) -
         (b"a/b/c.zip", "a/b/c.zip"),
         (b"pat/caf\xe9.zip", "pat/caf%E9.zip"),
         ("pat/परीक्षा.zip".encode(), "pat/परीक्षा.zip"),
-        (b'pat/a "b"\\ %41\n.zip', 'pat/a "b"\\ %41%0A.zip'),
+        (b'pat/a "b"\\ %41\n.zip', 'pat/a "b"\\ %2541%0A.zip'),
     ],
 )
 def test_the_server_is_asked_for_the_relative_path(

@@ -283,7 +283,8 @@ def test_a_redirect_to_another_place_parks(
     ("path", "name"),
     [
         (b"pat/periodic_exam_mst.zip", "pat/periodic_exam_mst.zip"),
-        (b"pat/a b%20c.zip", "pat/a b%20c.zip"),
+        (b"pat/a b%20c.zip", "pat/a b%2520c.zip"),
+        (b"pat/50%.zip", "pat/50%.zip"),
         ("pat/données.zip".encode(), "pat/données.zip"),
         (b"pat/caf\xe9.zip", "pat/caf%E9.zip"),
         (b"\xff\x80/x.zip", "%FF%80/x.zip"),
@@ -316,3 +317,10 @@ def test_no_answer_is_too_strange(answer: object) -> None:
     """Anything at all is a grant or trouble, never another exception."""
     with contextlib.suppress(Trouble):
         assert read(answer).key
+
+
+def test_no_two_files_share_a_remote_name() -> None:
+    """A name that looks escaped is not taken for one that is."""
+    paths = [b"a\n.zip", b"a%0A.zip", b"a%250A.zip", b"a%0A\n.zip", b"\xe9%E9", b"%E9"]
+
+    assert len({remote_name(path) for path in paths}) == len(paths)

@@ -120,3 +120,32 @@ def test_journal_held_by_a_daemon(site: Installation) -> None:
 
     assert done.returncode == 75
     assert f"is held by process {daemon.pid}" in done.stderr
+
+
+def test_upper_case_ending_is_listed(site: Installation, server: Rehearsal) -> None:
+    """`DATA.ZIP`, which the server would not take, is not passed over in silence."""
+    site.drop("pat/DATA.ZIP")
+
+    done = site.call("once", timeout_s=LIMIT_S)
+
+    assert done.returncode == 1
+    assert "pat/DATA.ZIP: E210" in done.stderr
+    assert not server.objects
+
+
+def test_grant_of_another_server_is_not_used(
+    site: Installation, server: Rehearsal, tmp_path: Path
+) -> None:
+    """After a change of `emission.url` nothing goes to where the old grant leads."""
+    server.faults = FaultMenu.parse("503")
+    site.drop("school_master/school_mst.zip")
+    site.call("once", "--wait", "1s", timeout_s=LIMIT_S)
+    server.faults = FaultMenu.parse("")
+    with Rehearsal(tmp_path / "other") as other:
+        text = site.config.read_text()
+        site.config.write_text(text.replace(server.url, other.url))
+        done = site.call("once", timeout_s=LIMIT_S)
+
+        assert done.returncode == 0
+        assert len(other.objects) == 1
+    assert not server.objects

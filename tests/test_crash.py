@@ -1,0 +1,142 @@
+"""kill -9 at every failpoint: what the crash table of docs/design.md promises.
+
+EMITTERD_CRASH_ROUNDS=20 makes a long run of it: each round kills at another passage
+of each point, and at other random points.
+"""
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TypeGuard
+
+import pytest
+
+from crashing import FILES, SCENARIOS, die_at, installed, kill_at, kill_at_random
+from emitterd import failpoints
+from emitterd.failpoints import Point
+from emitterd.rehearsal import Rehearsal
+from harness import DEADLINE_S, Installation
+from support import wait_until
+
+ROUNDS = int(os.environ.get("EMITTERD_CRASH_ROUNDS", "1"))
+SIDE_BY_SIDE = 3
+ROOT = Path(__file__).parent.parent
+
+TWICE = {Point.COMMIT_DUE: (4, 5, 6), Point.COMMITTED: (3, 5, 6)}
+"""Further passages of the group commit by default: a claim, a pin, a delivery."""
+
+
+def passages() -> Iterator[tuple[int, Point, int]]:
+    """Yield round, point, and the passage to die at: another one in each round."""
+    for number in range(ROUNDS):
+        for point, scenario in SCENARIOS.items():
+            yield number, point, 1 + number % scenario.passages
+            if not number:
+                yield from ((0, point, passage) for passage in TWICE.get(point, ()))
+
+
+Case = Callable[[Path], None]
+RANDOM = {f"seed-{seed}": partial(kill_at_random, seed) for seed in range(ROUNDS)}
+EXACT = {
+    f"{number}-{point}-{passage}": partial(kill_at, point, passage)
+    for number, point, passage in passages()
+}
+
+
+@pytest.fixture(scope="module")
+def crashes(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Future[None]]]:
+    """Run the cases that were chosen side by side: each of them mostly waits."""
+    chosen = {one.callspec.id for one in request.session.items if is_case(one)}
+
+    def run(name: str, case: Case) -> None:
+        folder = tmp_path_factory.mktemp(name)
+        case(folder)
+        shutil.rmtree(folder)
+
+    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+        yield {
+            name: pool.submit(run, name, case)
+            for name, case in (RANDOM | EXACT).items()
+            if name in chosen
+        }
+        pool.shutdown(cancel_futures=True)
+
+
+def is_case(item: pytest.Item) -> TypeGuard[pytest.Function]:
+    """Tell whether a test waits for a case."""
+    return isinstance(item, pytest.Function) and "crashes" in item.fixturenames
+
+
+@pytest.mark.parametrize("name", EXACT, ids=list(EXACT))
+def test_kill_at_every_point(crashes: dict[str, Future[None]], name: str) -> None:
+    """Killed at a point and started again, the daemon loses and doubles nothing."""
+    crashes[name].result()
+
+
+@pytest.mark.parametrize("name", RANDOM, ids=list(RANDOM))
+def test_kills_at_random_points(crashes: dict[str, Future[None]], name: str) -> None:
+    """Killed 15 times amid faults and new files, it loses and doubles nothing."""
+    crashes[name].result()
+
+
+def test_grant_that_expires_after_a_lost_answer(tmp_path: Path) -> None:
+    """The one way to a second object is on record, with the earlier key."""
+    server = Rehearsal(tmp_path / "server", grant_lifetime_s=31)
+    with server, installed(tmp_path, server, "keep", {}) as oracle:
+        oracle.grants_expire = True
+        oracle.drop(FILES[0])
+        die_at(oracle, Point.BODY_SENT, 1)
+        spent_at = time.time() + 1.5
+        wait_until(lambda: time.time() > spent_at, DEADLINE_S, "a grant near its end")
+        with oracle.site.running() as daemon:
+            oracle.settle(daemon)
+        oracle.judge()
+        (entry,) = oracle.site.entries()
+
+    assert entry["ambiguous"]
+    assert {entry["key"], *entry["earlier_keys"]} == set(server.objects)
+    assert len(server.objects) == 2
+
+
+def test_every_point_is_killed_at() -> None:
+    """A new point needs a scenario that reaches it."""
+    assert set(SCENARIOS) == set(Point)
+
+
+def test_every_point_is_explained() -> None:
+    """Each point has a docstring below it, and its name in the design."""
+    tree = ast.parse(Path(failpoints.__file__).read_text("utf-8"))
+    (names,) = [one for one in tree.body if isinstance(one, ast.ClassDef)]
+    kinds = [type(one) for one in names.body[1:]]
+    design = (ROOT / "docs" / "design.md").read_text("utf-8")
+    section = design.partition("## Failpoints")[2].partition("\n## ")[0]
+
+    assert kinds == [ast.Assign, ast.Expr] * len(Point)
+    assert set(Point) <= set(re.findall(r"`([a-z-]+)`", section))
+
+
+@pytest.mark.parametrize("order", ["no-such-point", "pinned@0", "pinned@", "pinned@x"])
+def test_wrong_order_ends_the_start(site: Installation, order: str) -> None:
+    """An order that cannot be read ends the start with 78 and says why."""
+    done = subprocess.run(  # noqa: S603  our own command line
+        site.command("run"),
+        env=site.environment(EMITTERD_FAILPOINT=order),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=DEADLINE_S,
+    )
+
+    assert done.returncode == 78
+    assert done.stderr.startswith("EMITTERD_FAILPOINT: ")
+    assert "Traceback" not in done.stderr
+    assert (order != "no-such-point") or all(one in done.stderr for one in Point)
