@@ -3,6 +3,7 @@
 import json
 import zlib
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Self
 
@@ -136,3 +137,11 @@ def display(path: bytes) -> str:
     So no file name can forge a log line or colour a terminal.
     """
     return printable(path.decode("utf-8", "backslashreplace"))
+
+
+def iso(at: float | None) -> str | None:
+    """Return an instant as ISO 8601 in UTC, to the millisecond; None stays None."""
+    if at is None:
+        return None
+    text = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")

@@ -9,12 +9,11 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
 from emitterd.database import Row, open_reader
-from emitterd.entry import State, display
+from emitterd.entry import State, display, iso
 
 PAGE = 1000
 SPEED_WINDOW_S = 600.0
@@ -117,14 +116,6 @@ class Records:
             return None
         took_s = max(0.001, time.time() - max(began_at, since))
         return float(round(left_bytes / (sent_bytes / took_s), 1))
-
-
-def iso(at: float | None) -> str | None:
-    """Return an instant as ISO 8601 in UTC; None stays None."""
-    if at is None:
-        return None
-    text = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
-    return text.replace("+00:00", "Z")
 
 
 def _record(row: Row) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from emitterd.codes import Code
 from emitterd.destination import Destination, Down, Leave
 from emitterd.disposal import Disposal
 from emitterd.emission import Emission
-from emitterd.entry import Entry, Grant, Receipt
+from emitterd.entry import Entry, Grant, Receipt, iso
 from emitterd.errors import JournalFull, SourceError, Trouble, Verdict
 from emitterd.failpoints import Point, reach
 from emitterd.fingerprint import Fingerprint
@@ -268,7 +268,7 @@ class Worker:
             attempt=entry.attempts + 1,
             error=trouble.code,
             reason=trouble.reason,
-            due_at=_iso(due_at),
+            due_at=iso(due_at),
         )
 
     def _reject(self, entry: Entry, trouble: Trouble) -> None:
@@ -321,7 +321,7 @@ class Worker:
             error=news.code,
             reason=news.reason,
             hint=news.hint,
-            due_at=_iso(news.probe_at),
+            due_at=iso(news.probe_at),
         )
 
     def _tell_up(self) -> None:
@@ -343,8 +343,3 @@ def _unreadable(error: OSError) -> SourceError:
     return SourceError(
         f"cannot be read: {error.strerror or error}", code=Code.UNREADABLE
     )
-
-
-def _iso(at: float) -> str:
-    moment = time.gmtime(at)
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", moment)

@@ -233,6 +233,25 @@ def test_hint_is_served_during_a_long_sweep(spool_root: Path, journal: Journal) 
     assert door.journal.counts()[State.QUEUED] == 12001
 
 
+def test_hint_is_served_while_a_folder_moves_in(
+    spool_root: Path, journal: Journal
+) -> None:
+    """A folder of 12000 files that appears is cut in slices as well."""
+    door = swept(spool_root, journal)
+    first = make_zip(door.root / "many" / "0.zip")
+    for number in range(1, 12000):
+        first.with_name(f"{number}.zip").hardlink_to(first)
+    door.intake.hint(b"many", is_folder=True)
+    door.step()
+    assert 0 < door.journal.counts()[State.QUEUED] < 12000
+    make_zip(door.root / NAME)
+    events = door.step(0, PATH)
+    assert events[0]["path"] == NAME
+    while door.journal.counts()[State.QUEUED] < 12001:
+        door.step()
+    assert door.sweeps == 1
+
+
 def test_storm_on_one_file_is_one_look(spool_root: Path, journal: Journal) -> None:
     """Ten thousand hints at a path cost one question to the journal."""
     door = swept(spool_root, journal)
