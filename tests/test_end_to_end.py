@@ -174,10 +174,10 @@ def test_kill_after_the_body_before_the_answer(
     assert entry["ambiguous"]
 
 
-def test_one_terminal_event_for_each_version(
-    site: Installation, server: Rehearsal
-) -> None:
+def test_one_terminal_event_for_each_version(tmp_path: Path, server: Rehearsal) -> None:
     """With faults on the way each version still ends in exactly one terminal event."""
+    # Nearly every second attempt fails: a few files fail often, and must not wait long.
+    site = Installation(tmp_path, server.url, delivery_backoff_max="500ms")
     server.faults = FaultMenu.parse("503:0.2,lost-answer:0.2,reset:0.1", seed=7)
     with site.running():
         for path in TREE:
