@@ -28,9 +28,9 @@ def configure(level: str, file: Path | None = None) -> None:
     processors: list[structlog.typing.Processor] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _valued,
     ]
     if people:
-        processors.append(_valued)
         processors.append(structlog.dev.ConsoleRenderer())
     else:
         processors += [
@@ -91,10 +91,9 @@ def _valued(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 
 
 def _plain(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """Put what every line has first, drop what this one has not, shorten seconds."""
+    """Put what every line has first, and shorten seconds to the microsecond."""
     first = {name: event.pop(name) for name in ("timestamp", "level", "event")}
     return first | {
         name: round(value, 6) if isinstance(value, float) else value
         for name, value in event.items()
-        if value is not None
     }

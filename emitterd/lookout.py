@@ -3,17 +3,15 @@
 Where it cannot be had the daemon goes on by sweeps alone and says so once.
 """
 
-import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import structlog
 
 from emitterd.codes import MEANING, Code
 from emitterd.mounts import file_system, is_network
 from emitterd.spool import Spool
-from emitterd.watcher import Watcher, watch_limit, watches
+from emitterd.watcher import Watcher, folders_below, watch_limit, watches
 
 LIMIT_HINT = (
     "raise it with: sysctl fs.inotify.max_user_watches={wanted}"
@@ -67,7 +65,7 @@ class Lookout:
             self._retry_at = time.monotonic() + RETRY_S
             if not self._told:
                 reason = error.strerror or str(error)
-                self._degraded(reason, _folders(self._spool.root))
+                self._degraded(reason, folders_below(self._spool.root))
             self._told = True
             return
         self._watching, self._told = True, False
@@ -122,7 +120,7 @@ class Lookout:
     def _check_coverage(self) -> None:
         # watchdog 7.1 starts without a word when the kernel refuses a watch below
         # the root: measured, 49 of 100 folders watched.
-        folders, watched = _folders(self._spool.root), watches()
+        folders, watched = folders_below(self._spool.root), watches()
         if watched < folders:
             self._degraded(f"{watched} of {folders} folders are watched", folders)
 
@@ -133,7 +131,3 @@ class Lookout:
             reason=f"{reason}; new files are found by sweeps",
             hint=LIMIT_HINT.format(wanted=max(2 * folders, 2 * (watch_limit() or 0))),
         )
-
-
-def _folders(root: Path) -> int:
-    return sum(1 for _ in os.walk(root))

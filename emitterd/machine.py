@@ -11,7 +11,7 @@ from pathlib import Path
 from emitterd.config import Config
 from emitterd.mounts import NETWORK, file_system
 from emitterd.units import format_size
-from emitterd.watcher import watch_limit
+from emitterd.watcher import folders_below, watch_limit
 
 FREE_FLOOR_BYTES = 64 * 1024 * 1024
 RELEASED_AT = 1767225600.0
@@ -89,7 +89,7 @@ def _watch(config: Config) -> Iterator[Finding]:
     limit = watch_limit()
     if limit is None or config.spool.watcher == "polling":
         return
-    folders = sum(1 for _ in os.walk(config.spool.directory))
+    folders = folders_below(config.spool.directory)
     message = f"{folders} folders to watch, {limit} watches allowed to a user"
     if folders * 2 > limit:
         yield Finding(

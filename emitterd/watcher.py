@@ -129,6 +129,11 @@ def watch_limit(limits: Path = INOTIFY) -> int | None:
         return None
 
 
+def folders_below(root: Path) -> int:
+    """Return how many folders there are to watch, the root among them."""
+    return sum(1 for _ in os.walk(root))
+
+
 def watches(descriptors: Path = Path("/proc/self/fdinfo")) -> int:
     """Return how many folders this process watches. Source: proc_pid_fdinfo(5)."""
     count = 0
