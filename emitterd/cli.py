@@ -117,13 +117,13 @@ def check(config: ConfigOption = None) -> None:
     """Check the configuration and this machine."""
     with _reported():
         from emitterd.config import describe
-        from emitterd.machine import findings
-        from emitterd.tables import print_findings, print_settings
+        from emitterd.machine import diagnoses
+        from emitterd.tables import print_diagnoses, print_settings
 
         settings = _load(config)
         print_settings(describe(settings))
-        found = findings(settings)
-        print_findings(found)
+        found = diagnoses(settings)
+        print_diagnoses(found)
         wrong = any(one.level == "error" for one in found)
         raise typer.Exit(WRONG if wrong else DONE)
 

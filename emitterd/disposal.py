@@ -15,12 +15,13 @@ from pathlib import Path
 
 import structlog
 
-from emitterd.codes import MEANING, Code
+from emitterd.codes import Code
 from emitterd.entry import display
 from emitterd.errors import JournalFull, SourceError
 from emitterd.failpoints import Point, reach
 from emitterd.fingerprint import Fingerprint
 from emitterd.journal import Journal
+from emitterd.meanings import MEANING
 from emitterd.spool import Spool
 
 log = structlog.get_logger()

@@ -18,7 +18,8 @@ Messages are lower-case, without a full stop; `hint` is what to do about it.
 from dataclasses import dataclass
 from enum import StrEnum
 
-from emitterd.codes import MEANING, Code
+from emitterd.codes import Code
+from emitterd.meanings import MEANING
 
 
 def printable(text: str) -> str:

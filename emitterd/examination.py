@@ -10,13 +10,14 @@ import structlog
 
 from emitterd.admission import Admission
 from emitterd.catalogue import Catalogue
-from emitterd.codes import MEANING, Code
+from emitterd.codes import Code
+from emitterd.container import zip_flaw
 from emitterd.disposal import Disposal
 from emitterd.entry import display
 from emitterd.errors import SourceError, Trouble, Verdict
 from emitterd.fingerprint import Fingerprint
-from emitterd.inspection import zip_flaw
 from emitterd.journal import Journal
+from emitterd.meanings import MEANING
 from emitterd.selection import Selection
 from emitterd.settle import Proof, Tracker
 from emitterd.spool import Spool, proof, read_at

@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import structlog
 
-from emitterd.codes import MEANING, Code
+from emitterd.codes import Code
+from emitterd.meanings import MEANING
 from emitterd.mounts import file_system, is_network
 from emitterd.spool import Spool
 from emitterd.watcher import Watcher, folders_below, watch_limit, watches

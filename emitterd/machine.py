@@ -19,7 +19,7 @@ RELEASED_AT = 1767225600.0
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Diagnosis:
     """One thing looked at: `level` is ok, warning or error."""
 
     level: str
@@ -28,7 +28,7 @@ class Finding:
     remedy: str = ""
 
 
-def findings(config: Config) -> list[Finding]:
+def diagnoses(config: Config) -> list[Diagnosis]:
     """Return everything looked at, in the order of the configuration."""
     return [
         *_tls(config),
@@ -40,9 +40,9 @@ def findings(config: Config) -> list[Finding]:
     ]
 
 
-def _tls(config: Config) -> Iterator[Finding]:
+def _tls(config: Config) -> Iterator[Diagnosis]:
     if not config.emission.url.startswith("https:"):
-        yield Finding(
+        yield Diagnosis(
             "warning",
             "emission.url",
             "http: password, token and data go over the line in clear",
@@ -53,7 +53,7 @@ def _tls(config: Config) -> Iterator[Finding]:
         known = context.cert_store_stats()["x509_ca"]
         paths = ssl.get_default_verify_paths()
         if not known and not paths.capath:
-            yield Finding(
+            yield Diagnosis(
                 "error",
                 "TLS",
                 "this machine knows no certificate authority",
@@ -61,15 +61,15 @@ def _tls(config: Config) -> Iterator[Finding]:
             )
 
 
-def _folder(config: Config) -> Iterator[Finding]:
+def _folder(config: Config) -> Iterator[Diagnosis]:
     root = config.spool.directory
     writes = config.spool.after_delivery != "keep"
     need = os.R_OK | os.X_OK | (os.W_OK if writes else 0)
     if os.access(root, need):
-        yield Finding("ok", "spool.directory", f"{root} can be read")
+        yield Diagnosis("ok", "spool.directory", f"{root} can be read")
     else:
         wanted = "read and written" if writes else "read"
-        yield Finding(
+        yield Diagnosis(
             "error",
             "spool.directory",
             f"{root} cannot be {wanted} by this user",
@@ -77,7 +77,7 @@ def _folder(config: Config) -> Iterator[Finding]:
         )
     kind = file_system(root)
     if kind in NETWORK:
-        yield Finding(
+        yield Diagnosis(
             "warning",
             "spool.directory",
             f"{root} is on {kind}: files of other hosts are found by sweeps only",
@@ -85,29 +85,29 @@ def _folder(config: Config) -> Iterator[Finding]:
         )
 
 
-def _watch(config: Config) -> Iterator[Finding]:
+def _watch(config: Config) -> Iterator[Diagnosis]:
     limit = watch_limit()
     if limit is None or config.spool.watcher == "polling":
         return
     folders = folders_below(config.spool.directory)
     message = f"{folders} folders to watch, {limit} watches allowed to a user"
     if folders * 2 > limit:
-        yield Finding(
+        yield Diagnosis(
             "warning",
             "inotify",
             message,
             f"sysctl fs.inotify.max_user_watches={max(folders * 4, 524288)}",
         )
     else:
-        yield Finding("ok", "inotify", message)
+        yield Diagnosis("ok", "inotify", message)
 
 
-def _journal(config: Config) -> Iterator[Finding]:
+def _journal(config: Config) -> Iterator[Diagnosis]:
     place = config.journal.path
     folder = _existing(place.parent)
     kind = file_system(place.parent)
     if kind in NETWORK:
-        yield Finding(
+        yield Diagnosis(
             "error",
             "journal.path",
             f"{place} is on a network file system ({kind})",
@@ -119,7 +119,7 @@ def _journal(config: Config) -> Iterator[Finding]:
         not place.exists() or os.access(place, os.W_OK)
     )
     if not writable:
-        yield Finding(
+        yield Diagnosis(
             "error",
             "journal.path",
             f"{place} cannot be written by this user",
@@ -128,19 +128,19 @@ def _journal(config: Config) -> Iterator[Finding]:
         return
     free = shutil.disk_usage(folder).free
     if free < FREE_FLOOR_BYTES:
-        yield Finding(
+        yield Diagnosis(
             "error",
             "journal.path",
             f"only {format_size(free)} free on the disk of {place}",
             "free some space: the journal must be able to grow",
         )
     else:
-        yield Finding(
+        yield Diagnosis(
             "ok", "journal.path", f"{place} on {kind}, {format_size(free)} free"
         )
 
 
-def _written(config: Config) -> Iterator[Finding]:
+def _written(config: Config) -> Iterator[Diagnosis]:
     archive = config.spool.archive_directory
     places = {
         "spool.archive_directory": archive,
@@ -148,7 +148,7 @@ def _written(config: Config) -> Iterator[Finding]:
     }
     for key, place in places.items():
         if place is not None and not os.access(_existing(place), os.W_OK):
-            yield Finding(
+            yield Diagnosis(
                 "error",
                 key,
                 f"{place} cannot be written by this user",
@@ -156,12 +156,12 @@ def _written(config: Config) -> Iterator[Finding]:
             )
 
 
-def _clock(now: float) -> Finding:
+def _clock(now: float) -> Diagnosis:
     said = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(now))
     if now >= RELEASED_AT:
-        return Finding("ok", "clock", said)
+        return Diagnosis("ok", "clock", said)
     remedy = "set the clock, and run an NTP service"
-    return Finding("error", "clock", f"this machine believes it is {said}", remedy)
+    return Diagnosis("error", "clock", f"this machine believes it is {said}", remedy)
 
 
 def _existing(folder: Path) -> Path:

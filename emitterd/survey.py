@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 
-from emitterd.codes import MEANING, Code
+from emitterd.codes import Code
+from emitterd.container import zip_flaw
 from emitterd.entry import State, display
 from emitterd.errors import SourceError
 from emitterd.fingerprint import Fingerprint
-from emitterd.inspection import zip_flaw
 from emitterd.journal import Journal
+from emitterd.meanings import MEANING
 from emitterd.selection import Selection
 from emitterd.settle import Proof
 from emitterd.spool import Spool, proof, read_at

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from emitterd.entry import Entry
 from emitterd.errors import ConfigError
-from emitterd.machine import Finding
+from emitterd.machine import Diagnosis
 from emitterd.rehearsal_faults import FAULTS
 from emitterd.survey import Undelivered
 from emitterd.units import format_duration, format_size
@@ -55,10 +55,10 @@ def print_problems(error: ConfigError) -> None:
         out.print(f"    {escape(problem.remedy)}")
 
 
-def print_findings(findings: Iterable[Finding]) -> None:
+def print_diagnoses(diagnoses: Iterable[Diagnosis]) -> None:
     """Print what `check` found of the machine."""
     table = Table(box=None, pad_edge=False, show_header=False)
-    for one in findings:
+    for one in diagnoses:
         remedy = f"\n{one.remedy}" if one.remedy else ""
         table.add_row(
             _coloured(one.level), escape(one.subject), escape(one.message + remedy)

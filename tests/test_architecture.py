@@ -19,10 +19,11 @@ TESTS = sorted((ROOT / "tests").glob("*.py"))
 # one line is independent of each other. A new module goes on the first line below
 # all that it imports.
 LEVELS = """
-__init__ codes failpoints
-errors fingerprint
-entry
-admission backoff catalogue classify grant inspection selection settle turns units
+__init__ codes dataset failpoints
+fingerprint meanings
+errors
+entry finding
+admission backoff catalogue classify container grant selection settle turns units
     logs mounts notify signals wake watcher yamlmarks rehearsal_faults
 database destination multipart sockets spool config_layers rehearsal_answers
 statements records lookout wire config_values secrets_source rehearsal_signing

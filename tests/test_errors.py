@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from emitterd.codes import MEANING, Code
+from emitterd.codes import Code
 from emitterd.errors import (
     ConfigError,
     EmitterError,
@@ -18,6 +18,7 @@ from emitterd.errors import (
     Trouble,
     Verdict,
 )
+from emitterd.meanings import MEANING
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "errors.md"
 ROW = re.compile(r"^\| `(E\d{3})` \| (.+) \| (.+) \|$", re.MULTILINE)

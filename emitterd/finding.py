@@ -1,0 +1,103 @@
+"""What the inspection found in a file: a code, what was expected, what stands there.
+
+The code says how bad it is and what the server would do, so that one finding reads
+the same in the log, the journal, `inspect` and `explain`.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from emitterd.codes import Code
+from emitterd.errors import printable
+from emitterd.meanings import MEANING
+
+
+class Level(StrEnum):
+    """How much is lost if the file is sent as it is."""
+
+    ERROR = "error"
+    """The whole file: under `enforce` it is rejected."""
+    WARNING = "warning"
+    """Some of its rows."""
+    NOTE = "note"
+    """Nothing, as far as is known."""
+
+
+_UNREAD = "the object stays in the bucket, unread, and nobody is told"
+_DROPPED = "the server deletes the object, drops the whole file, and tells nobody"
+_ROWS = "the server drops these rows and loads the others"
+
+CONSEQUENCE: dict[Code, tuple[Level, str]] = {
+    Code.WRONG_DEPTH: (Level.ERROR, _UNREAD),
+    Code.UNKNOWN_FOLDER: (Level.ERROR, _UNREAD),
+    Code.UNKNOWN_NAME: (Level.ERROR, _DROPPED),
+    Code.WRONG_ENDING: (Level.ERROR, _DROPPED),
+    Code.OTHER_VERSION: (Level.ERROR, _UNREAD),
+    Code.NO_FILE_IN_ZIP: (Level.ERROR, _DROPPED),
+    Code.SEVERAL_FILES: (
+        Level.ERROR,
+        "the server reads every file of the zip as this dataset's data",
+    ),
+    Code.ENCRYPTED: (Level.ERROR, _DROPPED),
+    Code.COMPRESSION: (Level.ERROR, _DROPPED),
+    Code.DAMAGED: (Level.ERROR, _DROPPED),
+    Code.NOT_UTF8: (Level.ERROR, "the server reads broken characters, or drops it all"),
+    Code.BYTE_ORDER_MARK: (Level.NOTE, "the server may not know the first column"),
+    Code.WRONG_DELIMITER: (Level.ERROR, _DROPPED),
+    Code.WRONG_HEADER: (Level.ERROR, _DROPPED),
+    Code.NO_RECORDS: (Level.ERROR, _DROPPED),
+    Code.LONG_LINE: (Level.ERROR, _DROPPED),
+    Code.NO_MANIFEST: (Level.ERROR, _DROPPED),
+    Code.UNEVEN_ROWS: (Level.WARNING, _ROWS),
+    Code.BAD_DATE: (Level.WARNING, _ROWS),
+    Code.EMPTY_KEY: (Level.WARNING, _ROWS),
+    Code.BAD_ACADEMIC_YEAR: (Level.WARNING, _ROWS),
+}
+"""What the server does with each. Source: cQube's NiFi templates, 1.12 to 4.1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that the server would object to; printable, whatever the file held."""
+
+    code: Code
+    expected: str
+    found: str
+
+    @property
+    def level(self) -> Level:
+        """How much is lost."""
+        return CONSEQUENCE[self.code][0]
+
+    @property
+    def consequence(self) -> str:
+        """What the server would do."""
+        return CONSEQUENCE[self.code][1]
+
+    def __str__(self) -> str:
+        return (
+            f"{self.code} {MEANING[self.code].title}: expected {self.expected},"
+            f" found {self.found}"
+        )
+
+    def record(self) -> dict[str, str]:
+        """Return the finding as the journal and `--json` have it."""
+        return {
+            "code": self.code.value,
+            "level": self.level.value,
+            "expected": self.expected,
+            "found": self.found,
+            "consequence": self.consequence,
+            "remedy": MEANING[self.code].remedy,
+        }
+
+
+def finding(code: Code, expected: str, found: str) -> Finding:
+    """Return a finding whose words can forge no line: file content stands in them."""
+    return Finding(code, printable(expected), printable(found))
+
+
+def fatal(findings: Iterable[Finding]) -> bool:
+    """Tell whether the server would lose the whole file."""
+    return any(one.level is Level.ERROR for one in findings)
