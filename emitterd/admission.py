@@ -5,6 +5,7 @@ from enum import StrEnum
 
 from emitterd.entry import State
 from emitterd.errors import Trouble
+from emitterd.finding import Finding
 from emitterd.fingerprint import Fingerprint
 
 
@@ -19,13 +20,18 @@ class Admittance(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """A complete file to be entered; with `trouble` it is rejected at the door."""
+    """A complete file to be entered; with `trouble` it is rejected at the door.
+
+    `dispose`: a rejected file is to be moved away.
+    """
 
     path: bytes
     fingerprint: Fingerprint
     flow: str
     rank: int
     trouble: Trouble | None = None
+    findings: tuple[Finding, ...] = ()
+    dispose: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from emitterd.destination import Destination
 from emitterd.disposal import Disposal
 from emitterd.emission import Credentials, Emission
 from emitterd.examination import Examiner
+from emitterd.hand import Hand
 from emitterd.intake import Intake
 from emitterd.journal import Journal
 from emitterd.lookout import Lookout
@@ -50,6 +51,7 @@ class Parts:
         self.journal = Journal(
             config.journal.path, backoff_max_s=delivery.backoff_max_s
         )
+        self.hand = Hand(self.journal.database, self.abort)
         self._disposal = self._dispose()
         self.intake = self._intake()
         self.lookout = Lookout(

@@ -14,8 +14,10 @@ import structlog
 from emitterd import __version__
 from emitterd.assembly import Parts
 from emitterd.config import Config
+from emitterd.control import Control
 from emitterd.destination import Down
-from emitterd.entry import State
+from emitterd.entry import LIVE, State, display
+from emitterd.instruction import Deed, Instruction, Outcome
 from emitterd.notify import notify
 from emitterd.signals import Signals
 from emitterd.spool import ignore_lease_breaks
@@ -65,12 +67,14 @@ class Daemon:
         self._failed = threading.Event()
         self._drain = threading.Event()
         self._threads: list[threading.Thread] = []
+        self._control: Control | None = None
 
     def run(self) -> int:
         """Deliver until SIGTERM or SIGINT; return the exit code."""
         with Signals() as signals:
             ignore_lease_breaks()
             self._start(watch=True)
+            self._listen()
             self._parts.intake.sweeping.wait(READY_S)
             notify("READY=1", f"STATUS={self._status()}")
             log.info("daemon.ready", **self._counts())
@@ -122,6 +126,8 @@ class Daemon:
         notify("STOPPING=1")
         log.info("daemon.stopping", **self._counts())
         self._parts.lookout.stop()
+        if self._control is not None:
+            self._control.stop()
         self._drain.set()
         self._parts.intake.wake()
         self._parts.wake.ring()
@@ -137,6 +143,37 @@ class Daemon:
         self._parts.wire.close()
         if not keep_journal:
             self._journal.close()
+
+    def _listen(self) -> None:
+        """Let the operator's hand in; without it deliveries go on all the same."""
+        try:
+            self._control = Control(self._config.journal.path, self._obey)
+        except OSError as error:
+            log.warning("operator.unheard", reason=error.strerror or str(error))
+        else:
+            self._spawn("control", self._control.run)
+
+    def _obey(self, instruction: Instruction, user: str) -> Outcome:
+        outcome = self._parts.hand.obey(instruction, user, self._done_by_hand)
+        if outcome.done:
+            log.info(
+                "operator.acted",
+                act=instruction.act,
+                count=outcome.done,
+                path=next(display(d.path) for d in outcome.deeds if not d.refusal),
+                user=user,
+            )
+            self._parts.wake.ring()
+        return outcome
+
+    def _done_by_hand(self, deed: Deed) -> None:
+        if deed.refusal or deed.after in LIVE:
+            return
+        if deed.before in LIVE:
+            reason = "forgotten by the operator"
+            log.info("file.withdrawn", path=display(deed.path), reason=reason)
+        # What lies in the folder passes the door again, as a new file.
+        self._parts.intake.hint(deed.path)
 
     def _done(self, patience: "_Patience") -> bool:
         """Tell whether `once` can do no more: all is settled, or nothing moves."""

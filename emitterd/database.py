@@ -26,8 +26,8 @@ Row = tuple[Any, ...]
 APPLICATION_ID = 0x454D4954
 """`EMIT`: marks the file as a journal of emitterd's."""
 
-VERSION = 1
-"""`user_version` of the schema; `schema.sql` is version 1."""
+VERSION = 2
+"""`user_version` of `schema.sql`; `upgrade_N.sql` leads from version N to the next."""
 
 WAL_LIMIT_BYTES = 64 * 1024 * 1024
 BUSY_TIMEOUT_S = 10.0
@@ -194,10 +194,16 @@ def open_reader(path: Path) -> sqlite3.Connection:
     except sqlite3.Error as error:
         raise _explain(error, path) from error
     with _closed_on_failure(connection, path):
-        if _identify(connection, path) == 0:
+        version = _identify(connection, path)
+        if version == 0:
             raise JournalError(
                 f"{path} is empty: no daemon has begun it yet",
                 hint="start the daemon once",
+            )
+        if version < VERSION:
+            raise JournalError(
+                f"{path} was written by an older emitterd (schema {version})",
+                hint="restart the daemon: it brings the journal up to date",
             )
     return connection
 
@@ -240,16 +246,22 @@ def _prepare(connection: sqlite3.Connection, path: Path, *, check: bool) -> None
             f"{path} is damaged",
             hint="keep a copy of it and of its -wal file, then restore a backup",
         )
-    if version == 0:
-        schema = files("emitterd").joinpath("schema.sql").read_text("utf-8")
-        connection.executescript(
-            f"begin immediate;\n{schema}\n"
-            f"pragma application_id = {APPLICATION_ID};\n"
-            f"pragma user_version = {VERSION};"
-        )
-        reach(Point.SCHEMA_MADE)
-        connection.execute("commit")
-        reach(Point.SCHEMA_COMMITTED)
+    if version < VERSION:
+        names = [f"upgrade_{one}.sql" for one in range(version, VERSION) if one]
+        _apply(connection, names if version else ["schema.sql"])
+
+
+def _apply(connection: sqlite3.Connection, names: list[str]) -> None:
+    """Run scripts of the package, all or none of them."""
+    scripts = [files("emitterd").joinpath(name).read_text("utf-8") for name in names]
+    connection.executescript(
+        "begin immediate;\n" + "\n".join(scripts) + "\n"
+        f"pragma application_id = {APPLICATION_ID};\n"
+        f"pragma user_version = {VERSION};"
+    )
+    reach(Point.SCHEMA_MADE)
+    connection.execute("commit")
+    reach(Point.SCHEMA_COMMITTED)
 
 
 def _identify(connection: sqlite3.Connection, path: Path) -> int:

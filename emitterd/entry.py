@@ -40,6 +40,7 @@ class Verb(StrEnum):
     HOLD = "hold"
     RELEASE = "release"
     RETRY = "retry"
+    REOPEN = "reopen"
 
 
 TRANSITIONS: dict[Verb, tuple[frozenset[State], State]] = {
@@ -52,7 +53,10 @@ TRANSITIONS: dict[Verb, tuple[frozenset[State], State]] = {
     Verb.WITHDRAW: (LIVE, State.WITHDRAWN),
     Verb.HOLD: (frozenset({State.QUEUED, State.DEFERRED}), State.HELD),
     Verb.RELEASE: (frozenset({State.HELD}), State.QUEUED),
-    Verb.RETRY: (frozenset({State.DEFERRED, State.REJECTED}), State.QUEUED),
+    Verb.RETRY: (frozenset({State.DEFERRED}), State.QUEUED),
+    # What was refused at the door must pass the door again: the rejection is taken
+    # back, and the file, if it is there, is looked at as a new one.
+    Verb.REOPEN: (frozenset({State.REJECTED}), State.WITHDRAWN),
 }
 """The state machine, whole. A verb on any other state is an `IllegalTransition`."""
 

@@ -12,10 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
-from emitterd.admission import Admission, Admittance, Admitted, Known
+from emitterd.admission import Admission, Admitted, Known
 from emitterd.backoff import RETRY_AFTER_CAP_S
 from emitterd.database import Database
-from emitterd.entry import LIVE, TRANSITIONS, Entry, Grant, Receipt, State, Verb
+from emitterd.door import admit
+from emitterd.entry import TRANSITIONS, Entry, Grant, Receipt, State, Verb
 from emitterd.errors import IllegalTransition, Trouble
 from emitterd.failpoints import Point, reach
 from emitterd.statements import CLAIM, LATEST, entry_of, known_of
@@ -30,15 +31,16 @@ class Journal:
 
         Raises what `Database` raises.
         """
-        self._database = Database(path)
+        self.database = Database(path)
+        """What `Hand` writes to beside."""
         self._turns = Turns()
         self._horizon_s = backoff_max_s + RETRY_AFTER_CAP_S + 60.0
-        self.reclaimed = self._database.write(self._reclaim)
+        self.reclaimed = self.database.write(self._reclaim)
         reach(Point.RECLAIMED)
-        served = self._database.read(
+        served = self.database.read(
             "select coalesce(min(turn), 0) from entry where state = 'queued'"
         )
-        last = self._database.read(
+        last = self.database.read(
             "select flow, max(turn) from entry where state = 'queued' group by flow"
         )
         self._turns.resume(served[0][0], last)
@@ -51,18 +53,20 @@ class Journal:
 
     def close(self) -> None:
         """Close the journal and release its lock."""
-        self._database.close()
+        self.database.close()
 
     def latest(self, path: bytes) -> Known | None:
         """Return the latest version of the path, or None where it is unknown."""
-        rows = self._database.read(LATEST, (path,))
+        rows = self.database.read(LATEST, (path,))
         return known_of(rows[0]) if rows else None
 
     def admit(self, batch: list[Admission]) -> list[Admitted]:
         """Enter complete files, in one commit; answers in the order of the batch."""
         now = time.time()
-        return self._database.write(
-            lambda connection: [self._admit(connection, one, now) for one in batch]
+        return self.database.write(
+            lambda connection: [
+                admit(connection, self._turns, one, now) for one in batch
+            ]
         )
 
     def claim(self, now: float, *, probe: bool = False) -> Entry | None:
@@ -81,11 +85,11 @@ class Journal:
             self._turns.served(rows[0][0])
             return entry_of(rows[0][1:])
 
-        return self._database.write(work)
+        return self.database.write(work)
 
     def next_due_at(self) -> float | None:
         """Return when the next deferred entry is due, or None where none is."""
-        rows = self._database.read(
+        rows = self.database.read(
             "select min(due_at) from entry where state = 'deferred'"
         )
         return rows[0][0] if rows else None
@@ -113,11 +117,11 @@ class Journal:
             if changed != 1:
                 raise IllegalTransition(f"pin: entry {entry.id} is not delivering")
 
-        self._database.write(work)
+        self.database.write(work)
 
     def granted_at(self, path: bytes) -> float:
         """Return when the last grant for the path was given; 0.0 where none was."""
-        rows = self._database.read(
+        rows = self.database.read(
             "select max(granted_at) from entry where path = ?", (path,)
         )
         return rows[0][0] or 0.0
@@ -148,8 +152,8 @@ class Journal:
         reach(Point.DELIVERED)
 
     def dispose(self, entry_id: int) -> None:
-        """Record that the delivered file was moved or deleted, or is gone."""
-        self._database.write(
+        """Record that the ended version's file was moved or deleted, or is gone."""
+        self.database.write(
             lambda connection: connection.execute(
                 "update entry set disposal = 'done' where id = ?", (entry_id,)
             )
@@ -174,7 +178,7 @@ class Journal:
 
     def drop_grant(self, entry: Entry) -> None:
         """Unpin a grant that was refused; its key stays on record."""
-        self._database.write(
+        self.database.write(
             lambda connection: connection.execute(
                 'update entry set "grant" = null where id = ?', (entry.id,)
             )
@@ -188,9 +192,10 @@ class Journal:
         )
         reach(Point.INTERRUPTED)
 
-    def reject(self, entry: Entry, trouble: Trouble) -> None:
-        """Record that this version can never be accepted."""
-        self._end(Verb.REJECT, entry, trouble)
+    def reject(self, entry: Entry, trouble: Trouble, *, dispose: bool = False) -> None:
+        """Record that this version can never be accepted; `dispose`: it is moved."""
+        due = "due" if dispose else None
+        self._end(Verb.REJECT, entry, trouble, disposal=due)
         reach(Point.REJECTED)
 
     def withdraw(self, entry: Entry, trouble: Trouble) -> None:
@@ -204,9 +209,10 @@ class Journal:
         None where it has nothing, or where a later version may have reached it: then
         even known content is sent.
         """
-        rows = self._database.read(
+        rows = self.database.read(
             """select id, bytes, sha256, state from entry
                where path = ? and id < ? and (state = 'delivered' or ambiguous)
+               and forgotten_at is null
                order by id desc limit 1""",
             (entry.path, entry.id),
         )
@@ -229,7 +235,7 @@ class Journal:
             reach(Point.UNCHANGED_HALF)
             connection.execute("delete from entry where id = ?", (entry.id,))
 
-        self._database.write(work)
+        self.database.write(work)
 
     def note(self, name: str, value: object) -> None:
         """Keep a fact for `status`: JSON under a name."""
@@ -240,11 +246,11 @@ class Journal:
                 (name, json.dumps(value)),
             )
 
-        self._database.write(work)
+        self.database.write(work)
 
     def counts(self) -> dict[State, int]:
         """Return the number of entries by state."""
-        rows = self._database.read("select state, entries from tally")
+        rows = self.database.read("select state, entries from tally")
         return {State(state): entries for state, entries in rows}
 
     def endings(
@@ -254,7 +260,7 @@ class Journal:
 
         `superseded`: a later version of the path is on record. Pages by id.
         """
-        return self._database.read(
+        return self.database.read(
             """select id, path, exists (select 1 from entry later
                    where later.path = entry.path and later.id > entry.id)
                from entry where id > ? and changed_at < ?
@@ -265,60 +271,25 @@ class Journal:
 
     def prune(self, entry_ids: list[int]) -> None:
         """Forget ended versions."""
-        self._database.write(
+        self.database.write(
             lambda connection: connection.executemany(
                 "delete from entry where id = ?", [(one,) for one in entry_ids]
             )
         )
 
-    def _admit(
-        self, connection: sqlite3.Connection, one: Admission, now: float
-    ) -> Admitted:
-        rows = connection.execute(LATEST, (one.path,)).fetchall()
-        known = known_of(rows[0]) if rows else None
-        if known is not None and known.settles(one.fingerprint):
-            return Admitted(Admittance.KNOWN)
-        if known is not None and known.state is State.DELIVERING:
-            return Admitted(Admittance.BUSY)
-        replaced = known is not None and known.state in LIVE
-        if known is not None and replaced:
-            connection.execute(
-                """update entry set state = 'withdrawn', changed_at = ?, "grant" = null,
-                   error = 'E204', reason = 'replaced by a later version'
-                   where id = ?""",
-                (now, known.id),
+    def prune_actions(self, before: float) -> None:
+        """Forget what the operator did before an instant."""
+        self.database.write(
+            lambda connection: connection.execute(
+                "delete from action where at < ?", (before,)
             )
-            reach(Point.REPLACED)
-        # The operator held the file, not its bytes.
-        held = known is not None and known.state is State.HELD
-        self._insert(connection, one, now, State.HELD if held else State.QUEUED)
-        return Admitted(Admittance.ADMITTED, replaced)
-
-    def _insert(
-        self, connection: sqlite3.Connection, one: Admission, now: float, state: State
-    ) -> None:
-        trouble = one.trouble
-        connection.execute(
-            """insert into entry (path, state, flow, turn, rank, device, inode, bytes,
-               mtime_ns, ctime_ns, admitted_at, changed_at, error, reason)
-               values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
-            (
-                one.path,
-                State.REJECTED if trouble else state,
-                one.flow,
-                0 if trouble else self._turns.assign(one.flow),
-                one.rank,
-                *one.fingerprint,
-                now,
-                now,
-                trouble.code if trouble else None,
-                trouble.reason if trouble else None,
-            ),
         )
 
-    def _end(self, verb: Verb, entry: Entry, trouble: Trouble) -> None:
+    def _end(
+        self, verb: Verb, entry: Entry, trouble: Trouble, **more: str | None
+    ) -> None:
         columns = {"error": trouble.code.value, "reason": trouble.reason, "grant": None}
-        self._move(verb, entry.id, columns)
+        self._move(verb, entry.id, columns | more)
 
     def _move(self, verb: Verb, entry_id: int, columns: Mapping[str, object]) -> None:
         """Apply a verb; raises `IllegalTransition` from any state it is not for."""
@@ -332,7 +303,7 @@ class Journal:
             if connection.execute(sql, {**values, "id": entry_id}).rowcount != 1:
                 raise IllegalTransition(f"{verb}: entry {entry_id} is not {states}")
 
-        self._database.write(work)
+        self.database.write(work)
 
     def _reclaim(self, connection: sqlite3.Connection) -> int:
         # Whether the dead process had sent the whole body is not known; with a

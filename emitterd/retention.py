@@ -37,6 +37,7 @@ class Retention:
 
     def prune(self, now: float) -> int:
         """Forget what ended before `now` less the retention; return how many."""
+        self._journal.prune_actions(now - self._retain_s)
         pruned, after_id = 0, 0
         while not self._spool.lost():
             page = self._journal.endings(now - self._retain_s, after_id, PAGE)

@@ -1,6 +1,7 @@
 -- The journal: one row for each version of each file.
 -- Instants are seconds since the epoch (UTC), sizes are bytes, paths are bytes
 -- relative to the watched folder. `grant` holds a secret while it is pinned.
+-- `findings` is JSON; a version with `forgotten_at` is a receipt and nothing more.
 create table entry (
     id           integer primary key,
     path         blob    not null,
@@ -31,7 +32,9 @@ create table entry (
     md5          blob,
     etag         text,
     verified     integer,
-    disposal     text    check (disposal in ('due', 'done'))
+    disposal     text    check (disposal in ('due', 'done')),
+    findings     text,
+    forgotten_at real
 ) strict;
 
 -- One live version a path: never two uploads of one path at once.
@@ -69,6 +72,19 @@ create trigger entry_deleted after delete on entry begin
     update tally set entries = entries - 1, bytes = bytes - old.bytes
         where state = old.state;
 end;
+
+-- The operator's hand: who did what to which version, and when.
+create table action (
+    id      integer primary key,
+    path    blob    not null,
+    entry   integer not null,
+    act     text    not null check (act in ('hold', 'release', 'retry', 'forget')),
+    state   text    not null,
+    user    text    not null,
+    at      real    not null
+) strict;
+create index action_path on action (path, id);
+create index action_at on action (at);
 
 -- What `status` tells beside the counts: the destination's trouble.
 create table fact (

@@ -9,7 +9,8 @@ ENTRY = """id, path, device, inode, bytes, mtime_ns, ctime_ns, attempts, error,
     "grant", ambiguous"""
 
 LATEST = """select id, state, device, inode, bytes, mtime_ns, ctime_ns, disposal,
-    error, reason from entry where path = ? order by id desc limit 1"""
+    error, reason from entry where path = ? and forgotten_at is null
+    order by id desc limit 1"""
 
 # The entry of the lowest turn among the queued, and among the deferred that are due.
 # One whose due time lies beyond any that backoff can give was set by a clock that has

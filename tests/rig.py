@@ -149,7 +149,7 @@ class Rig:
     def rows(self, name: str) -> list[dict[str, Any]]:
         """Return all versions of a path, the oldest first."""
         names = [column.split()[-1] for column in COLUMNS.split(", ")]
-        found = self.journal._database.read(
+        found = self.journal.database.read(
             f"select {COLUMNS} from entry where path = ? order by id",  # noqa: S608
             (name.encode(),),
         )
@@ -166,7 +166,7 @@ class Rig:
 
     def fact(self, name: str) -> str | None:
         """Return a fact that the journal keeps, as JSON."""
-        rows = self.journal._database.read(
+        rows = self.journal.database.read(
             "select value from fact where name = ?", (name,)
         )
         return rows[0][0] if rows else None

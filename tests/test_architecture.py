@@ -23,10 +23,11 @@ __init__ codes dataset failpoints
 fingerprint meanings
 errors
 entry finding
-admission backoff catalogue classify container grant selection settle turns units
-    logs mounts notify signals wake watcher yamlmarks rehearsal_faults
+admission backoff catalogue classify container grant instruction selection settle turns
+    units logs mounts notify signals wake watcher yamlmarks rehearsal_faults
 database destination multipart sockets spool config_layers rehearsal_answers
-statements records lookout wire config_values secrets_source rehearsal_signing
+statements lookout wire control config_values secrets_source rehearsal_signing
+door hand records
 journal
 disposal emission retention survey config_checks rehearsal_bucket
 config examination rehearsal_api

@@ -1,17 +1,19 @@
 """SQLite underneath the journal: one fsync for many, one process, nothing foreign."""
 
+import re
 import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from conftest import SmallDisk
 from emitterd.codes import Code
-from emitterd.database import VERSION, Database, open_reader
+from emitterd.database import APPLICATION_ID, VERSION, Database, open_reader
 from emitterd.errors import JournalError, JournalFull, JournalLocked
 from support import wait_until
 
@@ -212,6 +214,58 @@ def test_second_opening_in_one_process_is_refused(path: Path) -> None:
     with Database(path), pytest.raises(JournalLocked):
         Database(path)
     Database(path).close()
+
+
+def old(path: Path) -> None:
+    """Make a journal of schema 1, with an entry in it."""
+    script = (Path(__file__).parent / "schema_1.sql").read_text("utf-8")
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(script)
+        connection.execute(
+            """insert into entry (path, state, flow, turn, rank, device, inode, bytes,
+               mtime_ns, ctime_ns, admitted_at, changed_at)
+               values (x'61', 'queued', 'a', 0, 0, 1, 2, 3, 4, 5, 6.0, 6.0)"""
+        )
+        connection.execute(f"pragma application_id = {APPLICATION_ID}")
+        connection.execute("pragma user_version = 1")
+        connection.commit()
+
+
+def schema_of(database: Database) -> set[str]:
+    """Return what the schema says, however it is laid out."""
+    rows = database.read("select sql from sqlite_schema where sql is not null")
+    return {re.sub(r"\s+", " ", sql.replace("( ", "(")).strip() for (sql,) in rows}
+
+
+def columns_of(database: Database, table: str) -> list[tuple[object, ...]]:
+    """Return name, type and constraints of each column."""
+    return database.read(f"pragma table_info({table})")
+
+
+def test_old_journal_is_brought_up_to_date(path: Path, tmp_path: Path) -> None:
+    """A journal of an earlier version keeps its rows and gets today's schema."""
+    old(path)
+    with Database(path) as upgraded, Database(tmp_path / "new.db") as made:
+        rows = upgraded.read("select path, state, findings from entry")
+        indexes = [
+            {sql for sql in schema_of(one) if not sql.startswith("CREATE TABLE entry")}
+            for one in (upgraded, made)
+        ]
+
+        assert rows == [(b"a", "queued", None)]
+        assert indexes[0] == indexes[1]
+        assert columns_of(upgraded, "entry") == columns_of(made, "entry")
+        assert upgraded.read("pragma user_version") == [(VERSION,)]
+
+
+def test_reader_waits_for_the_upgrade(path: Path) -> None:
+    """Who only reads does not change an old journal, and says who will."""
+    old(path)
+
+    with pytest.raises(JournalError, match="older emitterd") as caught:
+        open_reader(path)
+
+    assert "restart the daemon" in caught.value.hint
 
 
 def foreign(path: Path) -> None:

@@ -287,7 +287,7 @@ def test_disposal_that_is_due_is_done_by_a_sweep(
     deliver(journal, entry)
     door.sweep()
     assert (door.root / NAME).exists()
-    door.journal._database.write(
+    door.journal.database.write(
         lambda c: c.execute("update entry set disposal = 'due'")
     )
     assert names(door.step(SWEEP_S)) == ["file.disposed"]

@@ -9,7 +9,9 @@ import pytest
 from emitterd.cli import app
 
 ROOT = Path(__file__).parent.parent
-EVENT = re.compile(r"(daemon|file|destination|auth|watch|sweep|journal)\.[a-z_]+")
+EVENT = re.compile(
+    r"(daemon|file|destination|auth|watch|sweep|journal|operator)\.[a-z_]+"
+)
 NO_EVENTS = {"journal.path", "journal.db", "file.zip"}
 
 

@@ -50,12 +50,12 @@ def test_what_is_delivered_or_withdrawn_stays_so(state: State) -> None:
     assert after(state) == {state}
 
 
-def test_a_rejection_is_undone_by_retry_only() -> None:
-    """Only the operator brings a rejected version back."""
+def test_a_rejection_is_undone_by_reopening_only() -> None:
+    """Only the operator brings a rejected file back, and through the door."""
     verbs = [
         verb for verb, (sources, _) in TRANSITIONS.items() if "rejected" in sources
     ]
-    assert verbs == [Verb.RETRY]
+    assert verbs == [Verb.REOPEN]
 
 
 def test_live_is_what_has_not_ended() -> None:
@@ -75,7 +75,8 @@ def test_live_is_what_has_not_ended() -> None:
         ("withdraw", "queued delivering deferred held", "withdrawn"),
         ("hold", "queued deferred", "held"),
         ("release", "held", "queued"),
-        ("retry", "deferred rejected", "queued"),
+        ("retry", "deferred", "queued"),
+        ("reopen", "rejected", "withdrawn"),
     ],
 )
 def test_the_state_machine(verb: str, sources: str, target: str) -> None:

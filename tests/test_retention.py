@@ -102,7 +102,7 @@ def test_many_pages(journal: Journal, retention: Retention, spool_root: Path) ->
     """All pages are gone through, with kept and forgotten mixed."""
     count = 2 * PAGE + 7
     admit(journal, *(admission(b"%d" % number) for number in range(count)))
-    journal._database.write(lambda c: c.execute("update entry set state = 'delivered'"))
+    journal.database.write(lambda c: c.execute("update entry set state = 'delivered'"))
     for number in range(0, count, 100):
         (spool_root / str(number)).touch()
     kept = len(list(spool_root.iterdir()))

@@ -258,9 +258,9 @@ def test_storm_on_one_file_is_one_look(spool_root: Path, journal: Journal) -> No
     make_zip(door.root / NAME)
     door.step(1, PATH)
     asked: list[str] = []
-    door.journal._database._reader.set_trace_callback(asked.append)
+    door.journal.database._reader.set_trace_callback(asked.append)
     door.step(1, *[PATH] * 10_000)
-    door.journal._database._reader.set_trace_callback(None)
+    door.journal.database._reader.set_trace_callback(None)
     assert len(asked) == 1
 
 

@@ -1,0 +1,70 @@
+"""The journal's door: whether a complete file is a new version, and how it enters."""
+
+import json
+import sqlite3
+
+from emitterd.admission import Admission, Admittance, Admitted
+from emitterd.entry import LIVE, State
+from emitterd.failpoints import Point, reach
+from emitterd.statements import LATEST, known_of
+from emitterd.turns import Turns
+
+
+def admit(
+    connection: sqlite3.Connection, turns: Turns, one: Admission, now: float
+) -> Admitted:
+    """Enter one file, in the transaction of `connection`; the caller commits."""
+    rows = connection.execute(LATEST, (one.path,)).fetchall()
+    known = known_of(rows[0]) if rows else None
+    if known is not None and known.settles(one.fingerprint):
+        return Admitted(Admittance.KNOWN)
+    if known is not None and known.state is State.DELIVERING:
+        return Admitted(Admittance.BUSY)
+    replaced = known is not None and known.state in LIVE
+    if known is not None and replaced:
+        connection.execute(
+            """update entry set state = 'withdrawn', changed_at = ?, "grant" = null,
+               error = 'E204', reason = 'replaced by a later version'
+               where id = ?""",
+            (now, known.id),
+        )
+        reach(Point.REPLACED)
+    state = State.QUEUED
+    if one.trouble is not None:
+        state = State.REJECTED
+    elif known is not None and known.state is State.HELD:
+        # The operator held the file, not its bytes.
+        state = State.HELD
+    _insert(connection, turns, one, now, state)
+    return Admitted(Admittance.ADMITTED, replaced)
+
+
+def _insert(
+    connection: sqlite3.Connection,
+    turns: Turns,
+    one: Admission,
+    now: float,
+    state: State,
+) -> None:
+    trouble = one.trouble
+    findings = json.dumps([finding.record() for finding in one.findings])
+    connection.execute(
+        """insert into entry (path, state, flow, turn, rank, device, inode, bytes,
+           mtime_ns, ctime_ns, admitted_at, changed_at, error, reason, disposal,
+           findings)
+           values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+        (
+            one.path,
+            state,
+            one.flow,
+            0 if trouble else turns.assign(one.flow),
+            one.rank,
+            *one.fingerprint,
+            now,
+            now,
+            trouble.code if trouble else None,
+            trouble.reason if trouble else None,
+            "due" if one.dispose else None,
+            findings if one.findings else None,
+        ),
+    )

@@ -1,0 +1,77 @@
+-- The journal: one row for each version of each file.
+-- Instants are seconds since the epoch (UTC), sizes are bytes, paths are bytes
+-- relative to the watched folder. `grant` holds a secret while it is pinned.
+create table entry (
+    id           integer primary key,
+    path         blob    not null,
+    state        text    not null check (state in ('queued', 'delivering', 'deferred',
+                                 'delivered', 'rejected', 'withdrawn', 'held')),
+    flow         text    not null,
+    turn         integer not null,
+    rank         integer not null,
+    device       integer not null,
+    inode        integer not null,
+    bytes        integer not null,
+    mtime_ns     integer not null,
+    ctime_ns     integer not null,
+    admitted_at  real    not null,
+    changed_at   real    not null,
+    attempts     integer not null default 0,
+    due_at       real,
+    error        text,
+    reason       text,
+    "grant"      blob,
+    key          text,
+    granted_at   real,
+    ambiguous    integer not null default 0,
+    earlier_keys text,
+    delivered_at real,
+    duration_s   real,
+    sha256       blob,
+    md5          blob,
+    etag         text,
+    verified     integer,
+    disposal     text    check (disposal in ('due', 'done'))
+) strict;
+
+-- One live version a path: never two uploads of one path at once.
+create unique index entry_live on entry (path)
+    where state in ('queued', 'delivering', 'deferred', 'held');
+create index entry_path on entry (path, id);
+create index entry_queue on entry (turn, rank, id) where state = 'queued';
+create index entry_due on entry (due_at) where state = 'deferred';
+create index entry_waiting on entry (admitted_at)
+    where state in ('queued', 'delivering', 'deferred');
+create index entry_delivered on entry (delivered_at) where state = 'delivered';
+
+-- Counts by state, kept by the database itself, so that asking costs the same at a
+-- million rows as at ten.
+create table tally (
+    state   text    primary key,
+    entries integer not null,
+    bytes   integer not null
+) strict, without rowid;
+insert into tally (state, entries, bytes)
+    values ('queued', 0, 0), ('delivering', 0, 0), ('deferred', 0, 0),
+           ('delivered', 0, 0), ('rejected', 0, 0), ('withdrawn', 0, 0), ('held', 0, 0);
+create trigger entry_inserted after insert on entry begin
+    update tally set entries = entries + 1, bytes = bytes + new.bytes
+        where state = new.state;
+end;
+create trigger entry_moved after update of state on entry
+when new.state <> old.state begin
+    update tally set entries = entries - 1, bytes = bytes - old.bytes
+        where state = old.state;
+    update tally set entries = entries + 1, bytes = bytes + new.bytes
+        where state = new.state;
+end;
+create trigger entry_deleted after delete on entry begin
+    update tally set entries = entries - 1, bytes = bytes - old.bytes
+        where state = old.state;
+end;
+
+-- What `status` tells beside the counts: the destination's trouble.
+create table fact (
+    name  text primary key,
+    value text not null
+) strict, without rowid;

@@ -1,0 +1,302 @@
+"""The operator's hand on a real journal: what each act does, and the record of it."""
+
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conftest import SmallDisk
+from emitterd.admission import Admittance
+from emitterd.entry import LIVE, State
+from emitterd.hand import BATCH, SHOWN, Hand
+from emitterd.instruction import Act, Deed, Instruction, Outcome
+from emitterd.journal import Journal
+from test_journal import BROKE, NOW, PATH, admission, admit, deliver, row, take
+
+USER = "asha"
+
+
+def hand_of(journal: Journal) -> Hand:
+    """Return a hand on the journal."""
+    return Hand(journal.database, threading.Event())
+
+
+def act(journal: Journal, what: Act, path: bytes = PATH) -> Deed:
+    """Apply an act to one path."""
+    told: list[Deed] = []
+    outcome = hand_of(journal).obey(Instruction(what, (path,)), USER, told.append)
+    (deed,) = outcome.deeds
+    assert told == [deed]
+    assert outcome.done == (not deed.refusal)
+    return deed
+
+
+def put(journal: Journal, state: State) -> int:
+    """Bring an entry into a state; return its id."""
+    entry = take(journal)
+    match state:
+        case State.DELIVERED:
+            deliver(journal, entry)
+        case State.DEFERRED:
+            journal.defer(entry, BROKE, NOW + 500, charge=True)
+        case State.REJECTED:
+            journal.reject(entry, BROKE)
+        case State.WITHDRAWN:
+            journal.withdraw(entry, BROKE)
+        case State.QUEUED | State.HELD:
+            journal.interrupt(entry)
+            if state is State.HELD:
+                act(journal, Act.HOLD)
+    return entry.id
+
+
+def actions(journal: Journal) -> list[tuple[object, ...]]:
+    """Return what was written down."""
+    return journal.database.read("select path, act, state, user from action")
+
+
+AFTER = {
+    Act.HOLD: {State.QUEUED: State.HELD, State.DEFERRED: State.HELD},
+    Act.RELEASE: {State.HELD: State.QUEUED},
+    Act.RETRY: {State.DEFERRED: State.QUEUED, State.REJECTED: State.WITHDRAWN},
+    Act.FORGET: {
+        state: State.WITHDRAWN if state in LIVE else state
+        for state in set(State) - {State.DELIVERING}
+    },
+}
+
+
+@pytest.mark.parametrize("state", State)
+@pytest.mark.parametrize("what", Act)
+def test_each_act_in_each_state(journal: Journal, what: Act, state: State) -> None:
+    """An act changes the states it is for, and refuses the others with a reason."""
+    entry_id = put(journal, state)
+    written = len(actions(journal))
+
+    deed = act(journal, what)
+
+    after = AFTER[what].get(state)
+    assert (deed.before, deed.after) == (state, after or state)
+    assert row(journal, entry_id, "state") == (after or state,)
+    assert bool(deed.refusal) == (after is None)
+    assert state in deed.refusal or not deed.refusal
+    new = actions(journal)[written:]
+    assert new == ([(PATH, what, state, USER)] if after else [])
+
+
+@pytest.mark.parametrize("what", Act)
+def test_unknown_path(journal: Journal, what: Act) -> None:
+    """What the journal has never seen is refused, and nothing is written down."""
+    deed = act(journal, what, b"no/such.zip")
+
+    assert (deed.before, deed.after) == (None, None)
+    assert "does not know" in deed.refusal
+    assert actions(journal) == []
+
+
+def test_held_is_not_claimed_until_released(journal: Journal) -> None:
+    """Workers pass a held entry over; released it is claimed as before."""
+    put(journal, State.HELD)
+
+    held = journal.claim(NOW)
+    act(journal, Act.RELEASE)
+
+    assert held is None
+    assert journal.claim(NOW) is not None
+
+
+def test_retry_is_due_at_once_and_backs_off_anew(journal: Journal) -> None:
+    """A deferred entry is tried now, and its failures are counted from nought."""
+    put(journal, State.DEFERRED)
+    assert journal.claim(NOW) is None
+
+    act(journal, Act.RETRY)
+    entry = journal.claim(NOW)
+
+    assert entry is not None
+    assert entry.attempts == 0
+
+
+def test_retry_lets_a_rejected_file_pass_the_door_again(journal: Journal) -> None:
+    """The same file, unchanged, is admitted as a new entry after a retry only."""
+    put(journal, State.REJECTED)
+    before = admit(journal, admission())
+    act(journal, Act.RETRY)
+
+    after = admit(journal, admission())
+
+    assert (before, after) == (["known"], ["admitted"])
+
+
+def test_forgotten_delivery_is_sent_again_and_stays_a_receipt(journal: Journal) -> None:
+    """The file counts as new, even with the same content; its proof is kept."""
+    first = put(journal, State.DELIVERED)
+    act(journal, Act.FORGET)
+
+    answer = journal.admit([admission()])
+    entry = journal.claim(NOW)
+
+    assert answer[0].admittance is Admittance.ADMITTED
+    assert entry is not None
+    assert journal.previous(entry) is None
+    assert row(journal, first, "state, etag") == (State.DELIVERED, "e" * 32)
+
+
+def test_forgotten_waiting_entry_leaves_the_queue(journal: Journal) -> None:
+    """Nothing is claimed of it any more, and the counts follow."""
+    put(journal, State.QUEUED)
+
+    act(journal, Act.FORGET)
+
+    assert journal.claim(NOW) is None
+    assert journal.latest(PATH) is None
+    assert journal.counts()[State.QUEUED] == 0
+
+
+def test_act_is_on_the_latest_version(journal: Journal) -> None:
+    """Of a path with a history only the last version is touched."""
+    first = put(journal, State.DELIVERED)
+    admit(journal, admission(version=2))
+
+    deed = act(journal, Act.HOLD)
+
+    assert deed.before is State.QUEUED
+    assert row(journal, first, "state") == (State.DELIVERED,)
+
+
+def test_whole_state(journal: Journal) -> None:
+    """An act on a state reaches every path in it, in several commits, told once."""
+    count = max(BATCH, SHOWN) + 7
+    admit(journal, *(admission(b"pat/%d.zip" % one) for one in range(count)))
+    take(journal, path=b"pat/busy.zip")
+    told: list[Deed] = []
+
+    outcome = hand_of(journal).obey(
+        Instruction(Act.HOLD, state=State.QUEUED), USER, told.append
+    )
+
+    assert outcome.done == len(told) >= count
+    assert len(outcome.deeds) == SHOWN
+    assert journal.counts()[State.HELD] == outcome.done
+    assert journal.counts()[State.QUEUED] == 0
+
+
+def test_whole_state_takes_latest_versions_only(journal: Journal) -> None:
+    """A version that a later one replaced is history, whatever its state."""
+    put(journal, State.REJECTED)
+    deliver(journal, take(journal, version=2))
+
+    outcome = hand_of(journal).obey(
+        Instruction(Act.RETRY, state=State.REJECTED), USER, lambda _: None
+    )
+
+    assert outcome == Outcome(0, ())
+
+
+def test_stop_ends_a_whole_state(journal: Journal) -> None:
+    """A stopping daemon does not wait for the end of it, and says so."""
+    stop = threading.Event()
+    stop.set()
+    admit(journal, admission())
+
+    outcome = Hand(journal.database, stop).obey(
+        Instruction(Act.HOLD, state=State.QUEUED), USER, lambda _: None
+    )
+
+    assert (outcome.done, outcome.trouble) == (0, "emitterd is stopping")
+
+
+def test_full_journal_is_said(small_disk: SmallDisk) -> None:
+    """Nothing is done on a full disk, and the outcome names the remedy."""
+    paths = tuple(b"pat/%d.zip" % one for one in range(BATCH))
+    with Journal(small_disk.root / "journal.db") as journal:
+        admit(journal, *map(admission, paths))
+        small_disk.fill()
+        outcome = hand_of(journal).obey(
+            Instruction(Act.HOLD, paths), USER, lambda _: None
+        )
+        small_disk.free()
+
+        assert outcome.done == 0
+        assert "E104" in outcome.trouble
+        assert journal.counts()[State.HELD] == 0
+
+
+def test_old_actions_are_pruned(tmp_path: Path) -> None:
+    """Retention forgets what was done before its horizon, and no more."""
+    with Journal(tmp_path / "journal.db") as journal:
+        put(journal, State.HELD)
+        journal.prune_actions(NOW - 1000)
+        kept = len(actions(journal))
+        journal.prune_actions(NOW + 1000)
+
+        assert (kept, actions(journal)) == (1, [])
+
+
+PATHS = st.binary(min_size=1, max_size=20).filter(lambda path: b"\0" not in path)
+STATES = st.sampled_from(list(State))
+
+
+@given(
+    st.builds(
+        Instruction,
+        st.sampled_from(list(Act)),
+        st.lists(PATHS, max_size=4).map(tuple),
+        st.none() | STATES,
+        st.text(),
+    )
+)
+def test_instruction_survives_the_wire(instruction: Instruction) -> None:
+    """Any path, even one that is not UTF-8, arrives byte for byte, in one line."""
+    line = instruction.pack()
+
+    assert line.count(b"\n") == 1
+    assert Instruction.unpack(line) == instruction
+
+
+@given(
+    st.builds(
+        Outcome,
+        st.integers(0, 10**6),
+        st.lists(
+            st.builds(Deed, PATHS, st.none() | STATES, st.none() | STATES, st.text()),
+            max_size=4,
+        ).map(tuple),
+        st.text(),
+    )
+)
+def test_outcome_survives_the_wire(outcome: Outcome) -> None:
+    """What became of each path arrives as it was sent."""
+    line = outcome.pack()
+
+    assert line.count(b"\n") == 1
+    assert Outcome.unpack(line) == outcome
+
+
+@given(st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
+def test_nonsense_is_no_instruction(line: bytes) -> None:
+    """Whatever comes over the socket is an instruction or a ValueError."""
+    for kind in (Instruction, Outcome):
+        with pytest.raises(ValueError):  # noqa: PT011  any of them
+            kind.unpack(line)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"{}",
+        b"[]",
+        b"null",
+        b'{"act": "sell", "paths": [], "state": null, "sudo_user": ""}',
+        b'{"act": "hold", "paths": [1], "state": null, "sudo_user": ""}',
+        b'{"act": "hold", "paths": 3, "state": null, "sudo_user": ""}',
+        b'{"act": "hold", "paths": [], "state": "gone", "sudo_user": ""}',
+        b"[" * 100_000,
+    ],
+)
+def test_wrong_shape_is_no_instruction(line: bytes) -> None:
+    """JSON of another shape is refused like anything else."""
+    with pytest.raises(ValueError):  # noqa: PT011  any of them
+        Instruction.unpack(line)
