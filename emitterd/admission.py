@@ -1,12 +1,15 @@
-"""What is handed to the journal at its door, and what it answers."""
+"""What is handed to the journal at its door, and what it knows of a path."""
 
+import json
 from dataclasses import dataclass
 from enum import StrEnum
 
-from emitterd.entry import State
+from emitterd.codes import Code
+from emitterd.entry import State, display, iso
 from emitterd.errors import Trouble
 from emitterd.finding import Finding
 from emitterd.fingerprint import Fingerprint
+from emitterd.meanings import MEANING
 
 
 class Admittance(StrEnum):
@@ -56,3 +59,27 @@ class Known:
     def settles(self, seen: Fingerprint) -> bool:
         """Tell whether the file as seen needs no new entry."""
         return self.state is not State.WITHDRAWN and self.fingerprint == seen
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A version that ended, as its disposal needs it; `at` is when."""
+
+    state: State
+    at: float
+    size_bytes: int
+    error: str | None
+    reason: str | None
+    findings: str | None
+
+    def explained(self, path: bytes) -> dict[str, object]:
+        """Return why it was rejected, for who finds the file put aside."""
+        return {
+            "path": display(path),
+            "bytes": self.size_bytes,
+            "rejected_at": iso(self.at),
+            "error": self.error,
+            "reason": self.reason,
+            "hint": MEANING[Code(self.error)].remedy if self.error else None,
+            "findings": json.loads(self.findings or "[]"),
+        }

@@ -101,6 +101,7 @@ class Parts:
             self.journal,
             archive=spool.archive_directory if archive else None,
             delete=spool.after_delivery == "delete",
+            rejected=spool.rejected_directory,
         )
 
     def _intake(self) -> Intake:

@@ -233,10 +233,10 @@ def _load(path: Path | None) -> "Config":
 
 
 def _journal(path: Path | None) -> Path:
-    from emitterd.config import load_journal
+    from emitterd.config import load_part
     from emitterd.config_layers import find
 
-    return load_journal(find(path, os.environ), os.environ)
+    return load_part(find(path, os.environ), os.environ, "journal").journal.path
 
 
 def _configure_log(settings: "Config", *, quiet: bool = False) -> None:

@@ -28,7 +28,6 @@ from emitterd import config_values as values
 from emitterd.config_layers import Findings, Layers, Refusal, read_file
 from emitterd.errors import ConfigError, Problem
 from emitterd.secrets_source import Offer, SecretReader
-from emitterd.selection import Selection
 from emitterd.yamlmarks import YamlError
 
 _ALTERNATIVES = [
@@ -151,9 +150,13 @@ class Spool(_Section):
     incomplete_after_s: Duration = Field(600.0, alias="incomplete_after")
     watcher: Literal["auto", "inotify", "polling"] = "auto"
     catalogue: Literal["off", "warn", "enforce"] = "warn"
+    catalogue_file: Place | None = None
+    cqube_version: Annotated[str, BeforeValidator(values.cqube_version)] | None = None
+    static_datasource: Literal["state", "udise"] | None = None
+    inspection_budget_bytes: Size = Field(8 * 1024**2, alias="inspection_budget")
     after_delivery: Literal["keep", "archive", "delete"] = "keep"
     archive_directory: Place | None = None
-    rejected_directory: Unserved = None
+    rejected_directory: Place | None = None
 
 
 class Journal(_Section):
@@ -225,7 +228,7 @@ def load(path: Path, environ: Mapping[str, str]) -> Config:
     Raises `ConfigError` with all problems, in file order.
     """
     config, findings, private = _read(path, environ)
-    _check(config, findings)
+    checks.check_all(config, findings)
     emission = _with_secrets(
         config.emission, SecretReader(findings, environ, private=private)
     )
@@ -234,17 +237,16 @@ def load(path: Path, environ: Mapping[str, str]) -> Config:
     return config.model_copy(update={"emission": emission})
 
 
-def load_journal(path: Path, environ: Mapping[str, str]) -> Path:
-    """Return where the journal is, for who only reads it.
+def load_part(path: Path, environ: Mapping[str, str], *sections: str) -> Config:
+    """Read the file for who needs only these sections; the others may be unsound.
 
     Needs neither the secret nor the folder: one looks at the journal when these fail.
-    Raises `ConfigError` where the file cannot be read, or says nothing sound of it.
+    Raises `ConfigError` where the file cannot be read, or says nothing sound of them.
     """
     config, findings, _ = _read(path, environ)
-    problems = [one for one in findings.in_order() if one.key.startswith("journal")]
-    if problems:
+    if problems := findings.in_order(*sections):
         raise ConfigError(values.shown(path), problems)
-    return config.journal.path
+    return config
 
 
 def _read(path: Path, environ: Mapping[str, str]) -> tuple[Config, Findings, bool]:
@@ -283,39 +285,6 @@ def _schema() -> dict[str, dict[str, type]]:
         fitting = (k for k in kinds if k in {annotation, get_origin(annotation)})
         schema[section][key] = next(fitting, str)
     return schema
-
-
-def _check(config: Config, findings: Findings) -> None:
-    """Report what is wrong with values together, and with the files they name."""
-    emission, spool, delivery = config.emission, config.spool, config.delivery
-    checks.check_scheme(findings, emission.url, insecure=emission.allow_insecure_http)
-    checks.check_files(
-        findings,
-        {
-            "emission.ca_file": emission.ca_file,
-            "emission.client_cert": emission.client_cert,
-            "emission.client_key": emission.client_key,
-        },
-    )
-    checks.check_client_key(findings)
-    checks.check_tls(
-        findings, emission.ca_file, emission.client_cert, emission.client_key
-    )
-    checks.check_spool(findings, spool.directory)
-    checks.check_archive(
-        findings, spool.directory, spool.archive_directory, spool.after_delivery
-    )
-    if findings.sound("spool.include", "spool.exclude"):
-        checks.check_archive_ignored(
-            findings,
-            spool.directory,
-            spool.archive_directory,
-            Selection(spool.include, spool.exclude),
-        )
-    checks.check_journal(findings, config.journal.path, spool.directory)
-    checks.check_no_folder(findings, "journal.path", config.journal.path)
-    checks.check_no_folder(findings, "log.file", config.log.file)
-    checks.check_backoff(findings, delivery.backoff_initial_s, delivery.backoff_max_s)
 
 
 def _with_secrets(emission: Emission, reader: SecretReader) -> Emission:

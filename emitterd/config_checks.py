@@ -5,10 +5,47 @@ import ssl
 import stat
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from emitterd.config_layers import Findings
 from emitterd.config_values import shown
 from emitterd.selection import Selection
+
+if TYPE_CHECKING:
+    from emitterd.config import Config
+
+ARCHIVE, REJECTED = "spool.archive_directory", "spool.rejected_directory"
+
+
+def check_all(config: "Config", findings: Findings) -> None:
+    """Report what is wrong with values together, and with the files they name."""
+    emission, spool, delivery = config.emission, config.spool, config.delivery
+    check_scheme(findings, emission.url, insecure=emission.allow_insecure_http)
+    check_files(
+        findings,
+        {
+            "emission.ca_file": emission.ca_file,
+            "emission.client_cert": emission.client_cert,
+            "emission.client_key": emission.client_key,
+            "spool.catalogue_file": spool.catalogue_file,
+        },
+    )
+    check_client_key(findings)
+    check_tls(findings, emission.ca_file, emission.client_cert, emission.client_key)
+    check_spool(findings, spool.directory)
+    check_archive_given(findings, spool.after_delivery)
+    for key, place in (
+        (ARCHIVE, spool.archive_directory),
+        (REJECTED, spool.rejected_directory),
+    ):
+        check_put_away(findings, key, place, spool.directory)
+        if findings.sound("spool.include", "spool.exclude"):
+            selection = Selection(spool.include, spool.exclude)
+            check_ignored(findings, key, place, spool.directory, selection)
+    check_journal(findings, config.journal.path, spool.directory)
+    check_no_folder(findings, "journal.path", config.journal.path)
+    check_no_folder(findings, "log.file", config.log.file)
+    check_backoff(findings, delivery.backoff_initial_s, delivery.backoff_max_s)
 
 
 def check_scheme(findings: Findings, url: str, *, insecure: bool) -> None:
@@ -90,37 +127,39 @@ def check_spool(findings: Findings, spool: Path) -> None:
         findings.report(key, f"{shown(spool)} is not a folder", "name a folder")
 
 
-def check_archive(
-    findings: Findings, spool: Path, archive: Path | None, after_delivery: str
-) -> None:
-    """Report an archive that is missing, no folder, or the watched folder itself."""
-    key = "spool.archive_directory"
-    if not findings.given(key) and after_delivery == "archive":
+def check_archive_given(findings: Findings, after_delivery: str) -> None:
+    """Report an archive that is missing where files are to be archived."""
+    if not findings.given(ARCHIVE) and after_delivery == "archive":
         findings.report(
-            key,
+            ARCHIVE,
             "is missing, and after_delivery is archive",
             "give archive_directory, or write after_delivery: keep",
         )
-    if archive is None:
+
+
+def check_put_away(
+    findings: Findings, key: str, place: Path | None, spool: Path
+) -> None:
+    """Report a place for files that is no folder, or the watched folder itself."""
+    if place is None:
         return
-    if os.path.lexists(archive) and not os.path.isdir(archive):  # noqa: PTH112
-        findings.report(key, f"{shown(archive)} is not a folder", "name a folder")
-    if findings.sound("spool.directory") and _inside(archive, spool) == Path():
+    if os.path.lexists(place) and not os.path.isdir(place):  # noqa: PTH112
+        findings.report(key, f"{shown(place)} is not a folder", "name a folder")
+    if findings.sound("spool.directory") and _inside(place, spool) == Path():
         findings.report(key, "is the watched folder itself", "name a folder elsewhere")
 
 
-def check_archive_ignored(
-    findings: Findings, spool: Path, archive: Path | None, selection: Selection
+def check_ignored(
+    findings: Findings, key: str, place: Path | None, spool: Path, selection: Selection
 ) -> None:
-    """Report an archive whose files would be taken for new ones."""
-    key = "spool.archive_directory"
-    if archive is None or not findings.sound(key, "spool.directory"):
+    """Report a place whose files would be taken for new ones."""
+    if place is None or not findings.sound(key, "spool.directory"):
         return
-    inside = _inside(archive, spool)
+    inside = _inside(place, spool)
     if inside and not selection.ignored(os.fsencode(inside / "dataset" / "name.zip")):
         findings.report(
             key,
-            "lies in the watched folder, and what is archived would be sent again",
+            "lies in the watched folder, and what is put there would be sent again",
             f'add "/{shown(inside)}/**" to spool.exclude, or name a folder elsewhere',
         )
 

@@ -43,18 +43,22 @@ class Findings:
 
     def __init__(self) -> None:
         self.origins: dict[str, Origin] = {}
-        self._problems: list[Problem] = []
+        self._problems: list[tuple[str, Problem]] = []
         self._unsound: set[str] = set()
 
     def report(self, key: str, message: str, remedy: str) -> None:
         """Add a problem of a key, under the name and line it was given by."""
         origin = self.origins.get(key, Origin(key, None))
-        self.report_at(origin, message, remedy)
+        self._add(key, origin, message, remedy)
         self._unsound.add(key)
 
     def report_at(self, origin: Origin, message: str, remedy: str) -> None:
         """Add a problem of a place that no known key stands for."""
-        self._problems.append(Problem(origin.name, origin.line, message, remedy))
+        self._add(origin.name, origin, message, remedy)
+
+    def _add(self, key: str, origin: Origin, message: str, remedy: str) -> None:
+        problem = Problem(origin.name, origin.line, message, remedy)
+        self._problems.append((key.partition(".")[0], problem))
 
     def report_none(self, key: str) -> None:
         """Report a key that has no value, or a required one that nothing gives."""
@@ -77,9 +81,14 @@ class Findings:
         """Tell whether nothing has been found wrong with any of these keys."""
         return self._unsound.isdisjoint(keys)
 
-    def in_order(self) -> list[Problem]:
-        """Return every problem: by line first, then those without one."""
-        return sorted(self._problems, key=lambda p: (p.line is None, p.line or 0))
+    def in_order(self, *sections: str) -> list[Problem]:
+        """Return every problem, or those of `sections`: by line, then without one."""
+        chosen = [
+            problem
+            for section, problem in self._problems
+            if not sections or section in sections
+        ]
+        return sorted(chosen, key=lambda p: (p.line is None, p.line or 0))
 
 
 class Layers:

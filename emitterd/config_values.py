@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from emitterd.config_layers import Refusal
+from emitterd.dataset import Version
 from emitterd.entry import display
 from emitterd.selection import Selection
 from emitterd.units import (
@@ -98,6 +99,16 @@ def pattern(value: object) -> str:
             "holds a malformed pattern", "write it as in a .gitignore, like **/*.zip"
         ) from None
     return text(value)
+
+
+def cqube_version(value: object) -> str:
+    """Refuse what is no version of cQube; a number has lost the last nought of 1.10."""
+    if isinstance(value, int | float):
+        raise Refusal("must be text", f'put it in quotes: "{value}"')
+    try:
+        return str(Version.parse(str(value)))
+    except ValueError:
+        raise Refusal("is no version of cQube", 'write it like "3.7"') from None
 
 
 def duration(value: object) -> float:

@@ -1,43 +1,51 @@
-"""What happens to a delivered file: it is kept, archived, or deleted.
+"""What happens to a file whose version has ended: kept, archived, deleted, put aside.
 
-It is touched only after the delivery is on disk in the journal, and only while the
-path still is the very file that was sent. Each step survives being done twice.
+It is touched only after the delivery, or the rejection, is on disk in the journal, and
+only while the path still is the very file that was looked at.
 """
 
-import errno
-import filecmp
 import os
-import shutil
 import threading
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
 
+from emitterd.admission import Ended
 from emitterd.codes import Code
-from emitterd.entry import display
+from emitterd.entry import State, display, iso
 from emitterd.errors import JournalFull, SourceError
 from emitterd.failpoints import Point, reach
 from emitterd.fingerprint import Fingerprint
 from emitterd.journal import Journal
 from emitterd.meanings import MEANING
+from emitterd.relocation import delete, move
 from emitterd.spool import Spool
 
 log = structlog.get_logger()
 
 
 class Disposal:
-    """The rule `spool.after_delivery`."""
+    """The rules `spool.after_delivery` and `spool.rejected_directory`."""
 
     def __init__(
-        self, spool: Spool, journal: Journal, *, archive: Path | None, delete: bool
+        self,
+        spool: Spool,
+        journal: Journal,
+        *,
+        archive: Path | None,
+        delete: bool,
+        rejected: Path | None = None,
     ) -> None:
-        """Archive where `archive` is given, delete where `delete`, else keep."""
+        """Archive what is delivered where `archive` is given, delete it or keep it.
+
+        What is rejected goes to `rejected`, or stays.
+        """
         self._spool = spool
         self._journal = journal
         self._archive = archive
         self._delete = delete
+        self._rejected = rejected
         self._lock = threading.Lock()
         self._under_way: set[bytes] = set()
         self._said: dict[bytes, str] = {}
@@ -47,8 +55,13 @@ class Disposal:
         """Whether delivered files stay where they are."""
         return self._archive is None and not self._delete
 
+    @property
+    def keeps_rejected(self) -> bool:
+        """Whether rejected files stay where they are."""
+        return self._rejected is None
+
     def dispose(self, entry_id: int, path: bytes, sent: Fingerprint) -> None:
-        """Move or delete a delivered file and record it.
+        """Move or delete the file of an ended version and record it.
 
         What cannot be done now stays due in the journal; the next sweep tries again.
         """
@@ -63,12 +76,15 @@ class Disposal:
             self._under_way.discard(path)
 
     def _dispose(self, entry_id: int, path: bytes, sent: Fingerprint) -> None:
+        ended = self._journal.ended(entry_id)
+        if ended is None:
+            return
         try:
-            if self._is_another(path, sent):
-                self._journal.dispose(entry_id)
+            if self._stays(ended.state) or self._is_another(path, sent):
+                self._journal.dispose(entry_id, None)
                 return
             reach(Point.DISPOSAL_DUE)
-            moved_to = self._move_or_delete(path)
+            moved_to = self._move_or_delete(path, ended)
             reach(Point.DISPOSED)
         except (OSError, SourceError) as error:
             self._say_once(path, str(error))
@@ -76,13 +92,14 @@ class Disposal:
         except JournalFull:
             # It stays due, and the next sweep finds nothing left to do.
             return
+        place = os.fsencode(moved_to) if moved_to else None
         log.info(
             "file.disposed",
             path=display(path),
-            moved_to=display(os.fsencode(moved_to)) if moved_to else None,
+            moved_to=display(place) if place else None,
         )
         with suppress(JournalFull):
-            self._journal.dispose(entry_id)
+            self._journal.dispose(entry_id, place)
             reach(Point.DISPOSAL_RECORDED)
 
     def _say_once(self, path: bytes, reason: str) -> None:
@@ -111,74 +128,17 @@ class Disposal:
                 raise
             return True
 
-    def _move_or_delete(self, path: bytes) -> Path | None:
+    def _stays(self, state: State) -> bool:
+        """Tell whether today's configuration moves nothing of this state."""
+        return self.keeps_rejected if state is State.REJECTED else self.keeps
+
+    def _move_or_delete(self, path: bytes, ended: Ended) -> Path | None:
         source = self._spool.root / os.fsdecode(path)
+        # The day it ended, not today: a second try finds what the first one left.
+        under = Path(iso(ended.at)[:10], os.fsdecode(path))
+        if ended.state is State.REJECTED and self._rejected is not None:
+            return move(source, self._rejected / under, ended.explained(path))
         if self._archive is None:
-            source.unlink()
-            reach(Point.UNLINKED)
-            _sync(source.parent)
+            delete(source)
             return None
-        return _move(source, self._archive / _today() / os.fsdecode(path))
-
-
-def _today() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%d")
-
-
-def _move(source: Path, target: Path) -> Path:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target = _free(target, source)
-    try:
-        source.rename(target)
-        reach(Point.MOVED)
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-        _copy_over(source, target)
-    _sync(target.parent)
-    _sync(source.parent)
-    return target
-
-
-def _copy_over(source: Path, target: Path) -> None:
-    """Move to another file system: copy whole, make durable, and only then remove."""
-    copy = target.with_name(f".{target.name}.part")
-    try:
-        shutil.copy2(source, copy)
-        _sync(copy)
-        reach(Point.COPIED)
-        copy.rename(target)
-        reach(Point.COPY_NAMED)
-        source.unlink()
-    except OSError:
-        # Else each try would leave another copy.
-        copy.unlink(missing_ok=True)
-        target.unlink(missing_ok=True)
-        raise
-
-
-def _free(target: Path, source: Path) -> Path:
-    """Return the name, or the first `name.N.zip` that nothing has yet.
-
-    A copy of this very file, which a crash left there, may be replaced by it.
-    """
-    candidate, number = target, 1
-    while os.path.lexists(candidate) and not _is_copy(candidate, source):
-        candidate = target.with_name(f"{target.stem}.{number}{target.suffix}")
-        number += 1
-    return candidate
-
-
-def _is_copy(candidate: Path, source: Path) -> bool:
-    if candidate.is_symlink() or not candidate.is_file():
-        return False
-    same_time = candidate.stat().st_mtime_ns == source.stat().st_mtime_ns
-    return same_time and filecmp.cmp(candidate, source, shallow=False)
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+        return move(source, self._archive / under, None)

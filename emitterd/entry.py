@@ -5,7 +5,7 @@ import zlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Self
+from typing import Self, overload
 
 from emitterd.errors import printable
 from emitterd.fingerprint import Fingerprint
@@ -143,6 +143,10 @@ def display(path: bytes) -> str:
     return printable(path.decode("utf-8", "backslashreplace"))
 
 
+@overload
+def iso(at: float) -> str: ...
+@overload
+def iso(at: None) -> None: ...
 def iso(at: float | None) -> str | None:
     """Return an instant as ISO 8601 in UTC, to the millisecond; None stays None."""
     if at is None:

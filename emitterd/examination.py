@@ -124,7 +124,14 @@ class Examiner:
             if trouble is None:
                 return None
         place = self._catalogue.place(path)
-        return Admission(path, seen, place.flow, place.rank, trouble)
+        return Admission(
+            path,
+            seen,
+            place.flow,
+            place.rank,
+            trouble,
+            dispose=trouble is not None and not self._disposal.keeps_rejected,
+        )
 
     def _objection(self, path: bytes, seen: Fingerprint) -> Trouble | None:
         if seen.size_bytes > MAX_BYTES:

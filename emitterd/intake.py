@@ -212,6 +212,9 @@ class Intake:
                 reason=one.trouble.reason,
                 hint=one.trouble.hint,
             )
+        if one.dispose:
+            # Met again it is a known file whose disposal is due.
+            self.hint(one.path)
 
     def _take_hints(self) -> list[tuple[bytes, bool]]:
         """Take some of the hints, the oldest first: a stop must not wait for all."""

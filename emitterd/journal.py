@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
-from emitterd.admission import Admission, Admitted, Known
+from emitterd.admission import Admission, Admitted, Ended, Known
 from emitterd.backoff import RETRY_AFTER_CAP_S
 from emitterd.database import Database
 from emitterd.door import admit
@@ -151,11 +151,21 @@ class Journal:
         )
         reach(Point.DELIVERED)
 
-    def dispose(self, entry_id: int) -> None:
+    def ended(self, entry_id: int) -> Ended | None:
+        """Return an ended version for its disposal; None where it is forgotten."""
+        rows = self.database.read(
+            """select state, coalesce(delivered_at, changed_at), bytes, error, reason,
+               findings from entry where id = ? and disposal = 'due'""",
+            (entry_id,),
+        )
+        return Ended(State(rows[0][0]), *rows[0][1:]) if rows else None
+
+    def dispose(self, entry_id: int, moved_to: bytes | None) -> None:
         """Record that the ended version's file was moved or deleted, or is gone."""
         self.database.write(
             lambda connection: connection.execute(
-                "update entry set disposal = 'done' where id = ?", (entry_id,)
+                "update entry set disposal = 'done', moved_to = ? where id = ?",
+                (moved_to, entry_id),
             )
         )
 

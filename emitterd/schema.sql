@@ -34,7 +34,8 @@ create table entry (
     verified     integer,
     disposal     text    check (disposal in ('due', 'done')),
     findings     text,
-    forgotten_at real
+    forgotten_at real,
+    moved_to     blob
 ) strict;
 
 -- One live version a path: never two uploads of one path at once.

@@ -1,6 +1,7 @@
--- From schema 1 to 2: findings of the inspection, and the operator's hand.
+-- From schema 1 to 2: findings of the inspection, the place of a moved file, the operator's hand.
 alter table entry add column findings text;
 alter table entry add column forgotten_at real;
+alter table entry add column moved_to blob;
 create table action (
     id      integer primary key,
     path    blob    not null,

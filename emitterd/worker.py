@@ -272,7 +272,8 @@ class Worker:
         )
 
     def _reject(self, entry: Entry, trouble: Trouble) -> None:
-        self._journal.reject(entry, trouble)
+        keeps = self._disposal.keeps_rejected
+        self._journal.reject(entry, trouble, dispose=not keeps)
         # A refusal of this file is an answer: the destination is up.
         self._tell_up()
         log.error(
@@ -283,6 +284,8 @@ class Worker:
             reason=trouble.reason,
             hint=trouble.hint,
         )
+        if not keeps:
+            self._disposal.dispose(entry.id, entry.path, entry.fingerprint)
 
     def _source_failed(self, entry: Entry, error: SourceError) -> None:
         if error.code is Code.UNREADABLE:

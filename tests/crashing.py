@@ -141,6 +141,7 @@ class Scenario:
     passages: int = len(FILES)
     rejected: int = 0
     withdrawn: int = 0
+    aside: bool = False
     settings: dict[str, str] = field(default_factory=dict)
 
 
@@ -191,6 +192,9 @@ SCENARIOS = {
         settings={"delivery_drain_timeout": "100ms"},
     ),
     Point.DISPOSAL_DUE: ARCHIVING,
+    Point.REASON_WRITTEN: Scenario(
+        faults="too-large@1", passages=1, rejected=1, aside=True
+    ),
     Point.COPIED: ELSEWHERE,
     Point.COPY_NAMED: ELSEWHERE,
     Point.MOVED: ARCHIVING,
@@ -252,6 +256,8 @@ def kill_at(point: Point, passage: int, folder: Path) -> None:
         Rehearsal(folder / "server") as server,
         installed(folder, server, after_delivery, settings) as oracle,
     ):
+        if scenario.aside:
+            oracle.put_rejected_aside(folder / "aside")
         scenario.prepare(oracle)
         server.faults = FaultMenu.parse(scenario.faults)
         die_at(oracle, point, passage, scenario.act)

@@ -5,6 +5,7 @@ while the daemon is dead, and judges at the end.
 """
 
 import hashlib
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,18 @@ class Oracle:
         self.site = site
         self.server = server
         self.archive: Path | None = None
+        self.aside: Path | None = None
+        """Where rejected files go, if they are moved."""
         self.deletes = False
         self.grants_expire = False
         """Whether grants end within the test: only then may a version have two keys."""
         self._versions: dict[str, list[bytes]] = {}
         self._posts: dict[str, int] = {}
+
+    def put_rejected_aside(self, place: Path) -> None:
+        """Have rejected files moved."""
+        self.aside = place
+        self.site.settings["EMITTERD_SPOOL_REJECTED_DIRECTORY"] = str(place)
 
     def drop(self, path: str, content: bytes = b"id|name\n1|one\n") -> Path:
         """Drop a version of a file, and remember its bytes."""
@@ -45,6 +53,7 @@ class Oracle:
         self._posts |= {
             one["key"]: self.server.objects[one["key"]].posts for one in entries
         }
+        entries += self.site.entries(State.REJECTED)
         recorded = {one["path"] for one in entries}
         told = {one["path"] for one in self.site.events("file.delivered")}
         missing = {p for p in self._versions if not (self.site.spool / p).exists()}
@@ -72,6 +81,9 @@ class Oracle:
         refused = {one["path"] for one in entries if one["state"] == "rejected"}
         for path in self._versions.keys() - refused:
             self._judge_file(path, [one for one in entries if one["path"] == path])
+        if self.aside is not None:
+            for path in refused:
+                self._judge_aside(self.aside, path)
         self._judge_bucket(entries)
         self._judge_log()
 
@@ -108,6 +120,15 @@ class Oracle:
             if one.name.lstrip(".").startswith(f"{stem}.")
         ]
         assert copy.read_bytes() == content
+
+    def _judge_aside(self, aside: Path, path: str) -> None:
+        """Hold that a rejected file was put aside once, whole, with its reason."""
+        assert not (self.site.spool / path).exists(), path
+        (folder,) = aside.glob(f"*/{Path(path).parent}")
+        left = {one.name: one.read_bytes() for one in folder.iterdir()}
+        reason = left.pop(f"{Path(path).name}.reason.json")
+        assert left == {Path(path).name: self._versions[path][-1]}
+        assert json.loads(reason)["path"] == path
 
     def _judge_bucket(self, entries: list[dict[str, Any]]) -> None:
         """Hold that each object is some version's, and each version has one key."""

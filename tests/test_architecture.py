@@ -24,7 +24,7 @@ fingerprint meanings
 errors
 entry finding
 admission backoff catalogue classify container grant instruction selection settle turns
-    units logs mounts notify signals wake watcher yamlmarks rehearsal_faults
+    units logs mounts notify relocation signals wake watcher yamlmarks rehearsal_faults
 database destination multipart sockets spool config_layers rehearsal_answers
 statements lookout wire control config_values secrets_source rehearsal_signing
 door hand records

@@ -1,5 +1,6 @@
-"""What happens to a delivered file: kept, archived or deleted, never lost."""
+"""What happens to a file whose version ended: kept, moved or deleted, never lost."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -16,11 +17,14 @@ from structlog.typing import EventDict
 
 from conftest import Mount, SmallDisk
 from emitterd.admission import Admission
+from emitterd.codes import Code
 from emitterd.disposal import Disposal
-from emitterd.entry import Entry
-from emitterd.errors import JournalFull
+from emitterd.entry import Entry, display
+from emitterd.errors import JournalFull, Trouble, Verdict
+from emitterd.finding import Finding
 from emitterd.fingerprint import Fingerprint
 from emitterd.journal import Journal
+from emitterd.meanings import MEANING
 from emitterd.spool import Spool
 from support import make_zip, zip_bytes
 from test_intake import NAME, PATH, SWEEP_S, names, swept
@@ -273,6 +277,100 @@ def test_full_journal(spool_root: Path, small_disk: SmallDisk) -> None:
         (event,) = outbox.dispose(entry)
         assert outbox.due(entry)
     assert event["event"] == "file.disposed"
+
+
+def test_archived_under_the_day_of_its_delivery(mover: Outbox, archive: Path) -> None:
+    """A disposal done late, or again after a crash, goes where the first try went."""
+    entry = mover.delivered()
+    delivered_at = datetime(2021, 1, 7, 23, 59, tzinfo=UTC).timestamp()
+    mover.journal.database.write(
+        lambda c: c.execute("update entry set delivered_at = ?", (delivered_at,))
+    )
+
+    mover.dispose(entry)
+
+    assert (archive / "2021-01-07" / "pat" / "a.zip").read_bytes() == zip_bytes()
+
+
+def test_rule_that_was_taken_back(mover: Outbox, archive: Path) -> None:
+    """What was due under an earlier configuration stays under one that keeps."""
+    entry = mover.delivered()
+    keeper = Disposal(Spool(mover.root), mover.journal, archive=None, delete=False)
+
+    keeper.dispose(entry.id, entry.path, entry.fingerprint)
+
+    assert (mover.root / "pat/a.zip").exists()
+    assert not archive.exists()
+    assert not mover.due(entry)
+
+
+FINDING = Finding(Code.WRONG_HEADER, "DistrictId", "District")
+
+
+def put_aside(
+    root: Path, journal: Journal, aside: Path, name: str = "pat/a.zip"
+) -> list[EventDict]:
+    """Reject a file at the door and put it aside; return what was logged."""
+    disposal = Disposal(Spool(root), journal, archive=None, delete=True, rejected=aside)
+    seen = Fingerprint.of(make_zip(root / name).stat())
+    trouble = Trouble(Verdict.REJECT, Code.CATALOGUE, str(FINDING))
+    path = os.fsencode(name)
+    one = Admission(path, seen, "pat", 0, trouble, (FINDING,), dispose=True)
+    journal.admit([one])
+    known = journal.latest(path)
+    assert known is not None
+    with capture_logs() as events:
+        disposal.dispose(known.id, path, seen)
+    return events
+
+
+@pytest.mark.parametrize("name", ["pat/a.zip", "a.zip", os.fsdecode(b"d/\xe9\n.zip")])
+def test_rejected_is_put_aside_with_the_reason(
+    name: str, spool_root: Path, journal: Journal, tmp_path: Path
+) -> None:
+    """The file lies under the day, and beside it what is wrong and what to do."""
+    (event,) = put_aside(spool_root, journal, tmp_path / "aside", name)
+
+    files = archived(tmp_path / "aside")
+    said = json.loads(files.pop(f"{name}.reason.json"))
+    assert files == {name: zip_bytes()}
+    assert not (spool_root / name).exists()
+    assert event["event"] == "file.disposed"
+    assert said["path"].isprintable()
+    assert said["error"] == "E210"
+    assert said["hint"] == MEANING[Code.CATALOGUE].remedy
+    assert said["findings"] == [FINDING.record()]
+    assert said["rejected_at"].endswith("Z")
+    (row,) = journal.database.read("select disposal, moved_to from entry")
+    assert row[0] == "done"
+    assert display(row[1]) == event["moved_to"]
+
+
+def test_each_rejected_version_has_its_reason(
+    spool_root: Path, journal: Journal, tmp_path: Path
+) -> None:
+    """A second file of the same name overwrites neither the first nor its reason."""
+    for _ in range(2):
+        put_aside(spool_root, journal, tmp_path / "aside")
+
+    assert set(archived(tmp_path / "aside")) == {
+        "pat/a.zip",
+        "pat/a.zip.reason.json",
+        "pat/a.1.zip",
+        "pat/a.1.zip.reason.json",
+    }
+
+
+def test_rejected_stays_without_a_place(
+    spool_root: Path, journal: Journal, archive: Path
+) -> None:
+    """The rule for delivered files is not the rule for rejected ones."""
+    disposal = Disposal(Spool(spool_root), journal, archive=archive, delete=False)
+    put_aside(spool_root, journal, archive)
+    make_zip(spool_root / "pat/a.zip")
+
+    assert disposal.keeps_rejected
+    assert not disposal.keeps
 
 
 def test_disposal_that_is_due_is_done_by_a_sweep(

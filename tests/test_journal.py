@@ -243,7 +243,7 @@ def test_receipt(journal: Journal) -> None:
         journal, entry.id, '"grant", error, reason, due_at, disposal, attempts'
     )
     assert erased == (None, None, None, None, "due", 1)
-    journal.dispose(entry.id)
+    journal.dispose(entry.id, None)
     assert row(journal, entry.id, "disposal") == ("done",)
 
 
