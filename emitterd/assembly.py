@@ -19,6 +19,7 @@ from emitterd.selection import Selection
 from emitterd.settle import Settling, Tracker
 from emitterd.sockets import Limits
 from emitterd.spool import Spool
+from emitterd.standing import Standings
 from emitterd.wake import Wake
 from emitterd.wire import Wire, tls_context
 from emitterd.worker import Observer, Worker
@@ -60,6 +61,11 @@ class Parts:
         self.intake.expects_events = not self.lookout.polling
         emission = self._emission()
         self.workers = [self._worker(emission) for _ in range(delivery.workers)]
+
+    def standings(self) -> Standings:
+        """Return who tells where a path stands."""
+        settle_s = self._config.spool.settle_s
+        return Standings(self.spool, self.selection, self.journal.latest, settle_s)
 
     def _wire(self) -> Wire:
         emission = self._config.emission

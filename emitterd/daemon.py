@@ -97,7 +97,7 @@ class Daemon:
             while not (signals.stops or self._failed.is_set() or self._done(patience)):
                 signals.wait(ONCE_LOOK_S)
             self._stop(signals, keep_journal=True)
-            left = undelivered(self._parts.spool, self._parts.selection, self._journal)
+            left = undelivered(self._parts.standings())
             self._journal.close()
         if self._failed.is_set():
             return 70, left

@@ -62,7 +62,7 @@ class Examiner:
         if self.selection.ignored(path) is not None:
             overlooked = self.selection.overlooked(path)
             if overlooked is not None:
-                self.say_once(path, Code.CATALOGUE, overlooked)
+                self.say_once(path, Code.WRONG_ENDING, overlooked)
             return None
         try:
             seen = Fingerprint.of(stat or self._spool.stat(path))

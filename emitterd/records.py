@@ -12,15 +12,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
+from emitterd.admission import Known
 from emitterd.database import Row, open_reader
 from emitterd.entry import State, display, iso
+from emitterd.statements import LATEST, known_of
 
 PAGE = 1000
 SPEED_WINDOW_S = 600.0
 """Speed for the forecast is measured over deliveries this recent."""
 
 _COLUMNS = """id, path, state, bytes, sha256, md5, etag, key, earlier_keys, attempts,
-    admitted_at, due_at, delivered_at, duration_s, ambiguous, verified, error, reason"""
+    admitted_at, due_at, delivered_at, duration_s, ambiguous, verified, error, reason,
+    findings, moved_to, forgotten_at"""
 
 
 class Records:
@@ -75,6 +78,54 @@ class Records:
                 return
             after_id = rows[-1][0]
 
+    def latest(self, path: bytes) -> Known | None:
+        """Return the latest version of the path, or None where it is unknown."""
+        rows = self._rows(LATEST, path)
+        return known_of(rows[0]) if rows else None
+
+    def versions(self, path: bytes) -> list[dict[str, Any]]:
+        """Return all versions of a path, the latest first."""
+        sql = f"select {_COLUMNS} from entry where path = ? order by id desc"  # noqa: S608
+        return [_record(row) for row in self._rows(sql, path)]
+
+    def actions(self, path: bytes) -> list[dict[str, Any]]:
+        """Return what operators did to a path, the latest first."""
+        rows = self._rows(
+            "select act, state, user, at from action where path = ? order by id desc",
+            path,
+        )
+        return [
+            {"act": act, "state": state, "user": user, "at": iso(at)}
+            for act, state, user, at in rows
+        ]
+
+    def ahead(self, path: bytes) -> int:
+        """Return how many entries are claimed before that of the path."""
+        rows = self._rows(
+            """select count(*) from entry other join entry mine
+               on mine.path = ? and mine.state = 'queued'
+               where other.state = 'queued'
+               and (other.turn, other.rank, other.id)
+                   < (mine.turn, mine.rank, mine.id)""",
+            path,
+        )
+        return int(rows[0][0])
+
+    def receipts(self, since: float) -> Iterator[dict[str, Any]]:
+        """Yield the proof of what was delivered after `since`, the oldest first."""
+        after = (since, 0)
+        while True:
+            rows = self._rows(
+                f"""select delivered_at, {_COLUMNS} from entry
+                where state = 'delivered' and (delivered_at, id) > (?, ?)
+                order by delivered_at, id limit {PAGE}""",  # noqa: S608
+                *after,
+            )
+            yield from (_record(row[1:]) for row in rows)
+            if len(rows) < PAGE:
+                return
+            after = rows[-1][0], rows[-1][1]
+
     def _rows(self, sql: str, *parameters: object) -> list[Row]:
         return self._connection.execute(sql, parameters).fetchall()
 
@@ -125,8 +176,12 @@ def _record(row: Row) -> dict[str, Any]:
     record["path"] = display(record["path"])
     for digest in ("sha256", "md5"):
         record[digest] = record[digest].hex() if record[digest] else None
-    for instant in ("admitted_at", "due_at", "delivered_at"):
+    for instant in ("admitted_at", "due_at", "delivered_at", "forgotten_at"):
         record[instant] = iso(record[instant])
+    if record["moved_to"] is not None:
+        record["moved_to"] = display(record["moved_to"])
+    if record["findings"] is not None:
+        record["findings"] = json.loads(record["findings"])
     # The journal counts the attempts that failed.
     record["attempts"] += delivered
     record["ambiguous"] = bool(record["ambiguous"])

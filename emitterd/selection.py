@@ -5,6 +5,8 @@ from collections.abc import Iterable
 
 from pathspec import PathSpec
 
+from emitterd.errors import printable
+
 TEMPORARY = re.compile(
     rb"""
     \.                          # dot files: editors, rsync's .x.zip.AbC123, .~lock
@@ -28,7 +30,9 @@ class Selection:
 
     def __init__(self, include: Iterable[str], exclude: Iterable[str]) -> None:
         self._include = PathSpec.from_lines("gitignore", include)
-        self._exclude = PathSpec.from_lines("gitignore", exclude)
+        lines = list(exclude)
+        self._exclude = PathSpec.from_lines("gitignore", lines)
+        self._patterns = [printable(line) for line in lines]
 
     def ignored(self, path: bytes) -> str | None:
         """Return why the path is no candidate, or None where it is one."""
@@ -42,8 +46,9 @@ class Selection:
         text = path.decode("utf-8", "surrogateescape").replace(
             "\n", "\N{SYMBOL FOR NEWLINE}"
         )
-        if self._exclude.match_file(text):
-            return "spool.exclude names it"
+        excluded = self._exclude.check_file(text)
+        if excluded.include and excluded.index is not None:
+            return f"spool.exclude names it: {self._patterns[excluded.index]}"
         if not self._include.match_file(text):
             return "spool.include does not name it"
         return None
@@ -62,5 +67,5 @@ class Selection:
         return "the server takes names ending in .zip only, in lower case"
 
     def hidden(self, folder: bytes) -> bool:
-        """Tell whether a folder of this base name is passed over whole."""
-        return folder.startswith(b".")
+        """Tell whether a folder is passed over whole: its name begins with a dot."""
+        return folder.rpartition(b"/")[2].startswith(b".")

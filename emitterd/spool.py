@@ -103,9 +103,9 @@ class Spool:
     ) -> Iterator[tuple[bytes, os.stat_result]]:
         """Yield path and stat of everything under `top` that is not a folder.
 
-        `skip` is asked with each folder's base name; `unreadable` is told of folders
-        and files that cannot be looked at, and the walk goes on. Links are yielded,
-        not followed.
+        `skip` is asked before each folder; `unreadable` is told of folders and files
+        that cannot be looked at, and the walk goes on. Links are yielded, not
+        followed.
         """
         folders = [top]
         while folders:
@@ -120,7 +120,7 @@ class Spool:
                     path = folder + b"/" + item.name if folder else item.name
                     try:
                         if item.is_dir(follow_symlinks=False):
-                            if not skip(item.name):
+                            if not skip(path):
                                 folders.append(path)
                             continue
                         stat = item.stat(follow_symlinks=False)

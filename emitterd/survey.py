@@ -1,17 +1,12 @@
-"""What lies in the folder and is not delivered, and why: the verdict of `once`."""
+"""What lies in the folder and is not delivered, or never will be, and why."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from emitterd.codes import Code
-from emitterd.container import zip_flaw
 from emitterd.entry import State, display
-from emitterd.errors import SourceError
-from emitterd.fingerprint import Fingerprint
-from emitterd.journal import Journal
 from emitterd.meanings import MEANING
-from emitterd.selection import Selection
-from emitterd.settle import Proof
-from emitterd.spool import Spool, proof, read_at
+from emitterd.standing import Outside, Standing, Standings
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,52 +17,69 @@ class Undelivered:
     error: str | None
     reason: str
 
+    def record(self) -> dict[str, str]:
+        """Return it as `list --skipped --json` prints it."""
+        record = {"path": self.path, "error": self.error, "reason": self.reason}
+        return {name: value for name, value in record.items() if value is not None}
 
-def undelivered(
-    spool: Spool, selection: Selection, journal: Journal
-) -> list[Undelivered]:
+
+def undelivered(standings: Standings) -> list[Undelivered]:
     """Return every candidate in the folder that is not delivered, in path order."""
-    left: list[Undelivered] = []
-
-    def unreadable(path: bytes, error: OSError) -> None:
-        left.append(
-            Undelivered(
-                display(path or b"."), Code.UNREADABLE, error.strerror or str(error)
-            )
-        )
-
-    for path, stat in spool.walk(selection.hidden, unreadable):
-        if selection.ignored(path) is not None:
-            overlooked = selection.overlooked(path)
-            if overlooked is not None:
-                left.append(Undelivered(display(path), Code.CATALOGUE, overlooked))
-            continue
-        found = _reason(spool, journal, path, Fingerprint.of(stat))
-        if found is not None:
-            left.append(found)
+    left = [
+        one
+        for one, standing in _survey(standings)
+        if standing.state is not State.DELIVERED
+        and (standing.state is not Outside.IGNORED or standing.error is not None)
+    ]
     return sorted(left, key=lambda one: one.path)
 
 
-def _reason(
-    spool: Spool, journal: Journal, path: bytes, seen: Fingerprint
-) -> Undelivered | None:
-    known = journal.latest(path)
-    if known is not None and known.settles(seen):
-        if known.state is State.DELIVERED:
-            return None
-        reason = known.reason or known.state.value
-        return Undelivered(display(path), known.error, reason)
-    try:
-        with spool.open(path) as file:
-            if proof(file) is Proof.OPEN:
-                return _because(path, Code.STILL_WRITTEN)
-            flaw = zip_flaw(read_at(file), seen.size_bytes)
-    except SourceError as error:
-        return Undelivered(display(path), error.code, str(error))
-    if flaw is not None:
-        return Undelivered(display(path), Code.INCOMPLETE, flaw)
-    return Undelivered(display(path), None, "not looked at yet")
+NEVER = frozenset(
+    {
+        State.REJECTED,
+        Outside.IGNORED,
+        Outside.UNSUITABLE,
+        Outside.UNREADABLE,
+        Outside.INCOMPLETE,
+    }
+)
+"""Where a path stands that will not be sent as it is."""
 
 
-def _because(path: bytes, code: Code) -> Undelivered:
-    return Undelivered(display(path), code, MEANING[code].title)
+def skipped(standings: Standings) -> Iterator[Undelivered]:
+    """Yield everything under the folder that will never be sent as it is."""
+    for one, standing in _survey(standings):
+        if standing.state in NEVER:
+            yield one
+
+
+def _survey(standings: Standings) -> Iterator[tuple[Undelivered, Standing]]:
+    """Yield where everything in the folder stands, with what cannot be looked at."""
+    told: list[tuple[Undelivered, Standing]] = []
+
+    def note(path: bytes, standing: Standing) -> None:
+        one = Undelivered(display(path or b"."), standing.error, standing.reason)
+        told.append((one, standing))
+
+    def unreadable(path: bytes, error: OSError) -> None:
+        reason = error.strerror or str(error)
+        note(path, Standing(Outside.UNREADABLE, Code.UNREADABLE, reason))
+
+    def skip(folder: bytes) -> bool:
+        hidden = standings.selection.hidden(folder)
+        if hidden:
+            note(folder + b"/", Standing(Outside.IGNORED, None, "a hidden folder"))
+        return hidden
+
+    for path, _ in standings.spool.walk(skip, unreadable):
+        yield from told
+        told.clear()
+        standing = standings.of(path)
+        if standing.state is Outside.ABSENT:
+            continue
+        reason = standing.reason
+        if not reason:
+            reason = MEANING[Code(standing.error)].title if standing.error else ""
+        one = Undelivered(display(path), standing.error, reason or standing.state)
+        yield one, standing
+    yield from told

@@ -1,6 +1,7 @@
 """Durations and sizes as people write them: `5s`, `400d`, `64MiB`."""
 
 import re
+from datetime import UTC, datetime
 from decimal import Decimal
 
 _DURATIONS = {
@@ -27,6 +28,7 @@ _SIZES = {
     **_BINARY_SIZES,
 }
 _DURATION_EXAMPLES = "write it like 500ms, 5s, 10m, 2h or 400d"
+_INSTANT_EXAMPLES = "write it like 2026-11-24, 2026-11-24T06:00+05:30 or 24h"
 _SIZE_EXAMPLES = "write it like 64KiB, 64MiB, 5GiB or 10MB"
 
 # A century: below what a thread can wait, and what a date can be moved by.
@@ -70,6 +72,21 @@ def parse_size(text: str) -> int:
     if size != int(size) or size > _LARGEST:
         raise UnitError("is no whole number of bytes up to 1 EiB", _SIZE_EXAMPLES)
     return int(size)
+
+
+def parse_since(text: str, now: float) -> float:
+    """Return the instant that `2026-11-24`, `2026-11-24T06:00+05:30` or `24h` means.
+
+    A duration counts back from `now`; an instant without an offset is UTC, as in the
+    log. Raises `UnitError` for anything else.
+    """
+    if text[:1].isdigit() and "-" not in text:
+        return now - parse_duration(text)
+    try:
+        since = datetime.fromisoformat(text)
+    except ValueError:
+        raise UnitError("is no instant", _INSTANT_EXAMPLES) from None
+    return since.replace(tzinfo=since.tzinfo or UTC).timestamp()
 
 
 def format_duration(seconds: float) -> str:

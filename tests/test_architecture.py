@@ -27,9 +27,9 @@ admission backoff catalogue classify container grant instruction selection settl
     units logs mounts notify relocation signals wake watcher yamlmarks rehearsal_faults
 database destination multipart sockets spool config_layers rehearsal_answers
 statements lookout wire control config_values secrets_source rehearsal_signing
-door hand records
+door hand records standing
 journal
-disposal emission retention survey config_checks rehearsal_bucket
+disposal emission explanation retention survey config_checks rehearsal_bucket
 config examination rehearsal_api
 intake worker machine rehearsal_exchange
 assembly tables rehearsal_desk

@@ -129,7 +129,7 @@ def test_upper_case_ending_is_listed(site: Installation, server: Rehearsal) -> N
     done = site.call("once", timeout_s=LIMIT_S)
 
     assert done.returncode == 1
-    assert "pat/DATA.ZIP: E210" in done.stderr
+    assert "pat/DATA.ZIP: E223" in done.stderr
     assert not server.objects
 
 

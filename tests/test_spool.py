@@ -63,7 +63,7 @@ def read(spool: Spool, path: bytes) -> bytes:
 def look(spool: Spool) -> tuple[dict[bytes, os.stat_result], dict[bytes, OSError]]:
     """Walk, passing over hidden folders; return what was found and what failed."""
     failed: dict[bytes, OSError] = {}
-    found = spool.walk(lambda name: name.startswith(b"."), failed.__setitem__)
+    found = spool.walk(lambda path: b"/." in b"/" + path, failed.__setitem__)
     return dict(found), failed
 
 

@@ -1,0 +1,201 @@
+"""Why a file is, or is not, delivered: folder and journal put into sentences."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from emitterd.codes import Code
+from emitterd.entry import LIVE, State, display, iso, undisplay
+from emitterd.errors import SourceError
+from emitterd.meanings import MEANING
+from emitterd.records import Records
+from emitterd.spool import Spool
+from emitterd.standing import Outside, Standing, Standings
+
+Record = dict[str, Any]
+
+WAITING = LIVE - {State.HELD} | {Outside.NEW, Outside.SETTLING}
+"""What goes on by itself if a daemon runs and the destination is up."""
+
+
+class OutsideSpool(ValueError):
+    """A path leads out of the watched folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Where one path stands, and all that is known of it.
+
+    `versions` and `actions` have the latest first; `file` is what lies in the folder.
+    """
+
+    path: str
+    state: State | Outside
+    reason: str
+    error: str | None
+    context: list[str]
+    file: Record | None
+    versions: list[Record]
+    actions: list[Record] = field(default_factory=list)
+
+    @property
+    def known(self) -> bool:
+        """Whether folder or journal has ever seen the path."""
+        return bool(self.versions) or self.state is not Outside.ABSENT
+
+    @property
+    def hint(self) -> str | None:
+        """What to do about it."""
+        return MEANING[Code(self.error)].remedy if self.error else None
+
+    def record(self) -> Record:
+        """Return it as `explain --json` prints it."""
+        record = {
+            "path": self.path,
+            "state": self.state.value,
+            "reason": self.reason,
+            "error": self.error,
+            "hint": self.hint,
+            "context": self.context,
+            "file": self.file,
+            "versions": self.versions,
+            "actions": self.actions,
+        }
+        return {name: value for name, value in record.items() if value is not None}
+
+
+def locate(spool: Spool, records: Records, said: str) -> bytes:
+    """Return the path that a person means: as it is, or as the log shows it.
+
+    Absolute, or relative to the watched folder. Raises `OutsideSpool`.
+    """
+    candidates = [_relative(spool.root, one) for one in undisplay(said)]
+    for path in candidates:
+        if records.latest(path) or _stat(spool, path) or records.versions(path):
+            return path
+    return candidates[0]
+
+
+def explain(standings: Standings, records: Records, path: bytes) -> Explanation:
+    """Put together what folder and journal say of a path."""
+    standing = standings.of(path)
+    versions, actions = records.versions(path), records.actions(path)
+    gone = standing.state is Outside.ABSENT
+    latest = versions[0] if versions else None
+    if gone and latest is not None and "forgotten_at" not in latest:
+        # Of a file that is not there the journal has the last word.
+        state = State(latest["state"])
+        standing = Standing(state, latest.get("error"), latest.get("reason", ""))
+    said = _SAY[standing.state](standing, latest or {}, actions)
+    if gone and latest is not None:
+        said += _whereabouts(latest)
+    return Explanation(
+        display(path),
+        standing.state,
+        said,
+        standing.error,
+        _context(standing, records, path),
+        _file(standings, path),
+        versions,
+        actions,
+    )
+
+
+def _delivered(_: Standing, latest: Record, __: list[Record]) -> str:
+    said = f"delivered at {latest['delivered_at']} under the key {latest['key']}"
+    if latest["ambiguous"] and latest.get("earlier_keys"):
+        keys = ", ".join(latest["earlier_keys"])
+        said += f"; an attempt before it may have left an object under {keys}"
+    return said
+
+
+def _deferred(standing: Standing, latest: Record, _: list[Record]) -> str:
+    return (
+        f"attempt {latest['attempts']} failed: {standing.error} {standing.reason};"
+        f" the next is due at {latest['due_at']}"
+    )
+
+
+def _held(_: Standing, __: Record, actions: list[Record]) -> str:
+    by = next((one for one in actions if one["act"] == "hold"), None)
+    who = f" by {by['user']} since {by['at']}" if by else ""
+    return f"held{who}; `emitterd release` lets it go"
+
+
+def _plainly(words: str) -> Callable[[Standing, Record, list[Record]], str]:
+    """Return a sentence of these words, with the reason where there is one."""
+
+    def say(standing: Standing, _: Record, __: list[Record]) -> str:
+        return f"{words}: {standing.reason}" if standing.reason else words
+
+    return say
+
+
+_SAY: dict[State | Outside, Callable[[Standing, Record, list[Record]], str]] = {
+    State.QUEUED: lambda *_: "complete, and waiting for its turn",
+    State.DELIVERING: lambda *_: "being uploaded",
+    State.DEFERRED: _deferred,
+    State.DELIVERED: _delivered,
+    State.REJECTED: _plainly("rejected"),
+    State.WITHDRAWN: _plainly("it went or changed before it was sent"),
+    State.HELD: _held,
+    Outside.ABSENT: lambda *_: "there is no such file, and the journal knows of none",
+    Outside.IGNORED: _plainly("never sent"),
+    Outside.UNSUITABLE: _plainly("never sent"),
+    Outside.UNREADABLE: _plainly("it cannot be looked at"),
+    Outside.WRITTEN: _plainly("not sent yet"),
+    Outside.SETTLING: _plainly("not sent yet"),
+    Outside.INCOMPLETE: _plainly("not sent"),
+    Outside.NEW: _plainly("new"),
+}
+
+
+def _whereabouts(latest: Record) -> str:
+    if "moved_to" in latest:
+        return f"; the file was moved to {latest['moved_to']}"
+    return "; the file is no longer in the folder"
+
+
+def _context(standing: Standing, records: Records, path: bytes) -> list[str]:
+    """Return what holds up a file that would go on by itself."""
+    if standing.state not in WAITING:
+        return []
+    lines = []
+    if standing.state is State.QUEUED:
+        lines.append(f"{records.ahead(path)} are before it in the queue")
+    status = records.status()
+    destination = status["destination"]
+    if destination["state"] == "down":
+        lines.append(
+            f"the destination is down since {destination['since']}:"
+            f" {destination['error']} {destination['reason']}; everything waits behind"
+            " one probe"
+        )
+    if not status["running"]:
+        lines.append("no daemon is running: `systemctl start emitterd`")
+    return lines
+
+
+def _file(standings: Standings, path: bytes) -> Record | None:
+    stat = _stat(standings.spool, path)
+    if stat is None:
+        return None
+    return {"bytes": stat.st_size, "modified_at": iso(stat.st_mtime)}
+
+
+def _stat(spool: Spool, path: bytes) -> os.stat_result | None:
+    try:
+        return spool.stat(path)
+    except SourceError:
+        return None
+
+
+def _relative(root: Path, path: bytes) -> bytes:
+    given = os.fsdecode(path)
+    place = os.path.normpath(root / given)
+    for base in (root, Path(os.path.realpath(root))):
+        if Path(place).is_relative_to(base) and Path(place) != base:
+            return os.fsencode(Path(place).relative_to(base))
+    raise OutsideSpool(f"{display(path)} lies outside the watched folder {root}")

@@ -1,0 +1,68 @@
+"""What every command does at its end: exit codes, complaints, arrays of JSON."""
+
+import json
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from emitterd.errors import (
+    ConfigError,
+    EmitterError,
+    IllegalTransition,
+    JournalError,
+    JournalFull,
+    JournalLocked,
+)
+from emitterd.tables import print_problems
+
+DONE, WRONG, USAGE, INTERNAL, LOCKED, CONFIGURATION = 0, 1, 2, 70, 75, 78
+
+
+def reported(work: Callable[[], int]) -> int:
+    """Do a command's work; what emitterd reports becomes lines and an exit code."""
+    try:
+        return work()
+    except ConfigError as error:
+        print_problems(error)
+        return CONFIGURATION
+    except JournalError as error:
+        complain_of(error)
+        return _exit_code(error)
+
+
+def complain(*lines: str) -> None:
+    """Say what is wrong, on standard error."""
+    for line in lines:
+        print(line, file=sys.stderr)
+
+
+def complain_of(error: EmitterError) -> None:
+    """Say what is wrong, with its code, and what to do about it."""
+    complain(f"{error.code} {error}", f"  {error.hint}")
+
+
+def print_array(rows: Iterable[dict[str, Any]]) -> None:
+    """Print a JSON array row by row: a million rows need no memory."""
+    separator = "[\n"
+    for row in rows:
+        sys.stdout.write(separator + json.dumps(row))
+        separator = ",\n"
+    sys.stdout.write("[]\n" if separator == "[\n" else "\n]\n")
+
+
+def print_object(said: dict[str, Any]) -> None:
+    """Print one JSON object."""
+    print(json.dumps(said, indent=2))
+
+
+def _exit_code(error: JournalError) -> int:
+    match error:
+        case JournalLocked():
+            return LOCKED
+        case IllegalTransition():
+            return INTERNAL
+        case JournalFull():
+            # It passes: systemd is to start the daemon again, which 78 forbids.
+            return WRONG
+        case _:
+            return CONFIGURATION
