@@ -4,31 +4,21 @@ Exit codes: 0 done; 1 it ran and something is undelivered or wrong; 2 usage; 70
 internal; 75 another instance holds the journal; 78 configuration.
 """
 
-import json
-import os
-import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, NoReturn, TypeVar
 
 import typer
 from typer.main import get_command
 
 from emitterd import __version__
 from emitterd.entry import State
-from emitterd.errors import (
-    ConfigError,
-    IllegalTransition,
-    JournalError,
-    JournalFull,
-    JournalLocked,
-)
+from emitterd.instruction import Act
+from emitterd.units import parse_duration, parse_since
 
-if TYPE_CHECKING:
-    from emitterd.config import Config
+T = TypeVar("T")
 
-DONE, WRONG, INTERNAL, LOCKED, CONFIGURATION = 0, 1, 70, 75, 78
 ONCE_WAIT = "20s"
 """So that, with the time to stop, a dead destination ends `once` within 30 s."""
 
@@ -62,6 +52,12 @@ FaultOption = Annotated[
 ]
 LatencyOption = Annotated[str, typer.Option(help="Wait before each answer: 50ms.")]
 FaultsOption = Annotated[bool, typer.Option("--faults", help="List the faults.")]
+PathsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="PATH...", help="As in the log, or absolute."),
+]
+AllOption = Annotated[bool, typer.Option("--all", help="All files in the state given.")]
+StateOption = Annotated[State | None, typer.Option(help="Only entries in this state.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Data instead of a table.")]
 
 
@@ -77,12 +73,9 @@ def _main(
 @app.command()
 def run(config: ConfigOption = None) -> None:
     """Watch and deliver until SIGTERM or SIGINT."""
-    with _reported():
-        from emitterd.daemon import Daemon
+    from emitterd import commands
 
-        settings = _load(config)
-        _configure_log(settings)
-        raise typer.Exit(Daemon(settings).run())
+    _end(lambda: commands.run(config))
 
 
 @app.command()
@@ -93,75 +86,176 @@ def once(
     ] = ONCE_WAIT,
 ) -> None:
     """Deliver what is complete now, then exit: 0 if nothing is left, else 1."""
-    with _reported():
-        from emitterd.daemon import Daemon
-        from emitterd.tables import Bars, print_undelivered
+    from emitterd import commands
 
-        settings = _load(config)
-        wait_s = _duration(wait)
-        people = sys.stdout.isatty() and sys.stderr.isatty()
-        # Bars and lines of single files would spoil each other.
-        _configure_log(settings, quiet=people)
-        if people:
-            with Bars() as bars:
-                code, left = Daemon(settings, bars).once(wait_s)
-        else:
-            code, left = Daemon(settings).once(wait_s)
-        if left:
-            print_undelivered(left)
-        raise typer.Exit(code)
+    wait_s = _quantity(parse_duration, wait)
+    _end(lambda: commands.once(config, wait_s))
 
 
 @app.command()
-def check(config: ConfigOption = None) -> None:
-    """Check the configuration and this machine."""
-    with _reported():
-        from emitterd.config import describe
-        from emitterd.machine import diagnoses
-        from emitterd.tables import print_diagnoses, print_settings
+def check(
+    config: ConfigOption = None,
+    online: Annotated[
+        bool, typer.Option("--online", help="Ask the server too: login and grant.")
+    ] = False,
+) -> None:
+    """Check the configuration and this machine; with --online the server too."""
+    from emitterd import commands
 
-        settings = _load(config)
-        print_settings(describe(settings))
-        found = diagnoses(settings)
-        print_diagnoses(found)
-        wrong = any(one.level == "error" for one in found)
-        raise typer.Exit(WRONG if wrong else DONE)
+    _end(lambda: commands.check(config, online=online))
 
 
 @app.command()
 def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Show counts, the oldest waiting file and the destination."""
-    with _reported():
-        from emitterd.records import Records
-        from emitterd.tables import print_status
+    from emitterd import queries
 
-        with Records(_journal(config)) as records:
-            said = records.status()
-        if as_json:
-            print(json.dumps(said, indent=2))
-        else:
-            print_status(said)
+    _end(lambda: queries.status(config, as_json=as_json))
 
 
 @app.command(name="list")
 def list_entries(
     config: ConfigOption = None,
-    state: Annotated[
-        State | None, typer.Option(help="Only entries in this state.")
+    state: StateOption = None,
+    skipped: Annotated[
+        bool,
+        typer.Option("--skipped", help="What will never be sent as it is, and why."),
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List the versions of files that the journal knows, or what is skipped."""
+    from emitterd import queries
+
+    if skipped and state is not None:
+        raise typer.BadParameter("--skipped lists files of the folder: no --state")
+    if skipped:
+        _end(lambda: queries.list_skipped(config, as_json=as_json))
+    _end(lambda: queries.list_entries(config, state, as_json=as_json))
+
+
+@app.command()
+def explain(
+    path: Annotated[str, typer.Argument(help="As in the log, or absolute.")],
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say why a file is, or is not, delivered."""
+    from emitterd import queries
+
+    _end(lambda: queries.explain_path(config, path, as_json=as_json))
+
+
+@app.command()
+def receipts(
+    config: ConfigOption = None,
+    since: Annotated[
+        str | None, typer.Option(help="2026-11-24, 2026-11-24T06:00+05:30, or 24h.")
+    ] = None,
+    as_json: JsonOption = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="For a spreadsheet.")] = False,
+) -> None:
+    """Print the proof of what was delivered."""
+    from emitterd import queries
+
+    if as_json and as_csv:
+        raise typer.BadParameter("give --json or --csv, not both")
+    form = "csv" if as_csv else "json" if as_json else "table"
+    now = time.time()
+    begin = 0.0 if since is None else _quantity(lambda x: parse_since(x, now), since)
+    _end(lambda: queries.receipts(config, begin, form))
+
+
+@app.command()
+def retry(
+    paths: PathsArgument = None,
+    config: ConfigOption = None,
+    every: AllOption = False,
+    state: StateOption = None,
+) -> None:
+    """Try deferred files now; have rejected ones looked at again."""
+    _act(Act.RETRY, paths, config, every=every, state=state)
+
+
+@app.command()
+def hold(
+    paths: PathsArgument = None,
+    config: ConfigOption = None,
+    every: AllOption = False,
+    state: StateOption = None,
+) -> None:
+    """Keep waiting files back, whatever is dropped under their names."""
+    _act(Act.HOLD, paths, config, every=every, state=state)
+
+
+@app.command()
+def release(
+    paths: PathsArgument = None,
+    config: ConfigOption = None,
+    every: AllOption = False,
+    state: StateOption = None,
+) -> None:
+    """Let held files go."""
+    _act(Act.RELEASE, paths, config, every=every, state=state)
+
+
+@app.command()
+def forget(
+    paths: PathsArgument = None,
+    config: ConfigOption = None,
+    every: AllOption = False,
+    state: StateOption = None,
+) -> None:
+    """Take files for new: what lies in the folder is sent, even again."""
+    _act(Act.FORGET, paths, config, every=every, state=state)
+
+
+@app.command()
+def inspect(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...")],
+    config: ConfigOption = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="What it is to be: pat/periodic_exam_mst.")
+    ] = None,
+    full: Annotated[bool, typer.Option("--full", help="Every row.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Check zips, wherever they lie, against what the server will accept."""
+    from emitterd import contract
+
+    _end(
+        lambda: contract.inspect_files(
+            files, config, dataset, full=full, as_json=as_json
+        )
+    )
+
+
+@app.command()
+def init(
+    directory: Annotated[Path, typer.Argument(help="The folder to be watched.")],
+    from_client: Annotated[
+        Path | None, typer.Option(help="Take over upstream's config.py.")
+    ] = None,
+    output: Annotated[Path, typer.Option(help="The configuration to write.")] = Path(
+        "emitter.yaml"
+    ),
+) -> None:
+    """Make the folder, its dataset folders and a commented configuration."""
+    from emitterd import commands
+
+    _end(lambda: commands.init(directory, output, from_client))
+
+
+@app.command(name="explain-error")
+def explain_error(
+    code: Annotated[
+        str | None, typer.Argument(help="Such as E210; without, all.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the versions of files that the journal knows."""
-    with _reported():
-        from emitterd.records import Records
-        from emitterd.tables import print_entries
+    """Say what an error code means, and what to do."""
+    from emitterd import commands
 
-        with Records(_journal(config)) as records:
-            entries = records.entries(state)
-            if as_json:
-                _print_array(entries)
-            else:
-                print_entries(entries)
+    _end(lambda: commands.explain_error(code, as_json=as_json))
 
 
 @app.command()
@@ -173,35 +267,26 @@ def rehearse(  # noqa: PLR0913, PLR0917  each is an option
     password: PasswordOption = "rehearsal",  # noqa: S107  of a rehearsal server only
     api_key: KeyOption = None,
     fault: FaultOption = "",
-    latency: LatencyOption = "",
+    latency: LatencyOption = "0s",
     faults: FaultsOption = False,
 ) -> None:
     """Run a local emission server with a menu of faults, to try an installation."""
-    with _reported():
-        from emitterd.rehearsal import FaultMenu, FaultMenuError
-        from emitterd.rehearse import serve
-        from emitterd.tables import console, print_faults
+    from emitterd import rehearse
 
-        if faults:
-            print_faults()
-            return
-        try:
-            menu = FaultMenu.parse(fault)
-        except FaultMenuError as error:
-            raise typer.BadParameter(str(error)) from error
-        try:
-            serve(
-                directory,
-                address=(host, port),
-                login=(username, password),
-                api_key=api_key,
-                faults=menu,
-                latency_s=_duration(latency) if latency else 0.0,
-                say=console().print,
-            )
-        except OSError as error:
-            _complain(f"cannot listen on {host}:{port}: {error.strerror}")
-            raise typer.Exit(WRONG) from error
+    if faults:
+        _end(rehearse.list_faults)
+    menu = _quantity(rehearse.parse_faults, fault)
+    latency_s = _quantity(parse_duration, latency)
+    _end(
+        lambda: rehearse.serve(
+            directory,
+            address=(host, port),
+            login=(username, password),
+            api_key=api_key,
+            faults=menu,
+            latency_s=latency_s,
+        )
+    )
 
 
 @app.command()
@@ -211,96 +296,46 @@ def demo(
     ] = None,
 ) -> None:
     """Go the whole way in a temporary folder and print the receipts."""
-    with _reported():
-        from emitterd.demo import Demo, workplace
-        from emitterd.tables import console, print_receipts
+    from emitterd import commands
 
-        try:
-            with workplace(keep) as folder:
-                receipts = Demo(folder).run(console().print)
-        except (TimeoutError, FileExistsError) as error:
-            _complain(str(error))
-            raise typer.Exit(WRONG) from error
-        print_receipts(receipts)
-        console().print(f"{len(receipts)} files delivered, each whole and once")
+    _end(lambda: commands.demo(keep))
 
 
-def _load(path: Path | None) -> "Config":
-    from emitterd.config import load
-    from emitterd.config_layers import find
+def _act(
+    act: Act,
+    paths: list[str] | None,
+    config: Path | None,
+    *,
+    every: bool,
+    state: State | None,
+) -> None:
+    from emitterd import acts
 
-    return load(find(path, os.environ), os.environ)
+    said = paths or []
+    if every and state is None and len(said) == 1 and said[0] in set(State):
+        # `retry --all rejected` says the same as `retry --all --state rejected`.
+        state, said = State(said[0]), []
+    if every and (state is None or said):
+        raise typer.BadParameter("--all goes with --state, and with no PATH")
+    if not every and (state is not None or not said):
+        raise typer.BadParameter("give a PATH, or --all with --state")
+    _end(lambda: acts.act(config, act, said, state))
 
 
-def _journal(path: Path | None) -> Path:
-    from emitterd.config import load_part
-    from emitterd.config_layers import find
+def _end(work: Callable[[], int]) -> NoReturn:
+    """Do a command's work and exit with its code."""
+    from emitterd.terminal import reported
 
-    return load_part(find(path, os.environ), os.environ, "journal").journal.path
+    raise typer.Exit(reported(work))
 
 
-def _configure_log(settings: "Config", *, quiet: bool = False) -> None:
-    from emitterd.logs import configure
-
-    level = settings.log.level
-    if quiet and settings.log.file is None and level in {"debug", "info"}:
-        level = "warning"
+def _quantity(parse: Callable[[str], T], text: str) -> T:
     try:
-        configure(level, settings.log.file)
-    except OSError as error:
-        _complain(f"cannot open {settings.log.file}: {error.strerror}")
-        raise typer.Exit(CONFIGURATION) from error
-
-
-def _duration(text: str) -> float:
-    from emitterd.units import UnitError, parse_duration
-
-    try:
-        return parse_duration(text)
-    except UnitError as error:
-        raise typer.BadParameter(str(error)) from error
-
-
-@contextmanager
-def _reported() -> Iterator[None]:
-    """Turn what emitterd itself reports into a line or two and an exit code."""
-    try:
-        yield
-    except ConfigError as error:
-        from emitterd.tables import print_problems
-
-        print_problems(error)
-        raise typer.Exit(CONFIGURATION) from error
-    except JournalError as error:
-        _complain(f"{error.code} {error}")
-        _complain(f"  {error.hint}")
-        raise typer.Exit(_exit_code(error)) from error
-
-
-def _exit_code(error: JournalError) -> int:
-    match error:
-        case JournalLocked():
-            return LOCKED
-        case IllegalTransition():
-            return INTERNAL
-        case JournalFull():
-            # It passes: systemd is to start the daemon again, which 78 forbids.
-            return WRONG
-        case _:
-            return CONFIGURATION
-
-
-def _complain(line: str) -> None:
-    print(line, file=sys.stderr)
-
-
-def _print_array(rows: Iterable[dict[str, Any]]) -> None:
-    """Print a JSON array row by row: a million rows need no memory."""
-    separator = "[\n"
-    for row in rows:
-        sys.stdout.write(separator + json.dumps(row))
-        separator = ",\n"
-    sys.stdout.write("[]\n" if separator == "[\n" else "\n]\n")
+        return parse(text)
+    except ValueError as error:
+        remedy = getattr(error, "remedy", "")
+        said = f"{error}: {remedy}" if remedy else str(error)
+        raise typer.BadParameter(said) from error
 
 
 command = get_command(app)

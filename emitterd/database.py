@@ -10,6 +10,7 @@ import fcntl
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.resources import files
@@ -31,6 +32,10 @@ VERSION = 2
 
 WAL_LIMIT_BYTES = 64 * 1024 * 1024
 BUSY_TIMEOUT_S = 10.0
+LOCK_WAIT_S = 2.0
+"""A command that holds the journal for a moment must not end a daemon that starts."""
+
+LOCK_POLL_S = 0.05
 
 
 class Database:
@@ -160,7 +165,7 @@ class _Lock:
                 hint=f"give the daemon's user write permission on {path.parent}",
             ) from error
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._take(time.monotonic() + LOCK_WAIT_S)
         except OSError as error:
             holder = os.pread(self._fd, 32, 0).decode("ascii", "replace").strip()
             os.close(self._fd)
@@ -171,6 +176,17 @@ class _Lock:
         with suppress(OSError):
             os.truncate(self._fd, 0)
             os.pwrite(self._fd, f"{os.getpid()}\n".encode("ascii"), 0)
+
+    def _take(self, deadline: float) -> None:
+        while True:
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(LOCK_POLL_S)
+            else:
+                return
 
     def close(self) -> None:
         fd, self._fd = self._fd, -1

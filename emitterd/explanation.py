@@ -73,7 +73,7 @@ def locate(spool: Spool, records: Records, said: str) -> bytes:
     """
     candidates = [_relative(spool.root, one) for one in undisplay(said)]
     for path in candidates:
-        if records.latest(path) or _stat(spool, path) or records.versions(path):
+        if _there(spool, path) or records.versions(path):
             return path
     return candidates[0]
 
@@ -82,7 +82,9 @@ def explain(standings: Standings, records: Records, path: bytes) -> Explanation:
     """Put together what folder and journal say of a path."""
     standing = standings.of(path)
     versions, actions = records.versions(path), records.actions(path)
-    gone = standing.state is Outside.ABSENT
+    gone = not _there(standings.spool, path)
+    if gone:
+        standing = Standing(Outside.ABSENT, None, "")
     latest = versions[0] if versions else None
     if gone and latest is not None and "forgotten_at" not in latest:
         # Of a file that is not there the journal has the last word.
@@ -97,7 +99,7 @@ def explain(standings: Standings, records: Records, path: bytes) -> Explanation:
         said,
         standing.error,
         _context(standing, records, path),
-        _file(standings, path),
+        _file(standings.spool, path),
         versions,
         actions,
     )
@@ -112,8 +114,10 @@ def _delivered(_: Standing, latest: Record, __: list[Record]) -> str:
 
 
 def _deferred(standing: Standing, latest: Record, _: list[Record]) -> str:
+    # Trouble of the destination costs a file no attempt.
+    tried = f"attempt {latest['attempts']}" if latest["attempts"] else "an attempt"
     return (
-        f"attempt {latest['attempts']} failed: {standing.error} {standing.reason};"
+        f"{tried} failed: {standing.error} {standing.reason};"
         f" the next is due at {latest['due_at']}"
     )
 
@@ -178,24 +182,33 @@ def _context(standing: Standing, records: Records, path: bytes) -> list[str]:
     return lines
 
 
-def _file(standings: Standings, path: bytes) -> Record | None:
-    stat = _stat(standings.spool, path)
-    if stat is None:
+def _file(spool: Spool, path: bytes) -> Record | None:
+    try:
+        stat = spool.stat(path)
+    except SourceError:
         return None
     return {"bytes": stat.st_size, "modified_at": iso(stat.st_mtime)}
 
 
-def _stat(spool: Spool, path: bytes) -> os.stat_result | None:
+def _there(spool: Spool, path: bytes) -> bool:
+    """Tell whether anything lies there, be it a link or not to be looked at."""
     try:
-        return spool.stat(path)
-    except SourceError:
-        return None
+        spool.stat(path)
+    except SourceError as error:
+        return error.code is not Code.GONE
+    return True
 
 
 def _relative(root: Path, path: bytes) -> bytes:
-    given = os.fsdecode(path)
-    place = os.path.normpath(root / given)
-    for base in (root, Path(os.path.realpath(root))):
-        if Path(place).is_relative_to(base) and Path(place) != base:
-            return os.fsencode(Path(place).relative_to(base))
-    raise OutsideSpool(f"{display(path)} lies outside the watched folder {root}")
+    place = os.path.normpath(root / os.fsdecode(path))
+    folder, name = os.path.split(place)
+    # As written, or through links to the folder.
+    for base, here in (
+        (root, Path(place)),
+        (Path(os.path.realpath(root)), Path(os.path.realpath(folder), name)),
+    ):
+        if here.is_relative_to(base) and here != base:
+            return os.fsencode(here.relative_to(base))
+    raise OutsideSpool(
+        f"{display(path)} lies outside the watched folder {display(os.fsencode(root))}"
+    )

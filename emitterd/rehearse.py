@@ -1,10 +1,11 @@
 """`emitterd rehearse`: the rehearsal server in the foreground."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 from emitterd.rehearsal import FaultMenu, Rehearsal
 from emitterd.signals import Signals
+from emitterd.tables import console, print_faults
+from emitterd.terminal import DONE, WRONG, complain
 
 STANZA = """\
 emission:
@@ -14,7 +15,18 @@ emission:
 """
 
 
-def serve(  # noqa: PLR0913  each is an option of the command
+def list_faults() -> int:
+    """Print the menu of faults."""
+    print_faults()
+    return DONE
+
+
+def parse_faults(text: str) -> FaultMenu:
+    """Read a menu of faults; raises `ValueError`."""
+    return FaultMenu.parse(text)
+
+
+def serve(
     directory: Path,
     *,
     address: tuple[str, int],
@@ -22,27 +34,32 @@ def serve(  # noqa: PLR0913  each is an option of the command
     api_key: str | None,
     faults: FaultMenu,
     latency_s: float,
-    say: Callable[[str], None],
-) -> None:
-    """Serve until SIGTERM or SIGINT, with objects below `directory`.
+) -> int:
+    """Serve until SIGTERM or SIGINT, with objects below `directory`."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        server = Rehearsal(
+            directory,
+            host=address[0],
+            port=address[1],
+            username=login[0],
+            password=login[1],
+            api_key=api_key,
+            faults=faults,
+            latency_s=latency_s,
+        )
+        return _serve(server, directory, None if api_key else login[0])
+    except OSError as error:
+        complain(f"cannot listen on {address[0]}:{address[1]}: {error.strerror}")
+        return WRONG
 
-    Raises `OSError` where the address cannot be listened on.
-    """
-    directory.mkdir(parents=True, exist_ok=True)
-    server = Rehearsal(
-        directory,
-        host=address[0],
-        port=address[1],
-        username=login[0],
-        password=login[1],
-        api_key=api_key,
-        faults=faults,
-        latency_s=latency_s,
-    )
+
+def _serve(server: Rehearsal, directory: Path, username: str | None) -> int:
+    say = console().print
     with Signals() as signals, server:
         named = "api_key_env: EMISSION_SECRET"
-        if api_key is None:
-            named = f"username: {login[0]}\n  password_env: EMISSION_SECRET"
+        if username is not None:
+            named = f"username: {username}\n  password_env: EMISSION_SECRET"
         say(f"listening on {server.url}, objects in {directory}; for emitter.yaml:")
         say(STANZA.format(url=server.url, login=named))
         while not signals.stops:
@@ -50,3 +67,4 @@ def serve(  # noqa: PLR0913  each is an option of the command
         for name, count in sorted(server.fired.items()):
             say(f"fault {name} fired {count} times")
         say(f"{len(server.objects)} objects stored")
+    return DONE

@@ -18,8 +18,10 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from emitterd.entry import Entry
+from emitterd.entry import Entry, display
 from emitterd.errors import ConfigError
+from emitterd.explanation import Explanation
+from emitterd.instruction import Outcome
 from emitterd.machine import Diagnosis
 from emitterd.rehearsal_faults import FAULTS
 from emitterd.survey import Undelivered
@@ -33,6 +35,10 @@ COLOURS = {
     "error": "red",
     "delivered": "green",
     "rejected": "red",
+    "incomplete": "red",
+    "unreadable": "red",
+    "unsuitable": "red",
+    "held": "yellow",
     "deferred": "yellow",
 }
 
@@ -138,6 +144,60 @@ def print_receipts(entries: Iterable[Mapping[str, Any]]) -> None:
     console().print(table)
 
 
+def print_skipped(found: Iterable[Mapping[str, Any]]) -> None:
+    """Print what will never be sent, and why."""
+    rows = iter(found)
+    while page := list(islice(rows, PAGE)):
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for column in ("path", "error", "reason"):
+            table.add_column(column, overflow="fold")
+        for one in page:
+            table.add_row(
+                escape(one["path"]), one.get("error", "-"), escape(one["reason"])
+            )
+        console().print(table)
+
+
+def print_explanation(said: Explanation) -> None:
+    """Print where a path stands, and what happened to it."""
+    out = console()
+    out.print(f"[bold]{escape(said.path)}[/]: {_coloured(said.state)}")
+    for line in (said.reason, *said.context):
+        out.print(f"  {escape(line)}")
+    latest = said.versions[0] if said.versions else {}
+    for finding in latest.get("findings", []):
+        out.print(
+            f"  {finding['code']} {finding['level']}: expected"
+            f" {escape(finding['expected'])}; found {escape(finding['found'])}"
+        )
+        out.print(f"    {escape(finding['consequence'])}; {escape(finding['remedy'])}")
+    if said.hint and not latest.get("findings"):
+        out.print(f"  what to do: {escape(said.hint)}")
+    if said.error:
+        out.print(f"  more: emitterd explain-error {said.error}")
+    if len(said.versions) > 1 or said.actions:
+        out.print("  before:")
+    for action in said.actions:
+        out.print(f"    {action['at']} {action['act']} by {escape(action['user'])}")
+    for version in said.versions[1:]:
+        at = version.get("delivered_at", version["admitted_at"])
+        out.print(f"    {at} {version['state']} {escape(version.get('reason', ''))}")
+
+
+def print_outcome(act: str, outcome: Outcome) -> None:
+    """Print what an operator's act did, path by path."""
+    out = console()
+    for deed in outcome.deeds:
+        before, path = deed.before, escape(display(deed.path))
+        if deed.refusal:
+            out.print(f"[red]not done[/] {path}: {escape(deed.refusal)}")
+        else:
+            out.print(f"{act} {path}: was {before}, is {deed.after}")
+    if len(outcome.deeds) != 1:
+        files = "1 file" if outcome.done == 1 else f"{outcome.done} files"
+        out.print(f"{act}: {files}")
+
+
 def print_undelivered(left: list[Undelivered]) -> None:
     """Print what `once` could not deliver, on standard error."""
     out = console(error=True)
@@ -146,6 +206,14 @@ def print_undelivered(left: list[Undelivered]) -> None:
     for one in left:
         said = " ".join(part for part in (one.error, one.reason) if part)
         out.print(f"  {escape(one.path)}: {escape(said)}", soft_wrap=True)
+
+
+def print_codes(rows: Iterable[tuple[str, str]]) -> None:
+    """Print every error code with its title."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for code, title in rows:
+        table.add_row(code, escape(title))
+    console().print(table)
 
 
 def print_faults() -> None:

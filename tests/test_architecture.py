@@ -25,7 +25,8 @@ errors
 entry finding
 admission backoff catalogue classify container grant instruction selection settle turns
     units logs mounts notify relocation signals wake watcher yamlmarks rehearsal_faults
-database destination multipart sockets spool config_layers rehearsal_answers
+database destination multipart playbook sockets spool config_layers
+    rehearsal_answers
 statements lookout wire control config_values secrets_source rehearsal_signing
 door hand records standing
 journal
@@ -33,8 +34,9 @@ disposal emission explanation retention survey config_checks rehearsal_bucket
 config examination rehearsal_api
 intake worker machine rehearsal_exchange
 assembly tables rehearsal_desk
-daemon rehearsal
-demo rehearse
+daemon rehearsal terminal
+demo rehearse queries acts
+commands
 cli
 __main__
 """

@@ -18,10 +18,12 @@ from emitterd.errors import (
     Trouble,
     Verdict,
 )
+from emitterd.finding import CONSEQUENCE
 from emitterd.meanings import MEANING
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "errors.md"
-ROW = re.compile(r"^\| `(E\d{3})` \| (.+) \| (.+) \|$", re.MULTILINE)
+ROW = re.compile(r"^\| \[`(E\d{3})`\]\(#(\w+)\) \| (.+) \| (.+) \|$", re.MULTILINE)
+HEADING = re.compile(r"^####? (E\d{3}): (.+)$", re.MULTILINE)
 
 
 @pytest.mark.parametrize("code", Code)
@@ -50,22 +52,47 @@ def test_a_code_is_a_letter_and_three_digits(code: Code) -> None:
     assert re.fullmatch(r"E[1-5]\d\d", code.value)
 
 
+def as_read() -> str:
+    """Return the document as it is seen: Markdown escapes what looks like HTML."""
+    return DOCUMENT.read_text("utf-8").replace("\\<", "<")
+
+
 def test_the_document_lists_every_code() -> None:
-    """docs/errors.md has one row a code, in order, with title and remedy."""
-    rows = ROW.findall(DOCUMENT.read_text("utf-8"))
+    """docs/errors.md has one row a code, in order, with link, title and remedy."""
+    rows = ROW.findall(as_read())
 
     assert rows == [
-        (code.value, MEANING[code].title, MEANING[code].remedy) for code in Code
+        (code.value, code.lower(), MEANING[code].title, MEANING[code].remedy)
+        for code in Code
     ]
+
+
+def test_the_document_has_a_place_for_every_code() -> None:
+    """Each code has one heading, with its title, right below the anchor."""
+    text = as_read()
+
+    assert HEADING.findall(text) == [(code.value, MEANING[code].title) for code in Code]
+    for code in Code:
+        place = rf'^<a id="{code.lower()}"></a>\n\n####? {code}: '
+        assert len(re.findall(place, text, re.MULTILINE)) == 1
 
 
 def test_the_document_puts_each_code_under_its_digit() -> None:
     """A section holds the codes of one first digit and no others."""
-    _, *sections = DOCUMENT.read_text("utf-8").split("\n## E")
+    _, *sections = as_read().split("\n## E")
 
     assert [section[0] for section in sections] == ["1", "2", "3", "4", "5"]
     for section in sections:
-        assert {code[1] for code, _, _ in ROW.findall(section)} == {section[0]}
+        assert {code[1] for code, _ in HEADING.findall(section)} == {section[0]}
+
+
+def test_the_document_keeps_the_findings_together() -> None:
+    """What the inspection finds stands under a heading of its own, in the file's."""
+    first, *_, last = CONSEQUENCE
+    _, _, rest = as_read().partition(f"### Findings: {first} to {last}\n")
+    section, _, _ = rest.partition("\n## ")
+
+    assert [code for code, _ in HEADING.findall(section)] == list(CONSEQUENCE)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,118 @@
+"""What the commands of an installation do: `run`, `once`, `check`, `init`, `demo`.
+
+Functions return the exit code.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from emitterd.config import Config, describe, load
+from emitterd.config_layers import find
+from emitterd.daemon import Daemon
+from emitterd.demo import Demo, workplace
+from emitterd.logs import configure
+from emitterd.machine import diagnoses
+from emitterd.playbook import UnknownCodeError, all_codes, explain
+from emitterd.tables import (
+    Bars,
+    console,
+    print_codes,
+    print_diagnoses,
+    print_receipts,
+    print_settings,
+    print_undelivered,
+)
+from emitterd.terminal import (
+    CONFIGURATION,
+    DONE,
+    USAGE,
+    WRONG,
+    complain,
+    print_array,
+    print_object,
+)
+
+
+def run(config: Path | None) -> int:
+    """Watch and deliver until a signal."""
+    settings = _load(config)
+    return _configure_log(settings) or Daemon(settings).run()
+
+
+def once(config: Path | None, wait_s: float) -> int:
+    """Deliver what is complete now."""
+    settings = _load(config)
+    people = sys.stdout.isatty() and sys.stderr.isatty()
+    # Bars and lines of single files would spoil each other.
+    if code := _configure_log(settings, quiet=people):
+        return code
+    if people:
+        with Bars() as bars:
+            code, left = Daemon(settings, bars).once(wait_s)
+    else:
+        code, left = Daemon(settings).once(wait_s)
+    if left:
+        print_undelivered(left)
+    return code
+
+
+def check(config: Path | None, *, online: bool) -> int:
+    """Check the configuration, the machine, and with `online` the server."""
+    settings = _load(config)
+    print_settings(describe(settings))
+    found = diagnoses(settings)
+    print_diagnoses(found)
+    wrong = any(one.level == "error" for one in found)
+    return WRONG if wrong else DONE
+
+
+def explain_error(code: str | None, *, as_json: bool) -> int:
+    """Say what an error code means, or list all codes."""
+    if code is None:
+        plays = all_codes()
+        if as_json:
+            print_array(play.record() for play in plays)
+        else:
+            print_codes((play.code, play.title) for play in plays)
+        return DONE
+    try:
+        play = explain(code)
+    except UnknownCodeError as error:
+        complain(str(error))
+        return USAGE
+    if as_json:
+        print_object(play.record())
+    else:
+        console().print(play.text(), markup=False, soft_wrap=True)
+    return DONE
+
+
+def demo(keep: Path | None) -> int:
+    """Go the whole way in a folder of its own."""
+    try:
+        with workplace(keep) as folder:
+            receipts = Demo(folder).run(console().print)
+    except (TimeoutError, FileExistsError) as error:
+        complain(str(error))
+        return WRONG
+    print_receipts(receipts)
+    console().print(f"{len(receipts)} files delivered, each whole and once")
+    return DONE
+
+
+def _load(path: Path | None) -> Config:
+    return load(find(path, os.environ), os.environ)
+
+
+def _configure_log(settings: Config, *, quiet: bool = False) -> int:
+    """Open the log; return an exit code where that fails, else 0."""
+    level = settings.log.level
+    if quiet and settings.log.file is None and level in {"debug", "info"}:
+        level = "warning"
+    try:
+        configure(level, settings.log.file)
+    except OSError as error:
+        complain(f"cannot open {settings.log.file}: {error.strerror}")
+        return CONFIGURATION
+    return DONE
