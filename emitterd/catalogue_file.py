@@ -102,11 +102,14 @@ class _Node:
     marked: Marked
     problems: list[Problem]
 
-    def report(self, message: str, remedy: str, key: str = "") -> None:
-        """Note a problem of this value, or of a key that it lacks."""
-        path = f"{self.path}.{key}" if key else self.path
-        said = (printable(path), self.marked.line, printable(message))
-        self.problems.append(Problem(*said, printable(remedy)))
+    def report(self, message: str, remedy: str) -> None:
+        """Note what is wrong here."""
+        said = (printable(message), printable(remedy))
+        self.problems.append(Problem(printable(self.path), self.marked.line, *said))
+
+    def below(self, key: str, marked: Marked) -> "_Node":
+        """Return what stands under a key."""
+        return _Node(f"{self.path}.{key}", marked, self.problems)
 
     def children(self) -> dict[str, "_Node"]:
         """Return what stands below it; a value has nothing, and is reported."""
@@ -115,16 +118,23 @@ class _Node:
                 "must be a section of keys",
                 "indent its keys by two spaces below it, each as `key: value`",
             )
-        return {
-            key: _Node(f"{self.path}.{key}", marked, self.problems)
-            for key, marked in (self.marked.children or {}).items()
-        }
+        children = self.marked.children or {}
+        return {key: self.below(key, marked) for key, marked in children.items()}
 
-    def section(self, known: Iterable[str]) -> dict[str, "_Node"]:
-        """Return what stands below it, and report the keys that there are not."""
+    def section(
+        self, known: Iterable[str], needed: Mapping[str, str]
+    ) -> dict[str, "_Node"]:
+        """Return what stands below it, and report keys that are unknown or missing.
+
+        `needed`: the keys that must be there, and what to do where one is not.
+        """
         children = self.children()
         for key in children.keys() - set(known):
             children[key].report("there is no such key", _did_you_mean(key, known))
+        if self.marked.children is not None:
+            for key in needed.keys() - children.keys():
+                missing = self.below(key, Marked(self.marked.line))
+                missing.report("is missing", needed[key])
         return children
 
     def text(self) -> str:
@@ -140,9 +150,8 @@ class _Node:
 def _dataset(node: _Node, before: Kind | None) -> Dataset:
     """Read one dataset; `before` is the kind of the one that it replaces."""
     folder, name = _title(node)
-    values = node.section(DATASET_KEYS)
-    if before is None and "kind" not in values:
-        node.report("is missing", f"give it: {_alternatives(KINDS)}", "kind")
+    needed = {} if before else {"kind": f"give it: {_alternatives(KINDS)}"}
+    values = node.section(DATASET_KEYS, needed)
     headers: list[Header] = []
     if "headers" in values:
         headers += map(_header, values["headers"].children().values())
@@ -167,9 +176,8 @@ def _dataset(node: _Node, before: Kind | None) -> Dataset:
 
 
 def _header(node: _Node) -> Header:
-    values = node.section(HEADER_KEYS)
-    if "columns" not in values:
-        node.report("is missing", "give the columns, separated by |", "columns")
+    needed = {"columns": "give the columns, separated by |"}
+    values = node.section(HEADER_KEYS, needed)
     columns = required = _columns(values, "columns")
     match = Match(_word(values, "match", MATCHES) or Match.NAMES)
     if "required" in values:
