@@ -62,7 +62,7 @@ def _read(source: Path) -> str:
     if len(content) == _LARGEST_FILE_BYTES:
         raise YamlError("is larger than 1 MiB", None, "name a catalogue file")
     try:
-        return content.decode("utf-8-sig")
+        return content.decode("utf-8")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         message = "is not UTF-8 text"
@@ -122,19 +122,19 @@ class _Node:
         return {key: self.below(key, marked) for key, marked in children.items()}
 
     def section(
-        self, known: Iterable[str], needed: Mapping[str, str]
+        self, known: Sequence[str], needed: Mapping[str, str]
     ) -> dict[str, "_Node"]:
         """Return what stands below it, and report keys that are unknown or missing.
 
         `needed`: the keys that must be there, and what to do where one is not.
         """
         children = self.children()
-        for key in children.keys() - set(known):
-            children[key].report("there is no such key", _did_you_mean(key, known))
-        if self.marked.children is not None:
-            for key in needed.keys() - children.keys():
-                missing = self.below(key, Marked(self.marked.line))
-                missing.report("is missing", needed[key])
+        for key, child in children.items():
+            if key not in known:
+                child.report("there is no such key", _did_you_mean(key, known))
+        for key, remedy in needed.items():
+            if self.marked.children is not None and key not in children:
+                self.below(key, Marked(self.marked.line)).report("is missing", remedy)
         return children
 
     def text(self) -> str:
@@ -159,9 +159,8 @@ def _dataset(node: _Node, before: Kind | None) -> Dataset:
     keys = _columns(values, "keys")
     if all(header.columns for header in headers):
         known = [column for header in headers for column in header.columns]
-        _check_columns(values.get("keys", node), keys, known)
-        for column, form in dates.items():
-            _check_columns(form, [column], known)
+        _check_columns([(name, values["keys"]) for name in keys], known)
+        _check_columns(dates.items(), known)
     return Dataset(
         folder,
         name,
@@ -186,7 +185,7 @@ def _header(node: _Node) -> Header:
             message = f"has no meaning with match: {match}, which requires all columns"
             values["required"].report(message, "remove it, or write match: names")
         elif columns:
-            _check_columns(values["required"], required, columns)
+            _check_columns([(name, values["required"]) for name in required], columns)
     variant = _word(values, "variant", VARIANTS)
     return Header(columns, match, required, variant, _span(values))
 
@@ -256,14 +255,13 @@ def _columns(values: Mapping[str, _Node], key: str) -> tuple[str, ...]:
     return ()
 
 
-def _check_columns(node: _Node, names: Iterable[str], known: Iterable[str]) -> None:
-    """Report the names that no column has; the server heeds no case here."""
+def _check_columns(names: Iterable[tuple[str, _Node]], known: Sequence[str]) -> None:
+    """Report, each in its place, the names that no column has, in whatever case."""
     lower = {column.lower() for column in known}
-    for name in names:
+    for name, node in names:
         if name.lower() not in lower:
-            node.report(
-                f"names {name}, a column that no header has", _did_you_mean(name, known)
-            )
+            message = f"names {name}, a column that no header has"
+            node.report(message, _did_you_mean(name, known))
 
 
 def _date_form(node: _Node) -> str:

@@ -101,8 +101,8 @@ def test_the_manual_has_every_key_and_word() -> None:
 
 
 def test_only_the_kind_is_needed(load: Load) -> None:
-    """A new dataset of a kind alone asks nothing of its files."""
-    new = only_new(load("new/n:\n  kind: master\n"))
+    """A new dataset of a kind alone asks nothing of its files; a BOM does no harm."""
+    new = only_new(load("\ufeffnew/n:\n  kind: master\n"))
     assert new == Dataset("new", "n", Kind.MASTER, rank=new.rank)
 
 
@@ -311,6 +311,15 @@ new/data:
             id="empty column at the end",
         ),
         pytest.param(
+            "new/data:\n  kind: master\n  keys: b\n  headers:\n    h:\n"
+            "      columns: a ||\n      required: b\n",
+            6,
+            "new/data.headers.h.columns",
+            "column 2 of 3 has no name",
+            "one |",
+            id="empty column, and what depends on it",
+        ),
+        pytest.param(
             SOUND + "    second:\n      columns: [a, b]\n",
             7,
             "new/data.headers.second.columns",
@@ -383,12 +392,20 @@ new/data:
             id="date form without day",
         ),
         pytest.param(
-            SOUND + '  dates:\n    a: "%Y-%m-%d %Y %"\n',
+            SOUND + '  dates:\n    a: "%Y-%m-%d %"\n',
             7,
             "new/data.dates.a",
             "must be the form of a date",
             '"%Y-%m-%d"',
             id="broken date form",
+        ),
+        pytest.param(
+            SOUND + '  dates:\n    a: "%Y-%m-%d %Y"\n',
+            7,
+            "new/data.dates.a",
+            "must be the form of a date",
+            '"%Y-%m-%d"',
+            id="date form with the year twice",
         ),
         pytest.param(
             SOUND + "  dates: a\n",
