@@ -1,10 +1,9 @@
 """Puts the parts of one installation together; nothing runs yet."""
 
 import threading
-from importlib.resources import files
 
 from emitterd.backoff import Backoff
-from emitterd.catalogue import Catalogue
+from emitterd.catalogue_file import load_catalogue
 from emitterd.config import Config
 from emitterd.destination import Destination
 from emitterd.disposal import Disposal
@@ -23,7 +22,6 @@ from emitterd.standing import Standings
 from emitterd.wake import Wake
 from emitterd.wire import Wire, tls_context
 from emitterd.worker import Observer, Worker
-from emitterd.yamlmarks import load_data
 
 
 class Parts:
@@ -145,11 +143,3 @@ class Parts:
             on_changed=self.intake.hint,
             observer=self._observer,
         )
-
-
-def load_catalogue() -> Catalogue:
-    """Return the catalogue that the package ships."""
-    text = files("emitterd").joinpath("catalogue.yaml").read_text("utf-8")
-    rows = load_data(text)
-    assert isinstance(rows, list)  # noqa: S101  our own file
-    return Catalogue(rows)

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emitterd.errors import ConfigError, Problem, printable
-from emitterd.yamlmarks import Document, Duplicate, Marked, YamlError, parse
+from emitterd.yamlmarks import Document, Duplicate, Marked, YamlError, parse, read_text
 
 Schema = Mapping[str, Mapping[str, type]]
 """The keys of each section, and what the text of a variable is turned into."""
 
-_LARGEST_FILE_BYTES = 1 << 20
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 _SMALL_NUMBER = re.compile(r"-?[0-9]{1,9}")
 
@@ -223,21 +222,7 @@ def read_file(source: Path) -> tuple[Document, bool]:
 
     Raises `YamlError` where there is no mapping to be had.
     """
-    try:
-        with source.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            content = file.read(_LARGEST_FILE_BYTES)
-    except OSError as error:
-        message = f"cannot be read: {error.strerror}"
-        raise YamlError(message, None, "check the path and its mode") from None
-    if len(content) == _LARGEST_FILE_BYTES:
-        raise YamlError("is larger than 1 MiB", None, "name a configuration file")
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        message = "is not UTF-8 text"
-        raise YamlError(message, line, "write the file as UTF-8") from None
+    text, mode = read_text(source, "configuration")
     document = parse(text)
     root = document.root
     if root is None or (root.children is None and root.value is None):

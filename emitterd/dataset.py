@@ -90,7 +90,9 @@ class Dataset:
     """One dataset: `<folder>/<name…>.zip`. `rank` is its place in the order.
 
     `headers` is empty where the header is not known or not one for the whole file;
-    then no row is counted either. `keys`: a row without one of these is dropped.
+    then no row is counted either. Where none of them holds for a version, its header
+    is not known. `keys`: a row without one of these is dropped; they are those of all
+    headers, and one that a file's own header does not have is passed over.
     `dates`: columns of dates by name, with the form in `strptime` notation.
     """
 

@@ -95,7 +95,7 @@ class Examiner:
 
     def finding(self, path: bytes) -> str | None:
         """Return what the catalogue objects to in a path that is sent all the same."""
-        return self._catalogue.finding(path) if self._objections == "warn" else None
+        return self._said_against(path) if self._objections == "warn" else None
 
     def _known(self, path: bytes, seen: Fingerprint) -> bool:
         known = self._journal.latest(path)
@@ -138,8 +138,11 @@ class Examiner:
             return _rejection(Code.TOO_LARGE, f"it has {seen.size_bytes} bytes")
         if self._objections != "enforce":
             return None
-        finding = self._catalogue.finding(path)
+        finding = self._said_against(path)
         return _rejection(Code.CATALOGUE, finding) if finding else None
+
+    def _said_against(self, path: bytes) -> str | None:
+        return "; ".join(map(str, self._catalogue.findings(path))) or None
 
     def _incomplete(
         self, path: bytes, seen: Fingerprint, held: Proof, flaw: str, now: float

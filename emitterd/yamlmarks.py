@@ -2,20 +2,29 @@
 
 The only module that imports yaml. Scalars are read as YAML 1.2 reads them: only
 `true` and `false` are booleans, so that `catalogue: off` stays the word `off`, and
-`1:30`, `010`, `1_000` and `2024-01-01` are text.
+`1:30`, `010`, `1_000` and `2024-01-01` are text. `parse_untyped` reads every scalar
+as text.
 """
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import yaml
+
+try:
+    from yaml import CBaseLoader as _TextBase
+except ImportError:  # built without libyaml
+    from yaml import BaseLoader as _TextBase  # type: ignore[assignment]
 
 _REMEDY = (
     "correct the line; indent with spaces, and put a value in quotes that holds"
     " any of : # * & ! % @ { } [ ]"
 )
+_LARGEST_FILE_BYTES = 1 << 20
 _SCALARS = {
     "bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
     "int": (r"[-+]?(?:0|[1-9][0-9]{0,17})", "-+0123456789"),
@@ -68,25 +77,12 @@ class Document:
     duplicates: tuple[Duplicate, ...]
 
 
-class _Loader(yaml.SafeLoader):
-    """SafeLoader with the scalars of YAML 1.2."""
-
-    yaml_implicit_resolvers = {}  # noqa: RUF012  typed by the base class
-
-
-for _name, (_pattern, _first) in _SCALARS.items():
-    _Loader.add_implicit_resolver(
-        f"tag:yaml.org,2002:{_name}",
-        re.compile(f"(?:{_pattern})$"),
-        [*_first, ""] if _name == "null" else list(_first),
-    )
-
-
-class _MarkedLoader(_Loader):
+class _Strict(yaml.composer.Composer):
     """Refuses anchors, aliases and tags: here they are passwords without quotes."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        event: yaml.Event = self.peek_event()  # type: ignore[no-untyped-call]
+        # Of the parser, which a loader has beside the composer.
+        event: yaml.Event = self.peek_event()  # type: ignore[attr-defined]
         line = event.start_mark.line + 1 if event.start_mark else None
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise YamlError("anchors and aliases are not supported", line)
@@ -95,10 +91,79 @@ class _MarkedLoader(_Loader):
         return super().compose_node(parent, index)
 
 
+class _TypedLoader(_Strict, yaml.SafeLoader):
+    """Scalars as YAML 1.2 has them."""
+
+    yaml_implicit_resolvers = {}  # noqa: RUF012  typed by the base class
+
+
+for _name, (_pattern, _first) in _SCALARS.items():
+    _TypedLoader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_name}",
+        re.compile(f"(?:{_pattern})$"),
+        [*_first, ""] if _name == "null" else list(_first),
+    )
+
+
+class _TextLoader(_Strict, _TextBase):
+    """Scalars as text.
+
+    Parsed by libyaml where PyYAML has it, which is ten times as fast, but composed
+    in Python: libyaml's binding overruns its stack where the nesting is deep.
+    """
+
+    def __init__(self, text: str) -> None:
+        _TextBase.__init__(self, text)
+        yaml.composer.Composer.__init__(self)
+
+
 def parse(text: str) -> Document:
     """Parse one document; raises `YamlError` where the text is not YAML."""
+    return _parse(text, _TypedLoader)
+
+
+def parse_untyped(text: str) -> Document:
+    """Parse one document as `parse` does, with every scalar as text.
+
+    `1.10` stays `1.10`, and a key without a value has the empty text.
+    """
+    return _parse(text, _TextLoader)
+
+
+def load_data(text: str) -> object:
+    """Return one document as plain data; raises `YamlError` as `parse` does."""
     with _own_errors(text):
-        loader = _MarkedLoader(text)
+        # A subclass of SafeLoader: it builds nothing but plain data.
+        return yaml.load(text, Loader=_TypedLoader)  # noqa: S506
+
+
+def read_text(source: Path, noun: str) -> tuple[str, int]:
+    """Return the text of a file that people wrote, and the file's mode.
+
+    Raises `YamlError` where there is none to be had; `noun` is what it should be.
+    """
+    try:
+        with source.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            content = file.read(_LARGEST_FILE_BYTES)
+    except OSError as error:
+        message = f"cannot be read: {error.strerror}"
+        raise YamlError(message, None, "check the path and its mode") from None
+    if len(content) == _LARGEST_FILE_BYTES:
+        raise YamlError("is larger than 1 MiB", None, f"name a {noun} file")
+    try:
+        return content.decode("utf-8-sig"), mode
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        message = "is not UTF-8 text"
+        raise YamlError(message, line, "write the file as UTF-8") from None
+
+
+def _parse(text: str, loader_of: type[_TypedLoader | _TextLoader]) -> Document:
+    with _own_errors(text):
+        # What YAML forbids is found here, because libyaml counts bytes.
+        yaml.reader.Reader(text)
+        loader = loader_of(text)
         try:
             duplicates: list[Duplicate] = []
             node = loader.get_single_node()
@@ -108,15 +173,8 @@ def parse(text: str) -> Document:
     return Document(root, tuple(duplicates))
 
 
-def load_data(text: str) -> object:
-    """Return one document as plain data; raises `YamlError` as `parse` does."""
-    with _own_errors(text):
-        # A subclass of SafeLoader: it builds nothing but plain data.
-        return yaml.load(text, Loader=_Loader)  # noqa: S506
-
-
 def _mark(
-    loader: _Loader,
+    loader: _TypedLoader | _TextLoader,
     node: yaml.Node,
     line: int,
     path: tuple[str, ...],

@@ -25,7 +25,7 @@ errors
 entry finding
 admission backoff catalogue classify container grant instruction selection settle turns
     units logs mounts notify relocation signals wake watcher yamlmarks rehearsal_faults
-database destination multipart playbook sockets spool config_layers
+catalogue_file database destination multipart playbook sockets spool config_layers
     rehearsal_answers
 statements lookout wire control config_values secrets_source rehearsal_signing
 door hand records standing

@@ -4,10 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emitterd.assembly import load_catalogue
 from emitterd.catalogue import Catalogue
+from emitterd.catalogue_file import load_catalogue
+from emitterd.codes import Code
+from emitterd.dataset import Dataset, Kind, Version
 
 CATALOGUE = load_catalogue()
+DATASETS = {dataset.title: dataset for dataset in CATALOGUE.datasets}
+UNREAD = {Code.WRONG_DEPTH, Code.UNKNOWN_FOLDER, Code.UNKNOWN_NAME}
 
 # The two trees of the user's document, "Emission Process".
 MASTERS = [
@@ -59,7 +63,7 @@ def test_every_master_of_the_document_is_known(path: str) -> None:
     assert dataset is not None
     assert f"{dataset.title}.zip" == path
     assert dataset.kind == "master"
-    assert CATALOGUE.finding(path.encode()) is None
+    assert CATALOGUE.findings(path.encode()) == []
 
 
 @pytest.mark.parametrize("path", TRANSACTIONS)
@@ -70,7 +74,7 @@ def test_every_transaction_of_the_document_is_known(path: str) -> None:
     assert dataset is not None
     assert f"{dataset.title}.zip" == path
     assert dataset.kind == "transactional"
-    assert CATALOGUE.finding(path.encode()) is None
+    assert CATALOGUE.findings(path.encode()) == []
 
 
 def test_masters_rank_before_transactional_data() -> None:
@@ -138,38 +142,184 @@ def test_the_longest_prefix_names_the_dataset(path: bytes, dataset: str) -> None
 
 def test_the_order_of_the_rows_does_not_decide_the_dataset() -> None:
     """The longest name wins wherever it stands in the catalogue."""
-    rows = [
-        {"folder": "diksha", "name": name, "kind": "master"}
+    datasets = [
+        Dataset("diksha", name, Kind.MASTER, rank=0)
         for name in ("diksha_tpd", "diksha", "diksha_tpd_mapping")
     ]
-    for ordered in (rows, rows[::-1]):
+    for ordered in (datasets, datasets[::-1]):
         dataset = Catalogue(ordered).dataset(b"diksha/diksha_tpd_mapping.zip")
         assert dataset is not None
         assert dataset.name == "diksha_tpd_mapping"
 
 
 @pytest.mark.parametrize(
-    ("path", "said"),
+    ("path", "code", "said"),
     [
-        pytest.param(b"schools/x.zip", "no dataset folder 'schools'", id="folder"),
-        pytest.param(b"PAT/periodic_exam_mst.zip", "folder 'PAT'", id="case"),
-        pytest.param(b"caf\xe9/x.zip", "no dataset folder", id="not UTF-8"),
-        pytest.param(b"a\nb/x.zip", r"'a\nb'", id="newline"),
-        pytest.param(b"pat/2021/x.zip", "2 folders deep", id="extra level"),
-        pytest.param(b"pat/2021/periodic_exam_mst.zip", "2 folders deep", id="level"),
-        pytest.param(b"periodic_exam_mst.zip", "0 folders deep", id="no folder"),
-        pytest.param(b"pat/semester_exam_mst.zip", "no file of 'pat'", id="name"),
-        pytest.param(b"pat/exam.zip", "periodic_exam_mst….zip", id="known names"),
-        pytest.param(b"block_master/mst.zip", "block_mst….zip", id="the one name"),
+        pytest.param(b"schools/x.zip", "E221", "folder 'schools'", id="folder"),
+        pytest.param(b"PAT/periodic_exam_mst.zip", "E221", "folder 'PAT'", id="case"),
+        pytest.param(b"caf\xe9/x.zip", "E221", r"folder 'caf\xe9'", id="not UTF-8"),
+        pytest.param(b"a\nb/x.zip", "E221", r"'a\nb'", id="newline"),
+        pytest.param(b"pat/2021/x.zip", "E220", "2 folders deep", id="extra level"),
+        pytest.param(
+            b"pat/2021/periodic_exam_mst.zip", "E220", "2 folders", id="level"
+        ),
+        pytest.param(
+            b"periodic_exam_mst.zip", "E220", "0 folders deep", id="no folder"
+        ),
+        pytest.param(b"pat/semester_exam_mst.zip", "E222", "folder 'pat'", id="name"),
+        pytest.param(
+            b"pat/exam.zip", "E222", "periodic_exam_mst….zip", id="known names"
+        ),
+        pytest.param(b"block_master/mst.zip", "E222", "block_mst….zip", id="the one"),
+        pytest.param(b"pat/periodic.exam_mst.zip", "E222", "'periodic.exam", id="dot"),
     ],
 )
-def test_what_the_server_would_not_process_is_found(path: bytes, said: str) -> None:
+def test_what_the_server_would_not_process_is_found(
+    path: bytes, code: str, said: str
+) -> None:
     """The finding says what is wrong, and what the server would read instead."""
-    finding = CATALOGUE.finding(path)
+    (finding,) = CATALOGUE.findings(path)
 
-    assert finding is not None
-    assert said in finding
+    assert finding.code == code
+    assert said in str(finding)
+    assert str(finding).isprintable()
     assert CATALOGUE.dataset(path) is None
+
+
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [
+        (b"PAT/x.zip", "pat"),
+        (b"teacher_attendence/x.zip", "teacher_attendance"),
+        (b"schools/school_mst.zip", "school_master"),
+        (b"PAT/semester_exam_mst.zip", "sat"),
+        (b"school_master/school_mast.zip", "school_mst"),
+        (b"school_master/SCHOOL_MST_2021.zip", "school_mst"),
+        (b"pat/semester_exam_mst_2021.zip", "folder sat"),
+        (b"udise/sch_safty.2021.zip", "sch_safety"),
+        (b"xyz/x.zip", None),
+        (b"block_master/x.zip", None),
+    ],
+)
+def test_a_slip_gets_a_suggestion(path: bytes, meant: str | None) -> None:
+    """A name that is nearly right, or right elsewhere, is asked about."""
+    (finding,) = CATALOGUE.findings(path)
+    _, asked, suggestion = finding.expected.partition("did you mean ")
+
+    assert bool(asked) == (meant is not None)
+    assert suggestion == (f"{meant}?)" if meant else "")
+
+
+def test_the_likest_names_of_a_large_folder_are_listed() -> None:
+    """Of the 32 names of UDISE five are listed, the likest first."""
+    (finding,) = CATALOGUE.findings(b"udise/sch_exmres_c9.zip")
+
+    assert finding.expected.count("….zip") == 5
+    assert finding.expected.startswith("sch_exmres_c")
+
+
+@pytest.mark.parametrize("base", ["block_mst.ZIP", "block_mst.csv", "block_mst.zip "])
+def test_an_ending_that_the_server_does_not_take_is_found(base: str) -> None:
+    """The dataset is known, and still the server would delete the file."""
+    path = f"block_master/{base}".encode()
+    (finding,) = CATALOGUE.findings(path)
+
+    assert (finding.code, finding.found) == (Code.WRONG_ENDING, f"'{base}'")
+    assert title(path) == "block_master/block_mst"
+
+
+def test_a_path_may_be_wrong_in_two_ways() -> None:
+    """Both are said at once."""
+    codes = [finding.code for finding in CATALOGUE.findings(b"nowhere/x.ZIP")]
+    assert codes == [Code.UNKNOWN_FOLDER, Code.WRONG_ENDING]
+
+
+@pytest.mark.parametrize(
+    ("path", "version", "found"),
+    [
+        ("teacher_attendance/teacher_attendance.zip", "1.8", True),
+        ("teacher_attendance/teacher_attendance.zip", "1.9", False),
+        ("teacher_attendance/teacher_attendance.zip", "1.10", False),
+        ("semester/semester.zip", "2.0", False),
+        ("semester/semester.zip", "3.0", True),
+        ("diksha/diksha_2021.zip", "1.2", False),
+        ("diksha/diksha_2021.zip", "1.12", True),
+        ("diksha/diksha_2021.zip", None, False),
+        ("student_attendance/StudentAttendance.zip", "1.0", False),
+        ("student_attendance/StudentAttendance.zip", "4.1", True),
+        ("school_master/school_mst.zip", "5.0", False),
+    ],
+)
+def test_what_a_version_does_not_read_is_found(
+    path: str, version: str | None, *, found: bool
+) -> None:
+    """An unknown version reads everything; of a known one it is known better."""
+    findings = CATALOGUE.findings(
+        path.encode(), Version.parse(version) if version else None
+    )
+    assert [finding.code for finding in findings] == [Code.OTHER_VERSION] * found
+
+
+def test_a_version_takes_a_path_for_what_it_reads() -> None:
+    """A longer name that came later does not count for an earlier version."""
+    path = b"diksha/diksha_data_summary.zip"
+    early = CATALOGUE.dataset(path, Version(1, 3))
+    late = CATALOGUE.dataset(path, Version(4, 1))
+
+    assert early is DATASETS["diksha/diksha"]
+    assert late is DATASETS["diksha/diksha_data_summary"]
+    assert CATALOGUE.findings(path, Version(1, 3)) == []
+
+
+@pytest.mark.parametrize(
+    ("base", "titles"),
+    [
+        ("diksha_tpd_mapping_1.zip", ["diksha/diksha_tpd_mapping"]),
+        ("diksha_enrolment.csv", ["diksha_enrolment/diksha_enrolment"]),
+        ("sch_profile", ["udise/sch_profile"]),
+        ("Sch_profile.zip", []),
+        ("holidays.zip", []),
+        ("", []),
+    ],
+)
+def test_a_name_alone_is_a_guess(base: str, titles: list[str]) -> None:
+    """Outside its folder a file is guessed by the longest name it begins with."""
+    assert [dataset.title for dataset in CATALOGUE.guess(base)] == titles
+
+
+def test_a_guess_may_be_of_several_folders() -> None:
+    """Two datasets of one name are both meant; one that takes any name never is."""
+    datasets = [
+        Dataset(folder, name, Kind.MASTER, rank=0)
+        for folder, name in [("a", "x"), ("b", "xy"), ("c", "xy"), ("d", "")]
+    ]
+    guessed = Catalogue(datasets).guess("xyz.zip")
+
+    assert [dataset.title for dataset in guessed] == ["b/xy", "c/xy"]
+
+
+def test_others_replace_in_place_or_follow_their_kind() -> None:
+    """The same title keeps its place; what is new, or of another kind, goes last."""
+    first, last = Kind.MASTER, Kind.UDISE
+    old = [("a/a", first), ("b/b", first), ("c/c", Kind.TRANSACTIONAL), ("d/d", last)]
+    new = [("b/b", first), ("c/c", last), ("z/z", first), ("y/y", first)]
+    catalogue = Catalogue(made(*one) for one in old)
+
+    merged = catalogue.with_others(made(*one, delimiter=";") for one in new)
+
+    said = [f"{one.title}{one.delimiter}{one.kind}" for one in merged.datasets]
+    assert said == [
+        *("a/a|master", "b/b;master", "z/z;master", "y/y;master"),
+        *("d/d|udise", "c/c;udise"),
+    ]
+    assert [one.rank for one in merged.datasets] == list(range(6))
+    assert [one.title for one in catalogue.datasets] == ["a/a", "b/b", "c/c", "d/d"]
+
+
+def made(title: str, kind: Kind, delimiter: str = "|") -> Dataset:
+    """Make a dataset of a title."""
+    folder, _, name = title.partition("/")
+    return Dataset(folder, name, kind, rank=0, delimiter=delimiter)
 
 
 @pytest.mark.parametrize(
@@ -203,6 +353,9 @@ def test_no_dataset_stands_twice() -> None:
 
 @given(st.binary(max_size=30))
 def test_every_path_has_a_place(path: bytes) -> None:
-    """A path is a dataset or there is a finding, and never both."""
-    assert (CATALOGUE.dataset(path) is None) == (CATALOGUE.finding(path) is not None)
+    """A path is a dataset or it is found why not, and never both."""
+    codes = {finding.code for finding in CATALOGUE.findings(path)}
+
+    assert (CATALOGUE.dataset(path) is None) == bool(codes & UNREAD)
+    assert (Code.WRONG_ENDING in codes) != path.endswith(b".zip")
     assert 0 <= CATALOGUE.place(path).rank <= len(CATALOGUE.datasets)

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
 from conftest import NOBODY, Python, SmallDisk
-from emitterd.assembly import load_catalogue
+from emitterd.catalogue_file import load_catalogue
 from emitterd.disposal import Disposal
 from emitterd.entry import State
 from emitterd.examination import MAX_BYTES, Examiner
