@@ -15,6 +15,7 @@ from typing import Any
 from emitterd.config import load_part
 from emitterd.config_layers import find
 from emitterd.entry import State
+from emitterd.errors import printable
 from emitterd.explanation import OutsideSpool, explain, locate
 from emitterd.records import Records
 from emitterd.selection import Selection
@@ -112,5 +113,6 @@ def _print_csv(rows: Iterable[dict[str, Any]]) -> None:
     writer = csv.DictWriter(sys.stdout, PROOF.split(), extrasaction="ignore")
     writer.writeheader()
     for row in rows:
-        keys = " ".join(row.get("earlier_keys", []))
-        writer.writerow(row | {"earlier_keys": keys})
+        row["earlier_keys"] = " ".join(row.get("earlier_keys", []))
+        # A sheet is looked at; who needs the very bytes of an odd key reads JSON.
+        writer.writerow({name: printable(str(value)) for name, value in row.items()})

@@ -77,6 +77,9 @@ class Standings:
             known = self._latest(path)
             seen = Fingerprint.of(self.spool.stat(path))
             if known is not None and known.settles(seen):
+                if known.state is State.HELD:
+                    # Its last failure is not what keeps it back.
+                    return Standing(State.HELD, None, "held by the operator")
                 return Standing(known.state, known.error, known.reason or "")
             return self._unsettled(path)
         except SourceError as error:

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any, Self
 
 from rich.console import Console
-from rich.markup import escape
+from rich.markup import escape as escape_markup
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -19,7 +19,7 @@ from rich.progress import (
 from rich.table import Table
 
 from emitterd.entry import Entry, display
-from emitterd.errors import ConfigError
+from emitterd.errors import ConfigError, printable
 from emitterd.explanation import Explanation
 from emitterd.instruction import Outcome
 from emitterd.machine import Diagnosis
@@ -41,6 +41,11 @@ COLOURS = {
     "held": "yellow",
     "deferred": "yellow",
 }
+
+
+def escape(text: str) -> str:
+    """Return a text that neither rich nor the terminal obeys: a key has odd names."""
+    return escape_markup(printable(text))
 
 
 def console(*, error: bool = False) -> Console:

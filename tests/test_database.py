@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -207,6 +208,18 @@ def test_second_process_is_refused_until_the_first_is_killed(path: Path) -> None
         holder.kill()
     with Database(path) as database:
         assert names(database) == ["held"]
+
+
+def test_lock_of_a_moment_is_waited_for(path: Path) -> None:
+    """A daemon that starts while a command holds the journal starts all the same."""
+    first = Database(path)
+    with ThreadPoolExecutor(1) as pool:
+        second = pool.submit(Database, path)
+        with pytest.raises(TimeoutError):
+            second.result(0.2)
+        first.close()
+
+        second.result(20.0).close()
 
 
 def test_second_opening_in_one_process_is_refused(path: Path) -> None:
