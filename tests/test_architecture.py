@@ -23,11 +23,12 @@ __init__ codes dataset failpoints
 fingerprint meanings
 errors
 entry finding
-admission backoff catalogue classify container grant selection settle turns units
-    logs mounts notify signals wake watcher yamlmarks rehearsal_faults
-database destination multipart sockets spool config_layers rehearsal_answers
-statements records lookout wire config_values secrets_source rehearsal_signing
-journal
+admission backoff catalogue classify container grant header members rows selection
+    settle turns units logs mounts notify signals wake watcher yamlmarks
+    rehearsal_faults
+archive database destination multipart sockets spool config_layers rehearsal_answers
+lines statements records lookout wire config_values secrets_source rehearsal_signing
+inspection journal
 disposal emission retention survey config_checks rehearsal_bucket
 config examination rehearsal_api
 intake worker machine rehearsal_exchange
