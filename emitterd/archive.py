@@ -51,7 +51,7 @@ class Archive:
     def __init__(self, read_at: ReadAt, size_bytes: int) -> None:
         """Read the directory. Raises `Damage`, and what `read_at` does."""
         self._source = _Source(read_at, size_bytes)
-        with _damage():
+        with self._damage():
             self._zip = zipfile.ZipFile(self._source)
         self.entries: list[zipfile.ZipInfo] = self._zip.infolist()
 
@@ -69,14 +69,25 @@ class Archive:
         """
         self._source.left_bytes = 2 * max_bytes + _AHEAD_BYTES
         self._compare(entry)
-        with _damage():
+        with self._damage():
             member = self._zip.open(entry)
 
         def read(count: int) -> bytes:
-            with _damage():
+            with self._damage():
                 return member.read(count)
 
         return read
+
+    @contextmanager
+    def _damage(self) -> Iterator[None]:
+        try:
+            yield
+        except _BROKEN as error:
+            # Where it looks for the end record, `zipfile` takes trouble with the disk
+            # for a bad zip.
+            if self._source.trouble is not None:
+                raise self._source.trouble from None
+            raise Damage(_words(error)) from error
 
     def _compare(self, entry: zipfile.ZipInfo) -> None:
         """Hold the directory against the header before the file, which servers read."""
@@ -107,6 +118,7 @@ class _Source:
     def __init__(self, read_at: ReadAt, size_bytes: int) -> None:
         self.size_bytes = size_bytes
         self.left_bytes = DIRECTORY_MAX_BYTES + _ENDING_BYTES
+        self.trouble: OSError | None = None
         self._read_at = read_at
         self._at = 0
 
@@ -126,21 +138,13 @@ class _Source:
         if count > self.left_bytes:
             raise Damage("far more compressed data than content")
         self.left_bytes -= count
-        data = self._read_at(self._at, count) if count else b""
+        try:
+            data = self._read_at(self._at, count) if count else b""
+        except OSError as error:
+            self.trouble = error
+            raise
         self._at += len(data)
         return data
-
-
-@contextmanager
-def _damage() -> Iterator[None]:
-    try:
-        yield
-    except _BROKEN as error:
-        # Where it looks for the end record, `zipfile` makes trouble with the disk
-        # into a bad zip.
-        if isinstance(error.__context__, OSError):
-            raise error.__context__ from None
-        raise Damage(_words(error)) from error
 
 
 def _words(error: Exception) -> str:
@@ -148,6 +152,8 @@ def _words(error: Exception) -> str:
         return f"compressed data that cannot be unpacked ({error})"
     if isinstance(error, EOFError):
         return "compressed data that ends too early"
+    if isinstance(error, UnicodeDecodeError):
+        return "a file name that is not the UTF-8 that it claims to be"
     if str(error).startswith("Bad CRC-32"):
         return "content that does not match its checksum"
-    return f"what zipfile calls {quoted(str(error))}"
+    return f"a zip that contradicts itself ({quoted(str(error))})"

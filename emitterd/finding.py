@@ -24,7 +24,7 @@ class Level(StrEnum):
     """Nothing, as far as is known."""
 
 
-_QUOTED_MAX = 40
+_QUOTED_MAX = 60
 
 _UNREAD = "the object stays in the bucket, unread, and nobody is told"
 _DROPPED = "the server deletes the object, drops the whole file, and tells nobody"

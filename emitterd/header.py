@@ -124,8 +124,9 @@ def _other_header(dataset: Dataset, columns: Sequence[str]) -> str | None:
     """Say which of the dataset's headers it is, where that one does not apply here."""
     for one in dataset.headers:
         if _accepts(one, columns):
-            variant = f"the {one.variant} header" if one.variant else "the header"
-            return f"{variant} of cQube {one.span}"
+            if one.variant:
+                return f"the {one.variant} header"
+            return f"the header of cQube {one.span}"
     return None
 
 
@@ -165,10 +166,11 @@ def _disorder(header: Header, columns: Sequence[str]) -> str:
 def _words(header: Header, delimiter: str) -> str:
     if header.match is Match.NAMES:
         return f"columns named {_listed(header.required)}"
-    more = "…" if len(header.columns) > _SHOWN_MAX else ""
+    count = len(header.columns)
+    more = ["…"] if count > _SHOWN_MAX else []
     shown = delimiter.join([*header.columns[:_SHOWN_MAX], *more])
     case = "this order and case" if header.match is Match.EXACT else "this order"
-    return f"{shown} ({len(header.columns)} columns, in {case})"
+    return f"{shown} ({count} columns, in {case})" if count > 1 else shown
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -143,12 +143,14 @@ class _Look:
             self.findings.append(finding(Code.NO_RECORDS, expected, found))
             return
         self._columns = heading.columns
+        findings = [heading.finding] if heading.finding else []
+        if line.strip():
+            self.findings += findings
         recorded = self._at_records(lines, blocks, heading)
         if not recorded:
-            found = "a header only" if line.strip() else "blank lines only"
-            self._tell_empty(lines, found)
-        if heading.finding is not None and (recorded or line.strip()):
-            self.findings.append(heading.finding)
+            self._tell_empty(lines, "a header only" if line.strip() else "blank lines")
+        elif not line.strip():
+            self.findings += findings
 
     def _at_records(
         self, lines: Lines, blocks: Iterator[str], heading: Heading

@@ -66,10 +66,10 @@ class _Tally:
     expected: str = ""
     first: str = ""
 
-    def add(self, count: int, line: int, expected: str, found: str) -> None:
-        self.count += count
-        self.expected = self.expected or expected
-        self.first = self.first or f"line {line}: {found}"
+    def found(self, where: str) -> str:
+        if self.count == 1:
+            return f"1 row{where}, in {self.first}"
+        return f"{self.count} rows{where}, the first in {self.first}"
 
 
 class Rows:
@@ -86,6 +86,9 @@ class Rows:
         self._uneven = _Tally(Code.UNEVEN_ROWS)
         self._endless = _Tally(Code.LONG_LINE)
         self._tallies = [self._endless, self._uneven, *_tallies(dataset, columns)]
+        self._batch: list[list[str]] = []
+        self._line = 2
+        """Where the first record of the batch begins."""
         self._blocks = 0
 
     def read(self, blocks: Iterable[str], whole: Callable[[], bool]) -> None:
@@ -100,34 +103,29 @@ class Rows:
             escapechar="\\",
             skipinitialspace=True,
         )
-        batch: list[list[str]] = []
-        line, block = 2, 0
+        block = 0
         try:
             for row in reader:
                 if self._blocks != block:
-                    self._check(batch, line)
-                    line, block = 2 + reader.line_num - _height(row), self._blocks
-                    batch.clear()
-                batch.append(row)
-            closed = batch.pop() == [_END]
-            self._check(batch, line)
-            self.complete = closed and whole()
-            if whole() and not closed:
-                self._break_off(batch, line, "a quote that is never closed")
+                    self._check()
+                    self._line = 2 + reader.line_num - _height(row)
+                    self._batch.clear()
+                    block = self._blocks
+                self._batch.append(row)
+            ended = self._batch.pop() == [_END]
+            self._check()
+            self.complete = ended and whole()
+            if whole() and not ended:
+                what = "a value that never ends, by a quote or a backslash"
+                self._note(self._uneven, 1, len(self._batch), self._evenness, what)
         except csv.Error as error:
-            self._check(batch, line)
-            self._break_off(batch, line, str(error))
+            self._check()
+            self._note_breach(str(error))
 
     def findings(self, where: str) -> list[Finding]:
         """Return what is wrong, one finding a kind; `where` says how far was read."""
         return [
-            finding(
-                one.code,
-                one.expected,
-                f"1 row{where}, in {one.first}"
-                if one.count == 1
-                else f"{one.count} rows{where}, the first in {one.first}",
-            )
+            finding(one.code, one.expected, one.found(where))
             for one in self._tallies
             if one.count
         ]
@@ -140,57 +138,63 @@ class Rows:
             yield io.StringIO(block, newline="\n")
         yield [_END]
 
-    def _break_off(self, batch: list[list[str]], line: int, why: str) -> None:
-        """Note why the record after a batch is the last that could be read."""
-        line += sum(map(_height, batch))
-        if why.startswith("field larger"):
-            why = "a quote that is not closed"
-            self._endless.add(1, line, f"values below {VALUE_MAX:,} characters", why)
-            return
-        if why.startswith("new-line"):
-            why = "a CR that does not end the line"
-        self._uneven.add(1, line, self._evenness, why)
-
-    def _check(self, batch: list[list[str]], line: int) -> None:
-        """Check records of which the first begins in `line`."""
-        if set(map(len, batch)) <= {self._width}:
-            even = batch
-            self.count += len(batch)
-        else:
-            even = self._sift(batch, line)
+    def _check(self) -> None:
+        even = self._even()
         for tally in self._tallies:
             wrong: dict[int, _Column] = {}
             for column in tally.columns:
                 bad = column.wrong(map(itemgetter(column.at), even))
-                for at in self._places(batch, column.at, bad) if bad else ():
+                for at in self._places(column.at, bad) if bad else ():
                     wrong.setdefault(at, column)
             if wrong:
                 at = min(wrong)
                 column = wrong[at]
-                found = f"{column.name} {quoted(batch[at][column.at])}"
-                place = line + sum(map(_height, batch[:at]))
-                tally.add(len(wrong), place, column.expected, found)
+                what = f"{column.name} {quoted(self._batch[at][column.at])}"
+                self._note(tally, len(wrong), at, column.expected, what)
 
-    def _places(self, batch: list[list[str]], at: int, values: set[str]) -> list[int]:
+    def _even(self) -> list[list[str]]:
+        """Count the records, and the uneven ones; return the others."""
+        batch, width = self._batch, self._width
+        if set(map(len, batch)) <= {width}:
+            self.count += len(batch)
+            return batch
+        even = [row for row in batch if len(row) == width]
+        uneven = [
+            at
+            for at, row in enumerate(batch)
+            if row and len(row) != width and (len(row) > 1 or row[0].strip())
+        ]
+        self.count += len(even) + len(uneven)
+        if uneven:
+            what = f"{len(batch[uneven[0]])} columns"
+            self._note(self._uneven, len(uneven), uneven[0], self._evenness, what)
+        return even
+
+    def _places(self, column: int, values: set[str]) -> list[int]:
         return [
-            place
-            for place, row in enumerate(batch)
-            if len(row) == self._width and row[at] in values
+            at
+            for at, row in enumerate(self._batch)
+            if len(row) == self._width and row[column] in values
         ]
 
-    def _sift(self, batch: list[list[str]], line: int) -> list[list[str]]:
-        """Count the records, and the uneven ones; return the others."""
-        even = []
-        for row in batch:
-            if len(row) == self._width:
-                even.append(row)
-            elif len(row) > 1 or "".join(row).strip():
-                found = f"{len(row)} columns"
-                self._uneven.add(1, line, self._evenness, found)
-                self.count += 1
-            line += _height(row)
-        self.count += len(even)
-        return even
+    def _note(
+        self, tally: _Tally, count: int, at: int, expected: str, what: str
+    ) -> None:
+        """Count rows; `at` is the place of the first in the batch."""
+        tally.count += count
+        if not tally.first:
+            line = self._line + sum(map(_height, self._batch[:at]))
+            tally.expected, tally.first = expected, f"line {line}: {what}"
+
+    def _note_breach(self, error: str) -> None:
+        """Note the record that could not be read, which follows the batch."""
+        tally, expected, what = self._uneven, self._evenness, error
+        if error.startswith("field larger"):
+            tally, expected = self._endless, f"values below {VALUE_MAX:,} characters"
+            what = "a quote that is not closed"
+        elif error.startswith("new-line"):
+            what = "a CR inside the line"
+        self._note(tally, 1, len(self._batch), expected, what)
 
 
 def _height(row: Iterable[str]) -> int:
