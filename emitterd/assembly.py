@@ -5,11 +5,15 @@ import threading
 from emitterd.backoff import Backoff
 from emitterd.catalogue_file import load_catalogue
 from emitterd.config import Config
+from emitterd.config import Spool as SpoolConfig
+from emitterd.dataset import Version
 from emitterd.destination import Destination
 from emitterd.disposal import Disposal
 from emitterd.emission import Credentials, Emission
 from emitterd.examination import Examiner
 from emitterd.hand import Hand
+from emitterd.inspection import Contract
+from emitterd.inspector import Inspector
 from emitterd.intake import Intake
 from emitterd.journal import Journal
 from emitterd.lookout import Lookout
@@ -114,7 +118,7 @@ class Parts:
         examiner = Examiner(
             self.spool,
             self.selection,
-            load_catalogue(),
+            load_inspector(rule),
             Tracker(settling),
             self.journal,
             self._disposal,
@@ -143,3 +147,16 @@ class Parts:
             on_changed=self.intake.hint,
             observer=self._observer,
         )
+
+
+def load_inspector(rule: SpoolConfig) -> Inspector:
+    """Return the inspector that the configuration describes.
+
+    Raises `ConfigError` where the user's catalogue is wrong.
+    """
+    contract = Contract(
+        version=Version.parse(rule.cqube_version) if rule.cqube_version else None,
+        variant=rule.static_datasource or "",
+        budget_bytes=rule.inspection_budget_bytes,
+    )
+    return Inspector(load_catalogue(rule.catalogue_file), contract)

@@ -7,6 +7,7 @@ Source: PKWARE APPNOTE 6.3.10, sections 4.3.6, 4.3.7, 4.3.12 and 4.3.14 to 4.3.1
 
 import struct
 from collections.abc import Callable
+from dataclasses import dataclass
 
 ReadAt = Callable[[int, int], bytes]
 """`read_at(offset, count)`: up to `count` bytes from `offset`."""
@@ -24,26 +25,47 @@ _COMMENT_MAX_BYTES = 0xFFFF
 _MARK_16, _MARK_32 = 0xFFFF, 0xFFFF_FFFF
 
 
-def zip_flaw(read_at: ReadAt, size_bytes: int) -> str | None:
-    """Return what is wrong with the file as a zip, or None where it is whole."""
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """What a zip's end record claims of the central directory: bytes and entries.
+
+    `ends_at` is where the end record (of zip64 where there is one) begins.
+    """
+
+    ends_at: int
+    disk: int
+    entries: int
+    size_bytes: int
+    at: int
+
+
+def zip_directory(read_at: ReadAt, size_bytes: int) -> Directory | None:
+    """Return the claims of the end record; None where none closes at end of file."""
     end_at, end = _find_end(read_at, size_bytes)
     if end_at is None:
-        return "no zip end record closes at the end of the file"
-    directory_ends_at = end_at
+        return None
     _, disk, _, _, entries, directory_bytes, directory_at, _ = _END.unpack(end)
     if _MARK_32 in (directory_bytes, directory_at) or _MARK_16 in (disk, entries):
         wide = _wide_end(read_at, end_at)
         if wide is not None:
-            directory_ends_at, disk, entries, directory_bytes, directory_at = wide
-    if disk != 0:
+            return wide
+    return Directory(end_at, disk, entries, directory_bytes, directory_at)
+
+
+def zip_flaw(read_at: ReadAt, size_bytes: int) -> str | None:
+    """Return what is wrong with the file as a zip, or None where it is whole."""
+    directory = zip_directory(read_at, size_bytes)
+    if directory is None:
+        return "no zip end record closes at the end of the file"
+    if directory.disk != 0:
         return "the zip is one part of several"
-    if directory_at + directory_bytes != directory_ends_at:
+    if directory.at + directory.size_bytes != directory.ends_at:
         # A cut-off zip whose last member is itself a stored zip ends in that inner
         # zip's end record, whose offsets count from another beginning.
         return "the zip's directory is not where its end record says"
-    if entries * _CENTRAL_BYTES > directory_bytes:
+    if directory.entries * _CENTRAL_BYTES > directory.size_bytes:
         return "the zip's directory is shorter than its entries"
-    return _first_entry_flaw(read_at, entries, directory_at)
+    return _first_entry_flaw(read_at, directory)
 
 
 def _find_end(read_at: ReadAt, size_bytes: int) -> tuple[int | None, bytes]:
@@ -66,10 +88,10 @@ def _find_end(read_at: ReadAt, size_bytes: int) -> tuple[int | None, bytes]:
     return None, b""
 
 
-def _wide_end(read_at: ReadAt, end_at: int) -> tuple[int, int, int, int, int] | None:
-    """Return (offset of the zip64 record, disk, entries, directory bytes and offset).
+def _wide_end(read_at: ReadAt, end_at: int) -> Directory | None:
+    """Return the claims of the zip64 record.
 
-    None where there is no zip64 record: an entry count of 65535 is legal without.
+    None where there is none: an entry count of 65535 is legal without.
     """
     at = end_at - _LOCATOR.size
     if at < 0:
@@ -86,13 +108,13 @@ def _wide_end(read_at: ReadAt, end_at: int) -> tuple[int, int, int, int, int] | 
     )
     if wide_at + 12 + length != at:
         return None
-    return wide_at, disk, entries, directory_bytes, directory_at
+    return Directory(wide_at, disk, entries, directory_bytes, directory_at)
 
 
-def _first_entry_flaw(read_at: ReadAt, entries: int, directory_at: int) -> str | None:
-    if entries == 0:
+def _first_entry_flaw(read_at: ReadAt, directory: Directory) -> str | None:
+    if directory.entries == 0:
         return None
-    central = read_at(directory_at, _CENTRAL_BYTES)
+    central = read_at(directory.at, _CENTRAL_BYTES)
     if len(central) < _CENTRAL_BYTES or not central.startswith(_CENTRAL_SIGNATURE):
         return "the zip's directory does not begin with an entry"
     local_at = struct.unpack_from("<L", central, 42)[0]

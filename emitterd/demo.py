@@ -12,15 +12,18 @@ import tempfile
 import threading
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from emitterd.catalogue_file import load_catalogue
+from emitterd.dataset import Dataset
 from emitterd.entry import State
 from emitterd.errors import JournalError
 from emitterd.records import Records
 from emitterd.rehearsal import Rehearsal
+from emitterd.sample import sample_csv
 
 MASTERS = (
     "block_master/block_mst",
@@ -86,19 +89,23 @@ class Demo:
         with Rehearsal(self.folder / "server", password="rehearsal") as server:  # noqa: S106
             self._configure(server.url)
             say(f"a rehearsal server listens on {server.url}")
-            for dataset in MASTERS:
-                write_sample(self.spool, dataset)
+            self._drop(MASTERS)
             say(f"{len(MASTERS)} master files lie in {self.spool}")
             with self._daemon():
                 say("emitterd runs; its log is " + str(self.folder / "emitterd.jsonl"))
                 self._await(len(MASTERS))
-                for dataset in TRANSACTIONAL:
-                    write_sample(self.spool, dataset)
+                self._drop(TRANSACTIONAL)
                 say(f"{len(TRANSACTIONAL)} transactional files are dropped meanwhile")
                 self._await(len(MASTERS) + len(TRANSACTIONAL))
             say(f"the bucket holds {len(server.objects)} objects")
         with Records(self.folder / "journal.db") as records:
             return list(records.entries(State.DELIVERED))
+
+    def _drop(self, titles: Iterable[str]) -> None:
+        catalogue = load_catalogue()
+        for dataset in catalogue.datasets:
+            if dataset.title in titles:
+                write_sample(self.spool, dataset)
 
     def _configure(self, url: str) -> None:
         password = self.folder / "password"
@@ -158,13 +165,11 @@ def workplace(keep: Path | None) -> Iterator[Path]:
         yield Path(name)
 
 
-def write_sample(spool: Path, dataset: str) -> Path:
+def write_sample(spool: Path, dataset: Dataset) -> Path:
     """Write a dataset's zip with one CSV, by rename as a careful producer does."""
-    folder, _, name = dataset.partition("/")
-    target = spool / folder / f"{name}.zip"
+    target = spool / dataset.folder / f"{dataset.name}.zip"
     target.parent.mkdir(parents=True, exist_ok=True)
-    rows = "".join(f"{number}|{name} {number}|{number % 7}\n" for number in range(ROWS))
     part = target.with_name(target.name + ".part")
     with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(f"{name}.csv", f"id|name|value\n{rows}")
+        archive.writestr(f"{dataset.name}.csv", sample_csv(dataset, ROWS))
     return part.rename(target)

@@ -1,21 +1,24 @@
 """One look at one path: a candidate, known, still written, whole, acceptable.
 
 In this order, so that what is cheap and common ends the look: the name costs nothing,
-a known fingerprint one stat and one query; only what is new is opened.
+a known fingerprint one stat and one query; only what is new is opened, and only what
+is whole is inspected.
 """
 
 import os
+from io import FileIO
 
 import structlog
 
 from emitterd.admission import Admission
-from emitterd.catalogue import Catalogue
 from emitterd.codes import Code
 from emitterd.container import zip_flaw
 from emitterd.disposal import Disposal
 from emitterd.entry import display
 from emitterd.errors import SourceError, Trouble, Verdict
+from emitterd.finding import Finding, fatal
 from emitterd.fingerprint import Fingerprint
+from emitterd.inspector import Inspector
 from emitterd.journal import Journal
 from emitterd.meanings import MEANING
 from emitterd.selection import Selection
@@ -24,6 +27,9 @@ from emitterd.spool import Spool, proof, read_at
 
 MAX_BYTES = 5 * 1024**3
 """The largest object that one POST can make: Amazon S3, "POST Object"."""
+
+INSPECTED_MAX = 1000
+"""Inspections that are remembered of files that wait at the door."""
 
 log = structlog.get_logger()
 
@@ -35,22 +41,23 @@ class Examiner:
         self,
         spool: Spool,
         selection: Selection,
-        catalogue: Catalogue,
+        inspector: Inspector,
         tracker: Tracker,
         journal: Journal,
         disposal: Disposal,
         *,
         objections: str,
     ) -> None:
-        """`objections` of the catalogue: off, warn (sent all the same), enforce."""
+        """`objections` of the inspection: off, warn (sent all the same), enforce."""
         self.tracker = tracker
         self.selection = selection
         self._spool = spool
-        self._catalogue = catalogue
+        self._inspector = inspector
         self._journal = journal
         self._disposal = disposal
         self._objections = objections
         self._said: dict[bytes, Code] = {}
+        self._inspected: dict[bytes, tuple[Fingerprint, tuple[Finding, ...]]] = {}
 
     def look(
         self, path: bytes, now: float, stat: os.stat_result | None = None
@@ -92,10 +99,7 @@ class Examiner:
         """Note that a path is in the journal now."""
         self.tracker.forget(path)
         self._said.pop(path, None)
-
-    def finding(self, path: bytes) -> str | None:
-        """Return what the catalogue objects to in a path that is sent all the same."""
-        return self._said_against(path) if self._objections == "warn" else None
+        self._inspected.pop(path, None)
 
     def _known(self, path: bytes, seen: Fingerprint) -> bool:
         known = self._journal.latest(path)
@@ -117,32 +121,47 @@ class Examiner:
                     self.say_once(path, Code.STILL_WRITTEN, reason)
                 return None
             flaw = zip_flaw(read_at(file), seen.size_bytes)
+            findings = self._findings(path, seen, file) if flaw is None else ()
         if flaw is None:
-            trouble = self._objection(path, seen)
+            trouble = self._objection(seen, findings)
         else:
             trouble = self._incomplete(path, seen, held, flaw, now)
             if trouble is None:
                 return None
-        place = self._catalogue.place(path)
+        place = self._inspector.place(path)
         return Admission(
             path,
             seen,
             place.flow,
             place.rank,
             trouble,
+            findings,
             dispose=trouble is not None and not self._disposal.keeps_rejected,
         )
 
-    def _objection(self, path: bytes, seen: Fingerprint) -> Trouble | None:
+    def _findings(
+        self, path: bytes, seen: Fingerprint, file: FileIO
+    ) -> tuple[Finding, ...]:
+        if self._objections == "off":
+            return ()
+        before = self._inspected.get(path)
+        if before is not None and before[0] == seen:
+            # It waits at the door, while an older version is sent or the disk is full.
+            return before[1]
+        report = self._inspector.report(path, read_at(file), seen.size_bytes)
+        if len(self._inspected) >= INSPECTED_MAX:
+            self._inspected.clear()
+        self._inspected[path] = seen, report.findings
+        return report.findings
+
+    def _objection(
+        self, seen: Fingerprint, findings: tuple[Finding, ...]
+    ) -> Trouble | None:
         if seen.size_bytes > MAX_BYTES:
             return _rejection(Code.TOO_LARGE, f"it has {seen.size_bytes} bytes")
-        if self._objections != "enforce":
-            return None
-        finding = self._said_against(path)
-        return _rejection(Code.CATALOGUE, finding) if finding else None
-
-    def _said_against(self, path: bytes) -> str | None:
-        return "; ".join(map(str, self._catalogue.findings(path))) or None
+        if self._objections == "enforce" and fatal(findings):
+            return _rejection(Code.CATALOGUE, "; ".join(map(str, findings)))
+        return None
 
     def _incomplete(
         self, path: bytes, seen: Fingerprint, held: Proof, flaw: str, now: float

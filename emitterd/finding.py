@@ -24,6 +24,8 @@ class Level(StrEnum):
     """Nothing, as far as is known."""
 
 
+_QUOTED_MAX = 60
+
 _UNREAD = "the object stays in the bucket, unread, and nobody is told"
 _DROPPED = "the server deletes the object, drops the whole file, and tells nobody"
 _ROWS = "the server drops these rows and loads the others"
@@ -96,6 +98,11 @@ class Finding:
 def finding(code: Code, expected: str, found: str) -> Finding:
     """Return a finding whose words can forge no line: file content stands in them."""
     return Finding(code, printable(expected), printable(found))
+
+
+def quoted(text: str) -> str:
+    """Return words of a file as a finding shows them: in quotes, and never long."""
+    return f"'{text}'" if len(text) <= _QUOTED_MAX else f"'{text[:_QUOTED_MAX]}…'"
 
 
 def fatal(findings: Iterable[Finding]) -> bool:

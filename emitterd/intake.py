@@ -196,12 +196,13 @@ class Intake:
                 error=Code.CHANGED,
                 reason="replaced by a later version",
             )
-        finding = self._examiner.finding(one.path) if one.trouble is None else None
-        (log.info if finding is None else log.warning)(
+        # Of a rejected file they are the reason, in the line that follows.
+        findings = [] if one.trouble else [str(finding) for finding in one.findings]
+        (log.warning if findings else log.info)(
             "file.admitted",
             path=path,
             bytes=one.fingerprint.size_bytes,
-            finding=finding,
+            findings=findings or None,
         )
         if one.trouble is not None:
             log.error(

@@ -8,6 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from emitterd.catalogue_file import load_catalogue
+from emitterd.sample import sample_csv
+
 T = TypeVar("T")
 
 CSV = b"school_id,present\n1001,17\n"
@@ -37,3 +40,10 @@ def make_zip(path: Path, content: bytes = CSV) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(zip_bytes(content))
     return path
+
+
+def sample(path: str, rows: int = 3) -> bytes:
+    """Return a CSV that the server would take for the zip at this path."""
+    dataset = load_catalogue().dataset(path.encode())
+    assert dataset is not None
+    return sample_csv(dataset, rows).encode()

@@ -23,13 +23,14 @@ __init__ codes dataset failpoints
 fingerprint meanings
 errors
 entry finding
-admission backoff catalogue classify container grant instruction selection settle turns
-    units logs mounts notify relocation signals wake watcher yamlmarks rehearsal_faults
-catalogue_file database destination multipart playbook sockets spool config_layers
-    rehearsal_answers
-statements lookout wire control config_values secrets_source rehearsal_signing
-door hand records standing
-journal
+admission backoff catalogue classify container grant header instruction members rows
+    selection settle turns units logs mounts notify relocation signals wake watcher
+    yamlmarks rehearsal_faults
+archive catalogue_file database destination multipart playbook sample sockets spool
+    config_layers rehearsal_answers
+lines statements lookout wire control config_values secrets_source rehearsal_signing
+door hand inspection records standing
+inspector journal
 disposal emission explanation retention survey config_checks rehearsal_bucket
 config examination rehearsal_api
 intake worker machine rehearsal_exchange

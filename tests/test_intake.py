@@ -1,6 +1,7 @@
 """The first loop, a step at a time: what lies in the folder is admitted, and when."""
 
 import fcntl
+import json
 import os
 import struct
 import time
@@ -14,20 +15,34 @@ from structlog.typing import EventDict
 
 from conftest import NOBODY, Python, SmallDisk
 from emitterd.catalogue_file import load_catalogue
+from emitterd.container import ReadAt
 from emitterd.disposal import Disposal
 from emitterd.entry import State
 from emitterd.examination import MAX_BYTES, Examiner
+from emitterd.inspection import Contract, Report
+from emitterd.inspector import Inspector
 from emitterd.intake import BUSY_S, FULL_S, Intake
 from emitterd.journal import Journal
 from emitterd.selection import Selection
 from emitterd.settle import Settling, Tracker
 from emitterd.spool import Spool
-from support import make_zip, zip_bytes
+from support import make_zip, sample, zip_bytes
 from test_journal import deliver
 
 SWEEP_S, GIVE_UP_S = 30.0, 3600.0
 NAME = "pat/periodic_exam_mst.zip"
 PATH = NAME.encode()
+
+
+class Counting(Inspector):
+    """An inspector that counts its reports."""
+
+    reports = 0
+
+    def report(self, path: bytes, read_at: ReadAt, size_bytes: int) -> Report:
+        """Count, and inspect."""
+        self.reports += 1
+        return super().report(path, read_at, size_bytes)
 
 
 class Door:
@@ -36,11 +51,12 @@ class Door:
     def __init__(self, root: Path, journal: Journal, objections: str = "off") -> None:
         self.root, self.journal, self.now = root, journal, 1000.0
         self.bell, self.sweeps = 0, 0
+        self.inspector = Counting(load_catalogue(), Contract())
         spool = Spool(root)
         self.examiner = Examiner(
             spool,
             Selection(["**/*.zip", "speed"], []),
-            load_catalogue(),
+            self.inspector,
             Tracker(Settling(5.0, SWEEP_S, GIVE_UP_S)),
             journal,
             Disposal(spool, journal, archive=None, delete=True),
@@ -213,20 +229,66 @@ def test_version_behind_an_upload_waits(door: Door) -> None:
 def test_catalogue(
     objections: str, events: list[str], spool_root: Path, journal: Journal
 ) -> None:
-    """A name that the server would not process is sent, sent with a note, or not."""
+    """A file that the server would not process is sent, sent with a note, or not."""
     door = Door(spool_root, journal, objections)
     make_zip(spool_root / "nowhere" / "x.zip")
     told = door.step()
     assert names(told) == events
-    assert bool(told[0]["finding"]) == (objections == "warn")
+    assert bool(told[0]["findings"]) == (objections == "warn")
     if objections == "enforce":
         assert told[1]["error"] == "E210"
         assert "nowhere" in told[1]["reason"]
-    make_zip(spool_root / NAME)
-    (told,) = (door.step(1, PATH),)
-    assert [(event["event"], event["finding"]) for event in told] == [
+    make_zip(spool_root / NAME, sample(NAME))
+    told = door.step(1, PATH)
+    assert [(event["event"], event["findings"]) for event in told] == [
         ("file.admitted", None)
     ]
+
+
+def test_findings_are_kept_and_rejected_for(spool_root: Path, journal: Journal) -> None:
+    """Each finding stands in the reason and, with its parts, in the journal."""
+    door = Door(spool_root, journal, "enforce")
+    make_zip(spool_root / NAME, sample(NAME).replace(b"exam_id", b"exam"))
+
+    (_, rejected) = door.step()
+
+    assert rejected["reason"].startswith("E233 ")
+    assert "exam_id" in rejected["reason"]
+    ((text,),) = journal.database.read("select findings from entry")
+    (finding,) = json.loads(text)
+    assert (finding["code"], finding["level"]) == ("E233", "error")
+
+
+def test_what_costs_rows_only_is_sent_under_enforce(
+    spool_root: Path, journal: Journal
+) -> None:
+    """The server loads the other rows, so the file goes, with a warning."""
+    door = Door(spool_root, journal, "enforce")
+    make_zip(spool_root / NAME, sample(NAME) + b"one|two\n")
+
+    (told,) = door.step()
+
+    assert (told["event"], told["log_level"]) == ("file.admitted", "warning")
+    assert [one[:4] for one in told["findings"]] == ["E240"]
+
+
+def test_file_that_waits_at_the_door_is_inspected_once(
+    spool_root: Path, journal: Journal
+) -> None:
+    """While an older version is sent, the new one is not read again each second."""
+    door = Door(spool_root, journal, "warn")
+    make_zip(spool_root / NAME, sample(NAME))
+    door.step()
+    entry = journal.claim(time.time())
+    assert entry is not None
+    make_zip(spool_root / NAME, sample(NAME) * 2)
+    door.step(1, PATH)
+    for _ in range(3):
+        assert door.step(BUSY_S) == []
+    deliver(journal, entry)
+
+    assert names(door.step(BUSY_S)) == ["file.admitted"]
+    assert door.inspector.reports == 2
 
 
 def sparse_zip(path: Path, size: int) -> None:

@@ -1,0 +1,194 @@
+"""Zips to inspect, well made and otherwise, and a dataset to hold them against."""
+
+import io
+import struct
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from emitterd.container import ReadAt
+from emitterd.dataset import Dataset, Header, Kind, Match
+from emitterd.inspection import Contract, Report, inspect
+
+NAME = "student_attendance.csv"
+COLUMNS = ("StudentId", "SchoolId", "AcademicYear", "Month", "Remark")
+HEADER = "|".join(COLUMNS)
+ROW = "1001|24001|2020-21|7|present"
+GOOD = f"{HEADER}\n{ROW}\n1002|24001|2020-21|7|NULL\n".encode()
+
+
+def header(
+    *columns: str, match: Match = Match.SEQUENCE, variant: str = "", required: str = ""
+) -> Header:
+    """Return a header as the catalogue would state it; `required` by blanks."""
+    return Header(columns, match, tuple(required.split()), variant)
+
+
+ATTENDANCE = Dataset(
+    "student_attendance",
+    "student_attendance",
+    Kind.TRANSACTIONAL,
+    7,
+    headers=(header(*COLUMNS),),
+    keys=("StudentId", "SchoolId"),
+)
+
+
+@dataclass
+class Counted:
+    """A `read_at` of bytes that notes how many it was asked for."""
+
+    data: bytes
+    asked_bytes: int = 0
+    largest_bytes: int = 0
+
+    def __call__(self, offset: int, count: int) -> bytes:
+        """Return bytes, as `os.pread` does."""
+        assert offset >= 0
+        assert count >= 0
+        self.asked_bytes += count
+        self.largest_bytes = max(self.largest_bytes, count)
+        return self.data[offset : offset + count]
+
+
+def inspected(
+    data: bytes,
+    dataset: Dataset | None = ATTENDANCE,
+    contract: Contract | None = None,
+    read_at: ReadAt | None = None,
+) -> Report:
+    """Inspect a zip in memory."""
+    return inspect(read_at or Counted(data), len(data), dataset, contract or Contract())
+
+
+def inspected_csv(
+    content: bytes,
+    dataset: Dataset | None = ATTENDANCE,
+    contract: Contract | None = None,
+) -> Report:
+    """Inspect a zip of one CSV."""
+    return inspected(zipped({NAME: content}), dataset, contract)
+
+
+def codes(report: Report) -> list[str]:
+    """Return the codes of the findings, in their order."""
+    return [one.code.value for one in report.findings]
+
+
+def words(report: Report) -> list[tuple[str, str, str]]:
+    """Return code, expected and found of the findings, in their order."""
+    return [(one.code.value, one.expected, one.found) for one in report.findings]
+
+
+def zipped(
+    members: Mapping[str, bytes], how: int = zipfile.ZIP_DEFLATED, comment: bytes = b""
+) -> bytes:
+    """Return a zip of named files; a name that ends in / is a folder."""
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w", how) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+        archive.comment = comment
+    return target.getvalue()
+
+
+@dataclass
+class Raw:
+    """A zip of one member, each field of which can be made to lie."""
+
+    packed: bytes
+    size: int
+    crc: int
+    name: bytes = NAME.encode()
+    method: int = 8
+    flags: int = 0
+    packed_size: int = -1
+    offset: int = 0
+    extra: bytes = b""
+    local: dict[str, int] = field(default_factory=dict)
+    """Fields of the header before the file that differ from the directory's."""
+
+    def zip(self) -> bytes:
+        """Return the bytes."""
+        size = len(self.packed) if self.packed_size < 0 else self.packed_size
+        there = {"flags": self.flags, "method": self.method, "crc": self.crc}
+        there |= {"packed": size, "size": self.size} | self.local
+        head = struct.pack(
+            "<4s5H3L2H",
+            b"PK\3\4",
+            20,
+            there["flags"],
+            there["method"],
+            0,
+            33,
+            there["crc"],
+            there["packed"],
+            there["size"],
+            len(self.name),
+            0,
+        )
+        body = head + self.name + self.packed
+        entry = struct.pack(
+            "<4s6H3L5H2L",
+            b"PK\1\2",
+            20,
+            20,
+            self.flags,
+            self.method,
+            0,
+            33,
+            self.crc,
+            size,
+            self.size,
+            len(self.name),
+            len(self.extra),
+            0,
+            0,
+            0,
+            0,
+            self.offset,
+        )
+        directory = entry + self.name + self.extra
+        return body + directory + end(1, len(directory), len(body))
+
+
+def end(entries: int, directory_bytes: int, directory_at: int) -> bytes:
+    """Return an end record."""
+    return struct.pack(
+        "<4s4H2LH",
+        b"PK\5\6",
+        0,
+        0,
+        entries,
+        entries,
+        directory_bytes,
+        directory_at,
+        0,
+    )
+
+
+def deflated(data: bytes) -> bytes:
+    """Return a whole deflate stream."""
+    packer = zlib.compressobj(wbits=-15)
+    return packer.compress(data) + packer.flush()
+
+
+def raw(content: bytes = GOOD) -> Raw:
+    """Return a sound zip of one deflated CSV, to be made to lie."""
+    return Raw(deflated(content), len(content), zlib.crc32(content))
+
+
+def repeated(head: bytes, chunk: bytes, times: int, *, crc: bool = False) -> bytes:
+    """Return a zip of `head` and many times `chunk`, packed only once.
+
+    After a full flush a piece of a deflate stream depends on nothing before it.
+    """
+    packer = zlib.compressobj(wbits=-15)
+    start = packer.compress(head) + packer.flush(zlib.Z_FULL_FLUSH)
+    piece = packer.compress(chunk) + packer.flush(zlib.Z_FULL_FLUSH)
+    total = zlib.crc32(head)
+    for _ in range(times if crc else 0):
+        total = zlib.crc32(chunk, total)
+    packed = start + piece * times + packer.flush()
+    return Raw(packed, len(head) + len(chunk) * times, total).zip()

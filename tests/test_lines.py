@@ -1,0 +1,147 @@
+"""The text of a CSV: what is no sound UTF-8, and what is no line."""
+
+import codecs
+import io
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from emitterd.archive import Damage
+from emitterd.finding import Finding
+from emitterd.lines import CHUNK_BYTES, LINE_MAX_BYTES, Lines
+
+TEXT = "school_id|name\n1001|राजकीय विद्यालय\n"
+
+
+def told(findings: list[Finding]) -> list[tuple[str, str]]:
+    """Return code and what was found."""
+    return [(one.code.value, one.found) for one in findings]
+
+
+def read(content: bytes, limit_bytes: int = 10**9) -> tuple[str, Lines]:
+    """Return the text that is sound, and what read it."""
+    lines = Lines(io.BytesIO(content).read, len(content), limit_bytes)
+    return "".join(lines.blocks()), lines
+
+
+@pytest.mark.parametrize("times", [1, 5000])
+@pytest.mark.parametrize("ending", ["\n", "", "\n\n"], ids=repr)
+def test_sound_text_is_read_whole(times: int, ending: str) -> None:
+    """Every character arrives, wherever the chunks are cut."""
+    text = (TEXT * times).removesuffix("\n") + ending
+    got, lines = read(text.encode())
+
+    assert got == text
+    assert lines.findings == []
+    assert (lines.sound, lines.whole) == (True, True)
+    assert lines.read_bytes == len(text.encode())
+
+
+@given(st.text("a\n|\ré€😀", max_size=40), st.integers(1, 300))
+def test_each_block_is_whole_lines(text: str, times: int) -> None:
+    """A block ends with a line, except where the text does not."""
+    content = (text * times * 40).encode()
+    lines = Lines(io.BytesIO(content).read, len(content), 10**9)
+    blocks = list(lines.blocks())
+
+    assert "".join(blocks).encode() == content
+    assert all(block.endswith("\n") for block in blocks[:-1])
+
+
+def test_the_limit_cuts_a_line_off() -> None:
+    """What is left of a line at the limit is not taken for one."""
+    content = b"x" * 99 + b"\n"
+    got, lines = read(content * 10, 250)
+
+    assert got.encode() == content * 2
+    assert (lines.read_bytes, lines.sound, lines.whole) == (250, True, False)
+
+
+def test_a_limit_at_the_very_end_is_the_whole() -> None:
+    """A file of exactly the limit was read to its end."""
+    got, lines = read(b"a\nb", 3)
+    assert (got, lines.whole) == ("a\nb", True)
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (TEXT.encode("utf-16"), "UTF-16"),
+        (codecs.BOM_UTF16_BE + TEXT.encode("utf-16-be"), "UTF-16"),
+        (
+            b"school_id|name\n".decode().encode("utf-16-le"),
+            "zero bytes in the first line: UTF-16, or no text at all",
+        ),
+        (b"PK\3\4rest", "a zip or an Excel workbook (.xlsx), not a CSV"),
+        (b"\xd0\xcf\x11\xe0rest", "an Excel workbook (.xls), not a CSV"),
+        (b"nom\nEcole Mod\xe8le\n", "byte E8 in line 2, after 'Ecole Mod'"),
+        (b"a\nb\n\xff", "byte FF in line 3, after ''"),
+        (b"a\xc3", "byte C3 in line 1, after 'a'"),
+        (
+            b"\n" * 70_000 + b"x" * 30 + b"\xe9\n",
+            "byte E9 in line 70001, after 'xxxxxxxxxxxxxxxxxxxx'",
+        ),
+    ],
+    ids=[
+        "UTF-16",
+        "UTF-16 big-endian",
+        "UTF-16 without mark",
+        "xlsx",
+        "xls",
+        "Latin-1",
+        "last line",
+        "cut off",
+        "second chunk",
+    ],
+)
+def test_what_is_no_utf8_is_told_by_line_and_byte(content: bytes, found: str) -> None:
+    """The finding leads to the place, or says what kind of file it is."""
+    _, lines = read(content)
+
+    assert told(lines.findings) == [("E230", found)]
+    assert not lines.sound
+
+
+def test_the_lines_before_a_wrong_byte_are_read() -> None:
+    """The text ends with the last line that is sound."""
+    got, _ = read(b"a|b\n1|2\n3|\xe9\n4|5\n")
+    assert got == "a|b\n1|2\n"
+
+
+def test_a_mark_is_noted_and_left_out() -> None:
+    """A byte order mark is no part of the first column."""
+    got, lines = read(codecs.BOM_UTF8 + b"a|b\n")
+
+    assert got == "a|b\n"
+    assert told(lines.findings) == [
+        ("E231", "the mark EF BB BF before the first column")
+    ]
+    assert lines.sound
+
+
+@pytest.mark.parametrize("ending", [b"", b"\n", b"\nb\n"], ids=repr)
+@pytest.mark.parametrize("before", [b"", b"a\nb\n"], ids=repr)
+def test_a_line_over_1_mb_ends_the_text(before: bytes, ending: bytes) -> None:
+    """The server reads lines of 1 MB, and no longer ones."""
+    longest = before + b"x" * LINE_MAX_BYTES + ending
+    longer = before + b"x" * (LINE_MAX_BYTES + 1) + ending
+
+    assert told(read(longest)[1].findings) == []
+    line = before.count(b"\n") + 1
+    assert told(read(longer)[1].findings) == [("E235", f"line {line} is longer")]
+
+
+def test_a_line_without_end_is_given_up_at_1_mb() -> None:
+    """Of a file that is one line no more is read than shows it."""
+    _, lines = read(b"x" * (8 * LINE_MAX_BYTES))
+
+    assert told(lines.findings) == [("E235", "line 1 is longer")]
+    assert lines.read_bytes <= LINE_MAX_BYTES + CHUNK_BYTES
+
+
+def test_content_that_ends_early_is_damage() -> None:
+    """Fewer bytes than the zip claims are no whole file."""
+    lines = Lines(io.BytesIO(b"a\n").read, 3, 10**9)
+    with pytest.raises(Damage, match="2 bytes of content in place of 3"):
+        list(lines.blocks())
