@@ -25,7 +25,7 @@ errors
 entry finding
 admission backoff catalogue classify container grant selection settle turns units
     logs mounts notify signals wake watcher yamlmarks rehearsal_faults
-database destination multipart sockets spool config_layers rehearsal_answers
+database destination multipart sockets spool config_layers rehearsal_answers template
 statements records lookout wire config_values secrets_source rehearsal_signing
 journal
 disposal emission retention survey config_checks rehearsal_bucket
