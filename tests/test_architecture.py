@@ -27,8 +27,8 @@ admission backoff catalogue classify container grant selection settle turns unit
     logs mounts notify signals wake watcher yamlmarks rehearsal_faults
 database destination multipart sockets spool config_layers rehearsal_answers template
 statements records lookout wire config_values secrets_source rehearsal_signing
-journal
-disposal emission retention survey config_checks rehearsal_bucket
+journal client_config
+disposal emission retention survey config_checks rehearsal_bucket handover
 config examination rehearsal_api
 intake worker machine rehearsal_exchange
 assembly tables rehearsal_desk
