@@ -29,7 +29,7 @@ database destination multipart sockets spool config_layers rehearsal_answers tem
 statements records lookout wire config_values secrets_source rehearsal_signing
 journal client_config
 disposal emission retention survey config_checks rehearsal_bucket handover
-config examination rehearsal_api
+config examination rehearsal_api skeleton
 intake worker machine rehearsal_exchange
 assembly tables rehearsal_desk
 daemon rehearsal
