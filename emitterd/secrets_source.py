@@ -104,7 +104,7 @@ class SecretReader:
             return None
         key = keys[0] if keys else offer.key
         try:
-            return _clean(self._read(offer), in_header=offer.in_header)
+            return clean(self._read(offer), in_header=offer.in_header)
         except Refusal as error:
             self._findings.report(key, str(error), error.remedy)
             return None
@@ -172,8 +172,16 @@ def _from_file(path: Path, credentials: Path | None) -> str:
         raise Refusal("is not UTF-8 text", "write the secret as UTF-8") from None
 
 
-def _clean(text: str, *, in_header: bool) -> str:
-    """Strip the line end an editor leaves; raises `Refusal` on what is no secret."""
+def read_secret(path: Path) -> str:
+    """Return the secret that a file holds; raises `Refusal` where it holds none."""
+    return clean(_from_file(path, None), in_header=False)
+
+
+def clean(text: str, *, in_header: bool) -> str:
+    """Strip the line end an editor leaves; raises `Refusal` on what is no secret.
+
+    `in_header` says that it travels in an HTTP header as it is.
+    """
     secret = text.rstrip("\r\n")
     if not secret.strip():
         raise Refusal("holds an empty secret", "put the secret there, on one line")

@@ -27,12 +27,12 @@ admission backoff catalogue classify container grant header instruction members 
     selection settle turns units logs mounts notify relocation signals wake watcher
     yamlmarks rehearsal_faults
 archive catalogue_file database destination multipart playbook sample sockets spool
-    config_layers rehearsal_answers
+    config_layers rehearsal_answers template
 lines statements lookout wire control config_values secrets_source rehearsal_signing
 door hand inspection records standing
-inspector journal
-disposal emission explanation retention survey config_checks rehearsal_bucket
-config examination rehearsal_api
+inspector journal client_config
+disposal emission explanation retention survey config_checks rehearsal_bucket handover
+config examination rehearsal_api skeleton
 intake worker machine rehearsal_exchange
 assembly tables rehearsal_desk
 daemon rehearsal terminal

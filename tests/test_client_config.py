@@ -1,0 +1,318 @@
+"""Upstream's config.py: what is taken over, what is refused, and that nothing runs."""
+
+import os
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from emitterd.client_config import ClientConfig, read_client_config
+from emitterd.errors import ConfigError, Problem
+
+SECRET = "correct-horse-battery"
+LOGIN = f"""\
+username="emission"
+password="{SECRET}"
+file_path="/home/ubuntu/cqube_emission/"
+emission_url="http://10.0.0.5:5000/"
+"""
+KEY = f"""\
+access_token="{SECRET}"   #API Key
+file_path="/home/ubuntu/cqube_emission/"      #'/home/ubuntu/cqube_emission/'
+emission_url="https://cqube.example.org/data/"   #http://ip:5000/
+"""
+
+Write = Callable[[str | bytes], Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Write a config.py."""
+
+    def to_file(content: str | bytes) -> Path:
+        path = tmp_path / "config.py"
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return to_file
+
+
+def problems(path: Path) -> list[Problem]:
+    """Return what is refused; no secret may stand in it."""
+    with pytest.raises(ConfigError) as caught:
+        read_client_config(path)
+    shown = "".join(traceback.format_exception(caught.value))
+    assert SECRET not in shown + repr(caught.value.problems)
+    return caught.value.problems
+
+
+def only(path: Path) -> Problem:
+    """Return the one thing that is refused."""
+    (problem,) = problems(path)
+    return problem
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            LOGIN,
+            ClientConfig(
+                url="http://10.0.0.5:5000",
+                username="emission",
+                password=SECRET,
+                file_path="/home/ubuntu/cqube_emission/",
+            ),
+        ),
+        (
+            KEY,
+            ClientConfig(
+                url="https://cqube.example.org/data",
+                api_key=SECRET,
+                file_path="/home/ubuntu/cqube_emission/",
+            ),
+        ),
+        ("username = ''\nemission_url = ''\n", ClientConfig()),
+        ("other = print\nusername = 'one'\n", ClientConfig(username="one")),
+        ("username = 'one' 'two'\n", ClientConfig(username="onetwo")),
+        ("username = (\n 'one'\n 'two')\n", ClientConfig(username="onetwo")),
+        ("username: str = 'one'\nusername: str\n", ClientConfig(username="one")),
+        ("a = username = 'one'\n", ClientConfig(username="one")),
+        ("username = 'one'\nusername = 'two'\n", ClientConfig(username="two")),
+        ("import os\nusername = os.sep\nusername = 'two'", ClientConfig("", "two")),
+        ("if 1:\n username = 'one'\nusername = 'two'\n", ClientConfig(username="two")),
+        ("def f():\n username = 1\npassword = 'p'\n", ClientConfig(password="p")),
+        ("\ufeffusername = 'one'\r\n", ClientConfig(username="one")),
+        (f"password = '{SECRET}\\n'\n", ClientConfig(password=SECRET)),
+        ("file_path = r'C:\\data\\e'\n", ClientConfig(file_path="C:\\data\\e")),
+        ("file_path = 'C:\\data\\e'\n", ClientConfig(file_path="C:\\data\\e")),
+        ("file_path = 'D:/e/'\n", ClientConfig(file_path="D:/e/")),
+        ("file_path = r'\\\\nas\\e'\n", ClientConfig(file_path="\\\\nas\\e")),
+    ],
+    ids=[
+        "1.0 to 1.6",
+        "1.7 to 4.1",
+        "empty",
+        "unknown names",
+        "joined",
+        "in brackets",
+        "annotated",
+        "chained",
+        "last wins",
+        "last wins over a call",
+        "last wins over a condition",
+        "a function's own names",
+        "byte order mark and CRLF",
+        "line end in a secret",
+        "raw",
+        "backslashes that Python warns of",
+        "Windows drive",
+        "Windows share",
+    ],
+)
+def test_plain_texts_are_taken_over(
+    write: Write, text: str, expected: ClientConfig
+) -> None:
+    """The last plain text of each name counts, as in Python; an empty one does not."""
+    found = read_client_config(write(text))
+
+    assert found == ClientConfig(
+        expected.url or None,
+        expected.username,
+        expected.password,
+        expected.api_key,
+        expected.file_path,
+    )
+    assert SECRET not in repr(found)
+
+
+@pytest.mark.parametrize("path", ["cqube_emission/", "cqube_emission"])
+def test_a_relative_file_path_starts_beside_config_py(write: Write, path: str) -> None:
+    """That is where client.py is run; the slash at its end stays as it is."""
+    source = write(f"file_path = '{path}'\n")
+
+    assert read_client_config(source).file_path == f"{source.parent}/{path}"
+
+
+@settings(deadline=None)
+@given(
+    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")).filter(
+        str.strip
+    )
+)
+def test_any_text_is_read_as_python_reads_it(
+    tmp_path_factory: pytest.TempPathFactory, name: str
+) -> None:
+    """Whatever way a text is written, its value is taken over."""
+    path = tmp_path_factory.mktemp("client") / "config.py"
+    path.write_text(f"username = {name!r}\nfile_path = {'/' + name!a}\n", "utf-8")
+    found = read_client_config(path)
+
+    assert (found.username, found.file_path) == (name, f"/{name}")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        f"os.environ['{SECRET}']",
+        f"f'{SECRET}'",
+        f"'{SECRET}' + suffix",
+        f"str('{SECRET}')",
+        f"b'{SECRET}'",
+        "None",
+        "42",
+        f"['{SECRET}']",
+        f"'{SECRET}' if 1 else ''",
+    ],
+)
+@pytest.mark.parametrize(
+    "name", ["emission_url", "username", "password", "access_token", "file_path"]
+)
+def test_what_is_no_plain_text_is_a_problem(
+    write: Write, name: str, value: str
+) -> None:
+    """It would have to be run, and running a file is not reading it."""
+    problem = only(write(f"import os\n{name} = {value}\n"))
+
+    assert (problem.key, problem.line) == (name, 2)
+    assert problem.message.startswith("is not a plain text")
+    assert f'{name} = "..."' in problem.remedy
+
+
+@pytest.mark.parametrize(
+    "binding",
+    [
+        f"username, password = 'one', '{SECRET}'",
+        "username, password = 'ab'",
+        "password += 'two'",
+        "from vault import password",
+        "import vault as password",
+        "if True: password = 'one'",
+        "for password in 'one': pass",
+        "with open('f') as password: pass",
+        "(password := 'one')",
+        "del password",
+        "def password(): pass",
+        "class password: pass",
+    ],
+)
+def test_a_name_that_gets_its_value_otherwise_is_a_problem(
+    write: Write, binding: str
+) -> None:
+    """Where a later line changes a plain text, the text is not what counts."""
+    found = problems(write(f"password = '{SECRET}'\n{binding}\n"))
+
+    assert ("password", 2) in {(one.key, one.line) for one in found}
+
+
+def test_all_problems_come_at_once(write: Write) -> None:
+    """One reading finds everything, in the order of the file."""
+    found = problems(
+        write(
+            "emission_url = 'cqube.example.org'\n"
+            "username = ' '\n"
+            f"password = '{SECRET}\\n{SECRET}'\n"
+            "access_token = 'गुप्त'\n"
+            "file_path = '/a\\0b'\n"
+        )
+    )
+    assert [(one.line, one.key, one.message) for one in found] == [
+        (1, "emission_url", "has no scheme"),
+        (2, "username", "is empty"),
+        (3, "password", "holds a line break, a control character, or broken UTF-8"),
+        (4, "access_token", "holds more than ASCII"),
+        (5, "file_path", "is no path"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "name", ["emission_url", "username", "password", "access_token", "file_path"]
+)
+def test_half_a_character_is_a_problem(write: Write, name: str) -> None:
+    """A lone surrogate, which Python's texts may hold, has no UTF-8."""
+    assert only(write(f"{name} = 'http://x\\ud800'\n")).key == name
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "message"),
+    [
+        (f"username = 'one'\nprint '{SECRET}'\n", 2, "is not Python 3"),
+        (f"password = {SECRET}\nusername = '\n", 2, "is not Python 3"),
+        ("file_path = 'C:\\users'\n", 1, "is not Python 3"),
+        (f"password = '{SECRET}\\N{{nothing}}'", 1, "is not Python 3"),
+        (f"password = '{SECRET}'\0", None, "is not Python 3"),
+        (f"# {SECRET}\nusername = '".encode() + b"\xe9'\n", 2, "is not UTF-8 text"),
+        ("#" * 64 * 1024 + "\n", None, "is larger than 64 KiB"),
+        ("", None, "gives none of emission_url, username, "),
+        ("import os\n", None, "gives none of emission_url, username, "),
+    ],
+    ids=[
+        "Python 2",
+        "quote left open",
+        "escape of a Windows path",
+        "unknown character",
+        "NUL",
+        "Latin-1",
+        "huge",
+        "empty",
+        "another file",
+    ],
+)
+def test_what_is_no_config_py_is_a_problem(
+    write: Write, content: str | bytes, line: int | None, message: str
+) -> None:
+    """The file is named, with the line where there is one."""
+    problem = only(write(content))
+
+    assert (problem.key, problem.line or line) == ("config.py", line)
+    assert problem.message.startswith(message)
+    assert problem.remedy
+
+
+@pytest.mark.parametrize(
+    "expression", ["(" * 9000, "-" * 60000 + "1", "1+" * 30000 + "1", "[[" * 90]
+)
+def test_a_nested_file_is_a_problem_and_no_crash(write: Write, expression: str) -> None:
+    """Python's parser gives up in more than one way."""
+    assert problems(write(f"username = {expression}\n"))
+
+
+def test_a_file_that_cannot_be_read_is_a_problem(tmp_path: Path) -> None:
+    """Absent, a folder, or a FIFO, on which nothing must hang."""
+    os.mkfifo(tmp_path / "fifo")
+
+    assert only(tmp_path / "gone.py").message == (
+        "cannot be read: No such file or directory"
+    )
+    assert only(tmp_path).message == "is not a file"
+    assert only(tmp_path / "fifo").message == "is not a file"
+    assert only(tmp_path / "gone\n.py").key == "gone\\n.py"
+
+
+def test_nothing_is_run(write: Write, tmp_path: Path) -> None:
+    """A line with an effect has none, and is no problem by itself."""
+    ran = tmp_path / "ran"
+    path = write(
+        f"open({str(ran)!r}, 'w')\n__import__('os').mkdir({str(ran)!r})\n{KEY}"
+    )
+    assert read_client_config(path).api_key == SECRET
+    assert not ran.exists()
+    assert os.listdir(tmp_path) == ["config.py"]  # noqa: PTH208  no __pycache__
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=200) | st.text("uf='\"\\(:+\n #px").map(str.encode))
+def test_no_file_makes_it_crash(
+    tmp_path_factory: pytest.TempPathFactory, tail: bytes
+) -> None:
+    """Whatever follows a good line, it is taken over or refused."""
+    path = tmp_path_factory.mktemp("client") / "config.py"
+    path.write_bytes(f"password = '{SECRET}'\n".encode() + tail)
+    try:
+        said = repr(read_client_config(path))
+    except ConfigError as error:
+        said = f"{error} {error.problems}"
+    assert SECRET not in said

@@ -1,0 +1,107 @@
+"""What client.py sent from where, held against its own code's arithmetic."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from emitterd.client_config import ClientConfig
+from emitterd.handover import KEYS, Sent, notices, sent
+
+DATASETS = ["block_master", "pat"]
+
+
+def keys_of(file_path: str) -> set[str]:
+    """Return the keys that client.py asks for, computed as it does."""
+    if Path(file_path).is_file():
+        return {Path(file_path).name}
+    start = os.path.split(file_path)[0]
+    return {
+        os.path.relpath(f"{root}/{name}", start)
+        for root, _, names in os.walk(file_path)
+        for name in names
+    }
+
+
+@pytest.mark.parametrize(
+    ("path", "folder", "keys", "dataset"),
+    [
+        ("cqube_emission/", "cqube_emission", KEYS, None),
+        ("cqube_emission", "cqube_emission", f"cqube_emission/{KEYS}", None),
+        ("cqube_emission/pat", "cqube_emission", KEYS, "pat"),
+        ("cqube_emission/pat/", "cqube_emission", "<name>.zip", "pat"),
+        ("cqube_emission/pat/mst.zip", "cqube_emission", "<name>.zip", None),
+        ("cqube_emission/loose.zip", "cqube_emission", "<name>.zip", None),
+        ("cqube_emission/pat/noted", "cqube_emission", "<name>.zip", None),
+    ],
+)
+def test_the_slash_decides_the_keys(
+    tmp_path: Path, path: str, folder: str, keys: str, dataset: str | None
+) -> None:
+    """Its root is the path where that ends with a slash, else the folder above."""
+    for name in ("pat/mst.zip", "pat/noted", "loose.zip"):
+        file = tmp_path / "cqube_emission" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    file_path = f"{tmp_path}/{path}"
+
+    assert sent(file_path, DATASETS) == Sent(tmp_path / folder, keys, dataset)
+    example = keys.replace("<dataset>", "pat").replace("<name>.zip", "mst.zip")
+    name = path.rpartition("/")[2]
+    assert keys_of(file_path) & {example, name}
+
+
+def test_a_file_that_is_gone_is_known_by_its_ending() -> None:
+    """A single zip may have been moved away since it was sent."""
+    assert sent("/x/e/pat/mst.ZIP", DATASETS) == Sent(Path("/x/e"), "<name>.zip")
+
+
+@pytest.mark.parametrize("path", ["C:\\cqube_emission\\", "D:/e/", "\\\\nas\\e"])
+def test_windows_made_keys_that_are_never_read(path: str) -> None:
+    """A backslash is no folder to the server."""
+    assert sent(path, DATASETS).keys == "<dataset>\\<name>.zip"
+
+
+def said(directory: Path, **given: str) -> str:
+    """Return the notices about a client of `directory`, as one text."""
+    return "\n".join(notices(ClientConfig(**given), directory, DATASETS))
+
+
+def test_a_client_that_was_right_is_passed_in_silence(tmp_path: Path) -> None:
+    """There is nothing to say where the same files get the same keys, encrypted."""
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path)
+    good = {"url": "https://h/data", "api_key": "k", "file_path": f"{link}/"}
+
+    assert said(tmp_path, **good) == ""
+
+
+def test_what_changes_is_said(tmp_path: Path) -> None:
+    """Another folder, one dataset only, and keys that the server does not look for."""
+    here = str(tmp_path)
+
+    assert f"had its dataset folders in {here}/old, " in said(
+        tmp_path, file_path=f"{here}/old/"
+    )
+    assert "no dataset but pat;" in said(tmp_path, file_path=f"{here}/pat")
+    loose = said(tmp_path, file_path=here)
+    assert f"under keys like {tmp_path.name}/{KEYS}, but the server" in loose
+    assert "had its dataset folders" not in loose
+    assert "<dataset>\\<name>.zip" in said(tmp_path, file_path="C:\\e\\")
+
+
+def test_what_is_insecure_double_or_missing_is_said(tmp_path: Path) -> None:
+    """An http:// URL, two secrets, no secret."""
+    assert "goes unencrypted" in said(tmp_path, url="http://h", api_key="k")
+    both = said(tmp_path, api_key="one-key", username="u", password="one-password")
+    assert "the token is taken" in both
+    assert "one-" not in both
+    assert "has a value" in said(tmp_path, username="u")
+
+
+def test_no_file_path_forges_a_line(tmp_path: Path) -> None:
+    """What stands in config.py is escaped."""
+    for path in ("/x\n/e\x1b[31m", "/x/e\x1b\n/", "C:\\\x1b\n"):
+        text = said(tmp_path, api_key="k", file_path=path)
+        assert text.replace("\n", "").isprintable()
+        assert all(line.startswith("client.py ") for line in text.splitlines())

@@ -1,0 +1,484 @@
+"""What init makes, what it refuses to touch, and that emitterd can use the result."""
+
+import os
+import subprocess
+import traceback
+from difflib import ndiff
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conftest import NOBODY, Python, SmallDisk
+from emitterd import config
+from emitterd.client_config import ClientConfig, read_client_config
+from emitterd.config import Config
+from emitterd.errors import ConfigError, Problem
+from emitterd.skeleton import Skeleton, _create, _next_steps, _Plan, lay_out
+from emitterd.template import shipped
+
+SECRET = "correct-horse-battery"
+URL = "https://cqube.example.org/data"
+DATASETS = ["district_master", "pat", "pat"]
+LOGIN = ClientConfig(url=URL, username="emission", password=SECRET)
+KEY = ClientConfig(url=URL, api_key=SECRET)
+
+NAME = st.text(
+    st.characters(exclude_categories=["Cs"], exclude_characters="\0/"),
+    min_size=1,
+    max_size=40,
+).filter(lambda name: name not in {".", ".."} and len(name.encode()) < 200)
+
+
+def tree(folder: Path) -> dict[str, tuple[int, bytes | None]]:
+    """Return every path below a folder, its mode, and its content if it is a file."""
+    return {
+        str(path.relative_to(folder)): (
+            path.lstat().st_mode,
+            path.read_bytes() if path.is_file() else None,
+        )
+        for path in folder.rglob("*")
+    }
+
+
+def mode(path: Path) -> int:
+    """Return a path's permissions."""
+    return path.stat().st_mode & 0o7777
+
+
+def laid_out(folder: Path, client: ClientConfig | None = None) -> Skeleton:
+    """Lay out `drop` and `emitter.yaml` in a folder."""
+    return lay_out(folder / "drop", folder / "emitter.yaml", DATASETS, client)
+
+
+def refused(
+    folder: Path,
+    client: ClientConfig | None = None,
+    *,
+    drop: str = "drop",
+    output: str = "emitter.yaml",
+) -> list[Problem]:
+    """Return why nothing is laid out; nothing may have changed, no secret be told."""
+    before = tree(folder)
+    with pytest.raises(ConfigError) as caught:
+        lay_out(folder / drop, folder / output, DATASETS, client)
+    assert tree(folder) == before
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
+    assert SECRET not in repr(caught.value.problems)
+    return caught.value.problems
+
+
+def only(folder: Path, client: ClientConfig | None = None, **places: str) -> str:
+    """Return the message of the one reason why nothing is laid out."""
+    (problem,) = refused(folder, client, **places)
+    return problem.message
+
+
+def revealed(loaded: Config) -> tuple[str | None, str | None, str | None]:
+    """Return username, password and API key in the clear."""
+    emission = loaded.emission
+    password, api_key = emission.password, emission.api_key
+    return (
+        emission.username,
+        password.get_secret_value() if password else None,
+        api_key.get_secret_value() if api_key else None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "login", "url"),
+    [
+        (
+            f"username='emission'\npassword='{SECRET}'\nemission_url='{URL}/'\n",
+            ("emission", SECRET, None),
+            URL,
+        ),
+        (f"access_token='{SECRET}'\nemission_url='{URL}'\n", (None, None, SECRET), URL),
+        (
+            f"access_token='{SECRET}'\nemission_url='http://10.0.0.5:5000/'\n",
+            (None, None, SECRET),
+            "http://10.0.0.5:5000",
+        ),
+        (
+            f"username='off'\npassword=' # {SECRET}: '\nemission_url='{URL}'\n",
+            ("off", f" # {SECRET}: ", None),
+            URL,
+        ),
+        (
+            f"username='u'\npassword='p'\naccess_token='{SECRET}'\nemission_url='{URL}'\n",
+            (None, None, SECRET),
+            URL,
+        ),
+    ],
+    ids=["login", "API key", "http", "odd login", "both"],
+)
+@pytest.mark.parametrize(
+    "drop",
+    ["cqube_emission", "with blank ", "#1: 'a' \"b\"", "इमिशन", "two\nlines", "- a"],
+)
+def test_a_client_taken_over_is_a_whole_configuration(
+    tmp_path: Path, drop: str, text: str, login: tuple[str | None, ...], url: str
+) -> None:
+    """What config.py said is in force, and nothing is left to be corrected."""
+    source = tmp_path / "config.py"
+    source.write_text(text)
+    output = tmp_path / "etc" / "emitter.yaml"
+    output.parent.mkdir()
+    lay_out(tmp_path / drop, output, DATASETS, read_client_config(source))
+    loaded = config.load(output, {})
+
+    assert revealed(loaded) == login
+    assert loaded.emission.url == url
+    assert loaded.emission.allow_insecure_http == url.startswith("http:")
+    assert loaded.spool.directory == tmp_path / drop
+    assert loaded.journal.path == output.parent / "journal.db"
+
+
+@settings(deadline=None)
+@given(
+    drop=NAME,
+    username=st.text(st.characters(exclude_categories=["Cs"])).filter(str.strip),
+    password=st.text(st.characters(exclude_categories=["C"])).filter(str.strip),
+    path=st.text(
+        st.characters(codec="ascii", exclude_categories=["C"], exclude_characters=" ?#")
+    ),
+)
+def test_any_value_comes_back_from_the_file(
+    tmp_path_factory: pytest.TempPathFactory,
+    drop: str,
+    username: str,
+    password: str,
+    path: str,
+) -> None:
+    """Whatever the folder and the user are called, emitterd reads what was meant."""
+    folder = tmp_path_factory.mktemp("init")
+    source = folder / "config.py"
+    source.write_text(
+        f"username = {username!a}\npassword = {password!a}\n"
+        f"emission_url = {'https://h/' + path!a}\n"
+    )
+    output = folder / "etc" / "emitter.yaml"
+    output.parent.mkdir()
+    lay_out(folder / f"_{drop}", output, DATASETS, read_client_config(source))
+    loaded = config.load(output, {})
+
+    assert revealed(loaded) == (username, password, None)
+    assert loaded.emission.url == f"https://h/{path}".rstrip("/")
+    assert loaded.spool.directory == folder / f"_{drop}"
+
+
+def test_all_of_it_is_made(tmp_path: Path) -> None:
+    """The folder, each dataset's folder once, the secret, and emitter.yaml last."""
+    drop = tmp_path / "srv" / "drop"
+    made = lay_out(drop, tmp_path / "emitter.yaml", DATASETS, KEY).made
+
+    assert made == (
+        drop.parent,
+        drop,
+        drop / "district_master",
+        drop / "pat",
+        tmp_path / "api-key",
+        tmp_path / "emitter.yaml",
+    )
+    assert set(tree(tmp_path)) == {str(path.relative_to(tmp_path)) for path in made}
+
+
+def test_the_comments_stay(tmp_path: Path) -> None:
+    """Of the shipped file nothing changes but the lines of the keys set."""
+    laid_out(tmp_path, KEY)
+    text = (tmp_path / "emitter.yaml").read_text()
+    changed = [
+        line
+        for line in ndiff(shipped().splitlines(), text.splitlines())
+        if line[0] in "+-"
+    ]
+    assert changed == [
+        "-   username: emission",
+        "+   # username: emission",
+        "-   password_file: /etc/emitterd/password",
+        "+   # password_file: /etc/emitterd/password",
+        "-   # api_key_file: /etc/emitterd/api-key",
+        "+   api_key_file: api-key",
+        "-   directory: /srv/cqube_emission",
+        f"+   directory: {tmp_path}/drop",
+        "-   path: /var/lib/emitterd/journal.db",
+        "+   path: journal.db",
+    ]
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_modes_are_the_umasks_and_the_secret_its_owners(
+    tmp_path: Path, umask: int
+) -> None:
+    """Folders and emitter.yaml are made as any program makes them, the secret 0600."""
+    before = os.umask(umask)
+    try:
+        laid_out(tmp_path, LOGIN)
+    finally:
+        os.umask(before)
+
+    assert mode(tmp_path / "password") == 0o600
+    assert (tmp_path / "password").read_text() == f"{SECRET}\n"
+    assert mode(tmp_path / "emitter.yaml") == 0o666 & ~umask
+    assert mode(tmp_path / "drop") == mode(tmp_path / "drop/pat") == 0o777 & ~umask
+    assert SECRET not in (tmp_path / "emitter.yaml").read_text()
+
+
+def test_what_exists_is_left_as_it_is(tmp_path: Path) -> None:
+    """Folders, their modes, and what lies in them; also the same secret."""
+    (tmp_path / "drop" / "pat").mkdir(parents=True)
+    (tmp_path / "drop" / "pat").chmod(0o2770)
+    (tmp_path / "drop" / "pat" / "mst.zip").write_bytes(b"data")
+    (tmp_path / "password").write_text(f"{SECRET}\n")
+    (tmp_path / "password").chmod(0o640)
+    before = tree(tmp_path)
+    made = laid_out(tmp_path, LOGIN).made
+    after = tree(tmp_path)
+
+    assert {path: after[path] for path in before} == before
+    assert made == (tmp_path / "drop/district_master", tmp_path / "emitter.yaml")
+
+
+def test_a_second_time_only_the_output_stands_in_the_way(tmp_path: Path) -> None:
+    """emitter.yaml is never overwritten; once moved away, all is done again."""
+    laid_out(tmp_path, LOGIN)
+    assert only(tmp_path, LOGIN).endswith(
+        "emitter.yaml exists already, and is never overwritten"
+    )
+    (tmp_path / "emitter.yaml").unlink()
+
+    assert laid_out(tmp_path, LOGIN).made == (tmp_path / "emitter.yaml",)
+
+
+def test_without_a_client_the_next_steps_say_what_to_edit(tmp_path: Path) -> None:
+    """With a URL and a password put there, the configuration holds."""
+    skeleton = laid_out(tmp_path)
+    output, password = tmp_path / "emitter.yaml", tmp_path / "password"
+    steps = skeleton.next_steps
+
+    assert skeleton.notices == ()
+    assert len(steps) == 5
+    assert steps[0].startswith("set emission.url")
+    assert steps[1].startswith("set emission.username")
+    assert str(password) in steps[2]
+    assert "chgrp" in steps[3]
+    assert steps[-1].endswith(f"emitterd check -c {output}")
+    password.touch(0o600)
+    password.write_text(SECRET)
+    assert revealed(config.load(output, {})) == ("emission", SECRET, None)
+
+
+def test_with_a_client_there_is_little_left_to_do(tmp_path: Path) -> None:
+    """Nothing to edit: permissions, client.py's end, and a look by check."""
+    steps = laid_out(tmp_path, KEY).next_steps
+
+    assert [step.split(":")[0] for step in steps] == [
+        "let a group drop files",
+        "take client.py out of cron",
+        "look for what is still wrong",
+    ]
+    assert SECRET not in "".join(steps)
+
+
+def test_what_config_py_lacks_stays_the_example(tmp_path: Path) -> None:
+    """Each value that was not given is named among the next steps."""
+    skeleton = laid_out(tmp_path, ClientConfig(password=SECRET))
+    steps = "\n".join(skeleton.next_steps)
+    text = (tmp_path / "emitter.yaml").read_text()
+
+    assert "set emission.url" in steps
+    assert "set emission.username" in steps
+    assert "put the password" not in steps
+    assert "token_scheme to JWT" in steps
+    assert "\n  username: emission\n" in text
+    assert "\n  url: https://cqube.example.org/data\n" in text
+
+
+def test_the_client_is_spoken_of(tmp_path: Path) -> None:
+    """What changes with emitterd comes as notices."""
+    client = ClientConfig(url="http://h", api_key=SECRET, file_path="/else/where/")
+    told = laid_out(tmp_path, client).notices
+
+    assert len(told) == 2
+    assert SECRET not in "".join(told)
+
+
+def test_the_secret_of_another_is_not_replaced(tmp_path: Path) -> None:
+    """A file that holds another secret, or none that may be used, is refused."""
+    file = tmp_path / "password"
+    file.touch(0o600)
+    file.write_text("another\n")
+    assert only(tmp_path, LOGIN) == "exists already, and it holds another secret"
+    file.write_text(f"{SECRET}\n")
+    file.chmod(0o644)
+    assert "everybody may read" in only(tmp_path, LOGIN)
+    file.unlink()
+    os.mkfifo(file)
+    assert "not a regular file" in only(tmp_path, LOGIN)
+    file.unlink()
+    file.symlink_to("nowhere")
+
+    assert "cannot be read" in only(tmp_path, LOGIN)
+
+
+@pytest.mark.parametrize(
+    ("drop", "output", "message"),
+    [
+        ("drop", "gone/emitter.yaml", " is no folder, or not within"),
+        ("drop", "file/emitter.yaml", " is no folder, or not within"),
+        ("drop", "folder", "/folder is a folder"),
+        ("drop", "link", "/link exists already"),
+        ("drop", "password", "password is the name of a file that goes beside it"),
+        ("file", "emitter.yaml", "/file is not a folder"),
+        ("file/drop", "emitter.yaml", "/file is not a folder"),
+        ("link", "emitter.yaml", "/link is not a folder"),
+        ("link/drop", "emitter.yaml", "/link is not a folder"),
+        ("blocked", "emitter.yaml", "/blocked/pat is not a folder"),
+        (".", "emitter.yaml", "/emitter.yaml lies in DIRECTORY"),
+        ("folder", "alias/emitter.yaml", "/alias/emitter.yaml lies in DIRECTORY"),
+        ("\udcff", "emitter.yaml", "/\\xff is not UTF-8"),
+    ],
+)
+def test_what_stands_in_the_way_is_found_first(
+    tmp_path: Path, drop: str, output: str, message: str
+) -> None:
+    """It is refused before anything is made."""
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "alias").symlink_to("folder")
+    (tmp_path / "link").symlink_to("nowhere")
+    (tmp_path / "blocked").mkdir()
+    (tmp_path / "blocked" / "pat").touch()
+
+    assert message in only(tmp_path, LOGIN, drop=drop, output=output)
+
+
+def test_everything_in_the_way_comes_at_once(tmp_path: Path) -> None:
+    """One try says all of it, with a remedy each."""
+    for name in ("emitter.yaml", "password", "drop"):
+        (tmp_path / name).touch()
+    found = refused(tmp_path, LOGIN)
+
+    assert [one.key for one in found] == [
+        "--output",
+        str(tmp_path / "password"),
+        "DIRECTORY",
+    ]
+    assert all(one.remedy for one in found)
+
+
+def test_a_file_that_came_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    """Between the look and the making another program may have been faster."""
+    file = tmp_path / "emitter.yaml"
+    file.write_text("theirs")
+    with pytest.raises(FileExistsError):
+        _create(file, "ours", 0o666)
+
+    assert {path: content for path, (_, content) in tree(tmp_path).items()} == {
+        "emitter.yaml": b"theirs"
+    }
+
+
+def test_the_next_steps_are_what_a_shell_takes(tmp_path: Path) -> None:
+    """They can be pasted, whatever the folder is called."""
+    folder = tmp_path / "it's & here"
+    folder.mkdir()
+    steps = laid_out(folder).next_steps
+    commands = [step.partition(": ")[2] for step in steps[2:4]]
+    script = "\n".join(commands).replace("GROUP", str(os.getgid()))
+    subprocess.run(  # noqa: S603  the commands under test
+        ["/bin/sh", "-ec", script], input=SECRET.encode(), check=True
+    )
+
+    assert mode(folder / "drop" / "pat") == mode(folder / "drop") == 0o2770
+    assert mode(folder / "password") == 0o600
+    assert revealed(config.load(folder / "emitter.yaml", {}))[1] == SECRET
+
+
+def test_a_service_is_given_its_files(tmp_path: Path) -> None:
+    """Below /etc the configuration is a service's, with a user of its own."""
+    output = Path("/etc/emitterd/emitter.yaml")
+    plan = _Plan(tmp_path, output, DATASETS, KEY)
+
+    assert plan.journal == "/var/lib/emitterd/journal.db"
+    assert "chown emitterd /etc/emitterd/emitter.yaml /etc/emitterd/api-key" in (
+        "\n".join(_next_steps(plan))
+    )
+
+
+def test_a_services_journal_is_not_in_the_watched_folder() -> None:
+    """Below /etc the journal keeps the place that the service has for it."""
+    with pytest.raises(ConfigError) as caught:
+        lay_out(Path("/var/lib"), Path("/etc/gone/emitter.yaml"), [])
+
+    assert "the journal's place, /var/lib/emitterd/journal.db, lies in it" in {
+        one.message for one in caught.value.problems
+    }
+
+
+def test_dots_are_followed_as_the_kernel_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`..` behind a link leads above what the link points to."""
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("a/b")
+    monkeypatch.chdir(tmp_path / "link")
+    lay_out(Path("../drop"), Path("emitter.yaml"), DATASETS)
+
+    assert (tmp_path / "a" / "drop" / "pat").is_dir()
+    assert f"  directory: {tmp_path}/a/drop\n" in Path("emitter.yaml").read_text()
+
+
+def test_a_refusal_of_the_file_system_says_what_was_made(tmp_path: Path) -> None:
+    """What no look beforehand shows ends it there; what was made may stay."""
+    drop, long = tmp_path / "drop", "x" * 300
+    with pytest.raises(ConfigError) as caught:
+        lay_out(drop, tmp_path / "emitter.yaml", ["pat", long], LOGIN)
+    (problem,) = caught.value.problems
+
+    assert problem.key == str(drop / long)
+    assert problem.message == (
+        f"cannot be made: File name too long; made so far: {drop}, {drop}/pat"
+    )
+    assert set(tree(tmp_path)) == {"drop", "drop/pat"}
+
+
+def test_a_full_disk_leaves_no_half_file(tmp_path: Path, small_disk: SmallDisk) -> None:
+    """The secret is there whole or not at all, and nothing stays beside it."""
+    small_disk.fill()
+    before = tree(small_disk.root)
+    with pytest.raises(ConfigError, match="1 problem") as caught:
+        lay_out(tmp_path / "drop", small_disk.root / "emitter.yaml", DATASETS, LOGIN)
+    assert "No space left on device" in caught.value.problems[0].message
+    assert tree(small_disk.root) == before
+    small_disk.free()
+    lay_out(tmp_path / "drop", small_disk.root / "emitter.yaml", DATASETS, LOGIN)
+
+    assert config.load(small_disk.root / "emitter.yaml", {}).emission.url == URL
+
+
+AS_NOBODY = f"""
+from pathlib import Path
+from emitterd.errors import ConfigError
+from emitterd.skeleton import lay_out
+{NOBODY}
+try:
+    lay_out(Path("drop"), Path("emitter.yaml"), ["pat"])
+except ConfigError as error:
+    for problem in error.problems:
+        print(problem.key, problem.message)
+"""
+
+
+@pytest.mark.parametrize("reachable", [True, False])
+def test_where_this_user_may_not_write_is_known_before(
+    tmp_path: Path, python: Python, *, reachable: bool
+) -> None:
+    """Also where it may not even look."""
+    folder = Path("/") if reachable else tmp_path
+    found = python(AS_NOBODY, cwd=folder).splitlines()
+
+    assert [line.split()[0] for line in found] == ["--output", "DIRECTORY"]
+    assert found[0].endswith("by this user" if reachable else "this user's reach")
+    assert found[1].endswith("cannot be written by this user")
