@@ -220,10 +220,10 @@ def inspect(
     as_json: JsonOption = False,
 ) -> None:
     """Check zips, wherever they lie, against what the server will accept."""
-    from emitterd import contract
+    from emitterd import producers
 
     _end(
-        lambda: contract.inspect_files(
+        lambda: producers.inspect_files(
             files, config, dataset, full=full, as_json=as_json
         )
     )

@@ -163,6 +163,40 @@ def print_skipped(found: Iterable[Mapping[str, Any]]) -> None:
         console().print(table)
 
 
+def print_inspections(records: Iterable[Mapping[str, Any]]) -> None:
+    """Print what the server would do with files, each as soon as it is known."""
+    out = console()
+    for one in records:
+        out.print(f"[bold]{escape(one['file'])}[/]: {_coloured(one['verdict'])}")
+        if "error" in one:
+            out.print(f"  {one['error']} {escape(one['reason'])}")
+            out.print(f"    {escape(one['hint'])}")
+            continue
+        dataset = one["dataset"] or "no dataset"
+        out.print(f"  {escape(dataset)}, {escape(one['note'])}; {_extent(one)}")
+        _print_findings(one["findings"])
+
+
+def _extent(inspected: Mapping[str, Any]) -> str:
+    """Say how much of a CSV was looked at."""
+    columns, rows = len(inspected["columns"]), inspected["rows"]
+    if rows is not None:
+        return f"{columns} columns, {rows} rows"
+    read = format_size(inspected["read_bytes"])
+    return f"{columns} columns, rows of the first {read} (--full for all)"
+
+
+def _print_findings(findings: Iterable[Mapping[str, str]]) -> None:
+    out = console()
+    for one in findings:
+        out.print(
+            f"  {one['code']} {_coloured(one['level'])}: expected"
+            f" {escape(one['expected'])}; found {escape(one['found'])}"
+        )
+        out.print(f"    {escape(one['consequence'])}")
+        out.print(f"    {escape(one['remedy'])}")
+
+
 def print_explanation(said: Explanation) -> None:
     """Print where a path stands, and what happened to it."""
     out = console()
@@ -170,12 +204,7 @@ def print_explanation(said: Explanation) -> None:
     for line in (said.reason, *said.context):
         out.print(f"  {escape(line)}")
     latest = said.versions[0] if said.versions else {}
-    for finding in latest.get("findings", []):
-        out.print(
-            f"  {finding['code']} {finding['level']}: expected"
-            f" {escape(finding['expected'])}; found {escape(finding['found'])}"
-        )
-        out.print(f"    {escape(finding['consequence'])}; {escape(finding['remedy'])}")
+    _print_findings(latest.get("findings", []))
     if said.hint and not latest.get("findings"):
         out.print(f"  what to do: {escape(said.hint)}")
     if said.error:

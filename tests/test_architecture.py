@@ -36,7 +36,7 @@ config examination rehearsal_api skeleton
 intake worker machine rehearsal_exchange
 assembly tables rehearsal_desk
 daemon rehearsal terminal
-demo rehearse queries acts
+demo rehearse queries acts producers
 commands
 cli
 __main__
