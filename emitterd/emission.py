@@ -73,6 +73,8 @@ class Session:
         self._renew_at = 0.0
         self._refused = ""
         self._refused_at = 0.0
+        self.lifetime_s: float | None = None
+        """How long the last token lives, in seconds; None for an API key."""
 
     @property
     def renewable(self) -> bool:
@@ -114,7 +116,7 @@ class Session:
             raise
         self._refused = ""
         self._token = str(answer["access_token"])
-        lifetime_s = _seconds(answer.get("expires_in"))
+        self.lifetime_s = lifetime_s = _seconds(answer.get("expires_in"))
         # Renewed before it ends, so that no request is wasted on a token just dead.
         self._renew_at = time.monotonic() + lifetime_s - min(60.0, lifetime_s / 5)
         log.info("auth.renewed", lifetime_s=lifetime_s)
@@ -171,6 +173,14 @@ class Emission:
     def usable(self, grant: Grant, now: float) -> bool:
         """Tell whether a pinned grant is this API's and holds long enough."""
         return grant.issuer == self._url and now <= grant.expires_at - EXPIRY_MARGIN_S
+
+    def login(self) -> float | None:
+        """Log in where that is due, in a single try; return the token's lifetime.
+
+        In seconds; None for an API key, which needs no login. Raises `Trouble`.
+        """
+        self._session.authorization()
+        return self._session.lifetime_s
 
     def grant(self, path: bytes) -> Grant:
         """Ask for a grant. Raises `Trouble`."""

@@ -30,7 +30,7 @@ statements records lookout wire config_values secrets_source rehearsal_signing
 journal
 disposal emission retention survey config_checks rehearsal_bucket
 config examination rehearsal_api
-intake worker machine rehearsal_exchange
+intake worker machine route rehearsal_exchange
 assembly tables rehearsal_desk
 daemon rehearsal
 demo rehearse
