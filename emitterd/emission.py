@@ -40,6 +40,9 @@ from emitterd.wire import Answer, Wire
 TOKEN_LIFETIME_S = 300.0
 """Where the login does not say: Flask-JWT's default, which cQube 1.0 has."""
 
+TOKEN_LONGEST_S = 365 * 86400.0
+"""As good as for ever; what a login says may be any number."""
+
 BUCKET_ANSWER_MAX_BYTES = 64 * 1024
 REDIRECTS = frozenset({307, 308})
 ATTEMPTS = 3
@@ -322,5 +325,5 @@ def _blip(error: BaseException) -> bool:
 
 def _seconds(value: object) -> float:
     if isinstance(value, int | float) and value > 0:
-        return float(value)
+        return float(min(value, TOKEN_LONGEST_S))
     return TOKEN_LIFETIME_S
