@@ -26,12 +26,12 @@ entry finding
 admission backoff catalogue classify container grant selection settle turns units
     logs mounts notify signals wake watcher yamlmarks rehearsal_faults
 database destination multipart sockets spool config_layers rehearsal_answers
-statements records lookout wire config_values secrets_source rehearsal_signing
+statements records lookout wire handshake config_values secrets_source rehearsal_signing
 journal
 disposal emission retention survey config_checks rehearsal_bucket
 config examination rehearsal_api
 intake worker machine route rehearsal_exchange
-assembly tables rehearsal_desk
+assembly tables online rehearsal_desk
 daemon rehearsal
 demo rehearse
 cli
