@@ -3,28 +3,23 @@
 import threading
 
 from emitterd.backoff import Backoff
-from emitterd.catalogue_file import load_catalogue
 from emitterd.config import Config
-from emitterd.config import Spool as SpoolConfig
-from emitterd.dataset import Version
 from emitterd.destination import Destination
 from emitterd.disposal import Disposal
-from emitterd.emission import Credentials, Emission
+from emitterd.emission import Emission
 from emitterd.examination import Examiner
 from emitterd.hand import Hand
-from emitterd.inspection import Contract
-from emitterd.inspector import Inspector
+from emitterd.inspector import load_inspector
 from emitterd.intake import Intake
 from emitterd.journal import Journal
 from emitterd.lookout import Lookout
 from emitterd.retention import Retention
+from emitterd.route import open_emission, open_tls, open_wire
 from emitterd.selection import Selection
 from emitterd.settle import Settling, Tracker
-from emitterd.sockets import Limits
 from emitterd.spool import Spool
 from emitterd.standing import Standings
 from emitterd.wake import Wake
-from emitterd.wire import Wire, tls_context
 from emitterd.worker import Observer, Worker
 
 
@@ -47,7 +42,7 @@ class Parts:
         self.wake = Wake()
         self.spool = Spool(config.spool.directory)
         self.selection = Selection(config.spool.include, config.spool.exclude)
-        self.wire = self._wire()
+        self.wire = open_wire(config, open_tls(config), self.abort)
         delivery = config.delivery
         self._backoff = Backoff(delivery.backoff_initial_s, delivery.backoff_max_s)
         self.destination = Destination(self._backoff, streak=delivery.workers)
@@ -61,45 +56,13 @@ class Parts:
             self.spool, config.spool.watcher, self.intake.hint, self.intake.sweep_soon
         )
         self.intake.expects_events = not self.lookout.polling
-        emission = self._emission()
+        emission = open_emission(config, self.wire, self.abort)
         self.workers = [self._worker(emission) for _ in range(delivery.workers)]
 
     def standings(self) -> Standings:
         """Return who tells where a path stands."""
         settle_s = self._config.spool.settle_s
         return Standings(self.spool, self.selection, self.journal.latest, settle_s)
-
-    def _wire(self) -> Wire:
-        emission = self._config.emission
-        authority, certificate, key = (
-            str(file) if file else None
-            for file in (emission.ca_file, emission.client_cert, emission.client_key)
-        )
-        return Wire(
-            Limits(
-                emission.connect_timeout_s,
-                emission.stall_timeout_s,
-                emission.minimum_speed_bytes,
-            ),
-            tls=tls_context(authority, certificate, key),
-            proxy=emission.proxy.get_secret_value() if emission.proxy else None,
-            connections=2 * self._config.delivery.workers,
-            stop=self.abort,
-        )
-
-    def _emission(self) -> Emission:
-        emission = self._config.emission
-        secret = emission.password if emission.username else emission.api_key
-        assert secret is not None  # noqa: S101  the configuration demands one
-        return Emission(
-            self.wire,
-            emission.url,
-            Credentials(
-                emission.username, secret.get_secret_value, emission.token_scheme
-            ),
-            insecure=emission.allow_insecure_http,
-            stop=self.abort,
-        )
 
     def _dispose(self) -> Disposal:
         spool = self._config.spool
@@ -147,16 +110,3 @@ class Parts:
             on_changed=self.intake.hint,
             observer=self._observer,
         )
-
-
-def load_inspector(rule: SpoolConfig) -> Inspector:
-    """Return the inspector that the configuration describes.
-
-    Raises `ConfigError` where the user's catalogue is wrong.
-    """
-    contract = Contract(
-        version=Version.parse(rule.cqube_version) if rule.cqube_version else None,
-        variant=rule.static_datasource or "",
-        budget_bytes=rule.inspection_budget_bytes,
-    )
-    return Inspector(load_catalogue(rule.catalogue_file), contract)

@@ -89,6 +89,13 @@ _BUCKET: dict[int, tuple[Verdict, Code]] = {
     407: (Verdict.PARK, Code.PROXY),
     413: (Verdict.REJECT, Code.BODY_REFUSED),
 }
+_WRONG_LINE = {
+    b"No required SSL certificate was sent": "wants a client certificate",
+    b"The SSL certificate error": "refuses the client certificate",
+    b"The plain HTTP request was sent to HTTPS port": "speaks https here, not http",
+}
+"""What nginx says before the API, with 400; source: ngx_http_special_response.c."""
+
 _MAYBE_STORED = frozenset({500, 502, 504})
 _SUCCESS = frozenset({200, 201, 204})
 _XML_CODE = re.compile(rb"<Code>\s*([A-Za-z]{1,64})\s*</Code>")
@@ -107,6 +114,9 @@ def api_trouble(
     verdict, code = _API[stage].get(status, (Verdict.PARK, Code.MALFORMED_ANSWER))
     if status >= 500:  # noqa: PLR2004  5xx
         verdict, code = Verdict.PARK, Code.API_TROUBLE
+    # Taken for the API's own 400 it would reject every file, for none of theirs.
+    if status == 400 and (said := _wrong_line(body)):  # noqa: PLR2004
+        return Trouble(Verdict.PARK, Code.TLS, f"{stage}: the server {said}")
     return Trouble(
         verdict,
         code,
@@ -186,6 +196,10 @@ def http_date(value: str) -> float | None:
         return email.utils.parsedate_to_datetime(value).timestamp()
     except (ValueError, OverflowError):
         return None
+
+
+def _wrong_line(body: bytes) -> str:
+    return next((said for text, said in _WRONG_LINE.items() if text in body), "")
 
 
 def _match(pattern: re.Pattern[bytes], body: bytes) -> str:

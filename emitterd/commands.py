@@ -15,8 +15,10 @@ from emitterd.config_layers import find
 from emitterd.config_values import shown
 from emitterd.daemon import Daemon
 from emitterd.demo import Demo, workplace
-from emitterd.logs import configure
+from emitterd.inspector import load_inspector
+from emitterd.logs import configure, silence
 from emitterd.machine import diagnoses
+from emitterd.online import online as ask_online
 from emitterd.playbook import UnknownCodeError, all_codes, explain
 from emitterd.skeleton import lay_out
 from emitterd.tables import (
@@ -65,9 +67,16 @@ def once(config: Path | None, wait_s: float) -> int:
 def check(config: Path | None, *, online: bool) -> int:
     """Check the configuration, the machine, and with `online` the server."""
     settings = _load(config)
+    load_inspector(settings.spool)
     print_settings(describe(settings))
     found = diagnoses(settings)
     print_diagnoses(found)
+    if online:
+        # The login's own lines would come between the answers.
+        silence()
+        for one in ask_online(settings):
+            print_diagnoses([one])
+            found.append(one)
     wrong = any(one.level == "error" for one in found)
     return WRONG if wrong else DONE
 

@@ -40,6 +40,9 @@ from emitterd.wire import Answer, Wire
 TOKEN_LIFETIME_S = 300.0
 """Where the login does not say: Flask-JWT's default, which cQube 1.0 has."""
 
+TOKEN_LONGEST_S = 365 * 86400.0
+"""As good as for ever; what a login says may be any number."""
+
 BUCKET_ANSWER_MAX_BYTES = 64 * 1024
 REDIRECTS = frozenset({307, 308})
 ATTEMPTS = 3
@@ -73,6 +76,8 @@ class Session:
         self._renew_at = 0.0
         self._refused = ""
         self._refused_at = 0.0
+        self.lifetime_s: float | None = None
+        """How long the last token lives, in seconds; None for an API key."""
 
     @property
     def renewable(self) -> bool:
@@ -114,7 +119,7 @@ class Session:
             raise
         self._refused = ""
         self._token = str(answer["access_token"])
-        lifetime_s = _seconds(answer.get("expires_in"))
+        self.lifetime_s = lifetime_s = _seconds(answer.get("expires_in"))
         # Renewed before it ends, so that no request is wasted on a token just dead.
         self._renew_at = time.monotonic() + lifetime_s - min(60.0, lifetime_s / 5)
         log.info("auth.renewed", lifetime_s=lifetime_s)
@@ -171,6 +176,14 @@ class Emission:
     def usable(self, grant: Grant, now: float) -> bool:
         """Tell whether a pinned grant is this API's and holds long enough."""
         return grant.issuer == self._url and now <= grant.expires_at - EXPIRY_MARGIN_S
+
+    def login(self) -> float | None:
+        """Log in where that is due, in a single try; return the token's lifetime.
+
+        In seconds; None for an API key, which needs no login. Raises `Trouble`.
+        """
+        self._session.authorization()
+        return self._session.lifetime_s
 
     def grant(self, path: bytes) -> Grant:
         """Ask for a grant. Raises `Trouble`."""
@@ -312,5 +325,5 @@ def _blip(error: BaseException) -> bool:
 
 def _seconds(value: object) -> float:
     if isinstance(value, int | float) and value > 0:
-        return float(value)
+        return float(min(value, TOKEN_LONGEST_S))
     return TOKEN_LIFETIME_S

@@ -1,10 +1,16 @@
 """Holds a file to the data contract: its path to the catalogue, its content to both."""
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from emitterd.catalogue import Catalogue, Place
+from emitterd.catalogue_file import load_catalogue
 from emitterd.container import ReadAt
+from emitterd.dataset import Version
 from emitterd.inspection import Contract, Report, inspect
+
+if TYPE_CHECKING:
+    from emitterd.config import Spool
 
 
 class Inspector:
@@ -28,3 +34,16 @@ class Inspector:
         report = inspect(read_at, size_bytes, dataset, self._contract)
         named = self.catalogue.findings(path, version)
         return replace(report, findings=(*named, *report.findings))
+
+
+def load_inspector(rule: "Spool") -> Inspector:
+    """Return the inspector that the configuration describes.
+
+    Raises `ConfigError` where the user's catalogue is wrong.
+    """
+    contract = Contract(
+        version=Version.parse(rule.cqube_version) if rule.cqube_version else None,
+        variant=rule.static_datasource or "",
+        budget_bytes=rule.inspection_budget_bytes,
+    )
+    return Inspector(load_catalogue(rule.catalogue_file), contract)

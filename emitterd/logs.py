@@ -46,6 +46,12 @@ def configure(level: str, file: Path | None = None) -> None:
     )
 
 
+def silence() -> None:
+    """Write no events: what a command looks at, it tells itself."""
+    close()
+    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
+
+
 def close() -> None:
     """Close the file that events are written to, if it is one."""
     sink = structlog.get_config()["logger_factory"]

@@ -171,7 +171,8 @@ MEANING: dict[Code, Meaning] = {
     ),
     Code.TLS: Meaning(
         "the TLS handshake fails",
-        "check the server's certificate, this host's clock, and emission.ca_file",
+        "check the server's certificate, this host's clock, emission.ca_file and"
+        " client_cert",
     ),
     Code.CONNECT_TIMEOUT: Meaning(
         "no connection within emission.connect_timeout",

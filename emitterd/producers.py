@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from emitterd.assembly import load_inspector
 from emitterd.catalogue import Catalogue, near
 from emitterd.codes import Code
 from emitterd.config import Spool as SpoolConfig
@@ -18,7 +17,7 @@ from emitterd.errors import ConfigError, SourceError
 from emitterd.examination import MAX_BYTES
 from emitterd.finding import fatal
 from emitterd.inspection import Report
-from emitterd.inspector import Inspector
+from emitterd.inspector import Inspector, load_inspector
 from emitterd.meanings import MEANING
 from emitterd.spool import Spool, read_at
 from emitterd.tables import print_inspections

@@ -270,7 +270,7 @@ def _how(error: Exception) -> Break:
         return Break.SLOW
     cause = error.__cause__ or error.__context__
     if not isinstance(error, httpcore.ConnectError):
-        return Break.TLS if _refuses_certificate(cause) else Break.LOST
+        return Break.TLS if refuses_certificate(cause) else Break.LOST
     if isinstance(cause, socket.gaierror):
         return Break.DNS
     return Break.TLS if isinstance(cause, ssl.SSLError) else Break.REFUSED
@@ -280,6 +280,7 @@ def _detail(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def _refuses_certificate(cause: BaseException | None) -> bool:
+def refuses_certificate(cause: BaseException | None) -> bool:
+    """Tell whether the server ended TLS for want of a client certificate it trusts."""
     reason = getattr(cause, "reason", None) or ""
     return "ALERT" in reason and ("CERTIFICATE" in reason or "UNKNOWN_CA" in reason)

@@ -2,7 +2,7 @@
 
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING
@@ -41,17 +41,20 @@ class _Transport(httpx.BaseTransport):
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         url = request.url
-        proxy = self._proxy or _environment_proxy(url)
         answer = self._pools.post(
             Place(url.raw_scheme, url.raw_host, url.port, url.raw_path),
             request.headers.raw,
             request.stream,  # type: ignore[arg-type]  # the sync half of httpx
             extensions=request.extensions,
-            proxy=_split(proxy) if proxy else None,
+            proxy=self.proxy(url),
         )
         return httpx.Response(
             answer.status, headers=answer.headers, stream=_AnswerStream(answer)
         )
+
+    def proxy(self, url: httpx.URL) -> Proxy | None:
+        proxy = self._proxy or _environment_proxy(url)
+        return _split(proxy) if proxy else None
 
     def close(self) -> None:
         self._pools.close()
@@ -79,16 +82,20 @@ class Wire:
         proxy: str | None,
         connections: int,
         stop: threading.Event,
+        on_answer: Callable[[Answer], None] | None = None,
     ) -> None:
         """Make ready; nothing is connected before the first request.
 
         `proxy`: an http:// proxy for everything; without it the environment's
         HTTPS_PROXY, HTTP_PROXY and NO_PROXY hold. `stop` ends what is under way.
+        `on_answer` is told of each answer.
         """
         self._limits = limits
         self._stop = stop
+        self._on_answer = on_answer or (lambda _: None)
+        self._transport = _Transport(Pools(tls, connections), proxy)
         self._client = httpx.Client(
-            transport=_Transport(Pools(tls, connections), proxy),
+            transport=self._transport,
             headers={"User-Agent": f"emitterd/{__version__}"},
             # Nothing of one answer may reach another request.
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
@@ -119,8 +126,22 @@ class Wire:
                 "POST", url, headers=headers, content=content
             )
             with watched(self._limits, self._stop):
-                return self._exchange(request, limit_bytes)
+                answer = self._exchange(request, limit_bytes)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise Broken(Break.LOST, str(error)) from error
+        self._on_answer(answer)
+        return answer
+
+    def proxy(self, url: str) -> Proxy | None:
+        """Return the proxy that a request to `url` goes through, or None.
+
+        Raises `Broken` where it, or the url, cannot be used.
+        """
+        try:
+            return self._transport.proxy(httpx.URL(url))
+        except UnicodeError as error:
+            raise Broken(Break.DNS, str(error)) from error
+        except httpx.InvalidURL as error:
             raise Broken(Break.LOST, str(error)) from error
 
     def close(self) -> None:

@@ -21,6 +21,8 @@ from harness import Installation
 
 pytest_plugins = ["seaweed"]
 
+PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+
 DISK_BYTES = 2 * 2**20
 
 SKIP = 77
@@ -43,6 +45,14 @@ Python = Callable[..., str]
 def _lease_breaks_ignored() -> None:
     """Survive SIGIO, which would end the test run."""
     ignore_lease_breaks()
+
+
+@pytest.fixture
+def no_proxy_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the proxy settings out of the environment."""
+    for name in PROXY_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, Self, TypeVar
 
@@ -190,6 +190,21 @@ def proxy_to(server: Rehearsal) -> Iterator[Listener]:
 
 
 @contextmanager
+def silent_port() -> Iterator[int]:
+    """Yield a port whose backlog is full: a connection's first packet is dropped."""
+    with ExitStack() as stack:
+        full = stack.enter_context(socket.socket())
+        full.bind((LOOPBACK, 0))
+        full.listen(0)
+        for _ in range(4):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)  # noqa: FBT003  socket's own signature
+            with suppress(BlockingIOError):
+                filler.connect(full.getsockname())
+        yield full.getsockname()[1]
+
+
+@contextmanager
 def wired(
     limits: Limits = PATIENT,
     *,
@@ -229,20 +244,41 @@ class Identity(NamedTuple):
         return context
 
 
-def make_identity(directory: Path, name: str) -> Identity:
-    """Make a certificate for this host with the openssl command."""
+def make_identity(
+    directory: Path,
+    name: str,
+    *,
+    days: int = 2,
+    host: str = f"IP:{LOOPBACK}",
+    issuer: Identity | None = None,
+) -> Identity:
+    """Make a certificate for a host with the openssl command.
+
+    `days`: how long it holds; below none it has expired. Without an `issuer` it signs
+    itself.
+    """
     certificate, key = directory / f"{name}.crt", directory / f"{name}.key"
-    command = "/usr/bin/openssl req -x509 -nodes -days 2 -newkey ec"
-    options = "-pkeyopt ec_paramgen_curve:prime256v1 -addext subjectAltName=IP:"
-    subprocess.run(  # noqa: S603  our own argument list
-        [
-            *f"{command} {options}{LOOPBACK} -subj /CN={name}".split(),
-            *("-keyout", str(key), "-out", str(certificate)),
-        ],
-        check=True,
-        capture_output=True,
+    made = Identity(str(certificate), str(key))
+    options = f"-pkeyopt ec_paramgen_curve:prime256v1 -addext subjectAltName={host}"
+    _openssl(
+        *f"req -x509 -nodes -newkey ec {options} -subj /CN={name}".split(),
+        *("-days", str(abs(days)), "-keyout", made.key, "-out", made.certificate),
     )
-    return Identity(str(certificate), str(key))
+    if days < 0 or issuer:
+        signer = ["-signkey", made.key]
+        if issuer:
+            signer = ["-CA", issuer.certificate, "-CAkey", issuer.key]
+        _openssl(
+            *("x509", "-in", made.certificate, "-out", made.certificate),
+            *("-days", str(days), *signer),
+        )
+    return made
+
+
+def _openssl(*arguments: str) -> None:
+    subprocess.run(  # noqa: S603  our own argument list
+        ["/usr/bin/openssl", *arguments], check=True, capture_output=True
+    )
 
 
 def emission_to(

@@ -28,13 +28,14 @@ admission backoff catalogue classify container grant header instruction members 
     yamlmarks rehearsal_faults
 archive catalogue_file database destination multipart playbook sample sockets spool
     config_layers rehearsal_answers template
-lines statements lookout wire control config_values secrets_source rehearsal_signing
+lines statements lookout wire handshake control config_values secrets_source
+    rehearsal_signing
 door hand inspection records standing
 inspector journal client_config
 disposal emission explanation retention survey config_checks rehearsal_bucket handover
 config examination rehearsal_api skeleton
-intake worker machine rehearsal_exchange
-assembly tables rehearsal_desk
+intake worker machine route rehearsal_exchange
+assembly tables online rehearsal_desk
 daemon rehearsal terminal
 demo rehearse queries acts producers
 commands

@@ -80,6 +80,27 @@ def test_what_upload_url_answers(status: int, meaning: tuple[Verdict, Code]) -> 
 
 
 @pytest.mark.parametrize("stage", [Stage.LOGIN, Stage.GRANT])
+@pytest.mark.parametrize(
+    ("page", "said"),
+    [
+        (b"No required SSL certificate was sent", "wants a client certificate"),
+        (b"The SSL certificate error", "refuses the client certificate"),
+        (b"The plain HTTP request was sent to HTTPS port", "speaks https"),
+    ],
+    ids=["none sent", "refused", "http to https"],
+)
+def test_a_400_of_the_server_before_the_api_is_the_lines(
+    stage: Stage, page: bytes, said: str
+) -> None:
+    """What nginx refuses for the connection's sake rejects no file, and no login."""
+    body = b"<html><center>%s</center><hr><center>nginx</center></html>" % page
+    trouble = api_trouble(stage, 400, {}, body)
+
+    assert judged(trouble) == (Verdict.PARK, Code.TLS)
+    assert said in str(trouble)
+
+
+@pytest.mark.parametrize("stage", [Stage.LOGIN, Stage.GRANT])
 def test_200_is_the_one_success_of_the_api(stage: Stage) -> None:
     """What the body of a 200 holds is for others to read."""
     assert api_trouble(stage, 200, {}, b"<html>") is None

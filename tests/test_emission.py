@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from emitterd.codes import Code
+from emitterd.emission import TOKEN_LIFETIME_S, TOKEN_LONGEST_S
 from emitterd.errors import Trouble, Verdict
 from emitterd.rehearsal import FaultMenu, Rehearsal
 from emitterd.wire import Wire
@@ -135,6 +136,33 @@ def test_an_expired_token_costs_one_login(server: Rehearsal, wire: Wire) -> None
     assert len(asked(server, "auth")) == 2
     refused = [one for one in asked(server, "upload-url") if one.status == 401]
     assert len(refused) == THREADS
+
+
+@pytest.mark.parametrize(
+    ("said", "lifetime_s"),
+    [
+        ("1800", 1800),
+        ("0.5", 0.5),
+        ("1e999", TOKEN_LONGEST_S),
+        ("1" + "0" * 400, TOKEN_LONGEST_S),
+        ("-1", TOKEN_LIFETIME_S),
+        ("NaN", TOKEN_LIFETIME_S),
+        ('"soon"', TOKEN_LIFETIME_S),
+        ("null", TOKEN_LIFETIME_S),
+    ],
+    ids=["usual", "short", "infinite", "huge", "negative", "none", "text", "null"],
+)
+def test_how_long_a_token_lives(wire: Wire, said: str, lifetime_s: float) -> None:
+    """Any number that a login may say is a lifetime, or else the usual one is."""
+    body = f'{{"access_token": "t", "expires_in": {said}}}'
+    head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n"
+    with Listener(answering((head + body).encode())) as api:
+        assert emission_to(wire, api.url).login() == lifetime_s
+
+
+def test_an_api_key_needs_no_login(wire: Wire) -> None:
+    """Nobody is asked, and nothing ends."""
+    assert emission_to(wire, AFAR, username=None).login() is None
 
 
 def test_a_token_is_renewed_before_it_ends(tmp_path: Path, wire: Wire) -> None:

@@ -142,3 +142,14 @@ def test_full_disk_does_not_stop_the_work() -> None:
 
     with pytest.raises(OSError, match="No space left"):
         structlog.get_config()["logger_factory"]._stream.write("\n")
+
+
+def test_silence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A command that tells all itself logs nothing, not even an error."""
+    file = tmp_path / "log.jsonl"
+    logs.configure("info", file)
+    logs.silence()
+    structlog.get_logger().error("auth.refused")
+
+    assert lines(file) == []
+    assert capsys.readouterr() == ("", "")

@@ -3,7 +3,6 @@
 import socket
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
 
 import pytest
 
@@ -18,6 +17,7 @@ from emitting import (
     answering,
     make_identity,
     post,
+    silent_port,
     wired,
 )
 from support import wait_until
@@ -96,18 +96,7 @@ def test_a_name_that_does_not_resolve_is_dns() -> None:
 def test_a_full_backlog_is_a_connect_timeout() -> None:
     """A host that does not answer the connection's first packet is given up."""
     limits = Limits(connect_s=0.3, stall_s=20.0, minimum_bytes_s=1)
-    with ExitStack() as stack:
-        full = stack.enter_context(socket.socket())
-        full.bind((LOOPBACK, 0))
-        full.listen(0)
-        for _ in range(4):
-            filler = stack.enter_context(socket.socket())
-            filler.setblocking(False)  # noqa: FBT003  socket's own signature
-            with suppress(BlockingIOError):
-                filler.connect(full.getsockname())
-        wire = stack.enter_context(wired(limits))
-        port = full.getsockname()[1]
-
+    with silent_port() as port, wired(limits) as wire:
         assert broken_by(wire, f"http://{LOOPBACK}:{port}/") is Break.CONNECT_TIMEOUT
 
 

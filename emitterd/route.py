@@ -1,0 +1,60 @@
+"""The way to the emission API and its bucket, as the configuration describes it."""
+
+import ssl
+import threading
+from collections.abc import Callable
+
+from emitterd.config import Config
+from emitterd.emission import Credentials, Emission
+from emitterd.sockets import Limits
+from emitterd.wire import Answer, Wire, tls_context
+
+
+def open_tls(config: Config) -> ssl.SSLContext:
+    """Return the context of every connection.
+
+    Raises `OSError` where a TLS file cannot be used.
+    """
+    emission = config.emission
+    return tls_context(
+        *(
+            str(file) if file else None
+            for file in (emission.ca_file, emission.client_cert, emission.client_key)
+        )
+    )
+
+
+def open_wire(
+    config: Config,
+    tls: ssl.SSLContext,
+    stop: threading.Event,
+    on_answer: Callable[[Answer], None] | None = None,
+) -> Wire:
+    """Return the wire for all workers, not connected yet; `stop` as `Wire` takes it."""
+    emission = config.emission
+    return Wire(
+        Limits(
+            emission.connect_timeout_s,
+            emission.stall_timeout_s,
+            emission.minimum_speed_bytes,
+        ),
+        tls=tls,
+        proxy=emission.proxy.get_secret_value() if emission.proxy else None,
+        connections=2 * config.delivery.workers,
+        stop=stop,
+        on_answer=on_answer,
+    )
+
+
+def open_emission(config: Config, wire: Wire, stop: threading.Event) -> Emission:
+    """Return the emission API over this wire, not logged in yet."""
+    emission = config.emission
+    secret = emission.password if emission.username else emission.api_key
+    assert secret is not None  # noqa: S101  the configuration demands one
+    return Emission(
+        wire,
+        emission.url,
+        Credentials(emission.username, secret.get_secret_value, emission.token_scheme),
+        insecure=emission.allow_insecure_http,
+        stop=stop,
+    )
