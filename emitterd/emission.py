@@ -47,6 +47,8 @@ BUCKET_ANSWER_MAX_BYTES = 64 * 1024
 REDIRECTS = frozenset({307, 308})
 ATTEMPTS = 3
 _BLIPS = frozenset({Code.API_TROUBLE, Code.CONNECTION_LOST})
+_SEALED = "x-amz-server-side-encryption"
+_SEALED_BY_CUSTOMER = f"{_SEALED}-customer-algorithm"
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
 log = structlog.get_logger()
@@ -288,7 +290,11 @@ def _receipt(
             "the bucket answered before it had the whole body",
         )
     etag = answer.headers["etag"].removeprefix("W/").strip('"')
-    verified = _MD5.fullmatch(etag.lower()) is not None
+    # With a key of KMS or of the customer's the ETag is no MD5, however it looks.
+    sealed = _SEALED_BY_CUSTOMER in answer.headers or answer.headers.get(
+        _SEALED, ""
+    ).startswith("aws:kms")
+    verified = not sealed and _MD5.fullmatch(etag.lower()) is not None
     if verified and etag.lower() != body.md5.hex():
         raise Trouble(
             Verdict.DEFER,

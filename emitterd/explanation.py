@@ -122,6 +122,13 @@ def _deferred(standing: Standing, latest: Record, _: list[Record]) -> str:
     )
 
 
+def _rejected(standing: Standing, latest: Record, _: list[Record]) -> str:
+    # The findings are told one by one.
+    if latest.get("findings") and standing.error == Code.CATALOGUE:
+        return "rejected, because the server would lose or misread it"
+    return f"rejected: {standing.error} {standing.reason}"
+
+
 def _held(_: Standing, __: Record, actions: list[Record]) -> str:
     by = next((one for one in actions if one["act"] == "hold"), None)
     who = f" by {by['user']} since {by['at']}" if by else ""
@@ -142,7 +149,7 @@ _SAY: dict[State | Outside, Callable[[Standing, Record, list[Record]], str]] = {
     State.DELIVERING: lambda *_: "being uploaded",
     State.DEFERRED: _deferred,
     State.DELIVERED: _delivered,
-    State.REJECTED: _plainly("rejected"),
+    State.REJECTED: _rejected,
     State.WITHDRAWN: _plainly("it went or changed before it was sent"),
     State.HELD: _held,
     Outside.ABSENT: lambda *_: "there is no such file, and the journal knows of none",

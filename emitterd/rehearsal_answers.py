@@ -215,12 +215,15 @@ def early_refusal() -> Answer:
 
 def stored(md5: str, location: str, fault: Fault | None) -> Answer:
     """Answer 204 for an object that was stored; a fault may bend the ETag."""
-    etag = md5
-    if fault is not None and fault.name == "wrong-etag":
+    etag, headers = md5, {"Location": location}
+    name = fault.name if fault is not None else ""
+    if name in {"wrong-etag", "kms-etag"}:
         etag = hashlib.md5(md5.encode(), usedforsecurity=False).hexdigest()
-    elif fault is not None and fault.name == "non-md5-etag":
+    elif name == "non-md5-etag":
         etag = f"{md5}-2"
-    return Answer(204, headers={"ETag": f'"{etag}"', "Location": location})
+    if name == "kms-etag":
+        headers["x-amz-server-side-encryption"] = "aws:kms"
+    return Answer(204, headers={"ETag": f'"{etag}"', **headers})
 
 
 LAST_WORDS: dict[str, bytes] = {

@@ -93,6 +93,7 @@ FAULTS: dict[str, Kind] = {
     "garbage": Kind(Stage.ANSWER, "stored, then an answer that is not HTTP"),
     "wrong-etag": Kind(Stage.ANSWER, "stored, answered with another MD5"),
     "non-md5-etag": Kind(Stage.ANSWER, "stored, answered with an ETag of a multipart"),
+    "kms-etag": Kind(Stage.ANSWER, "stored, encrypted with a key of KMS: no MD5"),
     "slow-answer": Kind(Stage.ANSWER, "stored, answered late", "seconds", 5),
     "dribble": Kind(
         Stage.ANSWER, "stored, answered byte by byte", "seconds a byte", 0.5

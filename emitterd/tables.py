@@ -18,10 +18,10 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from emitterd.entry import Entry, display
+from emitterd.entry import Entry, State, display
 from emitterd.errors import ConfigError, printable
 from emitterd.explanation import Explanation
-from emitterd.instruction import Outcome
+from emitterd.instruction import Act, Deed, Outcome
 from emitterd.machine import Diagnosis
 from emitterd.rehearsal_faults import FAULTS
 from emitterd.survey import Undelivered
@@ -70,10 +70,9 @@ def print_diagnoses(diagnoses: Iterable[Diagnosis]) -> None:
     """Print what `check` found of the machine."""
     table = Table(box=None, pad_edge=False, show_header=False)
     for one in diagnoses:
-        remedy = f"\n{one.remedy}" if one.remedy else ""
-        table.add_row(
-            _coloured(one.level), escape(one.subject), escape(one.message + remedy)
-        )
+        remedy = f"\n{escape(one.remedy)}" if one.remedy else ""
+        message = escape(one.message) + remedy
+        table.add_row(_coloured(one.level), escape(one.subject), message)
     console().print(table)
 
 
@@ -226,10 +225,19 @@ def print_outcome(act: str, outcome: Outcome) -> None:
         if deed.refusal:
             out.print(f"[red]not done[/] {path}: {escape(deed.refusal)}")
         else:
-            out.print(f"{act} {path}: was {before}, is {deed.after}")
+            out.print(f"{act} {path}: was {before}, {_now(act, deed)}")
     if len(outcome.deeds) != 1:
         files = "1 file" if outcome.done == 1 else f"{outcome.done} files"
         out.print(f"{act}: {files}")
+
+
+def _now(act: str, deed: Deed) -> str:
+    """Say what has become of an entry, as it looks to the operator."""
+    if act == Act.FORGET:
+        return "is forgotten: what lies in the folder counts as new"
+    if act == Act.RETRY and deed.after is State.WITHDRAWN:
+        return "is looked at again if it lies in the folder"
+    return f"is {deed.after}"
 
 
 def print_undelivered(left: list[Undelivered]) -> None:

@@ -76,6 +76,12 @@ class Installation:
             check=False,
         )
 
+    def ask(self, *arguments: str) -> Any:  # noqa: ANN401  JSON
+        """Return what a command says with `--json`; it must end well."""
+        done = self.call(*arguments, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
     def start(self, **extra: str) -> "Process":
         """Start the daemon, with more in its environment; nothing is waited for."""
         with self.log.open("ab") as log:

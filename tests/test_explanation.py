@@ -183,7 +183,7 @@ def nothing(_: Office) -> None:
         (delivered, State.DELIVERED, None, "under the key key-1"),
         (delivered_and_gone, State.DELIVERED, None, "no longer in the folder"),
         (delivered_and_changed, Outside.NEW, None, "complete, and not looked at yet"),
-        (rejected, State.REJECTED, "E201", "rejected: no end record"),
+        (rejected, State.REJECTED, "E201", "rejected: E201 no end record"),
         (withdrawn_and_gone, State.WITHDRAWN, "E203", "the file is gone"),
         (held, State.HELD, None, "held by asha since"),
         (forgotten, Outside.NEW, None, "not looked at yet"),

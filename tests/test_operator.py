@@ -7,7 +7,6 @@ import os
 import pwd
 import signal
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,13 +19,6 @@ from test_cli import emitterd
 NAME = "school_master/school_mst.zip"
 OTHER = "pat/periodic_exam_mst.zip"
 USER = pwd.getpwuid(os.getuid()).pw_name
-
-
-def said(site: Installation, *arguments: str) -> Any:  # noqa: ANN401  JSON
-    """Return what a command prints as JSON."""
-    done = site.call(*arguments, "--json")
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
 
 
 def states(site: Installation) -> dict[str, str]:
@@ -90,7 +82,7 @@ def test_forgotten_file_is_sent_again(site: Installation, server: Rehearsal) -> 
         done = site.call("forget", str(site.spool / NAME))
         site.wait_delivered(2)
 
-    receipts = said(site, "receipts")
+    receipts = site.ask("receipts")
     assert done.returncode == 0
     assert len({one["key"] for one in receipts}) == len(server.objects) == 2
     assert len({one["sha256"] for one in receipts}) == 1
@@ -105,7 +97,7 @@ def test_acts_without_a_daemon(site: Installation, server: Rehearsal) -> None:
 
     held = site.call("hold", NAME)
     once = site.call("once")
-    explained = said(site, "explain", NAME)
+    explained = site.ask("explain", NAME)
     released = site.call("release", "--all", "--state", "held")
     again = site.call("once")
 
@@ -130,7 +122,7 @@ def test_sudo_names_who_is_behind(site: Installation) -> None:
     with site.running():
         site.call("forget", NAME)
 
-    assert said(site, "explain", NAME)["actions"][0]["user"] == "root (asha)"
+    assert site.ask("explain", NAME)["actions"][0]["user"] == "root (asha)"
 
 
 def test_refusals_are_told(site: Installation) -> None:
@@ -220,9 +212,9 @@ def test_receipts_in_three_forms(site: Installation) -> None:
     site.call("once")
 
     table = site.call("receipts").stdout
-    rows = said(site, "receipts", "--since", "1h")
+    rows = site.ask("receipts", "--since", "1h")
     sheet = list(csv.DictReader(io.StringIO(site.call("receipts", "--csv").stdout)))
-    later = said(site, "receipts", "--since", "2999-01-01")
+    later = site.ask("receipts", "--since", "2999-01-01")
 
     assert {one["path"] for one in rows} == {NAME, OTHER}
     for one, line in zip(rows, sheet, strict=True):
@@ -250,7 +242,7 @@ def test_everything_skipped_is_listed(site: Installation) -> None:
     (site.spool / ".git").mkdir()
     site.call("once", "--wait", "1s")
 
-    rows = {one["path"]: one for one in said(site, "list", "--skipped")}
+    rows = {one["path"]: one for one in site.ask("list", "--skipped")}
     table = site.call("list", "--skipped").stdout
 
     assert {path: one.get("error") for path, one in rows.items()} == {

@@ -772,7 +772,7 @@ def test_an_answer_is_lost_after_the_object_was_stored(
     assert server.objects[stored.key].posts == 2
 
 
-@pytest.mark.parametrize("name", ["wrong-etag", "non-md5-etag"])
+@pytest.mark.parametrize("name", ["wrong-etag", "non-md5-etag", "kms-etag"])
 def test_an_etag_is_bent(sender: Sender, server: Rehearsal, name: str) -> None:
     """The object is stored right, but the answer's ETag is not its MD5."""
     only(sender, f"{name}@1")
