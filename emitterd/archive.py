@@ -64,8 +64,8 @@ class Archive:
     def open(self, entry: zipfile.ZipInfo, max_bytes: int) -> Callable[[int], bytes]:
         """Return a function that reads up to `count` bytes on, unpacked.
 
-        It is for `max_bytes` at the most; what does not unpack to anything ends it
-        too. It checks the sum at the end of the file. Raises `Damage`.
+        It is good for `max_bytes`, and compares the checksum at the file's end.
+        Both raise `Damage`.
         """
         self._source.left_bytes = 2 * max_bytes + _AHEAD_BYTES
         self._compare(entry)
@@ -90,7 +90,10 @@ class Archive:
             raise Damage(_words(error)) from error
 
     def _compare(self, entry: zipfile.ZipInfo) -> None:
-        """Hold the directory against the header before the file, which servers read."""
+        """Hold the directory against the header before the file: a server reads both.
+
+        `zipfile` compares the names.
+        """
         if entry.header_offset + entry.compress_size > self._source.size_bytes:
             raise Damage("a file that reaches beyond the end of the zip")
         stored = entry.compress_type == zipfile.ZIP_STORED
@@ -136,7 +139,7 @@ class _Source:
         left = max(0, self.size_bytes - self._at)
         count = left if count < 0 else min(count, left)
         if count > self.left_bytes:
-            raise Damage("far more compressed data than content")
+            raise Damage("far more to read than it can hold")
         self.left_bytes -= count
         try:
             data = self._read_at(self._at, count) if count else b""

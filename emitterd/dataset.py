@@ -8,6 +8,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
 
+ACADEMIC_YEARS = frozenset(
+    {"ac_year", "academicyear", "academic_year", "assessment_year"}
+)
+"""Columns that hold an academic year, in lower case: `2020-21`, never `2020`."""
+
 _VERSION = re.compile(r"([0-9]{1,3})\.([0-9]{1,3})(?:\.[0-9]{1,3})?")
 
 

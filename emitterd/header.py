@@ -10,6 +10,7 @@ from difflib import get_close_matches
 
 from emitterd.codes import Code
 from emitterd.dataset import Dataset, Header, Match, Version
+from emitterd.dialect import ServerDialect
 from emitterd.finding import Finding, finding, quoted
 
 COLUMNS_MAX = 2000
@@ -69,13 +70,7 @@ def read_heading(
 def _split(line: str, delimiter: str) -> tuple[str, ...]:
     if not line or line.count(delimiter) >= COLUMNS_MAX:
         return ()
-    rows = csv.reader(
-        [line],
-        delimiter=delimiter,
-        quotechar='"',
-        escapechar="\\",
-        skipinitialspace=True,
-    )
+    rows = csv.reader([line], ServerDialect, delimiter=delimiter)
     return tuple(column.strip() for column in next(rows))
 
 
@@ -132,13 +127,13 @@ def _other_header(dataset: Dataset, columns: Sequence[str]) -> str | None:
 
 def _difference(header: Header, columns: Sequence[str]) -> str:
     """Say in few words what makes the columns another header."""
-    wanted, there = _wanted(header), _keys(header, columns)
+    wanted, there = _wanted(header), set(_keys(header, columns))
     pairs = zip(wanted, _keys(header, wanted), strict=True)
-    missing = [name for name, key in pairs if key not in set(there)]
+    missing = [name for name, key in pairs if key not in there]
     if not missing:
         return _disorder(header, columns)
     documented = set(_keys(header, header.columns))
-    pairs = zip(columns, there, strict=True)
+    pairs = zip(columns, _keys(header, columns), strict=True)
     spare = {name.lower(): name for name, key in pairs if key not in documented}
     misspelt, absent = [], missing[_COMPARED_MAX:]
     for name in missing[:_COMPARED_MAX]:

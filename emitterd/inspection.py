@@ -104,9 +104,9 @@ class _Look:
             if entry is None:
                 return
             self._member = printable(entry.filename[:_NAME_MAX])
-            hindrance = obstacle(entry)
-            if hindrance is not None:
-                self.findings.append(hindrance)
+            barrier = obstacle(entry)
+            if barrier is not None:
+                self.findings.append(barrier)
                 return
             limit_bytes = max(self._contract.budget_bytes, _LEAST_BYTES)
             read = archive.open(entry, limit_bytes)
@@ -139,7 +139,7 @@ class _Look:
             )
         except csv.Error:
             expected = "a header and records, in lines that end in LF or CRLF"
-            found = "a CR inside the first line, as if it were to end it"
+            found = "a CR alone in the first line, which ends no line"
             self.findings.append(finding(Code.NO_RECORDS, expected, found))
             return
         self._columns = heading.columns
@@ -159,13 +159,8 @@ class _Look:
         dataset = self._dataset
         if self._contract.budget_bytes == 0:
             return any(block.strip() for block in blocks)
-        wrong = heading.finding.code if heading.finding else None
-        if (
-            dataset is None
-            or not dataset.headers
-            or not heading.columns
-            or wrong is Code.WRONG_DELIMITER
-        ):
+        wrong = heading.finding and heading.finding.code is Code.WRONG_DELIMITER
+        if dataset is None or not dataset.headers or not heading.columns or wrong:
             recorded = any(block.strip() for block in blocks)
             deque(blocks, maxlen=0)
             return recorded

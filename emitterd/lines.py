@@ -85,7 +85,7 @@ class Lines:
                 self._refuse(Code.NOT_UTF8, _UTF8, what)
                 return b""
         if b"\0" in chunk[:1000]:
-            what = "zero bytes in the first line: UTF-16, or no text at all"
+            what = "zero bytes at its beginning: UTF-16, or no text at all"
             self._refuse(Code.NOT_UTF8, _UTF8, what)
             return b""
         if chunk.startswith(codecs.BOM_UTF8):

@@ -1,9 +1,9 @@
-r"""The records of a CSV: as wide as its header, and the values that decide their fate.
+"""The records of a CSV: as wide as its header, and the values that decide their fate.
 
 A block of text is parsed and checked at once, column by column, so that no function
 of ours runs for each value: what is right costs little more than the parsing.
-Source: the CSV readers of cQube's NiFi templates (quote `"`, escape `\`, values
-trimmed, `NULL` is none), and "Emission process" (dates, academic years, keys).
+Source: cQube's NiFi templates (`NULL` is no value), and "Emission process" (dates,
+academic years, keys).
 """
 
 import csv
@@ -17,13 +17,9 @@ from itertools import chain
 from operator import itemgetter
 
 from emitterd.codes import Code
-from emitterd.dataset import Dataset
+from emitterd.dataset import ACADEMIC_YEARS, Dataset
+from emitterd.dialect import VALUE_MAX, ServerDialect
 from emitterd.finding import Finding, finding, quoted
-
-VALUE_MAX = 1_000_000
-"""A quote that is never closed makes one value of the rest of the file: at so many
-characters it is given up. The `csv` module has one such limit, for all its readers."""
-csv.field_size_limit(VALUE_MAX)
 
 _VALUES_MAX = 100_000
 """No block holds as many, unless a line of nearly 1 MB is nothing but delimiters."""
@@ -31,9 +27,7 @@ _END = "\0"
 """Fed after the last line: what swallows it is a quote that is never closed."""
 _ABSENT = frozenset({"", "NULL"})
 _DATE_MAX = 40
-ACADEMIC_YEARS = frozenset(
-    {"ac_year", "academicyear", "academic_year", "assessment_year"}
-)
+"""What is longer is no date, and is not to be remembered."""
 _YEAR = re.compile(r"[0-9]{4}-[0-9]{2}")
 _DIRECTIVES = {
     "%Y": "yyyy",
@@ -98,13 +92,8 @@ class Rows:
 
         `whole` tells, once they ended, whether the blocks were all of the text.
         """
-        reader = csv.reader(
-            chain.from_iterable(self._lines(blocks)),
-            delimiter=self._delimiter,
-            quotechar='"',
-            escapechar="\\",
-            skipinitialspace=True,
-        )
+        lines = chain.from_iterable(self._lines(blocks))
+        reader = csv.reader(lines, ServerDialect, delimiter=self._delimiter)
         block = 0
         try:
             for row in reader:

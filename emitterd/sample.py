@@ -2,8 +2,7 @@
 
 from datetime import date, timedelta
 
-from emitterd.dataset import Dataset
-from emitterd.rows import ACADEMIC_YEARS
+from emitterd.dataset import ACADEMIC_YEARS, Dataset
 
 _FIRST_DAY = date(2021, 1, 4)
 

@@ -125,6 +125,11 @@ def test_a_wrong_delimiter_is_told_alone(line: str, delimiter: str, word: str) -
     assert heading.columns == tuple(line.split("|"))
 
 
+def test_the_commonest_of_other_delimiters_is_named() -> None:
+    """A comma within a name does not make a file one of commas."""
+    assert told("Student, Id;School;Year") == ("E232", "| (pipe)", "; (semicolon)")
+
+
 def test_a_comma_file_with_pipes_is_told() -> None:
     """Each dataset has a delimiter of its own."""
     diksha = replace(ATTENDANCE, delimiter=",")

@@ -71,7 +71,7 @@ def test_a_limit_at_the_very_end_is_the_whole() -> None:
         (codecs.BOM_UTF16_BE + TEXT.encode("utf-16-be"), "UTF-16"),
         (
             b"school_id|name\n".decode().encode("utf-16-le"),
-            "zero bytes in the first line: UTF-16, or no text at all",
+            "zero bytes at its beginning: UTF-16, or no text at all",
         ),
         (b"PK\3\4rest", "a zip or an Excel workbook (.xlsx), not a CSV"),
         (b"\xd0\xcf\x11\xe0rest", "an Excel workbook (.xls), not a CSV"),

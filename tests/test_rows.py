@@ -68,10 +68,10 @@ FOUND = {
         "1 row, in line 4: Visit '2021-02-28 11:00'",
     ),
     "Devanagari digits": (
-        "1|२०२१-०२-२८||\n",
+        "1|२०२१-02-28||\n",
         "E241",
         "Visit as yyyy-MM-dd",
-        "1 row, in line 4: Visit '२०२१-०२-२८'",
+        "1 row, in line 4: Visit '२०२१-02-28'",
     ),
     "a date and much more": (
         f"1|2021-02-28{' ' * 60}x||\n",
