@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from emitterd.cli import app
+from emitterd.cli import command
 
 ROOT = Path(__file__).parent.parent
 EVENT = re.compile(
@@ -38,20 +38,36 @@ def test_every_event_is_documented() -> None:
     assert logged_events() == set(table_column("docs/events.md"))
 
 
-def test_every_command_is_in_the_readme() -> None:
-    """The README's table has exactly the commands that exist."""
-    named = {
-        row.split()[1]
-        for row in table_column("README.md")
-        if row.startswith("emitterd ")
-    }
-    existing = {
-        command.name or command.callback.__name__
-        for command in app.registered_commands
-        if command.callback is not None
+def command_options() -> dict[str, set[str]]:
+    """Return every command that exists, and its options."""
+    commands = getattr(command, "commands", {})
+    return {
+        name: {option for one in known.params for option in one.opts}
+        for name, known in commands.items()
     }
 
-    assert existing == named
+
+def test_every_command_is_in_the_readme() -> None:
+    """The README's table has exactly the commands that exist."""
+    readme = (ROOT / "README.md").read_text()
+    table = readme[readme.index("## Commands") : readme.index("| exit code |")]
+    rows = [row.split(" | ")[0] for row in table.splitlines() if row[:3] == "| `"]
+    named = {
+        command.removeprefix("emitterd ").split()[0]
+        for row in rows
+        for command in re.findall(r"`([^`]+)`", row)
+    }
+    assert set(command_options()) == named
+
+
+def test_every_option_of_the_readme_exists() -> None:
+    """The README's commands are shown with options that they have."""
+    known = command_options()
+    rows = re.findall(r"`emitterd ([a-z-]+)([^`]*)`", (ROOT / "README.md").read_text())
+
+    assert len(rows) > 20
+    for name, rest in rows:
+        assert set(re.findall(r"--[a-z-]+", rest)) <= known[name], name
 
 
 def test_ci_runs_what_the_readme_says() -> None:
@@ -64,7 +80,10 @@ def test_ci_runs_what_the_readme_says() -> None:
     assert commands[1].removesuffix(" && .venv/bin/pytest") in script
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/design.md", "docs/events.md"])
+DOCUMENTS = ["README.md", *(f"docs/{one.name}" for one in (ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_links_lead_somewhere(document: str) -> None:
     """A relative link in a document names a file that exists."""
     place = ROOT / document

@@ -23,31 +23,15 @@ from emitterd.playbook import (
     document,
     explain,
 )
+from test_docs import command_options
 
 ROOT = Path(__file__).parent.parent
 DOCUMENT = ROOT / "docs" / "errors.md"
-
-COMMAND_ROW = re.compile(r"^\| `emitterd ([^`]+)`", re.MULTILINE)
-COMING = """
-explain PATH
-retry PATH
-hold PATH
-release PATH
-forget PATH
-receipts
-inspect FILE
-init DIRECTORY
-explain-error CODE
-list --skipped
-check --online
-"""
-"""Commands and options of the next release, which the README does not list yet."""
 
 CODE_SPAN = re.compile(r"`([^`]*)`")
 SETTING = re.compile(r"[\w.]+: ?.*")
 """A line of emitter.yaml, or of an HTTP answer: nothing that a shell could run."""
 
-COMING_KEYS = {"spool.cqube_version", "spool.catalogue_file"}
 DEFAULT = re.compile(r"`([a-z]+\.[a-z_]+)`(?: \(|, )(\d+[A-Za-z]+)[) ]")
 ANSWERED = {
     name: b"<Error><Code>" + name.encode() + b"</Code></Error>"
@@ -72,15 +56,6 @@ EVERYTHING = "\n".join(
         *(prose(play) for play in all_codes()),
     ]
 )
-
-
-def options() -> dict[str, set[str]]:
-    """Return the commands that there are, or will be, and the options of each."""
-    known: dict[str, set[str]] = defaultdict(set)
-    rows = COMMAND_ROW.findall((ROOT / "README.md").read_text("utf-8"))
-    for row in [*rows, *COMING.strip().splitlines()]:
-        known[row.split()[0]] |= set(re.findall(r"--[a-z]+", row))
-    return known
 
 
 def retry_table() -> dict[Code, set[Verdict]]:
@@ -181,7 +156,7 @@ def test_a_wrong_ending_is_not_sent_under_any_rule() -> None:
 
 def test_commands_of_emitterd_exist() -> None:
     """A step names no command and no option that there is not."""
-    known = options()
+    known = command_options()
     named = [
         span.removeprefix("runuser -u emitterd -- ")
         for span in spans(EVERYTHING)
@@ -226,7 +201,7 @@ def test_keys_and_events_exist() -> None:
     keys = re.findall(
         r"EMITTERD_([A-Z]+)_([A-Z_]+)`", (ROOT / "docs/configuration.md").read_text()
     )
-    known = {f"{section}.{key}".lower() for section, key in keys} | COMING_KEYS
+    known = {f"{section}.{key}".lower() for section, key in keys}
     known |= set(
         re.findall(
             r"^\| `([a-z_.]+)` ", (ROOT / "docs/events.md").read_text(), re.MULTILINE
