@@ -240,9 +240,9 @@ def init(
     ),
 ) -> None:
     """Make the folder, its dataset folders and a commented configuration."""
-    from emitterd import commands
+    from emitterd import primer
 
-    _end(lambda: commands.init(directory, output, from_client))
+    _end(lambda: primer.init(directory, output, from_client))
 
 
 @app.command(name="explain-error")
@@ -253,9 +253,9 @@ def explain_error(
     as_json: JsonOption = False,
 ) -> None:
     """Say what an error code means, and what to do."""
-    from emitterd import commands
+    from emitterd import primer
 
-    _end(lambda: commands.explain_error(code, as_json=as_json))
+    _end(lambda: primer.explain_error(code, as_json=as_json))
 
 
 @app.command()

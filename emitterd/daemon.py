@@ -93,11 +93,12 @@ class Daemon:
         with Signals() as signals:
             ignore_lease_breaks()
             self._start(watch=False)
-            patience = _Patience(wait_s)
+            patience, began_at = _Patience(wait_s), time.time()
             while not (signals.stops or self._failed.is_set() or self._done(patience)):
                 signals.wait(ONCE_LOOK_S)
             self._stop(signals, keep_journal=True)
-            left = undelivered(self._parts.standings())
+            rejected = self._journal.rejections(began_at)
+            left = undelivered(self._parts.standings(), rejected)
             self._journal.close()
         if self._failed.is_set():
             return 70, left

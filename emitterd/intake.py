@@ -184,10 +184,10 @@ class Intake:
                 continue
             self._examiner.admitted(one.path)
             if answer.admittance is Admittance.ADMITTED:
-                self._tell_admitted(one, replaced=answer.replaced)
+                self._admitted(one, now, replaced=answer.replaced)
         self._on_admitted()
 
-    def _tell_admitted(self, one: Admission, *, replaced: bool) -> None:
+    def _admitted(self, one: Admission, now: float, *, replaced: bool) -> None:
         path = display(one.path)
         if replaced:
             log.info(
@@ -215,7 +215,7 @@ class Intake:
             )
         if one.dispose:
             # Met again it is a known file whose disposal is due.
-            self.hint(one.path)
+            self.look(one.path, now)
 
     def _take_hints(self) -> list[tuple[bytes, bool]]:
         """Take some of the hints, the oldest first: a stop must not wait for all."""

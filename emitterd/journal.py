@@ -263,6 +263,14 @@ class Journal:
         rows = self.database.read("select state, entries from tally")
         return {State(state): entries for state, entries in rows}
 
+    def rejections(self, since: float) -> list[tuple[bytes, str, str]]:
+        """Return (path, error, reason) of what was rejected at an instant or later."""
+        return self.database.read(
+            """select path, error, reason from entry
+               where state = 'rejected' and changed_at >= ?""",
+            (since,),
+        )
+
     def endings(
         self, before: float, after_id: int, limit: int
     ) -> list[tuple[int, bytes, bool]]:

@@ -1,6 +1,6 @@
 """What lies in the folder and is not delivered, or never will be, and why."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from emitterd.codes import Code
@@ -23,15 +23,22 @@ class Undelivered:
         return {name: value for name, value in record.items() if value is not None}
 
 
-def undelivered(standings: Standings) -> list[Undelivered]:
-    """Return every candidate in the folder that is not delivered, in path order."""
-    left = [
-        one
+def undelivered(
+    standings: Standings, rejected: Iterable[tuple[bytes, str, str]]
+) -> list[Undelivered]:
+    """Return every candidate in the folder that is not delivered, in path order.
+
+    `rejected` (path, error, reason) are told too: they may lie elsewhere by now.
+    """
+    left = {
+        one.path: one
         for one, standing in _survey(standings)
         if standing.state is not State.DELIVERED
         and (standing.state is not Outside.IGNORED or standing.error is not None)
-    ]
-    return sorted(left, key=lambda one: one.path)
+    }
+    for path, error, reason in rejected:
+        left.setdefault(display(path), Undelivered(display(path), error, reason))
+    return [left[path] for path in sorted(left)]
 
 
 NEVER = frozenset(

@@ -37,7 +37,7 @@ config examination rehearsal_api skeleton
 intake worker machine route rehearsal_exchange
 assembly tables online rehearsal_desk
 daemon rehearsal terminal
-demo rehearse queries acts producers
+demo rehearse queries acts producers primer
 commands
 cli
 __main__

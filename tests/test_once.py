@@ -149,3 +149,24 @@ def test_grant_of_another_server_is_not_used(
         assert done.returncode == 0
         assert len(other.objects) == 1
     assert not server.objects
+
+
+def test_rejected_and_put_aside_is_still_listed(
+    tmp_path: Path, server: Rehearsal
+) -> None:
+    """A folder that is clean because a file was rejected and moved is no success."""
+    site = Installation(
+        tmp_path,
+        server.url,
+        spool_catalogue="enforce",
+        spool_rejected_directory=str(tmp_path / "rejected"),
+    )
+    site.drop("pat/holiday_pictures.zip")
+
+    first = site.call("once", timeout_s=LIMIT_S)
+    second = site.call("once", timeout_s=LIMIT_S)
+
+    assert first.returncode == 1
+    assert "pat/holiday_pictures.zip: E210" in first.stderr
+    assert not (site.spool / "pat" / "holiday_pictures.zip").exists()
+    assert (second.returncode, second.stderr) == (0, "")
