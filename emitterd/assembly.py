@@ -50,7 +50,7 @@ class Parts:
             config.journal.path, backoff_max_s=delivery.backoff_max_s
         )
         self.hand = Hand(self.journal.database, self.abort)
-        self._disposal = self._dispose()
+        self.disposal = self._dispose()
         self.intake = self._intake()
         self.lookout = Lookout(
             self.spool, config.spool.watcher, self.intake.hint, self.intake.sweep_soon
@@ -84,17 +84,22 @@ class Parts:
             load_inspector(rule),
             Tracker(settling),
             self.journal,
-            self._disposal,
+            self.disposal,
             objections=rule.catalogue,
         )
         retention = Retention(self.journal, self.spool, self._config.journal.retain_s)
+
+        def swept() -> None:
+            retention.tick()
+            self.disposal.resume()
+
         return Intake(
             self.spool,
             examiner,
             self.journal,
             sweep_every_s=rule.sweep_every_s,
             on_admitted=self.wake.ring,
-            on_swept=retention.tick,
+            on_swept=swept,
         )
 
     def _worker(self, emission: Emission) -> Worker:
@@ -103,7 +108,7 @@ class Parts:
             self.journal,
             emission,
             self.destination,
-            self._disposal,
+            self.disposal,
             backoff=self._backoff,
             wake=self.wake,
             abort=self.abort,

@@ -113,6 +113,7 @@ class Daemon:
         )
         if self._journal.reclaimed:
             log.info("journal.recovered", reclaimed=self._journal.reclaimed)
+        self._parts.disposal.resume()
         # What a former run knew of the destination holds no longer.
         self._journal.note("destination", None)
         # Watch first, sweep after: a file that comes in between is seen twice
@@ -156,12 +157,13 @@ class Daemon:
 
     def _obey(self, instruction: Instruction, user: str) -> Outcome:
         outcome = self._parts.hand.obey(instruction, user, self._done_by_hand)
+        done = (display(one.path) for one in outcome.deeds if not one.refusal)
         if outcome.done:
             log.info(
                 "operator.acted",
                 act=instruction.act,
                 count=outcome.done,
-                path=next(display(d.path) for d in outcome.deeds if not d.refusal),
+                path=next(done, None),
                 user=user,
             )
             self._parts.wake.ring()

@@ -6,7 +6,6 @@ only while the path still is the very file that was looked at.
 
 import os
 import threading
-from contextlib import suppress
 from pathlib import Path
 
 import structlog
@@ -19,8 +18,10 @@ from emitterd.failpoints import Point, reach
 from emitterd.fingerprint import Fingerprint
 from emitterd.journal import Journal
 from emitterd.meanings import MEANING
-from emitterd.relocation import delete, move
+from emitterd.relocation import delete, move, put_back
 from emitterd.spool import Spool
+
+PAGE = 500
 
 log = structlog.get_logger()
 
@@ -49,6 +50,7 @@ class Disposal:
         self._lock = threading.Lock()
         self._under_way: set[bytes] = set()
         self._said: dict[bytes, str] = {}
+        self._unfinished = True
 
     @property
     def keeps(self) -> bool:
@@ -75,32 +77,68 @@ class Disposal:
         finally:
             self._under_way.discard(path)
 
+    def resume(self) -> None:
+        """Do what is due in the journal: a crash, or a full disk, may have left it."""
+        after_id = 0
+        while self._unfinished and not self._spool.lost():
+            page = self._journal.disposals(after_id, PAGE)
+            for entry_id, path, sent in page:
+                self.dispose(entry_id, path, sent)
+                after_id = entry_id
+            self._unfinished = bool(page)
+
     def _dispose(self, entry_id: int, path: bytes, sent: Fingerprint) -> None:
         ended = self._journal.ended(entry_id)
         if ended is None:
             return
         try:
-            if self._stays(ended.state) or self._is_another(path, sent):
+            moved_to = self._done_with(entry_id, path, ended, sent)
+            if moved_to is not None:
+                reach(Point.DISPOSED)
+                place = os.fsencode(moved_to) if moved_to else None
+                shown = display(place) if place else None
+                log.info("file.disposed", path=display(path), moved_to=shown)
+                self._journal.dispose(entry_id, place)
+            else:
                 self._journal.dispose(entry_id, None)
-                return
-            reach(Point.DISPOSAL_DUE)
-            moved_to = self._move_or_delete(path, ended)
-            reach(Point.DISPOSED)
-        except (OSError, SourceError) as error:
-            self._say_once(path, str(error))
-            return
-        except JournalFull:
-            # It stays due, and the next sweep finds nothing left to do.
-            return
-        place = os.fsencode(moved_to) if moved_to else None
-        log.info(
-            "file.disposed",
-            path=display(path),
-            moved_to=display(place) if place else None,
-        )
-        with suppress(JournalFull):
-            self._journal.dispose(entry_id, place)
             reach(Point.DISPOSAL_RECORDED)
+        except (OSError, SourceError) as error:
+            self._unfinished = True
+            self._say_once(path, str(error))
+        except JournalFull:
+            # It stays due, and is found done.
+            self._unfinished = True
+
+    def _done_with(
+        self, entry_id: int, path: bytes, ended: Ended, sent: Fingerprint
+    ) -> Path | str | None:
+        """Move or delete the file; return where it is now, empty where it is deleted.
+
+        None where it stays, or another is there by now.
+        """
+        source = self._spool.root / os.fsdecode(path)
+        # Taken from its name by a process that died: the path says nothing of it.
+        aside = source.with_name(f".emitterd-{entry_id}")
+        left = os.path.lexists(aside)
+        if self._stays(ended.state):
+            if left:
+                put_back(aside, source)
+            return None
+        if not left and self._is_another(path, sent):
+            return None
+        reach(Point.DISPOSAL_DUE)
+
+        def is_it(place: Path) -> bool:
+            return Fingerprint.of(place.lstat()).renamed_from(sent)
+
+        # The day it ended, not today: a second try finds what the first one left.
+        under = Path(iso(ended.at)[:10], os.fsdecode(path))
+        if ended.state is State.REJECTED and self._rejected is not None:
+            reason = ended.explained(path)
+            return move(source, self._rejected / under, aside, is_it, reason)
+        if self._archive is None:
+            return "" if delete(source, aside, is_it) else None
+        return move(source, self._archive / under, aside, is_it, None)
 
     def _say_once(self, path: bytes, reason: str) -> None:
         """Log why a file stays; each sweep tries again, and is silent if it fails."""
@@ -130,15 +168,10 @@ class Disposal:
 
     def _stays(self, state: State) -> bool:
         """Tell whether today's configuration moves nothing of this state."""
-        return self.keeps_rejected if state is State.REJECTED else self.keeps
-
-    def _move_or_delete(self, path: bytes, ended: Ended) -> Path | None:
-        source = self._spool.root / os.fsdecode(path)
-        # The day it ended, not today: a second try finds what the first one left.
-        under = Path(iso(ended.at)[:10], os.fsdecode(path))
-        if ended.state is State.REJECTED and self._rejected is not None:
-            return move(source, self._rejected / under, ended.explained(path))
-        if self._archive is None:
-            delete(source)
-            return None
-        return move(source, self._archive / under, None)
+        match state:
+            case State.DELIVERED:
+                return self.keeps
+            case State.REJECTED:
+                return self.keeps_rejected
+            case _:
+                return True

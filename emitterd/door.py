@@ -47,12 +47,13 @@ def _insert(
     state: State,
 ) -> None:
     trouble = one.trouble
+    earlier_keys = _keys_forgotten(connection, one.path)
     findings = json.dumps([finding.record() for finding in one.findings])
     connection.execute(
         """insert into entry (path, state, flow, turn, rank, device, inode, bytes,
            mtime_ns, ctime_ns, admitted_at, changed_at, error, reason, disposal,
-           findings)
-           values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+           findings, ambiguous, earlier_keys)
+           values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
         (
             one.path,
             state,
@@ -66,5 +67,22 @@ def _insert(
             trouble.reason if trouble else None,
             "due" if one.dispose else None,
             findings if one.findings else None,
+            earlier_keys is not None,
+            earlier_keys,
         ),
     )
+
+
+def _keys_forgotten(connection: sqlite3.Connection, path: bytes) -> str | None:
+    """Return the keys that a forgotten attempt may have left an object under.
+
+    The file is a new version now, but its receipt has to name them all the same.
+    """
+    rows = connection.execute(
+        """select coalesce(earlier_keys || char(10), '') || key from entry
+           where path = ? and id = (select max(id) from entry where path = ?)
+           and state = 'withdrawn' and ambiguous and forgotten_at is not null
+           and key is not null""",
+        (path, path),
+    ).fetchall()
+    return rows[0][0] if rows else None

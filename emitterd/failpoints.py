@@ -71,6 +71,8 @@ class Point(StrEnum):
     """A stopping daemon has put an entry back into the queue."""
     DISPOSAL_DUE = "disposal-due"
     """A delivered file still is the one that was sent, and is about to be touched."""
+    SET_ASIDE = "set-aside"
+    """A file that is to be removed has a name of ours, and was not looked at again."""
     REASON_WRITTEN = "reason-written"
     """Why a file is rejected stands beside its place to be; the file is not moved."""
     COPIED = "copied"

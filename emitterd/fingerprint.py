@@ -34,4 +34,8 @@ class Fingerprint(NamedTuple):
         A file that was deleted, or replaced by a rename, while it is read changes
         only its ctime and has no link left; the open descriptor keeps its bytes.
         """
-        return self == later or (links == 0 and self[:4] == later[:4])
+        return self == later or (links == 0 and later.renamed_from(self))
+
+    def renamed_from(self, earlier: Self) -> bool:
+        """Tell whether it is the same file under another name: that changes ctime."""
+        return self[:4] == earlier[:4]

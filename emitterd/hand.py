@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from emitterd.database import Database
-from emitterd.entry import LIVE, TRANSITIONS, State, Verb
+from emitterd.entry import LIVE, TRANSITIONS, State, Verb, display
 from emitterd.errors import JournalFull
 from emitterd.instruction import Act, Deed, Instruction, Outcome
 from emitterd.statements import LATEST, known_of
@@ -36,7 +36,7 @@ REMEDIES: dict[tuple[Act, State], str] = {
     (Act.HOLD, State.DELIVERING): "hold it when the attempt has ended",
 }
 
-_OF_STATE = """select id, path from entry where id > ? and state = ?
+_OF_STATE = """select id, path from entry where id > ? and id <= ? and state = ?
     and forgotten_at is null and not exists (select 1 from entry later
         where later.path = entry.path and later.id > entry.id)
     order by id limit ?"""
@@ -78,9 +78,11 @@ class Hand:
             for at in range(0, len(instruction.paths), BATCH):
                 yield list(instruction.paths[at : at + BATCH])
             return
+        # What comes in meanwhile, be it by this very act, is not meant.
+        ((last_id,),) = self._database.read("select coalesce(max(id), 0) from entry")
         after_id = 0
         while rows := self._database.read(
-            _OF_STATE, (after_id, instruction.state, BATCH)
+            _OF_STATE, (after_id, last_id, instruction.state, BATCH)
         ):
             after_id = rows[-1][0]
             yield [path for _, path in rows]
@@ -104,8 +106,12 @@ class _Deeds:
             return Deed(path, None, None, "the journal does not know it")
         known = known_of(rows[0])
         before = known.state
+        moved_to = self._moved_to(connection, known.id)
+        if moved_to is not None and self._act is Act.RETRY:
+            where = f"it was moved to {display(moved_to)}: put it back into the folder"
+            return Deed(path, before, before, where)
         if self._act is Act.FORGET:
-            after = self._forget(connection, known.id, before)
+            after = self._forget(connection, known.id, path, before)
         else:
             after = self._move(connection, known.id, before)
         if after is None:
@@ -129,8 +135,11 @@ class _Deeds:
                 # A retry is as good as new: it backs off from the beginning again.
                 connection.execute(
                     """update entry set state = :after, changed_at = :now,
-                       due_at = null,
-                       attempts = iif(:act = 'retry', 0, attempts) where id = :id""",
+                       due_at = null, disposal = null,
+                       attempts = iif(:act = 'retry', 0, attempts),
+                       reason = iif(:after = 'withdrawn',
+                           'taken back by retry; before: ' || reason, reason)
+                       where id = :id""",
                     {
                         "after": after,
                         "now": self._now,
@@ -142,15 +151,29 @@ class _Deeds:
         return None
 
     def _forget(
-        self, connection: sqlite3.Connection, entry_id: int, before: State
+        self,
+        connection: sqlite3.Connection,
+        entry_id: int,
+        path: bytes,
+        before: State,
     ) -> State | None:
-        """Keep the version as a receipt only: the file is a new one from now on."""
+        """Keep all versions as receipts only: the file is a new one from now on."""
         if before is State.DELIVERING:
             return None
         after = State.WITHDRAWN if before in LIVE else before
         connection.execute(
-            """update entry set state = ?, changed_at = ?, forgotten_at = ?,
-               disposal = null, "grant" = null where id = ?""",
-            (after, self._now, self._now, entry_id),
+            """update entry set state = ?, changed_at = ?, "grant" = null
+               where id = ?""",
+            (after, self._now, entry_id),
+        )
+        connection.execute(
+            """update entry set forgotten_at = ?, disposal = null
+               where path = ? and forgotten_at is null""",
+            (self._now, path),
         )
         return after
+
+    def _moved_to(self, connection: sqlite3.Connection, entry_id: int) -> bytes | None:
+        sql = "select moved_to from entry where id = ?"
+        ((moved_to,),) = connection.execute(sql, (entry_id,)).fetchall()
+        return None if moved_to is None else bytes(moved_to)

@@ -19,6 +19,7 @@ from emitterd.door import admit
 from emitterd.entry import TRANSITIONS, Entry, Grant, Receipt, State, Verb
 from emitterd.errors import IllegalTransition, Trouble
 from emitterd.failpoints import Point, reach
+from emitterd.fingerprint import Fingerprint
 from emitterd.statements import CLAIM, LATEST, entry_of, known_of
 from emitterd.turns import Turns
 
@@ -155,10 +156,22 @@ class Journal:
         """Return an ended version for its disposal; None where it is forgotten."""
         rows = self.database.read(
             """select state, coalesce(delivered_at, changed_at), bytes, error, reason,
-               findings from entry where id = ? and disposal = 'due'""",
+               findings from entry where id = ? and disposal = 'due'
+               and state in ('delivered', 'rejected')""",
             (entry_id,),
         )
         return Ended(State(rows[0][0]), *rows[0][1:]) if rows else None
+
+    def disposals(
+        self, after_id: int, limit: int
+    ) -> list[tuple[int, bytes, Fingerprint]]:
+        """Return (id, path, fingerprint) of what is to be disposed of. Pages by id."""
+        rows = self.database.read(
+            """select id, path, device, inode, bytes, mtime_ns, ctime_ns from entry
+               where disposal = 'due' and id > ? order by id limit ?""",
+            (after_id, limit),
+        )
+        return [(row[0], row[1], Fingerprint(*row[2:])) for row in rows]
 
     def dispose(self, entry_id: int, moved_to: bytes | None) -> None:
         """Record that the ended version's file was moved or deleted, or is gone."""
@@ -244,6 +257,10 @@ class Journal:
             )
             reach(Point.UNCHANGED_HALF)
             connection.execute("delete from entry where id = ?", (entry.id,))
+            # It is the latest version again, whatever came between.
+            ids = (entry.id, previous_id)
+            connection.execute("update entry set id = ? where id = ?", ids)
+            connection.execute("update action set entry = ? where entry = ?", ids)
 
         self.database.write(work)
 
@@ -265,11 +282,8 @@ class Journal:
 
     def rejections(self, since: float) -> list[tuple[bytes, str, str]]:
         """Return (path, error, reason) of what was rejected at an instant or later."""
-        return self.database.read(
-            """select path, error, reason from entry
-               where state = 'rejected' and changed_at >= ?""",
-            (since,),
-        )
+        rejected = "select path, error, reason from entry where state = 'rejected'"
+        return self.database.read(f"{rejected} and changed_at >= ?", (since,))
 
     def endings(
         self, before: float, after_id: int, limit: int

@@ -1,6 +1,8 @@
 """Moving a file for good: collision-safe, durable, also to another file system.
 
-Each step survives being done twice, as after a crash.
+Nothing that was dropped under the name meanwhile is touched: the file is taken from
+its name first, and looked at again then. Each step survives being done twice, as
+after a crash.
 """
 
 import errno
@@ -8,57 +10,133 @@ import filecmp
 import json
 import os
 import shutil
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from emitterd.failpoints import Point, reach
 
+IsIt = Callable[[Path], bool]
+"""Tells whether a path holds the file that is meant."""
 
-def delete(source: Path) -> None:
-    """Delete a file; raises `OSError`."""
-    source.unlink()
+_naming = threading.Lock()
+"""Held while a free name is chosen and taken."""
+
+
+def delete(source: Path, aside: Path, is_it: IsIt) -> bool:
+    """Delete a file; return whether it was there. Raises `OSError`.
+
+    `aside`: a name in its folder that nobody else uses; a crash may leave it there.
+    """
+    if not _set_aside(source, aside, is_it):
+        return False
+    aside.unlink()
     reach(Point.UNLINKED)
     _sync(source.parent)
+    return True
 
 
-def move(source: Path, target: Path, beside: Mapping[str, object] | None) -> Path:
+def move(
+    source: Path,
+    target: Path,
+    aside: Path,
+    is_it: IsIt,
+    beside: Mapping[str, object] | None,
+) -> Path | None:
     """Move a file to a free name at `target`; return that. Raises `OSError`.
 
+    None where another file is there by now, which stays. `aside` is as for `delete`.
     `beside`: what to say of it in a `.reason.json` there, which comes first: no file
     lies there unexplained.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target = _free(target, source)
-    if beside is not None:
-        _write(target.with_name(f"{target.name}.reason.json"), beside)
-        reach(Point.REASON_WRITTEN)
+    there = aside if os.path.lexists(aside) else source
+    _make_folder(target.parent)
+    moved: Path | None
     try:
-        source.rename(target)
-        reach(Point.MOVED)
+        moved = _rename(there, target, source, is_it, beside)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        _copy_over(source, target)
-    _sync(target.parent)
-    _sync(source.parent)
-    return target
+        moved = _copy_over(source, target, aside, is_it, beside)
+    if moved is not None:
+        _sync(target.parent)
+        _sync(source.parent)
+    return moved
 
 
-def _copy_over(source: Path, target: Path) -> None:
+def put_back(aside: Path, source: Path) -> None:
+    """Give a file its name again, unless another has it: that one came later."""
+    with suppress(FileExistsError):
+        source.hardlink_to(aside)
+    aside.unlink()
+
+
+def _rename(
+    there: Path,
+    target: Path,
+    source: Path,
+    is_it: IsIt,
+    beside: Mapping[str, object] | None,
+) -> Path | None:
+    with _naming:
+        free = _free(target, there)
+        if beside is not None:
+            _write(_reason(free), beside)
+            reach(Point.REASON_WRITTEN)
+        try:
+            there.rename(free)
+        except OSError:
+            _reason(free).unlink(missing_ok=True)
+            raise
+    reach(Point.MOVED)
+    if is_it(free):
+        return free
+    _reason(free).unlink(missing_ok=True)
+    put_back(free, source)
+    return None
+
+
+def _copy_over(
+    source: Path,
+    target: Path,
+    aside: Path,
+    is_it: IsIt,
+    beside: Mapping[str, object] | None,
+) -> Path | None:
     """Move to another file system: copy whole, make durable, and only then remove."""
-    copy = target.with_name(f".{target.name}.part")
+    copy = target.with_name(f"{aside.name}.part")
     try:
-        shutil.copy2(source, copy)
+        shutil.copy2(aside if os.path.lexists(aside) else source, copy)
         _sync(copy)
         reach(Point.COPIED)
-        copy.rename(target)
+        if not _set_aside(source, aside, is_it):
+            copy.unlink()
+            return None
+        with _naming:
+            free = _free(target, aside)
+            if beside is not None:
+                _write(_reason(free), beside)
+            copy.rename(free)
         reach(Point.COPY_NAMED)
-        source.unlink()
+        _sync(target.parent)
+        aside.unlink()
+        return free
     except OSError:
         # Else each try would leave another copy.
         copy.unlink(missing_ok=True)
-        target.unlink(missing_ok=True)
         raise
+
+
+def _set_aside(source: Path, aside: Path, is_it: IsIt) -> bool:
+    """Take a file from its name; return whether it was the one."""
+    if not os.path.lexists(aside):
+        source.rename(aside)
+        reach(Point.SET_ASIDE)
+    if is_it(aside):
+        return True
+    put_back(aside, source)
+    return False
 
 
 def _free(target: Path, source: Path) -> Path:
@@ -80,11 +158,24 @@ def _is_copy(candidate: Path, source: Path) -> bool:
     return same_time and filecmp.cmp(candidate, source, shallow=False)
 
 
+def _reason(place: Path) -> Path:
+    return place.with_name(f"{place.name}.reason.json")
+
+
 def _write(path: Path, value: Mapping[str, object]) -> None:
     part = path.with_name(f".{path.name}.part")
     part.write_text(json.dumps(value, indent=2) + "\n", "utf-8")
     _sync(part)
     part.rename(path)
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those above it, so that a power cut takes none away."""
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    _sync(folder.parent)
 
 
 def _sync(path: Path) -> None:

@@ -2,6 +2,7 @@
 alter table entry add column findings text;
 alter table entry add column forgotten_at real;
 alter table entry add column moved_to blob;
+create index entry_disposal on entry (id) where disposal = 'due';
 create table action (
     id      integer primary key,
     path    blob    not null,

@@ -201,7 +201,7 @@ class Worker:
         reach(Point.UNCHANGED)
         log.info("file.unchanged", path=entry.name, sha256=digest.hex())
         if not keeps:
-            self._disposal.dispose(previous[0], entry.path, entry.fingerprint)
+            self._disposal.dispose(entry.id, entry.path, entry.fingerprint)
         return True
 
     def _check_abort(self) -> None:

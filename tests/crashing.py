@@ -192,6 +192,7 @@ SCENARIOS = {
         settings={"delivery_drain_timeout": "100ms"},
     ),
     Point.DISPOSAL_DUE: ARCHIVING,
+    Point.SET_ASIDE: Scenario(after_delivery="delete"),
     Point.REASON_WRITTEN: Scenario(
         faults="too-large@1", passages=1, rejected=1, aside=True
     ),

@@ -103,6 +103,7 @@ class Oracle:
 
     def _judge_disposal(self, path: str, content: bytes) -> None:
         source = self.site.spool / path
+        assert not list(source.parent.glob(".emitterd-*")), "a file left aside"
         if self.archive is None and not self.deletes:
             assert source.read_bytes() == content
             return

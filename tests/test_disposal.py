@@ -23,6 +23,8 @@ from emitterd.entry import Entry, display
 from emitterd.errors import JournalFull, Trouble, Verdict
 from emitterd.finding import Finding
 from emitterd.fingerprint import Fingerprint
+from emitterd.hand import Hand
+from emitterd.instruction import Act, Instruction
 from emitterd.journal import Journal
 from emitterd.meanings import MEANING
 from emitterd.spool import Spool
@@ -390,3 +392,121 @@ def test_disposal_that_is_due_is_done_by_a_sweep(
     )
     assert names(door.step(SWEEP_S)) == ["file.disposed"]
     assert not (door.root / NAME).exists()
+
+
+@pytest.mark.parametrize("rule", ["mover", "shredder"])
+def test_file_dropped_in_the_last_moment_stays(
+    rule: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What took the name between the last look and the removal is put back."""
+    outbox = request.getfixturevalue(rule)
+    entry = outbox.delivered()
+    path = outbox.root / "pat/a.zip"
+    real = Path.rename
+
+    def late(source: Path, target: Path) -> Path:
+        if source == path:
+            monkeypatch.setattr(Path, "rename", real)
+            make_zip(outbox.root / "new.part", b"new").rename(path)
+        return real(source, target)
+
+    monkeypatch.setattr(Path, "rename", late)
+    events = outbox.dispose(entry)
+
+    assert path.read_bytes() == zip_bytes(b"new")
+    assert [one.name for one in path.parent.iterdir()] == ["a.zip"]
+    assert events == []
+    assert not outbox.due(entry)
+
+
+def test_file_replaced_during_a_long_copy_stays(
+    mover: Outbox, archive: Path, mount: Mount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy to another file system takes time: what came meanwhile is not removed."""
+    archive.mkdir()
+    mount("-t", "tmpfs", "tmpfs", at=archive)
+    entry = mover.delivered()
+    path = mover.root / "pat/a.zip"
+    real = shutil.copy2
+
+    def slow(source: Path, target: Path) -> object:
+        copied = real(source, target)
+        make_zip(mover.root / "new.part", b"new").rename(path)
+        return copied
+
+    monkeypatch.setattr(shutil, "copy2", slow)
+    mover.dispose(entry)
+
+    assert path.read_bytes() == zip_bytes(b"new")
+    assert [one.name for one in path.parent.iterdir()] == ["a.zip"]
+    assert archived(archive) == {}
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+@pytest.mark.parametrize("rule", ["mover", "shredder"])
+def test_file_that_a_crash_left_aside_is_finished(
+    rule: str,
+    archive: Path,
+    mount: Mount,
+    request: pytest.FixtureRequest,
+    *,
+    elsewhere: bool,
+) -> None:
+    """The next start removes what was taken from its name, and nothing else."""
+    archive.mkdir()
+    if elsewhere:
+        mount("-t", "tmpfs", "tmpfs", at=archive)
+    outbox = request.getfixturevalue(rule)
+    entry = outbox.delivered()
+    path = outbox.root / "pat/a.zip"
+    path.rename(path.with_name(f".emitterd-{entry.id}"))
+    make_zip(path, b"new")
+
+    outbox.disposal.resume()
+
+    assert path.read_bytes() == zip_bytes(b"new")
+    assert [one.name for one in path.parent.iterdir()] == ["a.zip"]
+    assert not outbox.due(entry)
+    if rule == "mover":
+        assert archived(archive) == {"pat/a.zip": zip_bytes()}
+
+
+def test_retried_file_is_not_disposed_of(
+    spool_root: Path, journal: Journal, tmp_path: Path
+) -> None:
+    """A rejection that the operator takes back is no delivery: the file stays."""
+    disposal = Disposal(
+        Spool(spool_root), journal, archive=None, delete=True, rejected=tmp_path / "r"
+    )
+    seen = Fingerprint.of(make_zip(spool_root / NAME).stat())
+    trouble = Trouble(Verdict.REJECT, Code.CATALOGUE, "for the test")
+    journal.admit([Admission(PATH, seen, "pat", 0, trouble, dispose=True)])
+    known = journal.latest(PATH)
+    assert known is not None
+    Hand(journal.database, threading.Event()).obey(
+        Instruction(Act.RETRY, (PATH,)), "asha", lambda _: None
+    )
+
+    disposal.dispose(known.id, PATH, seen)
+
+    assert (spool_root / NAME).exists()
+
+
+def test_two_files_for_one_name(mover: Outbox, archive: Path) -> None:
+    """Files that want the same place in the archive at once both get one."""
+    entries = []
+    for _ in range(2):
+        entries += [mover.delivered("pat/x.zip")]
+        mover.dispose(entries.pop())
+    names = [f"pat/x.{n}.zip" for n in (2, 3, 4, 5)]
+    entries = [mover.delivered(name) for name in ("pat/x.zip", *names)]
+    together = threading.Barrier(len(entries))
+
+    def dispose(entry: Entry) -> None:
+        together.wait()
+        mover.disposal.dispose(entry.id, entry.path, entry.fingerprint)
+
+    with ThreadPoolExecutor(len(entries)) as pool, capture_logs():
+        list(pool.map(dispose, entries))
+
+    assert len(archived(archive)) == 2 + len(entries)

@@ -276,10 +276,11 @@ def test_unchanged_folds_into_the_delivered_version(journal: Journal) -> None:
     """Known content leaves one row: the old receipt with the new fingerprint."""
     first = take(journal, 1)
     deliver(journal, first)
-    journal.unchanged(take(journal, 2), first.id, dispose=False)
+    second = take(journal, 2)
+    journal.unchanged(second, first.id, dispose=False)
     known = journal.latest(PATH)
     assert known is not None
-    assert (known.id, known.state) == (first.id, State.DELIVERED)
+    assert (known.id, known.state) == (second.id, State.DELIVERED)
     assert known.fingerprint == seen(2)
     assert journal.counts() == counted(journal)
     assert admit(journal, admission(version=2)) == ["known"]
