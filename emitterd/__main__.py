@@ -3,6 +3,7 @@
 import os
 import sys
 import traceback
+from contextlib import suppress
 from types import TracebackType
 
 from emitterd.cli import command
@@ -20,8 +21,10 @@ def _internal_error(
 ) -> None:
     traceback.print_exception(kind, error, trace)
     sys.stderr.write("this is a bug in emitterd: please report the lines above\n")
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            with suppress(OSError):
+                stream.flush()
     # An excepthook cannot choose the exit code in any other way.
     os._exit(70)
 

@@ -88,7 +88,7 @@ def once(
     """Deliver what is complete now, then exit: 0 if nothing is left, else 1."""
     from emitterd import commands
 
-    wait_s = _quantity(parse_duration, wait)
+    wait_s = _quantity(parse_duration, wait, "--wait")
     _end(lambda: commands.once(config, wait_s))
 
 
@@ -161,7 +161,11 @@ def receipts(
         raise typer.BadParameter("give --json or --csv, not both")
     form = "csv" if as_csv else "json" if as_json else "table"
     now = time.time()
-    begin = 0.0 if since is None else _quantity(lambda x: parse_since(x, now), since)
+    begin = (
+        0.0
+        if since is None
+        else _quantity(lambda x: parse_since(x, now), since, "--since")
+    )
     _end(lambda: queries.receipts(config, begin, form))
 
 
@@ -275,8 +279,8 @@ def rehearse(  # noqa: PLR0913, PLR0917  each is an option
 
     if faults:
         _end(rehearse.list_faults)
-    menu = _quantity(rehearse.parse_faults, fault)
-    latency_s = _quantity(parse_duration, latency)
+    menu = _quantity(rehearse.parse_faults, fault, "--fault")
+    latency_s = _quantity(parse_duration, latency, "--latency")
     _end(
         lambda: rehearse.serve(
             directory,
@@ -329,13 +333,13 @@ def _end(work: Callable[[], int]) -> NoReturn:
     raise typer.Exit(reported(work))
 
 
-def _quantity(parse: Callable[[str], T], text: str) -> T:
+def _quantity(parse: Callable[[str], T], text: str, option: str) -> T:
     try:
         return parse(text)
     except ValueError as error:
         remedy = getattr(error, "remedy", "")
         said = f"{error}: {remedy}" if remedy else str(error)
-        raise typer.BadParameter(said) from error
+        raise typer.BadParameter(said, param_hint=option) from error
 
 
 command = get_command(app)

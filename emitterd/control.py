@@ -1,8 +1,10 @@
 """The way from the command line to a running daemon: a socket beside the journal.
 
-One instruction a connection, a line of JSON each way. The daemon carries it out on
-its own writing connection: a second writer is what SQLite before 3.51.3 may lose a
-commit over ("WAL-reset bug"). Who asks is told by the kernel, not by the caller.
+One instruction a connection, a line of JSON each way, a thread for each caller: an act
+on a whole state takes a while, and others must not wait for it. The daemon carries it
+out on its own writing connection: a second writer is what SQLite before 3.51.3 may
+lose a commit over ("WAL-reset bug"). Who asks is told by the kernel, not by the
+caller.
 """
 
 import os
@@ -10,6 +12,7 @@ import pwd
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -32,7 +35,10 @@ Obey = Callable[[Instruction, str], Outcome]
 
 
 class Control:
-    """The daemon's end. `run` by a thread of its own, `stop` from any."""
+    """The daemon's end. `run` by a thread of its own, `stop` from any.
+
+    `obey` is called in several threads at once, and must raise nothing.
+    """
 
     def __init__(self, journal: Path, obey: Obey) -> None:
         """Listen at the journal's socket; `obey` gets instruction and user.
@@ -56,7 +62,7 @@ class Control:
             raise
 
     def run(self) -> None:
-        """Answer one caller after the other, until `stop`."""
+        """Take callers until `stop`; each is answered by a thread of its own."""
         with self._listener:
             while not self._stopping.is_set():
                 self._next()
@@ -74,20 +80,22 @@ class Control:
             # `stop` shuts the listener down; else descriptors ran out.
             self._stopping.wait(PAUSE_S)
             return
-        # Whoever goes away before the answer has had its instruction obeyed.
-        with caller, suppress(OSError):
-            caller.settimeout(ASK_S)
-            self._serve(caller)
+        threading.Thread(
+            target=self._serve, args=(caller,), name="operator", daemon=True
+        ).start()
 
     def _serve(self, caller: socket.socket) -> None:
-        try:
-            instruction = Instruction.unpack(_line(caller))
-        except ValueError as error:
-            caller.sendall(Outcome(0, (), f"not understood: {error}").pack())
-            return
-        outcome = self._obey(instruction, _user(caller, instruction))
-        caller.settimeout(ANSWER_S)
-        caller.sendall(outcome.pack())
+        # Whoever goes away before the answer has had its instruction obeyed.
+        with caller, suppress(OSError):
+            try:
+                instruction = Instruction.unpack(_line(caller, ASK_S))
+            except ValueError as error:
+                said = f"not understood: {error}"
+                caller.sendall(Outcome(0, (), said).pack())
+                return
+            outcome = self._obey(instruction, _user(caller, instruction))
+            caller.settimeout(ANSWER_S)
+            caller.sendall(outcome.pack())
 
 
 def ask(journal: Path, instruction: Instruction) -> Outcome | None:
@@ -96,14 +104,14 @@ def ask(journal: Path, instruction: Instruction) -> Outcome | None:
     Raises `OSError` where it may not be asked, or does not answer.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
-        caller.settimeout(ANSWER_S)
+        caller.settimeout(ASK_S)
         try:
             with _address(journal) as address:
                 caller.connect(address)
         except (FileNotFoundError, ConnectionRefusedError):
             return None
         caller.sendall(instruction.pack())
-        line = _line(caller)
+        line = _line(caller, ANSWER_S)
     try:
         return Outcome.unpack(line)
     except ValueError as error:
@@ -138,10 +146,14 @@ def _user(caller: socket.socket, instruction: Instruction) -> str:
     return user_name(_CREDENTIALS.unpack(credentials)[1], instruction.sudo_user)
 
 
-def _line(peer: socket.socket) -> bytes:
-    """Return a line, or what came of it; raises `ValueError` where it is too long."""
-    said = bytearray()
+def _line(peer: socket.socket, limit_s: float) -> bytes:
+    """Return a line, or what came of it; raises `ValueError` where it is too long.
+
+    Raises `TimeoutError` where it is not there in time, however it drips.
+    """
+    said, deadline = bytearray(), time.monotonic() + limit_s
     while not said.endswith(b"\n"):
+        peer.settimeout(max(0.001, deadline - time.monotonic()))
         chunk = peer.recv(65536)
         if not chunk:
             break

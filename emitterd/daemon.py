@@ -90,10 +90,11 @@ class Daemon:
 
         `wait_s`: how long nothing may move, in seconds, before it gives up.
         """
+        began_at = time.time()
         with Signals() as signals:
             ignore_lease_breaks()
             self._start(watch=False)
-            patience, began_at = _Patience(wait_s), time.time()
+            patience = _Patience(wait_s)
             while not (signals.stops or self._failed.is_set() or self._done(patience)):
                 signals.wait(ONCE_LOOK_S)
             self._stop(signals, keep_journal=True)

@@ -224,6 +224,13 @@ def open_reader(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def open_nothing() -> sqlite3.Connection:
+    """Open an empty journal in memory, for who only reads."""
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    connection.executescript(files("emitterd").joinpath("schema.sql").read_text())
+    return connection
+
+
 @contextmanager
 def _closed_on_failure(connection: sqlite3.Connection, path: Path) -> Iterator[None]:
     try:

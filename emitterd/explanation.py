@@ -46,6 +46,18 @@ class Explanation:
         return bool(self.versions) or self.state is not Outside.ABSENT
 
     @property
+    def current(self) -> Record:
+        """The version that the state is that of; empty where that is of none."""
+        latest = self.versions[0] if self.versions else {}
+        settled = self.state in set(State) and "forgotten_at" not in latest
+        return latest if settled else {}
+
+    @property
+    def before(self) -> list[Record]:
+        """The versions that are history, the latest first."""
+        return self.versions[1:] if self.current else self.versions
+
+    @property
     def hint(self) -> str | None:
         """What to do about it."""
         return MEANING[Code(self.error)].remedy if self.error else None
@@ -69,8 +81,11 @@ class Explanation:
 def locate(spool: Spool, records: Records, said: str) -> bytes:
     """Return the path that a person means: as it is, or as the log shows it.
 
-    Absolute, or relative to the watched folder. Raises `OutsideSpool`.
+    Absolute, or relative to the watched folder. Raises `OutsideSpool`, also for the
+    folder itself and for no path at all.
     """
+    if not said:
+        raise OutsideSpool("no path is given")
     candidates = [_relative(spool.root, one) for one in undisplay(said)]
     for path in candidates:
         if _there(spool, path) or records.versions(path):
@@ -80,26 +95,32 @@ def locate(spool: Spool, records: Records, said: str) -> bytes:
 
 def explain(standings: Standings, records: Records, path: bytes) -> Explanation:
     """Put together what folder and journal say of a path."""
-    standing = standings.of(path)
-    versions, actions = records.versions(path), records.actions(path)
-    gone = not _there(standings.spool, path)
-    if gone:
-        standing = Standing(Outside.ABSENT, None, "")
-    latest = versions[0] if versions else None
-    if gone and latest is not None and "forgotten_at" not in latest:
-        # Of a file that is not there the journal has the last word.
-        state = State(latest["state"])
-        standing = Standing(state, latest.get("error"), latest.get("reason", ""))
-    said = _SAY[standing.state](standing, latest or {}, actions)
-    if gone and latest is not None:
-        said += _whereabouts(latest)
+    with records.snapshot():
+        standing = standings.of(path)
+        versions, actions = records.versions(path), records.actions(path)
+        # What is forgotten is history, and says nothing of how things stand.
+        latest = next((one for one in versions if "forgotten_at" not in one), {})
+        lost = standings.spool.lost()
+        gone = lost or not _there(standings.spool, path)
+        if gone:
+            # Of a file that is not there the journal has the last word.
+            state = State(latest["state"]) if latest else Outside.ABSENT
+            reason = latest.get("reason", "")
+            standing = Standing(state, latest.get("error"), reason)
+        said = _SAY[standing.state](standing, latest, actions)
+        if gone and latest and not lost:
+            said += _whereabouts(latest)
+        context = _context(standing, records, path)
+    if lost:
+        root = display(os.fsencode(standings.spool.root))
+        context.insert(0, f"the watched folder {root} is not there: mount or create it")
     return Explanation(
         display(path),
         standing.state,
         said,
         standing.error,
-        _context(standing, records, path),
-        _file(standings.spool, path),
+        context,
+        None if gone else _file(standings.spool, path),
         versions,
         actions,
     )

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 from emitterd.database import Database
 from emitterd.entry import LIVE, TRANSITIONS, State, Verb, display
-from emitterd.errors import JournalFull
+from emitterd.errors import JournalError
 from emitterd.instruction import Act, Deed, Instruction, Outcome
 from emitterd.statements import LATEST, known_of
 
@@ -55,8 +55,8 @@ class Hand:
     ) -> Outcome:
         """Do what is asked, recorded under the name of `user`.
 
-        `tell` is called with each deed once it is on disk. A full journal ends it
-        early; the outcome says so, and what was done stays done.
+        `tell` is called with each deed once it is on disk. A full journal, or any
+        trouble with it, ends it early; the outcome says so, and what was done stays.
         """
         act, done = instruction.act, 0
         shown: list[Deed] = []
@@ -69,7 +69,7 @@ class Hand:
                     done += not deed.refusal
                     if instruction.state is None or len(shown) < SHOWN:
                         shown.append(deed)
-        except JournalFull as error:
+        except JournalError as error:
             return Outcome(done, tuple(shown), f"{error.code} {error}: {error.hint}")
         return Outcome(done, tuple(shown))
 

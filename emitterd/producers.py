@@ -26,6 +26,8 @@ from emitterd.terminal import DONE, USAGE, WRONG, complain, print_array
 FULL_BYTES = 1 << 60
 """No budget: every row of any CSV."""
 
+BY_PLACE = "by its place"
+
 NOWHERE = Path("/nonexistent")
 """The watched folder where no configuration names one."""
 
@@ -57,9 +59,8 @@ class Inspected:
         record: dict[str, Any] = {"file": self.file, "verdict": self.verdict}
         record |= {"dataset": self.dataset, "note": self.note}
         if self.report is None:
-            code = self.error or Code.UNREADABLE
-            hint = MEANING[code].remedy
-            return record | {"error": code, "reason": self.reason, "hint": hint}
+            record |= {"error": self.error, "reason": self.reason}
+            return record | {"hint": self.error and MEANING[self.error].remedy}
         return record | {
             "csv": self.report.member,
             "columns": list(self.report.columns),
@@ -124,6 +125,11 @@ def _inspect(
     name = display(os.fsencode(file))
     path, note = _meant(inspector.catalogue, spool, file, title)
     real = Path(os.path.realpath(file))
+    if not os.path.lexists(file):
+        return Inspected(name, None, note, None, None, "there is no such file")
+    if file.is_symlink() and note == BY_PLACE:
+        reason = "a symbolic link, which the daemon does not follow"
+        return Inspected(name, None, note, None, Code.NOT_REGULAR, reason)
     try:
         with Spool(real.parent).open(os.fsencode(real.name)) as opened:
             size_bytes = os.fstat(opened.fileno()).st_size
@@ -153,7 +159,7 @@ def _meant(
         meant = base if place.name.startswith(name) else os.fsencode(f"{name}.zip")
         return os.fsencode(folder) + b"/" + meant, "as --dataset says"
     if place.is_relative_to(spool):
-        return os.fsencode(place.relative_to(spool)), "by its place"
+        return os.fsencode(place.relative_to(spool)), BY_PLACE
     here = os.fsencode(place.parent.name) + b"/" + base
     if catalogue.dataset(here) is not None:
         return here, "by its folder"

@@ -14,7 +14,7 @@ from typing import Any
 
 from emitterd.config import load_part
 from emitterd.config_layers import find
-from emitterd.entry import State
+from emitterd.entry import State, display
 from emitterd.errors import printable
 from emitterd.explanation import OutsideSpool, explain, locate
 from emitterd.records import Records
@@ -54,6 +54,10 @@ def list_entries(config: Path | None, state: State | None, *, as_json: bool) -> 
 def list_skipped(config: Path | None, *, as_json: bool) -> int:
     """List what lies under the folder and will never be sent, and why."""
     with _looking(config) as (standings, _):
+        if standings.spool.lost():
+            folder = display(os.fsencode(standings.spool.root))
+            complain(f"E105 the watched folder {folder} is not there")
+            return WRONG
         found = (one.record() for one in skipped(standings))
         (print_array if as_json else print_skipped)(found)
     return DONE
@@ -97,7 +101,7 @@ def _looking(config: Path | None) -> Iterator[tuple[Standings, Records]]:
     # A look asks for a lease, and a writer that comes in just then breaks it.
     ignore_lease_breaks()
     rule = settings.spool
-    with Records(settings.journal.path) as records:
+    with Records(settings.journal.path, absent=True) as records:
         yield (
             Standings(
                 Spool(rule.directory),
@@ -115,4 +119,10 @@ def _print_csv(rows: Iterable[dict[str, Any]]) -> None:
     for row in rows:
         row["earlier_keys"] = " ".join(row.get("earlier_keys", []))
         # A sheet is looked at; who needs the very bytes of an odd key reads JSON.
-        writer.writerow({name: printable(str(value)) for name, value in row.items()})
+        writer.writerow({name: _cell(value) for name, value in row.items()})
+
+
+def _cell(value: object) -> str:
+    """Return a value for a sheet, which would take some names for formulas."""
+    text = printable(str(value))
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text

@@ -9,11 +9,12 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
 from emitterd.admission import Known
-from emitterd.database import Row, open_reader
+from emitterd.database import Row, open_nothing, open_reader
 from emitterd.entry import State, display, iso
 from emitterd.statements import LATEST, known_of
 
@@ -29,10 +30,14 @@ _COLUMNS = """id, path, state, bytes, sha256, md5, etag, key, earlier_keys, atte
 class Records:
     """The journal, opened for reading."""
 
-    def __init__(self, path: Path) -> None:
-        """Open the journal. Raises `JournalError` where that cannot be."""
+    def __init__(self, path: Path, *, absent: bool = False) -> None:
+        """Open the journal. Raises `JournalError` where that cannot be.
+
+        `absent`: where no daemon has begun it yet it is an empty one.
+        """
         self._path = path
-        self._connection = open_reader(path)
+        missing = absent and not path.exists()
+        self._connection = open_nothing() if missing else open_reader(path)
 
     def __enter__(self) -> Self:
         return self
@@ -77,6 +82,15 @@ class Records:
             if len(rows) < PAGE:
                 return
             after_id = rows[-1][0]
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Let what is asked within be of one moment. For moments only: see above."""
+        self._connection.execute("begin")
+        try:
+            yield
+        finally:
+            self._connection.execute("rollback")
 
     def latest(self, path: bytes) -> Known | None:
         """Return the latest version of the path, or None where it is unknown."""

@@ -68,11 +68,9 @@ class Standings:
 
     def of(self, path: bytes) -> Standing:
         """Return where the path stands now; raises nothing but the journal's errors."""
-        ignored = self.selection.ignored(path)
+        ignored = self._ignored(path)
         if ignored is not None:
-            overlooked = self.selection.overlooked(path)
-            code = Code.WRONG_ENDING if overlooked else None
-            return Standing(Outside.IGNORED, code, overlooked or ignored)
+            return ignored
         try:
             known = self._latest(path)
             seen = Fingerprint.of(self.spool.stat(path))
@@ -88,6 +86,18 @@ class Standings:
         except OSError as error:
             reason = error.strerror or str(error)
             return Standing(Outside.UNREADABLE, Code.UNREADABLE, reason)
+
+    def _ignored(self, path: bytes) -> Standing | None:
+        """Return where a path stands that is no candidate by its name."""
+        ignored = self.selection.ignored(path)
+        if ignored is None:
+            return None
+        place = self.spool.root / os.fsdecode(path)
+        if place.is_dir() and not place.is_symlink():
+            return Standing(Outside.IGNORED, None, "a folder: ask for a file in it")
+        overlooked = self.selection.overlooked(path)
+        code = Code.WRONG_ENDING if overlooked else None
+        return Standing(Outside.IGNORED, code, overlooked or ignored)
 
     def _unsettled(self, path: bytes) -> Standing:
         """Look into a file that the journal has not as it is now."""

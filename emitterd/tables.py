@@ -2,11 +2,11 @@
 
 import sys
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, Self
 
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.markup import escape as escape_markup
 from rich.progress import (
     BarColumn,
@@ -51,8 +51,53 @@ def escape(text: str) -> str:
 def console(*, error: bool = False) -> Console:
     """Return a console that wraps nothing when its output goes to a file."""
     stream = sys.stderr if error else sys.stdout
-    width = None if stream.isatty() else 200
-    return Console(stderr=error, width=width, highlight=False)
+    return Console(stderr=error, highlight=False, soft_wrap=not stream.isatty())
+
+
+def print_table(
+    rows: Iterable[Sequence[str]],
+    heads: Sequence[str] = (),
+    *,
+    right: Collection[str] = (),
+) -> None:
+    """Print rows of plain text, a thousand at a time: a million need no memory.
+
+    rich lays tables out for a terminal, which is slow; elsewhere columns are aligned
+    and nothing else. `right`: the heads of columns that are flush right.
+    """
+    out, rest = console(), iter(rows)
+    show = _show_rich if out.is_terminal else _show_plain
+    page = list(islice(rest, PAGE))
+    show(page, heads, right)
+    while page := list(islice(rest, PAGE)):
+        show(page, heads, right)
+
+
+def _show_rich(
+    page: Sequence[Sequence[str]], heads: Sequence[str], right: Collection[str]
+) -> None:
+    table = Table(box=None, pad_edge=False, show_header=bool(heads))
+    for head in heads:
+        flush: JustifyMethod = "right" if head in right else "left"
+        table.add_column(head, justify=flush, overflow="fold", header_style="bold")
+    for row in page:
+        table.add_row(*(_coloured(escape(cell)) for cell in row))
+    console().print(table)
+
+
+def _show_plain(
+    page: Sequence[Sequence[str]], heads: Sequence[str], right: Collection[str]
+) -> None:
+    lines = [heads, *page] if heads else page
+    cells = [[printable(cell) for cell in line] for line in lines]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    flush = [head in right for head in heads] or [False] * len(widths)
+    for line in cells:
+        padded = [
+            cell.rjust(width) if to_right else cell.ljust(width)
+            for cell, width, to_right in zip(line, widths, flush, strict=True)
+        ]
+        sys.stdout.write("  ".join(padded).rstrip() + "\n")
 
 
 def print_problems(error: ConfigError) -> None:
@@ -67,99 +112,72 @@ def print_problems(error: ConfigError) -> None:
 
 
 def print_diagnoses(diagnoses: Iterable[Diagnosis]) -> None:
-    """Print what `check` found of the machine."""
-    table = Table(box=None, pad_edge=False, show_header=False)
+    """Print what `check` found, each as soon as it is known."""
+    out = console()
     for one in diagnoses:
-        remedy = f"\n{escape(one.remedy)}" if one.remedy else ""
-        message = escape(one.message) + remedy
-        table.add_row(_coloured(one.level), escape(one.subject), message)
-    console().print(table)
+        level = _coloured(one.level) + " " * (7 - len(one.level))
+        out.print(f"{level}  {escape(one.subject):22}  {escape(one.message)}")
+        if one.remedy:
+            out.print(f"{'':33}{escape(one.remedy)}")
 
 
 def print_settings(settings: Iterable[tuple[str, str]]) -> None:
     """Print the configuration in force."""
-    table = Table(box=None, pad_edge=False, show_header=False)
-    for key, value in settings:
-        table.add_row(escape(key), escape(value))
-    console().print(table)
+    print_table(settings)
 
 
 def print_status(status: Mapping[str, Any]) -> None:
     """Print what `status` says."""
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_row("daemon", "running" if status["running"] else "not running")
     destination = status["destination"]
     said = destination["state"]
     if said == "down":
         said = (
-            f"[red]down[/] since {destination['since']}: {destination['error']}"
-            f" {escape(destination['reason'])}"
+            f"down since {destination['since']}: {destination['error']}"
+            f" {destination['reason']}"
         )
-    table.add_row("destination", said)
-    for state, count in status["counts"].items():
-        table.add_row(_coloured(state) if count else state, str(count))
-    waiting = format_size(status["waiting_bytes"])
-    table.add_row("waiting", waiting)
-    table.add_row("oldest waiting", status["oldest_waiting_at"] or "-")
-    table.add_row("last delivered", status["last_delivered_at"] or "-")
     eta_s = status["eta_s"]
-    table.add_row("done in", "unknown" if eta_s is None else format_duration(eta_s))
-    console().print(table)
+    print_table(
+        [
+            ("daemon", "running" if status["running"] else "not running"),
+            ("destination", said),
+            *((state, str(count)) for state, count in status["counts"].items()),
+            ("waiting", format_size(status["waiting_bytes"])),
+            ("oldest waiting", status["oldest_waiting_at"] or "-"),
+            ("last delivered", status["last_delivered_at"] or "-"),
+            ("done in", "unknown" if eta_s is None else format_duration(eta_s)),
+        ]
+    )
 
 
 def print_entries(entries: Iterable[Mapping[str, Any]]) -> None:
-    """Print entries, a table for each thousand: a million rows need no memory."""
-    rows = iter(entries)
-    while page := list(islice(rows, PAGE)):
-        _print_page(page)
+    """Print versions of files, with the key or the reason of each."""
 
-
-def _print_page(entries: list[Mapping[str, Any]]) -> None:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("state", "size", "attempts", "path", "key or reason"):
-        right = "right" if column in {"size", "attempts"} else "left"
-        table.add_column(column, justify=right, overflow="fold")  # type: ignore[arg-type]
-    for one in entries:
+    def row(one: Mapping[str, Any]) -> tuple[str, ...]:
         said = one.get("key", "")
         if one["state"] != "delivered" and "reason" in one:
             said = f"{one.get('error', '')} {one['reason']}"
-        table.add_row(
-            _coloured(one["state"]),
-            format_size(one["bytes"]),
-            str(one["attempts"]),
-            escape(one["path"]),
-            escape(said),
-        )
-    console().print(table)
+        if "forgotten_at" in one:
+            said = f"{said} (forgotten)".lstrip()
+        size = format_size(one["bytes"])
+        return one["state"], size, str(one["attempts"]), one["path"], said
+
+    heads = ("state", "size", "attempts", "path", "key or reason")
+    print_table(map(row, entries), heads, right={"size", "attempts"})
 
 
 def print_receipts(entries: Iterable[Mapping[str, Any]]) -> None:
     """Print the proof of delivery."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("path", "size", "etag (MD5)", "key"):
-        table.add_column(column, overflow="fold")
-    for one in entries:
-        table.add_row(
-            escape(one["path"]),
-            format_size(one["bytes"]),
-            escape(one["etag"]),
-            escape(one["key"]),
-        )
-    console().print(table)
+    rows = (
+        (one["path"], format_size(one["bytes"]), one["etag"], one["key"])
+        for one in entries
+    )
+    print_table(rows, ("path", "size", "etag (MD5)", "key"), right={"size"})
 
 
 def print_skipped(found: Iterable[Mapping[str, Any]]) -> None:
     """Print what will never be sent, and why."""
-    rows = iter(found)
-    while page := list(islice(rows, PAGE)):
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for column in ("path", "error", "reason"):
-            table.add_column(column, overflow="fold")
-        for one in page:
-            table.add_row(
-                escape(one["path"]), one.get("error", "-"), escape(one["reason"])
-            )
-        console().print(table)
+    rows = ((one["path"], one.get("error", "-"), one["reason"]) for one in found)
+    print_table(rows, ("path", "error", "reason"))
 
 
 def print_inspections(records: Iterable[Mapping[str, Any]]) -> None:
@@ -167,9 +185,10 @@ def print_inspections(records: Iterable[Mapping[str, Any]]) -> None:
     out = console()
     for one in records:
         out.print(f"[bold]{escape(one['file'])}[/]: {_coloured(one['verdict'])}")
-        if "error" in one:
-            out.print(f"  {one['error']} {escape(one['reason'])}")
-            out.print(f"    {escape(one['hint'])}")
+        if "reason" in one:
+            out.print(f"  {one['error'] or ''} {escape(one['reason'])}".rstrip())
+            if one["hint"]:
+                out.print(f"    {escape(one['hint'])}")
             continue
         dataset = one["dataset"] or "no dataset"
         out.print(f"  {escape(dataset)}, {escape(one['note'])}; {_extent(one)}")
@@ -179,6 +198,10 @@ def print_inspections(records: Iterable[Mapping[str, Any]]) -> None:
 def _extent(inspected: Mapping[str, Any]) -> str:
     """Say how much of a CSV was looked at."""
     columns, rows = len(inspected["columns"]), inspected["rows"]
+    if not inspected["read_bytes"]:
+        return "the CSV was not read"
+    if inspected["whole"] and rows is None:
+        return f"{columns} columns"
     if rows is not None:
         return f"{columns} columns, {rows} rows"
     read = format_size(inspected["read_bytes"])
@@ -202,19 +225,22 @@ def print_explanation(said: Explanation) -> None:
     out.print(f"[bold]{escape(said.path)}[/]: {_coloured(said.state)}")
     for line in (said.reason, *said.context):
         out.print(f"  {escape(line)}")
-    latest = said.versions[0] if said.versions else {}
-    _print_findings(latest.get("findings", []))
-    if said.hint and not latest.get("findings"):
+    findings = said.current.get("findings", [])
+    _print_findings(findings)
+    if said.hint and not findings:
         out.print(f"  what to do: {escape(said.hint)}")
     if said.error:
         out.print(f"  more: emitterd explain-error {said.error}")
-    if len(said.versions) > 1 or said.actions:
+    if said.actions or said.before:
         out.print("  before:")
     for action in said.actions:
         out.print(f"    {action['at']} {action['act']} by {escape(action['user'])}")
-    for version in said.versions[1:]:
+    for version in said.before:
         at = version.get("delivered_at", version["admitted_at"])
-        out.print(f"    {at} {version['state']} {escape(version.get('reason', ''))}")
+        what = version.get("key") if version["state"] == "delivered" else ""
+        told = escape(what or version.get("reason", ""))
+        forgotten = " (forgotten)" if "forgotten_at" in version else ""
+        out.print(f"    {at} {version['state']}{forgotten} {told}")
 
 
 def print_outcome(act: str, outcome: Outcome) -> None:
@@ -252,20 +278,13 @@ def print_undelivered(left: list[Undelivered]) -> None:
 
 def print_codes(rows: Iterable[tuple[str, str]]) -> None:
     """Print every error code with its title."""
-    table = Table(box=None, pad_edge=False, show_header=False)
-    for code, title in rows:
-        table.add_row(code, escape(title))
-    console().print(table)
+    print_table(rows)
 
 
 def print_faults() -> None:
     """Print the rehearsal server's menu."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("fault", "what happens", "parameter"):
-        table.add_column(column)
-    for name, kind in FAULTS.items():
-        table.add_row(escape(name), escape(kind.effect), escape(kind.parameter))
-    console().print(table)
+    rows = ((name, kind.effect, kind.parameter) for name, kind in FAULTS.items())
+    print_table(rows, ("fault", "what happens", "parameter"))
 
 
 class Bars:

@@ -1,6 +1,7 @@
 """What every command does at its end: exit codes, complaints, arrays of JSON."""
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -20,6 +21,25 @@ DONE, WRONG, USAGE, INTERNAL, LOCKED, CONFIGURATION = 0, 1, 2, 70, 75, 78
 
 def reported(work: Callable[[], int]) -> int:
     """Do a command's work; what emitterd reports becomes lines and an exit code."""
+    if sys.stdout is None:
+        # Started with it closed: `>&-`. Nobody would hear the answer.
+        complain("standard output is closed")
+        return WRONG
+    try:
+        code = _told(work)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever reads has enough, as `head` has.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return WRONG
+    except OSError as error:
+        complain(f"cannot go on: {error.strerror or error}")
+        return WRONG
+    else:
+        return code
+
+
+def _told(work: Callable[[], int]) -> int:
     try:
         return work()
     except ConfigError as error:

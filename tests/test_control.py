@@ -7,6 +7,7 @@ import stat
 import struct
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,16 +17,18 @@ from conftest import NOBODY, Python
 from emitterd.control import LINE_MAX_BYTES, Control, ask, user_name
 from emitterd.entry import State
 from emitterd.instruction import Act, Deed, Instruction, Outcome
+from support import wait_until
 
 HOLD = Instruction(Act.HOLD, (b"pat/caf\xe9.zip",))
 DONE = Outcome(1, (Deed(b"pat/caf\xe9.zip", State.QUEUED, State.HELD),))
 
 
 class Listening:
-    """A control that keeps what it is asked."""
+    """A control that keeps what it is asked; an act on a whole state waits."""
 
     def __init__(self, journal: Path) -> None:
         self.journal = journal
+        self.go_on = threading.Event()
         self.asked: list[tuple[Instruction, str]] = []
         self.control = Control(journal, self._obey)
         self.thread = threading.Thread(target=self.control.run)
@@ -33,6 +36,8 @@ class Listening:
 
     def _obey(self, instruction: Instruction, user: str) -> Outcome:
         self.asked.append((instruction, user))
+        if instruction.state is not None:
+            assert self.go_on.wait(20.0)
         return DONE
 
     def raw(self, line: bytes) -> dict[str, object]:
@@ -128,6 +133,20 @@ def test_endless_line_is_cut_off(listening: Listening) -> None:
 
     assert ask(listening.journal, HOLD) == DONE
     assert listening.asked == [(HOLD, user_name(os.getuid(), ""))]
+
+
+def test_others_do_not_wait_for_a_long_act(listening: Listening) -> None:
+    """An act on a whole state, and a caller that says nothing, hold nobody up."""
+    everything = Instruction(Act.HOLD, state=State.QUEUED)
+    with socket.socket(socket.AF_UNIX) as idle, ThreadPoolExecutor(1) as pool:
+        idle.connect(str(listening.journal) + ".sock")
+        long = pool.submit(ask, listening.journal, everything)
+        wait_until(lambda: listening.asked, 20.0, "the long act has begun")
+
+        assert ask(listening.journal, HOLD) == DONE
+        assert not long.done()
+        listening.go_on.set()
+        assert long.result(20.0) == DONE
 
 
 def test_caller_that_goes_away(listening: Listening) -> None:

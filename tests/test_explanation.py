@@ -4,6 +4,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -146,6 +147,32 @@ def forgotten(office: Office) -> None:
     office.act(Act.FORGET)
 
 
+def forgotten_and_gone(office: Office) -> None:
+    """Have it forgotten and taken away."""
+    forgotten(office)
+    (office.root / NAME).unlink()
+
+
+def mended(office: Office) -> None:
+    """Deliver a file, have a bad version rejected, and bring the first one back."""
+    delivered(office)
+    first = office.journal.latest(PATH)
+    assert first is not None
+    make_zip(office.root / NAME, b"bad")
+    rejected(office)
+    make_zip(office.root / NAME)
+    office.admit()
+    entry = office.journal.claim(time.time())
+    assert entry is not None
+    office.journal.unchanged(entry, first.id, dispose=False)
+
+
+def mended_and_forgotten(office: Office) -> None:
+    """Forget all of that."""
+    mended(office)
+    office.act(Act.FORGET)
+
+
 def broken(office: Office) -> None:
     """Leave half a zip."""
     make_zip(office.root / NAME).write_bytes(b"PK\3\4 and so on")
@@ -187,6 +214,9 @@ def nothing(_: Office) -> None:
         (withdrawn_and_gone, State.WITHDRAWN, "E203", "the file is gone"),
         (held, State.HELD, None, "held by asha since"),
         (forgotten, Outside.NEW, None, "not looked at yet"),
+        (forgotten_and_gone, Outside.ABSENT, None, "the journal knows of none"),
+        (mended, State.DELIVERED, None, "under the key key-1"),
+        (mended_and_forgotten, Outside.NEW, None, "not looked at yet"),
         (broken, Outside.INCOMPLETE, "E201", "no zip end record"),
         (linked, Outside.UNSUITABLE, "E207", "never sent"),
         (piped, Outside.UNSUITABLE, "E207", "never sent"),
@@ -212,6 +242,52 @@ def test_every_place_has_its_sentence(
     assert explanation.known == (prepare is not nothing)
     assert bool(explanation.hint) == bool(error)
     assert explanation.record()["state"] == state.value
+
+
+def test_folder_that_is_lost(office: Office) -> None:
+    """While the folder is away there is only the journal, and that is told."""
+    delivered(office)
+    office.root.rename(office.root.with_name("away"))
+
+    known, unknown = office.explain(), office.explain(b"pat/other.zip")
+
+    assert known.state is State.DELIVERED
+    assert "no longer in the folder" not in known.reason
+    for one in (known, unknown):
+        assert "is not there: mount or create it" in one.context[0]
+
+
+def test_forgotten_delivery_is_told_as_history(office: Office) -> None:
+    """Its key is in the answer, but not as how things stand."""
+    mended_and_forgotten(office)
+
+    explanation = office.explain()
+
+    assert explanation.current == {}
+    assert [one["state"] for one in explanation.before] == ["delivered", "rejected"]
+    assert all("forgotten_at" in one for one in explanation.before)
+
+
+def test_explained_while_the_journal_moves(office: Office) -> None:
+    """An answer is of one moment, whatever a daemon does meanwhile."""
+    deferred(office)
+    stop = threading.Event()
+
+    def move() -> None:
+        while not stop.is_set():
+            office.act(Act.HOLD)
+            office.act(Act.RELEASE)
+            entry = office.journal.claim(time.time())
+            assert entry is not None
+            office.journal.defer(entry, BROKE, time.time() + 60, charge=True)
+
+    with ThreadPoolExecutor(1) as pool:
+        moving = pool.submit(move)
+        said = {office.explain().state for _ in range(300)}
+        stop.set()
+        moving.result(20.0)
+
+    assert {State.DEFERRED, State.HELD} <= said
 
 
 def test_file_that_is_still_written(office: Office) -> None:

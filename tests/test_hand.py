@@ -13,7 +13,18 @@ from emitterd.entry import LIVE, State
 from emitterd.hand import BATCH, SHOWN, Hand
 from emitterd.instruction import Act, Deed, Instruction, Outcome
 from emitterd.journal import Journal
-from test_journal import BROKE, NOW, PATH, admission, admit, deliver, row, take
+from test_journal import (
+    BROKE,
+    LOST,
+    NOW,
+    PATH,
+    admission,
+    admit,
+    deliver,
+    grant,
+    row,
+    take,
+)
 
 USER = "asha"
 
@@ -193,6 +204,76 @@ def test_whole_state_takes_latest_versions_only(journal: Journal) -> None:
     )
 
     assert outcome == Outcome(0, ())
+
+
+def test_whole_state_does_not_chase_what_comes_in(journal: Journal) -> None:
+    """What is re-admitted because it was forgotten is not forgotten again."""
+    paths = [b"pat/%d.zip" % one for one in range(BATCH + 7)]
+    admit(journal, *map(admission, paths))
+
+    def come_back(deed: Deed) -> None:
+        journal.admit([admission(deed.path)])
+
+    outcome = hand_of(journal).obey(
+        Instruction(Act.FORGET, state=State.QUEUED), USER, come_back
+    )
+
+    assert outcome.done == len(paths)
+    assert journal.counts()[State.QUEUED] == len(paths)
+
+
+def test_forget_is_of_all_versions(journal: Journal) -> None:
+    """No older version makes known content of what is dropped afterwards."""
+    deliver(journal, take(journal, version=1))
+    deliver(journal, take(journal, version=2))
+
+    act(journal, Act.FORGET)
+    entry = take(journal, version=3)
+
+    assert journal.previous(entry) is None
+    assert act(journal, Act.HOLD, b"other").refusal
+    (forgotten,) = journal.database.read(
+        "select count(*) from entry where forgotten_at is not null"
+    )
+    assert forgotten == (2,)
+
+
+def test_forgotten_attempt_is_named_in_the_next_receipt(journal: Journal) -> None:
+    """The object that a lost answer may have left stays on record, by its key."""
+    entry = take(journal)
+    journal.pin(entry, grant("key-1"))
+    journal.defer(entry, LOST, NOW, charge=True)
+    act(journal, Act.FORGET)
+
+    again = take(journal)
+    journal.pin(again, grant("key-2"))
+
+    assert again.ambiguous
+    assert row(journal, again.id, "key, earlier_keys") == ("key-2", "key-1")
+
+
+def test_file_that_was_moved_is_not_retried(journal: Journal) -> None:
+    """A rejected file that was put aside has to be put back; the place is told."""
+    entry_id = put(journal, State.REJECTED)
+    journal.dispose(entry_id, b"/srv/rejected/x.zip")
+
+    deed = act(journal, Act.RETRY)
+
+    assert "/srv/rejected/x.zip" in deed.refusal
+    assert row(journal, entry_id, "state") == (State.REJECTED,)
+
+
+def test_damaged_journal_is_said(journal: Journal) -> None:
+    """Whatever the journal's trouble is, the asker hears of it, and nobody dies."""
+    journal.database.write(lambda c: c.execute("drop table action"))
+    admit(journal, admission())
+
+    outcome = hand_of(journal).obey(
+        Instruction(Act.HOLD, (PATH,)), USER, lambda _: None
+    )
+
+    assert outcome.done == 0
+    assert "E102" in outcome.trouble
 
 
 def test_stop_ends_a_whole_state(journal: Journal) -> None:

@@ -5,7 +5,9 @@ import io
 import json
 import os
 import pwd
+import shlex
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ import pytest
 from emitterd.journal import Journal
 from emitterd.rehearsal import FaultMenu, Rehearsal
 from harness import DEADLINE_S, Installation
-from support import wait_until
+from support import sample, wait_until
 from test_cli import emitterd
 
 NAME = "school_master/school_mst.zip"
@@ -259,6 +261,87 @@ def test_everything_skipped_is_listed(site: Installation) -> None:
     assert all(path in table for path in rows)
 
 
+def test_good_bad_good_again(tmp_path: Path, server: Rehearsal) -> None:
+    """A delivered file that comes back after a bad version is delivered, and known."""
+    site = Installation(tmp_path, server.url, spool_catalogue="enforce")
+    good = site.drop(OTHER, sample(OTHER)).read_bytes()
+    first = site.call("once")
+    site.drop(OTHER, sample(OTHER).replace(b"exam_id", b"exam", 1))
+    bad = site.call("once")
+    (site.spool / OTHER).write_bytes(good)
+    back = site.call("once")
+    again = site.call("once")
+
+    codes = [one.returncode for one in (first, bad, back, again)]
+    assert codes == [0, 1, 0, 0]
+    assert "file.unchanged" in back.stdout
+    assert "file.admitted" not in again.stdout
+    assert site.ask("explain", OTHER)["state"] == "delivered"
+    assert len(server.objects) == 1
+
+
+def test_before_the_first_start(site: Installation) -> None:
+    """What lies in the folder can be asked after before any daemon ran."""
+    site.drop(NAME)
+    (site.spool / "notes.txt").touch()
+
+    assert site.ask("explain", NAME)["state"] == "new"
+    assert [one["path"] for one in site.ask("list", "--skipped")] == ["notes.txt"]
+    assert not site.journal.exists()
+
+
+def test_folder_that_is_not_there(site: Installation) -> None:
+    """An absent folder is said to be absent, and is no clean answer."""
+    site.call("once")
+    site.spool.rename(site.folder / "away")
+
+    done = site.call("list", "--skipped")
+
+    assert done.returncode == 1
+    assert "E105 the watched folder" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("redirection", "said"),
+    [
+        (">/dev/full", "No space left on device"),
+        (">&-", "is closed"),
+        ("| head -c1", ""),
+    ],
+)
+@pytest.mark.parametrize("command", ["list", "list --json", "receipts --csv"])
+def test_answer_that_nobody_can_take(
+    site: Installation, command: str, redirection: str, said: str
+) -> None:
+    """A full or closed output is no bug of emitterd's, and is told in a line."""
+    site.drop(NAME)
+    site.call("once")
+    line = shlex.join(site.command(*command.split()))
+    done = subprocess.run(  # noqa: S602  the shell is what is asked for
+        f"{line} {redirection}",
+        shell=True,
+        env=site.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "bug" not in done.stderr
+    assert done.returncode == (1 if said else 0)
+
+
+def test_sheet_takes_no_name_for_a_formula(site: Installation) -> None:
+    """A name that a spreadsheet would calculate is marked as text."""
+    site.drop("=1+1/x.zip")
+    site.call("once")
+
+    (line,) = csv.DictReader(io.StringIO(site.call("receipts", "--csv").stdout))
+
+    assert line["path"] == "'=1+1/x.zip"
+
+
 def test_unknown_path_is_told(site: Installation) -> None:
     """A path that nobody has seen is an answer with exit code 1."""
     site.call("once")
@@ -269,7 +352,7 @@ def test_unknown_path_is_told(site: Installation) -> None:
     assert "there is no such file" in done.stdout
 
 
-EVIL = 'pat/\x1b[31m\n{"event": "file.delivered"}\u202e.zip'
+EVIL = 'pat/\x1b[31m\n{"event": "file.delivered"}\x0b\x1c\x85\u2028\u202e.zip'
 
 
 @pytest.mark.parametrize(
@@ -303,8 +386,9 @@ def test_no_name_forges_a_line(
     done = site.call(*(one.replace("{spool}", str(site.spool)) for one in arguments))
 
     text = done.stdout + done.stderr
-    assert all(one.isprintable() for one in text.splitlines())
-    assert not any(line.startswith('{"event"') for line in text.splitlines())
+    lines = text.split("\n")
+    assert all(line.isprintable() for line in lines)
+    assert not any(line.startswith('{"event"') for line in lines)
     assert "Traceback" not in text
 
 

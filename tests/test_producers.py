@@ -76,7 +76,8 @@ def test_good_and_bad_files_on_a_desk(tmp_path: Path) -> None:
         "error",
     ]
     assert codes(records[1]) == ["E233"]
-    assert [record.get("error") for record in records] == [None, None, "E201", "E203"]
+    assert [record.get("error") for record in records] == [None, None, "E201", None]
+    assert records[3]["reason"] == "there is no such file"
     assert f"{PATH}: ok" in every.stdout
     assert "E233 error: expected" in every.stdout
 
