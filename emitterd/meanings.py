@@ -71,9 +71,9 @@ MEANING: dict[Code, Meaning] = {
         "mend what the findings say, and drop the file again under the same name",
     ),
     Code.NOT_DISPOSED: Meaning(
-        "a delivered file cannot be archived or deleted",
-        "give the daemon's user write permission on its folder and on the archive;"
-        " each sweep tries again",
+        "a file cannot be archived, deleted or put aside",
+        "give the daemon's user write permission on its folder and on the place it goes"
+        " to; each sweep tries again",
     ),
     Code.WRONG_DEPTH: Meaning(
         "the file does not lie in a dataset folder of the watched folder",
