@@ -19,7 +19,7 @@ TESTS = sorted((ROOT / "tests").glob("*.py"))
 # one line is independent of each other. A new module goes on the first line below
 # all that it imports.
 LEVELS = """
-__init__ codes dataset dialect failpoints
+__init__ codes dataset dialect failpoints journald
 fingerprint meanings
 errors
 entry finding

@@ -10,9 +10,9 @@ from emitterd.cli import command
 
 ROOT = Path(__file__).parent.parent
 EVENT = re.compile(
-    r"(daemon|file|destination|auth|watch|sweep|journal|operator)\.[a-z_]+"
+    r"(daemon|file|destination|auth|watch|sweep|journal|log|operator)\.[a-z_]+"
 )
-NO_EVENTS = {"journal.path", "journal.db", "file.zip"}
+NO_EVENTS = {"journal.path", "journal.db", "file.zip", "log.file"}
 
 
 def logged_events() -> set[str]:

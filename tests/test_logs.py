@@ -1,13 +1,15 @@
 """How events are written: one JSON object a line, whatever a file is called."""
 
 import json
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
 
+from conftest import SmallDisk
 from emitterd import logs
 from emitterd.codes import Code
 from emitterd.entry import display
@@ -140,8 +142,103 @@ def test_full_disk_does_not_stop_the_work() -> None:
     for _ in range(1000):
         logger.info("file.delivered", path="x" * 100)
 
-    with pytest.raises(OSError, match="No space left"):
-        structlog.get_config()["logger_factory"]._stream.write("\n")
+    assert logs._sink._lost == 1000
+
+
+def test_lost_lines_are_told_when_the_disk_has_room(small_disk: SmallDisk) -> None:
+    """What a full disk cost is in the log, and half a line spoils no other."""
+    file = small_disk.root / "log.jsonl"
+    logs.configure("info", file)
+    logger = structlog.get_logger()
+    numbers = range(100)
+    logger.info("file.delivered", path="x" * 100, attempt=numbers[0])
+    # What is left is the rest of the page that the first line is on.
+    small_disk.fill()
+    for number in numbers[1:]:
+        logger.info("file.delivered", path="x" * 100, attempt=number)
+    small_disk.free()
+    logger.info("daemon.stopped")
+
+    *some, torn, stopped, told = file.read_bytes().splitlines()
+    written = [json.loads(line)["attempt"] for line in some]
+    assert written == list(numbers[: len(written)])
+    with pytest.raises(json.JSONDecodeError):
+        json.loads(torn)
+    assert json.loads(stopped)["event"] == "daemon.stopped"
+    loss = json.loads(told)
+    assert (loss["event"], loss["level"]) == ("log.lost", "error")
+    assert loss["count"] == len(numbers) - len(written)
+
+
+def numbered(threads: int, lines_each: int) -> list[threading.Thread]:
+    """Start threads that log `attempt` 0, 1, 2 … each, with their own path."""
+
+    def work(name: str) -> None:
+        for number in range(lines_each):
+            structlog.get_logger().info("file.delivered", path=name, attempt=number)
+
+    started = [
+        threading.Thread(target=work, args=(f"pat/{thread}.zip",))
+        for thread in range(threads)
+    ]
+    for thread in started:
+        thread.start()
+    return started
+
+
+def attempts(written: Iterable[dict[str, Any]]) -> dict[str, list[int]]:
+    """Return the numbers of each thread, in the order of the lines."""
+    found: dict[str, list[int]] = {}
+    for line in written:
+        found.setdefault(line["path"], []).append(line["attempt"])
+    return found
+
+
+@pytest.mark.parametrize("again", ["reopen", "configure"])
+def test_rotation_under_load(again: str, tmp_path: Path) -> None:
+    """Renamed and opened again while threads log, no line is lost, torn or doubled."""
+    file = tmp_path / "log.jsonl"
+    logs.configure("info", file)
+    threads = numbered(4, 3000)
+    rotated: list[Path] = []
+    while any(thread.is_alive() for thread in threads):
+        rotated.append(file.rename(tmp_path / f"log.jsonl.{len(rotated)}"))
+        if again == "reopen":
+            logs.reopen()
+        else:
+            logs.configure("info", file)
+    for thread in threads:
+        thread.join()
+
+    files = [*rotated, file]
+    assert sum(1 for one in files if one.stat().st_size) > 2
+    assert attempts(line for one in files for line in lines(one)) == {
+        f"pat/{thread}.zip": list(range(3000)) for thread in range(4)
+    }
+
+
+def test_file_that_cannot_be_opened_again(tmp_path: Path) -> None:
+    """A reopening that fails says so, and the log goes on where it was."""
+    file = tmp_path / "log.jsonl"
+    logs.configure("info", file)
+    rotated = file.rename(tmp_path / "log.jsonl.1")
+    file.mkdir()
+
+    with pytest.raises(IsADirectoryError):
+        logs.reopen()
+    structlog.get_logger().info("daemon.ready")
+    assert [line["event"] for line in lines(rotated)] == ["daemon.ready"]
+
+
+def test_standard_output_has_nothing_to_reopen(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Where the log is no file, reopening changes nothing."""
+    logs.reopen()
+    logs.configure("info")
+    logs.reopen()
+    structlog.get_logger().info("daemon.ready")
+    assert json.loads(capsys.readouterr().out)["event"] == "daemon.ready"
 
 
 def test_silence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
