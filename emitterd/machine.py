@@ -63,7 +63,8 @@ def _tls(config: Config) -> Iterator[Diagnosis]:
 
 def _folder(config: Config) -> Iterator[Diagnosis]:
     root = config.spool.directory
-    writes = config.spool.after_delivery != "keep"
+    rejects = config.spool.rejected_directory is not None
+    writes = config.spool.after_delivery != "keep" or rejects
     need = os.R_OK | os.X_OK | (os.W_OK if writes else 0)
     if os.access(root, need):
         yield Diagnosis("ok", "spool.directory", f"{root} can be read")
@@ -144,6 +145,7 @@ def _written(config: Config) -> Iterator[Diagnosis]:
     archive = config.spool.archive_directory
     places = {
         "spool.archive_directory": archive,
+        "spool.rejected_directory": config.spool.rejected_directory,
         "log.file": config.log.file.parent if config.log.file else None,
     }
     for key, place in places.items():
