@@ -216,19 +216,19 @@ class Journal:
     def previous(self, entry: Entry) -> tuple[int, int, bytes] | None:
         """Return (id, size in bytes, SHA-256) of what the server has of the path.
 
-        None where it has nothing, or where a later version may have reached it: then
-        even known content is sent.
+        None where it has nothing, or where a later version may have reached it, were
+        it a forgotten one: then even known content is sent.
         """
         rows = self.database.read(
-            """select id, bytes, sha256, state from entry
+            """select id, bytes, sha256, state, forgotten_at from entry
                where path = ? and id < ? and (state = 'delivered' or ambiguous)
-               and forgotten_at is null
                order by id desc limit 1""",
             (entry.path, entry.id),
         )
-        if not rows or rows[0][3] != State.DELIVERED:
+        if not rows or rows[0][3:] != (State.DELIVERED, None):
             return None
-        return rows[0][0], rows[0][1], rows[0][2]
+        entry_id, size_bytes, digest = rows[0][:3]
+        return entry_id, size_bytes, digest
 
     def unchanged(self, entry: Entry, previous_id: int, *, dispose: bool) -> None:
         """Fold an entry of known content into the version that was delivered.
