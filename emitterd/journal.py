@@ -126,6 +126,15 @@ class Journal:
         )
         return rows[0][0] or 0.0
 
+    def has_key(self, entry: Entry, key: str) -> bool:
+        """Tell whether the key was given for another version of the entry's path."""
+        return bool(
+            self.database.read(
+                "select 1 from entry where path = ? and key = ? and id <> ?",
+                (entry.path, key, entry.id),
+            )
+        )
+
     def deliver(
         self, entry: Entry, receipt: Receipt, *, duration_s: float, dispose: bool
     ) -> None:

@@ -300,6 +300,22 @@ def test_two_versions_within_a_second_have_two_keys(rig: Rig) -> None:
     assert {one.posts for one in rig.server.objects.values()} == {1}
 
 
+def test_two_versions_have_two_keys_though_a_clock_was_set(rig: Rig) -> None:
+    """Where no clock tells the second apart, the key that comes back does."""
+    rig.drop(NAME, b"first")
+    rig.step()
+    # As a clock leaves it that was set back between the two.
+    rig.journal.database.write(
+        lambda c: c.execute("update entry set granted_at = granted_at + 86400")
+    )
+    rig.drop(NAME, b"second")
+    rig.step()
+
+    assert [row["state"] for row in rig.rows(NAME)] == ["delivered"] * 2
+    assert len({row["key"] for row in rig.rows(NAME)}) == 2
+    assert {one.posts for one in rig.server.objects.values()} == {1}
+
+
 def test_a_delivered_file_is_deleted_where_that_is_the_rule(tmp_path: Path) -> None:
     """The file goes after its receipt is on disk, and only then."""
     with rigged(tmp_path, delete=True) as rig:
