@@ -20,7 +20,7 @@ from emitterd.fingerprint import Fingerprint
 from emitterd.journal import Journal
 from emitterd.meanings import MEANING
 from emitterd.relocation import delete, move
-from emitterd.spool import Spool
+from emitterd.spool import OPEN_FOLDERS, Spool
 
 log = structlog.get_logger()
 
@@ -87,7 +87,7 @@ class Disposal:
             moved_to = self._move_or_delete(path, ended)
             reach(Point.DISPOSED)
         except (OSError, SourceError) as error:
-            self._say_once(path, str(error))
+            self._say_once(path, _reason(error))
             return
         except JournalFull:
             # It stays due, and the next sweep finds nothing left to do.
@@ -133,12 +133,21 @@ class Disposal:
         return self.keeps_rejected if state is State.REJECTED else self.keeps
 
     def _move_or_delete(self, path: bytes, ended: Ended) -> Path | None:
-        source = self._spool.root / os.fsdecode(path)
         # The day it ended, not today: a second try finds what the first one left.
         under = Path(iso(ended.at)[:10], os.fsdecode(path))
-        if ended.state is State.REJECTED and self._rejected is not None:
-            return move(source, self._rejected / under, ended.explained(path))
-        if self._archive is None:
-            delete(source)
-            return None
-        return move(source, self._archive / under, None)
+        with self._spool.place(path) as source:
+            if ended.state is State.REJECTED and self._rejected is not None:
+                return move(source, self._rejected / under, ended.explained(path))
+            if self._archive is None:
+                delete(source)
+                return None
+            return move(source, self._archive / under, None)
+
+
+def _reason(error: OSError | SourceError) -> str:
+    """Say what failed, and where, but for the file itself: its folder has no name."""
+    if isinstance(error, SourceError):
+        return str(error)
+    names = [str(one) for one in (error.filename, error.filename2) if one]
+    named = [one for one in names if not Path(one).is_relative_to(OPEN_FOLDERS)]
+    return ": ".join([error.strerror or str(error), *named[-1:]])

@@ -8,6 +8,7 @@ import filecmp
 import json
 import os
 import shutil
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -48,8 +49,9 @@ def _copy_over(source: Path, target: Path) -> None:
     """Move to another file system: copy whole, make durable, and only then remove."""
     copy = target.with_name(f".{target.name}.part")
     try:
-        shutil.copy2(source, copy)
-        _sync(copy)
+        # A link that took its place is not followed, here and below.
+        shutil.copy2(source, copy, follow_symlinks=False)
+        _sync(copy, os.O_NOFOLLOW)
         reach(Point.COPIED)
         copy.rename(target)
         reach(Point.COPY_NAMED)
@@ -74,9 +76,10 @@ def _free(target: Path, source: Path) -> Path:
 
 
 def _is_copy(candidate: Path, source: Path) -> bool:
-    if candidate.is_symlink() or not candidate.is_file():
+    both = candidate.lstat(), source.lstat()
+    if not all(stat.S_ISREG(one.st_mode) for one in both):
         return False
-    same_time = candidate.stat().st_mtime_ns == source.stat().st_mtime_ns
+    same_time = both[0].st_mtime_ns == both[1].st_mtime_ns
     return same_time and filecmp.cmp(candidate, source, shallow=False)
 
 
@@ -87,8 +90,8 @@ def _write(path: Path, value: Mapping[str, object]) -> None:
     part.rename(path)
 
 
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+def _sync(path: Path, flags: int = 0) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
     try:
         os.fsync(fd)
     finally:

@@ -24,6 +24,9 @@ from emitterd.settle import Proof
 _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LISTING = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+OPEN_FOLDERS = Path("/proc/self/fd")
+"""A folder that is held open, by its descriptor. Source: proc(5)."""
+
 HASH_CHUNK_BYTES = 1024 * 1024
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR})
 
@@ -95,6 +98,16 @@ class Spool:
             if not modes.S_ISREG(os.fstat(fd).st_mode):
                 raise SourceError("not a regular file", code=Code.NOT_REGULAR)
             yield file
+
+    @contextmanager
+    def place(self, path: bytes) -> Iterator[Path]:
+        """Yield where a file is, for who moves or deletes it.
+
+        Its folder is held open: what becomes a link on the way there by then leads
+        nowhere else. Raises `SourceError`.
+        """
+        with self._parent(path) as (folder, name):
+            yield OPEN_FOLDERS / str(folder) / os.fsdecode(name)
 
     def walk(
         self,
