@@ -19,7 +19,7 @@ from emitterd.fingerprint import Fingerprint
 from emitterd.journal import Journal
 from emitterd.meanings import MEANING
 from emitterd.relocation import delete, move, put_back
-from emitterd.spool import Spool
+from emitterd.spool import OPEN_FOLDERS, Spool
 
 PAGE = 500
 
@@ -104,7 +104,7 @@ class Disposal:
             reach(Point.DISPOSAL_RECORDED)
         except (OSError, SourceError) as error:
             self._unfinished = True
-            self._say_once(path, str(error))
+            self._say_once(path, _reason(error))
         except JournalFull:
             # It stays due, and is found done.
             self._unfinished = True
@@ -116,18 +116,29 @@ class Disposal:
 
         None where it stays, or another is there by now.
         """
-        source = self._spool.root / os.fsdecode(path)
-        # Taken from its name by a process that died: the path says nothing of it.
-        aside = source.with_name(f".emitterd-{entry_id}")
-        left = os.path.lexists(aside)
-        if self._stays(ended.state):
-            if left:
-                put_back(aside, source)
+        try:
+            with self._spool.place(path) as source:
+                # Taken from its name by a process that died: then the path says
+                # nothing of it.
+                aside = source.with_name(f".emitterd-{entry_id}")
+                left = os.path.lexists(aside)
+                if self._stays(ended.state):
+                    if left:
+                        put_back(aside, source)
+                    return None
+                if not left and self._is_another(path, sent):
+                    return None
+                reach(Point.DISPOSAL_DUE)
+                return self._remove(path, source, aside, ended, sent)
+        except SourceError as error:
+            if error.code is Code.UNREADABLE or self._spool.lost():
+                raise
+            # Its folder is gone, and the file with it.
             return None
-        if not left and self._is_another(path, sent):
-            return None
-        reach(Point.DISPOSAL_DUE)
 
+    def _remove(
+        self, path: bytes, source: Path, aside: Path, ended: Ended, sent: Fingerprint
+    ) -> Path | str | None:
         def is_it(place: Path) -> bool:
             return Fingerprint.of(place.lstat()).renamed_from(sent)
 
@@ -175,3 +186,12 @@ class Disposal:
                 return self.keeps_rejected
             case _:
                 return True
+
+
+def _reason(error: OSError | SourceError) -> str:
+    """Say what failed, and where, but for the file itself: its folder has no name."""
+    if isinstance(error, SourceError):
+        return str(error)
+    names = [str(one) for one in (error.filename, error.filename2) if one]
+    named = [one for one in names if not Path(one).is_relative_to(OPEN_FOLDERS)]
+    return ": ".join([error.strerror or str(error), *named[-1:]])

@@ -229,7 +229,8 @@ class Intake:
         return self._spool.walk(self._examiner.selection.hidden, self._unreadable, top)
 
     def _unreadable(self, path: bytes, error: OSError) -> None:
-        if isinstance(error, FileNotFoundError):
+        # Removed, or made a link or a file, since its own folder was listed.
+        if isinstance(error, FileNotFoundError | NotADirectoryError):
             return
         if self._sweeps:
             self._sweeps[-1].unreadable += 1

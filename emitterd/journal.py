@@ -127,6 +127,11 @@ class Journal:
         )
         return rows[0][0] or 0.0
 
+    def has_key(self, entry: Entry, key: str) -> bool:
+        """Tell whether the key was given for another version of the entry's path."""
+        others = "select 1 from entry where path = ? and key = ? and id <> ?"
+        return bool(self.database.read(others, (entry.path, key, entry.id)))
+
     def deliver(
         self, entry: Entry, receipt: Receipt, *, duration_s: float, dispose: bool
     ) -> None:
@@ -229,17 +234,16 @@ class Journal:
     def previous(self, entry: Entry) -> tuple[int, int, bytes] | None:
         """Return (id, size in bytes, SHA-256) of what the server has of the path.
 
-        None where it has nothing, or where a later version may have reached it: then
-        even known content is sent.
+        None where it has nothing, or where a later version may have reached it, were
+        it a forgotten one: then even known content is sent.
         """
         rows = self.database.read(
-            """select id, bytes, sha256, state from entry
+            """select id, bytes, sha256, state, forgotten_at from entry
                where path = ? and id < ? and (state = 'delivered' or ambiguous)
-               and forgotten_at is null
                order by id desc limit 1""",
             (entry.path, entry.id),
         )
-        if not rows or rows[0][3] != State.DELIVERED:
+        if not rows or rows[0][3:] != (State.DELIVERED, None):
             return None
         return rows[0][0], rows[0][1], rows[0][2]
 
@@ -311,11 +315,8 @@ class Journal:
 
     def prune_actions(self, before: float) -> None:
         """Forget what the operator did before an instant."""
-        self.database.write(
-            lambda connection: connection.execute(
-                "delete from action where at < ?", (before,)
-            )
-        )
+        old = "delete from action where at < ?"
+        self.database.write(lambda connection: connection.execute(old, (before,)))
 
     def _end(
         self, verb: Verb, entry: Entry, trouble: Trouble, **more: str | None

@@ -9,6 +9,7 @@ even while faulted requests hang.
 import asyncio
 import contextlib
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -54,6 +55,7 @@ class Rehearsal:
     is gone, as from cQube 1.7 on, unless a user name or password of one's own is
     given too. `latency_s`: seconds that every request waits before it is served.
     `redirect_first`: the first POST of each key is sent on to `/bucket-regional/`.
+    With `tls` everything is https.
 
     `faults` may be replaced at any time; `fired` counts those that really happened.
     `requests` grows as requests arrive; status, name and bytes follow on the way.
@@ -74,12 +76,14 @@ class Rehearsal:
         grant_lifetime_s: float = 3600,
         latency_s: float = 0.0,
         redirect_first: bool = False,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         own_login = (username, password) != (_USERNAME, _PASSWORD)
         login = api_key is None or own_login
         self.host = host
         self.port = port
         self.latency_s = latency_s
+        self._tls = tls
         self.faults = faults or FaultMenu()
         self.bucket = Bucket(directory)
         self.objects = self.bucket.objects
@@ -114,7 +118,8 @@ class Rehearsal:
     def url(self) -> str:
         """The emission url to configure. The port is known once it has started."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104  compared, not bound
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}/data"
+        host = f"[{host}]" if ":" in host else host
+        return f"{'https' if self._tls else 'http'}://{host}:{self.port}/data"
 
     def revoke_tokens(self) -> None:
         """Void every token issued so far, as if all had expired at once."""
@@ -172,6 +177,7 @@ class Rehearsal:
             lambda: _Line(config, state, self),
             sock=listener,
             backlog=_BACKLOG,
+            ssl=self._tls,
         )
         accepting.set()
         await self._stopping.wait()
@@ -314,6 +320,7 @@ def _exchange(http: HttpRequest, note: Request) -> Exchange:
         note=note,
         line=http.state.line,
         method=http.method,
+        scheme=http.url.scheme,
         path=http.scope["path"],
         host=http.headers.get("host", ""),
         query=http.scope["query_string"].decode("latin-1"),

@@ -54,11 +54,15 @@ class Line(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One request being served. `host` is `host:port` as the client calls it."""
+    """One request being served. `host` is `host:port` as the client calls it.
+
+    `scheme`: http, or https where the server speaks TLS.
+    """
 
     note: Request
     line: Line
     method: str
+    scheme: str
     path: str
     host: str
     query: str
@@ -68,7 +72,7 @@ class Exchange:
     @property
     def home(self) -> str:
         """The server's address as the client calls it, without a path."""
-        return f"http://{self.host}"
+        return f"{self.scheme}://{self.host}"
 
     @property
     def length_bytes(self) -> int | None:

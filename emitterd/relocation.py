@@ -10,6 +10,7 @@ import filecmp
 import json
 import os
 import shutil
+import stat
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -107,8 +108,10 @@ def _copy_over(
     """Move to another file system: copy whole, make durable, and only then remove."""
     copy = target.with_name(f"{aside.name}.part")
     try:
-        shutil.copy2(aside if os.path.lexists(aside) else source, copy)
-        _sync(copy)
+        there = aside if os.path.lexists(aside) else source
+        # A link that took its place is not followed, here and below.
+        shutil.copy2(there, copy, follow_symlinks=False)
+        _sync(copy, os.O_NOFOLLOW)
         reach(Point.COPIED)
         if not _set_aside(source, aside, is_it):
             copy.unlink()
@@ -152,9 +155,10 @@ def _free(target: Path, source: Path) -> Path:
 
 
 def _is_copy(candidate: Path, source: Path) -> bool:
-    if candidate.is_symlink() or not candidate.is_file():
+    both = candidate.lstat(), source.lstat()
+    if not all(stat.S_ISREG(one.st_mode) for one in both):
         return False
-    same_time = candidate.stat().st_mtime_ns == source.stat().st_mtime_ns
+    same_time = both[0].st_mtime_ns == both[1].st_mtime_ns
     return same_time and filecmp.cmp(candidate, source, shallow=False)
 
 
@@ -178,8 +182,8 @@ def _make_folder(folder: Path) -> None:
     _sync(folder.parent)
 
 
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+def _sync(path: Path, flags: int = 0) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
     try:
         os.fsync(fd)
     finally:

@@ -22,7 +22,11 @@ from emitterd.mounts import mount_point
 from emitterd.settle import Proof
 
 _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_LISTING = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+OPEN_FOLDERS = Path("/proc/self/fd")
+"""A folder that is held open, by its descriptor. Source: proc(5)."""
+
 HASH_CHUNK_BYTES = 1024 * 1024
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR})
 
@@ -95,6 +99,16 @@ class Spool:
                 raise SourceError("not a regular file", code=Code.NOT_REGULAR)
             yield file
 
+    @contextmanager
+    def place(self, path: bytes) -> Iterator[Path]:
+        """Yield where a file is, for who moves or deletes it.
+
+        Its folder is held open: what becomes a link on the way there by then leads
+        nowhere else. Raises `SourceError`.
+        """
+        with self._parent(path) as (folder, name):
+            yield OPEN_FOLDERS / str(folder) / os.fsdecode(name)
+
     def walk(
         self,
         skip: Callable[[bytes], bool],
@@ -111,13 +125,14 @@ class Spool:
         while folders:
             folder = folders.pop()
             try:
-                scan = os.scandir(b"/".join((os.fsencode(self.root), folder)))
+                fd = self._listing(folder)
             except OSError as error:
                 unreadable(folder, error)
                 continue
-            with scan:
+            with closing(_Descriptor(fd)), os.scandir(fd) as scan:
                 for item in scan:
-                    path = folder + b"/" + item.name if folder else item.name
+                    name = os.fsencode(item.name)
+                    path = folder + b"/" + name if folder else name
                     try:
                         if item.is_dir(follow_symlinks=False):
                             if not skip(path):
@@ -142,14 +157,26 @@ class Spool:
         if b".." in folders:
             raise SourceError("outside the watched folder", code=Code.GONE)
         try:
-            fd = os.open(self.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            for folder in folders:
-                with closing(_Descriptor(fd)):
-                    fd = os.open(folder, _FOLDER, dir_fd=fd)
+            fd = self._descend(folders)
         except OSError as error:
             raise _source_error(error) from error
         with closing(_Descriptor(fd)):
             yield fd, name
+
+    def _listing(self, path: bytes) -> int:
+        """Open a folder to be listed. Raises `OSError`."""
+        *folders, name = path.split(b"/")
+        fd = self._descend(folders)
+        with closing(_Descriptor(fd)):
+            return os.open(name or b".", _LISTING, dir_fd=fd)
+
+    def _descend(self, folders: list[bytes]) -> int:
+        """Open a folder, step by step and following no link. Raises `OSError`."""
+        fd = os.open(self.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        for folder in folders:
+            with closing(_Descriptor(fd)):
+                fd = os.open(folder, _FOLDER, dir_fd=fd)
+        return fd
 
 
 def proof(file: FileIO) -> Proof:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from io import FileIO
 from typing import Protocol
 
@@ -172,10 +173,7 @@ class Worker:
 
     def _post(self, entry: Entry, grant: Grant, file: FileIO) -> Receipt:
         return self._emission.deliver(
-            grant,
-            file,
-            entry.fingerprint,
-            lambda size_bytes: self._observer.sent(entry, size_bytes),
+            grant, file, entry.fingerprint, partial(self._observer.sent, entry)
         )
 
     def _new_grant(self, entry: Entry) -> Grant:
@@ -184,6 +182,10 @@ class Worker:
             self._abort.wait(spacing_s)
         reach(Point.GRANT_DUE)
         grant = self._emission.grant(entry.path)
+        if self._journal.has_key(entry, grant.key):
+            # A clock was set meanwhile, this host's or the server's.
+            self._abort.wait(GRANT_SPACING_S)
+            grant = self._emission.grant(entry.path)
         reach(Point.GRANTED)
         self._journal.pin(entry, grant)
         reach(Point.PINNED)

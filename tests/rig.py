@@ -1,5 +1,6 @@
 """A worker with everything real around it, driven by hand: one `step` at a time."""
 
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -21,9 +22,9 @@ from emitterd.rehearsal import FaultMenu, Rehearsal
 from emitterd.sockets import Limits
 from emitterd.spool import Spool
 from emitterd.wake import Wake
-from emitterd.wire import Wire
+from emitterd.wire import Wire, tls_context
 from emitterd.worker import Worker
-from emitting import PATIENT, wired
+from emitting import PATIENT, PLAIN_TLS, Identity, wired
 from support import make_zip
 
 INITIAL_S = 8.0
@@ -96,15 +97,20 @@ class Rig:
         self.spool = Spool(self.root)
         self.journal = Journal(directory / "state" / "journal.db")
         self.destination = Destination(backoff)
-        self.emission = Poisonable(
-            wire,
-            server.url,
-            Credentials("emission", lambda: "rehearsal", "Bearer"),
-            insecure=False,
-            stop=abort,
-        )
+        self._wire = wire
         self._backoff = backoff
         self._disposal = Disposal(self.spool, self.journal, archive=None, delete=delete)
+        self.send_to(server.url)
+
+    def send_to(self, url: str) -> None:
+        """Have files sent to the API at `url`, with a login of its own."""
+        self.emission = Poisonable(
+            self._wire,
+            url,
+            Credentials("emission", lambda: "rehearsal", "Bearer"),
+            insecure=False,
+            stop=self.abort,
+        )
         self.worker = self.another_worker()
 
     def another_worker(self) -> Worker:
@@ -186,24 +192,32 @@ class Rig:
 
 
 @contextmanager
-def rigged(
+def rigged(  # noqa: PLR0913  all by keyword, and each of its own kind
     directory: Path,
     *,
     port: int = 0,
     grant_lifetime_s: float = 3600,
+    identity: Identity | None = None,
+    trusted: Identity | None = None,
     limits: Limits = PATIENT,
     backoff: Backoff | None = None,
     delete: bool = False,
 ) -> Iterator[Rig]:
-    """Set up a rig; called again on the same directory it is a restart."""
+    """Set up a rig; called again on the same directory it is a restart.
+
+    `identity`: what the server shows, over https; `trusted`: what the client trusts.
+    """
     # The longest delay every time: nothing is due before a test says so.
     rule = backoff or Backoff(INITIAL_S, 600.0, uniform=lambda _, high: high)
     abort = threading.Event()
     with (
         Rehearsal(
-            directory / "server", port=port, grant_lifetime_s=grant_lifetime_s
+            directory / "server",
+            port=port,
+            grant_lifetime_s=grant_lifetime_s,
+            tls=identity.server_context() if identity else None,
         ) as server,
-        wired(limits, stop=abort) as wire,
+        wired(limits, tls=_trusting(trusted), stop=abort) as wire,
         capture_logs() as events,
     ):
         rig = Rig(directory, server, wire, events, abort, backoff=rule, delete=delete)
@@ -211,3 +225,7 @@ def rigged(
             yield rig
         finally:
             rig.journal.close()
+
+
+def _trusting(identity: Identity | None) -> ssl.SSLContext:
+    return tls_context(identity.certificate, None, None) if identity else PLAIN_TLS

@@ -4,8 +4,10 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -16,6 +18,7 @@ from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
 from conftest import Mount, SmallDisk
+from crashing import MEMORY
 from emitterd.admission import Admission
 from emitterd.codes import Code
 from emitterd.disposal import Disposal
@@ -153,6 +156,45 @@ def test_other_file_is_left_alone(
     outbox.dispose(entry)
     assert path.read_bytes() == content
     assert path.is_symlink() == (how == "linked")
+
+
+class Swapping(Spool):
+    """A folder in which something happens right after each look at a file."""
+
+    act: Callable[[], None] = staticmethod(lambda: None)
+
+    def stat(self, path: bytes) -> os.stat_result:
+        """Look, and let it happen."""
+        stat = super().stat(path)
+        self.act()
+        return stat
+
+
+@pytest.mark.parametrize("rule", ["archive", "elsewhere", "delete"])
+def test_folder_that_becomes_a_link_after_the_look(
+    spool_root: Path, journal: Journal, tmp_path: Path, rule: str
+) -> None:
+    """A file outside, where the link leads, is neither moved nor deleted."""
+    with tempfile.TemporaryDirectory(dir=MEMORY) as elsewhere:
+        place = {"archive": tmp_path / "done", "elsewhere": Path(elsewhere)}.get(rule)
+        box = Outbox(spool_root, journal, place)
+        spool = Swapping(spool_root)
+        box.disposal = Disposal(spool, journal, archive=place, delete=place is None)
+        entry = box.delivered()
+        outside = make_zip(tmp_path / "outside" / "a.zip", b"of this host")
+
+        def swap() -> None:
+            (spool_root / "pat").rename(tmp_path / "aside")
+            (spool_root / "pat").symlink_to(outside.parent)
+            spool.act = lambda: None
+
+        spool.act = swap
+        box.dispose(entry)
+
+        assert (spool_root / "pat").is_symlink()
+        assert outside.read_bytes() == zip_bytes(b"of this host")
+        copies = [one.read_bytes() for one in (place or tmp_path / "no").rglob("*.zip")]
+        assert zip_bytes(b"of this host") not in copies
 
 
 @pytest.mark.parametrize("rule", ["mover", "shredder"])
@@ -405,7 +447,7 @@ def test_file_dropped_in_the_last_moment_stays(
     real = Path.rename
 
     def late(source: Path, target: Path) -> Path:
-        if source == path:
+        if source.name == path.name:
             monkeypatch.setattr(Path, "rename", real)
             make_zip(outbox.root / "new.part", b"new").rename(path)
         return real(source, target)
@@ -429,8 +471,8 @@ def test_file_replaced_during_a_long_copy_stays(
     path = mover.root / "pat/a.zip"
     real = shutil.copy2
 
-    def slow(source: Path, target: Path) -> object:
-        copied = real(source, target)
+    def slow(source: Path, target: Path, **how: bool) -> object:
+        copied = real(source, target, **how)
         make_zip(mover.root / "new.part", b"new").rename(path)
         return copied
 

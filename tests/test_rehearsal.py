@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from emitterd.rehearsal import FaultMenu, FaultMenuError, Rehearsal, Request
 from emitterd.rehearsal_api import emitted_key
 from emitterd.rehearsal_bucket import NAME
 from emitterd.rehearsal_faults import FAULTS, Stage
+from emitting import make_identity
 
 ZIP = b"PK\x03\x04" + b"some content " * 100
 MD5 = hashlib.md5(ZIP, usedforsecurity=False).hexdigest()
@@ -606,6 +608,22 @@ def test_an_old_signed_url_is_refused(sender: Sender, server: Rehearsal) -> None
 
     assert (answer.status_code, code(answer)) == (403, "AccessDenied")
     assert "Request has expired" in answer.text
+
+
+def test_with_tls_everything_is_https(tmp_path: Path) -> None:
+    """Its url and the grants' lead to itself, over https."""
+    identity = make_identity(tmp_path, "rehearsal")
+    context = ssl.create_default_context(cafile=identity.certificate)
+    with (
+        Rehearsal(tmp_path / "server", tls=identity.server_context()) as server,
+        httpx.Client(verify=context, trust_env=False) as client,
+    ):
+        answer = Sender(client, server).emit()
+        grant = Sender(client, server).grant()
+
+    assert answer.status_code == 204
+    assert grant["url"] == server.url.replace("/data", "/bucket/")
+    assert server.url.startswith("https://")
 
 
 def test_latency_delays_every_request(client: httpx.Client, tmp_path: Path) -> None:

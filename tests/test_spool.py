@@ -278,6 +278,54 @@ def test_walk_below_a_folder(spool: Spool, spool_root: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("depth", [1, 3])
+def test_walk_past_a_folder_that_became_a_link(
+    depth: int, spool: Spool, spool_root: Path
+) -> None:
+    """What a link leads to is not listed, though it was a folder a moment before."""
+    deep = Path(*"d" * depth)
+    make_zip(spool_root / deep / "inside.zip")
+    make_zip(spool_root.parent / "outside" / deep / "outside.zip")
+    make_zip(spool_root / "first.zip")
+    failed: dict[bytes, OSError] = {}
+    found = spool.walk(lambda _: False, failed.__setitem__)
+    seen = [next(found)[0]]
+    (spool_root / "d").rename(spool_root.parent / "aside")
+    (spool_root / "d").symlink_to(spool_root.parent / "outside" / "d")
+    seen += [path for path, _ in found]
+
+    assert seen == [b"first.zip"]
+    assert list(failed) == [b"d"]
+
+
+def test_walk_deeper_than_a_path_may_be_long(spool: Spool, spool_root: Path) -> None:
+    """A file that no path reaches any more is found, and opened."""
+    name = "f" * 250
+    fd = os.open(spool_root, os.O_RDONLY)
+    for _ in range(20):
+        os.mkdir(name, dir_fd=fd)
+        below = os.open(name, os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = below
+    os.close(os.open("x.zip", os.O_CREAT | os.O_WRONLY, dir_fd=fd))
+    os.close(fd)
+    (path,) = [path for path, _ in spool.walk(lambda _: False, print)]
+
+    assert len(path) > 4096
+    assert read(spool, path) == b""
+
+
+def test_walk_of_a_circle_of_links(spool: Spool, spool_root: Path) -> None:
+    """Links that lead round in a circle are told as links, and the walk ends."""
+    (spool_root / "d").mkdir()
+    (spool_root / "d" / "up").symlink_to(spool_root)
+    (spool_root / "a").symlink_to("b")
+    (spool_root / "b").symlink_to("a")
+    found = sorted(path for path, _ in spool.walk(lambda _: False, print))
+
+    assert found == [b"a", b"b", b"d/up"]
+
+
 def test_walk_of_nothing(spool: Spool, spool_root: Path) -> None:
     """A root that is gone is told, not raised."""
     spool_root.rmdir()

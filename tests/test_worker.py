@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from emitterd.entry import State
+from emitterd.hand import Hand
+from emitterd.instruction import Act, Instruction
 from emitterd.worker import IDLE_S, ROOT_LOST_S
 from rig import INITIAL_S, Rig, rigged
 
@@ -266,6 +268,25 @@ def test_content_is_sent_where_a_later_version_may_have_arrived(rig: Rig) -> Non
     assert len(rig.server.objects) == 3
 
 
+@pytest.mark.parametrize("menu", ["", "lost-answer@1"])
+def test_content_is_sent_where_a_forgotten_version_arrived(rig: Rig, menu: str) -> None:
+    """Forgotten or not, the server has it: going back to the first is news."""
+    rig.drop(NAME, b"first")
+    rig.step()
+    rig.faults(menu)
+    rig.drop(NAME, b"other")
+    rig.step()
+    forget = Instruction(Act.FORGET, (NAME.encode(),))
+    Hand(rig.journal.database, rig.abort).obey(forget, "operator", lambda _: None)
+    content = rig.drop(NAME, b"first").read_bytes()
+    rig.step()
+
+    last = max(rig.server.objects.values(), key=lambda one: one.stored_at)
+    assert len(rig.server.objects) == 3
+    assert last.path.read_bytes() == content
+    assert not rig.told("file.unchanged")
+
+
 def test_two_versions_within_a_second_have_two_keys(rig: Rig) -> None:
     """The server stamps keys with the second: the worker keeps them apart."""
     for content in (b"first", b"second"):
@@ -274,6 +295,22 @@ def test_two_versions_within_a_second_have_two_keys(rig: Rig) -> None:
 
     first, second = rig.rows(NAME)
     assert first["key"] != second["key"]
+    assert {one.posts for one in rig.server.objects.values()} == {1}
+
+
+def test_two_versions_have_two_keys_though_a_clock_was_set(rig: Rig) -> None:
+    """Where no clock tells the second apart, the key that comes back does."""
+    rig.drop(NAME, b"first")
+    rig.step()
+    # As a clock leaves it that was set back between the two.
+    rig.journal.database.write(
+        lambda c: c.execute("update entry set granted_at = granted_at + 86400")
+    )
+    rig.drop(NAME, b"second")
+    rig.step()
+
+    assert [row["state"] for row in rig.rows(NAME)] == ["delivered"] * 2
+    assert len({row["key"] for row in rig.rows(NAME)}) == 2
     assert {one.posts for one in rig.server.objects.values()} == {1}
 
 
