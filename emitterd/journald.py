@@ -1,8 +1,8 @@
 """Events as messages of systemd-journald, with fields that `journalctl` can match.
 
 journald's native protocol: a datagram a message; what is too large for one goes as a
-sealed memory file. Source: systemd.io/JOURNAL_NATIVE_PROTOCOL. Beside it the libraries
-at hand wait for ever where journald does not read, and fail on a lone surrogate.
+sealed memory file. Source: systemd.io/JOURNAL_NATIVE_PROTOCOL. Own code, as the library
+that needs no compiler waits for ever where journald does not read.
 """
 
 import array
