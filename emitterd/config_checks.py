@@ -34,13 +34,12 @@ def check_all(config: "Config", findings: Findings) -> None:
     check_tls(findings, emission.ca_file, emission.client_cert, emission.client_key)
     check_spool(findings, spool.directory)
     check_archive_given(findings, spool.after_delivery)
-    for key, place in (
-        (ARCHIVE, spool.archive_directory),
-        (REJECTED, spool.rejected_directory),
-    ):
+    places = {ARCHIVE: spool.archive_directory, REJECTED: spool.rejected_directory}
+    for key, place in places.items():
         check_put_away(findings, key, place, spool.directory)
-        if findings.sound("spool.include", "spool.exclude"):
-            selection = Selection(spool.include, spool.exclude)
+    if findings.sound("spool.include", "spool.exclude"):
+        selection = Selection(spool.include, spool.exclude)
+        for key, place in places.items():
             check_ignored(findings, key, place, spool.directory, selection)
     check_journal(findings, config.journal.path, spool.directory)
     check_no_folder(findings, "journal.path", config.journal.path)
@@ -145,7 +144,7 @@ def check_put_away(
         return
     if os.path.lexists(place) and not os.path.isdir(place):  # noqa: PTH112
         findings.report(key, f"{shown(place)} is not a folder", "name a folder")
-    if findings.sound("spool.directory") and _inside(place, spool) == Path():
+    if findings.sound("spool.directory") and inside(place, spool) == Path():
         findings.report(key, "is the watched folder itself", "name a folder elsewhere")
 
 
@@ -155,19 +154,19 @@ def check_ignored(
     """Report a place whose files would be taken for new ones."""
     if place is None or not findings.sound(key, "spool.directory"):
         return
-    inside = _inside(place, spool)
-    if inside and not selection.ignored(os.fsencode(inside / "dataset" / "name.zip")):
+    below = inside(place, spool)
+    if below and not selection.ignored(os.fsencode(below / "dataset" / "name.zip")):
         findings.report(
             key,
             "lies in the watched folder, and what is put there would be sent again",
-            f'add "/{shown(inside)}/**" to spool.exclude, or name a folder elsewhere',
+            f'add "/{shown(below)}/**" to spool.exclude, or name a folder elsewhere',
         )
 
 
 def check_journal(findings: Findings, journal: Path, spool: Path) -> None:
     """Report a journal in the watched folder, where producers could remove it."""
     known = findings.sound("journal.path", "spool.directory")
-    if known and _inside(journal, spool) is not None:
+    if known and inside(journal, spool) is not None:
         findings.report(
             "journal.path",
             "lies in the watched folder",
@@ -199,7 +198,7 @@ def _mode(findings: Findings, key: str, place: Path, remedy: str) -> int | None:
     return None
 
 
-def _inside(place: Path, folder: Path) -> Path | None:
+def inside(place: Path, folder: Path) -> Path | None:
     """Return where `place` lies in `folder`, links followed, or None if it does not."""
     real, root = Path(os.path.realpath(place)), Path(os.path.realpath(folder))
     return real.relative_to(root) if real.is_relative_to(root) else None

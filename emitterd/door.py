@@ -35,7 +35,9 @@ def admit(
     elif known is not None and known.state is State.HELD:
         # The operator held the file, not its bytes.
         state = State.HELD
-    _insert(connection, turns, one, now, state)
+    # Only where everything is forgotten can there be a forgotten attempt last.
+    earlier_keys = None if known else _keys_forgotten(connection, one.path)
+    _insert(connection, turns, one, now, state, earlier_keys)
     return Admitted(Admittance.ADMITTED, replaced)
 
 
@@ -45,9 +47,9 @@ def _insert(
     one: Admission,
     now: float,
     state: State,
+    earlier_keys: str | None,
 ) -> None:
     trouble = one.trouble
-    earlier_keys = _keys_forgotten(connection, one.path)
     findings = json.dumps([finding.record() for finding in one.findings])
     connection.execute(
         """insert into entry (path, state, flow, turn, rank, device, inode, bytes,

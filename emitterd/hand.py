@@ -106,9 +106,8 @@ class _Deeds:
             return Deed(path, None, None, "the journal does not know it")
         known = known_of(rows[0])
         before = known.state
-        moved_to = self._moved_to(connection, known.id)
-        if moved_to is not None and self._act is Act.RETRY:
-            where = f"it was moved to {display(moved_to)}: put it back into the folder"
+        if self._act is Act.RETRY and (place := self._moved_to(connection, known.id)):
+            where = f"it was moved to {display(place)}: put it back into the folder"
             return Deed(path, before, before, where)
         if self._act is Act.FORGET:
             after = self._forget(connection, known.id, path, before)

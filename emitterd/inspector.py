@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from emitterd.catalogue import Catalogue, Place
 from emitterd.catalogue_file import load_catalogue
 from emitterd.container import ReadAt
-from emitterd.dataset import Version
+from emitterd.dataset import Dataset, Version
 from emitterd.inspection import Contract, Report, inspect
 
 if TYPE_CHECKING:
@@ -24,15 +24,18 @@ class Inspector:
         """Return rank and flow of a path."""
         return self.catalogue.place(path)
 
+    def dataset(self, path: bytes) -> Dataset | None:
+        """Return the dataset that this server takes a path for, or None."""
+        return self.catalogue.dataset(path, self._contract.version)
+
     def report(self, path: bytes, read_at: ReadAt, size_bytes: int) -> Report:
         """Inspect a whole zip that lies, or is to lie, at this path.
 
         Raises nothing but what `read_at` does.
         """
-        version = self._contract.version
-        dataset = self.catalogue.dataset(path, version)
+        dataset = self.dataset(path)
         report = inspect(read_at, size_bytes, dataset, self._contract)
-        named = self.catalogue.findings(path, version)
+        named = self.catalogue.findings(path, self._contract.version)
         return replace(report, findings=(*named, *report.findings))
 
 

@@ -143,7 +143,7 @@ def _inspect(
     except (SourceError, OSError) as error:
         code = error.code if isinstance(error, SourceError) else Code.UNREADABLE
         return Inspected(name, None, note, None, code, str(error))
-    dataset = inspector.catalogue.dataset(path)
+    dataset = inspector.dataset(path)
     return Inspected(name, dataset.title if dataset else None, note, report)
 
 

@@ -34,7 +34,7 @@ def delete(source: Path, aside: Path, is_it: IsIt) -> bool:
         return False
     aside.unlink()
     reach(Point.UNLINKED)
-    _sync(source.parent)
+    sync(source.parent)
     return True
 
 
@@ -61,8 +61,8 @@ def move(
             raise
         moved = _copy_over(source, target, aside, is_it, beside)
     if moved is not None:
-        _sync(target.parent)
-        _sync(source.parent)
+        sync(target.parent)
+        sync(source.parent)
     return moved
 
 
@@ -111,7 +111,7 @@ def _copy_over(
         there = aside if os.path.lexists(aside) else source
         # A link that took its place is not followed, here and below.
         shutil.copy2(there, copy, follow_symlinks=False)
-        _sync(copy, os.O_NOFOLLOW)
+        sync(copy, os.O_NOFOLLOW)
         reach(Point.COPIED)
         if not _set_aside(source, aside, is_it):
             copy.unlink()
@@ -122,7 +122,7 @@ def _copy_over(
                 _write(_reason(free), beside)
             copy.rename(free)
         reach(Point.COPY_NAMED)
-        _sync(target.parent)
+        sync(target.parent)
         aside.unlink()
         return free
     except OSError:
@@ -169,7 +169,7 @@ def _reason(place: Path) -> Path:
 def _write(path: Path, value: Mapping[str, object]) -> None:
     part = path.with_name(f".{path.name}.part")
     part.write_text(json.dumps(value, indent=2) + "\n", "utf-8")
-    _sync(part)
+    sync(part)
     part.rename(path)
 
 
@@ -179,10 +179,11 @@ def _make_folder(folder: Path) -> None:
         return
     _make_folder(folder.parent)
     folder.mkdir(exist_ok=True)
-    _sync(folder.parent)
+    sync(folder.parent)
 
 
-def _sync(path: Path, flags: int = 0) -> None:
+def sync(path: Path, flags: int = 0) -> None:
+    """Make a file durable, or the names in a folder. Raises `OSError`."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
     try:
         os.fsync(fd)

@@ -15,10 +15,12 @@ from pathlib import Path
 
 from emitterd import template
 from emitterd.client_config import ClientConfig
+from emitterd.config_checks import inside
 from emitterd.config_layers import Refusal
 from emitterd.config_values import shown
 from emitterd.errors import ConfigError, Problem
 from emitterd.handover import notices
+from emitterd.relocation import sync
 from emitterd.secrets_source import read_secret
 
 _SYSTEM = Path("/etc")
@@ -62,7 +64,7 @@ class _Plan:
     @property
     def for_service(self) -> bool:
         """Whether the configuration lies where a service has it."""
-        return _inside(self.output, _SYSTEM)
+        return inside(self.output, _SYSTEM) is not None
 
     @property
     def journal(self) -> str:
@@ -109,10 +111,6 @@ def _absolute(path: Path) -> Path:
     """Make a path absolute; links are followed only where `..` would mislead."""
     absolute = path.absolute()
     return Path(os.path.realpath(absolute)) if ".." in absolute.parts else absolute
-
-
-def _inside(place: Path, folder: Path) -> bool:
-    return Path(os.path.realpath(place)).is_relative_to(os.path.realpath(folder))
 
 
 def _is_folder(path: Path) -> bool:
@@ -168,10 +166,10 @@ def _place_problems(plan: _Plan) -> Iterator[Problem]:
         message = f"{shown(plan.directory)} is not UTF-8, as emitter.yaml has to be"
         yield Problem("DIRECTORY", None, message, "rename the folder, or name another")
     journal = plan.output.parent / plan.journal
-    if _inside(plan.output, plan.directory):
+    if inside(plan.output, plan.directory) is not None:
         message = f"{shown(plan.output)} lies in DIRECTORY: producers could replace it"
         yield Problem("--output", None, message, "name a file outside, with --output")
-    elif _inside(journal, plan.directory):
+    elif inside(journal, plan.directory) is not None:
         message = f"the journal's place, {shown(journal)}, lies in it"
         yield Problem("DIRECTORY", None, message, "name a folder of its own")
 
@@ -259,11 +257,7 @@ def _create(path: Path, text: str, mode: int) -> None:
             file.flush()
             os.fsync(file.fileno())
         path.hardlink_to(part)
-    descriptor = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(path.parent)
 
 
 def _next_steps(plan: _Plan) -> Iterator[str]:

@@ -8,6 +8,8 @@ import pwd
 import shlex
 import signal
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -33,16 +35,23 @@ def wait_state(site: Installation, path: str, state: str) -> None:
     wait_until(lambda: states(site).get(path) == state, DEADLINE_S, f"{path} {state}")
 
 
-def test_held_and_released_under_a_running_daemon(
-    site: Installation, server: Rehearsal
-) -> None:
-    """A held file stays back while others go; released it is delivered at once."""
+@contextmanager
+def deferring(site: Installation, server: Rehearsal) -> Iterator[None]:
+    """Run a daemon that has put a file off for long, after one failure."""
     server.faults = FaultMenu.parse("503@1")
     site.settings["EMITTERD_DELIVERY_BACKOFF_INITIAL"] = "5m"
     site.settings["EMITTERD_DELIVERY_BACKOFF_MAX"] = "10m"
     site.drop(NAME)
     with site.running():
         wait_state(site, NAME, "deferred")
+        yield
+
+
+def test_held_and_released_under_a_running_daemon(
+    site: Installation, server: Rehearsal
+) -> None:
+    """A held file stays back while others go; released it is delivered at once."""
+    with deferring(site, server):
         held = site.call("hold", NAME)
         site.drop(OTHER)
         wait_state(site, OTHER, "delivered")
@@ -63,12 +72,7 @@ def test_retry_does_not_wait_for_the_backoff(
     site: Installation, server: Rehearsal
 ) -> None:
     """A deferred file is tried within the moment, whatever its due time."""
-    server.faults = FaultMenu.parse("503@1")
-    site.settings["EMITTERD_DELIVERY_BACKOFF_INITIAL"] = "5m"
-    site.settings["EMITTERD_DELIVERY_BACKOFF_MAX"] = "10m"
-    site.drop(NAME)
-    with site.running():
-        wait_state(site, NAME, "deferred")
+    with deferring(site, server):
         done = site.call("retry", "--all", "deferred")
         site.wait_delivered(1, 20.0)
 
