@@ -79,13 +79,14 @@ class Disposal:
 
     def resume(self) -> None:
         """Do what is due in the journal: a crash, or a full disk, may have left it."""
-        after_id = 0
-        while self._unfinished and not self._spool.lost():
-            page = self._journal.disposals(after_id, PAGE)
+        if not self._unfinished or self._spool.lost():
+            return
+        # What fails below sets it again.
+        self._unfinished, after_id = False, 0
+        while page := self._journal.disposals(after_id, PAGE):
             for entry_id, path, sent in page:
                 self.dispose(entry_id, path, sent)
                 after_id = entry_id
-            self._unfinished = bool(page)
 
     def _dispose(self, entry_id: int, path: bytes, sent: Fingerprint) -> None:
         ended = self._journal.ended(entry_id)

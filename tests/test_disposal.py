@@ -513,6 +513,24 @@ def test_file_that_a_crash_left_aside_is_finished(
         assert archived(archive) == {"pat/a.zip": zip_bytes()}
 
 
+def test_what_could_not_be_finished_is_taken_up_again(
+    mover: Outbox, archive: Path
+) -> None:
+    """A file that is set aside while the archive fails does not wait for a restart."""
+    entry = mover.delivered()
+    path = mover.root / "pat/a.zip"
+    path.rename(path.with_name(f".emitterd-{entry.id}"))
+    archive.write_bytes(b"")
+    mover.disposal.resume()
+    assert mover.due(entry)
+    archive.unlink()
+
+    mover.disposal.resume()
+
+    assert archived(archive) == {"pat/a.zip": zip_bytes()}
+    assert not mover.due(entry)
+
+
 def test_retried_file_is_not_disposed_of(
     spool_root: Path, journal: Journal, tmp_path: Path
 ) -> None:
