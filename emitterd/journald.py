@@ -6,6 +6,7 @@ that needs no compiler waits for ever where journald does not read.
 """
 
 import array
+import atexit
 import errno
 import fcntl
 import os
@@ -146,8 +147,9 @@ class Journald:
 
 @cache
 def _socket() -> socket.socket:
-    """Return the socket of this process: never closed, as a thread may be sending."""
+    """Return the process's socket, open to its end: a thread may be sending."""
     out = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    atexit.register(out.close)
     out.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
     seconds, fraction = divmod(WAIT_S, 1)
     wait = _TIMEVAL.pack(int(seconds), int(fraction * 1_000_000))
