@@ -1,0 +1,143 @@
+"""What the page shows, put together: a bounded number of rows, each by an index.
+
+What it costs is the same with ten files in the queue and with a million.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from emitterd.chart import Chart, chart
+from emitterd.codes import Code
+from emitterd.database import Row
+from emitterd.entry import State, display
+from emitterd.finding import Level
+from emitterd.meanings import MEANING
+from emitterd.throughput import Read, Throughput
+
+SHOWN = 10
+"""So many rows of a list; how many more there are is told."""
+
+LATEST_REJECTED = 500
+"""So many rejections are looked through for those that still stand."""
+
+_ITEM = "id, path, bytes, {at}, error, reason, findings"
+
+_LISTS: Mapping[State, tuple[str, str]] = {
+    State.QUEUED: ("admitted_at", "order by turn, rank, id"),
+    State.DEFERRED: ("due_at", "order by due_at"),
+    State.DELIVERED: ("delivered_at", "order by delivered_at desc"),
+    State.HELD: ("changed_at", "order by changed_at desc"),
+}
+
+# Of a path that has come again since, the rejection is history.
+_STANDING = f"""select {_ITEM.format(at="changed_at")} from (
+        select * from entry where state = 'rejected'
+        order by changed_at desc limit {LATEST_REJECTED}) entry
+    where forgotten_at is null and not exists (select 1 from entry later
+        where later.path = entry.path and later.id > entry.id)
+    limit ?"""  # noqa: S608  names are ours
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One version of a file in a list, printable.
+
+    `at`: when it was admitted, is due, was delivered, rejected or held, as the list
+    goes; seconds since the epoch.
+    """
+
+    id: int
+    path: str
+    size_bytes: int
+    at: float
+    error: str | None
+    reason: str | None
+    findings: tuple[Mapping[str, str], ...]
+
+    @property
+    def title(self) -> str:
+        """What the error means; empty where there is none."""
+        return MEANING[Code(self.error)].title if self.error else ""
+
+    @property
+    def remedy(self) -> str:
+        """What to do about the error; empty where there is none."""
+        return MEANING[Code(self.error)].remedy if self.error else ""
+
+    @property
+    def fatal(self) -> bool:
+        """Whether the server will lose the whole file, sent or not."""
+        return any(one["level"] == Level.ERROR for one in self.findings)
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """The journal at one moment. Lists have the first rows only, `counts` all."""
+
+    counts: Mapping[State, int]
+    waiting_bytes: int
+    oldest_at: float | None
+    delivered_at: float | None
+    queued: Sequence[Item]
+    deferred: Sequence[Item]
+    held: Sequence[Item]
+    rejected: Sequence[Item]
+    delivered: Sequence[Item]
+    chart: Chart
+
+    @property
+    def waiting(self) -> int:
+        """How many files wait, without those that are being sent."""
+        return self.counts[State.QUEUED] + self.counts[State.DEFERRED]
+
+    @property
+    def left(self) -> int:
+        """How many files are still to be delivered."""
+        return self.waiting + self.counts[State.DELIVERING]
+
+
+def gather(read: Read, throughput: Throughput, now: float) -> Overview:
+    """Read it all. `read` is of one snapshot, or of several: each list is sound."""
+    tally = {
+        State(state): (entries, size_bytes)
+        for state, entries, size_bytes in read(
+            "select state, entries, bytes from tally", ()
+        )
+    }
+    left = (State.QUEUED, State.DELIVERING, State.DEFERRED)
+    return Overview(
+        counts={state: entries for state, (entries, _) in tally.items()},
+        waiting_bytes=sum(tally[state][1] for state in left),
+        oldest_at=_instant(
+            read,
+            """select min(admitted_at) from entry
+               where state in ('queued', 'delivering', 'deferred')""",
+        ),
+        delivered_at=_instant(
+            read, "select max(delivered_at) from entry where state = 'delivered'"
+        ),
+        queued=_list(read, State.QUEUED),
+        deferred=_list(read, State.DEFERRED),
+        held=_list(read, State.HELD),
+        rejected=[_item(row) for row in read(_STANDING, (SHOWN,))],
+        delivered=_list(read, State.DELIVERED),
+        chart=chart(throughput.day(read, now), now),
+    )
+
+
+def _list(read: Read, state: State) -> list[Item]:
+    at, order = _LISTS[state]
+    sql = f"select {_ITEM.format(at=at)} from entry where state = '{state}'"  # noqa: S608  names are ours
+    return [_item(row) for row in read(f"{sql} {order} limit ?", (SHOWN,))]
+
+
+def _instant(read: Read, sql: str) -> float | None:
+    found: float | None = read(sql, ())[0][0]
+    return found
+
+
+def _item(row: Row) -> Item:
+    findings: list[dict[str, Any]] = json.loads(row[6] or "[]")
+    return Item(row[0], display(row[1]), *row[2:6], tuple(findings))

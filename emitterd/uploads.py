@@ -1,0 +1,51 @@
+"""The uploads under way, for who looks on: kept in memory, by the workers."""
+
+import threading
+import time
+from dataclasses import dataclass, replace
+
+from emitterd.entry import Entry
+
+
+@dataclass(slots=True)
+class Upload:
+    """One upload under way; `started_at` is seconds since the epoch."""
+
+    path: bytes
+    size_bytes: int
+    attempt: int
+    started_at: float
+    sent_bytes: int = 0
+
+
+class Uploads:
+    """Notes every upload that goes by: an observer of the workers. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._uploads: dict[int, Upload] = {}
+
+    def began(self, entry: Entry) -> None:
+        """Put the upload on the board."""
+        size_bytes = entry.fingerprint.size_bytes
+        upload = Upload(entry.path, size_bytes, entry.attempts + 1, time.time())
+        with self._lock:
+            self._uploads[entry.id] = upload
+
+    def sent(self, entry: Entry, size_bytes: int) -> None:
+        """Add to what has been sent of it."""
+        # One worker has the entry, so nobody else adds; a body that is sent once more
+        # within the attempt is not more than the file.
+        upload = self._uploads[entry.id]
+        upload.sent_bytes = min(upload.size_bytes, upload.sent_bytes + size_bytes)
+
+    def ended(self, entry: Entry) -> None:
+        """Take it off the board."""
+        with self._lock:
+            del self._uploads[entry.id]
+
+    def now(self) -> list[Upload]:
+        """Return what is under way, the upload that began first first."""
+        with self._lock:
+            found = [replace(one) for one in self._uploads.values()]
+        return sorted(found, key=lambda one: one.started_at)
