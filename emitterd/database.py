@@ -36,6 +36,7 @@ LOCK_WAIT_S = 2.0
 """A command that holds the journal for a moment must not end a daemon that starts."""
 
 LOCK_POLL_S = 0.05
+CLOSE_WAIT_S = 5.0
 
 
 class Database:
@@ -51,6 +52,8 @@ class Database:
         self._queue_lock = threading.Lock()
         self._writing = threading.Lock()
         self._reading = threading.Lock()
+        self.committing_since: float | None = None
+        """When the commit under way began, monotonic; None while there is none."""
         _refuse_network(path)
         self._lock = _Lock(path)
         try:
@@ -88,10 +91,16 @@ class Database:
     def close(self) -> None:
         """Close the file and let another process have it."""
         reach(Point.CLOSING)
-        with self._writing, self._reading:
-            self._reader.close()
-            self._writer.close()
-            self._lock.close()
+        if not self._writing.acquire(timeout=CLOSE_WAIT_S):
+            # A commit that never returns: the process's end closes the file.
+            return
+        try:
+            with self._reading:
+                self._reader.close()
+                self._writer.close()
+                self._lock.close()
+        finally:
+            self._writing.release()
 
     def __enter__(self) -> Self:
         return self
@@ -100,6 +109,7 @@ class Database:
         self.close()
 
     def _commit(self, batch: "list[_Pending[Any]]") -> None:
+        self.committing_since = time.monotonic()
         try:
             self._writer.execute("begin immediate")
             for pending in batch:
@@ -116,6 +126,7 @@ class Database:
                 if self._writer.in_transaction:
                     self._writer.execute("rollback")
         finally:
+            self.committing_since = None
             for pending in batch:
                 pending.done = True
 

@@ -7,6 +7,7 @@ only while the path still is the very file that was looked at.
 import os
 import threading
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
@@ -25,40 +26,52 @@ from emitterd.spool import Spool
 log = structlog.get_logger()
 
 
-class Disposal:
-    """The rules `spool.after_delivery` and `spool.rejected_directory`."""
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Where files go: `spool.after_delivery` and `spool.rejected_directory`.
 
-    def __init__(
-        self,
-        spool: Spool,
-        journal: Journal,
-        *,
-        archive: Path | None,
-        delete: bool,
-        rejected: Path | None = None,
-    ) -> None:
-        """Archive what is delivered where `archive` is given, delete it or keep it.
+    What is delivered goes to `archive` where that is given, is deleted, or stays; what
+    is rejected goes to `rejected`, or stays.
+    """
 
-        What is rejected goes to `rejected`, or stays.
-        """
-        self._spool = spool
-        self._journal = journal
-        self._archive = archive
-        self._delete = delete
-        self._rejected = rejected
-        self._lock = threading.Lock()
-        self._under_way: set[bytes] = set()
-        self._said: dict[bytes, str] = {}
+    archive: Path | None = None
+    delete: bool = False
+    rejected: Path | None = None
 
     @property
     def keeps(self) -> bool:
         """Whether delivered files stay where they are."""
-        return self._archive is None and not self._delete
+        return self.archive is None and not self.delete
+
+    def stays(self, state: State) -> bool:
+        """Tell whether files of versions in this state stay where they are."""
+        return self.rejected is None if state is State.REJECTED else self.keeps
+
+
+class Disposal:
+    """Disposes of files by a rule. Thread-safe."""
+
+    def __init__(self, spool: Spool, journal: Journal, rule: Rule) -> None:
+        self._spool = spool
+        self._journal = journal
+        self._rule = rule
+        self._lock = threading.Lock()
+        self._under_way: set[bytes] = set()
+        self._said: dict[bytes, str] = {}
+
+    def adopt(self, rule: Rule) -> None:
+        """Go by another rule from now on."""
+        self._rule = rule
+
+    @property
+    def keeps(self) -> bool:
+        """Whether delivered files stay where they are."""
+        return self._rule.keeps
 
     @property
     def keeps_rejected(self) -> bool:
         """Whether rejected files stay where they are."""
-        return self._rejected is None
+        return self._rule.rejected is None
 
     def dispose(self, entry_id: int, path: bytes, sent: Fingerprint) -> None:
         """Move or delete the file of an ended version and record it.
@@ -76,15 +89,16 @@ class Disposal:
             self._under_way.discard(path)
 
     def _dispose(self, entry_id: int, path: bytes, sent: Fingerprint) -> None:
-        ended = self._journal.ended(entry_id)
+        ended, rule = self._journal.ended(entry_id), self._rule
         if ended is None:
             return
         try:
-            if self._stays(ended.state) or self._is_another(path, sent):
+            # Today's rule: it may have been another when the version ended.
+            if rule.stays(ended.state) or self._is_another(path, sent):
                 self._journal.dispose(entry_id, None)
                 return
             reach(Point.DISPOSAL_DUE)
-            moved_to = self._move_or_delete(path, ended)
+            moved_to = self._move_or_delete(path, ended, rule)
             reach(Point.DISPOSED)
         except (OSError, SourceError) as error:
             self._say_once(path, str(error))
@@ -128,17 +142,13 @@ class Disposal:
                 raise
             return True
 
-    def _stays(self, state: State) -> bool:
-        """Tell whether today's configuration moves nothing of this state."""
-        return self.keeps_rejected if state is State.REJECTED else self.keeps
-
-    def _move_or_delete(self, path: bytes, ended: Ended) -> Path | None:
+    def _move_or_delete(self, path: bytes, ended: Ended, rule: Rule) -> Path | None:
         source = self._spool.root / os.fsdecode(path)
         # The day it ended, not today: a second try finds what the first one left.
         under = Path(iso(ended.at)[:10], os.fsdecode(path))
-        if ended.state is State.REJECTED and self._rejected is not None:
-            return move(source, self._rejected / under, ended.explained(path))
-        if self._archive is None:
+        if ended.state is State.REJECTED and rule.rejected is not None:
+            return move(source, rule.rejected / under, ended.explained(path))
+        if rule.archive is None:
             delete(source)
             return None
-        return move(source, self._archive / under, None)
+        return move(source, rule.archive / under, None)

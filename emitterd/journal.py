@@ -34,7 +34,7 @@ class Journal:
         self.database = Database(path)
         """What `Hand` writes to beside."""
         self._turns = Turns()
-        self._horizon_s = backoff_max_s + RETRY_AFTER_CAP_S + 60.0
+        self.adopt(backoff_max_s)
         self.reclaimed = self.database.write(self._reclaim)
         reach(Point.RECLAIMED)
         served = self.database.read(
@@ -54,6 +54,10 @@ class Journal:
     def close(self) -> None:
         """Close the journal and release its lock."""
         self.database.close()
+
+    def adopt(self, backoff_max_s: float) -> None:
+        """Take due times that lie further off than this for a clock set back."""
+        self._horizon_s = backoff_max_s + RETRY_AFTER_CAP_S + 60.0
 
     def latest(self, path: bytes) -> Known | None:
         """Return the latest version of the path, or None where it is unknown."""

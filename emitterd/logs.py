@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
@@ -20,11 +21,16 @@ LEVELS = {
 def configure(level: str, file: Path | None = None) -> None:
     """Write events of `level` and above to `file`, or to standard output.
 
+    Called again it opens the file anew, and no line of another thread is lost.
     Raises `OSError` where the file cannot be opened.
     """
     stream: TextIO = sys.stdout if file is None else _open(file)
     people = stream.isatty()
-    close()
+    sink = structlog.get_config()["logger_factory"]
+    if isinstance(sink, _Sink):
+        sink.turn_to(stream)
+    else:
+        sink = _Sink(stream)
     processors: list[structlog.typing.Processor] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -41,7 +47,7 @@ def configure(level: str, file: Path | None = None) -> None:
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
-        logger_factory=_Sink(stream),
+        logger_factory=sink,
         cache_logger_on_first_use=False,
     )
 
@@ -67,17 +73,24 @@ class _Sink:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self._lock = threading.Lock()
 
     def __call__(self, *_: object) -> structlog.WriteLogger:
         return structlog.WriteLogger(self)  # type: ignore[arg-type]  # it has what is called
 
     def write(self, text: str) -> None:
-        with suppress(OSError):
+        with self._lock, suppress(OSError):
             self._stream.write(text)
 
     def flush(self) -> None:
-        with suppress(OSError):
+        with self._lock, suppress(OSError):
             self._stream.flush()
+
+    def turn_to(self, stream: TextIO) -> None:
+        """Write elsewhere from now on, and close the file."""
+        with self._lock:
+            self.close()
+            self._stream = stream
 
     def close(self) -> None:
         """Close the file; standard output stays."""

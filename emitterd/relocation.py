@@ -12,6 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from emitterd.failpoints import Point, reach
+from emitterd.pulse import rest
+
+SLOWEST_BYTES_S = 1024 * 1024
+"""A copy to another file system that is slower than this has come to a standstill."""
 
 
 def delete(source: Path) -> None:
@@ -27,6 +31,7 @@ def move(source: Path, target: Path, beside: Mapping[str, object] | None) -> Pat
     `beside`: what to say of it in a `.reason.json` there, which comes first: no file
     lies there unexplained.
     """
+    rest(source.stat().st_size / SLOWEST_BYTES_S)
     target.parent.mkdir(parents=True, exist_ok=True)
     target = _free(target, source)
     if beside is not None:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from emitterd.codes import Code
-from emitterd.emission import TOKEN_LIFETIME_S, TOKEN_LONGEST_S
 from emitterd.errors import Trouble, Verdict
 from emitterd.rehearsal import FaultMenu, Rehearsal
+from emitterd.session import TOKEN_LIFETIME_S, TOKEN_LONGEST_S
 from emitterd.wire import Wire
 from emitting import (
     Listener,

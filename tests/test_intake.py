@@ -16,15 +16,15 @@ from structlog.typing import EventDict
 from conftest import NOBODY, Python, SmallDisk
 from emitterd.catalogue_file import load_catalogue
 from emitterd.container import ReadAt
-from emitterd.disposal import Disposal
+from emitterd.disposal import Disposal, Rule
 from emitterd.entry import State
-from emitterd.examination import MAX_BYTES, Examiner
+from emitterd.examination import MAX_BYTES, Examiner, Rules
 from emitterd.inspection import Contract, Report
 from emitterd.inspector import Inspector
 from emitterd.intake import BUSY_S, FULL_S, Intake
 from emitterd.journal import Journal
 from emitterd.selection import Selection
-from emitterd.settle import Settling, Tracker
+from emitterd.settle import Settling
 from emitterd.spool import Spool
 from support import make_zip, sample, zip_bytes
 from test_journal import deliver
@@ -52,21 +52,22 @@ class Door:
         self.root, self.journal, self.now = root, journal, 1000.0
         self.bell, self.sweeps = 0, 0
         self.inspector = Counting(load_catalogue(), Contract())
-        spool = Spool(root)
-        self.examiner = Examiner(
-            spool,
+        spool, rule = Spool(root), Rule(delete=True)
+        self.rules = Rules(
             Selection(["**/*.zip", "speed"], []),
             self.inspector,
-            Tracker(Settling(5.0, SWEEP_S, GIVE_UP_S)),
-            journal,
-            Disposal(spool, journal, archive=None, delete=True),
-            objections=objections,
+            objections,
+            Settling(5.0, SWEEP_S, GIVE_UP_S),
+            rule,
+            SWEEP_S,
+        )
+        self.examiner = Examiner(
+            spool, journal, Disposal(spool, journal, rule), self.rules
         )
         self.intake = Intake(
             spool,
             self.examiner,
             journal,
-            sweep_every_s=SWEEP_S,
             on_admitted=self._ring,
             on_swept=self._swept,
         )
