@@ -48,8 +48,8 @@ class Crew:
     def man(self, count: int) -> None:
         """Bring the workers to so many; call again until they are.
 
-        Surplus ones end their attempt first, and nobody begins before there is room:
-        there are never more than the greater of both numbers.
+        Surplus ones end their attempt first, and nobody begins under a name that is
+        still taken: there are never more than the greater of both numbers.
         """
         alive = {n: one for n, one in self._workers.items() if one.thread.is_alive()}
         self._workers = alive
@@ -58,9 +58,9 @@ class Crew:
             alive[number].leave.set()
         if staying[count:]:
             self._wake.ring()
-        free = [number for number in range(count) if number not in alive]
-        for number in free[: max(0, count - len(alive))]:
-            alive[number] = self._hire(f"worker-{number}")
+        for number in range(count):
+            if number not in alive:
+                alive[number] = self._hire(f"worker-{number}")
 
     def stop(self) -> None:
         """Let all end what they do, and do no more."""

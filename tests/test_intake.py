@@ -6,6 +6,7 @@ import os
 import struct
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +62,8 @@ class Door:
             rule,
             SWEEP_S,
         )
-        self.examiner = Examiner(
-            spool, journal, Disposal(spool, journal, rule), self.rules
-        )
+        self.disposal = Disposal(spool, journal, rule)
+        self.examiner = Examiner(spool, journal, self.disposal, self.rules)
         self.intake = Intake(
             spool,
             self.examiner,
@@ -396,3 +396,42 @@ door = Door(Path("."), Journal(Path("../journal.db")))
 print([len(door.step(after)) for after in (0, 4.9, 0.2)], door.intake.settling())
 """
     assert python(script, cwd=spool_root) == "[0, 0, 1] False\n"
+
+
+def test_other_rules_hold_from_the_next_turn_on(door: Door) -> None:
+    """What is ignored now is not settling any more; what is let in is found at once."""
+    make_zip(door.root / NAME).write_bytes(b"unfinished")
+    assert names(door.step(0.0, PATH)) == ["file.incomplete"]
+    make_zip(door.root / NAME)
+    none = Selection(["none"], [])
+    door.intake.adopt(replace(door.rules, selection=none, sweep_every_s=9.0))
+    assert door.step(0.0, PATH) == []
+    assert PATH not in door.examiner.tracker
+    assert door.intake.step(door.now) == 9.0
+
+    door.intake.adopt(door.rules)
+    assert names(door.step()) == ["file.admitted"]
+    assert door.intake.step(door.now) == SWEEP_S
+
+
+def test_rule_of_disposal_comes_with_the_patterns(door: Door) -> None:
+    """Files go by the new rule once its exclusions hold, and not before."""
+    door.intake.adopt(replace(door.rules, disposal=Rule()))
+    assert not door.disposal.keeps
+    door.step()
+
+    assert door.disposal.keeps
+
+
+def test_another_contract_inspects_anew(spool_root: Path, journal: Journal) -> None:
+    """What waits at the door is held to the contract that holds now."""
+    door = Door(spool_root, journal, "warn")
+    door.sweep()
+    make_zip(door.root / NAME)
+    door.examiner.look(PATH, door.now)
+    door.examiner.look(PATH, door.now)
+    assert door.inspector.reports == 1
+    door.examiner.adopt(door.rules)
+    door.examiner.look(PATH, door.now)
+
+    assert door.inspector.reports == 2

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -153,3 +154,40 @@ def test_silence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
     assert lines(file) == []
     assert capsys.readouterr() == ("", "")
+
+
+def test_reopened_under_load_no_line_is_lost(tmp_path: Path) -> None:
+    """While threads write, the file is moved away and opened anew, again and again."""
+    file = tmp_path / "log.jsonl"
+    logs.configure("info", file)
+    threads, each = 4, 2000
+
+    def write(number: int) -> None:
+        for line in range(each):
+            structlog.get_logger().info("file.delivered", path=f"{number}-{line}")
+
+    with ThreadPoolExecutor(threads) as pool:
+        writing = [pool.submit(write, number) for number in range(threads)]
+        moved = 0
+        while not all(one.done() for one in writing):
+            file.rename(tmp_path / f"log.{moved}.jsonl")
+            logs.configure("info", file)
+            moved += 1
+        for one in writing:
+            one.result()
+    logs.close()
+
+    paths = [line["path"] for one in tmp_path.glob("log*") for line in lines(one)]
+    assert moved > 1
+    assert len(paths) == len(set(paths)) == threads * each
+
+
+def test_file_that_cannot_be_opened_anew(tmp_path: Path) -> None:
+    """Where the new file cannot be had the old one goes on."""
+    file = tmp_path / "log.jsonl"
+    logs.configure("info", file)
+    with pytest.raises(OSError, match="Is a directory"):
+        logs.configure("info", tmp_path)
+    structlog.get_logger().info("daemon.ready")
+
+    assert len(lines(file)) == 1
