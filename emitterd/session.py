@@ -6,7 +6,8 @@ Source: cQube's views.py, versions 1.0 to 4.1.
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import structlog
@@ -16,7 +17,8 @@ from emitterd.classify import Stage, api_trouble, broken
 from emitterd.codes import Code
 from emitterd.destination import LOGIN_FLOOR_S
 from emitterd.errors import Trouble, Verdict
-from emitterd.sockets import Broken, Stopped
+from emitterd.pulse import beat
+from emitterd.sockets import POLL_S, Broken, Stopped
 from emitterd.wire import Answer, Wire
 
 TOKEN_LIFETIME_S = 300.0
@@ -98,15 +100,25 @@ class Session:
             credentials = self._credentials
             if credentials.username is None:
                 return f"{credentials.scheme} {credentials.secret()}"
-            with self._lock:
+            with self._alone():
                 if self._logged_in(credentials) or self._login(credentials):
                     return self._authorization
 
     def expire(self, authorization: str) -> None:
         """Drop the token that was refused, unless another replaced it meanwhile."""
-        with self._lock:
+        with self._alone():
             if authorization == self._authorization:
                 self._authorization = ""
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold the lock. Who waits for another's slow login is at no standstill."""
+        while not self._lock.acquire(timeout=POLL_S):
+            beat()
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     def _logged_in(self, credentials: Credentials) -> bool:
         fresh = self._authorization and time.monotonic() < self._renew_at

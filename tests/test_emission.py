@@ -5,12 +5,15 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from emitterd.codes import Code
 from emitterd.errors import Trouble, Verdict
+from emitterd.pulse import Pulse
 from emitterd.rehearsal import FaultMenu, Rehearsal
 from emitterd.session import TOKEN_LIFETIME_S, TOKEN_LONGEST_S, Credentials
 from emitterd.wire import Wire
@@ -401,3 +404,30 @@ def test_credentials_adopted_during_a_refused_login(
         assert grant.result(20).key
 
     assert len(asked(server, "auth")) == 2
+
+
+def signed(pulse: Pulse, since: float) -> bool:
+    """Tell whether every loop has given a sign since an instant."""
+    return not pulse.still(since, 0.0)
+
+
+def test_who_waits_for_a_login_gives_signs(server: Rehearsal) -> None:
+    """A login may be as slow as a line: the others wait for it, and do not hang."""
+    stop, pulse = threading.Event(), Pulse()
+    server.latency_s = 60.0
+    with wired(stop=stop) as wire, ThreadPoolExecutor(2) as pool:
+        emission = emission_to(wire, server.url, stop=stop)
+
+        def ask() -> None:
+            with pulse.of("worker"), suppress(Trouble):
+                emission.grant(PATH)
+
+        asking = [pool.submit(ask) for _ in range(2)]
+        wait_until(lambda: len(pulse.still(1e12, 0.0)) == 2, 20, "both ask")
+        wait_until(lambda: asked(server, "auth"), 20, "a login under way")
+        for _ in range(3):
+            wait_until(partial(signed, pulse, time.monotonic()), 20, "two signs")
+        [login] = asked(server, "auth")
+        assert login.status is None
+        assert not any(one.done() for one in asking)
+        stop.set()
