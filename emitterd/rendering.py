@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from emitterd import __version__
 from emitterd.codes import Code
-from emitterd.entry import iso
+from emitterd.entry import display, iso
 from emitterd.meanings import MEANING
 from emitterd.phrases import amount, count, sentence, share, span
 
@@ -65,6 +65,7 @@ _environment.globals.update(style=STYLE, script=SCRIPT, version=__version__)
 _environment.filters.update(
     amount=amount,
     count=count,
+    display=display,
     iso=iso,
     meaning=_meaning,
     sentence=sentence,

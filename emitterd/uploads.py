@@ -11,6 +11,7 @@ from emitterd.entry import Entry
 class Upload:
     """One upload under way; `started_at` is seconds since the epoch."""
 
+    id: int
     path: bytes
     size_bytes: int
     attempt: int
@@ -27,8 +28,13 @@ class Uploads:
 
     def began(self, entry: Entry) -> None:
         """Put the upload on the board."""
-        size_bytes = entry.fingerprint.size_bytes
-        upload = Upload(entry.path, size_bytes, entry.attempts + 1, time.time())
+        upload = Upload(
+            entry.id,
+            entry.path,
+            entry.fingerprint.size_bytes,
+            entry.attempts + 1,
+            time.time(),
+        )
         with self._lock:
             self._uploads[entry.id] = upload
 
