@@ -19,12 +19,12 @@ TESTS = sorted((ROOT / "tests").glob("*.py"))
 # one line is independent of each other. A new module goes on the first line below
 # all that it imports.
 LEVELS = """
-__init__ codes dataset dialect failpoints journald
+__init__ codes dataset dialect endpoint failpoints journald units
 fingerprint meanings
-errors
-entry finding
+errors verdict
+entry finding listener
 admission backoff catalogue classify container grant header instruction members rows
-    selection settle turns units logs mounts notify relocation signals wake watcher
+    selection settle turns logs mounts notify relocation signals wake watcher
     yamlmarks rehearsal_faults
 archive catalogue_file database destination multipart playbook sample sockets spool
     config_layers rehearsal_answers template
