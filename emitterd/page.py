@@ -6,7 +6,7 @@ of one file. Who may ask at all is the listener's business.
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -16,10 +16,12 @@ from urllib.parse import parse_qs
 from emitterd.admission import Known
 from emitterd.chart import HEIGHT, WIDTH
 from emitterd.destination import Down
+from emitterd.entry import display
 from emitterd.errors import JournalError, printable
 from emitterd.explanation import Explanation, OutsideSpool, explain, locate
-from emitterd.headline import forecast, headline, progress, rate
+from emitterd.headline import Headline, forecast, headline, progress, rate
 from emitterd.overview import SHOWN, gather
+from emitterd.phrases import sentence
 from emitterd.records import Records
 from emitterd.rendering import POLICY, render
 from emitterd.search import search
@@ -34,6 +36,7 @@ SAID_MAX = 4096
 Environ = dict[str, Any]
 StartResponse = Callable[[str, list[tuple[str, str]]], object]
 Latest = Callable[[bytes], Known | None]
+Answer = tuple[HTTPStatus, str, list[tuple[str, str]]]
 
 _HEADERS = [
     ("Content-Type", "text/html; charset=utf-8"),
@@ -85,28 +88,130 @@ class Page:
                 "The journal cannot be read",
                 f"{printable(str(error))}: {error.hint}",
             )
-        status, body, headers = answer
+        status, text, headers = answer
+        body = text.encode()
         start_response(
             f"{status.value} {status.phrase}",
             [*_HEADERS, ("Content-Length", str(len(body))), *headers],
         )
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
 
-    def _overview(self, _: Environ) -> "Answer":
+    def _overview(self, _: Environ) -> Answer:
         now = time.time()
-        values, fragment = self._look(now)
-        text = self._render(
-            "overview.html",
-            now=now,
-            fragment=fragment,
-            etag=_etag(fragment),
-            **values,
+        head, fragment = self._look(now)
+        return self._whole(
+            "overview.html", now, head=head, fragment=fragment, etag=entity_tag(fragment)
         )
-        return HTTPStatus.OK, text.encode(), []
 
-    def _fragment(self, environ: Environ) -> "Answer":
+    def _fragment(self, environ: Environ) -> Answer:
         fragment = self._look(time.time())[1]
-        etag = ("ETag", _etag(fragment))
+        etag = ("ETag", entity_tag(fragment))
         if environ.get("HTTP_IF_NONE_MATCH") == etag[1]:
-            return HTTPStatus.NOT_MODIFIED, b"", [etag]
-        return HTTPStatus.OK, fragment.encode(), [etag]
+            return HTTPStatus.NOT_MODIFIED, "", [etag]
+        return HTTPStatus.OK, fragment, [etag]
+
+    def _look(self, now: float) -> tuple[Headline, str]:
+        """Return the headline, and the part of the page that lives."""
+        window = self._window
+        uploads, eta_s = window.uploads.now(), window.eta_s()
+        with Records(window.journal) as records:
+            seen = gather(records.read, window.throughput, now)
+        head = headline(window.verdict(), seen, len(uploads), eta_s)
+        return head, render(
+            "fragment.html",
+            now=now,
+            head=head,
+            all=seen,
+            uploads=[progress(one, now) for one in uploads],
+            rate=rate(uploads, now),
+            forecast=forecast(eta_s),
+            down=window.down(),
+            shown=SHOWN,
+            chart_width=WIDTH,
+            chart_height=HEIGHT,
+        )
+
+    def _explain(self, environ: Environ) -> Answer:
+        # What is not UTF-8 in the query is a byte of a name, as everywhere.
+        query = parse_qs(environ["QUERY_STRING"], errors="surrogateescape")
+        said = query.get("path", [""])[0].strip()
+        if not said:
+            return self._message(
+                HTTPStatus.BAD_REQUEST, "Which file?", "Write its name into the field."
+            )
+        if "\0" in said or len(said) > SAID_MAX:
+            return self._message(
+                HTTPStatus.BAD_REQUEST, "No such name", "No file can be called so."
+            )
+        with Records(self._window.journal) as records:
+            standings = self._window.standings(records.latest)
+            try:
+                path = locate(standings.spool, records, said)
+            except OutsideSpool as error:
+                words = sentence(str(error))
+                return self._message(HTTPStatus.NOT_FOUND, "Not here", words, said)
+            explanation = explain(standings, records, path)
+            if explanation.known:
+                return self._explained(explanation, said)
+            found = search(standings.spool, records.read, said)
+            if len(found) == 1:
+                return self._explained(explain(standings, records, found[0]), said)
+        return self._found(explanation, found, said)
+
+    def _explained(self, explanation: Explanation, said: str) -> Answer:
+        return self._whole(
+            "explain.html", time.time(), said=said, explanation=explanation
+        )
+
+    def _found(self, explanation: Explanation, found: list[bytes], said: str) -> Answer:
+        if found:
+            title, remark = "Which of these?", "Their names begin so."
+        else:
+            title, remark = f"Unknown: {explanation.path}", sentence(explanation.reason)
+        names = [display(path) for path in found]
+        status = HTTPStatus.OK if found else HTTPStatus.NOT_FOUND
+        return self._message(status, title, remark, said, names)
+
+    def _absent(self, _: Environ) -> Answer:
+        return self._message(
+            HTTPStatus.NOT_FOUND, "There is no such page", "The overview has it all."
+        )
+
+    def _message(
+        self,
+        status: HTTPStatus,
+        title: str,
+        remark: str,
+        said: str = "",
+        found: Sequence[str] = (),
+    ) -> Answer:
+        return self._whole(
+            "message.html",
+            time.time(),
+            status,
+            said=said,
+            title=title,
+            remark=remark,
+            found=found,
+        )
+
+    def _whole(
+        self,
+        template: str,
+        now: float,
+        status: HTTPStatus = HTTPStatus.OK,
+        *,
+        said: str = "",
+        **values: object,
+    ) -> Answer:
+        host = printable(self._window.host())
+        shown = display(said.encode("utf-8", "surrogateescape"))
+        text = render(
+            template, now=now, host=host, said=shown, shown=SHOWN, **values
+        )
+        return status, text, []
+
+
+def entity_tag(fragment: str) -> str:
+    """Return what tells one state of the page from another."""
+    return f'"{hashlib.sha256(fragment.encode()).hexdigest()[:32]}"'

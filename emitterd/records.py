@@ -8,7 +8,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -140,8 +140,12 @@ class Records:
                 return
             after = rows[-1][0], rows[-1][1]
 
-    def _rows(self, sql: str, *parameters: object) -> list[Row]:
+    def read(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
+        """Return all rows of a query; the transaction ends with the call."""
         return self._connection.execute(sql, parameters).fetchall()
+
+    def _rows(self, sql: str, *parameters: object) -> list[Row]:
+        return self.read(sql, parameters)
 
     def _oldest_waiting(self) -> str | None:
         rows = self._rows(

@@ -19,21 +19,22 @@ TESTS = sorted((ROOT / "tests").glob("*.py"))
 # one line is independent of each other. A new module goes on the first line below
 # all that it imports.
 LEVELS = """
-__init__ codes dataset dialect failpoints journald pulse
+__init__ chart codes dataset dialect endpoint failpoints journald phrases pulse units
 fingerprint meanings
-errors
-entry finding
+errors verdict
+entry finding listener
 admission backoff catalogue classify container grant header instruction lock members
-    rows selection settle turns units logs mounts notify relocation signals wake watcher
+    rows selection settle turns logs mounts notify relocation rendering signals uploads
+    wake watcher
     yamlmarks rehearsal_faults
 archive catalogue_file database destination multipart playbook sample sockets spool
     config_layers rehearsal_answers template
-lines statements lookout wire handshake control config_values secrets_source
-    rehearsal_signing supervision waiting
-door hand inspection records session standing
-inspector journal client_config
+lines statements lookout wire handshake control config_values search secrets_source
+    rehearsal_signing supervision throughput waiting
+door hand inspection overview records session standing
+inspector journal client_config headline
 disposal emission explanation retention survey config_checks rehearsal_bucket handover
-config examination rehearsal_api skeleton
+config examination page rehearsal_api skeleton
 change intake worker machine route rehearsal_exchange
 assembly crew tables online rehearsal_desk
 reload rehearsal terminal
@@ -48,6 +49,7 @@ __main__
 LIBRARIES = {
     "httpcore": "sockets",
     "httpx": "wire",
+    "jinja2": "rendering",
     "pathspec": "selection",
     "pydantic": "config",
     "python_multipart": "rehearsal_bucket",

@@ -1,0 +1,251 @@
+"""Whether all is well: one judgement for `/healthz`, `status --check`, metrics, page.
+
+Absence of progress is an alarm, and not only errors: a queue that stands still logs
+nothing. Pure: plain numbers and `now` in, alarms out. Instants are seconds since the
+epoch, limits are seconds.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from emitterd.codes import Code
+from emitterd.meanings import MEANING
+from emitterd.units import format_duration
+
+SWEEP_FLOOR_S = 900.0
+"""A sweep is missed by nobody sooner than this, however often one is due."""
+
+SWEEPS = 3
+"""So many sweeps, or the time of so many, may go by before one is overdue."""
+
+
+class Level(StrEnum):
+    """How bad it is; the words are those of monitoring plugins."""
+
+    OK = "OK"
+    WARNING = "WARNING"
+    CRITICAL = "CRITICAL"
+
+
+class Cause(StrEnum):
+    """What an alarm is about: its `code`, and a label of the metrics."""
+
+    DAEMON_ABSENT = "daemon_absent"
+    DESTINATION_DOWN = "destination_down"
+    JOURNAL_FULL = "journal_full"
+    ROOT_LOST = "root_lost"
+    NO_SUCCESS = "no_success"
+    OLDEST_WAITING = "oldest_waiting"
+    WATCH_DEGRADED = "watch_degraded"
+    SWEEP_OVERDUE = "sweep_overdue"
+    REJECTED = "rejected"
+
+
+WARNINGS = frozenset({Cause.WATCH_DEGRADED, Cause.SWEEP_OVERDUE, Cause.REJECTED})
+"""What hurries nobody: deliveries go on. All other causes are critical."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """One thing that is not well, since when, in words, and what to do about it."""
+
+    code: str
+    since: float
+    words: str
+    hint: str
+
+    @property
+    def level(self) -> Level:
+        """How bad it is."""
+        return Level.WARNING if self.code in WARNINGS else Level.CRITICAL
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """All alarms there are, the gravest first."""
+
+    alarms: tuple[Alarm, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is no alarm at all."""
+        return not self.alarms
+
+    @property
+    def level(self) -> Level:
+        """How bad the worst of it is."""
+        levels = {alarm.level for alarm in self.alarms}
+        return max(levels, key=list(Level).index, default=Level.OK)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long what may go on before it is an alarm."""
+
+    oldest_waiting_s: float
+    no_success_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """Trouble of the destination: a code as in docs/errors.md, and its reason."""
+
+    code: str
+    reason: str
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """What the journal knows, and whether a daemon works on it.
+
+    `waiting`: entries that are neither ended nor held. `rejected`: versions that were
+    rejected, and neither replaced nor forgotten since; `rejected_at` is the first.
+    """
+
+    running: bool
+    waiting: int = 0
+    oldest_waiting_at: float | None = None
+    delivered_at: float | None = None
+    outage: Outage | None = None
+    rejected: int = 0
+    rejected_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What only a running daemon knows.
+
+    `swept_at`: when a whole sweep was last done, or else when the daemon started;
+    `sweep_limit_s`: how long ago that may be. `degraded`: why not all is watched.
+    """
+
+    swept_at: float
+    sweep_limit_s: float
+    root_lost_since: float | None = None
+    degraded_since: float | None = None
+    degraded: str = ""
+    journal_full_since: float | None = None
+
+
+def sweep_limit_s(every_s: float, took_s: float) -> float:
+    """Return how long ago a sweep may be; the last one took `took_s`."""
+    return max(SWEEP_FLOOR_S, SWEEPS * every_s, SWEEPS * took_s)
+
+
+def verdict(alarms: list[Alarm]) -> Verdict:
+    """Put alarms together, the gravest first, and among equals the oldest."""
+    grave = list(Level).index
+    ordered = sorted(alarms, key=lambda one: (-grave(one.level), one.since, one.code))
+    return Verdict(tuple(ordered))
+
+
+def judge_queue(queue: Queue, limits: Limits, now: float) -> list[Alarm]:
+    """Return what is wrong by the journal alone."""
+    alarms = _rejected(queue)
+    if queue.running and queue.outage is not None:
+        alarms.append(_down(queue.outage))
+    if queue.oldest_waiting_at is None:
+        return alarms
+    if not queue.running:
+        alarms.append(_absent(queue.waiting, queue.oldest_waiting_at))
+    waited_s = now - queue.oldest_waiting_at
+    if waited_s > limits.oldest_waiting_s:
+        alarms.append(_oldest(queue.oldest_waiting_at, waited_s, limits))
+    # Whatever was last delivered, nobody waited for a success before that.
+    idle_since = max(queue.oldest_waiting_at, queue.delivered_at or 0.0)
+    if now - idle_since > limits.no_success_s:
+        alarms.append(_no_success(idle_since, now - idle_since, limits))
+    return alarms
+
+
+def judge_watch(watch: Watch, now: float) -> list[Alarm]:
+    """Return what is wrong by what only the running daemon knows."""
+    alarms = []
+    if watch.journal_full_since is not None:
+        meaning = MEANING[Code.JOURNAL_FULL]
+        words = f"{Code.JOURNAL_FULL} {meaning.title}: nothing is taken in or sent"
+        since = watch.journal_full_since
+        alarms.append(Alarm(Cause.JOURNAL_FULL, since, words, meaning.remedy))
+    if watch.root_lost_since is not None:
+        meaning = MEANING[Code.ROOT_LOST]
+        words = f"{Code.ROOT_LOST} {meaning.title}: nothing is found or sent"
+        since = watch.root_lost_since
+        alarms.append(Alarm(Cause.ROOT_LOST, since, words, meaning.remedy))
+    elif now - watch.swept_at > watch.sweep_limit_s:
+        alarms.append(_overdue(watch, now))
+    if watch.degraded_since is not None:
+        alarms.append(
+            Alarm(
+                Cause.WATCH_DEGRADED,
+                watch.degraded_since,
+                f"not every folder is watched: {watch.degraded};"
+                " new files are found by sweeps",
+                "raise fs.inotify.max_user_watches, as watch.degraded in the log says",
+            )
+        )
+    return alarms
+
+
+def _rejected(queue: Queue) -> list[Alarm]:
+    if queue.rejected_at is None:
+        return []
+    files = "1 file is" if queue.rejected == 1 else f"{queue.rejected} files are"
+    return [
+        Alarm(
+            Cause.REJECTED,
+            queue.rejected_at,
+            f"{files} rejected, and not replaced",
+            "see why with: emitterd list --state rejected; have each made anew, or"
+            " forget it: emitterd forget PATH",
+        )
+    ]
+
+
+def _down(outage: Outage) -> Alarm:
+    known = Code(outage.code) if outage.code in set(Code) else Code.INTERNAL
+    words = f"the destination is down: {outage.code} {outage.reason}"
+    return Alarm(Cause.DESTINATION_DOWN, outage.since, words, MEANING[known].remedy)
+
+
+def _absent(waiting: int, since: float) -> Alarm:
+    files = "1 file waits" if waiting == 1 else f"{waiting} files wait"
+    words = f"no daemon runs, and {files}"
+    return Alarm(Cause.DAEMON_ABSENT, since, words, "systemctl start emitterd")
+
+
+def _oldest(since: float, waited_s: float, limits: Limits) -> Alarm:
+    return Alarm(
+        Cause.OLDEST_WAITING,
+        since,
+        f"a file has waited for {_age(waited_s)}, longer than"
+        f" {format_duration(limits.oldest_waiting_s)} (metrics.oldest_waiting_max)",
+        "see which, and why: emitterd list --state deferred, emitterd explain PATH",
+    )
+
+
+def _no_success(since: float, idle_s: float, limits: Limits) -> Alarm:
+    return Alarm(
+        Cause.NO_SUCCESS,
+        since,
+        f"nothing was delivered for {_age(idle_s)} while files wait, longer than"
+        f" {format_duration(limits.no_success_s)} (metrics.no_success_max)",
+        "see whether the server can be reached: emitterd check --online",
+    )
+
+
+def _overdue(watch: Watch, now: float) -> Alarm:
+    return Alarm(
+        Cause.SWEEP_OVERDUE,
+        watch.swept_at,
+        "the whole folder was last looked through"
+        f" {_age(now - watch.swept_at)} ago, or never since the start",
+        "look at the log's sweep.finished, and at the load of the folder's disk",
+    )
+
+
+def _age(seconds: float) -> str:
+    """Return a time for people, in whole units of which there are two or more."""
+    fitting = (unit for unit in (86400.0, 3600.0, 60.0) if seconds >= 2 * unit)
+    unit = next(fitting, 1.0)
+    return format_duration(seconds // unit * unit)

@@ -1,0 +1,195 @@
+"""The verdict: what is an alarm, from when on, how grave, and in which words."""
+
+import pytest
+
+from emitterd.codes import Code
+from emitterd.verdict import (
+    WARNINGS,
+    Alarm,
+    Cause,
+    Level,
+    Limits,
+    Outage,
+    Queue,
+    Verdict,
+    Watch,
+    judge_queue,
+    judge_watch,
+    sweep_limit_s,
+    verdict,
+)
+
+NOW = 1_800_000_000.0
+LIMITS = Limits(oldest_waiting_s=3600.0, no_success_s=1800.0)
+OUTAGE = Outage(Code.REFUSED, "connection refused", NOW - 60)
+
+EMPTY = Queue(running=True)
+BUSY = Queue(running=True, waiting=3, oldest_waiting_at=NOW - 30, delivered_at=NOW - 5)
+WATCHED = Watch(swept_at=NOW - 10, sweep_limit_s=900.0)
+
+
+def codes(alarms: list[Alarm]) -> list[str]:
+    """Return what the alarms are about."""
+    return [alarm.code for alarm in alarms]
+
+
+@pytest.mark.parametrize(
+    ("queue", "expected"),
+    [
+        (EMPTY, []),
+        (BUSY, []),
+        (Queue(running=False), []),
+        (Queue(running=True, delivered_at=NOW - 9e6), []),
+        (
+            Queue(running=False, waiting=1, oldest_waiting_at=NOW - 1),
+            [Cause.DAEMON_ABSENT],
+        ),
+        (Queue(running=True, outage=OUTAGE), [Cause.DESTINATION_DOWN]),
+        (Queue(running=False, outage=OUTAGE), []),
+        (
+            Queue(
+                running=True,
+                waiting=1,
+                oldest_waiting_at=NOW - 3601,
+                delivered_at=NOW - 1,
+            ),
+            [Cause.OLDEST_WAITING],
+        ),
+        (
+            Queue(
+                running=True,
+                waiting=1,
+                oldest_waiting_at=NOW - 3599,
+                delivered_at=NOW - 1801,
+            ),
+            [Cause.NO_SUCCESS],
+        ),
+        (
+            Queue(
+                running=True,
+                waiting=1,
+                oldest_waiting_at=NOW - 60,
+                delivered_at=NOW - 90_000,
+            ),
+            [],
+        ),
+        (
+            Queue(running=True, waiting=1, oldest_waiting_at=NOW - 1801),
+            [Cause.NO_SUCCESS],
+        ),
+        (Queue(running=True, rejected=2, rejected_at=NOW - 9), [Cause.REJECTED]),
+        (
+            Queue(running=True, waiting=1, oldest_waiting_at=NOW + 7200),
+            [],
+        ),
+    ],
+    ids=[
+        "nothing-waits",
+        "things-move",
+        "not-needed-and-absent",
+        "nothing-to-succeed-with",
+        "absent-while-one-waits",
+        "down",
+        "what-a-dead-daemon-thought",
+        "oldest-too-old",
+        "no-success",
+        "idle-before-it-came",
+        "never-a-success",
+        "rejected",
+        "a-clock-set-back",
+    ],
+)
+def test_the_queue_is_judged(queue: Queue, expected: list[str]) -> None:
+    """What waits, and for how long nothing moved, is judged against the limits."""
+    assert codes(judge_queue(queue, LIMITS, NOW)) == expected
+
+
+@pytest.mark.parametrize(
+    ("watch", "expected"),
+    [
+        (WATCHED, []),
+        (Watch(NOW - 901, 900.0), [Cause.SWEEP_OVERDUE]),
+        (Watch(NOW, 900.0, journal_full_since=NOW - 1), [Cause.JOURNAL_FULL]),
+        (Watch(NOW, 900.0, degraded_since=NOW), [Cause.WATCH_DEGRADED]),
+        (Watch(NOW - 901, 900.0, root_lost_since=NOW - 950), [Cause.ROOT_LOST]),
+    ],
+    ids=["all-well", "no-sweep", "journal-full", "degraded", "root-lost"],
+)
+def test_the_watch_is_judged(watch: Watch, expected: list[str]) -> None:
+    """A folder that is gone is not said a second time by the sweep it prevents."""
+    assert codes(judge_watch(watch, NOW)) == expected
+
+
+def test_an_alarm_says_since_when_and_what_to_do() -> None:
+    """The words name the file's age and the key that sets the limit."""
+    waiting = Queue(running=True, waiting=1, oldest_waiting_at=NOW - 7500)
+    oldest, idle = judge_queue(waiting, LIMITS, NOW)
+
+    assert oldest.since == idle.since == NOW - 7500
+    assert oldest.words == (
+        "a file has waited for 2h, longer than 1h (metrics.oldest_waiting_max)"
+    )
+    assert "metrics.no_success_max" in idle.words
+    assert all(alarm.hint for alarm in (oldest, idle))
+
+
+def test_an_outage_is_told_with_its_code_and_remedy() -> None:
+    """What the operator can do about it depends on the code."""
+    (alarm,) = judge_queue(Queue(running=True, outage=OUTAGE), LIMITS, NOW)
+
+    assert f"{Code.REFUSED} connection refused" in alarm.words
+    assert alarm.since == NOW - 60
+    assert alarm.hint
+
+
+def test_an_outage_of_a_code_unknown_here_is_told() -> None:
+    """A journal may have been written by a version that knows more codes."""
+    outage = Outage("E999", "something new", NOW)
+    (alarm,) = judge_queue(Queue(running=True, outage=outage), LIMITS, NOW)
+
+    assert "E999 something new" in alarm.words
+
+
+def test_the_gravest_comes_first() -> None:
+    """Critical before warning, and among equals the oldest."""
+    alarms = [
+        Alarm(Cause.REJECTED, 1.0, "", ""),
+        Alarm(Cause.NO_SUCCESS, 3.0, "", ""),
+        Alarm(Cause.JOURNAL_FULL, 2.0, "", ""),
+    ]
+    judged = verdict(alarms)
+
+    assert codes(list(judged.alarms)) == [
+        Cause.JOURNAL_FULL,
+        Cause.NO_SUCCESS,
+        Cause.REJECTED,
+    ]
+    assert judged.level is Level.CRITICAL
+
+
+def test_no_alarm_is_well() -> None:
+    """Without an alarm the verdict is OK, and with any it is not."""
+    warned = verdict([Alarm(Cause.REJECTED, 1.0, "", "")])
+
+    assert Verdict().ok
+    assert Verdict().level is Level.OK
+    assert not warned.ok
+    assert warned.level is Level.WARNING
+
+
+def test_every_cause_has_a_level() -> None:
+    """Each is one or the other, and what stops deliveries is critical."""
+    assert set(Cause) > WARNINGS
+    assert Alarm(Cause.DESTINATION_DOWN, 0.0, "", "").level is Level.CRITICAL
+
+
+@pytest.mark.parametrize(
+    ("every_s", "took_s", "limit_s"),
+    [(30.0, 1.0, 900.0), (3600.0, 1.0, 10800.0), (30.0, 1200.0, 3600.0)],
+    ids=["floor", "seldom", "slow"],
+)
+def test_a_slow_sweep_is_not_overdue(
+    every_s: float, took_s: float, limit_s: float
+) -> None:
+    """The limit grows with the interval, and with what the last sweep took."""
+    assert sweep_limit_s(every_s, took_s) == limit_s
