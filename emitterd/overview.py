@@ -16,8 +16,11 @@ from emitterd.finding import Level
 from emitterd.meanings import MEANING
 from emitterd.throughput import Read, Throughput
 
-SHOWN = 10
+SHOWN = 6
 """So many rows of a list; how many more there are is told."""
+
+SHOWN_REJECTED = 20
+"""Each of these needs somebody."""
 
 LATEST_REJECTED = 500
 """So many rejections are looked through for those that still stand."""
@@ -121,7 +124,7 @@ def gather(read: Read, throughput: Throughput, now: float) -> Overview:
         queued=_list(read, State.QUEUED),
         deferred=_list(read, State.DEFERRED),
         held=_list(read, State.HELD),
-        rejected=[_item(row) for row in read(_STANDING, (SHOWN,))],
+        rejected=[_item(row) for row in read(_STANDING, (SHOWN_REJECTED,))],
         delivered=_list(read, State.DELIVERED),
         chart=chart(throughput.day(read, now), now),
     )
@@ -140,4 +143,5 @@ def _instant(read: Read, sql: str) -> float | None:
 
 def _item(row: Row) -> Item:
     findings: list[dict[str, Any]] = json.loads(row[6] or "[]")
-    return Item(row[0], display(row[1]), *row[2:6], tuple(findings))
+    id_, path, size_bytes, at, error, reason, _ = row
+    return Item(id_, display(path), size_bytes, at, error, reason, tuple(findings))

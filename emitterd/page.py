@@ -20,7 +20,7 @@ from emitterd.entry import display
 from emitterd.errors import JournalError, printable
 from emitterd.explanation import Explanation, OutsideSpool, explain, locate
 from emitterd.headline import Headline, forecast, headline, progress, rate
-from emitterd.overview import SHOWN, gather
+from emitterd.overview import SHOWN, SHOWN_REJECTED, gather
 from emitterd.phrases import sentence
 from emitterd.records import Records
 from emitterd.rendering import POLICY, render
@@ -38,9 +38,11 @@ StartResponse = Callable[[str, list[tuple[str, str]]], object]
 Latest = Callable[[bytes], Known | None]
 Answer = tuple[HTTPStatus, str, list[tuple[str, str]]]
 
-_HEADERS = [
+_OF_A_BODY = [
     ("Content-Type", "text/html; charset=utf-8"),
     ("Content-Security-Policy", POLICY),
+]
+_HEADERS = [
     ("X-Content-Type-Options", "nosniff"),
     ("Referrer-Policy", "no-referrer"),
     ("Cross-Origin-Resource-Policy", "same-origin"),
@@ -90,17 +92,17 @@ class Page:
             )
         status, text, headers = answer
         body = text.encode()
-        start_response(
-            f"{status.value} {status.phrase}",
-            [*_HEADERS, ("Content-Length", str(len(body))), *headers],
-        )
+        if status is not HTTPStatus.NOT_MODIFIED:
+            headers = [*_OF_A_BODY, ("Content-Length", str(len(body))), *headers]
+        start_response(f"{status.value} {status.phrase}", _HEADERS + headers)
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
 
     def _overview(self, _: Environ) -> Answer:
         now = time.time()
         head, fragment = self._look(now)
+        etag = entity_tag(fragment)
         return self._whole(
-            "overview.html", now, head=head, fragment=fragment, etag=entity_tag(fragment)
+            "overview.html", now, head=head, fragment=fragment, etag=etag
         )
 
     def _fragment(self, environ: Environ) -> Answer:
@@ -127,6 +129,7 @@ class Page:
             forecast=forecast(eta_s),
             down=window.down(),
             shown=SHOWN,
+            shown_rejected=SHOWN_REJECTED,
             chart_width=WIDTH,
             chart_height=HEIGHT,
         )
@@ -206,9 +209,7 @@ class Page:
     ) -> Answer:
         host = printable(self._window.host())
         shown = display(said.encode("utf-8", "surrogateescape"))
-        text = render(
-            template, now=now, host=host, said=shown, shown=SHOWN, **values
-        )
+        text = render(template, now=now, host=host, said=shown, shown=SHOWN, **values)
         return status, text, []
 
 

@@ -68,10 +68,10 @@ class Standings:
 
     def of(self, path: bytes) -> Standing:
         """Return where the path stands now; raises nothing but the journal's errors."""
-        ignored = self._ignored(path)
-        if ignored is not None:
-            return ignored
         try:
+            ignored = self._ignored(path)
+            if ignored is not None:
+                return ignored
             known = self._latest(path)
             seen = Fingerprint.of(self.spool.stat(path))
             if known is not None and known.settles(seen):

@@ -6,14 +6,19 @@
 
   const live = document.getElementById("live");
   const freshness = document.getElementById("freshness");
-  const moment = new Intl.DateTimeFormat(undefined, {
-    day: "numeric", month: "short", hour: "2-digit", minute: "2-digit",
-  });
+  const clock = { hour: "2-digit", minute: "2-digit" };
+  const ofToday = new Intl.DateTimeFormat(undefined, clock);
+  const ofAnyDay = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short", ...clock });
 
-  /** Put every instant below a node into the reader's own time zone. */
+  /** Write an instant in the reader's own time zone, without the date if it is today's. */
+  function written(instant) {
+    const today = instant.toDateString() === new Date().toDateString();
+    return (today ? ofToday : ofAnyDay).format(instant);
+  }
+
   function localise(root) {
     for (const time of root.querySelectorAll("time[datetime]")) {
-      time.textContent = moment.format(new Date(time.dateTime));
+      time.textContent = written(new Date(time.dateTime));
     }
   }
 
@@ -97,7 +102,7 @@
       say("This page keeps itself up to date.", false);
     } catch {
       pause = Math.min(2 * pause, LONGEST_PAUSE_MS);
-      say(`emitterd does not answer: this page is as of ${moment.format(seen)}.`, true);
+      say(`emitterd does not answer: this page is as of ${written(seen)}.`, true);
     }
     plan();
   }
@@ -109,7 +114,7 @@
 
   localise(document);
   const zone = new Intl.DateTimeFormat().resolvedOptions().timeZone;
-  document.getElementById("zone").textContent = `Times are those of ${zone}.`;
+  document.getElementById("zone").textContent = `Times are in the time zone ${zone}.`;
   if (live) {
     document.addEventListener("visibilitychange", () => {
       pause = PAUSE_MS;

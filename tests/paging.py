@@ -1,0 +1,207 @@
+"""What the tests of the page share: a page over a real journal, asked by WSGI."""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Self
+from urllib.parse import urlencode
+from wsgiref.util import setup_testing_defaults
+from wsgiref.validate import validator
+
+from emitterd.admission import Admission, Known
+from emitterd.codes import Code
+from emitterd.destination import Down
+from emitterd.entry import Entry, Grant, Receipt
+from emitterd.errors import Trouble, Verdict as Outcome
+from emitterd.finding import finding
+from emitterd.fingerprint import Fingerprint
+from emitterd.journal import Journal
+from emitterd.page import Page, Window
+from emitterd.selection import Selection
+from emitterd.spool import Spool
+from emitterd.standing import Standings
+from emitterd.throughput import Throughput
+from emitterd.uploads import Uploads
+from emitterd.verdict import Verdict
+
+HOSTILE = b"pat/<script>alert(1)</script>\xe2\x80\xae\x1b[31m\xff\"'&.zip"
+"""Markup, a right-to-left override, a terminal's colour, no UTF-8, and quotes."""
+
+
+@dataclass
+class Answered:
+    """One answer of the page."""
+
+    status: int
+    headers: dict[str, str]
+    text: str
+
+    @property
+    def document(self) -> "Document":
+        """The answer, parsed."""
+        return Document.of(self.text)
+
+
+@dataclass
+class Desk:
+    """A page, and the journal behind it; what the daemon knows may be set."""
+
+    root: Path
+    journal: Journal
+    place: Path
+    uploads: Uploads = field(default_factory=Uploads)
+    throughput: Throughput = field(default_factory=Throughput)
+    verdict: Verdict = field(default_factory=Verdict)
+    down: Down | None = None
+    eta_s: float | None = None
+
+    def __post_init__(self) -> None:
+        # The validator holds every answer to the letter of PEP 3333.
+        self._application = validator(Page(self.window()))
+
+    def window(self) -> Window:
+        """Return what the page looks through."""
+        return Window(
+            self.place,
+            self.uploads,
+            self.throughput,
+            self.standings,
+            lambda: self.verdict,
+            lambda: self.down,
+            lambda: self.eta_s,
+            lambda: "cqube.example.org",
+        )
+
+    def standings(self, latest: Callable[[bytes], Known | None]) -> Standings:
+        """Return who tells where a path stands."""
+        return Standings(Spool(self.root), Selection(["**/*.zip"], []), latest, 5.0)
+
+    def ask(self, path: str = "/", method: str = "GET", **headers: str) -> Answered:
+        """Ask for a path with its query."""
+        place, _, query = path.partition("?")
+        environ: dict[str, object] = {
+            "REQUEST_METHOD": method,
+            "SCRIPT_NAME": "",
+            "PATH_INFO": place,
+            "QUERY_STRING": query,
+        } | {f"HTTP_{name}".upper(): value for name, value in headers.items()}
+        setup_testing_defaults(environ)
+        told: list[tuple[str, list[tuple[str, str]]]] = []
+
+        def start_response(
+            status: str, headers: list[tuple[str, str]], _: object = None
+        ) -> Callable[[bytes], object]:
+            told.append((status, headers))
+            return lambda _: None
+
+        parts = self._application(environ, start_response)
+        body = b"".join(parts)
+        parts.close()  # type: ignore[attr-defined]  # the validator's
+        [(status, pairs)] = told
+        return Answered(int(status[:3]), dict(pairs), body.decode())
+
+    def explain(self, said: str | bytes) -> Answered:
+        """Ask what became of a file."""
+        return self.ask(f"/explain?{urlencode({'path': said})}")
+
+    def admit(self, path: bytes, size_bytes: int = 1000, number: int = 1) -> None:
+        """Enter a complete file."""
+        self.journal.admit([admission(path, size_bytes, number)])
+
+    def reject(self, path: bytes, number: int = 1) -> None:
+        """Enter a file that is refused at the door, with what was found in it."""
+        one = admission(path, 1000, number)
+        trouble = Trouble(Outcome.REJECT, Code.CATALOGUE, "breaks the data contract")
+        found = (finding(Code.WRONG_HEADER, "school_id | <b>name", "id | \x1b[1m"),)
+        self.journal.admit([Admission(path, one.fingerprint, "pat", 0, trouble, found)])
+
+    def claim(self) -> Entry:
+        """Take the next file that is due."""
+        entry = self.journal.claim(time.time())
+        assert entry is not None
+        return entry
+
+    def defer(self, code: Code, reason: str, due_s: float = 60.0) -> None:
+        """Have an attempt fail."""
+        trouble = Trouble(Outcome.DEFER, code, reason)
+        self.journal.defer(self.claim(), trouble, time.time() + due_s, charge=True)
+
+    def deliver(self) -> None:
+        """Deliver the next file that is due."""
+        entry = self.claim()
+        fields = {"key": f"key-{entry.id}"}
+        now = time.time()
+        self.journal.pin(entry, Grant("https://b.test/", fields, now, now + 3600))
+        receipt = Receipt(
+            fields["key"], "e" * 32, 10, b"m" * 16, b"s" * 32, verified=True
+        )
+        self.journal.deliver(entry, receipt, duration_s=1.0, dispose=False)
+
+
+def admission(path: bytes, size_bytes: int = 1000, number: int = 1) -> Admission:
+    """Return a complete file as the intake hands it in; `number` is its version."""
+    flow = path.partition(b"/")[0].decode("utf-8", "replace")
+    return Admission(path, Fingerprint(1, 2, size_bytes, number, number), flow, 0)
+
+
+def write(root: Path, path: bytes, content: bytes = b"PK") -> None:
+    """Put a file of any name into the folder."""
+    target = os.path.join(os.fsencode(root), path)  # noqa: PTH118  bytes
+    Path(os.fsdecode(target)).parent.mkdir(parents=True, exist_ok=True)
+    Path(os.fsdecode(target)).write_bytes(content)
+
+
+class Document(HTMLParser):
+    """A page as a browser reads it: elements with their text, and the problems."""
+
+    VOID = frozenset("meta link input br rect path".split())
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.texts: list[str] = []
+        self.wrong: list[str] = []
+        self._open: list[str] = []
+
+    @classmethod
+    def of(cls, text: str) -> Self:
+        """Parse a page to its end."""
+        document = cls()
+        document.feed(text)
+        document.close()
+        document.wrong += [f"<{tag}> is not closed" for tag in document._open]
+        return document
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note an element; two attributes of one name are wrong."""
+        if len({name for name, _ in attrs}) < len(attrs):
+            self.wrong.append(f"<{tag}> has an attribute twice")
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+        if tag not in self.VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note an element of SVG that closes itself."""
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        """Close an element; another than the last is wrong."""
+        if not self._open or self._open.pop() != tag:
+            self.wrong.append(f"</{tag}> closes another")
+
+    def handle_data(self, data: str) -> None:
+        """Note text that is shown."""
+        if not {"style", "script"} & set(self._open):
+            self.texts.append(data)
+
+    @property
+    def words(self) -> str:
+        """All text, spaces taken together."""
+        return " ".join(" ".join(self.texts).split())
+
+    def all(self, tag: str) -> list[dict[str, str]]:
+        """Return the attributes of each element of this name."""
+        return [attributes for name, attributes in self.elements if name == tag]
