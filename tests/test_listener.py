@@ -363,7 +363,7 @@ def test_a_file_at_the_path_is_left_alone(tmp_path: Path) -> None:
         ("[::1]:9464", Endpoint("::1", 9464), True),
         ("localhost:9464", Endpoint("localhost", 9464), True),
         ("unix:/run/x.sock", Endpoint(path=Path("/run/x.sock")), True),
-        ("0.0.0.0:9464", Endpoint("0.0.0.0", 9464), False),
+        ("192.0.2.1:9464", Endpoint("192.0.2.1", 9464), False),
         ("[::]:80", Endpoint("::", 80), False),
         ("metrics.example.org:80", Endpoint("metrics.example.org", 80), False),
     ],
