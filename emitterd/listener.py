@@ -7,7 +7,6 @@ could reach it under a name of its own (DNS rebinding); elsewhere who has the to
 """
 
 import base64
-import binascii
 import hmac
 import io
 import ipaddress
@@ -118,6 +117,7 @@ class _Server(socketserver.TCPServer):
         self.address_family, address = endpoint.resolve()
         self._lock = threading.Lock()
         self._callers: dict[socket.socket, float] = {}
+        self._made: Path | None = None
         super().__init__(address, _Handler)  # type: ignore[arg-type]  # or a path
 
     def server_bind(self) -> None:
@@ -127,12 +127,13 @@ class _Server(socketserver.TCPServer):
             return
         _remove_stale(path)
         super().server_bind()
+        self._made = path
         path.chmod(SOCKET_MODE)
 
     def server_close(self) -> None:
         super().server_close()
-        if self.endpoint.path is not None:
-            self.endpoint.path.unlink(missing_ok=True)
+        if self._made is not None:
+            self._made.unlink(missing_ok=True)
 
     def serve_until(self, stopping: threading.Event) -> None:
         while not stopping.is_set():
@@ -291,7 +292,7 @@ def shows(authorization: str, token: str) -> bool:
     if scheme.lower() == "basic":
         try:
             given = base64.b64decode(given, validate=True).decode().partition(":")[2]
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:
             return False
     elif scheme.lower() != "bearer":
         return False
