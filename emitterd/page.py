@@ -25,10 +25,13 @@ from emitterd.phrases import sentence
 from emitterd.records import Records
 from emitterd.rendering import POLICY, render
 from emitterd.search import search
-from emitterd.standing import Standings
+from emitterd.standing import Outside, Standings
 from emitterd.throughput import Throughput
 from emitterd.uploads import Uploads
 from emitterd.verdict import Verdict
+
+_VAGUE = frozenset({Outside.ABSENT, Outside.IGNORED})
+"""Where a path stands that may be meant as the beginning of one: it may be a folder."""
 
 SAID_MAX = 4096
 """A longer path than the kernel takes is none."""
@@ -154,17 +157,16 @@ class Page:
                 words = sentence(str(error))
                 return self._message(HTTPStatus.NOT_FOUND, "Not here", words, said)
             explanation = explain(standings, records, path)
-            if explanation.known:
-                return self._explained(explanation, said)
-            found = search(standings.spool, records.read, said)
+            found = []
+            if not explanation.versions and explanation.state in _VAGUE:
+                found = search(standings.spool, records.read, said)
             if len(found) == 1:
-                return self._explained(explain(standings, records, found[0]), said)
+                explanation = explain(standings, records, found[0])
+        if explanation.known and len(found) <= 1:
+            return self._whole(
+                "explain.html", time.time(), said=said, explanation=explanation
+            )
         return self._found(explanation, found, said)
-
-    def _explained(self, explanation: Explanation, said: str) -> Answer:
-        return self._whole(
-            "explain.html", time.time(), said=said, explanation=explanation
-        )
 
     def _found(self, explanation: Explanation, found: list[bytes], said: str) -> Answer:
         if found:

@@ -47,8 +47,8 @@ create index entry_due on entry (due_at) where state = 'deferred';
 create index entry_waiting on entry (admitted_at)
     where state in ('queued', 'delivering', 'deferred');
 create index entry_delivered on entry (delivered_at) where state = 'delivered';
-create index entry_stopped on entry (state, changed_at)
-    where state in ('rejected', 'held');
+create index entry_rejected on entry (changed_at) where state = 'rejected';
+create index entry_held on entry (changed_at) where state = 'held';
 create index entry_disposal on entry (id) where disposal = 'due';
 
 -- Counts by state, kept by the database itself, so that asking costs the same at a

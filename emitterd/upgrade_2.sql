@@ -1,3 +1,3 @@
 -- From schema 2 to 3: what waits for a person is found without reading all rows.
-create index entry_stopped on entry (state, changed_at)
-    where state in ('rejected', 'held');
+create index entry_rejected on entry (changed_at) where state = 'rejected';
+create index entry_held on entry (changed_at) where state = 'held';

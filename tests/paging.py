@@ -1,6 +1,5 @@
 """What the tests of the page share: a page over a real journal, asked by WSGI."""
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,7 +14,8 @@ from emitterd.admission import Admission, Known
 from emitterd.codes import Code
 from emitterd.destination import Down
 from emitterd.entry import Entry, Grant, Receipt
-from emitterd.errors import Trouble, Verdict as Outcome
+from emitterd.errors import Trouble
+from emitterd.errors import Verdict as Outcome
 from emitterd.finding import finding
 from emitterd.fingerprint import Fingerprint
 from emitterd.journal import Journal
@@ -87,7 +87,8 @@ class Desk:
             "SCRIPT_NAME": "",
             "PATH_INFO": place,
             "QUERY_STRING": query,
-        } | {f"HTTP_{name}".upper(): value for name, value in headers.items()}
+            **{f"HTTP_{name}".upper(): value for name, value in headers.items()},
+        }
         setup_testing_defaults(environ)
         told: list[tuple[str, list[tuple[str, str]]]] = []
 
@@ -147,17 +148,10 @@ def admission(path: bytes, size_bytes: int = 1000, number: int = 1) -> Admission
     return Admission(path, Fingerprint(1, 2, size_bytes, number, number), flow, 0)
 
 
-def write(root: Path, path: bytes, content: bytes = b"PK") -> None:
-    """Put a file of any name into the folder."""
-    target = os.path.join(os.fsencode(root), path)  # noqa: PTH118  bytes
-    Path(os.fsdecode(target)).parent.mkdir(parents=True, exist_ok=True)
-    Path(os.fsdecode(target)).write_bytes(content)
-
-
 class Document(HTMLParser):
     """A page as a browser reads it: elements with their text, and the problems."""
 
-    VOID = frozenset("meta link input br rect path".split())
+    VOID = frozenset(["meta", "link", "input", "br", "rect", "path"])
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)

@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from emitterd.entry import Entry
 from emitterd.fingerprint import Fingerprint
 from emitterd.uploads import Uploads
-from emitterd.worker import Observer
 
 
 def entry(number: int, size_bytes: int = 1000, attempts: int = 0) -> Entry:
@@ -17,8 +16,7 @@ def entry(number: int, size_bytes: int = 1000, attempts: int = 0) -> Entry:
 
 def test_an_upload_is_on_the_board_while_it_lasts() -> None:
     """It is there from its beginning, with what was sent of it, and then gone."""
-    board: Observer = Uploads()
-    assert isinstance(board, Uploads)
+    board = Uploads()
     before = time.time()
 
     board.began(entry(1, attempts=2))
