@@ -1,0 +1,133 @@
+"""The page in a real browser, over a real daemon: live, narrow, by keyboard, by ear.
+
+With EMITTERD_SCREENSHOTS=docs the pictures of the documents are made anew.
+"""
+
+import os
+import random
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from selenium.webdriver.common.keys import Keys
+
+from browsing import DESK, NAMED, PHONE, Browser, chromium
+from emitterd.demo import MASTERS, TRANSACTIONAL
+from emitterd.journal import Journal
+from emitterd.rehearsal import FaultMenu, Rehearsal
+from harness import Installation
+from paging import HOSTILE, Desk
+from support import sample, wait_until
+
+LARGE = "student_attendance/student_attendance.zip"
+WRONG = "school_master/school_mst.zip"
+SPEED = 1_500_000
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """Open one window for all tests."""
+    with chromium(tmp_path_factory.mktemp("profile")) as browser:
+        yield browser
+
+
+@pytest.fixture
+def office(tmp_path: Path, server: Rehearsal) -> Installation:
+    """Lay out an installation with a page and a day behind it."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    site = Installation(
+        tmp_path,
+        server.url,
+        metrics_listen=f"127.0.0.1:{port}",
+        spool_catalogue="enforce",
+        delivery_backoff_max="5s",
+        delivery_drain_timeout="1s",
+    )
+    remember_a_day(site)
+    return site
+
+
+def remember_a_day(site: Installation) -> None:
+    """Have a day's deliveries in the journal, most of them in office hours."""
+    chance = random.Random(7)
+    with Journal(site.journal) as journal:
+        desk = Desk(site.spool, journal, site.journal)
+        for number in range(150):
+            size_bytes = chance.randrange(20_000, 3_000_000)
+            desk.admit(b"diksha/diksha_%03d.zip" % number, size_bytes)
+            desk.deliver()
+            ago_s = 90.0 + 3600 * min(23.0, abs(chance.gauss(4.0, 3.5)))
+            changed = (time.time() - ago_s, b"diksha/diksha_%03d.zip" % number)
+            journal.database.write(
+                lambda connection, changed=changed: connection.execute(  # type: ignore[misc]
+                    "update entry set delivered_at = ? where path = ?", changed
+                )
+            )
+
+
+def url(site: Installation, path: str = "") -> str:
+    """Return an address of the page."""
+    return f"http://{site.settings['EMITTERD_METRICS_LISTEN']}/{path}"
+
+
+@contextmanager
+def watched(site: Installation, browser: Browser) -> Iterator[None]:
+    """Run the daemon and look at it; nothing may be asked elsewhere or complained of."""
+    with site.running():
+        browser.complaints()
+        browser.requests()
+        browser.size(*DESK)
+
+        def up() -> bool:
+            with socket.socket() as caller:
+                host, port = site.settings["EMITTERD_METRICS_LISTEN"].split(":")
+                return caller.connect_ex((host, int(port))) == 0
+
+        wait_until(up, 20, "the page answers")
+        browser.open(url(site))
+        yield
+        assert browser.complaints() == []
+        asked = set(browser.requests()) - {"data:,"}
+        assert {one for one in asked if not one.startswith(url(site))} == set()
+
+
+def look_at(browser: Browser, name: str) -> None:
+    """Hold the page to what it owes every reader, on a desk and on a phone."""
+    for kind, size in (("desk", DESK), ("phone", PHONE)):
+        browser.size(*size)
+        assert browser.overflow() <= 0, kind
+        tree = browser.tree()
+        assert [role for role, said in tree if role in NAMED and not said.strip()] == []
+        assert {"banner", "main", "contentinfo", "search"} <= {role for role, _ in tree}
+        folder = os.environ.get("EMITTERD_SCREENSHOTS")
+        if folder:
+            browser.run("window.scrollTo(0, 0)")
+            browser.shoot(Path(folder, f"page-{kind}-{name}.png"))
+    browser.size(*DESK)
+
+
+def test_a_quiet_day(office: Installation, server: Rehearsal, browser: Browser) -> None:
+    """Files come, are sent and delivered, and the open page tells each step."""
+    with watched(office, browser):
+        browser.wait_for("All is well")
+        assert "Nothing is being sent now." in browser.words()
+        server.faults = FaultMenu.parse(f"slow-reader:1:{SPEED}")
+        office.drop(LARGE, sample(LARGE, 1) + os.urandom(8_000_000).hex().encode())
+        browser.wait_for("1 file is being sent.")
+        sent = progress(browser)
+        wait_until(lambda: progress(browser) > sent, 20, "the bar moves")
+        look_at(browser, "quiet")
+        server.faults = FaultMenu.parse("")
+        for title in MASTERS + TRANSACTIONAL[2:]:
+            office.drop(f"{title}.zip", sample(f"{title}.zip"))
+        browser.wait_for(f"Delivered {150 + len(MASTERS + TRANSACTIONAL[2:])}")
+
+
+def progress(browser: Browser) -> float:
+    """Return where the first bar is; 0 where there is none."""
+    script = "return document.querySelector('progress')?.value ?? 0"
+    return float(browser.run(script))
