@@ -19,7 +19,7 @@ from emitterd.demo import MASTERS, TRANSACTIONAL
 from emitterd.journal import Journal
 from emitterd.rehearsal import FaultMenu, Rehearsal
 from harness import Installation
-from paging import HOSTILE, Desk
+from paging import Desk
 from support import sample, wait_until
 
 LARGE = "student_attendance/student_attendance.zip"
@@ -131,3 +131,103 @@ def progress(browser: Browser) -> float:
     """Return where the first bar is; 0 where there is none."""
     script = "return document.querySelector('progress')?.value ?? 0"
     return float(browser.run(script))
+
+
+def test_a_day_in_trouble(
+    office: Installation, tmp_path: Path, server: Rehearsal, browser: Browser
+) -> None:
+    """A rejected file and a dead server are told with what to do, and so is the end."""
+    with watched(office, browser):
+        office.drop(WRONG, b"id|name\n1|one\n")
+        browser.wait_for("1 file is rejected, and not replaced")
+        assert "The header is not that of the dataset. E233" in browser.words()
+        port = server.port
+        server.__exit__(None, None, None)
+        office.drop(LARGE, sample(LARGE, 40_000))
+        browser.wait_for("The destination is down, and 1 more alarm")
+        for title in (*MASTERS[4:], *TRANSACTIONAL):
+            office.drop(f"{title}.zip", sample(f"{title}.zip"))
+        browser.wait_for("No file is lost: ")
+        browser.wait_for("The connection is refused or unreachable. E302")
+        look_at(browser, "trouble")
+        office.drop(WRONG, sample(WRONG))
+        with Rehearsal(tmp_path / "again", port=port):
+            browser.wait_for("All is well", 40)
+            browser.wait_for("nothing waits", 40)
+
+
+def test_keyboard_alone(
+    office: Installation, server: Rehearsal, browser: Browser
+) -> None:
+    """From the top of the page to a file's story without a mouse, and undisturbed."""
+    with watched(office, browser):
+        office.drop(WRONG, sample(WRONG))
+        browser.wait_for("Delivered 151")
+        browser.press(Keys.TAB)
+        assert browser.focused() == "Skip to the content"
+        browser.press(Keys.TAB, Keys.TAB)
+        assert browser.focused() == "path"
+        browser.press("school_m")
+        # News of the page must neither take the focus nor what is typed.
+        office.drop("pat/periodic_exam_mst.zip", sample("pat/periodic_exam_mst.zip"))
+        browser.wait_for("Delivered 152")
+        assert browser.focused() == "path"
+        browser.press(Keys.ENTER)
+        browser.wait_for("Object key")
+        words = browser.words()
+        assert f"{WRONG} delivered" in words
+        assert "school_master/school_mst_" in words
+        assert browser.run("return document.querySelector('#path').value") == "school_m"
+        assert browser.overflow() <= 0
+        browser.size(*PHONE)
+        assert browser.overflow() <= 0
+    assert len(server.objects) == 2
+
+
+def test_what_is_open_stays_open(
+    office: Installation, server: Rehearsal, browser: Browser
+) -> None:
+    """News change what is new: an opened table and the focus within stay."""
+    with watched(office, browser):
+        browser.find("#numbers summary").send_keys(Keys.ENTER)
+        browser.find("#delivered li:last-child a").send_keys("")
+        browser.run("document.querySelector('#delivered li:last-child a').focus()")
+        scrolled = browser.run("window.scrollTo(0, 200); return window.scrollY")
+        row = browser.run("return document.activeElement.closest('li').id")
+        office.drop(WRONG, sample(WRONG))
+        browser.wait_for("Delivered 151")
+        assert browser.run("return document.querySelector('#numbers').open")
+        assert browser.run("return window.scrollY") == scrolled
+        # The row of the focus has left the list, and its section has it.
+        assert not browser.run("return document.getElementById(arguments[0])", row)
+        assert browser.focused() == "delivered"
+    assert len(server.objects) == 1
+
+
+def test_names_are_harmless(
+    office: Installation, server: Rehearsal, browser: Browser
+) -> None:
+    """A name that is markup is shown as text, before the script and after it."""
+    name = "x<img src=/x onerror=alert(1)>\u202e.zip"
+    with watched(office, browser):
+        office.drop(f"infra_trans/{name}", b"wrong")
+        browser.wait_for("infra_trans/x<img src=/x onerror=alert(1)>\\u202e.zip")
+        assert browser.run("return document.querySelectorAll('img').length") == 0
+        browser.find("#rejected a").click()
+        browser.wait_for("What the inspection found")
+        assert browser.run("return document.querySelectorAll('img').length") == 0
+        assert "\u202e" not in browser.run("return document.body.innerHTML")
+    assert not server.objects
+
+
+def test_a_page_left_alone_says_so(
+    office: Installation, server: Rehearsal, browser: Browser
+) -> None:
+    """When the daemon is gone the page does not pretend, and it comes back by itself."""
+    with watched(office, browser):
+        browser.wait_for("This page keeps itself up to date.")
+    browser.wait_for("emitterd does not answer: this page is as of")
+    browser.complaints()
+    with office.running():
+        browser.wait_for("This page keeps itself up to date.")
+    assert not server.objects
