@@ -48,6 +48,7 @@ create index entry_waiting on entry (admitted_at)
     where state in ('queued', 'delivering', 'deferred');
 create index entry_delivered on entry (delivered_at) where state = 'delivered';
 create index entry_disposal on entry (id) where disposal = 'due';
+create index entry_rejected on entry (changed_at) where state = 'rejected';
 
 -- Counts by state, kept by the database itself, so that asking costs the same at a
 -- million rows as at ten.

@@ -21,22 +21,24 @@ TESTS = sorted((ROOT / "tests").glob("*.py"))
 LEVELS = """
 __init__ codes dataset dialect endpoint failpoints journald pulse units
 fingerprint meanings
-errors verdict
+errors verdict eta
 entry finding listener
 admission backoff catalogue classify container grant header instruction lock members
     rows selection settle turns logs mounts notify relocation signals wake watcher
     yamlmarks rehearsal_faults
 archive catalogue_file database destination multipart playbook sample sockets spool
     config_layers rehearsal_answers template
-lines statements lookout wire handshake control config_values secrets_source
+lines progress statements lookout wire handshake control config_values secrets_source
     rehearsal_signing supervision waiting
-door hand inspection records session standing
+door hand inspection metrics records session standing wording
 inspector journal client_config
-disposal emission explanation retention survey config_checks rehearsal_bucket handover
+counted disposal emission explanation retention survey config_checks rehearsal_bucket
+    handover
 config examination rehearsal_api skeleton
 change intake worker machine route rehearsal_exchange
+health
 assembly crew tables online rehearsal_desk
-reload rehearsal terminal
+reload rehearsal serving terminal
 daemon demo rehearse queries acts producers primer
 commands
 cli
@@ -49,6 +51,7 @@ LIBRARIES = {
     "httpcore": "sockets",
     "httpx": "wire",
     "pathspec": "selection",
+    "prometheus_client": "metrics",
     "pydantic": "config",
     "python_multipart": "rehearsal_bucket",
     "rich": "tables",
@@ -59,7 +62,11 @@ LIBRARIES = {
     "watchdog": "watcher",
     "yaml": "yamlmarks",
 }
-DISTRIBUTIONS = {"python-multipart": "python_multipart", "pyyaml": "yaml"}
+DISTRIBUTIONS = {
+    "prometheus-client": "prometheus_client",
+    "python-multipart": "python_multipart",
+    "pyyaml": "yaml",
+}
 
 MODULE_MAX_LINES = 350
 FUNCTION_MAX_LINES = 40
