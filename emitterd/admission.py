@@ -43,6 +43,7 @@ class Admitted:
 
     admittance: Admittance
     replaced: bool = False
+    replaced_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,21 +7,24 @@ from contextlib import suppress
 from emitterd.backoff import Backoff
 from emitterd.codes import Code
 from emitterd.config import Config
+from emitterd.counted import CountedJournal
+from emitterd.dataset import Dataset
 from emitterd.destination import Destination
 from emitterd.disposal import Disposal, Rule
 from emitterd.errors import JournalFull
 from emitterd.examination import Examiner, Rules
 from emitterd.hand import Hand
+from emitterd.health import Health
 from emitterd.inspector import Inspector, load_inspector
-from emitterd.intake import Intake
-from emitterd.journal import Journal
+from emitterd.intake import Intake, Sweep
 from emitterd.lookout import Lookout
+from emitterd.metrics import Metrics
 from emitterd.retention import Retention
 from emitterd.route import credentials, limits, open_emission, open_tls, open_wire
 from emitterd.selection import Selection
 from emitterd.settle import Settling
 from emitterd.spool import Spool
-from emitterd.standing import Standings
+from emitterd.standing import Latest, Standings
 from emitterd.waiting import Waiting
 from emitterd.wake import Wake
 from emitterd.worker import Observer, Worker
@@ -51,13 +54,13 @@ class Parts:
         self.wire = open_wire(config, open_tls(config), self.abort)
         delivery = config.delivery
         self.destination = Destination(_backoff(config), streak=delivery.workers)
-        self.journal = Journal(
-            config.journal.path, backoff_max_s=delivery.backoff_max_s
-        )
+        self.metrics = Metrics()
+        self._inspector = load_inspector(config.spool)
+        self.journal = self._open_journal()
         self.hand = Hand(self.journal.database, self.abort)
         self.waiting = Waiting(self.journal.database)
         self._retention = Retention(self.journal, self.spool, config.journal.retain_s)
-        rules = _rules(config, load_inspector(config.spool))
+        rules = _rules(config, self._inspector)
         self.disposal = Disposal(self.spool, self.journal, rules.disposal)
         self.intake = Intake(
             self.spool,
@@ -71,6 +74,7 @@ class Parts:
         )
         self.intake.expects_events = not self.lookout.polling
         self._emission = open_emission(config, self.wire, self.abort)
+        self.health = self._health()
 
     def adopt(self, config: Config, inspector: Inspector) -> None:
         """Go by another configuration; what is under way ends by the former.
@@ -82,6 +86,7 @@ class Parts:
         self.journal.adopt(delivery.backoff_max_s)
         self.destination.adopt(_backoff(config), streak=delivery.workers)
         self._retention.adopt(config.journal.retain_s)
+        self._inspector = inspector
         self.intake.adopt(_rules(config, inspector))
         if self._emission.adopt(credentials(config)):
             self._probe()
@@ -95,15 +100,38 @@ class Parts:
                 self.waiting.hasten(REFUSED)
             self.wake.ring()
 
-    def standings(self) -> Standings:
-        """Return who tells where a path stands."""
+    def standings(self, latest: Latest | None = None) -> Standings:
+        """Return who tells where a path stands; `latest`: by another reader."""
         rule = self.config.spool
         selection = Selection(rule.include, rule.exclude)
-        return Standings(self.spool, selection, self.journal.latest, rule.settle_s)
+        asked = latest or self.journal.latest
+        return Standings(self.spool, selection, asked, rule.settle_s)
 
-    def _swept(self) -> None:
+    def _open_journal(self) -> CountedJournal:
+        def dataset(path: bytes) -> Dataset | None:
+            # That of today's catalogue: a reload may bring another.
+            return self._inspector.dataset(path)
+
+        return CountedJournal(
+            self.config.journal.path,
+            backoff_max_s=self.config.delivery.backoff_max_s,
+            metrics=self.metrics,
+            dataset=dataset,
+        )
+
+    def _swept(self, sweep: Sweep) -> None:
+        self.metrics.swept(sweep.duration_s, len(sweep.missed))
         self._retention.tick()
         self.disposal.resume()
+
+    def _health(self) -> Health:
+        return Health(
+            self.journal,
+            self.intake,
+            self.lookout,
+            self.destination,
+            lambda: self.config,
+        )
 
     def worker(self) -> Worker:
         """Return one more worker."""

@@ -13,6 +13,8 @@ FIXED = frozenset(
         "emission.proxy",
         "emission.url",
         "journal.path",
+        "metrics.listen",
+        "metrics.token_file",
         "spool.directory",
         "spool.watcher",
     }

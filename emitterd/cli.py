@@ -6,6 +6,7 @@ internal; 75 another instance holds the journal; 78 configuration.
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, NoReturn, TypeVar
 
@@ -60,6 +61,7 @@ PathsArgument = Annotated[
 AllOption = Annotated[bool, typer.Option("--all", help="All files in the state given.")]
 StateOption = Annotated[State | None, typer.Option(help="Only entries in this state.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Data instead of a table.")]
+CheckOption = Annotated[bool, typer.Option("--check", help="One line: is all well?")]
 
 
 @app.callback(invoke_without_command=True)
@@ -109,11 +111,14 @@ def check(
 
 
 @app.command()
-def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Show counts, the oldest waiting file and the destination."""
+def status(
+    config: ConfigOption = None, as_json: JsonOption = False, check: CheckOption = False
+) -> None:
+    """Show counts, the oldest waiting file and the destination; or --check them."""
     from emitterd import queries
 
-    _end(lambda: queries.status(config, as_json=as_json))
+    look = queries.check_status if check else queries.status
+    _end(lambda: look(config, as_json=as_json))
 
 
 @app.command(name="list")
@@ -163,12 +168,8 @@ def receipts(
     if as_json and as_csv:
         raise typer.BadParameter("give --json or --csv, not both")
     form = "csv" if as_csv else "json" if as_json else "table"
-    now = time.time()
-    begin = (
-        0.0
-        if since is None
-        else _quantity(lambda x: parse_since(x, now), since, "--since")
-    )
+    instant = partial(parse_since, now=time.time())
+    begin = 0.0 if since is None else _quantity(instant, since, "--since")
     _end(lambda: queries.receipts(config, begin, form))
 
 

@@ -26,8 +26,10 @@ from pydantic import (
 from emitterd import config_checks as checks
 from emitterd import config_values as values
 from emitterd.config_layers import Findings, Layers, Refusal, read_file
+from emitterd.endpoint import Endpoint
 from emitterd.errors import ConfigError, Problem
 from emitterd.secrets_source import Offer, SecretReader
+from emitterd.verdict import Limits
 from emitterd.yamlmarks import YamlError
 
 _ALTERNATIVES = [
@@ -61,17 +63,13 @@ def _proxy(value: SecretStr) -> SecretStr:
     return SecretStr(values.proxy_url(value.get_secret_value()))
 
 
-def _unserved(_: object) -> object:
-    raise Refusal("is not served by this version", "remove the line")
-
-
 Duration = Annotated[float, BeforeValidator(values.duration), Field(gt=0)]
 Size = Annotated[int, BeforeValidator(values.size)]
 Text = Annotated[str, AfterValidator(values.text)]
 HeaderWord = Annotated[str, AfterValidator(values.http_token)]
 Place = Annotated[Path, BeforeValidator(_path)]
 Patterns = Annotated[tuple[str, ...], BeforeValidator(_patterns)]
-Unserved = Annotated[str | None, BeforeValidator(_unserved)]
+Listen = Annotated[Endpoint, BeforeValidator(values.endpoint)]
 
 
 class _Section(BaseModel):
@@ -189,11 +187,19 @@ class Log(_Section):
 
 
 class Metrics(_Section):
-    """The metrics; not served by this version."""
+    """Where metrics, health and page are served, and when progress is missed."""
 
     section = "metrics"
 
-    listen: Unserved = None
+    listen: Listen | None = None
+    token_file: Place | None = None
+    oldest_waiting_max_s: Duration = Field(3600.0, alias="oldest_waiting_max")
+    no_success_max_s: Duration = Field(1800.0, alias="no_success_max")
+
+    @property
+    def limits(self) -> Limits:
+        """What the verdict goes by."""
+        return Limits(self.oldest_waiting_max_s, self.no_success_max_s)
 
 
 class Config(BaseModel):

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emitterd.config_layers import Findings
+from emitterd.config_layers import Findings, Refusal
 from emitterd.config_values import shown
+from emitterd.endpoint import Endpoint
+from emitterd.secrets_source import read_token
 from emitterd.selection import Selection
 
 if TYPE_CHECKING:
@@ -45,6 +47,7 @@ def check_all(config: "Config", findings: Findings) -> None:
     check_no_folder(findings, "journal.path", config.journal.path)
     check_no_folder(findings, "log.file", config.log.file)
     check_backoff(findings, delivery.backoff_initial_s, delivery.backoff_max_s)
+    check_metrics(findings, config.metrics.listen, config.metrics.token_file)
 
 
 def check_scheme(findings: Findings, url: str, *, insecure: bool) -> None:
@@ -183,6 +186,23 @@ def check_backoff(findings: Findings, initial_s: float, longest_s: float) -> Non
             blamed,
             "backoff_initial is longer than backoff_max",
             "make it the shorter one, or equal",
+        )
+
+
+def check_metrics(
+    findings: Findings, listen: Endpoint | None, token_file: Path | None
+) -> None:
+    """Report an address that others can reach without a token, and a bad token."""
+    if token_file is not None and findings.sound("metrics.token_file"):
+        try:
+            read_token(token_file)
+        except Refusal as error:
+            findings.report("metrics.token_file", str(error), error.remedy)
+    elif listen is not None and not listen.local and token_file is None:
+        findings.report(
+            "metrics.listen",
+            "can be reached from other machines, and no token guards it",
+            f"give token_file, or listen at 127.0.0.1:{listen.port}",
         )
 
 

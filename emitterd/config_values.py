@@ -13,6 +13,7 @@ from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from emitterd.config_layers import Refusal
 from emitterd.dataset import Version
+from emitterd.endpoint import EXAMPLES, Endpoint
 from emitterd.entry import display
 from emitterd.selection import Selection
 from emitterd.units import (
@@ -109,6 +110,14 @@ def cqube_version(value: object) -> str:
         return str(Version.parse(str(value)))
     except ValueError:
         raise Refusal("is no version of cQube", 'write it like "3.7"') from None
+
+
+def endpoint(value: object) -> Endpoint:
+    """Parse where to listen; an empty host is refused, as it may mean any."""
+    try:
+        return Endpoint.parse(str(value))
+    except ValueError as error:
+        raise Refusal(str(error), EXAMPLES) from None
 
 
 def duration(value: object) -> float:

@@ -20,10 +20,12 @@ from emitterd.entry import LIVE, State, display
 from emitterd.instruction import Deed, Instruction, Outcome
 from emitterd.notify import extend_timeout, notify, reloading, watchdog_s
 from emitterd.reload import reload
+from emitterd.serving import open_listener
 from emitterd.signals import Signals
 from emitterd.spool import ignore_lease_breaks
 from emitterd.supervision import Supervision, status_line
 from emitterd.survey import Undelivered, undelivered
+from emitterd.uploads import Uploads
 from emitterd.worker import Observer
 
 BEAT_S = 1.0
@@ -47,19 +49,6 @@ DRAIN_LOOK_S = 0.05
 log = structlog.get_logger()
 
 
-class Unobserved:
-    """Nobody looks on."""
-
-    def began(self, entry: object) -> None:
-        """Note nothing."""
-
-    def sent(self, entry: object, size_bytes: int) -> None:
-        """Note nothing."""
-
-    def ended(self, entry: object) -> None:
-        """Note nothing."""
-
-
 class Daemon:
     """All parts of one installation. Use as `run` or as `once`, then throw away."""
 
@@ -69,7 +58,8 @@ class Daemon:
         Raises `JournalError` (`JournalLocked` where another instance runs), and
         `OSError` where a TLS file cannot be used.
         """
-        self._parts = Parts(config, observer or Unobserved())
+        uploads = Uploads()
+        self._parts = Parts(config, observer or uploads)
         self._journal = self._parts.journal
         self._crew = Crew(self._parts.worker, self._parts.wake)
         database = self._journal.database
@@ -79,6 +69,9 @@ class Daemon:
         )
         self._beat_s = min(BEAT_S, every_s / 4) if every_s else BEAT_S
         self._control: Control | None = None
+        self._listener = open_listener(
+            self._parts, uploads, lambda: not self._crew.drain.is_set()
+        )
 
     def run(self) -> int:
         """Deliver until SIGTERM or SIGINT; return the exit code."""
@@ -89,6 +82,8 @@ class Daemon:
             self._parts.intake.sweeping.wait(READY_S)
             notify("READY=1", f"STATUS={self._status()}")
             log.info("daemon.ready", **self._counts())
+            if self._listener is not None:
+                self._crew.start("listener", self._listener.run)
             hangups = 0
             while not signals.stops and not self._crew.failed.is_set():
                 if signals.hangups != hangups:
@@ -97,6 +92,7 @@ class Daemon:
                     self._reload()
                 self._crew.man(self._parts.config.delivery.workers)
                 self._parts.lookout.beat()
+                self._parts.health.beat()
                 self._supervision.beat(self._status())
                 signals.wait(self._beat_s)
             self._stop(signals)
@@ -136,8 +132,9 @@ class Daemon:
         if self._journal.reclaimed:
             log.info("journal.recovered", reclaimed=self._journal.reclaimed)
         self._parts.disposal.resume()
-        # What a former run knew of the destination holds no longer.
+        # What a former run knew of the destination, and of itself, holds no longer.
         self._journal.note("destination", None)
+        self._journal.note("alarms", [])
         # Watch first, sweep after: a file that comes in between is seen twice
         # rather than never.
         if watch:
@@ -159,6 +156,8 @@ class Daemon:
         self._parts.lookout.stop()
         if self._control is not None:
             self._control.stop()
+        if self._listener is not None:
+            self._listener.stop()
         self._crew.stop()
         self._parts.intake.wake()
         deadline = time.monotonic() + drain_s
@@ -232,10 +231,14 @@ class Daemon:
         }
 
     def _status(self) -> str:
-        oldest_at = self._parts.waiting.oldest_at()
+        reading = self._parts.health.read()
+        oldest_at = reading.progress.oldest_waiting_at
         oldest_s = None if oldest_at is None else time.time() - oldest_at
         return status_line(
-            self._journal.counts(), oldest_s, self._parts.destination.down
+            reading.progress.counts,
+            oldest_s,
+            self._parts.destination.down,
+            reading.eta_s,
         )
 
 

@@ -22,6 +22,7 @@ from emitterd.mounts import NETWORK, file_system
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
+Read = Callable[[str, Sequence[object]], list[Row]]
 
 APPLICATION_ID = 0x454D4954
 """`EMIT`: marks the file as a journal of emitterd's."""
@@ -48,6 +49,7 @@ class Database:
         self._writing = threading.Lock()
         self._reading = threading.Lock()
         self.committing_since: float | None = None
+        self.full_since: float | None = None
         """When the commit under way began, monotonic; None while there is none."""
         _refuse_network(path)
         self._lock = Lock(path)
@@ -111,9 +113,12 @@ class Database:
                 self._run(pending)
             reach(Point.COMMIT_DUE)
             self._writer.execute("commit")
+            self.full_since = None
             reach(Point.COMMITTED)
         except sqlite3.Error as error:
             failure = _explain(error)
+            if isinstance(failure, JournalFull):
+                self.full_since = self.full_since or time.time()
             for pending in batch:
                 pending.error = failure
             # A rollback that fails leaves nobody believing in a success.

@@ -38,7 +38,8 @@ def admit(
     # Only where everything is forgotten can there be a forgotten attempt last.
     earlier_keys = None if known else _keys_forgotten(connection, one.path)
     _insert(connection, turns, one, now, state, earlier_keys)
-    return Admitted(Admittance.ADMITTED, replaced)
+    replaced_bytes = known.fingerprint.size_bytes if known and replaced else 0
+    return Admitted(Admittance.ADMITTED, replaced, replaced_bytes)
 
 
 def _insert(

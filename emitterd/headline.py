@@ -120,14 +120,15 @@ def _all_well(overview: Overview, sending: int, eta_s: float | None) -> str:
         said.append(forecast(eta_s))
     if said:
         return " ".join(filter(None, said))
-    if overview.delivered_at is None:
+    if overview.progress.delivered_at is None:
         return "No file has come yet."
     return "Every file that was taken in has been dealt with; nothing waits."
 
 
 def _in_trouble(overview: Overview) -> str:
-    if not overview.left:
+    left = overview.progress.waiting
+    if not left:
         return "No file waits for it at the moment."
-    files = count(overview.left, "file")
-    verb = "waits, and goes" if overview.left == 1 else "wait, and go"
+    files = count(left, "file")
+    verb = "waits, and goes" if left == 1 else "wait, and go"
     return f"No file is lost: {files} {verb} on as soon as this is mended."

@@ -53,6 +53,8 @@ class Sweep:
     admitted: int = 0
     missed: list[bytes] = field(default_factory=list)
     unreadable: int = 0
+    duration_s: float = 0.0
+    """How long it took, once it is done."""
 
 
 class Intake:
@@ -68,7 +70,7 @@ class Intake:
         journal: Journal,
         *,
         on_admitted: Callable[[], None],
-        on_swept: Callable[[], None],
+        on_swept: Callable[[Sweep], None],
     ) -> None:
         """Make ready.
 
@@ -97,6 +99,9 @@ class Intake:
         """Set once the first sweep has begun."""
         self.swept = threading.Event()
         """Set once a whole sweep is done."""
+        self.swept_at: float | None = None
+        """When the last one was, in seconds since the epoch."""
+        self.sweep_took_s = 0.0
 
     def hint(self, path: bytes, is_folder: bool = False) -> None:  # noqa: FBT001, FBT002
         """Ask for a look at a path, relative to the root. Thread-safe."""
@@ -290,6 +295,7 @@ class Intake:
         self._sweeps.remove(sweep)
         if not sweep.whole:
             return
+        sweep.duration_s = time.monotonic() - sweep.started_at
         if sweep.missed:
             log.warning(
                 "watch.missed",
@@ -303,7 +309,8 @@ class Intake:
             admitted=sweep.admitted,
             missed=len(sweep.missed),
             unreadable=sweep.unreadable,
-            duration_s=time.monotonic() - sweep.started_at,
+            duration_s=sweep.duration_s,
         )
+        self.swept_at, self.sweep_took_s = time.time(), sweep.duration_s
         self.swept.set()
-        self._on_swept()
+        self._on_swept(sweep)

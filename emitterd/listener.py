@@ -179,6 +179,11 @@ class _Server(socketserver.TCPServer):
                         caller.shutdown(socket.SHUT_RDWR)
 
 
+def probe(endpoint: Endpoint) -> None:
+    """Listen for a moment, and no longer. Raises `OSError` where that cannot be."""
+    _Server(endpoint, {}, None).server_close()
+
+
 class _Handler(BaseHTTPRequestHandler):
     """One request: is it one that may be asked here, and which application has it."""
 

@@ -40,7 +40,11 @@ class Lookout:
         self._on_hint = on_hint
         self._on_rescan = on_rescan
         self._watcher = Watcher(spool.root, self._hint, self._overflow)
-        self._lost = False
+        self.lost_since: float | None = None
+        """Since when the root is gone; seconds since the epoch, as below."""
+        self.degraded_since: float | None = None
+        self.degraded = ""
+        """Why not every folder is watched, where some are not."""
         self._watching = False
         self._told = False
         self._retry_at = 0.0
@@ -70,14 +74,15 @@ class Lookout:
             self._told = True
             return
         self._watching, self._told = True, False
+        self.degraded_since = None
         self._check_coverage()
         log.info("watch.started", watcher="inotify", path=str(self._spool.root))
 
     def beat(self) -> None:
         """Look whether root and watch are still there; called about once a second."""
         if self._spool.lost():
-            if not self._lost:
-                self._lost = True
+            if self.lost_since is None:
+                self.lost_since = time.time()
                 self._watcher.stop()
                 log.error(
                     "watch.root_lost",
@@ -86,8 +91,8 @@ class Lookout:
                     hint=MEANING[Code.ROOT_LOST].remedy,
                 )
             return
-        if self._lost or self._astray():
-            self._lost = False
+        if self.lost_since is not None or self._astray():
+            self.lost_since = None
             self._watcher.stop()
             self.start()
             log.info("watch.root_back", path=str(self._spool.root))
@@ -126,6 +131,7 @@ class Lookout:
             self._degraded(f"{watched} of {folders} folders are watched", folders)
 
     def _degraded(self, reason: str, folders: int) -> None:
+        self.degraded_since, self.degraded = time.time(), reason
         log.warning(
             "watch.degraded",
             path=str(self._spool.root),

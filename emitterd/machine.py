@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emitterd.config import Config
+from emitterd.listener import probe
 from emitterd.mounts import NETWORK, file_system
+from emitterd.records import held
 from emitterd.units import format_size
 from emitterd.watcher import folders_below, watch_limit
 
@@ -36,6 +38,7 @@ def diagnoses(config: Config) -> list[Diagnosis]:
         *_watch(config),
         *_journal(config),
         *_written(config),
+        *_metrics(config),
         _clock(time.time()),
     ]
 
@@ -156,6 +159,26 @@ def _written(config: Config) -> Iterator[Diagnosis]:
                 f"{place} cannot be written by this user",
                 f"give user {os.getuid()} write permission on {_existing(place)}",
             )
+
+
+def _metrics(config: Config) -> Iterator[Diagnosis]:
+    listen = config.metrics.listen
+    if listen is None:
+        return
+    if held(config.journal.path):
+        yield Diagnosis("ok", "metrics.listen", f"{listen}, if the daemon has it")
+        return
+    try:
+        probe(listen)
+    except OSError as error:
+        yield Diagnosis(
+            "warning",
+            "metrics.listen",
+            f"{listen} cannot be listened at: {error.strerror or error}",
+            "free the address, or name another; files are delivered all the same",
+        )
+    else:
+        yield Diagnosis("ok", "metrics.listen", str(listen))
 
 
 def _clock(now: float) -> Diagnosis:

@@ -10,11 +10,12 @@ from typing import Any
 
 from emitterd.chart import Chart, chart
 from emitterd.codes import Code
-from emitterd.database import Row
+from emitterd.database import Read, Row
 from emitterd.entry import State, display
 from emitterd.finding import Level
 from emitterd.meanings import MEANING
-from emitterd.throughput import Read, Throughput
+from emitterd.progress import Progress, look
+from emitterd.throughput import Throughput
 
 SHOWN = 6
 """So many rows of a list; how many more there are is told."""
@@ -77,12 +78,9 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """The journal at one moment. Lists have the first rows only, `counts` all."""
+    """The journal at one moment. Lists have the first rows only."""
 
-    counts: Mapping[State, int]
-    waiting_bytes: int
-    oldest_at: float | None
-    delivered_at: float | None
+    progress: Progress
     queued: Sequence[Item]
     deferred: Sequence[Item]
     held: Sequence[Item]
@@ -91,36 +89,20 @@ class Overview:
     chart: Chart
 
     @property
+    def counts(self) -> Mapping[State, int]:
+        """How many versions there are by state."""
+        return self.progress.counts
+
+    @property
     def waiting(self) -> int:
         """How many files wait, without those that are being sent."""
         return self.counts[State.QUEUED] + self.counts[State.DEFERRED]
 
-    @property
-    def left(self) -> int:
-        """How many files are still to be delivered."""
-        return self.waiting + self.counts[State.DELIVERING]
-
 
 def gather(read: Read, throughput: Throughput, now: float) -> Overview:
     """Read it all. `read` is of one snapshot, or of several: each list is sound."""
-    tally = {
-        State(state): (entries, size_bytes)
-        for state, entries, size_bytes in read(
-            "select state, entries, bytes from tally", ()
-        )
-    }
-    left = (State.QUEUED, State.DELIVERING, State.DEFERRED)
     return Overview(
-        counts={state: entries for state, (entries, _) in tally.items()},
-        waiting_bytes=sum(tally[state][1] for state in left),
-        oldest_at=_instant(
-            read,
-            """select min(admitted_at) from entry
-               where state in ('queued', 'delivering', 'deferred')""",
-        ),
-        delivered_at=_instant(
-            read, "select max(delivered_at) from entry where state = 'delivered'"
-        ),
+        progress=look(read, now),
         queued=_list(read, State.QUEUED),
         deferred=_list(read, State.DEFERRED),
         held=_list(read, State.HELD),
@@ -134,11 +116,6 @@ def _list(read: Read, state: State) -> list[Item]:
     at, order = _LISTS[state]
     sql = f"select {_ITEM.format(at=at)} from entry where state = '{state}'"  # noqa: S608  names are ours
     return [_item(row) for row in read(f"{sql} {order} limit ?", (SHOWN,))]
-
-
-def _instant(read: Read, sql: str) -> float | None:
-    found: float | None = read(sql, ())[0][0]
-    return found
 
 
 def _item(row: Row) -> Item:

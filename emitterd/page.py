@@ -10,10 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
 from urllib.parse import parse_qs
+from wsgiref.types import StartResponse, WSGIEnvironment
 
-from emitterd.admission import Known
 from emitterd.chart import HEIGHT, WIDTH
 from emitterd.destination import Down
 from emitterd.entry import display
@@ -25,7 +24,7 @@ from emitterd.phrases import sentence
 from emitterd.records import Records
 from emitterd.rendering import POLICY, render
 from emitterd.search import search
-from emitterd.standing import Outside, Standings
+from emitterd.standing import Latest, Outside, Standings
 from emitterd.throughput import Throughput
 from emitterd.uploads import Uploads
 from emitterd.verdict import Verdict
@@ -36,9 +35,6 @@ _VAGUE = frozenset({Outside.ABSENT, Outside.IGNORED})
 SAID_MAX = 4096
 """A longer path than the kernel takes is none."""
 
-Environ = dict[str, Any]
-StartResponse = Callable[[str, list[tuple[str, str]]], object]
-Latest = Callable[[bytes], Known | None]
 Answer = tuple[HTTPStatus, str, list[tuple[str, str]]]
 
 _OF_A_BODY = [
@@ -67,7 +63,6 @@ class Window:
     standings: Callable[[Latest], Standings]
     verdict: Callable[[], Verdict]
     down: Callable[[], Down | None]
-    eta_s: Callable[[], float | None]
     host: Callable[[], str]
 
 
@@ -82,7 +77,9 @@ class Page:
             "/explain": self._explain,
         }
 
-    def __call__(self, environ: Environ, start_response: StartResponse) -> list[bytes]:
+    def __call__(
+        self, environ: WSGIEnvironment, start_response: StartResponse
+    ) -> list[bytes]:
         """Answer one request, as WSGI has it."""
         route = self._routes.get(environ["PATH_INFO"], self._absent)
         try:
@@ -100,7 +97,7 @@ class Page:
         start_response(f"{status.value} {status.phrase}", _HEADERS + headers)
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
 
-    def _overview(self, _: Environ) -> Answer:
+    def _overview(self, _: WSGIEnvironment) -> Answer:
         now = time.time()
         head, fragment = self._look(now)
         etag = entity_tag(fragment)
@@ -108,7 +105,7 @@ class Page:
             "overview.html", now, head=head, fragment=fragment, etag=etag
         )
 
-    def _fragment(self, environ: Environ) -> Answer:
+    def _fragment(self, environ: WSGIEnvironment) -> Answer:
         fragment = self._look(time.time())[1]
         etag = ("ETag", entity_tag(fragment))
         if environ.get("HTTP_IF_NONE_MATCH") == etag[1]:
@@ -118,9 +115,10 @@ class Page:
     def _look(self, now: float) -> tuple[Headline, str]:
         """Return the headline, and the part of the page that lives."""
         window = self._window
-        uploads, eta_s = window.uploads.now(), window.eta_s()
+        uploads, down = window.uploads.now(), window.down()
         with Records(window.journal) as records:
             seen = gather(records.read, window.throughput, now)
+        eta_s = seen.progress.eta_s(moving=down is None)
         head = headline(window.verdict(), seen, len(uploads), eta_s)
         return head, render(
             "fragment.html",
@@ -130,14 +128,14 @@ class Page:
             uploads=[progress(one, now) for one in uploads],
             rate=rate(uploads, now),
             forecast=forecast(eta_s),
-            down=window.down(),
+            down=down,
             shown=SHOWN,
             shown_rejected=SHOWN_REJECTED,
             chart_width=WIDTH,
             chart_height=HEIGHT,
         )
 
-    def _explain(self, environ: Environ) -> Answer:
+    def _explain(self, environ: WSGIEnvironment) -> Answer:
         # What is not UTF-8 in the query is a byte of a name, as everywhere.
         query = parse_qs(environ["QUERY_STRING"], errors="surrogateescape")
         said = query.get("path", [""])[0].strip()
@@ -177,7 +175,7 @@ class Page:
         status = HTTPStatus.OK if found else HTTPStatus.NOT_FOUND
         return self._message(status, title, remark, said, names)
 
-    def _absent(self, _: Environ) -> Answer:
+    def _absent(self, _: WSGIEnvironment) -> Answer:
         return self._message(
             HTTPStatus.NOT_FOUND, "There is no such page", "The overview has it all."
         )

@@ -7,6 +7,7 @@ not disturbed. Functions return the exit code.
 import csv
 import os
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,8 @@ from emitterd.tables import (
     print_status,
 )
 from emitterd.terminal import DONE, USAGE, WRONG, complain, print_array, print_object
+from emitterd.verdict import judge_queue, verdict
+from emitterd.wording import check_line, record
 
 PROOF = """path bytes sha256 md5 etag key attempts admitted_at delivered_at duration_s
     ambiguous verified earlier_keys"""
@@ -42,6 +45,21 @@ def status(config: Path | None, *, as_json: bool) -> int:
         said = records.status()
     (print_object if as_json else print_status)(said)
     return DONE
+
+
+def check_status(config: Path | None, *, as_json: bool) -> int:
+    """Say in one line whether all is well, for monitoring; 1 where it is not."""
+    settings = load_part(find(config, os.environ), os.environ, "journal", "metrics")
+    rule, now = settings.metrics.limits, time.time()
+    with Records(settings.journal.path) as records:
+        progress, running = records.progress(), records.running()
+    alarms = judge_queue(progress.queue(progress.outage, running=running), rule, now)
+    judged = verdict(alarms + (list(progress.noted) if running else []))
+    if as_json:
+        print_object(record(judged))
+    else:
+        sys.stdout.write(check_line(judged, progress, rule, now) + "\n")
+    return DONE if judged.ok else WRONG
 
 
 def list_entries(config: Path | None, state: State | None, *, as_json: bool) -> int:

@@ -16,11 +16,11 @@ from typing import Any, Self
 from emitterd.admission import Known
 from emitterd.database import Row, open_nothing, open_reader
 from emitterd.entry import State, display, iso
+from emitterd.progress import Progress, look
 from emitterd.statements import LATEST, known_of
+from emitterd.verdict import Outage
 
 PAGE = 1000
-SPEED_WINDOW_S = 600.0
-"""Speed for the forecast is measured over deliveries this recent."""
 
 _COLUMNS = """id, path, state, bytes, sha256, md5, etag, key, earlier_keys, attempts,
     admitted_at, due_at, delivered_at, duration_s, ambiguous, verified, error, reason,
@@ -47,24 +47,25 @@ class Records:
 
     def status(self) -> dict[str, Any]:
         """Return counts, ages and the destination, as `status --json` prints them."""
-        counts = {
-            state: (entries, size_bytes)
-            for state, entries, size_bytes in self._rows(
-                "select state, entries, bytes from tally"
-            )
-        }
-        waiting = [State.QUEUED, State.DELIVERING, State.DEFERRED]
-        left_bytes = sum(counts[state][1] for state in waiting)
-        left = sum(counts[state][0] for state in waiting)
+        progress, running = self.progress(), self.running()
+        counts, outage = progress.counts, progress.outage
         return {
-            "running": _held(self._path),
-            "counts": {state.value: counts[state][0] for state in State},
-            "waiting_bytes": left_bytes,
-            "oldest_waiting_at": self._oldest_waiting() if left else None,
-            "last_delivered_at": self._last_delivered(),
-            "destination": self._destination(),
-            "eta_s": self._eta_s(left_bytes) if left else 0.0,
+            "running": running,
+            "counts": {state.value: counts[state] for state in State},
+            "waiting_bytes": progress.waiting_bytes,
+            "oldest_waiting_at": iso(progress.oldest_waiting_at),
+            "last_delivered_at": iso(progress.delivered_at),
+            "destination": {"state": "up"} if outage is None else _down(outage),
+            "eta_s": progress.eta_s(moving=running and outage is None),
         }
+
+    def progress(self) -> Progress:
+        """Return how far the queue is."""
+        return look(self.read, time.time())
+
+    def running(self) -> bool:
+        """Tell whether a daemon, or a command in its place, has the journal."""
+        return held(self._path)
 
     def entries(self, state: State | None = None) -> Iterator[dict[str, Any]]:
         """Yield entries in the order of admission, as `list --json` prints them."""
@@ -147,45 +148,6 @@ class Records:
     def _rows(self, sql: str, *parameters: object) -> list[Row]:
         return self.read(sql, parameters)
 
-    def _oldest_waiting(self) -> str | None:
-        rows = self._rows(
-            """select min(admitted_at) from entry
-               where state in ('queued', 'delivering', 'deferred')"""
-        )
-        return iso(rows[0][0])
-
-    def _last_delivered(self) -> str | None:
-        rows = self._rows(
-            "select max(delivered_at) from entry where state = 'delivered'"
-        )
-        return iso(rows[0][0])
-
-    def _destination(self) -> dict[str, Any]:
-        rows = self._rows("select value from fact where name = 'destination'")
-        down = json.loads(rows[0][0]) if rows else None
-        if not down:
-            return {"state": "up"}
-        return {
-            "state": "down",
-            "error": down["code"],
-            "reason": down["reason"],
-            "since": iso(down["since"]),
-        }
-
-    def _eta_s(self, left_bytes: int) -> float | None:
-        """Return when the queue will be empty at the recent speed, in seconds."""
-        since = time.time() - SPEED_WINDOW_S
-        rows = self._rows(
-            """select sum(bytes), min(delivered_at - duration_s) from entry
-               where state = 'delivered' and delivered_at > ?""",
-            since,
-        )
-        sent_bytes, began_at = rows[0]
-        if not sent_bytes:
-            return None
-        took_s = max(0.001, time.time() - max(began_at, since))
-        return float(round(left_bytes / (sent_bytes / took_s), 1))
-
 
 def _record(row: Row) -> dict[str, Any]:
     record = dict(zip(_COLUMNS.replace(",", " ").split(), row, strict=True))
@@ -209,7 +171,16 @@ def _record(row: Row) -> dict[str, Any]:
     return {name: value for name, value in record.items() if value is not None}
 
 
-def _held(journal: Path) -> bool:
+def _down(outage: Outage) -> dict[str, Any]:
+    return {
+        "state": "down",
+        "error": outage.code,
+        "reason": outage.reason,
+        "since": iso(outage.since),
+    }
+
+
+def held(journal: Path) -> bool:
     """Tell whether a process holds the journal: whether a daemon runs."""
     try:
         fd = os.open(journal.with_name(journal.name + ".lock"), os.O_RDONLY)

@@ -4,10 +4,9 @@ By the journal's index only: a name, with or without its folder, or its beginnin
 """
 
 import os
-from collections.abc import Callable, Sequence
 from itertools import islice
 
-from emitterd.database import Row
+from emitterd.database import Read
 from emitterd.entry import undisplay
 from emitterd.spool import Spool
 
@@ -17,8 +16,6 @@ FOLDERS = 200
 
 _BEGINNING = """select distinct path from entry where path >= ? and path < ?
     order by path limit ?"""
-
-Read = Callable[[str, Sequence[object]], list[Row]]
 
 
 def search(spool: Spool, read: Read, said: str) -> list[bytes]:

@@ -16,6 +16,7 @@ from emitterd.config_layers import Findings, Refusal, variable
 # A lone surrogate is what Python makes of a byte that is not UTF-8.
 _UNFIT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _LARGEST_BYTES = 64 * 1024
+_TOKEN_MIN = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +176,17 @@ def _from_file(path: Path, credentials: Path | None) -> str:
 def read_secret(path: Path) -> str:
     """Return the secret that a file holds; raises `Refusal` where it holds none."""
     return clean(_from_file(path, None), in_header=False)
+
+
+def read_token(path: Path) -> str:
+    """Return the token that a file holds; raises `Refusal` where none can guard."""
+    token = clean(_from_file(path, None), in_header=True)
+    if len(token) < _TOKEN_MIN:
+        raise Refusal(
+            f"holds a token of less than {_TOKEN_MIN} characters, which can be guessed",
+            f"make one with: openssl rand -hex 32 > {path}",
+        )
+    return token
 
 
 def clean(text: str, *, in_header: bool) -> str:

@@ -21,6 +21,9 @@ from emitterd.selection import Selection
 from emitterd.settle import Proof
 from emitterd.spool import Spool, proof, read_at
 
+Latest = Callable[[bytes], Known | None]
+"""Returns the latest version of a path, as one reader of the journal has it."""
+
 
 class Outside(StrEnum):
     """Where a path stands that the journal has not, or not as it is now."""
@@ -58,7 +61,7 @@ class Standings:
         self,
         spool: Spool,
         selection: Selection,
-        latest: Callable[[bytes], Known | None],
+        latest: Latest,
         settle_s: float,
     ) -> None:
         self.spool = spool

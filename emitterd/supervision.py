@@ -111,11 +111,18 @@ def _tell(one: Still, now: float) -> None:
 
 
 def status_line(
-    counts: dict[State, int], oldest_s: float | None, down: Down | None
+    counts: dict[State, int],
+    oldest_s: float | None,
+    down: Down | None,
+    eta_s: float | None,
 ) -> str:
-    """Return what `systemctl status` shows; `oldest_s`: how long the oldest waits."""
+    """Return what `systemctl status` shows.
+
+    `oldest_s`: how long the oldest waits; `eta_s`: in how long nothing will.
+    """
     queued = counts[State.QUEUED] + counts[State.DEFERRED]
     waits = [f"oldest {_age(oldest_s)}"] if oldest_s is not None else []
+    waits += [f"done in {_age(eta_s)}"] if eta_s else []
     where = f"down: {down.code} {down.reason}" if down else "up"
     numbers = [
         f"{queued} queued",

@@ -5,18 +5,15 @@ added up at each look.
 """
 
 import threading
-from collections.abc import Callable, Sequence
 
 from emitterd.chart import SLOT_S, SLOTS, Sum, slot_of
-from emitterd.database import Row
+from emitterd.database import Read
 
 LATE_S = 30.0
 """A delivery is stamped before its commit, which may come this much later."""
 
 _SUM = """select count(*), coalesce(sum(bytes), 0) from entry
     where state = 'delivered' and delivered_at >= ? and delivered_at < ?"""
-
-Read = Callable[[str, Sequence[object]], list[Row]]
 
 
 class Throughput:

@@ -1,4 +1,4 @@
-"""What waits in the journal: how long already, and how long still."""
+"""What waits in the journal, made due sooner."""
 
 import time
 from collections.abc import Collection
@@ -12,15 +12,6 @@ class Waiting:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-
-    def oldest_at(self) -> float | None:
-        """Return when the oldest of them was admitted, or None where none waits."""
-        rows = self._database.read(
-            """select min(admitted_at) from entry
-               where state in ('queued', 'delivering', 'deferred')"""
-        )
-        oldest: float | None = rows[0][0]
-        return oldest
 
     def hasten(self, codes: Collection[Code]) -> None:
         """Make due at once what was deferred for one of these reasons.

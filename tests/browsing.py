@@ -102,13 +102,12 @@ class Browser:
 
     def complaints(self) -> list[str]:
         """Return what the console says since it was last asked."""
-        return [str(one["message"]) for one in self._driver.get_log("browser")]
+        return [str(one["message"]) for one in self._log("browser")]
 
     def requests(self) -> list[str]:
         """Return the addresses that were asked for since this was last asked."""
         lines = (
-            json.loads(one["message"])["message"]
-            for one in self._driver.get_log("performance")
+            json.loads(one["message"])["message"] for one in self._log("performance")
         )
         return [
             str(line["params"]["request"]["url"])
@@ -123,6 +122,10 @@ class Browser:
         clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
         shot = self._do("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)
         place.write_bytes(base64.b64decode(shot["data"]))
+
+    def _log(self, kind: str) -> list[dict[str, Any]]:
+        lines: list[dict[str, Any]] = self._driver.get_log(kind)  # type: ignore[no-untyped-call]  # not typed by selenium
+        return lines
 
     def _do(self, command: str, **parameters: object) -> dict[str, Any]:
         answer: dict[str, Any] = self._driver.execute_cdp_cmd(command, parameters)

@@ -56,7 +56,6 @@ class Desk:
     throughput: Throughput = field(default_factory=Throughput)
     verdict: Verdict = field(default_factory=Verdict)
     down: Down | None = None
-    eta_s: float | None = None
 
     def __post_init__(self) -> None:
         # The validator holds every answer to the letter of PEP 3333.
@@ -71,7 +70,6 @@ class Desk:
             self.standings,
             lambda: self.verdict,
             lambda: self.down,
-            lambda: self.eta_s,
             lambda: "cqube.example.org",
         )
 

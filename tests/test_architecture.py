@@ -21,7 +21,7 @@ TESTS = sorted((ROOT / "tests").glob("*.py"))
 LEVELS = """
 __init__ chart codes dataset dialect endpoint failpoints journald phrases pulse units
 fingerprint meanings
-errors verdict
+errors verdict eta
 entry finding listener
 admission backoff catalogue classify container grant header instruction lock members
     rows selection settle turns logs mounts notify relocation rendering signals uploads
@@ -29,15 +29,17 @@ admission backoff catalogue classify container grant header instruction lock mem
     yamlmarks rehearsal_faults
 archive catalogue_file database destination multipart playbook sample sockets spool
     config_layers rehearsal_answers template
-lines statements lookout wire handshake control config_values search secrets_source
-    rehearsal_signing supervision throughput waiting
-door hand inspection overview records session standing
+lines progress statements lookout wire handshake control config_values search
+    secrets_source rehearsal_signing supervision throughput waiting
+door hand inspection metrics overview records session standing wording
 inspector journal client_config headline
-disposal emission explanation retention survey config_checks rehearsal_bucket handover
+counted disposal emission explanation retention survey config_checks rehearsal_bucket
+    handover
 config examination page rehearsal_api skeleton
 change intake worker machine route rehearsal_exchange
+health
 assembly crew tables online rehearsal_desk
-reload rehearsal terminal
+reload rehearsal serving terminal
 daemon demo rehearse queries acts producers primer
 commands
 cli
@@ -51,6 +53,7 @@ LIBRARIES = {
     "httpx": "wire",
     "jinja2": "rendering",
     "pathspec": "selection",
+    "prometheus_client": "metrics",
     "pydantic": "config",
     "python_multipart": "rehearsal_bucket",
     "rich": "tables",
@@ -61,7 +64,11 @@ LIBRARIES = {
     "watchdog": "watcher",
     "yaml": "yamlmarks",
 }
-DISTRIBUTIONS = {"python-multipart": "python_multipart", "pyyaml": "yaml"}
+DISTRIBUTIONS = {
+    "prometheus-client": "prometheus_client",
+    "python-multipart": "python_multipart",
+    "pyyaml": "yaml",
+}
 
 MODULE_MAX_LINES = 350
 FUNCTION_MAX_LINES = 40

@@ -53,7 +53,7 @@ def office(tmp_path: Path, server: Rehearsal) -> Installation:
 
 def remember_a_day(site: Installation) -> None:
     """Have a day's deliveries in the journal, most of them in office hours."""
-    chance = random.Random(7)
+    chance = random.Random(7)  # noqa: S311  sizes and times, not secrets
     with Journal(site.journal) as journal:
         desk = Desk(site.spool, journal, site.journal)
         for number in range(150):
@@ -76,7 +76,7 @@ def url(site: Installation, path: str = "") -> str:
 
 @contextmanager
 def watched(site: Installation, browser: Browser) -> Iterator[None]:
-    """Run the daemon and look at it; nothing may be asked elsewhere or complained of."""
+    """Run the daemon and look at it: without complaint, and nowhere else."""
     with site.running():
         browser.complaints()
         browser.requests()
@@ -223,7 +223,7 @@ def test_names_are_harmless(
 def test_a_page_left_alone_says_so(
     office: Installation, server: Rehearsal, browser: Browser
 ) -> None:
-    """When the daemon is gone the page does not pretend, and it comes back by itself."""
+    """Without the daemon the page says that it is old, until it is back."""
     with watched(office, browser):
         browser.wait_for("This page keeps itself up to date.")
     browser.wait_for("emitterd does not answer: this page is as of")

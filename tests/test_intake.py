@@ -22,7 +22,7 @@ from emitterd.entry import State
 from emitterd.examination import MAX_BYTES, Examiner, Rules
 from emitterd.inspection import Contract, Report
 from emitterd.inspector import Inspector
-from emitterd.intake import BUSY_S, FULL_S, Intake
+from emitterd.intake import BUSY_S, FULL_S, Intake, Sweep
 from emitterd.journal import Journal
 from emitterd.selection import Selection
 from emitterd.settle import Settling
@@ -75,7 +75,7 @@ class Door:
     def _ring(self) -> None:
         self.bell += 1
 
-    def _swept(self) -> None:
+    def _swept(self, _: Sweep) -> None:
         self.sweeps += 1
 
     def step(self, after_s: float = 0.0, *hints: bytes) -> list[EventDict]:

@@ -1,0 +1,44 @@
+"""What the listener serves: the page for people, metrics, and health."""
+
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+from emitterd.assembly import Parts
+from emitterd.health import readyz
+from emitterd.listener import Listener
+from emitterd.page import Page, Window
+from emitterd.secrets_source import read_token
+from emitterd.throughput import Throughput
+from emitterd.uploads import Uploads
+
+
+def open_listener(
+    parts: Parts, uploads: Uploads, ready: Callable[[], bool]
+) -> Listener | None:
+    """Return the listener, or None where `metrics.listen` is not given.
+
+    `ready` is asked at each `/readyz`.
+    """
+    rule = parts.config.metrics
+    if rule.listen is None:
+        return None
+    token = read_token(rule.token_file) if rule.token_file else None
+    mounts = {
+        "/": Page(_window(parts, uploads)),
+        "/metrics": parts.metrics.application(parts.health.read),
+        "/healthz": parts.health.healthz(),
+        "/readyz": readyz(ready),
+    }
+    return Listener(rule.listen, mounts, token)
+
+
+def _window(parts: Parts, uploads: Uploads) -> Window:
+    return Window(
+        parts.config.journal.path,
+        uploads,
+        Throughput(),
+        parts.standings,
+        parts.health.verdict,
+        lambda: parts.destination.down,
+        lambda: urlsplit(parts.config.emission.url).hostname or "",
+    )

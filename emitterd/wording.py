@@ -1,0 +1,53 @@
+"""How a verdict is written: the line of `status --check`, and JSON. Pure."""
+
+from emitterd.entry import iso
+from emitterd.errors import printable
+from emitterd.progress import Progress
+from emitterd.verdict import Limits, Verdict
+
+
+def check_line(judged: Verdict, progress: Progress, limits: Limits, now: float) -> str:
+    """Return level, words, and after a bar the numbers with their limits.
+
+    Source: Monitoring Plugins Development Guidelines, "Plugin Output".
+    """
+    words = "; ".join(alarm.words for alarm in judged.alarms) or _well(progress)
+    # A bar in them would begin the numbers.
+    words = printable(words).replace("|", "/")
+    return f"{judged.level} - {words} | {' '.join(_numbers(progress, limits, now))}"
+
+
+def _well(progress: Progress) -> str:
+    waiting = progress.waiting
+    if not waiting:
+        return "nothing waits"
+    return "1 file waits" if waiting == 1 else f"{waiting} files wait"
+
+
+def _numbers(progress: Progress, limits: Limits, now: float) -> list[str]:
+    """Return each as `label=value;warning;critical;minimum`."""
+    oldest_at = progress.oldest_waiting_at
+    oldest_s = max(0.0, now - oldest_at) if oldest_at is not None else 0.0
+    return [
+        f"waiting={progress.waiting};;;0",
+        f"waiting_bytes={progress.waiting_bytes}B;;;0",
+        f"oldest={oldest_s:.0f}s;;{limits.oldest_waiting_s:.0f};0",
+        f"rejected={progress.rejected};0;;0",
+    ]
+
+
+def record(judged: Verdict) -> dict[str, object]:
+    """Return a verdict as JSON has it."""
+    return {
+        "level": judged.level,
+        "alarms": [
+            {
+                "code": alarm.code,
+                "level": alarm.level,
+                "since": iso(alarm.since),
+                "words": alarm.words,
+                "hint": alarm.hint,
+            }
+            for alarm in judged.alarms
+        ],
+    }
