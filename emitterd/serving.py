@@ -1,6 +1,7 @@
 """What the listener serves: the page for people, metrics, and health."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from emitterd.assembly import Parts
@@ -10,6 +11,9 @@ from emitterd.page import Page, Window
 from emitterd.secrets_source import read_token
 from emitterd.throughput import Throughput
 from emitterd.uploads import Uploads
+
+if TYPE_CHECKING:
+    from wsgiref.types import WSGIApplication
 
 
 def open_listener(
@@ -23,7 +27,7 @@ def open_listener(
     if rule.listen is None:
         return None
     token = read_token(rule.token_file) if rule.token_file else None
-    mounts = {
+    mounts: dict[str, WSGIApplication] = {
         "/": Page(_window(parts, uploads)),
         "/metrics": parts.metrics.application(parts.health.read),
         "/healthz": parts.health.healthz(),

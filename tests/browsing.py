@@ -115,10 +115,10 @@ class Browser:
             if line["method"] == "Network.requestWillBeSent"
         ]
 
-    def shoot(self, place: Path) -> None:
-        """Write a picture of the whole page."""
+    def shoot(self, place: Path, height_max: int) -> None:
+        """Write a picture of the page, down to so many pixels."""
         height = self.run("return document.documentElement.scrollHeight")
-        width = self.run("return window.innerWidth")
+        height, width = min(height, height_max), self.run("return window.innerWidth")
         clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
         shot = self._do("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)
         place.write_bytes(base64.b64decode(shot["data"]))
