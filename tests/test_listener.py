@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 
 from emitterd.endpoint import Endpoint
 from emitterd.listener import THREADS, Listener, is_own, shows
+from monitored import free_port
 from support import wait_until
 
 TOKEN = "a-long-and-random-token"
@@ -51,14 +52,6 @@ MOUNTS = {
     "/environ": whole_environment,
     "/large": large,
 }
-
-
-def free_port() -> int:
-    """Return a port that nobody listens at."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Serving:
