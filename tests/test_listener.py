@@ -275,7 +275,7 @@ def test_nothing_of_a_bad_request_is_echoed(
 def test_silent_callers_do_not_shut_others_out(local: Serving) -> None:
     """Whoever connects and says nothing is cut off, and then others are answered."""
     with ExitStack() as stack:
-        for _ in range(2 * THREADS):
+        for _ in range(THREADS):
             stack.enter_context(closing(local.connect()))
         status, _, _ = local.get("/")
 

@@ -203,8 +203,10 @@ def scraping(folder: Path, target: int) -> Iterator[int]:
 def asked(port: int, expression: str) -> list[Any]:
     """Return what Prometheus answers to an expression; nothing while it starts."""
     try:
-        _, body = get(port, f"/api/v1/query?query={quote(expression)}")
+        status, body = get(port, f"/api/v1/query?query={quote(expression)}")
     except OSError:
+        return []
+    if status != HTTPStatus.OK:
         return []
     found: list[Any] = json.loads(body)["data"]["result"]
     return found
