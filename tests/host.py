@@ -18,13 +18,14 @@ from unittest.mock import patch
 from structlog.testing import capture_logs
 
 from emitterd.config import load
-from emitterd.daemon import Daemon, Unobserved
+from emitterd.daemon import Daemon
 from emitterd.database import Database
-from emitterd.entry import LIVE, State
+from emitterd.entry import LIVE, Entry, State
 from emitterd.hand import Hand
 from emitterd.instruction import Act, Instruction, Outcome
 from emitterd.rehearsal import FaultMenu, Rehearsal
 from harness import Installation
+from rig import Watcher
 
 T = TypeVar("T")
 
@@ -49,6 +50,11 @@ class Clock:
         """Let time go by for both."""
         self.host_s += seconds
         self.server_s += seconds
+
+    @property
+    def server(self) -> float:
+        """The time as the server has it."""
+        return self._real() + self.server_s
 
     def __call__(self) -> float:
         """Return the time as the calling thread's machine has it."""
@@ -78,16 +84,22 @@ class Mortal(Database):
         raise Killed
 
 
-class Onlooker(Unobserved):
-    """Sees chunks go out, and may do something then: once, after `skip` chunks."""
+class Onlooker(Watcher):
+    """Sees chunks go out, and may do something then: once, after `skip` chunks.
+
+    `path` is what is being sent.
+    """
 
     def __init__(self) -> None:
+        super().__init__()
         self.act: Callable[[], None] | None = None
         self.skip = 0
+        self.path = b""
 
-    def sent(self, entry: object, size_bytes: int) -> None:
+    def sent(self, entry: Entry, size_bytes: int) -> None:
         """Act, when it is time."""
-        del entry, size_bytes
+        del size_bytes
+        self.path = entry.path
         if self.act is None:
             return
         if self.skip:

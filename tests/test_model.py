@@ -6,11 +6,13 @@
 import hashlib
 import os
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from io import FileIO
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +28,12 @@ from hypothesis.stateful import (
 )
 
 from emitterd.entry import LIVE, State, display
+from emitterd.grant import EXPIRY_MARGIN_S
 from emitterd.instruction import Act
 from host import Host, Killed
 from support import zip_bytes
 
-EXAMPLES = int(os.environ.get("EMITTERD_MODEL_EXAMPLES", "20"))
+EXAMPLES = int(os.environ.get("EMITTERD_MODEL_EXAMPLES", "60"))
 STEPS = 40
 
 PATHS = [b"pat/a.zip", b"pat/b.zip", b"sat/caf\xe9.zip", b"top.zip"]
@@ -80,6 +83,10 @@ FAULTS = [
     "non-md5-etag@1",
     "kms-etag@1",
 ]
+SPENDING = {"expired", "signature", "no-such-bucket", "redirect-foreign", "early-403"}
+"""Faults after which a grant is not used again."""
+
+GRANT_S = 3600.0 - EXPIRY_MARGIN_S - 5.0
 DAY_S = 86400.0
 ENDINGS = {"file.delivered", "file.rejected", "file.withdrawn"}
 SETTLING_ROUNDS = 40
@@ -215,6 +222,8 @@ class Delivery(RuleBasedStateMachine):
         super().__init__()
         self._stack = ExitStack()
         self.held: set[bytes] = set()
+        self.steps: list[float] = []
+        """When this host's clock was set, by the server's."""
         self.seen: dict[tuple[str, int], bytes] = {}
         self.too_large = False
 
@@ -332,21 +341,27 @@ class Delivery(RuleBasedStateMachine):
 
     @rule(
         skip=st.integers(0, 2),
-        path=paths,
+        path=st.none() | paths,
         content=contents,
         deed=st.sampled_from(["drop", "rewrite", "break_off", "delete", "touch"]),
     )
     def change_in_mid_body(
-        self, skip: int, path: bytes, content: str, deed: str
+        self, skip: int, path: bytes | None, content: str, deed: str
     ) -> None:
-        """Change a file, perhaps the one that is being sent."""
+        """Change a file, or the one that is being sent."""
         more = () if deed in {"delete", "touch"} else (CONTENTS[content],)
-        self.meanwhile(lambda: getattr(self.folder, deed)(path, *more), skip)
+
+        def act() -> None:
+            target = self.host.onlooker.path if path is None else path
+            getattr(self.folder, deed)(target, *more)
+
+        self.meanwhile(act, skip)
 
     def meanwhile(self, act: Callable[[], None], skip: int) -> None:
         """Have something happen while a body goes out."""
+        self.host.alive(self.host.sweep)
         self.host.onlooker.act, self.host.onlooker.skip = act, skip
-        self.host.alive(lambda: self.host.work(1))
+        self.host.alive(self.host.work)
         self.host.onlooker.act = None
 
     @rule()
@@ -369,6 +384,7 @@ class Delivery(RuleBasedStateMachine):
         """Set this host's clock, within some decades."""
         if abs(self.host.clock.host_s + step_s) < 7000 * DAY_S:
             self.host.clock.host_s += step_s
+            self.steps.append(self.host.clock.server)
 
     @rule(path=paths, act=st.sampled_from(Act))
     def operate(self, path: bytes, act: Act) -> None:
@@ -392,6 +408,7 @@ class Delivery(RuleBasedStateMachine):
             owners |= dict.fromkeys(keys, row)
             stored = keys & self.host.server.objects.keys()
             assert len(stored) <= 1 or row["ambiguous"], "two keys, unrecorded"
+            self.check_keys(row)
             if row["state"] == State.DELIVERED:
                 body = self.body(row["key"])
                 assert hashlib.sha256(body).digest() == row["sha256"]
@@ -405,6 +422,16 @@ class Delivery(RuleBasedStateMachine):
             sent = {row["sha256"] for row in rows if row["path"] == path}
             assert file.whole, f"{path!r} was touched as it was"
             assert digest in sent, f"{path!r} was touched and not sent"
+
+    def check_keys(self, row: dict[str, Any]) -> None:
+        """Hold that a second key was asked for only where the first was spent."""
+        given = sorted(stamp_of(key) for key in keys_of(row))
+        refused = [one.at for one in self.host.server.requests if one.fault in SPENDING]
+        for earlier, later in pairwise(given):
+            excuses = [
+                at for at in refused + self.steps if earlier <= at + 1 <= later + 2
+            ]
+            assert later - earlier >= GRANT_S or excuses, "a grant was not kept"
 
     def check_log(self, rows: list[dict[str, Any]]) -> None:
         """Hold that each version has one ending at most, and only after its record."""
@@ -503,6 +530,12 @@ class Delivery(RuleBasedStateMachine):
                 former = None
             if row["forgotten_at"] is not None:
                 former = None
+
+
+def stamp_of(key: str) -> float:
+    """Return when a key was given, by the server's clock, to the second."""
+    stamp = key.removesuffix(".zip").rpartition("_")[2]
+    return time.mktime(time.strptime(stamp, "%Y%m%d%H%M%S"))
 
 
 def keys_of(row: dict[str, Any]) -> set[str]:
