@@ -92,24 +92,23 @@ class Soak:
 
     @contextmanager
     def _daemon(self) -> Iterator[subprocess.Popen[bytes]]:
-        daemon = subprocess.Popen(  # noqa: S603  our own command line
+        with subprocess.Popen(  # noqa: S603  our own command line
             self.site.command("run"),
             env=self.site.environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-        )
-        reader = threading.Thread(target=self._read, args=(daemon.stdout,))
-        reader.start()
-        try:
-            while not self.log.events["daemon.ready"] and daemon.poll() is None:
-                time.sleep(TICK_S)
-            yield daemon
-            daemon.send_signal(signal.SIGTERM)
-            daemon.wait(STOP_S)
-        finally:
-            daemon.kill()
-            daemon.wait()
-            reader.join()
+        ) as daemon:
+            reader = threading.Thread(target=self._read, args=(daemon.stdout,))
+            reader.start()
+            try:
+                while not self.log.events["daemon.ready"] and daemon.poll() is None:
+                    time.sleep(TICK_S)
+                yield daemon
+                daemon.send_signal(signal.SIGTERM)
+                daemon.wait(STOP_S)
+            finally:
+                daemon.kill()
+                reader.join()
 
     def _read(self, lines: "IO[bytes]") -> None:
         for line in lines:
@@ -246,6 +245,8 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     parser.add_argument("--directory", type=Path, help="work below this directory")
     options = parser.parse_args()
+    # An end in the usual way stops daemon and server, and leaves nothing behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with (
         tempfile.TemporaryDirectory(dir=options.directory, prefix="soak-") as folder,
         Far(Path(folder, "server"), seed=options.seed) as far,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from emitterd.codes import Code
-from emitterd.entry import LIVE, State, display
+from emitterd.entry import State, display
 from emitterd.records import Records
 from soak_server import Far
 
@@ -106,8 +106,10 @@ class Ledger:
         with Records(self._journal) as records:
             entries = list(records.entries())
         for entry in entries:
-            if entry["state"] in LIVE or entry["state"] == State.REJECTED:
-                self.verdicts.wrong.append(f"{entry['path']}: {entry['state']}")
+            # What is still under way at the end is lost if it was owed; if not, it is
+            # a file that was touched just before.
+            if entry["state"] == State.REJECTED:
+                self.verdicts.wrong.append(f"{entry['path']}: {entry['reason']}")
             self.counts[entry["state"]] += 1
         for version in self._current.values():
             if version.owed and not version.delivered:

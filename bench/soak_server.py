@@ -50,13 +50,8 @@ class Far:
         problem: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._process.terminate()
-        self._process.wait()
-
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        return self._process.pid
+        # Its standard input ends, and so does it.
+        self._process.communicate()
 
     def set(self, menu: str, *, down: bool, revoke: bool) -> None:
         """Set the faults from now on."""
