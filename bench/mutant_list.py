@@ -55,8 +55,8 @@ MUTANTS = (
         "copy-not-synced",
         "an archived copy is on disk before its source goes",
         "relocation.py",
-        "        _sync(copy)\n",
-        "",
+        "_sync(copy",
+        "(lambda *_: None)(copy",
         ("test_durability.py",),
     ),
     Mutant(
@@ -217,9 +217,8 @@ MUTANTS = (
         "disposal-recorded-first",
         "a disposal that a crash cut short is done later",
         "disposal.py",
-        "            reach(Point.DISPOSAL_DUE)\n",
-        "            self._journal.dispose(entry_id, None)\n"
-        "            reach(Point.DISPOSAL_DUE)\n",
+        "reach(Point.DISPOSAL_DUE)",
+        "self._journal.dispose(entry_id, None) or reach(Point.DISPOSAL_DUE)",
         ("test_crash.py::test_kill_at_every_point[0-disposal-due-1]",),
     ),
     Mutant(

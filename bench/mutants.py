@@ -26,7 +26,7 @@ LIMIT_S = 300.0
 PASSED, FAILED = 0, 1
 """pytest's exit codes: all tests passed, some failed. Others tell of no test."""
 
-_FAILURE = re.compile(r"^(?:FAILED|ERROR) tests/(\S+)", re.MULTILINE)
+_FAILURE = re.compile(r"^(?:FAILED|ERROR) tests/(.+?)(?: - .*)?$", re.MULTILINE)
 
 
 class Unusable(Exception):

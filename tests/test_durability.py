@@ -1,5 +1,6 @@
 """What was answered is on disk: the kernel is asked in which order things are done."""
 
+import os
 import re
 import shutil
 import sqlite3
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from crashing import MEMORY
+from harness import Installation
 from rig import rigged
 
 CALLS = "openat,write,pwrite64,fsync,fdatasync,unlink,unlinkat,rename,renameat"
@@ -28,28 +30,24 @@ with Journal(Path(sys.argv[1])) as journal:
     os.kill(os.getpid(), 9)
 """
 
-MOVING = """
-import sys
-from pathlib import Path
-from emitterd.relocation import move
-
-move(Path(sys.argv[1]), Path(sys.argv[2]), None)
-"""
+SOURCE_GONE = r"unlink\S*\(.*/(a\.zip|\.emitterd-\d+)\""
+"""Under its own name, or under the one it has while it is moved."""
 
 REFUSING = """create trigger refusing before update of state on entry
     when new.state = 'delivered' begin select raise(abort, 'no'); end"""
 
 
-def traced(script: str, *arguments: Path) -> list[str]:
-    """Run a script; return its system calls, with paths, in their order."""
+def traced(command: list[str], environment: dict[str, str]) -> list[str]:
+    """Run a command; return its system calls, with paths, in their order."""
     strace = shutil.which("strace")
     if strace is None:
         pytest.skip("strace is not installed")
     done = subprocess.run(  # noqa: S603  our own script
         [
             *(strace, "-f", "-y", "-qq", "-s", "16", "-e", f"trace={CALLS}"),
-            *(sys.executable, "-c", script, *map(str, arguments)),
+            *command,
         ],
+        env=environment,
         capture_output=True,
         text=True,
         check=False,
@@ -73,27 +71,32 @@ def last(calls: list[str], pattern: str) -> int:
 
 def test_commit_is_synced_before_it_is_answered(tmp_path: Path) -> None:
     """A power cut after the answer finds the commit: the log was synced before it."""
-    calls = traced(ADMITTING, tmp_path / "journal.db")
+    command = [sys.executable, "-c", ADMITTING, str(tmp_path / "journal.db")]
+    calls = traced(command, dict(os.environ))
     written = last(calls, r"pwrite64\(\d+<\S+-wal>")
     synced = last(calls, r"f(data)?sync\(\d+<\S+-wal>")
 
     assert written < synced < last(calls, r'write\(1<.*"answered"')
 
 
-def test_copy_is_synced_before_its_source_goes(tmp_path: Path) -> None:
+def test_copy_is_synced_before_its_source_goes(site: Installation) -> None:
     """A power cut in a move between file systems finds the file in one of them."""
-    source = tmp_path / "a.zip"
-    source.write_bytes(b"content")
+    content = site.drop("pat/a.zip").read_bytes()
     with tempfile.TemporaryDirectory(dir=MEMORY) as elsewhere:
-        if Path(elsewhere).stat().st_dev == tmp_path.stat().st_dev:
+        if Path(elsewhere).stat().st_dev == site.spool.stat().st_dev:
             pytest.skip(f"{MEMORY} is no file system of its own here")
-        calls = traced(MOVING, source, Path(elsewhere, "a.zip"))
+        settings = {
+            "EMITTERD_SPOOL_AFTER_DELIVERY": "archive",
+            "EMITTERD_SPOOL_ARCHIVE_DIRECTORY": elsewhere,
+        }
+        calls = traced(site.command("once"), site.environment(**settings))
+        (archived,) = Path(elsewhere).rglob("*.zip")
 
-        assert Path(elsewhere, "a.zip").read_bytes() == b"content"
-    synced = last(calls, r"fsync\(\d+<\S+\.part>")
+        assert archived.read_bytes() == content
+    synced = last(calls, rf"fsync\(\d+<{elsewhere}/\S+\.part>")
     named = last(calls, r"rename\S*\(.*\.part")
 
-    assert synced < named < last(calls, r"unlink\S*\(.*a\.zip")
+    assert synced < named < last(calls, SOURCE_GONE)
 
 
 def test_without_the_record_nothing_follows(tmp_path: Path) -> None:
