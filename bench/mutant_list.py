@@ -55,8 +55,8 @@ MUTANTS = (
         "copy-not-synced",
         "an archived copy is on disk before its source goes",
         "relocation.py",
-        "_sync(copy",
-        "(lambda *_: None)(copy",
+        "sync(copy, os.O_NOFOLLOW)",
+        "(lambda *_: None)(copy, os.O_NOFOLLOW)",
         ("test_durability.py",),
     ),
     Mutant(

@@ -402,13 +402,16 @@ class Delivery(RuleBasedStateMachine):
             states
         )
         owners: dict[str, dict[str, Any]] = {}
+        former: dict[bytes, dict[str, Any]] = {}
         for row in rows:
             keys = keys_of(row)
-            assert not keys & owners.keys(), "one key for two versions"
-            owners |= dict.fromkeys(keys, row)
+            own = keys - left_by(former.get(row["path"]))
+            former[row["path"]] = row
+            assert not own & owners.keys(), "one key for two versions"
+            owners |= dict.fromkeys(own, row)
             stored = keys & self.host.server.objects.keys()
             assert len(stored) <= 1 or row["ambiguous"], "two keys, unrecorded"
-            self.check_keys(row)
+            self.check_keys(own)
             if row["state"] == State.DELIVERED:
                 body = self.body(row["key"])
                 assert hashlib.sha256(body).digest() == row["sha256"]
@@ -423,9 +426,9 @@ class Delivery(RuleBasedStateMachine):
             assert file.whole, f"{path!r} was touched as it was"
             assert digest in sent, f"{path!r} was touched and not sent"
 
-    def check_keys(self, row: dict[str, Any]) -> None:
+    def check_keys(self, keys: set[str]) -> None:
         """Hold that a second key was asked for only where the first was spent."""
-        given = sorted(stamp_of(key) for key in keys_of(row))
+        given = sorted(stamp_of(key) for key in keys)
         refused = [one.at for one in self.host.server.requests if one.fault in SPENDING]
         for earlier, later in pairwise(given):
             excuses = [
@@ -542,6 +545,17 @@ def keys_of(row: dict[str, Any]) -> set[str]:
     """Return all keys that a version was ever given."""
     earlier = (row["earlier_keys"] or "").split("\n")
     return {one for one in [row["key"], *earlier] if one}
+
+
+def left_by(forgotten: dict[str, Any] | None) -> set[str]:
+    """Return the keys that the next version of a path has to name as well.
+
+    Where a version was forgotten, an attempt of it may have left an object.
+    """
+    if forgotten is None or forgotten["forgotten_at"] is None:
+        return set()
+    unsure = forgotten["state"] == State.WITHDRAWN and forgotten["ambiguous"]
+    return keys_of(forgotten) if unsure else set()
 
 
 @pytest.mark.timeout(3600 if EXAMPLES > 100 else 120)
