@@ -170,7 +170,8 @@ def _progress(reading: Reading) -> Iterator[Metric]:
 def _alarms(verdict: Verdict) -> Metric:
     family = _family("alarm", "What is not well, as /healthz has it.", "code", "level")
     raised = {alarm.code for alarm in verdict.alarms}
-    for cause in Cause:
+    # One that answers is not absent: Prometheus knows that itself, as `up`.
+    for cause in sorted(set(Cause) - {Cause.DAEMON_ABSENT}):
         level = Alarm(cause, 0.0, "", "").level.lower()
         family.add_metric([cause, level], float(cause in raised))
     return family

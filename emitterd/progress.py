@@ -17,8 +17,8 @@ from emitterd.verdict import Alarm, Outage, Queue
 WAITING = (State.QUEUED, State.DELIVERING, State.DEFERRED)
 """States of an entry that is neither ended nor held."""
 
-REJECTED_MAX = 10_000
-"""More rejections than this are not counted one by one."""
+REJECTED_MAX = 1000
+"""More rejections that still stand are not counted: each costs a search."""
 
 # Of a path that has come again since, the rejection is history.
 _REJECTED = """select count(*), min(changed_at) from (

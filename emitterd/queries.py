@@ -58,7 +58,8 @@ def check_status(config: Path | None, *, as_json: bool) -> int:
     if as_json:
         print_object(record(judged))
     else:
-        sys.stdout.write(check_line(judged, progress, rule, now) + "\n")
+        line = check_line(judged, progress, rule, running=running, now=now)
+        sys.stdout.write(f"{line}\n")
     return DONE if judged.ok else WRONG
 
 

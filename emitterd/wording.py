@@ -6,12 +6,16 @@ from emitterd.progress import Progress
 from emitterd.verdict import Limits, Verdict
 
 
-def check_line(judged: Verdict, progress: Progress, limits: Limits, now: float) -> str:
+def check_line(
+    judged: Verdict, progress: Progress, limits: Limits, *, running: bool, now: float
+) -> str:
     """Return level, words, and after a bar the numbers with their limits.
 
     Source: Monitoring Plugins Development Guidelines, "Plugin Output".
     """
     words = "; ".join(alarm.words for alarm in judged.alarms) or _well(progress)
+    if not running and judged.ok:
+        words += "; no daemon runs"
     # A bar in them would begin the numbers.
     words = printable(words).replace("|", "/")
     return f"{judged.level} - {words} | {' '.join(_numbers(progress, limits, now))}"

@@ -39,6 +39,10 @@ OTHERS = {
     "delivery.drain_timeout": "3s",
     "log.level": "debug",
     "log.file": "log.jsonl",
+    "metrics.listen": "127.0.0.1:9464",
+    "metrics.token_file": "token",
+    "metrics.oldest_waiting_max": "3h",
+    "metrics.no_success_max": "3h",
 }
 
 
@@ -47,7 +51,7 @@ def read(tmp_path: Path) -> Read:
     """Read one configuration, with other values by key path."""
     (tmp_path / "drop").mkdir()
     (tmp_path / "drop2").mkdir()
-    for name, secret in (("password", "one"), ("other", "two")):
+    for name, secret in (("password", "one"), ("other", "two"), ("token", "x" * 32)):
         (tmp_path / name).touch(0o600)
         (tmp_path / name).write_text(secret)
     file = tmp_path / "emitter.yaml"

@@ -142,7 +142,16 @@ surprise: 1
         ("  static_datasource: x", "spool.static_datasource", "must be state or"),
         ("  inspection_budget: 5", "spool.inspection_budget", "without a unit"),
         ("  catalogue_file: no", "spool.catalogue_file", "does not exist"),
-        ("metrics: {listen: ':9464'}", "metrics.listen", "is not served by this"),
+        ("metrics: {listen: ':9464'}", "metrics.listen", "is no host and port"),
+        ("metrics: {listen: 9464}", "metrics.listen", "is no host and port"),
+        ("metrics: {listen: 'unix:x'}", "metrics.listen", "must give the whole path"),
+        (
+            "metrics: {listen: '192.0.2.1:9464'}",
+            "metrics.listen",
+            "can be reached from other machines, and no token guards it",
+        ),
+        ("metrics: {token_file: no}", "metrics.token_file", "cannot be read"),
+        ("metrics: {no_success_max: 5}", "metrics.no_success_max", "without a unit"),
         ("delivery: {workers: '8'}", "delivery.workers", "must be a whole number"),
         ("delivery: {workers: true}", "delivery.workers", "must be a whole number"),
         ("delivery: {workers: 0}", "delivery.workers", "is too small"),
@@ -352,3 +361,39 @@ def test_describe_gives_every_key_and_no_secret(write: Write) -> None:
         f"{section}.{key}" for section, key, _ in config.every_key()
     ]
     assert SECRET not in repr(described) + repr(loaded) + str(loaded)
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "message"),
+    [
+        (f"{SECRET}\n", 0o644, "everybody may read"),
+        ("short\n", 0o600, "which can be guessed"),
+        ("\n", 0o600, "holds an empty secret"),
+    ],
+    ids=["public", "short", "empty"],
+)
+def test_a_token_that_guards_nothing_is_refused(
+    write: Write, tmp_path: Path, content: str, mode: int, message: str
+) -> None:
+    """It is a secret like the password, and one that cannot be guessed."""
+    path = write(f"{GOOD}metrics: {{listen: '192.0.2.1:1', token_file: token}}\n")
+    (tmp_path / "token").write_text(content)
+    (tmp_path / "token").chmod(mode)
+    problem = only(path)
+
+    assert problem.key == "metrics.token_file"
+    assert message in problem.message
+    assert problem.remedy
+
+
+def test_with_a_token_others_may_look(write: Write, tmp_path: Path) -> None:
+    """Any address will do then; the limits have their units."""
+    text = "metrics: {listen: '192.0.2.1:1', token_file: token, no_success_max: 2h}"
+    path = write(f"{GOOD}{text}\n")
+    (tmp_path / "token").write_text(SECRET)
+    (tmp_path / "token").chmod(0o600)
+    metrics = config.load(path, {}).metrics
+
+    assert str(metrics.listen) == "192.0.2.1:1"
+    assert metrics.limits.no_success_s == 7200.0
+    assert metrics.limits.oldest_waiting_s == 3600.0

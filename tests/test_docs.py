@@ -10,9 +10,16 @@ from emitterd.cli import command
 
 ROOT = Path(__file__).parent.parent
 EVENT = re.compile(
-    r"(daemon|file|destination|auth|watch|sweep|journal|log|operator)\.[a-z_]+"
+    r"(daemon|file|destination|auth|watch|sweep|journal|log|metrics|operator)\.[a-z_]+"
 )
-NO_EVENTS = {"journal.path", "journal.db", "file.zip", "log.file"}
+NO_EVENTS = {
+    "journal.path",
+    "journal.db",
+    "file.zip",
+    "log.file",
+    "metrics.listen",
+    "metrics.token_file",
+}
 
 
 def logged_events() -> set[str]:

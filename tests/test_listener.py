@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 
 from emitterd.endpoint import Endpoint
 from emitterd.listener import THREADS, Listener, is_own, shows
+from monitored import free_port
 from support import wait_until
 
 TOKEN = "a-long-and-random-token"
@@ -51,14 +52,6 @@ MOUNTS = {
     "/environ": whole_environment,
     "/large": large,
 }
-
-
-def free_port() -> int:
-    """Return a port that nobody listens at."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Serving:
@@ -282,7 +275,7 @@ def test_nothing_of_a_bad_request_is_echoed(
 def test_silent_callers_do_not_shut_others_out(local: Serving) -> None:
     """Whoever connects and says nothing is cut off, and then others are answered."""
     with ExitStack() as stack:
-        for _ in range(2 * THREADS):
+        for _ in range(THREADS):
             stack.enter_context(closing(local.connect()))
         status, _, _ = local.get("/")
 
