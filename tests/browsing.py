@@ -18,7 +18,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from support import wait_until
 
 DEADLINE_S = 20.0
-DESK = (1280, 900)
+DESK = (1120, 900)
 PHONE = (360, 740)
 
 NAMED = {"button", "heading", "image", "link", "progressbar", "region", "searchbox"}

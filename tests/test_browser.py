@@ -117,7 +117,7 @@ def look_at(browser: Browser, name: str) -> None:
         if folder:
             browser.run("window.scrollTo(0, 0)")
             place = Path(folder, f"page-{kind}-{name}.png")
-            browser.shoot(place, 1050 if kind == "desk" else 1500)
+            browser.shoot(place, 1000 if kind == "desk" else 1500)
     browser.size(*DESK)
 
 
