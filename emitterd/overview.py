@@ -8,14 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from emitterd.chart import Chart, chart
+from emitterd.chart import Chart, Sum, chart
 from emitterd.codes import Code
 from emitterd.database import Read, Row
 from emitterd.entry import State, display
 from emitterd.finding import Level
 from emitterd.meanings import MEANING
 from emitterd.progress import Progress, look
-from emitterd.throughput import Throughput
 
 SHOWN = 6
 """So many rows of a list; how many more there are is told."""
@@ -99,8 +98,11 @@ class Overview:
         return self.counts[State.QUEUED] + self.counts[State.DEFERRED]
 
 
-def gather(read: Read, throughput: Throughput, now: float) -> Overview:
-    """Read it all. `read` is of one snapshot, or of several: each list is sound."""
+def gather(read: Read, day: Mapping[int, Sum], now: float) -> Overview:
+    """Read it all, in one snapshot: no version is in two lists.
+
+    `day`: what was delivered in each slot of the chart.
+    """
     return Overview(
         progress=look(read, now),
         queued=_list(read, State.QUEUED),
@@ -108,7 +110,7 @@ def gather(read: Read, throughput: Throughput, now: float) -> Overview:
         held=_list(read, State.HELD),
         rejected=[_item(row) for row in read(_STANDING, (SHOWN_REJECTED,))],
         delivered=_list(read, State.DELIVERED),
-        chart=chart(throughput.day(read, now), now),
+        chart=chart(day, now),
     )
 
 

@@ -117,7 +117,10 @@ class Page:
         window = self._window
         uploads, down = window.uploads.now(), window.down()
         with Records(window.journal) as records:
-            seen = gather(records.read, window.throughput, now)
+            # Outside the snapshot, which the first reading of a day would hold long.
+            day = window.throughput.day(records.read, now)
+            with records.snapshot():
+                seen = gather(records.read, day, now)
         eta_s = seen.progress.eta_s(moving=down is None)
         head = headline(window.verdict(), seen, len(uploads), eta_s)
         return head, render(

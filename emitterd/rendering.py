@@ -16,7 +16,7 @@ from emitterd import __version__
 from emitterd.codes import Code
 from emitterd.entry import display, iso
 from emitterd.meanings import MEANING
-from emitterd.phrases import amount, count, sentence, share, span
+from emitterd.phrases import amount, count, sentence, span
 
 _ASSETS = files("emitterd").joinpath("pages")
 STYLE = _ASSETS.joinpath("page.css").read_text("utf-8")
@@ -69,7 +69,6 @@ _environment.filters.update(
     iso=iso,
     meaning=_meaning,
     sentence=sentence,
-    share=share,
     span=span,
     utc=_utc,
 )

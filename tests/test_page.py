@@ -330,7 +330,8 @@ def steps(desk: Desk) -> tuple[int, int]:
             return rows
 
         records._connection.set_progress_handler(step, 1)
-        gather(read, through, time.time())
+        now = time.time()
+        gather(read, through.day(read, now), now)
     return counted[0], counted[1]
 
 
