@@ -26,7 +26,7 @@ def search(spool: Spool, read: Read, said: str) -> list[bytes]:
     for beginning in beginnings:
         for folder in folders if beginning else []:
             first = folder + beginning
-            # No byte of a name is the highest one, twice.
+            # In UTF-8 nothing follows that is as high.
             rows = read(_BEGINNING, (first, first + b"\xff\xff", MATCHES))
             found.update(dict.fromkeys(row[0] for row in rows))
     return list(found)[:MATCHES]
