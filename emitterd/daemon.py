@@ -145,7 +145,7 @@ class Daemon:
         self._parts.disposal.resume()
         # What a former run knew of the destination, and of itself, holds no longer.
         self._journal.note("destination", None)
-        self._journal.note("alarms", [])
+        self._parts.health.begin()
         # Watch first, sweep after: a file that comes in between is seen twice
         # rather than never.
         if watch:

@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 import pytest
 
+from conftest import SmallDisk
 from emitterd.database import open_nothing
 from emitterd.metrics import Metrics, Reading
 from emitterd.progress import look
@@ -328,3 +329,21 @@ def test_the_dashboard_is_whole() -> None:
         for one in panels
         for target in one["targets"]
     )
+
+
+def test_a_full_disk_is_in_the_check(
+    tmp_path: Path, server: Rehearsal, small_disk: SmallDisk
+) -> None:
+    """The daemon has no room to note it, and `status --check` says it all the same."""
+    site = Installation(tmp_path, server.url)
+    site.settings["EMITTERD_JOURNAL_PATH"] = str(small_disk.root / "journal.db")
+    with site.running() as daemon:
+        small_disk.fill()
+        site.drop(MASTER)
+        daemon.wait_for_event("journal.full")
+        line = check(site, "CRITICAL")
+        small_disk.free()
+        after = wait_until(lambda: check(site, "OK"), DEADLINE_S, "all well again")
+
+    assert "E103" in line
+    assert after.startswith("OK - nothing waits")
