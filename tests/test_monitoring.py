@@ -345,5 +345,5 @@ def test_a_full_disk_is_in_the_check(
         small_disk.free()
         after = wait_until(lambda: check(site, "OK"), DEADLINE_S, "all well again")
 
-    assert "E103" in line
+    assert "E104" in line
     assert after.startswith("OK - nothing waits")
