@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from emitterd.codes import Code
-from emitterd.entry import LIVE, State, display, iso, undisplay
+from emitterd.entry import LIVE, Confirmation, State, display, iso, undisplay
 from emitterd.errors import SourceError
 from emitterd.meanings import MEANING
 from emitterd.records import Records
@@ -126,11 +126,24 @@ def explain(standings: Standings, records: Records, path: bytes) -> Explanation:
     )
 
 
+_SHOWN: dict[str, str] = {
+    Confirmation.ABSENT: ", which was not there when the bucket was asked: never"
+    " stored, or taken by the server already",
+    Confirmation.OTHER: ", where the bucket showed other bytes",
+    Confirmation.UNKNOWN: ", which could not be looked up",
+}
+"""What is added of a key that was asked about before another was used."""
+
+
 def _delivered(_: Standing, latest: Record, __: list[Record]) -> str:
     said = f"delivered at {latest['delivered_at']} under the key {latest['key']}"
+    confirmation = latest.get("confirmation", "")
+    if confirmation == Confirmation.FOUND:
+        said += "; its answer was lost, and the bucket showed the object later"
     if latest["ambiguous"] and latest.get("earlier_keys"):
         keys = ", ".join(latest["earlier_keys"])
         said += f"; an attempt before it may have left an object under {keys}"
+        said += _SHOWN.get(confirmation, "")
     return said
 
 
