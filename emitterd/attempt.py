@@ -29,6 +29,11 @@ GRANT_SPACING_S = 1.05
 """The server stamps an object key with the second of the request: two grants for one
 path within a second would be one key for two versions."""
 
+PATIENCE_S = 6 * 3600.0
+"""Trouble that keeps the bucket from being asked is waited out until a grant is this
+old: longer than most outages, and it must not keep the file from being sent for ever.
+"""
+
 log = structlog.get_logger()
 
 
@@ -86,9 +91,8 @@ class Attempts:
         except Unconfirmed as doubt:
             return doubt
         except Trouble as trouble:
-            # The second time it is not taken for passing: whatever keeps the bucket
-            # from being asked must not keep the file from being sent.
-            if trouble.verdict is Verdict.INTERRUPT or trouble.code != entry.error:
+            waited_s = time.time() - entry.grant.granted_at
+            if trouble.verdict is Verdict.INTERRUPT or 0 <= waited_s < PATIENCE_S:
                 raise
             return Unconfirmed(Confirmation.UNKNOWN, trouble.reason)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from emitterd.classify import bucket_trouble, etag_of, s3_code
 from emitterd.entry import Confirmation
-from emitterd.errors import Trouble, Verdict, printable
+from emitterd.errors import Trouble, printable
 
 FIRST_BYTE = {"Range": "bytes=0-0"}
 """The url is signed for GET; so little is asked for that it does for a HEAD."""
@@ -21,7 +21,7 @@ FIRST_BYTE = {"Range": "bytes=0-0"}
 _PART = 206
 _WHOLE = 200
 _NOT_FOUND = 404
-_PASSING = frozenset({429, 500, 502, 503, 504})
+_PASSING = frozenset({407, 429, 500, 502, 503, 504})
 _RANGE = re.compile(r"bytes 0-0/([0-9]{1,19})")
 _LENGTH = re.compile(r"[0-9]{1,19}")
 
@@ -73,7 +73,7 @@ def stored(status: int, headers: Mapping[str, str], body: bytes) -> Stored:
     """Return the object that the answer to a GET of its first byte shows.
 
     `headers` is looked up by lower-case name. Raises `Unconfirmed` where it shows
-    none, and `Trouble` (DEFER) where the bucket's trouble will pass.
+    none, and `Trouble` where what is in the way will pass.
     """
     size_bytes = _size_bytes(status, headers)
     if size_bytes is not None and headers.get("etag"):
@@ -85,8 +85,9 @@ def stored(status: int, headers: Mapping[str, str], body: bytes) -> Stored:
         )
     trouble = bucket_trouble(status, headers, body)
     if trouble is not None and status in _PASSING:
+        # No object can come of a question: it is not ambiguous.
         raise Trouble(
-            Verdict.DEFER,
+            trouble.verdict,
             trouble.code,
             trouble.reason,
             retry_after_s=trouble.retry_after_s,

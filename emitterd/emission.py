@@ -181,6 +181,8 @@ class Emission:
             elif trouble.code not in _NO_URL:
                 raise
             raise _unknown(trouble.reason) from trouble
+        if not answer.whole:
+            raise _unknown("the answer to download_url is huge")
         # The whole answer is the url; upstream labels it as HTML.
         return answer.body.decode("ascii", "replace").strip()
 

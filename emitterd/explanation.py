@@ -127,24 +127,21 @@ def explain(standings: Standings, records: Records, path: bytes) -> Explanation:
 
 
 _SHOWN: dict[str, str] = {
-    Confirmation.ABSENT: ", which was not there when the bucket was asked: never"
-    " stored, or taken by the server already",
-    Confirmation.OTHER: ", where the bucket showed other bytes",
-    Confirmation.UNKNOWN: ", which could not be looked up",
+    Confirmation.FOUND: "; its answer was lost, but the bucket showed the object",
+    Confirmation.ABSENT: "; looked up there was none: never stored, or taken by the"
+    " server already",
+    Confirmation.OTHER: "; looked up it was of other bytes",
+    Confirmation.UNKNOWN: "; it could not be looked up",
 }
-"""What is added of a key that was asked about before another was used."""
+"""What the bucket showed under the key of a lost answer."""
 
 
 def _delivered(_: Standing, latest: Record, __: list[Record]) -> str:
     said = f"delivered at {latest['delivered_at']} under the key {latest['key']}"
-    confirmation = latest.get("confirmation", "")
-    if confirmation == Confirmation.FOUND:
-        said += "; its answer was lost, and the bucket showed the object later"
     if latest["ambiguous"] and latest.get("earlier_keys"):
         keys = ", ".join(latest["earlier_keys"])
         said += f"; an attempt before it may have left an object under {keys}"
-        said += _SHOWN.get(confirmation, "")
-    return said
+    return said + _SHOWN.get(latest.get("confirmation", ""), "")
 
 
 def _deferred(standing: Standing, latest: Record, _: list[Record]) -> str:

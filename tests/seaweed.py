@@ -325,11 +325,13 @@ class BotoEmission:
             return Answer(401, {"message": "Unauthorized"})
         if token not in (self.api_key, *self.tokens):
             return Answer(401, {"message": "Invalid signature"})
-        if not fields.get("filename"):
+        filename = fields.get("filename")
+        if not filename:
             return Answer(400, "Bad request, validate the payload")
-        if path == "/data/download_url":
-            return Answer(200, self._download(fields["filename"], fields["bucket"]))
-        return Answer(200, self._grant(fields["filename"]))
+        download = path == "/data/download_url"
+        return Answer(
+            200, self._download(filename, fields) if download else self._grant(filename)
+        )
 
     def _login(self, fields: dict[str, str]) -> Answer:
         """Keycloak's answer comes with 200, whatever it is."""
@@ -342,11 +344,11 @@ class BotoEmission:
         self.tokens.append(token)
         return Answer(200, {"access_token": token, "expires_in": self.token_lifetime_s})
 
-    def _download(self, filename: str, bucket: str) -> str:
-        """The bare url, whether the object is there or not."""
+    def _download(self, filename: str, fields: dict[str, str]) -> str:
+        """Return the bare url, whether the object is there or not."""
         url: str = self.seaweed.client.generate_presigned_url(
             "get_object",
-            Params={"Bucket": bucket, "Key": filename},
+            Params={"Bucket": fields["bucket"], "Key": filename},
             ExpiresIn=86_400,
         )
         return url

@@ -1,8 +1,10 @@
 """A lost answer whose grant is spent: the bucket is asked before a second key is."""
 
+import dataclasses
 import hashlib
 import json
 import re
+import sqlite3
 import threading
 from base64 import b64encode
 from collections.abc import Callable, Iterator
@@ -11,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from emitterd.attempt import PATIENCE_S
 from emitterd.codes import Code
 from emitterd.confirmation import Stored, Unconfirmed, stored
 from emitterd.entry import Confirmation, Grant
@@ -54,6 +57,18 @@ def replace(rig: Rig, key: str, content: bytes) -> None:
     path.write_bytes(content)
     md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
     rig.server.bucket.keep(key, path, len(content), md5)
+
+
+def age(rig: Rig) -> None:
+    """Have the pinned grant be so old that nothing is waited for any more."""
+
+    def work(connection: sqlite3.Connection) -> None:
+        ((packed,),) = connection.execute('select "grant" from entry').fetchall()
+        grant = Grant.unpack(packed)
+        old = dataclasses.replace(grant, granted_at=grant.granted_at - PATIENCE_S)
+        connection.execute('update entry set "grant" = ?', (old.pack(),))
+
+    rig.journal.database.write(work)
 
 
 def delivered_anew(rig: Rig, key: str, confirmation: str) -> dict[str, Any]:
@@ -151,15 +166,16 @@ LOOK_UPS = {
 def test_a_look_up_that_fails_holds_up_nothing(
     rig: Rig, fault: str, code: Code | None
 ) -> None:
-    """What may pass is tried once more; then the file goes to a second key."""
+    """What may pass is waited out for hours; then the file goes to a second key."""
     key = lose(rig)
     rig.faults(fault)
-    rig.later()
-    if code is not None:
+    for _ in range(3 if code else 0):
+        rig.later()
         row = rig.row(NAME)
         assert (row["state"], row["error"], row["key"]) == ("deferred", code, key)
-        assert rig.reached("upload-url") == 1
-        rig.later()
+    assert rig.reached("upload-url") == 1
+    age(rig)
+    rig.later()
 
     assert rig.server.fired[fault] >= 1
     delivered_anew(rig, key, "unknown")
@@ -304,6 +320,7 @@ def granted(url: str, **more: str) -> Grant:
         (b"http://127.0.0.1/\xff", "its url is none"),
         (b"http://127.0.0.1/\r\nHost: x", "its url is none"),
         (b"", "not http(s)"),
+        (b"http://127.0.0.1/" + b"x" * 300_000, "huge"),
     ],
 )
 def test_a_hostile_url_is_not_fetched(place: bytes, reason: str) -> None:
@@ -422,14 +439,17 @@ def test_an_answer_that_shows_no_object(
     assert caught.value.confirmation is confirmation
 
 
-@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
-def test_trouble_of_the_bucket_that_passes(status: int) -> None:
+@pytest.mark.parametrize(
+    ("status", "verdict"),
+    [(407, Verdict.PARK)] + [(one, Verdict.DEFER) for one in (429, 500, 502, 503, 504)],
+)
+def test_trouble_of_the_bucket_that_passes(status: int, verdict: Verdict) -> None:
     """It is waited out, as for a body; and no object can come of a question."""
     with pytest.raises(Trouble) as caught:
         stored(status, {"retry-after": "7"}, b"")
 
     trouble = caught.value
-    assert (trouble.verdict, trouble.ambiguous) == (Verdict.DEFER, False)
+    assert (trouble.verdict, trouble.ambiguous) == (verdict, False)
     assert trouble.retry_after_s == 7
 
 

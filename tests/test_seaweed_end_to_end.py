@@ -83,7 +83,7 @@ def test_expired_grant_is_renewed(
 def test_lost_answer_is_looked_up(
     site: Installation, seaweed: Seaweed, api: BotoEmission, confirmation: str
 ) -> None:
-    """Once the grant is near its end the engine shows the object, or that it is gone."""
+    """Once the grant is near its end the engine shows the object, or none."""
     api.grant_lifetime_s = 32
     content = site.drop("pat/exam é+%41&=.zip", os.urandom(9_000_000)).read_bytes()
     daemon = site.start(EMITTERD_FAILPOINT="body-sent@1")
