@@ -51,24 +51,33 @@ def lose(rig: Rig, fault: str = "lost-answer", name: str = NAME) -> str:
     return key
 
 
-def replace(rig: Rig, key: str, content: bytes) -> None:
-    """Have the bucket hold other bytes under a key."""
+def replace(rig: Rig, key: str, content: bytes, etag: str = "") -> None:
+    """Have the bucket hold other bytes under a key, or the same with another ETag."""
     path = rig.root.parent / "other"
     path.write_bytes(content)
     md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    rig.server.bucket.keep(key, path, len(content), md5)
+    rig.server.bucket.keep(key, path, len(content), etag or md5)
 
 
-def age(rig: Rig) -> None:
-    """Have the pinned grant be so old that nothing is waited for any more."""
+def alter(rig: Rig, change: Callable[[Grant], Grant]) -> None:
+    """Have the journal hold another grant for the file."""
 
     def work(connection: sqlite3.Connection) -> None:
         ((packed,),) = connection.execute('select "grant" from entry').fetchall()
-        grant = Grant.unpack(packed)
-        old = dataclasses.replace(grant, granted_at=grant.granted_at - PATIENCE_S)
-        connection.execute('update entry set "grant" = ?', (old.pack(),))
+        packed = change(Grant.unpack(packed)).pack()
+        connection.execute('update entry set "grant" = ?', (packed,))
 
     rig.journal.database.write(work)
+
+
+def aged(grant: Grant) -> Grant:
+    """Return a grant so old that nothing is waited for any more."""
+    return dataclasses.replace(grant, granted_at=grant.granted_at - PATIENCE_S)
+
+
+def unstamped(grant: Grant) -> Grant:
+    """Return a grant as cQube 1.1 and 1.2 give it: the key is the file's name."""
+    return dataclasses.replace(grant, fields=grant.fields | {"key": NAME})
 
 
 def delivered_anew(rig: Rig, key: str, confirmation: str) -> dict[str, Any]:
@@ -151,6 +160,33 @@ def test_other_bytes_are_no_delivery(rig: Rig, other: Callable[[bytes], bytes]) 
     assert rig.server.objects[row["key"]].path.read_bytes() == whole
 
 
+def test_without_an_md5_the_size_does_under_a_key_of_its_own(rig: Rig) -> None:
+    """The server's stamp makes the object this version's; it is not verified."""
+    key = lose(rig)
+    replace(rig, key, (rig.root / NAME).read_bytes(), "0123-2")
+    rig.later()
+
+    row = rig.row(NAME)
+    assert (row["state"], row["key"], row["confirmation"]) == (
+        "delivered",
+        key,
+        "found",
+    )
+    assert (row["etag"], row["verified"]) == ("0123-2", 0)
+
+
+def test_without_an_md5_a_key_that_all_versions_have_proves_nothing(rig: Rig) -> None:
+    """What lies under an unstamped key may be an earlier version of that size."""
+    lose(rig)
+    alter(rig, unstamped)
+    replace(rig, NAME, (rig.root / NAME).read_bytes(), "0123-2")
+    rig.later()
+
+    row = rig.row(NAME)
+    assert (row["state"], row["confirmation"]) == ("delivered", "unknown")
+    assert row["key"] != NAME
+
+
 LOOK_UPS = {
     "no-download": None,
     "download-401": None,
@@ -174,7 +210,7 @@ def test_a_look_up_that_fails_holds_up_nothing(
         row = rig.row(NAME)
         assert (row["state"], row["error"], row["key"]) == ("deferred", code, key)
     assert rig.reached("upload-url") == 1
-    age(rig)
+    alter(rig, aged)
     rig.later()
 
     assert rig.server.fired[fault] >= 1
@@ -351,6 +387,23 @@ def test_a_redirected_download_is_not_followed() -> None:
         [asked] = bucket.heard
         assert asked.headers["range"] == "bytes=0-0"
         assert "authorization" not in asked.headers
+
+
+def test_a_lost_download_tells_no_secret() -> None:
+    """The url that was lost on the way is signed: the reason does not say it."""
+    with Listener(answering(b"no HTTP\r\n\r\n")) as bucket:
+        place = said(f"{bucket.url}k?X-Amz-Signature=5ec2e7".encode())
+        with Listener(answering(said(LOGIN), place)) as api, wired() as wire:
+            url = api.url.rstrip("/")
+            with pytest.raises(Trouble) as caught:
+                emission_to(wire, url).look_up(granted(url))
+
+    assert (caught.value.verdict, caught.value.code) == (
+        Verdict.DEFER,
+        Code.CONNECTION_LOST,
+    )
+    assert not caught.value.ambiguous
+    assert "5ec2e7" not in caught.value.reason
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,7 @@ def test_grant_that_expires_after_a_lost_answer(
     assert bool(server.fired["no-download"]) == bool(faults)
     assert line.get("confirmed", False) is (confirmation == "found")
     assert len(oracle.site.events("file.unconfirmed")) == bool(faults)
+    assert "Signature" not in oracle.site.log.read_text()
 
 
 def test_every_point_is_killed_at() -> None:
