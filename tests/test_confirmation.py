@@ -145,15 +145,21 @@ def test_an_object_that_is_not_there_stays_ambiguous(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize(
-    "other",
-    [lambda whole: whole[:-7], lambda whole: bytes(len(whole))],
-    ids=["truncated", "same-size"],
+    ("other", "etag"),
+    [
+        (lambda whole: whole[:-7], ""),
+        (lambda whole: whole[:-7], "0123-2"),
+        (lambda whole: bytes(len(whole)), ""),
+    ],
+    ids=["truncated", "truncated-no-md5", "same-size"],
 )
-def test_other_bytes_are_no_delivery(rig: Rig, other: Callable[[bytes], bytes]) -> None:
+def test_other_bytes_are_no_delivery(
+    rig: Rig, other: Callable[[bytes], bytes], etag: str
+) -> None:
     """A cut object, or another's of the same size, is not taken for the file's."""
     key = lose(rig)
     whole = (rig.root / NAME).read_bytes()
-    replace(rig, key, other(whole))
+    replace(rig, key, other(whole), etag)
     rig.later()
 
     row = delivered_anew(rig, key, "other")
