@@ -143,7 +143,8 @@ class Attempts:
             self._abort.wait(GRANT_SPACING_S)
             grant = self._emission.grant(entry.path)
         reach(Point.GRANTED)
-        self._journal.pin(entry, grant, doubt.confirmation if doubt else None)
+        confirmation = doubt.confirmation if doubt is not None else None
+        self._journal.pin(entry, grant, confirmation)
         reach(Point.PINNED)
         if doubt is not None and entry.grant is not None:
             log.warning(
