@@ -50,7 +50,7 @@ class Parts:
         self.spool = Spool(config.spool.directory)
         self.wire = open_wire(config, open_tls(config), self.abort)
         delivery = config.delivery
-        self.destination = Destination(_backoff(config), streak=delivery.workers)
+        self.destination = Destination(_backoff(config), workers=delivery.workers)
         self.journal = Journal(
             config.journal.path, backoff_max_s=delivery.backoff_max_s
         )
@@ -70,7 +70,7 @@ class Parts:
             self.spool, config.spool.watcher, self.intake.hint, self.intake.sweep_soon
         )
         self.intake.expects_events = not self.lookout.polling
-        self._emission = open_emission(config, self.wire, self.abort)
+        self._emission = open_emission(config, self.wire, self.abort, self.journal)
 
     def adopt(self, config: Config, inspector: Inspector) -> None:
         """Go by another configuration; what is under way ends by the former.
@@ -80,7 +80,7 @@ class Parts:
         delivery = config.delivery
         self.wire.adopt(limits(config))
         self.journal.adopt(delivery.backoff_max_s)
-        self.destination.adopt(_backoff(config), streak=delivery.workers)
+        self.destination.adopt(_backoff(config), workers=delivery.workers)
         self._retention.adopt(config.journal.retain_s)
         self.intake.adopt(_rules(config, inspector))
         if self._emission.adopt(credentials(config)):

@@ -11,15 +11,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 
 from emitterd.codes import Code
-from emitterd.errors import Trouble, Verdict
-
-
-class Stage(StrEnum):
-    """Which request of an attempt was answered."""
-
-    LOGIN = "login"
-    GRANT = "upload-url"
-    BUCKET = "bucket"
+from emitterd.errors import Stage, Trouble, Verdict
 
 
 class Break(StrEnum):
@@ -33,6 +25,8 @@ class Break(StrEnum):
     LOST = "lost"
     SLOW = "slow"
 
+
+_REQUEST = {Stage.LOGIN: "login", Stage.GRANT: "upload-url", Stage.BUCKET: "bucket"}
 
 _BREAK_CODES = {
     Break.DNS: Code.DNS,
@@ -116,11 +110,13 @@ def api_trouble(
         verdict, code = Verdict.PARK, Code.API_TROUBLE
     # Taken for the API's own 400 it would reject every file, for none of theirs.
     if status == 400 and (said := _wrong_line(body)):  # noqa: PLR2004
-        return Trouble(Verdict.PARK, Code.TLS, f"{stage}: the server {said}")
+        reason = f"{_REQUEST[stage]}: the server {said}"
+        return Trouble(Verdict.PARK, Code.TLS, reason, stage=stage)
     return Trouble(
         verdict,
         code,
-        f"{stage} answered {status}{_said(body)}",
+        f"{_REQUEST[stage]} answered {status}{_said(body)}",
+        stage=stage,
         retry_after_s=retry_after_s(headers),
     )
 
@@ -173,7 +169,8 @@ def broken(stage: Stage, how: Break, detail: str, *, body_sent: bool) -> Trouble
         )
     passing = stage is Stage.BUCKET and how in {Break.LOST, Break.SLOW}
     verdict = Verdict.DEFER if passing else Verdict.PARK
-    return Trouble(verdict, _BREAK_CODES[how], f"{stage}: {detail}")
+    reason = f"{_REQUEST[stage]}: {detail}"
+    return Trouble(verdict, _BREAK_CODES[how], reason, stage=stage)
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:

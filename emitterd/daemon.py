@@ -15,8 +15,8 @@ from emitterd.assembly import Parts
 from emitterd.config import Config
 from emitterd.control import Control
 from emitterd.crew import Crew
-from emitterd.destination import Down
 from emitterd.entry import LIVE, State, display
+from emitterd.gate import Down
 from emitterd.instruction import Deed, Instruction, Outcome
 from emitterd.notify import extend_timeout, notify, reloading, watchdog_s
 from emitterd.reload import reload

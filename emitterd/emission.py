@@ -23,14 +23,14 @@ from tenacity import (
 from tenacity.nap import sleep_using_event
 
 from emitterd import grant as grants
-from emitterd.classify import Stage, api_trouble, broken, bucket_trouble, http_date
+from emitterd.classify import api_trouble, broken, bucket_trouble, http_date
 from emitterd.codes import Code
 from emitterd.entry import Grant, Receipt
-from emitterd.errors import Trouble, Verdict
+from emitterd.errors import Stage, Trouble, Verdict
 from emitterd.fingerprint import Fingerprint
 from emitterd.grant import EXPIRY_MARGIN_S
 from emitterd.multipart import Body
-from emitterd.session import Credentials, Session, interrupted, post_json
+from emitterd.session import Credentials, Memory, Session, interrupted, post_json
 from emitterd.sockets import Broken, Stopped
 from emitterd.wire import Answer, Wire
 
@@ -54,12 +54,16 @@ class Emission:
         *,
         insecure: bool,
         stop: threading.Event,
+        memory: Memory | None = None,
     ) -> None:
-        """Make ready; `insecure` allows a grant over http from an API over https."""
+        """Make ready; `insecure` allows a grant over http from an API over https.
+
+        `memory`: where refused logins are kept from run to run, so that they wait.
+        """
         self._wire = wire
         self._url = url.rstrip("/")
         self._insecure = insecure
-        self._session = Session(wire, self._url, credentials)
+        self._session = Session(wire, self._url, credentials, memory)
         self._retrying = Retrying(
             stop=stop_any(stop_after_attempt(ATTEMPTS), stop_when_event_set(stop)),
             wait=wait_random_exponential(multiplier=0.2, max=2),

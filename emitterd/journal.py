@@ -16,7 +16,7 @@ from emitterd.admission import Admission, Admitted, Ended, Known
 from emitterd.backoff import RETRY_AFTER_CAP_S
 from emitterd.database import Database
 from emitterd.door import admit
-from emitterd.entry import TRANSITIONS, Entry, Grant, Receipt, State, Verb
+from emitterd.entry import TRANSITIONS, Entry, Grant, Receipt, State, Verb, Want
 from emitterd.errors import IllegalTransition, Trouble
 from emitterd.failpoints import Point, reach
 from emitterd.fingerprint import Fingerprint
@@ -70,16 +70,12 @@ class Journal:
             ]
         )
 
-    def claim(self, now: float, *, probe: bool = False) -> Entry | None:
-        """Take the next entry that is due, or None.
-
-        A `probe` of a parked destination is one that has not failed there yet, or
-        else the one that waited longest: a bad file must not be every probe.
-        """
+    def claim(self, now: float, want: Want = Want.ANY) -> Entry | None:
+        """Take the next entry that is due, or None."""
 
         def work(connection: sqlite3.Connection) -> Entry | None:
             horizon = now + self._horizon_s
-            parameters = {"now": now, "horizon": horizon, "probe": probe}
+            parameters = {"now": now, "horizon": horizon, "want": want}
             rows = connection.execute(CLAIM, parameters).fetchall()
             if not rows:
                 return None
@@ -269,15 +265,16 @@ class Journal:
         self.database.write(work)
 
     def note(self, name: str, value: object) -> None:
-        """Keep a fact for `status`: JSON under a name."""
+        """Keep a fact in place of the former: JSON under a name."""
+        put = "insert or replace into fact (name, value) values (?, ?)"
+        row = (name, json.dumps(value))
+        self.database.write(lambda connection: connection.execute(put, row))
 
-        def work(connection: sqlite3.Connection) -> None:
-            connection.execute(
-                "insert or replace into fact (name, value) values (?, ?)",
-                (name, json.dumps(value)),
-            )
-
-        self.database.write(work)
+    def noted(self, name: str) -> object:
+        """Return a fact, or None where there is none."""
+        find = "select value from fact where name = ?"
+        rows = self.database.read(find, (name,))
+        return json.loads(rows[0][0]) if rows else None
 
     def counts(self) -> dict[State, int]:
         """Return the number of entries by state."""

@@ -10,11 +10,11 @@ from contextlib import closing, contextmanager
 from typing import NamedTuple, Self
 from urllib.parse import urlsplit
 
-from emitterd.classify import Stage, broken, http_date
+from emitterd.classify import broken, http_date
 from emitterd.codes import Code
 from emitterd.config import Config
 from emitterd.entry import Grant
-from emitterd.errors import EmitterError, printable
+from emitterd.errors import EmitterError, Stage, printable
 from emitterd.handshake import (
     Address,
     Certificate,

@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 
 from emitterd.classify import (
     Break,
-    Stage,
     api_trouble,
     broken,
     bucket_trouble,
@@ -14,7 +13,7 @@ from emitterd.classify import (
     retry_after_s,
 )
 from emitterd.codes import Code
-from emitterd.errors import Trouble, Verdict
+from emitterd.errors import Stage, Trouble, Verdict
 
 ETAG = {"etag": '"d41d8cd98f00b204e9800998ecf8427e"'}
 DATE = "Tue, 14 Nov 2023 22:13:20 GMT"

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from emitterd import classify
-from emitterd.classify import Break, Stage, api_trouble, broken, bucket_trouble
+from emitterd.classify import Break, api_trouble, broken, bucket_trouble
 from emitterd.codes import Code
-from emitterd.errors import Trouble, Verdict
+from emitterd.errors import Stage, Trouble, Verdict
 from emitterd.finding import CONSEQUENCE
 from emitterd.meanings import MEANING
 from emitterd.playbook import (
