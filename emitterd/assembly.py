@@ -16,6 +16,7 @@ from emitterd.inspector import Inspector, load_inspector
 from emitterd.intake import Intake
 from emitterd.journal import Journal
 from emitterd.lookout import Lookout
+from emitterd.passage import Passage
 from emitterd.retention import Retention
 from emitterd.route import credentials, limits, open_emission, open_tls, open_wire
 from emitterd.selection import Selection
@@ -86,6 +87,18 @@ class Parts:
         if self._emission.adopt(credentials(config)):
             self._probe()
         self.config = config
+
+    def recall(self) -> None:
+        """Take up what a former run knew of the destination: a refused login."""
+        # All else may have passed since, and to try it does no harm.
+        self.journal.note("destination", None)
+        trouble = self._emission.refused(time.time())
+        if trouble is None:
+            # With other credentials, what the former ones were refused for is due.
+            self.waiting.hasten({Code.CREDENTIALS})
+            return
+        usable = self._emission.usable
+        Passage(self.journal, self.destination, usable, self.wake).recall(trouble)
 
     def _probe(self) -> None:
         """Try at once what the former credentials were refused for."""

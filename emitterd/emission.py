@@ -76,6 +76,10 @@ class Emission:
         """Log in with these from now on; return whether they are others."""
         return self._session.adopt(credentials)
 
+    def refused(self, now: float) -> Trouble | None:
+        """Return why no login is tried now, where one was refused not long ago."""
+        return self._session.refused(now)
+
     def usable(self, grant: Grant, now: float) -> bool:
         """Tell whether a pinned grant is this API's and holds long enough."""
         return grant.issuer == self._url and now <= grant.expires_at - EXPIRY_MARGIN_S

@@ -23,6 +23,9 @@ from emitterd.fingerprint import Fingerprint
 from emitterd.statements import CLAIM, LATEST, entry_of, known_of
 from emitterd.turns import Turns
 
+# Not to what there was at the claim: an attempt may have been taken back meanwhile.
+_ADD = {"attempts": "attempts + "}
+
 
 class Journal:
     """The queue, the pinned grants and the receipts. Thread-safe."""
@@ -194,7 +197,7 @@ class Journal:
                 "due_at": due_at,
                 "error": trouble.code.value,
                 "reason": trouble.reason,
-                "attempts": entry.attempts + charge,
+                "attempts": charge,
                 "ambiguous": entry.ambiguous or trouble.ambiguous,
             },
         )
@@ -325,7 +328,7 @@ class Journal:
         """Apply a verb; raises `IllegalTransition` from any state it is not for."""
         sources, target = TRANSITIONS[verb]
         values = {**columns, "state": target, "changed_at": time.time()}
-        sets = ", ".join(f'"{name}" = :{name}' for name in values)
+        sets = ", ".join(f'"{name}" = {_ADD.get(name, "")}:{name}' for name in values)
         states = ", ".join(f"'{state}'" for state in sorted(sources))
         sql = f"update entry set {sets} where id = :id and state in ({states})"  # noqa: S608  names are ours
 

@@ -74,22 +74,37 @@ class Passage:
         if ended or slow:
             self._wake.ring()
 
-    def failed(self, entry: Entry, trouble: Trouble) -> float | None:
-        """Note that the attempt failed; return when the next is due.
+    def failed(self, entry: Entry, trouble: Trouble) -> tuple[float, bool]:
+        """Put the entry off after an attempt that failed.
 
-        None where the trouble is the entry's own, and is to be charged to it.
+        Return when the next is due, and whether this one was charged to the entry.
+        Raises `JournalFull`.
         """
-        again = entry.error == trouble.code
+        now, again = time.time(), entry.error == trouble.code
+        # Charged before another can find out that it must be taken back.
         with self._destination.telling:
             failure, ended = self._destination.failed(
-                self._leave, trouble, time.time(), entry=entry.id, again=again
+                self._leave, trouble, now, entry=entry.id, again=again
             )
             self._tell(ended, failure.news)
-        if failure.suspects:
-            # They stay charged while the journal has no room: an odd longer wait.
-            with suppress(JournalFull):
+            due_at = failure.due_at
+            charge = due_at is None
+            if due_at is None:
+                due_at = self._destination.backoff.due_at(
+                    now, entry.attempts + 1, trouble.retry_after_s
+                )
+            self._journal.defer(entry, trouble, due_at, charge=charge)
+            if failure.suspects:
                 self._waiting.forgive(failure.suspects)
-        return failure.due_at
+        return due_at, charge
+
+    def recall(self, trouble: Trouble) -> None:
+        """Shut a gate for what a former run has met."""
+        with self._destination.telling:
+            failure, _ = self._destination.failed(
+                Leave(), trouble, time.time(), entry=0, again=False
+            )
+            self._tell([], failure.news)
 
     def ended(self) -> None:
         """Note that the attempt, or the look, is over; at no harm again."""
@@ -139,9 +154,10 @@ class Passage:
         """Say what has changed, once; the caller holds `telling`."""
         if not ended and news is None:
             return
+        downs = self._destination.downs
         # Only `status` lags while the journal's disk is full; the log has the news.
         with suppress(JournalFull):
-            self._journal.note("destination", _fact(self._destination.downs))
+            self._journal.note("destination", _fact(downs))
         for down in ended:
             duration_s = time.time() - down.since
             log.info("destination.up", stage=down.stage, duration_s=duration_s)
@@ -160,11 +176,11 @@ def _fact(downs: list[Down]) -> dict[str, object] | None:
     """Return what `status` tells: the first trouble on the way, then all of them."""
     stages = [
         {
-            "stage": down.stage,
-            "code": down.code,
-            "reason": down.reason,
-            "since": down.since,
+            "stage": one.stage,
+            "code": one.code,
+            "reason": one.reason,
+            "since": one.since,
         }
-        for down in downs
+        for one in downs
     ]
     return {**stages[0], "stages": stages} if stages else None

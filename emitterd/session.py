@@ -117,6 +117,15 @@ class Session:
                 if self._login(credentials):
                     return self._authorization
 
+    def refused(self, now: float) -> Trouble | None:
+        """Return why no login is tried now, where one was refused not long ago."""
+        refusal, credentials = self._refusal, self._credentials
+        if refusal is None or not refusal.wait_s(now):
+            return None
+        if not refusal.concerns(self._account(credentials)):
+            return None
+        return refusal.trouble(now, asked=False)
+
     def expire(self, authorization: str) -> None:
         """Drop the token that was refused, unless another replaced it meanwhile."""
         with self._alone():
@@ -142,9 +151,11 @@ class Session:
         account = self._account(credentials)
         refusal = self._refusal
         again = refusal if refusal and refusal.concerns(account) else None
-        # Upstream locks an account after five failures.
-        if again and again.wait_s(time.time()) > 0:
-            raise again.trouble(time.time(), asked=False)
+        now = time.time()
+        # Workers that were under way when the login was refused must not try again,
+        # nor must another run: upstream locks an account after five failures.
+        if again and again.wait_s(now) > 0:
+            raise again.trouble(now, asked=False)
         try:
             answer = self._ask(credentials)
         except Trouble as trouble:

@@ -31,7 +31,7 @@ class Waiting:
         self._database.write(
             lambda connection: connection.executemany(
                 """update entry set attempts = attempts - 1
-                   where id = ? and attempts > 0 and state = 'deferred'""",
+                   where id = ? and attempts > 0""",
                 [(one,) for one in entry_ids],
             )
         )

@@ -231,12 +231,9 @@ class Worker:
     def _put_off(self, entry: Entry, trouble: Trouble) -> None:
         if trouble.code in _SPENT_GRANTS:
             self._journal.drop_grant(entry)
-        due_at = self._passage.failed(entry, trouble)
-        if due_at is None:
-            self._defer(entry, trouble)
-            return
-        self._journal.defer(entry, trouble, due_at, charge=False)
-        if trouble.ambiguous and not entry.ambiguous:
+        due_at, charged = self._passage.failed(entry, trouble)
+        # Trouble of the destination is told as such, once.
+        if charged or (trouble.ambiguous and not entry.ambiguous):
             self._tell_deferred(entry, trouble, due_at)
 
     def _defer(self, entry: Entry, trouble: Trouble) -> None:
