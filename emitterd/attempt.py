@@ -45,12 +45,19 @@ class Attempts:
         journal: Journal,
         emission: Emission,
         abort: threading.Event,
+        *,
+        on_granted: Callable[[], None],
         on_sent: Callable[[Entry, int], None],
     ) -> None:
-        """`abort` ends waits and reading; `on_sent` is told of bytes that went out."""
+        """`abort` ends waits and reading.
+
+        `on_granted` is called when the API has given a grant, `on_sent` with the bytes
+        that went out.
+        """
         self._journal = journal
         self._emission = emission
         self._abort = abort
+        self._on_granted = on_granted
         self._on_sent = on_sent
 
     def make(self, entry: Entry, file: FileIO) -> Receipt:
@@ -142,6 +149,7 @@ class Attempts:
             # A clock was set meanwhile, this host's or the server's.
             self._abort.wait(GRANT_SPACING_S)
             grant = self._emission.grant(entry.path)
+        self._on_granted()
         reach(Point.GRANTED)
         confirmation = doubt.confirmation if doubt is not None else None
         self._journal.pin(entry, grant, confirmation)

@@ -11,16 +11,30 @@ from collections.abc import Mapping
 from enum import StrEnum
 
 from emitterd.codes import Code
-from emitterd.errors import Trouble, Verdict
+from emitterd.errors import Stage, Trouble, Verdict
 
 
-class Stage(StrEnum):
-    """Which request of an attempt was answered."""
+class Request(StrEnum):
+    """A request of an attempt, by its name on the wire; the body's is `bucket`."""
 
     LOGIN = "login"
     GRANT = "upload-url"
     DOWNLOAD = "download_url"
     BUCKET = "bucket"
+
+    @property
+    def stage(self) -> Stage:
+        """The stage of the way that it belongs to."""
+        return _STAGES[self]
+
+
+_STAGES = {
+    Request.LOGIN: Stage.LOGIN,
+    Request.GRANT: Stage.GRANT,
+    # One API, with one token: what is in the way of one is in that of the other.
+    Request.DOWNLOAD: Stage.GRANT,
+    Request.BUCKET: Stage.BUCKET,
+}
 
 
 class Break(StrEnum):
@@ -62,15 +76,15 @@ _ASKED = {
     415: (Verdict.REJECT, Code.REQUEST_REFUSED),
     422: (Verdict.REJECT, Code.REQUEST_REFUSED),
 }
-_API: dict[Stage, dict[int, tuple[Verdict, Code]]] = {
-    Stage.LOGIN: {
+_API: dict[Request, dict[int, tuple[Verdict, Code]]] = {
+    Request.LOGIN: {
         **_ANY_API,
         400: (Verdict.PARK, Code.CREDENTIALS),
         401: (Verdict.PARK, Code.CREDENTIALS),
         403: (Verdict.PARK, Code.CREDENTIALS),
     },
-    Stage.GRANT: _ASKED,
-    Stage.DOWNLOAD: _ASKED,
+    Request.GRANT: _ASKED,
+    Request.DOWNLOAD: _ASKED,
 }
 _BUCKET_CODES: dict[str, tuple[Verdict, Code]] = {
     "EntityTooLarge": (Verdict.REJECT, Code.BODY_REFUSED),
@@ -109,7 +123,7 @@ _XML_MESSAGE = re.compile(rb"<Message>([^<]{1,200})")
 
 
 def api_trouble(
-    stage: Stage, status: int, headers: Mapping[str, str], body: bytes
+    request: Request, status: int, headers: Mapping[str, str], body: bytes
 ) -> Trouble | None:
     """Return what an answer of the emission API means, or None for a success.
 
@@ -117,16 +131,18 @@ def api_trouble(
     """
     if status == 200:  # noqa: PLR2004  the one success of this API
         return None
-    verdict, code = _API[stage].get(status, (Verdict.PARK, Code.MALFORMED_ANSWER))
+    verdict, code = _API[request].get(status, (Verdict.PARK, Code.MALFORMED_ANSWER))
     if status >= 500:  # noqa: PLR2004  5xx
         verdict, code = Verdict.PARK, Code.API_TROUBLE
     # Taken for the API's own 400 it would reject every file, for none of theirs.
     if status == 400 and (said := _wrong_line(body)):  # noqa: PLR2004
-        return Trouble(Verdict.PARK, Code.TLS, f"{stage}: the server {said}")
+        reason = f"{request}: the server {said}"
+        return Trouble(Verdict.PARK, Code.TLS, reason, stage=request.stage)
     return Trouble(
         verdict,
         code,
-        f"{stage} answered {status}{_said(body)}",
+        f"{request} answered {status}{_said(body)}",
+        stage=request.stage,
         retry_after_s=retry_after_s(headers),
     )
 
@@ -181,21 +197,22 @@ def s3_code(body: bytes) -> str:
     return _match(_XML_CODE, body)
 
 
-def broken(stage: Stage, how: Break, detail: str, *, body_sent: bool) -> Trouble:
+def broken(request: Request, how: Break, detail: str, *, body_sent: bool) -> Trouble:
     """Return what a request without an answer means.
 
     `body_sent`: the last byte of the body was handed over, so the object may be there.
     """
-    if body_sent and stage is Stage.BUCKET:
+    if body_sent and request is Request.BUCKET:
         return Trouble(
             Verdict.DEFER,
             Code.ANSWER_LOST,
             f"no answer after the whole body: {detail}",
             ambiguous=True,
         )
-    passing = stage is Stage.BUCKET and how in {Break.LOST, Break.SLOW}
+    passing = request is Request.BUCKET and how in {Break.LOST, Break.SLOW}
     verdict = Verdict.DEFER if passing else Verdict.PARK
-    return Trouble(verdict, _BREAK_CODES[how], f"{stage}: {detail}")
+    reason = f"{request}: {detail}"
+    return Trouble(verdict, _BREAK_CODES[how], reason, stage=request.stage)
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:

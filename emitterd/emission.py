@@ -23,7 +23,7 @@ from tenacity.nap import sleep_using_event
 
 from emitterd import grant as grants
 from emitterd.classify import (
-    Stage,
+    Request,
     api_trouble,
     broken,
     bucket_trouble,
@@ -37,7 +37,7 @@ from emitterd.errors import Trouble, Verdict
 from emitterd.fingerprint import Fingerprint
 from emitterd.grant import EXPIRY_MARGIN_S
 from emitterd.multipart import Body
-from emitterd.session import Credentials, Session, interrupted, post_json
+from emitterd.session import Credentials, Memory, Session, interrupted, post_json
 from emitterd.sockets import Broken, Stopped
 from emitterd.wire import Answer, Wire
 
@@ -63,12 +63,16 @@ class Emission:
         *,
         insecure: bool,
         stop: threading.Event,
+        memory: Memory | None = None,
     ) -> None:
-        """Make ready; `insecure` allows a grant over http from an API over https."""
+        """Make ready; `insecure` allows a grant over http from an API over https.
+
+        `memory`: where refused logins are kept from run to run, so that they wait.
+        """
         self._wire = wire
         self._url = url.rstrip("/")
         self._insecure = insecure
-        self._session = Session(wire, self._url, credentials)
+        self._session = Session(wire, self._url, credentials, memory)
         self._shows_nothing = ""
         self._retrying = Retrying(
             stop=stop_any(stop_after_attempt(ATTEMPTS), stop_when_event_set(stop)),
@@ -85,6 +89,10 @@ class Emission:
             self._shows_nothing = ""
         return others
 
+    def refused(self, now: float) -> Trouble | None:
+        """Return why no login is tried now, where one was refused not long ago."""
+        return self._session.refused(now)
+
     def usable(self, grant: Grant, now: float) -> bool:
         """Tell whether a pinned grant is this API's and holds long enough."""
         return grant.issuer == self._url and now <= grant.expires_at - EXPIRY_MARGIN_S
@@ -99,7 +107,7 @@ class Emission:
 
     def grant(self, path: bytes) -> Grant:
         """Ask for a grant. Raises `Trouble`."""
-        answer = self._ask(Stage.GRANT, {"filename": grants.remote_name(path)})
+        answer = self._ask(Request.GRANT, {"filename": grants.remote_name(path)})
         if not answer.whole:
             raise Trouble(
                 Verdict.PARK, Code.MALFORMED_ANSWER, "the answer to upload-url is huge"
@@ -160,7 +168,7 @@ class Emission:
             )
         except Broken as error:
             raise broken(
-                Stage.BUCKET, error.how, str(error), body_sent=False
+                Request.BUCKET, error.how, str(error), body_sent=False
             ) from error
         except Stopped as error:
             raise interrupted(ambiguous=False) from error
@@ -174,7 +182,7 @@ class Emission:
             raise _unknown(self._shows_nothing)
         body = {"filename": grant.key, "bucket": bucket}
         try:
-            answer = self._ask(Stage.DOWNLOAD, body)
+            answer = self._ask(Request.DOWNLOAD, body)
         except Trouble as trouble:
             if trouble.code in _NOT_ALLOWED:
                 self._shows_nothing = trouble.reason
@@ -186,31 +194,33 @@ class Emission:
         # The whole answer is the url; upstream labels it as HTML.
         return answer.body.decode("ascii", "replace").strip()
 
-    def _ask(self, stage: Stage, body: dict[str, str]) -> Answer:
+    def _ask(self, request: Request, body: dict[str, str]) -> Answer:
         """Ask the API, again for seconds where that may help. Raises `Trouble`."""
-        return self._retrying.copy()(self._ask_once, stage, body)
+        return self._retrying.copy()(self._ask_once, request, body)
 
-    def _ask_once(self, stage: Stage, body: dict[str, str]) -> Answer:
-        answer, trouble = self._try(stage, body)
+    def _ask_once(self, request: Request, body: dict[str, str]) -> Answer:
+        answer, trouble = self._try(request, body)
         if trouble is not None and trouble.verdict is Verdict.RENEW_TOKEN:
             if self._session.renewable:
-                answer, trouble = self._try(stage, body)
+                answer, trouble = self._try(request, body)
             if trouble is not None and trouble.verdict is Verdict.RENEW_TOKEN:
                 raise Trouble(Verdict.PARK, Code.TOKEN_REFUSED, trouble.reason)
         if trouble is not None:
             raise trouble
         return answer
 
-    def _try(self, stage: Stage, body: dict[str, str]) -> tuple[Answer, Trouble | None]:
+    def _try(
+        self, request: Request, body: dict[str, str]
+    ) -> tuple[Answer, Trouble | None]:
         authorization = self._session.authorization()
         answer = post_json(
             self._wire,
-            stage,
-            f"{self._url}/{stage}",
+            request,
+            f"{self._url}/{request}",
             body,
             {"Authorization": authorization},
         )
-        trouble = api_trouble(stage, answer.status, answer.headers, answer.body)
+        trouble = api_trouble(request, answer.status, answer.headers, answer.body)
         if trouble is not None and trouble.verdict is Verdict.RENEW_TOKEN:
             self._session.expire(authorization)
         return answer, trouble
@@ -220,7 +230,7 @@ class Emission:
             return self._wire.post(url, body, {}, limit_bytes=BUCKET_ANSWER_MAX_BYTES)
         except Broken as error:
             raise broken(
-                Stage.BUCKET, error.how, str(error), body_sent=body.sent
+                Request.BUCKET, error.how, str(error), body_sent=body.sent
             ) from error
         except Stopped as error:
             raise interrupted(ambiguous=body.sent) from error

@@ -46,6 +46,20 @@ class Verb(StrEnum):
     REOPEN = "reopen"
 
 
+class Want(StrEnum):
+    """Which of the entries that are due is to be claimed."""
+
+    ANY = "any"
+    """The one whose turn it is."""
+    FRESH_FIRST = "fresh-first"
+    """One that has not failed yet, or else the one that waited longest: a bad file
+    must not be every probe of a destination that is down."""
+    PINNED_FIRST = "pinned-first"
+    """One that has its grant, the one that waited longest; or else a fresh one."""
+    PINNED = "pinned"
+    """One that has its grant, or none."""
+
+
 TRANSITIONS: dict[Verb, tuple[frozenset[State], State]] = {
     Verb.CLAIM: (frozenset({State.QUEUED, State.DEFERRED}), State.DELIVERING),
     Verb.DELIVER: (frozenset({State.DELIVERING}), State.DELIVERED),

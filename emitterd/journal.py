@@ -16,12 +16,24 @@ from emitterd.admission import Admission, Admitted, Ended, Known
 from emitterd.backoff import RETRY_AFTER_CAP_S
 from emitterd.database import Database
 from emitterd.door import admit
-from emitterd.entry import TRANSITIONS, Confirmation, Entry, Grant, Receipt, State, Verb
+from emitterd.entry import (
+    TRANSITIONS,
+    Confirmation,
+    Entry,
+    Grant,
+    Receipt,
+    State,
+    Verb,
+    Want,
+)
 from emitterd.errors import IllegalTransition, Trouble
 from emitterd.failpoints import Point, reach
 from emitterd.fingerprint import Fingerprint
 from emitterd.statements import CLAIM, ENDED, ENDINGS, LATEST, PIN, entry_of, known_of
 from emitterd.turns import Turns
+
+# Not to what there was at the claim: an attempt may have been taken back meanwhile.
+_ADD = {"attempts": "attempts + "}
 
 
 class Journal:
@@ -70,17 +82,12 @@ class Journal:
             ]
         )
 
-    def claim(self, now: float, *, probe: bool = False) -> Entry | None:
-        """Take the next entry that is due, or None.
-
-        A `probe` of a parked destination is one that has not failed there yet, or
-        else the one that waited longest: a bad file must not be every probe.
-        """
+    def claim(self, now: float, want: Want = Want.ANY) -> Entry | None:
+        """Take the next entry that is due, or None."""
 
         def work(connection: sqlite3.Connection) -> Entry | None:
-            horizon = now + self._horizon_s
-            parameters = {"now": now, "horizon": horizon, "probe": probe}
-            rows = connection.execute(CLAIM, parameters).fetchall()
+            asked = {"now": now, "horizon": now + self._horizon_s, "want": want}
+            rows = connection.execute(CLAIM, asked).fetchall()
             if not rows:
                 return None
             self._turns.served(rows[0][0])
@@ -177,12 +184,8 @@ class Journal:
 
     def dispose(self, entry_id: int, moved_to: bytes | None) -> None:
         """Record that the ended version's file was moved or deleted, or is gone."""
-        self.database.write(
-            lambda connection: connection.execute(
-                "update entry set disposal = 'done', moved_to = ? where id = ?",
-                (moved_to, entry_id),
-            )
-        )
+        sql = "update entry set disposal = 'done', moved_to = ? where id = ?"
+        self._put(sql, moved_to, entry_id)
 
     def defer(
         self, entry: Entry, trouble: Trouble, due_at: float, *, charge: bool
@@ -195,7 +198,7 @@ class Journal:
                 "due_at": due_at,
                 "error": trouble.code.value,
                 "reason": trouble.reason,
-                "attempts": entry.attempts + charge,
+                "attempts": charge,
                 "ambiguous": entry.ambiguous or trouble.ambiguous,
             },
         )
@@ -275,15 +278,15 @@ class Journal:
         self.database.write(work)
 
     def note(self, name: str, value: object) -> None:
-        """Keep a fact for `status`: JSON under a name."""
+        """Keep a fact in place of the former: JSON under a name."""
+        sql = "insert or replace into fact (name, value) values (?, ?)"
+        self._put(sql, name, json.dumps(value))
 
-        def work(connection: sqlite3.Connection) -> None:
-            connection.execute(
-                "insert or replace into fact (name, value) values (?, ?)",
-                (name, json.dumps(value)),
-            )
-
-        self.database.write(work)
+    def noted(self, name: str) -> object:
+        """Return a fact, or None where there is none."""
+        find = "select value from fact where name = ?"
+        rows = self.database.read(find, (name,))
+        return json.loads(rows[0][0]) if rows else None
 
     def counts(self) -> dict[State, int]:
         """Return the number of entries by state."""
@@ -306,16 +309,15 @@ class Journal:
 
     def prune(self, entry_ids: list[int]) -> None:
         """Forget ended versions."""
-        self.database.write(
-            lambda connection: connection.executemany(
-                "delete from entry where id = ?", [(one,) for one in entry_ids]
-            )
-        )
+        sql, ids = "delete from entry where id = ?", [(one,) for one in entry_ids]
+        self.database.write(lambda connection: connection.executemany(sql, ids))
 
     def prune_actions(self, before: float) -> None:
         """Forget what the operator did before an instant."""
-        old = "delete from action where at < ?"
-        self.database.write(lambda connection: connection.execute(old, (before,)))
+        self._put("delete from action where at < ?", before)
+
+    def _put(self, sql: str, *parameters: object) -> None:
+        self.database.write(lambda connection: connection.execute(sql, parameters))
 
     def _end(
         self, verb: Verb, entry: Entry, trouble: Trouble, **more: str | None
@@ -327,7 +329,7 @@ class Journal:
         """Apply a verb; raises `IllegalTransition` from any state it is not for."""
         sources, target = TRANSITIONS[verb]
         values = {**columns, "state": target, "changed_at": time.time()}
-        sets = ", ".join(f'"{name}" = :{name}' for name in values)
+        sets = ", ".join(f'"{name}" = {_ADD.get(name, "")}:{name}' for name in values)
         states = ", ".join(f"'{state}'" for state in sorted(sources))
         sql = f"update entry set {sets} where id = :id and state in ({states})"  # noqa: S608  names are ours
 

@@ -161,12 +161,16 @@ class Records:
         down = json.loads(rows[0][0]) if rows else None
         if not down:
             return {"state": "up"}
-        return {
-            "state": "down",
-            "error": down["code"],
-            "reason": down["reason"],
-            "since": iso(down["since"]),
-        }
+        stages = [
+            {
+                "stage": one.get("stage"),
+                "error": one["code"],
+                "reason": one["reason"],
+                "since": iso(one["since"]),
+            }
+            for one in down.get("stages", [down])
+        ]
+        return {"state": "down", **stages[0], "stages": stages}
 
     def _eta_s(self, left_bytes: int) -> float | None:
         """Return when the queue will be empty at the recent speed, in seconds."""

@@ -48,6 +48,8 @@ create index entry_due on entry (due_at) where state = 'deferred';
 create index entry_waiting on entry (admitted_at)
     where state in ('queued', 'delivering', 'deferred');
 create index entry_delivered on entry (delivered_at) where state = 'delivered';
+create index entry_pinned on entry (due_at)
+    where "grant" is not null and state in ('queued', 'deferred');
 create index entry_disposal on entry (id) where disposal = 'due';
 
 -- Counts by state, kept by the database itself, so that asking costs the same at a
@@ -89,7 +91,7 @@ create table action (
 create index action_path on action (path, id);
 create index action_at on action (at);
 
--- What `status` tells beside the counts: the destination's trouble.
+-- What is kept beside the entries: the destination's trouble, a refused login.
 create table fact (
     name  text primary key,
     value text not null

@@ -19,20 +19,21 @@ TESTS = sorted((ROOT / "tests").glob("*.py"))
 # one line is independent of each other. A new module goes on the first line below
 # all that it imports.
 LEVELS = """
-__init__ codes dataset dialect failpoints journald pulse
+__init__ allowance codes dataset dialect failpoints journald pulse
 fingerprint meanings
 errors
 entry finding
 admission backoff catalogue classify container grant header instruction lock members
-    rows selection settle turns units logs mounts notify relocation signals wake watcher
-    yamlmarks rehearsal_faults
-archive catalogue_file confirmation database destination multipart playbook sample
-    sockets spool config_layers rehearsal_answers template
-lines statements lookout wire handshake control config_values secrets_source
+    refusal rows selection settle turns units logs mounts notify relocation signals wake
+    watcher yamlmarks rehearsal_faults
+archive catalogue_file confirmation database gate multipart playbook sample sockets
+    spool config_layers rehearsal_answers template
+destination lines statements lookout wire handshake control config_values secrets_source
     rehearsal_signing supervision waiting
 door hand inspection records session standing
 inspector journal client_config
-disposal emission explanation retention survey config_checks rehearsal_bucket handover
+disposal emission explanation passage retention survey config_checks handover
+    rehearsal_bucket
 attempt config examination rehearsal_api skeleton
 change intake worker machine route rehearsal_exchange
 assembly crew tables online rehearsal_desk

@@ -370,7 +370,7 @@ def test_history_is_told_the_latest_first(office: Office) -> None:
 def test_what_holds_it_up_is_told(office: Office) -> None:
     """A destination that is down is named to who asks for a waiting file."""
     office.admit()
-    trouble = {"code": "E302", "reason": "refused", "since": time.time()}
+    trouble = {"stage": "grant", "code": "E302", "reason": "no", "since": time.time()}
     office.journal.note("destination", trouble)
 
     waiting = office.explain().context

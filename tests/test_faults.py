@@ -344,7 +344,7 @@ def test_a_grant_without_tls_from_an_api_with_it(
 def test_a_storm_of_401(tmp_path: Path) -> None:
     """Eight workers that meet 401 at once log in once, and nothing is charged."""
     names = [f"pat/{number}.zip" for number in range(WORKERS)]
-    with rigged(tmp_path) as rig:
+    with rigged(tmp_path, workers=WORKERS) as rig:
         content = drop(rig)
         arrives(rig, content)
         for name in names:
