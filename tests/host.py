@@ -24,6 +24,7 @@ from emitterd.entry import LIVE, Entry, State
 from emitterd.hand import Hand
 from emitterd.instruction import Act, Instruction, Outcome
 from emitterd.rehearsal import FaultMenu, Rehearsal
+from emitterd.waiting import Waiting
 from harness import Installation
 from rig import Watcher
 
@@ -196,7 +197,7 @@ class Host:
         """
         for _ in range(turns):
             self.clock.pass_by(pause_s)
-            if self.parts.workers[0].step(time.time()) > 0:
+            if self._worker.step(time.time()) > 0:
                 return
 
     def at_rest(self) -> bool:
@@ -233,6 +234,8 @@ class Host:
         self.database = Mortal(self._journal)
         self.parts.journal.database = self.database
         self.parts.hand = Hand(self.database, self.parts.abort)
+        self.parts.waiting = Waiting(self.database)
+        self._worker = self.parts.worker()
 
     def _end(self) -> None:
         self.parts.wire.close()
