@@ -197,7 +197,7 @@ class Host:
         """
         for _ in range(turns):
             self.clock.pass_by(pause_s)
-            if self._worker.step(time.time()) > 0:
+            if self.worker.step(time.time()) > 0:
                 return
 
     def at_rest(self) -> bool:
@@ -235,7 +235,7 @@ class Host:
         self.parts.journal.database = self.database
         self.parts.hand = Hand(self.database, self.parts.abort)
         self.parts.waiting = Waiting(self.database)
-        self._worker = self.parts.worker()
+        self.worker = self.parts.worker()
 
     def _end(self) -> None:
         self.parts.wire.close()
