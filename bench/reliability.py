@@ -210,19 +210,16 @@ def written(document: str, table: str) -> str:
     return f"{before}{begin}\n{table}\n{end}{after}"
 
 
-def measure(
-    names: list[str], effort: Effort, failed: list[str], more: list[str]
-) -> Iterator[str]:
-    """Yield the table's lines, part by part; gather what failed, and the details."""
-    yield HEADER
-    yield RULE
+def measured(names: list[str], effort: Effort) -> Iterator[tuple[str, Found]]:
+    """Yield the table's lines, part by part, each with what the part has found.
+
+    Raises `Unusable`.
+    """
     for name in names:
         began_at = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="reliability-") as folder:
             found = PARTS[name](effort, Path(folder))
-        failed += [f"{name}: {one}" for one in found.failed[:SHOWN]]
-        more.append(found.more)
-        yield row(name, found, time.monotonic() - began_at)
+        yield row(name, found, time.monotonic() - began_at), found
 
 
 def caption(effort: Effort) -> str:
@@ -255,22 +252,24 @@ def main() -> int:
     """Run as the command line says."""
     options = parse()
     effort = Effort(options.rounds, options.minutes)
-    failed: list[str] = []
-    more: list[str] = []
-    lines = [caption(effort)]
-    print(lines[0], flush=True)
+    lines = [caption(effort), HEADER, RULE]
+    print("\n".join(lines), flush=True)
+    details: list[str] = []
+    failures = 0
     try:
-        for line in measure(options.parts or list(PARTS), effort, failed, more):
-            lines.append(line)
+        for line, found in measured(options.parts or list(PARTS), effort):
             print(line, flush=True)
+            lines.append(line)
+            details += [found.more, *found.failed[:SHOWN]]
+            failures += len(found.failed)
         if options.write:
             text = DOCUMENT.read_text("utf-8")
             DOCUMENT.write_text(written(text, "\n".join(lines) + "\n"), "utf-8")
     except Unusable as error:
         print(error, file=sys.stderr)
         return 2
-    print("\n".join(["", *(one for one in more if one), *failed]))
-    return 1 if failed else 0
+    print("\n".join(["", *filter(None, details)]))
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":
