@@ -1,6 +1,6 @@
 """Everything that is to show the promise of docs/design.md, as one table.
 
-    bench/reliability                            about a quarter of an hour
+    bench/reliability                            some twenty minutes
     bench/reliability --rounds 20 --minutes 60   the long form
 
 Kills at every failpoint, every fault, the model, the soak and the mutants. `--write`
