@@ -33,7 +33,7 @@ from emitterd.instruction import Act
 from host import Host, Killed
 from support import zip_bytes
 
-EXAMPLES = int(os.environ.get("EMITTERD_MODEL_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("EMITTERD_MODEL_EXAMPLES", "40"))
 STEPS = 40
 
 PATHS = [b"pat/a.zip", b"pat/b.zip", b"sat/caf\xe9.zip", b"top.zip"]
