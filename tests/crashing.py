@@ -254,8 +254,8 @@ def die_at(
     oracle.look()
 
 
-def kill_at(point: Point, passage: int, folder: Path) -> None:
-    """Kill the daemon at a point, start it again, and judge."""
+def kill_at(point: Point, passage: int, folder: Path) -> int:
+    """Kill the daemon at a point, start it again, and judge; return the kills."""
     scenario = SCENARIOS[point]
     after_delivery, settings = scenario.after_delivery, scenario.settings
     with (
@@ -273,6 +273,7 @@ def kill_at(point: Point, passage: int, folder: Path) -> None:
         with oracle.site.running() as daemon:
             oracle.settle(daemon, rejected=scenario.rejected)
         oracle.judge(rejected=scenario.rejected, withdrawn=scenario.withdrawn)
+    return 1
 
 
 RANDOM_POINTS = [
@@ -294,8 +295,8 @@ RANDOM_POINTS = [
 KILLS = 15
 
 
-def kill_at_random(seed: int, folder: Path) -> None:
-    """Kill the daemon again and again while files come in and faults happen."""
+def kill_at_random(seed: int, folder: Path) -> int:
+    """Kill the daemon while files come in and faults happen; return the kills."""
     dice = random.Random(seed)  # noqa: S311  a seed, no secret
     faults = FaultMenu.parse("lost-answer:0.1,503:0.1", seed=seed)
     with (
@@ -311,3 +312,4 @@ def kill_at_random(seed: int, folder: Path) -> None:
         with oracle.site.running() as daemon:
             oracle.settle(daemon)
         oracle.judge()
+    return KILLS

@@ -42,7 +42,10 @@ def passages() -> Iterator[tuple[int, Point, int]]:
                 yield from ((0, point, passage) for passage in TWICE.get(point, ()))
 
 
-Case = Callable[[Path], None]
+Case = Callable[[Path], int]
+"""Returns how often it has killed."""
+
+Record = Callable[[str, object], None]
 RANDOM = {f"seed-{seed}": partial(kill_at_random, seed) for seed in range(ROUNDS)}
 EXACT = {
     f"{number}-{point}-{passage}": partial(kill_at, point, passage)
@@ -53,14 +56,15 @@ EXACT = {
 @pytest.fixture(scope="module")
 def crashes(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[str, Future[None]]]:
+) -> Iterator[dict[str, Future[int]]]:
     """Run the cases that were chosen side by side: each of them mostly waits."""
     chosen = {one.callspec.id for one in request.session.items if is_case(one)}
 
-    def run(name: str, case: Case) -> None:
+    def run(name: str, case: Case) -> int:
         folder = tmp_path_factory.mktemp(name)
-        case(folder)
+        killed = case(folder)
         shutil.rmtree(folder)
+        return killed
 
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
         yield {
@@ -77,15 +81,19 @@ def is_case(item: pytest.Item) -> TypeGuard[pytest.Function]:
 
 
 @pytest.mark.parametrize("name", EXACT, ids=list(EXACT))
-def test_kill_at_every_point(crashes: dict[str, Future[None]], name: str) -> None:
+def test_kill_at_every_point(
+    crashes: dict[str, Future[int]], name: str, record_property: Record
+) -> None:
     """Killed at a point and started again, the daemon loses and doubles nothing."""
-    crashes[name].result()
+    record_property("kills", crashes[name].result())
 
 
 @pytest.mark.parametrize("name", RANDOM, ids=list(RANDOM))
-def test_kills_at_random_points(crashes: dict[str, Future[None]], name: str) -> None:
+def test_kills_at_random_points(
+    crashes: dict[str, Future[int]], name: str, record_property: Record
+) -> None:
     """Killed 15 times amid faults and new files, it loses and doubles nothing."""
-    crashes[name].result()
+    record_property("kills", crashes[name].result())
 
 
 @pytest.mark.parametrize(
@@ -122,8 +130,9 @@ def test_grant_that_expires_after_a_lost_answer(
     assert "Signature" not in oracle.site.log.read_text()
 
 
-def test_every_point_is_killed_at() -> None:
+def test_every_point_is_killed_at(record_property: Record) -> None:
     """A new point needs a scenario that reaches it."""
+    record_property("points", len(Point))
     assert set(SCENARIOS) == set(Point)
 
 
