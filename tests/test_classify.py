@@ -85,7 +85,7 @@ def test_what_upload_url_answers(status: int, meaning: tuple[Verdict, Code]) -> 
     [
         (b"No required SSL certificate was sent", "wants a client certificate"),
         (b"The SSL certificate error", "refuses the client certificate"),
-        (b"The plain HTTP asked was sent to HTTPS port", "speaks https"),
+        (b"The plain HTTP request was sent to HTTPS port", "speaks https"),
     ],
     ids=["none sent", "refused", "http to https"],
 )
@@ -219,7 +219,7 @@ BREAKS = {
 
 
 def test_the_table_of_breaks_is_whole() -> None:
-    """Every way in which a asked can end has its code."""
+    """Every way in which a request can end has its code."""
     assert set(BREAKS) == set(Break)
 
 
