@@ -39,7 +39,7 @@ FULL_BYTES = 64 * 1024
 """With less room than this on its disk the journal cannot grow."""
 
 PROOF = """path bytes sha256 md5 etag key attempts admitted_at delivered_at duration_s
-    ambiguous verified earlier_keys"""
+    ambiguous verified earlier_keys confirmation"""
 """The columns of `receipts --csv`."""
 
 

@@ -19,22 +19,23 @@ TESTS = sorted((ROOT / "tests").glob("*.py"))
 # one line is independent of each other. A new module goes on the first line below
 # all that it imports.
 LEVELS = """
-__init__ codes dataset dialect endpoint failpoints journald pulse units
+__init__ allowance codes dataset dialect endpoint failpoints journald pulse units
 fingerprint meanings
 errors verdict eta
 entry finding listener
 admission backoff catalogue classify container grant header instruction lock members
-    rows selection settle turns logs mounts notify relocation signals wake watcher
-    yamlmarks rehearsal_faults
-archive catalogue_file database destination multipart playbook sample sockets spool
-    config_layers rehearsal_answers template
-lines progress statements lookout wire handshake control config_values secrets_source
+    refusal rows selection settle turns logs mounts notify relocation signals wake
+    watcher yamlmarks rehearsal_faults
+archive catalogue_file confirmation database gate multipart playbook sample sockets
+    spool config_layers rehearsal_answers template
+destination lines progress statements lookout wire handshake control config_values
+    secrets_source
     rehearsal_signing supervision waiting
 door hand inspection metrics records session standing wording
 inspector journal client_config
-counted disposal emission explanation retention survey config_checks rehearsal_bucket
-    handover
-config examination rehearsal_api skeleton
+counted disposal emission explanation passage retention survey config_checks handover
+    rehearsal_bucket
+attempt config examination rehearsal_api skeleton
 change intake worker machine route rehearsal_exchange
 health
 assembly crew tables online rehearsal_desk
