@@ -170,6 +170,7 @@ def report(soak: Soak, seed: int) -> dict[str, Any]:
     problems = soak.log.problems[:]
     if soak.exit_code != 0:
         problems.append(f"the daemon ended with {soak.exit_code}")
+    silent = verdicts.silent + soak.log.untold(soak.ledger.delivered)
     growing = [name for name, one in found.items() if judged and grows(name, one)]
     return {
         "minutes": round(loaded[-1].at_s / 60, 1),
@@ -189,10 +190,11 @@ def report(soak: Soak, seed: int) -> dict[str, Any]:
         "growing": growing,
         "lost": verdicts.lost,
         "doubled": verdicts.doubled,
+        "silent": silent,
         "wrong": verdicts.wrong,
         "problems": problems,
         "samples": [asdict(one) for one in soak.samples],
-        "good": not (verdicts or problems or growing),
+        "good": not (verdicts or silent or problems or growing),
     }
 
 
@@ -213,7 +215,8 @@ def table(found: dict[str, Any]) -> str:
             word = "grows" if name in found["growing"] else "flat"
             word = word if found["slopes_judged"] else "not judged"
             lines.append(f"| {gauge.name} | {' | '.join(numbers)} | {word} |")
-    troubles = {kind: found[kind] for kind in ("lost", "doubled", "wrong", "problems")}
+    kinds = ("lost", "doubled", "silent", "wrong", "problems")
+    troubles = {kind: found[kind] for kind in kinds}
     for kind, cases in troubles.items():
         lines += [f"\n{kind}: {one}" for one in cases[:SHOWN]]
     counts = ", ".join(f"{len(cases)} {kind}" for kind, cases in troubles.items())

@@ -36,9 +36,13 @@ class Version:
 
 @dataclass(slots=True)
 class Verdicts:
-    """What is wrong, in words, by kind."""
+    """What is wrong, in words, by kind.
+
+    `silent`: of the lost, those of which the journal says nothing.
+    """
 
     lost: list[str] = field(default_factory=list)
+    silent: list[str] = field(default_factory=list)
     doubled: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
 
@@ -111,9 +115,12 @@ class Ledger:
             if entry["state"] == State.REJECTED:
                 self.verdicts.wrong.append(f"{entry['path']}: {entry['reason']}")
             self.counts[entry["state"]] += 1
+        open_paths = {one["path"] for one in entries if one["state"] != State.DELIVERED}
         for version in self._current.values():
             if version.owed and not version.delivered:
                 self.verdicts.lost.append(version.path)
+                if version.path not in open_paths:
+                    self.verdicts.silent.append(version.path)
         self._judge_rest(entries)
 
     def _take_back(self, path: str) -> None:
@@ -190,6 +197,11 @@ class Log:
             if told in self._told:
                 self.problems.append(f"told twice: {told}")
             self._told.add(told)
+
+    def untold(self, delivered: int) -> list[str]:
+        """Say how many of the deliveries on record have no line, if any."""
+        missing = delivered - len(self._told)
+        return [f"{missing} deliveries were not told"] if missing else []
 
 
 def _keys(entry: dict[str, Any]) -> list[str]:

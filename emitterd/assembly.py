@@ -19,6 +19,7 @@ from emitterd.inspector import Inspector, load_inspector
 from emitterd.intake import Intake, Sweep
 from emitterd.lookout import Lookout
 from emitterd.metrics import Metrics
+from emitterd.passage import Passage
 from emitterd.retention import Retention
 from emitterd.route import credentials, limits, open_emission, open_tls, open_wire
 from emitterd.selection import Selection
@@ -53,7 +54,7 @@ class Parts:
         self.spool = Spool(config.spool.directory)
         self.wire = open_wire(config, open_tls(config), self.abort)
         delivery = config.delivery
-        self.destination = Destination(_backoff(config), streak=delivery.workers)
+        self.destination = Destination(_backoff(config), workers=delivery.workers)
         self.metrics = Metrics()
         self._inspector = load_inspector(config.spool)
         self.journal = self._open_journal()
@@ -73,7 +74,7 @@ class Parts:
             self.spool, config.spool.watcher, self.intake.hint, self.intake.sweep_soon
         )
         self.intake.expects_events = not self.lookout.polling
-        self._emission = open_emission(config, self.wire, self.abort)
+        self._emission = open_emission(config, self.wire, self.abort, self.journal)
         self.health = self._health()
 
     def adopt(self, config: Config, inspector: Inspector) -> None:
@@ -84,13 +85,25 @@ class Parts:
         delivery = config.delivery
         self.wire.adopt(limits(config))
         self.journal.adopt(delivery.backoff_max_s)
-        self.destination.adopt(_backoff(config), streak=delivery.workers)
+        self.destination.adopt(_backoff(config), workers=delivery.workers)
         self._retention.adopt(config.journal.retain_s)
         self._inspector = inspector
         self.intake.adopt(_rules(config, inspector))
         if self._emission.adopt(credentials(config)):
             self._probe()
         self.config = config
+
+    def recall(self) -> None:
+        """Take up what a former run knew of the destination: a refused login."""
+        # All else may have passed since, and to try it does no harm.
+        self.journal.note("destination", None)
+        trouble = self._emission.refused(time.time())
+        if trouble is None:
+            # With other credentials, what the former ones were refused for is due.
+            self.waiting.hasten({Code.CREDENTIALS})
+            return
+        usable = self._emission.usable
+        Passage(self.journal, self.destination, usable, self.wake).recall(trouble)
 
     def _probe(self) -> None:
         """Try at once what the former credentials were refused for."""

@@ -11,15 +11,30 @@ from collections.abc import Mapping
 from enum import StrEnum
 
 from emitterd.codes import Code
-from emitterd.errors import Trouble, Verdict
+from emitterd.errors import Stage, Trouble, Verdict
 
 
-class Stage(StrEnum):
-    """Which request of an attempt was answered."""
+class Request(StrEnum):
+    """A request of an attempt, by its name on the wire; the body's is `bucket`."""
 
     LOGIN = "login"
     GRANT = "upload-url"
+    DOWNLOAD = "download_url"
     BUCKET = "bucket"
+
+    @property
+    def stage(self) -> Stage:
+        """The stage of the way that it belongs to."""
+        return _STAGES[self]
+
+
+_STAGES = {
+    Request.LOGIN: Stage.LOGIN,
+    Request.GRANT: Stage.GRANT,
+    # One API, with one token: what is in the way of one is in that of the other.
+    Request.DOWNLOAD: Stage.GRANT,
+    Request.BUCKET: Stage.BUCKET,
+}
 
 
 class Break(StrEnum):
@@ -51,23 +66,25 @@ _ANY_API: dict[int, tuple[Verdict, Code]] = {
     408: (Verdict.PARK, Code.API_TROUBLE),
     429: (Verdict.PARK, Code.RATE_LIMITED),
 }
-_API: dict[Stage, dict[int, tuple[Verdict, Code]]] = {
-    Stage.LOGIN: {
+_ASKED = {
+    **_ANY_API,
+    400: (Verdict.REJECT, Code.REQUEST_REFUSED),
+    401: (Verdict.RENEW_TOKEN, Code.TOKEN_REFUSED),
+    403: (Verdict.PARK, Code.FORBIDDEN),
+    413: (Verdict.REJECT, Code.REQUEST_REFUSED),
+    414: (Verdict.REJECT, Code.REQUEST_REFUSED),
+    415: (Verdict.REJECT, Code.REQUEST_REFUSED),
+    422: (Verdict.REJECT, Code.REQUEST_REFUSED),
+}
+_API: dict[Request, dict[int, tuple[Verdict, Code]]] = {
+    Request.LOGIN: {
         **_ANY_API,
         400: (Verdict.PARK, Code.CREDENTIALS),
         401: (Verdict.PARK, Code.CREDENTIALS),
         403: (Verdict.PARK, Code.CREDENTIALS),
     },
-    Stage.GRANT: {
-        **_ANY_API,
-        400: (Verdict.REJECT, Code.REQUEST_REFUSED),
-        401: (Verdict.RENEW_TOKEN, Code.TOKEN_REFUSED),
-        403: (Verdict.PARK, Code.FORBIDDEN),
-        413: (Verdict.REJECT, Code.REQUEST_REFUSED),
-        414: (Verdict.REJECT, Code.REQUEST_REFUSED),
-        415: (Verdict.REJECT, Code.REQUEST_REFUSED),
-        422: (Verdict.REJECT, Code.REQUEST_REFUSED),
-    },
+    Request.GRANT: _ASKED,
+    Request.DOWNLOAD: _ASKED,
 }
 _BUCKET_CODES: dict[str, tuple[Verdict, Code]] = {
     "EntityTooLarge": (Verdict.REJECT, Code.BODY_REFUSED),
@@ -98,12 +115,15 @@ _WRONG_LINE = {
 
 _MAYBE_STORED = frozenset({500, 502, 504})
 _SUCCESS = frozenset({200, 201, 204})
+_SEALED = "x-amz-server-side-encryption"
+_SEALED_BY_CUSTOMER = f"{_SEALED}-customer-algorithm"
+_MD5 = re.compile(r"[0-9a-f]{32}")
 _XML_CODE = re.compile(rb"<Code>\s*([A-Za-z]{1,64})\s*</Code>")
 _XML_MESSAGE = re.compile(rb"<Message>([^<]{1,200})")
 
 
 def api_trouble(
-    stage: Stage, status: int, headers: Mapping[str, str], body: bytes
+    request: Request, status: int, headers: Mapping[str, str], body: bytes
 ) -> Trouble | None:
     """Return what an answer of the emission API means, or None for a success.
 
@@ -111,16 +131,18 @@ def api_trouble(
     """
     if status == 200:  # noqa: PLR2004  the one success of this API
         return None
-    verdict, code = _API[stage].get(status, (Verdict.PARK, Code.MALFORMED_ANSWER))
+    verdict, code = _API[request].get(status, (Verdict.PARK, Code.MALFORMED_ANSWER))
     if status >= 500:  # noqa: PLR2004  5xx
         verdict, code = Verdict.PARK, Code.API_TROUBLE
     # Taken for the API's own 400 it would reject every file, for none of theirs.
     if status == 400 and (said := _wrong_line(body)):  # noqa: PLR2004
-        return Trouble(Verdict.PARK, Code.TLS, f"{stage}: the server {said}")
+        reason = f"{request}: the server {said}"
+        return Trouble(Verdict.PARK, Code.TLS, reason, stage=request.stage)
     return Trouble(
         verdict,
         code,
-        f"{stage} answered {status}{_said(body)}",
+        f"{request} answered {status}{_said(body)}",
+        stage=request.stage,
         retry_after_s=retry_after_s(headers),
     )
 
@@ -134,7 +156,7 @@ def bucket_trouble(
     """
     if status in _SUCCESS and headers.get("etag"):
         return None
-    name = _match(_XML_CODE, body)
+    name = s3_code(body)
     reason = f"the bucket answered {status}{_said(body)}"
     if status in _SUCCESS:
         return Trouble(
@@ -159,21 +181,38 @@ def bucket_trouble(
     )
 
 
-def broken(stage: Stage, how: Break, detail: str, *, body_sent: bool) -> Trouble:
+def etag_of(headers: Mapping[str, str]) -> tuple[str, str | None]:
+    """Return the ETag of an answer that has one, and the MD5 that it is, or None."""
+    etag = headers["etag"].removeprefix("W/").strip('"')
+    # With a key of KMS or of the customer's the ETag is no MD5, however it looks.
+    sealed = _SEALED_BY_CUSTOMER in headers or headers.get(_SEALED, "").startswith(
+        "aws:kms"
+    )
+    plain = not sealed and _MD5.fullmatch(etag.lower())
+    return etag, etag.lower() if plain else None
+
+
+def s3_code(body: bytes) -> str:
+    """Return the code in S3's error, or an empty text where there is none."""
+    return _match(_XML_CODE, body)
+
+
+def broken(request: Request, how: Break, detail: str, *, body_sent: bool) -> Trouble:
     """Return what a request without an answer means.
 
     `body_sent`: the last byte of the body was handed over, so the object may be there.
     """
-    if body_sent and stage is Stage.BUCKET:
+    if body_sent and request is Request.BUCKET:
         return Trouble(
             Verdict.DEFER,
             Code.ANSWER_LOST,
             f"no answer after the whole body: {detail}",
             ambiguous=True,
         )
-    passing = stage is Stage.BUCKET and how in {Break.LOST, Break.SLOW}
+    passing = request is Request.BUCKET and how in {Break.LOST, Break.SLOW}
     verdict = Verdict.DEFER if passing else Verdict.PARK
-    return Trouble(verdict, _BREAK_CODES[how], f"{stage}: {detail}")
+    reason = f"{request}: {detail}"
+    return Trouble(verdict, _BREAK_CODES[how], reason, stage=request.stage)
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
@@ -208,6 +247,6 @@ def _match(pattern: re.Pattern[bytes], body: bytes) -> str:
 
 
 def _said(body: bytes) -> str:
-    name, message = _match(_XML_CODE, body), _match(_XML_MESSAGE, body)
-    text = ": ".join(part for part in (name, message) if part)
+    parts = (s3_code(body), _match(_XML_MESSAGE, body))
+    text = ": ".join(part for part in parts if part)
     return f" ({text})" if text else ""

@@ -46,11 +46,17 @@ def once(config: Path | None, wait_s: float) -> int:
         return code
     if people:
         with Bars() as bars:
-            code, left = Daemon(settings, bars).once(wait_s)
+            daemon = Daemon(settings, bars)
+            code, left = daemon.once(wait_s)
     else:
-        code, left = Daemon(settings).once(wait_s)
+        daemon = Daemon(settings)
+        code, left = daemon.once(wait_s)
     if left:
         print_undelivered(left)
+    if left and (down := daemon.down()) is not None:
+        complain(
+            f"the destination is down: {down.code} {down.reason}", f"  {down.hint}"
+        )
     return code
 
 

@@ -15,8 +15,8 @@ from emitterd.assembly import Parts
 from emitterd.config import Config
 from emitterd.control import Control
 from emitterd.crew import Crew
-from emitterd.destination import Down
 from emitterd.entry import LIVE, State, display
+from emitterd.gate import Down
 from emitterd.instruction import Deed, Instruction, Outcome
 from emitterd.notify import extend_timeout, notify, reloading, watchdog_s
 from emitterd.reload import reload
@@ -121,6 +121,10 @@ class Daemon:
             return 70, left
         return 1 if left or signals.stops else 0, left
 
+    def down(self) -> Down | None:
+        """Return what is wrong with the destination, if anything is."""
+        return self._parts.destination.down
+
     def _start(self, *, watch: bool) -> None:
         workers = self._parts.config.delivery.workers
         log.info(
@@ -132,9 +136,8 @@ class Daemon:
         if self._journal.reclaimed:
             log.info("journal.recovered", reclaimed=self._journal.reclaimed)
         self._parts.disposal.resume()
-        # What a former run knew of the destination, and of itself, holds no longer.
-        self._journal.note("destination", None)
-        self._journal.note("alarms", [])
+        self._parts.recall()
+        self._parts.health.begin()
         # Watch first, sweep after: a file that comes in between is seen twice
         # rather than never.
         if watch:

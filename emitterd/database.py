@@ -49,8 +49,9 @@ class Database:
         self._writing = threading.Lock()
         self._reading = threading.Lock()
         self.committing_since: float | None = None
-        self.full_since: float | None = None
         """When the commit under way began, monotonic; None while there is none."""
+        self.full_since: float | None = None
+        """Since when its disk is full, seconds since the epoch; None if it is not."""
         _refuse_network(path)
         self._lock = Lock(path)
         try:

@@ -1,67 +1,60 @@
-"""Whether the destination is up: trouble of its own parks everything behind a probe.
+"""Whether the destination is up: a gate each for the login, the grant and the bucket.
 
-Pure but for its lock: `now` is passed in. While it is down one worker at a time may
-try one entry; that attempt is the probe, and its outcome opens the gate or sets the
-next probe's time.
+Trouble of its own parks what has to pass there behind a probe. `now` is passed in;
+nothing is done here but deciding.
 """
 
 import threading
 from collections.abc import Collection
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import dataclass, field
 
-from emitterd.backoff import RETRY_AFTER_CAP_S, Backoff
+from emitterd.backoff import Backoff
 from emitterd.codes import Code
-from emitterd.errors import Trouble
+from emitterd.errors import Stage, Trouble, Verdict
+from emitterd.gate import STREAK, Down, Gate, Ticket
 
-LOGIN_FLOOR_S = 60.0
-LOGIN_CEILING_S = 900.0
-"""A refused login is probed this slowly: upstream's Keycloak locks an account after
-five failures, for 60 s growing to 900 s."""
-
-STREAK = 4
-"""This many passing failures in a row are trouble of the destination."""
+WAY = tuple(Stage)
+"""What an attempt passes, in this order; with a pinned grant the last stage only."""
 
 
-class Leave(StrEnum):
-    """What a worker may do now."""
+@dataclass(slots=True)
+class Leave:
+    """What an attempt may pass: a ticket for each stage that still lies before it."""
 
-    GO = "go"
-    PROBE = "probe"
-    WAIT = "wait"
+    tickets: dict[Stage, Ticket] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
-class Down:
-    """Why, since when, and until when the destination is parked."""
+class Failure:
+    """What a failed attempt means.
 
-    code: Code
-    reason: str
-    hint: str
-    since: float
-    probe_at: float
+    `news`: the trouble, where that is to be told. `due_at`: until when it parks the
+    entry at no cost; None where the trouble is the entry's own. `suspects`: the
+    entries that were charged, one for each attempt, until the gate shut.
+    """
+
+    news: Down | None
+    due_at: float | None
+    suspects: list[int]
 
 
 class Destination:
-    """The gate before every claim. Thread-safe."""
+    """The gates before every attempt. Thread-safe."""
 
-    def __init__(self, backoff: Backoff, *, streak: int = STREAK) -> None:
-        """`streak`: at least the number of workers, or one bad moment parks all."""
+    def __init__(self, backoff: Backoff, *, workers: int = STREAK) -> None:
+        """`workers`: the most attempts that there may be at once."""
         self._lock = threading.Lock()
         self.telling = threading.Lock()
         """Held around a change and the line that tells of it: lines keep the order."""
-        self._down: Down | None = None
-        self._probing = False
-        self._probes = 0
-        self._streak = 0
-        self.adopt(backoff, streak=streak)
+        self._backoff = backoff
+        self._gates = {stage: Gate(stage, backoff, workers) for stage in WAY}
 
-    def adopt(self, backoff: Backoff, *, streak: int) -> None:
+    def adopt(self, backoff: Backoff, *, workers: int) -> None:
         """Go by another rule from now on; a probe that is due already stays so."""
         with self._lock:
             self._backoff = backoff
-            self._longest_s = RETRY_AFTER_CAP_S + max(backoff.max_s, LOGIN_CEILING_S)
-            self._streak_max = max(streak, STREAK)
+            for gate in self._gates.values():
+                gate.adopt(backoff, workers)
 
     @property
     def backoff(self) -> Backoff:
@@ -69,83 +62,98 @@ class Destination:
         return self._backoff
 
     @property
+    def downs(self) -> list[Down]:
+        """The trouble of each stage that has some, in the order of the way."""
+        found = [gate.down for gate in self._gates.values()]
+        return [down for down in found if down is not None]
+
+    @property
     def down(self) -> Down | None:
-        """The trouble, or None while the destination is up."""
-        return self._down
+        """The first trouble on the way, or None while the destination is up."""
+        return next(iter(self.downs), None)
+
+    @property
+    def limited(self) -> bool:
+        """Whether fewer attempts may be under way than there are workers."""
+        return any(gate.limited for gate in self._gates.values())
+
+    def at(self, stage: Stage) -> Down | None:
+        """Return the trouble of one stage, if it has any."""
+        return self._gates[stage].down
 
     def hasten(self, codes: Collection[Code], now: float) -> bool:
-        """Have it probed now if it is down for one of these; return whether it is."""
+        """Have probed now what is down for one of these; return whether any is."""
         with self._lock:
-            if self._down is None or self._down.code not in codes:
-                return False
-            self._down = replace(self._down, probe_at=now)
-            return True
+            found = [gate.hasten(codes, now) for gate in self._gates.values()]
+        return any(found)
 
-    def ask(self, now: float) -> tuple[Leave, float]:
-        """Return what a worker may do, and for WAIT how long, in seconds."""
+    def ask(self, now: float, stages: Collection[Stage] = WAY) -> Leave | float:
+        """Return leave to pass these stages, or how long to wait, in seconds."""
         with self._lock:
-            if self._down is None:
-                return Leave.GO, 0.0
-            wait_s = self._down.probe_at - now
-            if wait_s > self._longest_s:
-                # The clock was set back since: nothing waits longer than that.
-                wait_s = 0.0
-            if self._probing:
-                return Leave.WAIT, max(wait_s, 1.0)
+            wait_s = max(self._gates[stage].wait_s(now) for stage in stages)
             if wait_s > 0:
-                return Leave.WAIT, wait_s
-            self._probing = True
-            return Leave.PROBE, 0.0
+                return wait_s
+            return Leave({stage: self._gates[stage].enter() for stage in stages})
 
-    def passed(self) -> None:
-        """Note an attempt, or a look, that says nothing about the destination."""
+    def probes(self, leave: Leave) -> list[Down]:
+        """Return the trouble that an attempt with this leave is the probe of."""
         with self._lock:
-            self._probing = False
+            gates = [
+                self._gates[stage]
+                for stage, ticket in leave.tickets.items()
+                if self._gates[stage].is_probe(ticket)
+            ]
+            return [gate.down for gate in gates if gate.down is not None]
 
-    def answered(self) -> Down | None:
-        """Note a definite answer; return the trouble that it ends, if any."""
+    def passed(self, leave: Leave, stages: Collection[Stage] = WAY) -> None:
+        """Note that these stages no longer lie before the attempt; all at its end."""
         with self._lock:
-            ended, self._down = self._down, None
-            self._probing, self._probes, self._streak = False, 0, 0
-            return ended
+            self._pass(leave, stages)
 
-    def deferred(self, trouble: Trouble, now: float) -> Down | None:
-        """Note a passing failure; a streak of them parks. Return a change, if any."""
+    def answered(self, leave: Leave, stage: Stage) -> list[Down]:
+        """Note a definite answer of a stage; return the trouble that it ends."""
         with self._lock:
-            self._streak += 1
-            if self._streak < self._streak_max and self._down is None:
-                return None
-            return self._park(trouble, now)
+            ended = self._before(leave, stage)
+            ended.append(self._gates[stage].answered(leave.tickets.get(stage)))
+            self._pass(leave, [stage])
+            return [down for down in ended if down is not None]
 
-    def parked(self, trouble: Trouble, now: float) -> Down | None:
-        """Note trouble of the destination; return it if that is news."""
+    def failed(
+        self, leave: Leave, trouble: Trouble, now: float, *, entry: int, again: bool
+    ) -> tuple[Failure, list[Down]]:
+        """Note that an attempt failed; return what that means, and what it ends.
+
+        `again`: the entry has met the same trouble before.
+        """
+        stage = trouble.stage
+        # Others went through since the entry met the same trouble: it is the file's
+        # own, and must not park the others again and again. A login is nobody's own.
+        passing = trouble.verdict is Verdict.DEFER or (again and stage != Stage.LOGIN)
         with self._lock:
-            return self._park(trouble, now)
+            ended = self._before(leave, stage)
+            gate = self._gates[stage]
+            ticket = leave.tickets.get(stage)
+            news, suspects = gate.failed(
+                trouble, ticket, now, entry=entry, passing=passing
+            )
+            due_at = gate.down.probe_at if gate.down is not None else None
+            if due_at is None and gate.is_stale(ticket):
+                due_at = now
+            failure = Failure(news, due_at, suspects)
+        return failure, [down for down in ended if down is not None]
 
-    def _park(self, trouble: Trouble, now: float) -> Down | None:
-        # A worker that was under way when another parked brings no news, and must
-        # not lengthen the wait.
-        late = self._down is not None and not self._probing
-        # The first digit says where the trouble lies; a line that breaks in another
-        # way at each probe is one outage.
-        news = self._down is None or self._down.code[:2] != trouble.code[:2]
-        since = self._down.since if self._down is not None else now
-        if late and self._down is not None:
-            return None
-        self._probes += 1
-        self._probing = False
-        self._down = Down(
-            trouble.code,
-            trouble.reason,
-            trouble.hint,
-            since,
-            self._probe_at(trouble, now),
-        )
-        return self._down if news else None
+    def _before(self, leave: Leave, stage: Stage) -> list[Down | None]:
+        """Note that an attempt came to a stage, so those before it have answered."""
+        passed = [one for one in WAY[: WAY.index(stage)] if one in leave.tickets]
+        ended = [
+            self._gates[one].answered(leave.tickets[one], implied=True)
+            for one in passed
+        ]
+        self._pass(leave, passed)
+        return ended
 
-    def _probe_at(self, trouble: Trouble, now: float) -> float:
-        due_at = self._backoff.due_at(now, self._probes, trouble.retry_after_s)
-        if trouble.code is Code.CREDENTIALS:
-            floor_s = LOGIN_FLOOR_S * 2.0 ** min(self._probes - 1, 8)
-            due_at = max(due_at, now + min(floor_s, LOGIN_CEILING_S))
-        return due_at
+    def _pass(self, leave: Leave, stages: Collection[Stage]) -> None:
+        for stage in stages:
+            ticket = leave.tickets.pop(stage, None)
+            if ticket is not None:
+                self._gates[stage].leave(ticket)

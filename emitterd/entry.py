@@ -4,7 +4,7 @@ import json
 import re
 import sys
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
@@ -46,6 +46,20 @@ class Verb(StrEnum):
     REOPEN = "reopen"
 
 
+class Want(StrEnum):
+    """Which of the entries that are due is to be claimed."""
+
+    ANY = "any"
+    """The one whose turn it is."""
+    FRESH_FIRST = "fresh-first"
+    """One that has not failed yet, or else the one that waited longest: a bad file
+    must not be every probe of a destination that is down."""
+    PINNED_FIRST = "pinned-first"
+    """One that has its grant, the one that waited longest; or else a fresh one."""
+    PINNED = "pinned"
+    """One that has its grant, or none."""
+
+
 TRANSITIONS: dict[Verb, tuple[frozenset[State], State]] = {
     Verb.CLAIM: (frozenset({State.QUEUED, State.DEFERRED}), State.DELIVERING),
     Verb.DELIVER: (frozenset({State.DELIVERING}), State.DELIVERED),
@@ -83,6 +97,11 @@ class Grant:
     def key(self) -> str:
         """The object key that this grant is pinned to."""
         return self.fields["key"]
+
+    def spent(self) -> Self:
+        """Return what is left of it once it is refused: whose and where it was."""
+        left = {name: self.fields.get(name, "") for name in ("key", "policy")}
+        return replace(self, fields=left, expires_at=0.0)
 
     def pack(self) -> bytes:
         """Return the grant as the journal keeps it: not legible at a glance."""
@@ -125,6 +144,19 @@ class Entry:
         return display(self.path)
 
 
+class Confirmation(StrEnum):
+    """What the bucket showed under the key of a body whose answer was lost."""
+
+    FOUND = "found"
+    """All the bytes: the file is delivered."""
+    ABSENT = "absent"
+    """Nothing: never stored, or taken by the server already."""
+    OTHER = "other"
+    """An object of other bytes."""
+    UNKNOWN = "unknown"
+    """It could not be asked, or its answer tells nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """Proof of delivery: what was sent and what the bucket answered."""
@@ -136,6 +168,8 @@ class Receipt:
     sha256: bytes
     verified: bool
     """Whether the ETag is an MD5 and equals that of the bytes sent."""
+    confirmed: bool = False
+    """Whether the bucket was asked afterwards, the answer to the body being lost."""
 
 
 def display(path: bytes) -> str:

@@ -117,9 +117,18 @@ class Verdict(StrEnum):
     """The daemon is stopping: back to the queue at no cost."""
 
 
+class Stage(StrEnum):
+    """Where an attempt is on its way to the bucket."""
+
+    LOGIN = "login"
+    GRANT = "grant"
+    BUCKET = "bucket"
+
+
 class Trouble(EmitterError):
     """An attempt failed; `verdict` is data for the journal, never a sleep.
 
+    `stage`: where; a code of the emission API or the bucket says so itself.
     `retry_after_s`: the wait the server asked for, in seconds. `ambiguous`: the
     whole body was handed over but no answer came, so the object may be there.
     """
@@ -130,11 +139,24 @@ class Trouble(EmitterError):
         code: Code,
         reason: str,
         *,
+        stage: Stage | None = None,
         retry_after_s: float | None = None,
         ambiguous: bool = False,
     ) -> None:
         super().__init__(reason, code=code)
         self.verdict = verdict
+        self.stage = stage or (Stage.GRANT if code.startswith("E4") else Stage.BUCKET)
         self.reason = printable(reason)
         self.retry_after_s = retry_after_s
         self.ambiguous = ambiguous
+
+    def copy(self) -> "Trouble":
+        """Return the same trouble, to be raised in another thread."""
+        return Trouble(
+            self.verdict,
+            self.code,
+            self.reason,
+            stage=self.stage,
+            retry_after_s=self.retry_after_s,
+            ambiguous=self.ambiguous,
+        )

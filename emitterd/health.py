@@ -57,7 +57,7 @@ class Health:
         self._lock = threading.Lock()
         self._reading: Reading | None = None
         self._looked_at = 0.0
-        self._noted: list[tuple[str, float]] | None = None
+        self._noted: list[tuple[str, float]] = []
 
     def read(self) -> Reading:
         """Return what stands, at most a second old. Raises `JournalError`."""
@@ -75,6 +75,11 @@ class Health:
     def eta_s(self) -> float | None:
         """Return in how many seconds nothing will wait. Raises `JournalError`."""
         return self.read().eta_s
+
+    def begin(self) -> None:
+        """Forget what a former process noted of itself. Raises `JournalError`."""
+        if self.read().progress.noted:
+            self._journal.note("alarms", [])
 
     def beat(self) -> None:
         """Note for `status --check` what only this process knows, where it changed."""

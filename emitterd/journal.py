@@ -16,12 +16,24 @@ from emitterd.admission import Admission, Admitted, Ended, Known
 from emitterd.backoff import RETRY_AFTER_CAP_S
 from emitterd.database import Database
 from emitterd.door import admit
-from emitterd.entry import TRANSITIONS, Entry, Grant, Receipt, State, Verb
+from emitterd.entry import (
+    TRANSITIONS,
+    Confirmation,
+    Entry,
+    Grant,
+    Receipt,
+    State,
+    Verb,
+    Want,
+)
 from emitterd.errors import IllegalTransition, Trouble
 from emitterd.failpoints import Point, reach
 from emitterd.fingerprint import Fingerprint
-from emitterd.statements import CLAIM, LATEST, entry_of, known_of
+from emitterd.statements import CLAIM, ENDED, ENDINGS, LATEST, PIN, entry_of, known_of
 from emitterd.turns import Turns
+
+# Not to what there was at the claim: an attempt may have been taken back meanwhile.
+_ADD = {"attempts": "attempts + "}
 
 
 class Journal:
@@ -70,17 +82,12 @@ class Journal:
             ]
         )
 
-    def claim(self, now: float, *, probe: bool = False) -> Entry | None:
-        """Take the next entry that is due, or None.
-
-        A `probe` of a parked destination is one that has not failed there yet, or
-        else the one that waited longest: a bad file must not be every probe.
-        """
+    def claim(self, now: float, want: Want = Want.ANY) -> Entry | None:
+        """Take the next entry that is due, or None."""
 
         def work(connection: sqlite3.Connection) -> Entry | None:
-            horizon = now + self._horizon_s
-            parameters = {"now": now, "horizon": horizon, "probe": probe}
-            rows = connection.execute(CLAIM, parameters).fetchall()
+            asked = {"now": now, "horizon": now + self._horizon_s, "want": want}
+            rows = connection.execute(CLAIM, asked).fetchall()
             if not rows:
                 return None
             self._turns.served(rows[0][0])
@@ -95,24 +102,24 @@ class Journal:
         )
         return rows[0][0] if rows else None
 
-    def pin(self, entry: Entry, grant: Grant) -> None:
+    def pin(
+        self, entry: Entry, grant: Grant, confirmation: Confirmation | None = None
+    ) -> None:
         """Pin the grant: from now on each attempt goes to its key.
 
-        The key of a former grant is kept beside it where its object may exist.
+        The key of a former grant is kept beside it where its object may exist;
+        `confirmation` is what the bucket showed under it.
         """
 
         def work(connection: sqlite3.Connection) -> None:
             changed = connection.execute(
-                """update entry set earlier_keys = case when ambiguous and key <> :key
-                    then coalesce(earlier_keys || char(10), '') || key
-                    else earlier_keys end,
-                    "grant" = :packed, key = :key, granted_at = :granted_at
-                    where id = :id and state = 'delivering'""",
+                PIN,
                 {
                     "id": entry.id,
                     "packed": grant.pack(),
                     "key": grant.key,
                     "granted_at": grant.granted_at,
+                    "confirmation": confirmation,
                 },
             ).rowcount
             if changed != 1:
@@ -137,6 +144,7 @@ class Journal:
     ) -> None:
         """Record the delivery; the grant's secret is erased."""
         now = time.time()
+        found = {"confirmation": Confirmation.FOUND} if receipt.confirmed else {}
         self._move(
             Verb.DELIVER,
             entry.id,
@@ -146,6 +154,7 @@ class Journal:
                 "sha256": receipt.sha256,
                 "md5": receipt.md5,
                 "verified": receipt.verified,
+                **found,
                 "delivered_at": now,
                 "duration_s": duration_s,
                 "disposal": "due" if dispose else None,
@@ -159,12 +168,7 @@ class Journal:
 
     def ended(self, entry_id: int) -> Ended | None:
         """Return an ended version for its disposal; None where it is forgotten."""
-        rows = self.database.read(
-            """select state, coalesce(delivered_at, changed_at), bytes, error, reason,
-               findings from entry where id = ? and disposal = 'due'
-               and state in ('delivered', 'rejected')""",
-            (entry_id,),
-        )
+        rows = self.database.read(ENDED, (entry_id,))
         return Ended(State(rows[0][0]), *rows[0][1:]) if rows else None
 
     def disposals(
@@ -180,12 +184,8 @@ class Journal:
 
     def dispose(self, entry_id: int, moved_to: bytes | None) -> None:
         """Record that the ended version's file was moved or deleted, or is gone."""
-        self.database.write(
-            lambda connection: connection.execute(
-                "update entry set disposal = 'done', moved_to = ? where id = ?",
-                (moved_to, entry_id),
-            )
-        )
+        sql = "update entry set disposal = 'done', moved_to = ? where id = ?"
+        self._put(sql, moved_to, entry_id)
 
     def defer(
         self, entry: Entry, trouble: Trouble, due_at: float, *, charge: bool
@@ -198,19 +198,28 @@ class Journal:
                 "due_at": due_at,
                 "error": trouble.code.value,
                 "reason": trouble.reason,
-                "attempts": entry.attempts + charge,
+                "attempts": charge,
                 "ambiguous": entry.ambiguous or trouble.ambiguous,
             },
         )
         reach(Point.DEFERRED)
 
     def drop_grant(self, entry: Entry) -> None:
-        """Unpin a grant that was refused; its key stays on record."""
-        self.database.write(
-            lambda connection: connection.execute(
-                'update entry set "grant" = null where id = ?', (entry.id,)
+        """Unpin a grant that was refused; its key stays on record.
+
+        It is kept as a spent one where its object may exist, which is looked for.
+        """
+
+        def work(connection: sqlite3.Connection) -> None:
+            ambiguous = 'select "grant" from entry where id = ? and ambiguous'
+            rows = connection.execute(ambiguous, (entry.id,)).fetchall()
+            packed = rows[0][0] if rows else None
+            spent = Grant.unpack(packed).spent().pack() if packed else None
+            connection.execute(
+                'update entry set "grant" = ? where id = ?', (spent, entry.id)
             )
-        )
+
+        self.database.write(work)
         reach(Point.GRANT_DROPPED)
 
     def interrupt(self, entry: Entry, *, ambiguous: bool = False) -> None:
@@ -269,15 +278,15 @@ class Journal:
         self.database.write(work)
 
     def note(self, name: str, value: object) -> None:
-        """Keep a fact for `status`: JSON under a name."""
+        """Keep a fact in place of the former: JSON under a name."""
+        sql = "insert or replace into fact (name, value) values (?, ?)"
+        self._put(sql, name, json.dumps(value))
 
-        def work(connection: sqlite3.Connection) -> None:
-            connection.execute(
-                "insert or replace into fact (name, value) values (?, ?)",
-                (name, json.dumps(value)),
-            )
-
-        self.database.write(work)
+    def noted(self, name: str) -> object:
+        """Return a fact, or None where there is none."""
+        find = "select value from fact where name = ?"
+        rows = self.database.read(find, (name,))
+        return json.loads(rows[0][0]) if rows else None
 
     def counts(self) -> dict[State, int]:
         """Return the number of entries by state."""
@@ -296,27 +305,19 @@ class Journal:
 
         `superseded`: a later version of the path is on record. Pages by id.
         """
-        return self.database.read(
-            """select id, path, exists (select 1 from entry later
-                   where later.path = entry.path and later.id > entry.id)
-               from entry where id > ? and changed_at < ?
-               and state in ('delivered', 'rejected', 'withdrawn')
-               order by id limit ?""",
-            (after_id, before, limit),
-        )
+        return self.database.read(ENDINGS, (after_id, before, limit))
 
     def prune(self, entry_ids: list[int]) -> None:
         """Forget ended versions."""
-        self.database.write(
-            lambda connection: connection.executemany(
-                "delete from entry where id = ?", [(one,) for one in entry_ids]
-            )
-        )
+        sql, ids = "delete from entry where id = ?", [(one,) for one in entry_ids]
+        self.database.write(lambda connection: connection.executemany(sql, ids))
 
     def prune_actions(self, before: float) -> None:
         """Forget what the operator did before an instant."""
-        old = "delete from action where at < ?"
-        self.database.write(lambda connection: connection.execute(old, (before,)))
+        self._put("delete from action where at < ?", before)
+
+    def _put(self, sql: str, *parameters: object) -> None:
+        self.database.write(lambda connection: connection.execute(sql, parameters))
 
     def _end(
         self, verb: Verb, entry: Entry, trouble: Trouble, **more: str | None
@@ -328,7 +329,7 @@ class Journal:
         """Apply a verb; raises `IllegalTransition` from any state it is not for."""
         sources, target = TRANSITIONS[verb]
         values = {**columns, "state": target, "changed_at": time.time()}
-        sets = ", ".join(f'"{name}" = :{name}' for name in values)
+        sets = ", ".join(f'"{name}" = {_ADD.get(name, "")}:{name}' for name in values)
         states = ", ".join(f"'{state}'" for state in sorted(sources))
         sql = f"update entry set {sets} where id = :id and state in ({states})"  # noqa: S608  names are ours
 

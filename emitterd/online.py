@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 from typing import NamedTuple, Self
 from urllib.parse import urlsplit
 
-from emitterd.classify import Stage, broken, http_date
+from emitterd.classify import Request, broken, http_date
 from emitterd.codes import Code
 from emitterd.config import Config
 from emitterd.entry import Grant
@@ -154,7 +154,7 @@ class _Check:
     def steps(self) -> Iterator[Diagnosis]:
         """Yield what is found. Raises `_Failed` at the first step that fails."""
         api = _Place.of(self._url)
-        yield from self._reach(api, self._proxy(api, self._url, Stage.GRANT))
+        yield from self._reach(api, self._proxy(api, self._url, Request.GRANT))
         with _step("login", api.host):
             lifetime_s = self._emission.login()
         yield from self.clock.said()
@@ -169,7 +169,7 @@ class _Check:
             holds = self._life(grant)
         yield from self.clock.said()
         yield _found("grant", f"for {bucket.host}, to be used within {holds}")
-        yield from self._reach(bucket, self._proxy(bucket, grant.url, Stage.BUCKET))
+        yield from self._reach(bucket, self._proxy(bucket, grant.url, Request.BUCKET))
 
     def _life(self, grant: Grant) -> str:
         holds = format_duration(max(round(grant.expires_at - grant.granted_at), 0))
@@ -182,12 +182,12 @@ class _Check:
             " gives to its grants, is wrong",
         )
 
-    def _proxy(self, place: _Place, url: str, stage: Stage) -> Proxy | None:
+    def _proxy(self, place: _Place, url: str, request: Request) -> Proxy | None:
         with _step(f"{place.whose}proxy", place.host):
             try:
                 return self.wire.proxy(url)
             except Broken as error:
-                raise broken(stage, error.how, str(error), body_sent=False) from error
+                raise broken(request, error.how, str(error), body_sent=False) from error
 
     def _reach(self, place: _Place, proxy: Proxy | None) -> Iterator[Diagnosis]:
         if proxy is None:

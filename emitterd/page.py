@@ -14,10 +14,10 @@ from urllib.parse import parse_qs
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 from emitterd.chart import HEIGHT, WIDTH
-from emitterd.destination import Down
 from emitterd.entry import display
 from emitterd.errors import JournalError, printable
 from emitterd.explanation import Explanation, OutsideSpool, explain, locate
+from emitterd.gate import Down
 from emitterd.headline import Headline, forecast, headline, progress, rate
 from emitterd.overview import SHOWN, SHOWN_REJECTED, gather
 from emitterd.phrases import sentence

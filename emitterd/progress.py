@@ -36,7 +36,7 @@ _RECENT = """select delivered_at, coalesce(duration_s, 0), bytes from entry
 class Progress:
     """The journal's numbers at one moment; instants are seconds since the epoch.
 
-    `rejected`: what still stands, neither replaced nor forgotten. `outage` is what
+    `rejected`: what still stands, neither replaced nor forgotten. `down` is what
     the daemon noted of the destination, `noted` what it noted of itself.
     """
 
@@ -46,8 +46,15 @@ class Progress:
     rejected: int
     rejected_at: float | None
     recent: tuple[Delivery, ...]
-    outage: Outage | None
+    down: Mapping[str, Any] | None
     noted: tuple[Alarm, ...]
+
+    @property
+    def outage(self) -> Outage | None:
+        """The destination's first trouble, as it was noted."""
+        if self.down is None:
+            return None
+        return Outage(self.down["code"], self.down["reason"], self.down["since"])
 
     @property
     def waiting(self) -> int:
@@ -110,7 +117,7 @@ def look(read: Read, now: float) -> Progress:
         rejected=rejected,
         rejected_at=rejected_at,
         recent=tuple(Delivery(*row) for row in read(_RECENT, (now - RECENT_S, RECENT))),
-        outage=_outage(facts.get("destination")),
+        down=facts.get("destination"),
         noted=tuple(Alarm(**one) for one in facts.get("alarms") or []),
     )
 
@@ -118,9 +125,3 @@ def look(read: Read, now: float) -> Progress:
 def _instant(read: Read, sql: str) -> float | None:
     found: float | None = read(sql, ())[0][0]
     return found
-
-
-def _outage(noted: Mapping[str, Any] | None) -> Outage | None:
-    if not noted:
-        return None
-    return Outage(noted["code"], noted["reason"], noted["since"])

@@ -6,6 +6,7 @@ not disturbed. Functions return the exit code.
 
 import csv
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -31,11 +32,14 @@ from emitterd.tables import (
     print_status,
 )
 from emitterd.terminal import DONE, USAGE, WRONG, complain, print_array, print_object
-from emitterd.verdict import judge_queue, verdict
+from emitterd.verdict import journal_full, judge_queue, verdict
 from emitterd.wording import check_line, record
 
+FULL_BYTES = 64 * 1024
+"""With less room than this on its disk the journal cannot grow."""
+
 PROOF = """path bytes sha256 md5 etag key attempts admitted_at delivered_at duration_s
-    ambiguous verified earlier_keys"""
+    ambiguous verified earlier_keys confirmation"""
 """The columns of `receipts --csv`."""
 
 
@@ -54,7 +58,12 @@ def check_status(config: Path | None, *, as_json: bool) -> int:
     with Records(settings.journal.path) as records:
         progress, running = records.progress(), records.running()
     alarms = judge_queue(progress.queue(progress.outage, running=running), rule, now)
-    judged = verdict(alarms + (list(progress.noted) if running else []))
+    if running:
+        alarms += progress.noted
+        if shutil.disk_usage(settings.journal.path.parent).free < FULL_BYTES:
+            # What the daemon has no room to note.
+            alarms.append(journal_full(now))
+    judged = verdict(alarms)
     if as_json:
         print_object(record(judged))
     else:

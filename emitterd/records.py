@@ -8,7 +8,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -18,13 +18,12 @@ from emitterd.database import Row, open_nothing, open_reader
 from emitterd.entry import State, display, iso
 from emitterd.progress import Progress, look
 from emitterd.statements import LATEST, known_of
-from emitterd.verdict import Outage
 
 PAGE = 1000
 
 _COLUMNS = """id, path, state, bytes, sha256, md5, etag, key, earlier_keys, attempts,
     admitted_at, due_at, delivered_at, duration_s, ambiguous, verified, error, reason,
-    findings, moved_to, forgotten_at"""
+    findings, moved_to, forgotten_at, confirmation"""
 
 
 class Records:
@@ -48,15 +47,15 @@ class Records:
     def status(self) -> dict[str, Any]:
         """Return counts, ages and the destination, as `status --json` prints them."""
         progress, running = self.progress(), self.running()
-        counts, outage = progress.counts, progress.outage
+        counts, down = progress.counts, progress.down
         return {
             "running": running,
             "counts": {state.value: counts[state] for state in State},
             "waiting_bytes": progress.waiting_bytes,
             "oldest_waiting_at": iso(progress.oldest_waiting_at),
             "last_delivered_at": iso(progress.delivered_at),
-            "destination": {"state": "up"} if outage is None else _down(outage),
-            "eta_s": progress.eta_s(moving=running and outage is None),
+            "destination": _destination(down),
+            "eta_s": progress.eta_s(moving=running and not down),
         }
 
     def progress(self) -> Progress:
@@ -171,13 +170,19 @@ def _record(row: Row) -> dict[str, Any]:
     return {name: value for name, value in record.items() if value is not None}
 
 
-def _down(outage: Outage) -> dict[str, Any]:
-    return {
-        "state": "down",
-        "error": outage.code,
-        "reason": outage.reason,
-        "since": iso(outage.since),
-    }
+def _destination(down: Mapping[str, Any] | None) -> dict[str, Any]:
+    if not down:
+        return {"state": "up"}
+    stages = [
+        {
+            "stage": one.get("stage"),
+            "error": one["code"],
+            "reason": one["reason"],
+            "since": iso(one["since"]),
+        }
+        for one in down.get("stages", [down])
+    ]
+    return {"state": "down", **stages[0], "stages": stages}
 
 
 def held(journal: Path) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from emitterd.config import Config
 from emitterd.emission import Emission
-from emitterd.session import Credentials
+from emitterd.session import Credentials, Memory
 from emitterd.sockets import Limits
 from emitterd.wire import Answer, Wire, tls_context
 
@@ -67,7 +67,9 @@ def credentials(config: Config) -> Credentials:
     )
 
 
-def open_emission(config: Config, wire: Wire, stop: threading.Event) -> Emission:
+def open_emission(
+    config: Config, wire: Wire, stop: threading.Event, memory: Memory | None = None
+) -> Emission:
     """Return the emission API over this wire, not logged in yet."""
     return Emission(
         wire,
@@ -75,4 +77,5 @@ def open_emission(config: Config, wire: Wire, stop: threading.Event) -> Emission
         credentials(config),
         insecure=config.emission.allow_insecure_http,
         stop=stop,
+        memory=memory,
     )

@@ -35,7 +35,8 @@ create table entry (
     disposal     text    check (disposal in ('due', 'done')),
     findings     text,
     forgotten_at real,
-    moved_to     blob
+    moved_to     blob,
+    confirmation text    check (confirmation in ('found', 'absent', 'other', 'unknown'))
 ) strict;
 
 -- One live version a path: never two uploads of one path at once.
@@ -47,6 +48,8 @@ create index entry_due on entry (due_at) where state = 'deferred';
 create index entry_waiting on entry (admitted_at)
     where state in ('queued', 'delivering', 'deferred');
 create index entry_delivered on entry (delivered_at) where state = 'delivered';
+create index entry_pinned on entry (due_at)
+    where "grant" is not null and state in ('queued', 'deferred');
 create index entry_rejected on entry (changed_at) where state = 'rejected';
 create index entry_held on entry (changed_at) where state = 'held';
 create index entry_disposal on entry (id) where disposal = 'due';
@@ -90,7 +93,7 @@ create table action (
 create index action_path on action (path, id);
 create index action_at on action (at);
 
--- What `status` tells beside the counts: the destination's trouble.
+-- What is kept beside the entries: the destination's trouble, a refused login.
 create table fact (
     name  text primary key,
     value text not null

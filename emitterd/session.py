@@ -7,17 +7,18 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Protocol
 
 import structlog
 
 from emitterd import grant as grants
-from emitterd.classify import Stage, api_trouble, broken
+from emitterd.classify import Request, api_trouble, broken
 from emitterd.codes import Code
-from emitterd.destination import LOGIN_FLOOR_S
-from emitterd.errors import Trouble, Verdict
+from emitterd.errors import JournalFull, Stage, Trouble, Verdict
 from emitterd.pulse import beat
+from emitterd.refusal import Refusal
 from emitterd.sockets import POLL_S, Broken, Stopped
 from emitterd.wire import Answer, Wire
 
@@ -54,19 +55,23 @@ class Credentials:
         return (self.username, self.scheme) == (other.username, other.scheme)
 
 
-@dataclass(frozen=True, slots=True)
-class _Refusal:
-    """A login that was refused: of whom, in which words, and when (monotonic)."""
+class Memory(Protocol):
+    """What outlasts the process: the journal's facts."""
 
-    credentials: Credentials
-    reason: str
-    at: float
+    def note(self, name: str, value: object) -> None:
+        """Keep a fact in place of the former. Raises `JournalFull`."""
+
+    def noted(self, name: str) -> object:
+        """Return a fact, or None where there is none."""
 
 
 class Session:
     """The token, shared by all workers: one login at a time. Thread-safe."""
 
-    def __init__(self, wire: Wire, url: str, credentials: Credentials) -> None:
+    def __init__(
+        self, wire: Wire, url: str, credentials: Credentials, memory: Memory | None
+    ) -> None:
+        """`memory` knows of refused logins of other runs; None where that is no use."""
         self._wire = wire
         self._url = url
         self._credentials = credentials
@@ -74,7 +79,9 @@ class Session:
         self._authorization = ""
         self._owner = credentials
         self._renew_at = 0.0
-        self._refusal: _Refusal | None = None
+        self._memory = memory
+        self._refusal = Refusal.read(memory.noted("login")) if memory else None
+        self._failed: Trouble | None = None
         self.lifetime_s: float | None = None
         """How long the last token lives, in seconds; None for an API key."""
 
@@ -100,9 +107,24 @@ class Session:
             credentials = self._credentials
             if credentials.username is None:
                 return f"{credentials.scheme} {credentials.secret()}"
+            before = self._failed
             with self._alone():
-                if self._logged_in(credentials) or self._login(credentials):
+                if self._logged_in(credentials):
                     return self._authorization
+                if self._failed is not before and self._failed is not None:
+                    # Another's login has failed meanwhile: it stands for this one.
+                    raise self._failed.copy()
+                if self._login(credentials):
+                    return self._authorization
+
+    def refused(self, now: float) -> Trouble | None:
+        """Return why no login is tried now, where one was refused not long ago."""
+        refusal, credentials = self._refusal, self._credentials
+        if refusal is None or not refusal.wait_s(now):
+            return None
+        if not refusal.concerns(self._account(credentials)):
+            return None
+        return refusal.trouble(now, asked=False)
 
     def expire(self, authorization: str) -> None:
         """Drop the token that was refused, unless another replaced it meanwhile."""
@@ -126,26 +148,32 @@ class Session:
 
     def _login(self, credentials: Credentials) -> bool:
         """Log in; False where others were adopted while these were refused."""
-        before = self._refusal
-        again = before is not None and before.credentials is credentials
-        # Workers that were under way when the login was refused must not try again:
-        # upstream locks an account after five failures.
-        if before and again and time.monotonic() < before.at + LOGIN_FLOOR_S / 2:
-            raise Trouble(Verdict.PARK, Code.CREDENTIALS, before.reason)
+        account = self._account(credentials)
+        refusal = self._refusal
+        again = refusal if refusal and refusal.concerns(account) else None
+        now = time.time()
+        # Workers that were under way when the login was refused must not try again,
+        # nor must another run: upstream locks an account after five failures.
+        if again and again.wait_s(now) > 0:
+            raise again.trouble(now, asked=False)
         try:
             answer = self._ask(credentials)
         except Trouble as trouble:
             if trouble.code is not Code.CREDENTIALS:
+                self._failed = trouble
                 raise
-            if not again:
+            if again is None:
                 log.error(  # noqa: TRY400  an answer, no traceback
                     "auth.refused", error=trouble.code, reason=trouble.reason
                 )
-            self._refusal = _Refusal(credentials, trouble.reason, time.monotonic())
+            now = time.time()
+            refusal = Refusal.of(account, trouble.reason, now, again)
+            self._remember(refusal)
             if credentials is not self._credentials:
                 return False
-            raise
-        self._refusal = None
+            self._failed = refusal.trouble(now, asked=True)
+            raise self._failed from trouble
+        self._remember(None)
         self._authorization = f"{credentials.scheme} {answer['access_token']}"
         self._owner = credentials
         self.lifetime_s = lifetime_s = _seconds(answer.get("expires_in"))
@@ -154,10 +182,23 @@ class Session:
         log.info("auth.renewed", lifetime_s=lifetime_s)
         return True
 
+    def _account(self, credentials: Credentials) -> bytes:
+        parts = [self._url, credentials.username, credentials.secret()]
+        return json.dumps(parts).encode()
+
+    def _remember(self, refusal: Refusal | None) -> None:
+        if refusal is None and self._refusal is None:
+            return
+        self._refusal = refusal
+        if self._memory is not None:
+            # Without room in the journal the next run knows nothing of it.
+            with suppress(JournalFull):
+                self._memory.note("login", refusal.fact() if refusal else None)
+
     def _ask(self, credentials: Credentials) -> dict[str, object]:
         body = {"username": credentials.username, "password": credentials.secret()}
-        answer = post_json(self._wire, Stage.LOGIN, f"{self._url}/auth", body, {})
-        trouble = api_trouble(Stage.LOGIN, answer.status, answer.headers, answer.body)
+        answer = post_json(self._wire, Request.LOGIN, f"{self._url}/auth", body, {})
+        trouble = api_trouble(Request.LOGIN, answer.status, answer.headers, answer.body)
         if trouble is not None:
             raise trouble
         try:
@@ -169,14 +210,12 @@ class Session:
         if isinstance(fields, dict) and "error" in fields:
             # Upstream passes Keycloak's refusal on with HTTP 200.
             said = str(fields.get("error_description") or fields["error"])[:200]
-            raise Trouble(Verdict.PARK, Code.CREDENTIALS, f"the login says: {said}")
-        raise Trouble(
-            Verdict.PARK, Code.MALFORMED_ANSWER, "the login's answer has no token"
-        )
+            raise _refused(Code.CREDENTIALS, f"the login says: {said}")
+        raise _refused(Code.MALFORMED_ANSWER, "the login's answer has no token")
 
 
 def post_json(
-    wire: Wire, stage: Stage, url: str, body: object, headers: dict[str, str]
+    wire: Wire, request: Request, url: str, body: object, headers: dict[str, str]
 ) -> Answer:
     """Send one request to the API. Raises `Trouble` where no answer came."""
     content = json.dumps(body).encode()
@@ -184,7 +223,7 @@ def post_json(
     try:
         return wire.post(url, content, headers, limit_bytes=grants.ANSWER_MAX_BYTES)
     except Broken as error:
-        raise broken(stage, error.how, str(error), body_sent=False) from error
+        raise broken(request, error.how, str(error), body_sent=False) from error
     except Stopped as error:
         raise interrupted(ambiguous=False) from error
 
@@ -197,6 +236,10 @@ def interrupted(*, ambiguous: bool) -> Trouble:
         "the daemon is stopping",
         ambiguous=ambiguous,
     )
+
+
+def _refused(code: Code, reason: str) -> Trouble:
+    return Trouble(Verdict.PARK, code, reason, stage=Stage.LOGIN)
 
 
 def _seconds(value: object) -> float:

@@ -12,21 +12,49 @@ LATEST = """select id, state, device, inode, bytes, mtime_ns, ctime_ns, disposal
     error, reason from entry where path = ? and forgotten_at is null
     order by id desc limit 1"""
 
-# The entry of the lowest turn among the queued, and among the deferred that are due.
-# One whose due time lies beyond any that backoff can give was set by a clock that has
-# been set back since: it is due.
+# The entry of the lowest turn among the queued, and among the deferred that are due;
+# where not just any is wanted, also the pinned one that waited longest. One whose due
+# time lies beyond any that backoff can give was set by a clock that has been set back
+# since: it is due.
 CLAIM = f"""update entry set state = 'delivering', changed_at = :now where id = (
     select id from (
-        select * from (select id, turn, rank, 0 as again from entry
+        select * from (select id, turn, rank, 0 as again, "grant" is not null as pinned
+            from entry
             where state = 'queued' order by turn, rank, id limit 1)
         union all
-        select * from (select id, turn, rank, 1 as again from entry
+        select * from (select id, turn, rank, 1, "grant" is not null from entry
             where state = 'deferred' and due_at <= :now order by due_at limit 1)
         union all
-        select * from (select id, turn, rank, 1 as again from entry
+        select * from (select id, turn, rank, 1, "grant" is not null from entry
             where state = 'deferred' and due_at > :horizon order by due_at limit 1)
-    ) order by (:probe and again), turn, rank, id limit 1
+        union all
+        select * from (select id, turn, rank, 0, 1 from entry
+            where :want <> 'any' and "grant" is not null
+            and state in ('queued', 'deferred')
+            and (state = 'queued' or due_at <= :now or due_at > :horizon)
+            order by due_at limit 1)
+    ) where pinned or :want <> 'pinned'
+    order by case :want when 'pinned-first' then not pinned
+                        when 'fresh-first' then pinned end,
+        (:want <> 'any' and again), turn, rank, id limit 1
 ) returning turn, {ENTRY}"""  # noqa: S608  no input
+
+
+PIN = """update entry set
+    earlier_keys = case when ambiguous and key <> :key
+        then coalesce(earlier_keys || char(10), '') || key else earlier_keys end,
+    "grant" = :packed, key = :key, granted_at = :granted_at,
+    confirmation = coalesce(:confirmation, confirmation)
+    where id = :id and state = 'delivering'"""
+
+ENDED = """select state, coalesce(delivered_at, changed_at), bytes, error, reason,
+    findings from entry where id = ? and disposal = 'due'
+    and state in ('delivered', 'rejected')"""
+
+ENDINGS = """select id, path, exists (select 1 from entry later
+        where later.path = entry.path and later.id > entry.id)
+    from entry where id > ? and changed_at < ?
+    and state in ('delivered', 'rejected', 'withdrawn') order by id limit ?"""
 
 
 def known_of(row: Row) -> Known:

@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import structlog
 
-from emitterd.destination import Down
 from emitterd.entry import State, iso
+from emitterd.gate import Down
 from emitterd.notify import notify
 from emitterd.pulse import Pulse, Still
 

@@ -128,18 +128,16 @@ def print_settings(settings: Iterable[tuple[str, str]]) -> None:
 
 def print_status(status: Mapping[str, Any]) -> None:
     """Print what `status` says."""
-    destination = status["destination"]
-    said = destination["state"]
-    if said == "down":
-        said = (
-            f"down since {destination['since']}: {destination['error']}"
-            f" {destination['reason']}"
-        )
+    downs = status["destination"].get("stages", [])
+    told = [
+        f"{one['stage']} down since {one['since']}: {one['error']} {one['reason']}"
+        for one in downs
+    ]
     eta_s = status["eta_s"]
     print_table(
         [
             ("daemon", "running" if status["running"] else "not running"),
-            ("destination", said),
+            *(("destination", one) for one in told or ["up"]),
             *((state, str(count)) for state, count in status["counts"].items()),
             ("waiting", format_size(status["waiting_bytes"])),
             ("oldest waiting", status["oldest_waiting_at"] or "-"),

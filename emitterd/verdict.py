@@ -163,10 +163,7 @@ def judge_watch(watch: Watch, now: float) -> list[Alarm]:
     """Return what is wrong by what only the running daemon knows."""
     alarms = []
     if watch.journal_full_since is not None:
-        meaning = MEANING[Code.JOURNAL_FULL]
-        words = f"{Code.JOURNAL_FULL} {meaning.title}: nothing is taken in or sent"
-        since = watch.journal_full_since
-        alarms.append(Alarm(Cause.JOURNAL_FULL, since, words, meaning.remedy))
+        alarms.append(journal_full(watch.journal_full_since))
     if watch.root_lost_since is not None:
         meaning = MEANING[Code.ROOT_LOST]
         words = f"{Code.ROOT_LOST} {meaning.title}: nothing is found or sent"
@@ -185,6 +182,13 @@ def judge_watch(watch: Watch, now: float) -> list[Alarm]:
             )
         )
     return alarms
+
+
+def journal_full(since: float) -> Alarm:
+    """Return the alarm of a full disk, which the journal itself cannot note."""
+    meaning = MEANING[Code.JOURNAL_FULL]
+    words = f"{Code.JOURNAL_FULL} {meaning.title}: nothing is taken in or sent"
+    return Alarm(Cause.JOURNAL_FULL, since, words, meaning.remedy)
 
 
 def _rejected(queue: Queue) -> list[Alarm]:

@@ -8,35 +8,29 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from io import FileIO
 from typing import Protocol
 
 import structlog
 
+from emitterd.attempt import Attempts
 from emitterd.codes import Code
-from emitterd.destination import Destination, Down, Leave
+from emitterd.destination import Destination
 from emitterd.disposal import Disposal
 from emitterd.emission import Emission
-from emitterd.entry import Entry, Grant, Receipt, iso
-from emitterd.errors import JournalFull, SourceError, Trouble, Verdict
+from emitterd.entry import Entry, Receipt, iso
+from emitterd.errors import JournalFull, SourceError, Stage, Trouble, Verdict
 from emitterd.failpoints import Point, reach
 from emitterd.fingerprint import Fingerprint
 from emitterd.journal import Journal
+from emitterd.passage import IDLE_S, Passage
 from emitterd.pulse import beat
 from emitterd.spool import Spool, sha256
 from emitterd.wake import Wake
 
-IDLE_S = 60.0
-"""The longest wait without a look: a clock that jumps must not lose a due time."""
-
 ROOT_LOST_S = 1.0
 FULL_S = 5.0
-
-GRANT_SPACING_S = 1.05
-"""The server stamps an object key with the second of the request: two grants for one
-path within a second would be one key for two versions."""
 
 _SPENT_GRANTS = frozenset(
     {Code.GRANT_REFUSED, Code.NO_SUCH_BUCKET, Code.REDIRECT_REFUSED}
@@ -76,13 +70,20 @@ class Worker:
     ) -> None:
         self._spool = spool
         self._journal = journal
-        self._emission = emission
         self._destination = destination
+        self._passage = Passage(journal, destination, emission.usable, wake)
         self._disposal = disposal
         self._wake = wake
         self._abort = abort
         self._on_changed = on_changed
         self._observer = observer
+        self._attempts = Attempts(
+            journal,
+            emission,
+            abort,
+            on_granted=partial(self._passage.answered, Stage.GRANT),
+            on_sent=observer.sent,
+        )
 
     def run(self, stop: threading.Event) -> None:
         """Loop until `stop` is set and the wake rung; an attempt is ended first."""
@@ -97,52 +98,42 @@ class Worker:
         """Do one attempt if one is due; return how long to wait, in seconds."""
         if self._spool.lost():
             return ROOT_LOST_S
-        leave, wait_s = self._destination.ask(now)
-        if leave is Leave.WAIT:
-            return wait_s
         try:
-            entry = self._journal.claim(now, probe=leave is Leave.PROBE)
+            entry = self._passage.claim(now)
         except JournalFull:
-            self._pass(leave)
             return FULL_S
-        if entry is None:
-            self._pass(leave)
-            due_at = self._journal.next_due_at()
-            return IDLE_S if due_at is None else max(0.01, due_at - now)
+        if not isinstance(entry, Entry):
+            return entry
         reach(Point.CLAIMED)
         self._observer.began(entry)
         try:
-            self._attempt(entry, leave)
+            self._attempt(entry)
         except JournalFull:
-            self._pass(leave)
+            self._passage.ended()
             self._give_back(entry)
         finally:
+            self._passage.ended()
             self._observer.ended(entry)
         return 0.0
 
-    def _attempt(self, entry: Entry, leave: Leave) -> None:
+    def _attempt(self, entry: Entry) -> None:
         started_at = time.monotonic()
         try:
             receipt = self._deliver(entry)
         except Trouble as trouble:
-            self._troubled(entry, trouble, leave)
+            self._troubled(entry, trouble)
         except SourceError as error:
-            self._pass(leave)
             self._source_failed(entry, error)
         except OSError as error:
-            self._pass(leave)
             self._source_failed(entry, _unreadable(error))
         except JournalFull:
             raise
         except Exception as error:
             # A bug met this file: put it off, so that it cannot block the others.
             log.exception("file.deferred", path=entry.name, error=Code.INTERNAL)
-            self._pass(leave)
             self._defer(entry, Trouble(Verdict.DEFER, Code.INTERNAL, repr(error)))
         else:
-            if receipt is None:
-                self._pass(leave)
-            else:
+            if receipt is not None:
                 self._delivered(entry, receipt, time.monotonic() - started_at)
 
     def _deliver(self, entry: Entry) -> Receipt | None:
@@ -152,49 +143,13 @@ class Worker:
                 raise SourceError("changed before it was sent", code=Code.CHANGED)
             if self._unchanged(entry, file):
                 return None
-            grant = entry.grant
-            if grant is None or not self._emission.usable(grant, time.time()):
-                grant = self._new_grant(entry)
-            try:
-                return self._post(entry, grant, file)
-            except Trouble as trouble:
-                if trouble.verdict is not Verdict.RENEW_GRANT:
-                    raise
-            return self._post_renewed(entry, file)
-
-    def _post_renewed(self, entry: Entry, file: FileIO) -> Receipt:
-        try:
-            return self._post(entry, self._new_grant(entry), file)
-        except Trouble as trouble:
-            if trouble.verdict is not Verdict.RENEW_GRANT:
-                raise
-            raise Trouble(Verdict.PARK, Code.CLOCK_SKEW, trouble.reason) from trouble
-
-    def _post(self, entry: Entry, grant: Grant, file: FileIO) -> Receipt:
-        return self._emission.deliver(
-            grant, file, entry.fingerprint, partial(self._observer.sent, entry)
-        )
-
-    def _new_grant(self, entry: Entry) -> Grant:
-        spacing_s = self._journal.granted_at(entry.path) + GRANT_SPACING_S - time.time()
-        if 0 < spacing_s <= GRANT_SPACING_S:
-            self._abort.wait(spacing_s)
-        reach(Point.GRANT_DUE)
-        grant = self._emission.grant(entry.path)
-        if self._journal.has_key(entry, grant.key):
-            # A clock was set meanwhile, this host's or the server's.
-            self._abort.wait(GRANT_SPACING_S)
-            grant = self._emission.grant(entry.path)
-        reach(Point.GRANTED)
-        self._journal.pin(entry, grant)
-        reach(Point.PINNED)
-        return grant
+            return self._attempts.make(entry, file)
 
     def _unchanged(self, entry: Entry, file: FileIO) -> bool:
         previous = self._journal.previous(entry)
         if previous is None or previous[1] != entry.fingerprint.size_bytes:
             return False
-        digest = sha256(file, self._check_abort)
+        digest = sha256(file, self._attempts.check_abort)
         if digest != previous[2]:
             return False
         keeps = self._disposal.keeps
@@ -205,15 +160,11 @@ class Worker:
             self._disposal.dispose(entry.id, entry.path, entry.fingerprint)
         return True
 
-    def _check_abort(self) -> None:
-        if self._abort.is_set():
-            raise Trouble(Verdict.INTERRUPT, Code.CONNECTION_LOST, "stopping")
-
     def _delivered(self, entry: Entry, receipt: Receipt, duration_s: float) -> None:
         reach(Point.ANSWERED)
         keeps = self._disposal.keeps
         self._journal.deliver(entry, receipt, duration_s=duration_s, dispose=not keeps)
-        self._tell_up()
+        self._passage.answered(Stage.BUCKET)
         log.info(
             "file.delivered",
             path=entry.name,
@@ -224,49 +175,42 @@ class Worker:
             sha256=receipt.sha256.hex(),
             attempt=entry.attempts + 1,
             ambiguous=entry.ambiguous or None,
+            confirmed=receipt.confirmed or None,
             duration_s=duration_s,
         )
         if not keeps:
             self._disposal.dispose(entry.id, entry.path, entry.fingerprint)
 
-    def _troubled(self, entry: Entry, trouble: Trouble, leave: Leave) -> None:
+    def _troubled(self, entry: Entry, trouble: Trouble) -> None:
         reach(Point.FAILED)
         match trouble.verdict:
             case Verdict.REJECT:
                 self._reject(entry, trouble)
             case Verdict.INTERRUPT:
-                self._pass(leave)
                 self._journal.interrupt(entry, ambiguous=trouble.ambiguous)
-            case Verdict.PARK:
-                self._park(entry, trouble)
             case _:
-                with self._destination.telling:
-                    self._tell_down(self._destination.deferred(trouble, time.time()))
-                self._defer(entry, trouble)
+                self._put_off(entry, trouble)
 
-    def _park(self, entry: Entry, trouble: Trouble) -> None:
+    def _put_off(self, entry: Entry, trouble: Trouble) -> None:
         if trouble.code in _SPENT_GRANTS:
             self._journal.drop_grant(entry)
-        # Others went through since this entry met the same trouble: it is the file's
-        # own, and must not park the others again and again.
-        if self._destination.down is None and entry.error == trouble.code:
-            self._defer(entry, trouble)
-            return
-        with self._destination.telling:
-            self._tell_down(self._destination.parked(trouble, time.time()))
-        down = self._destination.down
-        due_at = down.probe_at if down is not None else time.time()
-        self._journal.defer(entry, trouble, due_at, charge=False)
+        due_at, charged = self._passage.failed(entry, trouble)
+        # Trouble of the destination is told as such, once.
+        if charged or (trouble.ambiguous and not entry.ambiguous):
+            self._tell_deferred(entry, trouble, due_at)
 
     def _defer(self, entry: Entry, trouble: Trouble) -> None:
         now, attempts = time.time(), entry.attempts + 1
         due_at = self._destination.backoff.due_at(now, attempts, trouble.retry_after_s)
         self._journal.defer(entry, trouble, due_at, charge=True)
+        self._tell_deferred(entry, trouble, due_at)
+
+    def _tell_deferred(self, entry: Entry, trouble: Trouble, due_at: float) -> None:
         event = "file.ambiguous" if trouble.ambiguous else "file.deferred"
         log.warning(
             event,
             path=entry.name,
-            attempt=attempts,
+            attempt=entry.attempts + 1,
             error=trouble.code,
             reason=trouble.reason,
             due_at=iso(due_at),
@@ -276,7 +220,7 @@ class Worker:
         keeps = self._disposal.keeps_rejected
         self._journal.reject(entry, trouble, dispose=not keeps)
         # A refusal of this file is an answer: the destination is up.
-        self._tell_up()
+        self._passage.answered(trouble.stage)
         log.error(
             "file.rejected",
             path=entry.name,
@@ -312,36 +256,6 @@ class Worker:
             except JournalFull:
                 continue
             return
-
-    def _pass(self, leave: Leave) -> None:
-        if leave is Leave.PROBE:
-            self._destination.passed()
-
-    def _tell_down(self, news: Down | None) -> None:
-        if news is None:
-            return
-        self._note({"code": news.code, "reason": news.reason, "since": news.since})
-        log.error(
-            "destination.down",
-            error=news.code,
-            reason=news.reason,
-            hint=news.hint,
-            due_at=iso(news.probe_at),
-        )
-
-    def _tell_up(self) -> None:
-        with self._destination.telling:
-            ended = self._destination.answered()
-            if ended is None:
-                return
-            self._note(None)
-            log.info("destination.up", duration_s=time.time() - ended.since)
-        self._wake.ring()
-
-    def _note(self, trouble: dict[str, object] | None) -> None:
-        # Only `status` lags while the journal's disk is full; the log has the news.
-        with suppress(JournalFull):
-            self._journal.note("destination", trouble)
 
 
 def _unreadable(error: OSError) -> SourceError:

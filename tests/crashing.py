@@ -137,6 +137,7 @@ class Scenario:
     prepare: Callable[[Oracle], None] = drop_all
     act: Callable[[Oracle, Process], None] = look_on
     faults: str = ""
+    grant_lifetime_s: float = 3600
     after_delivery: str = "keep"
     passages: int = len(FILES)
     rejected: int = 0
@@ -148,6 +149,9 @@ class Scenario:
 PLAIN = Scenario()
 ONCE = Scenario(passages=1)
 ONE_BY_ONE = Scenario(passages=15, settings={"delivery_workers": "1"})
+LOOKING_UP = Scenario(faults="lost-answer@3", passages=3, grant_lifetime_s=20)
+"""Every grant is too short for a second attempt."""
+
 FAILING = Scenario(faults="lost-answer@3", passages=3)
 RETAINING = Scenario(deliver_and_age, passages=2)
 REPLACING = Scenario(
@@ -180,6 +184,7 @@ SCENARIOS = {
     Point.BODY_SENT: PLAIN,
     Point.ANSWERED: PLAIN,
     Point.DELIVERED: ARCHIVING,
+    Point.CONFIRMED: LOOKING_UP,
     Point.FAILED: FAILING,
     Point.DEFERRED: FAILING,
     Point.GRANT_DROPPED: Scenario(faults="no-such-bucket@1", passages=1),
@@ -249,12 +254,14 @@ def die_at(
     oracle.look()
 
 
-def kill_at(point: Point, passage: int, folder: Path) -> None:
-    """Kill the daemon at a point, start it again, and judge."""
+def kill_at(point: Point, passage: int, folder: Path) -> int:
+    """Kill the daemon at a point, start it again, and judge; return the kills."""
     scenario = SCENARIOS[point]
     after_delivery, settings = scenario.after_delivery, scenario.settings
     with (
-        Rehearsal(folder / "server") as server,
+        Rehearsal(
+            folder / "server", grant_lifetime_s=scenario.grant_lifetime_s
+        ) as server,
         installed(folder, server, after_delivery, settings) as oracle,
     ):
         if scenario.aside:
@@ -266,6 +273,7 @@ def kill_at(point: Point, passage: int, folder: Path) -> None:
         with oracle.site.running() as daemon:
             oracle.settle(daemon, rejected=scenario.rejected)
         oracle.judge(rejected=scenario.rejected, withdrawn=scenario.withdrawn)
+    return 1
 
 
 RANDOM_POINTS = [
@@ -287,8 +295,8 @@ RANDOM_POINTS = [
 KILLS = 15
 
 
-def kill_at_random(seed: int, folder: Path) -> None:
-    """Kill the daemon again and again while files come in and faults happen."""
+def kill_at_random(seed: int, folder: Path) -> int:
+    """Kill the daemon while files come in and faults happen; return the kills."""
     dice = random.Random(seed)  # noqa: S311  a seed, no secret
     faults = FaultMenu.parse("lost-answer:0.1,503:0.1", seed=seed)
     with (
@@ -304,3 +312,4 @@ def kill_at_random(seed: int, folder: Path) -> None:
         with oracle.site.running() as daemon:
             oracle.settle(daemon)
         oracle.judge()
+    return KILLS

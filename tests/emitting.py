@@ -20,7 +20,7 @@ from emitterd.emission import Emission
 from emitterd.entry import Grant, Receipt
 from emitterd.fingerprint import Fingerprint
 from emitterd.rehearsal import Rehearsal, Request
-from emitterd.session import Credentials
+from emitterd.session import Credentials, Memory
 from emitterd.sockets import Limits
 from emitterd.wire import Answer, Wire, tls_context
 
@@ -282,7 +282,7 @@ def _openssl(*arguments: str) -> None:
     )
 
 
-def emission_to(
+def emission_to(  # noqa: PLR0913  all by keyword, and each of its own kind
     wire: Wire,
     url: str,
     *,
@@ -290,6 +290,7 @@ def emission_to(
     secret: str = "rehearsal",  # noqa: S107  it opens nothing real
     scheme: str = "Bearer",
     stop: threading.Event | None = None,
+    memory: Memory | None = None,
 ) -> Emission:
     """Return the way to the server at `url`, as the assembly makes it."""
     return Emission(
@@ -298,6 +299,7 @@ def emission_to(
         Credentials(username, lambda: secret, scheme),
         insecure=False,
         stop=stop or threading.Event(),
+        memory=memory,
     )
 
 

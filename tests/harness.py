@@ -7,7 +7,7 @@ import subprocess
 import sys
 import zipfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -82,11 +82,16 @@ class Installation:
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
-    def start(self, command: str = "run", **extra: str) -> "Process":
-        """Start the daemon, with more in its environment; nothing is waited for."""
+    def start(
+        self, command: str = "run", by: Sequence[str] = (), **extra: str
+    ) -> "Process":
+        """Start the daemon, with more in its environment; nothing is waited for.
+
+        `by`: a command line that, in the end, becomes the one it is given.
+        """
         with self.log.open("ab") as log:
             process = subprocess.Popen(  # noqa: S603
-                self.command(command),
+                [*by, *self.command(command)],
                 env=self.environment(**extra),
                 stdout=log,
                 stderr=log,

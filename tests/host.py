@@ -24,6 +24,7 @@ from emitterd.entry import LIVE, Entry, State
 from emitterd.hand import Hand
 from emitterd.instruction import Act, Instruction, Outcome
 from emitterd.rehearsal import FaultMenu, Rehearsal
+from emitterd.waiting import Waiting
 from harness import Installation
 from rig import Watcher
 
@@ -233,6 +234,7 @@ class Host:
         self.database = Mortal(self._journal)
         self.parts.journal.database = self.database
         self.parts.hand = Hand(self.database, self.parts.abort)
+        self.parts.waiting = Waiting(self.database)
         self.worker = self.parts.worker()
 
     def _end(self) -> None:

@@ -12,12 +12,12 @@ from wsgiref.validate import validator
 
 from emitterd.admission import Admission, Known
 from emitterd.codes import Code
-from emitterd.destination import Down
 from emitterd.entry import Entry, Grant, Receipt
 from emitterd.errors import Trouble
 from emitterd.errors import Verdict as Outcome
 from emitterd.finding import finding
 from emitterd.fingerprint import Fingerprint
+from emitterd.gate import Down
 from emitterd.journal import Journal
 from emitterd.page import Page, Window
 from emitterd.selection import Selection

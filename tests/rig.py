@@ -17,6 +17,7 @@ from emitterd.disposal import Disposal, Rule
 from emitterd.emission import Emission
 from emitterd.entry import Entry, Grant, State, display
 from emitterd.fingerprint import Fingerprint
+from emitterd.gate import STREAK
 from emitterd.journal import Journal
 from emitterd.rehearsal import FaultMenu, Rehearsal
 from emitterd.session import Credentials
@@ -34,7 +35,7 @@ LATER_S = 3000.0
 
 COLUMNS = (
     "state, error, reason, attempts, due_at, key, earlier_keys, ambiguous, sha256, md5,"
-    ' bytes, etag, verified, disposal, "grant" is not null as pinned'
+    ' bytes, etag, verified, disposal, confirmation, "grant" is not null as pinned'
 )
 
 
@@ -85,6 +86,7 @@ class Rig:
         abort: threading.Event,
         *,
         backoff: Backoff,
+        workers: int = STREAK,
         delete: bool = False,
     ) -> None:
         self.server = server
@@ -97,7 +99,7 @@ class Rig:
         self.root.mkdir(exist_ok=True)
         self.spool = Spool(self.root)
         self.journal = Journal(directory / "state" / "journal.db")
-        self.destination = Destination(backoff)
+        self.destination = Destination(backoff, workers=workers)
         self._wire = wire
         self._backoff = backoff
         self._disposal = Disposal(self.spool, self.journal, Rule(delete=delete))
@@ -201,6 +203,7 @@ def rigged(  # noqa: PLR0913  all by keyword, and each of its own kind
     trusted: Identity | None = None,
     limits: Limits = PATIENT,
     backoff: Backoff | None = None,
+    workers: int = STREAK,
     delete: bool = False,
 ) -> Iterator[Rig]:
     """Set up a rig; called again on the same directory it is a restart.
@@ -220,7 +223,16 @@ def rigged(  # noqa: PLR0913  all by keyword, and each of its own kind
         wired(limits, tls=_trusting(trusted), stop=abort) as wire,
         capture_logs() as events,
     ):
-        rig = Rig(directory, server, wire, events, abort, backoff=rule, delete=delete)
+        rig = Rig(
+            directory,
+            server,
+            wire,
+            events,
+            abort,
+            backoff=rule,
+            workers=workers,
+            delete=delete,
+        )
         try:
             yield rig
         finally:

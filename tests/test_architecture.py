@@ -19,23 +19,23 @@ TESTS = sorted((ROOT / "tests").glob("*.py"))
 # one line is independent of each other. A new module goes on the first line below
 # all that it imports.
 LEVELS = """
-__init__ chart codes dataset dialect endpoint failpoints journald phrases pulse units
+__init__ allowance chart codes dataset dialect endpoint failpoints journald phrases
+    pulse units
 fingerprint meanings
 errors verdict eta
 entry finding listener
 admission backoff catalogue classify container grant header instruction lock members
-    rows selection settle turns logs mounts notify relocation rendering signals uploads
-    wake watcher
-    yamlmarks rehearsal_faults
-archive catalogue_file database destination multipart playbook sample sockets spool
-    config_layers rehearsal_answers template
-lines progress statements lookout wire handshake control config_values search
-    secrets_source rehearsal_signing supervision throughput waiting
+    refusal rows selection settle turns logs mounts notify relocation rendering signals
+    uploads wake watcher yamlmarks rehearsal_faults
+archive catalogue_file confirmation database gate multipart playbook sample sockets
+    spool config_layers rehearsal_answers template
+destination lines progress statements lookout wire handshake control config_values
+    search secrets_source rehearsal_signing supervision throughput waiting
 door hand inspection metrics overview records session standing wording
 inspector journal client_config headline
-counted disposal emission explanation retention survey config_checks rehearsal_bucket
-    handover
-config examination page rehearsal_api skeleton
+counted disposal emission explanation passage retention survey config_checks handover
+    rehearsal_bucket
+attempt config examination page rehearsal_api skeleton
 change intake worker machine route rehearsal_exchange
 health
 assembly crew tables online rehearsal_desk

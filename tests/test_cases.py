@@ -3,16 +3,18 @@
 import os
 import resource
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from emitterd.entry import State
+from conftest import Mount
+from emitterd.entry import LIVE, State
 from emitterd.rehearsal import Rehearsal
-from harness import Installation
+from harness import DEADLINE_S, Installation
 from host import Host
-from support import zip_bytes
+from support import wait_until, zip_bytes
 
 A, B = b"pat/a.zip", b"pat/b.zip"
 FIRST = zip_bytes(b"1" * 1_100_000)
@@ -221,14 +223,14 @@ def test_strange_times(host: Host, year_s: int) -> None:
     assert bodies(host, A) == [FIRST]
 
 
-@pytest.mark.parametrize("years", [-10, 10])
-def test_clock_set_while_a_file_waits(keeping: Host, years: int) -> None:
+@pytest.mark.parametrize("days", [-3650, -1, 1, 3650])
+def test_clock_set_while_a_file_waits(keeping: Host, days: int) -> None:
     """A deferred file is neither buried nor tried in a storm, whatever the clock."""
     drop(keeping, A, FIRST)
     keeping.faults("503@1")
     keeping.sweep()
     keeping.work(1)
-    keeping.clock.host_s += years * 365 * 86400
+    keeping.clock.host_s += days * 86400
     keeping.faults("503@2")
     for _ in range(20):
         keeping.work()
@@ -286,3 +288,58 @@ def test_few_descriptors(site: Installation, server: Rehearsal) -> None:
         daemon.end()
 
     assert len(server.objects) == 100
+
+
+def test_folder_unmounted_with_files_waiting(
+    site: Installation, server: Rehearsal, mount: Mount
+) -> None:
+    """Nothing is withdrawn for the empty folder below; mounted anew, all is sent."""
+    disk = site.folder / "disk"
+    disk.mkdir()
+    mount("--bind", str(disk), at=site.spool)
+    server.stop()
+    for name in "ab":
+        site.drop(f"pat/{name}.zip", name.encode())
+    with site.running() as daemon:
+        wait_until(lambda: site.events("destination.down"), DEADLINE_S, "an outage")
+        wait_until(lambda: len(site.entries()) == 2, DEADLINE_S, "both admitted")
+        umount = ["umount", "--lazy", str(site.spool)]
+        subprocess.run(umount, check=True)  # noqa: S603  our own command line
+        daemon.wait_for_event("watch.root_lost")
+        server.start()
+        assert {one["state"] for one in site.entries()} <= LIVE
+        mount("--bind", str(disk), at=site.spool)
+        daemon.wait_for_event("watch.root_back")
+        site.wait_delivered(2)
+
+    assert len(server.objects) == 2
+    assert not site.events("file.withdrawn")
+
+
+FEW_WATCHES = [
+    *("unshare", "--user", "--map-root-user", "sh", "-ec"),
+    'echo 8 > /proc/sys/user/max_inotify_watches; exec "$@"',
+    "sh",
+]
+
+
+def test_few_watches(tmp_path: Path, server: Rehearsal) -> None:
+    """Where most folders cannot be watched it is said, and all is delivered."""
+    able = subprocess.run([*FEW_WATCHES, "true"], check=False)  # noqa: S603  our own
+    if able.returncode:
+        pytest.skip("limits cannot be set here")
+    site = Installation(tmp_path, server.url, spool_sweep_every="300ms")
+    for number in range(20):
+        (site.spool / str(number)).mkdir()
+    daemon = site.start(by=FEW_WATCHES)
+    try:
+        daemon.wait_for_event("daemon.ready")
+        for number in range(20):
+            site.drop(f"{number}/a.zip", b"%d" % number)
+        site.wait_delivered(20)
+    finally:
+        daemon.end()
+    (degraded,) = site.events("watch.degraded")
+
+    assert len(server.objects) == 20
+    assert "sysctl fs.inotify.max_user_watches=" in degraded["hint"]

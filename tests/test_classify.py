@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from emitterd.classify import (
     Break,
-    Stage,
+    Request,
     api_trouble,
     broken,
     bucket_trouble,
@@ -70,16 +70,16 @@ GRANT = {
 @pytest.mark.parametrize(("status", "meaning"), LOGIN.items())
 def test_what_a_login_answers(status: int, meaning: tuple[Verdict, Code]) -> None:
     """A login's trouble is always the destination's, never a file's."""
-    assert judged(api_trouble(Stage.LOGIN, status, {}, b"")) == meaning
+    assert judged(api_trouble(Request.LOGIN, status, {}, b"")) == meaning
 
 
 @pytest.mark.parametrize(("status", "meaning"), GRANT.items())
 def test_what_upload_url_answers(status: int, meaning: tuple[Verdict, Code]) -> None:
     """Only a refusal of this very name rejects the file."""
-    assert judged(api_trouble(Stage.GRANT, status, {}, b"")) == meaning
+    assert judged(api_trouble(Request.GRANT, status, {}, b"")) == meaning
 
 
-@pytest.mark.parametrize("stage", [Stage.LOGIN, Stage.GRANT])
+@pytest.mark.parametrize("asked", [Request.LOGIN, Request.GRANT])
 @pytest.mark.parametrize(
     ("page", "said"),
     [
@@ -90,20 +90,20 @@ def test_what_upload_url_answers(status: int, meaning: tuple[Verdict, Code]) -> 
     ids=["none sent", "refused", "http to https"],
 )
 def test_a_400_of_the_server_before_the_api_is_the_lines(
-    stage: Stage, page: bytes, said: str
+    asked: Request, page: bytes, said: str
 ) -> None:
     """What nginx refuses for the connection's sake rejects no file, and no login."""
     body = b"<html><center>%s</center><hr><center>nginx</center></html>" % page
-    trouble = api_trouble(stage, 400, {}, body)
+    trouble = api_trouble(asked, 400, {}, body)
 
     assert judged(trouble) == (Verdict.PARK, Code.TLS)
     assert said in str(trouble)
 
 
-@pytest.mark.parametrize("stage", [Stage.LOGIN, Stage.GRANT])
-def test_200_is_the_one_success_of_the_api(stage: Stage) -> None:
+@pytest.mark.parametrize("asked", [Request.LOGIN, Request.GRANT])
+def test_200_is_the_one_success_of_the_api(asked: Request) -> None:
     """What the body of a 200 holds is for others to read."""
-    assert api_trouble(stage, 200, {}, b"<html>") is None
+    assert api_trouble(asked, 200, {}, b"<html>") is None
 
 
 @pytest.mark.parametrize("status", [200, 201, 204])
@@ -224,13 +224,13 @@ def test_the_table_of_breaks_is_whole() -> None:
 
 
 @pytest.mark.parametrize(("how", "code"), BREAKS.items())
-@pytest.mark.parametrize("stage", [Stage.LOGIN, Stage.GRANT])
+@pytest.mark.parametrize("asked", [Request.LOGIN, Request.GRANT])
 @pytest.mark.parametrize("body_sent", [True, False])
 def test_an_api_that_does_not_answer_parks(
-    stage: Stage, how: Break, code: Code, *, body_sent: bool
+    asked: Request, how: Break, code: Code, *, body_sent: bool
 ) -> None:
     """Without an answer of the API nothing goes on, and no object can exist."""
-    trouble = broken(stage, how, "gone", body_sent=body_sent)
+    trouble = broken(asked, how, "gone", body_sent=body_sent)
 
     assert judged(trouble) == (Verdict.PARK, code)
     assert not trouble.ambiguous
@@ -240,7 +240,7 @@ def test_an_api_that_does_not_answer_parks(
 def test_a_bucket_that_breaks_off_the_body(how: Break, code: Code) -> None:
     """A broken transfer is this attempt's; a host out of reach the destination's."""
     passing = how in {Break.LOST, Break.SLOW}
-    trouble = broken(Stage.BUCKET, how, "gone", body_sent=False)
+    trouble = broken(Request.BUCKET, how, "gone", body_sent=False)
 
     assert judged(trouble) == (Verdict.DEFER if passing else Verdict.PARK, code)
     assert not trouble.ambiguous
@@ -250,7 +250,7 @@ def test_a_bucket_that_breaks_off_the_body(how: Break, code: Code) -> None:
 @pytest.mark.parametrize("how", Break)
 def test_a_lost_answer_is_ambiguous(how: Break) -> None:
     """After the last byte the object may exist: same grant, same key, again."""
-    trouble = broken(Stage.BUCKET, how, "gone", body_sent=True)
+    trouble = broken(Request.BUCKET, how, "gone", body_sent=True)
 
     assert judged(trouble) == (Verdict.DEFER, Code.ANSWER_LOST)
     assert trouble.ambiguous
@@ -286,8 +286,8 @@ def test_retry_after_in_both_its_forms(
 @pytest.mark.parametrize(
     "trouble",
     [
-        api_trouble(Stage.LOGIN, 503, {"retry-after": "7"}, b""),
-        api_trouble(Stage.GRANT, 429, {"retry-after": "7"}, b""),
+        api_trouble(Request.LOGIN, 503, {"retry-after": "7"}, b""),
+        api_trouble(Request.GRANT, 429, {"retry-after": "7"}, b""),
         bucket_trouble(503, {"retry-after": "7"}, xml("SlowDown")),
     ],
     ids=["login", "upload-url", "bucket"],
@@ -322,13 +322,13 @@ def test_what_is_no_date_is_none(value: str) -> None:
     assert http_date(value) is None
 
 
-@given(st.integers(100, 599), st.binary(max_size=80), st.sampled_from(Stage))
-def test_every_answer_is_judged(status: int, body: bytes, stage: Stage) -> None:
+@given(st.integers(100, 599), st.binary(max_size=80), st.sampled_from(Request))
+def test_every_answer_is_judged(status: int, body: bytes, asked: Request) -> None:
     """Whatever a server answers is a success or trouble with a reason."""
-    if stage is Stage.BUCKET:
+    if asked is Request.BUCKET:
         trouble = bucket_trouble(status, {}, body)
         assert trouble is not None
     else:
-        trouble = api_trouble(stage, status, {}, body)
+        trouble = api_trouble(asked, status, {}, body)
         assert (trouble is None) == (status == 200)
     assert trouble is None or str(status) in trouble.reason

@@ -99,7 +99,10 @@ def test_status_tells_of_an_outage(site: Installation, server: Rehearsal) -> Non
 
     assert said["destination"]["state"] == "down"
     assert said["destination"]["error"] == "E504"
+    assert said["destination"]["stage"] == "bucket"
+    assert [one["error"] for one in said["destination"]["stages"]] == ["E504"]
     assert said["oldest_waiting_at"] is not None
+    assert "bucket down since" in table
     assert "E504" in table
 
 

@@ -21,7 +21,7 @@ import pytest
 from crashing import FILES, SCENARIOS, die_at, installed, kill_at, kill_at_random
 from emitterd import failpoints
 from emitterd.failpoints import Point
-from emitterd.rehearsal import Rehearsal
+from emitterd.rehearsal import FaultMenu, Rehearsal
 from harness import DEADLINE_S, Installation
 from support import wait_until
 
@@ -42,7 +42,10 @@ def passages() -> Iterator[tuple[int, Point, int]]:
                 yield from ((0, point, passage) for passage in TWICE.get(point, ()))
 
 
-Case = Callable[[Path], None]
+Case = Callable[[Path], int]
+"""Returns how often it has killed."""
+
+Record = Callable[[str, object], None]
 RANDOM = {f"seed-{seed}": partial(kill_at_random, seed) for seed in range(ROUNDS)}
 EXACT = {
     f"{number}-{point}-{passage}": partial(kill_at, point, passage)
@@ -53,14 +56,15 @@ EXACT = {
 @pytest.fixture(scope="module")
 def crashes(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[str, Future[None]]]:
+) -> Iterator[dict[str, Future[int]]]:
     """Run the cases that were chosen side by side: each of them mostly waits."""
     chosen = {one.callspec.id for one in request.session.items if is_case(one)}
 
-    def run(name: str, case: Case) -> None:
+    def run(name: str, case: Case) -> int:
         folder = tmp_path_factory.mktemp(name)
-        case(folder)
+        killed = case(folder)
         shutil.rmtree(folder)
+        return killed
 
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
         yield {
@@ -77,38 +81,58 @@ def is_case(item: pytest.Item) -> TypeGuard[pytest.Function]:
 
 
 @pytest.mark.parametrize("name", EXACT, ids=list(EXACT))
-def test_kill_at_every_point(crashes: dict[str, Future[None]], name: str) -> None:
+def test_kill_at_every_point(
+    crashes: dict[str, Future[int]], name: str, record_property: Record
+) -> None:
     """Killed at a point and started again, the daemon loses and doubles nothing."""
-    crashes[name].result()
+    record_property("kills", crashes[name].result())
 
 
 @pytest.mark.parametrize("name", RANDOM, ids=list(RANDOM))
-def test_kills_at_random_points(crashes: dict[str, Future[None]], name: str) -> None:
+def test_kills_at_random_points(
+    crashes: dict[str, Future[int]], name: str, record_property: Record
+) -> None:
     """Killed 15 times amid faults and new files, it loses and doubles nothing."""
-    crashes[name].result()
+    record_property("kills", crashes[name].result())
 
 
-def test_grant_that_expires_after_a_lost_answer(tmp_path: Path) -> None:
-    """The one way to a second object is on record, with the earlier key."""
+@pytest.mark.parametrize(
+    ("faults", "confirmation"), [("", "found"), ("no-download", "unknown")]
+)
+def test_grant_that_expires_after_a_lost_answer(
+    tmp_path: Path, faults: str, confirmation: str
+) -> None:
+    """The bucket is asked; where it cannot be, both objects are on record."""
     server = Rehearsal(tmp_path / "server", grant_lifetime_s=31)
     with server, installed(tmp_path, server, "keep", {}) as oracle:
         oracle.grants_expire = True
         oracle.drop(FILES[0])
         die_at(oracle, Point.BODY_SENT, 1)
+        wait_until(lambda: server.objects, DEADLINE_S, "the object")
+        server.faults = FaultMenu.parse(faults)
         spent_at = time.time() + 1.5
         wait_until(lambda: time.time() > spent_at, DEADLINE_S, "a grant near its end")
         with oracle.site.running() as daemon:
             oracle.settle(daemon)
         oracle.judge()
         (entry,) = oracle.site.entries()
+        (receipt,) = oracle.site.ask("receipts")
+        (line,) = oracle.site.events("file.delivered")
 
+    keys = {entry["key"], *entry.get("earlier_keys", [])}
     assert entry["ambiguous"]
-    assert {entry["key"], *entry["earlier_keys"]} == set(server.objects)
-    assert len(server.objects) == 2
+    assert keys == set(server.objects)
+    assert len(keys) == (1 if confirmation == "found" else 2)
+    assert confirmation == entry["confirmation"] == receipt["confirmation"]
+    assert bool(server.fired["no-download"]) == bool(faults)
+    assert line.get("confirmed", False) is (confirmation == "found")
+    assert len(oracle.site.events("file.unconfirmed")) == bool(faults)
+    assert "Signature" not in oracle.site.log.read_text()
 
 
-def test_every_point_is_killed_at() -> None:
+def test_every_point_is_killed_at(record_property: Record) -> None:
     """A new point needs a scenario that reaches it."""
+    record_property("points", len(Point))
     assert set(SCENARIOS) == set(Point)
 
 

@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from emitterd.crew import Crew
-from emitterd.worker import IDLE_S
+from emitterd.passage import IDLE_S
 from rig import Rig, rigged
 from support import wait_until
 

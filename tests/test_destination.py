@@ -1,256 +1,243 @@
-"""The gate before every claim: one probe at a time while the destination is down."""
+"""The three gates: what an attempt must pass, and what its outcome says of each."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from emitterd.backoff import RETRY_AFTER_CAP_S, Backoff
+from emitterd.backoff import Backoff
 from emitterd.codes import Code
-from emitterd.destination import (
-    LOGIN_CEILING_S,
-    LOGIN_FLOOR_S,
-    STREAK,
-    Destination,
-    Leave,
-)
-from emitterd.errors import Trouble, Verdict
+from emitterd.destination import Destination, Failure, Leave
+from emitterd.errors import Stage, Trouble, Verdict
 
 NOW = 1_700_000_000.0
-DNS = Trouble(Verdict.PARK, Code.DNS, "no such host")
-REFUSED = Trouble(Verdict.PARK, Code.REFUSED, "connection refused")
-WRONG_PASSWORD = Trouble(Verdict.PARK, Code.CREDENTIALS, "login answered 401")
+DUE = NOW + 60.0
+WORKERS = 8
+LOGIN, GRANT, BUCKET = Stage
+WRONG_PASSWORD = Trouble(
+    Verdict.PARK, Code.CREDENTIALS, "login answered 401", stage=LOGIN
+)
+API_DOWN = Trouble(Verdict.PARK, Code.API_TROUBLE, "upload-url answered 500")
+NO_BUCKET = Trouble(Verdict.PARK, Code.NO_SUCH_BUCKET, "the bucket answered 404")
 LOST = Trouble(Verdict.DEFER, Code.CONNECTION_LOST, "reset")
+OF = {LOGIN: WRONG_PASSWORD, GRANT: API_DOWN, BUCKET: NO_BUCKET}
+
+each_stage = pytest.mark.parametrize("stage", list(Stage))
 
 
 @pytest.fixture
-def gate() -> Destination:
+def destination() -> Destination:
     """Return a destination that is up; its waits are the longest of each bound."""
-    return Destination(Backoff(2.0, 600.0, lambda _, high: high))
+    rule = Backoff(2.0, 600.0, lambda _, high: high)
+    return Destination(rule, workers=WORKERS)
 
 
-def probe_at(gate: Destination) -> float:
-    """Return the time of the next probe of a destination that is down."""
-    assert gate.down is not None
-    return gate.down.probe_at
+def leave(destination: Destination, now: float, *stages: Stage) -> Leave:
+    """Return leave to pass these stages, or all of them."""
+    given = destination.ask(now, stages or list(Stage))
+    assert isinstance(given, Leave)
+    return given
 
 
-def probe(gate: Destination, trouble: Trouble) -> float:
-    """Probe when that is due, fail, and return how long the next wait is."""
-    now = probe_at(gate)
-    assert gate.ask(now) == (Leave.PROBE, 0.0)
-    gate.parked(trouble, now)
-    return probe_at(gate) - now
+def fail(
+    destination: Destination,
+    trouble: Trouble,
+    now: float = NOW,
+    given: Leave | None = None,
+    *,
+    again: bool = False,
+) -> Failure:
+    """Let an attempt fail, from its beginning to its end."""
+    given = given or leave(destination, now)
+    failure, _ = destination.failed(given, trouble, now, entry=1, again=again)
+    destination.passed(given)
+    return failure
 
 
-def test_while_it_is_up_everybody_goes(gate: Destination) -> None:
-    """Nothing holds a worker back, and there is no trouble to show."""
-    assert [gate.ask(NOW) for _ in range(3)] == [(Leave.GO, 0.0)] * 3
-    assert gate.down is None
+def shut_stages(destination: Destination) -> list[Stage]:
+    """Return the stages that have trouble."""
+    return [down.stage for down in destination.downs]
 
 
-def test_trouble_parks_until_the_probe(gate: Destination) -> None:
-    """Until the probe is due everybody waits just that long."""
-    down = gate.parked(DNS, NOW)
-
-    assert down is not None
-    assert (down.code, down.reason, down.since) == (Code.DNS, "no such host", NOW)
-    assert down.hint == DNS.hint
-    assert gate.down == down
-    assert gate.ask(NOW + 0.5) == (Leave.WAIT, 1.5)
-
-
-def test_one_worker_probes_and_the_others_wait(gate: Destination) -> None:
-    """When the probe is due the first who asks has it; the rest come back."""
-    gate.parked(DNS, NOW)
-    asked = [gate.ask(NOW + 2.0) for _ in range(3)]
-    assert asked == [(Leave.PROBE, 0.0), (Leave.WAIT, 1.0), (Leave.WAIT, 1.0)]
-
-
-def test_of_many_threads_one_probes(gate: Destination) -> None:
-    """Asked at the same moment, the gate lets exactly one through."""
-    gate.parked(DNS, NOW)
-    together = threading.Barrier(8)
-
-    def ask() -> Leave:
-        together.wait()
-        return gate.ask(NOW + 60.0)[0]
-
-    with ThreadPoolExecutor(8) as pool:
-        leaves = [one.result() for one in [pool.submit(ask) for _ in range(8)]]
-
-    assert sorted(leaves) == [Leave.PROBE] + [Leave.WAIT] * 7
-
-
-def test_a_failed_probe_waits_longer(gate: Destination) -> None:
-    """The waits grow from probe to probe up to the maximum."""
-    gate.parked(DNS, NOW)
-    waits = [probe(gate, DNS) for _ in range(10)]
-    assert waits == [4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 600.0, 600.0]
-
-
-def test_an_answer_ends_it(gate: Destination) -> None:
-    """The trouble that ended is returned once, and waits start over after it."""
-    down = gate.parked(DNS, NOW)
-    probe(gate, DNS)
-    ended = gate.answered()
-
-    assert down is not None
-    assert ended is not None
-    assert (ended.code, ended.since) == (Code.DNS, NOW)
-    assert gate.answered() is None
-    assert gate.ask(NOW) == (Leave.GO, 0.0)
-    gate.parked(DNS, NOW)
-    assert probe_at(gate) == NOW + 2.0
-
-
-def test_the_same_trouble_again_is_no_news(gate: Destination) -> None:
-    """One line for an outage however long; another one when it lies elsewhere."""
-    gate.parked(DNS, NOW)
-    gate.ask(NOW + 2.0)
-    assert gate.parked(DNS, NOW + 3.0) is None
-    gate.ask(NOW + 60.0)
-    assert gate.parked(REFUSED, NOW + 61.0) is None
-
-    gate.ask(NOW + 120.0)
-    news = gate.parked(WRONG_PASSWORD, NOW + 121.0)
-    assert news is not None
-    assert (news.code, news.since) == (Code.CREDENTIALS, NOW)
-
-
-@pytest.mark.parametrize("late", [DNS, REFUSED, LOST])
-def test_a_late_failure_brings_no_news(gate: Destination, late: Trouble) -> None:
-    """Who was under way when others parked neither reports nor lengthens the wait."""
-    down = gate.parked(DNS, NOW)
-    note = gate.deferred if late is LOST else gate.parked
-
-    assert [note(late, NOW + 1.0) for _ in range(6)] == [None] * 6
-    assert gate.down == down
-    assert gate.ask(NOW + 2.0) == (Leave.PROBE, 0.0)
-
-
-def test_a_probe_that_said_nothing_is_given_on(gate: Destination) -> None:
-    """Where the prober found no entry, the next who asks probes at once."""
-    gate.parked(DNS, NOW)
-    gate.ask(NOW + 2.0)
-    gate.passed()
-    assert gate.ask(NOW + 2.0) == (Leave.PROBE, 0.0)
-
-
-def test_a_streak_of_passing_failures_parks(gate: Destination) -> None:
-    """So many in a row, of whichever files, are the destination's own."""
-    news = [gate.deferred(LOST, NOW) for _ in range(STREAK)]
-
-    assert news[:-1] == [None] * (STREAK - 1)
-    assert news[-1] is not None
-    assert news[-1].code is Code.CONNECTION_LOST
-    assert gate.ask(NOW)[0] is Leave.WAIT
-
-
-def test_an_answer_breaks_a_streak(gate: Destination) -> None:
-    """Failures between successes are those of single attempts."""
-    for _ in range(5):
-        for _ in range(STREAK - 1):
-            assert gate.deferred(LOST, NOW) is None
-        gate.answered()
-    assert gate.ask(NOW) == (Leave.GO, 0.0)
-
-
-def test_a_probe_that_fails_in_passing_parks_again(gate: Destination) -> None:
-    """While it is down one failure is enough, whatever its kind."""
-    gate.parked(DNS, NOW)
-    gate.ask(NOW + 2.0)
-    gate.deferred(LOST, NOW + 2.0)
-
-    assert gate.down is not None
-    assert gate.down.code is Code.CONNECTION_LOST
-    assert gate.ask(NOW + 2.0) == (Leave.WAIT, 4.0)
-
-
-def test_refused_credentials_are_probed_slowly(gate: Destination) -> None:
-    """The server locks accounts: a minute at least, growing to a quarter of an hour."""
-    gate.parked(WRONG_PASSWORD, NOW)
-    waits = [probe_at(gate) - NOW]
-    waits += [probe(gate, WRONG_PASSWORD) for _ in range(7)]
-    assert waits == [60.0, 120.0, 240.0, 480.0, 900.0, 900.0, 900.0, 900.0]
-
-
-@given(st.integers(0, 300), st.floats(0.0, 1.0))
-def test_no_chance_probes_a_password_early(failures: int, luck: float) -> None:
-    """However the jitter falls, the floor for a refused login holds."""
-    gate = Destination(Backoff(0.1, 600.0, lambda low, high: low + luck * (high - low)))
-    gate.parked(WRONG_PASSWORD, NOW)
-    wait_s = probe_at(gate) - NOW
-    for _ in range(failures):
-        wait_s = probe(gate, WRONG_PASSWORD)
-
-    # The times are near 2e9, where a float is good to a quarter of a microsecond.
-    assert LOGIN_FLOOR_S - 1e-6 <= wait_s <= LOGIN_CEILING_S + 1e-6
-
-
-def test_the_wish_of_the_server_is_kept(gate: Destination) -> None:
-    """`Retry-After` puts the probe off, with the jitter on top."""
-    busy = Trouble(Verdict.PARK, Code.RATE_LIMITED, "429", retry_after_s=120.0)
-    gate.parked(busy, NOW)
-    assert probe_at(gate) == NOW + 122.0
-
-
-def test_a_clock_that_was_set_back_does_not_put_the_probe_off(
-    gate: Destination,
+@each_stage
+def test_trouble_shuts_its_own_gate_only(
+    destination: Destination, stage: Stage
 ) -> None:
-    """A day back costs no more than the longest wait there is, not a day."""
-    gate.parked(DNS, NOW)
-    now, longest_s = NOW - 86_400.0, RETRY_AFTER_CAP_S + 600.0
-    until = now + longest_s
-    leave, wait_s = gate.ask(now)
-    while leave is Leave.WAIT and now < until:
-        now += min(wait_s, 60.0)
-        leave, wait_s = gate.ask(now)
+    """The trouble knows where it lies; it parks the entry at no cost."""
+    failure = fail(destination, OF[stage])
 
-    assert leave is Leave.PROBE
-
-
-def test_a_clock_that_was_set_forward_probes_at_once(gate: Destination) -> None:
-    """Ten years on, the probe is due and nothing else happens."""
-    gate.parked(DNS, NOW)
-    assert gate.ask(NOW + 3e8) == (Leave.PROBE, 0.0)
-    assert gate.ask(NOW + 3e8)[0] is Leave.WAIT
+    assert failure.news == destination.down == destination.at(stage)
+    assert failure.news is not None
+    assert failure.news.stage is stage
+    assert failure.due_at == failure.news.probe_at
+    assert shut_stages(destination) == [stage]
+    assert not isinstance(destination.ask(NOW), Leave)
 
 
-def test_other_credentials_are_tried_at_once(gate: Destination) -> None:
+@each_stage
+def test_what_has_its_grant_passes_the_bucket_only(
+    destination: Destination, stage: Stage
+) -> None:
+    """An outage of the API does not stop uploads whose grants are pinned."""
+    fail(destination, OF[stage])
+    assert isinstance(destination.ask(NOW, [BUCKET]), Leave) == (stage is not BUCKET)
+
+
+@each_stage
+def test_of_many_threads_one_probes(destination: Destination, stage: Stage) -> None:
+    """Asked at the same moment, the gates let exactly one through."""
+    fail(destination, OF[stage])
+    together = threading.Barrier(WORKERS)
+
+    def ask() -> Leave | float:
+        together.wait()
+        return destination.ask(DUE)
+
+    with ThreadPoolExecutor(WORKERS) as pool:
+        asked = [pool.submit(ask) for _ in range(WORKERS)]
+    [probe] = [one.result() for one in asked if isinstance(one.result(), Leave)]
+
+    assert isinstance(probe, Leave)
+    assert [down.stage for down in destination.probes(probe)] == [stage]
+
+
+def test_an_attempt_waits_for_the_last_of_all_gates(destination: Destination) -> None:
+    """Two troubles are probed together, when both are due, and by one attempt."""
+    fail(destination, API_DOWN)
+    fail(destination, NO_BUCKET, NOW + 1.0, leave(destination, NOW + 1.0, BUCKET))
+    assert destination.ask(NOW + 2.5) == pytest.approx(0.5)
+
+    probe = leave(destination, NOW + 3.0)
+    assert [down.stage for down in destination.probes(probe)] == [GRANT, BUCKET]
+
+
+def test_a_grant_ends_the_trouble_of_login_and_grant(destination: Destination) -> None:
+    """Who was given one has logged in; of the bucket that says nothing."""
+    for stage, since in zip(Stage, (NOW, DUE, 2 * DUE), strict=True):
+        fail(destination, OF[stage], since, leave(destination, since, stage))
+    probe = leave(destination, 3 * DUE)
+    ended = destination.answered(probe, GRANT)
+
+    assert [down.stage for down in ended] == [LOGIN, GRANT]
+    assert shut_stages(destination) == [BUCKET]
+    assert [down.stage for down in destination.probes(probe)] == [BUCKET]
+
+
+def test_a_grant_by_an_old_token_does_not_end_a_refused_login(
+    destination: Destination,
+) -> None:
+    """Who was under way when the login was refused has not logged in since."""
+    early = leave(destination, NOW)
+    fail(destination, WRONG_PASSWORD)
+
+    assert destination.answered(early, GRANT) == []
+    assert shut_stages(destination) == [LOGIN]
+
+
+def test_trouble_with_the_grant_ends_that_of_the_login(
+    destination: Destination,
+) -> None:
+    """The probe has come as far as to be refused a grant."""
+    fail(destination, WRONG_PASSWORD)
+    probe = leave(destination, DUE)
+    failure, ended = destination.failed(probe, API_DOWN, DUE, entry=1, again=False)
+
+    assert [down.stage for down in ended] == [LOGIN]
+    assert failure.news == destination.at(GRANT)
+    assert shut_stages(destination) == [GRANT]
+
+
+def test_an_upload_by_a_pinned_grant_says_nothing_of_the_api(
+    destination: Destination,
+) -> None:
+    """The bucket has answered, and nobody else was asked."""
+    fail(destination, API_DOWN)
+    assert destination.answered(leave(destination, NOW, BUCKET), BUCKET) == []
+    assert shut_stages(destination) == [GRANT]
+
+
+def test_a_probe_that_said_nothing_is_given_on(destination: Destination) -> None:
+    """Where the prober found no entry, the next who asks probes at once."""
+    fail(destination, API_DOWN)
+    probe = leave(destination, DUE)
+    assert not isinstance(destination.ask(DUE), Leave)
+    destination.passed(probe)
+
+    assert destination.probes(leave(destination, DUE))
+
+
+def test_a_probe_that_needs_no_grant_leaves_the_api_to_others(
+    destination: Destination,
+) -> None:
+    """An entry that turns out to have its grant passes the bucket alone."""
+    fail(destination, API_DOWN)
+    probe = leave(destination, DUE)
+    destination.passed(probe, [LOGIN, GRANT])
+
+    assert destination.probes(probe) == []
+    assert destination.probes(leave(destination, DUE))
+
+
+def test_trouble_that_one_entry_meets_again_is_its_own(
+    destination: Destination,
+) -> None:
+    """It must not park the others again and again; four in a row do."""
+    failures = [fail(destination, API_DOWN, again=True) for _ in range(WORKERS)]
+
+    assert [one.due_at for one in failures[:-1]] == [None] * (WORKERS - 1)
+    assert failures[-1].due_at is not None
+    assert failures[-1].suspects == [1] * (WORKERS - 1)
+
+
+def test_a_refused_login_is_no_entrys_own(destination: Destination) -> None:
+    """No file can be to blame for a password."""
+    assert fail(destination, WRONG_PASSWORD, again=True).due_at is not None
+
+
+def test_a_late_failure_is_parked_with_the_others(destination: Destination) -> None:
+    """What breaks after the gate has shut is charged to no file either."""
+    early = leave(destination, NOW)
+    down = fail(destination, NO_BUCKET).news
+    late = fail(destination, LOST, NOW + 1.0, early)
+
+    assert down is not None
+    assert late == Failure(None, down.probe_at, [])
+
+
+def test_a_failure_from_before_the_outage_is_due_at_once(
+    destination: Destination,
+) -> None:
+    """What broke with an outage that is over is charged to no file."""
+    early = leave(destination, NOW)
+    fail(destination, NO_BUCKET)
+    destination.answered(leave(destination, DUE), BUCKET)
+
+    assert fail(destination, LOST, DUE, early) == Failure(None, DUE, [])
+    assert destination.down is None
+
+
+def test_other_credentials_are_tried_at_once(destination: Destination) -> None:
     """A refused login is probed now where that is asked for; a probe is one only."""
-    gate.parked(WRONG_PASSWORD, NOW)
-    assert gate.ask(NOW + 1)[0] is Leave.WAIT
+    fail(destination, WRONG_PASSWORD)
+    assert not isinstance(destination.ask(NOW + 1), Leave)
 
-    assert gate.hasten({Code.CREDENTIALS}, NOW + 1)
-    assert gate.ask(NOW + 1) == (Leave.PROBE, 0.0)
-    assert gate.ask(NOW + 1)[0] is Leave.WAIT
+    assert destination.hasten({Code.CREDENTIALS}, NOW + 1)
+    assert destination.probes(leave(destination, NOW + 1))
+    assert not isinstance(destination.ask(NOW + 1), Leave)
 
 
-def test_other_trouble_is_not_hastened(gate: Destination) -> None:
+def test_other_trouble_is_not_hastened(destination: Destination) -> None:
     """Other credentials mend no outage, and a destination that is up needs none."""
-    assert not gate.hasten({Code.CREDENTIALS}, NOW)
-    gate.parked(DNS, NOW)
+    assert not destination.hasten({Code.CREDENTIALS}, NOW)
+    fail(destination, API_DOWN)
 
-    assert not gate.hasten({Code.CREDENTIALS}, NOW)
-    assert gate.ask(NOW)[0] is Leave.WAIT
-
-
-def test_another_rule_holds_from_the_next_failure_on(gate: Destination) -> None:
-    """A probe that is due stays so; the next one's time is the new rule's."""
-    gate.parked(DNS, NOW)
-    before = probe_at(gate)
-    gate.adopt(Backoff(100.0, 600.0, lambda _, high: high), streak=8)
-    assert probe_at(gate) == before
-
-    assert probe(gate, DNS) == 200.0
+    assert not destination.hasten({Code.CREDENTIALS}, NOW)
+    assert not isinstance(destination.ask(NOW), Leave)
 
 
-def test_another_number_of_workers_is_another_streak(gate: Destination) -> None:
+def test_another_number_of_workers_is_another_streak(destination: Destination) -> None:
     """As many passing failures as there are workers park."""
-    gate.adopt(gate.backoff, streak=6)
+    destination.adopt(destination.backoff, workers=6)
 
-    assert [gate.deferred(LOST, NOW) for _ in range(5)] == [None] * 5
-    assert gate.deferred(LOST, NOW) is not None
+    assert [fail(destination, LOST).due_at for _ in range(5)] == [None] * 5
+    assert fail(destination, LOST).due_at is not None

@@ -216,7 +216,7 @@ def test_a_refused_api_key_parks_without_a_login(tmp_path: Path, wire: Wire) -> 
     ("menu", "code", "retry_after_s"),
     [
         ("reset-connect", Code.CONNECTION_LOST, None),
-        ("auth-error", Code.CREDENTIALS, None),
+        ("auth-error", Code.CREDENTIALS, 60.0),
         ("auth-500", Code.API_TROUBLE, None),
         ("429:1:9", Code.RATE_LIMITED, 9.0),
         ("api-500", Code.API_TROUBLE, None),

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from io import FileIO
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -33,7 +33,7 @@ from emitterd.instruction import Act
 from host import Host, Killed
 from support import zip_bytes
 
-EXAMPLES = int(os.environ.get("EMITTERD_MODEL_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("EMITTERD_MODEL_EXAMPLES", "40"))
 STEPS = 40
 
 PATHS = [b"pat/a.zip", b"pat/b.zip", b"sat/caf\xe9.zip", b"top.zip"]
@@ -218,8 +218,12 @@ class Folder:
 class Delivery(RuleBasedStateMachine):
     """Any order of what may happen to files, server, process and clocks."""
 
+    taken: ClassVar[Counter[str]] = Counter()
+    """How many runs and steps there were."""
+
     def __init__(self) -> None:
         super().__init__()
+        self.taken["runs"] += 1
         self._stack = ExitStack()
         self.held: set[bytes] = set()
         self.steps: list[float] = []
@@ -394,6 +398,11 @@ class Delivery(RuleBasedStateMachine):
             self.held.add(path)
 
     @invariant()
+    def count(self) -> None:
+        """Count the steps."""
+        self.taken["steps"] += 1
+
+    @invariant()
     def nothing_is_doubled(self) -> None:
         """Hold journal, bucket and log against each other."""
         rows = self.host.rows()
@@ -558,8 +567,10 @@ def left_by(forgotten: dict[str, Any] | None) -> set[str]:
     return keys_of(forgotten) if unsure else set()
 
 
-@pytest.mark.timeout(3600 if EXAMPLES > 100 else 120)
-def test_whatever_happens_each_file_arrives_once() -> None:
+@pytest.mark.timeout(3600 if EXAMPLES > 60 else 300)
+def test_whatever_happens_each_file_arrives_once(
+    record_property: Callable[[str, object], None],
+) -> None:
     """Any order of everything loses nothing, doubles nothing, hides nothing."""
     run_state_machine_as_test(
         Delivery,
@@ -571,3 +582,5 @@ def test_whatever_happens_each_file_arrives_once() -> None:
             suppress_health_check=list(HealthCheck),
         ),
     )
+    for name, number in Delivery.taken.items():
+        record_property(name, number)

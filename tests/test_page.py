@@ -9,8 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from emitterd.codes import Code
-from emitterd.destination import Down
 from emitterd.entry import State, display
+from emitterd.errors import Stage
+from emitterd.gate import Down
 from emitterd.headline import progress
 from emitterd.journal import Journal
 from emitterd.overview import SHOWN, gather
@@ -88,7 +89,8 @@ def test_the_queue_is_told_by_turn(desk: Desk) -> None:
 def test_alarms_say_since_when_and_what_to_do(desk: Desk) -> None:
     """The gravest alarm is the headline; each has its beginning and its remedy."""
     desk.admit(NAME)
-    desk.down = Down(Code.REFUSED, "refused", "hint", time.time(), time.time() + 60)
+    now = time.time()
+    desk.down = Down(Stage.LOGIN, Code.REFUSED, "refused", "hint", now, now + 60)
     desk.verdict = Verdict(
         (
             alarm(Cause.DESTINATION_DOWN, "the destination is down: E302 refused"),

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from emitterd import classify
-from emitterd.classify import Break, Stage, api_trouble, broken, bucket_trouble
+from emitterd.classify import Break, Request, api_trouble, broken, bucket_trouble
 from emitterd.codes import Code
 from emitterd.errors import Trouble, Verdict
 from emitterd.finding import CONSEQUENCE
@@ -61,14 +61,15 @@ EVERYTHING = "\n".join(
 def retry_table() -> dict[Code, set[Verdict]]:
     """Return what each code of an answer, or of the lack of one, may mean."""
     troubles: list[Trouble | None] = [
-        broken(stage, how, "", body_sent=sent)
-        for stage in Stage
+        broken(request, how, "", body_sent=sent)
+        for request in Request
         for how in Break
         for sent in (False, True)
     ]
     for status in range(100, 600):
         troubles += [
-            api_trouble(stage, status, {}, b"") for stage in (Stage.LOGIN, Stage.GRANT)
+            api_trouble(stage, status, {}, b"")
+            for stage in (Request.LOGIN, Request.GRANT)
         ]
         troubles += [bucket_trouble(status, {}, body) for body in ANSWERED.values()]
     verdicts: dict[Code, set[Verdict]] = defaultdict(set)

@@ -125,6 +125,7 @@ def test_the_ledger_notices(
 
     told = {"lost": found.lost, "doubled": found.doubled, "wrong": found.wrong}
     assert [kind for kind, cases in told.items() if cases] == [noticed][: len(noticed)]
+    assert found.silent == found.lost
 
 
 def site_drop(site: Installation) -> tuple[str, int]:
@@ -173,6 +174,15 @@ def test_the_log_is_judged(lines: list[bytes], problems: int) -> None:
     assert len(log.problems) == problems
 
 
+def test_a_delivery_without_a_line_is_silent() -> None:
+    """More receipts than lines are told as silent."""
+    log = Log()
+    log.take(DELIVERED)
+
+    assert log.untold(1) == []
+    assert log.untold(3) == ["2 deliveries were not told"]
+
+
 @pytest.mark.timeout(300)
 def test_half_a_minute(tmp_path: Path) -> None:
     """Some seconds of mixed load and faults lose, double and garble nothing."""
@@ -188,7 +198,7 @@ def test_half_a_minute(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((tmp_path / "found.json").read_text())
 
-    assert "Verdict: good: 0 lost, 0 doubled, 0 wrong, 0 problems" in done.stdout
+    assert "good: 0 lost, 0 doubled, 0 silent, 0 wrong, 0 problems" in done.stdout
     assert found["delivered"] > 20
     assert len(found["fired"]) > 5
     assert [one.name for one in tmp_path.iterdir()] == ["found.json"]

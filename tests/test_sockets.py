@@ -142,10 +142,15 @@ def test_a_handshake_that_hangs_is_given_up() -> None:
         assert broken_by(wire, url) is Break.CONNECT_TIMEOUT
 
 
+CUT_CHUNKS = (
+    b'HTTP/1.1 200 OK\r\nETag: "x"\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nnot'
+)
+
+
 @pytest.mark.parametrize(
     "answer",
-    [b"", b"HTTP/1.1 20", b"\x16\x03 no http\r\n\r\n", OK[:-1]],
-    ids=["nothing", "half a status", "garbage", "half a body"],
+    [b"", b"HTTP/1.1 20", b"\x16\x03 no http\r\n\r\n", OK[:-1], CUT_CHUNKS],
+    ids=["nothing", "half a status", "garbage", "half a body", "cut chunks"],
 )
 def test_an_answer_that_is_none_is_lost(answer: bytes) -> None:
     """A connection that ends before the answer is whole is lost."""

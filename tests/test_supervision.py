@@ -9,8 +9,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from emitterd.codes import Code
-from emitterd.destination import Down
 from emitterd.entry import State
+from emitterd.errors import Stage
+from emitterd.gate import Down
 from emitterd.pulse import Pulse, rest
 from emitterd.supervision import LATE_S, Supervision, status_line
 
@@ -198,7 +199,7 @@ def test_status_line(oldest_s: float | None, waits: str) -> None:
 
 def test_status_line_of_an_outage() -> None:
     """What is wrong with the destination is told with its code."""
-    down = Down(Code.DNS, "no such host", "", 0.0, 0.0)
+    down = Down(Stage.GRANT, Code.DNS, "no such host", "", 0.0, 0.0)
 
     assert status_line(COUNTS, None, down, None).endswith("down: E301 no such host")
 

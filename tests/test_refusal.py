@@ -1,0 +1,84 @@
+"""How long a refused login waits: for the same credentials, and over restarts."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from emitterd.codes import Code
+from emitterd.errors import Stage, Verdict
+from emitterd.refusal import LOGIN_CEILING_S, LOGIN_FLOOR_S, Refusal
+
+NOW = 1_700_000_000.0
+ACCOUNT = b'["https://cqube.example.org/data", "emission", "a password"]'
+OTHER = b'["https://cqube.example.org/data", "emission", "another password"]'
+SAID = "login answered 401"
+
+
+def refused(times: int = 1, now: float = NOW) -> Refusal:
+    """Return the refusal of a login that was refused so often."""
+    refusal = Refusal.of(ACCOUNT, SAID, now, None)
+    for _ in range(times - 1):
+        refusal = Refusal.of(ACCOUNT, SAID, now, refusal)
+    return refusal
+
+
+def test_the_wait_grows_to_a_quarter_of_an_hour() -> None:
+    """A minute at least: upstream locks an account after five failures."""
+    waits = [refused(times).wait_s(NOW) for times in range(1, 8)]
+    assert waits == [60.0, 120.0, 240.0, 480.0, 900.0, 900.0, 900.0]
+
+
+@given(st.integers(1, 2000), st.floats(-1e9, 1e9))
+def test_no_clock_makes_it_wait_for_longer(times: int, off_s: float) -> None:
+    """A clock that was set may bring a try too early, but never puts it off."""
+    refusal = Refusal("", "", SAID, times, NOW)
+    wait_s = refusal.wait_s(NOW + off_s)
+
+    assert 0.0 <= wait_s <= LOGIN_CEILING_S
+    assert off_s < 0 or wait_s >= min(LOGIN_FLOOR_S, LOGIN_FLOOR_S - off_s)
+
+
+def test_it_concerns_the_same_credentials_only() -> None:
+    """Another password, user or server is tried at once."""
+    assert refused().concerns(ACCOUNT)
+    assert refused(3).concerns(ACCOUNT)
+    assert not refused().concerns(OTHER)
+
+
+def test_it_outlasts_the_process_without_a_secret() -> None:
+    """What the journal keeps tells who was refused to nobody but who knows already."""
+    kept = json.dumps(refused(2).fact())
+    again = Refusal.read(json.loads(kept))
+
+    assert again == Refusal.read(json.loads(kept))
+    assert again is not None
+    assert again.concerns(ACCOUNT)
+    assert (again.count, again.wait_s(NOW)) == (2, 120.0)
+    assert "password" not in kept
+    assert "emission" not in kept
+    assert refused().mark != refused().mark
+
+
+@pytest.mark.parametrize(
+    "fact", [None, 7, [], {}, {"mark": "x"}, {**refused().fact(), "more": 1}]
+)
+def test_what_is_no_refusal_is_none(fact: object) -> None:
+    """Another version's fact costs one try, and no daemon."""
+    assert Refusal.read(fact) is None
+
+
+def test_it_parks_for_what_is_left() -> None:
+    """What is not asked says until when, and that another password is tried."""
+    asked = refused().trouble(NOW, asked=True)
+    kept = refused().trouble(NOW + 20.0, asked=False)
+
+    assert (asked.verdict, asked.code, asked.stage) == (
+        Verdict.PARK,
+        Code.CREDENTIALS,
+        Stage.LOGIN,
+    )
+    assert (asked.reason, asked.retry_after_s) == (SAID, 60.0)
+    assert kept.retry_after_s == 40.0
+    assert "before 2023-11-14T22:14:20.000Z, or with another password" in kept.reason
