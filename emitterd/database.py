@@ -5,20 +5,20 @@ all the work queued meanwhile in one transaction, so N workers share one fsync.
 `synchronous=FULL` makes each commit durable before `write` returns.
 """
 
-import errno
-import fcntl
 import os
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
-from emitterd.errors import JournalError, JournalFull, JournalLocked
+from emitterd.ballast import PAGE_BYTES, Ballast, free_bytes
+from emitterd.complaints import explain
+from emitterd.errors import JournalError, JournalFull
 from emitterd.failpoints import Point, reach
+from emitterd.lock import Lock
 from emitterd.mounts import NETWORK, file_system
 
 T = TypeVar("T")
@@ -32,10 +32,6 @@ VERSION = 2
 
 WAL_LIMIT_BYTES = 64 * 1024 * 1024
 BUSY_TIMEOUT_S = 10.0
-LOCK_WAIT_S = 2.0
-"""A command that holds the journal for a moment must not end a daemon that starts."""
-
-LOCK_POLL_S = 0.05
 
 
 class Database:
@@ -52,22 +48,32 @@ class Database:
         self._writing = threading.Lock()
         self._reading = threading.Lock()
         _refuse_network(path)
-        self._lock = _Lock(path)
+        self._path = path
+        self._lock = Lock(path)
+        self._ballast = Ballast(path)
         try:
-            self._writer = _open_writer(path)
-            with _closed_on_failure(self._writer, path):
-                self._reader = open_reader(path)
+            try:
+                self._writer, self._reader = _open(path)
+            except JournalFull as full:
+                self._ballast.release(full)
+                self._writer, self._reader = _open(path)
         except BaseException:
             self._lock.close()
             raise
+        self._ballast.renew()
+        log_pages = max(1, self._ballast.size_bytes // PAGE_BYTES)
+        self._writer.execute(f"pragma wal_autocheckpoint = {log_pages}")
 
-    def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    def write(
+        self, work: Callable[[sqlite3.Connection], T], *, final: bool = False
+    ) -> T:
         """Run `work` in a transaction and return its result once that is durable.
 
         What `work` raises undoes only its own changes and is raised here. Raises
-        `JournalFull` where the disk is full; nothing is changed then.
+        `JournalFull` where the disk is full; nothing is changed then. What is `final`
+        ends something under way: it is done with the ballast's room, and twice.
         """
-        mine = _Pending(work)
+        mine = _Pending(work, final=final)
         with self._queue_lock:
             self._queue.append(mine)
         with self._writing:
@@ -83,7 +89,7 @@ class Database:
             with self._reading:
                 return self._reader.execute(sql, parameters).fetchall()
         except sqlite3.DatabaseError as error:
-            raise _explain(error) from error
+            raise explain(error) from error
 
     def close(self) -> None:
         """Close the file and let another process have it."""
@@ -91,6 +97,7 @@ class Database:
         with self._writing, self._reading:
             self._reader.close()
             self._writer.close()
+            self._ballast.close()
             self._lock.close()
 
     def __enter__(self) -> Self:
@@ -101,6 +108,46 @@ class Database:
 
     def _commit(self, batch: "list[_Pending[Any]]") -> None:
         try:
+            full = self._has_no_room() or self._transact(batch)
+            if full is not None:
+                self._ballast.release(full)
+                for pending in batch:
+                    pending.error = full
+                if final := [pending for pending in batch if pending.final]:
+                    self._transact(final)
+        finally:
+            for pending in batch:
+                pending.done = True
+
+    def _has_no_room(self) -> JournalFull | None:
+        """Return the trouble of a disk that was full, and still is."""
+        full = self._ballast.renew()
+        if full is None:
+            return None
+        self._take_over()
+        return self._ballast.renew()
+
+    def _take_over(self) -> None:
+        """Empty the log into the file, so that it begins anew and need not grow.
+
+        Not where the file would only take the room that is left. A log that has grown
+        beyond its bounds gives its room back.
+        """
+        with suppress(sqlite3.Error, OSError):
+            pages, page_bytes = (
+                self._writer.execute(f"pragma {name}").fetchone()[0]
+                for name in ("page_count", "page_size")
+            )
+            growth_bytes = pages * page_bytes - self._path.stat().st_size
+            if growth_bytes > free_bytes(self._path.parent):
+                return
+            log_bytes = self._path.with_name(self._path.name + "-wal").stat().st_size
+            mode = "truncate" if log_bytes > 2 * self._ballast.size_bytes else "passive"
+            self._writer.execute(f"pragma wal_checkpoint({mode})")
+
+    def _transact(self, batch: "list[_Pending[Any]]") -> JournalFull | None:
+        """Run a batch in one transaction; return the trouble if the disk is full."""
+        try:
             self._writer.execute("begin immediate")
             for pending in batch:
                 self._run(pending)
@@ -108,18 +155,18 @@ class Database:
             self._writer.execute("commit")
             reach(Point.COMMITTED)
         except sqlite3.Error as error:
-            failure = _explain(error)
+            failure = explain(error)
             for pending in batch:
                 pending.error = failure
             # A rollback that fails leaves nobody believing in a success.
             with suppress(sqlite3.Error):
                 if self._writer.in_transaction:
                     self._writer.execute("rollback")
-        finally:
-            for pending in batch:
-                pending.done = True
+            return failure if isinstance(failure, JournalFull) else None
+        return None
 
     def _run(self, pending: "_Pending[Any]") -> None:
+        pending.error = None
         self._writer.execute("savepoint one")
         try:
             pending.result = pending.work(self._writer)
@@ -137,8 +184,9 @@ class Database:
 class _Pending(Generic[T]):
     """Work that waits for its commit, and what became of it."""
 
-    def __init__(self, work: Callable[[sqlite3.Connection], T]) -> None:
+    def __init__(self, work: Callable[[sqlite3.Connection], T], *, final: bool) -> None:
         self.work = work
+        self.final = final
         self.done = False
         self.result: T | None = None
         self.error: BaseException | None = None
@@ -147,51 +195,6 @@ class _Pending(Generic[T]):
         if self.error is not None:
             raise self.error
         return self.result  # type: ignore[return-value]  # T may itself be None
-
-
-class _Lock:
-    """The single-instance lock: a flock dies with its process, so none goes stale."""
-
-    def __init__(self, journal: Path) -> None:
-        path = journal.with_name(journal.name + ".lock")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            if error.errno == errno.ENOSPC:
-                raise JournalFull(f"cannot create {path}: its disk is full") from error
-            raise JournalError(
-                f"cannot create {path}: {error.strerror}",
-                hint=f"give the daemon's user write permission on {path.parent}",
-            ) from error
-        try:
-            self._take(time.monotonic() + LOCK_WAIT_S)
-        except OSError as error:
-            holder = os.pread(self._fd, 32, 0).decode("ascii", "replace").strip()
-            os.close(self._fd)
-            raise JournalLocked(
-                f"{journal} is held by process {holder or 'unknown'}"
-            ) from error
-        # Who holds it is a courtesy, which a full disk may refuse.
-        with suppress(OSError):
-            os.truncate(self._fd, 0)
-            os.pwrite(self._fd, f"{os.getpid()}\n".encode("ascii"), 0)
-
-    def _take(self, deadline: float) -> None:
-        while True:
-            try:
-                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    raise
-                time.sleep(LOCK_POLL_S)
-            else:
-                return
-
-    def close(self) -> None:
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
 
 
 def open_reader(path: Path) -> sqlite3.Connection:
@@ -208,7 +211,7 @@ def open_reader(path: Path) -> sqlite3.Connection:
             timeout=BUSY_TIMEOUT_S,
         )
     except sqlite3.Error as error:
-        raise _explain(error, path) from error
+        raise explain(error, path) from error
     with _closed_on_failure(connection, path):
         version = _identify(connection, path)
         if version == 0:
@@ -237,10 +240,17 @@ def _closed_on_failure(connection: sqlite3.Connection, path: Path) -> Iterator[N
         yield
     except sqlite3.Error as error:
         connection.close()
-        raise _explain(error, path) from error
+        raise explain(error, path) from error
     except JournalError:
         connection.close()
         raise
+
+
+def _open(path: Path) -> tuple[sqlite3.Connection, sqlite3.Connection]:
+    """Return the connection that writes, and the one that reads."""
+    writer = _open_writer(path)
+    with _closed_on_failure(writer, path):
+        return writer, open_reader(path)
 
 
 def _open_writer(path: Path) -> sqlite3.Connection:
@@ -316,27 +326,3 @@ def _refuse_network(path: Path) -> None:
             " write-ahead log cannot use",
             hint="name a local directory in journal.path",
         )
-
-
-_FULL = frozenset(
-    # The log's shared memory is a file too: on a full disk it cannot be made.
-    {"SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE"}
-    | {"SQLITE_IOERR_SHMOPEN", "SQLITE_IOERR_SHMMAP"}
-)
-
-
-def _explain(error: sqlite3.Error, path: Path | None = None) -> JournalError:
-    name = getattr(error, "sqlite_errorname", "")
-    if name in _FULL:
-        return JournalFull(f"the journal cannot grow: {error}")
-    if name in {"SQLITE_NOTADB", "SQLITE_CORRUPT"}:
-        return JournalError(
-            f"{path or 'the journal'} is damaged: {error}",
-            hint="keep a copy of it and of its -wal file, then restore a backup",
-        )
-    if name == "SQLITE_CANTOPEN":
-        return JournalError(
-            f"cannot open {path}: it is not there, or this user may not read it",
-            hint="start the daemon once, or run as the daemon's user",
-        )
-    return JournalError(f"{path or 'the journal'}: {error}")

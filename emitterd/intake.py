@@ -90,7 +90,6 @@ class Intake:
         self._batch: list[Admission] = []
         self._sweeps: list[Sweep] = []
         self._next_sweep_at = 0.0
-        self._full = False
         self.sweeping = threading.Event()
         """Set once the first sweep has begun."""
         self.swept = threading.Event()
@@ -164,20 +163,11 @@ class Intake:
         reach(Point.ADMIT_DUE)
         try:
             answers = self._journal.admit(batch)
-        except JournalFull as error:
-            if not self._full:
-                log.error(  # noqa: TRY400  a full disk needs no traceback
-                    "journal.full",
-                    error=error.code,
-                    reason=str(error),
-                    hint=error.hint,
-                )
-            self._full = True
+        except JournalFull:
             for one in batch:
                 self._tracker.postpone(one.path, one.fingerprint, now + FULL_S)
             return
         reach(Point.ADMITTED)
-        self._full = False
         for one, answer in zip(batch, answers, strict=True):
             if answer.admittance is Admittance.BUSY:
                 self._tracker.postpone(one.path, one.fingerprint, now + BUSY_S)

@@ -2,7 +2,8 @@
 
 A method returns when its change is on disk, so what follows (a byte sent, a file
 moved, a line logged) never runs ahead of the record. Crashes are argued in
-docs/design.md, "Crash table".
+docs/design.md, "Crash table". Admissions, claims and the operator's acts begin
+something, and wait while the disk is full; all else ends it, and is `final`.
 """
 
 import json
@@ -36,7 +37,7 @@ class Journal:
         """What `Hand` writes to beside."""
         self._turns = Turns()
         self._horizon_s = backoff_max_s + RETRY_AFTER_CAP_S + 60.0
-        self.reclaimed = self.database.write(self._reclaim)
+        self.reclaimed = self.database.write(self._reclaim, final=True)
         reach(Point.RECLAIMED)
         served = self.database.read(
             "select coalesce(min(turn), 0) from entry where state = 'queued'"
@@ -118,7 +119,7 @@ class Journal:
             if changed != 1:
                 raise IllegalTransition(f"pin: entry {entry.id} is not delivering")
 
-        self.database.write(work)
+        self.database.write(work, final=True)
 
     def granted_at(self, path: bytes) -> float:
         """Return when the last grant for the path was given; 0.0 where none was."""
@@ -180,11 +181,10 @@ class Journal:
 
     def dispose(self, entry_id: int, moved_to: bytes | None) -> None:
         """Record that the ended version's file was moved or deleted, or is gone."""
-        self.database.write(
-            lambda connection: connection.execute(
-                "update entry set disposal = 'done', moved_to = ? where id = ?",
-                (moved_to, entry_id),
-            )
+        self._put(
+            "update entry set disposal = 'done', moved_to = ? where id = ?",
+            moved_to,
+            entry_id,
         )
 
     def defer(
@@ -206,11 +206,7 @@ class Journal:
 
     def drop_grant(self, entry: Entry) -> None:
         """Unpin a grant that was refused; its key stays on record."""
-        self.database.write(
-            lambda connection: connection.execute(
-                'update entry set "grant" = null where id = ?', (entry.id,)
-            )
-        )
+        self._put('update entry set "grant" = null where id = ?', entry.id)
         reach(Point.GRANT_DROPPED)
 
     def interrupt(self, entry: Entry, *, ambiguous: bool = False) -> None:
@@ -266,18 +262,12 @@ class Journal:
             connection.execute("update entry set id = ? where id = ?", ids)
             connection.execute("update action set entry = ? where entry = ?", ids)
 
-        self.database.write(work)
+        self.database.write(work, final=True)
 
     def note(self, name: str, value: object) -> None:
         """Keep a fact for `status`: JSON under a name."""
-
-        def work(connection: sqlite3.Connection) -> None:
-            connection.execute(
-                "insert or replace into fact (name, value) values (?, ?)",
-                (name, json.dumps(value)),
-            )
-
-        self.database.write(work)
+        sql = "insert or replace into fact (name, value) values (?, ?)"
+        self._put(sql, name, json.dumps(value))
 
     def counts(self) -> dict[State, int]:
         """Return the number of entries by state."""
@@ -315,8 +305,12 @@ class Journal:
 
     def prune_actions(self, before: float) -> None:
         """Forget what the operator did before an instant."""
-        old = "delete from action where at < ?"
-        self.database.write(lambda connection: connection.execute(old, (before,)))
+        self._put("delete from action where at < ?", before)
+
+    def _put(self, sql: str, *parameters: object) -> None:
+        self.database.write(
+            lambda connection: connection.execute(sql, parameters), final=True
+        )
 
     def _end(
         self, verb: Verb, entry: Entry, trouble: Trouble, **more: str | None
@@ -336,7 +330,7 @@ class Journal:
             if connection.execute(sql, {**values, "id": entry_id}).rowcount != 1:
                 raise IllegalTransition(f"{verb}: entry {entry_id} is not {states}")
 
-        self.database.write(work)
+        self.database.write(work, final=True)
 
     def _reclaim(self, connection: sqlite3.Connection) -> int:
         # Whether the dead process had sent the whole body is not known; with a

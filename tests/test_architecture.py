@@ -23,8 +23,8 @@ __init__ codes dataset dialect failpoints journald
 fingerprint meanings
 errors
 entry finding
-admission backoff catalogue classify container grant header instruction members rows
-    selection settle turns units logs mounts notify relocation signals wake watcher
+admission backoff ballast catalogue classify complaints container grant header
+    instruction members rows selection settle turns units lock logs mounts notify relocation signals wake watcher
     yamlmarks rehearsal_faults
 archive catalogue_file database destination multipart playbook sample sockets spool
     config_layers rehearsal_answers template

@@ -168,7 +168,7 @@ def test_pragmas_and_mode(path: Path, database: Database) -> None:
     assert pragma["synchronous"] == 2
     assert pragma["user_version"] == VERSION
     files = list(path.parent.iterdir())
-    ends = ("", "-wal", "-shm", ".lock")
+    ends = ("", "-wal", "-shm", ".lock", ".ballast")
     assert {file.name for file in files} == {f"journal.db{end}" for end in ends}
     assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
 
@@ -407,6 +407,6 @@ def test_opening_on_a_full_disk(small_disk: SmallDisk, *, there: bool) -> None:
     path = small_disk.root / "journal.db"
     if there:
         Database(path).close()
-    small_disk.fill()
+    small_disk.fill(spare=False)
     with pytest.raises(JournalFull):
         Database(path)
