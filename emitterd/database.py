@@ -8,6 +8,7 @@ all the work queued meanwhile in one transaction, so N workers share one fsync.
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.resources import files
@@ -32,6 +33,7 @@ VERSION = 2
 
 WAL_LIMIT_BYTES = 64 * 1024 * 1024
 BUSY_TIMEOUT_S = 10.0
+CLOSE_WAIT_S = 5.0
 
 
 class Database:
@@ -47,6 +49,8 @@ class Database:
         self._queue_lock = threading.Lock()
         self._writing = threading.Lock()
         self._reading = threading.Lock()
+        self.committing_since: float | None = None
+        """When the commit under way began, monotonic; None while there is none."""
         _refuse_network(path)
         self._path = path
         self._lock = Lock(path)
@@ -94,11 +98,17 @@ class Database:
     def close(self) -> None:
         """Close the file and let another process have it."""
         reach(Point.CLOSING)
-        with self._writing, self._reading:
-            self._reader.close()
-            self._writer.close()
-            self._ballast.close()
-            self._lock.close()
+        if not self._writing.acquire(timeout=CLOSE_WAIT_S):
+            # A commit that never returns: the process's end closes the file.
+            return
+        try:
+            with self._reading:
+                self._reader.close()
+                self._writer.close()
+                self._ballast.close()
+                self._lock.close()
+        finally:
+            self._writing.release()
 
     def __enter__(self) -> Self:
         return self
@@ -107,6 +117,7 @@ class Database:
         self.close()
 
     def _commit(self, batch: "list[_Pending[Any]]") -> None:
+        self.committing_since = time.monotonic()
         try:
             full = self._has_no_room() or self._transact(batch)
             if full is not None:
@@ -116,6 +127,7 @@ class Database:
                 if final := [pending for pending in batch if pending.final]:
                     self._transact(final)
         finally:
+            self.committing_since = None
             for pending in batch:
                 pending.done = True
 

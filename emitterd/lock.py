@@ -1,4 +1,4 @@
-"""The single-instance lock: a flock dies with its process, so none goes stale."""
+"""The lock beside a journal: one process at a time has it."""
 
 import errno
 import fcntl
@@ -16,13 +16,13 @@ POLL_S = 0.05
 
 
 class Lock:
-    """A file beside the journal, locked by the process that may write to it."""
+    """The single-instance lock: a flock dies with its process, so none goes stale."""
 
     def __init__(self, journal: Path) -> None:
-        """Take the lock.
+        """Take the lock beside a journal.
 
-        Raises `JournalLocked` where another process has it, `JournalError` where the
-        file cannot be made.
+        Raises `JournalLocked` where another process has it, and `JournalError` where
+        its file cannot be made.
         """
         path = journal.with_name(journal.name + ".lock")
         try:
@@ -48,12 +48,6 @@ class Lock:
             os.truncate(self._fd, 0)
             os.pwrite(self._fd, f"{os.getpid()}\n".encode("ascii"), 0)
 
-    def close(self) -> None:
-        """Let another process have it."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
-
     def _take(self, deadline: float) -> None:
         while True:
             try:
@@ -64,3 +58,9 @@ class Lock:
                 time.sleep(POLL_S)
             else:
                 return
+
+    def close(self) -> None:
+        """Let another process have it."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
