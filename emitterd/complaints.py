@@ -3,7 +3,7 @@
 import sqlite3
 from pathlib import Path
 
-from emitterd.errors import JournalError, JournalFull
+from emitterd.errors import JournalDamaged, JournalError, JournalFull
 
 _FULL = frozenset(
     # The log's shared memory is a file too: on a full disk it cannot be made.
@@ -18,10 +18,7 @@ def explain(error: sqlite3.Error, path: Path | None = None) -> JournalError:
     if name in _FULL:
         return JournalFull(f"the journal cannot grow: {error}")
     if name in {"SQLITE_NOTADB", "SQLITE_CORRUPT"}:
-        return JournalError(
-            f"{path or 'the journal'} is damaged: {error}",
-            hint="keep a copy of it and of its -wal file, then restore a backup",
-        )
+        return JournalDamaged(f"{path or 'the journal'} is damaged: {error}")
     if name == "SQLITE_CANTOPEN":
         return JournalError(
             f"cannot open {path}: it is not there, or this user may not read it",

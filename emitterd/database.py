@@ -17,7 +17,7 @@ from typing import Any, Generic, Self, TypeVar
 
 from emitterd.ballast import PAGE_BYTES, Ballast, free_bytes
 from emitterd.complaints import explain
-from emitterd.errors import JournalError, JournalFull
+from emitterd.errors import JournalDamaged, JournalError, JournalFull
 from emitterd.failpoints import Point, reach
 from emitterd.lock import Lock
 from emitterd.mounts import NETWORK, file_system
@@ -287,10 +287,7 @@ def _prepare(connection: sqlite3.Connection, path: Path, *, check: bool) -> None
     connection.execute(f"pragma journal_size_limit = {WAL_LIMIT_BYTES}")
     connection.execute("pragma temp_store = memory")
     if check and connection.execute("pragma quick_check(1)").fetchone()[0] != "ok":
-        raise JournalError(
-            f"{path} is damaged",
-            hint="keep a copy of it and of its -wal file, then restore a backup",
-        )
+        raise JournalDamaged(f"{path} is damaged")
     if version < VERSION:
         names = [f"upgrade_{one}.sql" for one in range(version, VERSION) if one]
         _apply(connection, names if version else ["schema.sql"])

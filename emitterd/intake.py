@@ -14,7 +14,7 @@ from itertools import islice
 
 import structlog
 
-from emitterd.admission import Admission, Admittance
+from emitterd.admission import Admission, Admittance, Admitted
 from emitterd.codes import Code
 from emitterd.entry import display
 from emitterd.errors import JournalFull
@@ -185,12 +185,12 @@ class Intake:
                 continue
             self._examiner.admitted(one.path)
             if answer.admittance is Admittance.ADMITTED:
-                self._admitted(one, now, replaced=answer.replaced)
+                self._admitted(one, now, answer)
         self._on_admitted()
 
-    def _admitted(self, one: Admission, now: float, *, replaced: bool) -> None:
+    def _admitted(self, one: Admission, now: float, answer: Admitted) -> None:
         path = display(one.path)
-        if replaced:
+        if answer.replaced:
             log.info(
                 "file.withdrawn",
                 path=path,
@@ -204,6 +204,7 @@ class Intake:
             path=path,
             bytes=one.fingerprint.size_bytes,
             findings=findings or None,
+            held=answer.held or None,
         )
         if one.trouble is not None:
             log.error(

@@ -24,14 +24,14 @@ fingerprint meanings
 errors
 entry finding
 admission backoff ballast catalogue classify complaints container grant header
-    instruction lock members rows selection settle turns units logs mounts notify
-    relocation signals wake watcher
+    instruction lock members receipts rows selection settle turns units logs mounts
+    notify relocation signals wake watcher
     yamlmarks rehearsal_faults
 archive catalogue_file database destination multipart playbook sample sockets spool
     config_layers rehearsal_answers template
-lines statements lookout wire handshake control config_values secrets_source
+lines statements lookout salvage wire handshake control config_values secrets_source
     rehearsal_signing supervision waiting
-door hand inspection records session standing
+door hand inspection rebuild records session standing
 inspector journal client_config
 disposal emission explanation retention survey config_checks rehearsal_bucket handover
 config examination rehearsal_api skeleton
