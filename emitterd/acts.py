@@ -14,7 +14,7 @@ from emitterd.explanation import OutsideSpool, locate
 from emitterd.hand import Hand
 from emitterd.instruction import Act, Instruction, Outcome
 from emitterd.journal import Journal
-from emitterd.rebuild import Rebuilt, sound
+from emitterd.rebuild import Rebuilt
 from emitterd.rebuild import rebuild as put_anew
 from emitterd.records import Records
 from emitterd.selection import Selection
@@ -56,10 +56,10 @@ def rebuild(config: Path | None, receipts: list[Path]) -> int:
     if spool.lost():
         complain(f"E105 the watched folder {display(bytes(spool.root))} is not there")
         return WRONG
-    if sound(journal) and not receipts:
+    done = put_anew(journal, spool, Selection(rule.include, rule.exclude), receipts)
+    if done is None:
         say(f"{journal} is sound: there is nothing to rebuild")
         return DONE
-    done = put_anew(journal, spool, Selection(rule.include, rule.exclude), receipts)
     say(*_told(journal, done))
     return DONE if done.salvaged.whole else WRONG
 

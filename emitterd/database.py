@@ -10,12 +10,12 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
-from emitterd.ballast import PAGE_BYTES, Ballast, free_bytes
+from emitterd.ballast import PAGE_BYTES, Ballast
 from emitterd.complaints import explain
 from emitterd.errors import JournalDamaged, JournalError, JournalFull
 from emitterd.failpoints import Point, reach
@@ -52,7 +52,6 @@ class Database:
         self.committing_since: float | None = None
         """When the commit under way began, monotonic; None while there is none."""
         _refuse_network(path)
-        self._path = path
         self._lock = Lock(path)
         self._ballast = Ballast(path)
         try:
@@ -119,7 +118,7 @@ class Database:
     def _commit(self, batch: "list[_Pending[Any]]") -> None:
         self.committing_since = time.monotonic()
         try:
-            full = self._has_no_room() or self._transact(batch)
+            full = self._ballast.lacking(self._writer) or self._transact(batch)
             if full is not None:
                 self._ballast.release(full)
                 for pending in batch:
@@ -130,32 +129,6 @@ class Database:
             self.committing_since = None
             for pending in batch:
                 pending.done = True
-
-    def _has_no_room(self) -> JournalFull | None:
-        """Return the trouble of a disk that was full, and still is."""
-        full = self._ballast.renew()
-        if full is None:
-            return None
-        self._take_over()
-        return self._ballast.renew()
-
-    def _take_over(self) -> None:
-        """Empty the log into the file, so that it begins anew and need not grow.
-
-        Not where the file would only take the room that is left. A log that has grown
-        beyond its bounds gives its room back.
-        """
-        with suppress(sqlite3.Error, OSError):
-            pages, page_bytes = (
-                self._writer.execute(f"pragma {name}").fetchone()[0]
-                for name in ("page_count", "page_size")
-            )
-            growth_bytes = pages * page_bytes - self._path.stat().st_size
-            if growth_bytes > free_bytes(self._path.parent):
-                return
-            log_bytes = self._path.with_name(self._path.name + "-wal").stat().st_size
-            mode = "truncate" if log_bytes > 2 * self._ballast.size_bytes else "passive"
-            self._writer.execute(f"pragma wal_checkpoint({mode})")
 
     def _transact(self, batch: "list[_Pending[Any]]") -> JournalFull | None:
         """Run a batch in one transaction; return the trouble if the disk is full."""
@@ -216,7 +189,7 @@ def open_reader(path: Path) -> sqlite3.Connection:
     """
     try:
         connection = sqlite3.connect(
-            f"{path.resolve().as_uri()}?mode=ro",
+            _read_only(path),
             uri=True,
             isolation_level=None,
             check_same_thread=False,
@@ -270,24 +243,43 @@ def _open_writer(path: Path) -> sqlite3.Connection:
     unclean = path.with_name(path.name + "-wal").exists()
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        if unclean:
+            check(path, "quick_check")
         connection = sqlite3.connect(
             path, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT_S
         )
     except (OSError, sqlite3.Error) as error:
         raise JournalError(f"cannot open {path}: {error}") from error
     with _closed_on_failure(connection, path):
-        _prepare(connection, path, check=unclean)
+        _prepare(connection, path)
     return connection
 
 
-def _prepare(connection: sqlite3.Connection, path: Path, *, check: bool) -> None:
+def check(path: Path, how: str) -> None:
+    """Look for damage, by `quick_check` or `integrity_check`; nothing is changed.
+
+    Raises `JournalDamaged` where there is some, and `JournalError` where the file is
+    not, or not yet, this program's.
+    """
+    # The last connection that may write takes the log over, damaged or not, and
+    # removes it: the next start would see no sign of an unclean end.
+    connection = sqlite3.connect(_read_only(path), uri=True, timeout=BUSY_TIMEOUT_S)
+    with closing(connection), _closed_on_failure(connection, path):
+        _identify(connection, path)
+        if connection.execute(f"pragma {how}(1)").fetchone()[0] != "ok":
+            raise JournalDamaged(f"{path} is damaged")
+
+
+def _read_only(path: Path) -> str:
+    return f"{path.resolve().as_uri()}?mode=ro"
+
+
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     version = _identify(connection, path)
     connection.execute("pragma journal_mode = wal")
     connection.execute("pragma synchronous = full")
     connection.execute(f"pragma journal_size_limit = {WAL_LIMIT_BYTES}")
     connection.execute("pragma temp_store = memory")
-    if check and connection.execute("pragma quick_check(1)").fetchone()[0] != "ok":
-        raise JournalDamaged(f"{path} is damaged")
     if version < VERSION:
         names = [f"upgrade_{one}.sql" for one in range(version, VERSION) if one]
         _apply(connection, names if version else ["schema.sql"])

@@ -9,13 +9,12 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from emitterd.codes import Code
-from emitterd.database import Database
+from emitterd.database import Database, check
 from emitterd.entry import LIVE
 from emitterd.errors import JournalDamaged, SourceError
 from emitterd.fingerprint import Fingerprint
@@ -57,29 +56,38 @@ class Rebuilt:
     doubtful: int
 
 
-def sound(journal: Path) -> bool:
-    """Tell whether the journal can be used as it is; False where it is not there.
+def rebuild(
+    journal: Path, spool: Spool, selection: Selection, kept: list[Path]
+) -> Rebuilt | None:
+    """Put a new journal in the place of one that is damaged, or lost.
 
-    Raises `JournalError` where it is another program's, newer, or in use.
+    None where it is sound, and no receipts are to be taken over. Until the new one is
+    whole nothing is changed. Raises `JournalError` (`JournalLocked` where a daemon
+    runs) where it is another program's or newer, and `OSError` where a file of
+    receipts cannot be read.
     """
+    lock = Lock(journal)
+    try:
+        if _sound(journal) and not kept:
+            return None
+        return _rebuild(journal, spool, selection, kept)
+    finally:
+        lock.close()
+
+
+def _sound(journal: Path) -> bool:
     if not journal.exists() or not journal.stat().st_size:
         return False
     try:
-        with Database(journal) as database:
-            return database.read("pragma integrity_check(1)") == [("ok",)]
+        check(journal, "integrity_check")
     except JournalDamaged:
         return False
+    return True
 
 
-def rebuild(
-    journal: Path, spool: Spool, selection: Selection, kept: Iterable[Path]
+def _rebuild(
+    journal: Path, spool: Spool, selection: Selection, kept: list[Path]
 ) -> Rebuilt:
-    """Put a new journal in the place of one that is not sound.
-
-    Until that is whole nothing is changed. Raises `JournalError` (`JournalLocked`
-    where a daemon runs), and `OSError` where a file of receipts cannot be read.
-    """
-    lock = Lock(journal)
     made = journal.with_name(journal.name + ".rebuilt")
     aside: Path | None = None
     try:
@@ -97,15 +105,13 @@ def rebuild(
                 writer.doubt()
             doubtful = writer.unknown(selection)
         _put_in_place(made, journal)
-        if aside is not None:
-            aside.with_name(aside.name + "-shm").unlink(missing_ok=True)
     except BaseException:
         _remove(made)
         if aside is not None:
             _remove(aside)
         raise
-    finally:
-        lock.close()
+    if aside is not None:
+        aside.with_name(aside.name + "-shm").unlink(missing_ok=True)
     return Rebuilt(aside, salvaged, receipts, doubtful)
 
 

@@ -1,6 +1,5 @@
 """A damaged journal: what is saved of it, and that nothing is sent twice unasked."""
 
-import json
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -219,11 +218,12 @@ def test_daemon_refuses_and_tells_what_to_do(
     """A damaged journal ends the start with 78, is not reset, and nothing is sent."""
     damage(delivered, everything=everything)
     before = delivered.journal.read_bytes()
-    done = delivered.call("once")
+    for _ in range(2):
+        done = delivered.call("once")
+        assert done.returncode == 78
+        assert "damaged" in done.stderr
+        assert "emitterd rebuild" in done.stderr
 
-    assert done.returncode == 78
-    assert "damaged" in done.stderr
-    assert "emitterd rebuild" in done.stderr
     assert delivered.journal.read_bytes() == before
     assert posts(server) == len(FILES)
 
@@ -261,7 +261,8 @@ def test_what_may_have_been_delivered_is_held(
 def log_of(site: Installation) -> Path:
     """Return the log of that time, with lines of others in it."""
     log = site.folder / "old.log"
-    log.write_text("-- Boot --\n" + site.log.read_text() + '{"event": "file.deli')
+    lines = site.log.read_text()
+    log.write_text("-- Boot --\n" + lines + '{"event": "file.deli')
     return log
 
 
@@ -391,7 +392,7 @@ def test_receipts_that_cannot_be_read(delivered: Installation) -> None:
     assert "cannot go on" in done.stderr
     assert delivered.journal.read_bytes() == before
     left = sorted(one.name for one in delivered.folder.glob("journal.db*"))
-    assert left == ["journal.db", "journal.db-wal", "journal.db.lock"]
+    assert left == ["journal.db", "journal.db-shm", "journal.db-wal", "journal.db.lock"]
 
 
 def test_lost_folder(delivered: Installation) -> None:
@@ -403,15 +404,12 @@ def test_lost_folder(delivered: Installation) -> None:
     assert (done.returncode, "E105" in done.stderr) == (1, True)
 
 
-def test_receipts_of_odd_names(delivered: Installation) -> None:
+def test_receipts_of_odd_names(site: Installation) -> None:
     """A name that is shown escaped is found again by its bytes."""
-    odd = "pat/tab\there.zip"
-    delivered.drop(odd, b"odd")
-    done = delivered.call("once")
-    delivered.log.write_text(done.stdout)
-    assert json.loads(done.stdout.splitlines()[-1])["event"] == "daemon.stopped"
-    delivered.call("rebuild", "--receipts", str(log_of(delivered)))
-    delivered.journal.unlink()
-    done = delivered.call("rebuild", "--receipts", str(log_of(delivered)))
+    site.drop("pat/tab\there.zip")
+    site.log.write_text(site.call("once").stdout)
+    site.journal.unlink()
+    done = site.call("rebuild", "--receipts", str(log_of(site)))
 
-    assert f"{len(FILES)} files in the folder may" in done.stdout
+    assert "\n0 files in the folder may" in done.stdout
+    assert site.call("once").returncode == 0
