@@ -50,11 +50,19 @@ def _beginning(
     if one.trouble is not None:
         return State.REJECTED, False
     doubted = known is not None and known.error == Code.RECEIPT_LOST
-    if known is not None and known.state is State.HELD and not doubted:
+    if known is not None and not doubted and _held(connection, known, one.path):
         # The operator held the file, not its bytes; a doubt is about the bytes.
         return State.HELD, False
     doubtful = _in_doubt(connection, one)
     return State.HELD if doubtful else State.QUEUED, doubtful
+
+
+def _held(connection: sqlite3.Connection, known: Known, path: bytes) -> bool:
+    """Tell whether the operator holds the path, be it with a broken copy between."""
+    if known.state is not State.REJECTED:
+        return known.state is State.HELD
+    last = "select act from action where path = ? order by id desc limit 1"
+    return connection.execute(last, (path,)).fetchall() == [("hold",)]
 
 
 def _in_doubt(connection: sqlite3.Connection, one: Admission) -> bool:
