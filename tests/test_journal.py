@@ -1,5 +1,6 @@
 """Every durable change of state, on a real journal."""
 
+import sqlite3
 import time
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,17 @@ def test_replaced_before_it_was_sent(journal: Journal) -> None:
     assert admit(journal, admission(version=2)) == ["admitted+"]
     assert row(journal, old.id, "state, error") == ("withdrawn", "E204")
     assert journal.counts()[State.QUEUED] == 1
+
+
+def test_one_live_version_a_path(journal: Journal) -> None:
+    """Whatever the code does, the journal itself takes no second live version."""
+    admit(journal, admission())
+    admit(journal, admission(version=2))
+
+    with pytest.raises(sqlite3.IntegrityError, match="UNIQUE"):
+        journal.database.write(
+            lambda connection: connection.execute("update entry set state = 'queued'")
+        )
 
 
 def test_busy_while_an_older_version_is_sent(journal: Journal) -> None:
