@@ -81,7 +81,9 @@ def put_back(aside: Path, source: Path) -> None:
     with suppress(FileExistsError):
         try:
             source.hardlink_to(aside)
-        except PermissionError:
+        except FileExistsError:
+            raise
+        except OSError:
             # No links on this file system, or none to another user's file.
             _rename_to_free(aside, source)
             return
