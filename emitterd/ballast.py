@@ -7,7 +7,6 @@ written, and nothing new is begun until there is room for both again.
 
 import errno
 import os
-import sqlite3
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -38,7 +37,6 @@ class Ballast:
 
     def __init__(self, journal: Path) -> None:
         """Nothing is held yet, whatever a former process left."""
-        self._journal = journal
         self._path = journal.with_name(journal.name + ".ballast")
         disk = os.statvfs(journal.parent)
         self.size_bytes = min(SIZE_BYTES, disk.f_blocks * disk.f_frsize // SHARE)
@@ -64,16 +62,6 @@ class Ballast:
         """Leave nothing behind: nothing is under way any more."""
         self._remove()
 
-    def lacking(self, writer: sqlite3.Connection) -> JournalFull | None:
-        """Return the trouble of a disk that was full, and still is.
-
-        `writer`, which has the log, makes what room it can.
-        """
-        if self.renew() is None:
-            return None
-        self._take_over(writer)
-        return self.renew()
-
     def release(self, full: JournalFull) -> None:
         """Give the room up, because the disk is full."""
         self._remove()
@@ -82,30 +70,12 @@ class Ballast:
             self._full, self._since = full, time.monotonic()
             log.error("journal.full", error=full.code, reason=str(full), hint=full.hint)
 
-    def _take_over(self, writer: sqlite3.Connection) -> None:
-        """Empty the log into the file, so that it begins anew and need not grow.
-
-        Not where the file would only take the room that is left. A log that has grown
-        beyond its bounds gives its room back.
-        """
-        with suppress(sqlite3.Error, OSError):
-            pages, page_bytes = (
-                writer.execute(f"pragma {name}").fetchone()[0]
-                for name in ("page_count", "page_size")
-            )
-            growth_bytes = pages * page_bytes - self._journal.stat().st_size
-            if growth_bytes > _free_bytes(self._journal.parent):
-                return
-            log = self._journal.with_name(self._journal.name + "-wal")
-            grown = log.stat().st_size > 2 * self.size_bytes
-            mode = "truncate" if grown else "passive"
-            writer.execute(f"pragma wal_checkpoint({mode})")
-
     def _take(self) -> bool:
         try:
             if _allocated_bytes(self._path) >= self.size_bytes:
                 return True
-            if _free_bytes(self._path.parent) < 2 * self.size_bytes:
+            disk = os.statvfs(self._path.parent)
+            if disk.f_bavail * disk.f_frsize < 2 * self.size_bytes:
                 return False
             fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
@@ -121,12 +91,6 @@ class Ballast:
     def _remove(self) -> None:
         with suppress(OSError):
             self._path.unlink()
-
-
-def _free_bytes(folder: Path) -> int:
-    """Return how much of its file system this user may still take, in bytes."""
-    disk = os.statvfs(folder)
-    return disk.f_bavail * disk.f_frsize
 
 
 def _fill(fd: int, size_bytes: int) -> None:

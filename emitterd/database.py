@@ -118,7 +118,7 @@ class Database:
     def _commit(self, batch: "list[_Pending[Any]]") -> None:
         self.committing_since = time.monotonic()
         try:
-            full = self._ballast.lacking(self._writer) or self._transact(batch)
+            full = self._ballast.renew() or self._transact(batch)
             if full is not None:
                 self._ballast.release(full)
                 for pending in batch:

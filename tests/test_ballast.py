@@ -312,6 +312,7 @@ def test_delivery_ends_on_a_disk_that_fills_meanwhile(
         rig.drop("pat/next.zip")
         rig.watcher.seen = Filling(disk)
         rig.step()
+        rig.watcher.seen = []
 
         assert rig.told("journal.full")
         assert rig.state(NAME) is State.DELIVERED

@@ -15,7 +15,12 @@ import pytest
 from conftest import SmallDisk
 from emitterd.codes import Code
 from emitterd.database import APPLICATION_ID, VERSION, Database, open_reader
-from emitterd.errors import JournalError, JournalFull, JournalLocked
+from emitterd.errors import (
+    JournalDamaged,
+    JournalError,
+    JournalFull,
+    JournalLocked,
+)
 from support import wait_until
 
 HOLDER = """
@@ -340,6 +345,17 @@ def test_file_that_is_not_ours_is_refused(
         assert caught.value.code is Code.JOURNAL
         assert caught.value.hint
         assert path.read_bytes() == before
+
+
+def test_damage_is_found_at_each_start(path: Path) -> None:
+    """A start that refuses leaves file and log as they are, for the next one."""
+    torn(path)
+    log = path.with_name("journal.db-wal")
+    for _ in range(2):
+        with pytest.raises(JournalDamaged, match="damaged"):
+            Database(path)
+
+        assert log.exists()
 
 
 def test_damage_met_while_reading_is_a_journal_error(path: Path) -> None:
