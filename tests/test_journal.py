@@ -229,8 +229,17 @@ def test_former_key_is_kept_where_its_object_may_exist(
     assert journal.granted_at(PATH) == NOW
 
 
+def test_refused_grant_is_dropped_whole(journal: Journal) -> None:
+    """Where nothing can have been stored only the key stays on record."""
+    entry = take(journal)
+    journal.pin(entry, grant())
+    journal.drop_grant(entry)
+
+    assert row(journal, entry.id, '"grant", key') == (None, "key-1")
+
+
 def test_grant_is_pinned_for_the_next_attempt(journal: Journal) -> None:
-    """The next attempt gets the very grant; a dropped one leaves its key on record."""
+    """The next attempt gets the very grant; of a refused one the secret is erased."""
     entry = take(journal)
     journal.pin(entry, grant())
     journal.defer(entry, LOST, NOW, charge=True)
@@ -239,7 +248,10 @@ def test_grant_is_pinned_for_the_next_attempt(journal: Journal) -> None:
     assert entry.ambiguous
     assert "5ec2e7" not in repr(entry)
     journal.drop_grant(entry)
-    assert row(journal, entry.id, '"grant", key') == (None, "key-1")
+    packed, key = row(journal, entry.id, '"grant", key')
+    spent = Grant.unpack(packed)
+    assert key == spent.key == "key-1"
+    assert (spent.expires_at, "5ec2e7" in str(spent.fields)) == (0.0, False)
 
 
 def test_receipt(journal: Journal) -> None:
