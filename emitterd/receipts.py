@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from emitterd.entry import undisplay
+from emitterd.errors import JournalError, printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,17 +30,26 @@ class Kept:
 def kept_receipts(source: Path) -> Iterator[Kept]:
     """Yield the receipts in a file, in its order; lines of anything else are passed by.
 
-    Raises `OSError`.
+    Raises `OSError`, and `JournalError` where a list is not whole.
     """
     with source.open(encoding="utf-8", errors="replace") as file:
-        begin = file.read(1)
+        listed = file.read(1) == "["
         file.seek(0)
-        records = json.loads(file.read()) if begin == "[" else map(_parse, file)
-        for record in records:
+        for record in _list(source, file.read()) if listed else map(_parse, file):
             if isinstance(record, dict) and _is_receipt(record):
                 # A line that was cut off or altered is no proof.
                 with suppress(KeyError, ValueError, TypeError):
                     yield _kept(record)
+
+
+def _list(source: Path, text: str) -> list[object]:
+    try:
+        return list(json.loads(text))
+    except ValueError as error:
+        raise JournalError(
+            f"{printable(str(source))} is not a whole list of receipts: {error}",
+            hint="print it anew by `emitterd receipts --json`, or give the log",
+        ) from error
 
 
 def _parse(line: str) -> object:
