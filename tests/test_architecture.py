@@ -23,14 +23,15 @@ __init__ allowance codes dataset dialect failpoints journald pulse
 fingerprint meanings
 errors
 entry finding
-admission backoff catalogue classify container grant header instruction lock members
-    refusal rows selection settle turns units logs mounts notify relocation signals wake
-    watcher yamlmarks rehearsal_faults
+admission backoff ballast catalogue classify complaints container grant header
+    instruction lock members receipts refusal rows selection settle turns units logs
+    mounts notify relocation signals wake watcher yamlmarks rehearsal_faults
 archive catalogue_file confirmation database gate multipart playbook sample sockets
     spool config_layers rehearsal_answers template
-destination lines statements lookout wire handshake control config_values secrets_source
+destination lines statements lookout salvage wire handshake control config_values
+    secrets_source
     rehearsal_signing supervision waiting
-door hand inspection records session standing
+door hand inspection rebuild records session standing
 inspector journal client_config
 disposal emission explanation passage retention survey config_checks handover
     rehearsal_bucket

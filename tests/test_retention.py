@@ -14,7 +14,8 @@ from emitterd.spool import Spool
 from support import make_zip
 from test_journal import BROKE, NOW, admission, admit, counted, deliver, take
 
-RETAIN_S = 400 * 86400.0
+DAY_S = 86400.0
+RETAIN_S = 400 * DAY_S
 LATER = NOW + RETAIN_S + 3600.0
 
 
@@ -144,3 +145,22 @@ def test_another_retention_prunes_at_the_next_sweep(
     retention.tick()
 
     assert journal.counts()[State.DELIVERED] == 0
+
+
+def test_clock_that_leaps_ahead_costs_no_receipt(
+    journal: Journal, retention: Retention, spool_root: Path
+) -> None:
+    """Ten years ahead, for days and over a restart, nothing young is forgotten."""
+    deliver(journal, take(journal))
+    began, ahead = time.time(), 10 * 365 * DAY_S
+    assert retention.reckoned(began) == began
+    for day in range(1, 200):
+        again = Retention(journal, Spool(spool_root), RETAIN_S)
+        assert again.prune(again.reckoned(began + ahead + day * DAY_S)) == 0
+
+
+def test_clock_that_is_right_is_gone_by(retention: Retention) -> None:
+    """Day by day, and after a month's pause, it is the time itself; never later."""
+    began = time.time()
+    for day in (0, 1, 2, 31, 20, 32):
+        assert retention.reckoned(began + day * DAY_S) == began + day * DAY_S
