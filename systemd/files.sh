@@ -8,7 +8,8 @@ PROGRAM=/opt/emitterd
 put_program() {
     venv=$3/venv
     "$1" -m venv "$venv"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check --no-compile "$2"
+    # Called by this name, which then is the one that its commands are run by.
+    "$venv/bin/python3" -m pip install --quiet --disable-pip-version-check --no-compile "$2"
     grep -rlZI "$venv" "$venv/bin" "$venv/pyvenv.cfg" |
         xargs -0 sed -i "s|$venv|$PROGRAM/venv|g"
     install -m 0755 "$2/systemd/setup.sh" "$3/setup"
