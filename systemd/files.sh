@@ -22,18 +22,12 @@ put_program() {
 extras() {
     zsh=$2/share/zsh/site-functions
     [ "$2" = /usr/local ] || zsh=$2/share/zsh/vendor-completions
-    for file in "$1"/man/*.1 "$1"/docs/man/*.1 "$1"/systemd/man/*.1; do
-        extra "$file" "$2/share/man/man1/${file##*/}"
+    for file in "$1"/docs/man/*.[15]; do
+        extra "$file" "$2/share/man/man${file##*.}/${file##*/}"
     done
-    for file in "$1"/man/*.5 "$1"/docs/man/*.5 "$1"/systemd/man/*.5; do
-        extra "$file" "$2/share/man/man5/${file##*/}"
-    done
-    for folder in "$1/completions" "$1/docs/completions" "$1/systemd/completions"; do
-        extra "$folder/emitterd.bash" "$2/share/bash-completion/completions/emitterd"
-        extra "$folder/emitterd.zsh" "$zsh/_emitterd"
-        extra "$folder/_emitterd" "$zsh/_emitterd"
-        extra "$folder/emitterd.fish" "$2/share/fish/vendor_completions.d/emitterd.fish"
-    done
+    extra "$1/docs/completions/emitterd.bash" "$2/share/bash-completion/completions/emitterd"
+    extra "$1/docs/completions/_emitterd" "$zsh/_emitterd"
+    extra "$1/docs/completions/emitterd.fish" "$2/share/fish/vendor_completions.d/emitterd.fish"
     extra "$1/systemd/emitterd.logrotate" /etc/logrotate.d/emitterd
 }
 
