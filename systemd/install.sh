@@ -28,7 +28,6 @@ with the module venv (Debian: apt-get install python3-venv).
 EOF
 }
 
-say() { printf 'emitterd: %s\n' "$*"; }
 fail() {
     printf 'emitterd: %s\n' "$*" >&2
     exit 1
@@ -76,11 +75,11 @@ put_units() {
     first=
     [ -e "$UNITS/emitterd.service" ] || first=yes
     install -m 0644 "$HERE/emitterd.service" "$HERE/emitterd@.service" "$UNITS"
+    # Only at first: whoever disabled it since meant it.
+    [ -z "$first" ] || systemctl --quiet enable emitterd.service
 }
 
 start() {
-    # Only at first: whoever disabled it since meant it.
-    [ -z "$first" ] || systemctl --quiet enable emitterd.service
     [ -d /run/systemd/system ] || return 0
     systemctl try-restart emitterd.service 'emitterd@*.service'
     systemctl --quiet is-active emitterd.service || cat <<EOF
@@ -113,7 +112,8 @@ uninstall() {
     done
     rm -rf "$PROGRAM"
     [ ! -d /run/systemd/system ] || systemctl daemon-reload
-    say "removed; $CONFIG_DIR, /var/lib/emitterd, /var/log/emitterd and the watched folder are kept"
+    echo "emitterd is removed; $CONFIG_DIR, /var/lib/emitterd, /var/log/emitterd, and the"
+    echo "watched folder with what is in it, are kept."
 }
 
 PYTHON=${PYTHON:-python3}

@@ -98,7 +98,7 @@ class Machine:
         return done.stdout.strip() in {"running", "degraded"}
 
     def call(
-        self, *command: str, user: str | None = None, stdin: str | None = None
+        self, *command: str, user: str | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Run a command in the machine, as root or as another user."""
         become = ("runuser", "-u", user, "--") if user else ()
@@ -108,19 +108,16 @@ class Machine:
                 *("--pid", "--net", "--cgroup", "--root", "--wd"),
                 *("env", "--ignore-environment", *_ENVIRONMENT, *become, *command),
             ],
-            input=stdin,
-            stdin=subprocess.DEVNULL if stdin is None else None,
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             check=False,
             timeout=CALL_S,
         )
 
-    def run(
-        self, *command: str, user: str | None = None, stdin: str | None = None
-    ) -> str:
+    def run(self, *command: str, user: str | None = None) -> str:
         """Run a command in the machine, which must end well; return what it printed."""
-        done = self.call(*command, user=user, stdin=stdin)
+        done = self.call(*command, user=user)
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         return done.stdout
 
@@ -169,7 +166,10 @@ def fresh_machine(folder: Path) -> Iterator[Machine]:
     """Boot a fresh machine in `folder`; it is gone at the end. One at a time."""
     with _alone() as cache:
         root = folder / "machine"
-        _call("cp", "--archive", "--reflink=auto", str(_base(cache)), str(root))
+        subprocess.run(  # noqa: S603  our own argument list
+            ["cp", "--archive", "--reflink=auto", _base(cache), root],  # noqa: S607
+            check=True,
+        )
         booted = None
         try:
             booted = Machine(root)
@@ -201,7 +201,14 @@ def _base(cache: Path) -> Path:
     new = cache / "debian-new"
     done = subprocess.run(  # noqa: S603  our own argument list
         [
-            *("debootstrap", "--variant=minbase", f"--include={PACKAGES}"),
+            # What it mounts goes with it, also where it is broken off.
+            *(
+                "unshare",
+                "--mount",
+                "debootstrap",
+                "--variant=minbase",
+                f"--include={PACKAGES}",
+            ),
             *(SUITE, str(new), *_mirror()),
         ],
         capture_output=True,
@@ -229,10 +236,6 @@ def _mirror() -> list[str]:
     wanted = f"{SUITE} main "
     found = [one for one in done.stdout.splitlines() if one.startswith(wanted)]
     return [found[0].removeprefix(wanted)] if found else []
-
-
-def _call(*command: str) -> None:
-    subprocess.run(command, check=True, capture_output=True)  # noqa: S603  our own
 
 
 def _remove_control_groups() -> None:
