@@ -1,26 +1,33 @@
 """Puts the parts of one installation together; nothing runs yet."""
 
 import threading
+import time
+from contextlib import suppress
 
 from emitterd.backoff import Backoff
+from emitterd.codes import Code
 from emitterd.config import Config
 from emitterd.destination import Destination
-from emitterd.disposal import Disposal
-from emitterd.emission import Emission
-from emitterd.examination import Examiner
+from emitterd.disposal import Disposal, Rule
+from emitterd.errors import JournalFull
+from emitterd.examination import Examiner, Rules
 from emitterd.hand import Hand
-from emitterd.inspector import load_inspector
+from emitterd.inspector import Inspector, load_inspector
 from emitterd.intake import Intake
 from emitterd.journal import Journal
 from emitterd.lookout import Lookout
 from emitterd.retention import Retention
-from emitterd.route import open_emission, open_tls, open_wire
+from emitterd.route import credentials, limits, open_emission, open_tls, open_wire
 from emitterd.selection import Selection
-from emitterd.settle import Settling, Tracker
+from emitterd.settle import Settling
 from emitterd.spool import Spool
 from emitterd.standing import Standings
+from emitterd.waiting import Waiting
 from emitterd.wake import Wake
 from emitterd.worker import Observer, Worker
+
+REFUSED = frozenset({Code.CREDENTIALS, Code.TOKEN_REFUSED})
+"""Trouble that other credentials may end."""
 
 
 class Parts:
@@ -36,82 +43,99 @@ class Parts:
         Raises `JournalError` (`JournalLocked` where another instance runs), and
         `OSError` where a TLS file cannot be used.
         """
-        self._config = config
+        self.config = config
         self._observer = observer
         self.abort = threading.Event()
         self.wake = Wake()
         self.spool = Spool(config.spool.directory)
-        self.selection = Selection(config.spool.include, config.spool.exclude)
         self.wire = open_wire(config, open_tls(config), self.abort)
         delivery = config.delivery
-        self._backoff = Backoff(delivery.backoff_initial_s, delivery.backoff_max_s)
-        self.destination = Destination(self._backoff, streak=delivery.workers)
+        self.destination = Destination(_backoff(config), streak=delivery.workers)
         self.journal = Journal(
             config.journal.path, backoff_max_s=delivery.backoff_max_s
         )
         self.hand = Hand(self.journal.database, self.abort)
-        self.disposal = self._dispose()
-        self.intake = self._intake()
+        self.waiting = Waiting(self.journal.database)
+        self._retention = Retention(self.journal, self.spool, config.journal.retain_s)
+        rules = _rules(config, load_inspector(config.spool))
+        self.disposal = Disposal(self.spool, self.journal, rules.disposal)
+        self.intake = Intake(
+            self.spool,
+            Examiner(self.spool, self.journal, self.disposal, rules),
+            self.journal,
+            on_admitted=self.wake.ring,
+            on_swept=self._swept,
+        )
         self.lookout = Lookout(
             self.spool, config.spool.watcher, self.intake.hint, self.intake.sweep_soon
         )
         self.intake.expects_events = not self.lookout.polling
-        emission = open_emission(config, self.wire, self.abort)
-        self.workers = [self._worker(emission) for _ in range(delivery.workers)]
+        self._emission = open_emission(config, self.wire, self.abort)
+
+    def adopt(self, config: Config, inspector: Inspector) -> None:
+        """Go by another configuration; what is under way ends by the former.
+
+        Each part takes its own in one assignment, and the intake at its next turn.
+        """
+        delivery = config.delivery
+        self.wire.adopt(limits(config))
+        self.journal.adopt(delivery.backoff_max_s)
+        self.destination.adopt(_backoff(config), streak=delivery.workers)
+        self._retention.adopt(config.journal.retain_s)
+        self.intake.adopt(_rules(config, inspector))
+        if self._emission.adopt(credentials(config)):
+            self._probe()
+        self.config = config
+
+    def _probe(self) -> None:
+        """Try at once what the former credentials were refused for."""
+        if self.destination.hasten(REFUSED, time.time()):
+            # Without room in the journal it is tried when it would have been.
+            with suppress(JournalFull):
+                self.waiting.hasten(REFUSED)
+            self.wake.ring()
 
     def standings(self) -> Standings:
         """Return who tells where a path stands."""
-        settle_s = self._config.spool.settle_s
-        return Standings(self.spool, self.selection, self.journal.latest, settle_s)
+        rule = self.config.spool
+        selection = Selection(rule.include, rule.exclude)
+        return Standings(self.spool, selection, self.journal.latest, rule.settle_s)
 
-    def _dispose(self) -> Disposal:
-        spool = self._config.spool
-        archive = spool.after_delivery == "archive"
-        return Disposal(
-            self.spool,
-            self.journal,
-            archive=spool.archive_directory if archive else None,
-            delete=spool.after_delivery == "delete",
-            rejected=spool.rejected_directory,
-        )
+    def _swept(self) -> None:
+        self._retention.tick()
+        self.disposal.resume()
 
-    def _intake(self) -> Intake:
-        rule = self._config.spool
-        settling = Settling(rule.settle_s, rule.sweep_every_s, rule.incomplete_after_s)
-        examiner = Examiner(
-            self.spool,
-            self.selection,
-            load_inspector(rule),
-            Tracker(settling),
-            self.journal,
-            self.disposal,
-            objections=rule.catalogue,
-        )
-        retention = Retention(self.journal, self.spool, self._config.journal.retain_s)
-
-        def swept() -> None:
-            retention.tick()
-            self.disposal.resume()
-
-        return Intake(
-            self.spool,
-            examiner,
-            self.journal,
-            sweep_every_s=rule.sweep_every_s,
-            on_admitted=self.wake.ring,
-            on_swept=swept,
-        )
-
-    def _worker(self, emission: Emission) -> Worker:
+    def worker(self) -> Worker:
+        """Return one more worker."""
         return Worker(
             self.spool,
             self.journal,
-            emission,
+            self._emission,
             self.destination,
             self.disposal,
-            backoff=self._backoff,
             wake=self.wake,
             abort=self.abort,
             on_changed=self.intake.hint,
             observer=self._observer,
         )
+
+
+def _backoff(config: Config) -> Backoff:
+    return Backoff(config.delivery.backoff_initial_s, config.delivery.backoff_max_s)
+
+
+def _rules(config: Config, inspector: Inspector) -> Rules:
+    spool = config.spool
+    archive = spool.archive_directory if spool.after_delivery == "archive" else None
+    return Rules(
+        Selection(spool.include, spool.exclude),
+        inspector,
+        spool.catalogue,
+        Settling(spool.settle_s, spool.sweep_every_s, spool.incomplete_after_s),
+        Rule(
+            archive,
+            delete=spool.after_delivery == "delete",
+            rejected=spool.rejected_directory,
+        ),
+        spool.sweep_every_s,
+    )

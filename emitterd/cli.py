@@ -15,6 +15,7 @@ from typer.main import get_command
 from emitterd import __version__
 from emitterd.entry import State
 from emitterd.instruction import Act
+from emitterd.signals import hold_hangup
 from emitterd.units import parse_duration, parse_since
 
 T = TypeVar("T")
@@ -72,7 +73,8 @@ def _main(
 
 @app.command()
 def run(config: ConfigOption = None) -> None:
-    """Watch and deliver until SIGTERM or SIGINT."""
+    """Watch and deliver until SIGTERM or SIGINT; SIGHUP rereads the configuration."""
+    hold_hangup()
     from emitterd import commands
 
     _end(lambda: commands.run(config))
@@ -86,6 +88,7 @@ def once(
     ] = ONCE_WAIT,
 ) -> None:
     """Deliver what is complete now, then exit: 0 if nothing is left, else 1."""
+    hold_hangup()
     from emitterd import commands
 
     wait_s = _quantity(parse_duration, wait, "--wait")

@@ -4,9 +4,8 @@ Start: journal (lock, reclaim) → watch → intake, whose first act is a sweep 
 Stop: watch → intake and workers drain together → abort at the deadline → journal last.
 """
 
-import threading
+import os
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
@@ -15,26 +14,35 @@ from emitterd import __version__
 from emitterd.assembly import Parts
 from emitterd.config import Config
 from emitterd.control import Control
+from emitterd.crew import Crew
 from emitterd.destination import Down
 from emitterd.entry import LIVE, State, display
 from emitterd.instruction import Deed, Instruction, Outcome
-from emitterd.notify import notify
+from emitterd.notify import extend_timeout, notify, reloading, watchdog_s
+from emitterd.reload import reload
 from emitterd.signals import Signals
 from emitterd.spool import ignore_lease_breaks
+from emitterd.supervision import Supervision, status_line
 from emitterd.survey import Undelivered, undelivered
 from emitterd.worker import Observer
 
 BEAT_S = 1.0
+"""How often the main thread looks around; oftener for a watchdog that is in a hurry."""
+
 AT_ONCE = 2
 """So many signals stop without a drain."""
 
 ABORT_GRACE_S = 3.0
 """How long threads may take to notice an abort: `sockets.POLL_S` and a commit."""
 
+END_S = 10.0
+"""How long, after the drain and the abort, it may take until the process is gone."""
+
 READY_S = 5.0
 """How long ready waits for the first sweep to begin; longer only with the root lost."""
 
 ONCE_LOOK_S = 0.1
+DRAIN_LOOK_S = 0.05
 
 log = structlog.get_logger()
 
@@ -61,29 +69,38 @@ class Daemon:
         Raises `JournalError` (`JournalLocked` where another instance runs), and
         `OSError` where a TLS file cannot be used.
         """
-        self._config = config
         self._parts = Parts(config, observer or Unobserved())
         self._journal = self._parts.journal
-        self._failed = threading.Event()
-        self._drain = threading.Event()
-        self._threads: list[threading.Thread] = []
+        self._crew = Crew(self._parts.worker, self._parts.wake)
+        database = self._journal.database
+        every_s = watchdog_s(os.environ, os.getpid())
+        self._supervision = Supervision(
+            self._crew.pulse, lambda: database.committing_since, every_s
+        )
+        self._beat_s = min(BEAT_S, every_s / 4) if every_s else BEAT_S
         self._control: Control | None = None
 
     def run(self) -> int:
         """Deliver until SIGTERM or SIGINT; return the exit code."""
-        with Signals() as signals:
+        with Signals(hangup=True) as signals:
             ignore_lease_breaks()
             self._start(watch=True)
             self._listen()
             self._parts.intake.sweeping.wait(READY_S)
             notify("READY=1", f"STATUS={self._status()}")
             log.info("daemon.ready", **self._counts())
-            while not signals.stops and not self._failed.is_set():
-                signals.wait(BEAT_S)
+            hangups = 0
+            while not signals.stops and not self._crew.failed.is_set():
+                if signals.hangups != hangups:
+                    # However many came: what is read now is what all of them meant.
+                    hangups = signals.hangups
+                    self._reload()
+                self._crew.man(self._parts.config.delivery.workers)
                 self._parts.lookout.beat()
-                notify(f"STATUS={self._status()}")
+                self._supervision.beat(self._status())
+                signals.wait(self._beat_s)
             self._stop(signals)
-        return 70 if self._failed.is_set() else 0
+        return 70 if self._crew.failed.is_set() else 0
 
     def once(self, wait_s: float) -> tuple[int, list[Undelivered]]:
         """Deliver what is complete now; return the exit code and what is left.
@@ -91,26 +108,30 @@ class Daemon:
         `wait_s`: how long nothing may move, in seconds, before it gives up.
         """
         began_at = time.time()
-        with Signals() as signals:
+        # Signals of a terminal that goes away are counted, and nobody looks.
+        with Signals(hangup=True) as signals:
             ignore_lease_breaks()
             self._start(watch=False)
             patience = _Patience(wait_s)
-            while not (signals.stops or self._failed.is_set() or self._done(patience)):
+            while not (
+                signals.stops or self._crew.failed.is_set() or self._done(patience)
+            ):
                 signals.wait(ONCE_LOOK_S)
             self._stop(signals, keep_journal=True)
             rejected = self._journal.rejections(began_at)
             left = undelivered(self._parts.standings(), rejected)
             self._journal.close()
-        if self._failed.is_set():
+        if self._crew.failed.is_set():
             return 70, left
         return 1 if left or signals.stops else 0, left
 
     def _start(self, *, watch: bool) -> None:
+        workers = self._parts.config.delivery.workers
         log.info(
             "daemon.started",
             version=__version__,
             path=str(self._parts.spool.root),
-            workers=len(self._parts.workers),
+            workers=workers,
         )
         if self._journal.reclaimed:
             log.info("journal.recovered", reclaimed=self._journal.reclaimed)
@@ -121,27 +142,34 @@ class Daemon:
         # rather than never.
         if watch:
             self._parts.lookout.start()
-        self._spawn("intake", lambda: self._parts.intake.run(self._drain))
-        for number, worker in enumerate(self._parts.workers):
-            self._spawn(f"worker-{number}", lambda one=worker: one.run(self._drain))  # type: ignore[misc]
+        intake, drain = self._parts.intake, self._crew.drain
+        self._crew.start_watched("intake", lambda: intake.run(drain))
+        self._crew.man(workers)
+
+    def _reload(self) -> None:
+        notify(reloading())
+        reload(self._parts)
+        notify("READY=1")
 
     def _stop(self, signals: Signals, *, keep_journal: bool = False) -> None:
-        notify("STOPPING=1")
+        drain_s = self._parts.config.delivery.drain_timeout_s
+        longest = extend_timeout(drain_s + ABORT_GRACE_S + END_S)
+        notify("STOPPING=1", longest, f"STATUS=stopping: {self._status()}")
         log.info("daemon.stopping", **self._counts())
         self._parts.lookout.stop()
         if self._control is not None:
             self._control.stop()
-        self._drain.set()
+        self._crew.stop()
         self._parts.intake.wake()
-        self._parts.wake.ring()
-        deadline = time.monotonic() + self._config.delivery.drain_timeout_s
+        deadline = time.monotonic() + drain_s
         # The second signal may have come before anything here noticed the first.
-        while self._alive() and time.monotonic() < deadline and signals.stops < AT_ONCE:
-            signals.wait(0.05)
+        while signals.stops < AT_ONCE and time.monotonic() < deadline:
+            if not self._crew.alive():
+                break
+            self._supervision.feed()
+            signals.wait(DRAIN_LOOK_S)
         self._parts.abort.set()
-        deadline = time.monotonic() + ABORT_GRACE_S
-        for thread in self._threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
+        self._crew.join(ABORT_GRACE_S)
         log.info("daemon.stopped", **self._counts())
         self._parts.wire.close()
         if not keep_journal:
@@ -150,11 +178,11 @@ class Daemon:
     def _listen(self) -> None:
         """Let the operator's hand in; without it deliveries go on all the same."""
         try:
-            self._control = Control(self._config.journal.path, self._obey)
+            self._control = Control(self._parts.config.journal.path, self._obey)
         except OSError as error:
             log.warning("operator.unheard", reason=error.strerror or str(error))
         else:
-            self._spawn("control", self._control.run)
+            self._crew.start("control", self._control.run)
 
     def _obey(self, instruction: Instruction, user: str) -> Outcome:
         outcome = self._parts.hand.obey(instruction, user, self._done_by_hand)
@@ -195,22 +223,6 @@ class Daemon:
         due_at = None if live or settling else self._journal.next_due_at()
         return patience.over(counts, moving=moving, down=down, due_at=due_at)
 
-    def _spawn(self, name: str, loop: Callable[[], None]) -> None:
-        def guarded() -> None:
-            try:
-                loop()
-            except Exception:
-                # The state is undetermined: end, be restarted, and reclaim.
-                log.critical("daemon.stopping", thread=name, exc_info=True)
-                self._failed.set()
-
-        thread = threading.Thread(target=guarded, name=name, daemon=True)
-        self._threads.append(thread)
-        thread.start()
-
-    def _alive(self) -> bool:
-        return any(thread.is_alive() for thread in self._threads)
-
     def _counts(self) -> dict[str, int]:
         counts = self._journal.counts()
         return {
@@ -220,11 +232,10 @@ class Daemon:
         }
 
     def _status(self) -> str:
-        counts, down = self._counts(), self._parts.destination.down
-        where = f"down: {down.code} {down.reason}" if down else "up"
-        return (
-            f"{counts['queued']} queued, {counts['delivering']} uploading,"
-            f" {counts['delivered']} delivered; destination {where}"
+        oldest_at = self._parts.waiting.oldest_at()
+        oldest_s = None if oldest_at is None else time.time() - oldest_at
+        return status_line(
+            self._journal.counts(), oldest_s, self._parts.destination.down
         )
 
 

@@ -5,8 +5,6 @@ all the work queued meanwhile in one transaction, so N workers share one fsync.
 `synchronous=FULL` makes each commit durable before `write` returns.
 """
 
-import errno
-import fcntl
 import os
 import sqlite3
 import threading
@@ -17,8 +15,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
-from emitterd.errors import JournalError, JournalFull, JournalLocked
+from emitterd.errors import JournalError, JournalFull
 from emitterd.failpoints import Point, reach
+from emitterd.lock import Lock
 from emitterd.mounts import NETWORK, file_system
 
 T = TypeVar("T")
@@ -32,10 +31,7 @@ VERSION = 2
 
 WAL_LIMIT_BYTES = 64 * 1024 * 1024
 BUSY_TIMEOUT_S = 10.0
-LOCK_WAIT_S = 2.0
-"""A command that holds the journal for a moment must not end a daemon that starts."""
-
-LOCK_POLL_S = 0.05
+CLOSE_WAIT_S = 5.0
 
 
 class Database:
@@ -51,8 +47,10 @@ class Database:
         self._queue_lock = threading.Lock()
         self._writing = threading.Lock()
         self._reading = threading.Lock()
+        self.committing_since: float | None = None
+        """When the commit under way began, monotonic; None while there is none."""
         _refuse_network(path)
-        self._lock = _Lock(path)
+        self._lock = Lock(path)
         try:
             self._writer = _open_writer(path)
             with _closed_on_failure(self._writer, path):
@@ -88,10 +86,16 @@ class Database:
     def close(self) -> None:
         """Close the file and let another process have it."""
         reach(Point.CLOSING)
-        with self._writing, self._reading:
-            self._reader.close()
-            self._writer.close()
-            self._lock.close()
+        if not self._writing.acquire(timeout=CLOSE_WAIT_S):
+            # A commit that never returns: the process's end closes the file.
+            return
+        try:
+            with self._reading:
+                self._reader.close()
+                self._writer.close()
+                self._lock.close()
+        finally:
+            self._writing.release()
 
     def __enter__(self) -> Self:
         return self
@@ -100,6 +104,7 @@ class Database:
         self.close()
 
     def _commit(self, batch: "list[_Pending[Any]]") -> None:
+        self.committing_since = time.monotonic()
         try:
             self._writer.execute("begin immediate")
             for pending in batch:
@@ -116,6 +121,7 @@ class Database:
                 if self._writer.in_transaction:
                     self._writer.execute("rollback")
         finally:
+            self.committing_since = None
             for pending in batch:
                 pending.done = True
 
@@ -147,51 +153,6 @@ class _Pending(Generic[T]):
         if self.error is not None:
             raise self.error
         return self.result  # type: ignore[return-value]  # T may itself be None
-
-
-class _Lock:
-    """The single-instance lock: a flock dies with its process, so none goes stale."""
-
-    def __init__(self, journal: Path) -> None:
-        path = journal.with_name(journal.name + ".lock")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            if error.errno == errno.ENOSPC:
-                raise JournalFull(f"cannot create {path}: its disk is full") from error
-            raise JournalError(
-                f"cannot create {path}: {error.strerror}",
-                hint=f"give the daemon's user write permission on {path.parent}",
-            ) from error
-        try:
-            self._take(time.monotonic() + LOCK_WAIT_S)
-        except OSError as error:
-            holder = os.pread(self._fd, 32, 0).decode("ascii", "replace").strip()
-            os.close(self._fd)
-            raise JournalLocked(
-                f"{journal} is held by process {holder or 'unknown'}"
-            ) from error
-        # Who holds it is a courtesy, which a full disk may refuse.
-        with suppress(OSError):
-            os.truncate(self._fd, 0)
-            os.pwrite(self._fd, f"{os.getpid()}\n".encode("ascii"), 0)
-
-    def _take(self, deadline: float) -> None:
-        while True:
-            try:
-                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    raise
-                time.sleep(LOCK_POLL_S)
-            else:
-                return
-
-    def close(self) -> None:
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
 
 
 def open_reader(path: Path) -> sqlite3.Connection:

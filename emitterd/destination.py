@@ -6,7 +6,8 @@ next probe's time.
 """
 
 import threading
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from emitterd.backoff import RETRY_AFTER_CAP_S, Backoff
@@ -46,8 +47,6 @@ class Destination:
 
     def __init__(self, backoff: Backoff, *, streak: int = STREAK) -> None:
         """`streak`: at least the number of workers, or one bad moment parks all."""
-        self._backoff = backoff
-        self._longest_s = RETRY_AFTER_CAP_S + max(backoff.max_s, LOGIN_CEILING_S)
         self._lock = threading.Lock()
         self.telling = threading.Lock()
         """Held around a change and the line that tells of it: lines keep the order."""
@@ -55,12 +54,32 @@ class Destination:
         self._probing = False
         self._probes = 0
         self._streak = 0
-        self._streak_max = max(streak, STREAK)
+        self.adopt(backoff, streak=streak)
+
+    def adopt(self, backoff: Backoff, *, streak: int) -> None:
+        """Go by another rule from now on; a probe that is due already stays so."""
+        with self._lock:
+            self._backoff = backoff
+            self._longest_s = RETRY_AFTER_CAP_S + max(backoff.max_s, LOGIN_CEILING_S)
+            self._streak_max = max(streak, STREAK)
+
+    @property
+    def backoff(self) -> Backoff:
+        """The rule by which what fails is put off."""
+        return self._backoff
 
     @property
     def down(self) -> Down | None:
         """The trouble, or None while the destination is up."""
         return self._down
+
+    def hasten(self, codes: Collection[Code], now: float) -> bool:
+        """Have it probed now if it is down for one of these; return whether it is."""
+        with self._lock:
+            if self._down is None or self._down.code not in codes:
+                return False
+            self._down = replace(self._down, probe_at=now)
+            return True
 
     def ask(self, now: float) -> tuple[Leave, float]:
         """Return what a worker may do, and for WAIT how long, in seconds."""

@@ -6,6 +6,7 @@ only while the path still is the very file that was looked at.
 
 import os
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
@@ -18,6 +19,7 @@ from emitterd.failpoints import Point, reach
 from emitterd.fingerprint import Fingerprint
 from emitterd.journal import Journal
 from emitterd.meanings import MEANING
+from emitterd.pulse import beat
 from emitterd.relocation import delete, move, put_back
 from emitterd.spool import OPEN_FOLDERS, Spool
 
@@ -26,41 +28,61 @@ PAGE = 500
 log = structlog.get_logger()
 
 
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Where files go: `spool.after_delivery` and `spool.rejected_directory`.
+
+    What is delivered goes to `archive` where that is given, is deleted, or stays; what
+    is rejected goes to `rejected`, or stays.
+    """
+
+    archive: Path | None = None
+    delete: bool = False
+    rejected: Path | None = None
+
+    @property
+    def keeps(self) -> bool:
+        """Whether delivered files stay where they are."""
+        return self.archive is None and not self.delete
+
+    def stays(self, state: State) -> bool:
+        """Tell whether files of versions in this state stay where they are."""
+        match state:
+            case State.DELIVERED:
+                return self.keeps
+            case State.REJECTED:
+                return self.rejected is None
+            case _:
+                return True
+
+
 class Disposal:
-    """The rules `spool.after_delivery` and `spool.rejected_directory`."""
+    """Disposes of files by a rule. Thread-safe."""
 
-    def __init__(
-        self,
-        spool: Spool,
-        journal: Journal,
-        *,
-        archive: Path | None,
-        delete: bool,
-        rejected: Path | None = None,
-    ) -> None:
-        """Archive what is delivered where `archive` is given, delete it or keep it.
-
-        What is rejected goes to `rejected`, or stays.
-        """
+    def __init__(self, spool: Spool, journal: Journal, rule: Rule) -> None:
         self._spool = spool
         self._journal = journal
-        self._archive = archive
-        self._delete = delete
-        self._rejected = rejected
+        self._rule = rule
         self._lock = threading.Lock()
         self._under_way: set[bytes] = set()
         self._said: dict[bytes, str] = {}
         self._unfinished = True
 
+    def adopt(self, rule: Rule) -> None:
+        """Go by another rule from now on."""
+        self._rule = rule
+        # What was impossible may be possible now.
+        self._unfinished = True
+
     @property
     def keeps(self) -> bool:
         """Whether delivered files stay where they are."""
-        return self._archive is None and not self._delete
+        return self._rule.keeps
 
     @property
     def keeps_rejected(self) -> bool:
         """Whether rejected files stay where they are."""
-        return self._rejected is None
+        return self._rule.rejected is None
 
     def dispose(self, entry_id: int, path: bytes, sent: Fingerprint) -> None:
         """Move or delete the file of an ended version and record it.
@@ -85,6 +107,7 @@ class Disposal:
         self._unfinished, after_id = False, 0
         while page := self._journal.disposals(after_id, PAGE):
             for entry_id, path, sent in page:
+                beat()
                 self.dispose(entry_id, path, sent)
                 after_id = entry_id
 
@@ -117,40 +140,49 @@ class Disposal:
 
         None where it stays, or another is there by now.
         """
+        # Today's rule, and one for the whole of it: it may have been another when the
+        # version ended, and change meanwhile.
+        rule = self._rule
         try:
             with self._spool.place(path) as source:
                 # Taken from its name by a process that died: then the path says
                 # nothing of it.
                 aside = source.with_name(f".emitterd-{entry_id}")
                 left = os.path.lexists(aside)
-                if self._stays(ended.state):
+                if rule.stays(ended.state):
                     if left:
                         put_back(aside, source)
                     return None
                 if not left and self._is_another(path, sent):
                     return None
                 reach(Point.DISPOSAL_DUE)
-                return self._remove(path, source, aside, ended, sent)
+                return self._remove(path, source, aside, ended, sent, rule)
         except SourceError as error:
             if error.code is Code.UNREADABLE or self._spool.lost():
                 raise
             # Its folder is gone, and the file with it.
             return None
 
+    @staticmethod
     def _remove(
-        self, path: bytes, source: Path, aside: Path, ended: Ended, sent: Fingerprint
+        path: bytes,
+        source: Path,
+        aside: Path,
+        ended: Ended,
+        sent: Fingerprint,
+        rule: Rule,
     ) -> Path | str | None:
         def is_it(place: Path) -> bool:
             return Fingerprint.of(place.lstat()).renamed_from(sent)
 
         # The day it ended, not today: a second try finds what the first one left.
         under = Path(iso(ended.at)[:10], os.fsdecode(path))
-        if ended.state is State.REJECTED and self._rejected is not None:
+        if ended.state is State.REJECTED and rule.rejected is not None:
             reason = ended.explained(path)
-            return move(source, self._rejected / under, aside, is_it, reason)
-        if self._archive is None:
+            return move(source, rule.rejected / under, aside, is_it, reason)
+        if rule.archive is None:
             return "" if delete(source, aside, is_it) else None
-        return move(source, self._archive / under, aside, is_it, None)
+        return move(source, rule.archive / under, aside, is_it, None)
 
     def _say_once(self, path: bytes, reason: str) -> None:
         """Log why a file stays; each sweep tries again, and is silent if it fails."""
@@ -177,16 +209,6 @@ class Disposal:
             if error.code is Code.UNREADABLE or self._spool.lost():
                 raise
             return True
-
-    def _stays(self, state: State) -> bool:
-        """Tell whether today's configuration moves nothing of this state."""
-        match state:
-            case State.DELIVERED:
-                return self.keeps
-            case State.REJECTED:
-                return self.keeps_rejected
-            case _:
-                return True
 
 
 def _reason(error: OSError | SourceError) -> str:

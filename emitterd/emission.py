@@ -5,16 +5,13 @@ do; what lasts longer than seconds is never waited for here.
 Source: cQube's views.py and client.py, versions 1.0 to 4.1.
 """
 
-import json
 import re
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import IO
 from urllib.parse import urljoin
 
-import structlog
 from tenacity import (
     Retrying,
     retry_if_exception,
@@ -28,20 +25,14 @@ from tenacity.nap import sleep_using_event
 from emitterd import grant as grants
 from emitterd.classify import Stage, api_trouble, broken, bucket_trouble, http_date
 from emitterd.codes import Code
-from emitterd.destination import LOGIN_FLOOR_S
 from emitterd.entry import Grant, Receipt
 from emitterd.errors import Trouble, Verdict
 from emitterd.fingerprint import Fingerprint
 from emitterd.grant import EXPIRY_MARGIN_S
 from emitterd.multipart import Body
+from emitterd.session import Credentials, Session, interrupted, post_json
 from emitterd.sockets import Broken, Stopped
 from emitterd.wire import Answer, Wire
-
-TOKEN_LIFETIME_S = 300.0
-"""Where the login does not say: Flask-JWT's default, which cQube 1.0 has."""
-
-TOKEN_LONGEST_S = 365 * 86400.0
-"""As good as for ever; what a login says may be any number."""
 
 BUCKET_ANSWER_MAX_BYTES = 64 * 1024
 REDIRECTS = frozenset({307, 308})
@@ -50,104 +41,6 @@ _BLIPS = frozenset({Code.API_TROUBLE, Code.CONNECTION_LOST})
 _SEALED = "x-amz-server-side-encryption"
 _SEALED_BY_CUSTOMER = f"{_SEALED}-customer-algorithm"
 _MD5 = re.compile(r"[0-9a-f]{32}")
-
-log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """How to log in; without `username` the secret is a static API key.
-
-    `secret` is called at the moment of use, so that the text is kept nowhere else.
-    """
-
-    username: str | None
-    secret: Callable[[], str]
-    scheme: str
-
-
-class Session:
-    """The token, shared by all workers: one login at a time. Thread-safe."""
-
-    def __init__(self, wire: Wire, url: str, credentials: Credentials) -> None:
-        self._wire = wire
-        self._url = url
-        self._credentials = credentials
-        self._lock = threading.Lock()
-        self._token = ""
-        self._renew_at = 0.0
-        self._refused = ""
-        self._refused_at = 0.0
-        self.lifetime_s: float | None = None
-        """How long the last token lives, in seconds; None for an API key."""
-
-    @property
-    def renewable(self) -> bool:
-        """Whether a refused token can be replaced by logging in again."""
-        return self._credentials.username is not None
-
-    def authorization(self) -> str:
-        """Return the Authorization header, logging in where that is due.
-
-        Raises `Trouble` where the login fails.
-        """
-        if not self.renewable:
-            return f"{self._credentials.scheme} {self._credentials.secret()}"
-        with self._lock:
-            if not self._token or time.monotonic() >= self._renew_at:
-                self._login()
-            return f"{self._credentials.scheme} {self._token}"
-
-    def expire(self, authorization: str) -> None:
-        """Drop the token that was refused, unless another replaced it meanwhile."""
-        with self._lock:
-            if authorization == f"{self._credentials.scheme} {self._token}":
-                self._token = ""
-
-    def _login(self) -> None:
-        # Workers that were under way when the login was refused must not try again:
-        # upstream locks an account after five failures.
-        if self._refused and time.monotonic() < self._refused_at + LOGIN_FLOOR_S / 2:
-            raise Trouble(Verdict.PARK, Code.CREDENTIALS, self._refused)
-        try:
-            answer = self._ask()
-        except Trouble as trouble:
-            if trouble.code is Code.CREDENTIALS:
-                if not self._refused:
-                    log.error(  # noqa: TRY400  an answer, no traceback
-                        "auth.refused", error=trouble.code, reason=trouble.reason
-                    )
-                self._refused, self._refused_at = trouble.reason, time.monotonic()
-            raise
-        self._refused = ""
-        self._token = str(answer["access_token"])
-        self.lifetime_s = lifetime_s = _seconds(answer.get("expires_in"))
-        # Renewed before it ends, so that no request is wasted on a token just dead.
-        self._renew_at = time.monotonic() + lifetime_s - min(60.0, lifetime_s / 5)
-        log.info("auth.renewed", lifetime_s=lifetime_s)
-
-    def _ask(self) -> dict[str, object]:
-        body = {
-            "username": self._credentials.username,
-            "password": self._credentials.secret(),
-        }
-        answer = _post_json(self._wire, Stage.LOGIN, f"{self._url}/auth", body, {})
-        trouble = api_trouble(Stage.LOGIN, answer.status, answer.headers, answer.body)
-        if trouble is not None:
-            raise trouble
-        try:
-            fields = json.loads(answer.body)
-        except (ValueError, RecursionError):
-            fields = None
-        if isinstance(fields, dict) and isinstance(fields.get("access_token"), str):
-            return fields
-        if isinstance(fields, dict) and "error" in fields:
-            # Upstream passes Keycloak's refusal on with HTTP 200.
-            said = str(fields.get("error_description") or fields["error"])[:200]
-            raise Trouble(Verdict.PARK, Code.CREDENTIALS, f"the login says: {said}")
-        raise Trouble(
-            Verdict.PARK, Code.MALFORMED_ANSWER, "the login's answer has no token"
-        )
 
 
 class Emission:
@@ -174,6 +67,10 @@ class Emission:
             sleep=sleep_using_event(stop),
             reraise=True,
         )
+
+    def adopt(self, credentials: Credentials) -> bool:
+        """Log in with these from now on; return whether they are others."""
+        return self._session.adopt(credentials)
 
     def usable(self, grant: Grant, now: float) -> bool:
         """Tell whether a pinned grant is this API's and holds long enough."""
@@ -244,7 +141,7 @@ class Emission:
 
     def _try_grant(self, body: dict[str, str]) -> tuple[Answer, Trouble | None]:
         authorization = self._session.authorization()
-        answer = _post_json(
+        answer = post_json(
             self._wire,
             Stage.GRANT,
             f"{self._url}/upload-url",
@@ -264,20 +161,7 @@ class Emission:
                 Stage.BUCKET, error.how, str(error), body_sent=body.sent
             ) from error
         except Stopped as error:
-            raise _interrupted(ambiguous=body.sent) from error
-
-
-def _post_json(
-    wire: Wire, stage: Stage, url: str, body: object, headers: dict[str, str]
-) -> Answer:
-    content = json.dumps(body).encode()
-    headers = {"Content-Type": "application/json", **headers}
-    try:
-        return wire.post(url, content, headers, limit_bytes=grants.ANSWER_MAX_BYTES)
-    except Broken as error:
-        raise broken(stage, error.how, str(error), body_sent=False) from error
-    except Stopped as error:
-        raise _interrupted(ambiguous=False) from error
+            raise interrupted(ambiguous=body.sent) from error
 
 
 def _receipt(
@@ -312,24 +196,9 @@ def _receipt(
     )
 
 
-def _interrupted(*, ambiguous: bool) -> Trouble:
-    return Trouble(
-        Verdict.INTERRUPT,
-        Code.CONNECTION_LOST,
-        "the daemon is stopping",
-        ambiguous=ambiguous,
-    )
-
-
 def _blip(error: BaseException) -> bool:
     return (
         isinstance(error, Trouble)
         and error.code in _BLIPS
         and error.retry_after_s is None
     )
-
-
-def _seconds(value: object) -> float:
-    if isinstance(value, int | float) and value > 0:
-        return float(min(value, TOKEN_LONGEST_S))
-    return TOKEN_LIFETIME_S

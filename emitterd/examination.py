@@ -6,14 +6,15 @@ is whole is inspected.
 """
 
 import os
+from dataclasses import dataclass
 from io import FileIO
 
 import structlog
 
 from emitterd.admission import Admission
 from emitterd.codes import Code
-from emitterd.container import zip_flaw
-from emitterd.disposal import Disposal
+from emitterd.container import ReadAt, zip_flaw
+from emitterd.disposal import Disposal, Rule
 from emitterd.entry import display
 from emitterd.errors import SourceError, Trouble, Verdict
 from emitterd.finding import Finding, fatal
@@ -21,8 +22,9 @@ from emitterd.fingerprint import Fingerprint
 from emitterd.inspector import Inspector
 from emitterd.journal import Journal
 from emitterd.meanings import MEANING
+from emitterd.pulse import beat
 from emitterd.selection import Selection
-from emitterd.settle import Proof, Tracker
+from emitterd.settle import Proof, Settling, Tracker
 from emitterd.spool import Spool, proof, read_at
 
 MAX_BYTES = 5 * 1024**3
@@ -34,30 +36,43 @@ INSPECTED_MAX = 1000
 log = structlog.get_logger()
 
 
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What intake goes by; replaced as a whole.
+
+    `objections` of the inspection: off, warn (sent all the same), enforce.
+    `sweep_every_s`: how often the whole folder is looked through, in seconds.
+    """
+
+    selection: Selection
+    inspector: Inspector
+    objections: str
+    settling: Settling
+    disposal: Rule
+    sweep_every_s: float
+
+
 class Examiner:
     """Looks at paths. Used by one thread; `tracker` holds what is not settled."""
 
-    def __init__(  # noqa: PLR0913  the parts that the daemon puts together
-        self,
-        spool: Spool,
-        selection: Selection,
-        inspector: Inspector,
-        tracker: Tracker,
-        journal: Journal,
-        disposal: Disposal,
-        *,
-        objections: str,
+    def __init__(
+        self, spool: Spool, journal: Journal, disposal: Disposal, rules: Rules
     ) -> None:
-        """`objections` of the inspection: off, warn (sent all the same), enforce."""
-        self.tracker = tracker
-        self.selection = selection
+        self.rules = rules
+        self.tracker = Tracker(rules.settling)
         self._spool = spool
-        self._inspector = inspector
         self._journal = journal
         self._disposal = disposal
-        self._objections = objections
         self._said: dict[bytes, Code] = {}
         self._inspected: dict[bytes, tuple[Fingerprint, tuple[Finding, ...]]] = {}
+
+    def adopt(self, rules: Rules) -> None:
+        """Go by other rules from now on; what is not settled is kept."""
+        self.rules = rules
+        self.tracker.adopt(rules.settling)
+        self._inspected.clear()
+        # Selection first: what is archived by the new rule must be ignored by now.
+        self._disposal.adopt(rules.disposal)
 
     def look(
         self, path: bytes, now: float, stat: os.stat_result | None = None
@@ -66,8 +81,11 @@ class Examiner:
 
         `now` is monotonic. What needs another look is left with the tracker.
         """
-        if self.selection.ignored(path) is not None:
-            overlooked = self.selection.overlooked(path)
+        beat()
+        selection = self.rules.selection
+        if selection.ignored(path) is not None:
+            self.tracker.forget(path)
+            overlooked = selection.overlooked(path)
             if overlooked is not None:
                 self.say_once(path, Code.WRONG_ENDING, overlooked)
             return None
@@ -128,7 +146,7 @@ class Examiner:
             trouble = self._incomplete(path, seen, held, flaw, now)
             if trouble is None:
                 return None
-        place = self._inspector.place(path)
+        place = self.rules.inspector.place(path)
         return Admission(
             path,
             seen,
@@ -142,13 +160,14 @@ class Examiner:
     def _findings(
         self, path: bytes, seen: Fingerprint, file: FileIO
     ) -> tuple[Finding, ...]:
-        if self._objections == "off":
+        if self.rules.objections == "off":
             return ()
         before = self._inspected.get(path)
         if before is not None and before[0] == seen:
             # It waits at the door, while an older version is sent or the disk is full.
             return before[1]
-        report = self._inspector.report(path, read_at(file), seen.size_bytes)
+        inspector, reading = self.rules.inspector, _beating(read_at(file))
+        report = inspector.report(path, reading, seen.size_bytes)
         if len(self._inspected) >= INSPECTED_MAX:
             self._inspected.clear()
         self._inspected[path] = seen, report.findings
@@ -159,7 +178,7 @@ class Examiner:
     ) -> Trouble | None:
         if seen.size_bytes > MAX_BYTES:
             return _rejection(Code.TOO_LARGE, f"it has {seen.size_bytes} bytes")
-        if self._objections == "enforce" and fatal(findings):
+        if self.rules.objections == "enforce" and fatal(findings):
             return _rejection(Code.CATALOGUE, "; ".join(map(str, findings)))
         return None
 
@@ -172,6 +191,16 @@ class Examiner:
         if report:
             _tell_incomplete(path, Code.INCOMPLETE, flaw)
         return None
+
+
+def _beating(read: ReadAt) -> ReadAt:
+    """Give a sign with each read: with a large budget an inspection takes long."""
+
+    def reading(offset: int, count: int) -> bytes:
+        beat()
+        return read(offset, count)
+
+    return reading
 
 
 def _tell_incomplete(path: bytes, code: Code, reason: str) -> None:

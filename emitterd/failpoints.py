@@ -1,17 +1,20 @@
 """Named points at which a crash can be ordered: how the crash table is put to the test.
 
 `EMITTERD_FAILPOINT=name[@n]` kills the process with SIGKILL when it reaches the point
-for the n-th time. It is read once, at import; without it a point costs one comparison.
+for the n-th time; `name[@n]:hang` makes the thread that does so stand still for ever.
+It is read once, at import; without it a point costs one comparison.
 """
 
 import os
 import signal
 import sys
+import threading
 from enum import StrEnum
 from itertools import count
 from typing import NoReturn
 
 VARIABLE = "EMITTERD_FAILPOINT"
+HANG = "hang"
 _CONFIGURATION = 78
 
 
@@ -95,16 +98,22 @@ class Point(StrEnum):
     """A stopping daemon is about to close its journal."""
 
 
-def _order(text: str) -> tuple[Point | None, int]:
-    """Read the order: which point, and the how many-th time; exits with 78 if wrong."""
-    name, at, times = text.partition("@")
+def _order(text: str) -> tuple[Point | None, int, bool]:
+    """Read the order: which point, the how many-th time, and whether to hang there.
+
+    Exits with 78 if it is wrong.
+    """
+    passage, colon, action = text.partition(":")
+    name, at, times = passage.partition("@")
     if not text:
-        return None, 0
+        return None, 0, False
     if name not in set(Point):
         _refuse(f"no point {name!r}; the known ones are: {', '.join(Point)}")
     if at and not (times.isascii() and times.isdecimal() and int(times)):
         _refuse(f"{times!r} after @ is not a whole number from 1 up")
-    return Point(name), int(times or 1)
+    if colon and action != HANG:
+        _refuse(f"{action!r} after : is not {HANG}")
+    return Point(name), int(times or 1), action == HANG
 
 
 def _refuse(problem: str) -> NoReturn:
@@ -113,11 +122,13 @@ def _refuse(problem: str) -> NoReturn:
     raise SystemExit(_CONFIGURATION)
 
 
-_POINT, _TIMES = _order(os.environ.get(VARIABLE, ""))
+_POINT, _TIMES, _HANGS = _order(os.environ.get(VARIABLE, ""))
 _passes = count(1)
 
 
 def reach(point: Point) -> None:
-    """Pass a point, or die there if that was ordered."""
+    """Pass a point, or die or stand still there if that was ordered."""
     if point is _POINT and next(_passes) == _TIMES:
+        if _HANGS:
+            threading.Event().wait()
         os.kill(os.getpid(), signal.SIGKILL)

@@ -18,9 +18,10 @@ from emitterd.admission import Admission, Admittance
 from emitterd.codes import Code
 from emitterd.entry import display
 from emitterd.errors import JournalFull
-from emitterd.examination import Examiner
+from emitterd.examination import Examiner, Rules
 from emitterd.failpoints import Point, reach
 from emitterd.journal import Journal
+from emitterd.pulse import beat, rest
 from emitterd.spool import Spool
 
 BATCH = 500
@@ -66,7 +67,6 @@ class Intake:
         examiner: Examiner,
         journal: Journal,
         *,
-        sweep_every_s: float,
         on_admitted: Callable[[], None],
         on_swept: Callable[[], None],
     ) -> None:
@@ -79,7 +79,6 @@ class Intake:
         self._examiner = examiner
         self._tracker = examiner.tracker
         self._journal = journal
-        self._sweep_every_s = sweep_every_s
         self.expects_events = True
         """Without a watch a sweep misses nothing."""
         self._on_admitted = on_admitted
@@ -91,6 +90,9 @@ class Intake:
         self._sweeps: list[Sweep] = []
         self._next_sweep_at = 0.0
         self._full = False
+        self._offered: Rules | None = None
+        self._fresh = True
+        """Whether no whole sweep has gone by these rules yet."""
         self.sweeping = threading.Event()
         """Set once the first sweep has begun."""
         self.swept = threading.Event()
@@ -110,13 +112,21 @@ class Intake:
         self._next_sweep_at = 0.0
         self._wake.set()
 
+    def adopt(self, rules: Rules) -> None:
+        """Go by other rules from the next turn on, and sweep at once. Thread-safe."""
+        with self._lock:
+            self._offered = rules
+        self._wake.set()
+
     def run(self, stop: threading.Event) -> None:
         """Loop until `stop` is set and `wake` called."""
         while not stop.is_set():
             # Clear, look, wait: a hint that comes during the look is not slept over.
             self._wake.clear()
+            beat()
             wait_s = self.step(time.monotonic())
             if wait_s > 0:
+                rest(wait_s)
                 self._wake.wait(wait_s)
 
     def wake(self) -> None:
@@ -129,6 +139,7 @@ class Intake:
 
     def step(self, now: float) -> float:
         """Do what is due at `now` (monotonic); return how long to wait, in seconds."""
+        self._take_over()
         for path, is_folder in self._take_hints():
             if is_folder:
                 # On top of a sweep of everything: what is new goes first.
@@ -225,8 +236,20 @@ class Intake:
                 del self._hints[path]
         return taken
 
+    def _take_over(self) -> None:
+        with self._lock:
+            rules, self._offered = self._offered, None
+        if rules is None:
+            return
+        self._examiner.adopt(rules)
+        # What only these rules let in was missed by nobody.
+        for sweep in self._sweeps:
+            sweep.first = True
+        self._fresh, self._next_sweep_at = True, 0.0
+
     def _walk(self, top: bytes = b"") -> Iterator[tuple[bytes, os.stat_result]]:
-        return self._spool.walk(self._examiner.selection.hidden, self._unreadable, top)
+        hidden = self._examiner.rules.selection.hidden
+        return self._spool.walk(hidden, self._unreadable, top)
 
     def _unreadable(self, path: bytes, error: OSError) -> None:
         # Removed, or made a link or a file, since its own folder was listed.
@@ -238,10 +261,10 @@ class Intake:
         self._examiner.say_once(path or b".", Code.UNREADABLE, reason)
 
     def _begin_sweep(self, now: float) -> None:
-        self._next_sweep_at = now + self._sweep_every_s
+        self._next_sweep_at = now + self._examiner.rules.sweep_every_s
         if self._spool.lost():
             return
-        first = not self.swept.is_set()
+        first, self._fresh = self._fresh, False
         self._sweeps.insert(0, Sweep(self._walk(), now, whole=True, first=first))
         self.sweeping.set()
 

@@ -35,16 +35,12 @@ class Journal:
         self.database = Database(path)
         """What `Hand` writes to beside."""
         self._turns = Turns()
-        self._horizon_s = backoff_max_s + RETRY_AFTER_CAP_S + 60.0
+        self.adopt(backoff_max_s)
         self.reclaimed = self.database.write(self._reclaim)
         reach(Point.RECLAIMED)
-        served = self.database.read(
-            "select coalesce(min(turn), 0) from entry where state = 'queued'"
-        )
-        last = self.database.read(
-            "select flow, max(turn) from entry where state = 'queued' group by flow"
-        )
-        self._turns.resume(served[0][0], last)
+        least = "select coalesce(min(turn), 0) from entry where state = 'queued'"
+        last = "select flow, max(turn) from entry where state = 'queued' group by flow"
+        self._turns.resume(self.database.read(least)[0][0], self.database.read(last))
 
     def __enter__(self) -> Self:
         return self
@@ -55,6 +51,10 @@ class Journal:
     def close(self) -> None:
         """Close the journal and release its lock."""
         self.database.close()
+
+    def adopt(self, backoff_max_s: float) -> None:
+        """Take due times that lie further off than this for a clock set back."""
+        self._horizon_s = backoff_max_s + RETRY_AFTER_CAP_S + 60.0
 
     def latest(self, path: bytes) -> Known | None:
         """Return the latest version of the path, or None where it is unknown."""

@@ -17,6 +17,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from emitterd.failpoints import Point, reach
+from emitterd.pulse import rest
+
+SLOWEST_BYTES_S = 1024 * 1024
+"""A copy to another file system that is slower than this has come to a standstill."""
 
 IsIt = Callable[[Path], bool]
 """Tells whether a path holds the file that is meant."""
@@ -52,6 +56,7 @@ def move(
     lies there unexplained.
     """
     there = aside if os.path.lexists(aside) else source
+    rest(there.lstat().st_size / SLOWEST_BYTES_S)
     _make_folder(target.parent)
     moved: Path | None
     try:

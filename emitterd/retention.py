@@ -10,6 +10,7 @@ from emitterd.codes import Code
 from emitterd.errors import JournalFull, SourceError
 from emitterd.failpoints import Point, reach
 from emitterd.journal import Journal
+from emitterd.pulse import beat
 from emitterd.spool import Spool
 
 EVERY_S = 86400.0
@@ -25,6 +26,11 @@ class Retention:
         self._retain_s = retain_s
         self._next_at = 0.0
 
+    def adopt(self, retain_s: float) -> None:
+        """Remember for another time from now on. Thread-safe."""
+        if retain_s != self._retain_s:
+            self._retain_s, self._next_at = retain_s, 0.0
+
     def tick(self) -> None:
         """Prune if a day has gone by since the last time."""
         if time.monotonic() >= self._next_at:
@@ -37,10 +43,12 @@ class Retention:
 
     def prune(self, now: float) -> int:
         """Forget what ended before `now` less the retention; return how many."""
-        self._journal.prune_actions(now - self._retain_s)
+        before = now - self._retain_s
+        self._journal.prune_actions(before)
         pruned, after_id = 0, 0
         while not self._spool.lost():
-            page = self._journal.endings(now - self._retain_s, after_id, PAGE)
+            beat()
+            page = self._journal.endings(before, after_id, PAGE)
             if not page:
                 break
             after_id = page[-1][0]

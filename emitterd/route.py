@@ -5,9 +5,14 @@ import threading
 from collections.abc import Callable
 
 from emitterd.config import Config
-from emitterd.emission import Credentials, Emission
+from emitterd.emission import Emission
+from emitterd.session import Credentials
 from emitterd.sockets import Limits
 from emitterd.wire import Answer, Wire, tls_context
+
+CONNECTIONS_MAX = 128
+"""API and bucket for each of 64 workers, the most there may be: a limit costs nothing,
+and their number changes while the daemon runs."""
 
 
 def open_tls(config: Config) -> ssl.SSLContext:
@@ -31,30 +36,43 @@ def open_wire(
     on_answer: Callable[[Answer], None] | None = None,
 ) -> Wire:
     """Return the wire for all workers, not connected yet; `stop` as `Wire` takes it."""
-    emission = config.emission
+    proxy = config.emission.proxy
     return Wire(
-        Limits(
-            emission.connect_timeout_s,
-            emission.stall_timeout_s,
-            emission.minimum_speed_bytes,
-        ),
+        limits(config),
         tls=tls,
-        proxy=emission.proxy.get_secret_value() if emission.proxy else None,
-        connections=2 * config.delivery.workers,
+        proxy=proxy.get_secret_value() if proxy else None,
+        connections=CONNECTIONS_MAX,
         stop=stop,
         on_answer=on_answer,
     )
 
 
-def open_emission(config: Config, wire: Wire, stop: threading.Event) -> Emission:
-    """Return the emission API over this wire, not logged in yet."""
+def limits(config: Config) -> Limits:
+    """Return how long the wire waits for whom."""
+    emission = config.emission
+    return Limits(
+        emission.connect_timeout_s,
+        emission.stall_timeout_s,
+        emission.minimum_speed_bytes,
+    )
+
+
+def credentials(config: Config) -> Credentials:
+    """Return how to log in."""
     emission = config.emission
     secret = emission.password if emission.username else emission.api_key
     assert secret is not None  # noqa: S101  the configuration demands one
+    return Credentials(
+        emission.username, secret.get_secret_value, emission.token_scheme
+    )
+
+
+def open_emission(config: Config, wire: Wire, stop: threading.Event) -> Emission:
+    """Return the emission API over this wire, not logged in yet."""
     return Emission(
         wire,
-        emission.url,
-        Credentials(emission.username, secret.get_secret_value, emission.token_scheme),
-        insecure=emission.allow_insecure_http,
+        config.emission.url,
+        credentials(config),
+        insecure=config.emission.allow_insecure_http,
         stop=stop,
     )

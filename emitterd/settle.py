@@ -55,6 +55,10 @@ class Tracker:
         self._candidates: dict[bytes, Candidate] = {}
         self._due: list[tuple[float, bytes]] = []
 
+    def adopt(self, rule: Settling) -> None:
+        """Go by another rule; looks that are due already stay so."""
+        self._rule = rule
+
     def __contains__(self, path: bytes) -> bool:
         return path in self._candidates
 

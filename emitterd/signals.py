@@ -12,15 +12,27 @@ from types import FrameType
 from typing import Self
 
 STOPS = (signal.SIGTERM, signal.SIGINT)
+HANGUP = signal.SIGHUP
 
 Handler = Callable[[int, FrameType | None], object] | int | signal.Handlers | None
 
 
-class Signals:
-    """While entered, counts SIGTERM and SIGINT in `stops`. Main thread only."""
+def hold_hangup() -> None:
+    """Keep SIGHUP, which would end the process, until `Signals` asks for it."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {HANGUP})
 
-    def __init__(self) -> None:
+
+class Signals:
+    """While entered, counts SIGTERM and SIGINT in `stops`. Main thread only.
+
+    With `hangup` SIGHUP is counted too, in `hangups`, also one that was held before.
+    """
+
+    def __init__(self, *, hangup: bool = False) -> None:
         self.stops = 0
+        self.hangups = 0
+        self._hangup = hangup
+        self._mask_before: set[int] = set()
         self._before: dict[signal.Signals, Handler] = {}
         self._pipe = (-1, -1)
         self._wakeup_before = -1
@@ -32,9 +44,14 @@ class Signals:
         )
         for one in STOPS:
             self._before[one] = signal.signal(one, self._count)
+        if self._hangup:
+            self._before[HANGUP] = signal.signal(HANGUP, self._count_hangup)
+        unblocked = {HANGUP} if self._hangup else set()
+        self._mask_before = signal.pthread_sigmask(signal.SIG_UNBLOCK, unblocked)
         return self
 
     def __exit__(self, *_: object) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask_before)
         for one, handler in self._before.items():
             signal.signal(one, handler)
         signal.set_wakeup_fd(self._wakeup_before)
@@ -49,3 +66,6 @@ class Signals:
 
     def _count(self, _: int, __: FrameType | None) -> None:
         self.stops += 1
+
+    def _count_hangup(self, _: int, __: FrameType | None) -> None:
+        self.hangups += 1

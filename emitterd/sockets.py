@@ -17,11 +17,19 @@ from typing import Any, NamedTuple, TypeVar
 import httpcore
 
 from emitterd.classify import Break
+from emitterd.pulse import beat, rest
 
 T = TypeVar("T")
 
 POLL_S = 0.25
 """How often a blocked socket looks whether the daemon is to stop."""
+
+NAMES_S = 60.0
+"""How long the resolver may go on by itself: three servers, asked twice, 5 s each, and
+again with a search domain. Source: resolv.conf(5)."""
+
+ADDRESSES = 8
+"""A host may have so many, and each is given the whole time to connect."""
 
 KEEPALIVE_S = 10.0
 """Below every common server's own limit, so that it is we who close idle lines."""
@@ -90,6 +98,8 @@ class _Transfer:
             )
 
     def _check_stop(self) -> None:
+        # A slow line is no standstill: how slow it may be is bounded here.
+        beat()
         if self.stop.is_set():
             raise Stopped
 
@@ -134,6 +144,7 @@ class _Stream(httpcore.NetworkStream):
         server_hostname: str | None = None,
         timeout: float | None = None,
     ) -> httpcore.NetworkStream:
+        rest(timeout or 0.0)
         return _Stream(self._inner.start_tls(ssl_context, server_hostname, timeout))
 
     def get_extra_info(self, info: str) -> Any:  # noqa: ANN401  httpcore's signature
@@ -167,6 +178,7 @@ class _Backend(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
+        rest(NAMES_S + ADDRESSES * (timeout or 0.0))
         stream = self._inner.connect_tcp(
             host, port, timeout, local_address, socket_options
         )

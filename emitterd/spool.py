@@ -19,6 +19,7 @@ from pathlib import Path
 from emitterd.codes import Code
 from emitterd.errors import SourceError
 from emitterd.mounts import mount_point
+from emitterd.pulse import beat
 from emitterd.settle import Proof
 
 _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -209,6 +210,7 @@ def sha256(file: FileIO, check: Callable[[], None]) -> bytes:
     digest = hashlib.sha256()
     file.seek(0)
     while chunk := file.read(HASH_CHUNK_BYTES):
+        beat()
         check()
         digest.update(chunk)
     return digest.digest()

@@ -2,6 +2,8 @@
 
 import threading
 
+from emitterd.pulse import beat, rest
+
 
 class Wake:
     """Rings are counted, so `wait` compares instead of clearing."""
@@ -23,5 +25,7 @@ class Wake:
 
     def wait(self, rings: int, timeout_s: float) -> None:
         """Wait until it rang more often than `rings`, or the time is over."""
+        rest(timeout_s)
         with self._condition:
             self._condition.wait_for(lambda: self._rings != rings, timeout_s)
+        beat()

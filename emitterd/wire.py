@@ -99,10 +99,13 @@ class Wire:
             headers={"User-Agent": f"emitterd/{__version__}"},
             # Nothing of one answer may reach another request.
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-            timeout=httpx.Timeout(limits.stall_s, connect=limits.connect_s),
             follow_redirects=False,
             trust_env=False,
         )
+
+    def adopt(self, limits: Limits) -> None:
+        """Bound what begins from now on by other limits."""
+        self._limits = limits
 
     def post(
         self,
@@ -117,15 +120,20 @@ class Wire:
         Raises `Broken` where none came, `Stopped` where the daemon stops, and what
         the body raises.
         """
+        limits = self._limits
         headers = {"Accept-Encoding": "identity", **headers}
         if isinstance(content, Body):
             headers["Content-Type"] = content.content_type
             headers["Content-Length"] = str(content.size_bytes)
         try:
             request = self._client.build_request(
-                "POST", url, headers=headers, content=content
+                "POST",
+                url,
+                headers=headers,
+                content=content,
+                timeout=httpx.Timeout(limits.stall_s, connect=limits.connect_s),
             )
-            with watched(self._limits, self._stop):
+            with watched(limits, self._stop):
                 answer = self._exchange(request, limit_bytes)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise Broken(Break.LOST, str(error)) from error

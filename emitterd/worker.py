@@ -15,7 +15,6 @@ from typing import Protocol
 
 import structlog
 
-from emitterd.backoff import Backoff
 from emitterd.codes import Code
 from emitterd.destination import Destination, Down, Leave
 from emitterd.disposal import Disposal
@@ -25,6 +24,7 @@ from emitterd.errors import JournalFull, SourceError, Trouble, Verdict
 from emitterd.failpoints import Point, reach
 from emitterd.fingerprint import Fingerprint
 from emitterd.journal import Journal
+from emitterd.pulse import beat
 from emitterd.spool import Spool, sha256
 from emitterd.wake import Wake
 
@@ -69,7 +69,6 @@ class Worker:
         destination: Destination,
         disposal: Disposal,
         *,
-        backoff: Backoff,
         wake: Wake,
         abort: threading.Event,
         on_changed: Callable[[bytes], None],
@@ -80,15 +79,15 @@ class Worker:
         self._emission = emission
         self._destination = destination
         self._disposal = disposal
-        self._backoff = backoff
         self._wake = wake
         self._abort = abort
         self._on_changed = on_changed
         self._observer = observer
 
-    def run(self, drain: threading.Event) -> None:
-        """Loop until `drain` is set and the wake rung."""
-        while not drain.is_set():
+    def run(self, stop: threading.Event) -> None:
+        """Loop until `stop` is set and the wake rung; an attempt is ended first."""
+        while not stop.is_set():
+            beat()
             rings = self._wake.rings()
             wait_s = self.step(time.time())
             if wait_s > 0:
@@ -260,14 +259,14 @@ class Worker:
         self._journal.defer(entry, trouble, due_at, charge=False)
 
     def _defer(self, entry: Entry, trouble: Trouble) -> None:
-        now = time.time()
-        due_at = self._backoff.due_at(now, entry.attempts + 1, trouble.retry_after_s)
+        now, attempts = time.time(), entry.attempts + 1
+        due_at = self._destination.backoff.due_at(now, attempts, trouble.retry_after_s)
         self._journal.defer(entry, trouble, due_at, charge=True)
         event = "file.ambiguous" if trouble.ambiguous else "file.deferred"
         log.warning(
             event,
             path=entry.name,
-            attempt=entry.attempts + 1,
+            attempt=attempts,
             error=trouble.code,
             reason=trouble.reason,
             due_at=iso(due_at),
@@ -307,6 +306,7 @@ class Worker:
         It may have been delivered: the same grant is used again, so it overwrites.
         """
         while not self._abort.wait(FULL_S):
+            beat()
             try:
                 self._journal.interrupt(entry, ambiguous=True)
             except JournalFull:

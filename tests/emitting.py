@@ -16,10 +16,11 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, Self, TypeVar
 
-from emitterd.emission import Credentials, Emission
+from emitterd.emission import Emission
 from emitterd.entry import Grant, Receipt
 from emitterd.fingerprint import Fingerprint
 from emitterd.rehearsal import Rehearsal, Request
+from emitterd.session import Credentials
 from emitterd.sockets import Limits
 from emitterd.wire import Answer, Wire, tls_context
 

@@ -82,11 +82,11 @@ class Installation:
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
-    def start(self, **extra: str) -> "Process":
+    def start(self, command: str = "run", **extra: str) -> "Process":
         """Start the daemon, with more in its environment; nothing is waited for."""
         with self.log.open("ab") as log:
             process = subprocess.Popen(  # noqa: S603
-                self.command("run"),
+                self.command(command),
                 env=self.environment(**extra),
                 stdout=log,
                 stderr=log,

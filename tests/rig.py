@@ -13,12 +13,13 @@ from structlog.testing import capture_logs
 from emitterd.admission import Admission, Admitted
 from emitterd.backoff import Backoff
 from emitterd.destination import Destination
-from emitterd.disposal import Disposal
-from emitterd.emission import Credentials, Emission
+from emitterd.disposal import Disposal, Rule
+from emitterd.emission import Emission
 from emitterd.entry import Entry, Grant, State, display
 from emitterd.fingerprint import Fingerprint
 from emitterd.journal import Journal
 from emitterd.rehearsal import FaultMenu, Rehearsal
+from emitterd.session import Credentials
 from emitterd.sockets import Limits
 from emitterd.spool import Spool
 from emitterd.wake import Wake
@@ -99,7 +100,7 @@ class Rig:
         self.destination = Destination(backoff)
         self._wire = wire
         self._backoff = backoff
-        self._disposal = Disposal(self.spool, self.journal, archive=None, delete=delete)
+        self._disposal = Disposal(self.spool, self.journal, Rule(delete=delete))
         self.send_to(server.url)
 
     def send_to(self, url: str) -> None:
@@ -121,7 +122,6 @@ class Rig:
             self.emission,
             self.destination,
             self._disposal,
-            backoff=self._backoff,
             wake=self.wake,
             abort=self.abort,
             on_changed=self.changed.append,

@@ -124,7 +124,10 @@ def test_every_point_is_explained() -> None:
     assert set(Point) <= set(re.findall(r"`([a-z-]+)`", section))
 
 
-@pytest.mark.parametrize("order", ["no-such-point", "pinned@0", "pinned@", "pinned@x"])
+@pytest.mark.parametrize(
+    "order",
+    ["no-such-point", "pinned@0", "pinned@", "pinned@x", "pinned:sleep", "pinned:"],
+)
 def test_wrong_order_ends_the_start(site: Installation, order: str) -> None:
     """An order that cannot be read ends the start with 78 and says why."""
     done = subprocess.run(  # noqa: S603  our own command line

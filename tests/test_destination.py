@@ -217,3 +217,40 @@ def test_a_clock_that_was_set_forward_probes_at_once(gate: Destination) -> None:
     gate.parked(DNS, NOW)
     assert gate.ask(NOW + 3e8) == (Leave.PROBE, 0.0)
     assert gate.ask(NOW + 3e8)[0] is Leave.WAIT
+
+
+def test_other_credentials_are_tried_at_once(gate: Destination) -> None:
+    """A refused login is probed now where that is asked for; a probe is one only."""
+    gate.parked(WRONG_PASSWORD, NOW)
+    assert gate.ask(NOW + 1)[0] is Leave.WAIT
+
+    assert gate.hasten({Code.CREDENTIALS}, NOW + 1)
+    assert gate.ask(NOW + 1) == (Leave.PROBE, 0.0)
+    assert gate.ask(NOW + 1)[0] is Leave.WAIT
+
+
+def test_other_trouble_is_not_hastened(gate: Destination) -> None:
+    """Other credentials mend no outage, and a destination that is up needs none."""
+    assert not gate.hasten({Code.CREDENTIALS}, NOW)
+    gate.parked(DNS, NOW)
+
+    assert not gate.hasten({Code.CREDENTIALS}, NOW)
+    assert gate.ask(NOW)[0] is Leave.WAIT
+
+
+def test_another_rule_holds_from_the_next_failure_on(gate: Destination) -> None:
+    """A probe that is due stays so; the next one's time is the new rule's."""
+    gate.parked(DNS, NOW)
+    before = probe_at(gate)
+    gate.adopt(Backoff(100.0, 600.0, lambda _, high: high), streak=8)
+    assert probe_at(gate) == before
+
+    assert probe(gate, DNS) == 200.0
+
+
+def test_another_number_of_workers_is_another_streak(gate: Destination) -> None:
+    """As many passing failures as there are workers park."""
+    gate.adopt(gate.backoff, streak=6)
+
+    assert [gate.deferred(LOST, NOW) for _ in range(5)] == [None] * 5
+    assert gate.deferred(LOST, NOW) is not None

@@ -21,7 +21,7 @@ from conftest import Mount, SmallDisk
 from crashing import MEMORY
 from emitterd.admission import Admission
 from emitterd.codes import Code
-from emitterd.disposal import Disposal
+from emitterd.disposal import Disposal, Rule
 from emitterd.entry import Entry, display
 from emitterd.errors import JournalFull, Trouble, Verdict
 from emitterd.finding import Finding
@@ -43,7 +43,7 @@ class Outbox:
         self.root = root
         self.journal = journal
         self.disposal = Disposal(
-            Spool(root), journal, archive=archive, delete=archive is None
+            Spool(root), journal, Rule(archive, delete=archive is None)
         )
 
     def delivered(self, name: str = "pat/a.zip") -> Entry:
@@ -104,7 +104,7 @@ def test_rules(spool_root: Path, journal: Journal, archive: Path) -> None:
         (archive, False, False),
         (None, True, False),
     ):
-        rule = Disposal(Spool(spool_root), journal, archive=where, delete=delete)
+        rule = Disposal(Spool(spool_root), journal, Rule(where, delete=delete))
         assert rule.keeps == keeps
 
 
@@ -179,7 +179,7 @@ def test_folder_that_becomes_a_link_after_the_look(
         place = {"archive": tmp_path / "done", "elsewhere": Path(elsewhere)}.get(rule)
         box = Outbox(spool_root, journal, place)
         spool = Swapping(spool_root)
-        box.disposal = Disposal(spool, journal, archive=place, delete=place is None)
+        box.disposal = Disposal(spool, journal, Rule(place, delete=place is None))
         entry = box.delivered()
         outside = make_zip(tmp_path / "outside" / "a.zip", b"of this host")
 
@@ -339,7 +339,7 @@ def test_archived_under_the_day_of_its_delivery(mover: Outbox, archive: Path) ->
 def test_rule_that_was_taken_back(mover: Outbox, archive: Path) -> None:
     """What was due under an earlier configuration stays under one that keeps."""
     entry = mover.delivered()
-    keeper = Disposal(Spool(mover.root), mover.journal, archive=None, delete=False)
+    keeper = Disposal(Spool(mover.root), mover.journal, Rule())
 
     keeper.dispose(entry.id, entry.path, entry.fingerprint)
 
@@ -355,7 +355,7 @@ def put_aside(
     root: Path, journal: Journal, aside: Path, name: str = "pat/a.zip"
 ) -> list[EventDict]:
     """Reject a file at the door and put it aside; return what was logged."""
-    disposal = Disposal(Spool(root), journal, archive=None, delete=True, rejected=aside)
+    disposal = Disposal(Spool(root), journal, Rule(delete=True, rejected=aside))
     seen = Fingerprint.of(make_zip(root / name).stat())
     trouble = Trouble(Verdict.REJECT, Code.CATALOGUE, str(FINDING))
     path = os.fsencode(name)
@@ -409,7 +409,7 @@ def test_rejected_stays_without_a_place(
     spool_root: Path, journal: Journal, archive: Path
 ) -> None:
     """The rule for delivered files is not the rule for rejected ones."""
-    disposal = Disposal(Spool(spool_root), journal, archive=archive, delete=False)
+    disposal = Disposal(Spool(spool_root), journal, Rule(archive))
     put_aside(spool_root, journal, archive)
     make_zip(spool_root / "pat/a.zip")
 
@@ -535,9 +535,8 @@ def test_retried_file_is_not_disposed_of(
     spool_root: Path, journal: Journal, tmp_path: Path
 ) -> None:
     """A rejection that the operator takes back is no delivery: the file stays."""
-    disposal = Disposal(
-        Spool(spool_root), journal, archive=None, delete=True, rejected=tmp_path / "r"
-    )
+    rule = Rule(delete=True, rejected=tmp_path / "r")
+    disposal = Disposal(Spool(spool_root), journal, rule)
     seen = Fingerprint.of(make_zip(spool_root / NAME).stat())
     trouble = Trouble(Verdict.REJECT, Code.CATALOGUE, "for the test")
     journal.admit([Admission(PATH, seen, "pat", 0, trouble, dispose=True)])

@@ -4,14 +4,18 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from emitterd.codes import Code
-from emitterd.emission import TOKEN_LIFETIME_S, TOKEN_LONGEST_S
 from emitterd.errors import Trouble, Verdict
+from emitterd.pulse import Pulse
 from emitterd.rehearsal import FaultMenu, Rehearsal
+from emitterd.session import TOKEN_LIFETIME_S, TOKEN_LONGEST_S, Credentials
 from emitterd.wire import Wire
 from emitting import (
     Listener,
@@ -345,3 +349,85 @@ def test_a_url_that_is_none_is_malformed(wire: Wire, url: str) -> None:
             emission.grant(PATH)
 
     assert trouble.value.verdict is Verdict.PARK
+
+
+def identified(secret: str, scheme: str = "Bearer") -> Credentials:
+    """Return the credentials of the usual user."""
+    return Credentials("emission", lambda: secret, scheme)
+
+
+def test_other_credentials_serve_the_next_login(server: Rehearsal, wire: Wire) -> None:
+    """A refusal of the former ones holds nobody back; equal ones are no others."""
+    emission = emission_to(wire, server.url, secret="wrong")
+    with pytest.raises(Trouble):
+        emission.grant(PATH)
+    assert not emission.adopt(identified("wrong"))
+    with pytest.raises(Trouble):
+        emission.grant(PATH)
+    assert len(asked(server, "auth")) == 1
+    assert emission.adopt(identified("rehearsal"))
+    emission.grant(PATH)
+
+    assert len(asked(server, "auth")) == 2
+
+
+def test_a_token_outlives_the_password(server: Rehearsal, wire: Wire) -> None:
+    """Another password of the same user needs no login before the token ends."""
+    emission = emission_to(wire, server.url)
+    emission.grant(PATH)
+    assert emission.adopt(identified("wrong by now"))
+    emission.grant(PATH)
+
+    assert len(asked(server, "auth")) == 1
+
+
+def test_a_token_is_not_shown_in_another_scheme(server: Rehearsal, wire: Wire) -> None:
+    """With another scheme, or another user, somebody logs in anew."""
+    emission = emission_to(wire, server.url)
+    emission.grant(PATH)
+    emission.adopt(identified("rehearsal", "JWT"))
+    emission.grant(PATH)
+
+    assert len(asked(server, "auth")) == 2
+
+
+def test_credentials_adopted_during_a_refused_login(
+    server: Rehearsal, wire: Wire
+) -> None:
+    """Who is refused with what no longer holds tries what does, and nobody parks."""
+    emission = emission_to(wire, server.url, secret="wrong")
+    server.latency_s = 0.5
+    with ThreadPoolExecutor(1) as pool:
+        grant = pool.submit(emission.grant, PATH)
+        wait_until(lambda: asked(server, "auth"), 20, "a login under way")
+        emission.adopt(identified("rehearsal"))
+        assert grant.result(20).key
+
+    assert len(asked(server, "auth")) == 2
+
+
+def signed(pulse: Pulse, since: float) -> bool:
+    """Tell whether every loop has given a sign since an instant."""
+    return not pulse.still(since, 0.0)
+
+
+def test_who_waits_for_a_login_gives_signs(server: Rehearsal) -> None:
+    """A login may be as slow as a line: the others wait for it, and do not hang."""
+    stop, pulse = threading.Event(), Pulse()
+    server.latency_s = 60.0
+    with wired(stop=stop) as wire, ThreadPoolExecutor(2) as pool:
+        emission = emission_to(wire, server.url, stop=stop)
+
+        def ask() -> None:
+            with pulse.of("worker"), suppress(Trouble):
+                emission.grant(PATH)
+
+        asking = [pool.submit(ask) for _ in range(2)]
+        wait_until(lambda: len(pulse.still(1e12, 0.0)) == 2, 20, "both ask")
+        wait_until(lambda: asked(server, "auth"), 20, "a login under way")
+        for _ in range(3):
+            wait_until(partial(signed, pulse, time.monotonic()), 20, "two signs")
+        [login] = asked(server, "auth")
+        assert login.status is None
+        assert not any(one.done() for one in asking)
+        stop.set()

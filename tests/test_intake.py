@@ -6,6 +6,7 @@ import os
 import struct
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,15 @@ from structlog.typing import EventDict
 from conftest import NOBODY, Python, SmallDisk
 from emitterd.catalogue_file import load_catalogue
 from emitterd.container import ReadAt
-from emitterd.disposal import Disposal
+from emitterd.disposal import Disposal, Rule
 from emitterd.entry import State
-from emitterd.examination import MAX_BYTES, Examiner
+from emitterd.examination import MAX_BYTES, Examiner, Rules
 from emitterd.inspection import Contract, Report
 from emitterd.inspector import Inspector
 from emitterd.intake import BUSY_S, FULL_S, Intake
 from emitterd.journal import Journal
 from emitterd.selection import Selection
-from emitterd.settle import Settling, Tracker
+from emitterd.settle import Settling
 from emitterd.spool import Spool
 from support import make_zip, sample, zip_bytes
 from test_journal import deliver
@@ -52,21 +53,21 @@ class Door:
         self.root, self.journal, self.now = root, journal, 1000.0
         self.bell, self.sweeps = 0, 0
         self.inspector = Counting(load_catalogue(), Contract())
-        spool = Spool(root)
-        self.examiner = Examiner(
-            spool,
+        spool, rule = Spool(root), Rule(delete=True)
+        self.rules = Rules(
             Selection(["**/*.zip", "speed"], []),
             self.inspector,
-            Tracker(Settling(5.0, SWEEP_S, GIVE_UP_S)),
-            journal,
-            Disposal(spool, journal, archive=None, delete=True),
-            objections=objections,
+            objections,
+            Settling(5.0, SWEEP_S, GIVE_UP_S),
+            rule,
+            SWEEP_S,
         )
+        self.disposal = Disposal(spool, journal, rule)
+        self.examiner = Examiner(spool, journal, self.disposal, self.rules)
         self.intake = Intake(
             spool,
             self.examiner,
             journal,
-            sweep_every_s=SWEEP_S,
             on_admitted=self._ring,
             on_swept=self._swept,
         )
@@ -395,3 +396,42 @@ door = Door(Path("."), Journal(Path("../journal.db")))
 print([len(door.step(after)) for after in (0, 4.9, 0.2)], door.intake.settling())
 """
     assert python(script, cwd=spool_root) == "[0, 0, 1] False\n"
+
+
+def test_other_rules_hold_from_the_next_turn_on(door: Door) -> None:
+    """What is ignored now is not settling any more; what is let in is found at once."""
+    make_zip(door.root / NAME).write_bytes(b"unfinished")
+    assert names(door.step(0.0, PATH)) == ["file.incomplete"]
+    make_zip(door.root / NAME)
+    none = Selection(["none"], [])
+    door.intake.adopt(replace(door.rules, selection=none, sweep_every_s=9.0))
+    assert door.step(0.0, PATH) == []
+    assert PATH not in door.examiner.tracker
+    assert door.intake.step(door.now) == 9.0
+
+    door.intake.adopt(door.rules)
+    assert names(door.step()) == ["file.admitted"]
+    assert door.intake.step(door.now) == SWEEP_S
+
+
+def test_rule_of_disposal_comes_with_the_patterns(door: Door) -> None:
+    """Files go by the new rule once its exclusions hold, and not before."""
+    door.intake.adopt(replace(door.rules, disposal=Rule()))
+    assert not door.disposal.keeps
+    door.step()
+
+    assert door.disposal.keeps
+
+
+def test_another_contract_inspects_anew(spool_root: Path, journal: Journal) -> None:
+    """What waits at the door is held to the contract that holds now."""
+    door = Door(spool_root, journal, "warn")
+    door.sweep()
+    make_zip(door.root / NAME)
+    door.examiner.look(PATH, door.now)
+    door.examiner.look(PATH, door.now)
+    assert door.inspector.reports == 1
+    door.examiner.adopt(door.rules)
+    door.examiner.look(PATH, door.now)
+
+    assert door.inspector.reports == 2

@@ -250,3 +250,14 @@ def test_silence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
     assert lines(file) == []
     assert capsys.readouterr() == ("", "")
+
+
+def test_file_that_cannot_be_opened_anew(tmp_path: Path) -> None:
+    """Where the new file cannot be had the old one goes on."""
+    file = tmp_path / "log.jsonl"
+    logs.configure("info", file)
+    with pytest.raises(OSError, match="Is a directory"):
+        logs.configure("info", tmp_path)
+    structlog.get_logger().info("daemon.ready")
+
+    assert len(lines(file)) == 1

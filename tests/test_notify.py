@@ -2,12 +2,13 @@
 
 import secrets
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from emitterd.notify import notify
+from emitterd.notify import extend_timeout, notify, reloading, watchdog_s
 
 
 @pytest.fixture(params=["path", "abstract"])
@@ -66,3 +67,49 @@ def test_address_too_long_for_a_socket(monkeypatch: pytest.MonkeyPatch) -> None:
     """An address that no socket can have does not stop the daemon either."""
     monkeypatch.setenv("NOTIFY_SOCKET", "/" + "x" * 200)
     assert not notify("READY=1")
+
+
+def test_reload_carries_its_instant() -> None:
+    """`Type=notify-reload` wants to know by the monotonic clock when it began."""
+    before = time.monotonic_ns() // 1000
+    first, second = reloading().split("\n")
+
+    assert first == "RELOADING=1"
+    name, _, instant = second.partition("=")
+    assert name == "MONOTONIC_USEC"
+    assert before <= int(instant) <= time.monotonic_ns() // 1000
+
+
+def test_time_is_asked_for_in_microseconds() -> None:
+    """The manager counts in whole microseconds."""
+    assert extend_timeout(43.5) == "EXTEND_TIMEOUT_USEC=43500000"
+
+
+@pytest.mark.parametrize(
+    ("environ", "every_s"),
+    [
+        ({}, None),
+        ({"WATCHDOG_USEC": "60000000", "WATCHDOG_PID": "7"}, 60.0),
+        ({"WATCHDOG_USEC": "1500000"}, 1.5),
+        ({"WATCHDOG_USEC": "60000000", "WATCHDOG_PID": "8"}, None),
+        ({"WATCHDOG_USEC": "60000000", "WATCHDOG_PID": ""}, None),
+        ({"WATCHDOG_USEC": "0", "WATCHDOG_PID": "7"}, None),
+        ({"WATCHDOG_USEC": "soon", "WATCHDOG_PID": "7"}, None),
+        ({"WATCHDOG_USEC": "-5"}, None),
+        ({"WATCHDOG_PID": "7"}, None),
+    ],
+    ids=[
+        "no watchdog",
+        "ours",
+        "anybody's",
+        "another's",
+        "nobody's",
+        "off",
+        "no number",
+        "negative",
+        "no time",
+    ],
+)
+def test_whose_watchdog_it_is(environ: dict[str, str], every_s: float | None) -> None:
+    """Only a watchdog of this very process, with a time, is fed."""
+    assert watchdog_s(environ, 7) == every_s

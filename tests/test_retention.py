@@ -129,3 +129,18 @@ def test_full_journal(spool_root: Path, small_disk: SmallDisk) -> None:
             deliver(journal, take(journal, version))
         small_disk.fill()
         Retention(journal, Spool(spool_root), retain_s=-3600.0).tick()
+
+
+def test_another_retention_prunes_at_the_next_sweep(
+    journal: Journal, retention: Retention
+) -> None:
+    """A shorter memory does not wait for tomorrow; the same one does."""
+    deliver(journal, take(journal))
+    retention.tick()
+    retention.adopt(RETAIN_S)
+    retention.tick()
+    assert journal.counts()[State.DELIVERED] == 1
+    retention.adopt(-3600.0)
+    retention.tick()
+
+    assert journal.counts()[State.DELIVERED] == 0

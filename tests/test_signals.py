@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Python
-from emitterd.signals import STOPS, Signals
+from emitterd.signals import HANGUP, STOPS, Signals, hold_hangup
 
 
 @pytest.mark.parametrize("one", STOPS)
@@ -68,6 +68,40 @@ def test_former_handlers_come_back() -> None:
         assert [signal.getsignal(one) for one in STOPS] != before
     assert [signal.getsignal(one) for one in STOPS] == before
     assert signal.set_wakeup_fd(wakeup) == wakeup
+
+
+def test_hangup_is_counted_apart() -> None:
+    """SIGHUP ends a wait and is no stop."""
+    with Signals(hangup=True) as signals:
+        os.kill(os.getpid(), HANGUP)
+        os.kill(os.getpid(), HANGUP)
+        began = time.monotonic()
+        signals.wait(60.0)
+        assert time.monotonic() - began < 30.0
+        assert (signals.hangups, signals.stops) == (2, 0)
+
+
+def test_hangup_is_left_alone_unless_asked_for() -> None:
+    """What runs in a terminal ends with it: the handler stays as it was."""
+    before = signal.getsignal(HANGUP)
+    with Signals():
+        assert signal.getsignal(HANGUP) is before
+
+
+def test_held_hangup_is_not_lost() -> None:
+    """A SIGHUP that came before anybody asked is counted then; after, it is held."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    before = signal.getsignal(HANGUP)
+    try:
+        hold_hangup()
+        os.kill(os.getpid(), HANGUP)
+        with Signals(hangup=True) as signals:
+            signals.wait(10.0)
+            assert signals.hangups == 1
+        assert HANGUP in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+        assert signal.getsignal(HANGUP) is before
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def test_wait_restarts_after_a_foreign_signal(python: Python, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from emitterd.classify import Break
-from emitterd.sockets import Broken
+from emitterd.sockets import Broken, Limits
 from emitterd.wire import tls_context
 from emitting import (
     OK,
@@ -269,3 +269,18 @@ def test_an_unusable_url_is_broken_like_any_other(url: str) -> None:
     """A url that httpx cannot parse comes back as `Broken`, as the contract says."""
     with wired() as wire, pytest.raises(Broken):
         post(wire, url)
+
+
+def test_other_limits_hold_from_the_next_request_on() -> None:
+    """A shorter patience than before ends what is then begun."""
+
+    def silent(listener: Listener, connection: socket.socket) -> None:
+        listener.hear(connection)
+        connection.recv(1)
+
+    with Listener(silent) as server, wired() as wire:
+        wire.adopt(Limits(5.0, 0.3, 0))
+        with pytest.raises(Broken) as broken:
+            post(wire, server.url)
+
+    assert broken.value.how is Break.SLOW

@@ -1,0 +1,115 @@
+"""The threads of the daemon: as many workers as wanted, and none that is cut off."""
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from emitterd.crew import Crew
+from emitterd.worker import IDLE_S
+from rig import Rig, rigged
+from support import wait_until
+
+WAIT_S = 30.0
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    """Yield a rig without faults."""
+    with rigged(tmp_path) as rig:
+        yield rig
+
+
+@pytest.fixture
+def crew(rig: Rig) -> Iterator[Crew]:
+    """Yield a crew without members; whoever is left at the end is let go."""
+    crew = Crew(rig.another_worker, rig.wake)
+    yield crew
+    crew.stop()
+    rig.abort.set()
+    crew.join(WAIT_S)
+
+
+def workers() -> list[str]:
+    """Return the names of the workers that run, in order."""
+    names = [thread.name for thread in threading.enumerate()]
+    return sorted(name for name in names if name.startswith("worker-"))
+
+
+def manned(crew: Crew, count: int) -> bool:
+    """Bring the crew towards a number; tell whether it is reached."""
+    crew.man(count)
+    return len(workers()) == count
+
+
+def test_so_many_workers_as_wanted(crew: Crew) -> None:
+    """More begin at once, idle surplus leaves at once, and names are taken again."""
+    crew.man(3)
+    assert workers() == ["worker-0", "worker-1", "worker-2"]
+
+    wait_until(lambda: manned(crew, 1), WAIT_S, "one worker")
+    assert workers() == ["worker-0"]
+    crew.man(3)
+    assert workers() == ["worker-0", "worker-1", "worker-2"]
+
+
+def test_surplus_ends_its_upload_first(crew: Crew, rig: Rig) -> None:
+    """Who is uploading leaves when that is done; until then none takes its place."""
+    rig.faults("slow-reader:1:300000")
+    for number in range(3):
+        rig.drop(f"pat/{number}.zip", os.urandom(300_000))
+    crew.man(3)
+    wait_until(lambda: rig.reached("bucket") == 3, WAIT_S, "three uploads")
+    crew.man(1)
+    crew.man(3)
+
+    assert workers() == ["worker-0", "worker-1", "worker-2"]
+    wait_until(lambda: len(rig.told("file.delivered")) == 3, WAIT_S, "all delivered")
+    wait_until(lambda: manned(crew, 3), WAIT_S, "three workers again")
+    assert all(one.posts == 1 for one in rig.server.objects.values())
+
+
+def test_all_leave_at_a_stop(crew: Crew) -> None:
+    """A stop ends every loop."""
+    crew.start_watched("intake", lambda: wait_for(crew.drain))
+    crew.man(2)
+    assert crew.alive()
+    crew.stop()
+    crew.join(WAIT_S)
+
+    assert not crew.alive()
+
+
+def wait_for(event: threading.Event) -> None:
+    """Wait for an event, but not for ever."""
+    event.wait(WAIT_S)
+
+
+def test_dead_thread_is_told(crew: Crew) -> None:
+    """What nobody expected ends the daemon: the flag is set, with a traceback."""
+
+    def die() -> None:
+        raise ZeroDivisionError
+
+    with capture_logs() as events:
+        crew.start("control", die)
+        assert crew.failed.wait(WAIT_S)
+
+    [line] = events
+    assert (line["event"], line["log_level"]) == ("daemon.stopping", "critical")
+    assert line["thread"] == "control"
+
+
+def test_idle_workers_give_signs(crew: Crew) -> None:
+    """Whoever waits for work has said for how long."""
+    crew.man(2)
+    wait_until(
+        lambda: not crew.pulse.still(time.monotonic() + IDLE_S / 2, 0.0),
+        WAIT_S,
+        "both rest",
+    )
+    assert len(crew.pulse.still(float("inf"), 0.0)) == 2

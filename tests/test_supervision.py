@@ -1,0 +1,203 @@
+"""Who stands still, what is told of it, and whether the watchdog is fed."""
+
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from emitterd.codes import Code
+from emitterd.destination import Down
+from emitterd.entry import State
+from emitterd.pulse import Pulse, rest
+from emitterd.supervision import LATE_S, Supervision, status_line
+
+WATCHDOG_S = 60.0
+LIMIT_S = WATCHDOG_S / 2
+
+
+class Watched:
+    """A supervision whose loops and commits a test drives; `now` is its clock."""
+
+    def __init__(self, watchdog_s: float | None = WATCHDOG_S) -> None:
+        self.pulse = Pulse()
+        self.committing_since: float | None = None
+        self.supervision = Supervision(
+            self.pulse, lambda: self.committing_since, watchdog_s
+        )
+        self.now = time.monotonic()
+
+    def look(self, after_s: float) -> tuple[bool, list[tuple[str, str, str]]]:
+        """Look once a second for so long; return the last answer, and what is told."""
+        moving, end = True, self.now + after_s
+        with capture_logs() as events:
+            while self.now < end:
+                self.now += 1.0
+                moving = self.supervision.look(self.now)
+        return moving, [(e["log_level"], e["event"], e["thread"]) for e in events]
+
+
+@pytest.fixture
+def watched() -> Watched:
+    """Supervise nobody yet, under a watchdog."""
+    return Watched()
+
+
+@pytest.fixture
+def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """Listen where systemd would."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(tmp_path / "notify"))
+        listener.settimeout(0.0)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        yield listener
+
+
+def test_all_is_well(watched: Watched) -> None:
+    """While nobody owes a sign nothing is told."""
+    with watched.pulse.of("intake"):
+        assert watched.look(LIMIT_S - 1) == (True, [])
+
+
+def test_standstill_is_told_once(watched: Watched) -> None:
+    """A loop that stands still is told once, with its thread and where it is."""
+    with watched.pulse.of("worker-1"):
+        assert watched.look(LIMIT_S - 1) == (True, [])
+        assert watched.look(LIMIT_S) == (
+            False,
+            [("critical", "daemon.stalled", "worker-1")],
+        )
+        assert watched.look(LIMIT_S) == (False, [])
+
+
+def test_what_is_told_of_a_standstill(watched: Watched) -> None:
+    """The line says since when, for how long, and by the stack where."""
+    with watched.pulse.of("worker-1"), capture_logs() as events:
+        watched.supervision.look(watched.now + LIMIT_S + 10)
+
+    [line] = events
+    assert line["since"].endswith("Z")
+    assert LIMIT_S < line["duration_s"] < LIMIT_S + 20
+    assert "test_supervision.py" in line["stack"]
+
+
+def test_who_goes_on_is_told_too(watched: Watched) -> None:
+    """A standstill that ended by itself is told, and feeds the watchdog again."""
+    with watched.pulse.of("worker-1"):
+        watched.look(LIMIT_S + 2)
+        # The loop's own signs are of the real clock, which the test's is ahead of.
+        rest(10 * LIMIT_S)
+
+        assert watched.look(2.0) == (True, [("info", "daemon.resumed", "worker-1")])
+
+
+def test_commit_that_never_returns(watched: Watched) -> None:
+    """The journal stands still while nobody else does; its line comes first."""
+    watched.committing_since = watched.now
+    with watched.pulse.of("worker-0"):
+        moving, told = watched.look(LIMIT_S + 1)
+        watched.committing_since = None
+        _, after = watched.look(1.0)
+
+    assert not moving
+    assert [name for _, _, name in told] == ["journal", "worker-0"]
+    assert after == [("info", "daemon.resumed", "journal")]
+
+
+def test_machine_that_slept(watched: Watched) -> None:
+    """After a pause of the whole process nobody is accused; the next look counts."""
+    with watched.pulse.of("intake"):
+        watched.look(1.0)
+        watched.now += LIMIT_S + LATE_S
+        assert watched.look(1.0) == (True, [])
+        assert watched.look(1.0)[0] is False
+
+
+def test_without_a_watchdog_it_is_told_all_the_same() -> None:
+    """Started by hand there is nobody to restart it, but a log."""
+    watched = Watched(None)
+    with watched.pulse.of("intake"):
+        _, told = watched.look(watched.supervision.limit_s + 2)
+
+    assert told == [("critical", "daemon.stalled", "intake")]
+
+
+def test_watchdog_is_fed_while_all_move(manager: socket.socket) -> None:
+    """A look sends a sign of life, and the status where it is another."""
+    watched = Watched()
+    for status in ("one", "one", "two"):
+        watched.supervision.beat(status)
+
+    assert [manager.recv(4096) for _ in range(3)] == [
+        b"WATCHDOG=1\nSTATUS=one",
+        b"WATCHDOG=1",
+        b"WATCHDOG=1\nSTATUS=two",
+    ]
+
+
+def test_watchdog_starves_while_one_stands_still(manager: socket.socket) -> None:
+    """The status still goes out, the sign of life does not."""
+    watched = Watched()
+    watched.committing_since = time.monotonic() - LIMIT_S - 1
+    with capture_logs():
+        watched.supervision.beat("one")
+        watched.supervision.beat("one")
+
+    assert manager.recv(4096) == b"STATUS=one"
+    with pytest.raises(BlockingIOError):
+        manager.recv(4096)
+
+
+def test_drain_feeds_but_does_not_flood(manager: socket.socket) -> None:
+    """While it drains the watchdog is fed, not at every look."""
+    watched = Watched()
+    for _ in range(10):
+        watched.supervision.feed()
+
+    assert manager.recv(4096) == b"WATCHDOG=1"
+    with pytest.raises(BlockingIOError):
+        manager.recv(4096)
+
+
+def test_nobody_is_fed_unasked(manager: socket.socket) -> None:
+    """Without a watchdog there is only the status."""
+    watched = Watched(None)
+    watched.supervision.feed()
+    watched.supervision.beat("one")
+
+    assert manager.recv(4096) == b"STATUS=one"
+
+
+COUNTS = dict.fromkeys(State, 0) | {
+    State.QUEUED: 7,
+    State.DEFERRED: 5,
+    State.DELIVERING: 3,
+    State.DELIVERED: 410,
+}
+
+
+@pytest.mark.parametrize(
+    ("oldest_s", "waits"),
+    [
+        (None, ""),
+        (-5.0, " oldest 0 s,"),
+        (35.9, " oldest 35 s,"),
+        (179.0, " oldest 2 min,"),
+        (7300.0, " oldest 2 h,"),
+        (200 * 86400.0, " oldest 200 d,"),
+    ],
+    ids=["none waits", "clock set back", "seconds", "minutes", "hours", "days"],
+)
+def test_status_line(oldest_s: float | None, waits: str) -> None:
+    """It says what is queued, uploading, oldest and delivered, and the destination."""
+    line = f"12 queued, 3 uploading,{waits} 410 delivered; destination up"
+    assert status_line(COUNTS, oldest_s, None) == line
+
+
+def test_status_line_of_an_outage() -> None:
+    """What is wrong with the destination is told with its code."""
+    down = Down(Code.DNS, "no such host", "", 0.0, 0.0)
+
+    assert status_line(COUNTS, None, down).endswith("down: E301 no such host")
