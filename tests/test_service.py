@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from debian import Machine
-from emitterd import failpoints, notify
+from emitterd import failpoints
 from emitterd.rehearsal import FaultMenu, Rehearsal
 from harness import DEADLINE_S, PASSWORD
 from support import wait_until, zip_bytes
@@ -168,9 +168,6 @@ def test_operator_is_heard_inside_the_sandbox(service: Service) -> None:
     service.wait_for(path, "delivered")
 
 
-@pytest.mark.skipif(
-    not hasattr(notify, "reloading"), reason="SIGHUP is not answered by this version"
-)
 def test_reload_applies_the_configuration(service: Service) -> None:
     """What is excluded no more since the reload is sent, and by the same process."""
     text = CONFIGURATION.format(url=service.server.url)
@@ -249,9 +246,6 @@ def test_wrong_configuration_is_not_tried_again(service: Service) -> None:
     assert ended == ["failed", "78"]
 
 
-@pytest.mark.skipif(
-    not hasattr(failpoints, "HANG"), reason="no hang can be ordered of this version"
-)
 def test_hung_worker_is_ended_by_the_watchdog(service: Service) -> None:
     """Where a worker stands still systemd ends the process and starts it again."""
     path = "udise/udise_trans.zip"
