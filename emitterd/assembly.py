@@ -67,7 +67,7 @@ class Parts:
             on_swept=self._swept,
         )
         self.lookout = Lookout(
-            self.spool, config.spool.watcher, self.intake.hint, self.intake.sweep_soon
+            self.spool, config.spool.watcher, self.intake.hint, self._rescan
         )
         self.intake.expects_events = not self.lookout.polling
         self._emission = open_emission(config, self.wire, self.abort)
@@ -86,6 +86,11 @@ class Parts:
         if self._emission.adopt(credentials(config)):
             self._probe()
         self.config = config
+
+    def _rescan(self) -> None:
+        # What has been mounted since may be another file system.
+        self.intake.expects_events = not self.lookout.polling
+        self.intake.sweep_soon()
 
     def _probe(self) -> None:
         """Try at once what the former credentials were refused for."""
