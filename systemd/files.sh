@@ -13,6 +13,7 @@ put_program() {
     grep -rlZI "$venv" "$venv/bin" "$venv/pyvenv.cfg" |
         xargs -0 sed -i "s|$venv|$PROGRAM/venv|g"
     install -m 0755 "$2/systemd/setup.sh" "$3/setup"
+    install -m 0755 "$2/systemd/check.sh" "$3/check"
     install -m 0644 "$2/systemd/notify-reload.conf" "$3/notify-reload.conf"
 }
 

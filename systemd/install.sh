@@ -87,7 +87,7 @@ Installed. Now:
   1. set emission.url, emission.username and spool.directory in $CONFIG_DIR/emitter.yaml
   2. put the password into $CONFIG_DIR/password
   3. $PROGRAM/setup                                (if spool.directory was changed)
-  4. runuser -u emitterd -- emitterd check
+  4. $PROGRAM/check --online
   5. systemctl start emitterd
 Who drops files belongs into the group emitterd-producers: usermod -aG emitterd-producers USER
 EOF

@@ -20,10 +20,10 @@ from support import wait_until
 ROOT = Path(__file__).parent.parent
 
 SUITE = "bookworm"
-PACKAGES = "ca-certificates,dbus,python3,python3-venv,systemd,systemd-sysv"
+PACKAGES = "ca-certificates,dbus,logrotate,python3,python3-venv,systemd,systemd-sysv"
 """What a Debian of any use has; python3-venv is for install.sh, the package has its
 own."""
-VERSION = "2"
+VERSION = "3"
 """Another one makes the root anew."""
 
 TOOLS = {
@@ -98,9 +98,9 @@ class Machine:
         return done.stdout.strip() in {"running", "degraded"}
 
     def call(
-        self, *command: str, user: str | None = None
+        self, *command: str, user: str | None = None, typed: str = ""
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command in the machine, as root or as another user."""
+        """Run a command in the machine, as root or another user; `typed`: its input."""
         become = ("runuser", "-u", user, "--") if user else ()
         return subprocess.run(  # noqa: S603  our own argument list
             [
@@ -108,7 +108,7 @@ class Machine:
                 *("--pid", "--net", "--cgroup", "--root", "--wd"),
                 *("env", "--ignore-environment", *_ENVIRONMENT, *become, *command),
             ],
-            stdin=subprocess.DEVNULL,
+            input=typed,
             capture_output=True,
             text=True,
             check=False,

@@ -1,5 +1,6 @@
 """install.sh: from a clone to a service, again, and back."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -8,6 +9,9 @@ from pathlib import Path
 import pytest
 
 from debian import ROOT, Machine
+from emitterd.rehearsal import Rehearsal
+from harness import DEADLINE_S, PASSWORD
+from support import wait_until, zip_bytes
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -20,6 +24,8 @@ CLONE = (
     "LICENSE",
 )
 BUILD = "hatchling"
+WHEELS = ("env", "PIP_NO_INDEX=1", "PIP_FIND_LINKS=/root/wheels")
+"""What pip is told: there is no index in the machine."""
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +61,7 @@ def installed(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Mac
 def install(machine: Machine, *arguments: str) -> str:
     """Run install.sh without a network; return what it said."""
     return machine.run(
-        *("env", "PIP_NO_INDEX=1", "PIP_FIND_LINKS=/root/wheels"),
-        *("unshare", "--net", "/root/clone/systemd/install.sh", *arguments),
+        *(*WHEELS, "unshare", "--net", "/root/clone/systemd/install.sh", *arguments),
     )
 
 
@@ -109,6 +114,60 @@ def test_uninstall_keeps_the_data(installed: Machine) -> None:
     assert (installed.root / "etc/emitterd/emitter.yaml").exists()
     assert not (installed.root / "opt/emitterd").exists()
     assert installed.show("LoadState") == "not-found"
+
+
+def test_readme_word_for_word(installed: Machine, server: Rehearsal) -> None:
+    """Who follows "Install as a service" on a new machine has files delivered."""
+    section = (ROOT / "README.md").read_text().partition("## Install as a service\n")[2]
+    steps = re.findall(r"```sh\n(.*?)```", section.partition("\n## ")[0], re.DOTALL)
+    forget(installed)
+    installed.run("useradd", "asha")
+
+    def follow(step: str, *before: str, typed: str = "") -> str:
+        script = step.replace("USER", "asha")
+        inside = ("env", "--chdir=/root/clone", *before, "sh", "-ec", script)
+        done = installed.call(*inside, typed=typed)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    install_it, password, start, look = steps
+    follow(install_it, *WHEELS)
+    yaml = installed.root / "etc/emitterd/emitter.yaml"
+    text = yaml.read_text()
+    insecure = "  allow_insecure_http: "
+    for old, new in {
+        "https://cqube.example.org/data": server.url,
+        # What nobody needs whose server is not a rehearsal.
+        f"{insecure}false": f"{insecure}true",
+    }.items():
+        assert old in text
+        text = text.replace(old, new)
+    yaml.write_text(text)
+    follow(password, typed=f"{PASSWORD}\n")
+    follow(start)
+    (installed.root / "var/tmp/x.zip").write_bytes(zip_bytes(b"id|name\n1|one\n"))
+    script = 'mkdir -p "$1/pat" && cp /var/tmp/x.zip "$1/pat"'
+    folder = "/srv/cqube_emission"
+    installed.run("sh", "-c", script, "sh", folder, user="asha")
+    wait_until(
+        lambda: "pat/x.zip" in installed.run("emitterd", "receipts"),
+        DEADLINE_S,
+        "delivered",
+    )
+    # It would follow the log until the end of time.
+    shown = follow(look.replace(" -f ", " "))
+
+    assert "1 delivered; destination up" in shown
+    assert shown.count("file.delivered") == 2
+
+
+def forget(machine: Machine) -> None:
+    """Remove what --uninstall keeps: the machine is new again."""
+    for folder in ("/etc", "/var/lib", "/var/log"):
+        machine.run("rm", "-rf", f"{folder}/emitterd")
+    machine.run("rm", "-rf", "/srv/cqube_emission")
+    machine.run("userdel", "emitterd")
+    machine.run("groupdel", "emitterd-producers")
 
 
 def test_help_and_usage(tmp_path: Path) -> None:

@@ -89,6 +89,13 @@ class Service:
         ]
         return sum(path.endswith(one.name) or one.name.endswith(path) for one in asked)
 
+    def logged(self, *arguments: str) -> list[dict[str, str]]:
+        """Return what journalctl has of the service, each with its fields."""
+        said = self.machine.run(
+            *("journalctl", "--unit=emitterd", "--output=json", *arguments)
+        )
+        return [json.loads(line) for line in said.splitlines()]
+
     def set(self, settings: str) -> None:
         """Write a drop-in for the unit, or remove it where there are no settings."""
         folder = self.machine.root / "etc/systemd/system/emitterd.service.d"
@@ -149,6 +156,100 @@ def test_status_tells_the_counts(service: Service) -> None:
     assert status
     for word in ("queued", "uploading", "destination up"):
         assert word in status[1]
+
+
+def test_errors_are_found_in_journald(service: Service) -> None:
+    """`journalctl -p err` shows what needs somebody, and a path leads to its lines."""
+    path = "tpd/teacher_mst.zip"
+    service.server.faults = FaultMenu.parse("api-500")
+    service.drop(f"{SPOOL}/{path}")
+    wait_until(lambda: service.logged("--priority=err"), DEADLINE_S, "an error")
+    service.server.faults = FaultMenu()
+    service.wait_for(path, "delivered")
+    errors = service.logged("--priority=err")
+    of_path = service.logged(f"EMITTERD_PATH={path}")
+
+    assert {one["EMITTERD_EVENT"] for one in errors} == {"destination.down"}
+    assert {one["PRIORITY"] for one in errors} == {"3"}
+    told = [one["EMITTERD_EVENT"] for one in of_path]
+    assert (told[0], told[-1]) == ("file.admitted", "file.delivered")
+
+
+@pytest.fixture
+def stingy_journald(machine: Machine) -> Iterator[None]:
+    """Let journald keep ten lines of a service in half a minute, or a few more."""
+    conf = "/etc/systemd/journald.conf.d/stingy.conf"
+    machine.write(conf, "[Journal]\nRateLimitIntervalSec=30s\nRateLimitBurst=10\n")
+    machine.run("systemctl", "restart", "systemd-journald")
+    yield
+    machine.run("rm", conf)
+    machine.run("systemctl", "restart", "systemd-journald")
+
+
+@pytest.mark.usefixtures("stingy_journald")
+def test_no_line_is_lost_to_a_rate_limit(service: Service) -> None:
+    """Each of many files has its line, where another unit's are dropped."""
+    many = range(1, 601)
+    script = f"for n in $(seq {len(many)}); do echo PK > {SPOOL}/cut_$n.zip; done"
+    service.machine.run("sh", "-c", script, user="asha")
+    service.machine.run(
+        *("systemd-run", "--wait", "--quiet", "--unit=chatty"),
+        *("sh", "-c", f"seq {len(many)}"),
+    )
+    query = "EMITTERD_EVENT=file.incomplete"
+    wait_until(
+        lambda: len(service.logged(query)) >= len(many), DEADLINE_S, "all the lines"
+    )
+    chatty = service.machine.run("journalctl", "--unit=chatty", "--output=cat")
+    service.machine.run("find", SPOOL, "-name", "cut_*", "-delete")
+
+    told = {one["EMITTERD_PATH"] for one in service.logged(query)}
+    assert told == {f"cut_{number}.zip" for number in many}
+    assert len(chatty.splitlines()) < len(many)
+
+
+def test_log_file_is_rotated(service: Service) -> None:
+    """Logrotate and the service agree on the owner, and lines go to the new file."""
+    log = "/var/log/emitterd/emitterd.jsonl"
+    text = CONFIGURATION.format(url=service.server.url)
+    service.machine.write("/etc/emitterd/emitter.yaml", f"{text}log:\n  file: {log}\n")
+    service.start()
+    service.machine.run("logrotate", "--force", "/etc/logrotate.d/emitterd")
+    wait_until(
+        lambda: service.machine.run("cat", log), DEADLINE_S, "a line in the new file"
+    )
+    service.machine.write("/etc/emitterd/emitter.yaml", text)
+    found = service.machine.run(
+        *("stat", "-c", "%a %U:%G", "/var/log/emitterd", log, f"{log}.1")
+    )
+
+    assert "daemon.reloaded" in service.machine.run("cat", log)
+    assert "daemon.started" in service.machine.run("cat", f"{log}.1")
+    assert found.splitlines() == [
+        "750 emitterd:emitterd",
+        "640 emitterd:emitterd",
+        "640 emitterd:emitterd",
+    ]
+
+
+def test_folder_that_is_mounted_late(service: Service) -> None:
+    """Without its folder the service starts, says so, and takes it up when mounted."""
+    path = "pgi/pgi_trans.zip"
+    service.machine.run("systemctl", "stop", "emitterd")
+    service.machine.run("mv", SPOOL, "/srv/disk")
+    service.start()
+    status = service.machine.show("StatusText")
+    service.drop(f"/srv/disk/{path}")
+    service.machine.run("mkdir", SPOOL)
+    service.machine.run("mount", "--bind", "/srv/disk", SPOOL)
+    service.wait_for(path, "delivered")
+    service.machine.run("systemctl", "stop", "emitterd")
+    service.machine.run("umount", SPOOL)
+    service.machine.run("rmdir", SPOOL)
+    service.machine.run("mv", "/srv/disk", SPOOL)
+
+    assert status.startswith("no watched folder; ")
+    assert service.logged("EMITTERD_EVENT=watch.root_lost")
 
 
 def test_operator_is_heard_inside_the_sandbox(service: Service) -> None:
@@ -281,7 +382,9 @@ def test_second_folder_as_an_instance(installed: Service) -> None:
     machine.write("/etc/emitterd/second.yaml", text)
     machine.write("/etc/emitterd/second.password", PASSWORD)
     machine.run("chmod", "600", "/etc/emitterd/second.password")
+    unprepared = machine.call("/opt/emitterd/check", "second")
     machine.run("/opt/emitterd/setup")
+    checked = machine.run("/opt/emitterd/check", "second", "--online")
     machine.run("systemctl", "start", "emitterd@second")
     installed.drop(f"/data/100% in/{path}")
     wait_until(lambda: installed.keys(path), DEADLINE_S, "delivered")
@@ -291,4 +394,7 @@ def test_second_folder_as_an_instance(installed: Service) -> None:
     )
     machine.run("systemctl", "stop", "emitterd@second")
 
+    # The secret is root's alone: by itself the command would not have it.
+    assert (unprepared.returncode, "mkdir -p" in unprepared.stderr) == (78, True)
+    assert re.search(r"ok +grant", checked)
     assert (machine.root / state.lstrip("/") / "journal.db").exists()

@@ -23,6 +23,7 @@ OF_AN_INSTANCE = (
 SCRIPTS = [
     SYSTEMD / "install.sh",
     SYSTEMD / "setup.sh",
+    SYSTEMD / "check.sh",
     SYSTEMD / "build-deb",
     *(SYSTEMD / "debian" / name for name in ("preinst", "postinst", "prerm", "postrm")),
 ]
