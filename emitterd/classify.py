@@ -19,6 +19,7 @@ class Stage(StrEnum):
 
     LOGIN = "login"
     GRANT = "upload-url"
+    DOWNLOAD = "download_url"
     BUCKET = "bucket"
 
 
@@ -51,6 +52,16 @@ _ANY_API: dict[int, tuple[Verdict, Code]] = {
     408: (Verdict.PARK, Code.API_TROUBLE),
     429: (Verdict.PARK, Code.RATE_LIMITED),
 }
+_ASKED = {
+    **_ANY_API,
+    400: (Verdict.REJECT, Code.REQUEST_REFUSED),
+    401: (Verdict.RENEW_TOKEN, Code.TOKEN_REFUSED),
+    403: (Verdict.PARK, Code.FORBIDDEN),
+    413: (Verdict.REJECT, Code.REQUEST_REFUSED),
+    414: (Verdict.REJECT, Code.REQUEST_REFUSED),
+    415: (Verdict.REJECT, Code.REQUEST_REFUSED),
+    422: (Verdict.REJECT, Code.REQUEST_REFUSED),
+}
 _API: dict[Stage, dict[int, tuple[Verdict, Code]]] = {
     Stage.LOGIN: {
         **_ANY_API,
@@ -58,16 +69,8 @@ _API: dict[Stage, dict[int, tuple[Verdict, Code]]] = {
         401: (Verdict.PARK, Code.CREDENTIALS),
         403: (Verdict.PARK, Code.CREDENTIALS),
     },
-    Stage.GRANT: {
-        **_ANY_API,
-        400: (Verdict.REJECT, Code.REQUEST_REFUSED),
-        401: (Verdict.RENEW_TOKEN, Code.TOKEN_REFUSED),
-        403: (Verdict.PARK, Code.FORBIDDEN),
-        413: (Verdict.REJECT, Code.REQUEST_REFUSED),
-        414: (Verdict.REJECT, Code.REQUEST_REFUSED),
-        415: (Verdict.REJECT, Code.REQUEST_REFUSED),
-        422: (Verdict.REJECT, Code.REQUEST_REFUSED),
-    },
+    Stage.GRANT: _ASKED,
+    Stage.DOWNLOAD: _ASKED,
 }
 _BUCKET_CODES: dict[str, tuple[Verdict, Code]] = {
     "EntityTooLarge": (Verdict.REJECT, Code.BODY_REFUSED),
@@ -98,6 +101,9 @@ _WRONG_LINE = {
 
 _MAYBE_STORED = frozenset({500, 502, 504})
 _SUCCESS = frozenset({200, 201, 204})
+_SEALED = "x-amz-server-side-encryption"
+_SEALED_BY_CUSTOMER = f"{_SEALED}-customer-algorithm"
+_MD5 = re.compile(r"[0-9a-f]{32}")
 _XML_CODE = re.compile(rb"<Code>\s*([A-Za-z]{1,64})\s*</Code>")
 _XML_MESSAGE = re.compile(rb"<Message>([^<]{1,200})")
 
@@ -134,7 +140,7 @@ def bucket_trouble(
     """
     if status in _SUCCESS and headers.get("etag"):
         return None
-    name = _match(_XML_CODE, body)
+    name = s3_code(body)
     reason = f"the bucket answered {status}{_said(body)}"
     if status in _SUCCESS:
         return Trouble(
@@ -157,6 +163,22 @@ def bucket_trouble(
         retry_after_s=retry_after_s(headers),
         ambiguous=status in _MAYBE_STORED,
     )
+
+
+def etag_of(headers: Mapping[str, str]) -> tuple[str, str | None]:
+    """Return the ETag of an answer that has one, and the MD5 that it is, or None."""
+    etag = headers["etag"].removeprefix("W/").strip('"')
+    # With a key of KMS or of the customer's the ETag is no MD5, however it looks.
+    sealed = _SEALED_BY_CUSTOMER in headers or headers.get(_SEALED, "").startswith(
+        "aws:kms"
+    )
+    plain = not sealed and _MD5.fullmatch(etag.lower())
+    return etag, etag.lower() if plain else None
+
+
+def s3_code(body: bytes) -> str:
+    """Return the code in S3's error, or an empty text where there is none."""
+    return _match(_XML_CODE, body)
 
 
 def broken(stage: Stage, how: Break, detail: str, *, body_sent: bool) -> Trouble:
@@ -208,6 +230,6 @@ def _match(pattern: re.Pattern[bytes], body: bytes) -> str:
 
 
 def _said(body: bytes) -> str:
-    name, message = _match(_XML_CODE, body), _match(_XML_MESSAGE, body)
-    text = ": ".join(part for part in (name, message) if part)
+    parts = (s3_code(body), _match(_XML_MESSAGE, body))
+    text = ": ".join(part for part in parts if part)
     return f" ({text})" if text else ""

@@ -26,7 +26,7 @@ Row = tuple[Any, ...]
 APPLICATION_ID = 0x454D4954
 """`EMIT`: marks the file as a journal of emitterd's."""
 
-VERSION = 2
+VERSION = 3
 """`user_version` of `schema.sql`; `upgrade_N.sql` leads from version N to the next."""
 
 WAL_LIMIT_BYTES = 64 * 1024 * 1024

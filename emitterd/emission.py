@@ -5,7 +5,6 @@ do; what lasts longer than seconds is never waited for here.
 Source: cQube's views.py and client.py, versions 1.0 to 4.1.
 """
 
-import re
 import threading
 import time
 from collections.abc import Callable
@@ -23,9 +22,17 @@ from tenacity import (
 from tenacity.nap import sleep_using_event
 
 from emitterd import grant as grants
-from emitterd.classify import Stage, api_trouble, broken, bucket_trouble, http_date
+from emitterd.classify import (
+    Stage,
+    api_trouble,
+    broken,
+    bucket_trouble,
+    etag_of,
+    http_date,
+)
 from emitterd.codes import Code
-from emitterd.entry import Grant, Receipt
+from emitterd.confirmation import FIRST_BYTE, Stored, Unconfirmed, stored
+from emitterd.entry import Confirmation, Grant, Receipt
 from emitterd.errors import Trouble, Verdict
 from emitterd.fingerprint import Fingerprint
 from emitterd.grant import EXPIRY_MARGIN_S
@@ -38,9 +45,11 @@ BUCKET_ANSWER_MAX_BYTES = 64 * 1024
 REDIRECTS = frozenset({307, 308})
 ATTEMPTS = 3
 _BLIPS = frozenset({Code.API_TROUBLE, Code.CONNECTION_LOST})
-_SEALED = "x-amz-server-side-encryption"
-_SEALED_BY_CUSTOMER = f"{_SEALED}-customer-algorithm"
-_MD5 = re.compile(r"[0-9a-f]{32}")
+_NOT_ALLOWED = frozenset({Code.FORBIDDEN, Code.NOT_AN_EMISSION_API, Code.TOKEN_REFUSED})
+"""What an API says to `download_url` that has it not (cQube 1.0), or not for this
+user (1.1 to 1.6)."""
+
+_NO_URL = frozenset({Code.REQUEST_REFUSED, Code.MALFORMED_ANSWER})
 
 
 class Emission:
@@ -60,6 +69,7 @@ class Emission:
         self._url = url.rstrip("/")
         self._insecure = insecure
         self._session = Session(wire, self._url, credentials)
+        self._shows_nothing = ""
         self._retrying = Retrying(
             stop=stop_any(stop_after_attempt(ATTEMPTS), stop_when_event_set(stop)),
             wait=wait_random_exponential(multiplier=0.2, max=2),
@@ -70,7 +80,10 @@ class Emission:
 
     def adopt(self, credentials: Credentials) -> bool:
         """Log in with these from now on; return whether they are others."""
-        return self._session.adopt(credentials)
+        others = self._session.adopt(credentials)
+        if others:
+            self._shows_nothing = ""
+        return others
 
     def usable(self, grant: Grant, now: float) -> bool:
         """Tell whether a pinned grant is this API's and holds long enough."""
@@ -86,8 +99,7 @@ class Emission:
 
     def grant(self, path: bytes) -> Grant:
         """Ask for a grant. Raises `Trouble`."""
-        body = {"filename": grants.remote_name(path)}
-        answer = self._retrying.copy()(self._ask_grant, body)
+        answer = self._ask(Stage.GRANT, {"filename": grants.remote_name(path)})
         if not answer.whole:
             raise Trouble(
                 Verdict.PARK, Code.MALFORMED_ANSWER, "the answer to upload-url is huge"
@@ -128,27 +140,77 @@ class Emission:
             raise trouble
         return _receipt(grant, answer, body, fingerprint)
 
-    def _ask_grant(self, body: dict[str, str]) -> Answer:
-        answer, trouble = self._try_grant(body)
+    def look_up(self, grant: Grant) -> Stored:
+        """Return what the bucket has under a grant's key.
+
+        Raises `Unconfirmed` where it has nothing, or where that cannot be asked:
+        which is remembered if the API gives nobody, or not this user, a url. Raises
+        `Trouble` where it may be asked later.
+        """
+        url = self._download_url(grant)
+        try:
+            grants.refuse_place(url, api_url=self._url, insecure=self._insecure)
+        except Trouble as trouble:
+            raise _unknown(f"download_url: {trouble.reason}") from trouble
+        if not grants.related(url, grant.url):
+            raise _unknown("download_url: its url leads to another place than the POST")
+        try:
+            answer = self._wire.get(
+                url, FIRST_BYTE, limit_bytes=BUCKET_ANSWER_MAX_BYTES
+            )
+        except Broken as error:
+            raise broken(
+                Stage.BUCKET, error.how, str(error), body_sent=False
+            ) from error
+        except Stopped as error:
+            raise interrupted(ambiguous=False) from error
+        return stored(answer.status, answer.headers, answer.body)
+
+    def _download_url(self, grant: Grant) -> str:
+        bucket = grants.bucket(grant)
+        if grant.issuer != self._url or bucket is None:
+            raise _unknown("the grant is not of this API, or names no bucket")
+        if self._shows_nothing:
+            raise _unknown(self._shows_nothing)
+        body = {"filename": grant.key, "bucket": bucket}
+        try:
+            answer = self._ask(Stage.DOWNLOAD, body)
+        except Trouble as trouble:
+            if trouble.code in _NOT_ALLOWED:
+                self._shows_nothing = trouble.reason
+            elif trouble.code not in _NO_URL:
+                raise
+            raise _unknown(trouble.reason) from trouble
+        if not answer.whole:
+            raise _unknown("the answer to download_url is huge")
+        # The whole answer is the url; upstream labels it as HTML.
+        return answer.body.decode("ascii", "replace").strip()
+
+    def _ask(self, stage: Stage, body: dict[str, str]) -> Answer:
+        """Ask the API, again for seconds where that may help. Raises `Trouble`."""
+        return self._retrying.copy()(self._ask_once, stage, body)
+
+    def _ask_once(self, stage: Stage, body: dict[str, str]) -> Answer:
+        answer, trouble = self._try(stage, body)
         if trouble is not None and trouble.verdict is Verdict.RENEW_TOKEN:
             if self._session.renewable:
-                answer, trouble = self._try_grant(body)
+                answer, trouble = self._try(stage, body)
             if trouble is not None and trouble.verdict is Verdict.RENEW_TOKEN:
                 raise Trouble(Verdict.PARK, Code.TOKEN_REFUSED, trouble.reason)
         if trouble is not None:
             raise trouble
         return answer
 
-    def _try_grant(self, body: dict[str, str]) -> tuple[Answer, Trouble | None]:
+    def _try(self, stage: Stage, body: dict[str, str]) -> tuple[Answer, Trouble | None]:
         authorization = self._session.authorization()
         answer = post_json(
             self._wire,
-            Stage.GRANT,
-            f"{self._url}/upload-url",
+            stage,
+            f"{self._url}/{stage}",
             body,
             {"Authorization": authorization},
         )
-        trouble = api_trouble(Stage.GRANT, answer.status, answer.headers, answer.body)
+        trouble = api_trouble(stage, answer.status, answer.headers, answer.body)
         if trouble is not None and trouble.verdict is Verdict.RENEW_TOKEN:
             self._session.expire(authorization)
         return answer, trouble
@@ -173,13 +235,8 @@ def _receipt(
             Code.CONNECTION_LOST,
             "the bucket answered before it had the whole body",
         )
-    etag = answer.headers["etag"].removeprefix("W/").strip('"')
-    # With a key of KMS or of the customer's the ETag is no MD5, however it looks.
-    sealed = _SEALED_BY_CUSTOMER in answer.headers or answer.headers.get(
-        _SEALED, ""
-    ).startswith("aws:kms")
-    verified = not sealed and _MD5.fullmatch(etag.lower()) is not None
-    if verified and etag.lower() != body.md5.hex():
+    etag, md5 = etag_of(answer.headers)
+    if md5 is not None and md5 != body.md5.hex():
         raise Trouble(
             Verdict.DEFER,
             Code.ETAG_MISMATCH,
@@ -192,8 +249,12 @@ def _receipt(
         size_bytes=fingerprint.size_bytes,
         md5=body.md5,
         sha256=body.sha256,
-        verified=verified,
+        verified=md5 is not None,
     )
+
+
+def _unknown(reason: str) -> Unconfirmed:
+    return Unconfirmed(Confirmation.UNKNOWN, reason)
 
 
 def _blip(error: BaseException) -> bool:

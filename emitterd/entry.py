@@ -4,7 +4,7 @@ import json
 import re
 import sys
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
@@ -84,6 +84,11 @@ class Grant:
         """The object key that this grant is pinned to."""
         return self.fields["key"]
 
+    def spent(self) -> Self:
+        """Return what is left of it once it is refused: whose and where it was."""
+        left = {name: self.fields.get(name, "") for name in ("key", "policy")}
+        return replace(self, fields=left, expires_at=0.0)
+
     def pack(self) -> bytes:
         """Return the grant as the journal keeps it: not legible at a glance."""
         return zlib.compress(
@@ -125,6 +130,19 @@ class Entry:
         return display(self.path)
 
 
+class Confirmation(StrEnum):
+    """What the bucket showed under the key of a body whose answer was lost."""
+
+    FOUND = "found"
+    """All the bytes: the file is delivered."""
+    ABSENT = "absent"
+    """Nothing: never stored, or taken by the server already."""
+    OTHER = "other"
+    """An object of other bytes."""
+    UNKNOWN = "unknown"
+    """It could not be asked, or its answer tells nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """Proof of delivery: what was sent and what the bucket answered."""
@@ -136,6 +154,8 @@ class Receipt:
     sha256: bytes
     verified: bool
     """Whether the ETag is an MD5 and equals that of the bytes sent."""
+    confirmed: bool = False
+    """Whether the bucket was asked afterwards, the answer to the body being lost."""
 
 
 def display(path: bytes) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from emitterd.codes import Code
-from emitterd.entry import LIVE, State, display, iso, undisplay
+from emitterd.entry import LIVE, Confirmation, State, display, iso, undisplay
 from emitterd.errors import SourceError
 from emitterd.meanings import MEANING
 from emitterd.records import Records
@@ -126,12 +126,22 @@ def explain(standings: Standings, records: Records, path: bytes) -> Explanation:
     )
 
 
+_SHOWN: dict[str, str] = {
+    Confirmation.FOUND: "; its answer was lost, but the bucket showed the object",
+    Confirmation.ABSENT: "; looked up there was none: never stored, or taken by the"
+    " server already",
+    Confirmation.OTHER: "; looked up it was of other bytes",
+    Confirmation.UNKNOWN: "; it could not be looked up",
+}
+"""What the bucket showed under the key of a lost answer."""
+
+
 def _delivered(_: Standing, latest: Record, __: list[Record]) -> str:
     said = f"delivered at {latest['delivered_at']} under the key {latest['key']}"
     if latest["ambiguous"] and latest.get("earlier_keys"):
         keys = ", ".join(latest["earlier_keys"])
         said += f"; an attempt before it may have left an object under {keys}"
-    return said
+    return said + _SHOWN.get(latest.get("confirmation", ""), "")
 
 
 def _deferred(standing: Standing, latest: Record, _: list[Record]) -> str:

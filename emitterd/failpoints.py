@@ -60,6 +60,8 @@ class Point(StrEnum):
     """The bucket's answer proves the delivery; the journal does not know."""
     DELIVERED = "delivered"
     """The delivery is on disk; no line tells of it, and the file is untouched."""
+    CONFIRMED = "confirmed"
+    """The bucket shows the object whose answer was lost; the journal does not know."""
     FAILED = "failed"
     """An attempt failed; the journal does not know."""
     DEFERRED = "deferred"

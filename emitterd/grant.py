@@ -6,6 +6,7 @@ import re
 import socket
 from datetime import datetime
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from emitterd.codes import Code
@@ -151,11 +152,19 @@ def _malformed(reason: str) -> Trouble:
 def _lifetime_s(policy: str, served_at: float) -> float:
     """Return how long the policy holds, in seconds from the moment it was served."""
     try:
-        expiration = json.loads(base64.b64decode(policy))["expiration"]
-        ends_at = datetime.fromisoformat(expiration).timestamp()
-    except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
+        ends_at = datetime.fromisoformat(_policy(policy)["expiration"]).timestamp()
+    except (ValueError, LookupError, TypeError, OverflowError):
         return GRANT_LIFETIME_S
     return ends_at - served_at
+
+
+def _policy(encoded: str) -> dict[str, Any]:
+    """Return what a policy says; empty where it cannot be read."""
+    try:
+        policy = json.loads(base64.b64decode(encoded))
+    except (ValueError, RecursionError):
+        return {}
+    return policy if isinstance(policy, dict) else {}
 
 
 def refuse_redirect(location: str, *, url: str, api_url: str, insecure: bool) -> None:
@@ -168,16 +177,37 @@ def refuse_redirect(location: str, *, url: str, api_url: str, insecure: bool) ->
     refuse_place(
         location, api_url=api_url, insecure=insecure, code=Code.REDIRECT_REFUSED
     )
-    there = _split(location, Code.REDIRECT_REFUSED)
-    here = urlsplit(url)
-    if there.hostname == here.hostname:
-        return
-    if there.scheme != "https" or _domain(there.hostname) != _domain(here.hostname):
+    if not related(location, url):
+        there = urlsplit(location)
         raise Trouble(
             Verdict.PARK,
             Code.REDIRECT_REFUSED,
             f"redirected to another place: {there.scheme}://{there.hostname}",
         )
+
+
+def related(url: str, other: str) -> bool:
+    """Tell whether two sound urls lead to one place.
+
+    The same host, or `url` is https and their registered domain the same.
+    """
+    there, here = urlsplit(url), urlsplit(other)
+    if there.hostname == here.hostname:
+        return True
+    same_domain = _domain(there.hostname) == _domain(here.hostname)
+    return there.scheme == "https" and same_domain
+
+
+def bucket(grant: Grant) -> str | None:
+    """Return the name of the bucket that a grant is for; None where it is not told.
+
+    The policy names it: boto3 signs the bucket as a condition of its own.
+    """
+    conditions = _policy(grant.fields.get("policy", "")).get("conditions")
+    for one in conditions if isinstance(conditions, list) else ():
+        if isinstance(one, dict) and isinstance(one.get("bucket"), str):
+            return str(one["bucket"])
+    return None
 
 
 def _domain(host: str | None) -> list[str]:

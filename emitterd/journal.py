@@ -16,11 +16,11 @@ from emitterd.admission import Admission, Admitted, Ended, Known
 from emitterd.backoff import RETRY_AFTER_CAP_S
 from emitterd.database import Database
 from emitterd.door import admit
-from emitterd.entry import TRANSITIONS, Entry, Grant, Receipt, State, Verb
+from emitterd.entry import TRANSITIONS, Confirmation, Entry, Grant, Receipt, State, Verb
 from emitterd.errors import IllegalTransition, Trouble
 from emitterd.failpoints import Point, reach
 from emitterd.fingerprint import Fingerprint
-from emitterd.statements import CLAIM, LATEST, entry_of, known_of
+from emitterd.statements import CLAIM, ENDED, ENDINGS, LATEST, PIN, entry_of, known_of
 from emitterd.turns import Turns
 
 
@@ -95,24 +95,24 @@ class Journal:
         )
         return rows[0][0] if rows else None
 
-    def pin(self, entry: Entry, grant: Grant) -> None:
+    def pin(
+        self, entry: Entry, grant: Grant, confirmation: Confirmation | None = None
+    ) -> None:
         """Pin the grant: from now on each attempt goes to its key.
 
-        The key of a former grant is kept beside it where its object may exist.
+        The key of a former grant is kept beside it where its object may exist;
+        `confirmation` is what the bucket showed under it.
         """
 
         def work(connection: sqlite3.Connection) -> None:
             changed = connection.execute(
-                """update entry set earlier_keys = case when ambiguous and key <> :key
-                    then coalesce(earlier_keys || char(10), '') || key
-                    else earlier_keys end,
-                    "grant" = :packed, key = :key, granted_at = :granted_at
-                    where id = :id and state = 'delivering'""",
+                PIN,
                 {
                     "id": entry.id,
                     "packed": grant.pack(),
                     "key": grant.key,
                     "granted_at": grant.granted_at,
+                    "confirmation": confirmation,
                 },
             ).rowcount
             if changed != 1:
@@ -137,6 +137,7 @@ class Journal:
     ) -> None:
         """Record the delivery; the grant's secret is erased."""
         now = time.time()
+        found = {"confirmation": Confirmation.FOUND} if receipt.confirmed else {}
         self._move(
             Verb.DELIVER,
             entry.id,
@@ -146,6 +147,7 @@ class Journal:
                 "sha256": receipt.sha256,
                 "md5": receipt.md5,
                 "verified": receipt.verified,
+                **found,
                 "delivered_at": now,
                 "duration_s": duration_s,
                 "disposal": "due" if dispose else None,
@@ -159,12 +161,7 @@ class Journal:
 
     def ended(self, entry_id: int) -> Ended | None:
         """Return an ended version for its disposal; None where it is forgotten."""
-        rows = self.database.read(
-            """select state, coalesce(delivered_at, changed_at), bytes, error, reason,
-               findings from entry where id = ? and disposal = 'due'
-               and state in ('delivered', 'rejected')""",
-            (entry_id,),
-        )
+        rows = self.database.read(ENDED, (entry_id,))
         return Ended(State(rows[0][0]), *rows[0][1:]) if rows else None
 
     def disposals(
@@ -205,12 +202,21 @@ class Journal:
         reach(Point.DEFERRED)
 
     def drop_grant(self, entry: Entry) -> None:
-        """Unpin a grant that was refused; its key stays on record."""
-        self.database.write(
-            lambda connection: connection.execute(
-                'update entry set "grant" = null where id = ?', (entry.id,)
+        """Unpin a grant that was refused; its key stays on record.
+
+        It is kept as a spent one where its object may exist, which is looked for.
+        """
+
+        def work(connection: sqlite3.Connection) -> None:
+            ambiguous = 'select "grant" from entry where id = ? and ambiguous'
+            rows = connection.execute(ambiguous, (entry.id,)).fetchall()
+            packed = rows[0][0] if rows else None
+            spent = Grant.unpack(packed).spent().pack() if packed else None
+            connection.execute(
+                'update entry set "grant" = ? where id = ?', (spent, entry.id)
             )
-        )
+
+        self.database.write(work)
         reach(Point.GRANT_DROPPED)
 
     def interrupt(self, entry: Entry, *, ambiguous: bool = False) -> None:
@@ -296,14 +302,7 @@ class Journal:
 
         `superseded`: a later version of the path is on record. Pages by id.
         """
-        return self.database.read(
-            """select id, path, exists (select 1 from entry later
-                   where later.path = entry.path and later.id > entry.id)
-               from entry where id > ? and changed_at < ?
-               and state in ('delivered', 'rejected', 'withdrawn')
-               order by id limit ?""",
-            (after_id, before, limit),
-        )
+        return self.database.read(ENDINGS, (after_id, before, limit))
 
     def prune(self, entry_ids: list[int]) -> None:
         """Forget ended versions."""

@@ -32,7 +32,7 @@ from emitterd.tables import (
 from emitterd.terminal import DONE, USAGE, WRONG, complain, print_array, print_object
 
 PROOF = """path bytes sha256 md5 etag key attempts admitted_at delivered_at duration_s
-    ambiguous verified earlier_keys"""
+    ambiguous verified earlier_keys confirmation"""
 """The columns of `receipts --csv`."""
 
 

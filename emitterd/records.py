@@ -24,7 +24,7 @@ SPEED_WINDOW_S = 600.0
 
 _COLUMNS = """id, path, state, bytes, sha256, md5, etag, key, earlier_keys, attempts,
     admitted_at, due_at, delivered_at, duration_s, ambiguous, verified, error, reason,
-    findings, moved_to, forgotten_at"""
+    findings, moved_to, forgotten_at, confirmation"""
 
 
 class Records:

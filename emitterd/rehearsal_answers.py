@@ -103,6 +103,9 @@ _PORTAL = Answer(
 _UPSTREAM_DOWN = "An invalid response was received from the upstream server"
 
 
+_WRONG_ROLE = as_page(401, "Unauthorized", "Invalid user roles to access api")
+
+
 def login_fault(fault: Fault) -> Answer:
     """Answer a login that a fault struck."""
     return WRONG_PASSWORD if fault.name == "auth-error" else API_ERROR
@@ -151,6 +154,26 @@ _GRANT_FAULTS: dict[str, Callable[[Fault, dict[str, Any]], Answer]] = {
         grant | {"url": "http://169.254.169.254/"}
     ),
 }
+
+
+def download_fault(fault: Fault) -> Answer:
+    """Answer a request for the url of a download that a fault struck."""
+    match fault.name:
+        case "no-download":
+            return NO_ROUTE
+        case "download-401":
+            return _WRONG_ROLE
+        case "hostile-download":
+            return as_text("http://169.254.169.254/")
+    return as_json({"message": _UPSTREAM_DOWN}, 503, _retry_after(fault))
+
+
+def object_fault(fault: Fault) -> Answer:
+    """Answer a good download that a fault struck."""
+    if fault.name == "object-403":
+        return as_xml_error(403, "AccessDenied", "Access Denied")
+    return as_xml_error(*_REFUSALS["503"], headers=_retry_after(fault))
+
 
 _REFUSALS: dict[str, tuple[int, str, str]] = {
     "503": (503, "SlowDown", "Please reduce your request rate."),

@@ -144,6 +144,9 @@ class Desk:
         place = _PLACES.get(found.get("bucket", ""))
         if place is None:
             return answers.BAD_BUCKET
+        fault = self._draw(exchange.note, Stage.DOWNLOAD)
+        if fault is not None:
+            return answers.download_fault(fault)
         path = f"{place}/{filename}"
         query = self._bucket.signer.presign(
             exchange.host, path, time.time(), _DOWNLOAD_LIFETIME_S
@@ -169,7 +172,8 @@ class Desk:
         if found is None or f"/{place}" != _PLACES[BUCKETS["emission"]]:
             message = "The specified key does not exist."
             return answers.as_xml_error(404, "NoSuchKey", message)
-        return found
+        fault = self._draw(exchange.note, Stage.OBJECT)
+        return found if fault is None else answers.object_fault(fault)
 
     async def _post_object(self, exchange: Exchange) -> Answer | None:
         """Take in a presigned POST: its fields, then its file, streamed to disk."""

@@ -32,6 +32,9 @@ class Stage(StrEnum):
     """At the bucket, after the body was read: nothing is stored."""
     ANSWER = "answer"
     """At the bucket, after the object was stored."""
+    DOWNLOAD = "download"
+    OBJECT = "object"
+    """At the bucket, when an object that is there is fetched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,18 @@ FAULTS: dict[str, Kind] = {
     "slow-answer": Kind(Stage.ANSWER, "stored, answered late", "seconds", 5),
     "dribble": Kind(
         Stage.ANSWER, "stored, answered byte by byte", "seconds a byte", 0.5
+    ),
+    "no-download": Kind(Stage.DOWNLOAD, "download_url has no route, as in cQube 1.0"),
+    "download-401": Kind(
+        Stage.DOWNLOAD, "download_url refuses the user's role, as in 1.1 to 1.6"
+    ),
+    "download-503": Kind(Stage.DOWNLOAD, "download_url answers 503", _RETRY_AFTER),
+    "hostile-download": Kind(
+        Stage.DOWNLOAD, "the download's url is http://169.254.169.254/"
+    ),
+    "object-403": Kind(Stage.OBJECT, "the bucket refuses the download: AccessDenied"),
+    "object-503": Kind(
+        Stage.OBJECT, "the bucket answers the download with SlowDown", _RETRY_AFTER
     ),
 }
 """All faults, by name. The command line and the documents list them from here."""

@@ -35,7 +35,8 @@ create table entry (
     disposal     text    check (disposal in ('due', 'done')),
     findings     text,
     forgotten_at real,
-    moved_to     blob
+    moved_to     blob,
+    confirmation text    check (confirmation in ('found', 'absent', 'other', 'unknown'))
 ) strict;
 
 -- One live version a path: never two uploads of one path at once.

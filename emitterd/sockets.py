@@ -210,8 +210,9 @@ class Pools:
         self._lock = threading.Lock()
         self._pools: dict[Proxy | None, httpcore.ConnectionPool] = {}
 
-    def post(
+    def send(
         self,
+        method: str,
         place: Place,
         headers: list[tuple[bytes, bytes]],
         content: Iterable[bytes],
@@ -219,11 +220,11 @@ class Pools:
         extensions: MutableMapping[str, Any],
         proxy: Proxy | None,
     ) -> httpcore.Response:
-        """Send a POST, directly or through a proxy; the answer's body is unread."""
+        """Send a request, directly or through a proxy; the answer's body is unread."""
         scheme, host, port, target = place
         return self._pool(proxy).handle_request(
             httpcore.Request(
-                "POST",
+                method,
                 httpcore.URL(scheme=scheme, host=host, port=port, target=target),
                 headers=headers,
                 content=content,

@@ -208,12 +208,26 @@ def sha256(file: FileIO, check: Callable[[], None]) -> bytes:
     `check` is called between chunks, and may raise.
     """
     digest = hashlib.sha256()
+    for chunk in _chunks(file, check):
+        digest.update(chunk)
+    return digest.digest()
+
+
+def digests(file: FileIO, check: Callable[[], None]) -> tuple[bytes, bytes]:
+    """Return MD5 and SHA-256 of an open file, from its beginning; as `sha256`."""
+    md5, digest = hashlib.md5(usedforsecurity=False), hashlib.sha256()
+    for chunk in _chunks(file, check):
+        md5.update(chunk)
+        digest.update(chunk)
+    return md5.digest(), digest.digest()
+
+
+def _chunks(file: FileIO, check: Callable[[], None]) -> Iterator[bytes]:
     file.seek(0)
     while chunk := file.read(HASH_CHUNK_BYTES):
         beat()
         check()
-        digest.update(chunk)
-    return digest.digest()
+        yield chunk
 
 
 class _Descriptor:

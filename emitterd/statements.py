@@ -29,6 +29,23 @@ CLAIM = f"""update entry set state = 'delivering', changed_at = :now where id = 
 ) returning turn, {ENTRY}"""  # noqa: S608  no input
 
 
+PIN = """update entry set
+    earlier_keys = case when ambiguous and key <> :key
+        then coalesce(earlier_keys || char(10), '') || key else earlier_keys end,
+    "grant" = :packed, key = :key, granted_at = :granted_at,
+    confirmation = coalesce(:confirmation, confirmation)
+    where id = :id and state = 'delivering'"""
+
+ENDED = """select state, coalesce(delivered_at, changed_at), bytes, error, reason,
+    findings from entry where id = ? and disposal = 'due'
+    and state in ('delivered', 'rejected')"""
+
+ENDINGS = """select id, path, exists (select 1 from entry later
+        where later.path = entry.path and later.id > entry.id)
+    from entry where id > ? and changed_at < ?
+    and state in ('delivered', 'rejected', 'withdrawn') order by id limit ?"""
+
+
 def known_of(row: Row) -> Known:
     """Read a row of `LATEST`."""
     return Known(row[0], State(row[1]), Fingerprint(*row[2:7]), *row[7:])

@@ -41,7 +41,8 @@ class _Transport(httpx.BaseTransport):
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         url = request.url
-        answer = self._pools.post(
+        answer = self._pools.send(
+            request.method,
             Place(url.raw_scheme, url.raw_host, url.port, url.raw_path),
             request.headers.raw,
             request.stream,  # type: ignore[arg-type]  # the sync half of httpx
@@ -120,16 +121,35 @@ class Wire:
         Raises `Broken` where none came, `Stopped` where the daemon stops, and what
         the body raises.
         """
-        limits = self._limits
-        headers = {"Accept-Encoding": "identity", **headers}
         if isinstance(content, Body):
-            headers["Content-Type"] = content.content_type
-            headers["Content-Length"] = str(content.size_bytes)
+            headers = {
+                **headers,
+                "Content-Type": content.content_type,
+                "Content-Length": str(content.size_bytes),
+            }
+        return self._send("POST", url, content, headers, limit_bytes)
+
+    def get(self, url: str, headers: dict[str, str], *, limit_bytes: int) -> Answer:
+        """Send one GET and return its answer, whatever its status.
+
+        Raises `Broken` where none came, and `Stopped` where the daemon stops.
+        """
+        return self._send("GET", url, None, headers, limit_bytes)
+
+    def _send(
+        self,
+        method: str,
+        url: str,
+        content: bytes | Body | None,
+        headers: dict[str, str],
+        limit_bytes: int,
+    ) -> Answer:
+        limits = self._limits
         try:
             request = self._client.build_request(
-                "POST",
+                method,
                 url,
-                headers=headers,
+                headers={"Accept-Encoding": "identity", **headers},
                 content=content,
                 timeout=httpx.Timeout(limits.stall_s, connect=limits.connect_s),
             )

@@ -9,17 +9,17 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from io import FileIO
 from typing import Protocol
 
 import structlog
 
+from emitterd.attempt import Attempts
 from emitterd.codes import Code
 from emitterd.destination import Destination, Down, Leave
 from emitterd.disposal import Disposal
 from emitterd.emission import Emission
-from emitterd.entry import Entry, Grant, Receipt, iso
+from emitterd.entry import Entry, Receipt, iso
 from emitterd.errors import JournalFull, SourceError, Trouble, Verdict
 from emitterd.failpoints import Point, reach
 from emitterd.fingerprint import Fingerprint
@@ -33,10 +33,6 @@ IDLE_S = 60.0
 
 ROOT_LOST_S = 1.0
 FULL_S = 5.0
-
-GRANT_SPACING_S = 1.05
-"""The server stamps an object key with the second of the request: two grants for one
-path within a second would be one key for two versions."""
 
 _SPENT_GRANTS = frozenset(
     {Code.GRANT_REFUSED, Code.NO_SUCH_BUCKET, Code.REDIRECT_REFUSED}
@@ -76,13 +72,13 @@ class Worker:
     ) -> None:
         self._spool = spool
         self._journal = journal
-        self._emission = emission
         self._destination = destination
         self._disposal = disposal
         self._wake = wake
         self._abort = abort
         self._on_changed = on_changed
         self._observer = observer
+        self._attempts = Attempts(journal, emission, abort, observer.sent)
 
     def run(self, stop: threading.Event) -> None:
         """Loop until `stop` is set and the wake rung; an attempt is ended first."""
@@ -152,49 +148,13 @@ class Worker:
                 raise SourceError("changed before it was sent", code=Code.CHANGED)
             if self._unchanged(entry, file):
                 return None
-            grant = entry.grant
-            if grant is None or not self._emission.usable(grant, time.time()):
-                grant = self._new_grant(entry)
-            try:
-                return self._post(entry, grant, file)
-            except Trouble as trouble:
-                if trouble.verdict is not Verdict.RENEW_GRANT:
-                    raise
-            return self._post_renewed(entry, file)
-
-    def _post_renewed(self, entry: Entry, file: FileIO) -> Receipt:
-        try:
-            return self._post(entry, self._new_grant(entry), file)
-        except Trouble as trouble:
-            if trouble.verdict is not Verdict.RENEW_GRANT:
-                raise
-            raise Trouble(Verdict.PARK, Code.CLOCK_SKEW, trouble.reason) from trouble
-
-    def _post(self, entry: Entry, grant: Grant, file: FileIO) -> Receipt:
-        return self._emission.deliver(
-            grant, file, entry.fingerprint, partial(self._observer.sent, entry)
-        )
-
-    def _new_grant(self, entry: Entry) -> Grant:
-        spacing_s = self._journal.granted_at(entry.path) + GRANT_SPACING_S - time.time()
-        if 0 < spacing_s <= GRANT_SPACING_S:
-            self._abort.wait(spacing_s)
-        reach(Point.GRANT_DUE)
-        grant = self._emission.grant(entry.path)
-        if self._journal.has_key(entry, grant.key):
-            # A clock was set meanwhile, this host's or the server's.
-            self._abort.wait(GRANT_SPACING_S)
-            grant = self._emission.grant(entry.path)
-        reach(Point.GRANTED)
-        self._journal.pin(entry, grant)
-        reach(Point.PINNED)
-        return grant
+            return self._attempts.make(entry, file)
 
     def _unchanged(self, entry: Entry, file: FileIO) -> bool:
         previous = self._journal.previous(entry)
         if previous is None or previous[1] != entry.fingerprint.size_bytes:
             return False
-        digest = sha256(file, self._check_abort)
+        digest = sha256(file, self._attempts.check_abort)
         if digest != previous[2]:
             return False
         keeps = self._disposal.keeps
@@ -204,10 +164,6 @@ class Worker:
         if not keeps:
             self._disposal.dispose(entry.id, entry.path, entry.fingerprint)
         return True
-
-    def _check_abort(self) -> None:
-        if self._abort.is_set():
-            raise Trouble(Verdict.INTERRUPT, Code.CONNECTION_LOST, "stopping")
 
     def _delivered(self, entry: Entry, receipt: Receipt, duration_s: float) -> None:
         reach(Point.ANSWERED)
@@ -224,6 +180,7 @@ class Worker:
             sha256=receipt.sha256.hex(),
             attempt=entry.attempts + 1,
             ambiguous=entry.ambiguous or None,
+            confirmed=receipt.confirmed or None,
             duration_s=duration_s,
         )
         if not keeps:

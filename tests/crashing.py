@@ -137,6 +137,7 @@ class Scenario:
     prepare: Callable[[Oracle], None] = drop_all
     act: Callable[[Oracle, Process], None] = look_on
     faults: str = ""
+    grant_lifetime_s: float = 3600
     after_delivery: str = "keep"
     passages: int = len(FILES)
     rejected: int = 0
@@ -148,6 +149,9 @@ class Scenario:
 PLAIN = Scenario()
 ONCE = Scenario(passages=1)
 ONE_BY_ONE = Scenario(passages=15, settings={"delivery_workers": "1"})
+LOOKING_UP = Scenario(faults="lost-answer@3", passages=3, grant_lifetime_s=20)
+"""Every grant is too short for a second attempt."""
+
 FAILING = Scenario(faults="lost-answer@3", passages=3)
 RETAINING = Scenario(deliver_and_age, passages=2)
 REPLACING = Scenario(
@@ -180,6 +184,7 @@ SCENARIOS = {
     Point.BODY_SENT: PLAIN,
     Point.ANSWERED: PLAIN,
     Point.DELIVERED: ARCHIVING,
+    Point.CONFIRMED: LOOKING_UP,
     Point.FAILED: FAILING,
     Point.DEFERRED: FAILING,
     Point.GRANT_DROPPED: Scenario(faults="no-such-bucket@1", passages=1),
@@ -254,7 +259,9 @@ def kill_at(point: Point, passage: int, folder: Path) -> None:
     scenario = SCENARIOS[point]
     after_delivery, settings = scenario.after_delivery, scenario.settings
     with (
-        Rehearsal(folder / "server") as server,
+        Rehearsal(
+            folder / "server", grant_lifetime_s=scenario.grant_lifetime_s
+        ) as server,
         installed(folder, server, after_delivery, settings) as oracle,
     ):
         if scenario.aside:

@@ -34,7 +34,7 @@ LATER_S = 3000.0
 
 COLUMNS = (
     "state, error, reason, attempts, due_at, key, earlier_keys, ambiguous, sha256, md5,"
-    ' bytes, etag, verified, disposal, "grant" is not null as pinned'
+    ' bytes, etag, verified, disposal, confirmation, "grant" is not null as pinned'
 )
 
 

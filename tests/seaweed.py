@@ -318,16 +318,20 @@ class BotoEmission:
         """Answer one POST as upstream, or Kong before it, does."""
         if path == "/data/auth":
             return self._login(fields)
-        if path != "/data/upload-url":
+        if path not in {"/data/upload-url", "/data/download_url"}:
             return Answer(404, {"message": "no Route matched with those values"})
         scheme, _, token = authorization.partition(" ")
         if scheme != "Bearer":
             return Answer(401, {"message": "Unauthorized"})
         if token not in (self.api_key, *self.tokens):
             return Answer(401, {"message": "Invalid signature"})
-        if not fields.get("filename"):
+        filename = fields.get("filename")
+        if not filename:
             return Answer(400, "Bad request, validate the payload")
-        return Answer(200, self._grant(fields["filename"]))
+        download = path == "/data/download_url"
+        return Answer(
+            200, self._download(filename, fields) if download else self._grant(filename)
+        )
 
     def _login(self, fields: dict[str, str]) -> Answer:
         """Keycloak's answer comes with 200, whatever it is."""
@@ -339,6 +343,15 @@ class BotoEmission:
         token = secrets.token_urlsafe(16)
         self.tokens.append(token)
         return Answer(200, {"access_token": token, "expires_in": self.token_lifetime_s})
+
+    def _download(self, filename: str, fields: dict[str, str]) -> str:
+        """Return the bare url, whether the object is there or not."""
+        url: str = self.seaweed.client.generate_presigned_url(
+            "get_object",
+            Params={"Bucket": fields["bucket"], "Key": filename},
+            ExpiresIn=86_400,
+        )
+        return url
 
     def _grant(self, filename: str) -> dict[str, Any]:
         grant: dict[str, Any] = self.seaweed.client.generate_presigned_post(

@@ -26,14 +26,14 @@ entry finding
 admission backoff catalogue classify container grant header instruction lock members
     rows selection settle turns units logs mounts notify relocation signals wake watcher
     yamlmarks rehearsal_faults
-archive catalogue_file database destination multipart playbook sample sockets spool
-    config_layers rehearsal_answers template
+archive catalogue_file confirmation database destination multipart playbook sample
+    sockets spool config_layers rehearsal_answers template
 lines statements lookout wire handshake control config_values secrets_source
     rehearsal_signing supervision waiting
 door hand inspection records session standing
 inspector journal client_config
 disposal emission explanation retention survey config_checks rehearsal_bucket handover
-config examination rehearsal_api skeleton
+attempt config examination rehearsal_api skeleton
 change intake worker machine route rehearsal_exchange
 assembly crew tables online rehearsal_desk
 reload rehearsal terminal

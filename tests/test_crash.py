@@ -21,7 +21,7 @@ import pytest
 from crashing import FILES, SCENARIOS, die_at, installed, kill_at, kill_at_random
 from emitterd import failpoints
 from emitterd.failpoints import Point
-from emitterd.rehearsal import Rehearsal
+from emitterd.rehearsal import FaultMenu, Rehearsal
 from harness import DEADLINE_S, Installation
 from support import wait_until
 
@@ -88,23 +88,38 @@ def test_kills_at_random_points(crashes: dict[str, Future[None]], name: str) -> 
     crashes[name].result()
 
 
-def test_grant_that_expires_after_a_lost_answer(tmp_path: Path) -> None:
-    """The one way to a second object is on record, with the earlier key."""
+@pytest.mark.parametrize(
+    ("faults", "confirmation"), [("", "found"), ("no-download", "unknown")]
+)
+def test_grant_that_expires_after_a_lost_answer(
+    tmp_path: Path, faults: str, confirmation: str
+) -> None:
+    """The bucket is asked; where it cannot be, both objects are on record."""
     server = Rehearsal(tmp_path / "server", grant_lifetime_s=31)
     with server, installed(tmp_path, server, "keep", {}) as oracle:
         oracle.grants_expire = True
         oracle.drop(FILES[0])
         die_at(oracle, Point.BODY_SENT, 1)
+        wait_until(lambda: server.objects, DEADLINE_S, "the object")
+        server.faults = FaultMenu.parse(faults)
         spent_at = time.time() + 1.5
         wait_until(lambda: time.time() > spent_at, DEADLINE_S, "a grant near its end")
         with oracle.site.running() as daemon:
             oracle.settle(daemon)
         oracle.judge()
         (entry,) = oracle.site.entries()
+        (receipt,) = oracle.site.ask("receipts")
+        (line,) = oracle.site.events("file.delivered")
 
+    keys = {entry["key"], *entry.get("earlier_keys", [])}
     assert entry["ambiguous"]
-    assert {entry["key"], *entry["earlier_keys"]} == set(server.objects)
-    assert len(server.objects) == 2
+    assert keys == set(server.objects)
+    assert len(keys) == (1 if confirmation == "found" else 2)
+    assert confirmation == entry["confirmation"] == receipt["confirmation"]
+    assert bool(server.fired["no-download"]) == bool(faults)
+    assert line.get("confirmed", False) is (confirmation == "found")
+    assert len(oracle.site.events("file.unconfirmed")) == bool(faults)
+    assert "Signature" not in oracle.site.log.read_text()
 
 
 def test_every_point_is_killed_at() -> None:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -229,18 +230,21 @@ def test_second_opening_in_one_process_is_refused(path: Path) -> None:
     Database(path).close()
 
 
-def old(path: Path) -> None:
-    """Make a journal of schema 1, with an entry in it."""
+def old(path: Path, version: int = 1) -> None:
+    """Make a journal of an earlier schema, with an entry in it."""
     script = (Path(__file__).parent / "schema_1.sql").read_text("utf-8")
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript(script)
+        for one in range(1, version):
+            upgrade = files("emitterd").joinpath(f"upgrade_{one}.sql")
+            connection.executescript(upgrade.read_text("utf-8"))
         connection.execute(
             """insert into entry (path, state, flow, turn, rank, device, inode, bytes,
                mtime_ns, ctime_ns, admitted_at, changed_at)
                values (x'61', 'queued', 'a', 0, 0, 1, 2, 3, 4, 5, 6.0, 6.0)"""
         )
         connection.execute(f"pragma application_id = {APPLICATION_ID}")
-        connection.execute("pragma user_version = 1")
+        connection.execute(f"pragma user_version = {version}")
         connection.commit()
 
 
@@ -255,9 +259,12 @@ def columns_of(database: Database, table: str) -> list[tuple[object, ...]]:
     return database.read(f"pragma table_info({table})")
 
 
-def test_old_journal_is_brought_up_to_date(path: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", range(1, VERSION))
+def test_old_journal_is_brought_up_to_date(
+    path: Path, tmp_path: Path, version: int
+) -> None:
     """A journal of an earlier version keeps its rows and gets today's schema."""
-    old(path)
+    old(path, version)
     with Database(path) as upgraded, Database(tmp_path / "new.db") as made:
         rows = upgraded.read("select path, state, findings from entry")
         indexes = [

@@ -171,6 +171,34 @@ class Swapping(Spool):
 
 
 @pytest.mark.parametrize("rule", ["archive", "elsewhere", "delete"])
+def test_file_that_is_replaced_after_the_look(
+    spool_root: Path, journal: Journal, tmp_path: Path, rule: str
+) -> None:
+    """A version that was not sent is neither moved nor deleted."""
+    with tempfile.TemporaryDirectory(dir=MEMORY) as elsewhere:
+        place = {"archive": tmp_path / "done", "elsewhere": Path(elsewhere)}.get(rule)
+        box = Outbox(spool_root, journal, place)
+        spool = Swapping(spool_root)
+        box.disposal = Disposal(spool, journal, Rule(place, delete=place is None))
+        entry = box.delivered()
+
+        def replace() -> None:
+            make_zip(spool_root / "newer", b"newer").rename(spool_root / "pat/a.zip")
+            spool.act = lambda: None
+
+        spool.act = replace
+        events = box.dispose(entry)
+
+        assert (spool_root / "pat/a.zip").read_bytes() == zip_bytes(b"newer")
+        assert [one.name for one in (spool_root / "pat").iterdir()] == ["a.zip"]
+        assert not [
+            one for one in (place or tmp_path / "no").rglob("*") if one.is_file()
+        ]
+        assert not box.due(entry)
+        assert not events
+
+
+@pytest.mark.parametrize("rule", ["archive", "elsewhere", "delete"])
 def test_folder_that_becomes_a_link_after_the_look(
     spool_root: Path, journal: Journal, tmp_path: Path, rule: str
 ) -> None:

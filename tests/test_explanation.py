@@ -5,14 +5,14 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from emitterd.admission import Admission
 from emitterd.codes import Code
-from emitterd.entry import State, undisplay
+from emitterd.entry import Confirmation, State, undisplay
 from emitterd.errors import Trouble, Verdict
 from emitterd.explanation import Explanation, OutsideSpool, explain, locate
 from emitterd.fingerprint import Fingerprint
@@ -24,7 +24,7 @@ from emitterd.selection import Selection
 from emitterd.spool import Spool
 from emitterd.standing import Outside, Standings
 from support import make_zip
-from test_journal import BROKE, grant, receipt
+from test_journal import BROKE, LOST, grant, receipt
 
 NAME = "pat/periodic_exam_mst.zip"
 PATH = NAME.encode()
@@ -242,6 +242,40 @@ def test_every_place_has_its_sentence(
     assert explanation.known == (prepare is not nothing)
     assert bool(explanation.hint) == bool(error)
     assert explanation.record()["state"] == state.value
+
+
+@pytest.mark.parametrize(
+    ("confirmation", "said"),
+    [
+        (Confirmation.FOUND, "key-1; its answer was lost, but the bucket showed"),
+        (Confirmation.ABSENT, "under key-1; looked up there was none"),
+        (Confirmation.OTHER, "under key-1; looked up it was of other bytes"),
+        (Confirmation.UNKNOWN, "under key-1; it could not be looked up"),
+        (None, "may have left an object under key-1"),
+    ],
+)
+def test_delivery_after_a_lost_answer(
+    office: Office, confirmation: Confirmation | None, said: str
+) -> None:
+    """What the bucket showed of the lost one is told with the delivery."""
+    office.admit()
+    found = confirmation is Confirmation.FOUND
+    first = office.journal.claim(time.time())
+    assert first is not None
+    office.journal.pin(first, grant())
+    office.journal.defer(first, LOST, time.time(), charge=True)
+    entry = office.journal.claim(time.time() + 60)
+    assert entry is not None
+    if not found:
+        office.journal.pin(entry, grant("key-2"), confirmation)
+    proof = replace(receipt(), key="key-1" if found else "key-2", confirmed=found)
+    office.journal.deliver(entry, proof, duration_s=1.0, dispose=False)
+
+    assert said in office.explain().reason
+    with Records(office.place) as records:
+        (record,) = records.receipts(0.0)
+    assert record.get("confirmation") == confirmation
+    assert record.get("earlier_keys", []) == ([] if found else ["key-1"])
 
 
 def test_folder_that_is_lost(office: Office) -> None:

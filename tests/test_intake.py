@@ -435,3 +435,34 @@ def test_another_contract_inspects_anew(spool_root: Path, journal: Journal) -> N
     door.examiner.look(PATH, door.now)
 
     assert door.inspector.reports == 2
+
+
+def test_permission_denied_and_granted(python: Python, spool_root: Path) -> None:
+    """What may not be read is told once, stops nobody, and is taken when it may be."""
+    spool_root.chmod(0o777)
+    script = f"""
+import sys
+from pathlib import Path
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_intake import Door, names
+from emitterd.journal import Journal
+from support import zip_bytes
+door = Door(Path("."), Journal(Path("../journal.db")))
+{NOBODY}
+Path("shut").mkdir()
+for name in ("a.zip", "b.zip", "shut/c.zip"):
+    Path(name).write_bytes(zip_bytes())
+locked = Path("a.zip"), Path("shut")
+for one in locked:
+    one.chmod(0)
+print([[str(one.get("error", one["path"])) for one in door.step(30)] for _ in "123"])
+for one in locked:
+    one.chmod(0o700)
+print(sorted(one["path"] for one in door.step(30)))
+"""
+    said = python(script, cwd=spool_root).splitlines()
+
+    first, *later = json.loads(said[0].replace("'", '"'))
+    assert sorted(first) == ["E205", "E205", "b.zip"]
+    assert later == [[], []]
+    assert said[1] == "['a.zip', 'shut/c.zip']"

@@ -1,5 +1,6 @@
 """Every durable change of state, on a real journal."""
 
+import sqlite3
 import time
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,17 @@ def test_replaced_before_it_was_sent(journal: Journal) -> None:
     assert admit(journal, admission(version=2)) == ["admitted+"]
     assert row(journal, old.id, "state, error") == ("withdrawn", "E204")
     assert journal.counts()[State.QUEUED] == 1
+
+
+def test_one_live_version_a_path(journal: Journal) -> None:
+    """Whatever the code does, the journal itself takes no second live version."""
+    admit(journal, admission())
+    admit(journal, admission(version=2))
+
+    with pytest.raises(sqlite3.IntegrityError, match="UNIQUE"):
+        journal.database.write(
+            lambda connection: connection.execute("update entry set state = 'queued'")
+        )
 
 
 def test_busy_while_an_older_version_is_sent(journal: Journal) -> None:
@@ -217,8 +229,17 @@ def test_former_key_is_kept_where_its_object_may_exist(
     assert journal.granted_at(PATH) == NOW
 
 
+def test_refused_grant_is_dropped_whole(journal: Journal) -> None:
+    """Where nothing can have been stored only the key stays on record."""
+    entry = take(journal)
+    journal.pin(entry, grant())
+    journal.drop_grant(entry)
+
+    assert row(journal, entry.id, '"grant", key') == (None, "key-1")
+
+
 def test_grant_is_pinned_for_the_next_attempt(journal: Journal) -> None:
-    """The next attempt gets the very grant; a dropped one leaves its key on record."""
+    """The next attempt gets the very grant; of a refused one the secret is erased."""
     entry = take(journal)
     journal.pin(entry, grant())
     journal.defer(entry, LOST, NOW, charge=True)
@@ -227,7 +248,10 @@ def test_grant_is_pinned_for_the_next_attempt(journal: Journal) -> None:
     assert entry.ambiguous
     assert "5ec2e7" not in repr(entry)
     journal.drop_grant(entry)
-    assert row(journal, entry.id, '"grant", key') == (None, "key-1")
+    packed, key = row(journal, entry.id, '"grant", key')
+    spent = Grant.unpack(packed)
+    assert key == spent.key == "key-1"
+    assert (spent.expires_at, "5ec2e7" in str(spent.fields)) == (0.0, False)
 
 
 def test_receipt(journal: Journal) -> None:

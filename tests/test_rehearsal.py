@@ -599,6 +599,49 @@ def test_a_missing_object_is_not_found(sender: Sender) -> None:
     assert sender.api("download_url", filename=key).status_code == 400
 
 
+@pytest.mark.parametrize(
+    ("menu", "status", "said"),
+    [
+        ("no-download", 404, "no Route matched"),
+        ("download-401", 401, "Invalid user roles"),
+        ("download-503", 503, "invalid response"),
+        ("hostile-download", 200, "http://169.254.169.254/"),
+    ],
+)
+def test_a_url_for_a_download_is_withheld(
+    sender: Sender, server: Rehearsal, menu: str, status: int, said: str
+) -> None:
+    """The API refuses as its versions do, once, and then gives one that works."""
+    sender.emit()
+    (key,) = server.objects
+    server.faults = FaultMenu.parse(f"{menu}@1")
+    answer = sender.api("download_url", filename=key, bucket=NAME)
+
+    assert server.fired == {menu: 1}
+    assert (answer.status_code, said in answer.text) == (status, True)
+    again = sender.api("download_url", filename=key, bucket=NAME)
+    assert sender.client.get(again.text).content == ZIP
+
+
+@pytest.mark.parametrize(
+    ("menu", "status", "error"),
+    [("object-403", 403, "AccessDenied"), ("object-503", 503, "SlowDown")],
+)
+def test_a_download_is_refused(
+    sender: Sender, server: Rehearsal, menu: str, status: int, error: str
+) -> None:
+    """The bucket refuses what is there, and says nothing else of what is not."""
+    sender.emit()
+    (key,) = server.objects
+    url = sender.api("download_url", filename=key, bucket=NAME).text
+    server.faults = FaultMenu.parse(f"{menu}@1")
+    answer = sender.client.get(url)
+
+    assert server.fired == {menu: 1}
+    assert (answer.status_code, code(answer)) == (status, error)
+    assert sender.client.get(url).content == ZIP
+
+
 def test_an_old_signed_url_is_refused(sender: Sender, server: Rehearsal) -> None:
     """A signed url lives its time and no longer."""
     host = urlsplit(server.url).netloc

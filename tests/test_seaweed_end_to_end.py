@@ -6,6 +6,8 @@ not pass because our two halves share a mistake.
 
 import hashlib
 import os
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -75,6 +77,34 @@ def test_expired_grant_is_renewed(
 
     assert len(objects(seaweed)) == 1
     assert len(api.grants) >= 2
+
+
+@pytest.mark.parametrize("confirmation", ["found", "absent"])
+def test_lost_answer_is_looked_up(
+    site: Installation, seaweed: Seaweed, api: BotoEmission, confirmation: str
+) -> None:
+    """Once the grant is near its end the engine shows the object, or none."""
+    api.grant_lifetime_s = 32
+    content = site.drop("pat/exam é+%41&=.zip", os.urandom(9_000_000)).read_bytes()
+    daemon = site.start(EMITTERD_FAILPOINT="body-sent@1")
+    assert daemon.wait() == -signal.SIGKILL
+    wait_until(lambda: objects(seaweed), 30, "the object")
+    (key,) = objects(seaweed)
+    if confirmation == "absent":
+        empty(seaweed)
+    spent_at = time.time() + 2.5
+    wait_until(lambda: time.time() > spent_at, 30, "a grant near its end")
+    api.grant_lifetime_s = 3600
+    with site.running():
+        site.wait_delivered(1)
+
+    (entry,) = site.entries()
+    assert entry["ambiguous"]
+    assert (entry["confirmation"], entry["verified"]) == (confirmation, True)
+    assert (entry["key"] == key) is (confirmation == "found")
+    assert list(objects(seaweed)) == [entry["key"]]
+    assert read(seaweed, entry["key"]) == content
+    assert len(api.grants) == (1 if confirmation == "found" else 2)
 
 
 def test_tampered_grant_parks_until_it_is_mended(

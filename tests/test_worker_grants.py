@@ -59,7 +59,7 @@ def test_a_grant_that_expired_after_a_lost_answer_leaves_a_trace(
     """The only way to a second object: both keys are on record."""
     # Shorter than the margin: every attempt needs a grant of its own.
     with rigged(tmp_path, grant_lifetime_s=20) as rig:
-        rig.faults("lost-answer@1")
+        rig.faults("lost-answer@1,no-download")
         rig.drop(NAME)
         rig.step()
         first = rig.row(NAME)["key"]
@@ -90,7 +90,7 @@ def test_a_grant_that_expired_unused_leaves_none(tmp_path: Path) -> None:
 def test_a_wrong_object_whose_grant_expired_leaves_a_trace(tmp_path: Path) -> None:
     """What the bucket stored under a wrong ETag is an object: its key is kept."""
     with rigged(tmp_path, grant_lifetime_s=20) as rig:
-        rig.faults("wrong-etag@1")
+        rig.faults("wrong-etag@1,no-download")
         rig.drop(NAME)
         rig.step()
         first = rig.row(NAME)["key"]

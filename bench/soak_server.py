@@ -1,0 +1,140 @@
+"""The far side of a soak: a rehearsal server as a process of its own.
+
+It obeys JSON orders, one a line on standard input, and answers each with a line.
+`Far` is the other end of that line.
+"""
+
+import hashlib
+import json
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from emitterd.rehearsal import FaultMenu, Rehearsal
+
+GRANT_LIFETIME_S = 60.0
+"""Short, so that grants pinned to files that wait do expire in a soak."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An object of the bucket: what its bytes are, and how often it was posted."""
+
+    sha256: str
+    bytes: int
+    md5: str
+    posts: int
+
+
+class Far:
+    """A rehearsal server in another process; also a context manager."""
+
+    def __init__(self, directory: Path, *, seed: int) -> None:
+        self._process = subprocess.Popen(  # noqa: S603  our own command line
+            [sys.executable, __file__, str(directory), str(seed)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.url = str(self._ask({})["url"])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        problem: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # Its standard input ends, and so does it.
+        self._process.communicate()
+
+    def set(self, menu: str, *, down: bool, revoke: bool) -> None:
+        """Set the faults from now on."""
+        self._ask({"menu": menu, "down": down, "revoke": revoke})
+
+    def take(self, keys: list[str]) -> dict[str, Stored]:
+        """Take objects out of the bucket; return those that were there."""
+        taken = self._ask({"take": keys})["taken"]
+        return {key: Stored(**facts) for key, facts in taken.items()}
+
+    def left(self) -> list[str]:
+        """Return the keys of all objects that are in the bucket."""
+        return list(self._ask({"keys": True})["keys"])
+
+    def counts(self) -> tuple[int, dict[str, int]]:
+        """Return how many requests came so far, and how often each fault fired."""
+        answer = self._ask({})
+        return answer["requests"], answer["fired"]
+
+    def _ask(self, order: dict[str, object]) -> dict[str, Any]:
+        if self._process.stdin is None or self._process.stdout is None:
+            raise RuntimeError("the server's lines are not open")
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
+        return answer
+
+
+class Desk:
+    """Obeys the orders."""
+
+    def __init__(self, directory: Path, seed: int) -> None:
+        self._seed = seed
+        self._requests = 0
+        self._server = Rehearsal(directory, grant_lifetime_s=GRANT_LIFETIME_S)
+        self._server.start()
+        self._down = False
+
+    def obey(self, order: dict[str, Any]) -> dict[str, object]:
+        """Carry out one order; return the answer."""
+        if "menu" in order:
+            self._set(order)
+        answer: dict[str, object] = {"url": self._server.url}
+        if "take" in order:
+            answer["taken"] = self._take(order["take"])
+        if "keys" in order:
+            answer["keys"] = list(self._server.objects)
+        # The notes are of no use here, and would grow for as long as this runs.
+        seen = len(self._server.requests)
+        del self._server.requests[:seen]
+        self._requests += seen
+        return answer | {"requests": self._requests, "fired": dict(self._server.fired)}
+
+    def _set(self, order: dict[str, Any]) -> None:
+        self._seed += 1
+        self._server.faults = FaultMenu.parse(order["menu"], seed=self._seed)
+        if order["revoke"]:
+            self._server.revoke_tokens()
+        if order["down"] is not self._down:
+            self._down = order["down"]
+            (self._server.stop if self._down else self._server.start)()
+
+    def _take(self, keys: list[str]) -> dict[str, dict[str, object]]:
+        taken = {}
+        for key in keys:
+            found = self._server.objects.pop(key, None)
+            if found is None:
+                continue
+            with found.path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            found.path.unlink()
+            found.path.with_suffix(".json").unlink()
+            stored = Stored(digest, found.size_bytes, found.md5, found.posts)
+            taken[key] = asdict(stored)
+        return taken
+
+
+def main() -> None:
+    """Serve until standard input ends."""
+    desk = Desk(Path(sys.argv[1]), int(sys.argv[2]))
+    for line in sys.stdin:
+        print(json.dumps(desk.obey(json.loads(line))), flush=True)
+
+
+if __name__ == "__main__":
+    main()
