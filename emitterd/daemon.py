@@ -238,7 +238,10 @@ class Daemon:
         oldest_at = self._parts.waiting.oldest_at()
         oldest_s = None if oldest_at is None else time.time() - oldest_at
         return status_line(
-            self._journal.counts(), oldest_s, self._parts.destination.down
+            self._journal.counts(),
+            oldest_s,
+            self._parts.destination.down,
+            lost=self._parts.spool.lost(),
         )
 
 

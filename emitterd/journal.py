@@ -11,7 +11,7 @@ import sqlite3
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from emitterd.admission import Admission, Admitted, Ended, Known
 from emitterd.backoff import RETRY_AFTER_CAP_S
@@ -283,7 +283,7 @@ class Journal:
         sql = "insert or replace into fact (name, value) values (?, ?)"
         self._put(sql, name, json.dumps(value))
 
-    def noted(self, name: str) -> Any:
+    def noted(self, name: str) -> object:
         """Return a fact, or None where there is none."""
         rows = self.database.read("select value from fact where name = ?", (name,))
         return json.loads(rows[0][0]) if rows else None

@@ -48,7 +48,8 @@ class Retention:
         So a clock that is set years ahead costs no receipt. Pauses longer than that
         only make the journal remember longer.
         """
-        reckoned_at, seen_at = self._journal.noted("reckoned") or (now, now)
+        known = self._journal.noted("reckoned")
+        reckoned_at, seen_at = known if isinstance(known, list) else (now, now)
         reckoned_at += min(max(now - seen_at, 0.0), LEAP_S)
         self._journal.note("reckoned", [reckoned_at, now])
         return min(float(reckoned_at), now)

@@ -111,9 +111,16 @@ def _tell(one: Still, now: float) -> None:
 
 
 def status_line(
-    counts: dict[State, int], oldest_s: float | None, down: Down | None
+    counts: dict[State, int],
+    oldest_s: float | None,
+    down: Down | None,
+    *,
+    lost: bool = False,
 ) -> str:
-    """Return what `systemctl status` shows; `oldest_s`: how long the oldest waits."""
+    """Return what `systemctl status` shows; `oldest_s`: how long the oldest waits.
+
+    `lost`: the watched folder is not there.
+    """
     queued = counts[State.QUEUED] + counts[State.DEFERRED]
     waits = [f"oldest {_age(oldest_s)}"] if oldest_s is not None else []
     where = f"down: {down.code} {down.reason}" if down else "up"
@@ -123,7 +130,8 @@ def status_line(
         *waits,
         f"{counts[State.DELIVERED]} delivered",
     ]
-    return f"{', '.join(numbers)}; destination {where}"
+    folder = "no watched folder; " if lost else ""
+    return f"{folder}{', '.join(numbers)}; destination {where}"
 
 
 def _age(seconds: float) -> str:

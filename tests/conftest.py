@@ -19,7 +19,7 @@ from emitterd.spool import ignore_lease_breaks
 from emitting import emission_to, wired
 from harness import Installation
 
-pytest_plugins = ["seaweed"]
+pytest_plugins = ["debian", "seaweed"]
 
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 

@@ -19,7 +19,7 @@ TESTS = sorted((ROOT / "tests").glob("*.py"))
 # one line is independent of each other. A new module goes on the first line below
 # all that it imports.
 LEVELS = """
-__init__ allowance codes dataset dialect failpoints journald pulse
+__init__ allowance codes dataset dialect failpoints journald pulse roff
 fingerprint meanings
 errors
 entry finding
@@ -42,7 +42,7 @@ reload rehearsal terminal
 daemon demo rehearse queries acts producers primer
 commands
 cli
-__main__
+__main__ manual
 """
 
 # Each library has one home, so that it can be replaced in one file; only the logger

@@ -197,6 +197,13 @@ def test_status_line(oldest_s: float | None, waits: str) -> None:
     assert status_line(COUNTS, oldest_s, None) == line
 
 
+def test_status_line_without_a_folder() -> None:
+    """A watched folder that is not there comes first: nothing else can go on."""
+    line = status_line(COUNTS, None, None, lost=True)
+
+    assert line.startswith("no watched folder; 12 queued, ")
+
+
 def test_status_line_of_an_outage() -> None:
     """What is wrong with the destination is told with its code."""
     down = Down(Stage.GRANT, Code.DNS, "no such host", "", 0.0, 0.0)
