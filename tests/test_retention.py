@@ -112,6 +112,21 @@ def test_many_pages(journal: Journal, retention: Retention, spool_root: Path) ->
     assert journal.counts() == counted(journal)
 
 
+def test_journal_does_not_grow_for_ever(journal: Journal, retention: Retention) -> None:
+    """What is forgotten makes room: as many versions again need no larger file."""
+    count, sizes = 20_000, []
+    for _ in range(2):
+        admit(journal, *(admission(b"%d" % number) for number in range(count)))
+        journal.database.write(
+            lambda one: one.execute("update entry set state = 'delivered'")
+        )
+        assert retention.prune(LATER) == count
+        pages = journal.database.read("pragma page_count")[0][0]
+        sizes.append(pages)
+
+    assert sizes[1] < 1.1 * sizes[0]
+
+
 def test_tick_is_once_a_day(journal: Journal, spool_root: Path) -> None:
     """The first tick prunes, and the next within a day does not."""
     retention = Retention(journal, Spool(spool_root), retain_s=-3600.0)
