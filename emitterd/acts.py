@@ -2,21 +2,25 @@
 
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 from emitterd.config import load_part
 from emitterd.config_layers import find
 from emitterd.control import ask, user_name
-from emitterd.entry import State
+from emitterd.entry import State, display
 from emitterd.errors import JournalError, JournalLocked
 from emitterd.explanation import OutsideSpool, locate
 from emitterd.hand import Hand
 from emitterd.instruction import Act, Instruction, Outcome
 from emitterd.journal import Journal
+from emitterd.rebuild import Rebuilt
+from emitterd.rebuild import rebuild as put_anew
 from emitterd.records import Records
+from emitterd.selection import Selection
 from emitterd.spool import Spool
 from emitterd.tables import print_outcome
-from emitterd.terminal import DONE, USAGE, WRONG, complain
+from emitterd.terminal import DONE, USAGE, WRONG, complain, say
 
 
 def act(config: Path | None, what: Act, said: list[str], state: State | None) -> int:
@@ -42,6 +46,42 @@ def act(config: Path | None, what: Act, said: list[str], state: State | None) ->
         complain(outcome.trouble)
     refused = any(one.refusal for one in outcome.deeds)
     return WRONG if refused or outcome.trouble else DONE
+
+
+def rebuild(config: Path | None, receipts: list[Path]) -> int:
+    """Rebuild a damaged or lost journal; 1 where something of it is lost for good."""
+    settings = load_part(find(config, os.environ), os.environ, "journal", "spool")
+    journal, rule = settings.journal.path, settings.spool
+    spool = Spool(rule.directory)
+    if spool.lost():
+        complain(f"E105 the watched folder {display(bytes(spool.root))} is not there")
+        return WRONG
+    done = put_anew(journal, spool, Selection(rule.include, rule.exclude), receipts)
+    if done is None:
+        say(f"{journal} is sound: there is nothing to rebuild")
+        return DONE
+    say(*_told(journal, done))
+    return DONE if done.salvaged.whole else WRONG
+
+
+def _told(journal: Path, done: Rebuilt) -> Iterator[str]:
+    if done.aside is None:
+        yield f"there was no journal: {journal} is new"
+    else:
+        yield f"the journal as it was is kept: {done.aside}"
+    of = "" if done.salvaged.of is None else f" of {done.salvaged.of}"
+    yield f"{done.salvaged.entries}{of} entries were saved"
+    if done.receipts:
+        yield f"{done.receipts} receipts were taken over"
+    if done.salvaged.whole:
+        yield "nothing is lost: start emitterd again"
+        return
+    yield (
+        f"{done.doubtful} files in the folder may or may not have been delivered:"
+        " emitterd will hold them, and send what is dropped from now on"
+    )
+    yield "start emitterd, and see them by `emitterd list --state held`"
+    yield "`emitterd release PATH` sends one, `emitterd release --all held` sends all"
 
 
 def _paths(journal: Path, spool: Spool, said: list[str]) -> tuple[bytes, ...]:

@@ -39,11 +39,15 @@ class Admission:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """The answer to one admission; `replaced` if an older version was withdrawn."""
+    """The answer to one admission; `replaced` if an older version was withdrawn.
+
+    `held`: it is kept back, as the operator, or a rebuild of the journal, has it.
+    """
 
     admittance: Admittance
     replaced: bool = False
     replaced_bytes: int = 0
+    held: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,7 @@ class Parts:
             on_swept=self._swept,
         )
         self.lookout = Lookout(
-            self.spool, config.spool.watcher, self.intake.hint, self.intake.sweep_soon
+            self.spool, config.spool.watcher, self.intake.hint, self._rescan
         )
         self.intake.expects_events = not self.lookout.polling
         self._emission = open_emission(config, self.wire, self.abort, self.journal)
@@ -104,6 +104,11 @@ class Parts:
             return
         usable = self._emission.usable
         Passage(self.journal, self.destination, usable, self.wake).recall(trouble)
+
+    def _rescan(self) -> None:
+        # What has been mounted since may be another file system.
+        self.intake.expects_events = not self.lookout.polling
+        self.intake.sweep_soon()
 
     def _probe(self) -> None:
         """Try at once what the former credentials were refused for."""

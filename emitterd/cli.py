@@ -173,48 +173,39 @@ def receipts(
     _end(lambda: queries.receipts(config, begin, form))
 
 
-@app.command()
-def retry(
-    paths: PathsArgument = None,
-    config: ConfigOption = None,
-    every: AllOption = False,
-    state: StateOption = None,
-) -> None:
-    """Try deferred files now; have rejected ones looked at again."""
-    _act(Act.RETRY, paths, config, every=every, state=state)
+def _acting(act: Act) -> Callable[..., None]:
+    def command(
+        paths: PathsArgument = None,
+        config: ConfigOption = None,
+        every: AllOption = False,
+        state: StateOption = None,
+    ) -> None:
+        _act(act, paths, config, every=every, state=state)
+
+    return command
+
+
+for _one, _help in {
+    Act.RETRY: "Try deferred files now; have rejected ones looked at again.",
+    Act.HOLD: "Keep waiting files back, whatever is dropped under their names.",
+    Act.RELEASE: "Let held files go.",
+    Act.FORGET: "Take files for new: what lies in the folder is sent, even again.",
+}.items():
+    app.command(name=_one, help=_help)(_acting(_one))
 
 
 @app.command()
-def hold(
-    paths: PathsArgument = None,
+def rebuild(
     config: ConfigOption = None,
-    every: AllOption = False,
-    state: StateOption = None,
+    receipts: Annotated[
+        list[Path] | None,
+        typer.Option(help="A log, or what `receipts --json` printed; may be repeated."),
+    ] = None,
 ) -> None:
-    """Keep waiting files back, whatever is dropped under their names."""
-    _act(Act.HOLD, paths, config, every=every, state=state)
+    """Save what can be read of a damaged journal; nothing is sent twice unasked."""
+    from emitterd import acts
 
-
-@app.command()
-def release(
-    paths: PathsArgument = None,
-    config: ConfigOption = None,
-    every: AllOption = False,
-    state: StateOption = None,
-) -> None:
-    """Let held files go."""
-    _act(Act.RELEASE, paths, config, every=every, state=state)
-
-
-@app.command()
-def forget(
-    paths: PathsArgument = None,
-    config: ConfigOption = None,
-    every: AllOption = False,
-    state: StateOption = None,
-) -> None:
-    """Take files for new: what lies in the folder is sent, even again."""
-    _act(Act.FORGET, paths, config, every=every, state=state)
+    _end(lambda: acts.rebuild(config, receipts or []))
 
 
 @app.command()

@@ -18,6 +18,7 @@ class Code(StrEnum):
     JOURNAL_FULL = "E104"
     ROOT_LOST = "E105"
     INTERNAL = "E106"
+    RECEIPT_LOST = "E107"
 
     INCOMPLETE = "E201"
     TOO_LARGE = "E202"

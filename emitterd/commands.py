@@ -33,7 +33,8 @@ from emitterd.terminal import (
 
 def run(config: Path | None) -> int:
     """Watch and deliver until a signal."""
-    settings = _load(config)
+    # A disk that is mounted late must not leave the service off for ever.
+    settings = _load(config, awaits_folder=True)
     return _configure_log(settings) or Daemon(settings).run()
 
 
@@ -90,8 +91,9 @@ def demo(keep: Path | None) -> int:
     return DONE
 
 
-def _load(path: Path | None) -> Config:
-    return load(find(path, os.environ), os.environ)
+def _load(path: Path | None, *, awaits_folder: bool = False) -> Config:
+    place = find(path, os.environ)
+    return load(place, os.environ, awaits_folder=awaits_folder)
 
 
 def _configure_log(settings: Config, *, quiet: bool = False) -> int:

@@ -228,13 +228,16 @@ def every_key() -> Iterator[tuple[str, str, str]]:
             yield section, field.alias or name, name
 
 
-def load(path: Path, environ: Mapping[str, str]) -> Config:
+def load(
+    path: Path, environ: Mapping[str, str], *, awaits_folder: bool = False
+) -> Config:
     """Read the file, with the environment over it, and resolve the secrets.
 
-    Raises `ConfigError` with all problems, in file order.
+    `awaits_folder`: for who waits until the watched folder is there. Raises
+    `ConfigError` with all problems, in file order.
     """
     config, findings, private = _read(path, environ)
-    checks.check_all(config, findings)
+    checks.check_all(config, findings, awaits_folder=awaits_folder)
     emission = _with_secrets(
         config.emission, SecretReader(findings, environ, private=private)
     )

@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 ARCHIVE, REJECTED = "spool.archive_directory", "spool.rejected_directory"
 
 
-def check_all(config: "Config", findings: Findings) -> None:
-    """Report what is wrong with values together, and with the files they name."""
+def check_all(config: "Config", findings: Findings, *, awaits_folder: bool) -> None:
+    """Report what is wrong with values together, and with the files they name.
+
+    `awaits_folder`: the watched folder may come later.
+    """
     emission, spool, delivery = config.emission, config.spool, config.delivery
     check_scheme(findings, emission.url, insecure=emission.allow_insecure_http)
     check_files(
@@ -34,7 +37,7 @@ def check_all(config: "Config", findings: Findings) -> None:
     )
     check_client_key(findings)
     check_tls(findings, emission.ca_file, emission.client_cert, emission.client_key)
-    check_spool(findings, spool.directory)
+    check_spool(findings, spool.directory, awaited=awaits_folder)
     check_archive_given(findings, spool.after_delivery)
     places = {ARCHIVE: spool.archive_directory, REJECTED: spool.rejected_directory}
     for key, place in places.items():
@@ -119,10 +122,13 @@ def check_no_folder(findings: Findings, key: str, place: Path | None) -> None:
         findings.report(key, f"{shown(place)} is a folder", "name a file in it")
 
 
-def check_spool(findings: Findings, spool: Path) -> None:
-    """Report a watched folder that is missing, or is none."""
+def check_spool(findings: Findings, spool: Path, *, awaited: bool) -> None:
+    """Report a watched folder that is no folder or, unless `awaited`, missing."""
     key = "spool.directory"
     if not findings.sound(key):
+        return
+    # Never raises, unlike the method: what cannot be reached may be mounted later.
+    if awaited and not os.path.exists(spool):  # noqa: PTH110
         return
     mode = _mode(findings, key, spool, f"create it with: mkdir -p {shown(spool)}")
     if mode is not None and not stat.S_ISDIR(mode):

@@ -241,7 +241,8 @@ class Daemon:
             reading.progress.counts,
             oldest_s,
             self._parts.destination.down,
-            reading.eta_s,
+            lost=self._parts.spool.lost(),
+            eta_s=reading.eta_s,
         )
 
 

@@ -10,12 +10,14 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
-from emitterd.errors import JournalError, JournalFull
+from emitterd.ballast import PAGE_BYTES, Ballast
+from emitterd.complaints import explain
+from emitterd.errors import JournalDamaged, JournalError, JournalFull
 from emitterd.failpoints import Point, reach
 from emitterd.lock import Lock
 from emitterd.mounts import NETWORK, file_system
@@ -50,25 +52,32 @@ class Database:
         self._reading = threading.Lock()
         self.committing_since: float | None = None
         """When the commit under way began, monotonic; None while there is none."""
-        self.full_since: float | None = None
-        """Since when its disk is full, seconds since the epoch; None if it is not."""
         _refuse_network(path)
         self._lock = Lock(path)
+        self._ballast = Ballast(path)
         try:
-            self._writer = _open_writer(path)
-            with _closed_on_failure(self._writer, path):
-                self._reader = open_reader(path)
+            try:
+                self._writer, self._reader = _open(path)
+            except JournalFull as full:
+                self._ballast.release(full)
+                self._writer, self._reader = _open(path)
         except BaseException:
             self._lock.close()
             raise
+        self._ballast.renew()
+        log_pages = max(1, self._ballast.size_bytes // PAGE_BYTES)
+        self._writer.execute(f"pragma wal_autocheckpoint = {log_pages}")
 
-    def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    def write(
+        self, work: Callable[[sqlite3.Connection], T], *, final: bool = False
+    ) -> T:
         """Run `work` in a transaction and return its result once that is durable.
 
         What `work` raises undoes only its own changes and is raised here. Raises
-        `JournalFull` where the disk is full; nothing is changed then.
+        `JournalFull` where the disk is full; nothing is changed then. What is `final`
+        ends something under way: it is done with the ballast's room, and twice.
         """
-        mine = _Pending(work)
+        mine = _Pending(work, final=final)
         with self._queue_lock:
             self._queue.append(mine)
         with self._writing:
@@ -84,7 +93,12 @@ class Database:
             with self._reading:
                 return self._reader.execute(sql, parameters).fetchall()
         except sqlite3.DatabaseError as error:
-            raise _explain(error) from error
+            raise explain(error) from error
+
+    @property
+    def full_since(self) -> float | None:
+        """Since when its disk is full, seconds since the epoch; None if it is not."""
+        return self._ballast.full_since
 
     def close(self) -> None:
         """Close the file and let another process have it."""
@@ -96,6 +110,7 @@ class Database:
             with self._reading:
                 self._reader.close()
                 self._writer.close()
+                self._ballast.close()
                 self._lock.close()
         finally:
             self._writing.release()
@@ -109,29 +124,40 @@ class Database:
     def _commit(self, batch: "list[_Pending[Any]]") -> None:
         self.committing_since = time.monotonic()
         try:
+            full = self._ballast.renew() or self._transact(batch)
+            if full is not None:
+                self._ballast.release(full)
+                for pending in batch:
+                    pending.error = full
+                if final := [pending for pending in batch if pending.final]:
+                    self._transact(final)
+        finally:
+            self.committing_since = None
+            for pending in batch:
+                pending.done = True
+
+    def _transact(self, batch: "list[_Pending[Any]]") -> JournalFull | None:
+        """Run a batch in one transaction; return the trouble if the disk is full."""
+        try:
             self._writer.execute("begin immediate")
             for pending in batch:
                 self._run(pending)
             reach(Point.COMMIT_DUE)
             self._writer.execute("commit")
-            self.full_since = None
             reach(Point.COMMITTED)
         except sqlite3.Error as error:
-            failure = _explain(error)
-            if isinstance(failure, JournalFull):
-                self.full_since = self.full_since or time.time()
+            failure = explain(error)
             for pending in batch:
                 pending.error = failure
             # A rollback that fails leaves nobody believing in a success.
             with suppress(sqlite3.Error):
                 if self._writer.in_transaction:
                     self._writer.execute("rollback")
-        finally:
-            self.committing_since = None
-            for pending in batch:
-                pending.done = True
+            return failure if isinstance(failure, JournalFull) else None
+        return None
 
     def _run(self, pending: "_Pending[Any]") -> None:
+        pending.error = None
         self._writer.execute("savepoint one")
         try:
             pending.result = pending.work(self._writer)
@@ -149,8 +175,9 @@ class Database:
 class _Pending(Generic[T]):
     """Work that waits for its commit, and what became of it."""
 
-    def __init__(self, work: Callable[[sqlite3.Connection], T]) -> None:
+    def __init__(self, work: Callable[[sqlite3.Connection], T], *, final: bool) -> None:
         self.work = work
+        self.final = final
         self.done = False
         self.result: T | None = None
         self.error: BaseException | None = None
@@ -168,14 +195,14 @@ def open_reader(path: Path) -> sqlite3.Connection:
     """
     try:
         connection = sqlite3.connect(
-            f"{path.resolve().as_uri()}?mode=ro",
+            _read_only(path),
             uri=True,
             isolation_level=None,
             check_same_thread=False,
             timeout=BUSY_TIMEOUT_S,
         )
     except sqlite3.Error as error:
-        raise _explain(error, path) from error
+        raise explain(error, path) from error
     with _closed_on_failure(connection, path):
         version = _identify(connection, path)
         if version == 0:
@@ -204,10 +231,17 @@ def _closed_on_failure(connection: sqlite3.Connection, path: Path) -> Iterator[N
         yield
     except sqlite3.Error as error:
         connection.close()
-        raise _explain(error, path) from error
+        raise explain(error, path) from error
     except JournalError:
         connection.close()
         raise
+
+
+def _open(path: Path) -> tuple[sqlite3.Connection, sqlite3.Connection]:
+    """Return the connection that writes, and the one that reads."""
+    writer = _open_writer(path)
+    with _closed_on_failure(writer, path):
+        return writer, open_reader(path)
 
 
 def _open_writer(path: Path) -> sqlite3.Connection:
@@ -215,27 +249,43 @@ def _open_writer(path: Path) -> sqlite3.Connection:
     unclean = path.with_name(path.name + "-wal").exists()
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        if unclean:
+            check(path, "quick_check")
         connection = sqlite3.connect(
             path, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT_S
         )
     except (OSError, sqlite3.Error) as error:
         raise JournalError(f"cannot open {path}: {error}") from error
     with _closed_on_failure(connection, path):
-        _prepare(connection, path, check=unclean)
+        _prepare(connection, path)
     return connection
 
 
-def _prepare(connection: sqlite3.Connection, path: Path, *, check: bool) -> None:
+def check(path: Path, how: str) -> None:
+    """Look for damage, by `quick_check` or `integrity_check`; nothing is changed.
+
+    Raises `JournalDamaged` where there is some, and `JournalError` where the file is
+    not, or not yet, this program's.
+    """
+    # The last connection that may write takes the log over, damaged or not, and
+    # removes it: the next start would see no sign of an unclean end.
+    connection = sqlite3.connect(_read_only(path), uri=True, timeout=BUSY_TIMEOUT_S)
+    with closing(connection), _closed_on_failure(connection, path):
+        _identify(connection, path)
+        if connection.execute(f"pragma {how}(1)").fetchone()[0] != "ok":
+            raise JournalDamaged(f"{path} is damaged")
+
+
+def _read_only(path: Path) -> str:
+    return f"{path.resolve().as_uri()}?mode=ro"
+
+
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     version = _identify(connection, path)
     connection.execute("pragma journal_mode = wal")
     connection.execute("pragma synchronous = full")
     connection.execute(f"pragma journal_size_limit = {WAL_LIMIT_BYTES}")
     connection.execute("pragma temp_store = memory")
-    if check and connection.execute("pragma quick_check(1)").fetchone()[0] != "ok":
-        raise JournalError(
-            f"{path} is damaged",
-            hint="keep a copy of it and of its -wal file, then restore a backup",
-        )
     if version < VERSION:
         names = [f"upgrade_{one}.sql" for one in range(version, VERSION) if one]
         _apply(connection, names if version else ["schema.sql"])
@@ -283,27 +333,3 @@ def _refuse_network(path: Path) -> None:
             " write-ahead log cannot use",
             hint="name a local directory in journal.path",
         )
-
-
-_FULL = frozenset(
-    # The log's shared memory is a file too: on a full disk it cannot be made.
-    {"SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE"}
-    | {"SQLITE_IOERR_SHMOPEN", "SQLITE_IOERR_SHMMAP"}
-)
-
-
-def _explain(error: sqlite3.Error, path: Path | None = None) -> JournalError:
-    name = getattr(error, "sqlite_errorname", "")
-    if name in _FULL:
-        return JournalFull(f"the journal cannot grow: {error}")
-    if name in {"SQLITE_NOTADB", "SQLITE_CORRUPT"}:
-        return JournalError(
-            f"{path or 'the journal'} is damaged: {error}",
-            hint="keep a copy of it and of its -wal file, then restore a backup",
-        )
-    if name == "SQLITE_CANTOPEN":
-        return JournalError(
-            f"cannot open {path}: it is not there, or this user may not read it",
-            hint="start the daemon once, or run as the daemon's user",
-        )
-    return JournalError(f"{path or 'the journal'}: {error}")

@@ -3,10 +3,12 @@
 import json
 import sqlite3
 
-from emitterd.admission import Admission, Admittance, Admitted
+from emitterd.admission import Admission, Admittance, Admitted, Known
+from emitterd.codes import Code
 from emitterd.entry import LIVE, State
 from emitterd.failpoints import Point, reach
-from emitterd.statements import LATEST, known_of
+from emitterd.meanings import MEANING
+from emitterd.statements import LATEST, REBUILT_AT, known_of
 from emitterd.turns import Turns
 
 
@@ -29,17 +31,53 @@ def admit(
             (now, known.id),
         )
         reach(Point.REPLACED)
-    state = State.QUEUED
-    if one.trouble is not None:
-        state = State.REJECTED
-    elif known is not None and known.state is State.HELD:
-        # The operator held the file, not its bytes.
-        state = State.HELD
+    state, doubtful = _beginning(connection, known, one)
     # Only where everything is forgotten can there be a forgotten attempt last.
     earlier_keys = None if known else _keys_forgotten(connection, one.path)
     _insert(connection, turns, one, now, state, earlier_keys)
+    if doubtful:
+        connection.execute(
+            "update entry set error = ?, reason = ? where path = ? and state = 'held'",
+            (Code.RECEIPT_LOST, MEANING[Code.RECEIPT_LOST].title, one.path),
+        )
     replaced_bytes = known.fingerprint.size_bytes if known and replaced else 0
-    return Admitted(Admittance.ADMITTED, replaced, replaced_bytes)
+    held = state is State.HELD
+    return Admitted(Admittance.ADMITTED, replaced, replaced_bytes, held)
+
+
+def _beginning(
+    connection: sqlite3.Connection, known: Known | None, one: Admission
+) -> tuple[State, bool]:
+    """Return the state to begin in, and whether that is for a doubt."""
+    if one.trouble is not None:
+        return State.REJECTED, False
+    doubted = known is not None and known.error == Code.RECEIPT_LOST
+    if known is not None and not doubted and _held(connection, known, one.path):
+        # The operator held the file, not its bytes; a doubt is about the bytes.
+        return State.HELD, False
+    doubtful = _in_doubt(connection, one)
+    return State.HELD if doubtful else State.QUEUED, doubtful
+
+
+def _held(connection: sqlite3.Connection, known: Known, path: bytes) -> bool:
+    """Tell whether the operator holds the path, be it with a broken copy between."""
+    if known.state is not State.REJECTED:
+        return known.state is State.HELD
+    last = "select act from action where path = ? order by id desc limit 1"
+    return connection.execute(last, (path,)).fetchall() == [("hold",)]
+
+
+def _in_doubt(connection: sqlite3.Connection, one: Admission) -> bool:
+    """Tell whether a file may have been delivered by what a rebuilt journal has lost.
+
+    It lay there before the journal was rebuilt, and the operator has not decided
+    about it since.
+    """
+    rows = connection.execute(REBUILT_AT).fetchall()
+    if not rows or one.fingerprint.ctime_ns > float(rows[0][0]) * 1e9:
+        return False
+    since = "select 1 from entry where path = ? and admitted_at > ? limit 1"
+    return not connection.execute(since, (one.path, float(rows[0][0]))).fetchall()
 
 
 def _insert(

@@ -7,6 +7,7 @@ the journal, `status`, and `docs/errors.md`. The tree:
     ├── ConfigError            the configuration, all problems at once (exit 78)
     ├── JournalError           the journal cannot be used (exit 78)
     │   ├── JournalLocked      another instance holds it (exit 75)
+    │   ├── JournalDamaged     it is to be rebuilt, by an operator
     │   ├── JournalFull        its disk is full; passes by itself
     │   └── IllegalTransition  a bug: a verb met a state it does not apply to (exit 70)
     ├── SourceError            the local file is not what was admitted
@@ -81,6 +82,17 @@ class JournalLocked(JournalError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, code=Code.JOURNAL_LOCKED)
+
+
+class JournalDamaged(JournalError):
+    """The journal's file is no database any more, or parts of it are not."""
+
+    def __init__(self, message: str) -> None:
+        hint = (
+            "stop emitterd and run `emitterd rebuild`: it keeps the damaged file and"
+            " saves what can be read of it"
+        )
+        super().__init__(message, hint=hint)
 
 
 class JournalFull(JournalError):

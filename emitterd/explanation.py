@@ -160,7 +160,9 @@ def _rejected(standing: Standing, latest: Record, _: list[Record]) -> str:
     return f"rejected: {standing.error} {standing.reason}"
 
 
-def _held(_: Standing, __: Record, actions: list[Record]) -> str:
+def _held(standing: Standing, _: Record, actions: list[Record]) -> str:
+    if standing.error is not None:
+        return f"held: {standing.error} {standing.reason}"
     by = next((one for one in actions if one["act"] == "hold"), None)
     who = f" by {by['user']} since {by['at']}" if by else ""
     return f"held{who}; `emitterd release` lets it go"

@@ -135,6 +135,7 @@ class _Deeds:
                 connection.execute(
                     """update entry set state = :after, changed_at = :now,
                        due_at = null, disposal = null,
+                       error = nullif(error, 'E107'),
                        attempts = iif(:act = 'retry', 0, attempts),
                        reason = iif(:after = 'withdrawn',
                            'taken back by retry; before: ' || reason, reason)

@@ -14,7 +14,7 @@ from itertools import islice
 
 import structlog
 
-from emitterd.admission import Admission, Admittance
+from emitterd.admission import Admission, Admittance, Admitted
 from emitterd.codes import Code
 from emitterd.entry import display
 from emitterd.errors import JournalFull
@@ -91,7 +91,6 @@ class Intake:
         self._batch: list[Admission] = []
         self._sweeps: list[Sweep] = []
         self._next_sweep_at = 0.0
-        self._full = False
         self._offered: Rules | None = None
         self._fresh = True
         """Whether no whole sweep has gone by these rules yet."""
@@ -180,32 +179,23 @@ class Intake:
         reach(Point.ADMIT_DUE)
         try:
             answers = self._journal.admit(batch)
-        except JournalFull as error:
-            if not self._full:
-                log.error(  # noqa: TRY400  a full disk needs no traceback
-                    "journal.full",
-                    error=error.code,
-                    reason=str(error),
-                    hint=error.hint,
-                )
-            self._full = True
+        except JournalFull:
             for one in batch:
                 self._tracker.postpone(one.path, one.fingerprint, now + FULL_S)
             return
         reach(Point.ADMITTED)
-        self._full = False
         for one, answer in zip(batch, answers, strict=True):
             if answer.admittance is Admittance.BUSY:
                 self._tracker.postpone(one.path, one.fingerprint, now + BUSY_S)
                 continue
             self._examiner.admitted(one.path)
             if answer.admittance is Admittance.ADMITTED:
-                self._admitted(one, now, replaced=answer.replaced)
+                self._admitted(one, now, answer)
         self._on_admitted()
 
-    def _admitted(self, one: Admission, now: float, *, replaced: bool) -> None:
+    def _admitted(self, one: Admission, now: float, answer: Admitted) -> None:
         path = display(one.path)
-        if replaced:
+        if answer.replaced:
             log.info(
                 "file.withdrawn",
                 path=path,
@@ -219,6 +209,7 @@ class Intake:
             path=path,
             bytes=one.fingerprint.size_bytes,
             findings=findings or None,
+            held=answer.held or None,
         )
         if one.trouble is not None:
             log.error(

@@ -2,7 +2,8 @@
 
 A method returns when its change is on disk, so what follows (a byte sent, a file
 moved, a line logged) never runs ahead of the record. Crashes are argued in
-docs/design.md, "Crash table".
+docs/design.md, "Crash table". Admissions, claims and the operator's acts begin
+something, and wait while the disk is full; all else ends it, and is `final`.
 """
 
 import json
@@ -48,7 +49,7 @@ class Journal:
         """What `Hand` writes to beside."""
         self._turns = Turns()
         self.adopt(backoff_max_s)
-        self.reclaimed = self.database.write(self._reclaim)
+        self.reclaimed = self.database.write(self._reclaim, final=True)
         reach(Point.RECLAIMED)
         least = "select coalesce(min(turn), 0) from entry where state = 'queued'"
         last = "select flow, max(turn) from entry where state = 'queued' group by flow"
@@ -125,7 +126,7 @@ class Journal:
             if changed != 1:
                 raise IllegalTransition(f"pin: entry {entry.id} is not delivering")
 
-        self.database.write(work)
+        self.database.write(work, final=True)
 
     def granted_at(self, path: bytes) -> float:
         """Return when the last grant for the path was given; 0.0 where none was."""
@@ -219,7 +220,7 @@ class Journal:
                 'update entry set "grant" = ? where id = ?', (spent, entry.id)
             )
 
-        self.database.write(work)
+        self.database.write(work, final=True)
         reach(Point.GRANT_DROPPED)
 
     def interrupt(self, entry: Entry, *, ambiguous: bool = False) -> None:
@@ -275,7 +276,7 @@ class Journal:
             connection.execute("update entry set id = ? where id = ?", ids)
             connection.execute("update action set entry = ? where entry = ?", ids)
 
-        self.database.write(work)
+        self.database.write(work, final=True)
 
     def note(self, name: str, value: object) -> None:
         """Keep a fact in place of the former: JSON under a name."""
@@ -284,8 +285,7 @@ class Journal:
 
     def noted(self, name: str) -> object:
         """Return a fact, or None where there is none."""
-        find = "select value from fact where name = ?"
-        rows = self.database.read(find, (name,))
+        rows = self.database.read("select value from fact where name = ?", (name,))
         return json.loads(rows[0][0]) if rows else None
 
     def counts(self) -> dict[State, int]:
@@ -317,7 +317,7 @@ class Journal:
         self._put("delete from action where at < ?", before)
 
     def _put(self, sql: str, *parameters: object) -> None:
-        self.database.write(lambda connection: connection.execute(sql, parameters))
+        self.database.write(lambda one: one.execute(sql, parameters), final=True)
 
     def _end(
         self, verb: Verb, entry: Entry, trouble: Trouble, **more: str | None
@@ -337,7 +337,7 @@ class Journal:
             if connection.execute(sql, {**values, "id": entry_id}).rowcount != 1:
                 raise IllegalTransition(f"{verb}: entry {entry_id} is not {states}")
 
-        self.database.write(work)
+        self.database.write(work, final=True)
 
     def _reclaim(self, connection: sqlite3.Connection) -> int:
         # Whether the dead process had sent the whole body is not known; with a

@@ -37,6 +37,7 @@ class Lookout:
     ) -> None:
         """`kind`: auto, inotify or polling; `on_rescan` asks for a sweep at once."""
         self._spool = spool
+        self._kind = kind
         self._on_hint = on_hint
         self._on_rescan = on_rescan
         self._watcher = Watcher(spool.root, self._hint, self._overflow)
@@ -49,11 +50,21 @@ class Lookout:
         self._told = False
         self._retry_at = 0.0
         self._root: tuple[int, int] | None = None
-        self.polling = kind == "polling" or (kind == "auto" and is_network(spool.root))
+
+    @property
+    def polling(self) -> bool:
         """Whether sweeps are all there is: inotify hears of no other host's changes."""
+        automatic = self._kind == "auto"
+        return self._kind == "polling" or (automatic and is_network(self._spool.root))
 
     def start(self) -> None:
-        """Begin to watch; what that fails for is logged, not raised."""
+        """Begin to watch, or wait for the root; what fails is logged, not raised."""
+        if self._spool.lost():
+            self._lose()
+        else:
+            self._watch()
+
+    def _watch(self) -> None:
         if self.polling:
             log.info(
                 "watch.started",
@@ -82,23 +93,26 @@ class Lookout:
         """Look whether root and watch are still there; called about once a second."""
         if self._spool.lost():
             if self.lost_since is None:
-                self.lost_since = time.time()
-                self._watcher.stop()
-                log.error(
-                    "watch.root_lost",
-                    path=str(self._spool.root),
-                    error=Code.ROOT_LOST,
-                    hint=MEANING[Code.ROOT_LOST].remedy,
-                )
+                self._lose()
             return
         if self.lost_since is not None or self._astray():
             self.lost_since = None
             self._watcher.stop()
-            self.start()
+            self._watch()
             log.info("watch.root_back", path=str(self._spool.root))
             self._on_rescan()
         elif self._told and time.monotonic() >= self._retry_at:
-            self.start()
+            self._watch()
+
+    def _lose(self) -> None:
+        self.lost_since = time.time()
+        self._watcher.stop()
+        log.error(
+            "watch.root_lost",
+            path=str(self._spool.root),
+            error=Code.ROOT_LOST,
+            hint=MEANING[Code.ROOT_LOST].remedy,
+        )
 
     def _astray(self) -> bool:
         """Tell whether the watch is on a folder that is the root no longer.

@@ -38,6 +38,10 @@ MEANING: dict[Code, Meaning] = {
         "a bug in emitterd",
         "keep the log line with its traceback and report it; the file is tried again",
     ),
+    Code.RECEIPT_LOST: Meaning(
+        "the journal was rebuilt, and a receipt of the file may be lost",
+        "ask who runs the server whether it has the file; `emitterd release` sends it",
+    ),
     Code.INCOMPLETE: Meaning(
         "the file does not end as a zip must",
         "it was cut off or is no zip: copy it again, under the same name",

@@ -32,7 +32,7 @@ from emitterd.tables import (
     print_status,
 )
 from emitterd.terminal import DONE, USAGE, WRONG, complain, print_array, print_object
-from emitterd.verdict import journal_full, judge_queue, verdict
+from emitterd.verdict import Cause, journal_full, judge_queue, verdict
 from emitterd.wording import check_line, record
 
 FULL_BYTES = 64 * 1024
@@ -60,8 +60,10 @@ def check_status(config: Path | None, *, as_json: bool) -> int:
     alarms = judge_queue(progress.queue(progress.outage, running=running), rule, now)
     if running:
         alarms += progress.noted
-        if shutil.disk_usage(settings.journal.path.parent).free < FULL_BYTES:
-            # What the daemon has no room to note.
+        noted = {one.code for one in progress.noted}
+        free_bytes = shutil.disk_usage(settings.journal.path.parent).free
+        if Cause.JOURNAL_FULL not in noted and free_bytes < FULL_BYTES:
+            # Others took even the room that was kept to note it.
             alarms.append(journal_full(now))
     judged = verdict(alarms)
     if as_json:

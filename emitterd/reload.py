@@ -26,7 +26,8 @@ def reload(parts: Parts) -> None:
     """
     before = parts.config
     try:
-        after = change(before, load(before.source, os.environ))
+        read = load(before.source, os.environ, awaits_folder=True)
+        after = change(before, read)
         inspector = load_inspector(after.effective.spool)
         _open_log(after.effective.log)
     except ConfigError as error:

@@ -5,6 +5,7 @@ its name first, and looked at again then. Each step survives being done twice, a
 after a crash.
 """
 
+import ctypes
 import errno
 import filecmp
 import json
@@ -24,6 +25,10 @@ SLOWEST_BYTES_S = 1024 * 1024
 
 IsIt = Callable[[Path], bool]
 """Tells whether a path holds the file that is meant."""
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_AT_FDCWD = -100
+_RENAME_NOREPLACE = 1
 
 _naming = threading.Lock()
 """Held while a free name is chosen and taken."""
@@ -74,8 +79,26 @@ def move(
 def put_back(aside: Path, source: Path) -> None:
     """Give a file its name again, unless another has it: that one came later."""
     with suppress(FileExistsError):
-        source.hardlink_to(aside)
+        try:
+            source.hardlink_to(aside)
+        except FileExistsError:
+            raise
+        except OSError:
+            # No links on this file system, or none to another user's file.
+            _rename_to_free(aside, source)
+            return
     aside.unlink()
+
+
+def _rename_to_free(old: Path, new: Path) -> None:
+    """Rename, unless the new name is taken. Source: renameat2(2)."""
+    rename = getattr(_LIBC, "renameat2", None)
+    if rename is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), str(old))
+    names = os.fsencode(old), os.fsencode(new)
+    if rename(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_NOREPLACE):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(old), None, str(new))
 
 
 def _rename(

@@ -14,6 +14,7 @@ from emitterd.pulse import beat
 from emitterd.spool import Spool
 
 EVERY_S = 86400.0
+LEAP_S = 30 * EVERY_S
 PAGE = 500
 
 
@@ -36,10 +37,22 @@ class Retention:
         if time.monotonic() >= self._next_at:
             self._next_at = time.monotonic() + EVERY_S
             try:
-                self.prune(time.time())
+                self.prune(self.reckoned(time.time()))
             except JournalFull:
                 # Forgetting can wait; it frees pages only once they are written.
                 return
+
+    def reckoned(self, now: float) -> float:
+        """Return the time to prune by: a clock that leaps ahead takes it along a month.
+
+        So a clock that is set years ahead costs no receipt. Pauses longer than that
+        only make the journal remember longer.
+        """
+        known = self._journal.noted("reckoned")
+        reckoned_at, seen_at = known if isinstance(known, list) else (now, now)
+        reckoned_at += min(max(now - seen_at, 0.0), LEAP_S)
+        self._journal.note("reckoned", [reckoned_at, now])
+        return min(float(reckoned_at), now)
 
     def prune(self, now: float) -> int:
         """Forget what ended before `now` less the retention; return how many."""

@@ -54,6 +54,13 @@ class Standing:
     reason: str
 
 
+def _held(known: Known) -> Standing:
+    if known.error == Code.RECEIPT_LOST:
+        return Standing(State.HELD, known.error, known.reason or "")
+    # Its last failure is not what keeps it back.
+    return Standing(State.HELD, None, "held by the operator")
+
+
 class Standings:
     """Looks paths up; `latest` asks the journal."""
 
@@ -79,8 +86,7 @@ class Standings:
             seen = Fingerprint.of(self.spool.stat(path))
             if known is not None and known.settles(seen):
                 if known.state is State.HELD:
-                    # Its last failure is not what keeps it back.
-                    return Standing(State.HELD, None, "held by the operator")
+                    return _held(known)
                 return Standing(known.state, known.error, known.reason or "")
             return self._unsettled(path)
         except SourceError as error:

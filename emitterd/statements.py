@@ -12,6 +12,9 @@ LATEST = """select id, state, device, inode, bytes, mtime_ns, ctime_ns, disposal
     error, reason from entry where path = ? and forgotten_at is null
     order by id desc limit 1"""
 
+# Set by a rebuild that could not save everything.
+REBUILT_AT = "select value from fact where name = 'rebuilt_at'"
+
 # The entry of the lowest turn among the queued, and among the deferred that are due;
 # where not just any is wanted, also the pinned one that waited longest. One whose due
 # time lies beyond any that backoff can give was set by a clock that has been set back

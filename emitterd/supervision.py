@@ -114,11 +114,13 @@ def status_line(
     counts: dict[State, int],
     oldest_s: float | None,
     down: Down | None,
-    eta_s: float | None,
+    *,
+    lost: bool = False,
+    eta_s: float | None = None,
 ) -> str:
-    """Return what `systemctl status` shows.
+    """Return what `systemctl status` shows; `oldest_s`: how long the oldest waits.
 
-    `oldest_s`: how long the oldest waits; `eta_s`: in how long nothing will.
+    `lost`: the watched folder is not there. `eta_s`: in how long nothing will wait.
     """
     queued = counts[State.QUEUED] + counts[State.DEFERRED]
     waits = [f"oldest {_age(oldest_s)}"] if oldest_s is not None else []
@@ -130,7 +132,8 @@ def status_line(
         *waits,
         f"{counts[State.DELIVERED]} delivered",
     ]
-    return f"{', '.join(numbers)}; destination {where}"
+    folder = "no watched folder; " if lost else ""
+    return f"{folder}{', '.join(numbers)}; destination {where}"
 
 
 def _age(seconds: float) -> str:

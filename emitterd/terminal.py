@@ -50,6 +50,12 @@ def _told(work: Callable[[], int]) -> int:
         return _exit_code(error)
 
 
+def say(*lines: str) -> None:
+    """Say what was done, on standard output."""
+    for line in lines:
+        print(line)
+
+
 def complain(*lines: str) -> None:
     """Say what is wrong, on standard error."""
     for line in lines:

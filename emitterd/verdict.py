@@ -185,7 +185,7 @@ def judge_watch(watch: Watch, now: float) -> list[Alarm]:
 
 
 def journal_full(since: float) -> Alarm:
-    """Return the alarm of a full disk, which the journal itself cannot note."""
+    """Return the alarm of a full disk, for which the journal may have no room."""
     meaning = MEANING[Code.JOURNAL_FULL]
     words = f"{Code.JOURNAL_FULL} {meaning.title}: nothing is taken in or sent"
     return Alarm(Cause.JOURNAL_FULL, since, words, meaning.remedy)

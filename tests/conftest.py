@@ -19,7 +19,7 @@ from emitterd.spool import ignore_lease_breaks
 from emitting import emission_to, wired
 from harness import Installation
 
-pytest_plugins = ["seaweed"]
+pytest_plugins = ["debian", "seaweed"]
 
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 
@@ -122,11 +122,14 @@ class SmallDisk:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._ballast = root / "ballast"
+        self._filler = root / "filler"
 
-    def fill(self) -> None:
-        """Take the last byte."""
-        with self._ballast.open("wb", buffering=0) as file:
+    def fill(self, *, spare: bool = True) -> None:
+        """Take the last byte; without `spare` also what the journal keeps."""
+        if not spare:
+            for kept in self.root.rglob("*.db.ballast"):
+                kept.unlink()
+        with self._filler.open("wb", buffering=0) as file:
             try:
                 while True:
                     file.write(b"\0" * 4096)
@@ -135,7 +138,7 @@ class SmallDisk:
 
     def free(self) -> None:
         """Give it all back."""
-        self._ballast.unlink()
+        self._filler.unlink()
 
 
 @pytest.fixture

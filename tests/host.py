@@ -75,13 +75,13 @@ class Mortal(Database):
         """Die at that commit from now: before it, or `late`, once it is on disk."""
         self._left, self._late = commits, late
 
-    def write(self, work: Callable[[Any], T]) -> T:
+    def write(self, work: Callable[[Any], T], *, final: bool = False) -> T:
         """Write, or die."""
         self._left -= 1
         if self._left:
-            return super().write(work)
+            return super().write(work, final=final)
         if self._late:
-            super().write(work)
+            super().write(work, final=final)
         raise Killed
 
 

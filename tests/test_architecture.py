@@ -20,18 +20,18 @@ TESTS = sorted((ROOT / "tests").glob("*.py"))
 # all that it imports.
 LEVELS = """
 __init__ allowance chart codes dataset dialect endpoint failpoints journald phrases
-    pulse units
+    pulse roff units
 fingerprint meanings
 errors verdict eta
 entry finding listener
-admission backoff catalogue classify container grant header instruction lock members
-    refusal rows selection settle turns logs mounts notify relocation rendering signals
-    uploads wake watcher yamlmarks rehearsal_faults
+admission backoff ballast catalogue classify complaints container grant header
+    instruction lock members receipts refusal rows selection settle turns logs mounts
+    notify relocation rendering signals uploads wake watcher yamlmarks rehearsal_faults
 archive catalogue_file confirmation database gate multipart playbook sample sockets
     spool config_layers rehearsal_answers template
-destination lines progress statements lookout wire handshake control config_values
-    search secrets_source rehearsal_signing supervision throughput waiting
-door hand inspection metrics overview records session standing wording
+destination lines progress statements lookout salvage wire handshake control
+    config_values search secrets_source rehearsal_signing supervision throughput waiting
+door hand inspection metrics overview rebuild records session standing wording
 inspector journal client_config headline
 counted disposal emission explanation passage retention survey config_checks handover
     rehearsal_bucket
@@ -43,7 +43,7 @@ reload rehearsal serving terminal
 daemon demo rehearse queries acts producers primer
 commands
 cli
-__main__
+__main__ manual
 """
 
 # Each library has one home, so that it can be replaced in one file; only the logger

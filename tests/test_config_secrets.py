@@ -121,6 +121,17 @@ def test_systemd_credentials_are_read_if_none_is_named(folder: Folder) -> None:
     assert revealed(folder.load(environ=run)) == (None, "key")
 
 
+def test_credential_of_a_lone_line_end_is_none(folder: Folder) -> None:
+    """The unit passes one where the file of a secret is not there."""
+    folder.secret("run/password", b"\n", 0o444)
+    folder.secret("run/api-key", b"\n", 0o444)
+    run = {"CREDENTIALS_DIRECTORY": str(folder.root / "run")}
+    (missing,) = folder.problems("username: u", environ=run)
+    assert missing.message == "is missing"
+    (missing,) = folder.problems(environ=run)
+    assert missing.message == "is missing, and so is an API key"
+
+
 @pytest.mark.parametrize(
     ("lines", "key", "message"),
     [

@@ -16,7 +16,12 @@ import pytest
 from conftest import SmallDisk
 from emitterd.codes import Code
 from emitterd.database import APPLICATION_ID, VERSION, Database, open_reader
-from emitterd.errors import JournalError, JournalFull, JournalLocked
+from emitterd.errors import (
+    JournalDamaged,
+    JournalError,
+    JournalFull,
+    JournalLocked,
+)
 from support import wait_until
 
 HOLDER = """
@@ -169,7 +174,7 @@ def test_pragmas_and_mode(path: Path, database: Database) -> None:
     assert pragma["synchronous"] == 2
     assert pragma["user_version"] == VERSION
     files = list(path.parent.iterdir())
-    ends = ("", "-wal", "-shm", ".lock")
+    ends = ("", "-wal", "-shm", ".lock", ".ballast")
     assert {file.name for file in files} == {f"journal.db{end}" for end in ends}
     assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
 
@@ -349,6 +354,17 @@ def test_file_that_is_not_ours_is_refused(
         assert path.read_bytes() == before
 
 
+def test_damage_is_found_at_each_start(path: Path) -> None:
+    """A start that refuses leaves file and log as they are, for the next one."""
+    torn(path)
+    log = path.with_name("journal.db-wal")
+    for _ in range(2):
+        with pytest.raises(JournalDamaged, match="damaged"):
+            Database(path)
+
+        assert log.exists()
+
+
 def test_damage_met_while_reading_is_a_journal_error(path: Path) -> None:
     """A page found damaged only now is told as such, with a hint."""
     torn(path)
@@ -414,6 +430,6 @@ def test_opening_on_a_full_disk(small_disk: SmallDisk, *, there: bool) -> None:
     path = small_disk.root / "journal.db"
     if there:
         Database(path).close()
-    small_disk.fill()
+    small_disk.fill(spare=False)
     with pytest.raises(JournalFull):
         Database(path)

@@ -342,7 +342,7 @@ def test_full_journal(spool_root: Path, small_disk: SmallDisk) -> None:
     with Journal(small_disk.root / "journal.db") as journal:
         outbox = Outbox(spool_root, journal, None)
         entry = outbox.delivered()
-        small_disk.fill()
+        small_disk.fill(spare=False)
         with suppress(JournalFull):
             for number in range(1000):
                 journal.note("last", number)

@@ -1,6 +1,7 @@
 """The operator's hand on a real journal: what each act does, and the record of it."""
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -381,3 +382,20 @@ def test_wrong_shape_is_no_instruction(line: bytes) -> None:
     """JSON of another shape is refused like anything else."""
     with pytest.raises(ValueError):  # noqa: PT011  any of them
         Instruction.unpack(line)
+
+
+def test_hold_outlives_a_broken_copy(journal: Journal) -> None:
+    """A copy that is refused at the door does not let the next one through."""
+    admit(journal, admission(b"a"))
+    act(journal, Act.HOLD, b"a")
+    admit(journal, replace(admission(b"a", 2), trouble=BROKE))
+    admit(journal, admission(b"a", 3))
+    held = journal.latest(b"a")
+    act(journal, Act.RELEASE, b"a")
+    admit(journal, replace(admission(b"a", 4), trouble=BROKE))
+    admit(journal, admission(b"a", 5))
+    free = journal.latest(b"a")
+
+    assert held is not None
+    assert free is not None
+    assert (held.state, free.state) == (State.HELD, State.QUEUED)

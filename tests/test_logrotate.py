@@ -86,7 +86,7 @@ def adapted(folder: Path, reload: str) -> Path:
     text = before + postrotate + f"\t\t{reload}\n" + after
     for shipped, ours in [
         ("/var/log/emitterd", str(folder)),
-        (" emitterd adm", f" {user} {group}"),
+        (" emitterd emitterd", f" {user} {group}"),
     ]:
         assert shipped in text
         text = text.replace(shipped, ours)

@@ -101,6 +101,25 @@ def test_started_is_logged(spool_root: Path) -> None:
     ]
 
 
+def test_root_that_comes_later(tmp_path: Path) -> None:
+    """Without a root it waits, tells so once, and begins when there is one."""
+    post = Post(tmp_path / "late")
+    with capture_logs() as events:
+        post.lookout.start()
+    waiting = post.beat()
+    post.root.mkdir()
+    there = post.beat()
+    try:
+        post.sees("a.zip")
+    finally:
+        post.lookout.stop()
+
+    assert names(events) == ["watch.root_lost"]
+    assert waiting == []
+    assert names(there) == ["watch.started", "watch.root_back"]
+    assert post.rescans == 1
+
+
 def test_root_lost_and_back(post: Post) -> None:
     """A lost root is said once; when it is back it is watched, and swept."""
     post.sees("a.zip")

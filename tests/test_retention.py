@@ -14,7 +14,8 @@ from emitterd.spool import Spool
 from support import make_zip
 from test_journal import BROKE, NOW, admission, admit, counted, deliver, take
 
-RETAIN_S = 400 * 86400.0
+DAY_S = 86400.0
+RETAIN_S = 400 * DAY_S
 LATER = NOW + RETAIN_S + 3600.0
 
 
@@ -111,6 +112,21 @@ def test_many_pages(journal: Journal, retention: Retention, spool_root: Path) ->
     assert journal.counts() == counted(journal)
 
 
+def test_journal_does_not_grow_for_ever(journal: Journal, retention: Retention) -> None:
+    """What is forgotten makes room: as many versions again need no larger file."""
+    count, sizes = 20_000, []
+    for _ in range(2):
+        admit(journal, *(admission(b"%d" % number) for number in range(count)))
+        journal.database.write(
+            lambda one: one.execute("update entry set state = 'delivered'")
+        )
+        assert retention.prune(LATER) == count
+        pages = journal.database.read("pragma page_count")[0][0]
+        sizes.append(pages)
+
+    assert sizes[1] < 1.1 * sizes[0]
+
+
 def test_tick_is_once_a_day(journal: Journal, spool_root: Path) -> None:
     """The first tick prunes, and the next within a day does not."""
     retention = Retention(journal, Spool(spool_root), retain_s=-3600.0)
@@ -144,3 +160,22 @@ def test_another_retention_prunes_at_the_next_sweep(
     retention.tick()
 
     assert journal.counts()[State.DELIVERED] == 0
+
+
+def test_clock_that_leaps_ahead_costs_no_receipt(
+    journal: Journal, retention: Retention, spool_root: Path
+) -> None:
+    """Ten years ahead, for days and over a restart, nothing young is forgotten."""
+    deliver(journal, take(journal))
+    began, ahead = time.time(), 10 * 365 * DAY_S
+    assert retention.reckoned(began) == began
+    for day in range(1, 200):
+        again = Retention(journal, Spool(spool_root), RETAIN_S)
+        assert again.prune(again.reckoned(began + ahead + day * DAY_S)) == 0
+
+
+def test_clock_that_is_right_is_gone_by(retention: Retention) -> None:
+    """Day by day, and after a month's pause, it is the time itself; never later."""
+    began = time.time()
+    for day in (0, 1, 2, 31, 20, 32):
+        assert retention.reckoned(began + day * DAY_S) == began + day * DAY_S

@@ -194,18 +194,25 @@ COUNTS = dict.fromkeys(State, 0) | {
 def test_status_line(oldest_s: float | None, waits: str) -> None:
     """It says what is queued, uploading, oldest and delivered, and the destination."""
     line = f"12 queued, 3 uploading,{waits} 410 delivered; destination up"
-    assert status_line(COUNTS, oldest_s, None, None) == line
+    assert status_line(COUNTS, oldest_s, None) == line
+
+
+def test_status_line_without_a_folder() -> None:
+    """A watched folder that is not there comes first: nothing else can go on."""
+    line = status_line(COUNTS, None, None, lost=True)
+
+    assert line.startswith("no watched folder; 12 queued, ")
 
 
 def test_status_line_of_an_outage() -> None:
     """What is wrong with the destination is told with its code."""
     down = Down(Stage.GRANT, Code.DNS, "no such host", "", 0.0, 0.0)
 
-    assert status_line(COUNTS, None, down, None).endswith("down: E301 no such host")
+    assert status_line(COUNTS, None, down).endswith("down: E301 no such host")
 
 
 def test_status_line_has_the_forecast() -> None:
     """In how long the queue will be empty is said where it is known."""
-    assert ", oldest 5 min, done in 2 h, 410" in status_line(
-        COUNTS, 300.0, None, 7300.0
-    )
+    line = status_line(COUNTS, 300.0, None, eta_s=7300.0)
+
+    assert ", oldest 5 min, done in 2 h, 410" in line

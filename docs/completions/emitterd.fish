@@ -1,0 +1,1 @@
+complete --command emitterd --no-files --arguments "(env _EMITTERD_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=get-args _TYPER_COMPLETE_ARGS=(commandline -cp) emitterd)" --condition "env _EMITTERD_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=is-args _TYPER_COMPLETE_ARGS=(commandline -cp) emitterd"

@@ -1,0 +1,182 @@
+#!/bin/sh
+# Prepare this machine for what /etc/emitterd/*.yaml say: users, folders, modes, drop-ins.
+# install.sh and the Debian package call it; call it again after spool.directory, another
+# folder or delivery.drain_timeout was changed. It can be done any number of times.
+set -eu
+
+PROGRAM=/opt/emitterd
+CONFIG_DIR=/etc/emitterd
+UNITS=/etc/systemd/system
+SYSCTL=/etc/sysctl.d/60-emitterd.conf
+ACCOUNT=emitterd
+PRODUCERS=emitterd-producers
+
+usage() {
+    cat <<EOF
+usage: $0
+
+Prepares this machine for what $CONFIG_DIR/*.yaml say: the user $ACCOUNT, the group
+$PRODUCERS, the watched folders, the file for the password, and what the units
+must know of the configuration. Run it again when folders or delivery.drain_timeout
+have changed, then: systemctl restart $ACCOUNT
+EOF
+}
+
+warn() { printf 'emitterd: %s\n' "$*" >&2; }
+
+make_users() {
+    # systemd's own way: makes what is not there, and nothing twice.
+    systemd-sysusers - <<EOF
+g $PRODUCERS -
+u $ACCOUNT - "cQube emission" /var/lib/emitterd
+m $ACCOUNT $PRODUCERS
+EOF
+}
+
+keep_secrets() {
+    # For the service to read. Who gave it another owner or group has done that already.
+    for file in "$CONFIG_DIR"/*.yaml; do
+        [ -f "$file" ] || continue
+        [ "$(stat -c %U:%G "$file")" = root:root ] || continue
+        chgrp "$ACCOUNT" "$file"
+        chmod 0640 "$file"
+    done
+    if [ ! -e "$CONFIG_DIR/password" ]; then
+        # Empty, with the right mode and owner from the first moment.
+        install -m 0600 -o "$ACCOUNT" -g "$ACCOUNT" /dev/null "$CONFIG_DIR/password"
+    fi
+}
+
+# Print what is to be done for a configuration, a line each: `drain` and its seconds,
+# `folder` and one that is to be there, `write` and one outside of /srv to be written to.
+needs() {
+    "$PROGRAM/venv/bin/python3" -I - "$1" <<'EOF'
+import math
+import sys
+from pathlib import Path
+
+from emitterd.config import load_part
+from emitterd.errors import ConfigError
+
+try:
+    config = load_part(Path(sys.argv[1]), {}, "spool", "delivery", "log")
+except ConfigError as error:
+    sys.exit(str(error))
+spool, log = config.spool, config.log.file
+folders = [spool.directory, spool.archive_directory, spool.rejected_directory]
+written = folders if any(folders[1:]) or spool.after_delivery != "keep" else []
+print("drain", math.ceil(config.delivery.drain_timeout_s))
+for folder in filter(None, folders):
+    print("folder", folder)
+for folder in filter(None, [*written, log and log.parent]):
+    if not any(map(folder.is_relative_to, ("/srv", "/var/log/emitterd"))):
+        print("write", folder)
+EOF
+}
+
+# A path as systemd's files take it.
+quoted() {
+    printf '%s' "$1" | sed 's/[\\"]/\\&/g; s/%/%%/g'
+}
+
+# Everything in it belongs to the producers' group (setgid), and may be read and moved by
+# the service whatever umask its producer has: the default ACL takes the umask's place.
+make_folder() {
+    case $1 in
+    /home/* | /root/* | /run/user/*)
+        warn "$1: the service does not see folders below /home; choose one below /srv" ;;
+    esac
+    [ ! -e "$1" ] || return 0
+    install -d -m 2770 -o "$ACCOUNT" -g "$PRODUCERS" "$1"
+    systemd-tmpfiles --create - <<EOF
+a+ "$(quoted "$1")" - - - - default:group::rwx,default:other::---
+EOF
+}
+
+# What of a configuration its unit must know: $1 unit, $2 what `needs` said.
+write_drop_in() {
+    drop_in=$UNITS/$1.service.d/configured.conf
+    drain=$(printf '%s\n' "$2" | sed -n 's/^drain //p')
+    write=$(printf '%s\n' "$2" | sed -n 's/^write //p')
+    if [ "$drain" -le 30 ] && [ -z "$write" ]; then
+        rm -f "$drop_in"
+        return
+    fi
+    install -d "${drop_in%/*}"
+    {
+        echo "# Written by $PROGRAM/setup from the configuration, and written anew by it."
+        echo "[Service]"
+        # The sum stands in emitterd.service.
+        [ "$drain" -le 30 ] || echo "TimeoutStopSec=$((drain + 15))"
+        [ -z "$write" ] || printf '%s\n' "$write" | while IFS= read -r folder; do
+            printf 'ReadWritePaths="-%s"\n' "$(quoted "$folder")"
+        done
+    } >"$drop_in"
+}
+
+# One watch a folder; `emitterd check` warns from half of what is allowed on.
+allow_watches() {
+    limit=$(cat /proc/sys/fs/inotify/max_user_watches 2>/dev/null || echo 0)
+    [ "$limit" -gt 0 ] && [ $(($1 * 2)) -gt "$limit" ] || return 0
+    wanted=$(($1 * 4))
+    [ "$wanted" -ge 524288 ] || wanted=524288
+    printf '# %s folders are watched by emitterd.\nfs.inotify.max_user_watches=%s\n' \
+        "$1" "$wanted" >"$SYSCTL"
+    sysctl -q -p "$SYSCTL" || warn "cannot raise fs.inotify.max_user_watches to $wanted now"
+}
+
+# The drop-in for systemd 253 and later, and for none before.
+use_notify_reload() {
+    version=$(systemctl --version | sed -n '1s/^systemd \([0-9]*\).*/\1/p')
+    for unit in emitterd emitterd@; do
+        if [ "${version:-0}" -ge 253 ]; then
+            install -D -m 0644 "$PROGRAM/notify-reload.conf" \
+                "$UNITS/$unit.service.d/notify-reload.conf"
+        else
+            rm -f "$UNITS/$unit.service.d/notify-reload.conf"
+        fi
+    done
+}
+
+configure() {
+    watched=0
+    for file in "$CONFIG_DIR"/*.yaml; do
+        [ -f "$file" ] || continue
+        name=${file##*/}
+        unit=emitterd@${name%.yaml}
+        [ "$name" != emitter.yaml ] || unit=emitterd
+        if ! said=$(needs "$file"); then
+            warn "nothing was prepared for $file; mend it and run $PROGRAM/setup"
+            continue
+        fi
+        folders=$(printf '%s\n' "$said" | sed -n 's/^folder //p')
+        while IFS= read -r folder; do
+            make_folder "$folder"
+        done <<EOF
+$folders
+EOF
+        write_drop_in "$unit" "$said"
+        folder=$(printf '%s\n' "$folders" | sed q)
+        watched=$((watched + $(find "$folder" -type d 2>/dev/null | wc -l)))
+    done
+    allow_watches "$watched"
+}
+
+case ${1:-} in
+'') ;;
+-h | --help) usage; exit 0 ;;
+*) usage >&2; exit 2 ;;
+esac
+if [ "$(id -u)" -ne 0 ]; then
+    warn "only root can do this: sudo $0"
+    exit 1
+fi
+make_users
+keep_secrets
+# The service's user may not write there, and would compile at each start.
+"$PROGRAM/venv/bin/python3" -m compileall -q "$PROGRAM/venv/lib"
+configure
+use_notify_reload
+if [ -d /run/systemd/system ]; then
+    systemctl daemon-reload
+fi

@@ -1,0 +1,278 @@
+"""A Debian machine in a folder: made by debootstrap, booted with systemd by nspawn.
+
+It shares this host's network, so that a server on loopback is reachable, and nothing
+else. The root is made once and kept beside other caches; each machine is a copy.
+"""
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from support import wait_until
+
+ROOT = Path(__file__).parent.parent
+
+SUITE = "bookworm"
+PACKAGES = "ca-certificates,dbus,logrotate,python3,python3-venv,systemd,systemd-sysv"
+"""What a Debian of any use has; python3-venv is for install.sh, the package has its
+own."""
+VERSION = "3"
+"""Another one makes the root anew."""
+
+TOOLS = {
+    "debootstrap": "debootstrap",
+    "systemd-nspawn": "systemd-container",
+    "nsenter": "util-linux",
+    "setpriv": "util-linux",
+}
+BOOT_S = 60.0
+HALT_S = 30.0
+CALL_S = 120.0
+
+_NOT_NEEDED = (
+    "usr/share/doc",
+    "usr/share/locale",
+    "usr/share/man",
+    "var/lib/apt/lists",
+)
+_ENVIRONMENT = (
+    "PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "LANG=C.UTF-8",
+    "TERM=dumb",
+)
+
+
+class Machine:
+    """A booted machine. `run` is root's hand in it, `root` its file system."""
+
+    def __init__(self, root: Path) -> None:
+        """Boot what lies at `root`; skips the test where that cannot be done here."""
+        self.root = root
+        self._console = root.with_name(f"{root.name}.console")
+        # Nspawn must not outlive a test run that is killed: then nobody would end it.
+        with self._console.open("wb") as console:
+            self._nspawn = subprocess.Popen(  # noqa: S603  our own argument list
+                [
+                    *("setpriv", "--pdeathsig", "KILL"),
+                    *("systemd-nspawn", "--boot", "--quiet", "--console=pipe"),
+                    *("--register=no", "--keep-unit", "--link-journal=no"),
+                    *(f"--machine=emitterd-{os.getpid()}", f"--directory={root}"),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=console,
+                start_new_session=True,
+            )
+        try:
+            self._leader = wait_until(self._first_process, BOOT_S, "the first process")
+            wait_until(self._booted, BOOT_S, "systemd")
+        except (ChildProcessError, TimeoutError) as error:
+            self.halt()
+            said = self._console.read_text("utf-8", "replace").strip()
+            pytest.skip(f"systemd does not boot here: {error}; {said[-500:]}")
+
+    def _first_process(self) -> int | None:
+        if self._nspawn.poll() is not None:
+            raise ChildProcessError(f"nspawn ended with {self._nspawn.returncode}")
+        pid = self._nspawn.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        for child in children:
+            status = Path(f"/proc/{child}/status").read_text().splitlines()
+            if any(
+                line.split()[0] == "NSpid:" and line.endswith("\t1") for line in status
+            ):
+                return int(child)
+        return None
+
+    def _booted(self) -> bool:
+        if self._nspawn.poll() is not None:
+            raise ChildProcessError(f"nspawn ended with {self._nspawn.returncode}")
+        done = self.call("systemctl", "is-system-running")
+        return done.stdout.strip() in {"running", "degraded"}
+
+    def call(
+        self, *command: str, user: str | None = None, typed: str = ""
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command in the machine, as root or another user; `typed`: its input."""
+        become = ("runuser", "-u", user, "--") if user else ()
+        return subprocess.run(  # noqa: S603  our own argument list
+            [
+                *("nsenter", f"--target={self._leader}", "--mount", "--uts", "--ipc"),
+                *("--pid", "--net", "--cgroup", "--root", "--wd"),
+                *("env", "--ignore-environment", *_ENVIRONMENT, *become, *command),
+            ],
+            input=typed,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=CALL_S,
+        )
+
+    def run(self, *command: str, user: str | None = None) -> str:
+        """Run a command in the machine, which must end well; return what it printed."""
+        done = self.call(*command, user=user)
+        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def show(self, name: str, unit: str = "emitterd.service") -> str:
+        """Return a property of a unit."""
+        return self.run(
+            "systemctl", "show", "--value", f"--property={name}", unit
+        ).strip()
+
+    def write(self, path: str, text: str) -> None:
+        """Write a file, or over one: owner and mode stay."""
+        target = self.root / path.lstrip("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text)
+
+    def halt(self) -> None:
+        """Shut the machine down, or end it if it does not listen."""
+        if self._nspawn.poll() is None:
+            self._nspawn.terminate()
+            try:
+                self._nspawn.wait(HALT_S)
+            except subprocess.TimeoutExpired:
+                self._nspawn.kill()
+                self._nspawn.wait(HALT_S)
+        _remove_control_groups()
+
+
+def cannot() -> str | None:
+    """Return the reason why no machine can be booted here, or None."""
+    if os.getuid() != 0:
+        return "only root may boot a machine"
+    for tool, package in TOOLS.items():
+        if shutil.which(tool) is None:
+            return f"{tool} is missing (package {package})"
+    done = subprocess.run(
+        ["unshare", "--mount", "--pid", "--uts", "--ipc", "--fork", "true"],  # noqa: S607
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return f"no namespaces here: {done.stderr.strip()}" if done.returncode else None
+
+
+@contextmanager
+def fresh_machine(folder: Path) -> Iterator[Machine]:
+    """Boot a fresh machine in `folder`; it is gone at the end. One at a time."""
+    with _alone() as cache:
+        root = folder / "machine"
+        subprocess.run(  # noqa: S603  our own argument list
+            ["cp", "--archive", "--reflink=auto", _base(cache), root],  # noqa: S607
+            check=True,
+        )
+        booted = None
+        try:
+            booted = Machine(root)
+            yield booted
+        finally:
+            if booted is not None:
+                booted.halt()
+            shutil.rmtree(root)
+
+
+@contextmanager
+def _alone() -> Iterator[Path]:
+    """Hold the cache: nspawn's control groups have one name, and so has the root."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    cache = home / "emitterd-tests"
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield cache
+
+
+def _base(cache: Path) -> Path:
+    """Return the root that machines are copied from; makes it, and keeps only one."""
+    base = cache / f"debian-{SUITE}-{VERSION}"
+    if base.is_dir():
+        return base
+    for old in cache.glob("debian-*"):
+        shutil.rmtree(old)
+    new = cache / "debian-new"
+    done = subprocess.run(  # noqa: S603  our own argument list
+        [
+            # What it mounts goes with it, also where it is broken off.
+            *(
+                "unshare",
+                "--mount",
+                "debootstrap",
+                "--variant=minbase",
+                f"--include={PACKAGES}",
+            ),
+            *(SUITE, str(new), *_mirror()),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        shutil.rmtree(new, ignore_errors=True)
+        pytest.skip(f"debootstrap has failed: {done.stdout[-500:]}{done.stderr[-500:]}")
+    for path in (*(new / "var/cache/apt").glob("**/*.*"), new / "etc/machine-id"):
+        path.unlink()
+    for name in _NOT_NEEDED:
+        shutil.rmtree(new / name)
+    return new.rename(base)
+
+
+def _mirror() -> list[str]:
+    """Return where apt has the suite from; none leaves that to debootstrap."""
+    done = subprocess.run(
+        ["apt-get", "indextargets", "--format", "$(CODENAME) $(COMPONENT) $(REPO_URI)"],  # noqa: S607
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    wanted = f"{SUITE} main "
+    found = [one for one in done.stdout.splitlines() if one.startswith(wanted)]
+    return [found[0].removeprefix(wanted)] if found else []
+
+
+def _remove_control_groups() -> None:
+    """Remove what nspawn makes below our own control groups and leaves there."""
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, own = line.split(":", 2)
+        name = controllers.removeprefix("name=")
+        for base in (name, "unified") if name else ("unified", ""):
+            for left in ("payload", "supervisor"):
+                top = Path("/sys/fs/cgroup", base, own.lstrip("/"), left)
+                for folder, _, _ in os.walk(top, topdown=False):
+                    with suppress(OSError):
+                        Path(folder).rmdir()
+
+
+@pytest.fixture(scope="session")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the Debian package."""
+    if shutil.which("dh") is None:
+        pytest.skip("the package cannot be built: debhelper is missing")
+    folder = tmp_path_factory.mktemp("package")
+    done = subprocess.run(  # noqa: S603  our own script
+        [ROOT / "systemd" / "build-deb", folder],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHON": sys.executable},
+    )
+    assert done.returncode == 0, done.stderr
+    (built,) = folder.iterdir()
+    return built
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """Boot a fresh machine for the tests of one module."""
+    if reason := cannot():
+        pytest.skip(reason)
+    with fresh_machine(tmp_path_factory.mktemp("debian")) as booted:
+        yield booted

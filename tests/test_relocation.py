@@ -1,0 +1,51 @@
+"""Moving a file for good, where the disposal's own tests do not lead."""
+
+from pathlib import Path
+
+import pytest
+
+from conftest import NOBODY, SKIP, Python
+from emitterd.relocation import put_back
+
+PUT_BACK = f"""
+from pathlib import Path
+from emitterd.relocation import put_back
+folder = Path(".")
+{NOBODY}
+try:
+    (folder / "link").hardlink_to(folder / ".emitterd-1")
+except PermissionError:
+    put_back(folder / ".emitterd-1", folder / "a.zip")
+else:
+    os._exit({SKIP})
+"""
+"""Nobody may link to another user's file, as on a file system that has no links."""
+
+
+@pytest.mark.parametrize("newer", [False, True])
+def test_name_is_given_back_without_links(
+    tmp_path: Path, python: Python, *, newer: bool
+) -> None:
+    """A file that cannot be linked is renamed back, and takes no newer one's place."""
+    folder = tmp_path / "spool"
+    folder.mkdir()
+    aside = folder / ".emitterd-1"
+    aside.write_bytes(b"earlier")
+    aside.chmod(0o600)
+    if newer:
+        (folder / "a.zip").write_bytes(b"later")
+    folder.chmod(0o777)
+    python(PUT_BACK, cwd=folder)
+
+    assert [one.name for one in folder.iterdir()] == ["a.zip"]
+    content = (folder / "a.zip").read_bytes()
+    assert content == (b"later" if newer else b"earlier")
+
+
+def test_name_is_given_back(tmp_path: Path) -> None:
+    """A file that was taken from its name gets it again."""
+    aside = tmp_path / ".emitterd-1"
+    aside.write_bytes(b"it")
+    put_back(aside, tmp_path / "a.zip")
+
+    assert [one.name for one in tmp_path.iterdir()] == ["a.zip"]
