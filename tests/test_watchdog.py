@@ -23,12 +23,14 @@ class Manager:
         self._socket.bind(self._address)
         self._socket.settimeout(DEADLINE_S)
         self._site = site
+        self._started: list[Process] = []
 
     def start(self, watchdog_s: float | None = None, **extra: str) -> Process:
         """Start a daemon under a watchdog; nothing is waited for."""
         if watchdog_s is not None:
             extra["WATCHDOG_USEC"] = str(int(watchdog_s * 1e6))
-        return self._site.start(NOTIFY_SOCKET=self._address, **extra)
+        self._started.append(self._site.start(NOTIFY_SOCKET=self._address, **extra))
+        return self._started[-1]
 
     def hear(self) -> list[str]:
         """Wait for a message; return its lines."""
@@ -53,8 +55,10 @@ class Manager:
         return heard
 
     def close(self) -> None:
-        """Listen no more."""
+        """Listen no more; whatever still runs, or hangs, is killed."""
         self._socket.close()
+        for daemon in self._started:
+            daemon.kill()
 
 
 @pytest.fixture
@@ -145,7 +149,8 @@ def test_slow_upload_is_no_standstill(
         ("claimed:hang", "worker-"),
         ("granted:hang", "worker-"),
         ("admit-due:hang", "intake"),
-        ("commit-due@3:hang", "journal"),
+        # Beyond the commits of a start; six files make three each.
+        ("commit-due@12:hang", "journal"),
     ],
 )
 def test_hung_thread_starves_the_watchdog(
@@ -153,7 +158,9 @@ def test_hung_thread_starves_the_watchdog(
 ) -> None:
     """Who stands still is told, and no sign of life goes out from then on."""
     site.settings["EMITTERD_DELIVERY_DRAIN_TIMEOUT"] = "500ms"
-    site.drop(NAME)
+    site.settings["EMITTERD_DELIVERY_WORKERS"] = "1"
+    for number in range(6):
+        site.drop(f"pat/{number}.zip")
     daemon = manager.start(watchdog_s=2.0, EMITTERD_FAILPOINT=order)
     daemon.wait_for_event("daemon.stalled")
     manager.missed()
