@@ -306,9 +306,10 @@ import os, sys
 from pathlib import Path
 from emitterd import logs
 from emitterd.config import load
-from emitterd.daemon import Daemon, Unobserved
+from emitterd.daemon import Daemon
+from emitterd.uploads import Uploads
 
-class Buggy(Unobserved):
+class Buggy(Uploads):
     def sent(self, entry, size_bytes):
         raise RuntimeError("a bug")
 
