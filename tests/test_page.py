@@ -93,17 +93,20 @@ def test_alarms_say_since_when_and_what_to_do(desk: Desk) -> None:
     desk.down = Down(Stage.LOGIN, Code.REFUSED, "refused", "hint", now, now + 60)
     desk.verdict = Verdict(
         (
-            alarm(Cause.DESTINATION_DOWN, "the destination is down: E302 refused"),
+            alarm(
+                Cause.DESTINATION_DOWN,
+                "the destination is down at the login: E302 refused",
+            ),
             alarm(Cause.WATCH_DEGRADED, "not every folder is watched: 3 of 9"),
         )
     )
     words = desk.ask().document.words
 
-    assert "The destination is down, and 1 more alarm" in words
+    assert "The destination is down at the login, and 1 more alarm" in words
     assert "No file is lost: 1 file waits, and goes on as soon as" in words
     assert "Not every folder is watched 3 of 9. Since" in words
     assert "for 10 minutes. What to do: Look at emitterd check ." in words
-    assert "Destination Down tried again at" in words
+    assert "Destination Down at the login, tried again at" in words
 
 
 def test_a_code_is_no_headline(desk: Desk) -> None:
