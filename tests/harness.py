@@ -111,8 +111,9 @@ class Installation:
 
     def events(self, name: str | None = None) -> list[dict[str, Any]]:
         """Return the log so far; each line must be one JSON object."""
-        lines = self.log.read_text().splitlines() if self.log.exists() else []
-        parsed = [json.loads(line) for line in lines]
+        # The last line may be half written just now, or for ever by a kill.
+        text = self.log.read_text() if self.log.exists() else ""
+        parsed = [json.loads(line) for line in text.split("\n")[:-1]]
         return [one for one in parsed if name is None or one["event"] == name]
 
     def entries(self, state: State | None = None) -> list[dict[str, Any]]:

@@ -148,6 +148,10 @@ def test_catalogue_of_ones_own_that_is_wrong(site: Site, daemon: Process) -> Non
 
 def test_what_needs_a_restart_is_named(site: Site, daemon: Process) -> None:
     """One warning names it, at each reload; the rest is applied."""
+
+    def due() -> list[dict[str, Any]]:
+        return site.events("daemon.restart_due")
+
     for _ in range(2):
         site.write(
             journal="path: other.db\nretain: 10d",
@@ -156,7 +160,9 @@ def test_what_needs_a_restart_is_named(site: Site, daemon: Process) -> None:
         )
         site.reload(daemon)
 
-    first, again = site.events("daemon.restart_due")
+    # It follows the line that the reload is waited for by.
+    wait_until(lambda: len(due()) == 2, DEADLINE_S, "two warnings")
+    first, again = due()
     assert first["level"] == "warning"
     assert (
         first["keys"]
@@ -212,6 +218,8 @@ def test_storm_of_hangups(site: Site, daemon: Process, server: Rehearsal) -> Non
     dropped = site.drop("pat/last.zip")
     site.wait_delivered(41)
 
+    # A line follows its record.
+    wait_until(lambda: len(site.events("file.delivered")) >= 41, DEADLINE_S, "41 lines")
     wait_until(lambda: not dropped.exists(), DEADLINE_S, "deleted")
     assert len(server.objects) == 41
     assert all(one.posts == 1 for one in server.objects.values())
