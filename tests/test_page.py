@@ -151,6 +151,31 @@ def test_a_deferred_file_says_when_it_is_tried_again(desk: Desk) -> None:
     assert "The connection broke before the whole body was sent. E305" in words
 
 
+@pytest.mark.parametrize(
+    ("doubted", "said"),
+    [
+        (True, "E107 What to do: Ask who runs the server whether it has the file"),
+        (False, "By the operator."),
+    ],
+    ids=["a rebuild", "the operator"],
+)
+def test_a_held_file_says_for_whom_it_waits(
+    desk: Desk, *, doubted: bool, said: str
+) -> None:
+    """What a rebuilt journal doubts is no act of the operator's."""
+    if doubted:
+        desk.journal.note("rebuilt_at", time.time())
+    desk.admit(NAME)
+    if not doubted:
+        desk.journal.database.write(
+            lambda connection: connection.execute("update entry set state = 'held'")
+        )
+    words = desk.ask().document.words
+
+    assert f"Held back {NAME.decode()} since" in words
+    assert said in words
+
+
 @pytest.mark.parametrize("path", [*PAGES, f"/explain?path={'%3Cb%3E' * 9}"])
 def test_every_page_is_sound(desk: Desk, path: str) -> None:
     """Elements are closed, ids are single, references lead somewhere, all is named."""
