@@ -109,14 +109,16 @@ class Health:
 
     def _look(self, now: float) -> Reading:
         progress = look(self._journal.database.read, now)
-        down = self._destination.down
-        outage = Outage(down.code, down.reason, down.since) if down else None
-        queue = progress.queue(outage, running=True)
+        outages = tuple(
+            Outage(down.stage, down.code, down.reason, down.since)
+            for down in self._destination.downs
+        )
+        queue = progress.queue(outages, running=True)
         alarms = judge_queue(queue, self._config().metrics.limits, now)
         alarms += judge_watch(self._watch(), now)
-        eta_s = progress.eta_s(moving=down is None)
+        eta_s = progress.eta_s(moving=not outages)
         swept_at = self._intake.swept_at
-        return Reading(progress, verdict(alarms), down is None, eta_s, swept_at)
+        return Reading(progress, verdict(alarms), outages, eta_s, swept_at)
 
     def _watch(self) -> Watch:
         intake, lookout = self._intake, self._lookout

@@ -23,8 +23,9 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 
 from emitterd import __version__
 from emitterd.entry import State
+from emitterd.errors import Stage
 from emitterd.progress import Progress
-from emitterd.verdict import Alarm, Cause, Verdict
+from emitterd.verdict import Alarm, Cause, Outage, Verdict
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication
@@ -45,7 +46,7 @@ class Reading:
 
     progress: Progress
     verdict: Verdict
-    up: bool
+    outages: tuple[Outage, ...]
     eta_s: float | None
     swept_at: float | None
 
@@ -125,6 +126,7 @@ class _Standing:
         reading = self._read()
         yield from _entries(reading.progress)
         yield from _progress(reading)
+        yield _stages(reading.outages)
         yield _alarms(reading.verdict)
 
 
@@ -157,7 +159,6 @@ def _progress(reading: Reading) -> Iterator[Metric]:
             "Rejected versions, neither replaced nor forgotten.",
             progress.rejected,
         ),
-        "destination_up": ("Whether the destination is up.", float(reading.up)),
         "eta_seconds": ("When nothing will wait, where known.", reading.eta_s),
     }
     for name, (words, value) in values.items():
@@ -165,6 +166,14 @@ def _progress(reading: Reading) -> Iterator[Metric]:
         if value is not None:
             family.add_metric([], value)
         yield family
+
+
+def _stages(outages: tuple[Outage, ...]) -> Metric:
+    family = _family("destination_up", "Whether a stage of the way is up.", "stage")
+    down = {one.stage for one in outages}
+    for stage in Stage:
+        family.add_metric([stage], float(stage not in down))
+    return family
 
 
 def _alarms(verdict: Verdict) -> Metric:

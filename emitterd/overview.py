@@ -70,6 +70,11 @@ class Item:
         return MEANING[Code(self.error)].remedy if self.error else ""
 
     @property
+    def doubtful(self) -> bool:
+        """Whether a rebuild of the journal holds it, and not the operator."""
+        return self.error == Code.RECEIPT_LOST
+
+    @property
     def fatal(self) -> bool:
         """Whether the server will lose the whole file, sent or not."""
         return any(one["level"] == Level.ERROR for one in self.findings)

@@ -36,8 +36,8 @@ _RECENT = """select delivered_at, coalesce(duration_s, 0), bytes from entry
 class Progress:
     """The journal's numbers at one moment; instants are seconds since the epoch.
 
-    `rejected`: what still stands, neither replaced nor forgotten. `down` is what
-    the daemon noted of the destination, `noted` what it noted of itself.
+    `rejected`: what still stands, neither replaced nor forgotten. `outages` is
+    what the daemon noted of the destination, `noted` what it noted of itself.
     """
 
     tally: Mapping[State, tuple[int, int]]
@@ -46,15 +46,8 @@ class Progress:
     rejected: int
     rejected_at: float | None
     recent: tuple[Delivery, ...]
-    down: Mapping[str, Any] | None
+    outages: tuple[Outage, ...]
     noted: tuple[Alarm, ...]
-
-    @property
-    def outage(self) -> Outage | None:
-        """The destination's first trouble, as it was noted."""
-        if self.down is None:
-            return None
-        return Outage(self.down["code"], self.down["reason"], self.down["since"])
 
     @property
     def waiting(self) -> int:
@@ -81,14 +74,14 @@ class Progress:
             return None
         return eta_s(self.recent, left, self.waiting_bytes)
 
-    def queue(self, outage: Outage | None, *, running: bool) -> Queue:
+    def queue(self, outages: tuple[Outage, ...], *, running: bool) -> Queue:
         """Return what the verdict goes by."""
         return Queue(
             running,
             self.waiting,
             self.oldest_waiting_at,
             self.delivered_at,
-            outage,
+            outages,
             self.rejected,
             self.rejected_at,
         )
@@ -117,9 +110,14 @@ def look(read: Read, now: float) -> Progress:
         rejected=rejected,
         rejected_at=rejected_at,
         recent=tuple(Delivery(*row) for row in read(_RECENT, (now - RECENT_S, RECENT))),
-        down=facts.get("destination"),
+        outages=tuple(Outage(**one) for one in _stages(facts.get("destination"))),
         noted=tuple(Alarm(**one) for one in facts.get("alarms") or []),
     )
+
+
+def _stages(noted: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    # What a version before the stages noted is of a daemon that is gone.
+    return noted.get("stages", []) if noted else []
 
 
 def _instant(read: Read, sql: str) -> float | None:

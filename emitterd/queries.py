@@ -57,7 +57,7 @@ def check_status(config: Path | None, *, as_json: bool) -> int:
     rule, now = settings.metrics.limits, time.time()
     with Records(settings.journal.path) as records:
         progress, running = records.progress(), records.running()
-    alarms = judge_queue(progress.queue(progress.outage, running=running), rule, now)
+    alarms = judge_queue(progress.queue(progress.outages, running=running), rule, now)
     if running:
         alarms += progress.noted
         noted = {one.code for one in progress.noted}

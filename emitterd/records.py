@@ -8,7 +8,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -18,6 +18,7 @@ from emitterd.database import Row, open_nothing, open_reader
 from emitterd.entry import State, display, iso
 from emitterd.progress import Progress, look
 from emitterd.statements import LATEST, known_of
+from emitterd.verdict import Outage
 
 PAGE = 1000
 
@@ -47,15 +48,15 @@ class Records:
     def status(self) -> dict[str, Any]:
         """Return counts, ages and the destination, as `status --json` prints them."""
         progress, running = self.progress(), self.running()
-        counts, down = progress.counts, progress.down
+        counts, outages = progress.counts, progress.outages
         return {
             "running": running,
             "counts": {state.value: counts[state] for state in State},
             "waiting_bytes": progress.waiting_bytes,
             "oldest_waiting_at": iso(progress.oldest_waiting_at),
             "last_delivered_at": iso(progress.delivered_at),
-            "destination": _destination(down),
-            "eta_s": progress.eta_s(moving=running and not down),
+            "destination": _destination(outages),
+            "eta_s": progress.eta_s(moving=running and not outages),
         }
 
     def progress(self) -> Progress:
@@ -170,17 +171,17 @@ def _record(row: Row) -> dict[str, Any]:
     return {name: value for name, value in record.items() if value is not None}
 
 
-def _destination(down: Mapping[str, Any] | None) -> dict[str, Any]:
-    if not down:
+def _destination(outages: Sequence[Outage]) -> dict[str, Any]:
+    if not outages:
         return {"state": "up"}
     stages = [
         {
-            "stage": one.get("stage"),
-            "error": one["code"],
-            "reason": one["reason"],
-            "since": iso(one["since"]),
+            "stage": one.stage,
+            "error": one.code,
+            "reason": one.reason,
+            "since": iso(one.since),
         }
-        for one in down.get("stages", [down])
+        for one in outages
     ]
     return {"state": "down", **stages[0], "stages": stages}
 

@@ -88,8 +88,9 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """Trouble of the destination: a code as in docs/errors.md, and its reason."""
+    """Trouble of a stage of the way: a code as in docs/errors.md, and its reason."""
 
+    stage: str
     code: str
     reason: str
     since: float
@@ -107,7 +108,7 @@ class Queue:
     waiting: int = 0
     oldest_waiting_at: float | None = None
     delivered_at: float | None = None
-    outage: Outage | None = None
+    outages: tuple[Outage, ...] = ()
     rejected: int = 0
     rejected_at: float | None = None
 
@@ -143,8 +144,8 @@ def verdict(alarms: list[Alarm]) -> Verdict:
 def judge_queue(queue: Queue, limits: Limits, now: float) -> list[Alarm]:
     """Return what is wrong by the journal alone."""
     alarms = _rejected(queue)
-    if queue.running and queue.outage is not None:
-        alarms.append(_down(queue.outage))
+    if queue.running and queue.outages:
+        alarms.append(_down(queue.outages))
     if queue.oldest_waiting_at is None:
         return alarms
     if not queue.running:
@@ -206,10 +207,13 @@ def _rejected(queue: Queue) -> list[Alarm]:
     ]
 
 
-def _down(outage: Outage) -> Alarm:
-    known = Code(outage.code) if outage.code in set(Code) else Code.INTERNAL
-    words = f"the destination is down: {outage.code} {outage.reason}"
-    return Alarm(Cause.DESTINATION_DOWN, outage.since, words, MEANING[known].remedy)
+def _down(outages: tuple[Outage, ...]) -> Alarm:
+    first = outages[0]
+    known = Code(first.code) if first.code in set(Code) else Code.INTERNAL
+    told = (f"at the {one.stage}: {one.code} {one.reason}" for one in outages)
+    words = f"the destination is down {'; '.join(told)}"
+    since = min(one.since for one in outages)
+    return Alarm(Cause.DESTINATION_DOWN, since, words, MEANING[known].remedy)
 
 
 def _absent(waiting: int, since: float) -> Alarm:

@@ -160,7 +160,7 @@ def test_a_day_in_trouble(
         port = server.port
         server.__exit__(None, None, None)
         office.drop(LARGE, sample(LARGE, 40_000))
-        browser.wait_for("The destination is down, and 1 more alarm")
+        browser.wait_for("The destination is down at the login, and 1 more alarm")
         for title in REST[4:]:
             office.drop(title, sample(title))
         browser.wait_for("Next in turn")

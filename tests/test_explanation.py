@@ -371,7 +371,7 @@ def test_what_holds_it_up_is_told(office: Office) -> None:
     """A destination that is down is named to who asks for a waiting file."""
     office.admit()
     trouble = {"stage": "grant", "code": "E302", "reason": "no", "since": time.time()}
-    office.journal.note("destination", trouble)
+    office.journal.note("destination", {"stages": [trouble]})
 
     waiting = office.explain().context
     office.act(Act.HOLD)

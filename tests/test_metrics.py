@@ -11,10 +11,10 @@ from emitterd.admission import Admission
 from emitterd.catalogue_file import load_catalogue
 from emitterd.codes import Code
 from emitterd.counted import CountedJournal
-from emitterd.errors import Trouble, Verdict
+from emitterd.errors import Stage, Trouble, Verdict
 from emitterd.metrics import Metrics, Reading
 from emitterd.progress import look
-from emitterd.verdict import Alarm, Cause, verdict
+from emitterd.verdict import Alarm, Cause, Outage, verdict
 from monitored import promtool
 from test_journal import BROKE, NOW, admission, deliver, receipt, seen, take
 
@@ -36,15 +36,15 @@ class Scraped:
             dataset=load_catalogue().dataset,
         )
         self.alarms: list[Alarm] = []
+        self.outages: list[Outage] = []
         self.swept_at: float | None = None
         self._application = self.metrics.application(self._read)
 
     def _read(self) -> Reading:
         progress = look(self.journal.database.read, NOW)
         eta_s = progress.eta_s(moving=True)
-        return Reading(
-            progress, verdict(self.alarms), up=True, eta_s=eta_s, swept_at=self.swept_at
-        )
+        outages, alarms = tuple(self.outages), verdict(self.alarms)
+        return Reading(progress, alarms, outages, eta_s, self.swept_at)
 
     def text(self) -> str:
         """Return what a scrape is answered."""
@@ -171,7 +171,15 @@ def test_what_stands_is_read(scraped: Scraped) -> None:
     assert samples["emitterd_last_success_timestamp_seconds", ""] >= NOW
     assert samples["emitterd_oldest_waiting_age_seconds", ""] > 0
     assert samples["emitterd_last_sweep_timestamp_seconds", ""] == NOW
-    assert samples["emitterd_destination_up", ""] == 1
+    assert samples["emitterd_destination_up", "bucket"] == 1
+
+
+def test_each_stage_is_up_or_down(scraped: Scraped) -> None:
+    """Where the trouble lies is told: at the login, the grant or the bucket."""
+    scraped.outages = [Outage(Stage.GRANT, Code.DNS, "no such host", NOW)]
+    samples = scraped.samples()
+
+    assert [samples["emitterd_destination_up", stage] for stage in Stage] == [1, 0, 1]
 
 
 def test_alarms_are_the_verdicts(scraped: Scraped) -> None:

@@ -93,17 +93,20 @@ def test_alarms_say_since_when_and_what_to_do(desk: Desk) -> None:
     desk.down = Down(Stage.LOGIN, Code.REFUSED, "refused", "hint", now, now + 60)
     desk.verdict = Verdict(
         (
-            alarm(Cause.DESTINATION_DOWN, "the destination is down: E302 refused"),
+            alarm(
+                Cause.DESTINATION_DOWN,
+                "the destination is down at the login: E302 refused",
+            ),
             alarm(Cause.WATCH_DEGRADED, "not every folder is watched: 3 of 9"),
         )
     )
     words = desk.ask().document.words
 
-    assert "The destination is down, and 1 more alarm" in words
+    assert "The destination is down at the login, and 1 more alarm" in words
     assert "No file is lost: 1 file waits, and goes on as soon as" in words
     assert "Not every folder is watched 3 of 9. Since" in words
     assert "for 10 minutes. What to do: Look at emitterd check ." in words
-    assert "Destination Down tried again at" in words
+    assert "Destination Down at the login, tried again at" in words
 
 
 def test_a_code_is_no_headline(desk: Desk) -> None:
@@ -146,6 +149,31 @@ def test_a_deferred_file_says_when_it_is_tried_again(desk: Desk) -> None:
 
     assert f"{NAME.decode()} again at" in words
     assert "The connection broke before the whole body was sent. E305" in words
+
+
+@pytest.mark.parametrize(
+    ("doubted", "said"),
+    [
+        (True, "E107 What to do: Ask who runs the server whether it has the file"),
+        (False, "By the operator."),
+    ],
+    ids=["a rebuild", "the operator"],
+)
+def test_a_held_file_says_for_whom_it_waits(
+    desk: Desk, *, doubted: bool, said: str
+) -> None:
+    """What a rebuilt journal doubts is no act of the operator's."""
+    if doubted:
+        desk.journal.note("rebuilt_at", time.time())
+    desk.admit(NAME)
+    if not doubted:
+        desk.journal.database.write(
+            lambda connection: connection.execute("update entry set state = 'held'")
+        )
+    words = desk.ask().document.words
+
+    assert f"Held back {NAME.decode()} since" in words
+    assert said in words
 
 
 @pytest.mark.parametrize("path", [*PAGES, f"/explain?path={'%3Cb%3E' * 9}"])

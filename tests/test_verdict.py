@@ -3,6 +3,7 @@
 import pytest
 
 from emitterd.codes import Code
+from emitterd.errors import Stage
 from emitterd.verdict import (
     WARNINGS,
     Alarm,
@@ -21,7 +22,7 @@ from emitterd.verdict import (
 
 NOW = 1_800_000_000.0
 LIMITS = Limits(oldest_waiting_s=3600.0, no_success_s=1800.0)
-OUTAGE = Outage(Code.REFUSED, "connection refused", NOW - 60)
+OUTAGE = Outage(Stage.GRANT, Code.REFUSED, "connection refused", NOW - 60)
 
 EMPTY = Queue(running=True)
 BUSY = Queue(running=True, waiting=3, oldest_waiting_at=NOW - 30, delivered_at=NOW - 5)
@@ -44,8 +45,8 @@ def codes(alarms: list[Alarm]) -> list[str]:
             Queue(running=False, waiting=1, oldest_waiting_at=NOW - 1),
             [Cause.DAEMON_ABSENT],
         ),
-        (Queue(running=True, outage=OUTAGE), [Cause.DESTINATION_DOWN]),
-        (Queue(running=False, outage=OUTAGE), []),
+        (Queue(running=True, outages=(OUTAGE,)), [Cause.DESTINATION_DOWN]),
+        (Queue(running=False, outages=(OUTAGE,)), []),
         (
             Queue(
                 running=True,
@@ -135,17 +136,32 @@ def test_an_alarm_says_since_when_and_what_to_do() -> None:
 
 def test_an_outage_is_told_with_its_code_and_remedy() -> None:
     """What the operator can do about it depends on the code."""
-    (alarm,) = judge_queue(Queue(running=True, outage=OUTAGE), LIMITS, NOW)
+    (alarm,) = judge_queue(Queue(running=True, outages=(OUTAGE,)), LIMITS, NOW)
 
-    assert f"{Code.REFUSED} connection refused" in alarm.words
+    assert (
+        alarm.words == "the destination is down at the grant: E302 connection refused"
+    )
     assert alarm.since == NOW - 60
     assert alarm.hint
 
 
+def test_an_outage_of_several_stages_is_one_alarm() -> None:
+    """Each is told in the order of the way; it lasts since the first of them."""
+    bucket = Outage(Stage.BUCKET, Code.DNS, "no such host", NOW - 90)
+    queue = Queue(running=True, outages=(OUTAGE, bucket))
+    (alarm,) = judge_queue(queue, LIMITS, NOW)
+
+    assert alarm.words == (
+        "the destination is down at the grant: E302 connection refused;"
+        " at the bucket: E301 no such host"
+    )
+    assert alarm.since == NOW - 90
+
+
 def test_an_outage_of_a_code_unknown_here_is_told() -> None:
     """A journal may have been written by a version that knows more codes."""
-    outage = Outage("E999", "something new", NOW)
-    (alarm,) = judge_queue(Queue(running=True, outage=outage), LIMITS, NOW)
+    outage = Outage(Stage.GRANT, "E999", "something new", NOW)
+    (alarm,) = judge_queue(Queue(running=True, outages=(outage,)), LIMITS, NOW)
 
     assert "E999 something new" in alarm.words
 
