@@ -7,6 +7,7 @@ Stop: watch → intake and workers drain together → abort at the deadline → 
 import os
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -27,6 +28,9 @@ from emitterd.supervision import Supervision, status_line
 from emitterd.survey import Undelivered, undelivered
 from emitterd.uploads import Uploads
 from emitterd.worker import Observer
+
+if TYPE_CHECKING:
+    from emitterd.listener import Listener
 
 BEAT_S = 1.0
 """How often the main thread looks around; oftener for a watchdog that is in a hurry."""
@@ -58,8 +62,8 @@ class Daemon:
         Raises `JournalError` (`JournalLocked` where another instance runs), and
         `OSError` where a TLS file cannot be used.
         """
-        uploads = Uploads()
-        self._parts = Parts(config, observer or uploads)
+        self._uploads = Uploads()
+        self._parts = Parts(config, observer or self._uploads)
         self._journal = self._parts.journal
         self._crew = Crew(self._parts.worker, self._parts.wake)
         database = self._journal.database
@@ -69,9 +73,7 @@ class Daemon:
         )
         self._beat_s = min(BEAT_S, every_s / 4) if every_s else BEAT_S
         self._control: Control | None = None
-        self._listener = open_listener(
-            self._parts, uploads, lambda: not self._crew.drain.is_set()
-        )
+        self._listener: Listener | None = None
 
     def run(self) -> int:
         """Deliver until SIGTERM or SIGINT; return the exit code."""
@@ -82,8 +84,7 @@ class Daemon:
             self._parts.intake.sweeping.wait(READY_S)
             notify("READY=1", f"STATUS={self._status()}")
             log.info("daemon.ready", **self._counts())
-            if self._listener is not None:
-                self._crew.start("listener", self._listener.run)
+            self._show()
             hangups = 0
             while not signals.stops and not self._crew.failed.is_set():
                 if signals.hangups != hangups:
@@ -176,6 +177,14 @@ class Daemon:
         self._parts.wire.close()
         if not keep_journal:
             self._journal.close()
+
+    def _show(self) -> None:
+        """Serve metrics, health and page, where that is configured."""
+        self._listener = open_listener(
+            self._parts, self._uploads, lambda: not self._crew.drain.is_set()
+        )
+        if self._listener is not None:
+            self._crew.start("listener", self._listener.run)
 
     def _listen(self) -> None:
         """Let the operator's hand in; without it deliveries go on all the same."""

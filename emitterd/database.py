@@ -195,7 +195,7 @@ def open_reader(path: Path) -> sqlite3.Connection:
     """
     try:
         connection = sqlite3.connect(
-            _read_only(path),
+            read_only(path),
             uri=True,
             isolation_level=None,
             check_same_thread=False,
@@ -269,14 +269,15 @@ def check(path: Path, how: str) -> None:
     """
     # The last connection that may write takes the log over, damaged or not, and
     # removes it: the next start would see no sign of an unclean end.
-    connection = sqlite3.connect(_read_only(path), uri=True, timeout=BUSY_TIMEOUT_S)
+    connection = sqlite3.connect(read_only(path), uri=True, timeout=BUSY_TIMEOUT_S)
     with closing(connection), _closed_on_failure(connection, path):
         _identify(connection, path)
         if connection.execute(f"pragma {how}(1)").fetchone()[0] != "ok":
             raise JournalDamaged(f"{path} is damaged")
 
 
-def _read_only(path: Path) -> str:
+def read_only(path: Path) -> str:
+    """Return the URI by which SQLite opens a file for reading only."""
     return f"{path.resolve().as_uri()}?mode=ro"
 
 

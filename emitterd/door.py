@@ -8,7 +8,7 @@ from emitterd.codes import Code
 from emitterd.entry import LIVE, State
 from emitterd.failpoints import Point, reach
 from emitterd.meanings import MEANING
-from emitterd.statements import LATEST, REBUILT_AT, known_of
+from emitterd.statements import FACT, LATEST, known_of
 from emitterd.turns import Turns
 
 
@@ -73,7 +73,8 @@ def _in_doubt(connection: sqlite3.Connection, one: Admission) -> bool:
     It lay there before the journal was rebuilt, and the operator has not decided
     about it since.
     """
-    rows = connection.execute(REBUILT_AT).fetchall()
+    # Set by a rebuild that could not save everything.
+    rows = connection.execute(FACT, ("rebuilt_at",)).fetchall()
     if not rows or one.fingerprint.ctime_ns > float(rows[0][0]) * 1e9:
         return False
     since = "select 1 from entry where path = ? and admitted_at > ? limit 1"

@@ -29,6 +29,9 @@ class State(StrEnum):
 LIVE = frozenset({State.QUEUED, State.DELIVERING, State.DEFERRED, State.HELD})
 """States of an entry that still has to reach the bucket; one a path at the most."""
 
+WAITING = LIVE - {State.HELD}
+"""States of an entry that is neither ended nor held."""
+
 
 class Verb(StrEnum):
     """What moves an entry from one state to another."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from emitterd.codes import Code
-from emitterd.entry import LIVE, Confirmation, State, display, iso, undisplay
+from emitterd.entry import WAITING, Confirmation, State, display, iso, undisplay
 from emitterd.errors import SourceError
 from emitterd.meanings import MEANING
 from emitterd.records import Records
@@ -16,7 +16,7 @@ from emitterd.standing import Outside, Standing, Standings
 
 Record = dict[str, Any]
 
-WAITING = LIVE - {State.HELD} | {Outside.NEW, Outside.SETTLING}
+_TO_COME = WAITING | {Outside.NEW, Outside.SETTLING}
 """What goes on by itself if a daemon runs and the destination is up."""
 
 
@@ -204,7 +204,7 @@ def _whereabouts(latest: Record) -> str:
 
 def _context(standing: Standing, records: Records, path: bytes) -> list[str]:
     """Return what holds up a file that would go on by itself."""
-    if standing.state not in WAITING:
+    if standing.state not in _TO_COME:
         return []
     lines = []
     if standing.state is State.QUEUED:

@@ -12,6 +12,7 @@ from emitterd.allowance import Allowance
 from emitterd.backoff import RETRY_AFTER_CAP_S, Backoff
 from emitterd.codes import Code
 from emitterd.errors import Stage, Trouble
+from emitterd.verdict import Outage
 
 STREAK = 4
 """This many passing failures in a row, at least, are trouble of the destination."""
@@ -32,6 +33,11 @@ class Down:
     probe_at: float
     probes: int = 0
     """How many probes have failed."""
+
+    @property
+    def outage(self) -> Outage:
+        """What of it is told to others."""
+        return Outage(self.stage, self.code, self.reason, self.since)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -23,7 +23,6 @@ from emitterd.metrics import Reading
 from emitterd.progress import look
 from emitterd.verdict import (
     Level,
-    Outage,
     Verdict,
     Watch,
     judge_queue,
@@ -72,10 +71,6 @@ class Health:
         """Return whether all is well. Raises `JournalError`."""
         return self.read().verdict
 
-    def eta_s(self) -> float | None:
-        """Return in how many seconds nothing will wait. Raises `JournalError`."""
-        return self.read().eta_s
-
     def begin(self) -> None:
         """Forget what a former process noted of itself. Raises `JournalError`."""
         if self.read().progress.noted:
@@ -109,10 +104,7 @@ class Health:
 
     def _look(self, now: float) -> Reading:
         progress = look(self._journal.database.read, now)
-        outages = tuple(
-            Outage(down.stage, down.code, down.reason, down.since)
-            for down in self._destination.downs
-        )
+        outages = tuple(down.outage for down in self._destination.downs)
         queue = progress.queue(outages, running=True)
         alarms = judge_queue(queue, self._config().metrics.limits, now)
         alarms += judge_watch(self._watch(), now)

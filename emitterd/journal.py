@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
+from emitterd import statements
 from emitterd.admission import Admission, Admitted, Ended, Known
 from emitterd.backoff import RETRY_AFTER_CAP_S
 from emitterd.database import Database
@@ -30,7 +31,6 @@ from emitterd.entry import (
 from emitterd.errors import IllegalTransition, Trouble
 from emitterd.failpoints import Point, reach
 from emitterd.fingerprint import Fingerprint
-from emitterd.statements import CLAIM, ENDED, ENDINGS, LATEST, PIN, entry_of, known_of
 from emitterd.turns import Turns
 
 # Not to what there was at the claim: an attempt may have been taken back meanwhile.
@@ -71,8 +71,8 @@ class Journal:
 
     def latest(self, path: bytes) -> Known | None:
         """Return the latest version of the path, or None where it is unknown."""
-        rows = self.database.read(LATEST, (path,))
-        return known_of(rows[0]) if rows else None
+        rows = self.database.read(statements.LATEST, (path,))
+        return statements.known_of(rows[0]) if rows else None
 
     def admit(self, batch: list[Admission]) -> list[Admitted]:
         """Enter complete files, in one commit; answers in the order of the batch."""
@@ -88,11 +88,11 @@ class Journal:
 
         def work(connection: sqlite3.Connection) -> Entry | None:
             asked = {"now": now, "horizon": now + self._horizon_s, "want": want}
-            rows = connection.execute(CLAIM, asked).fetchall()
+            rows = connection.execute(statements.CLAIM, asked).fetchall()
             if not rows:
                 return None
             self._turns.served(rows[0][0])
-            return entry_of(rows[0][1:])
+            return statements.entry_of(rows[0][1:])
 
         return self.database.write(work)
 
@@ -114,7 +114,7 @@ class Journal:
 
         def work(connection: sqlite3.Connection) -> None:
             changed = connection.execute(
-                PIN,
+                statements.PIN,
                 {
                     "id": entry.id,
                     "packed": grant.pack(),
@@ -169,7 +169,7 @@ class Journal:
 
     def ended(self, entry_id: int) -> Ended | None:
         """Return an ended version for its disposal; None where it is forgotten."""
-        rows = self.database.read(ENDED, (entry_id,))
+        rows = self.database.read(statements.ENDED, (entry_id,))
         return Ended(State(rows[0][0]), *rows[0][1:]) if rows else None
 
     def disposals(
@@ -280,12 +280,11 @@ class Journal:
 
     def note(self, name: str, value: object) -> None:
         """Keep a fact in place of the former: JSON under a name."""
-        sql = "insert or replace into fact (name, value) values (?, ?)"
-        self._put(sql, name, json.dumps(value))
+        self._put(statements.NOTE, name, json.dumps(value))
 
     def noted(self, name: str) -> object:
         """Return a fact, or None where there is none."""
-        rows = self.database.read("select value from fact where name = ?", (name,))
+        rows = self.database.read(statements.FACT, (name,))
         return json.loads(rows[0][0]) if rows else None
 
     def counts(self) -> dict[State, int]:
@@ -305,7 +304,7 @@ class Journal:
 
         `superseded`: a later version of the path is on record. Pages by id.
         """
-        return self.database.read(ENDINGS, (after_id, before, limit))
+        return self.database.read(statements.ENDINGS, (after_id, before, limit))
 
     def prune(self, entry_ids: list[int]) -> None:
         """Forget ended versions."""

@@ -15,6 +15,7 @@ from emitterd.entry import State, display
 from emitterd.finding import Level
 from emitterd.meanings import MEANING
 from emitterd.progress import Progress, look
+from emitterd.statements import SUPERSEDED
 
 SHOWN = 6
 """So many rows of a list; how many more there are is told."""
@@ -34,13 +35,10 @@ _LISTS: Mapping[State, tuple[str, str]] = {
     State.HELD: ("changed_at", "order by changed_at desc"),
 }
 
-# Of a path that has come again since, the rejection is history.
 _STANDING = f"""select {_ITEM.format(at="changed_at")} from (
         select * from entry where state = 'rejected'
         order by changed_at desc limit {LATEST_REJECTED}) entry
-    where forgotten_at is null and not exists (select 1 from entry later
-        where later.path = entry.path and later.id > entry.id)
-    limit ?"""  # noqa: S608  names are ours
+    where forgotten_at is null and not {SUPERSEDED} limit ?"""  # noqa: S608  names are ours
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ Between `Destination`, which decides, and the worker, which delivers.
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import asdict
 
 import structlog
 
@@ -174,13 +175,5 @@ class Passage:
 
 def _fact(downs: list[Down]) -> dict[str, object] | None:
     """Return what `status` tells: the first trouble on the way, then all of them."""
-    stages = [
-        {
-            "stage": one.stage,
-            "code": one.code,
-            "reason": one.reason,
-            "since": one.since,
-        }
-        for one in downs
-    ]
+    stages = [asdict(one.outage) for one in downs]
     return {**stages[0], "stages": stages} if stages else None

@@ -10,22 +10,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from emitterd.database import Read
-from emitterd.entry import State
+from emitterd.entry import WAITING, State
 from emitterd.eta import RECENT, RECENT_S, Delivery, eta_s
+from emitterd.statements import SUPERSEDED
 from emitterd.verdict import Alarm, Outage, Queue
-
-WAITING = (State.QUEUED, State.DELIVERING, State.DEFERRED)
-"""States of an entry that is neither ended nor held."""
 
 REJECTED_MAX = 1000
 """More rejections that still stand are not counted: each costs a search."""
 
-# Of a path that has come again since, the rejection is history.
-_REJECTED = """select count(*), min(changed_at) from (
+_REJECTED = f"""select count(*), min(changed_at) from (
     select changed_at from entry where state = 'rejected' and forgotten_at is null
-    and not exists (select 1 from entry later
-        where later.path = entry.path and later.id > entry.id)
-    order by changed_at desc limit ?)"""
+    and not {SUPERSEDED} order by changed_at desc limit ?)"""  # noqa: S608  names are ours
 
 _RECENT = """select delivered_at, coalesce(duration_s, 0), bytes from entry
     where state = 'delivered' and delivered_at > ?

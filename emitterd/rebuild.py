@@ -24,7 +24,7 @@ from emitterd.relocation import sync
 from emitterd.salvage import Salvaged, salvage
 from emitterd.selection import Selection
 from emitterd.spool import Spool, sha256
-from emitterd.statements import LATEST, known_of
+from emitterd.statements import LATEST, NOTE, known_of
 
 _UNSEEN = Fingerprint(0, 0, 0, 0, 0)
 """No file has it: what is in the folder is looked at anew."""
@@ -131,9 +131,8 @@ class _Rebuilding:
     def doubt(self) -> None:
         """Have the door hold what is here already and was not known to be delivered."""
         ((last,),) = self._fresh.read("select max(admitted_at) from entry")
-        value = json.dumps(max(time.time(), last or 0.0))
-        sql = "insert or replace into fact (name, value) values ('rebuilt_at', ?)"
-        self._fresh.write(lambda connection: connection.execute(sql, (value,)))
+        fact = "rebuilt_at", json.dumps(max(time.time(), last or 0.0))
+        self._fresh.write(lambda connection: connection.execute(NOTE, fact))
 
     def unknown(self, selection: Selection) -> int:
         """Return how many files of the folder the new journal does not know."""

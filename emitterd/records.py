@@ -73,11 +73,10 @@ class Records:
         parameters = [state.value] if state is not None else []
         after_id = 0
         while True:
-            rows = self._rows(
+            rows = self.read(
                 f"select {_COLUMNS} from entry where id > ? {where}"  # noqa: S608
                 f" order by id limit {PAGE}",
-                after_id,
-                *parameters,
+                (after_id, *parameters),
             )
             yield from map(_record, rows)
             if len(rows) < PAGE:
@@ -95,19 +94,19 @@ class Records:
 
     def latest(self, path: bytes) -> Known | None:
         """Return the latest version of the path, or None where it is unknown."""
-        rows = self._rows(LATEST, path)
+        rows = self.read(LATEST, (path,))
         return known_of(rows[0]) if rows else None
 
     def versions(self, path: bytes) -> list[dict[str, Any]]:
         """Return all versions of a path, the latest first."""
         sql = f"select {_COLUMNS} from entry where path = ? order by id desc"  # noqa: S608
-        return [_record(row) for row in self._rows(sql, path)]
+        return [_record(row) for row in self.read(sql, (path,))]
 
     def actions(self, path: bytes) -> list[dict[str, Any]]:
         """Return what operators did to a path, the latest first."""
-        rows = self._rows(
+        rows = self.read(
             "select act, state, user, at from action where path = ? order by id desc",
-            path,
+            (path,),
         )
         return [
             {"act": act, "state": state, "user": user, "at": iso(at)}
@@ -116,13 +115,13 @@ class Records:
 
     def ahead(self, path: bytes) -> int:
         """Return how many entries are claimed before that of the path."""
-        rows = self._rows(
+        rows = self.read(
             """select count(*) from entry other join entry mine
                on mine.path = ? and mine.state = 'queued'
                where other.state = 'queued'
                and (other.turn, other.rank, other.id)
                    < (mine.turn, mine.rank, mine.id)""",
-            path,
+            (path,),
         )
         return int(rows[0][0])
 
@@ -130,11 +129,11 @@ class Records:
         """Yield the proof of what was delivered after `since`, the oldest first."""
         after = (since, 0)
         while True:
-            rows = self._rows(
+            rows = self.read(
                 f"""select delivered_at, {_COLUMNS} from entry
                 where state = 'delivered' and (delivered_at, id) > (?, ?)
                 order by delivered_at, id limit {PAGE}""",  # noqa: S608
-                *after,
+                after,
             )
             yield from (_record(row[1:]) for row in rows)
             if len(rows) < PAGE:
@@ -144,9 +143,6 @@ class Records:
     def read(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
         """Return all rows of a query; the transaction ends with the call."""
         return self._connection.execute(sql, parameters).fetchall()
-
-    def _rows(self, sql: str, *parameters: object) -> list[Row]:
-        return self.read(sql, parameters)
 
 
 def _record(row: Row) -> dict[str, Any]:

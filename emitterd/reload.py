@@ -10,7 +10,7 @@ from emitterd.change import change
 from emitterd.config import Log, load
 from emitterd.errors import ConfigError, Problem, printable
 from emitterd.inspector import load_inspector
-from emitterd.logs import configure
+from emitterd.logs import configure, reopen
 
 CHECK = "the former configuration still holds; run `emitterd check`, mend it, reload"
 RESTART = "these keys hold from start to stop: restart the daemon to change them"
@@ -31,7 +31,7 @@ def reload(parts: Parts) -> None:
         inspector = load_inspector(after.effective.spool)
         _open_log(after.effective.log)
     except ConfigError as error:
-        _refuse(error, before.log)
+        _refuse(error)
         return
     parts.adopt(after.effective, inspector)
     log.info("daemon.reloaded", changed=list(after.changed))
@@ -48,10 +48,10 @@ def _open_log(settings: Log) -> None:
         raise ConfigError(str(settings.file), [problem]) from error
 
 
-def _refuse(error: ConfigError, settings: Log) -> None:
+def _refuse(error: ConfigError) -> None:
     # What cannot be opened anew goes on as it is.
-    with suppress(ConfigError):
-        _open_log(settings)
+    with suppress(OSError):
+        reopen()
     first, count = error.problems[0], len(error.problems)
     where = f"{first.key}, line {first.line}" if first.line else first.key
     more = f" (and {count - 1} more)" if count > 1 else ""

@@ -10,7 +10,8 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from emitterd.database import Database, Row
+from emitterd.database import Database, Row, read_only
+from emitterd.statements import NOTE
 
 BATCH = 500
 ROW_BYTES_MIN = 64
@@ -31,8 +32,9 @@ class Salvaged:
 
 def salvage(damaged: Path, fresh: Database) -> Salvaged:
     """Copy the operator's acts and all entries that can be read; nothing is changed."""
-    uri = f"{damaged.resolve().as_uri()}?mode=ro"
-    with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection:
+    with closing(
+        sqlite3.connect(read_only(damaged), uri=True, isolation_level=None)
+    ) as connection:
         # What is not UTF-8 any more must not hide the rest of its row.
         connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
         # A file that is shorter than it says is read as far as it goes.
@@ -138,8 +140,7 @@ class _Table:
 def _copy_facts(connection: sqlite3.Connection, fresh: Database) -> None:
     with suppress(sqlite3.DatabaseError):
         facts = connection.execute("select name, value from fact").fetchall()
-        sql = "insert or replace into fact (name, value) values (?, ?)"
-        fresh.write(lambda new: new.executemany(sql, facts))
+        fresh.write(lambda new: new.executemany(NOTE, facts))
 
 
 def _count(connection: sqlite3.Connection) -> int | None:

@@ -12,8 +12,12 @@ LATEST = """select id, state, device, inode, bytes, mtime_ns, ctime_ns, disposal
     error, reason from entry where path = ? and forgotten_at is null
     order by id desc limit 1"""
 
-# Set by a rebuild that could not save everything.
-REBUILT_AT = "select value from fact where name = 'rebuilt_at'"
+FACT = "select value from fact where name = ?"
+NOTE = "insert or replace into fact (name, value) values (?, ?)"
+
+SUPERSEDED = """exists (select 1 from entry later
+    where later.path = entry.path and later.id > entry.id)"""
+"""Of a path that has come again since, a version is history."""
 
 # The entry of the lowest turn among the queued, and among the deferred that are due;
 # where not just any is wanted, also the pinned one that waited longest. One whose due
@@ -54,10 +58,9 @@ ENDED = """select state, coalesce(delivered_at, changed_at), bytes, error, reaso
     findings from entry where id = ? and disposal = 'due'
     and state in ('delivered', 'rejected')"""
 
-ENDINGS = """select id, path, exists (select 1 from entry later
-        where later.path = entry.path and later.id > entry.id)
+ENDINGS = f"""select id, path, {SUPERSEDED}
     from entry where id > ? and changed_at < ?
-    and state in ('delivered', 'rejected', 'withdrawn') order by id limit ?"""
+    and state in ('delivered', 'rejected', 'withdrawn') order by id limit ?"""  # noqa: S608  names are ours
 
 
 def known_of(row: Row) -> Known:

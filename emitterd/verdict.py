@@ -216,9 +216,13 @@ def _down(outages: tuple[Outage, ...]) -> Alarm:
     return Alarm(Cause.DESTINATION_DOWN, since, words, MEANING[known].remedy)
 
 
+def files_wait(waiting: int) -> str:
+    """Say how many files wait."""
+    return "1 file waits" if waiting == 1 else f"{waiting} files wait"
+
+
 def _absent(waiting: int, since: float) -> Alarm:
-    files = "1 file waits" if waiting == 1 else f"{waiting} files wait"
-    words = f"no daemon runs, and {files}"
+    words = f"no daemon runs, and {files_wait(waiting)}"
     return Alarm(Cause.DAEMON_ABSENT, since, words, "systemctl start emitterd")
 
 

@@ -3,7 +3,7 @@
 from emitterd.entry import iso
 from emitterd.errors import printable
 from emitterd.progress import Progress
-from emitterd.verdict import Limits, Verdict
+from emitterd.verdict import Limits, Verdict, files_wait
 
 
 def check_line(
@@ -13,19 +13,13 @@ def check_line(
 
     Source: Monitoring Plugins Development Guidelines, "Plugin Output".
     """
-    words = "; ".join(alarm.words for alarm in judged.alarms) or _well(progress)
+    waiting = files_wait(progress.waiting) if progress.waiting else "nothing waits"
+    words = "; ".join(alarm.words for alarm in judged.alarms) or waiting
     if not running and judged.ok:
         words += "; no daemon runs"
     # A bar in them would begin the numbers.
     words = printable(words).replace("|", "/")
     return f"{judged.level} - {words} | {' '.join(_numbers(progress, limits, now))}"
-
-
-def _well(progress: Progress) -> str:
-    waiting = progress.waiting
-    if not waiting:
-        return "nothing waits"
-    return "1 file waits" if waiting == 1 else f"{waiting} files wait"
 
 
 def _numbers(progress: Progress, limits: Limits, now: float) -> list[str]:

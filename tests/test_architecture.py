@@ -29,8 +29,9 @@ admission backoff ballast catalogue classify complaints container grant header
     notify relocation rendering signals uploads wake watcher yamlmarks rehearsal_faults
 archive catalogue_file confirmation database gate multipart playbook sample sockets
     spool config_layers rehearsal_answers template
-destination lines progress statements lookout salvage wire handshake control
+destination lines statements lookout wire handshake control
     config_values search secrets_source rehearsal_signing supervision throughput waiting
+progress salvage
 door hand inspection metrics overview rebuild records session standing wording
 inspector journal client_config headline
 counted disposal emission explanation passage retention survey config_checks handover

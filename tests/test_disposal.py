@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -170,59 +170,64 @@ class Swapping(Spool):
         return stat
 
 
-@pytest.mark.parametrize("rule", ["archive", "elsewhere", "delete"])
+Surprised = tuple[Outbox, Swapping, Path | None]
+
+
+@pytest.fixture(params=["archive", "elsewhere", "delete"])
+def surprised(
+    request: pytest.FixtureRequest, spool_root: Path, journal: Journal, tmp_path: Path
+) -> Iterator[Surprised]:
+    """Archive here, on another file system, or delete; and something happens then."""
+    with tempfile.TemporaryDirectory(dir=MEMORY) as elsewhere:
+        places = {"archive": tmp_path / "done", "elsewhere": Path(elsewhere)}
+        place = places.get(request.param)
+        box = Outbox(spool_root, journal, place)
+        spool = Swapping(spool_root)
+        box.disposal = Disposal(spool, journal, Rule(place, delete=place is None))
+        yield box, spool, place
+
+
 def test_file_that_is_replaced_after_the_look(
-    spool_root: Path, journal: Journal, tmp_path: Path, rule: str
+    surprised: Surprised, spool_root: Path, tmp_path: Path
 ) -> None:
     """A version that was not sent is neither moved nor deleted."""
-    with tempfile.TemporaryDirectory(dir=MEMORY) as elsewhere:
-        place = {"archive": tmp_path / "done", "elsewhere": Path(elsewhere)}.get(rule)
-        box = Outbox(spool_root, journal, place)
-        spool = Swapping(spool_root)
-        box.disposal = Disposal(spool, journal, Rule(place, delete=place is None))
-        entry = box.delivered()
+    box, spool, place = surprised
+    entry = box.delivered()
 
-        def replace() -> None:
-            make_zip(spool_root / "newer", b"newer").rename(spool_root / "pat/a.zip")
-            spool.act = lambda: None
+    def replace() -> None:
+        make_zip(spool_root / "newer", b"newer").rename(spool_root / "pat/a.zip")
+        spool.act = lambda: None
 
-        spool.act = replace
-        events = box.dispose(entry)
+    spool.act = replace
+    events = box.dispose(entry)
 
-        assert (spool_root / "pat/a.zip").read_bytes() == zip_bytes(b"newer")
-        assert [one.name for one in (spool_root / "pat").iterdir()] == ["a.zip"]
-        assert not [
-            one for one in (place or tmp_path / "no").rglob("*") if one.is_file()
-        ]
-        assert not box.due(entry)
-        assert not events
+    assert (spool_root / "pat/a.zip").read_bytes() == zip_bytes(b"newer")
+    assert [one.name for one in (spool_root / "pat").iterdir()] == ["a.zip"]
+    assert not [one for one in (place or tmp_path / "no").rglob("*") if one.is_file()]
+    assert not box.due(entry)
+    assert not events
 
 
-@pytest.mark.parametrize("rule", ["archive", "elsewhere", "delete"])
 def test_folder_that_becomes_a_link_after_the_look(
-    spool_root: Path, journal: Journal, tmp_path: Path, rule: str
+    surprised: Surprised, spool_root: Path, tmp_path: Path
 ) -> None:
     """A file outside, where the link leads, is neither moved nor deleted."""
-    with tempfile.TemporaryDirectory(dir=MEMORY) as elsewhere:
-        place = {"archive": tmp_path / "done", "elsewhere": Path(elsewhere)}.get(rule)
-        box = Outbox(spool_root, journal, place)
-        spool = Swapping(spool_root)
-        box.disposal = Disposal(spool, journal, Rule(place, delete=place is None))
-        entry = box.delivered()
-        outside = make_zip(tmp_path / "outside" / "a.zip", b"of this host")
+    box, spool, place = surprised
+    entry = box.delivered()
+    outside = make_zip(tmp_path / "outside" / "a.zip", b"of this host")
 
-        def swap() -> None:
-            (spool_root / "pat").rename(tmp_path / "aside")
-            (spool_root / "pat").symlink_to(outside.parent)
-            spool.act = lambda: None
+    def swap() -> None:
+        (spool_root / "pat").rename(tmp_path / "aside")
+        (spool_root / "pat").symlink_to(outside.parent)
+        spool.act = lambda: None
 
-        spool.act = swap
-        box.dispose(entry)
+    spool.act = swap
+    box.dispose(entry)
 
-        assert (spool_root / "pat").is_symlink()
-        assert outside.read_bytes() == zip_bytes(b"of this host")
-        copies = [one.read_bytes() for one in (place or tmp_path / "no").rglob("*.zip")]
-        assert zip_bytes(b"of this host") not in copies
+    assert (spool_root / "pat").is_symlink()
+    assert outside.read_bytes() == zip_bytes(b"of this host")
+    copies = [one.read_bytes() for one in (place or tmp_path / "no").rglob("*.zip")]
+    assert zip_bytes(b"of this host") not in copies
 
 
 @pytest.mark.parametrize("rule", ["mover", "shredder"])

@@ -247,28 +247,27 @@ def test_prometheus_reads_it(site: Installation, port: int) -> None:
     assert alerts[0]["metric"]["alertstate"] == "firing"
 
 
-def test_the_alerts_fire() -> None:
-    """Dead destination, stuck queue, rejected file, absent daemon: by promtool."""
-    done = subprocess.run(  # noqa: S603  our own argument list
-        [promtool(), "test", "rules", "emitterd.rules.test.yml"],
+def judged(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Have promtool judge the files that are shipped."""
+    return subprocess.run(  # noqa: S603  our own argument list
+        [promtool(), *arguments],
         cwd=FOLDER,
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def test_the_alerts_fire() -> None:
+    """Dead destination, stuck queue, rejected file, absent daemon: by promtool."""
+    done = judged("test", "rules", "emitterd.rules.test.yml")
 
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_configuration_for_prometheus_is_sound() -> None:
     """It is what an administrator copies."""
-    done = subprocess.run(  # noqa: S603  our own argument list
-        [promtool(), "check", "config", "prometheus.yml"],
-        cwd=FOLDER,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = judged("check", "config", "prometheus.yml")
 
     assert done.returncode == 0, done.stdout + done.stderr
 
