@@ -132,12 +132,14 @@ def list_entries(
     as_json: JsonOption = False,
 ) -> None:
     """List the versions of files that the journal knows, or what is skipped."""
-    from emitterd import queries
-
     if skipped and state is not None:
         raise typer.BadParameter("--skipped lists files of the folder: no --state")
     if skipped:
-        _end(lambda: queries.list_skipped(config, as_json=as_json))
+        from emitterd import inquiries
+
+        _end(lambda: inquiries.list_skipped(config, as_json=as_json))
+    from emitterd import queries
+
     _end(lambda: queries.list_entries(config, state, as_json=as_json))
 
 
@@ -148,9 +150,9 @@ def explain(
     as_json: JsonOption = False,
 ) -> None:
     """Say why a file is, or is not, delivered."""
-    from emitterd import queries
+    from emitterd import inquiries
 
-    _end(lambda: queries.explain_path(config, path, as_json=as_json))
+    _end(lambda: inquiries.explain_path(config, path, as_json=as_json))
 
 
 @app.command()
@@ -295,9 +297,9 @@ def demo(
     ] = None,
 ) -> None:
     """Go the whole way in a temporary folder and print the receipts."""
-    from emitterd import commands
+    from emitterd import demo
 
-    _end(lambda: commands.demo(keep))
+    _end(lambda: demo.show(keep))
 
 
 def _act(

@@ -1,4 +1,4 @@
-"""What the commands of an installation do: `run`, `once`, `check`, `demo`.
+"""What the commands of an installation do: `run`, `once`, `check`.
 
 Functions return the exit code.
 """
@@ -10,25 +10,12 @@ from pathlib import Path
 from emitterd.config import Config, describe, load
 from emitterd.config_layers import find
 from emitterd.daemon import Daemon
-from emitterd.demo import Demo, workplace
 from emitterd.inspector import load_inspector
 from emitterd.logs import configure, silence
 from emitterd.machine import diagnoses
 from emitterd.online import online as ask_online
-from emitterd.tables import (
-    Bars,
-    console,
-    print_diagnoses,
-    print_receipts,
-    print_settings,
-    print_undelivered,
-)
-from emitterd.terminal import (
-    CONFIGURATION,
-    DONE,
-    WRONG,
-    complain,
-)
+from emitterd.tables import Bars, print_diagnoses, print_settings, print_undelivered
+from emitterd.terminal import CONFIGURATION, DONE, WRONG, complain
 
 
 def run(config: Path | None) -> int:
@@ -76,19 +63,6 @@ def check(config: Path | None, *, online: bool) -> int:
             found.append(one)
     wrong = any(one.level == "error" for one in found)
     return WRONG if wrong else DONE
-
-
-def demo(keep: Path | None) -> int:
-    """Go the whole way in a folder of its own."""
-    try:
-        with workplace(keep) as folder:
-            receipts = Demo(folder).run(console().print)
-    except (TimeoutError, FileExistsError) as error:
-        complain(str(error))
-        return WRONG
-    print_receipts(receipts)
-    console().print(f"{len(receipts)} files delivered, each whole and once")
-    return DONE
 
 
 def _load(path: Path | None, *, awaits_folder: bool = False) -> Config:

@@ -9,31 +9,31 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
 from emitterd.ballast import PAGE_BYTES, Ballast
 from emitterd.complaints import explain
-from emitterd.errors import JournalDamaged, JournalError, JournalFull
+from emitterd.errors import JournalError, JournalFull
 from emitterd.failpoints import Point, reach
 from emitterd.lock import Lock
 from emitterd.mounts import NETWORK, file_system
+from emitterd.reader import (
+    APPLICATION_ID,
+    BUSY_TIMEOUT_S,
+    VERSION,
+    Row,
+    check,
+    closed_on_failure,
+    identify,
+    open_reader,
+)
 
 T = TypeVar("T")
-Row = tuple[Any, ...]
-Read = Callable[[str, Sequence[object]], list[Row]]
-
-APPLICATION_ID = 0x454D4954
-"""`EMIT`: marks the file as a journal of emitterd's."""
-
-VERSION = 3
-"""`user_version` of `schema.sql`; `upgrade_N.sql` leads from version N to the next."""
-
 WAL_LIMIT_BYTES = 64 * 1024 * 1024
-BUSY_TIMEOUT_S = 10.0
 CLOSE_WAIT_S = 5.0
 
 
@@ -188,59 +188,10 @@ class _Pending(Generic[T]):
         return self.result  # type: ignore[return-value]  # T may itself be None
 
 
-def open_reader(path: Path) -> sqlite3.Connection:
-    """Open the journal for reading only; each query is a transaction of its own.
-
-    Raises `JournalError` where it is absent, foreign, newer, or damaged.
-    """
-    try:
-        connection = sqlite3.connect(
-            read_only(path),
-            uri=True,
-            isolation_level=None,
-            check_same_thread=False,
-            timeout=BUSY_TIMEOUT_S,
-        )
-    except sqlite3.Error as error:
-        raise explain(error, path) from error
-    with _closed_on_failure(connection, path):
-        version = _identify(connection, path)
-        if version == 0:
-            raise JournalError(
-                f"{path} is empty: no daemon has begun it yet",
-                hint="start the daemon once",
-            )
-        if version < VERSION:
-            raise JournalError(
-                f"{path} was written by an older emitterd (schema {version})",
-                hint="restart the daemon: it brings the journal up to date",
-            )
-    return connection
-
-
-def open_nothing() -> sqlite3.Connection:
-    """Open an empty journal in memory, for who only reads."""
-    connection = sqlite3.connect(":memory:", isolation_level=None)
-    connection.executescript(files("emitterd").joinpath("schema.sql").read_text())
-    return connection
-
-
-@contextmanager
-def _closed_on_failure(connection: sqlite3.Connection, path: Path) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        connection.close()
-        raise explain(error, path) from error
-    except JournalError:
-        connection.close()
-        raise
-
-
 def _open(path: Path) -> tuple[sqlite3.Connection, sqlite3.Connection]:
     """Return the connection that writes, and the one that reads."""
     writer = _open_writer(path)
-    with _closed_on_failure(writer, path):
+    with closed_on_failure(writer, path):
         return writer, open_reader(path)
 
 
@@ -256,33 +207,13 @@ def _open_writer(path: Path) -> sqlite3.Connection:
         )
     except (OSError, sqlite3.Error) as error:
         raise JournalError(f"cannot open {path}: {error}") from error
-    with _closed_on_failure(connection, path):
+    with closed_on_failure(connection, path):
         _prepare(connection, path)
     return connection
 
 
-def check(path: Path, how: str) -> None:
-    """Look for damage, by `quick_check` or `integrity_check`; nothing is changed.
-
-    Raises `JournalDamaged` where there is some, and `JournalError` where the file is
-    not, or not yet, this program's.
-    """
-    # The last connection that may write takes the log over, damaged or not, and
-    # removes it: the next start would see no sign of an unclean end.
-    connection = sqlite3.connect(read_only(path), uri=True, timeout=BUSY_TIMEOUT_S)
-    with closing(connection), _closed_on_failure(connection, path):
-        _identify(connection, path)
-        if connection.execute(f"pragma {how}(1)").fetchone()[0] != "ok":
-            raise JournalDamaged(f"{path} is damaged")
-
-
-def read_only(path: Path) -> str:
-    """Return the URI by which SQLite opens a file for reading only."""
-    return f"{path.resolve().as_uri()}?mode=ro"
-
-
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
-    version = _identify(connection, path)
+    version = identify(connection, path)
     connection.execute("pragma journal_mode = wal")
     connection.execute("pragma synchronous = full")
     connection.execute(f"pragma journal_size_limit = {WAL_LIMIT_BYTES}")
@@ -303,27 +234,6 @@ def _apply(connection: sqlite3.Connection, names: list[str]) -> None:
     reach(Point.SCHEMA_MADE)
     connection.execute("commit")
     reach(Point.SCHEMA_COMMITTED)
-
-
-def _identify(connection: sqlite3.Connection, path: Path) -> int:
-    """Return the schema's version: 0 for an empty file.
-
-    Raises `JournalError` where the file is not, or not yet, this program's.
-    """
-    version = int(connection.execute("pragma user_version").fetchone()[0])
-    application = int(connection.execute("pragma application_id").fetchone()[0])
-    tables = int(connection.execute("select count(*) from sqlite_schema").fetchone()[0])
-    if tables and application != APPLICATION_ID:
-        raise JournalError(
-            f"{path} is a database of another program",
-            hint="name another file in journal.path",
-        )
-    if version > VERSION:
-        raise JournalError(
-            f"{path} was written by a newer emitterd (schema {version})",
-            hint="install that version again; this one would damage the journal",
-        )
-    return version
 
 
 def _refuse_network(path: Path) -> None:

@@ -24,6 +24,8 @@ from emitterd.errors import JournalError
 from emitterd.records import Records
 from emitterd.rehearsal import Rehearsal
 from emitterd.sample import sample_csv
+from emitterd.tables import console, print_receipts
+from emitterd.terminal import DONE, WRONG, complain
 
 MASTERS = (
     "block_master/block_mst",
@@ -71,6 +73,19 @@ journal:
 log:
   file: emitterd.jsonl
 """
+
+
+def show(keep: Path | None) -> int:
+    """Go the whole way in a folder of its own; return the exit code."""
+    try:
+        with workplace(keep) as folder:
+            receipts = Demo(folder).run(console().print)
+    except (TimeoutError, FileExistsError) as error:
+        complain(str(error))
+        return WRONG
+    print_receipts(receipts)
+    console().print(f"{len(receipts)} files delivered, each whole and once")
+    return DONE
 
 
 class Demo:

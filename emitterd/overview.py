@@ -10,11 +10,11 @@ from typing import Any
 
 from emitterd.chart import Chart, Sum, chart
 from emitterd.codes import Code
-from emitterd.database import Read, Row
 from emitterd.entry import State, display
 from emitterd.finding import Level
 from emitterd.meanings import MEANING
 from emitterd.progress import Progress, look
+from emitterd.reader import Read, Row
 from emitterd.statements import SUPERSEDED
 
 SHOWN = 6

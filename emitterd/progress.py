@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from emitterd.database import Read
 from emitterd.entry import WAITING, State
 from emitterd.eta import RECENT, RECENT_S, Delivery, eta_s
+from emitterd.reader import Read
 from emitterd.statements import SUPERSEDED
 from emitterd.verdict import Alarm, Outage, Queue
 

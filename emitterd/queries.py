@@ -1,7 +1,7 @@
-"""What the operator asks: `status`, `list`, `explain`, `receipts`.
+"""What the operator asks of the journal: `status`, `list`, `receipts`.
 
-Each needs the journal only, or journal and folder, and no daemon; a running one is
-not disturbed. Functions return the exit code.
+Each needs no daemon, and a running one is not disturbed. Functions return the exit
+code.
 """
 
 import csv
@@ -9,29 +9,17 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from emitterd.config import load_part
 from emitterd.config_layers import find
-from emitterd.entry import State, display
+from emitterd.entry import State
 from emitterd.errors import printable
-from emitterd.explanation import OutsideSpool, explain, locate
 from emitterd.records import Records
-from emitterd.selection import Selection
-from emitterd.spool import Spool, ignore_lease_breaks
-from emitterd.standing import Standings
-from emitterd.survey import skipped
-from emitterd.tables import (
-    print_entries,
-    print_explanation,
-    print_receipts,
-    print_skipped,
-    print_status,
-)
-from emitterd.terminal import DONE, USAGE, WRONG, complain, print_array, print_object
+from emitterd.tables import print_entries, print_receipts, print_status
+from emitterd.terminal import DONE, WRONG, print_array, print_object
 from emitterd.verdict import Cause, journal_full, judge_queue, verdict
 from emitterd.wording import check_line, record
 
@@ -81,34 +69,6 @@ def list_entries(config: Path | None, state: State | None, *, as_json: bool) -> 
     return DONE
 
 
-def list_skipped(config: Path | None, *, as_json: bool) -> int:
-    """List what lies under the folder and will never be sent, and why."""
-    with _looking(config) as (standings, _):
-        if standings.spool.lost():
-            folder = display(os.fsencode(standings.spool.root))
-            complain(f"E105 the watched folder {folder} is not there")
-            return WRONG
-        found = (one.record() for one in skipped(standings))
-        (print_array if as_json else print_skipped)(found)
-    return DONE
-
-
-def explain_path(config: Path | None, said: str, *, as_json: bool) -> int:
-    """Say why a file is, or is not, delivered; 1 where nothing is known of it."""
-    with _looking(config) as (standings, records):
-        try:
-            path = locate(standings.spool, records, said)
-        except OutsideSpool as error:
-            complain(str(error))
-            return USAGE
-        explanation = explain(standings, records, path)
-    if as_json:
-        print_object(explanation.record())
-    else:
-        print_explanation(explanation)
-    return DONE if explanation.known else WRONG
-
-
 def receipts(config: Path | None, since: float, form: str) -> int:
     """Print the proof of delivery: `form` is json, csv or table."""
     with Records(journal_path(config)) as records:
@@ -123,24 +83,6 @@ def receipts(config: Path | None, since: float, form: str) -> int:
 def journal_path(config: Path | None) -> Path:
     """Return where the journal is; raises `ConfigError`."""
     return load_part(find(config, os.environ), os.environ, "journal").journal.path
-
-
-@contextmanager
-def _looking(config: Path | None) -> Iterator[tuple[Standings, Records]]:
-    settings = load_part(find(config, os.environ), os.environ, "journal", "spool")
-    # A look asks for a lease, and a writer that comes in just then breaks it.
-    ignore_lease_breaks()
-    rule = settings.spool
-    with Records(settings.journal.path, absent=True) as records:
-        yield (
-            Standings(
-                Spool(rule.directory),
-                Selection(rule.include, rule.exclude),
-                records.latest,
-                rule.settle_s,
-            ),
-            records,
-        )
 
 
 def _print_csv(rows: Iterable[dict[str, Any]]) -> None:

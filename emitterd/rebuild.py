@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emitterd.codes import Code
-from emitterd.database import Database, check
+from emitterd.database import Database
 from emitterd.entry import LIVE
 from emitterd.errors import JournalDamaged, SourceError
 from emitterd.fingerprint import Fingerprint
 from emitterd.lock import Lock
+from emitterd.reader import check
 from emitterd.receipts import Kept, kept_receipts
 from emitterd.relocation import sync
 from emitterd.salvage import Salvaged, salvage

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from emitterd.admission import Known
-from emitterd.database import Row, open_nothing, open_reader
 from emitterd.entry import State, display, iso
 from emitterd.progress import Progress, look
+from emitterd.reader import Row, open_nothing, open_reader
 from emitterd.statements import LATEST, known_of
 from emitterd.verdict import Outage
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from emitterd.rehearsal import FaultMenu, Rehearsal
+from emitterd.rehearsal_faults import FAULTS
 from emitterd.signals import Signals
 from emitterd.tables import console, print_faults
 from emitterd.terminal import DONE, WRONG, complain
@@ -17,7 +18,7 @@ emission:
 
 def list_faults() -> int:
     """Print the menu of faults."""
-    print_faults()
+    print_faults((name, kind.effect, kind.parameter) for name, kind in FAULTS.items())
     return DONE
 
 

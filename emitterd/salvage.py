@@ -10,7 +10,8 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from emitterd.database import Database, Row, read_only
+from emitterd.database import Database
+from emitterd.reader import Row, read_only
 from emitterd.statements import NOTE
 
 BATCH = 500

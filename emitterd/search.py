@@ -6,8 +6,8 @@ By the journal's index only: a name, with or without its folder, or its beginnin
 import os
 from itertools import islice
 
-from emitterd.database import Read
 from emitterd.entry import undisplay
+from emitterd.reader import Read
 from emitterd.spool import Spool
 
 MATCHES = 20

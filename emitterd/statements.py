@@ -1,9 +1,9 @@
 """The journal's longer statements, and how the rows they return are read."""
 
 from emitterd.admission import Known
-from emitterd.database import Row
 from emitterd.entry import Entry, Grant, State
 from emitterd.fingerprint import Fingerprint
+from emitterd.reader import Row
 
 ENTRY = """id, path, device, inode, bytes, mtime_ns, ctime_ns, attempts, error,
     "grant", ambiguous"""

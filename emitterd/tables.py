@@ -1,31 +1,23 @@
-"""Tables for people: the one module that knows rich."""
+"""Tables for people: the one module that knows rich, where something needs it."""
 
 import sys
 import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
-from typing import Any, Self
-
-from rich.console import Console, JustifyMethod
-from rich.markup import escape as escape_markup
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TransferSpeedColumn,
-)
-from rich.table import Table
+from typing import TYPE_CHECKING, Any, Self
 
 from emitterd.entry import Entry, State, display
 from emitterd.errors import ConfigError, printable
-from emitterd.explanation import Explanation
 from emitterd.instruction import Act, Deed, Outcome
-from emitterd.machine import Diagnosis
-from emitterd.rehearsal_faults import FAULTS
-from emitterd.survey import Undelivered
 from emitterd.units import format_duration, format_size
+
+if TYPE_CHECKING:
+    from rich.console import Console, JustifyMethod
+    from rich.progress import TaskID
+
+    from emitterd.explanation import Explanation
+    from emitterd.machine import Diagnosis
+    from emitterd.survey import Undelivered
 
 PAGE = 1000
 
@@ -45,11 +37,15 @@ COLOURS = {
 
 def escape(text: str) -> str:
     """Return a text that neither rich nor the terminal obeys: a key has odd names."""
+    from rich.markup import escape as escape_markup
+
     return escape_markup(printable(text))
 
 
-def console(*, error: bool = False) -> Console:
+def console(*, error: bool = False) -> "Console":
     """Return a console that wraps nothing when its output goes to a file."""
+    from rich.console import Console
+
     stream = sys.stderr if error else sys.stdout
     return Console(stderr=error, highlight=False, soft_wrap=not stream.isatty())
 
@@ -65,8 +61,8 @@ def print_table(
     rich lays tables out for a terminal, which is slow; elsewhere columns are aligned
     and nothing else. `right`: the heads of columns that are flush right.
     """
-    out, rest = console(), iter(rows)
-    show = _show_rich if out.is_terminal else _show_plain
+    rest = iter(rows)
+    show = _show_rich if sys.stdout.isatty() else _show_plain
     page = list(islice(rest, PAGE))
     show(page, heads, right)
     while page := list(islice(rest, PAGE)):
@@ -76,6 +72,8 @@ def print_table(
 def _show_rich(
     page: Sequence[Sequence[str]], heads: Sequence[str], right: Collection[str]
 ) -> None:
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False, show_header=bool(heads))
     for head in heads:
         flush: JustifyMethod = "right" if head in right else "left"
@@ -111,7 +109,7 @@ def print_problems(error: ConfigError) -> None:
         out.print(f"    {escape(problem.remedy)}")
 
 
-def print_diagnoses(diagnoses: Iterable[Diagnosis]) -> None:
+def print_diagnoses(diagnoses: Iterable["Diagnosis"]) -> None:
     """Print what `check` found, each as soon as it is known."""
     out = console()
     for one in diagnoses:
@@ -217,7 +215,7 @@ def _print_findings(findings: Iterable[Mapping[str, str]]) -> None:
         out.print(f"    {escape(one['remedy'])}")
 
 
-def print_explanation(said: Explanation) -> None:
+def print_explanation(said: "Explanation") -> None:
     """Print where a path stands, and what happened to it."""
     out = console()
     out.print(f"[bold]{escape(said.path)}[/]: {_coloured(said.state)}")
@@ -264,7 +262,7 @@ def _now(act: str, deed: Deed) -> str:
     return f"is {deed.after}"
 
 
-def print_undelivered(left: list[Undelivered]) -> None:
+def print_undelivered(left: list["Undelivered"]) -> None:
     """Print what `once` could not deliver, on standard error."""
     out = console(error=True)
     files = "1 file is" if len(left) == 1 else f"{len(left)} files are"
@@ -279,9 +277,8 @@ def print_codes(rows: Iterable[tuple[str, str]]) -> None:
     print_table(rows)
 
 
-def print_faults() -> None:
+def print_faults(rows: Iterable[tuple[str, str, str]]) -> None:
     """Print the rehearsal server's menu."""
-    rows = ((name, kind.effect, kind.parameter) for name, kind in FAULTS.items())
     print_table(rows, ("fault", "what happens", "parameter"))
 
 
@@ -289,6 +286,14 @@ class Bars:
     """Progress bars of `once` on a terminal; an observer of the workers."""
 
     def __init__(self) -> None:
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            Progress,
+            TextColumn,
+            TransferSpeedColumn,
+        )
+
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),

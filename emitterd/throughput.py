@@ -7,7 +7,7 @@ added up at each look.
 import threading
 
 from emitterd.chart import SLOT_S, SLOTS, Sum, slot_of
-from emitterd.database import Read
+from emitterd.reader import Read
 
 LATE_S = 30.0
 """A delivery is stamped before its commit, which may come this much later."""

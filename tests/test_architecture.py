@@ -23,10 +23,10 @@ __init__ allowance chart codes dataset dialect endpoint failpoints journald phra
     pulse roff units
 fingerprint meanings
 errors verdict eta
-entry finding listener
-admission backoff ballast catalogue classify complaints container grant header
-    instruction lock members receipts refusal rows selection settle turns logs mounts
-    notify relocation rendering signals uploads wake watcher yamlmarks rehearsal_faults
+complaints entry finding listener
+admission backoff ballast catalogue classify container grant header
+    instruction lock members reader receipts refusal rows selection settle turns logs
+    mounts notify relocation rendering signals uploads wake watcher yamlmarks rehearsal_faults
 archive catalogue_file confirmation database gate multipart playbook sample sockets
     spool config_layers rehearsal_answers template
 destination lines statements lookout wire handshake control
@@ -41,7 +41,7 @@ change intake worker machine route rehearsal_exchange
 health
 assembly crew tables online rehearsal_desk
 reload rehearsal serving terminal
-daemon demo rehearse queries acts producers primer
+daemon demo inquiries rehearse queries acts producers primer
 commands
 cli
 __main__ manual

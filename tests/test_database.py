@@ -15,13 +15,14 @@ import pytest
 
 from conftest import SmallDisk
 from emitterd.codes import Code
-from emitterd.database import APPLICATION_ID, VERSION, Database, open_reader
+from emitterd.database import Database
 from emitterd.errors import (
     JournalDamaged,
     JournalError,
     JournalFull,
     JournalLocked,
 )
+from emitterd.reader import APPLICATION_ID, VERSION, open_reader
 from support import wait_until
 
 HOLDER = """

@@ -15,10 +15,10 @@ from urllib.parse import quote
 import pytest
 
 from conftest import SmallDisk
-from emitterd.database import open_nothing
 from emitterd.journal import Journal
 from emitterd.metrics import Metrics, Reading
 from emitterd.progress import look
+from emitterd.reader import open_nothing
 from emitterd.rehearsal import FaultMenu, Rehearsal
 from emitterd.verdict import Verdict
 from harness import Installation
