@@ -3,11 +3,11 @@
 import threading
 import time
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from emitterd.backoff import Backoff
 from emitterd.codes import Code
 from emitterd.config import Config
-from emitterd.counted import CountedJournal
 from emitterd.dataset import Dataset
 from emitterd.destination import Destination
 from emitterd.disposal import Disposal, Rule
@@ -17,8 +17,8 @@ from emitterd.hand import Hand
 from emitterd.health import Health
 from emitterd.inspector import Inspector, load_inspector
 from emitterd.intake import Intake, Sweep
+from emitterd.journal import Journal
 from emitterd.lookout import Lookout
-from emitterd.metrics import Metrics
 from emitterd.passage import Passage
 from emitterd.retention import Retention
 from emitterd.route import credentials, limits, open_emission, open_tls, open_wire
@@ -29,6 +29,9 @@ from emitterd.standing import Latest, Standings
 from emitterd.waiting import Waiting
 from emitterd.wake import Wake
 from emitterd.worker import Observer, Worker
+
+if TYPE_CHECKING:
+    from emitterd.metrics import Metrics
 
 REFUSED = frozenset({Code.CREDENTIALS, Code.TOKEN_REFUSED})
 """Trouble that other credentials may end."""
@@ -55,7 +58,8 @@ class Parts:
         self.wire = open_wire(config, open_tls(config), self.abort)
         delivery = config.delivery
         self.destination = Destination(_backoff(config), workers=delivery.workers)
-        self.metrics = Metrics()
+        self.metrics: Metrics | None = None
+        """Counted only where they are served."""
         self._inspector = load_inspector(config.spool)
         self.journal = self._open_journal()
         self.hand = Hand(self.journal.database, self.abort)
@@ -125,20 +129,28 @@ class Parts:
         asked = latest or self.journal.latest
         return Standings(self.spool, selection, asked, rule.settle_s)
 
-    def _open_journal(self) -> CountedJournal:
+    def _open_journal(self) -> Journal:
+        path, delivery = self.config.journal.path, self.config.delivery
+        if self.config.metrics.listen is None:
+            return Journal(path, backoff_max_s=delivery.backoff_max_s)
+        from emitterd.counted import CountedJournal
+        from emitterd.metrics import Metrics
+
         def dataset(path: bytes) -> Dataset | None:
             # That of today's catalogue: a reload may bring another.
             return self._inspector.dataset(path)
 
+        self.metrics = Metrics()
         return CountedJournal(
-            self.config.journal.path,
-            backoff_max_s=self.config.delivery.backoff_max_s,
+            path,
+            backoff_max_s=delivery.backoff_max_s,
             metrics=self.metrics,
             dataset=dataset,
         )
 
     def _swept(self, sweep: Sweep) -> None:
-        self.metrics.swept(sweep.duration_s, len(sweep.missed))
+        if self.metrics is not None:
+            self.metrics.swept(sweep.duration_s, len(sweep.missed))
         self._retention.tick()
         self.disposal.resume()
 

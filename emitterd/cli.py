@@ -15,6 +15,7 @@ from typer.main import get_command
 
 from emitterd import __version__
 from emitterd.entry import State
+from emitterd.imports import unused_left_out
 from emitterd.instruction import Act
 from emitterd.signals import hold_hangup
 from emitterd.units import parse_duration, parse_since
@@ -77,7 +78,8 @@ def _main(
 def run(config: ConfigOption = None) -> None:
     """Watch and deliver until SIGTERM or SIGINT; SIGHUP rereads the configuration."""
     hold_hangup()
-    from emitterd import commands
+    with unused_left_out():
+        from emitterd import commands
 
     _end(lambda: commands.run(config))
 
@@ -91,7 +93,8 @@ def once(
 ) -> None:
     """Deliver what is complete now, then exit: 0 if nothing is left, else 1."""
     hold_hangup()
-    from emitterd import commands
+    with unused_left_out():
+        from emitterd import commands
 
     wait_s = _quantity(parse_duration, wait, "--wait")
     _end(lambda: commands.once(config, wait_s))
@@ -105,9 +108,9 @@ def check(
     ] = False,
 ) -> None:
     """Check the configuration and this machine; with --online the server too."""
-    from emitterd import commands
+    from emitterd import checkup
 
-    _end(lambda: commands.check(config, online=online))
+    _end(lambda: checkup.check(config, online=online))
 
 
 @app.command()

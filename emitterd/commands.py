@@ -1,4 +1,4 @@
-"""What the commands of an installation do: `run`, `once`, `check`.
+"""What `run` and `once` do.
 
 Functions return the exit code.
 """
@@ -7,15 +7,12 @@ import os
 import sys
 from pathlib import Path
 
-from emitterd.config import Config, describe, load
+from emitterd.config import Config, load
 from emitterd.config_layers import find
 from emitterd.daemon import Daemon
-from emitterd.inspector import load_inspector
-from emitterd.logs import configure, silence
-from emitterd.machine import diagnoses
-from emitterd.online import online as ask_online
-from emitterd.tables import Bars, print_diagnoses, print_settings, print_undelivered
-from emitterd.terminal import CONFIGURATION, DONE, WRONG, complain
+from emitterd.logs import configure
+from emitterd.tables import Bars, print_undelivered
+from emitterd.terminal import CONFIGURATION, DONE, complain
 
 
 def run(config: Path | None) -> int:
@@ -46,23 +43,6 @@ def once(config: Path | None, wait_s: float) -> int:
             f"the destination is down: {down.code} {down.reason}", f"  {down.hint}"
         )
     return code
-
-
-def check(config: Path | None, *, online: bool) -> int:
-    """Check the configuration, the machine, and with `online` the server."""
-    settings = _load(config)
-    load_inspector(settings.spool)
-    print_settings(describe(settings))
-    found = diagnoses(settings)
-    print_diagnoses(found)
-    if online:
-        # The login's own lines would come between the answers.
-        silence()
-        for one in ask_online(settings):
-            print_diagnoses([one])
-            found.append(one)
-    wrong = any(one.level == "error" for one in found)
-    return WRONG if wrong else DONE
 
 
 def _load(path: Path | None, *, awaits_folder: bool = False) -> Config:

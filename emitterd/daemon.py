@@ -21,7 +21,6 @@ from emitterd.gate import Down
 from emitterd.instruction import Deed, Instruction, Outcome
 from emitterd.notify import extend_timeout, notify, reloading, watchdog_s
 from emitterd.reload import reload
-from emitterd.serving import open_listener
 from emitterd.signals import Signals
 from emitterd.spool import ignore_lease_breaks
 from emitterd.supervision import Supervision, status_line
@@ -180,6 +179,10 @@ class Daemon:
 
     def _show(self) -> None:
         """Serve metrics, health and page, where that is configured."""
+        if self._parts.metrics is None:
+            return
+        from emitterd.serving import open_listener
+
         self._listener = open_listener(
             self._parts, self._uploads, lambda: not self._crew.drain.is_set()
         )

@@ -52,6 +52,8 @@ class Database:
         self._reading = threading.Lock()
         self.committing_since: float | None = None
         """When the commit under way began, monotonic; None while there is none."""
+        self.commits = 0
+        """How many there were: while it stays the same, so does what the file says."""
         _refuse_network(path)
         self._lock = Lock(path)
         self._ballast = Ballast(path)
@@ -144,6 +146,7 @@ class Database:
                 self._run(pending)
             reach(Point.COMMIT_DUE)
             self._writer.execute("commit")
+            self.commits += 1
             reach(Point.COMMITTED)
         except sqlite3.Error as error:
             failure = explain(error)

@@ -19,8 +19,7 @@ from emitterd.errors import JournalError, JournalFull
 from emitterd.intake import Intake
 from emitterd.journal import Journal
 from emitterd.lookout import Lookout
-from emitterd.metrics import Reading
-from emitterd.progress import look
+from emitterd.progress import Progress, Reading, look
 from emitterd.verdict import (
     Level,
     Verdict,
@@ -33,6 +32,10 @@ from emitterd.verdict import (
 from emitterd.wording import record
 
 LOOK_S = 1.0
+
+AGED_S = 60.0
+"""How long what the journal said holds while nothing is committed: what was delivered a
+day ago ceases to count for the forecast."""
 
 
 class Health:
@@ -56,6 +59,8 @@ class Health:
         self._lock = threading.Lock()
         self._reading: Reading | None = None
         self._looked_at = 0.0
+        self._progress: Progress | None = None
+        self._progress_of = (0, 0.0)
         self._noted: list[tuple[str, float]] = []
 
     def read(self) -> Reading:
@@ -102,8 +107,18 @@ class Health:
 
         return application
 
+    def _asked(self, now: float) -> Progress:
+        """Return what the journal says, without asking where it says the same."""
+        database, (commits, at) = self._journal.database, self._progress_of
+        stale = commits != database.commits or not 0 <= now - at < AGED_S
+        if self._progress is None or stale:
+            # Counted first: what is committed meanwhile is asked for again.
+            self._progress_of = database.commits, now
+            self._progress = look(database.read, now)
+        return self._progress
+
     def _look(self, now: float) -> Reading:
-        progress = look(self._journal.database.read, now)
+        progress = self._asked(now)
         outages = tuple(down.outage for down in self._destination.downs)
         queue = progress.queue(outages, running=True)
         alarms = judge_queue(queue, self._config().metrics.limits, now)

@@ -7,7 +7,6 @@ Labels are bounded: datasets of the catalogue, codes, states.
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from prometheus_client import (
@@ -24,7 +23,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from emitterd import __version__
 from emitterd.entry import State
 from emitterd.errors import Stage
-from emitterd.progress import Progress
+from emitterd.progress import Progress, Reading
 from emitterd.verdict import Alarm, Cause, Outage, Verdict
 
 if TYPE_CHECKING:
@@ -38,17 +37,6 @@ SWEEP_BUCKETS = (0.01, 0.05, 0.25, 1, 5, 15, 60, 300, 1800)
 
 # A counter's birth as a series of its own doubles what is scraped, and nobody asks.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # it is not typed
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What stands at one moment; instants are seconds since the epoch."""
-
-    progress: Progress
-    verdict: Verdict
-    outages: tuple[Outage, ...]
-    eta_s: float | None
-    swept_at: float | None
 
 
 class Metrics:

@@ -13,7 +13,7 @@ from emitterd.entry import WAITING, State
 from emitterd.eta import RECENT, RECENT_S, Delivery, eta_s
 from emitterd.reader import Read
 from emitterd.statements import SUPERSEDED
-from emitterd.verdict import Alarm, Outage, Queue
+from emitterd.verdict import Alarm, Outage, Queue, Verdict
 
 REJECTED_MAX = 1000
 """More rejections that still stand are not counted: each costs a search."""
@@ -80,6 +80,17 @@ class Progress:
             self.rejected,
             self.rejected_at,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What stands at one moment, by the journal and by the daemon that reads it."""
+
+    progress: Progress
+    verdict: Verdict
+    outages: tuple[Outage, ...]
+    eta_s: float | None
+    swept_at: float | None
 
 
 def look(read: Read, now: float) -> Progress:

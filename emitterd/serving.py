@@ -23,13 +23,13 @@ def open_listener(
 
     `ready` is asked at each `/readyz`.
     """
-    rule = parts.config.metrics
-    if rule.listen is None:
+    rule, metrics = parts.config.metrics, parts.metrics
+    if rule.listen is None or metrics is None:
         return None
     token = read_token(rule.token_file) if rule.token_file else None
     mounts: dict[str, WSGIApplication] = {
         "/": Page(_window(parts, uploads)),
-        "/metrics": parts.metrics.application(parts.health.read),
+        "/metrics": metrics.application(parts.health.read),
         "/healthz": parts.health.healthz(),
         "/readyz": readyz(ready),
     }

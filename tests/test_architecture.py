@@ -19,14 +19,15 @@ TESTS = sorted((ROOT / "tests").glob("*.py"))
 # one line is independent of each other. A new module goes on the first line below
 # all that it imports.
 LEVELS = """
-__init__ allowance chart codes dataset dialect endpoint failpoints journald phrases
-    pulse roff units
+__init__ allowance chart codes dataset dialect endpoint failpoints imports journald
+    phrases pulse roff units
 fingerprint meanings
 errors verdict eta
 complaints entry finding listener
 admission backoff ballast catalogue classify container grant header
     instruction lock members reader receipts refusal rows selection settle turns logs
-    mounts notify relocation rendering signals uploads wake watcher yamlmarks rehearsal_faults
+    mounts notify relocation rendering signals uploads wake watcher yamlmarks
+    rehearsal_faults
 archive catalogue_file confirmation database gate multipart playbook sample sockets
     spool config_layers rehearsal_answers template
 destination lines statements lookout wire handshake control
@@ -41,7 +42,7 @@ change intake worker machine route rehearsal_exchange
 health
 assembly crew tables online rehearsal_desk
 reload rehearsal serving terminal
-daemon demo inquiries rehearse queries acts producers primer
+checkup daemon demo inquiries rehearse queries acts producers primer
 commands
 cli
 __main__ manual

@@ -12,8 +12,8 @@ from emitterd.catalogue_file import load_catalogue
 from emitterd.codes import Code
 from emitterd.counted import CountedJournal
 from emitterd.errors import Stage, Trouble, Verdict
-from emitterd.metrics import Metrics, Reading
-from emitterd.progress import look
+from emitterd.metrics import Metrics
+from emitterd.progress import Reading, look
 from emitterd.verdict import Alarm, Cause, Outage, verdict
 from monitored import promtool
 from test_journal import BROKE, NOW, admission, deliver, receipt, seen, take

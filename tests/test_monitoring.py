@@ -16,8 +16,8 @@ import pytest
 
 from conftest import SmallDisk
 from emitterd.journal import Journal
-from emitterd.metrics import Metrics, Reading
-from emitterd.progress import look
+from emitterd.metrics import Metrics
+from emitterd.progress import Reading, look
 from emitterd.reader import open_nothing
 from emitterd.rehearsal import FaultMenu, Rehearsal
 from emitterd.verdict import Verdict
