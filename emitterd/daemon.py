@@ -78,12 +78,14 @@ class Daemon:
         """Deliver until SIGTERM or SIGINT; return the exit code."""
         with Signals(hangup=True) as signals:
             ignore_lease_breaks()
+            self._listener = self._open_listener()
             self._start(watch=True)
             self._listen()
             self._parts.intake.sweeping.wait(READY_S)
             notify("READY=1", f"STATUS={self._status()}")
             log.info("daemon.ready", **self._counts())
-            self._show()
+            if self._listener is not None:
+                self._crew.start("listener", self._listener.run)
             hangups = 0
             while not signals.stops and not self._crew.failed.is_set():
                 if signals.hangups != hangups:
@@ -177,17 +179,15 @@ class Daemon:
         if not keep_journal:
             self._journal.close()
 
-    def _show(self) -> None:
-        """Serve metrics, health and page, where that is configured."""
+    def _open_listener(self) -> "Listener | None":
+        """Return what serves metrics, health and page, where that is configured."""
         if self._parts.metrics is None:
-            return
+            return None
         from emitterd.serving import open_listener
 
-        self._listener = open_listener(
+        return open_listener(
             self._parts, self._uploads, lambda: not self._crew.drain.is_set()
         )
-        if self._listener is not None:
-            self._crew.start("listener", self._listener.run)
 
     def _listen(self) -> None:
         """Let the operator's hand in; without it deliveries go on all the same."""
