@@ -25,7 +25,8 @@ from emitterd.meanings import MEANING
 from emitterd.pulse import beat
 from emitterd.selection import Selection
 from emitterd.settle import Proof, Settling, Tracker
-from emitterd.spool import Spool, proof, read_at
+from emitterd.spool import Found, Spool, proof, read_at
+from emitterd.statements import settled
 
 MAX_BYTES = 5 * 1024**3
 """The largest object that one POST can make: Amazon S3, "POST Object"."""
@@ -73,6 +74,18 @@ class Examiner:
         self._inspected.clear()
         # Selection first: what is archived by the new rule must be ignored by now.
         self._disposal.adopt(rules.disposal)
+
+    def unsettled(self, found: list[Found]) -> list[Found]:
+        """Return what needs a look, of up to `ASKED` files: one query for all.
+
+        The others the journal has as they are.
+        """
+        beat()
+        seen = {path: Fingerprint.of(stat) for path, stat in found}
+        known = settled(self._journal.database.read, seen)
+        for path in known:
+            self.tracker.forget(path)
+        return [one for one in found if one[0] not in known]
 
     def look(
         self, path: bytes, now: float, stat: os.stat_result | None = None

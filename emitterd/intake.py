@@ -8,6 +8,7 @@ waits behind a large folder.
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -22,7 +23,8 @@ from emitterd.examination import Examiner, Rules
 from emitterd.failpoints import Point, reach
 from emitterd.journal import Journal
 from emitterd.pulse import beat, rest
-from emitterd.spool import Spool
+from emitterd.spool import Found, Spool
+from emitterd.statements import ASKED
 
 BATCH = 500
 """Admissions a commit: discovery of a large folder must not pay an fsync a file."""
@@ -45,10 +47,12 @@ log = structlog.get_logger()
 class Sweep:
     """One listing under way: of the whole folder, or of one that has just appeared."""
 
-    found: Iterator[tuple[bytes, os.stat_result]]
+    found: Iterator[Found]
     started_at: float
     whole: bool = False
     first: bool = False
+    left: deque[Found] = field(default_factory=deque)
+    """Found, and to be looked at."""
     files: int = 0
     admitted: int = 0
     missed: list[bytes] = field(default_factory=list)
@@ -243,7 +247,7 @@ class Intake:
             sweep.first = True
         self._fresh, self._next_sweep_at = True, 0.0
 
-    def _walk(self, top: bytes = b"") -> Iterator[tuple[bytes, os.stat_result]]:
+    def _walk(self, top: bytes = b"") -> Iterator[Found]:
         hidden = self._examiner.rules.selection.hidden
         return self._spool.walk(hidden, self._unreadable, top)
 
@@ -266,21 +270,29 @@ class Intake:
 
     def _advance_sweep(self, sweep: Sweep, now: float) -> None:
         until = time.monotonic() + SLICE_S
-        for path, stat in sweep.found:
-            sweep.files += 1
-            tracked = path in self._tracker or path in self._hints
-            if self.look(path, now, stat):
-                sweep.admitted += 1
-                # A file this young may have an event that is still on its way.
-                young = stat.st_ctime > time.time() - EVENT_LATENCY_S
-                expected = self.expects_events and sweep.whole and not sweep.first
-                if expected and not (tracked or young):
-                    sweep.missed.append(path)
-            if time.monotonic() >= until:
+        while time.monotonic() < until:
+            if sweep.left:
+                self._look_swept(sweep, *sweep.left.popleft(), now)
+            elif found := list(islice(sweep.found, ASKED)):
+                sweep.files += len(found)
+                sweep.left.extend(self._examiner.unsettled(found))
+            else:
                 self._flush(now)
+                self._end_sweep(sweep)
                 return
         self._flush(now)
-        self._end_sweep(sweep)
+
+    def _look_swept(
+        self, sweep: Sweep, path: bytes, stat: os.stat_result, now: float
+    ) -> None:
+        tracked = path in self._tracker or path in self._hints
+        if self.look(path, now, stat):
+            sweep.admitted += 1
+            # A file this young may have an event that is still on its way.
+            young = stat.st_ctime > time.time() - EVENT_LATENCY_S
+            expected = self.expects_events and sweep.whole and not sweep.first
+            if expected and not (tracked or young):
+                sweep.missed.append(path)
 
     def _end_sweep(self, sweep: Sweep) -> None:
         self._sweeps.remove(sweep)

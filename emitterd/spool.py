@@ -32,6 +32,10 @@ HASH_CHUNK_BYTES = 1024 * 1024
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR})
 
 
+Found = tuple[bytes, os.stat_result]
+"""A path that a listing named, and its stat."""
+
+
 def ignore_lease_breaks() -> None:
     """Ignore SIGIO, which a lease's holder gets and dies of. Main thread only.
 
@@ -115,7 +119,7 @@ class Spool:
         skip: Callable[[bytes], bool],
         unreadable: Callable[[bytes, OSError], None],
         top: bytes = b"",
-    ) -> Iterator[tuple[bytes, os.stat_result]]:
+    ) -> Iterator[Found]:
         """Yield path and stat of everything under `top` that is not a folder.
 
         `skip` is asked before each folder; `unreadable` is told of folders and files

@@ -1,9 +1,11 @@
 """The journal's longer statements, and how the rows they return are read."""
 
+from collections.abc import Mapping
+
 from emitterd.admission import Known
 from emitterd.entry import Entry, Grant, State
 from emitterd.fingerprint import Fingerprint
-from emitterd.reader import Row
+from emitterd.reader import Read, Row
 
 ENTRY = """id, path, device, inode, bytes, mtime_ns, ctime_ns, attempts, error,
     "grant", ambiguous"""
@@ -11,6 +13,14 @@ ENTRY = """id, path, device, inode, bytes, mtime_ns, ctime_ns, attempts, error,
 LATEST = """select id, state, device, inode, bytes, mtime_ns, ctime_ns, disposal,
     error, reason from entry where path = ? and forgotten_at is null
     order by id desc limit 1"""
+
+ASKED = 500
+"""Paths a query of many: what one costs by itself is by then nothing to each."""
+
+_LATEST_OF_MANY = f"""select path, max(id), state, disposal, device, inode, bytes,
+    mtime_ns, ctime_ns from entry
+    where path in ({", ".join("?" * ASKED)}) and forgotten_at is null
+    group by path"""  # noqa: S608  no input
 
 FACT = "select value from fact where name = ?"
 NOTE = "insert or replace into fact (name, value) values (?, ?)"
@@ -61,6 +71,22 @@ ENDED = """select state, coalesce(delivered_at, changed_at), bytes, error, reaso
 ENDINGS = f"""select id, path, {SUPERSEDED}
     from entry where id > ? and changed_at < ?
     and state in ('delivered', 'rejected', 'withdrawn') order by id limit ?"""  # noqa: S608  names are ours
+
+
+def settled(read: Read, seen: Mapping[bytes, Fingerprint]) -> set[bytes]:
+    """Return the paths, of up to `ASKED`, that need nothing more as they were seen.
+
+    What stands of one path is what `LATEST` says of it. A version whose file is to be
+    moved or deleted still needs that.
+    """
+    asked = [*seen, *[None] * (ASKED - len(seen))]
+    return {
+        path
+        for path, _, state, disposal, *fingerprint in read(_LATEST_OF_MANY, asked)
+        if state != State.WITHDRAWN
+        and disposal != "due"
+        and tuple(fingerprint) == seen[path]
+    }
 
 
 def known_of(row: Row) -> Known:
