@@ -18,16 +18,19 @@ from pathlib import Path
 from emitterd.admission import Admission
 from emitterd.fingerprint import Fingerprint
 from emitterd.journal import Journal
-from harness import Installation, Process
+from harness import Installation
 from idle import memory
 from soak_server import Far
+from support import sample
 
 LINKS_MAX = 60_000
 """Names that one inode may have: ext4 takes 65,000."""
 
 FOLDER = "student_attendance"
+NAME = FOLDER + "/student_attendance_{:07d}.zip"
 BATCH = 1000
 LOOK_S = 0.05
+TURN_S = 10.0
 PATIENCE_S = 120.0
 
 
@@ -65,11 +68,11 @@ def known(folder: Path, files: int = 100_000) -> Known:
         _deliver_all(site)
         began_at = time.time()
         daemon = site.start()
-        site.drop(f"{FOLDER}/new.zip")
+        site.drop(NAME.format(files), sample(NAME.format(files)))
         try:
-            ready_s = _when(site, daemon, "daemon.ready") - began_at
-            first_s = _when(site, daemon, "file.delivered") - began_at
-            swept_s = _when(site, daemon, "sweep.finished") - began_at
+            ready_s = _when(site, "daemon.ready") - began_at
+            first_s = _when(site, "file.delivered") - began_at
+            swept_s = _when(site, "sweep.finished") - began_at
             io = Path(f"/proc/{daemon.pid}/io").read_text("ascii")
             read = int(io.split("rchar:")[1].split()[0])
             peak = memory(daemon.pid, "VmHWM")
@@ -85,8 +88,8 @@ def backlog(folder: Path, files: int = 1_000_000, seconds: float = 120.0) -> Bac
         began_at = time.time()
         daemon = site.start()
         try:
-            ready_s = _when(site, daemon, "daemon.ready") - began_at
-            first_s = _when(site, daemon, "file.delivered") - began_at
+            ready_s = _when(site, "daemon.ready") - began_at
+            first_s = _when(site, "file.delivered") - began_at
             rates = _rates(site, began_at + seconds, files)
             counts = site.counts()
             swept = site_event(site, "sweep.finished")
@@ -111,9 +114,9 @@ def fill(site: Installation, files: int) -> None:
     """Put so many names into one folder, each for the same bytes."""
     made = 0
     while made < files:
-        first = site.drop(f"{FOLDER}/{made:07d}.zip")
+        first = site.drop(NAME.format(made), sample(NAME.format(made)))
         for number in range(made + 1, min(made + LINKS_MAX, files)):
-            os.link(first, first.with_name(f"{number:07d}.zip"))
+            os.link(first, site.spool / NAME.format(number))
         made += LINKS_MAX
 
 
@@ -144,7 +147,7 @@ def _deliver_all(site: Installation) -> None:
         )
 
 
-def _when(site: Installation, daemon: Process, event: str) -> float:
+def _when(site: Installation, event: str) -> float:
     end = time.monotonic() + PATIENCE_S
     while (at := site_event(site, event)) is None:
         if time.monotonic() > end:
@@ -172,12 +175,10 @@ def site_event(site: Installation, event: str) -> float | None:
     )
 
 
-def _rates(
-    site: Installation, until: float, files: int, every_s: float = 10.0
-) -> list[float]:
+def _rates(site: Installation, until: float, files: int) -> list[float]:
     rates, before, at = [], 0, time.time()
     while time.time() < until and before < files:
-        time.sleep(every_s)
+        time.sleep(TURN_S)
         now, count = time.time(), site.counts()["delivered"]
         rates.append(round((count - before) / (now - at), 1))
         before, at = count, now

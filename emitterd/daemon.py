@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from emitterd import __version__
+from emitterd.arena import share_arena
 from emitterd.assembly import Parts
 from emitterd.config import Config
 from emitterd.control import Control
@@ -61,6 +62,7 @@ class Daemon:
         Raises `JournalError` (`JournalLocked` where another instance runs), and
         `OSError` where a TLS file cannot be used.
         """
+        share_arena()
         self._uploads = Uploads()
         self._parts = Parts(config, observer or self._uploads)
         self._journal = self._parts.journal
