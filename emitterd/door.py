@@ -8,16 +8,31 @@ from emitterd.codes import Code
 from emitterd.entry import LIVE, State
 from emitterd.failpoints import Point, reach
 from emitterd.meanings import MEANING
-from emitterd.statements import FACT, LATEST, known_of
+from emitterd.statements import FACT, LATEST, NEWEST, known_of
 from emitterd.turns import Turns
 
 
 def admit(
-    connection: sqlite3.Connection, turns: Turns, one: Admission, now: float
+    connection: sqlite3.Connection, turns: Turns, batch: list[Admission], now: float
+) -> list[Admitted]:
+    """Enter files, in the transaction of `connection`; the caller commits.
+
+    A file whose path is new costs one query and one insert.
+    """
+    # Set by a rebuild that could not save everything.
+    rows = connection.execute(FACT, ("rebuilt_at",)).fetchall()
+    rebuilt_at = float(rows[0][0]) if rows else None
+    return [_admit(connection, turns, one, now, rebuilt_at) for one in batch]
+
+
+def _admit(
+    connection: sqlite3.Connection,
+    turns: Turns,
+    one: Admission,
+    now: float,
+    rebuilt_at: float | None,
 ) -> Admitted:
-    """Enter one file, in the transaction of `connection`; the caller commits."""
-    rows = connection.execute(LATEST, (one.path,)).fetchall()
-    known = known_of(rows[0]) if rows else None
+    known, earlier_keys = _before(connection, one.path)
     if known is not None and known.settles(one.fingerprint):
         return Admitted(Admittance.KNOWN)
     if known is not None and known.state is State.DELIVERING:
@@ -31,9 +46,7 @@ def admit(
             (now, known.id),
         )
         reach(Point.REPLACED)
-    state, doubtful = _beginning(connection, known, one)
-    # Only where everything is forgotten can there be a forgotten attempt last.
-    earlier_keys = None if known else _keys_forgotten(connection, one.path)
+    state, doubtful = _beginning(connection, known, one, rebuilt_at)
     _insert(connection, turns, one, now, state, earlier_keys)
     if doubtful:
         connection.execute(
@@ -45,8 +58,28 @@ def admit(
     return Admitted(Admittance.ADMITTED, replaced, replaced_bytes, held)
 
 
+def _before(
+    connection: sqlite3.Connection, path: bytes
+) -> tuple[Known | None, str | None]:
+    """Return the latest version, or the keys that forgotten ones may have used."""
+    rows = connection.execute(NEWEST, (path,)).fetchall()
+    if not rows:
+        return None, None
+    *row, remembered = rows[0]
+    if remembered:
+        return known_of(tuple(row)), None
+    rows = connection.execute(LATEST, (path,)).fetchall()
+    if rows:
+        return known_of(rows[0]), None
+    # Only where everything is forgotten can there be a forgotten attempt last.
+    return None, _keys_forgotten(connection, path)
+
+
 def _beginning(
-    connection: sqlite3.Connection, known: Known | None, one: Admission
+    connection: sqlite3.Connection,
+    known: Known | None,
+    one: Admission,
+    rebuilt_at: float | None,
 ) -> tuple[State, bool]:
     """Return the state to begin in, and whether that is for a doubt."""
     if one.trouble is not None:
@@ -55,7 +88,7 @@ def _beginning(
     if known is not None and not doubted and _held(connection, known, one.path):
         # The operator held the file, not its bytes; a doubt is about the bytes.
         return State.HELD, False
-    doubtful = _in_doubt(connection, one)
+    doubtful = _in_doubt(connection, one, rebuilt_at)
     return State.HELD if doubtful else State.QUEUED, doubtful
 
 
@@ -67,18 +100,18 @@ def _held(connection: sqlite3.Connection, known: Known, path: bytes) -> bool:
     return connection.execute(last, (path,)).fetchall() == [("hold",)]
 
 
-def _in_doubt(connection: sqlite3.Connection, one: Admission) -> bool:
+def _in_doubt(
+    connection: sqlite3.Connection, one: Admission, rebuilt_at: float | None
+) -> bool:
     """Tell whether a file may have been delivered by what a rebuilt journal has lost.
 
     It lay there before the journal was rebuilt, and the operator has not decided
     about it since.
     """
-    # Set by a rebuild that could not save everything.
-    rows = connection.execute(FACT, ("rebuilt_at",)).fetchall()
-    if not rows or one.fingerprint.ctime_ns > float(rows[0][0]) * 1e9:
+    if rebuilt_at is None or one.fingerprint.ctime_ns > rebuilt_at * 1e9:
         return False
     since = "select 1 from entry where path = ? and admitted_at > ? limit 1"
-    return not connection.execute(since, (one.path, float(rows[0][0]))).fetchall()
+    return not connection.execute(since, (one.path, rebuilt_at)).fetchall()
 
 
 def _insert(

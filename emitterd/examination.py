@@ -7,7 +7,6 @@ is whole is inspected.
 
 import os
 from dataclasses import dataclass
-from io import FileIO
 
 import structlog
 
@@ -151,8 +150,9 @@ class Examiner:
                     reason = "open for writing, and unchanged for long"
                     self.say_once(path, Code.STILL_WRITTEN, reason)
                 return None
-            flaw = zip_flaw(read_at(file), seen.size_bytes)
-            findings = self._findings(path, seen, file) if flaw is None else ()
+            read = read_at(file, seen.size_bytes)
+            flaw = zip_flaw(read, seen.size_bytes)
+            findings = self._findings(path, seen, read) if flaw is None else ()
         if flaw is None:
             trouble = self._objection(seen, findings)
         else:
@@ -171,7 +171,7 @@ class Examiner:
         )
 
     def _findings(
-        self, path: bytes, seen: Fingerprint, file: FileIO
+        self, path: bytes, seen: Fingerprint, read: ReadAt
     ) -> tuple[Finding, ...]:
         if self.rules.objections == "off":
             return ()
@@ -179,7 +179,7 @@ class Examiner:
         if before is not None and before[0] == seen:
             # It waits at the door, while an older version is sent or the disk is full.
             return before[1]
-        inspector, reading = self.rules.inspector, _beating(read_at(file))
+        inspector, reading = self.rules.inspector, _beating(read)
         report = inspector.report(path, reading, seen.size_bytes)
         if len(self._inspected) >= INSPECTED_MAX:
             self._inspected.clear()

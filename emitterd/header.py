@@ -7,6 +7,7 @@ import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import lru_cache
 
 from emitterd.codes import Code
 from emitterd.dataset import Dataset, Header, Match, Version
@@ -33,12 +34,14 @@ class Heading:
     finding: Finding | None = None
 
 
+@lru_cache(maxsize=32)
 def read_heading(
     line: str, dataset: Dataset | None, version: Version | None, variant: str
 ) -> Heading:
     """Return the columns of a first line, judged where the dataset has headers.
 
-    `version` and `variant` say which of the headers apply. Raises `csv.Error` for a
+    Remembered, since day by day a dataset's first line is the same. `version` and
+    `variant` say which of the headers apply. Raises `csv.Error` for a
     line that holds a CR elsewhere than at its end.
     """
     line = line.rstrip("\r\n")

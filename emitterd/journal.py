@@ -78,9 +78,7 @@ class Journal:
         """Enter complete files, in one commit; answers in the order of the batch."""
         now = time.time()
         return self.database.write(
-            lambda connection: [
-                admit(connection, self._turns, one, now) for one in batch
-            ]
+            lambda connection: admit(connection, self._turns, batch, now)
         )
 
     def claim(self, now: float, want: Want = Want.ANY) -> Entry | None:

@@ -136,10 +136,11 @@ def _inspect(
             if size_bytes > MAX_BYTES:
                 reason = f"it has {size_bytes} bytes"
                 return Inspected(name, None, note, None, Code.TOO_LARGE, reason)
-            flaw = zip_flaw(read_at(opened), size_bytes)
+            read = read_at(opened, size_bytes)
+            flaw = zip_flaw(read, size_bytes)
             if flaw is not None:
                 return Inspected(name, None, note, None, Code.INCOMPLETE, flaw)
-            report = inspector.report(path, read_at(opened), size_bytes)
+            report = inspector.report(path, read, size_bytes)
     except (SourceError, OSError) as error:
         code = error.code if isinstance(error, SourceError) else Code.UNREADABLE
         return Inspected(name, None, note, None, code, str(error))

@@ -29,6 +29,7 @@ OPEN_FOLDERS = Path("/proc/self/fd")
 """A folder that is held open, by its descriptor. Source: proc(5)."""
 
 HASH_CHUNK_BYTES = 1024 * 1024
+SMALL_BYTES = 64 * 1024
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR})
 
 
@@ -200,9 +201,15 @@ def proof(file: FileIO) -> Proof:
     return Proof.CLOSED
 
 
-def read_at(file: FileIO) -> Callable[[int, int], bytes]:
-    """Return a function that reads up to `count` bytes at an offset."""
+def read_at(file: FileIO, size_bytes: int) -> Callable[[int, int], bytes]:
+    """Return a function that reads up to `count` bytes at an offset.
+
+    A small file is read at once: the parts of a zip are asked for a dozen times.
+    """
     fd = file.fileno()
+    if size_bytes <= SMALL_BYTES:
+        whole = os.pread(fd, size_bytes, 0)
+        return lambda offset, count: whole[offset : offset + count]
     return lambda offset, count: os.pread(fd, count, offset)
 
 

@@ -116,7 +116,7 @@ class Standings:
             if held is Proof.OPEN:
                 code = Code.STILL_WRITTEN
                 return Standing(Outside.WRITTEN, code, MEANING[code].title)
-            flaw = zip_flaw(read_at(file), seen.size_bytes)
+            flaw = zip_flaw(read_at(file, seen.size_bytes), seen.size_bytes)
         if flaw is not None:
             return Standing(Outside.INCOMPLETE, Code.INCOMPLETE, flaw)
         quiet_s = time.time() - max(seen.mtime_ns, seen.ctime_ns) / 1e9

@@ -10,9 +10,15 @@ from emitterd.reader import Read, Row
 ENTRY = """id, path, device, inode, bytes, mtime_ns, ctime_ns, attempts, error,
     "grant", ambiguous"""
 
-LATEST = """select id, state, device, inode, bytes, mtime_ns, ctime_ns, disposal,
-    error, reason from entry where path = ? and forgotten_at is null
-    order by id desc limit 1"""
+_KNOWN = """id, state, device, inode, bytes, mtime_ns, ctime_ns, disposal, error,
+    reason"""
+
+LATEST = f"""select {_KNOWN} from entry where path = ? and forgotten_at is null
+    order by id desc limit 1"""  # noqa: S608  names are ours
+
+NEWEST = f"""select {_KNOWN}, forgotten_at is null from entry where path = ?
+    order by id desc limit 1"""  # noqa: S608  names are ours
+"""The same, but one that is forgotten comes too; its last column tells."""
 
 ASKED = 500
 """Paths a query of many: what one costs by itself is by then nothing to each."""

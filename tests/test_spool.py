@@ -18,7 +18,7 @@ from conftest import NOBODY, Python
 from emitterd.codes import Code
 from emitterd.errors import SourceError
 from emitterd.settle import Proof
-from emitterd.spool import Spool, proof, read_at, sha256
+from emitterd.spool import SMALL_BYTES, Spool, proof, read_at, sha256
 from harness import DEADLINE_S
 from support import make_zip
 
@@ -246,14 +246,15 @@ def test_swapping_in_a_link_never_leads_outside(
     assert all(seen.values()), "the race was not run"
 
 
-def test_reading(spool: Spool, spool_root: Path) -> None:
+@pytest.mark.parametrize("size", [10, SMALL_BYTES + 1], ids=["small", "large"])
+def test_reading(spool: Spool, spool_root: Path, size: int) -> None:
     """An open file keeps its bytes when its name is replaced, and hashes whole."""
     (spool_root / "a").write_bytes(b"0123456789")
     with spool.open(b"a") as file:
         (spool_root / "b").write_bytes(b"other")
         (spool_root / "b").rename(spool_root / "a")
-        assert read_at(file)(3, 4) == b"3456"
-        assert read_at(file)(8, 4) == b"89"
+        assert read_at(file, size)(3, 4) == b"3456"
+        assert read_at(file, size)(8, 4) == b"89"
         file.read(5)
         assert sha256(file, lambda: None) == hashlib.sha256(b"0123456789").digest()
 
