@@ -259,6 +259,15 @@ def test_reading(spool: Spool, spool_root: Path, size: int) -> None:
         assert sha256(file, lambda: None) == hashlib.sha256(b"0123456789").digest()
 
 
+def test_a_small_file_is_read_at_once(spool: Spool, spool_root: Path) -> None:
+    """What is asked of it afterwards costs no read: its bytes are those of before."""
+    (spool_root / "a").write_bytes(b"0123")
+    with spool.open(b"a") as file:
+        read = read_at(file, 4)
+        (spool_root / "a").write_bytes(b"abcd")
+        assert read(1, 9) == b"123"
+
+
 def test_walk(spool: Spool, spool_root: Path) -> None:
     """All that is no folder is found, whatever its name; hidden folders are not."""
     names = [b"caf\xe9.zip", b"new\nline.zip", b"d/e/f.zip", b".x.zip", b"d/plain"]
