@@ -11,9 +11,11 @@ import hashlib
 import os
 import signal
 import stat as modes
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from io import FileIO
+from itertools import islice
 from pathlib import Path
 
 from emitterd.codes import Code
@@ -33,8 +35,16 @@ SMALL_BYTES = 64 * 1024
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR})
 
 
+TURN = 1000
+"""Names of one folder before another has its turn."""
+
+BEGUN_MAX = 64
+"""Folders that are listed by turns; each has a descriptor open."""
+
 Found = tuple[bytes, os.stat_result]
 """A path that a listing named, and its stat."""
+
+_Item = tuple[bytes, os.stat_result | None]
 
 
 def ignore_lease_breaks() -> None:
@@ -125,30 +135,44 @@ class Spool:
 
         `skip` is asked before each folder; `unreadable` is told of folders and files
         that cannot be looked at, and the walk goes on. Links are yielded, not
-        followed.
+        followed. Large folders take turns with the others: what lies in one is not
+        found only after the million files of another.
         """
-        folders = [top]
-        while folders:
-            folder = folders.pop()
-            try:
-                fd = self._listing(folder)
-            except OSError as error:
-                unreadable(folder, error)
-                continue
-            with closing(_Descriptor(fd)), os.scandir(fd) as scan:
-                for item in scan:
-                    name = os.fsencode(item.name)
-                    path = folder + b"/" + name if folder else name
-                    try:
-                        if item.is_dir(follow_symlinks=False):
-                            if not skip(path):
-                                folders.append(path)
-                            continue
-                        stat = item.stat(follow_symlinks=False)
-                    except OSError as error:
-                        unreadable(path, error)
-                        continue
+        folders, begun = [top], deque[Iterator[_Item]]()
+        while folders or begun:
+            fresh = folders and len(begun) < BEGUN_MAX
+            listing = (
+                self._list(folders.pop(), unreadable) if fresh else begun.popleft()
+            )
+            items = 0
+            for items, (path, stat) in enumerate(islice(listing, TURN), 1):
+                if stat is not None:
                     yield path, stat
+                elif not skip(path):
+                    folders.append(path)
+            if items == TURN:
+                begun.append(listing)
+
+    def _list(
+        self, folder: bytes, unreadable: Callable[[bytes, OSError], None]
+    ) -> Iterator[_Item]:
+        """Yield path and stat of what lies in a folder; of a folder no stat."""
+        try:
+            fd = self._listing(folder)
+        except OSError as error:
+            unreadable(folder, error)
+            return
+        with closing(_Descriptor(fd)), os.scandir(fd) as scan:
+            for item in scan:
+                name = os.fsencode(item.name)
+                path = folder + b"/" + name if folder else name
+                try:
+                    is_folder = item.is_dir(follow_symlinks=False)
+                    stat = None if is_folder else item.stat(follow_symlinks=False)
+                except OSError as error:
+                    unreadable(path, error)
+                    continue
+                yield path, stat
 
     def relative(self, path: bytes) -> bytes | None:
         """Return an absolute path relative to the root; None where it is outside."""

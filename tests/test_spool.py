@@ -18,7 +18,7 @@ from conftest import NOBODY, Python
 from emitterd.codes import Code
 from emitterd.errors import SourceError
 from emitterd.settle import Proof
-from emitterd.spool import SMALL_BYTES, Spool, proof, read_at, sha256
+from emitterd.spool import SMALL_BYTES, TURN, Spool, proof, read_at, sha256
 from harness import DEADLINE_S
 from support import make_zip
 
@@ -257,6 +257,41 @@ def test_reading(spool: Spool, spool_root: Path, size: int) -> None:
         assert read_at(file, size)(8, 4) == b"89"
         file.read(5)
         assert sha256(file, lambda: None) == hashlib.sha256(b"0123456789").digest()
+
+
+def test_large_folders_take_turns(spool: Spool, spool_root: Path) -> None:
+    """What lies in a small folder is found before all of a large one, and all once."""
+    (spool_root / "small").mkdir()
+    (spool_root / "small" / "a").touch()
+    large = [spool_root / f"large-{number}" for number in range(3)]
+    for folder in large:
+        folder.mkdir()
+        for number in range(TURN + 10):
+            (folder / str(number)).touch()
+    paths = [path for path, _ in spool.walk(lambda _: False, print)]
+
+    assert paths.index(b"small/a") <= len(large) * TURN
+    assert len(paths) == len(set(paths)) == 1 + len(large) * (TURN + 10)
+    assert {path.rpartition(b"/")[0] for path in paths[-20:]} > {b"large-0"}
+
+
+def descriptors() -> int:
+    """Return how many this process has open."""
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def test_a_walk_that_is_given_up_leaves_nothing_open(
+    spool: Spool, spool_root: Path
+) -> None:
+    """Folders that were begun and not ended are closed with it."""
+    for number in range(TURN + 10):
+        (spool_root / str(number)).touch()
+    before = descriptors()
+    walk = spool.walk(lambda _: False, print)
+    next(walk)
+    assert descriptors() > before
+    del walk
+    assert descriptors() == before
 
 
 def test_a_small_file_is_read_at_once(spool: Spool, spool_root: Path) -> None:
