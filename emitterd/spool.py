@@ -144,13 +144,13 @@ class Spool:
             listing = (
                 self._list(folders.pop(), unreadable) if fresh else begun.popleft()
             )
-            items = 0
-            for items, (path, stat) in enumerate(islice(listing, TURN), 1):
+            turn = list(islice(listing, TURN))
+            for path, stat in turn:
                 if stat is not None:
                     yield path, stat
                 elif not skip(path):
                     folders.append(path)
-            if items == TURN:
+            if len(turn) == TURN:
                 begun.append(listing)
 
     def _list(
