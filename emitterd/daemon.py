@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from emitterd import __version__
-from emitterd.arena import share_arena
+from emitterd.arena import Arena
 from emitterd.assembly import Parts
 from emitterd.config import Config
 from emitterd.control import Control
@@ -62,7 +62,7 @@ class Daemon:
         Raises `JournalError` (`JournalLocked` where another instance runs), and
         `OSError` where a TLS file cannot be used.
         """
-        share_arena()
+        self._arena = Arena()
         self._uploads = Uploads()
         self._parts = Parts(config, observer or self._uploads)
         self._journal = self._parts.journal
@@ -97,6 +97,7 @@ class Daemon:
                 self._crew.man(self._parts.config.delivery.workers)
                 self._parts.lookout.beat()
                 self._parts.health.beat()
+                self._arena.beat(time.monotonic())
                 self._supervision.beat(self._status())
                 signals.wait(self._beat_s)
             self._stop(signals)

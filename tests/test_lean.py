@@ -104,8 +104,8 @@ def test_the_daemon_loads_what_it_serves(place: Installation, command: str) -> N
 ARENAS = """
 import sys, threading
 if {shared}:
-    from emitterd.arena import share_arena
-    share_arena()
+    from emitterd.arena import Arena
+    Arena()
 kept, go_on = [], threading.Event()
 def keep():
     kept.append(bytearray(100_000))
@@ -129,6 +129,34 @@ def test_threads_share_one_heap(python: Python, tmp_path: Path) -> None:
 
     assert alone > 0
     assert shared == 0
+
+
+FREED = """
+from pathlib import Path
+from emitterd.arena import TRIM_EVERY_S, Arena
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+arena = Arena()
+arena.beat(0.0)
+blocks = [bytearray(10_000) for _ in range(4000)]
+kept = blocks[::40]
+del blocks
+full = resident()
+arena.beat(TRIM_EVERY_S / 2)
+between = resident()
+arena.beat(TRIM_EVERY_S)
+print(full - between, full - resident())
+"""
+
+
+def test_freed_memory_is_given_back(python: Python, tmp_path: Path) -> None:
+    """Now and then, and not at each beat, what lies free between what is kept goes."""
+    between, after = map(int, python(FREED, cwd=tmp_path).split())
+
+    assert between == 0
+    assert after > 20_000_000
 
 
 @contextmanager
