@@ -42,13 +42,15 @@ class Known:
     ready_s: float
     first_upload_s: float
     swept_s: float
-    read_bytes: int
     peak_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """A start over files that are all new; `rates`: deliveries a second, by turn."""
+    """A start over files that are all new.
+
+    `rates` are deliveries a second, by turns of 10 s, as `resident_bytes` are.
+    """
 
     files: int
     ready_s: float
@@ -57,6 +59,7 @@ class Backlog:
     admitted: int
     delivered: int
     rates: tuple[float, ...]
+    resident_bytes: tuple[int, ...]
     peak_bytes: int
     journal_bytes_a_file: float
 
@@ -73,12 +76,10 @@ def known(folder: Path, files: int = 100_000) -> Known:
             ready_s = _when(site, "daemon.ready") - began_at
             first_s = _when(site, "file.delivered") - began_at
             swept_s = _when(site, "sweep.finished") - began_at
-            io = Path(f"/proc/{daemon.pid}/io").read_text("ascii")
-            read = int(io.split("rchar:")[1].split()[0])
             peak = memory(daemon.pid, "VmHWM")
         finally:
             daemon.end()
-        return Known(files, ready_s, first_s, swept_s, read, peak)
+        return Known(files, ready_s, first_s, swept_s, peak)
 
 
 def backlog(folder: Path, files: int = 1_000_000, seconds: float = 120.0) -> Backlog:
@@ -90,7 +91,7 @@ def backlog(folder: Path, files: int = 1_000_000, seconds: float = 120.0) -> Bac
         try:
             ready_s = _when(site, "daemon.ready") - began_at
             first_s = _when(site, "file.delivered") - began_at
-            rates = _rates(site, began_at + seconds, files)
+            rates, resident = _rates(site, daemon.pid, began_at + seconds, files)
             counts = site.counts()
             swept = site_event(site, "sweep.finished")
             peak = memory(daemon.pid, "VmHWM")
@@ -104,7 +105,8 @@ def backlog(folder: Path, files: int = 1_000_000, seconds: float = 120.0) -> Bac
             None if swept is None else swept - began_at,
             admitted,
             counts["delivered"],
-            tuple(rates),
+            rates,
+            resident,
             peak,
             site.journal.stat().st_size / max(1, admitted),
         )
@@ -175,14 +177,18 @@ def site_event(site: Installation, event: str) -> float | None:
     )
 
 
-def _rates(site: Installation, until: float, files: int) -> list[float]:
-    rates, before, at = [], 0, time.time()
+def _rates(
+    site: Installation, pid: int, until: float, files: int
+) -> tuple[tuple[float, ...], tuple[int, ...]]:
+    """Return deliveries a second and resident memory, by turn."""
+    rates, resident, before, at = [], [], 0, time.time()
     while time.time() < until and before < files:
         time.sleep(TURN_S)
         now, count = time.time(), site.counts()["delivered"]
         rates.append(round((count - before) / (now - at), 1))
+        resident.append(memory(pid, "VmRSS"))
         before, at = count, now
-    return rates
+    return tuple(rates), tuple(resident)
 
 
 if __name__ == "__main__":
