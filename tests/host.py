@@ -75,13 +75,19 @@ class Mortal(Database):
         """Die at that commit from now: before it, or `late`, once it is on disk."""
         self._left, self._late = commits, late
 
-    def write(self, work: Callable[[Any], T], *, final: bool = False) -> T:
+    def write(
+        self,
+        work: Callable[[Any], T],
+        *,
+        final: bool = False,
+        durable: bool = True,
+    ) -> T:
         """Write, or die."""
         self._left -= 1
         if self._left:
-            return super().write(work, final=final)
+            return super().write(work, final=final, durable=durable)
         if self._late:
-            super().write(work, final=final)
+            super().write(work, final=final, durable=durable)
         raise Killed
 
 
