@@ -22,6 +22,7 @@ from emitterd.daemon import Daemon
 from emitterd.database import Database
 from emitterd.entry import LIVE, Entry, State
 from emitterd.hand import Hand
+from emitterd.history import History
 from emitterd.instruction import Act, Instruction, Outcome
 from emitterd.rehearsal import FaultMenu, Rehearsal
 from emitterd.waiting import Waiting
@@ -241,6 +242,7 @@ class Host:
         self.parts.journal.database = self.database
         self.parts.hand = Hand(self.database, self.parts.abort)
         self.parts.waiting = Waiting(self.database)
+        self.parts._retention._history = History(self.database)
         self.worker = self.parts.worker()
 
     def _end(self) -> None:
