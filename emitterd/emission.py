@@ -88,6 +88,10 @@ class Emission:
             self._shows_nothing = ""
         return others
 
+    def leave(self) -> None:
+        """Close the connections of this thread, which delivers no more."""
+        self._wire.leave()
+
     def refused(self, now: float) -> Trouble | None:
         """Return why no login is tried now, where one was refused not long ago."""
         return self._session.refused(now)

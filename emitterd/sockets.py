@@ -34,6 +34,9 @@ again with a search domain. Source: resolv.conf(5)."""
 ADDRESSES = 8
 """A host may have so many, and each is given the whole time to connect."""
 
+PLACES = 4
+"""A thread has so many connections at most: API, bucket, and where one redirects to."""
+
 KEEPALIVE_S = 10.0
 """Below every common server's own limit, so that it is we who close idle lines."""
 
@@ -231,14 +234,23 @@ class Place(NamedTuple):
     target: bytes
 
 
-class Pools:
-    """Connections, pooled for each proxy. Thread-safe."""
+class _Own(threading.local):
+    def __init__(self) -> None:
+        self.pools: dict[Proxy | None, httpcore.ConnectionPool] = {}
 
-    def __init__(self, tls: ssl.SSLContext, connections: int) -> None:
+
+class Pools:
+    """Connections, pooled for each thread and proxy. Thread-safe.
+
+    httpcore looks at each connection of a pool twice a request, under a lock: with one
+    pool for 64 workers that was half of the time.
+    """
+
+    def __init__(self, tls: ssl.SSLContext) -> None:
         self._tls = tls
-        self._connections = connections
+        self._own = _Own()
         self._lock = threading.Lock()
-        self._pools: dict[Proxy | None, httpcore.ConnectionPool] = {}
+        self._open: set[httpcore.ConnectionPool] = set()
 
     def send(
         self,
@@ -262,27 +274,36 @@ class Pools:
             )
         )
 
+    def leave(self) -> None:
+        """Close this thread's connections."""
+        for pool in self._own.pools.values():
+            pool.close()
+            with self._lock:
+                self._open.discard(pool)
+        self._own.pools.clear()
+
     def close(self) -> None:
         """Close all connections."""
-        for pool in self._pools.values():
-            pool.close()
+        with self._lock:
+            for pool in self._open:
+                pool.close()
 
     def _pool(self, proxy: Proxy | None) -> httpcore.ConnectionPool:
-        with self._lock:
-            pool = self._pools.get(proxy)
-            if pool is None:
-                pool = self._pools[proxy] = httpcore.ConnectionPool(
-                    ssl_context=self._tls,
-                    proxy=httpcore.Proxy(proxy.origin, proxy.auth) if proxy else None,
-                    max_connections=self._connections,
-                    max_keepalive_connections=self._connections,
-                    keepalive_expiry=KEEPALIVE_S,
-                    http1=True,
-                    # httpcore#1082: large bodies drive HTTP/2's window negative.
-                    http2=False,
-                    network_backend=_Backend(),
-                )
-            return pool
+        pool = self._own.pools.get(proxy)
+        if pool is None:
+            pool = self._own.pools[proxy] = httpcore.ConnectionPool(
+                ssl_context=self._tls,
+                proxy=httpcore.Proxy(proxy.origin, proxy.auth) if proxy else None,
+                max_connections=PLACES,
+                keepalive_expiry=KEEPALIVE_S,
+                http1=True,
+                # httpcore#1082: large bodies drive HTTP/2's window negative.
+                http2=False,
+                network_backend=_Backend(),
+            )
+            with self._lock:
+                self._open.add(pool)
+        return pool
 
 
 @contextmanager

@@ -76,6 +76,9 @@ class _Transport(httpx.BaseTransport):
         proxy = self._proxy or _environment_proxy(scheme, host)
         return _split(proxy) if proxy else None
 
+    def leave(self) -> None:
+        self._pools.leave()
+
     def close(self) -> None:
         self._pools.close()
 
@@ -100,7 +103,6 @@ class Wire:
         *,
         tls: ssl.SSLContext,
         proxy: str | None,
-        connections: int,
         stop: threading.Event,
         on_answer: Callable[[Answer], None] | None = None,
     ) -> None:
@@ -115,7 +117,7 @@ class Wire:
         # Hardly ever another one than before; and it is not changed by use.
         self._parsed = lru_cache(PLACES)(httpx.URL)
         self._on_answer = on_answer or (lambda _: None)
-        self._transport = _Transport(Pools(tls, connections), proxy)
+        self._transport = _Transport(Pools(tls), proxy)
 
     def adopt(self, limits: Limits) -> None:
         """Bound what begins from now on by other limits."""
@@ -184,6 +186,10 @@ class Wire:
             raise Broken(Break.DNS, str(error)) from error
         except httpx.InvalidURL as error:
             raise Broken(Break.LOST, str(error)) from error
+
+    def leave(self) -> None:
+        """Close the connections of this thread, which sends no more."""
+        self._transport.leave()
 
     def close(self) -> None:
         """Close all connections."""

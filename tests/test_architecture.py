@@ -19,7 +19,7 @@ TESTS = sorted((ROOT / "tests").glob("*.py"))
 # one line is independent of each other. A new module goes on the first line below
 # all that it imports.
 LEVELS = """
-__init__ allowance chart codes dataset dialect endpoint failpoints grouping
+__init__ allowance chart codes concurrency dataset dialect endpoint failpoints grouping
     journald phrases pulse roff units
 fingerprint meanings
 errors verdict eta
