@@ -256,7 +256,7 @@ def test_overload_makes_fewer_workers() -> None:
 
 
 def test_more_workers_are_let_through() -> None:
-    """As many may pass at once as there are workers, also once they have become more."""
+    """As many may pass at once as there are workers, also after more have come."""
     destination = Destination(Backoff(2.0, 600.0), workers=None)
     told: list[int] = []
     destination.on_resized = lambda: told.append(destination.workers)
