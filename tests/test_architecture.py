@@ -25,8 +25,9 @@ fingerprint meanings
 errors verdict eta
 entry finding listener
 admission backoff ballast catalogue classify complaints container grant header
-    instruction lock members receipts refusal rows selection settle turns logs mounts
-    notify relocation rendering signals uploads wake watcher yamlmarks rehearsal_faults
+    ahead instruction lock members receipts refusal rows selection settle turns logs
+    mounts notify relocation rendering signals uploads wake watcher yamlmarks
+    rehearsal_faults
 archive catalogue_file confirmation database gate multipart playbook sample sockets
     spool config_layers rehearsal_answers template
 destination lines statements lookout wire handshake control
