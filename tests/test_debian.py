@@ -1,4 +1,4 @@
-"""The machine that the package is tested in: gone with the test run, however that ends."""
+"""The machine that the package is tested in: gone with its test run, however it ends."""
 
 import os
 import signal
