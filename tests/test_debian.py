@@ -1,4 +1,4 @@
-"""The machine that the package is tested in: gone with its test run, however it ends."""
+"""The machine of the package's tests: gone with its test run, however that ends."""
 
 import os
 import signal
