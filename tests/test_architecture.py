@@ -19,8 +19,8 @@ TESTS = sorted((ROOT / "tests").glob("*.py"))
 # one line is independent of each other. A new module goes on the first line below
 # all that it imports.
 LEVELS = """
-__init__ allowance chart codes dataset dialect endpoint failpoints journald phrases
-    pulse roff units
+__init__ allowance chart codes dataset dialect endpoint failpoints hashing journald
+    phrases pulse roff units
 fingerprint meanings
 errors verdict eta
 entry finding listener
