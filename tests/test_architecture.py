@@ -20,7 +20,7 @@ TESTS = sorted((ROOT / "tests").glob("*.py"))
 # all that it imports.
 LEVELS = """
 __init__ allowance chart codes concurrency dataset dialect endpoint failpoints grouping
-    journald phrases pulse roff units
+    hashing journald phrases pulse roff units
 fingerprint meanings
 errors verdict eta
 entry finding listener
