@@ -37,7 +37,7 @@ def open_wire(
 ) -> Wire:
     """Return the wire for all workers, not connected yet; `stop` as `Wire` takes it."""
     proxy = config.emission.proxy
-    return Wire(
+    wire = Wire(
         limits(config),
         tls=tls,
         proxy=proxy.get_secret_value() if proxy else None,
@@ -45,6 +45,8 @@ def open_wire(
         stop=stop,
         on_answer=on_answer,
     )
+    wire.throttle.adopt(config.delivery.bandwidth)
+    return wire
 
 
 def limits(config: Config) -> Limits:

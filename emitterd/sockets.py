@@ -18,6 +18,7 @@ import httpcore
 
 from emitterd.classify import Break
 from emitterd.pulse import beat, rest
+from emitterd.throttle import Throttle
 
 T = TypeVar("T")
 
@@ -62,9 +63,21 @@ class _Transfer:
 
     limits: Limits
     stop: threading.Event
+    throttle: Throttle | None
     window_at: float | None = None
     window_bytes: int = 0
     answer_by: float | None = None
+
+    def portion(self, size_bytes: int) -> int:
+        """Return how much of it may go out now; wait where the limit demands it."""
+        if self.throttle is None or not self.throttle.limited:
+            return size_bytes
+        began_at = time.monotonic()
+        size_bytes = self.throttle.take(size_bytes, self._check_stop)
+        if self.window_at is not None:
+            # To wait for our own limit is not to be slow.
+            self.window_at += time.monotonic() - began_at
+        return size_bytes
 
     def moved(self, count: int) -> None:
         self.window_bytes += count
@@ -126,6 +139,12 @@ class _Stream(httpcore.NetworkStream):
     def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002
         transfer: _Transfer = _current.transfer
         left = memoryview(buffer)
+        while left:
+            size_bytes = transfer.portion(len(left))
+            self._send(left[:size_bytes], transfer)
+            left = left[size_bytes:]
+
+    def _send(self, left: memoryview, transfer: _Transfer) -> None:
         while left:
             count = self._patiently(
                 lambda left=left: self._socket.send(left),  # type: ignore[misc]
@@ -256,12 +275,14 @@ class Pools:
 
 
 @contextmanager
-def watched(limits: Limits, stop: threading.Event) -> Iterator[None]:
-    """Bound every wait of this thread's request.
+def watched(
+    limits: Limits, stop: threading.Event, throttle: Throttle | None = None
+) -> Iterator[None]:
+    """Bound every wait of this thread's request, and what it sends by the throttle.
 
     Raises `Broken` in place of httpcore's errors, and `Stopped`.
     """
-    _current.transfer = _Transfer(limits, stop)
+    _current.transfer = _Transfer(limits, stop, throttle)
     try:
         yield
     except UnicodeError as error:

@@ -14,6 +14,7 @@ from emitterd import __version__
 from emitterd.classify import Break
 from emitterd.multipart import Body
 from emitterd.sockets import Broken, Limits, Place, Pools, Proxy, watched
+from emitterd.throttle import Throttle
 
 if TYPE_CHECKING:
     import httpcore
@@ -92,6 +93,8 @@ class Wire:
         `on_answer` is told of each answer.
         """
         self._limits = limits
+        self.throttle = Throttle()
+        """What bodies share; the API's requests, some hundred bytes, pass it by."""
         self._stop = stop
         self._on_answer = on_answer or (lambda _: None)
         self._transport = _Transport(Pools(tls, connections), proxy)
@@ -153,7 +156,8 @@ class Wire:
                 content=content,
                 timeout=httpx.Timeout(limits.stall_s, connect=limits.connect_s),
             )
-            with watched(limits, self._stop):
+            throttle = self.throttle if isinstance(content, Body) else None
+            with watched(limits, self._stop, throttle):
                 answer = self._exchange(request, limit_bytes)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise Broken(Break.LOST, str(error)) from error

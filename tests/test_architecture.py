@@ -19,10 +19,10 @@ TESTS = sorted((ROOT / "tests").glob("*.py"))
 # one line is independent of each other. A new module goes on the first line below
 # all that it imports.
 LEVELS = """
-__init__ allowance chart codes dataset dialect endpoint failpoints journald phrases
-    pulse roff units
-fingerprint meanings
-errors verdict eta
+__init__ allowance bandwidth chart codes dataset dialect endpoint failpoints journald
+    phrases pulse roff units
+fingerprint meanings timetable
+errors verdict eta throttle
 entry finding listener
 admission backoff ballast catalogue classify complaints container grant header
     instruction lock members receipts refusal rows selection settle turns logs mounts
@@ -30,7 +30,8 @@ admission backoff ballast catalogue classify complaints container grant header
 archive catalogue_file confirmation database gate multipart playbook sample sockets
     spool config_layers rehearsal_answers template
 destination lines statements lookout wire handshake control
-    config_values search secrets_source rehearsal_signing supervision throughput waiting
+    config_timetable config_values search secrets_source rehearsal_signing
+    supervision throughput waiting
 progress salvage
 door hand inspection metrics overview rebuild records session standing wording
 inspector journal client_config headline
