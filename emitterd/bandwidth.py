@@ -4,10 +4,12 @@ A clock of bytes: it counts what the limit has let through since the beginning. 
 something to send asks for a slice, which gets the next place on that clock, and waits
 until the clock is there. So slices go in the order they were asked for, and each
 upload, which asks for one at a time, has its turn once a round: a small file waits for
-one slice of each other, and never for the rest of a large one. The limit may change
-while they wait: the clock goes faster or slower, and the places stay.
+one slice of each other, and never for the rest of a large one. With another limit a
+new era of slices begins: who still waits asks again, for one of the new size.
 Source: Zhang, "VirtualClock", SIGCOMM 1990, with one place for each slice.
 """
+
+from typing import NamedTuple
 
 SLICE_S = 0.05
 """What the limit lets through in this time goes out at once: smooth on the line, and
@@ -21,6 +23,14 @@ BURST_SLICES = 2
 missed is made up for."""
 
 
+class Slice(NamedTuple):
+    """What may go out as one, its place on the clock, and the era that it is of."""
+
+    size_bytes: int
+    place: int
+    era: int
+
+
 class Pacer:
     """Says who may send how much when; instants are monotonic. Not thread-safe."""
 
@@ -29,6 +39,8 @@ class Pacer:
         self._at = 0.0
         self._asked = 0
         self._passed = 0.0
+        self.era = 0
+        """Slices of another one have lost their places."""
 
     @property
     def rate(self) -> int | None:
@@ -38,20 +50,22 @@ class Pacer:
     def adopt(self, rate: int | None, now: float) -> None:
         """Go by another limit from now on."""
         self._advance(now)
+        self._asked = min(self._asked, int(self._passed))
         self._rate = rate
+        self.era += 1
 
-    def ask(self, size_bytes: int, now: float) -> tuple[int, int]:
-        """Ask to send so much; return how much of it may go as one, and its place."""
+    def ask(self, size_bytes: int, now: float) -> Slice:
+        """Ask to send so much; return the first slice of it."""
         self._advance(now)
         if self._rate is not None:
             size_bytes = min(size_bytes, _slice_bytes(self._rate))
         self._asked += size_bytes
-        return size_bytes, self._asked
+        return Slice(size_bytes, self._asked, self.era)
 
-    def wait_s(self, place: int, now: float) -> float:
-        """Return how long it takes until the slice of this place may go, in seconds."""
+    def wait_s(self, asked: Slice, now: float) -> float:
+        """Return how long it takes until a slice of this era may go, in seconds."""
         self._advance(now)
-        left_bytes = place - self._passed
+        left_bytes = asked.place - self._passed
         # A byte is not divided, and a wait of nothing would be one for ever.
         if self._rate is None or left_bytes < 1:
             return 0.0

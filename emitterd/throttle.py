@@ -14,11 +14,12 @@ LOOK_S = 0.25
 class Throttle:
     """Holds back what goes out, so that it keeps the limit in force. Thread-safe."""
 
-    def __init__(self, timetable: Timetable | None = None) -> None:
-        """Without a timetable nothing is held back."""
-        self.limited = timetable is not None
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        """Nothing is held back before a timetable is adopted; it goes by `clock`."""
+        self.limited = False
         """Whether there may be a limit; read without the lock before each send."""
-        self._timetable = timetable
+        self._timetable: Timetable | None = None
+        self._clock = clock
         self._pacer = Pacer()
         self._changed = threading.Condition()
 
@@ -36,17 +37,20 @@ class Throttle:
         `look` is called at each look around, and ends the wait by raising.
         """
         with self._changed:
-            size_bytes, place = self._pacer.ask(size_bytes, self._renew())
-            while wait_s := self._pacer.wait_s(place, self._renew()):
+            one = self._pacer.ask(size_bytes, self._renew())
+            while wait_s := self._pacer.wait_s(one, self._renew()):
                 look()
                 self._changed.wait(min(wait_s, LOOK_S))
-        return size_bytes
+                now = self._renew()
+                if one.era != self._pacer.era:
+                    one = self._pacer.ask(size_bytes, now)
+        return one.size_bytes
 
     def _renew(self) -> float:
         """Take the limit that is in force by the clock on the wall; return the time."""
         now, limit = time.monotonic(), None
         if self._timetable is not None:
-            limit = self._timetable.limit(time.time())
+            limit = self._timetable.limit(self._clock())
         if limit != self._pacer.rate:
             self._pacer.adopt(limit, now)
         return now
