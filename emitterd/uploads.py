@@ -6,6 +6,9 @@ from dataclasses import dataclass, replace
 
 from emitterd.entry import Entry
 
+UPLOADS = "uploads"
+"""The journal's fact of how far the long ones are, for `status`."""
+
 
 @dataclass(slots=True)
 class Upload:
@@ -17,6 +20,19 @@ class Upload:
     attempt: int
     started_at: float
     sent_bytes: int = 0
+
+    def bytes_s(self, now: float) -> float:
+        """Return how many bytes a second went out since it began; 0.0 at its start."""
+        took_s = now - self.started_at
+        return self.sent_bytes / took_s if took_s > 0 else 0.0
+
+    def eta_s(self, now: float) -> float | None:
+        """Return in how many seconds it is sent, as fast as so far; None at its start.
+
+        Where it stands still this is ever longer.
+        """
+        speed = self.bytes_s(now)
+        return (self.size_bytes - self.sent_bytes) / speed if speed else None
 
 
 class Uploads:

@@ -35,8 +35,8 @@ destination lines statements lookout wire handshake control
 progress salvage
 door hand inspection metrics overview rebuild records session standing wording
 inspector journal client_config headline
-counted disposal emission explanation passage retention survey config_checks handover
-    rehearsal_bucket
+bulletin counted disposal emission explanation passage retention survey config_checks
+    handover rehearsal_bucket
 attempt config examination page rehearsal_api skeleton
 change intake worker machine route rehearsal_exchange
 health
