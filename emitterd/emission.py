@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable
 from typing import IO
-from urllib.parse import urljoin
 
 from tenacity import (
     Retrying,
@@ -136,7 +135,7 @@ class Emission:
         body = Body(file, fingerprint, grant.fields, on_sent=on_sent)
         answer = self._post_body(grant.url, body)
         if answer.status in REDIRECTS:
-            location = urljoin(grant.url, answer.headers.get("location", ""))
+            location = grants.joined(grant.url, answer.headers.get("location", ""))
             grants.refuse_redirect(
                 location, url=grant.url, api_url=self._url, insecure=self._insecure
             )

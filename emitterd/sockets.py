@@ -10,7 +10,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
@@ -24,6 +24,9 @@ T = TypeVar("T")
 
 POLL_S = 0.25
 """How often a blocked socket looks whether the daemon is to stop."""
+
+TOGETHER_BYTES = 64 * 1024
+"""A piece below this is copied to the head of its request rather than sent apart."""
 
 NAMES_S = 60.0
 """How long the resolver may go on by itself: three servers, asked twice, 5 s each, and
@@ -121,15 +124,22 @@ _current = threading.local()
 
 
 class _Stream(httpcore.NetworkStream):
-    """A socket that never blocks longer than `POLL_S` without a look around."""
+    """A socket that never blocks longer than `POLL_S` without a look around.
+
+    A request's head goes out together with what follows it: a small file is one
+    packet to send, and one to wake up for.
+    """
 
     def __init__(self, inner: httpcore.NetworkStream) -> None:
         self._inner = inner
+        self._head: bytes | None = b""
+        """What is held back of a request that begins; None once it is under way."""
         self._socket: socket.socket = inner.get_extra_info("socket")
         self._socket.settimeout(POLL_S)
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002
         transfer: _Transfer = _current.transfer
+        self._let_go(transfer)
         return self._patiently(
             lambda: self._socket.recv(max_bytes),
             transfer.check_reading,
@@ -138,21 +148,38 @@ class _Stream(httpcore.NetworkStream):
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002
         transfer: _Transfer = _current.transfer
+        if self._head is not None:
+            if not self._head and len(buffer) < TOGETHER_BYTES:
+                self._head = buffer
+                return
+            head, self._head = self._head, None
+            if len(buffer) < TOGETHER_BYTES:
+                buffer = head + buffer
+            else:
+                self._send(head, transfer)
+        self._send(buffer, transfer)
+
+    def _let_go(self, transfer: _Transfer) -> None:
+        """Send what is held back, as an answer is waited for; hold the next head."""
+        head, self._head = self._head, b""
+        if head:
+            # Whoever refuses it may have answered all the same.
+            with suppress(httpcore.WriteError):
+                self._send(head, transfer)
+
+    def _send(self, buffer: bytes, transfer: _Transfer) -> None:
         left = memoryview(buffer)
         while left:
-            size_bytes = transfer.portion(len(left))
-            self._send(left[:size_bytes], transfer)
-            left = left[size_bytes:]
-
-    def _send(self, left: memoryview, transfer: _Transfer) -> None:
-        while left:
-            count = self._patiently(
-                lambda left=left: self._socket.send(left),  # type: ignore[misc]
-                transfer.check_sending,
-                httpcore.WriteError,
-            )
-            transfer.moved(count)
-            left = left[count:]
+            part = left[: transfer.portion(len(left))]
+            left = left[len(part) :]
+            while part:
+                count = self._patiently(
+                    lambda part=part: self._socket.send(part),  # type: ignore[misc]
+                    transfer.check_sending,
+                    httpcore.WriteError,
+                )
+                transfer.moved(count)
+                part = part[count:]
 
     def close(self) -> None:
         self._inner.close()

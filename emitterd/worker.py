@@ -146,7 +146,7 @@ class Worker:
             return self._attempts.make(entry, file)
 
     def _unchanged(self, entry: Entry, file: FileIO) -> bool:
-        previous = self._journal.previous(entry)
+        previous = None if entry.first else self._journal.previous(entry)
         if previous is None or previous[1] != entry.fingerprint.size_bytes:
             return False
         digest = sha256(file, self._attempts.check_abort)
