@@ -37,8 +37,9 @@ class Throttle:
         `look` is called at each look around, and ends the wait by raising.
         """
         with self._changed:
-            one = self._pacer.ask(size_bytes, self._renew())
-            while wait_s := self._pacer.wait_s(one, self._renew()):
+            now = self._renew()
+            one = self._pacer.ask(size_bytes, now)
+            while wait_s := self._pacer.wait_s(one, now):
                 look()
                 self._changed.wait(min(wait_s, LOOK_S))
                 now = self._renew()
