@@ -19,6 +19,7 @@ import httpcore
 from emitterd.classify import Break
 from emitterd.pulse import beat, rest
 from emitterd.throttle import Throttle
+from emitterd.uploads import advance
 
 T = TypeVar("T")
 
@@ -67,6 +68,7 @@ class _Transfer:
     limits: Limits
     stop: threading.Event
     throttle: Throttle | None
+    """Of a body; None for all other requests."""
     window_at: float | None = None
     window_bytes: int = 0
     answer_by: float | None = None
@@ -84,6 +86,8 @@ class _Transfer:
 
     def moved(self, count: int) -> None:
         self.window_bytes += count
+        if self.throttle is not None:
+            advance(count)
 
     def check_sending(self) -> None:
         """Raise where the daemon stops, or a whole window went by too slowly."""
@@ -168,18 +172,17 @@ class _Stream(httpcore.NetworkStream):
                 self._send(head, transfer)
 
     def _send(self, buffer: bytes, transfer: _Transfer) -> None:
-        left = memoryview(buffer)
+        left, allowed = memoryview(buffer), 0
         while left:
-            part = left[: transfer.portion(len(left))]
-            left = left[len(part) :]
-            while part:
-                count = self._patiently(
-                    lambda part=part: self._socket.send(part),  # type: ignore[misc]
-                    transfer.check_sending,
-                    httpcore.WriteError,
-                )
-                transfer.moved(count)
-                part = part[count:]
+            allowed = allowed or transfer.portion(len(left))
+            count = self._patiently(
+                lambda part=left[:allowed]: self._socket.send(part),  # type: ignore[misc]
+                transfer.check_sending,
+                httpcore.WriteError,
+            )
+            transfer.moved(count)
+            allowed -= count
+            left = left[count:]
 
     def close(self) -> None:
         self._inner.close()
@@ -305,7 +308,7 @@ class Pools:
 def watched(
     limits: Limits, stop: threading.Event, throttle: Throttle | None = None
 ) -> Iterator[None]:
-    """Bound every wait of this thread's request, and what it sends by the throttle.
+    """Bound every wait of this thread's request; a body is one that has a throttle.
 
     Raises `Broken` in place of httpcore's errors, and `Stopped`.
     """

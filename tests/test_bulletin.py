@@ -190,5 +190,6 @@ def test_status_of_a_daemon(site: Installation) -> None:
 
     assert upload["path"] == NAME.decode()
     assert upload["bytes"] > SIZE
-    assert re.search(rf"(?m)^uploading +{NAME.decode()}: \d+ %, \S+ of \S+$", table)
+    told = rf"uploading +{NAME.decode()}: \d+ %, \S+ of \S+, \S+/s, \S+ left"
+    assert re.search(rf"(?m)^{told}$", table)
     assert after["uploads"] == []

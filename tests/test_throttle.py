@@ -18,6 +18,7 @@ from emitterd.entry import Receipt
 from emitterd.errors import Trouble, Verdict
 from emitterd.sockets import Limits, Stopped
 from emitterd.throttle import Throttle
+from emitterd.uploads import Uploads
 from emitting import (
     Listener,
     answering,
@@ -29,6 +30,7 @@ from emitting import (
     wired,
 )
 from support import wait_until
+from test_uploads import entry
 
 KIB = 1024
 DEADLINE_S = 20.0
@@ -241,6 +243,25 @@ def test_requests_of_the_api_pass_by(bucket: Listener, tmp_path: Path) -> None:
 
         assert post(wire, bucket.url, b"x" * 1024 * KIB).status == HTTPStatus.NO_CONTENT
         assert not sent.done()
+        stop.set()
+        with pytest.raises(Trouble):
+            sent.result(DEADLINE_S)
+
+
+def test_progress_within_a_chunk(bucket: Listener, tmp_path: Path) -> None:
+    """A board tells how far an upload is though not even its first chunk is through."""
+    file = sparse(tmp_path / "file.zip", 1024 * KIB)
+    board, stop = Uploads(), threading.Event()
+    with wired(stop=stop) as wire, ThreadPoolExecutor(1) as pool:
+        wire.throttle.adopt(NEVER)
+        pool.submit(board.began, entry(1, 1024 * KIB)).result()
+        emission = emission_to(wire, bucket.url, stop=stop)
+        pool.submit(post, wire, bucket.url, b"x" * 10_000).result()
+        assert board.now()[0].sent_bytes == 0
+        sent = begun(pool, emission, bucket, file)
+        wait_until(lambda: board.now()[0].sent_bytes, DEADLINE_S, "progress")
+
+        assert board.now()[0].sent_bytes < 64 * KIB
         stop.set()
         with pytest.raises(Trouble):
             sent.result(DEADLINE_S)
