@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from emitterd.concurrency import MOST
 from emitterd.config_layers import Findings, Refusal
 from emitterd.config_values import shown
 from emitterd.endpoint import Endpoint
@@ -202,16 +203,17 @@ def check_backoff(findings: Findings, initial_s: float, longest_s: float) -> Non
 
 
 def check_bandwidth(
-    findings: Findings, bandwidth: Timetable | None, workers: int
+    findings: Findings, bandwidth: Timetable | None, workers: int | str
 ) -> None:
     """Report a limit that leaves each worker so little that servers give it up."""
     if bandwidth is None or not findings.sound("delivery.workers"):
         return
-    least, lowest = workers * LEAST_BYTES_S, bandwidth.lowest
+    most = workers if isinstance(workers, int) else MOST
+    least, lowest = most * LEAST_BYTES_S, bandwidth.lowest
     if lowest is not None and lowest < least:
         findings.report(
             "delivery.bandwidth",
-            f"{format_rate(lowest)} is too little for {workers} workers",
+            f"{format_rate(lowest)} is too little for {most} workers",
             f"write {format_rate(least)} or more, or fewer workers",
         )
 

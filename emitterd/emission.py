@@ -37,7 +37,8 @@ from emitterd.fingerprint import Fingerprint
 from emitterd.grant import EXPIRY_MARGIN_S
 from emitterd.multipart import Body
 from emitterd.session import Credentials, Memory, Session, interrupted, post_json
-from emitterd.sockets import Broken, Stopped
+from emitterd.sockets import Broken
+from emitterd.transfer import Stopped
 from emitterd.wire import Answer, Wire
 
 BUCKET_ANSWER_MAX_BYTES = 64 * 1024
@@ -87,6 +88,10 @@ class Emission:
         if others:
             self._shows_nothing = ""
         return others
+
+    def leave(self) -> None:
+        """Close the connections of this thread, which delivers no more."""
+        self._wire.leave()
 
     def refused(self, now: float) -> Trouble | None:
         """Return why no login is tried now, where one was refused not long ago."""

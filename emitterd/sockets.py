@@ -8,18 +8,16 @@ whole in time, and a stop of the daemon ends either within `POLL_S`.
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 import httpcore
 
 from emitterd.classify import Break
-from emitterd.pulse import beat, rest
+from emitterd.pulse import rest
 from emitterd.throttle import Throttle
-from emitterd.uploads import advance
+from emitterd.transfer import Limits, Slow, Transfer
 
 T = TypeVar("T")
 
@@ -36,6 +34,9 @@ again with a search domain. Source: resolv.conf(5)."""
 ADDRESSES = 8
 """A host may have so many, and each is given the whole time to connect."""
 
+PLACES = 4
+"""A thread has so many connections at most: API, bucket, and where one redirects to."""
+
 KEEPALIVE_S = 10.0
 """Below every common server's own limit, so that it is we who close idle lines."""
 
@@ -46,82 +47,6 @@ class Broken(Exception):
     def __init__(self, how: Break, detail: str) -> None:
         super().__init__(detail)
         self.how = how
-
-
-class Stopped(Exception):
-    """The daemon is stopping and gave the request up."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """The bounds: seconds, and bytes a second."""
-
-    connect_s: float
-    stall_s: float
-    minimum_bytes_s: int
-
-
-@dataclass(slots=True)
-class _Transfer:
-    """The request that this thread has under way."""
-
-    limits: Limits
-    stop: threading.Event
-    throttle: Throttle | None
-    """Of a body; None for all other requests."""
-    window_at: float | None = None
-    window_bytes: int = 0
-    answer_by: float | None = None
-
-    def portion(self, size_bytes: int) -> int:
-        """Return how much of it may go out now; wait where the limit demands it."""
-        if self.throttle is None or not self.throttle.limited:
-            return size_bytes
-        began_at = time.monotonic()
-        size_bytes = self.throttle.take(size_bytes, self._check_stop)
-        if self.window_at is not None:
-            # To wait for our own limit is not to be slow.
-            self.window_at += time.monotonic() - began_at
-        return size_bytes
-
-    def moved(self, count: int) -> None:
-        self.window_bytes += count
-        if self.throttle is not None:
-            advance(count)
-
-    def check_sending(self) -> None:
-        """Raise where the daemon stops, or a whole window went by too slowly."""
-        self._check_stop()
-        # Reading may have begun before: a proxy answers CONNECT first.
-        self.answer_by = None
-        now = time.monotonic()
-        if self.window_at is None:
-            self.window_at = now
-        if now - self.window_at < self.limits.stall_s:
-            return
-        least = max(1.0, self.limits.minimum_bytes_s * (now - self.window_at))
-        if self.window_bytes < least:
-            raise httpcore.WriteTimeout(
-                f"{self.window_bytes} bytes went out in {now - self.window_at:.0f} s"
-            )
-        self.window_at, self.window_bytes = now, 0
-
-    def check_reading(self) -> None:
-        """Raise where the daemon stops, or the answer is not whole in time."""
-        self._check_stop()
-        now = time.monotonic()
-        if self.answer_by is None:
-            self.answer_by = now + self.limits.stall_s
-        if now >= self.answer_by:
-            raise httpcore.ReadTimeout(
-                f"no whole answer within {self.limits.stall_s:.0f} s"
-            )
-
-    def _check_stop(self) -> None:
-        # A slow line is no standstill: how slow it may be is bounded here.
-        beat()
-        if self.stop.is_set():
-            raise Stopped
 
 
 _current = threading.local()
@@ -142,7 +67,7 @@ class _Stream(httpcore.NetworkStream):
         self._socket.settimeout(POLL_S)
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002
-        transfer: _Transfer = _current.transfer
+        transfer: Transfer = _current.transfer
         self._let_go(transfer)
         return self._patiently(
             lambda: self._socket.recv(max_bytes),
@@ -151,7 +76,7 @@ class _Stream(httpcore.NetworkStream):
         )
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002
-        transfer: _Transfer = _current.transfer
+        transfer: Transfer = _current.transfer
         if self._head is not None:
             if not self._head and len(buffer) < TOGETHER_BYTES:
                 self._head = buffer
@@ -163,7 +88,7 @@ class _Stream(httpcore.NetworkStream):
                 self._send(head, transfer)
         self._send(buffer, transfer)
 
-    def _let_go(self, transfer: _Transfer) -> None:
+    def _let_go(self, transfer: Transfer) -> None:
         """Send what is held back, as an answer is waited for; hold the next head."""
         head, self._head = self._head, b""
         if head:
@@ -171,7 +96,7 @@ class _Stream(httpcore.NetworkStream):
             with suppress(httpcore.WriteError):
                 self._send(head, transfer)
 
-    def _send(self, buffer: bytes, transfer: _Transfer) -> None:
+    def _send(self, buffer: bytes, transfer: Transfer) -> None:
         left, allowed = memoryview(buffer), 0
         while left:
             allowed = allowed or transfer.portion(len(left))
@@ -250,14 +175,23 @@ class Place(NamedTuple):
     target: bytes
 
 
-class Pools:
-    """Connections, pooled for each proxy. Thread-safe."""
+class _Own(threading.local):
+    def __init__(self) -> None:
+        self.pools: dict[Proxy | None, httpcore.ConnectionPool] = {}
 
-    def __init__(self, tls: ssl.SSLContext, connections: int) -> None:
+
+class Pools:
+    """Connections, pooled for each thread and proxy. Thread-safe.
+
+    httpcore looks at each connection of a pool twice a request, under a lock: with one
+    pool for 64 workers that was half of the time.
+    """
+
+    def __init__(self, tls: ssl.SSLContext) -> None:
         self._tls = tls
-        self._connections = connections
+        self._own = _Own()
         self._lock = threading.Lock()
-        self._pools: dict[Proxy | None, httpcore.ConnectionPool] = {}
+        self._open: set[httpcore.ConnectionPool] = set()
 
     def send(
         self,
@@ -281,27 +215,36 @@ class Pools:
             )
         )
 
+    def leave(self) -> None:
+        """Close this thread's connections."""
+        for pool in self._own.pools.values():
+            pool.close()
+            with self._lock:
+                self._open.discard(pool)
+        self._own.pools.clear()
+
     def close(self) -> None:
         """Close all connections."""
-        for pool in self._pools.values():
-            pool.close()
+        with self._lock:
+            for pool in self._open:
+                pool.close()
 
     def _pool(self, proxy: Proxy | None) -> httpcore.ConnectionPool:
-        with self._lock:
-            pool = self._pools.get(proxy)
-            if pool is None:
-                pool = self._pools[proxy] = httpcore.ConnectionPool(
-                    ssl_context=self._tls,
-                    proxy=httpcore.Proxy(proxy.origin, proxy.auth) if proxy else None,
-                    max_connections=self._connections,
-                    max_keepalive_connections=self._connections,
-                    keepalive_expiry=KEEPALIVE_S,
-                    http1=True,
-                    # httpcore#1082: large bodies drive HTTP/2's window negative.
-                    http2=False,
-                    network_backend=_Backend(),
-                )
-            return pool
+        pool = self._own.pools.get(proxy)
+        if pool is None:
+            pool = self._own.pools[proxy] = httpcore.ConnectionPool(
+                ssl_context=self._tls,
+                proxy=httpcore.Proxy(proxy.origin, proxy.auth) if proxy else None,
+                max_connections=PLACES,
+                keepalive_expiry=KEEPALIVE_S,
+                http1=True,
+                # httpcore#1082: large bodies drive HTTP/2's window negative.
+                http2=False,
+                network_backend=_Backend(),
+            )
+            with self._lock:
+                self._open.add(pool)
+        return pool
 
 
 @contextmanager
@@ -312,7 +255,7 @@ def watched(
 
     Raises `Broken` in place of httpcore's errors, and `Stopped`.
     """
-    _current.transfer = _Transfer(limits, stop, throttle)
+    _current.transfer = Transfer(limits, stop, throttle)
     try:
         yield
     except UnicodeError as error:
@@ -321,6 +264,8 @@ def watched(
         raise Broken(Break.PROXY, _detail(error)) from error
     except httpcore.ProtocolError as error:
         raise Broken(Break.LOST, _detail(error)) from error
+    except Slow as error:
+        raise Broken(Break.SLOW, _detail(error)) from error
     except (httpcore.TimeoutException, httpcore.NetworkError) as error:
         raise Broken(_how(error), _detail(error)) from error
     finally:

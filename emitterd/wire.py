@@ -18,8 +18,9 @@ import httpx
 from emitterd import __version__
 from emitterd.classify import Break
 from emitterd.multipart import Body
-from emitterd.sockets import Broken, Limits, Place, Pools, Proxy, watched
+from emitterd.sockets import Broken, Place, Pools, Proxy, watched
 from emitterd.throttle import Throttle
+from emitterd.transfer import Limits
 
 if TYPE_CHECKING:
     import httpcore
@@ -77,6 +78,9 @@ class _Transport(httpx.BaseTransport):
         proxy = self._proxy or _environment_proxy(scheme, host)
         return _split(proxy) if proxy else None
 
+    def leave(self) -> None:
+        self._pools.leave()
+
     def close(self) -> None:
         self._pools.close()
 
@@ -101,7 +105,6 @@ class Wire:
         *,
         tls: ssl.SSLContext,
         proxy: str | None,
-        connections: int,
         stop: threading.Event,
         on_answer: Callable[[Answer], None] | None = None,
     ) -> None:
@@ -118,7 +121,7 @@ class Wire:
         # Hardly ever another one than before; and it is not changed by use.
         self._parsed = lru_cache(PLACES)(httpx.URL)
         self._on_answer = on_answer or (lambda _: None)
-        self._transport = _Transport(Pools(tls, connections), proxy)
+        self._transport = _Transport(Pools(tls), proxy)
 
     def adopt(self, limits: Limits) -> None:
         """Bound what begins from now on by other limits."""
@@ -188,6 +191,10 @@ class Wire:
             raise Broken(Break.DNS, str(error)) from error
         except httpx.InvalidURL as error:
             raise Broken(Break.LOST, str(error)) from error
+
+    def leave(self) -> None:
+        """Close the connections of this thread, which sends no more."""
+        self._transport.leave()
 
     def close(self) -> None:
         """Close all connections."""

@@ -21,8 +21,8 @@ from emitterd.gate import STREAK
 from emitterd.journal import Journal
 from emitterd.rehearsal import FaultMenu, Rehearsal
 from emitterd.session import Credentials
-from emitterd.sockets import Limits
 from emitterd.spool import Spool
+from emitterd.transfer import Limits
 from emitterd.wake import Wake
 from emitterd.wire import Wire, tls_context
 from emitterd.worker import Worker
@@ -86,7 +86,7 @@ class Rig:
         abort: threading.Event,
         *,
         backoff: Backoff,
-        workers: int = STREAK,
+        workers: int | None = STREAK,
         delete: bool = False,
     ) -> None:
         self.server = server
@@ -203,7 +203,7 @@ def rigged(  # noqa: PLR0913  all by keyword, and each of its own kind
     trusted: Identity | None = None,
     limits: Limits = PATIENT,
     backoff: Backoff | None = None,
-    workers: int = STREAK,
+    workers: int | None = STREAK,
     delete: bool = False,
 ) -> Iterator[Rig]:
     """Set up a rig; called again on the same directory it is a restart.

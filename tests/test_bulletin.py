@@ -179,7 +179,7 @@ def test_full_disk(small_disk: SmallDisk) -> None:
 
 def test_status_of_a_daemon(site: Installation) -> None:
     """A running daemon's long upload is in `status`, for people and as data."""
-    site.settings["EMITTERD_DELIVERY_BANDWIDTH"] = "2KiB/s"
+    site.settings["EMITTERD_DELIVERY_BANDWIDTH"] = "8KiB/s"
     site.drop(NAME.decode(), os.urandom(SIZE))
     with site.running() as daemon:
         wait_until(lambda: site.ask("status")["uploads"], DEADLINE_S, "an upload")

@@ -263,7 +263,7 @@ def test_bandwidth_limit_comes_and_goes(
     site: Site, daemon: Process, server: Rehearsal
 ) -> None:
     """An upload that waits for a limit goes on at once when a reload lifts it."""
-    site.write(delivery="bandwidth: 1KiB/s")
+    site.write(delivery="bandwidth: 8KiB/s")
     assert site.reload(daemon)["changed"] == ["delivery.bandwidth"]
     site.drop("pat/periodic_exam_mst.zip", os.urandom(1_000_000))
     wait_until(lambda: site.counts()["delivering"] == 1, DEADLINE_S, "an upload")

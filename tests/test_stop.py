@@ -112,7 +112,7 @@ def test_upload_that_waits_for_its_bandwidth(tmp_path: Path, server: Rehearsal) 
     site = Installation(
         tmp_path,
         server.url,
-        delivery_bandwidth="1KiB/s",
+        delivery_bandwidth="8KiB/s",
         delivery_drain_timeout="300ms",
     )
     site.drop(NAME, os.urandom(1_000_000))

@@ -16,8 +16,8 @@ from emitterd.config_timetable import timetable
 from emitterd.emission import Emission
 from emitterd.entry import Receipt
 from emitterd.errors import Trouble, Verdict
-from emitterd.sockets import Limits, Stopped
 from emitterd.throttle import Throttle
+from emitterd.transfer import Limits, Stopped
 from emitterd.uploads import Uploads
 from emitting import (
     Listener,

@@ -254,8 +254,8 @@ def test_in_the_environment(write: Write) -> None:
         ("  bandwidth: {limit: 2MiB/s}\n", 4, "must be a value, not a section"),
         (LISTED + "    - limit: off\n", 4, "has two limits without from and to"),
         ("  bandwidth:\n    - limit: off\n      limit: 1MiB/s\n", 6, "is given twice"),
-        ("  bandwidth: 1023B/s\n", 4, "1023B/s is too little for 8 workers"),
-        ("  bandwidth: 2KiB/s\n  workers: 64\n", 4, "2KiB/s is too little for 64"),
+        ("  bandwidth: 1023B/s\n  workers: 8\n", 4, "1023B/s is too little for 8 w"),
+        ("  bandwidth: 2KiB/s\n", 4, "2KiB/s is too little for 64 workers"),
     ],
 )
 def test_wrong_in_the_file(write: Write, lines: str, line: int, message: str) -> None:
