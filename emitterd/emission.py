@@ -8,6 +8,7 @@ Source: cQube's views.py and client.py, versions 1.0 to 4.1.
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from typing import IO
 
 from tenacity import (
@@ -231,7 +232,10 @@ class Emission:
 
     def _post_body(self, url: str, body: Body) -> Answer:
         try:
-            return self._wire.post(url, body, {}, limit_bytes=BUCKET_ANSWER_MAX_BYTES)
+            with closing(body):
+                return self._wire.post(
+                    url, body, {}, limit_bytes=BUCKET_ANSWER_MAX_BYTES
+                )
         except Broken as error:
             raise broken(
                 Request.BUCKET, error.how, str(error), body_sent=body.sent

@@ -11,6 +11,7 @@ from typing import Any
 from structlog.testing import capture_logs
 
 from emitterd.admission import Admission, Admitted
+from emitterd.ahead import Ahead
 from emitterd.backoff import Backoff
 from emitterd.destination import Destination
 from emitterd.disposal import Disposal, Rule
@@ -95,6 +96,7 @@ class Rig:
         self.watcher = Watcher()
         self.wake = Wake()
         self.abort = abort
+        self.ahead = Ahead()
         self.root = directory / "cqube_emission"
         self.root.mkdir(exist_ok=True)
         self.spool = Spool(self.root)
@@ -126,6 +128,7 @@ class Rig:
             self._disposal,
             wake=self.wake,
             abort=self.abort,
+            ahead=self.ahead,
             on_changed=self.changed.append,
             observer=self.watcher,
         )

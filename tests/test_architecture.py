@@ -20,13 +20,14 @@ TESTS = sorted((ROOT / "tests").glob("*.py"))
 # all that it imports.
 LEVELS = """
 __init__ allowance bandwidth chart codes concurrency dataset dialect endpoint failpoints
-    grouping journald phrases pulse roff units
+    grouping hashing journald phrases pulse roff units
 fingerprint meanings timetable
 errors verdict eta throttle
 entry finding listener
 admission backoff ballast catalogue classify complaints container grant header
-    instruction lock members receipts refusal rows selection settle turns logs mounts
-    notify relocation rendering signals uploads wake watcher yamlmarks rehearsal_faults
+    ahead instruction lock members receipts refusal rows selection settle turns logs
+    mounts notify relocation rendering signals uploads wake watcher yamlmarks
+    rehearsal_faults
 archive catalogue_file confirmation database gate multipart playbook sample spool
     transfer config_layers rehearsal_answers template
 destination lines statements lookout sockets control
