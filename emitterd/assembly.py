@@ -85,6 +85,7 @@ class Parts:
         """
         delivery = config.delivery
         self.wire.adopt(limits(config))
+        self.wire.throttle.adopt(delivery.bandwidth)
         self.journal.adopt(delivery.backoff_max_s)
         self.destination.adopt(_backoff(config), workers=_workers(config))
         self._retention.adopt(config.journal.retain_s)

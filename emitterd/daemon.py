@@ -14,6 +14,7 @@ import structlog
 
 from emitterd import __version__, ahead
 from emitterd.assembly import Parts
+from emitterd.bulletin import Bulletin
 from emitterd.config import Config
 from emitterd.control import Control
 from emitterd.crew import Crew
@@ -66,6 +67,7 @@ class Daemon:
         self._uploads = Uploads()
         self._parts = Parts(config, observer or self._uploads)
         self._journal = self._parts.journal
+        self._bulletin = Bulletin(self._uploads, self._journal)
         self._crew = Crew(self._parts.worker, self._parts.wake)
         database = self._journal.database
         every_s = watchdog_s(os.environ, os.getpid())
@@ -95,6 +97,7 @@ class Daemon:
                 self._man()
                 self._parts.lookout.beat()
                 self._parts.health.beat()
+                self._bulletin.beat(time.time())
                 self._supervision.beat(self._status())
                 signals.wait(self._beat_s)
             self._stop(signals)
@@ -114,6 +117,7 @@ class Daemon:
             while not (
                 signals.stops or self._crew.failed.is_set() or self._done(patience)
             ):
+                self._bulletin.beat(time.time())
                 signals.wait(ONCE_LOOK_S)
             self._stop(signals, keep_journal=True)
             rejected = self._journal.rejections(began_at)

@@ -22,8 +22,8 @@ from emitterd.gate import STREAK
 from emitterd.journal import Journal
 from emitterd.rehearsal import FaultMenu, Rehearsal
 from emitterd.session import Credentials
-from emitterd.sockets import Limits
 from emitterd.spool import Spool
+from emitterd.transfer import Limits
 from emitterd.wake import Wake
 from emitterd.wire import Wire, tls_context
 from emitterd.worker import Worker
