@@ -38,7 +38,8 @@ from emitterd.fingerprint import Fingerprint
 from emitterd.grant import EXPIRY_MARGIN_S
 from emitterd.multipart import Body
 from emitterd.session import Credentials, Memory, Session, interrupted, post_json
-from emitterd.sockets import Broken, Stopped
+from emitterd.sockets import Broken
+from emitterd.transfer import Stopped
 from emitterd.wire import Answer, Wire
 
 BUCKET_ANSWER_MAX_BYTES = 64 * 1024
