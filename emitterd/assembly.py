@@ -5,6 +5,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from emitterd.ahead import Ahead
 from emitterd.backoff import Backoff
 from emitterd.codes import Code
 from emitterd.config import Config
@@ -54,10 +55,10 @@ class Parts:
         self._observer = observer
         self.abort = threading.Event()
         self.wake = Wake()
+        self.ahead = Ahead()
         self.spool = Spool(config.spool.directory)
         self.wire = open_wire(config, open_tls(config), self.abort)
-        delivery = config.delivery
-        self.destination = Destination(_backoff(config), workers=delivery.workers)
+        self.destination = Destination(_backoff(config), workers=_workers(config))
         self.metrics: Metrics | None = None
         """Counted only where they are served."""
         self._inspector = load_inspector(config.spool)
@@ -88,8 +89,9 @@ class Parts:
         """
         delivery = config.delivery
         self.wire.adopt(limits(config))
+        self.wire.throttle.adopt(delivery.bandwidth)
         self.journal.adopt(delivery.backoff_max_s)
-        self.destination.adopt(_backoff(config), workers=delivery.workers)
+        self.destination.adopt(_backoff(config), workers=_workers(config))
         self._retention.adopt(config.journal.retain_s)
         self._inspector = inspector
         self.intake.adopt(_rules(config, inspector))
@@ -107,7 +109,9 @@ class Parts:
             self.waiting.hasten({Code.CREDENTIALS})
             return
         usable = self._emission.usable
-        Passage(self.journal, self.destination, usable, self.wake).recall(trouble)
+        Passage(self.journal, self.destination, usable, self.wake, self.ahead).recall(
+            trouble
+        )
 
     def _rescan(self) -> None:
         # What has been mounted since may be another file system.
@@ -163,6 +167,13 @@ class Parts:
             lambda: self.config,
         )
 
+    def put_back(self) -> None:
+        """Give back what lies ready for workers that will not come."""
+        for entry in self.ahead.rest():
+            # What stays claimed the next start takes back.
+            with suppress(JournalFull):
+                self.journal.interrupt(entry)
+
     def worker(self) -> Worker:
         """Return one more worker."""
         return Worker(
@@ -173,6 +184,7 @@ class Parts:
             self.disposal,
             wake=self.wake,
             abort=self.abort,
+            ahead=self.ahead,
             on_changed=self.intake.hint,
             observer=self._observer,
         )
@@ -180,6 +192,11 @@ class Parts:
 
 def _backoff(config: Config) -> Backoff:
     return Backoff(config.delivery.backoff_initial_s, config.delivery.backoff_max_s)
+
+
+def _workers(config: Config) -> int | None:
+    wanted = config.delivery.workers
+    return None if wanted == "auto" else wanted
 
 
 def _rules(config: Config, inspector: Inspector) -> Rules:

@@ -7,13 +7,15 @@ Stop: watch → intake and workers drain together → abort at the deadline → 
 import os
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
 
-from emitterd import __version__
+from emitterd import __version__, ahead
 from emitterd.arena import Arena
 from emitterd.assembly import Parts
+from emitterd.bulletin import Bulletin
 from emitterd.config import Config
 from emitterd.control import Control
 from emitterd.crew import Crew
@@ -66,6 +68,7 @@ class Daemon:
         self._uploads = Uploads()
         self._parts = Parts(config, observer or self._uploads)
         self._journal = self._parts.journal
+        self._bulletin = Bulletin(self._uploads, self._journal)
         self._crew = Crew(self._parts.worker, self._parts.wake)
         database = self._journal.database
         every_s = watchdog_s(os.environ, os.getpid())
@@ -94,10 +97,11 @@ class Daemon:
                     # However many came: what is read now is what all of them meant.
                     hangups = signals.hangups
                     self._reload()
-                self._crew.man(self._parts.config.delivery.workers)
+                self._man()
                 self._parts.lookout.beat()
                 self._parts.health.beat()
                 self._arena.beat(time.monotonic())
+                self._bulletin.beat(time.time())
                 self._supervision.beat(self._status())
                 signals.wait(self._beat_s)
             self._stop(signals)
@@ -117,6 +121,7 @@ class Daemon:
             while not (
                 signals.stops or self._crew.failed.is_set() or self._done(patience)
             ):
+                self._bulletin.beat(time.time())
                 signals.wait(ONCE_LOOK_S)
             self._stop(signals, keep_journal=True)
             rejected = self._journal.rejections(began_at)
@@ -131,12 +136,11 @@ class Daemon:
         return self._parts.destination.down
 
     def _start(self, *, watch: bool) -> None:
-        workers = self._parts.config.delivery.workers
         log.info(
             "daemon.started",
             version=__version__,
             path=str(self._parts.spool.root),
-            workers=workers,
+            workers=self._parts.destination.workers,
         )
         if self._journal.reclaimed:
             log.info("journal.recovered", reclaimed=self._journal.reclaimed)
@@ -149,7 +153,15 @@ class Daemon:
             self._parts.lookout.start()
         intake, drain = self._parts.intake, self._crew.drain
         self._crew.start_watched("intake", lambda: intake.run(drain))
-        self._crew.man(workers)
+        for number in range(ahead.MOST):
+            fetch = partial(self._parts.worker().run_ahead, drain)
+            self._crew.start_watched(f"granter-{number}", fetch)
+        self._parts.destination.on_resized = self._man
+        self._man()
+
+    def _man(self) -> None:
+        destination = self._parts.destination
+        self._crew.man(lambda: destination.workers)
 
     def _reload(self) -> None:
         notify(reloading())
@@ -168,6 +180,7 @@ class Daemon:
             self._listener.stop()
         self._crew.stop()
         self._parts.intake.wake()
+        self._parts.put_back()
         deadline = time.monotonic() + drain_s
         # The second signal may have come before anything here noticed the first.
         while signals.stops < AT_ONCE and time.monotonic() < deadline:
@@ -177,6 +190,7 @@ class Daemon:
             signals.wait(DRAIN_LOOK_S)
         self._parts.abort.set()
         self._crew.join(ABORT_GRACE_S)
+        self._parts.put_back()
         log.info("daemon.stopped", **self._counts())
         self._parts.wire.close()
         if not keep_journal:

@@ -8,8 +8,8 @@ Source: cQube's views.py and client.py, versions 1.0 to 4.1.
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from typing import IO
-from urllib.parse import urljoin
 
 from tenacity import (
     Retrying,
@@ -38,7 +38,8 @@ from emitterd.fingerprint import Fingerprint
 from emitterd.grant import EXPIRY_MARGIN_S
 from emitterd.multipart import Body
 from emitterd.session import Credentials, Memory, Session, interrupted, post_json
-from emitterd.sockets import Broken, Stopped
+from emitterd.sockets import Broken
+from emitterd.transfer import Stopped
 from emitterd.wire import Answer, Wire
 
 BUCKET_ANSWER_MAX_BYTES = 64 * 1024
@@ -89,6 +90,10 @@ class Emission:
             self._shows_nothing = ""
         return others
 
+    def leave(self) -> None:
+        """Close the connections of this thread, which delivers no more."""
+        self._wire.leave()
+
     def refused(self, now: float) -> Trouble | None:
         """Return why no login is tried now, where one was refused not long ago."""
         return self._session.refused(now)
@@ -136,7 +141,7 @@ class Emission:
         body = Body(file, fingerprint, grant.fields, on_sent=on_sent)
         answer = self._post_body(grant.url, body)
         if answer.status in REDIRECTS:
-            location = urljoin(grant.url, answer.headers.get("location", ""))
+            location = grants.joined(grant.url, answer.headers.get("location", ""))
             grants.refuse_redirect(
                 location, url=grant.url, api_url=self._url, insecure=self._insecure
             )
@@ -227,7 +232,10 @@ class Emission:
 
     def _post_body(self, url: str, body: Body) -> Answer:
         try:
-            return self._wire.post(url, body, {}, limit_bytes=BUCKET_ANSWER_MAX_BYTES)
+            with closing(body):
+                return self._wire.post(
+                    url, body, {}, limit_bytes=BUCKET_ANSWER_MAX_BYTES
+                )
         except Broken as error:
             raise broken(
                 Request.BUCKET, error.how, str(error), body_sent=body.sent

@@ -7,12 +7,8 @@ from collections.abc import Callable
 from emitterd.config import Config
 from emitterd.emission import Emission
 from emitterd.session import Credentials, Memory
-from emitterd.sockets import Limits
+from emitterd.transfer import Limits
 from emitterd.wire import Answer, Wire, tls_context
-
-CONNECTIONS_MAX = 128
-"""API and bucket for each of 64 workers, the most there may be: a limit costs nothing,
-and their number changes while the daemon runs."""
 
 
 def open_tls(config: Config) -> ssl.SSLContext:
@@ -37,14 +33,15 @@ def open_wire(
 ) -> Wire:
     """Return the wire for all workers, not connected yet; `stop` as `Wire` takes it."""
     proxy = config.emission.proxy
-    return Wire(
+    wire = Wire(
         limits(config),
         tls=tls,
         proxy=proxy.get_secret_value() if proxy else None,
-        connections=CONNECTIONS_MAX,
         stop=stop,
         on_answer=on_answer,
     )
+    wire.throttle.adopt(config.delivery.bandwidth)
+    return wire
 
 
 def limits(config: Config) -> Limits:

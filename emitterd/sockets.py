@@ -8,21 +8,24 @@ whole in time, and a stop of the daemon ends either within `POLL_S`.
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, TypeVar
 
 import httpcore
 
 from emitterd.classify import Break
-from emitterd.pulse import beat, rest
+from emitterd.pulse import rest
+from emitterd.throttle import Throttle
+from emitterd.transfer import Limits, Slow, Transfer
 
 T = TypeVar("T")
 
 POLL_S = 0.25
 """How often a blocked socket looks whether the daemon is to stop."""
+
+TOGETHER_BYTES = 64 * 1024
+"""A piece below this is copied to the head of its request rather than sent apart."""
 
 NAMES_S = 60.0
 """How long the resolver may go on by itself: three servers, asked twice, 5 s each, and
@@ -30,6 +33,9 @@ again with a search domain. Source: resolv.conf(5)."""
 
 ADDRESSES = 8
 """A host may have so many, and each is given the whole time to connect."""
+
+PLACES = 4
+"""A thread has so many connections at most: API, bucket, and where one redirects to."""
 
 KEEPALIVE_S = 10.0
 """Below every common server's own limit, so that it is we who close idle lines."""
@@ -43,80 +49,26 @@ class Broken(Exception):
         self.how = how
 
 
-class Stopped(Exception):
-    """The daemon is stopping and gave the request up."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """The bounds: seconds, and bytes a second."""
-
-    connect_s: float
-    stall_s: float
-    minimum_bytes_s: int
-
-
-@dataclass(slots=True)
-class _Transfer:
-    """The request that this thread has under way."""
-
-    limits: Limits
-    stop: threading.Event
-    window_at: float | None = None
-    window_bytes: int = 0
-    answer_by: float | None = None
-
-    def moved(self, count: int) -> None:
-        self.window_bytes += count
-
-    def check_sending(self) -> None:
-        """Raise where the daemon stops, or a whole window went by too slowly."""
-        self._check_stop()
-        # Reading may have begun before: a proxy answers CONNECT first.
-        self.answer_by = None
-        now = time.monotonic()
-        if self.window_at is None:
-            self.window_at = now
-        if now - self.window_at < self.limits.stall_s:
-            return
-        least = max(1.0, self.limits.minimum_bytes_s * (now - self.window_at))
-        if self.window_bytes < least:
-            raise httpcore.WriteTimeout(
-                f"{self.window_bytes} bytes went out in {now - self.window_at:.0f} s"
-            )
-        self.window_at, self.window_bytes = now, 0
-
-    def check_reading(self) -> None:
-        """Raise where the daemon stops, or the answer is not whole in time."""
-        self._check_stop()
-        now = time.monotonic()
-        if self.answer_by is None:
-            self.answer_by = now + self.limits.stall_s
-        if now >= self.answer_by:
-            raise httpcore.ReadTimeout(
-                f"no whole answer within {self.limits.stall_s:.0f} s"
-            )
-
-    def _check_stop(self) -> None:
-        # A slow line is no standstill: how slow it may be is bounded here.
-        beat()
-        if self.stop.is_set():
-            raise Stopped
-
-
 _current = threading.local()
 
 
 class _Stream(httpcore.NetworkStream):
-    """A socket that never blocks longer than `POLL_S` without a look around."""
+    """A socket that never blocks longer than `POLL_S` without a look around.
+
+    A request's head goes out together with what follows it: a small file is one
+    packet to send, and one to wake up for.
+    """
 
     def __init__(self, inner: httpcore.NetworkStream) -> None:
         self._inner = inner
+        self._head: bytes | None = b""
+        """What is held back of a request that begins; None once it is under way."""
         self._socket: socket.socket = inner.get_extra_info("socket")
         self._socket.settimeout(POLL_S)
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002
-        transfer: _Transfer = _current.transfer
+        transfer: Transfer = _current.transfer
+        self._let_go(transfer)
         return self._patiently(
             lambda: self._socket.recv(max_bytes),
             transfer.check_reading,
@@ -124,15 +76,37 @@ class _Stream(httpcore.NetworkStream):
         )
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002
-        transfer: _Transfer = _current.transfer
-        left = memoryview(buffer)
+        transfer: Transfer = _current.transfer
+        if self._head is not None:
+            if not self._head and len(buffer) < TOGETHER_BYTES:
+                self._head = buffer
+                return
+            head, self._head = self._head, None
+            if len(buffer) < TOGETHER_BYTES:
+                buffer = head + buffer
+            else:
+                self._send(head, transfer)
+        self._send(buffer, transfer)
+
+    def _let_go(self, transfer: Transfer) -> None:
+        """Send what is held back, as an answer is waited for; hold the next head."""
+        head, self._head = self._head, b""
+        if head:
+            # Whoever refuses it may have answered all the same.
+            with suppress(httpcore.WriteError):
+                self._send(head, transfer)
+
+    def _send(self, buffer: bytes, transfer: Transfer) -> None:
+        left, allowed = memoryview(buffer), 0
         while left:
+            allowed = allowed or transfer.portion(len(left))
             count = self._patiently(
-                lambda left=left: self._socket.send(left),  # type: ignore[misc]
+                lambda part=left[:allowed]: self._socket.send(part),  # type: ignore[misc]
                 transfer.check_sending,
                 httpcore.WriteError,
             )
             transfer.moved(count)
+            allowed -= count
             left = left[count:]
 
     def close(self) -> None:
@@ -201,14 +175,23 @@ class Place(NamedTuple):
     target: bytes
 
 
-class Pools:
-    """Connections, pooled for each proxy. Thread-safe."""
+class _Own(threading.local):
+    def __init__(self) -> None:
+        self.pools: dict[Proxy | None, httpcore.ConnectionPool] = {}
 
-    def __init__(self, tls: ssl.SSLContext, connections: int) -> None:
+
+class Pools:
+    """Connections, pooled for each thread and proxy. Thread-safe.
+
+    httpcore looks at each connection of a pool twice a request, under a lock: with one
+    pool for 64 workers that was half of the time.
+    """
+
+    def __init__(self, tls: ssl.SSLContext) -> None:
         self._tls = tls
-        self._connections = connections
+        self._own = _Own()
         self._lock = threading.Lock()
-        self._pools: dict[Proxy | None, httpcore.ConnectionPool] = {}
+        self._open: set[httpcore.ConnectionPool] = set()
 
     def send(
         self,
@@ -232,36 +215,47 @@ class Pools:
             )
         )
 
+    def leave(self) -> None:
+        """Close this thread's connections."""
+        for pool in self._own.pools.values():
+            pool.close()
+            with self._lock:
+                self._open.discard(pool)
+        self._own.pools.clear()
+
     def close(self) -> None:
         """Close all connections."""
-        for pool in self._pools.values():
-            pool.close()
+        with self._lock:
+            for pool in self._open:
+                pool.close()
 
     def _pool(self, proxy: Proxy | None) -> httpcore.ConnectionPool:
-        with self._lock:
-            pool = self._pools.get(proxy)
-            if pool is None:
-                pool = self._pools[proxy] = httpcore.ConnectionPool(
-                    ssl_context=self._tls,
-                    proxy=httpcore.Proxy(proxy.origin, proxy.auth) if proxy else None,
-                    max_connections=self._connections,
-                    max_keepalive_connections=self._connections,
-                    keepalive_expiry=KEEPALIVE_S,
-                    http1=True,
-                    # httpcore#1082: large bodies drive HTTP/2's window negative.
-                    http2=False,
-                    network_backend=_Backend(),
-                )
-            return pool
+        pool = self._own.pools.get(proxy)
+        if pool is None:
+            pool = self._own.pools[proxy] = httpcore.ConnectionPool(
+                ssl_context=self._tls,
+                proxy=httpcore.Proxy(proxy.origin, proxy.auth) if proxy else None,
+                max_connections=PLACES,
+                keepalive_expiry=KEEPALIVE_S,
+                http1=True,
+                # httpcore#1082: large bodies drive HTTP/2's window negative.
+                http2=False,
+                network_backend=_Backend(),
+            )
+            with self._lock:
+                self._open.add(pool)
+        return pool
 
 
 @contextmanager
-def watched(limits: Limits, stop: threading.Event) -> Iterator[None]:
-    """Bound every wait of this thread's request.
+def watched(
+    limits: Limits, stop: threading.Event, throttle: Throttle | None = None
+) -> Iterator[None]:
+    """Bound every wait of this thread's request; a body is one that has a throttle.
 
     Raises `Broken` in place of httpcore's errors, and `Stopped`.
     """
-    _current.transfer = _Transfer(limits, stop)
+    _current.transfer = Transfer(limits, stop, throttle)
     try:
         yield
     except UnicodeError as error:
@@ -270,6 +264,8 @@ def watched(limits: Limits, stop: threading.Event) -> Iterator[None]:
         raise Broken(Break.PROXY, _detail(error)) from error
     except httpcore.ProtocolError as error:
         raise Broken(Break.LOST, _detail(error)) from error
+    except Slow as error:
+        raise Broken(Break.SLOW, _detail(error)) from error
     except (httpcore.TimeoutException, httpcore.NetworkError) as error:
         raise Broken(_how(error), _detail(error)) from error
     finally:
