@@ -9,6 +9,7 @@ import logging
 import os
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from watchdog.events import (
@@ -131,7 +132,13 @@ def watch_limit(limits: Path = INOTIFY) -> int | None:
 
 def folders_below(root: Path) -> int:
     """Return how many folders there are to watch, the root among them."""
-    return sum(1 for _ in os.walk(root))
+    count, folders = 0, [os.fspath(root)]
+    while folders:
+        # Not os.walk, which holds the names of all files of a folder.
+        with suppress(OSError), os.scandir(folders.pop()) as names:
+            count += 1
+            folders += [one.path for one in names if one.is_dir(follow_symlinks=False)]
+    return count
 
 
 def watches(descriptors: Path = Path("/proc/self/fdinfo")) -> int:
