@@ -5,7 +5,7 @@ key is called in the file is the field's alias, or its name. Attributes carry th
 unit (`settle_s` in seconds, `minimum_speed_bytes`), keys do not (`settle: 5s`).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, get_args, get_origin
@@ -23,7 +23,6 @@ from pydantic import (
     field_validator,
 )
 
-from emitterd import config_checks as checks
 from emitterd import config_values as values
 from emitterd.config_layers import Findings, Layers, Refusal, read_file
 from emitterd.config_timetable import timetable
@@ -240,7 +239,9 @@ def load(
     `awaits_folder`: for who waits until the watched folder is there. Raises
     `ConfigError` with all problems, in file order.
     """
-    config, findings, private = _read(path, environ)
+    from emitterd import config_checks as checks
+
+    config, findings, private = _read(path, environ, SECTIONS)
     checks.check_all(config, findings, awaits_folder=awaits_folder)
     emission = _with_secrets(
         config.emission, SecretReader(findings, environ, private=private)
@@ -256,13 +257,16 @@ def load_part(path: Path, environ: Mapping[str, str], *sections: str) -> Config:
     Needs neither the secret nor the folder: one looks at the journal when these fail.
     Raises `ConfigError` where the file cannot be read, or says nothing sound of them.
     """
-    config, findings, _ = _read(path, environ)
+    config, findings, _ = _read(path, environ, sections)
     if problems := findings.in_order(*sections):
         raise ConfigError(values.shown(path), problems)
     return config
 
 
-def _read(path: Path, environ: Mapping[str, str]) -> tuple[Config, Findings, bool]:
+def _read(
+    path: Path, environ: Mapping[str, str], sections: Collection[str]
+) -> tuple[Config, Findings, bool]:
+    """Read the file; what is not of these sections counts as not given."""
     source = path.absolute()
     try:
         document, private = read_file(source)
@@ -273,6 +277,8 @@ def _read(path: Path, environ: Mapping[str, str]) -> tuple[Config, Findings, boo
     layers.read_document(document)
     layers.read_environment(environ)
     findings = layers.findings
+    for section in SECTIONS.keys() - sections:
+        layers.values[section].clear()
     for section, key, name in every_key():
         if SECTIONS[section].model_fields[name].is_required():
             layers.values[section].setdefault(key, None)

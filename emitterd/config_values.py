@@ -16,7 +16,6 @@ from emitterd.config_layers import Refusal
 from emitterd.dataset import Version
 from emitterd.endpoint import EXAMPLES, Endpoint
 from emitterd.entry import display
-from emitterd.selection import Selection
 from emitterd.units import (
     UnitError,
     format_duration,
@@ -92,6 +91,8 @@ def path(value: str, base: Path) -> Path:
 
 def pattern(value: object) -> str:
     """Refuse what is no gitignore pattern."""
+    from emitterd.selection import Selection
+
     if not isinstance(value, str):
         raise Refusal("must be a list of texts", "put each pattern in quotes")
     try:

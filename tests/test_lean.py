@@ -31,7 +31,9 @@ from test_journal import deliver
 
 NOBODY_LISTENS = "http://127.0.0.1:9/"
 
-DAEMONS = frozenset({"httpx", "httpcore", "watchdog", "tenacity", "structlog"})
+DAEMONS = frozenset(
+    {"httpx", "httpcore", "watchdog", "tenacity", "structlog", "pathspec"}
+)
 SERVERS = frozenset({"jinja2", "prometheus_client"})
 ELSEWHERE = frozenset({"starlette", "uvicorn", "anyio", "trio", "click", "rich"})
 
