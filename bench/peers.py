@@ -1,0 +1,54 @@
+"""What people use instead, on the same work: a sequential client, rclone, curl."""
+
+import shutil
+import sys
+import sysconfig
+from pathlib import Path
+
+from seaweed import REGION, Seaweed
+from subject import Failed, Ran, run
+
+
+def sequential(
+    url: str, api_key: str, folder: Path, log: Path, count: int | None = None
+) -> Ran:
+    """Send a folder, or the first so many of its files, as upstream's client does."""
+    script = Path(__file__).with_name("sequential.py")
+    command = [sys.executable, str(script), url, api_key, str(folder)]
+    return run(command + ([str(count)] if count else []), None, log)
+
+
+def rclone(
+    seaweed: Seaweed, bucket: str, folder: Path, log: Path, transfers: int
+) -> Ran:
+    """Copy a folder to the S3 engine by rclone."""
+    command = [
+        *(_tool("rclone"), "copy", str(folder), f"bench:{bucket}"),
+        *("--transfers", str(transfers), "--s3-no-check-bucket"),
+    ]
+    return run(command, rclone_environment(seaweed, log.parent), log)
+
+
+def rclone_environment(seaweed: Seaweed, home: Path) -> dict[str, str]:
+    """Configure rclone by its environment alone; no file of this machine is read."""
+    remote = {
+        "TYPE": "s3",
+        "PROVIDER": "SeaweedFS",
+        "ENDPOINT": seaweed.url,
+        "REGION": REGION,
+        "ACCESS_KEY_ID": seaweed.access_key,
+        "SECRET_ACCESS_KEY": seaweed.secret_key,
+    }
+    return {f"RCLONE_CONFIG_BENCH_{key}": value for key, value in remote.items()} | {
+        "HOME": str(home),
+        "RCLONE_CONFIG": str(home / "rclone.conf"),
+    }
+
+
+def _tool(name: str) -> str:
+    """Return the path of a tool: of the environment, or of the system."""
+    here = Path(sysconfig.get_path("scripts"), name)
+    found = str(here) if here.exists() else shutil.which(name)
+    if found is None:
+        raise Failed(f"{name} is not at hand")
+    return found
