@@ -1,14 +1,15 @@
 """What is sent: zips that keep the data contract, each unlike every other."""
 
 import io
+import multiprocessing
 import os
-import random
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from emitterd.catalogue_file import load_catalogue
 from emitterd.sample import sample_csv
-from sink import SAMPLE_BYTES, SAMPLE_EVERY_BYTES, Digest
+from sink import Digest
 
 DATASETS = (
     "student_attendance/student_attendance",
@@ -18,6 +19,8 @@ DATASETS = (
     "infra_trans/infra_trans",
 )
 CHUNK_BYTES = 2**20
+TINY_BYTES = 400
+ZIP_BYTES = 250
 
 
 def fill(
@@ -37,11 +40,37 @@ def fill(
     return found
 
 
-def one(folder: Path, dataset: str, number: int, size_bytes: int) -> tuple[str, bytes]:
+def another(dataset: str, number: int, size_bytes: int) -> tuple[str, bytes]:
     """Return the path of one more zip, relative to the folder, and its bytes."""
-    path = f"{dataset}_{number}.zip"
-    (folder / path).parent.mkdir(parents=True, exist_ok=True)
-    return path, numbered(_template(dataset, size_bytes), number)
+    return f"{dataset}_{number}.zip", numbered(_template(dataset, size_bytes), number)
+
+
+def flood(folder: Path, count: int, datasets: Sequence[str] = DATASETS) -> None:
+    """Write very many tiny zips, by two processes."""
+    for name in datasets:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    context = multiprocessing.get_context("fork")
+    halves = [
+        context.Process(target=_flood, args=(folder, range(n, count, 2), datasets))
+        for n in range(2)
+    ]
+    for half in halves:
+        half.start()
+    for half in halves:
+        half.join()
+        if half.exitcode:
+            raise OSError(f"the files could not be made in {folder}")
+
+
+def _flood(folder: Path, numbers: range, datasets: Sequence[str]) -> None:
+    made = [_template(name, TINY_BYTES) for name in datasets]
+    for number in numbers:
+        turn = number % len(datasets)
+        path = f"{folder}/{datasets[turn]}_{number}.zip"
+        # Bare calls: a million files would take minutes by others.
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        os.write(descriptor, numbered(made[turn], number))
+        os.close(descriptor)
 
 
 def numbered(template: bytes, number: int) -> bytes:
@@ -92,10 +121,11 @@ def _template(dataset: str, size_bytes: int) -> bytes:
 
 
 def _csv(dataset: str, size_bytes: int) -> str:
-    """Return a CSV of about this size, less what the zip adds."""
+    """Return a CSV of about this size, less what the zip adds; of one row at least."""
     found = load_catalogue().dataset(f"{dataset}.zip".encode())
     if found is None:
         raise LookupError(f"the catalogue has no dataset {dataset}")
-    rows = size_bytes // 8
-    text = sample_csv(found, rows)[: max(size_bytes - 250, 100)]
-    return text[: text.rindex("\n") + 1]
+    text = sample_csv(found, max(1, size_bytes // 8))
+    least = len("".join(text.splitlines(keepends=True)[:2]))
+    cut = text[: max(size_bytes - ZIP_BYTES, least)]
+    return cut[: cut.rindex("\n") + 1]

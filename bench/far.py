@@ -28,6 +28,7 @@ class Arrived:
     doubled: int
     refused: list[str]
     first_at: float
+    posted_at: float
     last_at: float
 
 

@@ -45,6 +45,18 @@ def rclone_environment(seaweed: Seaweed, home: Path) -> dict[str, str]:
     }
 
 
+def curl(url: str, fields: dict[str, str], path: Path, log: Path) -> Ran:
+    """Post one file by a form, as `curl -F` streams it."""
+    forms = [part for field in fields.items() for part in ("-F", "=".join(field))]
+    command = [_tool("curl"), "-sS", "--fail", "--noproxy", "*", *forms]
+    return run([*command, "-F", f"file=@{path};type=application/zip", url], None, log)
+
+
+def digest(tool: str, path: Path, log: Path) -> Ran:
+    """Read a file once, by `sha256sum` or its like."""
+    return run([_tool(tool), str(path)], None, log)
+
+
 def _tool(name: str) -> str:
     """Return the path of a tool: of the environment, or of the system."""
     here = Path(sysconfig.get_path("scripts"), name)

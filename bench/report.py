@@ -92,11 +92,8 @@ def judged(outcome: Outcome, goal: Goal) -> dict[str, Any]:
     mine = outcome.first.figures[goal.metric]
     if goal.against:
         peer = next(one for one in outcome.sheets if one.name == goal.against)
-        found, more, unit = (
-            ratio(metric, mine, peer.figures[goal.metric]),
-            True,
-            "times",
-        )
+        found, unit = ratio(metric, mine, peer.figures[goal.metric]), "times"
+        found, more = (1 / found, False) if goal.at_most else (found, True)
     else:
         found, more, unit = median(mine), metric.more, metric.unit
     return {

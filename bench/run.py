@@ -24,13 +24,19 @@ from pathlib import Path
 from typing import Any
 
 import report
+from bulk import LARGE
 from far import Lost
 from machine import describe
+from idleness import IDLE, STATUS
+from response import FAIR, FRESH_FILE
 from scenario import Bench, Scenario, play
 from subject import ROOT, Failed, Source
 from traffic import ENGINE, LATENCY, SMALL
 
-SCENARIOS: dict[str, Scenario] = {one.name: one for one in (LATENCY, SMALL, ENGINE)}
+SCENARIOS: dict[str, Scenario] = {
+    one.name: one
+    for one in (LATENCY, SMALL, ENGINE, LARGE, FRESH_FILE, FAIR, IDLE, STATUS)
+}
 
 
 def say(line: str) -> None:

@@ -1,5 +1,6 @@
 """What a benchmark is: contestants on the same work, round after round, and goals."""
 
+import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ class Goal:
     text: str
     against: str = ""
     """A peer; then the figure is how many times better emitterd is."""
+    at_most: bool = False
+    """With a peer: emitterd may be worse, by no more times than `limit`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,13 @@ class Bench:
         folder = self.folder / f"{self._number}-{name}"
         folder.mkdir()
         return folder
+
+    def clear(self) -> None:
+        """Remove what a benchmark has left; the S3 engine goes on."""
+        kept = self._seaweed.directory if self._seaweed is not None else None
+        paths = [str(one) for one in self.folder.iterdir() if one != kept]
+        # A million files: by a tool that does nothing else.
+        subprocess.run(["rm", "-rf", "--", *paths], check=True)  # noqa: S603, S607
 
     def subject(self, source: Source, spool: Path, url: str = "") -> Subject:
         """Install a source anew, for the light far side if no other is named."""
@@ -144,6 +154,7 @@ def play(
                 sheets[case.name].add(figures)
                 main = figures.get(scenario.main, float("nan"))
                 say(f"{scenario.name} {number + 1}/{rounds} {case.name}: {main:.4g}")
+    bench.clear()
     return list(sheets.values())
 
 

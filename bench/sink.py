@@ -80,7 +80,11 @@ class Store:
     doubled: int = 0
     refused: list[str] = field(default_factory=list)
     first_at: float = 0.0
+    """When the first request began."""
+    posted_at: float = 0.0
+    """When the first POST to the bucket began."""
     last_at: float = 0.0
+    """When the last object was whole."""
 
     def grant(self, filename: str) -> dict[str, object]:
         """Return leave to POST one object, as upstream's API gives it."""
@@ -199,6 +203,7 @@ class Desk:
             "doubled": store.doubled,
             "refused": store.refused[:10],
             "first_at": store.first_at,
+            "posted_at": store.posted_at,
             "last_at": store.last_at,
         }
         if order.get("objects"):
@@ -255,6 +260,7 @@ class Line(asyncio.BufferedProtocol):
         self._latency_s = store.latency_s
         store.first_at = store.first_at or time.time()
         if path.startswith(f"/{BUCKET}"):
+            store.posted_at = store.posted_at or time.time()
             kind = headers.get("content-type", "")
             self._body = Upload(store, kind, self._left_bytes)
         else:
