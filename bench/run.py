@@ -27,16 +27,21 @@ import report
 from bulk import LARGE
 from far import Lost
 from machine import describe
+from growth import FLAT
 from idleness import IDLE, STATUS
 from response import FAIR, FRESH_FILE
 from scenario import Bench, Scenario, play
+from startup import BACKLOG, RESTART
 from subject import ROOT, Failed, Source
 from traffic import ENGINE, LATENCY, SMALL
 
 SCENARIOS: dict[str, Scenario] = {
     one.name: one
-    for one in (LATENCY, SMALL, ENGINE, LARGE, FRESH_FILE, FAIR, IDLE, STATUS)
-}
+    for one in (
+        LATENCY, SMALL, ENGINE, LARGE, FRESH_FILE, FAIR, RESTART, BACKLOG, FLAT, IDLE,
+        STATUS,
+    )
+}  # fmt: skip
 
 
 def say(line: str) -> None:

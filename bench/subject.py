@@ -94,13 +94,14 @@ class Subject:
     def running(self, **environment: str) -> Iterator["Daemon"]:
         """Run the daemon; it is stopped afterwards. Raises `Failed` if not in order."""
         with self.log.open("ab") as log:
+            offset = log.tell()
             process = subprocess.Popen(  # noqa: S603  our own command line
                 self.command("run"),
                 env=self.source.environment() | environment,
                 stdout=log,
                 stderr=log,
             )
-        daemon = Daemon(self, process)
+        daemon = Daemon(self.log, process, offset)
         try:
             yield daemon
             daemon.stop()
@@ -125,26 +126,31 @@ class Subject:
 class Daemon:
     """A daemon that runs."""
 
-    def __init__(self, subject: Subject, process: subprocess.Popen[bytes]) -> None:
+    def __init__(
+        self, log: Path, process: subprocess.Popen[bytes], offset: int
+    ) -> None:
+        """Take a process that has just begun; its log begins at `offset`."""
         self.began_at = time.time()
         self.pid = process.pid
-        self._subject = subject
+        self._log = log
         self._process = process
+        self._offset = offset
 
     def wait_for(self, name: str, deadline_s: float = DEADLINE_S) -> float:
-        """Return when an event was logged first; in seconds since the epoch."""
-        wanted, until = f'"{name}"', time.monotonic() + deadline_s
-        with self._subject.log.open("r", encoding="utf-8") as log:
-            rest = ""
+        """Return when it first logged an event, in seconds since the epoch."""
+        wanted, until = f'"{name}"'.encode(), time.monotonic() + deadline_s
+        with self._log.open("rb") as log:
+            log.seek(self._offset)
+            line = b""
             while time.monotonic() < until and self._process.poll() is None:
-                rest += log.readline()
-                if not rest.endswith("\n"):
+                line += log.readline()
+                if not line.endswith(b"\n"):
                     time.sleep(LOOK_S)
                     continue
-                line, rest = rest, ""
                 if wanted in line and json.loads(line)["event"] == name:
                     return instant(json.loads(line))
-        raise Failed(f"no {name}:\n{self._subject.log.read_text()[-2000:]}")
+                line = b""
+        raise Failed(f"no {name}:\n{self._log.read_text('utf-8')[-2000:]}")
 
     def stop(self) -> None:
         """Stop it in the usual way. Raises `Failed` where it ends otherwise."""

@@ -10,7 +10,7 @@ import peers
 from far import Lost
 from scenario import Bench, Case, Figures, Goal, Metric, Scenario, ours
 from seaweed import objects
-from subject import Ran, Source
+from subject import Ran, Source, Subject
 
 RATE = Metric("rate", "files a second", more=True)
 PER_FILE = Metric("per_file_ms", "a file", "ms")
@@ -24,17 +24,13 @@ SEQUENTIAL_SHARE = 10
 KIB = 1024
 
 
-def _emitterd(
-    bench: Bench, source: Source, spool: Path, files: dict[str, str], **far: object
-) -> Figures:
-    bench.far.reset(**far)
-    subject = bench.subject(source, spool)
+def send_all(bench: Bench, subject: Subject, files: dict[str, str]) -> Figures:
+    """Send the whole folder by `once`. Raises `Failed`, and `Lost` for a file."""
     ran = subject.once()
     bench.far.check(files)
     last_at = subject.last_at("file.delivered")
-    return _figures(
-        ran, len(files), last_at - bench.far.arrived().first_at, last_at - ran.began_at
-    )
+    first_at = bench.far.arrived().first_at
+    return _figures(ran, len(files), last_at - first_at, last_at - ran.began_at)
 
 
 def _sequential(bench: Bench, spool: Path, files: dict[str, str]) -> Figures:
@@ -63,7 +59,8 @@ def _latency(bench: Bench, sizes: dict[str, int]) -> Iterator[list[Case]]:
     some = {name: files[name] for name in sorted(files)[:count]}
 
     def emitterd(source: Source) -> Figures:
-        return _emitterd(bench, source, spool, files, latency_s=LATENCY_S)
+        bench.far.reset(latency_s=LATENCY_S)
+        return send_all(bench, bench.subject(source, spool), files)
 
     def sequential() -> Figures:
         bench.far.reset(latency_s=LATENCY_S)
@@ -79,7 +76,8 @@ def _small(bench: Bench, sizes: dict[str, int]) -> Iterator[list[Case]]:
     contents = [(name, (spool / name).read_bytes()) for name in files]
 
     def emitterd(source: Source) -> Figures:
-        return _emitterd(bench, source, spool, files)
+        bench.far.reset()
+        return send_all(bench, bench.subject(source, spool), files)
 
     def sequential() -> Figures:
         bench.far.reset()
