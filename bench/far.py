@@ -38,7 +38,7 @@ class Far:
     api_key = API_KEY
 
     def __init__(self) -> None:
-        self._process = subprocess.Popen(
+        self._process = subprocess.Popen(  # noqa: S603  our own command line
             [sys.executable, Path(__file__).with_name("sink.py")],
             env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             stdin=subprocess.PIPE,

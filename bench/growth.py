@@ -7,7 +7,7 @@ from pathlib import Path
 
 import cargo
 import seed
-from scenario import Bench, Case, Figures, Goal, Metric, Scenario
+from scenario import Bench, Case, Figures, Metric, Scenario
 from subject import Source
 from traffic import send_all
 

@@ -23,7 +23,7 @@ def rclone(
 ) -> Ran:
     """Copy a folder to the S3 engine by rclone."""
     command = [
-        *(_tool("rclone"), "copy", str(folder), f"bench:{bucket}"),
+        *(tool("rclone"), "copy", str(folder), f"bench:{bucket}"),
         *("--transfers", str(transfers), "--s3-no-check-bucket"),
     ]
     return run(command, rclone_environment(seaweed, log.parent), log)
@@ -48,19 +48,24 @@ def rclone_environment(seaweed: Seaweed, home: Path) -> dict[str, str]:
 def curl(url: str, fields: dict[str, str], path: Path, log: Path) -> Ran:
     """Post one file by a form, as `curl -F` streams it."""
     forms = [part for field in fields.items() for part in ("-F", "=".join(field))]
-    command = [_tool("curl"), "-sS", "--fail", "--noproxy", "*", *forms]
+    command = [tool("curl"), "-sS", "--fail", "--noproxy", "*", *forms]
     return run([*command, "-F", f"file=@{path};type=application/zip", url], None, log)
 
 
-def digest(tool: str, path: Path, log: Path) -> Ran:
+def digest(name: str, path: Path, log: Path) -> Ran:
     """Read a file once, by `sha256sum` or its like."""
-    return run([_tool(tool), str(path)], None, log)
+    return run([tool(name), str(path)], None, log)
 
 
-def _tool(name: str) -> str:
-    """Return the path of a tool: of the environment, or of the system."""
-    here = Path(sysconfig.get_path("scripts"), name)
-    found = str(here) if here.exists() else shutil.which(name)
+def tool(name: str) -> str:
+    """Return the path of a tool. Raises `Failed` where it is not at hand."""
+    found = at_hand(name)
     if found is None:
         raise Failed(f"{name} is not at hand")
     return found
+
+
+def at_hand(name: str) -> str | None:
+    """Return the path of a tool: of this environment, or of the system; or None."""
+    here = Path(sysconfig.get_path("scripts"), name)
+    return str(here) if here.exists() else shutil.which(name)

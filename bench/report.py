@@ -5,9 +5,14 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from scenario import Goal, Metric, Scenario, Sheet, ratio
+from scenario import Goal, Scenario, Sheet, ratio
 
 MISSED = "**missed**"
+PROFILED = (
+    "`bench/run --profile`: samples of a `once` by py-spy, without its start. Python's"
+    " own time is that of the thread that holds the interpreter's lock; all threads'"
+    " has in it what goes on beside it, and what waits.\n\n"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +63,17 @@ def section(outcome: Outcome) -> str:
         *(f"{one.label}, {one.unit}" if one.unit else one.label for one in metrics),
     ]
     peers = len(outcome.sheets) > 1
-    rows = []
+    lines = [header + ["emitterd against it, times"] * peers]
     for sheet in outcome.sheets:
         cells = [cell(sheet.figures.get(one.name, [])) for one in metrics]
-        rows.append([sheet.name, *cells, *([_against(outcome, sheet)] * peers)])
+        lines.append([sheet.name, *cells, *([_against(outcome, sheet)] * peers)])
+    if len(lines) < len(header):
+        lines = [list(column) for column in zip(*lines, strict=True)]
     rounds = f"{outcome.rounds} round{'s' * (outcome.rounds != 1)}"
     return (
         f"## {scenario.title}\n\n`bench/run {scenario.name}`, {rounds},"
         f" {outcome.took_s:.0f} s."
-        f" {scenario.says.format(**outcome.sizes)}\n\n"
-        + table([*header, *(["emitterd against it, times"] * peers)], rows)
+        f" {scenario.says.format(**outcome.sizes)}\n\n" + table(lines[0], lines[1:])
     )
 
 
@@ -120,6 +126,25 @@ def goals_table(found: Sequence[dict[str, Any]]) -> str:
     return table(["", "to reach", "measured", ""], rows)
 
 
+def profiles(found: dict[str, dict[str, dict[str, float]]]) -> str:
+    """Return where the time goes, case by case."""
+    parts = []
+    for name, halves in found.items():
+        interpreter, threads = halves["interpreter"], halves["threads"]
+        rows = [
+            [room, percent(interpreter.get(room)), percent(threads.get(room))]
+            for room in [*interpreter, *(threads.keys() - interpreter.keys())]
+        ]
+        header = [name, "of Python's own time", "of all threads' time"]
+        parts.append(table(header, rows))
+    return "\n".join(parts)
+
+
+def percent(share: float | None) -> str:
+    """Return a share as a whole number of percents."""
+    return "" if share is None else f"{100 * share:.0f} %"
+
+
 def as_json(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     """Return all figures, round by round."""
     return [
@@ -151,4 +176,8 @@ def markdown(found: dict[str, Any], outcomes: Sequence[Outcome]) -> str:
     if found["goals"] and not found["quick"]:
         parts.append("## What was to be reached\n\n" + goals_table(found["goals"]))
     parts += [section(one) for one in outcomes]
+    if found.get("profiles"):
+        parts.append(
+            "## Where the time goes\n\n" + PROFILED + profiles(found["profiles"])
+        )
     return "\n".join(parts)

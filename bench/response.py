@@ -39,8 +39,7 @@ def closed(path: Path, content: bytes) -> float:
     """Write a file in its place; return when it was about to be closed."""
     with path.open("wb", buffering=0) as file:
         file.write(content)
-        at = time.monotonic()
-    return at
+        return time.monotonic()
 
 
 def waits_ms(dropped: dict[str, float], seen: dict[str, float]) -> list[float]:

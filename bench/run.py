@@ -1,13 +1,15 @@
 """How fast emitterd is, measured beside what people would use instead.
 
-    bench/run                         everything, some 20 minutes
-    bench/run small latency           these alone
-    bench/run --quick                 everything in small, under 3 minutes
-    bench/run small --source DIR      another checkout beside this one, in one run
+    bench/run                                  everything, some 20 minutes
+    bench/run small latency                    these alone
+    bench/run --quick                          everything in small, under 3 minutes
+    bench/run small --source . --source DIR    this checkout and another, in one run
+    bench/run small --profile                  and where the time goes
 
 The machine is noisy and never the same: so all contestants do the same work in one
 run, by turns, and ratios are shown beside the times. Exit code 0 if all was measured,
-whatever the figures; 1 where a contestant failed or a file was lost.
+whatever the figures; 1 where a contestant failed or a file was lost. `--write` puts
+the report into docs/performance.md.
 """
 
 import argparse
@@ -20,20 +22,29 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import report
 from bulk import LARGE
 from far import Lost
-from machine import describe
 from growth import FLAT
+from hotspots import PROFILES
 from idleness import IDLE, STATUS
+from machine import describe
+from peers import at_hand
+from plot import draw
+from reliability import Unusable, written
 from response import FAIR, FRESH_FILE
 from scenario import Bench, Scenario, play
 from startup import BACKLOG, RESTART
 from subject import ROOT, Failed, Source
 from traffic import ENGINE, LATENCY, SMALL
+
+DOCUMENT = ROOT / "docs" / "performance.md"
+BEGIN = "<!-- begin: what `bench/run` wrote -->\n"
+INSTALL = ".venv/bin/pip install -e '.[test,bench]'"
 
 SCENARIOS: dict[str, Scenario] = {
     one.name: one
@@ -75,7 +86,18 @@ def sources(paths: Sequence[Path]) -> list[Source]:
     ]
 
 
-def found(options: argparse.Namespace, bench: Bench) -> dict[str, Any]:
+def profiles(names: Sequence[str], bench: Bench) -> dict[str, Any]:
+    """Return where the time of the first emitterd goes, case by case."""
+    found = {}
+    for name in names:
+        if name in PROFILES:
+            say(f"profile {name}")
+            found[name] = PROFILES[name](bench, bench.sources[0])
+            bench.clear()
+    return found
+
+
+def facts(options: argparse.Namespace, bench: Bench) -> dict[str, Any]:
     """Return what the JSON file holds beside the figures."""
     return {
         "command": shlex.join(["bench/run", *sys.argv[1:]]),
@@ -84,6 +106,42 @@ def found(options: argparse.Namespace, bench: Bench) -> dict[str, Any]:
         "machine": describe(bench.folder),
         "sources": {one.name: one.commit() for one in bench.sources},
     }
+
+
+def whole(options: argparse.Namespace, bench: Bench) -> tuple[dict[str, Any], str]:
+    """Measure; return what the JSON file holds, and the report.
+
+    Raises `Failed` and `Lost`.
+    """
+    found = facts(options, bench)
+    names = options.scenarios or list(SCENARIOS)
+    outcomes = list(measured(names, bench, options.rounds))
+    found |= {"goals": report.goals(outcomes), "scenarios": report.as_json(outcomes)}
+    if options.profile:
+        found["profiles"] = profiles(names, bench)
+    return found, report.markdown(found, outcomes)
+
+
+def write(found: dict[str, Any], text: str) -> None:
+    """Put the report where it is kept. Raises `Unusable` where it has no place."""
+    document = DOCUMENT.read_text("utf-8")
+    (flat,) = (one for one in found["scenarios"] if one["scenario"] == FLAT.name)
+    draw(flat["contestants"], DOCUMENT.with_name("performance-flat.svg"))
+    DOCUMENT.write_text(written(document, text, BEGIN), "utf-8")
+    figures = DOCUMENT.with_suffix(".json")
+    figures.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+
+
+def missing(options: argparse.Namespace) -> list[str]:
+    """Return what this run needs and has not, of the `bench` extra."""
+    needed = {
+        "rclone": not options.scenarios or ENGINE.name in options.scenarios,
+        "py-spy": options.profile,
+    }
+    lacking = [name for name, wanted in needed.items() if wanted and not at_hand(name)]
+    if options.write and find_spec("matplotlib") is None:
+        lacking.append("matplotlib")
+    return lacking
 
 
 def parse() -> argparse.Namespace:
@@ -101,15 +159,32 @@ def parse() -> argparse.Namespace:
         default=[],
         help="measure the emitterd of this checkout; may be given several times",
     )
+    parser.add_argument(
+        "--profile",
+        action="store_true",
+        help=f"show where the time goes: {', '.join(PROFILES)}",
+    )
+    parser.add_argument("--write", action="store_true", help=f"into {DOCUMENT.name}")
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     parser.add_argument("--directory", type=Path, help="work below this directory")
     options = parser.parse_args()
+    refuse(parser, options)
+    return options
+
+
+def refuse(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """End with 2 where the command line asks for what cannot be."""
     if unknown := set(options.scenarios) - set(SCENARIOS):
         parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
+    if options.rounds is not None and options.rounds < 1:
+        parser.error("--rounds must be above 0")
     for path in options.source:
         if not (path / "emitterd" / "__main__.py").exists():
             parser.error(f"{path} is no checkout of emitterd")
-    return options
+    if options.write and (options.scenarios or options.quick or options.source):
+        parser.error("--write wants all in full, of this checkout")
+    if lacking := missing(options):
+        parser.error(f"{', '.join(lacking)} not at hand: {INSTALL}")
 
 
 def main() -> int:
@@ -117,23 +192,24 @@ def main() -> int:
     options = parse()
     # An end in the usual way stops every process, and leaves nothing behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    with (
-        tempfile.TemporaryDirectory(dir=options.directory, prefix="bench-") as folder,
-        closing(
-            Bench(Path(folder), sources(options.source), quick=options.quick)
-        ) as bench,
-    ):
-        whole = found(options, bench)
-        try:
-            names = options.scenarios or list(SCENARIOS)
-            outcomes = list(measured(names, bench, options.rounds))
-        except (Failed, Lost) as error:
-            print(error, file=sys.stderr)
-            return 1
-    whole |= {"goals": report.goals(outcomes), "scenarios": report.as_json(outcomes)}
-    if options.json is not None:
-        options.json.write_text(json.dumps(whole, indent=1), "utf-8")
-    print(report.markdown(whole, outcomes))
+    try:
+        with (
+            tempfile.TemporaryDirectory(
+                dir=options.directory, prefix="bench-"
+            ) as place,
+            closing(
+                Bench(Path(place), sources(options.source), quick=options.quick)
+            ) as bench,
+        ):
+            found, text = whole(options, bench)
+        if options.json is not None:
+            options.json.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+        if options.write:
+            write(found, text)
+    except (Failed, Lost, Unusable) as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(text)
     return 0
 
 

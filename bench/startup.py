@@ -3,6 +3,7 @@
 import socket
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from statistics import mean
 
@@ -127,9 +128,7 @@ def _rates(counts: list[tuple[float, int]]) -> Figures:
     begin, end = counts[0][0], counts[-1][0]
     edges = [begin + (end - begin) * n / 4 for n in range(5)]
     marks = [min(counts, key=lambda one: abs(one[0] - edge)) for edge in edges]
-    rates = [
-        (b[1] - a[1]) / (b[0] - a[0]) for a, b in zip(marks, marks[1:], strict=False)
-    ]
+    rates = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in pairwise(marks)]
     found = {f"rate_{n}": rate for n, rate in enumerate(rates, 1)}
     return found | {"steady": min(rates) / mean(rates)}
 

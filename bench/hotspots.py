@@ -1,0 +1,111 @@
+"""Where the time goes: samples of all threads by py-spy, folded into rooms.
+
+Twice, because each half tells what the other cannot: the samples of the thread that
+holds the interpreter's lock say what Python itself is busy with; those of all threads
+have in them what goes on beside it (hashing, SQLite, the kernel), and what waits.
+"""
+
+import linecache
+import re
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import cargo
+from peers import tool
+from scenario import Bench
+from subject import Source
+
+RATE = 100
+LEAST = 0.01
+"""A room with less of the samples is counted to the rest."""
+
+MIB = 2**20
+IMPORTS = "start: imports"
+
+_FRAME = re.compile(r"^.* \((?P<file>.+):(?P<line>\d+)\)$")
+_COUNT = re.compile(r"^(?P<stack>.+) (?P<count>\d+)$")
+
+# By what stands in the line that a thread is at: calls into C are no frames.
+_LINES = (
+    ("SQLite: commit", re.compile(r"""["']commit|\.commit\(""")),
+    ("SQLite", re.compile(r"\.(execute\w*|fetch\w+)\(")),
+    ("waiting for a lock", re.compile(r"with self\._?\w*lock\b|\.acquire\(|\.wait\(")),
+    ("hashing", re.compile(r"(md5|sha256|digest)\.update\(|sha256\(|crc32\(")),
+    ("socket", re.compile(r"\.(send|sendall|recv|recv_into|poll|connect|select)\(")),
+    ("files", re.compile(r"os\.(f?stat|open|read|scandir|pread)\(|fcntl\(|\.read\(")),
+)
+_PLACES = re.compile(r"/(?:site-packages|emitterd|python3\.\d+)/([\w-]+)")
+
+
+def rooms(
+    raw: str, line: Callable[[str, int], str] = linecache.getline
+) -> Counter[str]:
+    """Fold py-spy's raw output: the samples of each room."""
+    found: Counter[str] = Counter()
+    for text in raw.splitlines():
+        if (sample := _COUNT.match(text)) is not None:
+            found[_room(sample["stack"].split(";"), line)] += int(sample["count"])
+    return found
+
+
+def _room(stack: list[str], line: Callable[[str, int], str]) -> str:
+    if any("<frozen importlib" in frame for frame in stack):
+        return IMPORTS
+    frame = _FRAME.match(stack[-1])
+    if frame is None:
+        return "Python"
+    text = line(frame["file"], int(frame["line"]))
+    for name, pattern in _LINES:
+        if pattern.search(text):
+            return name
+    place = _PLACES.findall(frame["file"])
+    if not place:
+        return "Python"
+    return f"emitterd.{place[-1]}" if "/emitterd/" in frame["file"] else place[-1]
+
+
+def shares(found: Counter[str]) -> dict[str, float]:
+    """Return the share of each room, the largest first; of the start nothing."""
+    running = Counter({k: v for k, v in found.items() if k != IMPORTS})
+    total = running.total() or 1
+    told = {k: v / total for k, v in running.most_common() if v / total >= LEAST}
+    return told | {"the rest": 1 - sum(told.values())}
+
+
+def _profile(bench: Bench, source: Source, spool: Path, files: dict[str, str],
+             **far: object) -> dict[str, dict[str, float]]:  # fmt: skip
+    """Send a folder twice, under the eyes of py-spy."""
+    found = {}
+    for kind, options in (("interpreter", ["--gil"]), ("threads", [])):
+        bench.far.reset(**far)
+        subject = bench.subject(source, spool)
+        output = subject.folder / "py-spy.raw"
+        by = [
+            *(tool("py-spy"), "record", "--output", str(output), "--format", "raw"),
+            *("--rate", str(RATE), "--full-filenames", *options, "--"),
+        ]
+        subject.once(by)
+        bench.far.check(files)
+        found[kind] = shares(rooms(output.read_text("utf-8")))
+    return found
+
+
+def of_small(bench: Bench, source: Source) -> dict[str, dict[str, float]]:
+    """Look where the time goes with many small files."""
+    spool = bench.new_folder("spool")
+    files = cargo.fill(spool, 300 if bench.quick else 3000, 8192)
+    return _profile(bench, source, spool, files)
+
+
+def of_large(bench: Bench, source: Source) -> dict[str, dict[str, float]]:
+    """Look where the time goes with one large file."""
+    spool = bench.new_folder("spool")
+    files = cargo.large(spool, (256 if bench.quick else 2048) * MIB)
+    return _profile(bench, source, spool, files, sampled=True)
+
+
+PROFILES: dict[str, Callable[[Bench, Source], dict[str, dict[str, float]]]] = {
+    "small": of_small,
+    "large": of_large,
+}
