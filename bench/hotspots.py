@@ -30,12 +30,13 @@ _COUNT = re.compile(r"^(?P<stack>.+) (?P<count>\d+)$")
 _LINES = (
     ("SQLite: commit", re.compile(r"""["']commit|\.commit\(""")),
     ("SQLite", re.compile(r"\.(execute\w*|fetch\w+)\(")),
-    ("waiting for a lock", re.compile(r"with self\._?\w*lock\b|\.acquire\(|\.wait\(")),
+    ("waiting for a lock", re.compile(r"with self\.\w+:$|\.acquire\(|\.wait\(")),
     ("hashing", re.compile(r"(md5|sha256|digest)\.update\(|sha256\(|crc32\(")),
     ("socket", re.compile(r"\.(send|sendall|recv|recv_into|poll|connect|select)\(")),
     ("files", re.compile(r"os\.(f?stat|open|read|scandir|pread)\(|fcntl\(|\.read\(")),
 )
-_PLACES = re.compile(r"/(?:site-packages|emitterd|python3\.\d+)/([\w-]+)")
+_OURS = re.compile(r"/emitterd/(\w+)\.py$")
+_OTHERS = re.compile(r"/(?:site-packages|python3\.\d+)/(?!site-packages)([\w-]+)")
 
 
 def rooms(
@@ -57,12 +58,12 @@ def _room(stack: list[str], line: Callable[[str, int], str]) -> str:
         return "Python"
     text = line(frame["file"], int(frame["line"]))
     for name, pattern in _LINES:
-        if pattern.search(text):
+        if pattern.search(text.rstrip()):
             return name
-    place = _PLACES.findall(frame["file"])
-    if not place:
-        return "Python"
-    return f"emitterd.{place[-1]}" if "/emitterd/" in frame["file"] else place[-1]
+    if ours := _OURS.search(frame["file"]):
+        return f"emitterd.{ours[1]}"
+    other = _OTHERS.search(frame["file"])
+    return other[1] if other else "Python"
 
 
 def shares(found: Counter[str]) -> dict[str, float]:
@@ -70,7 +71,7 @@ def shares(found: Counter[str]) -> dict[str, float]:
     running = Counter({k: v for k, v in found.items() if k != IMPORTS})
     total = running.total() or 1
     told = {k: v / total for k, v in running.most_common() if v / total >= LEAST}
-    return told | {"the rest": 1 - sum(told.values())}
+    return told | {"the rest": max(0.0, 1 - sum(told.values()))}
 
 
 def _profile(bench: Bench, source: Source, spool: Path, files: dict[str, str],

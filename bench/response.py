@@ -160,7 +160,7 @@ FAIR = Scenario(
     "{files:,} files of 8 KiB, one at a time, into one folder, while a backlog of"
     " {backlog:,} files of another is found and sent; from the rename to the first byte"
     " at the server.",
-    {"files": (20, 4), "backlog": (100_000, 5000)},
+    {"files": (20, 4), "backlog": (100_000, 8000)},
     _fair,
     WAITS,
     SHOWN,
