@@ -1,5 +1,6 @@
 """Benchmarks of a start: over much that is delivered, and over much that is not."""
 
+import os
 import socket
 import time
 from collections.abc import Iterator
@@ -63,14 +64,16 @@ class _Restart:
         self._number += 2
         name, content = cargo.another(LATE, self._number, cargo.TINY_BYTES)
         (self._spool / name).write_bytes(content)
-        address = self._subject.folder / "notify"
-        address.unlink(missing_ok=True)
+        # Of no file: the path of a socket must be short.
+        address = f"emitterd-bench-{os.getpid()}-{self._number}"
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-            manager.bind(str(address))
+            manager.bind(f"\0{address}")
             manager.settimeout(READY_S)
             began_at = time.monotonic()
-            with self._subject.running(NOTIFY_SOCKET=str(address)) as daemon:
+            with self._subject.running(NOTIFY_SOCKET=f"@{address}") as daemon:
                 figures = {"ready_s": _ready(manager) - began_at}
+                # Nobody reads it from now on, and it must not fill up.
+                manager.close()
                 daemon.wait_for("sweep.finished")
                 figures["read_mib"] = gauges.read_bytes(daemon.pid) / MIB
                 daemon.wait_for("file.delivered")
