@@ -154,7 +154,7 @@ def measure(case: Case, requests: int, folder: Path) -> list[float]:
     port = listener.getsockname()[1]
     url = f"http{'s' * case.tls}://localhost:{port}/data/upload-url"
     tls = case.context(str(folder / "root.pem"))
-    wire = Wire(LIMITS, tls=tls, proxy=None, connections=8, stop=threading.Event())
+    wire = Wire(LIMITS, tls=tls, proxy=None, stop=threading.Event())
     tenth = max(1, int(requests * case.share) // 10)
     costs = []
     try:

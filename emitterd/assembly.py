@@ -53,8 +53,7 @@ class Parts:
         self.wake = Wake()
         self.spool = Spool(config.spool.directory)
         self.wire = open_wire(config, open_tls(config), self.abort)
-        delivery = config.delivery
-        self.destination = Destination(_backoff(config), workers=delivery.workers)
+        self.destination = Destination(_backoff(config), workers=_workers(config))
         self.metrics = Metrics()
         self._inspector = load_inspector(config.spool)
         self.journal = self._open_journal()
@@ -85,7 +84,7 @@ class Parts:
         delivery = config.delivery
         self.wire.adopt(limits(config))
         self.journal.adopt(delivery.backoff_max_s)
-        self.destination.adopt(_backoff(config), workers=delivery.workers)
+        self.destination.adopt(_backoff(config), workers=_workers(config))
         self._retention.adopt(config.journal.retain_s)
         self._inspector = inspector
         self.intake.adopt(_rules(config, inspector))
@@ -168,6 +167,11 @@ class Parts:
 
 def _backoff(config: Config) -> Backoff:
     return Backoff(config.delivery.backoff_initial_s, config.delivery.backoff_max_s)
+
+
+def _workers(config: Config) -> int | None:
+    wanted = config.delivery.workers
+    return None if wanted == "auto" else wanted
 
 
 def _rules(config: Config, inspector: Inspector) -> Rules:

@@ -70,7 +70,7 @@ class Attempts:
             found = self._look_up(entry, file)
             if isinstance(found, Receipt):
                 return found
-            pinned = self._new_grant(entry, found)
+            pinned = self._new_grant(entry, found, first=entry.first)
         try:
             return self._post(entry, pinned, file)
         except Trouble as trouble:
@@ -139,13 +139,15 @@ class Attempts:
             grant, file, entry.fingerprint, partial(self._on_sent, entry)
         )
 
-    def _new_grant(self, entry: Entry, doubt: Unconfirmed | None) -> Grant:
-        spacing_s = self._journal.granted_at(entry.path) + GRANT_SPACING_S - time.time()
-        if 0 < spacing_s <= GRANT_SPACING_S:
-            self._abort.wait(spacing_s)
+    def _new_grant(
+        self, entry: Entry, doubt: Unconfirmed | None, *, first: bool = False
+    ) -> Grant:
+        """Ask for a grant and pin it; `first`: there was none for this path before."""
+        if not first:
+            self._keep_apart(entry)
         reach(Point.GRANT_DUE)
         grant = self._emission.grant(entry.path)
-        if self._journal.has_key(entry, grant.key):
+        if not first and self._journal.has_key(entry, grant.key):
             # A clock was set meanwhile, this host's or the server's.
             self._abort.wait(GRANT_SPACING_S)
             grant = self._emission.grant(entry.path)
@@ -163,3 +165,8 @@ class Attempts:
                 reason=doubt.reason,
             )
         return grant
+
+    def _keep_apart(self, entry: Entry) -> None:
+        spacing_s = self._journal.granted_at(entry.path) + GRANT_SPACING_S - time.time()
+        if 0 < spacing_s <= GRANT_SPACING_S:
+            self._abort.wait(spacing_s)

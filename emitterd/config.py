@@ -8,7 +8,7 @@ unit (`settle_s` in seconds, `minimum_speed_bytes`), keys do not (`settle: 5s`).
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, get_origin
+from typing import Annotated, ClassVar, Literal, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
@@ -171,7 +171,7 @@ class Delivery(_Section):
 
     section = "delivery"
 
-    workers: int = Field(8, ge=1, le=64)
+    workers: Annotated[int | Literal["auto"], BeforeValidator(values.workers)] = "auto"
     backoff_initial_s: Duration = Field(2.0, alias="backoff_initial")
     backoff_max_s: Duration = Field(600.0, alias="backoff_max")
     drain_timeout_s: Duration = Field(30.0, alias="drain_timeout")
@@ -290,8 +290,8 @@ def _schema() -> dict[str, dict[str, type]]:
     schema: dict[str, dict[str, type]] = {section: {} for section in SECTIONS}
     for section, key, name in every_key():
         annotation = SECTIONS[section].model_fields[name].annotation
-        kinds = (bool, int, tuple)
-        fitting = (k for k in kinds if k in {annotation, get_origin(annotation)})
+        named = {annotation, get_origin(annotation), *get_args(annotation)}
+        fitting = (kind for kind in (bool, int, tuple) if kind in named)
         schema[section][key] = next(fitting, str)
     return schema
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
+from emitterd.concurrency import MOST
 from emitterd.config_layers import Refusal
 from emitterd.dataset import Version
 from emitterd.endpoint import EXAMPLES, Endpoint
@@ -100,6 +101,20 @@ def pattern(value: object) -> str:
             "holds a malformed pattern", "write it as in a .gitignore, like **/*.zip"
         ) from None
     return text(value)
+
+
+def workers(value: object) -> object:
+    """Refuse what is neither a number of workers nor `auto`."""
+    if value == "auto":
+        return value
+    if isinstance(value, bool) or not isinstance(value, int):
+        remedy = "write it in digits, without quotes; or auto"
+        raise Refusal("must be a whole number", remedy)
+    if value < 1:
+        raise Refusal("is too small", "write 1 or more")
+    if value > MOST:
+        raise Refusal("is too large", f"write {MOST} or less")
+    return value
 
 
 def cqube_version(value: object) -> str:

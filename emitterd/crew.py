@@ -1,4 +1,4 @@
-"""The daemon's threads: named, watched over, and as many workers as configured."""
+"""The daemon's threads: named, watched over, and as many workers as wanted."""
 
 import threading
 import time
@@ -23,7 +23,10 @@ class _Hand:
 
 
 class Crew:
-    """Every thread but the main one and the watcher's. For the main thread."""
+    """Every thread but the main one and the watcher's.
+
+    For the main thread; but `man` is called by whoever finds out how many are wanted.
+    """
 
     def __init__(self, worker: Callable[[], Worker], wake: Wake) -> None:
         """`worker` makes one; `wake` is the bell that it waits for."""
@@ -36,6 +39,7 @@ class Crew:
         self._wake = wake
         self._others: list[threading.Thread] = []
         self._workers: dict[int, _Hand] = {}
+        self._manning = threading.Lock()
 
     def start(self, name: str, loop: Callable[[], None]) -> None:
         """Run a loop in a thread of its own."""
@@ -45,12 +49,18 @@ class Crew:
         """Run a loop that owes signs of life."""
         self.start(name, lambda: self._watched(name, loop))
 
-    def man(self, count: int) -> None:
+    def man(self, wanted: Callable[[], int]) -> None:
         """Bring the workers to so many; call again until they are.
 
         Surplus ones end their attempt first, and nobody begins under a name that is
         still taken: there are never more than the greater of both numbers.
         """
+        with self._manning:
+            if not self.drain.is_set():
+                # Asked only now: of two who call at once the later has the last word.
+                self._man(wanted())
+
+    def _man(self, count: int) -> None:
         alive = {n: one for n, one in self._workers.items() if one.thread.is_alive()}
         self._workers = alive
         staying = sorted(n for n, one in alive.items() if not one.leave.is_set())
@@ -64,7 +74,8 @@ class Crew:
 
     def stop(self) -> None:
         """Let all end what they do, and do no more."""
-        self.drain.set()
+        with self._manning:
+            self.drain.set()
         for one in self._workers.values():
             one.leave.set()
         self._wake.ring()

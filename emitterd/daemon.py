@@ -91,7 +91,7 @@ class Daemon:
                     # However many came: what is read now is what all of them meant.
                     hangups = signals.hangups
                     self._reload()
-                self._crew.man(self._parts.config.delivery.workers)
+                self._man()
                 self._parts.lookout.beat()
                 self._parts.health.beat()
                 self._supervision.beat(self._status())
@@ -127,12 +127,11 @@ class Daemon:
         return self._parts.destination.down
 
     def _start(self, *, watch: bool) -> None:
-        workers = self._parts.config.delivery.workers
         log.info(
             "daemon.started",
             version=__version__,
             path=str(self._parts.spool.root),
-            workers=workers,
+            workers=self._parts.destination.workers,
         )
         if self._journal.reclaimed:
             log.info("journal.recovered", reclaimed=self._journal.reclaimed)
@@ -145,7 +144,12 @@ class Daemon:
             self._parts.lookout.start()
         intake, drain = self._parts.intake, self._crew.drain
         self._crew.start_watched("intake", lambda: intake.run(drain))
-        self._crew.man(workers)
+        self._parts.destination.on_resized = self._man
+        self._man()
+
+    def _man(self) -> None:
+        destination = self._parts.destination
+        self._crew.man(lambda: destination.workers)
 
     def _reload(self) -> None:
         notify(reloading())

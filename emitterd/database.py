@@ -1,8 +1,8 @@
 """SQLite underneath the journal: opening, locking, and the one way to write.
 
-One connection writes. `Database.write` is a group commit: whoever gets the lock runs
-all the work queued meanwhile in one transaction, so N workers share one fsync.
-`synchronous=FULL` makes each commit durable before `write` returns.
+One connection writes. `Database.write` is a group commit: all the work that waits is
+one transaction, so N workers share one fsync. `synchronous=FULL` makes each commit
+durable before `write` returns, unless all that is in it can do without.
 """
 
 import os
@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from emitterd.ballast import PAGE_BYTES, Ballast
 from emitterd.complaints import explain
 from emitterd.errors import JournalDamaged, JournalError, JournalFull
 from emitterd.failpoints import Point, reach
+from emitterd.grouping import Batch, Group, Pending
 from emitterd.lock import Lock
 from emitterd.mounts import NETWORK, file_system
 
@@ -33,6 +34,9 @@ VERSION = 3
 """`user_version` of `schema.sql`; `upgrade_N.sql` leads from version N to the next."""
 
 WAL_LIMIT_BYTES = 64 * 1024 * 1024
+_SYNC = {True: "pragma synchronous = full", False: "pragma synchronous = normal"}
+"""By whether the commits that follow are synced, or only written to the log."""
+
 BUSY_TIMEOUT_S = 10.0
 CLOSE_WAIT_S = 5.0
 
@@ -46,9 +50,8 @@ class Database:
         Raises `JournalLocked` where another process has it, `JournalError` where it
         lies on a network file system, is foreign, newer, or damaged.
         """
-        self._queue: list[_Pending[Any]] = []
-        self._queue_lock = threading.Lock()
-        self._writing = threading.Lock()
+        self._group = Group(self._commit)
+        self._synced = True
         self._reading = threading.Lock()
         self.committing_since: float | None = None
         """When the commit under way began, monotonic; None while there is none."""
@@ -69,22 +72,22 @@ class Database:
         self._writer.execute(f"pragma wal_autocheckpoint = {log_pages}")
 
     def write(
-        self, work: Callable[[sqlite3.Connection], T], *, final: bool = False
+        self,
+        work: Callable[[sqlite3.Connection], T],
+        *,
+        final: bool = False,
+        durable: bool = True,
     ) -> T:
         """Run `work` in a transaction and return its result once that is durable.
 
         What `work` raises undoes only its own changes and is raised here. Raises
         `JournalFull` where the disk is full; nothing is changed then. What is `final`
-        ends something under way: it is done with the ballast's room, and twice.
+        ends something under way: it is done with the ballast's room, and twice. What
+        is not `durable` a power cut may undo, though only from the end: a durable
+        commit after it makes it durable too.
         """
-        mine = _Pending(work, final=final)
-        with self._queue_lock:
-            self._queue.append(mine)
-        with self._writing:
-            if not mine.done:
-                with self._queue_lock:
-                    batch, self._queue = self._queue, []
-                self._commit(batch)
+        mine = Pending(work, final=final, durable=durable)
+        self._group.join(mine)  # type: ignore[arg-type]  # whatever it returns
         return mine.outcome()
 
     def read(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
@@ -103,7 +106,7 @@ class Database:
     def close(self) -> None:
         """Close the file and let another process have it."""
         reach(Point.CLOSING)
-        if not self._writing.acquire(timeout=CLOSE_WAIT_S):
+        if not self._group.writing.acquire(timeout=CLOSE_WAIT_S):
             # A commit that never returns: the process's end closes the file.
             return
         try:
@@ -113,7 +116,7 @@ class Database:
                 self._ballast.close()
                 self._lock.close()
         finally:
-            self._writing.release()
+            self._group.writing.release()
 
     def __enter__(self) -> Self:
         return self
@@ -121,7 +124,7 @@ class Database:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _commit(self, batch: "list[_Pending[Any]]") -> None:
+    def _commit(self, batch: Batch) -> None:
         self.committing_since = time.monotonic()
         try:
             full = self._ballast.renew() or self._transact(batch)
@@ -133,12 +136,14 @@ class Database:
                     self._transact(final)
         finally:
             self.committing_since = None
-            for pending in batch:
-                pending.done = True
 
-    def _transact(self, batch: "list[_Pending[Any]]") -> JournalFull | None:
+    def _transact(self, batch: Batch) -> JournalFull | None:
         """Run a batch in one transaction; return the trouble if the disk is full."""
+        synced = any(pending.durable for pending in batch)
         try:
+            if synced is not self._synced:
+                self._writer.execute(_SYNC[synced])
+                self._synced = synced
             self._writer.execute("begin immediate")
             for pending in batch:
                 self._run(pending)
@@ -156,7 +161,7 @@ class Database:
             return failure if isinstance(failure, JournalFull) else None
         return None
 
-    def _run(self, pending: "_Pending[Any]") -> None:
+    def _run(self, pending: Pending[object]) -> None:
         pending.error = None
         self._writer.execute("savepoint one")
         try:
@@ -170,22 +175,6 @@ class Database:
             pending.error = error
             self._writer.execute("rollback to one")
         self._writer.execute("release one")
-
-
-class _Pending(Generic[T]):
-    """Work that waits for its commit, and what became of it."""
-
-    def __init__(self, work: Callable[[sqlite3.Connection], T], *, final: bool) -> None:
-        self.work = work
-        self.final = final
-        self.done = False
-        self.result: T | None = None
-        self.error: BaseException | None = None
-
-    def outcome(self) -> T:
-        if self.error is not None:
-            raise self.error
-        return self.result  # type: ignore[return-value]  # T may itself be None
 
 
 def open_reader(path: Path) -> sqlite3.Connection:
@@ -284,7 +273,7 @@ def read_only(path: Path) -> str:
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     version = _identify(connection, path)
     connection.execute("pragma journal_mode = wal")
-    connection.execute("pragma synchronous = full")
+    connection.execute(_SYNC[True])
     connection.execute(f"pragma journal_size_limit = {WAL_LIMIT_BYTES}")
     connection.execute("pragma temp_store = memory")
     if version < VERSION:

@@ -1,20 +1,35 @@
 """Whether the destination is up: a gate each for the login, the grant and the bucket.
 
-Trouble of its own parks what has to pass there behind a probe. `now` is passed in;
-nothing is done here but deciding.
+Trouble of its own parks what has to pass there behind a probe; and it is found out how
+many attempts at once it bears. `now` is passed in; nothing is done here but deciding.
 """
 
 import threading
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from emitterd.backoff import Backoff
 from emitterd.codes import Code
+from emitterd.concurrency import Concurrency
 from emitterd.errors import Stage, Trouble, Verdict
 from emitterd.gate import STREAK, Down, Gate, Ticket
 
 WAY = tuple(Stage)
 """What an attempt passes, in this order; with a pinned grant the last stage only."""
+
+STRAIN = frozenset(
+    {
+        Code.ANSWER_LOST,
+        Code.API_TROUBLE,
+        Code.BUCKET_TROUBLE,
+        Code.CONNECTION_LOST,
+        Code.CONNECT_TIMEOUT,
+        Code.RATE_LIMITED,
+        Code.TOO_SLOW,
+    }
+)
+"""What a server, or a line, that bears no more may answer with."""
 
 
 @dataclass(slots=True)
@@ -41,20 +56,39 @@ class Failure:
 class Destination:
     """The gates before every attempt. Thread-safe."""
 
-    def __init__(self, backoff: Backoff, *, workers: int = STREAK) -> None:
-        """`workers`: the most attempts that there may be at once."""
+    def __init__(self, backoff: Backoff, *, workers: int | None = STREAK) -> None:
+        """`workers`: the most attempts that there may be at once; None to find it."""
+        self.on_resized: Callable[[], None] = lambda: None
+        """Called when `workers` has changed, by whose attempt changed it."""
+        self._concurrency = Concurrency(workers)
         self._lock = threading.Lock()
         self.telling = threading.Lock()
         """Held around a change and the line that tells of it: lines keep the order."""
         self._backoff = backoff
-        self._gates = {stage: Gate(stage, backoff, workers) for stage in WAY}
+        self._gates = {stage: Gate(stage, backoff, self.workers) for stage in WAY}
 
-    def adopt(self, backoff: Backoff, *, workers: int) -> None:
+    def adopt(self, backoff: Backoff, *, workers: int | None) -> None:
         """Go by another rule from now on; a probe that is due already stays so."""
         with self._lock:
             self._backoff = backoff
+            self._concurrency.adopt(workers)
             for gate in self._gates.values():
-                gate.adopt(backoff, workers)
+                gate.adopt(backoff, self.workers)
+
+    @property
+    def workers(self) -> int:
+        """How many attempts are to be under way at once."""
+        return self._concurrency.limit
+
+    def delivered(self, now: float, size_bytes: int) -> None:
+        """Note a delivery: so much got through with so many workers."""
+        with self._resizing():
+            self._concurrency.delivered(now, size_bytes)
+
+    def idle(self, now: float) -> None:
+        """Note that a worker has nothing to do, or may not."""
+        with self._resizing():
+            self._concurrency.idle(now)
 
     @property
     def backoff(self) -> Backoff:
@@ -129,7 +163,9 @@ class Destination:
         # Others went through since the entry met the same trouble: it is the file's
         # own, and must not park the others again and again. A login is nobody's own.
         passing = trouble.verdict is Verdict.DEFER or (again and stage != Stage.LOGIN)
-        with self._lock:
+        with self._resizing():
+            if trouble.code in STRAIN:
+                self._concurrency.strained()
             ended = self._before(leave, stage)
             gate = self._gates[stage]
             ticket = leave.tickets.get(stage)
@@ -141,6 +177,18 @@ class Destination:
                 due_at = now
             failure = Failure(news, due_at, suspects)
         return failure, [down for down in ended if down is not None]
+
+    @contextmanager
+    def _resizing(self) -> Iterator[None]:
+        """Hold the lock; what then has become another number of workers is told."""
+        with self._lock:
+            before = self.workers
+            yield
+            if resized := self.workers != before:
+                for gate in self._gates.values():
+                    gate.adopt(self._backoff, self.workers)
+        if resized:
+            self.on_resized()
 
     def _before(self, leave: Leave, stage: Stage) -> list[Down | None]:
         """Note that an attempt came to a stage, so those before it have answered."""

@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable
 from typing import IO
-from urllib.parse import urljoin
 
 from tenacity import (
     Retrying,
@@ -89,6 +88,10 @@ class Emission:
             self._shows_nothing = ""
         return others
 
+    def leave(self) -> None:
+        """Close the connections of this thread, which delivers no more."""
+        self._wire.leave()
+
     def refused(self, now: float) -> Trouble | None:
         """Return why no login is tried now, where one was refused not long ago."""
         return self._session.refused(now)
@@ -136,7 +139,7 @@ class Emission:
         body = Body(file, fingerprint, grant.fields, on_sent=on_sent)
         answer = self._post_body(grant.url, body)
         if answer.status in REDIRECTS:
-            location = urljoin(grant.url, answer.headers.get("location", ""))
+            location = grants.joined(grant.url, answer.headers.get("location", ""))
             grants.refuse_redirect(
                 location, url=grant.url, api_url=self._url, insecure=self._insecure
             )

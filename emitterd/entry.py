@@ -140,6 +140,8 @@ class Entry:
     error: str | None
     grant: Grant | None
     ambiguous: bool
+    first: bool = False
+    """Whether nothing else is on record of its path: no version, and no grant."""
 
     @property
     def name(self) -> str:

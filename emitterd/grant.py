@@ -7,7 +7,7 @@ import socket
 from datetime import datetime
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, urljoin, urlsplit
 
 from emitterd.codes import Code
 from emitterd.entry import Grant
@@ -184,6 +184,14 @@ def refuse_redirect(location: str, *, url: str, api_url: str, insecure: bool) ->
             Code.REDIRECT_REFUSED,
             f"redirected to another place: {there.scheme}://{there.hostname}",
         )
+
+
+def joined(url: str, location: str) -> str:
+    """Return where a redirect leads; as it stands where it is no url at all."""
+    try:
+        return urljoin(url, location)
+    except ValueError:
+        return location
 
 
 def related(url: str, other: str) -> bool:

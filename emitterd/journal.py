@@ -10,6 +10,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -35,6 +36,12 @@ from emitterd.turns import Turns
 
 # Not to what there was at the claim: an attempt may have been taken back meanwhile.
 _ADD = {"attempts": "attempts + "}
+
+_Asked = Mapping[str, object]
+
+
+class _Pinned(Exception):
+    """What was to be claimed has a grant: the claim must be durable."""
 
 
 class Journal:
@@ -84,17 +91,16 @@ class Journal:
         )
 
     def claim(self, now: float, want: Want = Want.ANY) -> Entry | None:
-        """Take the next entry that is due, or None."""
+        """Take the next entry that is due, or None.
 
-        def work(connection: sqlite3.Connection) -> Entry | None:
-            asked = {"now": now, "horizon": now + self._horizon_s, "want": want}
-            rows = connection.execute(statements.CLAIM, asked).fetchall()
-            if not rows:
-                return None
-            self._turns.served(rows[0][0])
-            return statements.entry_of(rows[0][1:])
-
-        return self.database.write(work)
+        A power cut may undo the claim of an entry without a grant: nothing is sent
+        before its grant is pinned, and that makes the claim durable too.
+        """
+        asked = {"now": now, "horizon": now + self._horizon_s, "want": want}
+        try:
+            return self.database.write(partial(self._claim, asked), durable=False)
+        except _Pinned:
+            return self.database.write(partial(self._claim, asked, pinned=True))
 
     def next_due_at(self) -> float | None:
         """Return when the next deferred entry is due, or None where none is."""
@@ -297,23 +303,17 @@ class Journal:
         rejected = "select path, error, reason from entry where state = 'rejected'"
         return self.database.read(f"{rejected} and changed_at >= ?", (since,))
 
-    def endings(
-        self, before: float, after_id: int, limit: int
-    ) -> list[tuple[int, bytes, bool]]:
-        """Return (id, path, superseded) of versions that ended before an instant.
-
-        `superseded`: a later version of the path is on record. Pages by id.
-        """
-        return self.database.read(statements.ENDINGS, (after_id, before, limit))
-
-    def prune(self, entry_ids: list[int]) -> None:
-        """Forget ended versions."""
-        sql, ids = "delete from entry where id = ?", [(one,) for one in entry_ids]
-        self.database.write(lambda connection: connection.executemany(sql, ids))
-
-    def prune_actions(self, before: float) -> None:
-        """Forget what the operator did before an instant."""
-        self._put("delete from action where at < ?", before)
+    def _claim(
+        self, asked: _Asked, connection: sqlite3.Connection, *, pinned: bool = False
+    ) -> Entry | None:
+        rows = connection.execute(statements.CLAIM, asked).fetchall()
+        if not rows:
+            return None
+        entry = statements.entry_of(rows[0][1:])
+        if entry.grant is not None and not pinned:
+            raise _Pinned
+        self._turns.served(rows[0][0])
+        return entry
 
     def _put(self, sql: str, *parameters: object) -> None:
         self.database.write(lambda one: one.execute(sql, parameters), final=True)

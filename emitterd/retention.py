@@ -9,6 +9,7 @@ import time
 from emitterd.codes import Code
 from emitterd.errors import JournalFull, SourceError
 from emitterd.failpoints import Point, reach
+from emitterd.history import History
 from emitterd.journal import Journal
 from emitterd.pulse import beat
 from emitterd.spool import Spool
@@ -23,6 +24,7 @@ class Retention:
 
     def __init__(self, journal: Journal, spool: Spool, retain_s: float) -> None:
         self._journal = journal
+        self._history = History(journal.database)
         self._spool = spool
         self._retain_s = retain_s
         self._next_at = 0.0
@@ -57,11 +59,11 @@ class Retention:
     def prune(self, now: float) -> int:
         """Forget what ended before `now` less the retention; return how many."""
         before = now - self._retain_s
-        self._journal.prune_actions(before)
+        self._history.prune_actions(before)
         pruned, after_id = 0, 0
         while not self._spool.lost():
             beat()
-            page = self._journal.endings(before, after_id, PAGE)
+            page = self._history.endings(before, after_id, PAGE)
             if not page:
                 break
             after_id = page[-1][0]
@@ -71,7 +73,7 @@ class Retention:
                 if superseded or self._gone(path)
             ]
             reach(Point.PRUNE_DUE)
-            self._journal.prune(spent)
+            self._history.prune(spent)
             reach(Point.PRUNED)
             pruned += len(spent)
         return pruned

@@ -10,10 +10,6 @@ from emitterd.session import Credentials, Memory
 from emitterd.sockets import Limits
 from emitterd.wire import Answer, Wire, tls_context
 
-CONNECTIONS_MAX = 128
-"""API and bucket for each of 64 workers, the most there may be: a limit costs nothing,
-and their number changes while the daemon runs."""
-
 
 def open_tls(config: Config) -> ssl.SSLContext:
     """Return the context of every connection.
@@ -41,7 +37,6 @@ def open_wire(
         limits(config),
         tls=tls,
         proxy=proxy.get_secret_value() if proxy else None,
-        connections=CONNECTIONS_MAX,
         stop=stop,
         on_answer=on_answer,
     )

@@ -10,7 +10,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
@@ -24,12 +24,18 @@ T = TypeVar("T")
 POLL_S = 0.25
 """How often a blocked socket looks whether the daemon is to stop."""
 
+TOGETHER_BYTES = 64 * 1024
+"""A piece below this is copied to the head of its request rather than sent apart."""
+
 NAMES_S = 60.0
 """How long the resolver may go on by itself: three servers, asked twice, 5 s each, and
 again with a search domain. Source: resolv.conf(5)."""
 
 ADDRESSES = 8
 """A host may have so many, and each is given the whole time to connect."""
+
+PLACES = 4
+"""A thread has so many connections at most: API, bucket, and where one redirects to."""
 
 KEEPALIVE_S = 10.0
 """Below every common server's own limit, so that it is we who close idle lines."""
@@ -108,15 +114,22 @@ _current = threading.local()
 
 
 class _Stream(httpcore.NetworkStream):
-    """A socket that never blocks longer than `POLL_S` without a look around."""
+    """A socket that never blocks longer than `POLL_S` without a look around.
+
+    A request's head goes out together with what follows it: a small file is one
+    packet to send, and one to wake up for.
+    """
 
     def __init__(self, inner: httpcore.NetworkStream) -> None:
         self._inner = inner
+        self._head: bytes | None = b""
+        """What is held back of a request that begins; None once it is under way."""
         self._socket: socket.socket = inner.get_extra_info("socket")
         self._socket.settimeout(POLL_S)
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002
         transfer: _Transfer = _current.transfer
+        self._let_go(transfer)
         return self._patiently(
             lambda: self._socket.recv(max_bytes),
             transfer.check_reading,
@@ -125,6 +138,26 @@ class _Stream(httpcore.NetworkStream):
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002
         transfer: _Transfer = _current.transfer
+        if self._head is not None:
+            if not self._head and len(buffer) < TOGETHER_BYTES:
+                self._head = buffer
+                return
+            head, self._head = self._head, None
+            if len(buffer) < TOGETHER_BYTES:
+                buffer = head + buffer
+            else:
+                self._send(head, transfer)
+        self._send(buffer, transfer)
+
+    def _let_go(self, transfer: _Transfer) -> None:
+        """Send what is held back, as an answer is waited for; hold the next head."""
+        head, self._head = self._head, b""
+        if head:
+            # Whoever refuses it may have answered all the same.
+            with suppress(httpcore.WriteError):
+                self._send(head, transfer)
+
+    def _send(self, buffer: bytes, transfer: _Transfer) -> None:
         left = memoryview(buffer)
         while left:
             count = self._patiently(
@@ -201,14 +234,23 @@ class Place(NamedTuple):
     target: bytes
 
 
-class Pools:
-    """Connections, pooled for each proxy. Thread-safe."""
+class _Own(threading.local):
+    def __init__(self) -> None:
+        self.pools: dict[Proxy | None, httpcore.ConnectionPool] = {}
 
-    def __init__(self, tls: ssl.SSLContext, connections: int) -> None:
+
+class Pools:
+    """Connections, pooled for each thread and proxy. Thread-safe.
+
+    httpcore looks at each connection of a pool twice a request, under a lock: with one
+    pool for 64 workers that was half of the time.
+    """
+
+    def __init__(self, tls: ssl.SSLContext) -> None:
         self._tls = tls
-        self._connections = connections
+        self._own = _Own()
         self._lock = threading.Lock()
-        self._pools: dict[Proxy | None, httpcore.ConnectionPool] = {}
+        self._open: set[httpcore.ConnectionPool] = set()
 
     def send(
         self,
@@ -232,27 +274,36 @@ class Pools:
             )
         )
 
+    def leave(self) -> None:
+        """Close this thread's connections."""
+        for pool in self._own.pools.values():
+            pool.close()
+            with self._lock:
+                self._open.discard(pool)
+        self._own.pools.clear()
+
     def close(self) -> None:
         """Close all connections."""
-        for pool in self._pools.values():
-            pool.close()
+        with self._lock:
+            for pool in self._open:
+                pool.close()
 
     def _pool(self, proxy: Proxy | None) -> httpcore.ConnectionPool:
-        with self._lock:
-            pool = self._pools.get(proxy)
-            if pool is None:
-                pool = self._pools[proxy] = httpcore.ConnectionPool(
-                    ssl_context=self._tls,
-                    proxy=httpcore.Proxy(proxy.origin, proxy.auth) if proxy else None,
-                    max_connections=self._connections,
-                    max_keepalive_connections=self._connections,
-                    keepalive_expiry=KEEPALIVE_S,
-                    http1=True,
-                    # httpcore#1082: large bodies drive HTTP/2's window negative.
-                    http2=False,
-                    network_backend=_Backend(),
-                )
-            return pool
+        pool = self._own.pools.get(proxy)
+        if pool is None:
+            pool = self._own.pools[proxy] = httpcore.ConnectionPool(
+                ssl_context=self._tls,
+                proxy=httpcore.Proxy(proxy.origin, proxy.auth) if proxy else None,
+                max_connections=PLACES,
+                keepalive_expiry=KEEPALIVE_S,
+                http1=True,
+                # httpcore#1082: large bodies drive HTTP/2's window negative.
+                http2=False,
+                network_backend=_Backend(),
+            )
+            with self._lock:
+                self._open.add(pool)
+        return pool
 
 
 @contextmanager

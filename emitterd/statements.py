@@ -22,7 +22,8 @@ SUPERSEDED = """exists (select 1 from entry later
 # The entry of the lowest turn among the queued, and among the deferred that are due;
 # where not just any is wanted, also the pinned one that waited longest. One whose due
 # time lies beyond any that backoff can give was set by a clock that has been set back
-# since: it is due.
+# since: it is due. Most paths have one version, and one look tells what else would take
+# three.
 CLAIM = f"""update entry set state = 'delivering', changed_at = :now where id = (
     select id from (
         select * from (select id, turn, rank, 0 as again, "grant" is not null as pinned
@@ -44,7 +45,9 @@ CLAIM = f"""update entry set state = 'delivering', changed_at = :now where id = 
     order by case :want when 'pinned-first' then not pinned
                         when 'fresh-first' then pinned end,
         (:want <> 'any' and again), turn, rank, id limit 1
-) returning turn, {ENTRY}"""  # noqa: S608  no input
+) returning turn, {ENTRY}, granted_at is null and not exists (
+    select 1 from entry other where other.path = entry.path and other.id <> entry.id)
+"""  # noqa: S608  no input
 
 
 PIN = """update entry set
@@ -78,4 +81,5 @@ def entry_of(row: Row) -> Entry:
         error=row[8],
         grant=Grant.unpack(row[9]) if row[9] is not None else None,
         ambiguous=bool(row[10]),
+        first=bool(row[11]),
     )

@@ -1,10 +1,15 @@
-"""One HTTP request, its answer bounded in size: the only module that knows httpx."""
+"""One HTTP request, its answer bounded in size: the only module that knows httpx.
+
+Its requests, answers and transports are used without its client, which would add what
+must not be here (redirects, cookies, credentials out of a url) and a fifth of the time
+of a small request.
+"""
 
 import ssl
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from http.cookiejar import CookieJar, DefaultCookiePolicy
+from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib import request as environment
 
@@ -17,6 +22,15 @@ from emitterd.sockets import Broken, Limits, Place, Pools, Proxy, watched
 
 if TYPE_CHECKING:
     import httpcore
+
+PLACES = 64
+"""So many urls, and hosts' proxies, are remembered; there are two, API and bucket."""
+
+_HEADERS = {
+    "Accept": "*/*",
+    "Accept-Encoding": "identity",
+    "User-Agent": f"emitterd/{__version__}",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +52,8 @@ class _Transport(httpx.BaseTransport):
     def __init__(self, pools: Pools, proxy: str | None) -> None:
         self._pools = pools
         self._proxy = proxy
+        # To read the environment takes longer than all else here.
+        self._route = lru_cache(PLACES)(self._find_route)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         url = request.url
@@ -54,8 +70,14 @@ class _Transport(httpx.BaseTransport):
         )
 
     def proxy(self, url: httpx.URL) -> Proxy | None:
-        proxy = self._proxy or _environment_proxy(url)
+        return self._route(url.scheme, url.host)
+
+    def _find_route(self, scheme: str, host: str) -> Proxy | None:
+        proxy = self._proxy or _environment_proxy(scheme, host)
         return _split(proxy) if proxy else None
+
+    def leave(self) -> None:
+        self._pools.leave()
 
     def close(self) -> None:
         self._pools.close()
@@ -81,7 +103,6 @@ class Wire:
         *,
         tls: ssl.SSLContext,
         proxy: str | None,
-        connections: int,
         stop: threading.Event,
         on_answer: Callable[[Answer], None] | None = None,
     ) -> None:
@@ -93,16 +114,10 @@ class Wire:
         """
         self._limits = limits
         self._stop = stop
+        # Hardly ever another one than before; and it is not changed by use.
+        self._parsed = lru_cache(PLACES)(httpx.URL)
         self._on_answer = on_answer or (lambda _: None)
-        self._transport = _Transport(Pools(tls, connections), proxy)
-        self._client = httpx.Client(
-            transport=self._transport,
-            headers={"User-Agent": f"emitterd/{__version__}"},
-            # Nothing of one answer may reach another request.
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-            follow_redirects=False,
-            trust_env=False,
-        )
+        self._transport = _Transport(Pools(tls), proxy)
 
     def adopt(self, limits: Limits) -> None:
         """Bound what begins from now on by other limits."""
@@ -146,12 +161,12 @@ class Wire:
     ) -> Answer:
         limits = self._limits
         try:
-            request = self._client.build_request(
+            request = httpx.Request(
                 method,
-                url,
-                headers={"Accept-Encoding": "identity", **headers},
+                self._parsed(url),
+                headers={**_HEADERS, **headers},
                 content=content,
-                timeout=httpx.Timeout(limits.stall_s, connect=limits.connect_s),
+                extensions={"timeout": {"connect": limits.connect_s}},
             )
             with watched(limits, self._stop):
                 answer = self._exchange(request, limit_bytes)
@@ -172,12 +187,16 @@ class Wire:
         except httpx.InvalidURL as error:
             raise Broken(Break.LOST, str(error)) from error
 
+    def leave(self) -> None:
+        """Close the connections of this thread, which sends no more."""
+        self._transport.leave()
+
     def close(self) -> None:
         """Close all connections."""
-        self._client.close()
+        self._transport.close()
 
     def _exchange(self, request: httpx.Request, limit_bytes: int) -> Answer:
-        response = self._client.send(request, stream=True)
+        response = self._transport.handle_request(request)
         try:
             body = bytearray()
             whole = True
@@ -207,12 +226,12 @@ def tls_context(
     return context
 
 
-def _environment_proxy(url: httpx.URL) -> str | None:
+def _environment_proxy(scheme: str, host: str) -> str | None:
     proxies = environment.getproxies_environment()
     bypass = environment.proxy_bypass_environment  # type: ignore[attr-defined]  # typeshed has it not
-    if not proxies or bypass(url.host, proxies):
+    if not proxies or bypass(host, proxies):
         return None
-    proxy = proxies.get(url.scheme) or proxies.get("all")
+    proxy = proxies.get(scheme) or proxies.get("all")
     if not proxy:
         return None
     # As curl and httpx take it.

@@ -77,6 +77,7 @@ class Worker:
         self._abort = abort
         self._on_changed = on_changed
         self._observer = observer
+        self._leave = emission.leave
         self._attempts = Attempts(
             journal,
             emission,
@@ -87,12 +88,15 @@ class Worker:
 
     def run(self, stop: threading.Event) -> None:
         """Loop until `stop` is set and the wake rung; an attempt is ended first."""
-        while not stop.is_set():
-            beat()
-            rings = self._wake.rings()
-            wait_s = self.step(time.time())
-            if wait_s > 0:
-                self._wake.wait(rings, min(wait_s, IDLE_S))
+        try:
+            while not stop.is_set():
+                beat()
+                rings = self._wake.rings()
+                wait_s = self.step(time.time())
+                if wait_s > 0:
+                    self._wake.wait(rings, min(wait_s, IDLE_S))
+        finally:
+            self._leave()
 
     def step(self, now: float) -> float:
         """Do one attempt if one is due; return how long to wait, in seconds."""
@@ -103,6 +107,7 @@ class Worker:
         except JournalFull:
             return FULL_S
         if not isinstance(entry, Entry):
+            self._destination.idle(now)
             return entry
         reach(Point.CLAIMED)
         self._observer.began(entry)
@@ -146,7 +151,7 @@ class Worker:
             return self._attempts.make(entry, file)
 
     def _unchanged(self, entry: Entry, file: FileIO) -> bool:
-        previous = self._journal.previous(entry)
+        previous = None if entry.first else self._journal.previous(entry)
         if previous is None or previous[1] != entry.fingerprint.size_bytes:
             return False
         digest = sha256(file, self._attempts.check_abort)
@@ -165,6 +170,7 @@ class Worker:
         keeps = self._disposal.keeps
         self._journal.deliver(entry, receipt, duration_s=duration_s, dispose=not keeps)
         self._passage.answered(Stage.BUCKET)
+        self._destination.delivered(time.time(), receipt.size_bytes)
         log.info(
             "file.delivered",
             path=entry.name,

@@ -218,7 +218,6 @@ def wired(
         limits,
         tls=tls,
         proxy=proxy,
-        connections=16,
         stop=stop or threading.Event(),
     )
     try:

@@ -22,6 +22,7 @@ from emitterd.daemon import Daemon
 from emitterd.database import Database
 from emitterd.entry import LIVE, Entry, State
 from emitterd.hand import Hand
+from emitterd.history import History
 from emitterd.instruction import Act, Instruction, Outcome
 from emitterd.rehearsal import FaultMenu, Rehearsal
 from emitterd.waiting import Waiting
@@ -75,13 +76,19 @@ class Mortal(Database):
         """Die at that commit from now: before it, or `late`, once it is on disk."""
         self._left, self._late = commits, late
 
-    def write(self, work: Callable[[Any], T], *, final: bool = False) -> T:
+    def write(
+        self,
+        work: Callable[[Any], T],
+        *,
+        final: bool = False,
+        durable: bool = True,
+    ) -> T:
         """Write, or die."""
         self._left -= 1
         if self._left:
-            return super().write(work, final=final)
+            return super().write(work, final=final, durable=durable)
         if self._late:
-            super().write(work, final=final)
+            super().write(work, final=final, durable=durable)
         raise Killed
 
 
@@ -235,6 +242,7 @@ class Host:
         self.parts.journal.database = self.database
         self.parts.hand = Hand(self.database, self.parts.abort)
         self.parts.waiting = Waiting(self.database)
+        self.parts._retention._history = History(self.database)
         self.worker = self.parts.worker()
 
     def _end(self) -> None:

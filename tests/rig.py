@@ -86,7 +86,7 @@ class Rig:
         abort: threading.Event,
         *,
         backoff: Backoff,
-        workers: int = STREAK,
+        workers: int | None = STREAK,
         delete: bool = False,
     ) -> None:
         self.server = server
@@ -203,7 +203,7 @@ def rigged(  # noqa: PLR0913  all by keyword, and each of its own kind
     trusted: Identity | None = None,
     limits: Limits = PATIENT,
     backoff: Backoff | None = None,
-    workers: int = STREAK,
+    workers: int | None = STREAK,
     delete: bool = False,
 ) -> Iterator[Rig]:
     """Set up a rig; called again on the same directory it is a restart.

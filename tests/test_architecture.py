@@ -19,8 +19,8 @@ TESTS = sorted((ROOT / "tests").glob("*.py"))
 # one line is independent of each other. A new module goes on the first line below
 # all that it imports.
 LEVELS = """
-__init__ allowance chart codes dataset dialect endpoint failpoints journald phrases
-    pulse roff units
+__init__ allowance chart codes concurrency dataset dialect endpoint failpoints grouping
+    journald phrases pulse roff units
 fingerprint meanings
 errors verdict eta
 entry finding listener
@@ -31,7 +31,7 @@ archive catalogue_file confirmation database gate multipart playbook sample sock
     spool config_layers rehearsal_answers template
 destination lines statements lookout wire handshake control
     config_values search secrets_source rehearsal_signing supervision throughput waiting
-progress salvage
+history progress salvage
 door hand inspection metrics overview rebuild records session standing wording
 inspector journal client_config headline
 counted disposal emission explanation passage retention survey config_checks handover

@@ -67,7 +67,7 @@ def test_the_least_file_has_every_default(write: Write, tmp_path: Path) -> None:
     assert loaded.spool.incomplete_after_s == 600
     assert loaded.journal.path == Path("/var/lib/emitterd/journal.db")
     assert loaded.journal.retain_s == 400 * 86400
-    assert loaded.delivery.workers == 8
+    assert loaded.delivery.workers == "auto"
     assert loaded.log.file is None
     assert loaded.metrics.listen is None
 
@@ -308,7 +308,11 @@ def test_the_environment_overrides_the_file(write: Write, tmp_path: Path) -> Non
         ("EMITTERD_SPOOL_SETTLE", "5", "write 5s"),
         ("EMITTERD_SPOOL_SETTLE", "", "write it like 500ms, 5s, 10m, 2h or 400d"),
         ("EMITTERD_DELIVERY_WORKERS", "0", "write 1 or more"),
-        ("EMITTERD_DELIVERY_WORKERS", "", "write it in digits, without quotes"),
+        (
+            "EMITTERD_DELIVERY_WORKERS",
+            "",
+            "write it in digits, without quotes; or auto",
+        ),
         (
             "EMITTERD_EMISSION_ALLOW_INSECURE_HTTP",
             "yes",

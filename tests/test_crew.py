@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from emitterd.concurrency import START
 from emitterd.crew import Crew
 from emitterd.passage import IDLE_S
 from rig import Rig, rigged
@@ -40,20 +41,30 @@ def workers() -> list[str]:
     return sorted(name for name in names if name.startswith("worker-"))
 
 
+def established(port: int) -> int:
+    """Return how many connections this host has open to a port."""
+    there = f":{port:04X}"
+    lines = Path("/proc/net/tcp").read_text("ascii").splitlines()
+    ends = [line.split() for line in lines[1:]]
+    return sum(
+        remote.endswith(there) and state == "01" for _, _, remote, state, *_ in ends
+    )
+
+
 def manned(crew: Crew, count: int) -> bool:
     """Bring the crew towards a number; tell whether it is reached."""
-    crew.man(count)
+    crew.man(lambda: count)
     return len(workers()) == count
 
 
 def test_so_many_workers_as_wanted(crew: Crew) -> None:
     """More begin at once, idle surplus leaves at once, and names are taken again."""
-    crew.man(3)
+    crew.man(lambda: 3)
     assert workers() == ["worker-0", "worker-1", "worker-2"]
 
     wait_until(lambda: manned(crew, 1), WAIT_S, "one worker")
     assert workers() == ["worker-0"]
-    crew.man(3)
+    crew.man(lambda: 3)
     assert workers() == ["worker-0", "worker-1", "worker-2"]
 
 
@@ -62,10 +73,10 @@ def test_surplus_ends_its_upload_first(crew: Crew, rig: Rig) -> None:
     rig.faults("slow-reader:1:300000")
     for number in range(3):
         rig.drop(f"pat/{number}.zip", os.urandom(300_000))
-    crew.man(3)
+    crew.man(lambda: 3)
     wait_until(lambda: rig.reached("bucket") == 3, WAIT_S, "three uploads")
-    crew.man(1)
-    crew.man(3)
+    crew.man(lambda: 1)
+    crew.man(lambda: 3)
 
     assert workers() == ["worker-0", "worker-1", "worker-2"]
     wait_until(lambda: len(rig.told("file.delivered")) == 3, WAIT_S, "all delivered")
@@ -76,7 +87,7 @@ def test_surplus_ends_its_upload_first(crew: Crew, rig: Rig) -> None:
 def test_all_leave_at_a_stop(crew: Crew) -> None:
     """A stop ends every loop."""
     crew.start_watched("intake", lambda: wait_for(crew.drain))
-    crew.man(2)
+    crew.man(lambda: 2)
     assert crew.alive()
     crew.stop()
     crew.join(WAIT_S)
@@ -106,10 +117,48 @@ def test_dead_thread_is_told(crew: Crew) -> None:
 
 def test_idle_workers_give_signs(crew: Crew) -> None:
     """Whoever waits for work has said for how long."""
-    crew.man(2)
+    crew.man(lambda: 2)
     wait_until(
         lambda: not crew.pulse.still(time.monotonic() + IDLE_S / 2, 0.0),
         WAIT_S,
         "both rest",
     )
     assert len(crew.pulse.still(float("inf"), 0.0)) == 2
+
+
+def test_slow_answers_call_for_more(tmp_path: Path) -> None:
+    """Where each upload waits for its answer, more than the first eight go at once."""
+    with rigged(tmp_path, workers=None) as rig:
+        rig.faults("slow-answer:1:0.3")
+        for number in range(150):
+            rig.drop(f"pat/{number}.zip", b"%d" % number)
+        crew = Crew(rig.another_worker, rig.wake)
+        rig.destination.on_resized = lambda: crew.man(lambda: rig.destination.workers)
+        rig.destination.on_resized()
+        first = workers()
+        most = set(first)
+
+        def all_delivered() -> bool:
+            most.update(workers())
+            return len(rig.told("file.delivered")) == 150
+
+        wait_until(all_delivered, 2 * WAIT_S, "all delivered")
+        crew.stop()
+        crew.join(WAIT_S)
+
+    assert len(first) == START
+    assert len(most) >= 2 * START
+    assert all(one.posts == 1 for one in rig.server.objects.values())
+
+
+def test_who_leaves_closes_its_connections(crew: Crew, rig: Rig) -> None:
+    """A surplus worker's connections are not kept open for nobody."""
+    for number in range(30):
+        rig.drop(f"pat/{number}.zip", b"%d" % number)
+    crew.man(lambda: 4)
+    wait_until(lambda: len(rig.told("file.delivered")) == 30, WAIT_S, "all delivered")
+    open_then = established(rig.server.port)
+    wait_until(lambda: manned(crew, 0), WAIT_S, "nobody")
+
+    assert open_then > 0
+    assert established(rig.server.port) == 0

@@ -7,6 +7,7 @@ import pytest
 
 from emitterd.backoff import Backoff
 from emitterd.codes import Code
+from emitterd.concurrency import START
 from emitterd.destination import Destination, Failure, Leave
 from emitterd.errors import Stage, Trouble, Verdict
 
@@ -241,3 +242,38 @@ def test_another_number_of_workers_is_another_streak(destination: Destination) -
 
     assert [fail(destination, LOST).due_at for _ in range(5)] == [None] * 5
     assert fail(destination, LOST).due_at is not None
+
+
+def test_overload_makes_fewer_workers() -> None:
+    """A sign of overload is fewer workers, told to who mans them; other trouble not."""
+    destination = Destination(Backoff(2.0, 600.0), workers=None)
+    told: list[int] = []
+    destination.on_resized = lambda: told.append(destination.workers)
+    fail(destination, LOST)
+    fail(destination, NO_BUCKET)
+
+    assert told == [START // 2]
+
+
+def test_more_workers_are_let_through() -> None:
+    """As many may pass at once as there are workers, also after more have come."""
+    destination = Destination(Backoff(2.0, 600.0), workers=None)
+    told: list[int] = []
+    destination.on_resized = lambda: told.append(destination.workers)
+    for number in range(2 * START):
+        destination.delivered(NOW + number, 1000)
+    given = [destination.ask(NOW) for _ in range(2 * START + 1)]
+
+    assert told == [2 * START]
+    assert sum(isinstance(one, Leave) for one in given) >= 2 * START
+
+
+def test_idleness_takes_a_trial_back() -> None:
+    """Where nothing is left to deliver, there are as many as before the trial."""
+    destination = Destination(Backoff(2.0, 600.0), workers=None)
+    for number in range(START + 1):
+        destination.delivered(NOW + number, 1000)
+    tried = destination.workers
+    destination.idle(NOW + START + 1)
+
+    assert (tried, destination.workers) == (2 * START, START)

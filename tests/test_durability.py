@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,28 @@ from emitterd.journal import Journal
 with Journal(Path(sys.argv[1])) as journal:
     journal.admit([Admission(b"a.zip", Fingerprint(1, 2, 3, 4, 5), "flow", 0)])
     os.write(1, b"answered")
+    os.kill(os.getpid(), 9)
+"""
+
+CLAIMING = """
+import os, sys
+from pathlib import Path
+from emitterd.admission import Admission
+from emitterd.entry import Grant
+from emitterd.fingerprint import Fingerprint
+from emitterd.journal import Journal
+
+with Journal(Path(sys.argv[1])) as journal:
+    journal.admit([Admission(b"a.zip", Fingerprint(1, 2, 3, 4, 5), "flow", 0)])
+    os.write(1, b"admitted")
+    entry = journal.claim(0.0)
+    os.write(1, b"claimed")
+    journal.pin(entry, Grant("http://b", {"key": "a"}, 1.0, 2.0, "http://a"))
+    os.write(1, b"pinned")
+    journal.interrupt(entry)
+    os.write(1, b"back")
+    assert journal.claim(0.0).grant is not None
+    os.write(1, b"claimed again")
     os.kill(os.getpid(), 9)
 """
 
@@ -77,6 +100,22 @@ def test_commit_is_synced_before_it_is_answered(tmp_path: Path) -> None:
     synced = last(calls, r"f(data)?sync\(\d+<\S+-wal>")
 
     assert written < synced < last(calls, r'write\(1<.*"answered"')
+
+
+def test_only_a_claim_without_a_grant_is_not_synced(tmp_path: Path) -> None:
+    """A claim waits for no disk: what is pinned before a byte is sent syncs it too."""
+    command = [sys.executable, "-c", CLAIMING, str(tmp_path / "journal.db")]
+    calls = traced(command, dict(os.environ))
+    told = [
+        last(calls, rf'write\(1<.*"{word}"')
+        for word in ("admitted", "claimed", "pinned", "back", "claimed again")
+    ]
+    synced = [
+        any(re.search(r"f(data)?sync\(\d+<\S+-wal>", call) for call in calls[a:b])
+        for a, b in pairwise(told)
+    ]
+
+    assert synced == [False, True, True, True]
 
 
 def test_copy_is_synced_before_its_source_goes(site: Installation) -> None:

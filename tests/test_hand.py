@@ -12,6 +12,7 @@ from conftest import SmallDisk
 from emitterd.admission import Admittance
 from emitterd.entry import LIVE, State
 from emitterd.hand import BATCH, SHOWN, Hand
+from emitterd.history import History
 from emitterd.instruction import Act, Deed, Instruction, Outcome
 from emitterd.journal import Journal
 from test_journal import (
@@ -309,10 +310,11 @@ def test_full_journal_is_said(small_disk: SmallDisk) -> None:
 def test_old_actions_are_pruned(tmp_path: Path) -> None:
     """Retention forgets what was done before its horizon, and no more."""
     with Journal(tmp_path / "journal.db") as journal:
+        history = History(journal.database)
         put(journal, State.HELD)
-        journal.prune_actions(NOW - 1000)
+        history.prune_actions(NOW - 1000)
         kept = len(actions(journal))
-        journal.prune_actions(NOW + 1000)
+        history.prune_actions(NOW + 1000)
 
         assert (kept, actions(journal)) == (1, [])
 

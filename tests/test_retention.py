@@ -8,6 +8,7 @@ import pytest
 
 from conftest import SmallDisk
 from emitterd.entry import State
+from emitterd.history import History
 from emitterd.journal import Journal
 from emitterd.retention import PAGE, Retention
 from emitterd.spool import Spool
@@ -31,11 +32,12 @@ def test_endings_come_in_pages(journal: Journal) -> None:
         deliver(journal, take(journal, version, path))
     admit(journal, admission(b"c"))
     later = time.time() + 1
-    assert journal.endings(NOW - 3600, 0, 9) == []
-    assert journal.endings(later, 0, 2) == [(1, b"a", 1), (2, b"b", 0)]
-    assert journal.endings(later, 2, 2) == [(3, b"a", 0)]
-    journal.prune([1, 2])
-    assert journal.endings(later, 0, 9) == [(3, b"a", 0)]
+    history = History(journal.database)
+    assert history.endings(NOW - 3600, 0, 9) == []
+    assert history.endings(later, 0, 2) == [(1, b"a", 1), (2, b"b", 0)]
+    assert history.endings(later, 2, 2) == [(3, b"a", 0)]
+    history.prune([1, 2])
+    assert history.endings(later, 0, 9) == [(3, b"a", 0)]
     assert journal.counts() == counted(journal)
 
 

@@ -79,6 +79,24 @@ def dribbling(text: bytes, pause_s: float) -> Serve:
     return serve
 
 
+def test_small_request_goes_out_in_one_piece() -> None:
+    """Head and body of a small request wake the other side once, each time anew."""
+    pieces: list[bytes] = []
+
+    def serve(server: Listener, connection: socket.socket) -> None:
+        del server
+        while piece := connection.recv(65536):
+            pieces.append(piece)
+            connection.sendall(OK)
+
+    with Listener(serve) as server, wired() as wire:
+        answers = [post(wire, server.url, b"small").status for _ in range(3)]
+
+    assert answers == [200] * 3
+    assert [piece.startswith(b"POST") for piece in pieces] == [True] * 3
+    assert [piece.endswith(b"small") for piece in pieces] == [True] * 3
+
+
 def test_a_closed_port_is_refused() -> None:
     """Nobody listens: the connection is refused."""
     with Listener(silent) as gone:
