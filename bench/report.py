@@ -67,7 +67,7 @@ def section(outcome: Outcome) -> str:
     for sheet in outcome.sheets:
         cells = [cell(sheet.figures.get(one.name, [])) for one in metrics]
         lines.append([sheet.name, *cells, *([_against(outcome, sheet)] * peers)])
-    if len(lines) < len(header):
+    if not peers:
         lines = [list(column) for column in zip(*lines, strict=True)]
     rounds = f"{outcome.rounds} round{'s' * (outcome.rounds != 1)}"
     return (

@@ -108,8 +108,8 @@ def test_section_has_a_row_for_each_contestant() -> None:
     assert "| emitterd | 200 | 1 |\n| peer | 100 | 2 |" in text
 
 
-def test_many_metrics_stand_in_rows() -> None:
-    """One contestant with many figures becomes a column."""
+def test_one_contestant_stands_in_a_column() -> None:
+    """Without peers each figure has a row."""
     found = outcome(emitterd={"rate": [200.0], "time": [5.0]})
 
     assert "| files a second | 200 |\n| a file, ms | 5 |" in report.section(found)
