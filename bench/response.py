@@ -115,7 +115,7 @@ def _settle(daemon: Daemon) -> None:
 def _fair(bench: Bench, sizes: dict[str, int]) -> Iterator[list[Case]]:
     def measure(source: Source) -> Figures:
         bench.far.reset(stamping=True)
-        spool = bench.new_folder("spool")
+        spool = bench.new_crowd(sizes["backlog"])
         cargo.flood(spool, sizes["backlog"], [BACKLOG])
         (spool / FRESH).parent.mkdir()
         subject = bench.subject(source, spool)

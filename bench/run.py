@@ -108,7 +108,7 @@ def facts(options: argparse.Namespace, bench: Bench) -> dict[str, Any]:
     }
 
 
-def whole(options: argparse.Namespace, bench: Bench) -> tuple[dict[str, Any], str]:
+def measure(options: argparse.Namespace, bench: Bench) -> tuple[dict[str, Any], str]:
     """Measure; return what the JSON file holds, and the report.
 
     Raises `Failed` and `Lost`.
@@ -122,14 +122,23 @@ def whole(options: argparse.Namespace, bench: Bench) -> tuple[dict[str, Any], st
     return found, report.markdown(found, outcomes)
 
 
-def write(found: dict[str, Any], text: str) -> None:
-    """Put the report where it is kept. Raises `Unusable` where it has no place."""
-    document = DOCUMENT.read_text("utf-8")
+def write(found: dict[str, Any], text: str, document: Path = DOCUMENT) -> None:
+    """Put the report into the document, and figures and plot beside it.
+
+    Raises `Unusable` where it has no place there.
+    """
+    figures = document.with_suffix(".json")
+    picture = document.with_name(f"{document.stem}-{FLAT.name}.svg")
     (flat,) = (one for one in found["scenarios"] if one["scenario"] == FLAT.name)
-    draw(flat["contestants"], DOCUMENT.with_name("performance-flat.svg"))
-    DOCUMENT.write_text(written(document, text, BEGIN), "utf-8")
-    figures = DOCUMENT.with_suffix(".json")
+    whole = written(
+        document.read_text("utf-8"),
+        f"{text}\n![{FLAT.title}]({picture.name})\n\n"
+        f"All figures, round by round: [{figures.name}]({figures.name}).\n",
+        BEGIN,
+    )
+    draw(flat["contestants"], picture)
     figures.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+    document.write_text(whole, "utf-8")
 
 
 def missing(options: argparse.Namespace) -> list[str]:
@@ -201,7 +210,7 @@ def main() -> int:
                 Bench(Path(place), sources(options.source), quick=options.quick)
             ) as bench,
         ):
-            found, text = whole(options, bench)
+            found, text = measure(options, bench)
         if options.json is not None:
             options.json.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
         if options.write:

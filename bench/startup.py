@@ -47,7 +47,7 @@ class _Restart:
 
     def __init__(self, bench: Bench, source: Source, files: int) -> None:
         self._far = bench.far
-        self._spool = bench.new_folder("spool")
+        self._spool = bench.new_crowd(files)
         self._number = files
         cargo.fill(self._spool, 1, cargo.TINY_BYTES, start=files + 1)
         self._subject = bench.subject(source, self._spool)
@@ -93,7 +93,7 @@ def _ready(manager: socket.socket) -> float:
 
 
 def _backlog(bench: Bench, sizes: dict[str, int]) -> Iterator[list[Case]]:
-    spool = bench.new_folder("spool")
+    spool = bench.new_crowd(sizes["files"])
     cargo.flood(spool, sizes["files"])
 
     def measure(source: Source) -> Figures:
@@ -173,8 +173,8 @@ RESTART = Scenario(
 BACKLOG = Scenario(
     "backlog",
     "A start over a backlog",
-    "{files:,} files of 400 bytes and more wait when the daemon starts; the first"
-    " {seconds} s from the first arrival.",
+    "{files:,} tiny files wait when the daemon starts; they lie in memory where there"
+    " is room, the journal on disk. The first {seconds} s from the first arrival.",
     {"files": (1_000_000, 10_000), "seconds": (120, 6)},
     _backlog,
     (UPLOAD, PEAK, ROW, FOUND, *QUARTERS, STEADY),

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from itertools import count
@@ -17,7 +18,7 @@ from far import Far, Lost, compare
 from hotspots import IMPORTS, rooms, shares
 from plot import draw
 from reliability import written
-from run import BEGIN, DOCUMENT, SCENARIOS
+from run import BEGIN, DOCUMENT, SCENARIOS, write
 from scenario import Bench, Case, Goal, Metric, Scenario, Sheet, play, ratio
 from sequential import main as send_sequentially
 from sink import SAMPLE_BYTES, SAMPLE_EVERY_BYTES, Digest
@@ -284,13 +285,23 @@ def test_growth_is_drawn(tmp_path: Path) -> None:
     assert b"emitterd: CPU a file" in drawn
 
 
-def test_document_has_a_place_for_the_report() -> None:
-    """What `--write` puts there replaces what stood there, and nothing else."""
-    text = DOCUMENT.read_text("utf-8")
+def test_report_is_written_into_the_document(tmp_path: Path) -> None:
+    """It replaces the former one, and what it links to stands beside it."""
+    pytest.importorskip("matplotlib")
+    document = tmp_path / DOCUMENT.name
+    document.write_text(written(DOCUMENT.read_text("utf-8"), "the former", BEGIN))
+    flat = {"emitterd, 1,000 rows": {"per_file_ms": [3.0], "cpu_ms": [2.0]}}
+    found = {"scenarios": [{"scenario": "flat", "contestants": flat}]}
 
-    assert written(written(text, "once", BEGIN), "twice", BEGIN) == written(
-        text, "twice", BEGIN
-    )
+    write(found, "the latter", document)
+
+    text = document.read_text("utf-8")
+    assert "the latter" in text
+    assert "the former" not in text
+    assert json.loads((tmp_path / "performance.json").read_text()) == found
+    links = re.findall(r"\]\((performance[^)]+)\)", text)
+    assert len(links) == 2
+    assert all((tmp_path / link).exists() for link in links)
 
 
 def test_names_are_those_of_the_command() -> None:
