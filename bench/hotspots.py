@@ -17,10 +17,13 @@ from scenario import Bench
 from subject import Source
 
 RATE = 100
-LEAST = 0.01
+LEAST = 0.02
 """A room with less of the samples is counted to the rest."""
 
 MIB = 2**20
+Shares = dict[str, dict[str, float]]
+"""Of the interpreter's time and of all threads' time, the share of each room."""
+
 IMPORTS = "start: imports"
 
 _FRAME = re.compile(r"^.* \((?P<file>.+):(?P<line>\d+)\)$")
@@ -74,8 +77,9 @@ def shares(found: Counter[str]) -> dict[str, float]:
     return told | {"the rest": max(0.0, 1 - sum(told.values()))}
 
 
-def _profile(bench: Bench, source: Source, spool: Path, files: dict[str, str],
-             **far: object) -> dict[str, dict[str, float]]:  # fmt: skip
+def _profile(
+    bench: Bench, source: Source, spool: Path, files: dict[str, str], **far: object
+) -> Shares:
     """Send a folder twice, under the eyes of py-spy."""
     found = {}
     for kind, options in (("interpreter", ["--gil"]), ("threads", [])):
@@ -92,21 +96,21 @@ def _profile(bench: Bench, source: Source, spool: Path, files: dict[str, str],
     return found
 
 
-def of_small(bench: Bench, source: Source) -> dict[str, dict[str, float]]:
+def of_small(bench: Bench, source: Source) -> Shares:
     """Look where the time goes with many small files."""
     spool = bench.new_folder("spool")
     files = cargo.fill(spool, 300 if bench.quick else 3000, 8192)
     return _profile(bench, source, spool, files)
 
 
-def of_large(bench: Bench, source: Source) -> dict[str, dict[str, float]]:
+def of_large(bench: Bench, source: Source) -> Shares:
     """Look where the time goes with one large file."""
     spool = bench.new_folder("spool")
     files = cargo.large(spool, (256 if bench.quick else 2048) * MIB)
     return _profile(bench, source, spool, files, sampled=True)
 
 
-PROFILES: dict[str, Callable[[Bench, Source], dict[str, dict[str, float]]]] = {
+PROFILES: dict[str, Callable[[Bench, Source], Shares]] = {
     "small": of_small,
     "large": of_large,
 }

@@ -71,7 +71,7 @@ def section(outcome: Outcome) -> str:
         lines = [list(column) for column in zip(*lines, strict=True)]
     rounds = f"{outcome.rounds} round{'s' * (outcome.rounds != 1)}"
     return (
-        f"## {scenario.title}\n\n`bench/run {scenario.name}`, {rounds},"
+        f"### {scenario.title}\n\n`bench/run {scenario.name}`, {rounds},"
         f" {outcome.took_s:.0f} s."
         f" {scenario.says.format(**outcome.sizes)}\n\n" + table(lines[0], lines[1:])
     )
@@ -169,15 +169,15 @@ def as_json(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
 
 def markdown(found: dict[str, Any], outcomes: Sequence[Outcome]) -> str:
     """Return the whole report. `found`: as the JSON file holds it."""
-    facts = table(["", ""], found["machine"].items())
+    facts = "".join(f"- {name}: {it}\n" for name, it in found["machine"].items())
     sources = ", ".join(f"{name} {commit}" for name, commit in found["sources"].items())
     head = f"`{found['command']}`, {found['date']}; {sources}.\n\n{facts}"
     parts = [head]
     if found["goals"] and not found["quick"]:
-        parts.append("## What was to be reached\n\n" + goals_table(found["goals"]))
+        parts.append("### What was to be reached\n\n" + goals_table(found["goals"]))
     parts += [section(one) for one in outcomes]
     if found.get("profiles"):
         parts.append(
-            "## Where the time goes\n\n" + PROFILED + profiles(found["profiles"])
+            "### Where the time goes\n\n" + PROFILED + profiles(found["profiles"])
         )
     return "\n".join(parts)

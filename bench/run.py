@@ -19,7 +19,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from importlib.util import find_spec
@@ -60,18 +60,14 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def measured(
-    names: Sequence[str], bench: Bench, rounds: int | None
-) -> Iterator[report.Outcome]:
-    """Yield what each benchmark showed. Raises `Failed` and `Lost`."""
-    for name in names:
-        scenario = SCENARIOS[name]
-        usual = scenario.quick_rounds if bench.quick else scenario.rounds
-        began_at = time.monotonic()
-        sheets = play(scenario, bench, rounds or usual, say)
-        took_s = time.monotonic() - began_at
-        sizes = scenario.sized(quick=bench.quick)
-        yield report.Outcome(scenario, sheets, rounds or usual, took_s, sizes)
+def measured(scenario: Scenario, bench: Bench, rounds: int | None) -> report.Outcome:
+    """Return what a benchmark showed. Raises `Failed` and `Lost`."""
+    rounds = rounds or (scenario.quick_rounds if bench.quick else scenario.rounds)
+    began_at = time.monotonic()
+    sheets = play(scenario, bench, rounds, say)
+    took_s = time.monotonic() - began_at
+    sizes = scenario.sized(quick=bench.quick)
+    return report.Outcome(scenario, sheets, rounds, took_s, sizes)
 
 
 def sources(paths: Sequence[Path]) -> list[Source]:
@@ -111,12 +107,20 @@ def facts(options: argparse.Namespace, bench: Bench) -> dict[str, Any]:
 def measure(options: argparse.Namespace, bench: Bench) -> tuple[dict[str, Any], str]:
     """Measure; return what the JSON file holds, and the report.
 
-    Raises `Failed` and `Lost`.
+    What failed is named in the former, and the others are measured all the same.
     """
     found = facts(options, bench)
     names = options.scenarios or list(SCENARIOS)
-    outcomes = list(measured(names, bench, options.rounds))
+    outcomes, failures = [], []
+    for name in names:
+        try:
+            outcomes.append(measured(SCENARIOS[name], bench, options.rounds))
+        except (Failed, Lost) as error:
+            failures.append(f"{name}: {error}")
+            say(failures[-1])
+            bench.clear()
     found |= {"goals": report.goals(outcomes), "scenarios": report.as_json(outcomes)}
+    found["failures"] = failures
     if options.profile:
         found["profiles"] = profiles(names, bench)
     return found, report.markdown(found, outcomes)
@@ -213,13 +217,14 @@ def main() -> int:
             found, text = measure(options, bench)
         if options.json is not None:
             options.json.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
-        if options.write:
+        print(text)
+        if options.write and not found["failures"]:
             write(found, text)
     except (Failed, Lost, Unusable) as error:
-        print(error, file=sys.stderr)
-        return 1
-    print(text)
-    return 0
+        found = {"failures": [str(error)]}
+    for failure in found["failures"]:
+        print(failure, file=sys.stderr)
+    return 1 if found["failures"] else 0
 
 
 if __name__ == "__main__":

@@ -329,4 +329,4 @@ def test_quick_run_of_one(tmp_path: Path) -> None:
     rates = {name: one["rate"] for name, one in small["contestants"].items()}
     assert rates.keys() >= {"emitterd", "sequential client"}
     assert all(len(one) == 1 and one[0] > 0 for one in rates.values())
-    assert "## Small files over a fast line" in done.stdout
+    assert "### Small files over a fast line" in done.stdout
