@@ -2,7 +2,7 @@
 
 Twice, because each half tells what the other cannot: the samples of the thread that
 holds the interpreter's lock say what Python itself is busy with; those of all threads
-have in them what goes on beside it (hashing, SQLite, the kernel), and what waits.
+have in them what goes on beside it: hashing, SQLite, the kernel.
 """
 
 import linecache
@@ -25,6 +25,7 @@ Shares = dict[str, dict[str, float]]
 """Of the interpreter's time and of all threads' time, the share of each room."""
 
 IMPORTS = "start: imports"
+WAITING = "waiting for a lock"
 
 _FRAME = re.compile(r"^.* \((?P<file>.+):(?P<line>\d+)\)$")
 _COUNT = re.compile(r"^(?P<stack>.+) (?P<count>\d+)$")
@@ -33,7 +34,7 @@ _COUNT = re.compile(r"^(?P<stack>.+) (?P<count>\d+)$")
 _LINES = (
     ("SQLite: commit", re.compile(r"""["']commit|\.commit\(""")),
     ("SQLite", re.compile(r"\.(execute\w*|fetch\w+)\(")),
-    ("waiting for a lock", re.compile(r"with self\.\w+:$|\.acquire\(|\.wait\(")),
+    (WAITING, re.compile(r"with self\.\w+:$|\.acquire\(|\.wait\(")),
     ("hashing", re.compile(r"(md5|sha256|digest)\.update\(|sha256\(|crc32\(")),
     ("socket", re.compile(r"\.(send|sendall|recv|recv_into|poll|connect|select)\(")),
     ("files", re.compile(r"os\.(f?stat|open|read|scandir|pread)\(|fcntl\(|\.read\(")),
@@ -70,8 +71,8 @@ def _room(stack: list[str], line: Callable[[str, int], str]) -> str:
 
 
 def shares(found: Counter[str]) -> dict[str, float]:
-    """Return the share of each room, the largest first; of the start nothing."""
-    running = Counter({k: v for k, v in found.items() if k != IMPORTS})
+    """Return the share of each room, the largest first; without start and waits."""
+    running = Counter({k: v for k, v in found.items() if k not in {IMPORTS, WAITING}})
     total = running.total() or 1
     told = {k: v / total for k, v in running.most_common() if v / total >= LEAST}
     return told | {"the rest": max(0.0, 1 - sum(told.values()))}

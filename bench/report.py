@@ -11,7 +11,7 @@ MISSED = "**missed**"
 PROFILED = (
     "`bench/run --profile`: samples of a `once` by py-spy, without its start. Python's"
     " own time is that of the thread that holds the interpreter's lock; all threads'"
-    " has in it what goes on beside it, and what waits.\n\n"
+    " has in it what goes on beside it, but not what waits for a lock.\n\n"
 )
 
 
