@@ -29,7 +29,7 @@ from typing import Any
 import httpcore
 import httpx
 
-from emitterd.sockets import Limits
+from emitterd.transfer import Limits
 from emitterd.wire import Wire, tls_context
 
 LIMITS = Limits(connect_s=10, stall_s=60, minimum_bytes_s=1024)

@@ -81,10 +81,10 @@ class Soak:
         """Load, let settle, stop, judge."""
         with self._daemon() as daemon:
             self._began_at = time.monotonic()
-            self._load(daemon.pid, files_a_second)
+            self._load(daemon, files_a_second)
             self.far.set("", down=False, revoke=False)
             self._producer.finish()
-            self._settle(daemon.pid)
+            self._settle(daemon)
         self.exit_code = daemon.returncode
         self.ledger.audit()
         self.ledger.close()
@@ -114,9 +114,12 @@ class Soak:
         for line in lines:
             self.log.take(line)
 
-    def _load(self, pid: int, files_a_second: float) -> None:
+    def _load(self, daemon: "subprocess.Popen[bytes]", files_a_second: float) -> None:
         step, sample_at = -1, 0.0
         while (at_s := time.monotonic() - self._began_at) < self.load_s:
+            if daemon.poll() is not None:
+                # Of no use any more; the report says with what it ended.
+                return
             now, phase = self.plan.at(at_s)
             if now != step:
                 step = now
@@ -126,13 +129,13 @@ class Soak:
             self._producer.step(files_a_second * TICK_S)
             if at_s >= sample_at:
                 sample_at = at_s + min(SAMPLE_S, self.plan.phase_s)
-                self._sample(pid, at_s)
+                self._sample(daemon.pid, at_s)
             time.sleep(TICK_S)
 
-    def _settle(self, pid: int) -> None:
+    def _settle(self, daemon: "subprocess.Popen[bytes]") -> None:
         until = time.monotonic() + SETTLE_S
-        while time.monotonic() < until:
-            self._sample(pid, time.monotonic() - self._began_at)
+        while time.monotonic() < until and daemon.poll() is None:
+            self._sample(daemon.pid, time.monotonic() - self._began_at)
             counts = self.site.counts()
             live = counts["queued"] + counts["delivering"] + counts["deferred"]
             if not live and not self.ledger.owing:
@@ -169,7 +172,7 @@ def report(soak: Soak, seed: int) -> dict[str, Any]:
     verdicts = soak.ledger.verdicts
     problems = soak.log.problems[:]
     if soak.exit_code != 0:
-        problems.append(f"the daemon ended with {soak.exit_code}")
+        problems.append(f"the daemon ended with {soak.exit_code}: {soak.log.last!r}")
     silent = verdicts.silent + soak.log.untold(soak.ledger.delivered)
     growing = [name for name, one in found.items() if judged and grows(name, one)]
     return {

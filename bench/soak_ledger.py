@@ -178,11 +178,13 @@ class Log:
         self.bytes = 0
         self.events: Counter[str] = Counter()
         self.problems: list[str] = []
+        self.last = b""
         self._told: set[tuple[str, str]] = set()
 
     def take(self, line: bytes) -> None:
         """Take a line in."""
         self.bytes += len(line)
+        self.last = line
         try:
             fields = json.loads(line)
             event = str(fields["event"])

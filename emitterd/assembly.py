@@ -4,6 +4,7 @@ import threading
 import time
 from contextlib import suppress
 
+from emitterd.ahead import Ahead
 from emitterd.backoff import Backoff
 from emitterd.codes import Code
 from emitterd.config import Config
@@ -51,6 +52,7 @@ class Parts:
         self._observer = observer
         self.abort = threading.Event()
         self.wake = Wake()
+        self.ahead = Ahead()
         self.spool = Spool(config.spool.directory)
         self.wire = open_wire(config, open_tls(config), self.abort)
         self.destination = Destination(_backoff(config), workers=_workers(config))
@@ -83,6 +85,7 @@ class Parts:
         """
         delivery = config.delivery
         self.wire.adopt(limits(config))
+        self.wire.throttle.adopt(delivery.bandwidth)
         self.journal.adopt(delivery.backoff_max_s)
         self.destination.adopt(_backoff(config), workers=_workers(config))
         self._retention.adopt(config.journal.retain_s)
@@ -102,7 +105,9 @@ class Parts:
             self.waiting.hasten({Code.CREDENTIALS})
             return
         usable = self._emission.usable
-        Passage(self.journal, self.destination, usable, self.wake).recall(trouble)
+        Passage(self.journal, self.destination, usable, self.wake, self.ahead).recall(
+            trouble
+        )
 
     def _rescan(self) -> None:
         # What has been mounted since may be another file system.
@@ -150,6 +155,13 @@ class Parts:
             lambda: self.config,
         )
 
+    def put_back(self) -> None:
+        """Give back what lies ready for workers that will not come."""
+        for entry in self.ahead.rest():
+            # What stays claimed the next start takes back.
+            with suppress(JournalFull):
+                self.journal.interrupt(entry)
+
     def worker(self) -> Worker:
         """Return one more worker."""
         return Worker(
@@ -160,6 +172,7 @@ class Parts:
             self.disposal,
             wake=self.wake,
             abort=self.abort,
+            ahead=self.ahead,
             on_changed=self.intake.hint,
             observer=self._observer,
         )

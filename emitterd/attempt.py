@@ -46,13 +46,13 @@ class Attempts:
         emission: Emission,
         abort: threading.Event,
         *,
-        on_granted: Callable[[], None],
+        on_granted: Callable[[float], None],
         on_sent: Callable[[Entry, int], None],
     ) -> None:
         """`abort` ends waits and reading.
 
-        `on_granted` is called when the API has given a grant, `on_sent` with the bytes
-        that went out.
+        `on_granted` is called when the API has given a grant, with the seconds that it
+        took, `on_sent` with the bytes that went out.
         """
         self._journal = journal
         self._emission = emission
@@ -70,7 +70,7 @@ class Attempts:
             found = self._look_up(entry, file)
             if isinstance(found, Receipt):
                 return found
-            pinned = self._new_grant(entry, found, first=entry.first)
+            pinned = self.grant(entry, found)
         try:
             return self._post(entry, pinned, file)
         except Trouble as trouble:
@@ -80,6 +80,13 @@ class Attempts:
         if isinstance(found, Receipt):
             return found
         return self._post_renewed(entry, found, file)
+
+    def grant(self, entry: Entry, doubt: Unconfirmed | None = None) -> Grant:
+        """Ask for an entry's first grant of this attempt, and pin it.
+
+        Raises `Trouble`.
+        """
+        return self._new_grant(entry, doubt, first=entry.first)
 
     def check_abort(self) -> None:
         """Raise `Trouble` where the daemon waits for no attempt any more."""
@@ -146,12 +153,14 @@ class Attempts:
         if not first:
             self._keep_apart(entry)
         reach(Point.GRANT_DUE)
+        asked_at = time.monotonic()
         grant = self._emission.grant(entry.path)
+        took_s = time.monotonic() - asked_at
         if not first and self._journal.has_key(entry, grant.key):
             # A clock was set meanwhile, this host's or the server's.
             self._abort.wait(GRANT_SPACING_S)
             grant = self._emission.grant(entry.path)
-        self._on_granted()
+        self._on_granted(took_s)
         reach(Point.GRANTED)
         confirmation = doubt.confirmation if doubt is not None else None
         self._journal.pin(entry, grant, confirmation)

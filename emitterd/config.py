@@ -26,9 +26,11 @@ from pydantic import (
 from emitterd import config_checks as checks
 from emitterd import config_values as values
 from emitterd.config_layers import Findings, Layers, Refusal, read_file
+from emitterd.config_timetable import timetable
 from emitterd.endpoint import Endpoint
 from emitterd.errors import ConfigError, Problem
 from emitterd.secrets_source import Offer, SecretReader
+from emitterd.timetable import Timetable
 from emitterd.verdict import Limits
 from emitterd.yamlmarks import YamlError
 
@@ -69,6 +71,7 @@ Text = Annotated[str, AfterValidator(values.text)]
 HeaderWord = Annotated[str, AfterValidator(values.http_token)]
 Place = Annotated[Path, BeforeValidator(_path)]
 Patterns = Annotated[tuple[str, ...], BeforeValidator(_patterns)]
+Bandwidth = Annotated[Timetable, BeforeValidator(timetable)]
 Listen = Annotated[Endpoint, BeforeValidator(values.endpoint)]
 
 
@@ -167,11 +170,12 @@ class Journal(_Section):
 
 
 class Delivery(_Section):
-    """The workers, and how they back off."""
+    """The workers, what they may send together, and how they back off."""
 
     section = "delivery"
 
     workers: Annotated[int | Literal["auto"], BeforeValidator(values.workers)] = "auto"
+    bandwidth: Bandwidth | None = None
     backoff_initial_s: Duration = Field(2.0, alias="backoff_initial")
     backoff_max_s: Duration = Field(600.0, alias="backoff_max")
     drain_timeout_s: Duration = Field(30.0, alias="drain_timeout")

@@ -7,14 +7,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from emitterd.concurrency import MOST
 from emitterd.config_layers import Findings, Refusal
 from emitterd.config_values import shown
 from emitterd.endpoint import Endpoint
 from emitterd.secrets_source import read_token
 from emitterd.selection import Selection
+from emitterd.timetable import Timetable, format_rate
 
 if TYPE_CHECKING:
     from emitterd.config import Config
+
+LEAST_BYTES_S = 128
+"""A worker's share of the bandwidth: a slice every 12 s. Servers end an upload that is
+silent for some 20 s."""
 
 ARCHIVE, REJECTED = "spool.archive_directory", "spool.rejected_directory"
 
@@ -50,6 +56,7 @@ def check_all(config: "Config", findings: Findings, *, awaits_folder: bool) -> N
     check_no_folder(findings, "journal.path", config.journal.path)
     check_no_folder(findings, "log.file", config.log.file)
     check_backoff(findings, delivery.backoff_initial_s, delivery.backoff_max_s)
+    check_bandwidth(findings, delivery.bandwidth, delivery.workers)
     check_metrics(findings, config.metrics.listen, config.metrics.token_file)
 
 
@@ -192,6 +199,22 @@ def check_backoff(findings: Findings, initial_s: float, longest_s: float) -> Non
             blamed,
             "backoff_initial is longer than backoff_max",
             "make it the shorter one, or equal",
+        )
+
+
+def check_bandwidth(
+    findings: Findings, bandwidth: Timetable | None, workers: int | str
+) -> None:
+    """Report a limit that leaves each worker so little that servers give it up."""
+    if bandwidth is None or not findings.sound("delivery.workers"):
+        return
+    most = workers if isinstance(workers, int) else MOST
+    least, lowest = most * LEAST_BYTES_S, bandwidth.lowest
+    if lowest is not None and lowest < least:
+        findings.report(
+            "delivery.bandwidth",
+            f"{format_rate(lowest)} is too little for {most} workers",
+            f"write {format_rate(least)} or more, or fewer workers",
         )
 
 

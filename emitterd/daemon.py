@@ -7,12 +7,14 @@ Stop: watch → intake and workers drain together → abort at the deadline → 
 import os
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
 
-from emitterd import __version__
+from emitterd import __version__, ahead
 from emitterd.assembly import Parts
+from emitterd.bulletin import Bulletin
 from emitterd.config import Config
 from emitterd.control import Control
 from emitterd.crew import Crew
@@ -65,6 +67,7 @@ class Daemon:
         self._uploads = Uploads()
         self._parts = Parts(config, observer or self._uploads)
         self._journal = self._parts.journal
+        self._bulletin = Bulletin(self._uploads, self._journal)
         self._crew = Crew(self._parts.worker, self._parts.wake)
         database = self._journal.database
         every_s = watchdog_s(os.environ, os.getpid())
@@ -94,6 +97,7 @@ class Daemon:
                 self._man()
                 self._parts.lookout.beat()
                 self._parts.health.beat()
+                self._bulletin.beat(time.time())
                 self._supervision.beat(self._status())
                 signals.wait(self._beat_s)
             self._stop(signals)
@@ -113,6 +117,7 @@ class Daemon:
             while not (
                 signals.stops or self._crew.failed.is_set() or self._done(patience)
             ):
+                self._bulletin.beat(time.time())
                 signals.wait(ONCE_LOOK_S)
             self._stop(signals, keep_journal=True)
             rejected = self._journal.rejections(began_at)
@@ -144,6 +149,9 @@ class Daemon:
             self._parts.lookout.start()
         intake, drain = self._parts.intake, self._crew.drain
         self._crew.start_watched("intake", lambda: intake.run(drain))
+        for number in range(ahead.MOST):
+            fetch = partial(self._parts.worker().run_ahead, drain)
+            self._crew.start_watched(f"granter-{number}", fetch)
         self._parts.destination.on_resized = self._man
         self._man()
 
@@ -168,6 +176,7 @@ class Daemon:
             self._listener.stop()
         self._crew.stop()
         self._parts.intake.wake()
+        self._parts.put_back()
         deadline = time.monotonic() + drain_s
         # The second signal may have come before anything here noticed the first.
         while signals.stops < AT_ONCE and time.monotonic() < deadline:
@@ -177,6 +186,7 @@ class Daemon:
             signals.wait(DRAIN_LOOK_S)
         self._parts.abort.set()
         self._crew.join(ABORT_GRACE_S)
+        self._parts.put_back()
         log.info("daemon.stopped", **self._counts())
         self._parts.wire.close()
         if not keep_journal:

@@ -8,6 +8,7 @@ Source: cQube's views.py and client.py, versions 1.0 to 4.1.
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from typing import IO
 
 from tenacity import (
@@ -37,7 +38,8 @@ from emitterd.fingerprint import Fingerprint
 from emitterd.grant import EXPIRY_MARGIN_S
 from emitterd.multipart import Body
 from emitterd.session import Credentials, Memory, Session, interrupted, post_json
-from emitterd.sockets import Broken, Stopped
+from emitterd.sockets import Broken
+from emitterd.transfer import Stopped
 from emitterd.wire import Answer, Wire
 
 BUCKET_ANSWER_MAX_BYTES = 64 * 1024
@@ -230,7 +232,10 @@ class Emission:
 
     def _post_body(self, url: str, body: Body) -> Answer:
         try:
-            return self._wire.post(url, body, {}, limit_bytes=BUCKET_ANSWER_MAX_BYTES)
+            with closing(body):
+                return self._wire.post(
+                    url, body, {}, limit_bytes=BUCKET_ANSWER_MAX_BYTES
+                )
         except Broken as error:
             raise broken(
                 Request.BUCKET, error.how, str(error), body_sent=body.sent

@@ -74,10 +74,9 @@ def progress(upload: Upload, now: float) -> Progress:
     """Put an upload into numbers and words."""
     percent = share(upload.sent_bytes, upload.size_bytes)
     said = [f"{percent} %"]
-    speed = _speed(upload, now)
-    if speed:
-        left_s = (upload.size_bytes - upload.sent_bytes) / speed
-        said += [f"{amount(speed)}/s", f"{span(left_s)} left"]
+    left_s = upload.eta_s(now)
+    if left_s is not None:
+        said += [f"{amount(upload.bytes_s(now))}/s", f"{span(left_s)} left"]
     if upload.attempt > 1:
         said.append(f"attempt {upload.attempt}")
     return Progress(
@@ -92,14 +91,8 @@ def progress(upload: Upload, now: float) -> Progress:
 
 def rate(uploads: Sequence[Upload], now: float) -> str:
     """Say how fast all uploads go together."""
-    speed = sum(_speed(one, now) for one in uploads)
+    speed = sum(one.bytes_s(now) for one in uploads)
     return f"{amount(speed)}/s" if speed else "nothing at the moment"
-
-
-def _speed(upload: Upload, now: float) -> float:
-    """Return the bytes a second since the upload began; 0.0 where it is too early."""
-    took_s = now - upload.started_at
-    return upload.sent_bytes / took_s if took_s > 0 else 0.0
 
 
 def _notice(alarm: Alarm) -> Notice:

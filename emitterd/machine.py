@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emitterd.config import Config
+from emitterd.examination import MAX_BYTES
+from emitterd.grant import GRANT_LIFETIME_S
 from emitterd.listener import probe
 from emitterd.mounts import NETWORK, file_system
 from emitterd.records import held
+from emitterd.timetable import format_rate
 from emitterd.units import format_size
 from emitterd.watcher import folders_below, watch_limit
 
@@ -38,6 +41,7 @@ def diagnoses(config: Config) -> list[Diagnosis]:
         *_watch(config),
         *_journal(config),
         *_written(config),
+        *_bandwidth(config, time.time()),
         *_metrics(config),
         _clock(time.time()),
     ]
@@ -159,6 +163,27 @@ def _written(config: Config) -> Iterator[Diagnosis]:
                 f"{place} cannot be written by this user",
                 f"give user {os.getuid()} write permission on {_existing(place)}",
             )
+
+
+def _bandwidth(config: Config, now: float) -> Iterator[Diagnosis]:
+    bandwidth = config.delivery.bandwidth
+    if bandwidth is None:
+        return
+    limit, until = bandwidth.limit(now), bandwidth.until(now)
+    said = "no limit" if limit is None else format_rate(limit)
+    clock = f" now, until {until} ({time.strftime('%Z')})" if until else ""
+    yield Diagnosis("ok", "delivery.bandwidth", f"{said}{clock}")
+    lowest = bandwidth.lowest
+    if lowest is not None and lowest * GRANT_LIFETIME_S < MAX_BYTES:
+        largest = format_size(lowest * int(GRANT_LIFETIME_S))
+        yield Diagnosis(
+            "warning",
+            "delivery.bandwidth",
+            f"at {format_rate(lowest)} a file above {largest} takes longer than its"
+            " grant lives (1 h)",
+            "see docs/configuration.md, if there are such files: not every bucket"
+            " takes them",
+        )
 
 
 def _metrics(config: Config) -> Iterator[Diagnosis]:

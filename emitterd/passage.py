@@ -10,6 +10,7 @@ from dataclasses import asdict
 
 import structlog
 
+from emitterd.ahead import Ahead
 from emitterd.destination import Destination, Leave
 from emitterd.entry import Entry, Grant, Want, iso
 from emitterd.errors import JournalFull, Stage, Trouble, Verdict
@@ -23,6 +24,9 @@ IDLE_S = 60.0
 
 FRESH_EVERY = 4
 """Each probe of the bucket but every so manieth goes by a grant that is pinned."""
+
+AHEAD_LOOK_S = 5.0
+"""How long nothing is fetched ahead after trouble, or before the next look."""
 
 _API = (Stage.LOGIN, Stage.GRANT)
 
@@ -38,13 +42,18 @@ class Passage:
         destination: Destination,
         usable: Callable[[Grant, float], bool],
         wake: Wake,
+        ahead: Ahead,
     ) -> None:
-        """`usable` tells whether a pinned grant holds; `wake` calls the others."""
+        """`usable` tells whether a pinned grant holds; `wake` calls the others.
+
+        `ahead`: what others have claimed, and whose grant they have fetched.
+        """
         self._journal = journal
         self._waiting = Waiting(journal.database)
         self._destination = destination
         self._usable = usable
         self._wake = wake
+        self._ahead = ahead
         self._leave = Leave()
 
     def claim(self, now: float) -> Entry | float:
@@ -65,6 +74,27 @@ class Passage:
             return min(wait_s, leave)
         entry = self._take(leave, Want.PINNED, now)
         return wait_s if entry is None else entry
+
+    def claim_ahead(self, now: float) -> Entry | float:
+        """Take the next entry to fetch its grant; else return how long to wait.
+
+        In seconds. Only while nothing is wrong with any stage. Raises `JournalFull`.
+        """
+        if self._destination.limited or self._destination.downs:
+            return AHEAD_LOOK_S
+        leave = self._destination.ask(now, _API)
+        if not isinstance(leave, Leave):
+            return leave
+        self._leave = leave
+        try:
+            entry = self._journal.claim(now)
+        except JournalFull:
+            self.ended()
+            raise
+        if entry is None:
+            self.ended()
+            return IDLE_S
+        return entry
 
     def answered(self, stage: Stage) -> None:
         """Note a definite answer of a stage, be it a refusal of this one file."""
@@ -123,7 +153,8 @@ class Passage:
     def _take(self, leave: Leave, want: Want, now: float) -> Entry | None:
         self._leave = leave
         try:
-            entry = self._journal.claim(now, want)
+            ready = self._ahead.take(time.monotonic())
+            entry = ready or self._journal.claim(now, want)
         except JournalFull:
             self.ended()
             raise

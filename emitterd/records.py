@@ -18,6 +18,7 @@ from emitterd.database import Row, open_nothing, open_reader
 from emitterd.entry import State, display, iso
 from emitterd.progress import Progress, look
 from emitterd.statements import LATEST, known_of
+from emitterd.uploads import UPLOADS
 from emitterd.verdict import Outage
 
 PAGE = 1000
@@ -57,6 +58,7 @@ class Records:
             "last_delivered_at": iso(progress.delivered_at),
             "destination": _destination(outages),
             "eta_s": progress.eta_s(moving=running and not outages),
+            "uploads": self.uploads() if running else [],
         }
 
     def progress(self) -> Progress:
@@ -66,6 +68,22 @@ class Records:
     def running(self) -> bool:
         """Tell whether a daemon, or a command in its place, has the journal."""
         return held(self._path)
+
+    def uploads(self) -> list[dict[str, Any]]:
+        """Return how far the long uploads were when the daemon noted it last."""
+        rows = self.read("select value from fact where name = ?", (UPLOADS,))
+        noted = json.loads(rows[0][0]) if rows else []
+        marks = ", ".join("?" * len(noted))
+        still = self.read(
+            f"select id from entry where id in ({marks}) and state = 'delivering'",  # noqa: S608
+            [one["id"] for one in noted],
+        )
+        ids = {id_ for (id_,) in still}
+        return [
+            {name: value for name, value in one.items() if name != "id"}
+            for one in noted
+            if one["id"] in ids
+        ]
 
     def entries(self, state: State | None = None) -> Iterator[dict[str, Any]]:
         """Yield entries in the order of admission, as `list --json` prints them."""

@@ -112,6 +112,9 @@ class Desk:
             "url": f"{exchange.home}/bucket/",
         }
         fault = self._draw(exchange.note, Stage.GRANT)
+        if fault is not None and fault.name == "slow-grant":
+            await exchange.line.idle(fault.parameter or 0)
+            fault = None
         if fault is None:
             return answers.as_json(grant)
         return answers.grant_fault(fault, grant)

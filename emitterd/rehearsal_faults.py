@@ -58,6 +58,7 @@ FAULTS: dict[str, Kind] = {
     "api-503": Kind(Stage.GRANT, "upload-url answers 503", _RETRY_AFTER),
     "api-401": Kind(Stage.GRANT, "upload-url refuses a valid token"),
     "api-captive-portal": Kind(Stage.GRANT, "upload-url answers 200 with a web page"),
+    "slow-grant": Kind(Stage.GRANT, "upload-url answers late", "seconds", 1),
     "malformed-grant": Kind(Stage.GRANT, "the grant is not JSON"),
     "grant-missing-fields": Kind(Stage.GRANT, "the grant has a key and nothing else"),
     "huge-grant": Kind(Stage.GRANT, "the grant is 10 MB of JSON"),

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from emitterd.config import Config
 from emitterd.emission import Emission
 from emitterd.session import Credentials, Memory
-from emitterd.sockets import Limits
+from emitterd.transfer import Limits
 from emitterd.wire import Answer, Wire, tls_context
 
 
@@ -33,13 +33,15 @@ def open_wire(
 ) -> Wire:
     """Return the wire for all workers, not connected yet; `stop` as `Wire` takes it."""
     proxy = config.emission.proxy
-    return Wire(
+    wire = Wire(
         limits(config),
         tls=tls,
         proxy=proxy.get_secret_value() if proxy else None,
         stop=stop,
         on_answer=on_answer,
     )
+    wire.throttle.adopt(config.delivery.bandwidth)
+    return wire
 
 
 def limits(config: Config) -> Limits:

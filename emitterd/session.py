@@ -19,7 +19,8 @@ from emitterd.codes import Code
 from emitterd.errors import JournalFull, Stage, Trouble, Verdict
 from emitterd.pulse import beat
 from emitterd.refusal import Refusal
-from emitterd.sockets import POLL_S, Broken, Stopped
+from emitterd.sockets import POLL_S, Broken
+from emitterd.transfer import Stopped
 from emitterd.wire import Answer, Wire
 
 TOKEN_LIFETIME_S = 300.0

@@ -8,16 +8,16 @@ whole in time, and a stop of the daemon ends either within `POLL_S`.
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 import httpcore
 
 from emitterd.classify import Break
-from emitterd.pulse import beat, rest
+from emitterd.pulse import rest
+from emitterd.throttle import Throttle
+from emitterd.transfer import Limits, Slow, Transfer
 
 T = TypeVar("T")
 
@@ -49,67 +49,6 @@ class Broken(Exception):
         self.how = how
 
 
-class Stopped(Exception):
-    """The daemon is stopping and gave the request up."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """The bounds: seconds, and bytes a second."""
-
-    connect_s: float
-    stall_s: float
-    minimum_bytes_s: int
-
-
-@dataclass(slots=True)
-class _Transfer:
-    """The request that this thread has under way."""
-
-    limits: Limits
-    stop: threading.Event
-    window_at: float | None = None
-    window_bytes: int = 0
-    answer_by: float | None = None
-
-    def moved(self, count: int) -> None:
-        self.window_bytes += count
-
-    def check_sending(self) -> None:
-        """Raise where the daemon stops, or a whole window went by too slowly."""
-        self._check_stop()
-        # Reading may have begun before: a proxy answers CONNECT first.
-        self.answer_by = None
-        now = time.monotonic()
-        if self.window_at is None:
-            self.window_at = now
-        if now - self.window_at < self.limits.stall_s:
-            return
-        least = max(1.0, self.limits.minimum_bytes_s * (now - self.window_at))
-        if self.window_bytes < least:
-            raise httpcore.WriteTimeout(
-                f"{self.window_bytes} bytes went out in {now - self.window_at:.0f} s"
-            )
-        self.window_at, self.window_bytes = now, 0
-
-    def check_reading(self) -> None:
-        """Raise where the daemon stops, or the answer is not whole in time."""
-        self._check_stop()
-        now = time.monotonic()
-        if self.answer_by is None:
-            self.answer_by = now + self.limits.stall_s
-        if now >= self.answer_by:
-            raise httpcore.ReadTimeout(
-                f"no whole answer within {self.limits.stall_s:.0f} s"
-            )
-
-    def _check_stop(self) -> None:
-        # A slow line is no standstill: how slow it may be is bounded here.
-        beat()
-        if self.stop.is_set():
-            raise Stopped
-
-
 _current = threading.local()
 
 
@@ -128,7 +67,7 @@ class _Stream(httpcore.NetworkStream):
         self._socket.settimeout(POLL_S)
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002
-        transfer: _Transfer = _current.transfer
+        transfer: Transfer = _current.transfer
         self._let_go(transfer)
         return self._patiently(
             lambda: self._socket.recv(max_bytes),
@@ -137,7 +76,7 @@ class _Stream(httpcore.NetworkStream):
         )
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002
-        transfer: _Transfer = _current.transfer
+        transfer: Transfer = _current.transfer
         if self._head is not None:
             if not self._head and len(buffer) < TOGETHER_BYTES:
                 self._head = buffer
@@ -149,7 +88,7 @@ class _Stream(httpcore.NetworkStream):
                 self._send(head, transfer)
         self._send(buffer, transfer)
 
-    def _let_go(self, transfer: _Transfer) -> None:
+    def _let_go(self, transfer: Transfer) -> None:
         """Send what is held back, as an answer is waited for; hold the next head."""
         head, self._head = self._head, b""
         if head:
@@ -157,15 +96,17 @@ class _Stream(httpcore.NetworkStream):
             with suppress(httpcore.WriteError):
                 self._send(head, transfer)
 
-    def _send(self, buffer: bytes, transfer: _Transfer) -> None:
-        left = memoryview(buffer)
+    def _send(self, buffer: bytes, transfer: Transfer) -> None:
+        left, allowed = memoryview(buffer), 0
         while left:
+            allowed = allowed or transfer.portion(len(left))
             count = self._patiently(
-                lambda left=left: self._socket.send(left),  # type: ignore[misc]
+                lambda part=left[:allowed]: self._socket.send(part),  # type: ignore[misc]
                 transfer.check_sending,
                 httpcore.WriteError,
             )
             transfer.moved(count)
+            allowed -= count
             left = left[count:]
 
     def close(self) -> None:
@@ -307,12 +248,14 @@ class Pools:
 
 
 @contextmanager
-def watched(limits: Limits, stop: threading.Event) -> Iterator[None]:
-    """Bound every wait of this thread's request.
+def watched(
+    limits: Limits, stop: threading.Event, throttle: Throttle | None = None
+) -> Iterator[None]:
+    """Bound every wait of this thread's request; a body is one that has a throttle.
 
     Raises `Broken` in place of httpcore's errors, and `Stopped`.
     """
-    _current.transfer = _Transfer(limits, stop)
+    _current.transfer = Transfer(limits, stop, throttle)
     try:
         yield
     except UnicodeError as error:
@@ -321,6 +264,8 @@ def watched(limits: Limits, stop: threading.Event) -> Iterator[None]:
         raise Broken(Break.PROXY, _detail(error)) from error
     except httpcore.ProtocolError as error:
         raise Broken(Break.LOST, _detail(error)) from error
+    except Slow as error:
+        raise Broken(Break.SLOW, _detail(error)) from error
     except (httpcore.TimeoutException, httpcore.NetworkError) as error:
         raise Broken(_how(error), _detail(error)) from error
     finally:

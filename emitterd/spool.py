@@ -18,6 +18,7 @@ from pathlib import Path
 
 from emitterd.codes import Code
 from emitterd.errors import SourceError
+from emitterd.hashing import Hashing
 from emitterd.mounts import mount_point
 from emitterd.pulse import beat
 from emitterd.settle import Proof
@@ -215,11 +216,11 @@ def sha256(file: FileIO, check: Callable[[], None]) -> bytes:
 
 def digests(file: FileIO, check: Callable[[], None]) -> tuple[bytes, bytes]:
     """Return MD5 and SHA-256 of an open file, from its beginning; as `sha256`."""
-    md5, digest = hashlib.md5(usedforsecurity=False), hashlib.sha256()
-    for chunk in _chunks(file, check):
-        md5.update(chunk)
-        digest.update(chunk)
-    return md5.digest(), digest.digest()
+    with Hashing(os.fstat(file.fileno()).st_size) as hashing:
+        for chunk in _chunks(file, check):
+            hashing.update(chunk)
+        hashing.finish()
+        return hashing.md5, hashing.sha256
 
 
 def _chunks(file: FileIO, check: Callable[[], None]) -> Iterator[bytes]:

@@ -29,6 +29,7 @@ _SIZES = {
 }
 _DURATION_EXAMPLES = "write it like 500ms, 5s, 10m, 2h or 400d"
 _INSTANT_EXAMPLES = "write it like 2026-11-24, 2026-11-24T06:00+05:30 or 24h"
+_RATE_EXAMPLES = "write it like 512KiB/s, 2MiB/s or 10MB/s"
 _SIZE_EXAMPLES = "write it like 64KiB, 64MiB, 5GiB or 10MB"
 
 # A century: below what a thread can wait, and what a date can be moved by.
@@ -36,6 +37,9 @@ _LONGEST = 36500 * _DURATIONS["d"]
 _LARGEST = 1 << 60
 
 _QUANTITY = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?)([A-Za-z]+)")
+_BITS = re.compile(
+    r"\s*([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*([kKMG]?)b(?:it)?s?(?:/s|ps)?\s*"
+)
 _LOOSE = re.compile(r"\s*([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*([A-Za-z]*)\s*")
 
 
@@ -72,6 +76,28 @@ def parse_size(text: str) -> int:
     if size != int(size) or size > _LARGEST:
         raise UnitError("is no whole number of bytes up to 1 EiB", _SIZE_EXAMPLES)
     return int(size)
+
+
+def parse_rate(text: str) -> int:
+    """Return the bytes a second that `512KiB/s`, `2MiB/s` or `10MB/s` stands for.
+
+    Raises `UnitError` for anything else; for bits with the bytes that they are.
+    """
+    if bits := _BITS.fullmatch(text):
+        unit = f"{bits[2].upper()}B" if bits[2] else "B"
+        rate = Decimal(bits[1]) * _SIZES[unit] / 8
+        remedy = f"write {_format(rate, _SIZES, _BINARY_SIZES)}/s"
+        raise UnitError("is in bits", remedy)
+    number = text.removesuffix("/s")
+    try:
+        rate_bytes = parse_size(number)
+    except UnitError as error:
+        plain = error.remedy == _SIZE_EXAMPLES or number.isdigit()
+        remedy = _RATE_EXAMPLES if plain else f"{error.remedy}/s"
+        raise UnitError("is no speed", remedy) from None
+    if number == text:
+        raise UnitError("is a size, and no speed", f"write {text}/s")
+    return rate_bytes
 
 
 def parse_since(text: str, now: float) -> float:

@@ -18,7 +18,9 @@ import httpx
 from emitterd import __version__
 from emitterd.classify import Break
 from emitterd.multipart import Body
-from emitterd.sockets import Broken, Limits, Place, Pools, Proxy, watched
+from emitterd.sockets import Broken, Place, Pools, Proxy, watched
+from emitterd.throttle import Throttle
+from emitterd.transfer import Limits
 
 if TYPE_CHECKING:
     import httpcore
@@ -113,6 +115,8 @@ class Wire:
         `on_answer` is told of each answer.
         """
         self._limits = limits
+        self.throttle = Throttle()
+        """What bodies share; the API's requests, some hundred bytes, pass it by."""
         self._stop = stop
         # Hardly ever another one than before; and it is not changed by use.
         self._parsed = lru_cache(PLACES)(httpx.URL)
@@ -168,7 +172,8 @@ class Wire:
                 content=content,
                 extensions={"timeout": {"connect": limits.connect_s}},
             )
-            with watched(limits, self._stop):
+            throttle = self.throttle if isinstance(content, Body) else None
+            with watched(limits, self._stop, throttle):
                 answer = self._exchange(request, limit_bytes)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise Broken(Break.LOST, str(error)) from error

@@ -8,12 +8,13 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
 from io import FileIO
 from typing import Protocol
 
 import structlog
 
+from emitterd.ahead import Ahead
 from emitterd.attempt import Attempts
 from emitterd.codes import Code
 from emitterd.destination import Destination
@@ -65,26 +66,39 @@ class Worker:
         *,
         wake: Wake,
         abort: threading.Event,
+        ahead: Ahead,
         on_changed: Callable[[bytes], None],
         observer: Observer,
     ) -> None:
         self._spool = spool
         self._journal = journal
         self._destination = destination
-        self._passage = Passage(journal, destination, emission.usable, wake)
+        self._passage = Passage(journal, destination, emission.usable, wake, ahead)
         self._disposal = disposal
         self._wake = wake
         self._abort = abort
         self._on_changed = on_changed
+        self._ahead = ahead
         self._observer = observer
         self._leave = emission.leave
         self._attempts = Attempts(
             journal,
             emission,
             abort,
-            on_granted=partial(self._passage.answered, Stage.GRANT),
+            on_granted=self._granted,
             on_sent=observer.sent,
         )
+
+    def run_ahead(self, stop: threading.Event) -> None:
+        """Fetch grants ahead until `stop` is set."""
+        try:
+            while not stop.is_set():
+                beat()
+                wait_s = self.fetch(time.time())
+                if wait_s > 0:
+                    self._ahead.wait(wait_s)
+        finally:
+            self._leave()
 
     def run(self, stop: threading.Event) -> None:
         """Loop until `stop` is set and the wake rung; an attempt is ended first."""
@@ -112,19 +126,52 @@ class Worker:
         reach(Point.CLAIMED)
         self._observer.began(entry)
         try:
-            self._attempt(entry)
+            self._try(entry, self._deliver)
+        finally:
+            self._observer.ended(entry)
+        return 0.0
+
+    def fetch(self, now: float) -> float:
+        """Fetch a grant ahead if one is wanted; return how long to wait, in seconds."""
+        if not self._ahead.begin(time.monotonic()):
+            return IDLE_S
+        try:
+            entry = self._passage.claim_ahead(now)
+            if not isinstance(entry, Entry):
+                return entry
+            self._try(entry, self._lay_ready)
+        except JournalFull:
+            return FULL_S
+        finally:
+            self._ahead.end()
+        return 0.0
+
+    def _lay_ready(self, entry: Entry) -> None:
+        # Where there was a version before, this one may turn out to be unchanged, and
+        # needs no grant then.
+        if entry.first:
+            entry = replace(entry, grant=self._attempts.grant(entry))
+        self._ahead.put(entry)
+        reach(Point.LAID_READY)
+
+    def _try(self, entry: Entry, work: Callable[[Entry], Receipt | None]) -> None:
+        """Do the work, and record what became of it, also while the disk is full."""
+        try:
+            self._attempt(entry, work)
         except JournalFull:
             self._passage.ended()
             self._give_back(entry)
         finally:
             self._passage.ended()
-            self._observer.ended(entry)
-        return 0.0
 
-    def _attempt(self, entry: Entry) -> None:
+    def _granted(self, took_s: float) -> None:
+        self._passage.answered(Stage.GRANT)
+        self._ahead.asked(took_s)
+
+    def _attempt(self, entry: Entry, work: Callable[[Entry], Receipt | None]) -> None:
         started_at = time.monotonic()
         try:
-            receipt = self._deliver(entry)
+            receipt = work(entry)
         except Trouble as trouble:
             self._troubled(entry, trouble)
         except SourceError as error:

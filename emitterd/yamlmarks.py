@@ -181,7 +181,12 @@ def _mark(
     duplicates: list[Duplicate],
 ) -> Marked:
     if not isinstance(node, yaml.MappingNode):
-        return Marked(line + 1, loader.construct_object(node, deep=True))
+        value = loader.construct_object(node, deep=True)
+        for item in node.value if isinstance(node, yaml.SequenceNode) else ():
+            if isinstance(item, yaml.MappingNode):
+                # For the duplicates in it only.
+                _mark(loader, item, item.start_mark.line, path, duplicates)
+        return Marked(line + 1, value)
     children: dict[str, Marked] = {}
     for key_node, value_node in node.value:
         key_line = key_node.start_mark.line

@@ -7,6 +7,7 @@ else. The root is made once and kept beside other caches; each machine is a copy
 import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -50,17 +51,23 @@ _ENVIRONMENT = (
 
 
 class Machine:
-    """A booted machine. `run` is root's hand in it, `root` its file system."""
+    """A booted machine.
+
+    `run` is root's hand in it, `root` its file system, `leader` its first process.
+    """
 
     def __init__(self, root: Path) -> None:
         """Boot what lies at `root`; skips the test where that cannot be done here."""
         self.root = root
         self._console = root.with_name(f"{root.name}.console")
-        # Nspawn must not outlive a test run that is killed: then nobody would end it.
+        # Nothing of it may outlive a test run that is killed: then nobody would end it.
+        # Nspawn's own end is not enough, so it is the first process of a namespace, all
+        # of which the kernel ends with it.
         with self._console.open("wb") as console:
-            self._nspawn = subprocess.Popen(  # noqa: S603  our own argument list
+            self._unshare = subprocess.Popen(  # noqa: S603  our own argument list
                 [
                     *("setpriv", "--pdeathsig", "KILL"),
+                    *("unshare", "--pid", "--mount-proc", "--fork", "--kill-child"),
                     *("systemd-nspawn", "--boot", "--quiet", "--console=pipe"),
                     *("--register=no", "--keep-unit", "--link-journal=no"),
                     *(f"--machine=emitterd-{os.getpid()}", f"--directory={root}"),
@@ -68,10 +75,12 @@ class Machine:
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=console,
+                # A first process would ask the host's journal to take its errors.
+                env=os.environ | {"SYSTEMD_LOG_TARGET": "console"},
                 start_new_session=True,
             )
         try:
-            self._leader = wait_until(self._first_process, BOOT_S, "the first process")
+            self.leader = wait_until(self._first_process, BOOT_S, "the first process")
             wait_until(self._booted, BOOT_S, "systemd")
         except (ChildProcessError, TimeoutError) as error:
             self.halt()
@@ -79,21 +88,19 @@ class Machine:
             pytest.skip(f"systemd does not boot here: {error}; {said[-500:]}")
 
     def _first_process(self) -> int | None:
-        if self._nspawn.poll() is not None:
-            raise ChildProcessError(f"nspawn ended with {self._nspawn.returncode}")
-        pid = self._nspawn.pid
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        for child in children:
-            status = Path(f"/proc/{child}/status").read_text().splitlines()
-            if any(
-                line.split()[0] == "NSpid:" and line.endswith("\t1") for line in status
-            ):
-                return int(child)
-        return None
+        self._must_run()
+        nspawn = self._nspawn()
+        return nspawn and _first_of_namespace(nspawn)
+
+    def _nspawn(self) -> int | None:
+        return _first_of_namespace(self._unshare.pid)
+
+    def _must_run(self) -> None:
+        if self._unshare.poll() is not None:
+            raise ChildProcessError(f"nspawn ended with {self._unshare.returncode}")
 
     def _booted(self) -> bool:
-        if self._nspawn.poll() is not None:
-            raise ChildProcessError(f"nspawn ended with {self._nspawn.returncode}")
+        self._must_run()
         done = self.call("systemctl", "is-system-running")
         return done.stdout.strip() in {"running", "degraded"}
 
@@ -104,7 +111,7 @@ class Machine:
         become = ("runuser", "-u", user, "--") if user else ()
         return subprocess.run(  # noqa: S603  our own argument list
             [
-                *("nsenter", f"--target={self._leader}", "--mount", "--uts", "--ipc"),
+                *("nsenter", f"--target={self.leader}", "--mount", "--uts", "--ipc"),
                 *("--pid", "--net", "--cgroup", "--root", "--wd"),
                 *("env", "--ignore-environment", *_ENVIRONMENT, *become, *command),
             ],
@@ -135,14 +142,27 @@ class Machine:
 
     def halt(self) -> None:
         """Shut the machine down, or end it if it does not listen."""
-        if self._nspawn.poll() is None:
-            self._nspawn.terminate()
-            try:
-                self._nspawn.wait(HALT_S)
-            except subprocess.TimeoutExpired:
-                self._nspawn.kill()
-                self._nspawn.wait(HALT_S)
+        if nspawn := self._nspawn():
+            os.kill(nspawn, signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                self._unshare.wait(HALT_S)
+        self._unshare.kill()
+        self._unshare.wait(HALT_S)
         _remove_control_groups()
+
+
+def _first_of_namespace(parent: int) -> int | None:
+    """Return the child of `parent` that is the first process of a namespace."""
+    try:
+        children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+        for child in children:
+            status = Path(f"/proc/{child}/status").read_text().splitlines()
+            if any(one.startswith("NSpid:") and one.endswith("\t1") for one in status):
+                return int(child)
+    except OSError:
+        # It has ended between the two.
+        return None
+    return None
 
 
 def cannot() -> str | None:

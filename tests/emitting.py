@@ -21,7 +21,7 @@ from emitterd.entry import Grant, Receipt
 from emitterd.fingerprint import Fingerprint
 from emitterd.rehearsal import Rehearsal, Request
 from emitterd.session import Credentials, Memory
-from emitterd.sockets import Limits
+from emitterd.transfer import Limits
 from emitterd.wire import Answer, Wire, tls_context
 
 T = TypeVar("T")

@@ -11,6 +11,7 @@ from typing import Any
 from structlog.testing import capture_logs
 
 from emitterd.admission import Admission, Admitted
+from emitterd.ahead import Ahead
 from emitterd.backoff import Backoff
 from emitterd.destination import Destination
 from emitterd.disposal import Disposal, Rule
@@ -21,8 +22,8 @@ from emitterd.gate import STREAK
 from emitterd.journal import Journal
 from emitterd.rehearsal import FaultMenu, Rehearsal
 from emitterd.session import Credentials
-from emitterd.sockets import Limits
 from emitterd.spool import Spool
+from emitterd.transfer import Limits
 from emitterd.wake import Wake
 from emitterd.wire import Wire, tls_context
 from emitterd.worker import Worker
@@ -95,6 +96,7 @@ class Rig:
         self.watcher = Watcher()
         self.wake = Wake()
         self.abort = abort
+        self.ahead = Ahead()
         self.root = directory / "cqube_emission"
         self.root.mkdir(exist_ok=True)
         self.spool = Spool(self.root)
@@ -126,6 +128,7 @@ class Rig:
             self._disposal,
             wake=self.wake,
             abort=self.abort,
+            ahead=self.ahead,
             on_changed=self.changed.append,
             observer=self.watcher,
         )

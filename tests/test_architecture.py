@@ -19,23 +19,25 @@ TESTS = sorted((ROOT / "tests").glob("*.py"))
 # one line is independent of each other. A new module goes on the first line below
 # all that it imports.
 LEVELS = """
-__init__ allowance chart codes concurrency dataset dialect endpoint failpoints grouping
-    journald phrases pulse roff units
-fingerprint meanings
-errors verdict eta
+__init__ allowance bandwidth chart codes concurrency dataset dialect endpoint failpoints
+    grouping hashing journald phrases pulse roff units
+fingerprint meanings timetable
+errors verdict eta throttle
 entry finding listener
 admission backoff ballast catalogue classify complaints container grant header
-    instruction lock members receipts refusal rows selection settle turns logs mounts
-    notify relocation rendering signals uploads wake watcher yamlmarks rehearsal_faults
-archive catalogue_file confirmation database gate multipart playbook sample sockets
-    spool config_layers rehearsal_answers template
-destination lines statements lookout wire handshake control
-    config_values search secrets_source rehearsal_signing supervision throughput waiting
-history progress salvage
+    ahead instruction lock members receipts refusal rows selection settle turns logs
+    mounts notify relocation rendering signals uploads wake watcher yamlmarks
+    rehearsal_faults
+archive catalogue_file confirmation database gate multipart playbook sample spool
+    transfer config_layers rehearsal_answers template
+destination lines statements lookout sockets control
+    config_timetable config_values search secrets_source rehearsal_signing
+    supervision throughput waiting
+history progress salvage wire handshake
 door hand inspection metrics overview rebuild records session standing wording
 inspector journal client_config headline
-counted disposal emission explanation passage retention survey config_checks handover
-    rehearsal_bucket
+bulletin counted disposal emission explanation passage retention survey config_checks
+    handover rehearsal_bucket
 attempt config examination page rehearsal_api skeleton
 change intake worker machine route rehearsal_exchange
 health

@@ -72,6 +72,31 @@ def test_check_of_a_fit_machine(site: Installation) -> None:
     assert "rehearsal" not in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("bandwidth", "told", "warned"),
+    [
+        ("2MiB/s", "ok       delivery.bandwidth      2MiB/s\n", False),
+        ("off", "ok       delivery.bandwidth      no limit\n", False),
+        ("00:00-24:00 512KiB/s", "512KiB/s now, until 24:00 (", True),
+        ("00:00-12:00 2MiB/s, 12:00-24:00 2MiB/s", "2MiB/s now, until ", False),
+    ],
+)
+def test_check_tells_the_limit_in_force(
+    site: Installation, bandwidth: str, told: str, *, warned: bool
+) -> None:
+    """It says which limit holds now, and warns where a grant may not last for a file.
+
+    A warning is not an error.
+    """
+    site.settings["EMITTERD_DELIVERY_BANDWIDTH"] = bandwidth
+
+    done = site.call("check")
+
+    assert told in done.stdout
+    assert ("at 512KiB/s a file above 1800MiB takes longer" in done.stdout) == warned
+    assert done.returncode == 0
+
+
 def test_status_while_running_and_after(site: Installation) -> None:
     """`status --json` is one object, while the daemon runs and after it."""
     with site.running():

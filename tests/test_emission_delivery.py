@@ -14,7 +14,7 @@ from emitterd.emission import Emission
 from emitterd.entry import Grant, Receipt
 from emitterd.errors import Trouble, Verdict
 from emitterd.rehearsal import FaultMenu, Rehearsal
-from emitterd.sockets import Limits
+from emitterd.transfer import Limits
 from emitting import (
     Listener,
     answering,

@@ -21,7 +21,7 @@ import pytest
 
 from emitterd.entry import State
 from emitterd.rehearsal_faults import FAULTS, Stage
-from emitterd.sockets import Limits
+from emitterd.transfer import Limits
 from emitting import (
     LOOPBACK,
     PATIENT,

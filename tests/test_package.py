@@ -16,11 +16,46 @@ MODES = {
     "/etc/emitterd/password": "600 emitterd:emitterd",
     "/srv/cqube_emission": "2770 emitterd:emitterd-producers",
 }
+UNITS = ("emitterd.service", "emitterd@second.service")
+CONFIGURATION = """\
+emission:
+  # Nobody is there, which keeps no service from running.
+  url: http://127.0.0.1:9
+  username: emission
+  password_file: /etc/emitterd/password
+  allow_insecure_http: true
+spool:
+  directory: /srv/{name}
+journal:
+  path: /var/lib/emitterd/{name}/journal.db
+"""
 
 
 def modes(machine: Machine) -> dict[str, str]:
     """Return mode and owners of what MODES names."""
     return {path: machine.run("stat", "-c", "%a %U:%G", path).strip() for path in MODES}
+
+
+def states(machine: Machine) -> list[str]:
+    """Return whether each of UNITS runs."""
+    return [machine.show("ActiveState", unit) for unit in UNITS]
+
+
+def processes(machine: Machine) -> list[str]:
+    """Return the service's processes, also those that systemd does not know of."""
+    find = ("find", "/proc", "-maxdepth", "1", "-user", "emitterd", "-printf", "%f\\n")
+    return machine.run(*find).split()
+
+
+def upgrade(machine: Machine) -> None:
+    """Install the package as a later version than the one that is there."""
+    extracted = machine.root / "root/next"
+    if not extracted.exists():
+        machine.run("dpkg-deb", "--raw-extract", "/root/emitterd.deb", "/root/next")
+    control = extracted / "DEBIAN/control"
+    control.write_text(control.read_text().replace("Version: ", "Version: 9"))
+    machine.run("dpkg-deb", "--build", "-Znone", "/root/next", "/root/next.deb")
+    machine.run("dpkg", "--install", "/root/next.deb")
 
 
 def test_lintian_finds_no_error(package: Path) -> None:
@@ -77,11 +112,7 @@ def test_upgrade_keeps_what_is_the_operators(installed: Machine) -> None:
     yaml.write_text(edited)
     installed.write("/etc/emitterd/password", "secret")
     installed.run("systemctl", "disable", "emitterd")
-    installed.run("dpkg-deb", "--raw-extract", "/root/emitterd.deb", "/root/next")
-    control = installed.root / "root/next/DEBIAN/control"
-    control.write_text(control.read_text().replace("Version: ", "Version: 9"))
-    installed.run("dpkg-deb", "--build", "-Znone", "/root/next", "/root/next.deb")
-    installed.run("dpkg", "--install", "/root/next.deb")
+    upgrade(installed)
 
     assert yaml.read_text() == edited
     assert (installed.root / "etc/emitterd/password").read_text() == "secret"
@@ -101,6 +132,49 @@ def test_longer_drain_is_given_its_time(installed: Machine) -> None:
 
     assert longer == "5min 15s"
     assert installed.show("TimeoutStopUSec") == "45s"
+
+
+@pytest.fixture(scope="module")
+def configured(installed: Machine) -> Machine:
+    """Configure the service and an instance, so that both can be started."""
+    for file, name in (("emitter", "cqube_emission"), ("second", "second")):
+        text = CONFIGURATION.format(name=name)
+        installed.write(f"/etc/emitterd/{file}.yaml", text)
+    installed.run("systemctl", "enable", *UNITS)
+    installed.run("/opt/emitterd/setup")
+    return installed
+
+
+def test_upgrade_starts_nothing_that_is_stopped(configured: Machine) -> None:
+    """Enabled and stopped they are stopped after an upgrade, too."""
+    upgrade(configured)
+
+    assert states(configured) == ["inactive", "inactive"]
+
+
+def test_upgrade_restarts_what_runs(configured: Machine) -> None:
+    """After an upgrade the service and an instance run the new program, once each."""
+    configured.run("systemctl", "start", *UNITS)
+    before = [configured.show("MainPID", unit) for unit in UNITS]
+    configured.run("systemctl", "disable", UNITS[0])
+    upgrade(configured)
+    after = [configured.show("MainPID", unit) for unit in UNITS]
+
+    assert states(configured) == ["active", "active"]
+    assert configured.show("UnitFileState") == "disabled"
+    assert not {*before} & {*after}
+    assert {*after} == {*processes(configured)}
+
+
+def test_removal_stops_what_runs(configured: Machine) -> None:
+    """Nothing runs on without its program, or again when the package is back."""
+    configured.run("systemctl", "start", *UNITS)
+    configured.run("dpkg", "--remove", "emitterd")
+    stopped = states(configured), processes(configured)
+    configured.run("dpkg", "--install", "/root/emitterd.deb")
+
+    assert stopped == (["inactive", "inactive"], [])
+    assert states(configured) == ["inactive", "inactive"]
 
 
 def test_purge_leaves_the_producers_files(installed: Machine) -> None:

@@ -848,7 +848,9 @@ def test_an_etag_is_bent(sender: Sender, server: Rehearsal, name: str) -> None:
     assert server.fired == {name: 1}
 
 
-@pytest.mark.parametrize("menu", ["slow-answer@1:0.2", "dribble@1:0.001"])
+@pytest.mark.parametrize(
+    "menu", ["slow-grant@1:0.2", "slow-answer@1:0.2", "dribble@1:0.001"]
+)
 def test_an_answer_is_slow(sender: Sender, server: Rehearsal, menu: str) -> None:
     """The answer takes its time, and is right in the end."""
     only(sender, menu)

@@ -259,6 +259,24 @@ def test_workers_come_and_go_under_load(
     assert not site.events("file.deferred")
 
 
+def test_bandwidth_limit_comes_and_goes(
+    site: Site, daemon: Process, server: Rehearsal
+) -> None:
+    """An upload that waits for a limit goes on at once when a reload lifts it."""
+    site.write(delivery="bandwidth: 8KiB/s")
+    assert site.reload(daemon)["changed"] == ["delivery.bandwidth"]
+    site.drop("pat/periodic_exam_mst.zip", os.urandom(1_000_000))
+    wait_until(lambda: site.counts()["delivering"] == 1, DEADLINE_S, "an upload")
+    wait_until(lambda: asked(server, "upload-url"), DEADLINE_S, "a grant")
+    assert not server.objects
+    site.write()
+
+    assert site.reload(daemon)["changed"] == ["delivery.bandwidth"]
+    site.wait_delivered(1)
+    assert [one.posts for one in server.objects.values()] == [1]
+    assert not site.events("file.deferred")
+
+
 def test_rotated_password_costs_one_login(site: Site, server: Rehearsal) -> None:
     """After a refused login only another secret is tried, at once and once."""
     password = site.folder / "password"

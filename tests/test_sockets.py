@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from emitterd.classify import Break
-from emitterd.sockets import Broken, Limits, Stopped
+from emitterd.sockets import Broken
+from emitterd.transfer import Limits, Stopped
 from emitterd.wire import Wire, tls_context
 from emitting import (
     LOOPBACK,

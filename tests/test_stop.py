@@ -1,5 +1,6 @@
 """Stopping a daemon process, whatever it is doing: in time, with 0, at no cost."""
 
+import os
 import signal
 import socket
 import sqlite3
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from emitterd.rehearsal import FaultMenu, Rehearsal
-from emitting import silent_port
+from emitting import asked, silent_port
 from harness import DEADLINE_S, Installation
 from support import wait_until
 
@@ -104,6 +105,26 @@ def test_second_signal_ends_an_upload(
 
     (entry,) = site.entries()
     assert (entry["state"], entry["attempts"]) == ("queued", 0)
+
+
+def test_upload_that_waits_for_its_bandwidth(tmp_path: Path, server: Rehearsal) -> None:
+    """The drain may use up its time, and no more; what is left costs no attempt."""
+    site = Installation(
+        tmp_path,
+        server.url,
+        delivery_bandwidth="8KiB/s",
+        delivery_drain_timeout="300ms",
+    )
+    site.drop(NAME, os.urandom(1_000_000))
+    with site.running() as daemon:
+        wait_until(lambda: asked(server, "upload-url"), DEADLINE_S, "an upload")
+        daemon.signal(signal.SIGTERM)
+        assert daemon.wait(15) == 0
+
+    (entry,) = site.entries()
+    assert (entry["state"], entry["attempts"]) == ("queued", 0)
+    assert not entry["ambiguous"]
+    assert not server.objects
 
 
 def test_dead_thread_is_an_internal_error(

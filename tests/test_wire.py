@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from emitterd.classify import Break
-from emitterd.sockets import Broken, Limits
+from emitterd.sockets import Broken
+from emitterd.transfer import Limits
 from emitterd.wire import tls_context
 from emitting import (
     OK,

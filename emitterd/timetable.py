@@ -1,0 +1,112 @@
+"""The limit of the bandwidth by the time of day. Pure.
+
+The time is the wall's, by the system's zone. Where clocks are put forward, a range
+that the gap lies in is an hour shorter that day; where they are put back, an hour
+longer.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, tzinfo
+from itertools import pairwise
+
+from emitterd.units import format_size
+
+DAY_MIN = 24 * 60
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A range of every day, in minutes since midnight, and the limit that it has.
+
+    The end is not part of it; one that is not after the beginning is on the next day.
+    `limit`: bytes a second, None for none.
+    """
+
+    begin_min: int
+    end_min: int
+    limit: int | None
+
+    def parts(self) -> Iterator[tuple[int, int]]:
+        """Yield it as ranges that do not go over midnight."""
+        if self.begin_min < self.end_min:
+            yield self.begin_min, self.end_min
+        else:
+            yield self.begin_min, DAY_MIN
+            yield 0, self.end_min
+
+    def covers(self, minute: int) -> bool:
+        """Tell whether a minute of the day lies in it."""
+        return any(begin <= minute < end for begin, end in self.parts())
+
+    @property
+    def hours(self) -> str:
+        """The range as people write it: `08:00-18:00`."""
+        return f"{clock(self.begin_min)}-{clock(self.end_min)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Timetable:
+    """Ranges that do not overlap, and the limit at all other times."""
+
+    spans: tuple[Span, ...] = ()
+    otherwise: int | None = None
+
+    def limit(self, now: float, zone: tzinfo | None = None) -> int | None:
+        """Return the limit in force in bytes a second, None for none.
+
+        `zone`: another than the system's.
+        """
+        span = self._span(_minute(now, zone))
+        return self.otherwise if span is None else span.limit
+
+    def until(self, now: float, zone: tzinfo | None = None) -> str | None:
+        """Return until when it is in force, as `18:00`; None where none follows."""
+        minute = _minute(now, zone)
+        span = self._span(minute)
+        if span is not None:
+            return clock(span.end_min)
+        begins = [one.begin_min for one in self.spans]
+        if not begins:
+            return None
+        return clock(min(begins, key=lambda begin: (begin - minute) % DAY_MIN))
+
+    @property
+    def lowest(self) -> int | None:
+        """The lowest limit of the day in bytes a second; None without any."""
+        limits = [self.otherwise, *(one.limit for one in self.spans)]
+        return min((one for one in limits if one is not None), default=None)
+
+    def overlap(self) -> tuple[Span, Span] | None:
+        """Return two ranges that overlap, or None where none do."""
+        parts = [(part, one) for one in self.spans for part in one.parts()]
+        parts.sort(key=lambda found: found[0])
+        for ((_, end), one), ((begin, _), other) in pairwise(parts):
+            if begin < end:
+                return one, other
+        return None
+
+    def _span(self, minute: int) -> Span | None:
+        return next((one for one in self.spans if one.covers(minute)), None)
+
+    def __str__(self) -> str:
+        rest = format_rate(self.otherwise)
+        if not self.spans:
+            return rest
+        spans = [f"{one.hours} {format_rate(one.limit)}" for one in self.spans]
+        return ", ".join([*spans, f"else {rest}"])
+
+
+def clock(minute: int) -> str:
+    """Write a minute of the day: `08:00`, up to `24:00`."""
+    return f"{minute // 60:02}:{minute % 60:02}"
+
+
+def format_rate(limit: int | None) -> str:
+    """Write a limit in bytes a second as people do: `2MiB/s`, or `off`."""
+    return "off" if limit is None else f"{format_size(limit)}/s"
+
+
+def _minute(now: float, zone: tzinfo | None) -> int:
+    local = datetime.fromtimestamp(now, zone)
+    return local.hour * 60 + local.minute

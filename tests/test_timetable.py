@@ -1,0 +1,267 @@
+"""The bandwidth limit by the time of day: how it is written, and what holds when."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, tzinfo
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from emitterd import config
+from emitterd.config_layers import Refusal
+from emitterd.config_timetable import timetable
+from emitterd.errors import ConfigError, Problem
+from emitterd.timetable import DAY_MIN, Span, Timetable
+from emitterd.units import parse_rate
+
+KIB, MIB = 1024, 1024**2
+OFFICE = timetable("08:00-18:00 2MiB/s, 22:00-06:00 off, else 10MiB/s")
+KOLKATA = ZoneInfo("Asia/Kolkata")
+BERLIN = ZoneInfo("Europe/Berlin")
+
+
+def at(text: str, zone: tzinfo = UTC) -> float:
+    """Return the instant of a time on the wall, on a day without a change of clocks."""
+    return datetime.fromisoformat(f"2026-11-24T{text}").replace(tzinfo=zone).timestamp()
+
+
+@pytest.mark.parametrize(
+    ("clock", "limit", "until"),
+    [
+        ("00:00", None, "06:00"),
+        ("05:59:59", None, "06:00"),
+        ("06:00", 10 * MIB, "08:00"),
+        ("07:59:59.9", 10 * MIB, "08:00"),
+        ("08:00", 2 * MIB, "18:00"),
+        ("17:59:59", 2 * MIB, "18:00"),
+        ("18:00", 10 * MIB, "22:00"),
+        ("22:00", None, "06:00"),
+        ("23:59:59", None, "06:00"),
+    ],
+)
+def test_what_holds_when(clock: str, limit: int | None, until: str) -> None:
+    """A range begins with its first minute and ends before its last, over midnight."""
+    now = at(clock, KOLKATA)
+
+    assert OFFICE.limit(now, KOLKATA) == limit
+    assert OFFICE.until(now, KOLKATA) == until
+
+
+def test_one_limit_holds_for_ever() -> None:
+    """Without ranges there is no time at which another one holds."""
+    always = timetable("10MiB/s")
+
+    assert {always.limit(at(f"{hour:02}:00")) for hour in range(24)} == {10 * MIB}
+    assert always.until(at("12:00")) is None
+
+
+@pytest.mark.parametrize(
+    ("day", "hours"),
+    [("2026-03-29", 3), ("2026-10-25", 5), ("2026-06-01", 4)],
+    ids=["put forward", "put back", "left alone"],
+)
+def test_change_of_clocks(day: str, hours: int) -> None:
+    """A range that the change lies in is an hour shorter or longer that day."""
+    night = timetable("01:00-05:00 1MiB/s")
+    midnight = datetime.fromisoformat(day).replace(tzinfo=BERLIN).timestamp()
+
+    limits = [night.limit(midnight + 60 * n, BERLIN) for n in range(20 * 60)]
+
+    assert limits.count(1 * MIB) == hours * 60
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("2MiB/s", Timetable((), 2 * MIB)),
+        ("off", Timetable()),
+        ("18:00-00:00 1MiB/s", Timetable((Span(1080, DAY_MIN, MIB),))),
+        ("18:00-24:00 1MiB/s", Timetable((Span(1080, DAY_MIN, MIB),))),
+        ("8:00-9:30 512KiB/s,off", Timetable((Span(480, 570, 512 * KIB),))),
+        (
+            [{"from": "08:00", "to": "18:00", "limit": "2MiB/s"}],
+            Timetable((Span(480, 1080, 2 * MIB),)),
+        ),
+        (
+            [
+                {"limit": "10MB/s"},
+                {"from": "22:00", "to": "06:00", "limit": "off"},
+                {"from": "06:00", "to": "22:00", "limit": "1MB/s"},
+            ],
+            Timetable((Span(1320, 360, None), Span(360, 1320, 10**6)), 10**7),
+        ),
+    ],
+    ids=str,
+)
+def test_how_it_is_written(said: object, meant: Timetable) -> None:
+    """One limit, or ranges that may meet, and one entry for the rest of the day."""
+    assert timetable(said) == meant
+    assert timetable(str(meant)) == meant
+
+
+@pytest.mark.parametrize(
+    ("said", "message", "remedy"),
+    [
+        ("10", "is no speed", "512KiB/s"),
+        (10_485_760, "is no speed", "512KiB/s"),
+        (True, "is no speed", "512KiB/s"),
+        ("fast", "is no speed", "512KiB/s"),
+        ("-1MiB/s", "is no speed", "512KiB/s"),
+        ("2MiB", "is a size, and no speed", "write 2MiB/s"),
+        ("2mib/s", "is no speed", "write 2MiB/s"),
+        ("2 MiB/s", "is no speed", "write 2MiB/s"),
+        ("10Mbit/s", "is in bits", "write 1250KB/s"),
+        ("8 Mbps", "is in bits", "write 1MB/s"),
+        ("512kb/s", "is in bits", "write 64KB/s"),
+        (0, "limit of nothing", "write off"),
+        ("0", "limit of nothing", "emitterd hold"),
+        ("0KiB/s", "limit of nothing", "write off"),
+        ("", "is no limit", "08:00-18:00 2MiB/s"),
+        ([], "is empty", "write off"),
+        (["2MiB/s"], "entry 1 has no limit", "{from:"),
+        ([{"from": "08:00", "to": "18:00"}], "entry 1 has no limit", "{from:"),
+        ([{"limit": "off", "till": "9:00"}], "other keys", "{from:"),
+        ([{"from": "08:00", "limit": "off"}], "only one of from and to", "neither"),
+        ([{"from": 800, "to": "9:00", "limit": "off"}], "a time that is none", "08:00"),
+        ("08:60-09:00 off", "a time that is none", "08:00"),
+        ("24:00-09:00 off", "begins at 24:00", "00:00"),
+        ("08:00-08:00 1MiB/s", "ends when it begins", "leave from and to out"),
+        ("1MiB/s, off", "two limits without", "keep one"),
+        ("1:00-2:00 9MB/s, 3:00-4:00 x", "entry 2 is no speed", "512KiB/s"),
+        (
+            "08:00-18:00 1MiB/s, 17:59-20:00 off",
+            "overlap: 08:00-18:00 and 17:59-20:00",
+            "let one end where the next begins",
+        ),
+        (
+            "22:00-06:00 1MiB/s, 05:00-07:00 off",
+            "overlap: 22:00-06:00 and 05:00-07:00",
+            "let one end where the next begins",
+        ),
+        ("1:00-9:00 off, 1:00-9:00 off", "overlap", "let one end"),
+    ],
+)
+def test_what_is_refused(said: object, message: str, remedy: str) -> None:
+    """Each mistake is named, by its entry, and what to write instead."""
+    with pytest.raises(Refusal) as caught:
+        timetable(said)
+
+    assert message in str(caught.value)
+    assert remedy in caught.value.remedy
+
+
+SPANS = st.lists(
+    st.builds(
+        Span,
+        st.integers(0, DAY_MIN - 1),
+        st.integers(1, DAY_MIN),
+        st.sampled_from([None, 1 * KIB, 3 * MIB]),
+    ).filter(lambda one: one.begin_min != one.end_min),
+    max_size=4,
+)
+
+
+@given(SPANS)
+def test_overlap_is_a_minute_that_two_ranges_have(spans: list[Span]) -> None:
+    """Nothing else is refused, and where there is one it is found."""
+    minutes = [n for n in range(DAY_MIN) if sum(one.covers(n) for one in spans) > 1]
+
+    assert (Timetable(tuple(spans)).overlap() is not None) == bool(minutes)
+
+
+@given(SPANS, st.integers(0, DAY_MIN - 1))
+def test_until_is_when_another_limit_may_hold(spans: list[Span], minute: int) -> None:
+    """From now to then there is one limit, and the range in force ends then."""
+    found = Timetable(tuple(spans), 2 * MIB)
+    if found.overlap() is not None or not spans:
+        return
+    now = at("00:00") + 60 * minute
+    hour, _, rest = (found.until(now, UTC) or "").partition(":")
+    left = (int(hour) * 60 + int(rest) - minute - 1) % DAY_MIN + 1
+
+    assert {found.limit(now + 60 * n, UTC) for n in range(left)} == {
+        found.limit(now, UTC)
+    }
+
+
+def test_rate_reads_what_size_reads() -> None:
+    """The units are those of the rest of the configuration."""
+    assert parse_rate("1.5KiB/s") == 1536
+    assert parse_rate("10MB/s") == 10_000_000
+
+
+Write = Callable[[str], Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Write a configuration with these lines in its section `delivery`."""
+    (tmp_path / "drop").mkdir()
+
+    def to_file(lines: str) -> Path:
+        path = tmp_path / "emitter.yaml"
+        path.write_text(
+            "emission: {url: https://cqube.example.org/data, api_key_env: KEY}\n"
+            f"spool: {{directory: drop}}\ndelivery:\n{lines}"
+        )
+        return path
+
+    return to_file
+
+
+def load(path: Path, **environ: str) -> config.Config:
+    """Load it, with a secret."""
+    return config.load(path, {"KEY": "secret"} | environ)
+
+
+def only(path: Path) -> Problem:
+    """Return the one problem of a configuration."""
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    (problem,) = caught.value.problems
+    return problem
+
+
+LISTED = """\
+  bandwidth:
+    - {from: 08:00, to: "18:00", limit: 512KiB/s}
+    - limit: 2MiB/s
+"""
+
+
+def test_in_the_file(write: Write) -> None:
+    """A list of ranges is taken over, with and without quotes, and told by `check`."""
+    loaded = load(write(LISTED))
+
+    assert loaded.delivery.bandwidth == timetable("08:00-18:00 512KiB/s, else 2MiB/s")
+    described = dict(config.describe(loaded))
+    assert described["delivery.bandwidth"] == "08:00-18:00 512KiB/s, else 2MiB/s"
+
+
+def test_in_the_environment(write: Write) -> None:
+    """The variable goes over the file, in one line."""
+    loaded = load(write(LISTED), EMITTERD_DELIVERY_BANDWIDTH="22:00-06:00 off, 1MiB/s")
+
+    assert loaded.delivery.bandwidth == timetable("22:00-06:00 off, else 1MiB/s")
+
+
+@pytest.mark.parametrize(
+    ("lines", "line", "message"),
+    [
+        ("  bandwidth: 10\n", 4, "is no speed"),
+        ("  bandwidth: {limit: 2MiB/s}\n", 4, "must be a value, not a section"),
+        (LISTED + "    - limit: off\n", 4, "has two limits without from and to"),
+        ("  bandwidth:\n    - limit: off\n      limit: 1MiB/s\n", 6, "is given twice"),
+        ("  bandwidth: 1023B/s\n  workers: 8\n", 4, "1023B/s is too little for 8 w"),
+        ("  bandwidth: 2KiB/s\n", 4, "2KiB/s is too little for 64 workers"),
+    ],
+)
+def test_wrong_in_the_file(write: Write, lines: str, line: int, message: str) -> None:
+    """What is wrong is told with its line."""
+    problem = only(write(lines))
+
+    assert message in problem.message
+    assert problem.line == line
+    assert problem.key.startswith("delivery.bandwidth")
