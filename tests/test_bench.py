@@ -247,7 +247,7 @@ def test_past_is_known_to_emitterd(tmp_path: Path, far: Far) -> None:
 
 
 def test_samples_are_folded_into_rooms() -> None:
-    """The line that a thread is at decides, then the module; shares are of work alone."""
+    """A thread's line decides, then its module; shares are of work only."""
     lines = {1: "self._md5.update(chunk)", 2: "with self._lock:", 3: "x = 1"}
     raw = (
         "run (/x/emitterd/worker.py:9);__iter__ (/x/emitterd/multipart.py:1) 6\n"
