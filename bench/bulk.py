@@ -16,6 +16,7 @@ import peers
 from far import Far
 from scenario import Bench, Case, Figures, Goal, Metric, Scenario, ours
 from sequential import post
+from soak_gauges import look
 from subject import Source
 
 GIB = 2**30
@@ -76,7 +77,7 @@ def _emitterd(
         daemon.wait_for("sweep.finished")
         time.sleep(CALM_S)
         gauges.reset_peak(daemon.pid)
-        idle_bytes, cpu_s = gauges.rss_bytes(daemon.pid), gauges.cpu_s(daemon.pid)
+        idle_bytes, cpu_s = gauges.rss_bytes(daemon.pid), look(daemon.pid).cpu_s
         dropped_at = time.time()
         path.rename(spool / name)
         try:
@@ -87,7 +88,7 @@ def _emitterd(
             "speed": _speed(bench.far, path),
             "total_s": delivered_at - dropped_at,
             "peak_mib": (gauges.peak_bytes(daemon.pid) - idle_bytes) / MIB,
-            "cpu_s": gauges.cpu_s(daemon.pid) - cpu_s,
+            "cpu_s": look(daemon.pid).cpu_s - cpu_s,
         }
     bench.far.check(digests)
     return figures

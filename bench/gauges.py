@@ -23,7 +23,7 @@ def reset_peak(pid: int) -> None:
 
 
 def cpu_s(pid: int) -> float:
-    """Return the time that its threads ran; of those that still live, in seconds."""
+    """Return the time that its living threads ran, in seconds; finer than by ticks."""
     tasks = Path(f"/proc/{pid}/task").iterdir()
     return sum(int((one / "schedstat").read_text().split()[0]) for one in tasks) / NS
 
