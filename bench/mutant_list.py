@@ -376,7 +376,7 @@ MUTANTS = (
     Mutant(
         "dribbling-answer-awaited",
         "an answer that never ends is given up",
-        "sockets.py",
+        "transfer.py",
         "        if now >= self.answer_by:\n",
         "        if False:\n",
         ("test_sockets.py",),

@@ -7,15 +7,14 @@ sending, MD5 and SHA-256, and not their sum.
 import hashlib
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
 from typing import Self
 
 BESIDE_BYTES = 8 * 1024 * 1024
-"""Below this size two threads cost more than they save."""
+"""Measured: below this size two threads cost more than they save."""
 
 AHEAD = 2
-"""So many chunks may be unhashed: enough that no thread waits for another's moment,
-and few, for they are what an upload holds in memory."""
+"""So many chunks may wait to be hashed. More make nothing faster, and an upload holds
+them in memory."""
 
 THREAD_NAME = "hashing"
 
@@ -39,12 +38,7 @@ class Hashing:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        problem: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     @property
