@@ -23,7 +23,7 @@ SUPERSEDED = """exists (select 1 from entry later
 # where not just any is wanted, also the pinned one that waited longest. One whose due
 # time lies beyond any that backoff can give was set by a clock that has been set back
 # since: it is due. Most paths have one version, and one look tells what else would take
-# three.
+# three; a value that RETURNING has computed is looked for in an index only by a cast.
 CLAIM = f"""update entry set state = 'delivering', changed_at = :now where id = (
     select id from (
         select * from (select id, turn, rank, 0 as again, "grant" is not null as pinned
@@ -46,7 +46,8 @@ CLAIM = f"""update entry set state = 'delivering', changed_at = :now where id = 
                         when 'fresh-first' then pinned end,
         (:want <> 'any' and again), turn, rank, id limit 1
 ) returning turn, {ENTRY}, granted_at is null and not exists (
-    select 1 from entry other where other.path = entry.path and other.id <> entry.id)
+    select 1 from entry other
+    where other.path = cast(entry.path as blob) and other.id <> entry.id)
 """  # noqa: S608  no input
 
 

@@ -1,12 +1,15 @@
 """Every durable change of state, on a real journal."""
 
+import re
 import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from emitterd import statements
 from emitterd.admission import Admission
 from emitterd.codes import Code
 from emitterd.entry import Entry, Grant, Receipt, State
@@ -363,3 +366,19 @@ def test_facts(journal: Journal) -> None:
     journal.note("destination", {"code": "E301"})
     journal.note("destination", None)
     assert journal.database.read("select * from fact") == [("destination", "null")]
+
+
+@pytest.mark.usefixtures("journal")
+def test_a_claim_goes_through_no_history(tmp_path: Path) -> None:
+    """However many rows have ended, only indexes of what waits are gone through."""
+    asked = {"now": NOW, "horizon": NOW, "want": "any"}
+    database = tmp_path / "state" / "journal.db"
+    with closing(sqlite3.connect(database)) as connection:
+        sql = f"explain query plan {statements.CLAIM}"
+        plan = [str(row[3]) for row in connection.execute(sql, asked)]
+    scanned = [one for one in plan if re.match("SCAN (entry|other)", one)]
+
+    assert {one.rpartition(" ")[2] for one in scanned} == {
+        "entry_queue",
+        "entry_pinned",
+    }
