@@ -14,7 +14,7 @@ from traffic import send_all
 SIZE_BYTES = 8192
 STEP = 10
 
-PER_FILE = Metric("per_file_ms", "a file", "ms")
+PER_FILE = Metric("per_file_ms", "time a file", "ms")
 CPU = Metric("cpu_ms", "CPU a file", "ms")
 
 

@@ -330,3 +330,22 @@ def test_quick_run_of_one(tmp_path: Path) -> None:
     assert rates.keys() >= {"emitterd", "sequential client"}
     assert all(len(one) == 1 and one[0] > 0 for one in rates.values())
     assert "### Small files over a fast line" in done.stdout
+
+
+def test_what_failed_is_named_and_the_rest_measured(tmp_path: Path) -> None:
+    """A source that does not run ends the command with 1, after all other figures."""
+    (tmp_path / "emitterd").mkdir()
+    (tmp_path / "emitterd" / "__init__.py").touch()
+    (tmp_path / "emitterd" / "__main__.py").write_text("raise SystemExit(3)\n")
+    done = subprocess.run(  # noqa: S603  our own command line
+        [ROOT / "bench" / "run", "latency", "status", "--quick", "--source", tmp_path],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 1
+    assert re.findall(r"^(\w+): .* ended with 3", done.stderr, re.MULTILINE)[-2:] == [
+        "latency",
+        "status",
+    ]
