@@ -44,8 +44,11 @@ class Source:
         return done.stdout.strip() or "no repository"
 
     def command(self, *arguments: str) -> list[str]:
-        """Return the command line of an emitterd command."""
-        return [str(self.python), "-m", "emitterd", *arguments]
+        """Return the command line of an emitterd command.
+
+        By `-P` a checkout that happens to be the working folder is not taken instead.
+        """
+        return [str(self.python), "-P", "-m", "emitterd", *arguments]
 
     def environment(self) -> dict[str, str]:
         """Return an environment in which this source is the one that is imported."""
