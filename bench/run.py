@@ -82,13 +82,19 @@ def sources(paths: Sequence[Path]) -> list[Source]:
     ]
 
 
-def profiles(names: Sequence[str], bench: Bench) -> dict[str, Any]:
-    """Return where the time of the first emitterd goes, case by case."""
+def profiles(names: Sequence[str], bench: Bench, failures: list[str]) -> dict[str, Any]:
+    """Return where the time of the first emitterd goes, case by case.
+
+    What failed is added to `failures`.
+    """
     found = {}
     for name in names:
         if name in PROFILES:
             say(f"profile {name}")
-            found[name] = PROFILES[name](bench, bench.sources[0])
+            try:
+                found[name] = PROFILES[name](bench, bench.sources[0])
+            except (Failed, Lost) as error:
+                failures.append(f"profile of {name}: {error}")
             bench.clear()
     return found
 
@@ -122,7 +128,7 @@ def measure(options: argparse.Namespace, bench: Bench) -> tuple[dict[str, Any], 
     found |= {"goals": report.goals(outcomes), "scenarios": report.as_json(outcomes)}
     found["failures"] = failures
     if options.profile:
-        found["profiles"] = profiles(names, bench)
+        found["profiles"] = profiles(names, bench, failures)
     return found, report.markdown(found, outcomes)
 
 

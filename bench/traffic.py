@@ -9,7 +9,7 @@ import limits
 import peers
 from far import Lost
 from scenario import Bench, Case, Figures, Goal, Metric, Scenario, ours
-from seaweed import objects
+from seaweed import Seaweed, objects
 from subject import Ran, Source, Subject
 
 RATE = Metric("rate", "files a second", more=True)
@@ -28,9 +28,13 @@ def send_all(bench: Bench, subject: Subject, files: dict[str, str]) -> Figures:
     """Send the whole folder by `once`. Raises `Failed`, and `Lost` for a file."""
     ran = subject.once()
     bench.far.check(files)
+    return _delivered(bench, subject, ran, len(files))
+
+
+def _delivered(bench: Bench, subject: Subject, ran: Ran, count: int) -> Figures:
     last_at = subject.last_at("file.delivered")
     first_at = bench.far.arrived().first_at
-    return _figures(ran, len(files), last_at - first_at, last_at - ran.began_at)
+    return _figures(ran, count, last_at - first_at, last_at - ran.began_at)
 
 
 def _sequential(bench: Bench, spool: Path, files: dict[str, str]) -> Figures:
@@ -106,37 +110,21 @@ def _engine(bench: Bench, sizes: dict[str, int]) -> Iterator[list[Case]]:
     files = cargo.fill(spool, sizes["files"], 8 * KIB)
     engine = bench.seaweed
 
-    def new_bucket() -> str:
-        name = f"b{secrets.token_hex(8)}"
-        engine.client.create_bucket(Bucket=name)
-        return name
-
-    def check(bucket: str) -> None:
-        kept, engine.bucket = engine.bucket, bucket
-        try:
-            stored = sorted(objects(engine).values())
-        finally:
-            engine.bucket = kept
-        if stored != sorted(files.values()):
-            raise Lost(f"of {len(files)} files {len(stored)} objects came, or others")
-
     def emitterd(source: Source) -> Figures:
-        bucket = new_bucket()
+        bucket = _new_bucket(engine)
         bench.far.reset(
             bucket_url=f"{engine.url}/{bucket}",
             signer=(bucket, engine.access_key, engine.secret_key),
         )
         subject = bench.subject(source, spool)
         ran = subject.once()
-        check(bucket)
-        last_at = subject.last_at("file.delivered")
-        sending_s = last_at - bench.far.arrived().first_at
-        return _figures(ran, len(files), sending_s, last_at - ran.began_at)
+        _check(engine, files)
+        return _delivered(bench, subject, ran, len(files))
 
     def rclone(transfers: int) -> Figures:
-        bucket = new_bucket()
+        bucket = _new_bucket(engine)
         ran = peers.rclone(engine, bucket, spool, bench.log(), transfers)
-        check(bucket)
+        _check(engine, files)
         return _figures(ran, len(files), ran.took_s, ran.took_s)
 
     yield [
@@ -144,6 +132,20 @@ def _engine(bench: Bench, sizes: dict[str, int]) -> Iterator[list[Case]]:
         Case("rclone, 4 transfers", lambda: rclone(4)),
         Case("rclone, 16 transfers", lambda: rclone(16)),
     ]
+
+
+def _new_bucket(engine: Seaweed) -> str:
+    """Let the engine go on with an empty bucket; return its name."""
+    engine.bucket = f"b{secrets.token_hex(8)}"
+    engine.client.create_bucket(Bucket=engine.bucket)
+    return engine.bucket
+
+
+def _check(engine: Seaweed, files: dict[str, str]) -> None:
+    """Hold the bucket's objects against the files. Raises `Lost`."""
+    stored = sorted(objects(engine).values())
+    if stored != sorted(files.values()):
+        raise Lost(f"of {len(files)} files {len(stored)} objects came, or others")
 
 
 LATENCY = Scenario(
