@@ -198,15 +198,15 @@ def row(name: str, found: Found, took_s: float) -> str:
     return f"| {' | '.join(cells)} | {took_s / 60:.1f} |"
 
 
-def written(document: str, table: str) -> str:
+def written(document: str, table: str, begin: str = BEGIN) -> str:
     """Return the document with another table between its marks.
 
     Raises `Unusable` where the marks are not there.
     """
-    before, begin, rest = document.partition(BEGIN)
+    before, begun, rest = document.partition(begin)
     _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise Unusable(f"{DOCUMENT.name} has no {BEGIN.strip()} … {END.strip()}")
+    if not begun or not end:
+        raise Unusable(f"the document has no {begin.strip()} … {END.strip()}")
     return f"{before}{begin}\n{table}\n{end}{after}"
 
 

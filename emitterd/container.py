@@ -45,7 +45,10 @@ def zip_directory(read_at: ReadAt, size_bytes: int) -> Directory | None:
     if end_at is None:
         return None
     _, disk, _, _, entries, directory_bytes, directory_at, _ = _END.unpack(end)
-    if _MARK_32 in (directory_bytes, directory_at) or _MARK_16 in (disk, entries):
+    marked = _MARK_32 in (directory_bytes, directory_at) or _MARK_16 in (disk, entries)
+    # From 2 GiB on some writers put a zip64 record before an end record that has no
+    # need of it.
+    if marked or directory_at + directory_bytes != end_at:
         wide = _wide_end(read_at, end_at)
         if wide is not None:
             return wide
