@@ -109,12 +109,13 @@ class Health:
 
     def _asked(self, now: float) -> Progress:
         """Return what the journal says, without asking where it says the same."""
-        database, (commits, at) = self._journal.database, self._progress_of
-        stale = commits != database.commits or not 0 <= now - at < AGED_S
+        database, (asked_of, at) = self._journal.database, self._progress_of
+        # Counted first: what is committed meanwhile is asked for again.
+        commits = database.commits
+        stale = commits != asked_of or not 0 <= now - at < AGED_S
         if self._progress is None or stale:
-            # Counted first: what is committed meanwhile is asked for again.
-            self._progress_of = database.commits, now
             self._progress = look(database.read, now)
+            self._progress_of = commits, now
         return self._progress
 
     def _look(self, now: float) -> Reading:
