@@ -5,6 +5,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from emitterd.ahead import MOST as GRANTERS
 from emitterd.ahead import Ahead
 from emitterd.backoff import Backoff
 from emitterd.codes import Code
@@ -58,7 +59,9 @@ class Parts:
         self.ahead = Ahead()
         self.spool = Spool(config.spool.directory)
         self.wire = open_wire(config, open_tls(config), self.abort)
-        self.destination = Destination(_backoff(config), workers=_workers(config))
+        self.destination = Destination(
+            _backoff(config), workers=_workers(config), granters=GRANTERS
+        )
         self.metrics: Metrics | None = None
         """Counted only where they are served."""
         self._inspector = load_inspector(config.spool)

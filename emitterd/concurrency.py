@@ -58,6 +58,7 @@ class Concurrency:
         self._trial: _Trial | None = None
         self._round_at: float | None = None
         self._spared = 0
+        self._limit = START
         self._begin_anew()
 
     @property
@@ -93,9 +94,9 @@ class Concurrency:
         if self._fixed is not None:
             return
         self._round_at = None
-        if self._trial is not None:
-            self._limit, self._trial = self._trial.former, None
-        if not 0 <= now - self._last_at < FORGET_S:
+        # Either way: the clock may have been set. A worker took the time before it
+        # looked, so it may be a little behind.
+        if abs(now - self._last_at) > FORGET_S:
             self._begin_anew()
             self._last_at = now
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from emitterd import __version__, ahead
+from emitterd import __version__
+from emitterd.ahead import MOST as GRANTERS
 from emitterd.arena import Arena
 from emitterd.assembly import Parts
 from emitterd.bulletin import Bulletin
@@ -153,7 +154,7 @@ class Daemon:
             self._parts.lookout.start()
         intake, drain = self._parts.intake, self._crew.drain
         self._crew.start_watched("intake", lambda: intake.run(drain))
-        for number in range(ahead.MOST):
+        for number in range(GRANTERS):
             fetch = partial(self._parts.worker().run_ahead, drain)
             self._crew.start_watched(f"granter-{number}", fetch)
         self._parts.destination.on_resized = self._man

@@ -56,8 +56,13 @@ class Failure:
 class Destination:
     """The gates before every attempt. Thread-safe."""
 
-    def __init__(self, backoff: Backoff, *, workers: int | None = STREAK) -> None:
-        """`workers`: the most attempts that there may be at once; None to find it."""
+    def __init__(
+        self, backoff: Backoff, *, workers: int | None = STREAK, granters: int = 0
+    ) -> None:
+        """`workers`: the most attempts that there may be at once; None to find it.
+
+        `granters`: how many more may be under way as far as to their grant.
+        """
         self.on_resized: Callable[[], None] = lambda: None
         """Called when `workers` has changed, by whose attempt changed it."""
         self._concurrency = Concurrency(workers)
@@ -65,15 +70,15 @@ class Destination:
         self.telling = threading.Lock()
         """Held around a change and the line that tells of it: lines keep the order."""
         self._backoff = backoff
-        self._gates = {stage: Gate(stage, backoff, self.workers) for stage in WAY}
+        self._granters = granters
+        self._gates = {stage: Gate(stage, backoff, self._most(stage)) for stage in WAY}
 
     def adopt(self, backoff: Backoff, *, workers: int | None) -> None:
         """Go by another rule from now on; a probe that is due already stays so."""
         with self._lock:
             self._backoff = backoff
             self._concurrency.adopt(workers)
-            for gate in self._gates.values():
-                gate.adopt(backoff, self.workers)
+            self._resize()
 
     @property
     def workers(self) -> int:
@@ -178,6 +183,13 @@ class Destination:
             failure = Failure(news, due_at, suspects)
         return failure, [down for down in ended if down is not None]
 
+    def _most(self, stage: Stage) -> int:
+        return self.workers + (0 if stage is Stage.BUCKET else self._granters)
+
+    def _resize(self) -> None:
+        for stage, gate in self._gates.items():
+            gate.adopt(self._backoff, self._most(stage))
+
     @contextmanager
     def _resizing(self) -> Iterator[None]:
         """Hold the lock; what then has become another number of workers is told."""
@@ -185,8 +197,7 @@ class Destination:
             before = self.workers
             yield
             if resized := self.workers != before:
-                for gate in self._gates.values():
-                    gate.adopt(self._backoff, self.workers)
+                self._resize()
         if resized:
             self.on_resized()
 

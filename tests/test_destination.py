@@ -7,7 +7,7 @@ import pytest
 
 from emitterd.backoff import Backoff
 from emitterd.codes import Code
-from emitterd.concurrency import START
+from emitterd.concurrency import FORGET_S, START
 from emitterd.destination import Destination, Failure, Leave
 from emitterd.errors import Stage, Trouble, Verdict
 
@@ -268,12 +268,25 @@ def test_more_workers_are_let_through() -> None:
     assert sum(isinstance(one, Leave) for one in given) >= 2 * START
 
 
-def test_idleness_takes_a_trial_back() -> None:
-    """Where nothing is left to deliver, there are as many as before the trial."""
+def test_after_a_pause_it_begins_anew() -> None:
+    """Where nothing was delivered for long, there are as many as at the start."""
     destination = Destination(Backoff(2.0, 600.0), workers=None)
-    for number in range(START + 1):
+    told: list[int] = []
+    destination.on_resized = lambda: told.append(destination.workers)
+    for number in range(2 * START):
         destination.delivered(NOW + number, 1000)
-    tried = destination.workers
-    destination.idle(NOW + START + 1)
+    destination.idle(NOW + 2 * START)
+    destination.idle(NOW + 2 * START + FORGET_S)
 
-    assert (tried, destination.workers) == (2 * START, START)
+    assert told == [2 * START, START]
+
+
+def test_granters_take_no_room_of_the_workers(destination: Destination) -> None:
+    """Who fetches ahead passes the API beside as many workers as there are."""
+    destination = Destination(destination.backoff, workers=2, granters=3)
+    fetching = [leave(destination, NOW, LOGIN, GRANT) for _ in range(3)]
+    sending = [leave(destination, NOW) for _ in range(2)]
+    third = destination.ask(NOW)
+
+    assert len(fetching + sending) == 5
+    assert not isinstance(third, Leave)
