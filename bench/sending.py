@@ -1,0 +1,54 @@
+"""Posts one file as emitterd does, but without its digests: what its sending can do.
+
+    python sending.py URL FILE FIELDS
+
+FIELDS are the grant's, as JSON.
+"""
+
+import json
+import os
+import ssl
+import sys
+import threading
+from http import HTTPStatus
+from pathlib import Path
+
+from emitterd.fingerprint import Fingerprint
+from emitterd.multipart import Body
+from emitterd.transfer import Limits
+from emitterd.wire import Wire
+
+LIMITS = Limits(connect_s=10.0, stall_s=60.0, minimum_bytes_s=1)
+
+
+class Unhashed:
+    """Stands in for `Hashing`, and takes no digest."""
+
+    def update(self, chunk: bytes) -> None:
+        """Leave the bytes alone."""
+
+    def finish(self) -> None:
+        """Have nothing to wait for."""
+
+    def close(self) -> None:
+        """Have nothing to end."""
+
+
+def main(url: str, path: Path, fields: dict[str, str]) -> int:
+    """Send it; return 0 where the bucket has accepted it."""
+    wire = Wire(
+        LIMITS,
+        tls=ssl.create_default_context(),
+        proxy=None,
+        stop=threading.Event(),
+    )
+    with path.open("rb", buffering=0) as file:
+        body = Body(file, Fingerprint.of(os.fstat(file.fileno())), fields)
+        body._hashing = Unhashed()  # type: ignore[assignment]  # noqa: SLF001  the point
+        answer = wire.post(url, body, {}, limit_bytes=65536)
+    wire.close()
+    return 0 if answer.status == HTTPStatus.NO_CONTENT else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3])))
