@@ -52,6 +52,14 @@ MUTANTS = (
         ("test_durability.py",),
     ),
     Mutant(
+        "claim-of-a-grant-not-synced",
+        "what may be sent at once is claimed on disk",
+        "journal.py",
+        "        if entry.grant is not None and not pinned:\n",
+        "        if False:\n",
+        ("test_durability.py",),
+    ),
+    Mutant(
         "copy-not-synced",
         "an archived copy is on disk before its source goes",
         "relocation.py",
@@ -140,6 +148,14 @@ MUTANTS = (
         ("test_confirmation.py",),
     ),
     Mutant(
+        "digests-not-awaited",
+        "a receipt's digests are those of all bytes",
+        "hashing.py",
+        "        self._wait(0)\n",
+        "",
+        ("test_hashing.py",),
+    ),
+    Mutant(
         "early-success-believed",
         "an answer before the body's end is no success",
         "emission.py",
@@ -200,8 +216,8 @@ MUTANTS = (
         "zip-end-not-checked",
         "a cut-off zip is not sent",
         "examination.py",
-        "flaw = zip_flaw(read_at(file), seen.size_bytes)",
-        "flaw = None if read_at(file) and zip_flaw else None",
+        "flaw = zip_flaw(read, seen.size_bytes)",
+        "flaw = None if read and zip_flaw else None",
         ("test_intake.py",),
     ),
     Mutant(
