@@ -140,6 +140,8 @@ class Worker:
             if not isinstance(entry, Entry):
                 return entry
             self._try(entry, self._lay_ready)
+            # Who looked meanwhile saw neither what lies ready, nor when it is due.
+            self._wake.ring()
         except JournalFull:
             return FULL_S
         finally:

@@ -209,6 +209,9 @@ def _own_errors(text: str) -> Iterator[None]:
         line = text.count("\n", 0, error.position) + 1
         raise YamlError("holds a character that YAML forbids", line) from None
     except yaml.MarkedYAMLError as error:
+        if "nesting depth" in str(error.problem):
+            # So PyYAML has it since 6.0.4; before, Python did.
+            raise YamlError("is nested too deeply", None) from None
         mark = error.problem_mark or error.context_mark
         line_found = mark.line + 1 if mark else None
         raise YamlError(_without_quotations(error), line_found) from None

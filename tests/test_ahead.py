@@ -166,3 +166,29 @@ def test_file_replaced_while_it_lay_ready(rig: Rig) -> None:
     assert rig.server.objects == {}
     assert rig.journal.counts()[State.WITHDRAWN] == 1
     assert rig.changed == [b"pat/a.zip"]
+
+
+def test_what_is_laid_ready_calls_a_worker(rig: Rig) -> None:
+    """A worker that saw nothing while the grant was fetched does not wait on."""
+    stop = threading.Event()
+    idle = threading.Thread(target=rig.another_worker().run, args=(stop,))
+    idle.start()
+    wait_until(lambda: rig.wake._condition._waiters, 20.0, "an idle worker")  # type: ignore[attr-defined]  # the standard library's
+    rig.drop("pat/a.zip")
+    rig.worker.fetch(time.time())
+    wait_until(lambda: rig.told("file.delivered"), 20.0, "the delivery")
+    stop.set()
+    rig.wake.ring()
+    idle.join(20.0)
+
+    assert not idle.is_alive()
+
+
+def test_what_is_put_off_calls_a_worker(rig: Rig) -> None:
+    """Who waits learns of another due time."""
+    rig.faults("api-500:1")
+    rig.drop("pat/a.zip")
+    rings = rig.wake.rings()
+    rig.worker.fetch(time.time())
+
+    assert rig.wake.rings() > rings

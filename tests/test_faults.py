@@ -87,6 +87,8 @@ MENU = {
     "api-503": parked("E408"),
     "api-401": parked("E402"),
     "api-captive-portal": parked("E406"),
+    "slow-grant:1:0.2": ARRIVED,
+    "slow-grant:1:60": Struck(("E306",), parks=True, limits=LATE),
     "malformed-grant": parked("E406"),
     "grant-missing-fields": parked("E406"),
     "huge-grant": parked("E406"),
