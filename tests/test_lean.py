@@ -129,8 +129,9 @@ def test_threads_share_one_heap(python: Python, tmp_path: Path) -> None:
     alone = int(python(ARENAS.format(shared=False), cwd=tmp_path))
     shared = int(python(ARENAS.format(shared=True), cwd=tmp_path))
 
-    assert alone > 0
-    assert shared == 0
+    # Another mapping may lie like that by chance.
+    assert alone >= 4
+    assert shared <= 1
 
 
 FREED = """
