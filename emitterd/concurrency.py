@@ -26,7 +26,7 @@ DOUBLED_GAIN = 1.25
 MORE_GAIN = 1.08
 FEWER_GAIN = 0.97
 STEP = 1.25
-"""What is tried later, up and down, and what it must get through to stay."""
+"""What is tried later, and what it must get through to stay: up, or without a loss."""
 
 CALM_ROUNDS = 20
 """So many rounds go by between two trials."""
@@ -145,9 +145,13 @@ class Concurrency:
             self._trial = _Trial(before, rate * DOUBLED_GAIN, doubling=True)
         elif self._calm >= CALM_ROUNDS:
             self._tried += 1
-            if self._tried % 2 and before < MOST:
+            # Each step down costs less than the noise hides, so that many of them would
+            # lead to one: fewer than at the start there are after overload only.
+            fewer = self._tried % 2 == 0 and before > START
+            if fewer:
+                self._limit = max(START, int(before / STEP))
+            else:
                 self._limit = min(max(before + 1, int(before * STEP)), MOST)
-                self._trial = _Trial(before, rate * MORE_GAIN, doubling=False)
-            elif before > 1:
-                self._limit = max(1, int(before / STEP))
-                self._trial = _Trial(before, rate * FEWER_GAIN, doubling=False)
+            no_loss = fewer or self._limit <= START
+            needed = rate * (FEWER_GAIN if no_loss else MORE_GAIN)
+            self._trial = _Trial(before, needed, doubling=False)
