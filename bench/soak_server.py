@@ -6,14 +6,13 @@ It obeys JSON orders, one a line on standard input, and answers each with a line
 
 import hashlib
 import json
-import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from emitterd.rehearsal import FaultMenu, Rehearsal
+from handle import Handle
 
 GRANT_LIFETIME_S = 60.0
 """Short, so that grants pinned to files that wait do expire in a soak."""
@@ -29,55 +28,30 @@ class Stored:
     posts: int
 
 
-class Far:
+class Far(Handle):
     """A rehearsal server in another process; also a context manager."""
 
     def __init__(self, directory: Path, *, seed: int) -> None:
-        self._process = subprocess.Popen(  # noqa: S603  our own command line
-            [sys.executable, __file__, str(directory), str(seed)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.url = str(self._ask({})["url"])
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        problem: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        # Its standard input ends, and so does it.
-        self._process.communicate()
+        super().__init__([__file__, directory, str(seed)])
+        self.url = str(self.ask({})["url"])
 
     def set(self, menu: str, *, down: bool, revoke: bool) -> None:
         """Set the faults from now on."""
-        self._ask({"menu": menu, "down": down, "revoke": revoke})
+        self.ask({"menu": menu, "down": down, "revoke": revoke})
 
     def take(self, keys: list[str]) -> dict[str, Stored]:
         """Take objects out of the bucket; return those that were there."""
-        taken = self._ask({"take": keys})["taken"]
+        taken = self.ask({"take": keys})["taken"]
         return {key: Stored(**facts) for key, facts in taken.items()}
 
     def left(self) -> list[str]:
         """Return the keys of all objects that are in the bucket."""
-        return list(self._ask({"keys": True})["keys"])
+        return list(self.ask({"keys": True})["keys"])
 
     def counts(self) -> tuple[int, dict[str, int]]:
         """Return how many requests came so far, and how often each fault fired."""
-        answer = self._ask({})
+        answer = self.ask({})
         return answer["requests"], answer["fired"]
-
-    def _ask(self, order: dict[str, object]) -> dict[str, Any]:
-        if self._process.stdin is None or self._process.stdout is None:
-            raise RuntimeError("the server's lines are not open")
-        self._process.stdin.write(json.dumps(order) + "\n")
-        self._process.stdin.flush()
-        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
-        return answer
 
 
 class Desk:

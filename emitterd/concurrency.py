@@ -77,11 +77,10 @@ class Concurrency:
         self._spared -= 1
         if self._fixed is not None:
             return
+        self._last_at = now
         if self._round_at is None or now < self._round_at:
             self._begin_round(now)
-            self._last_at = now
             return
-        self._last_at = now
         self._count += 1
         self._work += 1 + size_bytes / SIZE_BYTES
         took_s = now - self._round_at

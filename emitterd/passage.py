@@ -85,16 +85,7 @@ class Passage:
         leave = self._destination.ask(now, _API)
         if not isinstance(leave, Leave):
             return leave
-        self._leave = leave
-        try:
-            entry = self._journal.claim(now)
-        except JournalFull:
-            self.ended()
-            raise
-        if entry is None:
-            self.ended()
-            return IDLE_S
-        return entry
+        return self._claim(leave, Want.ANY, now) or IDLE_S
 
     def answered(self, stage: Stage) -> None:
         """Note a definite answer of a stage, be it a refusal of this one file."""
@@ -150,17 +141,26 @@ class Passage:
             return Want.PINNED_FIRST
         return Want.FRESH_FIRST if probed else Want.ANY
 
-    def _take(self, leave: Leave, want: Want, now: float) -> Entry | None:
+    def _claim(self, leave: Leave, want: Want, now: float) -> Entry | None:
         self._leave = leave
         try:
-            ready = self._ahead.take(time.monotonic())
-            entry = ready or self._journal.claim(now, want)
+            entry = self._journal.claim(now, want)
         except JournalFull:
             self.ended()
             raise
         if entry is None:
             self.ended()
-        elif entry.grant is not None and self._usable(entry.grant, time.time()):
+        return entry
+
+    def _take(self, leave: Leave, want: Want, now: float) -> Entry | None:
+        entry = self._ahead.take(time.monotonic())
+        if entry is not None:
+            self._leave = leave
+        else:
+            entry = self._claim(leave, want, now)
+        if entry is None:
+            return None
+        if entry.grant is not None and self._usable(entry.grant, time.time()):
             self._destination.passed(leave, _API)
         elif want is Want.PINNED:
             self._put_back(entry, now)

@@ -17,7 +17,7 @@ from emitterd.admission import Known
 from emitterd.entry import State, display, iso
 from emitterd.progress import Progress, look
 from emitterd.reader import Row, open_nothing, open_reader
-from emitterd.statements import LATEST, known_of
+from emitterd.statements import FACT, LATEST, known_of
 from emitterd.uploads import UPLOADS
 from emitterd.verdict import Outage
 
@@ -71,7 +71,7 @@ class Records:
 
     def uploads(self) -> list[dict[str, Any]]:
         """Return how far the long uploads were when the daemon noted it last."""
-        rows = self.read("select value from fact where name = ?", (UPLOADS,))
+        rows = self.read(FACT, (UPLOADS,))
         noted = json.loads(rows[0][0]) if rows else []
         marks = ", ".join("?" * len(noted))
         still = self.read(

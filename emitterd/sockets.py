@@ -34,7 +34,7 @@ again with a search domain. Source: resolv.conf(5)."""
 ADDRESSES = 8
 """A host may have so many, and each is given the whole time to connect."""
 
-PLACES = 4
+CONNECTIONS = 4
 """A thread has so many connections at most: API, bucket, and where one redirects to."""
 
 KEEPALIVE_S = 10.0
@@ -235,7 +235,7 @@ class Pools:
             pool = self._own.pools[proxy] = httpcore.ConnectionPool(
                 ssl_context=self._tls,
                 proxy=httpcore.Proxy(proxy.origin, proxy.auth) if proxy else None,
-                max_connections=PLACES,
+                max_connections=CONNECTIONS,
                 keepalive_expiry=KEEPALIVE_S,
                 http1=True,
                 # httpcore#1082: large bodies drive HTTP/2's window negative.
