@@ -12,7 +12,6 @@ from emitterd.cli import command
 def main() -> None:
     """Run the command line; what nobody expected ends with exit code 70."""
     sys.excepthook = _internal_error
-    # Not `app(...)`: typer would set an excepthook of its own, which exits with 1.
     command(prog_name="emitterd")
 
 

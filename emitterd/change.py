@@ -1,6 +1,7 @@
 """What differs between two configurations, and what of it a running daemon can take."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from emitterd.config import SECTIONS, Config, every_key
 
@@ -48,17 +49,15 @@ def change(old: Config, new: Config) -> Change:
     waiting = [
         path for path in differing if path in FIXED or path.partition(".")[0] in moved
     ]
-    effective = new.model_copy(
-        update={
-            section: getattr(new, section).model_copy(
-                update={
-                    name: getattr(getattr(old, section), name)
-                    for of, name in map(paths.__getitem__, waiting)
-                    if of == section
-                }
-            )
-            for section in SECTIONS
-        }
+    kept: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
+    for section, name in map(paths.__getitem__, waiting):
+        kept[section][name] = getattr(getattr(old, section), name)
+    effective = replace(
+        new,
+        **{
+            section: replace(getattr(new, section), **values)
+            for section, values in kept.items()
+        },
     )
     changed = tuple(path for path in differing if path not in waiting)
     return Change(effective, changed, tuple(waiting))

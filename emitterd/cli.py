@@ -8,10 +8,9 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, NoReturn, TypeVar
+from typing import NoReturn, TypeVar
 
-import typer
-from typer.main import get_command
+import click
 
 from emitterd import __version__
 from emitterd.entry import State
@@ -25,57 +24,50 @@ T = TypeVar("T")
 ONCE_WAIT = "20s"
 """So that, with the time to stop, a dead destination ends `once` within 30 s."""
 
-app = typer.Typer(
-    help="Deliver every zip dropped into the watched folder to the emission bucket.",
-    no_args_is_help=True,
-    add_completion=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+PATH = click.Path(path_type=Path)
+
+_config = click.option(
+    "--config",
+    "-c",
+    type=PATH,
+    help="The configuration; without it $EMITTERD_CONFIG, ./emitter.yaml,"
+    " /etc/emitterd/emitter.yaml.",
 )
-
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--config",
-        "-c",
-        help="The configuration; without it $EMITTERD_CONFIG, ./emitter.yaml,"
-        " /etc/emitterd/emitter.yaml.",
-    ),
-]
-ObjectsOption = Annotated[Path, typer.Option(help="Where objects are kept.")]
-HostOption = Annotated[str, typer.Option(help="Address to listen on.")]
-PortOption = Annotated[
-    int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")
-]
-UserOption = Annotated[str, typer.Option(help="The user who may log in.")]
-PasswordOption = Annotated[str, typer.Option(help="That user's password.")]
-KeyOption = Annotated[str | None, typer.Option(help="An API key instead of a login.")]
-FaultOption = Annotated[
-    str, typer.Option(help="Faults: name[:probability[:parameter]] or name@count, …")
-]
-LatencyOption = Annotated[str, typer.Option(help="Wait before each answer: 50ms.")]
-FaultsOption = Annotated[bool, typer.Option("--faults", help="List the faults.")]
-PathsArgument = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="PATH...", help="As in the log, or absolute."),
-]
-AllOption = Annotated[bool, typer.Option("--all", help="All files in the state given.")]
-StateOption = Annotated[State | None, typer.Option(help="Only entries in this state.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Data instead of a table.")]
-CheckOption = Annotated[bool, typer.Option("--check", help="One line: is all well?")]
+_state = click.option(
+    "--state",
+    type=click.Choice([str(state) for state in State]),
+    callback=lambda _context, _parameter, state: state and State(state),
+    help="Only entries in this state.",
+)
+_json = click.option("--json", "as_json", is_flag=True, help="Data instead of a table.")
 
 
-@app.callback(invoke_without_command=True)
-def _main(
-    version: Annotated[bool, typer.Option("--version", help="Print it.")] = False,
-) -> None:
-    if version:
-        print(f"emitterd {__version__}")
-        raise typer.Exit
+class _Commands(click.Group):
+    """All commands, listed in the order of their use, each in a whole sentence."""
+
+    def format_commands(
+        self,
+        ctx: click.Context,  # noqa: ARG002  click's
+        formatter: click.HelpFormatter,
+    ) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, one.help or "") for name, one in self.commands.items()]
+            )
 
 
-@app.command()
-def run(config: ConfigOption = None) -> None:
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
+)
+@click.version_option(__version__, message="%(prog)s %(version)s", help="Print it.")
+def command() -> None:
+    """Deliver every zip dropped into the watched folder to the emission bucket."""
+
+
+@command.command()
+@_config
+def run(config: Path | None) -> None:
     """Watch and deliver until SIGTERM or SIGINT; SIGHUP rereads the configuration."""
     hold_hangup()
     with unused_left_out():
@@ -84,13 +76,12 @@ def run(config: ConfigOption = None) -> None:
     _end(lambda: commands.run(config))
 
 
-@app.command()
-def once(
-    config: ConfigOption = None,
-    wait: Annotated[
-        str, typer.Option(help="How long nothing may move before it gives up.")
-    ] = ONCE_WAIT,
-) -> None:
+@command.command()
+@_config
+@click.option(
+    "--wait", default=ONCE_WAIT, help="How long nothing may move before it gives up."
+)
+def once(config: Path | None, wait: str) -> None:
     """Deliver what is complete now, then exit: 0 if nothing is left, else 1."""
     hold_hangup()
     with unused_left_out():
@@ -100,23 +91,21 @@ def once(
     _end(lambda: commands.once(config, wait_s))
 
 
-@app.command()
-def check(
-    config: ConfigOption = None,
-    online: Annotated[
-        bool, typer.Option("--online", help="Ask the server too: login and grant.")
-    ] = False,
-) -> None:
+@command.command()
+@_config
+@click.option("--online", is_flag=True, help="Ask the server too: login and grant.")
+def check(config: Path | None, *, online: bool) -> None:
     """Check the configuration and this machine; with --online the server too."""
     from emitterd import checkup
 
     _end(lambda: checkup.check(config, online=online))
 
 
-@app.command()
-def status(
-    config: ConfigOption = None, as_json: JsonOption = False, check: CheckOption = False
-) -> None:
+@command.command()
+@_config
+@_json
+@click.option("--check", is_flag=True, help="One line: is all well?")
+def status(config: Path | None, *, as_json: bool, check: bool) -> None:
     """Show counts, the oldest waiting file and the destination; or --check them."""
     from emitterd import queries
 
@@ -124,19 +113,19 @@ def status(
     _end(lambda: look(config, as_json=as_json))
 
 
-@app.command(name="list")
+@command.command(name="list")
+@_config
+@_state
+@click.option(
+    "--skipped", is_flag=True, help="What will never be sent as it is, and why."
+)
+@_json
 def list_entries(
-    config: ConfigOption = None,
-    state: StateOption = None,
-    skipped: Annotated[
-        bool,
-        typer.Option("--skipped", help="What will never be sent as it is, and why."),
-    ] = False,
-    as_json: JsonOption = False,
+    config: Path | None, state: State | None, *, skipped: bool, as_json: bool
 ) -> None:
     """List the versions of files that the journal knows, or what is skipped."""
     if skipped and state is not None:
-        raise typer.BadParameter("--skipped lists files of the folder: no --state")
+        raise click.BadParameter("--skipped lists files of the folder: no --state")
     if skipped:
         from emitterd import inquiries
 
@@ -146,32 +135,30 @@ def list_entries(
     _end(lambda: queries.list_entries(config, state, as_json=as_json))
 
 
-@app.command()
-def explain(
-    path: Annotated[str, typer.Argument(help="As in the log, or absolute.")],
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
-) -> None:
+@command.command()
+@click.argument("path", help="As in the log, or absolute.")
+@_config
+@_json
+def explain(path: str, config: Path | None, *, as_json: bool) -> None:
     """Say why a file is, or is not, delivered."""
     from emitterd import inquiries
 
     _end(lambda: inquiries.explain_path(config, path, as_json=as_json))
 
 
-@app.command()
+@command.command()
+@_config
+@click.option("--since", help="2026-11-24, 2026-11-24T06:00+05:30, or 24h.")
+@_json
+@click.option("--csv", "as_csv", is_flag=True, help="For a spreadsheet.")
 def receipts(
-    config: ConfigOption = None,
-    since: Annotated[
-        str | None, typer.Option(help="2026-11-24, 2026-11-24T06:00+05:30, or 24h.")
-    ] = None,
-    as_json: JsonOption = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="For a spreadsheet.")] = False,
+    config: Path | None, since: str | None, *, as_json: bool, as_csv: bool
 ) -> None:
     """Print the proof of what was delivered."""
     from emitterd import queries
 
     if as_json and as_csv:
-        raise typer.BadParameter("give --json or --csv, not both")
+        raise click.BadParameter("give --json or --csv, not both")
     form = "csv" if as_csv else "json" if as_json else "table"
     instant = partial(parse_since, now=time.time())
     begin = 0.0 if since is None else _quantity(instant, since, "--since")
@@ -179,15 +166,18 @@ def receipts(
 
 
 def _acting(act: Act) -> Callable[..., None]:
-    def command(
-        paths: PathsArgument = None,
-        config: ConfigOption = None,
-        every: AllOption = False,
-        state: StateOption = None,
+    @click.argument(
+        "paths", nargs=-1, metavar="PATH...", help="As in the log, or absolute."
+    )
+    @_config
+    @click.option("--all", "every", is_flag=True, help="All files in the state given.")
+    @_state
+    def acting(
+        paths: tuple[str, ...], config: Path | None, state: State | None, *, every: bool
     ) -> None:
         _act(act, paths, config, every=every, state=state)
 
-    return command
+    return acting
 
 
 for _one, _help in {
@@ -196,83 +186,104 @@ for _one, _help in {
     Act.RELEASE: "Let held files go.",
     Act.FORGET: "Take files for new: what lies in the folder is sent, even again.",
 }.items():
-    app.command(name=_one, help=_help)(_acting(_one))
+    command.command(name=_one, help=_help)(_acting(_one))
 
 
-@app.command()
-def rebuild(
-    config: ConfigOption = None,
-    receipts: Annotated[
-        list[Path] | None,
-        typer.Option(help="A log, or what `receipts --json` printed; may be repeated."),
-    ] = None,
-) -> None:
+@command.command()
+@_config
+@click.option(
+    "--receipts",
+    type=PATH,
+    multiple=True,
+    help="A log, or what `receipts --json` printed; may be repeated.",
+)
+def rebuild(config: Path | None, receipts: tuple[Path, ...]) -> None:
     """Save what can be read of a damaged journal; nothing is sent twice unasked."""
     from emitterd import acts
 
-    _end(lambda: acts.rebuild(config, receipts or []))
+    _end(lambda: acts.rebuild(config, list(receipts)))
 
 
-@app.command()
+@command.command()
+@click.argument("files", type=PATH, nargs=-1, required=True, metavar="FILE...")
+@_config
+@click.option("--dataset", help="What it is to be: pat/periodic_exam_mst.")
+@click.option("--full", is_flag=True, help="Every row.")
+@_json
 def inspect(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...")],
-    config: ConfigOption = None,
-    dataset: Annotated[
-        str | None, typer.Option(help="What it is to be: pat/periodic_exam_mst.")
-    ] = None,
-    full: Annotated[bool, typer.Option("--full", help="Every row.")] = False,
-    as_json: JsonOption = False,
+    files: tuple[Path, ...],
+    config: Path | None,
+    dataset: str | None,
+    *,
+    full: bool,
+    as_json: bool,
 ) -> None:
     """Check zips, wherever they lie, against what the server will accept."""
     from emitterd import producers
 
     _end(
         lambda: producers.inspect_files(
-            files, config, dataset, full=full, as_json=as_json
+            list(files), config, dataset, full=full, as_json=as_json
         )
     )
 
 
-@app.command()
-def init(
-    directory: Annotated[Path, typer.Argument(help="The folder to be watched.")],
-    from_client: Annotated[
-        Path | None, typer.Option(help="Take over upstream's config.py.")
-    ] = None,
-    output: Annotated[Path, typer.Option(help="The configuration to write.")] = Path(
-        "emitter.yaml"
-    ),
-) -> None:
+@command.command()
+@click.argument("directory", type=PATH, help="The folder to be watched.")
+@click.option("--from-client", type=PATH, help="Take over upstream's config.py.")
+@click.option(
+    "--output", type=PATH, default="emitter.yaml", help="The configuration to write."
+)
+def init(directory: Path, from_client: Path | None, output: Path) -> None:
     """Make the folder, its dataset folders and a commented configuration."""
     from emitterd import primer
 
     _end(lambda: primer.init(directory, output, from_client))
 
 
-@app.command(name="explain-error")
-def explain_error(
-    code: Annotated[
-        str | None, typer.Argument(help="Such as E210; without, all.")
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
+@command.command(name="explain-error")
+@click.argument("code", required=False, help="Such as E210; without, all.")
+@_json
+def explain_error(code: str | None, *, as_json: bool) -> None:
     """Say what an error code means, and what to do."""
     from emitterd import primer
 
     _end(lambda: primer.explain_error(code, as_json=as_json))
 
 
-@app.command()
-def rehearse(  # noqa: PLR0913, PLR0917  each is an option
-    directory: ObjectsOption = Path("rehearsal"),
-    host: HostOption = "127.0.0.1",
-    port: PortOption = 8642,
-    username: UserOption = "emission",
-    password: PasswordOption = "rehearsal",  # noqa: S107  of a rehearsal server only
-    api_key: KeyOption = None,
-    fault: FaultOption = "",
-    latency: LatencyOption = "0s",
-    faults: FaultsOption = False,
+@command.command()
+@click.option(
+    "--directory", type=PATH, default="rehearsal", help="Where objects are kept."
+)
+@click.option("--host", default="127.0.0.1", help="Address to listen on.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8642,
+    help="Port; 0 takes a free one.",
+)
+@click.option("--username", default="emission", help="The user who may log in.")
+@click.option("--password", default="rehearsal", help="That user's password.")
+@click.option("--api-key", help="An API key instead of a login.")
+@click.option(
+    "--fault",
+    default="",
+    show_default=False,
+    help="Faults: name[:probability[:parameter]] or name@count, …",
+)
+@click.option("--latency", default="0s", help="Wait before each answer: 50ms.")
+@click.option("--faults", is_flag=True, help="List the faults.")
+def rehearse(  # noqa: PLR0913  each is an option
+    *,
+    directory: Path,
+    host: str,
+    port: int,
+    username: str,
+    password: str,
+    api_key: str | None,
+    fault: str,
+    latency: str,
+    faults: bool,
 ) -> None:
     """Run a local emission server with a menu of faults, to try an installation."""
     from emitterd import rehearse
@@ -293,12 +304,9 @@ def rehearse(  # noqa: PLR0913, PLR0917  each is an option
     )
 
 
-@app.command()
-def demo(
-    keep: Annotated[
-        Path | None, typer.Option(help="Work in this folder and leave it.")
-    ] = None,
-) -> None:
+@command.command()
+@click.option("--keep", type=PATH, help="Work in this folder and leave it.")
+def demo(keep: Path | None) -> None:
     """Go the whole way in a temporary folder and print the receipts."""
     from emitterd import demo
 
@@ -307,7 +315,7 @@ def demo(
 
 def _act(
     act: Act,
-    paths: list[str] | None,
+    paths: tuple[str, ...],
     config: Path | None,
     *,
     every: bool,
@@ -315,14 +323,14 @@ def _act(
 ) -> None:
     from emitterd import acts
 
-    said = paths or []
+    said = list(paths)
     if every and state is None and len(said) == 1 and said[0] in set(State):
         # `retry --all rejected` says the same as `retry --all --state rejected`.
         state, said = State(said[0]), []
     if every and (state is None or said):
-        raise typer.BadParameter("--all goes with --state, and with no PATH")
+        raise click.BadParameter("--all goes with --state, and with no PATH")
     if not every and (state is not None or not said):
-        raise typer.BadParameter("give a PATH, or --all with --state")
+        raise click.BadParameter("give a PATH, or --all with --state")
     _end(lambda: acts.act(config, act, said, state))
 
 
@@ -330,7 +338,7 @@ def _end(work: Callable[[], int]) -> NoReturn:
     """Do a command's work and exit with its code."""
     from emitterd.terminal import reported
 
-    raise typer.Exit(reported(work))
+    raise click.exceptions.Exit(reported(work))
 
 
 def _quantity(parse: Callable[[str], T], text: str, option: str) -> T:
@@ -339,8 +347,4 @@ def _quantity(parse: Callable[[str], T], text: str, option: str) -> T:
     except ValueError as error:
         remedy = getattr(error, "remedy", "")
         said = f"{error}: {remedy}" if remedy else str(error)
-        raise typer.BadParameter(said, param_hint=option) from error
-
-
-command = get_command(app)
-"""All of it as one command, which leaves the process's excepthook alone."""
+        raise click.BadParameter(said, param_hint=option) from error

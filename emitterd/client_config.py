@@ -190,7 +190,7 @@ def _username(value: str) -> str:
 
 
 def _file_path(value: str, folder: Path) -> str:
-    values.path(value, folder)
+    values.path(value)
     # A relative one starts where client.py was run.
     return value if _on_windows(value) else os.path.join(folder, value)  # noqa: PTH118
 

@@ -1,35 +1,24 @@
 """`emitter.yaml`, checked: every problem at once, with key path, line and remedy.
 
-The only module that imports pydantic. Each section of the file is a model; what a
-key is called in the file is the field's alias, or its name. Attributes carry their
-unit (`settle_s` in seconds, `minimum_speed_bytes`), keys do not (`settle: 5s`).
+Each section of the file is a class. A field says how its value is read, and what a key
+is called in the file where its own name is longer. Attributes carry their unit
+(`settle_s` in seconds, `minimum_speed_bytes`), keys do not (`settle: 5s`).
 """
 
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, get_args, get_origin
-
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationError,
-    ValidationInfo,
-    ValidatorFunctionWrapHandler,
-    field_validator,
-)
+from typing import Any, Literal, get_args, get_origin
 
 from emitterd import config_values as values
 from emitterd.config_layers import Findings, Layers, Refusal, read_file
 from emitterd.config_timetable import timetable
 from emitterd.endpoint import Endpoint
 from emitterd.errors import ConfigError, Problem
+from emitterd.secret import Secret
 from emitterd.secrets_source import Offer, SecretReader
 from emitterd.timetable import Timetable
+from emitterd.units import UnitError
 from emitterd.verdict import Limits
 from emitterd.yamlmarks import YamlError
 
@@ -39,165 +28,113 @@ _ALTERNATIVES = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class _Loading:
-    """What the validators have to know of the file that is loaded."""
+Watching = Literal["auto", "inotify", "polling"]
+Inspecting = Literal["off", "warn", "enforce"]
+Datasource = Literal["state", "udise"]
+Disposing = Literal["keep", "archive", "delete"]
+Level = Literal["debug", "info", "warning", "error"]
 
-    findings: Findings
-    base: Path
-
-
-def _path(value: object, info: ValidationInfo) -> object:
-    if not isinstance(value, str):
-        return value
-    base = info.context.base if isinstance(info.context, _Loading) else Path()
-    return values.path(value, base)
+_READ, _NAME = "read", "name"
 
 
-def _patterns(value: object) -> object:
-    if not isinstance(value, list | tuple):
-        raise Refusal("must be a list", 'write it as ["**/*.zip"]')
-    return tuple(values.pattern(item) for item in value)
+def _key(
+    read: Callable[[object], object],
+    default: object = MISSING,
+    *,
+    name: str | None = None,
+    shown: bool = True,
+) -> Any:  # noqa: ANN401  as dataclasses.field
+    """Declare a key: how it is read, its default, its name in the file if another.
 
-
-def _proxy(value: SecretStr) -> SecretStr:
-    return SecretStr(values.proxy_url(value.get_secret_value()))
-
-
-Duration = Annotated[float, BeforeValidator(values.duration), Field(gt=0)]
-Size = Annotated[int, BeforeValidator(values.size)]
-Text = Annotated[str, AfterValidator(values.text)]
-HeaderWord = Annotated[str, AfterValidator(values.http_token)]
-Place = Annotated[Path, BeforeValidator(_path)]
-Patterns = Annotated[tuple[str, ...], BeforeValidator(_patterns)]
-Bandwidth = Annotated[Timetable, BeforeValidator(timetable)]
-Listen = Annotated[Endpoint, BeforeValidator(values.endpoint)]
-
-
-class _Section(BaseModel):
-    """A section of the file.
-
-    While a file is loaded, a wrong value is reported and left out, so that one load
-    finds every problem; what has been built is then thrown away.
+    `read` raises `Refusal` or `UnitError`. `shown`: whether a repr tells the value.
     """
-
-    model_config = ConfigDict(
-        frozen=True,
-        strict=True,
-        extra="forbid",
-        validate_by_name=True,
-        validate_by_alias=True,
-        hide_input_in_errors=True,
-    )
-    section: ClassVar[str]
-
-    @field_validator("*", mode="wrap")
-    @classmethod
-    def _report(
-        cls, value: object, handler: ValidatorFunctionWrapHandler, info: ValidationInfo
-    ) -> object:
-        if not isinstance(info.context, _Loading):
-            return handler(value)
-        findings = info.context.findings
-        name = info.field_name or ""
-        key = f"{cls.section}.{cls.model_fields[name].alias or name}"
-        if value is None:
-            findings.report_none(key)
-            return None
-        try:
-            return handler(value)
-        except ValidationError as error:
-            first = error.errors(include_input=False, include_url=False)[0]
-            message, remedy = values.explain(first["type"], first.get("ctx", {}))
-            findings.report(key, message, remedy)
-            return None
+    metadata = {_READ: read, _NAME: name}
+    return field(default=default, repr=shown, metadata=metadata)
 
 
-class Emission(_Section):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Emission:
     """The emission API: where it is, who we are, how long we wait for it."""
 
-    section = "emission"
-
-    url: Annotated[str, AfterValidator(values.emission_url)]
-    username: Text | None = None
-    password_file: Place | None = None
-    password_env: Text | None = Field(None, repr=False)
-    password: SecretStr | None = None
-    api_key_file: Place | None = None
-    api_key_env: Text | None = Field(None, repr=False)
-    api_key: SecretStr | None = None
-    token_scheme: HeaderWord = "Bearer"  # noqa: S105  a scheme, not a token
-    ca_file: Place | None = None
-    client_cert: Place | None = None
-    client_key: Place | None = None
-    allow_insecure_http: bool = False
-    connect_timeout_s: Duration = Field(10.0, alias="connect_timeout")
-    stall_timeout_s: Duration = Field(60.0, alias="stall_timeout")
-    minimum_speed_bytes: Size = Field(1024, alias="minimum_speed")
-    proxy: Annotated[SecretStr, AfterValidator(_proxy)] | None = None
+    url: str = _key(values.emission_url)
+    username: str | None = _key(values.text, None)
+    password_file: Path | None = _key(values.path, None)
+    password_env: str | None = _key(values.text, None, shown=False)
+    password: Secret | None = _key(values.secret, None)
+    api_key_file: Path | None = _key(values.path, None)
+    api_key_env: str | None = _key(values.text, None, shown=False)
+    api_key: Secret | None = _key(values.secret, None)
+    token_scheme: str = _key(values.http_token, "Bearer")
+    ca_file: Path | None = _key(values.path, None)
+    client_cert: Path | None = _key(values.path, None)
+    client_key: Path | None = _key(values.path, None)
+    allow_insecure_http: bool = _key(values.flag, default=False)
+    connect_timeout_s: float = _key(values.duration, 10.0, name="connect_timeout")
+    stall_timeout_s: float = _key(values.duration, 60.0, name="stall_timeout")
+    minimum_speed_bytes: int = _key(values.size, 1024, name="minimum_speed")
+    proxy: Secret | None = _key(values.proxy, None)
 
 
-class Spool(_Section):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spool:
     """The watched folder, and which of its files are sent when."""
 
-    section = "spool"
+    directory: Path = _key(values.path)
+    include: tuple[str, ...] = _key(values.some_patterns, ("**/*.zip",))
+    exclude: tuple[str, ...] = _key(values.patterns, ())
+    settle_s: float = _key(values.duration, 5.0, name="settle")
+    sweep_every_s: float = _key(values.duration, 30.0, name="sweep_every")
+    incomplete_after_s: float = _key(values.duration, 600.0, name="incomplete_after")
+    watcher: Watching = _key(values.word(Watching), "auto")
+    catalogue: Inspecting = _key(values.word(Inspecting), "warn")
+    catalogue_file: Path | None = _key(values.path, None)
+    cqube_version: str | None = _key(values.cqube_version, None)
+    static_datasource: Datasource | None = _key(values.word(Datasource), None)
+    inspection_budget_bytes: int = _key(
+        values.size, 8 * 1024**2, name="inspection_budget"
+    )
+    after_delivery: Disposing = _key(values.word(Disposing), "keep")
+    archive_directory: Path | None = _key(values.path, None)
+    rejected_directory: Path | None = _key(values.path, None)
 
-    directory: Place
-    include: Annotated[Patterns, Field(min_length=1)] = ("**/*.zip",)
-    exclude: Patterns = ()
-    settle_s: Duration = Field(5.0, alias="settle")
-    sweep_every_s: Duration = Field(30.0, alias="sweep_every")
-    incomplete_after_s: Duration = Field(600.0, alias="incomplete_after")
-    watcher: Literal["auto", "inotify", "polling"] = "auto"
-    catalogue: Literal["off", "warn", "enforce"] = "warn"
-    catalogue_file: Place | None = None
-    cqube_version: Annotated[str, BeforeValidator(values.cqube_version)] | None = None
-    static_datasource: Literal["state", "udise"] | None = None
-    inspection_budget_bytes: Size = Field(8 * 1024**2, alias="inspection_budget")
-    after_delivery: Literal["keep", "archive", "delete"] = "keep"
-    archive_directory: Place | None = None
-    rejected_directory: Place | None = None
 
-
-class Journal(_Section):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Journal:
     """The journal: where it is, and how long it remembers what was delivered."""
 
-    section = "journal"
-
-    path: Place = Path("/var/lib/emitterd/journal.db")
-    retain_s: Duration = Field(400 * 86400.0, alias="retain")
+    path: Path = _key(values.path, Path("/var/lib/emitterd/journal.db"))
+    retain_s: float = _key(values.duration, 400 * 86400.0, name="retain")
 
 
-class Delivery(_Section):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
     """The workers, what they may send together, and how they back off."""
 
-    section = "delivery"
-
-    workers: Annotated[int | Literal["auto"], BeforeValidator(values.workers)] = "auto"
-    bandwidth: Bandwidth | None = None
-    backoff_initial_s: Duration = Field(2.0, alias="backoff_initial")
-    backoff_max_s: Duration = Field(600.0, alias="backoff_max")
-    drain_timeout_s: Duration = Field(30.0, alias="drain_timeout")
+    workers: int | Literal["auto"] = _key(values.workers, "auto")
+    bandwidth: Timetable | None = _key(timetable, None)
+    backoff_initial_s: float = _key(values.duration, 2.0, name="backoff_initial")
+    backoff_max_s: float = _key(values.duration, 600.0, name="backoff_max")
+    drain_timeout_s: float = _key(values.duration, 30.0, name="drain_timeout")
 
 
-class Log(_Section):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Log:
     """The log."""
 
-    section = "log"
-
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    file: Place | None = None
+    level: Level = _key(values.word(Level), "info")
+    file: Path | None = _key(values.path, None)
 
 
-class Metrics(_Section):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metrics:
     """Where metrics, health and page are served, and when progress is missed."""
 
-    section = "metrics"
-
-    listen: Listen | None = None
-    token_file: Place | None = None
-    oldest_waiting_max_s: Duration = Field(3600.0, alias="oldest_waiting_max")
-    no_success_max_s: Duration = Field(1800.0, alias="no_success_max")
+    listen: Endpoint | None = _key(values.endpoint, None)
+    token_file: Path | None = _key(values.path, None)
+    oldest_waiting_max_s: float = _key(
+        values.duration, 3600.0, name="oldest_waiting_max"
+    )
+    no_success_max_s: float = _key(values.duration, 1800.0, name="no_success_max")
 
     @property
     def limits(self) -> Limits:
@@ -205,10 +142,9 @@ class Metrics(_Section):
         return Limits(self.oldest_waiting_max_s, self.no_success_max_s)
 
 
-class Config(BaseModel):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
     """The whole configuration. Secrets are resolved, paths absolute."""
-
-    model_config = ConfigDict(frozen=True, strict=True, hide_input_in_errors=True)
 
     emission: Emission
     spool: Spool
@@ -219,16 +155,21 @@ class Config(BaseModel):
     source: Path
 
 
-SECTIONS: dict[str, type[_Section]] = {
-    model.section: model for model in (Emission, Spool, Journal, Delivery, Log, Metrics)
+SECTIONS: dict[str, type[Any]] = {
+    "emission": Emission,
+    "spool": Spool,
+    "journal": Journal,
+    "delivery": Delivery,
+    "log": Log,
+    "metrics": Metrics,
 }
 
 
 def every_key() -> Iterator[tuple[str, str, str]]:
     """Yield every key: its section, its name in the file, its attribute's name."""
-    for section, model in SECTIONS.items():
-        for name, field in model.model_fields.items():
-            yield section, field.alias or name, name
+    for section, settings in SECTIONS.items():
+        for one in fields(settings):
+            yield section, _name(one), one.name
 
 
 def load(
@@ -248,7 +189,7 @@ def load(
     )
     if problems := findings.in_order():
         raise ConfigError(values.shown(path), problems)
-    return config.model_copy(update={"emission": emission})
+    return replace(config, emission=emission)
 
 
 def load_part(path: Path, environ: Mapping[str, str], *sections: str) -> Config:
@@ -276,16 +217,48 @@ def _read(
     layers = Layers(_schema(), _ALTERNATIVES)
     layers.read_document(document)
     layers.read_environment(environ)
-    findings = layers.findings
     for section in SECTIONS.keys() - sections:
         layers.values[section].clear()
-    for section, key, name in every_key():
-        if SECTIONS[section].model_fields[name].is_required():
-            layers.values[section].setdefault(key, None)
-    config = Config.model_validate(
-        {**layers.values, "source": source}, context=_Loading(findings, source.parent)
-    )
-    return config, findings, private
+    reading = _Reading(layers.findings, source.parent)
+    read = {name: reading.section(name, given) for name, given in layers.values.items()}
+    return Config(**read, source=source), layers.findings, private
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """Makes values of what was given; relative paths start at `base`.
+
+    A wrong value is reported and left out, so that one load finds every problem; what
+    has been built is then thrown away.
+    """
+
+    findings: Findings
+    base: Path
+
+    def section(self, section: str, given: Mapping[str, object]) -> Any:  # noqa: ANN401  any of SECTIONS
+        read = {}
+        for one in fields(SECTIONS[section]):
+            key = _name(one)
+            if key in given or one.default is MISSING:
+                value = given.get(key)
+                read[one.name] = self._value(one, f"{section}.{key}", value)
+        return SECTIONS[section](**read)
+
+    def _value(self, one: "Field[Any]", key: str, value: object) -> object:
+        if value is None:
+            self.findings.report_none(key)
+            return None
+        try:
+            read = one.metadata[_READ](value)
+        except (Refusal, UnitError) as error:
+            self.findings.report(key, str(error), error.remedy)
+            return None
+        return self.base / read if isinstance(read, Path) else read
+
+
+def _name(one: "Field[Any]") -> str:
+    """Return what the key of a field is called in the file."""
+    return one.metadata[_NAME] or one.name
 
 
 def describe(config: Config) -> list[tuple[str, str]]:
@@ -297,41 +270,43 @@ def describe(config: Config) -> list[tuple[str, str]]:
 
 
 def _schema() -> dict[str, dict[str, type]]:
-    schema: dict[str, dict[str, type]] = {section: {} for section in SECTIONS}
-    for section, key, name in every_key():
-        annotation = SECTIONS[section].model_fields[name].annotation
-        named = {annotation, get_origin(annotation), *get_args(annotation)}
-        fitting = (kind for kind in (bool, int, tuple) if kind in named)
-        schema[section][key] = next(fitting, str)
-    return schema
+    return {
+        section: {_name(one): _kind(one.type) for one in fields(settings)}
+        for section, settings in SECTIONS.items()
+    }
+
+
+def _kind(annotation: Any) -> type:  # noqa: ANN401  any type
+    """Return what the text of a variable is turned into."""
+    named = {annotation, get_origin(annotation), *get_args(annotation)}
+    return next((kind for kind in (bool, int, tuple) if kind in named), str)
 
 
 def _with_secrets(emission: Emission, reader: SecretReader) -> Emission:
     password, api_key = reader.choose(
         emission.username, _offer(emission, "password"), _offer(emission, "api_key")
     )
-    if emission.proxy and "@" in emission.proxy.get_secret_value():
+    if emission.proxy and "@" in emission.proxy.reveal():
         reader.refuse_public("emission.proxy")
-    return emission.model_copy(
-        update={
-            "password": password and SecretStr(password),
-            "api_key": api_key and SecretStr(api_key),
-        }
+    return replace(
+        emission,
+        password=Secret(password) if password else None,
+        api_key=Secret(api_key) if api_key else None,
     )
 
 
 def _offer(emission: Emission, name: str) -> Offer:
-    inline: SecretStr | None = getattr(emission, name)
+    inline: Secret | None = getattr(emission, name)
     return Offer(
         key=f"emission.{name}",
         credential=name.replace("_", "-"),
         in_header=name == "api_key",
-        inline=inline.get_secret_value() if inline else None,
+        inline=inline.reveal() if inline else None,
         file=getattr(emission, f"{name}_file"),
         name=getattr(emission, f"{name}_env"),
     )
 
 
 def _described(name: str, value: object) -> str:
-    masked = isinstance(value, SecretStr)
+    masked = isinstance(value, Secret)
     return "********" if masked else values.value_for_people(name, value)

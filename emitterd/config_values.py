@@ -1,14 +1,14 @@
 """What one value must be, and how it is written for people.
 
-Raises `Refusal` where a value is wrong. No message quotes a URL, because a password
-may stand in it.
+Raises `Refusal` or `UnitError` where a value is wrong. No message quotes a URL,
+because a password may stand in it.
 """
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import get_args
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from emitterd.concurrency import MOST
@@ -16,46 +16,54 @@ from emitterd.config_layers import Refusal
 from emitterd.dataset import Version
 from emitterd.endpoint import EXAMPLES, Endpoint
 from emitterd.entry import display
-from emitterd.units import (
-    UnitError,
-    format_duration,
-    format_size,
-    parse_duration,
-    parse_size,
-)
+from emitterd.secret import Secret
+from emitterd.units import format_duration, format_size, parse_duration, parse_size
 
-_WRONG_TYPE = {
-    "string_type": ("must be text", "put the value in quotes"),
-    "string_unicode": ("must be text in UTF-8", "write it as UTF-8"),
-    "bool_type": ("must be true or false", "write true or false, without quotes"),
-    "int_type": ("must be a whole number", "write it in digits, without quotes"),
-    "is_instance_of": ("must be a path", "put it in quotes"),
-    "path_type": ("must be a path", "put it in quotes"),
-    "too_short": ("is empty: nothing would be sent", 'write it as ["**/*.zip"]'),
-}
-_BOUNDS = {
-    "greater_than_equal": ("ge", "is too small", "write {} or more"),
-    "less_than_equal": ("le", "is too large", "write {} or less"),
-    "greater_than": ("gt", "is too short", "write more than 0s"),
-}
 _HTTP_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
-def text(value: str) -> str:
-    """Refuse a text that is empty or nothing but blanks."""
-    if not value.strip():
+def text(value: object) -> str:
+    """Refuse a text that is empty or nothing but blanks, and what is no text."""
+    checked = _text(value)
+    if not checked.strip():
         raise Refusal("is empty", "give it a value, or remove it")
+    return checked
+
+
+def secret(value: object) -> Secret:
+    """Take any text, and show it to nobody; what it must be `secrets_source` says."""
+    return Secret(_text(value))
+
+
+def flag(value: object) -> bool:
+    """Refuse what is neither true nor false."""
+    if not isinstance(value, bool):
+        raise Refusal("must be true or false", "write true or false, without quotes")
     return value
 
 
-def http_token(value: str) -> str:
+def word(words: object) -> Callable[[object], str]:
+    """Return what refuses all words but these, a `Literal`."""
+    known: tuple[str, ...] = get_args(words)
+
+    def read(value: object) -> str:
+        if value not in known:
+            listed = f"{', '.join(known[:-1])} or {known[-1]}"
+            raise Refusal(f"must be {listed}", "write one of these words")
+        return str(value)
+
+    return read
+
+
+def http_token(value: object) -> str:
     """Refuse what cannot stand before the token in an Authorization header."""
-    if not _HTTP_TOKEN.fullmatch(value):
+    checked = _text(value)
+    if not _HTTP_TOKEN.fullmatch(checked):
         raise Refusal("must be one word of ASCII", "write Bearer, or JWT for cQube 1.0")
-    return value
+    return checked
 
 
-def emission_url(value: str) -> str:
+def emission_url(value: object) -> str:
     """Normalise the emission API's base URL: no slash at its end, scheme lower-case."""
     parts = _split(value)
     if "@" in parts.netloc:
@@ -68,40 +76,41 @@ def emission_url(value: str) -> str:
     return urlunsplit(parts).rstrip("/")
 
 
-def proxy_url(value: str) -> str:
+def proxy(value: object) -> Secret:
     """Normalise the proxy's URL; a user name and password may stand in it."""
     parts = _split(value)
     if parts.scheme != "http" or parts.path not in {"", "/"}:
         raise Refusal(
             "must be an http:// URL without a path", "write it as http://host:port"
         )
-    return urlunsplit(parts).rstrip("/")
+    return Secret(urlunsplit(parts).rstrip("/"))
 
 
-def path(value: str, base: Path) -> Path:
-    """Make a path absolute: a relative one starts at `base`."""
+def path(value: object) -> Path:
+    """Refuse what is no path. A relative one is left so."""
+    if not isinstance(value, str):
+        raise Refusal("must be a path", "put it in quotes")
     try:
         os.fsencode(value)
     except UnicodeEncodeError:
         raise Refusal("is no path", "write it in UTF-8") from None
     if not value or "\0" in value:
         raise Refusal("is no path", "give the path of a file or folder")
-    return base / value
+    return Path(value)
 
 
-def pattern(value: object) -> str:
-    """Refuse what is no gitignore pattern."""
-    from emitterd.selection import Selection
+def patterns(value: object) -> tuple[str, ...]:
+    """Refuse what is no list of gitignore patterns."""
+    if not isinstance(value, list | tuple):
+        raise Refusal("must be a list", 'write it as ["**/*.zip"]')
+    return tuple(_pattern(item) for item in value)
 
-    if not isinstance(value, str):
-        raise Refusal("must be a list of texts", "put each pattern in quotes")
-    try:
-        Selection([value], [])
-    except (ValueError, re.error):
-        raise Refusal(
-            "holds a malformed pattern", "write it as in a .gitignore, like **/*.zip"
-        ) from None
-    return text(value)
+
+def some_patterns(value: object) -> tuple[str, ...]:
+    """Refuse an empty list, too."""
+    if not (found := patterns(value)):
+        raise Refusal("is empty: nothing would be sent", 'write it as ["**/*.zip"]')
+    return found
 
 
 def workers(value: object) -> object:
@@ -137,30 +146,16 @@ def endpoint(value: object) -> Endpoint:
 
 
 def duration(value: object) -> float:
-    """Parse a duration; a bare number has no unit, and none is guessed."""
-    return parse_duration(_quantity(value))
+    """Parse a duration above 0; a bare number has no unit, and none is guessed."""
+    duration_s = parse_duration(_quantity(value))
+    if duration_s <= 0:
+        raise Refusal("is too short", "write more than 0s")
+    return duration_s
 
 
 def size(value: object) -> int:
     """Parse a size; a bare number has no unit, and none is guessed."""
     return parse_size(_quantity(value))
-
-
-def explain(kind: str, context: Mapping[str, Any]) -> tuple[str, str]:
-    """Return message and remedy for what pydantic found wrong.
-
-    Its own words are not used, because they would quote the value.
-    """
-    cause = context.get("error")
-    if isinstance(cause, Refusal | UnitError):
-        return str(cause), cause.remedy
-    if kind == "literal_error":
-        words = str(context["expected"]).replace("'", "")
-        return f"must be {words}", "write one of these words"
-    if kind in _BOUNDS:
-        name, message, remedy = _BOUNDS[kind]
-        return message, remedy.format(context[name])
-    return _WRONG_TYPE.get(kind, ("has a wrong value", "see docs/configuration.md"))
 
 
 def value_for_people(attribute: str, value: object) -> str:
@@ -185,26 +180,52 @@ def shown(place: object) -> str:
     return display(os.fsencode(str(place)))
 
 
+def _pattern(value: object) -> str:
+    from emitterd.selection import Selection
+
+    if not isinstance(value, str):
+        raise Refusal("must be a list of texts", "put each pattern in quotes")
+    try:
+        Selection([value], [])
+    except (ValueError, re.error):
+        raise Refusal(
+            "holds a malformed pattern", "write it as in a .gitignore, like **/*.zip"
+        ) from None
+    return text(value)
+
+
+def _text(value: object) -> str:
+    """Refuse what is no text, or cannot be written as UTF-8."""
+    if not isinstance(value, str):
+        raise Refusal("must be text", "put the value in quotes")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise Refusal("must be text in UTF-8", "write it as UTF-8") from None
+    return value
+
+
 def _quantity(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise Refusal("must be a number with a unit", "write it like 5s or 64KiB")
     return str(value)
 
 
-def _split(value: str) -> SplitResult:
-    if not value.isascii() or not value.isprintable() or " " in value:
+def _split(value: object) -> SplitResult:
+    url = _text(value)
+    if not url.isascii() or not url.isprintable() or " " in url:
         raise Refusal(
             "holds a character that no URL has",
             "write it in ASCII without blanks, like https://host/path",
         )
     try:
-        parts = urlsplit(value)
+        parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError:
         raise Refusal("has a wrong host or port", "write it as host:port") from None
-    if "?" in value or "#" in value:
+    if "?" in url or "#" in url:
         raise Refusal("must not carry ? or #", "cut it off there")
-    if "://" not in value:
+    if "://" not in url:
         raise Refusal("has no scheme", "put https:// before it")
     if not host:
         raise Refusal("names no host", "write it as https://host/path")

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-UNUSED = ("anyio", "click", "rich", "trio")
+UNUSED = ("anyio", "httpx._main", "rich", "trio")
 """httpcore's other event loops, httpx's own command, and structlog's tracebacks: a
 quarter of the daemon's start, and 8 MiB."""
 

@@ -26,13 +26,6 @@ NAME = "deliver files dropped into a folder to cQube's emission bucket"
 PLACES = {"bash": "emitterd.bash", "zsh": "_emitterd", "fish": "emitterd.fish"}
 """The completion's file for each shell."""
 
-AUTOLOADED = """
-# zsh loads this file at the first TAB, which is to complete already.
-if [[ $zsh_eval_context[-1] == loadautofunc ]]; then
-  _emitterd_completion "$@"
-fi
-"""
-
 FROM_OPERATIONS = {
     "States": "States of a file",
     "Signals": "Signals",
@@ -132,13 +125,12 @@ def completion(shell: str) -> str:
     """Return the completion for bash, zsh or fish, as a file to be installed."""
     done = subprocess.run(  # noqa: S603  our own argument list
         [sys.executable, "-m", PROGRAM],
-        env=os.environ | {"_EMITTERD_COMPLETE": f"source_{shell}"},
+        env=os.environ | {"_EMITTERD_COMPLETE": f"{shell}_source"},
         capture_output=True,
         text=True,
         check=True,
     )
-    script = f"{done.stdout.strip()}\n"
-    return script + AUTOLOADED if shell == "zsh" else script
+    return f"{done.stdout.strip()}\n"
 
 
 def files(docs: Path) -> dict[str, str]:
@@ -180,7 +172,9 @@ def _options(known: object) -> tuple[Option, ...]:
         Option(
             tuple(one.opts),
             "" if one.is_flag else one.opts[0].lstrip("-").upper(),
-            _help(one.help or "", None if one.is_flag else one.default),
+            _help(
+                one.help or "", None if one.is_flag else one.to_info_dict()["default"]
+            ),
         )
         for one in getattr(known, "params", ())
         if one.param_type_name == "option"

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,7 @@ def inspect_files(
     """Inspect files; 1 where the server would lose one of them whole."""
     rule = _rule(config)
     if full:
-        rule = rule.model_copy(update={"inspection_budget_bytes": FULL_BYTES})
+        rule = replace(rule, inspection_budget_bytes=FULL_BYTES)
     inspector = load_inspector(rule)
     if dataset is not None and dataset not in _titles(inspector):
         meant = near(dataset, _titles(inspector))
@@ -116,7 +116,7 @@ def _rule(config: Path | None) -> SpoolConfig:
 
 
 def _unconfigured() -> SpoolConfig:
-    return SpoolConfig.model_validate({"directory": NOWHERE})
+    return SpoolConfig(directory=NOWHERE)
 
 
 def _inspect(

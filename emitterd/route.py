@@ -36,7 +36,7 @@ def open_wire(
     wire = Wire(
         limits(config),
         tls=tls,
-        proxy=proxy.get_secret_value() if proxy else None,
+        proxy=proxy.reveal() if proxy else None,
         stop=stop,
         on_answer=on_answer,
     )
@@ -59,9 +59,7 @@ def credentials(config: Config) -> Credentials:
     emission = config.emission
     secret = emission.password if emission.username else emission.api_key
     assert secret is not None  # noqa: S101  the configuration demands one
-    return Credentials(
-        emission.username, secret.get_secret_value, emission.token_scheme
-    )
+    return Credentials(emission.username, secret.reveal, emission.token_scheme)
 
 
 def open_emission(

@@ -20,7 +20,7 @@ TESTS = sorted((ROOT / "tests").glob("*.py"))
 # all that it imports.
 LEVELS = """
 __init__ allowance arena bandwidth chart codes concurrency dataset dialect endpoint
-    failpoints grouping hashing imports journald phrases pulse roff units
+    failpoints grouping hashing imports journald phrases pulse roff secret units
 fingerprint meanings timetable
 errors verdict eta throttle
 complaints entry finding listener
@@ -52,17 +52,16 @@ __main__ manual
 # Each library has one home, so that it can be replaced in one file; only the logger
 # of structlog is for everybody.
 LIBRARIES = {
+    "click": "cli",
     "httpcore": "sockets",
     "httpx": "wire",
     "jinja2": "rendering",
     "pathspec": "selection",
     "prometheus_client": "metrics",
-    "pydantic": "config",
     "python_multipart": "rehearsal_bucket",
     "rich": "tables",
     "starlette": "rehearsal",
     "tenacity": "emission",
-    "typer": "cli",
     "uvicorn": "rehearsal",
     "watchdog": "watcher",
     "yaml": "yamlmarks",

@@ -314,9 +314,8 @@ def test_unusable_certificate_is_a_configuration_problem(site: Installation) -> 
 def test_bug_exits_with_70(tmp_path: Path) -> None:
     """What nobody expected leaves its traceback and exit code 70."""
     script = (
-        "import sys; sys.argv = ['emitterd', '--version'];"
-        "import emitterd.cli as cli; cli.__version__ = type('Bug', (), {"
-        "'__format__': lambda *_: 1 / 0})();"
+        "import sys; sys.argv = ['emitterd', 'demo'];"
+        "import emitterd.cli as cli; cli._end = lambda _: 1 / 0;"
         "from emitterd.__main__ import main; main()"
     )
     done = subprocess.run(  # noqa: S603  our own script

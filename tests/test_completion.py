@@ -128,7 +128,7 @@ def test_completing_needs_no_daemon() -> None:
         [sys.executable, "-X", "importtime", "-m", "emitterd"],
         env=os.environ
         | {
-            "_EMITTERD_COMPLETE": "complete_bash",
+            "_EMITTERD_COMPLETE": "bash_complete",
             "COMP_WORDS": "emitterd li",
             "COMP_CWORD": "1",
         },
@@ -138,6 +138,6 @@ def test_completing_needs_no_daemon() -> None:
     )
 
     loaded = {one.rpartition("|")[2].strip() for one in done.stderr.splitlines()}
-    assert done.stdout.split() == ["list"]
+    assert done.stdout.split() == ["plain,list"]
     assert "emitterd.cli" in loaded
     assert not loaded & {"emitterd.daemon", "emitterd.config", "httpx", "sqlite3"}

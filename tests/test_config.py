@@ -58,7 +58,7 @@ def test_the_least_file_has_every_default(write: Write, tmp_path: Path) -> None:
     assert loaded.source == path
     assert loaded.emission.url == "https://cqube.example.org/data"
     assert loaded.emission.password is not None
-    assert loaded.emission.password.get_secret_value() == SECRET
+    assert loaded.emission.password.reveal() == SECRET
     assert loaded.emission.api_key is None
     assert loaded.emission.connect_timeout_s == 10
     assert loaded.emission.minimum_speed_bytes == 1024

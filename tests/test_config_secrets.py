@@ -3,6 +3,7 @@
 import os
 import traceback
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -64,8 +65,8 @@ def revealed(emission: Emission) -> tuple[str | None, str | None]:
     """Return password and API key in the clear."""
     password, api_key = emission.password, emission.api_key
     return (
-        password.get_secret_value() if password else None,
-        api_key.get_secret_value() if api_key else None,
+        password.reveal() if password else None,
+        api_key.reveal() if api_key else None,
     )
 
 
@@ -87,7 +88,7 @@ def test_a_password_comes_from_one_of_three_places(
     """File, variable or inline; what the environment names replaces the file's."""
     emission = folder.load("username: u", *lines, mode=mode, environ=environ)
     assert revealed(emission) == (SECRET, None)
-    assert SECRET not in repr(emission) + str(emission.model_dump())
+    assert SECRET not in repr(emission) + str(asdict(emission))
 
 
 @pytest.mark.parametrize(
@@ -261,7 +262,7 @@ def test_a_proxy_without_a_secret_may_stand_in_any_file(folder: Folder) -> None:
     """The proxy's URL loses its slash and stays masked."""
     emission = folder.load("api_key_file: secret", "proxy: http://proxy:3128/")
     assert emission.proxy is not None
-    assert emission.proxy.get_secret_value() == "http://proxy:3128"
+    assert emission.proxy.reveal() == "http://proxy:3128"
 
 
 def test_a_fifo_for_a_secret_does_not_hang(folder: Folder) -> None:

@@ -81,8 +81,8 @@ def revealed(loaded: Config) -> tuple[str | None, str | None, str | None]:
     password, api_key = emission.password, emission.api_key
     return (
         emission.username,
-        password.get_secret_value() if password else None,
-        api_key.get_secret_value() if api_key else None,
+        password.reveal() if password else None,
+        api_key.reveal() if api_key else None,
     )
 
 
