@@ -51,11 +51,16 @@ class Source:
         return [str(self.python), "-P", "-m", "emitterd", *arguments]
 
     def environment(self) -> dict[str, str]:
-        """Return an environment in which this source is the one that is imported."""
-        plain = {k: v for k, v in os.environ.items() if not k.startswith("EMITTERD_")}
-        proxies = [name for name in plain if name.lower().endswith("_proxy")]
-        for name in proxies:
-            del plain[name]
+        """Return an environment in which this source is the one that is imported.
+
+        Its modules are compiled once, as those of an installation are.
+        """
+        plain = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("EMITTERD_", "PYTHON"))
+            and not name.lower().endswith("_proxy")
+        }
         return plain | {"PYTHONPATH": str(self.root)}
 
 

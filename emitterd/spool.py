@@ -139,41 +139,26 @@ class Spool:
         followed. Large folders take turns with the others: what lies in one is not
         found only after the million files of another.
         """
-        folders, begun = [top], deque[Iterator[_Item]]()
-        while folders or begun:
-            fresh = folders and len(begun) < BEGUN_MAX
-            listing = (
-                self._list(folders.pop(), unreadable) if fresh else begun.popleft()
-            )
-            turn = list(islice(listing, TURN))
-            for path, stat in turn:
-                if stat is not None:
-                    yield path, stat
-                elif not skip(path):
-                    folders.append(path)
-            if len(turn) == TURN:
-                begun.append(listing)
-
-    def _list(
-        self, folder: bytes, unreadable: Callable[[bytes, OSError], None]
-    ) -> Iterator[_Item]:
-        """Yield path and stat of what lies in a folder; of a folder no stat."""
         try:
-            fd = self._listing(folder)
+            root = self._open()
         except OSError as error:
-            unreadable(folder, error)
+            unreadable(top, error)
             return
-        with closing(_Descriptor(fd)), os.scandir(fd) as scan:
-            for item in scan:
-                name = os.fsencode(item.name)
-                path = folder + b"/" + name if folder else name
-                try:
-                    is_folder = item.is_dir(follow_symlinks=False)
-                    stat = None if is_folder else item.stat(follow_symlinks=False)
-                except OSError as error:
-                    unreadable(path, error)
-                    continue
-                yield path, stat
+        folders, begun = [top], deque[Iterator[_Item]]()
+        with closing(_Descriptor(root)):
+            while folders or begun:
+                fresh = folders and len(begun) < BEGUN_MAX
+                listing = (
+                    _list(root, folders.pop(), unreadable) if fresh else begun.popleft()
+                )
+                turn = list(islice(listing, TURN))
+                for path, stat in turn:
+                    if stat is not None:
+                        yield path, stat
+                    elif not skip(path):
+                        folders.append(path)
+                if len(turn) == TURN:
+                    begun.append(listing)
 
     def relative(self, path: bytes) -> bytes | None:
         """Return an absolute path relative to the root; None where it is outside."""
@@ -188,26 +173,58 @@ class Spool:
         if b".." in folders:
             raise SourceError("outside the watched folder", code=Code.GONE)
         try:
-            fd = self._descend(folders)
+            fd = _descend(self._open(), folders)
         except OSError as error:
             raise _source_error(error) from error
         with closing(_Descriptor(fd)):
             yield fd, name
 
-    def _listing(self, path: bytes) -> int:
-        """Open a folder to be listed. Raises `OSError`."""
-        *folders, name = path.split(b"/")
-        fd = self._descend(folders)
-        with closing(_Descriptor(fd)):
-            return os.open(name or b".", _LISTING, dir_fd=fd)
+    def _open(self) -> int:
+        """Open the root, which may be a link. Raises `OSError`."""
+        return os.open(self.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
-    def _descend(self, folders: list[bytes]) -> int:
-        """Open a folder, step by step and following no link. Raises `OSError`."""
-        fd = os.open(self.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        for folder in folders:
-            with closing(_Descriptor(fd)):
-                fd = os.open(folder, _FOLDER, dir_fd=fd)
-        return fd
+
+def _list(
+    root: int, folder: bytes, unreadable: Callable[[bytes, OSError], None]
+) -> Iterator[_Item]:
+    """Yield path and stat of what lies in a folder; of a folder no stat."""
+    try:
+        fd = _listing(root, folder)
+    except OSError as error:
+        unreadable(folder, error)
+        return
+    with closing(_Descriptor(fd)), os.scandir(fd) as scan:
+        for item in scan:
+            name = os.fsencode(item.name)
+            path = folder + b"/" + name if folder else name
+            try:
+                is_folder = item.is_dir(follow_symlinks=False)
+                stat = None if is_folder else item.stat(follow_symlinks=False)
+            except OSError as error:
+                unreadable(path, error)
+                continue
+            yield path, stat
+
+
+def _listing(root: int, path: bytes) -> int:
+    """Open a folder below the root to be listed. Raises `OSError`."""
+    *folders, name = path.split(b"/")
+    if not folders:
+        return os.open(name or b".", _LISTING, dir_fd=root)
+    fd = _descend(os.dup(root), folders)
+    with closing(_Descriptor(fd)):
+        return os.open(name, _LISTING, dir_fd=fd)
+
+
+def _descend(fd: int, folders: list[bytes]) -> int:
+    """Go down from a folder that is open, step by step and following no link.
+
+    Returns the last, and closes the others. Raises `OSError`.
+    """
+    for folder in folders:
+        with closing(_Descriptor(fd)):
+            fd = os.open(folder, _FOLDER, dir_fd=fd)
+    return fd
 
 
 def proof(file: FileIO) -> Proof:
