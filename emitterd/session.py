@@ -82,6 +82,8 @@ class Session:
         self._renew_at = 0.0
         self._memory = memory
         self._refusal = Refusal.read(memory.noted("login")) if memory else None
+        # Copies only: what was raised keeps its frames, one of which knows the failure
+        # before it, and so on without end.
         self._failed: Trouble | None = None
         self.lifetime_s: float | None = None
         """How long the last token lives, in seconds; None for an API key."""
@@ -161,7 +163,7 @@ class Session:
             answer = self._ask(credentials)
         except Trouble as trouble:
             if trouble.code is not Code.CREDENTIALS:
-                self._failed = trouble
+                self._failed = trouble.copy()
                 raise
             if again is None:
                 log.error(  # noqa: TRY400  an answer, no traceback
@@ -172,8 +174,9 @@ class Session:
             self._remember(refusal)
             if credentials is not self._credentials:
                 return False
-            self._failed = refusal.trouble(now, asked=True)
-            raise self._failed from trouble
+            refused = refusal.trouble(now, asked=True)
+            self._failed = refused.copy()
+            raise refused from trouble
         self._remember(None)
         self._authorization = f"{credentials.scheme} {answer['access_token']}"
         self._owner = credentials

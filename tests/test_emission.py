@@ -1,8 +1,10 @@
 """The emission API: the login, the token that all workers share, and the grant."""
 
+import gc
 import json
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -196,6 +198,22 @@ def test_a_401_after_a_fresh_login_parks(server: Rehearsal, wire: Wire) -> None:
     )
     assert [one.endpoint for one in server.requests] == ["auth", "upload-url"] * 2
     assert server.fired["api-401"] == 2
+
+
+@pytest.mark.parametrize("status", [b"503 Busy", b"401 Unauthorized"])
+def test_a_failed_login_is_kept_by_nobody(wire: Wire, status: bytes) -> None:
+    """An outage of days, with a login tried each minute, takes no memory."""
+    answer = b"HTTP/1.1 %s\r\nContent-Length: 0\r\n\r\n" % status
+    with Listener(answering(answer, answer)) as api:
+        emission = emission_to(wire, api.url)
+        raised = []
+        for _ in range(2):
+            try:
+                emission.login()
+            except Trouble as trouble:
+                raised.append(weakref.ref(trouble))
+    gc.collect()
+    assert [one() for one in raised] == [None, None]
 
 
 def test_a_refused_api_key_parks_without_a_login(tmp_path: Path, wire: Wire) -> None:
