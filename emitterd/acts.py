@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from emitterd.config import load_part
@@ -48,7 +48,7 @@ def act(config: Path | None, what: Act, said: list[str], state: State | None) ->
     return WRONG if refused or outcome.trouble else DONE
 
 
-def rebuild(config: Path | None, receipts: list[Path]) -> int:
+def rebuild(config: Path | None, receipts: Sequence[Path]) -> int:
     """Rebuild a damaged or lost journal; 1 where something of it is lost for good."""
     settings = load_part(find(config, os.environ), os.environ, "journal", "spool")
     journal, rule = settings.journal.path, settings.spool

@@ -201,7 +201,7 @@ def rebuild(config: Path | None, receipts: tuple[Path, ...]) -> None:
     """Save what can be read of a damaged journal; nothing is sent twice unasked."""
     from emitterd import acts
 
-    _end(lambda: acts.rebuild(config, list(receipts)))
+    _end(lambda: acts.rebuild(config, receipts))
 
 
 @command.command()
@@ -223,7 +223,7 @@ def inspect(
 
     _end(
         lambda: producers.inspect_files(
-            list(files), config, dataset, full=full, as_json=as_json
+            files, config, dataset, full=full, as_json=as_json
         )
     )
 

@@ -1,7 +1,7 @@
 """`inspect`: for the person who makes the files, on any zip, wherever it lies."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,7 @@ class Inspected:
 
 
 def inspect_files(
-    files: list[Path],
+    files: Sequence[Path],
     config: Path | None,
     dataset: str | None,
     *,

@@ -9,6 +9,7 @@ import json
 import os
 import sqlite3
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,7 @@ class Rebuilt:
 
 
 def rebuild(
-    journal: Path, spool: Spool, selection: Selection, kept: list[Path]
+    journal: Path, spool: Spool, selection: Selection, kept: Sequence[Path]
 ) -> Rebuilt | None:
     """Put a new journal in the place of one that is damaged, or lost.
 
@@ -87,7 +88,7 @@ def _sound(journal: Path) -> bool:
 
 
 def _rebuild(
-    journal: Path, spool: Spool, selection: Selection, kept: list[Path]
+    journal: Path, spool: Spool, selection: Selection, kept: Sequence[Path]
 ) -> Rebuilt:
     made = journal.with_name(journal.name + ".rebuilt")
     aside: Path | None = None

@@ -82,7 +82,7 @@ class Session:
         self._renew_at = 0.0
         self._memory = memory
         self._refusal = Refusal.read(memory.noted("login")) if memory else None
-        # Copies only: what was raised keeps its frames, one of which knows the failure
+        # Never itself raised: what was keeps its frames, one of which knows the failure
         # before it, and so on without end.
         self._failed: Trouble | None = None
         self.lifetime_s: float | None = None
@@ -174,9 +174,8 @@ class Session:
             self._remember(refusal)
             if credentials is not self._credentials:
                 return False
-            refused = refusal.trouble(now, asked=True)
-            self._failed = refused.copy()
-            raise refused from trouble
+            self._failed = refusal.trouble(now, asked=True)
+            raise self._failed.copy() from trouble
         self._remember(None)
         self._authorization = f"{credentials.scheme} {answer['access_token']}"
         self._owner = credentials

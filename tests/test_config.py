@@ -83,6 +83,19 @@ def test_values_are_taken_over(write: Write) -> None:
     assert loaded.delivery.workers == 64
 
 
+@pytest.mark.parametrize(
+    ("given", "below"),
+    [("a/b", "{base}/a/b"), ("/a", "/a"), ("~/a", "{base}/~/a")],
+    ids=["relative", "absolute", "tilde"],
+)
+def test_a_relative_path_starts_at_the_folder_of_the_file(
+    write: Write, tmp_path: Path, given: str, below: str
+) -> None:
+    """An absolute one stays, and a tilde is a name like any other."""
+    loaded = config.load(write(f"{GOOD}log: {{file: {given}}}\n"), {})
+    assert loaded.log.file == Path(below.format(base=tmp_path))
+
+
 def test_every_problem_is_reported_at_once_in_file_order(write: Write) -> None:
     """One load names each wrong key with its line; what is missing comes last."""
     path = write("""\

@@ -76,11 +76,6 @@ def test_what_cannot_be_a_path_is_refused(text: str) -> None:
         path(text)
 
 
-def test_a_tilde_is_a_name_like_any_other() -> None:
-    """No path is expanded: the service's home is not the operator's."""
-    assert path("~/a") == Path("~/a")
-
-
 @pytest.mark.parametrize("word", ["", "two words", "Bearer:", "J\nT"])
 def test_a_token_scheme_is_one_word(word: str) -> None:
     """What an HTTP header cannot carry before a token is refused."""

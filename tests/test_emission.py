@@ -204,7 +204,7 @@ def test_a_401_after_a_fresh_login_parks(server: Rehearsal, wire: Wire) -> None:
 def test_a_failed_login_is_kept_by_nobody(wire: Wire, status: bytes) -> None:
     """An outage of days, with a login tried each minute, takes no memory."""
     answer = b"HTTP/1.1 %s\r\nContent-Length: 0\r\n\r\n" % status
-    with Listener(answering(answer, answer)) as api:
+    with Listener(answering(answer)) as api:
         emission = emission_to(wire, api.url)
         raised = []
         for _ in range(2):
