@@ -269,6 +269,7 @@ def test_workers_come_and_go_under_load(
     site.reload(daemon)
     site.write(delivery="workers: 8")
     site.reload(daemon)
+    server.faults = FaultMenu.parse("")
     site.wait_delivered(len(dropped))
 
     assert site.counts()["delivering"] == 0
