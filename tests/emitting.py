@@ -199,8 +199,8 @@ def need_localhost() -> None:
         socket.getaddrinfo("localhost", None, socket.AF_INET)
     except socket.gaierror:
         pytest.skip(
-            "localhost does not resolve: it is not in /etc/hosts, and Debian's package"
-            " libnss-myhostname is missing"
+            "Debian package libnss-myhostname is missing: localhost has no address, and"
+            " is not in /etc/hosts"
         )
 
 
@@ -317,7 +317,7 @@ def _expire(identity: Identity, directory: Path, host: str) -> None:
 def _openssl(*arguments: str) -> None:
     openssl = shutil.which("openssl")
     if openssl is None:
-        pytest.skip("openssl is missing: install Debian's package openssl")
+        pytest.skip("Debian package openssl is missing: openssl")
     subprocess.run(  # noqa: S603  our own argument list
         [openssl, *arguments], check=True, capture_output=True
     )
