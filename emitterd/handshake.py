@@ -11,6 +11,7 @@ import threading
 import time
 from base64 import b64encode
 from dataclasses import dataclass
+from traceback import clear_frames
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from urllib.parse import urlsplit
 
@@ -75,6 +76,11 @@ _HANDSHAKE: dict[str, tuple[str, str]] = {
     ),
     "UNSUPPORTED_PROTOCOL": _OLD,
     "TLSV1_ALERT_PROTOCOL_VERSION": _OLD,
+    # OpenSSL 3 requires RFC 5746, of 2010.
+    "UNSAFE_LEGACY_RENEGOTIATION_DISABLED": (
+        "the server's TLS lacks secure renegotiation",
+        "have its administrator update the server's TLS library",
+    ),
 }
 """By OpenSSL's reason: what it means, and the remedy."""
 
@@ -183,6 +189,9 @@ def tunnel(
     except ssl.SSLError as error:
         raise _insecure(error, host) from error
     except (OSError, ValueError, http.client.HTTPException) as error:
+        # Python 3.11.2 leaves the proxy's refusal open in a frame of the traceback, and
+        # with it the socket.
+        clear_frames(error.__traceback__)
         raise Unreachable(
             f"no way through the proxy to {host} port {port}: {_said(error)}",
             code=Code.PROXY,
@@ -236,7 +245,8 @@ def _words(error: Exception) -> tuple[str, str] | None:
         return _CERTIFICATE.get(error.verify_code)
     if refuses_certificate(error):
         return _CLIENT
-    if isinstance(error, ssl.SSLEOFError | ConnectionError):
+    # Python 3.11.2, Debian 12's, calls an end without a word an orderly one.
+    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError | ConnectionError):
         return _CUT
     return _HANDSHAKE.get(getattr(error, "reason", None) or "")
 
