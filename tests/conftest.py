@@ -19,7 +19,7 @@ from emitterd.spool import ignore_lease_breaks
 from emitting import emission_to, wired
 from harness import Installation
 
-pytest_plugins = ["debian", "seaweed"]
+pytest_plugins = ["debian", "seaweed", "tiers"]
 
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 
@@ -166,7 +166,7 @@ def python() -> Python:
             command, cwd=cwd, capture_output=True, text=True, check=False, timeout=60
         )
         if before and done.stderr.startswith(("sh:", "unshare:", "mount:")):
-            pytest.skip(f"not allowed here: {done.stderr.splitlines()[0]}")
+            pytest.skip(f"the kernel refuses namespaces: {done.stderr.splitlines()[0]}")
         if done.returncode == SKIP:
             pytest.skip("not allowed to become another user")
         assert done.returncode == 0, done.stderr
