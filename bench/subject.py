@@ -40,7 +40,10 @@ class Source:
     def commit(self) -> str:
         """Return the commit that it is at, with a + where something is changed."""
         command = ["git", "-C", str(self.root), "describe", "--always", "--dirty=+"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  our own command line
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  our own command line
+        except FileNotFoundError:
+            return "unknown: git is missing"
         return done.stdout.strip() or "no repository"
 
     def command(self, *arguments: str) -> list[str]:

@@ -75,6 +75,11 @@ _HANDSHAKE: dict[str, tuple[str, str]] = {
     ),
     "UNSUPPORTED_PROTOCOL": _OLD,
     "TLSV1_ALERT_PROTOCOL_VERSION": _OLD,
+    # OpenSSL 3 requires RFC 5746, of 2010.
+    "UNSAFE_LEGACY_RENEGOTIATION_DISABLED": (
+        "the server's TLS lacks secure renegotiation",
+        "have its administrator update the server's TLS library",
+    ),
 }
 """By OpenSSL's reason: what it means, and the remedy."""
 
@@ -236,7 +241,8 @@ def _words(error: Exception) -> tuple[str, str] | None:
         return _CERTIFICATE.get(error.verify_code)
     if refuses_certificate(error):
         return _CLIENT
-    if isinstance(error, ssl.SSLEOFError | ConnectionError):
+    # Python 3.11.2, Debian 12's, calls an end without a word an orderly one.
+    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError | ConnectionError):
         return _CUT
     return _HANDSHAKE.get(getattr(error, "reason", None) or "")
 

@@ -3,8 +3,9 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
 
 from emitterd.errors import (
     ConfigError,
@@ -28,26 +29,57 @@ def reported(work: Callable[[], int]) -> int:
     try:
         code = _told(work)
         sys.stdout.flush()
-    except BrokenPipeError:
-        # Whoever reads has enough, as `head` has.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return WRONG
     except OSError as error:
-        complain(f"cannot go on: {error.strerror or error}")
-        return WRONG
+        return stopped_by(error)
     else:
         return code
+
+
+def stopped_by(error: OSError) -> int:
+    """Report the system error that stopped a command; return the exit code.
+
+    What standard output cannot take is discarded. Python would try again to write it
+    at its exit, and end with 120.
+    """
+    reason = error.strerror or error
+    problem = f"cannot go on: {reason}"
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        _discard(sys.stdout)
+        problem = f"cannot write to standard output: {reason}"
+    if not isinstance(error, BrokenPipeError):
+        # At a broken pipe the reader has enough, as `head` has.
+        complain(problem)
+    return WRONG
+
+
+def _discard(stream: TextIO) -> None:
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)
 
 
 def _told(work: Callable[[], int]) -> int:
     try:
         return work()
     except ConfigError as error:
-        print_problems(error)
+        with _standard_error():
+            print_problems(error)
         return CONFIGURATION
     except JournalError as error:
         complain_of(error)
         return _exit_code(error)
+
+
+@contextmanager
+def _standard_error() -> Iterator[None]:
+    """Ignore that standard error takes no more; the exit code still tells."""
+    try:
+        yield
+    except OSError:
+        _discard(sys.stderr)
 
 
 def say(*lines: str) -> None:
@@ -58,8 +90,9 @@ def say(*lines: str) -> None:
 
 def complain(*lines: str) -> None:
     """Say what is wrong, on standard error."""
-    for line in lines:
-        print(line, file=sys.stderr)
+    with _standard_error():
+        for line in lines:
+            print(line, file=sys.stderr)
 
 
 def complain_of(error: EmitterError) -> None:

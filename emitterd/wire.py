@@ -226,6 +226,8 @@ def tls_context(
     Raises `OSError` and `ssl.SSLError` where a file cannot be used.
     """
     context = ssl.create_default_context(cafile=ca_file)
+    # Not every Python does so by itself: Debian's leaves it to OpenSSL.
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
     if client_cert is not None:
         context.load_cert_chain(client_cert, client_key)
     return context

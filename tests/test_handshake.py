@@ -124,6 +124,11 @@ OLD_HELLO = bytes(32) + b"\0" + b"\0\x2f" + b"\0"
             b"\x16\x03\x01\0\x2a\x02\0\0\x26\x03\x01" + OLD_HELLO,
             "the server speaks only versions of TLS that",
         ),
+        (
+            b"\x16\x03\x03\0\x2a\x02\0\0\x26\x03\x03"
+            + OLD_HELLO.replace(b"\0\x2f", b"\xc0\x2f"),
+            "the server's TLS lacks secure renegotiation",
+        ),
         (b"\x15\x03\x03\0\x02\x02\x30", "the server accepts no connection without"),
         (b"\x15\x03\x03\0\x02\x02\x2a", "the server accepts no connection without"),
         (b"\x15\x03\x03\0\x02\x02\x50", "no TLS with cqube.example.org: "),
@@ -131,8 +136,8 @@ OLD_HELLO = bytes(32) + b"\0" + b"\0\x2f" + b"\0"
         (b"", "the connection to cqube.example.org is cut in the handshake"),
     ],
     ids=[
-        *("handshake failure", "protocol version", "TLS 1.0", "unknown CA"),
-        *("bad certificate", "internal error", "SSH", "cut"),
+        *("handshake failure", "protocol version", "TLS 1.0", "TLS 1.2 of 2008"),
+        *("unknown CA", "bad certificate", "internal error", "SSH", "cut"),
     ],
 )
 def test_why_a_handshake_fails(answer: bytes, said: str) -> None:

@@ -8,6 +8,7 @@ import pwd
 import shlex
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -305,6 +306,20 @@ def test_folder_that_is_not_there(site: Installation) -> None:
     assert "E105 the watched folder" in done.stderr
 
 
+def redirected(
+    site: Installation, command: str, redirection: str, **extra: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command line of emitterd in a shell, with a redirection."""
+    return subprocess.run(  # noqa: S602  the shell is what is asked for
+        f"{shlex.join(site.command(*command.split()))} {redirection}",
+        shell=True,
+        env=site.environment(**extra),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 @pytest.mark.parametrize(
     ("redirection", "said"),
     [
@@ -313,27 +328,53 @@ def test_folder_that_is_not_there(site: Installation) -> None:
         ("| head -c1", ""),
     ],
 )
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
 @pytest.mark.parametrize("command", ["list", "list --json", "receipts --csv"])
 def test_answer_that_nobody_can_take(
-    site: Installation, command: str, redirection: str, said: str
+    site: Installation, command: str, unbuffered: str, redirection: str, said: str
 ) -> None:
     """A full or closed output is no bug of emitterd's, and is told in a line."""
     site.drop(NAME)
     site.call("once")
-    line = shlex.join(site.command(*command.split()))
-    done = subprocess.run(  # noqa: S602  the shell is what is asked for
-        f"{line} {redirection}",
-        shell=True,
-        env=site.environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+
+    done = redirected(site, command, redirection, PYTHONUNBUFFERED=unbuffered)
 
     assert said in done.stderr
-    assert "Traceback" not in done.stderr
-    assert "bug" not in done.stderr
+    assert done.stderr.count("\n") == (1 if said else 0)
     assert done.returncode == (1 if said else 0)
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+@pytest.mark.parametrize("command", ["--help", "--version", "explain-error", "once"])
+def test_text_that_does_not_fit(tmp_path: Path, command: str, unbuffered: str) -> None:
+    """Every command that cannot write its output says so in a line, and ends with 1."""
+    site = Installation(tmp_path, "http://127.0.0.1:9/data")
+    line = [sys.executable, "-m", "emitterd", command]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(  # noqa: S603  our own argument list
+            line,
+            cwd=site.folder,
+            env=site.environment(PYTHONUNBUFFERED=unbuffered),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+
+    assert done.returncode == 1
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("redirection", ["2>/dev/full", "2>&-"])
+def test_complaint_that_nobody_can_take(site: Installation, redirection: str) -> None:
+    """The exit code stays, and no complaint is printed among the data."""
+    site.config.write_text("nonsense: 1\n")
+
+    done = redirected(site, "list --json", redirection)
+
+    assert done.returncode == 78
+    assert done.stdout == ""
 
 
 def test_sheet_takes_no_name_for_a_formula(site: Installation) -> None:
