@@ -11,7 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
+from hypothesis import HealthCheck, settings
 
+from emitterd import logs
 from emitterd.emission import Emission
 from emitterd.journal import Journal
 from emitterd.rehearsal import Rehearsal
@@ -20,6 +23,12 @@ from emitting import emission_to, wired
 from harness import Installation
 
 pytest_plugins = ["debian", "seaweed", "tiers"]
+
+# On a busy machine one example may take long. That is no error.
+settings.register_profile(
+    "emitterd", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("emitterd")
 
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 
@@ -45,6 +54,14 @@ Python = Callable[..., str]
 def _lease_breaks_ignored() -> None:
     """Survive SIGIO, which would end the test run."""
     ignore_lease_breaks()
+
+
+@pytest.fixture(autouse=True)
+def _logging_restored() -> Iterator[None]:
+    """Restore structlog's defaults after a test: its settings are global."""
+    yield
+    logs.close()
+    structlog.reset_defaults()
 
 
 @pytest.fixture

@@ -70,13 +70,13 @@ class Listener:
     def __exit__(self, *_: object) -> None:
         self.over.set()
         self._listener.shutdown(socket.SHUT_RDWR)
-        self._threads[0].join(5)
+        self._threads[0].join(30)
         self._listener.close()
         for connection in self._connections:
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
         for thread in self._threads[1:]:
-            thread.join(5)
+            thread.join(30)
         for connection in self._connections:
             connection.close()
 
@@ -159,7 +159,7 @@ def proxying(
                 back = threading.Thread(target=_pump, args=(further, connection))
                 back.start()
                 _pump(connection, further)
-                back.join(5)
+                back.join(30)
                 return
             further.sendall(_onward(request))
             _pump(further, connection)
@@ -312,7 +312,7 @@ def together(count: int, work: Callable[[], T]) -> list[T | Exception]:
     barrier = threading.Barrier(count)
 
     def one(_: int) -> T | Exception:
-        barrier.wait(10)
+        barrier.wait(30)
         try:
             return work()
         except Exception as error:  # noqa: BLE001  handed to the test

@@ -32,6 +32,7 @@ class Installation:
         self.log = folder / "emitterd.jsonl"
         self.journal = folder / "journal.db"
         self.config = folder / "emitter.yaml"
+        self._processes: list[subprocess.Popen[bytes]] = []
         password = folder / "password"
         password.touch(0o600)
         password.write_text(PASSWORD)
@@ -90,6 +91,7 @@ class Installation:
 
         `by`: a command line that, in the end, becomes the one it is given.
         """
+        self._drop_torn_line()
         with self.log.open("ab") as log:
             process = subprocess.Popen(  # noqa: S603
                 [*by, *self.command(command)],
@@ -97,7 +99,20 @@ class Installation:
                 stdout=log,
                 stderr=log,
             )
+        self._processes.append(process)
         return Process(self, process)
+
+    def _drop_torn_line(self) -> None:
+        """Remove the half line that a killed process left at the end of the log.
+
+        A kill can cut a write short. The first line of the next process would go on in
+        the same line, and neither could be parsed.
+        """
+        running = any(process.poll() is None for process in self._processes)
+        if running or not self.log.exists():
+            return
+        written = self.log.read_bytes()
+        os.truncate(self.log, written.rfind(b"\n") + 1)
 
     @contextmanager
     def running(self) -> Iterator["Process"]:
@@ -111,9 +126,9 @@ class Installation:
 
     def events(self, name: str | None = None) -> list[dict[str, Any]]:
         """Return the log so far; each line must be one JSON object."""
-        # The last line may be half written just now, or for ever by a kill.
-        text = self.log.read_text() if self.log.exists() else ""
-        parsed = [json.loads(line) for line in text.split("\n")[:-1]]
+        # The last line may be half written: the daemon writes it now, or was killed.
+        written = self.log.read_bytes() if self.log.exists() else b""
+        parsed = [json.loads(line) for line in written.split(b"\n")[:-1]]
         return [one for one in parsed if name is None or one["event"] == name]
 
     def entries(self, state: State | None = None) -> list[dict[str, Any]]:

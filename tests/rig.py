@@ -118,6 +118,10 @@ class Rig:
         )
         self.worker = self.another_worker()
 
+    def limit(self, limits: Limits) -> None:
+        """Bound the requests from now on by these limits."""
+        self._wire.adopt(limits)
+
     def another_worker(self) -> Worker:
         """Return one more worker on the same parts."""
         return Worker(

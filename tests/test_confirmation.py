@@ -329,7 +329,7 @@ def test_a_stop_ends_a_look_up(rig: Rig) -> None:
     thread.start()
     wait_until(lambda: len(rig.server.requests) > seen, 20, "the request")
     rig.abort.set()
-    thread.join(10)
+    thread.join(30)
 
     row = rig.row(NAME)
     assert (row["state"], row["key"], row["confirmation"]) == ("queued", key, None)

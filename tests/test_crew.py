@@ -35,10 +35,13 @@ def crew(rig: Rig) -> Iterator[Crew]:
     crew.join(WAIT_S)
 
 
-def workers() -> list[str]:
-    """Return the names of the workers that run, in order."""
-    names = [thread.name for thread in threading.enumerate()]
-    return sorted(name for name in names if name.startswith("worker-"))
+def workers(crew: Crew) -> list[str]:
+    """Return the names of the crew's workers that run, in order.
+
+    Other threads of this process may belong to another test.
+    """
+    threads = [hand.thread for hand in list(crew._workers.values())]
+    return sorted(thread.name for thread in threads if thread.is_alive())
 
 
 def established(port: int) -> int:
@@ -54,23 +57,23 @@ def established(port: int) -> int:
 def manned(crew: Crew, count: int) -> bool:
     """Bring the crew towards a number; tell whether it is reached."""
     crew.man(lambda: count)
-    return len(workers()) == count
+    return len(workers(crew)) == count
 
 
 def test_so_many_workers_as_wanted(crew: Crew) -> None:
     """More begin at once, idle surplus leaves at once, and names are taken again."""
     crew.man(lambda: 3)
-    assert workers() == ["worker-0", "worker-1", "worker-2"]
+    assert workers(crew) == ["worker-0", "worker-1", "worker-2"]
 
     wait_until(lambda: manned(crew, 1), WAIT_S, "one worker")
-    assert workers() == ["worker-0"]
+    assert workers(crew) == ["worker-0"]
     crew.man(lambda: 3)
-    assert workers() == ["worker-0", "worker-1", "worker-2"]
+    assert workers(crew) == ["worker-0", "worker-1", "worker-2"]
 
 
 def test_surplus_ends_its_upload_first(crew: Crew, rig: Rig) -> None:
     """Who is uploading leaves when that is done; until then none takes its place."""
-    rig.faults("slow-reader:1:300000")
+    rig.faults("slow-reader:1:100000")
     for number in range(3):
         rig.drop(f"pat/{number}.zip", os.urandom(300_000))
     crew.man(lambda: 3)
@@ -78,7 +81,7 @@ def test_surplus_ends_its_upload_first(crew: Crew, rig: Rig) -> None:
     crew.man(lambda: 1)
     crew.man(lambda: 3)
 
-    assert workers() == ["worker-0", "worker-1", "worker-2"]
+    assert workers(crew) == ["worker-0", "worker-1", "worker-2"]
     wait_until(lambda: len(rig.told("file.delivered")) == 3, WAIT_S, "all delivered")
     wait_until(lambda: manned(crew, 3), WAIT_S, "three workers again")
     assert all(one.posts == 1 for one in rig.server.objects.values())
@@ -135,11 +138,11 @@ def test_slow_answers_call_for_more(tmp_path: Path) -> None:
         crew = Crew(rig.another_worker, rig.wake)
         rig.destination.on_resized = lambda: crew.man(lambda: rig.destination.workers)
         rig.destination.on_resized()
-        first = workers()
+        first = workers(crew)
         most = set(first)
 
         def all_delivered() -> bool:
-            most.update(workers())
+            most.update(workers(crew))
             return len(rig.told("file.delivered")) == 150
 
         wait_until(all_delivered, 2 * WAIT_S, "all delivered")

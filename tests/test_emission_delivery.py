@@ -33,8 +33,8 @@ MIB = 1024 * 1024
 LARGE_BYTES = 24 * MIB
 """More than the kernel's buffers take: it goes out only while somebody reads."""
 
-BRISK = Limits(connect_s=10.0, stall_s=0.6, minimum_bytes_s=100 * MIB)
-LATE = Limits(connect_s=10.0, stall_s=0.6, minimum_bytes_s=1)
+BRISK = Limits(connect_s=10.0, stall_s=1.5, minimum_bytes_s=100 * MIB)
+LATE = Limits(connect_s=10.0, stall_s=1.5, minimum_bytes_s=1)
 
 
 @pytest.fixture

@@ -152,7 +152,7 @@ def test_a_stop_interrupts_an_upload(
         thread.start()
         wait_until(lambda: server.fired[menu.partition(":")[0]], 20, "the fault")
         stop.set()
-        thread.join(10)
+        thread.join(30)
 
     [trouble] = caught
     assert trouble.verdict is Verdict.INTERRUPT

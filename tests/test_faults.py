@@ -40,8 +40,8 @@ MIB = 1024 * 1024
 LARGE = 48 * MIB
 """Half of it is more than the buffers of both ends take, though they grow with use."""
 
-LATE = Limits(connect_s=10.0, stall_s=0.6, minimum_bytes_s=1)
-BRISK = Limits(connect_s=10.0, stall_s=0.6, minimum_bytes_s=100 * MIB)
+LATE = Limits(connect_s=10.0, stall_s=1.5, minimum_bytes_s=1)
+BRISK = Limits(connect_s=10.0, stall_s=1.5, minimum_bytes_s=100 * MIB)
 HASTY = Limits(connect_s=0.4, stall_s=20.0, minimum_bytes_s=1)
 WORKERS = 8
 TURNS = 6
@@ -175,6 +175,8 @@ def test_each_fault_of_the_server(tmp_path: Path, menu: str, expected: Struck) -
             assert not rig.server.objects
             return
         rig.faults("")
+        # A busy machine may be slower than the limits that the fault had to break.
+        rig.limit(PATIENT)
         if menu == "auth-error":
             # A refused login is not asked again for half a minute.
             rig.send_to(rig.server.url)
@@ -408,7 +410,7 @@ class Cut:
             back = threading.Thread(target=pump, args=(further, connection))
             back.start()
             self._forward(connection, further)
-            back.join(5)
+            back.join(30)
 
     def _forward(self, source: socket.socket, sink: socket.socket) -> None:
         while more := source.recv(65536):

@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,6 @@ from conftest import SmallDisk
 from emitterd import logs
 from emitterd.codes import Code
 from emitterd.entry import display
-
-
-@pytest.fixture(autouse=True)
-def _defaults() -> Iterator[None]:
-    """Close the log and leave structlog as it was."""
-    yield
-    logs.close()
-    structlog.reset_defaults()
 
 
 def lines(file: Path) -> list[dict[str, Any]]:

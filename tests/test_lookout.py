@@ -20,7 +20,7 @@ from emitterd.spool import Spool
 from emitterd.watcher import watches
 from support import make_zip, wait_until
 
-DEADLINE_S = 10.0
+DEADLINE_S = 30.0
 
 START = """
 import json, sys

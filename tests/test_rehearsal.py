@@ -19,6 +19,7 @@ import boto3
 import httpx
 import pytest
 
+import support
 from emitterd.rehearsal import FaultMenu, FaultMenuError, Rehearsal, Request
 from emitterd.rehearsal_api import emitted_key
 from emitterd.rehearsal_bucket import NAME
@@ -28,12 +29,15 @@ from emitting import make_identity
 ZIP = b"PK\x03\x04" + b"some content " * 100
 MD5 = hashlib.md5(ZIP, usedforsecurity=False).hexdigest()
 FILE = "student_attendance/student_attendance.zip"
+DEADLINE_S = 30.0
+HANGS_S = 60
+"""How long a request hangs that a test does not wait for."""
 
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[httpx.Client]:
     """Yield one client for all tests: its TLS context is dear to make."""
-    with httpx.Client(timeout=10, trust_env=False) as client:
+    with httpx.Client(timeout=DEADLINE_S, trust_env=False) as client:
         yield client
 
 
@@ -92,12 +96,8 @@ def code(answer: httpx.Response) -> str:
 
 
 def wait_until(predicate: Callable[[], bool], description: str) -> None:
-    """Wait up to five seconds for a thing that another thread does."""
-    pause = threading.Event()
-    deadline = time.monotonic() + 5
-    while not predicate():
-        assert time.monotonic() < deadline, description
-        pause.wait(0.005)
+    """Wait for a thing that another thread does."""
+    support.wait_until(predicate, DEADLINE_S, description)
 
 
 def form(fields: dict[str, str], *parts: tuple[str, bytes]) -> tuple[bytes, str]:
@@ -905,7 +905,7 @@ def test_a_connection_is_reset_at_once(server: Rehearsal) -> None:
 
 def ask(netloc: str) -> int:
     """Make one request on a connection of its own; return the status."""
-    connection = http.client.HTTPConnection(netloc, timeout=5)
+    connection = http.client.HTTPConnection(netloc, timeout=DEADLINE_S)
     try:
         connection.request("GET", "/")
         with connection.getresponse() as answer:
@@ -942,11 +942,13 @@ def test_a_black_hole_gives_no_answer(sender: Sender, server: Rehearsal) -> None
     assert server.objects == {}
 
 
-@pytest.mark.parametrize("menu", ["black-hole", "slow-answer@1:60", "dribble@1:60"])
+@pytest.mark.parametrize(
+    "menu", ["black-hole", f"slow-answer@1:{HANGS_S}", f"dribble@1:{HANGS_S}"]
+)
 def test_a_stop_does_not_wait_for_hanging_requests(
     sender: Sender, server: Rehearsal, menu: str
 ) -> None:
-    """However a request hangs, the server is gone in no time."""
+    """However a request hangs, the server is gone long before the request ends."""
     only(sender, menu)
     body, _ = form(sender.grant()["fields"], ("file", ZIP))
     with open_upload(sender, body, len(body)):
@@ -954,7 +956,7 @@ def test_a_stop_does_not_wait_for_hanging_requests(
         began_at = time.monotonic()
         server.stop()
 
-    assert time.monotonic() - began_at < 1
+    assert time.monotonic() - began_at < HANGS_S / 2
 
 
 def test_many_uploads_at_once_are_all_stored(sender: Sender, server: Rehearsal) -> None:

@@ -33,7 +33,7 @@ from support import wait_until
 from test_uploads import entry
 
 KIB = 1024
-DEADLINE_S = 20.0
+DEADLINE_S = 30.0
 STORED = b'HTTP/1.1 204 No Content\r\nETag: "of-2"\r\n\r\n'
 NEVER = timetable("1KiB/s")
 """At this limit the files of these tests take longer than any test."""
@@ -93,11 +93,13 @@ def test_what_arrives_is_what_was_sent(bucket: Listener, tmp_path: Path) -> None
 
 def test_small_file_passes_a_large_one(bucket: Listener, tmp_path: Path) -> None:
     """It does not wait for the megabytes of whoever began before it."""
-    large = sparse(tmp_path / "large.zip", 3 * 1024 * KIB)
+    # The large one takes five minutes.
+    large = sparse(tmp_path / "large.zip", 20 * 1024 * KIB)
     small = sparse(tmp_path / "small.zip", 8 * KIB)
-    with wired() as wire, ThreadPoolExecutor(2) as pool:
-        wire.throttle.adopt(timetable("1MiB/s"))
-        emission = emission_to(wire, bucket.url)
+    stop = threading.Event()
+    with wired(stop=stop) as wire, ThreadPoolExecutor(2) as pool:
+        wire.throttle.adopt(timetable("64KiB/s"))
+        emission = emission_to(wire, bucket.url, stop=stop)
         sent: list[int] = []
         first = pool.submit(
             deliver, emission, large, hand_made(bucket.url), sent.append
@@ -107,8 +109,10 @@ def test_small_file_passes_a_large_one(bucket: Listener, tmp_path: Path) -> None
         deliver(emission, small, hand_made(bucket.url))
 
         assert not first.done()
-        first.result()
-    assert len(bodies(bucket)) == 2
+        assert len(bodies(bucket)) == 1
+        stop.set()
+        with pytest.raises(Trouble):
+            first.result(DEADLINE_S)
 
 
 def begun(
@@ -209,13 +213,13 @@ def test_who_waits_looks_around() -> None:
 
 def test_own_limit_is_not_a_slow_line(bucket: Listener, tmp_path: Path) -> None:
     """A limit far below the minimum speed breaks nothing off, however long it takes."""
-    limits = Limits(connect_s=10.0, stall_s=0.2, minimum_bytes_s=1024 * KIB)
-    file = sparse(tmp_path / "file.zip", 24 * KIB)
+    limits = Limits(connect_s=10.0, stall_s=1.5, minimum_bytes_s=1024 * KIB)
+    file = sparse(tmp_path / "file.zip", 64 * KIB)
     with wired(limits) as wire:
         wire.throttle.adopt(timetable("16KiB/s"))
         receipt = deliver(emission_to(wire, bucket.url), file, hand_made(bucket.url))
 
-    assert receipt.size_bytes == 24 * KIB
+    assert receipt.size_bytes == 64 * KIB
 
 
 def test_slow_line_is_one_under_a_limit_too(tmp_path: Path) -> None:

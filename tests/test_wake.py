@@ -37,12 +37,12 @@ def test_one_ring_wakes_all() -> None:
         thread.start()
     wait_until(
         lambda: len(wake._condition._waiters) == 8,  # type: ignore[attr-defined]
-        10.0,
+        30.0,
         "all wait",
     )
     wake.ring()
     for thread in threads:
-        thread.join(10.0)
+        thread.join(30.0)
     assert not any(thread.is_alive() for thread in threads)
 
 
@@ -77,11 +77,11 @@ def test_thread(spool_root: Path, journal: Journal) -> None:
     # The door's own clock may be ahead of that of a machine just booted.
     door.intake.sweep_soon()
     thread.start()
-    wait_until(lambda: door.sweeps == 2, 10.0, "a sweep by the real clock")
+    wait_until(lambda: door.sweeps == 2, 30.0, "a sweep by the real clock")
     make_zip(door.root / NAME)
     door.intake.hint(PATH)
-    wait_until(lambda: door.journal.latest(PATH), 10.0, "the file is admitted")
+    wait_until(lambda: door.journal.latest(PATH), 30.0, "the file is admitted")
     stop.set()
     door.intake.wake()
-    thread.join(10.0)
+    thread.join(30.0)
     assert not thread.is_alive()

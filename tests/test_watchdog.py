@@ -6,11 +6,13 @@ import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from emitterd.rehearsal import FaultMenu, Rehearsal
 from harness import DEADLINE_S, Installation, Process
+from support import wait_until
 
 NAME = "pat/periodic_exam_mst.zip"
 
@@ -54,6 +56,19 @@ class Manager:
         except BlockingIOError:
             self._socket.settimeout(DEADLINE_S)
         return heard
+
+    def hear_stalled(self, daemon: Process) -> dict[str, Any]:
+        """Wait until the thread that hangs at a failpoint is logged as stalled.
+
+        On a busy machine other threads may be late, too, and are logged as well.
+        """
+
+        def at_failpoint() -> list[dict[str, Any]]:
+            stalled = self._site.events("daemon.stalled")
+            return [one for one in stalled if "in reach" in one.get("stack", "")]
+
+        daemon.wait_for_event("daemon.stalled")
+        return wait_until(at_failpoint, DEADLINE_S, "a stalled thread")[0]
 
     def close(self) -> None:
         """Listen no more; whatever still runs, or hangs, is killed."""
@@ -115,7 +130,7 @@ def test_status_follows_the_queue(
 
     # Told each second or so: which of them is told depends on the moment.
     waits = re.compile(
-        r"STATUS=1 queued, 0 uploading, oldest ([2-9]|[1-5]\d) s, 0 delivered;"
+        r"STATUS=1 queued, 0 uploading, oldest ([2-9]|\d{2,}) s, 0 delivered;"
         r".*destination down: E409"
     )
     status = manager.hear()[-1]
@@ -129,14 +144,15 @@ def test_slow_upload_is_no_standstill(
 ) -> None:
     """One chunk that takes longer than the watchdog's patience is still progress."""
     server.faults = FaultMenu.parse("slow-reader:1:25000")
-    site.drop(NAME, os.urandom(150_000))
-    daemon = manager.start(watchdog_s=4.0)
+    site.drop(NAME, os.urandom(250_000))
+    # The limit of a stall is half of it. A busy machine stays below that.
+    daemon = manager.start(watchdog_s=8.0)
     site.wait_delivered(1)
     heard = manager.missed()
     daemon.end()
 
     [delivered] = site.events("file.delivered")
-    assert delivered["duration_s"] > 4.0
+    assert delivered["duration_s"] > 8.0
     assert sum("WATCHDOG=1" in one for one in heard) > 4
     assert not site.events("daemon.stalled")
 
@@ -155,12 +171,19 @@ def test_hung_thread_starves_the_watchdog(
     manager: Manager, site: Installation, order: str, who: str
 ) -> None:
     """Who stands still is told, and no sign of life goes out from then on."""
+
+    def is_named(line: dict[str, Any]) -> bool:
+        return str(line["thread"]).startswith(who)
+
     site.settings["EMITTERD_DELIVERY_DRAIN_TIMEOUT"] = "500ms"
     site.settings["EMITTERD_DELIVERY_WORKERS"] = "1"
     for number in range(6):
         site.drop(f"pat/{number}.zip")
     daemon = manager.start(watchdog_s=2.0, EMITTERD_FAILPOINT=order)
-    daemon.wait_for_event("daemon.stalled")
+    manager.hear_stalled(daemon)
+    wait_until(
+        lambda: any(map(is_named, site.events("daemon.stalled"))), DEADLINE_S, who
+    )
     manager.missed()
     heard = []
     for _ in range(3):
@@ -168,7 +191,6 @@ def test_hung_thread_starves_the_watchdog(
         daemon.signal(signal.SIGHUP)
         heard += manager.hear_until("READY=1")
 
-    assert any(one["thread"].startswith(who) for one in site.events("daemon.stalled"))
     assert not any("WATCHDOG=1" in one for one in heard)
     daemon.end()
 
@@ -179,12 +201,11 @@ def test_killed_by_the_watchdog_nothing_is_lost(
     """The manager ends a hung daemon with SIGABRT; the next one delivers."""
     site.drop(NAME)
     daemon = manager.start(watchdog_s=2.0, EMITTERD_FAILPOINT="pinned:hang")
-    daemon.wait_for_event("daemon.stalled")
+    stalled = manager.hear_stalled(daemon)
     daemon.signal(signal.SIGABRT)
     assert daemon.wait() == -signal.SIGABRT
     with site.running():
         site.wait_delivered(1)
 
     assert [one.posts for one in server.objects.values()] == [1]
-    [line] = site.events("daemon.stalled")
-    assert "reach" in line["stack"]
+    assert stalled["thread"].startswith("worker-")

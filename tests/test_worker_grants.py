@@ -173,7 +173,7 @@ def test_an_abort_gives_the_entry_back(rig: Rig, menu: str, ambiguous: int) -> N
     thread.start()
     wait_until(lambda: rig.server.fired[menu.partition(":")[0]], 20, "the fault")
     rig.abort.set()
-    thread.join(10)
+    thread.join(30)
 
     row = rig.row(NAME)
     assert (row["state"], row["attempts"], row["error"]) == ("queued", 0, None)
@@ -196,7 +196,7 @@ def test_one_worker_probes_while_the_others_wait(rig: Rig) -> None:
     assert rig.later() > 0
     assert rig.reached("bucket") == 2
     rig.abort.set()
-    prober.join(10)
+    prober.join(30)
     assert not prober.is_alive()
 
 
@@ -299,7 +299,7 @@ def run_until_delivered(rig: Rig, count: int) -> None:
         rig.wake.ring()
         rig.abort.set()
         for thread in threads:
-            thread.join(10)
+            thread.join(30)
     assert not any(thread.is_alive() for thread in threads)
 
 
