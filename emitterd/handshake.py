@@ -11,6 +11,7 @@ import threading
 import time
 from base64 import b64encode
 from dataclasses import dataclass
+from traceback import clear_frames
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from urllib.parse import urlsplit
 
@@ -188,6 +189,9 @@ def tunnel(
     except ssl.SSLError as error:
         raise _insecure(error, host) from error
     except (OSError, ValueError, http.client.HTTPException) as error:
+        # Python 3.11.2 leaves the proxy's refusal open in a frame of the traceback, and
+        # with it the socket.
+        clear_frames(error.__traceback__)
         raise Unreachable(
             f"no way through the proxy to {host} port {port}: {_said(error)}",
             code=Code.PROXY,

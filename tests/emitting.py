@@ -5,6 +5,7 @@ in ways that no web framework would; certificates; and a wire with short limits.
 """
 
 import os
+import shutil
 import socket
 import ssl
 import subprocess
@@ -15,6 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, Self, TypeVar
+
+import pytest
 
 from emitterd.emission import Emission
 from emitterd.entry import Grant, Receipt
@@ -190,6 +193,17 @@ def proxy_to(server: Rehearsal) -> Iterator[Listener]:
         yield proxy
 
 
+def need_localhost() -> None:
+    """Skip the test where the name localhost has no address, as without /etc/hosts."""
+    try:
+        socket.getaddrinfo("localhost", None, socket.AF_INET)
+    except socket.gaierror:
+        pytest.skip(
+            "Debian package libnss-myhostname is missing: localhost has no address, and"
+            " is not in /etc/hosts"
+        )
+
+
 @contextmanager
 def silent_port() -> Iterator[int]:
     """Yield a port whose backlog is full: a connection's first packet is dropped."""
@@ -264,20 +278,48 @@ def make_identity(
         *f"req -x509 -nodes -newkey ec {options} -subj /CN={name}".split(),
         *("-days", str(abs(days)), "-keyout", made.key, "-out", made.certificate),
     )
-    if days < 0 or issuer:
-        signer = ["-signkey", made.key]
-        if issuer:
-            signer = ["-CA", issuer.certificate, "-CAkey", issuer.key]
+    if issuer:
         _openssl(
             *("x509", "-in", made.certificate, "-out", made.certificate),
-            *("-days", str(days), *signer),
+            *("-days", str(days), "-CA", issuer.certificate, "-CAkey", issuer.key),
         )
+    if days < 0:
+        _expire(made, directory, host)
     return made
 
 
+def _expire(identity: Identity, directory: Path, host: str) -> None:
+    """Sign a certificate again, with an end in the past.
+
+    From OpenSSL 3.5 on only its `ca` command makes such a certificate. Its names for
+    the dates are those that OpenSSL 3.0 knows too.
+    """
+    config, request = directory / "ca.conf", directory / "request.pem"
+    config.write_text(
+        f"[ca]\ndefault_ca=own\n[own]\ndatabase={directory}/issued\n"
+        f"new_certs_dir={directory}\npolicy=names\ndefault_md=sha256\nrand_serial=yes\n"
+        "x509_extensions=extensions\n[names]\ncommonName=supplied\n"
+        f"[extensions]\nbasicConstraints=CA:true\nsubjectAltName={host}\n"
+    )
+    (directory / "issued").touch()
+    _openssl(
+        *("x509", "-x509toreq", "-in", identity.certificate, "-out", str(request)),
+        *("-signkey", identity.key),
+    )
+    _openssl(
+        *("ca", "-batch", "-selfsign", "-notext"),
+        *("-config", str(config), "-keyfile", identity.key, "-in", str(request)),
+        *("-startdate", "20200101000000Z", "-enddate", "20200201000000Z"),
+        *("-out", identity.certificate),
+    )
+
+
 def _openssl(*arguments: str) -> None:
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("Debian package openssl is missing: openssl")
     subprocess.run(  # noqa: S603  our own argument list
-        ["/usr/bin/openssl", *arguments], check=True, capture_output=True
+        [openssl, *arguments], check=True, capture_output=True
     )
 
 

@@ -155,7 +155,8 @@ def test_freed_memory_is_given_back(python: Python, tmp_path: Path) -> None:
     """Now and then, and not at each beat, what lies free between what is kept goes."""
     between, after = map(int, python(FREED, cwd=tmp_path).split())
 
-    assert between == 0
+    # It may grow by pages of code that are first used in between.
+    assert between <= 0
     assert after > 20_000_000
 
 

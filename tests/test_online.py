@@ -21,6 +21,7 @@ from emitting import (
     answering,
     asked,
     make_identity,
+    need_localhost,
     proxy_to,
     proxying,
     silent_port,
@@ -175,6 +176,7 @@ def test_a_name_that_does_not_exist(tmp_path: Path) -> None:
 
 def test_a_name_is_resolved(server: Rehearsal, tmp_path: Path) -> None:
     """A name is told with its addresses."""
+    need_localhost()
     url = server.url.replace(LOOPBACK, "localhost")
     first, *_ = checked(configured(tmp_path, url))
 
@@ -241,6 +243,8 @@ def test_a_certificate_that_is_refused(
     tmp_path: Path, days: int, holder: str, name: str, said: str, *, trusted: bool
 ) -> None:
     """Each reason has its own words, and no login goes where it was refused."""
+    if name == "localhost":
+        need_localhost()
     shown = make_identity(tmp_path, "shown", days=days, host=f"IP:{holder}")
     more = [f"ca_file: {shown.certificate}"] if trusted else []
     served = answering(*speaking("https://unused/"))

@@ -345,7 +345,7 @@ def test_answer_that_nobody_can_take(
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
-@pytest.mark.parametrize("command", ["--help", "--version", "explain-error", "once"])
+@pytest.mark.parametrize("command", ["--help", "--version", "explain-error"])
 def test_text_that_does_not_fit(tmp_path: Path, command: str, unbuffered: str) -> None:
     """Every command that cannot write its output says so in a line, and ends with 1."""
     site = Installation(tmp_path, "http://127.0.0.1:9/data")

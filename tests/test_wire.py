@@ -134,6 +134,11 @@ def test_the_configured_proxy_takes_everything(monkeypatch: pytest.MonkeyPatch) 
     assert arrived.line == "POST /data/upload-url HTTP/1.1"
 
 
+def test_old_tls_is_not_spoken() -> None:
+    """TLS 1.2 is the lowest version, also where Python leaves that to OpenSSL."""
+    assert tls_context(None, None, None).minimum_version is ssl.TLSVersion.TLSv1_2
+
+
 @pytest.mark.parametrize("variable", ["http_proxy", "HTTP_PROXY", "ALL_PROXY"])
 def test_the_environment_names_a_proxy(
     variable: str, monkeypatch: pytest.MonkeyPatch
