@@ -92,6 +92,8 @@ class Installation:
         `by`: a command line that, in the end, becomes the one it is given.
         """
         self._drop_torn_line()
+        # Counted before the start: on a busy machine the daemon may be ahead of us.
+        seen = len(self.events())
         with self.log.open("ab") as log:
             process = subprocess.Popen(  # noqa: S603
                 [*by, *self.command(command)],
@@ -100,7 +102,7 @@ class Installation:
                 stderr=log,
             )
         self._processes.append(process)
-        return Process(self, process)
+        return Process(self, process, seen)
 
     def _drop_torn_line(self) -> None:
         """Remove the half line that a killed process left at the end of the log.
@@ -161,11 +163,15 @@ class Process:
     """A daemon process of an installation."""
 
     def __init__(
-        self, installation: Installation, process: subprocess.Popen[bytes]
+        self,
+        installation: Installation,
+        process: subprocess.Popen[bytes],
+        seen: int,
     ) -> None:
+        """`seen`: how many events earlier processes have logged."""
         self._installation = installation
         self._process = process
-        self._seen = len(installation.events())
+        self._seen = seen
 
     @property
     def pid(self) -> int:

@@ -148,6 +148,16 @@ def test_every_point_is_explained() -> None:
     assert set(Point) <= set(re.findall(r"`([a-z-]+)`", section))
 
 
+def test_log_after_a_write_that_was_cut_short(site: Installation) -> None:
+    """A kill can leave half a line in the log; the next daemon's lines are read."""
+    site.log.write_text('{"event": "file.admitted"}\n{"event": "file.deliv')
+    with site.running() as daemon:
+        daemon.wait_for_event("daemon.ready")
+
+    first, second, *_ = [one["event"] for one in site.events()]
+    assert (first, second) == ("file.admitted", "daemon.started")
+
+
 @pytest.mark.parametrize(
     "order",
     ["no-such-point", "pinned@0", "pinned@", "pinned@x", "pinned:sleep", "pinned:"],

@@ -46,10 +46,10 @@ def test_an_address_that_is_silent_leaves_time_for_others(listening: Address) ->
     with silent_port() as port:
         silent = Address(socket.AF_INET, (LOOPBACK, port))
         began = time.monotonic()
-        with connect([silent, listening], 2.0) as line:
+        with connect([silent, listening], 6.0) as line:
             assert line.getpeername() == listening.place
 
-        assert time.monotonic() - began < 2.0
+        assert time.monotonic() - began < 6.0
 
 
 def test_an_address_of_a_family_that_this_machine_has_not(listening: Address) -> None:

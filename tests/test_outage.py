@@ -201,7 +201,8 @@ def test_after_an_outage_the_server_sees_ever_more_at_once(tmp_path: Path) -> No
         rig.faults("no-such-bucket@1")
         rig.step()
         rig.faults("")
-        rig.server.latency_s = 0.1
+        # So slow that uploads overlap on a busy machine, too.
+        rig.server.latency_s = 0.4
         before, seen = len(rig.server.requests), list[tuple[int, int]]()
 
         def look() -> bool:
