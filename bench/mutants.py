@@ -47,6 +47,7 @@ def run(copy: Path, tests: list[str], limit_s: float = LIMIT_S) -> Outcome:
     """Run tests in a copy of the checkout. Raises `Unusable` where none ran."""
     command = [
         *(sys.executable, "-m", "pytest", "-q", "-x", "--tb=no", "-rfE"),
+        *("-n", "0", "-m", ""),  # all tiers, one after the other
         *("-p", "no:cacheprovider", *(f"tests/{one}" for one in tests)),
     ]
     # The copy's package must win over the one that is installed.

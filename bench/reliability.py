@@ -95,6 +95,7 @@ def run_tests(folder: Path, *tests: str, **settings: int) -> Tally:
     report.unlink(missing_ok=True)
     command = [
         *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
+        *("-n", "0", "-m", ""),  # all tiers, one after the other
         *("-o", "junit_family=xunit1", f"--junitxml={report}", *tests),
     ]
     more = {f"EMITTERD_{key.upper()}": str(value) for key, value in settings.items()}

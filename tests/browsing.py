@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
 from support import wait_until
+from tiers import need
 
 DEADLINE_S = 60.0
 DESK = (1120, 900)
@@ -135,9 +135,9 @@ class Browser:
 @contextmanager
 def chromium(profile: Path) -> Iterator[Browser]:
     """Start a browser; the test is skipped where there is none."""
-    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if program is None or driver is None:
-        pytest.skip("no browser here: apt-get install chromium chromium-driver")
+    need("chromium", "chromedriver")
+    program = str(shutil.which("chromium"))
+    driver = str(shutil.which("chromedriver"))
     options = webdriver.ChromeOptions()
     options.binary_location = program
     for argument in ("--headless=new", "--disable-gpu", "--hide-scrollbars"):

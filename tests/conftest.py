@@ -22,7 +22,7 @@ from emitterd.spool import ignore_lease_breaks
 from emitting import emission_to, wired
 from harness import Installation
 
-pytest_plugins = ["debian", "seaweed"]
+pytest_plugins = ["debian", "seaweed", "tiers"]
 
 # On a busy machine one example may take long. That is no error.
 settings.register_profile(
@@ -183,7 +183,7 @@ def python() -> Python:
             command, cwd=cwd, capture_output=True, text=True, check=False, timeout=60
         )
         if before and done.stderr.startswith(("sh:", "unshare:", "mount:")):
-            pytest.skip(f"not allowed here: {done.stderr.splitlines()[0]}")
+            pytest.skip(f"the kernel refuses namespaces: {done.stderr.splitlines()[0]}")
         if done.returncode == SKIP:
             pytest.skip("not allowed to become another user")
         assert done.returncode == 0, done.stderr

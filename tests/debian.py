@@ -4,7 +4,6 @@ It shares this host's network, so that a server on loopback is reachable, and no
 else. The root is made once and kept beside other caches; each machine is a copy.
 """
 
-import fcntl
 import os
 import shutil
 import signal
@@ -16,33 +15,17 @@ from pathlib import Path
 
 import pytest
 
+from debian_root import MACHINE, RootError, copy_root, locked_cache
 from support import wait_until
+from tiers import missing, need
 
 ROOT = Path(__file__).parent.parent
 
-SUITE = "bookworm"
-PACKAGES = "ca-certificates,dbus,logrotate,python3,python3-venv,systemd,systemd-sysv"
-"""What a Debian of any use has; python3-venv is for install.sh, the package has its
-own."""
-VERSION = "3"
-"""Another one makes the root anew."""
-
-TOOLS = {
-    "debootstrap": "debootstrap",
-    "systemd-nspawn": "systemd-container",
-    "nsenter": "util-linux",
-    "setpriv": "util-linux",
-}
+TOOLS = ("debootstrap", "systemd-nspawn", "nsenter", "setpriv")
 BOOT_S = 60.0
 HALT_S = 30.0
 CALL_S = 120.0
 
-_NOT_NEEDED = (
-    "usr/share/doc",
-    "usr/share/locale",
-    "usr/share/man",
-    "var/lib/apt/lists",
-)
 _ENVIRONMENT = (
     "PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "LANG=C.UTF-8",
@@ -169,27 +152,31 @@ def cannot() -> str | None:
     """Return the reason why no machine can be booted here, or None."""
     if os.getuid() != 0:
         return "only root may boot a machine"
-    for tool, package in TOOLS.items():
-        if shutil.which(tool) is None:
-            return f"{tool} is missing (package {package})"
+    if reason := missing(*TOOLS):
+        return reason
     done = subprocess.run(
         ["unshare", "--mount", "--pid", "--uts", "--ipc", "--fork", "true"],  # noqa: S607
         capture_output=True,
         text=True,
         check=False,
     )
-    return f"no namespaces here: {done.stderr.strip()}" if done.returncode else None
+    return (
+        f"the kernel refuses namespaces: {done.stderr.strip()}"
+        if done.returncode
+        else None
+    )
 
 
 @contextmanager
 def fresh_machine(folder: Path) -> Iterator[Machine]:
     """Boot a fresh machine in `folder`; it is gone at the end. One at a time."""
-    with _alone() as cache:
+    # One at a time: the control groups of nspawn have one name.
+    with locked_cache("machine-runs.lock"):
         root = folder / "machine"
-        subprocess.run(  # noqa: S603  our own argument list
-            ["cp", "--archive", "--reflink=auto", _base(cache), root],  # noqa: S607
-            check=True,
-        )
+        try:
+            copy_root(MACHINE, root)
+        except RootError as error:
+            pytest.skip(str(error))
         booted = None
         try:
             booted = Machine(root)
@@ -198,64 +185,6 @@ def fresh_machine(folder: Path) -> Iterator[Machine]:
             if booted is not None:
                 booted.halt()
             shutil.rmtree(root)
-
-
-@contextmanager
-def _alone() -> Iterator[Path]:
-    """Hold the cache: nspawn's control groups have one name, and so has the root."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    cache = home / "emitterd-tests"
-    cache.mkdir(parents=True, exist_ok=True)
-    with (cache / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield cache
-
-
-def _base(cache: Path) -> Path:
-    """Return the root that machines are copied from; makes it, and keeps only one."""
-    base = cache / f"debian-{SUITE}-{VERSION}"
-    if base.is_dir():
-        return base
-    for old in cache.glob("debian-*"):
-        shutil.rmtree(old)
-    new = cache / "debian-new"
-    done = subprocess.run(  # noqa: S603  our own argument list
-        [
-            # What it mounts goes with it, also where it is broken off.
-            *(
-                "unshare",
-                "--mount",
-                "debootstrap",
-                "--variant=minbase",
-                f"--include={PACKAGES}",
-            ),
-            *(SUITE, str(new), *_mirror()),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        shutil.rmtree(new, ignore_errors=True)
-        pytest.skip(f"debootstrap has failed: {done.stdout[-500:]}{done.stderr[-500:]}")
-    for path in (*(new / "var/cache/apt").glob("**/*.*"), new / "etc/machine-id"):
-        path.unlink()
-    for name in _NOT_NEEDED:
-        shutil.rmtree(new / name)
-    return new.rename(base)
-
-
-def _mirror() -> list[str]:
-    """Return where apt has the suite from; none leaves that to debootstrap."""
-    done = subprocess.run(
-        ["apt-get", "indextargets", "--format", "$(CODENAME) $(COMPONENT) $(REPO_URI)"],  # noqa: S607
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    wanted = f"{SUITE} main "
-    found = [one for one in done.stdout.splitlines() if one.startswith(wanted)]
-    return [found[0].removeprefix(wanted)] if found else []
 
 
 def _remove_control_groups() -> None:
@@ -274,8 +203,7 @@ def _remove_control_groups() -> None:
 @pytest.fixture(scope="session")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build the Debian package."""
-    if shutil.which("dh") is None:
-        pytest.skip("the package cannot be built: debhelper is missing")
+    need("dh")
     folder = tmp_path_factory.mktemp("package")
     done = subprocess.run(  # noqa: S603  our own script
         [ROOT / "systemd" / "build-deb", folder],

@@ -1,29 +1,8 @@
-"""What monitoring needs: Prometheus's own tools, and a port of its own."""
+"""A port of its own for what is monitored."""
 
 import random
-import shutil
 import socket
 from pathlib import Path
-
-import pytest
-
-
-def promtool() -> str:
-    """Return the path of promtool; the test is skipped where there is none."""
-    return _tool("promtool")
-
-
-def prometheus() -> str:
-    """Return the path of prometheus; the test is skipped where there is none."""
-    return _tool("prometheus")
-
-
-def _tool(name: str) -> str:
-    path = shutil.which(name)
-    if path is None:
-        pytest.skip(f"no {name} here: install Debian's package prometheus")
-    return path
-
 
 EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 LOWEST_PORT = 10_000

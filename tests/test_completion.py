@@ -3,7 +3,6 @@
 import os
 import pty
 import select
-import shutil
 import subprocess
 import sys
 import time
@@ -73,9 +72,7 @@ def environment(home: Path) -> dict[str, str]:
 
 @contextmanager
 def shell(home: Path, *command: str) -> Iterator[Terminal]:
-    """Run a shell until the end of the test; skipped where it is not installed."""
-    if shutil.which(command[0]) is None:
-        pytest.skip(f"{command[0]} is not installed")
+    """Run a shell until the end of the test."""
     terminal = Terminal(*command, env=environment(home))
     try:
         terminal.type("", "ready> ")
@@ -92,6 +89,7 @@ def test_bash(tmp_path: Path, keys: str, line: str) -> None:
         terminal.type(f"{keys}\t", line)
 
 
+@pytest.mark.tools("zsh")
 @typed
 def test_zsh(tmp_path: Path, keys: str, line: str) -> None:
     """Zsh does so at the first TAB, which loads the file."""
@@ -104,11 +102,10 @@ def test_zsh(tmp_path: Path, keys: str, line: str) -> None:
         terminal.type(f"{keys}\t", line)
 
 
+@pytest.mark.tools("fish")
 @typed
 def test_fish(tmp_path: Path, keys: str, line: str) -> None:
     """Fish has the one candidate that each of these lines can have."""
-    if shutil.which("fish") is None:
-        pytest.skip("fish is not installed")
     script = f"source {COMPLETIONS}/emitterd.fish; complete -C $argv[1]"
     done = subprocess.run(  # noqa: S603  our own argument list
         ["fish", "-c", script, keys],  # noqa: S607  wherever it is

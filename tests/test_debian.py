@@ -12,7 +12,11 @@ import pytest
 from debian import HALT_S, cannot
 from support import wait_until
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [
+    pytest.mark.timeout(600),
+    pytest.mark.system,
+    pytest.mark.xdist_group("machine"),
+]
 
 HOLDER = """
 import sys

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import sqlite3
 import subprocess
 import sys
@@ -62,12 +61,9 @@ REFUSING = """create trigger refusing before update of state on entry
 
 def traced(command: list[str], environment: dict[str, str]) -> list[str]:
     """Run a command; return its system calls, with paths, in their order."""
-    strace = shutil.which("strace")
-    if strace is None:
-        pytest.skip("strace is not installed")
     done = subprocess.run(  # noqa: S603  our own script
         [
-            *(strace, "-f", "-y", "-qq", "-s", "16", "-e", f"trace={CALLS}"),
+            *("strace", "-f", "-y", "-qq", "-s", "16", "-e", f"trace={CALLS}"),
             *command,
         ],
         env=environment,
@@ -92,6 +88,7 @@ def last(calls: list[str], pattern: str) -> int:
     return found[-1]
 
 
+@pytest.mark.tools("strace")
 def test_commit_is_synced_before_it_is_answered(tmp_path: Path) -> None:
     """A power cut after the answer finds the commit: the log was synced before it."""
     command = [sys.executable, "-c", ADMITTING, str(tmp_path / "journal.db")]
@@ -102,6 +99,7 @@ def test_commit_is_synced_before_it_is_answered(tmp_path: Path) -> None:
     assert written < synced < last(calls, r'write\(1<.*"answered"')
 
 
+@pytest.mark.tools("strace")
 def test_only_a_claim_without_a_grant_is_not_synced(tmp_path: Path) -> None:
     """A claim waits for no disk: what is pinned before a byte is sent syncs it too."""
     command = [sys.executable, "-c", CLAIMING, str(tmp_path / "journal.db")]
@@ -118,6 +116,7 @@ def test_only_a_claim_without_a_grant_is_not_synced(tmp_path: Path) -> None:
     assert synced == [False, True, True, True]
 
 
+@pytest.mark.tools("strace")
 def test_copy_is_synced_before_its_source_goes(site: Installation) -> None:
     """A power cut in a move between file systems finds the file in one of them."""
     content = site.drop("pat/a.zip").read_bytes()

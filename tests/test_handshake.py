@@ -83,6 +83,7 @@ def test_one_that_was_silent_is_a_timeout() -> None:
     assert failed.value.code is Code.CONNECT_TIMEOUT
 
 
+@pytest.mark.system
 def test_a_machine_without_a_line_finds_no_name(python: Python, tmp_path: Path) -> None:
     """Where no DNS server can be asked, the name is not the one to blame."""
     said = python(LOOKING_UP, before='unshare --net --map-root-user "$@"', cwd=tmp_path)
@@ -91,6 +92,7 @@ def test_a_machine_without_a_line_finds_no_name(python: Python, tmp_path: Path) 
     assert "/etc/resolv.conf" in said
 
 
+@pytest.mark.system
 def test_a_dns_server_that_is_silent_is_given_up(
     python: Python, tmp_path: Path
 ) -> None:

@@ -431,11 +431,12 @@ find EMITTERD_ERROR=E202
 """
 
 
+@pytest.mark.system
 def test_journald_itself(python: Python, tmp_path: Path) -> None:
     """What journalctl finds of real events: all, the errors, one file, one error."""
     daemon = Path("/lib/systemd/systemd-journald")
     if not (daemon.exists() and shutil.which("systemd-cat")):
-        pytest.skip("systemd-journald is not installed")
+        pytest.skip("Debian package systemd is missing: systemd-journald")
     (tmp_path / "real").write_text(REAL)
     script = f"""{LOGGING}
 os.environ["JOURNAL_STREAM"] = stream_of(1)

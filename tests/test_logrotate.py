@@ -48,9 +48,8 @@ Logrotate = Callable[..., str]
 @pytest.fixture
 def logrotate(tmp_path: Path) -> Logrotate:
     """Run logrotate, with a state of its own; return what it says."""
-    program = shutil.which("logrotate", path="/usr/sbin:/sbin:" + os.environ["PATH"])
-    if program is None:
-        pytest.skip("logrotate is not installed")
+    path = "/usr/sbin:/sbin:" + os.environ["PATH"]
+    program = str(shutil.which("logrotate", path=path))
 
     def run(*arguments: object) -> str:
         done = subprocess.run(  # noqa: S603  our own argument list
@@ -104,6 +103,7 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.tools("logrotate")
 def test_shipped_file_is_understood(folder: Path, logrotate: Logrotate) -> None:
     """What logrotate reads in it is what it is meant to say, and no fault."""
     (folder / "emitterd.jsonl").write_text("{}\n")
@@ -126,6 +126,7 @@ def test_shipped_reload() -> None:
     assert "systemctl try-reload-or-restart emitterd.service" in script
 
 
+@pytest.mark.tools("logrotate")
 def test_rotation_loses_no_line(
     folder: Path, logrotate: Logrotate, logging: subprocess.Popen[str]
 ) -> None:

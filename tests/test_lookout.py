@@ -186,6 +186,7 @@ def test_polling_starts_no_observer(spool_root: Path) -> None:
     post.lookout.stop()
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(
     ("limit", "reason"),
     [
@@ -211,6 +212,7 @@ def test_limit_reached_is_told(
     assert "sysctl fs.inotify.max_user_watches=" in degraded["hint"]
 
 
+@pytest.mark.system
 def test_auto_polls_a_network_file_system(
     python: Python, tmp_path: Path, spool_root: Path
 ) -> None:
@@ -303,6 +305,7 @@ def test_no_mountinfo(tmp_path: Path) -> None:
     assert file_system(Path("/srv"), tmp_path / "none") == "unknown"
 
 
+@pytest.mark.system
 def test_network_file_system_is_refused(python: Python, tmp_path: Path) -> None:
     """Where the kernel says `nfs4`, the journal is not made, and the reason is told."""
     fake = tmp_path / "mountinfo"

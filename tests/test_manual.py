@@ -1,7 +1,6 @@
 """The manual pages and completions: as generated, complete, and clean."""
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -25,9 +24,7 @@ def plainly(page: str) -> str:
 
 
 def checked(*checker: str) -> list[str]:
-    """Return what a checker says of a page; the test is skipped without the checker."""
-    if shutil.which(checker[0]) is None:
-        pytest.skip(f"{checker[0]} is not installed")
+    """Return what a checker says of a page."""
     done = subprocess.run(  # noqa: S603  our own argument list
         checker,
         stdout=subprocess.PIPE if checker[0] == "mandoc" else subprocess.DEVNULL,
@@ -73,12 +70,14 @@ def test_every_key_is_described() -> None:
         assert variable(section, key) in part
 
 
+@pytest.mark.tools("man")
 @pytest.mark.parametrize("page", PAGES)
 def test_man_has_nothing_to_say(page: str) -> None:
     """groff, as `man` calls it, warns of nothing."""
     assert checked("man", "--warnings", "-l", str(DOCS / page)) == []
 
 
+@pytest.mark.tools("mandoc")
 @pytest.mark.parametrize("page", PAGES)
 def test_mandoc_has_nothing_to_say(page: str) -> None:
     """Its lint finds nothing but the date that is missing: there is none on purpose."""

@@ -22,7 +22,7 @@ from emitterd.reader import open_nothing
 from emitterd.rehearsal import FaultMenu, Rehearsal
 from emitterd.verdict import Verdict
 from harness import Installation
-from monitored import free_port, prometheus, promtool
+from monitored import free_port
 from support import sample, wait_until
 
 FOLDER = Path(__file__).parent.parent / "docs" / "monitoring"
@@ -189,8 +189,8 @@ def scraping(folder: Path, target: int) -> Iterator[int]:
         )
     )
     process = subprocess.Popen(  # noqa: S603  our own argument list
-        [
-            prometheus(),
+        [  # noqa: S607
+            "prometheus",
             f"--config.file={config}",
             f"--storage.tsdb.path={folder / 'tsdb'}",
             f"--web.listen-address=127.0.0.1:{port}",
@@ -217,9 +217,9 @@ def asked(port: int, expression: str) -> list[Any]:
     return found
 
 
+@pytest.mark.tools("prometheus")
 def test_prometheus_reads_it(site: Installation, port: int) -> None:
     """A real Prometheus scrapes the daemon, and the alert for a rejected file fires."""
-    prometheus()
     site.settings["EMITTERD_SPOOL_CATALOGUE"] = "enforce"
     site.drop(MASTER, sample(MASTER))
     site.drop("nowhere/x.zip")
@@ -250,7 +250,7 @@ def test_prometheus_reads_it(site: Installation, port: int) -> None:
 def judged(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Have promtool judge the files that are shipped."""
     return subprocess.run(  # noqa: S603  our own argument list
-        [promtool(), *arguments],
+        ["promtool", *arguments],  # noqa: S607
         cwd=FOLDER,
         capture_output=True,
         text=True,
@@ -258,6 +258,7 @@ def judged(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.tools("promtool")
 def test_the_alerts_fire() -> None:
     """Dead destination, stuck queue, rejected file, absent daemon: by promtool."""
     done = judged("test", "rules", "emitterd.rules.test.yml")
@@ -265,6 +266,7 @@ def test_the_alerts_fire() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.tools("promtool")
 def test_the_configuration_for_prometheus_is_sound() -> None:
     """It is what an administrator copies."""
     done = judged("check", "config", "prometheus.yml")

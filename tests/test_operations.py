@@ -2,7 +2,6 @@
 
 import re
 import shlex
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -147,10 +146,9 @@ def test_answers_are_the_commands_own(filled: Installation) -> None:
     assert len(answers()) == 5
 
 
+@pytest.mark.tools("jq")
 def test_filters_are_sound(tmp_path: Path) -> None:
     """Each filter of jq is run on a log, or on what `status --json` says."""
-    if shutil.which("jq") is None:
-        pytest.skip("jq is not installed")
     log, status = tmp_path / "log", tmp_path / "status"
     log.write_text(LOG.strip())
     status.write_text(next(one for one in CODE if '"eta_s"' in one).split("\n", 1)[1])

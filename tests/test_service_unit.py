@@ -1,6 +1,5 @@
 """The units as they are written: what systemd says of them, and their likeness."""
 
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -29,24 +28,16 @@ SCRIPTS = [
 ]
 
 
-@pytest.fixture
-def analyze() -> str:
-    """Return the command that looks at units."""
-    found = shutil.which("systemd-analyze")
-    if found is None:
-        pytest.skip("systemd-analyze is missing (package systemd)")
-    return found
-
-
+@pytest.mark.tools("systemd-analyze")
 @pytest.mark.parametrize("unit", UNITS)
-def test_systemd_understands_the_unit(analyze: str, unit: str, tmp_path: Path) -> None:
+def test_systemd_understands_the_unit(unit: str, tmp_path: Path) -> None:
     """No line is ignored, and nothing is missing but the program."""
     text = (SYSTEMD / unit).read_text()
     # What is not installed on this machine is not the unit's fault.
     placed = tmp_path / unit
     placed.write_text(text.replace("/opt/emitterd/venv/bin/emitterd", "/bin/true"))
     done = subprocess.run(  # noqa: S603  our own argument list
-        [analyze, "verify", "--man=no", str(placed)],
+        ["systemd-analyze", "verify", "--man=no", str(placed)],  # noqa: S607
         capture_output=True,
         text=True,
         check=False,
@@ -56,12 +47,13 @@ def test_systemd_understands_the_unit(analyze: str, unit: str, tmp_path: Path) -
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.tools("systemd-analyze")
 @pytest.mark.parametrize("unit", UNITS)
-def test_exposure_is_low(analyze: str, unit: str) -> None:
+def test_exposure_is_low(unit: str) -> None:
     """The sandbox leaves open what emitterd needs, and no more."""
     done = subprocess.run(  # noqa: S603  our own argument list
         [
-            *(analyze, "security", "--offline=true", "--no-pager"),
+            *("systemd-analyze", "security", "--offline=true", "--no-pager"),
             *(f"--threshold={round(EXPOSURE * 10)}", str(SYSTEMD / unit)),
         ],
         capture_output=True,
@@ -98,14 +90,12 @@ def settings(text: str) -> list[str]:
     return [line for line in text.splitlines() if line and not line.startswith("#")]
 
 
+@pytest.mark.tools("shellcheck")
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_shell_is_sound(script: Path) -> None:
     """No script has what shellcheck objects to."""
-    shellcheck = shutil.which("shellcheck")
-    if shellcheck is None:
-        pytest.skip("shellcheck is missing")
     done = subprocess.run(  # noqa: S603  our own argument list
-        [shellcheck, "--external-sources", f"--source-path={SYSTEMD}", str(script)],
+        ["shellcheck", "--external-sources", f"--source-path={SYSTEMD}", str(script)],  # noqa: S607
         capture_output=True,
         text=True,
         check=False,
