@@ -7,8 +7,8 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from emitterd.catalogue_file import load_catalogue
-from emitterd.sample import sample_csv
+from emitterd.datasets.catalogue_file import load_catalogue
+from emitterd.datasets.sample import sample_csv
 from sink import Digest
 
 DATASETS = (

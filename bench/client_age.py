@@ -29,8 +29,8 @@ from typing import Any
 import httpcore
 import httpx
 
-from emitterd.transfer import Limits
-from emitterd.wire import Wire, tls_context
+from emitterd.client.http import Wire, tls_context
+from emitterd.client.transfer import Limits
 
 LIMITS = Limits(connect_s=10, stall_s=60, minimum_bytes_s=1024)
 BODY = b'{"filename": "student_attendance/student_attendance.zip"}'

@@ -40,7 +40,7 @@ _LINES = (
     ("socket", re.compile(r"\.(send|sendall|recv|recv_into|poll|connect|select)\(")),
     ("files", re.compile(r"os\.(f?stat|open|read|scandir|pread)\(|fcntl\(|\.read\(")),
 )
-_OURS = re.compile(r"/emitterd/(\w+)\.py$")
+_OURS = re.compile(r"/emitterd/(\w+(?:/\w+)?)\.py$")
 _OTHERS = re.compile(r"/(?:site-packages|python3\.\d+)/(?!site-packages)([\w-]+)")
 
 
@@ -66,7 +66,7 @@ def _room(stack: list[str], line: Callable[[str, int], str]) -> str:
         if pattern.search(text.rstrip()):
             return name
     if ours := _OURS.search(frame["file"]):
-        return f"emitterd.{ours[1]}"
+        return f"emitterd.{ours[1].replace('/', '.')}"
     other = _OTHERS.search(frame["file"])
     return other[1] if other else "Python"
 

@@ -13,10 +13,10 @@ import threading
 from http import HTTPStatus
 from pathlib import Path
 
+from emitterd.client.body import Body
+from emitterd.client.http import Wire
+from emitterd.client.transfer import Limits
 from emitterd.fingerprint import Fingerprint
-from emitterd.multipart import Body
-from emitterd.transfer import Limits
-from emitterd.wire import Wire
 
 LIMITS = Limits(connect_s=10.0, stall_s=60.0, minimum_bytes_s=1)
 

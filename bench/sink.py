@@ -20,8 +20,8 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl
 
-from emitterd.rehearsal_api import emitted_key
-from emitterd.rehearsal_signing import Signer
+from emitterd.rehearsal.api import emitted_key
+from emitterd.rehearsal.signing import Signer
 
 API_KEY = "measured"
 BUCKET = "emission"

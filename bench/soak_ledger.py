@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from emitterd.codes import Code
-from emitterd.entry import State, display
-from emitterd.records import Records
+from emitterd.journal.reader import Records
+from emitterd.model import State, display
 from soak_server import Far
 
 OVERLAP_S = 30.0

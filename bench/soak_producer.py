@@ -8,9 +8,9 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from emitterd.catalogue_file import load_catalogue
-from emitterd.demo import MASTERS, TRANSACTIONAL
-from emitterd.sample import sample_csv
+from emitterd.cli.demo import MASTERS, TRANSACTIONAL
+from emitterd.datasets.catalogue_file import load_catalogue
+from emitterd.datasets.sample import sample_csv
 from soak_ledger import Ledger
 
 DATASETS = (*MASTERS[:5], *TRANSACTIONAL[:5])

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from emitterd.rehearsal import FaultMenu, Rehearsal
+from emitterd.rehearsal.server import FaultMenu, Rehearsal
 from handle import Handle
 
 GRANT_LIFETIME_S = 60.0

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from emitterd.cli import command
+from emitterd.cli.main import command
 
 
 def main() -> None:
@@ -20,7 +20,7 @@ def main() -> None:
         command(prog_name="emitterd")
     except OSError as error:
         # `--help` and wrong usage are printed by click itself.
-        from emitterd.terminal import stopped_by  # noqa: PLC0415  only in this case
+        from emitterd.cli.terminal import stopped_by  # noqa: PLC0415  only in this case
 
         sys.exit(stopped_by(error))
 

@@ -14,11 +14,11 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 
-from emitterd import logs
-from emitterd.emission import Emission
-from emitterd.journal import Journal
-from emitterd.rehearsal import Rehearsal
-from emitterd.spool import ignore_lease_breaks
+from emitterd.client.api import Emission
+from emitterd.journal.journal import Journal
+from emitterd.rehearsal.server import Rehearsal
+from emitterd.service import logging as logs
+from emitterd.spool.folder import ignore_lease_breaks
 from emitting import emission_to, wired
 from harness import Installation
 

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from emitterd.admission import Admission
+from emitterd.cli.demo import MASTERS, TRANSACTIONAL
 from emitterd.codes import Code
-from emitterd.demo import MASTERS, TRANSACTIONAL
 from emitterd.errors import Trouble, Verdict
 from emitterd.failpoints import Point
 from emitterd.fingerprint import Fingerprint
-from emitterd.journal import Journal
-from emitterd.rehearsal import FaultMenu, Rehearsal
+from emitterd.journal.journal import Journal
+from emitterd.journal.rows import Admission
+from emitterd.rehearsal.server import FaultMenu, Rehearsal
 from harness import DEADLINE_S, Installation, Process
 from oracle import Oracle
 from support import wait_until

@@ -19,13 +19,13 @@ from typing import NamedTuple, Self, TypeVar
 
 import pytest
 
-from emitterd.emission import Emission
-from emitterd.entry import Grant, Receipt
+from emitterd.client.api import Emission
+from emitterd.client.http import Answer, Wire, tls_context
+from emitterd.client.session import Credentials, Memory
+from emitterd.client.transfer import Limits
 from emitterd.fingerprint import Fingerprint
-from emitterd.rehearsal import Rehearsal, Request
-from emitterd.session import Credentials, Memory
-from emitterd.transfer import Limits
-from emitterd.wire import Answer, Wire, tls_context
+from emitterd.model import Grant, Receipt
+from emitterd.rehearsal.server import Rehearsal, Request
 
 T = TypeVar("T")
 

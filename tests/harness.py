@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from emitterd.entry import State
 from emitterd.errors import JournalError
-from emitterd.records import Records
+from emitterd.journal.reader import Records
+from emitterd.model import State
 from support import wait_until
 
 PASSWORD = "rehearsal"

@@ -17,15 +17,15 @@ from unittest.mock import patch
 
 from structlog.testing import capture_logs
 
-from emitterd.config import load
-from emitterd.daemon import Daemon
-from emitterd.database import Database
-from emitterd.entry import LIVE, Entry, State
-from emitterd.hand import Hand
-from emitterd.history import History
-from emitterd.instruction import Act, Instruction, Outcome
-from emitterd.rehearsal import FaultMenu, Rehearsal
-from emitterd.waiting import Waiting
+from emitterd.config.settings import load
+from emitterd.journal.database import Database
+from emitterd.journal.history import History
+from emitterd.journal.instruction import Act, Instruction, Outcome
+from emitterd.journal.operations import Hand
+from emitterd.journal.waiting import Waiting
+from emitterd.model import LIVE, Entry, State
+from emitterd.rehearsal.server import FaultMenu, Rehearsal
+from emitterd.service.daemon import Daemon
 from harness import Installation
 from rig import Watcher
 

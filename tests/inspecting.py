@@ -7,9 +7,9 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from emitterd.container import ReadAt
-from emitterd.dataset import Dataset, Header, Kind, Match
-from emitterd.inspection import Contract, Report, inspect
+from emitterd.datasets.dataset import Dataset, Header, Kind, Match
+from emitterd.datasets.inspection import Contract, Report, inspect
+from emitterd.datasets.zip_integrity import ReadAt
 
 NAME = "student_attendance.csv"
 COLUMNS = ("StudentId", "SchoolId", "AcademicYear", "Month", "Remark")

@@ -10,8 +10,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from emitterd.entry import LIVE, State
-from emitterd.rehearsal import Rehearsal
+from emitterd.model import LIVE, State
+from emitterd.rehearsal.server import Rehearsal
 from harness import DEADLINE_S, Installation, Process
 from support import wait_until
 

@@ -10,22 +10,22 @@ from urllib.parse import urlencode
 from wsgiref.util import setup_testing_defaults
 from wsgiref.validate import validator
 
-from emitterd.admission import Admission, Known
 from emitterd.codes import Code
-from emitterd.entry import Entry, Grant, Receipt
+from emitterd.datasets.findings import finding
+from emitterd.delivery.circuit_breaker import Down
 from emitterd.errors import Trouble
 from emitterd.errors import Verdict as Outcome
-from emitterd.finding import finding
 from emitterd.fingerprint import Fingerprint
-from emitterd.gate import Down
-from emitterd.journal import Journal
-from emitterd.page import Page, Window
-from emitterd.selection import Selection
-from emitterd.spool import Spool
-from emitterd.standing import Standings
-from emitterd.throughput import Throughput
-from emitterd.uploads import Uploads
-from emitterd.verdict import Verdict
+from emitterd.intake.file_status import Standings
+from emitterd.journal.journal import Journal
+from emitterd.journal.rows import Admission, Known
+from emitterd.model import Entry, Grant, Receipt
+from emitterd.monitoring.alarms import Verdict
+from emitterd.monitoring.page import Page, Window
+from emitterd.monitoring.throughput import Throughput
+from emitterd.monitoring.uploads import Uploads
+from emitterd.spool.folder import Spool
+from emitterd.spool.selection import Selection
 
 HOSTILE = b"pat/<script>alert(1)</script>\xe2\x80\xae\x1b[31m\xff\"'&.zip"
 """Markup, a right-to-left override, a terminal's colour, no UTF-8, and quotes."""

@@ -10,23 +10,23 @@ from typing import Any
 
 from structlog.testing import capture_logs
 
-from emitterd.admission import Admission, Admitted
-from emitterd.ahead import Ahead
-from emitterd.backoff import Backoff
-from emitterd.destination import Destination
-from emitterd.disposal import Disposal, Rule
-from emitterd.emission import Emission
-from emitterd.entry import Entry, Grant, State, display
+from emitterd.client.api import Emission
+from emitterd.client.http import Wire, tls_context
+from emitterd.client.session import Credentials
+from emitterd.client.transfer import Limits
+from emitterd.delivery.backoff import Backoff
+from emitterd.delivery.circuit_breaker import STREAK
+from emitterd.delivery.destination import Destination
+from emitterd.delivery.prefetch import Ahead
+from emitterd.delivery.wake import Wake
+from emitterd.delivery.worker import Worker
 from emitterd.fingerprint import Fingerprint
-from emitterd.gate import STREAK
-from emitterd.journal import Journal
-from emitterd.rehearsal import FaultMenu, Rehearsal
-from emitterd.session import Credentials
-from emitterd.spool import Spool
-from emitterd.transfer import Limits
-from emitterd.wake import Wake
-from emitterd.wire import Wire, tls_context
-from emitterd.worker import Worker
+from emitterd.housekeeping.disposal import Disposal, Rule
+from emitterd.journal.journal import Journal
+from emitterd.journal.rows import Admission, Admitted
+from emitterd.model import Entry, Grant, State, display
+from emitterd.rehearsal.server import FaultMenu, Rehearsal
+from emitterd.spool.folder import Spool
 from emitting import PATIENT, PLAIN_TLS, Identity, wired
 from support import make_zip
 

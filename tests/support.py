@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from emitterd.catalogue_file import load_catalogue
-from emitterd.sample import sample_csv
+from emitterd.datasets.catalogue_file import load_catalogue
+from emitterd.datasets.sample import sample_csv
 
 T = TypeVar("T")
 

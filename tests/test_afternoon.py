@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from emitterd.rehearsal import Rehearsal
+from emitterd.rehearsal.server import Rehearsal
 from harness import DEADLINE_S, Installation
 from support import sample, wait_until
 

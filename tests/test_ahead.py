@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from emitterd.ahead import MOST, WANTED_S, WORTH_S, Ahead
-from emitterd.entry import Entry, State
+from emitterd.delivery.prefetch import MOST, WANTED_S, WORTH_S, Ahead
 from emitterd.errors import Stage
 from emitterd.fingerprint import Fingerprint
+from emitterd.model import Entry, State
 from rig import Rig, rigged
 from support import wait_until
 

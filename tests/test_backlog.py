@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from emitterd.entry import State
-from emitterd.rehearsal import Rehearsal
+from emitterd.model import State
+from emitterd.rehearsal.server import Rehearsal
 from harness import DEADLINE_S, Installation
 from support import wait_until
 

@@ -15,17 +15,17 @@ import pytest
 from structlog.testing import capture_logs
 
 from conftest import DISK_BYTES, Mount, Python, SmallDisk
-from emitterd.admission import Admission
-from emitterd.ballast import SHARE, SIZE_BYTES, Ballast
 from emitterd.codes import Code
-from emitterd.database import Database
-from emitterd.entry import Entry, Grant, Receipt, State
 from emitterd.errors import JournalFull, Trouble, Verdict
 from emitterd.fingerprint import Fingerprint
-from emitterd.hand import Hand
-from emitterd.instruction import Act, Instruction
-from emitterd.journal import Journal
-from emitterd.rehearsal import Rehearsal
+from emitterd.journal.database import Database
+from emitterd.journal.disk_reserve import SHARE, SIZE_BYTES, Ballast
+from emitterd.journal.instruction import Act, Instruction
+from emitterd.journal.journal import Journal
+from emitterd.journal.operations import Hand
+from emitterd.journal.rows import Admission
+from emitterd.model import Entry, Grant, Receipt, State
+from emitterd.rehearsal.server import Rehearsal
 from harness import Installation
 from rig import rigged
 from support import wait_until
@@ -210,9 +210,9 @@ def test_many_ends_fit_into_the_room(small_disk: SmallDisk) -> None:
 DEATH = """
 import os, sys, time
 from pathlib import Path
-from emitterd.admission import Admission
+from emitterd.journal.rows import Admission
 from emitterd.fingerprint import Fingerprint
-from emitterd.journal import Journal
+from emitterd.journal.journal import Journal
 journal = Journal(Path("journal.db"))
 journal.admit([Admission(b"a.zip", Fingerprint(1, 2, 3, 4, 5), "pat", 0)])
 journal.claim(time.time())

@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emitterd.bandwidth import BURST_SLICES, SLICE_LEAST_BYTES, SLICE_S, Pacer, Slice
+from emitterd.client.bandwidth import (
+    BURST_SLICES,
+    SLICE_LEAST_BYTES,
+    SLICE_S,
+    Pacer,
+    Slice,
+)
 
 KIB, MIB = 1024, 1024**2
 LATE_S = 1e-6

@@ -15,9 +15,9 @@ import pytest
 from selenium.webdriver.common.keys import Keys
 
 from browsing import DESK, NAMED, PHONE, Browser, chromium
-from emitterd.demo import MASTERS, TRANSACTIONAL
-from emitterd.journal import Journal
-from emitterd.rehearsal import FaultMenu, Rehearsal
+from emitterd.cli.demo import MASTERS, TRANSACTIONAL
+from emitterd.journal.journal import Journal
+from emitterd.rehearsal.server import FaultMenu, Rehearsal
 from harness import Installation
 from paging import admission
 from support import sample, wait_until

@@ -10,13 +10,13 @@ import pytest
 from structlog.testing import capture_logs
 
 from conftest import SmallDisk
-from emitterd.admission import Admission
-from emitterd.bulletin import NOTE_S, TELL_S, Bulletin
-from emitterd.entry import Entry, iso
 from emitterd.fingerprint import Fingerprint
-from emitterd.journal import Journal
-from emitterd.records import Records
-from emitterd.uploads import UPLOADS, Uploads
+from emitterd.journal.journal import Journal
+from emitterd.journal.reader import Records
+from emitterd.journal.rows import Admission
+from emitterd.model import Entry, iso
+from emitterd.monitoring.bulletin import NOTE_S, TELL_S, Bulletin
+from emitterd.monitoring.uploads import UPLOADS, Uploads
 from harness import DEADLINE_S, Installation
 from paging import HOSTILE
 from support import wait_until

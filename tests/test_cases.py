@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from conftest import Mount
-from emitterd.entry import LIVE, State
-from emitterd.rehearsal import Rehearsal
+from emitterd.model import LIVE, State
+from emitterd.rehearsal.server import Rehearsal
 from harness import DEADLINE_S, Installation
 from host import Host
 from support import wait_until, zip_bytes

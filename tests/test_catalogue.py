@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emitterd.catalogue import Catalogue
-from emitterd.catalogue_file import load_catalogue
 from emitterd.codes import Code
-from emitterd.dataset import Dataset, Kind, Version
+from emitterd.datasets.catalogue import Catalogue
+from emitterd.datasets.catalogue_file import load_catalogue
+from emitterd.datasets.dataset import Dataset, Kind, Version
 
 CATALOGUE = load_catalogue()
 DATASETS = {dataset.title: dataset for dataset in CATALOGUE.datasets}

@@ -2,8 +2,8 @@
 
 import pytest
 
-from emitterd.catalogue_file import load_catalogue
-from emitterd.dataset import Dataset, Header, Match, Version
+from emitterd.datasets.catalogue_file import load_catalogue
+from emitterd.datasets.dataset import Dataset, Header, Match, Version
 
 CATALOGUE = load_catalogue()
 DATASETS = {dataset.title: dataset for dataset in CATALOGUE.datasets}

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import Python
-from emitterd.catalogue import Catalogue
-from emitterd.catalogue_file import (
+from emitterd.datasets.catalogue import Catalogue
+from emitterd.datasets.catalogue_file import (
     DATASET_KEYS,
     HEADER_KEYS,
     KINDS,
@@ -20,7 +20,7 @@ from emitterd.catalogue_file import (
     VARIANTS,
     load_catalogue,
 )
-from emitterd.dataset import Dataset, Header, Kind, Match, Span, Version
+from emitterd.datasets.dataset import Dataset, Header, Kind, Match, Span, Version
 from emitterd.errors import ConfigError, Problem
 
 MANUAL = Path(__file__).parent.parent / "docs" / "catalogue.md"
@@ -567,7 +567,7 @@ def test_a_file_that_cannot_be_read_is_a_problem(tmp_path: Path) -> None:
 def test_the_shipped_file_is_one_of_the_same_form(tmp_path: Path) -> None:
     """A copy of it over itself changes nothing, so that entries can be copied."""
     copy = tmp_path / "copy.yaml"
-    copy.write_bytes(files("emitterd").joinpath("catalogue.yaml").read_bytes())
+    copy.write_bytes(files("emitterd.datasets").joinpath("catalogue.yaml").read_bytes())
 
     assert load_catalogue(copy).datasets == SHIPPED.datasets
 
@@ -577,7 +577,7 @@ def test_the_catalogue_is_the_same_without_libyaml(
 ) -> None:
     """Where PyYAML was built without it, its own parser reads the same."""
     load = """
-from emitterd.catalogue_file import load_catalogue
+from emitterd.datasets.catalogue_file import load_catalogue
 import yaml
 print(yaml.__with_libyaml__, load_catalogue().datasets)
 """

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from emitterd.change import FIXED, change
-from emitterd.config import Config, every_key, load
+from emitterd.config.settings import Config, every_key, load
+from emitterd.service.change import FIXED, change
 
 Read = Callable[..., Config]
 

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emitterd.chart import (
+from emitterd.journal.journal import Journal
+from emitterd.journal.reader import Records
+from emitterd.monitoring.chart import (
     HEIGHT,
     LEAST,
     SLOT_S,
@@ -17,9 +19,7 @@ from emitterd.chart import (
     chart,
     slot_of,
 )
-from emitterd.journal import Journal
-from emitterd.records import Records
-from emitterd.throughput import LATE_S, Throughput
+from emitterd.monitoring.throughput import LATE_S, Throughput
 from paging import Desk
 
 NOW = 1_800_000_000.0

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emitterd.classify import (
+from emitterd.client.responses import (
     Break,
     Request,
     api_trouble,

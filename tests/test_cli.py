@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from emitterd import __version__
-from emitterd.entry import State
-from emitterd.rehearsal import FaultMenu, Rehearsal
+from emitterd.model import State
+from emitterd.rehearsal.server import FaultMenu, Rehearsal
 from harness import Installation
 from support import wait_until
 

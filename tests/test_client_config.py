@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emitterd.client_config import ClientConfig, read_client_config
+from emitterd.config.client_config import ClientConfig, read_client_config
 from emitterd.errors import ConfigError, Problem
 
 SECRET = "correct-horse-battery"

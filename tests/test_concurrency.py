@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from emitterd.concurrency import (
+from emitterd.delivery.concurrency import (
     CALM_ROUNDS,
     FORGET_S,
     MOST,

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from emitterd import config, config_layers
+from emitterd.config import settings as config
+from emitterd.config import sources as config_layers
 from emitterd.errors import ConfigError, Problem
 
 SECRET = "correct-horse-battery"

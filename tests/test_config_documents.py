@@ -6,9 +6,9 @@ from pathlib import Path
 
 import yaml
 
-from emitterd import config
-from emitterd.config_layers import variable
-from emitterd.config_values import value_for_people
+from emitterd.config import settings as config
+from emitterd.config.fields import value_for_people
+from emitterd.config.sources import variable
 
 SHIPPED = Path(__file__).parent.parent / "emitter.yaml"
 MANUAL = Path(__file__).parent.parent / "docs" / "configuration.md"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from emitterd import config
-from emitterd.config import Emission
+from emitterd.config import settings as config
+from emitterd.config.settings import Emission
 from emitterd.errors import ConfigError, Problem
 
 Env = Mapping[str, str] | None

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from emitterd.config_layers import Refusal
-from emitterd.config_values import (
+from emitterd.config.fields import (
     emission_url,
     http_token,
     path,
     proxy,
     value_for_people,
 )
+from emitterd.config.sources import Refusal
 
 SECRET = "correct-horse-battery"
 

@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 
-from emitterd.attempt import PATIENCE_S
+from emitterd.client.lookup import Stored, Unconfirmed, stored
+from emitterd.client.session import Credentials
 from emitterd.codes import Code
-from emitterd.confirmation import Stored, Unconfirmed, stored
-from emitterd.entry import Confirmation, Grant
+from emitterd.delivery.attempt import PATIENCE_S
 from emitterd.errors import Trouble, Verdict
-from emitterd.rehearsal import FaultMenu, Rehearsal
-from emitterd.rehearsal_faults import FAULTS, Stage
-from emitterd.session import Credentials
+from emitterd.model import Confirmation, Grant
+from emitterd.rehearsal.faults import FAULTS, Stage
+from emitterd.rehearsal.server import FaultMenu, Rehearsal
 from emitting import Listener, answering, emission_to, wired
 from rig import Rig, rigged
 from support import wait_until, zip_bytes

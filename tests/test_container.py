@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emitterd.container import zip_flaw
+from emitterd.datasets.zip_integrity import zip_flaw
 
 NO_END = "no zip end record closes at the end of the file"
 ELSEWHERE = "the zip's directory is not where its end record says"

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from conftest import NOBODY, Python
-from emitterd.control import LINE_MAX_BYTES, Control, ask, user_name
-from emitterd.entry import State
-from emitterd.instruction import Act, Deed, Instruction, Outcome
+from emitterd.journal.instruction import Act, Deed, Instruction, Outcome
+from emitterd.model import State
+from emitterd.service.control_socket import LINE_MAX_BYTES, Control, ask, user_name
 from support import wait_until
 
 HOLD = Instruction(Act.HOLD, (b"pat/caf\xe9.zip",))

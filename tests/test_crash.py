@@ -21,7 +21,7 @@ import pytest
 from crashing import FILES, SCENARIOS, die_at, installed, kill_at, kill_at_random
 from emitterd import failpoints
 from emitterd.failpoints import Point
-from emitterd.rehearsal import FaultMenu, Rehearsal
+from emitterd.rehearsal.server import FaultMenu, Rehearsal
 from harness import DEADLINE_S, Installation
 from support import wait_until
 

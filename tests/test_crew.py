@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from emitterd.concurrency import START
-from emitterd.crew import Crew
-from emitterd.passage import IDLE_S
+from emitterd.delivery.concurrency import START
+from emitterd.delivery.dispatch import IDLE_S
+from emitterd.service.threads import Crew
 from rig import Rig, rigged
 from support import wait_until
 

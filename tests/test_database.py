@@ -15,20 +15,20 @@ import pytest
 
 from conftest import SmallDisk
 from emitterd.codes import Code
-from emitterd.database import Database
 from emitterd.errors import (
     JournalDamaged,
     JournalError,
     JournalFull,
     JournalLocked,
 )
-from emitterd.reader import APPLICATION_ID, VERSION, open_reader
+from emitterd.journal.connection import APPLICATION_ID, VERSION, open_reader
+from emitterd.journal.database import Database
 from support import wait_until
 
 HOLDER = """
 import sys
 from pathlib import Path
-from emitterd.database import Database
+from emitterd.journal.database import Database
 database = Database(Path(sys.argv[1]))
 database.write(lambda c: c.execute("insert into fact values ('held', '1')"))
 print("ready", flush=True)
@@ -244,7 +244,7 @@ def old(path: Path, version: int = 1) -> None:
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript(script)
         for one in range(1, version):
-            upgrade = files("emitterd").joinpath(f"upgrade_{one}.sql")
+            upgrade = files("emitterd.journal").joinpath(f"migrations/{one + 1:04}.sql")
             connection.executescript(upgrade.read_text("utf-8"))
         connection.execute(
             """insert into entry (path, state, flow, turn, rank, device, inode, bytes,

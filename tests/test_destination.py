@@ -5,10 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from emitterd.backoff import Backoff
 from emitterd.codes import Code
-from emitterd.concurrency import FORGET_S, START
-from emitterd.destination import Destination, Failure, Leave
+from emitterd.delivery.backoff import Backoff
+from emitterd.delivery.concurrency import FORGET_S, START
+from emitterd.delivery.destination import Destination, Failure, Leave
 from emitterd.errors import Stage, Trouble, Verdict
 
 NOW = 1_700_000_000.0

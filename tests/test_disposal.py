@@ -19,18 +19,18 @@ from structlog.typing import EventDict
 
 from conftest import Mount, SmallDisk
 from crashing import MEMORY
-from emitterd.admission import Admission
 from emitterd.codes import Code
-from emitterd.disposal import Disposal, Rule
-from emitterd.entry import Entry, display
+from emitterd.datasets.findings import Finding
 from emitterd.errors import JournalFull, Trouble, Verdict
-from emitterd.finding import Finding
 from emitterd.fingerprint import Fingerprint
-from emitterd.hand import Hand
-from emitterd.instruction import Act, Instruction
-from emitterd.journal import Journal
+from emitterd.housekeeping.disposal import Disposal, Rule
+from emitterd.journal.instruction import Act, Instruction
+from emitterd.journal.journal import Journal
+from emitterd.journal.operations import Hand
+from emitterd.journal.rows import Admission
 from emitterd.meanings import MEANING
-from emitterd.spool import Spool
+from emitterd.model import Entry, display
+from emitterd.spool.folder import Spool
 from support import make_zip, zip_bytes
 from test_intake import NAME, PATH, SWEEP_S, names, swept
 from test_journal import deliver, receipt

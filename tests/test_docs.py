@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from emitterd.cli import command
+from emitterd.cli.main import command
 
 ROOT = Path(__file__).parent.parent
 EVENT = re.compile(

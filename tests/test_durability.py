@@ -20,9 +20,9 @@ CALLS = "openat,write,pwrite64,fsync,fdatasync,unlink,unlinkat,rename,renameat"
 ADMITTING = """
 import os, sys
 from pathlib import Path
-from emitterd.admission import Admission
+from emitterd.journal.rows import Admission
 from emitterd.fingerprint import Fingerprint
-from emitterd.journal import Journal
+from emitterd.journal.journal import Journal
 
 with Journal(Path(sys.argv[1])) as journal:
     journal.admit([Admission(b"a.zip", Fingerprint(1, 2, 3, 4, 5), "flow", 0)])
@@ -33,10 +33,10 @@ with Journal(Path(sys.argv[1])) as journal:
 CLAIMING = """
 import os, sys
 from pathlib import Path
-from emitterd.admission import Admission
-from emitterd.entry import Grant
+from emitterd.journal.rows import Admission
+from emitterd.model import Grant
 from emitterd.fingerprint import Fingerprint
-from emitterd.journal import Journal
+from emitterd.journal.journal import Journal
 
 with Journal(Path(sys.argv[1])) as journal:
     journal.admit([Admission(b"a.zip", Fingerprint(1, 2, 3, 4, 5), "flow", 0)])

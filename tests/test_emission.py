@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from emitterd.client.http import Wire
+from emitterd.client.session import TOKEN_LIFETIME_S, TOKEN_LONGEST_S, Credentials
 from emitterd.codes import Code
 from emitterd.errors import Trouble, Verdict
-from emitterd.pulse import Pulse
-from emitterd.rehearsal import FaultMenu, Rehearsal
-from emitterd.session import TOKEN_LIFETIME_S, TOKEN_LONGEST_S, Credentials
-from emitterd.wire import Wire
+from emitterd.heartbeat import Pulse
+from emitterd.rehearsal.server import FaultMenu, Rehearsal
 from emitting import (
     Listener,
     answering,

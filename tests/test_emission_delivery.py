@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from emitterd.client.api import Emission
+from emitterd.client.transfer import Limits
 from emitterd.codes import Code
-from emitterd.emission import Emission
-from emitterd.entry import Grant, Receipt
 from emitterd.errors import Trouble, Verdict
-from emitterd.rehearsal import FaultMenu, Rehearsal
-from emitterd.transfer import Limits
+from emitterd.model import Grant, Receipt
+from emitterd.rehearsal.server import FaultMenu, Rehearsal
 from emitting import (
     Listener,
     answering,

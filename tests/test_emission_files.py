@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from emitterd.client.api import Emission
 from emitterd.codes import Code
-from emitterd.emission import Emission
 from emitterd.errors import SourceError, Trouble, Verdict
-from emitterd.rehearsal import FaultMenu, Rehearsal
+from emitterd.rehearsal.server import FaultMenu, Rehearsal
 from emitting import (
     Listener,
     answering,

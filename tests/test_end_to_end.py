@@ -11,8 +11,8 @@ import time
 import zipfile
 from pathlib import Path
 
-from emitterd.demo import MASTERS, TRANSACTIONAL
-from emitterd.rehearsal import FaultMenu, Rehearsal
+from emitterd.cli.demo import MASTERS, TRANSACTIONAL
+from emitterd.rehearsal.server import FaultMenu, Rehearsal
 from harness import Installation
 from support import wait_until
 

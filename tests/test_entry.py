@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emitterd.entry import LIVE, TRANSITIONS, Entry, Grant, State, Verb, display
 from emitterd.fingerprint import Fingerprint
+from emitterd.model import LIVE, TRANSITIONS, Entry, Grant, State, Verb, display
 
 ENDINGS = {State.DELIVERED, State.REJECTED, State.WITHDRAWN}
 GRANT = Grant(

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from emitterd.codes import Code
+from emitterd.datasets.findings import CONSEQUENCE
 from emitterd.errors import (
     ConfigError,
     EmitterError,
@@ -18,7 +19,6 @@ from emitterd.errors import (
     Trouble,
     Verdict,
 )
-from emitterd.finding import CONSEQUENCE
 from emitterd.meanings import MEANING
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "errors.md"

@@ -10,19 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from emitterd.admission import Admission
 from emitterd.codes import Code
-from emitterd.entry import Confirmation, State, undisplay
 from emitterd.errors import Trouble, Verdict
-from emitterd.explanation import Explanation, OutsideSpool, explain, locate
 from emitterd.fingerprint import Fingerprint
-from emitterd.hand import Hand
-from emitterd.instruction import Act, Instruction
-from emitterd.journal import Journal
-from emitterd.records import Records
-from emitterd.selection import Selection
-from emitterd.spool import Spool
-from emitterd.standing import Outside, Standings
+from emitterd.intake.file_status import Outside, Standings
+from emitterd.journal.instruction import Act, Instruction
+from emitterd.journal.journal import Journal
+from emitterd.journal.operations import Hand
+from emitterd.journal.reader import Records
+from emitterd.journal.rows import Admission
+from emitterd.model import Confirmation, State, undisplay
+from emitterd.monitoring.explain import Explanation, OutsideSpool, explain, locate
+from emitterd.spool.folder import Spool
+from emitterd.spool.selection import Selection
 from support import make_zip
 from test_journal import BROKE, LOST, grant, receipt
 

@@ -19,9 +19,9 @@ from pathlib import Path
 
 import pytest
 
-from emitterd.entry import State
-from emitterd.rehearsal_faults import FAULTS, Stage
-from emitterd.transfer import Limits
+from emitterd.client.transfer import Limits
+from emitterd.model import State
+from emitterd.rehearsal.faults import FAULTS, Stage
 from emitting import (
     LOOPBACK,
     PATIENT,

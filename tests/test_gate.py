@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emitterd.allowance import Allowance
-from emitterd.backoff import RETRY_AFTER_CAP_S, Backoff
 from emitterd.codes import Code
+from emitterd.delivery.allowance import Allowance
+from emitterd.delivery.backoff import RETRY_AFTER_CAP_S, Backoff
+from emitterd.delivery.circuit_breaker import LOOK_S, STREAK, Down, Gate, Ticket
 from emitterd.errors import Stage, Trouble, Verdict
-from emitterd.gate import LOOK_S, STREAK, Down, Gate, Ticket
 
 NOW = 1_700_000_000.0
 WORKERS = 8

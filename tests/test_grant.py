@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from emitterd.client.grant import GRANT_LIFETIME_S, parse, refuse_redirect, remote_name
 from emitterd.codes import Code
-from emitterd.entry import Grant
 from emitterd.errors import Trouble, Verdict
-from emitterd.grant import GRANT_LIFETIME_S, parse, refuse_redirect, remote_name
+from emitterd.model import Grant
 
 API = "https://cqube.example.org/data"
 BUCKET = "https://cqube-emission.s3.amazonaws.com/"

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import SmallDisk
-from emitterd.admission import Admittance
-from emitterd.entry import LIVE, State
-from emitterd.hand import BATCH, SHOWN, Hand
-from emitterd.history import History
-from emitterd.instruction import Act, Deed, Instruction, Outcome
-from emitterd.journal import Journal
+from emitterd.journal.history import History
+from emitterd.journal.instruction import Act, Deed, Instruction, Outcome
+from emitterd.journal.journal import Journal
+from emitterd.journal.operations import BATCH, SHOWN, Hand
+from emitterd.journal.rows import Admittance
+from emitterd.model import LIVE, State
 from test_journal import (
     BROKE,
     LOST,

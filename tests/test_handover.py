@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from emitterd.client_config import ClientConfig
-from emitterd.handover import KEYS, Sent, notices, sent
+from emitterd.cli.handover import KEYS, Sent, notices, sent
+from emitterd.config.client_config import ClientConfig
 
 DATASETS = ["block_master", "pat"]
 

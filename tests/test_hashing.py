@@ -17,12 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import Python
+from emitterd.client.body import CHUNK_BYTES, Body
 from emitterd.codes import Code
 from emitterd.errors import SourceError, Trouble, Verdict
 from emitterd.fingerprint import Fingerprint
-from emitterd.hashing import AHEAD, BESIDE_BYTES, THREAD_NAME, Hashing
-from emitterd.multipart import CHUNK_BYTES, Body
-from emitterd.spool import digests
+from emitterd.spool.folder import digests
+from emitterd.spool.hashing import AHEAD, BESIDE_BYTES, THREAD_NAME, Hashing
 from emitting import Listener, answering, emission_to, hand_made, sparse, wired
 
 LARGE_BYTES = BESIDE_BYTES + 16 * 2**20
@@ -37,7 +37,7 @@ GROWN_MIB = 4
 MEASURED = """
 import os, sys
 from emitterd.fingerprint import Fingerprint
-from emitterd.multipart import Body
+from emitterd.client.body import Body
 
 def peak():
     with open("/proc/self/status") as status:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emitterd.dataset import Dataset, Kind, Match, Span, Version
-from emitterd.header import COLUMNS_MAX, read_heading
+from emitterd.datasets.csv_header import COLUMNS_MAX, read_heading
+from emitterd.datasets.dataset import Dataset, Kind, Match, Span, Version
 from inspecting import ATTENDANCE, COLUMNS, HEADER, header
 
 EXPECTED = f"{HEADER} (5 columns, in this order)"

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emitterd.dataset import Version
-from emitterd.inspection import Contract, Report, inspect
+from emitterd.datasets.dataset import Version
+from emitterd.datasets.inspection import Contract, Report, inspect
 from inspecting import (
     ATTENDANCE,
     COLUMNS,

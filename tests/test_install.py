@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from debian import ROOT, Machine
-from emitterd.rehearsal import Rehearsal
+from emitterd.rehearsal.server import Rehearsal
 from harness import DEADLINE_S, PASSWORD
 from support import wait_until, zip_bytes
 

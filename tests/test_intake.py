@@ -15,18 +15,18 @@ from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
 from conftest import NOBODY, Python, SmallDisk
-from emitterd.catalogue_file import load_catalogue
-from emitterd.container import ReadAt
-from emitterd.disposal import Disposal, Rule
-from emitterd.entry import State
-from emitterd.examination import MAX_BYTES, Examiner, Rules
-from emitterd.inspection import Contract, Report
-from emitterd.inspector import Inspector
-from emitterd.intake import BUSY_S, FULL_S, Intake, Sweep
-from emitterd.journal import Journal
-from emitterd.selection import Selection
-from emitterd.settle import Settling
-from emitterd.spool import Spool
+from emitterd.datasets.catalogue_file import load_catalogue
+from emitterd.datasets.inspection import Contract, Report
+from emitterd.datasets.inspector import Inspector
+from emitterd.datasets.zip_integrity import ReadAt
+from emitterd.housekeeping.disposal import Disposal, Rule
+from emitterd.intake.examine import MAX_BYTES, Examiner, Rules
+from emitterd.intake.loop import BUSY_S, FULL_S, Intake, Sweep
+from emitterd.intake.settle import Settling
+from emitterd.journal.journal import Journal
+from emitterd.model import State
+from emitterd.spool.folder import Spool
+from emitterd.spool.selection import Selection
 from support import make_zip, sample, zip_bytes
 from test_journal import deliver
 
@@ -391,7 +391,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_intake import Door
-from emitterd.journal import Journal
+from emitterd.journal.journal import Journal
 door = Door(Path("."), Journal(Path("../journal.db")))
 {NOBODY}
 print([len(door.step(after)) for after in (0, 4.9, 0.2)], door.intake.settling())
@@ -446,7 +446,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_intake import Door, names
-from emitterd.journal import Journal
+from emitterd.journal.journal import Journal
 from support import zip_bytes
 door = Door(Path("."), Journal(Path("../journal.db")))
 {NOBODY}

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from emitterd import statements
-from emitterd.admission import Admission
 from emitterd.codes import Code
-from emitterd.entry import Entry, Grant, Receipt, State
 from emitterd.errors import Trouble, Verdict
 from emitterd.fingerprint import Fingerprint
-from emitterd.journal import Journal
-from emitterd.turns import QUANTUM
+from emitterd.journal import statements
+from emitterd.journal.fair_queue import QUANTUM
+from emitterd.journal.journal import Journal
+from emitterd.journal.rows import Admission
+from emitterd.model import Entry, Grant, Receipt, State
 
 PATH = b"pat/periodic_exam.zip"
 LOST = Trouble(Verdict.DEFER, Code.ANSWER_LOST, "no answer", ambiguous=True)

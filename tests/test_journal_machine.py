@@ -16,10 +16,10 @@ from hypothesis.stateful import (
     rule,
 )
 
-from emitterd.entry import LIVE, TRANSITIONS, Entry, Grant, State, Verb
 from emitterd.errors import IllegalTransition
-from emitterd.history import History
-from emitterd.journal import Journal
+from emitterd.journal.history import History
+from emitterd.journal.journal import Journal
+from emitterd.model import LIVE, TRANSITIONS, Entry, Grant, State, Verb
 from test_journal import (
     BROKE,
     LOST,

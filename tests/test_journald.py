@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from conftest import Python
-from emitterd import journald
-from emitterd.entry import display, undisplay
+from emitterd.model import display, undisplay
+from emitterd.service import journald
 from support import wait_until
 
 ROOT = Path(__file__).parent.parent
@@ -42,8 +42,8 @@ LOGGING = f"""
 import json, os, sys, threading
 from pathlib import Path
 import structlog
-from emitterd import logs
-from emitterd.entry import display
+from emitterd.service import logging as logs
+from emitterd.model import display
 NAMES = {NAMES!r}
 log = structlog.get_logger()
 def stream_of(descriptor):

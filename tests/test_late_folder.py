@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from emitterd.rehearsal import FaultMenu, Rehearsal
+from emitterd.rehearsal.server import FaultMenu, Rehearsal
 from harness import DEADLINE_S, Installation
 
 FILE = "pat/periodic_exam_mst.zip"

@@ -13,17 +13,17 @@ from pathlib import Path
 import pytest
 
 from conftest import Python
-from emitterd.admission import Admission, Admittance
-from emitterd.assembly import Parts
-from emitterd.config import load
-from emitterd.database import Database
-from emitterd.entry import State
+from emitterd.config.settings import load
 from emitterd.fingerprint import Fingerprint
-from emitterd.health import AGED_S
-from emitterd.journal import Journal
-from emitterd.rehearsal import Rehearsal
-from emitterd.statements import ASKED, settled
-from emitterd.uploads import Uploads
+from emitterd.journal.database import Database
+from emitterd.journal.journal import Journal
+from emitterd.journal.rows import Admission, Admittance
+from emitterd.journal.statements import ASKED, settled
+from emitterd.model import State
+from emitterd.monitoring.health import AGED_S
+from emitterd.monitoring.uploads import Uploads
+from emitterd.rehearsal.server import Rehearsal
+from emitterd.service.components import Parts
 from harness import DEADLINE_S, Installation
 from support import make_zip
 from test_intake import Door
@@ -103,7 +103,7 @@ def test_the_daemon_loads_what_it_serves(place: Installation, command: str) -> N
 ARENAS = """
 import sys, threading
 if {shared}:
-    from emitterd.arena import Arena
+    from emitterd.service.memory import Arena
     Arena()
 kept, go_on = [], threading.Event()
 def keep():
@@ -133,7 +133,7 @@ def test_threads_share_one_heap(python: Python, tmp_path: Path) -> None:
 
 FREED = """
 from pathlib import Path
-from emitterd.arena import TRIM_EVERY_S, Arena
+from emitterd.service.memory import TRIM_EVERY_S, Arena
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096

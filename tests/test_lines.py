@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emitterd.archive import Damage
-from emitterd.finding import Finding
-from emitterd.lines import CHUNK_BYTES, LINE_MAX_BYTES, Lines
+from emitterd.datasets.csv_text import CHUNK_BYTES, LINE_MAX_BYTES, Lines
+from emitterd.datasets.findings import Finding
+from emitterd.datasets.zip_members import Damage
 
 TEXT = "school_id|name\n1001|राजकीय विद्यालय\n"
 

@@ -14,8 +14,8 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 import pytest
 from structlog.testing import capture_logs
 
-from emitterd.endpoint import Endpoint
-from emitterd.listener import THREADS, Listener, is_own, shows
+from emitterd.monitoring.endpoint import Endpoint
+from emitterd.monitoring.http_server import THREADS, Listener, is_own, shows
 from monitored import free_port
 from support import wait_until
 

@@ -23,7 +23,7 @@ LOGGING = """
 import signal, sys, threading
 from pathlib import Path
 import structlog
-from emitterd import logs
+from emitterd.service import logging as logs
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP, signal.SIGTERM})
 logs.configure("info", Path(sys.argv[1]))
 stopping = threading.Event()

@@ -10,9 +10,9 @@ import pytest
 import structlog
 
 from conftest import SmallDisk
-from emitterd import logs
 from emitterd.codes import Code
-from emitterd.entry import display
+from emitterd.model import display
+from emitterd.service import logging as logs
 
 
 def lines(file: Path) -> list[dict[str, Any]]:

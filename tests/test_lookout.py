@@ -14,10 +14,10 @@ from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
 from conftest import Mount, Python
-from emitterd.lookout import Lookout
-from emitterd.mounts import NETWORK, file_system
-from emitterd.spool import Spool
-from emitterd.watcher import watches
+from emitterd.spool.folder import Spool
+from emitterd.spool.lookout import Lookout
+from emitterd.spool.mounts import NETWORK, file_system
+from emitterd.spool.watcher import watches
 from support import make_zip, wait_until
 
 DEADLINE_S = 30.0
@@ -26,8 +26,8 @@ START = """
 import json, sys
 from pathlib import Path
 from structlog.testing import capture_logs
-from emitterd.lookout import Lookout
-from emitterd.spool import Spool
+from emitterd.spool.lookout import Lookout
+from emitterd.spool.folder import Spool
 lookout = Lookout(Spool(Path(sys.argv[1])), "auto", lambda *_: None, lambda: None)
 with capture_logs() as events:
     lookout.start()
@@ -312,7 +312,7 @@ def test_network_file_system_is_refused(python: Python, tmp_path: Path) -> None:
     fake.write_text("1 0 0:1 / / rw - nfs4 server:/ rw\n")
     script = """
 from pathlib import Path
-from emitterd.database import Database
+from emitterd.journal.database import Database
 from emitterd.errors import JournalError
 try:
     Database(Path("state/journal.db"))

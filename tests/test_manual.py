@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emitterd import config
-from emitterd.config_layers import variable
-from emitterd.manual import commands, files
-from emitterd.roff import inline, roff, sections, text
+from emitterd.config import settings as config
+from emitterd.config.sources import variable
+from tools.manual import commands, files
+from tools.roff import inline, roff, sections, text
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = ["man/emitterd.1", "man/emitter.yaml.5"]
@@ -37,7 +37,7 @@ def checked(*checker: str) -> list[str]:
 
 @pytest.mark.parametrize("place", GENERATED)
 def test_each_is_as_generated(place: str) -> None:
-    """What is wrong here is mended by: python -m emitterd.manual docs."""
+    """What is wrong here is mended by: python -m tools.manual docs."""
     assert (DOCS / place).read_text("utf-8") == GENERATED[place]
 
 

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from emitterd.admission import Admission
-from emitterd.catalogue_file import load_catalogue
 from emitterd.codes import Code
-from emitterd.counted import CountedJournal
+from emitterd.datasets.catalogue_file import load_catalogue
 from emitterd.errors import Stage, Trouble, Verdict
-from emitterd.history import History
-from emitterd.metrics import Metrics
-from emitterd.progress import Reading, look
-from emitterd.verdict import Alarm, Cause, Outage, verdict
+from emitterd.journal.history import History
+from emitterd.journal.rows import Admission
+from emitterd.monitoring.alarms import Alarm, Cause, Outage, verdict
+from emitterd.monitoring.counted import CountedJournal
+from emitterd.monitoring.metrics import Metrics
+from emitterd.monitoring.status import Reading, look
 from test_journal import BROKE, NOW, admission, deliver, receipt, seen, take
 
 REFUSED = Trouble(Verdict.REJECT, Code.TOO_LARGE, "too large")

@@ -27,9 +27,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from emitterd.entry import LIVE, State, display
-from emitterd.grant import EXPIRY_MARGIN_S
-from emitterd.instruction import Act
+from emitterd.client.grant import EXPIRY_MARGIN_S
+from emitterd.journal.instruction import Act
+from emitterd.model import LIVE, State, display
 from host import Host, Killed
 from support import zip_bytes
 

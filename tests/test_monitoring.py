@@ -15,12 +15,12 @@ from urllib.parse import quote
 import pytest
 
 from conftest import SmallDisk
-from emitterd.journal import Journal
-from emitterd.metrics import Metrics
-from emitterd.progress import Reading, look
-from emitterd.reader import open_nothing
-from emitterd.rehearsal import FaultMenu, Rehearsal
-from emitterd.verdict import Verdict
+from emitterd.journal.connection import open_nothing
+from emitterd.journal.journal import Journal
+from emitterd.monitoring.alarms import Verdict
+from emitterd.monitoring.metrics import Metrics
+from emitterd.monitoring.status import Reading, look
+from emitterd.rehearsal.server import FaultMenu, Rehearsal
 from harness import Installation
 from monitored import free_port
 from support import sample, wait_until

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from python_multipart import parse_form
 from python_multipart.multipart import Field, File
 
+from emitterd.client.body import CHUNK_BYTES, Body
 from emitterd.codes import Code
 from emitterd.errors import SourceError
 from emitterd.fingerprint import Fingerprint
-from emitterd.multipart import CHUNK_BYTES, Body
 
 FIELDS = {"key": "pat/x_20231114221320.zip", "policy": "e30=", "x-amz-date": "now"}
 THREE = os.urandom(3 * CHUNK_BYTES)

@@ -3,7 +3,7 @@
 import socket
 from pathlib import Path
 
-from emitterd.rehearsal import FaultMenu, Rehearsal
+from emitterd.rehearsal.server import FaultMenu, Rehearsal
 from harness import Installation
 
 LIMIT_S = 30.0

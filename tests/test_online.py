@@ -10,10 +10,10 @@ from time import time
 
 import pytest
 
-from emitterd.config import Config, load
-from emitterd.machine import Diagnosis
-from emitterd.online import online
-from emitterd.rehearsal import FaultMenu, Rehearsal
+from emitterd.cli.check import Diagnosis
+from emitterd.cli.check_online import online
+from emitterd.config.settings import Config, load
+from emitterd.rehearsal.server import FaultMenu, Rehearsal
 from emitting import (
     LOOPBACK,
     Identity,

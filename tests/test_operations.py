@@ -7,16 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from emitterd import config, hand, terminal
+from emitterd.cli import terminal
 from emitterd.codes import Code
-from emitterd.entry import TRANSITIONS, State
-from emitterd.instruction import Act
-from emitterd.manual import commands
-from emitterd.rehearsal import FaultMenu, Rehearsal
-from emitterd.roff import sections
-from emitterd.standing import Outside
+from emitterd.config import settings as config
+from emitterd.intake.file_status import Outside
+from emitterd.journal import operations as hand
+from emitterd.journal.instruction import Act
+from emitterd.model import TRANSITIONS, State
+from emitterd.rehearsal.server import FaultMenu, Rehearsal
 from harness import Installation
 from support import sample
+from tools.manual import commands
+from tools.roff import sections
 
 DOCS = Path(__file__).parent.parent / "docs"
 DOCUMENT = (DOCS / "operations.md").read_text("utf-8")

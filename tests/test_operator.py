@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from emitterd.journal import Journal
-from emitterd.rehearsal import FaultMenu, Rehearsal
+from emitterd.journal.journal import Journal
+from emitterd.rehearsal.server import FaultMenu, Rehearsal
 from harness import DEADLINE_S, Installation
 from support import sample, wait_until
 from test_cli import emitterd

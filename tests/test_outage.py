@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from emitterd.backoff import Backoff
 from emitterd.codes import Code
-from emitterd.entry import Grant, State
+from emitterd.delivery.backoff import Backoff
+from emitterd.delivery.dispatch import FRESH_EVERY
 from emitterd.errors import Stage, Trouble
-from emitterd.journal import Journal
-from emitterd.passage import FRESH_EVERY
-from emitterd.rehearsal import FaultMenu, Rehearsal
+from emitterd.journal.journal import Journal
+from emitterd.model import Grant, State
+from emitterd.rehearsal.server import FaultMenu, Rehearsal
 from emitting import asked, emission_to, together, wired
 from harness import Installation
 from rig import Rig, rigged

@@ -9,18 +9,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from emitterd.codes import Code
-from emitterd.entry import State, display
+from emitterd.delivery.circuit_breaker import Down
 from emitterd.errors import Stage
-from emitterd.gate import Down
-from emitterd.headline import progress
-from emitterd.journal import Journal
-from emitterd.overview import SHOWN, gather
-from emitterd.phrases import amount, count, sentence, share, span
-from emitterd.records import Records
-from emitterd.rendering import POLICY, SCRIPT, STYLE
-from emitterd.throughput import Throughput
-from emitterd.uploads import Upload
-from emitterd.verdict import Alarm, Cause, Verdict
+from emitterd.journal.journal import Journal
+from emitterd.journal.reader import Records
+from emitterd.model import State, display
+from emitterd.monitoring.alarms import Alarm, Cause, Verdict
+from emitterd.monitoring.headline import progress
+from emitterd.monitoring.page_data import SHOWN, gather
+from emitterd.monitoring.rendering import POLICY, SCRIPT, STYLE
+from emitterd.monitoring.throughput import Throughput
+from emitterd.monitoring.uploads import Upload
+from emitterd.text import amount, count, sentence, share, span
 from paging import HOSTILE, Desk, admission
 
 NAME = b"school_master/school_mst.zip"

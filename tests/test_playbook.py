@@ -9,13 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from emitterd import classify
-from emitterd.classify import Break, Request, api_trouble, broken, bucket_trouble
-from emitterd.codes import Code
-from emitterd.errors import Trouble, Verdict
-from emitterd.finding import CONSEQUENCE
-from emitterd.meanings import MEANING
-from emitterd.playbook import (
+from emitterd.cli.error_codes import (
     Play,
     UnknownCodeError,
     _book,
@@ -23,6 +17,18 @@ from emitterd.playbook import (
     document,
     explain,
 )
+from emitterd.client import responses as classify
+from emitterd.client.responses import (
+    Break,
+    Request,
+    api_trouble,
+    broken,
+    bucket_trouble,
+)
+from emitterd.codes import Code
+from emitterd.datasets.findings import CONSEQUENCE
+from emitterd.errors import Trouble, Verdict
+from emitterd.meanings import MEANING
 from test_docs import command_options
 
 ROOT = Path(__file__).parent.parent
@@ -232,7 +238,7 @@ def test_defaults_are_those_of_the_configuration() -> None:
 
 
 def test_the_document_is_made_of_the_playbook() -> None:
-    """What `python -m emitterd.playbook` prints is docs/errors.md."""
+    """What `python -m emitterd.cli.error_codes` prints is docs/errors.md."""
     assert DOCUMENT.read_text("utf-8") == document()
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from conftest import NOBODY, Python
-from emitterd.catalogue_file import load_catalogue
-from emitterd.rehearsal import Rehearsal
+from emitterd.datasets.catalogue_file import load_catalogue
+from emitterd.rehearsal.server import Rehearsal
 from harness import Installation
 from support import sample
 from test_cli import emitterd
@@ -240,7 +240,7 @@ def test_producer_may_not_read_the_configuration(public: Path, python: Python) -
     script = f"""
 from functools import partial
 from pathlib import Path
-from emitterd.producers import inspect_files
+from emitterd.cli.inspect import inspect_files
 look = partial(inspect_files, [Path({PATH!r})], None, None, full=False, as_json=True)
 # Once as root: what Python loads by and by lies where nobody may not read.
 look()

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from emitterd.pulse import Pulse, Still, beat, rest
+from emitterd.heartbeat import Pulse, Still, beat, rest
 
 LIMIT_S = 30.0
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from emitterd.rehearsal import Rehearsal
+from emitterd.rehearsal.server import Rehearsal
 from harness import Installation
 from support import sample
 from test_cli import emitterd

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from emitterd.admission import Admission
-from emitterd.database import Database
-from emitterd.entry import Receipt, State
 from emitterd.fingerprint import Fingerprint
-from emitterd.journal import Journal
-from emitterd.rehearsal import Rehearsal
-from emitterd.salvage import Salvaged, salvage
+from emitterd.housekeeping.salvage import Salvaged, salvage
+from emitterd.journal.database import Database
+from emitterd.journal.journal import Journal
+from emitterd.journal.rows import Admission
+from emitterd.model import Receipt, State
+from emitterd.rehearsal.server import Rehearsal
 from harness import Installation
 
 PAGE = 4096

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from emitterd.client.refusal import LOGIN_CEILING_S, LOGIN_FLOOR_S, Refusal
 from emitterd.codes import Code
 from emitterd.errors import Stage, Verdict
-from emitterd.refusal import LOGIN_CEILING_S, LOGIN_FLOOR_S, Refusal
 
 NOW = 1_700_000_000.0
 ACCOUNT = b'["https://cqube.example.org/data", "emission", "a password"]'

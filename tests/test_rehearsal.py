@@ -20,10 +20,10 @@ import httpx
 import pytest
 
 import support
-from emitterd.rehearsal import FaultMenu, FaultMenuError, Rehearsal, Request
-from emitterd.rehearsal_api import emitted_key
-from emitterd.rehearsal_bucket import NAME
-from emitterd.rehearsal_faults import FAULTS, Stage
+from emitterd.rehearsal.api import emitted_key
+from emitterd.rehearsal.bucket import NAME
+from emitterd.rehearsal.faults import FAULTS, Stage
+from emitterd.rehearsal.server import FaultMenu, FaultMenuError, Rehearsal, Request
 from emitting import make_identity
 
 ZIP = b"PK\x03\x04" + b"some content " * 100

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from emitterd.intake import EVENT_LATENCY_S
-from emitterd.rehearsal import FaultMenu, Rehearsal
+from emitterd.intake.loop import EVENT_LATENCY_S
+from emitterd.rehearsal.server import FaultMenu, Rehearsal
 from emitting import asked
 from harness import DEADLINE_S, Installation, Process
 from support import wait_until

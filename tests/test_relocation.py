@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from conftest import NOBODY, SKIP, Python
-from emitterd.relocation import put_back
+from emitterd.spool.files import put_back
 
 PUT_BACK = f"""
 from pathlib import Path
-from emitterd.relocation import put_back
+from emitterd.spool.files import put_back
 folder = Path(".")
 {NOBODY}
 try:

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from conftest import SmallDisk
-from emitterd.entry import State
-from emitterd.history import History
-from emitterd.journal import Journal
-from emitterd.retention import PAGE, Retention
-from emitterd.spool import Spool
+from emitterd.housekeeping.retention import PAGE, Retention
+from emitterd.journal.history import History
+from emitterd.journal.journal import Journal
+from emitterd.model import State
+from emitterd.spool.folder import Spool
 from support import make_zip
 from test_journal import BROKE, NOW, admission, admit, counted, deliver, take
 

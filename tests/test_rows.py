@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emitterd.dataset import Dataset, Kind
-from emitterd.rows import Rows
+from emitterd.datasets.csv_rows import Rows
+from emitterd.datasets.dataset import Dataset, Kind
 from inspecting import header
 
 VISITS = Dataset(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from emitterd.demo import MASTERS, TRANSACTIONAL
+from emitterd.cli.demo import MASTERS, TRANSACTIONAL
 from harness import PASSWORD, Installation
 from seaweed import BotoEmission, Seaweed, empty, objects, read
 from support import wait_until

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from conftest import Python
-from emitterd.entry import Grant, State, display
-from emitterd.grant import remote_name
-from emitterd.rehearsal import FaultMenu, Rehearsal
+from emitterd.client.grant import remote_name
+from emitterd.model import Grant, State, display
+from emitterd.rehearsal.server import FaultMenu, Rehearsal
 from harness import DEADLINE_S, Installation
 from inspecting import Raw, deflated, end, raw, repeated, zipped
 from support import make_zip, wait_until, zip_bytes
@@ -304,10 +304,10 @@ def installed(folder: Path, server: Rehearsal, login: str) -> Installation:
 BUG = """
 import os, sys
 from pathlib import Path
-from emitterd import logs
-from emitterd.config import load
-from emitterd.daemon import Daemon
-from emitterd.uploads import Uploads
+from emitterd.service import logging as logs
+from emitterd.config.settings import load
+from emitterd.service.daemon import Daemon
+from emitterd.monitoring.uploads import Uploads
 
 class Buggy(Uploads):
     def sent(self, entry, size_bytes):

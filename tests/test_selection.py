@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emitterd.selection import Selection
+from emitterd.spool.selection import Selection
 
 TEMPORARY = "its name is that of a temporary file"
 HIDDEN = "it lies in a hidden folder"

@@ -15,7 +15,7 @@ import pytest
 
 from debian import Machine
 from emitterd import failpoints
-from emitterd.rehearsal import FaultMenu, Rehearsal
+from emitterd.rehearsal.server import FaultMenu, Rehearsal
 from harness import DEADLINE_S, PASSWORD
 from support import wait_until, zip_bytes
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from emitterd.config import Delivery
-from emitterd.daemon import ABORT_GRACE_S
+from emitterd.config.settings import Delivery
+from emitterd.service.daemon import ABORT_GRACE_S
 
 SYSTEMD = Path(__file__).parent.parent / "systemd"
 UNITS = ("emitterd.service", "emitterd@.service")

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emitterd.fingerprint import Fingerprint
-from emitterd.settle import FIRST_LOOK_S, Proof, Settling, Tracker
+from emitterd.intake.settle import FIRST_LOOK_S, Proof, Settling, Tracker
 
 PATH = b"pat/x.zip"
 RULE = Settling(quiet_s=5.0, look_max_s=1.0, incomplete_after_s=600.0)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Python
-from emitterd.signals import HANGUP, STOPS, Signals, hold_hangup
+from emitterd.service.signals import HANGUP, STOPS, Signals, hold_hangup
 
 
 @pytest.mark.parametrize("one", STOPS)
@@ -110,7 +110,7 @@ def test_wait_restarts_after_a_foreign_signal(python: Python, tmp_path: Path) ->
     """A signal without a handler of ours (SIGCHLD) does not end the wait early."""
     script = """
 import os, signal, threading, time
-from emitterd.signals import Signals
+from emitterd.service.signals import Signals
 with Signals() as signals:
     threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGCHLD)).start()
     threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import NOBODY, Python, SmallDisk
-from emitterd import config
-from emitterd.client_config import ClientConfig, read_client_config
-from emitterd.config import Config
+from emitterd.cli.init import Skeleton, _create, _next_steps, _Plan, lay_out
+from emitterd.cli.template import shipped
+from emitterd.config import settings as config
+from emitterd.config.client_config import ClientConfig, read_client_config
+from emitterd.config.settings import Config
 from emitterd.errors import ConfigError, Problem
-from emitterd.skeleton import Skeleton, _create, _next_steps, _Plan, lay_out
-from emitterd.template import shipped
 
 SECRET = "correct-horse-battery"
 URL = "https://cqube.example.org/data"
@@ -461,7 +461,7 @@ def test_a_full_disk_leaves_no_half_file(tmp_path: Path, small_disk: SmallDisk) 
 AS_NOBODY = f"""
 from pathlib import Path
 from emitterd.errors import ConfigError
-from emitterd.skeleton import lay_out
+from emitterd.cli.init import lay_out
 {NOBODY}
 try:
     lay_out(Path("drop"), Path("emitter.yaml"), ["pat"])

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from emitterd.classify import Break
-from emitterd.sockets import Broken
-from emitterd.transfer import Limits, Stopped
-from emitterd.wire import Wire, tls_context
+from emitterd.client.http import Wire, tls_context
+from emitterd.client.responses import Break
+from emitterd.client.sockets import Broken
+from emitterd.client.transfer import Limits, Stopped
 from emitting import (
     LOOPBACK,
     OK,

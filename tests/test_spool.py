@@ -18,14 +18,14 @@ import pytest
 from conftest import NOBODY, Python
 from emitterd.codes import Code
 from emitterd.errors import SourceError
-from emitterd.settle import Proof
-from emitterd.spool import SMALL_BYTES, TURN, Spool, proof, read_at, sha256
+from emitterd.intake.settle import Proof
+from emitterd.spool.folder import SMALL_BYTES, TURN, Spool, proof, read_at, sha256
 from harness import DEADLINE_S
 from support import make_zip
 
 BEGIN = f"""
 from pathlib import Path
-from emitterd.spool import Spool, proof
+from emitterd.spool.folder import Spool, proof
 {NOBODY}
 spool = Spool(Path("."))
 """

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from emitterd.rehearsal import FaultMenu, Rehearsal
+from emitterd.rehearsal.server import FaultMenu, Rehearsal
 from emitting import asked, silent_port
 from harness import DEADLINE_S, Installation
 from support import wait_until

@@ -9,11 +9,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from emitterd.codes import Code
-from emitterd.entry import State
+from emitterd.delivery.circuit_breaker import Down
 from emitterd.errors import Stage
-from emitterd.gate import Down
-from emitterd.pulse import Pulse, rest
-from emitterd.supervision import LATE_S, Supervision, status_line
+from emitterd.heartbeat import Pulse, rest
+from emitterd.model import State
+from emitterd.service.systemd import LATE_S, Supervision, status_line
 
 WATCHDOG_S = 60.0
 LIMIT_S = WATCHDOG_S / 2

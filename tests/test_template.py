@@ -7,8 +7,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from emitterd.template import fill, quoted, shipped
-from emitterd.yamlmarks import load_data, parse
+from emitterd.cli.template import fill, quoted, shipped
+from emitterd.yaml_reader import load_data, parse
 
 TEMPLATE = """\
 # A note.

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from emitterd.bandwidth import BURST_SLICES, SLICE_LEAST_BYTES, SLICE_S
-from emitterd.config_timetable import timetable
-from emitterd.emission import Emission
-from emitterd.entry import Receipt
+from emitterd.client.api import Emission
+from emitterd.client.bandwidth import BURST_SLICES, SLICE_LEAST_BYTES, SLICE_S
+from emitterd.client.throttle import Throttle
+from emitterd.client.transfer import Limits, Stopped
+from emitterd.config.config_timetable import timetable
 from emitterd.errors import Trouble, Verdict
-from emitterd.throttle import Throttle
-from emitterd.transfer import Limits, Stopped
-from emitterd.uploads import Uploads
+from emitterd.model import Receipt
+from emitterd.monitoring.uploads import Uploads
 from emitting import (
     Listener,
     answering,

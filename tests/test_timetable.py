@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emitterd import config
-from emitterd.config_layers import Refusal
-from emitterd.config_timetable import timetable
+from emitterd.client.timetable import DAY_MIN, Span, Timetable
+from emitterd.config import settings as config
+from emitterd.config.config_timetable import timetable
+from emitterd.config.sources import Refusal
 from emitterd.errors import ConfigError, Problem
-from emitterd.timetable import DAY_MIN, Span, Timetable
 from emitterd.units import parse_rate
 
 KIB, MIB = 1024, 1024**2

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emitterd.turns import QUANTUM, Turns
+from emitterd.journal.fair_queue import QUANTUM, Turns
 
 BACKLOG = 100_000
 

@@ -3,9 +3,9 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from emitterd.entry import Entry
 from emitterd.fingerprint import Fingerprint
-from emitterd.uploads import Uploads, advance
+from emitterd.model import Entry
+from emitterd.monitoring.uploads import Uploads, advance
 
 
 def entry(number: int, size_bytes: int = 1000, attempts: int = 0) -> Entry:

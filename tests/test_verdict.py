@@ -4,7 +4,7 @@ import pytest
 
 from emitterd.codes import Code
 from emitterd.errors import Stage
-from emitterd.verdict import (
+from emitterd.monitoring.alarms import (
     WARNINGS,
     Alarm,
     Cause,

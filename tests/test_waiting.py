@@ -4,8 +4,8 @@ import time
 
 from emitterd.codes import Code
 from emitterd.errors import Trouble, Verdict
-from emitterd.journal import Journal
-from emitterd.waiting import Waiting
+from emitterd.journal.journal import Journal
+from emitterd.journal.waiting import Waiting
 from test_journal import BROKE, take
 
 REFUSED = Trouble(Verdict.PARK, Code.CREDENTIALS, "refused")

@@ -4,8 +4,8 @@ import threading
 import time
 from pathlib import Path
 
-from emitterd.journal import Journal
-from emitterd.wake import Wake
+from emitterd.delivery.wake import Wake
+from emitterd.journal.journal import Journal
 from support import make_zip, wait_until
 from test_intake import NAME, PATH, swept
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from emitterd.rehearsal import FaultMenu, Rehearsal
+from emitterd.rehearsal.server import FaultMenu, Rehearsal
 from harness import DEADLINE_S, Installation, Process
 from support import wait_until
 

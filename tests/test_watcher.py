@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from emitterd.entry import State
-from emitterd.journal import Journal
-from emitterd.watcher import Watcher, watch_limit, watches
+from emitterd.journal.journal import Journal
+from emitterd.model import State
+from emitterd.spool.watcher import Watcher, watch_limit, watches
 from support import make_zip, wait_until
 from test_intake import NAME, PATH, SWEEP_S, Door, names, swept
 
@@ -22,7 +22,7 @@ DEADLINE_S = 30.0
 OVERFLOW = """
 import sys
 from pathlib import Path
-from emitterd.watcher import Watcher
+from emitterd.spool.watcher import Watcher
 say = lambda: print("overflow", flush=True)
 watcher = Watcher(Path(sys.argv[1]), lambda path, is_folder: None, say)
 watcher.start()

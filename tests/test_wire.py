@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from emitterd.classify import Break
-from emitterd.sockets import Broken
-from emitterd.transfer import Limits
-from emitterd.wire import tls_context
+from emitterd.client.http import tls_context
+from emitterd.client.responses import Break
+from emitterd.client.sockets import Broken
+from emitterd.client.transfer import Limits
 from emitting import (
     OK,
     Identity,

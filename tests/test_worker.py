@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from emitterd.entry import State
-from emitterd.hand import Hand
-from emitterd.instruction import Act, Instruction
-from emitterd.passage import IDLE_S
-from emitterd.worker import ROOT_LOST_S
+from emitterd.delivery.dispatch import IDLE_S
+from emitterd.delivery.worker import ROOT_LOST_S
+from emitterd.journal.instruction import Act, Instruction
+from emitterd.journal.operations import Hand
+from emitterd.model import State
 from rig import INITIAL_S, Rig, rigged
 
 NAME = "pat/exam.zip"

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from emitterd.backoff import Backoff
 from emitterd.codes import Code
-from emitterd.entry import State
+from emitterd.delivery.backoff import Backoff
 from emitterd.errors import Trouble, Verdict
-from emitterd.rehearsal import FaultMenu
+from emitterd.model import State
+from emitterd.rehearsal.server import FaultMenu
 from rig import INITIAL_S, Rig, rigged
 from support import wait_until
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emitterd.yamlmarks import (
+from emitterd.yaml_reader import (
     Document,
     Duplicate,
     Marked,

@@ -1,0 +1,220 @@
+"""What `check` looks at beside the configuration: is this machine fit to run it."""
+
+import os
+import shutil
+import ssl
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from emitterd.client.grant import GRANT_LIFETIME_S
+from emitterd.client.timetable import format_rate
+from emitterd.config.settings import Config
+from emitterd.intake.examine import MAX_BYTES
+from emitterd.journal.reader import held
+from emitterd.monitoring.http_server import probe
+from emitterd.spool.mounts import NETWORK, file_system
+from emitterd.spool.watcher import folders_below, watch_limit
+from emitterd.units import format_size
+
+FREE_FLOOR_BYTES = 64 * 1024 * 1024
+RELEASED_AT = 1767225600.0
+"""2026-01-01: a clock that says earlier is wrong, and TLS will not work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """One thing looked at: `level` is ok, warning or error."""
+
+    level: str
+    subject: str
+    message: str
+    remedy: str = ""
+
+
+def diagnoses(config: Config) -> list[Diagnosis]:
+    """Return everything looked at, in the order of the configuration."""
+    return [
+        *_tls(config),
+        *_folder(config),
+        *_watch(config),
+        *_journal(config),
+        *_written(config),
+        *_bandwidth(config, time.time()),
+        *_metrics(config),
+        _clock(time.time()),
+    ]
+
+
+def _tls(config: Config) -> Iterator[Diagnosis]:
+    if not config.emission.url.startswith("https:"):
+        yield Diagnosis(
+            "warning",
+            "emission.url",
+            "http: password, token and data go over the line in clear",
+            "use https wherever the line is not this machine's own",
+        )
+    elif config.emission.ca_file is None:
+        context = ssl.create_default_context()
+        known = context.cert_store_stats()["x509_ca"]
+        paths = ssl.get_default_verify_paths()
+        if not known and not paths.capath:
+            yield Diagnosis(
+                "error",
+                "TLS",
+                "this machine knows no certificate authority",
+                "install the package ca-certificates, or set emission.ca_file",
+            )
+
+
+def _folder(config: Config) -> Iterator[Diagnosis]:
+    root = config.spool.directory
+    rejects = config.spool.rejected_directory is not None
+    writes = config.spool.after_delivery != "keep" or rejects
+    need = os.R_OK | os.X_OK | (os.W_OK if writes else 0)
+    if os.access(root, need):
+        yield Diagnosis("ok", "spool.directory", f"{root} can be read")
+    else:
+        wanted = "read and written" if writes else "read"
+        yield Diagnosis(
+            "error",
+            "spool.directory",
+            f"{root} cannot be {wanted} by this user",
+            f"give user {os.getuid()} the permission, or run as another user",
+        )
+    kind = file_system(root)
+    if kind in NETWORK:
+        yield Diagnosis(
+            "warning",
+            "spool.directory",
+            f"{root} is on {kind}: files of other hosts are found by sweeps only",
+            f"expect up to {config.spool.sweep_every_s:.0f} s (spool.sweep_every)",
+        )
+
+
+def _watch(config: Config) -> Iterator[Diagnosis]:
+    limit = watch_limit()
+    if limit is None or config.spool.watcher == "polling":
+        return
+    folders = folders_below(config.spool.directory)
+    message = f"{folders} folders to watch, {limit} watches allowed to a user"
+    if folders * 2 > limit:
+        yield Diagnosis(
+            "warning",
+            "inotify",
+            message,
+            f"sysctl fs.inotify.max_user_watches={max(folders * 4, 524288)}",
+        )
+    else:
+        yield Diagnosis("ok", "inotify", message)
+
+
+def _journal(config: Config) -> Iterator[Diagnosis]:
+    place = config.journal.path
+    folder = _existing(place.parent)
+    kind = file_system(place.parent)
+    if kind in NETWORK:
+        yield Diagnosis(
+            "error",
+            "journal.path",
+            f"{place} is on a network file system ({kind})",
+            "name a local directory",
+        )
+        return
+    # SQLite's log is a file beside the journal: the folder must be writable too.
+    writable = os.access(folder, os.W_OK) and (
+        not place.exists() or os.access(place, os.W_OK)
+    )
+    if not writable:
+        yield Diagnosis(
+            "error",
+            "journal.path",
+            f"{place} cannot be written by this user",
+            f"give user {os.getuid()} write permission on {folder}",
+        )
+        return
+    free = shutil.disk_usage(folder).free
+    if free < FREE_FLOOR_BYTES:
+        yield Diagnosis(
+            "error",
+            "journal.path",
+            f"only {format_size(free)} free on the disk of {place}",
+            "free some space: the journal must be able to grow",
+        )
+    else:
+        yield Diagnosis(
+            "ok", "journal.path", f"{place} on {kind}, {format_size(free)} free"
+        )
+
+
+def _written(config: Config) -> Iterator[Diagnosis]:
+    archive = config.spool.archive_directory
+    places = {
+        "spool.archive_directory": archive,
+        "spool.rejected_directory": config.spool.rejected_directory,
+        "log.file": config.log.file.parent if config.log.file else None,
+    }
+    for key, place in places.items():
+        if place is not None and not os.access(_existing(place), os.W_OK):
+            yield Diagnosis(
+                "error",
+                key,
+                f"{place} cannot be written by this user",
+                f"give user {os.getuid()} write permission on {_existing(place)}",
+            )
+
+
+def _bandwidth(config: Config, now: float) -> Iterator[Diagnosis]:
+    bandwidth = config.delivery.bandwidth
+    if bandwidth is None:
+        return
+    limit, until = bandwidth.limit(now), bandwidth.until(now)
+    said = "no limit" if limit is None else format_rate(limit)
+    clock = f" now, until {until} ({time.strftime('%Z')})" if until else ""
+    yield Diagnosis("ok", "delivery.bandwidth", f"{said}{clock}")
+    lowest = bandwidth.lowest
+    if lowest is not None and lowest * GRANT_LIFETIME_S < MAX_BYTES:
+        largest = format_size(lowest * int(GRANT_LIFETIME_S))
+        yield Diagnosis(
+            "warning",
+            "delivery.bandwidth",
+            f"at {format_rate(lowest)} a file above {largest} takes longer than its"
+            " grant lives (1 h)",
+            "see docs/configuration.md, if there are such files: not every bucket"
+            " takes them",
+        )
+
+
+def _metrics(config: Config) -> Iterator[Diagnosis]:
+    listen = config.metrics.listen
+    if listen is None:
+        return
+    if held(config.journal.path):
+        yield Diagnosis("ok", "metrics.listen", f"{listen}, if the daemon has it")
+        return
+    try:
+        probe(listen)
+    except OSError as error:
+        yield Diagnosis(
+            "warning",
+            "metrics.listen",
+            f"{listen} cannot be listened at: {error.strerror or error}",
+            "free the address, or name another; files are delivered all the same",
+        )
+    else:
+        yield Diagnosis("ok", "metrics.listen", str(listen))
+
+
+def _clock(now: float) -> Diagnosis:
+    said = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(now))
+    if now >= RELEASED_AT:
+        return Diagnosis("ok", "clock", said)
+    remedy = "set the clock, and run an NTP service"
+    return Diagnosis("error", "clock", f"this machine believes it is {said}", remedy)
+
+
+def _existing(folder: Path) -> Path:
+    while not folder.exists():
+        folder = folder.parent
+    return folder

@@ -1,0 +1,350 @@
+"""The command line: arguments in, exit codes out; the work is done below.
+
+Exit codes: 0 done; 1 it ran and something is undelivered or wrong; 2 usage; 70
+internal; 75 another instance holds the journal; 78 configuration.
+"""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+import click
+
+from emitterd import __version__
+from emitterd.cli.imports import unused_left_out
+from emitterd.journal.instruction import Act
+from emitterd.model import State
+from emitterd.service.signals import hold_hangup
+from emitterd.units import parse_duration, parse_since
+
+T = TypeVar("T")
+
+ONCE_WAIT = "20s"
+"""So that, with the time to stop, a dead destination ends `once` within 30 s."""
+
+PATH = click.Path(path_type=Path)
+
+_config = click.option(
+    "--config",
+    "-c",
+    type=PATH,
+    help="The configuration; without it $EMITTERD_CONFIG, ./emitter.yaml,"
+    " /etc/emitterd/emitter.yaml.",
+)
+_state = click.option(
+    "--state",
+    type=click.Choice([str(state) for state in State]),
+    callback=lambda _context, _parameter, state: state and State(state),
+    help="Only entries in this state.",
+)
+_json = click.option("--json", "as_json", is_flag=True, help="Data instead of a table.")
+
+
+class _Commands(click.Group):
+    """All commands, listed in the order of their use, each in a whole sentence."""
+
+    def format_commands(
+        self,
+        ctx: click.Context,  # noqa: ARG002  click's
+        formatter: click.HelpFormatter,
+    ) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, one.help or "") for name, one in self.commands.items()]
+            )
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
+)
+@click.version_option(__version__, message="%(prog)s %(version)s", help="Print it.")
+def command() -> None:
+    """Deliver every zip dropped into the watched folder to the emission bucket."""
+
+
+@command.command()
+@_config
+def run(config: Path | None) -> None:
+    """Watch and deliver until SIGTERM or SIGINT; SIGHUP rereads the configuration."""
+    hold_hangup()
+    with unused_left_out():
+        from emitterd.cli import run as commands
+
+    _end(lambda: commands.run(config))
+
+
+@command.command()
+@_config
+@click.option(
+    "--wait", default=ONCE_WAIT, help="How long nothing may move before it gives up."
+)
+def once(config: Path | None, wait: str) -> None:
+    """Deliver what is complete now, then exit: 0 if nothing is left, else 1."""
+    hold_hangup()
+    with unused_left_out():
+        from emitterd.cli import run as commands
+
+    wait_s = _quantity(parse_duration, wait, "--wait")
+    _end(lambda: commands.once(config, wait_s))
+
+
+@command.command()
+@_config
+@click.option("--online", is_flag=True, help="Ask the server too: login and grant.")
+def check(config: Path | None, *, online: bool) -> None:
+    """Check the configuration and this machine; with --online the server too."""
+    from emitterd.cli import checkup
+
+    _end(lambda: checkup.check(config, online=online))
+
+
+@command.command()
+@_config
+@_json
+@click.option("--check", is_flag=True, help="One line: is all well?")
+def status(config: Path | None, *, as_json: bool, check: bool) -> None:
+    """Show counts, the oldest waiting file and the destination; or --check them."""
+    from emitterd.cli import show as queries
+
+    look = queries.check_status if check else queries.status
+    _end(lambda: look(config, as_json=as_json))
+
+
+@command.command(name="list")
+@_config
+@_state
+@click.option(
+    "--skipped", is_flag=True, help="What will never be sent as it is, and why."
+)
+@_json
+def list_entries(
+    config: Path | None, state: State | None, *, skipped: bool, as_json: bool
+) -> None:
+    """List the versions of files that the journal knows, or what is skipped."""
+    if skipped and state is not None:
+        raise click.BadParameter("--skipped lists files of the folder: no --state")
+    if skipped:
+        from emitterd.cli import inquiries
+
+        _end(lambda: inquiries.list_skipped(config, as_json=as_json))
+    from emitterd.cli import show as queries
+
+    _end(lambda: queries.list_entries(config, state, as_json=as_json))
+
+
+@command.command()
+@click.argument("path", help="As in the log, or absolute.")
+@_config
+@_json
+def explain(path: str, config: Path | None, *, as_json: bool) -> None:
+    """Say why a file is, or is not, delivered."""
+    from emitterd.cli import inquiries
+
+    _end(lambda: inquiries.explain_path(config, path, as_json=as_json))
+
+
+@command.command()
+@_config
+@click.option("--since", help="2026-11-24, 2026-11-24T06:00+05:30, or 24h.")
+@_json
+@click.option("--csv", "as_csv", is_flag=True, help="For a spreadsheet.")
+def receipts(
+    config: Path | None, since: str | None, *, as_json: bool, as_csv: bool
+) -> None:
+    """Print the proof of what was delivered."""
+    from emitterd.cli import show as queries
+
+    if as_json and as_csv:
+        raise click.BadParameter("give --json or --csv, not both")
+    form = "csv" if as_csv else "json" if as_json else "table"
+    instant = partial(parse_since, now=time.time())
+    begin = 0.0 if since is None else _quantity(instant, since, "--since")
+    _end(lambda: queries.receipts(config, begin, form))
+
+
+def _acting(act: Act) -> Callable[..., None]:
+    @click.argument(
+        "paths", nargs=-1, metavar="PATH...", help="As in the log, or absolute."
+    )
+    @_config
+    @click.option("--all", "every", is_flag=True, help="All files in the state given.")
+    @_state
+    def acting(
+        paths: tuple[str, ...], config: Path | None, state: State | None, *, every: bool
+    ) -> None:
+        _act(act, paths, config, every=every, state=state)
+
+    return acting
+
+
+for _one, _help in {
+    Act.RETRY: "Try deferred files now; have rejected ones looked at again.",
+    Act.HOLD: "Keep waiting files back, whatever is dropped under their names.",
+    Act.RELEASE: "Let held files go.",
+    Act.FORGET: "Take files for new: what lies in the folder is sent, even again.",
+}.items():
+    command.command(name=_one, help=_help)(_acting(_one))
+
+
+@command.command()
+@_config
+@click.option(
+    "--receipts",
+    type=PATH,
+    multiple=True,
+    help="A log, or what `receipts --json` printed; may be repeated.",
+)
+def rebuild(config: Path | None, receipts: tuple[Path, ...]) -> None:
+    """Save what can be read of a damaged journal; nothing is sent twice unasked."""
+    from emitterd.cli import operate as acts
+
+    _end(lambda: acts.rebuild(config, receipts))
+
+
+@command.command()
+@click.argument("files", type=PATH, nargs=-1, required=True, metavar="FILE...")
+@_config
+@click.option("--dataset", help="What it is to be: pat/periodic_exam_mst.")
+@click.option("--full", is_flag=True, help="Every row.")
+@_json
+def inspect(
+    files: tuple[Path, ...],
+    config: Path | None,
+    dataset: str | None,
+    *,
+    full: bool,
+    as_json: bool,
+) -> None:
+    """Check zips, wherever they lie, against what the server will accept."""
+    from emitterd.cli import inspect as producers
+
+    _end(
+        lambda: producers.inspect_files(
+            files, config, dataset, full=full, as_json=as_json
+        )
+    )
+
+
+@command.command()
+@click.argument("directory", type=PATH, help="The folder to be watched.")
+@click.option("--from-client", type=PATH, help="Take over upstream's config.py.")
+@click.option(
+    "--output", type=PATH, default="emitter.yaml", help="The configuration to write."
+)
+def init(directory: Path, from_client: Path | None, output: Path) -> None:
+    """Make the folder, its dataset folders and a commented configuration."""
+    from emitterd.cli import primer
+
+    _end(lambda: primer.init(directory, output, from_client))
+
+
+@command.command(name="explain-error")
+@click.argument("code", required=False, help="Such as E210; without, all.")
+@_json
+def explain_error(code: str | None, *, as_json: bool) -> None:
+    """Say what an error code means, and what to do."""
+    from emitterd.cli import primer
+
+    _end(lambda: primer.explain_error(code, as_json=as_json))
+
+
+@command.command()
+@click.option(
+    "--directory", type=PATH, default="rehearsal", help="Where objects are kept."
+)
+@click.option("--host", default="127.0.0.1", help="Address to listen on.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8642,
+    help="Port; 0 takes a free one.",
+)
+@click.option("--username", default="emission", help="The user who may log in.")
+@click.option("--password", default="rehearsal", help="That user's password.")
+@click.option("--api-key", help="An API key instead of a login.")
+@click.option(
+    "--fault",
+    default="",
+    show_default=False,
+    help="Faults: name[:probability[:parameter]] or name@count, …",
+)
+@click.option("--latency", default="0s", help="Wait before each answer: 50ms.")
+@click.option("--faults", is_flag=True, help="List the faults.")
+def rehearse(  # noqa: PLR0913  each is an option
+    *,
+    directory: Path,
+    host: str,
+    port: int,
+    username: str,
+    password: str,
+    api_key: str | None,
+    fault: str,
+    latency: str,
+    faults: bool,
+) -> None:
+    """Run a local emission server with a menu of faults, to try an installation."""
+    from emitterd.cli import rehearse
+
+    if faults:
+        _end(rehearse.list_faults)
+    menu = _quantity(rehearse.parse_faults, fault, "--fault")
+    latency_s = _quantity(parse_duration, latency, "--latency")
+    _end(
+        lambda: rehearse.serve(
+            directory,
+            address=(host, port),
+            login=(username, password),
+            api_key=api_key,
+            faults=menu,
+            latency_s=latency_s,
+        )
+    )
+
+
+@command.command()
+@click.option("--keep", type=PATH, help="Work in this folder and leave it.")
+def demo(keep: Path | None) -> None:
+    """Go the whole way in a temporary folder and print the receipts."""
+    from emitterd.cli import demo
+
+    _end(lambda: demo.show(keep))
+
+
+def _act(
+    act: Act,
+    paths: tuple[str, ...],
+    config: Path | None,
+    *,
+    every: bool,
+    state: State | None,
+) -> None:
+    from emitterd.cli import operate as acts
+
+    said = list(paths)
+    if every and state is None and len(said) == 1 and said[0] in set(State):
+        # `retry --all rejected` says the same as `retry --all --state rejected`.
+        state, said = State(said[0]), []
+    if every and (state is None or said):
+        raise click.BadParameter("--all goes with --state, and with no PATH")
+    if not every and (state is not None or not said):
+        raise click.BadParameter("give a PATH, or --all with --state")
+    _end(lambda: acts.act(config, act, said, state))
+
+
+def _end(work: Callable[[], int]) -> NoReturn:
+    """Do a command's work and exit with its code."""
+    from emitterd.cli.terminal import reported
+
+    raise click.exceptions.Exit(reported(work))
+
+
+def _quantity(parse: Callable[[str], T], text: str, option: str) -> T:
+    try:
+        return parse(text)
+    except ValueError as error:
+        remedy = getattr(error, "remedy", "")
+        said = f"{error}: {remedy}" if remedy else str(error)
+        raise click.BadParameter(said, param_hint=option) from error

@@ -1,0 +1,102 @@
+"""The operator's hand from the command line: through the daemon, or without one."""
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from emitterd.cli.output import print_outcome
+from emitterd.cli.terminal import DONE, USAGE, WRONG, complain, say
+from emitterd.config.settings import load_part
+from emitterd.config.sources import find
+from emitterd.errors import JournalError, JournalLocked
+from emitterd.housekeeping.recovery import Rebuilt
+from emitterd.housekeeping.recovery import rebuild as put_anew
+from emitterd.journal.instruction import Act, Instruction, Outcome
+from emitterd.journal.journal import Journal
+from emitterd.journal.operations import Hand
+from emitterd.journal.reader import Records
+from emitterd.model import State, display
+from emitterd.monitoring.explain import OutsideSpool, locate
+from emitterd.service.control_socket import ask, user_name
+from emitterd.spool.folder import Spool
+from emitterd.spool.selection import Selection
+
+
+def act(config: Path | None, what: Act, said: list[str], state: State | None) -> int:
+    """Apply an act to paths, or to all in a state; 1 where one was refused."""
+    settings = load_part(find(config, os.environ), os.environ, "journal", "spool")
+    journal = settings.journal.path
+    try:
+        paths = _paths(journal, Spool(settings.spool.directory), said)
+    except OutsideSpool as error:
+        complain(str(error))
+        return USAGE
+    sudo_user = os.environ.get("SUDO_USER", "")
+    instruction = Instruction(what, paths, state, sudo_user)
+    try:
+        outcome = ask(journal, instruction) or _alone(journal, instruction)
+    except OSError as error:
+        raise JournalError(
+            f"the daemon cannot be asked: {error.strerror or error}",
+            hint="run this as root or as the daemon's user",
+        ) from error
+    print_outcome(what, outcome)
+    if outcome.trouble:
+        complain(outcome.trouble)
+    refused = any(one.refusal for one in outcome.deeds)
+    return WRONG if refused or outcome.trouble else DONE
+
+
+def rebuild(config: Path | None, receipts: Sequence[Path]) -> int:
+    """Rebuild a damaged or lost journal; 1 where something of it is lost for good."""
+    settings = load_part(find(config, os.environ), os.environ, "journal", "spool")
+    journal, rule = settings.journal.path, settings.spool
+    spool = Spool(rule.directory)
+    if spool.lost():
+        complain(f"E105 the watched folder {display(bytes(spool.root))} is not there")
+        return WRONG
+    done = put_anew(journal, spool, Selection(rule.include, rule.exclude), receipts)
+    if done is None:
+        say(f"{journal} is sound: there is nothing to rebuild")
+        return DONE
+    say(*_told(journal, done))
+    return DONE if done.salvaged.whole else WRONG
+
+
+def _told(journal: Path, done: Rebuilt) -> Iterator[str]:
+    if done.aside is None:
+        yield f"there was no journal: {journal} is new"
+    else:
+        yield f"the journal as it was is kept: {done.aside}"
+    of = "" if done.salvaged.of is None else f" of {done.salvaged.of}"
+    yield f"{done.salvaged.entries}{of} entries were saved"
+    if done.receipts:
+        yield f"{done.receipts} receipts were taken over"
+    if done.salvaged.whole:
+        yield "nothing is lost: start emitterd again"
+        return
+    yield (
+        f"{done.doubtful} files in the folder may or may not have been delivered:"
+        " emitterd will hold them, and send what is dropped from now on"
+    )
+    yield "start emitterd, and see them by `emitterd list --state held`"
+    yield "`emitterd release PATH` sends one, `emitterd release --all held` sends all"
+
+
+def _paths(journal: Path, spool: Spool, said: list[str]) -> tuple[bytes, ...]:
+    with Records(journal) as records:
+        return tuple(locate(spool, records, one) for one in said)
+
+
+def _alone(journal: Path, instruction: Instruction) -> Outcome:
+    """Write to the journal where no daemon holds it."""
+    try:
+        with Journal(journal) as opened:
+            user = user_name(os.getuid(), instruction.sudo_user)
+            hand = Hand(opened.database, threading.Event())
+            return hand.obey(instruction, user, lambda _: None)
+    except JournalLocked as error:
+        raise JournalLocked(
+            f"{error}, which takes no instructions: it is stopping, or is a `once`"
+        ) from error

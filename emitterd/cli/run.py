@@ -1,0 +1,63 @@
+"""What `run` and `once` do.
+
+Functions return the exit code.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from emitterd.cli.output import Bars, print_undelivered
+from emitterd.cli.terminal import CONFIGURATION, DONE, complain
+from emitterd.config.settings import Config, load
+from emitterd.config.sources import find
+from emitterd.service.daemon import Daemon
+from emitterd.service.logging import configure
+
+
+def run(config: Path | None) -> int:
+    """Watch and deliver until a signal."""
+    # A disk that is mounted late must not leave the service off for ever.
+    settings = _load(config, awaits_folder=True)
+    return _configure_log(settings) or Daemon(settings).run()
+
+
+def once(config: Path | None, wait_s: float) -> int:
+    """Deliver what is complete now."""
+    settings = _load(config)
+    people = sys.stdout.isatty() and sys.stderr.isatty()
+    # Bars and lines of single files would spoil each other.
+    if code := _configure_log(settings, quiet=people):
+        return code
+    if people:
+        with Bars() as bars:
+            daemon = Daemon(settings, bars)
+            code, left = daemon.once(wait_s)
+    else:
+        daemon = Daemon(settings)
+        code, left = daemon.once(wait_s)
+    if left:
+        print_undelivered(left)
+    if left and (down := daemon.down()) is not None:
+        complain(
+            f"the destination is down: {down.code} {down.reason}", f"  {down.hint}"
+        )
+    return code
+
+
+def _load(path: Path | None, *, awaits_folder: bool = False) -> Config:
+    place = find(path, os.environ)
+    return load(place, os.environ, awaits_folder=awaits_folder)
+
+
+def _configure_log(settings: Config, *, quiet: bool = False) -> int:
+    """Open the log; return an exit code where that fails, else 0."""
+    level = settings.log.level
+    if quiet and settings.log.file is None and level in {"debug", "info"}:
+        level = "warning"
+    try:
+        configure(level, settings.log.file)
+    except OSError as error:
+        complain(f"cannot open {settings.log.file}: {error.strerror}")
+        return CONFIGURATION
+    return DONE

@@ -1,0 +1,100 @@
+"""What the operator asks of the journal: `status`, `list`, `receipts`.
+
+Each needs no daemon, and a running one is not disturbed. Functions return the exit
+code.
+"""
+
+import csv
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from emitterd.cli.output import print_entries, print_receipts, print_status
+from emitterd.cli.terminal import DONE, WRONG, print_array, print_object
+from emitterd.config.settings import load_part
+from emitterd.config.sources import find
+from emitterd.errors import printable
+from emitterd.journal.reader import Records
+from emitterd.model import State
+from emitterd.monitoring.alarms import Cause, journal_full, judge_queue, verdict
+from emitterd.monitoring.wording import check_line, record
+
+FULL_BYTES = 64 * 1024
+"""With less room than this on its disk the journal cannot grow."""
+
+PROOF = """path bytes sha256 md5 etag key attempts admitted_at delivered_at duration_s
+    ambiguous verified earlier_keys confirmation"""
+"""The columns of `receipts --csv`."""
+
+
+def status(config: Path | None, *, as_json: bool) -> int:
+    """Show counts, the oldest waiting file and the destination."""
+    with Records(journal_path(config)) as records:
+        said = records.status()
+    (print_object if as_json else print_status)(said)
+    return DONE
+
+
+def check_status(config: Path | None, *, as_json: bool) -> int:
+    """Say in one line whether all is well, for monitoring; 1 where it is not."""
+    settings = load_part(find(config, os.environ), os.environ, "journal", "metrics")
+    rule, now = settings.metrics.limits, time.time()
+    with Records(settings.journal.path) as records:
+        progress, running = records.progress(), records.running()
+    alarms = judge_queue(progress.queue(progress.outages, running=running), rule, now)
+    if running:
+        alarms += progress.noted
+        noted = {one.code for one in progress.noted}
+        free_bytes = shutil.disk_usage(settings.journal.path.parent).free
+        if Cause.JOURNAL_FULL not in noted and free_bytes < FULL_BYTES:
+            # Others took even the room that was kept to note it.
+            alarms.append(journal_full(now))
+    judged = verdict(alarms)
+    if as_json:
+        print_object(record(judged))
+    else:
+        line = check_line(judged, progress, rule, running=running, now=now)
+        sys.stdout.write(f"{line}\n")
+    return DONE if judged.ok else WRONG
+
+
+def list_entries(config: Path | None, state: State | None, *, as_json: bool) -> int:
+    """List the versions that the journal knows."""
+    with Records(journal_path(config)) as records:
+        (print_array if as_json else print_entries)(records.entries(state))
+    return DONE
+
+
+def receipts(config: Path | None, since: float, form: str) -> int:
+    """Print the proof of delivery: `form` is json, csv or table."""
+    with Records(journal_path(config)) as records:
+        rows = records.receipts(since)
+        if form == "csv":
+            _print_csv(rows)
+        else:
+            (print_array if form == "json" else print_receipts)(rows)
+    return DONE
+
+
+def journal_path(config: Path | None) -> Path:
+    """Return where the journal is; raises `ConfigError`."""
+    return load_part(find(config, os.environ), os.environ, "journal").journal.path
+
+
+def _print_csv(rows: Iterable[dict[str, Any]]) -> None:
+    writer = csv.DictWriter(sys.stdout, PROOF.split(), extrasaction="ignore")
+    writer.writeheader()
+    for row in rows:
+        row["earlier_keys"] = " ".join(row.get("earlier_keys", []))
+        # A sheet is looked at; who needs the very bytes of an odd key reads JSON.
+        writer.writerow({name: _cell(value) for name, value in row.items()})
+
+
+def _cell(value: object) -> str:
+    """Return a value for a sheet, which would take some names for formulas."""
+    text = printable(str(value))
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text

@@ -1,0 +1,295 @@
+"""Sockets that never wait without bound: httpcore's documented network backend.
+
+httpx's timeouts count from the last byte, so a dribbling answer or a reader of one
+byte a second never ends. Here sending must keep a minimum speed, the answer must be
+whole in time, and a stop of the daemon ends either within `POLL_S`.
+"""
+
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from contextlib import contextmanager, suppress
+from typing import Any, NamedTuple, TypeVar
+
+import httpcore
+
+from emitterd.client.responses import Break
+from emitterd.client.throttle import Throttle
+from emitterd.client.transfer import Limits, Slow, Transfer
+from emitterd.heartbeat import rest
+
+T = TypeVar("T")
+
+POLL_S = 0.25
+"""How often a blocked socket looks whether the daemon is to stop."""
+
+TOGETHER_BYTES = 64 * 1024
+"""A piece below this is copied to the head of its request rather than sent apart."""
+
+NAMES_S = 60.0
+"""How long the resolver may go on by itself: three servers, asked twice, 5 s each, and
+again with a search domain. Source: resolv.conf(5)."""
+
+ADDRESSES = 8
+"""A host may have so many, and each is given the whole time to connect."""
+
+CONNECTIONS = 4
+"""A thread has so many connections at most: API, bucket, and where one redirects to."""
+
+KEEPALIVE_S = 10.0
+"""Below every common server's own limit, so that it is we who close idle lines."""
+
+
+class Broken(Exception):
+    """A request ended without an answer; `how` says in which way."""
+
+    def __init__(self, how: Break, detail: str) -> None:
+        super().__init__(detail)
+        self.how = how
+
+
+_current = threading.local()
+
+
+class _Stream(httpcore.NetworkStream):
+    """A socket that never blocks longer than `POLL_S` without a look around.
+
+    A request's head goes out together with what follows it: a small file is one
+    packet to send, and one to wake up for.
+    """
+
+    def __init__(self, inner: httpcore.NetworkStream) -> None:
+        self._inner = inner
+        self._head: bytes | None = b""
+        """What is held back of a request that begins; None once it is under way."""
+        self._socket: socket.socket = inner.get_extra_info("socket")
+        self._socket.settimeout(POLL_S)
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002
+        transfer: Transfer = _current.transfer
+        self._let_go(transfer)
+        return self._patiently(
+            lambda: self._socket.recv(max_bytes),
+            transfer.check_reading,
+            httpcore.ReadError,
+        )
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002
+        transfer: Transfer = _current.transfer
+        if self._head is not None:
+            if not self._head and len(buffer) < TOGETHER_BYTES:
+                self._head = buffer
+                return
+            head, self._head = self._head, None
+            if len(buffer) < TOGETHER_BYTES:
+                buffer = head + buffer
+            else:
+                self._send(head, transfer)
+        self._send(buffer, transfer)
+
+    def _let_go(self, transfer: Transfer) -> None:
+        """Send what is held back, as an answer is waited for; hold the next head."""
+        head, self._head = self._head, b""
+        if head:
+            # Whoever refuses it may have answered all the same.
+            with suppress(httpcore.WriteError):
+                self._send(head, transfer)
+
+    def _send(self, buffer: bytes, transfer: Transfer) -> None:
+        left, allowed = memoryview(buffer), 0
+        while left:
+            allowed = allowed or transfer.portion(len(left))
+            count = self._patiently(
+                lambda part=left[:allowed]: self._socket.send(part),  # type: ignore[misc]
+                transfer.check_sending,
+                httpcore.WriteError,
+            )
+            transfer.moved(count)
+            allowed -= count
+            left = left[count:]
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,
+    ) -> httpcore.NetworkStream:
+        rest(timeout or 0.0)
+        return _Stream(self._inner.start_tls(ssl_context, server_hostname, timeout))
+
+    def get_extra_info(self, info: str) -> Any:  # noqa: ANN401  httpcore's signature
+        return self._inner.get_extra_info(info)
+
+    @staticmethod
+    def _patiently(
+        operation: Callable[[], T], check: Callable[[], None], failure: type[Exception]
+    ) -> T:
+        while True:
+            check()
+            try:
+                return operation()
+            except TimeoutError:
+                continue
+            except OSError as error:
+                raise failure(str(error)) from error
+
+
+class _Backend(httpcore.NetworkBackend):
+    """httpcore's own backend with watched sockets."""
+
+    def __init__(self) -> None:
+        self._inner = httpcore.SyncBackend()
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.NetworkStream:
+        rest(NAMES_S + ADDRESSES * (timeout or 0.0))
+        stream = self._inner.connect_tcp(
+            host, port, timeout, local_address, socket_options
+        )
+        return _Stream(stream)
+
+
+class Proxy(NamedTuple):
+    """An HTTP proxy: its origin, and user name and password where it wants them."""
+
+    origin: str
+    auth: tuple[str, str] | None
+
+
+class Place(NamedTuple):
+    """Where a request goes, in the raw form that httpx and httpcore share."""
+
+    scheme: bytes
+    host: bytes
+    port: int | None
+    target: bytes
+
+
+class _Own(threading.local):
+    def __init__(self) -> None:
+        self.pools: dict[Proxy | None, httpcore.ConnectionPool] = {}
+
+
+class Pools:
+    """Connections, pooled for each thread and proxy. Thread-safe.
+
+    httpcore looks at each connection of a pool twice a request, under a lock: with one
+    pool for 64 workers that was half of the time.
+    """
+
+    def __init__(self, tls: ssl.SSLContext) -> None:
+        self._tls = tls
+        self._own = _Own()
+        self._lock = threading.Lock()
+        self._open: set[httpcore.ConnectionPool] = set()
+
+    def send(
+        self,
+        method: str,
+        place: Place,
+        headers: list[tuple[bytes, bytes]],
+        content: Iterable[bytes],
+        *,
+        extensions: MutableMapping[str, Any],
+        proxy: Proxy | None,
+    ) -> httpcore.Response:
+        """Send a request, directly or through a proxy; the answer's body is unread."""
+        scheme, host, port, target = place
+        return self._pool(proxy).handle_request(
+            httpcore.Request(
+                method,
+                httpcore.URL(scheme=scheme, host=host, port=port, target=target),
+                headers=headers,
+                content=content,
+                extensions=extensions,
+            )
+        )
+
+    def leave(self) -> None:
+        """Close this thread's connections."""
+        for pool in self._own.pools.values():
+            pool.close()
+            with self._lock:
+                self._open.discard(pool)
+        self._own.pools.clear()
+
+    def close(self) -> None:
+        """Close all connections."""
+        with self._lock:
+            for pool in self._open:
+                pool.close()
+
+    def _pool(self, proxy: Proxy | None) -> httpcore.ConnectionPool:
+        pool = self._own.pools.get(proxy)
+        if pool is None:
+            pool = self._own.pools[proxy] = httpcore.ConnectionPool(
+                ssl_context=self._tls,
+                proxy=httpcore.Proxy(proxy.origin, proxy.auth) if proxy else None,
+                max_connections=CONNECTIONS,
+                keepalive_expiry=KEEPALIVE_S,
+                http1=True,
+                # httpcore#1082: large bodies drive HTTP/2's window negative.
+                http2=False,
+                network_backend=_Backend(),
+            )
+            with self._lock:
+                self._open.add(pool)
+        return pool
+
+
+@contextmanager
+def watched(
+    limits: Limits, stop: threading.Event, throttle: Throttle | None = None
+) -> Iterator[None]:
+    """Bound every wait of this thread's request; a body is one that has a throttle.
+
+    Raises `Broken` in place of httpcore's errors, and `Stopped`.
+    """
+    _current.transfer = Transfer(limits, stop, throttle)
+    try:
+        yield
+    except UnicodeError as error:
+        raise Broken(Break.DNS, _detail(error)) from error
+    except httpcore.ProxyError as error:
+        raise Broken(Break.PROXY, _detail(error)) from error
+    except httpcore.ProtocolError as error:
+        raise Broken(Break.LOST, _detail(error)) from error
+    except Slow as error:
+        raise Broken(Break.SLOW, _detail(error)) from error
+    except (httpcore.TimeoutException, httpcore.NetworkError) as error:
+        raise Broken(_how(error), _detail(error)) from error
+    finally:
+        del _current.transfer
+
+
+def _how(error: Exception) -> Break:
+    if isinstance(error, httpcore.ConnectTimeout):
+        return Break.CONNECT_TIMEOUT
+    if isinstance(error, httpcore.TimeoutException):
+        return Break.SLOW
+    cause = error.__cause__ or error.__context__
+    if not isinstance(error, httpcore.ConnectError):
+        return Break.TLS if refuses_certificate(cause) else Break.LOST
+    if isinstance(cause, socket.gaierror):
+        return Break.DNS
+    return Break.TLS if isinstance(cause, ssl.SSLError) else Break.REFUSED
+
+
+def _detail(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+def refuses_certificate(cause: BaseException | None) -> bool:
+    """Tell whether the server ended TLS for want of a client certificate it trusts."""
+    reason = getattr(cause, "reason", None) or ""
+    return "ALERT" in reason and ("CERTIFICATE" in reason or "UNKNOWN_CA" in reason)

@@ -1,0 +1,249 @@
+"""The records of a CSV: as wide as its header, and the values that decide their fate.
+
+A block of text is parsed and checked at once, column by column, so that no function
+of ours runs for each value: what is right costs little more than the parsing.
+Source: cQube's NiFi templates (`NULL` is no value), and "Emission process" (dates,
+academic years, keys).
+"""
+
+import csv
+import io
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import lru_cache, partial
+from itertools import chain
+from operator import itemgetter
+
+from emitterd.codes import Code
+from emitterd.datasets.dataset import ACADEMIC_YEARS, Dataset
+from emitterd.datasets.dialect import VALUE_MAX, ServerDialect
+from emitterd.datasets.findings import Finding, finding, quoted
+
+_VALUES_MAX = 100_000
+"""No block holds as many, unless a line of nearly 1 MB is nothing but delimiters."""
+_END = "\0"
+"""Fed after the last line: what swallows it is a quote that is never closed."""
+_ABSENT = frozenset({"", "NULL"})
+_DATE_MAX = 40
+"""What is longer is no date, and is not to be remembered."""
+_YEAR = re.compile(r"[0-9]{4}-[0-9]{2}")
+_DIRECTIVES = {
+    "%Y": "yyyy",
+    "%y": "yy",
+    "%m": "MM",
+    "%d": "dd",
+    "%H": "HH",
+    "%M": "mm",
+    "%S": "ss",
+}
+_Wrong = Callable[[Iterable[str]], set[str]]
+"""Returns those of a column's values that the server would not take."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """A column whose values are looked at."""
+
+    at: int
+    name: str
+    expected: str
+    wrong: _Wrong
+
+
+@dataclass(slots=True)
+class _Tally:
+    """The rows that are wrong in one way: how many, and the first of them."""
+
+    code: Code
+    columns: list[_Column] = field(default_factory=list)
+    count: int = 0
+    expected: str = ""
+    first: str = ""
+
+    def found(self, where: str) -> str:
+        if self.count == 1:
+            return f"1 row{where}, in {self.first}"
+        return f"{self.count} rows{where}, the first in {self.first}"
+
+
+class Rows:
+    """The records, to be read once; `findings` say what was wrong with them."""
+
+    def __init__(self, dataset: Dataset, columns: Sequence[str]) -> None:
+        """`columns` are those of the file, which may stand in an order of its own."""
+        self.count = 0
+        self.complete = False
+        """Whether every record was read."""
+        self._delimiter = dataset.delimiter
+        self._width = len(columns)
+        self._evenness = f"{self._width} columns in every row, as in the header"
+        self._uneven = _Tally(Code.UNEVEN_ROWS)
+        self._endless = _Tally(Code.LONG_LINE)
+        self._tallies = [self._endless, self._uneven, *_tallies(dataset, columns)]
+        self._batch: list[list[str]] = []
+        self._line = 2
+        """Where the first record of the batch begins."""
+        self._blocks = 0
+
+    def read(self, blocks: Iterable[str], whole: Callable[[], bool]) -> None:
+        """Read the text after the header, from line 2 on.
+
+        `whole` tells, once they ended, whether the blocks were all of the text.
+        """
+        lines = chain.from_iterable(self._lines(blocks))
+        reader = csv.reader(lines, ServerDialect, delimiter=self._delimiter)
+        block = 0
+        try:
+            for row in reader:
+                if self._blocks != block:
+                    self._check()
+                    self._line = 2 + reader.line_num - _height(row)
+                    self._batch.clear()
+                    block = self._blocks
+                self._batch.append(row)
+            ended = self._batch.pop() == [_END]
+            self._check()
+            self.complete = ended and whole()
+            if whole() and not ended:
+                what = "a value that never ends, by a quote or a backslash"
+                self._note(self._uneven, 1, len(self._batch), self._evenness, what)
+        except csv.Error as error:
+            self._check()
+            self._note_breach(str(error))
+
+    def findings(self, where: str) -> list[Finding]:
+        """Return what is wrong, one finding a kind; `where` says how far was read."""
+        return [
+            finding(one.code, one.expected, one.found(where))
+            for one in self._tallies
+            if one.count
+        ]
+
+    def _lines(self, blocks: Iterable[str]) -> Iterator[Iterable[str]]:
+        for block in blocks:
+            if block.count(self._delimiter) > _VALUES_MAX:
+                raise csv.Error(f"more than {_VALUES_MAX:,} columns")
+            self._blocks += 1
+            yield io.StringIO(block, newline="\n")
+        yield [_END]
+
+    def _check(self) -> None:
+        even = self._even()
+        for tally in self._tallies:
+            wrong: dict[int, _Column] = {}
+            for column in tally.columns:
+                bad = column.wrong(map(itemgetter(column.at), even))
+                for at in self._places(column.at, bad) if bad else ():
+                    wrong.setdefault(at, column)
+            if wrong:
+                at = min(wrong)
+                column = wrong[at]
+                what = f"{column.name} {quoted(self._batch[at][column.at])}"
+                self._note(tally, len(wrong), at, column.expected, what)
+
+    def _even(self) -> list[list[str]]:
+        """Count the records, and the uneven ones; return the others."""
+        batch, width = self._batch, self._width
+        if set(map(len, batch)) <= {width}:
+            self.count += len(batch)
+            return batch
+        even = [row for row in batch if len(row) == width]
+        uneven = [
+            at
+            for at, row in enumerate(batch)
+            if row and len(row) != width and (len(row) > 1 or row[0].strip())
+        ]
+        self.count += len(even) + len(uneven)
+        if uneven:
+            what = f"{len(batch[uneven[0]])} columns"
+            self._note(self._uneven, len(uneven), uneven[0], self._evenness, what)
+        return even
+
+    def _places(self, column: int, values: set[str]) -> list[int]:
+        return [
+            at
+            for at, row in enumerate(self._batch)
+            if len(row) == self._width and row[column] in values
+        ]
+
+    def _note(
+        self, tally: _Tally, count: int, at: int, expected: str, what: str
+    ) -> None:
+        """Count rows; `at` is the place of the first in the batch."""
+        tally.count += count
+        if not tally.first:
+            line = self._line + sum(map(_height, self._batch[:at]))
+            tally.expected, tally.first = expected, f"line {line}: {what}"
+
+    def _note_breach(self, error: str) -> None:
+        """Note the record that could not be read, which follows the batch."""
+        tally, expected, what = self._uneven, self._evenness, error
+        if error.startswith("field larger"):
+            tally, expected = self._endless, f"values below {VALUE_MAX:,} characters"
+            what = "a quote that is not closed"
+        elif error.startswith("new-line"):
+            what = "a CR inside the line"
+        self._note(tally, 1, len(self._batch), expected, what)
+
+
+def _height(row: Iterable[str]) -> int:
+    """Return the number of lines that a record takes: quoted values may hold some."""
+    return 1 + sum(value.count("\n") for value in row)
+
+
+def _tallies(dataset: Dataset, columns: Sequence[str]) -> Iterator[_Tally]:
+    """Yield the checks that a dataset asks for, of the columns that are there."""
+    places = {name.lower(): at for at, name in enumerate(columns)}
+
+    def column(name: str, expected: str, wrong: _Wrong) -> list[_Column]:
+        at = places.get(name.lower())
+        return [] if at is None else [_Column(at, name, expected, wrong)]
+
+    dates, keys, years = (
+        _Tally(code) for code in (Code.BAD_DATE, Code.EMPTY_KEY, Code.BAD_ACADEMIC_YEAR)
+    )
+    for name, form in dataset.dates:
+        shown = re.sub(r"%.", lambda match: _DIRECTIVES.get(match[0], match[0]), form)
+        dates.columns += column(name, f"{name} as {shown}", partial(_no_dates, form))
+    for name in dataset.keys:
+        keys.columns += column(name, f"a value for {name} in every row", _absent)
+    documented = {name for header in dataset.headers for name in header.columns}
+    for name in sorted(documented):
+        if name.lower() in ACADEMIC_YEARS:
+            years.columns += column(name, f"{name} like 2020-21", _no_academic_years)
+    yield from (dates, keys, years)
+
+
+def _absent(values: Iterable[str]) -> set[str]:
+    return {value for value in values if value.strip() in _ABSENT}
+
+
+def _no_dates(form: str, values: Iterable[str]) -> set[str]:
+    return {
+        value
+        for value in set(values)
+        if len(date := value.strip()) > _DATE_MAX or not _is_date(form, date)
+    }
+
+
+@lru_cache(maxsize=4096)
+def _is_date(form: str, value: str) -> bool:
+    """Tell whether it is one; there are few dates, and `strptime` takes its time."""
+    if value in _ABSENT:
+        return True
+    try:
+        datetime.strptime(value, form)  # noqa: DTZ007  a date of the file, no instant
+    except ValueError:
+        return False
+    # Devanagari digits are digits to `strptime`, but not to the server.
+    return value.isascii()
+
+
+def _no_academic_years(values: Iterable[str]) -> set[str]:
+    return {
+        value
+        for value in set(values)
+        if value.strip() not in _ABSENT and not _YEAR.fullmatch(value.strip())
+    }

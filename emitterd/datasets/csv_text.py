@@ -1,0 +1,123 @@
+"""The text of a CSV, in blocks of whole lines, as far as it is sound UTF-8.
+
+What is held in memory is one chunk and one line; a line is bounded by what the server
+reads. Source: cQube's NiFi templates (lines over 1 MB fail).
+"""
+
+import codecs
+from collections.abc import Callable, Iterator
+
+from emitterd.codes import Code
+from emitterd.datasets.findings import Finding, finding, quoted
+from emitterd.datasets.zip_members import Damage
+
+LINE_MAX_BYTES = 1_000_000
+CHUNK_BYTES = 64 * 1024
+
+_UTF8 = "UTF-8"
+_OPENINGS = {
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+    b"PK\x03\x04": "a zip or an Excel workbook (.xlsx), not a CSV",
+    b"\xd0\xcf\x11\xe0": "an Excel workbook (.xls), not a CSV",
+}
+_BEFORE_CHARACTERS = 20
+"""How much of a line is shown before the byte that is wrong."""
+
+
+class Lines:
+    """The CSV, to be read once; `findings` grow on the way."""
+
+    def __init__(
+        self, read: Callable[[int], bytes], size_bytes: int, limit_bytes: int
+    ) -> None:
+        """`read` gives up to so many bytes on; `size_bytes` is what the zip claims."""
+        self.findings: list[Finding] = []
+        self.read_bytes = 0
+        self._read = read
+        self._size_bytes = size_bytes
+        self._limit_bytes = min(limit_bytes, size_bytes)
+        self._line = 1
+        self.sound = True
+        """Whether nothing was met that the text has to end at."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether it was read to its end."""
+        return self.read_bytes == self._size_bytes
+
+    def blocks(self) -> Iterator[str]:
+        """Yield the text; it ends where the limit is reached, or something is wrong.
+
+        A last line that the limit cuts is left out. Raises `Damage`.
+        """
+        rest = b""
+        for chunk in self._chunks():
+            end = chunk.rfind(b"\n") + 1
+            if end:
+                yield from self._decoded(rest + chunk[:end])
+                rest = chunk[end:]
+            else:
+                rest += chunk
+            if len(rest) > LINE_MAX_BYTES:
+                self._refuse_length()
+            if not self.sound:
+                return
+        if rest and self.whole:
+            yield from self._decoded(rest)
+
+    def _chunks(self) -> Iterator[bytes]:
+        while self.read_bytes < self._limit_bytes:
+            count = min(CHUNK_BYTES, self._limit_bytes - self.read_bytes)
+            chunk = self._read(count)
+            if not chunk:
+                raise Damage(
+                    f"{self.read_bytes} bytes of content in place of {self._size_bytes}"
+                )
+            first = self.read_bytes == 0
+            self.read_bytes += len(chunk)
+            yield self._opened(chunk) if first else chunk
+
+    def _opened(self, chunk: bytes) -> bytes:
+        """Look at the first bytes, and return them without a byte order mark."""
+        for opening, what in _OPENINGS.items():
+            if chunk.startswith(opening):
+                self._refuse(Code.NOT_UTF8, _UTF8, what)
+                return b""
+        if b"\0" in chunk[:1000]:
+            what = "zero bytes at its beginning: UTF-16, or no text at all"
+            self._refuse(Code.NOT_UTF8, _UTF8, what)
+            return b""
+        if chunk.startswith(codecs.BOM_UTF8):
+            found = "the mark EF BB BF before the first column"
+            self.findings.append(
+                finding(Code.BYTE_ORDER_MARK, "UTF-8 without a mark", found)
+            )
+            return chunk[len(codecs.BOM_UTF8) :]
+        return chunk
+
+    def _decoded(self, block: bytes) -> Iterator[str]:
+        # Only a block's first line can be long: the others lie within one chunk.
+        if len(block) > LINE_MAX_BYTES and block.find(b"\n") > LINE_MAX_BYTES:
+            self._refuse_length()
+            return
+        try:
+            text = block.decode()
+        except UnicodeDecodeError as error:
+            start = block.rfind(b"\n", 0, error.start) + 1
+            line = self._line + block.count(b"\n", 0, start)
+            before = block[start : error.start].decode()[-_BEFORE_CHARACTERS:]
+            byte = f"byte {block[error.start]:02X} in line {line}"
+            self._refuse(Code.NOT_UTF8, _UTF8, f"{byte}, after {quoted(before)}")
+            text = block[:start].decode()
+        self._line += block.count(b"\n")
+        if text:
+            yield text
+
+    def _refuse_length(self) -> None:
+        expected = f"lines of at most {LINE_MAX_BYTES:,} bytes"
+        self._refuse(Code.LONG_LINE, expected, f"line {self._line} is longer")
+
+    def _refuse(self, code: Code, expected: str, found: str) -> None:
+        self.sound = False
+        self.findings.append(finding(code, expected, found))

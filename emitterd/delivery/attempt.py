@@ -1,0 +1,181 @@
+"""One attempt at one file: by the pinned grant, and by another one if that is spent.
+
+The second key that another grant gives is the last resort. What an earlier attempt
+may have stored under the first is looked for before.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from io import FileIO
+
+import structlog
+
+from emitterd.client.api import Emission
+from emitterd.client.grant import remote_name
+from emitterd.client.lookup import Unconfirmed
+from emitterd.client.session import interrupted
+from emitterd.codes import Code
+from emitterd.errors import SourceError, Trouble, Verdict
+from emitterd.failpoints import Point, reach
+from emitterd.fingerprint import Fingerprint
+from emitterd.journal.journal import Journal
+from emitterd.model import Confirmation, Entry, Grant, Receipt
+from emitterd.spool.folder import digests
+
+GRANT_SPACING_S = 1.05
+"""The server stamps an object key with the second of the request: two grants for one
+path within a second would be one key for two versions."""
+
+PATIENCE_S = 6 * 3600.0
+"""Trouble that keeps the bucket from being asked is waited out until a grant is this
+old: longer than most outages, and it must not keep the file from being sent for ever.
+"""
+
+log = structlog.get_logger()
+
+
+class Attempts:
+    """Makes attempts. Thread-safe."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        emission: Emission,
+        abort: threading.Event,
+        *,
+        on_granted: Callable[[float], None],
+        on_sent: Callable[[Entry, int], None],
+    ) -> None:
+        """`abort` ends waits and reading.
+
+        `on_granted` is called when the API has given a grant, with the seconds that it
+        took, `on_sent` with the bytes that went out.
+        """
+        self._journal = journal
+        self._emission = emission
+        self._abort = abort
+        self._on_granted = on_granted
+        self._on_sent = on_sent
+
+    def make(self, entry: Entry, file: FileIO) -> Receipt:
+        """Bring an entry's open file into the bucket.
+
+        Raises `Trouble`, and `SourceError` where the file changed meanwhile.
+        """
+        pinned = entry.grant
+        if pinned is None or not self._emission.usable(pinned, time.time()):
+            found = self._look_up(entry, file)
+            if isinstance(found, Receipt):
+                return found
+            pinned = self.grant(entry, found)
+        try:
+            return self._post(entry, pinned, file)
+        except Trouble as trouble:
+            if trouble.verdict is not Verdict.RENEW_GRANT:
+                raise
+        found = self._look_up(entry, file) if pinned is entry.grant else None
+        if isinstance(found, Receipt):
+            return found
+        return self._post_renewed(entry, found, file)
+
+    def grant(self, entry: Entry, doubt: Unconfirmed | None = None) -> Grant:
+        """Ask for an entry's first grant of this attempt, and pin it.
+
+        Raises `Trouble`.
+        """
+        return self._new_grant(entry, doubt, first=entry.first)
+
+    def check_abort(self) -> None:
+        """Raise `Trouble` where the daemon waits for no attempt any more."""
+        if self._abort.is_set():
+            raise interrupted(ambiguous=False)
+
+    def _look_up(self, entry: Entry, file: FileIO) -> Receipt | Unconfirmed | None:
+        """Return a receipt for what lies under the key of the spent grant.
+
+        None where nothing can lie there.
+        """
+        if entry.grant is None or not entry.ambiguous:
+            return None
+        try:
+            return self._confirm(entry, entry.grant, file)
+        except Unconfirmed as doubt:
+            return doubt
+        except Trouble as trouble:
+            waited_s = time.time() - entry.grant.granted_at
+            if trouble.verdict is Verdict.INTERRUPT or 0 <= waited_s < PATIENCE_S:
+                raise
+            return Unconfirmed(Confirmation.UNKNOWN, trouble.reason)
+
+    def _confirm(self, entry: Entry, grant: Grant, file: FileIO) -> Receipt:
+        shown = self._emission.look_up(grant)
+        expected = entry.fingerprint
+        shown.check_size(expected.size_bytes)
+        md5, sha256 = digests(file, self.check_abort)
+        stat = os.fstat(file.fileno())
+        if not expected.same_bytes(Fingerprint.of(stat), stat.st_nlink):
+            raise SourceError("the file changed while it was read", code=Code.CHANGED)
+        shared_key = grant.key == remote_name(entry.path)
+        verified = shown.verify(md5, shared_key=shared_key)
+        reach(Point.CONFIRMED)
+        return Receipt(
+            key=grant.key,
+            etag=shown.etag,
+            size_bytes=expected.size_bytes,
+            md5=md5,
+            sha256=sha256,
+            verified=verified,
+            confirmed=True,
+        )
+
+    def _post_renewed(
+        self, entry: Entry, doubt: Unconfirmed | None, file: FileIO
+    ) -> Receipt:
+        try:
+            return self._post(entry, self._new_grant(entry, doubt), file)
+        except Trouble as trouble:
+            if trouble.verdict is not Verdict.RENEW_GRANT:
+                raise
+            raise Trouble(Verdict.PARK, Code.CLOCK_SKEW, trouble.reason) from trouble
+
+    def _post(self, entry: Entry, grant: Grant, file: FileIO) -> Receipt:
+        return self._emission.deliver(
+            grant, file, entry.fingerprint, partial(self._on_sent, entry)
+        )
+
+    def _new_grant(
+        self, entry: Entry, doubt: Unconfirmed | None, *, first: bool = False
+    ) -> Grant:
+        """Ask for a grant and pin it; `first`: there was none for this path before."""
+        if not first:
+            self._keep_apart(entry)
+        reach(Point.GRANT_DUE)
+        asked_at = time.monotonic()
+        grant = self._emission.grant(entry.path)
+        took_s = time.monotonic() - asked_at
+        if not first and self._journal.has_key(entry, grant.key):
+            # A clock was set meanwhile, this host's or the server's.
+            self._abort.wait(GRANT_SPACING_S)
+            grant = self._emission.grant(entry.path)
+        self._on_granted(took_s)
+        reach(Point.GRANTED)
+        confirmation = doubt.confirmation if doubt is not None else None
+        self._journal.pin(entry, grant, confirmation)
+        reach(Point.PINNED)
+        if doubt is not None and entry.grant is not None:
+            log.warning(
+                "file.unconfirmed",
+                path=entry.name,
+                key=entry.grant.key,
+                confirmation=doubt.confirmation,
+                reason=doubt.reason,
+            )
+        return grant
+
+    def _keep_apart(self, entry: Entry) -> None:
+        spacing_s = self._journal.granted_at(entry.path) + GRANT_SPACING_S - time.time()
+        if 0 < spacing_s <= GRANT_SPACING_S:
+            self._abort.wait(spacing_s)

@@ -1,0 +1,319 @@
+"""The second loop: claim an entry, deliver it once, record what became of it.
+
+N threads run it. What fails is a row with a due time, never a sleep; what the failure
+means was decided below, here it is only carried out.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from io import FileIO
+from typing import Protocol
+
+import structlog
+
+from emitterd.client.api import Emission
+from emitterd.codes import Code
+from emitterd.delivery.attempt import Attempts
+from emitterd.delivery.destination import Destination
+from emitterd.delivery.dispatch import IDLE_S, Passage
+from emitterd.delivery.prefetch import Ahead
+from emitterd.delivery.wake import Wake
+from emitterd.errors import JournalFull, SourceError, Stage, Trouble, Verdict
+from emitterd.failpoints import Point, reach
+from emitterd.fingerprint import Fingerprint
+from emitterd.heartbeat import beat
+from emitterd.housekeeping.disposal import Disposal
+from emitterd.journal.journal import Journal
+from emitterd.model import Entry, Receipt, iso
+from emitterd.spool.folder import Spool, sha256
+
+ROOT_LOST_S = 1.0
+FULL_S = 5.0
+
+_SPENT_GRANTS = frozenset(
+    {Code.GRANT_REFUSED, Code.NO_SUCH_BUCKET, Code.REDIRECT_REFUSED}
+)
+
+log = structlog.get_logger()
+
+
+class Observer(Protocol):
+    """Who wants to see uploads go by; called in the workers' threads."""
+
+    def began(self, entry: Entry) -> None:
+        """Note that an attempt began."""
+
+    def sent(self, entry: Entry, size_bytes: int) -> None:
+        """Note that bytes of the file went out."""
+
+    def ended(self, entry: Entry) -> None:
+        """Note that an attempt ended, well or not."""
+
+
+class Worker:
+    """One worker; `run` is its thread, `step` one turn of it."""
+
+    def __init__(  # noqa: PLR0913  the parts that the daemon puts together
+        self,
+        spool: Spool,
+        journal: Journal,
+        emission: Emission,
+        destination: Destination,
+        disposal: Disposal,
+        *,
+        wake: Wake,
+        abort: threading.Event,
+        ahead: Ahead,
+        on_changed: Callable[[bytes], None],
+        observer: Observer,
+    ) -> None:
+        self._spool = spool
+        self._journal = journal
+        self._destination = destination
+        self._passage = Passage(journal, destination, emission.usable, wake, ahead)
+        self._disposal = disposal
+        self._wake = wake
+        self._abort = abort
+        self._on_changed = on_changed
+        self._ahead = ahead
+        self._observer = observer
+        self._leave = emission.leave
+        self._attempts = Attempts(
+            journal,
+            emission,
+            abort,
+            on_granted=self._granted,
+            on_sent=observer.sent,
+        )
+
+    def run_ahead(self, stop: threading.Event) -> None:
+        """Fetch grants ahead until `stop` is set."""
+        try:
+            while not stop.is_set():
+                beat()
+                wait_s = self.fetch(time.time())
+                if wait_s > 0:
+                    self._ahead.wait(wait_s)
+        finally:
+            self._leave()
+
+    def run(self, stop: threading.Event) -> None:
+        """Loop until `stop` is set and the wake rung; an attempt is ended first."""
+        try:
+            while not stop.is_set():
+                beat()
+                rings = self._wake.rings()
+                wait_s = self.step(time.time())
+                if wait_s > 0:
+                    self._wake.wait(rings, min(wait_s, IDLE_S))
+        finally:
+            self._leave()
+
+    def step(self, now: float) -> float:
+        """Do one attempt if one is due; return how long to wait, in seconds."""
+        if self._spool.lost():
+            return ROOT_LOST_S
+        try:
+            entry = self._passage.claim(now)
+        except JournalFull:
+            return FULL_S
+        if not isinstance(entry, Entry):
+            self._destination.idle(now)
+            return entry
+        reach(Point.CLAIMED)
+        self._observer.began(entry)
+        try:
+            self._try(entry, self._deliver)
+        finally:
+            self._observer.ended(entry)
+        return 0.0
+
+    def fetch(self, now: float) -> float:
+        """Fetch a grant ahead if one is wanted; return how long to wait, in seconds."""
+        if not self._ahead.begin(time.monotonic()):
+            return IDLE_S
+        try:
+            entry = self._passage.claim_ahead(now)
+            if not isinstance(entry, Entry):
+                return entry
+            self._try(entry, self._lay_ready)
+            # Who looked meanwhile saw neither what lies ready, nor when it is due.
+            self._wake.ring()
+        except JournalFull:
+            return FULL_S
+        finally:
+            self._ahead.end()
+        return 0.0
+
+    def _lay_ready(self, entry: Entry) -> None:
+        # Where there was a version before, this one may turn out to be unchanged, and
+        # needs no grant then.
+        if entry.first:
+            entry = replace(entry, grant=self._attempts.grant(entry))
+        self._ahead.put(entry)
+        reach(Point.LAID_READY)
+
+    def _try(self, entry: Entry, work: Callable[[Entry], Receipt | None]) -> None:
+        """Do the work, and record what became of it, also while the disk is full."""
+        try:
+            self._attempt(entry, work)
+        except JournalFull:
+            self._passage.ended()
+            self._give_back(entry)
+        finally:
+            self._passage.ended()
+
+    def _granted(self, took_s: float) -> None:
+        self._passage.answered(Stage.GRANT)
+        self._ahead.asked(took_s)
+
+    def _attempt(self, entry: Entry, work: Callable[[Entry], Receipt | None]) -> None:
+        started_at = time.monotonic()
+        try:
+            receipt = work(entry)
+        except Trouble as trouble:
+            self._troubled(entry, trouble)
+        except SourceError as error:
+            self._source_failed(entry, error)
+        except OSError as error:
+            self._source_failed(entry, _unreadable(error))
+        except JournalFull:
+            raise
+        except Exception as error:
+            # A bug met this file: put it off, so that it cannot block the others.
+            log.exception("file.deferred", path=entry.name, error=Code.INTERNAL)
+            self._defer(entry, Trouble(Verdict.DEFER, Code.INTERNAL, repr(error)))
+        else:
+            if receipt is not None:
+                self._delivered(entry, receipt, time.monotonic() - started_at)
+
+    def _deliver(self, entry: Entry) -> Receipt | None:
+        """Deliver the entry; None where the server has this content already."""
+        with self._spool.open(entry.path) as file:
+            if Fingerprint.of(os.fstat(file.fileno())) != entry.fingerprint:
+                raise SourceError("changed before it was sent", code=Code.CHANGED)
+            if self._unchanged(entry, file):
+                return None
+            return self._attempts.make(entry, file)
+
+    def _unchanged(self, entry: Entry, file: FileIO) -> bool:
+        previous = None if entry.first else self._journal.previous(entry)
+        if previous is None or previous[1] != entry.fingerprint.size_bytes:
+            return False
+        digest = sha256(file, self._attempts.check_abort)
+        if digest != previous[2]:
+            return False
+        keeps = self._disposal.keeps
+        self._journal.unchanged(entry, previous[0], dispose=not keeps)
+        reach(Point.UNCHANGED)
+        log.info("file.unchanged", path=entry.name, sha256=digest.hex())
+        if not keeps:
+            self._disposal.dispose(entry.id, entry.path, entry.fingerprint)
+        return True
+
+    def _delivered(self, entry: Entry, receipt: Receipt, duration_s: float) -> None:
+        reach(Point.ANSWERED)
+        keeps = self._disposal.keeps
+        self._journal.deliver(entry, receipt, duration_s=duration_s, dispose=not keeps)
+        self._passage.answered(Stage.BUCKET)
+        self._destination.delivered(time.time(), receipt.size_bytes)
+        log.info(
+            "file.delivered",
+            path=entry.name,
+            bytes=receipt.size_bytes,
+            key=receipt.key,
+            etag=receipt.etag,
+            verified=receipt.verified,
+            sha256=receipt.sha256.hex(),
+            attempt=entry.attempts + 1,
+            ambiguous=entry.ambiguous or None,
+            confirmed=receipt.confirmed or None,
+            duration_s=duration_s,
+        )
+        if not keeps:
+            self._disposal.dispose(entry.id, entry.path, entry.fingerprint)
+
+    def _troubled(self, entry: Entry, trouble: Trouble) -> None:
+        reach(Point.FAILED)
+        match trouble.verdict:
+            case Verdict.REJECT:
+                self._reject(entry, trouble)
+            case Verdict.INTERRUPT:
+                self._journal.interrupt(entry, ambiguous=trouble.ambiguous)
+            case _:
+                self._put_off(entry, trouble)
+
+    def _put_off(self, entry: Entry, trouble: Trouble) -> None:
+        if trouble.code in _SPENT_GRANTS:
+            self._journal.drop_grant(entry)
+        due_at, charged = self._passage.failed(entry, trouble)
+        # Trouble of the destination is told as such, once.
+        if charged or (trouble.ambiguous and not entry.ambiguous):
+            self._tell_deferred(entry, trouble, due_at)
+
+    def _defer(self, entry: Entry, trouble: Trouble) -> None:
+        now, attempts = time.time(), entry.attempts + 1
+        due_at = self._destination.backoff.due_at(now, attempts, trouble.retry_after_s)
+        self._journal.defer(entry, trouble, due_at, charge=True)
+        self._tell_deferred(entry, trouble, due_at)
+
+    def _tell_deferred(self, entry: Entry, trouble: Trouble, due_at: float) -> None:
+        event = "file.ambiguous" if trouble.ambiguous else "file.deferred"
+        log.warning(
+            event,
+            path=entry.name,
+            attempt=entry.attempts + 1,
+            error=trouble.code,
+            reason=trouble.reason,
+            due_at=iso(due_at),
+        )
+
+    def _reject(self, entry: Entry, trouble: Trouble) -> None:
+        keeps = self._disposal.keeps_rejected
+        self._journal.reject(entry, trouble, dispose=not keeps)
+        # A refusal of this file is an answer: the destination is up.
+        self._passage.answered(trouble.stage)
+        log.error(
+            "file.rejected",
+            path=entry.name,
+            bytes=entry.fingerprint.size_bytes,
+            error=trouble.code,
+            reason=trouble.reason,
+            hint=trouble.hint,
+        )
+        if not keeps:
+            self._disposal.dispose(entry.id, entry.path, entry.fingerprint)
+
+    def _source_failed(self, entry: Entry, error: SourceError) -> None:
+        if error.code is Code.UNREADABLE:
+            self._defer(entry, Trouble(Verdict.DEFER, error.code, str(error)))
+            return
+        if error.code is Code.GONE and self._spool.lost():
+            self._journal.interrupt(entry)
+            return
+        trouble = Trouble(Verdict.WITHDRAW, error.code, str(error))
+        self._journal.withdraw(entry, trouble)
+        log.info("file.withdrawn", path=entry.name, error=error.code, reason=str(error))
+        self._on_changed(entry.path)
+
+    def _give_back(self, entry: Entry) -> None:
+        """Put an entry back whose outcome the full journal could not take.
+
+        It may have been delivered: the same grant is used again, so it overwrites.
+        """
+        while not self._abort.wait(FULL_S):
+            beat()
+            try:
+                self._journal.interrupt(entry, ambiguous=True)
+            except JournalFull:
+                continue
+            return
+
+
+def _unreadable(error: OSError) -> SourceError:
+    return SourceError(
+        f"cannot be read: {error.strerror or error}", code=Code.UNREADABLE
+    )

@@ -1,0 +1,121 @@
+"""The journal's file, opened for reading only; and what tells that it is one.
+
+For `status` and its kind, which must not pay for the daemon's libraries.
+"""
+
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from emitterd.errors import JournalDamaged, JournalError
+from emitterd.journal.complaints import explain
+
+Row = tuple[Any, ...]
+Read = Callable[[str, Sequence[object]], list[Row]]
+
+APPLICATION_ID = 0x454D4954
+"""`EMIT`: marks the file as a journal of emitterd's."""
+
+VERSION = 3
+"""`user_version` of `schema.sql`; `migrations/N.sql` leads to version N."""
+
+BUSY_TIMEOUT_S = 10.0
+
+
+def open_reader(path: Path) -> sqlite3.Connection:
+    """Open the journal for reading only; each query is a transaction of its own.
+
+    Raises `JournalError` where it is absent, foreign, newer, or damaged.
+    """
+    try:
+        connection = sqlite3.connect(
+            read_only(path),
+            uri=True,
+            isolation_level=None,
+            check_same_thread=False,
+            timeout=BUSY_TIMEOUT_S,
+        )
+    except sqlite3.Error as error:
+        raise explain(error, path) from error
+    with closed_on_failure(connection, path):
+        version = identify(connection, path)
+        if version == 0:
+            raise JournalError(
+                f"{path} is empty: no daemon has begun it yet",
+                hint="start the daemon once",
+            )
+        if version < VERSION:
+            raise JournalError(
+                f"{path} was written by an older emitterd (schema {version})",
+                hint="restart the daemon: it brings the journal up to date",
+            )
+    return connection
+
+
+def open_nothing() -> sqlite3.Connection:
+    """Open an empty journal in memory, for who only reads."""
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    connection.executescript(
+        files("emitterd.journal").joinpath("schema.sql").read_text()
+    )
+    return connection
+
+
+@contextmanager
+def closed_on_failure(connection: sqlite3.Connection, path: Path) -> Iterator[None]:
+    """Close the connection when what is done within fails.
+
+    Raises `JournalError` where SQLite raises its own.
+    """
+    try:
+        yield
+    except sqlite3.Error as error:
+        connection.close()
+        raise explain(error, path) from error
+    except JournalError:
+        connection.close()
+        raise
+
+
+def check(path: Path, how: str) -> None:
+    """Look for damage, by `quick_check` or `integrity_check`; nothing is changed.
+
+    Raises `JournalDamaged` where there is some, and `JournalError` where the file is
+    not, or not yet, this program's.
+    """
+    # The last connection that may write takes the log over, damaged or not, and
+    # removes it: the next start would see no sign of an unclean end.
+    connection = sqlite3.connect(read_only(path), uri=True, timeout=BUSY_TIMEOUT_S)
+    with closing(connection), closed_on_failure(connection, path):
+        identify(connection, path)
+        if connection.execute(f"pragma {how}(1)").fetchone()[0] != "ok":
+            raise JournalDamaged(f"{path} is damaged")
+
+
+def read_only(path: Path) -> str:
+    """Return the URI by which SQLite opens a file for reading only."""
+    return f"{path.resolve().as_uri()}?mode=ro"
+
+
+def identify(connection: sqlite3.Connection, path: Path) -> int:
+    """Return the schema's version: 0 for an empty file.
+
+    Raises `JournalError` where the file is not, or not yet, this program's.
+    """
+    version = int(connection.execute("pragma user_version").fetchone()[0])
+    application = int(connection.execute("pragma application_id").fetchone()[0])
+    tables = int(connection.execute("select count(*) from sqlite_schema").fetchone()[0])
+    if tables and application != APPLICATION_ID:
+        raise JournalError(
+            f"{path} is a database of another program",
+            hint="name another file in journal.path",
+        )
+    if version > VERSION:
+        raise JournalError(
+            f"{path} was written by a newer emitterd (schema {version})",
+            hint="install that version again; this one would damage the journal",
+        )
+    return version

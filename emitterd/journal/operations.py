@@ -1,0 +1,179 @@
+"""The operator's hand on entries: hold, release, retry, forget.
+
+Each deed is written down with time and user in the transaction that does it. An act
+applies to the latest version of a path. What is being uploaded is left alone: its
+outcome is not known yet.
+"""
+
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+from emitterd.errors import JournalError
+from emitterd.journal.database import Database
+from emitterd.journal.instruction import Act, Deed, Instruction, Outcome
+from emitterd.journal.statements import LATEST, known_of
+from emitterd.model import LIVE, TRANSITIONS, State, Verb, display
+
+BATCH = 500
+"""Deeds a commit, so that workers need not wait for an act on a whole state."""
+
+SHOWN = 1000
+"""Deeds of an act on a whole state that are told one by one."""
+
+VERBS: dict[Act, tuple[Verb, ...]] = {
+    Act.HOLD: (Verb.HOLD,),
+    Act.RELEASE: (Verb.RELEASE,),
+    Act.RETRY: (Verb.RETRY, Verb.REOPEN),
+}
+"""What an act does, by the state that it meets; forgetting is no change of state."""
+
+REMEDIES: dict[tuple[Act, State], str] = {
+    (Act.RELEASE, State.DEFERRED): "not held; `retry` tries it now",
+    (Act.RETRY, State.HELD): "`release` it",
+    (Act.RETRY, State.DELIVERED): "`forget` it to send it again",
+    (Act.HOLD, State.DELIVERING): "hold it when the attempt has ended",
+}
+
+_OF_STATE = """select id, path from entry where id > ? and id <= ? and state = ?
+    and forgotten_at is null and not exists (select 1 from entry later
+        where later.path = entry.path and later.id > entry.id)
+    order by id limit ?"""
+
+
+class Hand:
+    """Carries out instructions on the journal's database. Thread-safe."""
+
+    def __init__(self, database: Database, stop: threading.Event) -> None:
+        """`stop` ends an act on a whole state between two commits."""
+        self._database = database
+        self._stop = stop
+
+    def obey(
+        self, instruction: Instruction, user: str, tell: Callable[[Deed], None]
+    ) -> Outcome:
+        """Do what is asked, recorded under the name of `user`.
+
+        `tell` is called with each deed once it is on disk. A full journal, or any
+        trouble with it, ends it early; the outcome says so, and what was done stays.
+        """
+        act, done = instruction.act, 0
+        shown: list[Deed] = []
+        try:
+            for paths in self._batches(instruction):
+                if self._stop.is_set():
+                    return Outcome(done, tuple(shown), "emitterd is stopping")
+                for deed in self._database.write(_Deeds(act, paths, user)):
+                    tell(deed)
+                    done += not deed.refusal
+                    if instruction.state is None or len(shown) < SHOWN:
+                        shown.append(deed)
+        except JournalError as error:
+            return Outcome(done, tuple(shown), f"{error.code} {error}: {error.hint}")
+        return Outcome(done, tuple(shown))
+
+    def _batches(self, instruction: Instruction) -> Iterator[list[bytes]]:
+        if instruction.state is None:
+            for at in range(0, len(instruction.paths), BATCH):
+                yield list(instruction.paths[at : at + BATCH])
+            return
+        # What comes in meanwhile, be it by this very act, is not meant.
+        ((last_id,),) = self._database.read("select coalesce(max(id), 0) from entry")
+        after_id = 0
+        while rows := self._database.read(
+            _OF_STATE, (after_id, last_id, instruction.state, BATCH)
+        ):
+            after_id = rows[-1][0]
+            yield [path for _, path in rows]
+
+
+class _Deeds:
+    """A batch of deeds as the work of one transaction."""
+
+    def __init__(self, act: Act, paths: list[bytes], user: str) -> None:
+        self._act = act
+        self._paths = paths
+        self._user = user
+        self._now = time.time()
+
+    def __call__(self, connection: sqlite3.Connection) -> list[Deed]:
+        return [self._do(connection, path) for path in self._paths]
+
+    def _do(self, connection: sqlite3.Connection, path: bytes) -> Deed:
+        rows = connection.execute(LATEST, (path,)).fetchall()
+        if not rows:
+            return Deed(path, None, None, "the journal does not know it")
+        known = known_of(rows[0])
+        before = known.state
+        if self._act is Act.RETRY and (place := self._moved_to(connection, known.id)):
+            where = f"it was moved to {display(place)}: put it back into the folder"
+            return Deed(path, before, before, where)
+        if self._act is Act.FORGET:
+            after = self._forget(connection, known.id, path, before)
+        else:
+            after = self._move(connection, known.id, before)
+        if after is None:
+            remedy = REMEDIES.get((self._act, before))
+            said = f"it is {before}" + (f": {remedy}" if remedy else "")
+            return Deed(path, before, before, said)
+        connection.execute(
+            """insert into action (path, entry, act, state, user, at)
+               values (?, ?, ?, ?, ?, ?)""",
+            (path, known.id, self._act, before, self._user, self._now),
+        )
+        return Deed(path, before, after)
+
+    def _move(
+        self, connection: sqlite3.Connection, entry_id: int, before: State
+    ) -> State | None:
+        """Apply the act's verb; None where none applies to this state."""
+        for verb in VERBS[self._act]:
+            sources, after = TRANSITIONS[verb]
+            if before in sources:
+                # A retry is as good as new: it backs off from the beginning again.
+                connection.execute(
+                    """update entry set state = :after, changed_at = :now,
+                       due_at = null, disposal = null,
+                       error = nullif(error, 'E107'),
+                       attempts = iif(:act = 'retry', 0, attempts),
+                       reason = iif(:after = 'withdrawn',
+                           'taken back by retry; before: ' || reason, reason)
+                       where id = :id""",
+                    {
+                        "after": after,
+                        "now": self._now,
+                        "act": self._act,
+                        "id": entry_id,
+                    },
+                )
+                return after
+        return None
+
+    def _forget(
+        self,
+        connection: sqlite3.Connection,
+        entry_id: int,
+        path: bytes,
+        before: State,
+    ) -> State | None:
+        """Keep all versions as receipts only: the file is a new one from now on."""
+        if before is State.DELIVERING:
+            return None
+        after = State.WITHDRAWN if before in LIVE else before
+        connection.execute(
+            """update entry set state = ?, changed_at = ?, "grant" = null
+               where id = ?""",
+            (after, self._now, entry_id),
+        )
+        connection.execute(
+            """update entry set forgotten_at = ?, disposal = null
+               where path = ? and forgotten_at is null""",
+            (self._now, path),
+        )
+        return after
+
+    def _moved_to(self, connection: sqlite3.Connection, entry_id: int) -> bytes | None:
+        sql = "select moved_to from entry where id = ?"
+        ((moved_to,),) = connection.execute(sql, (entry_id,)).fetchall()
+        return None if moved_to is None else bytes(moved_to)

@@ -1,0 +1,215 @@
+"""What the journal says to those who only read: `status`, `list`, receipts.
+
+Read-only, from another process, while the daemon runs or not. Pages are read by id,
+each query a transaction of its own, so that no reader keeps the log from shrinking.
+"""
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+from emitterd.journal.connection import Row, open_nothing, open_reader
+from emitterd.journal.rows import Known
+from emitterd.journal.statements import FACT, LATEST, known_of
+from emitterd.model import State, display, iso
+from emitterd.monitoring.alarms import Outage
+from emitterd.monitoring.status import Progress, look
+from emitterd.monitoring.uploads import UPLOADS
+
+PAGE = 1000
+
+_COLUMNS = """id, path, state, bytes, sha256, md5, etag, key, earlier_keys, attempts,
+    admitted_at, due_at, delivered_at, duration_s, ambiguous, verified, error, reason,
+    findings, moved_to, forgotten_at, confirmation"""
+
+
+class Records:
+    """The journal, opened for reading."""
+
+    def __init__(self, path: Path, *, absent: bool = False) -> None:
+        """Open the journal. Raises `JournalError` where that cannot be.
+
+        `absent`: where no daemon has begun it yet it is an empty one.
+        """
+        self._path = path
+        missing = absent and not path.exists()
+        self._connection = open_nothing() if missing else open_reader(path)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+    def status(self) -> dict[str, Any]:
+        """Return counts, ages and the destination, as `status --json` prints them."""
+        progress, running = self.progress(), self.running()
+        counts, outages = progress.counts, progress.outages
+        return {
+            "running": running,
+            "counts": {state.value: counts[state] for state in State},
+            "waiting_bytes": progress.waiting_bytes,
+            "oldest_waiting_at": iso(progress.oldest_waiting_at),
+            "last_delivered_at": iso(progress.delivered_at),
+            "destination": _destination(outages),
+            "eta_s": progress.eta_s(moving=running and not outages),
+            "uploads": self.uploads() if running else [],
+        }
+
+    def progress(self) -> Progress:
+        """Return how far the queue is."""
+        return look(self.read, time.time())
+
+    def running(self) -> bool:
+        """Tell whether a daemon, or a command in its place, has the journal."""
+        return held(self._path)
+
+    def uploads(self) -> list[dict[str, Any]]:
+        """Return how far the long uploads were when the daemon noted it last."""
+        rows = self.read(FACT, (UPLOADS,))
+        noted = json.loads(rows[0][0]) if rows else []
+        marks = ", ".join("?" * len(noted))
+        still = self.read(
+            f"select id from entry where id in ({marks}) and state = 'delivering'",  # noqa: S608
+            [one["id"] for one in noted],
+        )
+        ids = {id_ for (id_,) in still}
+        return [
+            {name: value for name, value in one.items() if name != "id"}
+            for one in noted
+            if one["id"] in ids
+        ]
+
+    def entries(self, state: State | None = None) -> Iterator[dict[str, Any]]:
+        """Yield entries in the order of admission, as `list --json` prints them."""
+        where = "and state = ?" if state is not None else ""
+        parameters = [state.value] if state is not None else []
+        after_id = 0
+        while True:
+            rows = self.read(
+                f"select {_COLUMNS} from entry where id > ? {where}"  # noqa: S608
+                f" order by id limit {PAGE}",
+                (after_id, *parameters),
+            )
+            yield from map(_record, rows)
+            if len(rows) < PAGE:
+                return
+            after_id = rows[-1][0]
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Let what is asked within be of one moment. For moments only: see above."""
+        self._connection.execute("begin")
+        try:
+            yield
+        finally:
+            self._connection.execute("rollback")
+
+    def latest(self, path: bytes) -> Known | None:
+        """Return the latest version of the path, or None where it is unknown."""
+        rows = self.read(LATEST, (path,))
+        return known_of(rows[0]) if rows else None
+
+    def versions(self, path: bytes) -> list[dict[str, Any]]:
+        """Return all versions of a path, the latest first."""
+        sql = f"select {_COLUMNS} from entry where path = ? order by id desc"  # noqa: S608
+        return [_record(row) for row in self.read(sql, (path,))]
+
+    def actions(self, path: bytes) -> list[dict[str, Any]]:
+        """Return what operators did to a path, the latest first."""
+        rows = self.read(
+            "select act, state, user, at from action where path = ? order by id desc",
+            (path,),
+        )
+        return [
+            {"act": act, "state": state, "user": user, "at": iso(at)}
+            for act, state, user, at in rows
+        ]
+
+    def ahead(self, path: bytes) -> int:
+        """Return how many entries are claimed before that of the path."""
+        rows = self.read(
+            """select count(*) from entry other join entry mine
+               on mine.path = ? and mine.state = 'queued'
+               where other.state = 'queued'
+               and (other.turn, other.rank, other.id)
+                   < (mine.turn, mine.rank, mine.id)""",
+            (path,),
+        )
+        return int(rows[0][0])
+
+    def receipts(self, since: float) -> Iterator[dict[str, Any]]:
+        """Yield the proof of what was delivered after `since`, the oldest first."""
+        after = (since, 0)
+        while True:
+            rows = self.read(
+                f"""select delivered_at, {_COLUMNS} from entry
+                where state = 'delivered' and (delivered_at, id) > (?, ?)
+                order by delivered_at, id limit {PAGE}""",  # noqa: S608
+                after,
+            )
+            yield from (_record(row[1:]) for row in rows)
+            if len(rows) < PAGE:
+                return
+            after = rows[-1][0], rows[-1][1]
+
+    def read(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
+        """Return all rows of a query; the transaction ends with the call."""
+        return self._connection.execute(sql, parameters).fetchall()
+
+
+def _record(row: Row) -> dict[str, Any]:
+    record = dict(zip(_COLUMNS.replace(",", " ").split(), row, strict=True))
+    del record["id"]
+    delivered = record["state"] == State.DELIVERED
+    record["path"] = display(record["path"])
+    for digest in ("sha256", "md5"):
+        record[digest] = record[digest].hex() if record[digest] else None
+    for instant in ("admitted_at", "due_at", "delivered_at", "forgotten_at"):
+        record[instant] = iso(record[instant])
+    if record["moved_to"] is not None:
+        record["moved_to"] = display(record["moved_to"])
+    if record["findings"] is not None:
+        record["findings"] = json.loads(record["findings"])
+    # The journal counts the attempts that failed.
+    record["attempts"] += delivered
+    record["ambiguous"] = bool(record["ambiguous"])
+    record["verified"] = bool(record["verified"]) if delivered else None
+    if record["earlier_keys"]:
+        record["earlier_keys"] = record["earlier_keys"].split("\n")
+    return {name: value for name, value in record.items() if value is not None}
+
+
+def _destination(outages: Sequence[Outage]) -> dict[str, Any]:
+    if not outages:
+        return {"state": "up"}
+    stages = [
+        {
+            "stage": one.stage,
+            "error": one.code,
+            "reason": one.reason,
+            "since": iso(one.since),
+        }
+        for one in outages
+    ]
+    return {"state": "down", **stages[0], "stages": stages}
+
+
+def held(journal: Path) -> bool:
+    """Tell whether a process holds the journal: whether a daemon runs."""
+    try:
+        fd = os.open(journal.with_name(journal.name + ".lock"), os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False

@@ -1,0 +1,165 @@
+"""The daemon's look at itself: the verdict, the forecast, `/healthz` and `/readyz`.
+
+One look serves all who ask within a second, so that nobody can make the journal busy
+by asking.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from http import HTTPStatus
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+from emitterd.config.settings import Config
+from emitterd.delivery.destination import Destination
+from emitterd.errors import JournalError, JournalFull
+from emitterd.intake.loop import Intake
+from emitterd.journal.journal import Journal
+from emitterd.monitoring.alarms import (
+    Level,
+    Verdict,
+    Watch,
+    judge_queue,
+    judge_watch,
+    sweep_limit_s,
+    verdict,
+)
+from emitterd.monitoring.status import Progress, Reading, look
+from emitterd.monitoring.wording import record
+from emitterd.spool.lookout import Lookout
+
+LOOK_S = 1.0
+
+AGED_S = 60.0
+"""How long what the journal said holds while nothing is committed: what was delivered a
+day ago ceases to count for the forecast."""
+
+
+class Health:
+    """Looks and judges. Thread-safe but for `beat`."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        intake: Intake,
+        lookout: Lookout,
+        destination: Destination,
+        config: Callable[[], Config],
+    ) -> None:
+        """`config` is called at each look, so that a reload shows."""
+        self._journal = journal
+        self._intake = intake
+        self._lookout = lookout
+        self._destination = destination
+        self._config = config
+        self._began_at = time.time()
+        self._lock = threading.Lock()
+        self._reading: Reading | None = None
+        self._looked_at = 0.0
+        self._progress: Progress | None = None
+        self._progress_of = (0, 0.0)
+        self._noted: list[tuple[str, float]] = []
+
+    def read(self) -> Reading:
+        """Return what stands, at most a second old. Raises `JournalError`."""
+        with self._lock:
+            now = time.monotonic()
+            if self._reading is None or now - self._looked_at >= LOOK_S:
+                self._reading = self._look(time.time())
+                self._looked_at = now
+            return self._reading
+
+    def verdict(self) -> Verdict:
+        """Return whether all is well. Raises `JournalError`."""
+        return self.read().verdict
+
+    def begin(self) -> None:
+        """Forget what a former process noted of itself. Raises `JournalError`."""
+        if self.read().progress.noted:
+            self._journal.note("alarms", [])
+
+    def beat(self) -> None:
+        """Note for `status --check` what only this process knows, where it changed."""
+        alarms = judge_watch(self._watch(), time.time())
+        # How long ago the last sweep was is told anew each time, and noted once.
+        known = [(one.code, one.since) for one in alarms]
+        if known != self._noted:
+            # Without room for it, it is noted as soon as there is some.
+            with suppress(JournalFull):
+                self._journal.note("alarms", [asdict(one) for one in alarms])
+                self._noted = known
+
+    def healthz(self) -> WSGIApplication:
+        """Return what tells whether all is well: 503 where an alarm is critical."""
+
+        def application(_: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+            try:
+                judged = self.verdict()
+            except JournalError as error:
+                reason = {"level": Level.CRITICAL, "reason": str(error)}
+                return _answer(start, HTTPStatus.SERVICE_UNAVAILABLE, reason)
+            critical = judged.level is Level.CRITICAL
+            status = HTTPStatus.SERVICE_UNAVAILABLE if critical else HTTPStatus.OK
+            return _answer(start, status, record(judged))
+
+        return application
+
+    def _asked(self, now: float) -> Progress:
+        """Return what the journal says, without asking where it says the same."""
+        database, (asked_of, at) = self._journal.database, self._progress_of
+        # Counted first: what is committed meanwhile is asked for again.
+        commits = database.commits
+        stale = commits != asked_of or not 0 <= now - at < AGED_S
+        if self._progress is None or stale:
+            self._progress = look(database.read, now)
+            self._progress_of = commits, now
+        return self._progress
+
+    def _look(self, now: float) -> Reading:
+        progress = self._asked(now)
+        outages = tuple(down.outage for down in self._destination.downs)
+        queue = progress.queue(outages, running=True)
+        alarms = judge_queue(queue, self._config().metrics.limits, now)
+        alarms += judge_watch(self._watch(), now)
+        eta_s = progress.eta_s(moving=not outages)
+        swept_at = self._intake.swept_at
+        return Reading(progress, verdict(alarms), outages, eta_s, swept_at)
+
+    def _watch(self) -> Watch:
+        intake, lookout = self._intake, self._lookout
+        every_s = self._config().spool.sweep_every_s
+        return Watch(
+            swept_at=intake.swept_at or self._began_at,
+            sweep_limit_s=sweep_limit_s(every_s, intake.sweep_took_s),
+            root_lost_since=lookout.lost_since,
+            degraded_since=lookout.degraded_since,
+            degraded=lookout.degraded,
+            journal_full_since=self._journal.database.full_since,
+        )
+
+
+def readyz(ready: Callable[[], bool]) -> WSGIApplication:
+    """Return what tells whether the daemon has begun, and is not about to end."""
+
+    def application(_: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+        if ready():
+            return _answer(start, HTTPStatus.OK, {"ready": True})
+        return _answer(start, HTTPStatus.SERVICE_UNAVAILABLE, {"ready": False})
+
+    return application
+
+
+def _answer(
+    start: StartResponse, status: HTTPStatus, said: Mapping[str, object]
+) -> list[bytes]:
+    body = (json.dumps(said, indent=2) + "\n").encode()
+    headers = [
+        ("Content-Type", "application/json"),
+        ("Content-Length", str(len(body))),
+        ("Cache-Control", "no-store"),
+    ]
+    start(f"{status.value} {status.phrase}", headers)
+    return [body]

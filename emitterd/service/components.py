@@ -1,0 +1,225 @@
+"""Puts the parts of one installation together; nothing runs yet."""
+
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from emitterd.codes import Code
+from emitterd.config.settings import Config
+from emitterd.datasets.dataset import Dataset
+from emitterd.datasets.inspector import Inspector, load_inspector
+from emitterd.delivery.backoff import Backoff
+from emitterd.delivery.destination import Destination
+from emitterd.delivery.dispatch import Passage
+from emitterd.delivery.prefetch import MOST as GRANTERS
+from emitterd.delivery.prefetch import Ahead
+from emitterd.delivery.wake import Wake
+from emitterd.delivery.worker import Observer, Worker
+from emitterd.errors import JournalFull
+from emitterd.housekeeping.disposal import Disposal, Rule
+from emitterd.housekeeping.retention import Retention
+from emitterd.intake.examine import Examiner, Rules
+from emitterd.intake.file_status import Latest, Standings
+from emitterd.intake.loop import Intake, Sweep
+from emitterd.intake.settle import Settling
+from emitterd.journal.journal import Journal
+from emitterd.journal.operations import Hand
+from emitterd.journal.waiting import Waiting
+from emitterd.monitoring.health import Health
+from emitterd.service.route import (
+    credentials,
+    limits,
+    open_emission,
+    open_tls,
+    open_wire,
+)
+from emitterd.spool.folder import Spool
+from emitterd.spool.lookout import Lookout
+from emitterd.spool.selection import Selection
+
+if TYPE_CHECKING:
+    from emitterd.monitoring.metrics import Metrics
+
+REFUSED = frozenset({Code.CREDENTIALS, Code.TOKEN_REFUSED})
+"""Trouble that other credentials may end."""
+
+
+class Parts:
+    """What the daemon runs.
+
+    `abort` ends every wait on the network and every pause; `wake` rings when there is
+    something to claim.
+    """
+
+    def __init__(self, config: Config, observer: Observer) -> None:
+        """Open the journal, and build everything that follows.
+
+        Raises `JournalError` (`JournalLocked` where another instance runs), and
+        `OSError` where a TLS file cannot be used.
+        """
+        self.config = config
+        self._observer = observer
+        self.abort = threading.Event()
+        self.wake = Wake()
+        self.ahead = Ahead()
+        self.spool = Spool(config.spool.directory)
+        self.wire = open_wire(config, open_tls(config), self.abort)
+        self.destination = Destination(
+            _backoff(config), workers=_workers(config), granters=GRANTERS
+        )
+        self.metrics: Metrics | None = None
+        """Counted only where they are served."""
+        self._inspector = load_inspector(config.spool)
+        self.journal = self._open_journal()
+        self.hand = Hand(self.journal.database, self.abort)
+        self.waiting = Waiting(self.journal.database)
+        self._retention = Retention(self.journal, self.spool, config.journal.retain_s)
+        rules = _rules(config, self._inspector)
+        self.disposal = Disposal(self.spool, self.journal, rules.disposal)
+        self.intake = Intake(
+            self.spool,
+            Examiner(self.spool, self.journal, self.disposal, rules),
+            self.journal,
+            on_admitted=self.wake.ring,
+            on_swept=self._swept,
+        )
+        self.lookout = Lookout(
+            self.spool, config.spool.watcher, self.intake.hint, self._rescan
+        )
+        self.intake.expects_events = not self.lookout.polling
+        self._emission = open_emission(config, self.wire, self.abort, self.journal)
+        self.health = self._health()
+
+    def adopt(self, config: Config, inspector: Inspector) -> None:
+        """Go by another configuration; what is under way ends by the former.
+
+        Each part takes its own in one assignment, and the intake at its next turn.
+        """
+        delivery = config.delivery
+        self.wire.adopt(limits(config))
+        self.wire.throttle.adopt(delivery.bandwidth)
+        self.journal.adopt(delivery.backoff_max_s)
+        self.destination.adopt(_backoff(config), workers=_workers(config))
+        self._retention.adopt(config.journal.retain_s)
+        self._inspector = inspector
+        self.intake.adopt(_rules(config, inspector))
+        if self._emission.adopt(credentials(config)):
+            self._probe()
+        self.config = config
+
+    def recall(self) -> None:
+        """Take up what a former run knew of the destination: a refused login."""
+        # All else may have passed since, and to try it does no harm.
+        self.journal.note("destination", None)
+        trouble = self._emission.refused(time.time())
+        if trouble is None:
+            # With other credentials, what the former ones were refused for is due.
+            self.waiting.hasten({Code.CREDENTIALS})
+            return
+        usable = self._emission.usable
+        Passage(self.journal, self.destination, usable, self.wake, self.ahead).recall(
+            trouble
+        )
+
+    def _rescan(self) -> None:
+        # What has been mounted since may be another file system.
+        self.intake.expects_events = not self.lookout.polling
+        self.intake.sweep_soon()
+
+    def _probe(self) -> None:
+        """Try at once what the former credentials were refused for."""
+        if self.destination.hasten(REFUSED, time.time()):
+            # Without room in the journal it is tried when it would have been.
+            with suppress(JournalFull):
+                self.waiting.hasten(REFUSED)
+            self.wake.ring()
+
+    def standings(self, latest: Latest | None = None) -> Standings:
+        """Return who tells where a path stands; `latest`: by another reader."""
+        rule = self.config.spool
+        selection = Selection(rule.include, rule.exclude)
+        asked = latest or self.journal.latest
+        return Standings(self.spool, selection, asked, rule.settle_s)
+
+    def _open_journal(self) -> Journal:
+        path, delivery = self.config.journal.path, self.config.delivery
+        if self.config.metrics.listen is None:
+            return Journal(path, backoff_max_s=delivery.backoff_max_s)
+        from emitterd.monitoring.counted import CountedJournal
+        from emitterd.monitoring.metrics import Metrics
+
+        def dataset(path: bytes) -> Dataset | None:
+            # That of today's catalogue: a reload may bring another.
+            return self._inspector.dataset(path)
+
+        self.metrics = Metrics()
+        return CountedJournal(
+            path,
+            backoff_max_s=delivery.backoff_max_s,
+            metrics=self.metrics,
+            dataset=dataset,
+        )
+
+    def _swept(self, sweep: Sweep) -> None:
+        if self.metrics is not None:
+            self.metrics.swept(sweep.duration_s, len(sweep.missed))
+        self._retention.tick()
+        self.disposal.resume()
+
+    def _health(self) -> Health:
+        return Health(
+            self.journal,
+            self.intake,
+            self.lookout,
+            self.destination,
+            lambda: self.config,
+        )
+
+    def put_back(self) -> None:
+        """Give back what lies ready for workers that will not come."""
+        for entry in self.ahead.rest():
+            # What stays claimed the next start takes back.
+            with suppress(JournalFull):
+                self.journal.interrupt(entry)
+
+    def worker(self) -> Worker:
+        """Return one more worker."""
+        return Worker(
+            self.spool,
+            self.journal,
+            self._emission,
+            self.destination,
+            self.disposal,
+            wake=self.wake,
+            abort=self.abort,
+            ahead=self.ahead,
+            on_changed=self.intake.hint,
+            observer=self._observer,
+        )
+
+
+def _backoff(config: Config) -> Backoff:
+    return Backoff(config.delivery.backoff_initial_s, config.delivery.backoff_max_s)
+
+
+def _workers(config: Config) -> int | None:
+    wanted = config.delivery.workers
+    return None if wanted == "auto" else wanted
+
+
+def _rules(config: Config, inspector: Inspector) -> Rules:
+    spool = config.spool
+    archive = spool.archive_directory if spool.after_delivery == "archive" else None
+    return Rules(
+        Selection(spool.include, spool.exclude),
+        inspector,
+        spool.catalogue,
+        Settling(spool.settle_s, spool.sweep_every_s, spool.incomplete_after_s),
+        Rule(
+            archive,
+            delete=spool.after_delivery == "delete",
+            rejected=spool.rejected_directory,
+        ),
+        spool.sweep_every_s,
+    )

@@ -1,0 +1,143 @@
+"""The main thread's eye on the others, and what it tells systemd of them.
+
+The watchdog is fed only while every loop gives its signs and no commit of the journal
+stands still; else systemd ends the process and starts it again, which is safe.
+"""
+
+import sys
+import time
+import traceback
+from collections.abc import Callable
+
+import structlog
+
+from emitterd.delivery.circuit_breaker import Down
+from emitterd.heartbeat import Pulse, Still
+from emitterd.model import State, iso
+from emitterd.service.notify import notify
+
+UNWATCHED_S = 120.0
+"""What stands for the watchdog's time where there is none: it is told all the same."""
+
+LATE_S = 5.0
+"""A look so much later than the one before proves nothing: the machine was asleep, and
+the others were too."""
+
+JOURNAL = "journal"
+ALIVE = "WATCHDOG=1"
+FEED_S = 0.5
+FRAMES = 8
+
+log = structlog.get_logger()
+
+
+class Supervision:
+    """Judges who stands still. Used by the main thread."""
+
+    def __init__(
+        self,
+        pulse: Pulse,
+        committing_since: Callable[[], float | None],
+        watchdog_s: float | None,
+    ) -> None:
+        """`committing_since`: when the commit under way began, monotonic.
+
+        `watchdog_s`: how long systemd waits for a sign of life, in seconds, or None.
+        """
+        self._pulse = pulse
+        self._committing_since = committing_since
+        self._watchdog_s = watchdog_s
+        self.limit_s = (watchdog_s or UNWATCHED_S) / 2
+        """How long a loop or a commit may stand still, in seconds."""
+        self._looked_at: float | None = None
+        self._told: dict[str, float] = {}
+        self._status = ""
+        self._fed_at = 0.0
+
+    def beat(self, status: str) -> None:
+        """Look, and tell systemd: that all move, and what has become of `status`."""
+        lines = []
+        if self.look(time.monotonic()) and self._watchdog_s is not None:
+            lines.append(ALIVE)
+        if status != self._status:
+            lines.append(f"STATUS={status}")
+            self._status = status
+        if lines:
+            notify(*lines)
+
+    def feed(self) -> None:
+        """Give a sign of life whatever the others do: a drain has its own limit."""
+        now = time.monotonic()
+        if self._watchdog_s is not None and now >= self._fed_at + FEED_S:
+            notify(ALIVE)
+            self._fed_at = now
+
+    def look(self, now: float) -> bool:
+        """Return whether all move; log who has come to a standstill, and who goes on.
+
+        `now` is monotonic.
+        """
+        before, self._looked_at = self._looked_at, now
+        if before is not None and now - before > LATE_S:
+            return True
+        still = {one.name: one for one in self._still(now)}
+        for name, since in self._told.items():
+            if name not in still:
+                log.info("daemon.resumed", thread=name, duration_s=now - since)
+        for name, one in still.items():
+            if name not in self._told:
+                _tell(one, now)
+        self._told = {name: one.since for name, one in still.items()}
+        return not still
+
+    def _still(self, now: float) -> list[Still]:
+        still = self._pulse.still(now, self.limit_s)
+        since = self._committing_since()
+        if since is not None and now > since + self.limit_s:
+            # First: those who wait for it stand still because of it.
+            still.insert(0, Still(JOURNAL, since))
+        return still
+
+
+def _tell(one: Still, now: float) -> None:
+    frame = sys._current_frames().get(one.thread or 0)  # noqa: SLF001  documented
+    log.critical(
+        "daemon.stalled",
+        thread=one.name,
+        since=iso(time.time() - (now - one.since)),
+        duration_s=now - one.since,
+        stack="".join(traceback.format_stack(frame, FRAMES)) if frame else None,
+    )
+
+
+def status_line(
+    counts: dict[State, int],
+    oldest_s: float | None,
+    down: Down | None,
+    *,
+    lost: bool = False,
+    eta_s: float | None = None,
+) -> str:
+    """Return what `systemctl status` shows; `oldest_s`: how long the oldest waits.
+
+    `lost`: the watched folder is not there. `eta_s`: in how long nothing will wait.
+    """
+    queued = counts[State.QUEUED] + counts[State.DEFERRED]
+    waits = [f"oldest {_age(oldest_s)}"] if oldest_s is not None else []
+    waits += [f"done in {_age(eta_s)}"] if eta_s else []
+    where = f"down: {down.code} {down.reason}" if down else "up"
+    numbers = [
+        f"{queued} queued",
+        f"{counts[State.DELIVERING]} uploading",
+        *waits,
+        f"{counts[State.DELIVERED]} delivered",
+    ]
+    folder = "no watched folder; " if lost else ""
+    return f"{folder}{', '.join(numbers)}; destination {where}"
+
+
+def _age(seconds: float) -> str:
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{int(seconds // size)} {unit}"
+    return f"{max(0, int(seconds))} s"

@@ -1,0 +1,227 @@
+"""The manual pages and the shells' completions, made of what the program says itself.
+
+`python -m tools.manual docs` writes them anew. Commands and options are those of
+`cli`; keys are those of docs/configuration.md, and what all commands have in common
+(signals, exit codes, files) stands in docs/operations.md, so that a page and a document
+say the same.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from emitterd import __version__
+from emitterd.cli.main import command
+from tools.roff import entry, escaped, inline, roff, sections, sentence, text
+
+PROGRAM = "emitterd"
+SHARED = 2
+"""An option that so many commands have, in the same words, is described once."""
+
+NAME = "deliver files dropped into a folder to cQube's emission bucket"
+
+PLACES = {"bash": "emitterd.bash", "zsh": "_emitterd", "fish": "emitterd.fish"}
+"""The completion's file for each shell."""
+
+FROM_OPERATIONS = {
+    "States": "States of a file",
+    "Signals": "Signals",
+    "Exit codes": "Exit status",
+    "Environment": "Environment",
+    "Files": "Files",
+    "Every day": "Examples",
+}
+"""Sections of docs/operations.md that the page has too, and what it calls them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """An option; without a `metavar` it is a flag."""
+
+    names: tuple[str, ...]
+    metavar: str
+    help: str
+
+    @property
+    def usage(self) -> str:
+        """The option as the synopsis of a command has it, in Markdown."""
+        name = f"`{min(self.names, key=len)}`"
+        return f"[{name} {self.metavar}]" if self.metavar else f"[{name}]"
+
+    def entry(self) -> list[str]:
+        """Return its description in man(7)."""
+        names = ", ".join(f"`{name}`" for name in self.names)
+        return entry(f"{names} {self.metavar}".rstrip(), self.help)
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command, as the command line describes it."""
+
+    name: str
+    help: str
+    arguments: tuple[tuple[str, str], ...]
+    """Each with its help."""
+    options: tuple[Option, ...]
+
+    @property
+    def usage(self) -> str:
+        """Its synopsis, in Markdown."""
+        words = [one.usage for one in self.options]
+        words += [argument for argument, _ in self.arguments]
+        return " ".join([f"`{PROGRAM} {self.name}`", *words])
+
+
+def commands() -> list[Command]:
+    """Return every command, in the order of `emitterd --help`."""
+    known = getattr(command, "commands", {})
+    return [_command(name, one) for name, one in known.items()]
+
+
+def manual(operations: str) -> str:
+    """Return emitterd(1), with the tables of docs/operations.md."""
+    common = _common()
+    said = sections(operations)
+    parts = [
+        _head(PROGRAM.upper(), 1),
+        _section("Name", rf"{PROGRAM} \- {inline(NAME)}"),
+        _section(
+            "Synopsis",
+            inline(f"`{PROGRAM}` COMMAND [OPTION]… [ARGUMENT]…"),
+            ".br",
+            inline(f"`{PROGRAM}` `--help` | `--version`"),
+        ),
+        _section("Description", roff(said[""])),
+        _section("Commands", *(line for one in commands() for line in _told(one))),
+        _section("Options", *(line for one in common for line in one.entry())),
+        *(_section(title, roff(said[name])) for name, title in FROM_OPERATIONS.items()),
+        _section(
+            "See also",
+            ".BR emitter.yaml (5),",
+            ".BR systemctl (1),",
+            ".BR journalctl (1)",
+        ),
+    ]
+    return "".join(parts)
+
+
+def configuration(document: str) -> str:
+    """Return emitter.yaml(5), which is docs/configuration.md."""
+    said = sections(document)
+    parts = [
+        _head("EMITTER.YAML", 5),
+        _section("Name", rf"emitter.yaml \- configuration of {PROGRAM}"),
+        _section("Description", roff(said.pop(""))),
+        *(_section(name, roff(words, _key)) for name, words in said.items()),
+        _section("See also", f".BR {PROGRAM} (1)"),
+    ]
+    return "".join(parts)
+
+
+def completion(shell: str) -> str:
+    """Return the completion for bash, zsh or fish, as a file to be installed."""
+    done = subprocess.run(  # noqa: S603  our own argument list
+        [sys.executable, "-m", PROGRAM],
+        env=os.environ | {"_EMITTERD_COMPLETE": f"{shell}_source"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return f"{done.stdout.strip()}\n"
+
+
+def files(docs: Path) -> dict[str, str]:
+    """Return what is to stand below the folder of the documents, by its path there."""
+    operations = (docs / "operations.md").read_text("utf-8")
+    reference = (docs / "configuration.md").read_text("utf-8")
+    return {
+        "man/emitterd.1": manual(operations),
+        "man/emitter.yaml.5": configuration(reference),
+    } | {f"completions/{place}": completion(shell) for shell, place in PLACES.items()}
+
+
+def _common() -> list[Option]:
+    """Return the options that are described once: the program's own, and shared."""
+    every = [option for one in commands() for option in one.options]
+    shared = [one for one in dict.fromkeys(every) if every.count(one) >= SHARED]
+    names = tuple(command.context_settings["help_option_names"])
+    own = Option(names, "", "Say how the program, or a command, is used.")
+    return [*_options(command), own, *shared]
+
+
+def _command(name: str, known: object) -> Command:
+    arguments = tuple(
+        (_argument(one), getattr(one, "help", None) or "")
+        for one in getattr(known, "params", ())
+        if one.param_type_name == "argument"
+    )
+    return Command(name, getattr(known, "help", ""), arguments, _options(known))
+
+
+def _argument(known: object) -> str:
+    name = getattr(known, "metavar", None) or getattr(known, "name", "").upper()
+    said = name.replace("...", "…")
+    return said if getattr(known, "required", False) else f"[{said}]"
+
+
+def _options(known: object) -> tuple[Option, ...]:
+    return tuple(
+        Option(
+            tuple(one.opts),
+            "" if one.is_flag else one.opts[0].lstrip("-").upper(),
+            _help(
+                one.help or "", None if one.is_flag else one.to_info_dict()["default"]
+            ),
+        )
+        for one in getattr(known, "params", ())
+        if one.param_type_name == "option"
+    )
+
+
+def _help(said: str, default: object) -> str:
+    words = sentence(said)
+    return words if default in {None, ""} else f"{words} Default: `{default}`."
+
+
+def _told(one: Command) -> Iterator[str]:
+    common = _common()
+    yield from (f".SS {escaped(one.name)}", *text(one.usage), ".PP", *text(one.help))
+    for argument, said in one.arguments:
+        if said:
+            yield from entry(argument, sentence(said))
+    for option in one.options:
+        if option not in common:
+            yield from option.entry()
+
+
+def _key(cells: list[str]) -> tuple[str, str]:
+    """Tell a row of docs/configuration.md."""
+    key, kind, default, meaning, variable = cells
+    value = default if default in {"required", "not set"} else f"default {default}"
+    return f"{key} ({kind}; {value})", f"{sentence(meaning)} Environment: {variable}."
+
+
+def _head(title: str, number: int) -> str:
+    said = f'"{PROGRAM} {__version__}" "{PROGRAM}"'
+    warning = rf".\" Made by `python -m {PROGRAM}.manual docs`: mend its sources."
+    # No date, which would be another one each time; no hyphen in what is copied.
+    return f'{warning}\n.TH {title} {number} "" {said}\n.nh\n.ad l\n'
+
+
+def _section(title: str, *lines: str) -> str:
+    return "\n".join([f".SH {escaped(title.upper())}", *lines, ""])
+
+
+def _main(docs: Path) -> None:
+    for place, content in files(docs).items():
+        (docs / place).parent.mkdir(exist_ok=True)
+        (docs / place).write_text(content, "utf-8")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:  # noqa: PLR2004  this program, and the folder
+        sys.exit(f"usage: python -m {PROGRAM}.manual DIRECTORY (docs, in a clone)")
+    _main(Path(sys.argv[1]))
