@@ -2,7 +2,7 @@
 
     bench/client-age --requests 100000
 
-One `Wire`, as the daemon builds it, posts over loopback to a server of its own
+One `HttpClient`, as the daemon builds it, posts over loopback to a server of its own
 process, and its CPU time a request is shown for each tenth of the requests. Reported
 of clients that configure their TLS context at each handshake (pydantic/httpx2#1253):
 with OpenSSL before 3.4 every handshake then adds a place to look for certificates.
@@ -29,10 +29,10 @@ from typing import Any
 import httpcore
 import httpx
 
-from emitterd.client.http import Wire, tls_context
-from emitterd.client.transfer import Limits
+from emitterd.client.http import HttpClient, tls_context
+from emitterd.client.transfer import TransferLimits
 
-LIMITS = Limits(connect_s=10, stall_s=60, minimum_bytes_s=1024)
+LIMITS = TransferLimits(connect_s=10, stall_s=60, minimum_bytes_s=1024)
 BODY = b'{"filename": "student_attendance/student_attendance.zip"}'
 ANSWER = b'{"url": "none"}'
 HEADERS_MAX_BYTES = 65_536
@@ -154,7 +154,7 @@ def measure(case: Case, requests: int, folder: Path) -> list[float]:
     port = listener.getsockname()[1]
     url = f"http{'s' * case.tls}://localhost:{port}/data/upload-url"
     tls = case.context(str(folder / "root.pem"))
-    wire = Wire(LIMITS, tls=tls, proxy=None, stop=threading.Event())
+    wire = HttpClient(LIMITS, tls=tls, proxy=None, stop=threading.Event())
     tenth = max(1, int(requests * case.share) // 10)
     costs = []
     try:

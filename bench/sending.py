@@ -14,11 +14,11 @@ from http import HTTPStatus
 from pathlib import Path
 
 from emitterd.client.body import Body
-from emitterd.client.http import Wire
-from emitterd.client.transfer import Limits
+from emitterd.client.http import HttpClient
+from emitterd.client.transfer import TransferLimits
 from emitterd.fingerprint import Fingerprint
 
-LIMITS = Limits(connect_s=10.0, stall_s=60.0, minimum_bytes_s=1)
+LIMITS = TransferLimits(connect_s=10.0, stall_s=60.0, minimum_bytes_s=1)
 
 
 class Unhashed:
@@ -36,7 +36,7 @@ class Unhashed:
 
 def main(url: str, path: Path, fields: dict[str, str]) -> int:
     """Send it; return 0 where the bucket has accepted it."""
-    wire = Wire(
+    wire = HttpClient(
         LIMITS,
         tls=ssl.create_default_context(),
         proxy=None,

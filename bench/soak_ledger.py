@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from emitterd.codes import Code
-from emitterd.journal.reader import Records
+from emitterd.journal.reader import JournalReader
 from emitterd.model import State, display
 from soak_server import Far
 
@@ -95,7 +95,7 @@ class Ledger:
 
     def audit(self) -> None:
         """Hold the receipts that are new against the ledger and the bucket."""
-        with Records(self._journal) as records:
+        with JournalReader(self._journal) as records:
             found = list(records.receipts(self._since - OVERLAP_S))
         new = [one for one in found if one["key"] not in self._receipts]
         keys = [key for one in new for key in _keys(one)]
@@ -107,7 +107,7 @@ class Ledger:
 
     def close(self) -> None:
         """Judge the whole: the daemon has stopped and the last audit is done."""
-        with Records(self._journal) as records:
+        with JournalReader(self._journal) as records:
             entries = list(records.entries())
         for entry in entries:
             # What is still under way at the end is lost if it was owed; if not, it is

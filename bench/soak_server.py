@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from emitterd.rehearsal.server import FaultMenu, Rehearsal
+from emitterd.rehearsal.server import FaultMenu, RehearsalServer
 from handle import Handle
 
 GRANT_LIFETIME_S = 60.0
@@ -60,7 +60,7 @@ class Desk:
     def __init__(self, directory: Path, seed: int) -> None:
         self._seed = seed
         self._requests = 0
-        self._server = Rehearsal(directory, grant_lifetime_s=GRANT_LIFETIME_S)
+        self._server = RehearsalServer(directory, grant_lifetime_s=GRANT_LIFETIME_S)
         self._server.start()
         self._down = False
 

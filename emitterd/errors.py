@@ -106,11 +106,11 @@ class IllegalTransition(JournalError):
     """A verb met an entry in a state that it does not apply to."""
 
 
-class SourceError(EmitterError):
+class FileError(EmitterError):
     """The local file is gone, changed, or cannot be read (`code` says which)."""
 
 
-class Verdict(StrEnum):
+class Decision(StrEnum):
     """What an attempt's failure means for the entry and for its destination."""
 
     DEFER = "defer"
@@ -137,7 +137,7 @@ class Stage(StrEnum):
     BUCKET = "bucket"
 
 
-class Trouble(EmitterError):
+class DeliveryError(EmitterError):
     """An attempt failed; `verdict` is data for the journal, never a sleep.
 
     `stage`: where; a code of the emission API or the bucket says so itself.
@@ -147,7 +147,7 @@ class Trouble(EmitterError):
 
     def __init__(
         self,
-        verdict: Verdict,
+        verdict: Decision,
         code: Code,
         reason: str,
         *,
@@ -162,9 +162,9 @@ class Trouble(EmitterError):
         self.retry_after_s = retry_after_s
         self.ambiguous = ambiguous
 
-    def copy(self) -> "Trouble":
+    def copy(self) -> "DeliveryError":
         """Return the same trouble, to be raised in another thread."""
-        return Trouble(
+        return DeliveryError(
             self.verdict,
             self.code,
             self.reason,

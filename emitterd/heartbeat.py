@@ -15,7 +15,7 @@ _mine = threading.local()
 
 
 @dataclass(frozen=True, slots=True)
-class Still:
+class Stalled:
     """A loop that stands still, by its thread; `since` is its last sign, monotonic."""
 
     name: str
@@ -32,7 +32,7 @@ class _Loop:
     silent_until: float
 
 
-class Pulse:
+class Heartbeat:
     """The last sign of every loop. Thread-safe."""
 
     def __init__(self) -> None:
@@ -54,11 +54,11 @@ class Pulse:
             with self._lock:
                 self._loops.remove(loop)
 
-    def still(self, now: float, limit_s: float) -> list[Still]:
+    def still(self, now: float, limit_s: float) -> list[Stalled]:
         """Return the loops that have owed a sign for more than `limit_s` seconds."""
         with self._lock:
             return [
-                Still(one.name, one.at, one.thread)
+                Stalled(one.name, one.at, one.thread)
                 for one in self._loops
                 if now > one.silent_until + limit_s
             ]

@@ -49,7 +49,7 @@ class Verb(StrEnum):
     REOPEN = "reopen"
 
 
-class Want(StrEnum):
+class ClaimOrder(StrEnum):
     """Which of the entries that are due is to be claimed."""
 
     ANY = "any"

@@ -48,7 +48,7 @@ class YamlError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Marked:
+class Node:
     """A value and the line of its key, counted from 1.
 
     A mapping has `children` and no `value`; anything else is plain data. The value
@@ -57,7 +57,7 @@ class Marked:
 
     line: int
     value: object = field(default=None, repr=False)
-    children: dict[str, "Marked"] | None = None
+    children: dict[str, "Node"] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class Duplicate:
 class Document:
     """A YAML document; `root` is None when there is nothing in it."""
 
-    root: Marked | None
+    root: Node | None
     duplicates: tuple[Duplicate, ...]
 
 
@@ -179,15 +179,15 @@ def _mark(
     line: int,
     path: tuple[str, ...],
     duplicates: list[Duplicate],
-) -> Marked:
+) -> Node:
     if not isinstance(node, yaml.MappingNode):
         value = loader.construct_object(node, deep=True)
         for item in node.value if isinstance(node, yaml.SequenceNode) else ():
             if isinstance(item, yaml.MappingNode):
                 # For the duplicates in it only.
                 _mark(loader, item, item.start_mark.line, path, duplicates)
-        return Marked(line + 1, value)
-    children: dict[str, Marked] = {}
+        return Node(line + 1, value)
+    children: dict[str, Node] = {}
     for key_node, value_node in node.value:
         key_line = key_node.start_mark.line
         if not isinstance(key_node, yaml.ScalarNode):
@@ -197,7 +197,7 @@ def _mark(
         first = children.setdefault(key_node.value, child)
         if first is not child:
             duplicates.append(Duplicate(here, first.line, child.line))
-    return Marked(line + 1, children=children)
+    return Node(line + 1, children=children)
 
 
 @contextmanager

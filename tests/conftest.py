@@ -14,9 +14,9 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 
-from emitterd.client.api import Emission
+from emitterd.client.api import EmissionClient
 from emitterd.journal.journal import Journal
-from emitterd.rehearsal.server import Rehearsal
+from emitterd.rehearsal.server import RehearsalServer
 from emitterd.service import logging as logs
 from emitterd.spool.folder import ignore_lease_breaks
 from emitting import emission_to, wired
@@ -88,20 +88,20 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Rehearsal]:
+def server(tmp_path: Path) -> Iterator[RehearsalServer]:
     """Run a rehearsal server."""
-    with Rehearsal(tmp_path / "server") as server:
+    with RehearsalServer(tmp_path / "server") as server:
         yield server
 
 
 @pytest.fixture
-def site(tmp_path: Path, server: Rehearsal) -> Installation:
+def site(tmp_path: Path, server: RehearsalServer) -> Installation:
     """Lay out an installation that sends to the rehearsal server."""
     return Installation(tmp_path, server.url)
 
 
 @pytest.fixture
-def emission(server: Rehearsal) -> Iterator[Emission]:
+def emission(server: RehearsalServer) -> Iterator[EmissionClient]:
     """Build the way to the rehearsal server, with generous limits."""
     with wired() as wire:
         yield emission_to(wire, server.url)

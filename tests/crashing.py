@@ -14,12 +14,12 @@ import pytest
 
 from emitterd.cli.demo import MASTERS, TRANSACTIONAL
 from emitterd.codes import Code
-from emitterd.errors import Trouble, Verdict
+from emitterd.errors import Decision, DeliveryError
 from emitterd.failpoints import Point
 from emitterd.fingerprint import Fingerprint
 from emitterd.journal.journal import Journal
 from emitterd.journal.rows import Admission
-from emitterd.rehearsal.server import FaultMenu, Rehearsal
+from emitterd.rehearsal.server import FaultMenu, RehearsalServer
 from harness import DEADLINE_S, Installation, Process
 from oracle import Oracle
 from support import wait_until
@@ -42,7 +42,9 @@ def drop_all(oracle: Oracle) -> None:
         oracle.drop(path, path.encode())
 
 
-def admission(oracle: Oracle, path: str, trouble: Trouble | None = None) -> Admission:
+def admission(
+    oracle: Oracle, path: str, trouble: DeliveryError | None = None
+) -> Admission:
     """Return what intake would hand in for a file of the folder, or for a lost one."""
     try:
         fingerprint = Fingerprint.of((oracle.site.spool / path).stat())
@@ -83,7 +85,7 @@ def deliver_and_age(oracle: Oracle) -> None:
     """Deliver everything, and let that and many others be old."""
     drop_all(oracle)
     assert oracle.site.call("once").returncode == 0
-    trouble = Trouble(Verdict.REJECT, Code.INCOMPLETE, "for the test")
+    trouble = DeliveryError(Decision.REJECT, Code.INCOMPLETE, "for the test")
     with Journal(oracle.site.journal) as journal:
         journal.admit(
             [admission(oracle, f"gone/{n}.zip", trouble) for n in range(GONE)]
@@ -219,7 +221,7 @@ SCENARIOS = {
 
 @contextmanager
 def installed(
-    folder: Path, server: Rehearsal, after_delivery: str, settings: dict[str, str]
+    folder: Path, server: RehearsalServer, after_delivery: str, settings: dict[str, str]
 ) -> Iterator[Oracle]:
     """Lay out an installation; an archive elsewhere is removed afterwards."""
     with tempfile.TemporaryDirectory(dir=MEMORY) as elsewhere:
@@ -263,7 +265,7 @@ def kill_at(point: Point, passage: int, folder: Path) -> int:
     scenario = SCENARIOS[point]
     after_delivery, settings = scenario.after_delivery, scenario.settings
     with (
-        Rehearsal(
+        RehearsalServer(
             folder / "server", grant_lifetime_s=scenario.grant_lifetime_s
         ) as server,
         installed(folder, server, after_delivery, settings) as oracle,
@@ -304,7 +306,7 @@ def kill_at_random(seed: int, folder: Path) -> int:
     dice = random.Random(seed)  # noqa: S311  a seed, no secret
     faults = FaultMenu.parse("lost-answer:0.1,503:0.1", seed=seed)
     with (
-        Rehearsal(folder / "server", faults=faults) as server,
+        RehearsalServer(folder / "server", faults=faults) as server,
         installed(folder, server, "archive", {}) as oracle,
     ):
         for number in range(KILLS):

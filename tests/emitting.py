@@ -19,18 +19,18 @@ from typing import NamedTuple, Self, TypeVar
 
 import pytest
 
-from emitterd.client.api import Emission
-from emitterd.client.http import Answer, Wire, tls_context
-from emitterd.client.session import Credentials, Memory
-from emitterd.client.transfer import Limits
+from emitterd.client.api import EmissionClient
+from emitterd.client.http import HttpClient, Response, tls_context
+from emitterd.client.session import Credentials, LockoutStore
+from emitterd.client.transfer import TransferLimits
 from emitterd.fingerprint import Fingerprint
 from emitterd.model import Grant, Receipt
-from emitterd.rehearsal.server import Rehearsal, Request
+from emitterd.rehearsal.server import RehearsalServer, RequestRecord
 
 T = TypeVar("T")
 
 LOOPBACK = "127.0.0.1"
-PATIENT = Limits(connect_s=10.0, stall_s=20.0, minimum_bytes_s=1)
+PATIENT = TransferLimits(connect_s=10.0, stall_s=20.0, minimum_bytes_s=1)
 PLAIN_TLS = tls_context(None, None, None)
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -187,7 +187,7 @@ def _pump(source: socket.socket, sink: socket.socket) -> None:
 
 
 @contextmanager
-def proxy_to(server: Rehearsal) -> Iterator[Listener]:
+def proxy_to(server: RehearsalServer) -> Iterator[Listener]:
     """Run a proxy that takes everything to the rehearsal server."""
     with Listener(proxying(server.port)) as proxy:
         yield proxy
@@ -221,14 +221,14 @@ def silent_port() -> Iterator[int]:
 
 @contextmanager
 def wired(
-    limits: Limits = PATIENT,
+    limits: TransferLimits = PATIENT,
     *,
     tls: ssl.SSLContext = PLAIN_TLS,
     proxy: str | None = None,
     stop: threading.Event | None = None,
-) -> Iterator[Wire]:
+) -> Iterator[HttpClient]:
     """Open a wire for a test."""
-    wire = Wire(
+    wire = HttpClient(
         limits,
         tls=tls,
         proxy=proxy,
@@ -240,7 +240,9 @@ def wired(
         wire.close()
 
 
-def post(wire: Wire, url: str, content: bytes = b"{}", limit: int = 65536) -> Answer:
+def post(
+    wire: HttpClient, url: str, content: bytes = b"{}", limit: int = 65536
+) -> Response:
     """Post a small body."""
     return wire.post(url, content, {}, limit_bytes=limit)
 
@@ -324,17 +326,17 @@ def _openssl(*arguments: str) -> None:
 
 
 def emission_to(  # noqa: PLR0913  all by keyword, and each of its own kind
-    wire: Wire,
+    wire: HttpClient,
     url: str,
     *,
     username: str | None = "emission",
     secret: str = "rehearsal",  # noqa: S107  it opens nothing real
     scheme: str = "Bearer",
     stop: threading.Event | None = None,
-    memory: Memory | None = None,
-) -> Emission:
+    memory: LockoutStore | None = None,
+) -> EmissionClient:
     """Return the way to the server at `url`, as the assembly makes it."""
-    return Emission(
+    return EmissionClient(
         wire,
         url,
         Credentials(username, lambda: secret, scheme),
@@ -344,7 +346,7 @@ def emission_to(  # noqa: PLR0913  all by keyword, and each of its own kind
     )
 
 
-def asked(server: Rehearsal, endpoint: str) -> list[Request]:
+def asked(server: RehearsalServer, endpoint: str) -> list[RequestRecord]:
     """Return the requests that reached an endpoint of the rehearsal server."""
     return [one for one in list(server.requests) if one.endpoint == endpoint]
 
@@ -372,7 +374,7 @@ def sparse(path: Path, size: int) -> Path:
 
 
 def deliver(
-    emission: Emission,
+    emission: EmissionClient,
     path: Path,
     grant: Grant | None = None,
     on_sent: Callable[[int], None] | None = None,

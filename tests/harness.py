@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from emitterd.errors import JournalError
-from emitterd.journal.reader import Records
+from emitterd.journal.reader import JournalReader
 from emitterd.model import State
 from support import wait_until
 
@@ -136,7 +136,7 @@ class Installation:
     def entries(self, state: State | None = None) -> list[dict[str, Any]]:
         """Return the journal's entries; none while it does not exist."""
         try:
-            with Records(self.journal) as records:
+            with JournalReader(self.journal) as records:
                 return list(records.entries(state))
         except JournalError:
             return []
@@ -144,7 +144,7 @@ class Installation:
     def counts(self) -> Mapping[str, int]:
         """Return the number of entries by state."""
         try:
-            with Records(self.journal) as records:
+            with JournalReader(self.journal) as records:
                 counts: dict[str, int] = records.status()["counts"]
                 return counts
         except JournalError:

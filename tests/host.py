@@ -20,11 +20,11 @@ from structlog.testing import capture_logs
 from emitterd.config.settings import load
 from emitterd.journal.database import Database
 from emitterd.journal.history import History
-from emitterd.journal.instruction import Act, Instruction, Outcome
-from emitterd.journal.operations import Hand
+from emitterd.journal.instruction import Operation, OperationReport, OperationRequest
+from emitterd.journal.operations import Operations
 from emitterd.journal.waiting import Waiting
 from emitterd.model import LIVE, Entry, State
-from emitterd.rehearsal.server import FaultMenu, Rehearsal
+from emitterd.rehearsal.server import FaultMenu, RehearsalServer
 from emitterd.service.daemon import Daemon
 from harness import Installation
 from rig import Watcher
@@ -129,7 +129,7 @@ class Host:
         self.now = 1000.0
         self.deaths = 0
         self.onlooker = Onlooker()
-        self.server = Rehearsal(folder / "server")
+        self.server = RehearsalServer(folder / "server")
         self._folder = folder
         self._settings = settings
         self._life = 0
@@ -227,9 +227,9 @@ class Host:
         self.now += seconds
         self.clock.pass_by(seconds)
 
-    def obey(self, act: Act, path: bytes) -> Outcome:
+    def obey(self, act: Operation, path: bytes) -> OperationReport:
         """Have the operator act on a path."""
-        return self._daemon._obey(Instruction(act, (path,)), "operator")
+        return self._daemon._obey(OperationRequest(act, (path,)), "operator")
 
     def rows(self) -> list[dict[str, Any]]:
         """Return every version in the journal, the oldest first."""
@@ -249,7 +249,7 @@ class Host:
         self.parts.journal.database.close()
         self.database = Mortal(self._journal)
         self.parts.journal.database = self.database
-        self.parts.hand = Hand(self.database, self.parts.abort)
+        self.parts.hand = Operations(self.database, self.parts.abort)
         self.parts.waiting = Waiting(self.database)
         self.parts._retention._history = History(self.database)
         self.worker = self.parts.worker()

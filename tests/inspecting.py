@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from emitterd.datasets.dataset import Dataset, Header, Kind, Match
+from emitterd.datasets.dataset import Dataset, DatasetKind, Header, HeaderMatch
 from emitterd.datasets.inspection import Contract, Report, inspect
 from emitterd.datasets.zip_integrity import ReadAt
 
@@ -19,7 +19,10 @@ GOOD = f"{HEADER}\n{ROW}\n1002|24001|2020-21|7|NULL\n".encode()
 
 
 def header(
-    *columns: str, match: Match = Match.SEQUENCE, variant: str = "", required: str = ""
+    *columns: str,
+    match: HeaderMatch = HeaderMatch.SEQUENCE,
+    variant: str = "",
+    required: str = "",
 ) -> Header:
     """Return a header as the catalogue would state it; `required` by blanks."""
     return Header(columns, match, tuple(required.split()), variant)
@@ -28,7 +31,7 @@ def header(
 ATTENDANCE = Dataset(
     "student_attendance",
     "student_attendance",
-    Kind.TRANSACTIONAL,
+    DatasetKind.TRANSACTIONAL,
     7,
     headers=(header(*COLUMNS),),
     keys=("StudentId", "SchoolId"),

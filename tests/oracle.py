@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from emitterd.model import LIVE, State
-from emitterd.rehearsal.server import Rehearsal
+from emitterd.rehearsal.server import RehearsalServer
 from harness import DEADLINE_S, Installation, Process
 from support import wait_until
 
@@ -19,7 +19,7 @@ from support import wait_until
 class Oracle:
     """Remembers what was dropped into an installation's folder, and judges it."""
 
-    def __init__(self, site: Installation, server: Rehearsal) -> None:
+    def __init__(self, site: Installation, server: RehearsalServer) -> None:
         self.site = site
         self.server = server
         self.archive: Path | None = None

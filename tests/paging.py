@@ -12,18 +12,17 @@ from wsgiref.validate import validator
 
 from emitterd.codes import Code
 from emitterd.datasets.findings import finding
-from emitterd.delivery.circuit_breaker import Down
-from emitterd.errors import Trouble
-from emitterd.errors import Verdict as Outcome
+from emitterd.delivery.circuit_breaker import OpenCircuit
+from emitterd.errors import Decision, DeliveryError
 from emitterd.fingerprint import Fingerprint
-from emitterd.intake.file_status import Standings
+from emitterd.intake.file_status import FileStatuses
 from emitterd.journal.journal import Journal
 from emitterd.journal.rows import Admission, Known
 from emitterd.model import Entry, Grant, Receipt
-from emitterd.monitoring.alarms import Verdict
-from emitterd.monitoring.page import Page, Window
+from emitterd.monitoring.alarms import Health
+from emitterd.monitoring.page import Page, PageSources
 from emitterd.monitoring.throughput import Throughput
-from emitterd.monitoring.uploads import Uploads
+from emitterd.monitoring.uploads import UploadTracker
 from emitterd.spool.folder import Spool
 from emitterd.spool.selection import Selection
 
@@ -52,18 +51,18 @@ class Desk:
     root: Path
     journal: Journal
     place: Path
-    uploads: Uploads = field(default_factory=Uploads)
+    uploads: UploadTracker = field(default_factory=UploadTracker)
     throughput: Throughput = field(default_factory=Throughput)
-    verdict: Verdict = field(default_factory=Verdict)
-    down: Down | None = None
+    verdict: Health = field(default_factory=Health)
+    down: OpenCircuit | None = None
 
     def __post_init__(self) -> None:
         # The validator holds every answer to the letter of PEP 3333.
         self._application = validator(Page(self.window()))
 
-    def window(self) -> Window:
+    def window(self) -> PageSources:
         """Return what the page looks through."""
-        return Window(
+        return PageSources(
             self.place,
             self.uploads,
             self.throughput,
@@ -73,9 +72,9 @@ class Desk:
             lambda: "cqube.example.org",
         )
 
-    def standings(self, latest: Callable[[bytes], Known | None]) -> Standings:
+    def standings(self, latest: Callable[[bytes], Known | None]) -> FileStatuses:
         """Return who tells where a path stands."""
-        return Standings(Spool(self.root), Selection(["**/*.zip"], []), latest, 5.0)
+        return FileStatuses(Spool(self.root), Selection(["**/*.zip"], []), latest, 5.0)
 
     def ask(self, path: str = "/", method: str = "GET", **headers: str) -> Answered:
         """Ask for a path with its query."""
@@ -113,7 +112,9 @@ class Desk:
     def reject(self, path: bytes, number: int = 1) -> None:
         """Enter a file that is refused at the door, with what was found in it."""
         one = admission(path, 1000, number)
-        trouble = Trouble(Outcome.REJECT, Code.CATALOGUE, "breaks the data contract")
+        trouble = DeliveryError(
+            Decision.REJECT, Code.CATALOGUE, "breaks the data contract"
+        )
         found = (finding(Code.WRONG_HEADER, "school_id | <b>name", "id | \x1b[1m"),)
         self.journal.admit([Admission(path, one.fingerprint, "pat", 0, trouble, found)])
 
@@ -125,7 +126,7 @@ class Desk:
 
     def defer(self, code: Code, reason: str, due_s: float = 60.0) -> None:
         """Have an attempt fail."""
-        trouble = Trouble(Outcome.DEFER, code, reason)
+        trouble = DeliveryError(Decision.DEFER, code, reason)
         self.journal.defer(self.claim(), trouble, time.time() + due_s, charge=True)
 
     def deliver(self) -> None:

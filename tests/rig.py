@@ -10,22 +10,22 @@ from typing import Any
 
 from structlog.testing import capture_logs
 
-from emitterd.client.api import Emission
-from emitterd.client.http import Wire, tls_context
+from emitterd.client.api import EmissionClient
+from emitterd.client.http import HttpClient, tls_context
 from emitterd.client.session import Credentials
-from emitterd.client.transfer import Limits
+from emitterd.client.transfer import TransferLimits
 from emitterd.delivery.backoff import Backoff
 from emitterd.delivery.circuit_breaker import STREAK
 from emitterd.delivery.destination import Destination
-from emitterd.delivery.prefetch import Ahead
-from emitterd.delivery.wake import Wake
+from emitterd.delivery.prefetch import GrantPrefetch
+from emitterd.delivery.wake import WakeUp
 from emitterd.delivery.worker import Worker
 from emitterd.fingerprint import Fingerprint
 from emitterd.housekeeping.disposal import Disposal, Rule
 from emitterd.journal.journal import Journal
 from emitterd.journal.rows import Admission, Admitted
 from emitterd.model import Entry, Grant, State, display
-from emitterd.rehearsal.server import FaultMenu, Rehearsal
+from emitterd.rehearsal.server import FaultMenu, RehearsalServer
 from emitterd.spool.folder import Spool
 from emitting import PATIENT, PLAIN_TLS, Identity, wired
 from support import make_zip
@@ -40,7 +40,7 @@ COLUMNS = (
 )
 
 
-class Poisonable(Emission):
+class Poisonable(EmissionClient):
     """An emission whose other end has trouble with some files only."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:  # noqa: ANN401
@@ -81,8 +81,8 @@ class Rig:
     def __init__(  # noqa: PLR0913  what `rigged` opened, and the rules
         self,
         directory: Path,
-        server: Rehearsal,
-        wire: Wire,
+        server: RehearsalServer,
+        wire: HttpClient,
         events: list[Any],
         abort: threading.Event,
         *,
@@ -94,9 +94,9 @@ class Rig:
         self.events = events
         self.changed: list[bytes] = []
         self.watcher = Watcher()
-        self.wake = Wake()
+        self.wake = WakeUp()
         self.abort = abort
-        self.ahead = Ahead()
+        self.ahead = GrantPrefetch()
         self.root = directory / "cqube_emission"
         self.root.mkdir(exist_ok=True)
         self.spool = Spool(self.root)
@@ -118,7 +118,7 @@ class Rig:
         )
         self.worker = self.another_worker()
 
-    def limit(self, limits: Limits) -> None:
+    def limit(self, limits: TransferLimits) -> None:
         """Bound the requests from now on by these limits."""
         self._wire.adopt(limits)
 
@@ -208,7 +208,7 @@ def rigged(  # noqa: PLR0913  all by keyword, and each of its own kind
     grant_lifetime_s: float = 3600,
     identity: Identity | None = None,
     trusted: Identity | None = None,
-    limits: Limits = PATIENT,
+    limits: TransferLimits = PATIENT,
     backoff: Backoff | None = None,
     workers: int | None = STREAK,
     delete: bool = False,
@@ -221,7 +221,7 @@ def rigged(  # noqa: PLR0913  all by keyword, and each of its own kind
     rule = backoff or Backoff(INITIAL_S, 600.0, uniform=lambda _, high: high)
     abort = threading.Event()
     with (
-        Rehearsal(
+        RehearsalServer(
             directory / "server",
             port=port,
             grant_lifetime_s=grant_lifetime_s,

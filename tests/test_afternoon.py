@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from emitterd.rehearsal.server import Rehearsal
+from emitterd.rehearsal.server import RehearsalServer
 from harness import DEADLINE_S, Installation
 from support import sample, wait_until
 
@@ -15,7 +15,7 @@ WRONG = GOOD.replace(b"exam_code", b"examcode", 1)
 
 
 @pytest.fixture
-def office(tmp_path: Path, server: Rehearsal) -> Installation:
+def office(tmp_path: Path, server: RehearsalServer) -> Installation:
     """Set up an office that rejects what the server would lose, and puts it aside."""
     return Installation(
         tmp_path,
@@ -25,7 +25,7 @@ def office(tmp_path: Path, server: Rehearsal) -> Installation:
     )
 
 
-def test_an_afternoon(office: Installation, server: Rehearsal) -> None:
+def test_an_afternoon(office: Installation, server: RehearsalServer) -> None:
     """Each question gets an answer that leads to the next step, up to the receipt."""
     with office.running() as daemon:
         office.drop(NAME, WRONG)
@@ -67,7 +67,9 @@ def test_an_afternoon(office: Installation, server: Rehearsal) -> None:
     assert list(server.objects) == [receipt["key"]]
 
 
-def test_wrong_rule_is_mended_instead(office: Installation, server: Rehearsal) -> None:
+def test_wrong_rule_is_mended_instead(
+    office: Installation, server: RehearsalServer
+) -> None:
     """Where the catalogue was wrong and not the file, `retry` has it looked at anew."""
     del office.settings["EMITTERD_SPOOL_REJECTED_DIRECTORY"]
     office.drop(NAME, WRONG)
@@ -92,7 +94,7 @@ def test_wrong_rule_is_mended_instead(office: Installation, server: Rehearsal) -
     assert len(server.objects) == 1
 
 
-def test_warning_only_is_sent_and_said(tmp_path: Path, server: Rehearsal) -> None:
+def test_warning_only_is_sent_and_said(tmp_path: Path, server: RehearsalServer) -> None:
     """Under `warn` the file goes, and log and `explain` say what the server will do."""
     office = Installation(tmp_path, server.url)
     office.drop(NAME, WRONG)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from emitterd.delivery.prefetch import MOST, WANTED_S, WORTH_S, Ahead
+from emitterd.delivery.prefetch import MOST, WANTED_S, WORTH_S, GrantPrefetch
 from emitterd.errors import Stage
 from emitterd.fingerprint import Fingerprint
 from emitterd.model import Entry, State
@@ -27,16 +27,16 @@ def entry(number: int) -> Entry:
 
 
 @pytest.fixture
-def ahead() -> Ahead:
+def ahead() -> GrantPrefetch:
     """Return what has seen slow grants, and a worker that takes."""
-    ahead = Ahead()
+    ahead = GrantPrefetch()
     for _ in range(9):
         ahead.asked(SLOW_S)
     ahead.take(NOW)
     return ahead
 
 
-def test_so_many_are_fetched_at_once(ahead: Ahead) -> None:
+def test_so_many_are_fetched_at_once(ahead: GrantPrefetch) -> None:
     """What lies ready and what is being fetched is bounded together."""
     begun = [ahead.begin(NOW) for _ in range(MOST + 1)]
     for number in range(MOST):
@@ -50,7 +50,7 @@ def test_so_many_are_fetched_at_once(ahead: Ahead) -> None:
     assert ahead.begin(NOW)
 
 
-def test_they_are_taken_in_their_order(ahead: Ahead) -> None:
+def test_they_are_taken_in_their_order(ahead: GrantPrefetch) -> None:
     """The first that was laid ready goes first; then there is none."""
     for number in range(3):
         ahead.put(entry(number))
@@ -59,7 +59,7 @@ def test_they_are_taken_in_their_order(ahead: Ahead) -> None:
     assert [one.id if one else None for one in taken] == [0, 1, 2, None]
 
 
-def test_quick_grants_are_not_fetched_ahead(ahead: Ahead) -> None:
+def test_quick_grants_are_not_fetched_ahead(ahead: GrantPrefetch) -> None:
     """Where the API answers at once a worker asks for itself."""
     for _ in range(50):
         ahead.asked(WORTH_S / 10)
@@ -67,14 +67,14 @@ def test_quick_grants_are_not_fetched_ahead(ahead: Ahead) -> None:
     assert not ahead.begin(NOW)
 
 
-def test_nothing_is_fetched_that_nobody_will_take(ahead: Ahead) -> None:
+def test_nothing_is_fetched_that_nobody_will_take(ahead: GrantPrefetch) -> None:
     """While all workers are at long uploads no grant begins to age."""
     assert ahead.begin(NOW + WANTED_S - 1)
     assert not ahead.begin(NOW + WANTED_S + 1)
-    assert not Ahead().begin(NOW)
+    assert not GrantPrefetch().begin(NOW)
 
 
-def test_who_fetches_is_woken_by_who_takes(ahead: Ahead) -> None:
+def test_who_fetches_is_woken_by_who_takes(ahead: GrantPrefetch) -> None:
     """A wait ends with the next entry that is taken, long before its time."""
     woken = threading.Event()
     for number in range(MOST):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from emitterd.model import State
-from emitterd.rehearsal.server import Rehearsal
+from emitterd.rehearsal.server import RehearsalServer
 from harness import DEADLINE_S, Installation
 from support import wait_until
 
@@ -19,9 +19,9 @@ is noise beside them."""
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Rehearsal]:
+def server(tmp_path: Path) -> Iterator[RehearsalServer]:
     """Serve without faults."""
-    with Rehearsal(tmp_path / "server") as rehearsal:
+    with RehearsalServer(tmp_path / "server") as rehearsal:
         yield rehearsal
 
 
@@ -35,7 +35,7 @@ def fill(place: Installation, count: int) -> None:
 
 
 def test_first_upload_before_the_sweep_has_ended(
-    tmp_path: Path, server: Rehearsal
+    tmp_path: Path, server: RehearsalServer
 ) -> None:
     """Who finds a backlog does not go through all of it before sending."""
     place = Installation(tmp_path, server.url)

@@ -16,16 +16,16 @@ from structlog.testing import capture_logs
 
 from conftest import DISK_BYTES, Mount, Python, SmallDisk
 from emitterd.codes import Code
-from emitterd.errors import JournalFull, Trouble, Verdict
+from emitterd.errors import Decision, DeliveryError, JournalFull
 from emitterd.fingerprint import Fingerprint
 from emitterd.journal.database import Database
-from emitterd.journal.disk_reserve import SHARE, SIZE_BYTES, Ballast
-from emitterd.journal.instruction import Act, Instruction
+from emitterd.journal.disk_reserve import SHARE, SIZE_BYTES, DiskReserve
+from emitterd.journal.instruction import Operation, OperationRequest
 from emitterd.journal.journal import Journal
-from emitterd.journal.operations import Hand
+from emitterd.journal.operations import Operations
 from emitterd.journal.rows import Admission
 from emitterd.model import Entry, Grant, Receipt, State
-from emitterd.rehearsal.server import Rehearsal
+from emitterd.rehearsal.server import RehearsalServer
 from harness import Installation
 from rig import rigged
 from support import wait_until
@@ -33,7 +33,7 @@ from support import wait_until
 NAME = "pat/exam.zip"
 GRANT = Grant("http://bucket", {"key": "k", "policy": "p" * 900}, 1.0, 3600.0)
 RECEIPT = Receipt("k", '"e"', 3, b"m" * 16, b"s" * 32, verified=True)
-TROUBLE = Trouble(Verdict.DEFER, Code.BUCKET_TROUBLE, "503 SlowDown")
+TROUBLE = DeliveryError(Decision.DEFER, Code.BUCKET_TROUBLE, "503 SlowDown")
 
 
 def allocated(path: Path) -> int:
@@ -69,11 +69,11 @@ class Site:
         """Claim what is next."""
         self.journal.claim(time.time())
 
-    def act(self, act: Act) -> None:
+    def act(self, act: Operation) -> None:
         """Have the operator act on the last file that was admitted."""
-        hand = Hand(self.journal.database, threading.Event())
+        hand = Operations(self.journal.database, threading.Event())
         path = f"{self.number:04}.zip".encode()
-        outcome = hand.obey(Instruction(act, (path,)), "operator", lambda _: None)
+        outcome = hand.obey(OperationRequest(act, (path,)), "operator", lambda _: None)
         if outcome.trouble:
             assert outcome.trouble.startswith(Code.JOURNAL_FULL)
             raise JournalFull(outcome.trouble)
@@ -137,8 +137,8 @@ FINAL: dict[str, tuple[Callable[[Site], None], dict[str, object]]] = {
 BEGINNING: dict[str, Callable[[Site], None]] = {
     "admit": Site.admit,
     "claim": Site.claim,
-    "hold": lambda site: site.act(Act.HOLD),
-    "forget": lambda site: site.act(Act.FORGET),
+    "hold": lambda site: site.act(Operation.HOLD),
+    "forget": lambda site: site.act(Operation.FORGET),
 }
 
 
@@ -296,7 +296,7 @@ def test_half_a_ballast_is_made_whole(tmp_path: Path) -> None:
     """What a killed process had begun to allocate is completed."""
     path = tmp_path / "journal.db.ballast"
     path.write_bytes(b"x" * 5000)
-    Ballast(tmp_path / "journal.db").renew()
+    DiskReserve(tmp_path / "journal.db").renew()
 
     assert allocated(path) >= SIZE_BYTES
 
@@ -343,7 +343,7 @@ class Filling(list[tuple[str, int]]):
 
 
 def test_daemon_on_a_disk_that_is_full_for_a_while(
-    tmp_path: Path, server: Rehearsal, mount: Mount
+    tmp_path: Path, server: RehearsalServer, mount: Mount
 ) -> None:
     """A running daemon pauses, says so, and goes on by itself."""
     state = tmp_path / "small"

@@ -17,7 +17,7 @@ from selenium.webdriver.common.keys import Keys
 from browsing import DESK, NAMED, PHONE, Browser, chromium
 from emitterd.cli.demo import MASTERS, TRANSACTIONAL
 from emitterd.journal.journal import Journal
-from emitterd.rehearsal.server import FaultMenu, Rehearsal
+from emitterd.rehearsal.server import FaultMenu, RehearsalServer
 from harness import Installation
 from paging import admission
 from support import sample, wait_until
@@ -38,7 +38,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 
 @pytest.fixture
-def office(tmp_path: Path, server: Rehearsal) -> Installation:
+def office(tmp_path: Path, server: RehearsalServer) -> Installation:
     """Lay out an installation with a page and a day behind it."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -121,7 +121,9 @@ def look_at(browser: Browser, name: str) -> None:
     browser.size(*DESK)
 
 
-def test_a_quiet_day(office: Installation, server: Rehearsal, browser: Browser) -> None:
+def test_a_quiet_day(
+    office: Installation, server: RehearsalServer, browser: Browser
+) -> None:
     """Files come, are sent and delivered, and the open page tells each step."""
     office.settings["EMITTERD_DELIVERY_WORKERS"] = "2"
     with watched(office, browser):
@@ -150,7 +152,7 @@ def progress(browser: Browser) -> float:
 
 
 def test_a_day_in_trouble(
-    office: Installation, tmp_path: Path, server: Rehearsal, browser: Browser
+    office: Installation, tmp_path: Path, server: RehearsalServer, browser: Browser
 ) -> None:
     """A rejected file and a dead server are told with what to do, and so is the end."""
     with watched(office, browser):
@@ -167,13 +169,13 @@ def test_a_day_in_trouble(
         browser.wait_for("The connection is refused or unreachable. E302")
         look_at(browser, "trouble")
         office.drop(WRONG, sample(WRONG))
-        with Rehearsal(tmp_path / "again", port=port):
+        with RehearsalServer(tmp_path / "again", port=port):
             browser.wait_for("All is well", 40)
             browser.wait_for("nothing waits", 40)
 
 
 def test_keyboard_alone(
-    office: Installation, server: Rehearsal, browser: Browser
+    office: Installation, server: RehearsalServer, browser: Browser
 ) -> None:
     """From the top of the page to a file's story without a mouse, undisturbed by news.
 
@@ -209,7 +211,7 @@ def test_keyboard_alone(
 
 
 def test_names_are_harmless(
-    office: Installation, server: Rehearsal, browser: Browser
+    office: Installation, server: RehearsalServer, browser: Browser
 ) -> None:
     """A name that is markup is shown as text, before the script and after it."""
     name = "x<img src=/x onerror=alert(1)>\u202e.zip"
@@ -225,7 +227,7 @@ def test_names_are_harmless(
 
 
 def test_a_page_left_alone_says_so(
-    office: Installation, server: Rehearsal, browser: Browser
+    office: Installation, server: RehearsalServer, browser: Browser
 ) -> None:
     """Without the daemon the page says that it is old, until it is back."""
     with watched(office, browser):

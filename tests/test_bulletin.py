@@ -12,11 +12,11 @@ from structlog.testing import capture_logs
 from conftest import SmallDisk
 from emitterd.fingerprint import Fingerprint
 from emitterd.journal.journal import Journal
-from emitterd.journal.reader import Records
+from emitterd.journal.reader import JournalReader
 from emitterd.journal.rows import Admission
 from emitterd.model import Entry, iso
-from emitterd.monitoring.bulletin import NOTE_S, TELL_S, Bulletin
-from emitterd.monitoring.uploads import UPLOADS, Uploads
+from emitterd.monitoring.bulletin import NOTE_S, TELL_S, UploadReporter
+from emitterd.monitoring.uploads import UPLOADS, UploadTracker
 from harness import DEADLINE_S, Installation
 from paging import HOSTILE
 from support import wait_until
@@ -31,8 +31,8 @@ class Watching:
     def __init__(self, journal: Journal, place: Path) -> None:
         self.journal = journal
         self.place = place
-        self.uploads = Uploads()
-        self.bulletin = Bulletin(self.uploads, journal)
+        self.uploads = UploadTracker()
+        self.bulletin = UploadReporter(self.uploads, journal)
         self.began_at = self.now = time.time()
         self.notes: list[tuple[int, int]] = []
         """After how many seconds how many uploads were noted."""
@@ -65,7 +65,7 @@ class Watching:
 
     def shown(self) -> list[dict[str, Any]]:
         """Return what `status` would tell while a daemon runs."""
-        with Records(self.place) as records:
+        with JournalReader(self.place) as records:
             return records.uploads()
 
 
@@ -157,7 +157,7 @@ def test_what_a_killed_process_left_goes(watching: Watching) -> None:
     watching.go_on(11)
     assert watching.fact()
 
-    Bulletin(Uploads(), watching.journal).beat(watching.now + 1)
+    UploadReporter(UploadTracker(), watching.journal).beat(watching.now + 1)
 
     assert watching.fact() == []
 

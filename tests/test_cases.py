@@ -11,7 +11,7 @@ import pytest
 
 from conftest import Mount
 from emitterd.model import LIVE, State
-from emitterd.rehearsal.server import Rehearsal
+from emitterd.rehearsal.server import RehearsalServer
 from harness import DEADLINE_S, Installation
 from host import Host
 from support import wait_until, zip_bytes
@@ -255,7 +255,7 @@ def test_clock_of_this_host_is_wrong(keeping: Host, step_s: int) -> None:
     assert len(asked) == 1
 
 
-def test_folder_made_anew_is_watched(tmp_path: Path, server: Rehearsal) -> None:
+def test_folder_made_anew_is_watched(tmp_path: Path, server: RehearsalServer) -> None:
     """A folder that was removed and made again still tells of its files."""
     # No sweep comes within the test: what arrives was told.
     site = Installation(tmp_path, server.url, spool_sweep_every="1h")
@@ -272,7 +272,7 @@ def test_folder_made_anew_is_watched(tmp_path: Path, server: Rehearsal) -> None:
     assert len(server.objects) == 3
 
 
-def test_few_descriptors(site: Installation, server: Rehearsal) -> None:
+def test_few_descriptors(site: Installation, server: RehearsalServer) -> None:
     """With 64 descriptors, eight workers and many folders all is delivered."""
     for number in range(100):
         site.drop(f"state/{number}/a.zip", b"%d" % number)
@@ -291,7 +291,7 @@ def test_few_descriptors(site: Installation, server: Rehearsal) -> None:
 
 
 def test_folder_unmounted_with_files_waiting(
-    site: Installation, server: Rehearsal, mount: Mount
+    site: Installation, server: RehearsalServer, mount: Mount
 ) -> None:
     """Nothing is withdrawn for the empty folder below; mounted anew, all is sent."""
     disk = site.folder / "disk"
@@ -324,7 +324,7 @@ FEW_WATCHES = [
 
 
 @pytest.mark.system
-def test_few_watches(tmp_path: Path, server: Rehearsal) -> None:
+def test_few_watches(tmp_path: Path, server: RehearsalServer) -> None:
     """Where most folders cannot be watched it is said, and all is delivered."""
     able = subprocess.run([*FEW_WATCHES, "true"], check=False)  # noqa: S603  our own
     if able.returncode:

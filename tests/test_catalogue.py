@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from emitterd.codes import Code
 from emitterd.datasets.catalogue import Catalogue
 from emitterd.datasets.catalogue_file import load_catalogue
-from emitterd.datasets.dataset import Dataset, Kind, Version
+from emitterd.datasets.dataset import Dataset, DatasetKind, Version
 
 CATALOGUE = load_catalogue()
 DATASETS = {dataset.title: dataset for dataset in CATALOGUE.datasets}
@@ -143,7 +143,7 @@ def test_the_longest_prefix_names_the_dataset(path: bytes, dataset: str) -> None
 def test_the_order_of_the_rows_does_not_decide_the_dataset() -> None:
     """The longest name wins wherever it stands in the catalogue."""
     datasets = [
-        Dataset("diksha", name, Kind.MASTER, rank=0)
+        Dataset("diksha", name, DatasetKind.MASTER, rank=0)
         for name in ("diksha_tpd", "diksha", "diksha_tpd_mapping")
     ]
     for ordered in (datasets, datasets[::-1]):
@@ -290,7 +290,7 @@ def test_a_name_alone_is_a_guess(base: str, titles: list[str]) -> None:
 def test_a_guess_may_be_of_several_folders() -> None:
     """Two datasets of one name are both meant; one that takes any name never is."""
     datasets = [
-        Dataset(folder, name, Kind.MASTER, rank=0)
+        Dataset(folder, name, DatasetKind.MASTER, rank=0)
         for folder, name in [("a", "x"), ("b", "xy"), ("c", "xy"), ("d", "")]
     ]
     guessed = Catalogue(datasets).guess("xyz.zip")
@@ -300,8 +300,13 @@ def test_a_guess_may_be_of_several_folders() -> None:
 
 def test_others_replace_in_place_or_follow_their_kind() -> None:
     """The same title keeps its place; what is new, or of another kind, goes last."""
-    first, last = Kind.MASTER, Kind.UDISE
-    old = [("a/a", first), ("b/b", first), ("c/c", Kind.TRANSACTIONAL), ("d/d", last)]
+    first, last = DatasetKind.MASTER, DatasetKind.UDISE
+    old = [
+        ("a/a", first),
+        ("b/b", first),
+        ("c/c", DatasetKind.TRANSACTIONAL),
+        ("d/d", last),
+    ]
     new = [("b/b", first), ("c/c", last), ("z/z", first), ("y/y", first)]
     catalogue = Catalogue(made(*one) for one in old)
 
@@ -316,7 +321,7 @@ def test_others_replace_in_place_or_follow_their_kind() -> None:
     assert [one.title for one in catalogue.datasets] == ["a/a", "b/b", "c/c", "d/d"]
 
 
-def made(title: str, kind: Kind, delimiter: str = "|") -> Dataset:
+def made(title: str, kind: DatasetKind, delimiter: str = "|") -> Dataset:
     """Make a dataset of a title."""
     folder, _, name = title.partition("/")
     return Dataset(folder, name, kind, rank=0, delimiter=delimiter)

@@ -3,7 +3,7 @@
 import pytest
 
 from emitterd.datasets.catalogue_file import load_catalogue
-from emitterd.datasets.dataset import Dataset, Header, Match, Version
+from emitterd.datasets.dataset import Dataset, Header, HeaderMatch, Version
 
 CATALOGUE = load_catalogue()
 DATASETS = {dataset.title: dataset for dataset in CATALOGUE.datasets}
@@ -124,7 +124,7 @@ def test_the_udise_tables_are_those_of_the_template() -> None:
         ("udise", "|", Version(1, 3))
     }
     assert {header.match for one in tables for header in one.headers} == {
-        Match.SEQUENCE
+        HeaderMatch.SEQUENCE
     }
 
 

@@ -20,7 +20,14 @@ from emitterd.datasets.catalogue_file import (
     VARIANTS,
     load_catalogue,
 )
-from emitterd.datasets.dataset import Dataset, Header, Kind, Match, Span, Version
+from emitterd.datasets.dataset import (
+    Dataset,
+    DatasetKind,
+    Header,
+    HeaderMatch,
+    Version,
+    VersionRange,
+)
 from emitterd.errors import ConfigError, Problem
 
 MANUAL = Path(__file__).parent.parent / "docs" / "catalogue.md"
@@ -74,15 +81,15 @@ def test_the_example_of_the_manual_loads(load: Load) -> None:
     assert new == Dataset(
         "textbook_distribution",
         "textbook_distribution",
-        Kind.TRANSACTIONAL,
+        DatasetKind.TRANSACTIONAL,
         rank=new.rank,
         delimiter=",",
-        headers=(Header(columns, Match.NAMES, columns),),
+        headers=(Header(columns, HeaderMatch.NAMES, columns),),
         keys=("student_id", "school_id"),
         dates=(("distribution_date", "%Y-%m-%d"),),
-        span=Span(Version(3, 7)),
+        span=VersionRange(Version(3, 7)),
     )
-    assert catalogue.datasets[new.rank + 1].kind is Kind.UDISE
+    assert catalogue.datasets[new.rank + 1].kind is DatasetKind.UDISE
     path = b"textbook_distribution/textbook_distribution_2021_07.zip"
     assert catalogue.findings(path) == []
     assert [finding.code for finding in SHIPPED.findings(path)] == ["E221"]
@@ -103,7 +110,7 @@ def test_the_manual_has_every_key_and_word() -> None:
 def test_only_the_kind_is_needed(load: Load) -> None:
     """A new dataset of a kind alone asks nothing of its files; a BOM does no harm."""
     new = only_new(load("\ufeffnew/n:\n  kind: master\n"))
-    assert new == Dataset("new", "n", Kind.MASTER, rank=new.rank)
+    assert new == Dataset("new", "n", DatasetKind.MASTER, rank=new.rank)
 
 
 def test_a_header_of_columns_alone_asks_for_all_of_them_by_name(load: Load) -> None:
@@ -112,7 +119,7 @@ def test_a_header_of_columns_alone_asks_for_all_of_them_by_name(load: Load) -> N
         load("n/n:\n  kind: udise\n  headers:\n    h:\n      columns: A|b c | D\n")
     )
     columns = ("A", "b c", "D")
-    assert new.headers == (Header(columns, Match.NAMES, columns),)
+    assert new.headers == (Header(columns, HeaderMatch.NAMES, columns),)
 
 
 def test_a_header_may_say_all_there_is(load: Load) -> None:
@@ -126,11 +133,13 @@ def test_a_header_may_say_all_there_is(load: Load) -> None:
         )
     )
 
-    assert new.span == Span(Version(1, 10), Version(1, 10))
+    assert new.span == VersionRange(Version(1, 10), Version(1, 10))
     assert new.delimiter == "\t"
     assert new.keys == ("A",)
-    span = Span(Version(1, 1), Version(1, 10))
-    assert new.headers == (Header(("a", "b"), Match.NAMES, ("B",), "state", span),)
+    span = VersionRange(Version(1, 1), Version(1, 10))
+    assert new.headers == (
+        Header(("a", "b"), HeaderMatch.NAMES, ("B",), "state", span),
+    )
 
 
 def test_a_dataset_replaces_the_shipped_one_whole(load: Load) -> None:
@@ -139,7 +148,7 @@ def test_a_dataset_replaces_the_shipped_one_whole(load: Load) -> None:
 
     assert len(catalogue.datasets) == len(SHIPPED.datasets)
     assert catalogue.datasets[0] == Dataset(
-        "district_master", "district_mst", Kind.MASTER, rank=0, delimiter=";"
+        "district_master", "district_mst", DatasetKind.MASTER, rank=0, delimiter=";"
     )
     assert catalogue.datasets[1:] == SHIPPED.datasets[1:]
 

@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emitterd.journal.journal import Journal
-from emitterd.journal.reader import Records
+from emitterd.journal.reader import JournalReader
 from emitterd.monitoring.chart import (
     HEIGHT,
     LEAST,
     SLOT_S,
     SLOTS,
     WIDTH,
-    Sum,
+    PeriodTotal,
     chart,
     slot_of,
 )
@@ -26,14 +26,14 @@ NOW = 1_800_000_000.0
 LAST = slot_of(NOW)
 
 sums = st.builds(
-    lambda files, size: Sum(files, size if files else 0),
+    lambda files, size: PeriodTotal(files, size if files else 0),
     st.integers(0, 10**6),
     st.integers(0, 10**15),
 )
 
 
 @given(st.dictionaries(st.integers(LAST - 100, LAST + 100), sums))
-def test_bars_stay_in_their_field(found: dict[int, Sum]) -> None:
+def test_bars_stay_in_their_field(found: dict[int, PeriodTotal]) -> None:
     """48 bars from left to right, none outside, and whatever was sent can be seen."""
     drawn = chart(found, NOW)
 
@@ -49,12 +49,12 @@ def test_bars_stay_in_their_field(found: dict[int, Sum]) -> None:
 
 
 @given(st.dictionaries(st.integers(LAST - 100, LAST + 100), sums))
-def test_the_total_is_of_the_day(found: dict[int, Sum]) -> None:
+def test_the_total_is_of_the_day(found: dict[int, PeriodTotal]) -> None:
     """What is older than the day, or of the future, is not counted."""
     drawn = chart(found, NOW)
 
     day = [one for slot, one in found.items() if LAST - SLOTS < slot <= LAST]
-    assert drawn.total == sum(day, Sum())
+    assert drawn.total == sum(day, PeriodTotal())
 
 
 def test_a_day_without_deliveries_has_no_busiest_slot() -> None:
@@ -86,11 +86,11 @@ def test_sums_are_by_half_hour(desk: Desk) -> None:
     ago = {"a": 0.0, "b": 1.0, "c": 2 * SLOT_S, "d": 2 * SLOT_S, "e": 90_000.0}
     for name, ago_s in ago.items():
         deliver(desk, f"pat/{name}.zip", 100, now - ago_s)
-    with Records(desk.place) as records:
+    with JournalReader(desk.place) as records:
         day = Throughput().day(records.read, now + 0.001)
 
-    assert sum(day.values(), Sum()) == Sum(4, 400)
-    assert day[slot_of(now - 2 * SLOT_S)] == Sum(2, 200)
+    assert sum(day.values(), PeriodTotal()) == PeriodTotal(4, 400)
+    assert day[slot_of(now - 2 * SLOT_S)] == PeriodTotal(2, 200)
 
 
 def test_the_past_is_read_once(desk: Desk) -> None:
@@ -100,7 +100,7 @@ def test_the_past_is_read_once(desk: Desk) -> None:
         deliver(desk, f"pat/{number}.zip", 10, start - 600 + number)
     through = Throughput()
     asked: list[tuple[float, float]] = []
-    with Records(desk.place) as records:
+    with JournalReader(desk.place) as records:
 
         def read(sql: str, parameters: object = ()) -> list[tuple[object, ...]]:
             assert isinstance(parameters, tuple)
@@ -113,8 +113,12 @@ def test_the_past_is_read_once(desk: Desk) -> None:
         second = through.day(read, start + 2)
         third = through.day(read, start + 2)
 
-    assert sum(first.values(), Sum()) == Sum(20, 200)
-    assert sum(second.values(), Sum()) == sum(third.values(), Sum()) == Sum(21, 210)
+    assert sum(first.values(), PeriodTotal()) == PeriodTotal(20, 200)
+    assert (
+        sum(second.values(), PeriodTotal())
+        == sum(third.values(), PeriodTotal())
+        == PeriodTotal(21, 210)
+    )
     assert min(since for since, _ in asked) >= start - LATE_S
 
 
@@ -122,12 +126,12 @@ def test_a_commit_that_comes_late_is_counted(desk: Desk) -> None:
     """A delivery stamped before the last look, and committed after it, is not lost."""
     start = time.time()
     through = Throughput()
-    with Records(desk.place) as records:
+    with JournalReader(desk.place) as records:
         through.day(records.read, start)
         deliver(desk, "pat/late.zip", 10, start - LATE_S / 2)
         day = through.day(records.read, start + 60)
 
-    assert sum(day.values(), Sum()) == Sum(1, 10)
+    assert sum(day.values(), PeriodTotal()) == PeriodTotal(1, 10)
 
 
 def test_a_clock_that_is_set_back_counts_anew(desk: Desk) -> None:
@@ -135,8 +139,8 @@ def test_a_clock_that_is_set_back_counts_anew(desk: Desk) -> None:
     now = time.time()
     deliver(desk, "pat/a.zip", 10, now - 100)
     through = Throughput()
-    with Records(desk.place) as records:
+    with JournalReader(desk.place) as records:
         through.day(records.read, now + 7200)
         day = through.day(records.read, now)
 
-    assert sum(day.values(), Sum()) == Sum(1, 10)
+    assert sum(day.values(), PeriodTotal()) == PeriodTotal(1, 10)

@@ -5,16 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emitterd.client.responses import (
-    Break,
-    Request,
+    BrokenConnection,
+    RequestKind,
     api_trouble,
-    broken,
     bucket_trouble,
     http_date,
     retry_after_s,
+    transport_error,
 )
 from emitterd.codes import Code
-from emitterd.errors import Trouble, Verdict
+from emitterd.errors import Decision, DeliveryError
 
 ETAG = {"etag": '"d41d8cd98f00b204e9800998ecf8427e"'}
 DATE = "Tue, 14 Nov 2023 22:13:20 GMT"
@@ -30,56 +30,56 @@ def xml(code: str, message: str = "") -> bytes:
     ).encode()
 
 
-def judged(trouble: Trouble | None) -> tuple[Verdict, Code]:
+def judged(trouble: DeliveryError | None) -> tuple[Decision, Code]:
     """Return verdict and code of what must be trouble."""
     assert trouble is not None
     return trouble.verdict, trouble.code
 
 
 LOGIN = {
-    302: (Verdict.PARK, Code.MALFORMED_ANSWER),
-    400: (Verdict.PARK, Code.CREDENTIALS),
-    401: (Verdict.PARK, Code.CREDENTIALS),
-    403: (Verdict.PARK, Code.CREDENTIALS),
-    404: (Verdict.PARK, Code.NOT_AN_EMISSION_API),
-    405: (Verdict.PARK, Code.NOT_AN_EMISSION_API),
-    407: (Verdict.PARK, Code.PROXY),
-    408: (Verdict.PARK, Code.API_TROUBLE),
-    418: (Verdict.PARK, Code.MALFORMED_ANSWER),
-    422: (Verdict.PARK, Code.MALFORMED_ANSWER),
-    429: (Verdict.PARK, Code.RATE_LIMITED),
-    500: (Verdict.PARK, Code.API_TROUBLE),
-    502: (Verdict.PARK, Code.API_TROUBLE),
-    503: (Verdict.PARK, Code.API_TROUBLE),
-    504: (Verdict.PARK, Code.API_TROUBLE),
+    302: (Decision.PARK, Code.MALFORMED_ANSWER),
+    400: (Decision.PARK, Code.CREDENTIALS),
+    401: (Decision.PARK, Code.CREDENTIALS),
+    403: (Decision.PARK, Code.CREDENTIALS),
+    404: (Decision.PARK, Code.NOT_AN_EMISSION_API),
+    405: (Decision.PARK, Code.NOT_AN_EMISSION_API),
+    407: (Decision.PARK, Code.PROXY),
+    408: (Decision.PARK, Code.API_TROUBLE),
+    418: (Decision.PARK, Code.MALFORMED_ANSWER),
+    422: (Decision.PARK, Code.MALFORMED_ANSWER),
+    429: (Decision.PARK, Code.RATE_LIMITED),
+    500: (Decision.PARK, Code.API_TROUBLE),
+    502: (Decision.PARK, Code.API_TROUBLE),
+    503: (Decision.PARK, Code.API_TROUBLE),
+    504: (Decision.PARK, Code.API_TROUBLE),
 }
 GRANT = {
     **LOGIN,
-    201: (Verdict.PARK, Code.MALFORMED_ANSWER),
-    204: (Verdict.PARK, Code.MALFORMED_ANSWER),
-    400: (Verdict.REJECT, Code.REQUEST_REFUSED),
-    401: (Verdict.RENEW_TOKEN, Code.TOKEN_REFUSED),
-    403: (Verdict.PARK, Code.FORBIDDEN),
-    413: (Verdict.REJECT, Code.REQUEST_REFUSED),
-    414: (Verdict.REJECT, Code.REQUEST_REFUSED),
-    415: (Verdict.REJECT, Code.REQUEST_REFUSED),
-    422: (Verdict.REJECT, Code.REQUEST_REFUSED),
+    201: (Decision.PARK, Code.MALFORMED_ANSWER),
+    204: (Decision.PARK, Code.MALFORMED_ANSWER),
+    400: (Decision.REJECT, Code.REQUEST_REFUSED),
+    401: (Decision.RENEW_TOKEN, Code.TOKEN_REFUSED),
+    403: (Decision.PARK, Code.FORBIDDEN),
+    413: (Decision.REJECT, Code.REQUEST_REFUSED),
+    414: (Decision.REJECT, Code.REQUEST_REFUSED),
+    415: (Decision.REJECT, Code.REQUEST_REFUSED),
+    422: (Decision.REJECT, Code.REQUEST_REFUSED),
 }
 
 
 @pytest.mark.parametrize(("status", "meaning"), LOGIN.items())
-def test_what_a_login_answers(status: int, meaning: tuple[Verdict, Code]) -> None:
+def test_what_a_login_answers(status: int, meaning: tuple[Decision, Code]) -> None:
     """A login's trouble is always the destination's, never a file's."""
-    assert judged(api_trouble(Request.LOGIN, status, {}, b"")) == meaning
+    assert judged(api_trouble(RequestKind.LOGIN, status, {}, b"")) == meaning
 
 
 @pytest.mark.parametrize(("status", "meaning"), GRANT.items())
-def test_what_upload_url_answers(status: int, meaning: tuple[Verdict, Code]) -> None:
+def test_what_upload_url_answers(status: int, meaning: tuple[Decision, Code]) -> None:
     """Only a refusal of this very name rejects the file."""
-    assert judged(api_trouble(Request.GRANT, status, {}, b"")) == meaning
+    assert judged(api_trouble(RequestKind.GRANT, status, {}, b"")) == meaning
 
 
-@pytest.mark.parametrize("asked", [Request.LOGIN, Request.GRANT])
+@pytest.mark.parametrize("asked", [RequestKind.LOGIN, RequestKind.GRANT])
 @pytest.mark.parametrize(
     ("page", "said"),
     [
@@ -90,18 +90,18 @@ def test_what_upload_url_answers(status: int, meaning: tuple[Verdict, Code]) -> 
     ids=["none sent", "refused", "http to https"],
 )
 def test_a_400_of_the_server_before_the_api_is_the_lines(
-    asked: Request, page: bytes, said: str
+    asked: RequestKind, page: bytes, said: str
 ) -> None:
     """What nginx refuses for the connection's sake rejects no file, and no login."""
     body = b"<html><center>%s</center><hr><center>nginx</center></html>" % page
     trouble = api_trouble(asked, 400, {}, body)
 
-    assert judged(trouble) == (Verdict.PARK, Code.TLS)
+    assert judged(trouble) == (Decision.PARK, Code.TLS)
     assert said in str(trouble)
 
 
-@pytest.mark.parametrize("asked", [Request.LOGIN, Request.GRANT])
-def test_200_is_the_one_success_of_the_api(asked: Request) -> None:
+@pytest.mark.parametrize("asked", [RequestKind.LOGIN, RequestKind.GRANT])
+def test_200_is_the_one_success_of_the_api(asked: RequestKind) -> None:
     """What the body of a 200 holds is for others to read."""
     assert api_trouble(asked, 200, {}, b"<html>") is None
 
@@ -120,16 +120,16 @@ def test_a_success_without_an_etag_is_none(
     """A portal that answers 200 parks; what was sent may be there all the same."""
     trouble = bucket_trouble(status, headers, b"<html>log in</html>")
 
-    assert judged(trouble) == (Verdict.PARK, Code.NOT_A_BUCKET)
+    assert judged(trouble) == (Decision.PARK, Code.NOT_A_BUCKET)
     assert trouble is not None
     assert trouble.ambiguous
 
 
-DEFERRED = (Verdict.DEFER, Code.BUCKET_TROUBLE)
-REFUSED = (Verdict.PARK, Code.GRANT_REFUSED)
-NO_BUCKET = (Verdict.PARK, Code.NO_SUCH_BUCKET)
-EXPIRED = (Verdict.RENEW_GRANT, Code.GRANT_EXPIRED)
-BODY_REFUSED = (Verdict.REJECT, Code.BODY_REFUSED)
+DEFERRED = (Decision.DEFER, Code.BUCKET_TROUBLE)
+REFUSED = (Decision.PARK, Code.GRANT_REFUSED)
+NO_BUCKET = (Decision.PARK, Code.NO_SUCH_BUCKET)
+EXPIRED = (Decision.RENEW_GRANT, Code.GRANT_EXPIRED)
+BODY_REFUSED = (Decision.REJECT, Code.BODY_REFUSED)
 POLICY_EXPIRED = "Invalid according to Policy: Policy expired."
 EXTRA_FIELDS = "Invalid according to Policy: Extra input fields: x"
 
@@ -145,24 +145,24 @@ EXTRA_FIELDS = "Invalid according to Policy: Extra input fields: x"
         (400, xml("IncompleteBody"), DEFERRED),
         (400, xml("IllegalLocationConstraintException"), NO_BUCKET),
         (400, b"", DEFERRED),
-        (401, b"", (Verdict.PARK, Code.NOT_A_BUCKET)),
+        (401, b"", (Decision.PARK, Code.NOT_A_BUCKET)),
         (403, xml("AccessDenied", POLICY_EXPIRED), EXPIRED),
         (403, xml("AccessDenied", EXTRA_FIELDS), REFUSED),
         (403, xml("AccessDenied", "Access Denied"), REFUSED),
         (403, xml("ExpiredToken"), EXPIRED),
         (403, xml("SignatureDoesNotMatch"), REFUSED),
         (403, xml("InvalidAccessKeyId"), REFUSED),
-        (403, xml("RequestTimeTooSkewed"), (Verdict.PARK, Code.CLOCK_SKEW)),
+        (403, xml("RequestTimeTooSkewed"), (Decision.PARK, Code.CLOCK_SKEW)),
         (403, b"<html>expired</html>", REFUSED),
         (404, xml("NoSuchBucket"), NO_BUCKET),
         (404, b"", NO_BUCKET),
-        (405, b"", (Verdict.PARK, Code.NOT_A_BUCKET)),
-        (407, b"", (Verdict.PARK, Code.PROXY)),
+        (405, b"", (Decision.PARK, Code.NOT_A_BUCKET)),
+        (407, b"", (Decision.PARK, Code.PROXY)),
         (411, xml("MissingContentLength"), DEFERRED),
         (413, b"", BODY_REFUSED),
         (429, b"", DEFERRED),
-        (301, xml("PermanentRedirect"), (Verdict.PARK, Code.REDIRECT_REFUSED)),
-        (307, b"", (Verdict.PARK, Code.REDIRECT_REFUSED)),
+        (301, xml("PermanentRedirect"), (Decision.PARK, Code.REDIRECT_REFUSED)),
+        (307, b"", (Decision.PARK, Code.REDIRECT_REFUSED)),
         (500, xml("InternalError"), DEFERRED),
         (502, b"<html>", DEFERRED),
         (503, xml("SlowDown"), DEFERRED),
@@ -175,7 +175,7 @@ EXTRA_FIELDS = "Invalid according to Policy: Extra input fields: x"
     ],
 )
 def test_what_the_bucket_answers(
-    status: int, body: bytes, meaning: tuple[Verdict, Code]
+    status: int, body: bytes, meaning: tuple[Decision, Code]
 ) -> None:
     """S3's code decides, else the status; what is unknown is taken for passing."""
     assert judged(bucket_trouble(status, ETAG, body)) == meaning
@@ -208,51 +208,51 @@ def test_a_long_message_is_cut() -> None:
 
 
 BREAKS = {
-    Break.DNS: Code.DNS,
-    Break.REFUSED: Code.REFUSED,
-    Break.TLS: Code.TLS,
-    Break.CONNECT_TIMEOUT: Code.CONNECT_TIMEOUT,
-    Break.PROXY: Code.PROXY,
-    Break.LOST: Code.CONNECTION_LOST,
-    Break.SLOW: Code.TOO_SLOW,
+    BrokenConnection.DNS: Code.DNS,
+    BrokenConnection.REFUSED: Code.REFUSED,
+    BrokenConnection.TLS: Code.TLS,
+    BrokenConnection.CONNECT_TIMEOUT: Code.CONNECT_TIMEOUT,
+    BrokenConnection.PROXY: Code.PROXY,
+    BrokenConnection.LOST: Code.CONNECTION_LOST,
+    BrokenConnection.SLOW: Code.TOO_SLOW,
 }
 
 
 def test_the_table_of_breaks_is_whole() -> None:
     """Every way in which a request can end has its code."""
-    assert set(BREAKS) == set(Break)
+    assert set(BREAKS) == set(BrokenConnection)
 
 
 @pytest.mark.parametrize(("how", "code"), BREAKS.items())
-@pytest.mark.parametrize("asked", [Request.LOGIN, Request.GRANT])
+@pytest.mark.parametrize("asked", [RequestKind.LOGIN, RequestKind.GRANT])
 @pytest.mark.parametrize("body_sent", [True, False])
 def test_an_api_that_does_not_answer_parks(
-    asked: Request, how: Break, code: Code, *, body_sent: bool
+    asked: RequestKind, how: BrokenConnection, code: Code, *, body_sent: bool
 ) -> None:
     """Without an answer of the API nothing goes on, and no object can exist."""
-    trouble = broken(asked, how, "gone", body_sent=body_sent)
+    trouble = transport_error(asked, how, "gone", body_sent=body_sent)
 
-    assert judged(trouble) == (Verdict.PARK, code)
+    assert judged(trouble) == (Decision.PARK, code)
     assert not trouble.ambiguous
 
 
 @pytest.mark.parametrize(("how", "code"), BREAKS.items())
-def test_a_bucket_that_breaks_off_the_body(how: Break, code: Code) -> None:
+def test_a_bucket_that_breaks_off_the_body(how: BrokenConnection, code: Code) -> None:
     """A broken transfer is this attempt's; a host out of reach the destination's."""
-    passing = how in {Break.LOST, Break.SLOW}
-    trouble = broken(Request.BUCKET, how, "gone", body_sent=False)
+    passing = how in {BrokenConnection.LOST, BrokenConnection.SLOW}
+    trouble = transport_error(RequestKind.BUCKET, how, "gone", body_sent=False)
 
-    assert judged(trouble) == (Verdict.DEFER if passing else Verdict.PARK, code)
+    assert judged(trouble) == (Decision.DEFER if passing else Decision.PARK, code)
     assert not trouble.ambiguous
     assert trouble.reason == "bucket: gone"
 
 
-@pytest.mark.parametrize("how", Break)
-def test_a_lost_answer_is_ambiguous(how: Break) -> None:
+@pytest.mark.parametrize("how", BrokenConnection)
+def test_a_lost_answer_is_ambiguous(how: BrokenConnection) -> None:
     """After the last byte the object may exist: same grant, same key, again."""
-    trouble = broken(Request.BUCKET, how, "gone", body_sent=True)
+    trouble = transport_error(RequestKind.BUCKET, how, "gone", body_sent=True)
 
-    assert judged(trouble) == (Verdict.DEFER, Code.ANSWER_LOST)
+    assert judged(trouble) == (Decision.DEFER, Code.ANSWER_LOST)
     assert trouble.ambiguous
 
 
@@ -286,13 +286,13 @@ def test_retry_after_in_both_its_forms(
 @pytest.mark.parametrize(
     "trouble",
     [
-        api_trouble(Request.LOGIN, 503, {"retry-after": "7"}, b""),
-        api_trouble(Request.GRANT, 429, {"retry-after": "7"}, b""),
+        api_trouble(RequestKind.LOGIN, 503, {"retry-after": "7"}, b""),
+        api_trouble(RequestKind.GRANT, 429, {"retry-after": "7"}, b""),
         bucket_trouble(503, {"retry-after": "7"}, xml("SlowDown")),
     ],
     ids=["login", "upload-url", "bucket"],
 )
-def test_the_wish_to_wait_is_handed_on(trouble: Trouble | None) -> None:
+def test_the_wish_to_wait_is_handed_on(trouble: DeliveryError | None) -> None:
     """Whoever asked for it, `Retry-After` reaches the backoff."""
     assert trouble is not None
     assert trouble.retry_after_s == 7.0
@@ -322,10 +322,10 @@ def test_what_is_no_date_is_none(value: str) -> None:
     assert http_date(value) is None
 
 
-@given(st.integers(100, 599), st.binary(max_size=80), st.sampled_from(Request))
-def test_every_answer_is_judged(status: int, body: bytes, asked: Request) -> None:
+@given(st.integers(100, 599), st.binary(max_size=80), st.sampled_from(RequestKind))
+def test_every_answer_is_judged(status: int, body: bytes, asked: RequestKind) -> None:
     """Whatever a server answers is a success or trouble with a reason."""
-    if asked is Request.BUCKET:
+    if asked is RequestKind.BUCKET:
         trouble = bucket_trouble(status, {}, body)
         assert trouble is not None
     else:

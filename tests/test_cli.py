@@ -10,7 +10,7 @@ import pytest
 
 from emitterd import __version__
 from emitterd.model import State
-from emitterd.rehearsal.server import FaultMenu, Rehearsal
+from emitterd.rehearsal.server import FaultMenu, RehearsalServer
 from harness import Installation
 from support import wait_until
 
@@ -113,7 +113,7 @@ def test_status_while_running_and_after(site: Installation) -> None:
     assert after["last_delivered_at"].endswith("Z")
 
 
-def test_status_tells_of_an_outage(site: Installation, server: Rehearsal) -> None:
+def test_status_tells_of_an_outage(site: Installation, server: RehearsalServer) -> None:
     """While the destination is parked, `status` says since when and why."""
     server.faults = FaultMenu.parse("no-such-bucket")
     site.drop("school_master/school_mst.zip")
@@ -188,7 +188,7 @@ def test_second_instance_is_refused(site: Installation) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_drains(
-    site: Installation, server: Rehearsal, number: signal.Signals
+    site: Installation, server: RehearsalServer, number: signal.Signals
 ) -> None:
     """SIGTERM and SIGINT let the upload under way finish; exit code 0."""
     server.faults = FaultMenu.parse("slow-answer@1:1")
@@ -204,7 +204,7 @@ def test_signal_drains(
 
 def test_drain_timeout_interrupts_at_no_cost(tmp_path: Path) -> None:
     """What does not finish within `drain_timeout` goes back to the queue, uncharged."""
-    with Rehearsal(tmp_path / "server") as server:
+    with RehearsalServer(tmp_path / "server") as server:
         site = Installation(tmp_path, server.url, delivery_drain_timeout="500ms")
         server.faults = FaultMenu.parse("slow-answer@1:60")
         site.drop("school_master/school_mst.zip")
@@ -221,7 +221,9 @@ def test_drain_timeout_interrupts_at_no_cost(tmp_path: Path) -> None:
         assert len(server.objects) == 1
 
 
-def test_second_signal_stops_at_once(site: Installation, server: Rehearsal) -> None:
+def test_second_signal_stops_at_once(
+    site: Installation, server: RehearsalServer
+) -> None:
     """A second signal does not wait for the drain."""
     server.faults = FaultMenu.parse("slow-answer@1:60")
     site.drop("school_master/school_mst.zip")
@@ -256,7 +258,7 @@ def test_rehearse_lists_its_faults(tmp_path: Path) -> None:
     assert "flood" in unknown.stderr
 
 
-def test_archive_after_delivery(tmp_path: Path, server: Rehearsal) -> None:
+def test_archive_after_delivery(tmp_path: Path, server: RehearsalServer) -> None:
     """With `after_delivery: archive` a delivered file moves to the dated archive."""
     site = Installation(
         tmp_path,
@@ -274,7 +276,7 @@ def test_archive_after_delivery(tmp_path: Path, server: Rehearsal) -> None:
     assert archived.is_file()
 
 
-def test_catalogue_enforced(tmp_path: Path, server: Rehearsal) -> None:
+def test_catalogue_enforced(tmp_path: Path, server: RehearsalServer) -> None:
     """With `catalogue: enforce` a name the server would ignore is rejected."""
     site = Installation(tmp_path, server.url, spool_catalogue="enforce")
     site.drop("pat/holiday_pictures.zip")

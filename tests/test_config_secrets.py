@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from emitterd.config import settings as config
-from emitterd.config.settings import Emission
+from emitterd.config.settings import EmissionSettings
 from emitterd.errors import ConfigError, Problem
 
 Env = Mapping[str, str] | None
@@ -40,7 +40,9 @@ class Folder:
         path.chmod(mode)
         return path
 
-    def load(self, *lines: str, mode: int = 0o644, environ: Env = None) -> Emission:
+    def load(
+        self, *lines: str, mode: int = 0o644, environ: Env = None
+    ) -> EmissionSettings:
         """Load it, and return the emission section."""
         return config.load(self.write(*lines, mode=mode), environ or {}).emission
 
@@ -61,7 +63,7 @@ def folder(tmp_path: Path) -> Folder:
     return Folder(tmp_path)
 
 
-def revealed(emission: Emission) -> tuple[str | None, str | None]:
+def revealed(emission: EmissionSettings) -> tuple[str | None, str | None]:
     """Return password and API key in the clear."""
     password, api_key = emission.password, emission.api_key
     return (

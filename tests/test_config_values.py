@@ -11,7 +11,7 @@ from emitterd.config.fields import (
     proxy,
     value_for_people,
 )
-from emitterd.config.sources import Refusal
+from emitterd.config.sources import ValueProblem
 
 SECRET = "correct-horse-battery"
 
@@ -38,7 +38,7 @@ SECRET = "correct-horse-battery"
 )
 def test_a_wrong_url_is_refused_without_quoting_it(url: str, message: str) -> None:
     """The URL needs a scheme and a host, and may carry neither secret nor query."""
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(ValueProblem) as caught:
         emission_url(url)
     assert message in str(caught.value)
     assert SECRET not in str(caught.value) + caught.value.remedy
@@ -60,7 +60,7 @@ def test_a_url_is_normalised(url: str, normalised: str) -> None:
 @pytest.mark.parametrize("url", ["https://proxy", "proxy:3128", "http://proxy/path"])
 def test_a_proxy_is_a_plain_http_url(url: str) -> None:
     """Another scheme, none, or a path is refused."""
-    with pytest.raises(Refusal):
+    with pytest.raises(ValueProblem):
         proxy(url)
 
 
@@ -72,14 +72,14 @@ def test_a_proxy_keeps_its_user_and_password() -> None:
 @pytest.mark.parametrize("text", ["", "a\0b", "\ud800"])
 def test_what_cannot_be_a_path_is_refused(text: str) -> None:
     """Empty text, NUL and lone surrogates never reach the file system."""
-    with pytest.raises(Refusal):
+    with pytest.raises(ValueProblem):
         path(text)
 
 
 @pytest.mark.parametrize("word", ["", "two words", "Bearer:", "J\nT"])
 def test_a_token_scheme_is_one_word(word: str) -> None:
     """What an HTTP header cannot carry before a token is refused."""
-    with pytest.raises(Refusal):
+    with pytest.raises(ValueProblem):
         http_token(word)
 
 

@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 
-from emitterd.client.lookup import Stored, Unconfirmed, stored
+from emitterd.client.lookup import NotConfirmed, StoredObject, stored
 from emitterd.client.session import Credentials
 from emitterd.codes import Code
 from emitterd.delivery.attempt import PATIENCE_S
-from emitterd.errors import Trouble, Verdict
+from emitterd.errors import Decision, DeliveryError
 from emitterd.model import Confirmation, Grant
-from emitterd.rehearsal.faults import FAULTS, Stage
-from emitterd.rehearsal.server import FaultMenu, Rehearsal
+from emitterd.rehearsal.faults import FAULTS, FaultStage
+from emitterd.rehearsal.server import FaultMenu, RehearsalServer
 from emitting import Listener, answering, emission_to, wired
 from rig import Rig, rigged
 from support import wait_until, zip_bytes
@@ -241,7 +241,7 @@ def test_a_look_up_that_fails_in_passing_is_made_again(rig: Rig, fault: str) -> 
 
 def test_every_fault_of_a_look_up_is_tried() -> None:
     """A new fault needs a line in the table."""
-    stages = {Stage.DOWNLOAD, Stage.OBJECT}
+    stages = {FaultStage.DOWNLOAD, FaultStage.OBJECT}
     assert {one for one, kind in FAULTS.items() if kind.stage in stages} == set(
         LOOK_UPS
     )
@@ -369,7 +369,7 @@ def test_a_hostile_url_is_not_fetched(place: bytes, reason: str) -> None:
     """Nothing is asked of another place than the one the body went to."""
     with Listener(answering(said(LOGIN), said(place))) as api, wired() as wire:
         url = api.url.rstrip("/")
-        with pytest.raises(Unconfirmed, match=re.escape(reason)) as caught:
+        with pytest.raises(NotConfirmed, match=re.escape(reason)) as caught:
             emission_to(wire, url).look_up(granted(url))
 
         assert caught.value.confirmation is Confirmation.UNKNOWN
@@ -386,7 +386,7 @@ def test_a_redirected_download_is_not_followed() -> None:
         place = said(f"{bucket.url}k?X-Amz-Signature=5ec2e7".encode())
         with Listener(answering(said(LOGIN), place)) as api, wired() as wire:
             url = api.url.rstrip("/")
-            with pytest.raises(Unconfirmed, match="answered 307") as caught:
+            with pytest.raises(NotConfirmed, match="answered 307") as caught:
                 emission_to(wire, url).look_up(granted(url))
 
         assert "5ec2e7" not in caught.value.reason
@@ -401,11 +401,11 @@ def test_a_lost_download_tells_no_secret() -> None:
         place = said(f"{bucket.url}k?X-Amz-Signature=5ec2e7".encode())
         with Listener(answering(said(LOGIN), place)) as api, wired() as wire:
             url = api.url.rstrip("/")
-            with pytest.raises(Trouble) as caught:
+            with pytest.raises(DeliveryError) as caught:
                 emission_to(wire, url).look_up(granted(url))
 
     assert (caught.value.verdict, caught.value.code) == (
-        Verdict.DEFER,
+        Decision.DEFER,
         Code.CONNECTION_LOST,
     )
     assert not caught.value.ambiguous
@@ -425,25 +425,25 @@ def test_a_lost_download_tells_no_secret() -> None:
 )
 def test_a_grant_that_tells_no_bucket_is_not_looked_up(grant: Grant) -> None:
     """Without the name of the bucket, or at another API, nothing is asked."""
-    with wired() as wire, pytest.raises(Unconfirmed) as caught:
+    with wired() as wire, pytest.raises(NotConfirmed) as caught:
         emission_to(wire, "http://api.test").look_up(grant)
 
     assert caught.value.confirmation is Confirmation.UNKNOWN
 
 
-def test_new_credentials_may_be_shown_more(server: Rehearsal) -> None:
+def test_new_credentials_may_be_shown_more(server: RehearsalServer) -> None:
     """What one user was refused is asked again for another."""
     server.faults = FaultMenu.parse("no-download@1")
     with wired() as wire:
         emission = emission_to(wire, server.url)
         grant = emission.grant(NAME.encode())
         for _ in range(2):
-            with pytest.raises(Unconfirmed, match="download_url answered 404"):
+            with pytest.raises(NotConfirmed, match="download_url answered 404"):
                 emission.look_up(grant)
         asked = [one.endpoint for one in server.requests].count("download_url")
         assert asked == server.fired["no-download"] == 1
         emission.adopt(Credentials("emission", lambda: "rehearsal", "JWT"))
-        with pytest.raises(Unconfirmed) as caught:
+        with pytest.raises(NotConfirmed) as caught:
             emission.look_up(grant)
 
     assert caught.value.confirmation is Confirmation.ABSENT
@@ -457,15 +457,15 @@ PART = {"content-range": "bytes 0-0/5", **ETAG}
 @pytest.mark.parametrize(
     ("status", "headers", "shown"),
     [
-        (206, PART, Stored(5, HEX, HEX)),
-        (206, PART | KEY_OF_KMS, Stored(5, HEX, None)),
-        (206, PART | {"etag": '"abc-2"'}, Stored(5, "abc-2", None)),
-        (200, {"content-length": "5", **ETAG}, Stored(5, HEX, HEX)),
+        (206, PART, StoredObject(5, HEX, HEX)),
+        (206, PART | KEY_OF_KMS, StoredObject(5, HEX, None)),
+        (206, PART | {"etag": '"abc-2"'}, StoredObject(5, "abc-2", None)),
+        (200, {"content-length": "5", **ETAG}, StoredObject(5, HEX, HEX)),
     ],
     ids=["part", "kms", "multipart", "range-ignored"],
 )
 def test_an_object_is_read_from_the_answer(
-    status: int, headers: dict[str, str], shown: Stored
+    status: int, headers: dict[str, str], shown: StoredObject
 ) -> None:
     """Size and ETag are those of the whole object."""
     assert stored(status, headers, b"x") == shown
@@ -492,7 +492,7 @@ def test_an_answer_that_shows_no_object(
     status: int, headers: dict[str, str], body: bytes, confirmation: Confirmation
 ) -> None:
     """Only S3's own NoSuchKey says that nothing is there; the rest says nothing."""
-    with pytest.raises(Unconfirmed) as caught:
+    with pytest.raises(NotConfirmed) as caught:
         stored(status, headers, body)
 
     assert caught.value.confirmation is confirmation
@@ -500,11 +500,12 @@ def test_an_answer_that_shows_no_object(
 
 @pytest.mark.parametrize(
     ("status", "verdict"),
-    [(407, Verdict.PARK)] + [(one, Verdict.DEFER) for one in (429, 500, 502, 503, 504)],
+    [(407, Decision.PARK)]
+    + [(one, Decision.DEFER) for one in (429, 500, 502, 503, 504)],
 )
-def test_trouble_of_the_bucket_that_passes(status: int, verdict: Verdict) -> None:
+def test_trouble_of_the_bucket_that_passes(status: int, verdict: Decision) -> None:
     """It is waited out, as for a body; and no object can come of a question."""
-    with pytest.raises(Trouble) as caught:
+    with pytest.raises(DeliveryError) as caught:
         stored(status, {"retry-after": "7"}, b"")
 
     trouble = caught.value
@@ -514,13 +515,13 @@ def test_trouble_of_the_bucket_that_passes(status: int, verdict: Verdict) -> Non
 
 def test_what_proves_an_object_to_be_the_file() -> None:
     """The MD5; without one the size, unless other versions have the same key."""
-    unverifiable = Stored(5, "abc-2", None)
+    unverifiable = StoredObject(5, "abc-2", None)
 
-    assert Stored(5, HEX, HEX).verify(MD5.digest(), shared_key=True)
+    assert StoredObject(5, HEX, HEX).verify(MD5.digest(), shared_key=True)
     assert not unverifiable.verify(MD5.digest(), shared_key=False)
-    with pytest.raises(Unconfirmed, match="no MD5"):
+    with pytest.raises(NotConfirmed, match="no MD5"):
         unverifiable.verify(MD5.digest(), shared_key=True)
-    with pytest.raises(Unconfirmed, match="object of MD5"):
-        Stored(5, HEX, HEX).verify(bytes(16), shared_key=False)
-    with pytest.raises(Unconfirmed, match="5 bytes is there, not of 6"):
-        Stored(5, HEX, HEX).check_size(6)
+    with pytest.raises(NotConfirmed, match="object of MD5"):
+        StoredObject(5, HEX, HEX).verify(bytes(16), shared_key=False)
+    with pytest.raises(NotConfirmed, match="5 bytes is there, not of 6"):
+        StoredObject(5, HEX, HEX).check_size(6)

@@ -14,13 +14,20 @@ from pathlib import Path
 import pytest
 
 from conftest import NOBODY, Python
-from emitterd.journal.instruction import Act, Deed, Instruction, Outcome
+from emitterd.journal.instruction import (
+    Operation,
+    OperationReport,
+    OperationRequest,
+    OperationResult,
+)
 from emitterd.model import State
 from emitterd.service.control_socket import LINE_MAX_BYTES, Control, ask, user_name
 from support import wait_until
 
-HOLD = Instruction(Act.HOLD, (b"pat/caf\xe9.zip",))
-DONE = Outcome(1, (Deed(b"pat/caf\xe9.zip", State.QUEUED, State.HELD),))
+HOLD = OperationRequest(Operation.HOLD, (b"pat/caf\xe9.zip",))
+DONE = OperationReport(
+    1, (OperationResult(b"pat/caf\xe9.zip", State.QUEUED, State.HELD),)
+)
 
 
 class Listening:
@@ -29,12 +36,12 @@ class Listening:
     def __init__(self, journal: Path) -> None:
         self.journal = journal
         self.go_on = threading.Event()
-        self.asked: list[tuple[Instruction, str]] = []
+        self.asked: list[tuple[OperationRequest, str]] = []
         self.control = Control(journal, self._obey)
         self.thread = threading.Thread(target=self.control.run)
         self.thread.start()
 
-    def _obey(self, instruction: Instruction, user: str) -> Outcome:
+    def _obey(self, instruction: OperationRequest, user: str) -> OperationReport:
         self.asked.append((instruction, user))
         if instruction.state is not None:
             assert self.go_on.wait(20.0)
@@ -73,7 +80,7 @@ def test_asked_and_answered(listening: Listening) -> None:
 
 def test_only_root_may_name_who_is_behind(listening: Listening) -> None:
     """The name behind a sudo is taken from root, and from nobody else."""
-    ask(listening.journal, Instruction(Act.HOLD, sudo_user="asha\n"))
+    ask(listening.journal, OperationRequest(Operation.HOLD, sudo_user="asha\n"))
 
     assert listening.asked[0][1] == user_name(os.getuid(), "asha\n")
     assert user_name(0, "asha\n") == "root (asha\\n)"
@@ -137,7 +144,7 @@ def test_endless_line_is_cut_off(listening: Listening) -> None:
 
 def test_others_do_not_wait_for_a_long_act(listening: Listening) -> None:
     """An act on a whole state, and a caller that says nothing, hold nobody up."""
-    everything = Instruction(Act.HOLD, state=State.QUEUED)
+    everything = OperationRequest(Operation.HOLD, state=State.QUEUED)
     with socket.socket(socket.AF_UNIX) as idle, ThreadPoolExecutor(1) as pool:
         idle.connect(str(listening.journal) + ".sock")
         long = pool.submit(ask, listening.journal, everything)

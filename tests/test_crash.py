@@ -21,7 +21,7 @@ import pytest
 from crashing import FILES, SCENARIOS, die_at, installed, kill_at, kill_at_random
 from emitterd import failpoints
 from emitterd.failpoints import Point
-from emitterd.rehearsal.server import FaultMenu, Rehearsal
+from emitterd.rehearsal.server import FaultMenu, RehearsalServer
 from harness import DEADLINE_S, Installation
 from support import wait_until
 
@@ -103,7 +103,7 @@ def test_grant_that_expires_after_a_lost_answer(
     tmp_path: Path, faults: str, confirmation: str
 ) -> None:
     """The bucket is asked; where it cannot be, both objects are on record."""
-    server = Rehearsal(tmp_path / "server", grant_lifetime_s=31)
+    server = RehearsalServer(tmp_path / "server", grant_lifetime_s=31)
     with server, installed(tmp_path, server, "keep", {}) as oracle:
         oracle.grants_expire = True
         oracle.drop(FILES[0])

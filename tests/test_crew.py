@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from emitterd.delivery.concurrency import START
 from emitterd.delivery.dispatch import IDLE_S
-from emitterd.service.threads import Crew
+from emitterd.service.threads import Threads
 from rig import Rig, rigged
 from support import wait_until
 
@@ -26,16 +26,16 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
 
 
 @pytest.fixture
-def crew(rig: Rig) -> Iterator[Crew]:
+def crew(rig: Rig) -> Iterator[Threads]:
     """Yield a crew without members; whoever is left at the end is let go."""
-    crew = Crew(rig.another_worker, rig.wake)
+    crew = Threads(rig.another_worker, rig.wake)
     yield crew
     crew.stop()
     rig.abort.set()
     crew.join(WAIT_S)
 
 
-def workers(crew: Crew) -> list[str]:
+def workers(crew: Threads) -> list[str]:
     """Return the names of the crew's workers that run, in order.
 
     Other threads of this process may belong to another test.
@@ -54,13 +54,13 @@ def established(port: int) -> int:
     )
 
 
-def manned(crew: Crew, count: int) -> bool:
+def manned(crew: Threads, count: int) -> bool:
     """Bring the crew towards a number; tell whether it is reached."""
     crew.man(lambda: count)
     return len(workers(crew)) == count
 
 
-def test_so_many_workers_as_wanted(crew: Crew) -> None:
+def test_so_many_workers_as_wanted(crew: Threads) -> None:
     """More begin at once, idle surplus leaves at once, and names are taken again."""
     crew.man(lambda: 3)
     assert workers(crew) == ["worker-0", "worker-1", "worker-2"]
@@ -71,7 +71,7 @@ def test_so_many_workers_as_wanted(crew: Crew) -> None:
     assert workers(crew) == ["worker-0", "worker-1", "worker-2"]
 
 
-def test_surplus_ends_its_upload_first(crew: Crew, rig: Rig) -> None:
+def test_surplus_ends_its_upload_first(crew: Threads, rig: Rig) -> None:
     """Who is uploading leaves when that is done; until then none takes its place."""
     rig.faults("slow-reader:1:100000")
     for number in range(3):
@@ -87,7 +87,7 @@ def test_surplus_ends_its_upload_first(crew: Crew, rig: Rig) -> None:
     assert all(one.posts == 1 for one in rig.server.objects.values())
 
 
-def test_all_leave_at_a_stop(crew: Crew) -> None:
+def test_all_leave_at_a_stop(crew: Threads) -> None:
     """A stop ends every loop."""
     crew.start_watched("intake", lambda: wait_for(crew.drain))
     crew.man(lambda: 2)
@@ -103,7 +103,7 @@ def wait_for(event: threading.Event) -> None:
     event.wait(WAIT_S)
 
 
-def test_dead_thread_is_told(crew: Crew) -> None:
+def test_dead_thread_is_told(crew: Threads) -> None:
     """What nobody expected ends the daemon: the flag is set, with a traceback."""
 
     def die() -> None:
@@ -118,7 +118,7 @@ def test_dead_thread_is_told(crew: Crew) -> None:
     assert line["thread"] == "control"
 
 
-def test_idle_workers_give_signs(crew: Crew) -> None:
+def test_idle_workers_give_signs(crew: Threads) -> None:
     """Whoever waits for work has said for how long."""
     crew.man(lambda: 2)
     wait_until(
@@ -135,7 +135,7 @@ def test_slow_answers_call_for_more(tmp_path: Path) -> None:
         rig.faults("slow-answer:1:0.3")
         for number in range(150):
             rig.drop(f"pat/{number}.zip", b"%d" % number)
-        crew = Crew(rig.another_worker, rig.wake)
+        crew = Threads(rig.another_worker, rig.wake)
         rig.destination.on_resized = lambda: crew.man(lambda: rig.destination.workers)
         rig.destination.on_resized()
         first = workers(crew)
@@ -154,7 +154,7 @@ def test_slow_answers_call_for_more(tmp_path: Path) -> None:
     assert all(one.posts == 1 for one in rig.server.objects.values())
 
 
-def test_who_leaves_closes_its_connections(crew: Crew, rig: Rig) -> None:
+def test_who_leaves_closes_its_connections(crew: Threads, rig: Rig) -> None:
     """A surplus worker's connections are not kept open for nobody."""
     for number in range(30):
         rig.drop(f"pat/{number}.zip", b"%d" % number)

@@ -8,19 +8,19 @@ import pytest
 from emitterd.codes import Code
 from emitterd.delivery.backoff import Backoff
 from emitterd.delivery.concurrency import FORGET_S, START
-from emitterd.delivery.destination import Destination, Failure, Leave
-from emitterd.errors import Stage, Trouble, Verdict
+from emitterd.delivery.destination import AttemptPermit, Destination, StageFailure
+from emitterd.errors import Decision, DeliveryError, Stage
 
 NOW = 1_700_000_000.0
 DUE = NOW + 60.0
 WORKERS = 8
 LOGIN, GRANT, BUCKET = Stage
-WRONG_PASSWORD = Trouble(
-    Verdict.PARK, Code.CREDENTIALS, "login answered 401", stage=LOGIN
+WRONG_PASSWORD = DeliveryError(
+    Decision.PARK, Code.CREDENTIALS, "login answered 401", stage=LOGIN
 )
-API_DOWN = Trouble(Verdict.PARK, Code.API_TROUBLE, "upload-url answered 500")
-NO_BUCKET = Trouble(Verdict.PARK, Code.NO_SUCH_BUCKET, "the bucket answered 404")
-LOST = Trouble(Verdict.DEFER, Code.CONNECTION_LOST, "reset")
+API_DOWN = DeliveryError(Decision.PARK, Code.API_TROUBLE, "upload-url answered 500")
+NO_BUCKET = DeliveryError(Decision.PARK, Code.NO_SUCH_BUCKET, "the bucket answered 404")
+LOST = DeliveryError(Decision.DEFER, Code.CONNECTION_LOST, "reset")
 OF = {LOGIN: WRONG_PASSWORD, GRANT: API_DOWN, BUCKET: NO_BUCKET}
 
 each_stage = pytest.mark.parametrize("stage", list(Stage))
@@ -33,21 +33,21 @@ def destination() -> Destination:
     return Destination(rule, workers=WORKERS)
 
 
-def leave(destination: Destination, now: float, *stages: Stage) -> Leave:
+def leave(destination: Destination, now: float, *stages: Stage) -> AttemptPermit:
     """Return leave to pass these stages, or all of them."""
     given = destination.ask(now, stages or list(Stage))
-    assert isinstance(given, Leave)
+    assert isinstance(given, AttemptPermit)
     return given
 
 
 def fail(
     destination: Destination,
-    trouble: Trouble,
+    trouble: DeliveryError,
     now: float = NOW,
-    given: Leave | None = None,
+    given: AttemptPermit | None = None,
     *,
     again: bool = False,
-) -> Failure:
+) -> StageFailure:
     """Let an attempt fail, from its beginning to its end."""
     given = given or leave(destination, now)
     failure, _ = destination.failed(given, trouble, now, entry=1, again=again)
@@ -72,7 +72,7 @@ def test_trouble_shuts_its_own_gate_only(
     assert failure.news.stage is stage
     assert failure.due_at == failure.news.probe_at
     assert shut_stages(destination) == [stage]
-    assert not isinstance(destination.ask(NOW), Leave)
+    assert not isinstance(destination.ask(NOW), AttemptPermit)
 
 
 @each_stage
@@ -81,7 +81,9 @@ def test_what_has_its_grant_passes_the_bucket_only(
 ) -> None:
     """An outage of the API does not stop uploads whose grants are pinned."""
     fail(destination, OF[stage])
-    assert isinstance(destination.ask(NOW, [BUCKET]), Leave) == (stage is not BUCKET)
+    assert isinstance(destination.ask(NOW, [BUCKET]), AttemptPermit) == (
+        stage is not BUCKET
+    )
 
 
 @each_stage
@@ -90,15 +92,15 @@ def test_of_many_threads_one_probes(destination: Destination, stage: Stage) -> N
     fail(destination, OF[stage])
     together = threading.Barrier(WORKERS)
 
-    def ask() -> Leave | float:
+    def ask() -> AttemptPermit | float:
         together.wait()
         return destination.ask(DUE)
 
     with ThreadPoolExecutor(WORKERS) as pool:
         asked = [pool.submit(ask) for _ in range(WORKERS)]
-    [probe] = [one.result() for one in asked if isinstance(one.result(), Leave)]
+    [probe] = [one.result() for one in asked if isinstance(one.result(), AttemptPermit)]
 
-    assert isinstance(probe, Leave)
+    assert isinstance(probe, AttemptPermit)
     assert [down.stage for down in destination.probes(probe)] == [stage]
 
 
@@ -161,7 +163,7 @@ def test_a_probe_that_said_nothing_is_given_on(destination: Destination) -> None
     """Where the prober found no entry, the next who asks probes at once."""
     fail(destination, API_DOWN)
     probe = leave(destination, DUE)
-    assert not isinstance(destination.ask(DUE), Leave)
+    assert not isinstance(destination.ask(DUE), AttemptPermit)
     destination.passed(probe)
 
     assert destination.probes(leave(destination, DUE))
@@ -202,7 +204,7 @@ def test_a_late_failure_is_parked_with_the_others(destination: Destination) -> N
     late = fail(destination, LOST, NOW + 1.0, early)
 
     assert down is not None
-    assert late == Failure(None, down.probe_at, [])
+    assert late == StageFailure(None, down.probe_at, [])
 
 
 def test_a_failure_from_before_the_outage_is_due_at_once(
@@ -213,18 +215,18 @@ def test_a_failure_from_before_the_outage_is_due_at_once(
     fail(destination, NO_BUCKET)
     destination.answered(leave(destination, DUE), BUCKET)
 
-    assert fail(destination, LOST, DUE, early) == Failure(None, DUE, [])
+    assert fail(destination, LOST, DUE, early) == StageFailure(None, DUE, [])
     assert destination.down is None
 
 
 def test_other_credentials_are_tried_at_once(destination: Destination) -> None:
     """A refused login is probed now where that is asked for; a probe is one only."""
     fail(destination, WRONG_PASSWORD)
-    assert not isinstance(destination.ask(NOW + 1), Leave)
+    assert not isinstance(destination.ask(NOW + 1), AttemptPermit)
 
     assert destination.hasten({Code.CREDENTIALS}, NOW + 1)
     assert destination.probes(leave(destination, NOW + 1))
-    assert not isinstance(destination.ask(NOW + 1), Leave)
+    assert not isinstance(destination.ask(NOW + 1), AttemptPermit)
 
 
 def test_other_trouble_is_not_hastened(destination: Destination) -> None:
@@ -233,7 +235,7 @@ def test_other_trouble_is_not_hastened(destination: Destination) -> None:
     fail(destination, API_DOWN)
 
     assert not destination.hasten({Code.CREDENTIALS}, NOW)
-    assert not isinstance(destination.ask(NOW), Leave)
+    assert not isinstance(destination.ask(NOW), AttemptPermit)
 
 
 def test_another_number_of_workers_is_another_streak(destination: Destination) -> None:
@@ -265,7 +267,7 @@ def test_more_workers_are_let_through() -> None:
     given = [destination.ask(NOW) for _ in range(2 * START + 1)]
 
     assert told == [2 * START]
-    assert sum(isinstance(one, Leave) for one in given) >= 2 * START
+    assert sum(isinstance(one, AttemptPermit) for one in given) >= 2 * START
 
 
 def test_after_a_pause_it_begins_anew() -> None:
@@ -289,4 +291,4 @@ def test_granters_take_no_room_of_the_workers(destination: Destination) -> None:
     third = destination.ask(NOW)
 
     assert len(fetching + sending) == 5
-    assert not isinstance(third, Leave)
+    assert not isinstance(third, AttemptPermit)

@@ -21,12 +21,12 @@ from conftest import Mount, SmallDisk
 from crashing import MEMORY
 from emitterd.codes import Code
 from emitterd.datasets.findings import Finding
-from emitterd.errors import JournalFull, Trouble, Verdict
+from emitterd.errors import Decision, DeliveryError, JournalFull
 from emitterd.fingerprint import Fingerprint
 from emitterd.housekeeping.disposal import Disposal, Rule
-from emitterd.journal.instruction import Act, Instruction
+from emitterd.journal.instruction import Operation, OperationRequest
 from emitterd.journal.journal import Journal
-from emitterd.journal.operations import Hand
+from emitterd.journal.operations import Operations
 from emitterd.journal.rows import Admission
 from emitterd.meanings import MEANING
 from emitterd.model import Entry, display
@@ -390,7 +390,7 @@ def put_aside(
     """Reject a file at the door and put it aside; return what was logged."""
     disposal = Disposal(Spool(root), journal, Rule(delete=True, rejected=aside))
     seen = Fingerprint.of(make_zip(root / name).stat())
-    trouble = Trouble(Verdict.REJECT, Code.CATALOGUE, str(FINDING))
+    trouble = DeliveryError(Decision.REJECT, Code.CATALOGUE, str(FINDING))
     path = os.fsencode(name)
     one = Admission(path, seen, "pat", 0, trouble, (FINDING,), dispose=True)
     journal.admit([one])
@@ -571,12 +571,12 @@ def test_retried_file_is_not_disposed_of(
     rule = Rule(delete=True, rejected=tmp_path / "r")
     disposal = Disposal(Spool(spool_root), journal, rule)
     seen = Fingerprint.of(make_zip(spool_root / NAME).stat())
-    trouble = Trouble(Verdict.REJECT, Code.CATALOGUE, "for the test")
+    trouble = DeliveryError(Decision.REJECT, Code.CATALOGUE, "for the test")
     journal.admit([Admission(PATH, seen, "pat", 0, trouble, dispose=True)])
     known = journal.latest(PATH)
     assert known is not None
-    Hand(journal.database, threading.Event()).obey(
-        Instruction(Act.RETRY, (PATH,)), "asha", lambda _: None
+    Operations(journal.database, threading.Event()).obey(
+        OperationRequest(Operation.RETRY, (PATH,)), "asha", lambda _: None
     )
 
     disposal.dispose(known.id, PATH, seen)

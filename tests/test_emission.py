@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from emitterd.client.http import Wire
+from emitterd.client.http import HttpClient
 from emitterd.client.session import TOKEN_LIFETIME_S, TOKEN_LONGEST_S, Credentials
 from emitterd.codes import Code
-from emitterd.errors import Trouble, Verdict
-from emitterd.heartbeat import Pulse
-from emitterd.rehearsal.server import FaultMenu, Rehearsal
+from emitterd.errors import Decision, DeliveryError
+from emitterd.heartbeat import Heartbeat
+from emitterd.rehearsal.server import FaultMenu, RehearsalServer
 from emitting import (
     Listener,
     answering,
@@ -36,7 +36,7 @@ THREADS = 8
 
 
 @pytest.fixture
-def wire() -> Iterator[Wire]:
+def wire() -> Iterator[HttpClient]:
     """Yield a wire with generous limits."""
     with wired() as wire:
         yield wire
@@ -48,7 +48,7 @@ def json_answer(value: object) -> bytes:
     return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
 
 
-def test_the_login_is_json_and_its_token_a_bearers(server: Rehearsal) -> None:
+def test_the_login_is_json_and_its_token_a_bearers(server: RehearsalServer) -> None:
     """User name and password go to /auth, the token to /upload-url, once each."""
     with proxy_to(server) as proxy, wired(proxy=proxy.url) as wire:
         emission = emission_to(wire, AFAR)
@@ -72,7 +72,7 @@ def test_the_login_is_json_and_its_token_a_bearers(server: Rehearsal) -> None:
 def test_an_api_key_is_sent_as_it_is(tmp_path: Path, scheme: str) -> None:
     """With an API key nobody logs in, and the configured scheme is used."""
     with (
-        Rehearsal(tmp_path, api_key="key.of.cqube") as server,
+        RehearsalServer(tmp_path, api_key="key.of.cqube") as server,
         proxy_to(server) as proxy,
         wired(proxy=proxy.url) as wire,
     ):
@@ -86,21 +86,23 @@ def test_an_api_key_is_sent_as_it_is(tmp_path: Path, scheme: str) -> None:
     assert request.headers["authorization"] == f"{scheme} key.of.cqube"
 
 
-def test_a_wrong_password_parks(server: Rehearsal, wire: Wire) -> None:
+def test_a_wrong_password_parks(server: RehearsalServer, wire: HttpClient) -> None:
     """A refusal that comes with HTTP 200 is a refusal; the password is not told."""
     emission = emission_to(wire, server.url, secret="not-the-password")
-    with pytest.raises(Trouble) as trouble:
+    with pytest.raises(DeliveryError) as trouble:
         emission.grant(PATH)
 
     assert (trouble.value.verdict, trouble.value.code) == (
-        Verdict.PARK,
+        Decision.PARK,
         Code.CREDENTIALS,
     )
     assert "Invalid user credentials" in trouble.value.reason
     assert "not-the-password" not in trouble.value.reason
 
 
-def test_after_a_refused_login_nobody_asks_again(server: Rehearsal, wire: Wire) -> None:
+def test_after_a_refused_login_nobody_asks_again(
+    server: RehearsalServer, wire: HttpClient
+) -> None:
     """Eight workers, three tries each, cost one login: accounts lock after five."""
     server.faults = FaultMenu.parse("auth-error")
     emission = emission_to(wire, server.url)
@@ -112,14 +114,15 @@ def test_after_a_refused_login_nobody_asks_again(server: Rehearsal, wire: Wire) 
 
     assert len(outcomes) == 3 * THREADS
     assert all(
-        isinstance(one, Trouble) and one.code is Code.CREDENTIALS for one in outcomes
+        isinstance(one, DeliveryError) and one.code is Code.CREDENTIALS
+        for one in outcomes
     )
     assert len(asked(server, "auth")) == 1
     assert server.fired["auth-error"] == 1
 
 
 def test_one_login_serves_all_workers_at_the_start(
-    server: Rehearsal, wire: Wire
+    server: RehearsalServer, wire: HttpClient
 ) -> None:
     """Eight workers that begin at once log in once."""
     emission = emission_to(wire, server.url)
@@ -129,7 +132,9 @@ def test_one_login_serves_all_workers_at_the_start(
     assert len(asked(server, "auth")) == 1
 
 
-def test_an_expired_token_costs_one_login(server: Rehearsal, wire: Wire) -> None:
+def test_an_expired_token_costs_one_login(
+    server: RehearsalServer, wire: HttpClient
+) -> None:
     """Eight workers that meet 401 at once log in once, and all go on."""
     emission = emission_to(wire, server.url)
     emission.grant(PATH)
@@ -158,7 +163,7 @@ def test_an_expired_token_costs_one_login(server: Rehearsal, wire: Wire) -> None
     ],
     ids=["usual", "short", "infinite", "huge", "negative", "none", "text", "null"],
 )
-def test_how_long_a_token_lives(wire: Wire, said: str, lifetime_s: float) -> None:
+def test_how_long_a_token_lives(wire: HttpClient, said: str, lifetime_s: float) -> None:
     """Any number that a login may say is a lifetime, or else the usual one is."""
     body = f'{{"access_token": "t", "expires_in": {said}}}'
     head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -166,14 +171,14 @@ def test_how_long_a_token_lives(wire: Wire, said: str, lifetime_s: float) -> Non
         assert emission_to(wire, api.url).login() == lifetime_s
 
 
-def test_an_api_key_needs_no_login(wire: Wire) -> None:
+def test_an_api_key_needs_no_login(wire: HttpClient) -> None:
     """Nobody is asked, and nothing ends."""
     assert emission_to(wire, AFAR, username=None).login() is None
 
 
-def test_a_token_is_renewed_before_it_ends(tmp_path: Path, wire: Wire) -> None:
+def test_a_token_is_renewed_before_it_ends(tmp_path: Path, wire: HttpClient) -> None:
     """No request is wasted on a token that is about to die."""
-    with Rehearsal(tmp_path, token_lifetime_s=2) as server:
+    with RehearsalServer(tmp_path, token_lifetime_s=2) as server:
         emission = emission_to(wire, server.url)
 
         def renewed() -> bool:
@@ -185,15 +190,17 @@ def test_a_token_is_renewed_before_it_ends(tmp_path: Path, wire: Wire) -> None:
         assert {one.status for one in asked(server, "upload-url")} == {200}
 
 
-def test_a_401_after_a_fresh_login_parks(server: Rehearsal, wire: Wire) -> None:
+def test_a_401_after_a_fresh_login_parks(
+    server: RehearsalServer, wire: HttpClient
+) -> None:
     """A token that is refused when it is new is no reason for a third login."""
     server.faults = FaultMenu.parse("api-401")
     emission = emission_to(wire, server.url)
-    with pytest.raises(Trouble) as trouble:
+    with pytest.raises(DeliveryError) as trouble:
         emission.grant(PATH)
 
     assert (trouble.value.verdict, trouble.value.code) == (
-        Verdict.PARK,
+        Decision.PARK,
         Code.TOKEN_REFUSED,
     )
     assert [one.endpoint for one in server.requests] == ["auth", "upload-url"] * 2
@@ -201,7 +208,7 @@ def test_a_401_after_a_fresh_login_parks(server: Rehearsal, wire: Wire) -> None:
 
 
 @pytest.mark.parametrize("status", [b"503 Busy", b"401 Unauthorized"])
-def test_a_failed_login_is_kept_by_nobody(wire: Wire, status: bytes) -> None:
+def test_a_failed_login_is_kept_by_nobody(wire: HttpClient, status: bytes) -> None:
     """An outage of days, with a login tried each minute, takes no memory."""
     answer = b"HTTP/1.1 %s\r\nContent-Length: 0\r\n\r\n" % status
     with Listener(answering(answer)) as api:
@@ -210,22 +217,24 @@ def test_a_failed_login_is_kept_by_nobody(wire: Wire, status: bytes) -> None:
         for _ in range(2):
             try:
                 emission.login()
-            except Trouble as trouble:
+            except DeliveryError as trouble:
                 raised.append(weakref.ref(trouble))
     gc.collect()
     assert [one() for one in raised] == [None, None]
 
 
-def test_a_refused_api_key_parks_without_a_login(tmp_path: Path, wire: Wire) -> None:
+def test_a_refused_api_key_parks_without_a_login(
+    tmp_path: Path, wire: HttpClient
+) -> None:
     """There is nothing to renew: the key is asked once."""
-    with Rehearsal(tmp_path, api_key="right") as server:
+    with RehearsalServer(tmp_path, api_key="right") as server:
         emission = emission_to(wire, server.url, username=None, secret="wrong")
-        with pytest.raises(Trouble) as trouble:
+        with pytest.raises(DeliveryError) as trouble:
             emission.grant(PATH)
 
         assert [one.endpoint for one in server.requests] == ["upload-url"]
     assert (trouble.value.verdict, trouble.value.code) == (
-        Verdict.PARK,
+        Decision.PARK,
         Code.TOKEN_REFUSED,
     )
 
@@ -254,17 +263,17 @@ def test_a_refused_api_key_parks_without_a_login(tmp_path: Path, wire: Wire) -> 
     ],
 )
 def test_trouble_of_the_api_parks(
-    server: Rehearsal, menu: str, code: Code, retry_after_s: float | None
+    server: RehearsalServer, menu: str, code: Code, retry_after_s: float | None
 ) -> None:
     """Each fault has its code, parks, and nothing goes anywhere but to the API."""
     server.faults = FaultMenu.parse(menu)
     with proxy_to(server) as proxy, wired(proxy=proxy.url) as wire:
-        with pytest.raises(Trouble) as trouble:
+        with pytest.raises(DeliveryError) as trouble:
             emission_to(wire, AFAR).grant(PATH)
         places = {one.line for one in proxy.heard}
 
     assert server.fired[menu.partition(":")[0]] > 0
-    assert (trouble.value.verdict, trouble.value.code) == (Verdict.PARK, code)
+    assert (trouble.value.verdict, trouble.value.code) == (Decision.PARK, code)
     assert trouble.value.retry_after_s == retry_after_s
     assert not trouble.value.ambiguous
     assert places <= {f"POST {AFAR}/{name} HTTP/1.1" for name in ("auth", "upload-url")}
@@ -272,18 +281,18 @@ def test_trouble_of_the_api_parks(
 
 
 def test_an_api_on_this_host_may_not_name_the_metadata_service(
-    server: Rehearsal, wire: Wire
+    server: RehearsalServer, wire: HttpClient
 ) -> None:
     """An API behind a local tunnel excuses loopback, not the link's own addresses."""
     server.faults = FaultMenu.parse("hostile-link-local")
-    with pytest.raises(Trouble) as trouble:
+    with pytest.raises(DeliveryError) as trouble:
         emission_to(wire, server.url).grant(PATH)
 
     assert trouble.value.code is Code.HOSTILE_GRANT
 
 
 @pytest.mark.parametrize("menu", ["api-500@2", "auth-500@2", "reset-connect@1"])
-def test_a_blip_is_tried_again_at_once(server: Rehearsal, menu: str) -> None:
+def test_a_blip_is_tried_again_at_once(server: RehearsalServer, menu: str) -> None:
     """Trouble that passes within seconds does not leave the attempt."""
     server.faults = FaultMenu.parse(menu)
     # Through a proxy: a reset meets us always after the connection stands.
@@ -294,11 +303,11 @@ def test_a_blip_is_tried_again_at_once(server: Rehearsal, menu: str) -> None:
 
 
 def test_a_wait_the_server_asks_for_is_not_cut_short(
-    server: Rehearsal, wire: Wire
+    server: RehearsalServer, wire: HttpClient
 ) -> None:
     """An answer with Retry-After is not tried again inside the attempt."""
     server.faults = FaultMenu.parse("api-503:1:3")
-    with pytest.raises(Trouble):
+    with pytest.raises(DeliveryError):
         emission_to(wire, server.url).grant(PATH)
 
     assert server.fired["api-503"] == 1
@@ -311,17 +320,19 @@ def test_a_stop_interrupts_the_login() -> None:
     with (
         Listener(answering(json_answer({"access_token": "t"}))) as api,
         wired(stop=stop) as wire,
-        pytest.raises(Trouble) as trouble,
+        pytest.raises(DeliveryError) as trouble,
     ):
         emission_to(wire, api.url, stop=stop).grant(PATH)
 
-    assert trouble.value.verdict is Verdict.INTERRUPT
+    assert trouble.value.verdict is Decision.INTERRUPT
     assert not trouble.value.ambiguous
     assert not api.heard
 
 
 @pytest.mark.parametrize("slash", ["", "/"])
-def test_the_url_may_end_in_a_slash(server: Rehearsal, wire: Wire, slash: str) -> None:
+def test_the_url_may_end_in_a_slash(
+    server: RehearsalServer, wire: HttpClient, slash: str
+) -> None:
     """`emission.url` is one place, with the slash and without."""
     emission_to(wire, server.url + slash).grant(PATH)
 
@@ -338,7 +349,7 @@ def test_the_url_may_end_in_a_slash(server: Rehearsal, wire: Wire, slash: str) -
     ],
 )
 def test_the_server_is_asked_for_the_relative_path(
-    server: Rehearsal, wire: Wire, path: bytes, name: str
+    server: RehearsalServer, wire: HttpClient, path: bytes, name: str
 ) -> None:
     """The name is the path below the folder; bytes that are no UTF-8 are escaped."""
     grant = emission_to(wire, server.url).grant(path)
@@ -347,9 +358,9 @@ def test_the_server_is_asked_for_the_relative_path(
     assert grant.key.startswith(name.removesuffix(".zip") + "_")
 
 
-def test_the_grants_end_is_the_policys(tmp_path: Path, wire: Wire) -> None:
+def test_the_grants_end_is_the_policys(tmp_path: Path, wire: HttpClient) -> None:
     """A grant lives as long as its policy says."""
-    with Rehearsal(tmp_path, grant_lifetime_s=600) as server:
+    with RehearsalServer(tmp_path, grant_lifetime_s=600) as server:
         before = time.time()
         grant = emission_to(wire, server.url).grant(PATH)
 
@@ -358,15 +369,15 @@ def test_the_grants_end_is_the_policys(tmp_path: Path, wire: Wire) -> None:
 
 
 @pytest.mark.parametrize("url", ["http://[::1", "http://host:port/", "http://a\0/"])
-def test_a_url_that_is_none_is_malformed(wire: Wire, url: str) -> None:
+def test_a_url_that_is_none_is_malformed(wire: HttpClient, url: str) -> None:
     """A grant whose url cannot be parsed parks instead of looking like our bug."""
     grant = {"url": url, "fields": {"key": "k", "policy": "p"}}
     with Listener(answering(json_answer(grant))) as api:
         emission = emission_to(wire, api.url, username=None)
-        with pytest.raises(Trouble) as trouble:
+        with pytest.raises(DeliveryError) as trouble:
             emission.grant(PATH)
 
-    assert trouble.value.verdict is Verdict.PARK
+    assert trouble.value.verdict is Decision.PARK
 
 
 def identified(secret: str, scheme: str = "Bearer") -> Credentials:
@@ -374,13 +385,15 @@ def identified(secret: str, scheme: str = "Bearer") -> Credentials:
     return Credentials("emission", lambda: secret, scheme)
 
 
-def test_other_credentials_serve_the_next_login(server: Rehearsal, wire: Wire) -> None:
+def test_other_credentials_serve_the_next_login(
+    server: RehearsalServer, wire: HttpClient
+) -> None:
     """A refusal of the former ones holds nobody back; equal ones are no others."""
     emission = emission_to(wire, server.url, secret="wrong")
-    with pytest.raises(Trouble):
+    with pytest.raises(DeliveryError):
         emission.grant(PATH)
     assert not emission.adopt(identified("wrong"))
-    with pytest.raises(Trouble):
+    with pytest.raises(DeliveryError):
         emission.grant(PATH)
     assert len(asked(server, "auth")) == 1
     assert emission.adopt(identified("rehearsal"))
@@ -389,7 +402,9 @@ def test_other_credentials_serve_the_next_login(server: Rehearsal, wire: Wire) -
     assert len(asked(server, "auth")) == 2
 
 
-def test_a_token_outlives_the_password(server: Rehearsal, wire: Wire) -> None:
+def test_a_token_outlives_the_password(
+    server: RehearsalServer, wire: HttpClient
+) -> None:
     """Another password of the same user needs no login before the token ends."""
     emission = emission_to(wire, server.url)
     emission.grant(PATH)
@@ -399,7 +414,9 @@ def test_a_token_outlives_the_password(server: Rehearsal, wire: Wire) -> None:
     assert len(asked(server, "auth")) == 1
 
 
-def test_a_token_is_not_shown_in_another_scheme(server: Rehearsal, wire: Wire) -> None:
+def test_a_token_is_not_shown_in_another_scheme(
+    server: RehearsalServer, wire: HttpClient
+) -> None:
     """With another scheme, or another user, somebody logs in anew."""
     emission = emission_to(wire, server.url)
     emission.grant(PATH)
@@ -410,7 +427,7 @@ def test_a_token_is_not_shown_in_another_scheme(server: Rehearsal, wire: Wire) -
 
 
 def test_credentials_adopted_during_a_refused_login(
-    server: Rehearsal, wire: Wire
+    server: RehearsalServer, wire: HttpClient
 ) -> None:
     """Who is refused with what no longer holds tries what does, and nobody parks."""
     emission = emission_to(wire, server.url, secret="wrong")
@@ -424,20 +441,20 @@ def test_credentials_adopted_during_a_refused_login(
     assert len(asked(server, "auth")) == 2
 
 
-def signed(pulse: Pulse, since: float) -> bool:
+def signed(pulse: Heartbeat, since: float) -> bool:
     """Tell whether every loop has given a sign since an instant."""
     return not pulse.still(since, 0.0)
 
 
-def test_who_waits_for_a_login_gives_signs(server: Rehearsal) -> None:
+def test_who_waits_for_a_login_gives_signs(server: RehearsalServer) -> None:
     """A login may be as slow as a line: the others wait for it, and do not hang."""
-    stop, pulse = threading.Event(), Pulse()
+    stop, pulse = threading.Event(), Heartbeat()
     server.latency_s = 60.0
     with wired(stop=stop) as wire, ThreadPoolExecutor(2) as pool:
         emission = emission_to(wire, server.url, stop=stop)
 
         def ask() -> None:
-            with pulse.of("worker"), suppress(Trouble):
+            with pulse.of("worker"), suppress(DeliveryError):
                 emission.grant(PATH)
 
         asking = [pool.submit(ask) for _ in range(2)]

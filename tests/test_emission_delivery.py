@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from emitterd.client.api import Emission
-from emitterd.client.transfer import Limits
+from emitterd.client.api import EmissionClient
+from emitterd.client.transfer import TransferLimits
 from emitterd.codes import Code
-from emitterd.errors import Trouble, Verdict
+from emitterd.errors import Decision, DeliveryError
 from emitterd.model import Grant, Receipt
-from emitterd.rehearsal.server import FaultMenu, Rehearsal
+from emitterd.rehearsal.server import FaultMenu, RehearsalServer
 from emitting import (
     Listener,
     answering,
@@ -33,8 +33,8 @@ MIB = 1024 * 1024
 LARGE_BYTES = 24 * MIB
 """More than the kernel's buffers take: it goes out only while somebody reads."""
 
-BRISK = Limits(connect_s=10.0, stall_s=1.5, minimum_bytes_s=100 * MIB)
-LATE = Limits(connect_s=10.0, stall_s=1.5, minimum_bytes_s=1)
+BRISK = TransferLimits(connect_s=10.0, stall_s=1.5, minimum_bytes_s=100 * MIB)
+LATE = TransferLimits(connect_s=10.0, stall_s=1.5, minimum_bytes_s=1)
 
 
 @pytest.fixture
@@ -49,9 +49,11 @@ def large(tmp_path: Path) -> Path:
     return sparse(tmp_path / "large.zip", LARGE_BYTES)
 
 
-def trouble_of(emission: Emission, path: Path, grant: Grant | None = None) -> Trouble:
+def trouble_of(
+    emission: EmissionClient, path: Path, grant: Grant | None = None
+) -> DeliveryError:
     """Deliver what must not succeed."""
-    with pytest.raises(Trouble) as trouble:
+    with pytest.raises(DeliveryError) as trouble:
         deliver(emission, path, grant)
     return trouble.value
 
@@ -63,7 +65,7 @@ def stored_answer(etag: str) -> bytes:
 
 @pytest.mark.parametrize("size", [0, 1, 512 * 1024, 512 * 1024 + 1, 3 * MIB])
 def test_a_delivery_gives_a_receipt(
-    emission: Emission, server: Rehearsal, tmp_path: Path, size: int
+    emission: EmissionClient, server: RehearsalServer, tmp_path: Path, size: int
 ) -> None:
     """The receipt holds key, digests and ETag, and the object is the file."""
     content = os.urandom(size)
@@ -87,7 +89,7 @@ def test_a_delivery_gives_a_receipt(
 
 
 def test_the_token_stays_with_the_api(
-    emission: Emission, server: Rehearsal, small: Path
+    emission: EmissionClient, server: RehearsalServer, small: Path
 ) -> None:
     """The bucket, and whoever it redirects to, see no Authorization header."""
     server.faults = FaultMenu.parse("redirect@1")
@@ -127,25 +129,25 @@ def test_the_body_is_the_grants_fields_and_then_the_file(small: Path) -> None:
 @pytest.mark.parametrize(
     ("menu", "verdict", "code", "ambiguous"),
     [
-        ("503:1:7", Verdict.DEFER, Code.BUCKET_TROUBLE, False),
-        ("500", Verdict.DEFER, Code.BUCKET_TROUBLE, True),
-        ("request-timeout", Verdict.DEFER, Code.BUCKET_TROUBLE, False),
-        ("expired", Verdict.RENEW_GRANT, Code.GRANT_EXPIRED, False),
-        ("signature", Verdict.PARK, Code.GRANT_REFUSED, False),
-        ("no-such-bucket", Verdict.PARK, Code.NO_SUCH_BUCKET, False),
-        ("too-large", Verdict.REJECT, Code.BODY_REFUSED, False),
-        ("captive-portal", Verdict.PARK, Code.NOT_A_BUCKET, True),
-        ("redirect-foreign", Verdict.PARK, Code.REDIRECT_REFUSED, False),
-        ("lost-answer", Verdict.DEFER, Code.ANSWER_LOST, True),
-        ("truncated-answer", Verdict.DEFER, Code.ANSWER_LOST, True),
-        ("garbage", Verdict.DEFER, Code.ANSWER_LOST, True),
+        ("503:1:7", Decision.DEFER, Code.BUCKET_TROUBLE, False),
+        ("500", Decision.DEFER, Code.BUCKET_TROUBLE, True),
+        ("request-timeout", Decision.DEFER, Code.BUCKET_TROUBLE, False),
+        ("expired", Decision.RENEW_GRANT, Code.GRANT_EXPIRED, False),
+        ("signature", Decision.PARK, Code.GRANT_REFUSED, False),
+        ("no-such-bucket", Decision.PARK, Code.NO_SUCH_BUCKET, False),
+        ("too-large", Decision.REJECT, Code.BODY_REFUSED, False),
+        ("captive-portal", Decision.PARK, Code.NOT_A_BUCKET, True),
+        ("redirect-foreign", Decision.PARK, Code.REDIRECT_REFUSED, False),
+        ("lost-answer", Decision.DEFER, Code.ANSWER_LOST, True),
+        ("truncated-answer", Decision.DEFER, Code.ANSWER_LOST, True),
+        ("garbage", Decision.DEFER, Code.ANSWER_LOST, True),
     ],
 )
 def test_each_fault_of_the_bucket_has_its_meaning(
-    server: Rehearsal,
+    server: RehearsalServer,
     small: Path,
     menu: str,
-    verdict: Verdict,
+    verdict: Decision,
     code: Code,
     *,
     ambiguous: bool,
@@ -175,11 +177,11 @@ def test_each_fault_of_the_bucket_has_its_meaning(
     ],
 )
 def test_a_line_that_breaks_or_stalls_is_deferred(
-    server: Rehearsal,
+    server: RehearsalServer,
     large: Path,
     menu: str,
     code: Code,
-    limits: Limits,
+    limits: TransferLimits,
     *,
     ambiguous: bool,
 ) -> None:
@@ -189,13 +191,13 @@ def test_a_line_that_breaks_or_stalls_is_deferred(
         trouble = trouble_of(emission_to(wire, server.url), large)
 
     assert server.fired == {menu.partition(":")[0]: 1}
-    assert (trouble.verdict, trouble.code) == (Verdict.DEFER, code)
+    assert (trouble.verdict, trouble.code) == (Decision.DEFER, code)
     assert trouble.ambiguous is ambiguous
     assert len(server.objects) == ambiguous
 
 
 def test_an_answer_that_is_late_is_an_answer(
-    emission: Emission, server: Rehearsal, small: Path
+    emission: EmissionClient, server: RehearsalServer, small: Path
 ) -> None:
     """A bucket may take its time within the limit."""
     server.faults = FaultMenu.parse("slow-answer@1:0.5")
@@ -205,18 +207,18 @@ def test_an_answer_that_is_late_is_an_answer(
 
 
 def test_an_early_refusal_saves_the_rest_of_the_body(
-    emission: Emission, server: Rehearsal, tmp_path: Path
+    emission: EmissionClient, server: RehearsalServer, tmp_path: Path
 ) -> None:
     """An answer before the end is read, and the rest of the file stays here."""
     server.faults = FaultMenu.parse("early-403")
     sent: list[int] = []
     path = sparse(tmp_path / "huge.zip", 256 * MIB)
-    with pytest.raises(Trouble) as trouble:
+    with pytest.raises(DeliveryError) as trouble:
         deliver(emission, path, on_sent=sent.append)
 
     assert server.fired["early-403"] == 1
     assert (trouble.value.verdict, trouble.value.code) == (
-        Verdict.PARK,
+        Decision.PARK,
         Code.GRANT_REFUSED,
     )
     assert sum(sent) < 128 * MIB
@@ -233,13 +235,13 @@ def test_a_success_before_the_end_is_none(large: Path) -> None:
     with Listener(hasty) as bucket, wired() as wire:
         trouble = trouble_of(emission_to(wire, AFAR), large, hand_made(bucket.url))
 
-    assert (trouble.verdict, trouble.code) == (Verdict.DEFER, Code.CONNECTION_LOST)
+    assert (trouble.verdict, trouble.code) == (Decision.DEFER, Code.CONNECTION_LOST)
     assert not trouble.ambiguous
 
 
 @pytest.mark.parametrize("fault", ["non-md5-etag", "kms-etag"])
 def test_an_etag_that_is_no_md5_is_taken_unverified(
-    emission: Emission, server: Rehearsal, small: Path, fault: str
+    emission: EmissionClient, server: RehearsalServer, small: Path, fault: str
 ) -> None:
     """An object encrypted with a key of KMS is delivered, and the receipt says how."""
     server.faults = FaultMenu.parse(fault)
@@ -251,14 +253,14 @@ def test_an_etag_that_is_no_md5_is_taken_unverified(
 
 
 def test_an_etag_of_other_bytes_is_no_delivery(
-    emission: Emission, server: Rehearsal, small: Path
+    emission: EmissionClient, server: RehearsalServer, small: Path
 ) -> None:
     """What the bucket stored is not what was sent: it is sent again."""
     server.faults = FaultMenu.parse("wrong-etag@1")
     trouble = trouble_of(emission, small)
 
     assert server.fired["wrong-etag"] == 1
-    assert (trouble.verdict, trouble.code) == (Verdict.DEFER, Code.ETAG_MISMATCH)
+    assert (trouble.verdict, trouble.code) == (Decision.DEFER, Code.ETAG_MISMATCH)
     assert deliver(emission, small).verified
 
 
@@ -275,7 +277,7 @@ def test_an_etag_may_be_spelt_in_many_ways(
 
 
 def test_a_redirect_is_followed_once_with_the_whole_body(
-    emission: Emission, server: Rehearsal, large: Path
+    emission: EmissionClient, server: RehearsalServer, large: Path
 ) -> None:
     """The regional host of a new bucket gets all fields and the whole file."""
     server.faults = FaultMenu.parse("redirect")
@@ -298,4 +300,4 @@ def test_a_second_redirect_is_refused(small: Path) -> None:
         )
         assert len(bucket.heard) == 2
 
-    assert (trouble.verdict, trouble.code) == (Verdict.PARK, Code.REDIRECT_REFUSED)
+    assert (trouble.verdict, trouble.code) == (Decision.PARK, Code.REDIRECT_REFUSED)

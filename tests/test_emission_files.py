@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from emitterd.client.api import Emission
+from emitterd.client.api import EmissionClient
 from emitterd.codes import Code
-from emitterd.errors import SourceError, Trouble, Verdict
-from emitterd.rehearsal.server import FaultMenu, Rehearsal
+from emitterd.errors import Decision, DeliveryError, FileError
+from emitterd.rehearsal.server import FaultMenu, RehearsalServer
 from emitting import (
     Listener,
     answering,
@@ -38,7 +38,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def test_memory_does_not_grow_with_the_file(
-    emission: Emission, server: Rehearsal, tmp_path: Path
+    emission: EmissionClient, server: RehearsalServer, tmp_path: Path
 ) -> None:
     """A file of 256 MiB goes through a few MiB, the server in this process included."""
     path = sparse(tmp_path / "huge.zip", 256 * MIB)
@@ -74,8 +74,8 @@ def rewrite(path: Path) -> None:
 
 @pytest.mark.parametrize("change", [grow, cut, rewrite])
 def test_a_file_that_changes_is_not_stored(
-    emission: Emission,
-    server: Rehearsal,
+    emission: EmissionClient,
+    server: RehearsalServer,
     source: Path,
     change: Callable[[Path], None],
 ) -> None:
@@ -87,7 +87,7 @@ def test_a_file_that_changes_is_not_stored(
             change(source)
         chunks.append(size)
 
-    with pytest.raises(SourceError) as error:
+    with pytest.raises(FileError) as error:
         deliver(emission, source, on_sent=on_sent)
 
     assert error.value.code is Code.CHANGED
@@ -96,10 +96,10 @@ def test_a_file_that_changes_is_not_stored(
 
 
 def test_after_a_changed_file_the_next_goes_through(
-    emission: Emission, server: Rehearsal, source: Path, tmp_path: Path
+    emission: EmissionClient, server: RehearsalServer, source: Path, tmp_path: Path
 ) -> None:
     """The half-sent request takes its connection with it and nothing else."""
-    with pytest.raises(SourceError):
+    with pytest.raises(FileError):
         deliver(emission, source, on_sent=lambda _: grow(source))
     receipt = deliver(emission, make_zip(tmp_path / "next.zip"))
 
@@ -108,8 +108,8 @@ def test_after_a_changed_file_the_next_goes_through(
 
 @pytest.mark.parametrize("replacement", [None, b"newer"])
 def test_a_file_that_is_replaced_or_deleted_is_sent_from_its_descriptor(
-    emission: Emission,
-    server: Rehearsal,
+    emission: EmissionClient,
+    server: RehearsalServer,
     source: Path,
     replacement: bytes | None,
 ) -> None:
@@ -134,15 +134,15 @@ def test_a_file_that_is_replaced_or_deleted_is_sent_from_its_descriptor(
     ("menu", "ambiguous"), [("black-hole", False), ("slow-answer:1:60", True)]
 )
 def test_a_stop_interrupts_an_upload(
-    server: Rehearsal, tmp_path: Path, menu: str, *, ambiguous: bool
+    server: RehearsalServer, tmp_path: Path, menu: str, *, ambiguous: bool
 ) -> None:
     """A stop gives the entry back, and says whether the object may be there."""
     server.faults = FaultMenu.parse(menu)
     stop, caught = threading.Event(), []
     path = sparse(tmp_path / "large.zip", 24 * MIB)
 
-    def work(emission: Emission) -> None:
-        with pytest.raises(Trouble) as trouble:
+    def work(emission: EmissionClient) -> None:
+        with pytest.raises(DeliveryError) as trouble:
             deliver(emission, path)
         caught.append(trouble.value)
 
@@ -155,7 +155,7 @@ def test_a_stop_interrupts_an_upload(
         thread.join(30)
 
     [trouble] = caught
-    assert trouble.verdict is Verdict.INTERRUPT
+    assert trouble.verdict is Decision.INTERRUPT
     assert trouble.ambiguous is ambiguous
 
 
@@ -165,9 +165,9 @@ def test_a_redirect_to_nowhere_is_no_bug_of_ours(source: Path) -> None:
     with (
         Listener(answering(lost)) as bucket,
         wired() as wire,
-        pytest.raises(Trouble) as trouble,
+        pytest.raises(DeliveryError) as trouble,
     ):
         deliver(emission_to(wire, AFAR), source, hand_made(bucket.url))
 
-    assert trouble.value.verdict in {Verdict.DEFER, Verdict.PARK}
+    assert trouble.value.verdict in {Decision.DEFER, Decision.PARK}
     assert len(bucket.heard) == 1

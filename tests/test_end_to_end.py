@@ -12,25 +12,25 @@ import zipfile
 from pathlib import Path
 
 from emitterd.cli.demo import MASTERS, TRANSACTIONAL
-from emitterd.rehearsal.server import FaultMenu, Rehearsal
+from emitterd.rehearsal.server import FaultMenu, RehearsalServer
 from harness import Installation
 from support import wait_until
 
 TREE = [f"{dataset}.zip" for dataset in MASTERS + TRANSACTIONAL]
 
 
-def keys_of(server: Rehearsal, path: str) -> list[str]:
+def keys_of(server: RehearsalServer, path: str) -> list[str]:
     """Return the object keys that belong to a path: the name with its stamp."""
     stem = path.removesuffix(".zip")
     return [key for key in server.objects if key.rpartition("_")[0] == stem]
 
 
-def content(server: Rehearsal, key: str) -> bytes:
+def content(server: RehearsalServer, key: str) -> bytes:
     """Return the bytes of an object."""
     return server.objects[key].path.read_bytes()
 
 
-def test_both_trees_arrive_once(site: Installation, server: Rehearsal) -> None:
+def test_both_trees_arrive_once(site: Installation, server: RehearsalServer) -> None:
     """The 24 files, half there before the start, half dropped later, arrive once."""
     for path in TREE[::2]:
         site.drop(path, path.encode())
@@ -48,7 +48,9 @@ def test_both_trees_arrive_once(site: Installation, server: Rehearsal) -> None:
         assert server.objects[key].posts == 1
 
 
-def test_restart_sends_nothing_again(site: Installation, server: Rehearsal) -> None:
+def test_restart_sends_nothing_again(
+    site: Installation, server: RehearsalServer
+) -> None:
     """After a restart what was delivered is known and no request is made for it."""
     for path in TREE:
         site.drop(path)
@@ -63,7 +65,9 @@ def test_restart_sends_nothing_again(site: Installation, server: Rehearsal) -> N
     assert len(TREE) == len(server.objects)
 
 
-def test_new_content_under_an_old_name(site: Installation, server: Rehearsal) -> None:
+def test_new_content_under_an_old_name(
+    site: Installation, server: RehearsalServer
+) -> None:
     """New content under a delivered name is a version of its own, with its own key."""
     with site.running():
         site.drop("pat/periodic_exam_mst.zip", b"first")
@@ -77,7 +81,7 @@ def test_new_content_under_an_old_name(site: Installation, server: Rehearsal) ->
     assert len(keys_of(server, "pat/periodic_exam_mst.zip")) == 2
 
 
-def test_touched_file_is_unchanged(site: Installation, server: Rehearsal) -> None:
+def test_touched_file_is_unchanged(site: Installation, server: RehearsalServer) -> None:
     """The same content touched is reported as unchanged and not sent."""
     with site.running() as daemon:
         dropped = site.drop("school_master/school_mst.zip")
@@ -92,7 +96,7 @@ def test_touched_file_is_unchanged(site: Installation, server: Rehearsal) -> Non
     assert delivered["sha256"] == unchanged["sha256"]
 
 
-def test_burst_of_new_folders(site: Installation, server: Rehearsal) -> None:
+def test_burst_of_new_folders(site: Installation, server: RehearsalServer) -> None:
     """1,000 files in 300 folders made and filled in one burst all arrive."""
     with site.running():
         for number in range(1000):
@@ -103,7 +107,7 @@ def test_burst_of_new_folders(site: Installation, server: Rehearsal) -> None:
     assert all(one.posts == 1 for one in server.objects.values())
 
 
-def test_folder_moved_in(site: Installation, server: Rehearsal) -> None:
+def test_folder_moved_in(site: Installation, server: RehearsalServer) -> None:
     """A folder that is moved in with its files is delivered whole."""
     outside = site.folder / "outside"
     for number in range(20):
@@ -117,7 +121,7 @@ def test_folder_moved_in(site: Installation, server: Rehearsal) -> None:
     }
 
 
-def test_queue_overflow_loses_nothing(tmp_path: Path, server: Rehearsal) -> None:
+def test_queue_overflow_loses_nothing(tmp_path: Path, server: RehearsalServer) -> None:
     """Files whose events the kernel has dropped all arrive."""
     site = Installation(tmp_path, server.url, spool_sweep_every="2s")
     template = site.drop("template.zip")
@@ -145,7 +149,7 @@ def test_queue_overflow_loses_nothing(tmp_path: Path, server: Rehearsal) -> None
     assert site.events("watch.overflow")
 
 
-def test_kill_in_mid_upload(site: Installation, server: Rehearsal) -> None:
+def test_kill_in_mid_upload(site: Installation, server: RehearsalServer) -> None:
     """After kill -9 in mid-upload all versions arrive, each under one key."""
     paths = [f"sat/semester_exam_result_trans_{n}.zip" for n in range(8)]
     for path in paths:
@@ -165,7 +169,7 @@ def test_kill_in_mid_upload(site: Installation, server: Rehearsal) -> None:
 
 
 def test_kill_after_the_body_before_the_answer(
-    site: Installation, server: Rehearsal
+    site: Installation, server: RehearsalServer
 ) -> None:
     """A file stored just before kill -9 is sent again to the same key only."""
     site.drop("infra_trans/infra_trans.zip")
@@ -182,7 +186,9 @@ def test_kill_after_the_body_before_the_answer(
     assert entry["ambiguous"]
 
 
-def test_one_terminal_event_for_each_version(tmp_path: Path, server: Rehearsal) -> None:
+def test_one_terminal_event_for_each_version(
+    tmp_path: Path, server: RehearsalServer
+) -> None:
     """With faults on the way each version still ends in exactly one terminal event."""
     # Nearly every second attempt fails: a few files fail often, and must not wait long.
     site = Installation(tmp_path, server.url, delivery_backoff_max="500ms")
@@ -202,7 +208,7 @@ def test_one_terminal_event_for_each_version(tmp_path: Path, server: Rehearsal) 
     assert len(TREE) == len(server.objects)
 
 
-def test_masters_go_first(tmp_path: Path, server: Rehearsal) -> None:
+def test_masters_go_first(tmp_path: Path, server: RehearsalServer) -> None:
     """With one worker the files there at the start are asked for in catalogue order."""
     site = Installation(tmp_path, server.url, delivery_workers="1")
     for path in reversed(TREE):
@@ -220,7 +226,7 @@ def test_masters_go_first(tmp_path: Path, server: Rehearsal) -> None:
 
 
 def test_backlog_of_one_folder_does_not_starve_another(
-    tmp_path: Path, server: Rehearsal
+    tmp_path: Path, server: RehearsalServer
 ) -> None:
     """A file dropped behind a backlog of another folder overtakes most of it."""
     site = Installation(tmp_path, server.url, delivery_workers="1")
@@ -236,7 +242,7 @@ def test_backlog_of_one_folder_does_not_starve_another(
 
 
 def test_unfinished_copy_waits_for_its_close(
-    site: Installation, server: Rehearsal
+    site: Installation, server: RehearsalServer
 ) -> None:
     """A zip that is whole on disk but still open for writing is not sent."""
     source = site.drop("../whole.zip").read_bytes()
@@ -255,7 +261,7 @@ def test_unfinished_copy_waits_for_its_close(
 
 
 def test_truncated_zip_is_reported_and_mended(
-    site: Installation, server: Rehearsal
+    site: Installation, server: RehearsalServer
 ) -> None:
     """A cut-off zip is reported, not sent; copied again it is delivered."""
     whole = site.drop("../whole.zip").read_bytes()
@@ -273,7 +279,7 @@ def test_truncated_zip_is_reported_and_mended(
     assert len(server.objects) == 1
 
 
-def test_names_of_any_bytes(site: Installation, server: Rehearsal) -> None:
+def test_names_of_any_bytes(site: Installation, server: RehearsalServer) -> None:
     """Names that are not UTF-8, or hold a newline or quotes, arrive and log cleanly."""
     names = [b"caf\xe9.zip", b'quo"te.zip', b"new\nline.zip", "परीक्षा.zip".encode()]
     whole = site.drop("../whole.zip").read_bytes()
@@ -291,7 +297,7 @@ def test_names_of_any_bytes(site: Installation, server: Rehearsal) -> None:
 
 
 def test_first_byte_comes_soon_after_the_rename(
-    site: Installation, server: Rehearsal
+    site: Installation, server: RehearsalServer
 ) -> None:
     """With a lease nothing is waited for: far below the settling time, even here."""
     settle_s = 60.0

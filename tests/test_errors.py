@@ -9,15 +9,15 @@ from emitterd.codes import Code
 from emitterd.datasets.findings import CONSEQUENCE
 from emitterd.errors import (
     ConfigError,
+    Decision,
+    DeliveryError,
     EmitterError,
+    FileError,
     IllegalTransition,
     JournalError,
     JournalFull,
     JournalLocked,
     Problem,
-    SourceError,
-    Trouble,
-    Verdict,
 )
 from emitterd.meanings import MEANING
 
@@ -103,8 +103,8 @@ def test_the_document_keeps_the_findings_together() -> None:
         (JournalLocked("held"), JournalError, Code.JOURNAL_LOCKED),
         (JournalFull("full"), JournalError, Code.JOURNAL_FULL),
         (IllegalTransition("no"), JournalError, Code.JOURNAL),
-        (SourceError("gone", code=Code.GONE), EmitterError, Code.GONE),
-        (Trouble(Verdict.PARK, Code.DNS, "no host"), EmitterError, Code.DNS),
+        (FileError("gone", code=Code.GONE), EmitterError, Code.GONE),
+        (DeliveryError(Decision.PARK, Code.DNS, "no host"), EmitterError, Code.DNS),
     ],
 )
 def test_every_error_carries_a_code_and_its_remedy(
@@ -135,10 +135,10 @@ def test_a_configuration_error_counts_its_problems(count: int, said: str) -> Non
 
 def test_trouble_is_data_for_the_journal() -> None:
     """Verdict, reason, wait and ambiguity are there to be read."""
-    trouble = Trouble(
-        Verdict.DEFER, Code.ANSWER_LOST, "lost", retry_after_s=7.0, ambiguous=True
+    trouble = DeliveryError(
+        Decision.DEFER, Code.ANSWER_LOST, "lost", retry_after_s=7.0, ambiguous=True
     )
 
     assert str(trouble) == trouble.reason == "lost"
-    assert (trouble.verdict, trouble.retry_after_s) == (Verdict.DEFER, 7.0)
+    assert (trouble.verdict, trouble.retry_after_s) == (Decision.DEFER, 7.0)
     assert trouble.ambiguous

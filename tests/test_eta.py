@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emitterd.monitoring.eta import Delivery, busy_s, eta_s
+from emitterd.monitoring.eta import RecentDelivery, busy_s, eta_s
 
 NOW = 1_800_000_000.0
 KIB = 1024
@@ -12,13 +12,13 @@ KIB = 1024
 
 def one_after_the_other(
     sizes: list[int], *, fixed_s: float, per_byte_s: float, pause_s: float = 0.0
-) -> list[Delivery]:
+) -> list[RecentDelivery]:
     """Return deliveries of these sizes by one worker, with a pause before each."""
     at, done = NOW, []
     for size_bytes in sizes:
         took_s = fixed_s + per_byte_s * size_bytes
         at += pause_s + took_s
-        done.append(Delivery(at, took_s, size_bytes))
+        done.append(RecentDelivery(at, took_s, size_bytes))
     return done
 
 
@@ -53,7 +53,7 @@ def test_short_pauses_are_part_of_the_work() -> None:
 
 def test_side_by_side_is_faster_than_one_by_one() -> None:
     """Eight uploads of a second each, at once, are one second."""
-    recent = [Delivery(NOW, 1.0, KIB)] * 8
+    recent = [RecentDelivery(NOW, 1.0, KIB)] * 8
 
     assert eta_s(recent, 16, 16 * KIB) == pytest.approx(2.0, rel=0.01)
 
@@ -88,7 +88,7 @@ def test_one_stalled_upload_does_not_spoil_it() -> None:
 
 DELIVERIES = st.lists(
     st.builds(
-        Delivery,
+        RecentDelivery,
         st.floats(NOW - 86400, NOW),
         st.floats(0, 5000),
         st.integers(0, 5 * KIB**3),
@@ -100,7 +100,7 @@ DELIVERIES = st.lists(
 
 @given(DELIVERIES, st.integers(1, 10**6), st.integers(0, 10**15))
 def test_whatever_was_delivered_there_is_a_time(
-    recent: list[Delivery], files: int, size_bytes: int
+    recent: list[RecentDelivery], files: int, size_bytes: int
 ) -> None:
     """It is a time, and never a negative one; twice the work takes no less."""
     first = eta_s(recent, files, size_bytes)

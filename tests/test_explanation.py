@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from emitterd.codes import Code
-from emitterd.errors import Trouble, Verdict
+from emitterd.errors import Decision, DeliveryError
 from emitterd.fingerprint import Fingerprint
-from emitterd.intake.file_status import Outside, Standings
-from emitterd.journal.instruction import Act, Instruction
+from emitterd.intake.file_status import FileStatuses, FolderState
+from emitterd.journal.instruction import Operation, OperationRequest
 from emitterd.journal.journal import Journal
-from emitterd.journal.operations import Hand
-from emitterd.journal.reader import Records
+from emitterd.journal.operations import Operations
+from emitterd.journal.reader import JournalReader
 from emitterd.journal.rows import Admission
 from emitterd.model import Confirmation, State, undisplay
 from emitterd.monitoring.explain import Explanation, OutsideSpool, explain, locate
@@ -39,26 +39,26 @@ class Office:
     place: Path
     settle_s: float = 5.0
 
-    def admit(self, trouble: Trouble | None = None) -> None:
+    def admit(self, trouble: DeliveryError | None = None) -> None:
         """Write the file if it is not there, and admit it."""
         target = self.root / NAME
         stat = (target if target.exists() else make_zip(target)).stat()
         one = Admission(PATH, Fingerprint.of(stat), "pat", 0, trouble)
         self.journal.admit([one])
 
-    def act(self, act: Act) -> None:
+    def act(self, act: Operation) -> None:
         """Put the operator's hand on the file."""
-        hand = Hand(self.journal.database, threading.Event())
-        hand.obey(Instruction(act, (PATH,)), "asha", lambda _: None)
+        hand = Operations(self.journal.database, threading.Event())
+        hand.obey(OperationRequest(act, (PATH,)), "asha", lambda _: None)
 
     def explain(self, path: bytes = PATH) -> Explanation:
         """Explain a path."""
-        with Records(self.place) as records:
+        with JournalReader(self.place) as records:
             return explain(self.standings(records), records, path)
 
-    def standings(self, records: Records) -> Standings:
+    def standings(self, records: JournalReader) -> FileStatuses:
         """Return who tells where a path stands."""
-        return Standings(
+        return FileStatuses(
             Spool(self.root),
             Selection(["**/*.zip"], ["old/"]),
             records.latest,
@@ -122,7 +122,7 @@ def delivered_and_changed(office: Office) -> None:
 
 def rejected(office: Office) -> None:
     """Have it refused at the door."""
-    office.admit(Trouble(Verdict.REJECT, Code.INCOMPLETE, "no end record"))
+    office.admit(DeliveryError(Decision.REJECT, Code.INCOMPLETE, "no end record"))
 
 
 def withdrawn_and_gone(office: Office) -> None:
@@ -130,7 +130,7 @@ def withdrawn_and_gone(office: Office) -> None:
     office.admit()
     entry = office.journal.claim(time.time())
     assert entry is not None
-    trouble = Trouble(Verdict.WITHDRAW, Code.GONE, "the file is gone")
+    trouble = DeliveryError(Decision.WITHDRAW, Code.GONE, "the file is gone")
     office.journal.withdraw(entry, trouble)
     (office.root / NAME).unlink()
 
@@ -138,13 +138,13 @@ def withdrawn_and_gone(office: Office) -> None:
 def held(office: Office) -> None:
     """Have the operator hold it."""
     office.admit()
-    office.act(Act.HOLD)
+    office.act(Operation.HOLD)
 
 
 def forgotten(office: Office) -> None:
     """Have the operator forget it."""
     delivered(office)
-    office.act(Act.FORGET)
+    office.act(Operation.FORGET)
 
 
 def forgotten_and_gone(office: Office) -> None:
@@ -170,7 +170,7 @@ def mended(office: Office) -> None:
 def mended_and_forgotten(office: Office) -> None:
     """Forget all of that."""
     mended(office)
-    office.act(Act.FORGET)
+    office.act(Operation.FORGET)
 
 
 def broken(office: Office) -> None:
@@ -209,26 +209,31 @@ def nothing(_: Office) -> None:
         (parked, State.DEFERRED, "E305", "an attempt failed: E305 broke; the next"),
         (delivered, State.DELIVERED, None, "under the key key-1"),
         (delivered_and_gone, State.DELIVERED, None, "no longer in the folder"),
-        (delivered_and_changed, Outside.NEW, None, "complete, and not looked at yet"),
+        (
+            delivered_and_changed,
+            FolderState.NEW,
+            None,
+            "complete, and not looked at yet",
+        ),
         (rejected, State.REJECTED, "E201", "rejected: E201 no end record"),
         (withdrawn_and_gone, State.WITHDRAWN, "E203", "the file is gone"),
         (held, State.HELD, None, "held by asha since"),
-        (forgotten, Outside.NEW, None, "not looked at yet"),
-        (forgotten_and_gone, Outside.ABSENT, None, "the journal knows of none"),
+        (forgotten, FolderState.NEW, None, "not looked at yet"),
+        (forgotten_and_gone, FolderState.ABSENT, None, "the journal knows of none"),
         (mended, State.DELIVERED, None, "under the key key-1"),
-        (mended_and_forgotten, Outside.NEW, None, "not looked at yet"),
-        (broken, Outside.INCOMPLETE, "E201", "no zip end record"),
-        (linked, Outside.UNSUITABLE, "E207", "never sent"),
-        (piped, Outside.UNSUITABLE, "E207", "never sent"),
-        (dropped, Outside.NEW, None, "complete"),
-        (nothing, Outside.ABSENT, None, "the journal knows of none"),
+        (mended_and_forgotten, FolderState.NEW, None, "not looked at yet"),
+        (broken, FolderState.INCOMPLETE, "E201", "no zip end record"),
+        (linked, FolderState.UNSUITABLE, "E207", "never sent"),
+        (piped, FolderState.UNSUITABLE, "E207", "never sent"),
+        (dropped, FolderState.NEW, None, "complete"),
+        (nothing, FolderState.ABSENT, None, "the journal knows of none"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
 def test_every_place_has_its_sentence(
     office: Office,
     prepare: Callable[[Office], None],
-    state: State | Outside,
+    state: State | FolderState,
     error: str | None,
     said: str,
 ) -> None:
@@ -272,7 +277,7 @@ def test_delivery_after_a_lost_answer(
     office.journal.deliver(entry, proof, duration_s=1.0, dispose=False)
 
     assert said in office.explain().reason
-    with Records(office.place) as records:
+    with JournalReader(office.place) as records:
         (record,) = records.receipts(0.0)
     assert record.get("confirmation") == confirmation
     assert record.get("earlier_keys", []) == ([] if found else ["key-1"])
@@ -309,8 +314,8 @@ def test_explained_while_the_journal_moves(office: Office) -> None:
 
     def move() -> None:
         while not stop.is_set():
-            office.act(Act.HOLD)
-            office.act(Act.RELEASE)
+            office.act(Operation.HOLD)
+            office.act(Operation.RELEASE)
             entry = office.journal.claim(time.time())
             assert entry is not None
             office.journal.defer(entry, BROKE, time.time() + 60, charge=True)
@@ -329,7 +334,7 @@ def test_file_that_is_still_written(office: Office) -> None:
     with make_zip(office.root / NAME).open("ab"):
         explanation = office.explain()
 
-    assert (explanation.state, explanation.error) == (Outside.WRITTEN, "E206")
+    assert (explanation.state, explanation.error) == (FolderState.WRITTEN, "E206")
 
 
 @pytest.mark.parametrize(
@@ -348,7 +353,7 @@ def test_ignored_file_is_told_by_what(office: Office, name: str, why: str) -> No
 
     explanation = office.explain(name.encode())
 
-    assert explanation.state is Outside.IGNORED
+    assert explanation.state is FolderState.IGNORED
     assert why in explanation.reason
 
 
@@ -356,8 +361,8 @@ def test_history_is_told_the_latest_first(office: Office) -> None:
     """All versions and all that operators did are there, with name and time."""
     delivered_and_changed(office)
     office.admit()
-    office.act(Act.HOLD)
-    office.act(Act.RELEASE)
+    office.act(Operation.HOLD)
+    office.act(Operation.RELEASE)
 
     explanation = office.explain()
 
@@ -374,7 +379,7 @@ def test_what_holds_it_up_is_told(office: Office) -> None:
     office.journal.note("destination", {"stages": [trouble]})
 
     waiting = office.explain().context
-    office.act(Act.HOLD)
+    office.act(Operation.HOLD)
 
     assert any("destination is down" in line and "E302" in line for line in waiting)
     assert office.explain().context == []
@@ -393,7 +398,7 @@ def test_paths_are_found_as_people_write_them(
     link.symlink_to(office.root)
     text = said.format(root=office.root, link=link)
 
-    with Records(office.place) as records:
+    with JournalReader(office.place) as records:
         for root in (office.root, link):
             assert locate(Spool(root), records, text) == PATH
 
@@ -401,7 +406,7 @@ def test_paths_are_found_as_people_write_them(
 @pytest.mark.parametrize("said", ["../x.zip", "/etc/passwd", ".", "", "{root}", "a/.."])
 def test_paths_outside_are_refused(office: Office, said: str) -> None:
     """What is not below the watched folder is nobody's business."""
-    with Records(office.place) as records, pytest.raises(OutsideSpool):
+    with JournalReader(office.place) as records, pytest.raises(OutsideSpool):
         locate(Spool(office.root), records, said.format(root=office.root))
 
 
@@ -411,7 +416,7 @@ def test_paths_outside_are_refused(office: Office, said: str) -> None:
 def test_paths_are_found_as_the_log_shows_them(office: Office, name: bytes) -> None:
     """What is escaped in the log can be pasted, and so can the name itself."""
     make_zip(office.root / os.fsdecode(b"pat/" + name))
-    with Records(office.place) as records:
+    with JournalReader(office.place) as records:
         shown = office.explain(b"pat/" + name).path
         assert shown.isprintable()
         for said in (shown, os.fsdecode(b"pat/" + name)):

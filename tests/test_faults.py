@@ -19,9 +19,9 @@ from pathlib import Path
 
 import pytest
 
-from emitterd.client.transfer import Limits
+from emitterd.client.transfer import TransferLimits
 from emitterd.model import State
-from emitterd.rehearsal.faults import FAULTS, Stage
+from emitterd.rehearsal.faults import FAULTS, FaultStage
 from emitting import (
     LOOPBACK,
     PATIENT,
@@ -40,9 +40,9 @@ MIB = 1024 * 1024
 LARGE = 48 * MIB
 """Half of it is more than the buffers of both ends take, though they grow with use."""
 
-LATE = Limits(connect_s=10.0, stall_s=1.5, minimum_bytes_s=1)
-BRISK = Limits(connect_s=10.0, stall_s=1.5, minimum_bytes_s=100 * MIB)
-HASTY = Limits(connect_s=0.4, stall_s=20.0, minimum_bytes_s=1)
+LATE = TransferLimits(connect_s=10.0, stall_s=1.5, minimum_bytes_s=1)
+BRISK = TransferLimits(connect_s=10.0, stall_s=1.5, minimum_bytes_s=100 * MIB)
+HASTY = TransferLimits(connect_s=0.4, stall_s=20.0, minimum_bytes_s=1)
 WORKERS = 8
 TURNS = 6
 ENDINGS = ("file.delivered", "file.rejected", "file.withdrawn")
@@ -60,7 +60,7 @@ class Struck:
     parks: bool = False
     ambiguous: bool = False
     posts: int = 1
-    limits: Limits = PATIENT
+    limits: TransferLimits = PATIENT
     large: bool = False
     state: State = State.DEFERRED
 
@@ -70,7 +70,7 @@ def parked(*error: str, ambiguous: bool = False) -> Struck:
     return Struck(error, parks=True, ambiguous=ambiguous)
 
 
-def lost(error: str, limits: Limits = PATIENT) -> Struck:
+def lost(error: str, limits: TransferLimits = PATIENT) -> Struck:
     """Return an attempt that stored the object and cannot know it."""
     return Struck((error,), ambiguous=True, posts=2, limits=limits)
 
@@ -186,7 +186,7 @@ def test_each_fault_of_the_server(tmp_path: Path, menu: str, expected: Struck) -
 def test_every_fault_of_the_menu_is_tried() -> None:
     """A new fault needs a line in the table; those of a look-up have their own."""
     tried = {one.partition("@")[0].partition(":")[0] for one in MENU}
-    look_up = {Stage.DOWNLOAD, Stage.OBJECT}
+    look_up = {FaultStage.DOWNLOAD, FaultStage.OBJECT}
 
     assert tried == {one for one, kind in FAULTS.items() if kind.stage not in look_up}
 

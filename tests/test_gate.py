@@ -5,35 +5,44 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emitterd.codes import Code
-from emitterd.delivery.allowance import Allowance
+from emitterd.delivery.allowance import SlowStart
 from emitterd.delivery.backoff import RETRY_AFTER_CAP_S, Backoff
-from emitterd.delivery.circuit_breaker import LOOK_S, STREAK, Down, Gate, Ticket
-from emitterd.errors import Stage, Trouble, Verdict
+from emitterd.delivery.circuit_breaker import (
+    LOOK_S,
+    STREAK,
+    CircuitBreaker,
+    OpenCircuit,
+    Permit,
+)
+from emitterd.errors import Decision, DeliveryError, Stage
 
 NOW = 1_700_000_000.0
 WORKERS = 8
-DNS = Trouble(Verdict.PARK, Code.DNS, "no such host")
-REFUSED = Trouble(Verdict.PARK, Code.REFUSED, "connection refused")
-FORBIDDEN = Trouble(Verdict.PARK, Code.FORBIDDEN, "upload-url answered 403")
-LOST = Trouble(Verdict.DEFER, Code.CONNECTION_LOST, "reset")
+DNS = DeliveryError(Decision.PARK, Code.DNS, "no such host")
+REFUSED = DeliveryError(Decision.PARK, Code.REFUSED, "connection refused")
+FORBIDDEN = DeliveryError(Decision.PARK, Code.FORBIDDEN, "upload-url answered 403")
+LOST = DeliveryError(Decision.DEFER, Code.CONNECTION_LOST, "reset")
 LONGEST = Backoff(2.0, 600.0, lambda _, high: high)
 
 
 @pytest.fixture
-def gate() -> Gate:
+def gate() -> CircuitBreaker:
     """Return a gate that is open; its waits are the longest of each bound."""
-    return Gate(Stage.BUCKET, LONGEST, WORKERS)
+    return CircuitBreaker(Stage.BUCKET, LONGEST, WORKERS)
 
 
-def down(gate: Gate) -> Down:
+def down(gate: CircuitBreaker) -> OpenCircuit:
     """Return the trouble of a gate that is shut."""
     assert gate.down is not None
     return gate.down
 
 
 def shut(
-    gate: Gate, trouble: Trouble, now: float = NOW, ticket: Ticket | None = None
-) -> Down | None:
+    gate: CircuitBreaker,
+    trouble: DeliveryError,
+    now: float = NOW,
+    ticket: Permit | None = None,
+) -> OpenCircuit | None:
     """Let an attempt fail in a way that is the destination's; return what is news."""
     ticket = ticket or gate.enter()
     news, _ = gate.failed(trouble, ticket, now, entry=1, passing=False)
@@ -41,7 +50,9 @@ def shut(
     return news
 
 
-def falter(gate: Gate, entry: int = 1) -> tuple[Down | None, list[int]]:
+def falter(
+    gate: CircuitBreaker, entry: int = 1
+) -> tuple[OpenCircuit | None, list[int]]:
     """Let an attempt of an entry fail in passing."""
     ticket = gate.enter()
     told = gate.failed(LOST, ticket, NOW, entry=entry, passing=True)
@@ -49,7 +60,7 @@ def falter(gate: Gate, entry: int = 1) -> tuple[Down | None, list[int]]:
     return told
 
 
-def succeed(gate: Gate, ticket: Ticket | None = None) -> Down | None:
+def succeed(gate: CircuitBreaker, ticket: Permit | None = None) -> OpenCircuit | None:
     """Let an attempt succeed; return the trouble that it ends."""
     ticket = ticket or gate.enter()
     ended = gate.answered(ticket)
@@ -57,7 +68,7 @@ def succeed(gate: Gate, ticket: Ticket | None = None) -> Down | None:
     return ended
 
 
-def probe(gate: Gate, trouble: Trouble) -> float:
+def probe(gate: CircuitBreaker, trouble: DeliveryError) -> float:
     """Probe when that is due, fail, and return how long the next wait is."""
     now = down(gate).probe_at
     assert gate.wait_s(now) == 0.0
@@ -65,7 +76,7 @@ def probe(gate: Gate, trouble: Trouble) -> float:
     return down(gate).probe_at - now
 
 
-def fill(gate: Gate) -> list[Ticket]:
+def fill(gate: CircuitBreaker) -> list[Permit]:
     """Let in as many as may pass at once."""
     tickets = []
     while gate.wait_s(NOW) == 0.0:
@@ -73,14 +84,14 @@ def fill(gate: Gate) -> list[Ticket]:
     return tickets
 
 
-def test_an_open_gate_lets_all_workers_pass(gate: Gate) -> None:
+def test_an_open_gate_lets_all_workers_pass(gate: CircuitBreaker) -> None:
     """Nothing holds a worker back, and there is no trouble to show."""
     assert len(fill(gate)) == WORKERS
     assert gate.down is None
     assert not gate.limited
 
 
-def test_trouble_shuts_it_until_the_probe(gate: Gate) -> None:
+def test_trouble_shuts_it_until_the_probe(gate: CircuitBreaker) -> None:
     """Until the probe is due everybody waits just that long."""
     news = shut(gate, DNS)
 
@@ -91,7 +102,7 @@ def test_trouble_shuts_it_until_the_probe(gate: Gate) -> None:
     assert gate.wait_s(NOW + 0.5) == 1.5
 
 
-def test_one_probes_and_the_others_wait(gate: Gate) -> None:
+def test_one_probes_and_the_others_wait(gate: CircuitBreaker) -> None:
     """When the probe is due the first who enters has it; the rest come back."""
     shut(gate, DNS)
     prober = gate.enter()
@@ -102,7 +113,7 @@ def test_one_probes_and_the_others_wait(gate: Gate) -> None:
     assert gate.wait_s(NOW + 60.0) == 0.0
 
 
-def test_a_failed_probe_waits_longer(gate: Gate) -> None:
+def test_a_failed_probe_waits_longer(gate: CircuitBreaker) -> None:
     """The waits grow from probe to probe up to the maximum."""
     shut(gate, DNS)
     waits = [probe(gate, DNS) for _ in range(10)]
@@ -111,7 +122,7 @@ def test_a_failed_probe_waits_longer(gate: Gate) -> None:
     assert down(gate).probes == 10
 
 
-def test_an_answer_opens_it(gate: Gate) -> None:
+def test_an_answer_opens_it(gate: CircuitBreaker) -> None:
     """The trouble that ended is returned once, and waits start over after it."""
     shut(gate, DNS)
     probe(gate, DNS)
@@ -124,7 +135,7 @@ def test_an_answer_opens_it(gate: Gate) -> None:
     assert down(gate).probe_at == NOW + 2.0
 
 
-def test_the_same_trouble_again_is_no_news(gate: Gate) -> None:
+def test_the_same_trouble_again_is_no_news(gate: CircuitBreaker) -> None:
     """One line for an outage however long; another one when it lies elsewhere."""
     shut(gate, DNS)
     assert shut(gate, DNS, NOW + 3.0) is None
@@ -135,7 +146,7 @@ def test_the_same_trouble_again_is_no_news(gate: Gate) -> None:
     assert (news.code, news.since) == (Code.FORBIDDEN, NOW)
 
 
-def test_a_late_failure_brings_no_news(gate: Gate) -> None:
+def test_a_late_failure_brings_no_news(gate: CircuitBreaker) -> None:
     """Who was under way when another shut it neither reports nor lengthens the wait."""
     late = [gate.enter() for _ in range(4)]
     shut(gate, DNS)
@@ -145,7 +156,7 @@ def test_a_late_failure_brings_no_news(gate: Gate) -> None:
     assert gate.down == before
 
 
-def test_a_late_failure_leaves_the_probe_alone(gate: Gate) -> None:
+def test_a_late_failure_leaves_the_probe_alone(gate: CircuitBreaker) -> None:
     """While another probes, it is that one's outcome that counts."""
     late = gate.enter()
     shut(gate, DNS)
@@ -156,7 +167,9 @@ def test_a_late_failure_leaves_the_probe_alone(gate: Gate) -> None:
     assert down(gate).code is Code.DNS
 
 
-def test_a_failure_from_before_an_outage_does_not_shut_it_again(gate: Gate) -> None:
+def test_a_failure_from_before_an_outage_does_not_shut_it_again(
+    gate: CircuitBreaker,
+) -> None:
     """What broke with the last outage is told once that is over, and is no new one."""
     late = gate.enter()
     shut(gate, DNS)
@@ -167,7 +180,7 @@ def test_a_failure_from_before_an_outage_does_not_shut_it_again(gate: Gate) -> N
     assert gate.down is None
 
 
-def test_an_implied_answer_is_believed_of_the_probe_only(gate: Gate) -> None:
+def test_an_implied_answer_is_believed_of_the_probe_only(gate: CircuitBreaker) -> None:
     """A later stage's answer says nothing of what was passed before the outage."""
     late = gate.enter()
     shut(gate, DNS)
@@ -178,7 +191,7 @@ def test_an_implied_answer_is_believed_of_the_probe_only(gate: Gate) -> None:
     assert gate.down is None
 
 
-def test_a_streak_of_passing_failures_shuts_it(gate: Gate) -> None:
+def test_a_streak_of_passing_failures_shuts_it(gate: CircuitBreaker) -> None:
     """As many in a row as there are workers; whoever was charged is named."""
     told = [falter(gate, entry) for entry in range(WORKERS)]
 
@@ -189,7 +202,9 @@ def test_a_streak_of_passing_failures_shuts_it(gate: Gate) -> None:
     assert suspects == list(range(WORKERS - 1))
 
 
-def test_an_outage_names_whom_a_passing_failure_was_charged_to(gate: Gate) -> None:
+def test_an_outage_names_whom_a_passing_failure_was_charged_to(
+    gate: CircuitBreaker,
+) -> None:
     """What faltered just before was the destination's trouble already."""
     falter(gate, 7)
     falter(gate, 8)
@@ -197,7 +212,7 @@ def test_an_outage_names_whom_a_passing_failure_was_charged_to(gate: Gate) -> No
     assert suspects == [7, 8]
 
 
-def test_an_answer_breaks_a_streak(gate: Gate) -> None:
+def test_an_answer_breaks_a_streak(gate: CircuitBreaker) -> None:
     """Failures between successes are those of single attempts."""
     for _ in range(5):
         for _ in range(WORKERS - 1):
@@ -208,11 +223,11 @@ def test_an_answer_breaks_a_streak(gate: Gate) -> None:
 
 def test_a_streak_is_never_shorter_than_four() -> None:
     """With one worker, two lost connections are no outage."""
-    gate = Gate(Stage.BUCKET, LONGEST, 1)
+    gate = CircuitBreaker(Stage.BUCKET, LONGEST, 1)
     assert [falter(gate)[0] is None for _ in range(STREAK)] == [True] * 3 + [False]
 
 
-def test_a_probe_that_fails_in_passing_shuts_it_again(gate: Gate) -> None:
+def test_a_probe_that_fails_in_passing_shuts_it_again(gate: CircuitBreaker) -> None:
     """While it is shut one failure is enough, whatever its kind."""
     shut(gate, DNS)
     falter(gate)
@@ -221,7 +236,7 @@ def test_a_probe_that_fails_in_passing_shuts_it_again(gate: Gate) -> None:
     assert gate.wait_s(NOW) == 4.0
 
 
-def test_after_an_outage_one_passes_then_ever_more(gate: Gate) -> None:
+def test_after_an_outage_one_passes_then_ever_more(gate: CircuitBreaker) -> None:
     """A server that has just come back gets one, then two, four, all."""
     shut(gate, DNS)
     succeed(gate)
@@ -237,7 +252,9 @@ def test_after_an_outage_one_passes_then_ever_more(gate: Gate) -> None:
     assert not gate.limited
 
 
-def test_a_success_from_before_the_outage_lets_no_more_pass(gate: Gate) -> None:
+def test_a_success_from_before_the_outage_lets_no_more_pass(
+    gate: CircuitBreaker,
+) -> None:
     """What began while it was open says nothing of how much can be borne now."""
     early = [gate.enter() for _ in range(3)]
     shut(gate, DNS)
@@ -247,7 +264,7 @@ def test_a_success_from_before_the_outage_lets_no_more_pass(gate: Gate) -> None:
     assert len(fill(gate)) == 1
 
 
-def test_a_passing_failure_halves_how_many_may_pass(gate: Gate) -> None:
+def test_a_passing_failure_halves_how_many_may_pass(gate: CircuitBreaker) -> None:
     """An overload is met by fewer attempts at once, and by one at the least."""
     seen = []
     for _ in range(5):
@@ -262,7 +279,7 @@ def test_a_passing_failure_halves_how_many_may_pass(gate: Gate) -> None:
 @given(st.lists(st.booleans()), st.integers(1, 64))
 def test_the_allowance_stays_within_its_bounds(outcomes: list[bool], most: int) -> None:
     """Whatever happens, one may always pass, and never more than there are workers."""
-    allowance = Allowance(most)
+    allowance = SlowStart(most)
     for well in outcomes:
         (allowance.grow if well else allowance.shrink)()
         entered = 0
@@ -276,7 +293,7 @@ def test_the_allowance_stays_within_its_bounds(outcomes: list[bool], most: int) 
 
 def test_other_numbers_of_workers_are_adopted() -> None:
     """What was not limited grows along; what was stays so, within the new number."""
-    free, held = Allowance(4), Allowance(4)
+    free, held = SlowStart(4), SlowStart(4)
     held.shrink()
     free.adopt(8)
     held.adopt(8)
@@ -292,7 +309,7 @@ def test_a_shut_gate_has_one_probe_and_an_open_one_is_never_stuck(
     acts: list[str],
 ) -> None:
     """In any order of events: at most one probe, and once all have left, a way in."""
-    gate, tickets, now = Gate(Stage.BUCKET, LONGEST, 4), list[Ticket](), NOW
+    gate, tickets, now = CircuitBreaker(Stage.BUCKET, LONGEST, 4), list[Permit](), NOW
     for act in acts:
         now += 700.0
         if act == "enter":
@@ -312,20 +329,25 @@ def test_a_shut_gate_has_one_probe_and_an_open_one_is_never_stuck(
     assert gate.wait_s(now + 700.0) == 0.0
 
 
-def test_the_wish_of_the_server_is_kept(gate: Gate) -> None:
+def test_the_wish_of_the_server_is_kept(gate: CircuitBreaker) -> None:
     """`Retry-After` puts the probe off, with the jitter on top."""
-    shut(gate, Trouble(Verdict.PARK, Code.RATE_LIMITED, "429", retry_after_s=120.0))
+    shut(
+        gate,
+        DeliveryError(Decision.PARK, Code.RATE_LIMITED, "429", retry_after_s=120.0),
+    )
     assert down(gate).probe_at == NOW + 122.0
 
 
-def test_the_wait_of_a_refused_login_is_kept_as_it_is(gate: Gate) -> None:
+def test_the_wait_of_a_refused_login_is_kept_as_it_is(gate: CircuitBreaker) -> None:
     """It grows by itself, so the longer of both waits counts, and not their sum."""
-    refused = Trouble(Verdict.PARK, Code.CREDENTIALS, "401", retry_after_s=60.0)
+    refused = DeliveryError(Decision.PARK, Code.CREDENTIALS, "401", retry_after_s=60.0)
     shut(gate, refused)
     assert down(gate).probe_at == NOW + 60.0
 
 
-def test_a_clock_that_was_set_back_does_not_put_the_probe_off(gate: Gate) -> None:
+def test_a_clock_that_was_set_back_does_not_put_the_probe_off(
+    gate: CircuitBreaker,
+) -> None:
     """A day back costs no more than the longest wait there is, not a day."""
     shut(gate, DNS)
     now, longest_s = NOW - 86_400.0, RETRY_AFTER_CAP_S + 600.0
@@ -335,7 +357,7 @@ def test_a_clock_that_was_set_back_does_not_put_the_probe_off(gate: Gate) -> Non
     assert wait_s == 0.0
 
 
-def test_a_clock_that_was_set_forward_probes_at_once(gate: Gate) -> None:
+def test_a_clock_that_was_set_forward_probes_at_once(gate: CircuitBreaker) -> None:
     """Ten years on, the probe is due and nothing else happens."""
     shut(gate, DNS)
     assert gate.wait_s(NOW + 3e8) == 0.0
@@ -343,7 +365,7 @@ def test_a_clock_that_was_set_forward_probes_at_once(gate: Gate) -> None:
     assert gate.wait_s(NOW + 3e8) == LOOK_S
 
 
-def test_another_rule_holds_from_the_next_failure_on(gate: Gate) -> None:
+def test_another_rule_holds_from_the_next_failure_on(gate: CircuitBreaker) -> None:
     """A probe that is due stays so; the next one's time is the new rule's."""
     shut(gate, DNS)
     before = down(gate).probe_at

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from emitterd.client.grant import GRANT_LIFETIME_S, parse, refuse_redirect, remote_name
 from emitterd.codes import Code
-from emitterd.errors import Trouble, Verdict
+from emitterd.errors import Decision, DeliveryError
 from emitterd.model import Grant
 
 API = "https://cqube.example.org/data"
@@ -156,10 +156,10 @@ def test_a_policy_that_does_not_say_gives_an_hour(hidden: str) -> None:
 )
 def test_an_answer_that_is_no_grant_parks(answer: object) -> None:
     """A portal's page, a wrong address or a broken server is the destination's."""
-    with pytest.raises(Trouble) as caught:
+    with pytest.raises(DeliveryError) as caught:
         read(answer)
 
-    assert caught.value.verdict is Verdict.PARK
+    assert caught.value.verdict is Decision.PARK
     assert caught.value.code is Code.MALFORMED_ANSWER
 
 
@@ -204,17 +204,17 @@ def test_an_answer_that_is_no_grant_parks(answer: object) -> None:
 )
 def test_a_hostile_url_parks(url: str) -> None:
     """Nothing is sent without TLS, to this host, or to the metadata of a cloud."""
-    with pytest.raises(Trouble) as caught:
+    with pytest.raises(DeliveryError) as caught:
         read({"url": url, "fields": fields()})
 
-    assert caught.value.verdict is Verdict.PARK
+    assert caught.value.verdict is Decision.PARK
     assert caught.value.code is Code.HOSTILE_GRANT
 
 
 def test_metadata_is_refused_over_http_as_well() -> None:
     """Where http is allowed, the link's own addresses still are not."""
     answer = {"url": "http://169.254.169.254/", "fields": fields()}
-    with pytest.raises(Trouble, match="an address of the link"):
+    with pytest.raises(DeliveryError, match="an address of the link"):
         read(answer, api_url="http://cqube.example.org/", insecure=True)
 
 
@@ -272,10 +272,10 @@ def test_a_redirect_to_another_place_parks(
     location: str, url: str, api_url: str
 ) -> None:
     """Data and grant go nowhere that the grant did not name."""
-    with pytest.raises(Trouble) as caught:
+    with pytest.raises(DeliveryError) as caught:
         follow(location, url=url, api_url=api_url)
 
-    assert caught.value.verdict is Verdict.PARK
+    assert caught.value.verdict is Decision.PARK
     assert caught.value.code is Code.REDIRECT_REFUSED
 
 
@@ -315,7 +315,7 @@ JSON = st.recursive(
 @given(st.binary(max_size=40) | JSON)
 def test_no_answer_is_too_strange(answer: object) -> None:
     """Anything at all is a grant or trouble, never another exception."""
-    with contextlib.suppress(Trouble):
+    with contextlib.suppress(DeliveryError):
         assert read(answer).key
 
 

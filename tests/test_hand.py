@@ -10,10 +10,15 @@ from hypothesis import strategies as st
 
 from conftest import SmallDisk
 from emitterd.journal.history import History
-from emitterd.journal.instruction import Act, Deed, Instruction, Outcome
+from emitterd.journal.instruction import (
+    Operation,
+    OperationReport,
+    OperationRequest,
+    OperationResult,
+)
 from emitterd.journal.journal import Journal
-from emitterd.journal.operations import BATCH, SHOWN, Hand
-from emitterd.journal.rows import Admittance
+from emitterd.journal.operations import BATCH, SHOWN, Operations
+from emitterd.journal.rows import AdmissionResult
 from emitterd.model import LIVE, State
 from test_journal import (
     BROKE,
@@ -31,15 +36,15 @@ from test_journal import (
 USER = "asha"
 
 
-def hand_of(journal: Journal) -> Hand:
+def hand_of(journal: Journal) -> Operations:
     """Return a hand on the journal."""
-    return Hand(journal.database, threading.Event())
+    return Operations(journal.database, threading.Event())
 
 
-def act(journal: Journal, what: Act, path: bytes = PATH) -> Deed:
+def act(journal: Journal, what: Operation, path: bytes = PATH) -> OperationResult:
     """Apply an act to one path."""
-    told: list[Deed] = []
-    outcome = hand_of(journal).obey(Instruction(what, (path,)), USER, told.append)
+    told: list[OperationResult] = []
+    outcome = hand_of(journal).obey(OperationRequest(what, (path,)), USER, told.append)
     (deed,) = outcome.deeds
     assert told == [deed]
     assert outcome.done == (not deed.refusal)
@@ -61,7 +66,7 @@ def put(journal: Journal, state: State) -> int:
         case State.QUEUED | State.HELD:
             journal.interrupt(entry)
             if state is State.HELD:
-                act(journal, Act.HOLD)
+                act(journal, Operation.HOLD)
     return entry.id
 
 
@@ -71,10 +76,10 @@ def actions(journal: Journal) -> list[tuple[object, ...]]:
 
 
 AFTER = {
-    Act.HOLD: {State.QUEUED: State.HELD, State.DEFERRED: State.HELD},
-    Act.RELEASE: {State.HELD: State.QUEUED},
-    Act.RETRY: {State.DEFERRED: State.QUEUED, State.REJECTED: State.WITHDRAWN},
-    Act.FORGET: {
+    Operation.HOLD: {State.QUEUED: State.HELD, State.DEFERRED: State.HELD},
+    Operation.RELEASE: {State.HELD: State.QUEUED},
+    Operation.RETRY: {State.DEFERRED: State.QUEUED, State.REJECTED: State.WITHDRAWN},
+    Operation.FORGET: {
         state: State.WITHDRAWN if state in LIVE else state
         for state in set(State) - {State.DELIVERING}
     },
@@ -82,8 +87,10 @@ AFTER = {
 
 
 @pytest.mark.parametrize("state", State)
-@pytest.mark.parametrize("what", Act)
-def test_each_act_in_each_state(journal: Journal, what: Act, state: State) -> None:
+@pytest.mark.parametrize("what", Operation)
+def test_each_act_in_each_state(
+    journal: Journal, what: Operation, state: State
+) -> None:
     """An act changes the states it is for, and refuses the others with a reason."""
     entry_id = put(journal, state)
     written = len(actions(journal))
@@ -99,8 +106,8 @@ def test_each_act_in_each_state(journal: Journal, what: Act, state: State) -> No
     assert new == ([(PATH, what, state, USER)] if after else [])
 
 
-@pytest.mark.parametrize("what", Act)
-def test_unknown_path(journal: Journal, what: Act) -> None:
+@pytest.mark.parametrize("what", Operation)
+def test_unknown_path(journal: Journal, what: Operation) -> None:
     """What the journal has never seen is refused, and nothing is written down."""
     deed = act(journal, what, b"no/such.zip")
 
@@ -114,7 +121,7 @@ def test_held_is_not_claimed_until_released(journal: Journal) -> None:
     put(journal, State.HELD)
 
     held = journal.claim(NOW)
-    act(journal, Act.RELEASE)
+    act(journal, Operation.RELEASE)
 
     assert held is None
     assert journal.claim(NOW) is not None
@@ -125,7 +132,7 @@ def test_retry_is_due_at_once_and_backs_off_anew(journal: Journal) -> None:
     put(journal, State.DEFERRED)
     assert journal.claim(NOW) is None
 
-    act(journal, Act.RETRY)
+    act(journal, Operation.RETRY)
     entry = journal.claim(NOW)
 
     assert entry is not None
@@ -136,7 +143,7 @@ def test_retry_lets_a_rejected_file_pass_the_door_again(journal: Journal) -> Non
     """The same file, unchanged, is admitted as a new entry after a retry only."""
     put(journal, State.REJECTED)
     before = admit(journal, admission())
-    act(journal, Act.RETRY)
+    act(journal, Operation.RETRY)
 
     after = admit(journal, admission())
 
@@ -146,12 +153,12 @@ def test_retry_lets_a_rejected_file_pass_the_door_again(journal: Journal) -> Non
 def test_forgotten_delivery_is_sent_again_and_stays_a_receipt(journal: Journal) -> None:
     """The file counts as new, even with the same content; its proof is kept."""
     first = put(journal, State.DELIVERED)
-    act(journal, Act.FORGET)
+    act(journal, Operation.FORGET)
 
     answer = journal.admit([admission()])
     entry = journal.claim(NOW)
 
-    assert answer[0].admittance is Admittance.ADMITTED
+    assert answer[0].admittance is AdmissionResult.ADMITTED
     assert entry is not None
     assert journal.previous(entry) is None
     assert row(journal, first, "state, etag") == (State.DELIVERED, "e" * 32)
@@ -161,7 +168,7 @@ def test_forgotten_waiting_entry_leaves_the_queue(journal: Journal) -> None:
     """Nothing is claimed of it any more, and the counts follow."""
     put(journal, State.QUEUED)
 
-    act(journal, Act.FORGET)
+    act(journal, Operation.FORGET)
 
     assert journal.claim(NOW) is None
     assert journal.latest(PATH) is None
@@ -173,7 +180,7 @@ def test_act_is_on_the_latest_version(journal: Journal) -> None:
     first = put(journal, State.DELIVERED)
     admit(journal, admission(version=2))
 
-    deed = act(journal, Act.HOLD)
+    deed = act(journal, Operation.HOLD)
 
     assert deed.before is State.QUEUED
     assert row(journal, first, "state") == (State.DELIVERED,)
@@ -184,10 +191,10 @@ def test_whole_state(journal: Journal) -> None:
     count = max(BATCH, SHOWN) + 7
     admit(journal, *(admission(b"pat/%d.zip" % one) for one in range(count)))
     take(journal, path=b"pat/busy.zip")
-    told: list[Deed] = []
+    told: list[OperationResult] = []
 
     outcome = hand_of(journal).obey(
-        Instruction(Act.HOLD, state=State.QUEUED), USER, told.append
+        OperationRequest(Operation.HOLD, state=State.QUEUED), USER, told.append
     )
 
     assert outcome.done == len(told) >= count
@@ -202,10 +209,10 @@ def test_whole_state_takes_latest_versions_only(journal: Journal) -> None:
     deliver(journal, take(journal, version=2))
 
     outcome = hand_of(journal).obey(
-        Instruction(Act.RETRY, state=State.REJECTED), USER, lambda _: None
+        OperationRequest(Operation.RETRY, state=State.REJECTED), USER, lambda _: None
     )
 
-    assert outcome == Outcome(0, ())
+    assert outcome == OperationReport(0, ())
 
 
 def test_whole_state_does_not_chase_what_comes_in(journal: Journal) -> None:
@@ -213,11 +220,11 @@ def test_whole_state_does_not_chase_what_comes_in(journal: Journal) -> None:
     paths = [b"pat/%d.zip" % one for one in range(BATCH + 7)]
     admit(journal, *map(admission, paths))
 
-    def come_back(deed: Deed) -> None:
+    def come_back(deed: OperationResult) -> None:
         journal.admit([admission(deed.path)])
 
     outcome = hand_of(journal).obey(
-        Instruction(Act.FORGET, state=State.QUEUED), USER, come_back
+        OperationRequest(Operation.FORGET, state=State.QUEUED), USER, come_back
     )
 
     assert outcome.done == len(paths)
@@ -229,11 +236,11 @@ def test_forget_is_of_all_versions(journal: Journal) -> None:
     deliver(journal, take(journal, version=1))
     deliver(journal, take(journal, version=2))
 
-    act(journal, Act.FORGET)
+    act(journal, Operation.FORGET)
     entry = take(journal, version=3)
 
     assert journal.previous(entry) is None
-    assert act(journal, Act.HOLD, b"other").refusal
+    assert act(journal, Operation.HOLD, b"other").refusal
     (forgotten,) = journal.database.read(
         "select count(*) from entry where forgotten_at is not null"
     )
@@ -245,7 +252,7 @@ def test_forgotten_attempt_is_named_in_the_next_receipt(journal: Journal) -> Non
     entry = take(journal)
     journal.pin(entry, grant("key-1"))
     journal.defer(entry, LOST, NOW, charge=True)
-    act(journal, Act.FORGET)
+    act(journal, Operation.FORGET)
 
     again = take(journal)
     journal.pin(again, grant("key-2"))
@@ -259,7 +266,7 @@ def test_file_that_was_moved_is_not_retried(journal: Journal) -> None:
     entry_id = put(journal, State.REJECTED)
     journal.dispose(entry_id, b"/srv/rejected/x.zip")
 
-    deed = act(journal, Act.RETRY)
+    deed = act(journal, Operation.RETRY)
 
     assert "/srv/rejected/x.zip" in deed.refusal
     assert row(journal, entry_id, "state") == (State.REJECTED,)
@@ -271,7 +278,7 @@ def test_damaged_journal_is_said(journal: Journal) -> None:
     admit(journal, admission())
 
     outcome = hand_of(journal).obey(
-        Instruction(Act.HOLD, (PATH,)), USER, lambda _: None
+        OperationRequest(Operation.HOLD, (PATH,)), USER, lambda _: None
     )
 
     assert outcome.done == 0
@@ -284,8 +291,8 @@ def test_stop_ends_a_whole_state(journal: Journal) -> None:
     stop.set()
     admit(journal, admission())
 
-    outcome = Hand(journal.database, stop).obey(
-        Instruction(Act.HOLD, state=State.QUEUED), USER, lambda _: None
+    outcome = Operations(journal.database, stop).obey(
+        OperationRequest(Operation.HOLD, state=State.QUEUED), USER, lambda _: None
     )
 
     assert (outcome.done, outcome.trouble) == (0, "emitterd is stopping")
@@ -298,7 +305,7 @@ def test_full_journal_is_said(small_disk: SmallDisk) -> None:
         admit(journal, *map(admission, paths))
         small_disk.fill()
         outcome = hand_of(journal).obey(
-            Instruction(Act.HOLD, paths), USER, lambda _: None
+            OperationRequest(Operation.HOLD, paths), USER, lambda _: None
         )
         small_disk.free()
 
@@ -325,44 +332,50 @@ STATES = st.sampled_from(list(State))
 
 @given(
     st.builds(
-        Instruction,
-        st.sampled_from(list(Act)),
+        OperationRequest,
+        st.sampled_from(list(Operation)),
         st.lists(PATHS, max_size=4).map(tuple),
         st.none() | STATES,
         st.text(),
     )
 )
-def test_instruction_survives_the_wire(instruction: Instruction) -> None:
+def test_instruction_survives_the_wire(instruction: OperationRequest) -> None:
     """Any path, even one that is not UTF-8, arrives byte for byte, in one line."""
     line = instruction.pack()
 
     assert line.count(b"\n") == 1
-    assert Instruction.unpack(line) == instruction
+    assert OperationRequest.unpack(line) == instruction
 
 
 @given(
     st.builds(
-        Outcome,
+        OperationReport,
         st.integers(0, 10**6),
         st.lists(
-            st.builds(Deed, PATHS, st.none() | STATES, st.none() | STATES, st.text()),
+            st.builds(
+                OperationResult,
+                PATHS,
+                st.none() | STATES,
+                st.none() | STATES,
+                st.text(),
+            ),
             max_size=4,
         ).map(tuple),
         st.text(),
     )
 )
-def test_outcome_survives_the_wire(outcome: Outcome) -> None:
+def test_outcome_survives_the_wire(outcome: OperationReport) -> None:
     """What became of each path arrives as it was sent."""
     line = outcome.pack()
 
     assert line.count(b"\n") == 1
-    assert Outcome.unpack(line) == outcome
+    assert OperationReport.unpack(line) == outcome
 
 
 @given(st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
 def test_nonsense_is_no_instruction(line: bytes) -> None:
     """Whatever comes over the socket is an instruction or a ValueError."""
-    for kind in (Instruction, Outcome):
+    for kind in (OperationRequest, OperationReport):
         with pytest.raises(ValueError):  # noqa: PT011  any of them
             kind.unpack(line)
 
@@ -383,17 +396,17 @@ def test_nonsense_is_no_instruction(line: bytes) -> None:
 def test_wrong_shape_is_no_instruction(line: bytes) -> None:
     """JSON of another shape is refused like anything else."""
     with pytest.raises(ValueError):  # noqa: PT011  any of them
-        Instruction.unpack(line)
+        OperationRequest.unpack(line)
 
 
 def test_hold_outlives_a_broken_copy(journal: Journal) -> None:
     """A copy that is refused at the door does not let the next one through."""
     admit(journal, admission(b"a"))
-    act(journal, Act.HOLD, b"a")
+    act(journal, Operation.HOLD, b"a")
     admit(journal, replace(admission(b"a", 2), trouble=BROKE))
     admit(journal, admission(b"a", 3))
     held = journal.latest(b"a")
-    act(journal, Act.RELEASE, b"a")
+    act(journal, Operation.RELEASE, b"a")
     admit(journal, replace(admission(b"a", 4), trouble=BROKE))
     admit(journal, admission(b"a", 5))
     free = journal.latest(b"a")

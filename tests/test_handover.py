@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from emitterd.cli.handover import KEYS, Sent, notices, sent
+from emitterd.cli.handover import KEYS, SentFiles, notices, sent
 from emitterd.config.client_config import ClientConfig
 
 DATASETS = ["block_master", "pat"]
@@ -45,7 +45,7 @@ def test_the_slash_decides_the_keys(
         file.touch()
     file_path = f"{tmp_path}/{path}"
 
-    assert sent(file_path, DATASETS) == Sent(tmp_path / folder, keys, dataset)
+    assert sent(file_path, DATASETS) == SentFiles(tmp_path / folder, keys, dataset)
     example = keys.replace("<dataset>", "pat").replace("<name>.zip", "mst.zip")
     name = path.rpartition("/")[2]
     assert keys_of(file_path) & {example, name}
@@ -53,7 +53,7 @@ def test_the_slash_decides_the_keys(
 
 def test_a_file_that_is_gone_is_known_by_its_ending() -> None:
     """A single zip may have been moved away since it was sent."""
-    assert sent("/x/e/pat/mst.ZIP", DATASETS) == Sent(Path("/x/e"), "<name>.zip")
+    assert sent("/x/e/pat/mst.ZIP", DATASETS) == SentFiles(Path("/x/e"), "<name>.zip")
 
 
 @pytest.mark.parametrize("path", ["C:\\cqube_emission\\", "D:/e/", "\\\\nas\\e"])

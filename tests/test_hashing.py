@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from conftest import Python
 from emitterd.client.body import CHUNK_BYTES, Body
 from emitterd.codes import Code
-from emitterd.errors import SourceError, Trouble, Verdict
+from emitterd.errors import Decision, DeliveryError, FileError
 from emitterd.fingerprint import Fingerprint
 from emitterd.spool.folder import digests
 from emitterd.spool.hashing import AHEAD, BESIDE_BYTES, THREAD_NAME, Hashing
@@ -232,7 +232,7 @@ def test_a_file_that_cannot_be_read_further_leaves_no_thread(
 def test_a_file_that_changes_leaves_no_thread(large: Path, bucket: Listener) -> None:
     """A change in mid-upload is found at the end, and the body is left unfinished."""
     upload = Upload(partial(large.write_bytes, b"anew"))
-    with large.open("rb", buffering=0) as file, pytest.raises(SourceError) as caught:
+    with large.open("rb", buffering=0) as file, pytest.raises(FileError) as caught:
         upload.run(file, bucket.url)
 
     assert caught.value.code is Code.CHANGED
@@ -244,10 +244,10 @@ def test_a_stop_leaves_no_thread(large: Path, bucket: Listener) -> None:
     """An upload that is given up in its middle gives its digests up."""
     stop = threading.Event()
     upload = Upload(stop.set, stop)
-    with large.open("rb", buffering=0) as file, pytest.raises(Trouble) as caught:
+    with large.open("rb", buffering=0) as file, pytest.raises(DeliveryError) as caught:
         upload.run(file, bucket.url)
 
-    assert caught.value.verdict is Verdict.INTERRUPT
+    assert caught.value.verdict is Decision.INTERRUPT
     assert not caught.value.ambiguous
     assert upload.threads == 2
     assert not hashing_threads()
@@ -278,7 +278,7 @@ def test_a_bucket_that_hangs_up_leaves_no_thread(
     with (
         Listener(serve) as bucket,
         large.open("rb", buffering=0) as file,
-        pytest.raises(Trouble) as caught,
+        pytest.raises(DeliveryError) as caught,
     ):
         upload.run(file, bucket.url)
 

@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emitterd.datasets.csv_header import COLUMNS_MAX, read_heading
-from emitterd.datasets.dataset import Dataset, Kind, Match, Span, Version
+from emitterd.datasets.dataset import (
+    Dataset,
+    DatasetKind,
+    HeaderMatch,
+    Version,
+    VersionRange,
+)
 from inspecting import ATTENDANCE, COLUMNS, HEADER, header
 
 EXPECTED = f"{HEADER} (5 columns, in this order)"
@@ -25,7 +31,9 @@ def told(
     return (one.code.value, one.expected, one.found) if one else None
 
 
-def of(*headers: str, match: Match = Match.SEQUENCE, required: str = "") -> Dataset:
+def of(
+    *headers: str, match: HeaderMatch = HeaderMatch.SEQUENCE, required: str = ""
+) -> Dataset:
     """Return a dataset with such headers, each written as a line."""
     known = (header(*one.split("|"), match=match, required=required) for one in headers)
     return replace(ATTENDANCE, headers=tuple(known))
@@ -159,7 +167,7 @@ def test_a_dataset_of_one_column_has_no_wrong_delimiter() -> None:
 
 def test_an_exact_header_is_exact_in_case() -> None:
     """The semester check of the server tells Sem from SEM."""
-    semester = of("DistrictId|Sem|PA_ES", match=Match.EXACT)
+    semester = of("DistrictId|Sem|PA_ES", match=HeaderMatch.EXACT)
 
     assert told("x|DistrictId|Sem|PA_ES|y", semester) is None
     assert told("DistrictId|SEM|PA_ES", semester) == (
@@ -176,7 +184,9 @@ def test_an_exact_header_is_exact_in_case() -> None:
 
 def test_names_are_found_in_any_order() -> None:
     """Where the server selects by name, the required columns are enough."""
-    infra = of("school_id|toilet|water", match=Match.NAMES, required="school_id water")
+    infra = of(
+        "school_id|toilet|water", match=HeaderMatch.NAMES, required="school_id water"
+    )
 
     assert told("WATER|x|School_Id", infra) is None
     assert told("school_id|toilet|watter", infra) == (
@@ -247,9 +257,9 @@ BLOCKS = replace(
     headers=(
         replace(
             header("BlockId", "Block", "BCode"),
-            span=Span(Version(1, 1), Version(1, 1)),
+            span=VersionRange(Version(1, 1), Version(1, 1)),
         ),
-        replace(header("BlockId", "IsActive"), span=Span(Version(1, 2), None)),
+        replace(header("BlockId", "IsActive"), span=VersionRange(Version(1, 2), None)),
     ),
 )
 
@@ -285,15 +295,15 @@ def test_a_cr_inside_the_line_is_an_error() -> None:
 NAMES = st.text('abcS"|, é\\', max_size=5) | st.sampled_from(COLUMNS)
 
 
-@given(st.lists(NAMES, max_size=9), st.sampled_from(list(Match)))
-def test_any_line_is_judged(names: list[str], match: Match) -> None:
+@given(st.lists(NAMES, max_size=9), st.sampled_from(list(HeaderMatch)))
+def test_any_line_is_judged(names: list[str], match: HeaderMatch) -> None:
     """No line is too strange for any rule; a right one is found right."""
     known = (header(*COLUMNS, match=match, required=" ".join(COLUMNS[:2])),)
-    dataset = Dataset("f", "n", Kind.MASTER, 1, headers=known)
+    dataset = Dataset("f", "n", DatasetKind.MASTER, 1, headers=known)
     line = "|".join(names)
     right = all(one in names for one in COLUMNS[:2])
     found = told(line, dataset)
 
     assert found is None or found[0] in {"E232", "E233"}
-    if match is Match.NAMES and right and not set('"\\') & set(line):
+    if match is HeaderMatch.NAMES and right and not set('"\\') & set(line):
         assert found is None

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from debian import ROOT, Machine
-from emitterd.rehearsal.server import Rehearsal
+from emitterd.rehearsal.server import RehearsalServer
 from harness import DEADLINE_S, PASSWORD
 from support import wait_until, zip_bytes
 
@@ -116,7 +116,7 @@ def test_uninstall_keeps_the_data(installed: Machine) -> None:
     assert installed.show("LoadState") == "not-found"
 
 
-def test_readme_word_for_word(installed: Machine, server: Rehearsal) -> None:
+def test_readme_word_for_word(installed: Machine, server: RehearsalServer) -> None:
     """Who follows "Install as a service" on a new machine has files delivered."""
     section = (ROOT / "README.md").read_text().partition("## Install as a service\n")[2]
     steps = re.findall(r"```sh\n(.*?)```", section.partition("\n## ")[0], re.DOTALL)

@@ -20,7 +20,7 @@ from emitterd.datasets.inspection import Contract, Report
 from emitterd.datasets.inspector import Inspector
 from emitterd.datasets.zip_integrity import ReadAt
 from emitterd.housekeeping.disposal import Disposal, Rule
-from emitterd.intake.examine import MAX_BYTES, Examiner, Rules
+from emitterd.intake.examine import MAX_BYTES, Examiner, ExamineRules
 from emitterd.intake.loop import BUSY_S, FULL_S, Intake, Sweep
 from emitterd.intake.settle import Settling
 from emitterd.journal.journal import Journal
@@ -54,7 +54,7 @@ class Door:
         self.bell, self.sweeps = 0, 0
         self.inspector = Counting(load_catalogue(), Contract())
         spool, rule = Spool(root), Rule(delete=True)
-        self.rules = Rules(
+        self.rules = ExamineRules(
             Selection(["**/*.zip", "speed"], []),
             self.inspector,
             objections,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from emitterd.codes import Code
-from emitterd.errors import Trouble, Verdict
+from emitterd.errors import Decision, DeliveryError
 from emitterd.fingerprint import Fingerprint
 from emitterd.journal import statements
 from emitterd.journal.fair_queue import QUANTUM
@@ -19,8 +19,8 @@ from emitterd.journal.rows import Admission
 from emitterd.model import Entry, Grant, Receipt, State
 
 PATH = b"pat/periodic_exam.zip"
-LOST = Trouble(Verdict.DEFER, Code.ANSWER_LOST, "no answer", ambiguous=True)
-BROKE = Trouble(Verdict.DEFER, Code.CONNECTION_LOST, "broke")
+LOST = DeliveryError(Decision.DEFER, Code.ANSWER_LOST, "no answer", ambiguous=True)
+BROKE = DeliveryError(Decision.DEFER, Code.CONNECTION_LOST, "broke")
 NOW = time.time()
 
 
@@ -117,7 +117,7 @@ def test_busy_while_an_older_version_is_sent(journal: Journal) -> None:
 
 def test_rejected_at_the_door(journal: Journal) -> None:
     """A hopeless file is on record with its reason, and is not taken up again."""
-    trouble = Trouble(Verdict.REJECT, Code.TOO_LARGE, "it has many bytes")
+    trouble = DeliveryError(Decision.REJECT, Code.TOO_LARGE, "it has many bytes")
     hopeless = Admission(PATH, seen(), "pat", 0, trouble)
     assert admit(journal, hopeless) == ["admitted"]
     assert admit(journal, hopeless) == ["known"]
@@ -131,7 +131,7 @@ def test_rejected_at_the_door(journal: Journal) -> None:
 
 def test_withdrawn_file_that_comes_back(journal: Journal) -> None:
     """A file that went and returned as it was is sent after all."""
-    gone = Trouble(Verdict.WITHDRAW, Code.GONE, "gone")
+    gone = DeliveryError(Decision.WITHDRAW, Code.GONE, "gone")
     journal.withdraw(take(journal), gone)
     assert admit(journal, admission()) == ["admitted"]
 
@@ -294,7 +294,7 @@ def test_replaced_entry_keeps_no_secret(journal: Journal) -> None:
 
 def test_reason_that_cannot_be_encoded(journal: Journal) -> None:
     r"""A server's `"\ud800"` in a JSON answer does not end the worker's thread."""
-    trouble = Trouble(Verdict.DEFER, Code.API_TROUBLE, "the login says: \ud800")
+    trouble = DeliveryError(Decision.DEFER, Code.API_TROUBLE, "the login says: \ud800")
     journal.defer(take(journal), trouble, NOW, charge=True)
     assert journal.counts()[State.DEFERRED] == 1
 

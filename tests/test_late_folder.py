@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from emitterd.rehearsal.server import FaultMenu, Rehearsal
+from emitterd.rehearsal.server import FaultMenu, RehearsalServer
 from harness import DEADLINE_S, Installation
 
 FILE = "pat/periodic_exam_mst.zip"
 
 
 @pytest.fixture
-def site(tmp_path: Path, server: Rehearsal) -> Installation:
+def site(tmp_path: Path, server: RehearsalServer) -> Installation:
     """Lay out an installation, and take its folder away."""
     site = Installation(tmp_path, server.url)
     site.spool.rmdir()
@@ -58,7 +58,9 @@ def test_file_in_its_place_ends_the_start(site: Installation) -> None:
     assert site.call("run").returncode == 78
 
 
-def test_queue_outlives_the_absence(site: Installation, server: Rehearsal) -> None:
+def test_queue_outlives_the_absence(
+    site: Installation, server: RehearsalServer
+) -> None:
     """What was queued before is kept while it waits, and delivered as itself."""
     server.faults = FaultMenu.parse("api-500")
     site.drop(FILE)

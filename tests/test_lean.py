@@ -17,13 +17,13 @@ from emitterd.config.settings import load
 from emitterd.fingerprint import Fingerprint
 from emitterd.journal.database import Database
 from emitterd.journal.journal import Journal
-from emitterd.journal.rows import Admission, Admittance
-from emitterd.journal.statements import ASKED, settled
+from emitterd.journal.rows import Admission, AdmissionResult
+from emitterd.journal.statements import ASKED, unchanged_paths
 from emitterd.model import State
 from emitterd.monitoring.health import AGED_S
-from emitterd.monitoring.uploads import Uploads
-from emitterd.rehearsal.server import Rehearsal
-from emitterd.service.components import Parts
+from emitterd.monitoring.uploads import UploadTracker
+from emitterd.rehearsal.server import RehearsalServer
+from emitterd.service.components import Components
 from harness import DEADLINE_S, Installation
 from support import make_zip
 from test_intake import Door
@@ -103,8 +103,8 @@ def test_the_daemon_loads_what_it_serves(place: Installation, command: str) -> N
 ARENAS = """
 import sys, threading
 if {shared}:
-    from emitterd.service.memory import Arena
-    Arena()
+    from emitterd.service.memory import HeapTrimmer
+    HeapTrimmer()
 kept, go_on = [], threading.Event()
 def keep():
     kept.append(bytearray(100_000))
@@ -133,12 +133,12 @@ def test_threads_share_one_heap(python: Python, tmp_path: Path) -> None:
 
 FREED = """
 from pathlib import Path
-from emitterd.service.memory import TRIM_EVERY_S, Arena
+from emitterd.service.memory import TRIM_EVERY_S, HeapTrimmer
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
-arena = Arena()
+arena = HeapTrimmer()
 arena.beat(0.0)
 blocks = [bytearray(10_000) for _ in range(4000)]
 kept = blocks[::40]
@@ -217,7 +217,7 @@ def test_a_forgotten_version_is_no_later_one(journal: Journal) -> None:
     )
     answers = [answer.admittance for answer in journal.admit([one, other])]
 
-    assert answers == [Admittance.KNOWN, Admittance.ADMITTED]
+    assert answers == [AdmissionResult.KNOWN, AdmissionResult.ADMITTED]
 
 
 @pytest.fixture
@@ -283,13 +283,15 @@ def test_what_is_settled(journal: Journal, change: str, known: object) -> None:
     journal.database.write(lambda connection: connection.execute(update))
 
     seen = {one.path: one.fingerprint, b"other": one.fingerprint}
-    assert settled(journal.database.read, seen) == ({one.path} if known else set())
+    assert unchanged_paths(journal.database.read, seen) == (
+        {one.path} if known else set()
+    )
 
 
 def test_no_known_file_is_read_at_a_start(tmp_path: Path) -> None:
     """A start over delivered files reads less than they have bytes."""
     noise, count, size = random.Random(1), 24, 2**20  # noqa: S311  filling
-    with Rehearsal(tmp_path / "server") as server:
+    with RehearsalServer(tmp_path / "server") as server:
         place = Installation(tmp_path, server.url)
         for number in range(count):
             place.drop(f"pat/{number}.zip", noise.randbytes(2 * size))
@@ -305,9 +307,9 @@ def test_no_known_file_is_read_at_a_start(tmp_path: Path) -> None:
 
 
 @contextmanager
-def parts(place: Installation) -> Iterator[Parts]:
+def parts(place: Installation) -> Iterator[Components]:
     """Put the daemon's parts together; no thread runs."""
-    parts = Parts(load(place.config, place.environment()), Uploads())
+    parts = Components(load(place.config, place.environment()), UploadTracker())
     try:
         yield parts
     finally:

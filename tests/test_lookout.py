@@ -15,7 +15,7 @@ from structlog.typing import EventDict
 
 from conftest import Mount, Python
 from emitterd.spool.folder import Spool
-from emitterd.spool.lookout import Lookout
+from emitterd.spool.lookout import WatchKeeper
 from emitterd.spool.mounts import NETWORK, file_system
 from emitterd.spool.watcher import watches
 from support import make_zip, wait_until
@@ -26,9 +26,9 @@ START = """
 import json, sys
 from pathlib import Path
 from structlog.testing import capture_logs
-from emitterd.spool.lookout import Lookout
+from emitterd.spool.lookout import WatchKeeper
 from emitterd.spool.folder import Spool
-lookout = Lookout(Spool(Path(sys.argv[1])), "auto", lambda *_: None, lambda: None)
+lookout = WatchKeeper(Spool(Path(sys.argv[1])), "auto", lambda *_: None, lambda: None)
 with capture_logs() as events:
     lookout.start()
 lookout.stop()
@@ -43,7 +43,7 @@ class Post:
         self.root = root
         self.told: set[bytes] = set()
         self.rescans = 0
-        self.lookout = Lookout(
+        self.lookout = WatchKeeper(
             Spool(root), kind, lambda path, _: self.told.add(path), self.rescan
         )
 

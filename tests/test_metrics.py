@@ -9,17 +9,17 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from emitterd.codes import Code
 from emitterd.datasets.catalogue_file import load_catalogue
-from emitterd.errors import Stage, Trouble, Verdict
+from emitterd.errors import Decision, DeliveryError, Stage
 from emitterd.journal.history import History
 from emitterd.journal.rows import Admission
-from emitterd.monitoring.alarms import Alarm, Cause, Outage, verdict
+from emitterd.monitoring.alarms import Alarm, AlarmCode, Outage, judge
 from emitterd.monitoring.counted import CountedJournal
 from emitterd.monitoring.metrics import Metrics
-from emitterd.monitoring.status import Reading, look
+from emitterd.monitoring.status import QueueReading, read_queue
 from test_journal import BROKE, NOW, admission, deliver, receipt, seen, take
 
-REFUSED = Trouble(Verdict.REJECT, Code.TOO_LARGE, "too large")
-GONE = Trouble(Verdict.WITHDRAW, Code.GONE, "gone")
+REFUSED = DeliveryError(Decision.REJECT, Code.TOO_LARGE, "too large")
+GONE = DeliveryError(Decision.WITHDRAW, Code.GONE, "gone")
 
 Samples = dict[tuple[str, str], float]
 
@@ -40,11 +40,11 @@ class Scraped:
         self.swept_at: float | None = None
         self._application = self.metrics.application(self._read)
 
-    def _read(self) -> Reading:
-        progress = look(self.journal.database.read, NOW)
+    def _read(self) -> QueueReading:
+        progress = read_queue(self.journal.database.read, NOW)
         eta_s = progress.eta_s(moving=True)
-        outages, alarms = tuple(self.outages), verdict(self.alarms)
-        return Reading(progress, alarms, outages, eta_s, self.swept_at)
+        outages, alarms = tuple(self.outages), judge(self.alarms)
+        return QueueReading(progress, alarms, outages, eta_s, self.swept_at)
 
     def text(self) -> str:
         """Return what a scrape is answered."""
@@ -184,7 +184,7 @@ def test_each_stage_is_up_or_down(scraped: Scraped) -> None:
 
 def test_alarms_are_the_verdicts(scraped: Scraped) -> None:
     """Each is there at any time, and 1 while it is raised."""
-    scraped.alarms = [Alarm(Cause.NO_SUCCESS, NOW, "", "")]
+    scraped.alarms = [Alarm(AlarmCode.NO_SUCCESS, NOW, "", "")]
     samples = scraped.samples()
     raised = {
         labels

@@ -28,7 +28,7 @@ from hypothesis.stateful import (
 )
 
 from emitterd.client.grant import EXPIRY_MARGIN_S
-from emitterd.journal.instruction import Act
+from emitterd.journal.instruction import Operation
 from emitterd.model import LIVE, State, display
 from host import Host, Killed
 from support import zip_bytes
@@ -398,11 +398,11 @@ class Delivery(RuleBasedStateMachine):
             self.host.clock.host_s += step_s
             self.steps.append(self.host.clock.server)
 
-    @rule(path=paths, act=st.sampled_from(Act))
-    def operate(self, path: bytes, act: Act) -> None:
+    @rule(path=paths, act=st.sampled_from(Operation))
+    def operate(self, path: bytes, act: Operation) -> None:
         """Act as the operator."""
         outcome = self.host.alive(lambda: self.host.obey(act, path))
-        if act is Act.HOLD and (outcome is None or outcome.done):
+        if act is Operation.HOLD and (outcome is None or outcome.done):
             self.held.add(path)
 
     @invariant()

@@ -17,10 +17,10 @@ import pytest
 from conftest import SmallDisk
 from emitterd.journal.connection import open_nothing
 from emitterd.journal.journal import Journal
-from emitterd.monitoring.alarms import Verdict
+from emitterd.monitoring.alarms import Health
 from emitterd.monitoring.metrics import Metrics
-from emitterd.monitoring.status import Reading, look
-from emitterd.rehearsal.server import FaultMenu, Rehearsal
+from emitterd.monitoring.status import QueueReading, read_queue
+from emitterd.rehearsal.server import FaultMenu, RehearsalServer
 from harness import Installation
 from monitored import free_port
 from support import sample, wait_until
@@ -68,7 +68,7 @@ def test_the_daemon_is_asked_how_it_is(site: Installation, port: int) -> None:
 
 
 def test_an_outage_is_one_verdict_everywhere(
-    site: Installation, server: Rehearsal, port: int
+    site: Installation, server: RehearsalServer, port: int
 ) -> None:
     """`/healthz`, the metrics and `status --check` tell of the same alarm."""
     server.faults = FaultMenu.parse("no-such-bucket")
@@ -96,7 +96,7 @@ def test_an_outage_is_one_verdict_everywhere(
     assert json.loads(data.stdout)["alarms"] == [alarm]
 
 
-def test_a_check_without_a_daemon(site: Installation, server: Rehearsal) -> None:
+def test_a_check_without_a_daemon(site: Installation, server: RehearsalServer) -> None:
     """What waits while nobody works on it is critical; that nothing waits is well."""
     server.faults = FaultMenu.parse("no-such-bucket")
     site.drop(MASTER)
@@ -158,7 +158,7 @@ def test_what_only_the_daemon_knows_is_in_the_check(site: Installation) -> None:
 
 def test_a_taken_port_stops_no_delivery(site: Installation, port: int) -> None:
     """Files are delivered all the same, and `check` says what is wrong."""
-    with Rehearsal(site.folder / "other", port=port):
+    with RehearsalServer(site.folder / "other", port=port):
         said = site.call("check")
         site.drop(MASTER)
         with site.running() as daemon:
@@ -278,9 +278,11 @@ def exposed() -> set[str]:
     """Return the name of every series that a scrape may have."""
     connection = open_nothing()
 
-    def read() -> Reading:
-        seen = look(lambda sql, values: connection.execute(sql, values).fetchall(), 0.0)
-        return Reading(seen, Verdict(), (), eta_s=None, swept_at=None)
+    def read() -> QueueReading:
+        seen = read_queue(
+            lambda sql, values: connection.execute(sql, values).fetchall(), 0.0
+        )
+        return QueueReading(seen, Health(), (), eta_s=None, swept_at=None)
 
     application = Metrics().application(read)
     environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/metrics", "QUERY_STRING": ""}
@@ -337,7 +339,7 @@ def test_the_dashboard_is_whole() -> None:
 
 
 def test_a_full_disk_is_in_the_check(
-    tmp_path: Path, server: Rehearsal, small_disk: SmallDisk
+    tmp_path: Path, server: RehearsalServer, small_disk: SmallDisk
 ) -> None:
     """The daemon notes it with the room that it kept, and `status --check` says it."""
     site = Installation(tmp_path, server.url)
@@ -355,7 +357,7 @@ def test_a_full_disk_is_in_the_check(
 
 
 def test_a_full_disk_that_is_not_noted_is_in_the_check(
-    tmp_path: Path, server: Rehearsal, small_disk: SmallDisk
+    tmp_path: Path, server: RehearsalServer, small_disk: SmallDisk
 ) -> None:
     """Others may take even the room that was kept: `status --check` looks itself."""
     site = Installation(tmp_path, server.url)

@@ -15,7 +15,7 @@ from python_multipart.multipart import Field, File
 
 from emitterd.client.body import CHUNK_BYTES, Body
 from emitterd.codes import Code
-from emitterd.errors import SourceError
+from emitterd.errors import FileError
 from emitterd.fingerprint import Fingerprint
 
 FIELDS = {"key": "pat/x_20231114221320.zip", "policy": "e30=", "x-amz-date": "now"}
@@ -197,7 +197,7 @@ def test_a_file_that_changes_leaves_the_body_unfinished(
         pieces = iter(body)
         sent += [next(pieces) for _ in range(pieces_before)]
         change(path)
-        with pytest.raises(SourceError) as caught:
+        with pytest.raises(FileError) as caught:
             sent.extend(pieces)
 
     assert caught.value.code is Code.CHANGED
@@ -214,7 +214,7 @@ def test_a_small_file_that_changes_sends_nothing(
     path = dropped(tmp_path, b"0123456789")
     with opened(path) as body:
         change(path)
-        with pytest.raises(SourceError):
+        with pytest.raises(FileError):
             next(iter(body))
 
 

@@ -3,13 +3,13 @@
 import socket
 from pathlib import Path
 
-from emitterd.rehearsal.server import FaultMenu, Rehearsal
+from emitterd.rehearsal.server import FaultMenu, RehearsalServer
 from harness import Installation
 
 LIMIT_S = 30.0
 
 
-def test_all_delivered_is_zero(site: Installation, server: Rehearsal) -> None:
+def test_all_delivered_is_zero(site: Installation, server: RehearsalServer) -> None:
     """Everything delivered: exit code 0 and nothing on standard error."""
     site.drop("school_master/school_mst.zip")
     site.drop("pat/periodic_exam_mst.zip")
@@ -25,7 +25,7 @@ def test_empty_folder_is_zero(site: Installation) -> None:
     assert site.call("once", timeout_s=LIMIT_S).returncode == 0
 
 
-def test_second_run_sends_nothing(site: Installation, server: Rehearsal) -> None:
+def test_second_run_sends_nothing(site: Installation, server: RehearsalServer) -> None:
     """What was delivered is known to the next run."""
     site.drop("school_master/school_mst.zip")
     site.call("once", timeout_s=LIMIT_S)
@@ -36,7 +36,7 @@ def test_second_run_sends_nothing(site: Installation, server: Rehearsal) -> None
     assert len(server.objects) == 1
 
 
-def test_broken_zip_is_listed(site: Installation, server: Rehearsal) -> None:
+def test_broken_zip_is_listed(site: Installation, server: RehearsalServer) -> None:
     """A broken zip is listed with its code; the others go through."""
     whole = site.drop("school_master/school_mst.zip")
     broken = site.spool / "school_master" / "school_mst_2.zip"
@@ -50,7 +50,9 @@ def test_broken_zip_is_listed(site: Installation, server: Rehearsal) -> None:
     assert len(server.objects) == 1
 
 
-def test_file_still_written_is_listed(site: Installation, server: Rehearsal) -> None:
+def test_file_still_written_is_listed(
+    site: Installation, server: RehearsalServer
+) -> None:
     """A zip that a program still writes is listed as such, not sent."""
     whole = site.drop("school_master/school_mst.zip")
     with whole.open("ab"):
@@ -62,7 +64,7 @@ def test_file_still_written_is_listed(site: Installation, server: Rehearsal) -> 
 
 
 def test_wrong_password_is_told_in_a_line(
-    site: Installation, server: Rehearsal
+    site: Installation, server: RehearsalServer
 ) -> None:
     """A refused login ends soon, asks once, and says what is wrong."""
     (site.folder / "password").write_text("wrong")
@@ -90,7 +92,9 @@ def test_server_down_is_told_in_a_line(tmp_path: Path) -> None:
     assert "Traceback" not in done.stdout + done.stderr
 
 
-def test_passing_fault_is_waited_out(site: Installation, server: Rehearsal) -> None:
+def test_passing_fault_is_waited_out(
+    site: Installation, server: RehearsalServer
+) -> None:
     """Faults that pass within the patience do not fail the run."""
     server.faults = FaultMenu.parse("503@2")
     site.drop("school_master/school_mst.zip")
@@ -101,7 +105,7 @@ def test_passing_fault_is_waited_out(site: Installation, server: Rehearsal) -> N
     assert server.fired["503"] == 2
 
 
-def test_symbolic_link_is_listed(site: Installation, server: Rehearsal) -> None:
+def test_symbolic_link_is_listed(site: Installation, server: RehearsalServer) -> None:
     """A link is not followed, and not passed over in silence either."""
     outside = site.drop("../outside.zip")
     (site.spool / "link.zip").symlink_to(outside)
@@ -122,7 +126,9 @@ def test_journal_held_by_a_daemon(site: Installation) -> None:
     assert f"is held by process {daemon.pid}" in done.stderr
 
 
-def test_upper_case_ending_is_listed(site: Installation, server: Rehearsal) -> None:
+def test_upper_case_ending_is_listed(
+    site: Installation, server: RehearsalServer
+) -> None:
     """`DATA.ZIP`, which the server would not take, is not passed over in silence."""
     site.drop("pat/DATA.ZIP")
 
@@ -134,14 +140,14 @@ def test_upper_case_ending_is_listed(site: Installation, server: Rehearsal) -> N
 
 
 def test_grant_of_another_server_is_not_used(
-    site: Installation, server: Rehearsal, tmp_path: Path
+    site: Installation, server: RehearsalServer, tmp_path: Path
 ) -> None:
     """After a change of `emission.url` nothing goes to where the old grant leads."""
     server.faults = FaultMenu.parse("503")
     site.drop("school_master/school_mst.zip")
     site.call("once", "--wait", "1s", timeout_s=LIMIT_S)
     server.faults = FaultMenu.parse("")
-    with Rehearsal(tmp_path / "other") as other:
+    with RehearsalServer(tmp_path / "other") as other:
         text = site.config.read_text()
         site.config.write_text(text.replace(server.url, other.url))
         done = site.call("once", timeout_s=LIMIT_S)
@@ -152,7 +158,7 @@ def test_grant_of_another_server_is_not_used(
 
 
 def test_rejected_and_put_aside_is_still_listed(
-    tmp_path: Path, server: Rehearsal
+    tmp_path: Path, server: RehearsalServer
 ) -> None:
     """A folder that is clean because a file was rejected and moved is no success."""
     site = Installation(

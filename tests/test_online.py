@@ -13,7 +13,7 @@ import pytest
 from emitterd.cli.check import Diagnosis
 from emitterd.cli.check_online import online
 from emitterd.config.settings import Config, load
-from emitterd.rehearsal.server import FaultMenu, Rehearsal
+from emitterd.rehearsal.server import FaultMenu, RehearsalServer
 from emitting import (
     LOOPBACK,
     Identity,
@@ -113,7 +113,7 @@ def bucket(identity: Identity) -> Iterator[Listener]:
         yield bucket
 
 
-def test_all_is_well_over_http(server: Rehearsal, tmp_path: Path) -> None:
+def test_all_is_well_over_http(server: RehearsalServer, tmp_path: Path) -> None:
     """Every step is told in order, http with a warning, and nothing is stored."""
     found = checked(configured(tmp_path, server.url))
 
@@ -156,7 +156,7 @@ def test_all_is_well_over_https(
 
 
 def test_a_step_is_told_before_the_next_begins(
-    server: Rehearsal, tmp_path: Path
+    server: RehearsalServer, tmp_path: Path
 ) -> None:
     """Who watches sees where it hangs: nobody is asked before he is told."""
     steps = online(configured(tmp_path, server.url))
@@ -174,7 +174,7 @@ def test_a_name_that_does_not_exist(tmp_path: Path) -> None:
     assert found[0].message.startswith("E301 name.invalid has no address")
 
 
-def test_a_name_is_resolved(server: Rehearsal, tmp_path: Path) -> None:
+def test_a_name_is_resolved(server: RehearsalServer, tmp_path: Path) -> None:
     """A name is told with its addresses."""
     need_localhost()
     url = server.url.replace(LOOPBACK, "localhost")
@@ -289,7 +289,7 @@ def test_a_certificate_that_ends_soon(tmp_path: Path) -> None:
     assert "login" in subjects(found)
 
 
-def test_a_port_that_speaks_no_tls(server: Rehearsal, tmp_path: Path) -> None:
+def test_a_port_that_speaks_no_tls(server: RehearsalServer, tmp_path: Path) -> None:
     """An https url that leads to an http server says so."""
     last = failed(configured(tmp_path, server.url.replace("http:", "https:")))
 
@@ -359,7 +359,7 @@ def test_a_client_certificate_is_shown(
     assert {one.level for one in found} == {"ok"}
 
 
-def test_a_wrong_password(server: Rehearsal, tmp_path: Path) -> None:
+def test_a_wrong_password(server: RehearsalServer, tmp_path: Path) -> None:
     """It is refused once and not tried again: the server counts."""
     login = "username: emission\n  password: not-the-password"
     last = failed(configured(tmp_path, server.url, login=login))
@@ -376,7 +376,7 @@ def test_a_wrong_password(server: Rehearsal, tmp_path: Path) -> None:
     ("menu", "code"), [("auth-error", "E401"), ("auth-500", "E408")]
 )
 def test_a_login_is_tried_once(
-    server: Rehearsal, tmp_path: Path, menu: str, code: str
+    server: RehearsalServer, tmp_path: Path, menu: str, code: str
 ) -> None:
     """Whatever is wrong with it, one check is one login."""
     server.faults = FaultMenu.parse(menu)
@@ -386,7 +386,7 @@ def test_a_login_is_tried_once(
     assert server.fired[menu] == len(server.requests) == 1
 
 
-def test_a_wrong_path(server: Rehearsal, tmp_path: Path) -> None:
+def test_a_wrong_path(server: RehearsalServer, tmp_path: Path) -> None:
     """A 404 is no emission API, and the remedy speaks of the path."""
     last = failed(configured(tmp_path, server.url.replace("/data", "/dato")))
 
@@ -416,7 +416,7 @@ def test_words_of_the_server_forge_nothing(tmp_path: Path) -> None:
 
 def test_an_api_key(tmp_path: Path) -> None:
     """With a key nobody logs in; the clock is compared at the grant."""
-    with Rehearsal(tmp_path / "server", api_key="key.of.cqube") as server:
+    with RehearsalServer(tmp_path / "server", api_key="key.of.cqube") as server:
         config = configured(tmp_path, server.url, login="api_key: key.of.cqube")
         found = checked(config)
 
@@ -428,7 +428,7 @@ def test_an_api_key(tmp_path: Path) -> None:
 
 def test_a_refused_api_key(tmp_path: Path) -> None:
     """It is asked once."""
-    with Rehearsal(tmp_path / "server", api_key="right") as server:
+    with RehearsalServer(tmp_path / "server", api_key="right") as server:
         last = failed(configured(tmp_path, server.url, login="api_key: wrong"))
 
         assert len(server.requests) == 1
@@ -462,7 +462,7 @@ def test_the_clock(tmp_path: Path, server_ahead_s: int, level: str, said: str) -
 
 
 def test_the_clock_is_told_with_a_refused_login(
-    server: Rehearsal, tmp_path: Path
+    server: RehearsalServer, tmp_path: Path
 ) -> None:
     """A refusal has a date too, and a wrong clock may be its reason."""
     server.faults = FaultMenu.parse("auth-error")
@@ -485,7 +485,7 @@ def test_the_clock_is_told_with_a_refused_login(
     ],
 )
 def test_a_grant_that_is_none(
-    server: Rehearsal, tmp_path: Path, menu: str, code: str
+    server: RehearsalServer, tmp_path: Path, menu: str, code: str
 ) -> None:
     """What is wrong with a grant ends the check with its code."""
     server.faults = FaultMenu.parse(menu)
@@ -498,7 +498,7 @@ def test_a_grant_that_is_none(
 
 def test_a_grant_that_ends_at_once(tmp_path: Path) -> None:
     """A grant that no upload could use is the server's trouble."""
-    with Rehearsal(tmp_path / "server", grant_lifetime_s=10) as server:
+    with RehearsalServer(tmp_path / "server", grant_lifetime_s=10) as server:
         last = failed(configured(tmp_path, server.url))
 
     assert last.message.startswith("E502 the grant can be used within ")
@@ -545,7 +545,7 @@ def test_a_bucket_of_another_authority(tmp_path: Path, bucket: Listener) -> None
     assert "of the API and of the bucket" in last.remedy
 
 
-def test_a_proxy_finds_the_host(server: Rehearsal, tmp_path: Path) -> None:
+def test_a_proxy_finds_the_host(server: RehearsalServer, tmp_path: Path) -> None:
     """With a proxy no name is resolved here, and its password is not told."""
     with proxy_to(server) as proxy:
         address = f"http://user:{PASSWORD}@{LOOPBACK}:{proxy.port}"
@@ -637,7 +637,7 @@ def test_a_bucket_whose_name_no_proxy_rule_can_read(
 
 
 def test_no_proxy_is_honoured(
-    server: Rehearsal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: RehearsalServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A host that NO_PROXY names is looked at directly."""
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")

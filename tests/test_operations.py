@@ -10,11 +10,11 @@ import pytest
 from emitterd.cli import terminal
 from emitterd.codes import Code
 from emitterd.config import settings as config
-from emitterd.intake.file_status import Outside
+from emitterd.intake.file_status import FolderState
 from emitterd.journal import operations as hand
-from emitterd.journal.instruction import Act
+from emitterd.journal.instruction import Operation
 from emitterd.model import TRANSITIONS, State
-from emitterd.rehearsal.server import FaultMenu, Rehearsal
+from emitterd.rehearsal.server import FaultMenu, RehearsalServer
 from harness import Installation
 from support import sample
 from tools.manual import commands
@@ -98,12 +98,12 @@ def test_tables_are_complete() -> None:
         for name in ("DONE", "WRONG", "USAGE", "INTERNAL", "LOCKED", "CONFIGURATION")
     }
     elsewhere = {one for row in rows("A file is not delivered") for one in row}
-    assert elsewhere == set(Outside)
+    assert elsewhere == set(FolderState)
     for [call], states in zip(
         rows("The operator's hand"), rows("The operator's hand", 2), strict=True
     ):
-        act = Act(call.split()[1])
-        if act is Act.FORGET:
+        act = Operation(call.split()[1])
+        if act is Operation.FORGET:
             assert states == [State.DELIVERING]
             continue
         sources = {one for verb in hand.VERBS[act] for one in TRANSITIONS[verb][0]}
@@ -111,7 +111,7 @@ def test_tables_are_complete() -> None:
 
 
 @pytest.fixture
-def filled(tmp_path: Path, server: Rehearsal) -> Installation:
+def filled(tmp_path: Path, server: RehearsalServer) -> Installation:
     """Fill a folder with what the document has answers for."""
     site = Installation(tmp_path, server.url, spool_catalogue="enforce")
     server.faults = FaultMenu.parse("503")

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from emitterd.journal.journal import Journal
-from emitterd.rehearsal.server import FaultMenu, Rehearsal
+from emitterd.rehearsal.server import FaultMenu, RehearsalServer
 from harness import DEADLINE_S, Installation
 from support import sample, wait_until
 from test_cli import emitterd
@@ -37,7 +37,7 @@ def wait_state(site: Installation, path: str, state: str) -> None:
 
 
 @contextmanager
-def deferring(site: Installation, server: Rehearsal) -> Iterator[None]:
+def deferring(site: Installation, server: RehearsalServer) -> Iterator[None]:
     """Run a daemon that has put a file off for long, after one failure."""
     server.faults = FaultMenu.parse("503@1")
     site.settings["EMITTERD_DELIVERY_BACKOFF_INITIAL"] = "5m"
@@ -49,7 +49,7 @@ def deferring(site: Installation, server: Rehearsal) -> Iterator[None]:
 
 
 def test_held_and_released_under_a_running_daemon(
-    site: Installation, server: Rehearsal
+    site: Installation, server: RehearsalServer
 ) -> None:
     """A held file stays back while others go; released it is delivered at once."""
     with deferring(site, server):
@@ -70,7 +70,7 @@ def test_held_and_released_under_a_running_daemon(
 
 
 def test_retry_does_not_wait_for_the_backoff(
-    site: Installation, server: Rehearsal
+    site: Installation, server: RehearsalServer
 ) -> None:
     """A deferred file is tried within the moment, whatever its due time."""
     with deferring(site, server):
@@ -81,7 +81,9 @@ def test_retry_does_not_wait_for_the_backoff(
     assert server.fired["503"] == 1
 
 
-def test_forgotten_file_is_sent_again(site: Installation, server: Rehearsal) -> None:
+def test_forgotten_file_is_sent_again(
+    site: Installation, server: RehearsalServer
+) -> None:
     """Both deliveries have a receipt and a key of their own."""
     site.drop(NAME)
     with site.running():
@@ -95,7 +97,7 @@ def test_forgotten_file_is_sent_again(site: Installation, server: Rehearsal) -> 
     assert len({one["sha256"] for one in receipts}) == 1
 
 
-def test_acts_without_a_daemon(site: Installation, server: Rehearsal) -> None:
+def test_acts_without_a_daemon(site: Installation, server: RehearsalServer) -> None:
     """The next start honours what was done meanwhile, and the record has the name."""
     site.drop(NAME)
     server.faults = FaultMenu.parse("503")
@@ -197,7 +199,7 @@ def test_journal_held_by_who_takes_no_instructions(site: Installation) -> None:
 
 
 def test_daemon_that_does_not_answer_harms_nobody(
-    site: Installation, server: Rehearsal
+    site: Installation, server: RehearsalServer
 ) -> None:
     """A daemon that is stopped obeys once it goes on, and the asker gets the answer."""
     site.drop(NAME)
@@ -266,7 +268,7 @@ def test_everything_skipped_is_listed(site: Installation) -> None:
     assert all(path in table for path in rows)
 
 
-def test_good_bad_good_again(tmp_path: Path, server: Rehearsal) -> None:
+def test_good_bad_good_again(tmp_path: Path, server: RehearsalServer) -> None:
     """A delivered file that comes back after a bad version is delivered, and known."""
     site = Installation(tmp_path, server.url, spool_catalogue="enforce")
     good = site.drop(OTHER, sample(OTHER)).read_bytes()
@@ -420,7 +422,7 @@ EVIL = 'pat/\x1b[31m\n{"event": "file.delivered"}\x0b\x1c\x85\u2028\u202e.zip'
     ids=" ".join,
 )
 def test_no_name_forges_a_line(
-    tmp_path: Path, server: Rehearsal, arguments: list[str]
+    tmp_path: Path, server: RehearsalServer, arguments: list[str]
 ) -> None:
     """Names with escapes, line breaks and marks of direction are printed escaped."""
     site = Installation(tmp_path, server.url, spool_exclude="never/")

@@ -15,10 +15,10 @@ import pytest
 from emitterd.codes import Code
 from emitterd.delivery.backoff import Backoff
 from emitterd.delivery.dispatch import FRESH_EVERY
-from emitterd.errors import Stage, Trouble
+from emitterd.errors import DeliveryError, Stage
 from emitterd.journal.journal import Journal
 from emitterd.model import Grant, State
-from emitterd.rehearsal.server import FaultMenu, Rehearsal
+from emitterd.rehearsal.server import FaultMenu, RehearsalServer
 from emitting import asked, emission_to, together, wired
 from harness import Installation
 from rig import Rig, rigged
@@ -221,11 +221,11 @@ def test_after_an_outage_the_server_sees_ever_more_at_once(tmp_path: Path) -> No
 
 def test_a_refused_login_waits_on_after_a_restart(tmp_path: Path) -> None:
     """The journal knows of it: no request is made, and it says until when."""
-    with Rehearsal(tmp_path / "server") as server, wired() as wire:
+    with RehearsalServer(tmp_path / "server") as server, wired() as wire:
         for run in range(3):
             journal = Journal(tmp_path / "journal.db")
             emission = emission_to(wire, server.url, secret="wrong", memory=journal)
-            with pytest.raises(Trouble) as refused:
+            with pytest.raises(DeliveryError) as refused:
                 emission.login()
             journal.close()
             assert refused.value.code is Code.CREDENTIALS
@@ -242,19 +242,19 @@ def test_a_refused_login_waits_on_after_a_restart(tmp_path: Path) -> None:
 
 def test_workers_that_wait_for_a_login_share_its_failure(tmp_path: Path) -> None:
     """Eight that need a token of a login that is down ask for it once."""
-    with Rehearsal(tmp_path / "server", latency_s=0.3) as server, wired() as wire:
+    with RehearsalServer(tmp_path / "server", latency_s=0.3) as server, wired() as wire:
         server.faults = FaultMenu.parse("auth-error")
         emission = emission_to(wire, server.url)
         found = together(WORKERS, emission.login)
 
         assert len(asked(server, "auth")) == 1
-        assert all(isinstance(one, Trouble) for one in found)
+        assert all(isinstance(one, DeliveryError) for one in found)
         assert len({id(one) for one in found}) == WORKERS
 
 
 def test_once_does_not_hammer_a_login(tmp_path: Path) -> None:
     """From cron, with a wrong password: it says until when it waits."""
-    with Rehearsal(tmp_path / "server") as server:
+    with RehearsalServer(tmp_path / "server") as server:
         site = Installation(tmp_path, server.url)
         site.drop("school_master/school_mst.zip")
         password = tmp_path / "password"
@@ -275,7 +275,7 @@ def test_once_does_not_hammer_a_login(tmp_path: Path) -> None:
 @each_stage
 def test_the_daemon_survives_an_outage(tmp_path: Path, stage: str) -> None:
     """It never ends because the far side is down, and goes on by itself."""
-    with Rehearsal(tmp_path / "server") as server:
+    with RehearsalServer(tmp_path / "server") as server:
         server.faults = FaultMenu.parse(MENU[stage].partition(":")[0])
         site = Installation(tmp_path, server.url, delivery_backoff_max="300ms")
         names = [f"school_master/school_mst_{number}.zip" for number in range(12)]

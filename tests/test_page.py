@@ -9,17 +9,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from emitterd.codes import Code
-from emitterd.delivery.circuit_breaker import Down
+from emitterd.delivery.circuit_breaker import OpenCircuit
 from emitterd.errors import Stage
 from emitterd.journal.journal import Journal
-from emitterd.journal.reader import Records
+from emitterd.journal.reader import JournalReader
 from emitterd.model import State, display
-from emitterd.monitoring.alarms import Alarm, Cause, Verdict
+from emitterd.monitoring.alarms import Alarm, AlarmCode, Health
 from emitterd.monitoring.headline import progress
 from emitterd.monitoring.page_data import SHOWN, gather
 from emitterd.monitoring.rendering import POLICY, SCRIPT, STYLE
 from emitterd.monitoring.throughput import Throughput
-from emitterd.monitoring.uploads import Upload
+from emitterd.monitoring.uploads import UploadProgress
 from emitterd.text import amount, count, sentence, share, span
 from paging import HOSTILE, Desk, admission
 
@@ -40,7 +40,9 @@ def desk(spool_root: Path, journal: Journal, tmp_path: Path) -> Desk:
     return Desk(spool_root, journal, tmp_path / "state" / "journal.db")
 
 
-def alarm(cause: Cause, words: str, hint: str = "look at `emitterd check`") -> Alarm:
+def alarm(
+    cause: AlarmCode, words: str, hint: str = "look at `emitterd check`"
+) -> Alarm:
     """Return an alarm that is ten minutes old."""
     return Alarm(cause, time.time() - 600, words, hint)
 
@@ -90,14 +92,14 @@ def test_alarms_say_since_when_and_what_to_do(desk: Desk) -> None:
     """The gravest alarm is the headline; each has its beginning and its remedy."""
     desk.admit(NAME)
     now = time.time()
-    desk.down = Down(Stage.LOGIN, Code.REFUSED, "refused", "hint", now, now + 60)
-    desk.verdict = Verdict(
+    desk.down = OpenCircuit(Stage.LOGIN, Code.REFUSED, "refused", "hint", now, now + 60)
+    desk.verdict = Health(
         (
             alarm(
-                Cause.DESTINATION_DOWN,
+                AlarmCode.DESTINATION_DOWN,
                 "the destination is down at the login: E302 refused",
             ),
-            alarm(Cause.WATCH_DEGRADED, "not every folder is watched: 3 of 9"),
+            alarm(AlarmCode.WATCH_DEGRADED, "not every folder is watched: 3 of 9"),
         )
     )
     words = desk.ask().document.words
@@ -112,7 +114,7 @@ def test_alarms_say_since_when_and_what_to_do(desk: Desk) -> None:
 def test_a_code_is_no_headline(desk: Desk) -> None:
     """An alarm that begins with its code is told without it on top."""
     words = "E104 the journal's disk is full: nothing is taken in"
-    desk.verdict = Verdict((alarm(Cause.JOURNAL_FULL, words),))
+    desk.verdict = Health((alarm(AlarmCode.JOURNAL_FULL, words),))
     [top] = [one for one in desk.ask().document.all("section") if "class" in one]
 
     assert top["class"] == "bad"
@@ -351,7 +353,7 @@ def steps(desk: Desk) -> tuple[int, int]:
         return 0
 
     through = Throughput()
-    with Records(desk.place) as records:
+    with JournalReader(desk.place) as records:
 
         def read(sql: str, parameters: object = ()) -> list[tuple[object, ...]]:
             assert isinstance(parameters, tuple)
@@ -449,11 +451,11 @@ def test_phrases() -> None:
 
 def test_an_upload_tells_speed_and_attempt() -> None:
     """Of one under way there is the share, the speed, what is left and the attempt."""
-    upload = Upload(1, NAME, 120_000_000, 3, 1000.0, 40_000_000)
+    upload = UploadProgress(1, NAME, 120_000_000, 3, 1000.0, 40_000_000)
 
     said = progress(upload, 1040.0).said
     assert said == "33 %, 1.00 MB/s, 1 minute left, attempt 3"
-    assert progress(Upload(1, NAME, 0, 1, 1000.0), 1000.0).said == "100 %"
+    assert progress(UploadProgress(1, NAME, 0, 1, 1000.0), 1000.0).said == "100 %"
 
 
 def ratio(one: str, other: str) -> float:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from emitterd.cli.error_codes import (
-    Play,
+    CodeHelp,
     UnknownCodeError,
     _book,
     all_codes,
@@ -19,15 +19,15 @@ from emitterd.cli.error_codes import (
 )
 from emitterd.client import responses as classify
 from emitterd.client.responses import (
-    Break,
-    Request,
+    BrokenConnection,
+    RequestKind,
     api_trouble,
-    broken,
     bucket_trouble,
+    transport_error,
 )
 from emitterd.codes import Code
 from emitterd.datasets.findings import CONSEQUENCE
-from emitterd.errors import Trouble, Verdict
+from emitterd.errors import Decision, DeliveryError
 from emitterd.meanings import MEANING
 from test_docs import command_options
 
@@ -50,7 +50,7 @@ def spans(text: str) -> list[str]:
     return CODE_SPAN.findall(text)
 
 
-def prose(play: Play) -> str:
+def prose(play: CodeHelp) -> str:
     """Return everything that the playbook adds to a code."""
     return "\n".join([play.meanwhile, *play.steps])
 
@@ -64,28 +64,28 @@ EVERYTHING = "\n".join(
 )
 
 
-def retry_table() -> dict[Code, set[Verdict]]:
+def retry_table() -> dict[Code, set[Decision]]:
     """Return what each code of an answer, or of the lack of one, may mean."""
-    troubles: list[Trouble | None] = [
-        broken(request, how, "", body_sent=sent)
-        for request in Request
-        for how in Break
+    troubles: list[DeliveryError | None] = [
+        transport_error(request, how, "", body_sent=sent)
+        for request in RequestKind
+        for how in BrokenConnection
         for sent in (False, True)
     ]
     for status in range(100, 600):
         troubles += [
             api_trouble(stage, status, {}, b"")
-            for stage in (Request.LOGIN, Request.GRANT)
+            for stage in (RequestKind.LOGIN, RequestKind.GRANT)
         ]
         troubles += [bucket_trouble(status, {}, body) for body in ANSWERED.values()]
-    verdicts: dict[Code, set[Verdict]] = defaultdict(set)
+    verdicts: dict[Code, set[Decision]] = defaultdict(set)
     for trouble in troubles:
         if trouble is not None:
             verdicts[trouble.code].add(trouble.verdict)
     return verdicts
 
 
-def begins_with(play: Play) -> str | None:
+def begins_with(play: CodeHelp) -> str | None:
     """Return the common text that a play's own begins with, by its name."""
     names = [
         name
@@ -96,7 +96,7 @@ def begins_with(play: Play) -> str | None:
 
 
 @pytest.mark.parametrize("play", all_codes(), ids=lambda play: play.code)
-def test_every_code_has_all_parts(play: Play) -> None:
+def test_every_code_has_all_parts(play: CodeHelp) -> None:
     """One to four steps in sentences, and what emitterd does meanwhile."""
     assert (play.title, play.remedy) == (
         MEANING[play.code].title,
@@ -130,11 +130,11 @@ def test_what_becomes_of_the_file_is_what_the_retry_table_says(code: Code) -> No
     """A code that parks is called parked, one that rejects rejected."""
     verdicts = RETRY_TABLE[code]
     expected: str | None = "parked"
-    if Verdict.RENEW_GRANT in verdicts:
+    if Decision.RENEW_GRANT in verdicts:
         expected = None
-    elif Verdict.DEFER in verdicts:
+    elif Decision.DEFER in verdicts:
         expected = "deferred"
-    elif Verdict.REJECT in verdicts:
+    elif Decision.REJECT in verdicts:
         expected = "rejected"
 
     assert begins_with(explain(code)) == expected
@@ -289,7 +289,7 @@ def test_an_unknown_code_is_answered_with_near_ones(written: str, said: str) -> 
 
 @pytest.mark.parametrize("width", [50, 80, 200])
 @pytest.mark.parametrize("play", all_codes(), ids=lambda play: play.code)
-def test_the_text_fits_and_breaks_no_command(play: Play, width: int) -> None:
+def test_the_text_fits_and_breaks_no_command(play: CodeHelp, width: int) -> None:
     """All is there, in lines as wide as asked; a command may stand out, alone."""
     lines = play.text(width).splitlines()
     said = [f"{play.code}: {play.title}", f"Meanwhile: {play.meanwhile}"]

@@ -11,7 +11,7 @@ import pytest
 
 from conftest import NOBODY, Python
 from emitterd.datasets.catalogue_file import load_catalogue
-from emitterd.rehearsal.server import Rehearsal
+from emitterd.rehearsal.server import RehearsalServer
 from harness import Installation
 from support import sample
 from test_cli import emitterd
@@ -192,7 +192,7 @@ emission_url="{url}/"   #http://ip:5000/
 def test_taken_over_and_delivered(tmp_path: Path) -> None:
     """From upstream's config.py to a delivered file, by the printed steps."""
     key = "eyJh.key.mark"
-    with Rehearsal(tmp_path / "server", api_key=key) as server:
+    with RehearsalServer(tmp_path / "server", api_key=key) as server:
         old = tmp_path / "config.py"
         old.write_text(
             CONFIG_PY.format(key=key, folder=tmp_path / "drop", url=server.url)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from emitterd.rehearsal.server import Rehearsal
+from emitterd.rehearsal.server import RehearsalServer
 from harness import Installation
 from support import sample
 from test_cli import emitterd
@@ -31,7 +31,9 @@ def folder(site: Installation) -> Iterator[None]:
         yield
 
 
-def test_each_answer_is_the_commands_own(tmp_path: Path, server: Rehearsal) -> None:
+def test_each_answer_is_the_commands_own(
+    tmp_path: Path, server: RehearsalServer
+) -> None:
     """Every row of the table holds: exit code, and each word in code style."""
     site = Installation(tmp_path, server.url, spool_catalogue="enforce")
     rows = ROW.findall(README)

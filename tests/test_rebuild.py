@@ -14,7 +14,7 @@ from emitterd.journal.database import Database
 from emitterd.journal.journal import Journal
 from emitterd.journal.rows import Admission
 from emitterd.model import Receipt, State
-from emitterd.rehearsal.server import Rehearsal
+from emitterd.rehearsal.server import RehearsalServer
 from harness import Installation
 
 PAGE = 4096
@@ -206,14 +206,14 @@ def damage(site: Installation, *, everything: bool = False) -> int:
     return int.from_bytes(content[leaf * PAGE + 3 : leaf * PAGE + 5], "big")
 
 
-def posts(server: Rehearsal) -> int:
+def posts(server: RehearsalServer) -> int:
     """Return how many objects were stored, and how often."""
     return sum(one.posts for one in server.objects.values())
 
 
 @pytest.mark.parametrize("everything", [False, True])
 def test_daemon_refuses_and_tells_what_to_do(
-    delivered: Installation, server: Rehearsal, *, everything: bool
+    delivered: Installation, server: RehearsalServer, *, everything: bool
 ) -> None:
     """A damaged journal ends the start with 78, is not reset, and nothing is sent."""
     damage(delivered, everything=everything)
@@ -230,7 +230,7 @@ def test_daemon_refuses_and_tells_what_to_do(
 
 @pytest.mark.parametrize("everything", [False, True])
 def test_what_may_have_been_delivered_is_held(
-    delivered: Installation, server: Rehearsal, *, everything: bool
+    delivered: Installation, server: RehearsalServer, *, everything: bool
 ) -> None:
     """Rebuilt, nothing is sent again unasked; what is dropped later is sent as ever."""
     lost = damage(delivered, everything=everything)
@@ -277,7 +277,7 @@ def receipts_of(site: Installation) -> Path:
 @pytest.mark.parametrize("everything", [False, True])
 def test_receipts_kept_elsewhere_are_proof(
     delivered: Installation,
-    server: Rehearsal,
+    server: RehearsalServer,
     keep: Callable[[Installation], Path],
     *,
     everything: bool,
@@ -297,7 +297,7 @@ def test_receipts_kept_elsewhere_are_proof(
 
 
 def test_receipts_that_are_found_later(
-    delivered: Installation, server: Rehearsal
+    delivered: Installation, server: RehearsalServer
 ) -> None:
     """Rebuilt once more with the log, what was held for its receipt is released."""
     kept = log_of(delivered)
@@ -313,7 +313,7 @@ def test_receipts_that_are_found_later(
 
 
 def test_file_that_is_not_what_its_receipt_says(
-    delivered: Installation, server: Rehearsal
+    delivered: Installation, server: RehearsalServer
 ) -> None:
     """A receipt for other content proves nothing: the file is held."""
     kept = log_of(delivered)
@@ -326,7 +326,7 @@ def test_file_that_is_not_what_its_receipt_says(
     assert posts(server) == len(FILES)
 
 
-def test_lost_journal(delivered: Installation, server: Rehearsal) -> None:
+def test_lost_journal(delivered: Installation, server: RehearsalServer) -> None:
     """Where the file is gone a rebuild keeps the folder from being sent again."""
     delivered.journal.unlink()
     done = delivered.call("rebuild")

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emitterd.client.refusal import LOGIN_CEILING_S, LOGIN_FLOOR_S, Refusal
+from emitterd.client.refusal import LOGIN_CEILING_S, LOGIN_FLOOR_S, LoginLockout
 from emitterd.codes import Code
-from emitterd.errors import Stage, Verdict
+from emitterd.errors import Decision, Stage
 
 NOW = 1_700_000_000.0
 ACCOUNT = b'["https://cqube.example.org/data", "emission", "a password"]'
@@ -16,11 +16,11 @@ OTHER = b'["https://cqube.example.org/data", "emission", "another password"]'
 SAID = "login answered 401"
 
 
-def refused(times: int = 1, now: float = NOW) -> Refusal:
+def refused(times: int = 1, now: float = NOW) -> LoginLockout:
     """Return the refusal of a login that was refused so often."""
-    refusal = Refusal.of(ACCOUNT, SAID, now, None)
+    refusal = LoginLockout.of(ACCOUNT, SAID, now, None)
     for _ in range(times - 1):
-        refusal = Refusal.of(ACCOUNT, SAID, now, refusal)
+        refusal = LoginLockout.of(ACCOUNT, SAID, now, refusal)
     return refusal
 
 
@@ -33,7 +33,7 @@ def test_the_wait_grows_to_a_quarter_of_an_hour() -> None:
 @given(st.integers(1, 2000), st.floats(-1e9, 1e9))
 def test_no_clock_makes_it_wait_for_longer(times: int, off_s: float) -> None:
     """A clock that was set may bring a try too early, but never puts it off."""
-    refusal = Refusal("", "", SAID, times, NOW)
+    refusal = LoginLockout("", "", SAID, times, NOW)
     wait_s = refusal.wait_s(NOW + off_s)
 
     assert 0.0 <= wait_s <= LOGIN_CEILING_S
@@ -50,9 +50,9 @@ def test_it_concerns_the_same_credentials_only() -> None:
 def test_it_outlasts_the_process_without_a_secret() -> None:
     """What the journal keeps tells who was refused to nobody but who knows already."""
     kept = json.dumps(refused(2).fact())
-    again = Refusal.read(json.loads(kept))
+    again = LoginLockout.read(json.loads(kept))
 
-    assert again == Refusal.read(json.loads(kept))
+    assert again == LoginLockout.read(json.loads(kept))
     assert again is not None
     assert again.concerns(ACCOUNT)
     assert (again.count, again.wait_s(NOW)) == (2, 120.0)
@@ -66,7 +66,7 @@ def test_it_outlasts_the_process_without_a_secret() -> None:
 )
 def test_what_is_no_refusal_is_none(fact: object) -> None:
     """Another version's fact costs one try, and no daemon."""
-    assert Refusal.read(fact) is None
+    assert LoginLockout.read(fact) is None
 
 
 def test_it_parks_for_what_is_left() -> None:
@@ -75,7 +75,7 @@ def test_it_parks_for_what_is_left() -> None:
     kept = refused().trouble(NOW + 20.0, asked=False)
 
     assert (asked.verdict, asked.code, asked.stage) == (
-        Verdict.PARK,
+        Decision.PARK,
         Code.CREDENTIALS,
         Stage.LOGIN,
     )

@@ -22,8 +22,13 @@ import pytest
 import support
 from emitterd.rehearsal.api import emitted_key
 from emitterd.rehearsal.bucket import NAME
-from emitterd.rehearsal.faults import FAULTS, Stage
-from emitterd.rehearsal.server import FaultMenu, FaultMenuError, Rehearsal, Request
+from emitterd.rehearsal.faults import FAULTS, FaultStage
+from emitterd.rehearsal.server import (
+    FaultMenu,
+    FaultMenuError,
+    RehearsalServer,
+    RequestRecord,
+)
 from emitting import make_identity
 
 ZIP = b"PK\x03\x04" + b"some content " * 100
@@ -42,16 +47,16 @@ def client() -> Iterator[httpx.Client]:
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Rehearsal]:
+def server(tmp_path: Path) -> Iterator[RehearsalServer]:
     """Yield a running server without faults."""
-    with Rehearsal(tmp_path) as server:
+    with RehearsalServer(tmp_path) as server:
         yield server
 
 
 class Sender:
     """A client that has logged in."""
 
-    def __init__(self, client: httpx.Client, server: Rehearsal) -> None:
+    def __init__(self, client: httpx.Client, server: RehearsalServer) -> None:
         self.client = client
         self.server = server
         credentials = {"username": "emission", "password": "rehearsal"}
@@ -75,7 +80,7 @@ class Sender:
 
 
 @pytest.fixture
-def sender(client: httpx.Client, server: Rehearsal) -> Sender:
+def sender(client: httpx.Client, server: RehearsalServer) -> Sender:
     """Return a client that has logged in to the server."""
     return Sender(client, server)
 
@@ -110,7 +115,7 @@ def form(fields: dict[str, str], *parts: tuple[str, bytes]) -> tuple[bytes, str]
 
 
 def test_a_login_a_grant_and_a_post_store_one_object(
-    sender: Sender, server: Rehearsal
+    sender: Sender, server: RehearsalServer
 ) -> None:
     """The whole way stores the bytes under the stamped key and answers with the MD5."""
     grant = sender.grant()
@@ -125,7 +130,7 @@ def test_a_login_a_grant_and_a_post_store_one_object(
     assert (stored.size_bytes, stored.md5, stored.posts) == (len(ZIP), MD5, 1)
 
 
-def test_every_request_is_noted(sender: Sender, server: Rehearsal) -> None:
+def test_every_request_is_noted(sender: Sender, server: RehearsalServer) -> None:
     """The notes say which endpoint was asked, for what, and what it answered."""
     began_at = time.time()
     sender.emit()
@@ -144,7 +149,7 @@ def test_every_request_is_noted(sender: Sender, server: Rehearsal) -> None:
     assert note.fault is None
 
 
-def test_the_same_grant_overwrites(sender: Sender, server: Rehearsal) -> None:
+def test_the_same_grant_overwrites(sender: Sender, server: RehearsalServer) -> None:
     """A second POST under one key leaves one object, counted twice."""
     grant = sender.grant()
     post(sender.client, grant, b"first")
@@ -214,7 +219,7 @@ def test_a_grant_without_a_file_name_is_refused(sender: Sender, body: bytes) -> 
 
 
 def test_a_wrong_password_is_an_error_with_status_200(
-    client: httpx.Client, server: Rehearsal
+    client: httpx.Client, server: RehearsalServer
 ) -> None:
     """The login passes the identity server's error on, as upstream does."""
     credentials = {"username": "emission", "password": "wrong"}
@@ -229,7 +234,7 @@ def test_a_wrong_password_is_an_error_with_status_200(
 
 @pytest.mark.parametrize("header", [None, "Bearer unknown", "Basic eDp5", "Bearer"])
 def test_the_api_asks_for_a_token(
-    client: httpx.Client, server: Rehearsal, header: str | None
+    client: httpx.Client, server: RehearsalServer, header: str | None
 ) -> None:
     """Without a valid token every endpoint but the login answers 401."""
     headers = {} if header is None else {"Authorization": header}
@@ -242,9 +247,9 @@ def test_the_api_asks_for_a_token(
 
 def test_a_token_lives_only_its_time(client: httpx.Client, tmp_path: Path) -> None:
     """An expired token is refused; so is any after they were revoked."""
-    with Rehearsal(tmp_path, token_lifetime_s=0) as server:
+    with RehearsalServer(tmp_path, token_lifetime_s=0) as server:
         assert Sender(client, server).api("upload-url").status_code == 401
-    with Rehearsal(tmp_path) as server:
+    with RehearsalServer(tmp_path) as server:
         sender = Sender(client, server)
         assert sender.emit().status_code == 204
         server.revoke_tokens()
@@ -253,7 +258,7 @@ def test_a_token_lives_only_its_time(client: httpx.Client, tmp_path: Path) -> No
 
 def test_an_api_key_replaces_the_login(client: httpx.Client, tmp_path: Path) -> None:
     """With a key the login is gone, as after cQube 1.7, and the key opens the API."""
-    with Rehearsal(tmp_path, api_key="the-key") as server:
+    with RehearsalServer(tmp_path, api_key="the-key") as server:
         login = client.post(f"{server.url}/auth", json={})
         headers = {"Authorization": "Bearer the-key"}
         url = f"{server.url}/upload-url"
@@ -268,14 +273,16 @@ def test_a_login_of_its_own_stays_beside_an_api_key(
     client: httpx.Client, tmp_path: Path
 ) -> None:
     """A user name given together with a key keeps the login open."""
-    with Rehearsal(tmp_path, api_key="k", username="u", password="p") as server:
+    with RehearsalServer(tmp_path, api_key="k", username="u", password="p") as server:
         credentials = {"username": "u", "password": "p"}
         answer = client.post(f"{server.url}/auth", json=credentials)
 
     assert "access_token" in answer.json()
 
 
-def test_an_unknown_path_has_no_route(client: httpx.Client, server: Rehearsal) -> None:
+def test_an_unknown_path_has_no_route(
+    client: httpx.Client, server: RehearsalServer
+) -> None:
     """Kong's answer comes for what does not exist, and it is noted."""
     answer = client.post(f"{server.url}/nowhere")
 
@@ -287,7 +294,7 @@ def test_an_unknown_path_has_no_route(client: httpx.Client, server: Rehearsal) -
     )
 
 
-def test_boto3_signs_the_same_way(sender: Sender, server: Rehearsal) -> None:
+def test_boto3_signs_the_same_way(sender: Sender, server: RehearsalServer) -> None:
     """A grant made by boto3 with the same keys is accepted."""
     signer = server.bucket.signer
     s3 = boto3.client(
@@ -347,7 +354,7 @@ def test_a_form_without_a_policy_is_denied(sender: Sender) -> None:
 
 def test_an_expired_grant_is_refused(client: httpx.Client, tmp_path: Path) -> None:
     """After its lifetime a grant is worth nothing."""
-    with Rehearsal(tmp_path, grant_lifetime_s=-1) as server:
+    with RehearsalServer(tmp_path, grant_lifetime_s=-1) as server:
         answer = Sender(client, server).emit()
 
         assert (answer.status_code, code(answer)) == (403, "AccessDenied")
@@ -452,7 +459,7 @@ def open_upload(sender: Sender, body: bytes, length_bytes: int) -> socket.socket
 
 
 def test_a_body_is_streamed_and_dropped_when_cut(
-    sender: Sender, server: Rehearsal, tmp_path: Path
+    sender: Sender, server: RehearsalServer, tmp_path: Path
 ) -> None:
     """What has come is on disk at once, but no object appears if the client goes."""
     body, _ = form(sender.grant()["fields"], ("file", b"x" * 1_000_000))
@@ -472,7 +479,7 @@ def test_a_body_is_streamed_and_dropped_when_cut(
     "filename", ["../../outside.zip", "/etc/x.zip", "a\nb\x00.zip", "é" * 250 + ".zip"]
 )
 def test_no_key_leaves_the_directory(
-    sender: Sender, server: Rehearsal, tmp_path: Path, filename: str
+    sender: Sender, server: RehearsalServer, tmp_path: Path, filename: str
 ) -> None:
     """Any key is stored and found again, and none becomes a path."""
     grant = sender.grant(filename)
@@ -489,7 +496,7 @@ def test_a_restart_keeps_objects_grants_and_port(
     client: httpx.Client, tmp_path: Path
 ) -> None:
     """Stopped and started again, on the same object or another, it goes on."""
-    server = Rehearsal(tmp_path)
+    server = RehearsalServer(tmp_path)
     with server:
         sender = Sender(client, server)
         grant = sender.grant()
@@ -499,7 +506,7 @@ def test_a_restart_keeps_objects_grants_and_port(
     with server:
         assert server.url == url
         assert post(client, grant).status_code == 204
-    with Rehearsal(tmp_path) as other:
+    with RehearsalServer(tmp_path) as other:
         stored = other.objects[grant["fields"]["key"]]
 
         assert (stored.posts, stored.md5, stored.size_bytes) == (2, MD5, len(ZIP))
@@ -507,7 +514,7 @@ def test_a_restart_keeps_objects_grants_and_port(
 
 
 def test_a_stopped_server_refuses_connections(
-    client: httpx.Client, server: Rehearsal
+    client: httpx.Client, server: RehearsalServer
 ) -> None:
     """Stopping twice is harmless, and nobody listens afterwards."""
     server.stop()
@@ -518,13 +525,13 @@ def test_a_stopped_server_refuses_connections(
 
 
 def test_a_running_server_does_not_start_again(
-    server: Rehearsal, tmp_path: Path
+    server: RehearsalServer, tmp_path: Path
 ) -> None:
     """A second start is a mistake, and so is a port that is taken."""
     with pytest.raises(RuntimeError, match="running"):
         server.start()
     with pytest.raises(OSError, match="in use"):
-        Rehearsal(tmp_path / "other", port=server.port).start()
+        RehearsalServer(tmp_path / "other", port=server.port).start()
 
 
 def test_the_buckets_are_listed(sender: Sender) -> None:
@@ -555,7 +562,9 @@ def test_the_objects_are_listed(sender: Sender) -> None:
     assert sender.api("list_s3_files", bucket="other").status_code == 400
 
 
-def test_the_list_ends_after_a_thousand(sender: Sender, server: Rehearsal) -> None:
+def test_the_list_ends_after_a_thousand(
+    sender: Sender, server: RehearsalServer
+) -> None:
     """There is no second page, only a note that the list is cut."""
     sender.emit()
     (stored,) = server.objects.values()
@@ -609,7 +618,7 @@ def test_a_missing_object_is_not_found(sender: Sender) -> None:
     ],
 )
 def test_a_url_for_a_download_is_withheld(
-    sender: Sender, server: Rehearsal, menu: str, status: int, said: str
+    sender: Sender, server: RehearsalServer, menu: str, status: int, said: str
 ) -> None:
     """The API refuses as its versions do, once, and then gives one that works."""
     sender.emit()
@@ -628,7 +637,7 @@ def test_a_url_for_a_download_is_withheld(
     [("object-403", 403, "AccessDenied"), ("object-503", 503, "SlowDown")],
 )
 def test_a_download_is_refused(
-    sender: Sender, server: Rehearsal, menu: str, status: int, error: str
+    sender: Sender, server: RehearsalServer, menu: str, status: int, error: str
 ) -> None:
     """The bucket refuses what is there, and says nothing else of what is not."""
     sender.emit()
@@ -642,7 +651,7 @@ def test_a_download_is_refused(
     assert sender.client.get(url).content == ZIP
 
 
-def test_an_old_signed_url_is_refused(sender: Sender, server: Rehearsal) -> None:
+def test_an_old_signed_url_is_refused(sender: Sender, server: RehearsalServer) -> None:
     """A signed url lives its time and no longer."""
     host = urlsplit(server.url).netloc
     old_at = time.time() - 100
@@ -650,7 +659,7 @@ def test_an_old_signed_url_is_refused(sender: Sender, server: Rehearsal) -> None
     answer = sender.client.get(f"http://{host}/bucket/x", params=query)
 
     assert (answer.status_code, code(answer)) == (403, "AccessDenied")
-    assert "Request has expired" in answer.text
+    assert "RequestRecord has expired" in answer.text
 
 
 def test_with_tls_everything_is_https(tmp_path: Path) -> None:
@@ -658,7 +667,7 @@ def test_with_tls_everything_is_https(tmp_path: Path) -> None:
     identity = make_identity(tmp_path, "rehearsal")
     context = ssl.create_default_context(cafile=identity.certificate)
     with (
-        Rehearsal(tmp_path / "server", tls=identity.server_context()) as server,
+        RehearsalServer(tmp_path / "server", tls=identity.server_context()) as server,
         httpx.Client(verify=context, trust_env=False) as client,
     ):
         answer = Sender(client, server).emit()
@@ -671,7 +680,7 @@ def test_with_tls_everything_is_https(tmp_path: Path) -> None:
 
 def test_latency_delays_every_request(client: httpx.Client, tmp_path: Path) -> None:
     """Each request waits that long before it is served."""
-    with Rehearsal(tmp_path, latency_s=0.05) as server:
+    with RehearsalServer(tmp_path, latency_s=0.05) as server:
         began_at = time.monotonic()
         Sender(client, server).emit()
 
@@ -682,7 +691,7 @@ def test_the_first_post_is_redirected_on_request(
     client: httpx.Client, tmp_path: Path
 ) -> None:
     """A fresh bucket sends each key's first POST to the regional place, once."""
-    with Rehearsal(tmp_path, redirect_first=True) as server:
+    with RehearsalServer(tmp_path, redirect_first=True) as server:
         grant = Sender(client, server).grant()
         first = post(client, grant)
         second = post(client, grant | {"url": first.headers["location"]})
@@ -715,7 +724,7 @@ def only(sender: Sender, menu: str) -> None:
     ],
 )
 def test_a_refusal_stores_nothing(
-    sender: Sender, server: Rehearsal, menu: str, status: int, expected: str
+    sender: Sender, server: RehearsalServer, menu: str, status: int, expected: str
 ) -> None:
     """The fault answers once in the bucket's stead; the next POST is taken."""
     only(sender, menu)
@@ -734,7 +743,7 @@ def test_a_refusal_stores_nothing(
 
 
 def test_a_redirect_leads_to_a_place_that_accepts(
-    sender: Sender, server: Rehearsal
+    sender: Sender, server: RehearsalServer
 ) -> None:
     """However often the global place redirects, the regional one never does."""
     only(sender, "redirect")
@@ -803,7 +812,7 @@ def test_a_grant_is_huge_or_lacks_fields(sender: Sender) -> None:
     assert sender.server.fired == {"huge-grant": 1, "grant-missing-fields": 1}
 
 
-def test_a_login_fails(client: httpx.Client, server: Rehearsal) -> None:
+def test_a_login_fails(client: httpx.Client, server: RehearsalServer) -> None:
     """The right password is refused, or the login breaks, and then it works."""
     server.faults = FaultMenu.parse("auth-error@1,auth-500@1")
     credentials = {"username": "emission", "password": "rehearsal"}
@@ -817,7 +826,7 @@ def test_a_login_fails(client: httpx.Client, server: Rehearsal) -> None:
 
 @pytest.mark.parametrize("name", ["lost-answer", "truncated-answer", "garbage"])
 def test_an_answer_is_lost_after_the_object_was_stored(
-    sender: Sender, server: Rehearsal, name: str
+    sender: Sender, server: RehearsalServer, name: str
 ) -> None:
     """The client hears nothing useful, yet the object is there; a retry overwrites."""
     only(sender, f"{name}@1")
@@ -834,7 +843,7 @@ def test_an_answer_is_lost_after_the_object_was_stored(
 
 
 @pytest.mark.parametrize("name", ["wrong-etag", "non-md5-etag", "kms-etag"])
-def test_an_etag_is_bent(sender: Sender, server: Rehearsal, name: str) -> None:
+def test_an_etag_is_bent(sender: Sender, server: RehearsalServer, name: str) -> None:
     """The object is stored right, but the answer's ETag is not its MD5."""
     only(sender, f"{name}@1")
     answer = sender.emit()
@@ -851,7 +860,7 @@ def test_an_etag_is_bent(sender: Sender, server: Rehearsal, name: str) -> None:
 @pytest.mark.parametrize(
     "menu", ["slow-grant@1:0.2", "slow-answer@1:0.2", "dribble@1:0.001"]
 )
-def test_an_answer_is_slow(sender: Sender, server: Rehearsal, menu: str) -> None:
+def test_an_answer_is_slow(sender: Sender, server: RehearsalServer, menu: str) -> None:
     """The answer takes its time, and is right in the end."""
     only(sender, menu)
     began_at = time.monotonic()
@@ -863,7 +872,7 @@ def test_an_answer_is_slow(sender: Sender, server: Rehearsal, menu: str) -> None
     assert server.fired == {menu.partition("@")[0]: 1}
 
 
-def test_a_reader_is_slow(sender: Sender, server: Rehearsal) -> None:
+def test_a_reader_is_slow(sender: Sender, server: RehearsalServer) -> None:
     """The body is read at the rate asked for, and then accepted."""
     only(sender, "slow-reader@1:1000000")
     began_at = time.monotonic()
@@ -876,7 +885,7 @@ def test_a_reader_is_slow(sender: Sender, server: Rehearsal) -> None:
 
 @pytest.mark.parametrize("menu", ["reset@1", "reset@1:100", "reset@1:9000000000"])
 def test_a_connection_is_reset_in_mid_body(
-    sender: Sender, server: Rehearsal, menu: str
+    sender: Sender, server: RehearsalServer, menu: str
 ) -> None:
     """Wherever the cut is, nothing is stored and the next attempt works."""
     only(sender, menu)
@@ -891,7 +900,7 @@ def test_a_connection_is_reset_in_mid_body(
     assert post(sender.client, grant).status_code == 204
 
 
-def test_a_connection_is_reset_at_once(server: Rehearsal) -> None:
+def test_a_connection_is_reset_at_once(server: RehearsalServer) -> None:
     """The first connection dies as it is accepted, the second is served."""
     server.faults = FaultMenu.parse("reset-connect@1")
     parts = urlsplit(server.url)
@@ -915,7 +924,7 @@ def ask(netloc: str) -> int:
 
 
 def test_an_early_403_comes_before_the_body_is_read(
-    sender: Sender, server: Rehearsal
+    sender: Sender, server: RehearsalServer
 ) -> None:
     """The refusal is readable although most of a large body was never sent."""
     only(sender, "early-403@1")
@@ -927,7 +936,7 @@ def test_an_early_403_comes_before_the_body_is_read(
     assert server.requests[-1].bytes == 0
 
 
-def test_a_black_hole_gives_no_answer(sender: Sender, server: Rehearsal) -> None:
+def test_a_black_hole_gives_no_answer(sender: Sender, server: RehearsalServer) -> None:
     """A client waits in vain, until the fault's time is over."""
     only(sender, "black-hole@1,black-hole@1:0.05")
     grant = sender.grant()
@@ -946,7 +955,7 @@ def test_a_black_hole_gives_no_answer(sender: Sender, server: Rehearsal) -> None
     "menu", ["black-hole", f"slow-answer@1:{HANGS_S}", f"dribble@1:{HANGS_S}"]
 )
 def test_a_stop_does_not_wait_for_hanging_requests(
-    sender: Sender, server: Rehearsal, menu: str
+    sender: Sender, server: RehearsalServer, menu: str
 ) -> None:
     """However a request hangs, the server is gone long before the request ends."""
     only(sender, menu)
@@ -959,7 +968,9 @@ def test_a_stop_does_not_wait_for_hanging_requests(
     assert time.monotonic() - began_at < HANGS_S / 2
 
 
-def test_many_uploads_at_once_are_all_stored(sender: Sender, server: Rehearsal) -> None:
+def test_many_uploads_at_once_are_all_stored(
+    sender: Sender, server: RehearsalServer
+) -> None:
     """Concurrent uploads do not mix, and each note is complete."""
     grants = [sender.grant(f"{n}.zip") for n in range(8)]
     bodies = [str(n).encode() * 500_000 for n in range(8)]
@@ -981,7 +992,7 @@ def test_many_uploads_at_once_are_all_stored(sender: Sender, server: Rehearsal) 
 
 
 def test_the_server_is_quiet(
-    sender: Sender, server: Rehearsal, caplog: pytest.LogCaptureFixture
+    sender: Sender, server: RehearsalServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Neither requests nor broken ones leave a line in the log."""
     with caplog.at_level(logging.DEBUG):
@@ -1029,7 +1040,7 @@ def test_a_menu_that_cannot_be_read_says_where(text: str) -> None:
 
 def draws(menu: FaultMenu, count: int) -> list[str]:
     """Draw for so many uploads that could be refused."""
-    found = (menu.draw(Stage.REFUSE) for _ in range(count))
+    found = (menu.draw(FaultStage.REFUSE) for _ in range(count))
     return [fault.name if fault else "" for fault in found]
 
 
@@ -1057,9 +1068,9 @@ def test_a_fault_carries_its_parameter() -> None:
     """A parameter is taken from the text, or else from the catalogue of faults."""
     menu = FaultMenu.parse("503@1:9,dribble,slow-answer:1:0.5")
 
-    refused = menu.draw(Stage.REFUSE)
-    dribble = menu.draw(Stage.ANSWER)
-    slow = menu.draw(Stage.ANSWER, but={"dribble"})
+    refused = menu.draw(FaultStage.REFUSE)
+    dribble = menu.draw(FaultStage.ANSWER)
+    slow = menu.draw(FaultStage.ANSWER, but={"dribble"})
     assert refused is not None
     assert refused.parameter == 9
     assert dribble is not None
@@ -1079,6 +1090,6 @@ def test_every_fault_is_tried_here() -> None:
 
 def test_a_note_starts_without_an_answer() -> None:
     """A request is noted before anybody knows how it ends."""
-    note = Request(0.0, "bucket")
+    note = RequestRecord(0.0, "bucket")
 
     assert (note.status, note.fault, note.bytes, note.name) == (None, None, 0, "")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from emitterd.intake.loop import EVENT_LATENCY_S
-from emitterd.rehearsal.server import FaultMenu, Rehearsal
+from emitterd.rehearsal.server import FaultMenu, RehearsalServer
 from emitting import asked
 from harness import DEADLINE_S, Installation, Process
 from support import wait_until
@@ -71,7 +71,7 @@ class Site(Installation):
 
 
 @pytest.fixture
-def site(tmp_path: Path, server: Rehearsal) -> Site:
+def site(tmp_path: Path, server: RehearsalServer) -> Site:
     """Lay out an installation that sends to the rehearsal server."""
     return Site(tmp_path, server.url)
 
@@ -83,7 +83,7 @@ def daemon(site: Site) -> Iterator[Process]:
         yield daemon
 
 
-def logins(server: Rehearsal) -> int:
+def logins(server: RehearsalServer) -> int:
     """Return how often somebody logged in, well or not."""
     return len(asked(server, "auth"))
 
@@ -110,7 +110,7 @@ def test_nothing_changed_is_told_too(site: Site, daemon: Process) -> None:
 
 
 def test_wrong_configuration_changes_nothing(
-    site: Site, daemon: Process, server: Rehearsal
+    site: Site, daemon: Process, server: RehearsalServer
 ) -> None:
     """One error line with the first problem and how many; all goes on as before."""
     site.write(delivery="workers: 0\nworker: 3", spool="after_delivery: delete")
@@ -186,7 +186,7 @@ def test_what_needs_a_restart_is_named(site: Site, daemon: Process) -> None:
 
 
 def test_other_server_takes_its_password_along(
-    site: Site, daemon: Process, server: Rehearsal
+    site: Site, daemon: Process, server: RehearsalServer
 ) -> None:
     """Credentials meant for another server are not shown to this one."""
     (site.folder / "elsewhere").touch(0o600)
@@ -213,7 +213,7 @@ def test_other_server_takes_its_password_along(
     assert logins(server) == 1
 
 
-def test_storm_of_hangups(site: Site, daemon: Process, server: Rehearsal) -> None:
+def test_storm_of_hangups(site: Site, daemon: Process, server: RehearsalServer) -> None:
     """Fifty SIGHUPs under load lose nothing, and the last configuration holds."""
     for number in range(40):
         site.drop(f"pat/file_{number}.zip", os.urandom(1000))
@@ -244,7 +244,7 @@ def test_storm_of_hangups(site: Site, daemon: Process, server: Rehearsal) -> Non
 
 
 def test_workers_come_and_go_under_load(
-    site: Site, daemon: Process, server: Rehearsal
+    site: Site, daemon: Process, server: RehearsalServer
 ) -> None:
     """From 8 to 2 and back: surplus ones end their upload, none is cut off."""
     dropped: list[Path] = []
@@ -283,7 +283,7 @@ def test_workers_come_and_go_under_load(
 
 
 def test_bandwidth_limit_comes_and_goes(
-    site: Site, daemon: Process, server: Rehearsal
+    site: Site, daemon: Process, server: RehearsalServer
 ) -> None:
     """An upload that waits for a limit goes on at once when a reload lifts it."""
     site.write(delivery="bandwidth: 8KiB/s")
@@ -300,7 +300,7 @@ def test_bandwidth_limit_comes_and_goes(
     assert not site.events("file.deferred")
 
 
-def test_rotated_password_costs_one_login(site: Site, server: Rehearsal) -> None:
+def test_rotated_password_costs_one_login(site: Site, server: RehearsalServer) -> None:
     """After a refused login only another secret is tried, at once and once."""
     password = site.folder / "password"
     password.write_text("wrong")
@@ -324,7 +324,7 @@ def test_rotated_password_costs_one_login(site: Site, server: Rehearsal) -> None
 
 
 def test_another_wrong_password_costs_one_login_too(
-    site: Site, server: Rehearsal
+    site: Site, server: RehearsalServer
 ) -> None:
     """Each secret is refused once: upstream locks accounts after five failures."""
     password = site.folder / "password"
@@ -346,7 +346,7 @@ def test_another_wrong_password_costs_one_login_too(
 
 def test_rotated_api_key(tmp_path: Path) -> None:
     """A refused key parks; another one opens the gate at once."""
-    with Rehearsal(tmp_path / "server", api_key="right") as server:
+    with RehearsalServer(tmp_path / "server", api_key="right") as server:
         site = Site(tmp_path, server.url)
         key = site.folder / "key"
         key.touch(0o600)
@@ -447,7 +447,7 @@ def test_patterns(site: Site, daemon: Process) -> None:
     assert not site.events("watch.missed")
 
 
-def test_archive_within_the_folder(site: Site, server: Rehearsal) -> None:
+def test_archive_within_the_folder(site: Site, server: RehearsalServer) -> None:
     """A new archive that a new pattern excludes is never taken for new files."""
     with site.running() as daemon:
         site.write(
@@ -472,7 +472,7 @@ def archived(site: Site) -> int:
     return len(list((site.spool / "done").rglob("*.zip")))
 
 
-def test_hangup_during_the_start(site: Site, server: Rehearsal) -> None:
+def test_hangup_during_the_start(site: Site, server: RehearsalServer) -> None:
     """SIGHUP before the daemon is ready is kept, and obeyed when it is."""
     daemon = site.start()
     try:
@@ -494,7 +494,7 @@ def holds_hangup(pid: int) -> bool:
     return bool(blocked >> (signal.SIGHUP - 1) & 1)
 
 
-def test_hangup_during_the_drain(site: Site, server: Rehearsal) -> None:
+def test_hangup_during_the_drain(site: Site, server: RehearsalServer) -> None:
     """SIGHUP while uploads drain changes nothing and hinders nothing."""
     server.faults = FaultMenu.parse("slow-reader:1:50000")
     site.drop("pat/periodic_exam_mst.zip", os.urandom(100_000))
@@ -510,7 +510,7 @@ def test_hangup_during_the_drain(site: Site, server: Rehearsal) -> None:
     assert not site.events("daemon.reloaded")
 
 
-def test_once_ignores_a_hangup(site: Site, server: Rehearsal) -> None:
+def test_once_ignores_a_hangup(site: Site, server: RehearsalServer) -> None:
     """A terminal that goes away does not end what was begun."""
     server.faults = FaultMenu.parse("slow-reader:1:50000")
     site.drop("pat/periodic_exam_mst.zip", os.urandom(100_000))

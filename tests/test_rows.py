@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emitterd.datasets.csv_rows import Rows
-from emitterd.datasets.dataset import Dataset, Kind
+from emitterd.datasets.dataset import Dataset, DatasetKind
 from inspecting import header
 
 VISITS = Dataset(
     "inspection_master",
     "inspection_master",
-    Kind.TRANSACTIONAL,
+    DatasetKind.TRANSACTIONAL,
     5,
     headers=(header("Id", "Visit", "AcademicYear", "Note"),),
     keys=("Id",),
@@ -188,7 +188,7 @@ def test_columns_are_found_by_name() -> None:
 )
 def test_academic_years_go_by_many_names(name: str) -> None:
     """Wherever a dataset's header has such a column, its form is checked."""
-    dataset = Dataset("f", "n", Kind.UDISE, 1, headers=(header("id", name),))
+    dataset = Dataset("f", "n", DatasetKind.UDISE, 1, headers=(header("id", name),))
     table = Rows(dataset, ("id", name))
     table.read(["1|2020\n"], lambda: True)
     assert [one.code for one in table.findings("")] == ["E243"]
@@ -196,7 +196,7 @@ def test_academic_years_go_by_many_names(name: str) -> None:
 
 def test_a_year_that_no_header_documents_is_left_alone() -> None:
     """A column that the state added is not the server's business."""
-    dataset = Dataset("f", "n", Kind.UDISE, 1, headers=(header("id"),))
+    dataset = Dataset("f", "n", DatasetKind.UDISE, 1, headers=(header("id"),))
     table = Rows(dataset, ("id", "ac_year"))
     table.read(["1|2020\n"], lambda: True)
     assert told(table) == []

@@ -15,7 +15,7 @@ import pytest
 from conftest import Python
 from emitterd.client.grant import remote_name
 from emitterd.model import Grant, State, display
-from emitterd.rehearsal.server import FaultMenu, Rehearsal
+from emitterd.rehearsal.server import FaultMenu, RehearsalServer
 from harness import DEADLINE_S, Installation
 from inspecting import Raw, deflated, end, raw, repeated, zipped
 from support import make_zip, wait_until, zip_bytes
@@ -49,7 +49,9 @@ NAMES = [
 ]
 
 
-def test_names_that_mean_harm_arrive(site: Installation, server: Rehearsal) -> None:
+def test_names_that_mean_harm_arrive(
+    site: Installation, server: RehearsalServer
+) -> None:
     """Each has an object under its escaped name, and its bytes in the journal."""
     visible = [name for name in NAMES if not name.startswith(b".")]
     folder = os.fsencode(site.spool / "pat")
@@ -125,7 +127,7 @@ BOMBS: dict[str, tuple[Callable[[], bytes], State, str]] = {
 
 
 def test_zips_that_mean_harm_take_little_memory(
-    tmp_path: Path, server: Rehearsal
+    tmp_path: Path, server: RehearsalServer
 ) -> None:
     """Bombs and absurd directories end as any file does, and cost no more."""
     site = Installation(tmp_path, server.url, spool_incomplete_after="500ms")
@@ -175,7 +177,9 @@ def swap(root: Path, secret: Path, number: int) -> None:
     make_zip(root / "new", b"%d" % number).rename(target)
 
 
-def test_links_swapped_in_under_a_daemon(tmp_path: Path, server: Rehearsal) -> None:
+def test_links_swapped_in_under_a_daemon(
+    tmp_path: Path, server: RehearsalServer
+) -> None:
     """While a file and its folder turn into links and back, nothing outside is sent."""
     site = Installation(tmp_path, server.url, spool_sweep_every="100ms")
     secret = make_zip(tmp_path / "outside" / "a.zip", b"of this host")
@@ -231,7 +235,7 @@ COMMANDS = [
 BAD_DAY = "expired@1,signature@1,503@1,lost-answer@2,no-such-bucket@1,api-401@1"
 
 
-def secrets_of(site: Installation, server: Rehearsal) -> set[str]:
+def secrets_of(site: Installation, server: RehearsalServer) -> set[str]:
     """Return what nobody may read: of the login, and of each grant that is pinned."""
     found = {PASSWORD, API_KEY, *server._doorkeeper._tokens}
     with closing(sqlite3.connect(site.journal)) as journal:
@@ -261,7 +265,7 @@ def everything_readable(site: Installation) -> Iterator[bytes]:
 def test_no_secret_is_told(tmp_path: Path, login: str) -> None:
     """Log, journal, process list, and what every command prints, are free of them."""
     key = API_KEY if login == "api-key" else None
-    with Rehearsal(tmp_path / "server", password=PASSWORD, api_key=key) as server:
+    with RehearsalServer(tmp_path / "server", password=PASSWORD, api_key=key) as server:
         site = installed(tmp_path, server, login)
         for name in "abcdefgh":
             site.drop(f"pat/{name}.zip", name.encode())
@@ -288,7 +292,7 @@ def test_no_secret_is_told(tmp_path: Path, login: str) -> None:
     assert not [one for one in secrets if one.encode() in text]
 
 
-def installed(folder: Path, server: Rehearsal, login: str) -> Installation:
+def installed(folder: Path, server: RehearsalServer, login: str) -> Installation:
     """Lay out an installation with a password or a key of the test's own."""
     site = Installation(folder, server.url, log_level="debug", delivery_workers="2")
     (folder / "password").write_text(PASSWORD)
@@ -307,9 +311,9 @@ from pathlib import Path
 from emitterd.service import logging as logs
 from emitterd.config.settings import load
 from emitterd.service.daemon import Daemon
-from emitterd.monitoring.uploads import Uploads
+from emitterd.monitoring.uploads import UploadTracker
 
-class Buggy(Uploads):
+class Buggy(UploadTracker):
     def sent(self, entry, size_bytes):
         raise RuntimeError("a bug")
 
@@ -320,7 +324,7 @@ print(Daemon(load(Path(sys.argv[1]), os.environ), Buggy()).once(0.0)[0])
 
 def test_no_secret_is_in_a_traceback(tmp_path: Path, python: Python) -> None:
     """A bug in the middle of an upload tells where it is, and not what was in hand."""
-    with Rehearsal(tmp_path / "server", password=PASSWORD) as server:
+    with RehearsalServer(tmp_path / "server", password=PASSWORD) as server:
         site = installed(tmp_path, server, "password")
         site.drop("pat/a.zip")
         said = python(BUG, site.config, cwd=tmp_path)

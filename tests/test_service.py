@@ -15,7 +15,7 @@ import pytest
 
 from debian import Machine
 from emitterd import failpoints
-from emitterd.rehearsal.server import FaultMenu, Rehearsal
+from emitterd.rehearsal.server import FaultMenu, RehearsalServer
 from harness import DEADLINE_S, PASSWORD
 from support import wait_until, zip_bytes
 
@@ -43,7 +43,7 @@ SLOW = FaultMenu.parse("slow-reader:1:200000")
 class Service:
     """The service in the machine, and the server that it delivers to."""
 
-    def __init__(self, machine: Machine, server: Rehearsal) -> None:
+    def __init__(self, machine: Machine, server: RehearsalServer) -> None:
         self.machine = machine
         self.server = server
 
@@ -108,14 +108,14 @@ class Service:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rehearsal]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RehearsalServer]:
     """Run a rehearsal server for the module."""
-    with Rehearsal(tmp_path_factory.mktemp("server")) as server:
+    with RehearsalServer(tmp_path_factory.mktemp("server")) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def installed(machine: Machine, package: Path, server: Rehearsal) -> Service:
+def installed(machine: Machine, package: Path, server: RehearsalServer) -> Service:
     """Install the package without a network, configure it, and start the service."""
     (machine.root / "root" / package.name).write_bytes(package.read_bytes())
     machine.run("unshare", "--net", "dpkg", "--install", f"/root/{package.name}")

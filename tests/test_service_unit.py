@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from emitterd.config.settings import Delivery
+from emitterd.config.settings import DeliverySettings
 from emitterd.service.daemon import ABORT_GRACE_S
 
 SYSTEMD = Path(__file__).parent.parent / "systemd"
@@ -80,7 +80,7 @@ def test_stop_may_take_as_long_as_the_drain() -> None:
         for line in settings((SYSTEMD / UNITS[0]).read_text())
         if line.startswith("TimeoutStopSec=")
     )
-    drain_s = Delivery().drain_timeout_s
+    drain_s = DeliverySettings().drain_timeout_s
 
     assert int(line.removeprefix("TimeoutStopSec=")) == drain_s + ABORT_GRACE_S + 12
 

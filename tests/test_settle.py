@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emitterd.fingerprint import Fingerprint
-from emitterd.intake.settle import FIRST_LOOK_S, Proof, Settling, Tracker
+from emitterd.intake.settle import FIRST_LOOK_S, LeaseState, Settling, Tracker
 
 PATH = b"pat/x.zip"
 RULE = Settling(quiet_s=5.0, look_max_s=1.0, incomplete_after_s=600.0)
@@ -25,7 +25,7 @@ def tracker() -> Tracker:
 
 def test_a_granted_lease_settles_at_once(tracker: Tracker) -> None:
     """Nobody can be writing: no wait, and nothing to look at again."""
-    assert tracker.observe(PATH, version(1), Proof.CLOSED, now=100.0)
+    assert tracker.observe(PATH, version(1), LeaseState.CLOSED, now=100.0)
     assert PATH not in tracker
     assert tracker.due(FAR) == []
 
@@ -34,7 +34,7 @@ def test_an_open_file_is_looked_at_at_growing_waits(tracker: Tracker) -> None:
     """The waits double from the first look to the longest, and stay there."""
     now, waits = 100.0, []
     for _ in range(8):
-        assert not tracker.observe(PATH, version(1), Proof.OPEN, now)
+        assert not tracker.observe(PATH, version(1), LeaseState.OPEN, now)
         waits.append(round(tracker.next_due_at() - now, 6))
         now = tracker.next_due_at()
         assert tracker.due(now) == [PATH]
@@ -45,59 +45,61 @@ def test_an_open_file_is_looked_at_at_growing_waits(tracker: Tracker) -> None:
 def test_an_open_file_that_grows_is_looked_at_soon(tracker: Tracker) -> None:
     """A change starts the waits over: who writes may be about to close."""
     for step in range(6):
-        tracker.observe(PATH, version(1), Proof.OPEN, now=100.0 + step)
-    tracker.observe(PATH, version(2), Proof.OPEN, now=200.0)
+        tracker.observe(PATH, version(1), LeaseState.OPEN, now=100.0 + step)
+    tracker.observe(PATH, version(2), LeaseState.OPEN, now=200.0)
 
     assert PATH in tracker.due(200.0 + FIRST_LOOK_S)
 
 
 def test_an_open_file_never_settles_by_being_quiet(tracker: Tracker) -> None:
     """A writer that pauses longer than the quiet period is still a writer."""
-    tracker.observe(PATH, version(1), Proof.OPEN, now=0.0)
-    assert not tracker.observe(PATH, version(1), Proof.OPEN, now=1e6)
+    tracker.observe(PATH, version(1), LeaseState.OPEN, now=0.0)
+    assert not tracker.observe(PATH, version(1), LeaseState.OPEN, now=1e6)
 
 
 def test_a_file_settles_when_its_writer_closes(tracker: Tracker) -> None:
     """What was open is settled as soon as a lease is granted."""
-    tracker.observe(PATH, version(1), Proof.OPEN, now=0.0)
-    assert tracker.observe(PATH, version(1), Proof.CLOSED, now=0.01)
+    tracker.observe(PATH, version(1), LeaseState.OPEN, now=0.0)
+    assert tracker.observe(PATH, version(1), LeaseState.CLOSED, now=0.01)
 
 
 def test_without_a_lease_the_quiet_period_is_waited(tracker: Tracker) -> None:
     """The path is due when the quiet period ends, and settled then, not before."""
-    assert not tracker.observe(PATH, version(1), Proof.NONE, now=100.0)
-    assert not tracker.observe(PATH, version(1), Proof.NONE, now=104.9)
+    assert not tracker.observe(PATH, version(1), LeaseState.NONE, now=100.0)
+    assert not tracker.observe(PATH, version(1), LeaseState.NONE, now=104.9)
     assert tracker.due(104.9) == []
     assert tracker.due(105.0) == [PATH]
-    assert tracker.observe(PATH, version(1), Proof.NONE, now=105.0)
+    assert tracker.observe(PATH, version(1), LeaseState.NONE, now=105.0)
 
 
 @pytest.mark.parametrize("field", Fingerprint._fields)
 def test_any_change_restarts_the_quiet_period(tracker: Tracker, field: str) -> None:
     """Device, inode, size, mtime or ctime: each change counts as writing."""
-    tracker.observe(PATH, version(1), Proof.NONE, now=100.0)
+    tracker.observe(PATH, version(1), LeaseState.NONE, now=100.0)
     changed = version(1)._replace(**{field: 99})
 
-    assert not tracker.observe(PATH, changed, Proof.NONE, now=104.0)
-    assert not tracker.observe(PATH, changed, Proof.NONE, now=108.9)
-    assert tracker.observe(PATH, changed, Proof.NONE, now=109.0)
+    assert not tracker.observe(PATH, changed, LeaseState.NONE, now=104.0)
+    assert not tracker.observe(PATH, changed, LeaseState.NONE, now=108.9)
+    assert tracker.observe(PATH, changed, LeaseState.NONE, now=109.0)
 
 
 def test_no_quiet_period_settles_at_once() -> None:
     """A rule of zero seconds waits for nothing."""
     tracker = Tracker(Settling(0.0, 1.0, 600.0))
-    assert tracker.observe(PATH, version(1), Proof.NONE, now=100.0)
+    assert tracker.observe(PATH, version(1), LeaseState.NONE, now=100.0)
 
 
 def test_a_lost_lease_starts_the_quiet_period(tracker: Tracker) -> None:
     """Time that a file was seen open does not count as quiet."""
-    tracker.observe(PATH, version(1), Proof.OPEN, now=0.0)
-    assert not tracker.observe(PATH, version(1), Proof.NONE, now=100.0)
-    assert tracker.observe(PATH, version(1), Proof.NONE, now=105.0)
+    tracker.observe(PATH, version(1), LeaseState.OPEN, now=0.0)
+    assert not tracker.observe(PATH, version(1), LeaseState.NONE, now=100.0)
+    assert tracker.observe(PATH, version(1), LeaseState.NONE, now=105.0)
 
 
-@pytest.mark.parametrize("proof", [Proof.CLOSED, Proof.NONE])
-def test_an_incomplete_version_is_reported_once(tracker: Tracker, proof: Proof) -> None:
+@pytest.mark.parametrize("proof", [LeaseState.CLOSED, LeaseState.NONE])
+def test_an_incomplete_version_is_reported_once(
+    tracker: Tracker, proof: LeaseState
+) -> None:
     """The first look says so; the next ones of the same version do not."""
     said = [tracker.incomplete(PATH, version(1), proof, now)[0] for now in (0, 5, 30)]
     assert said == [True, False, False]
@@ -105,9 +107,9 @@ def test_an_incomplete_version_is_reported_once(tracker: Tracker, proof: Proof) 
 
 def test_an_incomplete_file_that_changed_is_reported_anew(tracker: Tracker) -> None:
     """Another version is another report, and its time starts over."""
-    tracker.incomplete(PATH, version(1), Proof.CLOSED, now=0.0)
+    tracker.incomplete(PATH, version(1), LeaseState.CLOSED, now=0.0)
     answers = [
-        tracker.incomplete(PATH, version(2), Proof.CLOSED, now)
+        tracker.incomplete(PATH, version(2), LeaseState.CLOSED, now)
         for now in (599.0, 600.0, 1199.0)
     ]
 
@@ -116,23 +118,29 @@ def test_an_incomplete_file_that_changed_is_reported_anew(tracker: Tracker) -> N
 
 def test_an_incomplete_file_is_given_up_in_the_end(tracker: Tracker) -> None:
     """Unchanged for `incomplete_after_s`, it is due once more and given up then."""
-    assert tracker.incomplete(PATH, version(1), Proof.CLOSED, now=0.0) == (True, False)
+    assert tracker.incomplete(PATH, version(1), LeaseState.CLOSED, now=0.0) == (
+        True,
+        False,
+    )
     assert tracker.due(599.9) == []
     assert tracker.due(600.0) == [PATH]
-    assert tracker.incomplete(PATH, version(1), Proof.CLOSED, 600.0) == (False, True)
+    assert tracker.incomplete(PATH, version(1), LeaseState.CLOSED, 600.0) == (
+        False,
+        True,
+    )
 
 
 def test_an_incomplete_file_that_was_completed_settles(tracker: Tracker) -> None:
     """A cut-off copy that is taken up again is no longer waited for."""
-    tracker.incomplete(PATH, version(1), Proof.CLOSED, now=0.0)
-    assert tracker.observe(PATH, version(2), Proof.CLOSED, now=10.0)
+    tracker.incomplete(PATH, version(1), LeaseState.CLOSED, now=0.0)
+    assert tracker.observe(PATH, version(2), LeaseState.CLOSED, now=10.0)
 
 
 def test_due_yields_each_path_once(tracker: Tracker) -> None:
     """Many looks at one path leave one due time, and yielding it uses it up."""
     for now in (0.0, 0.01, 0.02, 0.03):
-        tracker.observe(PATH, version(1), Proof.OPEN, now)
-    tracker.observe(b"other.zip", version(1), Proof.NONE, now=0.0)
+        tracker.observe(PATH, version(1), LeaseState.OPEN, now)
+    tracker.observe(b"other.zip", version(1), LeaseState.NONE, now=0.0)
 
     assert sorted(tracker.due(10.0)) == [b"other.zip", PATH]
     assert tracker.due(10.0) == []
@@ -140,7 +148,7 @@ def test_due_yields_each_path_once(tracker: Tracker) -> None:
 
 def test_what_is_forgotten_is_never_due(tracker: Tracker) -> None:
     """A path that was admitted or is gone leaves nothing behind."""
-    tracker.observe(PATH, version(1), Proof.NONE, now=0.0)
+    tracker.observe(PATH, version(1), LeaseState.NONE, now=0.0)
     tracker.forget(PATH)
     tracker.forget(b"never seen.zip")
 
@@ -151,7 +159,7 @@ def test_what_is_forgotten_is_never_due(tracker: Tracker) -> None:
 
 def test_a_postponed_path_is_due_at_the_instant_named(tracker: Tracker) -> None:
     """Whether known or not, the path is looked at then and not before."""
-    tracker.observe(PATH, version(1), Proof.NONE, now=0.0)
+    tracker.observe(PATH, version(1), LeaseState.NONE, now=0.0)
     tracker.postpone(PATH, version(1), due_at=50.0)
     tracker.postpone(b"new.zip", version(1), due_at=50.0)
 
@@ -161,27 +169,27 @@ def test_a_postponed_path_is_due_at_the_instant_named(tracker: Tracker) -> None:
 
 def test_settling_means_waiting_for_quiet_only(tracker: Tracker) -> None:
     """An open file and an incomplete one are not about to settle by themselves."""
-    tracker.observe(b"open.zip", version(1), Proof.OPEN, now=0.0)
-    tracker.incomplete(b"broken.zip", version(1), Proof.NONE, now=0.0)
+    tracker.observe(b"open.zip", version(1), LeaseState.OPEN, now=0.0)
+    tracker.incomplete(b"broken.zip", version(1), LeaseState.NONE, now=0.0)
     assert not tracker.settling()
 
-    tracker.observe(PATH, version(1), Proof.NONE, now=0.0)
+    tracker.observe(PATH, version(1), LeaseState.NONE, now=0.0)
     assert tracker.settling()
 
 
 def test_the_next_due_time_is_never_late(tracker: Tracker) -> None:
     """Who sleeps until `next_due_at` misses nothing; empty, it is never."""
     assert tracker.next_due_at() == float("inf")
-    tracker.observe(PATH, version(1), Proof.NONE, now=0.0)
-    tracker.observe(b"open.zip", version(1), Proof.OPEN, now=0.0)
+    tracker.observe(PATH, version(1), LeaseState.NONE, now=0.0)
+    tracker.observe(b"open.zip", version(1), LeaseState.OPEN, now=0.0)
     assert tracker.next_due_at() == FIRST_LOOK_S
 
 
 PATHS = [b"a.zip", b"b.zip", b"c.zip"]
-Sight = tuple[int, Proof, str]
+Sight = tuple[int, LeaseState, str]
 SIGHTS = st.tuples(
     st.integers(1, 2),
-    st.sampled_from(Proof),
+    st.sampled_from(LeaseState),
     st.sampled_from(["whole", "broken", "busy"]),
 )
 

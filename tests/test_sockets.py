@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from emitterd.client.http import Wire, tls_context
-from emitterd.client.responses import Break
-from emitterd.client.sockets import Broken
-from emitterd.client.transfer import Limits, Stopped
+from emitterd.client.http import HttpClient, tls_context
+from emitterd.client.responses import BrokenConnection
+from emitterd.client.sockets import TransportError
+from emitterd.client.transfer import Stopped, TransferLimits
 from emitting import (
     LOOPBACK,
     OK,
@@ -27,8 +27,8 @@ from support import wait_until
 LARGE = b"x" * (32 * 1024 * 1024)
 """More than the buffers of both kernel's ends take."""
 
-BRISK = Limits(connect_s=10.0, stall_s=0.6, minimum_bytes_s=1)
-STEADY = Limits(connect_s=30.0, stall_s=3.0, minimum_bytes_s=1)
+BRISK = TransferLimits(connect_s=10.0, stall_s=0.6, minimum_bytes_s=1)
+STEADY = TransferLimits(connect_s=30.0, stall_s=3.0, minimum_bytes_s=1)
 """For what must succeed within a limit that another request breaks."""
 
 DEADLINE_S = 30.0
@@ -41,9 +41,9 @@ def identity(tmp_path_factory: pytest.TempPathFactory) -> Identity:
     return make_identity(tmp_path_factory.mktemp("tls"), "server")
 
 
-def broken_by(wire: Wire, url: str, content: bytes = b"{}") -> Break:
+def broken_by(wire: HttpClient, url: str, content: bytes = b"{}") -> BrokenConnection:
     """Return how a post that must not succeed ended."""
-    with pytest.raises(Broken) as broken:
+    with pytest.raises(TransportError) as broken:
         post(wire, url, content)
     assert str(broken.value)
     return broken.value.how
@@ -107,27 +107,30 @@ def test_a_closed_port_is_refused() -> None:
     with Listener(silent) as gone:
         url = gone.url
     with wired() as wire:
-        assert broken_by(wire, url) is Break.REFUSED
+        assert broken_by(wire, url) is BrokenConnection.REFUSED
 
 
 def test_a_name_that_does_not_resolve_is_dns() -> None:
     """A name below .invalid never resolves (RFC 2606)."""
     with wired() as wire:
-        assert broken_by(wire, "http://nothing.invalid/") is Break.DNS
+        assert broken_by(wire, "http://nothing.invalid/") is BrokenConnection.DNS
 
 
 def test_a_full_backlog_is_a_connect_timeout() -> None:
     """A host that does not answer the connection's first packet is given up."""
-    limits = Limits(connect_s=0.3, stall_s=20.0, minimum_bytes_s=1)
+    limits = TransferLimits(connect_s=0.3, stall_s=20.0, minimum_bytes_s=1)
     with silent_port() as port, wired(limits) as wire:
-        assert broken_by(wire, f"http://{LOOPBACK}:{port}/") is Break.CONNECT_TIMEOUT
+        assert (
+            broken_by(wire, f"http://{LOOPBACK}:{port}/")
+            is BrokenConnection.CONNECT_TIMEOUT
+        )
 
 
 def test_a_certificate_nobody_vouches_for_is_tls(identity: Identity) -> None:
     """A certificate of an unknown authority fails the handshake; nothing is sent."""
     secure = Listener(answering(OK), identity.server_context())
     with secure as server, wired() as wire:
-        assert broken_by(wire, server.url) is Break.TLS
+        assert broken_by(wire, server.url) is BrokenConnection.TLS
         assert not server.heard
 
 
@@ -137,7 +140,7 @@ def test_a_certificate_of_another_host_is_tls(tmp_path: Path) -> None:
     secure = Listener(answering(OK), other.server_context())
     context = tls_context(other.certificate, None, None)
     with secure as server, wired(tls=context) as wire:
-        assert broken_by(wire, server.url) is Break.TLS
+        assert broken_by(wire, server.url) is BrokenConnection.TLS
         assert not server.heard
 
 
@@ -152,16 +155,16 @@ def test_a_server_that_speaks_no_tls_is_tls() -> None:
     with Listener(plain) as server, wired() as wire:
         url = server.url.replace("http:", "https:")
 
-        assert broken_by(wire, url) is Break.TLS
+        assert broken_by(wire, url) is BrokenConnection.TLS
 
 
 def test_a_handshake_that_hangs_is_given_up() -> None:
     """A server that accepts and says nothing ends within the connect limit."""
-    limits = Limits(connect_s=0.3, stall_s=20.0, minimum_bytes_s=1)
+    limits = TransferLimits(connect_s=0.3, stall_s=20.0, minimum_bytes_s=1)
     with Listener(deaf) as server, wired(limits) as wire:
         url = server.url.replace("http:", "https:")
 
-        assert broken_by(wire, url) is Break.CONNECT_TIMEOUT
+        assert broken_by(wire, url) is BrokenConnection.CONNECT_TIMEOUT
 
 
 CUT_CHUNKS = (
@@ -182,7 +185,7 @@ def test_an_answer_that_is_none_is_lost(answer: bytes) -> None:
         connection.sendall(answer)
 
     with Listener(serve) as server, wired() as wire:
-        assert broken_by(wire, server.url) is Break.LOST
+        assert broken_by(wire, server.url) is BrokenConnection.LOST
 
 
 def test_a_reset_in_mid_body_is_lost() -> None:
@@ -196,7 +199,7 @@ def test_a_reset_in_mid_body_is_lost() -> None:
         connection.close()
 
     with Listener(serve) as server, wired() as wire:
-        assert broken_by(wire, server.url, LARGE) is Break.LOST
+        assert broken_by(wire, server.url, LARGE) is BrokenConnection.LOST
 
 
 @pytest.mark.parametrize(
@@ -206,9 +209,9 @@ def test_a_reset_in_mid_body_is_lost() -> None:
 )
 def test_a_body_that_does_not_get_away_is_given_up(serve: Serve, minimum: int) -> None:
     """A reader that stalls, or reads slower than the minimum speed, is given up."""
-    limits = Limits(connect_s=10.0, stall_s=0.6, minimum_bytes_s=minimum)
+    limits = TransferLimits(connect_s=10.0, stall_s=0.6, minimum_bytes_s=minimum)
     with Listener(serve) as server, wired(limits) as wire:
-        assert broken_by(wire, server.url, LARGE) is Break.SLOW
+        assert broken_by(wire, server.url, LARGE) is BrokenConnection.SLOW
 
 
 def test_a_body_above_the_minimum_speed_is_not_given_up() -> None:
@@ -221,7 +224,7 @@ def test_a_body_above_the_minimum_speed_is_not_given_up() -> None:
             server.over.wait(0.03)
         connection.sendall(OK)
 
-    limits = Limits(connect_s=10.0, stall_s=1.5, minimum_bytes_s=1024)
+    limits = TransferLimits(connect_s=10.0, stall_s=1.5, minimum_bytes_s=1024)
     with Listener(serve) as server, wired(limits) as wire:
         assert post(wire, server.url, LARGE).status == 200
 
@@ -234,7 +237,7 @@ def test_a_body_above_the_minimum_speed_is_not_given_up() -> None:
 def test_an_answer_that_is_not_whole_in_time_is_given_up(serve: Serve) -> None:
     """Silence and an answer of one byte now and then end at the same limit."""
     with Listener(serve) as server, wired(BRISK) as wire:
-        assert broken_by(wire, server.url) is Break.SLOW
+        assert broken_by(wire, server.url) is BrokenConnection.SLOW
 
 
 def test_an_answer_may_take_its_time() -> None:
@@ -253,13 +256,13 @@ def test_a_stop_ends_what_is_under_way(serve: Serve, content: bytes) -> None:
     stop = threading.Event()
     outcome: list[BaseException] = []
 
-    def work(wire: Wire, url: str) -> None:
+    def work(wire: HttpClient, url: str) -> None:
         try:
             post(wire, url, content)
-        except (Stopped, Broken) as error:
+        except (Stopped, TransportError) as error:
             outcome.append(error)
 
-    limits = Limits(connect_s=60.0, stall_s=60.0, minimum_bytes_s=1)
+    limits = TransferLimits(connect_s=60.0, stall_s=60.0, minimum_bytes_s=1)
     with Listener(serve) as server, wired(limits, stop=stop) as wire:
         thread = threading.Thread(target=work, args=(wire, server.url))
         thread.start()
@@ -294,7 +297,7 @@ def test_a_broken_request_does_not_spoil_the_next() -> None:
 
     with Listener(serve) as server, wired() as wire:
         for _ in range(3):
-            assert broken_by(wire, server.url) is Break.LOST
+            assert broken_by(wire, server.url) is BrokenConnection.LOST
             assert post(wire, server.url).body == b"ok"
 
 
@@ -309,10 +312,10 @@ def test_each_thread_has_bounds_of_its_own() -> None:
 
     outcomes: list[object] = []
 
-    def work(wire: Wire, url: str) -> None:
+    def work(wire: HttpClient, url: str) -> None:
         try:
             outcomes.append(post(wire, url).status)
-        except Broken as error:
+        except TransportError as error:
             outcomes.append(error.how)
 
     with Listener(serve) as server, wired(STEADY) as wire:
@@ -324,7 +327,7 @@ def test_each_thread_has_bounds_of_its_own() -> None:
             thread.join(DEADLINE_S)
 
     assert outcomes.count(200) == 2
-    assert outcomes.count(Break.SLOW) == 2
+    assert outcomes.count(BrokenConnection.SLOW) == 2
 
 
 def test_the_time_to_connect_is_not_taken_for_slow_sending(identity: Identity) -> None:

@@ -17,8 +17,8 @@ import pytest
 
 from conftest import NOBODY, Python
 from emitterd.codes import Code
-from emitterd.errors import SourceError
-from emitterd.intake.settle import Proof
+from emitterd.errors import FileError
+from emitterd.intake.settle import LeaseState
 from emitterd.spool.folder import SMALL_BYTES, TURN, Spool, proof, read_at, sha256
 from harness import DEADLINE_S
 from support import make_zip
@@ -43,7 +43,7 @@ def path(spool_root: Path) -> Path:
     return make_zip(spool_root / "a.zip")
 
 
-def proven(spool: Spool) -> Proof:
+def proven(spool: Spool) -> LeaseState:
     """Return what is known about writers of `a.zip`."""
     with spool.open(b"a.zip") as file:
         return proof(file)
@@ -51,7 +51,7 @@ def proven(spool: Spool) -> Proof:
 
 def refusal(attempt: Callable[[], object]) -> Code:
     """Return the code that an attempt is refused with."""
-    with pytest.raises(SourceError) as caught:
+    with pytest.raises(FileError) as caught:
         attempt()
     return caught.value.code
 
@@ -72,14 +72,14 @@ def look(spool: Spool) -> tuple[dict[bytes, os.stat_result], dict[bytes, OSError
 @pytest.mark.usefixtures("path")
 def test_closed_file(spool: Spool) -> None:
     """Nobody has it open for writing: proven, however often it is asked."""
-    assert [proven(spool), proven(spool)] == [Proof.CLOSED] * 2
+    assert [proven(spool), proven(spool)] == [LeaseState.CLOSED] * 2
 
 
 def test_writer_in_this_process(spool: Spool, path: Path) -> None:
     """A descriptor of our own that can write counts, until it is closed."""
     with path.open("ab"):
-        assert proven(spool) is Proof.OPEN
-    assert proven(spool) is Proof.CLOSED
+        assert proven(spool) is LeaseState.OPEN
+    assert proven(spool) is LeaseState.CLOSED
 
 
 def test_writer_in_another_process(spool: Spool, path: Path) -> None:
@@ -92,9 +92,9 @@ def test_writer_in_another_process(spool: Spool, path: Path) -> None:
     ) as writer:
         assert writer.stdout is not None
         writer.stdout.readline()
-        assert proven(spool) is Proof.OPEN
+        assert proven(spool) is LeaseState.OPEN
         writer.kill()
-    assert proven(spool) is Proof.CLOSED
+    assert proven(spool) is LeaseState.CLOSED
 
 
 def test_writer_by_a_mapping(spool: Spool, path: Path) -> None:
@@ -102,16 +102,16 @@ def test_writer_by_a_mapping(spool: Spool, path: Path) -> None:
     fd = os.open(path, os.O_RDWR)
     mapping = mmap.mmap(fd, 0)
     os.close(fd)
-    assert proven(spool) is Proof.OPEN
+    assert proven(spool) is LeaseState.OPEN
     mapping.close()
-    assert proven(spool) is Proof.CLOSED
+    assert proven(spool) is LeaseState.CLOSED
 
 
 @pytest.mark.usefixtures("path")
 def test_reader_does_not_count(spool: Spool) -> None:
     """Somebody who only reads does not keep a file from being sent."""
     with spool.open(b"a.zip"):
-        assert proven(spool) is Proof.CLOSED
+        assert proven(spool) is LeaseState.CLOSED
 
 
 @pytest.mark.usefixtures("path")
@@ -128,7 +128,7 @@ def test_lease_is_given_back_at_once(spool: Spool, path: Path) -> None:
     """Right after the proof, and with the file still open, a writer need not wait."""
     for _ in range(100):
         with spool.open(b"a.zip") as file:
-            assert proof(file) is Proof.CLOSED
+            assert proof(file) is LeaseState.CLOSED
             os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
 
 
@@ -237,7 +237,7 @@ def test_swapping_in_a_link_never_leads_outside(
     ):
         try:
             seen[read(spool, b"d/a.zip")] += 1
-        except SourceError:
+        except FileError:
             seen[b"refused"] += 1
         if time.monotonic() > began_at + DEADLINE_S:
             break

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from emitterd.rehearsal.server import FaultMenu, Rehearsal
+from emitterd.rehearsal.server import FaultMenu, RehearsalServer
 from emitting import asked, silent_port
 from harness import DEADLINE_S, Installation
 from support import wait_until
@@ -81,7 +81,7 @@ def test_without_a_server(
 
     (entry,) = site.entries()
     assert entry["attempts"] == 0
-    with Rehearsal(tmp_path / "server") as server:
+    with RehearsalServer(tmp_path / "server") as server:
         site.config.write_text(
             site.config.read_text().replace(f"http://127.0.0.1:{free}/data", server.url)
         )
@@ -91,7 +91,7 @@ def test_without_a_server(
 
 @BOTH
 def test_second_signal_ends_an_upload(
-    site: Installation, server: Rehearsal, number: signal.Signals
+    site: Installation, server: RehearsalServer, number: signal.Signals
 ) -> None:
     """Either signal is the second one too: the drain ends at once, at no cost."""
     server.faults = FaultMenu.parse("black-hole@1")
@@ -107,7 +107,9 @@ def test_second_signal_ends_an_upload(
     assert (entry["state"], entry["attempts"]) == ("queued", 0)
 
 
-def test_upload_that_waits_for_its_bandwidth(tmp_path: Path, server: Rehearsal) -> None:
+def test_upload_that_waits_for_its_bandwidth(
+    tmp_path: Path, server: RehearsalServer
+) -> None:
     """The drain may use up its time, and no more; what is left costs no attempt."""
     site = Installation(
         tmp_path,
@@ -128,7 +130,7 @@ def test_upload_that_waits_for_its_bandwidth(tmp_path: Path, server: Rehearsal) 
 
 
 def test_dead_thread_is_an_internal_error(
-    site: Installation, server: Rehearsal
+    site: Installation, server: RehearsalServer
 ) -> None:
     """A thread that met what nobody expected ends the daemon with 70."""
     server.faults = FaultMenu.parse("slow-answer@1:1")

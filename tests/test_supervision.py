@@ -9,11 +9,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from emitterd.codes import Code
-from emitterd.delivery.circuit_breaker import Down
+from emitterd.delivery.circuit_breaker import OpenCircuit
 from emitterd.errors import Stage
-from emitterd.heartbeat import Pulse, rest
+from emitterd.heartbeat import Heartbeat, rest
 from emitterd.model import State
-from emitterd.service.systemd import LATE_S, Supervision, status_line
+from emitterd.service.systemd import LATE_S, Watchdog, status_line
 
 WATCHDOG_S = 60.0
 LIMIT_S = WATCHDOG_S / 2
@@ -23,9 +23,9 @@ class Watched:
     """A supervision whose loops and commits a test drives; `now` is its clock."""
 
     def __init__(self, watchdog_s: float | None = WATCHDOG_S) -> None:
-        self.pulse = Pulse()
+        self.pulse = Heartbeat()
         self.committing_since: float | None = None
-        self.supervision = Supervision(
+        self.supervision = Watchdog(
             self.pulse, lambda: self.committing_since, watchdog_s
         )
         self.now = time.monotonic()
@@ -206,7 +206,7 @@ def test_status_line_without_a_folder() -> None:
 
 def test_status_line_of_an_outage() -> None:
     """What is wrong with the destination is told with its code."""
-    down = Down(Stage.GRANT, Code.DNS, "no such host", "", 0.0, 0.0)
+    down = OpenCircuit(Stage.GRANT, Code.DNS, "no such host", "", 0.0, 0.0)
 
     assert status_line(COUNTS, None, down).endswith("down: E301 no such host")
 

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from emitterd.client.api import Emission
+from emitterd.client.api import EmissionClient
 from emitterd.client.bandwidth import BURST_SLICES, SLICE_LEAST_BYTES, SLICE_S
 from emitterd.client.throttle import Throttle
-from emitterd.client.transfer import Limits, Stopped
+from emitterd.client.transfer import Stopped, TransferLimits
 from emitterd.config.config_timetable import timetable
-from emitterd.errors import Trouble, Verdict
+from emitterd.errors import Decision, DeliveryError
 from emitterd.model import Receipt
-from emitterd.monitoring.uploads import Uploads
+from emitterd.monitoring.uploads import UploadTracker
 from emitting import (
     Listener,
     answering,
@@ -111,12 +111,12 @@ def test_small_file_passes_a_large_one(bucket: Listener, tmp_path: Path) -> None
         assert not first.done()
         assert len(bodies(bucket)) == 1
         stop.set()
-        with pytest.raises(Trouble):
+        with pytest.raises(DeliveryError):
             first.result(DEADLINE_S)
 
 
 def begun(
-    pool: ThreadPoolExecutor, emission: Emission, bucket: Listener, file: Path
+    pool: ThreadPoolExecutor, emission: EmissionClient, bucket: Listener, file: Path
 ) -> Future[Receipt]:
     """Begin an upload, which then waits for its limit."""
     sent = pool.submit(deliver, emission, file, hand_made(bucket.url))
@@ -133,9 +133,9 @@ def test_stop_ends_the_wait(bucket: Listener, tmp_path: Path) -> None:
         sent = begun(pool, emission_to(wire, bucket.url, stop=stop), bucket, file)
         stop.set()
 
-        with pytest.raises(Trouble) as caught:
+        with pytest.raises(DeliveryError) as caught:
             sent.result(DEADLINE_S)
-        assert caught.value.verdict is Verdict.INTERRUPT
+        assert caught.value.verdict is Decision.INTERRUPT
         assert not caught.value.ambiguous
     assert bodies(bucket) == []
 
@@ -173,7 +173,7 @@ def test_limit_that_comes_in_mid_upload(bucket: Listener, tmp_path: Path) -> Non
 
         assert not sent.done()
         stop.set()
-        with pytest.raises(Trouble):
+        with pytest.raises(DeliveryError):
             sent.result()
     assert bodies(bucket) == []
 
@@ -213,7 +213,7 @@ def test_who_waits_looks_around() -> None:
 
 def test_own_limit_is_not_a_slow_line(bucket: Listener, tmp_path: Path) -> None:
     """A limit far below the minimum speed breaks nothing off, however long it takes."""
-    limits = Limits(connect_s=10.0, stall_s=1.5, minimum_bytes_s=1024 * KIB)
+    limits = TransferLimits(connect_s=10.0, stall_s=1.5, minimum_bytes_s=1024 * KIB)
     file = sparse(tmp_path / "file.zip", 64 * KIB)
     with wired(limits) as wire:
         wire.throttle.adopt(timetable("16KiB/s"))
@@ -229,11 +229,11 @@ def test_slow_line_is_one_under_a_limit_too(tmp_path: Path) -> None:
         del connection
         server.over.wait()
 
-    limits = Limits(connect_s=10.0, stall_s=0.6, minimum_bytes_s=1)
+    limits = TransferLimits(connect_s=10.0, stall_s=0.6, minimum_bytes_s=1)
     file = sparse(tmp_path / "file.zip", 64 * 1024 * KIB)
     with Listener(deaf) as server, wired(limits) as wire:
         wire.throttle.adopt(timetable("256MiB/s"))
-        with pytest.raises(Trouble, match="bytes went out in"):
+        with pytest.raises(DeliveryError, match="bytes went out in"):
             deliver(emission_to(wire, server.url), file, hand_made(server.url))
 
 
@@ -248,14 +248,14 @@ def test_requests_of_the_api_pass_by(bucket: Listener, tmp_path: Path) -> None:
         assert post(wire, bucket.url, b"x" * 1024 * KIB).status == HTTPStatus.NO_CONTENT
         assert not sent.done()
         stop.set()
-        with pytest.raises(Trouble):
+        with pytest.raises(DeliveryError):
             sent.result(DEADLINE_S)
 
 
 def test_progress_within_a_chunk(bucket: Listener, tmp_path: Path) -> None:
     """A board tells how far an upload is though not even its first chunk is through."""
     file = sparse(tmp_path / "file.zip", 1024 * KIB)
-    board, stop = Uploads(), threading.Event()
+    board, stop = UploadTracker(), threading.Event()
     with wired(stop=stop) as wire, ThreadPoolExecutor(1) as pool:
         wire.throttle.adopt(NEVER)
         pool.submit(board.began, entry(1, 1024 * KIB)).result()
@@ -267,5 +267,5 @@ def test_progress_within_a_chunk(bucket: Listener, tmp_path: Path) -> None:
 
         assert board.now()[0].sent_bytes < 64 * KIB
         stop.set()
-        with pytest.raises(Trouble):
+        with pytest.raises(DeliveryError):
             sent.result(DEADLINE_S)

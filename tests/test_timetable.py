@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emitterd.client.timetable import DAY_MIN, Span, Timetable
+from emitterd.client.timetable import DAY_MIN, TimeSpan, Timetable
 from emitterd.config import settings as config
 from emitterd.config.config_timetable import timetable
-from emitterd.config.sources import Refusal
+from emitterd.config.sources import ValueProblem
 from emitterd.errors import ConfigError, Problem
 from emitterd.units import parse_rate
 
@@ -77,12 +77,12 @@ def test_change_of_clocks(day: str, hours: int) -> None:
     [
         ("2MiB/s", Timetable((), 2 * MIB)),
         ("off", Timetable()),
-        ("18:00-00:00 1MiB/s", Timetable((Span(1080, DAY_MIN, MIB),))),
-        ("18:00-24:00 1MiB/s", Timetable((Span(1080, DAY_MIN, MIB),))),
-        ("8:00-9:30 512KiB/s,off", Timetable((Span(480, 570, 512 * KIB),))),
+        ("18:00-00:00 1MiB/s", Timetable((TimeSpan(1080, DAY_MIN, MIB),))),
+        ("18:00-24:00 1MiB/s", Timetable((TimeSpan(1080, DAY_MIN, MIB),))),
+        ("8:00-9:30 512KiB/s,off", Timetable((TimeSpan(480, 570, 512 * KIB),))),
         (
             [{"from": "08:00", "to": "18:00", "limit": "2MiB/s"}],
-            Timetable((Span(480, 1080, 2 * MIB),)),
+            Timetable((TimeSpan(480, 1080, 2 * MIB),)),
         ),
         (
             [
@@ -90,7 +90,7 @@ def test_change_of_clocks(day: str, hours: int) -> None:
                 {"from": "22:00", "to": "06:00", "limit": "off"},
                 {"from": "06:00", "to": "22:00", "limit": "1MB/s"},
             ],
-            Timetable((Span(1320, 360, None), Span(360, 1320, 10**6)), 10**7),
+            Timetable((TimeSpan(1320, 360, None), TimeSpan(360, 1320, 10**6)), 10**7),
         ),
     ],
     ids=str,
@@ -145,7 +145,7 @@ def test_how_it_is_written(said: object, meant: Timetable) -> None:
 )
 def test_what_is_refused(said: object, message: str, remedy: str) -> None:
     """Each mistake is named, by its entry, and what to write instead."""
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(ValueProblem) as caught:
         timetable(said)
 
     assert message in str(caught.value)
@@ -154,7 +154,7 @@ def test_what_is_refused(said: object, message: str, remedy: str) -> None:
 
 SPANS = st.lists(
     st.builds(
-        Span,
+        TimeSpan,
         st.integers(0, DAY_MIN - 1),
         st.integers(1, DAY_MIN),
         st.sampled_from([None, 1 * KIB, 3 * MIB]),
@@ -164,7 +164,7 @@ SPANS = st.lists(
 
 
 @given(SPANS)
-def test_overlap_is_a_minute_that_two_ranges_have(spans: list[Span]) -> None:
+def test_overlap_is_a_minute_that_two_ranges_have(spans: list[TimeSpan]) -> None:
     """Nothing else is refused, and where there is one it is found."""
     minutes = [n for n in range(DAY_MIN) if sum(one.covers(n) for one in spans) > 1]
 
@@ -172,7 +172,9 @@ def test_overlap_is_a_minute_that_two_ranges_have(spans: list[Span]) -> None:
 
 
 @given(SPANS, st.integers(0, DAY_MIN - 1))
-def test_until_is_when_another_limit_may_hold(spans: list[Span], minute: int) -> None:
+def test_until_is_when_another_limit_may_hold(
+    spans: list[TimeSpan], minute: int
+) -> None:
     """From now to then there is one limit, and the range in force ends then."""
     found = Timetable(tuple(spans), 2 * MIB)
     if found.overlap() is not None or not spans:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emitterd.journal.fair_queue import QUANTUM, Turns
+from emitterd.journal.fair_queue import QUANTUM, FairQueue
 
 BACKLOG = 100_000
 
@@ -23,7 +23,7 @@ class Queue:
     """Tickets in memory: what the journal does with turns, without a database."""
 
     def __init__(self) -> None:
-        self.turns = Turns()
+        self.turns = FairQueue()
         self.waiting: list[Ticket] = []
         self.admitted = 0
 
@@ -99,14 +99,14 @@ def test_within_a_rank_the_first_admitted_goes_first() -> None:
 
 def test_a_quantum_is_what_a_turn_takes_of_a_flow() -> None:
     """After `QUANTUM` entries a flow goes on in the next turn."""
-    turns = Turns()
+    turns = FairQueue()
     given_out = [turns.assign("pat") for _ in range(2 * QUANTUM + 1)]
     assert given_out == [0] * QUANTUM + [1] * QUANTUM + [2]
 
 
 def test_a_flow_that_was_idle_joins_the_turn_being_served() -> None:
     """Turns that a flow let pass are not made up for."""
-    turns = Turns()
+    turns = FairQueue()
     turns.assign("idle")
     turns.served(50)
     assert turns.assign("idle") == 50
@@ -114,7 +114,7 @@ def test_a_flow_that_was_idle_joins_the_turn_being_served() -> None:
 
 def test_serving_an_old_entry_does_not_turn_back() -> None:
     """A deferred entry of an early turn leaves the current turn as it is."""
-    turns = Turns()
+    turns = FairQueue()
     turns.served(50)
     turns.served(3)
     assert turns.current == 50
@@ -122,7 +122,7 @@ def test_serving_an_old_entry_does_not_turn_back() -> None:
 
 def test_a_resumed_flow_queues_behind_its_own_backlog() -> None:
     """After a restart a flow with a backlog goes on after its last turn."""
-    turns = Turns()
+    turns = FairQueue()
     turns.resume(10, [("backlog", 3_000)])
     assert turns.assign("backlog") == 3_001
 
@@ -130,7 +130,7 @@ def test_a_resumed_flow_queues_behind_its_own_backlog() -> None:
 @pytest.mark.parametrize("flow", ["never seen", "long ago"])
 def test_a_restart_keeps_newcomers_first(flow: str) -> None:
     """After a restart a flow without a backlog joins the turn being served."""
-    turns = Turns()
+    turns = FairQueue()
     turns.resume(10, [("backlog", 3_000), ("long ago", 2)])
     assert turns.assign(flow) == 10
 
@@ -138,7 +138,7 @@ def test_a_restart_keeps_newcomers_first(flow: str) -> None:
 @given(st.lists(st.sampled_from(["a", "b", "c", "serve"]), max_size=300))
 def test_no_turn_takes_more_than_a_quantum_of_a_flow(story: list[str]) -> None:
     """Whatever comes and goes in whatever order, turns stay fair and never past."""
-    turns, used, current = Turns(), dict[tuple[str, int], int](), 0
+    turns, used, current = FairQueue(), dict[tuple[str, int], int](), 0
     for step in story:
         if step == "serve":
             current += 1

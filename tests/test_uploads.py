@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from emitterd.fingerprint import Fingerprint
 from emitterd.model import Entry
-from emitterd.monitoring.uploads import Uploads, advance
+from emitterd.monitoring.uploads import UploadTracker, advance
 
 
 def entry(number: int, size_bytes: int = 1000, attempts: int = 0) -> Entry:
@@ -16,7 +16,7 @@ def entry(number: int, size_bytes: int = 1000, attempts: int = 0) -> Entry:
 
 def test_an_upload_is_on_the_board_while_it_lasts() -> None:
     """It is there from its beginning, with what was sent of it, and then gone."""
-    board = Uploads()
+    board = UploadTracker()
     before = time.time()
 
     board.began(entry(1, attempts=2))
@@ -33,7 +33,7 @@ def test_an_upload_is_on_the_board_while_it_lasts() -> None:
 
 def test_the_first_to_begin_is_the_first_told() -> None:
     """The order is that of beginning, not of names or ids."""
-    board = Uploads()
+    board = UploadTracker()
     for number in (3, 1, 2):
         board.began(entry(number))
 
@@ -42,7 +42,7 @@ def test_the_first_to_begin_is_the_first_told() -> None:
 
 def test_a_body_sent_twice_is_not_more_than_the_file() -> None:
     """A second grant within the attempt sends again, and the bar ends at its end."""
-    board = Uploads()
+    board = UploadTracker()
     board.began(entry(1))
     for _ in range(3):
         board.sent(entry(1), 600)
@@ -55,7 +55,7 @@ def test_what_went_out_of_a_chunk_counts() -> None:
 
     Form fields go out too, and make no more of the file than it has.
     """
-    board = Uploads()
+    board = UploadTracker()
     board.began(entry(1))
     seen = []
     for _ in range(3):
@@ -74,7 +74,7 @@ def test_what_went_out_of_a_chunk_counts() -> None:
 
 def test_each_thread_tells_of_its_own() -> None:
     """What one thread sends is no progress of another's upload."""
-    board = Uploads()
+    board = UploadTracker()
     board.began(entry(1))
     with ThreadPoolExecutor(1) as pool:
         pool.submit(board.began, entry(2)).result()
@@ -85,7 +85,7 @@ def test_each_thread_tells_of_its_own() -> None:
 
 def test_what_was_asked_does_not_move() -> None:
     """An answer is of its moment: what is sent later does not change it."""
-    board = Uploads()
+    board = UploadTracker()
     board.began(entry(1))
     [seen] = board.now()
     board.sent(entry(1), 500)
@@ -95,7 +95,7 @@ def test_what_was_asked_does_not_move() -> None:
 
 def test_workers_and_lookers_on_do_not_disturb_each_other() -> None:
     """Many uploads in many threads are all counted whole, whoever looks meanwhile."""
-    board = Uploads()
+    board = UploadTracker()
 
     def upload(number: int) -> int:
         board.began(entry(number))

@@ -7,21 +7,21 @@ from emitterd.errors import Stage
 from emitterd.monitoring.alarms import (
     WARNINGS,
     Alarm,
-    Cause,
-    Level,
-    Limits,
+    AlarmCode,
+    AlarmLevel,
+    AlarmLimits,
+    Health,
     Outage,
     Queue,
-    Verdict,
     Watch,
-    judge_queue,
-    judge_watch,
+    daemon_alarms,
+    judge,
+    queue_alarms,
     sweep_limit_s,
-    verdict,
 )
 
 NOW = 1_800_000_000.0
-LIMITS = Limits(oldest_waiting_s=3600.0, no_success_s=1800.0)
+LIMITS = AlarmLimits(oldest_waiting_s=3600.0, no_success_s=1800.0)
 OUTAGE = Outage(Stage.GRANT, Code.REFUSED, "connection refused", NOW - 60)
 
 EMPTY = Queue(running=True)
@@ -43,9 +43,9 @@ def codes(alarms: list[Alarm]) -> list[str]:
         (Queue(running=True, delivered_at=NOW - 9e6), []),
         (
             Queue(running=False, waiting=1, oldest_waiting_at=NOW - 1),
-            [Cause.DAEMON_ABSENT],
+            [AlarmCode.DAEMON_ABSENT],
         ),
-        (Queue(running=True, outages=(OUTAGE,)), [Cause.DESTINATION_DOWN]),
+        (Queue(running=True, outages=(OUTAGE,)), [AlarmCode.DESTINATION_DOWN]),
         (Queue(running=False, outages=(OUTAGE,)), []),
         (
             Queue(
@@ -54,7 +54,7 @@ def codes(alarms: list[Alarm]) -> list[str]:
                 oldest_waiting_at=NOW - 3601,
                 delivered_at=NOW - 1,
             ),
-            [Cause.OLDEST_WAITING],
+            [AlarmCode.OLDEST_WAITING],
         ),
         (
             Queue(
@@ -63,7 +63,7 @@ def codes(alarms: list[Alarm]) -> list[str]:
                 oldest_waiting_at=NOW - 3599,
                 delivered_at=NOW - 1801,
             ),
-            [Cause.NO_SUCCESS],
+            [AlarmCode.NO_SUCCESS],
         ),
         (
             Queue(
@@ -76,9 +76,9 @@ def codes(alarms: list[Alarm]) -> list[str]:
         ),
         (
             Queue(running=True, waiting=1, oldest_waiting_at=NOW - 1801),
-            [Cause.NO_SUCCESS],
+            [AlarmCode.NO_SUCCESS],
         ),
-        (Queue(running=True, rejected=2, rejected_at=NOW - 9), [Cause.REJECTED]),
+        (Queue(running=True, rejected=2, rejected_at=NOW - 9), [AlarmCode.REJECTED]),
         (
             Queue(running=True, waiting=1, oldest_waiting_at=NOW + 7200),
             [],
@@ -102,29 +102,29 @@ def codes(alarms: list[Alarm]) -> list[str]:
 )
 def test_the_queue_is_judged(queue: Queue, expected: list[str]) -> None:
     """What waits, and for how long nothing moved, is judged against the limits."""
-    assert codes(judge_queue(queue, LIMITS, NOW)) == expected
+    assert codes(queue_alarms(queue, LIMITS, NOW)) == expected
 
 
 @pytest.mark.parametrize(
     ("watch", "expected"),
     [
         (WATCHED, []),
-        (Watch(NOW - 901, 900.0), [Cause.SWEEP_OVERDUE]),
-        (Watch(NOW, 900.0, journal_full_since=NOW - 1), [Cause.JOURNAL_FULL]),
-        (Watch(NOW, 900.0, degraded_since=NOW), [Cause.WATCH_DEGRADED]),
-        (Watch(NOW - 901, 900.0, root_lost_since=NOW - 950), [Cause.ROOT_LOST]),
+        (Watch(NOW - 901, 900.0), [AlarmCode.SWEEP_OVERDUE]),
+        (Watch(NOW, 900.0, journal_full_since=NOW - 1), [AlarmCode.JOURNAL_FULL]),
+        (Watch(NOW, 900.0, degraded_since=NOW), [AlarmCode.WATCH_DEGRADED]),
+        (Watch(NOW - 901, 900.0, root_lost_since=NOW - 950), [AlarmCode.ROOT_LOST]),
     ],
     ids=["all-well", "no-sweep", "journal-full", "degraded", "root-lost"],
 )
 def test_the_watch_is_judged(watch: Watch, expected: list[str]) -> None:
     """A folder that is gone is not said a second time by the sweep it prevents."""
-    assert codes(judge_watch(watch, NOW)) == expected
+    assert codes(daemon_alarms(watch, NOW)) == expected
 
 
 def test_an_alarm_says_since_when_and_what_to_do() -> None:
     """The words name the file's age and the key that sets the limit."""
     waiting = Queue(running=True, waiting=1, oldest_waiting_at=NOW - 7500)
-    oldest, idle = judge_queue(waiting, LIMITS, NOW)
+    oldest, idle = queue_alarms(waiting, LIMITS, NOW)
 
     assert oldest.since == idle.since == NOW - 7500
     assert oldest.words == (
@@ -136,7 +136,7 @@ def test_an_alarm_says_since_when_and_what_to_do() -> None:
 
 def test_an_outage_is_told_with_its_code_and_remedy() -> None:
     """What the operator can do about it depends on the code."""
-    (alarm,) = judge_queue(Queue(running=True, outages=(OUTAGE,)), LIMITS, NOW)
+    (alarm,) = queue_alarms(Queue(running=True, outages=(OUTAGE,)), LIMITS, NOW)
 
     assert (
         alarm.words == "the destination is down at the grant: E302 connection refused"
@@ -149,7 +149,7 @@ def test_an_outage_of_several_stages_is_one_alarm() -> None:
     """Each is told in the order of the way; it lasts since the first of them."""
     bucket = Outage(Stage.BUCKET, Code.DNS, "no such host", NOW - 90)
     queue = Queue(running=True, outages=(OUTAGE, bucket))
-    (alarm,) = judge_queue(queue, LIMITS, NOW)
+    (alarm,) = queue_alarms(queue, LIMITS, NOW)
 
     assert alarm.words == (
         "the destination is down at the grant: E302 connection refused;"
@@ -161,7 +161,7 @@ def test_an_outage_of_several_stages_is_one_alarm() -> None:
 def test_an_outage_of_a_code_unknown_here_is_told() -> None:
     """A journal may have been written by a version that knows more codes."""
     outage = Outage(Stage.GRANT, "E999", "something new", NOW)
-    (alarm,) = judge_queue(Queue(running=True, outages=(outage,)), LIMITS, NOW)
+    (alarm,) = queue_alarms(Queue(running=True, outages=(outage,)), LIMITS, NOW)
 
     assert "E999 something new" in alarm.words
 
@@ -169,34 +169,34 @@ def test_an_outage_of_a_code_unknown_here_is_told() -> None:
 def test_the_gravest_comes_first() -> None:
     """Critical before warning, and among equals the oldest."""
     alarms = [
-        Alarm(Cause.REJECTED, 1.0, "", ""),
-        Alarm(Cause.NO_SUCCESS, 3.0, "", ""),
-        Alarm(Cause.JOURNAL_FULL, 2.0, "", ""),
+        Alarm(AlarmCode.REJECTED, 1.0, "", ""),
+        Alarm(AlarmCode.NO_SUCCESS, 3.0, "", ""),
+        Alarm(AlarmCode.JOURNAL_FULL, 2.0, "", ""),
     ]
-    judged = verdict(alarms)
+    judged = judge(alarms)
 
     assert codes(list(judged.alarms)) == [
-        Cause.JOURNAL_FULL,
-        Cause.NO_SUCCESS,
-        Cause.REJECTED,
+        AlarmCode.JOURNAL_FULL,
+        AlarmCode.NO_SUCCESS,
+        AlarmCode.REJECTED,
     ]
-    assert judged.level is Level.CRITICAL
+    assert judged.level is AlarmLevel.CRITICAL
 
 
 def test_no_alarm_is_well() -> None:
     """Without an alarm the verdict is OK, and with any it is not."""
-    warned = verdict([Alarm(Cause.REJECTED, 1.0, "", "")])
+    warned = judge([Alarm(AlarmCode.REJECTED, 1.0, "", "")])
 
-    assert Verdict().ok
-    assert Verdict().level is Level.OK
+    assert Health().ok
+    assert Health().level is AlarmLevel.OK
     assert not warned.ok
-    assert warned.level is Level.WARNING
+    assert warned.level is AlarmLevel.WARNING
 
 
 def test_every_cause_has_a_level() -> None:
     """Each is one or the other, and what stops deliveries is critical."""
-    assert set(Cause) > WARNINGS
-    assert Alarm(Cause.DESTINATION_DOWN, 0.0, "", "").level is Level.CRITICAL
+    assert set(AlarmCode) > WARNINGS
+    assert Alarm(AlarmCode.DESTINATION_DOWN, 0.0, "", "").level is AlarmLevel.CRITICAL
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,12 @@
 import time
 
 from emitterd.codes import Code
-from emitterd.errors import Trouble, Verdict
+from emitterd.errors import Decision, DeliveryError
 from emitterd.journal.journal import Journal
 from emitterd.journal.waiting import Waiting
 from test_journal import BROKE, take
 
-REFUSED = Trouble(Verdict.PARK, Code.CREDENTIALS, "refused")
+REFUSED = DeliveryError(Decision.PARK, Code.CREDENTIALS, "refused")
 LATER = time.time() + 3000.0
 
 

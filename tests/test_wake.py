@@ -4,7 +4,7 @@ import threading
 import time
 from pathlib import Path
 
-from emitterd.delivery.wake import Wake
+from emitterd.delivery.wake import WakeUp
 from emitterd.journal.journal import Journal
 from support import make_zip, wait_until
 from test_intake import NAME, PATH, swept
@@ -12,7 +12,7 @@ from test_intake import NAME, PATH, swept
 
 def test_ring_before_wait_ends_it_at_once() -> None:
     """A ring that came while one looked for work is not slept over."""
-    wake = Wake()
+    wake = WakeUp()
     rings = wake.rings()
     wake.ring()
     began = time.monotonic()
@@ -22,7 +22,7 @@ def test_ring_before_wait_ends_it_at_once() -> None:
 
 def test_wait_ends_with_its_time() -> None:
     """Without a ring the wait ends by itself, and not before its time."""
-    wake = Wake()
+    wake = WakeUp()
     began = time.monotonic()
     wake.wait(wake.rings(), 0.05)
     assert time.monotonic() - began >= 0.05
@@ -30,7 +30,7 @@ def test_wait_ends_with_its_time() -> None:
 
 def test_one_ring_wakes_all() -> None:
     """Each of N waiting threads wakes from one ring."""
-    wake = Wake()
+    wake = WakeUp()
     rings = wake.rings()
     threads = [threading.Thread(target=wake.wait, args=(rings, 60.0)) for _ in range(8)]
     for thread in threads:
@@ -48,7 +48,7 @@ def test_one_ring_wakes_all() -> None:
 
 def test_no_ring_is_lost_under_load() -> None:
     """A thread that takes the count, looks, then waits sees all work that is rung."""
-    wake = Wake()
+    wake = WakeUp()
     work = 0
     seen: list[int] = []
 

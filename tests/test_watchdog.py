@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from emitterd.rehearsal.server import FaultMenu, Rehearsal
+from emitterd.rehearsal.server import FaultMenu, RehearsalServer
 from harness import DEADLINE_S, Installation, Process
 from support import wait_until
 
@@ -120,7 +120,7 @@ def test_refused_reload_is_over_too(manager: Manager, site: Installation) -> Non
 
 
 def test_status_follows_the_queue(
-    manager: Manager, site: Installation, server: Rehearsal
+    manager: Manager, site: Installation, server: RehearsalServer
 ) -> None:
     """What waits, and for how long, is told; and what ails the destination."""
     server.faults = FaultMenu.parse("429:1:600")
@@ -140,7 +140,7 @@ def test_status_follows_the_queue(
 
 
 def test_slow_upload_is_no_standstill(
-    manager: Manager, site: Installation, server: Rehearsal
+    manager: Manager, site: Installation, server: RehearsalServer
 ) -> None:
     """One chunk that takes longer than the watchdog's patience is still progress."""
     server.faults = FaultMenu.parse("slow-reader:1:25000")
@@ -196,7 +196,7 @@ def test_hung_thread_starves_the_watchdog(
 
 
 def test_killed_by_the_watchdog_nothing_is_lost(
-    manager: Manager, site: Installation, server: Rehearsal
+    manager: Manager, site: Installation, server: RehearsalServer
 ) -> None:
     """The manager ends a hung daemon with SIGABRT; the next one delivers."""
     site.drop(NAME)

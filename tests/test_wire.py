@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from emitterd.client.http import tls_context
-from emitterd.client.responses import Break
-from emitterd.client.sockets import Broken
-from emitterd.client.transfer import Limits
+from emitterd.client.responses import BrokenConnection
+from emitterd.client.sockets import TransportError
+from emitterd.client.transfer import TransferLimits
 from emitting import (
     OK,
     Identity,
@@ -167,10 +167,10 @@ def test_a_proxy_of_another_kind_is_a_proxy_trouble(
 ) -> None:
     """A SOCKS proxy in the environment cannot be used, which is said as such."""
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
-    with wired() as wire, pytest.raises(Broken) as broken:
+    with wired() as wire, pytest.raises(TransportError) as broken:
         post(wire, AFAR)
 
-    assert broken.value.how is Break.PROXY
+    assert broken.value.how is BrokenConnection.PROXY
 
 
 @pytest.mark.parametrize("exempt", ["127.0.0.1", "localhost,127.0.0.1", "*"])
@@ -208,10 +208,10 @@ def test_a_tunnel_that_is_refused_is_the_proxys_trouble(status: str) -> None:
     refusal = f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode()
     with Listener(proxying(0, refusal)) as proxy:
         address = f"http://127.0.0.1:{proxy.port}"
-        with wired(proxy=address) as wire, pytest.raises(Broken) as broken:
+        with wired(proxy=address) as wire, pytest.raises(TransportError) as broken:
             post(wire, "https://cqube.example.test/data")
 
-    assert broken.value.how is Break.PROXY
+    assert broken.value.how is BrokenConnection.PROXY
     assert status[:3] in str(broken.value)
 
 
@@ -254,26 +254,26 @@ def test_a_missing_client_certificate_is_a_tls_trouble(
     context.maximum_version = version
     ours = tls_context(identity.certificate, None, None)
     with Listener(answering(OK), context) as server, wired(tls=ours) as wire:
-        with pytest.raises(Broken) as broken:
+        with pytest.raises(TransportError) as broken:
             post(wire, server.url)
         assert not server.heard
 
-    assert broken.value.how is Break.TLS
+    assert broken.value.how is BrokenConnection.TLS
 
 
 @pytest.mark.parametrize("host", ["cqube..example.org", "x" * 64 + ".example.org"])
 def test_an_impossible_host_name_is_a_dns_trouble(host: str) -> None:
     """A label that is empty or too long cannot be resolved, and that is all."""
-    with wired() as wire, pytest.raises(Broken) as broken:
+    with wired() as wire, pytest.raises(TransportError) as broken:
         post(wire, f"http://{host}/")
 
-    assert broken.value.how is Break.DNS
+    assert broken.value.how is BrokenConnection.DNS
 
 
 @pytest.mark.parametrize("url", ["http://[::1", "http://host:port/", "http://a\0/"])
 def test_an_unusable_url_is_broken_like_any_other(url: str) -> None:
-    """A url that httpx cannot parse comes back as `Broken`, as the contract says."""
-    with wired() as wire, pytest.raises(Broken):
+    """A url that httpx cannot parse raises `TransportError`."""
+    with wired() as wire, pytest.raises(TransportError):
         post(wire, url)
 
 
@@ -285,8 +285,8 @@ def test_other_limits_hold_from_the_next_request_on() -> None:
         connection.recv(1)
 
     with Listener(silent) as server, wired() as wire:
-        wire.adopt(Limits(5.0, 0.3, 0))
-        with pytest.raises(Broken) as broken:
+        wire.adopt(TransferLimits(5.0, 0.3, 0))
+        with pytest.raises(TransportError) as broken:
             post(wire, server.url)
 
-    assert broken.value.how is Break.SLOW
+    assert broken.value.how is BrokenConnection.SLOW

@@ -11,8 +11,8 @@ import pytest
 
 from emitterd.delivery.dispatch import IDLE_S
 from emitterd.delivery.worker import ROOT_LOST_S
-from emitterd.journal.instruction import Act, Instruction
-from emitterd.journal.operations import Hand
+from emitterd.journal.instruction import Operation, OperationRequest
+from emitterd.journal.operations import Operations
 from emitterd.model import State
 from rig import INITIAL_S, Rig, rigged
 
@@ -279,8 +279,8 @@ def test_content_is_sent_where_a_forgotten_version_arrived(rig: Rig, menu: str) 
     rig.faults(menu)
     rig.drop(NAME, b"other")
     rig.step()
-    forget = Instruction(Act.FORGET, (NAME.encode(),))
-    Hand(rig.journal.database, rig.abort).obey(forget, "operator", lambda _: None)
+    forget = OperationRequest(Operation.FORGET, (NAME.encode(),))
+    Operations(rig.journal.database, rig.abort).obey(forget, "operator", lambda _: None)
     content = rig.drop(NAME, b"first").read_bytes()
     rig.step()
 

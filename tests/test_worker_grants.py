@@ -12,7 +12,7 @@ import pytest
 
 from emitterd.codes import Code
 from emitterd.delivery.backoff import Backoff
-from emitterd.errors import Trouble, Verdict
+from emitterd.errors import Decision, DeliveryError
 from emitterd.model import State
 from emitterd.rehearsal.server import FaultMenu
 from rig import INITIAL_S, Rig, rigged
@@ -219,7 +219,9 @@ def test_a_bug_puts_one_file_off(rig: Rig) -> None:
 
 def test_a_file_that_meets_the_same_trouble_again_parks_nobody(rig: Rig) -> None:
     """Where others went through since, the trouble is the file's own."""
-    rig.emission.poison[NAME.encode()] = Trouble(Verdict.PARK, Code.API_TROUBLE, "500")
+    rig.emission.poison[NAME.encode()] = DeliveryError(
+        Decision.PARK, Code.API_TROUBLE, "500"
+    )
     rig.drop(NAME, rank=5)
     rig.step()
     rig.drop("pat/first.zip", rank=1)
@@ -238,7 +240,9 @@ def test_a_file_that_meets_the_same_trouble_again_parks_nobody(rig: Rig) -> None
 
 def test_a_file_that_parks_is_not_the_only_probe(rig: Rig) -> None:
     """Behind a file that the server cannot take, the others are delivered."""
-    rig.emission.poison[NAME.encode()] = Trouble(Verdict.PARK, Code.API_TROUBLE, "500")
+    rig.emission.poison[NAME.encode()] = DeliveryError(
+        Decision.PARK, Code.API_TROUBLE, "500"
+    )
     rig.drop(NAME)
     others = [f"pat/{number}.zip" for number in range(3)]
     for name in others:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from emitterd.yaml_reader import (
     Document,
     Duplicate,
-    Marked,
+    Node,
     YamlError,
     parse,
     parse_untyped,
@@ -24,11 +24,11 @@ SECRET = "correct-horse-battery"
 def test_every_key_has_its_line_and_every_duplicate_both() -> None:
     """Lines count from 1; of a key given twice the first value stays."""
     document = parse("a: 1\n\nb:\n  c: x\n  c: y\na: 2\n")
-    assert document.root == Marked(
+    assert document.root == Node(
         1,
         children={
-            "a": Marked(1, 1),
-            "b": Marked(3, children={"c": Marked(4, "x")}),
+            "a": Node(1, 1),
+            "b": Node(3, children={"c": Node(4, "x")}),
         },
     )
     assert document.duplicates == (
@@ -66,7 +66,7 @@ def test_scalars_are_those_of_yaml_1_2(text: str, value: object) -> None:
     """What YAML 1.1 turns into booleans, octals, minutes and dates stays text."""
     root = parse(f"key: {text}").root
     assert root is not None
-    assert root.children == {"key": Marked(1, value)}
+    assert root.children == {"key": Node(1, value)}
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_untyped_scalars_are_text(text: str, value: object) -> None:
     """No scalar is a number, a boolean or null; lines are still counted."""
     root = parse_untyped(f"# first\nkey: {text}").root
     assert root is not None
-    assert root.children == {"key": Marked(2, value)}
+    assert root.children == {"key": Node(2, value)}
 
 
 both_parsers = pytest.mark.parametrize("parse", [parse, parse_untyped])

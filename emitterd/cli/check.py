@@ -12,7 +12,7 @@ from emitterd.client.grant import GRANT_LIFETIME_S
 from emitterd.client.timetable import format_rate
 from emitterd.config.settings import Config
 from emitterd.intake.examine import MAX_BYTES
-from emitterd.journal.reader import held
+from emitterd.journal.reader import is_locked
 from emitterd.monitoring.http_server import probe
 from emitterd.spool.mounts import NETWORK, file_system
 from emitterd.spool.watcher import folders_below, watch_limit
@@ -190,7 +190,7 @@ def _metrics(config: Config) -> Iterator[Diagnosis]:
     listen = config.metrics.listen
     if listen is None:
         return
-    if held(config.journal.path):
+    if is_locked(config.journal.path):
         yield Diagnosis("ok", "metrics.listen", f"{listen}, if the daemon has it")
         return
     try:

@@ -21,9 +21,9 @@ from emitterd.cli.handshake import (
     secure,
     tunnel,
 )
-from emitterd.client.http import Answer
-from emitterd.client.responses import Request, broken, http_date
-from emitterd.client.sockets import Broken, Proxy
+from emitterd.client.http import Response
+from emitterd.client.responses import RequestKind, http_date, transport_error
+from emitterd.client.sockets import Proxy, TransportError
 from emitterd.codes import Code
 from emitterd.config.settings import Config
 from emitterd.errors import EmitterError, printable
@@ -75,7 +75,7 @@ class _Failed(Exception):
         self.diagnosis = diagnosis
 
 
-class _Place(NamedTuple):
+class _Step(NamedTuple):
     """Where a url leads; `whose` is put before what is said of it."""
 
     whose: str
@@ -114,7 +114,7 @@ class _Clock:
         self._ahead_s: float | None = None
         self._told = False
 
-    def note(self, answer: Answer) -> None:
+    def note(self, answer: Response) -> None:
         """Compare, where the answer has a date."""
         served_at = http_date(answer.headers.get("date", ""))
         if served_at is not None:
@@ -153,8 +153,8 @@ class _Check:
 
     def steps(self) -> Iterator[Diagnosis]:
         """Yield what is found. Raises `_Failed` at the first step that fails."""
-        api = _Place.of(self._url)
-        yield from self._reach(api, self._proxy(api, self._url, Request.GRANT))
+        api = _Step.of(self._url)
+        yield from self._reach(api, self._proxy(api, self._url, RequestKind.GRANT))
         with _step("login", api.host):
             lifetime_s = self._emission.login()
         yield from self.clock.said()
@@ -165,11 +165,13 @@ class _Check:
             yield _found("login", f"accepted, with a token for {token}")
         with _step("grant", api.host):
             grant = self._emission.grant(PATH)
-            bucket = _Place.of(grant.url, "bucket ")
+            bucket = _Step.of(grant.url, "bucket ")
             holds = self._life(grant)
         yield from self.clock.said()
         yield _found("grant", f"for {bucket.host}, to be used within {holds}")
-        yield from self._reach(bucket, self._proxy(bucket, grant.url, Request.BUCKET))
+        yield from self._reach(
+            bucket, self._proxy(bucket, grant.url, RequestKind.BUCKET)
+        )
 
     def _life(self, grant: Grant) -> str:
         holds = format_duration(max(round(grant.expires_at - grant.granted_at), 0))
@@ -182,14 +184,16 @@ class _Check:
             " gives to its grants, is wrong",
         )
 
-    def _proxy(self, place: _Place, url: str, request: Request) -> Proxy | None:
+    def _proxy(self, place: _Step, url: str, request: RequestKind) -> Proxy | None:
         with _step(f"{place.whose}proxy", place.host):
             try:
                 return self.wire.proxy(url)
-            except Broken as error:
-                raise broken(request, error.how, str(error), body_sent=False) from error
+            except TransportError as error:
+                raise transport_error(
+                    request, error.how, str(error), body_sent=False
+                ) from error
 
-    def _reach(self, place: _Place, proxy: Proxy | None) -> Iterator[Diagnosis]:
+    def _reach(self, place: _Step, proxy: Proxy | None) -> Iterator[Diagnosis]:
         if proxy is None:
             yield from self._directly(place)
         else:
@@ -202,7 +206,7 @@ class _Check:
                 "use https wherever the line is not this machine's own",
             )
 
-    def _directly(self, place: _Place) -> Iterator[Diagnosis]:
+    def _directly(self, place: _Step) -> Iterator[Diagnosis]:
         whose, host, port, encrypted = place
         with _step(f"{whose}DNS", host):
             addresses = resolve(host, port, self._limit_s)
@@ -216,9 +220,9 @@ class _Check:
                     certificate = secure(line, host, self._tls)
                 yield _judged(f"{whose}TLS", certificate, time.time())
 
-    def _through(self, proxy: Proxy, place: _Place) -> Iterator[Diagnosis]:
+    def _through(self, proxy: Proxy, place: _Step) -> Iterator[Diagnosis]:
         whose, host, port, encrypted = place
-        door = _Place.of(proxy.origin)
+        door = _Step.of(proxy.origin)
         with _step(f"{whose}proxy", door.host):
             connect(resolve(door.host, door.port, self._limit_s), self._limit_s).close()
         said = f"{door.host} port {door.port} answers; it is to find {host} itself"

@@ -23,9 +23,9 @@ from emitterd.datasets.catalogue_file import load_catalogue
 from emitterd.datasets.dataset import Dataset
 from emitterd.datasets.sample import sample_csv
 from emitterd.errors import JournalError
-from emitterd.journal.reader import Records
+from emitterd.journal.reader import JournalReader
 from emitterd.model import State
-from emitterd.rehearsal.server import Rehearsal
+from emitterd.rehearsal.server import RehearsalServer
 
 MASTERS = (
     "block_master/block_mst",
@@ -101,7 +101,7 @@ class Demo:
 
         Raises `TimeoutError` where not everything arrives in time.
         """
-        with Rehearsal(self.folder / "server", password="rehearsal") as server:  # noqa: S106
+        with RehearsalServer(self.folder / "server", password="rehearsal") as server:  # noqa: S106
             self._configure(server.url)
             say(f"a rehearsal server listens on {server.url}")
             self._drop(MASTERS)
@@ -113,7 +113,7 @@ class Demo:
                 say(f"{len(TRANSACTIONAL)} transactional files are dropped meanwhile")
                 self._await(len(MASTERS) + len(TRANSACTIONAL))
             say(f"the bucket holds {len(server.objects)} objects")
-        with Records(self.folder / "journal.db") as records:
+        with JournalReader(self.folder / "journal.db") as records:
             return list(records.entries(State.DELIVERED))
 
     def _drop(self, titles: Iterable[str]) -> None:
@@ -160,7 +160,7 @@ class Demo:
 
     def _delivered(self) -> int:
         try:
-            with Records(self.folder / "journal.db") as records:
+            with JournalReader(self.folder / "journal.db") as records:
                 return int(records.status()["counts"]["delivered"])
         except JournalError:
             # The daemon has not made it yet.

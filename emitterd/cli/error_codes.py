@@ -52,7 +52,7 @@ class _Book(TypedDict):
 
 
 @dataclass(frozen=True, slots=True)
-class Play:
+class CodeHelp:
     """One code, and all there is to say about it.
 
     `meanwhile`: what emitterd does by itself. `consequence`: what the server would do
@@ -85,7 +85,7 @@ class Play:
         return "\n".join(lines)
 
 
-def explain(code: str) -> Play:
+def explain(code: str) -> CodeHelp:
     """Return the play for a code, written like `E210`, `e210` or `210`.
 
     Raises `UnknownCodeError`.
@@ -100,7 +100,7 @@ def explain(code: str) -> Play:
         ) from None
 
 
-def all_codes() -> list[Play]:
+def all_codes() -> list[CodeHelp]:
     """Return the play for every code, in order."""
     return [_play(code) for code in Code]
 
@@ -125,7 +125,7 @@ def document() -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def _blocks(play: Play, heading: str) -> Iterator[str]:
+def _blocks(play: CodeHelp, heading: str) -> Iterator[str]:
     yield f'<a id="{play.code.lower()}"></a>'
     yield f"{heading} {play.code}: {_escaped(play.title)}"
     yield f"**Meanwhile:** {play.meanwhile}"
@@ -135,11 +135,11 @@ def _blocks(play: Play, heading: str) -> Iterator[str]:
     yield "\n".join(f"{number}. {step}" for number, step in enumerate(play.steps, 1))
 
 
-def _play(code: Code) -> Play:
+def _play(code: Code) -> CodeHelp:
     book = _book()
     page = book["codes"][code]
     common = book["outcomes"][page["outcome"]] if "outcome" in page else ""
-    return Play(
+    return CodeHelp(
         code,
         MEANING[code].title,
         MEANING[code].remedy,

@@ -13,7 +13,7 @@ KEYS = "<dataset>/<name>.zip"
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
+class SentFiles:
     """What `client.py` made of its `file_path`.
 
     `folder` is the one that the dataset folders lie in; `keys` the form of the object
@@ -25,7 +25,7 @@ class Sent:
     dataset: str | None = None
 
 
-def sent(file_path: str, datasets: Collection[str]) -> Sent:
+def sent(file_path: str, datasets: Collection[str]) -> SentFiles:
     """Tell what `client.py` sent; `datasets` are the names of the dataset folders.
 
     Its keys start at `os.path.split(file_path)[0]`: at `file_path` itself only where
@@ -34,14 +34,16 @@ def sent(file_path: str, datasets: Collection[str]) -> Sent:
     """
     place = Path(file_path)
     if not place.is_absolute():
-        return Sent(place, KEYS.replace("/", "\\"))
+        return SentFiles(place, KEYS.replace("/", "\\"))
     if place.suffix.lower() == ".zip" or os.path.isfile(place):  # noqa: PTH113  raises
         known = place.parent.name in datasets
-        return Sent(place.parent.parent if known else place.parent, "<name>.zip")
+        return SentFiles(place.parent.parent if known else place.parent, "<name>.zip")
     slash = file_path.endswith("/")
     if place.name in datasets:
-        return Sent(place.parent, "<name>.zip" if slash else KEYS, place.name)
-    return Sent(place) if slash else Sent(place, f"{shown(place.name)}/{KEYS}")
+        return SentFiles(place.parent, "<name>.zip" if slash else KEYS, place.name)
+    return (
+        SentFiles(place) if slash else SentFiles(place, f"{shown(place.name)}/{KEYS}")
+    )
 
 
 def notices(

@@ -19,7 +19,7 @@ from emitterd.config.client_config import ClientConfig
 from emitterd.config.fields import shown
 from emitterd.config.rules import inside
 from emitterd.config.secrets import read_secret
-from emitterd.config.sources import Refusal
+from emitterd.config.sources import ValueProblem
 from emitterd.errors import ConfigError, Problem
 from emitterd.spool.files import sync
 
@@ -151,7 +151,7 @@ def _secret_problems(file: Path, secret: str) -> Iterator[Problem]:
     try:
         same = read_secret(file) == secret
         why = "it holds another secret"
-    except Refusal as error:
+    except ValueProblem as error:
         same, why = False, f"it {error}"
     if not same:
         message = f"exists already, and {why}"

@@ -20,9 +20,9 @@ from emitterd.cli.terminal import (
 )
 from emitterd.config.settings import load_part
 from emitterd.config.sources import find
-from emitterd.intake.file_status import Standings
+from emitterd.intake.file_status import FileStatuses
 from emitterd.intake.survey import skipped
-from emitterd.journal.reader import Records
+from emitterd.journal.reader import JournalReader
 from emitterd.model import display
 from emitterd.monitoring.explain import OutsideSpool, explain, locate
 from emitterd.spool.folder import Spool, ignore_lease_breaks
@@ -58,14 +58,14 @@ def explain_path(config: Path | None, said: str, *, as_json: bool) -> int:
 
 
 @contextmanager
-def _looking(config: Path | None) -> Iterator[tuple[Standings, Records]]:
+def _looking(config: Path | None) -> Iterator[tuple[FileStatuses, JournalReader]]:
     settings = load_part(find(config, os.environ), os.environ, "journal", "spool")
     # A look asks for a lease, and a writer that comes in just then breaks it.
     ignore_lease_breaks()
     rule = settings.spool
-    with Records(settings.journal.path, absent=True) as records:
+    with JournalReader(settings.journal.path, absent=True) as records:
         yield (
-            Standings(
+            FileStatuses(
                 Spool(rule.directory),
                 Selection(rule.include, rule.exclude),
                 records.latest,

@@ -9,15 +9,14 @@ from typing import Any
 from emitterd.cli.output import print_inspections
 from emitterd.cli.terminal import DONE, USAGE, WRONG, complain, print_array
 from emitterd.codes import Code
-from emitterd.config.settings import Spool as SpoolConfig
-from emitterd.config.settings import load_part
+from emitterd.config.settings import SpoolSettings, load_part
 from emitterd.config.sources import find
 from emitterd.datasets.catalogue import Catalogue, near
 from emitterd.datasets.findings import fatal
 from emitterd.datasets.inspection import Report
 from emitterd.datasets.inspector import Inspector, load_inspector
 from emitterd.datasets.zip_integrity import zip_flaw
-from emitterd.errors import ConfigError, SourceError
+from emitterd.errors import ConfigError, FileError
 from emitterd.intake.examine import MAX_BYTES
 from emitterd.meanings import MEANING
 from emitterd.model import display
@@ -101,7 +100,7 @@ def inspect_files(
     return WRONG if "error" in verdicts else DONE
 
 
-def _rule(config: Path | None) -> SpoolConfig:
+def _rule(config: Path | None) -> SpoolSettings:
     """Return what the configuration says, where there is one for this user to read."""
     try:
         source = find(config, os.environ)
@@ -115,8 +114,8 @@ def _rule(config: Path | None) -> SpoolConfig:
     return load_part(source, os.environ, "spool").spool
 
 
-def _unconfigured() -> SpoolConfig:
-    return SpoolConfig(directory=NOWHERE)
+def _unconfigured() -> SpoolSettings:
+    return SpoolSettings(directory=NOWHERE)
 
 
 def _inspect(
@@ -141,8 +140,8 @@ def _inspect(
             if flaw is not None:
                 return Inspected(name, None, note, None, Code.INCOMPLETE, flaw)
             report = inspector.report(path, read, size_bytes)
-    except (SourceError, OSError) as error:
-        code = error.code if isinstance(error, SourceError) else Code.UNREADABLE
+    except (FileError, OSError) as error:
+        code = error.code if isinstance(error, FileError) else Code.UNREADABLE
         return Inspected(name, None, note, None, code, str(error))
     dataset = inspector.dataset(path)
     return Inspected(name, dataset.title if dataset else None, note, report)

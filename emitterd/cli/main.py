@@ -14,7 +14,7 @@ import click
 
 from emitterd import __version__
 from emitterd.cli.imports import unused_left_out
-from emitterd.journal.instruction import Act
+from emitterd.journal.instruction import Operation
 from emitterd.model import State
 from emitterd.service.signals import hold_hangup
 from emitterd.units import parse_duration, parse_since
@@ -165,7 +165,7 @@ def receipts(
     _end(lambda: queries.receipts(config, begin, form))
 
 
-def _acting(act: Act) -> Callable[..., None]:
+def _acting(act: Operation) -> Callable[..., None]:
     @click.argument(
         "paths", nargs=-1, metavar="PATH...", help="As in the log, or absolute."
     )
@@ -181,10 +181,10 @@ def _acting(act: Act) -> Callable[..., None]:
 
 
 for _one, _help in {
-    Act.RETRY: "Try deferred files now; have rejected ones looked at again.",
-    Act.HOLD: "Keep waiting files back, whatever is dropped under their names.",
-    Act.RELEASE: "Let held files go.",
-    Act.FORGET: "Take files for new: what lies in the folder is sent, even again.",
+    Operation.RETRY: "Try deferred files now; have rejected ones looked at again.",
+    Operation.HOLD: "Keep waiting files back, whatever is dropped under their names.",
+    Operation.RELEASE: "Let held files go.",
+    Operation.FORGET: "Forget files: emitterd sends them again.",
 }.items():
     command.command(name=_one, help=_help)(_acting(_one))
 
@@ -314,7 +314,7 @@ def demo(keep: Path | None) -> None:
 
 
 def _act(
-    act: Act,
+    act: Operation,
     paths: tuple[str, ...],
     config: Path | None,
     *,

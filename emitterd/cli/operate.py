@@ -10,12 +10,12 @@ from emitterd.cli.terminal import DONE, USAGE, WRONG, complain, say
 from emitterd.config.settings import load_part
 from emitterd.config.sources import find
 from emitterd.errors import JournalError, JournalLocked
-from emitterd.housekeeping.recovery import Rebuilt
+from emitterd.housekeeping.recovery import RebuildReport
 from emitterd.housekeeping.recovery import rebuild as put_anew
-from emitterd.journal.instruction import Act, Instruction, Outcome
+from emitterd.journal.instruction import Operation, OperationReport, OperationRequest
 from emitterd.journal.journal import Journal
-from emitterd.journal.operations import Hand
-from emitterd.journal.reader import Records
+from emitterd.journal.operations import Operations
+from emitterd.journal.reader import JournalReader
 from emitterd.model import State, display
 from emitterd.monitoring.explain import OutsideSpool, locate
 from emitterd.service.control_socket import ask, user_name
@@ -23,7 +23,9 @@ from emitterd.spool.folder import Spool
 from emitterd.spool.selection import Selection
 
 
-def act(config: Path | None, what: Act, said: list[str], state: State | None) -> int:
+def act(
+    config: Path | None, what: Operation, said: list[str], state: State | None
+) -> int:
     """Apply an act to paths, or to all in a state; 1 where one was refused."""
     settings = load_part(find(config, os.environ), os.environ, "journal", "spool")
     journal = settings.journal.path
@@ -33,7 +35,7 @@ def act(config: Path | None, what: Act, said: list[str], state: State | None) ->
         complain(str(error))
         return USAGE
     sudo_user = os.environ.get("SUDO_USER", "")
-    instruction = Instruction(what, paths, state, sudo_user)
+    instruction = OperationRequest(what, paths, state, sudo_user)
     try:
         outcome = ask(journal, instruction) or _alone(journal, instruction)
     except OSError as error:
@@ -64,7 +66,7 @@ def rebuild(config: Path | None, receipts: Sequence[Path]) -> int:
     return DONE if done.salvaged.whole else WRONG
 
 
-def _told(journal: Path, done: Rebuilt) -> Iterator[str]:
+def _told(journal: Path, done: RebuildReport) -> Iterator[str]:
     if done.aside is None:
         yield f"there was no journal: {journal} is new"
     else:
@@ -85,16 +87,16 @@ def _told(journal: Path, done: Rebuilt) -> Iterator[str]:
 
 
 def _paths(journal: Path, spool: Spool, said: list[str]) -> tuple[bytes, ...]:
-    with Records(journal) as records:
+    with JournalReader(journal) as records:
         return tuple(locate(spool, records, one) for one in said)
 
 
-def _alone(journal: Path, instruction: Instruction) -> Outcome:
+def _alone(journal: Path, instruction: OperationRequest) -> OperationReport:
     """Write to the journal where no daemon holds it."""
     try:
         with Journal(journal) as opened:
             user = user_name(os.getuid(), instruction.sudo_user)
-            hand = Hand(opened.database, threading.Event())
+            hand = Operations(opened.database, threading.Event())
             return hand.obey(instruction, user, lambda _: None)
     except JournalLocked as error:
         raise JournalLocked(

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Self
 
 from emitterd.errors import ConfigError, printable
-from emitterd.journal.instruction import Act, Deed, Outcome
+from emitterd.journal.instruction import Operation, OperationReport, OperationResult
 from emitterd.model import Entry, State, display
 from emitterd.units import format_duration, format_size
 
@@ -250,7 +250,7 @@ def print_explanation(said: "Explanation") -> None:
         out.print(f"    {at} {version['state']}{forgotten} {told}")
 
 
-def print_outcome(act: str, outcome: Outcome) -> None:
+def print_outcome(act: str, outcome: OperationReport) -> None:
     """Print what an operator's act did, path by path."""
     out = console()
     for deed in outcome.deeds:
@@ -264,11 +264,11 @@ def print_outcome(act: str, outcome: Outcome) -> None:
         out.print(f"{act}: {files}")
 
 
-def _now(act: str, deed: Deed) -> str:
+def _now(act: str, deed: OperationResult) -> str:
     """Say what has become of an entry, as it looks to the operator."""
-    if act == Act.FORGET:
+    if act == Operation.FORGET:
         return "is forgotten: what lies in the folder counts as new"
-    if act == Act.RETRY and deed.after is State.WITHDRAWN:
+    if act == Operation.RETRY and deed.after is State.WITHDRAWN:
         return "is looked at again if it lies in the folder"
     return f"is {deed.after}"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from emitterd.cli.output import console, print_faults
 from emitterd.cli.terminal import DONE, WRONG, complain
 from emitterd.rehearsal.faults import FAULTS
-from emitterd.rehearsal.server import FaultMenu, Rehearsal
+from emitterd.rehearsal.server import FaultMenu, RehearsalServer
 from emitterd.service.signals import Signals
 
 STANZA = """\
@@ -39,7 +39,7 @@ def serve(
     """Serve until SIGTERM or SIGINT, with objects below `directory`."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        server = Rehearsal(
+        server = RehearsalServer(
             directory,
             host=address[0],
             port=address[1],
@@ -55,7 +55,7 @@ def serve(
         return WRONG
 
 
-def _serve(server: Rehearsal, directory: Path, username: str | None) -> int:
+def _serve(server: RehearsalServer, directory: Path, username: str | None) -> int:
     say = console().print
     with Signals() as signals, server:
         named = "api_key_env: EMISSION_SECRET"

@@ -18,9 +18,9 @@ from emitterd.cli.terminal import DONE, WRONG, print_array, print_object
 from emitterd.config.settings import load_part
 from emitterd.config.sources import find
 from emitterd.errors import printable
-from emitterd.journal.reader import Records
+from emitterd.journal.reader import JournalReader
 from emitterd.model import State
-from emitterd.monitoring.alarms import Cause, journal_full, judge_queue, verdict
+from emitterd.monitoring.alarms import AlarmCode, journal_full, judge, queue_alarms
 from emitterd.monitoring.wording import check_line, record
 
 FULL_BYTES = 64 * 1024
@@ -33,7 +33,7 @@ PROOF = """path bytes sha256 md5 etag key attempts admitted_at delivered_at dura
 
 def status(config: Path | None, *, as_json: bool) -> int:
     """Show counts, the oldest waiting file and the destination."""
-    with Records(journal_path(config)) as records:
+    with JournalReader(journal_path(config)) as records:
         said = records.status()
     (print_object if as_json else print_status)(said)
     return DONE
@@ -43,17 +43,17 @@ def check_status(config: Path | None, *, as_json: bool) -> int:
     """Say in one line whether all is well, for monitoring; 1 where it is not."""
     settings = load_part(find(config, os.environ), os.environ, "journal", "metrics")
     rule, now = settings.metrics.limits, time.time()
-    with Records(settings.journal.path) as records:
+    with JournalReader(settings.journal.path) as records:
         progress, running = records.progress(), records.running()
-    alarms = judge_queue(progress.queue(progress.outages, running=running), rule, now)
+    alarms = queue_alarms(progress.queue(progress.outages, running=running), rule, now)
     if running:
         alarms += progress.noted
         noted = {one.code for one in progress.noted}
         free_bytes = shutil.disk_usage(settings.journal.path.parent).free
-        if Cause.JOURNAL_FULL not in noted and free_bytes < FULL_BYTES:
+        if AlarmCode.JOURNAL_FULL not in noted and free_bytes < FULL_BYTES:
             # Others took even the room that was kept to note it.
             alarms.append(journal_full(now))
-    judged = verdict(alarms)
+    judged = judge(alarms)
     if as_json:
         print_object(record(judged))
     else:
@@ -64,14 +64,14 @@ def check_status(config: Path | None, *, as_json: bool) -> int:
 
 def list_entries(config: Path | None, state: State | None, *, as_json: bool) -> int:
     """List the versions that the journal knows."""
-    with Records(journal_path(config)) as records:
+    with JournalReader(journal_path(config)) as records:
         (print_array if as_json else print_entries)(records.entries(state))
     return DONE
 
 
 def receipts(config: Path | None, since: float, form: str) -> int:
     """Print the proof of delivery: `form` is json, csv or table."""
-    with Records(journal_path(config)) as records:
+    with JournalReader(journal_path(config)) as records:
         rows = records.receipts(since)
         if form == "csv":
             _print_csv(rows)

@@ -1,7 +1,7 @@
 """The emission protocol: log in, ask for a grant, post the file to the bucket.
 
-One attempt a call. What fails raises `Trouble`, which says what the journal should
-do; what lasts longer than seconds is never waited for here.
+One attempt a call. What fails raises `DeliveryError`, which says what the journal
+should do; what lasts longer than seconds is never waited for here.
 Source: cQube's views.py and client.py, versions 1.0 to 4.1.
 """
 
@@ -24,21 +24,27 @@ from tenacity.nap import sleep_using_event
 from emitterd.client import grant as grants
 from emitterd.client.body import Body
 from emitterd.client.grant import EXPIRY_MARGIN_S
-from emitterd.client.http import Answer, Wire
-from emitterd.client.lookup import FIRST_BYTE, Stored, Unconfirmed, stored
+from emitterd.client.http import HttpClient, Response
+from emitterd.client.lookup import FIRST_BYTE, NotConfirmed, StoredObject, stored
 from emitterd.client.responses import (
-    Request,
+    RequestKind,
     api_trouble,
-    broken,
     bucket_trouble,
     etag_of,
     http_date,
+    transport_error,
 )
-from emitterd.client.session import Credentials, Memory, Session, interrupted, post_json
-from emitterd.client.sockets import Broken
+from emitterd.client.session import (
+    Credentials,
+    LockoutStore,
+    Session,
+    interrupted,
+    post_json,
+)
+from emitterd.client.sockets import TransportError
 from emitterd.client.transfer import Stopped
 from emitterd.codes import Code
-from emitterd.errors import Trouble, Verdict
+from emitterd.errors import Decision, DeliveryError
 from emitterd.fingerprint import Fingerprint
 from emitterd.model import Confirmation, Grant, Receipt
 
@@ -53,18 +59,18 @@ user (1.1 to 1.6)."""
 _NO_URL = frozenset({Code.REQUEST_REFUSED, Code.MALFORMED_ANSWER})
 
 
-class Emission:
+class EmissionClient:
     """The way to the bucket. Thread-safe."""
 
     def __init__(
         self,
-        wire: Wire,
+        wire: HttpClient,
         url: str,
         credentials: Credentials,
         *,
         insecure: bool,
         stop: threading.Event,
-        memory: Memory | None = None,
+        memory: LockoutStore | None = None,
     ) -> None:
         """Make ready; `insecure` allows a grant over http from an API over https.
 
@@ -94,7 +100,7 @@ class Emission:
         """Close the connections of this thread, which delivers no more."""
         self._wire.leave()
 
-    def refused(self, now: float) -> Trouble | None:
+    def refused(self, now: float) -> DeliveryError | None:
         """Return why no login is tried now, where one was refused not long ago."""
         return self._session.refused(now)
 
@@ -105,17 +111,17 @@ class Emission:
     def login(self) -> float | None:
         """Log in where that is due, in a single try; return the token's lifetime.
 
-        In seconds; None for an API key, which needs no login. Raises `Trouble`.
+        In seconds; None for an API key, which needs no login. Raises `DeliveryError`.
         """
         self._session.authorization()
         return self._session.lifetime_s
 
     def grant(self, path: bytes) -> Grant:
-        """Ask for a grant. Raises `Trouble`."""
-        answer = self._ask(Request.GRANT, {"filename": grants.remote_name(path)})
+        """Ask for a grant. Raises `DeliveryError`."""
+        answer = self._ask(RequestKind.GRANT, {"filename": grants.remote_name(path)})
         if not answer.whole:
-            raise Trouble(
-                Verdict.PARK, Code.MALFORMED_ANSWER, "the answer to upload-url is huge"
+            raise DeliveryError(
+                Decision.PARK, Code.MALFORMED_ANSWER, "the answer to upload-url is huge"
             )
         return grants.parse(
             answer.body,
@@ -135,7 +141,7 @@ class Emission:
         """Post the file to its pinned key and return the bucket's receipt.
 
         `on_sent` is told the size in bytes of each chunk that went out. Raises
-        `Trouble`, and `SourceError` where the file changed meanwhile.
+        `DeliveryError`, and `SourceError` where the file changed meanwhile.
         """
         file.seek(0)
         body = Body(file, fingerprint, grant.fields, on_sent=on_sent)
@@ -153,17 +159,17 @@ class Emission:
             raise trouble
         return _receipt(grant, answer, body, fingerprint)
 
-    def look_up(self, grant: Grant) -> Stored:
+    def look_up(self, grant: Grant) -> StoredObject:
         """Return what the bucket has under a grant's key.
 
-        Raises `Unconfirmed` where it has nothing, or where that cannot be asked:
+        Raises `NotConfirmed` where it has nothing, or where that cannot be asked:
         which is remembered if the API gives nobody, or not this user, a url. Raises
-        `Trouble` where it may be asked later.
+        `DeliveryError` where it may be asked later.
         """
         url = self._download_url(grant)
         try:
-            grants.refuse_place(url, api_url=self._url, insecure=self._insecure)
-        except Trouble as trouble:
+            grants.check_url(url, api_url=self._url, insecure=self._insecure)
+        except DeliveryError as trouble:
             raise _unknown(f"download_url: {trouble.reason}") from trouble
         if not grants.related(url, grant.url):
             raise _unknown("download_url: its url leads to another place than the POST")
@@ -171,9 +177,9 @@ class Emission:
             answer = self._wire.get(
                 url, FIRST_BYTE, limit_bytes=BUCKET_ANSWER_MAX_BYTES
             )
-        except Broken as error:
-            raise broken(
-                Request.BUCKET, error.how, str(error), body_sent=False
+        except TransportError as error:
+            raise transport_error(
+                RequestKind.BUCKET, error.how, str(error), body_sent=False
             ) from error
         except Stopped as error:
             raise interrupted(ambiguous=False) from error
@@ -187,8 +193,8 @@ class Emission:
             raise _unknown(self._shows_nothing)
         body = {"filename": grant.key, "bucket": bucket}
         try:
-            answer = self._ask(Request.DOWNLOAD, body)
-        except Trouble as trouble:
+            answer = self._ask(RequestKind.DOWNLOAD, body)
+        except DeliveryError as trouble:
             if trouble.code in _NOT_ALLOWED:
                 self._shows_nothing = trouble.reason
             elif trouble.code not in _NO_URL:
@@ -199,24 +205,24 @@ class Emission:
         # The whole answer is the url; upstream labels it as HTML.
         return answer.body.decode("ascii", "replace").strip()
 
-    def _ask(self, request: Request, body: dict[str, str]) -> Answer:
-        """Ask the API, again for seconds where that may help. Raises `Trouble`."""
+    def _ask(self, request: RequestKind, body: dict[str, str]) -> Response:
+        """Ask the API; retry for some seconds. Raises `DeliveryError`."""
         return self._retrying.copy()(self._ask_once, request, body)
 
-    def _ask_once(self, request: Request, body: dict[str, str]) -> Answer:
+    def _ask_once(self, request: RequestKind, body: dict[str, str]) -> Response:
         answer, trouble = self._try(request, body)
-        if trouble is not None and trouble.verdict is Verdict.RENEW_TOKEN:
+        if trouble is not None and trouble.verdict is Decision.RENEW_TOKEN:
             if self._session.renewable:
                 answer, trouble = self._try(request, body)
-            if trouble is not None and trouble.verdict is Verdict.RENEW_TOKEN:
-                raise Trouble(Verdict.PARK, Code.TOKEN_REFUSED, trouble.reason)
+            if trouble is not None and trouble.verdict is Decision.RENEW_TOKEN:
+                raise DeliveryError(Decision.PARK, Code.TOKEN_REFUSED, trouble.reason)
         if trouble is not None:
             raise trouble
         return answer
 
     def _try(
-        self, request: Request, body: dict[str, str]
-    ) -> tuple[Answer, Trouble | None]:
+        self, request: RequestKind, body: dict[str, str]
+    ) -> tuple[Response, DeliveryError | None]:
         authorization = self._session.authorization()
         answer = post_json(
             self._wire,
@@ -226,37 +232,37 @@ class Emission:
             {"Authorization": authorization},
         )
         trouble = api_trouble(request, answer.status, answer.headers, answer.body)
-        if trouble is not None and trouble.verdict is Verdict.RENEW_TOKEN:
+        if trouble is not None and trouble.verdict is Decision.RENEW_TOKEN:
             self._session.expire(authorization)
         return answer, trouble
 
-    def _post_body(self, url: str, body: Body) -> Answer:
+    def _post_body(self, url: str, body: Body) -> Response:
         try:
             with closing(body):
                 return self._wire.post(
                     url, body, {}, limit_bytes=BUCKET_ANSWER_MAX_BYTES
                 )
-        except Broken as error:
-            raise broken(
-                Request.BUCKET, error.how, str(error), body_sent=body.sent
+        except TransportError as error:
+            raise transport_error(
+                RequestKind.BUCKET, error.how, str(error), body_sent=body.sent
             ) from error
         except Stopped as error:
             raise interrupted(ambiguous=body.sent) from error
 
 
 def _receipt(
-    grant: Grant, answer: Answer, body: Body, fingerprint: Fingerprint
+    grant: Grant, answer: Response, body: Body, fingerprint: Fingerprint
 ) -> Receipt:
     if not body.sent:
-        raise Trouble(
-            Verdict.DEFER,
+        raise DeliveryError(
+            Decision.DEFER,
             Code.CONNECTION_LOST,
             "the bucket answered before it had the whole body",
         )
     etag, md5 = etag_of(answer.headers)
     if md5 is not None and md5 != body.md5.hex():
-        raise Trouble(
-            Verdict.DEFER,
+        raise DeliveryError(
+            Decision.DEFER,
             Code.ETAG_MISMATCH,
             f"sent bytes of MD5 {body.md5.hex()}, the bucket says {etag}",
             ambiguous=True,
@@ -271,13 +277,13 @@ def _receipt(
     )
 
 
-def _unknown(reason: str) -> Unconfirmed:
-    return Unconfirmed(Confirmation.UNKNOWN, reason)
+def _unknown(reason: str) -> NotConfirmed:
+    return NotConfirmed(Confirmation.UNKNOWN, reason)
 
 
 def _blip(error: BaseException) -> bool:
     return (
-        isinstance(error, Trouble)
+        isinstance(error, DeliveryError)
         and error.code in _BLIPS
         and error.retry_after_s is None
     )

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import IO
 
 from emitterd.codes import Code
-from emitterd.errors import SourceError
+from emitterd.errors import FileError
 from emitterd.failpoints import Point, reach
 from emitterd.fingerprint import Fingerprint
 from emitterd.spool.hashing import Hashing
@@ -69,7 +69,7 @@ class Body:
         return self._hashing.sha256
 
     def __iter__(self) -> Iterator[bytes]:
-        """Yield the body. Raises `SourceError` (CHANGED) where the file did."""
+        """Yield the body. Raises `FileError` (CHANGED) where the file did."""
         left, chunk, pending = self._expected.size_bytes, b"", self._head
         reach(Point.BODY_DUE)
         while left:
@@ -100,7 +100,7 @@ class Body:
         stat = os.fstat(self._file.fileno())
         same = self._expected.same_bytes(Fingerprint.of(stat), stat.st_nlink)
         if left or not same:
-            raise SourceError("the file changed while it was sent", code=Code.CHANGED)
+            raise FileError("the file changed while it was sent", code=Code.CHANGED)
 
     def _tell(self, count: int) -> None:
         if self._on_sent is not None:

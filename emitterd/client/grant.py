@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from emitterd.codes import Code
-from emitterd.errors import Trouble, Verdict
+from emitterd.errors import Decision, DeliveryError
 from emitterd.model import Grant
 
 GRANT_LIFETIME_S = 3600.0
@@ -52,7 +52,7 @@ def parse(
     `served_at` is the answer's `Date` header in seconds since the epoch: the grant's
     end is reckoned by the server's clock, so a wrong clock here does not matter.
 
-    Raises `Trouble` (PARK): not a grant, or one that names a place to keep away from.
+    Raises `DeliveryError` (PARK) where this is no grant, or its url is not allowed.
     """
     answer = _json(body)
     url, fields = answer.get("url"), answer.get("fields")
@@ -64,30 +64,32 @@ def parse(
         raise _malformed("its fields hold no key")
     if not fields.get("policy"):
         raise _malformed("its fields hold no policy")
-    refuse_place(url, api_url=api_url, insecure=insecure)
+    check_url(url, api_url=api_url, insecure=insecure)
     lifetime_s = _lifetime_s(fields.get("policy", ""), served_at or now)
     return Grant(url, dict(fields), now, now + lifetime_s, api_url)
 
 
-def refuse_place(
+def check_url(
     url: str, *, api_url: str, insecure: bool, code: Code = Code.HOSTILE_GRANT
 ) -> None:
-    """Raise `Trouble` where nothing is to be sent to `url`.
+    """Raise `DeliveryError` where nothing is to be sent to `url`.
 
     Refused: other schemes than http(s), http where the API itself is https, and the
     addresses of this host and of its link (cloud metadata) for an API elsewhere.
     """
     place, api = _split(url, code), _split(api_url, code)
     if place.scheme not in {"http", "https"} or not place.hostname:
-        raise Trouble(Verdict.PARK, code, "its url is not http(s)")
+        raise DeliveryError(Decision.PARK, code, "its url is not http(s)")
     if place.scheme == "http" and api.scheme == "https" and not insecure:
-        raise Trouble(Verdict.PARK, code, "its url is http, the API's is https")
+        raise DeliveryError(Decision.PARK, code, "its url is http, the API's is https")
     here, there = _address(api.hostname or ""), _address(place.hostname)
     linked = there is not None and (there.is_link_local or there.is_unspecified)
     if linked and there != here:
-        raise Trouble(Verdict.PARK, code, "its url is an address of the link")
+        raise DeliveryError(Decision.PARK, code, "its url is an address of the link")
     if _inward(place.hostname) and not _inward(api.hostname or ""):
-        raise Trouble(Verdict.PARK, code, "its url leads back to this host or link")
+        raise DeliveryError(
+            Decision.PARK, code, "its url leads back to this host or link"
+        )
 
 
 def _split(url: str, code: Code) -> SplitResult:
@@ -95,9 +97,9 @@ def _split(url: str, code: Code) -> SplitResult:
         place = urlsplit(url)
         sound = url.isprintable() and url.isascii() and place.port != 0
     except ValueError as error:
-        raise Trouble(Verdict.PARK, code, f"its url is none: {error}") from error
+        raise DeliveryError(Decision.PARK, code, f"its url is none: {error}") from error
     if not sound:
-        raise Trouble(Verdict.PARK, code, "its url is none")
+        raise DeliveryError(Decision.PARK, code, "its url is none")
     return place
 
 
@@ -143,9 +145,9 @@ def _plain(value: object) -> bool:
     return not any("\ud800" <= c <= "\udfff" for c in value)
 
 
-def _malformed(reason: str) -> Trouble:
-    return Trouble(
-        Verdict.PARK, Code.MALFORMED_ANSWER, f"the answer to upload-url: {reason}"
+def _malformed(reason: str) -> DeliveryError:
+    return DeliveryError(
+        Decision.PARK, Code.MALFORMED_ANSWER, f"the answer to upload-url: {reason}"
     )
 
 
@@ -168,19 +170,17 @@ def _policy(encoded: str) -> dict[str, Any]:
 
 
 def refuse_redirect(location: str, *, url: str, api_url: str, insecure: bool) -> None:
-    """Raise `Trouble` where a redirected body is not to follow.
+    """Raise `DeliveryError` where a redirected body is not to follow.
 
     Followed: the same host, or https within the same registered domain. A new
     bucket's global host answers 307 to its regional host until DNS has settled; the
     host is no part of the signed policy.
     """
-    refuse_place(
-        location, api_url=api_url, insecure=insecure, code=Code.REDIRECT_REFUSED
-    )
+    check_url(location, api_url=api_url, insecure=insecure, code=Code.REDIRECT_REFUSED)
     if not related(location, url):
         there = urlsplit(location)
-        raise Trouble(
-            Verdict.PARK,
+        raise DeliveryError(
+            Decision.PARK,
             Code.REDIRECT_REFUSED,
             f"redirected to another place: {there.scheme}://{there.hostname}",
         )

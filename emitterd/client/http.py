@@ -17,10 +17,16 @@ import httpx
 
 from emitterd import __version__
 from emitterd.client.body import Body
-from emitterd.client.responses import Break
-from emitterd.client.sockets import Broken, Place, Pools, Proxy, watched
+from emitterd.client.responses import BrokenConnection
+from emitterd.client.sockets import (
+    ConnectionTarget,
+    Pools,
+    Proxy,
+    TransportError,
+    watched,
+)
 from emitterd.client.throttle import Throttle
-from emitterd.client.transfer import Limits
+from emitterd.client.transfer import TransferLimits
 
 if TYPE_CHECKING:
     import httpcore
@@ -36,7 +42,7 @@ _HEADERS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """What the server said; header names in lower case.
 
     `body` holds the first `limit_bytes`; `whole` whether that is all of it.
@@ -61,14 +67,14 @@ class _Transport(httpx.BaseTransport):
         url = request.url
         answer = self._pools.send(
             request.method,
-            Place(url.raw_scheme, url.raw_host, url.port, url.raw_path),
+            ConnectionTarget(url.raw_scheme, url.raw_host, url.port, url.raw_path),
             request.headers.raw,
             request.stream,  # type: ignore[arg-type]  # the sync half of httpx
             extensions=request.extensions,
             proxy=self.proxy(url),
         )
         return httpx.Response(
-            answer.status, headers=answer.headers, stream=_AnswerStream(answer)
+            answer.status, headers=answer.headers, stream=_ResponseStream(answer)
         )
 
     def proxy(self, url: httpx.URL) -> Proxy | None:
@@ -85,7 +91,7 @@ class _Transport(httpx.BaseTransport):
         self._pools.close()
 
 
-class _AnswerStream(httpx.SyncByteStream):
+class _ResponseStream(httpx.SyncByteStream):
     def __init__(self, answer: "httpcore.Response") -> None:
         self._answer = answer
 
@@ -96,17 +102,17 @@ class _AnswerStream(httpx.SyncByteStream):
         self._answer.close()
 
 
-class Wire:
+class HttpClient:
     """Sends requests, one at a time a thread. Thread-safe."""
 
     def __init__(
         self,
-        limits: Limits,
+        limits: TransferLimits,
         *,
         tls: ssl.SSLContext,
         proxy: str | None,
         stop: threading.Event,
-        on_answer: Callable[[Answer], None] | None = None,
+        on_answer: Callable[[Response], None] | None = None,
     ) -> None:
         """Make ready; nothing is connected before the first request.
 
@@ -123,7 +129,7 @@ class Wire:
         self._on_answer = on_answer or (lambda _: None)
         self._transport = _Transport(Pools(tls), proxy)
 
-    def adopt(self, limits: Limits) -> None:
+    def adopt(self, limits: TransferLimits) -> None:
         """Bound what begins from now on by other limits."""
         self._limits = limits
 
@@ -134,11 +140,11 @@ class Wire:
         headers: dict[str, str],
         *,
         limit_bytes: int,
-    ) -> Answer:
+    ) -> Response:
         """Send one POST and return its answer, whatever its status.
 
-        Raises `Broken` where none came, `Stopped` where the daemon stops, and what
-        the body raises.
+        Raises `TransportError` where none came, `Stopped` where the daemon stops, and
+        what the body raises.
         """
         if isinstance(content, Body):
             headers = {
@@ -148,10 +154,10 @@ class Wire:
             }
         return self._send("POST", url, content, headers, limit_bytes)
 
-    def get(self, url: str, headers: dict[str, str], *, limit_bytes: int) -> Answer:
+    def get(self, url: str, headers: dict[str, str], *, limit_bytes: int) -> Response:
         """Send one GET and return its answer, whatever its status.
 
-        Raises `Broken` where none came, and `Stopped` where the daemon stops.
+        Raises `TransportError` where none came, and `Stopped` where the daemon stops.
         """
         return self._send("GET", url, None, headers, limit_bytes)
 
@@ -162,7 +168,7 @@ class Wire:
         content: bytes | Body | None,
         headers: dict[str, str],
         limit_bytes: int,
-    ) -> Answer:
+    ) -> Response:
         limits = self._limits
         try:
             request = httpx.Request(
@@ -176,21 +182,21 @@ class Wire:
             with watched(limits, self._stop, throttle):
                 answer = self._exchange(request, limit_bytes)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise Broken(Break.LOST, str(error)) from error
+            raise TransportError(BrokenConnection.LOST, str(error)) from error
         self._on_answer(answer)
         return answer
 
     def proxy(self, url: str) -> Proxy | None:
         """Return the proxy that a request to `url` goes through, or None.
 
-        Raises `Broken` where it, or the url, cannot be used.
+        Raises `TransportError` where it, or the url, cannot be used.
         """
         try:
             return self._transport.proxy(httpx.URL(url))
         except UnicodeError as error:
-            raise Broken(Break.DNS, str(error)) from error
+            raise TransportError(BrokenConnection.DNS, str(error)) from error
         except httpx.InvalidURL as error:
-            raise Broken(Break.LOST, str(error)) from error
+            raise TransportError(BrokenConnection.LOST, str(error)) from error
 
     def leave(self) -> None:
         """Close the connections of this thread, which sends no more."""
@@ -200,7 +206,7 @@ class Wire:
         """Close all connections."""
         self._transport.close()
 
-    def _exchange(self, request: httpx.Request, limit_bytes: int) -> Answer:
+    def _exchange(self, request: httpx.Request, limit_bytes: int) -> Response:
         response = self._transport.handle_request(request)
         try:
             body = bytearray()
@@ -211,7 +217,7 @@ class Wire:
                     whole = False
                     break
             headers = {name.lower(): value for name, value in response.headers.items()}
-            return Answer(
+            return Response(
                 response.status_code, headers, bytes(body[:limit_bytes]), whole
             )
         finally:
@@ -244,8 +250,9 @@ def _environment_proxy(scheme: str, host: str) -> str | None:
     # As curl and httpx take it.
     proxy = proxy if "://" in proxy else f"http://{proxy}"
     if not proxy.startswith("http://"):
-        raise Broken(
-            Break.PROXY, f"a proxy that is not http: {httpx.URL(proxy).scheme}"
+        raise TransportError(
+            BrokenConnection.PROXY,
+            f"a proxy that is not http: {httpx.URL(proxy).scheme}",
         )
     return proxy
 

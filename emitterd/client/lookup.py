@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from emitterd.client.responses import bucket_trouble, etag_of, s3_code
-from emitterd.errors import Trouble, printable
+from emitterd.errors import DeliveryError, printable
 from emitterd.model import Confirmation
 
 FIRST_BYTE = {"Range": "bytes=0-0"}
@@ -26,7 +26,7 @@ _RANGE = re.compile(r"bytes 0-0/([0-9]{1,19})")
 _LENGTH = re.compile(r"[0-9]{1,19}")
 
 
-class Unconfirmed(Exception):
+class NotConfirmed(Exception):
     """The delivery is not confirmed; `confirmation` says in which way, and why."""
 
     def __init__(self, confirmation: Confirmation, reason: str) -> None:
@@ -36,7 +36,7 @@ class Unconfirmed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredObject:
     """An object as the bucket shows it. `md5`: in hex, where the ETag is one."""
 
     size_bytes: int
@@ -44,9 +44,9 @@ class Stored:
     md5: str | None
 
     def check_size(self, size_bytes: int) -> None:
-        """Raise `Unconfirmed` where it is no object of this size."""
+        """Raise `NotConfirmed` where it is no object of this size."""
         if self.size_bytes != size_bytes:
-            raise Unconfirmed(
+            raise NotConfirmed(
                 Confirmation.OTHER,
                 f"an object of {self.size_bytes} bytes is there, not of {size_bytes}",
             )
@@ -55,45 +55,45 @@ class Stored:
         """Return whether the ETag proves it to be a file of this MD5.
 
         `shared_key`: all versions of the path have this key, as where the server
-        stamps none. Raises `Unconfirmed` where it is another one's, or may be.
+        stamps none. Raises `NotConfirmed` where it is another one's, or may be.
         """
         if self.md5 is not None and self.md5 != md5.hex():
-            raise Unconfirmed(
+            raise NotConfirmed(
                 Confirmation.OTHER,
                 f"an object of MD5 {self.md5} is there, not of {md5.hex()}",
             )
         if self.md5 is None and shared_key:
-            raise Unconfirmed(
+            raise NotConfirmed(
                 Confirmation.UNKNOWN, "an object whose ETag is no MD5 may be any"
             )
         return self.md5 is not None
 
 
-def stored(status: int, headers: Mapping[str, str], body: bytes) -> Stored:
+def stored(status: int, headers: Mapping[str, str], body: bytes) -> StoredObject:
     """Return the object that the answer to a GET of its first byte shows.
 
-    `headers` is looked up by lower-case name. Raises `Unconfirmed` where it shows
-    none, and `Trouble` where what is in the way will pass.
+    `headers` is looked up by lower-case name. Raises `NotConfirmed` where it shows
+    none, and `DeliveryError` where what is in the way will pass.
     """
     size_bytes = _size_bytes(status, headers)
     if size_bytes is not None and headers.get("etag"):
-        return Stored(size_bytes, *etag_of(headers))
+        return StoredObject(size_bytes, *etag_of(headers))
     if status == _NOT_FOUND and s3_code(body) == "NoSuchKey":
-        raise Unconfirmed(
+        raise NotConfirmed(
             Confirmation.ABSENT,
             "no such object: it was never stored, or the server has taken it",
         )
     trouble = bucket_trouble(status, headers, body)
     if trouble is not None and status in _PASSING:
         # No object can come of a question: it is not ambiguous.
-        raise Trouble(
+        raise DeliveryError(
             trouble.verdict,
             trouble.code,
             trouble.reason,
             retry_after_s=trouble.retry_after_s,
         )
     said = trouble.reason if trouble else f"the bucket answered {status}"
-    raise Unconfirmed(Confirmation.UNKNOWN, f"{said} to a download")
+    raise NotConfirmed(Confirmation.UNKNOWN, f"{said} to a download")
 
 
 def _size_bytes(status: int, headers: Mapping[str, str]) -> int | None:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Self
 
 from emitterd.codes import Code
-from emitterd.errors import Stage, Trouble, Verdict
+from emitterd.errors import Decision, DeliveryError, Stage
 from emitterd.model import iso
 
 LOGIN_FLOOR_S = 60.0
@@ -21,7 +21,7 @@ long as upstream's Keycloak locks an account for."""
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class LoginLockout:
     """How often in a row a login was refused, and when last, in seconds of the epoch.
 
     `mark` tells whether credentials are the same, and cannot be turned into them.
@@ -66,15 +66,15 @@ class Refusal:
         # The clock was set back since: then one try comes too early.
         return wait_s if 0.0 < wait_s <= longest_s else 0.0
 
-    def trouble(self, now: float, *, asked: bool) -> Trouble:
+    def trouble(self, now: float, *, asked: bool) -> DeliveryError:
         """Return what it means for an attempt; `asked`: it is the server's answer."""
         wait_s = self.wait_s(now)
         reason = self.reason
         if not asked:
             until = iso(now + wait_s)
             reason += f"; not tried again before {until}, or with another password"
-        return Trouble(
-            Verdict.PARK,
+        return DeliveryError(
+            Decision.PARK,
             Code.CREDENTIALS,
             reason,
             stage=Stage.LOGIN,

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from enum import StrEnum
 
 from emitterd.codes import Code
-from emitterd.errors import Stage, Trouble, Verdict
+from emitterd.errors import Decision, DeliveryError, Stage
 
 
-class Request(StrEnum):
+class RequestKind(StrEnum):
     """A request of an attempt, by its name on the wire; the body's is `bucket`."""
 
     LOGIN = "login"
@@ -29,15 +29,15 @@ class Request(StrEnum):
 
 
 _STAGES = {
-    Request.LOGIN: Stage.LOGIN,
-    Request.GRANT: Stage.GRANT,
+    RequestKind.LOGIN: Stage.LOGIN,
+    RequestKind.GRANT: Stage.GRANT,
     # One API, with one token: what is in the way of one is in that of the other.
-    Request.DOWNLOAD: Stage.GRANT,
-    Request.BUCKET: Stage.BUCKET,
+    RequestKind.DOWNLOAD: Stage.GRANT,
+    RequestKind.BUCKET: Stage.BUCKET,
 }
 
 
-class Break(StrEnum):
+class BrokenConnection(StrEnum):
     """How a request ended without an answer."""
 
     DNS = "dns"
@@ -50,61 +50,61 @@ class Break(StrEnum):
 
 
 _BREAK_CODES = {
-    Break.DNS: Code.DNS,
-    Break.REFUSED: Code.REFUSED,
-    Break.TLS: Code.TLS,
-    Break.CONNECT_TIMEOUT: Code.CONNECT_TIMEOUT,
-    Break.PROXY: Code.PROXY,
-    Break.LOST: Code.CONNECTION_LOST,
-    Break.SLOW: Code.TOO_SLOW,
+    BrokenConnection.DNS: Code.DNS,
+    BrokenConnection.REFUSED: Code.REFUSED,
+    BrokenConnection.TLS: Code.TLS,
+    BrokenConnection.CONNECT_TIMEOUT: Code.CONNECT_TIMEOUT,
+    BrokenConnection.PROXY: Code.PROXY,
+    BrokenConnection.LOST: Code.CONNECTION_LOST,
+    BrokenConnection.SLOW: Code.TOO_SLOW,
 }
 
-_ANY_API: dict[int, tuple[Verdict, Code]] = {
-    404: (Verdict.PARK, Code.NOT_AN_EMISSION_API),
-    405: (Verdict.PARK, Code.NOT_AN_EMISSION_API),
-    407: (Verdict.PARK, Code.PROXY),
-    408: (Verdict.PARK, Code.API_TROUBLE),
-    429: (Verdict.PARK, Code.RATE_LIMITED),
+_ANY_API: dict[int, tuple[Decision, Code]] = {
+    404: (Decision.PARK, Code.NOT_AN_EMISSION_API),
+    405: (Decision.PARK, Code.NOT_AN_EMISSION_API),
+    407: (Decision.PARK, Code.PROXY),
+    408: (Decision.PARK, Code.API_TROUBLE),
+    429: (Decision.PARK, Code.RATE_LIMITED),
 }
 _ASKED = {
     **_ANY_API,
-    400: (Verdict.REJECT, Code.REQUEST_REFUSED),
-    401: (Verdict.RENEW_TOKEN, Code.TOKEN_REFUSED),
-    403: (Verdict.PARK, Code.FORBIDDEN),
-    413: (Verdict.REJECT, Code.REQUEST_REFUSED),
-    414: (Verdict.REJECT, Code.REQUEST_REFUSED),
-    415: (Verdict.REJECT, Code.REQUEST_REFUSED),
-    422: (Verdict.REJECT, Code.REQUEST_REFUSED),
+    400: (Decision.REJECT, Code.REQUEST_REFUSED),
+    401: (Decision.RENEW_TOKEN, Code.TOKEN_REFUSED),
+    403: (Decision.PARK, Code.FORBIDDEN),
+    413: (Decision.REJECT, Code.REQUEST_REFUSED),
+    414: (Decision.REJECT, Code.REQUEST_REFUSED),
+    415: (Decision.REJECT, Code.REQUEST_REFUSED),
+    422: (Decision.REJECT, Code.REQUEST_REFUSED),
 }
-_API: dict[Request, dict[int, tuple[Verdict, Code]]] = {
-    Request.LOGIN: {
+_API: dict[RequestKind, dict[int, tuple[Decision, Code]]] = {
+    RequestKind.LOGIN: {
         **_ANY_API,
-        400: (Verdict.PARK, Code.CREDENTIALS),
-        401: (Verdict.PARK, Code.CREDENTIALS),
-        403: (Verdict.PARK, Code.CREDENTIALS),
+        400: (Decision.PARK, Code.CREDENTIALS),
+        401: (Decision.PARK, Code.CREDENTIALS),
+        403: (Decision.PARK, Code.CREDENTIALS),
     },
-    Request.GRANT: _ASKED,
-    Request.DOWNLOAD: _ASKED,
+    RequestKind.GRANT: _ASKED,
+    RequestKind.DOWNLOAD: _ASKED,
 }
-_BUCKET_CODES: dict[str, tuple[Verdict, Code]] = {
-    "EntityTooLarge": (Verdict.REJECT, Code.BODY_REFUSED),
-    "EntityTooSmall": (Verdict.REJECT, Code.BODY_REFUSED),
-    "ExpiredToken": (Verdict.RENEW_GRANT, Code.GRANT_EXPIRED),
-    "RequestTimeTooSkewed": (Verdict.PARK, Code.CLOCK_SKEW),
-    "SignatureDoesNotMatch": (Verdict.PARK, Code.GRANT_REFUSED),
-    "InvalidAccessKeyId": (Verdict.PARK, Code.GRANT_REFUSED),
-    "NoSuchBucket": (Verdict.PARK, Code.NO_SUCH_BUCKET),
-    "IllegalLocationConstraintException": (Verdict.PARK, Code.NO_SUCH_BUCKET),
-    "RequestTimeout": (Verdict.DEFER, Code.BUCKET_TROUBLE),
-    "SlowDown": (Verdict.DEFER, Code.BUCKET_TROUBLE),
+_BUCKET_CODES: dict[str, tuple[Decision, Code]] = {
+    "EntityTooLarge": (Decision.REJECT, Code.BODY_REFUSED),
+    "EntityTooSmall": (Decision.REJECT, Code.BODY_REFUSED),
+    "ExpiredToken": (Decision.RENEW_GRANT, Code.GRANT_EXPIRED),
+    "RequestTimeTooSkewed": (Decision.PARK, Code.CLOCK_SKEW),
+    "SignatureDoesNotMatch": (Decision.PARK, Code.GRANT_REFUSED),
+    "InvalidAccessKeyId": (Decision.PARK, Code.GRANT_REFUSED),
+    "NoSuchBucket": (Decision.PARK, Code.NO_SUCH_BUCKET),
+    "IllegalLocationConstraintException": (Decision.PARK, Code.NO_SUCH_BUCKET),
+    "RequestTimeout": (Decision.DEFER, Code.BUCKET_TROUBLE),
+    "SlowDown": (Decision.DEFER, Code.BUCKET_TROUBLE),
 }
-_BUCKET: dict[int, tuple[Verdict, Code]] = {
-    401: (Verdict.PARK, Code.NOT_A_BUCKET),
-    403: (Verdict.PARK, Code.GRANT_REFUSED),
-    404: (Verdict.PARK, Code.NO_SUCH_BUCKET),
-    405: (Verdict.PARK, Code.NOT_A_BUCKET),
-    407: (Verdict.PARK, Code.PROXY),
-    413: (Verdict.REJECT, Code.BODY_REFUSED),
+_BUCKET: dict[int, tuple[Decision, Code]] = {
+    401: (Decision.PARK, Code.NOT_A_BUCKET),
+    403: (Decision.PARK, Code.GRANT_REFUSED),
+    404: (Decision.PARK, Code.NO_SUCH_BUCKET),
+    405: (Decision.PARK, Code.NOT_A_BUCKET),
+    407: (Decision.PARK, Code.PROXY),
+    413: (Decision.REJECT, Code.BODY_REFUSED),
 }
 _WRONG_LINE = {
     b"No required SSL certificate was sent": "wants a client certificate",
@@ -123,22 +123,22 @@ _XML_MESSAGE = re.compile(rb"<Message>([^<]{1,200})")
 
 
 def api_trouble(
-    request: Request, status: int, headers: Mapping[str, str], body: bytes
-) -> Trouble | None:
+    request: RequestKind, status: int, headers: Mapping[str, str], body: bytes
+) -> DeliveryError | None:
     """Return what an answer of the emission API means, or None for a success.
 
     `headers` is looked up by lower-case name.
     """
     if status == 200:  # noqa: PLR2004  the one success of this API
         return None
-    verdict, code = _API[request].get(status, (Verdict.PARK, Code.MALFORMED_ANSWER))
+    verdict, code = _API[request].get(status, (Decision.PARK, Code.MALFORMED_ANSWER))
     if status >= 500:  # noqa: PLR2004  5xx
-        verdict, code = Verdict.PARK, Code.API_TROUBLE
+        verdict, code = Decision.PARK, Code.API_TROUBLE
     # Taken for the API's own 400 it would reject every file, for none of theirs.
     if status == 400 and (said := _wrong_line(body)):  # noqa: PLR2004
         reason = f"{request}: the server {said}"
-        return Trouble(Verdict.PARK, Code.TLS, reason, stage=request.stage)
-    return Trouble(
+        return DeliveryError(Decision.PARK, Code.TLS, reason, stage=request.stage)
+    return DeliveryError(
         verdict,
         code,
         f"{request} answered {status}{_said(body)}",
@@ -149,7 +149,7 @@ def api_trouble(
 
 def bucket_trouble(
     status: int, headers: Mapping[str, str], body: bytes
-) -> Trouble | None:
+) -> DeliveryError | None:
     """Return what the bucket's answer to a whole or partial body means.
 
     None for a success: the expected status and an ETag.
@@ -159,20 +159,20 @@ def bucket_trouble(
     name = s3_code(body)
     reason = f"the bucket answered {status}{_said(body)}"
     if status in _SUCCESS:
-        return Trouble(
-            Verdict.PARK,
+        return DeliveryError(
+            Decision.PARK,
             Code.NOT_A_BUCKET,
             f"the bucket answered {status} without an ETag",
             ambiguous=True,
         )
     if name == "AccessDenied" and b"expired" in body.lower():
-        return Trouble(Verdict.RENEW_GRANT, Code.GRANT_EXPIRED, reason)
+        return DeliveryError(Decision.RENEW_GRANT, Code.GRANT_EXPIRED, reason)
     if 300 <= status < 400:  # noqa: PLR2004  3xx
-        return Trouble(Verdict.PARK, Code.REDIRECT_REFUSED, reason)
+        return DeliveryError(Decision.PARK, Code.REDIRECT_REFUSED, reason)
     verdict, code = _BUCKET_CODES.get(name) or _BUCKET.get(
-        status, (Verdict.DEFER, Code.BUCKET_TROUBLE)
+        status, (Decision.DEFER, Code.BUCKET_TROUBLE)
     )
-    return Trouble(
+    return DeliveryError(
         verdict,
         code,
         reason,
@@ -197,22 +197,27 @@ def s3_code(body: bytes) -> str:
     return _match(_XML_CODE, body)
 
 
-def broken(request: Request, how: Break, detail: str, *, body_sent: bool) -> Trouble:
+def transport_error(
+    request: RequestKind, how: BrokenConnection, detail: str, *, body_sent: bool
+) -> DeliveryError:
     """Return what a request without an answer means.
 
     `body_sent`: the last byte of the body was handed over, so the object may be there.
     """
-    if body_sent and request is Request.BUCKET:
-        return Trouble(
-            Verdict.DEFER,
+    if body_sent and request is RequestKind.BUCKET:
+        return DeliveryError(
+            Decision.DEFER,
             Code.ANSWER_LOST,
             f"no answer after the whole body: {detail}",
             ambiguous=True,
         )
-    passing = request is Request.BUCKET and how in {Break.LOST, Break.SLOW}
-    verdict = Verdict.DEFER if passing else Verdict.PARK
+    passing = request is RequestKind.BUCKET and how in {
+        BrokenConnection.LOST,
+        BrokenConnection.SLOW,
+    }
+    verdict = Decision.DEFER if passing else Decision.PARK
     reason = f"{request}: {detail}"
-    return Trouble(verdict, _BREAK_CODES[how], reason, stage=request.stage)
+    return DeliveryError(verdict, _BREAK_CODES[how], reason, stage=request.stage)
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:

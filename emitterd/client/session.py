@@ -14,13 +14,13 @@ from typing import Protocol
 import structlog
 
 from emitterd.client import grant as grants
-from emitterd.client.http import Answer, Wire
-from emitterd.client.refusal import Refusal
-from emitterd.client.responses import Request, api_trouble, broken
-from emitterd.client.sockets import POLL_S, Broken
+from emitterd.client.http import HttpClient, Response
+from emitterd.client.refusal import LoginLockout
+from emitterd.client.responses import RequestKind, api_trouble, transport_error
+from emitterd.client.sockets import POLL_S, TransportError
 from emitterd.client.transfer import Stopped
 from emitterd.codes import Code
-from emitterd.errors import JournalFull, Stage, Trouble, Verdict
+from emitterd.errors import Decision, DeliveryError, JournalFull, Stage
 from emitterd.heartbeat import beat
 
 TOKEN_LIFETIME_S = 300.0
@@ -56,7 +56,7 @@ class Credentials:
         return (self.username, self.scheme) == (other.username, other.scheme)
 
 
-class Memory(Protocol):
+class LockoutStore(Protocol):
     """What outlasts the process: the journal's facts."""
 
     def note(self, name: str, value: object) -> None:
@@ -70,7 +70,11 @@ class Session:
     """The token, shared by all workers: one login at a time. Thread-safe."""
 
     def __init__(
-        self, wire: Wire, url: str, credentials: Credentials, memory: Memory | None
+        self,
+        wire: HttpClient,
+        url: str,
+        credentials: Credentials,
+        memory: LockoutStore | None,
     ) -> None:
         """`memory` knows of refused logins of other runs; None where that is no use."""
         self._wire = wire
@@ -81,10 +85,10 @@ class Session:
         self._owner = credentials
         self._renew_at = 0.0
         self._memory = memory
-        self._refusal = Refusal.read(memory.noted("login")) if memory else None
+        self._refusal = LoginLockout.read(memory.noted("login")) if memory else None
         # Never itself raised: what was keeps its frames, one of which knows the failure
         # before it, and so on without end.
-        self._failed: Trouble | None = None
+        self._failed: DeliveryError | None = None
         self.lifetime_s: float | None = None
         """How long the last token lives, in seconds; None for an API key."""
 
@@ -104,7 +108,7 @@ class Session:
     def authorization(self) -> str:
         """Return the Authorization header, logging in where that is due.
 
-        Raises `Trouble` where the login fails.
+        Raises `DeliveryError` where the login fails.
         """
         while True:
             credentials = self._credentials
@@ -120,7 +124,7 @@ class Session:
                 if self._login(credentials):
                     return self._authorization
 
-    def refused(self, now: float) -> Trouble | None:
+    def refused(self, now: float) -> DeliveryError | None:
         """Return why no login is tried now, where one was refused not long ago."""
         refusal, credentials = self._refusal, self._credentials
         if refusal is None or not refusal.wait_s(now):
@@ -161,7 +165,7 @@ class Session:
             raise again.trouble(now, asked=False)
         try:
             answer = self._ask(credentials)
-        except Trouble as trouble:
+        except DeliveryError as trouble:
             if trouble.code is not Code.CREDENTIALS:
                 self._failed = trouble.copy()
                 raise
@@ -170,7 +174,7 @@ class Session:
                     "auth.refused", error=trouble.code, reason=trouble.reason
                 )
             now = time.time()
-            refusal = Refusal.of(account, trouble.reason, now, again)
+            refusal = LoginLockout.of(account, trouble.reason, now, again)
             self._remember(refusal)
             if credentials is not self._credentials:
                 return False
@@ -189,7 +193,7 @@ class Session:
         parts = [self._url, credentials.username, credentials.secret()]
         return json.dumps(parts).encode()
 
-    def _remember(self, refusal: Refusal | None) -> None:
+    def _remember(self, refusal: LoginLockout | None) -> None:
         if refusal is None and self._refusal is None:
             return
         self._refusal = refusal
@@ -200,8 +204,10 @@ class Session:
 
     def _ask(self, credentials: Credentials) -> dict[str, object]:
         body = {"username": credentials.username, "password": credentials.secret()}
-        answer = post_json(self._wire, Request.LOGIN, f"{self._url}/auth", body, {})
-        trouble = api_trouble(Request.LOGIN, answer.status, answer.headers, answer.body)
+        answer = post_json(self._wire, RequestKind.LOGIN, f"{self._url}/auth", body, {})
+        trouble = api_trouble(
+            RequestKind.LOGIN, answer.status, answer.headers, answer.body
+        )
         if trouble is not None:
             raise trouble
         try:
@@ -218,31 +224,37 @@ class Session:
 
 
 def post_json(
-    wire: Wire, request: Request, url: str, body: object, headers: dict[str, str]
-) -> Answer:
-    """Send one request to the API. Raises `Trouble` where no answer came."""
+    wire: HttpClient,
+    request: RequestKind,
+    url: str,
+    body: object,
+    headers: dict[str, str],
+) -> Response:
+    """Send one request to the API. Raises `DeliveryError` where no answer came."""
     content = json.dumps(body).encode()
     headers = {"Content-Type": "application/json", **headers}
     try:
         return wire.post(url, content, headers, limit_bytes=grants.ANSWER_MAX_BYTES)
-    except Broken as error:
-        raise broken(request, error.how, str(error), body_sent=False) from error
+    except TransportError as error:
+        raise transport_error(
+            request, error.how, str(error), body_sent=False
+        ) from error
     except Stopped as error:
         raise interrupted(ambiguous=False) from error
 
 
-def interrupted(*, ambiguous: bool) -> Trouble:
+def interrupted(*, ambiguous: bool) -> DeliveryError:
     """Return the trouble of an attempt that the daemon's stop has ended."""
-    return Trouble(
-        Verdict.INTERRUPT,
+    return DeliveryError(
+        Decision.INTERRUPT,
         Code.CONNECTION_LOST,
         "the daemon is stopping",
         ambiguous=ambiguous,
     )
 
 
-def _refused(code: Code, reason: str) -> Trouble:
-    return Trouble(Verdict.PARK, code, reason, stage=Stage.LOGIN)
+def _refused(code: Code, reason: str) -> DeliveryError:
+    return DeliveryError(Decision.PARK, code, reason, stage=Stage.LOGIN)
 
 
 def _seconds(value: object) -> float:

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple, TypeVar
 
 import httpcore
 
-from emitterd.client.responses import Break
+from emitterd.client.responses import BrokenConnection
 from emitterd.client.throttle import Throttle
-from emitterd.client.transfer import Limits, Slow, Transfer
+from emitterd.client.transfer import Deadlines, TooSlow, TransferLimits
 from emitterd.heartbeat import rest
 
 T = TypeVar("T")
@@ -41,10 +41,10 @@ KEEPALIVE_S = 10.0
 """Below every common server's own limit, so that it is we who close idle lines."""
 
 
-class Broken(Exception):
+class TransportError(Exception):
     """A request ended without an answer; `how` says in which way."""
 
-    def __init__(self, how: Break, detail: str) -> None:
+    def __init__(self, how: BrokenConnection, detail: str) -> None:
         super().__init__(detail)
         self.how = how
 
@@ -67,7 +67,7 @@ class _Stream(httpcore.NetworkStream):
         self._socket.settimeout(POLL_S)
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002
-        transfer: Transfer = _current.transfer
+        transfer: Deadlines = _current.transfer
         self._let_go(transfer)
         return self._patiently(
             lambda: self._socket.recv(max_bytes),
@@ -76,7 +76,7 @@ class _Stream(httpcore.NetworkStream):
         )
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002
-        transfer: Transfer = _current.transfer
+        transfer: Deadlines = _current.transfer
         if self._head is not None:
             if not self._head and len(buffer) < TOGETHER_BYTES:
                 self._head = buffer
@@ -88,7 +88,7 @@ class _Stream(httpcore.NetworkStream):
                 self._send(head, transfer)
         self._send(buffer, transfer)
 
-    def _let_go(self, transfer: Transfer) -> None:
+    def _let_go(self, transfer: Deadlines) -> None:
         """Send what is held back, as an answer is waited for; hold the next head."""
         head, self._head = self._head, b""
         if head:
@@ -96,7 +96,7 @@ class _Stream(httpcore.NetworkStream):
             with suppress(httpcore.WriteError):
                 self._send(head, transfer)
 
-    def _send(self, buffer: bytes, transfer: Transfer) -> None:
+    def _send(self, buffer: bytes, transfer: Deadlines) -> None:
         left, allowed = memoryview(buffer), 0
         while left:
             allowed = allowed or transfer.portion(len(left))
@@ -166,7 +166,7 @@ class Proxy(NamedTuple):
     auth: tuple[str, str] | None
 
 
-class Place(NamedTuple):
+class ConnectionTarget(NamedTuple):
     """Where a request goes, in the raw form that httpx and httpcore share."""
 
     scheme: bytes
@@ -175,7 +175,7 @@ class Place(NamedTuple):
     target: bytes
 
 
-class _Own(threading.local):
+class _ThreadPools(threading.local):
     def __init__(self) -> None:
         self.pools: dict[Proxy | None, httpcore.ConnectionPool] = {}
 
@@ -189,14 +189,14 @@ class Pools:
 
     def __init__(self, tls: ssl.SSLContext) -> None:
         self._tls = tls
-        self._own = _Own()
+        self._own = _ThreadPools()
         self._lock = threading.Lock()
         self._open: set[httpcore.ConnectionPool] = set()
 
     def send(
         self,
         method: str,
-        place: Place,
+        place: ConnectionTarget,
         headers: list[tuple[bytes, bytes]],
         content: Iterable[bytes],
         *,
@@ -249,40 +249,48 @@ class Pools:
 
 @contextmanager
 def watched(
-    limits: Limits, stop: threading.Event, throttle: Throttle | None = None
+    limits: TransferLimits, stop: threading.Event, throttle: Throttle | None = None
 ) -> Iterator[None]:
     """Bound every wait of this thread's request; a body is one that has a throttle.
 
-    Raises `Broken` in place of httpcore's errors, and `Stopped`.
+    Raises `TransportError` in place of httpcore's errors, and `Stopped`.
     """
-    _current.transfer = Transfer(limits, stop, throttle)
+    _current.transfer = Deadlines(limits, stop, throttle)
     try:
         yield
     except UnicodeError as error:
-        raise Broken(Break.DNS, _detail(error)) from error
+        raise TransportError(BrokenConnection.DNS, _detail(error)) from error
     except httpcore.ProxyError as error:
-        raise Broken(Break.PROXY, _detail(error)) from error
+        raise TransportError(BrokenConnection.PROXY, _detail(error)) from error
     except httpcore.ProtocolError as error:
-        raise Broken(Break.LOST, _detail(error)) from error
-    except Slow as error:
-        raise Broken(Break.SLOW, _detail(error)) from error
+        raise TransportError(BrokenConnection.LOST, _detail(error)) from error
+    except TooSlow as error:
+        raise TransportError(BrokenConnection.SLOW, _detail(error)) from error
     except (httpcore.TimeoutException, httpcore.NetworkError) as error:
-        raise Broken(_how(error), _detail(error)) from error
+        raise TransportError(_how(error), _detail(error)) from error
     finally:
         del _current.transfer
 
 
-def _how(error: Exception) -> Break:
+def _how(error: Exception) -> BrokenConnection:
     if isinstance(error, httpcore.ConnectTimeout):
-        return Break.CONNECT_TIMEOUT
+        return BrokenConnection.CONNECT_TIMEOUT
     if isinstance(error, httpcore.TimeoutException):
-        return Break.SLOW
+        return BrokenConnection.SLOW
     cause = error.__cause__ or error.__context__
     if not isinstance(error, httpcore.ConnectError):
-        return Break.TLS if refuses_certificate(cause) else Break.LOST
+        return (
+            BrokenConnection.TLS
+            if refuses_certificate(cause)
+            else BrokenConnection.LOST
+        )
     if isinstance(cause, socket.gaierror):
-        return Break.DNS
-    return Break.TLS if isinstance(cause, ssl.SSLError) else Break.REFUSED
+        return BrokenConnection.DNS
+    return (
+        BrokenConnection.TLS
+        if isinstance(cause, ssl.SSLError)
+        else BrokenConnection.REFUSED
+    )
 
 
 def _detail(error: Exception) -> str:

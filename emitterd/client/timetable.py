@@ -16,7 +16,7 @@ DAY_MIN = 24 * 60
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class TimeSpan:
     """A range of every day, in minutes since midnight, and the limit that it has.
 
     The end is not part of it; one that is not after the beginning is on the next day.
@@ -49,7 +49,7 @@ class Span:
 class Timetable:
     """Ranges that do not overlap, and the limit at all other times."""
 
-    spans: tuple[Span, ...] = ()
+    spans: tuple[TimeSpan, ...] = ()
     otherwise: int | None = None
 
     def limit(self, now: float, zone: tzinfo | None = None) -> int | None:
@@ -77,7 +77,7 @@ class Timetable:
         limits = [self.otherwise, *(one.limit for one in self.spans)]
         return min((one for one in limits if one is not None), default=None)
 
-    def overlap(self) -> tuple[Span, Span] | None:
+    def overlap(self) -> tuple[TimeSpan, TimeSpan] | None:
         """Return two ranges that overlap, or None where none do."""
         parts = [(part, one) for one in self.spans for part in one.parts()]
         parts.sort(key=lambda found: found[0])
@@ -86,7 +86,7 @@ class Timetable:
                 return one, other
         return None
 
-    def _span(self, minute: int) -> Span | None:
+    def _span(self, minute: int) -> TimeSpan | None:
         return next((one for one in self.spans if one.covers(minute)), None)
 
     def __str__(self) -> str:

@@ -17,12 +17,12 @@ class Stopped(Exception):
     """The daemon is stopping and gave the request up."""
 
 
-class Slow(Exception):
+class TooSlow(Exception):
     """What is sent or answered goes more slowly than its limits allow."""
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class TransferLimits:
     """The bounds: seconds, and bytes a second."""
 
     connect_s: float
@@ -31,10 +31,10 @@ class Limits:
 
 
 @dataclass(slots=True)
-class Transfer:
+class Deadlines:
     """A request under way, of one thread."""
 
-    limits: Limits
+    limits: TransferLimits
     stop: threading.Event
     throttle: Throttle | None
     """Of a body; None for all other requests."""
@@ -60,7 +60,7 @@ class Transfer:
             advance(count)
 
     def check_sending(self) -> None:
-        """Raise `Stopped`, or `Slow` where a whole window went by too slowly."""
+        """Raise `Stopped`, or `TooSlow` where a whole window went by too slowly."""
         self.check_stop()
         # Reading may have begun before: a proxy answers CONNECT first.
         self.answer_by = None
@@ -71,19 +71,19 @@ class Transfer:
             return
         least = max(1.0, self.limits.minimum_bytes_s * (now - self.window_at))
         if self.window_bytes < least:
-            raise Slow(
+            raise TooSlow(
                 f"{self.window_bytes} bytes went out in {now - self.window_at:.0f} s"
             )
         self.window_at, self.window_bytes = now, 0
 
     def check_reading(self) -> None:
-        """Raise `Stopped`, or `Slow` where the answer is not whole in time."""
+        """Raise `Stopped`, or `TooSlow` where the answer is not whole in time."""
         self.check_stop()
         now = time.monotonic()
         if self.answer_by is None:
             self.answer_by = now + self.limits.stall_s
         if now >= self.answer_by:
-            raise Slow(f"no whole answer within {self.limits.stall_s:.0f} s")
+            raise TooSlow(f"no whole answer within {self.limits.stall_s:.0f} s")
 
     def check_stop(self) -> None:
         """Give a sign of life; raise `Stopped` where the daemon stops."""

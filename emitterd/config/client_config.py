@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from emitterd.config import fields as values
 from emitterd.config.secrets import clean
-from emitterd.config.sources import Findings, Origin, Refusal
+from emitterd.config.sources import Origin, Problems, ValueProblem
 from emitterd.errors import ConfigError, Problem
 
 # Less than what a secret file may hold, so that each secret fits into one.
@@ -54,7 +54,7 @@ def read_client_config(path: Path) -> ClientConfig:
             f"gives none of {', '.join(checks)}",
             "name the config.py that lies beside client.py",
         )
-    findings = Findings()
+    findings = Problems()
     checked: dict[str, str] = {}
     for name, check in checks.items():
         if name not in found:
@@ -64,7 +64,7 @@ def read_client_config(path: Path) -> ClientConfig:
         try:
             if text := _text(name, value):
                 checked[name] = check(text)
-        except Refusal as error:
+        except ValueProblem as error:
             findings.report(name, str(error), error.remedy)
     if problems := findings.in_order():
         raise ConfigError(values.shown(path), problems)
@@ -164,7 +164,7 @@ def _bound(statement: ast.stmt) -> Iterator[tuple[str, int]]:
 
 def _text(name: str, value: str | None) -> str:
     if value is None:
-        raise Refusal(
+        raise ValueProblem(
             "is not a plain text, and config.py is read without being run",
             f'write the value itself in quotes, on a line {name} = "..."',
         )
@@ -185,7 +185,7 @@ def _username(value: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise Refusal("must be text in UTF-8", "write it as UTF-8") from None
+        raise ValueProblem("must be text in UTF-8", "write it as UTF-8") from None
     return values.text(value)
 
 

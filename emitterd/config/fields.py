@@ -1,6 +1,6 @@
 """What one value must be, and how it is written for people.
 
-Raises `Refusal` or `UnitError` where a value is wrong. No message quotes a URL,
+Raises `ValueProblem` or `UnitError` where a value is wrong. No message quotes a URL,
 because a password may stand in it.
 """
 
@@ -12,7 +12,7 @@ from typing import get_args
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from emitterd.config.secret import Secret
-from emitterd.config.sources import Refusal
+from emitterd.config.sources import ValueProblem
 from emitterd.datasets.dataset import Version
 from emitterd.delivery.concurrency import MOST
 from emitterd.model import display
@@ -26,7 +26,7 @@ def text(value: object) -> str:
     """Refuse a text that is empty or nothing but blanks, and what is no text."""
     checked = _text(value)
     if not checked.strip():
-        raise Refusal("is empty", "give it a value, or remove it")
+        raise ValueProblem("is empty", "give it a value, or remove it")
     return checked
 
 
@@ -38,7 +38,9 @@ def secret(value: object) -> Secret:
 def flag(value: object) -> bool:
     """Refuse what is neither true nor false."""
     if not isinstance(value, bool):
-        raise Refusal("must be true or false", "write true or false, without quotes")
+        raise ValueProblem(
+            "must be true or false", "write true or false, without quotes"
+        )
     return value
 
 
@@ -49,7 +51,7 @@ def word(words: object) -> Callable[[object], str]:
     def read(value: object) -> str:
         if value not in known:
             listed = f"{', '.join(known[:-1])} or {known[-1]}"
-            raise Refusal(f"must be {listed}", "write one of these words")
+            raise ValueProblem(f"must be {listed}", "write one of these words")
         return str(value)
 
     return read
@@ -59,7 +61,9 @@ def http_token(value: object) -> str:
     """Refuse what cannot stand before the token in an Authorization header."""
     checked = _text(value)
     if not _HTTP_TOKEN.fullmatch(checked):
-        raise Refusal("must be one word of ASCII", "write Bearer, or JWT for cQube 1.0")
+        raise ValueProblem(
+            "must be one word of ASCII", "write Bearer, or JWT for cQube 1.0"
+        )
     return checked
 
 
@@ -67,12 +71,12 @@ def emission_url(value: object) -> str:
     """Normalise the emission API's base URL: no slash at its end, scheme lower-case."""
     parts = _split(value)
     if "@" in parts.netloc:
-        raise Refusal(
+        raise ValueProblem(
             "must not carry a user name or password",
             "give them as username and password_file",
         )
     if parts.scheme not in {"http", "https"}:
-        raise Refusal("must begin with https://", "write it as https://host/path")
+        raise ValueProblem("must begin with https://", "write it as https://host/path")
     return urlunsplit(parts).rstrip("/")
 
 
@@ -80,7 +84,7 @@ def proxy(value: object) -> Secret:
     """Normalise the proxy's URL; a user name and password may stand in it."""
     parts = _split(value)
     if parts.scheme != "http" or parts.path not in {"", "/"}:
-        raise Refusal(
+        raise ValueProblem(
             "must be an http:// URL without a path", "write it as http://host:port"
         )
     return Secret(urlunsplit(parts).rstrip("/"))
@@ -89,27 +93,29 @@ def proxy(value: object) -> Secret:
 def path(value: object) -> Path:
     """Refuse what is no path. A relative one is left so."""
     if not isinstance(value, str):
-        raise Refusal("must be a path", "put it in quotes")
+        raise ValueProblem("must be a path", "put it in quotes")
     try:
         os.fsencode(value)
     except UnicodeEncodeError:
-        raise Refusal("is no path", "write it in UTF-8") from None
+        raise ValueProblem("is no path", "write it in UTF-8") from None
     if not value or "\0" in value:
-        raise Refusal("is no path", "give the path of a file or folder")
+        raise ValueProblem("is no path", "give the path of a file or folder")
     return Path(value)
 
 
 def patterns(value: object) -> tuple[str, ...]:
     """Refuse what is no list of gitignore patterns."""
     if not isinstance(value, list | tuple):
-        raise Refusal("must be a list", 'write it as ["**/*.zip"]')
+        raise ValueProblem("must be a list", 'write it as ["**/*.zip"]')
     return tuple(_pattern(item) for item in value)
 
 
 def some_patterns(value: object) -> tuple[str, ...]:
     """Refuse an empty list, too."""
     if not (found := patterns(value)):
-        raise Refusal("is empty: nothing would be sent", 'write it as ["**/*.zip"]')
+        raise ValueProblem(
+            "is empty: nothing would be sent", 'write it as ["**/*.zip"]'
+        )
     return found
 
 
@@ -119,22 +125,22 @@ def workers(value: object) -> object:
         return value
     if isinstance(value, bool) or not isinstance(value, int):
         remedy = "write it in digits, without quotes; or auto"
-        raise Refusal("must be a whole number", remedy)
+        raise ValueProblem("must be a whole number", remedy)
     if value < 1:
-        raise Refusal("is too small", "write 1 or more")
+        raise ValueProblem("is too small", "write 1 or more")
     if value > MOST:
-        raise Refusal("is too large", f"write {MOST} or less")
+        raise ValueProblem("is too large", f"write {MOST} or less")
     return value
 
 
 def cqube_version(value: object) -> str:
     """Refuse what is no version of cQube; a number has lost the last nought of 1.10."""
     if isinstance(value, int | float):
-        raise Refusal("must be text", f'put it in quotes: "{value}"')
+        raise ValueProblem("must be text", f'put it in quotes: "{value}"')
     try:
         return str(Version.parse(str(value)))
     except ValueError:
-        raise Refusal("is no version of cQube", 'write it like "3.7"') from None
+        raise ValueProblem("is no version of cQube", 'write it like "3.7"') from None
 
 
 def endpoint(value: object) -> Endpoint:
@@ -142,14 +148,14 @@ def endpoint(value: object) -> Endpoint:
     try:
         return Endpoint.parse(str(value))
     except ValueError as error:
-        raise Refusal(str(error), EXAMPLES) from None
+        raise ValueProblem(str(error), EXAMPLES) from None
 
 
 def duration(value: object) -> float:
     """Parse a duration above 0; a bare number has no unit, and none is guessed."""
     duration_s = parse_duration(_quantity(value))
     if duration_s <= 0:
-        raise Refusal("is too short", "write more than 0s")
+        raise ValueProblem("is too short", "write more than 0s")
     return duration_s
 
 
@@ -184,11 +190,11 @@ def _pattern(value: object) -> str:
     from emitterd.spool.selection import Selection
 
     if not isinstance(value, str):
-        raise Refusal("must be a list of texts", "put each pattern in quotes")
+        raise ValueProblem("must be a list of texts", "put each pattern in quotes")
     try:
         Selection([value], [])
     except (ValueError, re.error):
-        raise Refusal(
+        raise ValueProblem(
             "holds a malformed pattern", "write it as in a .gitignore, like **/*.zip"
         ) from None
     return text(value)
@@ -197,24 +203,24 @@ def _pattern(value: object) -> str:
 def _text(value: object) -> str:
     """Refuse what is no text, or cannot be written as UTF-8."""
     if not isinstance(value, str):
-        raise Refusal("must be text", "put the value in quotes")
+        raise ValueProblem("must be text", "put the value in quotes")
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise Refusal("must be text in UTF-8", "write it as UTF-8") from None
+        raise ValueProblem("must be text in UTF-8", "write it as UTF-8") from None
     return value
 
 
 def _quantity(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise Refusal("must be a number with a unit", "write it like 5s or 64KiB")
+        raise ValueProblem("must be a number with a unit", "write it like 5s or 64KiB")
     return str(value)
 
 
 def _split(value: object) -> SplitResult:
     url = _text(value)
     if not url.isascii() or not url.isprintable() or " " in url:
-        raise Refusal(
+        raise ValueProblem(
             "holds a character that no URL has",
             "write it in ASCII without blanks, like https://host/path",
         )
@@ -222,11 +228,13 @@ def _split(value: object) -> SplitResult:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError:
-        raise Refusal("has a wrong host or port", "write it as host:port") from None
+        raise ValueProblem(
+            "has a wrong host or port", "write it as host:port"
+        ) from None
     if "?" in url or "#" in url:
-        raise Refusal("must not carry ? or #", "cut it off there")
+        raise ValueProblem("must not carry ? or #", "cut it off there")
     if "://" not in url:
-        raise Refusal("has no scheme", "put https:// before it")
+        raise ValueProblem("has no scheme", "put https:// before it")
     if not host:
-        raise Refusal("names no host", "write it as https://host/path")
+        raise ValueProblem("names no host", "write it as https://host/path")
     return parts

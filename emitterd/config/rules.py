@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from emitterd.client.timetable import Timetable, format_rate
 from emitterd.config.fields import shown
 from emitterd.config.secrets import read_token
-from emitterd.config.sources import Findings, Refusal
+from emitterd.config.sources import Problems, ValueProblem
 from emitterd.delivery.concurrency import MOST
 from emitterd.monitoring.endpoint import Endpoint
 from emitterd.spool.selection import Selection
@@ -25,7 +25,7 @@ silent for some 20 s."""
 ARCHIVE, REJECTED = "spool.archive_directory", "spool.rejected_directory"
 
 
-def check_all(config: "Config", findings: Findings, *, awaits_folder: bool) -> None:
+def check_all(config: "Config", findings: Problems, *, awaits_folder: bool) -> None:
     """Report what is wrong with values together, and with the files they name.
 
     `awaits_folder`: the watched folder may come later.
@@ -60,7 +60,7 @@ def check_all(config: "Config", findings: Findings, *, awaits_folder: bool) -> N
     check_metrics(findings, config.metrics.listen, config.metrics.token_file)
 
 
-def check_scheme(findings: Findings, url: str, *, insecure: bool) -> None:
+def check_scheme(findings: Problems, url: str, *, insecure: bool) -> None:
     """Report an http:// URL that is not allowed on purpose."""
     if findings.sound("emission.url") and url.startswith("http:") and not insecure:
         findings.report(
@@ -70,7 +70,7 @@ def check_scheme(findings: Findings, url: str, *, insecure: bool) -> None:
         )
 
 
-def check_files(findings: Findings, files: Mapping[str, Path | None]) -> None:
+def check_files(findings: Problems, files: Mapping[str, Path | None]) -> None:
     """Report the files that are to be read and cannot be."""
     for key, place in files.items():
         if place is None:
@@ -89,7 +89,7 @@ def check_files(findings: Findings, files: Mapping[str, Path | None]) -> None:
 
 
 def check_tls(
-    findings: Findings, ca_file: Path | None, cert: Path | None, key: Path | None
+    findings: Problems, ca_file: Path | None, cert: Path | None, key: Path | None
 ) -> None:
     """Report certificates and keys that OpenSSL cannot use."""
     if ca_file and findings.sound("emission.ca_file"):
@@ -113,7 +113,7 @@ def check_tls(
             )
 
 
-def check_client_key(findings: Findings) -> None:
+def check_client_key(findings: Problems) -> None:
     """Report a client key without the certificate it belongs to."""
     if findings.given("emission.client_key") > findings.given("emission.client_cert"):
         findings.report(
@@ -123,13 +123,13 @@ def check_client_key(findings: Findings) -> None:
         )
 
 
-def check_no_folder(findings: Findings, key: str, place: Path | None) -> None:
+def check_no_folder(findings: Problems, key: str, place: Path | None) -> None:
     """Report a folder where a file is to be written."""
     if findings.sound(key) and place and os.path.isdir(place):  # noqa: PTH112  raises
         findings.report(key, f"{shown(place)} is a folder", "name a file in it")
 
 
-def check_spool(findings: Findings, spool: Path, *, awaited: bool) -> None:
+def check_spool(findings: Problems, spool: Path, *, awaited: bool) -> None:
     """Report a watched folder that is no folder or, unless `awaited`, missing."""
     key = "spool.directory"
     if not findings.sound(key):
@@ -142,7 +142,7 @@ def check_spool(findings: Findings, spool: Path, *, awaited: bool) -> None:
         findings.report(key, f"{shown(spool)} is not a folder", "name a folder")
 
 
-def check_archive_given(findings: Findings, after_delivery: str) -> None:
+def check_archive_given(findings: Problems, after_delivery: str) -> None:
     """Report an archive that is missing where files are to be archived."""
     if not findings.given(ARCHIVE) and after_delivery == "archive":
         findings.report(
@@ -153,7 +153,7 @@ def check_archive_given(findings: Findings, after_delivery: str) -> None:
 
 
 def check_put_away(
-    findings: Findings, key: str, place: Path | None, spool: Path
+    findings: Problems, key: str, place: Path | None, spool: Path
 ) -> None:
     """Report a place for files that is no folder, or the watched folder itself."""
     if place is None:
@@ -165,7 +165,7 @@ def check_put_away(
 
 
 def check_ignored(
-    findings: Findings, key: str, place: Path | None, spool: Path, selection: Selection
+    findings: Problems, key: str, place: Path | None, spool: Path, selection: Selection
 ) -> None:
     """Report a place whose files would be taken for new ones."""
     if place is None or not findings.sound(key, "spool.directory"):
@@ -179,7 +179,7 @@ def check_ignored(
         )
 
 
-def check_journal(findings: Findings, journal: Path, spool: Path) -> None:
+def check_journal(findings: Problems, journal: Path, spool: Path) -> None:
     """Report a journal in the watched folder, where producers could remove it."""
     known = findings.sound("journal.path", "spool.directory")
     if known and inside(journal, spool) is not None:
@@ -190,7 +190,7 @@ def check_journal(findings: Findings, journal: Path, spool: Path) -> None:
         )
 
 
-def check_backoff(findings: Findings, initial_s: float, longest_s: float) -> None:
+def check_backoff(findings: Problems, initial_s: float, longest_s: float) -> None:
     """Report a first wait above the longest, at the line that was given."""
     keys = ("delivery.backoff_initial", "delivery.backoff_max")
     if findings.sound(*keys) and initial_s > longest_s:
@@ -203,7 +203,7 @@ def check_backoff(findings: Findings, initial_s: float, longest_s: float) -> Non
 
 
 def check_bandwidth(
-    findings: Findings, bandwidth: Timetable | None, workers: int | str
+    findings: Problems, bandwidth: Timetable | None, workers: int | str
 ) -> None:
     """Report a limit that leaves each worker so little that servers give it up."""
     if bandwidth is None or not findings.sound("delivery.workers"):
@@ -219,13 +219,13 @@ def check_bandwidth(
 
 
 def check_metrics(
-    findings: Findings, listen: Endpoint | None, token_file: Path | None
+    findings: Problems, listen: Endpoint | None, token_file: Path | None
 ) -> None:
     """Report an address that others can reach without a token, and a bad token."""
     if token_file is not None and findings.sound("metrics.token_file"):
         try:
             read_token(token_file)
-        except Refusal as error:
+        except ValueProblem as error:
             findings.report("metrics.token_file", str(error), error.remedy)
     elif listen is not None and not listen.local and token_file is None:
         findings.report(
@@ -235,7 +235,7 @@ def check_metrics(
         )
 
 
-def _mode(findings: Findings, key: str, place: Path, remedy: str) -> int | None:
+def _mode(findings: Problems, key: str, place: Path, remedy: str) -> int | None:
     try:
         return place.stat().st_mode
     except FileNotFoundError:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from emitterd.config.sources import Findings, Refusal, variable
+from emitterd.config.sources import Problems, ValueProblem, variable
 
 # A lone surrogate is what Python makes of a byte that is not UTF-8.
 _UNFIT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
@@ -20,7 +20,7 @@ _TOKEN_MIN = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
+class SecretSource:
     """What the configuration gives for one secret.
 
     `key` is its key path, `credential` its name among systemd's credentials;
@@ -34,7 +34,7 @@ class Offer:
     file: Path | None = field(repr=False)
     name: str | None = field(repr=False)
 
-    def keys(self, findings: Findings) -> list[str]:
+    def keys(self, findings: Problems) -> list[str]:
         """Return the key paths that give this secret."""
         every = (self.key, f"{self.key}_file", f"{self.key}_env")
         return [key for key in every if findings.given(key)]
@@ -44,7 +44,7 @@ class SecretReader:
     """Resolves what is offered, and reports what is wrong with it."""
 
     def __init__(
-        self, findings: Findings, environ: Mapping[str, str], *, private: bool
+        self, findings: Problems, environ: Mapping[str, str], *, private: bool
     ) -> None:
         self._findings = findings
         self._environ = environ
@@ -63,7 +63,7 @@ class SecretReader:
             )
 
     def choose(
-        self, username: str | None, password: Offer, api_key: Offer
+        self, username: str | None, password: SecretSource, api_key: SecretSource
     ) -> tuple[str | None, str | None]:
         """Return the password and the API key: one of them, or neither if reported."""
         findings = self._findings
@@ -95,7 +95,7 @@ class SecretReader:
             )
         return self._resolve(password), None
 
-    def _resolve(self, offer: Offer) -> str | None:
+    def _resolve(self, offer: SecretSource) -> str | None:
         keys = offer.keys(self._findings)
         if len(keys) > 1:
             message = f"is given besides {keys[0]}"
@@ -106,11 +106,11 @@ class SecretReader:
         key = keys[0] if keys else offer.key
         try:
             return clean(self._read(offer), in_header=offer.in_header)
-        except Refusal as error:
+        except ValueProblem as error:
             self._findings.report(key, str(error), error.remedy)
             return None
 
-    def _read(self, offer: Offer) -> str:
+    def _read(self, offer: SecretSource) -> str:
         if offer.inline is not None:
             self.refuse_public(offer.key)
             return offer.inline
@@ -120,7 +120,7 @@ class SecretReader:
             return _from_file(offer.file, self._credentials())
         path = self._credential(offer)
         if path is None:
-            raise Refusal(
+            raise ValueProblem(
                 "is missing", f"give {offer.key}_file, the path of a file that holds it"
             )
         return _from_file(path, path.parent)
@@ -129,7 +129,7 @@ class SecretReader:
         directory = self._environ.get("CREDENTIALS_DIRECTORY")
         return Path(directory) if directory else None
 
-    def _credential(self, offer: Offer) -> Path | None:
+    def _credential(self, offer: SecretSource) -> Path | None:
         directory = self._credentials()
         path = directory / offer.credential if directory else None
         return path if path and _given(path) else None
@@ -145,7 +145,7 @@ def _given(credential: Path) -> bool:
 
 def _from_variable(name: str, environ: Mapping[str, str]) -> str:
     if name not in environ:
-        raise Refusal(
+        raise ValueProblem(
             "names a variable that is not set",
             "set it for the service, or use the key that ends in _file",
         )
@@ -153,7 +153,10 @@ def _from_variable(name: str, environ: Mapping[str, str]) -> str:
 
 
 def _from_file(path: Path, credentials: Path | None) -> str:
-    """Read a secret file; raises `Refusal`. systemd guards its credentials itself."""
+    """Read a secret file; raises `ValueProblem`.
+
+    systemd guards its credentials itself.
+    """
     try:
         # Not to hang on a FIFO that nobody writes.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -166,31 +169,33 @@ def _from_file(path: Path, credentials: Path | None) -> str:
             os.close(descriptor)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not a path"
-        raise Refusal(
+        raise ValueProblem(
             f"cannot be read: {reason}",
             "create the file, or correct the path; a relative one starts at the folder"
             " of the configuration file",
         ) from None
     if content is None:
-        raise Refusal("is not a regular file", "name the file that holds the secret")
+        raise ValueProblem(
+            "is not a regular file", "name the file that holds the secret"
+        )
     if mode & stat.S_IROTH and path.parent != credentials:
-        raise Refusal("names a file that everybody may read", f"chmod 600 {path}")
+        raise ValueProblem("names a file that everybody may read", f"chmod 600 {path}")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise Refusal("is not UTF-8 text", "write the secret as UTF-8") from None
+        raise ValueProblem("is not UTF-8 text", "write the secret as UTF-8") from None
 
 
 def read_secret(path: Path) -> str:
-    """Return the secret that a file holds; raises `Refusal` where it holds none."""
+    """Return the secret in a file; raises `ValueProblem` where there is none."""
     return clean(_from_file(path, None), in_header=False)
 
 
 def read_token(path: Path) -> str:
-    """Return the token that a file holds; raises `Refusal` where none can guard."""
+    """Return the token in a file; raises `ValueProblem` if it is missing or weak."""
     token = clean(_from_file(path, None), in_header=True)
     if len(token) < _TOKEN_MIN:
-        raise Refusal(
+        raise ValueProblem(
             f"holds a token of less than {_TOKEN_MIN} characters, which can be guessed",
             f"make one with: openssl rand -hex 32 > {path}",
         )
@@ -198,18 +203,20 @@ def read_token(path: Path) -> str:
 
 
 def clean(text: str, *, in_header: bool) -> str:
-    """Strip the line end an editor leaves; raises `Refusal` on what is no secret.
+    """Strip the line end an editor leaves; raises `ValueProblem` on what is no secret.
 
     `in_header` says that it travels in an HTTP header as it is.
     """
     secret = text.rstrip("\r\n")
     if not secret.strip():
-        raise Refusal("holds an empty secret", "put the secret there, on one line")
+        raise ValueProblem("holds an empty secret", "put the secret there, on one line")
     if _UNFIT.search(secret):
-        raise Refusal(
+        raise ValueProblem(
             "holds a line break, a control character, or broken UTF-8",
             "put nothing but the secret there, on one line",
         )
     if in_header and not secret.isascii():
-        raise Refusal("holds more than ASCII", "put the API key there as it was issued")
+        raise ValueProblem(
+            "holds more than ASCII", "put the API key there as it was issued"
+        )
     return secret

@@ -14,10 +14,10 @@ from emitterd.client.timetable import Timetable
 from emitterd.config import fields as values
 from emitterd.config.config_timetable import timetable
 from emitterd.config.secret import Secret
-from emitterd.config.secrets import Offer, SecretReader
-from emitterd.config.sources import Findings, Layers, Refusal, read_file
+from emitterd.config.secrets import SecretReader, SecretSource
+from emitterd.config.sources import Problems, Sources, ValueProblem, read_file
 from emitterd.errors import ConfigError, Problem
-from emitterd.monitoring.alarms import Limits
+from emitterd.monitoring.alarms import AlarmLimits
 from emitterd.monitoring.endpoint import Endpoint
 from emitterd.units import UnitError
 from emitterd.yaml_reader import YamlError
@@ -46,14 +46,14 @@ def _key(
 ) -> Any:  # noqa: ANN401  as dataclasses.field
     """Declare a key: how it is read, its default, its name in the file if another.
 
-    `read` raises `Refusal` or `UnitError`. `shown`: whether a repr tells the value.
+    `read` raises `ValueProblem` or `UnitError`. `shown`: a repr shows the value.
     """
     metadata = {_READ: read, _NAME: name}
     return field(default=default, repr=shown, metadata=metadata)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Emission:
+class EmissionSettings:
     """The emission API: where it is, who we are, how long we wait for it."""
 
     url: str = _key(values.emission_url)
@@ -76,7 +76,7 @@ class Emission:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Spool:
+class SpoolSettings:
     """The watched folder, and which of its files are sent when."""
 
     directory: Path = _key(values.path)
@@ -99,7 +99,7 @@ class Spool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Journal:
+class JournalSettings:
     """The journal: where it is, and how long it remembers what was delivered."""
 
     path: Path = _key(values.path, Path("/var/lib/emitterd/journal.db"))
@@ -107,7 +107,7 @@ class Journal:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
+class DeliverySettings:
     """The workers, what they may send together, and how they back off."""
 
     workers: int | Literal["auto"] = _key(values.workers, "auto")
@@ -118,7 +118,7 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Log:
+class LogSettings:
     """The log."""
 
     level: Level = _key(values.word(Level), "info")
@@ -126,7 +126,7 @@ class Log:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Metrics:
+class MetricsSettings:
     """Where metrics, health and page are served, and when progress is missed."""
 
     listen: Endpoint | None = _key(values.endpoint, None)
@@ -137,31 +137,31 @@ class Metrics:
     no_success_max_s: float = _key(values.duration, 1800.0, name="no_success_max")
 
     @property
-    def limits(self) -> Limits:
+    def limits(self) -> AlarmLimits:
         """What the verdict goes by."""
-        return Limits(self.oldest_waiting_max_s, self.no_success_max_s)
+        return AlarmLimits(self.oldest_waiting_max_s, self.no_success_max_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """The whole configuration. Secrets are resolved, paths absolute."""
 
-    emission: Emission
-    spool: Spool
-    journal: Journal
-    delivery: Delivery
-    log: Log
-    metrics: Metrics
+    emission: EmissionSettings
+    spool: SpoolSettings
+    journal: JournalSettings
+    delivery: DeliverySettings
+    log: LogSettings
+    metrics: MetricsSettings
     source: Path
 
 
 SECTIONS: dict[str, type[Any]] = {
-    "emission": Emission,
-    "spool": Spool,
-    "journal": Journal,
-    "delivery": Delivery,
-    "log": Log,
-    "metrics": Metrics,
+    "emission": EmissionSettings,
+    "spool": SpoolSettings,
+    "journal": JournalSettings,
+    "delivery": DeliverySettings,
+    "log": LogSettings,
+    "metrics": MetricsSettings,
 }
 
 
@@ -206,7 +206,7 @@ def load_part(path: Path, environ: Mapping[str, str], *sections: str) -> Config:
 
 def _read(
     path: Path, environ: Mapping[str, str], sections: Collection[str]
-) -> tuple[Config, Findings, bool]:
+) -> tuple[Config, Problems, bool]:
     """Read the file; what is not of these sections counts as not given."""
     source = path.absolute()
     try:
@@ -214,25 +214,25 @@ def _read(
     except YamlError as error:
         problem = Problem(source.name, error.line, str(error), error.remedy)
         raise ConfigError(values.shown(path), [problem]) from None
-    layers = Layers(_schema(), _ALTERNATIVES)
+    layers = Sources(_schema(), _ALTERNATIVES)
     layers.read_document(document)
     layers.read_environment(environ)
     for section in SECTIONS.keys() - sections:
         layers.values[section].clear()
-    reading = _Reading(layers.findings, source.parent)
+    reading = _Reader(layers.findings, source.parent)
     read = {name: reading.section(name, given) for name, given in layers.values.items()}
     return Config(**read, source=source), layers.findings, private
 
 
 @dataclass(frozen=True, slots=True)
-class _Reading:
+class _Reader:
     """Makes values of what was given; relative paths start at `base`.
 
     A wrong value is reported and left out, so that one load finds every problem; what
     has been built is then thrown away.
     """
 
-    findings: Findings
+    findings: Problems
     base: Path
 
     def section(self, section: str, given: Mapping[str, object]) -> Any:  # noqa: ANN401  any of SECTIONS
@@ -250,7 +250,7 @@ class _Reading:
             return None
         try:
             read = one.metadata[_READ](value)
-        except (Refusal, UnitError) as error:
+        except (ValueProblem, UnitError) as error:
             self.findings.report(key, str(error), error.remedy)
             return None
         return self.base / read if isinstance(read, Path) else read
@@ -282,7 +282,7 @@ def _kind(annotation: Any) -> type:  # noqa: ANN401  any type
     return next((kind for kind in (bool, int, tuple) if kind in named), str)
 
 
-def _with_secrets(emission: Emission, reader: SecretReader) -> Emission:
+def _with_secrets(emission: EmissionSettings, reader: SecretReader) -> EmissionSettings:
     password, api_key = reader.choose(
         emission.username, _offer(emission, "password"), _offer(emission, "api_key")
     )
@@ -295,9 +295,9 @@ def _with_secrets(emission: Emission, reader: SecretReader) -> Emission:
     )
 
 
-def _offer(emission: Emission, name: str) -> Offer:
+def _offer(emission: EmissionSettings, name: str) -> SecretSource:
     inline: Secret | None = getattr(emission, name)
-    return Offer(
+    return SecretSource(
         key=f"emission.{name}",
         credential=name.replace("_", "-"),
         in_header=name == "api_key",

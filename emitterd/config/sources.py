@@ -15,7 +15,7 @@ from emitterd.errors import ConfigError, Problem, printable
 from emitterd.yaml_reader import (
     Document,
     Duplicate,
-    Marked,
+    Node,
     YamlError,
     parse,
     read_text,
@@ -28,7 +28,7 @@ _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 _SMALL_NUMBER = re.compile(r"-?[0-9]{1,9}")
 
 
-class Refusal(ValueError):
+class ValueProblem(ValueError):
     """A value cannot be accepted; `remedy` says what to do. Quotes no secret."""
 
     def __init__(self, message: str, remedy: str) -> None:
@@ -44,7 +44,7 @@ class Origin:
     line: int | None
 
 
-class Findings:
+class Problems:
     """The problems found so far, and which keys have none."""
 
     def __init__(self) -> None:
@@ -97,7 +97,7 @@ class Findings:
         return sorted(chosen, key=lambda p: (p.line is None, p.line or 0))
 
 
-class Layers:
+class Sources:
     """Raw values by section and key: the file's, then the environment's over them.
 
     `alternatives` are groups of key paths of which one stands for the others: where
@@ -106,7 +106,7 @@ class Layers:
 
     def __init__(self, schema: Schema, alternatives: Iterable[frozenset[str]]) -> None:
         self.values: dict[str, dict[str, object]] = {name: {} for name in schema}
-        self.findings = Findings()
+        self.findings = Problems()
         self._schema = schema
         self._alternatives = tuple(alternatives)
 
@@ -131,7 +131,7 @@ class Layers:
                     key = name.removeprefix(prefix).lower()
                     self._read_variable(section, key, name, environ[name])
 
-    def _read_section(self, section: str, marked: Marked) -> None:
+    def _read_section(self, section: str, marked: Node) -> None:
         # A section whose keys are all commented out reads as null.
         if marked.children is None and marked.value is not None:
             self.findings.report_at(

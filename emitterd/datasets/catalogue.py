@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from emitterd.codes import Code
-from emitterd.datasets.dataset import Dataset, Kind, Version
+from emitterd.datasets.dataset import Dataset, DatasetKind, Version
 from emitterd.datasets.findings import Finding, finding
 
 _NAMES_LISTED = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class QueuePosition:
     """Where a path stands: its rank among the datasets, and whose backlog it joins."""
 
     rank: int
@@ -39,7 +39,7 @@ class Catalogue:
         """
         others = list(others)
         datasets: list[Dataset] = []
-        for kind in Kind:
+        for kind in DatasetKind:
             old = [dataset for dataset in self.datasets if dataset.kind is kind]
             by_title = {dataset.title: dataset for dataset in (*old, *others)}
             datasets += [one for one in by_title.values() if one.kind is kind]
@@ -77,12 +77,12 @@ class Catalogue:
         longest = max((len(dataset.name) for dataset in fitting), default=0)
         return [dataset for dataset in fitting if len(dataset.name) == longest]
 
-    def place(self, path: bytes) -> Place:
+    def place(self, path: bytes) -> QueuePosition:
         """Return rank and flow; unknown datasets go last, each folder a flow."""
         dataset = self.dataset(path)
         if dataset is not None:
-            return Place(dataset.rank, dataset.title)
-        return Place(len(self.datasets), _split(path)[0])
+            return QueuePosition(dataset.rank, dataset.title)
+        return QueuePosition(len(self.datasets), _split(path)[0])
 
     def findings(self, path: bytes, version: Version | None = None) -> list[Finding]:
         """Return why the server would never process the path, or an empty list.

@@ -13,13 +13,20 @@ from importlib.resources import files
 from pathlib import Path
 
 from emitterd.datasets.catalogue import Catalogue, near
-from emitterd.datasets.dataset import Dataset, Header, Kind, Match, Span, Version
+from emitterd.datasets.dataset import (
+    Dataset,
+    DatasetKind,
+    Header,
+    HeaderMatch,
+    Version,
+    VersionRange,
+)
 from emitterd.errors import ConfigError, Problem, printable
-from emitterd.yaml_reader import Marked, YamlError, parse_untyped, read_text
+from emitterd.yaml_reader import Node, YamlError, parse_untyped, read_text
 
 DATASET_KEYS = ("kind", "since", "until", "delimiter", "keys", "dates", "headers")
 HEADER_KEYS = ("variant", "match", "since", "until", "columns", "required")
-KINDS, MATCHES = tuple(Kind), tuple(Match)
+KINDS, MATCHES = tuple(DatasetKind), tuple(HeaderMatch)
 VARIANTS = ("state", "udise")
 
 _TITLE = re.compile(r"([\w-]+)/([\w-]*)")
@@ -51,7 +58,7 @@ def load_catalogue(extra: Path | None = None) -> Catalogue:
 
 
 def _datasets(
-    text: str, kinds: Mapping[str, Kind]
+    text: str, kinds: Mapping[str, DatasetKind]
 ) -> tuple[list[Dataset], list[Problem]]:
     """Return the datasets of a file, and what is wrong with them.
 
@@ -65,22 +72,22 @@ def _datasets(
         raise YamlError(message, root.line if root else None, remedy)
     problems: list[Problem] = []
     for one in document.duplicates:
-        again = _Node(".".join(one.path), Marked(one.second), problems)
+        again = _Section(".".join(one.path), Node(one.second), problems)
         message = f"is given twice, on line {one.first} and line {one.second}"
         again.report(message, "keep one of the two")
     datasets = [
-        _dataset(_Node(title, marked, problems), kinds.get(title))
+        _dataset(_Section(title, marked, problems), kinds.get(title))
         for title, marked in root.children.items()
     ]
     return datasets, problems
 
 
 @dataclass(frozen=True, slots=True)
-class _Node:
+class _Section:
     """A value of the file under its key path, and where its problems are noted."""
 
     path: str
-    marked: Marked
+    marked: Node
     problems: list[Problem]
 
     def report(self, message: str, remedy: str) -> None:
@@ -88,11 +95,11 @@ class _Node:
         said = (printable(message), printable(remedy))
         self.problems.append(Problem(printable(self.path), self.marked.line, *said))
 
-    def below(self, key: str, marked: Marked) -> "_Node":
+    def below(self, key: str, marked: Node) -> "_Section":
         """Return what stands under a key."""
-        return _Node(f"{self.path}.{key}", marked, self.problems)
+        return _Section(f"{self.path}.{key}", marked, self.problems)
 
-    def children(self) -> dict[str, "_Node"]:
+    def children(self) -> dict[str, "_Section"]:
         """Return what stands below it; a value has nothing, and is reported."""
         if self.marked.children is None:
             self.report(
@@ -104,7 +111,7 @@ class _Node:
 
     def section(
         self, known: Sequence[str], needed: Mapping[str, str]
-    ) -> dict[str, "_Node"]:
+    ) -> dict[str, "_Section"]:
         """Return what stands below it, and report keys that are unknown or missing.
 
         `needed`: the keys that must be there, and what to do where one is not.
@@ -115,7 +122,7 @@ class _Node:
                 child.report("there is no such key", _did_you_mean(key, known))
         for key, remedy in needed.items():
             if self.marked.children is not None and key not in children:
-                self.below(key, Marked(self.marked.line)).report("is missing", remedy)
+                self.below(key, Node(self.marked.line)).report("is missing", remedy)
         return children
 
     def text(self) -> str:
@@ -128,7 +135,7 @@ class _Node:
         return value if isinstance(value, str) else ""
 
 
-def _dataset(node: _Node, before: Kind | None) -> Dataset:
+def _dataset(node: _Section, before: DatasetKind | None) -> Dataset:
     """Read one dataset; `before` is the kind of the one that it replaces."""
     folder, name = _title(node)
     needed = {} if before else {"kind": f"give it: {_alternatives(KINDS)}"}
@@ -145,7 +152,7 @@ def _dataset(node: _Node, before: Kind | None) -> Dataset:
     return Dataset(
         folder,
         name,
-        Kind(_word(values, "kind", KINDS) or before or Kind.MASTER),
+        DatasetKind(_word(values, "kind", KINDS) or before or DatasetKind.MASTER),
         rank=0,
         delimiter=_delimiter(values),
         headers=tuple(headers),
@@ -155,14 +162,14 @@ def _dataset(node: _Node, before: Kind | None) -> Dataset:
     )
 
 
-def _header(node: _Node) -> Header:
+def _header(node: _Section) -> Header:
     needed = {"columns": "give the columns, separated by |"}
     values = node.section(HEADER_KEYS, needed)
     columns = required = _columns(values, "columns")
-    match = Match(_word(values, "match", MATCHES) or Match.NAMES)
+    match = HeaderMatch(_word(values, "match", MATCHES) or HeaderMatch.NAMES)
     if "required" in values:
         required = _columns(values, "required")
-        if match is not Match.NAMES:
+        if match is not HeaderMatch.NAMES:
             message = f"has no meaning with match: {match}, which requires all columns"
             values["required"].report(message, "remove it, or write match: names")
         elif columns:
@@ -171,7 +178,7 @@ def _header(node: _Node) -> Header:
     return Header(columns, match, required, variant, _span(values))
 
 
-def _title(node: _Node) -> tuple[str, str]:
+def _title(node: _Section) -> tuple[str, str]:
     match = _TITLE.fullmatch(node.path)
     if match is None:
         node.report(
@@ -183,7 +190,7 @@ def _title(node: _Node) -> tuple[str, str]:
     return match[1], match[2]
 
 
-def _word(values: Mapping[str, _Node], key: str, known: Sequence[str]) -> str:
+def _word(values: Mapping[str, _Section], key: str, known: Sequence[str]) -> str:
     """Return a value that is one of the known words; empty if not given, or wrong."""
     word = values[key].text() if key in values else ""
     if not word or word in known:
@@ -192,16 +199,16 @@ def _word(values: Mapping[str, _Node], key: str, known: Sequence[str]) -> str:
     return ""
 
 
-def _span(values: Mapping[str, _Node]) -> Span:
+def _span(values: Mapping[str, _Section]) -> VersionRange:
     since, until = _version(values, "since"), _version(values, "until")
     if since and until and until < since:
         values["until"].report(
             f"must not come before since, which is {since}", "exchange the two"
         )
-    return Span(since, until)
+    return VersionRange(since, until)
 
 
-def _version(values: Mapping[str, _Node], key: str) -> Version | None:
+def _version(values: Mapping[str, _Section], key: str) -> Version | None:
     text = values[key].text() if key in values else ""
     try:
         return Version.parse(text) if text else None
@@ -210,7 +217,7 @@ def _version(values: Mapping[str, _Node], key: str) -> Version | None:
         return None
 
 
-def _delimiter(values: Mapping[str, _Node]) -> str:
+def _delimiter(values: Mapping[str, _Section]) -> str:
     if "delimiter" not in values:
         return "|"
     text = values["delimiter"].text()
@@ -221,7 +228,7 @@ def _delimiter(values: Mapping[str, _Node]) -> str:
     return text
 
 
-def _columns(values: Mapping[str, _Node], key: str) -> tuple[str, ...]:
+def _columns(values: Mapping[str, _Section], key: str) -> tuple[str, ...]:
     """Return the names of columns in a text; none if not given, or wrong."""
     text = values[key].text() if key in values else ""
     if not text:
@@ -236,7 +243,7 @@ def _columns(values: Mapping[str, _Node], key: str) -> tuple[str, ...]:
     return ()
 
 
-def _check_columns(names: Iterable[tuple[str, _Node]], known: Sequence[str]) -> None:
+def _check_columns(names: Iterable[tuple[str, _Section]], known: Sequence[str]) -> None:
     """Report, each in its place, the names that no column has, in whatever case."""
     lower = {column.lower() for column in known}
     for name, node in names:
@@ -245,7 +252,7 @@ def _check_columns(names: Iterable[tuple[str, _Node]], known: Sequence[str]) -> 
             node.report(message, _did_you_mean(name, known))
 
 
-def _date_form(node: _Node) -> str:
+def _date_form(node: _Section) -> str:
     form = node.text()
     if form and not _is_date_form(form):
         node.report(

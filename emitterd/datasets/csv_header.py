@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from functools import lru_cache
 
 from emitterd.codes import Code
-from emitterd.datasets.dataset import Dataset, Header, Match, Version
+from emitterd.datasets.dataset import Dataset, Header, HeaderMatch, Version
 from emitterd.datasets.dialect import ServerDialect
 from emitterd.datasets.findings import Finding, finding, quoted
 
@@ -79,7 +79,7 @@ def _split(line: str, delimiter: str) -> tuple[str, ...]:
 
 def _accepts(header: Header, columns: Sequence[str]) -> bool:
     wanted, there = _keys(header, _wanted(header)), _keys(header, columns)
-    if header.match is Match.NAMES:
+    if header.match is HeaderMatch.NAMES:
         return set(wanted) <= set(there)
     width = len(wanted)
     starts = range(len(there) - width + 1)
@@ -87,12 +87,12 @@ def _accepts(header: Header, columns: Sequence[str]) -> bool:
 
 
 def _wanted(header: Header) -> tuple[str, ...]:
-    return header.required if header.match is Match.NAMES else header.columns
+    return header.required if header.match is HeaderMatch.NAMES else header.columns
 
 
 def _keys(header: Header, columns: Sequence[str]) -> list[str]:
     """Return the columns in the form that they are compared in."""
-    return list(columns) if header.match is Match.EXACT else _lower(columns)
+    return list(columns) if header.match is HeaderMatch.EXACT else _lower(columns)
 
 
 def _lower(columns: Sequence[str]) -> list[str]:
@@ -162,12 +162,12 @@ def _disorder(header: Header, columns: Sequence[str]) -> str:
 
 
 def _words(header: Header, delimiter: str) -> str:
-    if header.match is Match.NAMES:
+    if header.match is HeaderMatch.NAMES:
         return f"columns named {_listed(header.required)}"
     count = len(header.columns)
     more = ["…"] if count > _SHOWN_MAX else []
     shown = delimiter.join([*header.columns[:_SHOWN_MAX], *more])
-    case = "this order and case" if header.match is Match.EXACT else "this order"
+    case = "this order and case" if header.match is HeaderMatch.EXACT else "this order"
     return f"{shown} ({count} columns, in {case})" if count > 1 else shown
 
 

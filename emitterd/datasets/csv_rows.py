@@ -53,7 +53,7 @@ class _Column:
 
 
 @dataclass(slots=True)
-class _Tally:
+class _ColumnProblems:
     """The rows that are wrong in one way: how many, and the first of them."""
 
     code: Code
@@ -79,8 +79,8 @@ class Rows:
         self._delimiter = dataset.delimiter
         self._width = len(columns)
         self._evenness = f"{self._width} columns in every row, as in the header"
-        self._uneven = _Tally(Code.UNEVEN_ROWS)
-        self._endless = _Tally(Code.LONG_LINE)
+        self._uneven = _ColumnProblems(Code.UNEVEN_ROWS)
+        self._endless = _ColumnProblems(Code.LONG_LINE)
         self._tallies = [self._endless, self._uneven, *_tallies(dataset, columns)]
         self._batch: list[list[str]] = []
         self._line = 2
@@ -169,7 +169,7 @@ class Rows:
         ]
 
     def _note(
-        self, tally: _Tally, count: int, at: int, expected: str, what: str
+        self, tally: _ColumnProblems, count: int, at: int, expected: str, what: str
     ) -> None:
         """Count rows; `at` is the place of the first in the batch."""
         tally.count += count
@@ -193,7 +193,7 @@ def _height(row: Iterable[str]) -> int:
     return 1 + sum(value.count("\n") for value in row)
 
 
-def _tallies(dataset: Dataset, columns: Sequence[str]) -> Iterator[_Tally]:
+def _tallies(dataset: Dataset, columns: Sequence[str]) -> Iterator[_ColumnProblems]:
     """Yield the checks that a dataset asks for, of the columns that are there."""
     places = {name.lower(): at for at, name in enumerate(columns)}
 
@@ -202,7 +202,8 @@ def _tallies(dataset: Dataset, columns: Sequence[str]) -> Iterator[_Tally]:
         return [] if at is None else [_Column(at, name, expected, wrong)]
 
     dates, keys, years = (
-        _Tally(code) for code in (Code.BAD_DATE, Code.EMPTY_KEY, Code.BAD_ACADEMIC_YEAR)
+        _ColumnProblems(code)
+        for code in (Code.BAD_DATE, Code.EMPTY_KEY, Code.BAD_ACADEMIC_YEAR)
     )
     for name, form in dataset.dates:
         shown = re.sub(r"%.", lambda match: _DIRECTIVES.get(match[0], match[0]), form)

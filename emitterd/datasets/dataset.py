@@ -36,7 +36,7 @@ class Version:
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class VersionRange:
     """The versions from `since` to `until`, both included; None is open."""
 
     since: Version | None = None
@@ -55,7 +55,7 @@ class Span:
         return f"{since} to {self.until or 'the latest'}"
 
 
-class Kind(StrEnum):
+class DatasetKind(StrEnum):
     """What a dataset is for; kinds are sent in this order."""
 
     MASTER = "master"
@@ -63,7 +63,7 @@ class Kind(StrEnum):
     UDISE = "udise"
 
 
-class Match(StrEnum):
+class HeaderMatch(StrEnum):
     """How the server compares a file's header with the documented one."""
 
     SEQUENCE = "sequence"
@@ -84,10 +84,10 @@ class Header:
     """
 
     columns: tuple[str, ...]
-    match: Match
+    match: HeaderMatch
     required: tuple[str, ...]
     variant: str = ""
-    span: Span = Span()
+    span: VersionRange = VersionRange()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +103,13 @@ class Dataset:
 
     folder: str
     name: str
-    kind: Kind
+    kind: DatasetKind
     rank: int
     delimiter: str = "|"
     headers: tuple[Header, ...] = ()
     keys: tuple[str, ...] = ()
     dates: tuple[tuple[str, str], ...] = ()
-    span: Span = Span()
+    span: VersionRange = VersionRange()
 
     @property
     def title(self) -> str:

@@ -13,7 +13,7 @@ from emitterd.errors import printable
 from emitterd.meanings import MEANING
 
 
-class Level(StrEnum):
+class Severity(StrEnum):
     """How much is lost if the file is sent as it is."""
 
     ERROR = "error"
@@ -30,31 +30,34 @@ _UNREAD = "the object stays in the bucket, unread, and nobody is told"
 _DROPPED = "the server deletes the object, drops the whole file, and tells nobody"
 _ROWS = "the server drops these rows and loads the others"
 
-CONSEQUENCE: dict[Code, tuple[Level, str]] = {
-    Code.WRONG_DEPTH: (Level.ERROR, _UNREAD),
-    Code.UNKNOWN_FOLDER: (Level.ERROR, _UNREAD),
-    Code.UNKNOWN_NAME: (Level.ERROR, _DROPPED),
-    Code.WRONG_ENDING: (Level.ERROR, _DROPPED),
-    Code.OTHER_VERSION: (Level.ERROR, _UNREAD),
-    Code.NO_FILE_IN_ZIP: (Level.ERROR, _DROPPED),
+CONSEQUENCE: dict[Code, tuple[Severity, str]] = {
+    Code.WRONG_DEPTH: (Severity.ERROR, _UNREAD),
+    Code.UNKNOWN_FOLDER: (Severity.ERROR, _UNREAD),
+    Code.UNKNOWN_NAME: (Severity.ERROR, _DROPPED),
+    Code.WRONG_ENDING: (Severity.ERROR, _DROPPED),
+    Code.OTHER_VERSION: (Severity.ERROR, _UNREAD),
+    Code.NO_FILE_IN_ZIP: (Severity.ERROR, _DROPPED),
     Code.SEVERAL_FILES: (
-        Level.ERROR,
+        Severity.ERROR,
         "the server reads every file of the zip as this dataset's data",
     ),
-    Code.ENCRYPTED: (Level.ERROR, _DROPPED),
-    Code.COMPRESSION: (Level.ERROR, _DROPPED),
-    Code.DAMAGED: (Level.ERROR, _DROPPED),
-    Code.NOT_UTF8: (Level.ERROR, "the server reads broken characters, or drops it all"),
-    Code.BYTE_ORDER_MARK: (Level.NOTE, "the server may not know the first column"),
-    Code.WRONG_DELIMITER: (Level.ERROR, _DROPPED),
-    Code.WRONG_HEADER: (Level.ERROR, _DROPPED),
-    Code.NO_RECORDS: (Level.ERROR, _DROPPED),
-    Code.LONG_LINE: (Level.ERROR, _DROPPED),
-    Code.NO_MANIFEST: (Level.ERROR, _DROPPED),
-    Code.UNEVEN_ROWS: (Level.WARNING, _ROWS),
-    Code.BAD_DATE: (Level.WARNING, _ROWS),
-    Code.EMPTY_KEY: (Level.WARNING, _ROWS),
-    Code.BAD_ACADEMIC_YEAR: (Level.WARNING, _ROWS),
+    Code.ENCRYPTED: (Severity.ERROR, _DROPPED),
+    Code.COMPRESSION: (Severity.ERROR, _DROPPED),
+    Code.DAMAGED: (Severity.ERROR, _DROPPED),
+    Code.NOT_UTF8: (
+        Severity.ERROR,
+        "the server reads broken characters, or drops it all",
+    ),
+    Code.BYTE_ORDER_MARK: (Severity.NOTE, "the server may not know the first column"),
+    Code.WRONG_DELIMITER: (Severity.ERROR, _DROPPED),
+    Code.WRONG_HEADER: (Severity.ERROR, _DROPPED),
+    Code.NO_RECORDS: (Severity.ERROR, _DROPPED),
+    Code.LONG_LINE: (Severity.ERROR, _DROPPED),
+    Code.NO_MANIFEST: (Severity.ERROR, _DROPPED),
+    Code.UNEVEN_ROWS: (Severity.WARNING, _ROWS),
+    Code.BAD_DATE: (Severity.WARNING, _ROWS),
+    Code.EMPTY_KEY: (Severity.WARNING, _ROWS),
+    Code.BAD_ACADEMIC_YEAR: (Severity.WARNING, _ROWS),
 }
 """What the server does with each. Source: cQube's NiFi templates, 1.12 to 4.1."""
 
@@ -68,7 +71,7 @@ class Finding:
     found: str
 
     @property
-    def level(self) -> Level:
+    def level(self) -> Severity:
         """How much is lost."""
         return CONSEQUENCE[self.code][0]
 
@@ -107,4 +110,4 @@ def quoted(text: str) -> str:
 
 def fatal(findings: Iterable[Finding]) -> bool:
     """Tell whether the server would lose the whole file."""
-    return any(one.level is Level.ERROR for one in findings)
+    return any(one.level is Severity.ERROR for one in findings)

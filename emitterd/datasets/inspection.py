@@ -70,7 +70,7 @@ def inspect(
     `dataset` is None where the server knows none of the file's name: then only what
     holds for all is looked at. Raises nothing but what `read_at` does.
     """
-    look = _Look(dataset, contract)
+    look = _Inspection(dataset, contract)
     try:
         look.at_zip(read_at, size_bytes)
     except Damage as damage:
@@ -78,7 +78,7 @@ def inspect(
     return look.report()
 
 
-class _Look:
+class _Inspection:
     """One inspection under way."""
 
     def __init__(self, dataset: Dataset | None, contract: Contract) -> None:

@@ -3,14 +3,14 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from emitterd.datasets.catalogue import Catalogue, Place
+from emitterd.datasets.catalogue import Catalogue, QueuePosition
 from emitterd.datasets.catalogue_file import load_catalogue
 from emitterd.datasets.dataset import Dataset, Version
 from emitterd.datasets.inspection import Contract, Report, inspect
 from emitterd.datasets.zip_integrity import ReadAt
 
 if TYPE_CHECKING:
-    from emitterd.config.settings import Spool
+    from emitterd.config.settings import SpoolSettings
 
 
 class Inspector:
@@ -20,7 +20,7 @@ class Inspector:
         self.catalogue = catalogue
         self._contract = contract
 
-    def place(self, path: bytes) -> Place:
+    def place(self, path: bytes) -> QueuePosition:
         """Return rank and flow of a path."""
         return self.catalogue.place(path)
 
@@ -39,7 +39,7 @@ class Inspector:
         return replace(report, findings=(*named, *report.findings))
 
 
-def load_inspector(rule: "Spool") -> Inspector:
+def load_inspector(rule: "SpoolSettings") -> Inspector:
     """Return the inspector that the configuration describes.
 
     Raises `ConfigError` where the user's catalogue is wrong.

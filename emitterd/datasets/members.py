@@ -9,14 +9,14 @@ from collections.abc import Iterable, Sequence
 from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipInfo
 
 from emitterd.codes import Code
-from emitterd.datasets.dataset import Span, Version
+from emitterd.datasets.dataset import Version, VersionRange
 from emitterd.datasets.findings import Finding, finding, quoted
 
 _MANIFEST = "manifest_datasource_"
-_MANIFESTS = Span(Version(1, 1), Version(1, 2))
+_MANIFESTS = VersionRange(Version(1, 1), Version(1, 2))
 _NAMED_MAX = 3
 
-_ENCRYPTED = 0x1 | 0x40
+_ENCRYPTED_FLAGS = 0x1 | 0x40
 """Flags of a file that is encrypted, and of one that is strongly so."""
 _AES = 99
 _METHODS = {
@@ -56,7 +56,7 @@ def choose(
 
 def obstacle(entry: ZipInfo) -> Finding | None:
     """Return why the server cannot unpack a file, or None."""
-    if entry.flag_bits & _ENCRYPTED or entry.compress_type == _AES:
+    if entry.flag_bits & _ENCRYPTED_FLAGS or entry.compress_type == _AES:
         return finding(Code.ENCRYPTED, "a zip without a password", "an encrypted file")
     if entry.compress_type not in {ZIP_STORED, ZIP_DEFLATED}:
         method = _METHODS.get(entry.compress_type, f"method {entry.compress_type}")

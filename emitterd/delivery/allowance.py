@@ -5,7 +5,7 @@ Pure, and not thread-safe.
 """
 
 
-class Allowance:
+class SlowStart:
     """Doubled by a success up to the most there may be, halved by a failure."""
 
     def __init__(self, most: int) -> None:

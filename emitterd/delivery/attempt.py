@@ -13,12 +13,12 @@ from io import FileIO
 
 import structlog
 
-from emitterd.client.api import Emission
+from emitterd.client.api import EmissionClient
 from emitterd.client.grant import remote_name
-from emitterd.client.lookup import Unconfirmed
+from emitterd.client.lookup import NotConfirmed
 from emitterd.client.session import interrupted
 from emitterd.codes import Code
-from emitterd.errors import SourceError, Trouble, Verdict
+from emitterd.errors import Decision, DeliveryError, FileError
 from emitterd.failpoints import Point, reach
 from emitterd.fingerprint import Fingerprint
 from emitterd.journal.journal import Journal
@@ -37,13 +37,13 @@ old: longer than most outages, and it must not keep the file from being sent for
 log = structlog.get_logger()
 
 
-class Attempts:
+class Attempter:
     """Makes attempts. Thread-safe."""
 
     def __init__(
         self,
         journal: Journal,
-        emission: Emission,
+        emission: EmissionClient,
         abort: threading.Event,
         *,
         on_granted: Callable[[float], None],
@@ -63,7 +63,7 @@ class Attempts:
     def make(self, entry: Entry, file: FileIO) -> Receipt:
         """Bring an entry's open file into the bucket.
 
-        Raises `Trouble`, and `SourceError` where the file changed meanwhile.
+        Raises `DeliveryError`, and `FileError` where the file changed meanwhile.
         """
         pinned = entry.grant
         if pinned is None or not self._emission.usable(pinned, time.time()):
@@ -73,27 +73,27 @@ class Attempts:
             pinned = self.grant(entry, found)
         try:
             return self._post(entry, pinned, file)
-        except Trouble as trouble:
-            if trouble.verdict is not Verdict.RENEW_GRANT:
+        except DeliveryError as trouble:
+            if trouble.verdict is not Decision.RENEW_GRANT:
                 raise
         found = self._look_up(entry, file) if pinned is entry.grant else None
         if isinstance(found, Receipt):
             return found
         return self._post_renewed(entry, found, file)
 
-    def grant(self, entry: Entry, doubt: Unconfirmed | None = None) -> Grant:
+    def grant(self, entry: Entry, doubt: NotConfirmed | None = None) -> Grant:
         """Ask for an entry's first grant of this attempt, and pin it.
 
-        Raises `Trouble`.
+        Raises `DeliveryError`.
         """
         return self._new_grant(entry, doubt, first=entry.first)
 
     def check_abort(self) -> None:
-        """Raise `Trouble` where the daemon waits for no attempt any more."""
+        """Raise `DeliveryError` where the daemon waits for no attempt any more."""
         if self._abort.is_set():
             raise interrupted(ambiguous=False)
 
-    def _look_up(self, entry: Entry, file: FileIO) -> Receipt | Unconfirmed | None:
+    def _look_up(self, entry: Entry, file: FileIO) -> Receipt | NotConfirmed | None:
         """Return a receipt for what lies under the key of the spent grant.
 
         None where nothing can lie there.
@@ -102,13 +102,13 @@ class Attempts:
             return None
         try:
             return self._confirm(entry, entry.grant, file)
-        except Unconfirmed as doubt:
+        except NotConfirmed as doubt:
             return doubt
-        except Trouble as trouble:
+        except DeliveryError as trouble:
             waited_s = time.time() - entry.grant.granted_at
-            if trouble.verdict is Verdict.INTERRUPT or 0 <= waited_s < PATIENCE_S:
+            if trouble.verdict is Decision.INTERRUPT or 0 <= waited_s < PATIENCE_S:
                 raise
-            return Unconfirmed(Confirmation.UNKNOWN, trouble.reason)
+            return NotConfirmed(Confirmation.UNKNOWN, trouble.reason)
 
     def _confirm(self, entry: Entry, grant: Grant, file: FileIO) -> Receipt:
         shown = self._emission.look_up(grant)
@@ -117,7 +117,7 @@ class Attempts:
         md5, sha256 = digests(file, self.check_abort)
         stat = os.fstat(file.fileno())
         if not expected.same_bytes(Fingerprint.of(stat), stat.st_nlink):
-            raise SourceError("the file changed while it was read", code=Code.CHANGED)
+            raise FileError("the file changed while it was read", code=Code.CHANGED)
         shared_key = grant.key == remote_name(entry.path)
         verified = shown.verify(md5, shared_key=shared_key)
         reach(Point.CONFIRMED)
@@ -132,14 +132,16 @@ class Attempts:
         )
 
     def _post_renewed(
-        self, entry: Entry, doubt: Unconfirmed | None, file: FileIO
+        self, entry: Entry, doubt: NotConfirmed | None, file: FileIO
     ) -> Receipt:
         try:
             return self._post(entry, self._new_grant(entry, doubt), file)
-        except Trouble as trouble:
-            if trouble.verdict is not Verdict.RENEW_GRANT:
+        except DeliveryError as trouble:
+            if trouble.verdict is not Decision.RENEW_GRANT:
                 raise
-            raise Trouble(Verdict.PARK, Code.CLOCK_SKEW, trouble.reason) from trouble
+            raise DeliveryError(
+                Decision.PARK, Code.CLOCK_SKEW, trouble.reason
+            ) from trouble
 
     def _post(self, entry: Entry, grant: Grant, file: FileIO) -> Receipt:
         return self._emission.deliver(
@@ -147,7 +149,7 @@ class Attempts:
         )
 
     def _new_grant(
-        self, entry: Entry, doubt: Unconfirmed | None, *, first: bool = False
+        self, entry: Entry, doubt: NotConfirmed | None, *, first: bool = False
     ) -> Grant:
         """Ask for a grant and pin it; `first`: there was none for this path before."""
         if not first:

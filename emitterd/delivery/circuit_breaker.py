@@ -9,9 +9,9 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from emitterd.codes import Code
-from emitterd.delivery.allowance import Allowance
+from emitterd.delivery.allowance import SlowStart
 from emitterd.delivery.backoff import RETRY_AFTER_CAP_S, Backoff
-from emitterd.errors import Stage, Trouble
+from emitterd.errors import DeliveryError, Stage
 from emitterd.monitoring.alarms import Outage
 
 STREAK = 4
@@ -22,7 +22,7 @@ LOOK_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Down:
+class OpenCircuit:
     """Where the trouble lies, what it is, since when, and until when it parks."""
 
     stage: Stage
@@ -41,23 +41,23 @@ class Down:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Ticket:
+class Permit:
     """Leave to pass one gate; `opening` counts how often it had opened by then."""
 
     opening: int
 
 
-class Gate:
+class CircuitBreaker:
     """The gate of one stage."""
 
     def __init__(self, stage: Stage, backoff: Backoff, workers: int) -> None:
         """Begin open. `workers`: the most attempts that there may be at once."""
         self._stage = stage
-        self._down: Down | None = None
-        self._probe: Ticket | None = None
+        self._down: OpenCircuit | None = None
+        self._probe: Permit | None = None
         self._opening = 0
         self._streak: list[int] = []
-        self._allowance = Allowance(workers)
+        self._allowance = SlowStart(workers)
         self.adopt(backoff, workers)
 
     def adopt(self, backoff: Backoff, workers: int) -> None:
@@ -69,7 +69,7 @@ class Gate:
         self._allowance.adopt(workers)
 
     @property
-    def down(self) -> Down | None:
+    def down(self) -> OpenCircuit | None:
         """The trouble, or None while the gate is open."""
         return self._down
 
@@ -95,29 +95,31 @@ class Gate:
             wait_s = 0.0
         return wait_s if self._probe is None else max(wait_s, LOOK_S)
 
-    def enter(self) -> Ticket:
+    def enter(self) -> Permit:
         """Let an attempt pass, where there is nothing to wait for."""
         self._allowance.enter()
-        ticket = Ticket(self._opening)
+        ticket = Permit(self._opening)
         if self._down is not None:
             self._probe = ticket
         return ticket
 
-    def leave(self, ticket: Ticket) -> None:
+    def leave(self, ticket: Permit) -> None:
         """Note that an attempt is past this stage, or at its end."""
         self._allowance.leave()
         if self.is_probe(ticket):
             self._probe = None
 
-    def is_probe(self, ticket: Ticket | None) -> bool:
+    def is_probe(self, ticket: Permit | None) -> bool:
         """Tell whether this is the probe that is under way."""
         return ticket is not None and ticket is self._probe
 
-    def is_stale(self, ticket: Ticket | None) -> bool:
+    def is_stale(self, ticket: Permit | None) -> bool:
         """Tell whether the gate has shut and opened since."""
         return ticket is not None and ticket.opening != self._opening
 
-    def answered(self, ticket: Ticket | None, *, implied: bool = False) -> Down | None:
+    def answered(
+        self, ticket: Permit | None, *, implied: bool = False
+    ) -> OpenCircuit | None:
         """Note a definite answer; return the trouble that it ends, if any.
 
         `implied`: only a later stage has answered, so of a gate that was shut while
@@ -139,13 +141,13 @@ class Gate:
 
     def failed(
         self,
-        trouble: Trouble,
-        ticket: Ticket | None,
+        trouble: DeliveryError,
+        ticket: Permit | None,
         now: float,
         *,
         entry: int,
         passing: bool,
-    ) -> tuple[Down | None, list[int]]:
+    ) -> tuple[OpenCircuit | None, list[int]]:
         """Note that an attempt of an entry failed here.
 
         `passing`: it may be the entry's own trouble; a streak of such shuts the gate.
@@ -172,10 +174,12 @@ class Gate:
         suspects, self._streak = self._streak, []
         return self._shut(trouble, now, None), suspects
 
-    def _shut(self, trouble: Trouble, now: float, before: Down | None) -> Down:
+    def _shut(
+        self, trouble: DeliveryError, now: float, before: OpenCircuit | None
+    ) -> OpenCircuit:
         probes = before.probes + 1 if before is not None else 0
         self._probe = None
-        self._down = Down(
+        self._down = OpenCircuit(
             self._stage,
             trouble.code,
             trouble.reason,
@@ -186,7 +190,7 @@ class Gate:
         )
         return self._down
 
-    def _probe_at(self, trouble: Trouble, now: float, probes: int) -> float:
+    def _probe_at(self, trouble: DeliveryError, now: float, probes: int) -> float:
         if trouble.code is not Code.CREDENTIALS:
             return self._backoff.due_at(now, probes + 1, trouble.retry_after_s)
         # How long a refused login waits is no wish but a rule, and grows by itself.

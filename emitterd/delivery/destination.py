@@ -11,9 +11,14 @@ from dataclasses import dataclass, field
 
 from emitterd.codes import Code
 from emitterd.delivery.backoff import Backoff
-from emitterd.delivery.circuit_breaker import STREAK, Down, Gate, Ticket
+from emitterd.delivery.circuit_breaker import (
+    STREAK,
+    CircuitBreaker,
+    OpenCircuit,
+    Permit,
+)
 from emitterd.delivery.concurrency import Concurrency
-from emitterd.errors import Stage, Trouble, Verdict
+from emitterd.errors import Decision, DeliveryError, Stage
 
 WAY = tuple(Stage)
 """What an attempt passes, in this order; with a pinned grant the last stage only."""
@@ -33,14 +38,14 @@ STRAIN = frozenset(
 
 
 @dataclass(slots=True)
-class Leave:
+class AttemptPermit:
     """What an attempt may pass: a ticket for each stage that still lies before it."""
 
-    tickets: dict[Stage, Ticket] = field(default_factory=dict)
+    tickets: dict[Stage, Permit] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class StageFailure:
     """What a failed attempt means.
 
     `news`: the trouble, where that is to be told. `due_at`: until when it parks the
@@ -48,7 +53,7 @@ class Failure:
     entries that were charged, one for each attempt, until the gate shut.
     """
 
-    news: Down | None
+    news: OpenCircuit | None
     due_at: float | None
     suspects: list[int]
 
@@ -71,7 +76,9 @@ class Destination:
         """Held around a change and the line that tells of it: lines keep the order."""
         self._backoff = backoff
         self._granters = granters
-        self._gates = {stage: Gate(stage, backoff, self._most(stage)) for stage in WAY}
+        self._gates = {
+            stage: CircuitBreaker(stage, backoff, self._most(stage)) for stage in WAY
+        }
 
     def adopt(self, backoff: Backoff, *, workers: int | None) -> None:
         """Go by another rule from now on; a probe that is due already stays so."""
@@ -101,13 +108,13 @@ class Destination:
         return self._backoff
 
     @property
-    def downs(self) -> list[Down]:
+    def downs(self) -> list[OpenCircuit]:
         """The trouble of each stage that has some, in the order of the way."""
         found = [gate.down for gate in self._gates.values()]
         return [down for down in found if down is not None]
 
     @property
-    def down(self) -> Down | None:
+    def down(self) -> OpenCircuit | None:
         """The first trouble on the way, or None while the destination is up."""
         return next(iter(self.downs), None)
 
@@ -116,7 +123,7 @@ class Destination:
         """Whether fewer attempts may be under way than there are workers."""
         return any(gate.limited for gate in self._gates.values())
 
-    def at(self, stage: Stage) -> Down | None:
+    def at(self, stage: Stage) -> OpenCircuit | None:
         """Return the trouble of one stage, if it has any."""
         return self._gates[stage].down
 
@@ -126,15 +133,17 @@ class Destination:
             found = [gate.hasten(codes, now) for gate in self._gates.values()]
         return any(found)
 
-    def ask(self, now: float, stages: Collection[Stage] = WAY) -> Leave | float:
+    def ask(self, now: float, stages: Collection[Stage] = WAY) -> AttemptPermit | float:
         """Return leave to pass these stages, or how long to wait, in seconds."""
         with self._lock:
             wait_s = max(self._gates[stage].wait_s(now) for stage in stages)
             if wait_s > 0:
                 return wait_s
-            return Leave({stage: self._gates[stage].enter() for stage in stages})
+            return AttemptPermit(
+                {stage: self._gates[stage].enter() for stage in stages}
+            )
 
-    def probes(self, leave: Leave) -> list[Down]:
+    def probes(self, leave: AttemptPermit) -> list[OpenCircuit]:
         """Return the trouble that an attempt with this leave is the probe of."""
         with self._lock:
             gates = [
@@ -144,12 +153,12 @@ class Destination:
             ]
             return [gate.down for gate in gates if gate.down is not None]
 
-    def passed(self, leave: Leave, stages: Collection[Stage] = WAY) -> None:
+    def passed(self, leave: AttemptPermit, stages: Collection[Stage] = WAY) -> None:
         """Note that these stages no longer lie before the attempt; all at its end."""
         with self._lock:
             self._pass(leave, stages)
 
-    def answered(self, leave: Leave, stage: Stage) -> list[Down]:
+    def answered(self, leave: AttemptPermit, stage: Stage) -> list[OpenCircuit]:
         """Note a definite answer of a stage; return the trouble that it ends."""
         with self._lock:
             ended = self._before(leave, stage)
@@ -158,8 +167,14 @@ class Destination:
             return [down for down in ended if down is not None]
 
     def failed(
-        self, leave: Leave, trouble: Trouble, now: float, *, entry: int, again: bool
-    ) -> tuple[Failure, list[Down]]:
+        self,
+        leave: AttemptPermit,
+        trouble: DeliveryError,
+        now: float,
+        *,
+        entry: int,
+        again: bool,
+    ) -> tuple[StageFailure, list[OpenCircuit]]:
         """Note that an attempt failed; return what that means, and what it ends.
 
         `again`: the entry has met the same trouble before.
@@ -167,7 +182,7 @@ class Destination:
         stage = trouble.stage
         # Others went through since the entry met the same trouble: it is the file's
         # own, and must not park the others again and again. A login is nobody's own.
-        passing = trouble.verdict is Verdict.DEFER or (again and stage != Stage.LOGIN)
+        passing = trouble.verdict is Decision.DEFER or (again and stage != Stage.LOGIN)
         with self._resizing():
             if trouble.code in STRAIN:
                 self._concurrency.strained()
@@ -180,7 +195,7 @@ class Destination:
             due_at = gate.down.probe_at if gate.down is not None else None
             if due_at is None and gate.is_stale(ticket):
                 due_at = now
-            failure = Failure(news, due_at, suspects)
+            failure = StageFailure(news, due_at, suspects)
         return failure, [down for down in ended if down is not None]
 
     def _most(self, stage: Stage) -> int:
@@ -201,7 +216,7 @@ class Destination:
         if resized:
             self.on_resized()
 
-    def _before(self, leave: Leave, stage: Stage) -> list[Down | None]:
+    def _before(self, leave: AttemptPermit, stage: Stage) -> list[OpenCircuit | None]:
         """Note that an attempt came to a stage, so those before it have answered."""
         passed = [one for one in WAY[: WAY.index(stage)] if one in leave.tickets]
         ended = [
@@ -211,7 +226,7 @@ class Destination:
         self._pass(leave, passed)
         return ended
 
-    def _pass(self, leave: Leave, stages: Collection[Stage]) -> None:
+    def _pass(self, leave: AttemptPermit, stages: Collection[Stage]) -> None:
         for stage in stages:
             ticket = leave.tickets.pop(stage, None)
             if ticket is not None:

@@ -10,14 +10,14 @@ from dataclasses import asdict
 
 import structlog
 
-from emitterd.delivery.circuit_breaker import Down
-from emitterd.delivery.destination import Destination, Leave
-from emitterd.delivery.prefetch import Ahead
-from emitterd.delivery.wake import Wake
-from emitterd.errors import JournalFull, Stage, Trouble, Verdict
+from emitterd.delivery.circuit_breaker import OpenCircuit
+from emitterd.delivery.destination import AttemptPermit, Destination
+from emitterd.delivery.prefetch import GrantPrefetch
+from emitterd.delivery.wake import WakeUp
+from emitterd.errors import Decision, DeliveryError, JournalFull, Stage
 from emitterd.journal.journal import Journal
 from emitterd.journal.waiting import Waiting
-from emitterd.model import Entry, Grant, Want, iso
+from emitterd.model import ClaimOrder, Entry, Grant, iso
 
 IDLE_S = 60.0
 """The longest wait without a look: a clock that jumps must not lose a due time."""
@@ -33,7 +33,7 @@ _API = (Stage.LOGIN, Stage.GRANT)
 log = structlog.get_logger()
 
 
-class Passage:
+class Dispatcher:
     """The gates as one worker meets them; for one attempt at a time."""
 
     def __init__(
@@ -41,8 +41,8 @@ class Passage:
         journal: Journal,
         destination: Destination,
         usable: Callable[[Grant, float], bool],
-        wake: Wake,
-        ahead: Ahead,
+        wake: WakeUp,
+        ahead: GrantPrefetch,
     ) -> None:
         """`usable` tells whether a pinned grant holds; `wake` calls the others.
 
@@ -54,7 +54,7 @@ class Passage:
         self._usable = usable
         self._wake = wake
         self._ahead = ahead
-        self._leave = Leave()
+        self._leave = AttemptPermit()
 
     def claim(self, now: float) -> Entry | float:
         """Take the next entry that may go; else return how long to wait, in seconds.
@@ -62,7 +62,7 @@ class Passage:
         Raises `JournalFull`. What is claimed ends with `ended`.
         """
         leave = self._destination.ask(now)
-        if isinstance(leave, Leave):
+        if isinstance(leave, AttemptPermit):
             entry = self._take(leave, self._want(leave), now)
             return self._idle_s(now) if entry is None else entry
         wait_s = leave
@@ -70,9 +70,9 @@ class Passage:
             return wait_s
         # The bucket may be up, and what has its grant needs nothing else.
         leave = self._destination.ask(now, [Stage.BUCKET])
-        if not isinstance(leave, Leave):
+        if not isinstance(leave, AttemptPermit):
             return min(wait_s, leave)
-        entry = self._take(leave, Want.PINNED, now)
+        entry = self._take(leave, ClaimOrder.PINNED, now)
         return wait_s if entry is None else entry
 
     def claim_ahead(self, now: float) -> Entry | float:
@@ -83,9 +83,9 @@ class Passage:
         if self._destination.limited or self._destination.downs:
             return AHEAD_LOOK_S
         leave = self._destination.ask(now, _API)
-        if not isinstance(leave, Leave):
+        if not isinstance(leave, AttemptPermit):
             return leave
-        return self._claim(leave, Want.ANY, now) or IDLE_S
+        return self._claim(leave, ClaimOrder.ANY, now) or IDLE_S
 
     def answered(self, stage: Stage) -> None:
         """Note a definite answer of a stage, be it a refusal of this one file."""
@@ -96,7 +96,7 @@ class Passage:
         if ended or slow:
             self._wake.ring()
 
-    def failed(self, entry: Entry, trouble: Trouble) -> tuple[float, bool]:
+    def failed(self, entry: Entry, trouble: DeliveryError) -> tuple[float, bool]:
         """Put the entry off after an attempt that failed.
 
         Return when the next is due, and whether this one was charged to the entry.
@@ -120,11 +120,11 @@ class Passage:
                 self._waiting.forgive(failure.suspects)
         return due_at, charge
 
-    def recall(self, trouble: Trouble) -> None:
+    def recall(self, trouble: DeliveryError) -> None:
         """Shut a gate for what a former run has met."""
         with self._destination.telling:
             failure, _ = self._destination.failed(
-                Leave(), trouble, time.time(), entry=0, again=False
+                AttemptPermit(), trouble, time.time(), entry=0, again=False
             )
             self._tell([], failure.news)
 
@@ -132,16 +132,18 @@ class Passage:
         """Note that the attempt, or the look, is over; at no harm again."""
         self._destination.passed(self._leave)
 
-    def _want(self, leave: Leave) -> Want:
+    def _want(self, leave: AttemptPermit) -> ClaimOrder:
         probed = {down.stage: down for down in self._destination.probes(leave)}
         bucket = probed.get(Stage.BUCKET)
         # A bucket that is down must not use up a grant a probe; but the one file that
         # has a grant may be a bad one, and must not be every probe.
         if bucket is not None and bucket.probes % FRESH_EVERY != FRESH_EVERY - 1:
-            return Want.PINNED_FIRST
-        return Want.FRESH_FIRST if probed else Want.ANY
+            return ClaimOrder.PINNED_FIRST
+        return ClaimOrder.FRESH_FIRST if probed else ClaimOrder.ANY
 
-    def _claim(self, leave: Leave, want: Want, now: float) -> Entry | None:
+    def _claim(
+        self, leave: AttemptPermit, want: ClaimOrder, now: float
+    ) -> Entry | None:
         self._leave = leave
         try:
             entry = self._journal.claim(now, want)
@@ -152,7 +154,7 @@ class Passage:
             self.ended()
         return entry
 
-    def _take(self, leave: Leave, want: Want, now: float) -> Entry | None:
+    def _take(self, leave: AttemptPermit, want: ClaimOrder, now: float) -> Entry | None:
         entry = self._ahead.take(time.monotonic())
         if entry is not None:
             self._leave = leave
@@ -162,7 +164,7 @@ class Passage:
             return None
         if entry.grant is not None and self._usable(entry.grant, time.time()):
             self._destination.passed(leave, _API)
-        elif want is Want.PINNED:
+        elif want is ClaimOrder.PINNED:
             self._put_back(entry, now)
             return None
         return entry
@@ -173,7 +175,7 @@ class Passage:
         if down is None:
             self._journal.interrupt(entry)
         else:
-            trouble = Trouble(Verdict.PARK, down.code, down.reason)
+            trouble = DeliveryError(Decision.PARK, down.code, down.reason)
             due_at = max(down.probe_at, now)
             self._journal.defer(entry, trouble, due_at, charge=False)
         self.ended()
@@ -182,7 +184,7 @@ class Passage:
         due_at = self._journal.next_due_at()
         return IDLE_S if due_at is None else max(0.01, due_at - now)
 
-    def _tell(self, ended: list[Down], news: Down | None) -> None:
+    def _tell(self, ended: list[OpenCircuit], news: OpenCircuit | None) -> None:
         """Say what has changed, once; the caller holds `telling`."""
         if not ended and news is None:
             return
@@ -204,7 +206,7 @@ class Passage:
             )
 
 
-def _fact(downs: list[Down]) -> dict[str, object] | None:
+def _fact(downs: list[OpenCircuit]) -> dict[str, object] | None:
     """Return what `status` tells: the first trouble on the way, then all of them."""
     stages = [asdict(one.outage) for one in downs]
     return {**stages[0], "stages": stages} if stages else None

@@ -24,7 +24,7 @@ WEIGHT = 0.2
 """Of the last grant's time in the mean."""
 
 
-class Ahead:
+class GrantPrefetch:
     """What lies ready, in the order of its turns. Thread-safe."""
 
     def __init__(self) -> None:

@@ -5,7 +5,7 @@ import threading
 from emitterd.heartbeat import beat, rest
 
 
-class Wake:
+class WakeUp:
     """Rings are counted, so `wait` compares instead of clearing."""
 
     def __init__(self) -> None:

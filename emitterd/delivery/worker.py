@@ -14,14 +14,14 @@ from typing import Protocol
 
 import structlog
 
-from emitterd.client.api import Emission
+from emitterd.client.api import EmissionClient
 from emitterd.codes import Code
-from emitterd.delivery.attempt import Attempts
+from emitterd.delivery.attempt import Attempter
 from emitterd.delivery.destination import Destination
-from emitterd.delivery.dispatch import IDLE_S, Passage
-from emitterd.delivery.prefetch import Ahead
-from emitterd.delivery.wake import Wake
-from emitterd.errors import JournalFull, SourceError, Stage, Trouble, Verdict
+from emitterd.delivery.dispatch import IDLE_S, Dispatcher
+from emitterd.delivery.prefetch import GrantPrefetch
+from emitterd.delivery.wake import WakeUp
+from emitterd.errors import Decision, DeliveryError, FileError, JournalFull, Stage
 from emitterd.failpoints import Point, reach
 from emitterd.fingerprint import Fingerprint
 from emitterd.heartbeat import beat
@@ -60,20 +60,20 @@ class Worker:
         self,
         spool: Spool,
         journal: Journal,
-        emission: Emission,
+        emission: EmissionClient,
         destination: Destination,
         disposal: Disposal,
         *,
-        wake: Wake,
+        wake: WakeUp,
         abort: threading.Event,
-        ahead: Ahead,
+        ahead: GrantPrefetch,
         on_changed: Callable[[bytes], None],
         observer: Observer,
     ) -> None:
         self._spool = spool
         self._journal = journal
         self._destination = destination
-        self._passage = Passage(journal, destination, emission.usable, wake, ahead)
+        self._passage = Dispatcher(journal, destination, emission.usable, wake, ahead)
         self._disposal = disposal
         self._wake = wake
         self._abort = abort
@@ -81,7 +81,7 @@ class Worker:
         self._ahead = ahead
         self._observer = observer
         self._leave = emission.leave
-        self._attempts = Attempts(
+        self._attempts = Attempter(
             journal,
             emission,
             abort,
@@ -174,9 +174,9 @@ class Worker:
         started_at = time.monotonic()
         try:
             receipt = work(entry)
-        except Trouble as trouble:
+        except DeliveryError as trouble:
             self._troubled(entry, trouble)
-        except SourceError as error:
+        except FileError as error:
             self._source_failed(entry, error)
         except OSError as error:
             self._source_failed(entry, _unreadable(error))
@@ -185,7 +185,9 @@ class Worker:
         except Exception as error:
             # A bug met this file: put it off, so that it cannot block the others.
             log.exception("file.deferred", path=entry.name, error=Code.INTERNAL)
-            self._defer(entry, Trouble(Verdict.DEFER, Code.INTERNAL, repr(error)))
+            self._defer(
+                entry, DeliveryError(Decision.DEFER, Code.INTERNAL, repr(error))
+            )
         else:
             if receipt is not None:
                 self._delivered(entry, receipt, time.monotonic() - started_at)
@@ -194,7 +196,7 @@ class Worker:
         """Deliver the entry; None where the server has this content already."""
         with self._spool.open(entry.path) as file:
             if Fingerprint.of(os.fstat(file.fileno())) != entry.fingerprint:
-                raise SourceError("changed before it was sent", code=Code.CHANGED)
+                raise FileError("changed before it was sent", code=Code.CHANGED)
             if self._unchanged(entry, file):
                 return None
             return self._attempts.make(entry, file)
@@ -236,17 +238,17 @@ class Worker:
         if not keeps:
             self._disposal.dispose(entry.id, entry.path, entry.fingerprint)
 
-    def _troubled(self, entry: Entry, trouble: Trouble) -> None:
+    def _troubled(self, entry: Entry, trouble: DeliveryError) -> None:
         reach(Point.FAILED)
         match trouble.verdict:
-            case Verdict.REJECT:
+            case Decision.REJECT:
                 self._reject(entry, trouble)
-            case Verdict.INTERRUPT:
+            case Decision.INTERRUPT:
                 self._journal.interrupt(entry, ambiguous=trouble.ambiguous)
             case _:
                 self._put_off(entry, trouble)
 
-    def _put_off(self, entry: Entry, trouble: Trouble) -> None:
+    def _put_off(self, entry: Entry, trouble: DeliveryError) -> None:
         if trouble.code in _SPENT_GRANTS:
             self._journal.drop_grant(entry)
         due_at, charged = self._passage.failed(entry, trouble)
@@ -254,13 +256,15 @@ class Worker:
         if charged or (trouble.ambiguous and not entry.ambiguous):
             self._tell_deferred(entry, trouble, due_at)
 
-    def _defer(self, entry: Entry, trouble: Trouble) -> None:
+    def _defer(self, entry: Entry, trouble: DeliveryError) -> None:
         now, attempts = time.time(), entry.attempts + 1
         due_at = self._destination.backoff.due_at(now, attempts, trouble.retry_after_s)
         self._journal.defer(entry, trouble, due_at, charge=True)
         self._tell_deferred(entry, trouble, due_at)
 
-    def _tell_deferred(self, entry: Entry, trouble: Trouble, due_at: float) -> None:
+    def _tell_deferred(
+        self, entry: Entry, trouble: DeliveryError, due_at: float
+    ) -> None:
         event = "file.ambiguous" if trouble.ambiguous else "file.deferred"
         log.warning(
             event,
@@ -271,7 +275,7 @@ class Worker:
             due_at=iso(due_at),
         )
 
-    def _reject(self, entry: Entry, trouble: Trouble) -> None:
+    def _reject(self, entry: Entry, trouble: DeliveryError) -> None:
         keeps = self._disposal.keeps_rejected
         self._journal.reject(entry, trouble, dispose=not keeps)
         # A refusal of this file is an answer: the destination is up.
@@ -287,14 +291,14 @@ class Worker:
         if not keeps:
             self._disposal.dispose(entry.id, entry.path, entry.fingerprint)
 
-    def _source_failed(self, entry: Entry, error: SourceError) -> None:
+    def _source_failed(self, entry: Entry, error: FileError) -> None:
         if error.code is Code.UNREADABLE:
-            self._defer(entry, Trouble(Verdict.DEFER, error.code, str(error)))
+            self._defer(entry, DeliveryError(Decision.DEFER, error.code, str(error)))
             return
         if error.code is Code.GONE and self._spool.lost():
             self._journal.interrupt(entry)
             return
-        trouble = Trouble(Verdict.WITHDRAW, error.code, str(error))
+        trouble = DeliveryError(Decision.WITHDRAW, error.code, str(error))
         self._journal.withdraw(entry, trouble)
         log.info("file.withdrawn", path=entry.name, error=error.code, reason=str(error))
         self._on_changed(entry.path)
@@ -313,7 +317,5 @@ class Worker:
             return
 
 
-def _unreadable(error: OSError) -> SourceError:
-    return SourceError(
-        f"cannot be read: {error.strerror or error}", code=Code.UNREADABLE
-    )
+def _unreadable(error: OSError) -> FileError:
+    return FileError(f"cannot be read: {error.strerror or error}", code=Code.UNREADABLE)

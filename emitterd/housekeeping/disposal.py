@@ -12,7 +12,7 @@ from pathlib import Path
 import structlog
 
 from emitterd.codes import Code
-from emitterd.errors import JournalFull, SourceError
+from emitterd.errors import FileError, JournalFull
 from emitterd.failpoints import Point, reach
 from emitterd.fingerprint import Fingerprint
 from emitterd.heartbeat import beat
@@ -126,7 +126,7 @@ class Disposal:
             else:
                 self._journal.dispose(entry_id, None)
             reach(Point.DISPOSAL_RECORDED)
-        except (OSError, SourceError) as error:
+        except (OSError, FileError) as error:
             self._unfinished = True
             self._say_once(path, _reason(error))
         except JournalFull:
@@ -157,7 +157,7 @@ class Disposal:
                     return None
                 reach(Point.DISPOSAL_DUE)
                 return self._remove(path, source, aside, ended, sent, rule)
-        except SourceError as error:
+        except FileError as error:
             if error.code is Code.UNREADABLE or self._spool.lost():
                 raise
             # Its folder is gone, and the file with it.
@@ -200,20 +200,20 @@ class Disposal:
     def _is_another(self, path: bytes, sent: Fingerprint) -> bool:
         """Tell whether the path no longer holds the file that was sent.
 
-        Another file is a version of its own and is left alone. Raises `SourceError`
+        Another file is a version of its own and is left alone. Raises `FileError`
         where that cannot be told now: no permission, or the root is lost.
         """
         try:
             return Fingerprint.of(self._spool.stat(path)) != sent
-        except SourceError as error:
+        except FileError as error:
             if error.code is Code.UNREADABLE or self._spool.lost():
                 raise
             return True
 
 
-def _reason(error: OSError | SourceError) -> str:
+def _reason(error: OSError | FileError) -> str:
     """Say what failed, and where, but for the file itself: its folder has no name."""
-    if isinstance(error, SourceError):
+    if isinstance(error, FileError):
         return str(error)
     names = [str(one) for one in (error.filename, error.filename2) if one]
     named = [one for one in names if not Path(one).is_relative_to(OPEN_FOLDERS)]

@@ -13,7 +13,7 @@ from emitterd.model import undisplay
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class KeptReceipt:
     """One receipt. `paths`: which it may mean, the likeliest first."""
 
     paths: list[bytes]
@@ -27,7 +27,7 @@ class Kept:
     delivered_at: float
 
 
-def kept_receipts(source: Path) -> Iterator[Kept]:
+def kept_receipts(source: Path) -> Iterator[KeptReceipt]:
     """Yield the receipts in a file, in its order; lines of anything else are passed by.
 
     Raises `OSError`, and `JournalError` where a list is not whole.
@@ -65,10 +65,10 @@ def _is_receipt(record: dict[str, Any]) -> bool:
     return record.get("state") == "delivered"
 
 
-def _kept(record: dict[str, Any]) -> Kept:
+def _kept(record: dict[str, Any]) -> KeptReceipt:
     at = record["timestamp"] if "event" in record else record["delivered_at"]
     md5 = record.get("md5")
-    return Kept(
+    return KeptReceipt(
         undisplay(record["path"]),
         int(record["bytes"]),
         _digest(record["sha256"], 32),

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emitterd.codes import Code
-from emitterd.errors import JournalDamaged, SourceError
+from emitterd.errors import FileError, JournalDamaged
 from emitterd.fingerprint import Fingerprint
-from emitterd.housekeeping.receipts import Kept, kept_receipts
+from emitterd.housekeeping.receipts import KeptReceipt, kept_receipts
 from emitterd.housekeeping.salvage import Salvaged, salvage
 from emitterd.journal.connection import check
 from emitterd.journal.database import Database
@@ -45,7 +45,7 @@ _NOTHING = Salvaged(0, None, whole=False)
 
 
 @dataclass(frozen=True, slots=True)
-class Rebuilt:
+class RebuildReport:
     """What became of it.
 
     `aside`: where the damaged file is now, None where none was there. `receipts`: how
@@ -60,7 +60,7 @@ class Rebuilt:
 
 def rebuild(
     journal: Path, spool: Spool, selection: Selection, kept: Sequence[Path]
-) -> Rebuilt | None:
+) -> RebuildReport | None:
     """Put a new journal in the place of one that is damaged, or lost.
 
     None where it is sound, and no receipts are to be taken over. Until the new one is
@@ -89,7 +89,7 @@ def _sound(journal: Path) -> bool:
 
 def _rebuild(
     journal: Path, spool: Spool, selection: Selection, kept: Sequence[Path]
-) -> Rebuilt:
+) -> RebuildReport:
     made = journal.with_name(journal.name + ".rebuilt")
     aside: Path | None = None
     try:
@@ -97,7 +97,7 @@ def _rebuild(
         aside = _set_aside(journal)
         with Database(made) as fresh:
             salvaged = salvage(aside, fresh) if aside else _NOTHING
-            writer = _Rebuilding(fresh, spool)
+            writer = _Rebuild(fresh, spool)
             receipts = sum(
                 writer.take_over(one)
                 for source in kept
@@ -114,17 +114,17 @@ def _rebuild(
         raise
     if aside is not None:
         aside.with_name(aside.name + "-shm").unlink(missing_ok=True)
-    return Rebuilt(aside, salvaged, receipts, doubtful)
+    return RebuildReport(aside, salvaged, receipts, doubtful)
 
 
-class _Rebuilding:
+class _Rebuild:
     """Writes into the new journal what others know of the folder."""
 
     def __init__(self, fresh: Database, spool: Spool) -> None:
         self._fresh = fresh
         self._spool = spool
 
-    def take_over(self, kept: Kept) -> bool:
+    def take_over(self, kept: KeptReceipt) -> bool:
         """Enter a receipt, unless the journal knows better; tell whether it did."""
         path = next((one for one in kept.paths if self._stat(one)), kept.paths[0])
         seen = self._fingerprint(path, kept)
@@ -147,16 +147,16 @@ class _Rebuilding:
         return found
 
     def _stat(self, path: bytes) -> os.stat_result | None:
-        with suppress(SourceError):
+        with suppress(FileError):
             return self._spool.stat(path)
         return None
 
-    def _fingerprint(self, path: bytes, kept: Kept) -> Fingerprint:
+    def _fingerprint(self, path: bytes, kept: KeptReceipt) -> Fingerprint:
         """Return that of the file in the folder, if it is what the receipt says."""
         stat = self._stat(path)
         if stat is None or stat.st_size != kept.size_bytes:
             return _UNSEEN
-        with suppress(SourceError, OSError), self._spool.open(path) as file:
+        with suppress(FileError, OSError), self._spool.open(path) as file:
             seen = Fingerprint.of(os.fstat(file.fileno()))
             same = sha256(file, lambda: None) == kept.sha256
             if same and Fingerprint.of(os.fstat(file.fileno())) == seen:
@@ -165,7 +165,7 @@ class _Rebuilding:
 
 
 def _enter(
-    connection: sqlite3.Connection, path: bytes, kept: Kept, seen: Fingerprint
+    connection: sqlite3.Connection, path: bytes, kept: KeptReceipt, seen: Fingerprint
 ) -> bool:
     if seen != _UNSEEN:
         # Held in doubt by an earlier rebuild, which had not this receipt.

@@ -7,7 +7,7 @@ sent again, so it stays however old it is.
 import time
 
 from emitterd.codes import Code
-from emitterd.errors import JournalFull, SourceError
+from emitterd.errors import FileError, JournalFull
 from emitterd.failpoints import Point, reach
 from emitterd.heartbeat import beat
 from emitterd.journal.history import History
@@ -81,6 +81,6 @@ class Retention:
     def _gone(self, path: bytes) -> bool:
         try:
             self._spool.stat(path)
-        except SourceError as error:
+        except FileError as error:
             return error.code is Code.GONE
         return False

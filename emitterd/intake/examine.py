@@ -14,14 +14,14 @@ from emitterd.codes import Code
 from emitterd.datasets.findings import Finding, fatal
 from emitterd.datasets.inspector import Inspector
 from emitterd.datasets.zip_integrity import ReadAt, zip_flaw
-from emitterd.errors import SourceError, Trouble, Verdict
+from emitterd.errors import Decision, DeliveryError, FileError
 from emitterd.fingerprint import Fingerprint
 from emitterd.heartbeat import beat
 from emitterd.housekeeping.disposal import Disposal, Rule
-from emitterd.intake.settle import Proof, Settling, Tracker
+from emitterd.intake.settle import LeaseState, Settling, Tracker
 from emitterd.journal.journal import Journal
 from emitterd.journal.rows import Admission
-from emitterd.journal.statements import settled
+from emitterd.journal.statements import unchanged_paths
 from emitterd.meanings import MEANING
 from emitterd.model import display
 from emitterd.spool.folder import Found, Spool, proof, read_at
@@ -37,7 +37,7 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class ExamineRules:
     """What intake goes by; replaced as a whole.
 
     `objections` of the inspection: off, warn (sent all the same), enforce.
@@ -56,7 +56,7 @@ class Examiner:
     """Looks at paths. Used by one thread; `tracker` holds what is not settled."""
 
     def __init__(
-        self, spool: Spool, journal: Journal, disposal: Disposal, rules: Rules
+        self, spool: Spool, journal: Journal, disposal: Disposal, rules: ExamineRules
     ) -> None:
         self.rules = rules
         self.tracker = Tracker(rules.settling)
@@ -66,7 +66,7 @@ class Examiner:
         self._said: dict[bytes, Code] = {}
         self._inspected: dict[bytes, tuple[Fingerprint, tuple[Finding, ...]]] = {}
 
-    def adopt(self, rules: Rules) -> None:
+    def adopt(self, rules: ExamineRules) -> None:
         """Go by other rules from now on; what is not settled is kept."""
         self.rules = rules
         self.tracker.adopt(rules.settling)
@@ -81,7 +81,7 @@ class Examiner:
         """
         beat()
         seen = {path: Fingerprint.of(stat) for path, stat in found}
-        known = settled(self._journal.database.read, seen)
+        known = unchanged_paths(self._journal.database.read, seen)
         for path in known:
             self.tracker.forget(path)
         return [one for one in found if one[0] not in known]
@@ -106,7 +106,7 @@ class Examiner:
             if self._known(path, seen):
                 return None
             return self._examine(path, now)
-        except SourceError as error:
+        except FileError as error:
             self.tracker.forget(path)
             if error.code is Code.GONE:
                 self._said.pop(path, None)
@@ -188,7 +188,7 @@ class Examiner:
 
     def _objection(
         self, seen: Fingerprint, findings: tuple[Finding, ...]
-    ) -> Trouble | None:
+    ) -> DeliveryError | None:
         if seen.size_bytes > MAX_BYTES:
             return _rejection(Code.TOO_LARGE, f"it has {seen.size_bytes} bytes")
         if self.rules.objections == "enforce" and fatal(findings):
@@ -196,8 +196,8 @@ class Examiner:
         return None
 
     def _incomplete(
-        self, path: bytes, seen: Fingerprint, held: Proof, flaw: str, now: float
-    ) -> Trouble | None:
+        self, path: bytes, seen: Fingerprint, held: LeaseState, flaw: str, now: float
+    ) -> DeliveryError | None:
         report, give_up = self.tracker.incomplete(path, seen, held, now)
         if give_up:
             return _rejection(Code.INCOMPLETE, flaw)
@@ -226,5 +226,5 @@ def _tell_incomplete(path: bytes, code: Code, reason: str) -> None:
     )
 
 
-def _rejection(code: Code, reason: str) -> Trouble:
-    return Trouble(Verdict.REJECT, code, reason)
+def _rejection(code: Code, reason: str) -> DeliveryError:
+    return DeliveryError(Decision.REJECT, code, reason)

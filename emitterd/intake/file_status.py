@@ -12,9 +12,9 @@ from enum import StrEnum
 
 from emitterd.codes import Code
 from emitterd.datasets.zip_integrity import zip_flaw
-from emitterd.errors import SourceError
+from emitterd.errors import FileError
 from emitterd.fingerprint import Fingerprint
-from emitterd.intake.settle import Proof
+from emitterd.intake.settle import LeaseState
 from emitterd.journal.rows import Known
 from emitterd.meanings import MEANING
 from emitterd.model import State
@@ -25,7 +25,7 @@ Latest = Callable[[bytes], Known | None]
 """Returns the latest version of a path, as one reader of the journal has it."""
 
 
-class Outside(StrEnum):
+class FolderState(StrEnum):
     """Where a path stands that the journal has not, or not as it is now."""
 
     ABSENT = "absent"
@@ -39,29 +39,29 @@ class Outside(StrEnum):
 
 
 _BY_CODE = {
-    Code.GONE: Outside.ABSENT,
-    Code.NOT_REGULAR: Outside.UNSUITABLE,
-    Code.UNREADABLE: Outside.UNREADABLE,
+    Code.GONE: FolderState.ABSENT,
+    Code.NOT_REGULAR: FolderState.UNSUITABLE,
+    Code.UNREADABLE: FolderState.UNREADABLE,
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class FileStatus:
     """Where a path stands, and why; `error` is a code where something is wrong."""
 
-    state: State | Outside
+    state: State | FolderState
     error: str | None
     reason: str
 
 
-def _held(known: Known) -> Standing:
+def _held(known: Known) -> FileStatus:
     if known.error == Code.RECEIPT_LOST:
-        return Standing(State.HELD, known.error, known.reason or "")
+        return FileStatus(State.HELD, known.error, known.reason or "")
     # Its last failure is not what keeps it back.
-    return Standing(State.HELD, None, "held by the operator")
+    return FileStatus(State.HELD, None, "held by the operator")
 
 
-class Standings:
+class FileStatuses:
     """Looks paths up; `latest` asks the journal."""
 
     def __init__(
@@ -76,7 +76,7 @@ class Standings:
         self._latest = latest
         self._settle_s = settle_s
 
-    def of(self, path: bytes) -> Standing:
+    def of(self, path: bytes) -> FileStatus:
         """Return where the path stands now; raises nothing but the journal's errors."""
         try:
             ignored = self._ignored(path)
@@ -87,44 +87,46 @@ class Standings:
             if known is not None and known.settles(seen):
                 if known.state is State.HELD:
                     return _held(known)
-                return Standing(known.state, known.error, known.reason or "")
+                return FileStatus(known.state, known.error, known.reason or "")
             return self._unsettled(path)
-        except SourceError as error:
-            outside = _BY_CODE.get(Code(error.code), Outside.UNREADABLE)
-            return Standing(outside, error.code, str(error))
+        except FileError as error:
+            outside = _BY_CODE.get(Code(error.code), FolderState.UNREADABLE)
+            return FileStatus(outside, error.code, str(error))
         except OSError as error:
             reason = error.strerror or str(error)
-            return Standing(Outside.UNREADABLE, Code.UNREADABLE, reason)
+            return FileStatus(FolderState.UNREADABLE, Code.UNREADABLE, reason)
 
-    def _ignored(self, path: bytes) -> Standing | None:
+    def _ignored(self, path: bytes) -> FileStatus | None:
         """Return where a path stands that is no candidate by its name."""
         ignored = self.selection.ignored(path)
         if ignored is None:
             return None
         place = self.spool.root / os.fsdecode(path)
         if place.is_dir() and not place.is_symlink():
-            return Standing(Outside.IGNORED, None, "a folder: ask for a file in it")
+            return FileStatus(
+                FolderState.IGNORED, None, "a folder: ask for a file in it"
+            )
         overlooked = self.selection.overlooked(path)
         code = Code.WRONG_ENDING if overlooked else None
-        return Standing(Outside.IGNORED, code, overlooked or ignored)
+        return FileStatus(FolderState.IGNORED, code, overlooked or ignored)
 
-    def _unsettled(self, path: bytes) -> Standing:
+    def _unsettled(self, path: bytes) -> FileStatus:
         """Look into a file that the journal has not as it is now."""
         with self.spool.open(path) as file:
             held = proof(file)
             seen = Fingerprint.of(os.fstat(file.fileno()))
-            if held is Proof.OPEN:
+            if held is LeaseState.OPEN:
                 code = Code.STILL_WRITTEN
-                return Standing(Outside.WRITTEN, code, MEANING[code].title)
+                return FileStatus(FolderState.WRITTEN, code, MEANING[code].title)
             flaw = zip_flaw(read_at(file, seen.size_bytes), seen.size_bytes)
         if flaw is not None:
-            return Standing(Outside.INCOMPLETE, Code.INCOMPLETE, flaw)
+            return FileStatus(FolderState.INCOMPLETE, Code.INCOMPLETE, flaw)
         quiet_s = time.time() - max(seen.mtime_ns, seen.ctime_ns) / 1e9
-        if held is Proof.NONE and 0 <= quiet_s < self._settle_s:
-            return Standing(
-                Outside.SETTLING,
+        if held is LeaseState.NONE and 0 <= quiet_s < self._settle_s:
+            return FileStatus(
+                FolderState.SETTLING,
                 None,
                 f"it changed {quiet_s:.1f} s ago, and must stay the same for"
                 f" {self._settle_s:g} s: no lease proves that it is closed",
             )
-        return Standing(Outside.NEW, None, "complete, and not looked at yet")
+        return FileStatus(FolderState.NEW, None, "complete, and not looked at yet")

@@ -19,9 +19,9 @@ from emitterd.codes import Code
 from emitterd.errors import JournalFull
 from emitterd.failpoints import Point, reach
 from emitterd.heartbeat import beat, rest
-from emitterd.intake.examine import Examiner, Rules
+from emitterd.intake.examine import Examiner, ExamineRules
 from emitterd.journal.journal import Journal
-from emitterd.journal.rows import Admission, Admittance, Admitted
+from emitterd.journal.rows import Admission, AdmissionResult, Admitted
 from emitterd.journal.statements import ASKED
 from emitterd.model import display
 from emitterd.spool.folder import Found, Spool
@@ -95,7 +95,7 @@ class Intake:
         self._batch: list[Admission] = []
         self._sweeps: list[Sweep] = []
         self._next_sweep_at = 0.0
-        self._offered: Rules | None = None
+        self._offered: ExamineRules | None = None
         self._fresh = True
         """Whether no whole sweep has gone by these rules yet."""
         self.sweeping = threading.Event()
@@ -120,7 +120,7 @@ class Intake:
         self._next_sweep_at = 0.0
         self._wake.set()
 
-    def adopt(self, rules: Rules) -> None:
+    def adopt(self, rules: ExamineRules) -> None:
         """Go by other rules from the next turn on, and sweep at once. Thread-safe."""
         with self._lock:
             self._offered = rules
@@ -189,11 +189,11 @@ class Intake:
             return
         reach(Point.ADMITTED)
         for one, answer in zip(batch, answers, strict=True):
-            if answer.admittance is Admittance.BUSY:
+            if answer.admittance is AdmissionResult.BUSY:
                 self._tracker.postpone(one.path, one.fingerprint, now + BUSY_S)
                 continue
             self._examiner.admitted(one.path)
-            if answer.admittance is Admittance.ADMITTED:
+            if answer.admittance is AdmissionResult.ADMITTED:
                 self._admitted(one, now, answer)
         self._on_admitted()
 

@@ -14,7 +14,7 @@ FIRST_LOOK_S = 0.05
 """A file still open for writing is looked at again this soon; then ever later."""
 
 
-class Proof(StrEnum):
+class LeaseState(StrEnum):
     """What is known about writers of a file."""
 
     CLOSED = "closed"
@@ -31,7 +31,7 @@ class Candidate:
 
     fingerprint: Fingerprint
     since: float
-    proof: Proof
+    proof: LeaseState
     wait_s: float
     due_at: float
     incomplete: bool = False
@@ -68,18 +68,20 @@ class Tracker:
     def settling(self) -> bool:
         """Tell whether a candidate waits for nothing but its quiet period."""
         return any(
-            one.proof is Proof.NONE and not one.incomplete
+            one.proof is LeaseState.NONE and not one.incomplete
             for one in tuple(self._candidates.values())
         )
 
-    def observe(self, path: bytes, seen: Fingerprint, proof: Proof, now: float) -> bool:
+    def observe(
+        self, path: bytes, seen: Fingerprint, proof: LeaseState, now: float
+    ) -> bool:
         """Note what was seen; return whether nobody is writing the file any more."""
         known = self._candidates.get(path)
-        if proof is Proof.CLOSED:
+        if proof is LeaseState.CLOSED:
             return True
         if known is None or known.fingerprint != seen or known.proof is not proof:
             known = self._track(path, seen, proof, now)
-        if proof is Proof.NONE:
+        if proof is LeaseState.NONE:
             quiet = now >= known.since + self._rule.quiet_s
             if not quiet:
                 self._look_again(path, known, known.since + self._rule.quiet_s)
@@ -93,12 +95,12 @@ class Tracker:
         known = self._candidates.get(path)
         return (
             known is not None
-            and known.proof is Proof.OPEN
+            and known.proof is LeaseState.OPEN
             and now >= known.since + self._rule.incomplete_after_s
         )
 
     def incomplete(
-        self, path: bytes, seen: Fingerprint, proof: Proof, now: float
+        self, path: bytes, seen: Fingerprint, proof: LeaseState, now: float
     ) -> tuple[bool, bool]:
         """Note a file that nobody writes and that is no whole zip.
 
@@ -119,7 +121,7 @@ class Tracker:
         """Look at the path again at `due_at`, whatever happens."""
         known = self._candidates.get(path)
         if known is None:
-            known = self._track(path, seen, Proof.NONE, due_at)
+            known = self._track(path, seen, LeaseState.NONE, due_at)
         self._look_again(path, known, due_at)
 
     def forget(self, path: bytes) -> None:
@@ -143,7 +145,7 @@ class Tracker:
         return self._due[0][0] if self._due else float("inf")
 
     def _track(
-        self, path: bytes, seen: Fingerprint, proof: Proof, now: float
+        self, path: bytes, seen: Fingerprint, proof: LeaseState, now: float
     ) -> Candidate:
         candidate = Candidate(seen, now, proof, FIRST_LOOK_S / 2, float("inf"))
         self._candidates[path] = candidate

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from emitterd.codes import Code
-from emitterd.intake.file_status import Outside, Standing, Standings
+from emitterd.intake.file_status import FileStatus, FileStatuses, FolderState
 from emitterd.meanings import MEANING
 from emitterd.model import State, display
 
@@ -24,7 +24,7 @@ class Undelivered:
 
 
 def undelivered(
-    standings: Standings, rejected: Iterable[tuple[bytes, str, str]]
+    standings: FileStatuses, rejected: Iterable[tuple[bytes, str, str]]
 ) -> list[Undelivered]:
     """Return every candidate in the folder that is not delivered, in path order.
 
@@ -34,7 +34,7 @@ def undelivered(
         one.path: one
         for one, standing in _survey(standings)
         if standing.state is not State.DELIVERED
-        and (standing.state is not Outside.IGNORED or standing.error is not None)
+        and (standing.state is not FolderState.IGNORED or standing.error is not None)
     }
     for path, error, reason in rejected:
         left.setdefault(display(path), Undelivered(display(path), error, reason))
@@ -44,45 +44,47 @@ def undelivered(
 NEVER = frozenset(
     {
         State.REJECTED,
-        Outside.IGNORED,
-        Outside.UNSUITABLE,
-        Outside.UNREADABLE,
-        Outside.INCOMPLETE,
+        FolderState.IGNORED,
+        FolderState.UNSUITABLE,
+        FolderState.UNREADABLE,
+        FolderState.INCOMPLETE,
     }
 )
 """Where a path stands that will not be sent as it is."""
 
 
-def skipped(standings: Standings) -> Iterator[Undelivered]:
+def skipped(standings: FileStatuses) -> Iterator[Undelivered]:
     """Yield everything under the folder that will never be sent as it is."""
     for one, standing in _survey(standings):
         if standing.state in NEVER:
             yield one
 
 
-def _survey(standings: Standings) -> Iterator[tuple[Undelivered, Standing]]:
+def _survey(standings: FileStatuses) -> Iterator[tuple[Undelivered, FileStatus]]:
     """Yield where everything in the folder stands, with what cannot be looked at."""
-    told: list[tuple[Undelivered, Standing]] = []
+    told: list[tuple[Undelivered, FileStatus]] = []
 
-    def note(path: bytes, standing: Standing) -> None:
+    def note(path: bytes, standing: FileStatus) -> None:
         one = Undelivered(display(path or b"."), standing.error, standing.reason)
         told.append((one, standing))
 
     def unreadable(path: bytes, error: OSError) -> None:
         reason = error.strerror or str(error)
-        note(path, Standing(Outside.UNREADABLE, Code.UNREADABLE, reason))
+        note(path, FileStatus(FolderState.UNREADABLE, Code.UNREADABLE, reason))
 
     def skip(folder: bytes) -> bool:
         hidden = standings.selection.hidden(folder)
         if hidden:
-            note(folder + b"/", Standing(Outside.IGNORED, None, "a hidden folder"))
+            note(
+                folder + b"/", FileStatus(FolderState.IGNORED, None, "a hidden folder")
+            )
         return hidden
 
     for path, _ in standings.spool.walk(skip, unreadable):
         yield from told
         told.clear()
         standing = standings.of(path)
-        if standing.state is Outside.ABSENT:
+        if standing.state is FolderState.ABSENT:
             continue
         reason = standing.reason
         if not reason:

@@ -5,15 +5,15 @@ import sqlite3
 
 from emitterd.codes import Code
 from emitterd.failpoints import Point, reach
-from emitterd.journal.fair_queue import Turns
-from emitterd.journal.rows import Admission, Admittance, Admitted, Known
+from emitterd.journal.fair_queue import FairQueue
+from emitterd.journal.rows import Admission, AdmissionResult, Admitted, Known
 from emitterd.journal.statements import FACT, LATEST, NEWEST, known_of
 from emitterd.meanings import MEANING
 from emitterd.model import LIVE, State
 
 
 def admit(
-    connection: sqlite3.Connection, turns: Turns, batch: list[Admission], now: float
+    connection: sqlite3.Connection, turns: FairQueue, batch: list[Admission], now: float
 ) -> list[Admitted]:
     """Enter files, in the transaction of `connection`; the caller commits.
 
@@ -27,16 +27,16 @@ def admit(
 
 def _admit(
     connection: sqlite3.Connection,
-    turns: Turns,
+    turns: FairQueue,
     one: Admission,
     now: float,
     rebuilt_at: float | None,
 ) -> Admitted:
     known, earlier_keys = _before(connection, one.path)
     if known is not None and known.settles(one.fingerprint):
-        return Admitted(Admittance.KNOWN)
+        return Admitted(AdmissionResult.KNOWN)
     if known is not None and known.state is State.DELIVERING:
-        return Admitted(Admittance.BUSY)
+        return Admitted(AdmissionResult.BUSY)
     replaced = known is not None and known.state in LIVE
     if known is not None and replaced:
         connection.execute(
@@ -55,7 +55,7 @@ def _admit(
         )
     replaced_bytes = known.fingerprint.size_bytes if known and replaced else 0
     held = state is State.HELD
-    return Admitted(Admittance.ADMITTED, replaced, replaced_bytes, held)
+    return Admitted(AdmissionResult.ADMITTED, replaced, replaced_bytes, held)
 
 
 def _before(
@@ -116,7 +116,7 @@ def _in_doubt(
 
 def _insert(
     connection: sqlite3.Connection,
-    turns: Turns,
+    turns: FairQueue,
     one: Admission,
     now: float,
     state: State,

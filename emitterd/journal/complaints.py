@@ -12,7 +12,7 @@ _FULL = frozenset(
 )
 
 
-def explain(error: sqlite3.Error, path: Path | None = None) -> JournalError:
+def translate_error(error: sqlite3.Error, path: Path | None = None) -> JournalError:
     """Return SQLite's error as the journal's: full, damaged, or not to be opened."""
     name = getattr(error, "sqlite_errorname", "")
     if name in _FULL:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from emitterd.errors import JournalDamaged, JournalError
-from emitterd.journal.complaints import explain
+from emitterd.journal.complaints import translate_error
 
 Row = tuple[Any, ...]
 Read = Callable[[str, Sequence[object]], list[Row]]
@@ -39,7 +39,7 @@ def open_reader(path: Path) -> sqlite3.Connection:
             timeout=BUSY_TIMEOUT_S,
         )
     except sqlite3.Error as error:
-        raise explain(error, path) from error
+        raise translate_error(error, path) from error
     with closed_on_failure(connection, path):
         version = identify(connection, path)
         if version == 0:
@@ -74,7 +74,7 @@ def closed_on_failure(connection: sqlite3.Connection, path: Path) -> Iterator[No
         yield
     except sqlite3.Error as error:
         connection.close()
-        raise explain(error, path) from error
+        raise translate_error(error, path) from error
     except JournalError:
         connection.close()
         raise

@@ -17,7 +17,7 @@ from typing import Self, TypeVar
 
 from emitterd.errors import JournalError, JournalFull
 from emitterd.failpoints import Point, reach
-from emitterd.journal.complaints import explain
+from emitterd.journal.complaints import translate_error
 from emitterd.journal.connection import (
     APPLICATION_ID,
     BUSY_TIMEOUT_S,
@@ -28,8 +28,8 @@ from emitterd.journal.connection import (
     identify,
     open_reader,
 )
-from emitterd.journal.disk_reserve import PAGE_BYTES, Ballast
-from emitterd.journal.grouping import Batch, Group, Pending
+from emitterd.journal.disk_reserve import PAGE_BYTES, DiskReserve
+from emitterd.journal.grouping import Batch, GroupCommit, PendingWrite
 from emitterd.journal.lock import Lock
 from emitterd.spool.mounts import NETWORK, file_system
 
@@ -50,7 +50,7 @@ class Database:
         Raises `JournalLocked` where another process has it, `JournalError` where it
         lies on a network file system, is foreign, newer, or damaged.
         """
-        self._group = Group(self._commit)
+        self._group = GroupCommit(self._commit)
         self._synced = True
         self._reading = threading.Lock()
         self.committing_since: float | None = None
@@ -59,7 +59,7 @@ class Database:
         """How many there were: while it stays the same, so does what the file says."""
         _refuse_network(path)
         self._lock = Lock(path)
-        self._ballast = Ballast(path)
+        self._ballast = DiskReserve(path)
         try:
             try:
                 self._writer, self._reader = _open(path)
@@ -88,7 +88,7 @@ class Database:
         is not `durable` a power cut may undo, though only from the end: a durable
         commit after it makes it durable too.
         """
-        mine = Pending(work, final=final, durable=durable)
+        mine = PendingWrite(work, final=final, durable=durable)
         self._group.join(mine)  # type: ignore[arg-type]  # whatever it returns
         return mine.outcome()
 
@@ -98,7 +98,7 @@ class Database:
             with self._reading:
                 return self._reader.execute(sql, parameters).fetchall()
         except sqlite3.DatabaseError as error:
-            raise explain(error) from error
+            raise translate_error(error) from error
 
     @property
     def full_since(self) -> float | None:
@@ -154,7 +154,7 @@ class Database:
             self.commits += 1
             reach(Point.COMMITTED)
         except sqlite3.Error as error:
-            failure = explain(error)
+            failure = translate_error(error)
             for pending in batch:
                 pending.error = failure
             # A rollback that fails leaves nobody believing in a success.
@@ -164,7 +164,7 @@ class Database:
             return failure if isinstance(failure, JournalFull) else None
         return None
 
-    def _run(self, pending: Pending[object]) -> None:
+    def _run(self, pending: PendingWrite[object]) -> None:
         pending.error = None
         self._writer.execute("savepoint one")
         try:

@@ -32,7 +32,7 @@ _UNSUPPORTED = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS})
 log = structlog.get_logger()
 
 
-class Ballast:
+class DiskReserve:
     """The file, there or spent. Used by whoever holds the writer's lock."""
 
     def __init__(self, journal: Path) -> None:

@@ -13,7 +13,7 @@ QUANTUM = 32
 """Entries of one flow in one turn: as many as the largest dataset folder has."""
 
 
-class Turns:
+class FairQueue:
     """Gives out turns. Not thread-safe: the journal's transactions guard it."""
 
     def __init__(self) -> None:

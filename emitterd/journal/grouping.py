@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Pending(Generic[T]):
+class PendingWrite(Generic[T]):
     """Work that waits for its commit, and what became of it."""
 
     def __init__(
@@ -44,10 +44,10 @@ class Pending(Generic[T]):
         return self.result  # type: ignore[return-value]  # T may itself be None
 
 
-Batch = list[Pending[object]]
+Batch = list[PendingWrite[object]]
 
 
-class Group:
+class GroupCommit:
     """Gathers work, and has it committed together. Thread-safe."""
 
     def __init__(self, commit: Callable[[Batch], None]) -> None:
@@ -59,7 +59,7 @@ class Group:
         self.writing = threading.Lock()
         """Held during each commit: to hold it is to keep everybody from writing."""
 
-    def join(self, mine: Pending[object]) -> None:
+    def join(self, mine: PendingWrite[object]) -> None:
         """Return once the work is committed, by this thread or by another."""
         with self._lock:
             self.queue.append(mine)
@@ -69,7 +69,7 @@ class Group:
         if not mine.done:
             self._lead(mine)
 
-    def _lead(self, mine: Pending[object]) -> None:
+    def _lead(self, mine: PendingWrite[object]) -> None:
         batch: Batch = []
         try:
             with self.writing:

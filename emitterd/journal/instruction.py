@@ -9,7 +9,7 @@ from typing import Self
 from emitterd.model import State
 
 
-class Act(StrEnum):
+class Operation(StrEnum):
     """What an operator may do with an entry."""
 
     HOLD = "hold"
@@ -19,13 +19,13 @@ class Act(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Instruction:
+class OperationRequest:
     """An act on these paths, or on every path whose latest version is in `state`.
 
     `sudo_user`: who is behind root, as sudo says.
     """
 
-    act: Act
+    act: Operation
     paths: tuple[bytes, ...] = ()
     state: State | None = None
     sudo_user: str = ""
@@ -47,7 +47,7 @@ class Instruction:
         try:
             said = json.loads(line)
             return cls(
-                Act(said["act"]),
+                Operation(said["act"]),
                 tuple(os.fsencode(path) for path in said["paths"]),
                 _state(said["state"]),
                 str(said["sudo_user"]),
@@ -57,7 +57,7 @@ class Instruction:
 
 
 @dataclass(frozen=True, slots=True)
-class Deed:
+class OperationResult:
     """What an instruction did to one path.
 
     `before` is None where the journal knows nothing of the path; `refusal` says why
@@ -71,11 +71,11 @@ class Deed:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class OperationReport:
     """What an instruction did. Of an act on a whole state `deeds` holds the first."""
 
     done: int
-    deeds: tuple[Deed, ...]
+    deeds: tuple[OperationResult, ...]
     trouble: str = ""
     """Why it ended early, if it did; what was done before stays."""
 
@@ -93,7 +93,9 @@ class Outcome:
         try:
             said = json.loads(line)
             deeds = tuple(
-                Deed(os.fsencode(path), _state(before), _state(after), refusal)
+                OperationResult(
+                    os.fsencode(path), _state(before), _state(after), refusal
+                )
                 for path, before, after, refusal in said["deeds"]
             )
             return cls(said["done"], deeds, said["trouble"])

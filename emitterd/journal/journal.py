@@ -15,23 +15,23 @@ from pathlib import Path
 from typing import Self
 
 from emitterd.delivery.backoff import RETRY_AFTER_CAP_S
-from emitterd.errors import IllegalTransition, Trouble
+from emitterd.errors import DeliveryError, IllegalTransition
 from emitterd.failpoints import Point, reach
 from emitterd.fingerprint import Fingerprint
 from emitterd.journal import statements
 from emitterd.journal.admission import admit
 from emitterd.journal.database import Database
-from emitterd.journal.fair_queue import Turns
+from emitterd.journal.fair_queue import FairQueue
 from emitterd.journal.rows import Admission, Admitted, Ended, Known
 from emitterd.model import (
     TRANSITIONS,
+    ClaimOrder,
     Confirmation,
     Entry,
     Grant,
     Receipt,
     State,
     Verb,
-    Want,
 )
 
 # Not to what there was at the claim: an attempt may have been taken back meanwhile.
@@ -54,7 +54,7 @@ class Journal:
         """
         self.database = Database(path)
         """What `Hand` writes to beside."""
-        self._turns = Turns()
+        self._turns = FairQueue()
         self.adopt(backoff_max_s)
         self.reclaimed = self.database.write(self._reclaim, final=True)
         reach(Point.RECLAIMED)
@@ -88,7 +88,7 @@ class Journal:
             lambda connection: admit(connection, self._turns, batch, now)
         )
 
-    def claim(self, now: float, want: Want = Want.ANY) -> Entry | None:
+    def claim(self, now: float, want: ClaimOrder = ClaimOrder.ANY) -> Entry | None:
         """Take the next entry that is due, or None.
 
         A power cut may undo the claim of an entry without a grant: nothing is sent
@@ -193,7 +193,7 @@ class Journal:
         self._put(sql, moved_to, entry_id)
 
     def defer(
-        self, entry: Entry, trouble: Trouble, due_at: float, *, charge: bool
+        self, entry: Entry, trouble: DeliveryError, due_at: float, *, charge: bool
     ) -> None:
         """Put off the next attempt; `charge` counts this one."""
         self._move(
@@ -234,13 +234,15 @@ class Journal:
         )
         reach(Point.INTERRUPTED)
 
-    def reject(self, entry: Entry, trouble: Trouble, *, dispose: bool = False) -> None:
+    def reject(
+        self, entry: Entry, trouble: DeliveryError, *, dispose: bool = False
+    ) -> None:
         """Record that this version can never be accepted; `dispose`: it is moved."""
         due = "due" if dispose else None
         self._end(Verb.REJECT, entry, trouble, disposal=due)
         reach(Point.REJECTED)
 
-    def withdraw(self, entry: Entry, trouble: Trouble) -> None:
+    def withdraw(self, entry: Entry, trouble: DeliveryError) -> None:
         """Record that this version went or changed before it was sent."""
         self._end(Verb.WITHDRAW, entry, trouble)
         reach(Point.WITHDRAWN)
@@ -317,7 +319,7 @@ class Journal:
         self.database.write(lambda one: one.execute(sql, parameters), final=True)
 
     def _end(
-        self, verb: Verb, entry: Entry, trouble: Trouble, **more: str | None
+        self, verb: Verb, entry: Entry, trouble: DeliveryError, **more: str | None
     ) -> None:
         columns = {"error": trouble.code.value, "reason": trouble.reason, "grant": None}
         self._move(verb, entry.id, columns | more)

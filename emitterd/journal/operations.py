@@ -12,7 +12,12 @@ from collections.abc import Callable, Iterator
 
 from emitterd.errors import JournalError
 from emitterd.journal.database import Database
-from emitterd.journal.instruction import Act, Deed, Instruction, Outcome
+from emitterd.journal.instruction import (
+    Operation,
+    OperationReport,
+    OperationRequest,
+    OperationResult,
+)
 from emitterd.journal.statements import LATEST, known_of
 from emitterd.model import LIVE, TRANSITIONS, State, Verb, display
 
@@ -22,18 +27,18 @@ BATCH = 500
 SHOWN = 1000
 """Deeds of an act on a whole state that are told one by one."""
 
-VERBS: dict[Act, tuple[Verb, ...]] = {
-    Act.HOLD: (Verb.HOLD,),
-    Act.RELEASE: (Verb.RELEASE,),
-    Act.RETRY: (Verb.RETRY, Verb.REOPEN),
+VERBS: dict[Operation, tuple[Verb, ...]] = {
+    Operation.HOLD: (Verb.HOLD,),
+    Operation.RELEASE: (Verb.RELEASE,),
+    Operation.RETRY: (Verb.RETRY, Verb.REOPEN),
 }
 """What an act does, by the state that it meets; forgetting is no change of state."""
 
-REMEDIES: dict[tuple[Act, State], str] = {
-    (Act.RELEASE, State.DEFERRED): "not held; `retry` tries it now",
-    (Act.RETRY, State.HELD): "`release` it",
-    (Act.RETRY, State.DELIVERED): "`forget` it to send it again",
-    (Act.HOLD, State.DELIVERING): "hold it when the attempt has ended",
+REMEDIES: dict[tuple[Operation, State], str] = {
+    (Operation.RELEASE, State.DEFERRED): "not held; `retry` tries it now",
+    (Operation.RETRY, State.HELD): "`release` it",
+    (Operation.RETRY, State.DELIVERED): "`forget` it to send it again",
+    (Operation.HOLD, State.DELIVERING): "hold it when the attempt has ended",
 }
 
 _OF_STATE = """select id, path from entry where id > ? and id <= ? and state = ?
@@ -42,7 +47,7 @@ _OF_STATE = """select id, path from entry where id > ? and id <= ? and state = ?
     order by id limit ?"""
 
 
-class Hand:
+class Operations:
     """Carries out instructions on the journal's database. Thread-safe."""
 
     def __init__(self, database: Database, stop: threading.Event) -> None:
@@ -51,29 +56,34 @@ class Hand:
         self._stop = stop
 
     def obey(
-        self, instruction: Instruction, user: str, tell: Callable[[Deed], None]
-    ) -> Outcome:
+        self,
+        instruction: OperationRequest,
+        user: str,
+        tell: Callable[[OperationResult], None],
+    ) -> OperationReport:
         """Do what is asked, recorded under the name of `user`.
 
         `tell` is called with each deed once it is on disk. A full journal, or any
         trouble with it, ends it early; the outcome says so, and what was done stays.
         """
         act, done = instruction.act, 0
-        shown: list[Deed] = []
+        shown: list[OperationResult] = []
         try:
             for paths in self._batches(instruction):
                 if self._stop.is_set():
-                    return Outcome(done, tuple(shown), "emitterd is stopping")
-                for deed in self._database.write(_Deeds(act, paths, user)):
+                    return OperationReport(done, tuple(shown), "emitterd is stopping")
+                for deed in self._database.write(_OperationRun(act, paths, user)):
                     tell(deed)
                     done += not deed.refusal
                     if instruction.state is None or len(shown) < SHOWN:
                         shown.append(deed)
         except JournalError as error:
-            return Outcome(done, tuple(shown), f"{error.code} {error}: {error.hint}")
-        return Outcome(done, tuple(shown))
+            return OperationReport(
+                done, tuple(shown), f"{error.code} {error}: {error.hint}"
+            )
+        return OperationReport(done, tuple(shown))
 
-    def _batches(self, instruction: Instruction) -> Iterator[list[bytes]]:
+    def _batches(self, instruction: OperationRequest) -> Iterator[list[bytes]]:
         if instruction.state is None:
             for at in range(0, len(instruction.paths), BATCH):
                 yield list(instruction.paths[at : at + BATCH])
@@ -88,41 +98,43 @@ class Hand:
             yield [path for _, path in rows]
 
 
-class _Deeds:
+class _OperationRun:
     """A batch of deeds as the work of one transaction."""
 
-    def __init__(self, act: Act, paths: list[bytes], user: str) -> None:
+    def __init__(self, act: Operation, paths: list[bytes], user: str) -> None:
         self._act = act
         self._paths = paths
         self._user = user
         self._now = time.time()
 
-    def __call__(self, connection: sqlite3.Connection) -> list[Deed]:
+    def __call__(self, connection: sqlite3.Connection) -> list[OperationResult]:
         return [self._do(connection, path) for path in self._paths]
 
-    def _do(self, connection: sqlite3.Connection, path: bytes) -> Deed:
+    def _do(self, connection: sqlite3.Connection, path: bytes) -> OperationResult:
         rows = connection.execute(LATEST, (path,)).fetchall()
         if not rows:
-            return Deed(path, None, None, "the journal does not know it")
+            return OperationResult(path, None, None, "the journal does not know it")
         known = known_of(rows[0])
         before = known.state
-        if self._act is Act.RETRY and (place := self._moved_to(connection, known.id)):
+        if self._act is Operation.RETRY and (
+            place := self._moved_to(connection, known.id)
+        ):
             where = f"it was moved to {display(place)}: put it back into the folder"
-            return Deed(path, before, before, where)
-        if self._act is Act.FORGET:
+            return OperationResult(path, before, before, where)
+        if self._act is Operation.FORGET:
             after = self._forget(connection, known.id, path, before)
         else:
             after = self._move(connection, known.id, before)
         if after is None:
             remedy = REMEDIES.get((self._act, before))
             said = f"it is {before}" + (f": {remedy}" if remedy else "")
-            return Deed(path, before, before, said)
+            return OperationResult(path, before, before, said)
         connection.execute(
             """insert into action (path, entry, act, state, user, at)
                values (?, ?, ?, ?, ?, ?)""",
             (path, known.id, self._act, before, self._user, self._now),
         )
-        return Deed(path, before, after)
+        return OperationResult(path, before, after)
 
     def _move(
         self, connection: sqlite3.Connection, entry_id: int, before: State

@@ -18,7 +18,7 @@ from emitterd.journal.rows import Known
 from emitterd.journal.statements import FACT, LATEST, known_of
 from emitterd.model import State, display, iso
 from emitterd.monitoring.alarms import Outage
-from emitterd.monitoring.status import Progress, look
+from emitterd.monitoring.status import QueueStatus, read_queue
 from emitterd.monitoring.uploads import UPLOADS
 
 PAGE = 1000
@@ -28,7 +28,7 @@ _COLUMNS = """id, path, state, bytes, sha256, md5, etag, key, earlier_keys, atte
     findings, moved_to, forgotten_at, confirmation"""
 
 
-class Records:
+class JournalReader:
     """The journal, opened for reading."""
 
     def __init__(self, path: Path, *, absent: bool = False) -> None:
@@ -61,13 +61,13 @@ class Records:
             "uploads": self.uploads() if running else [],
         }
 
-    def progress(self) -> Progress:
+    def progress(self) -> QueueStatus:
         """Return how far the queue is."""
-        return look(self.read, time.time())
+        return read_queue(self.read, time.time())
 
     def running(self) -> bool:
         """Tell whether a daemon, or a command in its place, has the journal."""
-        return held(self._path)
+        return is_locked(self._path)
 
     def uploads(self) -> list[dict[str, Any]]:
         """Return how far the long uploads were when the daemon noted it last."""
@@ -200,7 +200,7 @@ def _destination(outages: Sequence[Outage]) -> dict[str, Any]:
     return {"state": "down", **stages[0], "stages": stages}
 
 
-def held(journal: Path) -> bool:
+def is_locked(journal: Path) -> bool:
     """Tell whether a process holds the journal: whether a daemon runs."""
     try:
         fd = os.open(journal.with_name(journal.name + ".lock"), os.O_RDONLY)

@@ -6,13 +6,13 @@ from enum import StrEnum
 
 from emitterd.codes import Code
 from emitterd.datasets.findings import Finding
-from emitterd.errors import Trouble
+from emitterd.errors import DeliveryError
 from emitterd.fingerprint import Fingerprint
 from emitterd.meanings import MEANING
 from emitterd.model import State, display, iso
 
 
-class Admittance(StrEnum):
+class AdmissionResult(StrEnum):
     """What became of a file that was handed to `admit`."""
 
     ADMITTED = "admitted"
@@ -32,7 +32,7 @@ class Admission:
     fingerprint: Fingerprint
     flow: str
     rank: int
-    trouble: Trouble | None = None
+    trouble: DeliveryError | None = None
     findings: tuple[Finding, ...] = ()
     dispose: bool = False
 
@@ -44,7 +44,7 @@ class Admitted:
     `held`: it is kept back, as the operator, or a rebuild of the journal, has it.
     """
 
-    admittance: Admittance
+    admittance: AdmissionResult
     replaced: bool = False
     replaced_bytes: int = 0
     held: bool = False

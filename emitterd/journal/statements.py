@@ -83,7 +83,7 @@ ENDINGS = f"""select id, path, {SUPERSEDED}
     and state in ('delivered', 'rejected', 'withdrawn') order by id limit ?"""  # noqa: S608  names are ours
 
 
-def settled(read: Read, seen: Mapping[bytes, Fingerprint]) -> set[bytes]:
+def unchanged_paths(read: Read, seen: Mapping[bytes, Fingerprint]) -> set[bytes]:
     """Return the paths, of up to `ASKED`, that need nothing more as they were seen.
 
     What stands of one path is what `LATEST` says of it. A version whose file is to be

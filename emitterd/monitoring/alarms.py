@@ -19,7 +19,7 @@ SWEEPS = 3
 """So many sweeps, or the time of so many, may go by before one is overdue."""
 
 
-class Level(StrEnum):
+class AlarmLevel(StrEnum):
     """How bad it is; the words are those of monitoring plugins."""
 
     OK = "OK"
@@ -27,7 +27,7 @@ class Level(StrEnum):
     CRITICAL = "CRITICAL"
 
 
-class Cause(StrEnum):
+class AlarmCode(StrEnum):
     """What an alarm is about: its `code`, and a label of the metrics."""
 
     DAEMON_ABSENT = "daemon_absent"
@@ -41,7 +41,9 @@ class Cause(StrEnum):
     REJECTED = "rejected"
 
 
-WARNINGS = frozenset({Cause.WATCH_DEGRADED, Cause.SWEEP_OVERDUE, Cause.REJECTED})
+WARNINGS = frozenset(
+    {AlarmCode.WATCH_DEGRADED, AlarmCode.SWEEP_OVERDUE, AlarmCode.REJECTED}
+)
 """What hurries nobody: deliveries go on. All other causes are critical."""
 
 
@@ -55,13 +57,13 @@ class Alarm:
     hint: str
 
     @property
-    def level(self) -> Level:
+    def level(self) -> AlarmLevel:
         """How bad it is."""
-        return Level.WARNING if self.code in WARNINGS else Level.CRITICAL
+        return AlarmLevel.WARNING if self.code in WARNINGS else AlarmLevel.CRITICAL
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Health:
     """All alarms there are, the gravest first."""
 
     alarms: tuple[Alarm, ...] = ()
@@ -72,14 +74,14 @@ class Verdict:
         return not self.alarms
 
     @property
-    def level(self) -> Level:
+    def level(self) -> AlarmLevel:
         """How bad the worst of it is."""
         levels = {alarm.level for alarm in self.alarms}
-        return max(levels, key=list(Level).index, default=Level.OK)
+        return max(levels, key=list(AlarmLevel).index, default=AlarmLevel.OK)
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class AlarmLimits:
     """How long what may go on before it is an alarm."""
 
     oldest_waiting_s: float
@@ -134,14 +136,14 @@ def sweep_limit_s(every_s: float, took_s: float) -> float:
     return max(SWEEP_FLOOR_S, SWEEPS * every_s, SWEEPS * took_s)
 
 
-def verdict(alarms: list[Alarm]) -> Verdict:
+def judge(alarms: list[Alarm]) -> Health:
     """Put alarms together, the gravest first, and among equals the oldest."""
-    grave = list(Level).index
+    grave = list(AlarmLevel).index
     ordered = sorted(alarms, key=lambda one: (-grave(one.level), one.since, one.code))
-    return Verdict(tuple(ordered))
+    return Health(tuple(ordered))
 
 
-def judge_queue(queue: Queue, limits: Limits, now: float) -> list[Alarm]:
+def queue_alarms(queue: Queue, limits: AlarmLimits, now: float) -> list[Alarm]:
     """Return what is wrong by the journal alone."""
     alarms = _rejected(queue)
     if queue.running and queue.outages:
@@ -160,7 +162,7 @@ def judge_queue(queue: Queue, limits: Limits, now: float) -> list[Alarm]:
     return alarms
 
 
-def judge_watch(watch: Watch, now: float) -> list[Alarm]:
+def daemon_alarms(watch: Watch, now: float) -> list[Alarm]:
     """Return what is wrong by what only the running daemon knows."""
     alarms = []
     if watch.journal_full_since is not None:
@@ -169,13 +171,13 @@ def judge_watch(watch: Watch, now: float) -> list[Alarm]:
         meaning = MEANING[Code.ROOT_LOST]
         words = f"{Code.ROOT_LOST} {meaning.title}: nothing is found or sent"
         since = watch.root_lost_since
-        alarms.append(Alarm(Cause.ROOT_LOST, since, words, meaning.remedy))
+        alarms.append(Alarm(AlarmCode.ROOT_LOST, since, words, meaning.remedy))
     elif now - watch.swept_at > watch.sweep_limit_s:
         alarms.append(_overdue(watch, now))
     if watch.degraded_since is not None:
         alarms.append(
             Alarm(
-                Cause.WATCH_DEGRADED,
+                AlarmCode.WATCH_DEGRADED,
                 watch.degraded_since,
                 f"not every folder is watched: {watch.degraded};"
                 " new files are found by sweeps",
@@ -189,7 +191,7 @@ def journal_full(since: float) -> Alarm:
     """Return the alarm of a full disk, for which the journal may have no room."""
     meaning = MEANING[Code.JOURNAL_FULL]
     words = f"{Code.JOURNAL_FULL} {meaning.title}: nothing is taken in or sent"
-    return Alarm(Cause.JOURNAL_FULL, since, words, meaning.remedy)
+    return Alarm(AlarmCode.JOURNAL_FULL, since, words, meaning.remedy)
 
 
 def _rejected(queue: Queue) -> list[Alarm]:
@@ -198,7 +200,7 @@ def _rejected(queue: Queue) -> list[Alarm]:
     files = "1 file is" if queue.rejected == 1 else f"{queue.rejected} files are"
     return [
         Alarm(
-            Cause.REJECTED,
+            AlarmCode.REJECTED,
             queue.rejected_at,
             f"{files} rejected, and not replaced",
             "see why with: emitterd list --state rejected; have each made anew, or"
@@ -213,7 +215,7 @@ def _down(outages: tuple[Outage, ...]) -> Alarm:
     told = (f"at the {one.stage}: {one.code} {one.reason}" for one in outages)
     words = f"the destination is down {'; '.join(told)}"
     since = min(one.since for one in outages)
-    return Alarm(Cause.DESTINATION_DOWN, since, words, MEANING[known].remedy)
+    return Alarm(AlarmCode.DESTINATION_DOWN, since, words, MEANING[known].remedy)
 
 
 def files_wait(waiting: int) -> str:
@@ -223,12 +225,12 @@ def files_wait(waiting: int) -> str:
 
 def _absent(waiting: int, since: float) -> Alarm:
     words = f"no daemon runs, and {files_wait(waiting)}"
-    return Alarm(Cause.DAEMON_ABSENT, since, words, "systemctl start emitterd")
+    return Alarm(AlarmCode.DAEMON_ABSENT, since, words, "systemctl start emitterd")
 
 
-def _oldest(since: float, waited_s: float, limits: Limits) -> Alarm:
+def _oldest(since: float, waited_s: float, limits: AlarmLimits) -> Alarm:
     return Alarm(
-        Cause.OLDEST_WAITING,
+        AlarmCode.OLDEST_WAITING,
         since,
         f"a file has waited for {_age(waited_s)}, longer than"
         f" {format_duration(limits.oldest_waiting_s)} (metrics.oldest_waiting_max)",
@@ -236,9 +238,9 @@ def _oldest(since: float, waited_s: float, limits: Limits) -> Alarm:
     )
 
 
-def _no_success(since: float, idle_s: float, limits: Limits) -> Alarm:
+def _no_success(since: float, idle_s: float, limits: AlarmLimits) -> Alarm:
     return Alarm(
-        Cause.NO_SUCCESS,
+        AlarmCode.NO_SUCCESS,
         since,
         f"nothing was delivered for {_age(idle_s)} while files wait, longer than"
         f" {format_duration(limits.no_success_s)} (metrics.no_success_max)",
@@ -248,7 +250,7 @@ def _no_success(since: float, idle_s: float, limits: Limits) -> Alarm:
 
 def _overdue(watch: Watch, now: float) -> Alarm:
     return Alarm(
-        Cause.SWEEP_OVERDUE,
+        AlarmCode.SWEEP_OVERDUE,
         watch.swept_at,
         "the whole folder was last looked through"
         f" {_age(now - watch.swept_at)} ago, or never since the start",

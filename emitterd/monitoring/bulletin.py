@@ -14,7 +14,7 @@ import structlog
 from emitterd.errors import JournalFull
 from emitterd.journal.journal import Journal
 from emitterd.model import display, iso
-from emitterd.monitoring.uploads import UPLOADS, Upload, Uploads
+from emitterd.monitoring.uploads import UPLOADS, UploadProgress, UploadTracker
 from emitterd.text import share
 
 NOTE_S = 10.0
@@ -26,10 +26,10 @@ TELL_S = 30.0
 log = structlog.get_logger()
 
 
-class Bulletin:
+class UploadReporter:
     """Tells of the uploads on a board. Used by the main thread."""
 
-    def __init__(self, uploads: Uploads, journal: Journal) -> None:
+    def __init__(self, uploads: UploadTracker, journal: Journal) -> None:
         self._uploads = uploads
         self._journal = journal
         # What a former process has left is out of date.
@@ -44,14 +44,14 @@ class Bulletin:
             self._note(long, now)
         self._tell(long, now)
 
-    def _note(self, long: Sequence[Upload], now: float) -> None:
+    def _note(self, long: Sequence[UploadProgress], now: float) -> None:
         self._noted_at = now
         # Without room for it, it is noted when it is due the next time.
         with suppress(JournalFull):
             self._journal.note(UPLOADS, [_noted(one, now) for one in long])
             self._noted = bool(long)
 
-    def _tell(self, long: Sequence[Upload], now: float) -> None:
+    def _tell(self, long: Sequence[UploadProgress], now: float) -> None:
         told = {}
         for one in long:
             attempt = (one.id, one.started_at)
@@ -63,7 +63,7 @@ class Bulletin:
         self._told = told
 
 
-def _noted(upload: Upload, now: float) -> dict[str, Any]:
+def _noted(upload: UploadProgress, now: float) -> dict[str, Any]:
     return {
         "id": upload.id,
         **_said(upload, now),
@@ -72,7 +72,7 @@ def _noted(upload: Upload, now: float) -> dict[str, Any]:
     }
 
 
-def _said(upload: Upload, now: float) -> dict[str, Any]:
+def _said(upload: UploadProgress, now: float) -> dict[str, Any]:
     eta_s = upload.eta_s(now)
     return {
         "path": display(upload.path),

@@ -21,14 +21,14 @@ LEAST = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Sum:
+class PeriodTotal:
     """What was delivered within a time."""
 
     files: int = 0
     size_bytes: int = 0
 
-    def __add__(self, other: "Sum") -> "Sum":
-        return Sum(self.files + other.files, self.size_bytes + other.size_bytes)
+    def __add__(self, other: "PeriodTotal") -> "PeriodTotal":
+        return PeriodTotal(self.files + other.files, self.size_bytes + other.size_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Bar:
     """One slot, and its rectangle in a field of `WIDTH` by `HEIGHT`; y points down."""
 
     began_at: float
-    sum: Sum
+    sum: PeriodTotal
     x: float
     y: float
     width: float
@@ -48,7 +48,7 @@ class Chart:
     """A day of deliveries; `busiest` is the slot of the most bytes, if any had any."""
 
     bars: tuple[Bar, ...]
-    total: Sum
+    total: PeriodTotal
     busiest: Bar | None
 
     @property
@@ -62,19 +62,22 @@ def slot_of(at: float) -> int:
     return int(at // SLOT_S)
 
 
-def chart(sums: Mapping[int, Sum], now: float) -> Chart:
+def chart(sums: Mapping[int, PeriodTotal], now: float) -> Chart:
     """Draw the day that ends with the running slot; `sums` are by slot."""
     last = slot_of(now)
-    day = {slot: sums.get(slot, Sum()) for slot in range(last - SLOTS + 1, last + 1)}
+    day = {
+        slot: sums.get(slot, PeriodTotal())
+        for slot in range(last - SLOTS + 1, last + 1)
+    }
     most_bytes = max(one.size_bytes for one in day.values())
     bars = tuple(
         _bar(position, slot, day[slot], most_bytes) for position, slot in enumerate(day)
     )
     busiest = max(bars, key=lambda bar: bar.sum.size_bytes) if most_bytes else None
-    return Chart(bars, sum(day.values(), Sum()), busiest)
+    return Chart(bars, sum(day.values(), PeriodTotal()), busiest)
 
 
-def _bar(position: int, slot: int, total: Sum, most_bytes: int) -> Bar:
+def _bar(position: int, slot: int, total: PeriodTotal, most_bytes: int) -> Bar:
     height = 0.0
     if total.files:
         share = total.size_bytes / most_bytes if most_bytes else 0.0

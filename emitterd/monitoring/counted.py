@@ -4,9 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from emitterd.datasets.dataset import Dataset
-from emitterd.errors import Trouble
+from emitterd.errors import DeliveryError
 from emitterd.journal.journal import Journal
-from emitterd.journal.rows import Admission, Admittance, Admitted
+from emitterd.journal.rows import Admission, AdmissionResult, Admitted
 from emitterd.model import Entry, Receipt, State
 from emitterd.monitoring.metrics import OTHER, Metrics
 
@@ -34,7 +34,7 @@ class CountedJournal(Journal):
         """Enter complete files; some replace others, some are rejected at once."""
         answers = super().admit(batch)
         for one, answer in zip(batch, answers, strict=True):
-            if answer.admittance is not Admittance.ADMITTED:
+            if answer.admittance is not AdmissionResult.ADMITTED:
                 continue
             if answer.replaced:
                 self._ended(State.WITHDRAWN, one.path, answer.replaced_bytes)
@@ -52,19 +52,21 @@ class CountedJournal(Journal):
         self._metrics.delivered(duration_s)
 
     def defer(
-        self, entry: Entry, trouble: Trouble, due_at: float, *, charge: bool
+        self, entry: Entry, trouble: DeliveryError, due_at: float, *, charge: bool
     ) -> None:
         """Put off the next attempt."""
         super().defer(entry, trouble, due_at, charge=charge)
         self._metrics.attempted(trouble.code)
 
-    def reject(self, entry: Entry, trouble: Trouble, *, dispose: bool = False) -> None:
+    def reject(
+        self, entry: Entry, trouble: DeliveryError, *, dispose: bool = False
+    ) -> None:
         """Record that this version can never be accepted."""
         super().reject(entry, trouble, dispose=dispose)
         self._ended(State.REJECTED, entry.path, entry.fingerprint.size_bytes)
         self._metrics.attempted(trouble.code)
 
-    def withdraw(self, entry: Entry, trouble: Trouble) -> None:
+    def withdraw(self, entry: Entry, trouble: DeliveryError) -> None:
         """Record that this version went or changed before it was sent."""
         super().withdraw(entry, trouble)
         self._ended(State.WITHDRAWN, entry.path, entry.fingerprint.size_bytes)

@@ -20,7 +20,7 @@ GAP_S = 1.0
 """A shorter pause between two deliveries is part of the work: a claim, a commit."""
 
 
-class Delivery(NamedTuple):
+class RecentDelivery(NamedTuple):
     """A delivery: when it was done, how long it took, and the size of its file."""
 
     delivered_at: float
@@ -28,7 +28,9 @@ class Delivery(NamedTuple):
     size_bytes: int
 
 
-def eta_s(recent: Sequence[Delivery], files: int, size_bytes: int) -> float | None:
+def eta_s(
+    recent: Sequence[RecentDelivery], files: int, size_bytes: int
+) -> float | None:
     """Return in how many seconds so many files, so large together, will be delivered.
 
     As if as much went on side by side as of late. None where nothing is known.
@@ -43,7 +45,7 @@ def eta_s(recent: Sequence[Delivery], files: int, size_bytes: int) -> float | No
     return round(busy_s(recent) * left / done, 1)
 
 
-def busy_s(recent: Sequence[Delivery]) -> float:
+def busy_s(recent: Sequence[RecentDelivery]) -> float:
     """Return for how long something was being sent: the union of the deliveries."""
     spans = sorted(
         (one.delivered_at - one.duration_s, one.delivered_at) for one in recent
@@ -57,7 +59,7 @@ def busy_s(recent: Sequence[Delivery]) -> float:
     return max(busy, 0.001)
 
 
-def _cost(recent: Sequence[Delivery]) -> tuple[float, float]:
+def _cost(recent: Sequence[RecentDelivery]) -> tuple[float, float]:
     """Return what a file costs, and what a byte of it: a resistant line.
 
     Through the medians of the smaller and of the larger third, so that one stalled
@@ -76,7 +78,7 @@ def _cost(recent: Sequence[Delivery]) -> tuple[float, float]:
     return (fixed_s, per_byte_s) if fixed_s or per_byte_s else (mean_s, 0.0)
 
 
-def _middle(some: Sequence[Delivery]) -> tuple[float, float]:
+def _middle(some: Sequence[RecentDelivery]) -> tuple[float, float]:
     """Return the medians of size and duration."""
     return (
         statistics.median(one.size_bytes for one in some),

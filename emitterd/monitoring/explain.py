@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from emitterd.codes import Code
-from emitterd.errors import SourceError
-from emitterd.intake.file_status import Outside, Standing, Standings
-from emitterd.journal.reader import Records
+from emitterd.errors import FileError
+from emitterd.intake.file_status import FileStatus, FileStatuses, FolderState
+from emitterd.journal.reader import JournalReader
 from emitterd.meanings import MEANING
 from emitterd.model import WAITING, Confirmation, State, display, iso, undisplay
 from emitterd.spool.folder import Spool
 
 Record = dict[str, Any]
 
-_TO_COME = WAITING | {Outside.NEW, Outside.SETTLING}
+_TO_COME = WAITING | {FolderState.NEW, FolderState.SETTLING}
 """What goes on by itself if a daemon runs and the destination is up."""
 
 
@@ -32,7 +32,7 @@ class Explanation:
     """
 
     path: str
-    state: State | Outside
+    state: State | FolderState
     reason: str
     error: str | None
     context: list[str]
@@ -43,7 +43,7 @@ class Explanation:
     @property
     def known(self) -> bool:
         """Whether folder or journal has ever seen the path."""
-        return bool(self.versions) or self.state is not Outside.ABSENT
+        return bool(self.versions) or self.state is not FolderState.ABSENT
 
     @property
     def current(self) -> Record:
@@ -78,7 +78,7 @@ class Explanation:
         return {name: value for name, value in record.items() if value is not None}
 
 
-def locate(spool: Spool, records: Records, said: str) -> bytes:
+def locate(spool: Spool, records: JournalReader, said: str) -> bytes:
     """Return the path that a person means: as it is, or as the log shows it.
 
     Absolute, or relative to the watched folder. Raises `OutsideSpool`, also for the
@@ -93,7 +93,9 @@ def locate(spool: Spool, records: Records, said: str) -> bytes:
     return candidates[0]
 
 
-def explain(standings: Standings, records: Records, path: bytes) -> Explanation:
+def explain(
+    standings: FileStatuses, records: JournalReader, path: bytes
+) -> Explanation:
     """Put together what folder and journal say of a path."""
     with records.snapshot():
         standing = standings.of(path)
@@ -104,9 +106,9 @@ def explain(standings: Standings, records: Records, path: bytes) -> Explanation:
         gone = lost or not _there(standings.spool, path)
         if gone:
             # Of a file that is not there the journal has the last word.
-            state = State(latest["state"]) if latest else Outside.ABSENT
+            state = State(latest["state"]) if latest else FolderState.ABSENT
             reason = latest.get("reason", "")
-            standing = Standing(state, latest.get("error"), reason)
+            standing = FileStatus(state, latest.get("error"), reason)
         said = _SAY[standing.state](standing, latest, actions)
         if gone and latest and not lost:
             said += _whereabouts(latest)
@@ -136,7 +138,7 @@ _SHOWN: dict[str, str] = {
 """What the bucket showed under the key of a lost answer."""
 
 
-def _delivered(_: Standing, latest: Record, __: list[Record]) -> str:
+def _delivered(_: FileStatus, latest: Record, __: list[Record]) -> str:
     said = f"delivered at {latest['delivered_at']} under the key {latest['key']}"
     if latest["ambiguous"] and latest.get("earlier_keys"):
         keys = ", ".join(latest["earlier_keys"])
@@ -144,7 +146,7 @@ def _delivered(_: Standing, latest: Record, __: list[Record]) -> str:
     return said + _SHOWN.get(latest.get("confirmation", ""), "")
 
 
-def _deferred(standing: Standing, latest: Record, _: list[Record]) -> str:
+def _deferred(standing: FileStatus, latest: Record, _: list[Record]) -> str:
     # Trouble of the destination costs a file no attempt.
     tried = f"attempt {latest['attempts']}" if latest["attempts"] else "an attempt"
     return (
@@ -153,14 +155,14 @@ def _deferred(standing: Standing, latest: Record, _: list[Record]) -> str:
     )
 
 
-def _rejected(standing: Standing, latest: Record, _: list[Record]) -> str:
+def _rejected(standing: FileStatus, latest: Record, _: list[Record]) -> str:
     # The findings are told one by one.
     if latest.get("findings") and standing.error == Code.CATALOGUE:
         return "rejected, because the server would lose or misread it"
     return f"rejected: {standing.error} {standing.reason}"
 
 
-def _held(standing: Standing, _: Record, actions: list[Record]) -> str:
+def _held(standing: FileStatus, _: Record, actions: list[Record]) -> str:
     if standing.error is not None:
         return f"held: {standing.error} {standing.reason}"
     by = next((one for one in actions if one["act"] == "hold"), None)
@@ -168,16 +170,16 @@ def _held(standing: Standing, _: Record, actions: list[Record]) -> str:
     return f"held{who}; `emitterd release` lets it go"
 
 
-def _plainly(words: str) -> Callable[[Standing, Record, list[Record]], str]:
+def _plainly(words: str) -> Callable[[FileStatus, Record, list[Record]], str]:
     """Return a sentence of these words, with the reason where there is one."""
 
-    def say(standing: Standing, _: Record, __: list[Record]) -> str:
+    def say(standing: FileStatus, _: Record, __: list[Record]) -> str:
         return f"{words}: {standing.reason}" if standing.reason else words
 
     return say
 
 
-_SAY: dict[State | Outside, Callable[[Standing, Record, list[Record]], str]] = {
+_SAY: dict[State | FolderState, Callable[[FileStatus, Record, list[Record]], str]] = {
     State.QUEUED: lambda *_: "complete, and waiting for its turn",
     State.DELIVERING: lambda *_: "being uploaded",
     State.DEFERRED: _deferred,
@@ -185,14 +187,16 @@ _SAY: dict[State | Outside, Callable[[Standing, Record, list[Record]], str]] = {
     State.REJECTED: _rejected,
     State.WITHDRAWN: _plainly("it went or changed before it was sent"),
     State.HELD: _held,
-    Outside.ABSENT: lambda *_: "there is no such file, and the journal knows of none",
-    Outside.IGNORED: _plainly("never sent"),
-    Outside.UNSUITABLE: _plainly("never sent"),
-    Outside.UNREADABLE: _plainly("it cannot be looked at"),
-    Outside.WRITTEN: _plainly("not sent yet"),
-    Outside.SETTLING: _plainly("not sent yet"),
-    Outside.INCOMPLETE: _plainly("not sent"),
-    Outside.NEW: _plainly("new"),
+    FolderState.ABSENT: lambda *_: (
+        "there is no such file, and the journal knows of none"
+    ),
+    FolderState.IGNORED: _plainly("never sent"),
+    FolderState.UNSUITABLE: _plainly("never sent"),
+    FolderState.UNREADABLE: _plainly("it cannot be looked at"),
+    FolderState.WRITTEN: _plainly("not sent yet"),
+    FolderState.SETTLING: _plainly("not sent yet"),
+    FolderState.INCOMPLETE: _plainly("not sent"),
+    FolderState.NEW: _plainly("new"),
 }
 
 
@@ -202,7 +206,7 @@ def _whereabouts(latest: Record) -> str:
     return "; the file is no longer in the folder"
 
 
-def _context(standing: Standing, records: Records, path: bytes) -> list[str]:
+def _context(standing: FileStatus, records: JournalReader, path: bytes) -> list[str]:
     """Return what holds up a file that would go on by itself."""
     if standing.state not in _TO_COME:
         return []
@@ -225,7 +229,7 @@ def _context(standing: Standing, records: Records, path: bytes) -> list[str]:
 def _file(spool: Spool, path: bytes) -> Record | None:
     try:
         stat = spool.stat(path)
-    except SourceError:
+    except FileError:
         return None
     return {"bytes": stat.st_size, "modified_at": iso(stat.st_mtime)}
 
@@ -234,7 +238,7 @@ def _there(spool: Spool, path: bytes) -> bool:
     """Tell whether anything lies there, be it a link or not to be looked at."""
     try:
         spool.stat(path)
-    except SourceError as error:
+    except FileError as error:
         return error.code is not Code.GONE
     return True
 

@@ -4,12 +4,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from emitterd.monitoring.alarms import Alarm, Level, Verdict
+from emitterd.monitoring.alarms import Alarm, AlarmLevel, Health
 from emitterd.monitoring.page_data import Overview
-from emitterd.monitoring.uploads import Upload
+from emitterd.monitoring.uploads import UploadProgress
 from emitterd.text import amount, count, sentence, share, span
 
-_TONES = {Level.OK: "well", Level.WARNING: "look", Level.CRITICAL: "bad"}
+_TONES = {AlarmLevel.OK: "well", AlarmLevel.WARNING: "look", AlarmLevel.CRITICAL: "bad"}
 
 _CODE = re.compile(r"^E[0-9]{3} ")
 
@@ -26,7 +26,7 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
-class Headline:
+class Summary:
     """The verdict in words; `tone` is well, look (somebody should) or bad."""
 
     tone: str
@@ -36,7 +36,7 @@ class Headline:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class QueueProgress:
     """One upload under way, for a bar; `path` is as the board has it."""
 
     id: int
@@ -47,19 +47,19 @@ class Progress:
     said: str
 
 
-def headline(
-    verdict: Verdict, overview: Overview, sending: int, eta_s: float | None
-) -> Headline:
+def summary(
+    verdict: Health, overview: Overview, sending: int, eta_s: float | None
+) -> Summary:
     """Put the verdict into words."""
     notices = tuple(map(_notice, verdict.alarms))
     if not notices:
-        return Headline("well", "All is well", _all_well(overview, sending, eta_s), ())
+        return Summary("well", "All is well", _all_well(overview, sending, eta_s), ())
     title = notices[0].title
     if others := len(notices) - 1:
         title += f", and {count(others, 'more alarm')}"
-    critical = verdict.level is Level.CRITICAL
+    critical = verdict.level is AlarmLevel.CRITICAL
     gist = _in_trouble(overview) if critical else _all_well(overview, sending, eta_s)
-    return Headline(_TONES[verdict.level], title, gist, notices)
+    return Summary(_TONES[verdict.level], title, gist, notices)
 
 
 def forecast(eta_s: float | None) -> str:
@@ -70,7 +70,7 @@ def forecast(eta_s: float | None) -> str:
     return f"Done in {about}{span(eta_s)} at the present speed."
 
 
-def progress(upload: Upload, now: float) -> Progress:
+def progress(upload: UploadProgress, now: float) -> QueueProgress:
     """Put an upload into numbers and words."""
     percent = share(upload.sent_bytes, upload.size_bytes)
     said = [f"{percent} %"]
@@ -79,7 +79,7 @@ def progress(upload: Upload, now: float) -> Progress:
         said += [f"{amount(upload.bytes_s(now))}/s", f"{span(left_s)} left"]
     if upload.attempt > 1:
         said.append(f"attempt {upload.attempt}")
-    return Progress(
+    return QueueProgress(
         upload.id,
         upload.path,
         upload.sent_bytes,
@@ -89,7 +89,7 @@ def progress(upload: Upload, now: float) -> Progress:
     )
 
 
-def rate(uploads: Sequence[Upload], now: float) -> str:
+def rate(uploads: Sequence[UploadProgress], now: float) -> str:
     """Say how fast all uploads go together."""
     speed = sum(one.bytes_s(now) for one in uploads)
     return f"{amount(speed)}/s" if speed else "nothing at the moment"

@@ -19,17 +19,17 @@ from emitterd.errors import JournalError, JournalFull
 from emitterd.intake.loop import Intake
 from emitterd.journal.journal import Journal
 from emitterd.monitoring.alarms import (
-    Level,
-    Verdict,
+    AlarmLevel,
+    Health,
     Watch,
-    judge_queue,
-    judge_watch,
+    daemon_alarms,
+    judge,
+    queue_alarms,
     sweep_limit_s,
-    verdict,
 )
-from emitterd.monitoring.status import Progress, Reading, look
+from emitterd.monitoring.status import QueueReading, QueueStatus, read_queue
 from emitterd.monitoring.wording import record
-from emitterd.spool.lookout import Lookout
+from emitterd.spool.lookout import WatchKeeper
 
 LOOK_S = 1.0
 
@@ -38,14 +38,14 @@ AGED_S = 60.0
 day ago ceases to count for the forecast."""
 
 
-class Health:
+class HealthMonitor:
     """Looks and judges. Thread-safe but for `beat`."""
 
     def __init__(
         self,
         journal: Journal,
         intake: Intake,
-        lookout: Lookout,
+        lookout: WatchKeeper,
         destination: Destination,
         config: Callable[[], Config],
     ) -> None:
@@ -57,13 +57,13 @@ class Health:
         self._config = config
         self._began_at = time.time()
         self._lock = threading.Lock()
-        self._reading: Reading | None = None
+        self._reading: QueueReading | None = None
         self._looked_at = 0.0
-        self._progress: Progress | None = None
+        self._progress: QueueStatus | None = None
         self._progress_of = (0, 0.0)
         self._noted: list[tuple[str, float]] = []
 
-    def read(self) -> Reading:
+    def read(self) -> QueueReading:
         """Return what stands, at most a second old. Raises `JournalError`."""
         with self._lock:
             now = time.monotonic()
@@ -72,7 +72,7 @@ class Health:
                 self._looked_at = now
             return self._reading
 
-    def verdict(self) -> Verdict:
+    def verdict(self) -> Health:
         """Return whether all is well. Raises `JournalError`."""
         return self.read().verdict
 
@@ -83,7 +83,7 @@ class Health:
 
     def beat(self) -> None:
         """Note for `status --check` what only this process knows, where it changed."""
-        alarms = judge_watch(self._watch(), time.time())
+        alarms = daemon_alarms(self._watch(), time.time())
         # How long ago the last sweep was is told anew each time, and noted once.
         known = [(one.code, one.since) for one in alarms]
         if known != self._noted:
@@ -99,34 +99,34 @@ class Health:
             try:
                 judged = self.verdict()
             except JournalError as error:
-                reason = {"level": Level.CRITICAL, "reason": str(error)}
+                reason = {"level": AlarmLevel.CRITICAL, "reason": str(error)}
                 return _answer(start, HTTPStatus.SERVICE_UNAVAILABLE, reason)
-            critical = judged.level is Level.CRITICAL
+            critical = judged.level is AlarmLevel.CRITICAL
             status = HTTPStatus.SERVICE_UNAVAILABLE if critical else HTTPStatus.OK
             return _answer(start, status, record(judged))
 
         return application
 
-    def _asked(self, now: float) -> Progress:
+    def _asked(self, now: float) -> QueueStatus:
         """Return what the journal says, without asking where it says the same."""
         database, (asked_of, at) = self._journal.database, self._progress_of
         # Counted first: what is committed meanwhile is asked for again.
         commits = database.commits
         stale = commits != asked_of or not 0 <= now - at < AGED_S
         if self._progress is None or stale:
-            self._progress = look(database.read, now)
+            self._progress = read_queue(database.read, now)
             self._progress_of = commits, now
         return self._progress
 
-    def _look(self, now: float) -> Reading:
+    def _look(self, now: float) -> QueueReading:
         progress = self._asked(now)
         outages = tuple(down.outage for down in self._destination.downs)
         queue = progress.queue(outages, running=True)
-        alarms = judge_queue(queue, self._config().metrics.limits, now)
-        alarms += judge_watch(self._watch(), now)
+        alarms = queue_alarms(queue, self._config().metrics.limits, now)
+        alarms += daemon_alarms(self._watch(), now)
         eta_s = progress.eta_s(moving=not outages)
         swept_at = self._intake.swept_at
-        return Reading(progress, verdict(alarms), outages, eta_s, swept_at)
+        return QueueReading(progress, judge(alarms), outages, eta_s, swept_at)
 
     def _watch(self) -> Watch:
         intake, lookout = self._intake, self._lookout

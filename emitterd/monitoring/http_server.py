@@ -118,7 +118,7 @@ class _Server(socketserver.TCPServer):
         self._lock = threading.Lock()
         self._callers: dict[socket.socket, float] = {}
         self._made: Path | None = None
-        super().__init__(address, _Handler)  # type: ignore[arg-type]  # or a path
+        super().__init__(address, _RequestHandler)  # type: ignore[arg-type]  # or a path
 
     def server_bind(self) -> None:
         path = self.endpoint.path
@@ -184,7 +184,7 @@ def probe(endpoint: Endpoint) -> None:
     _Server(endpoint, {}, None).server_close()
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _RequestHandler(BaseHTTPRequestHandler):
     """One request: is it one that may be asked here, and which application has it."""
 
     server: _Server
@@ -236,7 +236,7 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in self.headers.items():
             if name.lower() != "authorization":
                 environ[f"HTTP_{name.upper().replace('-', '_')}"] = value
-        _Answer(self.wfile, environ).run(application)
+        _ResponseWriter(self.wfile, environ).run(application)
 
     do_HEAD = do_GET  # noqa: N815  as http.server calls it
 
@@ -263,7 +263,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing: a scrape every few seconds is no event."""
 
 
-class _Answer(SimpleHandler):
+class _ResponseWriter(SimpleHandler):
     """Runs an application; what it fails of is logged, and answered by 500."""
 
     # Of the process's environment, which may hold secrets, nothing is handed on.

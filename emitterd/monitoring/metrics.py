@@ -23,8 +23,8 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from emitterd import __version__
 from emitterd.errors import Stage
 from emitterd.model import State
-from emitterd.monitoring.alarms import Alarm, Cause, Outage, Verdict
-from emitterd.monitoring.status import Progress, Reading
+from emitterd.monitoring.alarms import Alarm, AlarmCode, Health, Outage
+from emitterd.monitoring.status import QueueReading, QueueStatus
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication
@@ -92,17 +92,17 @@ class Metrics:
         self._sweep.observe(duration_s)
         self._missed.inc(missed)
 
-    def application(self, read: Callable[[], Reading]) -> "WSGIApplication":
+    def application(self, read: Callable[[], QueueReading]) -> "WSGIApplication":
         """Return what answers a scrape; `read` is called at each."""
-        self._registry.register(_Standing(read))
+        self._registry.register(_StateCollector(read))
         application: WSGIApplication = make_wsgi_app(self._registry)
         return application
 
 
-class _Standing:
+class _StateCollector:
     """Collects what stands."""
 
-    def __init__(self, read: Callable[[], Reading]) -> None:
+    def __init__(self, read: Callable[[], QueueReading]) -> None:
         self._read = read
 
     def describe(self) -> list[Metric]:
@@ -118,7 +118,7 @@ class _Standing:
         yield _alarms(reading.verdict)
 
 
-def _entries(progress: Progress) -> Iterator[Metric]:
+def _entries(progress: QueueStatus) -> Iterator[Metric]:
     files = _family("entries", "Versions of files in the journal.", "state")
     sizes = _family("entry_bytes", "Their bytes.", "state")
     for state in State:
@@ -129,7 +129,7 @@ def _entries(progress: Progress) -> Iterator[Metric]:
     yield sizes
 
 
-def _progress(reading: Reading) -> Iterator[Metric]:
+def _progress(reading: QueueReading) -> Iterator[Metric]:
     progress = reading.progress
     oldest_at = progress.oldest_waiting_at
     age_s = 0.0 if oldest_at is None else max(0.0, time.time() - oldest_at)
@@ -164,11 +164,11 @@ def _stages(outages: tuple[Outage, ...]) -> Metric:
     return family
 
 
-def _alarms(verdict: Verdict) -> Metric:
+def _alarms(verdict: Health) -> Metric:
     family = _family("alarm", "What is not well, as /healthz has it.", "code", "level")
     raised = {alarm.code for alarm in verdict.alarms}
     # One that answers is not absent: Prometheus knows that itself, as `up`.
-    for cause in sorted(set(Cause) - {Cause.DAEMON_ABSENT}):
+    for cause in sorted(set(AlarmCode) - {AlarmCode.DAEMON_ABSENT}):
         level = Alarm(cause, 0.0, "", "").level.lower()
         family.add_metric([cause, level], float(cause in raised))
     return family

@@ -13,23 +13,23 @@ from pathlib import Path
 from urllib.parse import parse_qs
 from wsgiref.types import StartResponse, WSGIEnvironment
 
-from emitterd.delivery.circuit_breaker import Down
+from emitterd.delivery.circuit_breaker import OpenCircuit
 from emitterd.errors import JournalError, printable
-from emitterd.intake.file_status import Latest, Outside, Standings
-from emitterd.journal.reader import Records
+from emitterd.intake.file_status import FileStatuses, FolderState, Latest
+from emitterd.journal.reader import JournalReader
 from emitterd.model import display
-from emitterd.monitoring.alarms import Verdict
+from emitterd.monitoring.alarms import Health
 from emitterd.monitoring.chart import HEIGHT, WIDTH
 from emitterd.monitoring.explain import Explanation, OutsideSpool, explain, locate
-from emitterd.monitoring.headline import Headline, forecast, headline, progress, rate
+from emitterd.monitoring.headline import Summary, forecast, progress, rate, summary
 from emitterd.monitoring.page_data import SHOWN, SHOWN_REJECTED, gather
 from emitterd.monitoring.rendering import POLICY, render
 from emitterd.monitoring.search import search
 from emitterd.monitoring.throughput import Throughput
-from emitterd.monitoring.uploads import Uploads
+from emitterd.monitoring.uploads import UploadTracker
 from emitterd.text import sentence
 
-_VAGUE = frozenset({Outside.ABSENT, Outside.IGNORED})
+_VAGUE = frozenset({FolderState.ABSENT, FolderState.IGNORED})
 """Where a path stands that may be meant as the beginning of one: it may be a folder."""
 
 SAID_MAX = 4096
@@ -51,25 +51,25 @@ _HEADERS = [
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class PageSources:
     """What the page looks through: the journal's file, and what the daemon knows.
 
     What is called is called anew for each answer, so that a reload shows.
     """
 
     journal: Path
-    uploads: Uploads
+    uploads: UploadTracker
     throughput: Throughput
-    standings: Callable[[Latest], Standings]
-    verdict: Callable[[], Verdict]
-    down: Callable[[], Down | None]
+    standings: Callable[[Latest], FileStatuses]
+    verdict: Callable[[], Health]
+    down: Callable[[], OpenCircuit | None]
     host: Callable[[], str]
 
 
 class Page:
     """The application. Thread-safe: each answer opens the journal for itself."""
 
-    def __init__(self, window: Window) -> None:
+    def __init__(self, window: PageSources) -> None:
         self._window = window
         self._routes = {
             "/": self._overview,
@@ -112,17 +112,17 @@ class Page:
             return HTTPStatus.NOT_MODIFIED, "", [etag]
         return HTTPStatus.OK, fragment, [etag]
 
-    def _look(self, now: float) -> tuple[Headline, str]:
+    def _look(self, now: float) -> tuple[Summary, str]:
         """Return the headline, and the part of the page that lives."""
         window = self._window
         uploads, down = window.uploads.now(), window.down()
-        with Records(window.journal) as records:
+        with JournalReader(window.journal) as records:
             # Outside the snapshot, which the first reading of a day would hold long.
             day = window.throughput.day(records.read, now)
             with records.snapshot():
                 seen = gather(records.read, day, now)
         eta_s = seen.progress.eta_s(moving=down is None)
-        head = headline(window.verdict(), seen, len(uploads), eta_s)
+        head = summary(window.verdict(), seen, len(uploads), eta_s)
         return head, render(
             "fragment.html",
             now=now,
@@ -150,7 +150,7 @@ class Page:
             return self._message(
                 HTTPStatus.BAD_REQUEST, "No such name", "No file can be called so."
             )
-        with Records(self._window.journal) as records:
+        with JournalReader(self._window.journal) as records:
             standings = self._window.standings(records.latest)
             try:
                 path = locate(standings.spool, records, said)

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from emitterd.codes import Code
-from emitterd.datasets.findings import Level
+from emitterd.datasets.findings import Severity
 from emitterd.journal.connection import Read, Row
 from emitterd.journal.statements import SUPERSEDED
 from emitterd.meanings import MEANING
 from emitterd.model import State, display
-from emitterd.monitoring.chart import Chart, Sum, chart
-from emitterd.monitoring.status import Progress, look
+from emitterd.monitoring.chart import Chart, PeriodTotal, chart
+from emitterd.monitoring.status import QueueStatus, read_queue
 
 SHOWN = 6
 """So many rows of a list; how many more there are is told."""
@@ -75,14 +75,14 @@ class Item:
     @property
     def fatal(self) -> bool:
         """Whether the server will lose the whole file, sent or not."""
-        return any(one["level"] == Level.ERROR for one in self.findings)
+        return any(one["level"] == Severity.ERROR for one in self.findings)
 
 
 @dataclass(frozen=True, slots=True)
 class Overview:
     """The journal at one moment. Lists have the first rows only."""
 
-    progress: Progress
+    progress: QueueStatus
     queued: Sequence[Item]
     deferred: Sequence[Item]
     held: Sequence[Item]
@@ -101,13 +101,13 @@ class Overview:
         return self.counts[State.QUEUED] + self.counts[State.DEFERRED]
 
 
-def gather(read: Read, day: Mapping[int, Sum], now: float) -> Overview:
+def gather(read: Read, day: Mapping[int, PeriodTotal], now: float) -> Overview:
     """Read it all, in one snapshot: no version is in two lists.
 
     `day`: what was delivered in each slot of the chart.
     """
     return Overview(
-        progress=look(read, now),
+        progress=read_queue(read, now),
         queued=_list(read, State.QUEUED),
         deferred=_list(read, State.DEFERRED),
         held=_list(read, State.HELD),

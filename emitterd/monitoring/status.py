@@ -12,8 +12,8 @@ from typing import Any
 from emitterd.journal.connection import Read
 from emitterd.journal.statements import SUPERSEDED
 from emitterd.model import WAITING, State
-from emitterd.monitoring.alarms import Alarm, Outage, Queue, Verdict
-from emitterd.monitoring.eta import RECENT, RECENT_S, Delivery, eta_s
+from emitterd.monitoring.alarms import Alarm, Health, Outage, Queue
+from emitterd.monitoring.eta import RECENT, RECENT_S, RecentDelivery, eta_s
 
 REJECTED_MAX = 1000
 """More rejections that still stand are not counted: each costs a search."""
@@ -28,7 +28,7 @@ _RECENT = """select delivered_at, coalesce(duration_s, 0), bytes from entry
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class QueueStatus:
     """The journal's numbers at one moment; instants are seconds since the epoch.
 
     `rejected`: what still stands, neither replaced nor forgotten. `outages` is
@@ -40,7 +40,7 @@ class Progress:
     delivered_at: float | None
     rejected: int
     rejected_at: float | None
-    recent: tuple[Delivery, ...]
+    recent: tuple[RecentDelivery, ...]
     outages: tuple[Outage, ...]
     noted: tuple[Alarm, ...]
 
@@ -83,22 +83,22 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class QueueReading:
     """What stands at one moment, by the journal and by the daemon that reads it."""
 
-    progress: Progress
-    verdict: Verdict
+    progress: QueueStatus
+    verdict: Health
     outages: tuple[Outage, ...]
     eta_s: float | None
     swept_at: float | None
 
 
-def look(read: Read, now: float) -> Progress:
+def read_queue(read: Read, now: float) -> QueueStatus:
     """Look; `read` runs a query on the journal."""
     rows = read("select name, value from fact", ())
     facts = {name: json.loads(value) for name, value in rows}
     rejected, rejected_at = read(_REJECTED, (REJECTED_MAX,))[0]
-    return Progress(
+    return QueueStatus(
         tally={
             State(state): (entries, size_bytes)
             for state, entries, size_bytes in read(
@@ -115,7 +115,9 @@ def look(read: Read, now: float) -> Progress:
         ),
         rejected=rejected,
         rejected_at=rejected_at,
-        recent=tuple(Delivery(*row) for row in read(_RECENT, (now - RECENT_S, RECENT))),
+        recent=tuple(
+            RecentDelivery(*row) for row in read(_RECENT, (now - RECENT_S, RECENT))
+        ),
         outages=tuple(Outage(**one) for one in _stages(facts.get("destination"))),
         noted=tuple(Alarm(**one) for one in facts.get("alarms") or []),
     )

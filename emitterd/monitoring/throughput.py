@@ -7,7 +7,7 @@ added up at each look.
 import threading
 
 from emitterd.journal.connection import Read
-from emitterd.monitoring.chart import SLOT_S, SLOTS, Sum, slot_of
+from emitterd.monitoring.chart import SLOT_S, SLOTS, PeriodTotal, slot_of
 
 LATE_S = 30.0
 """A delivery is stamped before its commit, which may come this much later."""
@@ -21,10 +21,10 @@ class Throughput:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._sums: dict[int, Sum] = {}
+        self._sums: dict[int, PeriodTotal] = {}
         self._until = 0.0
 
-    def day(self, read: Read, now: float) -> dict[int, Sum]:
+    def day(self, read: Read, now: float) -> dict[int, PeriodTotal]:
         """Return what was delivered in each slot of the day that ends at `now`."""
         first = slot_of(now) - SLOTS + 1
         with self._lock:
@@ -42,13 +42,13 @@ class Throughput:
         return day
 
 
-def _add(sums: dict[int, Sum], read: Read, since: float, until: float) -> None:
+def _add(sums: dict[int, PeriodTotal], read: Read, since: float, until: float) -> None:
     """Add what was delivered from an instant on and before another."""
     while since < until:
         # A slot a query: none keeps the journal's log from shrinking for long.
         slot = slot_of(since)
         end = min(until, float((slot + 1) * SLOT_S))
-        found = Sum(*read(_SUM, (since, end))[0])
+        found = PeriodTotal(*read(_SUM, (since, end))[0])
         if found.files:
-            sums[slot] = sums.get(slot, Sum()) + found
+            sums[slot] = sums.get(slot, PeriodTotal()) + found
         since = end

@@ -15,7 +15,7 @@ UPLOADS = "uploads"
 
 
 @dataclass(slots=True)
-class Upload:
+class UploadProgress:
     """One upload under way; `started_at` is seconds since the epoch."""
 
     id: int
@@ -49,21 +49,21 @@ def advance(size_bytes: int) -> None:
 
     In a thread that has no upload on a board this is nothing.
     """
-    upload: Upload | None = getattr(_mine, "upload", None)
+    upload: UploadProgress | None = getattr(_mine, "upload", None)
     if upload is not None:
         upload.ahead_bytes += size_bytes
 
 
-class Uploads:
+class UploadTracker:
     """Notes every upload that goes by: an observer of the workers. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._uploads: dict[int, Upload] = {}
+        self._uploads: dict[int, UploadProgress] = {}
 
     def began(self, entry: Entry) -> None:
         """Put the upload of this thread on the board."""
-        upload = Upload(
+        upload = UploadProgress(
             entry.id,
             entry.path,
             entry.fingerprint.size_bytes,
@@ -89,14 +89,14 @@ class Uploads:
         with self._lock:
             del self._uploads[entry.id]
 
-    def now(self) -> list[Upload]:
+    def now(self) -> list[UploadProgress]:
         """Return what is under way, the upload that began first first."""
         with self._lock:
             found = [_seen(one) for one in self._uploads.values()]
         return sorted(found, key=lambda one: one.started_at)
 
 
-def _seen(upload: Upload) -> Upload:
+def _seen(upload: UploadProgress) -> UploadProgress:
     """Return a copy in which `sent_bytes` is all that went out."""
     sent_bytes = min(upload.size_bytes, upload.sent_bytes + upload.ahead_bytes)
     return replace(upload, sent_bytes=sent_bytes, ahead_bytes=0)

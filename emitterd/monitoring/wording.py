@@ -2,12 +2,17 @@
 
 from emitterd.errors import printable
 from emitterd.model import iso
-from emitterd.monitoring.alarms import Limits, Verdict, files_wait
-from emitterd.monitoring.status import Progress
+from emitterd.monitoring.alarms import AlarmLimits, Health, files_wait
+from emitterd.monitoring.status import QueueStatus
 
 
 def check_line(
-    judged: Verdict, progress: Progress, limits: Limits, *, running: bool, now: float
+    judged: Health,
+    progress: QueueStatus,
+    limits: AlarmLimits,
+    *,
+    running: bool,
+    now: float,
 ) -> str:
     """Return level, words, and after a bar the numbers with their limits.
 
@@ -22,7 +27,7 @@ def check_line(
     return f"{judged.level} - {words} | {' '.join(_numbers(progress, limits, now))}"
 
 
-def _numbers(progress: Progress, limits: Limits, now: float) -> list[str]:
+def _numbers(progress: QueueStatus, limits: AlarmLimits, now: float) -> list[str]:
     """Return each as `label=value;warning;critical;minimum`."""
     oldest_at = progress.oldest_waiting_at
     oldest_s = max(0.0, now - oldest_at) if oldest_at is not None else 0.0
@@ -34,7 +39,7 @@ def _numbers(progress: Progress, limits: Limits, now: float) -> list[str]:
     ]
 
 
-def record(judged: Verdict) -> dict[str, object]:
+def record(judged: Health) -> dict[str, object]:
     """Return a verdict as JSON has it."""
     return {
         "level": judged.level,

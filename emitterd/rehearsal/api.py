@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from email.utils import formatdate
 from urllib.parse import parse_qsl
 
-from emitterd.rehearsal.bucket import NAME, StoredObject
+from emitterd.rehearsal.bucket import NAME, BucketObject
 
 BUCKETS = {
     "input": "rehearsal-input",
@@ -19,7 +19,7 @@ _LISTED = 1000
 _SCHEMES = frozenset({"bearer", "jwt"})
 
 
-class Doorkeeper:
+class Logins:
     """Who may use the API: a user name and password, an API key, or both.
 
     `password` None closes the login, as from cQube 1.7 on. `lifetime_s`: seconds
@@ -99,7 +99,7 @@ def emitted_key(filename: str, now_at: float) -> str:
     return f"{stem}{stamp}.{suffix}" if dot else f"{filename}{stamp}"
 
 
-def listing(bucket: str, objects: Mapping[str, StoredObject]) -> dict[str, object]:
+def listing(bucket: str, objects: Mapping[str, BucketObject]) -> dict[str, object]:
     """Return what `list_objects` says: the first 1000 keys, in lexical order."""
     found = sorted(objects.values(), key=lambda one: one.key) if bucket == NAME else []
     answer: dict[str, object] = {
@@ -117,7 +117,7 @@ def listing(bucket: str, objects: Mapping[str, StoredObject]) -> dict[str, objec
     return answer
 
 
-def _listed(one: StoredObject) -> dict[str, object]:
+def _listed(one: BucketObject) -> dict[str, object]:
     return {
         "Key": one.key,
         "LastModified": formatdate(one.stored_at, usegmt=True),

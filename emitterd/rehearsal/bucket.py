@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Self
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from emitterd.rehearsal.responses import Refused, refused
+from emitterd.rehearsal.responses import RefusedError, refused
 from emitterd.rehearsal.signing import Signer
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ _SLACK_BYTES = 1024**2
 
 
 @dataclass(frozen=True, slots=True)
-class StoredObject:
+class BucketObject:
     """One object. `posts`: how often its key was written; `stored_at`: last time."""
 
     key: str
@@ -47,7 +47,7 @@ class Bucket:
 
     def __init__(self, directory: Path, *, limit_bytes: int = _LIMIT_BYTES) -> None:
         self.limit_bytes = limit_bytes
-        self.objects: dict[str, StoredObject] = {}
+        self.objects: dict[str, BucketObject] = {}
         self._objects = directory / "objects"
         self._incoming = directory / "incoming"
         self._secret = directory / "secret"
@@ -61,7 +61,7 @@ class Bucket:
         self.objects.clear()
         for sidecar in sorted(self._objects.glob("*.json")):
             facts = json.loads(sidecar.read_bytes())
-            found = StoredObject(path=sidecar.with_suffix(".bin"), **facts)
+            found = BucketObject(path=sidecar.with_suffix(".bin"), **facts)
             if found.path.exists():
                 self.objects[found.key] = found
         self.signer = Signer(NAME, "REHEARSAL", self._read_secret())
@@ -73,23 +73,25 @@ class Bucket:
             self._secret.write_text(secrets.token_hex(20))
         return self._secret.read_text()
 
-    def upload(self, content_type: str, now_at: float) -> "Upload":
+    def upload(self, content_type: str, now_at: float) -> "ObjectUpload":
         """Take in one POST body that began at `now_at`, in epoch seconds."""
-        return Upload(self, content_type, now_at, self._incoming / secrets.token_hex(8))
+        return ObjectUpload(
+            self, content_type, now_at, self._incoming / secrets.token_hex(8)
+        )
 
     def check_length(self, length_bytes: int | None) -> None:
-        """Raise `Refused` where a body declares no length, or one that cannot fit."""
+        """Raise `RefusedError` if a body has no length, or a wrong one."""
         if length_bytes is None:
             message = "You must provide the Content-Length HTTP header."
-            raise Refused(411, "MissingContentLength", message)
+            raise RefusedError(411, "MissingContentLength", message)
         if length_bytes > self.limit_bytes + _SLACK_BYTES:
             raise refused("too-large")
 
-    def keep(self, key: str, path: Path, size_bytes: int, md5: str) -> StoredObject:
+    def keep(self, key: str, path: Path, size_bytes: int, md5: str) -> BucketObject:
         """Make the file at `path` the object of this key."""
         name = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
         former = self.objects.get(key)
-        kept = StoredObject(
+        kept = BucketObject(
             key=key,
             path=self._objects / f"{name}.bin",
             size_bytes=size_bytes,
@@ -107,7 +109,7 @@ class Bucket:
         return kept
 
 
-class Upload:
+class ObjectUpload:
     """One multipart body on its way to disk; a context manager that leaves no rest.
 
     A body that is refused is still read to its end, and thrown away: a client that
@@ -118,7 +120,7 @@ class Upload:
         self, bucket: Bucket, content_type: str, now_at: float, path: Path
     ) -> None:
         self.fields: dict[str, str] = {}
-        self.refusal: Refused | None = None
+        self.refusal: RefusedError | None = None
         self._bucket = bucket
         self._now_at = now_at
         self._path = path
@@ -155,7 +157,7 @@ class Upload:
             return
         try:
             self._parser.write(chunk)
-        except Refused as refusal:
+        except RefusedError as refusal:
             self.refusal = refusal
         except FormParserError:
             self.refusal = _malformed()
@@ -167,7 +169,7 @@ class Upload:
         if self.refusal is None and not self._seen_file:
             self.refusal = _one_file()
 
-    def keep(self) -> StoredObject:
+    def keep(self) -> BucketObject:
         """Store the object. Only after `finish`, and only without a `refusal`."""
         return self._bucket.keep(
             self.key, self._path, self._size_bytes, self._md5.hexdigest()
@@ -178,7 +180,7 @@ class Upload:
         boundary = options.get(b"boundary")
         if kind != b"multipart/form-data" or not boundary:
             message = "Bucket POST must be of the enclosure-type multipart/form-data"
-            self.refusal = Refused(412, "PreconditionFailed", message)
+            self.refusal = RefusedError(412, "PreconditionFailed", message)
             return None
         callbacks: MultipartCallbacks = {
             "on_part_begin": self._on_part_begin,
@@ -221,7 +223,7 @@ class Upload:
             if self._fields_bytes > _FIELDS_LIMIT_BYTES:
                 message = "Your POST request fields preceding the upload file"
                 code = "MaxPostPreDataLengthExceeded"
-                raise Refused(400, code, f"{message} were too large.")
+                raise RefusedError(400, code, f"{message} were too large.")
             self._part.value += data[start:end]
             return
         self._size_bytes += end - start
@@ -261,11 +263,11 @@ class _Part:
         self.header_value.clear()
 
 
-def _malformed() -> Refused:
+def _malformed() -> RefusedError:
     message = "The body of your POST request is not well-formed multipart/form-data."
-    return Refused(400, "MalformedPOSTRequest", message)
+    return RefusedError(400, "MalformedPOSTRequest", message)
 
 
-def _one_file() -> Refused:
+def _one_file() -> RefusedError:
     message = "POST requires exactly one file upload per request, as the last field."
-    return Refused(400, "InvalidArgument", message)
+    return RefusedError(400, "InvalidArgument", message)

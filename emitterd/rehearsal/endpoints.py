@@ -12,11 +12,16 @@ from typing import NoReturn
 from urllib.parse import parse_qsl, quote, urlencode
 
 from emitterd.rehearsal import responses as answers
-from emitterd.rehearsal.api import BUCKETS, Doorkeeper, emitted_key, listing
-from emitterd.rehearsal.bucket import Bucket, StoredObject, Upload
-from emitterd.rehearsal.faults import Fault, FaultMenu, Stage
-from emitterd.rehearsal.rehearsal_exchange import Exchange, Line, LineLost, Request
-from emitterd.rehearsal.responses import Answer, Refused
+from emitterd.rehearsal.api import BUCKETS, Logins, emitted_key, listing
+from emitterd.rehearsal.bucket import Bucket, BucketObject, ObjectUpload
+from emitterd.rehearsal.faults import Fault, FaultMenu, FaultStage
+from emitterd.rehearsal.rehearsal_exchange import (
+    ClientConnection,
+    ConnectionLost,
+    Exchange,
+    RequestRecord,
+)
+from emitterd.rehearsal.responses import RefusedError, Reply
 
 _PLACES = {BUCKETS[kind]: f"/{kind}" for kind in ("input", "output")}
 _PLACES[BUCKETS["emission"]] = "/bucket"
@@ -24,10 +29,10 @@ _REGIONAL = "/bucket-regional/"
 _NOT_TWICE = frozenset({"redirect", "redirect-foreign"})
 _DOWNLOAD_LIFETIME_S = 86_400
 
-Handler = Callable[[Exchange], Awaitable[Answer | StoredObject | None]]
+Handler = Callable[[Exchange], Awaitable[Reply | BucketObject | None]]
 
 
-class Desk:
+class Endpoints:
     """Answers each exchange; None where the connection was dealt with instead.
 
     `menu` is asked anew for each draw. `grant_lifetime_s`: seconds that a grant lives.
@@ -37,7 +42,7 @@ class Desk:
     def __init__(
         self,
         bucket: Bucket,
-        doorkeeper: Doorkeeper,
+        doorkeeper: Logins,
         menu: Callable[[], FaultMenu],
         *,
         grant_lifetime_s: float,
@@ -67,20 +72,24 @@ class Desk:
             ),
         ]
 
-    def strike(self, note: Request, fault: Fault) -> None:
+    def strike(self, note: RequestRecord, fault: Fault) -> None:
         """Note that a fault is happening to this request."""
         note.fault = fault.name
         self.fired[fault.name] += 1
 
     def _draw(
-        self, note: Request, stage: Stage, *, but: frozenset[str] = frozenset()
+        self,
+        note: RequestRecord,
+        stage: FaultStage,
+        *,
+        but: frozenset[str] = frozenset(),
     ) -> Fault | None:
         fault = self._menu().draw(stage, but=but)
         if fault is not None:
             self.strike(note, fault)
         return fault
 
-    async def _auth(self, exchange: Exchange) -> Answer:
+    async def _auth(self, exchange: Exchange) -> Reply:
         """Answer `POST /data/auth`; a wrong password gets 200, as upstream does it."""
         if not self._doorkeeper.has_login:
             return answers.NO_ROUTE
@@ -92,13 +101,13 @@ class Desk:
         grant = self._doorkeeper.login(credentials)
         if grant is None:
             return answers.WRONG_PASSWORD
-        fault = self._draw(exchange.note, Stage.LOGIN)
+        fault = self._draw(exchange.note, FaultStage.LOGIN)
         return answers.as_json(grant) if fault is None else answers.login_fault(fault)
 
-    async def _upload_url(self, exchange: Exchange) -> Answer:
+    async def _upload_url(self, exchange: Exchange) -> Reply:
         """Answer `POST /data/upload-url` with a grant for one key."""
         found = await self._authorized(exchange)
-        if isinstance(found, Answer):
+        if isinstance(found, Reply):
             return found
         filename = found.get("filename")
         if not filename:
@@ -111,7 +120,7 @@ class Desk:
             ),
             "url": f"{exchange.home}/bucket/",
         }
-        fault = self._draw(exchange.note, Stage.GRANT)
+        fault = self._draw(exchange.note, FaultStage.GRANT)
         if fault is not None and fault.name == "slow-grant":
             await exchange.line.idle(fault.parameter or 0)
             fault = None
@@ -119,27 +128,27 @@ class Desk:
             return answers.as_json(grant)
         return answers.grant_fault(fault, grant)
 
-    async def _list_buckets(self, exchange: Exchange) -> Answer:
+    async def _list_buckets(self, exchange: Exchange) -> Reply:
         """Answer `GET /data/list_s3_buckets`."""
         found = await self._authorized(exchange)
-        if isinstance(found, Answer):
+        if isinstance(found, Reply):
             return found
         return answers.as_text(json.dumps(BUCKETS))
 
-    async def _list_files(self, exchange: Exchange) -> Answer:
+    async def _list_files(self, exchange: Exchange) -> Reply:
         """Answer `POST /data/list_s3_files`: the first 1000 objects of a bucket."""
         found = await self._authorized(exchange)
-        if isinstance(found, Answer):
+        if isinstance(found, Reply):
             return found
         bucket = exchange.note.name = found.get("bucket", "")
         if bucket not in _PLACES:
             return answers.BAD_BUCKET
         return answers.as_json(listing(bucket, self._bucket.objects))
 
-    async def _download_url(self, exchange: Exchange) -> Answer:
+    async def _download_url(self, exchange: Exchange) -> Reply:
         """Answer `POST /data/download_url` with a signed url, object or no object."""
         found = await self._authorized(exchange)
-        if isinstance(found, Answer):
+        if isinstance(found, Reply):
             return found
         filename = exchange.note.name = found.get("filename", "")
         if not filename:
@@ -147,7 +156,7 @@ class Desk:
         place = _PLACES.get(found.get("bucket", ""))
         if place is None:
             return answers.BAD_BUCKET
-        fault = self._draw(exchange.note, Stage.DOWNLOAD)
+        fault = self._draw(exchange.note, FaultStage.DOWNLOAD)
         if fault is not None:
             return answers.download_fault(fault)
         path = f"{place}/{filename}"
@@ -157,7 +166,7 @@ class Desk:
         encoded = quote(path, safe="/-_.~", errors="replace")
         return answers.as_text(f"{exchange.home}{encoded}?{urlencode(query)}")
 
-    async def _get_object(self, exchange: Exchange) -> Answer | StoredObject:
+    async def _get_object(self, exchange: Exchange) -> Reply | BucketObject:
         """Answer a GET by a signed url; the object itself where there is one."""
         place, _, key = exchange.path[1:].partition("/")
         exchange.note.name = key
@@ -169,18 +178,18 @@ class Desk:
                 dict(parse_qsl(exchange.query)),
                 time.time(),
             )
-        except Refused as refusal:
+        except RefusedError as refusal:
             return refusal.answer
         found = self._bucket.objects.get(key)
         if found is None or f"/{place}" != _PLACES[BUCKETS["emission"]]:
             message = "The specified key does not exist."
             return answers.as_xml_error(404, "NoSuchKey", message)
-        fault = self._draw(exchange.note, Stage.OBJECT)
+        fault = self._draw(exchange.note, FaultStage.OBJECT)
         return found if fault is None else answers.object_fault(fault)
 
-    async def _post_object(self, exchange: Exchange) -> Answer | None:
+    async def _post_object(self, exchange: Exchange) -> Reply | None:
         """Take in a presigned POST: its fields, then its file, streamed to disk."""
-        fault = self._menu().draw(Stage.BODY)
+        fault = self._menu().draw(FaultStage.BODY)
         if fault is not None and fault.name != "reset":
             self.strike(exchange.note, fault)
         if fault is not None and fault.name == "early-403":
@@ -190,7 +199,7 @@ class Desk:
             return None
         try:
             self._bucket.check_length(exchange.length_bytes)
-        except Refused as refusal:
+        except RefusedError as refusal:
             return replace(refusal.answer, close=True)
         content_type = exchange.headers.get("content-type", "")
         with self._bucket.upload(content_type, time.time()) as upload:
@@ -201,7 +210,7 @@ class Desk:
             stored = upload.keep()
         return await self._acknowledge(exchange, stored)
 
-    async def _authorized(self, exchange: Exchange) -> dict[str, str] | Answer:
+    async def _authorized(self, exchange: Exchange) -> dict[str, str] | Reply:
         """Return the arguments, or the answer that says why there are none."""
         try:
             found = await exchange.arguments()
@@ -217,7 +226,7 @@ class Desk:
         exchange.line.reset()
 
     async def _take_in(
-        self, exchange: Exchange, upload: Upload, fault: Fault | None
+        self, exchange: Exchange, upload: ObjectUpload, fault: Fault | None
     ) -> None:
         async for chunk in exchange.chunks():
             upload.feed(chunk)
@@ -243,9 +252,9 @@ class Desk:
     def _reset(self, exchange: Exchange, fault: Fault) -> NoReturn:
         self.strike(exchange.note, fault)
         exchange.line.reset()
-        raise LineLost
+        raise ConnectionLost
 
-    def _refusal(self, exchange: Exchange, upload: Upload) -> Answer | None:
+    def _refusal(self, exchange: Exchange, upload: ObjectUpload) -> Reply | None:
         if upload.refusal is not None:
             return upload.refusal.answer
         regional = exchange.path == _REGIONAL
@@ -254,13 +263,13 @@ class Desk:
             self.strike(exchange.note, Fault("redirect", None))
             return answers.redirected(f"{exchange.home}{_REGIONAL}")
         but = _NOT_TWICE if regional else frozenset()
-        fault = self._draw(exchange.note, Stage.REFUSE, but=but)
+        fault = self._draw(exchange.note, FaultStage.REFUSE, but=but)
         return None if fault is None else answers.bucket_fault(fault, exchange.home)
 
     async def _acknowledge(
-        self, exchange: Exchange, stored: StoredObject
-    ) -> Answer | None:
-        fault = self._draw(exchange.note, Stage.ANSWER)
+        self, exchange: Exchange, stored: BucketObject
+    ) -> Reply | None:
+        fault = self._draw(exchange.note, FaultStage.ANSWER)
         place = _PLACES[BUCKETS["emission"]]
         location = f"{exchange.home}{place}/{quote(stored.key, errors='replace')}"
         answer = answers.stored(stored.md5, location, fault)
@@ -277,7 +286,9 @@ class Desk:
             await exchange.line.idle(fault.parameter or 0)
         return answer
 
-    async def _dribble(self, line: Line, answer: Answer, pause_s: float) -> None:
+    async def _dribble(
+        self, line: ClientConnection, answer: Reply, pause_s: float
+    ) -> None:
         for byte in answer.as_bytes():
             line.say(bytes([byte]))
             await line.idle(pause_s)

@@ -20,7 +20,7 @@ from enum import StrEnum
 from typing import Self
 
 
-class Stage(StrEnum):
+class FaultStage(StrEnum):
     """Where on a request's way a fault strikes."""
 
     CONNECT = "connect"
@@ -38,10 +38,10 @@ class Stage(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class FaultKind:
     """One fault on offer: its stage, what happens, and what its parameter means."""
 
-    stage: Stage
+    stage: FaultStage
     effect: str
     parameter: str = ""
     default: float | None = None
@@ -49,70 +49,98 @@ class Kind:
 
 _RETRY_AFTER = "Retry-After in seconds"
 
-FAULTS: dict[str, Kind] = {
-    "reset-connect": Kind(Stage.CONNECT, "the connection is reset once accepted"),
-    "auth-error": Kind(Stage.LOGIN, "the login answers 200 with an error"),
-    "auth-500": Kind(Stage.LOGIN, "the login answers 500"),
-    "429": Kind(Stage.GRANT, "upload-url answers 429", _RETRY_AFTER, 1),
-    "api-500": Kind(Stage.GRANT, "upload-url answers 500"),
-    "api-503": Kind(Stage.GRANT, "upload-url answers 503", _RETRY_AFTER),
-    "api-401": Kind(Stage.GRANT, "upload-url refuses a valid token"),
-    "api-captive-portal": Kind(Stage.GRANT, "upload-url answers 200 with a web page"),
-    "slow-grant": Kind(Stage.GRANT, "upload-url answers late", "seconds", 1),
-    "malformed-grant": Kind(Stage.GRANT, "the grant is not JSON"),
-    "grant-missing-fields": Kind(Stage.GRANT, "the grant has a key and nothing else"),
-    "huge-grant": Kind(Stage.GRANT, "the grant is 10 MB of JSON"),
-    "deep-grant": Kind(Stage.GRANT, "the grant is nested 100,000 deep"),
-    "hostile-grant": Kind(Stage.GRANT, "the grant's url is file:///etc/passwd"),
-    "hostile-link-local": Kind(
-        Stage.GRANT, "the grant's url is http://169.254.169.254/"
+FAULTS: dict[str, FaultKind] = {
+    "reset-connect": FaultKind(
+        FaultStage.CONNECT, "the connection is reset once accepted"
     ),
-    "early-403": Kind(Stage.BODY, "403 before the body is read, and closed"),
-    "reset": Kind(
-        Stage.BODY,
+    "auth-error": FaultKind(FaultStage.LOGIN, "the login answers 200 with an error"),
+    "auth-500": FaultKind(FaultStage.LOGIN, "the login answers 500"),
+    "429": FaultKind(FaultStage.GRANT, "upload-url answers 429", _RETRY_AFTER, 1),
+    "api-500": FaultKind(FaultStage.GRANT, "upload-url answers 500"),
+    "api-503": FaultKind(FaultStage.GRANT, "upload-url answers 503", _RETRY_AFTER),
+    "api-401": FaultKind(FaultStage.GRANT, "upload-url refuses a valid token"),
+    "api-captive-portal": FaultKind(
+        FaultStage.GRANT, "upload-url answers 200 with a web page"
+    ),
+    "slow-grant": FaultKind(FaultStage.GRANT, "upload-url answers late", "seconds", 1),
+    "malformed-grant": FaultKind(FaultStage.GRANT, "the grant is not JSON"),
+    "grant-missing-fields": FaultKind(
+        FaultStage.GRANT, "the grant has a key and nothing else"
+    ),
+    "huge-grant": FaultKind(FaultStage.GRANT, "the grant is 10 MB of JSON"),
+    "deep-grant": FaultKind(FaultStage.GRANT, "the grant is nested 100,000 deep"),
+    "hostile-grant": FaultKind(
+        FaultStage.GRANT, "the grant's url is file:///etc/passwd"
+    ),
+    "hostile-link-local": FaultKind(
+        FaultStage.GRANT, "the grant's url is http://169.254.169.254/"
+    ),
+    "early-403": FaultKind(FaultStage.BODY, "403 before the body is read, and closed"),
+    "reset": FaultKind(
+        FaultStage.BODY,
         "the connection is reset in mid-body",
         "body bytes to read first (default: half of them)",
     ),
-    "slow-reader": Kind(
-        Stage.BODY, "the body is read slowly", "bytes a second", 10_240
+    "slow-reader": FaultKind(
+        FaultStage.BODY, "the body is read slowly", "bytes a second", 10_240
     ),
-    "black-hole": Kind(
-        Stage.BODY,
+    "black-hole": FaultKind(
+        FaultStage.BODY,
         "the body is not read and no answer comes",
         "seconds until the connection is reset",
         600,
     ),
-    "503": Kind(Stage.REFUSE, "the bucket answers 503 SlowDown", _RETRY_AFTER),
-    "500": Kind(Stage.REFUSE, "the bucket answers 500 InternalError"),
-    "expired": Kind(Stage.REFUSE, "the bucket calls a valid policy expired"),
-    "signature": Kind(Stage.REFUSE, "the bucket answers SignatureDoesNotMatch"),
-    "no-such-bucket": Kind(Stage.REFUSE, "the bucket answers NoSuchBucket"),
-    "too-large": Kind(Stage.REFUSE, "the bucket answers EntityTooLarge"),
-    "request-timeout": Kind(Stage.REFUSE, "the bucket answers RequestTimeout"),
-    "captive-portal": Kind(Stage.REFUSE, "a web page instead of the bucket's answer"),
-    "redirect": Kind(Stage.REFUSE, "307 to /bucket-regional/, which accepts"),
-    "redirect-foreign": Kind(Stage.REFUSE, "307 to http://other.invalid/"),
-    "lost-answer": Kind(Stage.ANSWER, "stored, then closed without an answer"),
-    "truncated-answer": Kind(Stage.ANSWER, "stored, then half an answer"),
-    "garbage": Kind(Stage.ANSWER, "stored, then an answer that is not HTTP"),
-    "wrong-etag": Kind(Stage.ANSWER, "stored, answered with another MD5"),
-    "non-md5-etag": Kind(Stage.ANSWER, "stored, answered with an ETag of a multipart"),
-    "kms-etag": Kind(Stage.ANSWER, "stored, encrypted with a key of KMS: no MD5"),
-    "slow-answer": Kind(Stage.ANSWER, "stored, answered late", "seconds", 5),
-    "dribble": Kind(
-        Stage.ANSWER, "stored, answered byte by byte", "seconds a byte", 0.5
+    "503": FaultKind(
+        FaultStage.REFUSE, "the bucket answers 503 SlowDown", _RETRY_AFTER
     ),
-    "no-download": Kind(Stage.DOWNLOAD, "download_url has no route, as in cQube 1.0"),
-    "download-401": Kind(
-        Stage.DOWNLOAD, "download_url refuses the user's role, as in 1.1 to 1.6"
+    "500": FaultKind(FaultStage.REFUSE, "the bucket answers 500 InternalError"),
+    "expired": FaultKind(FaultStage.REFUSE, "the bucket calls a valid policy expired"),
+    "signature": FaultKind(
+        FaultStage.REFUSE, "the bucket answers SignatureDoesNotMatch"
     ),
-    "download-503": Kind(Stage.DOWNLOAD, "download_url answers 503", _RETRY_AFTER),
-    "hostile-download": Kind(
-        Stage.DOWNLOAD, "the download's url is http://169.254.169.254/"
+    "no-such-bucket": FaultKind(FaultStage.REFUSE, "the bucket answers NoSuchBucket"),
+    "too-large": FaultKind(FaultStage.REFUSE, "the bucket answers EntityTooLarge"),
+    "request-timeout": FaultKind(
+        FaultStage.REFUSE, "the bucket answers RequestTimeout"
     ),
-    "object-403": Kind(Stage.OBJECT, "the bucket refuses the download: AccessDenied"),
-    "object-503": Kind(
-        Stage.OBJECT, "the bucket answers the download with SlowDown", _RETRY_AFTER
+    "captive-portal": FaultKind(
+        FaultStage.REFUSE, "a web page instead of the bucket's answer"
+    ),
+    "redirect": FaultKind(FaultStage.REFUSE, "307 to /bucket-regional/, which accepts"),
+    "redirect-foreign": FaultKind(FaultStage.REFUSE, "307 to http://other.invalid/"),
+    "lost-answer": FaultKind(
+        FaultStage.ANSWER, "stored, then closed without an answer"
+    ),
+    "truncated-answer": FaultKind(FaultStage.ANSWER, "stored, then half an answer"),
+    "garbage": FaultKind(FaultStage.ANSWER, "stored, then an answer that is not HTTP"),
+    "wrong-etag": FaultKind(FaultStage.ANSWER, "stored, answered with another MD5"),
+    "non-md5-etag": FaultKind(
+        FaultStage.ANSWER, "stored, answered with an ETag of a multipart"
+    ),
+    "kms-etag": FaultKind(
+        FaultStage.ANSWER, "stored, encrypted with a key of KMS: no MD5"
+    ),
+    "slow-answer": FaultKind(FaultStage.ANSWER, "stored, answered late", "seconds", 5),
+    "dribble": FaultKind(
+        FaultStage.ANSWER, "stored, answered byte by byte", "seconds a byte", 0.5
+    ),
+    "no-download": FaultKind(
+        FaultStage.DOWNLOAD, "download_url has no route, as in cQube 1.0"
+    ),
+    "download-401": FaultKind(
+        FaultStage.DOWNLOAD, "download_url refuses the user's role, as in 1.1 to 1.6"
+    ),
+    "download-503": FaultKind(
+        FaultStage.DOWNLOAD, "download_url answers 503", _RETRY_AFTER
+    ),
+    "hostile-download": FaultKind(
+        FaultStage.DOWNLOAD, "the download's url is http://169.254.169.254/"
+    ),
+    "object-403": FaultKind(
+        FaultStage.OBJECT, "the bucket refuses the download: AccessDenied"
+    ),
+    "object-503": FaultKind(
+        FaultStage.OBJECT, "the bucket answers the download with SlowDown", _RETRY_AFTER
     ),
 }
 """All faults, by name. The command line and the documents list them from here."""
@@ -133,7 +161,7 @@ class Fault:
 @dataclass(slots=True)
 class _Item:
     fault: Fault
-    stage: Stage
+    stage: FaultStage
     probability: float
     left: int | None
 
@@ -155,7 +183,7 @@ class FaultMenu:
         parts = (part.strip() for part in text.split(","))
         return cls([_parse_item(part) for part in parts if part], seed=seed)
 
-    def draw(self, stage: Stage, *, but: Collection[str] = ()) -> Fault | None:
+    def draw(self, stage: FaultStage, *, but: Collection[str] = ()) -> Fault | None:
         """Draw for one request that is at `stage`; never one of the names in `but`."""
         with self._lock:
             for item in self._items:

@@ -1,6 +1,6 @@
 """One request of the rehearsal server: its note, its line, and what came in.
 
-A `Line` is what a fault can do to a connection; `rehearsal` supplies it.
+A `ClientConnection` is what a fault can do to a connection; `rehearsal` supplies it.
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -11,7 +11,7 @@ from emitterd.rehearsal.api import arguments
 
 
 @dataclass(slots=True)
-class Request:
+class RequestRecord:
     """One request as it was noted: appended at its arrival, filled in on the way.
 
     `at`: epoch seconds. `endpoint`: auth, upload-url, bucket, bucket-regional, object,
@@ -29,11 +29,11 @@ class Request:
     authorization_present: bool = False
 
 
-class LineLost(Exception):
+class ConnectionLost(Exception):
     """The connection is gone; nobody waits for an answer."""
 
 
-class Line(Protocol):
+class ClientConnection(Protocol):
     """What can be done to a connection beside answering on it."""
 
     def reset(self) -> None:
@@ -49,7 +49,7 @@ class Line(Protocol):
         """Leave what comes in with the client, until the body is asked for again."""
 
     async def idle(self, seconds: float) -> None:
-        """Wait so many seconds; raise `LineLost` where the connection goes first."""
+        """Wait; raise `ConnectionLost` if the connection is lost before the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +59,8 @@ class Exchange:
     `scheme`: http, or https where the server speaks TLS.
     """
 
-    note: Request
-    line: Line
+    note: RequestRecord
+    line: ClientConnection
     method: str
     scheme: str
     path: str

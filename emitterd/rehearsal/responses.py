@@ -18,7 +18,7 @@ _DEPTH = 100_000
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Reply:
     """One HTTP answer. `close`: the connection ends with it."""
 
     status: int
@@ -36,7 +36,7 @@ class Answer:
         return "\r\n".join(lines).encode("latin-1") + self.body
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """The bucket refuses the request, in S3's words."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
@@ -46,29 +46,29 @@ class Refused(Exception):
 
 def as_json(
     value: object, status: int = 200, headers: Mapping[str, str] | None = None
-) -> Answer:
+) -> Reply:
     """Answer with `value` as JSON."""
     body = json.dumps(value).encode()
-    return Answer(status, body, "application/json", headers or {})
+    return Reply(status, body, "application/json", headers or {})
 
 
-def as_text(text: str) -> Answer:
+def as_text(text: str) -> Reply:
     """Answer 200 with bare text, which the emission API labels as HTML."""
-    return Answer(200, text.encode("utf-8", "replace"), "text/html")
+    return Reply(200, text.encode("utf-8", "replace"), "text/html")
 
 
-def as_page(status: int, title: str, text: str) -> Answer:
+def as_page(status: int, title: str, text: str) -> Reply:
     """Answer with a web page, as the API's framework does for errors."""
     page = (
         '<!DOCTYPE HTML PUBLIC "-//W3C//DTD HTML 3.2 Final//EN">\n'
         f"<title>{status} {title}</title>\n<h1>{title}</h1>\n<p>{text}</p>\n"
     )
-    return Answer(status, page.encode(), "text/html")
+    return Reply(status, page.encode(), "text/html")
 
 
 def as_xml_error(
     status: int, code: str, message: str, headers: Mapping[str, str] | None = None
-) -> Answer:
+) -> Reply:
     """Answer with an error of S3."""
     body = (
         '<?xml version="1.0" encoding="UTF-8"?>\n'
@@ -76,7 +76,7 @@ def as_xml_error(
         "<RequestId>REHEARSAL</RequestId><HostId>rehearsal</HostId></Error>"
     )
     encoded = body.encode("utf-8", "replace")
-    return Answer(status, encoded, "application/xml", headers or {})
+    return Reply(status, encoded, "application/xml", headers or {})
 
 
 UNAUTHORIZED = as_json({"message": "Unauthorized"}, 401)
@@ -95,7 +95,7 @@ API_ERROR = as_page(
 WRONG_PASSWORD = as_json(
     {"error": "invalid_grant", "error_description": "Invalid user credentials"}
 )
-_PORTAL = Answer(
+_PORTAL = Reply(
     200,
     b"<!doctype html><title>Welcome</title><p>Please accept the terms of use.</p>",
     "text/html; charset=utf-8",
@@ -106,12 +106,12 @@ _UPSTREAM_DOWN = "An invalid response was received from the upstream server"
 _WRONG_ROLE = as_page(401, "Unauthorized", "Invalid user roles to access api")
 
 
-def login_fault(fault: Fault) -> Answer:
+def login_fault(fault: Fault) -> Reply:
     """Answer a login that a fault struck."""
     return WRONG_PASSWORD if fault.name == "auth-error" else API_ERROR
 
 
-def grant_fault(fault: Fault, grant: dict[str, Any]) -> Answer:
+def grant_fault(fault: Fault, grant: dict[str, Any]) -> Reply:
     """Answer a request for a grant that a fault struck; `grant` is the right one."""
     return _GRANT_FAULTS[fault.name](fault, grant)
 
@@ -122,16 +122,16 @@ def _retry_after(fault: Fault) -> dict[str, str]:
     return {"Retry-After": f"{fault.parameter:g}"}
 
 
-def _huge(grant: dict[str, Any]) -> Answer:
+def _huge(grant: dict[str, Any]) -> Reply:
     return as_json(grant | {"padding": "x" * _HUGE_BYTES})
 
 
-def _deep() -> Answer:
+def _deep() -> Reply:
     body = b'{"fields": ' + b"[" * _DEPTH + b"]" * _DEPTH + b', "url": ""}'
-    return Answer(200, body, "application/json")
+    return Reply(200, body, "application/json")
 
 
-_GRANT_FAULTS: dict[str, Callable[[Fault, dict[str, Any]], Answer]] = {
+_GRANT_FAULTS: dict[str, Callable[[Fault, dict[str, Any]], Reply]] = {
     "429": lambda fault, _: as_json(
         {"message": "API rate limit exceeded"}, 429, _retry_after(fault)
     ),
@@ -141,7 +141,7 @@ _GRANT_FAULTS: dict[str, Callable[[Fault, dict[str, Any]], Answer]] = {
     ),
     "api-401": lambda _, __: UNAUTHORIZED,
     "api-captive-portal": lambda _, __: _PORTAL,
-    "malformed-grant": lambda _, grant: Answer(
+    "malformed-grant": lambda _, grant: Reply(
         200, json.dumps(grant).encode()[:-20], "application/json"
     ),
     "grant-missing-fields": lambda _, grant: as_json(
@@ -156,7 +156,7 @@ _GRANT_FAULTS: dict[str, Callable[[Fault, dict[str, Any]], Answer]] = {
 }
 
 
-def download_fault(fault: Fault) -> Answer:
+def download_fault(fault: Fault) -> Reply:
     """Answer a request for the url of a download that a fault struck."""
     match fault.name:
         case "no-download":
@@ -168,7 +168,7 @@ def download_fault(fault: Fault) -> Answer:
     return as_json({"message": _UPSTREAM_DOWN}, 503, _retry_after(fault))
 
 
-def object_fault(fault: Fault) -> Answer:
+def object_fault(fault: Fault) -> Reply:
     """Answer a good download that a fault struck."""
     if fault.name == "object-403":
         return as_xml_error(403, "AccessDenied", "Access Denied")
@@ -204,12 +204,12 @@ _REFUSALS: dict[str, tuple[int, str, str]] = {
 }
 
 
-def refused(name: str) -> Refused:
+def refused(name: str) -> RefusedError:
     """Return the refusal that a fault of this name feigns, to be raised in earnest."""
-    return Refused(*_REFUSALS[name])
+    return RefusedError(*_REFUSALS[name])
 
 
-def bucket_fault(fault: Fault, home: str) -> Answer:
+def bucket_fault(fault: Fault, home: str) -> Reply:
     """Answer a good upload that a fault struck; `home` is `http://host:port`."""
     if fault.name == "captive-portal":
         return _PORTAL
@@ -220,23 +220,23 @@ def bucket_fault(fault: Fault, home: str) -> Answer:
     return as_xml_error(*_REFUSALS[fault.name], headers=_retry_after(fault))
 
 
-def redirected(url: str) -> Answer:
+def redirected(url: str) -> Reply:
     """Answer 307, as S3 does while the name of a new bucket spreads."""
     answer = as_xml_error(
         307,
         "TemporaryRedirect",
         "Please re-send this request to the specified temporary endpoint.",
     )
-    return Answer(307, answer.body, answer.media_type, {"Location": url})
+    return Reply(307, answer.body, answer.media_type, {"Location": url})
 
 
-def early_refusal() -> Answer:
+def early_refusal() -> Reply:
     """Answer 403 to a body that nobody read."""
     answer = as_xml_error(403, "AccessDenied", "Access Denied")
-    return Answer(answer.status, answer.body, answer.media_type, close=True)
+    return Reply(answer.status, answer.body, answer.media_type, close=True)
 
 
-def stored(md5: str, location: str, fault: Fault | None) -> Answer:
+def stored(md5: str, location: str, fault: Fault | None) -> Reply:
     """Answer 204 for an object that was stored; a fault may bend the ETag."""
     etag, headers = md5, {"Location": location}
     name = fault.name if fault is not None else ""
@@ -246,7 +246,7 @@ def stored(md5: str, location: str, fault: Fault | None) -> Answer:
         etag = f"{md5}-2"
     if name == "kms-etag":
         headers["x-amz-server-side-encryption"] = "aws:kms"
-    return Answer(204, headers={"ETag": f'"{etag}"', **headers})
+    return Reply(204, headers={"ETag": f'"{etag}"', **headers})
 
 
 LAST_WORDS: dict[str, bytes] = {

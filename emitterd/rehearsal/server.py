@@ -29,14 +29,24 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-from emitterd.rehearsal.api import Doorkeeper
-from emitterd.rehearsal.bucket import Bucket, StoredObject
-from emitterd.rehearsal.endpoints import Desk, Handler
-from emitterd.rehearsal.faults import FaultMenu, FaultMenuError, Stage
-from emitterd.rehearsal.rehearsal_exchange import Exchange, LineLost, Request
-from emitterd.rehearsal.responses import NO_ROUTE, Answer
+from emitterd.rehearsal.api import Logins
+from emitterd.rehearsal.bucket import Bucket, BucketObject
+from emitterd.rehearsal.endpoints import Endpoints, Handler
+from emitterd.rehearsal.faults import FaultMenu, FaultMenuError, FaultStage
+from emitterd.rehearsal.rehearsal_exchange import (
+    ConnectionLost,
+    Exchange,
+    RequestRecord,
+)
+from emitterd.rehearsal.responses import NO_ROUTE, Reply
 
-__all__ = ["FaultMenu", "FaultMenuError", "Rehearsal", "Request", "StoredObject"]
+__all__ = [
+    "BucketObject",
+    "FaultMenu",
+    "FaultMenuError",
+    "RehearsalServer",
+    "RequestRecord",
+]
 
 _USERNAME = "emission"
 _PASSWORD = "rehearsal"  # noqa: S105  it opens nothing real
@@ -47,7 +57,7 @@ _KEEP_ALIVE_S = 60
 _NO_LINGER = struct.pack("ii", 1, 0)
 
 
-class Rehearsal:
+class RehearsalServer:
     """An emission server to try things on; also a context manager.
 
     `directory` holds the objects, also those of a former run. Port 0 takes a free
@@ -87,11 +97,11 @@ class Rehearsal:
         self.faults = faults or FaultMenu()
         self.bucket = Bucket(directory)
         self.objects = self.bucket.objects
-        self.requests: list[Request] = []
-        self._doorkeeper = Doorkeeper(
+        self.requests: list[RequestRecord] = []
+        self._doorkeeper = Logins(
             username, password if login else None, api_key, token_lifetime_s
         )
-        self._desk = Desk(
+        self._desk = Endpoints(
             self.bucket,
             self._doorkeeper,
             lambda: self.faults,
@@ -197,7 +207,7 @@ class Rehearsal:
         self._lines.add(line)
         if self._stopping.is_set():
             line.transport.abort()
-        elif fault := self.faults.draw(Stage.CONNECT):
+        elif fault := self.faults.draw(FaultStage.CONNECT):
             self._desk.strike(self._note("connect"), fault)
             line.reset()
 
@@ -207,8 +217,10 @@ class Rehearsal:
         if not self._lines:
             self._empty.set()
 
-    def _note(self, endpoint: str, *, authorization_present: bool = False) -> Request:
-        note = Request(
+    def _note(
+        self, endpoint: str, *, authorization_present: bool = False
+    ) -> RequestRecord:
+        note = RequestRecord(
             time.time(), endpoint, authorization_present=authorization_present
         )
         self.requests.append(note)
@@ -237,7 +249,7 @@ class Rehearsal:
             try:
                 await line.idle(self.latency_s)
                 answer = await handler(exchange)
-            except LineLost:
+            except ConnectionLost:
                 answer = None
             if answer is None:
                 return _NoAnswer(line)
@@ -252,7 +264,7 @@ class _Line(H11Protocol):
     """One connection, which a fault can cut; requests find it in their state."""
 
     def __init__(
-        self, config: uvicorn.Config, state: ServerState, house: Rehearsal
+        self, config: uvicorn.Config, state: ServerState, house: RehearsalServer
     ) -> None:
         super().__init__(config, state, {"line": self})
         self._house = house
@@ -289,7 +301,7 @@ class _Line(H11Protocol):
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._lost.wait(), seconds)
         if self._lost.is_set():
-            raise LineLost
+            raise ConnectionLost
 
     async def gone(self) -> None:
         """Wait until the connection is gone."""
@@ -308,13 +320,13 @@ class _NoAnswer(Response):
         await self._line.gone()
 
 
-def _exchange(http: HttpRequest, note: Request) -> Exchange:
+def _exchange(http: HttpRequest, note: RequestRecord) -> Exchange:
     async def chunks() -> AsyncIterator[bytes]:
         try:
             async for chunk in http.stream():
                 yield chunk
         except ClientDisconnect as lost:
-            raise LineLost from lost
+            raise ConnectionLost from lost
 
     return Exchange(
         note=note,
@@ -329,9 +341,9 @@ def _exchange(http: HttpRequest, note: Request) -> Exchange:
     )
 
 
-def _reply(answer: Answer | StoredObject) -> Response:
+def _reply(answer: Reply | BucketObject) -> Response:
     date = {"Date": formatdate(usegmt=True)}
-    if isinstance(answer, StoredObject):
+    if isinstance(answer, BucketObject):
         etag = {"ETag": f'"{answer.md5}"'}
         return FileResponse(answer.path, headers=date | etag)
     headers = date | dict(answer.headers)

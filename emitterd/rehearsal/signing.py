@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from emitterd.rehearsal.responses import Refused, refused
+from emitterd.rehearsal.responses import RefusedError, refused
 
 _ALGORITHM = "AWS4-HMAC-SHA256"
 _REGION = "ap-south-1"
@@ -51,14 +51,14 @@ class Signer:
         return dict(sorted(fields.items()))
 
     def check(self, fields: Mapping[str, str], now_at: float) -> None:
-        """Raise `Refused` unless these form fields are a valid grant."""
+        """Raise `RefusedError` unless these form fields are a valid grant."""
         encoded = fields.get("policy")
         if encoded is None:
-            raise Refused(403, "AccessDenied", "Access Denied")
+            raise RefusedError(403, "AccessDenied", "Access Denied")
         for name in ("key", "x-amz-credential", "x-amz-date", "x-amz-signature"):
             if not fields.get(name):
                 message = f"Bucket POST must contain a field named '{name}'."
-                raise Refused(400, "InvalidArgument", message)
+                raise RefusedError(400, "InvalidArgument", message)
         self._check_signature(
             fields["x-amz-credential"],
             fields["x-amz-date"],
@@ -85,7 +85,7 @@ class Signer:
     def check_presigned(
         self, method: str, host: str, path: str, query: Mapping[str, str], now_at: float
     ) -> None:
-        """Raise `Refused` unless `query` is a valid signature for this request."""
+        """Raise `RefusedError` unless `query` is a valid signature for this request."""
         signed = dict(query)
         signature = signed.pop("X-Amz-Signature", "")
         stamp = signed.get("X-Amz-Date", "")
@@ -93,7 +93,7 @@ class Signer:
         text = _to_sign(method, host, path, signed)
         self._check_signature(credential, stamp, text, signature)
         if now_at >= _instant(stamp, _STAMP) + int(signed["X-Amz-Expires"]):
-            raise Refused(403, "AccessDenied", "Request has expired")
+            raise RefusedError(403, "AccessDenied", "Request has expired")
 
     def _credential(self, stamp: str) -> str:
         return f"{self.access_key}/{stamp[:8]}/{_REGION}/s3/aws4_request"
@@ -109,7 +109,7 @@ class Signer:
     ) -> None:
         if not credential.startswith(f"{self.access_key}/"):
             message = "The AWS Access Key Id you provided does not exist in our records"
-            raise Refused(403, "InvalidAccessKeyId", message)
+            raise RefusedError(403, "InvalidAccessKeyId", message)
         expected = self._sign(stamp, text).encode()
         given = signature.encode("utf-8", "replace")
         if not hmac.compare_digest(expected, given):
@@ -151,12 +151,12 @@ def _check_policy(encoded: str, fields: Mapping[str, str], now_at: float) -> Non
         if fields.get(name) != value:
             rule = json.dumps(["eq", f"${name}", value])
             message = f"{_DENIED}Policy Condition failed: {rule}"
-            raise Refused(403, "AccessDenied", message)
+            raise RefusedError(403, "AccessDenied", message)
     free = (name for name in fields if not name.startswith("x-ignore-"))
     extra = sorted(set(free) - set(wanted) - _OUTSIDE_THE_POLICY)
     if extra:
         message = f"{_DENIED}Extra input fields: {', '.join(extra)}"
-        raise Refused(403, "AccessDenied", message)
+        raise RefusedError(403, "AccessDenied", message)
 
 
 def _decoded(encoded: str) -> dict[str, Any]:
@@ -164,5 +164,5 @@ def _decoded(encoded: str) -> dict[str, Any]:
         policy: dict[str, Any] = json.loads(base64.b64decode(encoded, validate=True))
     except (binascii.Error, ValueError) as problem:
         message = "Invalid Policy: Invalid JSON."
-        raise Refused(400, "InvalidPolicyDocument", message) from problem
+        raise RefusedError(400, "InvalidPolicyDocument", message) from problem
     return policy

@@ -11,22 +11,22 @@ from emitterd.datasets.dataset import Dataset
 from emitterd.datasets.inspector import Inspector, load_inspector
 from emitterd.delivery.backoff import Backoff
 from emitterd.delivery.destination import Destination
-from emitterd.delivery.dispatch import Passage
+from emitterd.delivery.dispatch import Dispatcher
 from emitterd.delivery.prefetch import MOST as GRANTERS
-from emitterd.delivery.prefetch import Ahead
-from emitterd.delivery.wake import Wake
+from emitterd.delivery.prefetch import GrantPrefetch
+from emitterd.delivery.wake import WakeUp
 from emitterd.delivery.worker import Observer, Worker
 from emitterd.errors import JournalFull
 from emitterd.housekeeping.disposal import Disposal, Rule
 from emitterd.housekeeping.retention import Retention
-from emitterd.intake.examine import Examiner, Rules
-from emitterd.intake.file_status import Latest, Standings
+from emitterd.intake.examine import Examiner, ExamineRules
+from emitterd.intake.file_status import FileStatuses, Latest
 from emitterd.intake.loop import Intake, Sweep
 from emitterd.intake.settle import Settling
 from emitterd.journal.journal import Journal
-from emitterd.journal.operations import Hand
+from emitterd.journal.operations import Operations
 from emitterd.journal.waiting import Waiting
-from emitterd.monitoring.health import Health
+from emitterd.monitoring.health import HealthMonitor
 from emitterd.service.route import (
     credentials,
     limits,
@@ -35,7 +35,7 @@ from emitterd.service.route import (
     open_wire,
 )
 from emitterd.spool.folder import Spool
-from emitterd.spool.lookout import Lookout
+from emitterd.spool.lookout import WatchKeeper
 from emitterd.spool.selection import Selection
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ REFUSED = frozenset({Code.CREDENTIALS, Code.TOKEN_REFUSED})
 """Trouble that other credentials may end."""
 
 
-class Parts:
+class Components:
     """What the daemon runs.
 
     `abort` ends every wait on the network and every pause; `wake` rings when there is
@@ -61,8 +61,8 @@ class Parts:
         self.config = config
         self._observer = observer
         self.abort = threading.Event()
-        self.wake = Wake()
-        self.ahead = Ahead()
+        self.wake = WakeUp()
+        self.ahead = GrantPrefetch()
         self.spool = Spool(config.spool.directory)
         self.wire = open_wire(config, open_tls(config), self.abort)
         self.destination = Destination(
@@ -72,7 +72,7 @@ class Parts:
         """Counted only where they are served."""
         self._inspector = load_inspector(config.spool)
         self.journal = self._open_journal()
-        self.hand = Hand(self.journal.database, self.abort)
+        self.hand = Operations(self.journal.database, self.abort)
         self.waiting = Waiting(self.journal.database)
         self._retention = Retention(self.journal, self.spool, config.journal.retain_s)
         rules = _rules(config, self._inspector)
@@ -84,7 +84,7 @@ class Parts:
             on_admitted=self.wake.ring,
             on_swept=self._swept,
         )
-        self.lookout = Lookout(
+        self.lookout = WatchKeeper(
             self.spool, config.spool.watcher, self.intake.hint, self._rescan
         )
         self.intake.expects_events = not self.lookout.polling
@@ -118,9 +118,9 @@ class Parts:
             self.waiting.hasten({Code.CREDENTIALS})
             return
         usable = self._emission.usable
-        Passage(self.journal, self.destination, usable, self.wake, self.ahead).recall(
-            trouble
-        )
+        Dispatcher(
+            self.journal, self.destination, usable, self.wake, self.ahead
+        ).recall(trouble)
 
     def _rescan(self) -> None:
         # What has been mounted since may be another file system.
@@ -135,12 +135,12 @@ class Parts:
                 self.waiting.hasten(REFUSED)
             self.wake.ring()
 
-    def standings(self, latest: Latest | None = None) -> Standings:
+    def standings(self, latest: Latest | None = None) -> FileStatuses:
         """Return who tells where a path stands; `latest`: by another reader."""
         rule = self.config.spool
         selection = Selection(rule.include, rule.exclude)
         asked = latest or self.journal.latest
-        return Standings(self.spool, selection, asked, rule.settle_s)
+        return FileStatuses(self.spool, selection, asked, rule.settle_s)
 
     def _open_journal(self) -> Journal:
         path, delivery = self.config.journal.path, self.config.delivery
@@ -167,8 +167,8 @@ class Parts:
         self._retention.tick()
         self.disposal.resume()
 
-    def _health(self) -> Health:
-        return Health(
+    def _health(self) -> HealthMonitor:
+        return HealthMonitor(
             self.journal,
             self.intake,
             self.lookout,
@@ -208,10 +208,10 @@ def _workers(config: Config) -> int | None:
     return None if wanted == "auto" else wanted
 
 
-def _rules(config: Config, inspector: Inspector) -> Rules:
+def _rules(config: Config, inspector: Inspector) -> ExamineRules:
     spool = config.spool
     archive = spool.archive_directory if spool.after_delivery == "archive" else None
-    return Rules(
+    return ExamineRules(
         Selection(spool.include, spool.exclude),
         inspector,
         spool.catalogue,

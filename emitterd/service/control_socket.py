@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from emitterd.errors import printable
-from emitterd.journal.instruction import Instruction, Outcome
+from emitterd.journal.instruction import OperationReport, OperationRequest
 
 LINE_MAX_BYTES = 16 * 1024 * 1024
 ASK_S = 5.0
@@ -31,7 +31,7 @@ PAUSE_S = 1.0
 
 _CREDENTIALS = struct.Struct("3i")
 
-Obey = Callable[[Instruction, str], Outcome]
+Obey = Callable[[OperationRequest, str], OperationReport]
 
 
 class Control:
@@ -88,17 +88,17 @@ class Control:
         # Whoever goes away before the answer has had its instruction obeyed.
         with caller, suppress(OSError):
             try:
-                instruction = Instruction.unpack(_line(caller, ASK_S))
+                instruction = OperationRequest.unpack(_line(caller, ASK_S))
             except ValueError as error:
                 said = f"not understood: {error}"
-                caller.sendall(Outcome(0, (), said).pack())
+                caller.sendall(OperationReport(0, (), said).pack())
                 return
             outcome = self._obey(instruction, _user(caller, instruction))
             caller.settimeout(ANSWER_S)
             caller.sendall(outcome.pack())
 
 
-def ask(journal: Path, instruction: Instruction) -> Outcome | None:
+def ask(journal: Path, instruction: OperationRequest) -> OperationReport | None:
     """Have the daemon that holds this journal obey; None where none listens.
 
     Raises `OSError` where it may not be asked, or does not answer.
@@ -113,7 +113,7 @@ def ask(journal: Path, instruction: Instruction) -> Outcome | None:
         caller.sendall(instruction.pack())
         line = _line(caller, ANSWER_S)
     try:
-        return Outcome.unpack(line)
+        return OperationReport.unpack(line)
     except ValueError as error:
         raise ConnectionError("the daemon ended before it answered") from error
 
@@ -138,7 +138,7 @@ def _address(journal: Path) -> Iterator[str]:
         os.close(folder)
 
 
-def _user(caller: socket.socket, instruction: Instruction) -> str:
+def _user(caller: socket.socket, instruction: OperationRequest) -> str:
     """Return who asks; the name behind a sudo is a claim, which root may make."""
     credentials = caller.getsockopt(
         socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size

@@ -14,22 +14,26 @@ import structlog
 
 from emitterd import __version__
 from emitterd.config.settings import Config
-from emitterd.delivery.circuit_breaker import Down
+from emitterd.delivery.circuit_breaker import OpenCircuit
 from emitterd.delivery.prefetch import MOST as GRANTERS
 from emitterd.delivery.worker import Observer
 from emitterd.intake.survey import Undelivered, undelivered
-from emitterd.journal.instruction import Deed, Instruction, Outcome
+from emitterd.journal.instruction import (
+    OperationReport,
+    OperationRequest,
+    OperationResult,
+)
 from emitterd.model import LIVE, State, display
-from emitterd.monitoring.bulletin import Bulletin
-from emitterd.monitoring.uploads import Uploads
-from emitterd.service.components import Parts
+from emitterd.monitoring.bulletin import UploadReporter
+from emitterd.monitoring.uploads import UploadTracker
+from emitterd.service.components import Components
 from emitterd.service.control_socket import Control
-from emitterd.service.memory import Arena
+from emitterd.service.memory import HeapTrimmer
 from emitterd.service.notify import extend_timeout, notify, reloading, watchdog_s
 from emitterd.service.reload import reload
 from emitterd.service.signals import Signals
-from emitterd.service.systemd import Supervision, status_line
-from emitterd.service.threads import Crew
+from emitterd.service.systemd import Watchdog, status_line
+from emitterd.service.threads import Threads
 from emitterd.spool.folder import ignore_lease_breaks
 
 if TYPE_CHECKING:
@@ -65,15 +69,15 @@ class Daemon:
         Raises `JournalError` (`JournalLocked` where another instance runs), and
         `OSError` where a TLS file cannot be used.
         """
-        self._arena = Arena()
-        self._uploads = Uploads()
-        self._parts = Parts(config, observer or self._uploads)
+        self._arena = HeapTrimmer()
+        self._uploads = UploadTracker()
+        self._parts = Components(config, observer or self._uploads)
         self._journal = self._parts.journal
-        self._bulletin = Bulletin(self._uploads, self._journal)
-        self._crew = Crew(self._parts.worker, self._parts.wake)
+        self._bulletin = UploadReporter(self._uploads, self._journal)
+        self._crew = Threads(self._parts.worker, self._parts.wake)
         database = self._journal.database
         every_s = watchdog_s(os.environ, os.getpid())
-        self._supervision = Supervision(
+        self._supervision = Watchdog(
             self._crew.pulse, lambda: database.committing_since, every_s
         )
         self._beat_s = min(BEAT_S, every_s / 4) if every_s else BEAT_S
@@ -118,7 +122,7 @@ class Daemon:
         with Signals(hangup=True) as signals:
             ignore_lease_breaks()
             self._start(watch=False)
-            patience = _Patience(wait_s)
+            patience = _OnceTimeout(wait_s)
             while not (
                 signals.stops or self._crew.failed.is_set() or self._done(patience)
             ):
@@ -132,7 +136,7 @@ class Daemon:
             return 70, left
         return 1 if left or signals.stops else 0, left
 
-    def down(self) -> Down | None:
+    def down(self) -> OpenCircuit | None:
         """Return what is wrong with the destination, if anything is."""
         return self._parts.destination.down
 
@@ -216,7 +220,7 @@ class Daemon:
         else:
             self._crew.start("control", self._control.run)
 
-    def _obey(self, instruction: Instruction, user: str) -> Outcome:
+    def _obey(self, instruction: OperationRequest, user: str) -> OperationReport:
         outcome = self._parts.hand.obey(instruction, user, self._done_by_hand)
         done = (display(one.path) for one in outcome.deeds if not one.refusal)
         if outcome.done:
@@ -230,7 +234,7 @@ class Daemon:
             self._parts.wake.ring()
         return outcome
 
-    def _done_by_hand(self, deed: Deed) -> None:
+    def _done_by_hand(self, deed: OperationResult) -> None:
         if deed.refusal or deed.after in LIVE:
             return
         if deed.before in LIVE:
@@ -239,7 +243,7 @@ class Daemon:
         # What lies in the folder passes the door again, as a new file.
         self._parts.intake.hint(deed.path)
 
-    def _done(self, patience: "_Patience") -> bool:
+    def _done(self, patience: "_OnceTimeout") -> bool:
         """Tell whether `once` can do no more: all is settled, or nothing moves."""
         if self._parts.spool.lost():
             return True
@@ -277,7 +281,7 @@ class Daemon:
 
 
 @dataclass(slots=True)
-class _Patience:
+class _OnceTimeout:
     """How long nothing has moved, against how long that may last."""
 
     wait_s: float
@@ -289,7 +293,7 @@ class _Patience:
         counts: dict[State, int],
         *,
         moving: bool,
-        down: Down | None,
+        down: OpenCircuit | None,
         due_at: float | None,
     ) -> bool:
         now = time.monotonic()

@@ -90,7 +90,7 @@ def _field(name: str, text: str) -> bytes:
     return b"%s=%s\n" % (name.encode(), value)
 
 
-class Patience:
+class WriteBudget:
     """How long a line may wait: a log that stands still must not stop the work."""
 
     def __init__(self) -> None:
@@ -111,7 +111,7 @@ class Journald:
     def __init__(self, address: Path = SOCKET) -> None:
         self._address = str(address)
         self._socket = _socket()
-        self._patience = Patience()
+        self._patience = WriteBudget()
 
     def send(self, data: bytes) -> bool:
         """Hand a message over, with patience; return whether journald has it."""

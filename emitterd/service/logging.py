@@ -41,7 +41,7 @@ def configure(
     if file is not None:
         _sink.turn(_File(file))
     elif native:
-        output = _Output(sys.stdout, journald.Patience())
+        output = _Output(sys.stdout, journald.WriteBudget())
         _sink.turn(output, journald.Journald(socket))
     else:
         _sink.turn(_Output(sys.stdout))
@@ -77,7 +77,7 @@ class _Output:
     """Standard output; `patience` is for one that journald reads."""
 
     def __init__(
-        self, stream: TextIO, patience: journald.Patience | None = None
+        self, stream: TextIO, patience: journald.WriteBudget | None = None
     ) -> None:
         self._stream = stream
         self._patience = patience

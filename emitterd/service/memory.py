@@ -10,7 +10,7 @@ TRIM_EVERY_S = 30.0
 _libc = ctypes.CDLL(None)
 
 
-class Arena:
+class HeapTrimmer:
     """The heap that all threads take memory from. Elsewhere than on glibc: nothing.
 
     glibc gives each thread a heap of its own, so that none waits for another; Python's

@@ -5,11 +5,11 @@ from contextlib import suppress
 
 import structlog
 
-from emitterd.config.settings import Log, load
+from emitterd.config.settings import LogSettings, load
 from emitterd.datasets.inspector import load_inspector
 from emitterd.errors import ConfigError, Problem, printable
 from emitterd.service.change import change
-from emitterd.service.components import Parts
+from emitterd.service.components import Components
 from emitterd.service.logging import configure, reopen
 
 CHECK = "the former configuration still holds; run `emitterd check`, mend it, reload"
@@ -18,7 +18,7 @@ RESTART = "these keys hold from start to stop: restart the daemon to change them
 log = structlog.get_logger()
 
 
-def reload(parts: Parts) -> None:
+def reload(parts: Components) -> None:
     """Read the configuration of these parts again, and have them go by it.
 
     All or nothing: what is wrong is logged, and nothing is changed then. The log's
@@ -39,7 +39,7 @@ def reload(parts: Parts) -> None:
         log.warning("daemon.restart_due", keys=list(after.waiting), hint=RESTART)
 
 
-def _open_log(settings: Log) -> None:
+def _open_log(settings: LogSettings) -> None:
     try:
         configure(settings.level, settings.file)
     except OSError as error:

@@ -4,10 +4,10 @@ import ssl
 import threading
 from collections.abc import Callable
 
-from emitterd.client.api import Emission
-from emitterd.client.http import Answer, Wire, tls_context
-from emitterd.client.session import Credentials, Memory
-from emitterd.client.transfer import Limits
+from emitterd.client.api import EmissionClient
+from emitterd.client.http import HttpClient, Response, tls_context
+from emitterd.client.session import Credentials, LockoutStore
+from emitterd.client.transfer import TransferLimits
 from emitterd.config.settings import Config
 
 
@@ -29,11 +29,11 @@ def open_wire(
     config: Config,
     tls: ssl.SSLContext,
     stop: threading.Event,
-    on_answer: Callable[[Answer], None] | None = None,
-) -> Wire:
-    """Return the wire for all workers, not connected yet; `stop` as `Wire` takes it."""
+    on_answer: Callable[[Response], None] | None = None,
+) -> HttpClient:
+    """Return the client that all workers share; `stop`: see `HttpClient`."""
     proxy = config.emission.proxy
-    wire = Wire(
+    wire = HttpClient(
         limits(config),
         tls=tls,
         proxy=proxy.reveal() if proxy else None,
@@ -44,10 +44,10 @@ def open_wire(
     return wire
 
 
-def limits(config: Config) -> Limits:
+def limits(config: Config) -> TransferLimits:
     """Return how long the wire waits for whom."""
     emission = config.emission
-    return Limits(
+    return TransferLimits(
         emission.connect_timeout_s,
         emission.stall_timeout_s,
         emission.minimum_speed_bytes,
@@ -63,10 +63,13 @@ def credentials(config: Config) -> Credentials:
 
 
 def open_emission(
-    config: Config, wire: Wire, stop: threading.Event, memory: Memory | None = None
-) -> Emission:
+    config: Config,
+    wire: HttpClient,
+    stop: threading.Event,
+    memory: LockoutStore | None = None,
+) -> EmissionClient:
     """Return the emission API over this wire, not logged in yet."""
-    return Emission(
+    return EmissionClient(
         wire,
         config.emission.url,
         credentials(config),

@@ -7,17 +7,17 @@ from urllib.parse import urlsplit
 from emitterd.config.secrets import read_token
 from emitterd.monitoring.health import readyz
 from emitterd.monitoring.http_server import Listener
-from emitterd.monitoring.page import Page, Window
+from emitterd.monitoring.page import Page, PageSources
 from emitterd.monitoring.throughput import Throughput
-from emitterd.monitoring.uploads import Uploads
-from emitterd.service.components import Parts
+from emitterd.monitoring.uploads import UploadTracker
+from emitterd.service.components import Components
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication
 
 
 def open_listener(
-    parts: Parts, uploads: Uploads, ready: Callable[[], bool]
+    parts: Components, uploads: UploadTracker, ready: Callable[[], bool]
 ) -> Listener | None:
     """Return the listener, or None where `metrics.listen` is not given.
 
@@ -36,8 +36,8 @@ def open_listener(
     return Listener(rule.listen, mounts, token)
 
 
-def _window(parts: Parts, uploads: Uploads) -> Window:
-    return Window(
+def _window(parts: Components, uploads: UploadTracker) -> PageSources:
+    return PageSources(
         parts.config.journal.path,
         uploads,
         Throughput(),

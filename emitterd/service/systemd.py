@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import structlog
 
-from emitterd.delivery.circuit_breaker import Down
-from emitterd.heartbeat import Pulse, Still
+from emitterd.delivery.circuit_breaker import OpenCircuit
+from emitterd.heartbeat import Heartbeat, Stalled
 from emitterd.model import State, iso
 from emitterd.service.notify import notify
 
@@ -31,12 +31,12 @@ FRAMES = 8
 log = structlog.get_logger()
 
 
-class Supervision:
+class Watchdog:
     """Judges who stands still. Used by the main thread."""
 
     def __init__(
         self,
-        pulse: Pulse,
+        pulse: Heartbeat,
         committing_since: Callable[[], float | None],
         watchdog_s: float | None,
     ) -> None:
@@ -90,16 +90,16 @@ class Supervision:
         self._told = {name: one.since for name, one in still.items()}
         return not still
 
-    def _still(self, now: float) -> list[Still]:
+    def _still(self, now: float) -> list[Stalled]:
         still = self._pulse.still(now, self.limit_s)
         since = self._committing_since()
         if since is not None and now > since + self.limit_s:
             # First: those who wait for it stand still because of it.
-            still.insert(0, Still(JOURNAL, since))
+            still.insert(0, Stalled(JOURNAL, since))
         return still
 
 
-def _tell(one: Still, now: float) -> None:
+def _tell(one: Stalled, now: float) -> None:
     frame = sys._current_frames().get(one.thread or 0)  # noqa: SLF001  documented
     log.critical(
         "daemon.stalled",
@@ -113,7 +113,7 @@ def _tell(one: Still, now: float) -> None:
 def status_line(
     counts: dict[State, int],
     oldest_s: float | None,
-    down: Down | None,
+    down: OpenCircuit | None,
     *,
     lost: bool = False,
     eta_s: float | None = None,

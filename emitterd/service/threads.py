@@ -7,30 +7,30 @@ from dataclasses import dataclass
 
 import structlog
 
-from emitterd.delivery.wake import Wake
+from emitterd.delivery.wake import WakeUp
 from emitterd.delivery.worker import Worker
-from emitterd.heartbeat import Pulse
+from emitterd.heartbeat import Heartbeat
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class _Hand:
+class _WorkerThread:
     """A worker's thread, and how it is told to leave."""
 
     thread: threading.Thread
     leave: threading.Event
 
 
-class Crew:
+class Threads:
     """Every thread but the main one and the watcher's.
 
     For the main thread; but `man` is called by whoever finds out how many are wanted.
     """
 
-    def __init__(self, worker: Callable[[], Worker], wake: Wake) -> None:
+    def __init__(self, worker: Callable[[], Worker], wake: WakeUp) -> None:
         """`worker` makes one; `wake` is the bell that it waits for."""
-        self.pulse = Pulse()
+        self.pulse = Heartbeat()
         self.drain = threading.Event()
         """Set when all are to end what they do, and do no more."""
         self.failed = threading.Event()
@@ -38,7 +38,7 @@ class Crew:
         self._worker = worker
         self._wake = wake
         self._others: list[threading.Thread] = []
-        self._workers: dict[int, _Hand] = {}
+        self._workers: dict[int, _WorkerThread] = {}
         self._manning = threading.Lock()
 
     def start(self, name: str, loop: Callable[[], None]) -> None:
@@ -93,12 +93,12 @@ class Crew:
     def _threads(self) -> list[threading.Thread]:
         return self._others + [one.thread for one in self._workers.values()]
 
-    def _hire(self, name: str) -> _Hand:
+    def _hire(self, name: str) -> _WorkerThread:
         worker, leave = self._worker(), threading.Event()
         thread = self._thread(
             name, lambda: self._watched(name, lambda: worker.run(leave))
         )
-        return _Hand(thread, leave)
+        return _WorkerThread(thread, leave)
 
     def _watched(self, name: str, loop: Callable[[], None]) -> None:
         with self.pulse.of(name):

@@ -19,9 +19,9 @@ from itertools import islice
 from pathlib import Path
 
 from emitterd.codes import Code
-from emitterd.errors import SourceError
+from emitterd.errors import FileError
 from emitterd.heartbeat import beat
-from emitterd.intake.settle import Proof
+from emitterd.intake.settle import LeaseState
 from emitterd.spool.hashing import Hashing
 from emitterd.spool.mounts import mount_point
 
@@ -93,7 +93,7 @@ class Spool:
     def stat(self, path: bytes) -> os.stat_result:
         """Return the stat of a regular file, without opening it.
 
-        Raises `SourceError`: GONE, UNREADABLE, or NOT_REGULAR.
+        Raises `FileError`: GONE, UNREADABLE, or NOT_REGULAR.
         """
         with self._parent(path) as (folder, name):
             return _regular(name, folder)
@@ -102,7 +102,7 @@ class Spool:
     def open(self, path: bytes) -> Iterator[FileIO]:
         """Open a regular file for reading, unbuffered.
 
-        Raises `SourceError`: GONE, UNREADABLE, or NOT_REGULAR.
+        Raises `FileError`: GONE, UNREADABLE, or NOT_REGULAR.
         """
         with self._parent(path) as (folder, name):
             # A device may act on being opened; a stat does nothing.
@@ -113,7 +113,7 @@ class Spool:
                 raise _source_error(error) from error
         with os.fdopen(fd, "rb", buffering=0) as file:
             if not modes.S_ISREG(os.fstat(fd).st_mode):
-                raise SourceError("not a regular file", code=Code.NOT_REGULAR)
+                raise FileError("not a regular file", code=Code.NOT_REGULAR)
             yield file
 
     @contextmanager
@@ -121,7 +121,7 @@ class Spool:
         """Yield where a file is, for who moves or deletes it.
 
         Its folder is held open: what becomes a link on the way there by then leads
-        nowhere else. Raises `SourceError`.
+        nowhere else. Raises `FileError`.
         """
         with self._parent(path) as (folder, name):
             yield OPEN_FOLDERS / str(folder) / os.fsdecode(name)
@@ -171,7 +171,7 @@ class Spool:
     def _parent(self, path: bytes) -> Iterator[tuple[int, bytes]]:
         *folders, name = path.split(b"/")
         if b".." in folders:
-            raise SourceError("outside the watched folder", code=Code.GONE)
+            raise FileError("outside the watched folder", code=Code.GONE)
         try:
             fd = _descend(self._open(), folders)
         except OSError as error:
@@ -227,7 +227,7 @@ def _descend(fd: int, folders: list[bytes]) -> int:
     return fd
 
 
-def proof(file: FileIO) -> Proof:
+def proof(file: FileIO) -> LeaseState:
     """Ask the kernel whether anybody can be writing the file.
 
     A read lease is granted only while no descriptor and no shared mapping of any
@@ -238,9 +238,9 @@ def proof(file: FileIO) -> Proof:
         fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
     except OSError as error:
         busy = error.errno in {errno.EAGAIN, errno.EWOULDBLOCK}
-        return Proof.OPEN if busy else Proof.NONE
+        return LeaseState.OPEN if busy else LeaseState.NONE
     fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-    return Proof.CLOSED
+    return LeaseState.CLOSED
 
 
 def read_at(file: FileIO, size_bytes: int) -> Callable[[int, int], bytes]:
@@ -299,15 +299,15 @@ def _regular(name: bytes, folder: int) -> os.stat_result:
     except OSError as error:
         raise _source_error(error) from error
     if not modes.S_ISREG(stat.st_mode):
-        raise SourceError("not a regular file", code=Code.NOT_REGULAR)
+        raise FileError("not a regular file", code=Code.NOT_REGULAR)
     return stat
 
 
-def _source_error(error: OSError) -> SourceError:
+def _source_error(error: OSError) -> FileError:
     if error.errno in _GONE:
-        return SourceError("the file is gone", code=Code.GONE)
+        return FileError("the file is gone", code=Code.GONE)
     if error.errno == errno.ELOOP:
-        return SourceError("a symbolic link", code=Code.NOT_REGULAR)
-    return SourceError(
+        return FileError("a symbolic link", code=Code.NOT_REGULAR)
+    return FileError(
         f"cannot be read: {os.strerror(error.errno or 0)}", code=Code.UNREADABLE
     )

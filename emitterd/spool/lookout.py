@@ -25,7 +25,7 @@ RETRY_S = 60.0
 log = structlog.get_logger()
 
 
-class Lookout:
+class WatchKeeper:
     """The watcher and what it watches over; used by the main thread."""
 
     def __init__(

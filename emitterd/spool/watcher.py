@@ -53,7 +53,7 @@ class Watcher:
         Both are called in the watcher's own threads and must return at once.
         """
         self._root = root
-        self._handler = _Handler(on_hint)
+        self._handler = _EventHandler(on_hint)
         self._alarm = _Alarm(on_overflow)
         self._observer: BaseObserver | None = None
 
@@ -100,7 +100,7 @@ class Watcher:
         logging.getLogger("watchdog").removeHandler(self._alarm)
 
 
-class _Handler(FileSystemEventHandler):
+class _EventHandler(FileSystemEventHandler):
     def __init__(self, on_hint: Callable[[bytes, bool], None]) -> None:
         self._on_hint = on_hint
 
