@@ -30,7 +30,7 @@ import httpcore
 import httpx
 
 from emitterd.client.http import HttpClient, tls_context
-from emitterd.client.transfer import TransferLimits
+from emitterd.client.sockets import TransferLimits
 
 LIMITS = TransferLimits(connect_s=10, stall_s=60, minimum_bytes_s=1024)
 BODY = b'{"filename": "student_attendance/student_attendance.zip"}'

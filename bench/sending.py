@@ -15,8 +15,8 @@ from pathlib import Path
 
 from emitterd.client.body import Body
 from emitterd.client.http import HttpClient
-from emitterd.client.transfer import TransferLimits
-from emitterd.fingerprint import Fingerprint
+from emitterd.client.sockets import TransferLimits
+from emitterd.model import Fingerprint
 
 LIMITS = TransferLimits(connect_s=10.0, stall_s=60.0, minimum_bytes_s=1)
 

@@ -20,7 +20,7 @@ def main() -> None:
         command(prog_name="emitterd")
     except OSError as error:
         # `--help` and wrong usage are printed by click itself.
-        from emitterd.cli.terminal import stopped_by  # noqa: PLC0415  only in this case
+        from emitterd.cli.output import stopped_by  # noqa: PLC0415  only in this case
 
         sys.exit(stopped_by(error))
 

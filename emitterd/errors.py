@@ -19,8 +19,7 @@ Messages are lower-case, without a full stop; `hint` is what to do about it.
 from dataclasses import dataclass
 from enum import StrEnum
 
-from emitterd.codes import Code
-from emitterd.meanings import MEANING
+from emitterd.codes import MEANING, Code
 
 
 def printable(text: str) -> str:

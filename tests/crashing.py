@@ -16,9 +16,9 @@ from emitterd.cli.demo import MASTERS, TRANSACTIONAL
 from emitterd.codes import Code
 from emitterd.errors import Decision, DeliveryError
 from emitterd.failpoints import Point
-from emitterd.fingerprint import Fingerprint
 from emitterd.journal.journal import Journal
 from emitterd.journal.rows import Admission
+from emitterd.model import Fingerprint
 from emitterd.rehearsal.server import FaultMenu, RehearsalServer
 from harness import DEADLINE_S, Installation, Process
 from oracle import Oracle

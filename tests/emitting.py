@@ -22,9 +22,8 @@ import pytest
 from emitterd.client.api import EmissionClient
 from emitterd.client.http import HttpClient, Response, tls_context
 from emitterd.client.session import Credentials, LockoutStore
-from emitterd.client.transfer import TransferLimits
-from emitterd.fingerprint import Fingerprint
-from emitterd.model import Grant, Receipt
+from emitterd.client.sockets import TransferLimits
+from emitterd.model import Fingerprint, Grant, Receipt
 from emitterd.rehearsal.server import RehearsalServer, RequestRecord
 
 T = TypeVar("T")

@@ -19,10 +19,13 @@ from structlog.testing import capture_logs
 
 from emitterd.config.settings import load
 from emitterd.journal.database import Database
-from emitterd.journal.history import History
-from emitterd.journal.instruction import Operation, OperationReport, OperationRequest
-from emitterd.journal.operations import Operations
-from emitterd.journal.waiting import Waiting
+from emitterd.journal.journal import History, Waiting
+from emitterd.journal.operations import (
+    Operation,
+    OperationReport,
+    OperationRequest,
+    Operations,
+)
 from emitterd.model import LIVE, Entry, State
 from emitterd.rehearsal.server import FaultMenu, RehearsalServer
 from emitterd.service.daemon import Daemon

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from emitterd.datasets.dataset import Dataset, DatasetKind, Header, HeaderMatch
+from emitterd.datasets.catalogue import Dataset, DatasetKind, Header, HeaderMatch
 from emitterd.datasets.inspection import Contract, Report, inspect
 from emitterd.datasets.zip_integrity import ReadAt
 

@@ -14,14 +14,13 @@ from emitterd.codes import Code
 from emitterd.datasets.findings import finding
 from emitterd.delivery.circuit_breaker import OpenCircuit
 from emitterd.errors import Decision, DeliveryError
-from emitterd.fingerprint import Fingerprint
 from emitterd.intake.file_status import FileStatuses
 from emitterd.journal.journal import Journal
 from emitterd.journal.rows import Admission, Known
-from emitterd.model import Entry, Grant, Receipt
+from emitterd.model import Entry, Fingerprint, Grant, Receipt
 from emitterd.monitoring.alarms import Health
 from emitterd.monitoring.page import Page, PageSources
-from emitterd.monitoring.throughput import Throughput
+from emitterd.monitoring.page_data import Throughput
 from emitterd.monitoring.uploads import UploadTracker
 from emitterd.spool.folder import Spool
 from emitterd.spool.selection import Selection

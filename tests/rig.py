@@ -13,18 +13,17 @@ from structlog.testing import capture_logs
 from emitterd.client.api import EmissionClient
 from emitterd.client.http import HttpClient, tls_context
 from emitterd.client.session import Credentials
-from emitterd.client.transfer import TransferLimits
+from emitterd.client.sockets import TransferLimits
 from emitterd.delivery.backoff import Backoff
 from emitterd.delivery.circuit_breaker import STREAK
 from emitterd.delivery.destination import Destination
+from emitterd.delivery.dispatch import WakeUp
 from emitterd.delivery.prefetch import GrantPrefetch
-from emitterd.delivery.wake import WakeUp
 from emitterd.delivery.worker import Worker
-from emitterd.fingerprint import Fingerprint
 from emitterd.housekeeping.disposal import Disposal, Rule
 from emitterd.journal.journal import Journal
 from emitterd.journal.rows import Admission, Admitted
-from emitterd.model import Entry, Grant, State, display
+from emitterd.model import Entry, Fingerprint, Grant, State, display
 from emitterd.rehearsal.server import FaultMenu, RehearsalServer
 from emitterd.spool.folder import Spool
 from emitting import PATIENT, PLAIN_TLS, Identity, wired

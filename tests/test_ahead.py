@@ -9,8 +9,7 @@ import pytest
 
 from emitterd.delivery.prefetch import MOST, WANTED_S, WORTH_S, GrantPrefetch
 from emitterd.errors import Stage
-from emitterd.fingerprint import Fingerprint
-from emitterd.model import Entry, State
+from emitterd.model import Entry, Fingerprint, State
 from rig import Rig, rigged
 from support import wait_until
 

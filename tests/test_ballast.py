@@ -17,14 +17,12 @@ from structlog.testing import capture_logs
 from conftest import DISK_BYTES, Mount, Python, SmallDisk
 from emitterd.codes import Code
 from emitterd.errors import Decision, DeliveryError, JournalFull
-from emitterd.fingerprint import Fingerprint
 from emitterd.journal.database import Database
 from emitterd.journal.disk_reserve import SHARE, SIZE_BYTES, DiskReserve
-from emitterd.journal.instruction import Operation, OperationRequest
 from emitterd.journal.journal import Journal
-from emitterd.journal.operations import Operations
+from emitterd.journal.operations import Operation, OperationRequest, Operations
 from emitterd.journal.rows import Admission
-from emitterd.model import Entry, Grant, Receipt, State
+from emitterd.model import Entry, Fingerprint, Grant, Receipt, State
 from emitterd.rehearsal.server import RehearsalServer
 from harness import Installation
 from rig import rigged
@@ -211,7 +209,7 @@ DEATH = """
 import os, sys, time
 from pathlib import Path
 from emitterd.journal.rows import Admission
-from emitterd.fingerprint import Fingerprint
+from emitterd.model import Fingerprint
 from emitterd.journal.journal import Journal
 journal = Journal(Path("journal.db"))
 journal.admit([Admission(b"a.zip", Fingerprint(1, 2, 3, 4, 5), "pat", 0)])

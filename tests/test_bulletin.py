@@ -10,13 +10,17 @@ import pytest
 from structlog.testing import capture_logs
 
 from conftest import SmallDisk
-from emitterd.fingerprint import Fingerprint
 from emitterd.journal.journal import Journal
 from emitterd.journal.reader import JournalReader
 from emitterd.journal.rows import Admission
-from emitterd.model import Entry, iso
-from emitterd.monitoring.bulletin import NOTE_S, TELL_S, UploadReporter
-from emitterd.monitoring.uploads import UPLOADS, UploadTracker
+from emitterd.model import Entry, Fingerprint, iso
+from emitterd.monitoring.uploads import (
+    NOTE_S,
+    TELL_S,
+    UPLOADS,
+    UploadReporter,
+    UploadTracker,
+)
 from harness import DEADLINE_S, Installation
 from paging import HOSTILE
 from support import wait_until

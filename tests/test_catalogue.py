@@ -5,9 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emitterd.codes import Code
-from emitterd.datasets.catalogue import Catalogue
+from emitterd.datasets.catalogue import Catalogue, Dataset, DatasetKind, Version
 from emitterd.datasets.catalogue_file import load_catalogue
-from emitterd.datasets.dataset import Dataset, DatasetKind, Version
 
 CATALOGUE = load_catalogue()
 DATASETS = {dataset.title: dataset for dataset in CATALOGUE.datasets}

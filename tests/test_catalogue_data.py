@@ -2,8 +2,8 @@
 
 import pytest
 
+from emitterd.datasets.catalogue import Dataset, Header, HeaderMatch, Version
 from emitterd.datasets.catalogue_file import load_catalogue
-from emitterd.datasets.dataset import Dataset, Header, HeaderMatch, Version
 
 CATALOGUE = load_catalogue()
 DATASETS = {dataset.title: dataset for dataset in CATALOGUE.datasets}

@@ -11,7 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import Python
-from emitterd.datasets.catalogue import Catalogue
+from emitterd.datasets.catalogue import (
+    Catalogue,
+    Dataset,
+    DatasetKind,
+    Header,
+    HeaderMatch,
+    Version,
+    VersionRange,
+)
 from emitterd.datasets.catalogue_file import (
     DATASET_KEYS,
     HEADER_KEYS,
@@ -19,14 +27,6 @@ from emitterd.datasets.catalogue_file import (
     MATCHES,
     VARIANTS,
     load_catalogue,
-)
-from emitterd.datasets.dataset import (
-    Dataset,
-    DatasetKind,
-    Header,
-    HeaderMatch,
-    Version,
-    VersionRange,
 )
 from emitterd.errors import ConfigError, Problem
 

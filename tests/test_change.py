@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from emitterd.config.settings import Config, every_key, load
-from emitterd.service.change import FIXED, change
+from emitterd.service.reload import FIXED, change
 
 Read = Callable[..., Config]
 

@@ -9,17 +9,18 @@ from hypothesis import strategies as st
 
 from emitterd.journal.journal import Journal
 from emitterd.journal.reader import JournalReader
-from emitterd.monitoring.chart import (
+from emitterd.monitoring.page_data import (
     HEIGHT,
+    LATE_S,
     LEAST,
     SLOT_S,
     SLOTS,
     WIDTH,
     PeriodTotal,
+    Throughput,
     chart,
     slot_of,
 )
-from emitterd.monitoring.throughput import LATE_S, Throughput
 from paging import Desk
 
 NOW = 1_800_000_000.0

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from conftest import NOBODY, Python
-from emitterd.journal.instruction import (
+from emitterd.journal.operations import (
     Operation,
     OperationReport,
     OperationRequest,

@@ -19,17 +19,14 @@ from structlog.typing import EventDict
 
 from conftest import Mount, SmallDisk
 from crashing import MEMORY
-from emitterd.codes import Code
+from emitterd.codes import MEANING, Code
 from emitterd.datasets.findings import Finding
 from emitterd.errors import Decision, DeliveryError, JournalFull
-from emitterd.fingerprint import Fingerprint
 from emitterd.housekeeping.disposal import Disposal, Rule
-from emitterd.journal.instruction import Operation, OperationRequest
 from emitterd.journal.journal import Journal
-from emitterd.journal.operations import Operations
+from emitterd.journal.operations import Operation, OperationRequest, Operations
 from emitterd.journal.rows import Admission
-from emitterd.meanings import MEANING
-from emitterd.model import Entry, display
+from emitterd.model import Entry, Fingerprint, display
 from emitterd.spool.folder import Spool
 from support import make_zip, zip_bytes
 from test_intake import NAME, PATH, SWEEP_S, names, swept

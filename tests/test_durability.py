@@ -21,7 +21,7 @@ ADMITTING = """
 import os, sys
 from pathlib import Path
 from emitterd.journal.rows import Admission
-from emitterd.fingerprint import Fingerprint
+from emitterd.model import Fingerprint
 from emitterd.journal.journal import Journal
 
 with Journal(Path(sys.argv[1])) as journal:
@@ -35,7 +35,7 @@ import os, sys
 from pathlib import Path
 from emitterd.journal.rows import Admission
 from emitterd.model import Grant
-from emitterd.fingerprint import Fingerprint
+from emitterd.model import Fingerprint
 from emitterd.journal.journal import Journal
 
 with Journal(Path(sys.argv[1])) as journal:

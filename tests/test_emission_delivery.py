@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from emitterd.client.api import EmissionClient
-from emitterd.client.transfer import TransferLimits
+from emitterd.client.sockets import TransferLimits
 from emitterd.codes import Code
 from emitterd.errors import Decision, DeliveryError
 from emitterd.model import Grant, Receipt

@@ -6,8 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emitterd.fingerprint import Fingerprint
-from emitterd.model import LIVE, TRANSITIONS, Entry, Grant, State, Verb, display
+from emitterd.model import (
+    LIVE,
+    TRANSITIONS,
+    Entry,
+    Fingerprint,
+    Grant,
+    State,
+    Verb,
+    display,
+)
 
 ENDINGS = {State.DELIVERED, State.REJECTED, State.WITHDRAWN}
 GRANT = Grant(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from emitterd.codes import Code
+from emitterd.codes import MEANING, Code
 from emitterd.datasets.findings import CONSEQUENCE
 from emitterd.errors import (
     ConfigError,
@@ -19,7 +19,6 @@ from emitterd.errors import (
     JournalLocked,
     Problem,
 )
-from emitterd.meanings import MEANING
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "errors.md"
 ROW = re.compile(r"^\| \[`(E\d{3})`\]\(#(\w+)\) \| (.+) \| (.+) \|$", re.MULTILINE)

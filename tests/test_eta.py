@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emitterd.monitoring.eta import RecentDelivery, busy_s, eta_s
+from emitterd.monitoring.status import RecentDelivery, busy_s, eta_s
 
 NOW = 1_800_000_000.0
 KIB = 1024

@@ -12,14 +12,12 @@ import pytest
 
 from emitterd.codes import Code
 from emitterd.errors import Decision, DeliveryError
-from emitterd.fingerprint import Fingerprint
 from emitterd.intake.file_status import FileStatuses, FolderState
-from emitterd.journal.instruction import Operation, OperationRequest
 from emitterd.journal.journal import Journal
-from emitterd.journal.operations import Operations
+from emitterd.journal.operations import Operation, OperationRequest, Operations
 from emitterd.journal.reader import JournalReader
 from emitterd.journal.rows import Admission
-from emitterd.model import Confirmation, State, undisplay
+from emitterd.model import Confirmation, Fingerprint, State, undisplay
 from emitterd.monitoring.explain import Explanation, OutsideSpool, explain, locate
 from emitterd.spool.folder import Spool
 from emitterd.spool.selection import Selection

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from emitterd.client.transfer import TransferLimits
+from emitterd.client.sockets import TransferLimits
 from emitterd.model import State
 from emitterd.rehearsal.faults import FAULTS, FaultStage
 from emitting import (

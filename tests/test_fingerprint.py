@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from emitterd.fingerprint import Fingerprint
+from emitterd.model import Fingerprint
 
 SEEN = Fingerprint(
     device=1, inode=2, size_bytes=300, mtime_ns=4_000_000_000, ctime_ns=5_000_000_000

@@ -5,7 +5,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emitterd.codes import Code
-from emitterd.delivery.allowance import SlowStart
 from emitterd.delivery.backoff import RETRY_AFTER_CAP_S, Backoff
 from emitterd.delivery.circuit_breaker import (
     LOOK_S,
@@ -13,6 +12,7 @@ from emitterd.delivery.circuit_breaker import (
     CircuitBreaker,
     OpenCircuit,
     Permit,
+    SlowStart,
 )
 from emitterd.errors import Decision, DeliveryError, Stage
 

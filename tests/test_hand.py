@@ -9,15 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import SmallDisk
-from emitterd.journal.history import History
-from emitterd.journal.instruction import (
+from emitterd.journal.journal import History, Journal
+from emitterd.journal.operations import (
+    BATCH,
+    SHOWN,
     Operation,
     OperationReport,
     OperationRequest,
     OperationResult,
+    Operations,
 )
-from emitterd.journal.journal import Journal
-from emitterd.journal.operations import BATCH, SHOWN, Operations
 from emitterd.journal.rows import AdmissionResult
 from emitterd.model import LIVE, State
 from test_journal import (

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from emitterd.cli.handover import KEYS, SentFiles, notices, sent
+from emitterd.cli.init import KEYS, SentFiles, notices, sent
 from emitterd.config.client_config import ClientConfig
 
 DATASETS = ["block_master", "pat"]

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from conftest import Python
-from emitterd.cli.handshake import Address, Unreachable, connect, secure
+from emitterd.cli.check_online import Address, Unreachable, connect, secure
 from emitterd.codes import Code
 from emitting import LOOPBACK, PLAIN_TLS, Listener, silent_port
 
 LIMIT_S = 10.0
 LOOKING_UP = """
-from emitterd.cli.handshake import Unreachable, resolve
+from emitterd.cli.check_online import Unreachable, resolve
 try:
     resolve("cqube.example.org", 443, 0.5)
 except Unreachable as error:

@@ -20,7 +20,7 @@ from conftest import Python
 from emitterd.client.body import CHUNK_BYTES, Body
 from emitterd.codes import Code
 from emitterd.errors import Decision, DeliveryError, FileError
-from emitterd.fingerprint import Fingerprint
+from emitterd.model import Fingerprint
 from emitterd.spool.folder import digests
 from emitterd.spool.hashing import AHEAD, BESIDE_BYTES, THREAD_NAME, Hashing
 from emitting import Listener, answering, emission_to, hand_made, sparse, wired
@@ -36,7 +36,7 @@ GROWN_MIB = 4
 
 MEASURED = """
 import os, sys
-from emitterd.fingerprint import Fingerprint
+from emitterd.model import Fingerprint
 from emitterd.client.body import Body
 
 def peak():

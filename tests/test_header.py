@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emitterd.datasets.csv_header import COLUMNS_MAX, read_heading
-from emitterd.datasets.dataset import (
+from emitterd.datasets.catalogue import (
     Dataset,
     DatasetKind,
     HeaderMatch,
     Version,
     VersionRange,
 )
+from emitterd.datasets.csv_header import COLUMNS_MAX, read_heading
 from inspecting import ATTENDANCE, COLUMNS, HEADER, header
 
 EXPECTED = f"{HEADER} (5 columns, in this order)"

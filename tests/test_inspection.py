@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emitterd.datasets.dataset import Version
+from emitterd.datasets.catalogue import Version
 from emitterd.datasets.inspection import Contract, Report, inspect
 from inspecting import (
     ATTENDANCE,

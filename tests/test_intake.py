@@ -16,8 +16,7 @@ from structlog.typing import EventDict
 
 from conftest import NOBODY, Python, SmallDisk
 from emitterd.datasets.catalogue_file import load_catalogue
-from emitterd.datasets.inspection import Contract, Report
-from emitterd.datasets.inspector import Inspector
+from emitterd.datasets.inspection import Contract, Inspector, Report
 from emitterd.datasets.zip_integrity import ReadAt
 from emitterd.housekeeping.disposal import Disposal, Rule
 from emitterd.intake.examine import MAX_BYTES, Examiner, ExamineRules

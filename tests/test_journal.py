@@ -11,12 +11,11 @@ import pytest
 
 from emitterd.codes import Code
 from emitterd.errors import Decision, DeliveryError
-from emitterd.fingerprint import Fingerprint
-from emitterd.journal import statements
+from emitterd.journal import rows as statements
 from emitterd.journal.fair_queue import QUANTUM
 from emitterd.journal.journal import Journal
 from emitterd.journal.rows import Admission
-from emitterd.model import Entry, Grant, Receipt, State
+from emitterd.model import Entry, Fingerprint, Grant, Receipt, State
 
 PATH = b"pat/periodic_exam.zip"
 LOST = DeliveryError(Decision.DEFER, Code.ANSWER_LOST, "no answer", ambiguous=True)

@@ -17,8 +17,7 @@ from hypothesis.stateful import (
 )
 
 from emitterd.errors import IllegalTransition
-from emitterd.journal.history import History
-from emitterd.journal.journal import Journal
+from emitterd.journal.journal import History, Journal
 from emitterd.model import LIVE, TRANSITIONS, Entry, Grant, State, Verb
 from test_journal import (
     BROKE,

@@ -14,12 +14,10 @@ import pytest
 
 from conftest import Python
 from emitterd.config.settings import load
-from emitterd.fingerprint import Fingerprint
 from emitterd.journal.database import Database
 from emitterd.journal.journal import Journal
-from emitterd.journal.rows import Admission, AdmissionResult
-from emitterd.journal.statements import ASKED, unchanged_paths
-from emitterd.model import State
+from emitterd.journal.rows import ASKED, Admission, AdmissionResult, unchanged_paths
+from emitterd.model import Fingerprint, State
 from emitterd.monitoring.health import AGED_S
 from emitterd.monitoring.uploads import UploadTracker
 from emitterd.rehearsal.server import RehearsalServer

@@ -15,9 +15,8 @@ from structlog.typing import EventDict
 
 from conftest import Mount, Python
 from emitterd.spool.folder import Spool
-from emitterd.spool.lookout import WatchKeeper
 from emitterd.spool.mounts import NETWORK, file_system
-from emitterd.spool.watcher import watches
+from emitterd.spool.watcher import WatchKeeper, watches
 from support import make_zip, wait_until
 
 DEADLINE_S = 30.0
@@ -26,7 +25,7 @@ START = """
 import json, sys
 from pathlib import Path
 from structlog.testing import capture_logs
-from emitterd.spool.lookout import WatchKeeper
+from emitterd.spool.watcher import WatchKeeper
 from emitterd.spool.folder import Spool
 lookout = WatchKeeper(Spool(Path(sys.argv[1])), "auto", lambda *_: None, lambda: None)
 with capture_logs() as events:

@@ -28,7 +28,7 @@ from hypothesis.stateful import (
 )
 
 from emitterd.client.grant import EXPIRY_MARGIN_S
-from emitterd.journal.instruction import Operation
+from emitterd.journal.operations import Operation
 from emitterd.model import LIVE, State, display
 from host import Host, Killed
 from support import zip_bytes

@@ -16,7 +16,7 @@ from python_multipart.multipart import Field, File
 from emitterd.client.body import CHUNK_BYTES, Body
 from emitterd.codes import Code
 from emitterd.errors import FileError
-from emitterd.fingerprint import Fingerprint
+from emitterd.model import Fingerprint
 
 FIELDS = {"key": "pat/x_20231114221320.zip", "policy": "e30=", "x-amz-date": "now"}
 THREE = os.urandom(3 * CHUNK_BYTES)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from emitterd.service.notify import extend_timeout, notify, reloading, watchdog_s
+from emitterd.service.systemd import extend_timeout, notify, reloading, watchdog_s
 
 
 @pytest.fixture(params=["path", "abstract"])

@@ -10,8 +10,8 @@ from time import time
 
 import pytest
 
-from emitterd.cli.check import Diagnosis
 from emitterd.cli.check_online import online
+from emitterd.cli.output import Diagnosis
 from emitterd.config.settings import Config, load
 from emitterd.rehearsal.server import FaultMenu, RehearsalServer
 from emitting import (

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from emitterd.cli import terminal
+from emitterd.cli import output as terminal
 from emitterd.codes import Code
 from emitterd.config import settings as config
 from emitterd.intake.file_status import FolderState
 from emitterd.journal import operations as hand
-from emitterd.journal.instruction import Operation
+from emitterd.journal.operations import Operation
 from emitterd.model import TRANSITIONS, State
 from emitterd.rehearsal.server import FaultMenu, RehearsalServer
 from harness import Installation

@@ -15,10 +15,8 @@ from emitterd.journal.journal import Journal
 from emitterd.journal.reader import JournalReader
 from emitterd.model import State, display
 from emitterd.monitoring.alarms import Alarm, AlarmCode, Health
-from emitterd.monitoring.headline import progress
-from emitterd.monitoring.page_data import SHOWN, gather
-from emitterd.monitoring.rendering import POLICY, SCRIPT, STYLE
-from emitterd.monitoring.throughput import Throughput
+from emitterd.monitoring.page import POLICY, SCRIPT, STYLE
+from emitterd.monitoring.page_data import SHOWN, Throughput, gather, progress
 from emitterd.monitoring.uploads import UploadProgress
 from emitterd.text import amount, count, sentence, share, span
 from paging import HOSTILE, Desk, admission

@@ -25,10 +25,9 @@ from emitterd.client.responses import (
     bucket_trouble,
     transport_error,
 )
-from emitterd.codes import Code
+from emitterd.codes import MEANING, Code
 from emitterd.datasets.findings import CONSEQUENCE
 from emitterd.errors import Decision, DeliveryError
-from emitterd.meanings import MEANING
 from test_docs import command_options
 
 ROOT = Path(__file__).parent.parent

@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 
-from emitterd.fingerprint import Fingerprint
-from emitterd.housekeeping.salvage import Salvaged, salvage
+from emitterd.housekeeping.recovery import Salvaged, salvage
 from emitterd.journal.database import Database
 from emitterd.journal.journal import Journal
 from emitterd.journal.rows import Admission
-from emitterd.model import Receipt, State
+from emitterd.model import Fingerprint, Receipt, State
 from emitterd.rehearsal.server import RehearsalServer
 from harness import Installation
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emitterd.client.refusal import LOGIN_CEILING_S, LOGIN_FLOOR_S, LoginLockout
+from emitterd.client.session import LOGIN_CEILING_S, LOGIN_FLOOR_S, LoginLockout
 from emitterd.codes import Code
 from emitterd.errors import Decision, Stage
 

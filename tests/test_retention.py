@@ -8,8 +8,7 @@ import pytest
 
 from conftest import SmallDisk
 from emitterd.housekeeping.retention import PAGE, Retention
-from emitterd.journal.history import History
-from emitterd.journal.journal import Journal
+from emitterd.journal.journal import History, Journal
 from emitterd.model import State
 from emitterd.spool.folder import Spool
 from support import make_zip

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from emitterd.datasets.catalogue import Dataset, DatasetKind
 from emitterd.datasets.csv_rows import Rows
-from emitterd.datasets.dataset import Dataset, DatasetKind
 from inspecting import header
 
 VISITS = Dataset(

@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import NOBODY, Python, SmallDisk
-from emitterd.cli.init import Skeleton, _create, _next_steps, _Plan, lay_out
-from emitterd.cli.template import shipped
+from emitterd.cli.init import Skeleton, _create, _next_steps, _Plan, lay_out, shipped
 from emitterd.config import settings as config
 from emitterd.config.client_config import ClientConfig, read_client_config
 from emitterd.config.settings import Config

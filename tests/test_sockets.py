@@ -9,8 +9,7 @@ import pytest
 
 from emitterd.client.http import HttpClient, tls_context
 from emitterd.client.responses import BrokenConnection
-from emitterd.client.sockets import TransportError
-from emitterd.client.transfer import Stopped, TransferLimits
+from emitterd.client.sockets import Stopped, TransferLimits, TransportError
 from emitting import (
     LOOPBACK,
     OK,

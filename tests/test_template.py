@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from emitterd.cli.template import fill, quoted, shipped
+from emitterd.cli.init import fill, quoted, shipped
 from emitterd.yaml_reader import load_data, parse
 
 TEMPLATE = """\

@@ -12,10 +12,9 @@ from pathlib import Path
 import pytest
 
 from emitterd.client.api import EmissionClient
-from emitterd.client.bandwidth import BURST_SLICES, SLICE_LEAST_BYTES, SLICE_S
-from emitterd.client.throttle import Throttle
-from emitterd.client.transfer import Stopped, TransferLimits
-from emitterd.config.config_timetable import timetable
+from emitterd.client.bandwidth import BURST_SLICES, SLICE_LEAST_BYTES, SLICE_S, Throttle
+from emitterd.client.sockets import Stopped, TransferLimits
+from emitterd.config.fields import timetable
 from emitterd.errors import Decision, DeliveryError
 from emitterd.model import Receipt
 from emitterd.monitoring.uploads import UploadTracker

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from emitterd.client.timetable import DAY_MIN, TimeSpan, Timetable
 from emitterd.config import settings as config
-from emitterd.config.config_timetable import timetable
+from emitterd.config.fields import timetable
 from emitterd.config.sources import ValueProblem
 from emitterd.errors import ConfigError, Problem
 from emitterd.units import parse_rate

@@ -3,8 +3,7 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from emitterd.fingerprint import Fingerprint
-from emitterd.model import Entry
+from emitterd.model import Entry, Fingerprint
 from emitterd.monitoring.uploads import UploadTracker, advance
 
 

@@ -4,8 +4,7 @@ import time
 
 from emitterd.codes import Code
 from emitterd.errors import Decision, DeliveryError
-from emitterd.journal.journal import Journal
-from emitterd.journal.waiting import Waiting
+from emitterd.journal.journal import Journal, Waiting
 from test_journal import BROKE, take
 
 REFUSED = DeliveryError(Decision.PARK, Code.CREDENTIALS, "refused")

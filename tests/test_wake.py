@@ -4,7 +4,7 @@ import threading
 import time
 from pathlib import Path
 
-from emitterd.delivery.wake import WakeUp
+from emitterd.delivery.dispatch import WakeUp
 from emitterd.journal.journal import Journal
 from support import make_zip, wait_until
 from test_intake import NAME, PATH, swept

@@ -8,8 +8,7 @@ import pytest
 
 from emitterd.client.http import tls_context
 from emitterd.client.responses import BrokenConnection
-from emitterd.client.sockets import TransportError
-from emitterd.client.transfer import TransferLimits
+from emitterd.client.sockets import TransferLimits, TransportError
 from emitting import (
     OK,
     Identity,

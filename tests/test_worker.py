@@ -11,8 +11,7 @@ import pytest
 
 from emitterd.delivery.dispatch import IDLE_S
 from emitterd.delivery.worker import ROOT_LOST_S
-from emitterd.journal.instruction import Operation, OperationRequest
-from emitterd.journal.operations import Operations
+from emitterd.journal.operations import Operation, OperationRequest, Operations
 from emitterd.model import State
 from rig import INITIAL_S, Rig, rigged
 

@@ -5,15 +5,19 @@ import shutil
 import ssl
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
+from emitterd.cli.check_online import online as ask_online
+from emitterd.cli.output import DONE, WRONG, Diagnosis, print_diagnoses, print_settings
 from emitterd.client.grant import GRANT_LIFETIME_S
 from emitterd.client.timetable import format_rate
-from emitterd.config.settings import Config
+from emitterd.config.settings import Config, describe, load
+from emitterd.config.sources import find
+from emitterd.datasets.inspection import load_inspector
 from emitterd.intake.examine import MAX_BYTES
 from emitterd.journal.reader import is_locked
 from emitterd.monitoring.http_server import probe
+from emitterd.service.logging import silence
 from emitterd.spool.mounts import NETWORK, file_system
 from emitterd.spool.watcher import folders_below, watch_limit
 from emitterd.units import format_size
@@ -21,16 +25,6 @@ from emitterd.units import format_size
 FREE_FLOOR_BYTES = 64 * 1024 * 1024
 RELEASED_AT = 1767225600.0
 """2026-01-01: a clock that says earlier is wrong, and TLS will not work."""
-
-
-@dataclass(frozen=True, slots=True)
-class Diagnosis:
-    """One thing looked at: `level` is ok, warning or error."""
-
-    level: str
-    subject: str
-    message: str
-    remedy: str = ""
 
 
 def diagnoses(config: Config) -> list[Diagnosis]:
@@ -218,3 +212,23 @@ def _existing(folder: Path) -> Path:
     while not folder.exists():
         folder = folder.parent
     return folder
+
+
+# What `check` does: the configuration, the machine, and with `--online` the server.
+
+
+def check(config: Path | None, *, online: bool) -> int:
+    """Print what is in force, and what was found; return the exit code."""
+    settings = load(find(config, os.environ), os.environ)
+    load_inspector(settings.spool)
+    print_settings(describe(settings))
+    found = diagnoses(settings)
+    print_diagnoses(found)
+    if online:
+        # The login's own lines would come between the answers.
+        silence()
+        for one in ask_online(settings):
+            print_diagnoses([one])
+            found.append(one)
+    wrong = any(one.level == "error" for one in found)
+    return WRONG if wrong else DONE

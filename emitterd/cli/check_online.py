@@ -3,34 +3,296 @@
 Nothing is stored: the grant is asked under a name of no dataset, and is never used.
 """
 
+import http.client
+import queue
+import socket
+import ssl
 import threading
 import time
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from typing import NamedTuple, Self
+from dataclasses import dataclass
+from traceback import clear_frames
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
 from urllib.parse import urlsplit
 
-from emitterd.cli.check import Diagnosis
-from emitterd.cli.handshake import (
-    Address,
-    Certificate,
-    connect,
-    listed,
-    refusal,
-    resolve,
-    secure,
-    tunnel,
-)
+from emitterd.cli.output import Diagnosis
 from emitterd.client.http import Response
 from emitterd.client.responses import RequestKind, http_date, transport_error
-from emitterd.client.sockets import Proxy, TransportError
-from emitterd.codes import Code
+from emitterd.client.sockets import Proxy, TransportError, refuses_certificate
+from emitterd.codes import MEANING, Code
 from emitterd.config.settings import Config
 from emitterd.errors import EmitterError, printable
-from emitterd.meanings import MEANING
 from emitterd.model import Grant
-from emitterd.service.route import open_emission, open_tls, open_wire
+from emitterd.service.components import open_emission, open_tls, open_wire
 from emitterd.units import format_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+# One connection step by step: the name, the address, TLS; nothing is sent over it. What
+# the wire tells in one word is told here so that a person can mend it.
+
+SHOWN = 3
+"""So many addresses are named; a bucket has more."""
+
+_AUTHORITY = (
+    "if it is the right server, add its authority's certificate to emission.ca_file,"
+    " which holds those of the API and of the bucket in place of this machine's own"
+)
+_UNKNOWN = ("the certificate's authority is unknown to this machine", _AUTHORITY)
+_HOST = (
+    "the certificate is for another host than {host}",
+    (
+        "call the host by a name that its certificate holds, or have it made for this"
+        " name; a bucket's name must have no dot"
+    ),
+)
+_CERTIFICATE: dict[int, tuple[str, str]] = {
+    2: ("the certificate's chain is not whole", _AUTHORITY),
+    9: ("the certificate is not valid yet", "set this machine's clock"),
+    10: (
+        "the certificate has expired",
+        "have the server's administrator renew it, unless this machine's clock errs",
+    ),
+    18: ("the certificate vouches for itself, no authority does", _AUTHORITY),
+    19: _UNKNOWN,
+    20: _UNKNOWN,
+    21: _UNKNOWN,
+    62: _HOST,
+    64: _HOST,
+}
+"""By OpenSSL's X509_V_ERR code: what it means, and the remedy."""
+
+_CLIENT = (
+    "the server accepts no connection without a client certificate that it trusts",
+    "set emission.client_cert and client_key to what its administrator issued",
+)
+_OLD = (
+    "the server speaks only versions of TLS that are no longer safe",
+    "have its administrator offer TLS 1.2 or later",
+)
+_CUT = (
+    "the connection to {host} is cut in the handshake",
+    "look for a firewall that does not let this host's name through",
+)
+_HANDSHAKE: dict[str, tuple[str, str]] = {
+    "WRONG_VERSION_NUMBER": (
+        "what answers speaks no TLS",
+        "correct scheme and port: http is another port than https",
+    ),
+    "SSLV3_ALERT_HANDSHAKE_FAILURE": (
+        "the server ends the handshake",
+        "it may want a client certificate (emission.client_cert), or be too old",
+    ),
+    "UNSUPPORTED_PROTOCOL": _OLD,
+    "TLSV1_ALERT_PROTOCOL_VERSION": _OLD,
+    # OpenSSL 3 requires RFC 5746, of 2010.
+    "UNSAFE_LEGACY_RENEGOTIATION_DISABLED": (
+        "the server's TLS lacks secure renegotiation",
+        "have its administrator update the server's TLS library",
+    ),
+}
+"""By OpenSSL's reason: what it means, and the remedy."""
+
+
+class Unreachable(EmitterError):
+    """A step failed; `code` and `hint` say what to do."""
+
+
+class Address(NamedTuple):
+    """An address of a host, as `getaddrinfo` gives it."""
+
+    family: int
+    place: tuple[Any, ...]
+
+    def __str__(self) -> str:
+        return str(self.place[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """What the server showed; `ends_at` in seconds since the epoch."""
+
+    version: str
+    subject: str
+    issuer: str
+    ends_at: float
+
+
+def resolve(host: str, port: int, limit_s: float) -> list[Address]:
+    """Return the addresses of a host. Raises `Unreachable`."""
+    answers: queue.SimpleQueue[list[Address] | Exception] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            answers.put(list(dict.fromkeys(Address(one[0], one[4]) for one in found)))
+        except (OSError, UnicodeError) as error:
+            answers.put(error)
+
+    # The resolver takes no limit of ours: who hangs is left behind.
+    threading.Thread(target=ask, name="resolver", daemon=True).start()
+    silent = "have the DNS servers that /etc/resolv.conf names, or the line, looked at"
+    try:
+        answer = answers.get(timeout=limit_s)
+    except queue.Empty as error:
+        said = f"{host}: the DNS does not answer within {limit_s:g} s"
+        raise Unreachable(said, code=Code.DNS, hint=silent) from error
+    if isinstance(answer, Exception):
+        hint = silent if _again(answer) else ""
+        said = f"{host} has no address: {_said(answer)}"
+        raise Unreachable(said, code=Code.DNS, hint=hint) from answer
+    return answer
+
+
+def connect(addresses: list[Address], limit_s: float) -> socket.socket:
+    """Return a connection to the first address that takes one. Raises `Unreachable`.
+
+    The addresses share the limit, so that one that is silent leaves time for others.
+    """
+    end = time.monotonic() + limit_s
+    failures: list[tuple[Address, OSError]] = []
+    for tried, address in enumerate(addresses):
+        share_s = (end - time.monotonic()) / (len(addresses) - tried)
+        try:
+            line = _dial(address, max(share_s, 0.001))
+        except OSError as error:
+            failures.append((address, error))
+        else:
+            line.settimeout(limit_s)
+            return line
+    late = any(isinstance(error, TimeoutError) for _, error in failures)
+    port = addresses[0].place[1]
+    told = [f"{address} ({_said(error)})" for address, error in failures]
+    raise Unreachable(
+        f"no connection to port {port} of {listed(told)}",
+        code=Code.CONNECT_TIMEOUT if late else Code.REFUSED,
+        hint="check that the server is up, and that the firewall lets this host out to"
+        f" port {port}",
+    )
+
+
+def secure(line: socket.socket, host: str, tls: ssl.SSLContext) -> Certificate:
+    """Shake hands over a connection, close it, and return what the server showed.
+
+    Raises `Unreachable`.
+    """
+    try:
+        with line, tls.wrap_socket(line, server_hostname=host) as secured:
+            return _certificate(secured)
+    except (OSError, ValueError) as error:
+        raise _insecure(error, host) from error
+
+
+def tunnel(
+    proxy: Proxy, host: str, port: int, tls: ssl.SSLContext, limit_s: float
+) -> Certificate:
+    """Shake hands with a host through a proxy; else as `secure`."""
+    there = urlsplit(proxy.origin)
+    line = http.client.HTTPSConnection(
+        there.hostname or "", there.port or 80, timeout=limit_s, context=tls
+    )
+    line.set_tunnel(host, port, _authorization(proxy))
+    try:
+        line.connect()
+        return _certificate(cast("ssl.SSLSocket", line.sock))
+    except ssl.SSLError as error:
+        raise _insecure(error, host) from error
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        # Python 3.11.2 leaves the proxy's refusal open in a frame of the traceback, and
+        # with it the socket.
+        clear_frames(error.__traceback__)
+        raise Unreachable(
+            f"no way through the proxy to {host} port {port}: {_said(error)}",
+            code=Code.PROXY,
+            hint="check emission.proxy (or HTTPS_PROXY and NO_PROXY), and that the"
+            f" proxy lets {host} port {port} through",
+        ) from error
+    finally:
+        line.close()
+
+
+def listed(addresses: list[str]) -> str:
+    """Return a few of them in words, and how many more there are."""
+    more = len(addresses) - SHOWN
+    return ", ".join(addresses[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def refusal(error: BaseException | None, host: str) -> Unreachable | None:
+    """Return what TLS has to do with an error, told for people, or None if nothing."""
+    while error is not None:
+        if isinstance(error, ssl.SSLError):
+            return _insecure(error, host)
+        # httpcore raises `from None`, and leaves the context.
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _dial(address: Address, limit_s: float) -> socket.socket:
+    line = socket.socket(address.family, socket.SOCK_STREAM)
+    try:
+        line.settimeout(limit_s)
+        line.connect(address.place)
+    except OSError:
+        line.close()
+        raise
+    return line
+
+
+def _insecure(error: Exception, host: str) -> Unreachable:
+    if isinstance(error, TimeoutError):
+        said = f"{host} does not answer the TLS handshake in time"
+        return Unreachable(said, code=Code.CONNECT_TIMEOUT)
+    words = _words(error)
+    if words is None:
+        return Unreachable(f"no TLS with {host}: {_said(error)}", code=Code.TLS)
+    message, hint = words
+    return Unreachable(message.format(host=host), code=Code.TLS, hint=hint)
+
+
+def _words(error: Exception) -> tuple[str, str] | None:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return _CERTIFICATE.get(error.verify_code)
+    if refuses_certificate(error):
+        return _CLIENT
+    # Python 3.11.2, Debian 12's, calls an end without a word an orderly one.
+    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError | ConnectionError):
+        return _CUT
+    return _HANDSHAKE.get(getattr(error, "reason", None) or "")
+
+
+def _certificate(line: ssl.SSLSocket) -> Certificate:
+    shown = cast("Mapping[str, Any]", line.getpeercert() or {})
+    subject, issuer = (
+        {name: value for part in shown.get(whose, ()) for name, value in part}
+        for whose in ("subject", "issuer")
+    )
+    names = [value for _, value in shown.get("subjectAltName", ())]
+    return Certificate(
+        version=line.version() or "TLS",
+        subject=subject.get("commonName") or next(iter(names), "no name"),
+        issuer=issuer.get("organizationName") or issuer.get("commonName") or "nobody",
+        ends_at=ssl.cert_time_to_seconds(shown["notAfter"]),
+    )
+
+
+def _authorization(proxy: Proxy) -> dict[str, str]:
+    if proxy.auth is None:
+        return {}
+    login = b64encode(":".join(proxy.auth).encode()).decode()
+    return {"Proxy-Authorization": f"Basic {login}"}
+
+
+def _again(error: Exception) -> bool:
+    return isinstance(error, socket.gaierror) and error.errno == socket.EAI_AGAIN
+
+
+def _said(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
 
 PATH = b"emitterd_check/check.zip"
 """What the grant is asked for; in no dataset's folder, so nothing would read it."""

@@ -17,10 +17,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from emitterd.cli.output import console, print_receipts
-from emitterd.cli.terminal import DONE, WRONG, complain
+from emitterd.cli.output import DONE, WRONG, complain, console, print_receipts
+from emitterd.datasets.catalogue import Dataset
 from emitterd.datasets.catalogue_file import load_catalogue
-from emitterd.datasets.dataset import Dataset
 from emitterd.datasets.sample import sample_csv
 from emitterd.errors import JournalError
 from emitterd.journal.reader import JournalReader

@@ -16,10 +16,9 @@ from functools import cache
 from importlib.resources import files
 from typing import NotRequired, TypedDict, cast
 
-from emitterd.codes import Code
+from emitterd.codes import MEANING, Code
 from emitterd.datasets.findings import CONSEQUENCE
 from emitterd.errors import printable
-from emitterd.meanings import MEANING
 from emitterd.yaml_reader import load_data
 
 FINDINGS = "findings"

@@ -5,23 +5,181 @@ and no mode is changed. `emitter.yaml` comes last: a layout that was broken off 
 finished by doing it again.
 """
 
+import json
 import os
+import re
 import shlex
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib.resources import files
 from pathlib import Path
 
-from emitterd.cli import template
-from emitterd.cli.handover import notices
-from emitterd.config.client_config import ClientConfig
+from emitterd.cli.error_codes import UnknownCodeError, all_codes, explain
+from emitterd.cli.output import (
+    DONE,
+    USAGE,
+    complain,
+    console,
+    print_array,
+    print_codes,
+    print_object,
+)
+from emitterd.config.client_config import ClientConfig, read_client_config
 from emitterd.config.fields import shown
 from emitterd.config.rules import inside
 from emitterd.config.secrets import read_secret
 from emitterd.config.sources import ValueProblem
-from emitterd.errors import ConfigError, Problem
+from emitterd.datasets.catalogue_file import load_catalogue
+from emitterd.errors import ConfigError, Problem, printable
 from emitterd.spool.files import sync
+from emitterd.yaml_reader import YamlError, load_data
+
+# The `emitter.yaml` that is shipped, and how its keys are filled in. Its comments are
+# the operator's first manual: they stay, whatever is filled in.
+
+Setting = str | bool | None
+"""What a key is set to; None comments it out."""
+
+_SECTION = re.compile(r"([a-z_]+):")
+_KEY = re.compile(r"  (?:# )?([a-z_]+):(?: .*)?")
+
+
+def shipped() -> str:
+    """Return the template: every key, with its default or commented out."""
+    return (files("emitterd.config") / "emitter.yaml").read_text("utf-8")
+
+
+def fill(text: str, settings: Mapping[str, Setting]) -> str:
+    """Return the text with these keys set, by key path.
+
+    Raises `LookupError` where the template does not have each of the keys once.
+    """
+    lines = text.splitlines()
+    places: dict[str, list[int]] = {path: [] for path in settings}
+    section = ""
+    for number, line in enumerate(lines):
+        if found := _SECTION.fullmatch(line):
+            section = found[1]
+        elif (found := _KEY.fullmatch(line)) and f"{section}.{found[1]}" in places:
+            places[f"{section}.{found[1]}"].append(number)
+    for path, value in settings.items():
+        if len(places[path]) != 1:
+            raise LookupError(f"the template has {len(places[path])} lines of {path}")
+        (number,) = places[path]
+        lines[number] = _line(lines[number], path.rpartition(".")[2], value)
+    return "\n".join(lines) + "\n"
+
+
+def _line(line: str, key: str, value: Setting) -> str:
+    if value is None:
+        return re.sub(r"^  (?!# )", "  # ", line)
+    text = quoted(value) if isinstance(value, str) else json.dumps(value)
+    return f"  {key}: {text}"
+
+
+def quoted(value: str) -> str:
+    """Write a text as a YAML scalar on one line, in quotes where it needs them.
+
+    What JSON escapes YAML reads alike, and `printable` escapes the rest as YAML does.
+    """
+    if printable(value) == value and _reads_as(value):
+        return value
+    return printable(json.dumps(value, ensure_ascii=False))
+
+
+def _reads_as(value: str) -> bool:
+    try:
+        return load_data(f"key: {value}") == {"key": value}
+    except YamlError:
+        return False
+
+
+# From `client.py` to emitterd: what the one did, and what changes with the other.
+
+KEYS = "<dataset>/<name>.zip"
+"""The form of the object keys that the server looks for."""
+
+
+@dataclass(frozen=True, slots=True)
+class SentFiles:
+    """What `client.py` made of its `file_path`.
+
+    `folder` is the one that the dataset folders lie in; `keys` the form of the object
+    keys asked for, right if it equals `KEYS`; `dataset` the only one sent, or None.
+    """
+
+    folder: Path
+    keys: str = KEYS
+    dataset: str | None = None
+
+
+def sent(file_path: str, datasets: Collection[str]) -> SentFiles:
+    """Tell what `client.py` sent; `datasets` are the names of the dataset folders.
+
+    Its keys start at `os.path.split(file_path)[0]`: at `file_path` itself only where
+    that ends with a slash, else at the folder above. On Windows it puts backslashes
+    into them, which the server does not take for folders.
+    """
+    place = Path(file_path)
+    if not place.is_absolute():
+        return SentFiles(place, KEYS.replace("/", "\\"))
+    if place.suffix.lower() == ".zip" or os.path.isfile(place):  # noqa: PTH113  raises
+        known = place.parent.name in datasets
+        return SentFiles(place.parent.parent if known else place.parent, "<name>.zip")
+    slash = file_path.endswith("/")
+    if place.name in datasets:
+        return SentFiles(place.parent, "<name>.zip" if slash else KEYS, place.name)
+    return (
+        SentFiles(place) if slash else SentFiles(place, f"{shown(place.name)}/{KEYS}")
+    )
+
+
+def notices(
+    client: ClientConfig, directory: Path, datasets: Collection[str]
+) -> Iterator[str]:
+    """Yield what should be known of a client that is taken over, a line each."""
+    login = client.username or client.password
+    if client.url and client.url.startswith("http:"):
+        yield (
+            "emission_url is http://: what is sent goes unencrypted, the password or"
+            " API key too; allow_insecure_http: true permits it until the server has"
+            " https://"
+        )
+    if client.api_key and login:
+        yield (
+            "access_token is given besides username and password: the token is taken,"
+            " which is right for cQube 1.7 and later"
+        )
+    if not client.api_key and not client.password:
+        yield "neither access_token nor password has a value"
+    if client.file_path:
+        yield from _changes(client.file_path, directory, datasets)
+
+
+def _changes(
+    file_path: str, directory: Path, datasets: Collection[str]
+) -> Iterator[str]:
+    was = sent(file_path, datasets)
+    if was.keys != KEYS:
+        yield (
+            f"client.py sent {shown(file_path)} under keys like {was.keys}, but the"
+            f" server looks for {KEYS}, as emitterd sends it: what was sent has hardly"
+            " ever been processed, whatever client.py said"
+        )
+    if was.dataset:
+        yield (
+            f"client.py sent no dataset but {shown(was.dataset)}; emitterd sends all"
+            f" that lie in {shown(directory)}"
+        )
+    if os.path.realpath(was.folder) != os.path.realpath(directory):
+        yield (
+            f"client.py had its dataset folders in {shown(was.folder)}, emitterd has"
+            f" them in {shown(directory)}: move what is still to be sent, and tell"
+            " those who drop files"
+        )
+
 
 _SYSTEM = Path("/etc")
 _SERVICE_JOURNAL = "/var/lib/emitterd/journal.db"
@@ -213,7 +371,7 @@ def _steps(plan: _Plan) -> Iterator[tuple[Path, Callable[[], None]]]:
 
     Each is looked for when its turn comes: a folder may be named more than once.
     """
-    text = template.fill(template.shipped(), _settings(plan))
+    text = fill(shipped(), _settings(plan))
     above = reversed(plan.directory.parents)
     for folder in (*above, plan.directory, *plan.folders):
         if not _is_folder(folder):
@@ -224,9 +382,9 @@ def _steps(plan: _Plan) -> Iterator[tuple[Path, Callable[[], None]]]:
     yield plan.output, partial(_create, plan.output, text, 0o666)
 
 
-def _settings(plan: _Plan) -> dict[str, template.Setting]:
+def _settings(plan: _Plan) -> dict[str, Setting]:
     client = plan.client
-    settings: dict[str, template.Setting] = {
+    settings: dict[str, Setting] = {
         "spool.directory": str(plan.directory),
         "journal.path": plan.journal,
     }
@@ -289,3 +447,45 @@ def _next_steps(plan: _Plan) -> Iterator[str]:
     if client != ClientConfig():
         yield "take client.py out of cron: it would send everything once more"
     yield f"look for what is still wrong: emitterd check -c {_quoted(plan.output)}"
+
+
+# For who is new to it: `init` lays out an installation, `explain-error` tells a code.
+# Functions return the exit code.
+
+
+def init(directory: Path, output: Path, from_client: Path | None) -> int:
+    """Lay out folder and configuration; says what it made and what is left to do."""
+    client = read_client_config(from_client) if from_client else None
+    datasets = load_catalogue().datasets
+    folders = list(dict.fromkeys(dataset.folder for dataset in datasets))
+    laid_out = lay_out(directory, output, folders, client)
+    say = partial(console().print, markup=False, soft_wrap=True)
+    for path in laid_out.made:
+        say(f"made {shown(path)}")
+    for notice in laid_out.notices:
+        say(f"note: {notice}")
+    say("next:")
+    for number, step in enumerate(laid_out.next_steps, 1):
+        say(f"  {number}. {step}")
+    return DONE
+
+
+def explain_error(code: str | None, *, as_json: bool) -> int:
+    """Say what an error code means, or list all codes."""
+    if code is None:
+        plays = all_codes()
+        if as_json:
+            print_array(play.record() for play in plays)
+        else:
+            print_codes((play.code, play.title) for play in plays)
+        return DONE
+    try:
+        play = explain(code)
+    except UnknownCodeError as error:
+        complain(str(error))
+        return USAGE
+    if as_json:
+        print_object(play.record())
+    else:
+        console().print(play.text(), markup=False, soft_wrap=True)
+    return DONE

@@ -6,19 +6,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from emitterd.cli.output import print_inspections
-from emitterd.cli.terminal import DONE, USAGE, WRONG, complain, print_array
-from emitterd.codes import Code
+from emitterd.cli.output import (
+    DONE,
+    USAGE,
+    WRONG,
+    complain,
+    print_array,
+    print_inspections,
+)
+from emitterd.codes import MEANING, Code
 from emitterd.config.settings import SpoolSettings, load_part
 from emitterd.config.sources import find
 from emitterd.datasets.catalogue import Catalogue, near
 from emitterd.datasets.findings import fatal
-from emitterd.datasets.inspection import Report
-from emitterd.datasets.inspector import Inspector, load_inspector
+from emitterd.datasets.inspection import Inspector, Report, load_inspector
 from emitterd.datasets.zip_integrity import zip_flaw
 from emitterd.errors import ConfigError, FileError
 from emitterd.intake.examine import MAX_BYTES
-from emitterd.meanings import MEANING
 from emitterd.model import display
 from emitterd.spool.folder import Spool, read_at
 

@@ -4,8 +4,10 @@ Exit codes: 0 done; 1 it ran and something is undelivered or wrong; 2 usage; 70
 internal; 75 another instance holds the journal; 78 configuration.
 """
 
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import NoReturn, TypeVar
@@ -13,11 +15,34 @@ from typing import NoReturn, TypeVar
 import click
 
 from emitterd import __version__
-from emitterd.cli.imports import unused_left_out
-from emitterd.journal.instruction import Operation
+from emitterd.journal.operations import Operation
 from emitterd.model import State
 from emitterd.service.signals import hold_hangup
 from emitterd.units import parse_duration, parse_since
+
+# What libraries take along where they find it, and what the daemon has no use for.
+
+UNUSED = ("anyio", "httpx._main", "rich", "trio")
+"""httpcore's other event loops, httpx's own command, and structlog's tracebacks: a
+quarter of the daemon's start, and 8 MiB."""
+
+
+@contextmanager
+def unused_left_out() -> Iterator[None]:
+    """Let what is imported within do without them; afterwards they can be imported.
+
+    Source: the Python reference, "The module cache": None there says that there is no
+    such module, and each of these is imported by who can go on without.
+    """
+    absent = [name for name in UNUSED if name not in sys.modules]
+    for name in absent:
+        sys.modules[name] = None  # type: ignore[assignment]  # as documented
+    try:
+        yield
+    finally:
+        for name in absent:
+            del sys.modules[name]
+
 
 T = TypeVar("T")
 
@@ -96,7 +121,7 @@ def once(config: Path | None, wait: str) -> None:
 @click.option("--online", is_flag=True, help="Ask the server too: login and grant.")
 def check(config: Path | None, *, online: bool) -> None:
     """Check the configuration and this machine; with --online the server too."""
-    from emitterd.cli import checkup
+    from emitterd.cli import check as checkup
 
     _end(lambda: checkup.check(config, online=online))
 
@@ -127,7 +152,7 @@ def list_entries(
     if skipped and state is not None:
         raise click.BadParameter("--skipped lists files of the folder: no --state")
     if skipped:
-        from emitterd.cli import inquiries
+        from emitterd.cli import show as inquiries
 
         _end(lambda: inquiries.list_skipped(config, as_json=as_json))
     from emitterd.cli import show as queries
@@ -141,7 +166,7 @@ def list_entries(
 @_json
 def explain(path: str, config: Path | None, *, as_json: bool) -> None:
     """Say why a file is, or is not, delivered."""
-    from emitterd.cli import inquiries
+    from emitterd.cli import show as inquiries
 
     _end(lambda: inquiries.explain_path(config, path, as_json=as_json))
 
@@ -236,7 +261,7 @@ def inspect(
 )
 def init(directory: Path, from_client: Path | None, output: Path) -> None:
     """Make the folder, its dataset folders and a commented configuration."""
-    from emitterd.cli import primer
+    from emitterd.cli import init as primer
 
     _end(lambda: primer.init(directory, output, from_client))
 
@@ -246,7 +271,7 @@ def init(directory: Path, from_client: Path | None, output: Path) -> None:
 @_json
 def explain_error(code: str | None, *, as_json: bool) -> None:
     """Say what an error code means, and what to do."""
-    from emitterd.cli import primer
+    from emitterd.cli import init as primer
 
     _end(lambda: primer.explain_error(code, as_json=as_json))
 
@@ -336,7 +361,7 @@ def _act(
 
 def _end(work: Callable[[], int]) -> NoReturn:
     """Do a command's work and exit with its code."""
-    from emitterd.cli.terminal import reported
+    from emitterd.cli.output import reported
 
     raise click.exceptions.Exit(reported(work))
 

@@ -5,16 +5,19 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from emitterd.cli.output import print_outcome
-from emitterd.cli.terminal import DONE, USAGE, WRONG, complain, say
+from emitterd.cli.output import DONE, USAGE, WRONG, complain, print_outcome, say
 from emitterd.config.settings import load_part
 from emitterd.config.sources import find
 from emitterd.errors import JournalError, JournalLocked
 from emitterd.housekeeping.recovery import RebuildReport
 from emitterd.housekeeping.recovery import rebuild as put_anew
-from emitterd.journal.instruction import Operation, OperationReport, OperationRequest
 from emitterd.journal.journal import Journal
-from emitterd.journal.operations import Operations
+from emitterd.journal.operations import (
+    Operation,
+    OperationReport,
+    OperationRequest,
+    Operations,
+)
 from emitterd.journal.reader import JournalReader
 from emitterd.model import State, display
 from emitterd.monitoring.explain import OutsideSpool, locate

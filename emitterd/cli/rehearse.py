@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from emitterd.cli.output import console, print_faults
-from emitterd.cli.terminal import DONE, WRONG, complain
+from emitterd.cli.output import DONE, WRONG, complain, console, print_faults
 from emitterd.rehearsal.faults import FAULTS
 from emitterd.rehearsal.server import FaultMenu, RehearsalServer
 from emitterd.service.signals import Signals

@@ -7,8 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from emitterd.cli.output import Bars, print_undelivered
-from emitterd.cli.terminal import CONFIGURATION, DONE, complain
+from emitterd.cli.output import CONFIGURATION, DONE, Bars, complain, print_undelivered
 from emitterd.config.settings import Config, load
 from emitterd.config.sources import find
 from emitterd.service.daemon import Daemon

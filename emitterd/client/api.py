@@ -41,12 +41,10 @@ from emitterd.client.session import (
     interrupted,
     post_json,
 )
-from emitterd.client.sockets import TransportError
-from emitterd.client.transfer import Stopped
+from emitterd.client.sockets import Stopped, TransportError
 from emitterd.codes import Code
 from emitterd.errors import Decision, DeliveryError
-from emitterd.fingerprint import Fingerprint
-from emitterd.model import Confirmation, Grant, Receipt
+from emitterd.model import Confirmation, Fingerprint, Grant, Receipt
 
 BUCKET_ANSWER_MAX_BYTES = 64 * 1024
 REDIRECTS = frozenset({307, 308})

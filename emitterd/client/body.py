@@ -15,7 +15,7 @@ from typing import IO
 from emitterd.codes import Code
 from emitterd.errors import FileError
 from emitterd.failpoints import Point, reach
-from emitterd.fingerprint import Fingerprint
+from emitterd.model import Fingerprint
 from emitterd.spool.hashing import Hashing
 
 CHUNK_BYTES = 512 * 1024

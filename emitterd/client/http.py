@@ -16,17 +16,17 @@ from urllib import request as environment
 import httpx
 
 from emitterd import __version__
+from emitterd.client.bandwidth import Throttle
 from emitterd.client.body import Body
 from emitterd.client.responses import BrokenConnection
 from emitterd.client.sockets import (
     ConnectionTarget,
     Pools,
     Proxy,
+    TransferLimits,
     TransportError,
     watched,
 )
-from emitterd.client.throttle import Throttle
-from emitterd.client.transfer import TransferLimits
 
 if TYPE_CHECKING:
     import httpcore

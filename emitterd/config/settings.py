@@ -12,9 +12,8 @@ from typing import Any, Literal, get_args, get_origin
 
 from emitterd.client.timetable import Timetable
 from emitterd.config import fields as values
-from emitterd.config.config_timetable import timetable
-from emitterd.config.secret import Secret
-from emitterd.config.secrets import SecretReader, SecretSource
+from emitterd.config.fields import timetable
+from emitterd.config.secrets import Secret, SecretReader, SecretSource
 from emitterd.config.sources import Problems, Sources, ValueProblem, read_file
 from emitterd.errors import ConfigError, Problem
 from emitterd.monitoring.alarms import AlarmLimits

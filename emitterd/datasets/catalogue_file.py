@@ -12,14 +12,15 @@ from datetime import date
 from importlib.resources import files
 from pathlib import Path
 
-from emitterd.datasets.catalogue import Catalogue, near
-from emitterd.datasets.dataset import (
+from emitterd.datasets.catalogue import (
+    Catalogue,
     Dataset,
     DatasetKind,
     Header,
     HeaderMatch,
     Version,
     VersionRange,
+    near,
 )
 from emitterd.errors import ConfigError, Problem, printable
 from emitterd.yaml_reader import Node, YamlError, parse_untyped, read_text

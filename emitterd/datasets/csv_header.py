@@ -10,8 +10,8 @@ from difflib import get_close_matches
 from functools import lru_cache
 
 from emitterd.codes import Code
-from emitterd.datasets.dataset import Dataset, Header, HeaderMatch, Version
-from emitterd.datasets.dialect import ServerDialect
+from emitterd.datasets.catalogue import Dataset, Header, HeaderMatch, Version
+from emitterd.datasets.csv_text import ServerDialect
 from emitterd.datasets.findings import Finding, finding, quoted
 
 COLUMNS_MAX = 2000

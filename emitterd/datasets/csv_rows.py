@@ -17,8 +17,8 @@ from itertools import chain
 from operator import itemgetter
 
 from emitterd.codes import Code
-from emitterd.datasets.dataset import ACADEMIC_YEARS, Dataset
-from emitterd.datasets.dialect import VALUE_MAX, ServerDialect
+from emitterd.datasets.catalogue import ACADEMIC_YEARS, Dataset
+from emitterd.datasets.csv_text import VALUE_MAX, ServerDialect
 from emitterd.datasets.findings import Finding, finding, quoted
 
 _VALUES_MAX = 100_000

@@ -8,9 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from emitterd.codes import Code
+from emitterd.codes import MEANING, Code
 from emitterd.errors import printable
-from emitterd.meanings import MEANING
 
 
 class Severity(StrEnum):

@@ -8,24 +8,31 @@ it afterwards.
 import csv
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
+from typing import TYPE_CHECKING
 
 from emitterd.codes import Code
+from emitterd.datasets.catalogue import Catalogue, Dataset, QueuePosition, Version
+from emitterd.datasets.catalogue_file import load_catalogue
 from emitterd.datasets.csv_header import Heading, read_heading
 from emitterd.datasets.csv_rows import Rows
 from emitterd.datasets.csv_text import LINE_MAX_BYTES, Lines
-from emitterd.datasets.dataset import Dataset, Version
 from emitterd.datasets.findings import Finding, finding
-from emitterd.datasets.members import choose, obstacle
 from emitterd.datasets.zip_integrity import ReadAt, zip_directory
 from emitterd.datasets.zip_members import (
     DIRECTORY_MAX_BYTES,
     ENTRIES_MAX,
     Archive,
     Damage,
+    choose,
+    obstacle,
 )
 from emitterd.errors import printable
+
+if TYPE_CHECKING:
+    from emitterd.config.settings import SpoolSettings
+
 
 _LEAST_BYTES = LINE_MAX_BYTES + 100_000
 """Read of any CSV if need be: so much shows that the first line is too long."""
@@ -187,3 +194,45 @@ def _size(count: int) -> str:
     if count < 1024**2:
         return f"{count} bytes"
     return f"{count / 1024**2:.3g} MiB"
+
+
+# Holds a file to the data contract: its path to the catalogue, its content to both.
+
+
+class Inspector:
+    """The catalogue and what the installation says of its server."""
+
+    def __init__(self, catalogue: Catalogue, contract: Contract) -> None:
+        self.catalogue = catalogue
+        self._contract = contract
+
+    def place(self, path: bytes) -> QueuePosition:
+        """Return rank and flow of a path."""
+        return self.catalogue.place(path)
+
+    def dataset(self, path: bytes) -> Dataset | None:
+        """Return the dataset that this server takes a path for, or None."""
+        return self.catalogue.dataset(path, self._contract.version)
+
+    def report(self, path: bytes, read_at: ReadAt, size_bytes: int) -> Report:
+        """Inspect a whole zip that lies, or is to lie, at this path.
+
+        Raises nothing but what `read_at` does.
+        """
+        dataset = self.dataset(path)
+        report = inspect(read_at, size_bytes, dataset, self._contract)
+        named = self.catalogue.findings(path, self._contract.version)
+        return replace(report, findings=(*named, *report.findings))
+
+
+def load_inspector(rule: "SpoolSettings") -> Inspector:
+    """Return the inspector that the configuration describes.
+
+    Raises `ConfigError` where the user's catalogue is wrong.
+    """
+    contract = Contract(
+        version=Version.parse(rule.cqube_version) if rule.cqube_version else None,
+        variant=rule.static_datasource or "",
+        budget_bytes=rule.inspection_budget_bytes,
+    )
+    return Inspector(load_catalogue(rule.catalogue_file), contract)

@@ -2,7 +2,7 @@
 
 from datetime import date, timedelta
 
-from emitterd.datasets.dataset import ACADEMIC_YEARS, Dataset
+from emitterd.datasets.catalogue import ACADEMIC_YEARS, Dataset
 
 _FIRST_DAY = date(2021, 1, 4)
 

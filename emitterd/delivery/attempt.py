@@ -20,9 +20,8 @@ from emitterd.client.session import interrupted
 from emitterd.codes import Code
 from emitterd.errors import Decision, DeliveryError, FileError
 from emitterd.failpoints import Point, reach
-from emitterd.fingerprint import Fingerprint
 from emitterd.journal.journal import Journal
-from emitterd.model import Confirmation, Entry, Grant, Receipt
+from emitterd.model import Confirmation, Entry, Fingerprint, Grant, Receipt
 from emitterd.spool.folder import digests
 
 GRANT_SPACING_S = 1.05

@@ -3,6 +3,7 @@
 Between `Destination`, which decides, and the worker, which delivers.
 """
 
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,11 +14,39 @@ import structlog
 from emitterd.delivery.circuit_breaker import OpenCircuit
 from emitterd.delivery.destination import AttemptPermit, Destination
 from emitterd.delivery.prefetch import GrantPrefetch
-from emitterd.delivery.wake import WakeUp
 from emitterd.errors import Decision, DeliveryError, JournalFull, Stage
-from emitterd.journal.journal import Journal
-from emitterd.journal.waiting import Waiting
+from emitterd.heartbeat import beat, rest
+from emitterd.journal.journal import Journal, Waiting
 from emitterd.model import ClaimOrder, Entry, Grant, iso
+
+# A bell for N waiting threads: nobody sleeps over a ring that came while it looked.
+
+
+class WakeUp:
+    """Rings are counted, so `wait` compares instead of clearing."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._rings = 0
+
+    def rings(self) -> int:
+        """Return the count to hand to `wait`; take it before looking for work."""
+        with self._condition:
+            return self._rings
+
+    def ring(self) -> None:
+        """Wake all who wait."""
+        with self._condition:
+            self._rings += 1
+            self._condition.notify_all()
+
+    def wait(self, rings: int, timeout_s: float) -> None:
+        """Wait until it rang more often than `rings`, or the time is over."""
+        rest(timeout_s)
+        with self._condition:
+            self._condition.wait_for(lambda: self._rings != rings, timeout_s)
+        beat()
+
 
 IDLE_S = 60.0
 """The longest wait without a look: a clock that jumps must not lose a due time."""

@@ -18,16 +18,14 @@ from emitterd.client.api import EmissionClient
 from emitterd.codes import Code
 from emitterd.delivery.attempt import Attempter
 from emitterd.delivery.destination import Destination
-from emitterd.delivery.dispatch import IDLE_S, Dispatcher
+from emitterd.delivery.dispatch import IDLE_S, Dispatcher, WakeUp
 from emitterd.delivery.prefetch import GrantPrefetch
-from emitterd.delivery.wake import WakeUp
 from emitterd.errors import Decision, DeliveryError, FileError, JournalFull, Stage
 from emitterd.failpoints import Point, reach
-from emitterd.fingerprint import Fingerprint
 from emitterd.heartbeat import beat
 from emitterd.housekeeping.disposal import Disposal
 from emitterd.journal.journal import Journal
-from emitterd.model import Entry, Receipt, iso
+from emitterd.model import Entry, Fingerprint, Receipt, iso
 from emitterd.spool.folder import Spool, sha256
 
 ROOT_LOST_S = 1.0

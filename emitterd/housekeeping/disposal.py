@@ -11,15 +11,13 @@ from pathlib import Path
 
 import structlog
 
-from emitterd.codes import Code
+from emitterd.codes import MEANING, Code
 from emitterd.errors import FileError, JournalFull
 from emitterd.failpoints import Point, reach
-from emitterd.fingerprint import Fingerprint
 from emitterd.heartbeat import beat
 from emitterd.journal.journal import Journal
 from emitterd.journal.rows import Ended
-from emitterd.meanings import MEANING
-from emitterd.model import State, display, iso
+from emitterd.model import Fingerprint, State, display, iso
 from emitterd.spool.files import delete, move, put_back
 from emitterd.spool.folder import OPEN_FOLDERS, Spool
 

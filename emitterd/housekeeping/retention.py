@@ -10,8 +10,7 @@ from emitterd.codes import Code
 from emitterd.errors import FileError, JournalFull
 from emitterd.failpoints import Point, reach
 from emitterd.heartbeat import beat
-from emitterd.journal.history import History
-from emitterd.journal.journal import Journal
+from emitterd.journal.journal import History, Journal
 from emitterd.spool.folder import Spool
 
 EVERY_S = 86400.0

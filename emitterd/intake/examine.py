@@ -10,20 +10,17 @@ from dataclasses import dataclass
 
 import structlog
 
-from emitterd.codes import Code
+from emitterd.codes import MEANING, Code
 from emitterd.datasets.findings import Finding, fatal
-from emitterd.datasets.inspector import Inspector
+from emitterd.datasets.inspection import Inspector
 from emitterd.datasets.zip_integrity import ReadAt, zip_flaw
 from emitterd.errors import Decision, DeliveryError, FileError
-from emitterd.fingerprint import Fingerprint
 from emitterd.heartbeat import beat
 from emitterd.housekeeping.disposal import Disposal, Rule
 from emitterd.intake.settle import LeaseState, Settling, Tracker
 from emitterd.journal.journal import Journal
-from emitterd.journal.rows import Admission
-from emitterd.journal.statements import unchanged_paths
-from emitterd.meanings import MEANING
-from emitterd.model import display
+from emitterd.journal.rows import Admission, unchanged_paths
+from emitterd.model import Fingerprint, display
 from emitterd.spool.folder import Found, Spool, proof, read_at
 from emitterd.spool.selection import Selection
 

@@ -21,8 +21,7 @@ from emitterd.failpoints import Point, reach
 from emitterd.heartbeat import beat, rest
 from emitterd.intake.examine import Examiner, ExamineRules
 from emitterd.journal.journal import Journal
-from emitterd.journal.rows import Admission, AdmissionResult, Admitted
-from emitterd.journal.statements import ASKED
+from emitterd.journal.rows import ASKED, Admission, AdmissionResult, Admitted
 from emitterd.model import display
 from emitterd.spool.folder import Found, Spool
 

@@ -8,7 +8,7 @@ import heapq
 from dataclasses import dataclass
 from enum import StrEnum
 
-from emitterd.fingerprint import Fingerprint
+from emitterd.model import Fingerprint
 
 FIRST_LOOK_S = 0.05
 """A file still open for writing is looked at again this soon; then ever later."""

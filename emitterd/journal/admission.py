@@ -3,12 +3,19 @@
 import json
 import sqlite3
 
-from emitterd.codes import Code
+from emitterd.codes import MEANING, Code
 from emitterd.failpoints import Point, reach
 from emitterd.journal.fair_queue import FairQueue
-from emitterd.journal.rows import Admission, AdmissionResult, Admitted, Known
-from emitterd.journal.statements import FACT, LATEST, NEWEST, known_of
-from emitterd.meanings import MEANING
+from emitterd.journal.rows import (
+    FACT,
+    LATEST,
+    NEWEST,
+    Admission,
+    AdmissionResult,
+    Admitted,
+    Known,
+    known_of,
+)
 from emitterd.model import LIVE, State
 
 

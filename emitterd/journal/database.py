@@ -5,6 +5,8 @@ one transaction, so N workers share one fsync. `synchronous=FULL` makes each com
 durable before `write` returns, unless all that is in it can do without.
 """
 
+import errno
+import fcntl
 import os
 import sqlite3
 import threading
@@ -13,11 +15,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Generic, Self, TypeVar
 
-from emitterd.errors import JournalError, JournalFull
+from emitterd.errors import JournalError, JournalFull, JournalLocked
 from emitterd.failpoints import Point, reach
-from emitterd.journal.complaints import translate_error
 from emitterd.journal.connection import (
     APPLICATION_ID,
     BUSY_TIMEOUT_S,
@@ -27,13 +28,157 @@ from emitterd.journal.connection import (
     closed_on_failure,
     identify,
     open_reader,
+    translate_error,
 )
 from emitterd.journal.disk_reserve import PAGE_BYTES, DiskReserve
-from emitterd.journal.grouping import Batch, GroupCommit, PendingWrite
-from emitterd.journal.lock import Lock
 from emitterd.spool.mounts import NETWORK, file_system
 
+# The lock beside a journal: one process at a time has it.
+
+WAIT_S = 2.0
+"""A command that holds the journal for a moment must not end a daemon that starts."""
+
+POLL_S = 0.05
+
+
+class Lock:
+    """The single-instance lock: a flock dies with its process, so none goes stale."""
+
+    def __init__(self, journal: Path) -> None:
+        """Take the lock beside a journal.
+
+        Raises `JournalLocked` where another process has it, and `JournalError` where
+        its file cannot be made.
+        """
+        path = journal.with_name(journal.name + ".lock")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise JournalFull(f"cannot create {path}: its disk is full") from error
+            raise JournalError(
+                f"cannot create {path}: {error.strerror}",
+                hint=f"give the daemon's user write permission on {path.parent}",
+            ) from error
+        try:
+            self._take(time.monotonic() + WAIT_S)
+        except OSError as error:
+            holder = os.pread(self._fd, 32, 0).decode("ascii", "replace").strip()
+            os.close(self._fd)
+            raise JournalLocked(
+                f"{journal} is held by process {holder or 'unknown'}"
+            ) from error
+        # Who holds it is a courtesy, which a full disk may refuse.
+        with suppress(OSError):
+            os.truncate(self._fd, 0)
+            os.pwrite(self._fd, f"{os.getpid()}\n".encode("ascii"), 0)
+
+    def _take(self, deadline: float) -> None:
+        while True:
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(POLL_S)
+            else:
+                return
+
+    def close(self) -> None:
+        """Let another process have it."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+# Group commit: whoever finds nobody committing does so for all who wait. While one
+# commits, the work of the others gathers; then the first of them takes the lead. Nobody
+# is woken but for its own result or to lead: handing a lock from one to the next, only
+# for each to see that it has its result, took a third of the time of 8 workers.
+
 T = TypeVar("T")
+
+
+class PendingWrite(Generic[T]):
+    """Work that waits for its commit, and what became of it."""
+
+    def __init__(
+        self, work: Callable[[sqlite3.Connection], T], *, final: bool, durable: bool
+    ) -> None:
+        self.work = work
+        self.final = final
+        self.durable = durable
+        self.done = False
+        self.result: T | None = None
+        self.error: BaseException | None = None
+        self._turn = threading.Lock()
+        self._turn.acquire()
+
+    def wait(self) -> None:
+        """Wait until it is done, or its to lead."""
+        self._turn.acquire()
+
+    def wake(self) -> None:
+        """Let it go on."""
+        self._turn.release()
+
+    def outcome(self) -> T:
+        """Return the result, or raise what the work, or its commit, raised."""
+        if self.error is not None:
+            raise self.error
+        return self.result  # type: ignore[return-value]  # T may itself be None
+
+
+Batch = list[PendingWrite[object]]
+
+
+class GroupCommit:
+    """Gathers work, and has it committed together. Thread-safe."""
+
+    def __init__(self, commit: Callable[[Batch], None]) -> None:
+        """`commit` is called by one thread at a time; it gives each its outcome."""
+        self._commit = commit
+        self._lock = threading.Lock()
+        self._led = False
+        self.queue: Batch = []
+        self.writing = threading.Lock()
+        """Held during each commit: to hold it is to keep everybody from writing."""
+
+    def join(self, mine: PendingWrite[object]) -> None:
+        """Return once the work is committed, by this thread or by another."""
+        with self._lock:
+            self.queue.append(mine)
+            follows, self._led = self._led, True
+        if follows:
+            mine.wait()
+        if not mine.done:
+            self._lead(mine)
+
+    def _lead(self, mine: PendingWrite[object]) -> None:
+        batch: Batch = []
+        try:
+            with self.writing:
+                with self._lock:
+                    batch, self.queue = self.queue, []
+                self._commit(batch)
+        except BaseException as error:
+            # Nobody is to take what was not committed for done.
+            for one in batch:
+                one.error = one.error or error
+            raise
+        finally:
+            with self._lock:
+                heir = self.queue[0] if self.queue else None
+                self._led = heir is not None
+            if heir is not None:
+                heir.wake()
+            for one in batch:
+                one.done = True
+                if one is not mine:
+                    one.wake()
+
+
 WAL_LIMIT_BYTES = 64 * 1024 * 1024
 _SYNC = {True: "pragma synchronous = full", False: "pragma synchronous = normal"}
 """By whether the commits that follow are synced, or only written to the log."""

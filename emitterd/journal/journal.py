@@ -9,16 +9,16 @@ something, and wait while the disk is full; all else ends it, and is `final`.
 import json
 import sqlite3
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Self
 
+from emitterd.codes import Code
 from emitterd.delivery.backoff import RETRY_AFTER_CAP_S
 from emitterd.errors import DeliveryError, IllegalTransition
 from emitterd.failpoints import Point, reach
-from emitterd.fingerprint import Fingerprint
-from emitterd.journal import statements
+from emitterd.journal import rows as statements
 from emitterd.journal.admission import admit
 from emitterd.journal.database import Database
 from emitterd.journal.fair_queue import FairQueue
@@ -28,6 +28,7 @@ from emitterd.model import (
     ClaimOrder,
     Confirmation,
     Entry,
+    Fingerprint,
     Grant,
     Receipt,
     State,
@@ -347,3 +348,70 @@ class Journal:
                where state = 'delivering'""",
             (time.time(),),
         ).rowcount
+
+
+# What waits in the journal, made due sooner.
+
+
+class Waiting:
+    """The entries that are neither ended nor held. Thread-safe."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def forgive(self, entry_ids: Collection[int]) -> None:
+        """Take back an attempt each, once for every time that it is named.
+
+        They were charged before it was known whose trouble it was. Raises
+        `JournalFull`.
+        """
+        self._database.write(
+            lambda connection: connection.executemany(
+                """update entry set attempts = attempts - 1
+                   where id = ? and attempts > 0""",
+                [(one,) for one in entry_ids],
+            )
+        )
+
+    def hasten(self, codes: Collection[Code]) -> None:
+        """Make due at once what was deferred for one of these reasons.
+
+        Raises `JournalFull`.
+        """
+        now = time.time()
+        self._database.write(
+            lambda connection: connection.executemany(
+                """update entry set due_at = min(due_at, ?)
+                   where state = 'deferred' and error = ?""",
+                [(now, code.value) for code in codes],
+            )
+        )
+
+
+# What has ended, and is to be forgotten one day: the journal's past.
+
+
+class History:
+    """The versions and the deeds that are history. Thread-safe."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def endings(
+        self, before: float, after_id: int, limit: int
+    ) -> list[tuple[int, bytes, bool]]:
+        """Return (id, path, superseded) of versions that ended before an instant.
+
+        `superseded`: a later version of the path is on record. Pages by id.
+        """
+        return self._database.read(statements.ENDINGS, (after_id, before, limit))
+
+    def prune(self, entry_ids: list[int]) -> None:
+        """Forget ended versions. Raises `JournalFull`."""
+        sql, ids = "delete from entry where id = ?", [(one,) for one in entry_ids]
+        self._database.write(lambda connection: connection.executemany(sql, ids))
+
+    def prune_actions(self, before: float) -> None:
+        """Forget what the operator did before an instant."""
+        sql = "delete from action where at < ?"
+        self._database.write(lambda one: one.execute(sql, (before,)), final=True)

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from emitterd.journal.connection import Row, open_nothing, open_reader
-from emitterd.journal.rows import Known
-from emitterd.journal.statements import FACT, LATEST, known_of
+from emitterd.journal.rows import FACT, LATEST, Known, known_of
 from emitterd.model import State, display, iso
 from emitterd.monitoring.alarms import Outage
 from emitterd.monitoring.status import QueueStatus, read_queue

@@ -8,8 +8,7 @@ epoch, limits are seconds.
 from dataclasses import dataclass
 from enum import StrEnum
 
-from emitterd.codes import Code
-from emitterd.meanings import MEANING
+from emitterd.codes import MEANING, Code
 from emitterd.units import format_duration
 
 SWEEP_FLOOR_S = 900.0

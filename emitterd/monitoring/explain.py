@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from emitterd.codes import Code
+from emitterd.codes import MEANING, Code
 from emitterd.errors import FileError
 from emitterd.intake.file_status import FileStatus, FileStatuses, FolderState
 from emitterd.journal.reader import JournalReader
-from emitterd.meanings import MEANING
 from emitterd.model import WAITING, Confirmation, State, display, iso, undisplay
 from emitterd.spool.folder import Spool
 

@@ -27,9 +27,8 @@ from emitterd.monitoring.alarms import (
     queue_alarms,
     sweep_limit_s,
 )
-from emitterd.monitoring.status import QueueReading, QueueStatus, read_queue
-from emitterd.monitoring.wording import record
-from emitterd.spool.lookout import WatchKeeper
+from emitterd.monitoring.status import QueueReading, QueueStatus, read_queue, record
+from emitterd.spool.watcher import WatchKeeper
 
 LOOK_S = 1.0
 

@@ -4,30 +4,149 @@
 of one file. Who may ask at all is the listener's business.
 """
 
+import base64
 import hashlib
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from http import HTTPStatus
+from importlib.resources import files
+from itertools import islice
 from pathlib import Path
 from urllib.parse import parse_qs
 from wsgiref.types import StartResponse, WSGIEnvironment
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from emitterd import __version__
+from emitterd.codes import MEANING, Code
 from emitterd.delivery.circuit_breaker import OpenCircuit
 from emitterd.errors import JournalError, printable
 from emitterd.intake.file_status import FileStatuses, FolderState, Latest
+from emitterd.journal.connection import Read
 from emitterd.journal.reader import JournalReader
-from emitterd.model import display
+from emitterd.model import display, iso, undisplay
 from emitterd.monitoring.alarms import Health
-from emitterd.monitoring.chart import HEIGHT, WIDTH
 from emitterd.monitoring.explain import Explanation, OutsideSpool, explain, locate
-from emitterd.monitoring.headline import Summary, forecast, progress, rate, summary
-from emitterd.monitoring.page_data import SHOWN, SHOWN_REJECTED, gather
-from emitterd.monitoring.rendering import POLICY, render
-from emitterd.monitoring.search import search
-from emitterd.monitoring.throughput import Throughput
+from emitterd.monitoring.page_data import (
+    HEIGHT,
+    SHOWN,
+    SHOWN_REJECTED,
+    WIDTH,
+    Summary,
+    Throughput,
+    forecast,
+    gather,
+    progress,
+    rate,
+    summary,
+)
 from emitterd.monitoring.uploads import UploadTracker
-from emitterd.text import sentence
+from emitterd.spool.folder import Spool
+from emitterd.text import amount, count, sentence, span
+
+# The page as HTML: the one module that knows jinja2. Whatever a template is given is
+# escaped; what it may not be given is a name that can forge: those go through
+# `entry.display` before. Style and script stand in the page itself, and its policy
+# allows these two and nothing else.
+
+_ASSETS = files("emitterd.monitoring").joinpath("templates")
+STYLE = _ASSETS.joinpath("page.css").read_text("utf-8")
+SCRIPT = _ASSETS.joinpath("page.js").read_text("utf-8")
+
+
+def _hash(text: str) -> str:
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
+
+
+POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        f"style-src {_hash(STYLE)}",
+        f"script-src {_hash(SCRIPT)}",
+        "connect-src 'self'",
+        "form-action 'self'",
+        # The empty icon, without which browsers ask for one.
+        "img-src data:",
+        "base-uri 'none'",
+        "frame-ancestors 'none'",
+    )
+)
+"""The Content-Security-Policy of every page."""
+
+
+def _utc(at: float) -> str:
+    """Return an instant in UTC; the script puts it into the reader's time zone."""
+    plain = datetime.fromtimestamp(at, UTC)
+    return f"{plain.day} {plain:%b, %H:%M} UTC"
+
+
+def _meaning(code: str) -> str:
+    return MEANING[Code(code)].title
+
+
+_environment = Environment(
+    loader=PackageLoader("emitterd.monitoring", "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_environment.globals.update(style=STYLE, script=SCRIPT, version=__version__)
+_environment.filters.update(
+    amount=amount,
+    count=count,
+    display=display,
+    iso=iso,
+    meaning=_meaning,
+    sentence=sentence,
+    span=span,
+    utc=_utc,
+)
+
+
+def render(template: str, **values: object) -> str:
+    """Return a template of `pages/` filled in."""
+    return _environment.get_template(template).render(values)
+
+
+# Which file a person means who knows a part of its name. By the journal's index only: a
+# name, with or without its folder, or its beginning.
+
+MATCHES = 20
+FOLDERS = 200
+"""So many dataset folders are looked through: a catalogue has a fifth of that."""
+
+_BEGINNING = """select distinct path from entry where path >= ? and path < ?
+    order by path limit ?"""
+
+
+def search(spool: Spool, read: Read, said: str) -> list[bytes]:
+    """Return paths of the journal that begin so, in their dataset folder or from it."""
+    beginnings = [one.lstrip(b"/") for one in undisplay(said)]
+    folders = [b"", *_folders(spool)]
+    found: dict[bytes, None] = {}
+    for beginning in beginnings:
+        for folder in folders if beginning else []:
+            first = folder + beginning
+            # In UTF-8 nothing follows that is as high.
+            rows = read(_BEGINNING, (first, first + b"\xff\xff", MATCHES))
+            found.update(dict.fromkeys(row[0] for row in rows))
+    return list(found)[:MATCHES]
+
+
+def _folders(spool: Spool) -> list[bytes]:
+    """Return the folders right under the root, each with its slash."""
+    try:
+        with os.scandir(os.fsencode(spool.root)) as scan:
+            folders = (one.name for one in scan if one.is_dir(follow_symlinks=False))
+            return [name + b"/" for name in islice(folders, FOLDERS)]
+    except OSError:
+        return []
+
 
 _VAGUE = frozenset({FolderState.ABSENT, FolderState.IGNORED})
 """Where a path stands that may be meant as the beginning of one: it may be a folder."""

@@ -5,15 +5,105 @@ rows as at ten.
 """
 
 import json
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+from emitterd.errors import printable
 from emitterd.journal.connection import Read
-from emitterd.journal.statements import SUPERSEDED
-from emitterd.model import WAITING, State
-from emitterd.monitoring.alarms import Alarm, Health, Outage, Queue
-from emitterd.monitoring.eta import RECENT, RECENT_S, RecentDelivery, eta_s
+from emitterd.journal.rows import SUPERSEDED
+from emitterd.model import WAITING, State, iso
+from emitterd.monitoring.alarms import (
+    Alarm,
+    AlarmLimits,
+    Health,
+    Outage,
+    Queue,
+    files_wait,
+)
+
+# When the queue will be empty, from the speed of recent deliveries. Pure. Only the time
+# in which something was being sent counts, so neither a quiet night nor a burst spoils
+# the speed. What one file costs is a line through its size: thousands of small files
+# and a few large ones are different work, even for equal bytes.
+
+RECENT = 200
+"""So many deliveries are looked at: enough for a line, and a change of the line soon
+shows."""
+
+RECENT_S = 86400.0
+"""Older deliveries say nothing of today."""
+
+GAP_S = 1.0
+"""A shorter pause between two deliveries is part of the work: a claim, a commit."""
+
+
+class RecentDelivery(NamedTuple):
+    """A delivery: when it was done, how long it took, and the size of its file."""
+
+    delivered_at: float
+    duration_s: float
+    size_bytes: int
+
+
+def eta_s(
+    recent: Sequence[RecentDelivery], files: int, size_bytes: int
+) -> float | None:
+    """Return in how many seconds so many files, so large together, will be delivered.
+
+    As if as much went on side by side as of late. None where nothing is known.
+    """
+    if files == 0:
+        return 0.0
+    if not recent:
+        return None
+    fixed_s, per_byte_s = _cost(recent)
+    done = sum(fixed_s + per_byte_s * one.size_bytes for one in recent)
+    left = fixed_s * files + per_byte_s * size_bytes
+    return round(busy_s(recent) * left / done, 1)
+
+
+def busy_s(recent: Sequence[RecentDelivery]) -> float:
+    """Return for how long something was being sent: the union of the deliveries."""
+    spans = sorted(
+        (one.delivered_at - one.duration_s, one.delivered_at) for one in recent
+    )
+    busy, until = 0.0, spans[0][0]
+    for begin, end in spans:
+        # A pause that is short is filled; a long one is skipped.
+        start = begin if begin > until + GAP_S else until
+        if end > start:
+            busy, until = busy + end - start, end
+    return max(busy, 0.001)
+
+
+def _cost(recent: Sequence[RecentDelivery]) -> tuple[float, float]:
+    """Return what a file costs, and what a byte of it: a resistant line.
+
+    Through the medians of the smaller and of the larger third, so that one stalled
+    upload does not turn it. Source: Tukey, "Exploratory Data Analysis", chapter 5.
+    """
+    ordered = sorted(recent, key=lambda one: one.size_bytes)
+    third = -(-len(ordered) // 3)
+    small, large = _middle(ordered[:third]), _middle(ordered[-third:])
+    mean_s = max(statistics.fmean(one.duration_s for one in recent), 0.001)
+    if large[0] <= small[0]:
+        # All of one size: nothing tells files from bytes, so half is either's.
+        mean_bytes = max(statistics.fmean(one.size_bytes for one in recent), 1.0)
+        return mean_s / 2, mean_s / 2 / mean_bytes
+    per_byte_s = max(0.0, (large[1] - small[1]) / (large[0] - small[0]))
+    fixed_s = max(0.0, small[1] - per_byte_s * small[0])
+    return (fixed_s, per_byte_s) if fixed_s or per_byte_s else (mean_s, 0.0)
+
+
+def _middle(some: Sequence[RecentDelivery]) -> tuple[float, float]:
+    """Return the medians of size and duration."""
+    return (
+        statistics.median(one.size_bytes for one in some),
+        statistics.median(one.duration_s for one in some),
+    )
+
 
 REJECTED_MAX = 1000
 """More rejections that still stand are not counted: each costs a search."""
@@ -131,3 +221,56 @@ def _stages(noted: Mapping[str, Any] | None) -> list[dict[str, Any]]:
 def _instant(read: Read, sql: str) -> float | None:
     found: float | None = read(sql, ())[0][0]
     return found
+
+
+# How a verdict is written: the line of `status --check`, and JSON. Pure.
+
+
+def check_line(
+    judged: Health,
+    progress: QueueStatus,
+    limits: AlarmLimits,
+    *,
+    running: bool,
+    now: float,
+) -> str:
+    """Return level, words, and after a bar the numbers with their limits.
+
+    Source: Monitoring Plugins Development Guidelines, "Plugin Output".
+    """
+    waiting = files_wait(progress.waiting) if progress.waiting else "nothing waits"
+    words = "; ".join(alarm.words for alarm in judged.alarms) or waiting
+    if not running and judged.ok:
+        words += "; no daemon runs"
+    # A bar in them would begin the numbers.
+    words = printable(words).replace("|", "/")
+    return f"{judged.level} - {words} | {' '.join(_numbers(progress, limits, now))}"
+
+
+def _numbers(progress: QueueStatus, limits: AlarmLimits, now: float) -> list[str]:
+    """Return each as `label=value;warning;critical;minimum`."""
+    oldest_at = progress.oldest_waiting_at
+    oldest_s = max(0.0, now - oldest_at) if oldest_at is not None else 0.0
+    return [
+        f"waiting={progress.waiting};;;0",
+        f"waiting_bytes={progress.waiting_bytes}B;;;0",
+        f"oldest={oldest_s:.0f}s;;{limits.oldest_waiting_s:.0f};0",
+        f"rejected={progress.rejected};0;;0",
+    ]
+
+
+def record(judged: Health) -> dict[str, object]:
+    """Return a verdict as JSON has it."""
+    return {
+        "level": judged.level,
+        "alarms": [
+            {
+                "code": alarm.code,
+                "level": alarm.level,
+                "since": iso(alarm.since),
+                "words": alarm.words,
+                "hint": alarm.hint,
+            }
+            for alarm in judged.alarms
+        ],
+    }

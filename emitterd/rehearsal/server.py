@@ -31,13 +31,14 @@ from uvicorn.server import ServerState
 
 from emitterd.rehearsal.api import Logins
 from emitterd.rehearsal.bucket import Bucket, BucketObject
-from emitterd.rehearsal.endpoints import Endpoints, Handler
-from emitterd.rehearsal.faults import FaultMenu, FaultMenuError, FaultStage
-from emitterd.rehearsal.rehearsal_exchange import (
+from emitterd.rehearsal.endpoints import (
     ConnectionLost,
+    Endpoints,
     Exchange,
+    Handler,
     RequestRecord,
 )
+from emitterd.rehearsal.faults import FaultMenu, FaultMenuError, FaultStage
 from emitterd.rehearsal.responses import NO_ROUTE, Reply
 
 __all__ = [

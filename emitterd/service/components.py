@@ -1,20 +1,27 @@
 """Puts the parts of one installation together; nothing runs yet."""
 
+import ssl
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
+from emitterd.client.api import EmissionClient
+from emitterd.client.http import HttpClient, Response, tls_context
+from emitterd.client.session import Credentials, LockoutStore
+from emitterd.client.sockets import TransferLimits
 from emitterd.codes import Code
+from emitterd.config.secrets import read_token
 from emitterd.config.settings import Config
-from emitterd.datasets.dataset import Dataset
-from emitterd.datasets.inspector import Inspector, load_inspector
+from emitterd.datasets.catalogue import Dataset
+from emitterd.datasets.inspection import Inspector, load_inspector
 from emitterd.delivery.backoff import Backoff
 from emitterd.delivery.destination import Destination
-from emitterd.delivery.dispatch import Dispatcher
+from emitterd.delivery.dispatch import Dispatcher, WakeUp
 from emitterd.delivery.prefetch import MOST as GRANTERS
 from emitterd.delivery.prefetch import GrantPrefetch
-from emitterd.delivery.wake import WakeUp
 from emitterd.delivery.worker import Observer, Worker
 from emitterd.errors import JournalFull
 from emitterd.housekeeping.disposal import Disposal, Rule
@@ -23,23 +30,93 @@ from emitterd.intake.examine import Examiner, ExamineRules
 from emitterd.intake.file_status import FileStatuses, Latest
 from emitterd.intake.loop import Intake, Sweep
 from emitterd.intake.settle import Settling
-from emitterd.journal.journal import Journal
+from emitterd.journal.journal import Journal, Waiting
 from emitterd.journal.operations import Operations
-from emitterd.journal.waiting import Waiting
-from emitterd.monitoring.health import HealthMonitor
-from emitterd.service.route import (
-    credentials,
-    limits,
-    open_emission,
-    open_tls,
-    open_wire,
-)
+from emitterd.monitoring.health import HealthMonitor, readyz
+from emitterd.monitoring.http_server import Listener
+from emitterd.monitoring.page import Page, PageSources
+from emitterd.monitoring.page_data import Throughput
+from emitterd.monitoring.uploads import UploadTracker
 from emitterd.spool.folder import Spool
-from emitterd.spool.lookout import WatchKeeper
 from emitterd.spool.selection import Selection
+from emitterd.spool.watcher import WatchKeeper
 
 if TYPE_CHECKING:
+    from wsgiref.types import WSGIApplication
+
     from emitterd.monitoring.metrics import Metrics
+
+
+# The way to the emission API and its bucket, as the configuration describes it.
+
+
+def open_tls(config: Config) -> ssl.SSLContext:
+    """Return the context of every connection.
+
+    Raises `OSError` where a TLS file cannot be used.
+    """
+    emission = config.emission
+    return tls_context(
+        *(
+            str(file) if file else None
+            for file in (emission.ca_file, emission.client_cert, emission.client_key)
+        )
+    )
+
+
+def open_wire(
+    config: Config,
+    tls: ssl.SSLContext,
+    stop: threading.Event,
+    on_answer: Callable[[Response], None] | None = None,
+) -> HttpClient:
+    """Return the client that all workers share; `stop`: see `HttpClient`."""
+    proxy = config.emission.proxy
+    wire = HttpClient(
+        limits(config),
+        tls=tls,
+        proxy=proxy.reveal() if proxy else None,
+        stop=stop,
+        on_answer=on_answer,
+    )
+    wire.throttle.adopt(config.delivery.bandwidth)
+    return wire
+
+
+def limits(config: Config) -> TransferLimits:
+    """Return how long the wire waits for whom."""
+    emission = config.emission
+    return TransferLimits(
+        emission.connect_timeout_s,
+        emission.stall_timeout_s,
+        emission.minimum_speed_bytes,
+    )
+
+
+def credentials(config: Config) -> Credentials:
+    """Return how to log in."""
+    emission = config.emission
+    secret = emission.password if emission.username else emission.api_key
+    assert secret is not None  # noqa: S101  the configuration demands one
+    return Credentials(emission.username, secret.reveal, emission.token_scheme)
+
+
+def open_emission(
+    config: Config,
+    wire: HttpClient,
+    stop: threading.Event,
+    memory: LockoutStore | None = None,
+) -> EmissionClient:
+    """Return the emission API over this wire, not logged in yet."""
+    return EmissionClient(
+        wire,
+        config.emission.url,
+        credentials(config),
+        insecure=config.emission.allow_insecure_http,
+        stop=stop,
+        memory=memory,
+    )
+
 
 REFUSED = frozenset({Code.CREDENTIALS, Code.TOKEN_REFUSED})
 """Trouble that other credentials may end."""
@@ -146,8 +223,7 @@ class Components:
         path, delivery = self.config.journal.path, self.config.delivery
         if self.config.metrics.listen is None:
             return Journal(path, backoff_max_s=delivery.backoff_max_s)
-        from emitterd.monitoring.counted import CountedJournal
-        from emitterd.monitoring.metrics import Metrics
+        from emitterd.monitoring.metrics import CountedJournal, Metrics
 
         def dataset(path: bytes) -> Dataset | None:
             # That of today's catalogue: a reload may bring another.
@@ -222,4 +298,39 @@ def _rules(config: Config, inspector: Inspector) -> ExamineRules:
             rejected=spool.rejected_directory,
         ),
         spool.sweep_every_s,
+    )
+
+
+# What the listener serves: the page for people, metrics, and health.
+
+
+def open_listener(
+    parts: Components, uploads: UploadTracker, ready: Callable[[], bool]
+) -> Listener | None:
+    """Return the listener, or None where `metrics.listen` is not given.
+
+    `ready` is asked at each `/readyz`.
+    """
+    rule, metrics = parts.config.metrics, parts.metrics
+    if rule.listen is None or metrics is None:
+        return None
+    token = read_token(rule.token_file) if rule.token_file else None
+    mounts: dict[str, WSGIApplication] = {
+        "/": Page(_window(parts, uploads)),
+        "/metrics": metrics.application(parts.health.read),
+        "/healthz": parts.health.healthz(),
+        "/readyz": readyz(ready),
+    }
+    return Listener(rule.listen, mounts, token)
+
+
+def _window(parts: Components, uploads: UploadTracker) -> PageSources:
+    return PageSources(
+        parts.config.journal.path,
+        uploads,
+        Throughput(),
+        parts.standings,
+        parts.health.verdict,
+        lambda: parts.destination.down,
+        lambda: urlsplit(parts.config.emission.url).hostname or "",
     )

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from emitterd.errors import printable
-from emitterd.journal.instruction import OperationReport, OperationRequest
+from emitterd.journal.operations import OperationReport, OperationRequest
 
 LINE_MAX_BYTES = 16 * 1024 * 1024
 ASK_S = 5.0

@@ -17,22 +17,27 @@ from emitterd.config.settings import Config
 from emitterd.delivery.circuit_breaker import OpenCircuit
 from emitterd.delivery.prefetch import MOST as GRANTERS
 from emitterd.delivery.worker import Observer
-from emitterd.intake.survey import Undelivered, undelivered
-from emitterd.journal.instruction import (
+from emitterd.intake.file_status import Undelivered, undelivered
+from emitterd.journal.operations import (
     OperationReport,
     OperationRequest,
     OperationResult,
 )
 from emitterd.model import LIVE, State, display
-from emitterd.monitoring.bulletin import UploadReporter
-from emitterd.monitoring.uploads import UploadTracker
+from emitterd.monitoring.uploads import UploadReporter, UploadTracker
 from emitterd.service.components import Components
 from emitterd.service.control_socket import Control
 from emitterd.service.memory import HeapTrimmer
-from emitterd.service.notify import extend_timeout, notify, reloading, watchdog_s
 from emitterd.service.reload import reload
 from emitterd.service.signals import Signals
-from emitterd.service.systemd import Watchdog, status_line
+from emitterd.service.systemd import (
+    Watchdog,
+    extend_timeout,
+    notify,
+    reloading,
+    status_line,
+    watchdog_s,
+)
 from emitterd.service.threads import Threads
 from emitterd.spool.folder import ignore_lease_breaks
 
@@ -205,7 +210,7 @@ class Daemon:
         """Return what serves metrics, health and page, where that is configured."""
         if self._parts.metrics is None:
             return None
-        from emitterd.service.serving import open_listener
+        from emitterd.service.components import open_listener
 
         return open_listener(
             self._parts, self._uploads, lambda: not self._crew.drain.is_set()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from emitterd.delivery.wake import WakeUp
+from emitterd.delivery.dispatch import WakeUp
 from emitterd.delivery.worker import Worker
 from emitterd.heartbeat import Heartbeat
 
