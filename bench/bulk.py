@@ -16,7 +16,7 @@ import peers
 from far import Far
 from scenario import Bench, Case, Figures, Goal, Metric, Scenario, ours
 from sequential import post
-from soak_gauges import look
+from soak.gauges import look
 from subject import Source, run
 
 GIB = 2**30

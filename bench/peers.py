@@ -5,8 +5,8 @@ import sys
 import sysconfig
 from pathlib import Path
 
-from seaweed import REGION, Seaweed
 from subject import Failed, Ran, run
+from support.seaweed import REGION, Seaweed
 
 
 def sequential(

@@ -35,9 +35,9 @@ from idleness import IDLE, STATUS
 from machine import describe
 from peers import at_hand
 from plot import draw
-from reliability import Unusable, written
 from response import FAIR, FRESH_FILE
 from scenario import Bench, Scenario, play
+from soak.reliability import Unusable, written
 from startup import BACKLOG, RESTART
 from subject import ROOT, Failed, Source
 from traffic import ENGINE, LATENCY, SMALL

@@ -11,8 +11,8 @@ from statistics import median
 from tempfile import mkdtemp
 
 from far import Far
-from seaweed import Seaweed
 from subject import Source, Subject
+from support.seaweed import Seaweed
 
 MEMORY = Path("/dev/shm")  # noqa: S108  a folder of its own in it
 FILE_BYTES = 6000

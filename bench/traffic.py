@@ -9,8 +9,8 @@ import limits
 import peers
 from far import Lost
 from scenario import Bench, Case, Figures, Goal, Metric, Scenario, ours
-from seaweed import Seaweed, objects
 from subject import Ran, Source, Subject
+from support.seaweed import Seaweed, objects
 
 RATE = Metric("rate", "files a second", more=True)
 PER_FILE = Metric("per_file_ms", "a file", "ms")

@@ -19,10 +19,10 @@ from emitterd.journal.journal import Journal
 from emitterd.rehearsal.server import RehearsalServer
 from emitterd.service import logging as logs
 from emitterd.spool.folder import ignore_lease_breaks
-from emitting import emission_to, wired
-from harness import Installation
+from support.client import emission_to, wired
+from support.installation import Installation
 
-pytest_plugins = ["debian", "seaweed", "tiers"]
+pytest_plugins = ["support.debian", "support.seaweed", "support.tiers"]
 
 # On a busy machine one example may take long. That is no error.
 settings.register_profile(

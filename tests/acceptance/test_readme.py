@@ -1,0 +1,55 @@
+"""The README's answers to "what happened to this file?", command by command."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from emitterd.rehearsal.server import RehearsalServer
+from support.command import emitterd
+from support.installation import Installation
+from support.paths import ROOT
+from support.waiting import sample
+
+README = (ROOT / "README.md").read_text("utf-8")
+ROW = re.compile(r"^\| `emitterd ([^`]+)` \| (\d+) \| (.+) \|$", re.MULTILINE)
+GOOD = "pat/periodic_exam_mst.zip"
+WRONG = "sat/semester_exam_mst.zip"
+HALF = "school_master/school_mst.zip"
+WRITTEN = "block_master/block_mst.zip"
+
+
+@contextmanager
+def folder(site: Installation) -> Iterator[None]:
+    """Fill the folder as the README says."""
+    site.drop(GOOD, sample(GOOD))
+    site.drop(WRONG, sample(WRONG).replace(b"exam_code", b"examcode", 1))
+    half = site.drop(HALF, sample(HALF))
+    half.write_bytes(half.read_bytes()[:-20])
+    (site.spool / "pat" / "notes.txt").write_text("buy chalk")
+    with site.drop(WRITTEN, sample(WRITTEN)).open("ab"):
+        yield
+
+
+def test_each_answer_is_the_commands_own(
+    tmp_path: Path, server: RehearsalServer
+) -> None:
+    """Every row of the table holds: exit code, and each word in code style."""
+    site = Installation(tmp_path, server.url, spool_catalogue="enforce")
+    rows = ROW.findall(README)
+
+    with folder(site):
+        for command, code, says in rows:
+            arguments = shlex.split(command.replace("cqube_emission", str(site.spool)))
+            if arguments[0] == "explain-error":
+                done = emitterd(*arguments, cwd=tmp_path)
+            else:
+                done = site.call(*arguments)
+            said = done.stdout + done.stderr
+
+            assert done.returncode == int(code), command
+            for word in re.findall(r"`([^`]+)`", says):
+                assert word in said, f"{command}: {word}"
+
+    assert len(rows) >= 15

@@ -1,0 +1,647 @@
+"""`check --online`: each step's finding in words, and what it never does."""
+
+import json
+import socket
+import ssl
+from collections.abc import Iterator
+from email.utils import formatdate
+from pathlib import Path
+from time import time
+
+import pytest
+
+from emitterd.cli.check_online import online
+from emitterd.cli.output import Diagnosis
+from emitterd.config.settings import Config, load
+from emitterd.rehearsal.server import FaultMenu, RehearsalServer
+from support.client import (
+    LOOPBACK,
+    Identity,
+    Listener,
+    answering,
+    asked,
+    make_identity,
+    need_localhost,
+    proxy_to,
+    proxying,
+    silent_port,
+)
+
+pytestmark = pytest.mark.usefixtures("no_proxy_of_this_machine")
+
+PASSWORD = "rehearsal"
+DIRECT = ["DNS", "connection", "TLS", "clock", "login", "grant"]
+BUCKET = ["bucket DNS", "bucket connection", "bucket TLS"]
+LOGIN = f"username: emission\n  password: {PASSWORD}"
+SECRETS = {"token-of-the-test", "policy-of-the-test", "signature-of-the-test", PASSWORD}
+
+
+def configured(folder: Path, url: str, *more: str, login: str = LOGIN) -> Config:
+    """Load a configuration; `more` are lines of its section `emission`."""
+    (folder / "cqube_emission").mkdir(exist_ok=True)
+    file = folder / "emitter.yaml"
+    file.touch(0o600)
+    lines = "\n  ".join([f"url: {url}", login, "allow_insecure_http: true", *more])
+    file.write_text(
+        f"emission:\n  {lines}\nspool:\n  directory: cqube_emission\n"
+        "journal:\n  path: journal.db\n"
+    )
+    return load(file, {})
+
+
+def checked(config: Config) -> list[Diagnosis]:
+    """Check, and hold what every check owes: no secret, no forged line, a remedy."""
+    found = list(online(config))
+    for one in found:
+        said = f"{one.subject} {one.message} {one.remedy}"
+        assert said.isprintable()
+        assert not [secret for secret in SECRETS if secret in said]
+        assert bool(one.remedy) == (one.level != "ok")
+    return found
+
+
+def failed(config: Config) -> Diagnosis:
+    """Check what must end in an error; return it."""
+    *before, last = checked(config)
+    assert {one.level for one in before} <= {"ok", "warning"}
+    assert last.level == "error"
+    return last
+
+
+def subjects(found: list[Diagnosis]) -> list[str]:
+    """Return what was looked at."""
+    return [one.subject for one in found]
+
+
+def answer(body: object, *, date: str = "") -> bytes:
+    """Return an HTTP answer; text goes as it is, all else as JSON."""
+    text = body if isinstance(body, str) else json.dumps(body)
+    dated = f"Date: {date}\r\n" if date else ""
+    return (
+        f"HTTP/1.1 200 OK\r\n{dated}Content-Length: {len(text)}\r\n\r\n{text}".encode()
+    )
+
+
+def speaking(bucket: str, *, date: str = "") -> list[bytes]:
+    """Return what an API answers to a login and to the request for a grant."""
+    fields = {
+        "key": "emitterd_check/check_1.zip",
+        "policy": "policy-of-the-test",
+        "x-amz-signature": "signature-of-the-test",
+    }
+    return [
+        answer({"access_token": "token-of-the-test", "expires_in": 300}, date=date),
+        answer({"url": bucket, "fields": fields}, date=date),
+    ]
+
+
+def waiting(server: Listener, connection: socket.socket) -> None:
+    """Be a bucket that notes every byte it is sent."""
+    server.hear(connection)
+
+
+@pytest.fixture(scope="module")
+def identity(tmp_path_factory: pytest.TempPathFactory) -> Identity:
+    """Return a server's certificate that holds for long."""
+    return make_identity(tmp_path_factory.mktemp("tls"), "cqube", days=90)
+
+
+@pytest.fixture
+def bucket(identity: Identity) -> Iterator[Listener]:
+    """Run a bucket over https."""
+    with Listener(waiting, identity.server_context()) as bucket:
+        yield bucket
+
+
+def test_all_is_well_over_http(server: RehearsalServer, tmp_path: Path) -> None:
+    """Every step is told in order, http with a warning, and nothing is stored."""
+    found = checked(configured(tmp_path, server.url))
+
+    assert subjects(found) == DIRECT + BUCKET
+    levels = {one.subject: one.level for one in found}
+    assert {name for name, level in levels.items() if level != "ok"} == {
+        "TLS",
+        "bucket TLS",
+    }
+    said = {one.subject: one.message for one in found}
+    assert "30m" in said["login"]
+    assert LOOPBACK in said["grant"]
+    assert "1h" in said["grant"]
+    assert [one.endpoint for one in server.requests] == ["auth", "upload-url"]
+    assert server.requests[1].name == "emitterd_check/check.zip"
+    assert not server.objects
+
+
+def test_all_is_well_over_https(
+    tmp_path: Path, identity: Identity, bucket: Listener
+) -> None:
+    """Certificates are told in a few words, and the bucket gets a handshake only."""
+    date = formatdate(usegmt=True)
+    api = Listener(
+        answering(*speaking(bucket.url, date=date)), identity.server_context()
+    )
+    with api:
+        config = configured(tmp_path, api.url, f"ca_file: {identity.certificate}")
+        found = checked(config)
+
+    assert subjects(found) == DIRECT + BUCKET
+    assert {one.level for one in found} == {"ok"}
+    said = {one.subject: one.message for one in found}
+    for name in ("TLS", "bucket TLS"):
+        assert said[name].startswith("TLSv1.3; the certificate of cqube, issued by")
+        assert said[name].endswith("in 89 days")
+    assert [one.line.split()[1] for one in api.heard] == ["/auth", "/upload-url"]
+    assert bucket.lines == 1
+    assert not bucket.heard
+
+
+def test_a_step_is_told_before_the_next_begins(
+    server: RehearsalServer, tmp_path: Path
+) -> None:
+    """Who watches sees where it hangs: nobody is asked before he is told."""
+    steps = online(configured(tmp_path, server.url))
+
+    assert [next(steps).subject for _ in range(3)] == DIRECT[:3]
+    assert not server.requests
+
+
+def test_a_name_that_does_not_exist(tmp_path: Path) -> None:
+    """Without an address there is nothing else to look at."""
+    found = checked(configured(tmp_path, "https://name.invalid/data"))
+
+    assert subjects(found) == ["DNS"]
+    assert found[0].level == "error"
+    assert found[0].message.startswith("E301 name.invalid has no address")
+
+
+def test_a_name_is_resolved(server: RehearsalServer, tmp_path: Path) -> None:
+    """A name is told with its addresses."""
+    need_localhost()
+    url = server.url.replace(LOOPBACK, "localhost")
+    first, *_ = checked(configured(tmp_path, url))
+
+    assert first.subject == "DNS"
+    assert first.message.startswith("localhost is ")
+    assert LOOPBACK in first.message
+
+
+@pytest.mark.parametrize("host", ["cqube..example.org", "x" * 64 + ".example.org"])
+def test_an_impossible_name(tmp_path: Path, host: str) -> None:
+    """A name that no resolver takes is a finding, not a bug."""
+    last = failed(configured(tmp_path, f"https://{host}/data"))
+
+    assert last.message.startswith("E301 ")
+
+
+def test_a_port_where_nobody_listens(tmp_path: Path) -> None:
+    """A refused connection names address and port, and what the firewall must do."""
+    with Listener(waiting) as gone:
+        url = gone.url
+    last = failed(configured(tmp_path, url))
+
+    assert last.subject == "connection"
+    assert last.message.startswith(f"E302 no connection to port {gone.port} of 127.")
+    assert f"port {gone.port}" in last.remedy
+
+
+def test_a_host_that_is_silent(tmp_path: Path) -> None:
+    """A firewall that drops packets is given up at connect_timeout."""
+    with silent_port() as port:
+        url = f"http://{LOOPBACK}:{port}/data"
+        last = failed(configured(tmp_path, url, "connect_timeout: 300ms"))
+
+    assert last.subject == "connection"
+    assert last.message.startswith("E304 ")
+
+
+def test_a_handshake_that_hangs(tmp_path: Path) -> None:
+    """A server that takes the connection and says nothing is given up."""
+
+    def deaf(server: Listener, connection: socket.socket) -> None:
+        del connection
+        server.over.wait()
+
+    with Listener(deaf) as server:
+        url = server.url.replace("http:", "https:")
+        last = failed(configured(tmp_path, url, "connect_timeout: 300ms"))
+
+    assert last.subject == "TLS"
+    assert last.message.startswith("E304 ")
+
+
+@pytest.mark.parametrize(
+    ("days", "holder", "name", "trusted", "said"),
+    [
+        (-1, LOOPBACK, LOOPBACK, True, "has expired"),
+        (90, "127.0.0.2", LOOPBACK, True, f"is for another host than {LOOPBACK}"),
+        (90, LOOPBACK, "localhost", True, "is for another host than localhost"),
+        (90, LOOPBACK, LOOPBACK, False, "vouches for itself, no authority does"),
+    ],
+    ids=["expired", "wrong address", "wrong name", "unknown authority"],
+)
+def test_a_certificate_that_is_refused(
+    tmp_path: Path, days: int, holder: str, name: str, said: str, *, trusted: bool
+) -> None:
+    """Each reason has its own words, and no login goes where it was refused."""
+    if name == "localhost":
+        need_localhost()
+    shown = make_identity(tmp_path, "shown", days=days, host=f"IP:{holder}")
+    more = [f"ca_file: {shown.certificate}"] if trusted else []
+    served = answering(*speaking("https://unused/"))
+    with Listener(served, shown.server_context()) as api:
+        url = api.url.replace(LOOPBACK, name)
+        last = failed(configured(tmp_path, url, *more))
+
+        assert not api.heard
+    assert last.subject == "TLS"
+    assert last.message == f"E303 the certificate {said}"
+
+
+def test_a_certificate_of_an_authority_that_is_not_in_ca_file(
+    tmp_path: Path, identity: Identity
+) -> None:
+    """Another authority than that of ca_file is told as unknown."""
+    issued = tmp_path / "issued"
+    issued.mkdir()
+    leaf = make_identity(issued, "leaf", issuer=identity)
+    other = make_identity(issued, "other")
+    with Listener(waiting, leaf.server_context()) as api:
+        last = failed(configured(tmp_path, api.url, f"ca_file: {other.certificate}"))
+
+    assert last.message == (
+        "E303 the certificate's authority is unknown to this machine"
+    )
+    assert "emission.ca_file" in last.remedy
+
+
+def test_a_certificate_that_ends_soon(tmp_path: Path) -> None:
+    """Below 14 days it is a warning, and the check goes on."""
+    shown = make_identity(tmp_path, "shown", days=13)
+    api = Listener(
+        answering(*speaking("http://unused.invalid/")), shown.server_context()
+    )
+    with api:
+        found = checked(configured(tmp_path, api.url, f"ca_file: {shown.certificate}"))
+
+    [told] = [one for one in found if one.subject == "TLS"]
+    assert told.level == "warning"
+    assert told.message.endswith("in 12 days")
+    assert "login" in subjects(found)
+
+
+def test_a_port_that_speaks_no_tls(server: RehearsalServer, tmp_path: Path) -> None:
+    """An https url that leads to an http server says so."""
+    last = failed(configured(tmp_path, server.url.replace("http:", "https:")))
+
+    assert (last.subject, last.message) == ("TLS", "E303 what answers speaks no TLS")
+
+
+def test_a_connection_that_is_cut_in_the_handshake(tmp_path: Path) -> None:
+    """A firewall that knows the name and hangs up is told as such."""
+
+    def cutting(server: Listener, connection: socket.socket) -> None:
+        del server
+        connection.recv(65536)
+
+    with Listener(cutting) as server:
+        last = failed(configured(tmp_path, server.url.replace("http:", "https:")))
+
+    assert last.message.startswith("E303 the connection to 127.0.0.1 is cut")
+    assert "firewall" in last.remedy
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_client_certificate_is_demanded(
+    tmp_path: Path, identity: Identity, version: ssl.TLSVersion
+) -> None:
+    """Whenever the server says that it wants one, the remedy names the key."""
+    context = identity.server_context()
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(identity.certificate)
+    context.maximum_version = version
+    with Listener(answering(*speaking("https://unused/")), context) as api:
+        last = failed(configured(tmp_path, api.url, f"ca_file: {identity.certificate}"))
+
+        assert not api.heard
+    assert last.message.startswith("E303 the server ")
+    assert "emission.client_cert" in last.remedy
+
+
+def test_nginx_demands_a_client_certificate(tmp_path: Path) -> None:
+    """It shakes hands all the same, and says so in a page of its own."""
+    page = "<html><center>No required SSL certificate was sent</center></html>"
+    refusal = answer(page).replace(b"200 OK", b"400 Bad Request")
+    with Listener(answering(refusal)) as api:
+        last = failed(configured(tmp_path, api.url))
+
+    assert last.subject == "login"
+    assert last.message == "E303 login: the server wants a client certificate"
+    assert "client_cert" in last.remedy
+
+
+def test_a_client_certificate_is_shown(
+    tmp_path: Path, identity: Identity, bucket: Listener
+) -> None:
+    """With the one that the server trusts all is well."""
+    client = make_identity(tmp_path, "client")
+    context = identity.server_context()
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(client.certificate)
+    lines = {
+        "ca_file": identity.certificate,
+        "client_cert": client.certificate,
+        "client_key": client.key,
+    }
+    more = [f"{key}: {file}" for key, file in lines.items()]
+    with Listener(answering(*speaking(bucket.url)), context) as api:
+        found = checked(configured(tmp_path, api.url, *more))
+
+    assert {one.level for one in found} == {"ok"}
+
+
+def test_a_wrong_password(server: RehearsalServer, tmp_path: Path) -> None:
+    """It is refused once and not tried again: the server counts."""
+    login = "username: emission\n  password: not-the-password"
+    last = failed(configured(tmp_path, server.url, login=login))
+
+    assert (last.subject, last.message) == (
+        "login",
+        "E401 the login says: Invalid user credentials",
+    )
+    assert "locks" in last.remedy
+    assert [one.endpoint for one in server.requests] == ["auth"]
+
+
+@pytest.mark.parametrize(
+    ("menu", "code"), [("auth-error", "E401"), ("auth-500", "E408")]
+)
+def test_a_login_is_tried_once(
+    server: RehearsalServer, tmp_path: Path, menu: str, code: str
+) -> None:
+    """Whatever is wrong with it, one check is one login."""
+    server.faults = FaultMenu.parse(menu)
+    last = failed(configured(tmp_path, server.url))
+
+    assert last.message.startswith(code)
+    assert server.fired[menu] == len(server.requests) == 1
+
+
+def test_a_wrong_path(server: RehearsalServer, tmp_path: Path) -> None:
+    """A 404 is no emission API, and the remedy speaks of the path."""
+    last = failed(configured(tmp_path, server.url.replace("/data", "/dato")))
+
+    assert (last.subject, last.message) == ("login", "E404 login answered 404")
+    assert "/data" in last.remedy
+
+
+def test_a_captive_portal(tmp_path: Path) -> None:
+    """A web page instead of a token is told as such."""
+    with Listener(answering(answer("<html>Accept the terms</html>"))) as portal:
+        last = failed(configured(tmp_path, portal.url))
+
+        assert len(portal.heard) == 1
+    assert last.subject == "login"
+    assert last.message.startswith("E406 ")
+    assert "captive portal" in last.remedy
+
+
+def test_words_of_the_server_forge_nothing(tmp_path: Path) -> None:
+    """A refusal that would colour the terminal is escaped."""
+    refusal = {"error": "x", "error_description": "\x1b[32mok\nbucket  ok"}
+    with Listener(answering(answer(refusal))) as api:
+        last = failed(configured(tmp_path, api.url))
+
+    assert r"\x1b[32mok\nbucket" in last.message
+
+
+def test_an_api_key(tmp_path: Path) -> None:
+    """With a key nobody logs in; the clock is compared at the grant."""
+    with RehearsalServer(tmp_path / "server", api_key="key.of.cqube") as server:
+        config = configured(tmp_path, server.url, login="api_key: key.of.cqube")
+        found = checked(config)
+
+        assert [one.endpoint for one in server.requests] == ["upload-url"]
+    order = ["DNS", "connection", "TLS", "login", "clock", "grant"]
+    assert subjects(found) == order + BUCKET
+    assert "API key" in found[3].message
+
+
+def test_a_refused_api_key(tmp_path: Path) -> None:
+    """It is asked once."""
+    with RehearsalServer(tmp_path / "server", api_key="right") as server:
+        last = failed(configured(tmp_path, server.url, login="api_key: wrong"))
+
+        assert len(server.requests) == 1
+    assert last.subject == "grant"
+    assert last.message.startswith("E402 ")
+
+
+@pytest.mark.parametrize(
+    ("server_ahead_s", "level", "said"),
+    [
+        (-50, "ok", "agrees"),
+        (50, "ok", "agrees"),
+        (-80, "warning", "s ahead of the server's"),
+        (80, "warning", "s behind the server's"),
+        (-800, "warning", "s ahead of the server's"),
+        (-1000, "error", "s ahead of the server's"),
+        (1000, "error", "s behind the server's"),
+    ],
+)
+def test_the_clock(tmp_path: Path, server_ahead_s: int, level: str, said: str) -> None:
+    """A wrong clock is told with its direction, and ends nothing."""
+    date = formatdate(time() + server_ahead_s, usegmt=True)
+    with Listener(answering(*speaking("http://unused.invalid/", date=date))) as api:
+        found = checked(configured(tmp_path, api.url))
+
+    [clock] = [one for one in found if one.subject == "clock"]
+    assert clock.level == level
+    assert said in clock.message
+    assert clock.message.startswith("E509 ") == (level != "ok")
+    assert subjects(found)[3:6] == ["clock", "login", "grant"]
+
+
+def test_the_clock_is_told_with_a_refused_login(
+    server: RehearsalServer, tmp_path: Path
+) -> None:
+    """A refusal has a date too, and a wrong clock may be its reason."""
+    server.faults = FaultMenu.parse("auth-error")
+    found = checked(configured(tmp_path, server.url))
+
+    assert subjects(found)[3:] == ["clock", "login"]
+
+
+@pytest.mark.parametrize(
+    ("menu", "code"),
+    [
+        ("hostile-grant", "E407"),
+        ("hostile-link-local", "E407"),
+        ("malformed-grant", "E406"),
+        ("huge-grant", "E406"),
+        ("api-captive-portal", "E406"),
+        ("api-401", "E402"),
+        ("api-500", "E408"),
+        ("429", "E409"),
+    ],
+)
+def test_a_grant_that_is_none(
+    server: RehearsalServer, tmp_path: Path, menu: str, code: str
+) -> None:
+    """What is wrong with a grant ends the check with its code."""
+    server.faults = FaultMenu.parse(menu)
+    last = failed(configured(tmp_path, server.url))
+
+    assert last.subject == "grant"
+    assert last.message.startswith(f"{code} ")
+    assert not asked(server, "bucket")
+
+
+def test_a_grant_that_ends_at_once(tmp_path: Path) -> None:
+    """A grant that no upload could use is the server's trouble."""
+    with RehearsalServer(tmp_path / "server", grant_lifetime_s=10) as server:
+        last = failed(configured(tmp_path, server.url))
+
+    assert last.message.startswith("E502 the grant can be used within ")
+
+
+def test_a_name_that_the_server_refuses(tmp_path: Path) -> None:
+    """A 400 is not blamed on the name, which is ours."""
+    refusal = b"HTTP/1.1 400 Bad\r\nContent-Length: 0\r\n\r\n"
+    with Listener(answering(speaking("")[0], refusal)) as api:
+        last = failed(configured(tmp_path, api.url))
+
+    assert last.message == "E405 upload-url answered 400"
+    assert "emission.url" in last.remedy
+
+
+@pytest.mark.parametrize(
+    ("url", "subject", "code"),
+    [
+        ("http://bucket.invalid/", "bucket DNS", "E301"),
+        (f"http://{LOOPBACK}:1/", "bucket connection", "E302"),
+        ("https://bad_host..invalid/", "bucket DNS", "E301"),
+        ("https://a b/", "bucket DNS", "E301"),
+    ],
+)
+def test_a_bucket_out_of_reach(
+    tmp_path: Path, url: str, subject: str, code: str
+) -> None:
+    """A good API with a bucket that this host cannot reach is told as that."""
+    with Listener(answering(*speaking(url))) as api:
+        last = failed(configured(tmp_path, api.url))
+
+    assert last.subject == subject
+    assert last.message.startswith(code)
+
+
+def test_a_bucket_of_another_authority(tmp_path: Path, bucket: Listener) -> None:
+    """A ca_file that holds the API's authority only is found out here."""
+    own = make_identity(tmp_path, "own", days=90)
+    with Listener(answering(*speaking(bucket.url)), own.server_context()) as api:
+        last = failed(configured(tmp_path, api.url, f"ca_file: {own.certificate}"))
+
+    assert last.subject == "bucket TLS"
+    assert last.message.startswith("E303 the certificate ")
+    assert "of the API and of the bucket" in last.remedy
+
+
+def test_a_proxy_finds_the_host(server: RehearsalServer, tmp_path: Path) -> None:
+    """With a proxy no name is resolved here, and its password is not told."""
+    with proxy_to(server) as proxy:
+        address = f"http://user:{PASSWORD}@{LOOPBACK}:{proxy.port}"
+        url = "http://cqube.example.test/data"
+        found = checked(configured(tmp_path, url, f"proxy: {address}"))
+
+        assert len(proxy.heard) == 2
+    assert subjects(found) == [
+        *("proxy", "TLS", "clock", "login", "grant"),
+        *("bucket proxy", "bucket TLS"),
+    ]
+    assert f"port {proxy.port} answers" in found[0].message
+    assert "cqube.example.test" in found[0].message
+
+
+def test_tls_through_a_proxy(
+    tmp_path: Path, identity: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The environment's proxy is tunnelled through, to the bucket too."""
+    elsewhere = f"https://{LOOPBACK}:9/"
+    api = Listener(answering(*speaking(elsewhere)), identity.server_context())
+    more = f"ca_file: {identity.certificate}"
+    with api, Listener(proxying(api.port)) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://a:b@{LOOPBACK}:{proxy.port}")
+        found = checked(configured(tmp_path, api.url, more))
+        heard = list(proxy.heard)
+
+    assert subjects(found)[:2] == ["proxy", "TLS"]
+    assert subjects(found)[-2:] == ["bucket proxy", "bucket TLS"]
+    assert {one.level for one in found} == {"ok"}
+    assert {one.line.split()[0] for one in heard} == {"CONNECT"}
+    assert {one.headers["proxy-authorization"] for one in heard} == {"Basic YTpi"}
+
+
+def test_an_unknown_authority_behind_a_proxy(tmp_path: Path, bucket: Listener) -> None:
+    """A proxy that looks into TLS is told as the unknown authority that it is."""
+    with Listener(proxying(bucket.port)) as proxy:
+        more = f"proxy: http://{LOOPBACK}:{proxy.port}"
+        last = failed(configured(tmp_path, bucket.url, more))
+
+    assert last.subject == "TLS"
+    assert last.message.startswith("E303 the certificate ")
+
+
+def test_a_proxy_that_refuses(tmp_path: Path) -> None:
+    """Its own answer is told, with the host that it must let through."""
+    refusal = b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"
+    with Listener(proxying(0, refusal)) as proxy:
+        more = f"proxy: http://{LOOPBACK}:{proxy.port}"
+        last = failed(configured(tmp_path, "https://cqube.example.test/data", more))
+
+    assert last.subject == "TLS"
+    assert last.message.startswith("E308 no way through the proxy")
+    assert "407" in last.message
+    assert "cqube.example.test port 443" in last.remedy
+
+
+def test_a_proxy_that_is_gone(tmp_path: Path) -> None:
+    """A proxy that does not answer is told before anything else."""
+    with Listener(waiting) as gone:
+        more = f"proxy: {gone.url}"
+    last = failed(configured(tmp_path, "https://cqube.example.test/data", more))
+
+    assert last.subject == "proxy"
+    assert last.message.startswith("E302 ")
+
+
+def test_a_proxy_of_another_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A SOCKS proxy in the environment cannot be used, which is said."""
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
+    last = failed(configured(tmp_path, "https://cqube.example.test/data"))
+
+    assert last.subject == "proxy"
+    assert last.message.startswith("E308 ")
+
+
+def test_a_bucket_whose_name_no_proxy_rule_can_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name that is no IDNA is a finding, not a bug."""
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    with Listener(answering(*speaking("https://xn--a/"))) as api:
+        last = failed(configured(tmp_path, api.url))
+
+    assert last.subject == "bucket proxy"
+    assert last.message.startswith("E301 ")
+
+
+def test_no_proxy_is_honoured(
+    server: RehearsalServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host that NO_PROXY names is looked at directly."""
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", LOOPBACK)
+    found = checked(configured(tmp_path, server.url))
+
+    assert subjects(found) == DIRECT + BUCKET

@@ -1,0 +1,335 @@
+"""The commands as an operator calls them: output, JSON, exit codes."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from emitterd import __version__
+from emitterd.model import State
+from emitterd.rehearsal.server import FaultMenu, RehearsalServer
+from support.command import emitterd
+from support.installation import Installation
+from support.waiting import wait_until
+
+
+def test_version(tmp_path: Path) -> None:
+    """`--version` prints the version of the package."""
+    done = emitterd("--version", cwd=tmp_path)
+
+    assert (0, f"emitterd {__version__}\n") == (done.returncode, done.stdout)
+
+
+def test_unknown_command_is_usage(tmp_path: Path) -> None:
+    """A command that does not exist exits with 2."""
+    assert emitterd("deliver", cwd=tmp_path).returncode == 2
+
+
+def test_no_configuration(tmp_path: Path) -> None:
+    """Without a configuration the places looked at are named; exit code 78."""
+    done = emitterd("run", cwd=tmp_path)
+
+    assert done.returncode == 78
+    assert "emitter.yaml" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_check_reports_all_problems(site: Installation) -> None:
+    """Every problem of the configuration is reported at once, with line and remedy."""
+    text = site.config.read_text()
+    site.config.write_text(text + "delivry:\n  workers: 3\nlog:\n  level: loud\n")
+
+    done = site.call("check")
+
+    assert done.returncode == 78
+    assert "2 problems" in done.stderr
+    assert "delivery" in done.stderr
+    assert "log.level" in done.stderr
+    assert "line 13" in done.stderr
+
+
+def test_check_of_a_fit_machine(site: Installation) -> None:
+    """A sound installation passes, with its settings shown and its secret masked."""
+    done = site.call("check")
+
+    assert done.returncode == 0
+    assert str(site.spool) in done.stdout
+    assert "inotify" in done.stdout
+    assert "rehearsal" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("bandwidth", "told", "warned"),
+    [
+        ("2MiB/s", "ok       delivery.bandwidth      2MiB/s\n", False),
+        ("off", "ok       delivery.bandwidth      no limit\n", False),
+        ("00:00-24:00 512KiB/s", "512KiB/s now, until 24:00 (", True),
+        ("00:00-12:00 2MiB/s, 12:00-24:00 2MiB/s", "2MiB/s now, until ", False),
+    ],
+)
+def test_check_tells_the_limit_in_force(
+    site: Installation, bandwidth: str, told: str, *, warned: bool
+) -> None:
+    """It says which limit holds now, and warns where a grant may not last for a file.
+
+    A warning is not an error.
+    """
+    site.settings["EMITTERD_DELIVERY_BANDWIDTH"] = bandwidth
+
+    done = site.call("check")
+
+    assert told in done.stdout
+    assert ("at 512KiB/s a file above 1800MiB takes longer" in done.stdout) == warned
+    assert done.returncode == 0
+
+
+def test_status_while_running_and_after(site: Installation) -> None:
+    """`status --json` is one object, while the daemon runs and after it."""
+    with site.running():
+        site.drop("school_master/school_mst.zip")
+        site.wait_delivered(1)
+        during = json.loads(site.call("status", "--json").stdout)
+    after = json.loads(site.call("status", "--json").stdout)
+
+    assert during["running"]
+    assert not after["running"]
+    assert {state.value for state in State} == set(after["counts"])
+    assert after["counts"]["delivered"] == 1
+    assert after["destination"] == {"state": "up"}
+    assert after["last_delivered_at"].endswith("Z")
+
+
+def test_status_tells_of_an_outage(site: Installation, server: RehearsalServer) -> None:
+    """While the destination is parked, `status` says since when and why."""
+    server.faults = FaultMenu.parse("no-such-bucket")
+    site.drop("school_master/school_mst.zip")
+    with site.running() as daemon:
+        daemon.wait_for_event("destination.down")
+        said = json.loads(site.call("status", "--json").stdout)
+        table = site.call("status").stdout
+
+    assert said["destination"]["state"] == "down"
+    assert said["destination"]["error"] == "E504"
+    assert said["destination"]["stage"] == "bucket"
+    assert [one["error"] for one in said["destination"]["stages"]] == ["E504"]
+    assert said["oldest_waiting_at"] is not None
+    assert "bucket down since" in table
+    assert "E504" in table
+
+
+def test_list_as_data_and_as_a_table(site: Installation) -> None:
+    """`list --json` has the contract's fields; the table names path and key."""
+    site.drop("school_master/school_mst.zip")
+    site.call("once")
+
+    (entry,) = json.loads(site.call("list", "--json").stdout)
+    table = site.call("list").stdout
+
+    wanted = "path state bytes sha256 md5 etag key attempts admitted_at delivered_at"
+    assert {*wanted.split(), "ambiguous"} <= set(entry)
+    assert entry["path"] == "school_master/school_mst.zip"
+    assert entry["attempts"] == 1
+    assert entry["key"] in table
+
+
+def test_list_of_one_state(site: Installation) -> None:
+    """`--state` lists that state only; nothing there is an empty array."""
+    site.drop("school_master/school_mst.zip")
+    site.call("once")
+
+    assert json.loads(site.call("list", "--state", "rejected", "--json").stdout) == []
+    assert (
+        len(json.loads(site.call("list", "--state", "delivered", "--json").stdout)) == 1
+    )
+
+
+def test_file_names_cannot_forge_output(site: Installation) -> None:
+    """Escape sequences and newlines in a name are shown, not obeyed."""
+    site.drop("pat/\x1b[31mred\nrejected.zip")
+    site.call("once")
+
+    done = site.call("list")
+
+    assert "\x1b" not in done.stdout
+    assert "\\x1b[31mred\\nrejected.zip" in done.stdout
+
+
+def test_status_before_the_first_start(site: Installation) -> None:
+    """Without a journal yet, `status` says so in a line and exits with 78."""
+    done = site.call("status")
+
+    assert done.returncode == 78
+    assert "E102" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_second_instance_is_refused(site: Installation) -> None:
+    """A second daemon on the same journal exits with 75 and names the holder."""
+    with site.running() as daemon:
+        done = site.call("run")
+
+    assert done.returncode == 75
+    assert f"process {daemon.pid}" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_drains(
+    site: Installation, server: RehearsalServer, number: signal.Signals
+) -> None:
+    """SIGTERM and SIGINT let the upload under way finish; exit code 0."""
+    server.faults = FaultMenu.parse("slow-answer@1:1")
+    site.drop("school_master/school_mst.zip")
+    with site.running() as daemon:
+        wait_until(lambda: server.fired["slow-answer"], 30, "an upload under way")
+        daemon.signal(number)
+        code = daemon.wait()
+
+    assert code == 0
+    assert site.counts()["delivered"] == 1
+
+
+def test_drain_timeout_interrupts_at_no_cost(tmp_path: Path) -> None:
+    """What does not finish within `drain_timeout` goes back to the queue, uncharged."""
+    with RehearsalServer(tmp_path / "server") as server:
+        site = Installation(tmp_path, server.url, delivery_drain_timeout="500ms")
+        server.faults = FaultMenu.parse("slow-answer@1:60")
+        site.drop("school_master/school_mst.zip")
+        with site.running() as daemon:
+            wait_until(lambda: server.fired["slow-answer"], 30, "an upload under way")
+            daemon.signal(signal.SIGTERM)
+            code = daemon.wait(20)
+
+        (entry,) = site.entries()
+        assert code == 0
+        assert (entry["state"], entry["attempts"]) == ("queued", 0)
+        with site.running():
+            site.wait_delivered(1)
+        assert len(server.objects) == 1
+
+
+def test_second_signal_stops_at_once(
+    site: Installation, server: RehearsalServer
+) -> None:
+    """A second signal does not wait for the drain."""
+    server.faults = FaultMenu.parse("slow-answer@1:60")
+    site.drop("school_master/school_mst.zip")
+    with site.running() as daemon:
+        wait_until(lambda: server.fired["slow-answer"], 30, "an upload under way")
+        daemon.signal(signal.SIGTERM)
+        daemon.wait_for_event("daemon.stopping")
+        daemon.signal(signal.SIGTERM)
+        code = daemon.wait(20)
+
+    assert code == 0
+    assert site.counts()["queued"] == 1
+
+
+def test_demo_delivers_both_trees(tmp_path: Path) -> None:
+    """The demo delivers the 24 files and prints a receipt for each."""
+    done = emitterd("demo", "--keep", str(tmp_path / "kept"), cwd=tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    assert "24 files delivered" in done.stdout
+    assert "pat/periodic_exam_result_trans.zip" in done.stdout
+    assert (tmp_path / "kept" / "emitterd.jsonl").exists()
+
+
+def test_rehearse_lists_its_faults(tmp_path: Path) -> None:
+    """`rehearse --faults` prints the menu; an unknown fault is a usage error."""
+    listed = emitterd("rehearse", "--faults", cwd=tmp_path)
+    unknown = emitterd("rehearse", "--fault", "flood:1", cwd=tmp_path)
+
+    assert "lost-answer" in listed.stdout
+    assert unknown.returncode == 2
+    assert "flood" in unknown.stderr
+
+
+def test_archive_after_delivery(tmp_path: Path, server: RehearsalServer) -> None:
+    """With `after_delivery: archive` a delivered file moves to the dated archive."""
+    site = Installation(
+        tmp_path,
+        server.url,
+        spool_after_delivery="archive",
+        spool_archive_directory=str(tmp_path / "archive"),
+    )
+    dropped = site.drop("school_master/school_mst.zip")
+
+    done = site.call("once")
+
+    assert done.returncode == 0
+    assert not dropped.exists()
+    (archived,) = (tmp_path / "archive").glob("*/school_master/school_mst.zip")
+    assert archived.is_file()
+
+
+def test_catalogue_enforced(tmp_path: Path, server: RehearsalServer) -> None:
+    """With `catalogue: enforce` a name the server would ignore is rejected."""
+    site = Installation(tmp_path, server.url, spool_catalogue="enforce")
+    site.drop("pat/holiday_pictures.zip")
+
+    done = site.call("once")
+
+    assert done.returncode == 1
+    assert "pat/holiday_pictures.zip: E210" in done.stderr
+    assert not server.objects
+
+
+def test_reading_needs_no_secret_and_no_folder(site: Installation) -> None:
+    """`status` and `list` work while the secret and the watched folder are away."""
+    site.drop("school_master/school_mst.zip")
+    site.call("once")
+    (site.folder / "password").unlink()
+    site.spool.rename(site.folder / "away")
+
+    assert site.call("status", "--json").returncode == 0
+    assert len(json.loads(site.call("list", "--json").stdout)) == 1
+    assert site.call("check").returncode == 78
+
+
+def test_unusable_certificate_is_a_configuration_problem(site: Installation) -> None:
+    """A file that holds no certificate is reported with its line, exit code 78."""
+    (site.folder / "ca.pem").write_text("no certificate")
+    text = site.config.read_text()
+    site.config.write_text(text.replace("spool:", "  ca_file: ca.pem\nspool:"))
+
+    done = site.call("run")
+
+    assert done.returncode == 78
+    assert "emission.ca_file" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_bug_exits_with_70(tmp_path: Path) -> None:
+    """What nobody expected leaves its traceback and exit code 70."""
+    script = (
+        "import sys; sys.argv = ['emitterd', 'demo'];"
+        "import emitterd.cli as cli; cli._end = lambda _: 1 / 0;"
+        "from emitterd.__main__ import main; main()"
+    )
+    done = subprocess.run(  # noqa: S603  our own script
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.returncode == 70
+    assert "ZeroDivisionError" in done.stderr
+    assert "this is a bug in emitterd" in done.stderr
+
+
+def test_demo_wants_a_new_folder(tmp_path: Path) -> None:
+    """A folder with something in it is refused in a line."""
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "mine.txt").touch()
+
+    done = emitterd("demo", "--keep", str(tmp_path / "kept"), cwd=tmp_path)
+
+    assert done.returncode == 1
+    assert "is not empty" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,254 @@
+"""`inspect` and `init`, as typed by who makes the files and who sets up the office."""
+
+import json
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import NOBODY, Python
+from emitterd.datasets.catalogue_file import load_catalogue
+from emitterd.rehearsal.server import RehearsalServer
+from support.command import emitterd
+from support.installation import Installation
+from support.waiting import sample
+
+PATH = "pat/periodic_exam_mst.zip"
+DATASETS = [dataset for dataset in load_catalogue().datasets if dataset.name]
+TITLES = [dataset.title for dataset in DATASETS]
+
+
+def pack(target: Path, content: bytes, *others: str) -> Path:
+    """Zip a CSV, as most programs do; `others` are files beside it in the zip."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(f"{target.stem}.csv", content)
+        for name in others:
+            archive.writestr(name, b"x")
+    return target
+
+
+def inspected(*arguments: str, cwd: Path) -> list[dict[str, Any]]:
+    """Return what `inspect --json` prints."""
+    done = emitterd("inspect", *arguments, "--json", cwd=cwd)
+    assert done.returncode in {0, 1}, done.stderr
+    records: list[dict[str, Any]] = json.loads(done.stdout)
+    return records
+
+
+def codes(record: dict[str, Any]) -> list[str]:
+    """Return the codes of the findings."""
+    return [finding["code"] for finding in record["findings"]]
+
+
+def test_every_dataset_has_a_sample_that_passes(tmp_path: Path) -> None:
+    """What the catalogue describes is what the inspection accepts, for all datasets."""
+    files = [pack(tmp_path / f"{one}.zip", sample(f"{one}.zip")) for one in TITLES]
+
+    records = inspected(*map(str, files), cwd=tmp_path)
+
+    assert [one["dataset"] for one in records] == TITLES
+    assert {one["verdict"]: one["findings"] for one in records} == {"ok": []}
+    assert {one["rows"] for one in records} == {3, None}
+    assert [one.title for one in DATASETS if not one.headers] == [
+        one["dataset"] for one in records if one["rows"] is None
+    ]
+
+
+def test_good_and_bad_files_on_a_desk(tmp_path: Path) -> None:
+    """Each file has its verdict, the exit code tells of the worst."""
+    good = pack(tmp_path / PATH, sample(PATH))
+    wrong = pack(tmp_path / "sat" / "semester_exam_mst.zip", sample(PATH))
+    (tmp_path / "half.zip").write_bytes(good.read_bytes()[:-30])
+
+    one = emitterd("inspect", PATH, cwd=tmp_path)
+    every = emitterd("inspect", PATH, str(wrong), "half.zip", "gone.zip", cwd=tmp_path)
+    records = inspected(PATH, str(wrong), "half.zip", "gone.zip", cwd=tmp_path)
+
+    assert (one.returncode, every.returncode) == (0, 1)
+    assert [record["verdict"] for record in records] == [
+        "ok",
+        "error",
+        "error",
+        "error",
+    ]
+    assert codes(records[1]) == ["E233"]
+    assert [record.get("error") for record in records] == [None, None, "E201", None]
+    assert records[3]["reason"] == "there is no such file"
+    assert f"{PATH}: ok" in every.stdout
+    assert "E233 error: expected" in every.stdout
+
+
+@pytest.mark.parametrize(
+    ("where", "dataset", "note"),
+    [
+        (PATH, "pat/periodic_exam_mst", "by its folder"),
+        ("periodic_exam_mst_2021.zip", "pat/periodic_exam_mst", "for the folder pat"),
+        ("Desktop/periodic_exam_mst.zip", "pat/periodic_exam_mst", "by its name"),
+        ("export.zip", None, "by its folder"),
+    ],
+)
+def test_dataset_is_told_by_folder_or_name(
+    tmp_path: Path, where: str, dataset: str | None, note: str
+) -> None:
+    """A zip need not lie in the watched folder to be inspected as what it will be."""
+    pack(tmp_path / where, sample(PATH))
+
+    (record,) = inspected(where, cwd=tmp_path)
+
+    assert record["dataset"] == dataset
+    assert note in record["note"]
+    assert bool(record["findings"]) == (dataset is None)
+
+
+def test_dataset_can_be_named(tmp_path: Path) -> None:
+    """Whatever a file is called, it is held against the dataset that is named."""
+    pack(tmp_path / "export.zip", sample(PATH))
+
+    named = inspected("export.zip", "--dataset", PATH[:-4], cwd=tmp_path)
+    other = inspected("export.zip", "--dataset", "sat/semester_exam_mst", cwd=tmp_path)
+    typo = emitterd("inspect", "export.zip", "--dataset", "pat/exam_mst", cwd=tmp_path)
+
+    assert named[0]["verdict"] == "ok"
+    assert codes(other[0]) == ["E233"]
+    assert typo.returncode == 2
+    assert "did you mean" in typo.stderr
+
+
+def test_mac_zip_is_recognised(tmp_path: Path) -> None:
+    """What a Mac puts beside the CSV would be read as data: it is named."""
+    pack(tmp_path / PATH, sample(PATH), "__MACOSX/._periodic_exam_mst.csv")
+
+    (record,) = inspected(PATH, cwd=tmp_path)
+
+    assert codes(record) == ["E226"]
+    assert "__MACOSX" in record["findings"][0]["found"]
+
+
+def test_budget_and_full(tmp_path: Path) -> None:
+    """Beyond the budget rows are not read, unless `--full` asks for all of them."""
+    rows = 300_000
+    text = sample(PATH, rows) + b"one|two\n"
+    assert len(text) > 8 * 2**20
+    pack(tmp_path / PATH, text)
+
+    (quick,) = inspected(PATH, cwd=tmp_path)
+    (full,) = inspected(PATH, "--full", cwd=tmp_path)
+
+    assert (quick["verdict"], quick["rows"], quick["whole"]) == ("ok", None, False)
+    assert (full["verdict"], full["rows"]) == ("warning", rows + 1)
+    assert codes(full) == ["E240"]
+
+
+def test_configuration_is_used_where_there_is_one(
+    site: Installation, tmp_path: Path
+) -> None:
+    """The installation's own datasets and its server's version hold for `inspect`."""
+    own = tmp_path / "own.yaml"
+    own.write_text(
+        "textbooks/textbooks:\n  kind: transactional\n  delimiter: ','\n"
+        "  headers:\n    all:\n      columns: student_id | issued\n"
+    )
+    site.settings["EMITTERD_SPOOL_CATALOGUE_FILE"] = str(own)
+    site.settings["EMITTERD_SPOOL_CQUBE_VERSION"] = "1.3"
+    new = pack(site.spool / "textbooks/textbooks.zip", b"student_id,issued\n1,yes\n")
+    late = pack(site.spool / "sat/semester_exam_mst.zip", sample(PATH))
+
+    done = site.call("inspect", str(new), str(late), "--json")
+
+    first, second = json.loads(done.stdout)
+    assert (first["dataset"], first["verdict"]) == ("textbooks/textbooks", "ok")
+    assert first["note"] == "by its place"
+    assert "E224" in codes(second)
+
+
+def test_wrong_catalogue_is_a_wrong_configuration(
+    site: Installation, tmp_path: Path
+) -> None:
+    """All problems of the user's catalogue are told with their lines; exit code 78."""
+    own = tmp_path / "own.yaml"
+    own.write_text("textbooks/textbooks:\n  kind: mster\n  delimeter: ','\n")
+    site.settings["EMITTERD_SPOOL_CATALOGUE_FILE"] = str(own)
+
+    for command in ("run", "check", "once"):
+        done = site.call(command)
+
+        assert done.returncode == 78, command
+        assert "2 problems" in done.stderr
+        assert "did you mean master?" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+CONFIG_PY = """\
+access_token="{key}"   #API Key
+file_path="{folder}/"      #'/home/ubuntu/cqube_emission/'
+emission_url="{url}/"   #http://ip:5000/
+"""
+
+
+def test_taken_over_and_delivered(tmp_path: Path) -> None:
+    """From upstream's config.py to a delivered file, by the printed steps."""
+    key = "eyJh.key.mark"
+    with RehearsalServer(tmp_path / "server", api_key=key) as server:
+        old = tmp_path / "config.py"
+        old.write_text(
+            CONFIG_PY.format(key=key, folder=tmp_path / "drop", url=server.url)
+        )
+        made = emitterd("init", "drop", "--from-client", "config.py", cwd=tmp_path)
+        check = emitterd("check", cwd=tmp_path)
+        pack(tmp_path / "drop" / PATH, sample(PATH))
+        once = emitterd("once", cwd=tmp_path)
+
+        assert (made.returncode, check.returncode, once.returncode) == (0, 0, 0)
+        assert len(server.objects) == 1
+    assert key not in made.stdout + made.stderr + check.stdout + once.stdout
+    assert (tmp_path / "api-key").stat().st_mode & 0o777 == 0o600
+    assert {one.name for one in (tmp_path / "drop").iterdir()} >= {"pat", "udise"}
+    assert "emitterd check" in made.stdout
+
+
+def test_init_overwrites_nothing(tmp_path: Path) -> None:
+    """A configuration that is there stays as it is; exit code 78 and the remedy."""
+    (tmp_path / "emitter.yaml").write_text("mine\n")
+
+    done = emitterd("init", "drop", cwd=tmp_path)
+    elsewhere = emitterd("init", "drop", "--output", "other.yaml", cwd=tmp_path)
+
+    assert done.returncode == 78
+    assert "never overwritten" in done.stderr
+    assert (tmp_path / "emitter.yaml").read_text() == "mine\n"
+    assert elsewhere.returncode == 0
+    assert (tmp_path / "other.yaml").is_file()
+
+
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """Make a folder that every user may go into."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+def test_producer_may_not_read_the_configuration(public: Path, python: Python) -> None:
+    """Who makes files needs nothing of the service: the shipped catalogue holds."""
+    pack(public / PATH, sample(PATH))
+    (public / "emitter.yaml").write_text("spool: {directory: /}\n")
+    (public / "emitter.yaml").chmod(0o600)
+    script = f"""
+from functools import partial
+from pathlib import Path
+from emitterd.cli.inspect import inspect_files
+look = partial(inspect_files, [Path({PATH!r})], None, None, full=False, as_json=True)
+# Once as root: what Python loads by and by lies where nobody may not read.
+look()
+{NOBODY}
+assert look() == 0
+"""
+
+    as_root, as_nobody = python(script, cwd=public).split("]\n[")
+
+    assert json.loads(as_root + "]") != json.loads("[" + as_nobody)
+    assert '"verdict": "ok", "dataset": "pat/periodic_exam_mst"' in as_nobody

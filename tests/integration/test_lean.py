@@ -1,0 +1,334 @@
+"""What a start, a look and an idle second cost: counted, never timed."""
+
+import random
+import re
+import signal
+import sqlite3
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from conftest import Python
+from emitterd.config.settings import load
+from emitterd.journal.database import Database
+from emitterd.journal.journal import Journal
+from emitterd.journal.rows import ASKED, Admission, AdmissionResult, unchanged_paths
+from emitterd.model import Fingerprint, State
+from emitterd.monitoring.health import AGED_S
+from emitterd.monitoring.uploads import UploadTracker
+from emitterd.rehearsal.server import RehearsalServer
+from emitterd.service.components import Components
+from support.installation import DEADLINE_S, Installation
+from support.intake import Door
+from support.journal import deliver
+from support.waiting import make_zip
+
+NOBODY_LISTENS = "http://127.0.0.1:9/"
+
+DAEMONS = frozenset(
+    {"httpx", "httpcore", "watchdog", "tenacity", "structlog", "pathspec"}
+)
+SERVERS = frozenset({"jinja2", "prometheus_client"})
+ELSEWHERE = frozenset({"starlette", "uvicorn", "anyio", "trio", "rich"})
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Installation:
+    """Have an installation whose server is away, and whose imports are told."""
+    place = Installation(tmp_path, NOBODY_LISTENS)
+    place.settings["PYTHONPROFILEIMPORTTIME"] = "1"
+    return place
+
+
+def loaded(told: str) -> set[str]:
+    """Return the packages of which a process says that it has imported modules.
+
+    It names what was looked for and not found, too, but nothing below that.
+    """
+    return set(re.findall(r"^import time:.*\|\s+(\w+)\.", told, re.MULTILINE))
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--version"], ["--help"], ["status"], ["list"]], ids=str
+)
+def test_a_command_loads_what_it_uses(
+    place: Installation, arguments: list[str]
+) -> None:
+    """Who only looks does not pay for the daemon, nor a file for colours."""
+    Journal(place.journal).close()
+    command = place.command(*arguments)
+    if arguments[0].startswith("--"):
+        command = command[:-2]
+    done = subprocess.run(  # noqa: S603  our own command line
+        command,
+        env=place.environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=DEADLINE_S,
+    )
+
+    unwanted = DAEMONS | SERVERS | ELSEWHERE
+    assert "click" in loaded(done.stderr)
+    assert loaded(done.stderr) & unwanted == set()
+
+
+@pytest.mark.parametrize("command", ["run", "once"])
+def test_the_daemon_loads_what_it_serves(place: Installation, command: str) -> None:
+    """Without `metrics.listen` neither the page's library nor the metrics' comes."""
+    with subprocess.Popen(  # noqa: S603  our own command line
+        place.command(command),
+        env=place.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as daemon:
+        assert daemon.stdout is not None
+        for line in daemon.stdout:
+            if '"daemon.ready"' in line:
+                daemon.send_signal(signal.SIGTERM)
+        _, told = daemon.communicate(timeout=DEADLINE_S)
+
+    assert daemon.returncode == 0
+    assert loaded(told) >= DAEMONS
+    assert loaded(told) & (SERVERS | ELSEWHERE) == set()
+
+
+ARENAS = """
+import sys, threading
+if {shared}:
+    from emitterd.service.memory import HeapTrimmer
+    HeapTrimmer()
+kept, go_on = [], threading.Event()
+def keep():
+    kept.append(bytearray(100_000))
+    go_on.wait()
+threads = [threading.Thread(target=keep) for _ in range(4)]
+for thread in threads:
+    thread.start()
+while len(kept) < 4:
+    pass
+spans = [line.split()[0].split("-") for line in open("/proc/self/maps")]
+ends = {{int(end, 16) for _, end in spans}}
+print(sum(int(begin, 16) % 2**26 == 0 for begin, _ in spans))
+go_on.set()
+"""
+
+
+def test_threads_share_one_heap(python: Python, tmp_path: Path) -> None:
+    """No thread has a heap of its own, as each has otherwise; glibc aligns them."""
+    alone = int(python(ARENAS.format(shared=False), cwd=tmp_path))
+    shared = int(python(ARENAS.format(shared=True), cwd=tmp_path))
+
+    # Another mapping may lie like that by chance.
+    assert alone >= 4
+    assert shared <= 1
+
+
+FREED = """
+from pathlib import Path
+from emitterd.service.memory import TRIM_EVERY_S, HeapTrimmer
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+arena = HeapTrimmer()
+arena.beat(0.0)
+blocks = [bytearray(10_000) for _ in range(4000)]
+kept = blocks[::40]
+del blocks
+full = resident()
+arena.beat(TRIM_EVERY_S / 2)
+between = resident()
+arena.beat(TRIM_EVERY_S)
+print(full - between, full - resident())
+"""
+
+
+def test_freed_memory_is_given_back(python: Python, tmp_path: Path) -> None:
+    """Now and then, and not at each beat, what lies free between what is kept goes."""
+    between, after = map(int, python(FREED, cwd=tmp_path).split())
+
+    # It may grow by pages of code that are first used in between.
+    assert between <= 0
+    assert after > 20_000_000
+
+
+@contextmanager
+def counting(connection: sqlite3.Connection) -> Iterator[list[str]]:
+    """Keep the statements that a connection runs."""
+    statements: list[str] = []
+
+    def keep(statement: str) -> None:
+        # A trigger's own are told as the statement that set it off, once more.
+        if statement not in statements[-1:]:
+            statements.append(statement)
+
+    connection.set_trace_callback(keep)
+    try:
+        yield statements
+    finally:
+        connection.set_trace_callback(None)
+
+
+@contextmanager
+def reading(database: Database) -> Iterator[list[str]]:
+    """Keep the queries of the connection that reads."""
+    with counting(database._reader) as statements:
+        yield statements
+
+
+def admissions(count: int, first: int = 0) -> list[Admission]:
+    """Return admissions of files of as many paths."""
+    return [
+        Admission(b"pat/%d.zip" % n, Fingerprint(1, n, 3, 4, 5), "pat", 0)
+        for n in range(first, first + count)
+    ]
+
+
+def test_a_new_path_costs_two_statements(journal: Journal) -> None:
+    """Of a batch each file is asked for once and entered once, in one transaction."""
+    with counting(journal.database._writer) as few:
+        journal.admit(admissions(10))
+    with counting(journal.database._writer) as many:
+        journal.admit(admissions(110, first=10))
+
+    assert len(many) - len(few) == 2 * 100
+
+
+def test_a_forgotten_version_is_no_later_one(journal: Journal) -> None:
+    """Behind a forgotten version the one that is known is still found."""
+    one, other = admissions(2)
+    journal.admit([one])
+    journal.database.write(
+        lambda connection: connection.execute(
+            """insert into entry select id + 1, path, 'withdrawn', flow, turn, rank,
+               device, inode, bytes, mtime_ns, ctime_ns, admitted_at, changed_at,
+               attempts, due_at, error, reason, "grant", key, granted_at, ambiguous,
+               earlier_keys, delivered_at, duration_s, sha256, md5, etag, verified,
+               disposal, findings, 1.0, moved_to, confirmation from entry"""
+        )
+    )
+    answers = [answer.admittance for answer in journal.admit([one, other])]
+
+    assert answers == [AdmissionResult.KNOWN, AdmissionResult.ADMITTED]
+
+
+@pytest.fixture
+def delivered(spool_root: Path, journal: Journal) -> Door:
+    """Watch a folder of more files than one query asks for, all delivered."""
+    for number in range(ASKED + 200):
+        make_zip(spool_root / "pat" / f"{number}.zip")
+    door = Door(spool_root, journal)
+    door.sweep()
+    while (entry := journal.claim(time.time())) is not None:
+        deliver(journal, entry)
+    return door
+
+
+def test_a_sweep_asks_for_many_at_once(delivered: Door) -> None:
+    """What is known as it lies there costs no query of its own."""
+    with reading(delivered.journal.database) as queries:
+        swept = delivered.sweep()
+
+    assert (swept["files"], swept["admitted"]) == (ASKED + 200, 0)
+    assert len(queries) == 2
+
+
+def test_a_sweep_finds_what_has_changed(delivered: Door) -> None:
+    """Among many known files the one that is another now is admitted."""
+    make_zip(delivered.root / "pat" / "7.zip", b"id\n2\n")
+    swept = delivered.sweep()
+
+    entry = delivered.journal.claim(time.time())
+    assert swept["admitted"] == 1
+    assert entry is not None
+    assert entry.path == b"pat/7.zip"
+
+
+def test_a_hint_does_not_wait_for_a_sweep(delivered: Door) -> None:
+    """Between slices of a sweep of known files a new one is looked at."""
+    delivered.intake.sweep_soon()
+    delivered.intake.step(delivered.now)
+    make_zip(delivered.root / "pat" / "new.zip")
+    events = delivered.step(1, b"pat/new.zip")
+
+    assert [event["path"] for event in events] == ["pat/new.zip"]
+
+
+@pytest.mark.parametrize(
+    ("change", "known"),
+    [
+        ("state = 'delivered'", True),
+        ("state = 'rejected'", True),
+        ("state = 'withdrawn'", False),
+        ("state = 'delivered', disposal = 'due'", False),
+        ("state = 'delivered', disposal = 'done'", True),
+        ("forgotten_at = 1.0", False),
+        ("bytes = bytes + 1", False),
+        ("ctime_ns = ctime_ns + 1", False),
+    ],
+)
+def test_what_is_settled(journal: Journal, change: str, known: object) -> None:
+    """A version is settled if it is the latest, as it was seen, and needs nothing."""
+    (one,) = admissions(1)
+    update = f"update entry set {change}"  # noqa: S608  a table above
+    journal.admit([one])
+    journal.database.write(lambda connection: connection.execute(update))
+
+    seen = {one.path: one.fingerprint, b"other": one.fingerprint}
+    assert unchanged_paths(journal.database.read, seen) == (
+        {one.path} if known else set()
+    )
+
+
+def test_no_known_file_is_read_at_a_start(tmp_path: Path) -> None:
+    """A start over delivered files reads less than they have bytes."""
+    noise, count, size = random.Random(1), 24, 2**20  # noqa: S311  filling
+    with RehearsalServer(tmp_path / "server") as server:
+        place = Installation(tmp_path, server.url)
+        for number in range(count):
+            place.drop(f"pat/{number}.zip", noise.randbytes(2 * size))
+        with place.running():
+            place.wait_delivered(count)
+        with place.running() as daemon:
+            daemon.wait_for_event("sweep.finished")
+            told = Path(f"/proc/{daemon.pid}/io").read_text("ascii")
+
+    read_bytes = int(told.split("rchar:")[1].split()[0])
+    assert place.events("sweep.finished")[-1]["files"] == count
+    assert read_bytes < count * size
+
+
+@contextmanager
+def parts(place: Installation) -> Iterator[Components]:
+    """Put the daemon's parts together; no thread runs."""
+    parts = Components(load(place.config, place.environment()), UploadTracker())
+    try:
+        yield parts
+    finally:
+        parts.wire.close()
+        parts.journal.close()
+
+
+def test_a_look_asks_nothing_while_nothing_changes(place: Installation) -> None:
+    """What the journal said stands until something is committed, or has aged."""
+    now = time.time()
+    with parts(place) as all_parts, reading(all_parts.journal.database) as queries:
+        health = all_parts.health
+        health._look(now)
+        first = len(queries)
+        health._look(now + 1)
+        unchanged = len(queries) - first
+        all_parts.journal.admit(admissions(1))
+        after = health._look(now + 2).progress.counts
+        changed = len(queries) - first
+        health._look(now + 2 + AGED_S)
+        aged = len(queries) - first - changed
+
+    assert (unchanged, after[State.QUEUED]) == (0, 1)
+    assert first == changed == aged > 0

@@ -1,0 +1,178 @@
+"""`emitterd once`: one sweep, an exit code, and a list of what is left."""
+
+import socket
+from pathlib import Path
+
+from emitterd.rehearsal.server import FaultMenu, RehearsalServer
+from support.installation import Installation
+
+LIMIT_S = 30.0
+
+
+def test_all_delivered_is_zero(site: Installation, server: RehearsalServer) -> None:
+    """Everything delivered: exit code 0 and nothing on standard error."""
+    site.drop("school_master/school_mst.zip")
+    site.drop("pat/periodic_exam_mst.zip")
+
+    done = site.call("once", timeout_s=LIMIT_S)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(server.objects) == 2
+
+
+def test_empty_folder_is_zero(site: Installation) -> None:
+    """An empty folder has nothing undelivered."""
+    assert site.call("once", timeout_s=LIMIT_S).returncode == 0
+
+
+def test_second_run_sends_nothing(site: Installation, server: RehearsalServer) -> None:
+    """What was delivered is known to the next run."""
+    site.drop("school_master/school_mst.zip")
+    site.call("once", timeout_s=LIMIT_S)
+
+    done = site.call("once", timeout_s=LIMIT_S)
+
+    assert done.returncode == 0
+    assert len(server.objects) == 1
+
+
+def test_broken_zip_is_listed(site: Installation, server: RehearsalServer) -> None:
+    """A broken zip is listed with its code; the others go through."""
+    whole = site.drop("school_master/school_mst.zip")
+    broken = site.spool / "school_master" / "school_mst_2.zip"
+    broken.write_bytes(whole.read_bytes()[:-5])
+
+    done = site.call("once", timeout_s=LIMIT_S)
+
+    assert done.returncode == 1
+    assert "school_master/school_mst_2.zip: E201" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(server.objects) == 1
+
+
+def test_file_still_written_is_listed(
+    site: Installation, server: RehearsalServer
+) -> None:
+    """A zip that a program still writes is listed as such, not sent."""
+    whole = site.drop("school_master/school_mst.zip")
+    with whole.open("ab"):
+        done = site.call("once", timeout_s=LIMIT_S)
+
+    assert done.returncode == 1
+    assert "school_master/school_mst.zip: E206" in done.stderr
+    assert not server.objects
+
+
+def test_wrong_password_is_told_in_a_line(
+    site: Installation, server: RehearsalServer
+) -> None:
+    """A refused login ends soon, asks once, and says what is wrong."""
+    (site.folder / "password").write_text("wrong")
+    site.drop("school_master/school_mst.zip")
+
+    done = site.call("once", timeout_s=LIMIT_S)
+
+    assert done.returncode == 1
+    assert "E401 the login says: Invalid user credentials" in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert sum(one.endpoint == "auth" for one in server.requests) == 1
+
+
+def test_server_down_is_told_in_a_line(tmp_path: Path) -> None:
+    """A server that refuses connections ends the run within 30 s, in a line."""
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    site = Installation(tmp_path, f"http://127.0.0.1:{port}/data")
+    site.drop("school_master/school_mst.zip")
+
+    done = site.call("once", timeout_s=LIMIT_S)
+
+    assert done.returncode == 1
+    assert "school_master/school_mst.zip: E302" in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_passing_fault_is_waited_out(
+    site: Installation, server: RehearsalServer
+) -> None:
+    """Faults that pass within the patience do not fail the run."""
+    server.faults = FaultMenu.parse("503@2")
+    site.drop("school_master/school_mst.zip")
+
+    done = site.call("once", timeout_s=LIMIT_S)
+
+    assert done.returncode == 0
+    assert server.fired["503"] == 2
+
+
+def test_symbolic_link_is_listed(site: Installation, server: RehearsalServer) -> None:
+    """A link is not followed, and not passed over in silence either."""
+    outside = site.drop("../outside.zip")
+    (site.spool / "link.zip").symlink_to(outside)
+
+    done = site.call("once", timeout_s=LIMIT_S)
+
+    assert done.returncode == 1
+    assert "link.zip: E207" in done.stderr
+    assert not server.objects
+
+
+def test_journal_held_by_a_daemon(site: Installation) -> None:
+    """While a daemon runs, `once` leaves the work to it and exits with 75."""
+    with site.running() as daemon:
+        done = site.call("once", timeout_s=LIMIT_S)
+
+    assert done.returncode == 75
+    assert f"is held by process {daemon.pid}" in done.stderr
+
+
+def test_upper_case_ending_is_listed(
+    site: Installation, server: RehearsalServer
+) -> None:
+    """`DATA.ZIP`, which the server would not take, is not passed over in silence."""
+    site.drop("pat/DATA.ZIP")
+
+    done = site.call("once", timeout_s=LIMIT_S)
+
+    assert done.returncode == 1
+    assert "pat/DATA.ZIP: E223" in done.stderr
+    assert not server.objects
+
+
+def test_grant_of_another_server_is_not_used(
+    site: Installation, server: RehearsalServer, tmp_path: Path
+) -> None:
+    """After a change of `emission.url` nothing goes to where the old grant leads."""
+    server.faults = FaultMenu.parse("503")
+    site.drop("school_master/school_mst.zip")
+    site.call("once", "--wait", "1s", timeout_s=LIMIT_S)
+    server.faults = FaultMenu.parse("")
+    with RehearsalServer(tmp_path / "other") as other:
+        text = site.config.read_text()
+        site.config.write_text(text.replace(server.url, other.url))
+        done = site.call("once", timeout_s=LIMIT_S)
+
+        assert done.returncode == 0
+        assert len(other.objects) == 1
+    assert not server.objects
+
+
+def test_rejected_and_put_aside_is_still_listed(
+    tmp_path: Path, server: RehearsalServer
+) -> None:
+    """A folder that is clean because a file was rejected and moved is no success."""
+    site = Installation(
+        tmp_path,
+        server.url,
+        spool_catalogue="enforce",
+        spool_rejected_directory=str(tmp_path / "rejected"),
+    )
+    site.drop("pat/holiday_pictures.zip")
+
+    first = site.call("once", timeout_s=LIMIT_S)
+    second = site.call("once", timeout_s=LIMIT_S)
+
+    assert first.returncode == 1
+    assert "pat/holiday_pictures.zip: E210" in first.stderr
+    assert not (site.spool / "pat" / "holiday_pictures.zip").exists()
+    assert (second.returncode, second.stderr) == (0, "")

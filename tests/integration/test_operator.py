@@ -1,0 +1,463 @@
+"""The operator's commands, as typed: while a daemon runs, and while none does."""
+
+import csv
+import io
+import json
+import os
+import pwd
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from emitterd.journal.journal import Journal
+from emitterd.rehearsal.server import FaultMenu, RehearsalServer
+from support.command import emitterd
+from support.installation import DEADLINE_S, Installation
+from support.waiting import sample, wait_until
+
+NAME = "school_master/school_mst.zip"
+OTHER = "pat/periodic_exam_mst.zip"
+USER = pwd.getpwuid(os.getuid()).pw_name
+
+
+def states(site: Installation) -> dict[str, str]:
+    """Return the state of each path's latest version."""
+    return {one["path"]: one["state"] for one in site.entries()}
+
+
+def wait_state(site: Installation, path: str, state: str) -> None:
+    """Wait until a path is in a state."""
+    wait_until(lambda: states(site).get(path) == state, DEADLINE_S, f"{path} {state}")
+
+
+@contextmanager
+def deferring(site: Installation, server: RehearsalServer) -> Iterator[None]:
+    """Run a daemon that has put a file off for long, after one failure."""
+    server.faults = FaultMenu.parse("503@1")
+    site.settings["EMITTERD_DELIVERY_BACKOFF_INITIAL"] = "5m"
+    site.settings["EMITTERD_DELIVERY_BACKOFF_MAX"] = "10m"
+    site.drop(NAME)
+    with site.running():
+        wait_state(site, NAME, "deferred")
+        yield
+
+
+def test_held_and_released_under_a_running_daemon(
+    site: Installation, server: RehearsalServer
+) -> None:
+    """A held file stays back while others go; released it is delivered at once."""
+    with deferring(site, server):
+        held = site.call("hold", NAME)
+        site.drop(OTHER)
+        wait_state(site, OTHER, "delivered")
+        kept = states(site)[NAME]
+        released = site.call("release", NAME)
+        wait_state(site, NAME, "delivered")
+
+    assert (held.returncode, released.returncode) == (0, 0)
+    assert f"hold {NAME}: was deferred, is held" in held.stdout
+    assert kept == "held"
+    acted = [
+        (one["act"], one["path"], one["user"]) for one in site.events("operator.acted")
+    ]
+    assert acted == [("hold", NAME, USER), ("release", NAME, USER)]
+
+
+def test_retry_does_not_wait_for_the_backoff(
+    site: Installation, server: RehearsalServer
+) -> None:
+    """A deferred file is tried within the moment, whatever its due time."""
+    with deferring(site, server):
+        done = site.call("retry", "--all", "deferred")
+        site.wait_delivered(1, 20.0)
+
+    assert done.returncode == 0
+    assert server.fired["503"] == 1
+
+
+def test_forgotten_file_is_sent_again(
+    site: Installation, server: RehearsalServer
+) -> None:
+    """Both deliveries have a receipt and a key of their own."""
+    site.drop(NAME)
+    with site.running():
+        site.wait_delivered(1)
+        done = site.call("forget", str(site.spool / NAME))
+        site.wait_delivered(2)
+
+    receipts = site.ask("receipts")
+    assert done.returncode == 0
+    assert len({one["key"] for one in receipts}) == len(server.objects) == 2
+    assert len({one["sha256"] for one in receipts}) == 1
+
+
+def test_acts_without_a_daemon(site: Installation, server: RehearsalServer) -> None:
+    """The next start honours what was done meanwhile, and the record has the name."""
+    site.drop(NAME)
+    server.faults = FaultMenu.parse("503")
+    site.call("once", "--wait", "1s")
+    server.faults = FaultMenu.parse("")
+
+    held = site.call("hold", NAME)
+    once = site.call("once")
+    explained = site.ask("explain", NAME)
+    released = site.call("release", "--all", "--state", "held")
+    again = site.call("once")
+
+    assert (held.returncode, released.returncode, again.returncode) == (0, 0, 0)
+    assert once.returncode == 1
+    assert f"{NAME}: held" in once.stderr
+    assert explained["state"] == "held"
+    assert f"held by {USER} since" in explained["reason"]
+    assert [(one["act"], one["user"]) for one in explained["actions"]] == [
+        ("hold", USER)
+    ]
+    assert len(server.objects) == 1
+
+
+def test_sudo_names_who_is_behind(site: Installation) -> None:
+    """Root's deeds carry the name of whoever called sudo."""
+    if os.getuid() != 0:
+        pytest.skip("only root is behind a sudo")
+    site.drop(NAME)
+    site.call("once")
+    site.settings["SUDO_USER"] = "asha"
+    with site.running():
+        site.call("forget", NAME)
+
+    assert site.ask("explain", NAME)["actions"][0]["user"] == "root (asha)"
+
+
+def test_refusals_are_told(site: Installation) -> None:
+    """What an act is not for is said, path by path, and the exit code is 1."""
+    site.drop(NAME)
+    site.call("once")
+
+    done = site.call("hold", NAME, "pat/no_such.zip")
+
+    assert done.returncode == 1
+    assert f"not done {NAME}: it is delivered" in done.stdout
+    assert "not done pat/no_such.zip: the journal does not know it" in done.stdout
+    assert states(site) == {NAME: "delivered"}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["hold"],
+        ["hold", "--all"],
+        ["hold", "--state", "queued"],
+        ["hold", "--all", "--state", "queued", NAME],
+        ["hold", "--all", "sold"],
+        ["hold", "--all", "--state", "sold"],
+        ["hold", "../outside.zip"],
+        ["explain"],
+        ["explain", "/etc/passwd"],
+        ["receipts", "--json", "--csv"],
+        ["receipts", "--since", "yesterday"],
+        ["list", "--skipped", "--state", "held"],
+        ["inspect"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage(site: Installation, arguments: list[str]) -> None:
+    """What cannot be meant exits with 2, says why, and does nothing."""
+    site.call("once")
+
+    done = site.call(*arguments)
+
+    assert done.returncode == 2
+    assert done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_no_journal_yet(site: Installation) -> None:
+    """Where no daemon ever ran nothing is created, and the remedy is named."""
+    done = site.call("hold", NAME)
+
+    assert done.returncode == 78
+    assert "start the daemon once" in done.stderr
+    assert not site.journal.exists()
+
+
+def test_journal_held_by_who_takes_no_instructions(site: Installation) -> None:
+    """While a `once` is at it, or a daemon is stopping, the hand is refused with 75."""
+    site.drop(NAME)
+    site.call("once")
+    with Journal(site.journal):
+        done = site.call("forget", NAME)
+
+    assert done.returncode == 75
+    assert "takes no instructions" in done.stderr
+    assert states(site) == {NAME: "delivered"}
+
+
+def test_daemon_that_does_not_answer_harms_nobody(
+    site: Installation, server: RehearsalServer
+) -> None:
+    """A daemon that is stopped obeys once it goes on, and the asker gets the answer."""
+    site.drop(NAME)
+    with site.running() as daemon:
+        site.wait_delivered(1)
+        daemon.signal(signal.SIGSTOP)
+        with pytest.raises(Exception, match="timed out"):
+            site.call("forget", NAME, timeout_s=2.0)
+        daemon.signal(signal.SIGCONT)
+        site.wait_delivered(2)
+
+    assert len(server.objects) == 2
+
+
+def test_receipts_in_three_forms(site: Installation) -> None:
+    """Table, JSON and CSV tell of the same deliveries, since any instant."""
+    site.drop(NAME)
+    site.drop(OTHER)
+    site.call("once")
+
+    table = site.call("receipts").stdout
+    rows = site.ask("receipts", "--since", "1h")
+    sheet = list(csv.DictReader(io.StringIO(site.call("receipts", "--csv").stdout)))
+    later = site.ask("receipts", "--since", "2999-01-01")
+
+    assert {one["path"] for one in rows} == {NAME, OTHER}
+    for one, line in zip(rows, sheet, strict=True):
+        assert line["path"] == one["path"]
+        assert line["sha256"] == one["sha256"]
+        assert one["key"] in table
+        assert one["md5"] == one["etag"] == line["etag"]
+        assert one["attempts"] == 1
+        assert one["ambiguous"] is False
+        assert one["admitted_at"] <= one["delivered_at"]
+    assert later == []
+
+
+def test_everything_skipped_is_listed(site: Installation) -> None:
+    """Foreign, broken, rejected and hidden things each have a reason."""
+    site.settings["EMITTERD_SPOOL_CATALOGUE"] = "enforce"
+    site.settings["EMITTERD_SPOOL_EXCLUDE"] = "old/"
+    site.drop("pat/holiday_pictures.zip")
+    site.drop("old/x.zip")
+    site.drop("pat/SHOUT.ZIP")
+    (site.spool / "pat" / "half.zip").write_bytes(b"PK\3\4")
+    (site.spool / "pat" / "notes.txt").write_text("buy milk")
+    (site.spool / "pat" / "x.zip.part").touch()
+    (site.spool / "pat" / "link.zip").symlink_to("half.zip")
+    (site.spool / ".git").mkdir()
+    site.call("once", "--wait", "1s")
+
+    rows = {one["path"]: one for one in site.ask("list", "--skipped")}
+    table = site.call("list", "--skipped").stdout
+
+    assert {path: one.get("error") for path, one in rows.items()} == {
+        "pat/holiday_pictures.zip": "E210",
+        "old/x.zip": None,
+        "pat/SHOUT.ZIP": "E223",
+        "pat/half.zip": "E201",
+        "pat/notes.txt": None,
+        "pat/x.zip.part": None,
+        "pat/link.zip": "E207",
+        ".git/": None,
+    }
+    assert rows["old/x.zip"]["reason"] == "spool.exclude names it: old/"
+    assert all(path in table for path in rows)
+
+
+def test_good_bad_good_again(tmp_path: Path, server: RehearsalServer) -> None:
+    """A delivered file that comes back after a bad version is delivered, and known."""
+    site = Installation(tmp_path, server.url, spool_catalogue="enforce")
+    good = site.drop(OTHER, sample(OTHER)).read_bytes()
+    first = site.call("once")
+    site.drop(OTHER, sample(OTHER).replace(b"exam_id", b"exam", 1))
+    bad = site.call("once")
+    (site.spool / OTHER).write_bytes(good)
+    back = site.call("once")
+    again = site.call("once")
+
+    codes = [one.returncode for one in (first, bad, back, again)]
+    assert codes == [0, 1, 0, 0]
+    assert "file.unchanged" in back.stdout
+    assert "file.admitted" not in again.stdout
+    assert site.ask("explain", OTHER)["state"] == "delivered"
+    assert len(server.objects) == 1
+
+
+def test_before_the_first_start(site: Installation) -> None:
+    """What lies in the folder can be asked after before any daemon ran."""
+    site.drop(NAME)
+    (site.spool / "notes.txt").touch()
+
+    assert site.ask("explain", NAME)["state"] == "new"
+    assert [one["path"] for one in site.ask("list", "--skipped")] == ["notes.txt"]
+    assert not site.journal.exists()
+
+
+def test_folder_that_is_not_there(site: Installation) -> None:
+    """An absent folder is said to be absent, and is no clean answer."""
+    site.call("once")
+    site.spool.rename(site.folder / "away")
+
+    done = site.call("list", "--skipped")
+
+    assert done.returncode == 1
+    assert "E105 the watched folder" in done.stderr
+
+
+def redirected(
+    site: Installation, command: str, redirection: str, **extra: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command line of emitterd in a shell, with a redirection."""
+    return subprocess.run(  # noqa: S602  the shell is what is asked for
+        f"{shlex.join(site.command(*command.split()))} {redirection}",
+        shell=True,
+        env=site.environment(**extra),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("redirection", "said"),
+    [
+        (">/dev/full", "No space left on device"),
+        (">&-", "is closed"),
+        ("| head -c1", ""),
+    ],
+)
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+@pytest.mark.parametrize("command", ["list", "list --json", "receipts --csv"])
+def test_answer_that_nobody_can_take(
+    site: Installation, command: str, unbuffered: str, redirection: str, said: str
+) -> None:
+    """A full or closed output is no bug of emitterd's, and is told in a line."""
+    site.drop(NAME)
+    site.call("once")
+
+    done = redirected(site, command, redirection, PYTHONUNBUFFERED=unbuffered)
+
+    assert said in done.stderr
+    assert done.stderr.count("\n") == (1 if said else 0)
+    assert done.returncode == (1 if said else 0)
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+@pytest.mark.parametrize("command", ["--help", "--version", "explain-error"])
+def test_text_that_does_not_fit(tmp_path: Path, command: str, unbuffered: str) -> None:
+    """Every command that cannot write its output says so in a line, and ends with 1."""
+    site = Installation(tmp_path, "http://127.0.0.1:9/data")
+    line = [sys.executable, "-m", "emitterd", command]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(  # noqa: S603  our own argument list
+            line,
+            cwd=site.folder,
+            env=site.environment(PYTHONUNBUFFERED=unbuffered),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+
+    assert done.returncode == 1
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("redirection", ["2>/dev/full", "2>&-"])
+def test_complaint_that_nobody_can_take(site: Installation, redirection: str) -> None:
+    """The exit code stays, and no complaint is printed among the data."""
+    site.config.write_text("nonsense: 1\n")
+
+    done = redirected(site, "list --json", redirection)
+
+    assert done.returncode == 78
+    assert done.stdout == ""
+
+
+def test_sheet_takes_no_name_for_a_formula(site: Installation) -> None:
+    """A name that a spreadsheet would calculate is marked as text."""
+    site.drop("=1+1/x.zip")
+    site.call("once")
+
+    (line,) = csv.DictReader(io.StringIO(site.call("receipts", "--csv").stdout))
+
+    assert line["path"] == "'=1+1/x.zip"
+
+
+def test_unknown_path_is_told(site: Installation) -> None:
+    """A path that nobody has seen is an answer with exit code 1."""
+    site.call("once")
+
+    done = site.call("explain", "pat/typo.zip")
+
+    assert done.returncode == 1
+    assert "there is no such file" in done.stdout
+
+
+EVIL = 'pat/\x1b[31m\n{"event": "file.delivered"}\x0b\x1c\x85\u2028\u202e.zip'
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["list"],
+        ["list", "--json"],
+        ["list", "--skipped"],
+        ["list", "--skipped", "--json"],
+        ["explain", EVIL],
+        ["explain", EVIL, "--json"],
+        ["receipts"],
+        ["receipts", "--csv"],
+        ["hold", EVIL],
+        ["forget", EVIL],
+        ["inspect", "{spool}/" + EVIL],
+        ["inspect", "{spool}/" + EVIL, "--json"],
+        ["once"],
+    ],
+    ids=" ".join,
+)
+def test_no_name_forges_a_line(
+    tmp_path: Path, server: RehearsalServer, arguments: list[str]
+) -> None:
+    """Names with escapes, line breaks and marks of direction are printed escaped."""
+    site = Installation(tmp_path, server.url, spool_exclude="never/")
+    site.drop(EVIL)
+    site.drop("never/" + EVIL)
+    site.call("once")
+
+    done = site.call(*(one.replace("{spool}", str(site.spool)) for one in arguments))
+
+    text = done.stdout + done.stderr
+    lines = text.split("\n")
+    assert all(line.isprintable() for line in lines)
+    assert not any(line.startswith('{"event"') for line in lines)
+    assert "Traceback" not in text
+
+
+def test_codes_are_explained(tmp_path: Path) -> None:
+    """One code has its playbook, none has the list, and `--json` has the parts."""
+    one = emitterd("explain-error", "e210", cwd=tmp_path)
+    every = emitterd("explain-error", cwd=tmp_path)
+    record = json.loads(
+        emitterd("explain-error", "E210", "--json", cwd=tmp_path).stdout
+    )
+
+    assert one.returncode == every.returncode == 0
+    assert one.stdout.startswith("E210: ")
+    assert "What to do" in one.stdout
+    assert "E509" in every.stdout
+    assert record["code"] == "E210"
+    assert record["steps"]
+
+
+def test_unknown_code(tmp_path: Path) -> None:
+    """A code that does not exist is a matter of usage, and near ones are named."""
+    done = emitterd("explain-error", "E219", cwd=tmp_path)
+
+    assert done.returncode == 2
+    assert "E220" in done.stderr

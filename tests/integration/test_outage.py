@@ -1,0 +1,293 @@
+"""Outages of login, grant and bucket, met by workers on real sockets.
+
+Each parks what has to pass there behind one probe, is told once, is charged to no
+file, and is followed by a slow start.
+"""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from emitterd.codes import Code
+from emitterd.delivery.backoff import Backoff
+from emitterd.delivery.dispatch import FRESH_EVERY
+from emitterd.errors import DeliveryError, Stage
+from emitterd.journal.journal import Journal
+from emitterd.model import Grant, State
+from emitterd.rehearsal.server import FaultMenu, RehearsalServer
+from support.client import asked, emission_to, together, wired
+from support.installation import Installation
+from support.waiting import wait_until
+from support.worker import Rig, rigged
+
+pytestmark = pytest.mark.usefixtures("no_proxy_of_this_machine")
+
+WORKERS = 8
+FILES = 24
+MENU = {"login": "auth-500", "grant": "api-503:1:1", "bucket": "503:1:1"}
+ENDPOINT = {"login": "auth", "grant": "upload-url", "bucket": "bucket"}
+STEADY = Backoff(0.1, 0.2, lambda _, high: high)
+
+each_stage = pytest.mark.parametrize("stage", list(MENU))
+
+
+def drop_all(rig: Rig, count: int = FILES) -> list[str]:
+    """Drop so many files; return their names."""
+    names = [f"pat/{number:02}.zip" for number in range(count)]
+    for name in names:
+        rig.drop(name)
+    return names
+
+
+@contextmanager
+def manned(rig: Rig, count: int = WORKERS) -> Iterator[None]:
+    """Run workers until the end of the block."""
+    stop = threading.Event()
+    threads = [
+        threading.Thread(target=rig.another_worker().run, args=(stop,))
+        for _ in range(count)
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        rig.abort.set()
+        rig.wake.ring()
+        for thread in threads:
+            thread.join(20)
+    assert not any(thread.is_alive() for thread in threads)
+
+
+def delivered(rig: Rig, names: list[str]) -> bool:
+    """Tell whether all of these are."""
+    return all(rig.state(name) is State.DELIVERED for name in names)
+
+
+def probes(rig: Rig, stage: str) -> int:
+    """Return how many probes of a stage have failed."""
+    return sum(one.probes for one in rig.destination.downs if one.stage == stage)
+
+
+@each_stage
+def test_an_outage_under_full_load(tmp_path: Path, stage: str) -> None:
+    """One line down, one up, nothing charged, one probe at a time, and all arrives."""
+    with rigged(tmp_path, workers=WORKERS, backoff=STEADY) as rig:
+        names = drop_all(rig)
+        rig.faults(MENU[stage])
+        with manned(rig):
+            wait_until(lambda: rig.told("destination.down"), 30, "the outage")
+            wait_until(lambda: probes(rig, stage) >= 3, 60, "three probes")
+            rig.faults("")
+            wait_until(lambda: delivered(rig, names), 60, "all files")
+
+        [down], [up] = rig.told("destination.down"), rig.told("destination.up")
+        assert down["stage"] == up["stage"] == stage
+        assert up["duration_s"] > 0
+        assert {rig.row(name)["attempts"] for name in names} == {0}
+        assert {one.posts for one in rig.server.objects.values()} == {1}
+        assert rig.destination.down is None
+        assert not rig.destination.limited
+        assert rig.fact("destination") == "null"
+
+
+@each_stage
+def test_while_it_is_down_only_probes_reach_the_server(
+    tmp_path: Path, stage: str
+) -> None:
+    """However many files wait and workers ask, a probe is one attempt."""
+    with rigged(tmp_path, workers=WORKERS) as rig:
+        names = drop_all(rig)
+        rig.faults(MENU[stage])
+        while rig.step() == 0.0:
+            pass
+        assert [one.stage for one in rig.destination.downs] == [stage]
+        for _ in range(6):
+            before, failed = rig.reached(ENDPOINT[stage]), probes(rig, stage)
+            due_at = rig.destination.downs[0].probe_at
+            workers = [rig.another_worker() for _ in range(WORKERS)]
+            waits = [one.step(due_at) for one in workers]
+
+            assert waits[0] == 0.0
+            assert min(waits[1:]) > 0
+            assert probes(rig, stage) == failed + 1
+            # An API request is tried three times within seconds.
+            assert 1 <= rig.reached(ENDPOINT[stage]) - before <= 3
+        assert len(rig.told("destination.down")) == 1
+        assert {rig.row(name)["attempts"] for name in names} == {0}
+
+
+def test_probes_of_the_bucket_use_up_no_grants(tmp_path: Path) -> None:
+    """They go by what is pinned; every fourth by another entry, lest one spoil all."""
+    with rigged(tmp_path) as rig:
+        drop_all(rig)
+        rig.faults("503")
+        while rig.step() == 0.0:
+            pass
+        granted, rounds = rig.reached("upload-url"), 2 * FRESH_EVERY
+        for _ in range(rounds):
+            assert rig.worker.step(rig.destination.downs[0].probe_at) == 0.0
+
+        assert probes(rig, "bucket") == rounds
+        assert rig.reached("upload-url") - granted == rounds // FRESH_EVERY
+
+
+@pytest.mark.parametrize("fault", ["auth-500", "api-500"])
+def test_what_has_its_grant_is_uploaded_while_the_api_is_down(
+    tmp_path: Path, fault: str
+) -> None:
+    """The bucket is up, and nobody else is needed."""
+    with rigged(tmp_path) as rig:
+        rig.drop("pat/pinned.zip")
+        rig.faults("request-timeout@1")
+        rig.step()
+        due_at = rig.row("pat/pinned.zip")["due_at"]
+        rig.drop("pat/bare.zip")
+        rig.send_to(rig.server.url)
+        rig.faults(fault)
+        rig.step()
+        asked = len(rig.server.requests)
+        assert rig.worker.step(due_at) == 0.0
+
+        assert rig.state("pat/pinned.zip") is State.DELIVERED
+        assert rig.state("pat/bare.zip") is State.DEFERRED
+        assert [one.endpoint for one in rig.server.requests[asked:]] == ["bucket"]
+        assert rig.destination.down is not None
+        assert not rig.told("destination.up")
+
+
+def test_a_grant_that_has_run_out_waits_for_the_api(tmp_path: Path) -> None:
+    """While the API is down it is not asked for another, but at the next probe."""
+    with rigged(tmp_path, grant_lifetime_s=31) as rig:
+        rig.drop("pat/pinned.zip")
+        rig.faults("request-timeout@1")
+        rig.step()
+        due_at = rig.row("pat/pinned.zip")["due_at"]
+        rig.drop("pat/bare.zip")
+        rig.faults("api-503:1:60")
+        rig.step()
+        wait_until(lambda: not usable(rig, "pat/pinned.zip"), 20, "the grant's end")
+        asked = len(rig.server.requests)
+        rig.worker.step(due_at)
+
+        down = rig.destination.down
+        assert down is not None
+        row = rig.row("pat/pinned.zip")
+        assert (row["state"], row["due_at"]) == (State.DEFERRED, down.probe_at)
+        assert (row["error"], row["attempts"]) == ("E408", 1)
+        assert len(rig.server.requests) == asked
+        rig.faults("")
+        while rig.state("pat/pinned.zip") is not State.DELIVERED:
+            rig.later()
+
+
+def usable(rig: Rig, name: str) -> bool:
+    """Tell whether the pinned grant of a path may be used now."""
+    packed = rig.journal.database.read(
+        'select "grant" from entry where path = ?', (name.encode(),)
+    )
+    return rig.emission.usable(Grant.unpack(packed[0][0]), time.time())
+
+
+def test_after_an_outage_the_server_sees_ever_more_at_once(tmp_path: Path) -> None:
+    """One upload, then two at once, then four, then those of all workers."""
+    with rigged(tmp_path, workers=WORKERS, backoff=STEADY) as rig:
+        names = drop_all(rig, 40)
+        rig.faults("no-such-bucket@1")
+        rig.step()
+        rig.faults("")
+        # So slow that uploads overlap on a busy machine, too.
+        rig.server.latency_s = 0.4
+        before, seen = len(rig.server.requests), list[tuple[int, int]]()
+
+        def look() -> bool:
+            requests = list(rig.server.requests)[before:]
+            uploads = [one for one in requests if one.endpoint == "bucket"]
+            under_way = sum(one.status is None for one in uploads)
+            seen.append((under_way, sum(one.status == 204 for one in uploads)))
+            return delivered(rig, names)
+
+        with manned(rig):
+            wait_until(look, 60, "all files")
+
+        assert [one for one in seen if one[0] > 2 ** max(one[1] - 1, 0)] == []
+        assert max(under_way for under_way, _ in seen) > WORKERS // 2
+
+
+def test_a_refused_login_waits_on_after_a_restart(tmp_path: Path) -> None:
+    """The journal knows of it: no request is made, and it says until when."""
+    with RehearsalServer(tmp_path / "server") as server, wired() as wire:
+        for run in range(3):
+            journal = Journal(tmp_path / "journal.db")
+            emission = emission_to(wire, server.url, secret="wrong", memory=journal)
+            with pytest.raises(DeliveryError) as refused:
+                emission.login()
+            journal.close()
+            assert refused.value.code is Code.CREDENTIALS
+            assert refused.value.stage is Stage.LOGIN
+            assert ("not tried again before" in refused.value.reason) == (run > 0)
+        assert len(asked(server, "auth")) == 1
+
+        with Journal(tmp_path / "journal.db") as journal:
+            assert b"wrong" not in (tmp_path / "journal.db").read_bytes()
+            emission_to(wire, server.url, memory=journal).login()
+            assert journal.noted("login") is None
+        assert len(asked(server, "auth")) == 2
+
+
+def test_workers_that_wait_for_a_login_share_its_failure(tmp_path: Path) -> None:
+    """Eight that need a token of a login that is down ask for it once."""
+    with RehearsalServer(tmp_path / "server", latency_s=0.3) as server, wired() as wire:
+        server.faults = FaultMenu.parse("auth-error")
+        emission = emission_to(wire, server.url)
+        found = together(WORKERS, emission.login)
+
+        assert len(asked(server, "auth")) == 1
+        assert all(isinstance(one, DeliveryError) for one in found)
+        assert len({id(one) for one in found}) == WORKERS
+
+
+def test_once_does_not_hammer_a_login(tmp_path: Path) -> None:
+    """From cron, with a wrong password: it says until when it waits."""
+    with RehearsalServer(tmp_path / "server") as server:
+        site = Installation(tmp_path, server.url)
+        site.drop("school_master/school_mst.zip")
+        password = tmp_path / "password"
+        password.write_text("wrong")
+        first, *others = [site.call("once") for _ in range(3)]
+
+        assert [one.returncode for one in (first, *others)] == [1, 1, 1]
+        assert len(asked(server, "auth")) == 1
+        assert "the destination is down: E401" in first.stderr
+        for one in others:
+            assert "not tried again before 20" in one.stderr
+            assert "or with another password" in one.stderr
+        password.write_text("rehearsal")
+        assert site.call("once").returncode == 0
+        assert len(asked(server, "auth")) == 2
+
+
+@each_stage
+def test_the_daemon_survives_an_outage(tmp_path: Path, stage: str) -> None:
+    """It never ends because the far side is down, and goes on by itself."""
+    with RehearsalServer(tmp_path / "server") as server:
+        server.faults = FaultMenu.parse(MENU[stage].partition(":")[0])
+        site = Installation(tmp_path, server.url, delivery_backoff_max="300ms")
+        names = [f"school_master/school_mst_{number}.zip" for number in range(12)]
+        for name in names:
+            site.drop(name)
+        with site.running() as daemon:
+            daemon.wait_for_event("destination.down")
+            fired = sum(server.fired.values())
+            wait_until(lambda: sum(server.fired.values()) > fired + 6, 30, "probes")
+            server.faults = FaultMenu.parse("")
+            site.wait_delivered(len(names))
+
+        assert [one["stage"] for one in site.events("destination.down")] == [stage]
+        assert [one["stage"] for one in site.events("destination.up")] == [stage]
+        assert {one["attempts"] for one in site.entries()} == {1}

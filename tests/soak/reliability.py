@@ -1,0 +1,278 @@
+"""Everything that is to show the promise of docs/design.md, as one table.
+
+    bench/reliability                            some twenty minutes
+    bench/reliability --rounds 20 --minutes 60   the long form
+
+Kills at every failpoint, every fault, the model, the soak and the mutants. `--write`
+puts the table into docs/reliability.md. Exit code 0 if nothing failed, 1 if something
+did, 2 if a part could not be run.
+"""
+
+import argparse
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree as ET
+
+from support.paths import ROOT
+
+DOCUMENT = ROOT / "docs" / "reliability.md"
+BEGIN = "<!-- begin: what `bench/reliability` wrote -->\n"
+END = "<!-- end -->\n"
+HEADER = "| part | how much | failed | lost | doubled | silent | minutes |"
+RULE = "|---|---|---|---|---|---|---|"
+MODEL_RUNS = 100
+"""Of the model, a round."""
+
+SHOWN = 20
+"""So many failures of a part are named."""
+
+
+class Unusable(Exception):
+    """A part could not be run, so it says nothing."""
+
+
+class Effort(NamedTuple):
+    """How much is to be done: rounds of kills, faults and model; of the soak."""
+
+    rounds: int
+    minutes: float
+
+
+@dataclass(slots=True)
+class Found:
+    """What a part has found. `counted`: lost, doubled, silent, where it can tell."""
+
+    how_much: str
+    failed: list[str]
+    counted: tuple[int, int, int] | None = None
+    more: str = ""
+
+
+@dataclass(slots=True)
+class Tally:
+    """Outcome of a run of tests: their names, and the sums of what they recorded."""
+
+    passed: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    recorded: Counter[str] = field(default_factory=Counter)
+
+
+def tally(report: Path) -> Tally:
+    """Read pytest's report in JUnit's format. Raises `Unusable` where it is none."""
+    try:
+        root = ET.parse(report).getroot()  # noqa: S314  our own file
+    except (OSError, ET.ParseError) as error:
+        raise Unusable(f"no report of the tests: {error}") from error
+    found = Tally()
+    for case in root.iter("testcase"):
+        name = f"{case.get('classname', '')}::{case.get('name', '')}"
+        name = name.removeprefix("tests.")
+        if case.find("failure") is not None or case.find("error") is not None:
+            found.failed.append(name)
+        elif case.find("skipped") is None:
+            found.passed.append(name)
+        for one in case.iter("property"):
+            found.recorded[one.get("name", "")] += int(one.get("value", "0"))
+    if not found.passed and not found.failed:
+        raise Unusable("no test ran")
+    return found
+
+
+def run_tests(folder: Path, *tests: str, **settings: int) -> Tally:
+    """Run tests, with `EMITTERD_` settings. Raises `Unusable`."""
+    report = folder / "report.xml"
+    report.unlink(missing_ok=True)
+    command = [
+        *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
+        *("-n", "0", "-m", ""),  # all tiers, one after the other
+        *("-o", "junit_family=xunit1", f"--junitxml={report}", *tests),
+    ]
+    more = {f"EMITTERD_{key.upper()}": str(value) for key, value in settings.items()}
+    # Beside the table only the progress is of interest.
+    subprocess.run(  # noqa: S603  our own command line
+        command, cwd=ROOT, env=os.environ | more, stdout=sys.stderr, check=False
+    )
+    return tally(report)
+
+
+def kills(effort: Effort, folder: Path) -> Found:
+    """Kill the daemon at every failpoint."""
+    done = run_tests(folder, "tests/test_crash.py", crash_rounds=effort.rounds)
+    points, deaths = done.recorded["points"], done.recorded["kills"]
+    return Found(f"{points} failpoints, {deaths} kills", done.failed)
+
+
+def faults(effort: Effort, folder: Path) -> Found:
+    """Let every fault of the far side strike."""
+    runs: Counter[str] = Counter()
+    failed: list[str] = []
+    for _ in range(effort.rounds):
+        done = run_tests(folder, "tests/test_faults.py", "-k", "not menu_is_tried")
+        runs.update(done.passed + done.failed)
+        failed += done.failed
+    return Found(f"{len(runs)} faults, {runs.total()} runs", failed)
+
+
+def model(effort: Effort, folder: Path) -> Found:
+    """Let the model be held, through any order of everything."""
+    runs = MODEL_RUNS * effort.rounds
+    done = run_tests(folder, "tests/test_model.py", model_examples=runs)
+    told = done.recorded
+    return Found(f"{told['runs']} runs, {told['steps']} steps", done.failed)
+
+
+def soak(effort: Effort, folder: Path) -> Found:
+    """Soak."""
+    report = folder / "soak.json"
+    done = _bench("soak", "--minutes", str(effort.minutes), "--json", str(report))
+    if not report.exists():
+        raise Unusable(f"the soak ended with {done.returncode}: {done.stderr[-2000:]}")
+    found = json.loads(report.read_text("utf-8"))
+    growing = [f"{name} grows" for name in found["growing"]]
+    kinds = ("lost", "doubled", "silent", "wrong", "problems")
+    how_much = (
+        f"{found['minutes']} minutes, {found['delivered']} versions,"
+        f" {sum(found['fired'].values())} faults of {len(found['fired'])} kinds"
+    )
+    if not found["slopes_judged"]:
+        how_much += ", too short for slopes"
+    return Found(
+        how_much,
+        [f"{kind}: {one}" for kind in kinds for one in found[kind]] + growing,
+        (len(found["lost"]), len(found["doubled"]), len(found["silent"])),
+        done.stdout,
+    )
+
+
+def mutants(_: Effort, __: Path) -> Found:
+    """Take each safeguard away."""
+    done = _bench("mutants")
+    rows = re.findall(r"^\| ([a-z-]+) \| [^|]+ \| (.+) \|$", done.stdout, re.MULTILINE)
+    outcomes = {name: by for name, by in rows if name != "mutant"}
+    survived = [name for name, by in outcomes.items() if by == "**survived**"]
+    if not outcomes or done.returncode not in {0, 1}:
+        raise Unusable(f"the mutants ended with {done.returncode}: {done.stderr}")
+    killed = len(outcomes) - len(survived)
+    return Found(
+        f"{len(outcomes)} mutants, {killed} killed", survived, more=done.stdout
+    )
+
+
+PARTS: dict[str, Callable[[Effort, Path], Found]] = {
+    "kills": kills,
+    "faults": faults,
+    "model": model,
+    "soak": soak,
+    "mutants": mutants,
+}
+
+
+def _bench(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(  # noqa: S603  our own command line
+        [ROOT / "bench" / name, *arguments], capture_output=True, text=True, check=False
+    )
+
+
+def row(name: str, found: Found, took_s: float) -> str:
+    """Return a part's line of the table.
+
+    An oracle that passed has found nothing lost, doubled or silent. Where one failed,
+    its message tells what it was, and the table does not.
+    """
+    numbers = [str(one) for one in found.counted or (0, 0, 0)]
+    if found.counted is None and found.failed:
+        numbers = ["?"] * 3
+    if name == "mutants":
+        numbers = ["-"] * 3
+    cells = [name, found.how_much, str(len(found.failed)), *numbers]
+    return f"| {' | '.join(cells)} | {took_s / 60:.1f} |"
+
+
+def written(document: str, table: str, begin: str = BEGIN) -> str:
+    """Return the document with another table between its marks.
+
+    Raises `Unusable` where the marks are not there.
+    """
+    before, begun, rest = document.partition(begin)
+    _, end, after = rest.partition(END)
+    if not begun or not end:
+        raise Unusable(f"the document has no {begin.strip()} … {END.strip()}")
+    return f"{before}{begin}\n{table}\n{end}{after}"
+
+
+def measured(names: list[str], effort: Effort) -> Iterator[tuple[str, Found]]:
+    """Yield the table's lines, part by part, each with what the part has found.
+
+    Raises `Unusable`.
+    """
+    for name in names:
+        began_at = time.monotonic()
+        with tempfile.TemporaryDirectory(prefix="reliability-") as folder:
+            found = PARTS[name](effort, Path(folder))
+        yield row(name, found, time.monotonic() - began_at), found
+
+
+def caption(effort: Effort) -> str:
+    """Return what stands above the table: how it came about."""
+    return (
+        f"`bench/reliability --rounds {effort.rounds} --minutes {effort.minutes:g}`,"
+        f" {datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} CPUs, {platform.system()}"
+        f" {platform.release()}, Python {platform.python_version()}:\n"
+    )
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--rounds", type=int, default=2, help="kills, faults, model")
+    parser.add_argument("--minutes", type=float, default=3.0, help="of the soak")
+    parser.add_argument("--write", action="store_true", help=f"into {DOCUMENT.name}")
+    options = parser.parse_args()
+    if unknown := set(options.parts) - set(PARTS):
+        parser.error(f"no such part: {', '.join(sorted(unknown))}")
+    if options.rounds < 1 or options.minutes <= 0:
+        parser.error("--rounds and --minutes must be above 0")
+    if options.write and options.parts:
+        parser.error("--write wants the whole table: name no part")
+    return options
+
+
+def main() -> int:
+    """Run as the command line says."""
+    options = parse()
+    effort = Effort(options.rounds, options.minutes)
+    lines = [caption(effort), HEADER, RULE]
+    print("\n".join(lines), flush=True)
+    details: list[str] = []
+    failures = 0
+    try:
+        for line, found in measured(options.parts or list(PARTS), effort):
+            print(line, flush=True)
+            lines.append(line)
+            details += [found.more, *found.failed[:SHOWN]]
+            failures += len(found.failed)
+        if options.write:
+            text = DOCUMENT.read_text("utf-8")
+            DOCUMENT.write_text(written(text, "\n".join(lines) + "\n"), "utf-8")
+    except Unusable as error:
+        print(error, file=sys.stderr)
+        return 2
+    print("\n".join(["", *filter(None, details)]))
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

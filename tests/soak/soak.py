@@ -1,0 +1,270 @@
+"""A soak: the real daemon under mixed load and changing faults, measured over time.
+
+    bench/soak --minutes 60
+
+The daemon, the rehearsal server and the producers are three processes. Every version
+dropped must be delivered with its bytes, once; what the daemon holds must not grow.
+Exit code 0 if both are so, 1 if not.
+"""
+
+import argparse
+import json
+import os
+import platform
+import random
+import signal
+import ssl
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from soak.faults import Plan
+from soak.gauges import GAUGES, Sample, grows, look, size_bytes, slopes
+from soak.ledger import Ledger, Log
+from soak.producer import Producer
+from soak.server import Far
+from support.installation import Installation
+
+if TYPE_CHECKING:
+    from typing import IO
+
+TICK_S = 0.2
+SAMPLE_S = 5.0
+PHASE_S = 15.0
+"""Twelve phases a cycle: three minutes, unless the whole run is short."""
+
+SETTLE_S = 120.0
+"""How long, after the load has ended, everything may take to be delivered."""
+
+STOP_S = 60.0
+WARM_UP_S = 600.0
+WARM_UP_SHARE = 0.2
+SLOPES_S = 1200.0
+"""A shorter measurement says nothing of an hour: its slopes are shown, not judged."""
+
+SHOWN = 20
+"""So many troubles of a kind are printed; the JSON file has them all."""
+
+SETTINGS = {
+    "delivery_workers": "4",
+    "delivery_backoff_initial": "500ms",
+    "delivery_backoff_max": "10s",
+    "spool_sweep_every": "10s",
+}
+
+
+class Soak:
+    """One run."""
+
+    def __init__(self, folder: Path, far: Far, seed: int, minutes: float) -> None:
+        self.load_s = minutes * 60 - min(60.0, minutes * 20)
+        self.plan = Plan(min(PHASE_S, self.load_s / 12))
+        self.far = far
+        self.site = Installation(folder, far.url, **SETTINGS)
+        self.log = Log()
+        self.samples: list[Sample] = []
+        self.fired: dict[str, int] = {}
+        self.exit_code: int | None = None
+        self.ledger = Ledger(self.site.journal, far)
+        self._dice = random.Random(seed)  # noqa: S311  a load, no secret
+        self._producer = Producer(self.site.spool, self.ledger, self._dice)
+        self._began_at = 0.0
+
+    def run(self, files_a_second: float) -> None:
+        """Load, let settle, stop, judge."""
+        with self._daemon() as daemon:
+            self._began_at = time.monotonic()
+            self._load(daemon, files_a_second)
+            self.far.set("", down=False, revoke=False)
+            self._producer.finish()
+            self._settle(daemon)
+        self.exit_code = daemon.returncode
+        self.ledger.audit()
+        self.ledger.close()
+        self.fired = self.far.counts()[1]
+
+    @contextmanager
+    def _daemon(self) -> Iterator[subprocess.Popen[bytes]]:
+        with subprocess.Popen(  # noqa: S603  our own command line
+            self.site.command("run"),
+            env=self.site.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        ) as daemon:
+            reader = threading.Thread(target=self._read, args=(daemon.stdout,))
+            reader.start()
+            try:
+                while not self.log.events["daemon.ready"] and daemon.poll() is None:
+                    time.sleep(TICK_S)
+                yield daemon
+                daemon.send_signal(signal.SIGTERM)
+                daemon.wait(STOP_S)
+            finally:
+                daemon.kill()
+                reader.join()
+
+    def _read(self, lines: "IO[bytes]") -> None:
+        for line in lines:
+            self.log.take(line)
+
+    def _load(self, daemon: "subprocess.Popen[bytes]", files_a_second: float) -> None:
+        step, sample_at = -1, 0.0
+        while (at_s := time.monotonic() - self._began_at) < self.load_s:
+            if daemon.poll() is not None:
+                # Of no use any more; the report says with what it ended.
+                return
+            now, phase = self.plan.at(at_s)
+            if now != step:
+                step = now
+                self.far.set(phase.menu, down=phase.down, revoke=phase.revoke)
+                if now % 2 == 0:
+                    self._producer.burst()
+            self._producer.step(files_a_second * TICK_S)
+            if at_s >= sample_at:
+                sample_at = at_s + min(SAMPLE_S, self.plan.phase_s)
+                self._sample(daemon.pid, at_s)
+            time.sleep(TICK_S)
+
+    def _settle(self, daemon: "subprocess.Popen[bytes]") -> None:
+        until = time.monotonic() + SETTLE_S
+        while time.monotonic() < until and daemon.poll() is None:
+            self._sample(daemon.pid, time.monotonic() - self._began_at)
+            counts = self.site.counts()
+            live = counts["queued"] + counts["delivering"] + counts["deferred"]
+            if not live and not self.ledger.owing:
+                return
+            time.sleep(TICK_S)
+
+    def _sample(self, pid: int, at_s: float) -> None:
+        self.ledger.audit()
+        process = look(pid)
+        journal = self.site.journal
+        self.samples.append(
+            Sample(
+                at_s=at_s,
+                rss_bytes=process.rss_bytes,
+                descriptors=process.descriptors,
+                threads=process.threads,
+                wal_bytes=size_bytes(journal.with_name(journal.name + "-wal")),
+                journal_bytes=size_bytes(journal),
+                cpu_s=process.cpu_s,
+                delivered=self.ledger.delivered,
+                requests=self.far.counts()[0],
+                log_bytes=self.log.bytes,
+            )
+        )
+
+
+def report(soak: Soak, seed: int) -> dict[str, Any]:
+    """Return what was found, as the JSON file holds it."""
+    loaded = [one for one in soak.samples if one.at_s <= soak.load_s]
+    warm_at_s = min(WARM_UP_S, soak.load_s * WARM_UP_SHARE)
+    warm = [one for one in loaded if one.at_s >= warm_at_s]
+    found = slopes(warm, soak.plan.cycle_s)
+    judged = soak.load_s - warm_at_s >= SLOPES_S
+    verdicts = soak.ledger.verdicts
+    problems = soak.log.problems[:]
+    if soak.exit_code != 0:
+        problems.append(f"the daemon ended with {soak.exit_code}: {soak.log.last!r}")
+    silent = verdicts.silent + soak.log.untold(soak.ledger.delivered)
+    growing = [name for name, one in found.items() if judged and grows(name, one)]
+    return {
+        "minutes": round(loaded[-1].at_s / 60, 1),
+        "warm_up_minutes": round(warm_at_s / 60, 1),
+        "seed": seed,
+        "machine": f"{os.cpu_count()} CPUs, {platform.system()} {platform.release()},"
+        f" Python {platform.python_version()}, {ssl.OPENSSL_VERSION}",
+        "delivered": soak.ledger.delivered,
+        "delivered_bytes": soak.ledger.delivered_bytes,
+        "requests": soak.samples[-1].requests,
+        "cpu_s": soak.samples[-1].cpu_s,
+        "counts": dict(soak.ledger.counts),
+        "events": dict(soak.log.events),
+        "fired": soak.fired,
+        "slopes": {name: one._asdict() for name, one in found.items()},
+        "slopes_judged": judged,
+        "growing": growing,
+        "lost": verdicts.lost,
+        "doubled": verdicts.doubled,
+        "silent": silent,
+        "wrong": verdicts.wrong,
+        "problems": problems,
+        "samples": [asdict(one) for one in soak.samples],
+        "good": not (verdicts or silent or problems or growing),
+    }
+
+
+def table(found: dict[str, Any]) -> str:
+    """Return the report in Markdown."""
+    lines = [
+        _summary(found),
+        "",
+        "| | mean | slope an hour | ± | |",
+        "|---|---|---|---|---|",
+    ]
+    for name, gauge in GAUGES.items():
+        if one := found["slopes"].get(name):
+            numbers = (
+                f"{one[field]:.4g} {gauge.unit}".strip()
+                for field in ("mean", "rise", "margin")
+            )
+            word = "grows" if name in found["growing"] else "flat"
+            word = word if found["slopes_judged"] else "not judged"
+            lines.append(f"| {gauge.name} | {' | '.join(numbers)} | {word} |")
+    kinds = ("lost", "doubled", "silent", "wrong", "problems")
+    troubles = {kind: found[kind] for kind in kinds}
+    for kind, cases in troubles.items():
+        lines += [f"\n{kind}: {one}" for one in cases[:SHOWN]]
+    counts = ", ".join(f"{len(cases)} {kind}" for kind, cases in troubles.items())
+    growth = "too short for slopes"
+    if found["slopes_judged"]:
+        growth = f"{len(found['growing'])} growing"
+    verdict = "good" if found["good"] else "BAD"
+    lines += ["", f"Verdict: {verdict}: {counts}, {growth}."]
+    return "\n".join(lines)
+
+
+def _summary(found: dict[str, Any]) -> str:
+    return (
+        f"{found['minutes']} minutes of load (warm-up {found['warm_up_minutes']}), seed"
+        f" {found['seed']}, {found['machine']}: {found['delivered']} versions delivered"
+        f" ({found['delivered_bytes'] / 1e9:.1f} GB), {found['requests']} requests,"
+        f" {sum(found['fired'].values())} faults of {len(found['fired'])} kinds,"
+        f" {found['counts'].get('ambiguous', 0)} receipts ambiguous,"
+        f" {found['cpu_s']:.0f} s of CPU."
+    )
+
+
+def main() -> int:
+    """Run as the command line says."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--rate", type=float, default=5.0, help="files a second")
+    parser.add_argument("--json", type=Path, help="write all figures to this file")
+    parser.add_argument("--directory", type=Path, help="work below this directory")
+    options = parser.parse_args()
+    # An end in the usual way stops daemon and server, and leaves nothing behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    with (
+        tempfile.TemporaryDirectory(dir=options.directory, prefix="soak-") as folder,
+        Far(Path(folder, "server"), seed=options.seed) as far,
+    ):
+        soak = Soak(Path(folder), far, options.seed, options.minutes)
+        soak.run(options.rate)
+        found = report(soak, options.seed)
+    if options.json is not None:
+        options.json.write_text(json.dumps(found, indent=1))
+    print(table(found))
+    return 0 if found["good"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,205 @@
+"""The soak in small, and that its judges can find something."""
+
+import hashlib
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from soak.gauges import GAUGES, Sample, cycles, grows, slope, slopes
+from soak.ledger import Ledger, Log
+from soak.server import Far
+from support.installation import Installation
+from support.paths import TESTS
+
+SOAK = TESTS / "soak" / "run-soak"
+PATH = "pat/periodic_exam_mst.zip"
+DELIVERED = (
+    b'{"event": "file.delivered", "level": "info", "path": "a", "sha256": "00"}\n'
+)
+GROWING = {"rss", "descriptors", "cpu_file", "cpu_request"}
+
+
+def sample(minute: int) -> Sample:
+    """Return what a leaking process looks like after so many minutes.
+
+    Two files and six requests a minute, at ever more CPU.
+    """
+    return Sample(
+        at_s=60.0 * minute,
+        rss_bytes=(50 + minute) * 2**20,
+        descriptors=20 + minute,
+        threads=10,
+        wal_bytes=4 * 2**20,
+        journal_bytes=100_000 + 1000 * minute,
+        cpu_s=0.06 * minute + 0.01 * minute**2,
+        delivered=2 * minute,
+        requests=6 * minute,
+        log_bytes=1400 * minute,
+    )
+
+
+def test_a_line_through_points() -> None:
+    """Points on a line give its slope, and no doubt."""
+    found = slope([0.0, 1.0, 2.0, 3.0], [5.0, 7.0, 9.0, 11.0])
+
+    assert found == pytest.approx((8.0, 2.0, 0.0))
+
+
+def test_what_scatters_does_not_grow() -> None:
+    """A rise within the scatter of the samples is no growth."""
+    found = slope([0.0, 0.1, 0.2, 0.3], [50.0, 90.0, 40.0, 80.0])
+
+    assert found.rise > GAUGES["rss"].limit
+    assert not grows("rss", found)
+
+
+def test_a_leak_is_seen() -> None:
+    """What rises sample by sample, or costs more file by file, grows."""
+    found = slopes([sample(minute) for minute in range(60)], 180.0)
+
+    assert {name for name, one in found.items() if grows(name, one)} == GROWING
+    assert found["rss"].rise == pytest.approx(60)
+    assert found["journal"] == pytest.approx((500, 0, 0), abs=1e-6)
+
+
+def test_whole_cycles_are_compared() -> None:
+    """A cycle ends where the next begins; the unfinished last one is left out."""
+    spans = cycles([sample(minute) for minute in range(8)], 180.0)
+
+    assert [(a.at_s, b.at_s) for a, b in spans] == [(0, 180), (180, 360)]
+
+
+@pytest.fixture
+def far(tmp_path: Path) -> Iterator[Far]:
+    """Run the soak's server."""
+    with Far(tmp_path / "server", seed=1) as far:
+        yield far
+
+
+def lose(_: Installation, ledger: Ledger) -> None:
+    """Know of a version that nobody delivers."""
+    ledger.dropped(b"pat/other.zip", "00", 2)
+
+
+def alter(_: Installation, ledger: Ledger) -> None:
+    """Have dropped other bytes than were delivered."""
+    ledger.dropped(PATH.encode(), "00", 2)
+    ledger.removed(PATH.encode())
+
+
+def double(site: Installation, _: Ledger) -> None:
+    """Deliver the same version again."""
+    assert site.call("forget", PATH).returncode == 0
+    assert site.call("once").returncode == 0
+
+
+def leave(_: Installation, __: Ledger) -> None:
+    """Do nothing wrong."""
+
+
+@pytest.mark.parametrize(
+    ("harm", "noticed"),
+    [(leave, ""), (lose, "lost"), (double, "doubled"), (alter, "wrong")],
+    ids=["nothing", "lost", "doubled", "wrong"],
+)
+def test_the_ledger_notices(
+    harm: Callable[[Installation, Ledger], None],
+    noticed: str,
+    far: Far,
+    tmp_path: Path,
+) -> None:
+    """What is lost, doubled or wrong is told as such, and a clean run as clean."""
+    site = Installation(tmp_path, far.url)
+    ledger = Ledger(site.journal, far)
+    digest = site_drop(site)
+    if harm is not alter:
+        ledger.dropped(PATH.encode(), *digest)
+    assert site.call("once").returncode == 0
+    harm(site, ledger)
+    ledger.audit()
+    ledger.close()
+    found = ledger.verdicts
+
+    told = {"lost": found.lost, "doubled": found.doubled, "wrong": found.wrong}
+    assert [kind for kind, cases in told.items() if cases] == [noticed][: len(noticed)]
+    assert found.silent == found.lost
+
+
+def site_drop(site: Installation) -> tuple[str, int]:
+    """Drop a file; return its SHA-256 and its size in bytes."""
+    content = site.drop(PATH).read_bytes()
+    return hashlib.sha256(content).hexdigest(), len(content)
+
+
+def test_an_object_that_comes_back_is_doubled(far: Far, tmp_path: Path) -> None:
+    """An object audited and taken out must not be written again."""
+    site = Installation(tmp_path, far.url)
+    ledger = Ledger(site.journal, far)
+    ledger.dropped(PATH.encode(), *site_drop(site))
+    assert site.call("once").returncode == 0
+    (stored,) = (tmp_path / "server" / "objects").glob("*.bin")
+    kept = {one: one.read_bytes() for one in stored.parent.iterdir()}
+    ledger.audit()
+    assert far.left() == []
+    for path, content in kept.items():
+        path.write_bytes(content)
+    far.set("", down=True, revoke=False)
+    far.set("", down=False, revoke=False)
+    ledger.close()
+
+    (case,) = ledger.verdicts.doubled
+    assert case.endswith("sent again after its delivery")
+
+
+@pytest.mark.parametrize(
+    ("lines", "problems"),
+    [
+        ([b'{"event": "daemon.ready", "level": "info"}\n'], 0),
+        ([b"Traceback (most recent call last):\n"], 1),
+        ([b'{"event": "daemon.stopping", "level": "critical"}\n'], 1),
+        ([b'{"event": "file.deferred", "level": "error", "error": "E106"}\n'], 1),
+        ([DELIVERED, DELIVERED], 1),
+    ],
+    ids=["good", "traceback", "thread", "bug", "twice"],
+)
+def test_the_log_is_judged(lines: list[bytes], problems: int) -> None:
+    """A line that is no event, tells of a bug, or of a delivery twice, is a problem."""
+    log = Log()
+    for line in lines:
+        log.take(line)
+
+    assert len(log.problems) == problems
+
+
+def test_a_delivery_without_a_line_is_silent() -> None:
+    """More receipts than lines are told as silent."""
+    log = Log()
+    log.take(DELIVERED)
+
+    assert log.untold(1) == []
+    assert log.untold(3) == ["2 deliveries were not told"]
+
+
+@pytest.mark.timeout(300)
+def test_half_a_minute(tmp_path: Path) -> None:
+    """Some seconds of mixed load and faults lose, double and garble nothing."""
+    plain = {k: v for k, v in os.environ.items() if not k.startswith("EMITTERD_")}
+    done = subprocess.run(  # noqa: S603  our own command line
+        [SOAK, "--minutes", "0.5", "--json", tmp_path / "found.json"],
+        env=plain | {"TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads((tmp_path / "found.json").read_text())
+
+    assert "good: 0 lost, 0 doubled, 0 silent, 0 wrong, 0 problems" in done.stdout
+    assert found["delivered"] > 20
+    assert len(found["fired"]) > 5
+    assert [one.name for one in tmp_path.iterdir()] == ["found.json"]

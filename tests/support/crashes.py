@@ -1,0 +1,321 @@
+"""How a crash is ordered: what each failpoint needs to be reached, and the kill."""
+
+import os
+import random
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from emitterd.cli.demo import MASTERS, TRANSACTIONAL
+from emitterd.codes import Code
+from emitterd.errors import Decision, DeliveryError
+from emitterd.failpoints import Point
+from emitterd.journal.journal import Journal
+from emitterd.journal.rows import Admission
+from emitterd.model import Fingerprint
+from emitterd.rehearsal.server import FaultMenu, RehearsalServer
+from support.installation import DEADLINE_S, Installation, Process
+from support.oracle import Oracle
+from support.waiting import wait_until
+
+FILES = [f"{dataset}.zip" for dataset in (*MASTERS[:4], *TRANSACTIONAL[:2])]
+LARGE = f"{TRANSACTIONAL[6]}.zip"
+LARGE_BYTES = 1_800_000
+"""More than three chunks."""
+
+MEMORY = "/dev/shm"  # noqa: S108  another file system
+
+GONE = 600
+"""Entries for retention: more than one page of them."""
+
+
+def drop_all(oracle: Oracle) -> None:
+    """Drop some small files and one of several chunks."""
+    oracle.drop(LARGE, os.urandom(LARGE_BYTES))
+    for path in FILES:
+        oracle.drop(path, path.encode())
+
+
+def admission(
+    oracle: Oracle, path: str, trouble: DeliveryError | None = None
+) -> Admission:
+    """Return what intake would hand in for a file of the folder, or for a lost one."""
+    try:
+        fingerprint = Fingerprint.of((oracle.site.spool / path).stat())
+    except FileNotFoundError:
+        fingerprint = Fingerprint(1, 2, 3, 4, 5)
+    return Admission(path.encode(), fingerprint, "flow", 0, trouble)
+
+
+def drop_and_claim(oracle: Oracle) -> None:
+    """Leave what a process leaves that died after its claims."""
+    drop_all(oracle)
+    with Journal(oracle.site.journal) as journal:
+        journal.admit([admission(oracle, path) for path in FILES])
+        journal.claim(time.time())
+        journal.claim(time.time())
+
+
+def take_one_away(oracle: Oracle) -> None:
+    """Admit a file and take it away before anybody sends it."""
+    drop_all(oracle)
+    with Journal(oracle.site.journal) as journal:
+        journal.admit([admission(oracle, FILES[0])])
+    oracle.forget(FILES[0])
+
+
+def deliver_and_touch(oracle: Oracle) -> None:
+    """Deliver everything, then bring a file's known content anew."""
+    drop_all(oracle)
+    content = (oracle.site.spool / FILES[0]).read_bytes()
+    assert oracle.site.call("once").returncode == 0
+    target = oracle.site.spool / FILES[0]
+    part = target.with_name(".again.part")
+    part.write_bytes(content)
+    part.rename(target)
+
+
+def deliver_and_age(oracle: Oracle) -> None:
+    """Deliver everything, and let that and many others be old."""
+    drop_all(oracle)
+    assert oracle.site.call("once").returncode == 0
+    trouble = DeliveryError(Decision.REJECT, Code.INCOMPLETE, "for the test")
+    with Journal(oracle.site.journal) as journal:
+        journal.admit(
+            [admission(oracle, f"gone/{n}.zip", trouble) for n in range(GONE)]
+        )
+    oracle.site.settings["EMITTERD_JOURNAL_RETAIN"] = "1ms"
+
+
+def drop_one(oracle: Oracle) -> None:
+    """Drop a single file."""
+    oracle.drop(FILES[0])
+
+
+def replace_deferred(oracle: Oracle, _: Process) -> None:
+    """Replace a file whose next attempt is due later."""
+    site = oracle.site
+    wait_until(lambda: site.counts()["deferred"] == 1, DEADLINE_S, "deferred")
+    oracle.drop(FILES[0], b"another version\n")
+
+
+def stop_in_mid_body(oracle: Oracle, daemon: Process) -> None:
+    """Ask the daemon to stop while a body is under way."""
+    server = oracle.server
+    wait_until(lambda: server.fired["slow-reader"], DEADLINE_S, "a body under way")
+    wait_until(
+        lambda: any(one.bytes > 200_000 for one in server.requests),
+        DEADLINE_S,
+        "the large body under way",
+    )
+    daemon.signal(signal.SIGTERM)
+
+
+def stop_when_done(oracle: Oracle, daemon: Process) -> None:
+    """Ask the daemon to stop once everything is delivered."""
+    oracle.site.wait_delivered(len(FILES) + 1)
+    daemon.wait_for_event("daemon.ready")
+    daemon.signal(signal.SIGTERM)
+
+
+def look_on(_: Oracle, __: Process) -> None:
+    """Do nothing: the point is reached anyway."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """How a point is surely reached, and what is left in the end.
+
+    `passages`: how often the point is surely passed. `after_delivery`: as configured,
+    or `elsewhere` for an archive on another file system.
+    """
+
+    prepare: Callable[[Oracle], None] = drop_all
+    act: Callable[[Oracle, Process], None] = look_on
+    faults: str = ""
+    grant_lifetime_s: float = 3600
+    after_delivery: str = "keep"
+    passages: int = len(FILES)
+    rejected: int = 0
+    withdrawn: int = 0
+    aside: bool = False
+    settings: dict[str, str] = field(default_factory=dict)
+
+
+PLAIN = Scenario()
+ONCE = Scenario(passages=1)
+ONE_BY_ONE = Scenario(passages=15, settings={"delivery_workers": "1"})
+LOOKING_UP = Scenario(faults="lost-answer@3", passages=3, grant_lifetime_s=20)
+"""Every grant is too short for a second attempt."""
+
+FAILING = Scenario(faults="lost-answer@3", passages=3)
+AHEAD = Scenario(
+    faults="slow-grant:1:0.3", passages=1, settings={"delivery_workers": "1"}
+)
+RETAINING = Scenario(deliver_and_age, passages=2)
+REPLACING = Scenario(
+    drop_one,
+    replace_deferred,
+    faults="lost-answer:1",
+    passages=1,
+    withdrawn=1,
+    settings={"delivery_backoff_initial": "3s"},
+)
+ARCHIVING = Scenario(after_delivery="archive")
+ELSEWHERE = Scenario(after_delivery="elsewhere")
+SCENARIOS = {
+    Point.SCHEMA_MADE: ONCE,
+    Point.SCHEMA_COMMITTED: ONCE,
+    Point.RECLAIMED: Scenario(drop_and_claim, passages=1),
+    Point.COMMIT_DUE: ONE_BY_ONE,
+    Point.COMMITTED: ONE_BY_ONE,
+    Point.ADMIT_DUE: ONCE,
+    Point.REPLACED: REPLACING,
+    Point.ADMITTED: ONCE,
+    Point.CLAIMED: PLAIN,
+    Point.UNCHANGED_HALF: Scenario(deliver_and_touch, passages=1),
+    Point.UNCHANGED: Scenario(deliver_and_touch, after_delivery="delete", passages=1),
+    Point.GRANT_DUE: PLAIN,
+    Point.GRANTED: PLAIN,
+    Point.PINNED: PLAIN,
+    Point.LAID_READY: AHEAD,
+    Point.BODY_DUE: PLAIN,
+    Point.BODY_BEGUN: Scenario(passages=3),
+    Point.BODY_SENT: PLAIN,
+    Point.ANSWERED: PLAIN,
+    Point.DELIVERED: ARCHIVING,
+    Point.CONFIRMED: LOOKING_UP,
+    Point.FAILED: FAILING,
+    Point.DEFERRED: FAILING,
+    Point.GRANT_DROPPED: Scenario(faults="no-such-bucket@1", passages=1),
+    Point.REJECTED: Scenario(faults="too-large@1", passages=1, rejected=1),
+    Point.WITHDRAWN: Scenario(take_one_away, passages=1, withdrawn=1),
+    Point.INTERRUPTED: Scenario(
+        act=stop_in_mid_body,
+        faults="slow-reader:1:200000",
+        passages=1,
+        settings={"delivery_drain_timeout": "100ms"},
+    ),
+    Point.DISPOSAL_DUE: ARCHIVING,
+    Point.SET_ASIDE: Scenario(after_delivery="delete"),
+    Point.REASON_WRITTEN: Scenario(
+        faults="too-large@1", passages=1, rejected=1, aside=True
+    ),
+    Point.COPIED: ELSEWHERE,
+    Point.COPY_NAMED: ELSEWHERE,
+    Point.MOVED: ARCHIVING,
+    Point.UNLINKED: Scenario(after_delivery="delete"),
+    Point.DISPOSED: ARCHIVING,
+    Point.DISPOSAL_RECORDED: ARCHIVING,
+    Point.PRUNE_DUE: RETAINING,
+    Point.PRUNED: RETAINING,
+    Point.CLOSING: Scenario(act=stop_when_done, passages=1),
+}
+
+
+@contextmanager
+def installed(
+    folder: Path, server: RehearsalServer, after_delivery: str, settings: dict[str, str]
+) -> Iterator[Oracle]:
+    """Lay out an installation; an archive elsewhere is removed afterwards."""
+    with tempfile.TemporaryDirectory(dir=MEMORY) as elsewhere:
+        archive = Path(elsewhere) if after_delivery == "elsewhere" else folder / "done"
+        archives = after_delivery in {"archive", "elsewhere"}
+        if after_delivery == "elsewhere":
+            after_delivery = "archive"
+            if archive.stat().st_dev == folder.stat().st_dev:
+                pytest.skip(f"{MEMORY} is no file system of its own here")
+        more = {"spool_archive_directory": str(archive)} if archives else {}
+        site = Installation(
+            folder,
+            server.url,
+            spool_after_delivery=after_delivery,
+            **{**more, **settings},
+        )
+        oracle = Oracle(site, server)
+        oracle.archive = archive if archives else None
+        oracle.deletes = after_delivery == "delete"
+        yield oracle
+
+
+def die_at(
+    oracle: Oracle,
+    point: Point,
+    passage: int,
+    act: Callable[[Oracle, Process], None] = look_on,
+) -> None:
+    """Run the daemon until it dies at the point, and look at what it left."""
+    daemon = oracle.site.start(EMITTERD_FAILPOINT=f"{point}@{passage}")
+    try:
+        act(oracle, daemon)
+        assert daemon.wait() == -signal.SIGKILL, f"{point} was not reached"
+    finally:
+        daemon.kill()
+    oracle.look()
+
+
+def kill_at(point: Point, passage: int, folder: Path) -> int:
+    """Kill the daemon at a point, start it again, and judge; return the kills."""
+    scenario = SCENARIOS[point]
+    after_delivery, settings = scenario.after_delivery, scenario.settings
+    with (
+        RehearsalServer(
+            folder / "server", grant_lifetime_s=scenario.grant_lifetime_s
+        ) as server,
+        installed(folder, server, after_delivery, settings) as oracle,
+    ):
+        if scenario.aside:
+            oracle.put_rejected_aside(folder / "aside")
+        scenario.prepare(oracle)
+        server.faults = FaultMenu.parse(scenario.faults)
+        die_at(oracle, point, passage, scenario.act)
+        server.faults = FaultMenu.parse("")
+        with oracle.site.running() as daemon:
+            oracle.settle(daemon, rejected=scenario.rejected)
+        oracle.judge(rejected=scenario.rejected, withdrawn=scenario.withdrawn)
+    return 1
+
+
+RANDOM_POINTS = [
+    Point.COMMIT_DUE,
+    Point.COMMITTED,
+    Point.ADMITTED,
+    Point.CLAIMED,
+    Point.GRANTED,
+    Point.PINNED,
+    Point.BODY_DUE,
+    Point.BODY_SENT,
+    Point.ANSWERED,
+    Point.DELIVERED,
+    Point.MOVED,
+    Point.DISPOSED,
+]
+"""Every new file surely passes these."""
+
+KILLS = 15
+
+
+def kill_at_random(seed: int, folder: Path) -> int:
+    """Kill the daemon while files come in and faults happen; return the kills."""
+    dice = random.Random(seed)  # noqa: S311  a seed, no secret
+    faults = FaultMenu.parse("lost-answer:0.1,503:0.1", seed=seed)
+    with (
+        RehearsalServer(folder / "server", faults=faults) as server,
+        installed(folder, server, "archive", {}) as oracle,
+    ):
+        for number in range(KILLS):
+            for file in range(2):
+                oracle.drop(f"{MASTERS[number]}_{file}.zip", os.urandom(100))
+            point = dice.choice(RANDOM_POINTS)
+            # Both files may come in one batch, but each is sent alone.
+            die_at(oracle, point, dice.randint(1, min(2, SCENARIOS[point].passages)))
+        with oracle.site.running() as daemon:
+            oracle.settle(daemon)
+        oracle.judge()
+    return KILLS

@@ -1,0 +1,262 @@
+"""A whole installation in one process, driven by hand, that may die at any commit.
+
+The parts are those that `Daemon` puts together, and no thread of theirs runs: a test
+steps intake and worker itself. What is on disk after a kill is copied at that moment,
+so the next life finds a journal that nobody has closed.
+"""
+
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+from unittest.mock import patch
+
+from structlog.testing import capture_logs
+
+from emitterd.config.settings import load
+from emitterd.journal.database import Database
+from emitterd.journal.journal import History, Waiting
+from emitterd.journal.operations import (
+    Operation,
+    OperationReport,
+    OperationRequest,
+    Operations,
+)
+from emitterd.model import LIVE, Entry, State
+from emitterd.rehearsal.server import FaultMenu, RehearsalServer
+from emitterd.service.daemon import Daemon
+from support.installation import Installation
+from support.worker import Watcher
+
+T = TypeVar("T")
+
+SERVER_THREAD = "rehearsal"
+WORK_MAX = 200
+"""More turns than this, with nothing new to do, are a loop."""
+
+
+class Killed(BaseException):
+    """The process ended here as `kill -9` ends it."""
+
+
+class Clock:
+    """The wall clocks of this host and of the server, in seconds off the real one."""
+
+    def __init__(self) -> None:
+        self.host_s = 0.0
+        self.server_s = 0.0
+        self._real = time.time
+
+    def pass_by(self, seconds: float) -> None:
+        """Let time go by for both."""
+        self.host_s += seconds
+        self.server_s += seconds
+
+    @property
+    def server(self) -> float:
+        """The time as the server has it."""
+        return self._real() + self.server_s
+
+    def __call__(self) -> float:
+        """Return the time as the calling thread's machine has it."""
+        at_server = threading.current_thread().name == SERVER_THREAD
+        return self._real() + (self.server_s if at_server else self.host_s)
+
+
+class Mortal(Database):
+    """The journal's file of a process that dies at one of its commits."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._left = 0
+        self._late = False
+
+    def doom(self, commits: int, *, late: bool) -> None:
+        """Die at that commit from now: before it, or `late`, once it is on disk."""
+        self._left, self._late = commits, late
+
+    def write(
+        self,
+        work: Callable[[Any], T],
+        *,
+        final: bool = False,
+        durable: bool = True,
+    ) -> T:
+        """Write, or die."""
+        self._left -= 1
+        if self._left:
+            return super().write(work, final=final, durable=durable)
+        if self._late:
+            super().write(work, final=final, durable=durable)
+        raise Killed
+
+
+class Onlooker(Watcher):
+    """Sees chunks go out, and may do something then: once, after `skip` chunks.
+
+    `path` is what is being sent.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.act: Callable[[], None] | None = None
+        self.skip = 0
+        self.path = b""
+
+    def sent(self, entry: Entry, size_bytes: int) -> None:
+        """Act, when it is time."""
+        del size_bytes
+        self.path = entry.path
+        if self.act is None:
+            return
+        if self.skip:
+            self.skip -= 1
+            return
+        act, self.act = self.act, None
+        act()
+
+
+class Host:
+    """An installation, its server, its clocks, and the process that lives now.
+
+    `events` is all that was logged, over all lives; `now` is the monotonic clock.
+    """
+
+    def __init__(self, folder: Path, **settings: str) -> None:
+        self._stack = ExitStack()
+        self.clock = Clock()
+        self.now = 1000.0
+        self.deaths = 0
+        self.onlooker = Onlooker()
+        self.server = RehearsalServer(folder / "server")
+        self._folder = folder
+        self._settings = settings
+        self._life = 0
+
+    def __enter__(self) -> Self:
+        self._stack.enter_context(patch("time.time", self.clock))
+        self.events: list[Any] = self._stack.enter_context(capture_logs())
+        self._stack.enter_context(self.server)
+        self.site = Installation(self._folder, self.server.url, **self._settings)
+        self._start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        problem: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._end()
+        self._stack.close()
+
+    def alive(self, deed: Callable[[], T]) -> T | None:
+        """Do something that the process may die of; then another one starts."""
+        try:
+            return deed()
+        except Killed:
+            self.kill()
+            return None
+
+    def kill(self) -> None:
+        """Have the process killed, and start another on what is on disk."""
+        self.deaths += 1
+        left = self._journal
+        self._life += 1
+        self._journal.parent.mkdir()
+        for suffix in ("", "-wal"):
+            one = left.with_name(left.name + suffix)
+            if one.exists():
+                shutil.copyfile(one, self._journal.with_name(one.name))
+        self._end()
+        shutil.rmtree(left.parent)
+        self._start()
+
+    def restart(self) -> None:
+        """Stop the process in good order, and start another."""
+        self.parts.put_back()
+        self._end()
+        self._start()
+
+    def doom(self, commits: int, *, late: bool) -> None:
+        """Have the process die at that commit from now."""
+        self.database.doom(commits, late=late)
+
+    def faults(self, menu: str) -> None:
+        """Put other faults on the server's menu."""
+        self.server.faults = FaultMenu.parse(menu)
+
+    def look(self) -> None:
+        """Have intake do what is due."""
+        while self.parts.intake.step(self.now) == 0.0:
+            pass
+
+    def sweep(self) -> None:
+        """Have intake look through the whole folder."""
+        self.parts.intake.sweep_soon()
+        self.look()
+
+    def work(self, turns: int = WORK_MAX, *, pause_s: float = 2.0) -> None:
+        """Have a worker take so many turns, or as many as there is work for.
+
+        `pause_s`: before each; the server stamps keys with the second, and a worker
+        waits where it has to.
+        """
+        for _ in range(turns):
+            self.clock.pass_by(pause_s)
+            if self.worker.step(time.time()) > 0:
+                return
+
+    def fetch(self, turns: int) -> None:
+        """Have grants fetched ahead, as from a slow API for workers that take."""
+        ahead = self.parts.ahead
+        ahead._mean_s, ahead._taken_at = 1.0, time.monotonic()
+        for _ in range(turns):
+            self.clock.pass_by(2.0)
+            self.worker.fetch(time.time())
+
+    def at_rest(self) -> bool:
+        """Tell whether nothing waits, but what the operator holds."""
+        counts = self.parts.journal.counts()
+        waiting = sum(counts[state] for state in LIVE - {State.HELD})
+        return not waiting and not len(self.parts.intake._tracker)
+
+    def pass_by(self, seconds: float) -> None:
+        """Let time go by everywhere."""
+        self.now += seconds
+        self.clock.pass_by(seconds)
+
+    def obey(self, act: Operation, path: bytes) -> OperationReport:
+        """Have the operator act on a path."""
+        return self._daemon._obey(OperationRequest(act, (path,)), "operator")
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return every version in the journal, the oldest first."""
+        columns = "id path state sha256 md5 key earlier_keys ambiguous error attempts"
+        names = [*columns.split(), "forgotten_at"]
+        found = self.database.read(f"select {', '.join(names)} from entry order by id")  # noqa: S608
+        return [dict(zip(names, one, strict=True)) for one in found]
+
+    @property
+    def _journal(self) -> Path:
+        return self._folder / f"life-{self._life}" / "journal.db"
+
+    def _start(self) -> None:
+        environ = self.site.settings | {"EMITTERD_JOURNAL_PATH": str(self._journal)}
+        self._daemon = Daemon(load(self.site.config, environ), self.onlooker)
+        self.parts = self._daemon._parts
+        self.parts.journal.database.close()
+        self.database = Mortal(self._journal)
+        self.parts.journal.database = self.database
+        self.parts.hand = Operations(self.database, self.parts.abort)
+        self.parts.waiting = Waiting(self.database)
+        self.parts._retention._history = History(self.database)
+        self.worker = self.parts.worker()
+
+    def _end(self) -> None:
+        self.parts.wire.close()
+        self.parts.journal.close()

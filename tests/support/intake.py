@@ -1,0 +1,99 @@
+"""Helpers that several tests share."""
+
+from pathlib import Path
+from typing import Any
+
+from structlog.testing import capture_logs
+from structlog.typing import EventDict
+
+from emitterd.datasets.catalogue_file import load_catalogue
+from emitterd.datasets.inspection import Contract, Inspector, Report
+from emitterd.datasets.zip_integrity import ReadAt
+from emitterd.housekeeping.disposal import Disposal, Rule
+from emitterd.intake.examine import Examiner, ExamineRules
+from emitterd.intake.loop import Intake, Sweep
+from emitterd.intake.settle import Settling
+from emitterd.journal.journal import Journal
+from emitterd.spool.folder import Spool
+from emitterd.spool.selection import Selection
+
+SWEEP_S, GIVE_UP_S = 30.0, 3600.0
+
+
+NAME = "pat/periodic_exam_mst.zip"
+
+
+PATH = NAME.encode()
+
+
+class Counting(Inspector):
+    """An inspector that counts its reports."""
+
+    reports = 0
+
+    def report(self, path: bytes, read_at: ReadAt, size_bytes: int) -> Report:
+        """Count, and inspect."""
+        self.reports += 1
+        return super().report(path, read_at, size_bytes)
+
+
+class Door:
+    """An intake on a folder, driven by hand; `now` is its clock."""
+
+    def __init__(self, root: Path, journal: Journal, objections: str = "off") -> None:
+        self.root, self.journal, self.now = root, journal, 1000.0
+        self.bell, self.sweeps = 0, 0
+        self.inspector = Counting(load_catalogue(), Contract())
+        spool, rule = Spool(root), Rule(delete=True)
+        self.rules = ExamineRules(
+            Selection(["**/*.zip", "speed"], []),
+            self.inspector,
+            objections,
+            Settling(5.0, SWEEP_S, GIVE_UP_S),
+            rule,
+            SWEEP_S,
+        )
+        self.disposal = Disposal(spool, journal, rule)
+        self.examiner = Examiner(spool, journal, self.disposal, self.rules)
+        self.intake = Intake(
+            spool,
+            self.examiner,
+            journal,
+            on_admitted=self._ring,
+            on_swept=self._swept,
+        )
+
+    def _ring(self) -> None:
+        self.bell += 1
+
+    def _swept(self, _: Sweep) -> None:
+        self.sweeps += 1
+
+    def step(self, after_s: float = 0.0, *hints: bytes) -> list[EventDict]:
+        """Do what is due by then; return what was logged, sweeps apart."""
+        self.now += after_s
+        for hint in hints:
+            self.intake.hint(hint)
+        with capture_logs() as events:
+            self.intake.step(self.now)
+        return [event for event in events if event["event"] != "sweep.finished"]
+
+    def sweep(self) -> dict[str, Any]:
+        """Sweep the whole folder; return what was counted."""
+        self.intake.sweep_soon()
+        with capture_logs() as events:
+            while not any(event["event"] == "sweep.finished" for event in events):
+                self.intake.step(self.now)
+        return dict(events[-1])
+
+
+def swept(root: Path, journal: Journal) -> Door:
+    """Return the intake of an empty folder whose first sweep is done."""
+    door = Door(root, journal)
+    assert door.sweep()["files"] == 0
+    return door
+
+
+def names(events: list[EventDict]) -> list[str]:
+    """Return the names of events."""
+    return [event["event"] for event in events]

@@ -1,0 +1,75 @@
+"""Helpers that several tests share."""
+
+import time
+from typing import Any
+
+from emitterd.codes import Code
+from emitterd.errors import Decision, DeliveryError
+from emitterd.journal.journal import Journal
+from emitterd.journal.rows import Admission
+from emitterd.model import Entry, Fingerprint, Grant, Receipt, State
+
+PATH = b"pat/periodic_exam.zip"
+
+
+LOST = DeliveryError(Decision.DEFER, Code.ANSWER_LOST, "no answer", ambiguous=True)
+
+
+BROKE = DeliveryError(Decision.DEFER, Code.CONNECTION_LOST, "broke")
+
+
+NOW = time.time()
+
+
+def seen(version: int = 1, size: int = 10) -> Fingerprint:
+    """Return the fingerprint of a version of a file."""
+    return Fingerprint(1, 2, size, version, version)
+
+
+def admission(
+    path: bytes = PATH, version: int = 1, *, flow: str = "pat", rank: int = 0
+) -> Admission:
+    """Return a complete file as the intake hands it in."""
+    return Admission(path, seen(version), flow, rank)
+
+
+def admit(journal: Journal, *files: Admission) -> list[str]:
+    """Hand in files; return the answers, `+` where an older version was withdrawn."""
+    answers = journal.admit(list(files))
+    return [one.admittance + "+" * one.replaced for one in answers]
+
+
+def take(journal: Journal, version: int = 1, path: bytes = PATH) -> Entry:
+    """Admit a version and claim it."""
+    assert admit(journal, admission(path, version))[0].startswith("admitted")
+    entry = journal.claim(time.time())
+    assert entry is not None
+    return entry
+
+
+def grant(key: str = "key-1") -> Grant:
+    """Return a grant with a secret in it."""
+    fields = {"key": key, "policy": "cG9saWN5", "x-amz-signature": "5ec2e7"}
+    return Grant("https://bucket.test/", fields, NOW, NOW + 3600)
+
+
+def receipt(sha256: bytes = b"s" * 32) -> Receipt:
+    """Return what a delivery proves."""
+    return Receipt("key-1", "e" * 32, 10, b"m" * 16, sha256, verified=True)
+
+
+def deliver(journal: Journal, entry: Entry) -> None:
+    """Record a delivery."""
+    journal.deliver(entry, receipt(), duration_s=1.0, dispose=False)
+
+
+def row(journal: Journal, entry_id: int, columns: str) -> tuple[Any, ...]:
+    """Return columns of an entry as they are on disk."""
+    sql = f"select {columns} from entry where id = ?"  # noqa: S608  names are ours
+    return journal.database.read(sql, (entry_id,))[0]
+
+
+def counted(journal: Journal) -> dict[State, int]:
+    """Count the entries by state, the slow way."""
+    rows = journal.database.read("select state, count(*) from entry group by state")
+    return dict.fromkeys(State, 0) | {State(state): count for state, count in rows}

@@ -1,0 +1,158 @@
+"""What must hold after any crash, whatever the moment: folder, journal, bucket, log.
+
+The oracle knows what was dropped, and nothing of how the daemon works. It looks once
+while the daemon is dead, and judges at the end.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from emitterd.model import LIVE, State
+from emitterd.rehearsal.server import RehearsalServer
+from support.installation import DEADLINE_S, Installation, Process
+from support.waiting import wait_until
+
+
+class Oracle:
+    """Remembers what was dropped into an installation's folder, and judges it."""
+
+    def __init__(self, site: Installation, server: RehearsalServer) -> None:
+        self.site = site
+        self.server = server
+        self.archive: Path | None = None
+        self.aside: Path | None = None
+        """Where rejected files go, if they are moved."""
+        self.deletes = False
+        self.grants_expire = False
+        """Whether grants end within the test: only then may a version have two keys."""
+        self._versions: dict[str, list[bytes]] = {}
+        self._posts: dict[str, int] = {}
+
+    def put_rejected_aside(self, place: Path) -> None:
+        """Have rejected files moved."""
+        self.aside = place
+        self.site.settings["EMITTERD_SPOOL_REJECTED_DIRECTORY"] = str(place)
+
+    def drop(self, path: str, content: bytes = b"id|name\n1|one\n") -> Path:
+        """Drop a version of a file, and remember its bytes."""
+        dropped = self.site.drop(path, content)
+        self._versions.setdefault(path, []).append(dropped.read_bytes())
+        return dropped
+
+    def forget(self, path: str) -> None:
+        """Take a file away before it was sent: nothing is owed for it."""
+        (self.site.spool / path).unlink()
+        del self._versions[path]
+
+    def look(self) -> None:
+        """Look at what a dead daemon left: nothing ran ahead of the journal."""
+        entries = self.site.entries(State.DELIVERED)
+        self._posts |= {
+            one["key"]: self.server.objects[one["key"]].posts for one in entries
+        }
+        entries += self.site.entries(State.REJECTED)
+        recorded = {one["path"] for one in entries}
+        told = {one["path"] for one in self.site.events("file.delivered")}
+        missing = {p for p in self._versions if not (self.site.spool / p).exists()}
+        assert told <= recorded, "a line before its record"
+        assert missing <= recorded, "a file touched before the record"
+
+    def settle(self, daemon: Process, *, rejected: int = 0) -> None:
+        """Wait until the daemon has nothing more to do."""
+        daemon.wait_for_event("sweep.finished")
+        owed = len(self._versions) - rejected
+
+        def settled() -> bool:
+            counts = self.site.counts()
+            live = sum(counts[state] for state in LIVE)
+            return not live and counts["delivered"] >= owed
+
+        wait_until(settled, DEADLINE_S, f"{owed} delivered, none under way")
+
+    def judge(self, *, rejected: int = 0, withdrawn: int = 0) -> None:
+        """Judge what has become of everything; the daemon is to be stopped."""
+        entries = self.site.entries()
+        states = Counter(one["state"] for one in entries)
+        assert not LIVE & states.keys(), states
+        assert (states["rejected"], states["withdrawn"]) == (rejected, withdrawn)
+        refused = {one["path"] for one in entries if one["state"] == "rejected"}
+        for path in self._versions.keys() - refused:
+            self._judge_file(path, [one for one in entries if one["path"] == path])
+        if self.aside is not None:
+            for path in refused:
+                self._judge_aside(self.aside, path)
+        self._judge_bucket(entries)
+        self._judge_log()
+
+    def _judge_file(self, path: str, entries: list[dict[str, Any]]) -> None:
+        """Hold that the last version is delivered, once, with the right bytes."""
+        content = self._versions[path][-1]
+        digest = hashlib.sha256(content).hexdigest()
+        (last,) = [
+            one
+            for one in entries
+            if one["state"] == "delivered" and one["sha256"] == digest
+        ]
+        stored = self.server.objects[last["key"]]
+        assert stored.path.read_bytes() == content, path
+        assert (last["bytes"], last["md5"]) == (stored.size_bytes, stored.md5)
+        self._judge_disposal(path, content)
+
+    def _judge_disposal(self, path: str, content: bytes) -> None:
+        source = self.site.spool / path
+        assert not list(source.parent.glob(".emitterd-*")), "a file left aside"
+        if self.archive is None and not self.deletes:
+            assert source.read_bytes() == content
+            return
+        assert not source.exists(), path
+        if self.archive is None:
+            return
+        # Beside the file nothing: no second copy, and no rest of an unfinished one.
+        (name,) = {one.name for one in self.archive.glob(f"*/{path}")}
+        stem = name.removesuffix(".zip")
+        folders = self.archive.glob(f"*/{Path(path).parent}")
+        (copy,) = [
+            one
+            for folder in folders
+            for one in folder.iterdir()
+            if one.name.lstrip(".").startswith(f"{stem}.")
+        ]
+        assert copy.read_bytes() == content
+
+    def _judge_aside(self, aside: Path, path: str) -> None:
+        """Hold that a rejected file was put aside once, whole, with its reason."""
+        assert not (self.site.spool / path).exists(), path
+        (folder,) = aside.glob(f"*/{Path(path).parent}")
+        left = {one.name: one.read_bytes() for one in folder.iterdir()}
+        reason = left.pop(f"{Path(path).name}.reason.json")
+        assert left == {Path(path).name: self._versions[path][-1]}
+        assert json.loads(reason)["path"] == path
+
+    def _judge_bucket(self, entries: list[dict[str, Any]]) -> None:
+        """Hold that each object is some version's, and each version has one key."""
+        owners: dict[str, dict[str, Any]] = {}
+        for entry in entries:
+            earlier = entry.get("earlier_keys", [])
+            keys = {entry["key"], *earlier} if "key" in entry else set()
+            stored = keys & self.server.objects.keys()
+            owners |= dict.fromkeys(stored, entry)
+            assert len(stored) <= 1 or (entry["ambiguous"] and self.grants_expire)
+            assert not stored or entry["state"] == "delivered" or entry["ambiguous"]
+        assert owners.keys() == self.server.objects.keys(), "an object of nobody's"
+        for key, stored_object in self.server.objects.items():
+            path = owners[key]["path"]
+            assert stored_object.path.read_bytes() in self._versions[path], key
+            assert stored_object.posts == 1 or owners[key]["ambiguous"], key
+        for key, posts in self._posts.items():
+            assert self.server.objects[key].posts == posts, f"{key} was sent again"
+
+    def _judge_log(self) -> None:
+        """Hold that no line tells of a bug, or of the same delivery twice."""
+        assert not [one for one in self.site.events() if one["level"] == "critical"]
+        told = Counter(
+            (one["path"], one["sha256"]) for one in self.site.events("file.delivered")
+        )
+        assert not [one for one, times in told.items() if times > 1]

@@ -1,0 +1,249 @@
+"""A worker with everything real around it, driven by hand: one `step` at a time."""
+
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from structlog.testing import capture_logs
+
+from emitterd.client.api import EmissionClient
+from emitterd.client.http import HttpClient, tls_context
+from emitterd.client.session import Credentials
+from emitterd.client.sockets import TransferLimits
+from emitterd.delivery.backoff import Backoff
+from emitterd.delivery.circuit_breaker import STREAK
+from emitterd.delivery.destination import Destination
+from emitterd.delivery.dispatch import WakeUp
+from emitterd.delivery.prefetch import GrantPrefetch
+from emitterd.delivery.worker import Worker
+from emitterd.housekeeping.disposal import Disposal, Rule
+from emitterd.journal.journal import Journal
+from emitterd.journal.rows import Admission, Admitted
+from emitterd.model import Entry, Fingerprint, Grant, State, display
+from emitterd.rehearsal.server import FaultMenu, RehearsalServer
+from emitterd.spool.folder import Spool
+from support.client import PATIENT, PLAIN_TLS, Identity, wired
+from support.waiting import make_zip
+
+INITIAL_S = 8.0
+LATER_S = 3000.0
+"""Beyond every due time, within what the journal takes for a clock set back."""
+
+COLUMNS = (
+    "state, error, reason, attempts, due_at, key, earlier_keys, ambiguous, sha256, md5,"
+    ' bytes, etag, verified, disposal, confirmation, "grant" is not null as pinned'
+)
+
+
+class Poisonable(EmissionClient):
+    """An emission whose other end has trouble with some files only."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:  # noqa: ANN401
+        super().__init__(*arguments, **named)
+        self.poison: dict[bytes, Exception] = {}
+
+    def grant(self, path: bytes) -> Grant:
+        """Ask for a grant, or fail as ordered."""
+        poison = self.poison.get(path)
+        if poison is not None:
+            raise poison
+        return super().grant(path)
+
+
+class Watcher:
+    """An observer that keeps what it sees."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, int]] = []
+
+    def began(self, entry: Entry) -> None:
+        """Keep the beginning."""
+        self.seen.append(("began", entry.id))
+
+    def sent(self, entry: Entry, size_bytes: int) -> None:
+        """Keep the progress."""
+        del entry
+        self.seen.append(("sent", size_bytes))
+
+    def ended(self, entry: Entry) -> None:
+        """Keep the end."""
+        self.seen.append(("ended", entry.id))
+
+
+class Rig:
+    """Folder, journal, server and worker. `events` is what was logged so far."""
+
+    def __init__(  # noqa: PLR0913  what `rigged` opened, and the rules
+        self,
+        directory: Path,
+        server: RehearsalServer,
+        wire: HttpClient,
+        events: list[Any],
+        abort: threading.Event,
+        *,
+        backoff: Backoff,
+        workers: int | None = STREAK,
+        delete: bool = False,
+    ) -> None:
+        self.server = server
+        self.events = events
+        self.changed: list[bytes] = []
+        self.watcher = Watcher()
+        self.wake = WakeUp()
+        self.abort = abort
+        self.ahead = GrantPrefetch()
+        self.root = directory / "cqube_emission"
+        self.root.mkdir(exist_ok=True)
+        self.spool = Spool(self.root)
+        self.journal = Journal(directory / "state" / "journal.db")
+        self.destination = Destination(backoff, workers=workers)
+        self._wire = wire
+        self._backoff = backoff
+        self._disposal = Disposal(self.spool, self.journal, Rule(delete=delete))
+        self.send_to(server.url)
+
+    def send_to(self, url: str) -> None:
+        """Have files sent to the API at `url`, with a login of its own."""
+        self.emission = Poisonable(
+            self._wire,
+            url,
+            Credentials("emission", lambda: "rehearsal", "Bearer"),
+            insecure=False,
+            stop=self.abort,
+        )
+        self.worker = self.another_worker()
+
+    def limit(self, limits: TransferLimits) -> None:
+        """Bound the requests from now on by these limits."""
+        self._wire.adopt(limits)
+
+    def another_worker(self) -> Worker:
+        """Return one more worker on the same parts."""
+        return Worker(
+            self.spool,
+            self.journal,
+            self.emission,
+            self.destination,
+            self._disposal,
+            wake=self.wake,
+            abort=self.abort,
+            ahead=self.ahead,
+            on_changed=self.changed.append,
+            observer=self.watcher,
+        )
+
+    def faults(self, menu: str) -> None:
+        """Put other faults on the server's menu."""
+        self.server.faults = FaultMenu.parse(menu)
+
+    def drop(self, name: str, content: bytes = b"", rank: int = 0) -> Path:
+        """Write a zip and admit it."""
+        path = make_zip(self.root / name, content or name.encode())
+        self.admit(name, rank)
+        return path
+
+    def admit(self, name: str, rank: int = 0) -> Admitted:
+        """Admit a file as it stands."""
+        stat = (self.root / name).stat()
+        admission = Admission(name.encode(), Fingerprint.of(stat), "pat", rank)
+        return self.journal.admit([admission])[0]
+
+    def step(self) -> float:
+        """Take one turn now."""
+        return self.worker.step(time.time())
+
+    def later(self) -> float:
+        """Take one turn when everything deferred and every probe is due."""
+        return self.worker.step(time.time() + LATER_S)
+
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        """Return all versions of a path, the oldest first."""
+        names = [column.split()[-1] for column in COLUMNS.split(", ")]
+        found = self.journal.database.read(
+            f"select {COLUMNS} from entry where path = ? order by id",  # noqa: S608
+            (name.encode(),),
+        )
+        return [dict(zip(names, row, strict=True)) for row in found]
+
+    def row(self, name: str) -> dict[str, Any]:
+        """Return the only version of a path."""
+        [row] = self.rows(name)
+        return row
+
+    def state(self, name: str) -> State:
+        """Return the state of the latest version of a path."""
+        return State(self.rows(name)[-1]["state"])
+
+    def fact(self, name: str) -> str | None:
+        """Return a fact that the journal keeps, as JSON."""
+        rows = self.journal.database.read(
+            "select value from fact where name = ?", (name,)
+        )
+        return rows[0][0] if rows else None
+
+    def told(self, event: str, name: str | None = None) -> list[Any]:
+        """Return the log lines of an event, of one path where `name` is given."""
+        return [
+            one
+            for one in self.events
+            if one["event"] == event
+            and (name is None or one.get("path") == display(name.encode()))
+        ]
+
+    def reached(self, endpoint: str) -> int:
+        """Return how many requests an endpoint got."""
+        return sum(one.endpoint == endpoint for one in list(self.server.requests))
+
+
+@contextmanager
+def rigged(  # noqa: PLR0913  all by keyword, and each of its own kind
+    directory: Path,
+    *,
+    port: int = 0,
+    grant_lifetime_s: float = 3600,
+    identity: Identity | None = None,
+    trusted: Identity | None = None,
+    limits: TransferLimits = PATIENT,
+    backoff: Backoff | None = None,
+    workers: int | None = STREAK,
+    delete: bool = False,
+) -> Iterator[Rig]:
+    """Set up a rig; called again on the same directory it is a restart.
+
+    `identity`: what the server shows, over https; `trusted`: what the client trusts.
+    """
+    # The longest delay every time: nothing is due before a test says so.
+    rule = backoff or Backoff(INITIAL_S, 600.0, uniform=lambda _, high: high)
+    abort = threading.Event()
+    with (
+        RehearsalServer(
+            directory / "server",
+            port=port,
+            grant_lifetime_s=grant_lifetime_s,
+            tls=identity.server_context() if identity else None,
+        ) as server,
+        wired(limits, tls=_trusting(trusted), stop=abort) as wire,
+        capture_logs() as events,
+    ):
+        rig = Rig(
+            directory,
+            server,
+            wire,
+            events,
+            abort,
+            backoff=rule,
+            workers=workers,
+            delete=delete,
+        )
+        try:
+            yield rig
+        finally:
+            rig.journal.close()
+
+
+def _trusting(identity: Identity | None) -> ssl.SSLContext:
+    return tls_context(identity.certificate, None, None) if identity else PLAIN_TLS

@@ -1,0 +1,312 @@
+"""The playbook: complete, true to the code, and the same in every form."""
+
+import json
+import re
+import shutil
+import subprocess
+from collections import defaultdict
+
+import pytest
+
+from emitterd.cli.error_codes import (
+    CodeHelp,
+    UnknownCodeError,
+    _book,
+    all_codes,
+    document,
+    explain,
+)
+from emitterd.client import responses as classify
+from emitterd.client.responses import (
+    BrokenConnection,
+    RequestKind,
+    api_trouble,
+    bucket_trouble,
+    transport_error,
+)
+from emitterd.codes import MEANING, Code
+from emitterd.datasets.findings import CONSEQUENCE
+from emitterd.errors import Decision, DeliveryError
+from support.documents import command_options
+from support.paths import ROOT
+
+DOCUMENT = ROOT / "docs" / "errors.md"
+
+CODE_SPAN = re.compile(r"`([^`]*)`")
+SETTING = re.compile(r"[\w.]+: ?.*")
+"""A line of emitter.yaml, or of an HTTP answer: nothing that a shell could run."""
+
+DEFAULT = re.compile(r"`([a-z]+\.[a-z_]+)`(?: \(|, )(\d+[A-Za-z]+)[) ]")
+ANSWERED = {
+    name: b"<Error><Code>" + name.encode() + b"</Code></Error>"
+    for name in ("", *classify._BUCKET_CODES)
+}
+
+
+def spans(text: str) -> list[str]:
+    """Return what stands in code style."""
+    return CODE_SPAN.findall(text)
+
+
+def prose(play: CodeHelp) -> str:
+    """Return everything that the playbook adds to a code."""
+    return "\n".join([play.meanwhile, *play.steps])
+
+
+EVERYTHING = "\n".join(
+    [
+        *_book()["introduction"],
+        *(section["introduction"] for section in _book()["sections"].values()),
+        *(prose(play) for play in all_codes()),
+    ]
+)
+
+
+def retry_table() -> dict[Code, set[Decision]]:
+    """Return what each code of an answer, or of the lack of one, may mean."""
+    troubles: list[DeliveryError | None] = [
+        transport_error(request, how, "", body_sent=sent)
+        for request in RequestKind
+        for how in BrokenConnection
+        for sent in (False, True)
+    ]
+    for status in range(100, 600):
+        troubles += [
+            api_trouble(stage, status, {}, b"")
+            for stage in (RequestKind.LOGIN, RequestKind.GRANT)
+        ]
+        troubles += [bucket_trouble(status, {}, body) for body in ANSWERED.values()]
+    verdicts: dict[Code, set[Decision]] = defaultdict(set)
+    for trouble in troubles:
+        if trouble is not None:
+            verdicts[trouble.code].add(trouble.verdict)
+    return verdicts
+
+
+def begins_with(play: CodeHelp) -> str | None:
+    """Return the common text that a play's own begins with, by its name."""
+    names = [
+        name
+        for name, text in _book()["outcomes"].items()
+        if play.meanwhile.startswith(text)
+    ]
+    return names[0] if names else None
+
+
+@pytest.mark.parametrize("play", all_codes(), ids=lambda play: play.code)
+def test_every_code_has_all_parts(play: CodeHelp) -> None:
+    """One to four steps in sentences, and what emitterd does meanwhile."""
+    assert (play.title, play.remedy) == (
+        MEANING[play.code].title,
+        MEANING[play.code].remedy,
+    )
+    assert 1 <= len(play.steps) <= 4
+    for text in (play.meanwhile, *play.steps):
+        assert text == " ".join(text.split())
+        assert text.endswith(".")
+        assert text[0].isupper() or text.startswith(("`", "emitterd", "cQube"))
+        assert text.count("`") % 2 == 0
+        assert "<" not in CODE_SPAN.sub("", text)
+
+
+def test_the_texts_are_of_known_codes() -> None:
+    """The book has a page for each code, in order, and uses all that it holds."""
+    book = _book()
+    used = {page["outcome"] for page in book["codes"].values() if "outcome" in page}
+
+    assert list(book["codes"]) == list(Code)
+    assert used == set(book["outcomes"])
+    for page in book["codes"].values():
+        assert page.keys() <= {"outcome", "meanwhile", "steps"}
+
+
+RETRY_TABLE = retry_table()
+
+
+@pytest.mark.parametrize("code", sorted(RETRY_TABLE))
+def test_what_becomes_of_the_file_is_what_the_retry_table_says(code: Code) -> None:
+    """A code that parks is called parked, one that rejects rejected."""
+    verdicts = RETRY_TABLE[code]
+    expected: str | None = "parked"
+    if Decision.RENEW_GRANT in verdicts:
+        expected = None
+    elif Decision.DEFER in verdicts:
+        expected = "deferred"
+    elif Decision.REJECT in verdicts:
+        expected = "rejected"
+
+    assert begins_with(explain(code)) == expected
+
+
+def test_the_retry_table_was_seen_whole() -> None:
+    """Every code of line, API and bucket is held, but two that answers do not give."""
+    elsewhere = {Code.HOSTILE_GRANT, Code.ETAG_MISMATCH}
+
+    assert set(RETRY_TABLE) == {code for code in Code if code[1] in "345"} - elsewhere
+
+
+@pytest.mark.parametrize("code", sorted(set(CONSEQUENCE) - {Code.WRONG_ENDING}))
+def test_a_finding_is_judged_by_its_level(code: Code) -> None:
+    """Errors are rejected under enforce, warnings and notes are not."""
+    play = explain(code)
+
+    assert play.consequence == CONSEQUENCE[code][1]
+    assert begins_with(play) == CONSEQUENCE[code][0].value
+
+
+def test_a_wrong_ending_is_not_sent_under_any_rule() -> None:
+    """DATA.ZIP is no candidate at all, so it cannot be sent with a warning."""
+    assert begins_with(explain(Code.WRONG_ENDING)) is None
+
+
+def test_commands_of_emitterd_exist() -> None:
+    """A step names no command and no option that there is not."""
+    known = command_options()
+    named = [
+        span.removeprefix("runuser -u emitterd -- ")
+        for span in spans(EVERYTHING)
+        if span.removeprefix("runuser -u emitterd -- ").startswith("emitterd ")
+    ]
+
+    assert named
+    for span in named:
+        _, command, *rest = span.split()
+        if command.startswith("-"):
+            assert span == "emitterd --version"
+            continue
+        assert command in known, span
+        assert {one for one in rest if one.startswith("-")} <= known[command], span
+
+
+def test_commands_can_be_pasted() -> None:
+    """A shell can read each command that a step gives."""
+    shell = shutil.which("sh")
+    commands = [
+        span
+        for play in all_codes()
+        for step in play.steps
+        for span in spans(step)
+        if re.match(r"[a-z]\S* ", span) and not SETTING.fullmatch(span)
+    ]
+
+    assert len(commands) > 100
+    assert shell is not None
+    read = subprocess.run(  # noqa: S603  it reads and runs nothing
+        [shell, "-n"],
+        input="\n".join(commands),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert read.stderr == ""
+
+
+def test_keys_and_events_exist() -> None:
+    """What is named like a key or an event is one that is documented."""
+    keys = re.findall(
+        r"EMITTERD_([A-Z]+)_([A-Z_]+)`", (ROOT / "docs/configuration.md").read_text()
+    )
+    known = {f"{section}.{key}".lower() for section, key in keys}
+    known |= set(
+        re.findall(
+            r"^\| `([a-z_.]+)` ", (ROOT / "docs/events.md").read_text(), re.MULTILINE
+        )
+    )
+    named = {
+        span.partition(":")[0]
+        for span in spans(EVERYTHING)
+        if re.fullmatch(r"(spool|journal|delivery|emission|log)\.[a-z_]+(: .*)?", span)
+        or re.fullmatch(r"(daemon|file|destination|auth|watch|sweep)\.[a-z_]+", span)
+    }
+
+    assert len(named) > 10
+    assert named <= known
+
+
+def test_defaults_are_those_of_the_configuration() -> None:
+    """Where a text names a default, it is the one of the reference."""
+    reference = (ROOT / "docs" / "configuration.md").read_text("utf-8")
+    named = DEFAULT.findall(EVERYTHING)
+
+    assert len({key for key, _ in named}) > 3
+    for key, value in named:
+        variable = f"EMITTERD_{key.replace('.', '_').upper()}`"
+        (row,) = [line for line in reference.splitlines() if variable in line]
+        assert f"| `{value}` |" in row, key
+
+
+def test_the_document_is_made_of_the_playbook() -> None:
+    """What `python -m emitterd.cli.error_codes` prints is docs/errors.md."""
+    assert DOCUMENT.read_text("utf-8") == document()
+
+
+def test_the_document_is_no_html() -> None:
+    """But for its anchors, whatever stands in angle brackets is seen by the reader."""
+    text = re.sub(r'^<a id="e\d{3}"></a>$', "", document(), flags=re.MULTILINE)
+
+    assert not re.search(r"(?<!\\)<", CODE_SPAN.sub("", text))
+
+
+@pytest.mark.parametrize("written", ["E210", "e210", "210", " E210 ", "\te210\n"])
+def test_a_code_may_be_written_in_any_way(written: str) -> None:
+    """Case, blanks around it, and the letter do not matter."""
+    assert explain(written).code is Code.CATALOGUE
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("E219", "'E219': near are E220, E221, E222;"),
+        ("299", "'299': near are E301, E302, E303;"),
+        ("E21", "'E21': near are E207, E210, E211;"),
+        ("9" * 5000, ": near are E507, E508, E509;"),
+        ("", "'': codes are written like E210;"),
+        ("catalogue", "'catalogue': codes are written like E210;"),
+        ("E²10", "'E²10': codes are written like E210;"),
+        ("E\x1b[31m", r"'E\x1b[31m': codes are written like E210;"),
+    ],
+    ids=[
+        "near",
+        "no-letter",
+        "short",
+        "long",
+        "empty",
+        "word",
+        "superscript",
+        "escape",
+    ],
+)
+def test_an_unknown_code_is_answered_with_near_ones(written: str, said: str) -> None:
+    """The message says what there is, and cannot colour a terminal."""
+    with pytest.raises(UnknownCodeError) as caught:
+        explain(written)
+
+    assert said in str(caught.value)
+    assert "`emitterd explain-error` without a code lists all" in str(caught.value)
+
+
+@pytest.mark.parametrize("width", [50, 80, 200])
+@pytest.mark.parametrize("play", all_codes(), ids=lambda play: play.code)
+def test_the_text_fits_and_breaks_no_command(play: CodeHelp, width: int) -> None:
+    """All is there, in lines as wide as asked; a command may stand out, alone."""
+    lines = play.text(width).splitlines()
+    said = [f"{play.code}: {play.title}", f"Meanwhile: {play.meanwhile}"]
+    said += [f"If it is sent: {play.consequence}."] if play.consequence else []
+    said += [f"What to do: {play.remedy}."]
+    said += [f"{number}. {step}" for number, step in enumerate(play.steps, 1)]
+
+    assert " ".join(" ".join(lines).split()) == " ".join(said)
+    for line in lines[1:]:
+        assert line.count("`") % 2 == 0
+        assert len(line) <= width or re.fullmatch(r"\S*`[^`]*`\S*", line.strip())
+
+
+def test_a_play_as_data() -> None:
+    """JSON has every part under its name; a finding says what the server would do."""
+    line = json.loads(json.dumps(explain("E301").record()))
+    finding = json.loads(json.dumps(explain("E220").record()))
+
+    assert list(line) == ["code", "title", "remedy", "meanwhile", "steps"]
+    assert line["code"] == "E301"
+    assert line["steps"] == list(explain("E301").steps)
+    assert finding["consequence"] == CONSEQUENCE[Code.WRONG_DEPTH][1]

@@ -1,0 +1,91 @@
+"""The shipped emitter.yaml as a template: filled in by name, comments kept."""
+
+from difflib import ndiff
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from emitterd.cli.init import fill, quoted, shipped
+from emitterd.yaml_reader import load_data, parse
+from support.paths import ROOT
+
+TEMPLATE = """\
+# A note.
+one:
+  # What it is for.
+  key: old
+  # Or this: not a key.
+  # other: "..."
+two:
+  key: 5s
+"""
+
+
+def test_the_package_has_the_file_of_the_top_level() -> None:
+    """They are one file, so that the template cannot lag behind."""
+    top = ROOT / "emitter.yaml"
+
+    assert shipped() == top.read_text("utf-8")
+
+
+def test_keys_are_found_by_section_and_name() -> None:
+    """A key is set, set where it was commented out, or commented out."""
+    text = fill(TEMPLATE, {"one.key": None, "one.other": "new", "two.key": True})
+
+    assert [line for line in ndiff(TEMPLATE.split("\n"), text.split("\n"))
+            if line[0] in "+-"] == [
+        "-   key: old",
+        "+   # key: old",
+        '-   # other: "..."',
+        "+   other: new",
+        "-   key: 5s",
+        "+   key: true",
+    ]  # fmt: skip
+    assert fill(text, {"one.key": None}) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [(TEMPLATE, "two.other"), (TEMPLATE + "  # key: 6s\n", "two.key")],
+    ids=["none", "two"],
+)
+def test_a_template_out_of_step_is_a_bug(text: str, path: str) -> None:
+    """A key must stand there exactly once."""
+    with pytest.raises(LookupError, match=path):
+        fill(text, {path: "x"})
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+@example("off")
+@example("true")
+@example("~")
+@example("<<")
+@example("a: b")
+@example("a #b")
+@example("'a'")
+@example('"a\\"')
+@example("&a *b")
+@example("@a")
+@example("- a")
+@example("[a, b]")
+@example(" a ")
+@example("a\nb")
+@example("\x85\u2028\x7f\ufeff\U000e0001")
+@example("इमिशन 😀")
+def test_any_text_comes_back(value: str) -> None:
+    """What is filled in is read as it was meant, on a line of its own."""
+    line = f"key: {quoted(value)}"
+    root = parse(line).root
+
+    assert line.isprintable()
+    assert load_data(line) == {"key": value}
+    assert root is not None
+    assert root.children is not None
+    assert root.children["key"].value == value
+
+
+@pytest.mark.parametrize("value", ["https://h:5000/data", "/srv/cqube_emission"])
+def test_quotes_stand_only_where_they_must(value: str) -> None:
+    """What people will edit looks as they would write it."""
+    assert quoted(value) == value

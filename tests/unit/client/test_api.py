@@ -1,0 +1,468 @@
+"""The emission API: the login, the token that all workers share, and the grant."""
+
+import gc
+import json
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from emitterd.client.http import HttpClient
+from emitterd.client.session import TOKEN_LIFETIME_S, TOKEN_LONGEST_S, Credentials
+from emitterd.codes import Code
+from emitterd.errors import Decision, DeliveryError
+from emitterd.heartbeat import Heartbeat
+from emitterd.rehearsal.server import FaultMenu, RehearsalServer
+from support.client import (
+    Listener,
+    answering,
+    asked,
+    emission_to,
+    proxy_to,
+    together,
+    wired,
+)
+from support.waiting import wait_until
+
+PATH = b"pat/periodic_exam_mst.zip"
+AFAR = "http://cqube.example.test/data"
+THREADS = 8
+
+
+@pytest.fixture
+def wire() -> Iterator[HttpClient]:
+    """Yield a wire with generous limits."""
+    with wired() as wire:
+        yield wire
+
+
+def json_answer(value: object) -> bytes:
+    """Return an HTTP answer of JSON."""
+    body = json.dumps(value).encode()
+    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+
+
+def test_the_login_is_json_and_its_token_a_bearers(server: RehearsalServer) -> None:
+    """User name and password go to /auth, the token to /upload-url, once each."""
+    with proxy_to(server) as proxy, wired(proxy=proxy.url) as wire:
+        emission = emission_to(wire, AFAR)
+        grant = emission.grant(PATH)
+        emission.grant(b"other.zip")
+        login, first, second = proxy.heard
+
+    assert login.line == f"POST {AFAR}/auth HTTP/1.1"
+    assert login.headers["content-type"] == "application/json"
+    assert "authorization" not in login.headers
+    assert json.loads(login.body) == {"username": "emission", "password": "rehearsal"}
+    assert first.line == f"POST {AFAR}/upload-url HTTP/1.1"
+    assert first.headers["authorization"].startswith("Bearer ")
+    assert second.headers["authorization"] == first.headers["authorization"]
+    assert json.loads(first.body) == {"filename": PATH.decode()}
+    assert grant.url == "http://cqube.example.test/bucket/"
+    assert grant.key.startswith("pat/periodic_exam_mst_")
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "JWT"])
+def test_an_api_key_is_sent_as_it_is(tmp_path: Path, scheme: str) -> None:
+    """With an API key nobody logs in, and the configured scheme is used."""
+    with (
+        RehearsalServer(tmp_path, api_key="key.of.cqube") as server,
+        proxy_to(server) as proxy,
+        wired(proxy=proxy.url) as wire,
+    ):
+        emission = emission_to(
+            wire, AFAR, username=None, secret="key.of.cqube", scheme=scheme
+        )
+        emission.grant(PATH)
+        [request] = proxy.heard
+
+    assert request.line == f"POST {AFAR}/upload-url HTTP/1.1"
+    assert request.headers["authorization"] == f"{scheme} key.of.cqube"
+
+
+def test_a_wrong_password_parks(server: RehearsalServer, wire: HttpClient) -> None:
+    """A refusal that comes with HTTP 200 is a refusal; the password is not told."""
+    emission = emission_to(wire, server.url, secret="not-the-password")
+    with pytest.raises(DeliveryError) as trouble:
+        emission.grant(PATH)
+
+    assert (trouble.value.verdict, trouble.value.code) == (
+        Decision.PARK,
+        Code.CREDENTIALS,
+    )
+    assert "Invalid user credentials" in trouble.value.reason
+    assert "not-the-password" not in trouble.value.reason
+
+
+def test_after_a_refused_login_nobody_asks_again(
+    server: RehearsalServer, wire: HttpClient
+) -> None:
+    """Eight workers, three tries each, cost one login: accounts lock after five."""
+    server.faults = FaultMenu.parse("auth-error")
+    emission = emission_to(wire, server.url)
+    outcomes = [
+        outcome
+        for _ in range(3)
+        for outcome in together(THREADS, lambda: emission.grant(PATH))
+    ]
+
+    assert len(outcomes) == 3 * THREADS
+    assert all(
+        isinstance(one, DeliveryError) and one.code is Code.CREDENTIALS
+        for one in outcomes
+    )
+    assert len(asked(server, "auth")) == 1
+    assert server.fired["auth-error"] == 1
+
+
+def test_one_login_serves_all_workers_at_the_start(
+    server: RehearsalServer, wire: HttpClient
+) -> None:
+    """Eight workers that begin at once log in once."""
+    emission = emission_to(wire, server.url)
+    outcomes = together(THREADS, lambda: emission.grant(PATH))
+
+    assert not [one for one in outcomes if isinstance(one, Exception)]
+    assert len(asked(server, "auth")) == 1
+
+
+def test_an_expired_token_costs_one_login(
+    server: RehearsalServer, wire: HttpClient
+) -> None:
+    """Eight workers that meet 401 at once log in once, and all go on."""
+    emission = emission_to(wire, server.url)
+    emission.grant(PATH)
+    server.revoke_tokens()
+    # Late answers, so that all eight have sent the dead token before the first 401.
+    server.latency_s = 0.2
+    outcomes = together(THREADS, lambda: emission.grant(PATH))
+
+    assert not [one for one in outcomes if isinstance(one, Exception)]
+    assert len(asked(server, "auth")) == 2
+    refused = [one for one in asked(server, "upload-url") if one.status == 401]
+    assert len(refused) == THREADS
+
+
+@pytest.mark.parametrize(
+    ("said", "lifetime_s"),
+    [
+        ("1800", 1800),
+        ("0.5", 0.5),
+        ("1e999", TOKEN_LONGEST_S),
+        ("1" + "0" * 400, TOKEN_LONGEST_S),
+        ("-1", TOKEN_LIFETIME_S),
+        ("NaN", TOKEN_LIFETIME_S),
+        ('"soon"', TOKEN_LIFETIME_S),
+        ("null", TOKEN_LIFETIME_S),
+    ],
+    ids=["usual", "short", "infinite", "huge", "negative", "none", "text", "null"],
+)
+def test_how_long_a_token_lives(wire: HttpClient, said: str, lifetime_s: float) -> None:
+    """Any number that a login may say is a lifetime, or else the usual one is."""
+    body = f'{{"access_token": "t", "expires_in": {said}}}'
+    head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n"
+    with Listener(answering((head + body).encode())) as api:
+        assert emission_to(wire, api.url).login() == lifetime_s
+
+
+def test_an_api_key_needs_no_login(wire: HttpClient) -> None:
+    """Nobody is asked, and nothing ends."""
+    assert emission_to(wire, AFAR, username=None).login() is None
+
+
+def test_a_token_is_renewed_before_it_ends(tmp_path: Path, wire: HttpClient) -> None:
+    """No request is wasted on a token that is about to die."""
+    with RehearsalServer(tmp_path, token_lifetime_s=2) as server:
+        emission = emission_to(wire, server.url)
+
+        def renewed() -> bool:
+            emission.grant(PATH)
+            return len(asked(server, "auth")) > 1
+
+        wait_until(renewed, 20, "a second login")
+
+        assert {one.status for one in asked(server, "upload-url")} == {200}
+
+
+def test_a_401_after_a_fresh_login_parks(
+    server: RehearsalServer, wire: HttpClient
+) -> None:
+    """A token that is refused when it is new is no reason for a third login."""
+    server.faults = FaultMenu.parse("api-401")
+    emission = emission_to(wire, server.url)
+    with pytest.raises(DeliveryError) as trouble:
+        emission.grant(PATH)
+
+    assert (trouble.value.verdict, trouble.value.code) == (
+        Decision.PARK,
+        Code.TOKEN_REFUSED,
+    )
+    assert [one.endpoint for one in server.requests] == ["auth", "upload-url"] * 2
+    assert server.fired["api-401"] == 2
+
+
+@pytest.mark.parametrize("status", [b"503 Busy", b"401 Unauthorized"])
+def test_a_failed_login_is_kept_by_nobody(wire: HttpClient, status: bytes) -> None:
+    """An outage of days, with a login tried each minute, takes no memory."""
+    answer = b"HTTP/1.1 %s\r\nContent-Length: 0\r\n\r\n" % status
+    with Listener(answering(answer)) as api:
+        emission = emission_to(wire, api.url)
+        raised = []
+        for _ in range(2):
+            try:
+                emission.login()
+            except DeliveryError as trouble:
+                raised.append(weakref.ref(trouble))
+    gc.collect()
+    assert [one() for one in raised] == [None, None]
+
+
+def test_a_refused_api_key_parks_without_a_login(
+    tmp_path: Path, wire: HttpClient
+) -> None:
+    """There is nothing to renew: the key is asked once."""
+    with RehearsalServer(tmp_path, api_key="right") as server:
+        emission = emission_to(wire, server.url, username=None, secret="wrong")
+        with pytest.raises(DeliveryError) as trouble:
+            emission.grant(PATH)
+
+        assert [one.endpoint for one in server.requests] == ["upload-url"]
+    assert (trouble.value.verdict, trouble.value.code) == (
+        Decision.PARK,
+        Code.TOKEN_REFUSED,
+    )
+
+
+@pytest.mark.parametrize(
+    ("menu", "code", "retry_after_s"),
+    [
+        ("reset-connect", Code.CONNECTION_LOST, None),
+        ("auth-error", Code.CREDENTIALS, 60.0),
+        ("auth-500", Code.API_TROUBLE, None),
+        ("429:1:9", Code.RATE_LIMITED, 9.0),
+        ("api-500", Code.API_TROUBLE, None),
+        ("api-503:1:7", Code.API_TROUBLE, 7.0),
+        ("api-401", Code.TOKEN_REFUSED, None),
+        ("api-captive-portal", Code.MALFORMED_ANSWER, None),
+        ("malformed-grant", Code.MALFORMED_ANSWER, None),
+        pytest.param(
+            "grant-missing-fields",
+            Code.MALFORMED_ANSWER,
+            None,
+        ),
+        ("huge-grant", Code.MALFORMED_ANSWER, None),
+        ("deep-grant", Code.MALFORMED_ANSWER, None),
+        ("hostile-grant", Code.HOSTILE_GRANT, None),
+        ("hostile-link-local", Code.HOSTILE_GRANT, None),
+    ],
+)
+def test_trouble_of_the_api_parks(
+    server: RehearsalServer, menu: str, code: Code, retry_after_s: float | None
+) -> None:
+    """Each fault has its code, parks, and nothing goes anywhere but to the API."""
+    server.faults = FaultMenu.parse(menu)
+    with proxy_to(server) as proxy, wired(proxy=proxy.url) as wire:
+        with pytest.raises(DeliveryError) as trouble:
+            emission_to(wire, AFAR).grant(PATH)
+        places = {one.line for one in proxy.heard}
+
+    assert server.fired[menu.partition(":")[0]] > 0
+    assert (trouble.value.verdict, trouble.value.code) == (Decision.PARK, code)
+    assert trouble.value.retry_after_s == retry_after_s
+    assert not trouble.value.ambiguous
+    assert places <= {f"POST {AFAR}/{name} HTTP/1.1" for name in ("auth", "upload-url")}
+    assert not server.objects
+
+
+def test_an_api_on_this_host_may_not_name_the_metadata_service(
+    server: RehearsalServer, wire: HttpClient
+) -> None:
+    """An API behind a local tunnel excuses loopback, not the link's own addresses."""
+    server.faults = FaultMenu.parse("hostile-link-local")
+    with pytest.raises(DeliveryError) as trouble:
+        emission_to(wire, server.url).grant(PATH)
+
+    assert trouble.value.code is Code.HOSTILE_GRANT
+
+
+@pytest.mark.parametrize("menu", ["api-500@2", "auth-500@2", "reset-connect@1"])
+def test_a_blip_is_tried_again_at_once(server: RehearsalServer, menu: str) -> None:
+    """Trouble that passes within seconds does not leave the attempt."""
+    server.faults = FaultMenu.parse(menu)
+    # Through a proxy: a reset meets us always after the connection stands.
+    with proxy_to(server) as proxy, wired(proxy=proxy.url) as wire:
+        assert emission_to(wire, AFAR).grant(PATH).key
+
+    assert server.fired[menu.partition("@")[0]] == int(menu[-1])
+
+
+def test_a_wait_the_server_asks_for_is_not_cut_short(
+    server: RehearsalServer, wire: HttpClient
+) -> None:
+    """An answer with Retry-After is not tried again inside the attempt."""
+    server.faults = FaultMenu.parse("api-503:1:3")
+    with pytest.raises(DeliveryError):
+        emission_to(wire, server.url).grant(PATH)
+
+    assert server.fired["api-503"] == 1
+
+
+def test_a_stop_interrupts_the_login() -> None:
+    """A daemon that is stopping gives the request up at no cost to the entry."""
+    stop = threading.Event()
+    stop.set()
+    with (
+        Listener(answering(json_answer({"access_token": "t"}))) as api,
+        wired(stop=stop) as wire,
+        pytest.raises(DeliveryError) as trouble,
+    ):
+        emission_to(wire, api.url, stop=stop).grant(PATH)
+
+    assert trouble.value.verdict is Decision.INTERRUPT
+    assert not trouble.value.ambiguous
+    assert not api.heard
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_the_url_may_end_in_a_slash(
+    server: RehearsalServer, wire: HttpClient, slash: str
+) -> None:
+    """`emission.url` is one place, with the slash and without."""
+    emission_to(wire, server.url + slash).grant(PATH)
+
+    assert [one.status for one in server.requests] == [200, 200]
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        (b"a/b/c.zip", "a/b/c.zip"),
+        (b"pat/caf\xe9.zip", "pat/caf%E9.zip"),
+        ("pat/परीक्षा.zip".encode(), "pat/परीक्षा.zip"),
+        (b'pat/a "b"\\ %41\n.zip', 'pat/a "b"\\ %2541%0A.zip'),
+    ],
+)
+def test_the_server_is_asked_for_the_relative_path(
+    server: RehearsalServer, wire: HttpClient, path: bytes, name: str
+) -> None:
+    """The name is the path below the folder; bytes that are no UTF-8 are escaped."""
+    grant = emission_to(wire, server.url).grant(path)
+
+    assert asked(server, "upload-url")[0].name == name
+    assert grant.key.startswith(name.removesuffix(".zip") + "_")
+
+
+def test_the_grants_end_is_the_policys(tmp_path: Path, wire: HttpClient) -> None:
+    """A grant lives as long as its policy says."""
+    with RehearsalServer(tmp_path, grant_lifetime_s=600) as server:
+        before = time.time()
+        grant = emission_to(wire, server.url).grant(PATH)
+
+        assert before <= grant.granted_at <= time.time()
+        assert abs(grant.expires_at - grant.granted_at - 600) < 30
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "http://host:port/", "http://a\0/"])
+def test_a_url_that_is_none_is_malformed(wire: HttpClient, url: str) -> None:
+    """A grant whose url cannot be parsed parks instead of looking like our bug."""
+    grant = {"url": url, "fields": {"key": "k", "policy": "p"}}
+    with Listener(answering(json_answer(grant))) as api:
+        emission = emission_to(wire, api.url, username=None)
+        with pytest.raises(DeliveryError) as trouble:
+            emission.grant(PATH)
+
+    assert trouble.value.verdict is Decision.PARK
+
+
+def identified(secret: str, scheme: str = "Bearer") -> Credentials:
+    """Return the credentials of the usual user."""
+    return Credentials("emission", lambda: secret, scheme)
+
+
+def test_other_credentials_serve_the_next_login(
+    server: RehearsalServer, wire: HttpClient
+) -> None:
+    """A refusal of the former ones holds nobody back; equal ones are no others."""
+    emission = emission_to(wire, server.url, secret="wrong")
+    with pytest.raises(DeliveryError):
+        emission.grant(PATH)
+    assert not emission.adopt(identified("wrong"))
+    with pytest.raises(DeliveryError):
+        emission.grant(PATH)
+    assert len(asked(server, "auth")) == 1
+    assert emission.adopt(identified("rehearsal"))
+    emission.grant(PATH)
+
+    assert len(asked(server, "auth")) == 2
+
+
+def test_a_token_outlives_the_password(
+    server: RehearsalServer, wire: HttpClient
+) -> None:
+    """Another password of the same user needs no login before the token ends."""
+    emission = emission_to(wire, server.url)
+    emission.grant(PATH)
+    assert emission.adopt(identified("wrong by now"))
+    emission.grant(PATH)
+
+    assert len(asked(server, "auth")) == 1
+
+
+def test_a_token_is_not_shown_in_another_scheme(
+    server: RehearsalServer, wire: HttpClient
+) -> None:
+    """With another scheme, or another user, somebody logs in anew."""
+    emission = emission_to(wire, server.url)
+    emission.grant(PATH)
+    emission.adopt(identified("rehearsal", "JWT"))
+    emission.grant(PATH)
+
+    assert len(asked(server, "auth")) == 2
+
+
+def test_credentials_adopted_during_a_refused_login(
+    server: RehearsalServer, wire: HttpClient
+) -> None:
+    """Who is refused with what no longer holds tries what does, and nobody parks."""
+    emission = emission_to(wire, server.url, secret="wrong")
+    server.latency_s = 0.5
+    with ThreadPoolExecutor(1) as pool:
+        grant = pool.submit(emission.grant, PATH)
+        wait_until(lambda: asked(server, "auth"), 20, "a login under way")
+        emission.adopt(identified("rehearsal"))
+        assert grant.result(20).key
+
+    assert len(asked(server, "auth")) == 2
+
+
+def signed(pulse: Heartbeat, since: float) -> bool:
+    """Tell whether every loop has given a sign since an instant."""
+    return not pulse.still(since, 0.0)
+
+
+def test_who_waits_for_a_login_gives_signs(server: RehearsalServer) -> None:
+    """A login may be as slow as a line: the others wait for it, and do not hang."""
+    stop, pulse = threading.Event(), Heartbeat()
+    server.latency_s = 60.0
+    with wired(stop=stop) as wire, ThreadPoolExecutor(2) as pool:
+        emission = emission_to(wire, server.url, stop=stop)
+
+        def ask() -> None:
+            with pulse.of("worker"), suppress(DeliveryError):
+                emission.grant(PATH)
+
+        asking = [pool.submit(ask) for _ in range(2)]
+        wait_until(lambda: len(pulse.still(1e12, 0.0)) == 2, 20, "both ask")
+        wait_until(lambda: asked(server, "auth"), 20, "a login under way")
+        for _ in range(3):
+            wait_until(partial(signed, pulse, time.monotonic()), 20, "two signs")
+        [login] = asked(server, "auth")
+        assert login.status is None
+        assert not any(one.done() for one in asking)
+        stop.set()

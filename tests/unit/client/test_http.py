@@ -1,0 +1,291 @@
+"""One request: its answer, its bounds in size, proxies, cookies, and TLS."""
+
+import socket
+import ssl
+from pathlib import Path
+
+import pytest
+
+from emitterd.client.http import tls_context
+from emitterd.client.responses import BrokenConnection
+from emitterd.client.sockets import TransferLimits, TransportError
+from support.client import (
+    OK,
+    Identity,
+    Listener,
+    answering,
+    make_identity,
+    post,
+    proxying,
+    wired,
+)
+
+AFAR = "http://cqube.example.test/data"
+pytestmark = pytest.mark.usefixtures("no_proxy_of_this_machine")
+
+
+@pytest.fixture(scope="module")
+def identity(tmp_path_factory: pytest.TempPathFactory) -> Identity:
+    """Return a server's certificate."""
+    return make_identity(tmp_path_factory.mktemp("tls"), "server")
+
+
+def test_the_answer_is_returned() -> None:
+    """Status, headers in lower case and body come back as the server gave them."""
+    text = b"HTTP/1.1 418 Teapot\r\nX-Tea: Green\r\nContent-Length: 3\r\n\r\ntea"
+    with Listener(answering(text)) as server, wired() as wire:
+        answer = wire.post(server.url, b'{"a": 1}', {"X-Own": "yes"}, limit_bytes=100)
+        [request] = server.heard
+
+    assert (answer.status, answer.body, answer.whole) == (418, b"tea", True)
+    assert answer.headers["x-tea"] == "Green"
+    assert request.line == "POST / HTTP/1.1"
+    assert request.headers["x-own"] == "yes"
+    assert request.headers["user-agent"].startswith("emitterd/")
+    assert request.body == b'{"a": 1}'
+
+
+@pytest.mark.parametrize(("size", "whole"), [(99, True), (100, True), (101, False)])
+def test_an_answer_is_bounded(size: int, *, whole: bool) -> None:
+    """Of a longer answer only `limit_bytes` are returned, and it says so."""
+    body = b"x" * size
+    head = f"HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n".encode()
+    with Listener(answering(head + body)) as server, wired() as wire:
+        answer = post(wire, server.url, limit=100)
+
+    assert answer.body == body[:100]
+    assert answer.whole is whole
+
+
+def test_an_endless_answer_is_cut() -> None:
+    """An answer without an end is dropped at its limit, and the next one is right."""
+
+    def endless(server: Listener, connection: socket.socket) -> None:
+        server.hear(connection)
+        if len(server.heard) > 1:
+            connection.sendall(OK)
+            return
+        connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        while not server.over.is_set():
+            connection.sendall(b"y" * 65536)
+
+    with Listener(endless) as server, wired() as wire:
+        first = post(wire, server.url, limit=1000)
+        second = post(wire, server.url, limit=1000)
+
+    assert (first.body, first.whole) == (b"y" * 1000, False)
+    assert second.body == b"ok"
+
+
+def test_a_compressed_answer_is_not_asked_for() -> None:
+    """A small answer cannot unfold into a huge one."""
+    with Listener(answering(OK)) as server, wired() as wire:
+        post(wire, server.url)
+        [request] = server.heard
+
+    assert request.headers["accept-encoding"] == "identity"
+
+
+def test_one_connection_serves_several_posts() -> None:
+    """The line is kept for the next request."""
+    with Listener(answering(OK)) as server, wired() as wire:
+        for _ in range(5):
+            assert post(wire, server.url).status == 200
+
+        assert len(server.heard) == 5
+        assert server.lines == 1
+
+
+def test_a_redirect_is_not_followed() -> None:
+    """Following is for the caller to decide: a 307 is an answer."""
+    text = b"HTTP/1.1 307 T\r\nLocation: /else\r\nContent-Length: 0\r\n\r\n"
+    with Listener(answering(text)) as server, wired() as wire:
+        answer = post(wire, server.url)
+
+        assert (answer.status, answer.headers["location"]) == (307, "/else")
+        assert len(server.heard) == 1
+
+
+def test_cookies_of_one_answer_reach_no_other_request() -> None:
+    """A cookie that was set is forgotten."""
+    text = OK.replace(b"\r\n\r\n", b"\r\nSet-Cookie: spy=1; Path=/\r\n\r\n")
+    with Listener(answering(text)) as server, wired() as wire:
+        post(wire, server.url)
+        post(wire, server.url)
+
+        assert len(server.heard) == 2
+        assert not any("cookie" in request.headers for request in server.heard)
+
+
+def test_the_configured_proxy_takes_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a proxy in the configuration NO_PROXY and its like do not matter."""
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    with Listener(answering(OK)) as server, Listener(proxying(server.port)) as proxy:
+        address = f"http://user:p%40ss@127.0.0.1:{proxy.port}"
+        with wired(proxy=address) as wire:
+            answer = post(wire, f"{AFAR}/upload-url")
+        [asked], [arrived] = proxy.heard, server.heard
+
+    assert answer.body == b"ok"
+    assert asked.line == f"POST {AFAR}/upload-url HTTP/1.1"
+    assert asked.headers["proxy-authorization"] == "Basic dXNlcjpwQHNz"
+    assert arrived.line == "POST /data/upload-url HTTP/1.1"
+
+
+def test_old_tls_is_not_spoken() -> None:
+    """TLS 1.2 is the lowest version, also where Python leaves that to OpenSSL."""
+    assert tls_context(None, None, None).minimum_version is ssl.TLSVersion.TLSv1_2
+
+
+@pytest.mark.parametrize("variable", ["http_proxy", "HTTP_PROXY", "ALL_PROXY"])
+def test_the_environment_names_a_proxy(
+    variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without one in the configuration the environment's proxy is used."""
+    with Listener(answering(OK)) as server, Listener(proxying(server.port)) as proxy:
+        monkeypatch.setenv(variable, f"http://127.0.0.1:{proxy.port}")
+        with wired() as wire:
+            assert post(wire, AFAR).body == b"ok"
+
+        assert len(proxy.heard) == len(server.heard) == 1
+
+
+def test_a_proxy_without_a_scheme_is_taken_for_http(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`HTTP_PROXY=proxy.example.org:3128` means what it means to every other client."""
+    with Listener(answering(OK)) as server, Listener(proxying(server.port)) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", f"127.0.0.1:{proxy.port}")
+        with wired() as wire:
+            assert post(wire, AFAR).body == b"ok"
+
+
+def test_a_proxy_of_another_kind_is_a_proxy_trouble(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A SOCKS proxy in the environment cannot be used, which is said as such."""
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
+    with wired() as wire, pytest.raises(TransportError) as broken:
+        post(wire, AFAR)
+
+    assert broken.value.how is BrokenConnection.PROXY
+
+
+@pytest.mark.parametrize("exempt", ["127.0.0.1", "localhost,127.0.0.1", "*"])
+def test_no_proxy_is_honoured(exempt: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that NO_PROXY names is reached directly."""
+    with Listener(answering(OK)) as server, Listener(proxying(server.port)) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.port}")
+        monkeypatch.setenv("NO_PROXY", exempt)
+        with wired() as wire:
+            assert post(wire, server.url).body == b"ok"
+
+        assert not proxy.heard
+        assert len(server.heard) == 1
+
+
+def test_https_goes_through_a_tunnel(
+    identity: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a request over https the proxy learns the host, and nothing else."""
+    secure = Listener(answering(OK), identity.server_context())
+    with secure as server, Listener(proxying(server.port)) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
+        with wired(tls=tls_context(identity.certificate, None, None)) as wire:
+            assert post(wire, f"{server.url}secret").body == b"ok"
+        [asked], [arrived] = proxy.heard, server.heard
+
+    assert asked.line == f"CONNECT 127.0.0.1:{server.port} HTTP/1.1"
+    assert asked.body == b""
+    assert arrived.line == "POST /secret HTTP/1.1"
+
+
+@pytest.mark.parametrize("status", ["407 Proxy Authentication Required", "502 Bad"])
+def test_a_tunnel_that_is_refused_is_the_proxys_trouble(status: str) -> None:
+    """What a proxy answers to CONNECT is told apart from the server's answers."""
+    refusal = f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode()
+    with Listener(proxying(0, refusal)) as proxy:
+        address = f"http://127.0.0.1:{proxy.port}"
+        with wired(proxy=address) as wire, pytest.raises(TransportError) as broken:
+            post(wire, "https://cqube.example.test/data")
+
+    assert broken.value.how is BrokenConnection.PROXY
+    assert status[:3] in str(broken.value)
+
+
+def test_a_407_without_a_tunnel_is_an_answer() -> None:
+    """Over plain http the proxy's 407 is returned for the caller to classify."""
+    refusal = b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"
+    with Listener(proxying(0, refusal)) as proxy:
+        address = f"http://127.0.0.1:{proxy.port}"
+        with wired(proxy=address) as wire:
+            assert post(wire, AFAR).status == 407
+
+
+def test_a_client_certificate_is_shown(identity: Identity, tmp_path: Path) -> None:
+    """A server that demands a certificate gets the configured one."""
+    client = make_identity(tmp_path, "client")
+    context = identity.server_context()
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(client.certificate)
+    ours = tls_context(identity.certificate, client.certificate, client.key)
+    with Listener(answering(OK), context) as server, wired(tls=ours) as wire:
+        assert post(wire, server.url).body == b"ok"
+
+
+@pytest.mark.parametrize(
+    "version",
+    [
+        ssl.TLSVersion.TLSv1_2,
+        pytest.param(
+            ssl.TLSVersion.TLSv1_3,
+        ),
+    ],
+)
+def test_a_missing_client_certificate_is_a_tls_trouble(
+    identity: Identity, version: ssl.TLSVersion
+) -> None:
+    """A server that demands a certificate and gets none fails the handshake."""
+    context = identity.server_context()
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(identity.certificate)
+    context.maximum_version = version
+    ours = tls_context(identity.certificate, None, None)
+    with Listener(answering(OK), context) as server, wired(tls=ours) as wire:
+        with pytest.raises(TransportError) as broken:
+            post(wire, server.url)
+        assert not server.heard
+
+    assert broken.value.how is BrokenConnection.TLS
+
+
+@pytest.mark.parametrize("host", ["cqube..example.org", "x" * 64 + ".example.org"])
+def test_an_impossible_host_name_is_a_dns_trouble(host: str) -> None:
+    """A label that is empty or too long cannot be resolved, and that is all."""
+    with wired() as wire, pytest.raises(TransportError) as broken:
+        post(wire, f"http://{host}/")
+
+    assert broken.value.how is BrokenConnection.DNS
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "http://host:port/", "http://a\0/"])
+def test_an_unusable_url_is_broken_like_any_other(url: str) -> None:
+    """A url that httpx cannot parse raises `TransportError`."""
+    with wired() as wire, pytest.raises(TransportError):
+        post(wire, url)
+
+
+def test_other_limits_hold_from_the_next_request_on() -> None:
+    """A shorter patience than before ends what is then begun."""
+
+    def silent(listener: Listener, connection: socket.socket) -> None:
+        listener.hear(connection)
+        connection.recv(1)
+
+    with Listener(silent) as server, wired() as wire:
+        wire.adopt(TransferLimits(5.0, 0.3, 0))
+        with pytest.raises(TransportError) as broken:
+            post(wire, server.url)
+
+    assert broken.value.how is BrokenConnection.SLOW

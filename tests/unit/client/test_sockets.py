@@ -1,0 +1,358 @@
+"""How a request ends without an answer, the bounds of every wait, and the stop."""
+
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from emitterd.client.http import HttpClient, tls_context
+from emitterd.client.responses import BrokenConnection
+from emitterd.client.sockets import Stopped, TransferLimits, TransportError
+from support.client import (
+    LOOPBACK,
+    OK,
+    Identity,
+    Listener,
+    answering,
+    make_identity,
+    post,
+    silent_port,
+    wired,
+)
+from support.waiting import wait_until
+
+LARGE = b"x" * (32 * 1024 * 1024)
+"""More than the buffers of both kernel's ends take."""
+
+BRISK = TransferLimits(connect_s=10.0, stall_s=0.6, minimum_bytes_s=1)
+STEADY = TransferLimits(connect_s=30.0, stall_s=3.0, minimum_bytes_s=1)
+"""For what must succeed within a limit that another request breaks."""
+
+DEADLINE_S = 30.0
+Serve = Callable[[Listener, socket.socket], None]
+
+
+@pytest.fixture(scope="module")
+def identity(tmp_path_factory: pytest.TempPathFactory) -> Identity:
+    """Return a server's certificate."""
+    return make_identity(tmp_path_factory.mktemp("tls"), "server")
+
+
+def broken_by(wire: HttpClient, url: str, content: bytes = b"{}") -> BrokenConnection:
+    """Return how a post that must not succeed ended."""
+    with pytest.raises(TransportError) as broken:
+        post(wire, url, content)
+    assert str(broken.value)
+    return broken.value.how
+
+
+def silent(server: Listener, connection: socket.socket) -> None:
+    """Hear a request and never answer."""
+    server.hear(connection)
+    server.over.wait()
+
+
+def deaf(server: Listener, connection: socket.socket) -> None:
+    """Never read a byte."""
+    del connection
+    server.over.wait()
+
+
+def reading(chunk: int, pause_s: float) -> Serve:
+    """Read so many bytes, pause, and so on; never answer."""
+
+    def serve(server: Listener, connection: socket.socket) -> None:
+        while connection.recv(chunk) and not server.over.wait(pause_s):
+            pass
+
+    return serve
+
+
+def dribbling(text: bytes, pause_s: float) -> Serve:
+    """Answer byte by byte."""
+
+    def serve(server: Listener, connection: socket.socket) -> None:
+        server.hear(connection)
+        for byte in text:
+            connection.sendall(bytes([byte]))
+            if server.over.wait(pause_s):
+                return
+
+    return serve
+
+
+def test_small_request_goes_out_in_one_piece() -> None:
+    """Head and body of a small request wake the other side once, each time anew."""
+    pieces: list[bytes] = []
+
+    def serve(server: Listener, connection: socket.socket) -> None:
+        del server
+        while piece := connection.recv(65536):
+            pieces.append(piece)
+            connection.sendall(OK)
+
+    with Listener(serve) as server, wired() as wire:
+        answers = [post(wire, server.url, b"small").status for _ in range(3)]
+
+    assert answers == [200] * 3
+    assert [piece.startswith(b"POST") for piece in pieces] == [True] * 3
+    assert [piece.endswith(b"small") for piece in pieces] == [True] * 3
+
+
+def test_a_closed_port_is_refused() -> None:
+    """Nobody listens: the connection is refused."""
+    with Listener(silent) as gone:
+        url = gone.url
+    with wired() as wire:
+        assert broken_by(wire, url) is BrokenConnection.REFUSED
+
+
+def test_a_name_that_does_not_resolve_is_dns() -> None:
+    """A name below .invalid never resolves (RFC 2606)."""
+    with wired() as wire:
+        assert broken_by(wire, "http://nothing.invalid/") is BrokenConnection.DNS
+
+
+def test_a_full_backlog_is_a_connect_timeout() -> None:
+    """A host that does not answer the connection's first packet is given up."""
+    limits = TransferLimits(connect_s=0.3, stall_s=20.0, minimum_bytes_s=1)
+    with silent_port() as port, wired(limits) as wire:
+        assert (
+            broken_by(wire, f"http://{LOOPBACK}:{port}/")
+            is BrokenConnection.CONNECT_TIMEOUT
+        )
+
+
+def test_a_certificate_nobody_vouches_for_is_tls(identity: Identity) -> None:
+    """A certificate of an unknown authority fails the handshake; nothing is sent."""
+    secure = Listener(answering(OK), identity.server_context())
+    with secure as server, wired() as wire:
+        assert broken_by(wire, server.url) is BrokenConnection.TLS
+        assert not server.heard
+
+
+def test_a_certificate_of_another_host_is_tls(tmp_path: Path) -> None:
+    """A trusted certificate for another host fails the handshake."""
+    other = make_identity(tmp_path, "other", host="IP:127.0.0.2")
+    secure = Listener(answering(OK), other.server_context())
+    context = tls_context(other.certificate, None, None)
+    with secure as server, wired(tls=context) as wire:
+        assert broken_by(wire, server.url) is BrokenConnection.TLS
+        assert not server.heard
+
+
+def test_a_server_that_speaks_no_tls_is_tls() -> None:
+    """An https url that leads to a plain server fails the handshake."""
+
+    def plain(server: Listener, connection: socket.socket) -> None:
+        del server
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    with Listener(plain) as server, wired() as wire:
+        url = server.url.replace("http:", "https:")
+
+        assert broken_by(wire, url) is BrokenConnection.TLS
+
+
+def test_a_handshake_that_hangs_is_given_up() -> None:
+    """A server that accepts and says nothing ends within the connect limit."""
+    limits = TransferLimits(connect_s=0.3, stall_s=20.0, minimum_bytes_s=1)
+    with Listener(deaf) as server, wired(limits) as wire:
+        url = server.url.replace("http:", "https:")
+
+        assert broken_by(wire, url) is BrokenConnection.CONNECT_TIMEOUT
+
+
+CUT_CHUNKS = (
+    b'HTTP/1.1 200 OK\r\nETag: "x"\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nnot'
+)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"", b"HTTP/1.1 20", b"\x16\x03 no http\r\n\r\n", OK[:-1], CUT_CHUNKS],
+    ids=["nothing", "half a status", "garbage", "half a body", "cut chunks"],
+)
+def test_an_answer_that_is_none_is_lost(answer: bytes) -> None:
+    """A connection that ends before the answer is whole is lost."""
+
+    def serve(server: Listener, connection: socket.socket) -> None:
+        server.hear(connection)
+        connection.sendall(answer)
+
+    with Listener(serve) as server, wired() as wire:
+        assert broken_by(wire, server.url) is BrokenConnection.LOST
+
+
+def test_a_reset_in_mid_body_is_lost() -> None:
+    """A connection that is reset while the body goes out is lost."""
+
+    def serve(server: Listener, connection: socket.socket) -> None:
+        del server
+        connection.recv(1000)
+        linger = b"\1\0\0\0\0\0\0\0"
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        connection.close()
+
+    with Listener(serve) as server, wired() as wire:
+        assert broken_by(wire, server.url, LARGE) is BrokenConnection.LOST
+
+
+@pytest.mark.parametrize(
+    ("serve", "minimum"),
+    [(deaf, 1), (reading(2048, 0.05), 100_000_000)],
+    ids=["stalled", "slow"],
+)
+def test_a_body_that_does_not_get_away_is_given_up(serve: Serve, minimum: int) -> None:
+    """A reader that stalls, or reads slower than the minimum speed, is given up."""
+    limits = TransferLimits(connect_s=10.0, stall_s=0.6, minimum_bytes_s=minimum)
+    with Listener(serve) as server, wired(limits) as wire:
+        assert broken_by(wire, server.url, LARGE) is BrokenConnection.SLOW
+
+
+def test_a_body_above_the_minimum_speed_is_not_given_up() -> None:
+    """A slow line that keeps the minimum is left alone, however often it pauses."""
+
+    def serve(server: Listener, connection: socket.socket) -> None:
+        left = len(LARGE)
+        while left > 0:
+            left -= len(connection.recv(1024 * 1024))
+            server.over.wait(0.03)
+        connection.sendall(OK)
+
+    limits = TransferLimits(connect_s=10.0, stall_s=1.5, minimum_bytes_s=1024)
+    with Listener(serve) as server, wired(limits) as wire:
+        assert post(wire, server.url, LARGE).status == 200
+
+
+@pytest.mark.parametrize(
+    "serve",
+    [silent, dribbling(OK, 0.1), dribbling(OK[:-2] + b" " * 1000, 0.1)],
+    ids=["silent", "dribbling head", "dribbling on"],
+)
+def test_an_answer_that_is_not_whole_in_time_is_given_up(serve: Serve) -> None:
+    """Silence and an answer of one byte now and then end at the same limit."""
+    with Listener(serve) as server, wired(BRISK) as wire:
+        assert broken_by(wire, server.url) is BrokenConnection.SLOW
+
+
+def test_an_answer_may_take_its_time() -> None:
+    """An answer that is late, but within the limit, is an answer."""
+    with Listener(dribbling(OK, 0.01)) as server, wired() as wire:
+        assert post(wire, server.url).body == b"ok"
+
+
+@pytest.mark.parametrize(
+    ("serve", "content"),
+    [(deaf, LARGE), (silent, b"{}"), (dribbling(OK, 0.4), b"{}")],
+    ids=["sending", "waiting", "reading"],
+)
+def test_a_stop_ends_what_is_under_way(serve: Serve, content: bytes) -> None:
+    """A stop ends a blocked request long before its own limits do."""
+    stop = threading.Event()
+    outcome: list[BaseException] = []
+
+    def work(wire: HttpClient, url: str) -> None:
+        try:
+            post(wire, url, content)
+        except (Stopped, TransportError) as error:
+            outcome.append(error)
+
+    limits = TransferLimits(connect_s=60.0, stall_s=60.0, minimum_bytes_s=1)
+    with Listener(serve) as server, wired(limits, stop=stop) as wire:
+        thread = threading.Thread(target=work, args=(wire, server.url))
+        thread.start()
+        wait_until(lambda: server.lines or None, DEADLINE_S, "a connection")
+        assert not outcome
+        stop.set()
+        thread.join(DEADLINE_S)
+
+        assert not thread.is_alive()
+    assert [type(error) for error in outcome] == [Stopped]
+
+
+def test_after_a_stop_nothing_is_sent() -> None:
+    """A request that begins after the stop ends before its first byte."""
+    stop = threading.Event()
+    stop.set()
+    with Listener(silent) as server, wired(stop=stop) as wire:
+        with pytest.raises(Stopped):
+            post(wire, server.url)
+
+        assert not server.heard
+
+
+def test_a_broken_request_does_not_spoil_the_next() -> None:
+    """After an answer that was cut the same wire delivers the next request."""
+
+    def serve(server: Listener, connection: socket.socket) -> None:
+        while server.hear(connection):
+            if len(server.heard) % 2:
+                return
+            connection.sendall(OK)
+
+    with Listener(serve) as server, wired() as wire:
+        for _ in range(3):
+            assert broken_by(wire, server.url) is BrokenConnection.LOST
+            assert post(wire, server.url).body == b"ok"
+
+
+def test_each_thread_has_bounds_of_its_own() -> None:
+    """A thread that is given up does not take the others with it."""
+
+    def serve(server: Listener, connection: socket.socket) -> None:
+        request = server.hear(connection)
+        if request and "hang" in request.line:
+            server.over.wait()
+        connection.sendall(OK)
+
+    outcomes: list[object] = []
+
+    def work(wire: HttpClient, url: str) -> None:
+        try:
+            outcomes.append(post(wire, url).status)
+        except TransportError as error:
+            outcomes.append(error.how)
+
+    with Listener(serve) as server, wired(STEADY) as wire:
+        urls = [f"{server.url}{name}" for name in ("hang", "a", "hang", "b")]
+        threads = [threading.Thread(target=work, args=(wire, url)) for url in urls]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(DEADLINE_S)
+
+    assert outcomes.count(200) == 2
+    assert outcomes.count(BrokenConnection.SLOW) == 2
+
+
+def test_the_time_to_connect_is_not_taken_for_slow_sending(identity: Identity) -> None:
+    """A handshake longer than the stall limit, but within its own, harms nothing."""
+    context = identity.server_context()
+
+    def late(server: Listener, connection: socket.socket) -> None:
+        server.over.wait(STEADY.stall_s + 0.2)
+        with context.wrap_socket(connection, server_side=True) as secure:
+            server.hear(secure)
+            secure.sendall(OK)
+
+    ours = tls_context(identity.certificate, None, None)
+    with Listener(late) as server, wired(STEADY, tls=ours) as wire:
+        url = server.url.replace("http:", "https:")
+
+        assert post(wire, url).body == b"ok"
+
+
+def test_a_large_body_arrives_whole_over_tls(identity: Identity) -> None:
+    """Writes that were cut short and taken up again lose and repeat no byte."""
+    secure = Listener(answering(OK), identity.server_context())
+    context = tls_context(identity.certificate, None, None)
+    body = b"".join(number.to_bytes(8) for number in range(1024 * 1024))
+    with secure as server, wired(tls=context) as wire:
+        assert post(wire, server.url, body).body == b"ok"
+        [request] = server.heard
+
+    assert request.body == body

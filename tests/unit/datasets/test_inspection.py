@@ -1,0 +1,625 @@
+"""A whole zip before it is sent: what the server would object to, within bounds."""
+
+import errno
+import os
+import struct
+import tracemalloc
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from emitterd.datasets.catalogue import Version
+from emitterd.datasets.inspection import Contract, Report, inspect
+from support.zips import (
+    ATTENDANCE,
+    COLUMNS,
+    GOOD,
+    HEADER,
+    NAME,
+    ROW,
+    Counted,
+    codes,
+    end,
+    inspected,
+    inspected_csv,
+    raw,
+    repeated,
+    words,
+    zipped,
+)
+
+MIB = 1024**2
+JUNK = b"\0\5\x16\7"
+
+
+def test_a_good_file_has_no_findings() -> None:
+    """What the server takes is counted, and its checksum compared."""
+    report = inspected_csv(GOOD)
+    assert report == Report((), NAME, COLUMNS, 2, read_bytes=len(GOOD), whole=True)
+
+
+WELL_MADE = {
+    "stored": lambda: zipped({NAME: GOOD}, zipfile.ZIP_STORED),
+    "comment": lambda: zipped({NAME: GOOD}, comment=b"cQube emission"),
+    "another name": lambda: zipped({"Export (1).CSV": GOOD}),
+    "no ending": lambda: zipped({"data": GOOD}),
+    "in a folder": lambda: zipped({"out/": b"", f"out/{NAME}": GOOD}),
+    "in a folder of Windows": lambda: zipped({"out\\": b"", f"out\\{NAME}": GOOD}),
+    "a Hindi name": lambda: zipped({"उपस्थिति.csv": GOOD}),
+    "CRLF": lambda: zipped({NAME: GOOD.replace(b"\n", b"\r\n")}),
+    "no last line break": lambda: zipped({NAME: GOOD[:-1]}),
+    "blank lines": lambda: zipped({NAME: GOOD.replace(b"\n", b"\r\n\r\n")}),
+    "other case": lambda: zipped({NAME: GOOD.replace(b"StudentId", b"STUDENTID")}),
+    "sizes behind the data": lambda: replace(
+        raw(), flags=8, local={"crc": 0, "packed": 0, "size": 0}
+    ).zip(),
+    "zip64 sizes": lambda: replace(
+        raw(), local={"packed": 0xFFFF_FFFF, "size": 0xFFFF_FFFF}
+    ).zip(),
+}
+
+
+@pytest.mark.parametrize("make", WELL_MADE.values(), ids=WELL_MADE)
+def test_well_made_zips_have_no_findings(make: Callable[[], bytes]) -> None:
+    """Whatever made it, what the server takes is not objected to."""
+    report = inspected(make())
+
+    assert words(report) == []
+    assert (report.rows, report.whole) == (2, True)
+
+
+DAMAGED = {
+    "checksum": (
+        lambda: replace(raw(), crc=1).zip(),
+        "content that does not match its checksum",
+    ),
+    "stream": (
+        lambda: replace(raw(), packed=b"\xff" * 60).zip(),
+        (
+            "compressed data that cannot be unpacked"
+            " (Error -3 while decompressing data: invalid block type)"
+        ),
+    ),
+    "broken off": (
+        lambda: replace(raw(), packed=raw().packed[:-20]).zip(),
+        "content that does not match its checksum",
+    ),
+    "size too small": (
+        lambda: replace(raw(), size=len(GOOD) - 1).zip(),
+        "content that does not match its checksum",
+    ),
+    "size too large": (
+        lambda: replace(raw(), size=len(GOOD) + 5).zip(),
+        f"{len(GOOD)} bytes of content in place of {len(GOOD) + 5}",
+    ),
+    "beyond the end": (
+        lambda: replace(raw(), packed_size=10**6).zip(),
+        "a file that reaches beyond the end of the zip",
+    ),
+    "no header there": (
+        lambda: replace(raw(), offset=7).zip(),
+        "a file whose header contradicts the zip's directory",
+    ),
+    "header of another method": (
+        lambda: replace(raw(), local={"method": 0}).zip(),
+        "a file whose header contradicts the zip's directory",
+    ),
+    "header of an encrypted file": (
+        lambda: replace(raw(), local={"flags": 1}).zip(),
+        "a file whose header contradicts the zip's directory",
+    ),
+    "header of another size": (
+        lambda: replace(raw(), local={"size": 3}).zip(),
+        "a file whose header contradicts the zip's directory",
+    ),
+    "stored in two sizes": (
+        lambda: replace(raw(), method=0, packed=GOOD, packed_size=5).zip(),
+        "two sizes for a file that is not compressed",
+    ),
+    "name that is not what it says": (
+        lambda: replace(raw(), flags=0x800, name=b"caf\xe9.csv").zip(),
+        "a file name that is not the UTF-8 that it claims to be",
+    ),
+    "count that lies": (
+        lambda: raw().zip()[:-14] + struct.pack("<2H", 2, 2) + raw().zip()[-10:],
+        "1 entries where the end record has 2",
+    ),
+}
+
+
+@pytest.mark.parametrize(("make", "found"), DAMAGED.values(), ids=DAMAGED)
+def test_damage_is_told(make: Callable[[], bytes], found: str) -> None:
+    """What contradicts itself, or does not unpack, is damaged."""
+    report = inspected(make())
+    assert [one for one in words(report) if one[0] == "E229"] == [
+        ("E229", "a whole zip", found)
+    ]
+
+
+def test_damage_hides_no_wrong_header() -> None:
+    """The header was read before the damage was met, and is judged all the same."""
+    report = inspected(repeated(b"a|b\n", b"1|2\n" * 10_000, 9))
+    assert codes(report) == ["E229", "E233"]
+
+
+SEVERAL = "E226"
+MEMBERS = {
+    "nothing": ({}, [("E225", "one CSV", "no file")]),
+    "folders only": ({"a/": b"", "a/b/": b""}, [("E225", "one CSV", "no file")]),
+    "what a Mac adds only": (
+        {"__MACOSX/._x.csv": JUNK},
+        [("E225", "one CSV", "1 file: '__MACOSX/._x.csv' (which a Mac adds)")],
+    ),
+    "two files": (
+        {"a.csv": GOOD, "b.csv": GOOD},
+        [(SEVERAL, "one CSV", "2 files: 'a.csv', 'b.csv'")],
+    ),
+    "many files": (
+        {f"{number}.csv": GOOD for number in range(9)},
+        [(SEVERAL, "one CSV", "9 files: '0.csv', '1.csv', '2.csv', …")],
+    ),
+    "a zip of a Mac": (
+        {NAME: GOOD, "__MACOSX/": b"", f"__MACOSX/._{NAME}": JUNK, ".DS_Store": JUNK},
+        [
+            (
+                SEVERAL,
+                "one CSV",
+                (
+                    f"3 files: '{NAME}', '__MACOSX/._{NAME}' (which a Mac adds),"
+                    " '.DS_Store' (which a Mac adds)"
+                ),
+            )
+        ],
+    ),
+    "a manifest": (
+        {NAME: GOOD, f"manifest_datasource_{NAME}": b""},
+        [
+            (
+                SEVERAL,
+                "one CSV",
+                (
+                    f"2 files: '{NAME}', 'manifest_datasource_{NAME}'"
+                    " (which only cQube 1.1 and 1.2 read)"
+                ),
+            )
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize(("members", "expected"), MEMBERS.values(), ids=MEMBERS)
+def test_a_zip_holds_one_csv(
+    members: dict[str, bytes], expected: list[tuple[str, str, str]]
+) -> None:
+    """No file and several files are told, with what they are."""
+    assert words(inspected(zipped(members))) == expected
+
+
+@pytest.mark.parametrize(
+    "beside", [f"__MACOSX/._{NAME}", "notes.txt", "manifest_datasource_x.csv"]
+)
+def test_the_csv_is_inspected_beside_other_files(beside: str) -> None:
+    """Where it is plain which file is the data, its own faults are told at once."""
+    report = inspected(zipped({beside: JUNK, NAME: b"a|b\n1|2\n"}))
+
+    assert codes(report) == ["E226", "E233"]
+    assert report.member == NAME
+
+
+def test_there_is_no_telling_of_two_csvs() -> None:
+    """Of two CSVs neither is taken for the data."""
+    report = inspected(zipped({"a.csv": b"x", "b.csv": b"y"}))
+
+    assert codes(report) == ["E226"]
+    assert (report.member, report.columns, report.rows) == (None, (), None)
+
+
+@pytest.mark.parametrize("version", [Version(1, 1), Version(1, 2)], ids=str)
+def test_early_versions_want_a_manifest(version: Version) -> None:
+    """With cQube 1.1 and 1.2 the manifest is right, and its lack is told."""
+    contract = Contract(version)
+    manifest = f"manifest_datasource_{NAME}"
+    with_one = zipped({NAME: GOOD, manifest: b"file_id\n1\n"})
+    with_another = zipped({NAME: GOOD, "manifest_datasource_y.csv": b""})
+    with_more = zipped({NAME: GOOD, manifest: b"", "._x": JUNK})
+
+    assert words(inspected(with_one, contract=contract)) == []
+    assert words(inspected_csv(GOOD, contract=contract)) == [
+        ("E236", manifest, "no manifest")
+    ]
+    assert words(inspected(with_another, contract=contract)) == [
+        ("E236", manifest, "'manifest_datasource_y.csv'")
+    ]
+    assert words(inspected(with_more, contract=contract)) == [
+        (
+            "E226",
+            "one CSV and its manifest",
+            f"3 files: '{NAME}', '{manifest}', '._x' (which a Mac adds)",
+        )
+    ]
+
+
+@pytest.mark.parametrize("version", [Version(1, 0), Version(1, 3), Version(4, 1), None])
+def test_other_versions_want_no_manifest(version: Version | None) -> None:
+    """A zip without a manifest is right with every other version."""
+    assert codes(inspected_csv(GOOD, contract=Contract(version))) == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "method"), [(1, 8), (1, 99), (0x41, 8)], ids=["zip", "AES", "strong"]
+)
+def test_an_encrypted_file_is_told(flags: int, method: int) -> None:
+    """What needs a password is not read."""
+    report = inspected(replace(raw(), flags=flags, method=method).zip())
+
+    assert words(report) == [("E227", "a zip without a password", "an encrypted file")]
+    assert (report.member, report.read_bytes) == (NAME, 0)
+
+
+@pytest.mark.parametrize(
+    ("method", "found"),
+    [(9, "Deflate64"), (12, "bzip2"), (14, "LZMA"), (93, "Zstandard"), (1, "method 1")],
+)
+def test_other_compression_is_told_and_not_unpacked(method: int, found: str) -> None:
+    """The server knows deflate and stored only."""
+    report = inspected(replace(raw(), method=method).zip())
+
+    assert words(report) == [("E228", "deflate, or no compression", found)]
+    assert report.read_bytes == 0
+
+
+RECORDS = "a header and at least one record"
+BARE = {
+    "nothing": (b"", "E234", RECORDS, "an empty file"),
+    "blank lines": (b"\r\n \n\n", "E234", RECORDS, "blank lines"),
+    "header": (f"{HEADER}".encode(), "E234", RECORDS, "a header only"),
+    "header, blanks": (f"{HEADER}\r\n\r\n".encode(), "E234", RECORDS, "a header only"),
+    "lines of an old Mac": (
+        GOOD.replace(b"\n", b"\r"),
+        "E234",
+        "a header and records, in lines that end in LF or CRLF",
+        "a CR alone in the first line, which ends no line",
+    ),
+    "blank first line": (
+        b"\n" + GOOD,
+        "E233",
+        f"{HEADER} (5 columns, in this order)",
+        "a blank first line",
+    ),
+    "broken first record": (
+        f"{HEADER}\n1|2|\r|4|5\n{ROW}\n".encode(),
+        "E240",
+        "5 columns in every row, as in the header",
+        "1 row, in line 2: a CR inside the line",
+    ),
+    "another delimiter": (GOOD.replace(b"|", b","), "E232", "| (pipe)", ", (comma)"),
+    "another delimiter, uneven": (
+        GOOD.replace(b"|", b";") + b"1;2\n|\n",
+        "E232",
+        "| (pipe)",
+        "; (semicolon)",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "expected", "found"), BARE.values(), ids=BARE
+)
+def test_what_lacks_header_or_records_is_told_once(
+    content: bytes, code: str, expected: str, found: str
+) -> None:
+    """One fault is one finding, and nothing that follows from it is one too."""
+    report = inspected_csv(content)
+
+    assert words(report) == [(code, expected, found)]
+    assert report.whole
+
+
+def test_findings_come_in_the_order_of_mending() -> None:
+    """First the zip, then the text, the header and the rows."""
+    content = b"\xef\xbb\xbf" + GOOD.replace(b"Month", b"Mon") + b"1|2\n|3|2020|4|\n"
+    report = inspected(zipped({NAME: content, ".DS_Store": JUNK}))
+    assert codes(report) == ["E226", "E231", "E233", "E240", "E242", "E243"]
+
+
+def test_without_a_dataset_what_holds_for_all_is_checked() -> None:
+    """An unknown name has a zip, a text, a header and a record all the same."""
+    report = inspected_csv(b"a;b\n1;2;3\n", dataset=None)
+    wrong = inspected_csv(b"\xef\xbb\xbfa;b\n", dataset=None)
+
+    assert (words(report), report.columns) == ([], ("a", "b"))
+    assert (report.rows, report.whole) == (None, True)
+    assert codes(wrong) == ["E231", "E234"]
+
+
+def test_a_dataset_without_headers_has_neither_header_nor_row_checks() -> None:
+    """Where the header is not one for the whole file, nothing is held against it."""
+    report = inspected_csv(b"x\n1|2\n|\n", dataset=replace(ATTENDANCE, headers=()))
+    assert (codes(report), report.rows) == ([], None)
+
+
+def test_a_budget_of_nothing_reads_header_and_first_record() -> None:
+    """Zero looks at the head of the file only: no row is judged."""
+    data = repeated(b"a|b\n", b"1|2|3\n" * 10_000, 100)
+    report = inspected(data, contract=Contract(budget_bytes=0))
+    small = inspected_csv(GOOD + b"1|2\n", contract=Contract(budget_bytes=0))
+
+    assert codes(report) == ["E233"]
+    assert (report.rows, report.whole) == (None, False)
+    assert report.read_bytes <= 64 * 1024
+    assert (codes(small), small.rows) == ([], None)
+
+
+def test_twenty_million_rows_are_read_to_the_budget_only() -> None:
+    """A large file costs the budget, in what is unpacked and in what is asked for."""
+    row = b"1001|24001|2020-21|7|\n"
+    data = repeated(f"{HEADER}\n".encode(), row * 20_000, 1000)
+    read_at = Counted(data)
+    report = inspected(data, read_at=read_at)
+
+    assert codes(report) == []
+    assert (report.rows, report.whole) == (None, False)
+    assert report.read_bytes == 8 * MIB
+    assert read_at.asked_bytes < MIB
+
+
+def test_a_large_file_is_counted_to_its_end_within_the_budget() -> None:
+    """With budget enough, all records are counted and the checksum is compared."""
+    head, chunk = f"{HEADER}\n".encode(), f"{ROW}\n".encode() * 10_000
+    data = repeated(head, chunk, 30, crc=True)
+    report = inspected(data, contract=Contract(budget_bytes=64 * MIB))
+
+    assert codes(report) == []
+    assert (report.rows, report.whole) == (300_000, True)
+    assert report.read_bytes == len(head) + 30 * len(chunk)
+
+
+def test_a_finding_says_how_far_was_read() -> None:
+    """Where the budget ended the count, the words say so."""
+    chunk = (f"{ROW}\n" * 999 + "1|2\n").encode()
+    data = repeated(f"{HEADER}\n".encode(), chunk, 1000)
+    report = inspected(data, contract=Contract(budget_bytes=2 * MIB))
+    assert words(report) == [
+        (
+            "E240",
+            "5 columns in every row, as in the header",
+            "72 rows in the first 2 MiB, the first in line 1001: 2 columns",
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("piece", "expected"),
+    [
+        (b"a" * MIB, ["E235"]),
+        (b"\n" * MIB, []),
+        (b"|" * MIB, ["E235"]),
+        (b'"' * MIB, ["E235"]),
+        (b"\0" * MIB, ["E230"]),
+        (b"1|2|3|4|5\n" * 100_000, ["E233"]),
+        (b'"\n' * (MIB // 2), ["E233"]),
+        (b"||||||||\n" * 100_000, ["E233"]),
+        ((b"x|" * 400_000 + b"\n"), ["E233"]),
+    ],
+    ids=[
+        "one line",
+        "blank lines",
+        "delimiters",
+        "quotes",
+        "zeros",
+        "rows",
+        "quotes and lines",
+        "empty values",
+        "wide rows",
+    ],
+)
+def test_a_bomb_of_a_gibibyte_is_read_to_the_budget_only(
+    piece: bytes, expected: list[str]
+) -> None:
+    """Bytes asked for, bytes unpacked and memory stay small, whatever unpacks."""
+    data = repeated(b"", piece, 1024**3 // len(piece))
+    read_at = Counted(data)
+    tracemalloc.start()
+    try:
+        report = inspected(
+            data, read_at=read_at, contract=Contract(budget_bytes=2 * MIB)
+        )
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert codes(report) == expected
+    assert report.read_bytes <= 2 * MIB
+    assert not report.whole
+    assert read_at.asked_bytes <= MIB
+    assert peak <= 12 * MIB
+
+
+def test_wide_rows_and_long_values_take_little_memory() -> None:
+    """A line of delimiters and a quote without end are given up early."""
+    head = f"{HEADER}\n".encode()
+    wide = repeated(head, b"ab|" * 330_000 + b"\n", 100)
+    endless = repeated(head + b'"', b"ab|cd\n" * 100_000, 200)
+    peaks = []
+    found = []
+    for data in (wide, endless):
+        tracemalloc.start()
+        report = inspected(data, contract=Contract(budget_bytes=64 * MIB))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        found += words(report)
+
+    assert found == [
+        (
+            "E240",
+            "5 columns in every row, as in the header",
+            "1 row in the first 64 MiB, in line 2: more than 100,000 columns",
+        ),
+        (
+            "E235",
+            "values below 1,000,000 characters",
+            "1 row in the first 64 MiB, in line 2: a quote that is not closed",
+        ),
+    ]
+    assert max(peaks) <= 12 * MIB
+
+
+def test_a_stream_of_nothing_ends_with_the_budget() -> None:
+    """Compressed data that unpacks to nothing is not read for ever."""
+    empty_block = b"\0\0\0\xff\xff"
+    packed = empty_block * (40 * MIB // 5)
+    data = replace(raw(), packed=packed).zip()
+    read_at = Counted(data)
+    report = inspected(data, read_at=read_at)
+
+    assert words(report) == [
+        ("E229", "a whole zip", "far more to read than it can hold")
+    ]
+    assert read_at.asked_bytes <= 20 * MIB
+
+
+def test_ten_million_entries_are_not_read() -> None:
+    """A directory beyond measure is told by its end record alone."""
+    entries, entry_bytes = 10_000_000, 47
+    at, size = 100, entries * entry_bytes
+    wide = struct.pack(
+        "<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, entries, entries, size, at
+    )
+    locator = struct.pack("<4sLQL", b"PK\6\7", 0, at + size, 1)
+    tail = wide + locator + end(0xFFFF, 0xFFFF_FFFF, 0xFFFF_FFFF)
+    total = at + size + len(tail)
+    asked: list[int] = []
+
+    def read_at(offset: int, count: int) -> bytes:
+        asked.append(count)
+        start = offset - (total - len(tail))
+        return tail[start : start + count] if start >= 0 else bytes(count)
+
+    report = inspect(read_at, total, ATTENDANCE, Contract())
+
+    assert words(report) == [
+        ("E226", "one CSV", f"a directory of {entries} entries, {size} bytes")
+    ]
+    assert sum(asked) < 1000
+
+
+def test_a_directory_that_the_end_record_hides_is_not_read() -> None:
+    """An end record in the comment, which `zipfile` takes for the zip's, is bounded."""
+    hidden = end(1, 10 * MIB, 0)[:-2] + b"\x05\0"
+    data = bytes(11 * MIB) + zipped({NAME: GOOD})
+    at, size_bytes = data.index(b"PK\1\2"), len(data) - 22 - data.index(b"PK\1\2")
+    data = data[:-22] + end(1, size_bytes, at)[:-2] + b"\x16\0" + hidden
+    read_at = Counted(data)
+    report = inspected(data, read_at=read_at)
+
+    assert codes(report) == ["E229"]
+    assert read_at.largest_bytes <= 384 * 1024
+
+
+def test_entries_beyond_measure_are_several_files() -> None:
+    """A thousand files are listed, more are counted by the end record."""
+    few = zipped({str(number): b"" for number in range(1000)})
+    many = zipped({str(number): b"" for number in range(1001)})
+
+    assert words(inspected(few)) == [
+        ("E226", "one CSV", "1000 files: '0', '1', '2', …")
+    ]
+    assert codes(inspected(many)) == ["E226"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "byte"), [(0, b"\xff"), (0, b"n"), (0x800, b"\x1b")], ids=repr
+)
+def test_a_name_of_64_kib_is_cut_and_forges_nothing(flags: int, byte: bytes) -> None:
+    """The longest name neither fills a log nor colours a terminal."""
+    name = (byte + b"\n|") * 21_845
+    report = inspected(replace(raw(b"x\n"), name=name[:65_535], flags=flags).zip())
+
+    assert report.member is not None
+    assert report.member.isprintable()
+    assert len(report.member) <= 1000
+    assert "E233" in codes(report)
+
+
+def test_trouble_with_the_disk_is_no_damage() -> None:
+    """Wherever reading fails, the error is the caller's, and no finding."""
+    data = zipped({NAME: GOOD})
+    reads = Counted(data)
+    count = 0
+
+    def total(offset: int, size: int) -> bytes:
+        nonlocal count
+        count += 1
+        return reads(offset, size)
+
+    inspected(data, read_at=total)
+    for failing in range(count):
+        left = failing
+
+        def read_at(offset: int, size: int) -> bytes:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return reads(offset, size)
+
+        with pytest.raises(OSError, match="Input/output error"):
+            inspected(data, read_at=read_at)
+
+
+def check_report(report: Report) -> None:
+    """Assert what holds of every report."""
+    assert all(one.expected.isprintable() for one in report.findings)
+    assert all(one.found.isprintable() for one in report.findings)
+    assert all(len(one.found) < 2000 for one in report.findings)
+    assert report.member is None or report.member.isprintable()
+    assert all(map(str.isprintable, report.columns))
+    assert codes(report) == sorted(codes(report))
+    assert report.rows is None or report.whole
+
+
+SOUND = [
+    zipped({NAME: GOOD}),
+    zipped({NAME: GOOD}, zipfile.ZIP_STORED, comment=b"comment"),
+    zipped({"a/": b"", "a/b.csv": GOOD, "__MACOSX/x": JUNK}),
+    replace(raw(), flags=8, local={"crc": 0, "packed": 0, "size": 0}).zip(),
+    replace(raw(), extra=struct.pack("<2HQQ", 1, 16, 1, 1)).zip(),
+]
+EDITS = st.lists(
+    st.tuples(st.integers(0, 10_000), st.binary(max_size=4), st.integers(0, 4)),
+    min_size=1,
+    max_size=6,
+)
+
+
+@given(st.sampled_from(SOUND), EDITS)
+def test_any_mutation_of_a_zip_gives_a_report(
+    data: bytes, edits: list[tuple[int, bytes, int]]
+) -> None:
+    """Nothing that is changed, added or cut raises anything."""
+    for at, piece, cut in edits:
+        place = at % (len(data) + 1)
+        data = data[:place] + piece + data[place + cut :]
+    check_report(inspected(data))
+
+
+@given(
+    st.binary(max_size=400) | st.text("|\n\"\\\r,é ab\0'", max_size=60).map(str.encode)
+)
+def test_any_content_gives_a_report(content: bytes) -> None:
+    """No text, and no other bytes, are too strange to be judged."""
+    for dataset in (ATTENDANCE, None):
+        check_report(inspected_csv(content, dataset))
+        check_report(inspected_csv(f"{HEADER}\n".encode() + content, dataset))
+
+
+@given(st.binary(max_size=200))
+def test_any_stream_gives_a_report(packed: bytes) -> None:
+    """What pretends to be compressed is unpacked or told, and never crashed on."""
+    data = replace(raw(), packed=packed, crc=zlib.crc32(packed)).zip()
+    check_report(inspected(data))

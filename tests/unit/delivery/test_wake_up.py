@@ -1,0 +1,87 @@
+"""The bell: rings are counted, none is slept over."""
+
+import threading
+import time
+from pathlib import Path
+
+from emitterd.delivery.dispatch import WakeUp
+from emitterd.journal.journal import Journal
+from support.intake import NAME, PATH, swept
+from support.waiting import make_zip, wait_until
+
+
+def test_ring_before_wait_ends_it_at_once() -> None:
+    """A ring that came while one looked for work is not slept over."""
+    wake = WakeUp()
+    rings = wake.rings()
+    wake.ring()
+    began = time.monotonic()
+    wake.wait(rings, 60.0)
+    assert time.monotonic() - began < 30.0
+
+
+def test_wait_ends_with_its_time() -> None:
+    """Without a ring the wait ends by itself, and not before its time."""
+    wake = WakeUp()
+    began = time.monotonic()
+    wake.wait(wake.rings(), 0.05)
+    assert time.monotonic() - began >= 0.05
+
+
+def test_one_ring_wakes_all() -> None:
+    """Each of N waiting threads wakes from one ring."""
+    wake = WakeUp()
+    rings = wake.rings()
+    threads = [threading.Thread(target=wake.wait, args=(rings, 60.0)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    wait_until(
+        lambda: len(wake._condition._waiters) == 8,  # type: ignore[attr-defined]
+        30.0,
+        "all wait",
+    )
+    wake.ring()
+    for thread in threads:
+        thread.join(30.0)
+    assert not any(thread.is_alive() for thread in threads)
+
+
+def test_no_ring_is_lost_under_load() -> None:
+    """A thread that takes the count, looks, then waits sees all work that is rung."""
+    wake = WakeUp()
+    work = 0
+    seen: list[int] = []
+
+    def look() -> None:
+        while not seen or seen[-1] < 500:
+            rings = wake.rings()
+            if seen and seen[-1] == work:
+                wake.wait(rings, 60.0)
+            seen.append(work)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    for number in range(1, 501):
+        work = number
+        wake.ring()
+    thread.join(30.0)
+    assert not thread.is_alive()
+    assert seen[-1] == 500
+
+
+def test_thread(spool_root: Path, journal: Journal) -> None:
+    """The loop wakes for a hint, and ends when it is told to."""
+    door = swept(spool_root, journal)
+    stop = threading.Event()
+    thread = threading.Thread(target=door.intake.run, args=(stop,))
+    # The door's own clock may be ahead of that of a machine just booted.
+    door.intake.sweep_soon()
+    thread.start()
+    wait_until(lambda: door.sweeps == 2, 30.0, "a sweep by the real clock")
+    make_zip(door.root / NAME)
+    door.intake.hint(PATH)
+    wait_until(lambda: door.journal.latest(PATH), 30.0, "the file is admitted")
+    stop.set()
+    door.intake.wake()
+    thread.join(30.0)
+    assert not thread.is_alive()

@@ -1,0 +1,328 @@
+"""One worker's turn: what becomes of an entry, and what is recorded and told of it."""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from emitterd.delivery.dispatch import IDLE_S
+from emitterd.delivery.worker import ROOT_LOST_S
+from emitterd.journal.operations import Operation, OperationRequest, Operations
+from emitterd.model import State
+from support.worker import INITIAL_S, Rig, rigged
+
+NAME = "pat/exam.zip"
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    """Yield a rig without faults."""
+    with rigged(tmp_path) as rig:
+        yield rig
+
+
+def test_a_file_is_delivered(rig: Rig) -> None:
+    """The receipt stands in the journal, the object in the bucket, one line in the log.
+
+    The observer sees the beginning, all bytes, and the end.
+    """
+    content = rig.drop(NAME).read_bytes()
+
+    assert rig.step() == 0.0
+
+    row, [(key, stored)] = rig.row(NAME), rig.server.objects.items()
+    assert (row["state"], row["key"], row["attempts"]) == ("delivered", key, 0)
+    assert row["sha256"] == hashlib.sha256(content).digest()
+    assert row["etag"] == stored.md5
+    assert row["verified"]
+    assert not row["pinned"]
+    [line] = rig.told("file.delivered")
+    assert (line["path"], line["key"], line["attempt"]) == (NAME, key, 1)
+    kinds = [kind for kind, _ in rig.watcher.seen]
+    assert (kinds[0], kinds[-1]) == ("began", "ended")
+    assert sum(n for kind, n in rig.watcher.seen if kind == "sent") == len(content)
+
+
+def test_without_work_a_worker_idles(rig: Rig) -> None:
+    """Nothing to do is nothing asked of the server."""
+    assert rig.step() == IDLE_S
+    assert not rig.server.requests
+
+
+def test_passing_trouble_is_a_due_time(rig: Rig) -> None:
+    """A deferred entry costs an attempt, waits as long as asked, and keeps its key."""
+    rig.faults("503@1:5")
+    rig.drop(NAME)
+    before = time.time()
+    rig.step()
+
+    row = rig.row(NAME)
+    assert rig.server.fired["503"] == 1
+    assert (row["state"], row["attempts"], row["error"]) == ("deferred", 1, "E501")
+    assert before + 5 + INITIAL_S <= row["due_at"] <= time.time() + 5 + INITIAL_S
+    assert row["pinned"]
+    assert 0 < rig.step() <= 5 + INITIAL_S
+    assert rig.reached("bucket") == 1
+    [line] = rig.told("file.deferred")
+    assert (line["path"], line["error"], line["attempt"]) == (NAME, "E501", 1)
+
+    rig.later()
+    assert rig.row(NAME)["state"] == "delivered"
+    assert rig.row(NAME)["key"] == row["key"]
+    assert rig.reached("upload-url") == 1
+
+
+def test_each_failure_doubles_the_wait(rig: Rig) -> None:
+    """The wait grows with the attempts of the entry."""
+    rig.faults("request-timeout")
+    rig.drop(NAME)
+    waits = []
+    for _ in range(3):
+        rig.later()
+        waits.append(rig.row(NAME)["due_at"] - time.time())
+
+    assert rig.server.fired["request-timeout"] == 3
+    assert [round(wait_s / INITIAL_S) for wait_s in waits] == [1, 2, 4]
+
+
+def test_trouble_of_the_destination_costs_no_attempt(rig: Rig) -> None:
+    """It parks: one line when it begins, one when it ends, and a fact for `status`."""
+    rig.faults("429:1:30")
+    rig.drop(NAME)
+    rig.drop("pat/other.zip")
+    rig.step()
+
+    row = rig.row(NAME)
+    assert (row["state"], row["attempts"], row["error"]) == ("deferred", 0, "E409")
+    assert json.loads(rig.fact("destination") or "{}")["code"] == "E409"
+    assert 30 <= rig.step() <= 30 + INITIAL_S
+    assert rig.reached("upload-url") == 1
+    rig.later()
+    assert rig.server.fired["429"] == 2
+    rig.faults("")
+    while State.DEFERRED in {rig.state(NAME), rig.state("pat/other.zip")}:
+        assert rig.later() == 0.0
+    rig.step()
+
+    assert rig.state(NAME) is rig.state("pat/other.zip") is State.DELIVERED
+    assert len(rig.told("destination.down")) == len(rig.told("destination.up")) == 1
+    assert rig.fact("destination") == "null"
+    assert not rig.told("file.deferred")
+    assert rig.row(NAME)["attempts"] == 0
+
+
+def test_a_streak_of_passing_trouble_parks(rig: Rig) -> None:
+    """Four files in a row that the bucket defers are trouble of the bucket."""
+    rig.faults("503")
+    for number in range(6):
+        rig.drop(f"pat/{number}.zip")
+    turns = [rig.step() for _ in range(6)]
+
+    assert rig.server.fired["503"] == 4
+    assert turns[:4] == [0.0] * 4
+    assert min(turns[4:]) > 0
+    [line] = rig.told("destination.down")
+    assert (line["error"], line["stage"]) == ("E501", "bucket")
+    # The first three were taken for the files' own trouble, until the fourth.
+    assert len(rig.told("file.deferred")) == 3
+    assert {rig.row(f"pat/{number}.zip")["attempts"] for number in range(6)} == {0}
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"), [("signature", "E503"), ("no-such-bucket", "E504")]
+)
+def test_a_refused_grant_is_not_used_again(rig: Rig, fault: str, code: str) -> None:
+    """When the bucket is back the file gets a grant of its own time."""
+    rig.faults(f"{fault}@1")
+    rig.drop(NAME)
+    rig.step()
+
+    first = rig.row(NAME)
+    assert rig.server.fired[fault] == 1
+    assert (first["error"], first["attempts"], first["pinned"]) == (code, 0, 0)
+    rig.later()
+    assert rig.row(NAME)["state"] == "delivered"
+    assert rig.row(NAME)["key"] != first["key"]
+    assert rig.row(NAME)["earlier_keys"] is None
+
+
+def test_a_file_the_bucket_never_takes_is_rejected(rig: Rig) -> None:
+    """A refusal of one file is final for it and leaves the others alone."""
+    rig.faults("too-large@1")
+    rig.drop(NAME)
+    rig.drop("pat/other.zip")
+    rig.step()
+    rig.step()
+
+    row = rig.row(NAME)
+    assert rig.server.fired["too-large"] == 1
+    assert (row["state"], row["error"], row["pinned"]) == ("rejected", "E505", 0)
+    assert rig.state("pat/other.zip") is State.DELIVERED
+    [line] = rig.told("file.rejected")
+    assert (line["path"], line["error"]) == (NAME, "E505")
+    assert line["hint"]
+    assert not rig.told("destination.down")
+
+
+def test_a_rejection_ends_an_outage(rig: Rig) -> None:
+    """A definite answer to the probe shows that the destination is up."""
+    rig.faults("429@1:1")
+    rig.drop(NAME)
+    rig.step()
+    rig.faults("too-large")
+    rig.later()
+
+    assert rig.server.fired == {"429": 1, "too-large": 1}
+    assert rig.state(NAME) is State.REJECTED
+    assert len(rig.told("destination.up")) == 1
+
+
+def test_a_file_that_went_is_withdrawn(rig: Rig) -> None:
+    """A vanished file ends its version, and intake is told where to look again."""
+    rig.drop(NAME).unlink()
+    rig.step()
+
+    row = rig.row(NAME)
+    assert (row["state"], row["error"], row["attempts"]) == ("withdrawn", "E203", 0)
+    assert rig.changed == [NAME.encode()]
+    assert len(rig.told("file.withdrawn", NAME)) == 1
+    assert not rig.server.requests
+
+
+def test_a_file_that_changed_is_withdrawn(rig: Rig) -> None:
+    """A version that is no more is not sent under its old fingerprint."""
+    rig.drop(NAME).write_bytes(b"newer")
+    rig.step()
+
+    assert (rig.row(NAME)["state"], rig.row(NAME)["error"]) == ("withdrawn", "E204")
+    assert rig.changed == [NAME.encode()]
+    assert not rig.server.requests
+
+
+def test_a_file_that_became_a_link_is_withdrawn(rig: Rig, tmp_path: Path) -> None:
+    """Nothing outside of the folder is read, whatever stands in a file's place."""
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"of this host")
+    path = rig.drop(NAME)
+    path.unlink()
+    path.symlink_to(secret)
+    rig.step()
+
+    assert (rig.row(NAME)["state"], rig.row(NAME)["error"]) == ("withdrawn", "E207")
+    assert not rig.server.requests
+
+
+def test_a_folder_that_is_lost_withdraws_nothing(rig: Rig) -> None:
+    """Without its root the worker waits, and the queue is kept."""
+    rig.drop(NAME)
+    rig.root.rename(rig.root.with_name("away"))
+
+    assert rig.step() == ROOT_LOST_S
+    assert rig.state(NAME) is State.QUEUED
+    rig.root.with_name("away").rename(rig.root)
+    rig.step()
+    assert rig.state(NAME) is State.DELIVERED
+
+
+def test_a_touched_file_is_not_sent_again(rig: Rig) -> None:
+    """Known content under its old name is folded into the version delivered."""
+    path = rig.drop(NAME)
+    rig.step()
+    requests = len(rig.server.requests)
+    os.utime(path, (1, 1))
+    rig.admit(NAME)
+    rig.step()
+
+    assert len(rig.server.requests) == requests
+    assert rig.row(NAME)["state"] == "delivered"
+    assert len(rig.told("file.unchanged", NAME)) == 1
+    assert len(rig.told("file.delivered")) == 1
+    assert rig.admit(NAME).admittance == "known"
+
+
+def test_content_of_an_older_version_is_sent(rig: Rig) -> None:
+    """What the server has is the last version: going back to the first is news."""
+    for content in (b"first", b"second", b"first"):
+        rig.drop(NAME, content)
+        rig.step()
+
+    assert [row["state"] for row in rig.rows(NAME)] == ["delivered"] * 3
+    assert len(rig.server.objects) == 3
+
+
+def test_content_is_sent_where_a_later_version_may_have_arrived(rig: Rig) -> None:
+    """After an attempt whose answer was lost even the last content is sent again."""
+    rig.drop(NAME, b"first")
+    rig.step()
+    rig.faults("lost-answer@1")
+    rig.drop(NAME, b"second")
+    rig.step()
+    rig.drop(NAME, b"first")
+    rig.step()
+
+    assert rig.server.fired["lost-answer"] == 1
+    states = [row["state"] for row in rig.rows(NAME)]
+    assert states == ["delivered", "withdrawn", "delivered"]
+    assert len(rig.server.objects) == 3
+
+
+@pytest.mark.parametrize("menu", ["", "lost-answer@1"])
+def test_content_is_sent_where_a_forgotten_version_arrived(rig: Rig, menu: str) -> None:
+    """Forgotten or not, the server has it: going back to the first is news."""
+    rig.drop(NAME, b"first")
+    rig.step()
+    rig.faults(menu)
+    rig.drop(NAME, b"other")
+    rig.step()
+    forget = OperationRequest(Operation.FORGET, (NAME.encode(),))
+    Operations(rig.journal.database, rig.abort).obey(forget, "operator", lambda _: None)
+    content = rig.drop(NAME, b"first").read_bytes()
+    rig.step()
+
+    last = max(rig.server.objects.values(), key=lambda one: one.stored_at)
+    assert len(rig.server.objects) == 3
+    assert last.path.read_bytes() == content
+    assert not rig.told("file.unchanged")
+
+
+def test_two_versions_within_a_second_have_two_keys(rig: Rig) -> None:
+    """The server stamps keys with the second: the worker keeps them apart."""
+    for content in (b"first", b"second"):
+        rig.drop(NAME, content)
+        rig.step()
+
+    first, second = rig.rows(NAME)
+    assert first["key"] != second["key"]
+    assert {one.posts for one in rig.server.objects.values()} == {1}
+
+
+def test_two_versions_have_two_keys_though_a_clock_was_set(rig: Rig) -> None:
+    """Where no clock tells the second apart, the key that comes back does."""
+    rig.drop(NAME, b"first")
+    rig.step()
+    # As a clock leaves it that was set back between the two.
+    rig.journal.database.write(
+        lambda c: c.execute("update entry set granted_at = granted_at + 86400")
+    )
+    rig.drop(NAME, b"second")
+    rig.step()
+
+    assert [row["state"] for row in rig.rows(NAME)] == ["delivered"] * 2
+    assert len({row["key"] for row in rig.rows(NAME)}) == 2
+    assert {one.posts for one in rig.server.objects.values()} == {1}
+
+
+def test_a_delivered_file_is_deleted_where_that_is_the_rule(tmp_path: Path) -> None:
+    """The file goes after its receipt is on disk, and only then."""
+    with rigged(tmp_path, delete=True) as rig:
+        path = rig.drop(NAME)
+        rig.step()
+
+        assert rig.row(NAME)["disposal"] == "done"
+        assert not path.exists()
+        names = [one["event"] for one in rig.events]
+        assert names.index("file.delivered") < names.index("file.disposed")

@@ -1,0 +1,385 @@
+"""The first loop, a step at a time: what lies in the folder is admitted, and when."""
+
+import fcntl
+import json
+import os
+import struct
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from conftest import NOBODY, Python, SmallDisk
+from emitterd.housekeeping.disposal import Rule
+from emitterd.intake.examine import MAX_BYTES
+from emitterd.intake.loop import BUSY_S, FULL_S
+from emitterd.journal.journal import Journal
+from emitterd.model import State
+from emitterd.spool.selection import Selection
+from support.intake import GIVE_UP_S, NAME, PATH, SWEEP_S, Door, names, swept
+from support.journal import deliver
+from support.paths import TESTS
+from support.waiting import make_zip, sample, zip_bytes
+
+
+@pytest.fixture
+def door(spool_root: Path, journal: Journal) -> Door:
+    """Watch an empty folder."""
+    return swept(spool_root, journal)
+
+
+def test_complete_file_is_admitted(spool_root: Path, journal: Journal) -> None:
+    """The first sweep finds what is there; the workers are called."""
+    size = make_zip(spool_root / NAME).stat().st_size
+    door = Door(spool_root, journal)
+    (event,) = door.step()
+    assert event["event"] == "file.admitted"
+    assert (event["path"], event["bytes"]) == (NAME, size)
+    assert (door.bell, door.sweeps) == (1, 1)
+    assert door.intake.swept.is_set()
+    entry = journal.claim(time.time())
+    assert entry is not None
+    assert entry.path == PATH
+
+
+def test_hint_is_enough(door: Door) -> None:
+    """A hint admits a file without a sweep, and a folder's hint all that is in it."""
+    make_zip(door.root / NAME)
+    assert names(door.step(1, PATH)) == ["file.admitted"]
+    make_zip(door.root / "new" / "deep" / "a.zip")
+    make_zip(door.root / "new" / "b.zip")
+    door.intake.hint(b"new", is_folder=True)
+    assert names(door.step(1)) == ["file.admitted"] * 2
+    assert door.sweeps == 1
+
+
+def test_file_being_written_waits_for_its_close(door: Door) -> None:
+    """A whole zip that is still open is not taken; soon after its close it is."""
+    with make_zip(door.root / NAME).open("ab"):
+        for _ in range(20):
+            assert door.step(1, PATH) == []
+        assert door.intake.step(door.now) < 5
+    assert names(door.step(SWEEP_S - 1)) == ["file.admitted"]
+
+
+def test_truncated_file_is_reported_once_then_rejected(door: Door) -> None:
+    """A cut-off zip is told once, given up after the time set, and taken mended."""
+    path = make_zip(door.root / NAME)
+    path.write_bytes(zip_bytes()[:-3])
+    (event,) = door.step(1, PATH)
+    assert (event["event"], event["error"]) == ("file.incomplete", "E201")
+    assert event["hint"]
+    for _ in range(30):
+        assert door.step(GIVE_UP_S / 31, PATH) == []
+        door.sweep()
+    assert door.journal.latest(PATH) is None
+    admitted, rejected = door.step(GIVE_UP_S / 30)
+    assert names([admitted, rejected]) == ["file.admitted", "file.rejected"]
+    assert (rejected["error"], rejected["log_level"]) == ("E201", "error")
+    assert door.journal.counts()[State.REJECTED] == 1
+    assert door.step(GIVE_UP_S, PATH) == []
+    make_zip(path)
+    assert names(door.step(1, PATH)) == ["file.admitted"]
+    assert door.journal.counts()[State.QUEUED] == 1
+
+
+def test_mended_in_time(door: Door) -> None:
+    """A copy that went on after a pause is admitted and never rejected."""
+    path = door.root / NAME
+    make_zip(path).write_bytes(zip_bytes()[:40])
+    assert names(door.step(1, PATH)) == ["file.incomplete"]
+    path.write_bytes(zip_bytes()[:60])
+    assert names(door.step(1, PATH)) == ["file.incomplete"]
+    path.write_bytes(zip_bytes())
+    assert names(door.step(1, PATH)) == ["file.admitted"]
+    assert door.step(2 * GIVE_UP_S, PATH) == []
+
+
+def test_known_file_is_not_opened(door: Door) -> None:
+    """What is on record costs a stat; a write lease of ours would refuse an open."""
+    make_zip(door.root / NAME)
+    door.step(1, PATH)
+    other = make_zip(door.root / "pat" / "unknown.zip")
+    with (door.root / NAME).open("ab") as known, other.open("ab") as unknown:
+        for file in (known, unknown):
+            fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        events = door.step(1, PATH, b"pat/unknown.zip")
+        assert [event["path"] for event in events] == ["pat/unknown.zip"]
+        assert events[0]["error"] == "E205"
+        assert door.sweep()["files"] == 2
+
+
+def test_replaced_file(door: Door) -> None:
+    """A new version ends the one that waited, and is admitted in its place."""
+    make_zip(door.root / NAME)
+    door.step(1, PATH)
+    make_zip(door.root / NAME, b"other")
+    withdrawn, admitted = door.step(1, PATH)
+    assert names([withdrawn, admitted]) == ["file.withdrawn", "file.admitted"]
+    assert withdrawn["error"] == "E204"
+    assert door.journal.counts()[State.QUEUED] == 1
+
+
+def test_version_behind_an_upload_waits(door: Door) -> None:
+    """While an older version is sent the new one is asked about again, quietly."""
+    make_zip(door.root / NAME)
+    door.step(1, PATH)
+    entry = door.journal.claim(time.time())
+    assert entry is not None
+    make_zip(door.root / NAME, b"other")
+    assert door.step(0.1, PATH) == []
+    assert door.step(BUSY_S + 0.1) == []
+    deliver(door.journal, entry)
+    assert names(door.step(BUSY_S + 0.1)) == ["file.admitted"]
+
+
+@pytest.mark.parametrize(
+    ("objections", "events"),
+    [
+        ("off", ["file.admitted"]),
+        ("warn", ["file.admitted"]),
+        ("enforce", ["file.admitted", "file.rejected"]),
+    ],
+)
+def test_catalogue(
+    objections: str, events: list[str], spool_root: Path, journal: Journal
+) -> None:
+    """A file that the server would not process is sent, sent with a note, or not."""
+    door = Door(spool_root, journal, objections)
+    make_zip(spool_root / "nowhere" / "x.zip")
+    told = door.step()
+    assert names(told) == events
+    assert bool(told[0]["findings"]) == (objections == "warn")
+    if objections == "enforce":
+        assert told[1]["error"] == "E210"
+        assert "nowhere" in told[1]["reason"]
+    make_zip(spool_root / NAME, sample(NAME))
+    told = door.step(1, PATH)
+    assert [(event["event"], event["findings"]) for event in told] == [
+        ("file.admitted", None)
+    ]
+
+
+def test_findings_are_kept_and_rejected_for(spool_root: Path, journal: Journal) -> None:
+    """Each finding stands in the reason and, with its parts, in the journal."""
+    door = Door(spool_root, journal, "enforce")
+    make_zip(spool_root / NAME, sample(NAME).replace(b"exam_id", b"exam"))
+
+    (_, rejected) = door.step()
+
+    assert rejected["reason"].startswith("E233 ")
+    assert "exam_id" in rejected["reason"]
+    ((text,),) = journal.database.read("select findings from entry")
+    (finding,) = json.loads(text)
+    assert (finding["code"], finding["level"]) == ("E233", "error")
+
+
+def test_what_costs_rows_only_is_sent_under_enforce(
+    spool_root: Path, journal: Journal
+) -> None:
+    """The server loads the other rows, so the file goes, with a warning."""
+    door = Door(spool_root, journal, "enforce")
+    make_zip(spool_root / NAME, sample(NAME) + b"one|two\n")
+
+    (told,) = door.step()
+
+    assert (told["event"], told["log_level"]) == ("file.admitted", "warning")
+    assert [one[:4] for one in told["findings"]] == ["E240"]
+
+
+def test_file_that_waits_at_the_door_is_inspected_once(
+    spool_root: Path, journal: Journal
+) -> None:
+    """While an older version is sent, the new one is not read again each second."""
+    door = Door(spool_root, journal, "warn")
+    make_zip(spool_root / NAME, sample(NAME))
+    door.step()
+    entry = journal.claim(time.time())
+    assert entry is not None
+    make_zip(spool_root / NAME, sample(NAME) * 2)
+    door.step(1, PATH)
+    for _ in range(3):
+        assert door.step(BUSY_S) == []
+    deliver(journal, entry)
+
+    assert names(door.step(BUSY_S)) == ["file.admitted"]
+    assert door.inspector.reports == 2
+
+
+def sparse_zip(path: Path, size: int) -> None:
+    """Make a whole zip64 without entries of any size; nothing of it is on disk."""
+    at = size - 56 - 20 - 22
+    wide = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, 0, 0, 0, at)
+    locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, at, 1)
+    big = 0xFFFF_FFFF
+    end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 0, 0, big, big, 0)
+    with path.open("wb") as file:
+        file.seek(at)
+        file.write(wide + locator + end)
+
+
+@pytest.mark.parametrize(
+    ("over", "events"),
+    [(0, ["file.admitted"]), (1, ["file.admitted", "file.rejected"])],
+)
+def test_largest_file(over: int, events: list[str], door: Door) -> None:
+    """Exactly 5 GiB goes; a byte more can never be sent, which is said at once."""
+    sparse_zip(door.root / "big.zip", MAX_BYTES + over)
+    told = door.step(1, b"big.zip")
+    assert names(told) == events
+    if over:
+        assert told[1]["error"] == "E202"
+        assert str(MAX_BYTES + 1) in told[1]["reason"]
+
+
+ODD: dict[str, Callable[[Path], object]] = {
+    "link": lambda path: path.symlink_to("/etc/hostname"),
+    "pipe": os.mkfifo,
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_what_is_no_file_is_told_once(kind: str, door: Door) -> None:
+    """A link or pipe of the right name is told once, until it is a file."""
+    path = door.root / "a.zip"
+    ODD[kind](path)
+    (event,) = door.step(1, b"a.zip")
+    assert event["error"] == "E207"
+    assert door.step(1, b"a.zip") == []
+    assert door.step(SWEEP_S) == []
+    path.unlink()
+    door.step(1, b"a.zip")
+    assert names(door.step(1, b"a.zip")) == []
+    make_zip(path)
+    assert names(door.step(1, b"a.zip")) == ["file.admitted"]
+
+
+@pytest.mark.parametrize("name", ["a.csv", ".a.zip", "a.zip.part", ".d/a.zip"])
+def test_other_names_are_passed_over(name: str, door: Door) -> None:
+    """What is no candidate by its name is not even looked at."""
+    make_zip(door.root / name)
+    assert door.step(1, name.encode()) == []
+    door.sweep()
+    assert set(door.journal.counts().values()) == {0}
+
+
+def test_full_journal(spool_root: Path, small_disk: SmallDisk) -> None:
+    """A full disk is said once; with space again the files are admitted."""
+    for number in range(100):
+        make_zip(spool_root / f"{number}.zip")
+    with Journal(small_disk.root / "journal.db") as journal:
+        door = Door(spool_root, journal)
+        small_disk.fill()
+        (event,) = door.step()
+        assert (event["event"], event["error"]) == ("journal.full", "E104")
+        assert event["hint"]
+        assert door.step(FULL_S + 1) == []
+        small_disk.free()
+        told = names(door.step(FULL_S + 1))
+        assert told == ["journal.recovered", *["file.admitted"] * 100]
+        assert journal.counts()[State.QUEUED] == 100
+
+
+def test_file_that_cannot_be_read(journal: Journal) -> None:
+    """A read error of the disk concerns that file alone, and is told."""
+    root = Path("/sys/class/net/lo")  # reading `speed` of it fails with EINVAL
+    try:
+        (root / "speed").read_bytes()
+    except FileNotFoundError:
+        pytest.skip("there is no /sys here")
+    except OSError:
+        door = Door(root, journal)
+        (event,) = door.step(0, b"speed")
+        assert event["error"] == "E205"
+    else:
+        pytest.skip("no file here that can be opened but not read")
+
+
+def test_quiet_period_where_no_lease_is_to_be_had(
+    python: Python, spool_root: Path
+) -> None:
+    """Another owner's file is admitted once it has not changed for `settle`."""
+    make_zip(spool_root / "a.zip")
+    script = f"""
+import sys
+from pathlib import Path
+sys.path.insert(0, {str(TESTS)!r})
+from support.intake import Door
+from emitterd.journal.journal import Journal
+door = Door(Path("."), Journal(Path("../journal.db")))
+{NOBODY}
+print([len(door.step(after)) for after in (0, 4.9, 0.2)], door.intake.settling())
+"""
+    assert python(script, cwd=spool_root) == "[0, 0, 1] False\n"
+
+
+def test_other_rules_hold_from_the_next_turn_on(door: Door) -> None:
+    """What is ignored now is not settling any more; what is let in is found at once."""
+    make_zip(door.root / NAME).write_bytes(b"unfinished")
+    assert names(door.step(0.0, PATH)) == ["file.incomplete"]
+    make_zip(door.root / NAME)
+    none = Selection(["none"], [])
+    door.intake.adopt(replace(door.rules, selection=none, sweep_every_s=9.0))
+    assert door.step(0.0, PATH) == []
+    assert PATH not in door.examiner.tracker
+    assert door.intake.step(door.now) == 9.0
+
+    door.intake.adopt(door.rules)
+    assert names(door.step()) == ["file.admitted"]
+    assert door.intake.step(door.now) == SWEEP_S
+
+
+def test_rule_of_disposal_comes_with_the_patterns(door: Door) -> None:
+    """Files go by the new rule once its exclusions hold, and not before."""
+    door.intake.adopt(replace(door.rules, disposal=Rule()))
+    assert not door.disposal.keeps
+    door.step()
+
+    assert door.disposal.keeps
+
+
+def test_another_contract_inspects_anew(spool_root: Path, journal: Journal) -> None:
+    """What waits at the door is held to the contract that holds now."""
+    door = Door(spool_root, journal, "warn")
+    door.sweep()
+    make_zip(door.root / NAME)
+    door.examiner.look(PATH, door.now)
+    door.examiner.look(PATH, door.now)
+    assert door.inspector.reports == 1
+    door.examiner.adopt(door.rules)
+    door.examiner.look(PATH, door.now)
+
+    assert door.inspector.reports == 2
+
+
+def test_permission_denied_and_granted(python: Python, spool_root: Path) -> None:
+    """What may not be read is told once, stops nobody, and is taken when it may be."""
+    spool_root.chmod(0o777)
+    script = f"""
+import sys
+from pathlib import Path
+sys.path.insert(0, {str(TESTS)!r})
+from support.intake import Door, names
+from emitterd.journal.journal import Journal
+from support.waiting import zip_bytes
+door = Door(Path("."), Journal(Path("../journal.db")))
+{NOBODY}
+Path("shut").mkdir()
+for name in ("a.zip", "b.zip", "shut/c.zip"):
+    Path(name).write_bytes(zip_bytes())
+locked = Path("a.zip"), Path("shut")
+for one in locked:
+    one.chmod(0)
+print([[str(one.get("error", one["path"])) for one in door.step(30)] for _ in "123"])
+for one in locked:
+    one.chmod(0o700)
+print(sorted(one["path"] for one in door.step(30)))
+"""
+    said = python(script, cwd=spool_root).splitlines()
+
+    first, *later = json.loads(said[0].replace("'", '"'))
+    assert sorted(first) == ["E205", "E205", "b.zip"]
+    assert later == [[], []]
+    assert said[1] == "['a.zip', 'shut/c.zip']"

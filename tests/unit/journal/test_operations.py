@@ -1,0 +1,417 @@
+"""The operator's hand on a real journal: what each act does, and the record of it."""
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conftest import SmallDisk
+from emitterd.journal.journal import History, Journal
+from emitterd.journal.operations import (
+    BATCH,
+    SHOWN,
+    Operation,
+    OperationReport,
+    OperationRequest,
+    OperationResult,
+    Operations,
+)
+from emitterd.journal.rows import AdmissionResult
+from emitterd.model import LIVE, State
+from support.journal import (
+    BROKE,
+    LOST,
+    NOW,
+    PATH,
+    admission,
+    admit,
+    deliver,
+    grant,
+    row,
+    take,
+)
+
+USER = "asha"
+
+
+def hand_of(journal: Journal) -> Operations:
+    """Return a hand on the journal."""
+    return Operations(journal.database, threading.Event())
+
+
+def act(journal: Journal, what: Operation, path: bytes = PATH) -> OperationResult:
+    """Apply an act to one path."""
+    told: list[OperationResult] = []
+    outcome = hand_of(journal).obey(OperationRequest(what, (path,)), USER, told.append)
+    (deed,) = outcome.deeds
+    assert told == [deed]
+    assert outcome.done == (not deed.refusal)
+    return deed
+
+
+def put(journal: Journal, state: State) -> int:
+    """Bring an entry into a state; return its id."""
+    entry = take(journal)
+    match state:
+        case State.DELIVERED:
+            deliver(journal, entry)
+        case State.DEFERRED:
+            journal.defer(entry, BROKE, NOW + 500, charge=True)
+        case State.REJECTED:
+            journal.reject(entry, BROKE)
+        case State.WITHDRAWN:
+            journal.withdraw(entry, BROKE)
+        case State.QUEUED | State.HELD:
+            journal.interrupt(entry)
+            if state is State.HELD:
+                act(journal, Operation.HOLD)
+    return entry.id
+
+
+def actions(journal: Journal) -> list[tuple[object, ...]]:
+    """Return what was written down."""
+    return journal.database.read("select path, act, state, user from action")
+
+
+AFTER = {
+    Operation.HOLD: {State.QUEUED: State.HELD, State.DEFERRED: State.HELD},
+    Operation.RELEASE: {State.HELD: State.QUEUED},
+    Operation.RETRY: {State.DEFERRED: State.QUEUED, State.REJECTED: State.WITHDRAWN},
+    Operation.FORGET: {
+        state: State.WITHDRAWN if state in LIVE else state
+        for state in set(State) - {State.DELIVERING}
+    },
+}
+
+
+@pytest.mark.parametrize("state", State)
+@pytest.mark.parametrize("what", Operation)
+def test_each_act_in_each_state(
+    journal: Journal, what: Operation, state: State
+) -> None:
+    """An act changes the states it is for, and refuses the others with a reason."""
+    entry_id = put(journal, state)
+    written = len(actions(journal))
+
+    deed = act(journal, what)
+
+    after = AFTER[what].get(state)
+    assert (deed.before, deed.after) == (state, after or state)
+    assert row(journal, entry_id, "state") == (after or state,)
+    assert bool(deed.refusal) == (after is None)
+    assert state in deed.refusal or not deed.refusal
+    new = actions(journal)[written:]
+    assert new == ([(PATH, what, state, USER)] if after else [])
+
+
+@pytest.mark.parametrize("what", Operation)
+def test_unknown_path(journal: Journal, what: Operation) -> None:
+    """What the journal has never seen is refused, and nothing is written down."""
+    deed = act(journal, what, b"no/such.zip")
+
+    assert (deed.before, deed.after) == (None, None)
+    assert "does not know" in deed.refusal
+    assert actions(journal) == []
+
+
+def test_held_is_not_claimed_until_released(journal: Journal) -> None:
+    """Workers pass a held entry over; released it is claimed as before."""
+    put(journal, State.HELD)
+
+    held = journal.claim(NOW)
+    act(journal, Operation.RELEASE)
+
+    assert held is None
+    assert journal.claim(NOW) is not None
+
+
+def test_retry_is_due_at_once_and_backs_off_anew(journal: Journal) -> None:
+    """A deferred entry is tried now, and its failures are counted from nought."""
+    put(journal, State.DEFERRED)
+    assert journal.claim(NOW) is None
+
+    act(journal, Operation.RETRY)
+    entry = journal.claim(NOW)
+
+    assert entry is not None
+    assert entry.attempts == 0
+
+
+def test_retry_lets_a_rejected_file_pass_the_door_again(journal: Journal) -> None:
+    """The same file, unchanged, is admitted as a new entry after a retry only."""
+    put(journal, State.REJECTED)
+    before = admit(journal, admission())
+    act(journal, Operation.RETRY)
+
+    after = admit(journal, admission())
+
+    assert (before, after) == (["known"], ["admitted"])
+
+
+def test_forgotten_delivery_is_sent_again_and_stays_a_receipt(journal: Journal) -> None:
+    """The file counts as new, even with the same content; its proof is kept."""
+    first = put(journal, State.DELIVERED)
+    act(journal, Operation.FORGET)
+
+    answer = journal.admit([admission()])
+    entry = journal.claim(NOW)
+
+    assert answer[0].admittance is AdmissionResult.ADMITTED
+    assert entry is not None
+    assert journal.previous(entry) is None
+    assert row(journal, first, "state, etag") == (State.DELIVERED, "e" * 32)
+
+
+def test_forgotten_waiting_entry_leaves_the_queue(journal: Journal) -> None:
+    """Nothing is claimed of it any more, and the counts follow."""
+    put(journal, State.QUEUED)
+
+    act(journal, Operation.FORGET)
+
+    assert journal.claim(NOW) is None
+    assert journal.latest(PATH) is None
+    assert journal.counts()[State.QUEUED] == 0
+
+
+def test_act_is_on_the_latest_version(journal: Journal) -> None:
+    """Of a path with a history only the last version is touched."""
+    first = put(journal, State.DELIVERED)
+    admit(journal, admission(version=2))
+
+    deed = act(journal, Operation.HOLD)
+
+    assert deed.before is State.QUEUED
+    assert row(journal, first, "state") == (State.DELIVERED,)
+
+
+def test_whole_state(journal: Journal) -> None:
+    """An act on a state reaches every path in it, in several commits, told once."""
+    count = max(BATCH, SHOWN) + 7
+    admit(journal, *(admission(b"pat/%d.zip" % one) for one in range(count)))
+    take(journal, path=b"pat/busy.zip")
+    told: list[OperationResult] = []
+
+    outcome = hand_of(journal).obey(
+        OperationRequest(Operation.HOLD, state=State.QUEUED), USER, told.append
+    )
+
+    assert outcome.done == len(told) >= count
+    assert len(outcome.deeds) == SHOWN
+    assert journal.counts()[State.HELD] == outcome.done
+    assert journal.counts()[State.QUEUED] == 0
+
+
+def test_whole_state_takes_latest_versions_only(journal: Journal) -> None:
+    """A version that a later one replaced is history, whatever its state."""
+    put(journal, State.REJECTED)
+    deliver(journal, take(journal, version=2))
+
+    outcome = hand_of(journal).obey(
+        OperationRequest(Operation.RETRY, state=State.REJECTED), USER, lambda _: None
+    )
+
+    assert outcome == OperationReport(0, ())
+
+
+def test_whole_state_does_not_chase_what_comes_in(journal: Journal) -> None:
+    """What is re-admitted because it was forgotten is not forgotten again."""
+    paths = [b"pat/%d.zip" % one for one in range(BATCH + 7)]
+    admit(journal, *map(admission, paths))
+
+    def come_back(deed: OperationResult) -> None:
+        journal.admit([admission(deed.path)])
+
+    outcome = hand_of(journal).obey(
+        OperationRequest(Operation.FORGET, state=State.QUEUED), USER, come_back
+    )
+
+    assert outcome.done == len(paths)
+    assert journal.counts()[State.QUEUED] == len(paths)
+
+
+def test_forget_is_of_all_versions(journal: Journal) -> None:
+    """No older version makes known content of what is dropped afterwards."""
+    deliver(journal, take(journal, version=1))
+    deliver(journal, take(journal, version=2))
+
+    act(journal, Operation.FORGET)
+    entry = take(journal, version=3)
+
+    assert journal.previous(entry) is None
+    assert act(journal, Operation.HOLD, b"other").refusal
+    (forgotten,) = journal.database.read(
+        "select count(*) from entry where forgotten_at is not null"
+    )
+    assert forgotten == (2,)
+
+
+def test_forgotten_attempt_is_named_in_the_next_receipt(journal: Journal) -> None:
+    """The object that a lost answer may have left stays on record, by its key."""
+    entry = take(journal)
+    journal.pin(entry, grant("key-1"))
+    journal.defer(entry, LOST, NOW, charge=True)
+    act(journal, Operation.FORGET)
+
+    again = take(journal)
+    journal.pin(again, grant("key-2"))
+
+    assert again.ambiguous
+    assert row(journal, again.id, "key, earlier_keys") == ("key-2", "key-1")
+
+
+def test_file_that_was_moved_is_not_retried(journal: Journal) -> None:
+    """A rejected file that was put aside has to be put back; the place is told."""
+    entry_id = put(journal, State.REJECTED)
+    journal.dispose(entry_id, b"/srv/rejected/x.zip")
+
+    deed = act(journal, Operation.RETRY)
+
+    assert "/srv/rejected/x.zip" in deed.refusal
+    assert row(journal, entry_id, "state") == (State.REJECTED,)
+
+
+def test_damaged_journal_is_said(journal: Journal) -> None:
+    """Whatever the journal's trouble is, the asker hears of it, and nobody dies."""
+    journal.database.write(lambda c: c.execute("drop table action"))
+    admit(journal, admission())
+
+    outcome = hand_of(journal).obey(
+        OperationRequest(Operation.HOLD, (PATH,)), USER, lambda _: None
+    )
+
+    assert outcome.done == 0
+    assert "E102" in outcome.trouble
+
+
+def test_stop_ends_a_whole_state(journal: Journal) -> None:
+    """A stopping daemon does not wait for the end of it, and says so."""
+    stop = threading.Event()
+    stop.set()
+    admit(journal, admission())
+
+    outcome = Operations(journal.database, stop).obey(
+        OperationRequest(Operation.HOLD, state=State.QUEUED), USER, lambda _: None
+    )
+
+    assert (outcome.done, outcome.trouble) == (0, "emitterd is stopping")
+
+
+def test_full_journal_is_said(small_disk: SmallDisk) -> None:
+    """Nothing is done on a full disk, and the outcome names the remedy."""
+    paths = tuple(b"pat/%d.zip" % one for one in range(BATCH))
+    with Journal(small_disk.root / "journal.db") as journal:
+        admit(journal, *map(admission, paths))
+        small_disk.fill()
+        outcome = hand_of(journal).obey(
+            OperationRequest(Operation.HOLD, paths), USER, lambda _: None
+        )
+        small_disk.free()
+
+        assert outcome.done == 0
+        assert "E104" in outcome.trouble
+        assert journal.counts()[State.HELD] == 0
+
+
+def test_old_actions_are_pruned(tmp_path: Path) -> None:
+    """Retention forgets what was done before its horizon, and no more."""
+    with Journal(tmp_path / "journal.db") as journal:
+        history = History(journal.database)
+        put(journal, State.HELD)
+        history.prune_actions(NOW - 1000)
+        kept = len(actions(journal))
+        history.prune_actions(NOW + 1000)
+
+        assert (kept, actions(journal)) == (1, [])
+
+
+PATHS = st.binary(min_size=1, max_size=20).filter(lambda path: b"\0" not in path)
+STATES = st.sampled_from(list(State))
+
+
+@given(
+    st.builds(
+        OperationRequest,
+        st.sampled_from(list(Operation)),
+        st.lists(PATHS, max_size=4).map(tuple),
+        st.none() | STATES,
+        st.text(),
+    )
+)
+def test_instruction_survives_the_wire(instruction: OperationRequest) -> None:
+    """Any path, even one that is not UTF-8, arrives byte for byte, in one line."""
+    line = instruction.pack()
+
+    assert line.count(b"\n") == 1
+    assert OperationRequest.unpack(line) == instruction
+
+
+@given(
+    st.builds(
+        OperationReport,
+        st.integers(0, 10**6),
+        st.lists(
+            st.builds(
+                OperationResult,
+                PATHS,
+                st.none() | STATES,
+                st.none() | STATES,
+                st.text(),
+            ),
+            max_size=4,
+        ).map(tuple),
+        st.text(),
+    )
+)
+def test_outcome_survives_the_wire(outcome: OperationReport) -> None:
+    """What became of each path arrives as it was sent."""
+    line = outcome.pack()
+
+    assert line.count(b"\n") == 1
+    assert OperationReport.unpack(line) == outcome
+
+
+@given(st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
+def test_nonsense_is_no_instruction(line: bytes) -> None:
+    """Whatever comes over the socket is an instruction or a ValueError."""
+    for kind in (OperationRequest, OperationReport):
+        with pytest.raises(ValueError):  # noqa: PT011  any of them
+            kind.unpack(line)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"{}",
+        b"[]",
+        b"null",
+        b'{"act": "sell", "paths": [], "state": null, "sudo_user": ""}',
+        b'{"act": "hold", "paths": [1], "state": null, "sudo_user": ""}',
+        b'{"act": "hold", "paths": 3, "state": null, "sudo_user": ""}',
+        b'{"act": "hold", "paths": [], "state": "gone", "sudo_user": ""}',
+        b"[" * 100_000,
+    ],
+)
+def test_wrong_shape_is_no_instruction(line: bytes) -> None:
+    """JSON of another shape is refused like anything else."""
+    with pytest.raises(ValueError):  # noqa: PT011  any of them
+        OperationRequest.unpack(line)
+
+
+def test_hold_outlives_a_broken_copy(journal: Journal) -> None:
+    """A copy that is refused at the door does not let the next one through."""
+    admit(journal, admission(b"a"))
+    act(journal, Operation.HOLD, b"a")
+    admit(journal, replace(admission(b"a", 2), trouble=BROKE))
+    admit(journal, admission(b"a", 3))
+    held = journal.latest(b"a")
+    act(journal, Operation.RELEASE, b"a")
+    admit(journal, replace(admission(b"a", 4), trouble=BROKE))
+    admit(journal, admission(b"a", 5))
+    free = journal.latest(b"a")
+
+    assert held is not None
+    assert free is not None
+    assert (held.state, free.state) == (State.HELD, State.QUEUED)

@@ -1,0 +1,301 @@
+"""The state machine: each verb in each state, and random walks against a model."""
+
+import random
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+)
+
+from emitterd.errors import IllegalTransition
+from emitterd.journal.journal import History, Journal
+from emitterd.model import LIVE, TRANSITIONS, Entry, Grant, State, Verb
+from support.journal import (
+    BROKE,
+    LOST,
+    NOW,
+    admission,
+    admit,
+    counted,
+    deliver,
+    grant,
+    row,
+    take,
+)
+
+
+def verbs() -> dict[Verb, Callable[[Journal, Entry], None]]:
+    """Return the verbs that workers apply to an entry they hold."""
+    return {
+        Verb.DELIVER: deliver,
+        Verb.DEFER: lambda j, entry: j.defer(entry, BROKE, NOW, charge=True),
+        Verb.INTERRUPT: lambda j, entry: j.interrupt(entry),
+        Verb.REJECT: lambda j, entry: j.reject(entry, BROKE),
+        Verb.WITHDRAW: lambda j, entry: j.withdraw(entry, BROKE),
+    }
+
+
+@pytest.mark.parametrize("state", State)
+@pytest.mark.parametrize("verb", verbs())
+def test_each_verb_in_each_state(verb: Verb, state: State, journal: Journal) -> None:
+    """A verb works from the states of `TRANSITIONS`; from others it changes nothing."""
+    entry = take(journal)
+    journal.database.write(
+        lambda c: c.execute("update entry set state = ?", (state.value,))
+    )
+    sources, target = TRANSITIONS[verb]
+    if state in sources:
+        verbs()[verb](journal, entry)
+        assert row(journal, entry.id, "state") == (target,)
+    else:
+        with pytest.raises(IllegalTransition, match=f"{verb}: entry {entry.id}"):
+            verbs()[verb](journal, entry)
+        assert row(journal, entry.id, "state, error") == (state, None)
+    assert journal.counts() == counted(journal)
+
+
+@pytest.mark.parametrize("state", sorted(set(State) - {State.DELIVERING}))
+def test_no_grant_for_what_is_not_delivering(state: State, journal: Journal) -> None:
+    """A grant is pinned to a claimed entry only."""
+    entry = take(journal)
+    journal.database.write(
+        lambda c: c.execute("update entry set state = ?", (state.value,))
+    )
+    with pytest.raises(IllegalTransition):
+        journal.pin(entry, grant())
+    assert row(journal, entry.id, "key") == (None,)
+
+
+@pytest.mark.parametrize("pinned", [False, True])
+def test_reopened_takes_back_what_was_claimed(tmp_path: Path, *, pinned: bool) -> None:
+    """A claimed entry is queued again; with a grant it may have been sent whole."""
+    with Journal(tmp_path / "journal.db") as journal:
+        entry = take(journal)
+        if pinned:
+            journal.pin(entry, grant())
+    with Journal(tmp_path / "journal.db") as journal:
+        assert journal.reclaimed == 1
+        again = journal.claim(NOW)
+        assert again is not None
+        assert (again.id, again.attempts) == (entry.id, 0)
+        assert again.ambiguous == pinned
+        assert again.grant == (grant() if pinned else None)
+
+
+@pytest.mark.parametrize("ambiguous", [False, True])
+def test_interrupted_goes_back_at_no_cost(journal: Journal, *, ambiguous: bool) -> None:
+    """A stop costs no attempt, and a lost answer is remembered."""
+    journal.interrupt(take(journal), ambiguous=ambiguous)
+    entry = journal.claim(NOW)
+    assert entry is not None
+    assert (entry.attempts, entry.ambiguous) == (0, ambiguous)
+
+
+def test_tally_equals_counting(journal: Journal) -> None:
+    """Whatever happens to entries, the counts kept aside are right."""
+    history = History(journal.database)
+    chance = random.Random(7)  # noqa: S311  a fixed sequence
+    for version in range(1, 150):
+        admit(journal, admission(b"%d" % chance.randrange(9), version))
+        if (entry := journal.claim(NOW)) is not None:
+            chance.choice(list(verbs().values()))(journal, entry)
+        if version % 25 == 0:
+            ended = history.endings(NOW + 60, 0, 5)
+            history.prune([one[0] for one in ended])
+        assert journal.counts() == counted(journal)
+    sizes = "select coalesce(sum(bytes), 0) from {}"
+    assert journal.database.read(sizes.format("tally")) == journal.database.read(
+        sizes.format("entry")
+    )
+
+
+PATHS = [b"a/1.zip", b"a/2.zip", b"b/caf\xe9.zip"]
+
+
+@dataclass
+class Model:
+    """What the journal must hold of one entry."""
+
+    path: bytes
+    version: int
+    state: State = State.QUEUED
+    attempts: int = 0
+    ambiguous: bool = False
+    grant: Grant | None = None
+    due_at: float = 0.0
+    keys: list[str] = field(default_factory=list)
+
+    def end(self, state: State) -> None:
+        """End; the secret goes."""
+        self.state, self.grant = state, None
+
+
+class Walk(RuleBasedStateMachine):
+    """Any order of what intake and workers do, and of restarts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        self.journal = Journal(Path(self.folder.name) / "journal.db")
+        self.model: dict[int, Model] = {}
+        self.held: dict[int, Entry] = {}
+
+    def teardown(self) -> None:
+        """Close, and remove the file."""
+        self.journal.close()
+        self.folder.cleanup()
+
+    def pick(self, data: st.DataObject) -> tuple[Entry, Model]:
+        """Choose one of the entries that workers hold, and let go of it."""
+        entry_id = data.draw(st.sampled_from(sorted(self.held)))
+        return self.held.pop(entry_id), self.model[entry_id]
+
+    @rule(path=st.sampled_from(PATHS), version=st.integers(1, 3))
+    def admit(self, path: bytes, version: int) -> None:
+        """Hand in a version of a path."""
+        ids = [one for one, model in self.model.items() if model.path == path]
+        last = self.model[max(ids)] if ids else None
+        answer = admit(self.journal, admission(path, version))[0]
+        if last and last.state is not State.WITHDRAWN and last.version == version:
+            assert answer == "known"
+        elif last and last.state is State.DELIVERING:
+            assert answer == "busy"
+        else:
+            assert answer == "admitted" + "+" * bool(last and last.state in LIVE)
+            if last and last.state in LIVE:
+                last.end(State.WITHDRAWN)
+            known = self.journal.latest(path)
+            assert known is not None
+            assert known.id not in self.model
+            self.model[known.id] = Model(path, version)
+
+    @rule()
+    def claim(self) -> None:
+        """Claim what is next; it is due, nobody's, and has all it had."""
+        due = {
+            one
+            for one, model in self.model.items()
+            if model.state is State.QUEUED
+            or (model.state is State.DEFERRED and model.due_at <= NOW)
+        }
+        entry = self.journal.claim(NOW)
+        if entry is None:
+            assert not due
+            return
+        assert entry.id in due
+        assert entry.id not in self.held
+        model = self.model[entry.id]
+        assert (entry.path, entry.attempts) == (model.path, model.attempts)
+        assert (entry.ambiguous, entry.grant) == (model.ambiguous, model.grant)
+        model.state = State.DELIVERING
+        self.held[entry.id] = entry
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data(), key=st.sampled_from(["k1", "k2", "k3"]))
+    def pin(self, data: st.DataObject, key: str) -> None:
+        """Pin a grant, and go on holding the entry."""
+        entry, model = self.pick(data)
+        self.held[entry.id] = entry
+        if model.ambiguous and model.keys and model.keys[-1] != key:
+            model.keys.append(key)
+        else:
+            model.keys = [*model.keys[:-1], key]
+        model.grant = grant(key)
+        self.journal.pin(entry, model.grant)
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def deliver(self, data: st.DataObject) -> None:
+        """Deliver."""
+        entry, model = self.pick(data)
+        deliver(self.journal, entry)
+        model.end(State.DELIVERED)
+        model.keys = [*model.keys[:-1], "key-1"]
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data(), lost=st.booleans(), later=st.booleans(), charge=st.booleans())
+    def defer(
+        self, data: st.DataObject, *, lost: bool, later: bool, charge: bool
+    ) -> None:
+        """Defer, until now or a while, at a cost or none."""
+        entry, model = self.pick(data)
+        model.due_at = NOW + 60 * later
+        trouble = LOST if lost else BROKE
+        self.journal.defer(entry, trouble, model.due_at, charge=charge)
+        model.state = State.DEFERRED
+        model.attempts += charge
+        model.ambiguous |= lost
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data(), lost=st.booleans())
+    def interrupt(self, data: st.DataObject, *, lost: bool) -> None:
+        """Give an entry back."""
+        entry, model = self.pick(data)
+        self.journal.interrupt(entry, ambiguous=lost)
+        model.state = State.QUEUED
+        model.ambiguous |= lost
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data(), gone=st.booleans())
+    def end(self, data: st.DataObject, *, gone: bool) -> None:
+        """Reject or withdraw."""
+        entry, model = self.pick(data)
+        (self.journal.withdraw if gone else self.journal.reject)(entry, BROKE)
+        model.end(State.WITHDRAWN if gone else State.REJECTED)
+
+    @rule()
+    def reopen(self) -> None:
+        """Die and start again."""
+        self.journal.close()
+        self.journal = Journal(Path(self.folder.name) / "journal.db")
+        assert self.journal.reclaimed == len(self.held)
+        for entry_id in self.held:
+            model = self.model[entry_id]
+            model.state = State.QUEUED
+            model.ambiguous |= model.grant is not None
+        self.held.clear()
+
+    @invariant()
+    def nothing_is_lost(self) -> None:
+        """Find each entry in the journal, in the state of the model."""
+        rows = self.journal.database.read(
+            """select id, path, state, attempts, ambiguous, "grant" is not null,
+               coalesce(earlier_keys || char(10), '') || key from entry"""
+        )
+        assert {one[0]: one[1:5] for one in rows} == {
+            one: (model.path, model.state, model.attempts, model.ambiguous)
+            for one, model in self.model.items()
+        }
+        for one in rows:
+            model = self.model[one[0]]
+            assert one[6] == ("\n".join(model.keys) or None)
+            assert one[5] == (model.grant is not None)
+
+    @invariant()
+    def one_live_entry_a_path(self) -> None:
+        """See that no path is sent twice at once."""
+        live = [one.path for one in self.model.values() if one.state in LIVE]
+        assert len(live) == len(set(live))
+
+    @invariant()
+    def tally_is_right(self) -> None:
+        """Compare the counts with the rows."""
+        assert self.journal.counts() == counted(self.journal)
+
+
+TestWalk = pytest.mark.timeout(60)(Walk.TestCase)
+TestWalk.settings = settings(
+    max_examples=40,
+    stateful_step_count=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)

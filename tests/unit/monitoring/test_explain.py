@@ -1,0 +1,427 @@
+"""`explain`: one sentence for every place a path can be in, and it is true."""
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from emitterd.codes import Code
+from emitterd.errors import Decision, DeliveryError
+from emitterd.intake.file_status import FileStatuses, FolderState
+from emitterd.journal.journal import Journal
+from emitterd.journal.operations import Operation, OperationRequest, Operations
+from emitterd.journal.reader import JournalReader
+from emitterd.journal.rows import Admission
+from emitterd.model import Confirmation, Fingerprint, State, undisplay
+from emitterd.monitoring.explain import Explanation, OutsideSpool, explain, locate
+from emitterd.spool.folder import Spool
+from emitterd.spool.selection import Selection
+from support.journal import BROKE, LOST, grant, receipt
+from support.waiting import make_zip
+
+NAME = "pat/periodic_exam_mst.zip"
+PATH = NAME.encode()
+
+
+@dataclass
+class Office:
+    """A folder and its journal, and who explains."""
+
+    root: Path
+    journal: Journal
+    place: Path
+    settle_s: float = 5.0
+
+    def admit(self, trouble: DeliveryError | None = None) -> None:
+        """Write the file if it is not there, and admit it."""
+        target = self.root / NAME
+        stat = (target if target.exists() else make_zip(target)).stat()
+        one = Admission(PATH, Fingerprint.of(stat), "pat", 0, trouble)
+        self.journal.admit([one])
+
+    def act(self, act: Operation) -> None:
+        """Put the operator's hand on the file."""
+        hand = Operations(self.journal.database, threading.Event())
+        hand.obey(OperationRequest(act, (PATH,)), "asha", lambda _: None)
+
+    def explain(self, path: bytes = PATH) -> Explanation:
+        """Explain a path."""
+        with JournalReader(self.place) as records:
+            return explain(self.standings(records), records, path)
+
+    def standings(self, records: JournalReader) -> FileStatuses:
+        """Return who tells where a path stands."""
+        return FileStatuses(
+            Spool(self.root),
+            Selection(["**/*.zip"], ["old/"]),
+            records.latest,
+            self.settle_s,
+        )
+
+
+@pytest.fixture
+def office(spool_root: Path, journal: Journal, tmp_path: Path) -> Office:
+    """Open an office with an empty folder."""
+    return Office(spool_root, journal, tmp_path / "state" / "journal.db")
+
+
+def queued(office: Office) -> None:
+    """Have it admitted."""
+    office.admit()
+
+
+def delivering(office: Office) -> None:
+    """Have it claimed."""
+    office.admit()
+    office.journal.claim(time.time())
+
+
+def deferred(office: Office) -> None:
+    """Have an attempt fail."""
+    office.admit()
+    entry = office.journal.claim(time.time())
+    assert entry is not None
+    office.journal.defer(entry, BROKE, time.time() + 60, charge=True)
+
+
+def parked(office: Office) -> None:
+    """Have an attempt fail that is not charged."""
+    office.admit()
+    entry = office.journal.claim(time.time())
+    assert entry is not None
+    office.journal.defer(entry, BROKE, time.time() + 60, charge=False)
+
+
+def delivered(office: Office) -> None:
+    """Have it delivered."""
+    office.admit()
+    entry = office.journal.claim(time.time())
+    assert entry is not None
+    office.journal.pin(entry, grant())
+    office.journal.deliver(entry, receipt(), duration_s=1.0, dispose=False)
+
+
+def delivered_and_gone(office: Office) -> None:
+    """Have it delivered and taken away."""
+    delivered(office)
+    (office.root / NAME).unlink()
+
+
+def delivered_and_changed(office: Office) -> None:
+    """Have it delivered, and another version dropped."""
+    delivered(office)
+    make_zip(office.root / NAME, b"another")
+
+
+def rejected(office: Office) -> None:
+    """Have it refused at the door."""
+    office.admit(DeliveryError(Decision.REJECT, Code.INCOMPLETE, "no end record"))
+
+
+def withdrawn_and_gone(office: Office) -> None:
+    """Have it go before it was sent."""
+    office.admit()
+    entry = office.journal.claim(time.time())
+    assert entry is not None
+    trouble = DeliveryError(Decision.WITHDRAW, Code.GONE, "the file is gone")
+    office.journal.withdraw(entry, trouble)
+    (office.root / NAME).unlink()
+
+
+def held(office: Office) -> None:
+    """Have the operator hold it."""
+    office.admit()
+    office.act(Operation.HOLD)
+
+
+def forgotten(office: Office) -> None:
+    """Have the operator forget it."""
+    delivered(office)
+    office.act(Operation.FORGET)
+
+
+def forgotten_and_gone(office: Office) -> None:
+    """Have it forgotten and taken away."""
+    forgotten(office)
+    (office.root / NAME).unlink()
+
+
+def mended(office: Office) -> None:
+    """Deliver a file, have a bad version rejected, and bring the first one back."""
+    delivered(office)
+    first = office.journal.latest(PATH)
+    assert first is not None
+    make_zip(office.root / NAME, b"bad")
+    rejected(office)
+    make_zip(office.root / NAME)
+    office.admit()
+    entry = office.journal.claim(time.time())
+    assert entry is not None
+    office.journal.unchanged(entry, first.id, dispose=False)
+
+
+def mended_and_forgotten(office: Office) -> None:
+    """Forget all of that."""
+    mended(office)
+    office.act(Operation.FORGET)
+
+
+def broken(office: Office) -> None:
+    """Leave half a zip."""
+    make_zip(office.root / NAME).write_bytes(b"PK\3\4 and so on")
+
+
+def linked(office: Office) -> None:
+    """Leave a link."""
+    place = office.root / NAME
+    place.parent.mkdir()
+    place.symlink_to("/etc/hostname")
+
+
+def piped(office: Office) -> None:
+    """Leave a FIFO that nobody writes."""
+    (office.root / "pat").mkdir()
+    os.mkfifo(office.root / NAME)
+
+
+def dropped(office: Office) -> None:
+    """Drop a whole zip that nobody has looked at."""
+    make_zip(office.root / NAME)
+
+
+def nothing(_: Office) -> None:
+    """Do nothing."""
+
+
+@pytest.mark.parametrize(
+    ("prepare", "state", "error", "said"),
+    [
+        (queued, State.QUEUED, None, "waiting for its turn"),
+        (delivering, State.DELIVERING, None, "being uploaded"),
+        (deferred, State.DEFERRED, "E305", "attempt 1 failed: E305 broke; the next"),
+        (parked, State.DEFERRED, "E305", "an attempt failed: E305 broke; the next"),
+        (delivered, State.DELIVERED, None, "under the key key-1"),
+        (delivered_and_gone, State.DELIVERED, None, "no longer in the folder"),
+        (
+            delivered_and_changed,
+            FolderState.NEW,
+            None,
+            "complete, and not looked at yet",
+        ),
+        (rejected, State.REJECTED, "E201", "rejected: E201 no end record"),
+        (withdrawn_and_gone, State.WITHDRAWN, "E203", "the file is gone"),
+        (held, State.HELD, None, "held by asha since"),
+        (forgotten, FolderState.NEW, None, "not looked at yet"),
+        (forgotten_and_gone, FolderState.ABSENT, None, "the journal knows of none"),
+        (mended, State.DELIVERED, None, "under the key key-1"),
+        (mended_and_forgotten, FolderState.NEW, None, "not looked at yet"),
+        (broken, FolderState.INCOMPLETE, "E201", "no zip end record"),
+        (linked, FolderState.UNSUITABLE, "E207", "never sent"),
+        (piped, FolderState.UNSUITABLE, "E207", "never sent"),
+        (dropped, FolderState.NEW, None, "complete"),
+        (nothing, FolderState.ABSENT, None, "the journal knows of none"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_every_place_has_its_sentence(
+    office: Office,
+    prepare: Callable[[Office], None],
+    state: State | FolderState,
+    error: str | None,
+    said: str,
+) -> None:
+    """State, code and sentence are those of folder and journal as they are now."""
+    prepare(office)
+
+    explanation = office.explain()
+
+    assert (explanation.state, explanation.error) == (state, error)
+    assert said in explanation.reason
+    assert explanation.known == (prepare is not nothing)
+    assert bool(explanation.hint) == bool(error)
+    assert explanation.record()["state"] == state.value
+
+
+@pytest.mark.parametrize(
+    ("confirmation", "said"),
+    [
+        (Confirmation.FOUND, "key-1; its answer was lost, but the bucket showed"),
+        (Confirmation.ABSENT, "under key-1; looked up there was none"),
+        (Confirmation.OTHER, "under key-1; looked up it was of other bytes"),
+        (Confirmation.UNKNOWN, "under key-1; it could not be looked up"),
+        (None, "may have left an object under key-1"),
+    ],
+)
+def test_delivery_after_a_lost_answer(
+    office: Office, confirmation: Confirmation | None, said: str
+) -> None:
+    """What the bucket showed of the lost one is told with the delivery."""
+    office.admit()
+    found = confirmation is Confirmation.FOUND
+    first = office.journal.claim(time.time())
+    assert first is not None
+    office.journal.pin(first, grant())
+    office.journal.defer(first, LOST, time.time(), charge=True)
+    entry = office.journal.claim(time.time() + 60)
+    assert entry is not None
+    if not found:
+        office.journal.pin(entry, grant("key-2"), confirmation)
+    proof = replace(receipt(), key="key-1" if found else "key-2", confirmed=found)
+    office.journal.deliver(entry, proof, duration_s=1.0, dispose=False)
+
+    assert said in office.explain().reason
+    with JournalReader(office.place) as records:
+        (record,) = records.receipts(0.0)
+    assert record.get("confirmation") == confirmation
+    assert record.get("earlier_keys", []) == ([] if found else ["key-1"])
+
+
+def test_folder_that_is_lost(office: Office) -> None:
+    """While the folder is away there is only the journal, and that is told."""
+    delivered(office)
+    office.root.rename(office.root.with_name("away"))
+
+    known, unknown = office.explain(), office.explain(b"pat/other.zip")
+
+    assert known.state is State.DELIVERED
+    assert "no longer in the folder" not in known.reason
+    for one in (known, unknown):
+        assert "is not there: mount or create it" in one.context[0]
+
+
+def test_forgotten_delivery_is_told_as_history(office: Office) -> None:
+    """Its key is in the answer, but not as how things stand."""
+    mended_and_forgotten(office)
+
+    explanation = office.explain()
+
+    assert explanation.current == {}
+    assert [one["state"] for one in explanation.before] == ["delivered", "rejected"]
+    assert all("forgotten_at" in one for one in explanation.before)
+
+
+def test_explained_while_the_journal_moves(office: Office) -> None:
+    """An answer is of one moment, whatever a daemon does meanwhile."""
+    deferred(office)
+    stop = threading.Event()
+
+    def move() -> None:
+        while not stop.is_set():
+            office.act(Operation.HOLD)
+            office.act(Operation.RELEASE)
+            entry = office.journal.claim(time.time())
+            assert entry is not None
+            office.journal.defer(entry, BROKE, time.time() + 60, charge=True)
+
+    with ThreadPoolExecutor(1) as pool:
+        moving = pool.submit(move)
+        said = {office.explain().state for _ in range(300)}
+        stop.set()
+        moving.result(20.0)
+
+    assert {State.DEFERRED, State.HELD} <= said
+
+
+def test_file_that_is_still_written(office: Office) -> None:
+    """A zip that a program has open for writing is said to be so."""
+    with make_zip(office.root / NAME).open("ab"):
+        explanation = office.explain()
+
+    assert (explanation.state, explanation.error) == (FolderState.WRITTEN, "E206")
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("pat/old/x.zip", "spool.exclude names it: old/"),
+        ("pat/x.csv", "spool.include does not name it"),
+        ("pat/x.zip.part", "a temporary file"),
+        (".git/x.zip", "a hidden folder"),
+        ("pat/X.ZIP", "in lower case"),
+    ],
+)
+def test_ignored_file_is_told_by_what(office: Office, name: str, why: str) -> None:
+    """The pattern, or the rule, that keeps a file from being sent is named."""
+    make_zip(office.root / name)
+
+    explanation = office.explain(name.encode())
+
+    assert explanation.state is FolderState.IGNORED
+    assert why in explanation.reason
+
+
+def test_history_is_told_the_latest_first(office: Office) -> None:
+    """All versions and all that operators did are there, with name and time."""
+    delivered_and_changed(office)
+    office.admit()
+    office.act(Operation.HOLD)
+    office.act(Operation.RELEASE)
+
+    explanation = office.explain()
+
+    assert [one["state"] for one in explanation.versions] == ["queued", "delivered"]
+    assert [one["act"] for one in explanation.actions] == ["release", "hold"]
+    assert {one["user"] for one in explanation.actions} == {"asha"}
+    assert explanation.context[0] == "0 are before it in the queue"
+
+
+def test_what_holds_it_up_is_told(office: Office) -> None:
+    """A destination that is down is named to who asks for a waiting file."""
+    office.admit()
+    trouble = {"stage": "grant", "code": "E302", "reason": "no", "since": time.time()}
+    office.journal.note("destination", {"stages": [trouble]})
+
+    waiting = office.explain().context
+    office.act(Operation.HOLD)
+
+    assert any("destination is down" in line and "E302" in line for line in waiting)
+    assert office.explain().context == []
+
+
+@pytest.mark.parametrize(
+    "said",
+    [NAME, f"./{NAME}", f"pat//../{NAME}", "{root}/" + NAME, "{link}/" + NAME],
+)
+def test_paths_are_found_as_people_write_them(
+    office: Office, tmp_path: Path, said: str
+) -> None:
+    """Relative, absolute, and through a link to the folder."""
+    office.admit()
+    link = tmp_path / "link"
+    link.symlink_to(office.root)
+    text = said.format(root=office.root, link=link)
+
+    with JournalReader(office.place) as records:
+        for root in (office.root, link):
+            assert locate(Spool(root), records, text) == PATH
+
+
+@pytest.mark.parametrize("said", ["../x.zip", "/etc/passwd", ".", "", "{root}", "a/.."])
+def test_paths_outside_are_refused(office: Office, said: str) -> None:
+    """What is not below the watched folder is nobody's business."""
+    with JournalReader(office.place) as records, pytest.raises(OutsideSpool):
+        locate(Spool(office.root), records, said.format(root=office.root))
+
+
+@pytest.mark.parametrize(
+    "name", [b"caf\xe9.zip", b"a\nb.zip", b"a\\xe9.zip", "a\u202eb.zip".encode()]
+)
+def test_paths_are_found_as_the_log_shows_them(office: Office, name: bytes) -> None:
+    """What is escaped in the log can be pasted, and so can the name itself."""
+    make_zip(office.root / os.fsdecode(b"pat/" + name))
+    with JournalReader(office.place) as records:
+        shown = office.explain(b"pat/" + name).path
+        assert shown.isprintable()
+        for said in (shown, os.fsdecode(b"pat/" + name)):
+            assert locate(Spool(office.root), records, said) == b"pat/" + name
+
+
+def test_odd_texts_are_some_path() -> None:
+    """Half a pair of surrogates, and escapes beyond all characters, end in no error."""
+    assert undisplay("\\ud800.zip") == [b"\\ud800.zip"]
+    assert undisplay("\\Uffffffff")[0] == b"\\Uffffffff"

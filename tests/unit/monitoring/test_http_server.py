@@ -1,0 +1,404 @@
+"""The listener: who may ask what, and that nobody can keep it busy."""
+
+import base64
+import http.client
+import os
+import socket
+import stat
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from wsgiref.types import StartResponse, WSGIEnvironment
+
+import pytest
+from structlog.testing import capture_logs
+
+from emitterd.monitoring.endpoint import Endpoint
+from emitterd.monitoring.http_server import THREADS, Listener, is_own, shows
+from support.prometheus import free_port
+from support.waiting import wait_until
+
+TOKEN = "a-long-and-random-token"
+DEADLINE_S = 60.0
+
+
+def hello(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+    """Answer with the path and the query."""
+    start("200 OK", [("Content-Type", "text/plain")])
+    return [f"{environ['PATH_INFO']}?{environ['QUERY_STRING']}".encode("latin-1")]
+
+
+def whole_environment(_: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+    """Answer with everything that an application is told."""
+    start("200 OK", [("Content-Type", "text/plain")])
+    return [repr(_).encode()]
+
+
+def broken(_: WSGIEnvironment, __: StartResponse) -> Iterable[bytes]:
+    """Fail as a bug would."""
+    raise ZeroDivisionError
+
+
+def large(_: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+    """Answer with more than any buffer holds."""
+    start("200 OK", [("Content-Type", "text/plain")])
+    return [b"x" * 2**20] * 64
+
+
+MOUNTS = {
+    "/": hello,
+    "/broken": broken,
+    "/environ": whole_environment,
+    "/large": large,
+}
+
+
+class Serving:
+    """A listener that serves in a thread of its own."""
+
+    def __init__(self, endpoint: Endpoint, token: str | None = None) -> None:
+        self.endpoint = endpoint
+        self.listener = Listener(endpoint, MOUNTS, token)
+        self.thread = threading.Thread(target=self.listener.run)
+
+    def connect(self) -> socket.socket:
+        """Connect as any caller would, and keep the line."""
+        family, address = self.endpoint.resolve()
+        caller = socket.socket(family)
+        caller.settimeout(DEADLINE_S)
+        try:
+            caller.connect(address)  # type: ignore[arg-type]  # or a path
+        except OSError:
+            caller.close()
+            raise
+        return caller
+
+    def up(self) -> bool:
+        """Tell whether it can be connected to."""
+        try:
+            self.connect().close()
+        except OSError:
+            return False
+        return True
+
+    def say(self, request: str) -> bytes:
+        """Send a request as it stands; return all that is answered."""
+        with self.connect() as caller:
+            caller.sendall(request.encode("latin-1"))
+            return caller.makefile("rb").read()
+
+    def get(
+        self, path: str = "/", method: str = "GET", **headers: str
+    ) -> tuple[int, http.client.HTTPMessage, str]:
+        """Ask; return status, headers and body."""
+        with self.connect() as caller:
+            lines = {"Host": "localhost", **headers}
+            head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+            caller.sendall(f"{method} {path} HTTP/1.1\r\n{head}\r\n".encode())
+            answer = http.client.HTTPResponse(caller, method=method)
+            answer.begin()
+            return answer.status, answer.headers, answer.read().decode()
+
+
+@contextmanager
+def serving(endpoint: Endpoint, token: str | None = None) -> Iterator[Serving]:
+    """Serve until the end of the block, and see the thread end."""
+    one = Serving(endpoint, token)
+    one.thread.start()
+    try:
+        wait_until(one.up, DEADLINE_S, "the listener")
+        yield one
+    finally:
+        one.listener.stop()
+        one.thread.join(DEADLINE_S)
+        assert not one.thread.is_alive()
+
+
+@pytest.fixture
+def local() -> Iterator[Serving]:
+    """Serve at a loopback address, without a token."""
+    with serving(Endpoint("127.0.0.1", free_port())) as one:
+        yield one
+
+
+@pytest.fixture
+def guarded() -> Iterator[Serving]:
+    """Serve with a token, as beyond this machine."""
+    with serving(Endpoint("127.0.0.1", free_port()), TOKEN) as one:
+        yield one
+
+
+def test_an_application_answers_by_path(local: Serving) -> None:
+    """What no other path has goes to the application at `/`, unquoted."""
+    status, _, body = local.get("/a%20file?search=caf%C3%A9")
+
+    assert (status, body) == (200, "/a file?search=caf%C3%A9")
+
+
+def test_head_is_get_without_the_body(local: Serving) -> None:
+    """The headers are those of GET, its length among them."""
+    status, headers, body = local.get("/abc", method="HEAD")
+
+    assert (status, body) == (200, "")
+    assert headers["Content-Length"] == str(len("/abc?"))
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "x" * 300])
+def test_nothing_can_be_changed(local: Serving, method: str) -> None:
+    """Any method but GET and HEAD is refused, with those two named."""
+    status, headers, _ = local.get(method=method)
+
+    assert status == 405
+    assert headers["Allow"] == "GET, HEAD"
+
+
+def test_without_a_page_what_there_is_is_named() -> None:
+    """An unknown path is 404, and says which paths there are."""
+    listener = Listener(Endpoint("127.0.0.1", free_port()), {"/metrics": hello}, None)
+    one = Serving(listener._endpoint)
+    one.listener, one.thread = listener, threading.Thread(target=listener.run)
+    one.thread.start()
+    try:
+        wait_until(one.up, DEADLINE_S, "the listener")
+        status, _, body = one.get("/other")
+    finally:
+        listener.stop()
+        one.thread.join(DEADLINE_S)
+
+    assert status == 404
+    assert "/metrics" in body
+
+
+@pytest.mark.parametrize(
+    ("host", "own"),
+    [
+        ("localhost:9464", True),
+        ("LOCALHOST", True),
+        ("127.0.0.1:9464", True),
+        ("[::1]:9464", True),
+        ("192.0.2.1", True),
+        ("", True),
+        ("attacker.example:9464", False),
+        ("127.0.0.1.attacker.example", False),
+        ("localhost.attacker.example", False),
+        ("[::1", False),
+    ],
+)
+def test_a_name_of_another_site_is_not_ours(host: str, own: bool) -> None:  # noqa: FBT001
+    """Only an address, or localhost, cannot be made to lead here by another's DNS."""
+    assert is_own(host) is own
+
+
+def test_another_site_cannot_read_through_a_browser(local: Serving) -> None:
+    """A request under a foreign name is refused before any application sees it."""
+    status, _, body = local.get(Host="attacker.example:9464")
+
+    assert status == 421
+    assert "localhost" in body
+
+
+BASIC = base64.b64encode(f"anyone:{TOKEN}".encode()).decode()
+
+
+@pytest.mark.parametrize(
+    ("header", "good"),
+    [
+        (f"Bearer {TOKEN}", True),
+        (f"bearer {TOKEN}", True),
+        (f"Basic {BASIC}", True),
+        (f"Bearer {TOKEN}x", False),
+        ("Bearer ", False),
+        (f"Basic {TOKEN}", False),
+        ("Basic \xff", False),
+        (f"Digest {TOKEN}", False),
+        ("", False),
+    ],
+)
+def test_the_token_is_shown_in_either_way(header: str, good: bool) -> None:  # noqa: FBT001
+    """Monitoring shows it as a bearer token, a browser as the password."""
+    assert shows(header, TOKEN) is good
+
+
+def test_without_the_token_nothing_is_said(guarded: Serving) -> None:
+    """The refusal makes a browser ask; with the token any host name will do."""
+    refused, headers, _ = guarded.get("/abc")
+    taken, _, body = guarded.get(
+        "/abc", Authorization=f"Bearer {TOKEN}", Host="emitter.example.org"
+    )
+
+    assert refused == 401
+    assert headers["WWW-Authenticate"].startswith("Basic ")
+    assert (taken, body) == (200, "/abc?")
+
+
+def test_an_application_is_not_told_secrets(
+    guarded: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the token nor the process's environment is handed on."""
+    monkeypatch.setenv("CQUBE_PASSWORD", "hunter2")
+    _, _, body = guarded.get("/environ", Authorization=f"Bearer {TOKEN}")
+
+    assert "PATH_INFO" in body
+    assert "hunter2" not in body
+    assert TOKEN not in body
+
+
+def test_a_bug_of_an_application_is_one_answer(local: Serving) -> None:
+    """It is answered by 500 and logged; the next request is answered."""
+    with capture_logs() as logged:
+        failed, _, _ = local.get("/broken")
+        status, _, _ = local.get("/")
+
+    assert (failed, status) == (500, 200)
+    assert [(one["event"], one["path"]) for one in logged] == [
+        ("metrics.failed", "/broken")
+    ]
+
+
+@pytest.mark.parametrize(
+    "request_line",
+    ["\x1b[31mGET", "GET / HTTP/9.9\r\n\r\n", "GET /\r\n\r\n", "\r\n\r\n"],
+    ids=["colour", "version", "old", "empty"],
+)
+def test_nothing_of_a_bad_request_is_echoed(
+    local: Serving, request_line: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What is no request is refused or ignored, and nothing reaches the log."""
+    answer = local.say(request_line + "\r\n\r\n")
+
+    assert b"\x1b" not in answer
+    assert local.get("/")[0] == 200
+    assert capfd.readouterr().err == ""
+
+
+def test_silent_callers_do_not_shut_others_out(local: Serving) -> None:
+    """Whoever connects and says nothing is cut off, and then others are answered."""
+    with ExitStack() as stack:
+        for _ in range(THREADS):
+            stack.enter_context(closing(local.connect()))
+        status, _, _ = local.get("/")
+
+    assert status == 200
+
+
+def test_whoever_does_not_read_is_cut_off(local: Serving) -> None:
+    """An answer that is not taken ends, and its thread with it."""
+
+    def answering() -> set[threading.Thread]:
+        return {one for one in threading.enumerate() if one.name == "http"}
+
+    # Those of the tests before may still be about to end.
+    others = answering()
+    with local.connect() as caller:
+        caller.sendall(b"GET /large HTTP/1.0\r\n\r\n")
+        wait_until(lambda: answering() - others, DEADLINE_S, "the answer's begin")
+        wait_until(lambda: not answering() - others, DEADLINE_S, "the answer's end")
+
+
+def test_a_taken_address_is_told_once_and_had_later() -> None:
+    """Somebody else's port is an error in the log, and no reason to end."""
+    endpoint = Endpoint("127.0.0.1", free_port())
+    with socket.socket() as other, capture_logs() as logged:
+        other.bind((endpoint.host, endpoint.port))
+        other.listen()
+        one = Serving(endpoint)
+        one.thread.start()
+        wait_until(lambda: logged, DEADLINE_S, "a line")
+        one.listener.stop()
+        one.thread.join(DEADLINE_S)
+
+    assert [line["event"] for line in logged] == ["metrics.unserved"]
+    assert str(endpoint) in logged[0]["address"]
+
+
+def test_a_socket_is_for_its_group(tmp_path: Path) -> None:
+    """It has mode 0660, any host name will do, and it goes with the listener."""
+    path = tmp_path / "page.sock"
+    with serving(Endpoint(path=path)) as one:
+        mode = stat.S_IMODE(path.stat().st_mode)
+        status, _, _ = one.get("/", Host="emitter.example.org")
+
+    assert mode == 0o660
+    assert status == 200
+    assert not path.exists()
+
+
+def test_a_dead_processes_socket_is_taken_over(tmp_path: Path) -> None:
+    """What a crash left at the path does not keep the next one from serving."""
+    path = tmp_path / "page.sock"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    with serving(Endpoint(path=path)) as one:
+        status, _, _ = one.get("/")
+
+    assert status == 200
+
+
+def test_a_file_at_the_path_is_left_alone(tmp_path: Path) -> None:
+    """What is no socket is not removed to make room for one."""
+    path = tmp_path / "page.sock"
+    path.write_text("mine")
+    with capture_logs() as logged:
+        one = Serving(Endpoint(path=path))
+        one.thread.start()
+        wait_until(lambda: logged, DEADLINE_S, "a line")
+        one.listener.stop()
+        one.thread.join(DEADLINE_S)
+
+    assert path.read_text() == "mine"
+    assert logged[0]["event"] == "metrics.unserved"
+
+
+@pytest.mark.parametrize(
+    ("text", "endpoint", "local_only"),
+    [
+        ("127.0.0.1:9464", Endpoint("127.0.0.1", 9464), True),
+        ("[::1]:9464", Endpoint("::1", 9464), True),
+        ("localhost:9464", Endpoint("localhost", 9464), True),
+        ("unix:/run/x.sock", Endpoint(path=Path("/run/x.sock")), True),
+        ("192.0.2.1:9464", Endpoint("192.0.2.1", 9464), False),
+        ("[::]:80", Endpoint("::", 80), False),
+        ("metrics.example.org:80", Endpoint("metrics.example.org", 80), False),
+    ],
+)
+def test_an_endpoint_is_read_and_shown(
+    text: str,
+    endpoint: Endpoint,
+    local_only: bool,  # noqa: FBT001
+) -> None:
+    """What was written comes out again, and whether others can reach it is known."""
+    assert Endpoint.parse(text) == endpoint
+    assert str(endpoint) == text
+    assert endpoint.local is local_only
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "9464",
+        ":9464",
+        "127.0.0.1",
+        "127.0.0.1:0",
+        "127.0.0.1:65536",
+        "127.0.0.1:\u0663",
+        "::1:9464",
+        "unix:page.sock",
+        "unix:" + "/x" * 60,
+        "",
+    ],
+)
+def test_what_is_no_endpoint_is_refused(text: str) -> None:
+    """Nothing is guessed: an empty host would be the whole network elsewhere."""
+    with pytest.raises(ValueError, match=r"\w"):
+        Endpoint.parse(text)
+
+
+def test_a_path_of_bytes_is_measured_in_bytes() -> None:
+    """The kernel counts bytes, not characters."""
+    longest = "/" + "é" * 53
+
+    assert len(os.fsencode(longest)) == 107
+    assert Endpoint.parse(f"unix:{longest}").local
+    with pytest.raises(ValueError, match="longer than 107 bytes"):
+        Endpoint.parse(f"unix:{longest}x")

@@ -1,0 +1,230 @@
+"""What a scrape has: counted after the commit, read from the journal, known to all."""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from emitterd.codes import Code
+from emitterd.datasets.catalogue_file import load_catalogue
+from emitterd.errors import Decision, DeliveryError, Stage
+from emitterd.journal.journal import History
+from emitterd.journal.rows import Admission
+from emitterd.monitoring.alarms import Alarm, AlarmCode, Outage, judge
+from emitterd.monitoring.metrics import CountedJournal, Metrics
+from emitterd.monitoring.status import QueueReading, read_queue
+from support.journal import BROKE, NOW, admission, deliver, receipt, seen, take
+
+REFUSED = DeliveryError(Decision.REJECT, Code.TOO_LARGE, "too large")
+GONE = DeliveryError(Decision.WITHDRAW, Code.GONE, "gone")
+
+Samples = dict[tuple[str, str], float]
+
+
+class Scraped:
+    """A journal that is counted, and its scrapes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.metrics = Metrics()
+        self.journal = CountedJournal(
+            folder / "journal.db",
+            backoff_max_s=600.0,
+            metrics=self.metrics,
+            dataset=load_catalogue().dataset,
+        )
+        self.alarms: list[Alarm] = []
+        self.outages: list[Outage] = []
+        self.swept_at: float | None = None
+        self._application = self.metrics.application(self._read)
+
+    def _read(self) -> QueueReading:
+        progress = read_queue(self.journal.database.read, NOW)
+        eta_s = progress.eta_s(moving=True)
+        outages, alarms = tuple(self.outages), judge(self.alarms)
+        return QueueReading(progress, alarms, outages, eta_s, self.swept_at)
+
+    def text(self) -> str:
+        """Return what a scrape is answered."""
+        environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/metrics", "QUERY_STRING": ""}
+        parts = self._application(environ, lambda *_: lambda _: None)
+        return b"".join(parts).decode()
+
+    def samples(self) -> Samples:
+        """Return every sample by name and the values of its labels."""
+        return {
+            (sample.name, " ".join(sample.labels.values())): sample.value
+            for family in text_string_to_metric_families(self.text())
+            for sample in family.samples
+        }
+
+
+@pytest.fixture
+def scraped(tmp_path: Path) -> Iterator[Scraped]:
+    """Open a journal that is counted."""
+    one = Scraped(tmp_path)
+    with one.journal:
+        yield one
+
+
+def test_every_end_is_counted_by_dataset(scraped: Scraped) -> None:
+    """Delivered, rejected, withdrawn: files and bytes, each once."""
+    journal = scraped.journal
+    known = b"school_master/school_mst.zip"
+    deliver(journal, take(journal, 1, known))
+    journal.reject(take(journal, 1, b"x/rejected.zip"), REFUSED)
+    journal.withdraw(take(journal, 1, b"x/gone.zip"), GONE)
+    samples = scraped.samples()
+
+    dataset = load_catalogue().dataset(known)
+    assert dataset is not None
+    assert samples["emitterd_files_total", f"{dataset.title} delivered"] == 1
+    assert samples["emitterd_file_bytes_total", f"{dataset.title} delivered"] == 10
+    assert samples["emitterd_files_total", "other rejected"] == 1
+    assert samples["emitterd_files_total", "other withdrawn"] == 1
+    assert samples["emitterd_file_bytes_total", "other withdrawn"] == 10
+
+
+def test_what_is_known_is_counted_as_unchanged(scraped: Scraped) -> None:
+    """It ends without a row, and is counted all the same."""
+    journal = scraped.journal
+    deliver(journal, take(journal, 1))
+    entry = take(journal, 2)
+    previous = journal.previous(entry)
+    assert previous is not None
+    journal.unchanged(entry, previous[0], dispose=False)
+
+    assert scraped.samples()["emitterd_files_total", "other unchanged"] == 1
+
+
+def test_what_is_replaced_or_refused_at_the_door_is_counted(scraped: Scraped) -> None:
+    """The version that was replaced counts with its own size."""
+    journal = scraped.journal
+    journal.admit([admission()])
+    journal.admit([admission(version=2)])
+    journal.admit([Admission(b"big.zip", seen(1, 99), "", 0, trouble=REFUSED)])
+    samples = scraped.samples()
+
+    assert samples["emitterd_files_total", "other withdrawn"] == 1
+    assert samples["emitterd_file_bytes_total", "other withdrawn"] == 10
+    assert samples["emitterd_files_total", "other rejected"] == 1
+    assert samples["emitterd_file_bytes_total", "other rejected"] == 99
+
+
+def test_attempts_are_counted_by_error(scraped: Scraped) -> None:
+    """Success has no error; what failed has its code."""
+    journal = scraped.journal
+    entry = take(journal, 1)
+    journal.defer(entry, BROKE, NOW - 1, charge=True)
+    again = journal.claim(NOW)
+    assert again is not None
+    journal.deliver(again, receipt(), duration_s=0.3, dispose=False)
+    samples = scraped.samples()
+
+    assert samples["emitterd_attempts_total", BROKE.code] == 1
+    assert samples["emitterd_attempts_total", ""] == 1
+    assert samples["emitterd_delivery_duration_seconds_count", ""] == 1
+    assert samples["emitterd_delivery_duration_seconds_sum", ""] == pytest.approx(0.3)
+
+
+def test_what_did_not_become_durable_is_not_counted(scraped: Scraped) -> None:
+    """An illegal change counts nothing."""
+    entry = take(scraped.journal, 1)
+    deliver(scraped.journal, entry)
+    with pytest.raises(Exception, match="deliver"):
+        deliver(scraped.journal, entry)
+
+    assert scraped.samples()["emitterd_attempts_total", ""] == 1
+
+
+def test_counters_do_not_go_back_with_the_journal(scraped: Scraped) -> None:
+    """What retention forgets stays counted, and is no entry any more."""
+    entry = take(scraped.journal, 1)
+    deliver(scraped.journal, entry)
+    History(scraped.journal.database).prune([entry.id])
+    samples = scraped.samples()
+
+    assert samples["emitterd_files_total", "other delivered"] == 1
+    assert samples["emitterd_entries", "delivered"] == 0
+
+
+def test_what_stands_is_read(scraped: Scraped) -> None:
+    """States, the oldest, rejections that still stand, and when there was success."""
+    journal = scraped.journal
+    before = scraped.samples()
+    deliver(journal, take(journal, 1, b"a.zip"))
+    journal.reject(take(journal, 1, b"b.zip"), REFUSED)
+    journal.reject(take(journal, 1, b"c.zip"), REFUSED)
+    journal.admit([admission(b"c.zip", 2), admission(b"d.zip")])
+    scraped.swept_at = NOW
+    samples = scraped.samples()
+
+    assert before["emitterd_oldest_waiting_age_seconds", ""] == 0
+    assert before["emitterd_eta_seconds", ""] == 0
+    assert ("emitterd_last_success_timestamp_seconds", "") not in before
+    assert ("emitterd_last_sweep_timestamp_seconds", "") not in before
+    assert samples["emitterd_entries", "queued"] == 2
+    assert samples["emitterd_entry_bytes", "queued"] == 20
+    assert samples["emitterd_rejected_files", ""] == 1
+    assert samples["emitterd_last_success_timestamp_seconds", ""] >= NOW
+    assert samples["emitterd_oldest_waiting_age_seconds", ""] > 0
+    assert samples["emitterd_last_sweep_timestamp_seconds", ""] == NOW
+    assert samples["emitterd_destination_up", "bucket"] == 1
+
+
+def test_each_stage_is_up_or_down(scraped: Scraped) -> None:
+    """Where the trouble lies is told: at the login, the grant or the bucket."""
+    scraped.outages = [Outage(Stage.GRANT, Code.DNS, "no such host", NOW)]
+    samples = scraped.samples()
+
+    assert [samples["emitterd_destination_up", stage] for stage in Stage] == [1, 0, 1]
+
+
+def test_alarms_are_the_verdicts(scraped: Scraped) -> None:
+    """Each is there at any time, and 1 while it is raised."""
+    scraped.alarms = [Alarm(AlarmCode.NO_SUCCESS, NOW, "", "")]
+    samples = scraped.samples()
+    raised = {
+        labels
+        for (name, labels), value in samples.items()
+        if name == "emitterd_alarm"
+        if value
+    }
+
+    assert raised == {"no_success critical"}
+    assert samples["emitterd_alarm", "rejected warning"] == 0
+
+
+def test_a_sweep_is_counted_with_what_it_found(scraped: Scraped) -> None:
+    """How long it took, and what no event had named."""
+    scraped.metrics.swept(0.2, 3)
+    samples = scraped.samples()
+
+    assert samples["emitterd_missed_files_total", ""] == 3
+    assert samples["emitterd_sweep_duration_seconds_count", ""] == 1
+
+
+def test_labels_are_bounded(scraped: Scraped) -> None:
+    """Folders that no catalogue has are one dataset, however many there are."""
+    for number in range(50):
+        path = f"folder{number}/x.zip".encode()
+        deliver(scraped.journal, take(scraped.journal, 1, path))
+    names = [name for name, _ in scraped.samples() if name == "emitterd_files_total"]
+
+    assert len(names) == 1
+
+
+@pytest.mark.tools("promtool")
+def test_promtool_finds_nothing_wrong(scraped: Scraped) -> None:
+    """Names, units and types are as Prometheus recommends."""
+    deliver(scraped.journal, take(scraped.journal, 1))
+    done = subprocess.run(
+        ["promtool", "check", "metrics"],  # noqa: S607
+        input=scraped.text(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")

@@ -1,0 +1,500 @@
+"""The page over WSGI: what it says, what it escapes, and what it costs."""
+
+import re
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from emitterd.codes import Code
+from emitterd.delivery.circuit_breaker import OpenCircuit
+from emitterd.errors import Stage
+from emitterd.journal.journal import Journal
+from emitterd.journal.reader import JournalReader
+from emitterd.model import State, display
+from emitterd.monitoring.alarms import Alarm, AlarmCode, Health
+from emitterd.monitoring.page import POLICY, SCRIPT, STYLE
+from emitterd.monitoring.page_data import SHOWN, Throughput, gather, progress
+from emitterd.monitoring.uploads import UploadProgress
+from emitterd.text import amount, count, sentence, share, span
+from support.page import HOSTILE, Desk, admission
+
+NAME = b"school_master/school_mst.zip"
+ENDURING = (
+    State.QUEUED,
+    State.DEFERRED,
+    State.HELD,
+    State.REJECTED,
+    State.DELIVERED,
+)
+PAGES = ["/", "/explain?path=school_master/school_mst.zip", "/explain", "/nothing"]
+
+
+@pytest.fixture
+def desk(spool_root: Path, journal: Journal, tmp_path: Path) -> Desk:
+    """Set up a page over an empty journal."""
+    return Desk(spool_root, journal, tmp_path / "state" / "journal.db")
+
+
+def alarm(
+    cause: AlarmCode, words: str, hint: str = "look at `emitterd check`"
+) -> Alarm:
+    """Return an alarm that is ten minutes old."""
+    return Alarm(cause, time.time() - 600, words, hint)
+
+
+def test_a_fresh_installation_is_well(desk: Desk) -> None:
+    """Without a file and without an alarm all is well, in words and in figures."""
+    words = desk.ask().document.words
+
+    assert "All is well No file has come yet." in words
+    assert "Destination Up not asked yet" in words
+    assert "Nothing waits." in words
+
+
+def test_work_under_way_is_shown(desk: Desk) -> None:
+    """What is sent, waits and was delivered stands there, with sizes and forecast."""
+    for number in range(SHOWN + 5):
+        desk.admit(b"sat/marks_%d.zip" % number, 1_000_000)
+    desk.deliver()
+    entry = desk.claim()
+    desk.uploads.began(entry)
+    desk.uploads.sent(entry, 250_000)
+    document = desk.ask().document
+
+    gist = f"1 file is being sent. {SHOWN + 3} files wait. Done in less than a minute"
+    assert gist in document.words
+    assert "250 kB of 1.00 MB" in document.words
+    [bar] = document.all("progress")
+    assert (bar["value"], bar["max"]) == ("25", "100")
+    assert bar["aria-label"] == "Sent of sat/marks_1.zip"
+    assert "And 3 more files: emitterd list --state queued" in document.words
+    assert "Delivered 1 1 in the last day" in document.words
+
+
+def test_the_queue_is_told_by_turn(desk: Desk) -> None:
+    """The first rows of the queue are those that will be sent next, in that order."""
+    for number in range(40):
+        desk.admit(b"sat/marks_%02d.zip" % number)
+    desk.admit(b"pat/exam.zip")
+    words = desk.ask().document.words
+
+    upcoming = re.findall(r"sat/marks_\d\d\.zip|pat/exam\.zip", words)
+    due = [desk.claim().name for _ in range(SHOWN)]
+    assert upcoming[:SHOWN] == due
+
+
+def test_alarms_say_since_when_and_what_to_do(desk: Desk) -> None:
+    """The gravest alarm is the headline; each has its beginning and its remedy."""
+    desk.admit(NAME)
+    now = time.time()
+    desk.down = OpenCircuit(Stage.LOGIN, Code.REFUSED, "refused", "hint", now, now + 60)
+    desk.verdict = Health(
+        (
+            alarm(
+                AlarmCode.DESTINATION_DOWN,
+                "the destination is down at the login: E302 refused",
+            ),
+            alarm(AlarmCode.WATCH_DEGRADED, "not every folder is watched: 3 of 9"),
+        )
+    )
+    words = desk.ask().document.words
+
+    assert "The destination is down at the login, and 1 more alarm" in words
+    assert "No file is lost: 1 file waits, and goes on as soon as" in words
+    assert "Not every folder is watched 3 of 9. Since" in words
+    assert "for 10 minutes. What to do: Look at emitterd check ." in words
+    assert "Destination Down at the login, tried again at" in words
+
+
+def test_a_code_is_no_headline(desk: Desk) -> None:
+    """An alarm that begins with its code is told without it on top."""
+    words = "E104 the journal's disk is full: nothing is taken in"
+    desk.verdict = Health((alarm(AlarmCode.JOURNAL_FULL, words),))
+    [top] = [one for one in desk.ask().document.all("section") if "class" in one]
+
+    assert top["class"] == "bad"
+    assert "The journal's disk is full" in desk.ask().document.words
+    assert "E104" not in desk.ask().document.words
+
+
+def test_a_rejected_file_has_its_findings_in_words(desk: Desk) -> None:
+    """What was expected, what stands there, what is lost and what to do."""
+    desk.reject(NAME)
+    words = desk.ask().document.words
+
+    assert "The header is not that of the dataset. E233 Expected school_id" in words
+    assert "If it is sent The server deletes the object" in words
+    assert "What to do Correct the first line as the finding says." in words
+
+
+def test_a_rejection_that_was_mended_is_history(desk: Desk) -> None:
+    """Once a later version of the path is there the page asks nobody any more."""
+    desk.reject(NAME, 1)
+    before = desk.ask().document.words
+    desk.admit(NAME, 1000, 2)
+    after = desk.ask().document.words
+
+    assert "Rejected: these need you" in before
+    assert "Rejected: these need you" not in after
+
+
+def test_a_deferred_file_says_when_it_is_tried_again(desk: Desk) -> None:
+    """The failure is put into words, with its code and the next attempt."""
+    desk.admit(NAME)
+    desk.defer(Code.CONNECTION_LOST, "it broke")
+    words = desk.ask().document.words
+
+    assert f"{NAME.decode()} again at" in words
+    assert "The connection broke before the whole body was sent. E305" in words
+
+
+@pytest.mark.parametrize(
+    ("doubted", "said"),
+    [
+        (True, "E107 What to do: Ask who runs the server whether it has the file"),
+        (False, "By the operator."),
+    ],
+    ids=["a rebuild", "the operator"],
+)
+def test_a_held_file_says_for_whom_it_waits(
+    desk: Desk, *, doubted: bool, said: str
+) -> None:
+    """What a rebuilt journal doubts is no act of the operator's."""
+    if doubted:
+        desk.journal.note("rebuilt_at", time.time())
+    desk.admit(NAME)
+    if not doubted:
+        desk.journal.database.write(
+            lambda connection: connection.execute("update entry set state = 'held'")
+        )
+    words = desk.ask().document.words
+
+    assert f"Held back {NAME.decode()} since" in words
+    assert said in words
+
+
+@pytest.mark.parametrize("path", [*PAGES, f"/explain?path={'%3Cb%3E' * 9}"])
+def test_every_page_is_sound(desk: Desk, path: str) -> None:
+    """Elements are closed, ids are single, references lead somewhere, all is named."""
+    desk.admit(NAME)
+    desk.reject(HOSTILE)
+    document = desk.ask(path).document
+
+    assert document.wrong == []
+    ids = [one["id"] for _, one in document.elements if "id" in one]
+    assert len(ids) == len(set(ids))
+    for tag, one in document.elements:
+        for reference in ("aria-labelledby", "for"):
+            assert one.get(reference, ids[0]) in ids, tag
+        assert not {name for name in one if name.startswith("on")}
+        assert "style" not in one
+    assert len(document.all("h1")) == 1
+    assert len(document.all("main")) == 1
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_nothing_comes_from_elsewhere(desk: Desk, path: str) -> None:
+    """The policy allows the page's own style and script, and no page names a host."""
+    answer = desk.ask(path)
+
+    assert answer.headers["Content-Security-Policy"] == POLICY
+    assert POLICY.startswith("default-src 'none'; ")
+    assert "unsafe" not in POLICY
+    assert f"<style>{STYLE}</style>" in answer.text
+    assert f"<script>{SCRIPT}</script>" in answer.text
+    places = [
+        one[name]
+        for _, one in answer.document.elements
+        for name in ("href", "src", "action")
+        if name in one
+    ]
+    assert [one for one in places if "//" in one] == []
+
+
+def hostile_everywhere(desk: Desk) -> None:
+    """Have a file of a hostile name in every list."""
+    desk.admit(HOSTILE + b"1")
+    desk.deliver()
+    desk.admit(HOSTILE + b"2")
+    desk.uploads.began(desk.claim())
+    desk.admit(HOSTILE + b"3")
+    desk.defer(Code.REFUSED, "<b>\x1b[1m")
+    desk.admit(HOSTILE + b"4")
+    desk.reject(HOSTILE + b"5")
+
+
+def test_no_name_is_markup(desk: Desk) -> None:
+    """A name with tags, quotes, a colour and a right-to-left override is only text."""
+    hostile_everywhere(desk)
+    shown = display(HOSTILE)
+    for answer in (desk.ask(), desk.explain(HOSTILE + b"1"), desk.explain(HOSTILE)):
+        assert "<script>alert" not in answer.text
+        assert shown in answer.document.words
+        assert answer.text.isprintable() or not re.search(
+            "[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", answer.text
+        )
+        assert len(answer.document.all("script")) == 1
+
+    assert desk.ask().document.words.count(shown) >= 5
+
+
+def test_links_lead_to_the_file_they_name(desk: Desk) -> None:
+    """Whatever the bytes of a name, its link explains that very file."""
+    desk.admit(HOSTILE)
+    link = next(
+        one["href"]
+        for one in desk.ask().document.all("a")
+        if one["href"].startswith("explain?")
+    )
+    answer = desk.ask(f"/{link}")
+
+    assert answer.status == 200
+    assert f"{display(HOSTILE)} queued" in answer.document.words
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(st.binary(min_size=1, max_size=40) | st.text(max_size=40).map(str.encode))
+def test_whatever_is_asked_is_answered(desk: Desk, said: bytes) -> None:
+    """No search ends in a failure, and none breaks the page it is answered by."""
+    answer = desk.explain(said)
+
+    assert answer.status in {200, 400, 404}
+    assert answer.document.wrong == []
+    assert len(answer.document.all("script")) == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "status", "words"),
+    [
+        ("", 400, "Which file?"),
+        ("a\0b", 400, "No such name"),
+        ("y" * 5000, 400, "No such name"),
+        ("y" * 300 + ".zip", 200, "File name too long"),
+        ("../../etc/passwd", 404, "lies outside the watched folder"),
+        ("/etc/passwd", 404, "lies outside the watched folder"),
+        ("pat/none.zip", 404, "There is no such file"),
+    ],
+    ids=["nothing", "nul", "endless", "long", "up", "absolute", "unknown"],
+)
+def test_a_search_in_vain_says_why(
+    desk: Desk, said: str, status: int, words: str
+) -> None:
+    """What cannot be a file, or is none, gets a sentence."""
+    answer = desk.explain(said)
+
+    assert answer.status == status
+    assert words in answer.document.words
+
+
+def test_a_file_is_found_by_its_name_alone(desk: Desk) -> None:
+    """Who knows the name, or its beginning, need not know the folder."""
+    for folder in ("school_master", "pat"):
+        (desk.root / folder).mkdir()
+    desk.admit(NAME)
+    for said in ("school_mst.zip", "school_m", "school_master/"):
+        assert f"{NAME.decode()} queued" in desk.explain(said).document.words
+
+    desk.admit(b"pat/school.zip")
+    both = desk.explain("school").document.words
+
+    assert "Which of these?" in both
+    assert "pat/school.zip" in both
+    assert NAME.decode() in both
+
+
+def test_an_unchanged_page_is_not_sent_again(desk: Desk) -> None:
+    """The part that lives has an ETag, which is that of the page it stands in."""
+    desk.admit(NAME)
+    first = desk.ask("/overview")
+    [live] = [one for one in desk.ask().document.all("div") if one.get("id") == "live"]
+    again = desk.ask("/overview", if_none_match=first.headers["ETag"])
+    desk.deliver()
+    later = desk.ask("/overview", if_none_match=first.headers["ETag"])
+
+    assert live["data-etag"] == first.headers["ETag"]
+    assert (again.status, again.text) == (304, "")
+    assert later.status == 200
+    assert "Nothing waits." in later.document.words
+
+
+def test_a_head_is_the_head_of_the_answer(desk: Desk) -> None:
+    """HEAD has the headers of GET, and no body."""
+    got, head = desk.ask("/explain"), desk.ask("/explain", "HEAD")
+
+    assert head.text == ""
+    assert head.status == got.status
+    assert head.headers["Content-Length"] == got.headers["Content-Length"]
+
+
+def test_a_journal_that_cannot_be_read_is_told(desk: Desk) -> None:
+    """Instead of a failure there is a page with the reason."""
+    desk.place.rename(desk.place.with_name("elsewhere.db"))
+    answer = desk.ask()
+
+    assert answer.status == 503
+    assert "The journal cannot be read" in answer.document.words
+
+
+def steps(desk: Desk) -> tuple[int, int]:
+    """Return what a look costs: SQLite's steps, and rows."""
+    counted = [0, 0]
+
+    def step() -> int:
+        counted[0] += 1
+        return 0
+
+    through = Throughput()
+    with JournalReader(desk.place) as records:
+
+        def read(sql: str, parameters: object = ()) -> list[tuple[object, ...]]:
+            assert isinstance(parameters, tuple)
+            rows = records.read(sql, parameters)
+            counted[1] += len(rows)
+            return rows
+
+        records._connection.set_progress_handler(step, 1)
+        now = time.time()
+        gather(read, through.day(read, now), now)
+    return counted[0], counted[1]
+
+
+def fill(desk: Desk, state: State, number: int) -> None:
+    """Have so many more files in a state, delivered ones longer ago than a day."""
+    begun = desk.journal.counts()[state]
+    paths = [b"%s/%d.zip" % (state.encode(), begun + one) for one in range(number)]
+    desk.journal.admit([admission(path) for path in paths])
+    desk.journal.database.write(
+        lambda connection: connection.execute(
+            """update entry set state = ?, due_at = admitted_at, error = 'E305',
+               delivered_at = admitted_at - 100000 where state = 'queued'
+               and path >= ? and path < ?""",
+            (state, state.encode() + b"/", state.encode() + b"0"),
+        )
+    )
+
+
+def test_a_long_queue_costs_what_a_short_one_does(desk: Desk) -> None:
+    """With 10,000 files in the queue SQLite goes the steps that it goes with 100."""
+    for state in ENDURING:
+        fill(desk, state, 100)
+    few = steps(desk)
+    fill(desk, State.QUEUED, 9_900)
+    for state in set(ENDURING) - {State.REJECTED}:
+        fill(desk, state, 1_000)
+    many = steps(desk)
+
+    assert desk.journal.counts()[State.QUEUED] >= 10_000
+    assert many[1] == few[1]
+    assert many[0] < 1.05 * few[0]
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "said"),
+    [
+        (0, "0 bytes"),
+        (1, "1 byte"),
+        (999, "999 bytes"),
+        (1000, "1.00 kB"),
+        (999_499, "999 kB"),
+        (999_500, "1.00 MB"),
+        (12_345_678, "12.3 MB"),
+        (5 * 2**30, "5.37 GB"),
+    ],
+)
+def test_sizes_have_three_digits(size_bytes: int, said: str) -> None:
+    """A size is rounded, and never to a thousand of a unit."""
+    assert amount(size_bytes) == said
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (-5, "less than a minute"),
+        (59.9, "less than a minute"),
+        (60, "1 minute"),
+        (3599, "59 minutes"),
+        (3600, "1 hour"),
+        (3660, "1 hour 1 minute"),
+        (11_000, "3 hours"),
+        (90_000, "1 day 1 hour"),
+        (400 * 86_400, "400 days"),
+    ],
+)
+def test_spans_are_in_words(seconds: float, said: str) -> None:
+    """A duration is told in one unit, and a short one of its kind in two."""
+    assert span(seconds) == said
+
+
+def test_phrases() -> None:
+    """Counts agree with their noun, shares are never over the whole."""
+    assert [count(one, "file") for one in (0, 1, 12_000)] == [
+        "0 files",
+        "1 file",
+        "12,000 files",
+    ]
+    assert [share(1, 3), share(3, 3), share(9, 3), share(0, 0)] == [33, 100, 100, 100]
+    assert [sentence(one) for one in ("it broke", "Done.", "")] == [
+        "It broke.",
+        "Done.",
+        ".",
+    ]
+
+
+def test_an_upload_tells_speed_and_attempt() -> None:
+    """Of one under way there is the share, the speed, what is left and the attempt."""
+    upload = UploadProgress(1, NAME, 120_000_000, 3, 1000.0, 40_000_000)
+
+    said = progress(upload, 1040.0).said
+    assert said == "33 %, 1.00 MB/s, 1 minute left, attempt 3"
+    assert progress(UploadProgress(1, NAME, 0, 1, 1000.0), 1000.0).said == "100 %"
+
+
+def ratio(one: str, other: str) -> float:
+    """Return the contrast of two colours. Source: WCAG 2.1, "relative luminance"."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+        linear = [
+            part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4
+            for part in parts
+        ]
+        return sum(
+            weight * part
+            for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True)
+        )
+
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_text_can_be_read(scheme: int) -> None:
+    """Every colour of text has a contrast of 4.5 on every ground it stands on."""
+    palette = dict(
+        re.findall(r"--([a-z-]+): (#[0-9a-f]{6})", STYLE.split(":root")[1 + scheme])
+    )
+    on = {
+        "ink": "ground sheet well-wash look-wash bad-wash",
+        "quiet": "ground sheet well-wash look-wash bad-wash",
+        "link": "ground sheet well-wash look-wash bad-wash",
+        "well": "sheet well-wash",
+        "look": "sheet look-wash",
+        "bad": "ground sheet bad-wash",
+        # On buttons and signs it is the sheet that is written with.
+        "sheet": "link well look bad",
+    }
+    poor = {
+        (text, ground): round(ratio(palette[text], palette[ground]), 2)
+        for text, grounds in on.items()
+        for ground in grounds.split()
+        if ratio(palette[text], palette[ground]) < 4.5
+    }
+    assert poor == {}
+    assert ratio(palette["bar"], palette["track"]) >= 3

@@ -1,0 +1,106 @@
+"""The board of uploads under way."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from emitterd.monitoring.uploads import UploadTracker, advance
+from support.uploads import entry
+
+
+def test_an_upload_is_on_the_board_while_it_lasts() -> None:
+    """It is there from its beginning, with what was sent of it, and then gone."""
+    board = UploadTracker()
+    before = time.time()
+
+    board.began(entry(1, attempts=2))
+    board.sent(entry(1), 300)
+    board.sent(entry(1), 400)
+    [seen] = board.now()
+    board.ended(entry(1))
+
+    assert (seen.path, seen.size_bytes, seen.sent_bytes) == (b"pat/1.zip", 1000, 700)
+    assert seen.attempt == 3
+    assert before <= seen.started_at <= time.time()
+    assert board.now() == []
+
+
+def test_the_first_to_begin_is_the_first_told() -> None:
+    """The order is that of beginning, not of names or ids."""
+    board = UploadTracker()
+    for number in (3, 1, 2):
+        board.began(entry(number))
+
+    assert [one.id for one in board.now()] == [3, 1, 2]
+
+
+def test_a_body_sent_twice_is_not_more_than_the_file() -> None:
+    """A second grant within the attempt sends again, and the bar ends at its end."""
+    board = UploadTracker()
+    board.began(entry(1))
+    for _ in range(3):
+        board.sent(entry(1), 600)
+
+    assert board.now()[0].sent_bytes == 1000
+
+
+def test_what_went_out_of_a_chunk_counts() -> None:
+    """Between two chunks it is told by bytes; a chunk that is through is counted once.
+
+    Form fields go out too, and make no more of the file than it has.
+    """
+    board = UploadTracker()
+    board.began(entry(1))
+    seen = []
+    for _ in range(3):
+        advance(200)
+        seen.append(board.now()[0].sent_bytes)
+    board.sent(entry(1), 600)
+    seen.append(board.now()[0].sent_bytes)
+    advance(500)
+    seen.append(board.now()[0].sent_bytes)
+    board.ended(entry(1))
+    advance(100)
+
+    assert seen == [200, 400, 600, 600, 1000]
+    assert board.now() == []
+
+
+def test_each_thread_tells_of_its_own() -> None:
+    """What one thread sends is no progress of another's upload."""
+    board = UploadTracker()
+    board.began(entry(1))
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(board.began, entry(2)).result()
+        pool.submit(advance, 300).result()
+
+        assert {one.id: one.sent_bytes for one in board.now()} == {1: 0, 2: 300}
+
+
+def test_what_was_asked_does_not_move() -> None:
+    """An answer is of its moment: what is sent later does not change it."""
+    board = UploadTracker()
+    board.began(entry(1))
+    [seen] = board.now()
+    board.sent(entry(1), 500)
+
+    assert seen.sent_bytes == 0
+
+
+def test_workers_and_lookers_on_do_not_disturb_each_other() -> None:
+    """Many uploads in many threads are all counted whole, whoever looks meanwhile."""
+    board = UploadTracker()
+
+    def upload(number: int) -> int:
+        board.began(entry(number))
+        for _ in range(200):
+            board.sent(entry(number), 5)
+            board.now()
+        sent = next(one.sent_bytes for one in board.now() if one.id == number)
+        board.ended(entry(number))
+        return sent
+
+    with ThreadPoolExecutor(8) as pool:
+        sent = list(pool.map(upload, range(16)))
+
+    assert sent == [1000] * 16
+    assert board.now() == []

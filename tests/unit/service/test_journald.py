@@ -1,0 +1,469 @@
+"""Events on their way to journald: a socket that plays it, and journald itself."""
+
+import fcntl
+import json
+import os
+import re
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from conftest import Python
+from emitterd.model import display, undisplay
+from emitterd.service import journald
+from support.paths import ROOT
+from support.waiting import wait_until
+
+NAME = re.compile(rb"[A-Z0-9][A-Z0-9_]{0,63}")
+ALL_SEALS = 0xF
+THREADS = 8
+
+NAMES = [
+    b"plain.zip",
+    b"new\nline=1\nPRIORITY=0.zip",
+    b"caf\xe9.zip",
+    "उपस्थिति.zip".encode(),
+    b"\xff" * 251 + b".zip",
+    b"x" * 251 + b".zip",
+    b"tab\tand\x1b[31m.zip",
+    b"\xed\xa0\x80=.zip",
+]
+"""What producers may call a file: one for each thread."""
+
+LOGGING = f"""
+import json, os, sys, threading
+from pathlib import Path
+import structlog
+from emitterd.service import logging as logs
+from emitterd.model import display
+NAMES = {NAMES!r}
+log = structlog.get_logger()
+def stream_of(descriptor):
+    stat = os.fstat(descriptor)
+    return f"{{stat.st_dev}}:{{stat.st_ino}}"
+def work(name, count):
+    for number in range(count):
+        log.info("file.delivered", path=display(name), attempt=number)
+def work_all(count):
+    threads = [threading.Thread(target=work, args=(name, count)) for name in NAMES]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+"""
+"""The head of a script that logs with a thread for each name."""
+
+
+def parsed(data: bytes) -> dict[str, bytes]:
+    """Return the fields of a message, each of which must be valid and there once."""
+    fields: dict[str, bytes] = {}
+    while data:
+        head, _, data = data.partition(b"\n")
+        name, equals, value = head.partition(b"=")
+        if not equals:
+            (length,) = struct.unpack_from("<Q", data)
+            value, end = data[8 : 8 + length], data[8 + length : 9 + length]
+            assert end == b"\n"
+            data = data[9 + length :]
+        assert NAME.fullmatch(name), name
+        assert name.decode() not in fields
+        fields[name.decode()] = value
+    return fields
+
+
+class Receiver:
+    """A socket where journald's would be, with its parsed messages."""
+
+    def __init__(self, address: Path) -> None:
+        self.address = address
+        self.messages: list[dict[str, bytes]] = []
+        self.seals: list[int] = []
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(str(address))
+
+    def take(self) -> None:
+        """Read one message, from the datagram or from the file that comes with it."""
+        data, files, _, _ = socket.recv_fds(self.socket, 2**20, 4)
+        if files:
+            (file,) = files
+            self.seals.append(fcntl.fcntl(file, fcntl.F_GET_SEALS))
+            assert data == b""
+            data = os.pread(file, os.fstat(file).st_size, 0)
+            os.close(file)
+        self.messages.append(parsed(data))
+
+    def drain(self) -> None:
+        """Read what is there."""
+        self.socket.settimeout(0)
+        try:
+            while True:
+                self.take()
+        except BlockingIOError:
+            self.socket.settimeout(None)
+
+    @contextmanager
+    def taking(self, count: int) -> Iterator[None]:
+        """Read so many messages beside the block, and wait for the last."""
+
+        def take_all() -> None:
+            for _ in range(count):
+                self.take()
+
+        thread = threading.Thread(target=take_all, daemon=True)
+        thread.start()
+        yield
+        wait_until(
+            lambda: not thread.is_alive(), 60, f"{count} messages, {len(self.messages)}"
+        )
+
+    def numbers(self) -> dict[bytes, list[int]]:
+        """Return what each path was numbered with, in the order of arrival."""
+        found: dict[bytes, list[int]] = {}
+        for fields in self.messages:
+            path = fields["EMITTERD_PATH"]
+            found.setdefault(path, []).append(int(fields["EMITTERD_ATTEMPT"]))
+        return found
+
+
+@pytest.fixture
+def receiver(tmp_path: Path) -> Iterator[Receiver]:
+    """Play journald."""
+    receiver = Receiver(tmp_path / "socket")
+    yield receiver
+    receiver.socket.close()
+
+
+class Service:
+    """A script whose standard output is a stream socket, as a service's is."""
+
+    def __init__(self, script: str, *arguments: object) -> None:
+        self.stream, theirs = socket.socketpair()
+        with theirs:
+            stat = os.fstat(theirs.fileno())
+            self.process = subprocess.Popen(  # noqa: S603  our own argument list
+                [sys.executable, "-c", LOGGING + script, *map(str, arguments)],
+                stdin=subprocess.PIPE,
+                stdout=theirs.fileno(),
+                env={**os.environ, "JOURNAL_STREAM": f"{stat.st_dev}:{stat.st_ino}"},
+            )
+
+    def say(self) -> None:
+        """Give the script its next line of input."""
+        assert self.process.stdin
+        self.process.stdin.write(b"\n")
+        self.process.stdin.flush()
+
+    def lines(self) -> list[dict[str, object]]:
+        """Wait for the script's end; return the lines on its standard output."""
+        with self.stream, self.stream.makefile("rb") as stream:
+            found = [json.loads(line) for line in stream]
+        assert self.process.wait(60) == 0
+        return found
+
+
+@pytest.fixture
+def service() -> Iterator[Callable[..., Service]]:
+    """Start scripts; what still runs at the end of the test is killed."""
+    started: list[Service] = []
+
+    def start(script: str, *arguments: object) -> Service:
+        started.append(Service(script, *arguments))
+        return started[-1]
+
+    yield start
+    for one in started:
+        with one.process as process, one.stream:
+            process.kill()
+
+
+@pytest.mark.parametrize(
+    ("level", "priority"),
+    [
+        ("critical", b"2"),
+        ("error", b"3"),
+        ("warning", b"4"),
+        ("info", b"6"),
+        ("debug", b"7"),
+    ],
+)
+def test_priority(level: str, priority: bytes) -> None:
+    """Each level is the priority that `journalctl -p` knows it by."""
+    assert parsed(journald.message("{}", {"event": "x", "level": level})) == {
+        "MESSAGE": b"{}",
+        "PRIORITY": priority,
+        "SYSLOG_IDENTIFIER": b"emitterd",
+        "EMITTERD_EVENT": b"x",
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "arrives"),
+    [
+        ("pat/x.zip", b"pat/x.zip"),
+        ("a\nPRIORITY=0", b"a\nPRIORITY=0"),
+        ("\n", b"\n"),
+        ("", b""),
+        ("a=b\0c", b"a=b\0c"),
+        ("उपस्थिति", "उपस्थिति".encode()),
+        ("caf\udce9", rb"caf\udce9"),
+        (3, b"3"),
+    ],
+)
+def test_value_arrives_whole(value: object, arrives: bytes) -> None:
+    """No value can end its field; what is not Unicode is written as JSON writes it."""
+    event = {"level": "info", "path": value, "event": "file.admitted"}
+    fields = parsed(journald.message("{}", event))
+
+    assert fields["EMITTERD_PATH"] == arrives
+    assert fields["PRIORITY"] == b"6"
+    assert len(fields) == 5
+
+
+def test_fields_are_documented() -> None:
+    """docs/events.md lists exactly the fields that there are."""
+    listed = re.findall(
+        r"`(EMITTERD_[A-Z0-9_]+)`", (ROOT / "docs/events.md").read_text()
+    )
+
+    assert listed == [f"EMITTERD_{name.upper()}" for name in journald.FIELDS]
+
+
+@pytest.mark.parametrize(
+    ("output", "error", "told", "native"),
+    [
+        ("socket", "socket", 1, True),
+        ("socket", "socket", 2, True),
+        ("socket", "file", 1, True),
+        ("socket", "socket", None, False),
+        ("file", "socket", 2, False),
+        ("file", "file", 1, False),
+        ("socket", "socket", 0, False),
+        ("closed", "socket", 2, False),
+    ],
+)
+def test_is_standard_output(
+    output: str, error: str, told: int | None, *, native: bool, tmp_path: Path
+) -> None:
+    """Only a socket is journald's, and only if $JOURNAL_STREAM names it or its twin."""
+    answer = tmp_path / "answer"
+    script = (
+        "import os, sys; from pathlib import Path; from emitterd import journald\n"
+        "if sys.argv[2] == 'closed': os.close(1)\n"
+        "Path(sys.argv[1]).write_text(str(journald.is_standard_output()))"
+    )
+    ours, out = socket.socketpair()
+    theirs, err = socket.socketpair()
+    environment = dict(os.environ)
+    environment.pop("JOURNAL_STREAM", None)
+    with ours, theirs, out, err, (tmp_path / "file").open("wb") as file:
+        descriptors = {
+            0: ours.fileno(),
+            1: file.fileno() if output == "file" else out.fileno(),
+            2: file.fileno() if error == "file" else err.fileno(),
+        }
+        if told is not None:
+            stat = os.fstat(descriptors[told])
+            environment["JOURNAL_STREAM"] = f"{stat.st_dev}:{stat.st_ino}"
+        subprocess.run(  # noqa: S603  our own argument list
+            [sys.executable, "-c", script, str(answer), output],
+            stdout=descriptors[1],
+            stderr=descriptors[2],
+            env=environment,
+            check=True,
+        )
+
+    assert answer.read_text() == str(native)
+
+
+def test_every_event_of_many_threads(
+    receiver: Receiver, service: Callable[..., Service]
+) -> None:
+    """Twenty thousand events of eight threads arrive, in order, with names intact."""
+    each = 2500
+    script = """
+logs.configure("info", socket=Path(sys.argv[1]))
+work_all(int(sys.argv[2]))
+"""
+    with receiver.taking(THREADS * each):
+        running = service(script, receiver.address, each)
+
+    assert running.lines() == []
+    assert receiver.numbers() == {
+        display(name).encode(): list(range(each)) for name in NAMES
+    }
+    for path in receiver.numbers():
+        assert set(undisplay(path.decode())) & set(NAMES)
+    for fields in receiver.messages:
+        line = json.loads(fields["MESSAGE"])
+        assert line["path"] == fields["EMITTERD_PATH"].decode()
+        assert b"\n" not in fields["MESSAGE"]
+
+
+def test_receiver_that_does_not_read(
+    receiver: Receiver, service: Callable[..., Service]
+) -> None:
+    """Where journald does not read, lines go to standard output after one wait.
+
+    Did each line wait, this would not end before the test's time does.
+    """
+    each = 200
+    script = """
+logs.configure("info", socket=Path(sys.argv[1]))
+work_all(int(sys.argv[2]))
+"""
+    lines = service(script, receiver.address, each).lines()
+    receiver.drain()
+
+    assert len(receiver.messages) < THREADS * each
+    for name in NAMES:
+        queued = receiver.numbers().get(display(name).encode(), [])
+        written = [line["attempt"] for line in lines if line["path"] == display(name)]
+        assert queued + written == list(range(each))
+
+
+def test_nobody_reads_at_all(
+    receiver: Receiver, service: Callable[..., Service]
+) -> None:
+    """Where the stream is full too no worker is blocked; what it cost is told later."""
+    each = 500
+    script = """
+logs.configure("info", socket=Path(sys.argv[1]))
+work_all(int(sys.argv[2]))
+Path(sys.argv[3]).touch()
+sys.stdin.readline()
+log.info("daemon.ready")
+"""
+    done = receiver.address.with_name("done")
+    running = service(script, receiver.address, each, done)
+    wait_until(done.exists, 60, "the end of all threads, with nobody reading")
+    receiver.drain()
+    queued = len(receiver.messages)
+    running.say()
+    lines = running.lines()
+    receiver.drain()
+
+    *_, ready, loss = receiver.messages
+    assert ready["EMITTERD_EVENT"] == b"daemon.ready"
+    assert loss["EMITTERD_EVENT"] == b"log.lost"
+    lost = json.loads(loss["MESSAGE"])["count"]
+    assert lost > 0
+    assert queued + len(lines) + lost == THREADS * each
+    assert len(receiver.messages) == queued + 2
+
+
+@pytest.mark.parametrize("how", ["gone", "refused", "no socket"])
+def test_socket_that_cannot_be_used(
+    how: str, tmp_path: Path, service: Callable[..., Service]
+) -> None:
+    """Without a socket the lines are on standard output; one made anew is found."""
+    address = tmp_path / "socket"
+    if how == "refused":
+        Receiver(address).socket.close()
+    elif how == "no socket":
+        address.write_bytes(b"")
+    script = """
+logs.configure("info", socket=Path(sys.argv[1]))
+log.info("daemon.started")
+sys.stdin.readline()
+log.info("daemon.stopped")
+"""
+    running = service(script, address)
+    with running.stream.dup() as stream, stream.makefile("rb") as written:
+        assert json.loads(written.readline())["event"] == "daemon.started"
+    address.unlink(missing_ok=True)
+    receiver = Receiver(address)
+    with receiver.socket, receiver.taking(1):
+        running.say()
+
+    assert running.lines() == []
+    assert receiver.messages[0]["EMITTERD_EVENT"] == b"daemon.stopped"
+
+
+def test_large_message_goes_as_a_sealed_file(receiver: Receiver) -> None:
+    """What no datagram can hold arrives whole, in memory that nobody can change."""
+    line = json.dumps({"exception": "x" * 5_000_000})
+    event = {"event": "file.deferred", "level": "error", "path": "a\nb.zip"}
+
+    with receiver.taking(1):
+        assert journald.Journald(receiver.address).send(journald.message(line, event))
+    assert receiver.messages == [parsed(journald.message(line, event))]
+    assert receiver.messages[0]["MESSAGE"] == line.encode()
+    assert receiver.seals == [ALL_SEALS]
+
+
+def test_terminal_and_file_come_first(
+    receiver: Receiver, service: Callable[..., Service], tmp_path: Path
+) -> None:
+    """With `log.file` nothing goes to journald, whatever standard output is."""
+    file = tmp_path / "log.jsonl"
+    script = """
+logs.configure("info", Path(sys.argv[2]), socket=Path(sys.argv[1]))
+log.info("daemon.ready")
+"""
+    assert service(script, receiver.address, file).lines() == []
+    receiver.drain()
+    assert receiver.messages == []
+    assert json.loads(file.read_text())["event"] == "daemon.ready"
+
+
+REAL = """
+mount -t tmpfs tmpfs /run
+mkdir -p /run/systemd/journal /run/log/journal
+$JOURNALD >/dev/null 2>&1 & journald=$!
+until test -S /run/systemd/journal/socket -a -S /run/systemd/journal/stdout; do
+    kill -0 $journald 2>/dev/null || exit 77
+done
+systemd-cat "$@"
+journalctl --quiet --sync
+find() { journalctl --quiet --no-pager -o cat -t emitterd "$@"; echo; }
+find
+find -p err
+find EMITTERD_PATH=pat/x.zip
+find EMITTERD_ERROR=E202
+"""
+
+
+@pytest.mark.system
+def test_journald_itself(python: Python, tmp_path: Path) -> None:
+    """What journalctl finds of real events: all, the errors, one file, one error."""
+    daemon = Path("/lib/systemd/systemd-journald")
+    if not (daemon.exists() and shutil.which("systemd-cat")):
+        pytest.skip("Debian package systemd is missing: systemd-journald")
+    (tmp_path / "real").write_text(REAL)
+    script = f"""{LOGGING}
+os.environ["JOURNAL_STREAM"] = stream_of(1)
+logs.configure("info")
+log.info("file.delivered", path="pat/x.zip", sha256="ab" * 32)
+log.error("file.rejected", path="pat/y.zip", error="E202", reason="x" * 400_000)
+log.critical("daemon.stopping", thread="worker")
+log.warning("watch.started", path=os.fsdecode({b"new" + bytes([10]) + b"line"!r}))
+"""
+    said = python(
+        script,
+        # All ends with the shell, journald too.
+        before=f"JOURNALD={daemon} exec unshare --mount --pid --fork --kill-child"
+        ' --mount-proc sh -e real "$@"',
+        cwd=tmp_path,
+    )
+
+    def events(text: str) -> list[str]:
+        return [json.loads(line)["event"] for line in text.splitlines()]
+
+    everything, errors, path, code, _ = said.split("\n\n")
+    assert events(everything) == [
+        "file.delivered",
+        "file.rejected",
+        "daemon.stopping",
+        "watch.started",
+    ]
+    assert events(errors) == ["file.rejected", "daemon.stopping"]
+    assert events(path) == ["file.delivered"]
+    assert events(code) == ["file.rejected"]

@@ -1,0 +1,167 @@
+"""The threads of the daemon: as many workers as wanted, and none that is cut off."""
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from emitterd.delivery.concurrency import START
+from emitterd.delivery.dispatch import IDLE_S
+from emitterd.service.threads import Threads
+from support.waiting import wait_until
+from support.worker import Rig, rigged
+
+WAIT_S = 30.0
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    """Yield a rig without faults."""
+    with rigged(tmp_path) as rig:
+        yield rig
+
+
+@pytest.fixture
+def crew(rig: Rig) -> Iterator[Threads]:
+    """Yield a crew without members; whoever is left at the end is let go."""
+    crew = Threads(rig.another_worker, rig.wake)
+    yield crew
+    crew.stop()
+    rig.abort.set()
+    crew.join(WAIT_S)
+
+
+def workers(crew: Threads) -> list[str]:
+    """Return the names of the crew's workers that run, in order.
+
+    Other threads of this process may belong to another test.
+    """
+    threads = [hand.thread for hand in list(crew._workers.values())]
+    return sorted(thread.name for thread in threads if thread.is_alive())
+
+
+def established(port: int) -> int:
+    """Return how many connections this host has open to a port."""
+    there = f":{port:04X}"
+    lines = Path("/proc/net/tcp").read_text("ascii").splitlines()
+    ends = [line.split() for line in lines[1:]]
+    return sum(
+        remote.endswith(there) and state == "01" for _, _, remote, state, *_ in ends
+    )
+
+
+def manned(crew: Threads, count: int) -> bool:
+    """Bring the crew towards a number; tell whether it is reached."""
+    crew.man(lambda: count)
+    return len(workers(crew)) == count
+
+
+def test_so_many_workers_as_wanted(crew: Threads) -> None:
+    """More begin at once, idle surplus leaves at once, and names are taken again."""
+    crew.man(lambda: 3)
+    assert workers(crew) == ["worker-0", "worker-1", "worker-2"]
+
+    wait_until(lambda: manned(crew, 1), WAIT_S, "one worker")
+    assert workers(crew) == ["worker-0"]
+    crew.man(lambda: 3)
+    assert workers(crew) == ["worker-0", "worker-1", "worker-2"]
+
+
+def test_surplus_ends_its_upload_first(crew: Threads, rig: Rig) -> None:
+    """Who is uploading leaves when that is done; until then none takes its place."""
+    rig.faults("slow-reader:1:100000")
+    for number in range(3):
+        rig.drop(f"pat/{number}.zip", os.urandom(300_000))
+    crew.man(lambda: 3)
+    wait_until(lambda: rig.reached("bucket") == 3, WAIT_S, "three uploads")
+    crew.man(lambda: 1)
+    crew.man(lambda: 3)
+
+    assert workers(crew) == ["worker-0", "worker-1", "worker-2"]
+    wait_until(lambda: len(rig.told("file.delivered")) == 3, WAIT_S, "all delivered")
+    wait_until(lambda: manned(crew, 3), WAIT_S, "three workers again")
+    assert all(one.posts == 1 for one in rig.server.objects.values())
+
+
+def test_all_leave_at_a_stop(crew: Threads) -> None:
+    """A stop ends every loop."""
+    crew.start_watched("intake", lambda: wait_for(crew.drain))
+    crew.man(lambda: 2)
+    assert crew.alive()
+    crew.stop()
+    crew.join(WAIT_S)
+
+    assert not crew.alive()
+
+
+def wait_for(event: threading.Event) -> None:
+    """Wait for an event, but not for ever."""
+    event.wait(WAIT_S)
+
+
+def test_dead_thread_is_told(crew: Threads) -> None:
+    """What nobody expected ends the daemon: the flag is set, with a traceback."""
+
+    def die() -> None:
+        raise ZeroDivisionError
+
+    with capture_logs() as events:
+        crew.start("control", die)
+        assert crew.failed.wait(WAIT_S)
+
+    [line] = events
+    assert (line["event"], line["log_level"]) == ("daemon.stopping", "critical")
+    assert line["thread"] == "control"
+
+
+def test_idle_workers_give_signs(crew: Threads) -> None:
+    """Whoever waits for work has said for how long."""
+    crew.man(lambda: 2)
+    wait_until(
+        lambda: not crew.pulse.still(time.monotonic() + IDLE_S / 2, 0.0),
+        WAIT_S,
+        "both rest",
+    )
+    assert len(crew.pulse.still(float("inf"), 0.0)) == 2
+
+
+def test_slow_answers_call_for_more(tmp_path: Path) -> None:
+    """Where each upload waits for its answer, more than the first eight go at once."""
+    with rigged(tmp_path, workers=None) as rig:
+        rig.faults("slow-answer:1:0.3")
+        for number in range(150):
+            rig.drop(f"pat/{number}.zip", b"%d" % number)
+        crew = Threads(rig.another_worker, rig.wake)
+        rig.destination.on_resized = lambda: crew.man(lambda: rig.destination.workers)
+        rig.destination.on_resized()
+        first = workers(crew)
+        most = set(first)
+
+        def all_delivered() -> bool:
+            most.update(workers(crew))
+            return len(rig.told("file.delivered")) == 150
+
+        wait_until(all_delivered, 2 * WAIT_S, "all delivered")
+        crew.stop()
+        crew.join(WAIT_S)
+
+    assert len(first) == START
+    assert len(most) >= 2 * START
+    assert all(one.posts == 1 for one in rig.server.objects.values())
+
+
+def test_who_leaves_closes_its_connections(crew: Threads, rig: Rig) -> None:
+    """A surplus worker's connections are not kept open for nobody."""
+    for number in range(30):
+        rig.drop(f"pat/{number}.zip", b"%d" % number)
+    crew.man(lambda: 4)
+    wait_until(lambda: len(rig.told("file.delivered")) == 30, WAIT_S, "all delivered")
+    open_then = established(rig.server.port)
+    wait_until(lambda: manned(crew, 0), WAIT_S, "nobody")
+
+    assert open_then > 0
+    assert established(rig.server.port) == 0

@@ -1,0 +1,298 @@
+"""Digests taken beside the work of who reads: the same, bounded, and no thread left."""
+
+import errno
+import hashlib
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from functools import partial
+from io import FileIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conftest import Python
+from emitterd.client.body import CHUNK_BYTES, Body
+from emitterd.codes import Code
+from emitterd.errors import Decision, DeliveryError, FileError
+from emitterd.model import Fingerprint
+from emitterd.spool.folder import digests
+from emitterd.spool.hashing import AHEAD, BESIDE_BYTES, THREAD_NAME, Hashing
+from support.client import Listener, answering, emission_to, hand_made, sparse, wired
+
+LARGE_BYTES = BESIDE_BYTES + 16 * 2**20
+"""Hashed beside, and more than the kernel's buffers take."""
+
+MIB = 2**20
+NO_BYTES: Any = "text"
+NOWHERE = "http://cqube.example.test/data"
+GROWN_MIB = 4
+"""What an upload of any size may take more than one of another size."""
+
+MEASURED = """
+import os, sys
+from emitterd.model import Fingerprint
+from emitterd.client.body import Body
+
+def peak():
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line[:5] == "VmHWM")
+
+with open(sys.argv[1], "rb", buffering=0) as file:
+    body = Body(file, Fingerprint.of(os.fstat(file.fileno())), {})
+    with open("/proc/self/clear_refs", "w") as clear:
+        clear.write("5")
+    before = peak()
+    for piece in body:
+        pass
+    print(peak() - before)
+"""
+
+
+def hashing_threads() -> int:
+    """Return how many threads take digests just now."""
+    return sum(one.name.startswith(THREAD_NAME) for one in threading.enumerate())
+
+
+def expected(content: bytes) -> tuple[bytes, bytes]:
+    """Return MD5 and SHA-256 of some bytes."""
+    md5 = hashlib.md5(content, usedforsecurity=False)
+    return md5.digest(), hashlib.sha256(content).digest()
+
+
+def feed(hashing: Hashing, chunks: Iterable[bytes]) -> None:
+    """Hash one chunk after the other."""
+    for chunk in chunks:
+        hashing.update(chunk)
+
+
+@given(st.lists(st.binary(max_size=9000)), st.sampled_from([0, BESIDE_BYTES]))
+def test_the_digests_are_those_of_the_bytes(chunks: list[bytes], size: int) -> None:
+    """Whatever pieces a content comes in, and whoever hashes them."""
+    with Hashing(size) as hashing:
+        feed(hashing, chunks)
+        hashing.finish()
+        assert not hashing_threads()
+
+    assert (hashing.md5, hashing.sha256) == expected(b"".join(chunks))
+
+
+SIZES = {
+    "just straight": BESIDE_BYTES - 1,
+    "just beside": BESIDE_BYTES,
+    "a byte more": BESIDE_BYTES + 1,
+    "a chunk more": BESIDE_BYTES + CHUNK_BYTES,
+    "odd": BESIDE_BYTES + 3 * CHUNK_BYTES - 7,
+}
+
+
+@pytest.fixture(scope="module")
+def content() -> bytes:
+    """Return bytes for the largest of the sizes."""
+    return os.urandom(max(SIZES.values()))
+
+
+def opened(file: FileIO, on_sent: Callable[[int], None] | None = None) -> Body:
+    """Return the body of an open file."""
+    return Body(file, Fingerprint.of(os.fstat(file.fileno())), {}, on_sent=on_sent)
+
+
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+def test_a_body_is_the_file_whoever_hashes_it(
+    tmp_path: Path, content: bytes, size: int
+) -> None:
+    """What goes out between the frame's parts is the file, and so are the digests."""
+    path = tmp_path / "x.zip"
+    path.write_bytes(content[:size])
+    with path.open("rb", buffering=0) as file:
+        body = opened(file)
+        pieces = iter(body)
+        data = bytearray(next(pieces))
+        threads = hashing_threads()
+        for piece in pieces:
+            data += piece
+        looked_up = digests(file, lambda: None)
+    begin = data.index(b"\r\n\r\n") + 4
+
+    assert threads == (2 if size >= BESIDE_BYTES else 0)
+    assert data[begin : begin + size] == content[:size]
+    assert data[begin + size :].endswith(b"--\r\n")
+    assert len(data) == body.size_bytes
+    assert (body.md5, body.sha256) == looked_up == expected(content[:size])
+
+
+def test_what_hashing_raises_reaches_who_reads() -> None:
+    """A digest that could not be taken ends the attempt, and does not hold it up."""
+    with Hashing(BESIDE_BYTES) as hashing, pytest.raises(TypeError):
+        feed(hashing, [NO_BYTES] * (AHEAD + 1))
+
+    assert not hashing_threads()
+
+
+def test_what_hashing_raises_at_last_reaches_who_reads() -> None:
+    """No digest is taken for whole while the last bytes are not in it."""
+    with Hashing(BESIDE_BYTES) as hashing:
+        feed(hashing, [NO_BYTES])
+        with pytest.raises(TypeError):
+            hashing.finish()
+
+    assert not hashing_threads()
+
+
+def test_a_look_up_that_is_stopped_leaves_no_thread(tmp_path: Path) -> None:
+    """Hashing for a look-up ends where the daemon stops."""
+    seen: list[int] = []
+
+    def check() -> None:
+        seen.append(hashing_threads())
+        if len(seen) > AHEAD:
+            raise InterruptedError
+
+    path = sparse(tmp_path / "x.zip", LARGE_BYTES)
+    with path.open("rb", buffering=0) as file, pytest.raises(InterruptedError):
+        digests(file, check)
+
+    assert seen[-1] == 2
+    assert not hashing_threads()
+
+
+class Upload:
+    """An upload of a large file that fails in its middle, by `fail`."""
+
+    def __init__(
+        self, fail: Callable[[], object], stop: threading.Event | None = None
+    ) -> None:
+        self.threads = 0
+        """How many took digests, at the most."""
+        self._fail = fail
+        self._stop = stop
+        self._left_bytes = BESIDE_BYTES
+
+    def run(self, file: FileIO, url: str) -> None:
+        """Send the file to a bucket."""
+        seen = Fingerprint.of(os.fstat(file.fileno()))
+        with wired(stop=self._stop) as wire:
+            emission = emission_to(wire, NOWHERE)
+            emission.deliver(hand_made(url), file, seen, self._sent)
+
+    def _sent(self, count: int) -> None:
+        self.threads = max(self.threads, hashing_threads())
+        self._left_bytes -= count
+        if self._left_bytes <= 0:
+            self._fail()
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    """Make a large file."""
+    return sparse(tmp_path / "x.zip", LARGE_BYTES)
+
+
+@pytest.fixture
+def bucket() -> Iterator[Listener]:
+    """Run a bucket that takes everything."""
+    with Listener(answering(b'HTTP/1.1 204 Stored\r\nETag: "x-1"\r\n\r\n')) as bucket:
+        yield bucket
+
+
+class Unreadable(FileIO):
+    """A file whose disk fails in its middle."""
+
+    _failing = False
+
+    def fail(self) -> None:
+        """Let every read from now on fail as a bad sector does."""
+        self._failing = True
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read, or fail."""
+        if self._failing:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return super().read(size)
+
+
+def test_a_file_that_cannot_be_read_further_leaves_no_thread(
+    large: Path, bucket: Listener
+) -> None:
+    """The failure of the disk is what the attempt ends with."""
+    with Unreadable(large) as file:
+        upload = Upload(file.fail)
+        with pytest.raises(OSError, match="Input/output error"):
+            upload.run(file, bucket.url)
+
+    assert upload.threads == 2
+    assert not hashing_threads()
+
+
+def test_a_file_that_changes_leaves_no_thread(large: Path, bucket: Listener) -> None:
+    """A change in mid-upload is found at the end, and the body is left unfinished."""
+    upload = Upload(partial(large.write_bytes, b"anew"))
+    with large.open("rb", buffering=0) as file, pytest.raises(FileError) as caught:
+        upload.run(file, bucket.url)
+
+    assert caught.value.code is Code.CHANGED
+    assert upload.threads == 2
+    assert not hashing_threads()
+
+
+def test_a_stop_leaves_no_thread(large: Path, bucket: Listener) -> None:
+    """An upload that is given up in its middle gives its digests up."""
+    stop = threading.Event()
+    upload = Upload(stop.set, stop)
+    with large.open("rb", buffering=0) as file, pytest.raises(DeliveryError) as caught:
+        upload.run(file, bucket.url)
+
+    assert caught.value.verdict is Decision.INTERRUPT
+    assert not caught.value.ambiguous
+    assert upload.threads == 2
+    assert not hashing_threads()
+
+
+def hang_up(listener: Listener, connection: socket.socket) -> None:
+    """Break the connection in the middle of a body."""
+    del listener
+    left = BESIDE_BYTES
+    while left > 0:
+        left -= len(connection.recv(65536))
+
+
+def refuse(listener: Listener, connection: socket.socket) -> None:
+    """Answer in the middle of a body, and read on without end."""
+    hang_up(listener, connection)
+    connection.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_RD)
+
+
+@pytest.mark.parametrize("serve", [hang_up, refuse])
+def test_a_bucket_that_hangs_up_leaves_no_thread(
+    large: Path, serve: Callable[[Listener, socket.socket], None]
+) -> None:
+    """However the other end leaves, nothing waits for bytes that never come."""
+    upload = Upload(lambda: None)
+    with (
+        Listener(serve) as bucket,
+        large.open("rb", buffering=0) as file,
+        pytest.raises(DeliveryError) as caught,
+    ):
+        upload.run(file, bucket.url)
+
+    assert not caught.value.ambiguous
+    assert upload.threads == 2
+    assert not hashing_threads()
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path: Path, python: Python) -> None:
+    """A gigabyte takes what 64 MiB take, and that is little."""
+    small, large = (
+        int(python(MEASURED, sparse(tmp_path / "x", mib * MIB), cwd=tmp_path)) / 1024
+        for mib in (64, 1024)
+    )
+
+    assert large < 8
+    assert large - small < GROWN_MIB

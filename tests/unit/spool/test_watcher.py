@@ -1,0 +1,310 @@
+"""Events of the watched folder, from the kernel's own inotify; hints and sweeps."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from emitterd.journal.journal import Journal
+from emitterd.model import State
+from emitterd.spool.watcher import Watcher, watch_limit, watches
+from support.intake import NAME, PATH, SWEEP_S, Door, names, swept
+from support.waiting import make_zip, wait_until
+
+DEADLINE_S = 30.0
+
+OVERFLOW = """
+import sys
+from pathlib import Path
+from emitterd.spool.watcher import Watcher
+say = lambda: print("overflow", flush=True)
+watcher = Watcher(Path(sys.argv[1]), lambda path, is_folder: None, say)
+watcher.start()
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+class Hints:
+    """What a watcher told."""
+
+    def __init__(self) -> None:
+        self.told: set[tuple[bytes, bool]] = set()
+        self.overflows = 0
+
+    def hint(self, path: bytes, is_folder: bool) -> None:  # noqa: FBT001  as it is called
+        """Note a hint."""
+        self.told.add((path, is_folder))
+
+    def overflow(self) -> None:
+        """Note an overflow."""
+        self.overflows += 1
+
+    def wait_for(self, path: Path, *, is_folder: bool = False) -> None:
+        """Wait until a path is told."""
+        wanted = (os.fsencode(path), is_folder)
+        wait_until(lambda: wanted in self.told, DEADLINE_S, f"a hint at {path}")
+
+
+@pytest.fixture
+def hints() -> Hints:
+    """Collect hints."""
+    return Hints()
+
+
+@pytest.fixture
+def watcher(spool_root: Path, hints: Hints) -> Iterator[Watcher]:
+    """Watch the folder, in which there is one folder already."""
+    (spool_root / "d").mkdir()
+    watcher = Watcher(spool_root, hints.hint, hints.overflow)
+    watcher.start()
+    yield watcher
+    watcher.stop()
+
+
+def write(root: Path) -> Path:
+    """Write a file in one go."""
+    return make_zip(root / "d" / "a.zip")
+
+
+def rename(root: Path) -> Path:
+    """Write under another name, then rename, as careful producers do."""
+    return make_zip(root / "d" / "a.part").rename(root / "d" / "a.zip")
+
+
+def move_in(root: Path) -> Path:
+    """Move a file in from elsewhere."""
+    return make_zip(root.parent / "a.zip").rename(root / "a.zip")
+
+
+def link_in(root: Path) -> Path:
+    """Link a file in from elsewhere."""
+    (root / "a.zip").hardlink_to(make_zip(root.parent / "a.zip"))
+    return root / "a.zip"
+
+
+def odd_name(root: Path) -> Path:
+    """Write a file whose name is not UTF-8, and has a line in it."""
+    return make_zip(root / os.fsdecode(b"caf\xe9\n.zip"))
+
+
+@pytest.mark.usefixtures("watcher")
+@pytest.mark.parametrize("how", [write, rename, move_in, link_in, odd_name])
+def test_new_file_is_told(
+    how: Callable[[Path], Path], spool_root: Path, hints: Hints
+) -> None:
+    """However a file gets its name, the name is told, as bytes."""
+    hints.wait_for(how(spool_root))
+
+
+@pytest.mark.usefixtures("watcher")
+def test_end_of_writing_is_told(spool_root: Path, hints: Hints) -> None:
+    """A file that is closed is told again, also one that was there before."""
+    with (spool_root / "a.zip").open("wb") as file:
+        hints.wait_for(spool_root / "a.zip")
+        file.write(b"x")
+        file.flush()
+        hints.told.clear()
+    hints.wait_for(spool_root / "a.zip")
+
+
+@pytest.mark.usefixtures("watcher")
+@pytest.mark.parametrize("to", ["new", "d/new"])
+def test_folder_moved_in_is_told(to: str, spool_root: Path, hints: Hints) -> None:
+    """A folder that comes with files in it is told as one; later files singly."""
+    make_zip(spool_root.parent / "new" / "a.zip")
+    (spool_root.parent / "new").rename(spool_root / to)
+    hints.wait_for(spool_root / to, is_folder=True)
+    hints.wait_for(make_zip(spool_root / to / "b.zip"))
+
+
+@pytest.mark.usefixtures("watcher")
+def test_folder_renamed_is_told(spool_root: Path, hints: Hints) -> None:
+    """A folder that gets another name is told under that, and watched on."""
+    (spool_root / "d").rename(spool_root / "e")
+    hints.wait_for(spool_root / "e", is_folder=True)
+    hints.wait_for(make_zip(spool_root / "e" / "b.zip"))
+
+
+@pytest.mark.usefixtures("watcher")
+def test_folders_made_and_filled_at_once(spool_root: Path, hints: Hints) -> None:
+    """Each top folder of 50 trees is told, whatever inotify loses below it."""
+    for number in range(50):
+        make_zip(spool_root / str(number) / "a" / "b" / "x.zip")
+    for number in range(50):
+        hints.wait_for(spool_root / str(number), is_folder=True)
+
+
+def test_overflow_is_told(spool_root: Path) -> None:
+    """A watcher that was stopped while 20 000 events came says that it lost some."""
+    with subprocess.Popen(  # noqa: S603  our own script
+        [sys.executable, "-c", OVERFLOW, str(spool_root)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(signal.SIGSTOP)
+        a, b = spool_root / "a", spool_root / "b"
+        a.touch()
+        limit = Path("/proc/sys/fs/inotify/max_queued_events")
+        for _ in range(int(limit.read_text()) // 4 + 1000):
+            a.rename(b)
+            b.rename(a)
+        process.send_signal(signal.SIGCONT)
+        try:
+            assert process.stdout.readline() == b"overflow\n"
+        finally:
+            process.kill()
+
+
+def test_root_removed(watcher: Watcher, spool_root: Path) -> None:
+    """When the root goes the watcher ends, and can be stopped and started again."""
+    assert watcher.alive
+    (spool_root / "d").rmdir()
+    spool_root.rmdir()
+    wait_until(lambda: not watcher.alive, DEADLINE_S, "the watcher ends")
+    watcher.stop()
+    spool_root.mkdir()
+    watcher.start()
+    assert watcher.alive
+
+
+def test_stopped_watcher_leaves_nothing(watcher: Watcher, spool_root: Path) -> None:
+    """A stop, done twice too, ends the threads, the watches and the hints."""
+    assert watches() >= 2
+    watcher.stop()
+    watcher.stop()
+    assert not watcher.alive
+    wait_until(lambda: watches() == 0, DEADLINE_S, "no watch is left")
+    make_zip(spool_root / "a.zip")
+
+
+def test_no_root(tmp_path: Path, hints: Hints) -> None:
+    """Without a root there is nothing to watch, and no thread is left."""
+    before = threading.active_count()
+    watcher = Watcher(tmp_path / "none", hints.hint, hints.overflow)
+    with pytest.raises(OSError, match="No such file"):
+        watcher.start()
+    assert not watcher.alive
+    watcher.stop()
+    wait_until(lambda: threading.active_count() <= before, DEADLINE_S, "threads end")
+
+
+def test_watches_are_counted(watcher: Watcher, spool_root: Path, hints: Hints) -> None:
+    """The count follows the folders that are watched."""
+    before = watches()
+    assert watcher.alive
+    for number in range(5):
+        (spool_root / str(number)).mkdir()
+        hints.wait_for(spool_root / str(number), is_folder=True)
+    wait_until(lambda: watches() == before + 5, DEADLINE_S, "five watches more")
+
+
+def test_watch_limit(tmp_path: Path) -> None:
+    """The kernel's limit is read; where there is none to read it is unknown."""
+    assert (watch_limit() or 0) > 0
+    assert watch_limit(tmp_path) is None
+    (tmp_path / "max_user_watches").write_text("many\n")
+    assert watch_limit(tmp_path) is None
+
+
+def test_hint_is_served_during_a_long_sweep(spool_root: Path, journal: Journal) -> None:
+    """A sweep of 12000 new files is cut in slices, and a hint goes between."""
+    door = swept(spool_root, journal)
+    first = make_zip(door.root / "many" / "0.zip")
+    for number in range(1, 12000):
+        first.with_name(f"{number}.zip").hardlink_to(first)
+    door.intake.sweep_soon()
+    door.step()
+    assert door.sweeps == 1
+    make_zip(door.root / NAME)
+    events = door.step(0, PATH)
+    assert events[0]["path"] == NAME
+    assert door.sweeps == 1
+    while door.sweeps == 1:
+        door.step()
+    assert door.journal.counts()[State.QUEUED] == 12001
+
+
+def test_hint_is_served_while_a_folder_moves_in(
+    spool_root: Path, journal: Journal
+) -> None:
+    """A folder of 12000 files that appears is cut in slices as well."""
+    door = swept(spool_root, journal)
+    first = make_zip(door.root / "many" / "0.zip")
+    for number in range(1, 12000):
+        first.with_name(f"{number}.zip").hardlink_to(first)
+    door.intake.hint(b"many", is_folder=True)
+    door.step()
+    assert 0 < door.journal.counts()[State.QUEUED] < 12000
+    make_zip(door.root / NAME)
+    events = door.step(0, PATH)
+    assert events[0]["path"] == NAME
+    while door.journal.counts()[State.QUEUED] < 12001:
+        door.step()
+    assert door.sweeps == 1
+
+
+def test_storm_on_one_file_is_one_look(spool_root: Path, journal: Journal) -> None:
+    """Ten thousand hints at a path cost one question to the journal."""
+    door = swept(spool_root, journal)
+    make_zip(door.root / NAME)
+    door.step(1, PATH)
+    asked: list[str] = []
+    door.journal.database._reader.set_trace_callback(asked.append)
+    door.step(1, *[PATH] * 10_000)
+    door.journal.database._reader.set_trace_callback(None)
+    assert len(asked) == 1
+
+
+def test_missed_is_what_only_a_later_sweep_found(
+    tmp_path: Path, spool_root: Path, journal: Journal
+) -> None:
+    """Counted: found without a hint, not at the start, and not just come."""
+    door = swept(spool_root, journal)
+    for name in "abcd":
+        make_zip(tmp_path / name / "x.zip")
+    age = (tmp_path / "d" / "x.zip").stat().st_ctime
+    wait_until(lambda: time.time() > age + 2.1, DEADLINE_S, "the files are not young")
+
+    def come(name: str) -> None:
+        (tmp_path / name).rename(door.root / name)
+
+    come("a")
+    assert Door(door.root, journal).sweep()["missed"] == 0
+    come("b")
+    door.intake.sweep_soon()
+    (_, missed) = door.step()
+    assert (missed["event"], missed["log_level"]) == ("watch.missed", "warning")
+    assert (missed["count"], missed["path"]) == (1, "b/x.zip")
+    come("c")
+    door.intake.hint(b"c", is_folder=True)
+    assert door.sweep()["missed"] == 0
+    make_zip(door.root / "young.zip")
+    young = door.sweep()
+    assert (young["admitted"], young["missed"]) == (1, 0)
+    door.intake.expects_events = False
+    come("d")
+    polled = door.sweep()
+    assert (polled["admitted"], polled["missed"]) == (1, 0)
+
+
+def test_lost_root(spool_root: Path, journal: Journal) -> None:
+    """While the root is away nothing is concluded; when it is back it is swept."""
+    door = swept(spool_root, journal)
+    make_zip(door.root / NAME)
+    door.step(1, PATH)
+    away = door.root.rename(door.root.with_name("away"))
+    assert door.step(SWEEP_S, PATH, b"x.zip") == []
+    assert door.sweeps == 1
+    make_zip(away / "x.zip")
+    away.rename(door.root)
+    assert names(door.step(SWEEP_S)) == ["file.admitted"]
+    assert door.journal.counts()[State.QUEUED] == 2
