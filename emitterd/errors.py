@@ -21,6 +21,9 @@ from enum import StrEnum
 
 from emitterd.codes import MEANING, Code
 
+RETRY_AFTER_CAP_S = 3600.0
+"""A server may ask for no more than this; a mistaken header must not park a file."""
+
 
 def printable(text: str) -> str:
     """Escape what a terminal or a log would obey, and what UTF-8 cannot hold.
@@ -171,3 +174,13 @@ class DeliveryError(EmitterError):
             retry_after_s=self.retry_after_s,
             ambiguous=self.ambiguous,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """Trouble of a stage of the way: a code as in docs/errors.md, and its reason."""
+
+    stage: str
+    code: str
+    reason: str
+    since: float

@@ -24,6 +24,7 @@ from emitterd.datasets.sample import sample_csv
 from emitterd.errors import JournalError
 from emitterd.journal.reader import JournalReader
 from emitterd.model import State
+from emitterd.monitoring.status import status_record
 from emitterd.rehearsal.server import RehearsalServer
 
 MASTERS = (
@@ -160,7 +161,7 @@ class Demo:
     def _delivered(self) -> int:
         try:
             with JournalReader(self.folder / "journal.db") as records:
-                return int(records.status()["counts"]["delivered"])
+                return int(status_record(records)["counts"]["delivered"])
         except JournalError:
             # The daemon has not made it yet.
             return 0

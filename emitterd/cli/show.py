@@ -35,7 +35,7 @@ from emitterd.journal.reader import JournalReader
 from emitterd.model import State, display
 from emitterd.monitoring.alarms import AlarmCode, journal_full, judge, queue_alarms
 from emitterd.monitoring.explain import OutsideSpool, explain, locate
-from emitterd.monitoring.status import check_line, record
+from emitterd.monitoring.status import check_line, queue_status, record, status_record
 from emitterd.spool.folder import Spool, ignore_lease_breaks
 from emitterd.spool.selection import Selection
 
@@ -50,7 +50,7 @@ PROOF = """path bytes sha256 md5 etag key attempts admitted_at delivered_at dura
 def status(config: Path | None, *, as_json: bool) -> int:
     """Show counts, the oldest waiting file and the destination."""
     with JournalReader(journal_path(config)) as records:
-        said = records.status()
+        said = status_record(records)
     (print_object if as_json else print_status)(said)
     return DONE
 
@@ -60,7 +60,7 @@ def check_status(config: Path | None, *, as_json: bool) -> int:
     settings = load_part(find(config, os.environ), os.environ, "journal", "metrics")
     rule, now = settings.metrics.limits, time.time()
     with JournalReader(settings.journal.path) as records:
-        progress, running = records.progress(), records.running()
+        progress, running = queue_status(records), records.running()
     alarms = queue_alarms(progress.queue(progress.outages, running=running), rule, now)
     if running:
         alarms += progress.noted

@@ -19,7 +19,6 @@ import httpcore
 from emitterd.client.bandwidth import Throttle
 from emitterd.client.responses import BrokenConnection
 from emitterd.heartbeat import beat, rest
-from emitterd.monitoring.uploads import advance
 
 # The bounds of one request: how slow it may be, how fast, and that a stop ends it.
 # Whoever moves bytes asks here before each try, and tries again every `sockets.POLL_S`
@@ -41,6 +40,22 @@ class TransferLimits:
     connect_s: float
     stall_s: float
     minimum_bytes_s: int
+
+
+_observing = threading.local()
+
+
+def observe_body(observer: Callable[[int], None] | None) -> None:
+    """Call `observer` with the size in bytes of each part of a body this thread sends.
+
+    None ends it.
+    """
+    _observing.observer = observer
+
+
+def _observer() -> Callable[[int], None] | None:
+    observer: Callable[[int], None] | None = getattr(_observing, "observer", None)
+    return observer
 
 
 @dataclass(slots=True)
@@ -69,8 +84,8 @@ class Deadlines:
     def moved(self, count: int) -> None:
         """Note that so many bytes went out."""
         self.window_bytes += count
-        if self.throttle is not None:
-            advance(count)
+        if self.throttle is not None and (observer := _observer()) is not None:
+            observer(count)
 
     def check_sending(self) -> None:
         """Raise `Stopped`, or `TooSlow` where a whole window went by too slowly."""

@@ -73,18 +73,18 @@ def _datasets(
         raise YamlError(message, root.line if root else None, remedy)
     problems: list[Problem] = []
     for one in document.duplicates:
-        again = _Section(".".join(one.path), Node(one.second), problems)
+        again = _CatalogueNode(".".join(one.path), Node(one.second), problems)
         message = f"is given twice, on line {one.first} and line {one.second}"
         again.report(message, "keep one of the two")
     datasets = [
-        _dataset(_Section(title, marked, problems), kinds.get(title))
+        _dataset(_CatalogueNode(title, marked, problems), kinds.get(title))
         for title, marked in root.children.items()
     ]
     return datasets, problems
 
 
 @dataclass(frozen=True, slots=True)
-class _Section:
+class _CatalogueNode:
     """A value of the file under its key path, and where its problems are noted."""
 
     path: str
@@ -96,11 +96,11 @@ class _Section:
         said = (printable(message), printable(remedy))
         self.problems.append(Problem(printable(self.path), self.marked.line, *said))
 
-    def below(self, key: str, marked: Node) -> "_Section":
+    def below(self, key: str, marked: Node) -> "_CatalogueNode":
         """Return what stands under a key."""
-        return _Section(f"{self.path}.{key}", marked, self.problems)
+        return _CatalogueNode(f"{self.path}.{key}", marked, self.problems)
 
-    def children(self) -> dict[str, "_Section"]:
+    def children(self) -> dict[str, "_CatalogueNode"]:
         """Return what stands below it; a value has nothing, and is reported."""
         if self.marked.children is None:
             self.report(
@@ -112,7 +112,7 @@ class _Section:
 
     def section(
         self, known: Sequence[str], needed: Mapping[str, str]
-    ) -> dict[str, "_Section"]:
+    ) -> dict[str, "_CatalogueNode"]:
         """Return what stands below it, and report keys that are unknown or missing.
 
         `needed`: the keys that must be there, and what to do where one is not.
@@ -136,7 +136,7 @@ class _Section:
         return value if isinstance(value, str) else ""
 
 
-def _dataset(node: _Section, before: DatasetKind | None) -> Dataset:
+def _dataset(node: _CatalogueNode, before: DatasetKind | None) -> Dataset:
     """Read one dataset; `before` is the kind of the one that it replaces."""
     folder, name = _title(node)
     needed = {} if before else {"kind": f"give it: {_alternatives(KINDS)}"}
@@ -163,7 +163,7 @@ def _dataset(node: _Section, before: DatasetKind | None) -> Dataset:
     )
 
 
-def _header(node: _Section) -> Header:
+def _header(node: _CatalogueNode) -> Header:
     needed = {"columns": "give the columns, separated by |"}
     values = node.section(HEADER_KEYS, needed)
     columns = required = _columns(values, "columns")
@@ -179,7 +179,7 @@ def _header(node: _Section) -> Header:
     return Header(columns, match, required, variant, _span(values))
 
 
-def _title(node: _Section) -> tuple[str, str]:
+def _title(node: _CatalogueNode) -> tuple[str, str]:
     match = _TITLE.fullmatch(node.path)
     if match is None:
         node.report(
@@ -191,7 +191,7 @@ def _title(node: _Section) -> tuple[str, str]:
     return match[1], match[2]
 
 
-def _word(values: Mapping[str, _Section], key: str, known: Sequence[str]) -> str:
+def _word(values: Mapping[str, _CatalogueNode], key: str, known: Sequence[str]) -> str:
     """Return a value that is one of the known words; empty if not given, or wrong."""
     word = values[key].text() if key in values else ""
     if not word or word in known:
@@ -200,7 +200,7 @@ def _word(values: Mapping[str, _Section], key: str, known: Sequence[str]) -> str
     return ""
 
 
-def _span(values: Mapping[str, _Section]) -> VersionRange:
+def _span(values: Mapping[str, _CatalogueNode]) -> VersionRange:
     since, until = _version(values, "since"), _version(values, "until")
     if since and until and until < since:
         values["until"].report(
@@ -209,7 +209,7 @@ def _span(values: Mapping[str, _Section]) -> VersionRange:
     return VersionRange(since, until)
 
 
-def _version(values: Mapping[str, _Section], key: str) -> Version | None:
+def _version(values: Mapping[str, _CatalogueNode], key: str) -> Version | None:
     text = values[key].text() if key in values else ""
     try:
         return Version.parse(text) if text else None
@@ -218,7 +218,7 @@ def _version(values: Mapping[str, _Section], key: str) -> Version | None:
         return None
 
 
-def _delimiter(values: Mapping[str, _Section]) -> str:
+def _delimiter(values: Mapping[str, _CatalogueNode]) -> str:
     if "delimiter" not in values:
         return "|"
     text = values["delimiter"].text()
@@ -229,7 +229,7 @@ def _delimiter(values: Mapping[str, _Section]) -> str:
     return text
 
 
-def _columns(values: Mapping[str, _Section], key: str) -> tuple[str, ...]:
+def _columns(values: Mapping[str, _CatalogueNode], key: str) -> tuple[str, ...]:
     """Return the names of columns in a text; none if not given, or wrong."""
     text = values[key].text() if key in values else ""
     if not text:
@@ -244,7 +244,9 @@ def _columns(values: Mapping[str, _Section], key: str) -> tuple[str, ...]:
     return ()
 
 
-def _check_columns(names: Iterable[tuple[str, _Section]], known: Sequence[str]) -> None:
+def _check_columns(
+    names: Iterable[tuple[str, _CatalogueNode]], known: Sequence[str]
+) -> None:
     """Report, each in its place, the names that no column has, in whatever case."""
     lower = {column.lower() for column in known}
     for name, node in names:
@@ -253,7 +255,7 @@ def _check_columns(names: Iterable[tuple[str, _Section]], known: Sequence[str]) 
             node.report(message, _did_you_mean(name, known))
 
 
-def _date_form(node: _Section) -> str:
+def _date_form(node: _CatalogueNode) -> str:
     form = node.text()
     if form and not _is_date_form(form):
         node.report(

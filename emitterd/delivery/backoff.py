@@ -4,8 +4,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-RETRY_AFTER_CAP_S = 3600.0
-"""A server may ask for no more than this; a mistaken header must not park a file."""
+from emitterd.errors import RETRY_AFTER_CAP_S
 
 
 @dataclass(frozen=True, slots=True)

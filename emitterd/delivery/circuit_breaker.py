@@ -9,9 +9,8 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from emitterd.codes import Code
-from emitterd.delivery.backoff import RETRY_AFTER_CAP_S, Backoff
-from emitterd.errors import DeliveryError, Stage
-from emitterd.monitoring.alarms import Outage
+from emitterd.delivery.backoff import Backoff
+from emitterd.errors import RETRY_AFTER_CAP_S, DeliveryError, Outage, Stage
 
 # How many attempts may be under way at once: one after an outage, then ever more. A
 # server that has just come back would fall over again under all that waited for it.

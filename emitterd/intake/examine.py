@@ -17,11 +17,11 @@ from emitterd.datasets.zip_integrity import ReadAt, zip_flaw
 from emitterd.errors import Decision, DeliveryError, FileError
 from emitterd.heartbeat import beat
 from emitterd.housekeeping.disposal import Disposal, Rule
-from emitterd.intake.settle import LeaseState, Settling, Tracker
+from emitterd.intake.settle import Settling, Tracker
 from emitterd.journal.journal import Journal
 from emitterd.journal.rows import Admission, unchanged_paths
 from emitterd.model import Fingerprint, display
-from emitterd.spool.folder import Found, Spool, proof, read_at
+from emitterd.spool.folder import Found, LeaseState, Spool, proof, read_at
 from emitterd.spool.selection import Selection
 
 MAX_BYTES = 5 * 1024**3

@@ -13,10 +13,9 @@ from enum import StrEnum
 from emitterd.codes import MEANING, Code
 from emitterd.datasets.zip_integrity import zip_flaw
 from emitterd.errors import FileError
-from emitterd.intake.settle import LeaseState
 from emitterd.journal.rows import Known
 from emitterd.model import Fingerprint, State, display
-from emitterd.spool.folder import Spool, proof, read_at
+from emitterd.spool.folder import LeaseState, Spool, proof, read_at
 from emitterd.spool.selection import Selection
 
 Latest = Callable[[bytes], Known | None]

@@ -6,23 +6,12 @@ memory only: before admission the folder is the truth, and a restart observes ag
 
 import heapq
 from dataclasses import dataclass
-from enum import StrEnum
 
 from emitterd.model import Fingerprint
+from emitterd.spool.folder import LeaseState
 
 FIRST_LOOK_S = 0.05
 """A file still open for writing is looked at again this soon; then ever later."""
-
-
-class LeaseState(StrEnum):
-    """What is known about writers of a file."""
-
-    CLOSED = "closed"
-    """A read lease was granted: nobody can be writing."""
-    OPEN = "open"
-    """The lease was refused because somebody can write."""
-    NONE = "none"
-    """No lease to be had here: other owner, network file system."""
 
 
 @dataclass(slots=True)

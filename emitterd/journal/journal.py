@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Self
 
 from emitterd.codes import Code
-from emitterd.delivery.backoff import RETRY_AFTER_CAP_S
-from emitterd.errors import DeliveryError, IllegalTransition
+from emitterd.errors import RETRY_AFTER_CAP_S, DeliveryError, IllegalTransition
 from emitterd.failpoints import Point, reach
 from emitterd.journal import rows as statements
 from emitterd.journal.admission import admit

@@ -7,18 +7,14 @@ each query a transaction of its own, so that no reader keeps the log from shrink
 import fcntl
 import json
 import os
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
 from emitterd.journal.connection import Row, open_nothing, open_reader
-from emitterd.journal.rows import FACT, LATEST, Known, known_of
+from emitterd.journal.rows import LATEST, Known, known_of
 from emitterd.model import State, display, iso
-from emitterd.monitoring.alarms import Outage
-from emitterd.monitoring.status import QueueStatus, read_queue
-from emitterd.monitoring.uploads import UPLOADS
 
 PAGE = 1000
 
@@ -45,44 +41,9 @@ class JournalReader:
     def __exit__(self, *_: object) -> None:
         self._connection.close()
 
-    def status(self) -> dict[str, Any]:
-        """Return counts, ages and the destination, as `status --json` prints them."""
-        progress, running = self.progress(), self.running()
-        counts, outages = progress.counts, progress.outages
-        return {
-            "running": running,
-            "counts": {state.value: counts[state] for state in State},
-            "waiting_bytes": progress.waiting_bytes,
-            "oldest_waiting_at": iso(progress.oldest_waiting_at),
-            "last_delivered_at": iso(progress.delivered_at),
-            "destination": _destination(outages),
-            "eta_s": progress.eta_s(moving=running and not outages),
-            "uploads": self.uploads() if running else [],
-        }
-
-    def progress(self) -> QueueStatus:
-        """Return how far the queue is."""
-        return read_queue(self.read, time.time())
-
     def running(self) -> bool:
         """Tell whether a daemon, or a command in its place, has the journal."""
         return is_locked(self._path)
-
-    def uploads(self) -> list[dict[str, Any]]:
-        """Return how far the long uploads were when the daemon noted it last."""
-        rows = self.read(FACT, (UPLOADS,))
-        noted = json.loads(rows[0][0]) if rows else []
-        marks = ", ".join("?" * len(noted))
-        still = self.read(
-            f"select id from entry where id in ({marks}) and state = 'delivering'",  # noqa: S608
-            [one["id"] for one in noted],
-        )
-        ids = {id_ for (id_,) in still}
-        return [
-            {name: value for name, value in one.items() if name != "id"}
-            for one in noted
-            if one["id"] in ids
-        ]
 
     def entries(self, state: State | None = None) -> Iterator[dict[str, Any]]:
         """Yield entries in the order of admission, as `list --json` prints them."""
@@ -182,21 +143,6 @@ def _record(row: Row) -> dict[str, Any]:
     if record["earlier_keys"]:
         record["earlier_keys"] = record["earlier_keys"].split("\n")
     return {name: value for name, value in record.items() if value is not None}
-
-
-def _destination(outages: Sequence[Outage]) -> dict[str, Any]:
-    if not outages:
-        return {"state": "up"}
-    stages = [
-        {
-            "stage": one.stage,
-            "error": one.code,
-            "reason": one.reason,
-            "since": iso(one.since),
-        }
-        for one in outages
-    ]
-    return {"state": "down", **stages[0], "stages": stages}
 
 
 def is_locked(journal: Path) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from emitterd.codes import MEANING, Code
+from emitterd.errors import Outage
 from emitterd.units import format_duration
 
 SWEEP_FLOOR_S = 900.0
@@ -85,16 +86,6 @@ class AlarmLimits:
 
     oldest_waiting_s: float
     no_success_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Outage:
-    """Trouble of a stage of the way: a code as in docs/errors.md, and its reason."""
-
-    stage: str
-    code: str
-    reason: str
-    since: float
 
 
 @dataclass(frozen=True, slots=True)

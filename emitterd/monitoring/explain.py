@@ -11,6 +11,7 @@ from emitterd.errors import FileError
 from emitterd.intake.file_status import FileStatus, FileStatuses, FolderState
 from emitterd.journal.reader import JournalReader
 from emitterd.model import WAITING, Confirmation, State, display, iso, undisplay
+from emitterd.monitoring.status import status_record
 from emitterd.spool.folder import Spool
 
 Record = dict[str, Any]
@@ -212,7 +213,7 @@ def _context(standing: FileStatus, records: JournalReader, path: bytes) -> list[
     lines = []
     if standing.state is State.QUEUED:
         lines.append(f"{records.ahead(path)} are before it in the queue")
-    status = records.status()
+    status = status_record(records)
     destination = status["destination"]
     if destination["state"] == "down":
         lines.append(

@@ -13,13 +13,13 @@ from dataclasses import asdict
 from http import HTTPStatus
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from emitterd.config.settings import Config
 from emitterd.delivery.destination import Destination
 from emitterd.errors import JournalError, JournalFull
 from emitterd.intake.loop import Intake
 from emitterd.journal.journal import Journal
 from emitterd.monitoring.alarms import (
     AlarmLevel,
+    AlarmLimits,
     Health,
     Watch,
     daemon_alarms,
@@ -46,14 +46,14 @@ class HealthMonitor:
         intake: Intake,
         lookout: WatchKeeper,
         destination: Destination,
-        config: Callable[[], Config],
+        limits: Callable[[], tuple[AlarmLimits, float]],
     ) -> None:
-        """`config` is called at each look, so that a reload shows."""
+        """`limits` returns the alarm limits and `spool.sweep_every_s` now in force."""
         self._journal = journal
         self._intake = intake
         self._lookout = lookout
         self._destination = destination
-        self._config = config
+        self._limits = limits
         self._began_at = time.time()
         self._lock = threading.Lock()
         self._reading: QueueReading | None = None
@@ -82,7 +82,7 @@ class HealthMonitor:
 
     def beat(self) -> None:
         """Note for `status --check` what only this process knows, where it changed."""
-        alarms = daemon_alarms(self._watch(), time.time())
+        alarms = daemon_alarms(self._watch(self._limits()[1]), time.time())
         # How long ago the last sweep was is told anew each time, and noted once.
         known = [(one.code, one.since) for one in alarms]
         if known != self._noted:
@@ -121,18 +121,18 @@ class HealthMonitor:
         progress = self._asked(now)
         outages = tuple(down.outage for down in self._destination.downs)
         queue = progress.queue(outages, running=True)
-        alarms = queue_alarms(queue, self._config().metrics.limits, now)
-        alarms += daemon_alarms(self._watch(), now)
+        limits, sweep_every_s = self._limits()
+        alarms = queue_alarms(queue, limits, now)
+        alarms += daemon_alarms(self._watch(sweep_every_s), now)
         eta_s = progress.eta_s(moving=not outages)
         swept_at = self._intake.swept_at
         return QueueReading(progress, judge(alarms), outages, eta_s, swept_at)
 
-    def _watch(self) -> Watch:
+    def _watch(self, sweep_every_s: float) -> Watch:
         intake, lookout = self._intake, self._lookout
-        every_s = self._config().spool.sweep_every_s
         return Watch(
             swept_at=intake.swept_at or self._began_at,
-            sweep_limit_s=sweep_limit_s(every_s, intake.sweep_took_s),
+            sweep_limit_s=sweep_limit_s(sweep_every_s, intake.sweep_took_s),
             root_lost_since=lookout.lost_since,
             degraded_since=lookout.degraded_since,
             degraded=lookout.degraded,

@@ -23,11 +23,11 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 
 from emitterd import __version__
 from emitterd.datasets.catalogue import Dataset
-from emitterd.errors import DeliveryError, Stage
+from emitterd.errors import DeliveryError, Outage, Stage
 from emitterd.journal.journal import Journal
 from emitterd.journal.rows import Admission, AdmissionResult, Admitted
 from emitterd.model import Entry, Receipt, State
-from emitterd.monitoring.alarms import Alarm, AlarmCode, Health, Outage
+from emitterd.monitoring.alarms import Alarm, AlarmCode, Health
 from emitterd.monitoring.status import QueueReading, QueueStatus
 
 if TYPE_CHECKING:

@@ -6,22 +6,18 @@ rows as at ten.
 
 import json
 import statistics
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from emitterd.errors import printable
+from emitterd.errors import Outage, printable
 from emitterd.journal.connection import Read
-from emitterd.journal.rows import SUPERSEDED
+from emitterd.journal.reader import JournalReader
+from emitterd.journal.rows import FACT, SUPERSEDED
 from emitterd.model import WAITING, State, iso
-from emitterd.monitoring.alarms import (
-    Alarm,
-    AlarmLimits,
-    Health,
-    Outage,
-    Queue,
-    files_wait,
-)
+from emitterd.monitoring.alarms import Alarm, AlarmLimits, Health, Queue, files_wait
+from emitterd.monitoring.uploads import UPLOADS
 
 # When the queue will be empty, from the speed of recent deliveries. Pure. Only the time
 # in which something was being sent counts, so neither a quiet night nor a burst spoils
@@ -274,3 +270,55 @@ def record(judged: Health) -> dict[str, object]:
             for alarm in judged.alarms
         ],
     }
+
+
+def status_record(journal: JournalReader) -> dict[str, Any]:
+    """Return counts, ages and the destination, as `status --json` prints them."""
+    queue, running = queue_status(journal), journal.running()
+    return {
+        "running": running,
+        "counts": {state.value: queue.counts[state] for state in State},
+        "waiting_bytes": queue.waiting_bytes,
+        "oldest_waiting_at": iso(queue.oldest_waiting_at),
+        "last_delivered_at": iso(queue.delivered_at),
+        "destination": _destination(queue.outages),
+        "eta_s": queue.eta_s(moving=running and not queue.outages),
+        "uploads": noted_uploads(journal) if running else [],
+    }
+
+
+def queue_status(journal: JournalReader) -> QueueStatus:
+    """Return how far the queue is."""
+    return read_queue(journal.read, time.time())
+
+
+def noted_uploads(journal: JournalReader) -> list[dict[str, Any]]:
+    """Return how far the long uploads were when the daemon noted it last."""
+    rows = journal.read(FACT, (UPLOADS,))
+    noted = json.loads(rows[0][0]) if rows else []
+    marks = ", ".join("?" * len(noted))
+    still = journal.read(
+        f"select id from entry where id in ({marks}) and state = 'delivering'",  # noqa: S608
+        [one["id"] for one in noted],
+    )
+    ids = {id_ for (id_,) in still}
+    return [
+        {name: value for name, value in one.items() if name != "id"}
+        for one in noted
+        if one["id"] in ids
+    ]
+
+
+def _destination(outages: Sequence[Outage]) -> dict[str, Any]:
+    if not outages:
+        return {"state": "up"}
+    stages = [
+        {
+            "stage": one.stage,
+            "error": one.code,
+            "reason": one.reason,
+            "since": iso(one.since),
+        }
+        for one in outages
+    ]
+    return {"state": "down", **stages[0], "stages": stages}

@@ -9,10 +9,12 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import structlog
 
+from emitterd.client.sockets import observe_body
 from emitterd.errors import JournalFull
 from emitterd.journal.journal import Journal
 from emitterd.model import Entry, display, iso
@@ -49,19 +51,6 @@ class UploadProgress:
         return (self.size_bytes - self.sent_bytes) / speed if speed else None
 
 
-_mine = threading.local()
-
-
-def advance(size_bytes: int) -> None:
-    """Note that so much of the body that this thread sends went out.
-
-    In a thread that has no upload on a board this is nothing.
-    """
-    upload: UploadProgress | None = getattr(_mine, "upload", None)
-    if upload is not None:
-        upload.ahead_bytes += size_bytes
-
-
 class UploadTracker:
     """Notes every upload that goes by: an observer of the workers. Thread-safe."""
 
@@ -80,7 +69,7 @@ class UploadTracker:
         )
         with self._lock:
             self._uploads[entry.id] = upload
-        _mine.upload = upload
+        observe_body(partial(_advance, upload))
 
     def sent(self, entry: Entry, size_bytes: int) -> None:
         """Add to what has been sent of it."""
@@ -93,7 +82,7 @@ class UploadTracker:
 
     def ended(self, entry: Entry) -> None:
         """Take it off the board."""
-        _mine.upload = None
+        observe_body(None)
         with self._lock:
             del self._uploads[entry.id]
 
@@ -102,6 +91,10 @@ class UploadTracker:
         with self._lock:
             found = [_seen(one) for one in self._uploads.values()]
         return sorted(found, key=lambda one: one.started_at)
+
+
+def _advance(upload: UploadProgress, size_bytes: int) -> None:
+    upload.ahead_bytes += size_bytes
 
 
 def _seen(upload: UploadProgress) -> UploadProgress:

@@ -249,7 +249,7 @@ class Components:
             self.intake,
             self.lookout,
             self.destination,
-            lambda: self.config,
+            lambda: (self.config.metrics.limits, self.config.spool.sweep_every_s),
         )
 
     def put_back(self) -> None:

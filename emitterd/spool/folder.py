@@ -14,6 +14,7 @@ import stat as modes
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from enum import StrEnum
 from io import FileIO
 from itertools import islice
 from pathlib import Path
@@ -21,7 +22,6 @@ from pathlib import Path
 from emitterd.codes import Code
 from emitterd.errors import FileError
 from emitterd.heartbeat import beat
-from emitterd.intake.settle import LeaseState
 from emitterd.spool.hashing import Hashing
 from emitterd.spool.mounts import mount_point
 
@@ -55,6 +55,17 @@ def ignore_lease_breaks() -> None:
     SIGIO, whose default action ends it (exit 157).
     """
     signal.signal(signal.SIGIO, signal.SIG_IGN)
+
+
+class LeaseState(StrEnum):
+    """What is known about writers of a file."""
+
+    CLOSED = "closed"
+    """A read lease was granted: nobody can be writing."""
+    OPEN = "open"
+    """The lease was refused because somebody can write."""
+    NONE = "none"
+    """No lease to be had here: other owner, network file system."""
 
 
 class Spool:

@@ -8,7 +8,7 @@ from support.paths import TESTS
 DOCUMENT = TESTS.parent / "docs" / "failure-cases.md"
 CASES = 72
 ROW = re.compile(r"^\| (\d+) \| ([^|]+) \| ([^|]+) \|$", re.MULTILINE)
-NAMED = re.compile(r"`(test_\w+\.py)::(test_\w+)`")
+NAMED = re.compile(r"`([\w/]+\.py)::(test_\w+)`")
 
 
 def rows() -> dict[int, str]:

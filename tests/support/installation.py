@@ -16,6 +16,7 @@ from typing import Any
 from emitterd.errors import JournalError
 from emitterd.journal.reader import JournalReader
 from emitterd.model import State
+from emitterd.monitoring.status import status_record
 from support.waiting import wait_until
 
 PASSWORD = "rehearsal"
@@ -145,7 +146,7 @@ class Installation:
         """Return the number of entries by state."""
         try:
             with JournalReader(self.journal) as records:
-                counts: dict[str, int] = records.status()["counts"]
+                counts: dict[str, int] = status_record(records)["counts"]
                 return counts
         except JournalError:
             return Counter()

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emitterd.delivery.backoff import RETRY_AFTER_CAP_S, Backoff
+from emitterd.delivery.backoff import Backoff
+from emitterd.errors import RETRY_AFTER_CAP_S
 
 NOW = 1_700_000_000.0
 

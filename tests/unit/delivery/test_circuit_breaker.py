@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emitterd.codes import Code
-from emitterd.delivery.backoff import RETRY_AFTER_CAP_S, Backoff
+from emitterd.delivery.backoff import Backoff
 from emitterd.delivery.circuit_breaker import (
     LOOK_S,
     STREAK,
@@ -14,7 +14,7 @@ from emitterd.delivery.circuit_breaker import (
     Permit,
     SlowStart,
 )
-from emitterd.errors import Decision, DeliveryError, Stage
+from emitterd.errors import RETRY_AFTER_CAP_S, Decision, DeliveryError, Stage
 
 NOW = 1_700_000_000.0
 WORKERS = 8

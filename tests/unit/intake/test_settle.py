@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emitterd.intake.settle import FIRST_LOOK_S, LeaseState, Settling, Tracker
+from emitterd.intake.settle import FIRST_LOOK_S, Settling, Tracker
 from emitterd.model import Fingerprint
+from emitterd.spool.folder import LeaseState
 
 PATH = b"pat/x.zip"
 RULE = Settling(quiet_s=5.0, look_max_s=1.0, incomplete_after_s=600.0)

@@ -3,7 +3,7 @@
 import pytest
 
 from emitterd.codes import Code
-from emitterd.errors import Stage
+from emitterd.errors import Outage, Stage
 from emitterd.monitoring.alarms import (
     WARNINGS,
     Alarm,
@@ -11,7 +11,6 @@ from emitterd.monitoring.alarms import (
     AlarmLevel,
     AlarmLimits,
     Health,
-    Outage,
     Queue,
     Watch,
     daemon_alarms,

@@ -9,10 +9,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from emitterd.codes import Code
 from emitterd.datasets.catalogue_file import load_catalogue
-from emitterd.errors import Decision, DeliveryError, Stage
+from emitterd.errors import Decision, DeliveryError, Outage, Stage
 from emitterd.journal.journal import History
 from emitterd.journal.rows import Admission
-from emitterd.monitoring.alarms import Alarm, AlarmCode, Outage, judge
+from emitterd.monitoring.alarms import Alarm, AlarmCode, judge
 from emitterd.monitoring.metrics import CountedJournal, Metrics
 from emitterd.monitoring.status import QueueReading, read_queue
 from support.journal import BROKE, NOW, admission, deliver, receipt, seen, take

@@ -14,6 +14,7 @@ from emitterd.journal.journal import Journal
 from emitterd.journal.reader import JournalReader
 from emitterd.journal.rows import Admission
 from emitterd.model import Entry, Fingerprint, iso
+from emitterd.monitoring.status import noted_uploads
 from emitterd.monitoring.uploads import (
     NOTE_S,
     TELL_S,
@@ -70,7 +71,7 @@ class Watching:
     def shown(self) -> list[dict[str, Any]]:
         """Return what `status` would tell while a daemon runs."""
         with JournalReader(self.place) as records:
-            return records.uploads()
+            return noted_uploads(records)
 
 
 @pytest.fixture

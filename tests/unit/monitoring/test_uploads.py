@@ -3,8 +3,15 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from emitterd.monitoring.uploads import UploadTracker, advance
+from emitterd.client import sockets
+from emitterd.monitoring.uploads import UploadTracker
 from support.uploads import entry
+
+
+def body_sent(size_bytes: int) -> None:
+    """Report a part of a body, as a socket does."""
+    if (observer := sockets._observer()) is not None:
+        observer(size_bytes)
 
 
 def test_an_upload_is_on_the_board_while_it_lasts() -> None:
@@ -52,14 +59,14 @@ def test_what_went_out_of_a_chunk_counts() -> None:
     board.began(entry(1))
     seen = []
     for _ in range(3):
-        advance(200)
+        body_sent(200)
         seen.append(board.now()[0].sent_bytes)
     board.sent(entry(1), 600)
     seen.append(board.now()[0].sent_bytes)
-    advance(500)
+    body_sent(500)
     seen.append(board.now()[0].sent_bytes)
     board.ended(entry(1))
-    advance(100)
+    body_sent(100)
 
     assert seen == [200, 400, 600, 600, 1000]
     assert board.now() == []
@@ -71,7 +78,7 @@ def test_each_thread_tells_of_its_own() -> None:
     board.began(entry(1))
     with ThreadPoolExecutor(1) as pool:
         pool.submit(board.began, entry(2)).result()
-        pool.submit(advance, 300).result()
+        pool.submit(body_sent, 300).result()
 
         assert {one.id: one.sent_bytes for one in board.now()} == {1: 0, 2: 300}
 

@@ -18,8 +18,15 @@ import pytest
 from conftest import NOBODY, Python
 from emitterd.codes import Code
 from emitterd.errors import FileError
-from emitterd.intake.settle import LeaseState
-from emitterd.spool.folder import SMALL_BYTES, TURN, Spool, proof, read_at, sha256
+from emitterd.spool.folder import (
+    SMALL_BYTES,
+    TURN,
+    LeaseState,
+    Spool,
+    proof,
+    read_at,
+    sha256,
+)
 from support.installation import DEADLINE_S
 from support.waiting import make_zip
 
