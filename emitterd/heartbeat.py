@@ -1,8 +1,8 @@
-"""Signs of life: which loop stands still, and since when.
+"""Heartbeats of the daemon's loops: which loop has stalled, and since when.
 
-A loop gives a sign at every turn, and on the way through work that takes long; before
-a wait it says for how long it will be silent. Each thread speaks for the loop that it
-runs, so whatever it calls may give the sign.
+A loop records a heartbeat at every turn and during long work. Before a wait it calls
+`silence` with the length of the wait. A heartbeat counts for the loop that the calling
+thread runs, so that any code that a loop calls may record one.
 """
 
 import threading
@@ -11,17 +11,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-_mine = threading.local()
+_local = threading.local()
+
+
+def record() -> None:
+    """Record a heartbeat. It does nothing in a thread that runs no watched loop."""
+    silence(0.0)
+
+
+def silence(wait_s: float) -> None:
+    """Record a heartbeat, and expect no other one for `wait_s` seconds."""
+    loop: _Loop | None = getattr(_local, "loop", None)
+    if loop is not None:
+        loop.at = now = time.monotonic()
+        loop.silent_until = now + wait_s
 
 
 @dataclass(frozen=True, slots=True)
 class Stalled:
-    """A loop that stands still, by its thread; `since` is its last sign, monotonic."""
+    """A loop that stalls. `since` is its last heartbeat, in monotonic seconds."""
 
     name: str
     since: float
     thread: int | None = None
-    """The thread's identifier, where one is known."""
+    """The thread's identifier, if it is known."""
 
 
 @dataclass(slots=True)
@@ -33,45 +46,35 @@ class _Loop:
 
 
 class Heartbeat:
-    """The last sign of every loop. Thread-safe."""
+    """The last heartbeat of every loop. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._loops: list[_Loop] = []
 
     @contextmanager
-    def of(self, name: str) -> Iterator[None]:
-        """While entered, this thread runs a loop that owes signs."""
+    def watch(self, name: str) -> Iterator[None]:
+        """Expect heartbeats of this thread, under a name, while the block runs."""
         now = time.monotonic()
         loop = _Loop(name, threading.get_ident(), now, now)
         with self._lock:
             self._loops.append(loop)
-        _mine.loop = loop
+        _local.loop = loop
         try:
             yield
         finally:
-            del _mine.loop
+            del _local.loop
             with self._lock:
                 self._loops.remove(loop)
 
-    def still(self, now: float, limit_s: float) -> list[Stalled]:
-        """Return the loops that have owed a sign for more than `limit_s` seconds."""
+    def stalled(self, now: float, limit_s: float) -> list[Stalled]:
+        """Return the loops whose heartbeat is overdue by more than `limit_s` seconds.
+
+        `now` is in monotonic seconds.
+        """
         with self._lock:
             return [
-                Stalled(one.name, one.at, one.thread)
-                for one in self._loops
-                if now > one.silent_until + limit_s
+                Stalled(loop.name, loop.at, loop.thread)
+                for loop in self._loops
+                if now > loop.silent_until + limit_s
             ]
-
-
-def beat() -> None:
-    """Give a sign. In a thread that runs no loop this is nothing."""
-    rest(0.0)
-
-
-def rest(wait_s: float) -> None:
-    """Give a sign, and owe no other for so many seconds."""
-    loop: _Loop | None = getattr(_mine, "loop", None)
-    if loop is not None:
-        loop.at = now = time.monotonic()
-        loop.silent_until = now + wait_s

@@ -16,13 +16,13 @@ from typing import Protocol, Self
 
 import structlog
 
+from emitterd import heartbeat
 from emitterd.client import grant as grants
 from emitterd.client.http import HttpClient, Response
 from emitterd.client.responses import RequestKind, api_trouble, transport_error
 from emitterd.client.sockets import POLL_S, Stopped, TransportError
 from emitterd.codes import Code
 from emitterd.errors import Decision, DeliveryError, JournalFull, Stage
-from emitterd.heartbeat import beat
 from emitterd.model import iso
 
 # A login that was refused: how long the next one waits, and whose it was. Upstream's
@@ -222,7 +222,7 @@ class Session:
     def _alone(self) -> Iterator[None]:
         """Hold the lock. Who waits for another's slow login is at no standstill."""
         while not self._lock.acquire(timeout=POLL_S):
-            beat()
+            heartbeat.record()
         try:
             yield
         finally:

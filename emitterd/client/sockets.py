@@ -16,9 +16,9 @@ from typing import Any, NamedTuple, TypeVar
 
 import httpcore
 
+from emitterd import heartbeat
 from emitterd.client.bandwidth import Throttle
 from emitterd.client.responses import BrokenConnection
-from emitterd.heartbeat import beat, rest
 
 # The bounds of one request: how slow it may be, how fast, and that a stop ends it.
 # Whoever moves bytes asks here before each try, and tries again every `sockets.POLL_S`
@@ -116,7 +116,7 @@ class Deadlines:
     def check_stop(self) -> None:
         """Give a sign of life; raise `Stopped` where the daemon stops."""
         # A slow line is no standstill: how slow it may be is bounded here.
-        beat()
+        heartbeat.record()
         if self.stop.is_set():
             raise Stopped
 
@@ -220,7 +220,7 @@ class _Stream(httpcore.NetworkStream):
         server_hostname: str | None = None,
         timeout: float | None = None,
     ) -> httpcore.NetworkStream:
-        rest(timeout or 0.0)
+        heartbeat.silence(timeout or 0.0)
         return _Stream(self._inner.start_tls(ssl_context, server_hostname, timeout))
 
     def get_extra_info(self, info: str) -> Any:  # noqa: ANN401  httpcore's signature
@@ -254,7 +254,7 @@ class _Backend(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
-        rest(NAMES_S + ADDRESSES * (timeout or 0.0))
+        heartbeat.silence(NAMES_S + ADDRESSES * (timeout or 0.0))
         stream = self._inner.connect_tcp(
             host, port, timeout, local_address, socket_options
         )

@@ -11,11 +11,11 @@ from dataclasses import asdict
 
 import structlog
 
+from emitterd import heartbeat
 from emitterd.delivery.circuit_breaker import OpenCircuit
 from emitterd.delivery.destination import AttemptPermit, Destination
 from emitterd.delivery.prefetch import GrantPrefetch
 from emitterd.errors import Decision, DeliveryError, JournalFull, Stage
-from emitterd.heartbeat import beat, rest
 from emitterd.journal.journal import Journal, Waiting
 from emitterd.model import ClaimOrder, Entry, Grant, iso
 
@@ -42,10 +42,10 @@ class WakeUp:
 
     def wait(self, rings: int, timeout_s: float) -> None:
         """Wait until it rang more often than `rings`, or the time is over."""
-        rest(timeout_s)
+        heartbeat.silence(timeout_s)
         with self._condition:
             self._condition.wait_for(lambda: self._rings != rings, timeout_s)
-        beat()
+        heartbeat.record()
 
 
 IDLE_S = 60.0

@@ -7,7 +7,7 @@ So few lie ready, and only while workers take what lies there, that none grows o
 import threading
 from collections import deque
 
-from emitterd.heartbeat import beat, rest
+from emitterd import heartbeat
 from emitterd.model import Entry
 
 MOST = 8
@@ -79,10 +79,10 @@ class GrantPrefetch:
 
     def wait(self, timeout_s: float) -> None:
         """Wait until an entry is taken, or the time is over."""
-        rest(timeout_s)
+        heartbeat.silence(timeout_s)
         with self._taken:
             self._taken.wait(timeout_s)
-        beat()
+        heartbeat.record()
 
     def rest(self) -> list[Entry]:
         """Take all that nobody will: the daemon is stopping."""

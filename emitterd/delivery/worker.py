@@ -14,6 +14,7 @@ from typing import Protocol
 
 import structlog
 
+from emitterd import heartbeat
 from emitterd.client.api import EmissionClient
 from emitterd.codes import Code
 from emitterd.delivery.attempt import Attempter
@@ -22,7 +23,6 @@ from emitterd.delivery.dispatch import IDLE_S, Dispatcher, WakeUp
 from emitterd.delivery.prefetch import GrantPrefetch
 from emitterd.errors import Decision, DeliveryError, FileError, JournalFull, Stage
 from emitterd.failpoints import Point, reach
-from emitterd.heartbeat import beat
 from emitterd.housekeeping.disposal import Disposal
 from emitterd.journal.journal import Journal
 from emitterd.model import Entry, Fingerprint, Receipt, iso
@@ -91,7 +91,7 @@ class Worker:
         """Fetch grants ahead until `stop` is set."""
         try:
             while not stop.is_set():
-                beat()
+                heartbeat.record()
                 wait_s = self.fetch(time.time())
                 if wait_s > 0:
                     self._ahead.wait(wait_s)
@@ -102,7 +102,7 @@ class Worker:
         """Loop until `stop` is set and the wake rung; an attempt is ended first."""
         try:
             while not stop.is_set():
-                beat()
+                heartbeat.record()
                 rings = self._wake.rings()
                 wait_s = self.step(time.time())
                 if wait_s > 0:
@@ -307,7 +307,7 @@ class Worker:
         It may have been delivered: the same grant is used again, so it overwrites.
         """
         while not self._abort.wait(FULL_S):
-            beat()
+            heartbeat.record()
             try:
                 self._journal.interrupt(entry, ambiguous=True)
             except JournalFull:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import structlog
 
+from emitterd import heartbeat
 from emitterd.codes import MEANING, Code
 from emitterd.errors import FileError, JournalFull
 from emitterd.failpoints import Point, reach
-from emitterd.heartbeat import beat
 from emitterd.journal.journal import Journal
 from emitterd.journal.rows import Ended
 from emitterd.model import Fingerprint, State, display, iso
@@ -105,7 +105,7 @@ class Disposal:
         self._unfinished, after_id = False, 0
         while page := self._journal.disposals(after_id, PAGE):
             for entry_id, path, sent in page:
-                beat()
+                heartbeat.record()
                 self.dispose(entry_id, path, sent)
                 after_id = entry_id
 

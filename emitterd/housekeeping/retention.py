@@ -6,10 +6,10 @@ sent again, so it stays however old it is.
 
 import time
 
+from emitterd import heartbeat
 from emitterd.codes import Code
 from emitterd.errors import FileError, JournalFull
 from emitterd.failpoints import Point, reach
-from emitterd.heartbeat import beat
 from emitterd.journal.journal import History, Journal
 from emitterd.spool.folder import Spool
 
@@ -61,7 +61,7 @@ class Retention:
         self._history.prune_actions(before)
         pruned, after_id = 0, 0
         while not self._spool.lost():
-            beat()
+            heartbeat.record()
             page = self._history.endings(before, after_id, PAGE)
             if not page:
                 break

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 import structlog
 
+from emitterd import heartbeat
 from emitterd.codes import MEANING, Code
 from emitterd.datasets.findings import Finding, fatal
 from emitterd.datasets.inspection import Inspector
 from emitterd.datasets.zip_integrity import ReadAt, zip_flaw
 from emitterd.errors import Decision, DeliveryError, FileError
-from emitterd.heartbeat import beat
 from emitterd.housekeeping.disposal import Disposal, Rule
 from emitterd.intake.settle import Settling, Tracker
 from emitterd.journal.journal import Journal
@@ -76,7 +76,7 @@ class Examiner:
 
         The others the journal has as they are.
         """
-        beat()
+        heartbeat.record()
         seen = {path: Fingerprint.of(stat) for path, stat in found}
         known = unchanged_paths(self._journal.database.read, seen)
         for path in known:
@@ -90,7 +90,7 @@ class Examiner:
 
         `now` is monotonic. What needs another look is left with the tracker.
         """
-        beat()
+        heartbeat.record()
         selection = self.rules.selection
         if selection.ignored(path) is not None:
             self.tracker.forget(path)
@@ -207,7 +207,7 @@ def _beating(read: ReadAt) -> ReadAt:
     """Give a sign with each read: with a large budget an inspection takes long."""
 
     def reading(offset: int, count: int) -> bytes:
-        beat()
+        heartbeat.record()
         return read(offset, count)
 
     return reading

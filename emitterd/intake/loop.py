@@ -15,10 +15,10 @@ from itertools import islice
 
 import structlog
 
+from emitterd import heartbeat
 from emitterd.codes import Code
 from emitterd.errors import JournalFull
 from emitterd.failpoints import Point, reach
-from emitterd.heartbeat import beat, rest
 from emitterd.intake.examine import Examiner, ExamineRules
 from emitterd.journal.journal import Journal
 from emitterd.journal.rows import ASKED, Admission, AdmissionResult, Admitted
@@ -130,10 +130,10 @@ class Intake:
         while not stop.is_set():
             # Clear, look, wait: a hint that comes during the look is not slept over.
             self._wake.clear()
-            beat()
+            heartbeat.record()
             wait_s = self.step(time.monotonic())
             if wait_s > 0:
-                rest(wait_s)
+                heartbeat.silence(wait_s)
                 self._wake.wait(wait_s)
 
     def wake(self) -> None:

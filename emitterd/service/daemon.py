@@ -83,7 +83,7 @@ class Daemon:
         database = self._journal.database
         every_s = watchdog_s(os.environ, os.getpid())
         self._supervision = Watchdog(
-            self._crew.pulse, lambda: database.committing_since, every_s
+            self._crew.heartbeat, lambda: database.committing_since, every_s
         )
         self._beat_s = min(BEAT_S, every_s / 4) if every_s else BEAT_S
         self._control: Control | None = None

@@ -89,7 +89,7 @@ class Watchdog:
 
     def __init__(
         self,
-        pulse: Heartbeat,
+        heartbeat: Heartbeat,
         committing_since: Callable[[], float | None],
         watchdog_s: float | None,
     ) -> None:
@@ -97,7 +97,7 @@ class Watchdog:
 
         `watchdog_s`: how long systemd waits for a sign of life, in seconds, or None.
         """
-        self._pulse = pulse
+        self._heartbeat = heartbeat
         self._committing_since = committing_since
         self._watchdog_s = watchdog_s
         self.limit_s = (watchdog_s or UNWATCHED_S) / 2
@@ -144,7 +144,7 @@ class Watchdog:
         return not still
 
     def _still(self, now: float) -> list[Stalled]:
-        still = self._pulse.still(now, self.limit_s)
+        still = self._heartbeat.stalled(now, self.limit_s)
         since = self._committing_since()
         if since is not None and now > since + self.limit_s:
             # First: those who wait for it stand still because of it.

@@ -30,7 +30,7 @@ class Threads:
 
     def __init__(self, worker: Callable[[], Worker], wake: WakeUp) -> None:
         """`worker` makes one; `wake` is the bell that it waits for."""
-        self.pulse = Heartbeat()
+        self.heartbeat = Heartbeat()
         self.drain = threading.Event()
         """Set when all are to end what they do, and do no more."""
         self.failed = threading.Event()
@@ -101,7 +101,7 @@ class Threads:
         return _WorkerThread(thread, leave)
 
     def _watched(self, name: str, loop: Callable[[], None]) -> None:
-        with self.pulse.of(name):
+        with self.heartbeat.watch(name):
             loop()
 
     def _thread(self, name: str, loop: Callable[[], None]) -> threading.Thread:

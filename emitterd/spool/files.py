@@ -17,8 +17,8 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from emitterd import heartbeat
 from emitterd.failpoints import Point, reach
-from emitterd.heartbeat import rest
 
 SLOWEST_BYTES_S = 1024 * 1024
 """A copy to another file system that is slower than this has come to a standstill."""
@@ -61,7 +61,7 @@ def move(
     lies there unexplained.
     """
     there = aside if os.path.lexists(aside) else source
-    rest(there.lstat().st_size / SLOWEST_BYTES_S)
+    heartbeat.silence(there.lstat().st_size / SLOWEST_BYTES_S)
     _make_folder(target.parent)
     moved: Path | None
     try:

@@ -19,9 +19,9 @@ from io import FileIO
 from itertools import islice
 from pathlib import Path
 
+from emitterd import heartbeat
 from emitterd.codes import Code
 from emitterd.errors import FileError
-from emitterd.heartbeat import beat
 from emitterd.spool.hashing import Hashing
 from emitterd.spool.mounts import mount_point
 
@@ -289,7 +289,7 @@ def digests(file: FileIO, check: Callable[[], None]) -> tuple[bytes, bytes]:
 def _chunks(file: FileIO, check: Callable[[], None]) -> Iterator[bytes]:
     file.seek(0)
     while chunk := file.read(HASH_CHUNK_BYTES):
-        beat()
+        heartbeat.record()
         check()
         yield chunk
 

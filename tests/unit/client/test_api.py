@@ -441,27 +441,27 @@ def test_credentials_adopted_during_a_refused_login(
     assert len(asked(server, "auth")) == 2
 
 
-def signed(pulse: Heartbeat, since: float) -> bool:
+def signed(heartbeats: Heartbeat, since: float) -> bool:
     """Tell whether every loop has given a sign since an instant."""
-    return not pulse.still(since, 0.0)
+    return not heartbeats.stalled(since, 0.0)
 
 
 def test_who_waits_for_a_login_gives_signs(server: RehearsalServer) -> None:
     """A login may be as slow as a line: the others wait for it, and do not hang."""
-    stop, pulse = threading.Event(), Heartbeat()
+    stop, heartbeats = threading.Event(), Heartbeat()
     server.latency_s = 60.0
     with wired(stop=stop) as wire, ThreadPoolExecutor(2) as pool:
         emission = emission_to(wire, server.url, stop=stop)
 
         def ask() -> None:
-            with pulse.of("worker"), suppress(DeliveryError):
+            with heartbeats.watch("worker"), suppress(DeliveryError):
                 emission.grant(PATH)
 
         asking = [pool.submit(ask) for _ in range(2)]
-        wait_until(lambda: len(pulse.still(1e12, 0.0)) == 2, 20, "both ask")
+        wait_until(lambda: len(heartbeats.stalled(1e12, 0.0)) == 2, 20, "both ask")
         wait_until(lambda: asked(server, "auth"), 20, "a login under way")
         for _ in range(3):
-            wait_until(partial(signed, pulse, time.monotonic()), 20, "two signs")
+            wait_until(partial(signed, heartbeats, time.monotonic()), 20, "two signs")
         [login] = asked(server, "auth")
         assert login.status is None
         assert not any(one.done() for one in asking)

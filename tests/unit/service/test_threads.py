@@ -122,11 +122,11 @@ def test_idle_workers_give_signs(crew: Threads) -> None:
     """Whoever waits for work has said for how long."""
     crew.man(lambda: 2)
     wait_until(
-        lambda: not crew.pulse.still(time.monotonic() + IDLE_S / 2, 0.0),
+        lambda: not crew.heartbeat.stalled(time.monotonic() + IDLE_S / 2, 0.0),
         WAIT_S,
         "both rest",
     )
-    assert len(crew.pulse.still(float("inf"), 0.0)) == 2
+    assert len(crew.heartbeat.stalled(float("inf"), 0.0)) == 2
 
 
 def test_slow_answers_call_for_more(tmp_path: Path) -> None:

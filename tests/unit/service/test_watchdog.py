@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from emitterd import heartbeat
 from emitterd.codes import Code
 from emitterd.delivery.circuit_breaker import OpenCircuit
 from emitterd.errors import Stage
-from emitterd.heartbeat import Heartbeat, rest
+from emitterd.heartbeat import Heartbeat
 from emitterd.model import State
 from emitterd.service.systemd import LATE_S, Watchdog, status_line
 
@@ -23,10 +24,10 @@ class Watched:
     """A supervision whose loops and commits a test drives; `now` is its clock."""
 
     def __init__(self, watchdog_s: float | None = WATCHDOG_S) -> None:
-        self.pulse = Heartbeat()
+        self.heartbeat = Heartbeat()
         self.committing_since: float | None = None
         self.supervision = Watchdog(
-            self.pulse, lambda: self.committing_since, watchdog_s
+            self.heartbeat, lambda: self.committing_since, watchdog_s
         )
         self.now = time.monotonic()
 
@@ -58,13 +59,13 @@ def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.
 
 def test_all_is_well(watched: Watched) -> None:
     """While nobody owes a sign nothing is told."""
-    with watched.pulse.of("intake"):
+    with watched.heartbeat.watch("intake"):
         assert watched.look(LIMIT_S - 1) == (True, [])
 
 
 def test_standstill_is_told_once(watched: Watched) -> None:
     """A loop that stands still is told once, with its thread and where it is."""
-    with watched.pulse.of("worker-1"):
+    with watched.heartbeat.watch("worker-1"):
         assert watched.look(LIMIT_S - 1) == (True, [])
         assert watched.look(LIMIT_S) == (
             False,
@@ -75,21 +76,21 @@ def test_standstill_is_told_once(watched: Watched) -> None:
 
 def test_what_is_told_of_a_standstill(watched: Watched) -> None:
     """The line says since when, for how long, and by the stack where."""
-    with watched.pulse.of("worker-1"), capture_logs() as events:
+    with watched.heartbeat.watch("worker-1"), capture_logs() as events:
         watched.supervision.look(watched.now + LIMIT_S + 10)
 
     [line] = events
     assert line["since"].endswith("Z")
     assert LIMIT_S < line["duration_s"] < LIMIT_S + 20
-    assert "test_supervision.py" in line["stack"]
+    assert "test_watchdog.py" in line["stack"]
 
 
 def test_who_goes_on_is_told_too(watched: Watched) -> None:
     """A standstill that ended by itself is told, and feeds the watchdog again."""
-    with watched.pulse.of("worker-1"):
+    with watched.heartbeat.watch("worker-1"):
         watched.look(LIMIT_S + 2)
         # The loop's own signs are of the real clock, which the test's is ahead of.
-        rest(10 * LIMIT_S)
+        heartbeat.silence(10 * LIMIT_S)
 
         assert watched.look(2.0) == (True, [("info", "daemon.resumed", "worker-1")])
 
@@ -97,7 +98,7 @@ def test_who_goes_on_is_told_too(watched: Watched) -> None:
 def test_commit_that_never_returns(watched: Watched) -> None:
     """The journal stands still while nobody else does; its line comes first."""
     watched.committing_since = watched.now
-    with watched.pulse.of("worker-0"):
+    with watched.heartbeat.watch("worker-0"):
         moving, told = watched.look(LIMIT_S + 1)
         watched.committing_since = None
         _, after = watched.look(1.0)
@@ -109,7 +110,7 @@ def test_commit_that_never_returns(watched: Watched) -> None:
 
 def test_machine_that_slept(watched: Watched) -> None:
     """After a pause of the whole process nobody is accused; the next look counts."""
-    with watched.pulse.of("intake"):
+    with watched.heartbeat.watch("intake"):
         watched.look(1.0)
         watched.now += LIMIT_S + LATE_S
         assert watched.look(1.0) == (True, [])
@@ -119,7 +120,7 @@ def test_machine_that_slept(watched: Watched) -> None:
 def test_without_a_watchdog_it_is_told_all_the_same() -> None:
     """Started by hand there is nobody to restart it, but a log."""
     watched = Watched(None)
-    with watched.pulse.of("intake"):
+    with watched.heartbeat.watch("intake"):
         _, told = watched.look(watched.supervision.limit_s + 2)
 
     assert told == [("critical", "daemon.stalled", "intake")]
