@@ -50,8 +50,6 @@ class Point(StrEnum):
     """A grant was answered and is not pinned."""
     PINNED = "pinned"
     """The grant is on disk, and no byte was sent."""
-    LAID_READY = "laid-ready"
-    """A grant that was fetched ahead is on disk, and no worker has taken its entry."""
     BODY_DUE = "body-due"
     """The connection is made and the request's head built; no byte of the body sent."""
     BODY_BEGUN = "body-begun"

@@ -45,13 +45,13 @@ class Attempter:
         emission: EmissionClient,
         abort: threading.Event,
         *,
-        on_granted: Callable[[float], None],
+        on_granted: Callable[[], None],
         on_sent: Callable[[Entry, int], None],
     ) -> None:
         """`abort` ends waits and reading.
 
-        `on_granted` is called when the API has given a grant, with the seconds that it
-        took, `on_sent` with the bytes that went out.
+        `on_granted` is called when the API has given a grant, `on_sent` with the bytes
+        that went out.
         """
         self._journal = journal
         self._emission = emission
@@ -69,7 +69,7 @@ class Attempter:
             found = self._look_up(entry, file)
             if isinstance(found, Receipt):
                 return found
-            pinned = self.grant(entry, found)
+            pinned = self._new_grant(entry, found, first=entry.first)
         try:
             return self._post(entry, pinned, file)
         except DeliveryError as trouble:
@@ -79,13 +79,6 @@ class Attempter:
         if isinstance(found, Receipt):
             return found
         return self._post_renewed(entry, found, file)
-
-    def grant(self, entry: Entry, doubt: NotConfirmed | None = None) -> Grant:
-        """Ask for an entry's first grant of this attempt, and pin it.
-
-        Raises `DeliveryError`.
-        """
-        return self._new_grant(entry, doubt, first=entry.first)
 
     def check_abort(self) -> None:
         """Raise `DeliveryError` where the daemon waits for no attempt any more."""
@@ -154,14 +147,12 @@ class Attempter:
         if not first:
             self._keep_apart(entry)
         reach(Point.GRANT_DUE)
-        asked_at = time.monotonic()
         grant = self._emission.grant(entry.path)
-        took_s = time.monotonic() - asked_at
         if not first and self._journal.has_key(entry, grant.key):
             # A clock was set meanwhile, this host's or the server's.
             self._abort.wait(GRANT_SPACING_S)
             grant = self._emission.grant(entry.path)
-        self._on_granted(took_s)
+        self._on_granted()
         reach(Point.GRANTED)
         confirmation = doubt.confirmation if doubt is not None else None
         self._journal.pin(entry, grant, confirmation)

@@ -61,13 +61,8 @@ class StageFailure:
 class Destination:
     """The gates before every attempt. Thread-safe."""
 
-    def __init__(
-        self, backoff: Backoff, *, workers: int | None = STREAK, granters: int = 0
-    ) -> None:
-        """`workers`: the most attempts that there may be at once; None to find it.
-
-        `granters`: how many more may be under way as far as to their grant.
-        """
+    def __init__(self, backoff: Backoff, *, workers: int | None = STREAK) -> None:
+        """`workers`: the most attempts that there may be at once; None to find it."""
         self.on_resized: Callable[[], None] = lambda: None
         """Called when `workers` has changed, by whose attempt changed it."""
         self._concurrency = Concurrency(workers)
@@ -75,9 +70,8 @@ class Destination:
         self.telling = threading.Lock()
         """Held around a change and the line that tells of it: lines keep the order."""
         self._backoff = backoff
-        self._granters = granters
         self._gates = {
-            stage: CircuitBreaker(stage, backoff, self._most(stage)) for stage in WAY
+            stage: CircuitBreaker(stage, backoff, self.workers) for stage in WAY
         }
 
     def adopt(self, backoff: Backoff, *, workers: int | None) -> None:
@@ -198,12 +192,9 @@ class Destination:
             failure = StageFailure(news, due_at, suspects)
         return failure, [down for down in ended if down is not None]
 
-    def _most(self, stage: Stage) -> int:
-        return self.workers + (0 if stage is Stage.BUCKET else self._granters)
-
     def _resize(self) -> None:
-        for stage, gate in self._gates.items():
-            gate.adopt(self._backoff, self._most(stage))
+        for gate in self._gates.values():
+            gate.adopt(self._backoff, self.workers)
 
     @contextmanager
     def _resizing(self) -> Iterator[None]:

@@ -14,7 +14,6 @@ import structlog
 from emitterd import heartbeat
 from emitterd.delivery.circuit_breaker import OpenCircuit
 from emitterd.delivery.destination import AttemptPermit, Destination
-from emitterd.delivery.prefetch import GrantPrefetch
 from emitterd.errors import Decision, DeliveryError, JournalFull, Stage
 from emitterd.journal.journal import Journal, Waiting
 from emitterd.model import ClaimOrder, Entry, Grant, iso
@@ -54,9 +53,6 @@ IDLE_S = 60.0
 FRESH_EVERY = 4
 """Each probe of the bucket but every so manieth goes by a grant that is pinned."""
 
-AHEAD_LOOK_S = 5.0
-"""How long nothing is fetched ahead after trouble, or before the next look."""
-
 _API = (Stage.LOGIN, Stage.GRANT)
 
 log = structlog.get_logger()
@@ -71,18 +67,13 @@ class Dispatcher:
         destination: Destination,
         usable: Callable[[Grant, float], bool],
         wake: WakeUp,
-        ahead: GrantPrefetch,
     ) -> None:
-        """`usable` tells whether a pinned grant holds; `wake` calls the others.
-
-        `ahead`: what others have claimed, and whose grant they have fetched.
-        """
+        """`usable` tells whether a pinned grant holds; `wake` calls the others."""
         self._journal = journal
         self._waiting = Waiting(journal.database)
         self._destination = destination
         self._usable = usable
         self._wake = wake
-        self._ahead = ahead
         self._leave = AttemptPermit()
 
     def claim(self, now: float) -> Entry | float:
@@ -103,18 +94,6 @@ class Dispatcher:
             return min(wait_s, leave)
         entry = self._take(leave, ClaimOrder.PINNED, now)
         return wait_s if entry is None else entry
-
-    def claim_ahead(self, now: float) -> Entry | float:
-        """Take the next entry to fetch its grant; else return how long to wait.
-
-        In seconds. Only while nothing is wrong with any stage. Raises `JournalFull`.
-        """
-        if self._destination.limited or self._destination.downs:
-            return AHEAD_LOOK_S
-        leave = self._destination.ask(now, _API)
-        if not isinstance(leave, AttemptPermit):
-            return leave
-        return self._claim(leave, ClaimOrder.ANY, now) or IDLE_S
 
     def answered(self, stage: Stage) -> None:
         """Note a definite answer of a stage, be it a refusal of this one file."""
@@ -170,9 +149,7 @@ class Dispatcher:
             return ClaimOrder.PINNED_FIRST
         return ClaimOrder.FRESH_FIRST if probed else ClaimOrder.ANY
 
-    def _claim(
-        self, leave: AttemptPermit, want: ClaimOrder, now: float
-    ) -> Entry | None:
+    def _take(self, leave: AttemptPermit, want: ClaimOrder, now: float) -> Entry | None:
         self._leave = leave
         try:
             entry = self._journal.claim(now, want)
@@ -181,15 +158,6 @@ class Dispatcher:
             raise
         if entry is None:
             self.ended()
-        return entry
-
-    def _take(self, leave: AttemptPermit, want: ClaimOrder, now: float) -> Entry | None:
-        entry = self._ahead.take(time.monotonic())
-        if entry is not None:
-            self._leave = leave
-        else:
-            entry = self._claim(leave, want, now)
-        if entry is None:
             return None
         if entry.grant is not None and self._usable(entry.grant, time.time()):
             self._destination.passed(leave, _API)

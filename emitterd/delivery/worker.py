@@ -8,7 +8,6 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from io import FileIO
 from typing import Protocol
 
@@ -20,7 +19,6 @@ from emitterd.codes import Code
 from emitterd.delivery.attempt import Attempter
 from emitterd.delivery.destination import Destination
 from emitterd.delivery.dispatch import IDLE_S, Dispatcher, WakeUp
-from emitterd.delivery.prefetch import GrantPrefetch
 from emitterd.errors import Decision, DeliveryError, FileError, JournalFull, Stage
 from emitterd.failpoints import Point, reach
 from emitterd.housekeeping.disposal import Disposal
@@ -64,39 +62,26 @@ class Worker:
         *,
         wake: WakeUp,
         abort: threading.Event,
-        ahead: GrantPrefetch,
         on_changed: Callable[[bytes], None],
         observer: Observer,
     ) -> None:
         self._spool = spool
         self._journal = journal
         self._destination = destination
-        self._passage = Dispatcher(journal, destination, emission.usable, wake, ahead)
+        self._passage = Dispatcher(journal, destination, emission.usable, wake)
         self._disposal = disposal
         self._wake = wake
         self._abort = abort
         self._on_changed = on_changed
-        self._ahead = ahead
         self._observer = observer
         self._leave = emission.leave
         self._attempts = Attempter(
             journal,
             emission,
             abort,
-            on_granted=self._granted,
+            on_granted=lambda: self._passage.answered(Stage.GRANT),
             on_sent=observer.sent,
         )
-
-    def run_ahead(self, stop: threading.Event) -> None:
-        """Fetch grants ahead until `stop` is set."""
-        try:
-            while not stop.is_set():
-                heartbeat.record()
-                wait_s = self.fetch(time.time())
-                if wait_s > 0:
-                    self._ahead.wait(wait_s)
-        finally:
-            self._leave()
 
     def run(self, stop: threading.Event) -> None:
         """Loop until `stop` is set and the wake rung; an attempt is ended first."""
@@ -124,54 +109,25 @@ class Worker:
         reach(Point.CLAIMED)
         self._observer.began(entry)
         try:
-            self._try(entry, self._deliver)
+            self._try(entry)
         finally:
             self._observer.ended(entry)
         return 0.0
 
-    def fetch(self, now: float) -> float:
-        """Fetch a grant ahead if one is wanted; return how long to wait, in seconds."""
-        if not self._ahead.begin(time.monotonic()):
-            return IDLE_S
+    def _try(self, entry: Entry) -> None:
+        """Deliver, and record what became of it, also while the disk is full."""
         try:
-            entry = self._passage.claim_ahead(now)
-            if not isinstance(entry, Entry):
-                return entry
-            self._try(entry, self._lay_ready)
-            # Who looked meanwhile saw neither what lies ready, nor when it is due.
-            self._wake.ring()
-        except JournalFull:
-            return FULL_S
-        finally:
-            self._ahead.end()
-        return 0.0
-
-    def _lay_ready(self, entry: Entry) -> None:
-        # Where there was a version before, this one may turn out to be unchanged, and
-        # needs no grant then.
-        if entry.first:
-            entry = replace(entry, grant=self._attempts.grant(entry))
-        self._ahead.put(entry)
-        reach(Point.LAID_READY)
-
-    def _try(self, entry: Entry, work: Callable[[Entry], Receipt | None]) -> None:
-        """Do the work, and record what became of it, also while the disk is full."""
-        try:
-            self._attempt(entry, work)
+            self._attempt(entry)
         except JournalFull:
             self._passage.ended()
             self._give_back(entry)
         finally:
             self._passage.ended()
 
-    def _granted(self, took_s: float) -> None:
-        self._passage.answered(Stage.GRANT)
-        self._ahead.asked(took_s)
-
-    def _attempt(self, entry: Entry, work: Callable[[Entry], Receipt | None]) -> None:
+    def _attempt(self, entry: Entry) -> None:
         started_at = time.monotonic()
         try:
-            receipt = work(entry)
+            receipt = self._deliver(entry)
         except DeliveryError as trouble:
             self._troubled(entry, trouble)
         except FileError as error:

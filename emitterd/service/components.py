@@ -20,8 +20,6 @@ from emitterd.datasets.inspection import Inspector, load_inspector
 from emitterd.delivery.backoff import Backoff
 from emitterd.delivery.destination import Destination
 from emitterd.delivery.dispatch import Dispatcher, WakeUp
-from emitterd.delivery.prefetch import MOST as GRANTERS
-from emitterd.delivery.prefetch import GrantPrefetch
 from emitterd.delivery.worker import Observer, Worker
 from emitterd.errors import JournalFull
 from emitterd.housekeeping.disposal import Disposal, Rule
@@ -139,12 +137,9 @@ class Components:
         self._observer = observer
         self.abort = threading.Event()
         self.wake = WakeUp()
-        self.ahead = GrantPrefetch()
         self.spool = Spool(config.spool.directory)
         self.wire = open_wire(config, open_tls(config), self.abort)
-        self.destination = Destination(
-            _backoff(config), workers=_workers(config), granters=GRANTERS
-        )
+        self.destination = Destination(_backoff(config), workers=_workers(config))
         self.metrics: Metrics | None = None
         """Counted only where they are served."""
         self._inspector = load_inspector(config.spool)
@@ -195,9 +190,7 @@ class Components:
             self.waiting.hasten({Code.CREDENTIALS})
             return
         usable = self._emission.usable
-        Dispatcher(
-            self.journal, self.destination, usable, self.wake, self.ahead
-        ).recall(trouble)
+        Dispatcher(self.journal, self.destination, usable, self.wake).recall(trouble)
 
     def _rescan(self) -> None:
         # What has been mounted since may be another file system.
@@ -252,13 +245,6 @@ class Components:
             lambda: (self.config.metrics.limits, self.config.spool.sweep_every_s),
         )
 
-    def put_back(self) -> None:
-        """Give back what lies ready for workers that will not come."""
-        for entry in self.ahead.rest():
-            # What stays claimed the next start takes back.
-            with suppress(JournalFull):
-                self.journal.interrupt(entry)
-
     def worker(self) -> Worker:
         """Return one more worker."""
         return Worker(
@@ -269,7 +255,6 @@ class Components:
             self.disposal,
             wake=self.wake,
             abort=self.abort,
-            ahead=self.ahead,
             on_changed=self.intake.hint,
             observer=self._observer,
         )

@@ -7,7 +7,6 @@ Stop: watch → intake and workers drain together → abort at the deadline → 
 import os
 import time
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -15,7 +14,6 @@ import structlog
 from emitterd import __version__
 from emitterd.config.settings import Config
 from emitterd.delivery.circuit_breaker import OpenCircuit
-from emitterd.delivery.prefetch import MOST as GRANTERS
 from emitterd.delivery.worker import Observer
 from emitterd.intake.file_status import Undelivered, undelivered
 from emitterd.journal.operations import (
@@ -163,9 +161,6 @@ class Daemon:
             self._parts.lookout.start()
         intake, drain = self._parts.intake, self._crew.drain
         self._crew.start_watched("intake", lambda: intake.run(drain))
-        for number in range(GRANTERS):
-            fetch = partial(self._parts.worker().run_ahead, drain)
-            self._crew.start_watched(f"granter-{number}", fetch)
         self._parts.destination.on_resized = self._man
         self._man()
 
@@ -190,7 +185,6 @@ class Daemon:
             self._listener.stop()
         self._crew.stop()
         self._parts.intake.wake()
-        self._parts.put_back()
         deadline = time.monotonic() + drain_s
         # The second signal may have come before anything here noticed the first.
         while signals.stops < AT_ONCE and time.monotonic() < deadline:
@@ -200,7 +194,6 @@ class Daemon:
             signals.wait(DRAIN_LOOK_S)
         self._parts.abort.set()
         self._crew.join(ABORT_GRACE_S)
-        self._parts.put_back()
         log.info("daemon.stopped", **self._counts())
         self._parts.wire.close()
         if not keep_journal:

@@ -334,14 +334,6 @@ class Delivery(RuleBasedStateMachine):
         self.host.doom(commits, late=late)
         self.host.alive(lambda: self.host.work(turns))
 
-    @rule(turns=st.integers(1, 3), menu=st.none() | st.sampled_from(FAULTS))
-    def fetch_ahead(self, turns: int, menu: str | None) -> None:
-        """Lay grants ready, also amid a fault; what lies there is delivered later."""
-        if menu is not None:
-            self.too_large |= menu.startswith("too-large")
-            self.host.faults(menu)
-        self.host.alive(lambda: self.host.fetch(turns))
-
     @rule(skip=st.integers(0, 3))
     def die_in_mid_body(self, skip: int) -> None:
         """Die when a chunk has gone out, or the last one."""

@@ -250,10 +250,7 @@ def test_workers_come_and_go_under_load(
     dropped: list[Path] = []
 
     def uploading() -> int:
-        """Return how many uploads are under way; keep the queue from running dry.
-
-        The journal would count what is claimed ahead of the workers, too.
-        """
+        """Return how many uploads are under way; keep the queue from running dry."""
         while len(dropped) - len(server.objects) < QUEUED_LEAST:
             name = f"pat/file_{len(dropped)}.zip"
             dropped.append(site.drop(name, os.urandom(SLOW_BYTES)))

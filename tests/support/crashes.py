@@ -155,9 +155,6 @@ LOOKING_UP = Scenario(faults="lost-answer@3", passages=3, grant_lifetime_s=20)
 """Every grant is too short for a second attempt."""
 
 FAILING = Scenario(faults="lost-answer@3", passages=3)
-AHEAD = Scenario(
-    faults="slow-grant:1:0.3", passages=1, settings={"delivery_workers": "1"}
-)
 RETAINING = Scenario(deliver_and_age, passages=2)
 REPLACING = Scenario(
     drop_one,
@@ -184,7 +181,6 @@ SCENARIOS = {
     Point.GRANT_DUE: PLAIN,
     Point.GRANTED: PLAIN,
     Point.PINNED: PLAIN,
-    Point.LAID_READY: AHEAD,
     Point.BODY_DUE: PLAIN,
     Point.BODY_BEGUN: Scenario(passages=3),
     Point.BODY_SENT: PLAIN,

@@ -178,7 +178,6 @@ class Host:
 
     def restart(self) -> None:
         """Stop the process in good order, and start another."""
-        self.parts.put_back()
         self._end()
         self._start()
 
@@ -210,14 +209,6 @@ class Host:
             self.clock.pass_by(pause_s)
             if self.worker.step(time.time()) > 0:
                 return
-
-    def fetch(self, turns: int) -> None:
-        """Have grants fetched ahead, as from a slow API for workers that take."""
-        ahead = self.parts.ahead
-        ahead._mean_s, ahead._taken_at = 1.0, time.monotonic()
-        for _ in range(turns):
-            self.clock.pass_by(2.0)
-            self.worker.fetch(time.time())
 
     def at_rest(self) -> bool:
         """Tell whether nothing waits, but what the operator holds."""

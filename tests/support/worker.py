@@ -18,7 +18,6 @@ from emitterd.delivery.backoff import Backoff
 from emitterd.delivery.circuit_breaker import STREAK
 from emitterd.delivery.destination import Destination
 from emitterd.delivery.dispatch import WakeUp
-from emitterd.delivery.prefetch import GrantPrefetch
 from emitterd.delivery.worker import Worker
 from emitterd.housekeeping.disposal import Disposal, Rule
 from emitterd.journal.journal import Journal
@@ -95,7 +94,6 @@ class Rig:
         self.watcher = Watcher()
         self.wake = WakeUp()
         self.abort = abort
-        self.ahead = GrantPrefetch()
         self.root = directory / "cqube_emission"
         self.root.mkdir(exist_ok=True)
         self.spool = Spool(self.root)
@@ -131,7 +129,6 @@ class Rig:
             self._disposal,
             wake=self.wake,
             abort=self.abort,
-            ahead=self.ahead,
             on_changed=self.changed.append,
             observer=self.watcher,
         )

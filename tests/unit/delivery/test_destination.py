@@ -281,14 +281,3 @@ def test_after_a_pause_it_begins_anew() -> None:
     destination.idle(NOW + 2 * START + FORGET_S)
 
     assert told == [2 * START, START]
-
-
-def test_granters_take_no_room_of_the_workers(destination: Destination) -> None:
-    """Who fetches ahead passes the API beside as many workers as there are."""
-    destination = Destination(destination.backoff, workers=2, granters=3)
-    fetching = [leave(destination, NOW, LOGIN, GRANT) for _ in range(3)]
-    sending = [leave(destination, NOW) for _ in range(2)]
-    third = destination.ask(NOW)
-
-    assert len(fetching + sending) == 5
-    assert not isinstance(third, AttemptPermit)
