@@ -20,21 +20,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from emitterd.codes import MEANING, Code
+from emitterd.text import printable
 
 RETRY_AFTER_CAP_S = 3600.0
 """A server may ask for no more than this; a mistaken header must not park a file."""
-
-
-def printable(text: str) -> str:
-    """Escape what a terminal or a log would obey, and what UTF-8 cannot hold.
-
-    File names and a server's words come from outside: neither may forge a line.
-    """
-    if text.isprintable():
-        return text
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode() for c in text
-    )
 
 
 class EmitterError(Exception):

@@ -2,16 +2,12 @@
 
 import json
 import os
-import re
-import sys
 import zlib
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from enum import StrEnum
-from functools import partial
-from typing import NamedTuple, Self, overload
+from typing import NamedTuple, Self
 
-from emitterd.errors import printable
+from emitterd.text import display
 
 # What identifies a version of a file without reading it.
 
@@ -214,58 +210,3 @@ class Receipt:
     """Whether the ETag is an MD5 and equals that of the bytes sent."""
     confirmed: bool = False
     """Whether the bucket was asked afterwards, the answer to the body being lost."""
-
-
-def display(path: bytes) -> str:
-    r"""Make a path printable: not UTF-8 becomes `\xNN`, and control characters too.
-
-    So no file name can forge a log line or colour a terminal.
-    """
-    return printable(path.decode("utf-8", "backslashreplace"))
-
-
-_ESCAPE = re.compile(r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|U([0-9a-f]{8})|([nrt]))")
-_LETTERS = {"n": "\n", "r": "\r", "t": "\t"}
-
-
-def undisplay(shown: str) -> list[bytes]:
-    r"""Return the paths that `display` shows so: what people copy from a log.
-
-    Usually one; the text itself comes first. `\xe9` is a byte that is not UTF-8, or a
-    control character; and the backslash may stand in the name as it is.
-    """
-
-    def plain(match: re.Match[str], *, as_byte: bool) -> str:
-        byte, short, long, letter = match.groups()
-        if letter is not None:
-            return _LETTERS[letter]
-        code = int(byte or short or long, 16)
-        high = byte is not None and code > 0x7F  # noqa: PLR2004  the end of ASCII
-        # A lone surrogate stands for such a byte, as everywhere in Python.
-        return chr(0xDC00 + code if high and as_byte else min(code, sys.maxunicode))
-
-    texts = [shown] + [
-        _ESCAPE.sub(partial(plain, as_byte=as_byte), shown) for as_byte in (True, False)
-    ]
-    paths = dict.fromkeys(map(_encoded, texts))
-    return [one for one in paths if display(one) == display(_encoded(shown))]
-
-
-def _encoded(text: str) -> bytes:
-    try:
-        return text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        # Half a pair, which is no name's: it is shown so and found nowhere.
-        return text.encode("utf-8", "backslashreplace")
-
-
-@overload
-def iso(at: float) -> str: ...
-@overload
-def iso(at: None) -> None: ...
-def iso(at: float | None) -> str | None:
-    """Return an instant as ISO 8601 in UTC, to the millisecond; None stays None."""
-    if at is None:
-        return None
-    text = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
-    return text.replace("+00:00", "Z")

@@ -1,7 +1,14 @@
-"""Numbers as a person reads them on the page: `1.2 MB`, `3 files`, `4 minutes`.
+"""Text for people: file names, times, sizes and counts, as messages show them.
 
-Rounded, for looking at; what is to be parsed again is written by `units`.
+Numbers are rounded: `1.2 MB`, `3 files`, `4 minutes`. `units` writes the values that
+can be parsed again.
 """
+
+import re
+import sys
+from datetime import UTC, datetime
+from functools import partial
+from typing import overload
 
 _SIZES = ("bytes", "kB", "MB", "GB", "TB", "PB", "EB")
 _STEP = 1000
@@ -9,6 +16,73 @@ _STEP = 1000
 _SPANS = ((86400.0, "day"), (3600.0, "hour"), (60.0, "minute"))
 _FINE_BELOW = 3
 """Below this many of a unit the next smaller one is told too."""
+
+
+def printable(text: str) -> str:
+    """Escape what a terminal or a log would obey, and what UTF-8 cannot hold.
+
+    File names and a server's words come from outside: neither may forge a line.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode() for c in text
+    )
+
+
+def display(path: bytes) -> str:
+    r"""Make a path printable: not UTF-8 becomes `\xNN`, and control characters too.
+
+    So no file name can forge a log line or colour a terminal.
+    """
+    return printable(path.decode("utf-8", "backslashreplace"))
+
+
+_ESCAPE = re.compile(r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|U([0-9a-f]{8})|([nrt]))")
+_LETTERS = {"n": "\n", "r": "\r", "t": "\t"}
+
+
+def undisplay(shown: str) -> list[bytes]:
+    r"""Return the paths that `display` shows so: what people copy from a log.
+
+    Usually one; the text itself comes first. `\xe9` is a byte that is not UTF-8, or a
+    control character; and the backslash may stand in the name as it is.
+    """
+
+    def plain(match: re.Match[str], *, as_byte: bool) -> str:
+        byte, short, long, letter = match.groups()
+        if letter is not None:
+            return _LETTERS[letter]
+        code = int(byte or short or long, 16)
+        high = byte is not None and code > 0x7F  # noqa: PLR2004  the end of ASCII
+        # A lone surrogate stands for such a byte, as everywhere in Python.
+        return chr(0xDC00 + code if high and as_byte else min(code, sys.maxunicode))
+
+    texts = [shown] + [
+        _ESCAPE.sub(partial(plain, as_byte=as_byte), shown) for as_byte in (True, False)
+    ]
+    paths = dict.fromkeys(map(_encoded, texts))
+    return [one for one in paths if display(one) == display(_encoded(shown))]
+
+
+def _encoded(text: str) -> bytes:
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        # Half a pair, which is no name's: it is shown so and found nowhere.
+        return text.encode("utf-8", "backslashreplace")
+
+
+@overload
+def iso(at: float) -> str: ...
+@overload
+def iso(at: None) -> None: ...
+def iso(at: float | None) -> str | None:
+    """Return an instant as ISO 8601 in UTC, to the millisecond; None stays None."""
+    if at is None:
+        return None
+    text = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")
 
 
 def amount(size_bytes: float) -> str:

@@ -23,9 +23,10 @@ from emitterd.client.responses import RequestKind, http_date, transport_error
 from emitterd.client.sockets import Proxy, TransportError, refuses_certificate
 from emitterd.codes import MEANING, Code
 from emitterd.config.settings import Config
-from emitterd.errors import EmitterError, printable
+from emitterd.errors import EmitterError
 from emitterd.model import Grant
 from emitterd.service.components import open_emission, open_tls, open_wire
+from emitterd.text import printable
 from emitterd.units import format_duration
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from typing import NotRequired, TypedDict, cast
 
 from emitterd.codes import MEANING, Code
 from emitterd.datasets.findings import CONSEQUENCE
-from emitterd.errors import printable
+from emitterd.text import printable
 from emitterd.yaml_reader import load_data
 
 FINDINGS = "findings"

@@ -32,8 +32,9 @@ from emitterd.config.rules import inside
 from emitterd.config.secrets import read_secret
 from emitterd.config.sources import ValueProblem
 from emitterd.datasets.catalogue_file import load_catalogue
-from emitterd.errors import ConfigError, Problem, printable
+from emitterd.errors import ConfigError, Problem
 from emitterd.spool.files import sync
+from emitterd.text import printable
 from emitterd.yaml_reader import YamlError, load_data
 
 # The `emitter.yaml` that is shipped, and how its keys are filled in. Its comments are

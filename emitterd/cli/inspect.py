@@ -23,8 +23,8 @@ from emitterd.datasets.inspection import Inspector, Report, load_inspector
 from emitterd.datasets.zip_integrity import zip_flaw
 from emitterd.errors import ConfigError, FileError
 from emitterd.intake.examine import MAX_BYTES
-from emitterd.model import display
 from emitterd.spool.folder import Spool, read_at
+from emitterd.text import display
 
 FULL_BYTES = 1 << 60
 """No budget: every row of any CSV."""

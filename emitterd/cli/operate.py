@@ -19,11 +19,12 @@ from emitterd.journal.operations import (
     Operations,
 )
 from emitterd.journal.reader import JournalReader
-from emitterd.model import State, display
+from emitterd.model import State
 from emitterd.monitoring.explain import OutsideSpool, locate
 from emitterd.service.control_socket import ask, user_name
 from emitterd.spool.folder import Spool
 from emitterd.spool.selection import Selection
+from emitterd.text import display
 
 
 def act(

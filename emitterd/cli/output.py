@@ -17,10 +17,10 @@ from emitterd.errors import (
     JournalError,
     JournalFull,
     JournalLocked,
-    printable,
 )
 from emitterd.journal.operations import Operation, OperationReport, OperationResult
-from emitterd.model import Entry, State, display
+from emitterd.model import Entry, State
+from emitterd.text import display, printable
 from emitterd.units import format_duration, format_size
 
 if TYPE_CHECKING:

@@ -29,15 +29,15 @@ from emitterd.cli.output import (
 )
 from emitterd.config.settings import load_part
 from emitterd.config.sources import find
-from emitterd.errors import printable
 from emitterd.intake.file_status import FileStatuses, skipped
 from emitterd.journal.reader import JournalReader
-from emitterd.model import State, display
+from emitterd.model import State
 from emitterd.monitoring.alarms import AlarmCode, journal_full, judge, queue_alarms
 from emitterd.monitoring.explain import OutsideSpool, explain, locate
 from emitterd.monitoring.status import check_line, queue_status, record, status_record
 from emitterd.spool.folder import Spool, ignore_lease_breaks
 from emitterd.spool.selection import Selection
+from emitterd.text import display, printable
 
 FULL_BYTES = 64 * 1024
 """With less room than this on its disk the journal cannot grow."""

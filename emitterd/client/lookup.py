@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from emitterd.client.responses import bucket_trouble, etag_of, s3_code
-from emitterd.errors import DeliveryError, printable
+from emitterd.errors import DeliveryError
 from emitterd.model import Confirmation
+from emitterd.text import printable
 
 FIRST_BYTE = {"Range": "bytes=0-0"}
 """The url is signed for GET; so little is asked for that it does for a HEAD."""

@@ -23,7 +23,7 @@ from emitterd.client.responses import RequestKind, api_trouble, transport_error
 from emitterd.client.sockets import POLL_S, Stopped, TransportError
 from emitterd.codes import Code
 from emitterd.errors import Decision, DeliveryError, JournalFull, Stage
-from emitterd.model import iso
+from emitterd.text import iso
 
 # A login that was refused: how long the next one waits, and whose it was. Upstream's
 # Keycloak locks an account after five failures, so the wait outlasts the process:

@@ -16,8 +16,8 @@ from emitterd.config.secrets import Secret
 from emitterd.config.sources import ValueProblem
 from emitterd.datasets.catalogue import Version
 from emitterd.delivery.concurrency import MOST
-from emitterd.model import display
 from emitterd.monitoring.endpoint import EXAMPLES, Endpoint
+from emitterd.text import display
 from emitterd.units import (
     UnitError,
     format_duration,

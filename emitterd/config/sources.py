@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from emitterd.errors import ConfigError, Problem, printable
+from emitterd.errors import ConfigError, Problem
+from emitterd.text import printable
 from emitterd.yaml_reader import (
     Document,
     Duplicate,

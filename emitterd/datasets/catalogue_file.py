@@ -22,7 +22,8 @@ from emitterd.datasets.catalogue import (
     VersionRange,
     near,
 )
-from emitterd.errors import ConfigError, Problem, printable
+from emitterd.errors import ConfigError, Problem
+from emitterd.text import printable
 from emitterd.yaml_reader import Node, YamlError, parse_untyped, read_text
 
 DATASET_KEYS = ("kind", "since", "until", "delimiter", "keys", "dates", "headers")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from emitterd.codes import MEANING, Code
-from emitterd.errors import printable
+from emitterd.text import printable
 
 
 class Severity(StrEnum):

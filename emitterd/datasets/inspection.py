@@ -28,7 +28,7 @@ from emitterd.datasets.zip_members import (
     choose,
     obstacle,
 )
-from emitterd.errors import printable
+from emitterd.text import printable
 
 if TYPE_CHECKING:
     from emitterd.config.settings import SpoolSettings

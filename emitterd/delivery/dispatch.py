@@ -16,7 +16,8 @@ from emitterd.delivery.circuit_breaker import OpenCircuit
 from emitterd.delivery.destination import AttemptPermit, Destination
 from emitterd.errors import Decision, DeliveryError, JournalFull, Stage
 from emitterd.journal.journal import Journal, Waiting
-from emitterd.model import ClaimOrder, Entry, Grant, iso
+from emitterd.model import ClaimOrder, Entry, Grant
+from emitterd.text import iso
 
 # A bell for N waiting threads: nobody sleeps over a ring that came while it looked.
 

@@ -23,8 +23,9 @@ from emitterd.errors import Decision, DeliveryError, FileError, JournalFull, Sta
 from emitterd.failpoints import Point, reach
 from emitterd.housekeeping.disposal import Disposal
 from emitterd.journal.journal import Journal
-from emitterd.model import Entry, Fingerprint, Receipt, iso
+from emitterd.model import Entry, Fingerprint, Receipt
 from emitterd.spool.folder import Spool, sha256
+from emitterd.text import iso
 
 ROOT_LOST_S = 1.0
 FULL_S = 5.0

@@ -17,9 +17,10 @@ from emitterd.errors import FileError, JournalFull
 from emitterd.failpoints import Point, reach
 from emitterd.journal.journal import Journal
 from emitterd.journal.rows import Ended
-from emitterd.model import Fingerprint, State, display, iso
+from emitterd.model import Fingerprint, State
 from emitterd.spool.files import delete, move, put_back
 from emitterd.spool.folder import OPEN_FOLDERS, Spool
+from emitterd.text import display, iso
 
 PAGE = 500
 

@@ -17,14 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from emitterd.codes import Code
-from emitterd.errors import FileError, JournalDamaged, JournalError, printable
+from emitterd.errors import FileError, JournalDamaged, JournalError
 from emitterd.journal.connection import Row, check, read_only
 from emitterd.journal.database import Database, Lock
 from emitterd.journal.rows import LATEST, NOTE, known_of
-from emitterd.model import LIVE, Fingerprint, undisplay
+from emitterd.model import LIVE, Fingerprint
 from emitterd.spool.files import sync
 from emitterd.spool.folder import Spool, sha256
 from emitterd.spool.selection import Selection
+from emitterd.text import printable, undisplay
 
 # Receipts kept outside of the journal: what `receipts --json` printed, or the log.
 

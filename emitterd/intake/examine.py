@@ -20,9 +20,10 @@ from emitterd.housekeeping.disposal import Disposal, Rule
 from emitterd.intake.settle import Settling, Tracker
 from emitterd.journal.journal import Journal
 from emitterd.journal.rows import Admission, unchanged_paths
-from emitterd.model import Fingerprint, display
+from emitterd.model import Fingerprint
 from emitterd.spool.folder import Found, LeaseState, Spool, proof, read_at
 from emitterd.spool.selection import Selection
+from emitterd.text import display
 
 MAX_BYTES = 5 * 1024**3
 """The largest object that one POST can make: Amazon S3, "POST Object"."""

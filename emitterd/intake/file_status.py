@@ -14,9 +14,10 @@ from emitterd.codes import MEANING, Code
 from emitterd.datasets.zip_integrity import zip_flaw
 from emitterd.errors import FileError
 from emitterd.journal.rows import Known
-from emitterd.model import Fingerprint, State, display
+from emitterd.model import Fingerprint, State
 from emitterd.spool.folder import LeaseState, Spool, proof, read_at
 from emitterd.spool.selection import Selection
+from emitterd.text import display
 
 Latest = Callable[[bytes], Known | None]
 """Returns the latest version of a path, as one reader of the journal has it."""

@@ -22,8 +22,8 @@ from emitterd.failpoints import Point, reach
 from emitterd.intake.examine import Examiner, ExamineRules
 from emitterd.journal.journal import Journal
 from emitterd.journal.rows import ASKED, Admission, AdmissionResult, Admitted
-from emitterd.model import display
 from emitterd.spool.folder import Found, Spool
+from emitterd.text import display
 
 BATCH = 500
 """Admissions a commit: discovery of a large folder must not pay an fsync a file."""

@@ -18,7 +18,13 @@ from typing import Self
 from emitterd.errors import JournalError
 from emitterd.journal.database import Database
 from emitterd.journal.rows import LATEST, known_of
-from emitterd.model import LIVE, TRANSITIONS, State, Verb, display
+from emitterd.model import (
+    LIVE,
+    TRANSITIONS,
+    State,
+    Verb,
+)
+from emitterd.text import display
 
 # What the operator asks for, and what became of it: the hand's words on the wire.
 

@@ -14,7 +14,8 @@ from typing import Any, Self
 
 from emitterd.journal.connection import Row, open_nothing, open_reader
 from emitterd.journal.rows import LATEST, Known, known_of
-from emitterd.model import State, display, iso
+from emitterd.model import State
+from emitterd.text import display, iso
 
 PAGE = 1000
 

@@ -9,7 +9,13 @@ from emitterd.codes import MEANING, Code
 from emitterd.datasets.findings import Finding
 from emitterd.errors import DeliveryError
 from emitterd.journal.connection import Read, Row
-from emitterd.model import Entry, Fingerprint, Grant, State, display, iso
+from emitterd.model import (
+    Entry,
+    Fingerprint,
+    Grant,
+    State,
+)
+from emitterd.text import display, iso
 
 
 class AdmissionResult(StrEnum):

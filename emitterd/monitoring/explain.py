@@ -10,9 +10,10 @@ from emitterd.codes import MEANING, Code
 from emitterd.errors import FileError
 from emitterd.intake.file_status import FileStatus, FileStatuses, FolderState
 from emitterd.journal.reader import JournalReader
-from emitterd.model import WAITING, Confirmation, State, display, iso, undisplay
+from emitterd.model import WAITING, Confirmation, State
 from emitterd.monitoring.status import status_record
 from emitterd.spool.folder import Spool
+from emitterd.text import display, iso, undisplay
 
 Record = dict[str, Any]
 

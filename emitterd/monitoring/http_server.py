@@ -29,8 +29,8 @@ from wsgiref.types import WSGIApplication
 
 import structlog
 
-from emitterd.errors import printable
 from emitterd.monitoring.endpoint import Endpoint
+from emitterd.text import printable
 
 THREADS = 8
 """So many are answered at a time; the others wait to be accepted."""

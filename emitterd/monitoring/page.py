@@ -23,11 +23,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from emitterd import __version__
 from emitterd.codes import MEANING, Code
 from emitterd.delivery.circuit_breaker import OpenCircuit
-from emitterd.errors import JournalError, printable
+from emitterd.errors import JournalError
 from emitterd.intake.file_status import FileStatuses, FolderState, Latest
 from emitterd.journal.connection import Read
 from emitterd.journal.reader import JournalReader
-from emitterd.model import display, iso, undisplay
 from emitterd.monitoring.alarms import Health
 from emitterd.monitoring.explain import Explanation, OutsideSpool, explain, locate
 from emitterd.monitoring.page_data import (
@@ -45,7 +44,16 @@ from emitterd.monitoring.page_data import (
 )
 from emitterd.monitoring.uploads import UploadTracker
 from emitterd.spool.folder import Spool
-from emitterd.text import amount, count, sentence, span
+from emitterd.text import (
+    amount,
+    count,
+    display,
+    iso,
+    printable,
+    sentence,
+    span,
+    undisplay,
+)
 
 # The page as HTML: the one module that knows jinja2. Whatever a template is given is
 # escaped; what it may not be given is a name that can forge: those go through

@@ -14,11 +14,11 @@ from emitterd.codes import MEANING, Code
 from emitterd.datasets.findings import Severity
 from emitterd.journal.connection import Read, Row
 from emitterd.journal.rows import SUPERSEDED
-from emitterd.model import State, display
+from emitterd.model import State
 from emitterd.monitoring.alarms import Alarm, AlarmLevel, Health
 from emitterd.monitoring.status import QueueStatus, read_queue
 from emitterd.monitoring.uploads import UploadProgress
-from emitterd.text import amount, count, sentence, share, span
+from emitterd.text import amount, count, display, sentence, share, span
 
 # The bars of a chart over the last day: pure, `now` is passed in. Slots are half hours
 # since the epoch, so that they begin on the hour, or half past it, in every time zone

@@ -11,13 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from emitterd.errors import Outage, printable
+from emitterd.errors import Outage
 from emitterd.journal.connection import Read
 from emitterd.journal.reader import JournalReader
 from emitterd.journal.rows import FACT, SUPERSEDED
-from emitterd.model import WAITING, State, iso
+from emitterd.model import WAITING, State
 from emitterd.monitoring.alarms import Alarm, AlarmLimits, Health, Queue, files_wait
 from emitterd.monitoring.uploads import UPLOADS
+from emitterd.text import iso, printable
 
 # When the queue will be empty, from the speed of recent deliveries. Pure. Only the time
 # in which something was being sent counts, so neither a quiet night nor a burst spoils

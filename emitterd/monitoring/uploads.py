@@ -17,8 +17,8 @@ import structlog
 from emitterd.client.sockets import observe_body
 from emitterd.errors import JournalFull
 from emitterd.journal.journal import Journal
-from emitterd.model import Entry, display, iso
-from emitterd.text import share
+from emitterd.model import Entry
+from emitterd.text import display, iso, share
 
 UPLOADS = "uploads"
 """The journal's fact of how far the long ones are, for `status`."""

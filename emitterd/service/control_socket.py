@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from emitterd.errors import printable
 from emitterd.journal.operations import OperationReport, OperationRequest
+from emitterd.text import printable
 
 LINE_MAX_BYTES = 16 * 1024 * 1024
 ASK_S = 5.0

@@ -21,7 +21,7 @@ from emitterd.journal.operations import (
     OperationRequest,
     OperationResult,
 )
-from emitterd.model import LIVE, State, display
+from emitterd.model import LIVE, State
 from emitterd.monitoring.uploads import UploadReporter, UploadTracker
 from emitterd.service.components import Components
 from emitterd.service.control_socket import Control
@@ -38,6 +38,7 @@ from emitterd.service.systemd import (
 )
 from emitterd.service.threads import Threads
 from emitterd.spool.folder import ignore_lease_breaks
+from emitterd.text import display
 
 if TYPE_CHECKING:
     from emitterd.monitoring.http_server import Listener

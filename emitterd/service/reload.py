@@ -9,9 +9,10 @@ import structlog
 
 from emitterd.config.settings import SECTIONS, Config, LogSettings, every_key, load
 from emitterd.datasets.inspection import load_inspector
-from emitterd.errors import ConfigError, Problem, printable
+from emitterd.errors import ConfigError, Problem
 from emitterd.service.components import Components
 from emitterd.service.logging import configure, reopen
+from emitterd.text import printable
 
 # What differs between two configurations, and what of it a running daemon can take.
 

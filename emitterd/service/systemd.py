@@ -15,7 +15,8 @@ import structlog
 
 from emitterd.delivery.circuit_breaker import OpenCircuit
 from emitterd.heartbeat import Heartbeat, Stalled
-from emitterd.model import State, iso
+from emitterd.model import State
+from emitterd.text import iso
 
 # Telling systemd: READY, RELOADING, STOPPING, STATUS, WATCHDOG. Silent if not asked.
 # Source: sd_notify(3) and sd_watchdog_enabled(3); a datagram to the socket named in

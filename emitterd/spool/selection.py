@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from pathspec import PathSpec
 
-from emitterd.errors import printable
+from emitterd.text import printable
 
 TEMPORARY = re.compile(
     rb"""

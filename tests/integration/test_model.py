@@ -29,7 +29,8 @@ from hypothesis.stateful import (
 
 from emitterd.client.grant import EXPIRY_MARGIN_S
 from emitterd.journal.operations import Operation
-from emitterd.model import LIVE, State, display
+from emitterd.model import LIVE, State
+from emitterd.text import display
 from support.in_process import Host, Killed
 from support.waiting import zip_bytes
 

@@ -14,8 +14,9 @@ import pytest
 
 from conftest import Python
 from emitterd.client.grant import remote_name
-from emitterd.model import Grant, State, display
+from emitterd.model import Grant, State
 from emitterd.rehearsal.server import FaultMenu, RehearsalServer
+from emitterd.text import display
 from support.command import emitterd
 from support.installation import DEADLINE_S, Installation
 from support.waiting import make_zip, wait_until, zip_bytes

@@ -15,7 +15,8 @@ from typing import Any
 
 from emitterd.codes import Code
 from emitterd.journal.reader import JournalReader
-from emitterd.model import State, display
+from emitterd.model import State
+from emitterd.text import display
 from soak.server import Far
 
 OVERLAP_S = 30.0

@@ -22,9 +22,15 @@ from emitterd.delivery.worker import Worker
 from emitterd.housekeeping.disposal import Disposal, Rule
 from emitterd.journal.journal import Journal
 from emitterd.journal.rows import Admission, Admitted
-from emitterd.model import Entry, Fingerprint, Grant, State, display
+from emitterd.model import (
+    Entry,
+    Fingerprint,
+    Grant,
+    State,
+)
 from emitterd.rehearsal.server import FaultMenu, RehearsalServer
 from emitterd.spool.folder import Spool
+from emitterd.text import display
 from support.client import PATIENT, PLAIN_TLS, Identity, wired
 from support.waiting import make_zip
 

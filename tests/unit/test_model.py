@@ -14,8 +14,8 @@ from emitterd.model import (
     Grant,
     State,
     Verb,
-    display,
 )
+from emitterd.text import display
 
 ENDINGS = {State.DELIVERED, State.REJECTED, State.WITHDRAWN}
 GRANT = Grant(

@@ -25,8 +25,9 @@ from emitterd.housekeeping.disposal import Disposal, Rule
 from emitterd.journal.journal import Journal
 from emitterd.journal.operations import Operation, OperationRequest, Operations
 from emitterd.journal.rows import Admission
-from emitterd.model import Entry, Fingerprint, display
+from emitterd.model import Entry, Fingerprint
 from emitterd.spool.folder import Spool
+from emitterd.text import display
 from support.crashes import MEMORY
 from support.intake import NAME, PATH, SWEEP_S, names, swept
 from support.journal import deliver, receipt

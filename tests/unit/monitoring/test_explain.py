@@ -17,10 +17,11 @@ from emitterd.journal.journal import Journal
 from emitterd.journal.operations import Operation, OperationRequest, Operations
 from emitterd.journal.reader import JournalReader
 from emitterd.journal.rows import Admission
-from emitterd.model import Confirmation, Fingerprint, State, undisplay
+from emitterd.model import Confirmation, Fingerprint, State
 from emitterd.monitoring.explain import Explanation, OutsideSpool, explain, locate
 from emitterd.spool.folder import Spool
 from emitterd.spool.selection import Selection
+from emitterd.text import undisplay
 from support.journal import BROKE, LOST, grant, receipt
 from support.waiting import make_zip
 

@@ -13,12 +13,12 @@ from emitterd.delivery.circuit_breaker import OpenCircuit
 from emitterd.errors import Stage
 from emitterd.journal.journal import Journal
 from emitterd.journal.reader import JournalReader
-from emitterd.model import State, display
+from emitterd.model import State
 from emitterd.monitoring.alarms import Alarm, AlarmCode, Health
 from emitterd.monitoring.page import POLICY, SCRIPT, STYLE
 from emitterd.monitoring.page_data import SHOWN, Throughput, gather, progress
 from emitterd.monitoring.uploads import UploadProgress
-from emitterd.text import amount, count, sentence, share, span
+from emitterd.text import amount, count, display, sentence, share, span
 from support.page import HOSTILE, Desk, admission
 
 NAME = b"school_master/school_mst.zip"

@@ -13,7 +13,7 @@ from conftest import SmallDisk
 from emitterd.journal.journal import Journal
 from emitterd.journal.reader import JournalReader
 from emitterd.journal.rows import Admission
-from emitterd.model import Entry, Fingerprint, iso
+from emitterd.model import Entry, Fingerprint
 from emitterd.monitoring.status import noted_uploads
 from emitterd.monitoring.uploads import (
     NOTE_S,
@@ -22,6 +22,7 @@ from emitterd.monitoring.uploads import (
     UploadReporter,
     UploadTracker,
 )
+from emitterd.text import iso
 from support.installation import DEADLINE_S, Installation
 from support.page import HOSTILE
 from support.waiting import wait_until

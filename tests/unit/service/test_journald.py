@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from conftest import Python
-from emitterd.model import display, undisplay
 from emitterd.service import journald
+from emitterd.text import display, undisplay
 from support.paths import ROOT
 from support.waiting import wait_until
 
@@ -43,7 +43,7 @@ import json, os, sys, threading
 from pathlib import Path
 import structlog
 from emitterd.service import logging as logs
-from emitterd.model import display
+from emitterd.text import display
 NAMES = {NAMES!r}
 log = structlog.get_logger()
 def stream_of(descriptor):

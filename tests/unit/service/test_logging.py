@@ -11,8 +11,8 @@ import structlog
 
 from conftest import SmallDisk
 from emitterd.codes import Code
-from emitterd.model import display
 from emitterd.service import logging as logs
+from emitterd.text import display
 
 
 def lines(file: Path) -> list[dict[str, Any]]:
