@@ -143,7 +143,7 @@ class Disposal:
         # version ended, and change meanwhile.
         rule = self._rule
         try:
-            with self._spool.place(path) as source:
+            with self._spool.stable_path(path) as source:
                 # Taken from its name by a process that died: then the path says
                 # nothing of it.
                 aside = source.with_name(f".emitterd-{entry_id}")

@@ -21,7 +21,7 @@ from emitterd.intake.settle import Settling, Tracker
 from emitterd.journal.journal import Journal
 from emitterd.journal.rows import Admission, unchanged_paths
 from emitterd.model import Fingerprint
-from emitterd.spool.folder import Found, LeaseState, Spool, proof, read_at
+from emitterd.spool.folder import LeaseState, PathStat, Spool, lease_state, read_at
 from emitterd.spool.selection import Selection
 from emitterd.text import display
 
@@ -72,7 +72,7 @@ class Examiner:
         # Selection first: what is archived by the new rule must be ignored by now.
         self._disposal.adopt(rules.disposal)
 
-    def unsettled(self, found: list[Found]) -> list[Found]:
+    def unsettled(self, found: list[PathStat]) -> list[PathStat]:
         """Return what needs a look, of up to `ASKED` files: one query for all.
 
         The others the journal has as they are.
@@ -95,7 +95,7 @@ class Examiner:
         selection = self.rules.selection
         if selection.ignored(path) is not None:
             self.tracker.forget(path)
-            overlooked = selection.overlooked(path)
+            overlooked = selection.wrong_ending(path)
             if overlooked is not None:
                 self.say_once(path, Code.WRONG_ENDING, overlooked)
             return None
@@ -141,7 +141,7 @@ class Examiner:
     def _examine(self, path: bytes, now: float) -> Admission | None:
         """Return the admission of a file that is complete, or hopeless."""
         with self._spool.open(path) as file:
-            held = proof(file)
+            held = lease_state(file)
             seen = Fingerprint.of(os.fstat(file.fileno()))
             if not self.tracker.observe(path, seen, held, now):
                 if self.tracker.stalled(path, now):

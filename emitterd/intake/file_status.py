@@ -15,7 +15,7 @@ from emitterd.datasets.zip_integrity import zip_flaw
 from emitterd.errors import FileError
 from emitterd.journal.rows import Known
 from emitterd.model import Fingerprint, State
-from emitterd.spool.folder import LeaseState, Spool, proof, read_at
+from emitterd.spool.folder import LeaseState, Spool, lease_state, read_at
 from emitterd.spool.selection import Selection
 from emitterd.text import display
 
@@ -104,14 +104,14 @@ class FileStatuses:
             return FileStatus(
                 FolderState.IGNORED, None, "a folder: ask for a file in it"
             )
-        overlooked = self.selection.overlooked(path)
+        overlooked = self.selection.wrong_ending(path)
         code = Code.WRONG_ENDING if overlooked else None
         return FileStatus(FolderState.IGNORED, code, overlooked or ignored)
 
     def _unsettled(self, path: bytes) -> FileStatus:
         """Look into a file that the journal has not as it is now."""
         with self.spool.open(path) as file:
-            held = proof(file)
+            held = lease_state(file)
             seen = Fingerprint.of(os.fstat(file.fileno()))
             if held is LeaseState.OPEN:
                 code = Code.STILL_WRITTEN

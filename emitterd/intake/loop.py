@@ -22,7 +22,7 @@ from emitterd.failpoints import Point, reach
 from emitterd.intake.examine import Examiner, ExamineRules
 from emitterd.journal.journal import Journal
 from emitterd.journal.rows import ASKED, Admission, AdmissionResult, Admitted
-from emitterd.spool.folder import Found, Spool
+from emitterd.spool.folder import PathStat, Spool
 from emitterd.text import display
 
 BATCH = 500
@@ -46,11 +46,11 @@ log = structlog.get_logger()
 class Sweep:
     """One listing under way: of the whole folder, or of one that has just appeared."""
 
-    found: Iterator[Found]
+    found: Iterator[PathStat]
     started_at: float
     whole: bool = False
     first: bool = False
-    left: deque[Found] = field(default_factory=deque)
+    left: deque[PathStat] = field(default_factory=deque)
     """Found, and to be looked at."""
     files: int = 0
     admitted: int = 0
@@ -246,7 +246,7 @@ class Intake:
             sweep.first = True
         self._fresh, self._next_sweep_at = True, 0.0
 
-    def _walk(self, top: bytes = b"") -> Iterator[Found]:
+    def _walk(self, top: bytes = b"") -> Iterator[PathStat]:
         hidden = self._examiner.rules.selection.hidden
         return self._spool.walk(hidden, self._unreadable, top)
 

@@ -44,14 +44,14 @@ class HealthMonitor:
         self,
         journal: Journal,
         intake: Intake,
-        lookout: WatchKeeper,
+        watch_keeper: WatchKeeper,
         destination: Destination,
         limits: Callable[[], tuple[AlarmLimits, float]],
     ) -> None:
         """`limits` returns the alarm limits and `spool.sweep_every_s` now in force."""
         self._journal = journal
         self._intake = intake
-        self._lookout = lookout
+        self._watch_keeper = watch_keeper
         self._destination = destination
         self._limits = limits
         self._began_at = time.time()
@@ -129,13 +129,13 @@ class HealthMonitor:
         return QueueReading(progress, judge(alarms), outages, eta_s, swept_at)
 
     def _watch(self, sweep_every_s: float) -> Watch:
-        intake, lookout = self._intake, self._lookout
+        intake, watch_keeper = self._intake, self._watch_keeper
         return Watch(
             swept_at=intake.swept_at or self._began_at,
             sweep_limit_s=sweep_limit_s(sweep_every_s, intake.sweep_took_s),
-            root_lost_since=lookout.lost_since,
-            degraded_since=lookout.degraded_since,
-            degraded=lookout.degraded,
+            root_lost_since=watch_keeper.lost_since,
+            degraded_since=watch_keeper.degraded_since,
+            degraded=watch_keeper.degraded,
             journal_full_since=self._journal.database.full_since,
         )
 

@@ -156,10 +156,10 @@ class Components:
             on_admitted=self.wake.ring,
             on_swept=self._swept,
         )
-        self.lookout = WatchKeeper(
+        self.watch_keeper = WatchKeeper(
             self.spool, config.spool.watcher, self.intake.hint, self._rescan
         )
-        self.intake.expects_events = not self.lookout.polling
+        self.intake.expects_events = not self.watch_keeper.polling
         self._emission = open_emission(config, self.wire, self.abort, self.journal)
         self.health = self._health()
 
@@ -194,7 +194,7 @@ class Components:
 
     def _rescan(self) -> None:
         # What has been mounted since may be another file system.
-        self.intake.expects_events = not self.lookout.polling
+        self.intake.expects_events = not self.watch_keeper.polling
         self.intake.sweep_soon()
 
     def _probe(self) -> None:
@@ -240,7 +240,7 @@ class Components:
         return HealthMonitor(
             self.journal,
             self.intake,
-            self.lookout,
+            self.watch_keeper,
             self.destination,
             lambda: (self.config.metrics.limits, self.config.spool.sweep_every_s),
         )

@@ -107,7 +107,7 @@ class Daemon:
                     hangups = signals.hangups
                     self._reload()
                 self._man()
-                self._parts.lookout.beat()
+                self._parts.watch_keeper.check()
                 self._parts.health.beat()
                 self._arena.beat(time.monotonic())
                 self._bulletin.beat(time.time())
@@ -159,7 +159,7 @@ class Daemon:
         # Watch first, sweep after: a file that comes in between is seen twice
         # rather than never.
         if watch:
-            self._parts.lookout.start()
+            self._parts.watch_keeper.start()
         intake, drain = self._parts.intake, self._crew.drain
         self._crew.start_watched("intake", lambda: intake.run(drain))
         self._parts.destination.on_resized = self._man
@@ -179,7 +179,7 @@ class Daemon:
         longest = extend_timeout(drain_s + ABORT_GRACE_S + END_S)
         notify("STOPPING=1", longest, f"STATUS=stopping: {self._status()}")
         log.info("daemon.stopping", **self._counts())
-        self._parts.lookout.stop()
+        self._parts.watch_keeper.stop()
         if self._control is not None:
             self._control.stop()
         if self._listener is not None:

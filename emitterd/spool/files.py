@@ -1,8 +1,8 @@
-"""Moving a file for good: collision-safe, durable, also to another file system.
+"""Moves or deletes a file for good: safely, durably, also to another file system.
 
-Nothing that was dropped under the name meanwhile is touched: the file is taken from
-its name first, and looked at again then. Each step survives being done twice, as
-after a crash.
+A newer file of the same name is never touched: emitterd first renames the file to a
+private name, the aside name, and then checks that it is the right file. Each step may
+be repeated after a crash.
 """
 
 import ctypes
@@ -20,11 +20,11 @@ from pathlib import Path
 from emitterd import heartbeat
 from emitterd.failpoints import Point, reach
 
-SLOWEST_BYTES_S = 1024 * 1024
-"""A copy to another file system that is slower than this has come to a standstill."""
+MINIMUM_COPY_BYTES_S = 1024 * 1024
+"""A copy to another file system that is slower than this counts as stalled."""
 
-IsIt = Callable[[Path], bool]
-"""Tells whether a path holds the file that is meant."""
+FileCheck = Callable[[Path], bool]
+"""Tells whether a path holds the file that is to be moved or deleted."""
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _AT_FDCWD = -100
@@ -34,12 +34,13 @@ _naming = threading.Lock()
 """Held while a free name is chosen and taken."""
 
 
-def delete(source: Path, aside: Path, is_it: IsIt) -> bool:
-    """Delete a file; return whether it was there. Raises `OSError`.
+def delete(source: Path, aside: Path, is_same: FileCheck) -> bool:
+    """Delete a file; return whether it was still there. Raises `OSError`.
 
-    `aside`: a name in its folder that nobody else uses; a crash may leave it there.
+    `aside` is a name in the same folder that nobody else uses. A crash may leave the
+    file there.
     """
-    if not _set_aside(source, aside, is_it):
+    if not _set_aside(source, aside, is_same):
         return False
     aside.unlink()
     reach(Point.UNLINKED)
@@ -51,25 +52,31 @@ def move(
     source: Path,
     target: Path,
     aside: Path,
-    is_it: IsIt,
-    beside: Mapping[str, object] | None,
+    is_same: FileCheck,
+    reason: Mapping[str, object] | None,
 ) -> Path | None:
-    """Move a file to a free name at `target`; return that. Raises `OSError`.
+    """Move a file to `target`, or the next free name; return that. Raises `OSError`.
 
-    None where another file is there by now, which stays. `aside` is as for `delete`.
-    `beside`: what to say of it in a `.reason.json` there, which comes first: no file
-    lies there unexplained.
+    Returns None where `source` is another file by now; that file stays. `aside` is as
+    for `delete`. `reason` is written to a `.reason.json` beside the target first: no
+    file lies there unexplained.
     """
-    there = aside if os.path.lexists(aside) else source
-    heartbeat.silence(there.lstat().st_size / SLOWEST_BYTES_S)
+    current = aside if os.path.lexists(aside) else source
+    heartbeat.silence(current.lstat().st_size / MINIMUM_COPY_BYTES_S)
     _make_folder(target.parent)
     moved: Path | None
     try:
-        moved = _rename(there, target, source, is_it, beside)
+        moved = _rename_to_free_name(current, target, reason)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        moved = _copy_over(source, target, aside, is_it, beside)
+        moved = _copy_and_remove(source, target, aside, is_same, reason)
+    else:
+        reach(Point.MOVED)
+        if not is_same(moved):
+            _reason_path(moved).unlink(missing_ok=True)
+            put_back(moved, source)
+            return None
     if moved is not None:
         sync(target.parent)
         sync(source.parent)
@@ -77,20 +84,29 @@ def move(
 
 
 def put_back(aside: Path, source: Path) -> None:
-    """Give a file its name again, unless another has it: that one came later."""
+    """Give a file its name back, unless a newer file has taken the name."""
     with suppress(FileExistsError):
         try:
             source.hardlink_to(aside)
         except FileExistsError:
             raise
         except OSError:
-            # No links on this file system, or none to another user's file.
-            _rename_to_free(aside, source)
+            # The file system has no hard links, or forbids one to another user's file.
+            _rename_no_replace(aside, source)
             return
     aside.unlink()
 
 
-def _rename_to_free(old: Path, new: Path) -> None:
+def sync(path: Path, flags: int = 0) -> None:
+    """Make a file durable, or the names in a folder. Raises `OSError`."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _rename_no_replace(old: Path, new: Path) -> None:
     """Rename, unless the new name is taken. Source: renameat2(2)."""
     rename = getattr(_LIBC, "renameat2", None)
     if rename is None:
@@ -101,100 +117,87 @@ def _rename_to_free(old: Path, new: Path) -> None:
         raise OSError(number, os.strerror(number), str(old), None, str(new))
 
 
-def _rename(
-    there: Path,
-    target: Path,
-    source: Path,
-    is_it: IsIt,
-    beside: Mapping[str, object] | None,
-) -> Path | None:
+def _rename_to_free_name(
+    current: Path, target: Path, reason: Mapping[str, object] | None
+) -> Path:
     with _naming:
-        free = _free(target, there)
-        if beside is not None:
-            _write(_reason(free), beside)
+        free = _free_name(target, current)
+        if reason is not None:
+            _write_json(_reason_path(free), reason)
             reach(Point.REASON_WRITTEN)
         try:
-            there.rename(free)
+            current.rename(free)
         except OSError:
-            _reason(free).unlink(missing_ok=True)
+            _reason_path(free).unlink(missing_ok=True)
             raise
-    reach(Point.MOVED)
-    if is_it(free):
-        return free
-    _reason(free).unlink(missing_ok=True)
-    put_back(free, source)
-    return None
+    return free
 
 
-def _copy_over(
+def _copy_and_remove(
     source: Path,
     target: Path,
     aside: Path,
-    is_it: IsIt,
-    beside: Mapping[str, object] | None,
+    is_same: FileCheck,
+    reason: Mapping[str, object] | None,
 ) -> Path | None:
     """Move to another file system: copy whole, make durable, and only then remove."""
     copy = target.with_name(f"{aside.name}.part")
     try:
-        there = aside if os.path.lexists(aside) else source
-        # A link that took its place is not followed, here and below.
-        shutil.copy2(there, copy, follow_symlinks=False)
+        current = aside if os.path.lexists(aside) else source
+        # If a link has replaced the file, it is not followed, here and below.
+        shutil.copy2(current, copy, follow_symlinks=False)
         sync(copy, os.O_NOFOLLOW)
         reach(Point.COPIED)
-        if not _set_aside(source, aside, is_it):
+        if not _set_aside(source, aside, is_same):
             copy.unlink()
             return None
-        with _naming:
-            free = _free(target, aside)
-            if beside is not None:
-                _write(_reason(free), beside)
-            copy.rename(free)
+        moved = _rename_to_free_name(copy, target, reason)
         reach(Point.COPY_NAMED)
         sync(target.parent)
         aside.unlink()
-        return free
+        return moved
     except OSError:
-        # Else each try would leave another copy.
+        # Otherwise each try would leave another copy.
         copy.unlink(missing_ok=True)
         raise
 
 
-def _set_aside(source: Path, aside: Path, is_it: IsIt) -> bool:
-    """Take a file from its name; return whether it was the one."""
+def _set_aside(source: Path, aside: Path, is_same: FileCheck) -> bool:
+    """Rename the file to its aside name; return whether it is the right file."""
     if not os.path.lexists(aside):
         source.rename(aside)
         reach(Point.SET_ASIDE)
-    if is_it(aside):
+    if is_same(aside):
         return True
     put_back(aside, source)
     return False
 
 
-def _free(target: Path, source: Path) -> Path:
-    """Return the name, or the first `name.N.zip` that nothing has yet.
+def _free_name(target: Path, current: Path) -> Path:
+    """Return the target, or the first `name.N.zip` that is free.
 
-    A copy of this very file, which a crash left there, may be replaced by it.
+    A copy of the same file, which a crash has left there, may be replaced.
     """
     candidate, number = target, 1
-    while os.path.lexists(candidate) and not _is_copy(candidate, source):
+    while os.path.lexists(candidate) and not _is_copy(candidate, current):
         candidate = target.with_name(f"{target.stem}.{number}{target.suffix}")
         number += 1
     return candidate
 
 
-def _is_copy(candidate: Path, source: Path) -> bool:
-    both = candidate.lstat(), source.lstat()
-    if not all(stat.S_ISREG(one.st_mode) for one in both):
+def _is_copy(candidate: Path, current: Path) -> bool:
+    first, second = candidate.lstat(), current.lstat()
+    if not (stat.S_ISREG(first.st_mode) and stat.S_ISREG(second.st_mode)):
         return False
-    same_time = both[0].st_mtime_ns == both[1].st_mtime_ns
-    return same_time and filecmp.cmp(candidate, source, shallow=False)
+    same_time = first.st_mtime_ns == second.st_mtime_ns
+    return same_time and filecmp.cmp(candidate, current, shallow=False)
 
 
-def _reason(place: Path) -> Path:
-    return place.with_name(f"{place.name}.reason.json")
+def _reason_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.reason.json")
 
 
-def _write(path: Path, value: Mapping[str, object]) -> None:
+def _write_json(path: Path, value: Mapping[str, object]) -> None:
     part = path.with_name(f".{path.name}.part")
     part.write_text(json.dumps(value, indent=2) + "\n", "utf-8")
     sync(part)
@@ -202,18 +205,9 @@ def _write(path: Path, value: Mapping[str, object]) -> None:
 
 
 def _make_folder(folder: Path) -> None:
-    """Make a folder and those above it, so that a power cut takes none away."""
+    """Make a folder and its parents, durably: each parent is synced."""
     if folder.is_dir():
         return
     _make_folder(folder.parent)
     folder.mkdir(exist_ok=True)
     sync(folder.parent)
-
-
-def sync(path: Path, flags: int = 0) -> None:
-    """Make a file durable, or the names in a folder. Raises `OSError`."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

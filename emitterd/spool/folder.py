@@ -1,8 +1,8 @@
-"""The watched folder: listing it, opening in it, and proof that nobody writes.
+"""The watched folder: list it, open files in it, and ask whether a file is closed.
 
-Nothing outside the root is ever read: each folder on the way is opened without
-following links, the file by its name in that folder, and never in a blocking way.
-Paths are relative to the root, as bytes, with `/`.
+Nothing outside the root is ever read: each folder of a path is opened without
+following links, and the file by its name in that folder, without blocking. Paths are
+relative to the root, as bytes, with `/`.
 """
 
 import errno
@@ -13,7 +13,7 @@ import signal
 import stat as modes
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from enum import StrEnum
 from io import FileIO
 from itertools import islice
@@ -29,43 +29,32 @@ _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LISTING = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
 OPEN_FOLDERS = Path("/proc/self/fd")
-"""A folder that is held open, by its descriptor. Source: proc(5)."""
+"""An open folder, by its descriptor. Source: proc(5)."""
 
 HASH_CHUNK_BYTES = 1024 * 1024
 SMALL_BYTES = 64 * 1024
-_GONE = frozenset({errno.ENOENT, errno.ENOTDIR})
+NAMES_PER_TURN = 1000
+"""How many names of one folder are listed before other folders get their turn."""
 
+OPEN_LISTINGS_MAX = 64
+"""How many folders are listed in turns; each has a descriptor open."""
 
-TURN = 1000
-"""Names of one folder before another has its turn."""
-
-BEGUN_MAX = 64
-"""Folders that are listed by turns; each has a descriptor open."""
-
-Found = tuple[bytes, os.stat_result]
+PathStat = tuple[bytes, os.stat_result]
 """A path that a listing named, and its stat."""
 
-_Item = tuple[bytes, os.stat_result | None]
-
-
-def ignore_lease_breaks() -> None:
-    """Ignore SIGIO, which a lease's holder gets and dies of. Main thread only.
-
-    Measured: a process that holds a lease while a writer opens the file is sent
-    SIGIO, whose default action ends it (exit 157).
-    """
-    signal.signal(signal.SIGIO, signal.SIG_IGN)
+_ListItem = tuple[bytes, os.stat_result | None]
+"""As `PathStat`; the stat is None for a folder."""
 
 
 class LeaseState(StrEnum):
-    """What is known about writers of a file."""
+    """What the kernel says about writers of a file."""
 
     CLOSED = "closed"
-    """A read lease was granted: nobody can be writing."""
+    """The kernel granted a read lease: nobody can be writing."""
     OPEN = "open"
-    """The lease was refused because somebody can write."""
+    """The kernel refused the lease because somebody can write."""
     NONE = "none"
-    """No lease to be had here: other owner, network file system."""
+    """No lease is possible here: other owner, or network file system."""
 
 
 class Spool:
@@ -80,8 +69,8 @@ class Spool:
     def lost(self) -> bool:
         """Tell whether the root is gone, or is the empty folder below a lost mount.
 
-        Another folder of the same name is the root made anew, unless the mount that
-        the root lay on is no longer there: then it is what the mount had covered.
+        Another folder of the same name is a recreated root. But where the mount that
+        held the root is gone, it is only the folder that the mount had covered.
         """
         identity = self.identity()
         if identity is None:
@@ -107,7 +96,7 @@ class Spool:
         Raises `FileError`: GONE, UNREADABLE, or NOT_REGULAR.
         """
         with self._parent(path) as (folder, name):
-            return _regular(name, folder)
+            return _regular_stat(name, folder)
 
     @contextmanager
     def open(self, path: bytes) -> Iterator[FileIO]:
@@ -116,23 +105,23 @@ class Spool:
         Raises `FileError`: GONE, UNREADABLE, or NOT_REGULAR.
         """
         with self._parent(path) as (folder, name):
-            # A device may act on being opened; a stat does nothing.
-            _regular(name, folder)
+            # To open a device may have an effect; a stat has none.
+            _regular_stat(name, folder)
             try:
                 fd = os.open(name, _FILE, dir_fd=folder)
             except OSError as error:
-                raise _source_error(error) from error
+                raise _file_error(error) from error
         with os.fdopen(fd, "rb", buffering=0) as file:
             if not modes.S_ISREG(os.fstat(fd).st_mode):
                 raise FileError("not a regular file", code=Code.NOT_REGULAR)
             yield file
 
     @contextmanager
-    def place(self, path: bytes) -> Iterator[Path]:
-        """Yield where a file is, for who moves or deletes it.
+    def stable_path(self, path: bytes) -> Iterator[Path]:
+        """Yield a path through the open folder of a file, to move or delete it.
 
-        Its folder is held open: what becomes a link on the way there by then leads
-        nowhere else. Raises `FileError`.
+        A folder that somebody replaces by a link in the meantime cannot redirect it.
+        Raises `FileError`.
         """
         with self._parent(path) as (folder, name):
             yield OPEN_FOLDERS / str(folder) / os.fsdecode(name)
@@ -142,34 +131,33 @@ class Spool:
         skip: Callable[[bytes], bool],
         unreadable: Callable[[bytes, OSError], None],
         top: bytes = b"",
-    ) -> Iterator[Found]:
+    ) -> Iterator[PathStat]:
         """Yield path and stat of everything under `top` that is not a folder.
 
-        `skip` is asked before each folder; `unreadable` is told of folders and files
-        that cannot be looked at, and the walk goes on. Links are yielded, not
-        followed. Large folders take turns with the others: what lies in one is not
-        found only after the million files of another.
+        `skip` is asked before each folder. `unreadable` gets folders and files that
+        cannot be read, and the walk goes on. Links are yielded, not followed. Folders
+        are listed in turns, so that a folder of a million files delays no other.
         """
         try:
-            root = self._open()
+            root = self._open_root()
         except OSError as error:
             unreadable(top, error)
             return
-        folders, begun = [top], deque[Iterator[_Item]]()
-        with closing(_Descriptor(root)):
-            while folders or begun:
-                fresh = folders and len(begun) < BEGUN_MAX
-                listing = (
-                    _list(root, folders.pop(), unreadable) if fresh else begun.popleft()
-                )
-                turn = list(islice(listing, TURN))
-                for path, stat in turn:
+        folders, started = [top], deque[Iterator[_ListItem]]()
+        with _closing(root):
+            while folders or started:
+                if folders and len(started) < OPEN_LISTINGS_MAX:
+                    listing = _list(root, folders.pop(), unreadable)
+                else:
+                    listing = started.popleft()
+                items = list(islice(listing, NAMES_PER_TURN))
+                for path, stat in items:
                     if stat is not None:
                         yield path, stat
                     elif not skip(path):
                         folders.append(path)
-                if len(turn) == TURN:
-                    begun.append(listing)
+                if len(items) == NAMES_PER_TURN:
+                    started.append(listing)
 
     def relative(self, path: bytes) -> bytes | None:
         """Return an absolute path relative to the root; None where it is outside."""
@@ -184,66 +172,32 @@ class Spool:
         if b".." in folders:
             raise FileError("outside the watched folder", code=Code.GONE)
         try:
-            fd = _descend(self._open(), folders)
+            fd = _descend(self._open_root(), folders)
         except OSError as error:
-            raise _source_error(error) from error
-        with closing(_Descriptor(fd)):
+            raise _file_error(error) from error
+        with _closing(fd):
             yield fd, name
 
-    def _open(self) -> int:
-        """Open the root, which may be a link. Raises `OSError`."""
+    def _open_root(self) -> int:
+        # The root itself may be a link.
         return os.open(self.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
-def _list(
-    root: int, folder: bytes, unreadable: Callable[[bytes, OSError], None]
-) -> Iterator[_Item]:
-    """Yield path and stat of what lies in a folder; of a folder no stat."""
-    try:
-        fd = _listing(root, folder)
-    except OSError as error:
-        unreadable(folder, error)
-        return
-    with closing(_Descriptor(fd)), os.scandir(fd) as scan:
-        for item in scan:
-            name = os.fsencode(item.name)
-            path = folder + b"/" + name if folder else name
-            try:
-                is_folder = item.is_dir(follow_symlinks=False)
-                stat = None if is_folder else item.stat(follow_symlinks=False)
-            except OSError as error:
-                unreadable(path, error)
-                continue
-            yield path, stat
+def ignore_lease_breaks() -> None:
+    """Ignore SIGIO, which would end the holder of a lease. Main thread only.
 
-
-def _listing(root: int, path: bytes) -> int:
-    """Open a folder below the root to be listed. Raises `OSError`."""
-    *folders, name = path.split(b"/")
-    if not folders:
-        return os.open(name or b".", _LISTING, dir_fd=root)
-    fd = _descend(os.dup(root), folders)
-    with closing(_Descriptor(fd)):
-        return os.open(name, _LISTING, dir_fd=fd)
-
-
-def _descend(fd: int, folders: list[bytes]) -> int:
-    """Go down from a folder that is open, step by step and following no link.
-
-    Returns the last, and closes the others. Raises `OSError`.
+    Measured: when a writer opens the file, the kernel sends SIGIO to the process that
+    holds the lease. Its default action ends the process (exit 157).
     """
-    for folder in folders:
-        with closing(_Descriptor(fd)):
-            fd = os.open(folder, _FOLDER, dir_fd=fd)
-    return fd
+    signal.signal(signal.SIGIO, signal.SIG_IGN)
 
 
-def proof(file: FileIO) -> LeaseState:
+def lease_state(file: FileIO) -> LeaseState:
     """Ask the kernel whether anybody can be writing the file.
 
-    A read lease is granted only while no descriptor and no shared mapping of any
-    process can write to it. It is given back at once: while it is held, a writer's
-    open() waits. Source: fcntl(2), "Leases".
+    The kernel grants a read lease only while no descriptor and no shared mapping of
+    any process can write to the file. The lease is given back at once, because a
+    writer's open() waits for its end. Source: fcntl(2), "Leases".
     """
     try:
         fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
@@ -257,7 +211,7 @@ def proof(file: FileIO) -> LeaseState:
 def read_at(file: FileIO, size_bytes: int) -> Callable[[int, int], bytes]:
     """Return a function that reads up to `count` bytes at an offset.
 
-    A small file is read at once: the parts of a zip are asked for a dozen times.
+    A small file is read at once, because a zip is read in a dozen parts.
     """
     fd = file.fileno()
     if size_bytes <= SMALL_BYTES:
@@ -294,28 +248,66 @@ def _chunks(file: FileIO, check: Callable[[], None]) -> Iterator[bytes]:
         yield chunk
 
 
-class _Descriptor:
-    """Something to close: a file descriptor as `contextlib.closing` wants it."""
+def _list(
+    root: int, folder: bytes, unreadable: Callable[[bytes, OSError], None]
+) -> Iterator[_ListItem]:
+    try:
+        fd = _open_listing(root, folder)
+    except OSError as error:
+        unreadable(folder, error)
+        return
+    with _closing(fd), os.scandir(fd) as scan:
+        for item in scan:
+            name = os.fsencode(item.name)
+            path = folder + b"/" + name if folder else name
+            try:
+                is_folder = item.is_dir(follow_symlinks=False)
+                stat = None if is_folder else item.stat(follow_symlinks=False)
+            except OSError as error:
+                unreadable(path, error)
+                continue
+            yield path, stat
 
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
 
-    def close(self) -> None:
-        os.close(self._fd)
+def _open_listing(root: int, path: bytes) -> int:
+    *folders, name = path.split(b"/")
+    if not folders:
+        return os.open(name or b".", _LISTING, dir_fd=root)
+    with _closing(_descend(os.dup(root), folders)) as fd:
+        return os.open(name, _LISTING, dir_fd=fd)
 
 
-def _regular(name: bytes, folder: int) -> os.stat_result:
+def _descend(fd: int, folders: list[bytes]) -> int:
+    """Open one folder after the other, and follow no link.
+
+    Returns the descriptor of the last, and closes the others. Raises `OSError`.
+    """
+    for folder in folders:
+        with _closing(fd):
+            fd = os.open(folder, _FOLDER, dir_fd=fd)
+    return fd
+
+
+@contextmanager
+def _closing(fd: int) -> Iterator[int]:
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _regular_stat(name: bytes, folder: int) -> os.stat_result:
     try:
         stat = os.stat(name, dir_fd=folder, follow_symlinks=False)
     except OSError as error:
-        raise _source_error(error) from error
+        raise _file_error(error) from error
     if not modes.S_ISREG(stat.st_mode):
         raise FileError("not a regular file", code=Code.NOT_REGULAR)
     return stat
 
 
-def _source_error(error: OSError) -> FileError:
-    if error.errno in _GONE:
+def _file_error(error: OSError) -> FileError:
+    if error.errno in {errno.ENOENT, errno.ENOTDIR}:
         return FileError("the file is gone", code=Code.GONE)
     if error.errno == errno.ELOOP:
         return FileError("a symbolic link", code=Code.NOT_REGULAR)

@@ -1,7 +1,7 @@
-"""MD5 and SHA-256 of a file's bytes, taken beside the work of who reads them.
+"""MD5 and SHA-256 of a file's bytes, computed while the file is sent.
 
-hashlib lets other threads run while it hashes, so a large file costs the longest of
-sending, MD5 and SHA-256, and not their sum.
+hashlib releases the interpreter lock while it hashes. A large file therefore takes as
+long as the slowest of sending, MD5 and SHA-256, and not as long as all three together.
 """
 
 import hashlib
@@ -9,29 +9,28 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Self
 
-BESIDE_BYTES = 8 * 1024 * 1024
+THREADS_FROM_BYTES = 8 * 1024 * 1024
 """Measured: below this size two threads cost more than they save."""
 
-AHEAD = 2
-"""So many chunks may wait to be hashed. More make nothing faster, and an upload holds
-them in memory."""
+QUEUED_CHUNKS_MAX = 2
+"""How many chunks may wait to be hashed. More are not faster, and use memory."""
 
 THREAD_NAME = "hashing"
 
 
 class Hashing:
-    """Both digests of the chunks it is given, by one thread; also a context manager.
+    """Both digests of the chunks that one thread passes in; a context manager.
 
-    What ends early must be closed: a large file's digests have a thread each.
+    Close it in any case: the digests of a large file have a thread each.
     """
 
     def __init__(self, size_bytes: int) -> None:
-        """Make ready for so many bytes."""
+        """Start threads if `size_bytes` is large."""
         self._digests = (hashlib.md5(usedforsecurity=False), hashlib.sha256())
         self._threads = [
             ThreadPoolExecutor(1, THREAD_NAME)
             for _ in self._digests
-            if size_bytes >= BESIDE_BYTES
+            if size_bytes >= THREADS_FROM_BYTES
         ]
         self._unhashed: deque[list[Future[None]]] = deque()
 
@@ -43,16 +42,16 @@ class Hashing:
 
     @property
     def md5(self) -> bytes:
-        """MD5 of what was hashed so far."""
+        """MD5 of all bytes that are hashed so far."""
         return self._digests[0].digest()
 
     @property
     def sha256(self) -> bytes:
-        """SHA-256 of what was hashed so far."""
+        """SHA-256 of all bytes that are hashed so far."""
         return self._digests[1].digest()
 
     def update(self, chunk: bytes) -> None:
-        """Take the next bytes; raises what hashing earlier ones has raised."""
+        """Take the next bytes; raises the error of an earlier chunk."""
         if not self._threads:
             for digest in self._digests:
                 digest.update(chunk)
@@ -63,19 +62,19 @@ class Hashing:
                 for thread, digest in zip(self._threads, self._digests, strict=True)
             ]
         )
-        self._wait(AHEAD)
+        self._wait(QUEUED_CHUNKS_MAX)
 
     def finish(self) -> None:
-        """Wait until everything is hashed; raises what that has raised."""
+        """Wait until everything is hashed; raises the error of an earlier chunk."""
         self._wait(0)
         self.close()
 
     def close(self) -> None:
-        """End the threads; what is not hashed yet is left."""
+        """End the threads; chunks that still wait are dropped."""
         for thread in self._threads:
             thread.shutdown(cancel_futures=True)
 
-    def _wait(self, ahead: int) -> None:
-        while len(self._unhashed) > ahead:
-            for one in self._unhashed.popleft():
-                one.result()
+    def _wait(self, queued_max: int) -> None:
+        while len(self._unhashed) > queued_max:
+            for future in self._unhashed.popleft():
+                future.result()

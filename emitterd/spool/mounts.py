@@ -16,9 +16,9 @@ NETWORK = frozenset(
 
 
 def file_system(path: Path, mountinfo: Path = MOUNTINFO) -> str:
-    """Return the type of the file system that `path`, or its nearest parent, is on.
+    """Return the type of the file system of `path`, or "unknown".
 
-    "unknown" where the kernel does not say.
+    A path that does not exist has the file system of its nearest parent.
     """
     return _mount(path, mountinfo)[1]
 
@@ -26,6 +26,11 @@ def file_system(path: Path, mountinfo: Path = MOUNTINFO) -> str:
 def mount_point(path: Path, mountinfo: Path = MOUNTINFO) -> Path:
     """Return the folder at which the file system of `path` is mounted."""
     return _mount(path, mountinfo)[0]
+
+
+def is_network(path: Path) -> bool:
+    """Tell whether the path lies on a network file system."""
+    return file_system(path) in NETWORK
 
 
 def _mount(path: Path, mountinfo: Path) -> tuple[Path, str]:
@@ -40,17 +45,10 @@ def _mount(path: Path, mountinfo: Path) -> tuple[Path, str]:
         left, _, right = line.partition(b" - ")
         if not right:
             continue
-        point = Path(os.fsdecode(_ESCAPE.sub(_unescape, left.split(b" ")[4])))
-        # A later line of the same mount point lies over the earlier one.
+        escaped = left.split(b" ")[4]
+        raw = _ESCAPE.sub(lambda match: bytes([int(match[1], 8)]), escaped)
+        point = Path(os.fsdecode(raw))
+        # A later line of the same mount point covers the earlier one.
         if target.is_relative_to(point) and len(point.parts) >= len(best.parts):
             best, kind = point, right.split(b" ")[0].decode("ascii", "replace")
     return best, kind
-
-
-def _unescape(found: re.Match[bytes]) -> bytes:
-    return bytes([int(found.group(1), 8)])
-
-
-def is_network(path: Path) -> bool:
-    """Tell whether the path lies on a network file system."""
-    return file_system(path) in NETWORK

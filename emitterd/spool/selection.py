@@ -18,7 +18,7 @@ TEMPORARY = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
-"""Names that producers use while they write; matched against the base name."""
+"""Names that programs use while they write; matched against the base name."""
 
 
 class Selection:
@@ -35,12 +35,11 @@ class Selection:
         self._patterns = [printable(line) for line in lines]
 
     def ignored(self, path: bytes) -> str | None:
-        """Return why the path is no candidate, or None where it is one."""
-        parts = path.split(b"/")
-        for part in parts[:-1]:
-            if part.startswith(b"."):
-                return "it lies in a hidden folder"
-        if TEMPORARY.match(parts[-1]):
+        """Return why the path is not a candidate, or None if it is one."""
+        *folders, base = path.split(b"/")
+        if any(folder.startswith(b".") for folder in folders):
+            return "it lies in a hidden folder"
+        if TEMPORARY.match(base):
             return "its name is that of a temporary file"
         # pathspec's `**` is a regular expression's dot, which no newline matches.
         text = path.decode("utf-8", "surrogateescape").replace(
@@ -53,19 +52,19 @@ class Selection:
             return "spool.include does not name it"
         return None
 
-    def overlooked(self, path: bytes) -> str | None:
-        """Return why an ignored path is to be told all the same, or None.
+    def wrong_ending(self, path: bytes) -> str | None:
+        """Return why a path would be a candidate if its ending were in lower case.
 
-        `DATA.ZIP` is a zip to whoever dropped it, and none to the server.
+        `DATA.ZIP` is a zip to the person who dropped it, but not to the server. None
+        for all other paths.
         """
         base = path.rpartition(b"/")[2]
         if base.endswith(b".zip") or not base.lower().endswith(b".zip"):
             return None
-        renamed = path[:-4] + b".zip"
-        if self.ignored(renamed) is not None:
+        if self.ignored(path[:-4] + b".zip") is not None:
             return None
         return "the server takes names ending in .zip only, in lower case"
 
     def hidden(self, folder: bytes) -> bool:
-        """Tell whether a folder is passed over whole: its name begins with a dot."""
+        """Tell whether a folder is skipped whole: its name begins with a dot."""
         return folder.rpartition(b"/")[2].startswith(b".")

@@ -1,8 +1,9 @@
 """Events of the watched folder, as hints: "look at this path".
 
-Nothing is concluded from an event's kind, and nothing from its absence: inotify loses
-events (queue overflow, folders made and filled at once, the watch limit), which the
-sweep finds. What is lost openly is told: overflow, and a root that went away.
+Nothing is concluded from the kind of an event, nor from its absence. inotify loses
+events: queue overflow, folders that are made and filled at once, the watch limit. The
+sweep finds such files. Where inotify cannot be used at all, emitterd reports it once
+and works by sweeps alone.
 """
 
 import logging
@@ -34,6 +35,14 @@ from emitterd.spool.mounts import file_system, is_network
 
 INOTIFY = Path("/proc/sys/fs/inotify")
 
+RETRY_S = 60.0
+"""How often emitterd tries again to start a watch that failed."""
+
+_LIMIT_HINT = (
+    "raise it with: sysctl fs.inotify.max_user_watches={wanted}"
+    " (and fs.inotify.max_user_instances where there are many programs)"
+)
+
 _EVENTS: list[type[FileSystemEvent]] = [
     DirCreatedEvent,
     DirMovedEvent,
@@ -43,6 +52,135 @@ _EVENTS: list[type[FileSystemEvent]] = [
     FileModifiedEvent,
     FileMovedEvent,
 ]
+
+log = structlog.get_logger()
+
+
+class WatchKeeper:
+    """Starts, checks and restarts the watch on the root. Main thread only."""
+
+    def __init__(
+        self,
+        spool: Spool,
+        kind: str,
+        on_hint: Callable[[bytes, bool], None],
+        on_rescan: Callable[[], None],
+    ) -> None:
+        """`kind`: auto, inotify or polling; `on_rescan` asks for a sweep at once."""
+        self._spool = spool
+        self._kind = kind
+        self._on_hint = on_hint
+        self._on_rescan = on_rescan
+        self._watcher = Watcher(spool.root, self._hint, self._overflow)
+        self.lost_since: float | None = None
+        """Since when the root is gone; seconds since the epoch, as below."""
+        self.degraded_since: float | None = None
+        self.degraded = ""
+        """Why not every folder is watched, where some are not."""
+        self._watching = False
+        self._failed = False
+        self._retry_at = 0.0
+        self._root: tuple[int, int] | None = None
+
+    @property
+    def polling(self) -> bool:
+        """Whether sweeps alone find files: inotify misses changes by other hosts."""
+        automatic = self._kind == "auto"
+        return self._kind == "polling" or (automatic and is_network(self._spool.root))
+
+    def start(self) -> None:
+        """Begin to watch, or wait for the root. Failures are logged, not raised."""
+        if self._spool.lost():
+            self._report_lost()
+        else:
+            self._watch()
+
+    def check(self) -> None:
+        """Check root and watch, and restart the watch; called about once a second."""
+        if self._spool.lost():
+            if self.lost_since is None:
+                self._report_lost()
+        elif self.lost_since is not None or self._root_replaced():
+            self.lost_since = None
+            self._watcher.stop()
+            self._watch()
+            log.info("watch.root_back", path=str(self._spool.root))
+            self._on_rescan()
+        elif self._failed and time.monotonic() >= self._retry_at:
+            self._watch()
+
+    def stop(self) -> None:
+        """Stop watching."""
+        self._watcher.stop()
+
+    def _watch(self) -> None:
+        if self.polling:
+            log.info(
+                "watch.started",
+                watcher="polling",
+                path=str(self._spool.root),
+                reason=f"file system {file_system(self._spool.root)}",
+            )
+            return
+        self._root = self._spool.identity()
+        self._watching = False
+        try:
+            self._watcher.start()
+        except OSError as error:
+            self._retry_at = time.monotonic() + RETRY_S
+            if not self._failed:
+                reason = error.strerror or str(error)
+                self._report_degraded(reason, folders_below(self._spool.root))
+            self._failed = True
+            return
+        self._watching, self._failed = True, False
+        self.degraded_since = None
+        # watchdog 7.1 starts without a word when the kernel refuses a watch below
+        # the root: measured, 49 of 100 folders watched.
+        folders, watched = folders_below(self._spool.root), watches()
+        if watched < folders:
+            self._report_degraded(
+                f"{watched} of {folders} folders are watched", folders
+            )
+        log.info("watch.started", watcher="inotify", path=str(self._spool.root))
+
+    def _root_replaced(self) -> bool:
+        """Tell whether the watched folder is no longer the root.
+
+        A new folder may get the inode of the one that was removed (ext4). But the
+        watch ends with its folder, so its threads are checked too.
+        """
+        if not self._watching:
+            return False
+        return self._spool.identity() != self._root or not self._watcher.alive
+
+    def _hint(self, path: bytes, is_folder: bool) -> None:  # noqa: FBT001
+        relative = self._spool.relative(path)
+        if relative is not None:
+            self._on_hint(relative, is_folder)
+
+    def _overflow(self) -> None:
+        log.warning("watch.overflow", path=str(self._spool.root))
+        self._on_rescan()
+
+    def _report_lost(self) -> None:
+        self.lost_since = time.time()
+        self._watcher.stop()
+        log.error(
+            "watch.root_lost",
+            path=str(self._spool.root),
+            error=Code.ROOT_LOST,
+            hint=MEANING[Code.ROOT_LOST].remedy,
+        )
+
+    def _report_degraded(self, reason: str, folders: int) -> None:
+        self.degraded_since, self.degraded = time.time(), reason
+        log.warning(
+            "watch.degraded",
+            path=str(self._spool.root),
+            reason=f"{reason}; new files are found by sweeps",
+            hint=_LIMIT_HINT.format(wanted=max(2 * folders, 2 * (watch_limit() or 0))),
+        )
 
 
 class Watcher:
@@ -60,7 +198,7 @@ class Watcher:
         """
         self._root = root
         self._handler = _EventHandler(on_hint)
-        self._alarm = _Alarm(on_overflow)
+        self._overflow_handler = _OverflowHandler(on_overflow)
         self._observer: BaseObserver | None = None
 
     def start(self) -> None:
@@ -69,7 +207,7 @@ class Watcher:
         # watchdog 7.1 reports as a RuntimeWarning with a page of text.
         warnings.filterwarnings("ignore", category=RuntimeWarning, module="watchdog")
         logger = logging.getLogger("watchdog")
-        logger.addHandler(self._alarm)
+        logger.addHandler(self._overflow_handler)
         logger.propagate = False
         observer = Observer()
         observer.schedule(
@@ -102,8 +240,8 @@ class Watcher:
         observer.stop()
         if observer.is_alive():
             observer.join()
-        # Last: what watchdog says while it stops would go to standard error.
-        logging.getLogger("watchdog").removeHandler(self._alarm)
+        # Last, or messages of watchdog during its stop would go to standard error.
+        logging.getLogger("watchdog").removeHandler(self._overflow_handler)
 
 
 class _EventHandler(FileSystemEventHandler):
@@ -115,15 +253,15 @@ class _EventHandler(FileSystemEventHandler):
         self._on_hint(os.fsencode(path), event.is_directory)
 
 
-class _Alarm(logging.Handler):
-    """Hears watchdog's own warnings: an overflow is only logged, never raised."""
+class _OverflowHandler(logging.Handler):
+    """Reads watchdog's log: watchdog logs an overflow, and raises nothing."""
 
     def __init__(self, on_overflow: Callable[[], None]) -> None:
         super().__init__(logging.WARNING)
         self._on_overflow = on_overflow
 
     def emit(self, record: logging.LogRecord) -> None:
-        # One overflow is told twice: by the descriptor, and by the watch that re-arms.
+        # watchdog logs each overflow twice: for the descriptor, and for the new watch.
         if "events were lost" in record.getMessage():
             self._on_overflow()
 
@@ -137,13 +275,13 @@ def watch_limit(limits: Path = INOTIFY) -> int | None:
 
 
 def folders_below(root: Path) -> int:
-    """Return how many folders there are to watch, the root among them."""
+    """Return how many folders there are to watch, including the root."""
     count, folders = 0, [os.fspath(root)]
     while folders:
         # Not os.walk, which holds the names of all files of a folder.
-        with suppress(OSError), os.scandir(folders.pop()) as names:
+        with suppress(OSError), os.scandir(folders.pop()) as entries:
             count += 1
-            folders += [one.path for one in names if one.is_dir(follow_symlinks=False)]
+            folders += [e.path for e in entries if e.is_dir(follow_symlinks=False)]
     return count
 
 
@@ -151,152 +289,7 @@ def watches(descriptors: Path = Path("/proc/self/fdinfo")) -> int:
     """Return how many folders this process watches. Source: proc_pid_fdinfo(5)."""
     count = 0
     for descriptor in descriptors.iterdir():
-        try:
+        # A descriptor may be closed since the listing.
+        with suppress(OSError):
             count += descriptor.read_text().count("inotify wd:")
-        except OSError:
-            # It was closed since the listing.
-            continue
     return count
-
-
-# Keeps the watch in place: which kind, whether it covers the folder, and the root.
-# Where it cannot be had the daemon goes on by sweeps alone and says so once.
-
-LIMIT_HINT = (
-    "raise it with: sysctl fs.inotify.max_user_watches={wanted}"
-    " (and fs.inotify.max_user_instances where there are many programs)"
-)
-
-RETRY_S = 60.0
-"""How often a watch that could not be had is asked for again."""
-
-log = structlog.get_logger()
-
-
-class WatchKeeper:
-    """The watcher and what it watches over; used by the main thread."""
-
-    def __init__(
-        self,
-        spool: Spool,
-        kind: str,
-        on_hint: Callable[[bytes, bool], None],
-        on_rescan: Callable[[], None],
-    ) -> None:
-        """`kind`: auto, inotify or polling; `on_rescan` asks for a sweep at once."""
-        self._spool = spool
-        self._kind = kind
-        self._on_hint = on_hint
-        self._on_rescan = on_rescan
-        self._watcher = Watcher(spool.root, self._hint, self._overflow)
-        self.lost_since: float | None = None
-        """Since when the root is gone; seconds since the epoch, as below."""
-        self.degraded_since: float | None = None
-        self.degraded = ""
-        """Why not every folder is watched, where some are not."""
-        self._watching = False
-        self._told = False
-        self._retry_at = 0.0
-        self._root: tuple[int, int] | None = None
-
-    @property
-    def polling(self) -> bool:
-        """Whether sweeps are all there is: inotify hears of no other host's changes."""
-        automatic = self._kind == "auto"
-        return self._kind == "polling" or (automatic and is_network(self._spool.root))
-
-    def start(self) -> None:
-        """Begin to watch, or wait for the root; what fails is logged, not raised."""
-        if self._spool.lost():
-            self._lose()
-        else:
-            self._watch()
-
-    def _watch(self) -> None:
-        if self.polling:
-            log.info(
-                "watch.started",
-                watcher="polling",
-                path=str(self._spool.root),
-                reason=f"file system {file_system(self._spool.root)}",
-            )
-            return
-        self._root = self._spool.identity()
-        self._watching = False
-        try:
-            self._watcher.start()
-        except OSError as error:
-            self._retry_at = time.monotonic() + RETRY_S
-            if not self._told:
-                reason = error.strerror or str(error)
-                self._degraded(reason, folders_below(self._spool.root))
-            self._told = True
-            return
-        self._watching, self._told = True, False
-        self.degraded_since = None
-        self._check_coverage()
-        log.info("watch.started", watcher="inotify", path=str(self._spool.root))
-
-    def beat(self) -> None:
-        """Look whether root and watch are still there; called about once a second."""
-        if self._spool.lost():
-            if self.lost_since is None:
-                self._lose()
-            return
-        if self.lost_since is not None or self._astray():
-            self.lost_since = None
-            self._watcher.stop()
-            self._watch()
-            log.info("watch.root_back", path=str(self._spool.root))
-            self._on_rescan()
-        elif self._told and time.monotonic() >= self._retry_at:
-            self._watch()
-
-    def _lose(self) -> None:
-        self.lost_since = time.time()
-        self._watcher.stop()
-        log.error(
-            "watch.root_lost",
-            path=str(self._spool.root),
-            error=Code.ROOT_LOST,
-            hint=MEANING[Code.ROOT_LOST].remedy,
-        )
-
-    def _astray(self) -> bool:
-        """Tell whether the watch is on a folder that is the root no longer.
-
-        A folder made anew may get the inode of the one that was removed (ext4), so
-        the watch is asked as well: it ends with its folder.
-        """
-        if not self._watching:
-            return False
-        return self._spool.identity() != self._root or not self._watcher.alive
-
-    def stop(self) -> None:
-        """Stop watching."""
-        self._watcher.stop()
-
-    def _hint(self, path: bytes, is_folder: bool) -> None:  # noqa: FBT001
-        relative = self._spool.relative(path)
-        if relative is not None:
-            self._on_hint(relative, is_folder)
-
-    def _overflow(self) -> None:
-        log.warning("watch.overflow", path=str(self._spool.root))
-        self._on_rescan()
-
-    def _check_coverage(self) -> None:
-        # watchdog 7.1 starts without a word when the kernel refuses a watch below
-        # the root: measured, 49 of 100 folders watched.
-        folders, watched = folders_below(self._spool.root), watches()
-        if watched < folders:
-            self._degraded(f"{watched} of {folders} folders are watched", folders)
-
-    def _degraded(self, reason: str, folders: int) -> None:
-        self.degraded_since, self.degraded = time.time(), reason
-        log.warning(
-            "watch.degraded",
-            path=str(self._spool.root),
-            reason=f"{reason}; new files are found by sweeps",
-            hint=LIMIT_HINT.format(wanted=max(2 * folders, 2 * (watch_limit() or 0))),
-        )

@@ -19,11 +19,11 @@ from conftest import NOBODY, Python
 from emitterd.codes import Code
 from emitterd.errors import FileError
 from emitterd.spool.folder import (
+    NAMES_PER_TURN,
     SMALL_BYTES,
-    TURN,
     LeaseState,
     Spool,
-    proof,
+    lease_state,
     read_at,
     sha256,
 )
@@ -32,7 +32,7 @@ from support.waiting import make_zip
 
 BEGIN = f"""
 from pathlib import Path
-from emitterd.spool.folder import Spool, proof
+from emitterd.spool.folder import Spool, lease_state
 {NOBODY}
 spool = Spool(Path("."))
 """
@@ -53,7 +53,7 @@ def path(spool_root: Path) -> Path:
 def proven(spool: Spool) -> LeaseState:
     """Return what is known about writers of `a.zip`."""
     with spool.open(b"a.zip") as file:
-        return proof(file)
+        return lease_state(file)
 
 
 def refusal(attempt: Callable[[], object]) -> Code:
@@ -126,7 +126,7 @@ def test_file_of_another_owner(python: Python, spool_root: Path) -> None:
     """Where the file is another user's there is no lease, and so no proof."""
     script = """
 with spool.open(b"a.zip") as file:
-    print(proof(file))
+    print(lease_state(file))
 """
     assert python(BEGIN + script, cwd=spool_root) == "none\n"
 
@@ -135,7 +135,7 @@ def test_lease_is_given_back_at_once(spool: Spool, path: Path) -> None:
     """Right after the proof, and with the file still open, a writer need not wait."""
     for _ in range(100):
         with spool.open(b"a.zip") as file:
-            assert proof(file) is LeaseState.CLOSED
+            assert lease_state(file) is LeaseState.CLOSED
             os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
 
 
@@ -274,12 +274,12 @@ def test_large_folders_take_turns(spool: Spool, spool_root: Path) -> None:
     large = [spool_root / f"large-{number}" for number in range(3)]
     for folder in large:
         folder.mkdir()
-        for number in range(TURN + 10):
+        for number in range(NAMES_PER_TURN + 10):
             (folder / str(number)).touch()
     paths = [path for path, _ in spool.walk(lambda _: False, print)]
 
-    assert paths.index(b"small/a") <= len(large) * TURN
-    assert len(paths) == len(set(paths)) == 1 + len(large) * (TURN + 10)
+    assert paths.index(b"small/a") <= len(large) * NAMES_PER_TURN
+    assert len(paths) == len(set(paths)) == 1 + len(large) * (NAMES_PER_TURN + 10)
     assert {path.rpartition(b"/")[0] for path in paths[-20:]} > {b"large-0"}
 
 
@@ -299,7 +299,7 @@ def test_a_walk_that_is_given_up_leaves_nothing_open(
     spool: Spool, spool_root: Path
 ) -> None:
     """Folders that were begun and not ended are closed with it."""
-    for number in range(TURN + 10):
+    for number in range(NAMES_PER_TURN + 10):
         (spool_root / str(number)).touch()
     before = descriptors(spool_root)
     walk = spool.walk(lambda _: False, print)

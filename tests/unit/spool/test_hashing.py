@@ -22,10 +22,15 @@ from emitterd.codes import Code
 from emitterd.errors import Decision, DeliveryError, FileError
 from emitterd.model import Fingerprint
 from emitterd.spool.folder import digests
-from emitterd.spool.hashing import AHEAD, BESIDE_BYTES, THREAD_NAME, Hashing
+from emitterd.spool.hashing import (
+    QUEUED_CHUNKS_MAX,
+    THREAD_NAME,
+    THREADS_FROM_BYTES,
+    Hashing,
+)
 from support.client import Listener, answering, emission_to, hand_made, sparse, wired
 
-LARGE_BYTES = BESIDE_BYTES + 16 * 2**20
+LARGE_BYTES = THREADS_FROM_BYTES + 16 * 2**20
 """Hashed beside, and more than the kernel's buffers take."""
 
 MIB = 2**20
@@ -71,7 +76,7 @@ def feed(hashing: Hashing, chunks: Iterable[bytes]) -> None:
         hashing.update(chunk)
 
 
-@given(st.lists(st.binary(max_size=9000)), st.sampled_from([0, BESIDE_BYTES]))
+@given(st.lists(st.binary(max_size=9000)), st.sampled_from([0, THREADS_FROM_BYTES]))
 def test_the_digests_are_those_of_the_bytes(chunks: list[bytes], size: int) -> None:
     """Whatever pieces a content comes in, and whoever hashes them."""
     with Hashing(size) as hashing:
@@ -83,11 +88,11 @@ def test_the_digests_are_those_of_the_bytes(chunks: list[bytes], size: int) -> N
 
 
 SIZES = {
-    "just straight": BESIDE_BYTES - 1,
-    "just beside": BESIDE_BYTES,
-    "a byte more": BESIDE_BYTES + 1,
-    "a chunk more": BESIDE_BYTES + CHUNK_BYTES,
-    "odd": BESIDE_BYTES + 3 * CHUNK_BYTES - 7,
+    "just straight": THREADS_FROM_BYTES - 1,
+    "just beside": THREADS_FROM_BYTES,
+    "a byte more": THREADS_FROM_BYTES + 1,
+    "a chunk more": THREADS_FROM_BYTES + CHUNK_BYTES,
+    "odd": THREADS_FROM_BYTES + 3 * CHUNK_BYTES - 7,
 }
 
 
@@ -119,7 +124,7 @@ def test_a_body_is_the_file_whoever_hashes_it(
         looked_up = digests(file, lambda: None)
     begin = data.index(b"\r\n\r\n") + 4
 
-    assert threads == (2 if size >= BESIDE_BYTES else 0)
+    assert threads == (2 if size >= THREADS_FROM_BYTES else 0)
     assert data[begin : begin + size] == content[:size]
     assert data[begin + size :].endswith(b"--\r\n")
     assert len(data) == body.size_bytes
@@ -128,15 +133,15 @@ def test_a_body_is_the_file_whoever_hashes_it(
 
 def test_what_hashing_raises_reaches_who_reads() -> None:
     """A digest that could not be taken ends the attempt, and does not hold it up."""
-    with Hashing(BESIDE_BYTES) as hashing, pytest.raises(TypeError):
-        feed(hashing, [NO_BYTES] * (AHEAD + 1))
+    with Hashing(THREADS_FROM_BYTES) as hashing, pytest.raises(TypeError):
+        feed(hashing, [NO_BYTES] * (QUEUED_CHUNKS_MAX + 1))
 
     assert not hashing_threads()
 
 
 def test_what_hashing_raises_at_last_reaches_who_reads() -> None:
     """No digest is taken for whole while the last bytes are not in it."""
-    with Hashing(BESIDE_BYTES) as hashing:
+    with Hashing(THREADS_FROM_BYTES) as hashing:
         feed(hashing, [NO_BYTES])
         with pytest.raises(TypeError):
             hashing.finish()
@@ -150,7 +155,7 @@ def test_a_look_up_that_is_stopped_leaves_no_thread(tmp_path: Path) -> None:
 
     def check() -> None:
         seen.append(hashing_threads())
-        if len(seen) > AHEAD:
+        if len(seen) > QUEUED_CHUNKS_MAX:
             raise InterruptedError
 
     path = sparse(tmp_path / "x.zip", LARGE_BYTES)
@@ -171,7 +176,7 @@ class Upload:
         """How many took digests, at the most."""
         self._fail = fail
         self._stop = stop
-        self._left_bytes = BESIDE_BYTES
+        self._left_bytes = THREADS_FROM_BYTES
 
     def run(self, file: FileIO, url: str) -> None:
         """Send the file to a bucket."""
@@ -256,7 +261,7 @@ def test_a_stop_leaves_no_thread(large: Path, bucket: Listener) -> None:
 def hang_up(listener: Listener, connection: socket.socket) -> None:
     """Break the connection in the middle of a body."""
     del listener
-    left = BESIDE_BYTES
+    left = THREADS_FROM_BYTES
     while left > 0:
         left -= len(connection.recv(65536))
 

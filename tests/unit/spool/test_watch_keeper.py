@@ -1,4 +1,4 @@
-"""Keeping the watch in place: coverage, a root that comes back, file systems."""
+"""The watch keeper: coverage of all folders, a root that comes back, file systems."""
 
 import json
 import logging
@@ -27,48 +27,49 @@ from pathlib import Path
 from structlog.testing import capture_logs
 from emitterd.spool.watcher import WatchKeeper
 from emitterd.spool.folder import Spool
-lookout = WatchKeeper(Spool(Path(sys.argv[1])), "auto", lambda *_: None, lambda: None)
+spool = Spool(Path(sys.argv[1]))
+keeper = WatchKeeper(spool, "auto", lambda *_: None, lambda: None)
 with capture_logs() as events:
-    lookout.start()
-lookout.stop()
-print(json.dumps([lookout.polling, events]))
+    keeper.start()
+keeper.stop()
+print(json.dumps([keeper.polling, events]))
 """
 
 
-class Post:
-    """A lookout with what it told and asked for."""
+class WatchedRoot:
+    """A watch keeper, the hints it gave and the sweeps it asked for."""
 
     def __init__(self, root: Path, kind: str = "inotify") -> None:
         self.root = root
-        self.told: set[bytes] = set()
+        self.hinted: set[bytes] = set()
         self.rescans = 0
-        self.lookout = WatchKeeper(
-            Spool(root), kind, lambda path, _: self.told.add(path), self.rescan
+        self.keeper = WatchKeeper(
+            Spool(root), kind, lambda path, _: self.hinted.add(path), self.rescan
         )
 
     def rescan(self) -> None:
         """Note that a sweep was asked for."""
         self.rescans += 1
 
-    def beat(self) -> list[EventDict]:
-        """Let the lookout look; return what it logged."""
+    def check(self) -> list[EventDict]:
+        """Let the watch keeper check the watch; return what it logged."""
         with capture_logs() as events:
-            self.lookout.beat()
+            self.keeper.check()
         return events
 
-    def sees(self, name: str, deadline_s: float = DEADLINE_S) -> None:
-        """Write a file and wait until it is told, relative to the root."""
+    def wait_for_hint(self, name: str, deadline_s: float = DEADLINE_S) -> None:
+        """Write a file and wait until its path, relative to the root, is hinted."""
         make_zip(self.root / name)
-        wait_until(lambda: name.encode() in self.told, deadline_s, f"hint at {name}")
+        wait_until(lambda: name.encode() in self.hinted, deadline_s, f"hint at {name}")
 
 
 @pytest.fixture
-def post(spool_root: Path) -> Iterator[Post]:
+def watched(spool_root: Path) -> Iterator[WatchedRoot]:
     """Watch the folder."""
-    post = Post(spool_root)
-    post.lookout.start()
-    yield post
-    post.lookout.stop()
+    watched = WatchedRoot(spool_root)
+    watched.keeper.start()
+    yield watched
+    watched.keeper.stop()
 
 
 def names(events: list[EventDict]) -> list[str]:
@@ -76,20 +77,20 @@ def names(events: list[EventDict]) -> list[str]:
     return [event["event"] for event in events]
 
 
-def test_hints_are_relative(post: Post) -> None:
-    """A file is told by its path below the root; an idle beat says nothing."""
-    post.sees("d/a.zip")
-    assert post.beat() == []
-    assert post.rescans == 0
+def test_hints_are_relative(watched: WatchedRoot) -> None:
+    """A hint is a path below the root; a check without changes logs nothing."""
+    watched.wait_for_hint("d/a.zip")
+    assert watched.check() == []
+    assert watched.rescans == 0
 
 
 def test_started_is_logged(spool_root: Path) -> None:
     """One line says what is watched and how; nothing is degraded."""
     make_zip(spool_root / "d" / "e" / "a.zip")
-    post = Post(spool_root)
+    watched = WatchedRoot(spool_root)
     with capture_logs() as events:
-        post.lookout.start()
-    post.lookout.stop()
+        watched.keeper.start()
+    watched.keeper.stop()
     assert events == [
         {
             "event": "watch.started",
@@ -100,89 +101,89 @@ def test_started_is_logged(spool_root: Path) -> None:
     ]
 
 
-def test_root_that_comes_later(tmp_path: Path) -> None:
-    """Without a root it waits, tells so once, and begins when there is one."""
-    post = Post(tmp_path / "late")
+def test_root_that_is_created_later(tmp_path: Path) -> None:
+    """Without a root the keeper reports it once, waits, and starts with the root."""
+    watched = WatchedRoot(tmp_path / "late")
     with capture_logs() as events:
-        post.lookout.start()
-    waiting = post.beat()
-    post.root.mkdir()
-    there = post.beat()
+        watched.keeper.start()
+    waiting = watched.check()
+    watched.root.mkdir()
+    there = watched.check()
     try:
-        post.sees("a.zip")
+        watched.wait_for_hint("a.zip")
     finally:
-        post.lookout.stop()
+        watched.keeper.stop()
 
     assert names(events) == ["watch.root_lost"]
     assert waiting == []
     assert names(there) == ["watch.started", "watch.root_back"]
-    assert post.rescans == 1
+    assert watched.rescans == 1
 
 
-def test_root_lost_and_back(post: Post) -> None:
-    """A lost root is said once; when it is back it is watched, and swept."""
-    post.sees("a.zip")
-    shutil.rmtree(post.root)
-    (lost,) = post.beat()
+def test_root_lost_and_back(watched: WatchedRoot) -> None:
+    """A lost root is reported once; a root that is back is watched and swept."""
+    watched.wait_for_hint("a.zip")
+    shutil.rmtree(watched.root)
+    (lost,) = watched.check()
     assert lost["event"] == "watch.root_lost"
     assert lost["error"] == "E105"
     assert lost["hint"]
-    assert post.beat() == []
-    assert post.rescans == 0
-    post.root.mkdir()
-    assert names(post.beat()) == ["watch.started", "watch.root_back"]
-    assert post.rescans == 1
-    assert post.beat() == []
-    post.sees("b.zip")
+    assert watched.check() == []
+    assert watched.rescans == 0
+    watched.root.mkdir()
+    assert names(watched.check()) == ["watch.started", "watch.root_back"]
+    assert watched.rescans == 1
+    assert watched.check() == []
+    watched.wait_for_hint("b.zip")
 
 
-def test_root_replaced_between_two_beats(post: Post) -> None:
-    """Another folder in the root's place is watched, and swept."""
-    post.root.rename(post.root.with_name("old"))
-    post.root.mkdir()
-    assert names(post.beat()) == ["watch.started", "watch.root_back"]
-    assert post.rescans == 1
-    post.sees("b.zip")
+def test_root_replaced_between_two_checks(watched: WatchedRoot) -> None:
+    """A folder that replaces the root is watched and swept."""
+    watched.root.rename(watched.root.with_name("old"))
+    watched.root.mkdir()
+    assert names(watched.check()) == ["watch.started", "watch.root_back"]
+    assert watched.rescans == 1
+    watched.wait_for_hint("b.zip")
 
 
-def test_root_recreated_between_two_beats(post: Post) -> None:
-    """A root removed and made anew is watched, even where it got the same inode."""
-    before = post.root.stat().st_ino
-    post.root.rmdir()
-    post.root.mkdir()
-    if post.root.stat().st_ino != before:
+def test_root_recreated_between_two_checks(watched: WatchedRoot) -> None:
+    """A recreated root is watched, even if it got the same inode."""
+    before = watched.root.stat().st_ino
+    watched.root.rmdir()
+    watched.root.mkdir()
+    if watched.root.stat().st_ino != before:
         pytest.skip("this file system does not use an inode again at once")
-    wait_until(lambda: not post.lookout._watcher.alive, DEADLINE_S, "the watch ends")
-    post.beat()
-    post.sees("b.zip", 1.0)
+    wait_until(lambda: not watched.keeper._watcher.alive, DEADLINE_S, "the watch ends")
+    watched.check()
+    watched.wait_for_hint("b.zip", 1.0)
 
 
-def test_overflow_asks_for_a_sweep(post: Post) -> None:
-    """What watchdog only logs of an overflow is told, and swept after."""
+def test_overflow_asks_for_a_sweep(watched: WatchedRoot) -> None:
+    """An overflow, which watchdog only logs, is reported and starts a sweep."""
     with capture_logs() as events:
         logging.getLogger("watchdog.observers.inotify_c").warning(
             "Inotify queue overflowed; filesystem events were lost"
         )
     assert names(events) == ["watch.overflow"]
-    assert post.rescans == 1
+    assert watched.rescans == 1
 
 
 def test_polling_starts_no_observer(spool_root: Path) -> None:
-    """Where sweeps are all there is, no thread and no watch is made."""
-    post = Post(spool_root, "polling")
+    """With polling the keeper starts no thread and no watch."""
+    watched = WatchedRoot(spool_root, "polling")
     threads, before = threading.active_count(), watches()
     with capture_logs() as events:
-        post.lookout.start()
-    assert post.lookout.polling
+        watched.keeper.start()
+    assert watched.keeper.polling
     assert [event["watcher"] for event in events] == ["polling"]
     assert threading.active_count() <= threads
     assert watches() <= before
     shutil.rmtree(spool_root)
-    assert names(post.beat()) == ["watch.root_lost"]
+    assert names(watched.check()) == ["watch.root_lost"]
     spool_root.mkdir()
-    assert names(post.beat()) == ["watch.started", "watch.root_back"]
-    assert post.rescans == 1
-    post.lookout.stop()
+    assert names(watched.check()) == ["watch.started", "watch.root_back"]
+    assert watched.rescans == 1
+    watched.keeper.stop()
 
 
 @pytest.mark.system
@@ -193,10 +194,10 @@ def test_polling_starts_no_observer(spool_root: Path) -> None:
         ("max_inotify_instances", "inotify instance limit reached"),
     ],
 )
-def test_limit_reached_is_told(
+def test_limit_reached_is_reported(
     limit: str, reason: str, python: Python, spool_root: Path
 ) -> None:
-    """Where the kernel refuses watches it is said, with the sysctl to set."""
+    """If the kernel refuses watches, the log names the sysctl to set."""
     for number in range(20):
         (spool_root / str(number)).mkdir()
     value = 6 if limit.endswith("watches") else 0
@@ -204,8 +205,8 @@ def test_limit_reached_is_told(
         f"unshare --user --map-root-user sh -ec"
         f' \'echo {value} > /proc/sys/user/{limit}; exec "$@"\' sh "$@"'
     )
-    said = json.loads(python(START, spool_root, before=lowered, cwd=spool_root))
-    degraded = said[1][0]
+    _, events = json.loads(python(START, spool_root, before=lowered, cwd=spool_root))
+    degraded = events[0]
     assert degraded["event"] == "watch.degraded"
     assert degraded["reason"].startswith(reason)
     assert "sysctl fs.inotify.max_user_watches=" in degraded["hint"]
@@ -215,27 +216,27 @@ def test_limit_reached_is_told(
 def test_auto_polls_a_network_file_system(
     python: Python, tmp_path: Path, spool_root: Path
 ) -> None:
-    """Where the kernel says that another machine may write, sweeps are all there is."""
+    """A file system that other machines can write to is only swept."""
     fake = tmp_path / "mountinfo"
     fake.write_text("1 0 0:1 / / rw - cifs //server/drop rw\n")
     network = (
         f"unshare --mount --map-root-user sh -ec 'mount --bind {fake}"
         ' /proc/$$/mountinfo; exec "$@"\' sh "$@"'
     )
-    said = python(START, spool_root, before=network, cwd=spool_root)
-    polling, (started,) = json.loads(said)
+    output = python(START, spool_root, before=network, cwd=spool_root)
+    polling, (started,) = json.loads(output)
     assert polling
     assert started["reason"] == "file system cifs"
 
 
 def umount(point: Path) -> None:
-    """Unmount what a test mounted."""
+    """Unmount a file system of a test."""
     subprocess.run(["umount", str(point)], check=True)  # noqa: S603, S607
 
 
 @pytest.mark.parametrize("kind", ["tmpfs", "parent", "bind"])
 def test_unmounted_root_is_lost(kind: str, mount: Mount, tmp_path: Path) -> None:
-    """The empty folder below a lost mount is not the root; mounted anew, it is."""
+    """The empty folder below a lost mount is not the root; mounted again, it is."""
     point, other = tmp_path / "point", tmp_path / "other"
     root = point / "drop" if kind == "parent" else point
     for folder in (root, other / "drop"):
@@ -253,7 +254,7 @@ def test_unmounted_root_is_lost(kind: str, mount: Mount, tmp_path: Path) -> None
 
 
 def test_root_that_was_lost_at_the_start(mount: Mount, spool_root: Path) -> None:
-    """A root that came later can be lost as well."""
+    """A root that was created later can be lost too."""
     shutil.rmtree(spool_root)
     spool = Spool(spool_root)
     assert spool.lost()
@@ -286,13 +287,13 @@ def test_file_system_of_a_path(path: str, kind: str, tmp_path: Path) -> None:
         "5 4 0:7 / /over rw - nfs4 server:/ rw\n"
         "6 1 0:8 / /mnt/données rw - nfs4 server:/ rw\n"
     )
-    found = file_system(Path(path), table)
-    assert found == kind
-    assert (found in NETWORK) == (kind != "ext4")
+    found_kind = file_system(Path(path), table)
+    assert found_kind == kind
+    assert (found_kind in NETWORK) == (kind != "ext4")
 
 
 def test_mount_point_that_is_not_utf_8(tmp_path: Path) -> None:
-    """Somebody's oddly named mount does not keep the daemon from starting."""
+    """A mount whose name is not UTF-8 does not stop the daemon from starting."""
     table = tmp_path / "mountinfo"
     odd = os.fsencode("2 1 0:5 / /mnt/caf\udce9 rw - vfat /dev/sdc rw\n")
     table.write_bytes(b"1 0 8:1 / / rw - ext4 /dev/sda rw\n" + odd)
@@ -300,13 +301,13 @@ def test_mount_point_that_is_not_utf_8(tmp_path: Path) -> None:
 
 
 def test_no_mountinfo(tmp_path: Path) -> None:
-    """Where the kernel does not say, the file system is unknown."""
+    """Without mountinfo the file system is unknown."""
     assert file_system(Path("/srv"), tmp_path / "none") == "unknown"
 
 
 @pytest.mark.system
 def test_network_file_system_is_refused(python: Python, tmp_path: Path) -> None:
-    """Where the kernel says `nfs4`, the journal is not made, and the reason is told."""
+    """On `nfs4` no journal is created, and the error names the reason."""
     fake = tmp_path / "mountinfo"
     fake.write_text("1 0 0:1 / / rw - nfs4 server:/ rw\n")
     script = """
@@ -318,13 +319,13 @@ try:
 except JournalError as error:
     print(error, "|", error.hint, "|", Path("state").exists())
 """
-    said = python(
+    output = python(
         script,
         before=f"unshare --mount --map-root-user sh -ec 'mount --bind {fake}"
         ' /proc/$$/mountinfo; exec "$@"\' sh "$@"',
         cwd=tmp_path,
     )
-    reason, hint, made = said.strip().split(" | ")
+    reason, hint, made = output.strip().split(" | ")
     assert "network file system (nfs4)" in reason
     assert "local directory" in hint
     assert made == "False"
