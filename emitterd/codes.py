@@ -1,355 +1,345 @@
-"""The stable error codes, by name; `meanings` says what each means and what to do.
+"""The stable error codes: for each, what it means and what to do about it.
 
-The same code stands in the log, the journal, `status`, and `docs/errors.md`.
-First digit: 1 this installation, 2 the file, 3 the line, 4 the emission API,
-5 the bucket. E220 to E249 are findings of the inspection: what the server would
-object to in a file that is whole.
+The same code is in the log, the journal, `status`, and `docs/errors.md`. The first
+digit says where the error is: 1 this installation, 2 the file, 3 the network, 4 the
+emission API, 5 the bucket. E220 to E249 are findings of the inspection: what the
+server would not accept in a file that is whole.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import Self
 
 
 class Code(StrEnum):
-    """A stable error code. First digit: where; `meanings` says what and the remedy."""
+    """A stable error code, with a `title` and a `remedy` for the operator."""
 
-    CONFIG = "E101"
-    JOURNAL = "E102"
-    JOURNAL_LOCKED = "E103"
-    JOURNAL_FULL = "E104"
-    ROOT_LOST = "E105"
-    INTERNAL = "E106"
-    RECEIPT_LOST = "E107"
-
-    INCOMPLETE = "E201"
-    TOO_LARGE = "E202"
-    GONE = "E203"
-    CHANGED = "E204"
-    UNREADABLE = "E205"
-    STILL_WRITTEN = "E206"
-    NOT_REGULAR = "E207"
-    CATALOGUE = "E210"
-    NOT_DISPOSED = "E211"
-
-    WRONG_DEPTH = "E220"
-    UNKNOWN_FOLDER = "E221"
-    UNKNOWN_NAME = "E222"
-    WRONG_ENDING = "E223"
-    OTHER_VERSION = "E224"
-    NO_FILE_IN_ZIP = "E225"
-    SEVERAL_FILES = "E226"
-    ENCRYPTED = "E227"
-    COMPRESSION = "E228"
-    DAMAGED = "E229"
-    NOT_UTF8 = "E230"
-    BYTE_ORDER_MARK = "E231"
-    WRONG_DELIMITER = "E232"
-    WRONG_HEADER = "E233"
-    NO_RECORDS = "E234"
-    LONG_LINE = "E235"
-    NO_MANIFEST = "E236"
-    UNEVEN_ROWS = "E240"
-    BAD_DATE = "E241"
-    EMPTY_KEY = "E242"
-    BAD_ACADEMIC_YEAR = "E243"
-
-    DNS = "E301"
-    REFUSED = "E302"
-    TLS = "E303"
-    CONNECT_TIMEOUT = "E304"
-    CONNECTION_LOST = "E305"
-    TOO_SLOW = "E306"
-    ANSWER_LOST = "E307"
-    PROXY = "E308"
-
-    CREDENTIALS = "E401"
-    TOKEN_REFUSED = "E402"  # noqa: S105  a code, not a token
-    FORBIDDEN = "E403"
-    NOT_AN_EMISSION_API = "E404"
-    REQUEST_REFUSED = "E405"
-    MALFORMED_ANSWER = "E406"
-    HOSTILE_GRANT = "E407"
-    API_TROUBLE = "E408"
-    RATE_LIMITED = "E409"
-
-    BUCKET_TROUBLE = "E501"
-    GRANT_EXPIRED = "E502"
-    GRANT_REFUSED = "E503"
-    NO_SUCH_BUCKET = "E504"
-    BODY_REFUSED = "E505"
-    REDIRECT_REFUSED = "E506"
-    ETAG_MISMATCH = "E507"
-    NOT_A_BUCKET = "E508"
-    CLOCK_SKEW = "E509"
-
-
-# What each error code means, and what to do about it: the playbook.
-
-
-@dataclass(frozen=True, slots=True)
-class Meaning:
-    """What a code says, and what the operator should do about it."""
-
-    title: str
+    title: str  # type: ignore[assignment]  # takes the place of `str.title`
     remedy: str
 
+    def __new__(cls, value: str, title: str = "", remedy: str = "") -> Self:
+        """Create a member whose text is the code alone."""
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.title = title
+        member.remedy = remedy
+        return member
 
-MEANING: dict[Code, Meaning] = {
-    Code.CONFIG: Meaning(
+    CONFIG = (
+        "E101",
         "the configuration is wrong",
-        "mend the lines named, then run `emitterd check`",
-    ),
-    Code.JOURNAL: Meaning(
+        "correct the settings that the message names, then run `emitterd check`",
+    )
+    JOURNAL = (
+        "E102",
         "the journal cannot be used",
         "see the reason; nothing was changed and nothing was sent",
-    ),
-    Code.JOURNAL_LOCKED: Meaning(
+    )
+    JOURNAL_LOCKED = (
+        "E103",
         "another emitterd holds the journal",
         "stop the other instance, or give this one a journal.path of its own",
-    ),
-    Code.JOURNAL_FULL: Meaning(
+    )
+    JOURNAL_FULL = (
+        "E104",
         "the journal's disk is full",
-        "free space on the file system of journal.path; the daemon goes on by itself",
-    ),
-    Code.ROOT_LOST: Meaning(
+        "free disk space for journal.path; emitterd then continues by itself",
+    )
+    ROOT_LOST = (
+        "E105",
         "the watched folder is gone",
         "mount or create spool.directory again; the queue is kept",
-    ),
-    Code.INTERNAL: Meaning(
+    )
+    INTERNAL = (
+        "E106",
         "a bug in emitterd",
-        "keep the log line with its traceback and report it; the file is tried again",
-    ),
-    Code.RECEIPT_LOST: Meaning(
+        "report the log line with its traceback; emitterd tries the file again",
+    )
+    RECEIPT_LOST = (
+        "E107",
         "the journal was rebuilt, and a receipt of the file may be lost",
-        "ask who runs the server whether it has the file; `emitterd release` sends it",
-    ),
-    Code.INCOMPLETE: Meaning(
-        "the file does not end as a zip must",
-        "it was cut off or is no zip: copy it again, under the same name",
-    ),
-    Code.TOO_LARGE: Meaning(
+        "ask the server's administrator for the file; `emitterd release` sends it",
+    )
+
+    INCOMPLETE = (
+        "E201",
+        "the file is cut off, or is not a zip",
+        "copy the whole file again, under the same name",
+    )
+    TOO_LARGE = (
+        "E202",
         "the file is larger than one upload can be (5 GiB)",
         "split the data into several zips",
-    ),
-    Code.GONE: Meaning(
-        "the file went away before it was sent",
-        "drop it again if it was meant to be sent",
-    ),
-    Code.CHANGED: Meaning(
-        "the file changed before it was sent whole",
-        "nothing to do: the new content is sent as a version of its own",
-    ),
-    Code.UNREADABLE: Meaning(
+    )
+    GONE = (
+        "E203",
+        "the file was removed before it was sent",
+        "copy it into the folder again if it must be sent",
+    )
+    CHANGED = (
+        "E204",
+        "the file changed before all of it was sent",
+        "nothing to do: emitterd sends the new content as a new version",
+    )
+    UNREADABLE = (
+        "E205",
         "the file or folder cannot be read",
-        "give the daemon's user read permission; it is tried again at each sweep",
-    ),
-    Code.STILL_WRITTEN: Meaning(
+        "give the daemon's user read permission; each sweep tries again",
+    )
+    STILL_WRITTEN = (
+        "E206",
         "a program still has the file open for writing",
         "wait until the copy ends, or close the program that holds it",
-    ),
-    Code.NOT_REGULAR: Meaning(
+    )
+    NOT_REGULAR = (
+        "E207",
         "not a regular file (symbolic link, FIFO, socket or device)",
-        "put the file itself into the folder; links are not followed",
-    ),
-    Code.CATALOGUE: Meaning(
-        "the file breaks the data contract, and spool.catalogue is enforce",
-        "mend what the findings say, and drop the file again under the same name",
-    ),
-    Code.NOT_DISPOSED: Meaning(
-        "a file cannot be archived, deleted or put aside",
-        "give the daemon's user write permission on its folder and on the place it goes"
-        " to; each sweep tries again",
-    ),
-    Code.WRONG_DEPTH: Meaning(
-        "the file does not lie in a dataset folder of the watched folder",
+        "put the file itself into the folder; emitterd does not follow links",
+    )
+    CATALOGUE = (
+        "E210",
+        "the file does not match the dataset schema, and spool.catalogue is enforce",
+        "correct what the findings say, and copy the file again under the same name",
+    )
+    NOT_DISPOSED = (
+        "E211",
+        "a file cannot be archived, deleted or moved to the rejected folder",
+        "give the daemon's user write permission on both folders; each sweep retries",
+    )
+    WRONG_DEPTH = (
+        "E220",
+        "the file is not in a dataset folder of the watched folder",
         "move it to <dataset>/<name>.zip, one folder deep",
-    ),
-    Code.UNKNOWN_FOLDER: Meaning(
+    )
+    UNKNOWN_FOLDER = (
+        "E221",
         "the server knows no dataset folder of this name",
-        "move the file to the dataset's folder, or describe a dataset that the"
-        " administrator added in spool.catalogue_file",
-    ),
-    Code.UNKNOWN_NAME: Meaning(
+        "correct the folder's name, or describe the dataset in spool.catalogue_file",
+    )
+    UNKNOWN_NAME = (
+        "E222",
         "the server knows no file of this name in this folder",
         "rename the file: its name must begin with a name that the finding lists",
-    ),
-    Code.WRONG_ENDING: Meaning(
+    )
+    WRONG_ENDING = (
+        "E223",
         "the name does not end in .zip, in lower case",
         "rename the file so that it ends in .zip",
-    ),
-    Code.OTHER_VERSION: Meaning(
+    )
+    OTHER_VERSION = (
+        "E224",
         "the server's version does not read this dataset",
-        "correct spool.cqube_version, or keep the file back",
-    ),
-    Code.NO_FILE_IN_ZIP: Meaning(
+        "correct spool.cqube_version, or remove the file from the folder",
+    )
+    NO_FILE_IN_ZIP = (
+        "E225",
         "the zip holds no file",
-        "zip the CSV itself, and drop it again",
-    ),
-    Code.SEVERAL_FILES: Meaning(
+        "zip the CSV itself, and copy the zip again",
+    )
+    SEVERAL_FILES = (
+        "E226",
         "the zip holds more than the one CSV",
-        "zip the CSV alone; on a Mac with `zip -X name.zip name.csv`, which adds"
-        " no __MACOSX",
-    ),
-    Code.ENCRYPTED: Meaning(
+        "zip the CSV alone; on a Mac: `zip -X name.zip name.csv` adds no __MACOSX",
+    )
+    ENCRYPTED = (
+        "E227",
         "the zip is encrypted",
-        "make it without a password",
-    ),
-    Code.COMPRESSION: Meaning(
+        "create the zip without a password",
+    )
+    COMPRESSION = (
+        "E228",
         "the zip is compressed in a way that the server cannot unpack",
-        "make it with the ordinary method (deflate), not Deflate64, LZMA or bzip2",
-    ),
-    Code.DAMAGED: Meaning(
+        "create the zip with the usual method (deflate), not Deflate64, LZMA or bzip2",
+    )
+    DAMAGED = (
+        "E229",
         "the zip's content is damaged",
-        "make the zip anew from the CSV",
-    ),
-    Code.NOT_UTF8: Meaning(
+        "create the zip again from the CSV",
+    )
+    NOT_UTF8 = (
+        "E230",
         "the CSV is not UTF-8",
         "export it as UTF-8 (in Excel: CSV UTF-8)",
-    ),
-    Code.BYTE_ORDER_MARK: Meaning(
+    )
+    BYTE_ORDER_MARK = (
+        "E231",
         "the CSV begins with a byte order mark",
         "export it as UTF-8 without BOM if the server does not know its first column",
-    ),
-    Code.WRONG_DELIMITER: Meaning(
-        "the columns are separated by another character than the server expects",
+    )
+    WRONG_DELIMITER = (
+        "E232",
+        "the column separator is not the one that the server expects",
         "export with the delimiter that the finding names",
-    ),
-    Code.WRONG_HEADER: Meaning(
-        "the header is not that of the dataset",
+    )
+    WRONG_HEADER = (
+        "E233",
+        "the header is not the header of the dataset",
         "correct the first line as the finding says",
-    ),
-    Code.NO_RECORDS: Meaning(
+    )
+    NO_RECORDS = (
+        "E234",
         "the CSV has no records",
         "export the data, not only its header",
-    ),
-    Code.LONG_LINE: Meaning(
+    )
+    LONG_LINE = (
+        "E235",
         "a line is longer than the server reads (1 MB)",
         "look for a missing line break or a quote that is never closed",
-    ),
-    Code.NO_MANIFEST: Meaning(
+    )
+    NO_MANIFEST = (
+        "E236",
         "the zip lacks the manifest that cQube 1.1 and 1.2 wait for",
         "add manifest_datasource_<name>.csv, or correct spool.cqube_version",
-    ),
-    Code.UNEVEN_ROWS: Meaning(
+    )
+    UNEVEN_ROWS = (
+        "E240",
         "rows have more or fewer columns than the header",
         "look at the line that the finding names: a delimiter or a quote in the data",
-    ),
-    Code.BAD_DATE: Meaning(
-        "dates are not written as the server reads them",
-        "write them in the form that the finding names",
-    ),
-    Code.EMPTY_KEY: Meaning(
-        "rows lack a value that the server identifies them by",
+    )
+    BAD_DATE = (
+        "E241",
+        "dates are not in the format that the server reads",
+        "write them in the format that the finding names",
+    )
+    EMPTY_KEY = (
+        "E242",
+        "rows have no value in a column that identifies them",
         "fill the column that the finding names",
-    ),
-    Code.BAD_ACADEMIC_YEAR: Meaning(
-        "academic years are not written as the server reads them",
+    )
+    BAD_ACADEMIC_YEAR = (
+        "E243",
+        "academic years are not in the format that the server reads",
         "write them like 2020-21",
-    ),
-    Code.DNS: Meaning(
+    )
+
+    DNS = (
+        "E301",
         "the server's name cannot be resolved",
         "check the host name in the configuration and this machine's DNS",
-    ),
-    Code.REFUSED: Meaning(
+    )
+    REFUSED = (
+        "E302",
         "the connection is refused or unreachable",
         "check that the server is up and that the firewall lets this host out",
-    ),
-    Code.TLS: Meaning(
+    )
+    TLS = (
+        "E303",
         "the TLS handshake fails",
-        "check the server's certificate, this host's clock, emission.ca_file and"
-        " client_cert",
-    ),
-    Code.CONNECT_TIMEOUT: Meaning(
+        "check the certificate, this host's clock, emission.ca_file and client_cert",
+    )
+    CONNECT_TIMEOUT = (
+        "E304",
         "no connection within emission.connect_timeout",
-        "check the line and the firewall; raise the limit on a slow line",
-    ),
-    Code.CONNECTION_LOST: Meaning(
+        "check the network and the firewall; raise the limit on a slow line",
+    )
+    CONNECTION_LOST = (
+        "E305",
         "the connection broke before the whole body was sent",
-        "nothing to do: it is sent again from the start, under the same key",
-    ),
-    Code.TOO_SLOW: Meaning(
+        "nothing to do: emitterd sends it again from the start, under the same key",
+    )
+    TOO_SLOW = (
+        "E306",
         "the transfer stalled or fell below emission.minimum_speed",
-        "nothing to do if it passes; lower the limit on a very thin line",
-    ),
-    Code.ANSWER_LOST: Meaning(
-        "the whole body was sent, but the answer was lost",
-        "nothing to do: it is sent again under the same key, which overwrites",
-    ),
-    Code.PROXY: Meaning(
+        "nothing to do if it happens once; lower the limit on a very slow line",
+    )
+    ANSWER_LOST = (
+        "E307",
+        "emitterd sent the whole file but received no answer",
+        "nothing to do: emitterd uploads it again to the same object key",
+    )
+    PROXY = (
+        "E308",
         "the proxy refuses the connection",
         "check emission.proxy, or HTTPS_PROXY and NO_PROXY of the service",
-    ),
-    Code.CREDENTIALS: Meaning(
+    )
+
+    CREDENTIALS = (
+        "E401",
         "the server refuses the user name and password",
-        "correct emission.username or the password file; probing is slow meanwhile,"
-        " because the server locks accounts after five failures",
-    ),
-    Code.TOKEN_REFUSED: Meaning(
+        "correct emission.username or the password file (emitterd retries slowly)",
+    )
+    TOKEN_REFUSED = (
+        "E402",
         "the server refuses the API key, or a token it has just issued",
         "check the API key and emission.token_scheme, and the server's clock",
-    ),
-    Code.FORBIDDEN: Meaning(
-        "this user may not emit",
+    )
+    FORBIDDEN = (
+        "E403",
+        "this user has no permission to upload",
         "ask the cQube administrator for the emission role",
-    ),
-    Code.NOT_AN_EMISSION_API: Meaning(
-        "emission.url does not lead to an emission API",
+    )
+    NOT_AN_EMISSION_API = (
+        "E404",
+        "emission.url is not the address of an emission API",
         "check the path (it usually ends in /data); after cQube 1.7 use an API key",
-    ),
-    Code.REQUEST_REFUSED: Meaning(
+    )
+    REQUEST_REFUSED = (
+        "E405",
         "the server refuses this file's name",
         "rename the file to plain letters, digits, _ and -, ending in .zip",
-    ),
-    Code.MALFORMED_ANSWER: Meaning(
-        "the answer is not what an emission API says",
+    )
+    MALFORMED_ANSWER = (
+        "E406",
+        "the answer is not one of an emission API",
         "look for a captive portal or a wrong emission.url",
-    ),
-    Code.HOSTILE_GRANT: Meaning(
-        "the grant names a place that nothing is sent to",
-        "tell the server's administrator: the grant's url is refused",
-    ),
-    Code.API_TROUBLE: Meaning(
-        "the emission API has trouble of its own",
+    )
+    HOSTILE_GRANT = (
+        "E407",
+        "the grant names an address that emitterd does not send to",
+        "tell the server's administrator: emitterd refuses the url of the grant",
+    )
+    API_TROUBLE = (
+        "E408",
+        "the emission API has an internal error",
         "nothing to do here; if it lasts, tell the server's administrator",
-    ),
-    Code.RATE_LIMITED: Meaning(
+    )
+    RATE_LIMITED = (
+        "E409",
         "the server asks for fewer requests",
-        "nothing to do: the wait it asks for is kept",
-    ),
-    Code.BUCKET_TROUBLE: Meaning(
-        "the bucket has trouble of its own",
-        "nothing to do: it is tried again with growing waits",
-    ),
-    Code.GRANT_EXPIRED: Meaning(
+        "nothing to do: emitterd waits as long as the server asks",
+    )
+
+    BUCKET_TROUBLE = (
+        "E501",
+        "the bucket has an internal error",
+        "nothing to do: emitterd retries and waits longer each time",
+    )
+    GRANT_EXPIRED = (
+        "E502",
         "the grant expired before the upload began",
-        "nothing to do: a new one is asked",
-    ),
-    Code.GRANT_REFUSED: Meaning(
+        "nothing to do: emitterd requests a new one",
+    )
+    GRANT_REFUSED = (
+        "E503",
         "the bucket refuses the grant",
         "check the server's AWS keys and its clock",
-    ),
-    Code.NO_SUCH_BUCKET: Meaning(
+    )
+    NO_SUCH_BUCKET = (
+        "E504",
         "the emission bucket does not exist",
         "tell the server's administrator",
-    ),
-    Code.BODY_REFUSED: Meaning(
+    )
+    BODY_REFUSED = (
+        "E505",
         "the bucket refuses a body of this size or form",
         "check the file's size against the server's limit",
-    ),
-    Code.REDIRECT_REFUSED: Meaning(
-        "the bucket redirects to a place that nothing is sent to",
-        "tell the server's administrator: only https of the same domain is followed",
-    ),
-    Code.ETAG_MISMATCH: Meaning(
-        "the bucket stored other bytes than were sent",
-        "it is sent again; if it lasts, suspect a proxy between here and the bucket",
-    ),
-    Code.NOT_A_BUCKET: Meaning(
-        "the answer to the upload is not a bucket's",
-        "look for a captive portal or a proxy that answers for the bucket",
-    ),
-    Code.CLOCK_SKEW: Meaning(
+    )
+    REDIRECT_REFUSED = (
+        "E506",
+        "the bucket redirects to an address that emitterd does not send to",
+        "tell the server's administrator: only https to the same domain is followed",
+    )
+    ETAG_MISMATCH = (
+        "E507",
+        "the bucket stored different bytes from those that were sent",
+        "emitterd sends it again; if it lasts, check for a proxy before the bucket",
+    )
+    NOT_A_BUCKET = (
+        "E508",
+        "the answer to the upload is not from a bucket",
+        "look for a captive portal or a proxy that answers in place of the bucket",
+    )
+    CLOCK_SKEW = (
+        "E509",
         "this host's or the server's clock is wrong",
         "run an NTP service on both",
-    ),
-}
+    )

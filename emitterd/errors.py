@@ -19,7 +19,7 @@ Messages are lower-case, without a full stop; `hint` is what to do about it.
 from dataclasses import dataclass
 from enum import StrEnum
 
-from emitterd.codes import MEANING, Code
+from emitterd.codes import Code
 from emitterd.text import printable
 
 RETRY_AFTER_CAP_S = 3600.0
@@ -32,7 +32,7 @@ class EmitterError(Exception):
     def __init__(self, message: str, *, code: Code, hint: str = "") -> None:
         super().__init__(message)
         self.code = code
-        self.hint = hint or MEANING[code].remedy
+        self.hint = hint or code.remedy
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from emitterd.cli.output import Diagnosis
 from emitterd.client.http import Response
 from emitterd.client.responses import RequestKind, http_date, transport_error
 from emitterd.client.sockets import Proxy, TransportError, refuses_certificate
-from emitterd.codes import MEANING, Code
+from emitterd.codes import Code
 from emitterd.config.settings import Config
 from emitterd.errors import EmitterError
 from emitterd.model import Grant
@@ -398,7 +398,7 @@ class _Clock:
             "clock",
             f"{Code.CLOCK_SKEW} this machine's is {format_duration(round(off_s))}"
             f" {which} the server's",
-            MEANING[Code.CLOCK_SKEW].remedy,
+            Code.CLOCK_SKEW.remedy,
         )
 
 

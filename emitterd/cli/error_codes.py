@@ -3,7 +3,7 @@
 `emitterd explain-error` and docs/errors.md are both made here, so that they say the
 same; `python -m emitterd.cli.error_codes > docs/errors.md` writes the document anew.
 Title
-and remedy are those of `meanings`; the longer texts are package data, read only where
+and remedy are those of `codes`; the longer texts are package data, read only where
 they are asked for: the daemon does without.
 """
 
@@ -16,7 +16,7 @@ from functools import cache
 from importlib.resources import files
 from typing import NotRequired, TypedDict, cast
 
-from emitterd.codes import MEANING, Code
+from emitterd.codes import Code
 from emitterd.datasets.findings import CONSEQUENCE
 from emitterd.text import printable
 from emitterd.yaml_reader import load_data
@@ -140,8 +140,8 @@ def _play(code: Code) -> CodeHelp:
     common = book["outcomes"][page["outcome"]] if "outcome" in page else ""
     return CodeHelp(
         code,
-        MEANING[code].title,
-        MEANING[code].remedy,
+        code.title,
+        code.remedy,
         f"{common} {page.get('meanwhile', '')}".strip(),
         CONSEQUENCE[code][1] if code in CONSEQUENCE else None,
         tuple(page["steps"]),

@@ -14,7 +14,7 @@ from emitterd.cli.output import (
     print_array,
     print_inspections,
 )
-from emitterd.codes import MEANING, Code
+from emitterd.codes import Code
 from emitterd.config.settings import SpoolSettings, load_part
 from emitterd.config.sources import find
 from emitterd.datasets.catalogue import Catalogue, near
@@ -63,7 +63,7 @@ class Inspected:
         record |= {"dataset": self.dataset, "note": self.note}
         if self.report is None:
             record |= {"error": self.error, "reason": self.reason}
-            return record | {"hint": self.error and MEANING[self.error].remedy}
+            return record | {"hint": self.error and self.error.remedy}
         return record | {
             "csv": self.report.member,
             "columns": list(self.report.columns),

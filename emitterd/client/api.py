@@ -119,7 +119,7 @@ class EmissionClient:
         answer = self._ask(RequestKind.GRANT, {"filename": grants.remote_name(path)})
         if not answer.whole:
             raise DeliveryError(
-                Decision.PARK, Code.MALFORMED_ANSWER, "the answer to upload-url is huge"
+                Decision.PAUSE, Code.MALFORMED_ANSWER, "the answer to upload-url is huge"
             )
         return grants.parse(
             answer.body,
@@ -213,7 +213,7 @@ class EmissionClient:
             if self._session.renewable:
                 answer, trouble = self._try(request, body)
             if trouble is not None and trouble.verdict is Decision.RENEW_TOKEN:
-                raise DeliveryError(Decision.PARK, Code.TOKEN_REFUSED, trouble.reason)
+                raise DeliveryError(Decision.PAUSE, Code.TOKEN_REFUSED, trouble.reason)
         if trouble is not None:
             raise trouble
         return answer

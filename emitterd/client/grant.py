@@ -79,16 +79,16 @@ def check_url(
     """
     place, api = _split(url, code), _split(api_url, code)
     if place.scheme not in {"http", "https"} or not place.hostname:
-        raise DeliveryError(Decision.PARK, code, "its url is not http(s)")
+        raise DeliveryError(Decision.PAUSE, code, "its url is not http(s)")
     if place.scheme == "http" and api.scheme == "https" and not insecure:
-        raise DeliveryError(Decision.PARK, code, "its url is http, the API's is https")
+        raise DeliveryError(Decision.PAUSE, code, "its url is http, the API's is https")
     here, there = _address(api.hostname or ""), _address(place.hostname)
     linked = there is not None and (there.is_link_local or there.is_unspecified)
     if linked and there != here:
-        raise DeliveryError(Decision.PARK, code, "its url is an address of the link")
+        raise DeliveryError(Decision.PAUSE, code, "its url is an address of the link")
     if _inward(place.hostname) and not _inward(api.hostname or ""):
         raise DeliveryError(
-            Decision.PARK, code, "its url leads back to this host or link"
+            Decision.PAUSE, code, "its url leads back to this host or link"
         )
 
 
@@ -97,9 +97,9 @@ def _split(url: str, code: Code) -> SplitResult:
         place = urlsplit(url)
         sound = url.isprintable() and url.isascii() and place.port != 0
     except ValueError as error:
-        raise DeliveryError(Decision.PARK, code, f"its url is none: {error}") from error
+        raise DeliveryError(Decision.PAUSE, code, f"its url is none: {error}") from error
     if not sound:
-        raise DeliveryError(Decision.PARK, code, "its url is none")
+        raise DeliveryError(Decision.PAUSE, code, "its url is none")
     return place
 
 
@@ -147,7 +147,7 @@ def _plain(value: object) -> bool:
 
 def _malformed(reason: str) -> DeliveryError:
     return DeliveryError(
-        Decision.PARK, Code.MALFORMED_ANSWER, f"the answer to upload-url: {reason}"
+        Decision.PAUSE, Code.MALFORMED_ANSWER, f"the answer to upload-url: {reason}"
     )
 
 
@@ -180,7 +180,7 @@ def refuse_redirect(location: str, *, url: str, api_url: str, insecure: bool) ->
     if not related(location, url):
         there = urlsplit(location)
         raise DeliveryError(
-            Decision.PARK,
+            Decision.PAUSE,
             Code.REDIRECT_REFUSED,
             f"redirected to another place: {there.scheme}://{there.hostname}",
         )

@@ -60,17 +60,17 @@ _BREAK_CODES = {
 }
 
 _ANY_API: dict[int, tuple[Decision, Code]] = {
-    404: (Decision.PARK, Code.NOT_AN_EMISSION_API),
-    405: (Decision.PARK, Code.NOT_AN_EMISSION_API),
-    407: (Decision.PARK, Code.PROXY),
-    408: (Decision.PARK, Code.API_TROUBLE),
-    429: (Decision.PARK, Code.RATE_LIMITED),
+    404: (Decision.PAUSE, Code.NOT_AN_EMISSION_API),
+    405: (Decision.PAUSE, Code.NOT_AN_EMISSION_API),
+    407: (Decision.PAUSE, Code.PROXY),
+    408: (Decision.PAUSE, Code.API_TROUBLE),
+    429: (Decision.PAUSE, Code.RATE_LIMITED),
 }
 _ASKED = {
     **_ANY_API,
     400: (Decision.REJECT, Code.REQUEST_REFUSED),
     401: (Decision.RENEW_TOKEN, Code.TOKEN_REFUSED),
-    403: (Decision.PARK, Code.FORBIDDEN),
+    403: (Decision.PAUSE, Code.FORBIDDEN),
     413: (Decision.REJECT, Code.REQUEST_REFUSED),
     414: (Decision.REJECT, Code.REQUEST_REFUSED),
     415: (Decision.REJECT, Code.REQUEST_REFUSED),
@@ -79,9 +79,9 @@ _ASKED = {
 _API: dict[RequestKind, dict[int, tuple[Decision, Code]]] = {
     RequestKind.LOGIN: {
         **_ANY_API,
-        400: (Decision.PARK, Code.CREDENTIALS),
-        401: (Decision.PARK, Code.CREDENTIALS),
-        403: (Decision.PARK, Code.CREDENTIALS),
+        400: (Decision.PAUSE, Code.CREDENTIALS),
+        401: (Decision.PAUSE, Code.CREDENTIALS),
+        403: (Decision.PAUSE, Code.CREDENTIALS),
     },
     RequestKind.GRANT: _ASKED,
     RequestKind.DOWNLOAD: _ASKED,
@@ -90,20 +90,20 @@ _BUCKET_CODES: dict[str, tuple[Decision, Code]] = {
     "EntityTooLarge": (Decision.REJECT, Code.BODY_REFUSED),
     "EntityTooSmall": (Decision.REJECT, Code.BODY_REFUSED),
     "ExpiredToken": (Decision.RENEW_GRANT, Code.GRANT_EXPIRED),
-    "RequestTimeTooSkewed": (Decision.PARK, Code.CLOCK_SKEW),
-    "SignatureDoesNotMatch": (Decision.PARK, Code.GRANT_REFUSED),
-    "InvalidAccessKeyId": (Decision.PARK, Code.GRANT_REFUSED),
-    "NoSuchBucket": (Decision.PARK, Code.NO_SUCH_BUCKET),
-    "IllegalLocationConstraintException": (Decision.PARK, Code.NO_SUCH_BUCKET),
+    "RequestTimeTooSkewed": (Decision.PAUSE, Code.CLOCK_SKEW),
+    "SignatureDoesNotMatch": (Decision.PAUSE, Code.GRANT_REFUSED),
+    "InvalidAccessKeyId": (Decision.PAUSE, Code.GRANT_REFUSED),
+    "NoSuchBucket": (Decision.PAUSE, Code.NO_SUCH_BUCKET),
+    "IllegalLocationConstraintException": (Decision.PAUSE, Code.NO_SUCH_BUCKET),
     "RequestTimeout": (Decision.DEFER, Code.BUCKET_TROUBLE),
     "SlowDown": (Decision.DEFER, Code.BUCKET_TROUBLE),
 }
 _BUCKET: dict[int, tuple[Decision, Code]] = {
-    401: (Decision.PARK, Code.NOT_A_BUCKET),
-    403: (Decision.PARK, Code.GRANT_REFUSED),
-    404: (Decision.PARK, Code.NO_SUCH_BUCKET),
-    405: (Decision.PARK, Code.NOT_A_BUCKET),
-    407: (Decision.PARK, Code.PROXY),
+    401: (Decision.PAUSE, Code.NOT_A_BUCKET),
+    403: (Decision.PAUSE, Code.GRANT_REFUSED),
+    404: (Decision.PAUSE, Code.NO_SUCH_BUCKET),
+    405: (Decision.PAUSE, Code.NOT_A_BUCKET),
+    407: (Decision.PAUSE, Code.PROXY),
     413: (Decision.REJECT, Code.BODY_REFUSED),
 }
 _WRONG_LINE = {
@@ -131,13 +131,13 @@ def api_trouble(
     """
     if status == 200:  # noqa: PLR2004  the one success of this API
         return None
-    verdict, code = _API[request].get(status, (Decision.PARK, Code.MALFORMED_ANSWER))
+    verdict, code = _API[request].get(status, (Decision.PAUSE, Code.MALFORMED_ANSWER))
     if status >= 500:  # noqa: PLR2004  5xx
-        verdict, code = Decision.PARK, Code.API_TROUBLE
+        verdict, code = Decision.PAUSE, Code.API_TROUBLE
     # Taken for the API's own 400 it would reject every file, for none of theirs.
     if status == 400 and (said := _wrong_line(body)):  # noqa: PLR2004
         reason = f"{request}: the server {said}"
-        return DeliveryError(Decision.PARK, Code.TLS, reason, stage=request.stage)
+        return DeliveryError(Decision.PAUSE, Code.TLS, reason, stage=request.stage)
     return DeliveryError(
         verdict,
         code,
@@ -160,7 +160,7 @@ def bucket_trouble(
     reason = f"the bucket answered {status}{_said(body)}"
     if status in _SUCCESS:
         return DeliveryError(
-            Decision.PARK,
+            Decision.PAUSE,
             Code.NOT_A_BUCKET,
             f"the bucket answered {status} without an ETag",
             ambiguous=True,
@@ -168,7 +168,7 @@ def bucket_trouble(
     if name == "AccessDenied" and b"expired" in body.lower():
         return DeliveryError(Decision.RENEW_GRANT, Code.GRANT_EXPIRED, reason)
     if 300 <= status < 400:  # noqa: PLR2004  3xx
-        return DeliveryError(Decision.PARK, Code.REDIRECT_REFUSED, reason)
+        return DeliveryError(Decision.PAUSE, Code.REDIRECT_REFUSED, reason)
     verdict, code = _BUCKET_CODES.get(name) or _BUCKET.get(
         status, (Decision.DEFER, Code.BUCKET_TROUBLE)
     )
@@ -215,7 +215,7 @@ def transport_error(
         BrokenConnection.LOST,
         BrokenConnection.SLOW,
     }
-    verdict = Decision.DEFER if passing else Decision.PARK
+    verdict = Decision.DEFER if passing else Decision.PAUSE
     reason = f"{request}: {detail}"
     return DeliveryError(verdict, _BREAK_CODES[how], reason, stage=request.stage)
 

@@ -89,7 +89,7 @@ class LoginLockout:
             until = iso(now + wait_s)
             reason += f"; not tried again before {until}, or with another password"
         return DeliveryError(
-            Decision.PARK,
+            Decision.PAUSE,
             Code.CREDENTIALS,
             reason,
             stage=Stage.LOGIN,
@@ -333,7 +333,7 @@ def interrupted(*, ambiguous: bool) -> DeliveryError:
 
 
 def _refused(code: Code, reason: str) -> DeliveryError:
-    return DeliveryError(Decision.PARK, code, reason, stage=Stage.LOGIN)
+    return DeliveryError(Decision.PAUSE, code, reason, stage=Stage.LOGIN)
 
 
 def _seconds(value: object) -> float:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from emitterd.codes import MEANING, Code
+from emitterd.codes import Code
 from emitterd.text import printable
 
 
@@ -81,7 +81,7 @@ class Finding:
 
     def __str__(self) -> str:
         return (
-            f"{self.code} {MEANING[self.code].title}: expected {self.expected},"
+            f"{self.code} {self.code.title}: expected {self.expected},"
             f" found {self.found}"
         )
 
@@ -93,7 +93,7 @@ class Finding:
             "expected": self.expected,
             "found": self.found,
             "consequence": self.consequence,
-            "remedy": MEANING[self.code].remedy,
+            "remedy": self.code.remedy,
         }
 
 

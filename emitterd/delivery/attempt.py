@@ -132,7 +132,7 @@ class Attempter:
             if trouble.verdict is not Decision.RENEW_GRANT:
                 raise
             raise DeliveryError(
-                Decision.PARK, Code.CLOCK_SKEW, trouble.reason
+                Decision.PAUSE, Code.CLOCK_SKEW, trouble.reason
             ) from trouble
 
     def _post(self, entry: Entry, grant: Grant, file: FileIO) -> Receipt:

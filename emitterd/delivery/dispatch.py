@@ -173,7 +173,7 @@ class Dispatcher:
         if down is None:
             self._journal.interrupt(entry)
         else:
-            trouble = DeliveryError(Decision.PARK, down.code, down.reason)
+            trouble = DeliveryError(Decision.PAUSE, down.code, down.reason)
             due_at = max(down.probe_at, now)
             self._journal.defer(entry, trouble, due_at, charge=False)
         self.ended()

@@ -12,7 +12,7 @@ from pathlib import Path
 import structlog
 
 from emitterd import heartbeat
-from emitterd.codes import MEANING, Code
+from emitterd.codes import Code
 from emitterd.errors import FileError, JournalFull
 from emitterd.failpoints import Point, reach
 from emitterd.journal.journal import Journal
@@ -193,7 +193,7 @@ class Disposal:
             path=display(path),
             error=Code.NOT_DISPOSED,
             reason=reason,
-            hint=MEANING[Code.NOT_DISPOSED].remedy,
+            hint=Code.NOT_DISPOSED.remedy,
         )
 
     def _is_another(self, path: bytes, sent: Fingerprint) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import structlog
 
 from emitterd import heartbeat
-from emitterd.codes import MEANING, Code
+from emitterd.codes import Code
 from emitterd.datasets.findings import Finding, fatal
 from emitterd.datasets.inspection import Inspector
 from emitterd.datasets.zip_integrity import ReadAt, zip_flaw
@@ -220,7 +220,7 @@ def _tell_incomplete(path: bytes, code: Code, reason: str) -> None:
         path=display(path),
         error=code,
         reason=reason,
-        hint=MEANING[code].remedy,
+        hint=code.remedy,
     )
 
 

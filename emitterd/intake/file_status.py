@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from emitterd.codes import MEANING, Code
+from emitterd.codes import Code
 from emitterd.datasets.zip_integrity import zip_flaw
 from emitterd.errors import FileError
 from emitterd.journal.rows import Known
@@ -115,7 +115,7 @@ class FileStatuses:
             seen = Fingerprint.of(os.fstat(file.fileno()))
             if held is LeaseState.OPEN:
                 code = Code.STILL_WRITTEN
-                return FileStatus(FolderState.WRITTEN, code, MEANING[code].title)
+                return FileStatus(FolderState.WRITTEN, code, code.title)
             flaw = zip_flaw(read_at(file, seen.size_bytes), seen.size_bytes)
         if flaw is not None:
             return FileStatus(FolderState.INCOMPLETE, Code.INCOMPLETE, flaw)
@@ -212,7 +212,7 @@ def _survey(standings: FileStatuses) -> Iterator[tuple[Undelivered, FileStatus]]
             continue
         reason = standing.reason
         if not reason:
-            reason = MEANING[Code(standing.error)].title if standing.error else ""
+            reason = Code(standing.error).title if standing.error else ""
         one = Undelivered(display(path), standing.error, reason or standing.state)
         yield one, standing
     yield from told

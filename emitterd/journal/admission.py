@@ -3,7 +3,7 @@
 import json
 import sqlite3
 
-from emitterd.codes import MEANING, Code
+from emitterd.codes import Code
 from emitterd.failpoints import Point, reach
 from emitterd.journal.fair_queue import FairQueue
 from emitterd.journal.rows import (
@@ -58,7 +58,7 @@ def _admit(
     if doubtful:
         connection.execute(
             "update entry set error = ?, reason = ? where path = ? and state = 'held'",
-            (Code.RECEIPT_LOST, MEANING[Code.RECEIPT_LOST].title, one.path),
+            (Code.RECEIPT_LOST, Code.RECEIPT_LOST.title, one.path),
         )
     replaced_bytes = known.fingerprint.size_bytes if known and replaced else 0
     held = state is State.HELD

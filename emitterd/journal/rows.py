@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from emitterd.codes import MEANING, Code
+from emitterd.codes import Code
 from emitterd.datasets.findings import Finding
 from emitterd.errors import DeliveryError
 from emitterd.journal.connection import Read, Row
@@ -91,7 +91,7 @@ class Ended:
             "rejected_at": iso(self.at),
             "error": self.error,
             "reason": self.reason,
-            "hint": MEANING[Code(self.error)].remedy if self.error else None,
+            "hint": Code(self.error).remedy if self.error else None,
             "findings": json.loads(self.findings or "[]"),
         }
 

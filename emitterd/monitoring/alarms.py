@@ -8,7 +8,7 @@ epoch, limits are seconds.
 from dataclasses import dataclass
 from enum import StrEnum
 
-from emitterd.codes import MEANING, Code
+from emitterd.codes import Code
 from emitterd.errors import Outage
 from emitterd.units import format_duration
 
@@ -158,10 +158,9 @@ def daemon_alarms(watch: Watch, now: float) -> list[Alarm]:
     if watch.journal_full_since is not None:
         alarms.append(journal_full(watch.journal_full_since))
     if watch.root_lost_since is not None:
-        meaning = MEANING[Code.ROOT_LOST]
-        words = f"{Code.ROOT_LOST} {meaning.title}: nothing is found or sent"
+        words = f"{Code.ROOT_LOST} {Code.ROOT_LOST.title}: nothing is found or sent"
         since = watch.root_lost_since
-        alarms.append(Alarm(AlarmCode.ROOT_LOST, since, words, meaning.remedy))
+        alarms.append(Alarm(AlarmCode.ROOT_LOST, since, words, Code.ROOT_LOST.remedy))
     elif now - watch.swept_at > watch.sweep_limit_s:
         alarms.append(_overdue(watch, now))
     if watch.degraded_since is not None:
@@ -179,9 +178,9 @@ def daemon_alarms(watch: Watch, now: float) -> list[Alarm]:
 
 def journal_full(since: float) -> Alarm:
     """Return the alarm of a full disk, for which the journal may have no room."""
-    meaning = MEANING[Code.JOURNAL_FULL]
-    words = f"{Code.JOURNAL_FULL} {meaning.title}: nothing is taken in or sent"
-    return Alarm(AlarmCode.JOURNAL_FULL, since, words, meaning.remedy)
+    code = Code.JOURNAL_FULL
+    words = f"{code} {code.title}: nothing is taken in or sent"
+    return Alarm(AlarmCode.JOURNAL_FULL, since, words, code.remedy)
 
 
 def _rejected(queue: Queue) -> list[Alarm]:
@@ -205,7 +204,7 @@ def _down(outages: tuple[Outage, ...]) -> Alarm:
     told = (f"at the {one.stage}: {one.code} {one.reason}" for one in outages)
     words = f"the destination is down {'; '.join(told)}"
     since = min(one.since for one in outages)
-    return Alarm(AlarmCode.DESTINATION_DOWN, since, words, MEANING[known].remedy)
+    return Alarm(AlarmCode.DESTINATION_DOWN, since, words, known.remedy)
 
 
 def files_wait(waiting: int) -> str:

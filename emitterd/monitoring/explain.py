@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from emitterd.codes import MEANING, Code
+from emitterd.codes import Code
 from emitterd.errors import FileError
 from emitterd.intake.file_status import FileStatus, FileStatuses, FolderState
 from emitterd.journal.reader import JournalReader
@@ -61,7 +61,7 @@ class Explanation:
     @property
     def hint(self) -> str | None:
         """What to do about it."""
-        return MEANING[Code(self.error)].remedy if self.error else None
+        return Code(self.error).remedy if self.error else None
 
     def record(self) -> Record:
         """Return it as `explain --json` prints it."""

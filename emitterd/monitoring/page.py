@@ -21,7 +21,7 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from emitterd import __version__
-from emitterd.codes import MEANING, Code
+from emitterd.codes import Code
 from emitterd.delivery.circuit_breaker import OpenCircuit
 from emitterd.errors import JournalError
 from emitterd.intake.file_status import FileStatuses, FolderState, Latest
@@ -93,7 +93,7 @@ def _utc(at: float) -> str:
 
 
 def _meaning(code: str) -> str:
-    return MEANING[Code(code)].title
+    return Code(code).title
 
 
 _environment = Environment(

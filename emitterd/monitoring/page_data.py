@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from emitterd.codes import MEANING, Code
+from emitterd.codes import Code
 from emitterd.datasets.findings import Severity
 from emitterd.journal.connection import Read, Row
 from emitterd.journal.rows import SUPERSEDED
@@ -152,12 +152,12 @@ class Item:
     @property
     def title(self) -> str:
         """What the error means; empty where there is none."""
-        return MEANING[Code(self.error)].title if self.error else ""
+        return Code(self.error).title if self.error else ""
 
     @property
     def remedy(self) -> str:
         """What to do about the error; empty where there is none."""
-        return MEANING[Code(self.error)].remedy if self.error else ""
+        return Code(self.error).remedy if self.error else ""
 
     @property
     def doubtful(self) -> bool:

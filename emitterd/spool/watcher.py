@@ -29,7 +29,7 @@ from watchdog.events import (
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 
-from emitterd.codes import MEANING, Code
+from emitterd.codes import Code
 from emitterd.spool.folder import Spool
 from emitterd.spool.mounts import file_system, is_network
 
@@ -170,7 +170,7 @@ class WatchKeeper:
             "watch.root_lost",
             path=str(self._spool.root),
             error=Code.ROOT_LOST,
-            hint=MEANING[Code.ROOT_LOST].remedy,
+            hint=Code.ROOT_LOST.remedy,
         )
 
     def _report_degraded(self, reason: str, folders: int) -> None:

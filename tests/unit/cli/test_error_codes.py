@@ -24,7 +24,7 @@ from emitterd.client.responses import (
     bucket_trouble,
     transport_error,
 )
-from emitterd.codes import MEANING, Code
+from emitterd.codes import Code
 from emitterd.datasets.findings import CONSEQUENCE
 from emitterd.errors import Decision, DeliveryError
 from support.documents import command_options
@@ -97,8 +97,8 @@ def begins_with(play: CodeHelp) -> str | None:
 def test_every_code_has_all_parts(play: CodeHelp) -> None:
     """One to four steps in sentences, and what emitterd does meanwhile."""
     assert (play.title, play.remedy) == (
-        MEANING[play.code].title,
-        MEANING[play.code].remedy,
+        play.code.title,
+        play.code.remedy,
     )
     assert 1 <= len(play.steps) <= 4
     for text in (play.meanwhile, *play.steps):

@@ -93,7 +93,7 @@ def test_a_wrong_password_parks(server: RehearsalServer, wire: HttpClient) -> No
         emission.grant(PATH)
 
     assert (trouble.value.verdict, trouble.value.code) == (
-        Decision.PARK,
+        Decision.PAUSE,
         Code.CREDENTIALS,
     )
     assert "Invalid user credentials" in trouble.value.reason
@@ -200,7 +200,7 @@ def test_a_401_after_a_fresh_login_parks(
         emission.grant(PATH)
 
     assert (trouble.value.verdict, trouble.value.code) == (
-        Decision.PARK,
+        Decision.PAUSE,
         Code.TOKEN_REFUSED,
     )
     assert [one.endpoint for one in server.requests] == ["auth", "upload-url"] * 2
@@ -234,7 +234,7 @@ def test_a_refused_api_key_parks_without_a_login(
 
         assert [one.endpoint for one in server.requests] == ["upload-url"]
     assert (trouble.value.verdict, trouble.value.code) == (
-        Decision.PARK,
+        Decision.PAUSE,
         Code.TOKEN_REFUSED,
     )
 
@@ -273,7 +273,7 @@ def test_trouble_of_the_api_parks(
         places = {one.line for one in proxy.heard}
 
     assert server.fired[menu.partition(":")[0]] > 0
-    assert (trouble.value.verdict, trouble.value.code) == (Decision.PARK, code)
+    assert (trouble.value.verdict, trouble.value.code) == (Decision.PAUSE, code)
     assert trouble.value.retry_after_s == retry_after_s
     assert not trouble.value.ambiguous
     assert places <= {f"POST {AFAR}/{name} HTTP/1.1" for name in ("auth", "upload-url")}
@@ -377,7 +377,7 @@ def test_a_url_that_is_none_is_malformed(wire: HttpClient, url: str) -> None:
         with pytest.raises(DeliveryError) as trouble:
             emission.grant(PATH)
 
-    assert trouble.value.verdict is Decision.PARK
+    assert trouble.value.verdict is Decision.PAUSE
 
 
 def identified(secret: str, scheme: str = "Bearer") -> Credentials:

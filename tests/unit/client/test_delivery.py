@@ -133,11 +133,11 @@ def test_the_body_is_the_grants_fields_and_then_the_file(small: Path) -> None:
         ("500", Decision.DEFER, Code.BUCKET_TROUBLE, True),
         ("request-timeout", Decision.DEFER, Code.BUCKET_TROUBLE, False),
         ("expired", Decision.RENEW_GRANT, Code.GRANT_EXPIRED, False),
-        ("signature", Decision.PARK, Code.GRANT_REFUSED, False),
-        ("no-such-bucket", Decision.PARK, Code.NO_SUCH_BUCKET, False),
+        ("signature", Decision.PAUSE, Code.GRANT_REFUSED, False),
+        ("no-such-bucket", Decision.PAUSE, Code.NO_SUCH_BUCKET, False),
         ("too-large", Decision.REJECT, Code.BODY_REFUSED, False),
-        ("captive-portal", Decision.PARK, Code.NOT_A_BUCKET, True),
-        ("redirect-foreign", Decision.PARK, Code.REDIRECT_REFUSED, False),
+        ("captive-portal", Decision.PAUSE, Code.NOT_A_BUCKET, True),
+        ("redirect-foreign", Decision.PAUSE, Code.REDIRECT_REFUSED, False),
         ("lost-answer", Decision.DEFER, Code.ANSWER_LOST, True),
         ("truncated-answer", Decision.DEFER, Code.ANSWER_LOST, True),
         ("garbage", Decision.DEFER, Code.ANSWER_LOST, True),
@@ -218,7 +218,7 @@ def test_an_early_refusal_saves_the_rest_of_the_body(
 
     assert server.fired["early-403"] == 1
     assert (trouble.value.verdict, trouble.value.code) == (
-        Decision.PARK,
+        Decision.PAUSE,
         Code.GRANT_REFUSED,
     )
     assert sum(sent) < 128 * MIB
@@ -300,4 +300,4 @@ def test_a_second_redirect_is_refused(small: Path) -> None:
         )
         assert len(bucket.heard) == 2
 
-    assert (trouble.verdict, trouble.code) == (Decision.PARK, Code.REDIRECT_REFUSED)
+    assert (trouble.verdict, trouble.code) == (Decision.PAUSE, Code.REDIRECT_REFUSED)

@@ -75,7 +75,7 @@ def test_it_parks_for_what_is_left() -> None:
     kept = refused().trouble(NOW + 20.0, asked=False)
 
     assert (asked.verdict, asked.code, asked.stage) == (
-        Decision.PARK,
+        Decision.PAUSE,
         Code.CREDENTIALS,
         Stage.LOGIN,
     )

@@ -500,7 +500,7 @@ def test_an_answer_that_shows_no_object(
 
 @pytest.mark.parametrize(
     ("status", "verdict"),
-    [(407, Decision.PARK)]
+    [(407, Decision.PAUSE)]
     + [(one, Decision.DEFER) for one in (429, 500, 502, 503, 504)],
 )
 def test_trouble_of_the_bucket_that_passes(status: int, verdict: Decision) -> None:

@@ -37,29 +37,29 @@ def judged(trouble: DeliveryError | None) -> tuple[Decision, Code]:
 
 
 LOGIN = {
-    302: (Decision.PARK, Code.MALFORMED_ANSWER),
-    400: (Decision.PARK, Code.CREDENTIALS),
-    401: (Decision.PARK, Code.CREDENTIALS),
-    403: (Decision.PARK, Code.CREDENTIALS),
-    404: (Decision.PARK, Code.NOT_AN_EMISSION_API),
-    405: (Decision.PARK, Code.NOT_AN_EMISSION_API),
-    407: (Decision.PARK, Code.PROXY),
-    408: (Decision.PARK, Code.API_TROUBLE),
-    418: (Decision.PARK, Code.MALFORMED_ANSWER),
-    422: (Decision.PARK, Code.MALFORMED_ANSWER),
-    429: (Decision.PARK, Code.RATE_LIMITED),
-    500: (Decision.PARK, Code.API_TROUBLE),
-    502: (Decision.PARK, Code.API_TROUBLE),
-    503: (Decision.PARK, Code.API_TROUBLE),
-    504: (Decision.PARK, Code.API_TROUBLE),
+    302: (Decision.PAUSE, Code.MALFORMED_ANSWER),
+    400: (Decision.PAUSE, Code.CREDENTIALS),
+    401: (Decision.PAUSE, Code.CREDENTIALS),
+    403: (Decision.PAUSE, Code.CREDENTIALS),
+    404: (Decision.PAUSE, Code.NOT_AN_EMISSION_API),
+    405: (Decision.PAUSE, Code.NOT_AN_EMISSION_API),
+    407: (Decision.PAUSE, Code.PROXY),
+    408: (Decision.PAUSE, Code.API_TROUBLE),
+    418: (Decision.PAUSE, Code.MALFORMED_ANSWER),
+    422: (Decision.PAUSE, Code.MALFORMED_ANSWER),
+    429: (Decision.PAUSE, Code.RATE_LIMITED),
+    500: (Decision.PAUSE, Code.API_TROUBLE),
+    502: (Decision.PAUSE, Code.API_TROUBLE),
+    503: (Decision.PAUSE, Code.API_TROUBLE),
+    504: (Decision.PAUSE, Code.API_TROUBLE),
 }
 GRANT = {
     **LOGIN,
-    201: (Decision.PARK, Code.MALFORMED_ANSWER),
-    204: (Decision.PARK, Code.MALFORMED_ANSWER),
+    201: (Decision.PAUSE, Code.MALFORMED_ANSWER),
+    204: (Decision.PAUSE, Code.MALFORMED_ANSWER),
     400: (Decision.REJECT, Code.REQUEST_REFUSED),
     401: (Decision.RENEW_TOKEN, Code.TOKEN_REFUSED),
-    403: (Decision.PARK, Code.FORBIDDEN),
+    403: (Decision.PAUSE, Code.FORBIDDEN),
     413: (Decision.REJECT, Code.REQUEST_REFUSED),
     414: (Decision.REJECT, Code.REQUEST_REFUSED),
     415: (Decision.REJECT, Code.REQUEST_REFUSED),
@@ -96,7 +96,7 @@ def test_a_400_of_the_server_before_the_api_is_the_lines(
     body = b"<html><center>%s</center><hr><center>nginx</center></html>" % page
     trouble = api_trouble(asked, 400, {}, body)
 
-    assert judged(trouble) == (Decision.PARK, Code.TLS)
+    assert judged(trouble) == (Decision.PAUSE, Code.TLS)
     assert said in str(trouble)
 
 
@@ -120,14 +120,14 @@ def test_a_success_without_an_etag_is_none(
     """A portal that answers 200 parks; what was sent may be there all the same."""
     trouble = bucket_trouble(status, headers, b"<html>log in</html>")
 
-    assert judged(trouble) == (Decision.PARK, Code.NOT_A_BUCKET)
+    assert judged(trouble) == (Decision.PAUSE, Code.NOT_A_BUCKET)
     assert trouble is not None
     assert trouble.ambiguous
 
 
 DEFERRED = (Decision.DEFER, Code.BUCKET_TROUBLE)
-REFUSED = (Decision.PARK, Code.GRANT_REFUSED)
-NO_BUCKET = (Decision.PARK, Code.NO_SUCH_BUCKET)
+REFUSED = (Decision.PAUSE, Code.GRANT_REFUSED)
+NO_BUCKET = (Decision.PAUSE, Code.NO_SUCH_BUCKET)
 EXPIRED = (Decision.RENEW_GRANT, Code.GRANT_EXPIRED)
 BODY_REFUSED = (Decision.REJECT, Code.BODY_REFUSED)
 POLICY_EXPIRED = "Invalid according to Policy: Policy expired."
@@ -145,24 +145,24 @@ EXTRA_FIELDS = "Invalid according to Policy: Extra input fields: x"
         (400, xml("IncompleteBody"), DEFERRED),
         (400, xml("IllegalLocationConstraintException"), NO_BUCKET),
         (400, b"", DEFERRED),
-        (401, b"", (Decision.PARK, Code.NOT_A_BUCKET)),
+        (401, b"", (Decision.PAUSE, Code.NOT_A_BUCKET)),
         (403, xml("AccessDenied", POLICY_EXPIRED), EXPIRED),
         (403, xml("AccessDenied", EXTRA_FIELDS), REFUSED),
         (403, xml("AccessDenied", "Access Denied"), REFUSED),
         (403, xml("ExpiredToken"), EXPIRED),
         (403, xml("SignatureDoesNotMatch"), REFUSED),
         (403, xml("InvalidAccessKeyId"), REFUSED),
-        (403, xml("RequestTimeTooSkewed"), (Decision.PARK, Code.CLOCK_SKEW)),
+        (403, xml("RequestTimeTooSkewed"), (Decision.PAUSE, Code.CLOCK_SKEW)),
         (403, b"<html>expired</html>", REFUSED),
         (404, xml("NoSuchBucket"), NO_BUCKET),
         (404, b"", NO_BUCKET),
-        (405, b"", (Decision.PARK, Code.NOT_A_BUCKET)),
-        (407, b"", (Decision.PARK, Code.PROXY)),
+        (405, b"", (Decision.PAUSE, Code.NOT_A_BUCKET)),
+        (407, b"", (Decision.PAUSE, Code.PROXY)),
         (411, xml("MissingContentLength"), DEFERRED),
         (413, b"", BODY_REFUSED),
         (429, b"", DEFERRED),
-        (301, xml("PermanentRedirect"), (Decision.PARK, Code.REDIRECT_REFUSED)),
-        (307, b"", (Decision.PARK, Code.REDIRECT_REFUSED)),
+        (301, xml("PermanentRedirect"), (Decision.PAUSE, Code.REDIRECT_REFUSED)),
+        (307, b"", (Decision.PAUSE, Code.REDIRECT_REFUSED)),
         (500, xml("InternalError"), DEFERRED),
         (502, b"<html>", DEFERRED),
         (503, xml("SlowDown"), DEFERRED),
@@ -232,7 +232,7 @@ def test_an_api_that_does_not_answer_parks(
     """Without an answer of the API nothing goes on, and no object can exist."""
     trouble = transport_error(asked, how, "gone", body_sent=body_sent)
 
-    assert judged(trouble) == (Decision.PARK, code)
+    assert judged(trouble) == (Decision.PAUSE, code)
     assert not trouble.ambiguous
 
 
@@ -242,7 +242,7 @@ def test_a_bucket_that_breaks_off_the_body(how: BrokenConnection, code: Code) ->
     passing = how in {BrokenConnection.LOST, BrokenConnection.SLOW}
     trouble = transport_error(RequestKind.BUCKET, how, "gone", body_sent=False)
 
-    assert judged(trouble) == (Decision.DEFER if passing else Decision.PARK, code)
+    assert judged(trouble) == (Decision.DEFER if passing else Decision.PAUSE, code)
     assert not trouble.ambiguous
     assert trouble.reason == "bucket: gone"
 

@@ -169,5 +169,5 @@ def test_a_redirect_to_nowhere_is_no_bug_of_ours(source: Path) -> None:
     ):
         deliver(emission_to(wire, AFAR), source, hand_made(bucket.url))
 
-    assert trouble.value.verdict in {Decision.DEFER, Decision.PARK}
+    assert trouble.value.verdict in {Decision.DEFER, Decision.PAUSE}
     assert len(bucket.heard) == 1

@@ -18,9 +18,9 @@ from emitterd.errors import RETRY_AFTER_CAP_S, Decision, DeliveryError, Stage
 
 NOW = 1_700_000_000.0
 WORKERS = 8
-DNS = DeliveryError(Decision.PARK, Code.DNS, "no such host")
-REFUSED = DeliveryError(Decision.PARK, Code.REFUSED, "connection refused")
-FORBIDDEN = DeliveryError(Decision.PARK, Code.FORBIDDEN, "upload-url answered 403")
+DNS = DeliveryError(Decision.PAUSE, Code.DNS, "no such host")
+REFUSED = DeliveryError(Decision.PAUSE, Code.REFUSED, "connection refused")
+FORBIDDEN = DeliveryError(Decision.PAUSE, Code.FORBIDDEN, "upload-url answered 403")
 LOST = DeliveryError(Decision.DEFER, Code.CONNECTION_LOST, "reset")
 LONGEST = Backoff(2.0, 600.0, lambda _, high: high)
 
@@ -333,14 +333,14 @@ def test_the_wish_of_the_server_is_kept(gate: CircuitBreaker) -> None:
     """`Retry-After` puts the probe off, with the jitter on top."""
     shut(
         gate,
-        DeliveryError(Decision.PARK, Code.RATE_LIMITED, "429", retry_after_s=120.0),
+        DeliveryError(Decision.PAUSE, Code.RATE_LIMITED, "429", retry_after_s=120.0),
     )
     assert down(gate).probe_at == NOW + 122.0
 
 
 def test_the_wait_of_a_refused_login_is_kept_as_it_is(gate: CircuitBreaker) -> None:
     """It grows by itself, so the longer of both waits counts, and not their sum."""
-    refused = DeliveryError(Decision.PARK, Code.CREDENTIALS, "401", retry_after_s=60.0)
+    refused = DeliveryError(Decision.PAUSE, Code.CREDENTIALS, "401", retry_after_s=60.0)
     shut(gate, refused)
     assert down(gate).probe_at == NOW + 60.0
 

@@ -16,10 +16,10 @@ DUE = NOW + 60.0
 WORKERS = 8
 LOGIN, GRANT, BUCKET = Stage
 WRONG_PASSWORD = DeliveryError(
-    Decision.PARK, Code.CREDENTIALS, "login answered 401", stage=LOGIN
+    Decision.PAUSE, Code.CREDENTIALS, "login answered 401", stage=LOGIN
 )
-API_DOWN = DeliveryError(Decision.PARK, Code.API_TROUBLE, "upload-url answered 500")
-NO_BUCKET = DeliveryError(Decision.PARK, Code.NO_SUCH_BUCKET, "the bucket answered 404")
+API_DOWN = DeliveryError(Decision.PAUSE, Code.API_TROUBLE, "upload-url answered 500")
+NO_BUCKET = DeliveryError(Decision.PAUSE, Code.NO_SUCH_BUCKET, "the bucket answered 404")
 LOST = DeliveryError(Decision.DEFER, Code.CONNECTION_LOST, "reset")
 OF = {LOGIN: WRONG_PASSWORD, GRANT: API_DOWN, BUCKET: NO_BUCKET}
 

@@ -220,7 +220,7 @@ def test_a_bug_puts_one_file_off(rig: Rig) -> None:
 def test_a_file_that_meets_the_same_trouble_again_parks_nobody(rig: Rig) -> None:
     """Where others went through since, the trouble is the file's own."""
     rig.emission.poison[NAME.encode()] = DeliveryError(
-        Decision.PARK, Code.API_TROUBLE, "500"
+        Decision.PAUSE, Code.API_TROUBLE, "500"
     )
     rig.drop(NAME, rank=5)
     rig.step()
@@ -241,7 +241,7 @@ def test_a_file_that_meets_the_same_trouble_again_parks_nobody(rig: Rig) -> None
 def test_a_file_that_parks_is_not_the_only_probe(rig: Rig) -> None:
     """Behind a file that the server cannot take, the others are delivered."""
     rig.emission.poison[NAME.encode()] = DeliveryError(
-        Decision.PARK, Code.API_TROUBLE, "500"
+        Decision.PAUSE, Code.API_TROUBLE, "500"
     )
     rig.drop(NAME)
     others = [f"pat/{number}.zip" for number in range(3)]

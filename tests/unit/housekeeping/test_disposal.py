@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
 from conftest import Mount, SmallDisk
-from emitterd.codes import MEANING, Code
+from emitterd.codes import Code
 from emitterd.datasets.findings import Finding
 from emitterd.errors import Decision, DeliveryError, JournalFull
 from emitterd.housekeeping.disposal import Disposal, Rule
@@ -413,7 +413,7 @@ def test_rejected_is_put_aside_with_the_reason(
     assert event["event"] == "file.disposed"
     assert said["path"].isprintable()
     assert said["error"] == "E210"
-    assert said["hint"] == MEANING[Code.CATALOGUE].remedy
+    assert said["hint"] == Code.CATALOGUE.remedy
     assert said["findings"] == [FINDING.record()]
     assert said["rejected_at"].endswith("Z")
     (row,) = journal.database.read("select disposal, moved_to from entry")

@@ -7,7 +7,7 @@ from emitterd.errors import Decision, DeliveryError
 from emitterd.journal.journal import Journal, Waiting
 from support.journal import BROKE, take
 
-REFUSED = DeliveryError(Decision.PARK, Code.CREDENTIALS, "refused")
+REFUSED = DeliveryError(Decision.PAUSE, Code.CREDENTIALS, "refused")
 LATER = time.time() + 3000.0
 
 
