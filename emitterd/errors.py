@@ -105,19 +105,19 @@ class Decision(StrEnum):
     """What an attempt's failure means for the entry and for its destination."""
 
     DEFER = "defer"
-    """Passing trouble with this attempt: back off, keep the grant."""
-    PARK = "park"
-    """Trouble of the destination: park everything, charge nothing to the entry."""
+    """This attempt failed and may pass later: back off, keep the grant."""
+    PAUSE = "pause"
+    """The destination failed: pause all uploads, charge no attempt to the entry."""
     RENEW_GRANT = "renew-grant"
-    """The grant is spent: ask for another at once."""
-    RENEW_TOKEN = "renew-token"  # noqa: S105  the name of a verdict
-    """The token is spent: log in again, once, and go on."""
+    """The grant is no longer valid: request a new one at once."""
+    RENEW_TOKEN = "renew-token"  # noqa: S105  the name of a decision
+    """The token is no longer valid: log in again, once, and continue."""
     REJECT = "reject"
-    """This file can never be accepted as it is."""
+    """The server can never accept this file as it is."""
     WITHDRAW = "withdraw"
-    """The file went or changed; its next version is another entry."""
+    """The file is gone or changed; its next version is another entry."""
     INTERRUPT = "interrupt"
-    """The daemon is stopping: back to the queue at no cost."""
+    """The daemon is stopping: back to the queue; no attempt is charged."""
 
 
 class Stage(StrEnum):
@@ -129,7 +129,7 @@ class Stage(StrEnum):
 
 
 class DeliveryError(EmitterError):
-    """An attempt failed; `verdict` is data for the journal, never a sleep.
+    """An attempt failed; `decision` is data for the journal, never a sleep.
 
     `stage`: where; a code of the emission API or the bucket says so itself.
     `retry_after_s`: the wait the server asked for, in seconds. `ambiguous`: the
@@ -138,7 +138,7 @@ class DeliveryError(EmitterError):
 
     def __init__(
         self,
-        verdict: Decision,
+        decision: Decision,
         code: Code,
         reason: str,
         *,
@@ -147,7 +147,7 @@ class DeliveryError(EmitterError):
         ambiguous: bool = False,
     ) -> None:
         super().__init__(reason, code=code)
-        self.verdict = verdict
+        self.decision = decision
         self.stage = stage or (Stage.GRANT if code.startswith("E4") else Stage.BUCKET)
         self.reason = printable(reason)
         self.retry_after_s = retry_after_s
@@ -156,7 +156,7 @@ class DeliveryError(EmitterError):
     def copy(self) -> "DeliveryError":
         """Return the same trouble, to be raised in another thread."""
         return DeliveryError(
-            self.verdict,
+            self.decision,
             self.code,
             self.reason,
             stage=self.stage,

@@ -119,7 +119,9 @@ class EmissionClient:
         answer = self._ask(RequestKind.GRANT, {"filename": grants.remote_name(path)})
         if not answer.whole:
             raise DeliveryError(
-                Decision.PAUSE, Code.MALFORMED_ANSWER, "the answer to upload-url is huge"
+                Decision.PAUSE,
+                Code.MALFORMED_ANSWER,
+                "the answer to upload-url is huge",
             )
         return grants.parse(
             answer.body,
@@ -209,10 +211,10 @@ class EmissionClient:
 
     def _ask_once(self, request: RequestKind, body: dict[str, str]) -> Response:
         answer, trouble = self._try(request, body)
-        if trouble is not None and trouble.verdict is Decision.RENEW_TOKEN:
+        if trouble is not None and trouble.decision is Decision.RENEW_TOKEN:
             if self._session.renewable:
                 answer, trouble = self._try(request, body)
-            if trouble is not None and trouble.verdict is Decision.RENEW_TOKEN:
+            if trouble is not None and trouble.decision is Decision.RENEW_TOKEN:
                 raise DeliveryError(Decision.PAUSE, Code.TOKEN_REFUSED, trouble.reason)
         if trouble is not None:
             raise trouble
@@ -230,7 +232,7 @@ class EmissionClient:
             {"Authorization": authorization},
         )
         trouble = api_trouble(request, answer.status, answer.headers, answer.body)
-        if trouble is not None and trouble.verdict is Decision.RENEW_TOKEN:
+        if trouble is not None and trouble.decision is Decision.RENEW_TOKEN:
             self._session.expire(authorization)
         return answer, trouble
 

@@ -97,7 +97,9 @@ def _split(url: str, code: Code) -> SplitResult:
         place = urlsplit(url)
         sound = url.isprintable() and url.isascii() and place.port != 0
     except ValueError as error:
-        raise DeliveryError(Decision.PAUSE, code, f"its url is none: {error}") from error
+        raise DeliveryError(
+            Decision.PAUSE, code, f"its url is none: {error}"
+        ) from error
     if not sound:
         raise DeliveryError(Decision.PAUSE, code, "its url is none")
     return place

@@ -88,7 +88,7 @@ def stored(status: int, headers: Mapping[str, str], body: bytes) -> StoredObject
     if trouble is not None and status in _PASSING:
         # No object can come of a question: it is not ambiguous.
         raise DeliveryError(
-            trouble.verdict,
+            trouble.decision,
             trouble.code,
             trouble.reason,
             retry_after_s=trouble.retry_after_s,

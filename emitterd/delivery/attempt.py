@@ -73,7 +73,7 @@ class Attempter:
         try:
             return self._post(entry, pinned, file)
         except DeliveryError as trouble:
-            if trouble.verdict is not Decision.RENEW_GRANT:
+            if trouble.decision is not Decision.RENEW_GRANT:
                 raise
         found = self._look_up(entry, file) if pinned is entry.grant else None
         if isinstance(found, Receipt):
@@ -98,7 +98,7 @@ class Attempter:
             return doubt
         except DeliveryError as trouble:
             waited_s = time.time() - entry.grant.granted_at
-            if trouble.verdict is Decision.INTERRUPT or 0 <= waited_s < PATIENCE_S:
+            if trouble.decision is Decision.INTERRUPT or 0 <= waited_s < PATIENCE_S:
                 raise
             return NotConfirmed(Confirmation.UNKNOWN, trouble.reason)
 
@@ -129,7 +129,7 @@ class Attempter:
         try:
             return self._post(entry, self._new_grant(entry, doubt), file)
         except DeliveryError as trouble:
-            if trouble.verdict is not Decision.RENEW_GRANT:
+            if trouble.decision is not Decision.RENEW_GRANT:
                 raise
             raise DeliveryError(
                 Decision.PAUSE, Code.CLOCK_SKEW, trouble.reason

@@ -176,7 +176,7 @@ class Destination:
         stage = trouble.stage
         # Others went through since the entry met the same trouble: it is the file's
         # own, and must not park the others again and again. A login is nobody's own.
-        passing = trouble.verdict is Decision.DEFER or (again and stage != Stage.LOGIN)
+        passing = trouble.decision is Decision.DEFER or (again and stage != Stage.LOGIN)
         with self._resizing():
             if trouble.code in STRAIN:
                 self._concurrency.strained()

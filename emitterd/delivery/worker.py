@@ -195,7 +195,7 @@ class Worker:
 
     def _troubled(self, entry: Entry, trouble: DeliveryError) -> None:
         reach(Point.FAILED)
-        match trouble.verdict:
+        match trouble.decision:
             case Decision.REJECT:
                 self._reject(entry, trouble)
             case Decision.INTERRUPT:

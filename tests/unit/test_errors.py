@@ -135,5 +135,5 @@ def test_trouble_is_data_for_the_journal() -> None:
     )
 
     assert str(trouble) == trouble.reason == "lost"
-    assert (trouble.verdict, trouble.retry_after_s) == (Decision.DEFER, 7.0)
+    assert (trouble.decision, trouble.retry_after_s) == (Decision.DEFER, 7.0)
     assert trouble.ambiguous

@@ -79,7 +79,7 @@ def retry_table() -> dict[Code, set[Decision]]:
     verdicts: dict[Code, set[Decision]] = defaultdict(set)
     for trouble in troubles:
         if trouble is not None:
-            verdicts[trouble.code].add(trouble.verdict)
+            verdicts[trouble.code].add(trouble.decision)
     return verdicts
 
 

@@ -92,7 +92,7 @@ def test_a_wrong_password_parks(server: RehearsalServer, wire: HttpClient) -> No
     with pytest.raises(DeliveryError) as trouble:
         emission.grant(PATH)
 
-    assert (trouble.value.verdict, trouble.value.code) == (
+    assert (trouble.value.decision, trouble.value.code) == (
         Decision.PAUSE,
         Code.CREDENTIALS,
     )
@@ -199,7 +199,7 @@ def test_a_401_after_a_fresh_login_parks(
     with pytest.raises(DeliveryError) as trouble:
         emission.grant(PATH)
 
-    assert (trouble.value.verdict, trouble.value.code) == (
+    assert (trouble.value.decision, trouble.value.code) == (
         Decision.PAUSE,
         Code.TOKEN_REFUSED,
     )
@@ -233,7 +233,7 @@ def test_a_refused_api_key_parks_without_a_login(
             emission.grant(PATH)
 
         assert [one.endpoint for one in server.requests] == ["upload-url"]
-    assert (trouble.value.verdict, trouble.value.code) == (
+    assert (trouble.value.decision, trouble.value.code) == (
         Decision.PAUSE,
         Code.TOKEN_REFUSED,
     )
@@ -273,7 +273,7 @@ def test_trouble_of_the_api_parks(
         places = {one.line for one in proxy.heard}
 
     assert server.fired[menu.partition(":")[0]] > 0
-    assert (trouble.value.verdict, trouble.value.code) == (Decision.PAUSE, code)
+    assert (trouble.value.decision, trouble.value.code) == (Decision.PAUSE, code)
     assert trouble.value.retry_after_s == retry_after_s
     assert not trouble.value.ambiguous
     assert places <= {f"POST {AFAR}/{name} HTTP/1.1" for name in ("auth", "upload-url")}
@@ -324,7 +324,7 @@ def test_a_stop_interrupts_the_login() -> None:
     ):
         emission_to(wire, api.url, stop=stop).grant(PATH)
 
-    assert trouble.value.verdict is Decision.INTERRUPT
+    assert trouble.value.decision is Decision.INTERRUPT
     assert not trouble.value.ambiguous
     assert not api.heard
 
@@ -377,7 +377,7 @@ def test_a_url_that_is_none_is_malformed(wire: HttpClient, url: str) -> None:
         with pytest.raises(DeliveryError) as trouble:
             emission.grant(PATH)
 
-    assert trouble.value.verdict is Decision.PAUSE
+    assert trouble.value.decision is Decision.PAUSE
 
 
 def identified(secret: str, scheme: str = "Bearer") -> Credentials:

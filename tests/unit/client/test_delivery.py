@@ -159,7 +159,7 @@ def test_each_fault_of_the_bucket_has_its_meaning(
         hosts = {one.headers["host"] for one in proxy.heard}
 
     assert server.fired == {menu.partition(":")[0]: 1}
-    assert (trouble.verdict, trouble.code) == (verdict, code)
+    assert (trouble.decision, trouble.code) == (verdict, code)
     assert trouble.ambiguous is ambiguous
     assert trouble.retry_after_s == (7.0 if menu == "503:1:7" else None)
     assert hosts == {"cqube.example.test"}
@@ -191,7 +191,7 @@ def test_a_line_that_breaks_or_stalls_is_deferred(
         trouble = trouble_of(emission_to(wire, server.url), large)
 
     assert server.fired == {menu.partition(":")[0]: 1}
-    assert (trouble.verdict, trouble.code) == (Decision.DEFER, code)
+    assert (trouble.decision, trouble.code) == (Decision.DEFER, code)
     assert trouble.ambiguous is ambiguous
     assert len(server.objects) == ambiguous
 
@@ -217,7 +217,7 @@ def test_an_early_refusal_saves_the_rest_of_the_body(
         deliver(emission, path, on_sent=sent.append)
 
     assert server.fired["early-403"] == 1
-    assert (trouble.value.verdict, trouble.value.code) == (
+    assert (trouble.value.decision, trouble.value.code) == (
         Decision.PAUSE,
         Code.GRANT_REFUSED,
     )
@@ -235,7 +235,7 @@ def test_a_success_before_the_end_is_none(large: Path) -> None:
     with Listener(hasty) as bucket, wired() as wire:
         trouble = trouble_of(emission_to(wire, AFAR), large, hand_made(bucket.url))
 
-    assert (trouble.verdict, trouble.code) == (Decision.DEFER, Code.CONNECTION_LOST)
+    assert (trouble.decision, trouble.code) == (Decision.DEFER, Code.CONNECTION_LOST)
     assert not trouble.ambiguous
 
 
@@ -260,7 +260,7 @@ def test_an_etag_of_other_bytes_is_no_delivery(
     trouble = trouble_of(emission, small)
 
     assert server.fired["wrong-etag"] == 1
-    assert (trouble.verdict, trouble.code) == (Decision.DEFER, Code.ETAG_MISMATCH)
+    assert (trouble.decision, trouble.code) == (Decision.DEFER, Code.ETAG_MISMATCH)
     assert deliver(emission, small).verified
 
 
@@ -300,4 +300,4 @@ def test_a_second_redirect_is_refused(small: Path) -> None:
         )
         assert len(bucket.heard) == 2
 
-    assert (trouble.verdict, trouble.code) == (Decision.PAUSE, Code.REDIRECT_REFUSED)
+    assert (trouble.decision, trouble.code) == (Decision.PAUSE, Code.REDIRECT_REFUSED)

@@ -159,7 +159,7 @@ def test_an_answer_that_is_no_grant_parks(answer: object) -> None:
     with pytest.raises(DeliveryError) as caught:
         read(answer)
 
-    assert caught.value.verdict is Decision.PAUSE
+    assert caught.value.decision is Decision.PAUSE
     assert caught.value.code is Code.MALFORMED_ANSWER
 
 
@@ -207,7 +207,7 @@ def test_a_hostile_url_parks(url: str) -> None:
     with pytest.raises(DeliveryError) as caught:
         read({"url": url, "fields": fields()})
 
-    assert caught.value.verdict is Decision.PAUSE
+    assert caught.value.decision is Decision.PAUSE
     assert caught.value.code is Code.HOSTILE_GRANT
 
 
@@ -275,7 +275,7 @@ def test_a_redirect_to_another_place_parks(
     with pytest.raises(DeliveryError) as caught:
         follow(location, url=url, api_url=api_url)
 
-    assert caught.value.verdict is Decision.PAUSE
+    assert caught.value.decision is Decision.PAUSE
     assert caught.value.code is Code.REDIRECT_REFUSED
 
 

@@ -74,7 +74,7 @@ def test_it_parks_for_what_is_left() -> None:
     asked = refused().trouble(NOW, asked=True)
     kept = refused().trouble(NOW + 20.0, asked=False)
 
-    assert (asked.verdict, asked.code, asked.stage) == (
+    assert (asked.decision, asked.code, asked.stage) == (
         Decision.PAUSE,
         Code.CREDENTIALS,
         Stage.LOGIN,

@@ -404,7 +404,7 @@ def test_a_lost_download_tells_no_secret() -> None:
             with pytest.raises(DeliveryError) as caught:
                 emission_to(wire, url).look_up(granted(url))
 
-    assert (caught.value.verdict, caught.value.code) == (
+    assert (caught.value.decision, caught.value.code) == (
         Decision.DEFER,
         Code.CONNECTION_LOST,
     )
@@ -509,7 +509,7 @@ def test_trouble_of_the_bucket_that_passes(status: int, verdict: Decision) -> No
         stored(status, {"retry-after": "7"}, b"")
 
     trouble = caught.value
-    assert (trouble.verdict, trouble.ambiguous) == (verdict, False)
+    assert (trouble.decision, trouble.ambiguous) == (verdict, False)
     assert trouble.retry_after_s == 7
 
 

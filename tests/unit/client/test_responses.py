@@ -33,7 +33,7 @@ def xml(code: str, message: str = "") -> bytes:
 def judged(trouble: DeliveryError | None) -> tuple[Decision, Code]:
     """Return verdict and code of what must be trouble."""
     assert trouble is not None
-    return trouble.verdict, trouble.code
+    return trouble.decision, trouble.code
 
 
 LOGIN = {

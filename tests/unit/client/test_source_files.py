@@ -155,7 +155,7 @@ def test_a_stop_interrupts_an_upload(
         thread.join(30)
 
     [trouble] = caught
-    assert trouble.verdict is Decision.INTERRUPT
+    assert trouble.decision is Decision.INTERRUPT
     assert trouble.ambiguous is ambiguous
 
 
@@ -169,5 +169,5 @@ def test_a_redirect_to_nowhere_is_no_bug_of_ours(source: Path) -> None:
     ):
         deliver(emission_to(wire, AFAR), source, hand_made(bucket.url))
 
-    assert trouble.value.verdict in {Decision.DEFER, Decision.PAUSE}
+    assert trouble.value.decision in {Decision.DEFER, Decision.PAUSE}
     assert len(bucket.heard) == 1

@@ -134,7 +134,7 @@ def test_stop_ends_the_wait(bucket: Listener, tmp_path: Path) -> None:
 
         with pytest.raises(DeliveryError) as caught:
             sent.result(DEADLINE_S)
-        assert caught.value.verdict is Decision.INTERRUPT
+        assert caught.value.decision is Decision.INTERRUPT
         assert not caught.value.ambiguous
     assert bodies(bucket) == []
 

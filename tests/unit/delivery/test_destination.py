@@ -19,7 +19,9 @@ WRONG_PASSWORD = DeliveryError(
     Decision.PAUSE, Code.CREDENTIALS, "login answered 401", stage=LOGIN
 )
 API_DOWN = DeliveryError(Decision.PAUSE, Code.API_TROUBLE, "upload-url answered 500")
-NO_BUCKET = DeliveryError(Decision.PAUSE, Code.NO_SUCH_BUCKET, "the bucket answered 404")
+NO_BUCKET = DeliveryError(
+    Decision.PAUSE, Code.NO_SUCH_BUCKET, "the bucket answered 404"
+)
 LOST = DeliveryError(Decision.DEFER, Code.CONNECTION_LOST, "reset")
 OF = {LOGIN: WRONG_PASSWORD, GRANT: API_DOWN, BUCKET: NO_BUCKET}
 

@@ -125,7 +125,9 @@ def test_a_rejected_file_has_its_findings_in_words(desk: Desk) -> None:
     desk.reject(NAME)
     words = desk.ask().document.words
 
-    assert "The header is not that of the dataset. E233 Expected school_id" in words
+    assert (
+        "The header is not the header of the dataset. E233 Expected school_id" in words
+    )
     assert "If it is sent The server deletes the object" in words
     assert "What to do Correct the first line as the finding says." in words
 

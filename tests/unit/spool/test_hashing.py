@@ -252,7 +252,7 @@ def test_a_stop_leaves_no_thread(large: Path, bucket: Listener) -> None:
     with large.open("rb", buffering=0) as file, pytest.raises(DeliveryError) as caught:
         upload.run(file, bucket.url)
 
-    assert caught.value.verdict is Decision.INTERRUPT
+    assert caught.value.decision is Decision.INTERRUPT
     assert not caught.value.ambiguous
     assert upload.threads == 2
     assert not hashing_threads()
