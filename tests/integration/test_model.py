@@ -568,6 +568,7 @@ def left_by(forgotten: dict[str, Any] | None) -> set[str]:
     return keys_of(forgotten) if unsure else set()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(3600 if EXAMPLES > 60 else 300)
 def test_whatever_happens_each_file_arrives_once(
     record_property: Callable[[str, object], None],

@@ -313,6 +313,7 @@ def test_names_are_those_of_the_command() -> None:
         assert {goal.metric for goal in one.goals} | {one.main} <= metrics
 
 
+@pytest.mark.slow
 def test_quick_run_of_one(tmp_path: Path) -> None:
     """`bench/run --quick small` measures, and writes its figures as JSON."""
     figures = tmp_path / "figures.json"
@@ -332,6 +333,7 @@ def test_quick_run_of_one(tmp_path: Path) -> None:
     assert "### Small files over a fast line" in done.stdout
 
 
+@pytest.mark.slow
 def test_what_failed_is_named_and_the_rest_measured(tmp_path: Path) -> None:
     """A source that does not run ends the command with 1, after all other figures."""
     (tmp_path / "emitterd").mkdir()

@@ -184,6 +184,7 @@ def test_a_delivery_without_a_line_is_silent() -> None:
     assert log.untold(3) == ["2 deliveries were not told"]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_half_a_minute(tmp_path: Path) -> None:
     """Some seconds of mixed load and faults lose, double and garble nothing."""

@@ -17,14 +17,18 @@ TIERS = ("slow", "system", "browser", "tools")
 
 FIXTURES = {
     "browser": "browser",
+    "crashes": "slow",
     "machine": "system",
     "mount": "system",
     "package": "tools",
 }
 """The tier of every test that uses the fixture, also through other fixtures."""
 
-ONE_WORKER = ("machine", "browser")
-"""Fixtures that are expensive. One process of pytest-xdist runs all their tests."""
+ONE_WORKER = ("machine", "browser", "crashes")
+"""Fixtures that are expensive. One process of pytest-xdist runs all their tests.
+
+`crashes` starts the cases of all its tests at once: two processes would do it twice.
+"""
 
 PACKAGES = {
     "chromedriver": "chromium-driver",
