@@ -271,7 +271,7 @@ def test_samples_are_folded_into_rooms() -> None:
 
 def test_growth_is_drawn(tmp_path: Path) -> None:
     """The same figures give the same picture, with a curve for each metric."""
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("matplotlib", reason="extra bench is missing: matplotlib")
     found = {
         f"emitterd, {rows:,} rows": {"per_file_ms": [3.0, 4.0], "cpu_ms": [2.0, 2.5]}
         for rows in (1000, 10_000)
@@ -287,7 +287,7 @@ def test_growth_is_drawn(tmp_path: Path) -> None:
 
 def test_report_is_written_into_the_document(tmp_path: Path) -> None:
     """It replaces the former one, and what it links to stands beside it."""
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("matplotlib", reason="extra bench is missing: matplotlib")
     document = tmp_path / DOCUMENT.name
     document.write_text(written(DOCUMENT.read_text("utf-8"), "the former", BEGIN))
     flat = {"emitterd, 1,000 rows": {"per_file_ms": [3.0], "cpu_ms": [2.0]}}
