@@ -24,10 +24,11 @@ FIXTURES = {
 }
 """The tier of every test that uses the fixture, also through other fixtures."""
 
-ONE_WORKER = ("machine", "browser", "crashes")
+ONE_WORKER = ("machine", "browser", "crashes", "seaweed")
 """Fixtures that are expensive. One process of pytest-xdist runs all their tests.
 
-`crashes` starts the cases of all its tests at once: two processes would do it twice.
+`crashes` starts the cases of all its tests at once, `seaweed` an S3 engine: two
+processes would do both twice.
 """
 
 PACKAGES = {
