@@ -40,7 +40,7 @@ class Logins:
         self._tokens: dict[str, float] = {}
 
     @property
-    def has_login(self) -> bool:
+    def enabled(self) -> bool:
         """Whether there is a login at all."""
         return self._password is not None
 
@@ -58,8 +58,8 @@ class Logins:
             "token_type": "bearer",
         }
 
-    def admits(self, authorization: str) -> bool:
-        """Tell whether this `Authorization` header opens the API now."""
+    def accepts(self, authorization: str) -> bool:
+        """Return whether this `Authorization` header opens the API now."""
         scheme, _, token = authorization.partition(" ")
         if scheme.lower() not in _SCHEMES:
             return False
@@ -73,26 +73,23 @@ class Logins:
 
 
 def arguments(content_type: str, body: bytes, query: str) -> dict[str, str]:
-    """Return the arguments of a request: from its query, its form, or its JSON.
+    """Return the arguments of a request: from its query, and its form or JSON.
 
-    Raise ValueError where the JSON is malformed.
+    Raises `ValueError` if the JSON is malformed.
     """
-    found = dict(parse_qsl(query))
-    if content_type.startswith("application/json"):
-        value = json.loads(body or b"{}")
-        if not isinstance(value, dict):
-            raise ValueError("not an object")
-        found |= {name: str(one) for name, one in value.items()}
-    else:
-        found |= dict(parse_qsl(body.decode("utf-8", "replace")))
-    return found
+    values = dict(parse_qsl(query))
+    if not content_type.startswith("application/json"):
+        return values | dict(parse_qsl(body.decode("utf-8", "replace")))
+    document = json.loads(body or b"{}")
+    if not isinstance(document, dict):
+        raise ValueError("not an object")  # noqa: TRY004  as malformed JSON
+    return values | {name: str(value) for name, value in document.items()}
 
 
 def emitted_key(filename: str, now_at: float) -> str:
     """Return the key of a file emitted at `now_at` (epoch seconds), in local time.
 
-    The last dot of the whole string counts, even one in a folder's name: upstream's
-    way, which a rehearsal must not improve.
+    The time goes before the last dot, even one in a folder's name: cQube does it so.
     """
     stamp = time.strftime("_%Y%m%d%H%M%S", time.localtime(now_at))
     stem, dot, suffix = filename.rpartition(".")
@@ -100,11 +97,13 @@ def emitted_key(filename: str, now_at: float) -> str:
 
 
 def listing(bucket: str, objects: Mapping[str, BucketObject]) -> dict[str, object]:
-    """Return what `list_objects` says: the first 1000 keys, in lexical order."""
-    found = sorted(objects.values(), key=lambda one: one.key) if bucket == NAME else []
-    answer: dict[str, object] = {
+    """Return boto3's `list_objects`: the first 1000 keys, in lexical order."""
+    stored = sorted(objects.values(), key=lambda item: item.key)
+    if bucket != NAME:
+        stored = []
+    listed: dict[str, object] = {
         "ResponseMetadata": {"HTTPStatusCode": 200, "RetryAttempts": 0},
-        "IsTruncated": len(found) > _LISTED,
+        "IsTruncated": len(stored) > _LISTED,
         "Marker": "",
         "Name": bucket,
         "Prefix": "",
@@ -112,23 +111,23 @@ def listing(bucket: str, objects: Mapping[str, BucketObject]) -> dict[str, objec
         "EncodingType": "url",
     }
     # boto3 leaves the key out for an empty bucket, and clients stumble over it.
-    if found:
-        answer["Contents"] = [_listed(one) for one in found[:_LISTED]]
-    return answer
-
-
-def _listed(one: BucketObject) -> dict[str, object]:
-    return {
-        "Key": one.key,
-        "LastModified": formatdate(one.stored_at, usegmt=True),
-        "ETag": f'"{one.md5}"',
-        "Size": one.size_bytes,
-        "StorageClass": "STANDARD",
-        "Owner": {"ID": "rehearsal"},
-    }
+    if stored:
+        listed["Contents"] = [
+            {
+                "Key": item.key,
+                "LastModified": formatdate(item.stored_at, usegmt=True),
+                "ETag": f'"{item.md5}"',
+                "Size": item.size_bytes,
+                "StorageClass": "STANDARD",
+                "Owner": {"ID": "rehearsal"},
+            }
+            for item in stored[:_LISTED]
+        ]
+    return listed
 
 
 def _equal(given: str, right: str) -> bool:
+    # compare_digest takes text only if it is ASCII.
     return hmac.compare_digest(
         given.encode("utf-8", "replace"), right.encode("utf-8", "replace")
     )

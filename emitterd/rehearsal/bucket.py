@@ -18,7 +18,15 @@ from typing import TYPE_CHECKING, Self
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from emitterd.rehearsal.responses import RefusedError, refused
+from emitterd.rehearsal.responses import (
+    FIELDS_TOO_LARGE,
+    MALFORMED_FORM,
+    NO_FORM,
+    NO_LENGTH,
+    NOT_ONE_FILE,
+    TOO_LARGE,
+    RefusedError,
+)
 from emitterd.rehearsal.signing import Signer
 
 if TYPE_CHECKING:
@@ -61,9 +69,9 @@ class Bucket:
         self.objects.clear()
         for sidecar in sorted(self._objects.glob("*.json")):
             facts = json.loads(sidecar.read_bytes())
-            found = BucketObject(path=sidecar.with_suffix(".bin"), **facts)
-            if found.path.exists():
-                self.objects[found.key] = found
+            stored = BucketObject(path=sidecar.with_suffix(".bin"), **facts)
+            if stored.path.exists():
+                self.objects[stored.key] = stored
         self.signer = Signer(NAME, "REHEARSAL", self._read_secret())
 
     def _read_secret(self) -> str:
@@ -82,10 +90,9 @@ class Bucket:
     def check_length(self, length_bytes: int | None) -> None:
         """Raise `RefusedError` if a body has no length, or a wrong one."""
         if length_bytes is None:
-            message = "You must provide the Content-Length HTTP header."
-            raise RefusedError(411, "MissingContentLength", message)
+            raise RefusedError(NO_LENGTH)
         if length_bytes > self.limit_bytes + _SLACK_BYTES:
-            raise refused("too-large")
+            raise RefusedError(TOO_LARGE)
 
     def keep(self, key: str, path: Path, size_bytes: int, md5: str) -> BucketObject:
         """Make the file at `path` the object of this key."""
@@ -110,7 +117,7 @@ class Bucket:
 
 
 class ObjectUpload:
-    """One multipart body on its way to disk; a context manager that leaves no rest.
+    """One multipart body on its way to disk; a context manager that cleans up.
 
     A body that is refused is still read to its end, and thrown away: a client that
     only looks for the answer after its last byte sees it, too.
@@ -160,14 +167,14 @@ class ObjectUpload:
         except RefusedError as refusal:
             self.refusal = refusal
         except FormParserError:
-            self.refusal = _malformed()
+            self.refusal = RefusedError(MALFORMED_FORM)
 
     def finish(self) -> None:
         """Note that the body has ended; `refusal` is final afterwards."""
         if self.refusal is None and not self._ended:
-            self.refusal = _malformed()
+            self.refusal = RefusedError(MALFORMED_FORM)
         if self.refusal is None and not self._seen_file:
-            self.refusal = _one_file()
+            self.refusal = RefusedError(NOT_ONE_FILE)
 
     def keep(self) -> BucketObject:
         """Store the object. Only after `finish`, and only without a `refusal`."""
@@ -179,8 +186,7 @@ class ObjectUpload:
         kind, options = parse_options_header(content_type)
         boundary = options.get(b"boundary")
         if kind != b"multipart/form-data" or not boundary:
-            message = "Bucket POST must be of the enclosure-type multipart/form-data"
-            self.refusal = RefusedError(412, "PreconditionFailed", message)
+            self.refusal = RefusedError(NO_FORM)
             return None
         callbacks: MultipartCallbacks = {
             "on_part_begin": self._on_part_begin,
@@ -195,12 +201,12 @@ class ObjectUpload:
         try:
             return MultipartParser(boundary, callbacks)
         except FormParserError:
-            self.refusal = _malformed()
+            self.refusal = RefusedError(MALFORMED_FORM)
             return None
 
     def _on_part_begin(self) -> None:
         if self._seen_file:
-            raise _one_file()
+            raise RefusedError(NOT_ONE_FILE)
         self._part = _Part()
 
     def _on_header_field(self, data: bytes, start: int, end: int) -> None:
@@ -221,14 +227,12 @@ class ObjectUpload:
         if not self._seen_file:
             self._fields_bytes += end - start
             if self._fields_bytes > _FIELDS_LIMIT_BYTES:
-                message = "Your POST request fields preceding the upload file"
-                code = "MaxPostPreDataLengthExceeded"
-                raise RefusedError(400, code, f"{message} were too large.")
+                raise RefusedError(FIELDS_TOO_LARGE)
             self._part.value += data[start:end]
             return
         self._size_bytes += end - start
         if self._size_bytes > self._bucket.limit_bytes:
-            raise refused("too-large")
+            raise RefusedError(TOO_LARGE)
         with memoryview(data)[start:end] as view:
             self._md5.update(view)
             self._write(view)
@@ -261,13 +265,3 @@ class _Part:
             self.name = options.get(b"name", b"").decode("utf-8", "replace").lower()
         self.header_name.clear()
         self.header_value.clear()
-
-
-def _malformed() -> RefusedError:
-    message = "The body of your POST request is not well-formed multipart/form-data."
-    return RefusedError(400, "MalformedPOSTRequest", message)
-
-
-def _one_file() -> RefusedError:
-    message = "POST requires exactly one file upload per request, as the last field."
-    return RefusedError(400, "InvalidArgument", message)

@@ -1,4 +1,4 @@
-"""The rehearsal server's menu of faults, parsed from text.
+"""The faults that the rehearsal server can be asked for, and how they are ordered.
 
 A menu is a list of items, separated by commas:
 
@@ -14,20 +14,33 @@ is eligible only if it would succeed at that stage without the fault.
 
 import random
 import threading
-from collections.abc import Collection, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
+
+from starlette.responses import Response
+
+from emitterd.rehearsal import responses
+from emitterd.rehearsal.exchange import Exchange
+
+REGIONAL_PATH = "/bucket-regional/"
+"""Where a redirected upload goes."""
 
 
 class FaultStage(StrEnum):
     """Where on a request's way a fault strikes."""
 
     CONNECT = "connect"
+    """The connection is reset; the fault's action is not called."""
     LOGIN = "login"
     GRANT = "grant"
+    ARRIVAL = "arrival"
+    """At the bucket, before the body is read."""
     BODY = "body"
-    """At the bucket, before or while the body is read."""
+    """At the bucket, after each chunk of the body."""
+    REDIRECT = "redirect"
+    """At the bucket, after the body was read, but not at the regional address."""
     REFUSE = "refuse"
     """At the bucket, after the body was read: nothing is stored."""
     ANSWER = "answer"
@@ -37,113 +50,157 @@ class FaultStage(StrEnum):
     """At the bucket, when an object that is there is fetched."""
 
 
+FaultAction = Callable[[Exchange, float | None, Response], Awaitable[Response | None]]
+"""What a fault does. Arguments: the exchange, the fault's parameter, and the right
+response (an empty one where there is none yet). It returns the response to send
+instead, or None if it has dealt with the connection itself. At the stage BODY the
+result is ignored."""
+
+
 @dataclass(frozen=True, slots=True)
 class FaultKind:
-    """One fault on offer: its stage, what happens, and what its parameter means."""
+    """One fault on offer: its stage, effect, action, and what its parameter means."""
 
     stage: FaultStage
     effect: str
+    action: FaultAction
     parameter: str = ""
     default: float | None = None
 
 
-_RETRY_AFTER = "Retry-After in seconds"
+def respond(response: Response) -> FaultAction:
+    """Return an action that responds with this; a parameter becomes Retry-After."""
+
+    async def action(_: Exchange, parameter: float | None, __: Response) -> Response:
+        if parameter is None:
+            return response
+        return responses.with_headers(response, {"Retry-After": f"{parameter:g}"})
+
+    return action
+
+
+async def delay(
+    exchange: Exchange, seconds: float | None, response: Response
+) -> Response:
+    """Respond right, but late."""
+    await exchange.connection.wait(seconds or 0)
+    return response
+
+
+async def _black_hole(exchange: Exchange, seconds: float | None, _: Response) -> None:
+    exchange.connection.pause_reading()
+    await exchange.connection.wait(seconds or 0)
+    exchange.reset()
+
+
+async def _close(exchange: Exchange, _: float | None, __: Response) -> None:
+    exchange.connection.close()
+
+
+async def _read_slowly(exchange: Exchange, bytes_s: float | None, _: Response) -> None:
+    exchange.connection.pause_reading()
+    await exchange.connection.wait(exchange.last_chunk_bytes / max(bytes_s or 0, 1))
+
+
+async def _redirect(exchange: Exchange, _: float | None, __: Response) -> Response:
+    return responses.redirect_response(f"{exchange.home}{REGIONAL_PATH}")
+
+
+async def _reset(exchange: Exchange, limit_bytes: float | None, _: Response) -> None:
+    length_bytes = exchange.length_bytes or 0
+    limit_bytes = length_bytes // 2 if limit_bytes is None else limit_bytes
+    if exchange.record.bytes >= min(limit_bytes, length_bytes):
+        exchange.reset()
+
+
+RETRY_AFTER = "Retry-After in seconds"
+SLOW_DOWN = responses.s3_error(503, "SlowDown", "Please reduce your request rate.")
+_NO_SUCH_BUCKET = responses.s3_error(
+    404, "NoSuchBucket", "The specified bucket does not exist"
+)
 
 FAULTS: dict[str, FaultKind] = {
     "reset-connect": FaultKind(
-        FaultStage.CONNECT, "the connection is reset once accepted"
+        FaultStage.CONNECT, "the connection is reset once accepted", _reset
     ),
-    "auth-error": FaultKind(FaultStage.LOGIN, "the login answers 200 with an error"),
-    "auth-500": FaultKind(FaultStage.LOGIN, "the login answers 500"),
-    "429": FaultKind(FaultStage.GRANT, "upload-url answers 429", _RETRY_AFTER, 1),
-    "api-500": FaultKind(FaultStage.GRANT, "upload-url answers 500"),
-    "api-503": FaultKind(FaultStage.GRANT, "upload-url answers 503", _RETRY_AFTER),
-    "api-401": FaultKind(FaultStage.GRANT, "upload-url refuses a valid token"),
-    "api-captive-portal": FaultKind(
-        FaultStage.GRANT, "upload-url answers 200 with a web page"
+    "auth-error": FaultKind(
+        FaultStage.LOGIN,
+        "the login answers 200 with an error",
+        respond(responses.WRONG_PASSWORD),
     ),
-    "slow-grant": FaultKind(FaultStage.GRANT, "upload-url answers late", "seconds", 1),
-    "malformed-grant": FaultKind(FaultStage.GRANT, "the grant is not JSON"),
-    "grant-missing-fields": FaultKind(
-        FaultStage.GRANT, "the grant has a key and nothing else"
+    "429": FaultKind(
+        FaultStage.GRANT,
+        "upload-url answers 429",
+        respond(responses.json_response({"message": "API rate limit exceeded"}, 429)),
+        RETRY_AFTER,
+        1,
     ),
-    "huge-grant": FaultKind(FaultStage.GRANT, "the grant is 10 MB of JSON"),
-    "deep-grant": FaultKind(FaultStage.GRANT, "the grant is nested 100,000 deep"),
-    "hostile-grant": FaultKind(
-        FaultStage.GRANT, "the grant's url is file:///etc/passwd"
+    "api-401": FaultKind(
+        FaultStage.GRANT,
+        "upload-url refuses a valid token",
+        respond(responses.UNAUTHORIZED),
     ),
-    "hostile-link-local": FaultKind(
-        FaultStage.GRANT, "the grant's url is http://169.254.169.254/"
+    "api-503": FaultKind(
+        FaultStage.GRANT,
+        "upload-url answers 503",
+        respond(responses.API_UNAVAILABLE),
+        RETRY_AFTER,
     ),
-    "early-403": FaultKind(FaultStage.BODY, "403 before the body is read, and closed"),
     "reset": FaultKind(
         FaultStage.BODY,
         "the connection is reset in mid-body",
+        _reset,
         "body bytes to read first (default: half of them)",
     ),
     "slow-reader": FaultKind(
-        FaultStage.BODY, "the body is read slowly", "bytes a second", 10_240
+        FaultStage.BODY,
+        "the body is read slowly",
+        _read_slowly,
+        "bytes a second",
+        10_240,
     ),
     "black-hole": FaultKind(
-        FaultStage.BODY,
+        FaultStage.ARRIVAL,
         "the body is not read and no answer comes",
+        _black_hole,
         "seconds until the connection is reset",
         600,
     ),
+    "redirect": FaultKind(
+        FaultStage.REDIRECT, "307 to /bucket-regional/, which accepts", _redirect
+    ),
     "503": FaultKind(
-        FaultStage.REFUSE, "the bucket answers 503 SlowDown", _RETRY_AFTER
+        FaultStage.REFUSE,
+        "the bucket answers 503 SlowDown",
+        respond(SLOW_DOWN),
+        RETRY_AFTER,
     ),
-    "500": FaultKind(FaultStage.REFUSE, "the bucket answers 500 InternalError"),
-    "expired": FaultKind(FaultStage.REFUSE, "the bucket calls a valid policy expired"),
-    "signature": FaultKind(
-        FaultStage.REFUSE, "the bucket answers SignatureDoesNotMatch"
+    "expired": FaultKind(
+        FaultStage.REFUSE,
+        "the bucket calls a valid policy expired",
+        respond(responses.POLICY_EXPIRED),
     ),
-    "no-such-bucket": FaultKind(FaultStage.REFUSE, "the bucket answers NoSuchBucket"),
-    "too-large": FaultKind(FaultStage.REFUSE, "the bucket answers EntityTooLarge"),
-    "request-timeout": FaultKind(
-        FaultStage.REFUSE, "the bucket answers RequestTimeout"
+    "no-such-bucket": FaultKind(
+        FaultStage.REFUSE, "the bucket answers NoSuchBucket", respond(_NO_SUCH_BUCKET)
     ),
     "captive-portal": FaultKind(
-        FaultStage.REFUSE, "a web page instead of the bucket's answer"
+        FaultStage.REFUSE,
+        "a web page instead of the bucket's answer",
+        respond(responses.CAPTIVE_PORTAL),
     ),
-    "redirect": FaultKind(FaultStage.REFUSE, "307 to /bucket-regional/, which accepts"),
-    "redirect-foreign": FaultKind(FaultStage.REFUSE, "307 to http://other.invalid/"),
     "lost-answer": FaultKind(
-        FaultStage.ANSWER, "stored, then closed without an answer"
+        FaultStage.ANSWER, "stored, then closed without an answer", _close
     ),
-    "truncated-answer": FaultKind(FaultStage.ANSWER, "stored, then half an answer"),
-    "garbage": FaultKind(FaultStage.ANSWER, "stored, then an answer that is not HTTP"),
-    "wrong-etag": FaultKind(FaultStage.ANSWER, "stored, answered with another MD5"),
-    "non-md5-etag": FaultKind(
-        FaultStage.ANSWER, "stored, answered with an ETag of a multipart"
-    ),
-    "kms-etag": FaultKind(
-        FaultStage.ANSWER, "stored, encrypted with a key of KMS: no MD5"
-    ),
-    "slow-answer": FaultKind(FaultStage.ANSWER, "stored, answered late", "seconds", 5),
-    "dribble": FaultKind(
-        FaultStage.ANSWER, "stored, answered byte by byte", "seconds a byte", 0.5
+    "slow-answer": FaultKind(
+        FaultStage.ANSWER, "stored, answered late", delay, "seconds", 5
     ),
     "no-download": FaultKind(
-        FaultStage.DOWNLOAD, "download_url has no route, as in cQube 1.0"
-    ),
-    "download-401": FaultKind(
-        FaultStage.DOWNLOAD, "download_url refuses the user's role, as in 1.1 to 1.6"
-    ),
-    "download-503": FaultKind(
-        FaultStage.DOWNLOAD, "download_url answers 503", _RETRY_AFTER
-    ),
-    "hostile-download": FaultKind(
-        FaultStage.DOWNLOAD, "the download's url is http://169.254.169.254/"
-    ),
-    "object-403": FaultKind(
-        FaultStage.OBJECT, "the bucket refuses the download: AccessDenied"
-    ),
-    "object-503": FaultKind(
-        FaultStage.OBJECT, "the bucket answers the download with SlowDown", _RETRY_AFTER
+        FaultStage.DOWNLOAD,
+        "download_url has no route, as in cQube 1.0",
+        respond(responses.NO_ROUTE),
     ),
 }
-"""All faults, by name. The command line and the documents list them from here."""
+"""The faults that an operator can order, by name. The command line lists them."""
 
 
 class FaultMenuError(ValueError):
@@ -152,16 +209,16 @@ class FaultMenuError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A fault that was drawn: it has to happen now. `parameter` as `FAULTS` says."""
+    """A fault that was drawn: it has to happen now. `parameter` as its kind says."""
 
     name: str
+    kind: FaultKind
     parameter: float | None
 
 
 @dataclass(slots=True)
 class _Item:
     fault: Fault
-    stage: FaultStage
     probability: float
     left: int | None
 
@@ -175,20 +232,25 @@ class FaultMenu:
         self._lock = threading.Lock()
 
     @classmethod
-    def parse(cls, text: str, *, seed: int | None = None) -> Self:
-        """Read a menu; the same `seed` and requests give the same faults.
+    def parse(
+        cls,
+        text: str,
+        *,
+        kinds: Mapping[str, FaultKind] = FAULTS,
+        seed: int | None = None,
+    ) -> Self:
+        """Read a menu of these kinds; equal `seed` and requests give equal faults.
 
-        Raise `FaultMenuError` naming the item that cannot be read.
+        Raises `FaultMenuError` naming the item that cannot be read.
         """
         parts = (part.strip() for part in text.split(","))
-        return cls([_parse_item(part) for part in parts if part], seed=seed)
+        return cls([_parse_item(part, kinds) for part in parts if part], seed=seed)
 
-    def draw(self, stage: FaultStage, *, but: Collection[str] = ()) -> Fault | None:
-        """Draw for one request that is at `stage`; never one of the names in `but`."""
+    def draw(self, stage: FaultStage) -> Fault | None:
+        """Draw the fault, if any, for one request that is at `stage`."""
         with self._lock:
             for item in self._items:
-                eligible = item.stage is stage and item.fault.name not in but
-                if eligible and self._strikes(item):
+                if item.fault.kind.stage is stage and self._strikes(item):
                     return item.fault
         return None
 
@@ -199,12 +261,12 @@ class FaultMenu:
         return item.left >= 0
 
 
-def _parse_item(text: str) -> _Item:
+def _parse_item(text: str, kinds: Mapping[str, FaultKind]) -> _Item:
     head, *rest = text.split(":")
     name, counted, count = head.partition("@")
-    kind = FAULTS.get(name)
+    kind = kinds.get(name)
     if kind is None:
-        known = ", ".join(sorted(FAULTS))
+        known = ", ".join(sorted(kinds))
         raise FaultMenuError(f"unknown fault {name!r}; the known ones are: {known}")
     chance = "1" if counted or not rest else rest.pop(0)
     if len(rest) > 1:
@@ -214,16 +276,18 @@ def _parse_item(text: str) -> _Item:
         raise FaultMenuError(f"{text!r}: the probability must be between 0 and 1")
     parameter = _number(text, "parameter", rest[0]) if rest else kind.default
     left = _count(text, count) if counted else None
-    return _Item(Fault(name, parameter), kind.stage, probability, left)
+    return _Item(Fault(name, kind, parameter), probability, left)
 
 
-def _number(item: str, what: str, text: str) -> float:
+def _number(item: str, quantity: str, text: str) -> float:
     try:
         number = float(text)
     except ValueError:
         number = -1
     if not 0 <= number < float("inf"):
-        raise FaultMenuError(f"{item!r}: the {what} {text!r} is not a number from 0 up")
+        raise FaultMenuError(
+            f"{item!r}: the {quantity} {text!r} is not a number from 0 up"
+        )
     return number
 
 

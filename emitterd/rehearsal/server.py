@@ -1,4 +1,4 @@
-"""The rehearsal server: an emission API and its bucket, on disk, with faults on order.
+"""The rehearsal server: an emission API and its bucket, on disk, with faults to order.
 
 It speaks the protocol of cQube 1.1 to 4.1 over S3 on one port: `/data/auth`,
 `/data/upload-url`, lists and downloads, and a bucket under `/bucket/` that checks the
@@ -7,23 +7,19 @@ even while faulted requests hang.
 """
 
 import asyncio
-import contextlib
 import socket
 import ssl
-import struct
 import threading
 import time
-from collections.abc import AsyncIterator
 from email.utils import formatdate
 from pathlib import Path
 from types import TracebackType
-from typing import Self, cast
+from typing import Self
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.requests import ClientDisconnect
-from starlette.requests import Request as HttpRequest
-from starlette.responses import FileResponse, Response
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -31,15 +27,15 @@ from uvicorn.server import ServerState
 
 from emitterd.rehearsal.api import Logins
 from emitterd.rehearsal.bucket import Bucket, BucketObject
-from emitterd.rehearsal.endpoints import (
+from emitterd.rehearsal.endpoints import Endpoints, Handler
+from emitterd.rehearsal.exchange import (
+    Connection,
     ConnectionLost,
-    Endpoints,
     Exchange,
-    Handler,
     RequestRecord,
 )
 from emitterd.rehearsal.faults import FaultMenu, FaultMenuError, FaultStage
-from emitterd.rehearsal.responses import NO_ROUTE, Reply
+from emitterd.rehearsal.responses import NO_ROUTE, RefusedError
 
 __all__ = [
     "BucketObject",
@@ -55,7 +51,6 @@ _BACKLOG = 1024
 _GRACE_S = 1.0
 _START_LIMIT_S = 10.0
 _KEEP_ALIVE_S = 60
-_NO_LINGER = struct.pack("ii", 1, 0)
 
 
 class RehearsalServer:
@@ -65,7 +60,6 @@ class RehearsalServer:
     port at the first start, and keeps it for later ones. With an `api_key` the login
     is gone, as from cQube 1.7 on, unless a user name or password of one's own is
     given too. `latency_s`: seconds that every request waits before it is served.
-    `redirect_first`: the first POST of each key is sent on to `/bucket-regional/`.
     With `tls` everything is https.
 
     `faults` may be replaced at any time; `fired` counts those that really happened.
@@ -86,7 +80,6 @@ class RehearsalServer:
         token_lifetime_s: float = 1800,
         grant_lifetime_s: float = 3600,
         latency_s: float = 0.0,
-        redirect_first: bool = False,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         own_login = (username, password) != (_USERNAME, _PASSWORD)
@@ -99,18 +92,15 @@ class RehearsalServer:
         self.bucket = Bucket(directory)
         self.objects = self.bucket.objects
         self.requests: list[RequestRecord] = []
-        self._doorkeeper = Logins(
+        self._logins = Logins(
             username, password if login else None, api_key, token_lifetime_s
         )
-        self._desk = Endpoints(
-            self.bucket,
-            self._doorkeeper,
-            lambda: self.faults,
-            grant_lifetime_s=grant_lifetime_s,
-            redirect_first=redirect_first,
+        self._endpoints = Endpoints(
+            self.bucket, self._logins, lambda: self.faults, grant_lifetime_s
         )
-        self.fired = self._desk.fired
-        self._lines: set[_Line] = set()
+        self.fired = self._endpoints.fired
+        self._state = ServerState()
+        self._connections: set[Connection] = set()
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
@@ -134,7 +124,7 @@ class RehearsalServer:
 
     def revoke_tokens(self) -> None:
         """Void every token issued so far, as if all had expired at once."""
-        self._doorkeeper.revoke()
+        self._logins.revoke()
 
     def start(self) -> None:
         """Bind and serve in the background; return when connections are accepted.
@@ -170,7 +160,7 @@ class RehearsalServer:
         # uvicorn's Server wakes ten times a second and waits for hanging requests;
         # its protocol alone, on a loop of our own, starts and stops at once.
         self._loop = asyncio.get_running_loop()
-        self._stopping, self._empty = asyncio.Event(), asyncio.Event()
+        self._stopping, self._all_closed = asyncio.Event(), asyncio.Event()
         config = uvicorn.Config(
             self._app(),
             loop="asyncio",
@@ -183,171 +173,91 @@ class RehearsalServer:
             proxy_headers=False,
             timeout_keep_alive=_KEEP_ALIVE_S,
         )
-        state = ServerState()
         server = await self._loop.create_server(
-            lambda: _Line(config, state, self),
+            lambda: Connection(config, self._state, self._opened, self._closed),
             sock=listener,
             backlog=_BACKLOG,
             ssl=self._tls,
         )
         accepting.set()
         await self._stopping.wait()
-        for line in list(self._lines):
-            line.transport.abort()
+        for connection in list(self._connections):
+            connection.abort()
         # asyncio makes each accepted connection in a task of its own, which fails
         # silently, and leaks the socket, where the server was closed meanwhile.
         if under_way := asyncio.all_tasks() - {asyncio.current_task()}:
             await asyncio.wait(under_way, timeout=_GRACE_S)
         server.close()
-        if self._lines:
-            self._empty.clear()
-            await self._empty.wait()
+        if self._connections:
+            self._all_closed.clear()
+            await self._all_closed.wait()
 
-    def line_made(self, line: "_Line") -> None:
-        """Take note of a connection; a fault may end it right here."""
-        self._lines.add(line)
+    def _opened(self, connection: Connection) -> None:
+        self._connections.add(connection)
         if self._stopping.is_set():
-            line.transport.abort()
-        elif fault := self.faults.draw(FaultStage.CONNECT):
-            self._desk.strike(self._note("connect"), fault)
-            line.reset()
+            connection.abort()
+            return
+        record = RequestRecord(time.time(), "connect")
+        if self._endpoints.draw(record, FaultStage.CONNECT):
+            self.requests.append(record)
+            connection.reset()
 
-    def line_lost(self, line: "_Line") -> None:
-        """Forget a connection."""
-        self._lines.discard(line)
-        if not self._lines:
-            self._empty.set()
+    def _closed(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        if not self._connections:
+            self._all_closed.set()
 
-    def _note(
-        self, endpoint: str, *, authorization_present: bool = False
-    ) -> RequestRecord:
-        note = RequestRecord(
-            time.time(), endpoint, authorization_present=authorization_present
-        )
-        self.requests.append(note)
-        return note
+    def _record(self, endpoint: str) -> RequestRecord:
+        record = RequestRecord(time.time(), endpoint)
+        self.requests.append(record)
+        return record
 
     def _app(self) -> Starlette:
         app = Starlette(
-            routes=[self._route(*route) for route in self._desk.routes()],
+            routes=[self._route(*route) for route in self._endpoints.routes()],
             exception_handlers={404: self._no_route},
         )
         app.router.redirect_slashes = False
         return app
 
-    async def _no_route(self, http: HttpRequest, _: Exception) -> Response:
-        note = self._note("unknown")
-        note.name, note.status = http.scope["path"], NO_ROUTE.status
-        return _reply(NO_ROUTE)
+    async def _no_route(self, request: Request, _: Exception) -> Response:
+        record = self._record("unknown")
+        record.name = request.scope["path"]
+        return self._finished(NO_ROUTE, record)
 
     def _route(self, method: str, path: str, endpoint: str, handler: Handler) -> Route:
-        async def serve(http: HttpRequest) -> Response:
-            note = self._note(
-                endpoint, authorization_present="authorization" in http.headers
-            )
-            exchange = _exchange(http, note)
-            line: _Line = http.state.line
+        async def serve(request: Request) -> Response:
+            record = self._record(endpoint)
+            record.authorization_present = "authorization" in request.headers
+            exchange = Exchange(request, record)
             try:
-                await line.idle(self.latency_s)
-                answer = await handler(exchange)
+                await exchange.connection.wait(self.latency_s)
+                response = await handler(exchange)
+            except RefusedError as refusal:
+                response = refusal.response
             except ConnectionLost:
-                answer = None
-            if answer is None:
-                return _NoAnswer(line)
-            response = _reply(answer)
-            note.status = response.status_code
-            return response
+                response = None
+            if response is None:
+                return _NoResponse(exchange.connection)
+            return self._finished(response, record)
 
         return Route(path, serve, methods=[method])
 
-
-class _Line(H11Protocol):
-    """One connection, which a fault can cut; requests find it in their state."""
-
-    def __init__(
-        self, config: uvicorn.Config, state: ServerState, house: RehearsalServer
-    ) -> None:
-        super().__init__(config, state, {"line": self})
-        self._house = house
-        self._lost = asyncio.Event()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(cast("asyncio.Transport", transport))
-        self._house.line_made(self)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        self._lost.set()
-        self._house.line_lost(self)
-
-    def reset(self) -> None:
-        raw = self.transport.get_extra_info("socket")
-        # Without lingering, the kernel says reset instead of an orderly end.
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
-        self.transport.abort()
-
-    def hang_up(self, last_words: bytes) -> None:
-        self.say(last_words)
-        self.transport.close()
-
-    def say(self, raw: bytes) -> None:
-        self.transport.write(raw)
-
-    def stop_reading(self) -> None:
-        # Through uvicorn's flow control, or it would not know how to go on.
-        self.flow.pause_reading()
-
-    async def idle(self, seconds: float) -> None:
-        if seconds > 0:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._lost.wait(), seconds)
-        if self._lost.is_set():
-            raise ConnectionLost
-
-    async def gone(self) -> None:
-        """Wait until the connection is gone."""
-        await self._lost.wait()
+    def _finished(self, response: Response, record: RequestRecord) -> Response:
+        # uvicorn's Server would keep this list of headers for every response.
+        date = formatdate(usegmt=True).encode()
+        self._state.default_headers[:] = [(b"date", date)]
+        record.status = response.status_code
+        return response
 
 
-class _NoAnswer(Response):
-    """Says nothing: what had to happen to the connection has happened."""
+class _NoResponse(Response):
+    """Sends nothing: what had to happen to the connection has happened."""
 
-    def __init__(self, line: _Line) -> None:
+    def __init__(self, connection: Connection) -> None:
         super().__init__()
-        self._line = line
+        self._connection = connection
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         del scope, receive, send
-        await self._line.gone()
-
-
-def _exchange(http: HttpRequest, note: RequestRecord) -> Exchange:
-    async def chunks() -> AsyncIterator[bytes]:
-        try:
-            async for chunk in http.stream():
-                yield chunk
-        except ClientDisconnect as lost:
-            raise ConnectionLost from lost
-
-    return Exchange(
-        note=note,
-        line=http.state.line,
-        method=http.method,
-        scheme=http.url.scheme,
-        path=http.scope["path"],
-        host=http.headers.get("host", ""),
-        query=http.scope["query_string"].decode("latin-1"),
-        headers=http.headers,
-        chunks=chunks,
-    )
-
-
-def _reply(answer: Reply | BucketObject) -> Response:
-    date = {"Date": formatdate(usegmt=True)}
-    if isinstance(answer, BucketObject):
-        etag = {"ETag": f'"{answer.md5}"'}
-        return FileResponse(answer.path, headers=date | etag)
-    headers = date | dict(answer.headers)
-    if answer.close:
-        headers["Connection"] = "close"
-    return Response(answer.body, answer.status, headers, answer.media_type)
+        await self._connection.wait_closed()

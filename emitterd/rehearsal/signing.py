@@ -11,7 +11,13 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from emitterd.rehearsal.responses import RefusedError, refused
+from emitterd.rehearsal.responses import (
+    ACCESS_DENIED,
+    BAD_SIGNATURE,
+    POLICY_EXPIRED,
+    RefusedError,
+    s3_error,
+)
 
 _ALGORITHM = "AWS4-HMAC-SHA256"
 _REGION = "ap-south-1"
@@ -54,11 +60,11 @@ class Signer:
         """Raise `RefusedError` unless these form fields are a valid grant."""
         encoded = fields.get("policy")
         if encoded is None:
-            raise RefusedError(403, "AccessDenied", "Access Denied")
+            raise RefusedError(ACCESS_DENIED)
         for name in ("key", "x-amz-credential", "x-amz-date", "x-amz-signature"):
             if not fields.get(name):
                 message = f"Bucket POST must contain a field named '{name}'."
-                raise RefusedError(400, "InvalidArgument", message)
+                raise RefusedError(s3_error(400, "InvalidArgument", message))
         self._check_signature(
             fields["x-amz-credential"],
             fields["x-amz-date"],
@@ -79,7 +85,7 @@ class Signer:
             "X-Amz-Expires": str(int(lifetime_s)),
             "X-Amz-SignedHeaders": "host",
         }
-        text = _to_sign("GET", host, path, query)
+        text = _string_to_sign("GET", host, path, query)
         return query | {"X-Amz-Signature": self._sign(stamp, text)}
 
     def check_presigned(
@@ -90,10 +96,10 @@ class Signer:
         signature = signed.pop("X-Amz-Signature", "")
         stamp = signed.get("X-Amz-Date", "")
         credential = signed.get("X-Amz-Credential", "")
-        text = _to_sign(method, host, path, signed)
+        text = _string_to_sign(method, host, path, signed)
         self._check_signature(credential, stamp, text, signature)
         if now_at >= _instant(stamp, _STAMP) + int(signed["X-Amz-Expires"]):
-            raise RefusedError(403, "AccessDenied", "Request has expired")
+            raise RefusedError(s3_error(403, "AccessDenied", "Request has expired"))
 
     def _credential(self, stamp: str) -> str:
         return f"{self.access_key}/{stamp[:8]}/{_REGION}/s3/aws4_request"
@@ -109,22 +115,22 @@ class Signer:
     ) -> None:
         if not credential.startswith(f"{self.access_key}/"):
             message = "The AWS Access Key Id you provided does not exist in our records"
-            raise RefusedError(403, "InvalidAccessKeyId", message)
+            raise RefusedError(s3_error(403, "InvalidAccessKeyId", message))
         expected = self._sign(stamp, text).encode()
         given = signature.encode("utf-8", "replace")
         if not hmac.compare_digest(expected, given):
-            raise refused("signature")
+            raise RefusedError(BAD_SIGNATURE)
 
 
 def _utc(instant_at: float) -> datetime:
     return datetime.fromtimestamp(instant_at, UTC)
 
 
-def _instant(text: str, form: str) -> float:
-    return datetime.strptime(text, form).replace(tzinfo=UTC).timestamp()
+def _instant(text: str, time_format: str) -> float:
+    return datetime.strptime(text, time_format).replace(tzinfo=UTC).timestamp()
 
 
-def _to_sign(method: str, host: str, path: str, query: Mapping[str, str]) -> str:
+def _string_to_sign(method: str, host: str, path: str, query: Mapping[str, str]) -> str:
     stamp = query.get("X-Amz-Date", "")
     request = "\n".join(
         [
@@ -145,18 +151,18 @@ def _to_sign(method: str, host: str, path: str, query: Mapping[str, str]) -> str
 def _check_policy(encoded: str, fields: Mapping[str, str], now_at: float) -> None:
     policy = _decoded(encoded)
     if now_at >= _instant(policy["expiration"], _POLICY_TIME):
-        raise refused("expired")
-    wanted = {k: v for one in policy["conditions"] for k, v in one.items()}
+        raise RefusedError(POLICY_EXPIRED)
+    wanted = {k: v for condition in policy["conditions"] for k, v in condition.items()}
     for name, value in wanted.items():
         if fields.get(name) != value:
             rule = json.dumps(["eq", f"${name}", value])
             message = f"{_DENIED}Policy Condition failed: {rule}"
-            raise RefusedError(403, "AccessDenied", message)
-    free = (name for name in fields if not name.startswith("x-ignore-"))
-    extra = sorted(set(free) - set(wanted) - _OUTSIDE_THE_POLICY)
+            raise RefusedError(s3_error(403, "AccessDenied", message))
+    checked = (name for name in fields if not name.startswith("x-ignore-"))
+    extra = sorted(set(checked) - set(wanted) - _OUTSIDE_THE_POLICY)
     if extra:
         message = f"{_DENIED}Extra input fields: {', '.join(extra)}"
-        raise RefusedError(403, "AccessDenied", message)
+        raise RefusedError(s3_error(403, "AccessDenied", message))
 
 
 def _decoded(encoded: str) -> dict[str, Any]:
@@ -164,5 +170,5 @@ def _decoded(encoded: str) -> dict[str, Any]:
         policy: dict[str, Any] = json.loads(base64.b64decode(encoded, validate=True))
     except (binascii.Error, ValueError) as problem:
         message = "Invalid Policy: Invalid JSON."
-        raise RefusedError(400, "InvalidPolicyDocument", message) from problem
+        raise RefusedError(s3_error(400, "InvalidPolicyDocument", message)) from problem
     return policy

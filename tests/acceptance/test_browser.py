@@ -16,8 +16,9 @@ from selenium.webdriver.common.keys import Keys
 
 from emitterd.cli.demo import MASTERS, TRANSACTIONAL
 from emitterd.journal.journal import Journal
-from emitterd.rehearsal.server import FaultMenu, RehearsalServer
+from emitterd.rehearsal.server import RehearsalServer
 from support.browser import DESK, NAMED, PHONE, Browser, chromium
+from support.faults import fault_menu
 from support.installation import Installation
 from support.page import admission
 from support.waiting import sample, wait_until
@@ -129,7 +130,7 @@ def test_a_quiet_day(
     with watched(office, browser):
         browser.wait_for("All is well")
         assert ("heading", "All is well") in browser.tree()
-        server.faults = FaultMenu.parse(f"slow-reader@2:{SPEED}")
+        server.faults = fault_menu(f"slow-reader@2:{SPEED}")
         for title in (LARGE, ANOTHER):
             office.drop(title, sample(title, 60_000))
         browser.wait_for("2 files are being sent.")

@@ -13,7 +13,7 @@ import pytest
 from emitterd.cli.check_online import online
 from emitterd.cli.output import Diagnosis
 from emitterd.config.settings import Config, load
-from emitterd.rehearsal.server import FaultMenu, RehearsalServer
+from emitterd.rehearsal.server import RehearsalServer
 from support.client import (
     LOOPBACK,
     Identity,
@@ -26,6 +26,7 @@ from support.client import (
     proxying,
     silent_port,
 )
+from support.faults import fault_menu
 
 pytestmark = pytest.mark.usefixtures("no_proxy_of_this_machine")
 
@@ -379,7 +380,7 @@ def test_a_login_is_tried_once(
     server: RehearsalServer, tmp_path: Path, menu: str, code: str
 ) -> None:
     """Whatever is wrong with it, one check is one login."""
-    server.faults = FaultMenu.parse(menu)
+    server.faults = fault_menu(menu)
     last = failed(configured(tmp_path, server.url))
 
     assert last.message.startswith(code)
@@ -465,7 +466,7 @@ def test_the_clock_is_told_with_a_refused_login(
     server: RehearsalServer, tmp_path: Path
 ) -> None:
     """A refusal has a date too, and a wrong clock may be its reason."""
-    server.faults = FaultMenu.parse("auth-error")
+    server.faults = fault_menu("auth-error")
     found = checked(configured(tmp_path, server.url))
 
     assert subjects(found)[3:] == ["clock", "login"]
@@ -488,7 +489,7 @@ def test_a_grant_that_is_none(
     server: RehearsalServer, tmp_path: Path, menu: str, code: str
 ) -> None:
     """What is wrong with a grant ends the check with its code."""
-    server.faults = FaultMenu.parse(menu)
+    server.faults = fault_menu(menu)
     last = failed(configured(tmp_path, server.url))
 
     assert last.subject == "grant"

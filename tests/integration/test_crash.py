@@ -20,8 +20,9 @@ import pytest
 
 from emitterd import failpoints
 from emitterd.failpoints import Point
-from emitterd.rehearsal.server import FaultMenu, RehearsalServer
+from emitterd.rehearsal.server import RehearsalServer
 from support.crashes import FILES, SCENARIOS, die_at, installed, kill_at, kill_at_random
+from support.faults import fault_menu
 from support.installation import DEADLINE_S, Installation
 from support.paths import ROOT
 from support.waiting import wait_until
@@ -108,7 +109,7 @@ def test_grant_that_expires_after_a_lost_answer(
         oracle.drop(FILES[0])
         die_at(oracle, Point.BODY_SENT, 1)
         wait_until(lambda: server.objects, DEADLINE_S, "the object")
-        server.faults = FaultMenu.parse(faults)
+        server.faults = fault_menu(faults)
         spent_at = time.time() + 1.5
         wait_until(lambda: time.time() > spent_at, DEADLINE_S, "a grant near its end")
         with oracle.site.running() as daemon:

@@ -21,7 +21,7 @@ import pytest
 
 from emitterd.client.sockets import TransferLimits
 from emitterd.model import State
-from emitterd.rehearsal.faults import FAULTS, FaultStage
+from emitterd.rehearsal.faults import FaultStage
 from support.client import (
     LOOPBACK,
     PATIENT,
@@ -31,6 +31,7 @@ from support.client import (
     silent_port,
     sparse,
 )
+from support.faults import ALL_FAULTS
 from support.worker import Rig, rigged
 
 pytestmark = pytest.mark.usefixtures("no_proxy_of_this_machine")
@@ -188,7 +189,9 @@ def test_every_fault_of_the_menu_is_tried() -> None:
     tried = {one.partition("@")[0].partition(":")[0] for one in MENU}
     look_up = {FaultStage.DOWNLOAD, FaultStage.OBJECT}
 
-    assert tried == {one for one, kind in FAULTS.items() if kind.stage not in look_up}
+    assert tried == {
+        one for one, kind in ALL_FAULTS.items() if kind.stage not in look_up
+    }
 
 
 ERROR_PAGE = "<html>Bad Gateway</html>"

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from emitterd.rehearsal.server import FaultMenu, RehearsalServer
+from support.faults import fault_menu
 from support.installation import DEADLINE_S, Installation
 
 FILE = "pat/periodic_exam_mst.zip"
@@ -62,7 +63,7 @@ def test_queue_outlives_the_absence(
     site: Installation, server: RehearsalServer
 ) -> None:
     """What was queued before is kept while it waits, and delivered as itself."""
-    server.faults = FaultMenu.parse("api-500")
+    server.faults = fault_menu("api-500")
     site.drop(FILE)
     site.call("once", "--wait", "1s")
     away = site.spool.rename(site.folder / "away")

@@ -3,7 +3,8 @@
 import socket
 from pathlib import Path
 
-from emitterd.rehearsal.server import FaultMenu, RehearsalServer
+from emitterd.rehearsal.server import RehearsalServer
+from support.faults import fault_menu
 from support.installation import Installation
 
 LIMIT_S = 30.0
@@ -96,7 +97,7 @@ def test_passing_fault_is_waited_out(
     site: Installation, server: RehearsalServer
 ) -> None:
     """Faults that pass within the patience do not fail the run."""
-    server.faults = FaultMenu.parse("503@2")
+    server.faults = fault_menu("503@2")
     site.drop("school_master/school_mst.zip")
 
     done = site.call("once", timeout_s=LIMIT_S)
@@ -143,10 +144,10 @@ def test_grant_of_another_server_is_not_used(
     site: Installation, server: RehearsalServer, tmp_path: Path
 ) -> None:
     """After a change of `emission.url` nothing goes to where the old grant leads."""
-    server.faults = FaultMenu.parse("503")
+    server.faults = fault_menu("503")
     site.drop("school_master/school_mst.zip")
     site.call("once", "--wait", "1s", timeout_s=LIMIT_S)
-    server.faults = FaultMenu.parse("")
+    server.faults = fault_menu("")
     with RehearsalServer(tmp_path / "other") as other:
         text = site.config.read_text()
         site.config.write_text(text.replace(server.url, other.url))

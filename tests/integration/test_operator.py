@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 
 from emitterd.journal.journal import Journal
-from emitterd.rehearsal.server import FaultMenu, RehearsalServer
+from emitterd.rehearsal.server import RehearsalServer
 from support.command import emitterd
+from support.faults import fault_menu
 from support.installation import DEADLINE_S, Installation
 from support.waiting import sample, wait_until
 
@@ -39,7 +40,7 @@ def wait_state(site: Installation, path: str, state: str) -> None:
 @contextmanager
 def deferring(site: Installation, server: RehearsalServer) -> Iterator[None]:
     """Run a daemon that has put a file off for long, after one failure."""
-    server.faults = FaultMenu.parse("503@1")
+    server.faults = fault_menu("503@1")
     site.settings["EMITTERD_DELIVERY_BACKOFF_INITIAL"] = "5m"
     site.settings["EMITTERD_DELIVERY_BACKOFF_MAX"] = "10m"
     site.drop(NAME)
@@ -100,9 +101,9 @@ def test_forgotten_file_is_sent_again(
 def test_acts_without_a_daemon(site: Installation, server: RehearsalServer) -> None:
     """The next start honours what was done meanwhile, and the record has the name."""
     site.drop(NAME)
-    server.faults = FaultMenu.parse("503")
+    server.faults = fault_menu("503")
     site.call("once", "--wait", "1s")
-    server.faults = FaultMenu.parse("")
+    server.faults = fault_menu("")
 
     held = site.call("hold", NAME)
     once = site.call("once")

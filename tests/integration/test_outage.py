@@ -18,8 +18,9 @@ from emitterd.delivery.dispatch import FRESH_EVERY
 from emitterd.errors import DeliveryError, Stage
 from emitterd.journal.journal import Journal
 from emitterd.model import Grant, State
-from emitterd.rehearsal.server import FaultMenu, RehearsalServer
+from emitterd.rehearsal.server import RehearsalServer
 from support.client import asked, emission_to, together, wired
+from support.faults import fault_menu
 from support.installation import Installation
 from support.waiting import wait_until
 from support.worker import Rig, rigged
@@ -243,7 +244,7 @@ def test_a_refused_login_waits_on_after_a_restart(tmp_path: Path) -> None:
 def test_workers_that_wait_for_a_login_share_its_failure(tmp_path: Path) -> None:
     """Eight that need a token of a login that is down ask for it once."""
     with RehearsalServer(tmp_path / "server", latency_s=0.3) as server, wired() as wire:
-        server.faults = FaultMenu.parse("auth-error")
+        server.faults = fault_menu("auth-error")
         emission = emission_to(wire, server.url)
         found = together(WORKERS, emission.login)
 
@@ -276,7 +277,7 @@ def test_once_does_not_hammer_a_login(tmp_path: Path) -> None:
 def test_the_daemon_survives_an_outage(tmp_path: Path, stage: str) -> None:
     """It never ends because the far side is down, and goes on by itself."""
     with RehearsalServer(tmp_path / "server") as server:
-        server.faults = FaultMenu.parse(MENU[stage].partition(":")[0])
+        server.faults = fault_menu(MENU[stage].partition(":")[0])
         site = Installation(tmp_path, server.url, delivery_backoff_max="300ms")
         names = [f"school_master/school_mst_{number}.zip" for number in range(12)]
         for name in names:
@@ -285,7 +286,7 @@ def test_the_daemon_survives_an_outage(tmp_path: Path, stage: str) -> None:
             daemon.wait_for_event("destination.down")
             fired = sum(server.fired.values())
             wait_until(lambda: sum(server.fired.values()) > fired + 6, 30, "probes")
-            server.faults = FaultMenu.parse("")
+            server.faults = fault_menu("")
             site.wait_delivered(len(names))
 
         assert [one["stage"] for one in site.events("destination.down")] == [stage]

@@ -15,9 +15,10 @@ import pytest
 from conftest import Python
 from emitterd.client.grant import remote_name
 from emitterd.model import Grant, State
-from emitterd.rehearsal.server import FaultMenu, RehearsalServer
+from emitterd.rehearsal.server import RehearsalServer
 from emitterd.text import display
 from support.command import emitterd
+from support.faults import fault_menu
 from support.installation import DEADLINE_S, Installation
 from support.waiting import make_zip, wait_until, zip_bytes
 from support.zips import Raw, deflated, end, raw, repeated, zipped
@@ -238,7 +239,7 @@ BAD_DAY = "expired@1,signature@1,503@1,lost-answer@2,no-such-bucket@1,api-401@1"
 
 def secrets_of(site: Installation, server: RehearsalServer) -> set[str]:
     """Return what nobody may read: of the login, and of each grant that is pinned."""
-    found = {PASSWORD, API_KEY, *server._doorkeeper._tokens}
+    found = {PASSWORD, API_KEY, *server._logins._tokens}
     with closing(sqlite3.connect(site.journal)) as journal:
         pinned = journal.execute('select "grant" from entry where "grant" is not null')
         for (packed,) in pinned.fetchall():
@@ -270,12 +271,12 @@ def test_no_secret_is_told(tmp_path: Path, login: str) -> None:
         site = installed(tmp_path, server, login)
         for name in "abcdefgh":
             site.drop(f"pat/{name}.zip", name.encode())
-        server.faults = FaultMenu.parse(BAD_DAY)
+        server.faults = fault_menu(BAD_DAY)
         said: list[bytes] = []
         with site.running() as daemon:
             names = {one.partition("@")[0] for one in BAD_DAY.split(",")}
             wait_until(lambda: names <= set(server.fired), DEADLINE_S, "a bad day")
-            server.faults = FaultMenu.parse("request-timeout")
+            server.faults = fault_menu("request-timeout")
             site.drop("pat/late.zip", b"late")
             wait_until(lambda: site.entries(State.DEFERRED), DEADLINE_S, "a grant")
             said.append(Path(f"/proc/{daemon.pid}/cmdline").read_bytes())

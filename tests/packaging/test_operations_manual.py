@@ -14,7 +14,8 @@ from emitterd.intake.file_status import FolderState
 from emitterd.journal import operations as hand
 from emitterd.journal.operations import Operation
 from emitterd.model import TRANSITIONS, State
-from emitterd.rehearsal.server import FaultMenu, RehearsalServer
+from emitterd.rehearsal.server import RehearsalServer
+from support.faults import fault_menu
 from support.installation import Installation
 from support.paths import ROOT
 from support.waiting import sample
@@ -115,7 +116,7 @@ def test_tables_are_complete() -> None:
 def filled(tmp_path: Path, server: RehearsalServer) -> Installation:
     """Fill a folder with what the document has answers for."""
     site = Installation(tmp_path, server.url, spool_catalogue="enforce")
-    server.faults = FaultMenu.parse("503")
+    server.faults = fault_menu("503")
     site.drop(HELD, sample(HELD))
     site.drop(MISSPELT, sample(MISSPELT).replace(b"exam_code", b"examcode", 1))
     for path in (BROKEN, WRITTEN):

@@ -16,6 +16,7 @@ import pytest
 from emitterd import failpoints
 from emitterd.rehearsal.server import FaultMenu, RehearsalServer
 from support.debian import Machine
+from support.faults import fault_menu
 from support.installation import DEADLINE_S, PASSWORD
 from support.waiting import wait_until, zip_bytes
 
@@ -37,7 +38,7 @@ delivery:
   drain_timeout: 1s
 """
 LARGE = b"id|name\n" + os.urandom(2_000_000)
-SLOW = FaultMenu.parse("slow-reader:1:200000")
+SLOW = fault_menu("slow-reader:1:200000")
 
 
 class Service:
@@ -161,7 +162,7 @@ def test_status_tells_the_counts(service: Service) -> None:
 def test_errors_are_found_in_journald(service: Service) -> None:
     """`journalctl -p err` shows what needs somebody, and a path leads to its lines."""
     path = "tpd/teacher_mst.zip"
-    service.server.faults = FaultMenu.parse("api-500")
+    service.server.faults = fault_menu("api-500")
     service.drop(f"{SPOOL}/{path}")
     wait_until(lambda: service.logged("--priority=err"), DEADLINE_S, "an error")
     service.server.faults = FaultMenu()
@@ -255,7 +256,7 @@ def test_folder_that_is_mounted_late(service: Service) -> None:
 def test_operator_is_heard_inside_the_sandbox(service: Service) -> None:
     """The commands reach the daemon by the socket beside its journal."""
     path = "sat/semester_exam_mst.zip"
-    service.server.faults = FaultMenu.parse("api-500")
+    service.server.faults = fault_menu("api-500")
     service.drop(f"{SPOOL}/{path}")
     # Refused while it is not there yet, or an attempt is under way.
     wait_until(

@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from emitterd.rehearsal.server import FaultMenu, RehearsalServer
+from emitterd.rehearsal.server import RehearsalServer
 from handle import Handle
+from support.faults import fault_menu
 
 GRANT_LIFETIME_S = 60.0
 """Short, so that grants pinned to files that wait do expire in a soak."""
@@ -81,7 +82,7 @@ class Desk:
 
     def _set(self, order: dict[str, Any]) -> None:
         self._seed += 1
-        self._server.faults = FaultMenu.parse(order["menu"], seed=self._seed)
+        self._server.faults = fault_menu(order["menu"], seed=self._seed)
         if order["revoke"]:
             self._server.revoke_tokens()
         if order["down"] is not self._down:

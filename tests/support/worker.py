@@ -28,10 +28,11 @@ from emitterd.model import (
     Grant,
     State,
 )
-from emitterd.rehearsal.server import FaultMenu, RehearsalServer
+from emitterd.rehearsal.server import RehearsalServer
 from emitterd.spool.folder import Spool
 from emitterd.text import display
 from support.client import PATIENT, PLAIN_TLS, Identity, wired
+from support.faults import fault_menu
 from support.waiting import make_zip
 
 INITIAL_S = 8.0
@@ -141,7 +142,7 @@ class Rig:
 
     def faults(self, menu: str) -> None:
         """Put other faults on the server's menu."""
-        self.server.faults = FaultMenu.parse(menu)
+        self.server.faults = fault_menu(menu)
 
     def drop(self, name: str, content: bytes = b"", rank: int = 0) -> Path:
         """Write a zip and admit it."""

@@ -18,7 +18,7 @@ from emitterd.client.session import TOKEN_LIFETIME_S, TOKEN_LONGEST_S, Credentia
 from emitterd.codes import Code
 from emitterd.errors import Decision, DeliveryError
 from emitterd.heartbeat import Heartbeat
-from emitterd.rehearsal.server import FaultMenu, RehearsalServer
+from emitterd.rehearsal.server import RehearsalServer
 from support.client import (
     Listener,
     answering,
@@ -28,6 +28,7 @@ from support.client import (
     together,
     wired,
 )
+from support.faults import fault_menu
 from support.waiting import wait_until
 
 PATH = b"pat/periodic_exam_mst.zip"
@@ -104,7 +105,7 @@ def test_after_a_refused_login_nobody_asks_again(
     server: RehearsalServer, wire: HttpClient
 ) -> None:
     """Eight workers, three tries each, cost one login: accounts lock after five."""
-    server.faults = FaultMenu.parse("auth-error")
+    server.faults = fault_menu("auth-error")
     emission = emission_to(wire, server.url)
     outcomes = [
         outcome
@@ -194,7 +195,7 @@ def test_a_401_after_a_fresh_login_parks(
     server: RehearsalServer, wire: HttpClient
 ) -> None:
     """A token that is refused when it is new is no reason for a third login."""
-    server.faults = FaultMenu.parse("api-401")
+    server.faults = fault_menu("api-401")
     emission = emission_to(wire, server.url)
     with pytest.raises(DeliveryError) as trouble:
         emission.grant(PATH)
@@ -266,7 +267,7 @@ def test_trouble_of_the_api_parks(
     server: RehearsalServer, menu: str, code: Code, retry_after_s: float | None
 ) -> None:
     """Each fault has its code, parks, and nothing goes anywhere but to the API."""
-    server.faults = FaultMenu.parse(menu)
+    server.faults = fault_menu(menu)
     with proxy_to(server) as proxy, wired(proxy=proxy.url) as wire:
         with pytest.raises(DeliveryError) as trouble:
             emission_to(wire, AFAR).grant(PATH)
@@ -284,7 +285,7 @@ def test_an_api_on_this_host_may_not_name_the_metadata_service(
     server: RehearsalServer, wire: HttpClient
 ) -> None:
     """An API behind a local tunnel excuses loopback, not the link's own addresses."""
-    server.faults = FaultMenu.parse("hostile-link-local")
+    server.faults = fault_menu("hostile-link-local")
     with pytest.raises(DeliveryError) as trouble:
         emission_to(wire, server.url).grant(PATH)
 
@@ -294,7 +295,7 @@ def test_an_api_on_this_host_may_not_name_the_metadata_service(
 @pytest.mark.parametrize("menu", ["api-500@2", "auth-500@2", "reset-connect@1"])
 def test_a_blip_is_tried_again_at_once(server: RehearsalServer, menu: str) -> None:
     """Trouble that passes within seconds does not leave the attempt."""
-    server.faults = FaultMenu.parse(menu)
+    server.faults = fault_menu(menu)
     # Through a proxy: a reset meets us always after the connection stands.
     with proxy_to(server) as proxy, wired(proxy=proxy.url) as wire:
         assert emission_to(wire, AFAR).grant(PATH).key
@@ -306,7 +307,7 @@ def test_a_wait_the_server_asks_for_is_not_cut_short(
     server: RehearsalServer, wire: HttpClient
 ) -> None:
     """An answer with Retry-After is not tried again inside the attempt."""
-    server.faults = FaultMenu.parse("api-503:1:3")
+    server.faults = fault_menu("api-503:1:3")
     with pytest.raises(DeliveryError):
         emission_to(wire, server.url).grant(PATH)
 

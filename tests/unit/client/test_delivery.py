@@ -14,7 +14,7 @@ from emitterd.client.sockets import TransferLimits
 from emitterd.codes import Code
 from emitterd.errors import Decision, DeliveryError
 from emitterd.model import Grant, Receipt
-from emitterd.rehearsal.server import FaultMenu, RehearsalServer
+from emitterd.rehearsal.server import RehearsalServer
 from support.client import (
     Listener,
     answering,
@@ -26,6 +26,7 @@ from support.client import (
     sparse,
     wired,
 )
+from support.faults import fault_menu
 from support.waiting import make_zip
 
 AFAR = "http://cqube.example.test/data"
@@ -92,7 +93,7 @@ def test_the_token_stays_with_the_api(
     emission: EmissionClient, server: RehearsalServer, small: Path
 ) -> None:
     """The bucket, and whoever it redirects to, see no Authorization header."""
-    server.faults = FaultMenu.parse("redirect@1")
+    server.faults = fault_menu("redirect@1")
     deliver(emission, small)
     present = {one.endpoint: one.authorization_present for one in server.requests}
 
@@ -153,7 +154,7 @@ def test_each_fault_of_the_bucket_has_its_meaning(
     ambiguous: bool,
 ) -> None:
     """What the bucket answers, or fails to, decides what the journal does."""
-    server.faults = FaultMenu.parse(menu)
+    server.faults = fault_menu(menu)
     with proxy_to(server) as proxy, wired(proxy=proxy.url) as wire:
         trouble = trouble_of(emission_to(wire, AFAR), small)
         hosts = {one.headers["host"] for one in proxy.heard}
@@ -186,7 +187,7 @@ def test_a_line_that_breaks_or_stalls_is_deferred(
     ambiguous: bool,
 ) -> None:
     """Only what happens after the last byte may have left an object behind."""
-    server.faults = FaultMenu.parse(menu)
+    server.faults = fault_menu(menu)
     with wired(limits) as wire:
         trouble = trouble_of(emission_to(wire, server.url), large)
 
@@ -200,7 +201,7 @@ def test_an_answer_that_is_late_is_an_answer(
     emission: EmissionClient, server: RehearsalServer, small: Path
 ) -> None:
     """A bucket may take its time within the limit."""
-    server.faults = FaultMenu.parse("slow-answer@1:0.5")
+    server.faults = fault_menu("slow-answer@1:0.5")
 
     assert deliver(emission, small).verified
     assert server.fired["slow-answer"] == 1
@@ -210,7 +211,7 @@ def test_an_early_refusal_saves_the_rest_of_the_body(
     emission: EmissionClient, server: RehearsalServer, tmp_path: Path
 ) -> None:
     """An answer before the end is read, and the rest of the file stays here."""
-    server.faults = FaultMenu.parse("early-403")
+    server.faults = fault_menu("early-403")
     sent: list[int] = []
     path = sparse(tmp_path / "huge.zip", 256 * MIB)
     with pytest.raises(DeliveryError) as trouble:
@@ -244,7 +245,7 @@ def test_an_etag_that_is_no_md5_is_taken_unverified(
     emission: EmissionClient, server: RehearsalServer, small: Path, fault: str
 ) -> None:
     """An object encrypted with a key of KMS is delivered, and the receipt says how."""
-    server.faults = FaultMenu.parse(fault)
+    server.faults = fault_menu(fault)
     receipt = deliver(emission, small)
 
     assert server.fired[fault] == 1
@@ -256,7 +257,7 @@ def test_an_etag_of_other_bytes_is_no_delivery(
     emission: EmissionClient, server: RehearsalServer, small: Path
 ) -> None:
     """What the bucket stored is not what was sent: it is sent again."""
-    server.faults = FaultMenu.parse("wrong-etag@1")
+    server.faults = fault_menu("wrong-etag@1")
     trouble = trouble_of(emission, small)
 
     assert server.fired["wrong-etag"] == 1
@@ -280,7 +281,7 @@ def test_a_redirect_is_followed_once_with_the_whole_body(
     emission: EmissionClient, server: RehearsalServer, large: Path
 ) -> None:
     """The regional host of a new bucket gets all fields and the whole file."""
-    server.faults = FaultMenu.parse("redirect")
+    server.faults = fault_menu("redirect")
     receipt = deliver(emission, large)
 
     assert server.fired["redirect"] == 1

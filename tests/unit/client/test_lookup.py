@@ -19,9 +19,10 @@ from emitterd.codes import Code
 from emitterd.delivery.attempt import PATIENCE_S
 from emitterd.errors import Decision, DeliveryError
 from emitterd.model import Confirmation, Grant
-from emitterd.rehearsal.faults import FAULTS, FaultStage
-from emitterd.rehearsal.server import FaultMenu, RehearsalServer
+from emitterd.rehearsal.faults import FaultStage
+from emitterd.rehearsal.server import RehearsalServer
 from support.client import Listener, answering, emission_to, wired
+from support.faults import ALL_FAULTS, fault_menu
 from support.waiting import wait_until, zip_bytes
 from support.worker import Rig, rigged
 
@@ -242,7 +243,7 @@ def test_a_look_up_that_fails_in_passing_is_made_again(rig: Rig, fault: str) -> 
 def test_every_fault_of_a_look_up_is_tried() -> None:
     """A new fault needs a line in the table."""
     stages = {FaultStage.DOWNLOAD, FaultStage.OBJECT}
-    assert {one for one, kind in FAULTS.items() if kind.stage in stages} == set(
+    assert {one for one, kind in ALL_FAULTS.items() if kind.stage in stages} == set(
         LOOK_UPS
     )
 
@@ -433,7 +434,7 @@ def test_a_grant_that_tells_no_bucket_is_not_looked_up(grant: Grant) -> None:
 
 def test_new_credentials_may_be_shown_more(server: RehearsalServer) -> None:
     """What one user was refused is asked again for another."""
-    server.faults = FaultMenu.parse("no-download@1")
+    server.faults = fault_menu("no-download@1")
     with wired() as wire:
         emission = emission_to(wire, server.url)
         grant = emission.grant(NAME.encode())

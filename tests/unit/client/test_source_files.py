@@ -12,7 +12,7 @@ import pytest
 from emitterd.client.api import EmissionClient
 from emitterd.codes import Code
 from emitterd.errors import Decision, DeliveryError, FileError
-from emitterd.rehearsal.server import FaultMenu, RehearsalServer
+from emitterd.rehearsal.server import RehearsalServer
 from support.client import (
     Listener,
     answering,
@@ -22,6 +22,7 @@ from support.client import (
     sparse,
     wired,
 )
+from support.faults import fault_menu
 from support.waiting import make_zip, wait_until
 
 MIB = 1024 * 1024
@@ -137,7 +138,7 @@ def test_a_stop_interrupts_an_upload(
     server: RehearsalServer, tmp_path: Path, menu: str, *, ambiguous: bool
 ) -> None:
     """A stop gives the entry back, and says whether the object may be there."""
-    server.faults = FaultMenu.parse(menu)
+    server.faults = fault_menu(menu)
     stop, caught = threading.Event(), []
     path = sparse(tmp_path / "large.zip", 24 * MIB)
 
