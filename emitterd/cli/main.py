@@ -216,17 +216,11 @@ for _one, _help in {
 
 @command.command()
 @_config
-@click.option(
-    "--receipts",
-    type=PATH,
-    multiple=True,
-    help="A log, or what `receipts --json` printed; may be repeated.",
-)
-def rebuild(config: Path | None, receipts: tuple[Path, ...]) -> None:
-    """Save what can be read of a damaged journal; nothing is sent twice unasked."""
+def rebuild(config: Path | None) -> None:
+    """Replace a damaged journal by a new one with all that can be read of it."""
     from emitterd.cli import operate as acts
 
-    _end(lambda: acts.rebuild(config, receipts))
+    _end(lambda: acts.rebuild(config))
 
 
 @command.command()

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from emitterd.cli.output import DONE, USAGE, WRONG, complain, print_outcome, say
@@ -10,7 +10,7 @@ from emitterd.config.settings import load_part
 from emitterd.config.sources import find
 from emitterd.errors import JournalError, JournalLocked
 from emitterd.housekeeping.recovery import RebuildReport
-from emitterd.housekeeping.recovery import rebuild as put_anew
+from emitterd.housekeeping.recovery import rebuild as rebuild_journal
 from emitterd.journal.journal import Journal
 from emitterd.journal.operations import (
     Operation,
@@ -54,7 +54,7 @@ def act(
     return WRONG if refused or outcome.trouble else DONE
 
 
-def rebuild(config: Path | None, receipts: Sequence[Path]) -> int:
+def rebuild(config: Path | None) -> int:
     """Rebuild a damaged or lost journal; 1 where something of it is lost for good."""
     settings = load_part(find(config, os.environ), os.environ, "journal", "spool")
     journal, rule = settings.journal.path, settings.spool
@@ -62,31 +62,29 @@ def rebuild(config: Path | None, receipts: Sequence[Path]) -> int:
     if spool.lost():
         complain(f"E105 the watched folder {display(bytes(spool.root))} is not there")
         return WRONG
-    done = put_anew(journal, spool, Selection(rule.include, rule.exclude), receipts)
-    if done is None:
+    report = rebuild_journal(journal, spool, Selection(rule.include, rule.exclude))
+    if report is None:
         say(f"{journal} is sound: there is nothing to rebuild")
         return DONE
-    say(*_told(journal, done))
-    return DONE if done.salvaged.whole else WRONG
+    say(*_rebuild_lines(journal, report))
+    return DONE if report.salvaged.whole else WRONG
 
 
-def _told(journal: Path, done: RebuildReport) -> Iterator[str]:
-    if done.aside is None:
+def _rebuild_lines(journal: Path, report: RebuildReport) -> Iterator[str]:
+    if report.backup is None:
         yield f"there was no journal: {journal} is new"
     else:
-        yield f"the journal as it was is kept: {done.aside}"
-    of = "" if done.salvaged.of is None else f" of {done.salvaged.of}"
-    yield f"{done.salvaged.entries}{of} entries were saved"
-    if done.receipts:
-        yield f"{done.receipts} receipts were taken over"
-    if done.salvaged.whole:
+        yield f"the damaged journal is kept: {report.backup}"
+    of = "" if report.salvaged.of is None else f" of {report.salvaged.of}"
+    yield f"{report.salvaged.entries}{of} entries were saved"
+    if report.salvaged.whole:
         yield "nothing is lost: start emitterd again"
         return
     yield (
-        f"{done.doubtful} files in the folder may or may not have been delivered:"
-        " emitterd will hold them, and send what is dropped from now on"
+        f"{report.unknown} files in the folder may or may not have been delivered:"
+        " emitterd will hold them, and send the files that you add from now on"
     )
-    yield "start emitterd, and see them by `emitterd list --state held`"
+    yield "start emitterd, and list them with `emitterd list --state held`"
     yield "`emitterd release PATH` sends one, `emitterd release --all held` sends all"
 
 

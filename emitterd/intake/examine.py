@@ -131,7 +131,7 @@ class Examiner:
 
     def _known(self, path: bytes, seen: Fingerprint) -> bool:
         known = self._journal.latest(path)
-        if known is None or not known.settles(seen):
+        if known is None or not known.matches(seen):
             return False
         self.tracker.forget(path)
         if known.disposal == "due":

@@ -82,7 +82,7 @@ class FileStatuses:
                 return ignored
             known = self._latest(path)
             seen = Fingerprint.of(self.spool.stat(path))
-            if known is not None and known.settles(seen):
+            if known is not None and known.matches(seen):
                 if known.state is State.HELD:
                     return _held(known)
                 return FileStatus(known.state, known.error, known.reason or "")

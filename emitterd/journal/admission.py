@@ -7,9 +7,9 @@ from emitterd.codes import Code
 from emitterd.failpoints import Point, reach
 from emitterd.journal.fair_queue import FairQueue
 from emitterd.journal.rows import (
-    FACT,
     LATEST,
     NEWEST,
+    READ_FACT,
     Admission,
     AdmissionResult,
     Admitted,
@@ -27,7 +27,7 @@ def admit(
     A file whose path is new costs one query and one insert.
     """
     # Set by a rebuild that could not save everything.
-    rows = connection.execute(FACT, ("rebuilt_at",)).fetchall()
+    rows = connection.execute(READ_FACT, ("rebuilt_at",)).fetchall()
     rebuilt_at = float(rows[0][0]) if rows else None
     return [_admit(connection, turns, one, now, rebuilt_at) for one in batch]
 
@@ -40,7 +40,7 @@ def _admit(
     rebuilt_at: float | None,
 ) -> Admitted:
     known, earlier_keys = _before(connection, one.path)
-    if known is not None and known.settles(one.fingerprint):
+    if known is not None and known.matches(one.fingerprint):
         return Admitted(AdmissionResult.KNOWN)
     if known is not None and known.state is State.DELIVERING:
         return Admitted(AdmissionResult.BUSY)

@@ -286,11 +286,11 @@ class Journal:
 
     def note(self, name: str, value: object) -> None:
         """Keep a fact in place of the former: JSON under a name."""
-        self._put(statements.NOTE, name, json.dumps(value))
+        self._put(statements.SAVE_FACT, name, json.dumps(value))
 
     def noted(self, name: str) -> object:
         """Return a fact, or None where there is none."""
-        rows = self.database.read(statements.FACT, (name,))
+        rows = self.database.read(statements.READ_FACT, (name,))
         return json.loads(rows[0][0]) if rows else None
 
     def counts(self) -> dict[State, int]:

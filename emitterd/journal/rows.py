@@ -67,7 +67,7 @@ class Known:
     error: str | None
     reason: str | None
 
-    def settles(self, seen: Fingerprint) -> bool:
+    def matches(self, seen: Fingerprint) -> bool:
         """Tell whether the file as seen needs no new entry."""
         return self.state is not State.WITHDRAWN and self.fingerprint == seen
 
@@ -119,8 +119,8 @@ _LATEST_OF_MANY = f"""select path, max(id), state, disposal, device, inode, byte
     where path in ({", ".join("?" * ASKED)}) and forgotten_at is null
     group by path"""  # noqa: S608  no input
 
-FACT = "select value from fact where name = ?"
-NOTE = "insert or replace into fact (name, value) values (?, ?)"
+READ_FACT = "select value from fact where name = ?"
+SAVE_FACT = "insert or replace into fact (name, value) values (?, ?)"
 
 SUPERSEDED = """exists (select 1 from entry later
     where later.path = entry.path and later.id > entry.id)"""

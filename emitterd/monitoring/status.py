@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from emitterd.errors import Outage
 from emitterd.journal.connection import Read
 from emitterd.journal.reader import JournalReader
-from emitterd.journal.rows import FACT, SUPERSEDED
+from emitterd.journal.rows import READ_FACT, SUPERSEDED
 from emitterd.model import WAITING, State
 from emitterd.monitoring.alarms import Alarm, AlarmLimits, Health, Queue, files_wait
 from emitterd.monitoring.uploads import UPLOADS
@@ -295,7 +295,7 @@ def queue_status(journal: JournalReader) -> QueueStatus:
 
 def noted_uploads(journal: JournalReader) -> list[dict[str, Any]]:
     """Return how far the long uploads were when the daemon noted it last."""
-    rows = journal.read(FACT, (UPLOADS,))
+    rows = journal.read(READ_FACT, (UPLOADS,))
     noted = json.loads(rows[0][0]) if rows else []
     marks = ", ".join("?" * len(noted))
     still = journal.read(

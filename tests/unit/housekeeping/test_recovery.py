@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from emitterd.housekeeping.recovery import Salvaged, salvage
 from emitterd.journal.database import Database
 from emitterd.journal.journal import Journal
 from emitterd.journal.rows import Admission
+from emitterd.journal.salvage import Salvaged, salvage
 from emitterd.model import Fingerprint, Receipt, State
 from emitterd.rehearsal.server import RehearsalServer
 from support.installation import Installation
@@ -257,74 +257,6 @@ def test_what_may_have_been_delivered_is_held(
     assert delivered.counts()[State.HELD] == lost - 1
 
 
-def log_of(site: Installation) -> Path:
-    """Return the log of that time, with lines of others in it."""
-    log = site.folder / "old.log"
-    lines = site.log.read_text()
-    log.write_text("-- Boot --\n" + lines + '{"event": "file.deli')
-    return log
-
-
-def receipts_of(site: Installation) -> Path:
-    """Return what `receipts --json` had printed."""
-    path = site.folder / "receipts.json"
-    path.write_text(site.call("receipts", "--json").stdout)
-    return path
-
-
-@pytest.mark.parametrize("keep", [log_of, receipts_of])
-@pytest.mark.parametrize("everything", [False, True])
-def test_receipts_kept_elsewhere_are_proof(
-    delivered: Installation,
-    server: RehearsalServer,
-    keep: Callable[[Installation], Path],
-    *,
-    everything: bool,
-) -> None:
-    """What a log or a list of receipts names is neither sent again nor held."""
-    kept = keep(delivered)
-    before = {one["path"]: one["sha256"] for one in delivered.ask("receipts")}
-    lost = damage(delivered, everything=everything)
-    done = delivered.call("rebuild", "--receipts", str(kept))
-
-    assert f"{lost} receipts were taken over" in done.stdout
-    assert "\n0 files in the folder" in done.stdout
-    assert delivered.call("once").returncode == 0
-    assert posts(server) == len(FILES)
-    after = {one["path"]: one["sha256"] for one in delivered.ask("receipts")}
-    assert after == before
-
-
-def test_receipts_that_are_found_later(
-    delivered: Installation, server: RehearsalServer
-) -> None:
-    """Rebuilt once more with the log, what was held for its receipt is released."""
-    kept = log_of(delivered)
-    lost = damage(delivered)
-    delivered.call("rebuild")
-    delivered.call("once")
-    assert delivered.counts()[State.HELD] == lost
-    delivered.call("rebuild", "--receipts", str(kept))
-
-    assert delivered.call("once").returncode == 0
-    assert delivered.counts()[State.DELIVERED] == len(FILES)
-    assert posts(server) == len(FILES)
-
-
-def test_file_that_is_not_what_its_receipt_says(
-    delivered: Installation, server: RehearsalServer
-) -> None:
-    """A receipt for other content proves nothing: the file is held."""
-    kept = log_of(delivered)
-    delivered.drop(FILES[0], FILES[1].encode() * 20)
-    damage(delivered, everything=True)
-    delivered.call("rebuild", "--receipts", str(kept))
-    delivered.call("once")
-
-    assert [one["path"] for one in delivered.entries(State.HELD)] == FILES[:1]
-    assert posts(server) == len(FILES)
-
-
 def test_lost_journal(delivered: Installation, server: RehearsalServer) -> None:
     """Where the file is gone a rebuild keeps the folder from being sent again."""
     delivered.journal.unlink()
@@ -368,7 +300,7 @@ def test_what_is_not_ours_is_not_rebuilt(
     """Another program's file, or a later version's, is refused and left as it is."""
     make(delivered.journal)
     before = delivered.journal.read_bytes()
-    done = delivered.call("rebuild", "--receipts", str(log_of(delivered)))
+    done = delivered.call("rebuild")
 
     assert done.returncode == 78
     assert delivered.journal.read_bytes() == before
@@ -381,27 +313,6 @@ def test_running_daemon_is_not_rebuilt(site: Installation) -> None:
         assert site.call("rebuild").returncode == 75
 
 
-@pytest.mark.parametrize(
-    ("name", "code", "said"),
-    [("nowhere.json", 1, "cannot go on"), ("cut.json", 78, "not a whole list")],
-)
-def test_receipts_that_cannot_be_read(
-    delivered: Installation, name: str, code: int, said: str
-) -> None:
-    """A file that is not there, or cut off, changes nothing."""
-    cut = receipts_of(delivered)
-    cut.write_text(cut.read_text()[:-9])
-    cut.rename(delivered.folder / "cut.json")
-    damage(delivered)
-    before = delivered.journal.read_bytes()
-    done = delivered.call("rebuild", "--receipts", str(delivered.folder / name))
-
-    assert (done.returncode, said in done.stderr) == (code, True)
-    assert delivered.journal.read_bytes() == before
-    left = sorted(one.name for one in delivered.folder.glob("journal.db*"))
-    assert left == ["journal.db", "journal.db-shm", "journal.db-wal", "journal.db.lock"]
-
-
 def test_lost_folder(delivered: Installation) -> None:
     """Without the folder nothing can be compared, so nothing is done."""
     damage(delivered)
@@ -409,14 +320,3 @@ def test_lost_folder(delivered: Installation) -> None:
     done = delivered.call("rebuild")
 
     assert (done.returncode, "E105" in done.stderr) == (1, True)
-
-
-def test_receipts_of_odd_names(site: Installation) -> None:
-    """A name that is shown escaped is found again by its bytes."""
-    site.drop("pat/tab\there.zip")
-    site.log.write_text(site.call("once").stdout)
-    site.journal.unlink()
-    done = site.call("rebuild", "--receipts", str(log_of(site)))
-
-    assert "\n0 files in the folder may" in done.stdout
-    assert site.call("once").returncode == 0
