@@ -18,7 +18,6 @@ import ssl
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -31,6 +30,7 @@ import httpx
 
 from emitterd.client.http import HttpClient, tls_context
 from emitterd.client.sockets import TransferLimits
+from emitterd.shutdown import Shutdown
 
 LIMITS = TransferLimits(connect_s=10, stall_s=60, minimum_bytes_s=1024)
 BODY = b'{"filename": "student_attendance/student_attendance.zip"}'
@@ -154,7 +154,7 @@ def measure(case: Case, requests: int, folder: Path) -> list[float]:
     port = listener.getsockname()[1]
     url = f"http{'s' * case.tls}://localhost:{port}/data/upload-url"
     tls = case.context(str(folder / "root.pem"))
-    wire = HttpClient(LIMITS, tls=tls, proxy=None, stop=threading.Event())
+    wire = HttpClient(LIMITS, tls=tls, proxy=None, shutdown=Shutdown())
     tenth = max(1, int(requests * case.share) // 10)
     costs = []
     try:

@@ -9,7 +9,6 @@ import json
 import os
 import ssl
 import sys
-import threading
 from http import HTTPStatus
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from emitterd.client.body import Body
 from emitterd.client.http import HttpClient
 from emitterd.client.sockets import TransferLimits
 from emitterd.model import Fingerprint
+from emitterd.shutdown import Shutdown
 
 LIMITS = TransferLimits(connect_s=10.0, stall_s=60.0, minimum_bytes_s=1)
 
@@ -40,7 +40,7 @@ def main(url: str, path: Path, fields: dict[str, str]) -> int:
         LIMITS,
         tls=ssl.create_default_context(),
         proxy=None,
-        stop=threading.Event(),
+        shutdown=Shutdown(),
     )
     with path.open("rb", buffering=0) as file:
         body = Body(file, Fingerprint.of(os.fstat(file.fileno())), fields)

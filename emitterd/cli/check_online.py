@@ -26,6 +26,7 @@ from emitterd.config.settings import Config
 from emitterd.errors import EmitterError
 from emitterd.model import Grant
 from emitterd.service.components import open_emission, open_tls, open_wire
+from emitterd.shutdown import Shutdown
 from emitterd.text import printable
 from emitterd.units import format_duration
 
@@ -406,13 +407,13 @@ class _Check:
     """The steps, over the daemon's own wire."""
 
     def __init__(self, config: Config) -> None:
-        stop = threading.Event()
+        shutdown = Shutdown()
         self._url = config.emission.url
         self._limit_s = config.emission.connect_timeout_s
         self._tls = open_tls(config)
         self.clock = _Clock()
-        self.wire = open_wire(config, self._tls, stop, self.clock.note)
-        self._emission = open_emission(config, self.wire, stop)
+        self.wire = open_wire(config, self._tls, shutdown, self.clock.note)
+        self._emission = open_emission(config, self.wire, shutdown)
 
     def steps(self) -> Iterator[Diagnosis]:
         """Yield what is found. Raises `_Failed` at the first step that fails."""

@@ -1,7 +1,6 @@
 """The operator's hand from the command line: through the daemon, or without one."""
 
 import os
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +20,8 @@ from emitterd.journal.operations import (
 from emitterd.journal.reader import JournalReader
 from emitterd.model import State
 from emitterd.monitoring.explain import OutsideSpool, locate
-from emitterd.service.control_socket import ask, user_name
+from emitterd.service.control_socket import send_request, user_name
+from emitterd.shutdown import Shutdown
 from emitterd.spool.folder import Spool
 from emitterd.spool.selection import Selection
 from emitterd.text import display
@@ -41,7 +41,7 @@ def act(
     sudo_user = os.environ.get("SUDO_USER", "")
     instruction = OperationRequest(what, paths, state, sudo_user)
     try:
-        outcome = ask(journal, instruction) or _alone(journal, instruction)
+        outcome = send_request(journal, instruction) or _alone(journal, instruction)
     except OSError as error:
         raise JournalError(
             f"the daemon cannot be asked: {error.strerror or error}",
@@ -98,7 +98,7 @@ def _alone(journal: Path, instruction: OperationRequest) -> OperationReport:
     try:
         with Journal(journal) as opened:
             user = user_name(os.getuid(), instruction.sudo_user)
-            hand = Operations(opened.database, threading.Event())
+            hand = Operations(opened.database, Shutdown())
             return hand.obey(instruction, user, lambda _: None)
     except JournalLocked as error:
         raise JournalLocked(

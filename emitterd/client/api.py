@@ -5,7 +5,6 @@ should do; what lasts longer than seconds is never waited for here.
 Source: cQube's views.py and client.py, versions 1.0 to 4.1.
 """
 
-import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -45,6 +44,7 @@ from emitterd.client.sockets import Stopped, TransportError
 from emitterd.codes import Code
 from emitterd.errors import Decision, DeliveryError
 from emitterd.model import Confirmation, Fingerprint, Grant, Receipt
+from emitterd.shutdown import Shutdown
 
 BUCKET_ANSWER_MAX_BYTES = 64 * 1024
 REDIRECTS = frozenset({307, 308})
@@ -67,7 +67,7 @@ class EmissionClient:
         credentials: Credentials,
         *,
         insecure: bool,
-        stop: threading.Event,
+        shutdown: Shutdown,
         memory: LockoutStore | None = None,
     ) -> None:
         """Make ready; `insecure` allows a grant over http from an API over https.
@@ -80,10 +80,12 @@ class EmissionClient:
         self._session = Session(wire, self._url, credentials, memory)
         self._shows_nothing = ""
         self._retrying = Retrying(
-            stop=stop_any(stop_after_attempt(ATTEMPTS), stop_when_event_set(stop)),
+            stop=stop_any(
+                stop_after_attempt(ATTEMPTS), stop_when_event_set(shutdown.now)
+            ),
             wait=wait_random_exponential(multiplier=0.2, max=2),
             retry=retry_if_exception(_blip),
-            sleep=sleep_using_event(stop),
+            sleep=sleep_using_event(shutdown.now),
             reraise=True,
         )
 

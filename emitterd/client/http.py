@@ -6,7 +6,6 @@ of a small request.
 """
 
 import ssl
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,6 +26,7 @@ from emitterd.client.sockets import (
     TransportError,
     watched,
 )
+from emitterd.shutdown import Shutdown
 
 if TYPE_CHECKING:
     import httpcore
@@ -111,19 +111,19 @@ class HttpClient:
         *,
         tls: ssl.SSLContext,
         proxy: str | None,
-        stop: threading.Event,
+        shutdown: Shutdown,
         on_answer: Callable[[Response], None] | None = None,
     ) -> None:
         """Make ready; nothing is connected before the first request.
 
         `proxy`: an http:// proxy for everything; without it the environment's
-        HTTPS_PROXY, HTTP_PROXY and NO_PROXY hold. `stop` ends what is under way.
-        `on_answer` is told of each answer.
+        HTTPS_PROXY, HTTP_PROXY and NO_PROXY hold. `shutdown.now` ends what is
+        under way. `on_answer` is told of each answer.
         """
         self._limits = limits
         self.throttle = Throttle()
         """What bodies share; the API's requests, some hundred bytes, pass it by."""
-        self._stop = stop
+        self._shutdown = shutdown
         # Hardly ever another one than before; and it is not changed by use.
         self._parsed = lru_cache(PLACES)(httpx.URL)
         self._on_answer = on_answer or (lambda _: None)
@@ -179,7 +179,7 @@ class HttpClient:
                 extensions={"timeout": {"connect": limits.connect_s}},
             )
             throttle = self.throttle if isinstance(content, Body) else None
-            with watched(limits, self._stop, throttle):
+            with watched(limits, self._shutdown, throttle):
                 answer = self._exchange(request, limit_bytes)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise TransportError(BrokenConnection.LOST, str(error)) from error

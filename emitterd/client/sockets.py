@@ -19,6 +19,7 @@ import httpcore
 from emitterd import heartbeat
 from emitterd.client.bandwidth import Throttle
 from emitterd.client.responses import BrokenConnection
+from emitterd.shutdown import Shutdown
 
 # The bounds of one request: how slow it may be, how fast, and that a stop ends it.
 # Whoever moves bytes asks here before each try, and tries again every `sockets.POLL_S`
@@ -63,7 +64,7 @@ class Deadlines:
     """A request under way, of one thread."""
 
     limits: TransferLimits
-    stop: threading.Event
+    shutdown: Shutdown
     throttle: Throttle | None
     """Of a body; None for all other requests."""
     window_at: float | None = None
@@ -117,7 +118,7 @@ class Deadlines:
         """Give a sign of life; raise `Stopped` where the daemon stops."""
         # A slow line is no standstill: how slow it may be is bounded here.
         heartbeat.record()
-        if self.stop.is_set():
+        if self.shutdown.now.is_set():
             raise Stopped
 
 
@@ -351,13 +352,13 @@ class Pools:
 
 @contextmanager
 def watched(
-    limits: TransferLimits, stop: threading.Event, throttle: Throttle | None = None
+    limits: TransferLimits, shutdown: Shutdown, throttle: Throttle | None = None
 ) -> Iterator[None]:
     """Bound every wait of this thread's request; a body is one that has a throttle.
 
     Raises `TransportError` in place of httpcore's errors, and `Stopped`.
     """
-    _current.transfer = Deadlines(limits, stop, throttle)
+    _current.transfer = Deadlines(limits, shutdown, throttle)
     try:
         yield
     except UnicodeError as error:

@@ -5,7 +5,6 @@ may have stored under the first is looked for before.
 """
 
 import os
-import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -22,6 +21,7 @@ from emitterd.errors import Decision, DeliveryError, FileError
 from emitterd.failpoints import Point, reach
 from emitterd.journal.journal import Journal
 from emitterd.model import Confirmation, Entry, Fingerprint, Grant, Receipt
+from emitterd.shutdown import Shutdown
 from emitterd.spool.folder import digests
 
 GRANT_SPACING_S = 1.05
@@ -43,19 +43,19 @@ class Attempter:
         self,
         journal: Journal,
         emission: EmissionClient,
-        abort: threading.Event,
+        shutdown: Shutdown,
         *,
         on_granted: Callable[[], None],
         on_sent: Callable[[Entry, int], None],
     ) -> None:
-        """`abort` ends waits and reading.
+        """`shutdown.now` ends waits and reading.
 
         `on_granted` is called when the API has given a grant, `on_sent` with the bytes
         that went out.
         """
         self._journal = journal
         self._emission = emission
-        self._abort = abort
+        self._shutdown = shutdown
         self._on_granted = on_granted
         self._on_sent = on_sent
 
@@ -82,7 +82,7 @@ class Attempter:
 
     def check_abort(self) -> None:
         """Raise `DeliveryError` where the daemon waits for no attempt any more."""
-        if self._abort.is_set():
+        if self._shutdown.now.is_set():
             raise interrupted(ambiguous=False)
 
     def _look_up(self, entry: Entry, file: FileIO) -> Receipt | NotConfirmed | None:
@@ -150,7 +150,7 @@ class Attempter:
         grant = self._emission.grant(entry.path)
         if not first and self._journal.has_key(entry, grant.key):
             # A clock was set meanwhile, this host's or the server's.
-            self._abort.wait(GRANT_SPACING_S)
+            self._shutdown.now.wait(GRANT_SPACING_S)
             grant = self._emission.grant(entry.path)
         self._on_granted()
         reach(Point.GRANTED)
@@ -170,4 +170,4 @@ class Attempter:
     def _keep_apart(self, entry: Entry) -> None:
         spacing_s = self._journal.granted_at(entry.path) + GRANT_SPACING_S - time.time()
         if 0 < spacing_s <= GRANT_SPACING_S:
-            self._abort.wait(spacing_s)
+            self._shutdown.now.wait(spacing_s)

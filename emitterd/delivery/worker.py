@@ -5,7 +5,6 @@ means was decided below, here it is only carried out.
 """
 
 import os
-import threading
 import time
 from collections.abc import Callable
 from io import FileIO
@@ -24,6 +23,7 @@ from emitterd.failpoints import Point, reach
 from emitterd.housekeeping.disposal import Disposal
 from emitterd.journal.journal import Journal
 from emitterd.model import Entry, Fingerprint, Receipt
+from emitterd.shutdown import Shutdown
 from emitterd.spool.folder import Spool, sha256
 from emitterd.text import iso
 
@@ -62,7 +62,7 @@ class Worker:
         disposal: Disposal,
         *,
         wake: WakeUp,
-        abort: threading.Event,
+        shutdown: Shutdown,
         on_changed: Callable[[bytes], None],
         observer: Observer,
     ) -> None:
@@ -72,24 +72,30 @@ class Worker:
         self._passage = Dispatcher(journal, destination, emission.usable, wake)
         self._disposal = disposal
         self._wake = wake
-        self._abort = abort
+        self._shutdown = shutdown
         self._on_changed = on_changed
         self._observer = observer
         self._leave = emission.leave
         self._attempts = Attempter(
             journal,
             emission,
-            abort,
+            shutdown,
             on_granted=lambda: self._passage.answered(Stage.GRANT),
             on_sent=observer.sent,
         )
 
-    def run(self, stop: threading.Event) -> None:
-        """Loop until `stop` is set and the wake rung; an attempt is ended first."""
+    def run(self, surplus: Callable[[], bool] = lambda: False) -> None:
+        """Deliver until the daemon drains or this worker is `surplus`.
+
+        The current attempt ends first.
+        """
         try:
-            while not stop.is_set():
-                heartbeat.record()
+            while True:
+                # Counted first: no wake-up that comes during the look is lost.
                 rings = self._wake.rings()
+                if self._shutdown.draining or surplus():
+                    return
+                heartbeat.record()
                 wait_s = self.step(time.time())
                 if wait_s > 0:
                     self._wake.wait(rings, min(wait_s, IDLE_S))
@@ -263,7 +269,7 @@ class Worker:
 
         It may have been delivered: the same grant is used again, so it overwrites.
         """
-        while not self._abort.wait(FULL_S):
+        while not self._shutdown.now.wait(FULL_S):
             heartbeat.record()
             try:
                 self._journal.interrupt(entry, ambiguous=True)

@@ -22,6 +22,7 @@ from emitterd.failpoints import Point, reach
 from emitterd.intake.examine import Examiner, ExamineRules
 from emitterd.journal.journal import Journal
 from emitterd.journal.rows import ASKED, Admission, AdmissionResult, Admitted
+from emitterd.shutdown import Shutdown
 from emitterd.spool.folder import PathStat, Spool
 from emitterd.text import display
 
@@ -63,7 +64,7 @@ class Sweep:
 class Intake:
     """Looks at paths and admits complete files.
 
-    `hint`, `sweep_soon` and `wake` from any thread; the rest by one.
+    `hint` and `sweep_soon` from any thread; the rest by one.
     """
 
     def __init__(
@@ -125,20 +126,19 @@ class Intake:
             self._offered = rules
         self._wake.set()
 
-    def run(self, stop: threading.Event) -> None:
-        """Loop until `stop` is set and `wake` called."""
-        while not stop.is_set():
-            # Clear, look, wait: a hint that comes during the look is not slept over.
+    def run(self, shutdown: Shutdown) -> None:
+        """Loop until the daemon drains."""
+        shutdown.on_drain(self._wake.set)
+        while True:
+            # Clear, look, wait: no wake-up that comes during the look is lost.
             self._wake.clear()
+            if shutdown.draining:
+                return
             heartbeat.record()
             wait_s = self.step(time.monotonic())
             if wait_s > 0:
                 heartbeat.silence(wait_s)
                 self._wake.wait(wait_s)
-
-    def wake(self) -> None:
-        """End a wait of the loop. Thread-safe."""
-        self._wake.set()
 
     def settling(self) -> bool:
         """Tell whether a complete file is only waiting out its quiet period."""

@@ -8,7 +8,6 @@ outcome is not known yet.
 import json
 import os
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from emitterd.model import (
     State,
     Verb,
 )
+from emitterd.shutdown import Shutdown
 from emitterd.text import display
 
 # What the operator asks for, and what became of it: the hand's words on the wire.
@@ -161,10 +161,10 @@ _OF_STATE = """select id, path from entry where id > ? and id <= ? and state = ?
 class Operations:
     """Carries out instructions on the journal's database. Thread-safe."""
 
-    def __init__(self, database: Database, stop: threading.Event) -> None:
-        """`stop` ends an act on a whole state between two commits."""
+    def __init__(self, database: Database, shutdown: Shutdown) -> None:
+        """`shutdown.now` ends an act on a whole state between two commits."""
         self._database = database
-        self._stop = stop
+        self._shutdown = shutdown
 
     def obey(
         self,
@@ -181,7 +181,7 @@ class Operations:
         shown: list[OperationResult] = []
         try:
             for paths in self._batches(instruction):
-                if self._stop.is_set():
+                if self._shutdown.now.is_set():
                     return OperationReport(done, tuple(shown), "emitterd is stopping")
                 for deed in self._database.write(_OperationRun(act, paths, user)):
                     tell(deed)

@@ -30,6 +30,7 @@ from wsgiref.types import WSGIApplication
 import structlog
 
 from emitterd.monitoring.endpoint import Endpoint
+from emitterd.shutdown import Shutdown
 from emitterd.text import printable
 
 THREADS = 8
@@ -65,26 +66,24 @@ class Listener:
         self._endpoint = endpoint
         self._mounts = mounts
         self._token = token
-        self._stopping = threading.Event()
         self._told = False
 
-    def run(self) -> None:
-        """Serve until `stop`. An address that is taken is tried again and again."""
-        while not self._stopping.is_set():
+    def run(self, shutdown: Shutdown) -> None:
+        """Serve until the daemon drains; cut off what is being answered then.
+
+        An address that is taken is tried again and again.
+        """
+        while not shutdown.draining:
             try:
                 server = _Server(self._endpoint, self._mounts, self._token)
             except OSError as error:
                 self._unserved(error)
-                self._stopping.wait(RETRY_S)
+                shutdown.wait_for_drain(RETRY_S)
                 continue
             self._told = False
             log.info("metrics.served", address=str(self._endpoint))
             with server:
-                server.serve_until(self._stopping)
-
-    def stop(self) -> None:
-        """End `run`; what is being answered just then is cut off."""
-        self._stopping.set()
+                server.serve_until(shutdown)
 
     def _unserved(self, error: OSError) -> None:
         if not self._told:
@@ -135,13 +134,13 @@ class _Server(socketserver.TCPServer):
         if self._made is not None:
             self._made.unlink(missing_ok=True)
 
-    def serve_until(self, stopping: threading.Event) -> None:
-        while not stopping.is_set():
+    def serve_until(self, shutdown: Shutdown) -> None:
+        while not shutdown.draining:
             self._cut_off(time.monotonic() - DEADLINE_S)
             if len(self._callers) < THREADS:
                 self.handle_request()
             else:
-                stopping.wait(FULL_S)
+                shutdown.wait_for_drain(FULL_S)
 
     def get_request(self) -> tuple[socket.socket, Any]:
         try:

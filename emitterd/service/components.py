@@ -1,7 +1,6 @@
 """Puts the parts of one installation together; nothing runs yet."""
 
 import ssl
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -35,6 +34,7 @@ from emitterd.monitoring.http_server import Listener
 from emitterd.monitoring.page import Page, PageSources
 from emitterd.monitoring.page_data import Throughput
 from emitterd.monitoring.uploads import UploadTracker
+from emitterd.shutdown import Shutdown
 from emitterd.spool.folder import Spool
 from emitterd.spool.selection import Selection
 from emitterd.spool.watcher import WatchKeeper
@@ -65,16 +65,16 @@ def open_tls(config: Config) -> ssl.SSLContext:
 def open_wire(
     config: Config,
     tls: ssl.SSLContext,
-    stop: threading.Event,
+    shutdown: Shutdown,
     on_answer: Callable[[Response], None] | None = None,
 ) -> HttpClient:
-    """Return the client that all workers share; `stop`: see `HttpClient`."""
+    """Return the client that all workers share; `shutdown`: see `HttpClient`."""
     proxy = config.emission.proxy
     wire = HttpClient(
         limits(config),
         tls=tls,
         proxy=proxy.reveal() if proxy else None,
-        stop=stop,
+        shutdown=shutdown,
         on_answer=on_answer,
     )
     wire.throttle.adopt(config.delivery.bandwidth)
@@ -102,7 +102,7 @@ def credentials(config: Config) -> Credentials:
 def open_emission(
     config: Config,
     wire: HttpClient,
-    stop: threading.Event,
+    shutdown: Shutdown,
     memory: LockoutStore | None = None,
 ) -> EmissionClient:
     """Return the emission API over this wire, not logged in yet."""
@@ -111,7 +111,7 @@ def open_emission(
         config.emission.url,
         credentials(config),
         insecure=config.emission.allow_insecure_http,
-        stop=stop,
+        shutdown=shutdown,
         memory=memory,
     )
 
@@ -123,8 +123,7 @@ REFUSED = frozenset({Code.CREDENTIALS, Code.TOKEN_REFUSED})
 class Components:
     """What the daemon runs.
 
-    `abort` ends every wait on the network and every pause; `wake` rings when there is
-    something to claim.
+    `wake` is notified when there is something to claim.
     """
 
     def __init__(self, config: Config, observer: Observer) -> None:
@@ -135,16 +134,16 @@ class Components:
         """
         self.config = config
         self._observer = observer
-        self.abort = threading.Event()
+        self.shutdown = Shutdown()
         self.wake = WakeUp()
         self.spool = Spool(config.spool.directory)
-        self.wire = open_wire(config, open_tls(config), self.abort)
+        self.wire = open_wire(config, open_tls(config), self.shutdown)
         self.destination = Destination(_backoff(config), workers=_workers(config))
         self.metrics: Metrics | None = None
         """Counted only where they are served."""
         self._inspector = load_inspector(config.spool)
         self.journal = self._open_journal()
-        self.hand = Operations(self.journal.database, self.abort)
+        self.hand = Operations(self.journal.database, self.shutdown)
         self.waiting = Waiting(self.journal.database)
         self._retention = Retention(self.journal, self.spool, config.journal.retain_s)
         rules = _rules(config, self._inspector)
@@ -160,7 +159,7 @@ class Components:
             self.spool, config.spool.watcher, self.intake.hint, self._rescan
         )
         self.intake.expects_events = not self.watch_keeper.polling
-        self._emission = open_emission(config, self.wire, self.abort, self.journal)
+        self._emission = open_emission(config, self.wire, self.shutdown, self.journal)
         self.health = self._health()
 
     def adopt(self, config: Config, inspector: Inspector) -> None:
@@ -254,7 +253,7 @@ class Components:
             self.destination,
             self.disposal,
             wake=self.wake,
-            abort=self.abort,
+            shutdown=self.shutdown,
             on_changed=self.intake.hint,
             observer=self._observer,
         )

@@ -1,117 +1,126 @@
-"""The way from the command line to a running daemon: a socket beside the journal.
+"""The control socket: how an operator command reaches a running daemon.
 
-One instruction a connection, a line of JSON each way, a thread for each caller: an act
-on a whole state takes a while, and others must not wait for it. The daemon carries it
-out on its own writing connection: a second writer is what SQLite before 3.51.3 may
-lose a commit over ("WAL-reset bug"). Who asks is told by the kernel, not by the
-caller.
+It lies beside the journal. A connection carries one request and one report, each a
+line of JSON. Each caller has a thread, because an operation on a whole state takes a
+while and other callers must not wait for it. The daemon carries it out on its own
+writing connection: with a second writer SQLite before 3.51.3 may lose a commit
+("WAL-reset bug"). The kernel tells who the caller is, not the caller.
 """
 
 import os
 import pwd
 import socket
+import socketserver
 import struct
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from emitterd.journal.operations import OperationReport, OperationRequest
+from emitterd.shutdown import Shutdown
 from emitterd.text import printable
 
 LINE_MAX_BYTES = 16 * 1024 * 1024
-ASK_S = 5.0
-"""How long a caller may take to say what it wants."""
+REQUEST_S = 5.0
+"""How long a caller may take to send its request."""
 
 ANSWER_S = 600.0
-"""How long a caller waits: an act on a whole state of a large journal takes a while."""
+"""How long a caller waits: an operation on a whole state of a large journal is slow."""
 
 PAUSE_S = 1.0
 
 _CREDENTIALS = struct.Struct("3i")
 
-Obey = Callable[[OperationRequest, str], OperationReport]
+Handler = Callable[[OperationRequest, str], OperationReport]
 
 
-class Control:
-    """The daemon's end. `run` by a thread of its own, `stop` from any.
+class ControlServer(socketserver.ThreadingUnixStreamServer):
+    """The daemon's end of the socket. It answers each caller in a thread of its own.
 
-    `obey` is called in several threads at once, and must raise nothing.
+    `handler` gets the request and the user's name. Several threads call it at once,
+    and it must not raise.
     """
 
-    def __init__(self, journal: Path, obey: Obey) -> None:
-        """Listen at the journal's socket; `obey` gets instruction and user.
+    daemon_threads = True
+    request_queue_size = 128
 
-        The journal's lock must be held: what lies there of a dead process is removed.
-        Raises `OSError` where no socket can be made there.
+    def __init__(self, journal: Path, handler: Handler, shutdown: Shutdown) -> None:
+        """Listen beside the journal, whose lock the caller must hold.
+
+        A socket that a dead process left there is removed. Raises `OSError` if no
+        socket can be made.
         """
-        self._obey = obey
-        self._stopping = threading.Event()
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            # The mode that bind gives the name: there is no moment without it.
-            os.fchmod(self._listener.fileno(), 0o600)
-            with _address(journal) as address:
-                with suppress(FileNotFoundError):
-                    Path(address).unlink()
-                self._listener.bind(address)
-            self._listener.listen()
-        except OSError:
-            self._listener.close()
-            raise
+        self.handler = handler
+        self._shutdown = shutdown
+        with _address(journal) as address:
+            super().__init__(address, _CallerHandler)
+        shutdown.on_drain(self._wake)
 
     def run(self) -> None:
-        """Take callers until `stop`; each is answered by a thread of its own."""
-        with self._listener:
-            while not self._stopping.is_set():
-                self._next()
+        """Answer callers until the daemon drains."""
+        with self:
+            while not self._shutdown.draining:
+                self.handle_request()
 
-    def stop(self) -> None:
-        """End `run` and take no more callers."""
-        self._stopping.set()
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
+    def server_bind(self) -> None:
+        """Bind the address, also if a dead process left its socket there."""
+        # The file gets its mode at the bind: it never exists with another one.
+        os.fchmod(self.fileno(), 0o600)
+        with suppress(FileNotFoundError):
+            Path(str(self.server_address)).unlink()
+        super().server_bind()
 
-    def _next(self) -> None:
+    def get_request(self) -> tuple[socket.socket, object]:
+        """Accept a caller."""
         try:
-            caller, _ = self._listener.accept()
+            return super().get_request()
         except OSError:
-            # `stop` shuts the listener down; else descriptors ran out.
-            self._stopping.wait(PAUSE_S)
-            return
-        threading.Thread(
-            target=self._serve, args=(caller,), name="operator", daemon=True
-        ).start()
+            # The drain shut the socket down, or descriptors ran out.
+            self._shutdown.wait_for_drain(PAUSE_S)
+            raise
 
-    def _serve(self, caller: socket.socket) -> None:
-        # Whoever goes away before the answer has had its instruction obeyed.
-        with caller, suppress(OSError):
-            try:
-                instruction = OperationRequest.unpack(_line(caller, ASK_S))
-            except ValueError as error:
-                said = f"not understood: {error}"
-                caller.sendall(OperationReport(0, (), said).pack())
-                return
-            outcome = self._obey(instruction, _user(caller, instruction))
-            caller.settimeout(ANSWER_S)
-            caller.sendall(outcome.pack())
+    def _wake(self) -> None:
+        with suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)
 
 
-def ask(journal: Path, instruction: OperationRequest) -> OperationReport | None:
-    """Have the daemon that holds this journal obey; None where none listens.
+class _CallerHandler(socketserver.BaseRequestHandler):
+    """Answers one caller."""
 
-    Raises `OSError` where it may not be asked, or does not answer.
+    server: ControlServer
+    request: socket.socket
+
+    def handle(self) -> None:
+        # The request is carried out even if the caller does not wait for the answer.
+        with suppress(OSError):
+            self.request.sendall(self._report().pack())
+
+    def _report(self) -> OperationReport:
+        try:
+            request = OperationRequest.unpack(_read_line(self.request, REQUEST_S))
+        except ValueError as error:
+            return OperationReport(0, (), f"not understood: {error}")
+        report = self.server.handler(request, _user(self.request, request))
+        self.request.settimeout(ANSWER_S)
+        return report
+
+
+def send_request(journal: Path, request: OperationRequest) -> OperationReport | None:
+    """Have the daemon that holds this journal carry out a request.
+
+    Return None if no daemon listens. Raises `OSError` if the caller may not connect,
+    or the daemon does not answer.
     """
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
-        caller.settimeout(ASK_S)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(REQUEST_S)
         try:
             with _address(journal) as address:
-                caller.connect(address)
+                connection.connect(address)
         except (FileNotFoundError, ConnectionRefusedError):
             return None
-        caller.sendall(instruction.pack())
-        line = _line(caller, ANSWER_S)
+        connection.sendall(request.pack())
+        line = _read_line(connection, ANSWER_S)
     try:
         return OperationReport.unpack(line)
     except ValueError as error:
@@ -119,18 +128,18 @@ def ask(journal: Path, instruction: OperationRequest) -> OperationReport | None:
 
 
 def user_name(uid: int, sudo_user: str) -> str:
-    """Return a user's name for the record: `root (asha)` where asha called sudo."""
+    """Return a user's name for the record: `root (asha)` if asha called sudo."""
     try:
         name = pwd.getpwuid(uid).pw_name
     except KeyError:
         name = str(uid)
-    behind = printable(sudo_user) if uid == 0 else ""
-    return f"{name} ({behind})" if behind else name
+    caller = printable(sudo_user) if uid == 0 else ""
+    return f"{name} ({caller})" if caller else name
 
 
 @contextmanager
 def _address(journal: Path) -> Iterator[str]:
-    """Yield the socket's address: through a descriptor, as 107 bytes hold no path."""
+    # Through a descriptor: an address has 107 bytes, and a path may be longer.
     folder = os.open(journal.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield f"/proc/self/fd/{folder}/{journal.name}.sock"
@@ -138,26 +147,27 @@ def _address(journal: Path) -> Iterator[str]:
         os.close(folder)
 
 
-def _user(caller: socket.socket, instruction: OperationRequest) -> str:
-    """Return who asks; the name behind a sudo is a claim, which root may make."""
+def _user(caller: socket.socket, request: OperationRequest) -> str:
+    # The kernel names the caller. The name behind a sudo is a claim of root.
     credentials = caller.getsockopt(
         socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size
     )
-    return user_name(_CREDENTIALS.unpack(credentials)[1], instruction.sudo_user)
+    return user_name(_CREDENTIALS.unpack(credentials)[1], request.sudo_user)
 
 
-def _line(peer: socket.socket, limit_s: float) -> bytes:
-    """Return a line, or what came of it; raises `ValueError` where it is too long.
+def _read_line(peer: socket.socket, limit_s: float) -> bytes:
+    """Read a line, or less if the peer closes early.
 
-    Raises `TimeoutError` where it is not there in time, however it drips.
+    Raises `ValueError` if it is too long, and `TimeoutError` if it is not complete
+    within `limit_s` seconds, even if single bytes arrive.
     """
-    said, deadline = bytearray(), time.monotonic() + limit_s
-    while not said.endswith(b"\n"):
+    line, deadline = bytearray(), time.monotonic() + limit_s
+    while not line.endswith(b"\n"):
         peer.settimeout(max(0.001, deadline - time.monotonic()))
         chunk = peer.recv(65536)
         if not chunk:
             break
-        said += chunk
-        if len(said) > LINE_MAX_BYTES:
+        line += chunk
+        if len(line) > LINE_MAX_BYTES:
             raise ValueError("it is too long")
-    return bytes(said)
+    return bytes(line)

@@ -7,6 +7,7 @@ Stop: watch → intake and workers drain together → abort at the deadline → 
 import os
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -24,7 +25,7 @@ from emitterd.journal.operations import (
 from emitterd.model import LIVE, State
 from emitterd.monitoring.uploads import UploadReporter, UploadTracker
 from emitterd.service.components import Components
-from emitterd.service.control_socket import Control
+from emitterd.service.control_socket import ControlServer
 from emitterd.service.memory import HeapTrimmer
 from emitterd.service.reload import reload
 from emitterd.service.signals import Signals
@@ -78,14 +79,13 @@ class Daemon:
         self._parts = Components(config, observer or self._uploads)
         self._journal = self._parts.journal
         self._bulletin = UploadReporter(self._uploads, self._journal)
-        self._crew = Threads(self._parts.worker, self._parts.wake)
+        self._crew = Threads(self._parts.worker, self._parts.wake, self._parts.shutdown)
         database = self._journal.database
         every_s = watchdog_s(os.environ, os.getpid())
         self._supervision = Watchdog(
             self._crew.heartbeat, lambda: database.committing_since, every_s
         )
         self._beat_s = min(BEAT_S, every_s / 4) if every_s else BEAT_S
-        self._control: Control | None = None
         self._listener: Listener | None = None
 
     def run(self) -> int:
@@ -99,9 +99,10 @@ class Daemon:
             notify("READY=1", f"STATUS={self._status()}")
             log.info("daemon.ready", **self._counts())
             if self._listener is not None:
-                self._crew.start("listener", self._listener.run)
+                serve = partial(self._listener.run, self._parts.shutdown)
+                self._crew.start("listener", serve)
             hangups = 0
-            while not signals.stops and not self._crew.failed.is_set():
+            while not signals.stops and not self._crew.failed:
                 if signals.hangups != hangups:
                     # However many came: what is read now is what all of them meant.
                     hangups = signals.hangups
@@ -114,7 +115,7 @@ class Daemon:
                 self._supervision.beat(self._status())
                 signals.wait(self._beat_s)
             self._stop(signals)
-        return 70 if self._crew.failed.is_set() else 0
+        return 70 if self._crew.failed else 0
 
     def once(self, wait_s: float) -> tuple[int, list[Undelivered]]:
         """Deliver what is complete now; return the exit code and what is left.
@@ -127,16 +128,14 @@ class Daemon:
             ignore_lease_breaks()
             self._start(watch=False)
             patience = _OnceTimeout(wait_s)
-            while not (
-                signals.stops or self._crew.failed.is_set() or self._done(patience)
-            ):
+            while not (signals.stops or self._crew.failed or self._done(patience)):
                 self._bulletin.beat(time.time())
                 signals.wait(ONCE_LOOK_S)
             self._stop(signals, keep_journal=True)
             rejected = self._journal.rejections(began_at)
             left = undelivered(self._parts.standings(), rejected)
             self._journal.close()
-        if self._crew.failed.is_set():
+        if self._crew.failed:
             return 70, left
         return 1 if left or signals.stops else 0, left
 
@@ -160,14 +159,14 @@ class Daemon:
         # rather than never.
         if watch:
             self._parts.watch_keeper.start()
-        intake, drain = self._parts.intake, self._crew.drain
-        self._crew.start_watched("intake", lambda: intake.run(drain))
+        run = partial(self._parts.intake.run, self._parts.shutdown)
+        self._crew.start_watched("intake", run)
         self._parts.destination.on_resized = self._man
         self._man()
 
     def _man(self) -> None:
         destination = self._parts.destination
-        self._crew.man(lambda: destination.workers)
+        self._crew.resize_workers(lambda: destination.workers)
 
     def _reload(self) -> None:
         notify(reloading())
@@ -180,20 +179,14 @@ class Daemon:
         notify("STOPPING=1", longest, f"STATUS=stopping: {self._status()}")
         log.info("daemon.stopping", **self._counts())
         self._parts.watch_keeper.stop()
-        if self._control is not None:
-            self._control.stop()
-        if self._listener is not None:
-            self._listener.stop()
-        self._crew.stop()
-        self._parts.intake.wake()
-        deadline = time.monotonic() + drain_s
+        self._parts.shutdown.drain(drain_s)
         # The second signal may have come before anything here noticed the first.
-        while signals.stops < AT_ONCE and time.monotonic() < deadline:
+        while signals.stops < AT_ONCE and not self._parts.shutdown.overdue:
             if not self._crew.alive():
                 break
             self._supervision.feed()
             signals.wait(DRAIN_LOOK_S)
-        self._parts.abort.set()
+        self._parts.shutdown.now.set()
         self._crew.join(ABORT_GRACE_S)
         log.info("daemon.stopped", **self._counts())
         self._parts.wire.close()
@@ -207,17 +200,19 @@ class Daemon:
         from emitterd.service.components import open_listener
 
         return open_listener(
-            self._parts, self._uploads, lambda: not self._crew.drain.is_set()
+            self._parts, self._uploads, lambda: not self._parts.shutdown.draining
         )
 
     def _listen(self) -> None:
         """Let the operator's hand in; without it deliveries go on all the same."""
         try:
-            self._control = Control(self._parts.config.journal.path, self._obey)
+            control = ControlServer(
+                self._parts.config.journal.path, self._obey, self._parts.shutdown
+            )
         except OSError as error:
             log.warning("operator.unheard", reason=error.strerror or str(error))
         else:
-            self._crew.start("control", self._control.run)
+            self._crew.start("control", control.run)
 
     def _obey(self, instruction: OperationRequest, user: str) -> OperationReport:
         outcome = self._parts.hand.obey(instruction, user, self._done_by_hand)

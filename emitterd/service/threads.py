@@ -1,117 +1,103 @@
-"""The daemon's threads: named, watched over, and as many workers as wanted."""
+"""The daemon's threads: they have names and heartbeats, and workers can be resized."""
 
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import structlog
 
 from emitterd.delivery.dispatch import WakeUp
 from emitterd.delivery.worker import Worker
 from emitterd.heartbeat import Heartbeat
+from emitterd.shutdown import Shutdown
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class _WorkerThread:
-    """A worker's thread, and how it is told to leave."""
-
-    thread: threading.Thread
-    leave: threading.Event
 
 
 class Threads:
     """Every thread but the main one and the watcher's.
 
-    For the main thread; but `man` is called by whoever finds out how many are wanted.
+    The main thread uses it. Any thread may call `resize_workers`.
     """
 
-    def __init__(self, worker: Callable[[], Worker], wake: WakeUp) -> None:
-        """`worker` makes one; `wake` is the bell that it waits for."""
+    def __init__(
+        self, make_worker: Callable[[], Worker], wake: WakeUp, shutdown: Shutdown
+    ) -> None:
+        """Start nothing yet. `wake` ends the wait of idle workers."""
         self.heartbeat = Heartbeat()
-        self.drain = threading.Event()
-        """Set when all are to end what they do, and do no more."""
-        self.failed = threading.Event()
-        """Set once a thread has died of what nobody expected."""
-        self._worker = worker
+        self.failed = False
+        """Whether a thread has died of an unexpected error."""
+        self._make_worker = make_worker
         self._wake = wake
-        self._others: list[threading.Thread] = []
-        self._workers: dict[int, _WorkerThread] = {}
-        self._manning = threading.Lock()
+        self._shutdown = shutdown
+        self._lock = threading.Lock()
+        self._loops: list[threading.Thread] = []
+        self._workers: dict[int, threading.Thread] = {}
+        self._wanted = 0
+        shutdown.on_drain(wake.ring)
 
     def start(self, name: str, loop: Callable[[], None]) -> None:
         """Run a loop in a thread of its own."""
-        self._others.append(self._thread(name, loop))
+        self._loops.append(self._start(name, loop))
 
     def start_watched(self, name: str, loop: Callable[[], None]) -> None:
-        """Run a loop that owes signs of life."""
-        self.start(name, lambda: self._watched(name, loop))
+        """Run a loop that must record heartbeats."""
+        self._loops.append(self._start_watched(name, loop))
 
-    def man(self, wanted: Callable[[], int]) -> None:
-        """Bring the workers to so many; call again until they are.
+    def resize_workers(self, wanted: Callable[[], int]) -> None:
+        """Start or end workers, until as many run as `wanted` returns.
 
-        Surplus ones end their attempt first, and nobody begins under a name that is
-        still taken: there are never more than the greater of both numbers.
+        A surplus worker ends its attempt first. Its number is free only then: call
+        again until all workers run. There are never more than the larger of the
+        former and the new number.
         """
-        with self._manning:
-            if not self.drain.is_set():
-                # Asked only now: of two who call at once the later has the last word.
-                self._man(wanted())
-
-    def _man(self, count: int) -> None:
-        alive = {n: one for n, one in self._workers.items() if one.thread.is_alive()}
-        self._workers = alive
-        staying = sorted(n for n, one in alive.items() if not one.leave.is_set())
-        for number in staying[count:]:
-            alive[number].leave.set()
-        if staying[count:]:
+        with self._lock:
+            if self._shutdown.draining:
+                return
+            # Asked under the lock: of two callers the later one has the newer number.
+            before, self._wanted = self._wanted, wanted()
+            for number in range(self._wanted):
+                thread = self._workers.get(number)
+                if thread is None or not thread.is_alive():
+                    self._workers[number] = self._start_worker(number)
+        if self._wanted < before:
             self._wake.ring()
-        for number in range(count):
-            if number not in alive:
-                alive[number] = self._hire(f"worker-{number}")
-
-    def stop(self) -> None:
-        """Let all end what they do, and do no more."""
-        with self._manning:
-            self.drain.set()
-        for one in self._workers.values():
-            one.leave.set()
-        self._wake.ring()
 
     def alive(self) -> bool:
-        """Tell whether any still runs."""
-        return any(thread.is_alive() for thread in self._threads())
+        """Tell whether any thread still runs."""
+        return any(thread.is_alive() for thread in self._all())
 
     def join(self, timeout_s: float) -> None:
-        """Wait for the end of all, at most so long."""
+        """Wait until all threads have ended, for at most `timeout_s` seconds."""
         deadline = time.monotonic() + timeout_s
-        for thread in self._threads():
+        for thread in self._all():
             thread.join(max(0.0, deadline - time.monotonic()))
 
-    def _threads(self) -> list[threading.Thread]:
-        return self._others + [one.thread for one in self._workers.values()]
+    def _all(self) -> list[threading.Thread]:
+        with self._lock:
+            return [*self._loops, *self._workers.values()]
 
-    def _hire(self, name: str) -> _WorkerThread:
-        worker, leave = self._worker(), threading.Event()
-        thread = self._thread(
-            name, lambda: self._watched(name, lambda: worker.run(leave))
+    def _start_worker(self, number: int) -> threading.Thread:
+        worker = self._make_worker()
+        return self._start_watched(
+            f"worker-{number}", lambda: worker.run(lambda: number >= self._wanted)
         )
-        return _WorkerThread(thread, leave)
 
-    def _watched(self, name: str, loop: Callable[[], None]) -> None:
-        with self.heartbeat.watch(name):
-            loop()
+    def _start_watched(self, name: str, loop: Callable[[], None]) -> threading.Thread:
+        def watched() -> None:
+            with self.heartbeat.watch(name):
+                loop()
 
-    def _thread(self, name: str, loop: Callable[[], None]) -> threading.Thread:
+        return self._start(name, watched)
+
+    def _start(self, name: str, loop: Callable[[], None]) -> threading.Thread:
         def guarded() -> None:
             try:
                 loop()
             except Exception:
-                # The state is undetermined: end, be restarted, and reclaim.
+                # The state is unknown. The daemon ends; its next start reclaims.
                 log.critical("daemon.stopping", thread=name, exc_info=True)
-                self.failed.set()
+                self.failed = True
 
         thread = threading.Thread(target=guarded, name=name, daemon=True)
         thread.start()

@@ -24,6 +24,7 @@ from emitterd.journal.operations import Operation, OperationRequest, Operations
 from emitterd.journal.rows import Admission
 from emitterd.model import Entry, Fingerprint, Grant, Receipt, State
 from emitterd.rehearsal.server import RehearsalServer
+from emitterd.shutdown import Shutdown
 from support.installation import Installation
 from support.waiting import wait_until
 from support.worker import rigged
@@ -69,7 +70,7 @@ class Site:
 
     def act(self, act: Operation) -> None:
         """Have the operator act on the last file that was admitted."""
-        hand = Operations(self.journal.database, threading.Event())
+        hand = Operations(self.journal.database, Shutdown())
         path = f"{self.number:04}.zip".encode()
         outcome = hand.obey(OperationRequest(act, (path,)), "operator", lambda _: None)
         if outcome.trouble:
@@ -209,8 +210,10 @@ DEATH = """
 import os, sys, time
 from pathlib import Path
 from emitterd.journal.rows import Admission
+from emitterd.shutdown import Shutdown
 from emitterd.model import Fingerprint
 from emitterd.journal.journal import Journal
+from emitterd.shutdown import Shutdown
 journal = Journal(Path("journal.db"))
 journal.admit([Admission(b"a.zip", Fingerprint(1, 2, 3, 4, 5), "pat", 0)])
 journal.claim(time.time())

@@ -47,18 +47,14 @@ def drop_all(rig: Rig, count: int = FILES) -> list[str]:
 @contextmanager
 def manned(rig: Rig, count: int = WORKERS) -> Iterator[None]:
     """Run workers until the end of the block."""
-    stop = threading.Event()
-    threads = [
-        threading.Thread(target=rig.another_worker().run, args=(stop,))
-        for _ in range(count)
-    ]
+    threads = [threading.Thread(target=rig.another_worker().run) for _ in range(count)]
     for thread in threads:
         thread.start()
     try:
         yield
     finally:
-        stop.set()
-        rig.abort.set()
+        rig.shutdown.drain(0.0)
+        rig.shutdown.now.set()
         rig.wake.ring()
         for thread in threads:
             thread.join(20)

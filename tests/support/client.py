@@ -25,6 +25,7 @@ from emitterd.client.session import Credentials, LockoutStore
 from emitterd.client.sockets import TransferLimits
 from emitterd.model import Fingerprint, Grant, Receipt
 from emitterd.rehearsal.server import RehearsalServer, RequestRecord
+from emitterd.shutdown import Shutdown
 
 T = TypeVar("T")
 
@@ -224,14 +225,14 @@ def wired(
     *,
     tls: ssl.SSLContext = PLAIN_TLS,
     proxy: str | None = None,
-    stop: threading.Event | None = None,
+    shutdown: Shutdown | None = None,
 ) -> Iterator[HttpClient]:
     """Open a wire for a test."""
     wire = HttpClient(
         limits,
         tls=tls,
         proxy=proxy,
-        stop=stop or threading.Event(),
+        shutdown=shutdown or Shutdown(),
     )
     try:
         yield wire
@@ -331,7 +332,7 @@ def emission_to(  # noqa: PLR0913  all by keyword, and each of its own kind
     username: str | None = "emission",
     secret: str = "rehearsal",  # noqa: S107  it opens nothing real
     scheme: str = "Bearer",
-    stop: threading.Event | None = None,
+    shutdown: Shutdown | None = None,
     memory: LockoutStore | None = None,
 ) -> EmissionClient:
     """Return the way to the server at `url`, as the assembly makes it."""
@@ -340,7 +341,7 @@ def emission_to(  # noqa: PLR0913  all by keyword, and each of its own kind
         url,
         Credentials(username, lambda: secret, scheme),
         insecure=False,
-        stop=stop or threading.Event(),
+        shutdown=shutdown or Shutdown(),
         memory=memory,
     )
 

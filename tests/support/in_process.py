@@ -244,7 +244,7 @@ class Host:
         self.parts.journal.database.close()
         self.database = Mortal(self._journal)
         self.parts.journal.database = self.database
-        self.parts.hand = Operations(self.database, self.parts.abort)
+        self.parts.hand = Operations(self.database, self.parts.shutdown)
         self.parts.waiting = Waiting(self.database)
         self.parts._retention._history = History(self.database)
         self.worker = self.parts.worker()

@@ -1,7 +1,6 @@
 """A worker with everything real around it, driven by hand: one `step` at a time."""
 
 import ssl
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +28,7 @@ from emitterd.model import (
     State,
 )
 from emitterd.rehearsal.server import RehearsalServer
+from emitterd.shutdown import Shutdown
 from emitterd.spool.folder import Spool
 from emitterd.text import display
 from support.client import PATIENT, PLAIN_TLS, Identity, wired
@@ -89,7 +89,7 @@ class Rig:
         server: RehearsalServer,
         wire: HttpClient,
         events: list[Any],
-        abort: threading.Event,
+        shutdown: Shutdown,
         *,
         backoff: Backoff,
         workers: int | None = STREAK,
@@ -100,7 +100,7 @@ class Rig:
         self.changed: list[bytes] = []
         self.watcher = Watcher()
         self.wake = WakeUp()
-        self.abort = abort
+        self.shutdown = shutdown
         self.root = directory / "cqube_emission"
         self.root.mkdir(exist_ok=True)
         self.spool = Spool(self.root)
@@ -118,7 +118,7 @@ class Rig:
             url,
             Credentials("emission", lambda: "rehearsal", "Bearer"),
             insecure=False,
-            stop=self.abort,
+            shutdown=self.shutdown,
         )
         self.worker = self.another_worker()
 
@@ -135,7 +135,7 @@ class Rig:
             self.destination,
             self._disposal,
             wake=self.wake,
-            abort=self.abort,
+            shutdown=self.shutdown,
             on_changed=self.changed.append,
             observer=self.watcher,
         )
@@ -222,7 +222,7 @@ def rigged(  # noqa: PLR0913  all by keyword, and each of its own kind
     """
     # The longest delay every time: nothing is due before a test says so.
     rule = backoff or Backoff(INITIAL_S, 600.0, uniform=lambda _, high: high)
-    abort = threading.Event()
+    shutdown = Shutdown()
     with (
         RehearsalServer(
             directory / "server",
@@ -230,7 +230,7 @@ def rigged(  # noqa: PLR0913  all by keyword, and each of its own kind
             grant_lifetime_s=grant_lifetime_s,
             tls=identity.server_context() if identity else None,
         ) as server,
-        wired(limits, tls=_trusting(trusted), stop=abort) as wire,
+        wired(limits, tls=_trusting(trusted), shutdown=shutdown) as wire,
         capture_logs() as events,
     ):
         rig = Rig(
@@ -238,7 +238,7 @@ def rigged(  # noqa: PLR0913  all by keyword, and each of its own kind
             server,
             wire,
             events,
-            abort,
+            shutdown,
             backoff=rule,
             workers=workers,
             delete=delete,

@@ -2,7 +2,6 @@
 
 import gc
 import json
-import threading
 import time
 import weakref
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from emitterd.codes import Code
 from emitterd.errors import Decision, DeliveryError
 from emitterd.heartbeat import Heartbeat
 from emitterd.rehearsal.server import RehearsalServer
+from emitterd.shutdown import Shutdown
 from support.client import (
     Listener,
     answering,
@@ -316,14 +316,14 @@ def test_a_wait_the_server_asks_for_is_not_cut_short(
 
 def test_a_stop_interrupts_the_login() -> None:
     """A daemon that is stopping gives the request up at no cost to the entry."""
-    stop = threading.Event()
-    stop.set()
+    shutdown = Shutdown()
+    shutdown.now.set()
     with (
         Listener(answering(json_answer({"access_token": "t"}))) as api,
-        wired(stop=stop) as wire,
+        wired(shutdown=shutdown) as wire,
         pytest.raises(DeliveryError) as trouble,
     ):
-        emission_to(wire, api.url, stop=stop).grant(PATH)
+        emission_to(wire, api.url, shutdown=shutdown).grant(PATH)
 
     assert trouble.value.decision is Decision.INTERRUPT
     assert not trouble.value.ambiguous
@@ -449,10 +449,10 @@ def signed(heartbeats: Heartbeat, since: float) -> bool:
 
 def test_who_waits_for_a_login_gives_signs(server: RehearsalServer) -> None:
     """A login may be as slow as a line: the others wait for it, and do not hang."""
-    stop, heartbeats = threading.Event(), Heartbeat()
+    shutdown, heartbeats = Shutdown(), Heartbeat()
     server.latency_s = 60.0
-    with wired(stop=stop) as wire, ThreadPoolExecutor(2) as pool:
-        emission = emission_to(wire, server.url, stop=stop)
+    with wired(shutdown=shutdown) as wire, ThreadPoolExecutor(2) as pool:
+        emission = emission_to(wire, server.url, shutdown=shutdown)
 
         def ask() -> None:
             with heartbeats.watch("worker"), suppress(DeliveryError):
@@ -466,4 +466,4 @@ def test_who_waits_for_a_login_gives_signs(server: RehearsalServer) -> None:
         [login] = asked(server, "auth")
         assert login.status is None
         assert not any(one.done() for one in asking)
-        stop.set()
+        shutdown.now.set()

@@ -329,7 +329,7 @@ def test_a_stop_ends_a_look_up(rig: Rig) -> None:
     thread = threading.Thread(target=rig.later)
     thread.start()
     wait_until(lambda: len(rig.server.requests) > seen, 20, "the request")
-    rig.abort.set()
+    rig.shutdown.now.set()
     thread.join(30)
 
     row = rig.row(NAME)

@@ -10,6 +10,7 @@ import pytest
 from emitterd.client.http import HttpClient, tls_context
 from emitterd.client.responses import BrokenConnection
 from emitterd.client.sockets import Stopped, TransferLimits, TransportError
+from emitterd.shutdown import Shutdown
 from support.client import (
     LOOPBACK,
     OK,
@@ -252,7 +253,7 @@ def test_an_answer_may_take_its_time() -> None:
 )
 def test_a_stop_ends_what_is_under_way(serve: Serve, content: bytes) -> None:
     """A stop ends a blocked request long before its own limits do."""
-    stop = threading.Event()
+    shutdown = Shutdown()
     outcome: list[BaseException] = []
 
     def work(wire: HttpClient, url: str) -> None:
@@ -262,12 +263,12 @@ def test_a_stop_ends_what_is_under_way(serve: Serve, content: bytes) -> None:
             outcome.append(error)
 
     limits = TransferLimits(connect_s=60.0, stall_s=60.0, minimum_bytes_s=1)
-    with Listener(serve) as server, wired(limits, stop=stop) as wire:
+    with Listener(serve) as server, wired(limits, shutdown=shutdown) as wire:
         thread = threading.Thread(target=work, args=(wire, server.url))
         thread.start()
         wait_until(lambda: server.lines or None, DEADLINE_S, "a connection")
         assert not outcome
-        stop.set()
+        shutdown.now.set()
         thread.join(DEADLINE_S)
 
         assert not thread.is_alive()
@@ -276,9 +277,9 @@ def test_a_stop_ends_what_is_under_way(serve: Serve, content: bytes) -> None:
 
 def test_after_a_stop_nothing_is_sent() -> None:
     """A request that begins after the stop ends before its first byte."""
-    stop = threading.Event()
-    stop.set()
-    with Listener(silent) as server, wired(stop=stop) as wire:
+    shutdown = Shutdown()
+    shutdown.now.set()
+    with Listener(silent) as server, wired(shutdown=shutdown) as wire:
         with pytest.raises(Stopped):
             post(wire, server.url)
 

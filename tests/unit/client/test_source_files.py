@@ -13,6 +13,7 @@ from emitterd.client.api import EmissionClient
 from emitterd.codes import Code
 from emitterd.errors import Decision, DeliveryError, FileError
 from emitterd.rehearsal.server import RehearsalServer
+from emitterd.shutdown import Shutdown
 from support.client import (
     Listener,
     answering,
@@ -139,7 +140,7 @@ def test_a_stop_interrupts_an_upload(
 ) -> None:
     """A stop gives the entry back, and says whether the object may be there."""
     server.faults = fault_menu(menu)
-    stop, caught = threading.Event(), []
+    shutdown, caught = Shutdown(), []
     path = sparse(tmp_path / "large.zip", 24 * MIB)
 
     def work(emission: EmissionClient) -> None:
@@ -147,12 +148,12 @@ def test_a_stop_interrupts_an_upload(
             deliver(emission, path)
         caught.append(trouble.value)
 
-    with wired(stop=stop) as wire:
-        emission = emission_to(wire, server.url, stop=stop)
+    with wired(shutdown=shutdown) as wire:
+        emission = emission_to(wire, server.url, shutdown=shutdown)
         thread = threading.Thread(target=work, args=(emission,))
         thread.start()
         wait_until(lambda: server.fired[menu.partition(":")[0]], 20, "the fault")
-        stop.set()
+        shutdown.now.set()
         thread.join(30)
 
     [trouble] = caught

@@ -1,7 +1,6 @@
 """The bandwidth limit over real sockets. Lower bounds of time only: they are safe."""
 
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,6 +17,7 @@ from emitterd.config.fields import timetable
 from emitterd.errors import Decision, DeliveryError
 from emitterd.model import Receipt
 from emitterd.monitoring.uploads import UploadTracker
+from emitterd.shutdown import Shutdown
 from support.client import (
     Listener,
     answering,
@@ -95,10 +95,10 @@ def test_small_file_passes_a_large_one(bucket: Listener, tmp_path: Path) -> None
     # The large one takes five minutes.
     large = sparse(tmp_path / "large.zip", 20 * 1024 * KIB)
     small = sparse(tmp_path / "small.zip", 8 * KIB)
-    stop = threading.Event()
-    with wired(stop=stop) as wire, ThreadPoolExecutor(2) as pool:
+    shutdown = Shutdown()
+    with wired(shutdown=shutdown) as wire, ThreadPoolExecutor(2) as pool:
         wire.throttle.adopt(timetable("64KiB/s"))
-        emission = emission_to(wire, bucket.url, stop=stop)
+        emission = emission_to(wire, bucket.url, shutdown=shutdown)
         sent: list[int] = []
         first = pool.submit(
             deliver, emission, large, hand_made(bucket.url), sent.append
@@ -109,7 +109,7 @@ def test_small_file_passes_a_large_one(bucket: Listener, tmp_path: Path) -> None
 
         assert not first.done()
         assert len(bodies(bucket)) == 1
-        stop.set()
+        shutdown.now.set()
         with pytest.raises(DeliveryError):
             first.result(DEADLINE_S)
 
@@ -126,11 +126,13 @@ def begun(
 def test_stop_ends_the_wait(bucket: Listener, tmp_path: Path) -> None:
     """A stop does not wait for the limit, and nothing is stored."""
     file = sparse(tmp_path / "file.zip", 1024 * KIB)
-    stop = threading.Event()
-    with wired(stop=stop) as wire, ThreadPoolExecutor(1) as pool:
+    shutdown = Shutdown()
+    with wired(shutdown=shutdown) as wire, ThreadPoolExecutor(1) as pool:
         wire.throttle.adopt(NEVER)
-        sent = begun(pool, emission_to(wire, bucket.url, stop=stop), bucket, file)
-        stop.set()
+        sent = begun(
+            pool, emission_to(wire, bucket.url, shutdown=shutdown), bucket, file
+        )
+        shutdown.now.set()
 
         with pytest.raises(DeliveryError) as caught:
             sent.result(DEADLINE_S)
@@ -160,9 +162,9 @@ def test_other_limit_frees_who_waits(
 def test_limit_that_comes_in_mid_upload(bucket: Listener, tmp_path: Path) -> None:
     """An upload that began without a limit keeps the one that a reload brings."""
     file = sparse(tmp_path / "file.zip", 64 * 1024 * KIB)
-    stop = threading.Event()
-    with wired(stop=stop) as wire, ThreadPoolExecutor(1) as pool:
-        emission = emission_to(wire, bucket.url, stop=stop)
+    shutdown = Shutdown()
+    with wired(shutdown=shutdown) as wire, ThreadPoolExecutor(1) as pool:
+        emission = emission_to(wire, bucket.url, shutdown=shutdown)
 
         def limit(_: int) -> None:
             wire.throttle.adopt(NEVER)
@@ -171,7 +173,7 @@ def test_limit_that_comes_in_mid_upload(bucket: Listener, tmp_path: Path) -> Non
         wait_until(lambda: wire.throttle.limited, DEADLINE_S, "the limit")
 
         assert not sent.done()
-        stop.set()
+        shutdown.now.set()
         with pytest.raises(DeliveryError):
             sent.result()
     assert bodies(bucket) == []
@@ -239,14 +241,16 @@ def test_slow_line_is_one_under_a_limit_too(tmp_path: Path) -> None:
 def test_requests_of_the_api_pass_by(bucket: Listener, tmp_path: Path) -> None:
     """A login or a grant does not wait behind bodies, and is not counted."""
     file = sparse(tmp_path / "file.zip", 1024 * KIB)
-    stop = threading.Event()
-    with wired(stop=stop) as wire, ThreadPoolExecutor(1) as pool:
+    shutdown = Shutdown()
+    with wired(shutdown=shutdown) as wire, ThreadPoolExecutor(1) as pool:
         wire.throttle.adopt(NEVER)
-        sent = begun(pool, emission_to(wire, bucket.url, stop=stop), bucket, file)
+        sent = begun(
+            pool, emission_to(wire, bucket.url, shutdown=shutdown), bucket, file
+        )
 
         assert post(wire, bucket.url, b"x" * 1024 * KIB).status == HTTPStatus.NO_CONTENT
         assert not sent.done()
-        stop.set()
+        shutdown.now.set()
         with pytest.raises(DeliveryError):
             sent.result(DEADLINE_S)
 
@@ -254,17 +258,17 @@ def test_requests_of_the_api_pass_by(bucket: Listener, tmp_path: Path) -> None:
 def test_progress_within_a_chunk(bucket: Listener, tmp_path: Path) -> None:
     """A board tells how far an upload is though not even its first chunk is through."""
     file = sparse(tmp_path / "file.zip", 1024 * KIB)
-    board, stop = UploadTracker(), threading.Event()
-    with wired(stop=stop) as wire, ThreadPoolExecutor(1) as pool:
+    board, shutdown = UploadTracker(), Shutdown()
+    with wired(shutdown=shutdown) as wire, ThreadPoolExecutor(1) as pool:
         wire.throttle.adopt(NEVER)
         pool.submit(board.began, entry(1, 1024 * KIB)).result()
-        emission = emission_to(wire, bucket.url, stop=stop)
+        emission = emission_to(wire, bucket.url, shutdown=shutdown)
         pool.submit(post, wire, bucket.url, b"x" * 10_000).result()
         assert board.now()[0].sent_bytes == 0
         sent = begun(pool, emission, bucket, file)
         wait_until(lambda: board.now()[0].sent_bytes, DEADLINE_S, "progress")
 
         assert board.now()[0].sent_bytes < 64 * KIB
-        stop.set()
+        shutdown.now.set()
         with pytest.raises(DeliveryError):
             sent.result(DEADLINE_S)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from emitterd.delivery.dispatch import WakeUp
 from emitterd.journal.journal import Journal
+from emitterd.shutdown import Shutdown
 from support.intake import NAME, PATH, swept
 from support.waiting import make_zip, wait_until
 
@@ -72,8 +73,8 @@ def test_no_ring_is_lost_under_load() -> None:
 def test_thread(spool_root: Path, journal: Journal) -> None:
     """The loop wakes for a hint, and ends when it is told to."""
     door = swept(spool_root, journal)
-    stop = threading.Event()
-    thread = threading.Thread(target=door.intake.run, args=(stop,))
+    shutdown = Shutdown()
+    thread = threading.Thread(target=door.intake.run, args=(shutdown,))
     # The door's own clock may be ahead of that of a machine just booted.
     door.intake.sweep_soon()
     thread.start()
@@ -81,7 +82,6 @@ def test_thread(spool_root: Path, journal: Journal) -> None:
     make_zip(door.root / NAME)
     door.intake.hint(PATH)
     wait_until(lambda: door.journal.latest(PATH), 30.0, "the file is admitted")
-    stop.set()
-    door.intake.wake()
+    shutdown.drain(0.0)
     thread.join(30.0)
     assert not thread.is_alive()

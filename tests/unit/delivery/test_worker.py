@@ -279,7 +279,9 @@ def test_content_is_sent_where_a_forgotten_version_arrived(rig: Rig, menu: str) 
     rig.drop(NAME, b"other")
     rig.step()
     forget = OperationRequest(Operation.FORGET, (NAME.encode(),))
-    Operations(rig.journal.database, rig.abort).obey(forget, "operator", lambda _: None)
+    Operations(rig.journal.database, rig.shutdown).obey(
+        forget, "operator", lambda _: None
+    )
     content = rig.drop(NAME, b"first").read_bytes()
     rig.step()
 

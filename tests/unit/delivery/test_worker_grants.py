@@ -172,7 +172,7 @@ def test_an_abort_gives_the_entry_back(rig: Rig, menu: str, ambiguous: int) -> N
     thread = threading.Thread(target=rig.step)
     thread.start()
     wait_until(lambda: rig.server.fired[menu.partition(":")[0]], 20, "the fault")
-    rig.abort.set()
+    rig.shutdown.now.set()
     thread.join(30)
 
     row = rig.row(NAME)
@@ -195,7 +195,7 @@ def test_one_worker_probes_while_the_others_wait(rig: Rig) -> None:
 
     assert rig.later() > 0
     assert rig.reached("bucket") == 2
-    rig.abort.set()
+    rig.shutdown.now.set()
     prober.join(30)
     assert not prober.is_alive()
 
@@ -289,9 +289,8 @@ def test_outages_are_told_in_their_order(tmp_path: Path) -> None:
 
 def run_until_delivered(rig: Rig, count: int) -> None:
     """Let four workers run until so many are delivered, and end them."""
-    drain = threading.Event()
     workers = [rig.another_worker() for _ in range(4)]
-    threads = [threading.Thread(target=one.run, args=(drain,)) for one in workers]
+    threads = [threading.Thread(target=one.run) for one in workers]
     for thread in threads:
         thread.start()
     try:
@@ -299,9 +298,9 @@ def run_until_delivered(rig: Rig, count: int) -> None:
             lambda: rig.journal.counts()[State.DELIVERED] == count, 40, "the deliveries"
         )
     finally:
-        drain.set()
+        rig.shutdown.drain(0.0)
         rig.wake.ring()
-        rig.abort.set()
+        rig.shutdown.now.set()
         for thread in threads:
             thread.join(30)
     assert not any(thread.is_alive() for thread in threads)

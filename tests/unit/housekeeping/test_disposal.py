@@ -26,6 +26,7 @@ from emitterd.journal.journal import Journal
 from emitterd.journal.operations import Operation, OperationRequest, Operations
 from emitterd.journal.rows import Admission
 from emitterd.model import Entry, Fingerprint
+from emitterd.shutdown import Shutdown
 from emitterd.spool.folder import Spool
 from emitterd.text import display
 from support.crashes import MEMORY
@@ -573,7 +574,7 @@ def test_retried_file_is_not_disposed_of(
     journal.admit([Admission(PATH, seen, "pat", 0, trouble, dispose=True)])
     known = journal.latest(PATH)
     assert known is not None
-    Operations(journal.database, threading.Event()).obey(
+    Operations(journal.database, Shutdown()).obey(
         OperationRequest(Operation.RETRY, (PATH,)), "asha", lambda _: None
     )
 

@@ -1,6 +1,5 @@
 """The operator's hand on a real journal: what each act does, and the record of it."""
 
-import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from emitterd.journal.operations import (
 )
 from emitterd.journal.rows import AdmissionResult
 from emitterd.model import LIVE, State
+from emitterd.shutdown import Shutdown
 from support.journal import (
     BROKE,
     LOST,
@@ -39,7 +39,7 @@ USER = "asha"
 
 def hand_of(journal: Journal) -> Operations:
     """Return a hand on the journal."""
-    return Operations(journal.database, threading.Event())
+    return Operations(journal.database, Shutdown())
 
 
 def act(journal: Journal, what: Operation, path: bytes = PATH) -> OperationResult:
@@ -288,11 +288,11 @@ def test_damaged_journal_is_said(journal: Journal) -> None:
 
 def test_stop_ends_a_whole_state(journal: Journal) -> None:
     """A stopping daemon does not wait for the end of it, and says so."""
-    stop = threading.Event()
-    stop.set()
+    shutdown = Shutdown()
+    shutdown.now.set()
     admit(journal, admission())
 
-    outcome = Operations(journal.database, stop).obey(
+    outcome = Operations(journal.database, shutdown).obey(
         OperationRequest(Operation.HOLD, state=State.QUEUED), USER, lambda _: None
     )
 

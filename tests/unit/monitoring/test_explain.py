@@ -19,6 +19,7 @@ from emitterd.journal.reader import JournalReader
 from emitterd.journal.rows import Admission
 from emitterd.model import Confirmation, Fingerprint, State
 from emitterd.monitoring.explain import Explanation, OutsideSpool, explain, locate
+from emitterd.shutdown import Shutdown
 from emitterd.spool.folder import Spool
 from emitterd.spool.selection import Selection
 from emitterd.text import undisplay
@@ -47,7 +48,7 @@ class Office:
 
     def act(self, act: Operation) -> None:
         """Put the operator's hand on the file."""
-        hand = Operations(self.journal.database, threading.Event())
+        hand = Operations(self.journal.database, Shutdown())
         hand.obey(OperationRequest(act, (PATH,)), "asha", lambda _: None)
 
     def explain(self, path: bytes = PATH) -> Explanation:

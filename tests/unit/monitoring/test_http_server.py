@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 
 from emitterd.monitoring.endpoint import Endpoint
 from emitterd.monitoring.http_server import THREADS, Listener, is_own, shows
+from emitterd.shutdown import Shutdown
 from support.prometheus import free_port
 from support.waiting import wait_until
 
@@ -60,7 +61,8 @@ class Serving:
     def __init__(self, endpoint: Endpoint, token: str | None = None) -> None:
         self.endpoint = endpoint
         self.listener = Listener(endpoint, MOUNTS, token)
-        self.thread = threading.Thread(target=self.listener.run)
+        self.shutdown = Shutdown()
+        self.thread = threading.Thread(target=self.listener.run, args=(self.shutdown,))
 
     def connect(self) -> socket.socket:
         """Connect as any caller would, and keep the line."""
@@ -110,7 +112,7 @@ def serving(endpoint: Endpoint, token: str | None = None) -> Iterator[Serving]:
         wait_until(one.up, DEADLINE_S, "the listener")
         yield one
     finally:
-        one.listener.stop()
+        one.shutdown.drain(0.0)
         one.thread.join(DEADLINE_S)
         assert not one.thread.is_alive()
 
@@ -157,13 +159,14 @@ def test_without_a_page_what_there_is_is_named() -> None:
     """An unknown path is 404, and says which paths there are."""
     listener = Listener(Endpoint("127.0.0.1", free_port()), {"/metrics": hello}, None)
     one = Serving(listener._endpoint)
-    one.listener, one.thread = listener, threading.Thread(target=listener.run)
+    one.listener = listener
+    one.thread = threading.Thread(target=listener.run, args=(one.shutdown,))
     one.thread.start()
     try:
         wait_until(one.up, DEADLINE_S, "the listener")
         status, _, body = one.get("/other")
     finally:
-        listener.stop()
+        one.shutdown.drain(0.0)
         one.thread.join(DEADLINE_S)
 
     assert status == 404
@@ -305,7 +308,7 @@ def test_a_taken_address_is_told_once_and_had_later() -> None:
         one = Serving(endpoint)
         one.thread.start()
         wait_until(lambda: logged, DEADLINE_S, "a line")
-        one.listener.stop()
+        one.shutdown.drain(0.0)
         one.thread.join(DEADLINE_S)
 
     assert [line["event"] for line in logged] == ["metrics.unserved"]
@@ -343,7 +346,7 @@ def test_a_file_at_the_path_is_left_alone(tmp_path: Path) -> None:
         one = Serving(Endpoint(path=path))
         one.thread.start()
         wait_until(lambda: logged, DEADLINE_S, "a line")
-        one.listener.stop()
+        one.shutdown.drain(0.0)
         one.thread.join(DEADLINE_S)
 
     assert path.read_text() == "mine"

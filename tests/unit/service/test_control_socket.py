@@ -21,7 +21,13 @@ from emitterd.journal.operations import (
     OperationResult,
 )
 from emitterd.model import State
-from emitterd.service.control_socket import LINE_MAX_BYTES, Control, ask, user_name
+from emitterd.service.control_socket import (
+    LINE_MAX_BYTES,
+    ControlServer,
+    send_request,
+    user_name,
+)
+from emitterd.shutdown import Shutdown
 from support.waiting import wait_until
 
 HOLD = OperationRequest(Operation.HOLD, (b"pat/caf\xe9.zip",))
@@ -37,7 +43,8 @@ class Listening:
         self.journal = journal
         self.go_on = threading.Event()
         self.asked: list[tuple[OperationRequest, str]] = []
-        self.control = Control(journal, self._obey)
+        self.shutdown = Shutdown()
+        self.control = ControlServer(journal, self._obey, self.shutdown)
         self.thread = threading.Thread(target=self.control.run)
         self.thread.start()
 
@@ -48,7 +55,7 @@ class Listening:
         return DONE
 
     def raw(self, line: bytes) -> dict[str, object]:
-        """Say something else than `ask` would; return the answer."""
+        """Say something else than `send_request` would; return the answer."""
         with socket.socket(socket.AF_UNIX) as caller:
             caller.connect(str(self.journal) + ".sock")
             caller.sendall(line)
@@ -58,7 +65,7 @@ class Listening:
 
     def end(self) -> None:
         """Stop it, and see it end."""
-        self.control.stop()
+        self.shutdown.drain(0.0)
         self.thread.join(20.0)
         assert not self.thread.is_alive()
 
@@ -73,14 +80,16 @@ def listening(tmp_path: Path) -> Iterator[Listening]:
 
 def test_asked_and_answered(listening: Listening) -> None:
     """The daemon gets the instruction and the caller's name, the caller the outcome."""
-    assert ask(listening.journal, HOLD) == DONE
-    assert ask(listening.journal, HOLD) == DONE
+    assert send_request(listening.journal, HOLD) == DONE
+    assert send_request(listening.journal, HOLD) == DONE
     assert listening.asked == [(HOLD, user_name(os.getuid(), ""))] * 2
 
 
 def test_only_root_may_name_who_is_behind(listening: Listening) -> None:
     """The name behind a sudo is taken from root, and from nobody else."""
-    ask(listening.journal, OperationRequest(Operation.HOLD, sudo_user="asha\n"))
+    send_request(
+        listening.journal, OperationRequest(Operation.HOLD, sudo_user="asha\n")
+    )
 
     assert listening.asked[0][1] == user_name(os.getuid(), "asha\n")
     assert user_name(0, "asha\n") == "root (asha\\n)"
@@ -92,8 +101,8 @@ def test_nobody_listens(tmp_path: Path, listening: Listening) -> None:
     """Without a daemon there is no answer, even where its socket was left behind."""
     listening.end()
 
-    assert ask(listening.journal, HOLD) is None
-    assert ask(tmp_path / "other.db", HOLD) is None
+    assert send_request(listening.journal, HOLD) is None
+    assert send_request(tmp_path / "other.db", HOLD) is None
 
 
 def test_socket_of_a_dead_daemon_is_replaced(listening: Listening) -> None:
@@ -101,7 +110,7 @@ def test_socket_of_a_dead_daemon_is_replaced(listening: Listening) -> None:
     listening.end()
     again = Listening(listening.journal)
 
-    answer = ask(listening.journal, HOLD)
+    answer = send_request(listening.journal, HOLD)
     again.end()
 
     assert answer == DONE
@@ -113,7 +122,7 @@ def test_long_paths(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     deep = Listening(folder / "journal.db")
 
-    answer = ask(deep.journal, HOLD)
+    answer = send_request(deep.journal, HOLD)
     deep.end()
 
     assert answer == DONE
@@ -128,7 +137,7 @@ def test_nonsense_is_answered(listening: Listening, line: bytes) -> None:
 
     assert said["done"] == 0
     assert "not understood" in str(said["trouble"])
-    assert ask(listening.journal, HOLD) == DONE
+    assert send_request(listening.journal, HOLD) == DONE
 
 
 def test_endless_line_is_cut_off(listening: Listening) -> None:
@@ -138,7 +147,7 @@ def test_endless_line_is_cut_off(listening: Listening) -> None:
         with suppress(OSError):
             caller.sendall(b"x" * (LINE_MAX_BYTES + 1_000_000))
 
-    assert ask(listening.journal, HOLD) == DONE
+    assert send_request(listening.journal, HOLD) == DONE
     assert listening.asked == [(HOLD, user_name(os.getuid(), ""))]
 
 
@@ -147,10 +156,10 @@ def test_others_do_not_wait_for_a_long_act(listening: Listening) -> None:
     everything = OperationRequest(Operation.HOLD, state=State.QUEUED)
     with socket.socket(socket.AF_UNIX) as idle, ThreadPoolExecutor(1) as pool:
         idle.connect(str(listening.journal) + ".sock")
-        long = pool.submit(ask, listening.journal, everything)
+        long = pool.submit(send_request, listening.journal, everything)
         wait_until(lambda: listening.asked, 20.0, "the long act has begun")
 
-        assert ask(listening.journal, HOLD) == DONE
+        assert send_request(listening.journal, HOLD) == DONE
         assert not long.done()
         listening.go_on.set()
         assert long.result(20.0) == DONE
@@ -164,7 +173,7 @@ def test_caller_that_goes_away(listening: Listening) -> None:
         linger = struct.pack("ii", 1, 0)
         caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
 
-    assert ask(listening.journal, HOLD) == DONE
+    assert send_request(listening.journal, HOLD) == DONE
 
 
 def test_daemon_that_dies_before_it_answers(tmp_path: Path) -> None:
@@ -184,7 +193,7 @@ def test_daemon_that_dies_before_it_answers(tmp_path: Path) -> None:
         thread.start()
 
         with pytest.raises(ConnectionError, match="before it answered"):
-            ask(journal, HOLD)
+            send_request(journal, HOLD)
         thread.join(20.0)
 
 

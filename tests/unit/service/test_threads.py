@@ -1,7 +1,6 @@
 """The threads of the daemon: as many workers as wanted, and none that is cut off."""
 
 import os
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,10 +27,10 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
 @pytest.fixture
 def crew(rig: Rig) -> Iterator[Threads]:
     """Yield a crew without members; whoever is left at the end is let go."""
-    crew = Threads(rig.another_worker, rig.wake)
+    crew = Threads(rig.another_worker, rig.wake, rig.shutdown)
     yield crew
-    crew.stop()
-    rig.abort.set()
+    rig.shutdown.drain(0.0)
+    rig.shutdown.now.set()
     crew.join(WAIT_S)
 
 
@@ -40,7 +39,7 @@ def workers(crew: Threads) -> list[str]:
 
     Other threads of this process may belong to another test.
     """
-    threads = [hand.thread for hand in list(crew._workers.values())]
+    threads = list(crew._workers.values())
     return sorted(thread.name for thread in threads if thread.is_alive())
 
 
@@ -56,18 +55,18 @@ def established(port: int) -> int:
 
 def manned(crew: Threads, count: int) -> bool:
     """Bring the crew towards a number; tell whether it is reached."""
-    crew.man(lambda: count)
+    crew.resize_workers(lambda: count)
     return len(workers(crew)) == count
 
 
 def test_so_many_workers_as_wanted(crew: Threads) -> None:
     """More begin at once, idle surplus leaves at once, and names are taken again."""
-    crew.man(lambda: 3)
+    crew.resize_workers(lambda: 3)
     assert workers(crew) == ["worker-0", "worker-1", "worker-2"]
 
     wait_until(lambda: manned(crew, 1), WAIT_S, "one worker")
     assert workers(crew) == ["worker-0"]
-    crew.man(lambda: 3)
+    crew.resize_workers(lambda: 3)
     assert workers(crew) == ["worker-0", "worker-1", "worker-2"]
 
 
@@ -76,10 +75,10 @@ def test_surplus_ends_its_upload_first(crew: Threads, rig: Rig) -> None:
     rig.faults("slow-reader:1:100000")
     for number in range(3):
         rig.drop(f"pat/{number}.zip", os.urandom(300_000))
-    crew.man(lambda: 3)
+    crew.resize_workers(lambda: 3)
     wait_until(lambda: rig.reached("bucket") == 3, WAIT_S, "three uploads")
-    crew.man(lambda: 1)
-    crew.man(lambda: 3)
+    crew.resize_workers(lambda: 1)
+    crew.resize_workers(lambda: 3)
 
     assert workers(crew) == ["worker-0", "worker-1", "worker-2"]
     wait_until(lambda: len(rig.told("file.delivered")) == 3, WAIT_S, "all delivered")
@@ -87,20 +86,15 @@ def test_surplus_ends_its_upload_first(crew: Threads, rig: Rig) -> None:
     assert all(one.posts == 1 for one in rig.server.objects.values())
 
 
-def test_all_leave_at_a_stop(crew: Threads) -> None:
+def test_all_leave_at_a_stop(crew: Threads, rig: Rig) -> None:
     """A stop ends every loop."""
-    crew.start_watched("intake", lambda: wait_for(crew.drain))
-    crew.man(lambda: 2)
+    crew.start_watched("intake", lambda: rig.shutdown.wait_for_drain(WAIT_S))
+    crew.resize_workers(lambda: 2)
     assert crew.alive()
-    crew.stop()
+    rig.shutdown.drain(0.0)
     crew.join(WAIT_S)
 
     assert not crew.alive()
-
-
-def wait_for(event: threading.Event) -> None:
-    """Wait for an event, but not for ever."""
-    event.wait(WAIT_S)
 
 
 def test_dead_thread_is_told(crew: Threads) -> None:
@@ -111,7 +105,7 @@ def test_dead_thread_is_told(crew: Threads) -> None:
 
     with capture_logs() as events:
         crew.start("control", die)
-        assert crew.failed.wait(WAIT_S)
+        wait_until(lambda: crew.failed, WAIT_S, "the failure")
 
     [line] = events
     assert (line["event"], line["log_level"]) == ("daemon.stopping", "critical")
@@ -120,7 +114,7 @@ def test_dead_thread_is_told(crew: Threads) -> None:
 
 def test_idle_workers_give_signs(crew: Threads) -> None:
     """Whoever waits for work has said for how long."""
-    crew.man(lambda: 2)
+    crew.resize_workers(lambda: 2)
     wait_until(
         lambda: not crew.heartbeat.stalled(time.monotonic() + IDLE_S / 2, 0.0),
         WAIT_S,
@@ -135,8 +129,10 @@ def test_slow_answers_call_for_more(tmp_path: Path) -> None:
         rig.faults("slow-answer:1:0.3")
         for number in range(150):
             rig.drop(f"pat/{number}.zip", b"%d" % number)
-        crew = Threads(rig.another_worker, rig.wake)
-        rig.destination.on_resized = lambda: crew.man(lambda: rig.destination.workers)
+        crew = Threads(rig.another_worker, rig.wake, rig.shutdown)
+        rig.destination.on_resized = lambda: crew.resize_workers(
+            lambda: rig.destination.workers
+        )
         rig.destination.on_resized()
         first = workers(crew)
         most = set(first)
@@ -146,7 +142,7 @@ def test_slow_answers_call_for_more(tmp_path: Path) -> None:
             return len(rig.told("file.delivered")) == 150
 
         wait_until(all_delivered, 2 * WAIT_S, "all delivered")
-        crew.stop()
+        rig.shutdown.drain(0.0)
         crew.join(WAIT_S)
 
     assert len(first) == START
@@ -158,7 +154,7 @@ def test_who_leaves_closes_its_connections(crew: Threads, rig: Rig) -> None:
     """A surplus worker's connections are not kept open for nobody."""
     for number in range(30):
         rig.drop(f"pat/{number}.zip", b"%d" % number)
-    crew.man(lambda: 4)
+    crew.resize_workers(lambda: 4)
     wait_until(lambda: len(rig.told("file.delivered")) == 30, WAIT_S, "all delivered")
     open_then = established(rig.server.port)
     wait_until(lambda: manned(crew, 0), WAIT_S, "nobody")

@@ -21,6 +21,7 @@ from emitterd.client.body import CHUNK_BYTES, Body
 from emitterd.codes import Code
 from emitterd.errors import Decision, DeliveryError, FileError
 from emitterd.model import Fingerprint
+from emitterd.shutdown import Shutdown
 from emitterd.spool.folder import digests
 from emitterd.spool.hashing import (
     QUEUED_CHUNKS_MAX,
@@ -170,18 +171,18 @@ class Upload:
     """An upload of a large file that fails in its middle, by `fail`."""
 
     def __init__(
-        self, fail: Callable[[], object], stop: threading.Event | None = None
+        self, fail: Callable[[], object], shutdown: Shutdown | None = None
     ) -> None:
         self.threads = 0
         """How many took digests, at the most."""
         self._fail = fail
-        self._stop = stop
+        self._shutdown = shutdown
         self._left_bytes = THREADS_FROM_BYTES
 
     def run(self, file: FileIO, url: str) -> None:
         """Send the file to a bucket."""
         seen = Fingerprint.of(os.fstat(file.fileno()))
-        with wired(stop=self._stop) as wire:
+        with wired(shutdown=self._shutdown) as wire:
             emission = emission_to(wire, NOWHERE)
             emission.deliver(hand_made(url), file, seen, self._sent)
 
@@ -247,8 +248,8 @@ def test_a_file_that_changes_leaves_no_thread(large: Path, bucket: Listener) -> 
 
 def test_a_stop_leaves_no_thread(large: Path, bucket: Listener) -> None:
     """An upload that is given up in its middle gives its digests up."""
-    stop = threading.Event()
-    upload = Upload(stop.set, stop)
+    shutdown = Shutdown()
+    upload = Upload(shutdown.now.set, shutdown)
     with large.open("rb", buffering=0) as file, pytest.raises(DeliveryError) as caught:
         upload.run(file, bucket.url)
 
