@@ -190,6 +190,8 @@ class Endpoints:
         async for chunk in exchange.chunks():
             upload.feed(chunk)
             exchange.record.name = upload.key
+            exchange.record.bytes += len(chunk)
+            exchange.last_chunk_bytes = len(chunk)
             if fault is not None:
                 await fault.kind.action(exchange, fault.parameter, Response())
         upload.finish()

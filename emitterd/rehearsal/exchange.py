@@ -131,8 +131,6 @@ class Exchange:
         """Yield the body as it arrives. Raises `ConnectionLost`."""
         try:
             async for chunk in self.request.stream():
-                self.last_chunk_bytes = len(chunk)
-                self.record.bytes += len(chunk)
                 yield chunk
         except ClientDisconnect as lost:
             raise ConnectionLost from lost
@@ -140,6 +138,7 @@ class Exchange:
     async def arguments(self) -> dict[str, str]:
         """Return a small request's arguments. Raises `RefusedError` if malformed."""
         body = b"".join([chunk async for chunk in self.chunks()])
+        self.record.bytes = len(body)
         content_type = self.headers.get("content-type", "")
         try:
             return arguments(content_type, body, self.query)
