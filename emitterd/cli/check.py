@@ -1,4 +1,4 @@
-"""What `check` looks at beside the configuration: is this machine fit to run it."""
+"""`check`: validates the configuration and this machine, with `--online` the server."""
 
 import os
 import shutil
@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from emitterd.cli.check_online import online as ask_online
+from emitterd.cli import check_online
 from emitterd.cli.output import DONE, WRONG, Diagnosis, print_diagnoses, print_settings
 from emitterd.client.grant import GRANT_LIFETIME_S
 from emitterd.client.timetable import format_rate
@@ -27,14 +27,31 @@ RELEASED_AT = 1767225600.0
 """2026-01-01: a clock that says earlier is wrong, and TLS will not work."""
 
 
+def check(config: Path | None, *, online: bool) -> int:
+    """Print the settings in force and the diagnoses; return the exit code."""
+    settings = load(find(config, os.environ), os.environ)
+    load_inspector(settings.spool)
+    print_settings(describe(settings))
+    results = diagnoses(settings)
+    print_diagnoses(results)
+    if online:
+        # The log lines of the login would come between the diagnoses.
+        silence()
+        for diagnosis in check_online.online(settings):
+            print_diagnoses([diagnosis])
+            results.append(diagnosis)
+    failed = any(diagnosis.level == "error" for diagnosis in results)
+    return WRONG if failed else DONE
+
+
 def diagnoses(config: Config) -> list[Diagnosis]:
-    """Return everything looked at, in the order of the configuration."""
+    """Return the state of this machine, in the order of the configuration."""
     return [
         *_tls(config),
         *_folder(config),
         *_watch(config),
         *_journal(config),
-        *_written(config),
+        *_output_folders(config),
         *_bandwidth(config, time.time()),
         *_metrics(config),
         _clock(time.time()),
@@ -46,14 +63,12 @@ def _tls(config: Config) -> Iterator[Diagnosis]:
         yield Diagnosis(
             "warning",
             "emission.url",
-            "http: password, token and data go over the line in clear",
-            "use https wherever the line is not this machine's own",
+            "http: everybody on the way can read password, token and data",
+            "use https, unless the connection stays on this machine",
         )
     elif config.emission.ca_file is None:
-        context = ssl.create_default_context()
-        known = context.cert_store_stats()["x509_ca"]
-        paths = ssl.get_default_verify_paths()
-        if not known and not paths.capath:
+        known = ssl.create_default_context().cert_store_stats()["x509_ca"]
+        if not known and not ssl.get_default_verify_paths().capath:
             yield Diagnosis(
                 "error",
                 "TLS",
@@ -105,58 +120,56 @@ def _watch(config: Config) -> Iterator[Diagnosis]:
 
 
 def _journal(config: Config) -> Iterator[Diagnosis]:
-    place = config.journal.path
-    folder = _existing(place.parent)
-    kind = file_system(place.parent)
+    path = config.journal.path
+    folder = _existing(path.parent)
+    kind = file_system(path.parent)
     if kind in NETWORK:
         yield Diagnosis(
             "error",
             "journal.path",
-            f"{place} is on a network file system ({kind})",
+            f"{path} is on a network file system ({kind})",
             "name a local directory",
         )
         return
     # SQLite's log is a file beside the journal: the folder must be writable too.
     writable = os.access(folder, os.W_OK) and (
-        not place.exists() or os.access(place, os.W_OK)
+        not path.exists() or os.access(path, os.W_OK)
     )
     if not writable:
-        yield Diagnosis(
-            "error",
-            "journal.path",
-            f"{place} cannot be written by this user",
-            f"give user {os.getuid()} write permission on {folder}",
-        )
+        yield _not_writable("journal.path", path, folder)
         return
     free = shutil.disk_usage(folder).free
     if free < FREE_FLOOR_BYTES:
         yield Diagnosis(
             "error",
             "journal.path",
-            f"only {format_size(free)} free on the disk of {place}",
+            f"only {format_size(free)} free on the disk of {path}",
             "free some space: the journal must be able to grow",
         )
     else:
         yield Diagnosis(
-            "ok", "journal.path", f"{place} on {kind}, {format_size(free)} free"
+            "ok", "journal.path", f"{path} on {kind}, {format_size(free)} free"
         )
 
 
-def _written(config: Config) -> Iterator[Diagnosis]:
-    archive = config.spool.archive_directory
-    places = {
-        "spool.archive_directory": archive,
+def _output_folders(config: Config) -> Iterator[Diagnosis]:
+    folders = {
+        "spool.archive_directory": config.spool.archive_directory,
         "spool.rejected_directory": config.spool.rejected_directory,
         "log.file": config.log.file.parent if config.log.file else None,
     }
-    for key, place in places.items():
-        if place is not None and not os.access(_existing(place), os.W_OK):
-            yield Diagnosis(
-                "error",
-                key,
-                f"{place} cannot be written by this user",
-                f"give user {os.getuid()} write permission on {_existing(place)}",
-            )
+    for key, folder in folders.items():
+        if folder is not None and not os.access(_existing(folder), os.W_OK):
+            yield _not_writable(key, folder, _existing(folder))
+
+
+def _not_writable(key: str, path: Path, folder: Path) -> Diagnosis:
+    return Diagnosis(
+        "error",
+        key,
+        f"{path} cannot be written by this user",
+        f"give user {os.getuid()} write permission on {folder}",
+    )
 
 
 def _bandwidth(config: Config, now: float) -> Iterator[Diagnosis]:
@@ -164,9 +177,9 @@ def _bandwidth(config: Config, now: float) -> Iterator[Diagnosis]:
     if bandwidth is None:
         return
     limit, until = bandwidth.limit(now), bandwidth.until(now)
-    said = "no limit" if limit is None else format_rate(limit)
-    clock = f" now, until {until} ({time.strftime('%Z')})" if until else ""
-    yield Diagnosis("ok", "delivery.bandwidth", f"{said}{clock}")
+    rate = "no limit" if limit is None else format_rate(limit)
+    period = f" now, until {until} ({time.strftime('%Z')})" if until else ""
+    yield Diagnosis("ok", "delivery.bandwidth", f"{rate}{period}")
     lowest = bandwidth.lowest
     if lowest is not None and lowest * GRANT_LIFETIME_S < MAX_BYTES:
         largest = format_size(lowest * int(GRANT_LIFETIME_S))
@@ -193,42 +206,22 @@ def _metrics(config: Config) -> Iterator[Diagnosis]:
         yield Diagnosis(
             "warning",
             "metrics.listen",
-            f"{listen} cannot be listened at: {error.strerror or error}",
-            "free the address, or name another; files are delivered all the same",
+            f"emitterd cannot listen on {listen}: {error.strerror or error}",
+            "free the address, or use another one; files are delivered without it",
         )
     else:
         yield Diagnosis("ok", "metrics.listen", str(listen))
 
 
 def _clock(now: float) -> Diagnosis:
-    said = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(now))
+    shown = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(now))
     if now >= RELEASED_AT:
-        return Diagnosis("ok", "clock", said)
+        return Diagnosis("ok", "clock", shown)
     remedy = "set the clock, and run an NTP service"
-    return Diagnosis("error", "clock", f"this machine believes it is {said}", remedy)
+    return Diagnosis("error", "clock", f"this machine's clock says {shown}", remedy)
 
 
 def _existing(folder: Path) -> Path:
     while not folder.exists():
         folder = folder.parent
     return folder
-
-
-# What `check` does: the configuration, the machine, and with `--online` the server.
-
-
-def check(config: Path | None, *, online: bool) -> int:
-    """Print what is in force, and what was found; return the exit code."""
-    settings = load(find(config, os.environ), os.environ)
-    load_inspector(settings.spool)
-    print_settings(describe(settings))
-    found = diagnoses(settings)
-    print_diagnoses(found)
-    if online:
-        # The login's own lines would come between the answers.
-        silence()
-        for one in ask_online(settings):
-            print_diagnoses([one])
-            found.append(one)
-    wrong = any(one.level == "error" for one in found)
-    return WRONG if wrong else DONE

@@ -168,7 +168,7 @@ def test_a_taken_port_stops_no_delivery(site: Installation, port: int) -> None:
             site.wait_delivered(1)
 
     assert "metrics.listen" in said.stdout
-    assert "cannot be listened at" in said.stdout
+    assert "emitterd cannot listen on" in said.stdout
 
 
 @contextmanager
