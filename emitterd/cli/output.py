@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rich.console import Console, JustifyMethod
     from rich.progress import TaskID
 
-    from emitterd.intake.file_status import Undelivered
+    from emitterd.intake.file_status import FileStatus
     from emitterd.monitoring.explain import Explanation
 
 
@@ -295,14 +295,14 @@ def _now(act: str, deed: OperationResult) -> str:
     return f"is {deed.after}"
 
 
-def print_undelivered(left: list["Undelivered"]) -> None:
+def print_undelivered(left: list["FileStatus"]) -> None:
     """Print what `once` could not deliver, on standard error."""
     out = console(error=True)
     files = "1 file is" if len(left) == 1 else f"{len(left)} files are"
     out.print(f"[bold red]{files} not delivered[/]")
-    for one in left:
-        said = " ".join(part for part in (one.error, one.reason) if part)
-        out.print(f"  {escape(one.path)}: {escape(said)}", soft_wrap=True)
+    for status in left:
+        path, *why = status.record().values()
+        out.print(f"  {escape(path)}: {escape(' '.join(why))}", soft_wrap=True)
 
 
 def print_codes(rows: Iterable[tuple[str, str]]) -> None:

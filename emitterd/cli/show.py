@@ -123,25 +123,25 @@ def _cell(value: object) -> str:
 
 def list_skipped(config: Path | None, *, as_json: bool) -> int:
     """List what lies under the folder and will never be sent, and why."""
-    with _looking(config) as (standings, _):
-        if standings.spool.lost():
-            folder = display(os.fsencode(standings.spool.root))
+    with _looking(config) as (file_statuses, _):
+        if file_statuses.spool.lost():
+            folder = display(os.fsencode(file_statuses.spool.root))
             complain(f"E105 the watched folder {folder} is not there")
             return WRONG
-        found = (one.record() for one in skipped(standings))
+        found = (one.record() for one in skipped(file_statuses))
         (print_array if as_json else print_skipped)(found)
     return DONE
 
 
 def explain_path(config: Path | None, said: str, *, as_json: bool) -> int:
     """Say why a file is, or is not, delivered; 1 where nothing is known of it."""
-    with _looking(config) as (standings, records):
+    with _looking(config) as (file_statuses, records):
         try:
-            path = locate(standings.spool, records, said)
+            path = locate(file_statuses.spool, records, said)
         except OutsideSpool as error:
             complain(str(error))
             return USAGE
-        explanation = explain(standings, records, path)
+        explanation = explain(file_statuses, records, path)
     if as_json:
         print_object(explanation.record())
     else:

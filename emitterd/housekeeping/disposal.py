@@ -67,8 +67,8 @@ class Disposal:
         self._said: dict[bytes, str] = {}
         self._unfinished = True
 
-    def adopt(self, rule: Rule) -> None:
-        """Go by another rule from now on."""
+    def apply_settings(self, rule: Rule) -> None:
+        """Use another rule from now on."""
         self._rule = rule
         # What was impossible may be possible now.
         self._unfinished = True

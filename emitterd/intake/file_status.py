@@ -1,7 +1,9 @@
-"""Where a path stands: what the folder and the journal say of it together.
+"""The status of a path: one function judges it, whoever asks.
 
-For who looks on (`once` at its end, `explain`, `list --skipped`): the intake decides
-by the same functions, and keeps candidates in its own memory.
+The intake acts on the result; `explain`, `list --skipped` and `once` print it. The
+cheap and common checks come first: the name costs nothing, and a known fingerprint
+costs one stat and one query. Only a new file is opened, and only a whole zip that
+nobody writes is inspected.
 """
 
 import os
@@ -11,7 +13,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from emitterd.codes import Code
-from emitterd.datasets.zip_integrity import zip_flaw
+from emitterd.datasets.findings import Finding
+from emitterd.datasets.zip_integrity import ReadAt, zip_flaw
 from emitterd.errors import FileError
 from emitterd.journal.rows import Known
 from emitterd.model import Fingerprint, State
@@ -22,9 +25,15 @@ from emitterd.text import display
 Latest = Callable[[bytes], Known | None]
 """Returns the latest version of a path, as one reader of the journal has it."""
 
+Unsettled = Callable[[Fingerprint, LeaseState], str | None]
+"""Returns why a file may still be written, or None where it is settled."""
+
+Inspect = Callable[[bytes, Fingerprint, ReadAt], tuple[Finding, ...]]
+"""Inspects a whole zip."""
+
 
 class FolderState(StrEnum):
-    """Where a path stands that the journal has not, or not as it is now."""
+    """The status of a file whose current version is not in the journal."""
 
     ABSENT = "absent"
     IGNORED = "ignored"
@@ -36,135 +45,6 @@ class FolderState(StrEnum):
     NEW = "new"
 
 
-_BY_CODE = {
-    Code.GONE: FolderState.ABSENT,
-    Code.NOT_REGULAR: FolderState.UNSUITABLE,
-    Code.UNREADABLE: FolderState.UNREADABLE,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class FileStatus:
-    """Where a path stands, and why; `error` is a code where something is wrong."""
-
-    state: State | FolderState
-    error: str | None
-    reason: str
-
-
-def _held(known: Known) -> FileStatus:
-    if known.error == Code.RECEIPT_LOST:
-        return FileStatus(State.HELD, known.error, known.reason or "")
-    # Its last failure is not what keeps it back.
-    return FileStatus(State.HELD, None, "held by the operator")
-
-
-class FileStatuses:
-    """Looks paths up; `latest` asks the journal."""
-
-    def __init__(
-        self,
-        spool: Spool,
-        selection: Selection,
-        latest: Latest,
-        settle_s: float,
-    ) -> None:
-        self.spool = spool
-        self.selection = selection
-        self._latest = latest
-        self._settle_s = settle_s
-
-    def of(self, path: bytes) -> FileStatus:
-        """Return where the path stands now; raises nothing but the journal's errors."""
-        try:
-            ignored = self._ignored(path)
-            if ignored is not None:
-                return ignored
-            known = self._latest(path)
-            seen = Fingerprint.of(self.spool.stat(path))
-            if known is not None and known.matches(seen):
-                if known.state is State.HELD:
-                    return _held(known)
-                return FileStatus(known.state, known.error, known.reason or "")
-            return self._unsettled(path)
-        except FileError as error:
-            outside = _BY_CODE.get(Code(error.code), FolderState.UNREADABLE)
-            return FileStatus(outside, error.code, str(error))
-        except OSError as error:
-            reason = error.strerror or str(error)
-            return FileStatus(FolderState.UNREADABLE, Code.UNREADABLE, reason)
-
-    def _ignored(self, path: bytes) -> FileStatus | None:
-        """Return where a path stands that is no candidate by its name."""
-        ignored = self.selection.ignored(path)
-        if ignored is None:
-            return None
-        place = self.spool.root / os.fsdecode(path)
-        if place.is_dir() and not place.is_symlink():
-            return FileStatus(
-                FolderState.IGNORED, None, "a folder: ask for a file in it"
-            )
-        overlooked = self.selection.wrong_ending(path)
-        code = Code.WRONG_ENDING if overlooked else None
-        return FileStatus(FolderState.IGNORED, code, overlooked or ignored)
-
-    def _unsettled(self, path: bytes) -> FileStatus:
-        """Look into a file that the journal has not as it is now."""
-        with self.spool.open(path) as file:
-            held = lease_state(file)
-            seen = Fingerprint.of(os.fstat(file.fileno()))
-            if held is LeaseState.OPEN:
-                code = Code.STILL_WRITTEN
-                return FileStatus(FolderState.WRITTEN, code, code.title)
-            flaw = zip_flaw(read_at(file, seen.size_bytes), seen.size_bytes)
-        if flaw is not None:
-            return FileStatus(FolderState.INCOMPLETE, Code.INCOMPLETE, flaw)
-        quiet_s = time.time() - max(seen.mtime_ns, seen.ctime_ns) / 1e9
-        if held is LeaseState.NONE and 0 <= quiet_s < self._settle_s:
-            return FileStatus(
-                FolderState.SETTLING,
-                None,
-                f"it changed {quiet_s:.1f} s ago, and must stay the same for"
-                f" {self._settle_s:g} s: no lease proves that it is closed",
-            )
-        return FileStatus(FolderState.NEW, None, "complete, and not looked at yet")
-
-
-# What lies in the folder and is not delivered, or never will be, and why.
-
-
-@dataclass(frozen=True, slots=True)
-class Undelivered:
-    """A file that did not reach the bucket."""
-
-    path: str
-    error: str | None
-    reason: str
-
-    def record(self) -> dict[str, str]:
-        """Return it as `list --skipped --json` prints it."""
-        record = {"path": self.path, "error": self.error, "reason": self.reason}
-        return {name: value for name, value in record.items() if value is not None}
-
-
-def undelivered(
-    standings: FileStatuses, rejected: Iterable[tuple[bytes, str, str]]
-) -> list[Undelivered]:
-    """Return every candidate in the folder that is not delivered, in path order.
-
-    `rejected` (path, error, reason) are told too: they may lie elsewhere by now.
-    """
-    left = {
-        one.path: one
-        for one, standing in _survey(standings)
-        if standing.state is not State.DELIVERED
-        and (standing.state is not FolderState.IGNORED or standing.error is not None)
-    }
-    for path, error, reason in rejected:
-        left.setdefault(display(path), Undelivered(display(path), error, reason))
-    return [left[path] for path in sorted(left)]
-
-
 NEVER = frozenset(
     {
         State.REJECTED,
@@ -174,45 +54,183 @@ NEVER = frozenset(
         FolderState.INCOMPLETE,
     }
 )
-"""Where a path stands that will not be sent as it is."""
+"""The file will not be sent as it is."""
+
+_BY_CODE = {
+    Code.GONE: FolderState.ABSENT,
+    Code.NOT_REGULAR: FolderState.UNSUITABLE,
+    Code.UNREADABLE: FolderState.UNREADABLE,
+}
 
 
-def skipped(standings: FileStatuses) -> Iterator[Undelivered]:
+@dataclass(frozen=True, slots=True)
+class FileStatus:
+    """The status of a path, and why; `error` is a code where something is wrong.
+
+    `known` is the version in the journal, for a `State`. `lease` is None where the
+    file was not opened; `findings` are those of the inspection, for a new file.
+    """
+
+    path: bytes
+    state: State | FolderState
+    error: str | None = None
+    reason: str = ""
+    known: Known | None = None
+    fingerprint: Fingerprint | None = None
+    lease: LeaseState | None = None
+    findings: tuple[Finding, ...] = ()
+
+    def record(self) -> dict[str, str]:
+        """Return it as `list --skipped --json` prints it."""
+        title = Code(self.error).title if self.error else ""
+        record = {"path": display(self.path)}
+        if self.error is not None:
+            record["error"] = self.error
+        return record | {"reason": self.reason or title or self.state}
+
+
+class FileStatuses:
+    """Looks paths up in folder and journal; changes neither."""
+
+    def __init__(
+        self, spool: Spool, selection: Selection, latest: Latest, settle_s: float
+    ) -> None:
+        self.spool = spool
+        self.selection = selection
+        self._latest = latest
+        self._settle_s = settle_s
+
+    def look_up(
+        self,
+        path: bytes,
+        *,
+        stat: os.stat_result | None = None,
+        unsettled: Unsettled | None = None,
+        inspect: Inspect | None = None,
+    ) -> FileStatus:
+        """Return the status of a path now; raises only errors of the journal.
+
+        `stat` saves one where the caller has it. `unsettled` is asked about a whole
+        zip instead of the file's times; `inspect` only about a settled one.
+        """
+        try:
+            ignored = self.selection.ignored(path)
+            if ignored is not None:
+                return self._ignored(path, ignored, is_file=stat is not None)
+            seen = Fingerprint.of(stat or self.spool.stat(path))
+            known = self._latest(path)
+            if known is not None and known.matches(seen):
+                return _known_status(path, seen, known)
+            return self._open(path, unsettled or self._unsettled, inspect)
+        except FileError as error:
+            state = _BY_CODE.get(Code(error.code), FolderState.UNREADABLE)
+            return FileStatus(path, state, error.code, str(error))
+        except OSError as error:
+            # The disk, or a file server, fails on this one file.
+            return _unreadable(path, error)
+
+    def _ignored(self, path: bytes, reason: str, *, is_file: bool) -> FileStatus:
+        file = self.spool.root / os.fsdecode(path)
+        if not is_file and file.is_dir() and not file.is_symlink():
+            reason = "a folder: ask for a file in it"
+            return FileStatus(path, FolderState.IGNORED, reason=reason)
+        wrong_ending = self.selection.wrong_ending(path)
+        code = Code.WRONG_ENDING if wrong_ending else None
+        return FileStatus(path, FolderState.IGNORED, code, wrong_ending or reason)
+
+    def _open(
+        self, path: bytes, unsettled: Unsettled, inspect: Inspect | None
+    ) -> FileStatus:
+        with self.spool.open(path) as file:
+            lease = lease_state(file)
+            # Of the open file: another may have taken the name since the stat.
+            seen = Fingerprint.of(os.fstat(file.fileno()))
+
+            def status(
+                state: FolderState, error: Code | None, reason: str
+            ) -> FileStatus:
+                return FileStatus(path, state, error, reason, None, seen, lease)
+
+            if lease is LeaseState.OPEN:
+                code = Code.STILL_WRITTEN
+                return status(FolderState.WRITTEN, code, code.title)
+            read = read_at(file, seen.size_bytes)
+            flaw = zip_flaw(read, seen.size_bytes)
+            if flaw is not None:
+                return status(FolderState.INCOMPLETE, Code.INCOMPLETE, flaw)
+            waits = unsettled(seen, lease)
+            if waits is not None:
+                return status(FolderState.SETTLING, None, waits)
+            findings = inspect(path, seen, read) if inspect is not None else ()
+        new = "complete, and not looked at yet"
+        return FileStatus(path, FolderState.NEW, None, new, None, seen, lease, findings)
+
+    def _unsettled(self, seen: Fingerprint, lease: LeaseState) -> str | None:
+        # Judged by the file's times, because nobody has watched the file.
+        quiet_s = time.time() - max(seen.mtime_ns, seen.ctime_ns) / 1e9
+        if lease is not LeaseState.NONE or not 0 <= quiet_s < self._settle_s:
+            return None
+        return (
+            f"it changed {quiet_s:.1f} s ago, and must stay the same for"
+            f" {self._settle_s:g} s: no lease proves that it is closed"
+        )
+
+
+def undelivered(
+    file_statuses: FileStatuses, rejected: Iterable[tuple[bytes, str, str]]
+) -> list[FileStatus]:
+    """Return every candidate in the folder that is not delivered, in path order.
+
+    `rejected` (path, error, reason) are added, because their files may be elsewhere.
+    """
+    left = {
+        status.path: status
+        for status in _survey(file_statuses)
+        if status.state is not State.DELIVERED
+        and (status.state is not FolderState.IGNORED or status.error is not None)
+    }
+    for path, error, reason in rejected:
+        left.setdefault(path, FileStatus(path, State.REJECTED, error, reason))
+    return [left[path] for path in sorted(left)]
+
+
+def skipped(file_statuses: FileStatuses) -> Iterator[FileStatus]:
     """Yield everything under the folder that will never be sent as it is."""
-    for one, standing in _survey(standings):
-        if standing.state in NEVER:
-            yield one
+    return (status for status in _survey(file_statuses) if status.state in NEVER)
 
 
-def _survey(standings: FileStatuses) -> Iterator[tuple[Undelivered, FileStatus]]:
-    """Yield where everything in the folder stands, with what cannot be looked at."""
-    told: list[tuple[Undelivered, FileStatus]] = []
-
-    def note(path: bytes, standing: FileStatus) -> None:
-        one = Undelivered(display(path or b"."), standing.error, standing.reason)
-        told.append((one, standing))
+def _survey(file_statuses: FileStatuses) -> Iterator[FileStatus]:
+    """Yield the status of everything in the folder, unreadable folders included."""
+    folders: list[FileStatus] = []
 
     def unreadable(path: bytes, error: OSError) -> None:
-        reason = error.strerror or str(error)
-        note(path, FileStatus(FolderState.UNREADABLE, Code.UNREADABLE, reason))
+        folders.append(_unreadable(path or b".", error))
 
     def skip(folder: bytes) -> bool:
-        hidden = standings.selection.hidden(folder)
+        hidden = file_statuses.selection.hidden(folder)
         if hidden:
-            note(
-                folder + b"/", FileStatus(FolderState.IGNORED, None, "a hidden folder")
-            )
+            reason = "a hidden folder"
+            state = FolderState.IGNORED
+            folders.append(FileStatus(folder + b"/", state, reason=reason))
         return hidden
 
-    for path, _ in standings.spool.walk(skip, unreadable):
-        yield from told
-        told.clear()
-        standing = standings.of(path)
-        if standing.state is FolderState.ABSENT:
-            continue
-        reason = standing.reason
-        if not reason:
-            reason = Code(standing.error).title if standing.error else ""
-        one = Undelivered(display(path), standing.error, reason or standing.state)
-        yield one, standing
-    yield from told
+    for path, _ in file_statuses.spool.walk(skip, unreadable):
+        yield from folders
+        folders.clear()
+        status = file_statuses.look_up(path)
+        if status.state is not FolderState.ABSENT:
+            yield status
+    yield from folders
+
+
+def _known_status(path: bytes, seen: Fingerprint, known: Known) -> FileStatus:
+    error, reason = known.error, known.reason or ""
+    if known.state is State.HELD and error != Code.RECEIPT_LOST:
+        # The operator holds it, whatever its last failure was.
+        error, reason = None, "held by the operator"
+    return FileStatus(path, known.state, error, reason, known, seen)
+
+
+def _unreadable(path: bytes, error: OSError) -> FileStatus:
+    reason = error.strerror or str(error)
+    return FileStatus(path, FolderState.UNREADABLE, Code.UNREADABLE, reason)

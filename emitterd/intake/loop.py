@@ -1,8 +1,8 @@
 """The first loop: hints and sweeps become complete files in the journal.
 
-A hint or a sweep names a path; the examiner looks at it, and what is complete is
-admitted in batches. A sweep is advanced a slice at a time, so that a fresh hint never
-waits behind a large folder.
+A hint or a sweep names a path. The examiner examines it, and complete files are
+admitted in batches. A sweep runs in slices, so that a new hint never waits for a large
+folder.
 """
 
 import os
@@ -27,44 +27,49 @@ from emitterd.spool.folder import PathStat, Spool
 from emitterd.text import display
 
 BATCH = 500
-"""Admissions a commit: discovery of a large folder must not pay an fsync a file."""
+"""Admissions per commit: a large folder must not cost one fsync per file."""
 
 SLICE_S = 0.2
-"""How long a sweep goes on before hints are looked at again."""
+"""How long a slice of a sweep takes before hints get their turn."""
 
 HINTS_MAX = 100_000
 """More hints than this are worth less than one sweep."""
 
-HINTS_A_STEP = 1000
+HINTS_PER_STEP = 1000
 EVENT_LATENCY_S = 2.0
 BUSY_S = 1.0
+"""When a path is examined again whose older version is being sent."""
 FULL_S = 5.0
+"""When a path is examined again that found no room in the journal."""
 
 log = structlog.get_logger()
 
 
 @dataclass(slots=True)
 class Sweep:
-    """One listing under way: of the whole folder, or of one that has just appeared."""
+    """A listing in progress: of the whole folder, or of a folder that has appeared.
 
-    found: Iterator[PathStat]
+    `first`: the first whole sweep with the current rules. `duration_s` is set at its
+    end.
+    """
+
+    listing: Iterator[PathStat]
     started_at: float
     whole: bool = False
     first: bool = False
-    left: deque[PathStat] = field(default_factory=deque)
-    """Found, and to be looked at."""
+    to_examine: deque[PathStat] = field(default_factory=deque)
     files: int = 0
     admitted: int = 0
     missed: list[bytes] = field(default_factory=list)
     unreadable: int = 0
     duration_s: float = 0.0
-    """How long it took, once it is done."""
 
 
 class Intake:
-    """Looks at paths and admits complete files.
+    """Examines paths and admits complete files.
 
-    `hint` and `sweep_soon` from any thread; the rest by one.
+    `hint`, `sweep_soon` and `apply_settings` are thread-safe; one thread calls the
+    others.
     """
 
     def __init__(
@@ -76,17 +81,13 @@ class Intake:
         on_admitted: Callable[[], None],
         on_swept: Callable[[Sweep], None],
     ) -> None:
-        """Make ready.
-
-        `on_admitted` is called after each commit of new entries, `on_swept` after
-        each whole sweep.
-        """
+        """`on_admitted` is called after each commit, `on_swept` after a whole sweep."""
         self._spool = spool
         self._examiner = examiner
         self._tracker = examiner.tracker
         self._journal = journal
         self.expects_events = True
-        """Without a watch a sweep misses nothing."""
+        """Whether a file that a sweep finds first counts as missed by the watch."""
         self._on_admitted = on_admitted
         self._on_swept = on_swept
         self._wake = threading.Event()
@@ -95,19 +96,19 @@ class Intake:
         self._batch: list[Admission] = []
         self._sweeps: list[Sweep] = []
         self._next_sweep_at = 0.0
-        self._offered: ExamineRules | None = None
-        self._fresh = True
-        """Whether no whole sweep has gone by these rules yet."""
+        self._new_rules: ExamineRules | None = None
+        self._first_sweep = True
+        """Whether the next whole sweep is the first with the current rules."""
         self.sweeping = threading.Event()
         """Set once the first sweep has begun."""
         self.swept = threading.Event()
         """Set once a whole sweep is done."""
         self.swept_at: float | None = None
-        """When the last one was, in seconds since the epoch."""
+        """When the last whole sweep ended, in seconds since the epoch."""
         self.sweep_took_s = 0.0
 
     def hint(self, path: bytes, is_folder: bool = False) -> None:  # noqa: FBT001, FBT002
-        """Ask for a look at a path, relative to the root. Thread-safe."""
+        """Ask to examine a path, relative to the root."""
         with self._lock:
             if len(self._hints) < HINTS_MAX:
                 self._hints[path] = self._hints.get(path, False) or is_folder
@@ -116,21 +117,21 @@ class Intake:
         self._wake.set()
 
     def sweep_soon(self) -> None:
-        """Ask for a sweep at once. Thread-safe."""
+        """Ask for a sweep at once."""
         self._next_sweep_at = 0.0
         self._wake.set()
 
-    def adopt(self, rules: ExamineRules) -> None:
-        """Go by other rules from the next turn on, and sweep at once. Thread-safe."""
+    def apply_settings(self, rules: ExamineRules) -> None:
+        """Use other rules from the next step on, and sweep at once."""
         with self._lock:
-            self._offered = rules
+            self._new_rules = rules
         self._wake.set()
 
     def run(self, shutdown: Shutdown) -> None:
         """Loop until the daemon drains."""
         shutdown.on_drain(self._wake.set)
         while True:
-            # Clear, look, wait: no wake-up that comes during the look is lost.
+            # Cleared before the step: a wake-up that comes during it ends the wait.
             self._wake.clear()
             if shutdown.draining:
                 return
@@ -141,22 +142,23 @@ class Intake:
                 self._wake.wait(wait_s)
 
     def settling(self) -> bool:
-        """Tell whether a complete file is only waiting out its quiet period."""
+        """Tell whether a file waits only for its quiet period."""
         return self._tracker.settling()
 
     def step(self, now: float) -> float:
         """Do what is due at `now` (monotonic); return how long to wait, in seconds."""
-        self._take_over()
+        self._apply_new_rules()
         for path, is_folder in self._take_hints():
             if is_folder:
-                # On top of a sweep of everything: what is new goes first.
+                # Before a sweep of everything: new files go first.
                 self._sweeps.append(Sweep(self._walk(path), now))
             else:
-                self.look(path, now)
+                self._examine(path, now)
         for path in self._tracker.due(now):
-            self.look(path, now)
+            self._examine(path, now)
         self._flush(now)
-        if now >= self._next_sweep_at and not any(one.whole for one in self._sweeps):
+        swept = any(sweep.whole for sweep in self._sweeps)
+        if now >= self._next_sweep_at and not swept:
             self._begin_sweep(now)
         if self._sweeps:
             self._advance_sweep(self._sweeps[-1], now)
@@ -165,9 +167,11 @@ class Intake:
             return 0.0
         return max(0.0, min(self._next_sweep_at, self._tracker.next_due_at()) - now)
 
-    def look(self, path: bytes, now: float, stat: os.stat_result | None = None) -> bool:
-        """Look at one path; return whether it is to be admitted."""
-        admission = self._examiner.look(path, now, stat)
+    def _examine(
+        self, path: bytes, now: float, stat: os.stat_result | None = None
+    ) -> bool:
+        """Examine one path; return whether it is to be admitted."""
+        admission = self._examiner.examine(path, now, stat)
         if admission is None:
             return False
         self._batch.append(admission)
@@ -181,113 +185,88 @@ class Intake:
             return
         reach(Point.ADMIT_DUE)
         try:
-            answers = self._journal.admit(batch)
+            results = self._journal.admit(batch)
         except JournalFull:
-            for one in batch:
-                self._tracker.postpone(one.path, one.fingerprint, now + FULL_S)
+            for admission in batch:
+                path, seen = admission.path, admission.fingerprint
+                self._tracker.postpone(path, seen, now + FULL_S)
             return
         reach(Point.ADMITTED)
-        for one, answer in zip(batch, answers, strict=True):
-            if answer.admittance is AdmissionResult.BUSY:
-                self._tracker.postpone(one.path, one.fingerprint, now + BUSY_S)
+        for admission, admitted in zip(batch, results, strict=True):
+            path = admission.path
+            if admitted.admittance is AdmissionResult.BUSY:
+                self._tracker.postpone(path, admission.fingerprint, now + BUSY_S)
                 continue
-            self._examiner.admitted(one.path)
-            if answer.admittance is AdmissionResult.ADMITTED:
-                self._admitted(one, now, answer)
+            self._examiner.admitted(path)
+            if admitted.admittance is AdmissionResult.ADMITTED:
+                _log_admitted(admission, admitted)
+                if admission.dispose:
+                    # It is a known file now, whose disposal is due.
+                    self._examine(path, now)
         self._on_admitted()
 
-    def _admitted(self, one: Admission, now: float, answer: Admitted) -> None:
-        path = display(one.path)
-        if answer.replaced:
-            log.info(
-                "file.withdrawn",
-                path=path,
-                error=Code.CHANGED,
-                reason="replaced by a later version",
-            )
-        # Of a rejected file they are the reason, in the line that follows.
-        findings = [] if one.trouble else [str(finding) for finding in one.findings]
-        (log.warning if findings else log.info)(
-            "file.admitted",
-            path=path,
-            bytes=one.fingerprint.size_bytes,
-            findings=findings or None,
-            held=answer.held or None,
-        )
-        if one.trouble is not None:
-            log.error(
-                "file.rejected",
-                path=path,
-                bytes=one.fingerprint.size_bytes,
-                error=one.trouble.code,
-                reason=one.trouble.reason,
-                hint=one.trouble.hint,
-            )
-        if one.dispose:
-            # Met again it is a known file whose disposal is due.
-            self.look(one.path, now)
-
     def _take_hints(self) -> list[tuple[bytes, bool]]:
-        """Take some of the hints, the oldest first: a stop must not wait for all."""
+        """Take some of the hints, oldest first: a stop must not wait for all."""
         with self._lock:
-            taken = list(islice(self._hints.items(), HINTS_A_STEP))
+            taken = list(islice(self._hints.items(), HINTS_PER_STEP))
             for path, _ in taken:
                 del self._hints[path]
         return taken
 
-    def _take_over(self) -> None:
+    def _apply_new_rules(self) -> None:
         with self._lock:
-            rules, self._offered = self._offered, None
+            rules, self._new_rules = self._new_rules, None
         if rules is None:
             return
-        self._examiner.adopt(rules)
-        # What only these rules let in was missed by nobody.
+        self._examiner.apply_settings(rules)
+        # The watch has not missed a file that only the new rules select.
         for sweep in self._sweeps:
             sweep.first = True
-        self._fresh, self._next_sweep_at = True, 0.0
+        self._first_sweep, self._next_sweep_at = True, 0.0
 
     def _walk(self, top: bytes = b"") -> Iterator[PathStat]:
         hidden = self._examiner.rules.selection.hidden
         return self._spool.walk(hidden, self._unreadable, top)
 
     def _unreadable(self, path: bytes, error: OSError) -> None:
-        # Removed, or made a link or a file, since its own folder was listed.
+        # Removed, or replaced by a link or a file, since its parent was listed.
         if isinstance(error, FileNotFoundError | NotADirectoryError):
             return
         if self._sweeps:
             self._sweeps[-1].unreadable += 1
         reason = error.strerror or str(error)
-        self._examiner.say_once(path or b".", Code.UNREADABLE, reason)
+        self._examiner.log_once(path or b".", Code.UNREADABLE, reason)
 
     def _begin_sweep(self, now: float) -> None:
         self._next_sweep_at = now + self._examiner.rules.sweep_every_s
         if self._spool.lost():
             return
-        first, self._fresh = self._fresh, False
+        first, self._first_sweep = self._first_sweep, False
         self._sweeps.insert(0, Sweep(self._walk(), now, whole=True, first=first))
         self.sweeping.set()
 
     def _advance_sweep(self, sweep: Sweep, now: float) -> None:
-        until = time.monotonic() + SLICE_S
-        while time.monotonic() < until:
-            if sweep.left:
-                self._look_swept(sweep, *sweep.left.popleft(), now)
-            elif found := list(islice(sweep.found, ASKED)):
-                sweep.files += len(found)
-                sweep.left.extend(self._examiner.unsettled(found))
+        slice_end = time.monotonic() + SLICE_S
+        while time.monotonic() < slice_end:
+            if sweep.to_examine:
+                path, stat = sweep.to_examine.popleft()
+                self._examine_swept(sweep, path, stat, now)
+            elif files := list(islice(sweep.listing, ASKED)):
+                sweep.files += len(files)
+                sweep.to_examine.extend(self._examiner.not_in_journal(files))
             else:
                 self._flush(now)
                 self._end_sweep(sweep)
                 return
         self._flush(now)
 
-    def _look_swept(
+    def _examine_swept(
         self, sweep: Sweep, path: bytes, stat: os.stat_result, now: float
     ) -> None:
         tracked = path in self._tracker or path in self._hints
-        if self.look(path, now, stat):
+        if self._examine(path, now, stat):
             sweep.admitted += 1
-            # A file this young may have an event that is still on its way.
+            # The event of such a young file may still be on its way.
             young = stat.st_ctime > time.time() - EVENT_LATENCY_S
             expected = self.expects_events and sweep.whole and not sweep.first
             if expected and not (tracked or young):
@@ -316,3 +295,32 @@ class Intake:
         self.swept_at, self.sweep_took_s = time.time(), sweep.duration_s
         self.swept.set()
         self._on_swept(sweep)
+
+
+def _log_admitted(admission: Admission, admitted: Admitted) -> None:
+    path, rejection = display(admission.path), admission.trouble
+    if admitted.replaced:
+        log.info(
+            "file.withdrawn",
+            path=path,
+            error=Code.CHANGED,
+            reason="replaced by a later version",
+        )
+    # A rejected file has its findings in the reason, in the next line.
+    findings = [] if rejection else [str(finding) for finding in admission.findings]
+    (log.warning if findings else log.info)(
+        "file.admitted",
+        path=path,
+        bytes=admission.fingerprint.size_bytes,
+        findings=findings or None,
+        held=admitted.held or None,
+    )
+    if rejection is not None:
+        log.error(
+            "file.rejected",
+            path=path,
+            bytes=admission.fingerprint.size_bytes,
+            error=rejection.code,
+            reason=rejection.reason,
+            hint=rejection.hint,
+        )

@@ -95,27 +95,27 @@ def locate(spool: Spool, records: JournalReader, said: str) -> bytes:
 
 
 def explain(
-    standings: FileStatuses, records: JournalReader, path: bytes
+    file_statuses: FileStatuses, records: JournalReader, path: bytes
 ) -> Explanation:
     """Put together what folder and journal say of a path."""
     with records.snapshot():
-        standing = standings.of(path)
+        standing = file_statuses.look_up(path)
         versions, actions = records.versions(path), records.actions(path)
         # What is forgotten is history, and says nothing of how things stand.
         latest = next((one for one in versions if "forgotten_at" not in one), {})
-        lost = standings.spool.lost()
-        gone = lost or not _there(standings.spool, path)
+        lost = file_statuses.spool.lost()
+        gone = lost or not _there(file_statuses.spool, path)
         if gone:
             # Of a file that is not there the journal has the last word.
             state = State(latest["state"]) if latest else FolderState.ABSENT
             reason = latest.get("reason", "")
-            standing = FileStatus(state, latest.get("error"), reason)
+            standing = FileStatus(path, state, latest.get("error"), reason)
         said = _SAY[standing.state](standing, latest, actions)
         if gone and latest and not lost:
             said += _whereabouts(latest)
         context = _context(standing, records, path)
     if lost:
-        root = display(os.fsencode(standings.spool.root))
+        root = display(os.fsencode(file_statuses.spool.root))
         context.insert(0, f"the watched folder {root} is not there: mount or create it")
     return Explanation(
         display(path),
@@ -123,7 +123,7 @@ def explain(
         said,
         standing.error,
         context,
-        None if gone else _file(standings.spool, path),
+        None if gone else _file(file_statuses.spool, path),
         versions,
         actions,
     )

@@ -187,7 +187,7 @@ class PageSources:
     journal: Path
     uploads: UploadTracker
     throughput: Throughput
-    standings: Callable[[Latest], FileStatuses]
+    file_statuses: Callable[[Latest], FileStatuses]
     verdict: Callable[[], Health]
     down: Callable[[], OpenCircuit | None]
     host: Callable[[], str]
@@ -278,18 +278,18 @@ class Page:
                 HTTPStatus.BAD_REQUEST, "No such name", "No file can be called so."
             )
         with JournalReader(self._window.journal) as records:
-            standings = self._window.standings(records.latest)
+            file_statuses = self._window.file_statuses(records.latest)
             try:
-                path = locate(standings.spool, records, said)
+                path = locate(file_statuses.spool, records, said)
             except OutsideSpool as error:
                 words = sentence(str(error))
                 return self._message(HTTPStatus.NOT_FOUND, "Not here", words, said)
-            explanation = explain(standings, records, path)
+            explanation = explain(file_statuses, records, path)
             found = []
             if not explanation.versions and explanation.state in _VAGUE:
-                found = search(standings.spool, records.read, said)
+                found = search(file_statuses.spool, records.read, said)
             if len(found) == 1:
-                explanation = explain(standings, records, found[0])
+                explanation = explain(file_statuses, records, found[0])
         if explanation.known and len(found) <= 1:
             return self._whole(
                 "explain.html", time.time(), said=said, explanation=explanation

@@ -174,7 +174,7 @@ class Components:
         self.destination.adopt(_backoff(config), workers=_workers(config))
         self._retention.adopt(config.journal.retain_s)
         self._inspector = inspector
-        self.intake.adopt(_rules(config, inspector))
+        self.intake.apply_settings(_rules(config, inspector))
         if self._emission.adopt(credentials(config)):
             self._probe()
         self.config = config
@@ -204,7 +204,7 @@ class Components:
                 self.waiting.hasten(REFUSED)
             self.wake.ring()
 
-    def standings(self, latest: Latest | None = None) -> FileStatuses:
+    def file_statuses(self, latest: Latest | None = None) -> FileStatuses:
         """Return who tells where a path stands; `latest`: by another reader."""
         rule = self.config.spool
         selection = Selection(rule.include, rule.exclude)
@@ -313,7 +313,7 @@ def _window(parts: Components, uploads: UploadTracker) -> PageSources:
         parts.config.journal.path,
         uploads,
         Throughput(),
-        parts.standings,
+        parts.file_statuses,
         parts.health.verdict,
         lambda: parts.destination.down,
         lambda: urlsplit(parts.config.emission.url).hostname or "",

@@ -16,7 +16,7 @@ from emitterd import __version__
 from emitterd.config.settings import Config
 from emitterd.delivery.circuit_breaker import OpenCircuit
 from emitterd.delivery.worker import Observer
-from emitterd.intake.file_status import Undelivered, undelivered
+from emitterd.intake.file_status import FileStatus, undelivered
 from emitterd.journal.operations import (
     OperationReport,
     OperationRequest,
@@ -117,7 +117,7 @@ class Daemon:
             self._stop(signals)
         return 70 if self._crew.failed else 0
 
-    def once(self, wait_s: float) -> tuple[int, list[Undelivered]]:
+    def once(self, wait_s: float) -> tuple[int, list[FileStatus]]:
         """Deliver what is complete now; return the exit code and what is left.
 
         `wait_s`: how long nothing may move, in seconds, before it gives up.
@@ -133,7 +133,7 @@ class Daemon:
                 signals.wait(ONCE_LOOK_S)
             self._stop(signals, keep_journal=True)
             rejected = self._journal.rejections(began_at)
-            left = undelivered(self._parts.standings(), rejected)
+            left = undelivered(self._parts.file_statuses(), rejected)
             self._journal.close()
         if self._crew.failed:
             return 70, left

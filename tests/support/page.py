@@ -65,13 +65,13 @@ class Desk:
             self.place,
             self.uploads,
             self.throughput,
-            self.standings,
+            self.file_statuses,
             lambda: self.verdict,
             lambda: self.down,
             lambda: "cqube.example.org",
         )
 
-    def standings(self, latest: Callable[[bytes], Known | None]) -> FileStatuses:
+    def file_statuses(self, latest: Callable[[bytes], Known | None]) -> FileStatuses:
         """Return who tells where a path stands."""
         return FileStatuses(Spool(self.root), Selection(["**/*.zip"], []), latest, 5.0)
 

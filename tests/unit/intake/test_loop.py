@@ -321,19 +321,19 @@ def test_other_rules_hold_from_the_next_turn_on(door: Door) -> None:
     assert names(door.step(0.0, PATH)) == ["file.incomplete"]
     make_zip(door.root / NAME)
     none = Selection(["none"], [])
-    door.intake.adopt(replace(door.rules, selection=none, sweep_every_s=9.0))
+    door.intake.apply_settings(replace(door.rules, selection=none, sweep_every_s=9.0))
     assert door.step(0.0, PATH) == []
     assert PATH not in door.examiner.tracker
     assert door.intake.step(door.now) == 9.0
 
-    door.intake.adopt(door.rules)
+    door.intake.apply_settings(door.rules)
     assert names(door.step()) == ["file.admitted"]
     assert door.intake.step(door.now) == SWEEP_S
 
 
 def test_rule_of_disposal_comes_with_the_patterns(door: Door) -> None:
     """Files go by the new rule once its exclusions hold, and not before."""
-    door.intake.adopt(replace(door.rules, disposal=Rule()))
+    door.intake.apply_settings(replace(door.rules, disposal=Rule()))
     assert not door.disposal.keeps
     door.step()
 
@@ -345,11 +345,11 @@ def test_another_contract_inspects_anew(spool_root: Path, journal: Journal) -> N
     door = Door(spool_root, journal, "warn")
     door.sweep()
     make_zip(door.root / NAME)
-    door.examiner.look(PATH, door.now)
-    door.examiner.look(PATH, door.now)
+    door.examiner.examine(PATH, door.now)
+    door.examiner.examine(PATH, door.now)
     assert door.inspector.reports == 1
-    door.examiner.adopt(door.rules)
-    door.examiner.look(PATH, door.now)
+    door.examiner.apply_settings(door.rules)
+    door.examiner.examine(PATH, door.now)
 
     assert door.inspector.reports == 2
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emitterd.intake.settle import FIRST_LOOK_S, Settling, Tracker
+from emitterd.intake.settle import FIRST_WAIT_S, Settling, Tracker
 from emitterd.model import Fingerprint
 from emitterd.spool.folder import LeaseState
 
@@ -40,7 +40,7 @@ def test_an_open_file_is_looked_at_at_growing_waits(tracker: Tracker) -> None:
         now = tracker.next_due_at()
         assert tracker.due(now) == [PATH]
 
-    assert waits == [FIRST_LOOK_S, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0]
+    assert waits == [FIRST_WAIT_S, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0]
 
 
 def test_an_open_file_that_grows_is_looked_at_soon(tracker: Tracker) -> None:
@@ -49,7 +49,7 @@ def test_an_open_file_that_grows_is_looked_at_soon(tracker: Tracker) -> None:
         tracker.observe(PATH, version(1), LeaseState.OPEN, now=100.0 + step)
     tracker.observe(PATH, version(2), LeaseState.OPEN, now=200.0)
 
-    assert PATH in tracker.due(200.0 + FIRST_LOOK_S)
+    assert PATH in tracker.due(200.0 + FIRST_WAIT_S)
 
 
 def test_an_open_file_never_settles_by_being_quiet(tracker: Tracker) -> None:
@@ -183,7 +183,7 @@ def test_the_next_due_time_is_never_late(tracker: Tracker) -> None:
     assert tracker.next_due_at() == float("inf")
     tracker.observe(PATH, version(1), LeaseState.NONE, now=0.0)
     tracker.observe(b"open.zip", version(1), LeaseState.OPEN, now=0.0)
-    assert tracker.next_due_at() == FIRST_LOOK_S
+    assert tracker.next_due_at() == FIRST_WAIT_S
 
 
 PATHS = [b"a.zip", b"b.zip", b"c.zip"]

@@ -54,9 +54,9 @@ class Office:
     def explain(self, path: bytes = PATH) -> Explanation:
         """Explain a path."""
         with JournalReader(self.place) as records:
-            return explain(self.standings(records), records, path)
+            return explain(self.file_statuses(records), records, path)
 
-    def standings(self, records: JournalReader) -> FileStatuses:
+    def file_statuses(self, records: JournalReader) -> FileStatuses:
         """Return who tells where a path stands."""
         return FileStatuses(
             Spool(self.root),
