@@ -16,6 +16,7 @@ the journal, `status`, and `docs/errors.md`. The tree:
 Messages are lower-case, without a full stop; `hint` is what to do about it.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -49,14 +50,31 @@ class Problem:
     remedy: str
 
 
-class ConfigError(EmitterError):
-    """The configuration is wrong; `problems` holds everything found, in file order."""
+class ValueProblem(ValueError):
+    """A value cannot be accepted; `remedy` says what to do. Quotes no secret."""
 
-    def __init__(self, source: str, problems: list[Problem]) -> None:
-        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        super().__init__(f"{source}: {count}", code=Code.CONFIG)
+    def __init__(self, message: str, remedy: str) -> None:
+        super().__init__(message)
+        self.remedy = remedy
+
+    def at(self, key: str, line: int | None = None) -> Problem:
+        """Return it as a problem of this key and line."""
+        return Problem(key, line, str(self), self.remedy)
+
+
+class ConfigError(EmitterError):
+    """The configuration is wrong; `problems` holds all of them, in file order.
+
+    Problems without a line come last.
+    """
+
+    def __init__(self, source: str, problems: Iterable[Problem]) -> None:
         self.source = source
-        self.problems = problems
+        self.problems = sorted(problems, key=lambda p: (p.line is None, p.line or 0))
+        count = (
+            "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
+        )
+        super().__init__(f"{source}: {count}", code=Code.CONFIG)
 
 
 class JournalError(EmitterError):

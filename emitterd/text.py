@@ -4,6 +4,7 @@ Numbers are rounded: `1.2 MB`, `3 files`, `4 minutes`. `units` writes the values
 can be parsed again.
 """
 
+import os
 import re
 import sys
 from datetime import UTC, datetime
@@ -36,6 +37,11 @@ def display(path: bytes) -> str:
     So no file name can forge a log line or colour a terminal.
     """
     return printable(path.decode("utf-8", "backslashreplace"))
+
+
+def shown(value: object) -> str:
+    """Make a path, or any text that came from outside, printable as `display` does."""
+    return display(os.fsencode(str(value)))
 
 
 _ESCAPE = re.compile(r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|U([0-9a-f]{8})|([nrt]))")

@@ -1,19 +1,23 @@
-"""YAML with the line of every key, and with duplicate keys found.
+"""Reads YAML with the key path and line of every value, and finds duplicate keys.
 
-The only module that imports yaml. Scalars are read as YAML 1.2 reads them: only
-`true` and `false` are booleans, so that `catalogue: off` stays the word `off`, and
-`1:30`, `010`, `1_000` and `2024-01-01` are text. `parse_untyped` reads every scalar
-as text.
+The only module that imports yaml. Scalars have the types of YAML 1.2: only `true` and
+`false` are booleans, so `catalogue: off` stays the word `off`, and `1:30`, `010`,
+`1_000` and `2024-01-01` are text. `parse_untyped` reads every scalar as text.
 """
 
 import os
 import re
-from collections.abc import Iterator
+import stat
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
+
+from emitterd.errors import Problem, ValueProblem
+from emitterd.text import printable
+from emitterd.units import format_size
 
 try:
     from yaml import CBaseLoader as _TextBase
@@ -24,7 +28,7 @@ _REMEDY = (
     "correct the line; indent with spaces, and put a value in quotes that holds"
     " any of : # * & ! % @ { } [ ]"
 )
-_LARGEST_FILE_BYTES = 1 << 20
+_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 _SCALARS = {
     "bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
     "int": (r"[-+]?(?:0|[1-9][0-9]{0,17})", "-+0123456789"),
@@ -34,54 +38,58 @@ _SCALARS = {
 }
 
 
-class YamlError(ValueError):
-    """The text is not YAML; `line` counts from 1, `remedy` is what to do.
+class YamlError(ValueProblem):
+    """The text is not YAML; `line` counts from 1.
 
-    The message quotes nothing of the text beyond a single character: the line may
-    hold a password.
+    The message quotes at most a single character, because the line may hold a
+    password.
     """
 
     def __init__(self, message: str, line: int | None, remedy: str = _REMEDY) -> None:
-        super().__init__(message)
+        super().__init__(message, remedy)
         self.line = line
-        self.remedy = remedy
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A value and the line of its key, counted from 1.
+    """A value with its key path and the line of its key, counted from 1.
 
-    A mapping has `children` and no `value`; anything else is plain data. The value
-    is not in the repr, because it may be a password.
+    A mapping has `children` and no `value`; other values are plain data. `line` is
+    None where the value does not come from a file. The value is not in the repr,
+    because it may be a password.
     """
 
-    line: int
+    path: str
+    line: int | None
     value: object = field(default=None, repr=False)
     children: dict[str, "Node"] | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Duplicate:
-    """A key that one mapping holds twice, with both lines, counted from 1."""
-
-    path: tuple[str, ...]
-    first: int
-    second: int
-
-
-@dataclass(frozen=True, slots=True)
 class Document:
-    """A YAML document; `root` is None when there is nothing in it."""
+    """A YAML document: its root, None if it is empty, and its duplicate keys."""
 
     root: Node | None
-    duplicates: tuple[Duplicate, ...]
+    duplicates: tuple[Problem, ...]
+
+
+NO_SECTION = ValueProblem(
+    "must be a section of keys",
+    "indent its keys by two spaces below it, each as `key: value`",
+)
+
+
+def unknown_key(suggestion: str | None) -> ValueProblem:
+    """Return the problem of a key that does not exist."""
+    remedy = f"did you mean {suggestion}?" if suggestion else "remove it"
+    return ValueProblem("there is no such key", remedy)
 
 
 class _Strict(yaml.composer.Composer):
-    """Refuses anchors, aliases and tags: here they are passwords without quotes."""
+    """Refuses anchors, aliases and tags: mostly a password that lacks its quotes."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        # Of the parser, which a loader has beside the composer.
+        # A method of the parser, the other base class of a loader.
         event: yaml.Event = self.peek_event()  # type: ignore[attr-defined]
         line = event.start_mark.line + 1 if event.start_mark else None
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
@@ -108,8 +116,8 @@ for _name, (_pattern, _first) in _SCALARS.items():
 class _TextLoader(_Strict, _TextBase):
     """Scalars as text.
 
-    Parsed by libyaml where PyYAML has it, which is ten times as fast, but composed
-    in Python: libyaml's binding overruns its stack where the nesting is deep.
+    libyaml parses it, if PyYAML has it: that is ten times as fast. Python composes the
+    nodes, because libyaml's binding overflows its stack on deep nesting.
     """
 
     def __init__(self, text: str) -> None:
@@ -118,8 +126,11 @@ class _TextLoader(_Strict, _TextBase):
 
 
 def parse(text: str) -> Document:
-    """Parse one document; raises `YamlError` where the text is not YAML."""
-    return _parse(text, _TypedLoader)
+    """Parse one document; raises `YamlError` if the text is not YAML.
+
+    Key paths hide a key that is not a plain word: it may be a password.
+    """
+    return _parse(text, _TypedLoader, plain_word)
 
 
 def parse_untyped(text: str) -> Document:
@@ -127,7 +138,12 @@ def parse_untyped(text: str) -> Document:
 
     `1.10` stays `1.10`, and a key without a value has the empty text.
     """
-    return _parse(text, _TextLoader)
+    return _parse(text, _TextLoader, printable)
+
+
+def plain_word(key: str) -> str:
+    """Return a key that looks like one; others may be a value, even a secret."""
+    return key if _WORD.fullmatch(key) else "(no plain word)"
 
 
 def load_data(text: str) -> object:
@@ -137,72 +153,96 @@ def load_data(text: str) -> object:
         return yaml.load(text, Loader=_TypedLoader)  # noqa: S506
 
 
-def read_text(source: Path, noun: str) -> tuple[str, int]:
-    """Return the text of a file that people wrote, and the file's mode.
+def read_text(
+    source: Path, expected: str, largest_bytes: int = 1 << 20
+) -> tuple[str, int]:
+    """Return the text and the mode of a file that people wrote.
 
-    Raises `YamlError` where there is none to be had; `noun` is what it should be.
+    `expected` says in a remedy which file to name. Raises `YamlError` if the file
+    cannot be read, is no regular file, is too large or is not UTF-8.
     """
     try:
-        with source.open("rb") as file:
+        with open(source, "rb", opener=_open_at_once) as file:
             mode = os.fstat(file.fileno()).st_mode
-            content = file.read(_LARGEST_FILE_BYTES)
+            content = file.read(largest_bytes) if stat.S_ISREG(mode) else b""
     except OSError as error:
         message = f"cannot be read: {error.strerror}"
-        raise YamlError(message, None, "check the path and its mode") from None
-    if len(content) == _LARGEST_FILE_BYTES:
-        raise YamlError("is larger than 1 MiB", None, f"name a {noun} file")
+        remedy = "create the file, or correct the path or the permissions"
+        raise YamlError(message, None, remedy) from None
+    if not stat.S_ISREG(mode):
+        raise YamlError("is not a regular file", None, f"name {expected}")
+    if len(content) == largest_bytes:
+        size = format_size(largest_bytes)
+        raise YamlError(f"has {size} or more", None, f"name {expected}")
     try:
         return content.decode("utf-8-sig"), mode
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        message = "is not UTF-8 text"
-        raise YamlError(message, line, "write the file as UTF-8") from None
+        remedy = "write the file as UTF-8"
+        raise YamlError("is not UTF-8 text", line, remedy) from None
 
 
-def _parse(text: str, loader_of: type[_TypedLoader | _TextLoader]) -> Document:
+def _open_at_once(path: str, flags: int) -> int:
+    # Without O_NONBLOCK, opening a FIFO waits until somebody writes to it.
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _parse(
+    text: str,
+    loader_of: type[_TypedLoader | _TextLoader],
+    show_key: Callable[[str], str],
+) -> Document:
     with _own_errors(text):
-        # What YAML forbids is found here, because libyaml counts bytes.
+        # libyaml counts bytes, so forbidden characters are searched here.
         yaml.reader.Reader(text)
         loader = loader_of(text)
         try:
-            duplicates: list[Duplicate] = []
             node = loader.get_single_node()
-            root = _mark(loader, node, 0, (), duplicates) if node else None
+            if node is None:
+                return Document(None, ())
+            walker = _Walker(loader, show_key)
+            root = walker.read(node, "", 1)
         finally:
             loader.dispose()
-    return Document(root, tuple(duplicates))
+    return Document(root, tuple(walker.duplicates))
 
 
-def _mark(
-    loader: _TypedLoader | _TextLoader,
-    node: yaml.Node,
-    line: int,
-    path: tuple[str, ...],
-    duplicates: list[Duplicate],
-) -> Node:
-    if not isinstance(node, yaml.MappingNode):
-        value = loader.construct_object(node, deep=True)
-        for item in node.value if isinstance(node, yaml.SequenceNode) else ():
-            if isinstance(item, yaml.MappingNode):
-                # For the duplicates in it only.
-                _mark(loader, item, item.start_mark.line, path, duplicates)
-        return Node(line + 1, value)
-    children: dict[str, Node] = {}
-    for key_node, value_node in node.value:
-        key_line = key_node.start_mark.line
-        if not isinstance(key_node, yaml.ScalarNode):
-            raise YamlError("a key must be a plain word", key_line + 1)
-        here = (*path, key_node.value)
-        child = _mark(loader, value_node, key_line, here, duplicates)
-        first = children.setdefault(key_node.value, child)
-        if first is not child:
-            duplicates.append(Duplicate(here, first.line, child.line))
-    return Node(line + 1, children=children)
+class _Walker:
+    """Turns the nodes of PyYAML into `Node`s and collects the duplicate keys."""
+
+    def __init__(
+        self, loader: _TypedLoader | _TextLoader, show_key: Callable[[str], str]
+    ) -> None:
+        self.duplicates: list[Problem] = []
+        self._loader = loader
+        self._show_key = show_key
+
+    def read(self, node: yaml.Node, path: str, line: int) -> Node:
+        if not isinstance(node, yaml.MappingNode):
+            value = self._loader.construct_object(node, deep=True)
+            for item in node.value if isinstance(node, yaml.SequenceNode) else ():
+                if isinstance(item, yaml.MappingNode):
+                    # Only to find duplicate keys.
+                    self.read(item, path, item.start_mark.line + 1)
+            return Node(path, line, value)
+        children: dict[str, Node] = {}
+        for key, value in node.value:
+            key_line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode):
+                raise YamlError("a key must be a plain word", key_line)
+            shown = self._show_key(key.value)
+            child = self.read(value, f"{path}.{shown}" if path else shown, key_line)
+            first = children.setdefault(key.value, child)
+            if first is not child:
+                message = f"is given twice, on line {first.line} and line {child.line}"
+                problem = ValueProblem(message, "keep one of the two lines")
+                self.duplicates.append(problem.at(child.path, child.line))
+        return Node(path, line, children=children)
 
 
 @contextmanager
 def _own_errors(text: str) -> Iterator[None]:
-    """Turn what yaml raises into `YamlError`, without the text that it quotes."""
+    """Turn errors of yaml into `YamlError`, without the text that they quote."""
     try:
         yield
     except yaml.reader.ReaderError as error:
@@ -210,7 +250,7 @@ def _own_errors(text: str) -> Iterator[None]:
         raise YamlError("holds a character that YAML forbids", line) from None
     except yaml.MarkedYAMLError as error:
         if "nesting depth" in str(error.problem):
-            # So PyYAML has it since 6.0.4; before, Python did.
+            # Since PyYAML 6.0.4; older versions raise RecursionError.
             raise YamlError("is nested too deeply", None) from None
         mark = error.problem_mark or error.context_mark
         line_found = mark.line + 1 if mark else None
@@ -220,7 +260,7 @@ def _own_errors(text: str) -> Iterator[None]:
 
 
 def _without_quotations(error: yaml.MarkedYAMLError) -> str:
-    """Say what yaml says, less the names it quotes: they may be a password."""
+    """Return yaml's message without the names it quotes: they may be a password."""
     problem = re.sub(r" '(?!<[a-z ]+>')[^']{2,}'", "", error.problem or "")
     problem = re.sub(r' "[^"]{2,}"', "", problem)
     began = error.context_mark and error.context_mark.line + 1

@@ -27,14 +27,12 @@ from emitterd.cli.output import (
     print_object,
 )
 from emitterd.config.client_config import ClientConfig, read_client_config
-from emitterd.config.fields import shown
 from emitterd.config.rules import inside
 from emitterd.config.secrets import read_secret
-from emitterd.config.sources import ValueProblem
 from emitterd.datasets.catalogue_file import load_catalogue
-from emitterd.errors import ConfigError, Problem
+from emitterd.errors import ConfigError, Problem, ValueProblem
 from emitterd.spool.files import sync
-from emitterd.text import printable
+from emitterd.text import printable, shown
 from emitterd.yaml_reader import YamlError, load_data
 
 # The `emitter.yaml` that is shipped, and how its keys are filled in. Its comments are

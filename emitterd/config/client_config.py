@@ -1,37 +1,35 @@
-"""Upstream's `config.py`, as the client that emitterd replaces was set up by it.
+"""Reads upstream's `config.py`: the settings of the client that emitterd replaces.
 
-It is Python, because `client.py` imports it; here it is parsed and never run. Its
+The file is Python, because `client.py` imports it; here it is parsed and never run. Its
 names are `emission_url`, `file_path`, and `access_token` (cQube 1.7 to 4.1) or
 `username` and `password` (1.0 to 1.6). No message quotes a value.
 """
 
 import ast
 import os
-import stat
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
 
 from emitterd.config import fields as values
 from emitterd.config.secrets import clean
-from emitterd.config.sources import Origin, Problems, ValueProblem
-from emitterd.errors import ConfigError, Problem
+from emitterd.errors import ConfigError, Problem, ValueProblem
+from emitterd.text import shown
+from emitterd.yaml_reader import YamlError, read_text
 
-# Less than what a secret file may hold, so that each secret fits into one.
+# A secret file may hold as much, so each secret fits into one.
 _LARGEST_BYTES = 64 * 1024
-
-_Found = dict[str, tuple[int, str | None]]
+_EXPECTED = "the config.py that lies beside client.py"
 
 
 @dataclass(frozen=True, slots=True)
 class ClientConfig:
-    """What `config.py` says; None where it says nothing, or an empty text.
+    """The values of `config.py`; None for one that is missing or empty.
 
-    The URL is normalised as the configuration's is. `file_path` is absolute unless it
-    is of Windows; a slash at its end is kept, because it decides the keys.
+    The URL is normalised as in `emitter.yaml`. `file_path` is absolute, or a path of
+    Windows. A slash at its end is kept, because it decides the object keys.
     """
 
     url: str | None = None
@@ -42,101 +40,73 @@ class ClientConfig:
 
 
 def read_client_config(path: Path) -> ClientConfig:
-    """Return what a `config.py` says, without running any of it.
+    """Read the values of a `config.py` without running it.
 
-    Raises `ConfigError` with all problems, in file order.
+    Raises `ConfigError` with all problems.
     """
-    found, checks = _found(_parsed(path)), _checks(path.absolute().parent)
-    if found.keys().isdisjoint(checks):
-        _refuse(
-            path,
-            None,
-            f"gives none of {', '.join(checks)}",
-            "name the config.py that lies beside client.py",
-        )
-    findings = Problems()
-    checked: dict[str, str] = {}
-    for name, check in checks.items():
-        if name not in found:
-            continue
-        line, value = found[name]
-        findings.origins[name] = Origin(name, line)
+    checks: dict[str, Callable[[str], str]] = {
+        "emission_url": values.emission_url,
+        "username": values.text,
+        "password": partial(clean, in_header=False),
+        "access_token": partial(clean, in_header=True),
+        "file_path": partial(_file_path, folder=path.absolute().parent),
+    }
+    try:
+        text, _ = read_text(path, _EXPECTED, _LARGEST_BYTES)
+        bindings = _bindings(text, checks)
+    except YamlError as error:
+        problem = error.at(shown(path.name), error.line)
+        raise ConfigError(shown(path), [problem]) from None
+    problems: list[Problem] = []
+    checked: dict[str, str | None] = dict.fromkeys(checks)
+    for name, (line, value) in bindings.items():
         try:
-            if text := _text(name, value):
-                checked[name] = check(text)
+            if given := _plain_text(name, value):
+                checked[name] = checks[name](given)
         except ValueProblem as error:
-            findings.report(name, str(error), error.remedy)
-    if problems := findings.in_order():
-        raise ConfigError(values.shown(path), problems)
+            problems.append(error.at(name, line))
+    if problems:
+        raise ConfigError(shown(path), problems)
     return ClientConfig(
-        url=checked.get("emission_url"),
-        username=checked.get("username"),
-        password=checked.get("password"),
-        api_key=checked.get("access_token"),
-        file_path=checked.get("file_path"),
+        url=checked["emission_url"],
+        username=checked["username"],
+        password=checked["password"],
+        api_key=checked["access_token"],
+        file_path=checked["file_path"],
     )
 
 
-def _refuse(path: Path, line: int | None, message: str, remedy: str) -> NoReturn:
-    problem = Problem(values.shown(path.name), line, message, remedy)
-    raise ConfigError(values.shown(path), [problem]) from None
+def _bindings(text: str, names: Collection[str]) -> dict[str, tuple[int, str | None]]:
+    """Return the last binding of each name: its line, and its text if it is a literal.
 
-
-def _parsed(path: Path) -> ast.Module:
-    text = _read(path)
+    Raises `YamlError` if the text is not Python, or binds none of the names.
+    """
     try:
         with warnings.catch_warnings():
-            # A path of Windows holds backslashes that Python warns of.
+            # Python warns of the backslashes in a path of Windows.
             warnings.simplefilter("ignore")
-            return ast.parse(text)
-    except SyntaxError as error:
-        # Its own words are not used, because they may quote the line.
-        line = error.lineno
-    except (ValueError, RecursionError, MemoryError):
-        line = None
-    _refuse(
-        path,
-        line,
-        "is not Python 3",
-        'correct the line, as in emission_url = "https://host/data"; a backslash is'
-        " written twice",
-    )
+            module = ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        # Python's own message may quote the line.
+        raise YamlError(
+            "is not Python 3",
+            getattr(error, "lineno", None),
+            'correct the line, as in emission_url = "https://host/data"; write a'
+            " backslash twice",
+        ) from None
+    bindings = {
+        name: (line, _literal(statement))
+        for statement in module.body
+        for name, line in _bound_names(statement)
+        if name in names
+    }
+    if not bindings:
+        message = f"gives none of {', '.join(names)}"
+        raise YamlError(message, None, f"name {_EXPECTED}")
+    return bindings
 
 
-def _read(path: Path) -> str:
-    try:
-        # Not to hang on a FIFO that nobody writes.
-        regular = stat.S_ISREG(path.stat().st_mode)
-        content = b""
-        if regular:
-            with path.open("rb") as file:
-                content = file.read(_LARGEST_BYTES + 1)
-    except OSError as error:
-        message = f"cannot be read: {error.strerror}"
-        _refuse(path, None, message, "check the path and its permissions")
-    if not regular:
-        _refuse(path, None, "is not a file", "name the config.py beside client.py")
-    if len(content) > _LARGEST_BYTES:
-        message = "is larger than 64 KiB"
-        _refuse(path, None, message, "name the config.py beside client.py")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        _refuse(path, line, "is not UTF-8 text", "write the file as UTF-8")
-
-
-def _found(module: ast.Module) -> _Found:
-    """Return what gives each name its last value: line, and text if it is plain."""
-    found: _Found = {}
-    for statement in module.body:
-        text = _plain_text(statement)
-        for name, line in _bound(statement):
-            found[name] = line, text
-    return found
-
-
-def _plain_text(statement: ast.stmt) -> str | None:
+def _literal(statement: ast.stmt) -> str | None:
     match statement:
         case ast.Assign(targets=targets, value=ast.Constant(value=str(text))):
             return text if all(isinstance(one, ast.Name) for one in targets) else None
@@ -146,8 +116,8 @@ def _plain_text(statement: ast.stmt) -> str | None:
             return None
 
 
-def _bound(statement: ast.stmt) -> Iterator[tuple[str, int]]:
-    """Yield the names that a statement gives a value, deletes or imports."""
+def _bound_names(statement: ast.stmt) -> Iterator[tuple[str, int]]:
+    """Yield the names that a statement assigns, deletes or imports, and their lines."""
     match statement:
         case ast.AnnAssign(value=None):
             return
@@ -162,7 +132,7 @@ def _bound(statement: ast.stmt) -> Iterator[tuple[str, int]]:
                 yield asname or name, node.lineno
 
 
-def _text(name: str, value: str | None) -> str:
+def _plain_text(name: str, value: str | None) -> str:
     if value is None:
         raise ValueProblem(
             "is not a plain text, and config.py is read without being run",
@@ -171,29 +141,8 @@ def _text(name: str, value: str | None) -> str:
     return value
 
 
-def _checks(folder: Path) -> dict[str, Callable[[str], str]]:
-    return {
-        "emission_url": values.emission_url,
-        "username": _username,
-        "password": partial(clean, in_header=False),
-        "access_token": partial(clean, in_header=True),
-        "file_path": partial(_file_path, folder=folder),
-    }
-
-
-def _username(value: str) -> str:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise ValueProblem("must be text in UTF-8", "write it as UTF-8") from None
-    return values.text(value)
-
-
 def _file_path(value: str, folder: Path) -> str:
     values.path(value)
-    # A relative one starts where client.py was run.
-    return value if _on_windows(value) else os.path.join(folder, value)  # noqa: PTH118
-
-
-def _on_windows(file_path: str) -> bool:
-    return file_path[1:3] in {":\\", ":/"} or file_path.startswith("\\\\")
+    windows = value[1:3] in {":\\", ":/"} or value.startswith("\\\\")
+    # A relative path starts where client.py is run.
+    return value if windows else os.path.join(folder, value)  # noqa: PTH118

@@ -1,25 +1,24 @@
-"""What one value must be, and how it is written for people.
+"""How each kind of value is read from the configuration, and written for people.
 
-Raises `ValueProblem` or `UnitError` where a value is wrong. No message quotes a URL,
-because a password may stand in it.
+Each reader raises `ValueProblem` for a wrong value. No message quotes a URL, because it
+may hold a password.
 """
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import get_args
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from emitterd.client.timetable import DAY_MIN, TimeSpan, Timetable
 from emitterd.config.secrets import Secret
-from emitterd.config.sources import ValueProblem
 from emitterd.datasets.catalogue import Version
 from emitterd.delivery.concurrency import MOST
+from emitterd.errors import ValueProblem
 from emitterd.monitoring.endpoint import EXAMPLES, Endpoint
-from emitterd.text import display
+from emitterd.text import shown
 from emitterd.units import (
-    UnitError,
     format_duration,
     format_size,
     parse_duration,
@@ -27,11 +26,19 @@ from emitterd.units import (
     parse_size,
 )
 
+OFF = "off"
+"""A bandwidth without a limit."""
+
+_RANGE_KEYS = ("from", "to", "limit")
+_RANGE_EXAMPLE = 'write it like {from: "08:00", to: "18:00", limit: 2MiB/s}'
+
 _HTTP_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_TIME = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])")
+_ZERO = re.compile(r"0+(\.0*)?([A-Za-z]+(/s)?)?")
 
 
 def text(value: object) -> str:
-    """Refuse a text that is empty or nothing but blanks, and what is no text."""
+    """Read text that is not blank."""
     checked = _text(value)
     if not checked.strip():
         raise ValueProblem("is empty", "give it a value, or remove it")
@@ -39,12 +46,12 @@ def text(value: object) -> str:
 
 
 def secret(value: object) -> Secret:
-    """Take any text, and show it to nobody; what it must be `secrets_source` says."""
+    """Read any text as a secret; `secrets` checks it later."""
     return Secret(_text(value))
 
 
 def flag(value: object) -> bool:
-    """Refuse what is neither true nor false."""
+    """Read true or false."""
     if not isinstance(value, bool):
         raise ValueProblem(
             "must be true or false", "write true or false, without quotes"
@@ -53,7 +60,7 @@ def flag(value: object) -> bool:
 
 
 def word(words: object) -> Callable[[object], str]:
-    """Return what refuses all words but these, a `Literal`."""
+    """Return a reader of these words, given as a `Literal`."""
     known: tuple[str, ...] = get_args(words)
 
     def read(value: object) -> str:
@@ -66,7 +73,7 @@ def word(words: object) -> Callable[[object], str]:
 
 
 def http_token(value: object) -> str:
-    """Refuse what cannot stand before the token in an Authorization header."""
+    """Read the word before the token in an Authorization header (RFC 9110)."""
     checked = _text(value)
     if not _HTTP_TOKEN.fullmatch(checked):
         raise ValueProblem(
@@ -76,7 +83,7 @@ def http_token(value: object) -> str:
 
 
 def emission_url(value: object) -> str:
-    """Normalise the emission API's base URL: no slash at its end, scheme lower-case."""
+    """Read the emission API's base URL; the slash at its end is removed."""
     parts = _split(value)
     if "@" in parts.netloc:
         raise ValueProblem(
@@ -89,7 +96,7 @@ def emission_url(value: object) -> str:
 
 
 def proxy(value: object) -> Secret:
-    """Normalise the proxy's URL; a user name and password may stand in it."""
+    """Read the proxy's URL, which may hold a user name and password."""
     parts = _split(value)
     if parts.scheme != "http" or parts.path not in {"", "/"}:
         raise ValueProblem(
@@ -99,7 +106,7 @@ def proxy(value: object) -> Secret:
 
 
 def path(value: object) -> Path:
-    """Refuse what is no path. A relative one is left so."""
+    """Read a path; a relative one stays relative."""
     if not isinstance(value, str):
         raise ValueProblem("must be a path", "put it in quotes")
     try:
@@ -112,23 +119,24 @@ def path(value: object) -> Path:
 
 
 def patterns(value: object) -> tuple[str, ...]:
-    """Refuse what is no list of gitignore patterns."""
+    """Read a list of gitignore patterns."""
     if not isinstance(value, list | tuple):
         raise ValueProblem("must be a list", 'write it as ["**/*.zip"]')
     return tuple(_pattern(item) for item in value)
 
 
 def some_patterns(value: object) -> tuple[str, ...]:
-    """Refuse an empty list, too."""
-    if not (found := patterns(value)):
+    """Read a list of gitignore patterns that is not empty."""
+    checked = patterns(value)
+    if not checked:
         raise ValueProblem(
             "is empty: nothing would be sent", 'write it as ["**/*.zip"]'
         )
-    return found
+    return checked
 
 
 def workers(value: object) -> object:
-    """Refuse what is neither a number of workers nor `auto`."""
+    """Read a number of workers, or `auto`."""
     if value == "auto":
         return value
     if isinstance(value, bool) or not isinstance(value, int):
@@ -142,7 +150,7 @@ def workers(value: object) -> object:
 
 
 def cqube_version(value: object) -> str:
-    """Refuse what is no version of cQube; a number has lost the last nought of 1.10."""
+    """Read a version of cQube. It must be text: the number 1.10 equals 1.1."""
     if isinstance(value, int | float):
         raise ValueProblem("must be text", f'put it in quotes: "{value}"')
     try:
@@ -152,7 +160,7 @@ def cqube_version(value: object) -> str:
 
 
 def endpoint(value: object) -> Endpoint:
-    """Parse where to listen; an empty host is refused, as it may mean any."""
+    """Read an address to listen at. The host is required: an empty one means all."""
     try:
         return Endpoint.parse(str(value))
     except ValueError as error:
@@ -160,7 +168,7 @@ def endpoint(value: object) -> Endpoint:
 
 
 def duration(value: object) -> float:
-    """Parse a duration above 0; a bare number has no unit, and none is guessed."""
+    """Read a duration above 0, in seconds."""
     duration_s = parse_duration(_quantity(value))
     if duration_s <= 0:
         raise ValueProblem("is too short", "write more than 0s")
@@ -168,12 +176,47 @@ def duration(value: object) -> float:
 
 
 def size(value: object) -> int:
-    """Parse a size; a bare number has no unit, and none is guessed."""
+    """Read a size in bytes."""
     return parse_size(_quantity(value))
 
 
+def timetable(value: object) -> Timetable:
+    """Read `bandwidth`: one limit, or a list of `{from, to, limit}`.
+
+    An entry without `from` and `to` is the limit for the rest of the day.
+    """
+    if not isinstance(value, list):
+        return Timetable((), _limit(str(value)))
+    if not value:
+        raise ValueProblem("is empty", "remove it, or write off")
+    spans: list[TimeSpan] = []
+    rest: list[int | None] = []
+    for number, entry in enumerate(value, 1):
+        try:
+            _check_range(entry)
+            limit = _limit(str(entry["limit"]))
+            if "from" in entry:
+                spans.append(_time_span(str(entry["from"]), str(entry["to"]), limit))
+            else:
+                rest.append(limit)
+        except ValueProblem as error:
+            raise ValueProblem(f"entry {number} {error}", error.remedy) from None
+    if len(rest) > 1:
+        raise ValueProblem(
+            "has two limits without from and to",
+            "keep one of them, for the rest of the day",
+        )
+    table = Timetable(tuple(spans), rest[0] if rest else None)
+    if overlap := table.overlap():
+        raise ValueProblem(
+            f"has ranges that overlap: {overlap[0].hours} and {overlap[1].hours}",
+            "let one end where the next begins",
+        )
+    return table
+
+
 def value_for_people(attribute: str, value: object) -> str:
-    """Write a value for people; the attribute's name says its unit."""
+    """Write a value for people; the attribute's name tells its unit."""
     match value:
         case None:
             return "not set"
@@ -187,11 +230,6 @@ def value_for_people(attribute: str, value: object) -> str:
             return ", ".join(map(shown, value)) or "none"
         case _:
             return shown(value)
-
-
-def shown(place: object) -> str:
-    """Return a path or text for people, so that it can forge no line."""
-    return display(os.fsencode(str(place)))
 
 
 def _pattern(value: object) -> str:
@@ -209,7 +247,6 @@ def _pattern(value: object) -> str:
 
 
 def _text(value: object) -> str:
-    """Refuse what is no text, or cannot be written as UTF-8."""
     if not isinstance(value, str):
         raise ValueProblem("must be text", "put the value in quotes")
     try:
@@ -248,118 +285,51 @@ def _split(value: object) -> SplitResult:
     return parts
 
 
-# The bandwidth limit as people write it: one for all the time, or by the time of day.
-# In the file a list of `{from: "08:00", to: "18:00", limit: 2MiB/s}`; as one text, for
-# a variable of the environment, `08:00-18:00 2MiB/s, else 10MiB/s`.
-
-OFF = "off"
-
-_KEYS = ("from", "to", "limit")
-_EXAMPLE = 'write it like {from: "08:00", to: "18:00", limit: 2MiB/s}'
-_TEXT_EXAMPLE = "write it like 2MiB/s, off, or 08:00-18:00 2MiB/s, else 10MiB/s"
-_TIME = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])")
-_PART = re.compile(r"\s*(?:else\s+|(\S+?)\s*-\s*(\S+)\s+)?(\S.*?)\s*")
-
-
-class _SpanText(NamedTuple):
-    """An entry as it was written; `begin` and `end` are None where it has none."""
-
-    begin: str | None
-    end: str | None
-    limit: str
-
-
-def timetable(value: object) -> Timetable:
-    """Read what stands behind `bandwidth:`."""
-    if isinstance(value, list):
-        entries = list(_listed(value))
-    else:
-        entries = list(_split_spans(str(value)))
-    spans, rest = [], []
-    for number, entry in enumerate(entries, 1):
-        try:
-            limit = _limit(entry.limit)
-            if entry.begin is None or entry.end is None:
-                rest.append(limit)
-            else:
-                spans.append(_span(entry.begin, entry.end, limit))
-        except (ValueProblem, UnitError) as error:
-            which = f"entry {number} " if len(entries) > 1 else ""
-            raise ValueProblem(f"{which}{error}", error.remedy) from None
-    if len(rest) > 1:
+def _check_range(entry: object) -> None:
+    if not isinstance(entry, dict) or "limit" not in entry:
+        raise ValueProblem("has no limit", _RANGE_EXAMPLE)
+    if set(entry) - set(_RANGE_KEYS):
+        raise ValueProblem("has other keys than from, to and limit", _RANGE_EXAMPLE)
+    if ("from" in entry) != ("to" in entry):
         raise ValueProblem(
-            "has two limits without from and to",
-            "keep one of them, for the time that no range has",
+            "has only one of from and to",
+            "give both, or give neither for the rest of the day",
         )
-    return _disjoint(Timetable(tuple(spans), rest[0] if rest else None))
 
 
-def _disjoint(found: Timetable) -> Timetable:
-    overlap = found.overlap()
-    if overlap is not None:
-        one, other = overlap
-        raise ValueProblem(
-            f"has ranges that overlap: {one.hours} and {other.hours}",
-            "let one end where the next begins",
-        )
-    return found
-
-
-def _listed(value: Iterable[object]) -> Iterator[_SpanText]:
-    entries = list(value)
-    if not entries:
-        raise ValueProblem("is empty", "remove it, or write off")
-    for number, entry in enumerate(entries, 1):
-        if not isinstance(entry, dict) or "limit" not in entry:
-            raise ValueProblem(f"entry {number} has no limit", _EXAMPLE)
-        if set(entry) - set(_KEYS):
-            raise ValueProblem(
-                f"entry {number} has other keys than from, to and limit", _EXAMPLE
-            )
-        if ("from" in entry) != ("to" in entry):
-            raise ValueProblem(
-                f"entry {number} has only one of from and to",
-                "give both, or neither: then it is for the time that no range has",
-            )
-        texts = {key: str(one) for key, one in entry.items()}
-        yield _SpanText(texts.get("from"), texts.get("to"), texts["limit"])
-
-
-def _split_spans(text: str) -> Iterator[_SpanText]:
-    for part in text.split(","):
-        match = _PART.fullmatch(part)
-        if match is None:
-            raise ValueProblem("is no limit", _TEXT_EXAMPLE)
-        yield _SpanText(*match.groups())
-
-
-def _span(begin: str, end: str, limit: int | None) -> TimeSpan:
+def _time_span(begin: str, end: str, limit: int | None) -> TimeSpan:
     begin_min, end_min = _minute(begin), _minute(end)
     if begin_min == end_min:
         raise ValueProblem(
             "ends when it begins",
-            "leave from and to out where the limit is for all the time",
+            "remove from and to if the limit applies all day",
         )
     if begin_min == DAY_MIN:
         raise ValueProblem("begins at 24:00", "write 00:00")
     return TimeSpan(begin_min, end_min or DAY_MIN, limit)
 
 
-def _minute(text: str) -> int:
-    if text == "24:00":
+def _minute(time: str) -> int:
+    if time == "24:00":
         return DAY_MIN
-    match = _TIME.fullmatch(text)
+    match = _TIME.fullmatch(time)
     if match is None:
-        raise ValueProblem("has a time that is none", "write it like 08:00, in quotes")
+        raise ValueProblem("has a wrong time", "write it like 08:00, in quotes")
     return 60 * int(match[1]) + int(match[2])
 
 
-def _limit(text: str) -> int | None:
-    if text == OFF:
+def _limit(rate: str) -> int | None:
+    if rate == OFF:
         return None
-    if re.fullmatch(r"0+(\.0*)?([A-Za-z]+(/s)?)?", text):
+    if "," in rate or ":" in rate:
+        # Earlier versions took one line: 08:00-18:00 2MiB/s, else 10MiB/s
         raise ValueProblem(
-            "has a limit of nothing, which servers end uploads for",
-            "write off for no limit; to pause, `emitterd hold --all queued`",
+            "must be one speed, or a list of ranges in the file",
+            f"{_RANGE_EXAMPLE}, each range on a line of its own that begins with -",
         )
-    return parse_rate(text)
+    if _ZERO.fullmatch(rate):
+        raise ValueProblem(
+            "has a limit of 0, and servers end an upload that is silent",
+            "write off for no limit; to pause, run `emitterd hold --all queued`",
+        )
+    return parse_rate(rate)

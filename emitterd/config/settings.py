@@ -1,8 +1,8 @@
-"""`emitter.yaml`, checked: every problem at once, with key path, line and remedy.
+"""The settings of `emitter.yaml`: loads and checks them, and reports all problems.
 
-Each section of the file is a class. A field says how its value is read, and what a key
-is called in the file where its own name is longer. Attributes carry their unit
-(`settle_s` in seconds, `minimum_speed_bytes`), keys do not (`settle: 5s`).
+Each section of the file is a class. A field declares how its value is read, and its key
+in the file if that differs. Attribute names end in their unit (`settle_s` in seconds,
+`minimum_speed_bytes`); keys do not (`settle: 5s`).
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -12,21 +12,18 @@ from typing import Any, Literal, get_args, get_origin
 
 from emitterd.client.timetable import Timetable
 from emitterd.config import fields as values
-from emitterd.config.fields import timetable
 from emitterd.config.secrets import Secret, SecretReader, SecretSource
-from emitterd.config.sources import Problems, Sources, ValueProblem, read_file
-from emitterd.errors import ConfigError, Problem
+from emitterd.config.sources import Problems, Sources, read_file
+from emitterd.errors import ConfigError, ValueProblem
 from emitterd.monitoring.alarms import AlarmLimits
 from emitterd.monitoring.endpoint import Endpoint
-from emitterd.units import UnitError
+from emitterd.text import shown
 from emitterd.yaml_reader import YamlError
 
 _ALTERNATIVES = [
     frozenset({f"emission.{name}", f"emission.{name}_file", f"emission.{name}_env"})
     for name in ("password", "api_key")
 ]
-
-
 Watching = Literal["auto", "inotify", "polling"]
 Inspecting = Literal["off", "warn", "enforce"]
 Datasource = Literal["state", "udise"]
@@ -41,27 +38,27 @@ def _key(
     default: object = MISSING,
     *,
     name: str | None = None,
-    shown: bool = True,
+    in_repr: bool = True,
 ) -> Any:  # noqa: ANN401  as dataclasses.field
-    """Declare a key: how it is read, its default, its name in the file if another.
+    """Declare a key: how to read it, its default, and its name in the file.
 
-    `read` raises `ValueProblem` or `UnitError`. `shown`: a repr shows the value.
+    `read` raises `ValueProblem`. `in_repr`: the repr shows the value.
     """
     metadata = {_READ: read, _NAME: name}
-    return field(default=default, repr=shown, metadata=metadata)
+    return field(default=default, repr=in_repr, metadata=metadata)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmissionSettings:
-    """The emission API: where it is, who we are, how long we wait for it."""
+    """The emission API: its address, the login, and the time limits."""
 
     url: str = _key(values.emission_url)
     username: str | None = _key(values.text, None)
     password_file: Path | None = _key(values.path, None)
-    password_env: str | None = _key(values.text, None, shown=False)
+    password_env: str | None = _key(values.text, None, in_repr=False)
     password: Secret | None = _key(values.secret, None)
     api_key_file: Path | None = _key(values.path, None)
-    api_key_env: str | None = _key(values.text, None, shown=False)
+    api_key_env: str | None = _key(values.text, None, in_repr=False)
     api_key: Secret | None = _key(values.secret, None)
     token_scheme: str = _key(values.http_token, "Bearer")
     ca_file: Path | None = _key(values.path, None)
@@ -76,7 +73,7 @@ class EmissionSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpoolSettings:
-    """The watched folder, and which of its files are sent when."""
+    """The watched folder: which of its files emitterd sends, and when."""
 
     directory: Path = _key(values.path)
     include: tuple[str, ...] = _key(values.some_patterns, ("**/*.zip",))
@@ -99,7 +96,7 @@ class SpoolSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JournalSettings:
-    """The journal: where it is, and how long it remembers what was delivered."""
+    """The journal: its path, and how long it keeps entries that have ended."""
 
     path: Path = _key(values.path, Path("/var/lib/emitterd/journal.db"))
     retain_s: float = _key(values.duration, 400 * 86400.0, name="retain")
@@ -107,10 +104,10 @@ class JournalSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliverySettings:
-    """The workers, what they may send together, and how they back off."""
+    """The workers, the bandwidth they share, and their backoff."""
 
     workers: int | Literal["auto"] = _key(values.workers, "auto")
-    bandwidth: Timetable | None = _key(timetable, None)
+    bandwidth: Timetable | None = _key(values.timetable, None)
     backoff_initial_s: float = _key(values.duration, 2.0, name="backoff_initial")
     backoff_max_s: float = _key(values.duration, 600.0, name="backoff_max")
     drain_timeout_s: float = _key(values.duration, 30.0, name="drain_timeout")
@@ -118,7 +115,7 @@ class DeliverySettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
-    """The log."""
+    """The log: its level and its file."""
 
     level: Level = _key(values.word(Level), "info")
     file: Path | None = _key(values.path, None)
@@ -126,7 +123,7 @@ class LogSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricsSettings:
-    """Where metrics, health and page are served, and when progress is missed."""
+    """The address of metrics, health and page, and the limits of the alarms."""
 
     listen: Endpoint | None = _key(values.endpoint, None)
     token_file: Path | None = _key(values.path, None)
@@ -137,13 +134,13 @@ class MetricsSettings:
 
     @property
     def limits(self) -> AlarmLimits:
-        """What the verdict goes by."""
+        """The limits that the alarms use."""
         return AlarmLimits(self.oldest_waiting_max_s, self.no_success_max_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """The whole configuration. Secrets are resolved, paths absolute."""
+    """The whole configuration. Secrets are resolved, paths are absolute."""
 
     emission: EmissionSettings
     spool: SpoolSettings
@@ -165,125 +162,125 @@ SECTIONS: dict[str, type[Any]] = {
 
 
 def every_key() -> Iterator[tuple[str, str, str]]:
-    """Yield every key: its section, its name in the file, its attribute's name."""
+    """Yield section, key in the file, and attribute name of every setting."""
     for section, settings in SECTIONS.items():
-        for one in fields(settings):
-            yield section, _name(one), one.name
+        for declared in fields(settings):
+            yield section, _key_name(declared), declared.name
 
 
 def load(
     path: Path, environ: Mapping[str, str], *, awaits_folder: bool = False
 ) -> Config:
-    """Read the file, with the environment over it, and resolve the secrets.
+    """Load the file, with the environment over it, and resolve the secrets.
 
-    `awaits_folder`: for who waits until the watched folder is there. Raises
-    `ConfigError` with all problems, in file order.
+    `awaits_folder`: the watched folder may be missing now and appear later. Raises
+    `ConfigError` with all problems.
     """
-    from emitterd.config import rules as checks
+    # Imported here, because the commands that only read the journal need no TLS.
+    from emitterd.config import rules
 
-    config, findings, private = _read(path, environ, SECTIONS)
-    checks.check_all(config, findings, awaits_folder=awaits_folder)
-    emission = _with_secrets(
-        config.emission, SecretReader(findings, environ, private=private)
-    )
-    if problems := findings.in_order():
-        raise ConfigError(values.shown(path), problems)
+    config, problems, private = _read(path, environ, SECTIONS)
+    rules.check_all(config, problems, awaits_folder=awaits_folder)
+    reader = SecretReader(problems, environ, private=private)
+    emission = _with_secrets(config.emission, reader)
+    if found := problems.found():
+        raise ConfigError(shown(path), found)
     return replace(config, emission=emission)
 
 
 def load_part(path: Path, environ: Mapping[str, str], *sections: str) -> Config:
-    """Read the file for who needs only these sections; the others may be unsound.
+    """Load only these sections and ignore problems in the others.
 
-    Needs neither the secret nor the folder: one looks at the journal when these fail.
-    Raises `ConfigError` where the file cannot be read, or says nothing sound of them.
+    Needs neither the secret nor the watched folder, so that operators can look at the
+    journal while those fail. Raises `ConfigError` with the problems of the sections.
     """
-    config, findings, _ = _read(path, environ, sections)
-    if problems := findings.in_order(*sections):
-        raise ConfigError(values.shown(path), problems)
+    config, problems, _ = _read(path, environ, sections)
+    if found := problems.found(*sections):
+        raise ConfigError(shown(path), found)
     return config
+
+
+def describe(config: Config) -> list[tuple[str, str]]:
+    """Return every key path with the value in effect; secrets are masked."""
+    return [
+        (f"{section}.{key}", values.value_for_people(name, getattr(settings, name)))
+        for section, key, name in every_key()
+        for settings in [getattr(config, section)]
+    ]
 
 
 def _read(
     path: Path, environ: Mapping[str, str], sections: Collection[str]
 ) -> tuple[Config, Problems, bool]:
-    """Read the file; what is not of these sections counts as not given."""
+    """Read the settings; keys of other sections count as not given."""
     source = path.absolute()
     try:
         document, private = read_file(source)
     except YamlError as error:
-        problem = Problem(source.name, error.line, str(error), error.remedy)
-        raise ConfigError(values.shown(path), [problem]) from None
-    layers = Sources(_schema(), _ALTERNATIVES)
-    layers.read_document(document)
-    layers.read_environment(environ)
-    for section in SECTIONS.keys() - sections:
-        layers.values[section].clear()
-    reading = _Reader(layers.findings, source.parent)
-    read = {name: reading.section(name, given) for name, given in layers.values.items()}
-    return Config(**read, source=source), layers.findings, private
+        raise ConfigError(shown(path), [error.at(source.name, error.line)]) from None
+    sources = Sources(_schema(), _ALTERNATIVES)
+    sources.read_document(document)
+    sources.read_environment(environ)
+    problems = sources.problems
+    for key in list(problems.nodes):
+        if key.partition(".")[0] not in sections:
+            del problems.nodes[key]
+    read = {
+        section: _settings(section, problems, source.parent) for section in SECTIONS
+    }
+    return Config(**read, source=source), problems, private
 
 
-@dataclass(frozen=True, slots=True)
-class _Reader:
-    """Makes values of what was given; relative paths start at `base`.
+def _settings(section: str, problems: Problems, base: Path) -> Any:  # noqa: ANN401  any of SECTIONS
+    """Read one section; relative paths start at `base`.
 
-    A wrong value is reported and left out, so that one load finds every problem; what
-    has been built is then thrown away.
+    A wrong value is reported and becomes None, so that one load finds every problem.
     """
+    read = {}
+    for declared in fields(SECTIONS[section]):
+        key = f"{section}.{_key_name(declared)}"
+        if problems.given(key) or declared.default is MISSING:
+            value = _value(declared, key, problems)
+            read[declared.name] = base / value if isinstance(value, Path) else value
+    return SECTIONS[section](**read)
 
-    findings: Problems
-    base: Path
 
-    def section(self, section: str, given: Mapping[str, object]) -> Any:  # noqa: ANN401  any of SECTIONS
-        read = {}
-        for one in fields(SECTIONS[section]):
-            key = _name(one)
-            if key in given or one.default is MISSING:
-                value = given.get(key)
-                read[one.name] = self._value(one, f"{section}.{key}", value)
-        return SECTIONS[section](**read)
-
-    def _value(self, one: "Field[Any]", key: str, value: object) -> object:
-        if value is None:
-            self.findings.report_none(key)
-            return None
+def _value(declared: "Field[Any]", key: str, problems: Problems) -> object:
+    node = problems.nodes.get(key)
+    if node and node.children is not None:
+        problems.report(key, "must be a value, not a section", "write it on one line")
+    elif node is None or node.value is None:
+        problems.report_none(key)
+    else:
         try:
-            read = one.metadata[_READ](value)
-        except (ValueProblem, UnitError) as error:
-            self.findings.report(key, str(error), error.remedy)
-            return None
-        return self.base / read if isinstance(read, Path) else read
+            return declared.metadata[_READ](node.value)
+        except ValueProblem as error:
+            problems.report(key, str(error), error.remedy)
+    return None
 
 
-def _name(one: "Field[Any]") -> str:
-    """Return what the key of a field is called in the file."""
-    return one.metadata[_NAME] or one.name
-
-
-def describe(config: Config) -> list[tuple[str, str]]:
-    """Return every key path and its effective value for people, secrets masked."""
-    return [
-        (f"{section}.{key}", _described(name, getattr(getattr(config, section), name)))
-        for section, key, name in every_key()
-    ]
+def _key_name(declared: "Field[Any]") -> str:
+    return declared.metadata[_NAME] or declared.name
 
 
 def _schema() -> dict[str, dict[str, type]]:
     return {
-        section: {_name(one): _kind(one.type) for one in fields(settings)}
+        section: {_key_name(one): _kind(one.type) for one in fields(settings)}
         for section, settings in SECTIONS.items()
     }
 
 
 def _kind(annotation: Any) -> type:  # noqa: ANN401  any type
-    """Return what the text of a variable is turned into."""
+    """Return the type that the text of a variable is converted to."""
     named = {annotation, get_origin(annotation), *get_args(annotation)}
     return next((kind for kind in (bool, int, tuple) if kind in named), str)
 
 
 def _with_secrets(emission: EmissionSettings, reader: SecretReader) -> EmissionSettings:
     password, api_key = reader.choose(
-        emission.username, _offer(emission, "password"), _offer(emission, "api_key")
+        emission.username,
+        _secret_source(emission, "password"),
+        _secret_source(emission, "api_key"),
     )
     if emission.proxy and "@" in emission.proxy.reveal():
         reader.refuse_public("emission.proxy")
@@ -294,18 +291,12 @@ def _with_secrets(emission: EmissionSettings, reader: SecretReader) -> EmissionS
     )
 
 
-def _offer(emission: EmissionSettings, name: str) -> SecretSource:
-    inline: Secret | None = getattr(emission, name)
+def _secret_source(emission: EmissionSettings, name: str) -> SecretSource:
     return SecretSource(
         key=f"emission.{name}",
         credential=name.replace("_", "-"),
         in_header=name == "api_key",
-        inline=inline.reveal() if inline else None,
+        inline=getattr(emission, name),
         file=getattr(emission, f"{name}_file"),
-        name=getattr(emission, f"{name}_env"),
+        variable=getattr(emission, f"{name}_env"),
     )
-
-
-def _described(name: str, value: object) -> str:
-    masked = isinstance(value, Secret)
-    return "********" if masked else values.value_for_people(name, value)

@@ -1,74 +1,53 @@
 """The file and the environment as one set of raw values, and where each came from.
 
-Knows key paths (`spool.settle`), lines and variables, and nothing of what a value
-means: that is `config`.
+This module knows key paths (`spool.settle`), lines and variables. It does not know
+what a value means: `fields` and `rules` do.
 """
 
 import difflib
 import os
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from emitterd.errors import ConfigError, Problem
-from emitterd.text import printable
+from emitterd.errors import ConfigError, Problem, ValueProblem
+from emitterd.text import shown
 from emitterd.yaml_reader import (
+    NO_SECTION,
     Document,
-    Duplicate,
     Node,
     YamlError,
     parse,
     read_text,
+    unknown_key,
 )
 
 Schema = Mapping[str, Mapping[str, type]]
-"""The keys of each section, and what the text of a variable is turned into."""
+"""The keys of each section, and the type that a variable's text is converted to."""
 
-_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
+_PLACES = (Path("emitter.yaml"), Path("/etc/emitterd/emitter.yaml"))
 _SMALL_NUMBER = re.compile(r"-?[0-9]{1,9}")
 
 
-class ValueProblem(ValueError):
-    """A value cannot be accepted; `remedy` says what to do. Quotes no secret."""
-
-    def __init__(self, message: str, remedy: str) -> None:
-        super().__init__(message)
-        self.remedy = remedy
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where a value was given: key path and line, or variable and no line."""
-
-    name: str
-    line: int | None
-
-
 class Problems:
-    """The problems found so far, and which keys have none."""
+    """The keys that are given, and the problems found so far."""
 
     def __init__(self) -> None:
-        self.origins: dict[str, Origin] = {}
+        self.nodes: dict[str, Node] = {}
         self._problems: list[tuple[str, Problem]] = []
-        self._unsound: set[str] = set()
 
     def report(self, key: str, message: str, remedy: str) -> None:
-        """Add a problem of a key, under the name and line it was given by."""
-        origin = self.origins.get(key, Origin(key, None))
-        self._add(key, origin, message, remedy)
-        self._unsound.add(key)
+        """Add a problem of a key, with the name and line that gave it."""
+        node = self.nodes.get(key) or Node(key, None)
+        problem = ValueProblem(message, remedy).at(node.path, node.line)
+        self._problems.append((key, problem))
 
-    def report_at(self, origin: Origin, message: str, remedy: str) -> None:
-        """Add a problem of a place that no known key stands for."""
-        self._add(origin.name, origin, message, remedy)
-
-    def _add(self, key: str, origin: Origin, message: str, remedy: str) -> None:
-        problem = Problem(origin.name, origin.line, message, remedy)
-        self._problems.append((key.partition(".")[0], problem))
+    def report_place(self, problem: Problem) -> None:
+        """Add a problem that belongs to no known key."""
+        self._problems.append((problem.key.partition(".")[0], problem))
 
     def report_none(self, key: str) -> None:
-        """Report a key that has no value, or a required one that nothing gives."""
+        """Report a key without a value, or a required key that is not given."""
         if self.given(key):
             remedy = "give it one, in quotes if it begins with #, or remove it"
             self.report(key, "has no value", remedy)
@@ -76,55 +55,76 @@ class Problems:
             remedy = f"give it, or set {variable(*key.split('.'))}"
             self.report(key, "is missing", remedy)
 
+    def check(
+        self,
+        key: str,
+        rule: Callable[..., object],
+        *values: object,
+        needs: Iterable[str] = (),
+    ) -> None:
+        """Call a rule, and report the `ValueProblem` that it raises at `key`.
+
+        The rule is skipped if one of the keys that it needs has a problem already.
+        """
+        if self.sound(*needs):
+            try:
+                rule(*values)
+            except ValueProblem as error:
+                self.report(key, str(error), error.remedy)
+
     def given(self, key: str) -> bool:
         """Tell whether the file or the environment gives this key."""
-        return key in self.origins
+        return key in self.nodes
 
     def in_file(self, key: str) -> bool:
-        """Tell whether it is the file that gives this key."""
-        return key in self.origins and self.origins[key].line is not None
+        """Tell whether the file gives this key."""
+        return key in self.nodes and self.nodes[key].line is not None
 
     def sound(self, *keys: str) -> bool:
-        """Tell whether nothing has been found wrong with any of these keys."""
-        return self._unsound.isdisjoint(keys)
+        """Tell whether none of these keys has a problem."""
+        return not any(key in keys for key, _ in self._problems)
 
-    def in_order(self, *sections: str) -> list[Problem]:
-        """Return every problem, or those of `sections`: by line, then without one."""
-        chosen = [
+    def found(self, *sections: str) -> list[Problem]:
+        """Return every problem, or only those of `sections`."""
+        return [
             problem
-            for section, problem in self._problems
-            if not sections or section in sections
+            for key, problem in self._problems
+            if not sections or key.partition(".")[0] in sections
         ]
-        return sorted(chosen, key=lambda p: (p.line is None, p.line or 0))
 
 
 class Sources:
-    """Raw values by section and key: the file's, then the environment's over them.
+    """Reads the raw values of the file, and then those of the environment over them.
 
-    `alternatives` are groups of key paths of which one stands for the others: where
-    the environment gives one, the file's are all set aside.
+    `alternatives` are groups of key paths that replace each other: if the environment
+    gives one of a group, the file's are ignored.
     """
 
     def __init__(self, schema: Schema, alternatives: Iterable[frozenset[str]]) -> None:
-        self.values: dict[str, dict[str, object]] = {name: {} for name in schema}
-        self.findings = Problems()
+        self.problems = Problems()
         self._schema = schema
         self._alternatives = tuple(alternatives)
 
     def read_document(self, document: Document) -> None:
-        """Take over the file's values; report the keys that are unknown or double."""
+        """Take the file's values; report unknown and duplicate keys."""
         for duplicate in document.duplicates:
-            self._report_duplicate(duplicate)
+            self.problems.report_place(duplicate)
         children = document.root.children if document.root else None
-        for section, marked in (children or {}).items():
-            if section in self._schema:
-                self._read_section(section, marked)
-            else:
-                origin = Origin(_printable(section), marked.line)
-                self._report_unknown(origin, self._suggest_section(section))
+        for section, node in (children or {}).items():
+            if section not in self._schema:
+                self._report_unknown(node, self._suggest("", section))
+                continue
+            # A section that has only comments reads as null.
+            if node.children is None and node.value is not None:
+                self.problems.report_place(NO_SECTION.at(section, node.line))
+            for key, child in (node.children or {}).items():
+                if key in self._schema[section]:
+                    self.problems.nodes[f"{section}.{key}"] = child
+                else:
+                    self._report_unknown(child, self._suggest(section, key))
 
     def read_environment(self, environ: Mapping[str, str]) -> None:
-        """Take over `EMITTERD_<SECTION>_<KEY>`; other variables are not ours."""
+        """Take `EMITTERD_<SECTION>_<KEY>`; ignore other variables."""
         for name in sorted(environ):
             for section in self._schema:
                 prefix = variable(section, "")
@@ -132,80 +132,37 @@ class Sources:
                     key = name.removeprefix(prefix).lower()
                     self._read_variable(section, key, name, environ[name])
 
-    def _read_section(self, section: str, marked: Node) -> None:
-        # A section whose keys are all commented out reads as null.
-        if marked.children is None and marked.value is not None:
-            self.findings.report_at(
-                Origin(section, marked.line),
-                "must be a section of keys",
-                "indent its keys by two spaces below it, each as `key: value`",
-            )
-        for key, child in (marked.children or {}).items():
-            path = f"{section}.{key}"
-            if key not in self._schema[section]:
-                origin = Origin(f"{section}.{_printable(key)}", child.line)
-                self._report_unknown(origin, self._suggest_key(section, key))
-                continue
-            self.findings.origins[path] = Origin(path, child.line)
-            if child.children is None:
-                self.values[section][key] = child.value
-            else:
-                self.findings.report(
-                    path, "must be a value, not a section", "write it on one line"
-                )
-
     def _read_variable(self, section: str, key: str, name: str, text: str) -> None:
         if name != variable(section, key) or key not in self._schema[section]:
-            meant = self._suggest_key(section, key)
-            self._report_unknown(
-                Origin(name, None), meant and variable(*meant.split("."))
-            )
+            meant = self._suggest(section, key)
+            suggestion = meant and variable(*meant.split("."))
+            self._report_unknown(Node(name, None), suggestion)
             return
         path = f"{section}.{key}"
         for group in self._alternatives:
             if path in group:
-                self._set_aside(group)
-        self.findings.origins[path] = Origin(name, None)
-        self.values[section][key] = _from_text(text, self._schema[section][key])
+                for ignored in filter(self.problems.in_file, group):
+                    del self.problems.nodes[ignored]
+        value = _from_text(text, self._schema[section][key])
+        self.problems.nodes[path] = Node(name, None, value)
 
-    def _set_aside(self, group: Iterable[str]) -> None:
-        for path in group:
-            if self.findings.in_file(path):
-                section, key = path.split(".")
-                self.values[section].pop(key, None)
-                del self.findings.origins[path]
+    def _report_unknown(self, node: Node, suggestion: str | None) -> None:
+        self.problems.report_place(unknown_key(suggestion).at(node.path, node.line))
 
-    def _report_duplicate(self, duplicate: Duplicate) -> None:
-        self.findings.report_at(
-            Origin(".".join(map(_printable, duplicate.path)), duplicate.second),
-            f"is given twice, on line {duplicate.first} and line {duplicate.second}",
-            "keep one of the two lines",
-        )
-
-    def _report_unknown(self, origin: Origin, meant: str | None) -> None:
-        remedy = f"did you mean {meant}?" if meant else "remove it"
-        self.findings.report_at(origin, "there is no such key", remedy)
-
-    def _suggest_section(self, word: str) -> str | None:
-        near = difflib.get_close_matches(word, self._schema, n=1)
-        return near[0] if near else self._suggest_elsewhere(word)
-
-    def _suggest_key(self, section: str, word: str) -> str | None:
-        near = difflib.get_close_matches(word, self._schema[section], n=1)
-        return f"{section}.{near[0]}" if near else self._suggest_elsewhere(word)
-
-    def _suggest_elsewhere(self, word: str) -> str | None:
+    def _suggest(self, section: str, word: str) -> str | None:
+        """Return the key path that was probably meant; without a section, of one."""
+        known = self._schema[section] if section else self._schema
+        for near in difflib.get_close_matches(word, known, n=1):
+            return f"{section}.{near}" if section else near
         owners = (name for name, keys in self._schema.items() if word in keys)
         return next((f"{owner}.{word}" for owner in owners), None)
 
 
-_PLACES = (Path("emitter.yaml"), Path("/etc/emitterd/emitter.yaml"))
-
-
 def find(explicit: Path | None, environ: Mapping[str, str]) -> Path:
-    """Return the configuration file: as named, by the variable, or in its places.
+    """Return the path of the configuration file.
 
-    Raises `ConfigError`, naming the places looked at, where there is none.
+    That is the one named explicitly, by `EMITTERD_CONFIG`, or in the usual places.
+    Raises `ConfigError` if there is none.
     """
     named = explicit or Path(environ.get("EMITTERD_CONFIG", ""))
     places = _PLACES if named == Path() else (named,)
@@ -215,22 +172,18 @@ def find(explicit: Path | None, environ: Mapping[str, str]) -> Path:
     problem = Problem(
         "--config" if explicit or places is _PLACES else "EMITTERD_CONFIG",
         None,
-        f"no configuration file; looked at {' and '.join(map(_shown, places))}",
+        f"no configuration file; looked at {' and '.join(map(shown, places))}",
         "name it with --config, or begin with the emitter.yaml of the sources",
     )
-    raise ConfigError(_shown(places[-1]), [problem])
-
-
-def _shown(place: Path) -> str:
-    return printable(str(place))
+    raise ConfigError(shown(places[-1]), [problem])
 
 
 def read_file(source: Path) -> tuple[Document, bool]:
-    """Return the document, and whether nobody but the owner may read its file.
+    """Return the document, and whether only the owner may read its file.
 
-    Raises `YamlError` where there is no mapping to be had.
+    Raises `YamlError` if the file is not a mapping.
     """
-    text, mode = read_text(source, "configuration")
+    text, mode = read_text(source, "a configuration file")
     document = parse(text)
     root = document.root
     if root is None or (root.children is None and root.value is None):
@@ -245,19 +198,14 @@ def read_file(source: Path) -> tuple[Document, bool]:
 
 
 def variable(section: str, key: str) -> str:
-    """Name the environment variable that overrides a key."""
+    """Return the environment variable that overrides a key."""
     return f"EMITTERD_{section}_{key}".upper()
 
 
-def _printable(key: str) -> str:
-    """Return the key if it looks like one; else it may be a value, and a secret."""
-    return key if _WORD.fullmatch(key) else "(no plain word)"
-
-
 def _from_text(text: str, kind: type) -> object:
-    """Turn a variable's text into what the YAML file would have given.
+    """Convert a variable's text to what the YAML file would give.
 
-    What does not fit stays text, for the check of types to refuse.
+    Text that does not fit stays text; `fields` then reports it.
     """
     if kind is tuple:
         return [part.strip() for part in text.split(",") if part.strip()]

@@ -10,7 +10,7 @@ from enum import StrEnum
 
 from emitterd.codes import Code
 from emitterd.errors import Outage
-from emitterd.units import format_duration
+from emitterd.units import format_age, format_duration
 
 SWEEP_FLOOR_S = 900.0
 """A sweep is missed by nobody sooner than this, however often one is due."""
@@ -221,7 +221,7 @@ def _oldest(since: float, waited_s: float, limits: AlarmLimits) -> Alarm:
     return Alarm(
         AlarmCode.OLDEST_WAITING,
         since,
-        f"a file has waited for {_age(waited_s)}, longer than"
+        f"a file has waited for {format_age(waited_s)}, longer than"
         f" {format_duration(limits.oldest_waiting_s)} (metrics.oldest_waiting_max)",
         "see which, and why: emitterd list --state deferred, emitterd explain PATH",
     )
@@ -231,7 +231,7 @@ def _no_success(since: float, idle_s: float, limits: AlarmLimits) -> Alarm:
     return Alarm(
         AlarmCode.NO_SUCCESS,
         since,
-        f"nothing was delivered for {_age(idle_s)} while files wait, longer than"
+        f"nothing was delivered for {format_age(idle_s)} while files wait, longer than"
         f" {format_duration(limits.no_success_s)} (metrics.no_success_max)",
         "see whether the server can be reached: emitterd check --online",
     )
@@ -242,13 +242,6 @@ def _overdue(watch: Watch, now: float) -> Alarm:
         AlarmCode.SWEEP_OVERDUE,
         watch.swept_at,
         "the whole folder was last looked through"
-        f" {_age(now - watch.swept_at)} ago, or never since the start",
+        f" {format_age(now - watch.swept_at)} ago, or never since the start",
         "look at the log's sweep.finished, and at the load of the folder's disk",
     )
-
-
-def _age(seconds: float) -> str:
-    """Return a time for people, in whole units of which there are two or more."""
-    fitting = (unit for unit in (86400.0, 3600.0, 60.0) if seconds >= 2 * unit)
-    unit = next(fitting, 1.0)
-    return format_duration(seconds // unit * unit)

@@ -17,6 +17,7 @@ from emitterd.delivery.circuit_breaker import OpenCircuit
 from emitterd.heartbeat import Heartbeat, Stalled
 from emitterd.model import State
 from emitterd.text import iso
+from emitterd.units import format_age
 
 # Telling systemd: READY, RELOADING, STOPPING, STATUS, WATCHDOG. Silent if not asked.
 # Source: sd_notify(3) and sd_watchdog_enabled(3); a datagram to the socket named in
@@ -177,8 +178,8 @@ def status_line(
     `lost`: the watched folder is not there. `eta_s`: in how long nothing will wait.
     """
     queued = counts[State.QUEUED] + counts[State.DEFERRED]
-    waits = [f"oldest {_age(oldest_s)}"] if oldest_s is not None else []
-    waits += [f"done in {_age(eta_s)}"] if eta_s else []
+    waits = [f"oldest {format_age(oldest_s)}"] if oldest_s is not None else []
+    waits += [f"done in {format_age(eta_s)}"] if eta_s else []
     where = f"down: {down.code} {down.reason}" if down else "up"
     numbers = [
         f"{queued} queued",
@@ -188,10 +189,3 @@ def status_line(
     ]
     folder = "no watched folder; " if lost else ""
     return f"{folder}{', '.join(numbers)}; destination {where}"
-
-
-def _age(seconds: float) -> str:
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{int(seconds // size)} {unit}"
-    return f"{max(0, int(seconds))} s"

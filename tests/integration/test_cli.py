@@ -67,8 +67,16 @@ def test_check_of_a_fit_machine(site: Installation) -> None:
     [
         ("2MiB/s", "ok       delivery.bandwidth      2MiB/s\n", False),
         ("off", "ok       delivery.bandwidth      no limit\n", False),
-        ("00:00-24:00 512KiB/s", "512KiB/s now, until 24:00 (", True),
-        ("00:00-12:00 2MiB/s, 12:00-24:00 2MiB/s", "2MiB/s now, until ", False),
+        (
+            "[{from: 00:00, to: 24:00, limit: 512KiB/s}]",
+            "512KiB/s now, until 24:00 (",
+            True,
+        ),
+        (
+            "[{from: 00:00, to: 12:00, limit: 2MiB/s}, {limit: 2MiB/s}]",
+            "2MiB/s now, until ",
+            False,
+        ),
     ],
 )
 def test_check_tells_the_limit_in_force(
@@ -78,7 +86,8 @@ def test_check_tells_the_limit_in_force(
 
     A warning is not an error.
     """
-    site.settings["EMITTERD_DELIVERY_BANDWIDTH"] = bandwidth
+    with site.config.open("a") as file:
+        file.write(f"delivery:\n  bandwidth: {bandwidth}\n")
 
     done = site.call("check")
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from emitterd.errors import Problem
 from emitterd.yaml_reader import (
     Document,
-    Duplicate,
     Node,
     YamlError,
     parse,
@@ -25,16 +25,32 @@ def test_every_key_has_its_line_and_every_duplicate_both() -> None:
     """Lines count from 1; of a key given twice the first value stays."""
     document = parse("a: 1\n\nb:\n  c: x\n  c: y\na: 2\n")
     assert document.root == Node(
+        "",
         1,
         children={
-            "a": Node(1, 1),
-            "b": Node(3, children={"c": Node(4, "x")}),
+            "a": Node("a", 1, 1),
+            "b": Node("b", 3, children={"c": Node("b.c", 4, "x")}),
         },
     )
+    remedy = "keep one of the two lines"
     assert document.duplicates == (
-        Duplicate(("b", "c"), 4, 5),
-        Duplicate(("a",), 1, 6),
+        Problem("b.c", 5, "is given twice, on line 4 and line 5", remedy),
+        Problem("a", 6, "is given twice, on line 1 and line 6", remedy),
     )
+
+
+def test_a_key_that_is_no_plain_word_is_hidden_or_escaped() -> None:
+    """In `emitter.yaml` it may be a password; in a catalogue it is only printable."""
+    text = f'"{SECRET}: x\\n": 1\n'
+    hidden, escaped = parse(text).root, parse_untyped(text).root
+    assert hidden is not None
+    assert escaped is not None
+    assert [node.path for node in (hidden.children or {}).values()] == [
+        "(no plain word)"
+    ]
+    assert [node.path for node in (escaped.children or {}).values()] == [
+        f"{SECRET}: x\\n"
+    ]
 
 
 @pytest.mark.parametrize("text", ["", "# nothing", "\n\n"])
@@ -66,7 +82,7 @@ def test_scalars_are_those_of_yaml_1_2(text: str, value: object) -> None:
     """What YAML 1.1 turns into booleans, octals, minutes and dates stays text."""
     root = parse(f"key: {text}").root
     assert root is not None
-    assert root.children == {"key": Node(1, value)}
+    assert root.children == {"key": Node("key", 1, value)}
 
 
 @pytest.mark.parametrize(
@@ -86,7 +102,7 @@ def test_untyped_scalars_are_text(text: str, value: object) -> None:
     """No scalar is a number, a boolean or null; lines are still counted."""
     root = parse_untyped(f"# first\nkey: {text}").root
     assert root is not None
-    assert root.children == {"key": Node(2, value)}
+    assert root.children == {"key": Node("key", 2, value)}
 
 
 both_parsers = pytest.mark.parametrize("parse", [parse, parse_untyped])

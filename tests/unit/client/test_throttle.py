@@ -13,6 +13,7 @@ import pytest
 from emitterd.client.api import EmissionClient
 from emitterd.client.bandwidth import BURST_SLICES, SLICE_LEAST_BYTES, SLICE_S, Throttle
 from emitterd.client.sockets import Stopped, TransferLimits
+from emitterd.client.timetable import TimeSpan, Timetable
 from emitterd.config.fields import timetable
 from emitterd.errors import Decision, DeliveryError
 from emitterd.model import Receipt
@@ -183,7 +184,7 @@ def test_other_hour_frees_who_waits() -> None:
     """The limit changes with the clock while somebody waits, without any reload."""
     minute = {"now": datetime.fromisoformat("2026-11-24T17:59").timestamp()}
     throttle = Throttle(lambda: minute["now"])
-    throttle.adopt(timetable("08:00-18:00 1KiB/s"))
+    throttle.adopt(Timetable((TimeSpan(8 * 60, 18 * 60, 1024),)))
     looks: list[float] = []
 
     def look() -> None:

@@ -12,14 +12,25 @@ from hypothesis import strategies as st
 from emitterd.client.timetable import DAY_MIN, TimeSpan, Timetable
 from emitterd.config import settings as config
 from emitterd.config.fields import timetable
-from emitterd.config.sources import ValueProblem
-from emitterd.errors import ConfigError, Problem
+from emitterd.errors import ConfigError, Problem, ValueProblem
 from emitterd.units import parse_rate
 
 KIB, MIB = 1024, 1024**2
-OFFICE = timetable("08:00-18:00 2MiB/s, 22:00-06:00 off, else 10MiB/s")
+OFFICE = timetable(
+    [
+        {"from": "08:00", "to": "18:00", "limit": "2MiB/s"},
+        {"from": "22:00", "to": "06:00", "limit": "off"},
+        {"limit": "10MiB/s"},
+    ]
+)
 KOLKATA = ZoneInfo("Asia/Kolkata")
 BERLIN = ZoneInfo("Europe/Berlin")
+
+
+def ranges(*lines: str) -> list[dict[str, str]]:
+    """Return `08:00-18:00 2MiB/s` as an entry of the list in the file."""
+    parts = [line.replace("-", " ").split() for line in lines]
+    return [dict(zip(("from", "to", "limit"), part, strict=True)) for part in parts]
 
 
 def at(text: str, zone: tzinfo = UTC) -> float:
@@ -64,7 +75,7 @@ def test_one_limit_holds_for_ever() -> None:
 )
 def test_change_of_clocks(day: str, hours: int) -> None:
     """A range that the change lies in is an hour shorter or longer that day."""
-    night = timetable("01:00-05:00 1MiB/s")
+    night = Timetable((TimeSpan(60, 300, MIB),))
     midnight = datetime.fromisoformat(day).replace(tzinfo=BERLIN).timestamp()
 
     limits = [night.limit(midnight + 60 * n, BERLIN) for n in range(20 * 60)]
@@ -77,9 +88,18 @@ def test_change_of_clocks(day: str, hours: int) -> None:
     [
         ("2MiB/s", Timetable((), 2 * MIB)),
         ("off", Timetable()),
-        ("18:00-00:00 1MiB/s", Timetable((TimeSpan(1080, DAY_MIN, MIB),))),
-        ("18:00-24:00 1MiB/s", Timetable((TimeSpan(1080, DAY_MIN, MIB),))),
-        ("8:00-9:30 512KiB/s,off", Timetable((TimeSpan(480, 570, 512 * KIB),))),
+        (
+            [{"from": "18:00", "to": "00:00", "limit": "1MiB/s"}],
+            Timetable((TimeSpan(1080, DAY_MIN, MIB),)),
+        ),
+        (
+            [{"from": "18:00", "to": "24:00", "limit": "1MiB/s"}],
+            Timetable((TimeSpan(1080, DAY_MIN, MIB),)),
+        ),
+        (
+            [{"from": "8:00", "to": "9:30", "limit": "512KiB/s"}, {"limit": "off"}],
+            Timetable((TimeSpan(480, 570, 512 * KIB),)),
+        ),
         (
             [{"from": "08:00", "to": "18:00", "limit": "2MiB/s"}],
             Timetable((TimeSpan(480, 1080, 2 * MIB),)),
@@ -98,7 +118,15 @@ def test_change_of_clocks(day: str, hours: int) -> None:
 def test_how_it_is_written(said: object, meant: Timetable) -> None:
     """One limit, or ranges that may meet, and one entry for the rest of the day."""
     assert timetable(said) == meant
-    assert timetable(str(meant)) == meant
+
+
+def test_a_timetable_is_shown_on_one_line() -> None:
+    """`check` prints it so."""
+    shown = "08:00-18:00 2MiB/s, 22:00-06:00 off, else 10MiB/s"
+
+    assert str(OFFICE) == shown
+    assert str(Timetable((), 2 * MIB)) == "2MiB/s"
+    assert str(Timetable()) == "off"
 
 
 @pytest.mark.parametrize(
@@ -109,38 +137,44 @@ def test_how_it_is_written(said: object, meant: Timetable) -> None:
         (True, "is no speed", "512KiB/s"),
         ("fast", "is no speed", "512KiB/s"),
         ("-1MiB/s", "is no speed", "512KiB/s"),
-        ("2MiB", "is a size, and no speed", "write 2MiB/s"),
-        ("2mib/s", "is no speed", "write 2MiB/s"),
-        ("2 MiB/s", "is no speed", "write 2MiB/s"),
-        ("10Mbit/s", "is in bits", "write 1250KB/s"),
-        ("8 Mbps", "is in bits", "write 1MB/s"),
-        ("512kb/s", "is in bits", "write 64KB/s"),
-        (0, "limit of nothing", "write off"),
-        ("0", "limit of nothing", "emitterd hold"),
-        ("0KiB/s", "limit of nothing", "write off"),
-        ("", "is no limit", "08:00-18:00 2MiB/s"),
+        ("2MiB", "is a size, not a speed", "512KiB/s"),
+        ("2mib/s", "is no speed", "512KiB/s"),
+        ("2 MiB/s", "is no speed", "512KiB/s"),
+        ("2MiB/m", "is a size, not a speed", "512KiB/s"),
+        ("10Mbit/s", "is no speed", "bytes per second"),
+        ("8 Mbps", "is no speed", "bytes per second"),
+        (0, "limit of 0", "write off"),
+        ("0", "limit of 0", "emitterd hold"),
+        ("0KiB/s", "limit of 0", "write off"),
+        ("", "is no speed", "512KiB/s"),
         ([], "is empty", "write off"),
         (["2MiB/s"], "entry 1 has no limit", "{from:"),
         ([{"from": "08:00", "to": "18:00"}], "entry 1 has no limit", "{from:"),
         ([{"limit": "off", "till": "9:00"}], "other keys", "{from:"),
         ([{"from": "08:00", "limit": "off"}], "only one of from and to", "neither"),
-        ([{"from": 800, "to": "9:00", "limit": "off"}], "a time that is none", "08:00"),
-        ("08:60-09:00 off", "a time that is none", "08:00"),
-        ("24:00-09:00 off", "begins at 24:00", "00:00"),
-        ("08:00-08:00 1MiB/s", "ends when it begins", "leave from and to out"),
-        ("1MiB/s, off", "two limits without", "keep one"),
-        ("1:00-2:00 9MB/s, 3:00-4:00 x", "entry 2 is no speed", "512KiB/s"),
+        ([{"from": 800, "to": "9:00", "limit": "off"}], "a wrong time", "08:00"),
+        (ranges("08:60-09:00 off"), "a wrong time", "08:00"),
+        (ranges("24:00-09:00 off"), "begins at 24:00", "00:00"),
+        (ranges("08:00-08:00 1MiB/s"), "ends when it begins", "remove from and to"),
+        ([{"limit": "1MiB/s"}, {"limit": "off"}], "two limits without", "keep one"),
         (
-            "08:00-18:00 1MiB/s, 17:59-20:00 off",
+            ranges("1:00-2:00 9MB/s", "3:00-4:00 x"),
+            "entry 2 is no speed",
+            "512KiB/s",
+        ),
+        ("08:00-18:00 2MiB/s, else 10MiB/s", "or a list of ranges", "{from:"),
+        ("22:00-06:00 off", "or a list of ranges", "{from:"),
+        (
+            ranges("08:00-18:00 1MiB/s", "17:59-20:00 off"),
             "overlap: 08:00-18:00 and 17:59-20:00",
             "let one end where the next begins",
         ),
         (
-            "22:00-06:00 1MiB/s, 05:00-07:00 off",
+            ranges("22:00-06:00 1MiB/s", "05:00-07:00 off"),
             "overlap: 22:00-06:00 and 05:00-07:00",
             "let one end where the next begins",
         ),
-        ("1:00-9:00 off, 1:00-9:00 off", "overlap", "let one end"),
+        (ranges("1:00-9:00 off", "1:00-9:00 off"), "overlap", "let one end"),
     ],
 )
 def test_what_is_refused(said: object, message: str, remedy: str) -> None:
@@ -234,19 +268,32 @@ LISTED = """\
 
 
 def test_in_the_file(write: Write) -> None:
-    """A list of ranges is taken over, with and without quotes, and told by `check`."""
+    """A list of ranges is taken over, with and without quotes, and shown by `check`."""
     loaded = load(write(LISTED))
 
-    assert loaded.delivery.bandwidth == timetable("08:00-18:00 512KiB/s, else 2MiB/s")
+    assert loaded.delivery.bandwidth == Timetable(
+        (TimeSpan(480, 1080, 512 * KIB),), 2 * MIB
+    )
     described = dict(config.describe(loaded))
     assert described["delivery.bandwidth"] == "08:00-18:00 512KiB/s, else 2MiB/s"
 
 
 def test_in_the_environment(write: Write) -> None:
-    """The variable goes over the file, in one line."""
-    loaded = load(write(LISTED), EMITTERD_DELIVERY_BANDWIDTH="22:00-06:00 off, 1MiB/s")
+    """The variable replaces the file's list by one speed."""
+    loaded = load(write(LISTED), EMITTERD_DELIVERY_BANDWIDTH="1MiB/s")
 
-    assert loaded.delivery.bandwidth == timetable("22:00-06:00 off, else 1MiB/s")
+    assert loaded.delivery.bandwidth == Timetable((), 1 * MIB)
+
+
+def test_ranges_in_the_environment_are_refused(write: Write) -> None:
+    """The message says where ranges belong."""
+    path = write(LISTED)
+    with pytest.raises(ConfigError) as caught:
+        load(path, EMITTERD_DELIVERY_BANDWIDTH="22:00-06:00 off, 1MiB/s")
+    (problem,) = caught.value.problems
+
+    assert problem.key == "EMITTERD_DELIVERY_BANDWIDTH"
+    assert "a list of ranges in the file" in problem.message
 
 
 @pytest.mark.parametrize(

@@ -245,7 +245,7 @@ def test_half_a_character_is_a_problem(write: Write, name: str) -> None:
         (f"password = '{SECRET}\\N{{nothing}}'", 1, "is not Python 3"),
         (f"password = '{SECRET}'\0", None, "is not Python 3"),
         (f"# {SECRET}\nusername = '".encode() + b"\xe9'\n", 2, "is not UTF-8 text"),
-        ("#" * 64 * 1024 + "\n", None, "is larger than 64 KiB"),
+        ("#" * 64 * 1024 + "\n", None, "has 64KiB or more"),
         ("", None, "gives none of emission_url, username, "),
         ("import os\n", None, "gives none of emission_url, username, "),
     ],
@@ -287,8 +287,8 @@ def test_a_file_that_cannot_be_read_is_a_problem(tmp_path: Path) -> None:
     assert only(tmp_path / "gone.py").message == (
         "cannot be read: No such file or directory"
     )
-    assert only(tmp_path).message == "is not a file"
-    assert only(tmp_path / "fifo").message == "is not a file"
+    assert only(tmp_path).message == "cannot be read: Is a directory"
+    assert only(tmp_path / "fifo").message == "is not a regular file"
     assert only(tmp_path / "gone\n.py").key == "gone\\n.py"
 
 

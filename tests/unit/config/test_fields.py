@@ -11,7 +11,7 @@ from emitterd.config.fields import (
     proxy,
     value_for_people,
 )
-from emitterd.config.sources import ValueProblem
+from emitterd.errors import ValueProblem
 
 SECRET = "correct-horse-battery"
 

@@ -164,7 +164,7 @@ def test_credential_of_a_lone_line_end_is_none(folder: Folder) -> None:
         (
             ["username: u", "password_file: drop"],
             "emission.password_file",
-            "is not a regular file",
+            "cannot be read: Is a directory",
         ),
         (
             ["username: u", f"password: {SECRET}"],

@@ -129,7 +129,7 @@ surprise: 1
     ]
     assert all(p.message and p.remedy for p in found)
     assert found[2].remedy == "did you mean emission.username?"
-    assert found[3].remedy == "write 5s"
+    assert found[3].remedy == "write it like 500ms, 5s, 10m, 2h or 400d"
     assert found[5].message == "is given twice, on line 6 and line 8"
 
 
@@ -319,7 +319,11 @@ def test_the_environment_overrides_the_file(write: Write, tmp_path: Path) -> Non
         ("EMITTERD_SPOOL_SETTEL", "5s", "did you mean EMITTERD_SPOOL_SETTLE?"),
         ("EMITTERD_SPOOL_settle", "5s", "did you mean EMITTERD_SPOOL_SETTLE?"),
         ("EMITTERD_SPOOL_", "5s", "remove it"),
-        ("EMITTERD_SPOOL_SETTLE", "5", "write 5s"),
+        (
+            "EMITTERD_SPOOL_SETTLE",
+            "5",
+            "write it like 500ms, 5s, 10m, 2h or 400d",
+        ),
         ("EMITTERD_SPOOL_SETTLE", "", "write it like 500ms, 5s, 10m, 2h or 400d"),
         ("EMITTERD_DELIVERY_WORKERS", "0", "write 1 or more"),
         (

@@ -502,7 +502,7 @@ new/data:
             "- new/data\n", 1, "own.yaml", "holds no dataset", "begin", id="a list"
         ),
         pytest.param(
-            "#" * 2**20, None, "own.yaml", "larger than 1 MiB", "name", id="too large"
+            "#" * 2**20, None, "own.yaml", "has 1MiB or more", "name", id="too large"
         ),
     ],
 )

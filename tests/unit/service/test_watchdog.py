@@ -184,11 +184,11 @@ COUNTS = dict.fromkeys(State, 0) | {
     ("oldest_s", "waits"),
     [
         (None, ""),
-        (-5.0, " oldest 0 s,"),
-        (35.9, " oldest 35 s,"),
-        (179.0, " oldest 2 min,"),
-        (7300.0, " oldest 2 h,"),
-        (200 * 86400.0, " oldest 200 d,"),
+        (-5.0, " oldest 0s,"),
+        (35.9, " oldest 35s,"),
+        (179.0, " oldest 2m,"),
+        (7300.0, " oldest 2h,"),
+        (200 * 86400.0, " oldest 200d,"),
     ],
     ids=["none waits", "clock set back", "seconds", "minutes", "hours", "days"],
 )
@@ -216,4 +216,4 @@ def test_status_line_has_the_forecast() -> None:
     """In how long the queue will be empty is said where it is known."""
     line = status_line(COUNTS, 300.0, None, eta_s=7300.0)
 
-    assert ", oldest 5 min, done in 2 h, 410" in line
+    assert ", oldest 5m, done in 2h, 410" in line
