@@ -1,10 +1,11 @@
-"""`emitterd demo`: the whole way in a temporary folder, in seconds.
+"""`emitterd demo`: delivers sample files end to end in a temporary folder, in seconds.
 
-A rehearsal server, the folder tree of cQube's emission process with sample zips, the
-real daemon as a process of its own: half of the files lie there before it starts, half
-are dropped while it runs. Nothing is simulated on the sending side.
+It runs a rehearsal server and the real daemon as a process. Sample zips of cQube's
+master data are in the watched folder before the daemon starts. Those of transactional
+data are dropped while it runs.
 """
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -12,8 +13,7 @@ import tempfile
 import threading
 import time
 import zipfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -76,11 +76,23 @@ log:
 
 
 def show(keep: Path | None) -> int:
-    """Go the whole way in a folder of its own; return the exit code."""
+    """Deliver the sample files, and print the receipts; return the exit code.
+
+    `keep`: a new or empty folder to work in. None takes a temporary one.
+    """
     try:
-        with workplace(keep) as folder:
+        with contextlib.ExitStack() as stack:
+            if keep is None:
+                temporary = tempfile.TemporaryDirectory(prefix="emitterd-demo-")
+                folder = Path(stack.enter_context(temporary))
+            else:
+                folder = keep
+                folder.mkdir(parents=True, exist_ok=True)
+                if any(folder.iterdir()):
+                    complain(f"{folder} is not empty: name a new folder")
+                    return WRONG
             receipts = Demo(folder).run(console().print)
-    except (TimeoutError, FileExistsError) as error:
+    except TimeoutError as error:
         complain(str(error))
         return WRONG
     print_receipts(receipts)
@@ -94,33 +106,30 @@ class Demo:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.spool = folder / "cqube_emission"
+        self.journal = folder / "journal.db"
         self.configuration = folder / "emitter.yaml"
 
-    def run(self, say: Any) -> list[dict[str, Any]]:  # noqa: ANN401  print or alike
-        """Do it all; return the receipts. `say` is told each step.
+    def run(self, report: Callable[[str], object]) -> list[dict[str, Any]]:
+        """Deliver all files, and return their receipts. `report` takes each step.
 
-        Raises `TimeoutError` where not everything arrives in time.
+        Raises `TimeoutError` if not everything is delivered in time.
         """
         with RehearsalServer(self.folder / "server", password="rehearsal") as server:  # noqa: S106
             self._configure(server.url)
-            say(f"a rehearsal server listens on {server.url}")
+            report(f"a rehearsal server listens on {server.url}")
             self._drop(MASTERS)
-            say(f"{len(MASTERS)} master files lie in {self.spool}")
+            report(f"{len(MASTERS)} master files lie in {self.spool}")
             with self._daemon():
-                say("emitterd runs; its log is " + str(self.folder / "emitterd.jsonl"))
-                self._await(len(MASTERS))
+                report(f"emitterd runs; its log is {self.folder / 'emitterd.jsonl'}")
+                self._wait_delivered(len(MASTERS))
                 self._drop(TRANSACTIONAL)
-                say(f"{len(TRANSACTIONAL)} transactional files are dropped meanwhile")
-                self._await(len(MASTERS) + len(TRANSACTIONAL))
-            say(f"the bucket holds {len(server.objects)} objects")
-        with JournalReader(self.folder / "journal.db") as records:
-            return list(records.entries(State.DELIVERED))
-
-    def _drop(self, titles: Iterable[str]) -> None:
-        catalogue = load_catalogue()
-        for dataset in catalogue.datasets:
-            if dataset.title in titles:
-                write_sample(self.spool, dataset)
+                report(
+                    f"{len(TRANSACTIONAL)} transactional files are dropped meanwhile"
+                )
+                self._wait_delivered(len(MASTERS) + len(TRANSACTIONAL))
+            report(f"the bucket holds {len(server.objects)} objects")
+        with JournalReader(self.journal) as reader:
+            return list(reader.entries(State.DELIVERED))
 
     def _configure(self, url: str) -> None:
         password = self.folder / "password"
@@ -129,9 +138,14 @@ class Demo:
         self.configuration.write_text(CONFIGURATION.format(url=url))
         self.spool.mkdir()
 
-    @contextmanager
+    def _drop(self, titles: Iterable[str]) -> None:
+        for dataset in load_catalogue().datasets:
+            if dataset.title in titles:
+                write_sample(self.spool, dataset)
+
+    @contextlib.contextmanager
     def _daemon(self) -> Iterator[None]:
-        # The operator's own settings must not reach into the demonstration.
+        # The settings of the operator's own environment must not reach the daemon.
         environment = {
             name: value
             for name, value in os.environ.items()
@@ -147,41 +161,27 @@ class Demo:
             process.terminate()
             process.wait(DEADLINE_S)
 
-    def _await(self, delivered: int) -> None:
-        deadline = time.monotonic() + DEADLINE_S
+    def _wait_delivered(self, count: int) -> None:
+        ends = time.monotonic() + DEADLINE_S
         pause = threading.Event()
-        while time.monotonic() < deadline:
-            if self._delivered() >= delivered:
-                return
+        while self._delivered() < count:
+            if time.monotonic() >= ends:
+                raise TimeoutError(
+                    f"not delivered within {DEADLINE_S:.0f} s: --keep leaves its log"
+                )
             pause.wait(0.05)
-        raise TimeoutError(
-            f"not delivered within {DEADLINE_S:.0f} s: --keep leaves its log"
-        )
 
     def _delivered(self) -> int:
         try:
-            with JournalReader(self.folder / "journal.db") as records:
-                return int(status_record(records)["counts"]["delivered"])
+            with JournalReader(self.journal) as reader:
+                return int(status_record(reader)["counts"]["delivered"])
         except JournalError:
-            # The daemon has not made it yet.
+            # The daemon has not created it yet.
             return 0
 
 
-@contextmanager
-def workplace(keep: Path | None) -> Iterator[Path]:
-    """Yield a folder for the demonstration: `keep`, or one that goes afterwards."""
-    if keep is not None:
-        keep.mkdir(parents=True, exist_ok=True)
-        if any(keep.iterdir()):
-            raise FileExistsError(f"{keep} is not empty: name a new folder")
-        yield keep
-        return
-    with tempfile.TemporaryDirectory(prefix="emitterd-demo-") as name:
-        yield Path(name)
-
-
 def write_sample(spool: Path, dataset: Dataset) -> Path:
-    """Write a dataset's zip with one CSV, by rename as a careful producer does."""
+    """Write a dataset's zip with one CSV under another name, then rename it."""
     target = spool / dataset.folder / f"{dataset.name}.zip"
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")

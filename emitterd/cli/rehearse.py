@@ -1,4 +1,4 @@
-"""`emitterd rehearse`: the rehearsal server in the foreground."""
+"""`emitterd rehearse`: runs the rehearsal server in the foreground."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from emitterd.rehearsal.faults import FAULTS
 from emitterd.rehearsal.server import FaultMenu, RehearsalServer
 from emitterd.service.signals import Signals
 
-STANZA = """\
+SETTINGS = """\
 emission:
   url: {url}
   {login}
@@ -16,14 +16,9 @@ emission:
 
 
 def list_faults() -> int:
-    """Print the menu of faults."""
+    """Print the faults that `--fault` takes."""
     print_faults((name, kind.effect, kind.parameter) for name, kind in FAULTS.items())
     return DONE
-
-
-def parse_faults(text: str) -> FaultMenu:
-    """Read a menu of faults; raises `ValueError`."""
-    return FaultMenu.parse(text)
 
 
 def serve(
@@ -36,6 +31,9 @@ def serve(
     latency_s: float,
 ) -> int:
     """Serve until SIGTERM or SIGINT, with objects below `directory`."""
+    secret = f"username: {login[0]}\n  password_env: EMISSION_SECRET"
+    if api_key:
+        secret = "api_key_env: EMISSION_SECRET"  # noqa: S105  a variable's name
     try:
         directory.mkdir(parents=True, exist_ok=True)
         server = RehearsalServer(
@@ -48,23 +46,17 @@ def serve(
             faults=faults,
             latency_s=latency_s,
         )
-        return _serve(server, directory, None if api_key else login[0])
+        with Signals() as signals, server:
+            write = console().print
+            address_line = f"listening on {server.url}, objects in {directory}"
+            write(f"{address_line}; for emitter.yaml:")
+            write(SETTINGS.format(url=server.url, login=secret))
+            while not signals.stops:
+                signals.wait(60.0)
+            for name, count in sorted(server.fired.items()):
+                write(f"fault {name} fired {count} times")
+            write(f"{len(server.objects)} objects stored")
     except OSError as error:
         complain(f"cannot listen on {address[0]}:{address[1]}: {error.strerror}")
         return WRONG
-
-
-def _serve(server: RehearsalServer, directory: Path, username: str | None) -> int:
-    say = console().print
-    with Signals() as signals, server:
-        named = "api_key_env: EMISSION_SECRET"
-        if username is not None:
-            named = f"username: {username}\n  password_env: EMISSION_SECRET"
-        say(f"listening on {server.url}, objects in {directory}; for emitter.yaml:")
-        say(STANZA.format(url=server.url, login=named))
-        while not signals.stops:
-            signals.wait(60.0)
-        for name, count in sorted(server.fired.items()):
-            say(f"fault {name} fired {count} times")
-        say(f"{len(server.objects)} objects stored")
     return DONE

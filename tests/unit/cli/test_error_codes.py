@@ -1,4 +1,4 @@
-"""The playbook: complete, true to the code, and the same in every form."""
+"""The help on error codes is complete, true to the code, and the same in every form."""
 
 import json
 import re
@@ -11,7 +11,7 @@ import pytest
 from emitterd.cli.error_codes import (
     CodeHelp,
     UnknownCodeError,
-    _book,
+    _texts,
     all_codes,
     document,
     explain,
@@ -48,16 +48,16 @@ def spans(text: str) -> list[str]:
     return CODE_SPAN.findall(text)
 
 
-def prose(play: CodeHelp) -> str:
-    """Return everything that the playbook adds to a code."""
-    return "\n".join([play.meanwhile, *play.steps])
+def prose(code_help: CodeHelp) -> str:
+    """Return everything that the help adds to a code."""
+    return "\n".join([code_help.meanwhile, *code_help.steps])
 
 
 EVERYTHING = "\n".join(
     [
-        *_book()["introduction"],
-        *(section["introduction"] for section in _book()["sections"].values()),
-        *(prose(play) for play in all_codes()),
+        *_texts()["introduction"],
+        *(section["introduction"] for section in _texts()["sections"].values()),
+        *(prose(code_help) for code_help in all_codes()),
     ]
 )
 
@@ -83,25 +83,25 @@ def retry_table() -> dict[Code, set[Decision]]:
     return verdicts
 
 
-def begins_with(play: CodeHelp) -> str | None:
-    """Return the common text that a play's own begins with, by its name."""
+def begins_with(code_help: CodeHelp) -> str | None:
+    """Return the common text that the help begins with, by its name."""
     names = [
         name
-        for name, text in _book()["outcomes"].items()
-        if play.meanwhile.startswith(text)
+        for name, text in _texts()["outcomes"].items()
+        if code_help.meanwhile.startswith(text)
     ]
     return names[0] if names else None
 
 
-@pytest.mark.parametrize("play", all_codes(), ids=lambda play: play.code)
-def test_every_code_has_all_parts(play: CodeHelp) -> None:
+@pytest.mark.parametrize("code_help", all_codes(), ids=lambda code_help: code_help.code)
+def test_every_code_has_all_parts(code_help: CodeHelp) -> None:
     """One to four steps in sentences, and what emitterd does meanwhile."""
-    assert (play.title, play.remedy) == (
-        play.code.title,
-        play.code.remedy,
+    assert (code_help.title, code_help.remedy) == (
+        code_help.code.title,
+        code_help.code.remedy,
     )
-    assert 1 <= len(play.steps) <= 4
-    for text in (play.meanwhile, *play.steps):
+    assert 1 <= len(code_help.steps) <= 4
+    for text in (code_help.meanwhile, *code_help.steps):
         assert text == " ".join(text.split())
         assert text.endswith(".")
         assert text[0].isupper() or text.startswith(("`", "emitterd", "cQube"))
@@ -110,8 +110,8 @@ def test_every_code_has_all_parts(play: CodeHelp) -> None:
 
 
 def test_the_texts_are_of_known_codes() -> None:
-    """The book has a page for each code, in order, and uses all that it holds."""
-    book = _book()
+    """The file has a page for each code, in order, and uses all that it holds."""
+    book = _texts()
     used = {page["outcome"] for page in book["codes"].values() if "outcome" in page}
 
     assert list(book["codes"]) == list(Code)
@@ -148,10 +148,10 @@ def test_the_retry_table_was_seen_whole() -> None:
 @pytest.mark.parametrize("code", sorted(set(CONSEQUENCE) - {Code.WRONG_ENDING}))
 def test_a_finding_is_judged_by_its_level(code: Code) -> None:
     """Errors are rejected under enforce, warnings and notes are not."""
-    play = explain(code)
+    code_help = explain(code)
 
-    assert play.consequence == CONSEQUENCE[code][1]
-    assert begins_with(play) == CONSEQUENCE[code][0].value
+    assert code_help.consequence == CONSEQUENCE[code][1]
+    assert begins_with(code_help) == CONSEQUENCE[code][0].value
 
 
 def test_a_wrong_ending_is_not_sent_under_any_rule() -> None:
@@ -183,8 +183,8 @@ def test_commands_can_be_pasted() -> None:
     shell = shutil.which("sh")
     commands = [
         span
-        for play in all_codes()
-        for step in play.steps
+        for code_help in all_codes()
+        for step in code_help.steps
         for span in spans(step)
         if re.match(r"[a-z]\S* ", span) and not SETTING.fullmatch(span)
     ]
@@ -235,7 +235,7 @@ def test_defaults_are_those_of_the_configuration() -> None:
         assert f"| `{value}` |" in row, key
 
 
-def test_the_document_is_made_of_the_playbook() -> None:
+def test_the_document_is_made_of_the_help() -> None:
     """What `python -m emitterd.cli.error_codes` prints is docs/errors.md."""
     assert DOCUMENT.read_text("utf-8") == document()
 
@@ -286,14 +286,16 @@ def test_an_unknown_code_is_answered_with_near_ones(written: str, said: str) -> 
 
 
 @pytest.mark.parametrize("width", [50, 80, 200])
-@pytest.mark.parametrize("play", all_codes(), ids=lambda play: play.code)
-def test_the_text_fits_and_breaks_no_command(play: CodeHelp, width: int) -> None:
+@pytest.mark.parametrize("code_help", all_codes(), ids=lambda code_help: code_help.code)
+def test_the_text_fits_and_breaks_no_command(code_help: CodeHelp, width: int) -> None:
     """All is there, in lines as wide as asked; a command may stand out, alone."""
-    lines = play.text(width).splitlines()
-    said = [f"{play.code}: {play.title}", f"Meanwhile: {play.meanwhile}"]
-    said += [f"If it is sent: {play.consequence}."] if play.consequence else []
-    said += [f"What to do: {play.remedy}."]
-    said += [f"{number}. {step}" for number, step in enumerate(play.steps, 1)]
+    lines = code_help.text(width).splitlines()
+    said = [f"{code_help.code}: {code_help.title}", f"Meanwhile: {code_help.meanwhile}"]
+    said += (
+        [f"If it is sent: {code_help.consequence}."] if code_help.consequence else []
+    )
+    said += [f"What to do: {code_help.remedy}."]
+    said += [f"{number}. {step}" for number, step in enumerate(code_help.steps, 1)]
 
     assert " ".join(" ".join(lines).split()) == " ".join(said)
     for line in lines[1:]:
@@ -301,7 +303,7 @@ def test_the_text_fits_and_breaks_no_command(play: CodeHelp, width: int) -> None
         assert len(line) <= width or re.fullmatch(r"\S*`[^`]*`\S*", line.strip())
 
 
-def test_a_play_as_data() -> None:
+def test_the_help_as_data() -> None:
     """JSON has every part under its name; a finding says what the server would do."""
     line = json.loads(json.dumps(explain("E301").record()))
     finding = json.loads(json.dumps(explain("E220").record()))
