@@ -309,7 +309,7 @@ def rehearse(  # noqa: PLR0913  each is an option
 
     if faults:
         _end(rehearse.list_faults)
-    menu = _quantity(rehearse.FaultMenu.parse, fault, "--fault")
+    menu = _quantity(rehearse.parse_faults, fault, "--fault")
     latency_s = _quantity(parse_duration, latency, "--latency")
     _end(
         lambda: rehearse.serve(

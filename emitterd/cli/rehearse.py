@@ -15,6 +15,9 @@ emission:
 """
 
 
+parse_faults = FaultMenu.parse
+
+
 def list_faults() -> int:
     """Print the faults that `--fault` takes."""
     print_faults((name, kind.effect, kind.parameter) for name, kind in FAULTS.items())
