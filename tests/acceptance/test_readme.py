@@ -1,4 +1,4 @@
-"""The README's answers to "what happened to this file?", command by command."""
+"""docs/operations.md, "What happened to this file?": each command gives its answer."""
 
 import re
 import shlex
@@ -12,7 +12,7 @@ from support.installation import Installation
 from support.paths import ROOT
 from support.waiting import sample
 
-README = (ROOT / "README.md").read_text("utf-8")
+MANUAL = (ROOT / "docs" / "operations.md").read_text("utf-8")
 ROW = re.compile(r"^\| `emitterd ([^`]+)` \| (\d+) \| (.+) \|$", re.MULTILINE)
 GOOD = "pat/periodic_exam_mst.zip"
 WRONG = "sat/semester_exam_mst.zip"
@@ -22,7 +22,7 @@ WRITTEN = "block_master/block_mst.zip"
 
 @contextmanager
 def folder(site: Installation) -> Iterator[None]:
-    """Fill the folder as the README says."""
+    """Fill the folder as the manual says."""
     site.drop(GOOD, sample(GOOD))
     site.drop(WRONG, sample(WRONG).replace(b"exam_code", b"examcode", 1))
     half = site.drop(HALF, sample(HALF))
@@ -32,24 +32,24 @@ def folder(site: Installation) -> Iterator[None]:
         yield
 
 
-def test_each_answer_is_the_commands_own(
+def test_each_command_gives_the_answer_of_the_table(
     tmp_path: Path, server: RehearsalServer
 ) -> None:
-    """Every row of the table holds: exit code, and each word in code style."""
+    """Each row of the table is true: the exit code, and each word in code style."""
     site = Installation(tmp_path, server.url, spool_catalogue="enforce")
-    rows = ROW.findall(README)
+    rows = ROW.findall(MANUAL)
 
     with folder(site):
-        for command, code, says in rows:
+        for command, code, words in rows:
             arguments = shlex.split(command.replace("cqube_emission", str(site.spool)))
             if arguments[0] == "explain-error":
                 done = emitterd(*arguments, cwd=tmp_path)
             else:
                 done = site.call(*arguments)
-            said = done.stdout + done.stderr
+            output = done.stdout + done.stderr
 
             assert done.returncode == int(code), command
-            for word in re.findall(r"`([^`]+)`", says):
-                assert word in said, f"{command}: {word}"
+            for word in re.findall(r"`([^`]+)`", words):
+                assert word in output, f"{command}: {word}"
 
     assert len(rows) >= 15

@@ -1,4 +1,4 @@
-"""The documents against the code: what one names, the other has."""
+"""The documents and the code: each name in one exists in the other."""
 
 import ast
 import re
@@ -20,14 +20,16 @@ NO_EVENTS = {
     "metrics.listen",
     "metrics.token_file",
 }
+PACKAGE = ROOT / "emitterd"
+README = (ROOT / "README.md").read_text("utf-8")
 
 
 def logged_events() -> set[str]:
     """Return every literal of the package that reads as an event name."""
     return {
         node.value
-        for module in (ROOT / "emitterd").glob("*.py")
-        for node in ast.walk(ast.parse(module.read_text()))
+        for module in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(module.read_text("utf-8")))
         if isinstance(node, ast.Constant)
         and isinstance(node.value, str)
         and EVENT.fullmatch(node.value)
@@ -47,8 +49,7 @@ def test_every_event_is_documented() -> None:
 
 def test_every_command_is_in_the_readme() -> None:
     """The README's table has exactly the commands that exist."""
-    readme = (ROOT / "README.md").read_text()
-    table = readme[readme.index("## Commands") : readme.index("| exit code |")]
+    table = README.partition("\n## Commands\n")[2].partition("\n## ")[0]
     rows = [row.split(" | ")[0] for row in table.splitlines() if row[:3] == "| `"]
     named = {
         command.removeprefix("emitterd ").split()[0]
@@ -58,19 +59,21 @@ def test_every_command_is_in_the_readme() -> None:
     assert set(command_options()) == named
 
 
-def test_every_option_of_the_readme_exists() -> None:
-    """The README's commands are shown with options that they have."""
+@pytest.mark.parametrize("document", ["README.md", "docs/operations.md"])
+def test_every_option_in_a_document_exists(document: str) -> None:
+    """The documents show commands with options that they have."""
     known = command_options()
-    rows = re.findall(r"`emitterd ([a-z-]+)([^`]*)`", (ROOT / "README.md").read_text())
+    text = (ROOT / document).read_text("utf-8")
+    commands = re.findall(r"`emitterd ([a-z-]+)([^`]*)`", text)
 
-    assert len(rows) > 20
-    for name, rest in rows:
+    assert len(commands) >= 20
+    for name, rest in commands:
         assert set(re.findall(r"--[a-z-]+", rest)) <= known[name], name
 
 
 def test_ci_runs_what_the_readme_says() -> None:
     """.ci/run calls the script that takes the README's two commands from the README."""
-    commands = re.findall(r"^\$ (.+)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    commands = re.findall(r"^\$ (.+)$", README, re.MULTILINE)
     script = runpy.run_path(str(ROOT / ".ci" / "fresh-debian"))
     read = [script["command_of"](section) for section in script["SECTIONS"].values()]
 
@@ -78,28 +81,26 @@ def test_ci_runs_what_the_readme_says() -> None:
     assert "\n  DEBIAN=$suite .ci/fresh-debian\n" in (ROOT / ".ci" / "run").read_text()
 
 
-DOCUMENTS = ["README.md", *(f"docs/{one.name}" for one in (ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [
+    "README.md",
+    *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")),
+]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_links_lead_somewhere(document: str) -> None:
     """A relative link in a document names a file that exists."""
-    place = ROOT / document
-    for target in re.findall(r"\]\(([^)#:]+)\)", place.read_text()):
-        assert (place.parent / target).exists(), target
+    path = ROOT / document
+    for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text("utf-8")):
+        assert (path.parent / target).exists(), target
 
 
-def test_modules_named_in_the_design_exist() -> None:
-    """Modules named in the design's layout are in the package."""
-    text = (ROOT / "docs" / "design.md").read_text()
-    layout = text[text.index("## Layout") :]
-    names = {
-        word
-        for line in layout.splitlines()
-        if line.startswith("    ")
-        for word in re.split(r"  +|─", line.strip())[0].split()
-    }
+def test_packages_and_files_named_in_the_design_exist() -> None:
+    """The design names every package in its layers, and files that exist."""
+    text = (ROOT / "docs" / "design.md").read_text("utf-8")
+    layers = text.partition("\n## Layers\n")[2]
+    packages = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
 
-    assert names
-    for name in names:
-        assert (ROOT / "emitterd" / f"{name}.py").exists(), name
+    assert set(re.findall(r"`([a-z]+)`: ", layers)) == packages
+    for file in re.findall(r"`((?:emitterd|tests)/[\w/.]+)`", text):
+        assert (ROOT / file).exists(), file

@@ -117,10 +117,16 @@ def test_uninstall_keeps_the_data(installed: Machine) -> None:
     assert installed.show("LoadState") == "not-found"
 
 
+def readme_steps() -> str:
+    """Return "Install as a service" of the README, without indentation."""
+    text = (ROOT / "README.md").read_text("utf-8")
+    section = text.partition("## Install as a service\n")[2].partition("\n## ")[0]
+    return re.sub(r"(?m)^ +", "", section)
+
+
 def test_readme_word_for_word(installed: Machine, server: RehearsalServer) -> None:
     """Who follows "Install as a service" on a new machine has files delivered."""
-    section = (ROOT / "README.md").read_text().partition("## Install as a service\n")[2]
-    steps = re.findall(r"```sh\n(.*?)```", section.partition("\n## ")[0], re.DOTALL)
+    steps = re.findall(r"```sh\n(.*?)```", readme_steps(), re.DOTALL)
     forget(installed)
     installed.run("useradd", "asha")
 

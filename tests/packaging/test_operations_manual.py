@@ -1,4 +1,4 @@
-"""docs/operations.md against the code: what it names exists, what it shows is so."""
+"""docs/operations.md and the code: names exist, and examples show real output."""
 
 import re
 import shlex
@@ -40,12 +40,12 @@ LOG = """
 {"timestamp": "2026-11-24T04:26:51.3Z", "level": "error", "event": "destination.down", \
 "error": "E302", "reason": "refused", "hint": "check"}
 {"timestamp": "2026-11-24T04:26:52.3Z", "level": "error", "event": "file.rejected", \
-"path": "sat/semester_exam_mst_august.zip", "error": "E210", "hint": "mend"}
+"path": "sat/semester_exam_mst_august.zip", "error": "E210", "hint": "correct it"}
 """
 
 
 def rows(part: str, column: int = 0) -> list[list[str]]:
-    """Return what stands in code style in a column, row by row, of a part's table."""
+    """Return the words in code style of a column of a section's table, by row."""
     lines = [line for line in PARTS[part].splitlines() if line.startswith("| `")]
     return [re.findall(r"`([^`]+)`", line.split(" | ")[column]) for line in lines]
 
@@ -56,12 +56,15 @@ def slug(heading: str) -> str:
 
 
 def test_commands_and_options_exist() -> None:
-    """Each call of emitterd, in code style, is one that the command line takes."""
+    """Each emitterd command in code style exists, and so do its options."""
     known = {
-        one.name: {name for option in one.options for name in option.names}
-        for one in commands()
+        entry.name: {name for option in entry.options for name in option.names}
+        for entry in commands()
     }
-    calls = [call for code in CODE for call in CALL.findall(code)]
+    # Hints of the log, as JSON or after a tab, have "emitterd" in a sentence.
+    lines = [line for code in CODE for line in code.splitlines()]
+    shown = [line for line in lines if line[:1] != "{" and "\t" not in line]
+    calls = [call for line in shown for call in CALL.findall(line)]
 
     assert len(calls) > 40
     for name, rest in calls:
@@ -70,8 +73,8 @@ def test_commands_and_options_exist() -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    """A link names a heading of the document, or a document beside it."""
-    anchors = {slug(one) for one in PARTS}
+    """A link names a heading of the document, or another document."""
+    anchors = {slug(heading) for heading in PARTS}
     targets = re.findall(r"\]\(([^)]+)\)", DOCUMENT)
 
     assert targets
@@ -81,10 +84,10 @@ def test_links_lead_somewhere() -> None:
 
 
 def test_keys_events_and_codes_exist() -> None:
-    """What reads as a key, an event or a code is one."""
+    """Every key, event and error code that the document names exists."""
     keys = {f"{section}.{key}" for section, key, _ in config.every_key()}
     events = re.findall(r"(?m)^\| `([a-z_.]+)` ", (DOCS / "events.md").read_text())
-    words = [one for one in CODE if re.fullmatch(r"[a-z]+\.[a-z_]+", one)]
+    words = [code for code in CODE if re.fullmatch(r"[a-z]+\.[a-z_]+", code)]
     files = {"emitter.yaml", "journal.db"}
 
     assert len(words) > 20
@@ -93,28 +96,28 @@ def test_keys_events_and_codes_exist() -> None:
 
 
 def test_tables_are_complete() -> None:
-    """States, exit codes, and what an act is for, are those of the code."""
-    assert [one for [one] in rows("States")] == list(State)
-    assert {one for [one] in rows("Exit codes")} == {
+    """States, exit codes and operator commands are those of the code."""
+    assert [state for [state] in rows("States")] == list(State)
+    assert {code for [code] in rows("Exit codes")} == {
         str(getattr(terminal, name))
         for name in ("DONE", "WRONG", "USAGE", "INTERNAL", "LOCKED", "CONFIGURATION")
     }
-    elsewhere = {one for row in rows("A file is not delivered") for one in row}
+    elsewhere = {state for row in rows("A file is not delivered") for state in row}
     assert elsewhere == set(FolderState)
     for [call], states in zip(
-        rows("The operator's hand"), rows("The operator's hand", 2), strict=True
+        rows("Operator commands"), rows("Operator commands", 2), strict=True
     ):
         act = Operation(call.split()[1])
         if act is Operation.FORGET:
             assert states == [State.DELIVERING]
             continue
-        sources = {one for verb in hand.VERBS[act] for one in TRANSITIONS[verb][0]}
+        sources = {state for verb in hand.VERBS[act] for state in TRANSITIONS[verb][0]}
         assert set(states) == sources
 
 
 @pytest.fixture
 def filled(tmp_path: Path, server: RehearsalServer) -> Installation:
-    """Fill a folder with what the document has answers for."""
+    """Fill a folder with the files of the examples."""
     site = Installation(tmp_path, server.url, spool_catalogue="enforce")
     server.faults = fault_menu("503")
     site.drop(HELD, sample(HELD))
@@ -129,46 +132,48 @@ def filled(tmp_path: Path, server: RehearsalServer) -> Installation:
 
 
 def answers() -> list[tuple[str, str]]:
-    """Return each `emitterd explain` that is shown with its answer."""
+    """Return each example of `emitterd explain` with its output."""
     shown = [block.split("$ ")[1:] for block in FENCE.findall(DOCUMENT)]
-    calls = [one.split("\n", 1) for block in shown for one in block]
+    calls = [example.split("\n", 1) for block in shown for example in block]
     return [
-        (call, said) for call, said in calls if call.startswith("emitterd explain ")
+        (call, output) for call, output in calls if call.startswith("emitterd explain ")
     ]
 
 
-def test_answers_are_the_commands_own(filled: Installation) -> None:
-    """Each answer that the document shows is given, but for times and who asked."""
+def test_examples_are_real_output(filled: Installation) -> None:
+    """Each example is the real output, except for times and the user."""
     with (filled.spool / WRITTEN).open("ab"):
-        for call, said in answers():
+        for call, output in answers():
             done = filled.call(*shlex.split(call)[1:])
 
             user = filled.ask("explain", HELD)["actions"][0]["user"]
             given = done.stdout.replace(f" {user}", " root")
-            assert CLOCK.sub("*", given) == CLOCK.sub("*", said), call
+            assert CLOCK.sub("*", given) == CLOCK.sub("*", output), call
 
     assert len(answers()) == 5
 
 
 @pytest.mark.tools("jq")
-def test_filters_are_sound(tmp_path: Path) -> None:
-    """Each filter of jq is run on a log, or on what `status --json` says."""
+def test_jq_filters_run(tmp_path: Path) -> None:
+    """Each jq filter runs on a log, or on the output of `status --json`."""
     log, status = tmp_path / "log", tmp_path / "status"
     log.write_text(LOG.strip())
-    status.write_text(next(one for one in CODE if '"eta_s"' in one).split("\n", 1)[1])
-    filters = [(block, one) for block in CODE for one in JQ.findall(block)]
+    status.write_text(
+        next(code for code in CODE if '"eta_s"' in code).split("\n", 1)[1]
+    )
+    filters = [(block, call) for block in CODE for call in JQ.findall(block)]
 
     assert len(filters) >= 7
     for block, call in filters:
-        told = status if "status --json | jq" in block else log
+        data = status if "status --json | jq" in block else log
         done = subprocess.run(  # noqa: S603  our own argument list
-            ["sh", "-c", f"{call} < {shlex.quote(str(told))}"],  # noqa: S607
+            ["sh", "-c", f"{call} < {shlex.quote(str(data))}"],  # noqa: S607
             capture_output=True,
             text=True,
             check=False,
         )
 
         assert done.stderr == "", call
-        # With -e it is the answer; what jq cannot do is 2 and more.
+        # With -e the exit code is the answer. An error of jq is 2 or more.
         assert done.returncode <= ("-e" in call), call
         assert done.stdout, call
