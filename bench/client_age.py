@@ -154,17 +154,17 @@ def measure(case: Case, requests: int, folder: Path) -> list[float]:
     port = listener.getsockname()[1]
     url = f"http{'s' * case.tls}://localhost:{port}/data/upload-url"
     tls = case.context(str(folder / "root.pem"))
-    wire = HttpClient(LIMITS, tls=tls, proxy=None, shutdown=Shutdown())
+    client = HttpClient(LIMITS, tls=tls, proxy=None, shutdown=Shutdown())
     tenth = max(1, int(requests * case.share) // 10)
     costs = []
     try:
         for _ in range(10):
             before = time.process_time()
             for _ in range(tenth):
-                wire.post(url, BODY, {}, limit_bytes=1000)
+                client.post(url, BODY, {}, limit_bytes=1000)
             costs.append(1000 * (time.process_time() - before) / tenth)
     finally:
-        wire.close()
+        client.close()
         server.terminate()
         server.join()
         listener.close()

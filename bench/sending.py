@@ -36,7 +36,7 @@ class Unhashed:
 
 def main(url: str, path: Path, fields: dict[str, str]) -> int:
     """Send it; return 0 where the bucket has accepted it."""
-    wire = HttpClient(
+    client = HttpClient(
         LIMITS,
         tls=ssl.create_default_context(),
         proxy=None,
@@ -45,8 +45,8 @@ def main(url: str, path: Path, fields: dict[str, str]) -> int:
     with path.open("rb", buffering=0) as file:
         body = Body(file, Fingerprint.of(os.fstat(file.fileno())), fields)
         body._hashing = Unhashed()  # type: ignore[assignment]  # noqa: SLF001  the point
-        answer = wire.post(url, body, {}, limit_bytes=65536)
-    wire.close()
+        answer = client.post(url, body, {}, limit_bytes=65536)
+    client.close()
     return 0 if answer.status == HTTPStatus.NO_CONTENT else 1
 
 

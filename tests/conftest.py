@@ -19,7 +19,7 @@ from emitterd.journal.journal import Journal
 from emitterd.rehearsal.server import RehearsalServer
 from emitterd.service import logging as logs
 from emitterd.spool.folder import ignore_lease_breaks
-from support.client import emission_to, wired
+from support.client import emission_to, http_client
 from support.installation import Installation
 
 pytest_plugins = ["support.debian", "support.seaweed", "support.tiers"]
@@ -103,8 +103,8 @@ def site(tmp_path: Path, server: RehearsalServer) -> Installation:
 @pytest.fixture
 def emission(server: RehearsalServer) -> Iterator[EmissionClient]:
     """Build the way to the rehearsal server, with generous limits."""
-    with wired() as wire:
-        yield emission_to(wire, server.url)
+    with http_client() as client:
+        yield emission_to(client, server.url)
 
 
 @pytest.fixture

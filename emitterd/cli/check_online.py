@@ -18,13 +18,17 @@ from urllib.parse import urlsplit
 
 from emitterd.cli.output import Diagnosis
 from emitterd.client.http import Response
-from emitterd.client.responses import RequestKind, http_date, transport_error
-from emitterd.client.sockets import Proxy, TransportError, refuses_certificate
+from emitterd.client.responses import (
+    RequestKind,
+    as_delivery_errors,
+    http_date,
+)
+from emitterd.client.sockets import Proxy, refuses_certificate
 from emitterd.codes import Code
 from emitterd.config.settings import Config
 from emitterd.errors import EmitterError
 from emitterd.model import Grant
-from emitterd.service.components import open_emission, open_tls, open_wire
+from emitterd.service.components import open_emission, open_http_client, open_tls
 from emitterd.shutdown import Shutdown
 from emitterd.text import printable
 from emitterd.units import format_duration
@@ -329,7 +333,9 @@ class _Check:
         self._tls = open_tls(config)
         self._ahead_s: float | None = None
         self._clock_reported = False
-        self.client = open_wire(config, self._tls, shutdown, self._compare_clocks)
+        self.client = open_http_client(
+            config, self._tls, shutdown, self._compare_clocks
+        )
         self._emission = open_emission(config, self.client, shutdown)
 
     def steps(self) -> Iterator[Diagnosis]:
@@ -388,13 +394,8 @@ class _Check:
         )
 
     def _proxy(self, target: _Target, url: str, kind: RequestKind) -> Proxy | None:
-        with _step(f"{target.prefix}proxy", target.host):
-            try:
-                return self.client.proxy(url)
-            except TransportError as error:
-                raise transport_error(
-                    kind, error.how, str(error), body_sent=False
-                ) from error
+        with _step(f"{target.prefix}proxy", target.host), as_delivery_errors(kind):
+            return self.client.proxy(url)
 
     def _reach(self, target: _Target, proxy: Proxy | None) -> Iterator[Diagnosis]:
         prefix, host, port, _ = target

@@ -1,7 +1,7 @@
 """The emission protocol: log in, ask for a grant, post the file to the bucket.
 
-One attempt a call. What fails raises `DeliveryError`, which says what the journal
-should do; what lasts longer than seconds is never waited for here.
+One call is one attempt. A failure raises `DeliveryError`, which tells the journal what
+to do; a call never waits longer than its time limits.
 Source: cQube's views.py and client.py, versions 1.0 to 4.1.
 """
 
@@ -27,20 +27,13 @@ from emitterd.client.http import HttpClient, Response
 from emitterd.client.lookup import FIRST_BYTE, NotConfirmed, StoredObject, stored
 from emitterd.client.responses import (
     RequestKind,
-    api_trouble,
-    bucket_trouble,
+    api_error,
+    as_delivery_errors,
+    bucket_error,
     etag_of,
     http_date,
-    transport_error,
 )
-from emitterd.client.session import (
-    Credentials,
-    LockoutStore,
-    Session,
-    interrupted,
-    post_json,
-)
-from emitterd.client.sockets import Stopped, TransportError
+from emitterd.client.session import Credentials, LockoutStore, Session, post_json
 from emitterd.codes import Code
 from emitterd.errors import Decision, DeliveryError
 from emitterd.model import Confirmation, Fingerprint, Grant, Receipt
@@ -48,68 +41,70 @@ from emitterd.shutdown import Shutdown
 
 BUCKET_ANSWER_MAX_BYTES = 64 * 1024
 REDIRECTS = frozenset({307, 308})
-ATTEMPTS = 3
-_BLIPS = frozenset({Code.API_TROUBLE, Code.CONNECTION_LOST})
+TRIES = 3
+"""How often one request to the API is sent, within seconds, where it fails briefly."""
+
+_BRIEF = frozenset({Code.API_TROUBLE, Code.CONNECTION_LOST})
 _NOT_ALLOWED = frozenset({Code.FORBIDDEN, Code.NOT_AN_EMISSION_API, Code.TOKEN_REFUSED})
-"""What an API says to `download_url` that has it not (cQube 1.0), or not for this
+"""How an API refuses `download_url` for good: it has none (cQube 1.0), or not for this
 user (1.1 to 1.6)."""
 
 _NO_URL = frozenset({Code.REQUEST_REFUSED, Code.MALFORMED_ANSWER})
 
 
 class EmissionClient:
-    """The way to the bucket. Thread-safe."""
+    """The emission API and its bucket. Thread-safe."""
 
     def __init__(
         self,
-        wire: HttpClient,
+        http: HttpClient,
         url: str,
         credentials: Credentials,
         *,
         insecure: bool,
         shutdown: Shutdown,
-        memory: LockoutStore | None = None,
+        lockouts: LockoutStore | None = None,
     ) -> None:
-        """Make ready; `insecure` allows a grant over http from an API over https.
+        """Send nothing yet.
 
-        `memory`: where refused logins are kept from run to run, so that they wait.
+        `insecure` allows a grant over http from an API over https. `lockouts` keeps
+        refused logins from run to run, so that a restart does not try them again.
         """
-        self._wire = wire
+        self._http = http
         self._url = url.rstrip("/")
         self._insecure = insecure
-        self._session = Session(wire, self._url, credentials, memory)
-        self._shows_nothing = ""
+        self._session = Session(http, self._url, credentials, lockouts)
+        self._no_downloads = ""
+        """Why this API gives no download urls; empty while that is not known."""
         self._retrying = Retrying(
-            stop=stop_any(
-                stop_after_attempt(ATTEMPTS), stop_when_event_set(shutdown.now)
-            ),
+            stop=stop_any(stop_after_attempt(TRIES), stop_when_event_set(shutdown.now)),
             wait=wait_random_exponential(multiplier=0.2, max=2),
-            retry=retry_if_exception(_blip),
+            retry=retry_if_exception(_is_brief),
             sleep=sleep_using_event(shutdown.now),
             reraise=True,
         )
 
-    def adopt(self, credentials: Credentials) -> bool:
-        """Log in with these from now on; return whether they are others."""
-        others = self._session.adopt(credentials)
-        if others:
-            self._shows_nothing = ""
-        return others
+    def apply_credentials(self, credentials: Credentials) -> bool:
+        """Log in with these from now on; return whether they differ."""
+        changed = self._session.apply_credentials(credentials)
+        if changed:
+            self._no_downloads = ""
+        return changed
 
-    def leave(self) -> None:
+    def close_thread(self) -> None:
         """Close the connections of this thread, which delivers no more."""
-        self._wire.leave()
+        self._http.close_thread()
 
-    def refused(self, now: float) -> DeliveryError | None:
-        """Return why no login is tried now, where one was refused not long ago."""
-        return self._session.refused(now)
+    def lockout(self, now: float) -> DeliveryError | None:
+        """Return why emitterd does not log in now, where a login was refused before."""
+        return self._session.lockout(now)
 
     def usable(self, grant: Grant, now: float) -> bool:
-        """Tell whether a pinned grant is this API's and holds long enough."""
+        """Return whether a pinned grant is this API's and is valid long enough."""
         return grant.issuer == self._url and now <= grant.expires_at - EXPIRY_MARGIN_S
 
     def login(self) -> float | None:
-        """Log in where that is due, in a single try; return the token's lifetime.
+        """Log in if necessary, in a single try; return the token's lifetime.
 
         In seconds; None for an API key, which needs no login. Raises `DeliveryError`.
         """
@@ -120,11 +115,7 @@ class EmissionClient:
         """Ask for a grant. Raises `DeliveryError`."""
         answer = self._ask(RequestKind.GRANT, {"filename": grants.remote_name(path)})
         if not answer.whole:
-            raise DeliveryError(
-                Decision.PAUSE,
-                Code.MALFORMED_ANSWER,
-                "the answer to upload-url is huge",
-            )
+            raise grants.malformed("it is too long")
         return grants.parse(
             answer.body,
             api_url=self._url,
@@ -142,114 +133,90 @@ class EmissionClient:
     ) -> Receipt:
         """Post the file to its pinned key and return the bucket's receipt.
 
-        `on_sent` is told the size in bytes of each chunk that went out. Raises
-        `DeliveryError`, and `SourceError` where the file changed meanwhile.
+        `on_sent` is called with the size in bytes of each chunk that was sent. Raises
+        `DeliveryError`, and `FileError` where the file changed meanwhile.
         """
-        file.seek(0)
-        body = Body(file, fingerprint, grant.fields, on_sent=on_sent)
-        answer = self._post_body(grant.url, body)
+
+        def post(url: str) -> tuple[Response, Body]:
+            file.seek(0)
+            body = Body(file, fingerprint, grant.fields, on_sent=on_sent)
+            limit_bytes = BUCKET_ANSWER_MAX_BYTES
+            with as_delivery_errors(RequestKind.BUCKET, body), closing(body):
+                return self._http.post(url, body, {}, limit_bytes=limit_bytes), body
+
+        answer, body = post(grant.url)
         if answer.status in REDIRECTS:
             location = grants.joined(grant.url, answer.headers.get("location", ""))
             grants.refuse_redirect(
                 location, url=grant.url, api_url=self._url, insecure=self._insecure
             )
-            file.seek(0)
-            body = Body(file, fingerprint, grant.fields, on_sent=on_sent)
-            answer = self._post_body(location, body)
-        trouble = bucket_trouble(answer.status, answer.headers, answer.body)
-        if trouble is not None:
-            raise trouble
+            answer, body = post(location)
+        error = bucket_error(answer.status, answer.headers, answer.body)
+        if error is not None:
+            raise error
         return _receipt(grant, answer, body, fingerprint)
 
     def look_up(self, grant: Grant) -> StoredObject:
-        """Return what the bucket has under a grant's key.
+        """Return the object that the bucket has under a grant's key.
 
-        Raises `NotConfirmed` where it has nothing, or where that cannot be asked:
-        which is remembered if the API gives nobody, or not this user, a url. Raises
-        `DeliveryError` where it may be asked later.
+        Raises `NotConfirmed` where there is none, or where nobody can tell; and
+        `DeliveryError` where a later try may succeed. An API that gives no download
+        urls, or none to this user, is not asked again.
         """
         url = self._download_url(grant)
         try:
             grants.check_url(url, api_url=self._url, insecure=self._insecure)
-        except DeliveryError as trouble:
-            raise _unknown(f"download_url: {trouble.reason}") from trouble
+        except DeliveryError as error:
+            raise _unknown(f"download_url: {error.reason}") from error
         if not grants.related(url, grant.url):
             raise _unknown("download_url: its url leads to another place than the POST")
-        try:
-            answer = self._wire.get(
+        with as_delivery_errors(RequestKind.BUCKET):
+            answer = self._http.get(
                 url, FIRST_BYTE, limit_bytes=BUCKET_ANSWER_MAX_BYTES
             )
-        except TransportError as error:
-            raise transport_error(
-                RequestKind.BUCKET, error.how, str(error), body_sent=False
-            ) from error
-        except Stopped as error:
-            raise interrupted(ambiguous=False) from error
         return stored(answer.status, answer.headers, answer.body)
 
     def _download_url(self, grant: Grant) -> str:
         bucket = grants.bucket(grant)
         if grant.issuer != self._url or bucket is None:
             raise _unknown("the grant is not of this API, or names no bucket")
-        if self._shows_nothing:
-            raise _unknown(self._shows_nothing)
+        if self._no_downloads:
+            raise _unknown(self._no_downloads)
         body = {"filename": grant.key, "bucket": bucket}
         try:
             answer = self._ask(RequestKind.DOWNLOAD, body)
-        except DeliveryError as trouble:
-            if trouble.code in _NOT_ALLOWED:
-                self._shows_nothing = trouble.reason
-            elif trouble.code not in _NO_URL:
+        except DeliveryError as error:
+            if error.code in _NOT_ALLOWED:
+                self._no_downloads = error.reason
+            elif error.code not in _NO_URL:
                 raise
-            raise _unknown(trouble.reason) from trouble
+            raise _unknown(error.reason) from error
         if not answer.whole:
-            raise _unknown("the answer to download_url is huge")
+            raise _unknown("the answer to download_url is too long")
         # The whole answer is the url; upstream labels it as HTML.
         return answer.body.decode("ascii", "replace").strip()
 
     def _ask(self, request: RequestKind, body: dict[str, str]) -> Response:
-        """Ask the API; retry for some seconds. Raises `DeliveryError`."""
+        """Ask the API; retry brief failures. Raises `DeliveryError`."""
         return self._retrying.copy()(self._ask_once, request, body)
 
-    def _ask_once(self, request: RequestKind, body: dict[str, str]) -> Response:
-        answer, trouble = self._try(request, body)
-        if trouble is not None and trouble.decision is Decision.RENEW_TOKEN:
-            if self._session.renewable:
-                answer, trouble = self._try(request, body)
-            if trouble is not None and trouble.decision is Decision.RENEW_TOKEN:
-                raise DeliveryError(Decision.PAUSE, Code.TOKEN_REFUSED, trouble.reason)
-        if trouble is not None:
-            raise trouble
-        return answer
-
-    def _try(
-        self, request: RequestKind, body: dict[str, str]
-    ) -> tuple[Response, DeliveryError | None]:
+    def _ask_once(
+        self, request: RequestKind, body: dict[str, str], *, renew: bool = True
+    ) -> Response:
         authorization = self._session.authorization()
-        answer = post_json(
-            self._wire,
-            request,
-            f"{self._url}/{request}",
-            body,
-            {"Authorization": authorization},
-        )
-        trouble = api_trouble(request, answer.status, answer.headers, answer.body)
-        if trouble is not None and trouble.decision is Decision.RENEW_TOKEN:
-            self._session.expire(authorization)
-        return answer, trouble
-
-    def _post_body(self, url: str, body: Body) -> Response:
-        try:
-            with closing(body):
-                return self._wire.post(
-                    url, body, {}, limit_bytes=BUCKET_ANSWER_MAX_BYTES
-                )
-        except TransportError as error:
-            raise transport_error(
-                RequestKind.BUCKET, error.how, str(error), body_sent=body.sent
-            ) from error
-        except Stopped as error:
-            raise interrupted(ambiguous=body.sent) from error
+        headers = {"Authorization": authorization}
+        url = f"{self._url}/{request}"
+        answer = post_json(self._http, request, url, body, headers)
+        error = api_error(request, answer.status, answer.headers, answer.body)
+        if error is None:
+            return answer
+        if error.decision is not Decision.RENEW_TOKEN:
+            raise error
+        self._session.expire(authorization)
+        # A token may end early, as when the server restarts: log in again, once.
+        if renew and self._session.renewable:
+            return self._ask_once(request, body, renew=False)
+        raise DeliveryError(Decision.PAUSE, Code.TOKEN_REFUSED, error.reason)
 
 
 def _receipt(
@@ -283,9 +250,10 @@ def _unknown(reason: str) -> NotConfirmed:
     return NotConfirmed(Confirmation.UNKNOWN, reason)
 
 
-def _blip(error: BaseException) -> bool:
+def _is_brief(error: BaseException) -> bool:
+    # A server that names a time in `Retry-After` does not want a retry in seconds.
     return (
         isinstance(error, DeliveryError)
-        and error.code in _BLIPS
+        and error.code in _BRIEF
         and error.retry_after_s is None
     )

@@ -1,11 +1,10 @@
-"""How fast the bytes of all uploads together may go out. Pure.
+"""The bandwidth that all uploads share.
 
-A clock of bytes: it counts what the limit has let through since the beginning. Who has
-something to send asks for a slice, which gets the next place on that clock, and waits
-until the clock is there. So slices go in the order they were asked for, and each
-upload, which asks for one at a time, has its turn once a round: a small file waits for
-one slice of each other, and never for the rest of a large one. With another limit a
-new era of slices begins: who still waits asks again, for one of the new size.
+`Pacer` is a clock of bytes: it counts what the limit has let through since the start.
+An upload asks for one slice at a time. The slice gets the next place on that clock, and
+may be sent once the clock has reached its place. So uploads take turns: a small file
+waits for one slice of each other upload, never for the rest of a large file. A new
+limit begins a new era: uploads that wait ask again, for a slice of the new size.
 Source: Zhang, "VirtualClock", SIGCOMM 1990, with one place for each slice.
 """
 
@@ -17,19 +16,21 @@ from typing import NamedTuple
 from emitterd.client.timetable import Timetable
 
 SLICE_S = 0.05
-"""What the limit lets through in this time goes out at once: smooth on the line, and
-no more than 20 sends a second."""
+"""A slice is what the limit lets through in this time: smooth on the line, and no more
+than 20 sends a second."""
 
 SLICE_LEAST_BYTES = 1536
 """A slice fills a packet, however low the limit."""
 
 BURST_SLICES = 2
-"""So much is let through at once after a pause: what a thread that wakes up late has
-missed is made up for."""
+"""What may be sent at once after a pause. It makes up for threads that wake up late."""
+
+CHECK_S = 0.25
+"""How often an upload that waits checks for a stop, and for the limit by the clock."""
 
 
 class Slice(NamedTuple):
-    """What may go out as one, its place on the clock, and the era that it is of."""
+    """Bytes that may be sent at once, their place on the clock, and the place's era."""
 
     size_bytes: int
     place: int
@@ -37,52 +38,49 @@ class Slice(NamedTuple):
 
 
 class Pacer:
-    """Says who may send how much when; instants are monotonic. Not thread-safe."""
+    """Decides when each slice may go. Pure; instants are monotonic; not thread-safe."""
 
     def __init__(self) -> None:
-        self._rate: int | None = None
         self._at = 0.0
         self._asked = 0
         self._passed = 0.0
-        self.era = 0
-        """Slices of another one have lost their places."""
-
-    @property
-    def rate(self) -> int | None:
+        self.rate: int | None = None
         """The limit in bytes a second, None for none."""
-        return self._rate
+        self.era = 0
+        """Slices of another era have lost their places."""
 
-    def adopt(self, rate: int | None, now: float) -> None:
-        """Go by another limit from now on."""
+    def set_rate(self, rate: int | None, now: float) -> None:
+        """Use another limit from now on."""
         self._advance(now)
         self._asked = min(self._asked, int(self._passed))
-        self._rate = rate
+        self.rate = rate
         self.era += 1
 
     def ask(self, size_bytes: int, now: float) -> Slice:
-        """Ask to send so much; return the first slice of it."""
+        """Return the first slice of so many bytes."""
         self._advance(now)
-        if self._rate is not None:
-            size_bytes = min(size_bytes, _slice_bytes(self._rate))
+        if self.rate is not None:
+            size_bytes = min(size_bytes, _slice_bytes(self.rate))
         self._asked += size_bytes
         return Slice(size_bytes, self._asked, self.era)
 
-    def wait_s(self, asked: Slice, now: float) -> float:
-        """Return how long it takes until a slice of this era may go, in seconds."""
+    def wait_s(self, piece: Slice, now: float) -> float:
+        """Return how long a slice of this era must wait, in seconds."""
         self._advance(now)
-        left_bytes = asked.place - self._passed
-        # A byte is not divided, and a wait of nothing would be one for ever.
-        if self._rate is None or left_bytes < 1:
+        left_bytes = piece.place - self._passed
+        # Rounding may leave a fraction of a byte, whose wait would round to no time and
+        # never end.
+        if self.rate is None or left_bytes < 1:
             return 0.0
-        return left_bytes / self._rate
+        return left_bytes / self.rate
 
     def _advance(self, now: float) -> None:
-        if self._rate is None:
+        if self.rate is None:
             self._passed = float(self._asked)
         else:
-            let_bytes = self._rate * max(0.0, now - self._at)
-            burst_bytes = BURST_SLICES * _slice_bytes(self._rate)
-            self._passed = min(self._passed + let_bytes, self._asked + burst_bytes)
+            passed = self._passed + self.rate * max(0.0, now - self._at)
+            burst_bytes = BURST_SLICES * _slice_bytes(self.rate)
+            self._passed = min(passed, self._asked + burst_bytes)
         self._at = now
 
 
@@ -90,17 +88,11 @@ def _slice_bytes(rate: int) -> int:
     return max(SLICE_LEAST_BYTES, int(rate * SLICE_S))
 
 
-# Where all uploads wait for the bandwidth that they share.
-
-LOOK_S = 0.25
-"""How often who waits looks around: for a stop, and for another limit by the clock."""
-
-
 class Throttle:
-    """Holds back what goes out, so that it keeps the limit in force. Thread-safe."""
+    """Holds uploads back so that they keep the limit in force. Thread-safe."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        """Nothing is held back before a timetable is adopted; it goes by `clock`."""
+        """Hold nothing back yet. `clock` is the wall clock of the timetable."""
         self.limited = False
         """Whether there may be a limit; read without the lock before each send."""
         self._timetable: Timetable | None = None
@@ -108,35 +100,35 @@ class Throttle:
         self._pacer = Pacer()
         self._changed = threading.Condition()
 
-    def adopt(self, timetable: Timetable | None) -> None:
-        """Go by another timetable at once, also for who waits."""
+    def apply_timetable(self, timetable: Timetable | None) -> None:
+        """Use another timetable at once, also for uploads that wait."""
         with self._changed:
             self._timetable = timetable
             self.limited = timetable is not None
-            self._renew()
+            self._update_rate()
             self._changed.notify_all()
 
-    def take(self, size_bytes: int, look: Callable[[], None]) -> int:
-        """Wait until a slice of so many bytes may go out; return how many it has.
+    def take(self, size_bytes: int, check: Callable[[], None]) -> int:
+        """Wait until a slice of so many bytes may be sent; return the slice's size.
 
-        `look` is called at each look around, and ends the wait by raising.
+        `check` is called at least every `CHECK_S`, and ends the wait by raising.
         """
         with self._changed:
-            now = self._renew()
-            one = self._pacer.ask(size_bytes, now)
-            while wait_s := self._pacer.wait_s(one, now):
-                look()
-                self._changed.wait(min(wait_s, LOOK_S))
-                now = self._renew()
-                if one.era != self._pacer.era:
-                    one = self._pacer.ask(size_bytes, now)
-        return one.size_bytes
+            now = self._update_rate()
+            piece = self._pacer.ask(size_bytes, now)
+            while wait_s := self._pacer.wait_s(piece, now):
+                check()
+                self._changed.wait(min(wait_s, CHECK_S))
+                now = self._update_rate()
+                if piece.era != self._pacer.era:
+                    piece = self._pacer.ask(size_bytes, now)
+        return piece.size_bytes
 
-    def _renew(self) -> float:
-        """Take the limit that is in force by the clock on the wall; return the time."""
+    def _update_rate(self) -> float:
+        """Apply the limit of this time of day; return the monotonic time."""
         now, limit = time.monotonic(), None
         if self._timetable is not None:
             limit = self._timetable.limit(self._clock())
         if limit != self._pacer.rate:
-            self._pacer.adopt(limit, now)
+            self._pacer.set_rate(limit, now)
         return now

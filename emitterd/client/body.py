@@ -1,9 +1,8 @@
 """The body of a presigned POST: all fields first, the file last, streamed from disk.
 
-The file is read once; both digests are taken beside the sending (`hashing`). Before the
-closing boundary goes out they are whole, and the descriptor is compared with what was
-admitted: a file that changed leaves the body unfinished, and a bucket stores whole
-bodies or nothing.
+emitterd reads the file once, and computes both digests while it sends. Before the
+closing boundary it compares the open file with the version that was admitted. If the
+file changed, the body stays unfinished, and the bucket stores nothing.
 Source: RFC 7578, and "POST Object" of the Amazon S3 API reference.
 """
 
@@ -19,13 +18,13 @@ from emitterd.model import Fingerprint
 from emitterd.spool.hashing import Hashing
 
 CHUNK_BYTES = 512 * 1024
-"""Measured: httpx sends 0.7 to 0.9 GB/s in its own 64 KiB chunks, 1.4 to 2.0 in
-chunks of 256 KiB to 1 MiB. As `bytes`, which pass h11 as they are: it would copy
-whatever a buffer for reuse could yield."""
+"""Measured: httpx sends 0.7 to 0.9 GB/s in its own chunks of 64 KiB, and 1.4 to 2.0
+GB/s in chunks of 256 KiB to 1 MiB. A reused buffer would gain nothing, because h11
+copies everything but `bytes`."""
 
 
 class Body:
-    """One attempt's body; iterate it once, and close it however that ends."""
+    """The body of one attempt. Iterate it once, and always close it."""
 
     def __init__(
         self,
@@ -37,20 +36,21 @@ class Body:
     ) -> None:
         """Prepare the body of a file that was just opened.
 
-        `on_sent` is told the number of file bytes of each chunk that went out.
+        `on_sent` is called with the number of file bytes of each chunk that was sent.
         """
         boundary = secrets.token_hex(16)
         self._file = file
         self._expected = expected
-        self._on_sent = on_sent
-        self._head = b"".join(_field(boundary, *one) for one in fields.items())
-        # The part's file name is no secret, but a path of this host is nobody's
-        # business: the bucket ignores it.
-        self._head += (
-            f"--{boundary}\r\nContent-Disposition: form-data;"
-            ' name="file"; filename="file.zip"\r\n'
-            "Content-Type: application/zip\r\n\r\n"
-        ).encode()
+        self._on_sent = on_sent or (lambda _: None)
+        # The bucket ignores the file name of the part, so no path of this host is sent.
+        self._head = (
+            b"".join(_field(boundary, name, value) for name, value in fields.items())
+            + (
+                f"--{boundary}\r\nContent-Disposition: form-data;"
+                ' name="file"; filename="file.zip"\r\n'
+                "Content-Type: application/zip\r\n\r\n"
+            ).encode()
+        )
         self._tail = f"\r\n--{boundary}--\r\n".encode()
         self._hashing = Hashing(expected.size_bytes)
         self.content_type = f"multipart/form-data; boundary={boundary}"
@@ -69,7 +69,7 @@ class Body:
         return self._hashing.sha256
 
     def __iter__(self) -> Iterator[bytes]:
-        """Yield the body. Raises `FileError` (CHANGED) where the file did."""
+        """Yield the body. Raises `FileError` (CHANGED) where the file changed."""
         left, chunk, pending = self._expected.size_bytes, b"", self._head
         reach(Point.BODY_DUE)
         while left:
@@ -84,27 +84,21 @@ class Body:
                 yield pending
                 pending = b""
                 reach(Point.BODY_BEGUN)
-                self._tell(len(chunk))
+                self._on_sent(len(chunk))
         self._hashing.finish()
-        self._check(left)
+        stat = os.fstat(self._file.fileno())
+        if left or not self._expected.same_bytes(Fingerprint.of(stat), stat.st_nlink):
+            raise FileError("the file changed while it was sent", code=Code.CHANGED)
+        # Set before the last bytes go out: if the connection breaks in them, the bucket
+        # may have them.
         self.sent = True
         yield pending + self._tail
         reach(Point.BODY_SENT)
-        self._tell(len(chunk))
+        self._on_sent(len(chunk))
 
     def close(self) -> None:
         """End the hashing of a body that may be unfinished."""
         self._hashing.close()
-
-    def _check(self, left: int) -> None:
-        stat = os.fstat(self._file.fileno())
-        same = self._expected.same_bytes(Fingerprint.of(stat), stat.st_nlink)
-        if left or not same:
-            raise FileError("the file changed while it was sent", code=Code.CHANGED)
-
-    def _tell(self, count: int) -> None:
-        if self._on_sent is not None:
-            self._on_sent(count)
 
 
 def _field(boundary: str, name: str, value: str) -> bytes:

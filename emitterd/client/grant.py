@@ -1,4 +1,4 @@
-"""What `POST /upload-url` answered, checked before a byte is sent to where it says."""
+"""A grant: the answer to `POST /upload-url`, checked before a byte follows its url."""
 
 import base64
 import json
@@ -17,17 +17,22 @@ GRANT_LIFETIME_S = 3600.0
 """What upstream's server gives (boto3 `ExpiresIn`), where the policy does not say."""
 
 EXPIRY_MARGIN_S = 30.0
-"""A grant this close to its end is not used: the policy is tested when the bucket
-begins to read, which on a slow line is a while after the request began."""
+"""A grant this close to its end is not used. The bucket checks the policy when it
+begins to read, which on a slow line is some time after the request began."""
 
 ANSWER_MAX_BYTES = 256 * 1024
 
+_LOOKS_ESCAPED = re.compile("%[0-9A-Fa-f]{2}")
+_PERCENT = {0xDC00 + byte: f"%{byte:02X}" for byte in range(0x80, 0x100)} | {
+    byte: f"%{byte:02X}" for byte in (*range(0x20), 0x7F)
+}
+
 
 def remote_name(path: bytes) -> str:
-    """Return the name under which the server is asked for a grant.
+    """Return the name for which emitterd asks the server for a grant.
 
-    The path relative to the watched folder, with `/`: the server routes by it. Bytes
-    that are not UTF-8 cannot stand in JSON, and control characters would break lines
+    The path relative to the watched folder, with `/`: the server routes by it. JSON
+    cannot hold bytes that are not UTF-8, and control characters would break lines
     wherever the key is listed: both are percent-encoded.
     """
     text = path.decode("utf-8", "surrogateescape")
@@ -38,55 +43,59 @@ def remote_name(path: bytes) -> str:
     return text.replace("%", "%25").translate(_PERCENT)
 
 
-_LOOKS_ESCAPED = re.compile("%[0-9A-Fa-f]{2}")
-_PERCENT = {0xDC00 + byte: f"%{byte:02X}" for byte in range(0x80, 0x100)} | {
-    byte: f"%{byte:02X}" for byte in (*range(0x20), 0x7F)
-}
-
-
 def parse(
     body: bytes, *, api_url: str, insecure: bool, now: float, served_at: float | None
 ) -> Grant:
     """Return the grant in an answer of the emission API.
 
-    `served_at` is the answer's `Date` header in seconds since the epoch: the grant's
-    end is reckoned by the server's clock, so a wrong clock here does not matter.
+    `served_at` is the answer's `Date` header in seconds since the epoch. The grant's
+    end is counted from it, so a wrong clock here does not matter.
 
-    Raises `DeliveryError` (PARK) where this is no grant, or its url is not allowed.
+    Raises `DeliveryError` (PAUSE) where this is no grant, or its url is not allowed.
     """
-    answer = _json(body)
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise malformed("it is not JSON") from error
+    if not isinstance(answer, dict):
+        raise malformed("it is not a JSON object")
     url, fields = answer.get("url"), answer.get("fields")
     if not isinstance(url, str) or not isinstance(fields, dict):
-        raise _malformed("it has no url and fields")
-    if not all(_plain(name) and _plain(value) for name, value in fields.items()):
-        raise _malformed("its fields are not plain strings")
-    if not fields.get("key"):
-        raise _malformed("its fields hold no key")
-    if not fields.get("policy"):
-        raise _malformed("its fields hold no policy")
+        raise malformed("it has no url and fields")
+    if not all(_is_plain(name) and _is_plain(fields[name]) for name in fields):
+        raise malformed("its fields are not plain strings")
+    for name in ("key", "policy"):
+        if not fields.get(name):
+            raise malformed(f"its fields hold no {name}")
     check_url(url, api_url=api_url, insecure=insecure)
-    lifetime_s = _lifetime_s(fields.get("policy", ""), served_at or now)
-    return Grant(url, dict(fields), now, now + lifetime_s, api_url)
+    lifetime_s = _lifetime_s(fields["policy"], served_at or now)
+    return Grant(url, fields, now, now + lifetime_s, api_url)
+
+
+def malformed(problem: str) -> DeliveryError:
+    """Return the error for an answer to upload-url that is no grant."""
+    reason = f"the answer to upload-url: {problem}"
+    return DeliveryError(Decision.PAUSE, Code.MALFORMED_ANSWER, reason)
 
 
 def check_url(
     url: str, *, api_url: str, insecure: bool, code: Code = Code.HOSTILE_GRANT
 ) -> None:
-    """Raise `DeliveryError` where nothing is to be sent to `url`.
+    """Raise `DeliveryError` where nothing must be sent to `url`.
 
-    Refused: other schemes than http(s), http where the API itself is https, and the
+    Refused: schemes other than http(s); http where the API itself is https; and the
     addresses of this host and of its link (cloud metadata) for an API elsewhere.
     """
-    place, api = _split(url, code), _split(api_url, code)
-    if place.scheme not in {"http", "https"} or not place.hostname:
+    target, api = _split(url, code), _split(api_url, code)
+    if target.scheme not in {"http", "https"} or not target.hostname:
         raise DeliveryError(Decision.PAUSE, code, "its url is not http(s)")
-    if place.scheme == "http" and api.scheme == "https" and not insecure:
+    if target.scheme == "http" and api.scheme == "https" and not insecure:
         raise DeliveryError(Decision.PAUSE, code, "its url is http, the API's is https")
-    here, there = _address(api.hostname or ""), _address(place.hostname)
-    linked = there is not None and (there.is_link_local or there.is_unspecified)
-    if linked and there != here:
+    address, api_address = _address(target.hostname), _address(api.hostname or "")
+    of_link = address is not None and (address.is_link_local or address.is_unspecified)
+    if of_link and address != api_address:
         raise DeliveryError(Decision.PAUSE, code, "its url is an address of the link")
-    if _inward(place.hostname) and not _inward(api.hostname or ""):
+    if _is_inward(target.hostname) and not _is_inward(api.hostname or ""):
         raise DeliveryError(
             Decision.PAUSE, code, "its url leads back to this host or link"
         )
@@ -94,15 +103,15 @@ def check_url(
 
 def _split(url: str, code: Code) -> SplitResult:
     try:
-        place = urlsplit(url)
-        sound = url.isprintable() and url.isascii() and place.port != 0
+        parts = urlsplit(url)
+        valid = url.isprintable() and url.isascii() and parts.port != 0
     except ValueError as error:
         raise DeliveryError(
             Decision.PAUSE, code, f"its url is none: {error}"
         ) from error
-    if not sound:
+    if not valid:
         raise DeliveryError(Decision.PAUSE, code, "its url is none")
-    return place
+    return parts
 
 
 def _address(host: str) -> IPv4Address | IPv6Address | None:
@@ -120,7 +129,7 @@ def _address(host: str) -> IPv4Address | IPv6Address | None:
     return mapped or address
 
 
-def _inward(host: str) -> bool:
+def _is_inward(host: str) -> bool:
     host = host.lower().rstrip(".")
     if host == "localhost" or host.endswith(".localhost"):
         return True
@@ -130,31 +139,14 @@ def _inward(host: str) -> bool:
     )
 
 
-def _json(body: bytes) -> dict[str, object]:
-    try:
-        answer = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise _malformed("it is not JSON") from error
-    if not isinstance(answer, dict):
-        raise _malformed("it is not a JSON object")
-    return answer
-
-
-def _plain(value: object) -> bool:
+def _is_plain(value: object) -> bool:
     if not isinstance(value, str) or any(c in value for c in "\r\n\0"):
         return False
     # JSON can hold half a surrogate pair, UTF-8 cannot.
     return not any("\ud800" <= c <= "\udfff" for c in value)
 
 
-def _malformed(reason: str) -> DeliveryError:
-    return DeliveryError(
-        Decision.PAUSE, Code.MALFORMED_ANSWER, f"the answer to upload-url: {reason}"
-    )
-
-
 def _lifetime_s(policy: str, served_at: float) -> float:
-    """Return how long the policy holds, in seconds from the moment it was served."""
     try:
         ends_at = datetime.fromisoformat(_policy(policy)["expiration"]).timestamp()
     except (ValueError, LookupError, TypeError, OverflowError):
@@ -163,7 +155,7 @@ def _lifetime_s(policy: str, served_at: float) -> float:
 
 
 def _policy(encoded: str) -> dict[str, Any]:
-    """Return what a policy says; empty where it cannot be read."""
+    """Return the fields of a policy; none where it cannot be read."""
     try:
         policy = json.loads(base64.b64decode(encoded))
     except (ValueError, RecursionError):
@@ -172,24 +164,24 @@ def _policy(encoded: str) -> dict[str, Any]:
 
 
 def refuse_redirect(location: str, *, url: str, api_url: str, insecure: bool) -> None:
-    """Raise `DeliveryError` where a redirected body is not to follow.
+    """Raise `DeliveryError` where the body must not follow a redirect.
 
-    Followed: the same host, or https within the same registered domain. A new
-    bucket's global host answers 307 to its regional host until DNS has settled; the
-    host is no part of the signed policy.
+    Followed: the same host, or https within the same registered domain. The global host
+    of a new bucket answers 307 to its regional host until DNS has settled; the signed
+    policy does not contain the host.
     """
     check_url(location, api_url=api_url, insecure=insecure, code=Code.REDIRECT_REFUSED)
     if not related(location, url):
-        there = urlsplit(location)
+        parts = urlsplit(location)
         raise DeliveryError(
             Decision.PAUSE,
             Code.REDIRECT_REFUSED,
-            f"redirected to another place: {there.scheme}://{there.hostname}",
+            f"redirected to another place: {parts.scheme}://{parts.hostname}",
         )
 
 
 def joined(url: str, location: str) -> str:
-    """Return where a redirect leads; as it stands where it is no url at all."""
+    """Return where a redirect leads; `location` itself where that is no url."""
     try:
         return urljoin(url, location)
     except ValueError:
@@ -197,26 +189,26 @@ def joined(url: str, location: str) -> str:
 
 
 def related(url: str, other: str) -> bool:
-    """Tell whether two sound urls lead to one place.
+    """Return whether two valid urls lead to one place.
 
-    The same host, or `url` is https and their registered domain the same.
+    That is the same host; or the same registered domain, where `url` is https.
     """
-    there, here = urlsplit(url), urlsplit(other)
-    if there.hostname == here.hostname:
+    parts, other_parts = urlsplit(url), urlsplit(other)
+    if parts.hostname == other_parts.hostname:
         return True
-    same_domain = _domain(there.hostname) == _domain(here.hostname)
-    return there.scheme == "https" and same_domain
+    same_domain = _domain(parts.hostname) == _domain(other_parts.hostname)
+    return parts.scheme == "https" and same_domain
 
 
 def bucket(grant: Grant) -> str | None:
-    """Return the name of the bucket that a grant is for; None where it is not told.
+    """Return the name of a grant's bucket; None where the policy does not name it.
 
-    The policy names it: boto3 signs the bucket as a condition of its own.
+    boto3 signs the bucket as a condition of the policy.
     """
     conditions = _policy(grant.fields.get("policy", "")).get("conditions")
-    for one in conditions if isinstance(conditions, list) else ():
-        if isinstance(one, dict) and isinstance(one.get("bucket"), str):
-            return str(one["bucket"])
+    for condition in conditions if isinstance(conditions, list) else ():
+        if isinstance(condition, dict) and isinstance(condition.get("bucket"), str):
+            return str(condition["bucket"])
     return None
 
 

@@ -1,15 +1,13 @@
 """One HTTP request, its answer bounded in size: the only module that knows httpx.
 
-Its requests, answers and transports are used without its client, which would add what
-must not be here (redirects, cookies, credentials out of a url) and a fifth of the time
-of a small request.
+httpx parses urls and builds requests. Its client is not used: that follows redirects,
+keeps cookies, takes credentials out of urls, and a fifth of a small request's time.
 """
 
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
 from urllib import request as environment
 
 import httpx
@@ -17,25 +15,16 @@ import httpx
 from emitterd import __version__
 from emitterd.client.bandwidth import Throttle
 from emitterd.client.body import Body
-from emitterd.client.responses import BrokenConnection
-from emitterd.client.sockets import (
-    ConnectionTarget,
-    Pools,
-    Proxy,
-    TransferLimits,
-    TransportError,
-    watched,
-)
+from emitterd.client.responses import BrokenConnection, TransportError
+from emitterd.client.sockets import Pools, Proxy, TransferLimits, bounded
 from emitterd.shutdown import Shutdown
 
-if TYPE_CHECKING:
-    import httpcore
-
-PLACES = 64
-"""So many urls, and hosts' proxies, are remembered; there are two, API and bucket."""
+CACHED_URLS = 64
+"""Room in the caches of urls and proxies. API and bucket need two entries."""
 
 _HEADERS = {
     "Accept": "*/*",
+    # Not compressed: a small answer cannot unpack to a huge one.
     "Accept-Encoding": "identity",
     "User-Agent": f"emitterd/{__version__}",
 }
@@ -43,9 +32,9 @@ _HEADERS = {
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What the server said; header names in lower case.
+    """A server's answer; header names in lower case.
 
-    `body` holds the first `limit_bytes`; `whole` whether that is all of it.
+    `body` holds the first `limit_bytes`; `whole` tells whether that is all of it.
     """
 
     status: int
@@ -54,56 +43,8 @@ class Response:
     whole: bool
 
 
-class _Transport(httpx.BaseTransport):
-    """httpx over the watched sockets."""
-
-    def __init__(self, pools: Pools, proxy: str | None) -> None:
-        self._pools = pools
-        self._proxy = proxy
-        # To read the environment takes longer than all else here.
-        self._route = lru_cache(PLACES)(self._find_route)
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        url = request.url
-        answer = self._pools.send(
-            request.method,
-            ConnectionTarget(url.raw_scheme, url.raw_host, url.port, url.raw_path),
-            request.headers.raw,
-            request.stream,  # type: ignore[arg-type]  # the sync half of httpx
-            extensions=request.extensions,
-            proxy=self.proxy(url),
-        )
-        return httpx.Response(
-            answer.status, headers=answer.headers, stream=_ResponseStream(answer)
-        )
-
-    def proxy(self, url: httpx.URL) -> Proxy | None:
-        return self._route(url.scheme, url.host)
-
-    def _find_route(self, scheme: str, host: str) -> Proxy | None:
-        proxy = self._proxy or _environment_proxy(scheme, host)
-        return _split(proxy) if proxy else None
-
-    def leave(self) -> None:
-        self._pools.leave()
-
-    def close(self) -> None:
-        self._pools.close()
-
-
-class _ResponseStream(httpx.SyncByteStream):
-    def __init__(self, answer: "httpcore.Response") -> None:
-        self._answer = answer
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self._answer.iter_stream()
-
-    def close(self) -> None:
-        self._answer.close()
-
-
 class HttpClient:
-    """Sends requests, one at a time a thread. Thread-safe."""
+    """Sends requests, one at a time in each thread. Thread-safe."""
 
     def __init__(
         self,
@@ -114,23 +55,26 @@ class HttpClient:
         shutdown: Shutdown,
         on_answer: Callable[[Response], None] | None = None,
     ) -> None:
-        """Make ready; nothing is connected before the first request.
+        """Connect to nothing yet.
 
-        `proxy`: an http:// proxy for everything; without it the environment's
-        HTTPS_PROXY, HTTP_PROXY and NO_PROXY hold. `shutdown.now` ends what is
-        under way. `on_answer` is told of each answer.
+        `proxy`: an http:// proxy for everything. Without it the environment's
+        HTTPS_PROXY, HTTP_PROXY and NO_PROXY apply. `shutdown.now` ends requests under
+        way. `on_answer` is called with each answer.
         """
-        self._limits = limits
         self.throttle = Throttle()
-        """What bodies share; the API's requests, some hundred bytes, pass it by."""
+        """The bandwidth that bodies share. The API's small requests do not count."""
+        self._limits = limits
         self._shutdown = shutdown
-        # Hardly ever another one than before; and it is not changed by use.
-        self._parsed = lru_cache(PLACES)(httpx.URL)
         self._on_answer = on_answer or (lambda _: None)
-        self._transport = _Transport(Pools(tls), proxy)
+        self._configured_proxy = proxy
+        self._pools = Pools(tls)
+        # There are hardly ever other urls than API and bucket. To parse them, and to
+        # read the environment, takes longer than the rest of a request.
+        self._parse_url = lru_cache(CACHED_URLS)(httpx.URL)
+        self._find_proxy = lru_cache(CACHED_URLS)(self._proxy_of)
 
-    def adopt(self, limits: TransferLimits) -> None:
-        """Bound what begins from now on by other limits."""
+    def apply_limits(self, limits: TransferLimits) -> None:
+        """Use these limits for requests that begin from now on."""
         self._limits = limits
 
     def post(
@@ -143,8 +87,8 @@ class HttpClient:
     ) -> Response:
         """Send one POST and return its answer, whatever its status.
 
-        Raises `TransportError` where none came, `Stopped` where the daemon stops, and
-        what the body raises.
+        Raises `TransportError` where no answer came, `Stopped` where the daemon stops,
+        and what the body raises.
         """
         if isinstance(content, Body):
             headers = {
@@ -157,9 +101,30 @@ class HttpClient:
     def get(self, url: str, headers: dict[str, str], *, limit_bytes: int) -> Response:
         """Send one GET and return its answer, whatever its status.
 
-        Raises `TransportError` where none came, and `Stopped` where the daemon stops.
+        Raises `TransportError` where no answer came, and `Stopped`.
         """
         return self._send("GET", url, None, headers, limit_bytes)
+
+    def proxy(self, url: str) -> Proxy | None:
+        """Return the proxy that a request to `url` goes through, or None.
+
+        Raises `TransportError` where the proxy or the url cannot be used.
+        """
+        try:
+            parsed = httpx.URL(url)
+            return self._find_proxy(parsed.scheme, parsed.host)
+        except UnicodeError as error:
+            raise TransportError(BrokenConnection.DNS, str(error)) from error
+        except httpx.InvalidURL as error:
+            raise TransportError(BrokenConnection.LOST, str(error)) from error
+
+    def close_thread(self) -> None:
+        """Close the connections of this thread, which sends no more."""
+        self._pools.close_thread()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._pools.close()
 
     def _send(
         self,
@@ -170,58 +135,55 @@ class HttpClient:
         limit_bytes: int,
     ) -> Response:
         limits = self._limits
+        throttle = self.throttle if isinstance(content, Body) else None
         try:
             request = httpx.Request(
                 method,
-                self._parsed(url),
+                self._parse_url(url),
                 headers={**_HEADERS, **headers},
                 content=content,
                 extensions={"timeout": {"connect": limits.connect_s}},
             )
-            throttle = self.throttle if isinstance(content, Body) else None
-            with watched(limits, self._shutdown, throttle):
+            with bounded(limits, self._shutdown, throttle):
                 answer = self._exchange(request, limit_bytes)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except httpx.InvalidURL as error:
             raise TransportError(BrokenConnection.LOST, str(error)) from error
         self._on_answer(answer)
         return answer
 
-    def proxy(self, url: str) -> Proxy | None:
-        """Return the proxy that a request to `url` goes through, or None.
-
-        Raises `TransportError` where it, or the url, cannot be used.
-        """
-        try:
-            return self._transport.proxy(httpx.URL(url))
-        except UnicodeError as error:
-            raise TransportError(BrokenConnection.DNS, str(error)) from error
-        except httpx.InvalidURL as error:
-            raise TransportError(BrokenConnection.LOST, str(error)) from error
-
-    def leave(self) -> None:
-        """Close the connections of this thread, which sends no more."""
-        self._transport.leave()
-
-    def close(self) -> None:
-        """Close all connections."""
-        self._transport.close()
-
     def _exchange(self, request: httpx.Request, limit_bytes: int) -> Response:
-        response = self._transport.handle_request(request)
+        url = request.url
+        answer = self._pools.send(
+            request.method,
+            (url.raw_scheme, url.raw_host, url.port, url.raw_path),
+            request.headers.raw,
+            request.stream,  # type: ignore[arg-type]  # the sync half of httpx
+            request.extensions,
+            self._find_proxy(url.scheme, url.host),
+        )
         try:
             body = bytearray()
-            whole = True
-            for chunk in response.iter_raw():
+            for chunk in answer.iter_stream():
                 body += chunk
                 if len(body) > limit_bytes:
-                    whole = False
                     break
-            headers = {name.lower(): value for name, value in response.headers.items()}
-            return Response(
-                response.status_code, headers, bytes(body[:limit_bytes]), whole
-            )
         finally:
-            response.close()
+            # A connection with an unread rest of an answer is closed, not used again.
+            answer.close()
+        return Response(
+            answer.status,
+            dict(httpx.Headers(answer.headers)),
+            bytes(body[:limit_bytes]),
+            whole=len(body) <= limit_bytes,
+        )
+
+    def _proxy_of(self, scheme: str, host: str) -> Proxy | None:
+        proxy = self._configured_proxy or _environment_proxy(scheme, host)
+        if not proxy:
+            return None
+        url = httpx.URL(proxy)
+        auth = (url.username, url.password) if url.username else None
+        return Proxy(str(url.copy_with(username=None, password=None)), auth)
 
 
 def tls_context(
@@ -232,7 +194,7 @@ def tls_context(
     Raises `OSError` and `ssl.SSLError` where a file cannot be used.
     """
     context = ssl.create_default_context(cafile=ca_file)
-    # Not every Python does so by itself: Debian's leaves it to OpenSSL.
+    # Debian's Python leaves the lowest version to OpenSSL's configuration.
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if client_cert is not None:
         context.load_cert_chain(client_cert, client_key)
@@ -241,13 +203,13 @@ def tls_context(
 
 def _environment_proxy(scheme: str, host: str) -> str | None:
     proxies = environment.getproxies_environment()
-    bypass = environment.proxy_bypass_environment  # type: ignore[attr-defined]  # typeshed has it not
+    bypass = environment.proxy_bypass_environment  # type: ignore[attr-defined]  # not in typeshed
     if not proxies or bypass(host, proxies):
         return None
     proxy = proxies.get(scheme) or proxies.get("all")
     if not proxy:
         return None
-    # As curl and httpx take it.
+    # curl and httpx also take a proxy without a scheme for http.
     proxy = proxy if "://" in proxy else f"http://{proxy}"
     if not proxy.startswith("http://"):
         raise TransportError(
@@ -255,9 +217,3 @@ def _environment_proxy(scheme: str, host: str) -> str | None:
             f"a proxy that is not http: {httpx.URL(proxy).scheme}",
         )
     return proxy
-
-
-def _split(proxy: str) -> Proxy:
-    url = httpx.URL(proxy)
-    auth = (url.username, url.password) if url.username else None
-    return Proxy(str(url.copy_with(username=None, password=None)), auth)

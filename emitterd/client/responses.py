@@ -1,21 +1,23 @@
 """What an answer, or the lack of one, means: the whole retry table in one place.
 
-Unknown answers are taken for passing trouble; only what is known to be hopeless for
-one file rejects it. Source: the retry table of the project's failure cases, and
-"Error responses" of the Amazon S3 API reference.
+An answer that nobody knows is taken for a temporary failure. emitterd rejects a file
+only where a retry of this file cannot succeed.
+Source: "Error responses" of the Amazon S3 API reference.
 """
 
 import email.utils
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from enum import StrEnum
+from typing import Protocol
 
 from emitterd.codes import Code
 from emitterd.errors import Decision, DeliveryError, Stage
 
 
 class RequestKind(StrEnum):
-    """A request of an attempt, by its name on the wire; the body's is `bucket`."""
+    """A kind of request. The value is the API's endpoint; `bucket` is the POST."""
 
     LOGIN = "login"
     GRANT = "upload-url"
@@ -24,40 +26,36 @@ class RequestKind(StrEnum):
 
     @property
     def stage(self) -> Stage:
-        """The stage of the way that it belongs to."""
-        return _STAGES[self]
-
-
-_STAGES = {
-    RequestKind.LOGIN: Stage.LOGIN,
-    RequestKind.GRANT: Stage.GRANT,
-    # One API, with one token: what is in the way of one is in that of the other.
-    RequestKind.DOWNLOAD: Stage.GRANT,
-    RequestKind.BUCKET: Stage.BUCKET,
-}
+        """The stage of an attempt that this request belongs to."""
+        # A download url needs the same API and token as a grant, so what stops one
+        # stops the other.
+        stages = {RequestKind.LOGIN: Stage.LOGIN, RequestKind.BUCKET: Stage.BUCKET}
+        return stages.get(self, Stage.GRANT)
 
 
 class BrokenConnection(StrEnum):
-    """How a request ended without an answer."""
+    """How a request ended without an answer, and its error code."""
 
-    DNS = "dns"
-    REFUSED = "refused"
-    TLS = "tls"
-    CONNECT_TIMEOUT = "connect-timeout"
-    PROXY = "proxy"
-    LOST = "lost"
-    SLOW = "slow"
+    DNS = Code.DNS
+    REFUSED = Code.REFUSED
+    TLS = Code.TLS
+    CONNECT_TIMEOUT = Code.CONNECT_TIMEOUT
+    PROXY = Code.PROXY
+    LOST = Code.CONNECTION_LOST
+    SLOW = Code.TOO_SLOW
 
 
-_BREAK_CODES = {
-    BrokenConnection.DNS: Code.DNS,
-    BrokenConnection.REFUSED: Code.REFUSED,
-    BrokenConnection.TLS: Code.TLS,
-    BrokenConnection.CONNECT_TIMEOUT: Code.CONNECT_TIMEOUT,
-    BrokenConnection.PROXY: Code.PROXY,
-    BrokenConnection.LOST: Code.CONNECTION_LOST,
-    BrokenConnection.SLOW: Code.TOO_SLOW,
-}
+class TransportError(Exception):
+    """A request ended without an answer; `how` says in which way."""
+
+    def __init__(self, how: BrokenConnection, detail: str) -> None:
+        super().__init__(detail)
+        self.how = how
+
+
+class Stopped(Exception):
+    """The daemon is stopping, so the request was given up."""
+
 
 _ANY_API: dict[int, tuple[Decision, Code]] = {
     404: (Decision.PAUSE, Code.NOT_AN_EMISSION_API),
@@ -66,25 +64,12 @@ _ANY_API: dict[int, tuple[Decision, Code]] = {
     408: (Decision.PAUSE, Code.API_TROUBLE),
     429: (Decision.PAUSE, Code.RATE_LIMITED),
 }
-_ASKED = {
+_LOGIN = _ANY_API | dict.fromkeys((400, 401, 403), (Decision.PAUSE, Code.CREDENTIALS))
+_WITH_TOKEN = {
     **_ANY_API,
-    400: (Decision.REJECT, Code.REQUEST_REFUSED),
+    **dict.fromkeys((400, 413, 414, 415, 422), (Decision.REJECT, Code.REQUEST_REFUSED)),
     401: (Decision.RENEW_TOKEN, Code.TOKEN_REFUSED),
     403: (Decision.PAUSE, Code.FORBIDDEN),
-    413: (Decision.REJECT, Code.REQUEST_REFUSED),
-    414: (Decision.REJECT, Code.REQUEST_REFUSED),
-    415: (Decision.REJECT, Code.REQUEST_REFUSED),
-    422: (Decision.REJECT, Code.REQUEST_REFUSED),
-}
-_API: dict[RequestKind, dict[int, tuple[Decision, Code]]] = {
-    RequestKind.LOGIN: {
-        **_ANY_API,
-        400: (Decision.PAUSE, Code.CREDENTIALS),
-        401: (Decision.PAUSE, Code.CREDENTIALS),
-        403: (Decision.PAUSE, Code.CREDENTIALS),
-    },
-    RequestKind.GRANT: _ASKED,
-    RequestKind.DOWNLOAD: _ASKED,
 }
 _BUCKET_CODES: dict[str, tuple[Decision, Code]] = {
     "EntityTooLarge": (Decision.REJECT, Code.BODY_REFUSED),
@@ -106,74 +91,78 @@ _BUCKET: dict[int, tuple[Decision, Code]] = {
     407: (Decision.PAUSE, Code.PROXY),
     413: (Decision.REJECT, Code.BODY_REFUSED),
 }
-_WRONG_LINE = {
+_TLS_MISMATCH = {
     b"No required SSL certificate was sent": "wants a client certificate",
     b"The SSL certificate error": "refuses the client certificate",
     b"The plain HTTP request was sent to HTTPS port": "speaks https here, not http",
 }
-"""What nginx says before the API, with 400; source: ngx_http_special_response.c."""
+"""What nginx answers with 400 in front of the API. Source: its file
+ngx_http_special_response.c."""
 
 _MAYBE_STORED = frozenset({500, 502, 504})
 _SUCCESS = frozenset({200, 201, 204})
-_SEALED = "x-amz-server-side-encryption"
-_SEALED_BY_CUSTOMER = f"{_SEALED}-customer-algorithm"
+_ENCRYPTION = "x-amz-server-side-encryption"
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _XML_CODE = re.compile(rb"<Code>\s*([A-Za-z]{1,64})\s*</Code>")
 _XML_MESSAGE = re.compile(rb"<Message>([^<]{1,200})")
 
 
-def api_trouble(
+def api_error(
     request: RequestKind, status: int, headers: Mapping[str, str], body: bytes
 ) -> DeliveryError | None:
     """Return what an answer of the emission API means, or None for a success.
 
-    `headers` is looked up by lower-case name.
+    The keys of `headers` are lower-case names.
     """
     if status == 200:  # noqa: PLR2004  the one success of this API
         return None
-    verdict, code = _API[request].get(status, (Decision.PAUSE, Code.MALFORMED_ANSWER))
+    table = _LOGIN if request is RequestKind.LOGIN else _WITH_TOKEN
+    decision, code = table.get(status, (Decision.PAUSE, Code.MALFORMED_ANSWER))
     if status >= 500:  # noqa: PLR2004  5xx
-        verdict, code = Decision.PAUSE, Code.API_TROUBLE
-    # Taken for the API's own 400 it would reject every file, for none of theirs.
-    if status == 400 and (said := _wrong_line(body)):  # noqa: PLR2004
-        reason = f"{request}: the server {said}"
-        return DeliveryError(Decision.PAUSE, Code.TLS, reason, stage=request.stage)
+        decision, code = Decision.PAUSE, Code.API_TROUBLE
+    reason = f"{request} answered {status}{_s3_message(body)}"
+    # Read as the API's own 400, this answer would reject every file, although none of
+    # them is wrong.
+    mismatch = next((text for mark, text in _TLS_MISMATCH.items() if mark in body), "")
+    if status == 400 and mismatch:  # noqa: PLR2004
+        decision, code = Decision.PAUSE, Code.TLS
+        reason = f"{request}: the server {mismatch}"
     return DeliveryError(
-        verdict,
+        decision,
         code,
-        f"{request} answered {status}{_said(body)}",
+        reason,
         stage=request.stage,
         retry_after_s=retry_after_s(headers),
     )
 
 
-def bucket_trouble(
+def bucket_error(
     status: int, headers: Mapping[str, str], body: bytes
 ) -> DeliveryError | None:
     """Return what the bucket's answer to a whole or partial body means.
 
-    None for a success: the expected status and an ETag.
+    None for a success: one of S3's statuses, and an ETag.
     """
-    if status in _SUCCESS and headers.get("etag"):
-        return None
-    name = s3_code(body)
-    reason = f"the bucket answered {status}{_said(body)}"
+    reason = f"the bucket answered {status}{_s3_message(body)}"
     if status in _SUCCESS:
+        if headers.get("etag"):
+            return None
         return DeliveryError(
             Decision.PAUSE,
             Code.NOT_A_BUCKET,
             f"the bucket answered {status} without an ETag",
             ambiguous=True,
         )
+    name = s3_code(body)
     if name == "AccessDenied" and b"expired" in body.lower():
         return DeliveryError(Decision.RENEW_GRANT, Code.GRANT_EXPIRED, reason)
     if 300 <= status < 400:  # noqa: PLR2004  3xx
         return DeliveryError(Decision.PAUSE, Code.REDIRECT_REFUSED, reason)
-    verdict, code = _BUCKET_CODES.get(name) or _BUCKET.get(
+    decision, code = _BUCKET_CODES.get(name) or _BUCKET.get(
         status, (Decision.DEFER, Code.BUCKET_TROUBLE)
     )
     return DeliveryError(
-        verdict,
+        decision,
         code,
         reason,
         retry_after_s=retry_after_s(headers),
@@ -182,19 +171,41 @@ def bucket_trouble(
 
 
 def etag_of(headers: Mapping[str, str]) -> tuple[str, str | None]:
-    """Return the ETag of an answer that has one, and the MD5 that it is, or None."""
+    """Return the ETag, and the MD5 in hex where the ETag is one."""
     etag = headers["etag"].removeprefix("W/").strip('"')
-    # With a key of KMS or of the customer's the ETag is no MD5, however it looks.
-    sealed = _SEALED_BY_CUSTOMER in headers or headers.get(_SEALED, "").startswith(
-        "aws:kms"
-    )
-    plain = not sealed and _MD5.fullmatch(etag.lower())
-    return etag, etag.lower() if plain else None
+    # Encrypted with a key of KMS or of the customer, an object has an ETag that looks
+    # like an MD5 and is none.
+    encrypted = f"{_ENCRYPTION}-customer-algorithm" in headers or headers.get(
+        _ENCRYPTION, ""
+    ).startswith("aws:kms")
+    is_md5 = not encrypted and _MD5.fullmatch(etag.lower())
+    return etag, etag.lower() if is_md5 else None
 
 
 def s3_code(body: bytes) -> str:
     """Return the code in S3's error, or an empty text where there is none."""
     return _match(_XML_CODE, body)
+
+
+class _HasSent(Protocol):
+    sent: bool
+
+
+@contextmanager
+def as_delivery_errors(
+    request: RequestKind, body: _HasSent | None = None
+) -> Iterator[None]:
+    """Raise `DeliveryError` in place of `TransportError` and `Stopped`.
+
+    `body`: the one that is sent; once it is `sent`, the object may be in the bucket.
+    """
+    try:
+        yield
+    except TransportError as error:
+        sent = body is not None and body.sent
+        raise transport_error(request, error.how, str(error), body_sent=sent) from error
+    except Stopped as error:
+        raise interrupted(ambiguous=body is not None and body.sent) from error
 
 
 def transport_error(
@@ -204,26 +215,39 @@ def transport_error(
 
     `body_sent`: the last byte of the body was handed over, so the object may be there.
     """
-    if body_sent and request is RequestKind.BUCKET:
+    bucket = request is RequestKind.BUCKET
+    if body_sent and bucket:
         return DeliveryError(
             Decision.DEFER,
             Code.ANSWER_LOST,
             f"no answer after the whole body: {detail}",
             ambiguous=True,
         )
-    passing = request is RequestKind.BUCKET and how in {
-        BrokenConnection.LOST,
-        BrokenConnection.SLOW,
-    }
-    verdict = Decision.DEFER if passing else Decision.PAUSE
-    reason = f"{request}: {detail}"
-    return DeliveryError(verdict, _BREAK_CODES[how], reason, stage=request.stage)
+    # A line that breaks in a body may do so because of this body. All else would stop
+    # every other file as well.
+    file_only = bucket and how in {BrokenConnection.LOST, BrokenConnection.SLOW}
+    return DeliveryError(
+        Decision.DEFER if file_only else Decision.PAUSE,
+        Code(how),
+        f"{request}: {detail}",
+        stage=request.stage,
+    )
+
+
+def interrupted(*, ambiguous: bool) -> DeliveryError:
+    """Return the error of an attempt that the daemon's stop has ended."""
+    return DeliveryError(
+        Decision.INTERRUPT,
+        Code.CONNECTION_LOST,
+        "the daemon is stopping",
+        ambiguous=ambiguous,
+    )
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
     """Return `Retry-After` in seconds, from either of its forms (RFC 9110, 10.2.3).
 
-    The date form counts from the answer's own `Date`, not from this host's clock.
+    A date counts from the answer's own `Date`: this host's clock may be wrong.
     """
     value = headers.get("retry-after", "").strip()
     if value.isascii() and value.isdigit():
@@ -242,16 +266,12 @@ def http_date(value: str) -> float | None:
         return None
 
 
-def _wrong_line(body: bytes) -> str:
-    return next((said for text, said in _WRONG_LINE.items() if text in body), "")
-
-
 def _match(pattern: re.Pattern[bytes], body: bytes) -> str:
-    found = pattern.search(body)
-    return found.group(1).decode("utf-8", "replace") if found else ""
+    match = pattern.search(body)
+    return match.group(1).decode("utf-8", "replace") if match else ""
 
 
-def _said(body: bytes) -> str:
+def _s3_message(body: bytes) -> str:
     parts = (s3_code(body), _match(_XML_MESSAGE, body))
     text = ": ".join(part for part in parts if part)
     return f" ({text})" if text else ""

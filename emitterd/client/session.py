@@ -1,5 +1,8 @@
-"""The login and its token, shared by all workers; and how the API is asked.
+"""The login and its token, shared by all workers.
 
+A refused login is not repeated at once. Upstream's Keycloak locks an account after five
+failures, so the wait outlasts the process: a restart does not shorten it, nor does
+`once` from cron.
 Source: cQube's views.py, versions 1.0 to 4.1.
 """
 
@@ -19,27 +22,32 @@ import structlog
 from emitterd import heartbeat
 from emitterd.client import grant as grants
 from emitterd.client.http import HttpClient, Response
-from emitterd.client.responses import RequestKind, api_trouble, transport_error
-from emitterd.client.sockets import POLL_S, Stopped, TransportError
+from emitterd.client.responses import RequestKind, api_error, as_delivery_errors
+from emitterd.client.sockets import POLL_S
 from emitterd.codes import Code
 from emitterd.errors import Decision, DeliveryError, JournalFull, Stage
 from emitterd.text import iso
 
-# A login that was refused: how long the next one waits, and whose it was. Upstream's
-# Keycloak locks an account after five failures, so the wait outlasts the process:
-# neither a restart nor `once` from cron may begin anew.
-
 LOGIN_FLOOR_S = 60.0
 LOGIN_CEILING_S = 900.0
-"""A refused login waits the first of these, then ever longer, up to the second: as
-long as upstream's Keycloak locks an account for."""
+"""The first wait after a refused login, and the longest: as long as upstream's Keycloak
+locks an account."""
+
+TOKEN_LIFETIME_S = 300.0
+"""Where the login does not name one: Flask-JWT's default, which cQube 1.0 has."""
+
+TOKEN_LONGEST_S = 365 * 86400.0
+"""The login may name any number; larger ones would overflow."""
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class LoginLockout:
     """How often in a row a login was refused, and when last, in seconds of the epoch.
 
-    `mark` tells whether credentials are the same, and cannot be turned into them.
+    `mark` is a salted hash of the account and its password. It tells whether
+    credentials are the same; nobody can compute them from it.
     """
 
     mark: str
@@ -49,8 +57,10 @@ class LoginLockout:
     at: float
 
     @classmethod
-    def of(cls, account: bytes, reason: str, now: float, before: Self | None) -> Self:
-        """Return one more refusal of an account; `before`: its last one."""
+    def after(
+        cls, account: bytes, reason: str, now: float, before: Self | None
+    ) -> Self:
+        """Return the lockout after one more refusal; `before`: the account's last."""
         if before is not None:
             return cls(before.mark, before.salt, reason, before.count + 1, now)
         salt = os.urandom(16)
@@ -58,7 +68,7 @@ class LoginLockout:
 
     @classmethod
     def read(cls, fact: object) -> Self | None:
-        """Return the refusal that `fact` returned, or None for anything else."""
+        """Return the lockout that a fact of the journal holds, or None."""
         if not isinstance(fact, dict):
             return None
         try:
@@ -67,22 +77,22 @@ class LoginLockout:
             return None
 
     def fact(self) -> dict[str, object]:
-        """Return it as the journal keeps it."""
+        """Return it as a fact of the journal."""
         return asdict(self)
 
     def concerns(self, account: bytes) -> bool:
-        """Tell whether it was this account that was refused, with this password."""
+        """Return whether this account was refused, with this password."""
         return hmac.compare_digest(_mark(account, bytes.fromhex(self.salt)), self.mark)
 
     def wait_s(self, now: float) -> float:
-        """Return how long the next try must wait, in seconds; 0.0 where it is due."""
+        """Return how long the next login must wait, in seconds; 0.0 where it is due."""
         longest_s = min(LOGIN_FLOOR_S * 2.0 ** min(self.count - 1, 8), LOGIN_CEILING_S)
         wait_s = self.at + longest_s - now
-        # The clock was set back since: then one try comes too early.
+        # A longer wait shows that the clock was set back. Then one login comes early.
         return wait_s if 0.0 < wait_s <= longest_s else 0.0
 
-    def trouble(self, now: float, *, asked: bool) -> DeliveryError:
-        """Return what it means for an attempt; `asked`: it is the server's answer."""
+    def error(self, now: float, *, asked: bool) -> DeliveryError:
+        """Return the error for an attempt; `asked`: the server has just answered so."""
         wait_s = self.wait_s(now)
         reason = self.reason
         if not asked:
@@ -98,45 +108,32 @@ class LoginLockout:
 
 
 def _mark(account: bytes, salt: bytes) -> str:
-    # Slow on purpose: who reads the journal shall not try passwords out on it.
+    # Slow on purpose: a reader of the journal must not be able to guess passwords.
     return hashlib.scrypt(account, salt=salt, n=2**14, r=8, p=1, dklen=32).hex()
-
-
-TOKEN_LIFETIME_S = 300.0
-"""Where the login does not say: Flask-JWT's default, which cQube 1.0 has."""
-
-TOKEN_LONGEST_S = 365 * 86400.0
-"""As good as for ever; what a login says may be any number."""
-
-log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
     """How to log in; without `username` the secret is a static API key.
 
-    `secret` is called at the moment of use, so that the text is kept nowhere else.
+    `secret` is called at each use, so that no other object keeps the text.
     """
 
     username: str | None
     secret: Callable[[], str]
     scheme: str
 
-    def alike(self, other: "Credentials") -> bool:
-        """Tell whether a server could not tell the one from the other."""
-        return (self.username, self.scheme, self.secret()) == (
-            other.username,
-            other.scheme,
-            other.secret(),
-        )
+    def equal(self, other: "Credentials") -> bool:
+        """Return whether a server sees no difference."""
+        return self.same_user(other) and self.secret() == other.secret()
 
-    def share_token(self, other: "Credentials") -> bool:
-        """Tell whether a token of the one serves the other: the same user's."""
+    def same_user(self, other: "Credentials") -> bool:
+        """Return whether a token of one is valid for the other."""
         return (self.username, self.scheme) == (other.username, other.scheme)
 
 
 class LockoutStore(Protocol):
-    """What outlasts the process: the journal's facts."""
+    """Where a lockout outlasts the process: the journal's facts."""
 
     def note(self, name: str, value: object) -> None:
         """Keep a fact in place of the former. Raises `JournalFull`."""
@@ -150,30 +147,29 @@ class Session:
 
     def __init__(
         self,
-        wire: HttpClient,
+        http: HttpClient,
         url: str,
         credentials: Credentials,
-        memory: LockoutStore | None,
+        lockouts: LockoutStore | None,
     ) -> None:
-        """`memory` knows of refused logins of other runs; None where that is no use."""
-        self._wire = wire
+        self._http = http
         self._url = url
         self._credentials = credentials
+        self._lockouts = lockouts
+        self._lockout = LoginLockout.read(lockouts.noted("login")) if lockouts else None
         self._lock = threading.Lock()
         self._authorization = ""
-        self._owner = credentials
+        self._token_of = credentials
         self._renew_at = 0.0
-        self._memory = memory
-        self._refusal = LoginLockout.read(memory.noted("login")) if memory else None
-        # Never itself raised: what was keeps its frames, one of which knows the failure
-        # before it, and so on without end.
-        self._failed: DeliveryError | None = None
+        # Only copies of it are raised. A raised exception keeps its frames, one of
+        # which holds the failure before it, and so on without end.
+        self._last_failure: DeliveryError | None = None
         self.lifetime_s: float | None = None
         """How long the last token lives, in seconds; None for an API key."""
 
-    def adopt(self, credentials: Credentials) -> bool:
-        """Log in with these from now on; return whether they are others."""
-        if credentials.alike(self._credentials):
+    def apply_credentials(self, credentials: Credentials) -> bool:
+        """Log in with these from now on; return whether they differ."""
+        if credentials.equal(self._credentials):
             return False
         # Not under the lock: a login may hold it for as long as a line stalls.
         self._credentials = credentials
@@ -181,11 +177,11 @@ class Session:
 
     @property
     def renewable(self) -> bool:
-        """Whether a refused token can be replaced by logging in again."""
+        """Whether another login can replace a refused token."""
         return self._credentials.username is not None
 
     def authorization(self) -> str:
-        """Return the Authorization header, logging in where that is due.
+        """Return the Authorization header; log in first if necessary.
 
         Raises `DeliveryError` where the login fails.
         """
@@ -193,34 +189,35 @@ class Session:
             credentials = self._credentials
             if credentials.username is None:
                 return f"{credentials.scheme} {credentials.secret()}"
-            before = self._failed
-            with self._alone():
+            failure = self._last_failure
+            with self._locked():
                 if self._logged_in(credentials):
                     return self._authorization
-                if self._failed is not before and self._failed is not None:
-                    # Another's login has failed meanwhile: it stands for this one.
-                    raise self._failed.copy()
+                if self._last_failure is not failure and self._last_failure is not None:
+                    # Another thread's login failed while this one waited for the lock.
+                    # It counts for both, so that N workers are one failure, not N.
+                    raise self._last_failure.copy()
                 if self._login(credentials):
                     return self._authorization
 
-    def refused(self, now: float) -> DeliveryError | None:
-        """Return why no login is tried now, where one was refused not long ago."""
-        refusal, credentials = self._refusal, self._credentials
-        if refusal is None or not refusal.wait_s(now):
+    def lockout(self, now: float) -> DeliveryError | None:
+        """Return why emitterd does not log in now, where a login was refused before."""
+        lockout, credentials = self._lockout, self._credentials
+        if lockout is None or not lockout.wait_s(now):
             return None
-        if not refusal.concerns(self._account(credentials)):
+        if not lockout.concerns(self._account(credentials)):
             return None
-        return refusal.trouble(now, asked=False)
+        return lockout.error(now, asked=False)
 
     def expire(self, authorization: str) -> None:
-        """Drop the token that was refused, unless another replaced it meanwhile."""
-        with self._alone():
+        """Drop the token that was refused, unless another one replaced it meanwhile."""
+        with self._locked():
             if authorization == self._authorization:
                 self._authorization = ""
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Hold the lock. Who waits for another's slow login is at no standstill."""
+    def _locked(self) -> Iterator[None]:
+        # A thread that waits for another's slow login has not stalled.
         while not self._lock.acquire(timeout=POLL_S):
             heartbeat.record()
         try:
@@ -229,41 +226,41 @@ class Session:
             self._lock.release()
 
     def _logged_in(self, credentials: Credentials) -> bool:
-        fresh = self._authorization and time.monotonic() < self._renew_at
-        return bool(fresh) and credentials.share_token(self._owner)
+        valid = self._authorization and time.monotonic() < self._renew_at
+        return bool(valid) and credentials.same_user(self._token_of)
 
     def _login(self, credentials: Credentials) -> bool:
-        """Log in; False where others were adopted while these were refused."""
+        """Log in; return False where a reload brought other credentials meanwhile."""
         account = self._account(credentials)
-        refusal = self._refusal
-        again = refusal if refusal and refusal.concerns(account) else None
+        lockout = self._lockout
+        before = lockout if lockout and lockout.concerns(account) else None
         now = time.time()
-        # Workers that were under way when the login was refused must not try again,
-        # nor must another run: upstream locks an account after five failures.
-        if again and again.wait_s(now) > 0:
-            raise again.trouble(now, asked=False)
+        # Neither workers that were under way when the login was refused may try again,
+        # nor another run.
+        if before and before.wait_s(now) > 0:
+            raise before.error(now, asked=False)
         try:
-            answer = self._ask(credentials)
-        except DeliveryError as trouble:
-            if trouble.code is not Code.CREDENTIALS:
-                self._failed = trouble.copy()
+            answer = self._request_token(credentials)
+        except DeliveryError as error:
+            if error.code is not Code.CREDENTIALS:
+                self._last_failure = error.copy()
                 raise
-            if again is None:
+            if before is None:
                 log.error(  # noqa: TRY400  an answer, no traceback
-                    "auth.refused", error=trouble.code, reason=trouble.reason
+                    "auth.refused", error=error.code, reason=error.reason
                 )
             now = time.time()
-            refusal = LoginLockout.of(account, trouble.reason, now, again)
-            self._remember(refusal)
+            lockout = LoginLockout.after(account, error.reason, now, before)
+            self._keep(lockout)
             if credentials is not self._credentials:
                 return False
-            self._failed = refusal.trouble(now, asked=True)
-            raise self._failed.copy() from trouble
-        self._remember(None)
+            self._last_failure = lockout.error(now, asked=True)
+            raise self._last_failure.copy() from error
+        self._keep(None)
         self._authorization = f"{credentials.scheme} {answer['access_token']}"
-        self._owner = credentials
-        self.lifetime_s = lifetime_s = _seconds(answer.get("expires_in"))
-        # Renewed before it ends, so that no request is wasted on a token just dead.
+        self._token_of = credentials
+        self.lifetime_s = lifetime_s = _lifetime_s(answer.get("expires_in"))
+        # Renewed early, so that no request is wasted on a token that has just ended.
         self._renew_at = time.monotonic() + lifetime_s - min(60.0, lifetime_s / 5)
         log.info("auth.renewed", lifetime_s=lifetime_s)
         return True
@@ -272,38 +269,38 @@ class Session:
         parts = [self._url, credentials.username, credentials.secret()]
         return json.dumps(parts).encode()
 
-    def _remember(self, refusal: LoginLockout | None) -> None:
-        if refusal is None and self._refusal is None:
+    def _keep(self, lockout: LoginLockout | None) -> None:
+        if lockout is None and self._lockout is None:
             return
-        self._refusal = refusal
-        if self._memory is not None:
-            # Without room in the journal the next run knows nothing of it.
+        self._lockout = lockout
+        if self._lockouts is not None:
+            # While the disk is full, only the next run does not know of it.
             with suppress(JournalFull):
-                self._memory.note("login", refusal.fact() if refusal else None)
+                self._lockouts.note("login", lockout.fact() if lockout else None)
 
-    def _ask(self, credentials: Credentials) -> dict[str, object]:
+    def _request_token(self, credentials: Credentials) -> dict[str, object]:
+        request = RequestKind.LOGIN
         body = {"username": credentials.username, "password": credentials.secret()}
-        answer = post_json(self._wire, RequestKind.LOGIN, f"{self._url}/auth", body, {})
-        trouble = api_trouble(
-            RequestKind.LOGIN, answer.status, answer.headers, answer.body
-        )
-        if trouble is not None:
-            raise trouble
+        answer = post_json(self._http, request, f"{self._url}/auth", body, {})
+        error = api_error(request, answer.status, answer.headers, answer.body)
+        if error is not None:
+            raise error
         try:
             fields = json.loads(answer.body)
         except (ValueError, RecursionError):
             fields = None
         if isinstance(fields, dict) and isinstance(fields.get("access_token"), str):
             return fields
+        code, reason = Code.MALFORMED_ANSWER, "the login's answer has no token"
         if isinstance(fields, dict) and "error" in fields:
             # Upstream passes Keycloak's refusal on with HTTP 200.
-            said = str(fields.get("error_description") or fields["error"])[:200]
-            raise _refused(Code.CREDENTIALS, f"the login says: {said}")
-        raise _refused(Code.MALFORMED_ANSWER, "the login's answer has no token")
+            message = str(fields.get("error_description") or fields["error"])[:200]
+            code, reason = Code.CREDENTIALS, f"the login says: {message}"
+        raise DeliveryError(Decision.PAUSE, code, reason, stage=Stage.LOGIN)
 
 
 def post_json(
-    wire: HttpClient,
+    http: HttpClient,
     request: RequestKind,
     url: str,
     body: object,
@@ -312,31 +309,11 @@ def post_json(
     """Send one request to the API. Raises `DeliveryError` where no answer came."""
     content = json.dumps(body).encode()
     headers = {"Content-Type": "application/json", **headers}
-    try:
-        return wire.post(url, content, headers, limit_bytes=grants.ANSWER_MAX_BYTES)
-    except TransportError as error:
-        raise transport_error(
-            request, error.how, str(error), body_sent=False
-        ) from error
-    except Stopped as error:
-        raise interrupted(ambiguous=False) from error
+    with as_delivery_errors(request):
+        return http.post(url, content, headers, limit_bytes=grants.ANSWER_MAX_BYTES)
 
 
-def interrupted(*, ambiguous: bool) -> DeliveryError:
-    """Return the trouble of an attempt that the daemon's stop has ended."""
-    return DeliveryError(
-        Decision.INTERRUPT,
-        Code.CONNECTION_LOST,
-        "the daemon is stopping",
-        ambiguous=ambiguous,
-    )
-
-
-def _refused(code: Code, reason: str) -> DeliveryError:
-    return DeliveryError(Decision.PAUSE, code, reason, stage=Stage.LOGIN)
-
-
-def _seconds(value: object) -> float:
+def _lifetime_s(value: object) -> float:
     if isinstance(value, int | float) and value > 0:
         return float(min(value, TOKEN_LONGEST_S))
     return TOKEN_LIFETIME_S

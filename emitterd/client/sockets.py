@@ -1,8 +1,8 @@
 """Sockets that never wait without bound: httpcore's documented network backend.
 
-httpx's timeouts count from the last byte, so a dribbling answer or a reader of one
-byte a second never ends. Here sending must keep a minimum speed, the answer must be
-whole in time, and a stop of the daemon ends either within `POLL_S`.
+httpx's own timeouts count from the last byte. So a server that answers one byte a
+second, or reads one, holds a request for ever. Here a request must send at a minimum
+speed and get its whole answer in time. A stop of the daemon ends it within `POLL_S`.
 """
 
 import socket
@@ -18,32 +18,53 @@ import httpcore
 
 from emitterd import heartbeat
 from emitterd.client.bandwidth import Throttle
-from emitterd.client.responses import BrokenConnection
+from emitterd.client.responses import BrokenConnection, Stopped, TransportError
 from emitterd.shutdown import Shutdown
 
-# The bounds of one request: how slow it may be, how fast, and that a stop ends it.
-# Whoever moves bytes asks here before each try, and tries again every `sockets.POLL_S`
-# while the line is blocked.
+POLL_S = 0.25
+"""How often a blocked socket checks whether the daemon is stopping."""
 
+JOINED_MAX_BYTES = 64 * 1024
+"""A piece below this size is sent together with the head of its request."""
 
-class Stopped(Exception):
-    """The daemon is stopping and gave the request up."""
+RESOLVER_MAX_S = 60.0
+"""The longest time that the resolver takes: three servers, asked twice, 5 s each, and
+again with a search domain. Source: resolv.conf(5)."""
+
+ADDRESSES = 8
+"""A host may have this many addresses; each gets the whole time to connect."""
+
+CONNECTIONS = 4
+"""The connections of a thread: API, bucket, and where either redirects to."""
+
+KEEPALIVE_S = 10.0
+"""Shorter than on every common server, so that this side closes idle connections. A
+request on a connection that the server is just closing would fail."""
+
+T = TypeVar("T")
 
 
 class TooSlow(Exception):
-    """What is sent or answered goes more slowly than its limits allow."""
+    """A request or its answer is slower than its limits allow."""
 
 
 @dataclass(frozen=True, slots=True)
 class TransferLimits:
-    """The bounds: seconds, and bytes a second."""
+    """The limits of a request, in seconds and in bytes a second."""
 
     connect_s: float
     stall_s: float
     minimum_bytes_s: int
 
 
-_observing = threading.local()
+class _ThreadState(threading.local):
+    """What httpcore's interface has no way to pass down to the socket."""
+
+    deadlines: "Deadlines"
+    observer: Callable[[int], None] | None = None
+
+
+_thread = _ThreadState()
 
 
 def observe_body(observer: Callable[[int], None] | None) -> None:
@@ -51,58 +72,54 @@ def observe_body(observer: Callable[[int], None] | None) -> None:
 
     None ends it.
     """
-    _observing.observer = observer
-
-
-def _observer() -> Callable[[int], None] | None:
-    observer: Callable[[int], None] | None = getattr(_observing, "observer", None)
-    return observer
+    _thread.observer = observer
 
 
 @dataclass(slots=True)
 class Deadlines:
-    """A request under way, of one thread."""
+    """The limits of one request of one thread, and how far it is."""
 
     limits: TransferLimits
     shutdown: Shutdown
     throttle: Throttle | None
-    """Of a body; None for all other requests."""
+    """For a body; None for all other requests."""
     window_at: float | None = None
     window_bytes: int = 0
     answer_by: float | None = None
 
-    def portion(self, size_bytes: int) -> int:
-        """Return how much of it may go out now; wait where the limit demands it."""
+    def allowance(self, size_bytes: int) -> int:
+        """Return how many of these bytes may be sent now; wait for the bandwidth."""
         if self.throttle is None or not self.throttle.limited:
             return size_bytes
         began_at = time.monotonic()
         size_bytes = self.throttle.take(size_bytes, self.check_stop)
         if self.window_at is not None:
-            # To wait for our own limit is not to be slow.
+            # A wait for our own bandwidth limit does not count as a slow line.
             self.window_at += time.monotonic() - began_at
         return size_bytes
 
-    def moved(self, count: int) -> None:
-        """Note that so many bytes went out."""
-        self.window_bytes += count
-        if self.throttle is not None and (observer := _observer()) is not None:
-            observer(count)
+    def count_sent(self, size_bytes: int) -> None:
+        """Count bytes that were sent."""
+        self.window_bytes += size_bytes
+        if self.throttle is not None and _thread.observer is not None:
+            _thread.observer(size_bytes)
 
     def check_sending(self) -> None:
         """Raise `Stopped`, or `TooSlow` where a whole window went by too slowly."""
         self.check_stop()
-        # Reading may have begun before: a proxy answers CONNECT first.
+        # A proxy answers CONNECT before the request is sent: the time for the answer
+        # starts again.
         self.answer_by = None
         now = time.monotonic()
+        # The window opens at the first byte, so that a long handshake is not taken for
+        # a slow line.
         if self.window_at is None:
             self.window_at = now
-        if now - self.window_at < self.limits.stall_s:
+        took_s = now - self.window_at
+        if took_s < self.limits.stall_s:
             return
-        least = max(1.0, self.limits.minimum_bytes_s * (now - self.window_at))
-        if self.window_bytes < least:
-            raise TooSlow(
-                f"{self.window_bytes} bytes went out in {now - self.window_at:.0f} s"
-            )
+        if self.window_bytes < max(1.0, self.limits.minimum_bytes_s * took_s):
+            raise TooSlow(f"{self.window_bytes} bytes went out in {took_s:.0f} s")
         self.window_at, self.window_bytes = now, 0
 
     def check_reading(self) -> None:
@@ -115,100 +132,69 @@ class Deadlines:
             raise TooSlow(f"no whole answer within {self.limits.stall_s:.0f} s")
 
     def check_stop(self) -> None:
-        """Give a sign of life; raise `Stopped` where the daemon stops."""
-        # A slow line is no standstill: how slow it may be is bounded here.
+        """Record a heartbeat, because these limits bound a slow line; check the stop.
+
+        Raises `Stopped`.
+        """
         heartbeat.record()
         if self.shutdown.now.is_set():
             raise Stopped
 
 
-T = TypeVar("T")
-
-POLL_S = 0.25
-"""How often a blocked socket looks whether the daemon is to stop."""
-
-TOGETHER_BYTES = 64 * 1024
-"""A piece below this is copied to the head of its request rather than sent apart."""
-
-NAMES_S = 60.0
-"""How long the resolver may go on by itself: three servers, asked twice, 5 s each, and
-again with a search domain. Source: resolv.conf(5)."""
-
-ADDRESSES = 8
-"""A host may have so many, and each is given the whole time to connect."""
-
-CONNECTIONS = 4
-"""A thread has so many connections at most: API, bucket, and where one redirects to."""
-
-KEEPALIVE_S = 10.0
-"""Below every common server's own limit, so that it is we who close idle lines."""
-
-
-class TransportError(Exception):
-    """A request ended without an answer; `how` says in which way."""
-
-    def __init__(self, how: BrokenConnection, detail: str) -> None:
-        super().__init__(detail)
-        self.how = how
-
-
-_current = threading.local()
-
-
 class _Stream(httpcore.NetworkStream):
-    """A socket that never blocks longer than `POLL_S` without a look around.
+    """A socket that checks the deadlines at least every `POLL_S`.
 
-    A request's head goes out together with what follows it: a small file is one
-    packet to send, and one to wake up for.
+    It holds back the head of a request until the first piece of the body comes, and
+    sends both at once: a small file is one packet, and wakes the server up once.
+    httpcore would send two.
     """
 
     def __init__(self, inner: httpcore.NetworkStream) -> None:
         self._inner = inner
         self._head: bytes | None = b""
-        """What is held back of a request that begins; None once it is under way."""
+        """The head that is held back; None once the request is on its way."""
         self._socket: socket.socket = inner.get_extra_info("socket")
+        # httpcore sets a timeout before each call; this one is the interval of checks.
         self._socket.settimeout(POLL_S)
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002
-        transfer: Deadlines = _current.transfer
-        self._let_go(transfer)
-        return self._patiently(
+        deadlines = _thread.deadlines
+        # A request without a body, such as CONNECT and GET, ends with its head.
+        head, self._head = self._head, b""
+        if head:
+            # A server that closes the connection early may have answered before that.
+            with suppress(httpcore.WriteError):
+                self._send(head, deadlines)
+        return self._retry_while_blocked(
             lambda: self._socket.recv(max_bytes),
-            transfer.check_reading,
+            deadlines.check_reading,
             httpcore.ReadError,
         )
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002
-        transfer: Deadlines = _current.transfer
+        deadlines = _thread.deadlines
         if self._head is not None:
-            if not self._head and len(buffer) < TOGETHER_BYTES:
+            if not self._head and len(buffer) < JOINED_MAX_BYTES:
                 self._head = buffer
                 return
             head, self._head = self._head, None
-            if len(buffer) < TOGETHER_BYTES:
+            # To copy a large piece would cost more than the packet that it saves.
+            if len(buffer) < JOINED_MAX_BYTES:
                 buffer = head + buffer
             else:
-                self._send(head, transfer)
-        self._send(buffer, transfer)
+                self._send(head, deadlines)
+        self._send(buffer, deadlines)
 
-    def _let_go(self, transfer: Deadlines) -> None:
-        """Send what is held back, as an answer is waited for; hold the next head."""
-        head, self._head = self._head, b""
-        if head:
-            # Whoever refuses it may have answered all the same.
-            with suppress(httpcore.WriteError):
-                self._send(head, transfer)
-
-    def _send(self, buffer: bytes, transfer: Deadlines) -> None:
+    def _send(self, buffer: bytes, deadlines: Deadlines) -> None:
         left, allowed = memoryview(buffer), 0
         while left:
-            allowed = allowed or transfer.portion(len(left))
-            count = self._patiently(
+            allowed = allowed or deadlines.allowance(len(left))
+            count = self._retry_while_blocked(
                 lambda part=left[:allowed]: self._socket.send(part),  # type: ignore[misc]
-                transfer.check_sending,
+                deadlines.check_sending,
                 httpcore.WriteError,
             )
-            transfer.moved(count)
+            deadlines.count_sent(count)
             allowed -= count
             left = left[count:]
 
@@ -228,7 +214,7 @@ class _Stream(httpcore.NetworkStream):
         return self._inner.get_extra_info(info)
 
     @staticmethod
-    def _patiently(
+    def _retry_while_blocked(
         operation: Callable[[], T], check: Callable[[], None], failure: type[Exception]
     ) -> T:
         while True:
@@ -242,7 +228,7 @@ class _Stream(httpcore.NetworkStream):
 
 
 class _Backend(httpcore.NetworkBackend):
-    """httpcore's own backend with watched sockets."""
+    """httpcore's own backend, with our sockets."""
 
     def __init__(self) -> None:
         self._inner = httpcore.SyncBackend()
@@ -255,7 +241,9 @@ class _Backend(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
-        heartbeat.silence(NAMES_S + ADDRESSES * (timeout or 0.0))
+        # Neither getaddrinfo nor connect can be interrupted, so this thread tells the
+        # watchdog how long it may be silent.
+        heartbeat.silence(RESOLVER_MAX_S + ADDRESSES * (timeout or 0.0))
         stream = self._inner.connect_tcp(
             host, port, timeout, local_address, socket_options
         )
@@ -269,15 +257,6 @@ class Proxy(NamedTuple):
     auth: tuple[str, str] | None
 
 
-class ConnectionTarget(NamedTuple):
-    """Where a request goes, in the raw form that httpx and httpcore share."""
-
-    scheme: bytes
-    host: bytes
-    port: int | None
-    target: bytes
-
-
 class _ThreadPools(threading.local):
     def __init__(self) -> None:
         self.pools: dict[Proxy | None, httpcore.ConnectionPool] = {}
@@ -286,8 +265,8 @@ class _ThreadPools(threading.local):
 class Pools:
     """Connections, pooled for each thread and proxy. Thread-safe.
 
-    httpcore looks at each connection of a pool twice a request, under a lock: with one
-    pool for 64 workers that was half of the time.
+    httpcore checks each connection of a pool twice a request, under a lock. With one
+    pool for 64 workers that took half of the time.
     """
 
     def __init__(self, tls: ssl.SSLContext) -> None:
@@ -299,15 +278,17 @@ class Pools:
     def send(
         self,
         method: str,
-        place: ConnectionTarget,
+        url: tuple[bytes, bytes, int | None, bytes],
         headers: list[tuple[bytes, bytes]],
         content: Iterable[bytes],
-        *,
         extensions: MutableMapping[str, Any],
         proxy: Proxy | None,
     ) -> httpcore.Response:
-        """Send a request, directly or through a proxy; the answer's body is unread."""
-        scheme, host, port, target = place
+        """Send a request, directly or through a proxy; the answer's body is unread.
+
+        `url`: scheme, host, port and path.
+        """
+        scheme, host, port, target = url
         return self._pool(proxy).handle_request(
             httpcore.Request(
                 method,
@@ -318,7 +299,7 @@ class Pools:
             )
         )
 
-    def leave(self) -> None:
+    def close_thread(self) -> None:
         """Close this thread's connections."""
         for pool in self._own.pools.values():
             pool.close()
@@ -351,56 +332,55 @@ class Pools:
 
 
 @contextmanager
-def watched(
+def bounded(
     limits: TransferLimits, shutdown: Shutdown, throttle: Throttle | None = None
 ) -> Iterator[None]:
-    """Bound every wait of this thread's request; a body is one that has a throttle.
+    """Bound every wait of this thread's request. `throttle`: only for a body.
 
     Raises `TransportError` in place of httpcore's errors, and `Stopped`.
     """
-    _current.transfer = Deadlines(limits, shutdown, throttle)
+    _thread.deadlines = Deadlines(limits, shutdown, throttle)
     try:
         yield
-    except UnicodeError as error:
-        raise TransportError(BrokenConnection.DNS, _detail(error)) from error
-    except httpcore.ProxyError as error:
-        raise TransportError(BrokenConnection.PROXY, _detail(error)) from error
-    except httpcore.ProtocolError as error:
-        raise TransportError(BrokenConnection.LOST, _detail(error)) from error
-    except TooSlow as error:
-        raise TransportError(BrokenConnection.SLOW, _detail(error)) from error
-    except (httpcore.TimeoutException, httpcore.NetworkError) as error:
-        raise TransportError(_how(error), _detail(error)) from error
+    except (
+        UnicodeError,
+        TooSlow,
+        httpcore.ProxyError,
+        httpcore.ProtocolError,
+        httpcore.TimeoutException,
+        httpcore.NetworkError,
+    ) as error:
+        detail = str(error) or type(error).__name__
+        raise TransportError(_how(error), detail) from error
     finally:
-        del _current.transfer
+        del _thread.deadlines
 
 
 def _how(error: Exception) -> BrokenConnection:
-    if isinstance(error, httpcore.ConnectTimeout):
-        return BrokenConnection.CONNECT_TIMEOUT
-    if isinstance(error, httpcore.TimeoutException):
-        return BrokenConnection.SLOW
     cause = error.__cause__ or error.__context__
-    if not isinstance(error, httpcore.ConnectError):
-        return (
-            BrokenConnection.TLS
-            if refuses_certificate(cause)
-            else BrokenConnection.LOST
-        )
-    if isinstance(cause, socket.gaierror):
-        return BrokenConnection.DNS
-    return (
-        BrokenConnection.TLS
-        if isinstance(cause, ssl.SSLError)
-        else BrokenConnection.REFUSED
-    )
-
-
-def _detail(error: Exception) -> str:
-    return str(error) or type(error).__name__
+    match error:
+        case httpcore.ProxyError():
+            how = BrokenConnection.PROXY
+        case httpcore.ConnectTimeout():
+            how = BrokenConnection.CONNECT_TIMEOUT
+        case TooSlow() | httpcore.TimeoutException():
+            how = BrokenConnection.SLOW
+        case httpcore.ConnectError() if isinstance(cause, ssl.SSLError):
+            how = BrokenConnection.TLS
+        case httpcore.ConnectError() if not isinstance(cause, socket.gaierror):
+            how = BrokenConnection.REFUSED
+        # Python's codec for host names raises `UnicodeError` for an impossible name.
+        case httpcore.ConnectError() | UnicodeError():
+            how = BrokenConnection.DNS
+        # TLS 1.3 refuses a client's certificate only after the handshake.
+        case httpcore.NetworkError() if refuses_certificate(cause):
+            how = BrokenConnection.TLS
+        case _:
+            how = BrokenConnection.LOST
+    return how
 
 
 def refuses_certificate(cause: BaseException | None) -> bool:
-    """Tell whether the server ended TLS for want of a client certificate it trusts."""
+    """Return whether the server refused TLS without a client certificate it trusts."""
     reason = getattr(cause, "reason", None) or ""
     return "ALERT" in reason and ("CERTIFICATE" in reason or "UNKNOWN_CA" in reason)

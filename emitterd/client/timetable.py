@@ -1,8 +1,7 @@
-"""The limit of the bandwidth by the time of day. Pure.
+"""The bandwidth limit by the time of day. Pure.
 
-The time is the wall's, by the system's zone. Where clocks are put forward, a range
-that the gap lies in is an hour shorter that day; where they are put back, an hour
-longer.
+The time is local. Where clocks are put forward, a span across the gap is an hour
+shorter that day; where they are put back, an hour longer.
 """
 
 from collections.abc import Iterator
@@ -17,9 +16,9 @@ DAY_MIN = 24 * 60
 
 @dataclass(frozen=True, slots=True)
 class TimeSpan:
-    """A range of every day, in minutes since midnight, and the limit that it has.
+    """A span of every day, in minutes since midnight, and its limit.
 
-    The end is not part of it; one that is not after the beginning is on the next day.
+    The end is exclusive. An end that is not after the beginning is on the next day.
     `limit`: bytes a second, None for none.
     """
 
@@ -28,7 +27,7 @@ class TimeSpan:
     limit: int | None
 
     def parts(self) -> Iterator[tuple[int, int]]:
-        """Yield it as ranges that do not go over midnight."""
+        """Yield the span as one or two ranges within a day."""
         if self.begin_min < self.end_min:
             yield self.begin_min, self.end_min
         else:
@@ -36,18 +35,18 @@ class TimeSpan:
             yield 0, self.end_min
 
     def covers(self, minute: int) -> bool:
-        """Tell whether a minute of the day lies in it."""
+        """Return whether a minute of the day lies in the span."""
         return any(begin <= minute < end for begin, end in self.parts())
 
     @property
     def hours(self) -> str:
-        """The range as people write it: `08:00-18:00`."""
+        """The span as people write it: `08:00-18:00`."""
         return f"{clock(self.begin_min)}-{clock(self.end_min)}"
 
 
 @dataclass(frozen=True, slots=True)
 class Timetable:
-    """Ranges that do not overlap, and the limit at all other times."""
+    """Spans that do not overlap, and the limit at all other times."""
 
     spans: tuple[TimeSpan, ...] = ()
     otherwise: int | None = None
@@ -55,18 +54,18 @@ class Timetable:
     def limit(self, now: float, zone: tzinfo | None = None) -> int | None:
         """Return the limit in force in bytes a second, None for none.
 
-        `zone`: another than the system's.
+        `zone`: another time zone than the system's.
         """
         span = self._span(_minute(now, zone))
         return self.otherwise if span is None else span.limit
 
     def until(self, now: float, zone: tzinfo | None = None) -> str | None:
-        """Return until when it is in force, as `18:00`; None where none follows."""
+        """Return when the limit in force ends, as `18:00`; None for never."""
         minute = _minute(now, zone)
         span = self._span(minute)
         if span is not None:
             return clock(span.end_min)
-        begins = [one.begin_min for one in self.spans]
+        begins = [span.begin_min for span in self.spans]
         if not begins:
             return None
         return clock(min(begins, key=lambda begin: (begin - minute) % DAY_MIN))
@@ -74,36 +73,36 @@ class Timetable:
     @property
     def lowest(self) -> int | None:
         """The lowest limit of the day in bytes a second; None without any."""
-        limits = [self.otherwise, *(one.limit for one in self.spans)]
-        return min((one for one in limits if one is not None), default=None)
+        limits = [self.otherwise, *(span.limit for span in self.spans)]
+        return min((limit for limit in limits if limit is not None), default=None)
 
     def overlap(self) -> tuple[TimeSpan, TimeSpan] | None:
-        """Return two ranges that overlap, or None where none do."""
-        parts = [(part, one) for one in self.spans for part in one.parts()]
-        parts.sort(key=lambda found: found[0])
-        for ((_, end), one), ((begin, _), other) in pairwise(parts):
+        """Return two spans that overlap, or None where none do."""
+        parts = [(part, span) for span in self.spans for part in span.parts()]
+        parts.sort(key=lambda item: item[0])
+        for ((_, end), span), ((begin, _), next_span) in pairwise(parts):
             if begin < end:
-                return one, other
+                return span, next_span
         return None
 
     def _span(self, minute: int) -> TimeSpan | None:
-        return next((one for one in self.spans if one.covers(minute)), None)
+        return next((span for span in self.spans if span.covers(minute)), None)
 
     def __str__(self) -> str:
         rest = format_rate(self.otherwise)
         if not self.spans:
             return rest
-        spans = [f"{one.hours} {format_rate(one.limit)}" for one in self.spans]
+        spans = [f"{span.hours} {format_rate(span.limit)}" for span in self.spans]
         return ", ".join([*spans, f"else {rest}"])
 
 
 def clock(minute: int) -> str:
-    """Write a minute of the day: `08:00`, up to `24:00`."""
+    """Format a minute of the day: `08:00`, up to `24:00`."""
     return f"{minute // 60:02}:{minute % 60:02}"
 
 
 def format_rate(limit: int | None) -> str:
-    """Write a limit in bytes a second as people do: `2MiB/s`, or `off`."""
+    """Format a limit in bytes a second: `2MiB/s`, or `off`."""
     return "off" if limit is None else f"{format_size(limit)}/s"
 
 

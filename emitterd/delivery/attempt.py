@@ -15,7 +15,7 @@ import structlog
 from emitterd.client.api import EmissionClient
 from emitterd.client.grant import remote_name
 from emitterd.client.lookup import NotConfirmed
-from emitterd.client.session import interrupted
+from emitterd.client.responses import interrupted
 from emitterd.codes import Code
 from emitterd.errors import Decision, DeliveryError, FileError
 from emitterd.failpoints import Point, reach

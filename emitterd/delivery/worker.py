@@ -75,7 +75,7 @@ class Worker:
         self._shutdown = shutdown
         self._on_changed = on_changed
         self._observer = observer
-        self._leave = emission.leave
+        self._leave = emission.close_thread
         self._attempts = Attempter(
             journal,
             emission,

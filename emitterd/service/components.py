@@ -62,7 +62,7 @@ def open_tls(config: Config) -> ssl.SSLContext:
     )
 
 
-def open_wire(
+def open_http_client(
     config: Config,
     tls: ssl.SSLContext,
     shutdown: Shutdown,
@@ -70,19 +70,19 @@ def open_wire(
 ) -> HttpClient:
     """Return the client that all workers share; `shutdown`: see `HttpClient`."""
     proxy = config.emission.proxy
-    wire = HttpClient(
+    http_client = HttpClient(
         limits(config),
         tls=tls,
         proxy=proxy.reveal() if proxy else None,
         shutdown=shutdown,
         on_answer=on_answer,
     )
-    wire.throttle.adopt(config.delivery.bandwidth)
-    return wire
+    http_client.throttle.apply_timetable(config.delivery.bandwidth)
+    return http_client
 
 
 def limits(config: Config) -> TransferLimits:
-    """Return how long the wire waits for whom."""
+    """Return the limits of each request."""
     emission = config.emission
     return TransferLimits(
         emission.connect_timeout_s,
@@ -101,18 +101,18 @@ def credentials(config: Config) -> Credentials:
 
 def open_emission(
     config: Config,
-    wire: HttpClient,
+    http_client: HttpClient,
     shutdown: Shutdown,
-    memory: LockoutStore | None = None,
+    lockouts: LockoutStore | None = None,
 ) -> EmissionClient:
-    """Return the emission API over this wire, not logged in yet."""
+    """Return the emission API over this http_client, not logged in yet."""
     return EmissionClient(
-        wire,
+        http_client,
         config.emission.url,
         credentials(config),
         insecure=config.emission.allow_insecure_http,
         shutdown=shutdown,
-        memory=memory,
+        lockouts=lockouts,
     )
 
 
@@ -137,7 +137,7 @@ class Components:
         self.shutdown = Shutdown()
         self.wake = WakeUp()
         self.spool = Spool(config.spool.directory)
-        self.wire = open_wire(config, open_tls(config), self.shutdown)
+        self.http_client = open_http_client(config, open_tls(config), self.shutdown)
         self.destination = Destination(_backoff(config), workers=_workers(config))
         self.metrics: Metrics | None = None
         """Counted only where they are served."""
@@ -159,7 +159,9 @@ class Components:
             self.spool, config.spool.watcher, self.intake.hint, self._rescan
         )
         self.intake.expects_events = not self.watch_keeper.polling
-        self._emission = open_emission(config, self.wire, self.shutdown, self.journal)
+        self._emission = open_emission(
+            config, self.http_client, self.shutdown, self.journal
+        )
         self.health = self._health()
 
     def adopt(self, config: Config, inspector: Inspector) -> None:
@@ -168,14 +170,14 @@ class Components:
         Each part takes its own in one assignment, and the intake at its next turn.
         """
         delivery = config.delivery
-        self.wire.adopt(limits(config))
-        self.wire.throttle.adopt(delivery.bandwidth)
+        self.http_client.apply_limits(limits(config))
+        self.http_client.throttle.apply_timetable(delivery.bandwidth)
         self.journal.adopt(delivery.backoff_max_s)
         self.destination.adopt(_backoff(config), workers=_workers(config))
         self._retention.adopt(config.journal.retain_s)
         self._inspector = inspector
         self.intake.apply_settings(_rules(config, inspector))
-        if self._emission.adopt(credentials(config)):
+        if self._emission.apply_credentials(credentials(config)):
             self._probe()
         self.config = config
 
@@ -183,7 +185,7 @@ class Components:
         """Take up what a former run knew of the destination: a refused login."""
         # All else may have passed since, and to try it does no harm.
         self.journal.note("destination", None)
-        trouble = self._emission.refused(time.time())
+        trouble = self._emission.lockout(time.time())
         if trouble is None:
             # With other credentials, what the former ones were refused for is due.
             self.waiting.hasten({Code.CREDENTIALS})

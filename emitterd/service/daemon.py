@@ -189,7 +189,7 @@ class Daemon:
         self._parts.shutdown.now.set()
         self._crew.join(ABORT_GRACE_S)
         log.info("daemon.stopped", **self._counts())
-        self._parts.wire.close()
+        self._parts.http_client.close()
         if not keep_journal:
             self._journal.close()
 

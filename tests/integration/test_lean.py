@@ -311,7 +311,7 @@ def parts(place: Installation) -> Iterator[Components]:
     try:
         yield parts
     finally:
-        parts.wire.close()
+        parts.http_client.close()
         parts.journal.close()
 
 

@@ -19,7 +19,7 @@ from emitterd.errors import DeliveryError, Stage
 from emitterd.journal.journal import Journal
 from emitterd.model import Grant, State
 from emitterd.rehearsal.server import RehearsalServer
-from support.client import asked, emission_to, together, wired
+from support.client import asked, emission_to, http_client, together
 from support.faults import fault_menu
 from support.installation import Installation
 from support.waiting import wait_until
@@ -218,10 +218,10 @@ def test_after_an_outage_the_server_sees_ever_more_at_once(tmp_path: Path) -> No
 
 def test_a_refused_login_waits_on_after_a_restart(tmp_path: Path) -> None:
     """The journal knows of it: no request is made, and it says until when."""
-    with RehearsalServer(tmp_path / "server") as server, wired() as wire:
+    with RehearsalServer(tmp_path / "server") as server, http_client() as client:
         for run in range(3):
             journal = Journal(tmp_path / "journal.db")
-            emission = emission_to(wire, server.url, secret="wrong", memory=journal)
+            emission = emission_to(client, server.url, secret="wrong", lockouts=journal)
             with pytest.raises(DeliveryError) as refused:
                 emission.login()
             journal.close()
@@ -232,16 +232,19 @@ def test_a_refused_login_waits_on_after_a_restart(tmp_path: Path) -> None:
 
         with Journal(tmp_path / "journal.db") as journal:
             assert b"wrong" not in (tmp_path / "journal.db").read_bytes()
-            emission_to(wire, server.url, memory=journal).login()
+            emission_to(client, server.url, lockouts=journal).login()
             assert journal.noted("login") is None
         assert len(asked(server, "auth")) == 2
 
 
 def test_workers_that_wait_for_a_login_share_its_failure(tmp_path: Path) -> None:
     """Eight that need a token of a login that is down ask for it once."""
-    with RehearsalServer(tmp_path / "server", latency_s=0.3) as server, wired() as wire:
+    with (
+        RehearsalServer(tmp_path / "server", latency_s=0.3) as server,
+        http_client() as client,
+    ):
         server.faults = fault_menu("auth-error")
-        emission = emission_to(wire, server.url)
+        emission = emission_to(client, server.url)
         found = together(WORKERS, emission.login)
 
         assert len(asked(server, "auth")) == 1

@@ -1,7 +1,7 @@
-"""What the tests of the wire, the emission and the worker share.
+"""What the tests of the client, the emission and the worker share.
 
 Raw servers and a proxy on loopback, so that the other end of the line can misbehave
-in ways that no web framework would; certificates; and a wire with short limits.
+in ways that no web framework would; certificates; and a client with short limits.
 """
 
 import os
@@ -220,31 +220,31 @@ def silent_port() -> Iterator[int]:
 
 
 @contextmanager
-def wired(
+def http_client(
     limits: TransferLimits = PATIENT,
     *,
     tls: ssl.SSLContext = PLAIN_TLS,
     proxy: str | None = None,
     shutdown: Shutdown | None = None,
 ) -> Iterator[HttpClient]:
-    """Open a wire for a test."""
-    wire = HttpClient(
+    """Open an HTTP client for a test."""
+    client = HttpClient(
         limits,
         tls=tls,
         proxy=proxy,
         shutdown=shutdown or Shutdown(),
     )
     try:
-        yield wire
+        yield client
     finally:
-        wire.close()
+        client.close()
 
 
 def post(
-    wire: HttpClient, url: str, content: bytes = b"{}", limit: int = 65536
+    client: HttpClient, url: str, content: bytes = b"{}", limit: int = 65536
 ) -> Response:
     """Post a small body."""
-    return wire.post(url, content, {}, limit_bytes=limit)
+    return client.post(url, content, {}, limit_bytes=limit)
 
 
 class Identity(NamedTuple):
@@ -326,23 +326,23 @@ def _openssl(*arguments: str) -> None:
 
 
 def emission_to(  # noqa: PLR0913  all by keyword, and each of its own kind
-    wire: HttpClient,
+    client: HttpClient,
     url: str,
     *,
     username: str | None = "emission",
     secret: str = "rehearsal",  # noqa: S107  it opens nothing real
     scheme: str = "Bearer",
     shutdown: Shutdown | None = None,
-    memory: LockoutStore | None = None,
+    lockouts: LockoutStore | None = None,
 ) -> EmissionClient:
     """Return the way to the server at `url`, as the assembly makes it."""
     return EmissionClient(
-        wire,
+        client,
         url,
         Credentials(username, lambda: secret, scheme),
         insecure=False,
         shutdown=shutdown or Shutdown(),
-        memory=memory,
+        lockouts=lockouts,
     )
 
 

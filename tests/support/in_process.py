@@ -250,5 +250,5 @@ class Host:
         self.worker = self.parts.worker()
 
     def _end(self) -> None:
-        self.parts.wire.close()
+        self.parts.http_client.close()
         self.parts.journal.close()

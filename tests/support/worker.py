@@ -31,7 +31,7 @@ from emitterd.rehearsal.server import RehearsalServer
 from emitterd.shutdown import Shutdown
 from emitterd.spool.folder import Spool
 from emitterd.text import display
-from support.client import PATIENT, PLAIN_TLS, Identity, wired
+from support.client import PATIENT, PLAIN_TLS, Identity, http_client
 from support.faults import fault_menu
 from support.waiting import make_zip
 
@@ -87,7 +87,7 @@ class Rig:
         self,
         directory: Path,
         server: RehearsalServer,
-        wire: HttpClient,
+        client: HttpClient,
         events: list[Any],
         shutdown: Shutdown,
         *,
@@ -106,7 +106,7 @@ class Rig:
         self.spool = Spool(self.root)
         self.journal = Journal(directory / "state" / "journal.db")
         self.destination = Destination(backoff, workers=workers)
-        self._wire = wire
+        self._client = client
         self._backoff = backoff
         self._disposal = Disposal(self.spool, self.journal, Rule(delete=delete))
         self.send_to(server.url)
@@ -114,7 +114,7 @@ class Rig:
     def send_to(self, url: str) -> None:
         """Have files sent to the API at `url`, with a login of its own."""
         self.emission = Poisonable(
-            self._wire,
+            self._client,
             url,
             Credentials("emission", lambda: "rehearsal", "Bearer"),
             insecure=False,
@@ -124,7 +124,7 @@ class Rig:
 
     def limit(self, limits: TransferLimits) -> None:
         """Bound the requests from now on by these limits."""
-        self._wire.adopt(limits)
+        self._client.apply_limits(limits)
 
     def another_worker(self) -> Worker:
         """Return one more worker on the same parts."""
@@ -230,13 +230,13 @@ def rigged(  # noqa: PLR0913  all by keyword, and each of its own kind
             grant_lifetime_s=grant_lifetime_s,
             tls=identity.server_context() if identity else None,
         ) as server,
-        wired(limits, tls=_trusting(trusted), shutdown=shutdown) as wire,
+        http_client(limits, tls=_trusting(trusted), shutdown=shutdown) as client,
         capture_logs() as events,
     ):
         rig = Rig(
             directory,
             server,
-            wire,
+            client,
             events,
             shutdown,
             backoff=rule,

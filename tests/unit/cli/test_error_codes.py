@@ -20,8 +20,8 @@ from emitterd.client import responses as classify
 from emitterd.client.responses import (
     BrokenConnection,
     RequestKind,
-    api_trouble,
-    bucket_trouble,
+    api_error,
+    bucket_error,
     transport_error,
 )
 from emitterd.codes import Code
@@ -72,10 +72,10 @@ def retry_table() -> dict[Code, set[Decision]]:
     ]
     for status in range(100, 600):
         troubles += [
-            api_trouble(stage, status, {}, b"")
+            api_error(stage, status, {}, b"")
             for stage in (RequestKind.LOGIN, RequestKind.GRANT)
         ]
-        troubles += [bucket_trouble(status, {}, body) for body in ANSWERED.values()]
+        troubles += [bucket_error(status, {}, body) for body in ANSWERED.values()]
     verdicts: dict[Code, set[Decision]] = defaultdict(set)
     for trouble in troubles:
         if trouble is not None:

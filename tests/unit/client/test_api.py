@@ -24,9 +24,9 @@ from support.client import (
     answering,
     asked,
     emission_to,
+    http_client,
     proxy_to,
     together,
-    wired,
 )
 from support.faults import fault_menu
 from support.waiting import wait_until
@@ -37,10 +37,10 @@ THREADS = 8
 
 
 @pytest.fixture
-def wire() -> Iterator[HttpClient]:
-    """Yield a wire with generous limits."""
-    with wired() as wire:
-        yield wire
+def client() -> Iterator[HttpClient]:
+    """Yield a client with generous limits."""
+    with http_client() as client:
+        yield client
 
 
 def json_answer(value: object) -> bytes:
@@ -51,8 +51,8 @@ def json_answer(value: object) -> bytes:
 
 def test_the_login_is_json_and_its_token_a_bearers(server: RehearsalServer) -> None:
     """User name and password go to /auth, the token to /upload-url, once each."""
-    with proxy_to(server) as proxy, wired(proxy=proxy.url) as wire:
-        emission = emission_to(wire, AFAR)
+    with proxy_to(server) as proxy, http_client(proxy=proxy.url) as client:
+        emission = emission_to(client, AFAR)
         grant = emission.grant(PATH)
         emission.grant(b"other.zip")
         login, first, second = proxy.heard
@@ -75,10 +75,10 @@ def test_an_api_key_is_sent_as_it_is(tmp_path: Path, scheme: str) -> None:
     with (
         RehearsalServer(tmp_path, api_key="key.of.cqube") as server,
         proxy_to(server) as proxy,
-        wired(proxy=proxy.url) as wire,
+        http_client(proxy=proxy.url) as client,
     ):
         emission = emission_to(
-            wire, AFAR, username=None, secret="key.of.cqube", scheme=scheme
+            client, AFAR, username=None, secret="key.of.cqube", scheme=scheme
         )
         emission.grant(PATH)
         [request] = proxy.heard
@@ -87,9 +87,9 @@ def test_an_api_key_is_sent_as_it_is(tmp_path: Path, scheme: str) -> None:
     assert request.headers["authorization"] == f"{scheme} key.of.cqube"
 
 
-def test_a_wrong_password_parks(server: RehearsalServer, wire: HttpClient) -> None:
+def test_a_wrong_password_parks(server: RehearsalServer, client: HttpClient) -> None:
     """A refusal that comes with HTTP 200 is a refusal; the password is not told."""
-    emission = emission_to(wire, server.url, secret="not-the-password")
+    emission = emission_to(client, server.url, secret="not-the-password")
     with pytest.raises(DeliveryError) as trouble:
         emission.grant(PATH)
 
@@ -102,11 +102,11 @@ def test_a_wrong_password_parks(server: RehearsalServer, wire: HttpClient) -> No
 
 
 def test_after_a_refused_login_nobody_asks_again(
-    server: RehearsalServer, wire: HttpClient
+    server: RehearsalServer, client: HttpClient
 ) -> None:
     """Eight workers, three tries each, cost one login: accounts lock after five."""
     server.faults = fault_menu("auth-error")
-    emission = emission_to(wire, server.url)
+    emission = emission_to(client, server.url)
     outcomes = [
         outcome
         for _ in range(3)
@@ -123,10 +123,10 @@ def test_after_a_refused_login_nobody_asks_again(
 
 
 def test_one_login_serves_all_workers_at_the_start(
-    server: RehearsalServer, wire: HttpClient
+    server: RehearsalServer, client: HttpClient
 ) -> None:
     """Eight workers that begin at once log in once."""
-    emission = emission_to(wire, server.url)
+    emission = emission_to(client, server.url)
     outcomes = together(THREADS, lambda: emission.grant(PATH))
 
     assert not [one for one in outcomes if isinstance(one, Exception)]
@@ -134,10 +134,10 @@ def test_one_login_serves_all_workers_at_the_start(
 
 
 def test_an_expired_token_costs_one_login(
-    server: RehearsalServer, wire: HttpClient
+    server: RehearsalServer, client: HttpClient
 ) -> None:
     """Eight workers that meet 401 at once log in once, and all go on."""
-    emission = emission_to(wire, server.url)
+    emission = emission_to(client, server.url)
     emission.grant(PATH)
     server.revoke_tokens()
     # Late answers, so that all eight have sent the dead token before the first 401.
@@ -164,23 +164,25 @@ def test_an_expired_token_costs_one_login(
     ],
     ids=["usual", "short", "infinite", "huge", "negative", "none", "text", "null"],
 )
-def test_how_long_a_token_lives(wire: HttpClient, said: str, lifetime_s: float) -> None:
+def test_how_long_a_token_lives(
+    client: HttpClient, said: str, lifetime_s: float
+) -> None:
     """Any number that a login may say is a lifetime, or else the usual one is."""
     body = f'{{"access_token": "t", "expires_in": {said}}}'
     head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n"
     with Listener(answering((head + body).encode())) as api:
-        assert emission_to(wire, api.url).login() == lifetime_s
+        assert emission_to(client, api.url).login() == lifetime_s
 
 
-def test_an_api_key_needs_no_login(wire: HttpClient) -> None:
+def test_an_api_key_needs_no_login(client: HttpClient) -> None:
     """Nobody is asked, and nothing ends."""
-    assert emission_to(wire, AFAR, username=None).login() is None
+    assert emission_to(client, AFAR, username=None).login() is None
 
 
-def test_a_token_is_renewed_before_it_ends(tmp_path: Path, wire: HttpClient) -> None:
+def test_a_token_is_renewed_before_it_ends(tmp_path: Path, client: HttpClient) -> None:
     """No request is wasted on a token that is about to die."""
     with RehearsalServer(tmp_path, token_lifetime_s=2) as server:
-        emission = emission_to(wire, server.url)
+        emission = emission_to(client, server.url)
 
         def renewed() -> bool:
             emission.grant(PATH)
@@ -192,11 +194,11 @@ def test_a_token_is_renewed_before_it_ends(tmp_path: Path, wire: HttpClient) -> 
 
 
 def test_a_401_after_a_fresh_login_parks(
-    server: RehearsalServer, wire: HttpClient
+    server: RehearsalServer, client: HttpClient
 ) -> None:
     """A token that is refused when it is new is no reason for a third login."""
     server.faults = fault_menu("api-401")
-    emission = emission_to(wire, server.url)
+    emission = emission_to(client, server.url)
     with pytest.raises(DeliveryError) as trouble:
         emission.grant(PATH)
 
@@ -209,11 +211,11 @@ def test_a_401_after_a_fresh_login_parks(
 
 
 @pytest.mark.parametrize("status", [b"503 Busy", b"401 Unauthorized"])
-def test_a_failed_login_is_kept_by_nobody(wire: HttpClient, status: bytes) -> None:
+def test_a_failed_login_is_kept_by_nobody(client: HttpClient, status: bytes) -> None:
     """An outage of days, with a login tried each minute, takes no memory."""
     answer = b"HTTP/1.1 %s\r\nContent-Length: 0\r\n\r\n" % status
     with Listener(answering(answer)) as api:
-        emission = emission_to(wire, api.url)
+        emission = emission_to(client, api.url)
         raised = []
         for _ in range(2):
             try:
@@ -225,11 +227,11 @@ def test_a_failed_login_is_kept_by_nobody(wire: HttpClient, status: bytes) -> No
 
 
 def test_a_refused_api_key_parks_without_a_login(
-    tmp_path: Path, wire: HttpClient
+    tmp_path: Path, client: HttpClient
 ) -> None:
     """There is nothing to renew: the key is asked once."""
     with RehearsalServer(tmp_path, api_key="right") as server:
-        emission = emission_to(wire, server.url, username=None, secret="wrong")
+        emission = emission_to(client, server.url, username=None, secret="wrong")
         with pytest.raises(DeliveryError) as trouble:
             emission.grant(PATH)
 
@@ -268,9 +270,9 @@ def test_trouble_of_the_api_parks(
 ) -> None:
     """Each fault has its code, parks, and nothing goes anywhere but to the API."""
     server.faults = fault_menu(menu)
-    with proxy_to(server) as proxy, wired(proxy=proxy.url) as wire:
+    with proxy_to(server) as proxy, http_client(proxy=proxy.url) as client:
         with pytest.raises(DeliveryError) as trouble:
-            emission_to(wire, AFAR).grant(PATH)
+            emission_to(client, AFAR).grant(PATH)
         places = {one.line for one in proxy.heard}
 
     assert server.fired[menu.partition(":")[0]] > 0
@@ -282,12 +284,12 @@ def test_trouble_of_the_api_parks(
 
 
 def test_an_api_on_this_host_may_not_name_the_metadata_service(
-    server: RehearsalServer, wire: HttpClient
+    server: RehearsalServer, client: HttpClient
 ) -> None:
     """An API behind a local tunnel excuses loopback, not the link's own addresses."""
     server.faults = fault_menu("hostile-link-local")
     with pytest.raises(DeliveryError) as trouble:
-        emission_to(wire, server.url).grant(PATH)
+        emission_to(client, server.url).grant(PATH)
 
     assert trouble.value.code is Code.HOSTILE_GRANT
 
@@ -297,19 +299,19 @@ def test_a_blip_is_tried_again_at_once(server: RehearsalServer, menu: str) -> No
     """Trouble that passes within seconds does not leave the attempt."""
     server.faults = fault_menu(menu)
     # Through a proxy: a reset meets us always after the connection stands.
-    with proxy_to(server) as proxy, wired(proxy=proxy.url) as wire:
-        assert emission_to(wire, AFAR).grant(PATH).key
+    with proxy_to(server) as proxy, http_client(proxy=proxy.url) as client:
+        assert emission_to(client, AFAR).grant(PATH).key
 
     assert server.fired[menu.partition("@")[0]] == int(menu[-1])
 
 
 def test_a_wait_the_server_asks_for_is_not_cut_short(
-    server: RehearsalServer, wire: HttpClient
+    server: RehearsalServer, client: HttpClient
 ) -> None:
     """An answer with Retry-After is not tried again inside the attempt."""
     server.faults = fault_menu("api-503:1:3")
     with pytest.raises(DeliveryError):
-        emission_to(wire, server.url).grant(PATH)
+        emission_to(client, server.url).grant(PATH)
 
     assert server.fired["api-503"] == 1
 
@@ -320,10 +322,10 @@ def test_a_stop_interrupts_the_login() -> None:
     shutdown.now.set()
     with (
         Listener(answering(json_answer({"access_token": "t"}))) as api,
-        wired(shutdown=shutdown) as wire,
+        http_client(shutdown=shutdown) as client,
         pytest.raises(DeliveryError) as trouble,
     ):
-        emission_to(wire, api.url, shutdown=shutdown).grant(PATH)
+        emission_to(client, api.url, shutdown=shutdown).grant(PATH)
 
     assert trouble.value.decision is Decision.INTERRUPT
     assert not trouble.value.ambiguous
@@ -332,10 +334,10 @@ def test_a_stop_interrupts_the_login() -> None:
 
 @pytest.mark.parametrize("slash", ["", "/"])
 def test_the_url_may_end_in_a_slash(
-    server: RehearsalServer, wire: HttpClient, slash: str
+    server: RehearsalServer, client: HttpClient, slash: str
 ) -> None:
     """`emission.url` is one place, with the slash and without."""
-    emission_to(wire, server.url + slash).grant(PATH)
+    emission_to(client, server.url + slash).grant(PATH)
 
     assert [one.status for one in server.requests] == [200, 200]
 
@@ -350,31 +352,31 @@ def test_the_url_may_end_in_a_slash(
     ],
 )
 def test_the_server_is_asked_for_the_relative_path(
-    server: RehearsalServer, wire: HttpClient, path: bytes, name: str
+    server: RehearsalServer, client: HttpClient, path: bytes, name: str
 ) -> None:
     """The name is the path below the folder; bytes that are no UTF-8 are escaped."""
-    grant = emission_to(wire, server.url).grant(path)
+    grant = emission_to(client, server.url).grant(path)
 
     assert asked(server, "upload-url")[0].name == name
     assert grant.key.startswith(name.removesuffix(".zip") + "_")
 
 
-def test_the_grants_end_is_the_policys(tmp_path: Path, wire: HttpClient) -> None:
+def test_the_grants_end_is_the_policys(tmp_path: Path, client: HttpClient) -> None:
     """A grant lives as long as its policy says."""
     with RehearsalServer(tmp_path, grant_lifetime_s=600) as server:
         before = time.time()
-        grant = emission_to(wire, server.url).grant(PATH)
+        grant = emission_to(client, server.url).grant(PATH)
 
         assert before <= grant.granted_at <= time.time()
         assert abs(grant.expires_at - grant.granted_at - 600) < 30
 
 
 @pytest.mark.parametrize("url", ["http://[::1", "http://host:port/", "http://a\0/"])
-def test_a_url_that_is_none_is_malformed(wire: HttpClient, url: str) -> None:
+def test_a_url_that_is_none_is_malformed(client: HttpClient, url: str) -> None:
     """A grant whose url cannot be parsed parks instead of looking like our bug."""
     grant = {"url": url, "fields": {"key": "k", "policy": "p"}}
     with Listener(answering(json_answer(grant))) as api:
-        emission = emission_to(wire, api.url, username=None)
+        emission = emission_to(client, api.url, username=None)
         with pytest.raises(DeliveryError) as trouble:
             emission.grant(PATH)
 
@@ -387,56 +389,56 @@ def identified(secret: str, scheme: str = "Bearer") -> Credentials:
 
 
 def test_other_credentials_serve_the_next_login(
-    server: RehearsalServer, wire: HttpClient
+    server: RehearsalServer, client: HttpClient
 ) -> None:
     """A refusal of the former ones holds nobody back; equal ones are no others."""
-    emission = emission_to(wire, server.url, secret="wrong")
+    emission = emission_to(client, server.url, secret="wrong")
     with pytest.raises(DeliveryError):
         emission.grant(PATH)
-    assert not emission.adopt(identified("wrong"))
+    assert not emission.apply_credentials(identified("wrong"))
     with pytest.raises(DeliveryError):
         emission.grant(PATH)
     assert len(asked(server, "auth")) == 1
-    assert emission.adopt(identified("rehearsal"))
+    assert emission.apply_credentials(identified("rehearsal"))
     emission.grant(PATH)
 
     assert len(asked(server, "auth")) == 2
 
 
 def test_a_token_outlives_the_password(
-    server: RehearsalServer, wire: HttpClient
+    server: RehearsalServer, client: HttpClient
 ) -> None:
     """Another password of the same user needs no login before the token ends."""
-    emission = emission_to(wire, server.url)
+    emission = emission_to(client, server.url)
     emission.grant(PATH)
-    assert emission.adopt(identified("wrong by now"))
+    assert emission.apply_credentials(identified("wrong by now"))
     emission.grant(PATH)
 
     assert len(asked(server, "auth")) == 1
 
 
 def test_a_token_is_not_shown_in_another_scheme(
-    server: RehearsalServer, wire: HttpClient
+    server: RehearsalServer, client: HttpClient
 ) -> None:
     """With another scheme, or another user, somebody logs in anew."""
-    emission = emission_to(wire, server.url)
+    emission = emission_to(client, server.url)
     emission.grant(PATH)
-    emission.adopt(identified("rehearsal", "JWT"))
+    emission.apply_credentials(identified("rehearsal", "JWT"))
     emission.grant(PATH)
 
     assert len(asked(server, "auth")) == 2
 
 
 def test_credentials_adopted_during_a_refused_login(
-    server: RehearsalServer, wire: HttpClient
+    server: RehearsalServer, client: HttpClient
 ) -> None:
     """Who is refused with what no longer holds tries what does, and nobody parks."""
-    emission = emission_to(wire, server.url, secret="wrong")
+    emission = emission_to(client, server.url, secret="wrong")
     server.latency_s = 0.5
     with ThreadPoolExecutor(1) as pool:
         grant = pool.submit(emission.grant, PATH)
         wait_until(lambda: asked(server, "auth"), 20, "a login under way")
-        emission.adopt(identified("rehearsal"))
+        emission.apply_credentials(identified("rehearsal"))
         assert grant.result(20).key
 
     assert len(asked(server, "auth")) == 2
@@ -451,8 +453,8 @@ def test_who_waits_for_a_login_gives_signs(server: RehearsalServer) -> None:
     """A login may be as slow as a line: the others wait for it, and do not hang."""
     shutdown, heartbeats = Shutdown(), Heartbeat()
     server.latency_s = 60.0
-    with wired(shutdown=shutdown) as wire, ThreadPoolExecutor(2) as pool:
-        emission = emission_to(wire, server.url, shutdown=shutdown)
+    with http_client(shutdown=shutdown) as client, ThreadPoolExecutor(2) as pool:
+        emission = emission_to(client, server.url, shutdown=shutdown)
 
         def ask() -> None:
             with heartbeats.watch("worker"), suppress(DeliveryError):

@@ -26,7 +26,7 @@ class Line:
 
     def __init__(self, rate: int | None, amounts: list[int], now: float = 1e6) -> None:
         self.pacer = Pacer()
-        self.pacer.adopt(rate, now)
+        self.pacer.set_rate(rate, now)
         self.began_at = self.now = now
         self.left = amounts[:]
         self.went: list[tuple[float, int, int]] = []
@@ -52,7 +52,7 @@ class Line:
 
     def adopt(self, rate: int | None) -> None:
         """Have another limit; who waits is told."""
-        self.pacer.adopt(rate, self.now)
+        self.pacer.set_rate(rate, self.now)
         self._due = [(self.now, upload, None) for _, upload, _ in self._due]
 
     def run(self, until: float = float("inf")) -> None:
@@ -149,11 +149,11 @@ def test_another_limit_holds_from_its_moment_on(
 def test_who_waits_goes_on_when_the_limit_goes(rate: int | None) -> None:
     """A slice that would have waited for long is free under the new limit."""
     pacer = Pacer()
-    pacer.adopt(1 * KIB, 10.0)
+    pacer.set_rate(1 * KIB, 10.0)
     waiting = [pacer.ask(4 * KIB, 10.0) for _ in range(64)]
     assert pacer.wait_s(waiting[-1], 10.0) > 60
 
-    pacer.adopt(rate, 10.0)
+    pacer.set_rate(rate, 10.0)
     again = pacer.ask(4 * KIB, 10.0)
 
     assert {one.era for one in waiting} != {again.era}
@@ -194,7 +194,7 @@ def test_time_without_a_limit_is_not_saved_up() -> None:
 def test_clock_that_stands_still() -> None:
     """Two looks at one instant agree; a look never takes anything back."""
     pacer = Pacer()
-    pacer.adopt(8 * KIB, 100.0)
+    pacer.set_rate(8 * KIB, 100.0)
     asked = [pacer.ask(64 * KIB, 100.0) for _ in range(5)]
 
     waits = [pacer.wait_s(one, 100.0) for one in asked]

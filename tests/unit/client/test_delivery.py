@@ -22,9 +22,9 @@ from support.client import (
     deliver,
     emission_to,
     hand_made,
+    http_client,
     proxy_to,
     sparse,
-    wired,
 )
 from support.faults import fault_menu
 from support.waiting import make_zip
@@ -109,9 +109,12 @@ def test_the_token_stays_with_the_api(
 def test_the_body_is_the_grants_fields_and_then_the_file(small: Path) -> None:
     """Nothing is added to the form, the file stands last, the length is declared."""
     etag = hashlib.md5(small.read_bytes(), usedforsecurity=False).hexdigest()
-    with Listener(answering(stored_answer(f'"{etag}"'))) as bucket, wired() as wire:
+    with (
+        Listener(answering(stored_answer(f'"{etag}"'))) as bucket,
+        http_client() as client,
+    ):
         grant = hand_made(bucket.url)
-        deliver(emission_to(wire, AFAR), small, grant)
+        deliver(emission_to(client, AFAR), small, grant)
         [request] = bucket.heard
     kind = f"Content-Type: {request.headers['content-type']}\r\n\r\n".encode()
     parser = email.parser.BytesParser(policy=email.policy.HTTP)
@@ -155,8 +158,8 @@ def test_each_fault_of_the_bucket_has_its_meaning(
 ) -> None:
     """What the bucket answers, or fails to, decides what the journal does."""
     server.faults = fault_menu(menu)
-    with proxy_to(server) as proxy, wired(proxy=proxy.url) as wire:
-        trouble = trouble_of(emission_to(wire, AFAR), small)
+    with proxy_to(server) as proxy, http_client(proxy=proxy.url) as client:
+        trouble = trouble_of(emission_to(client, AFAR), small)
         hosts = {one.headers["host"] for one in proxy.heard}
 
     assert server.fired == {menu.partition(":")[0]: 1}
@@ -188,8 +191,8 @@ def test_a_line_that_breaks_or_stalls_is_deferred(
 ) -> None:
     """Only what happens after the last byte may have left an object behind."""
     server.faults = fault_menu(menu)
-    with wired(limits) as wire:
-        trouble = trouble_of(emission_to(wire, server.url), large)
+    with http_client(limits) as client:
+        trouble = trouble_of(emission_to(client, server.url), large)
 
     assert server.fired == {menu.partition(":")[0]: 1}
     assert (trouble.decision, trouble.code) == (Decision.DEFER, code)
@@ -233,8 +236,8 @@ def test_a_success_before_the_end_is_none(large: Path) -> None:
         connection.recv(65536)
         connection.sendall(stored_answer('"0123"'))
 
-    with Listener(hasty) as bucket, wired() as wire:
-        trouble = trouble_of(emission_to(wire, AFAR), large, hand_made(bucket.url))
+    with Listener(hasty) as bucket, http_client() as client:
+        trouble = trouble_of(emission_to(client, AFAR), large, hand_made(bucket.url))
 
     assert (trouble.decision, trouble.code) == (Decision.DEFER, Code.CONNECTION_LOST)
     assert not trouble.ambiguous
@@ -273,8 +276,8 @@ def test_an_etag_may_be_spelt_in_many_ways(
     """Quotes, a weak mark and capital letters are spelling, not content."""
     etag = hashlib.md5(small.read_bytes(), usedforsecurity=False).hexdigest()
     answer = stored_answer(form.format(etag.upper() if upper else etag))
-    with Listener(answering(answer)) as bucket, wired() as wire:
-        assert deliver(emission_to(wire, AFAR), small, hand_made(bucket.url)).verified
+    with Listener(answering(answer)) as bucket, http_client() as client:
+        assert deliver(emission_to(client, AFAR), small, hand_made(bucket.url)).verified
 
 
 def test_a_redirect_is_followed_once_with_the_whole_body(
@@ -295,9 +298,9 @@ def test_a_redirect_is_followed_once_with_the_whole_body(
 def test_a_second_redirect_is_refused(small: Path) -> None:
     """A bucket that redirects in circles gets two bodies and no third."""
     circle = b"HTTP/1.1 307 T\r\nLocation: /\r\nContent-Length: 0\r\n\r\n"
-    with Listener(answering(circle)) as bucket, wired() as wire:
+    with Listener(answering(circle)) as bucket, http_client() as client:
         trouble = trouble_of(
-            emission_to(wire, bucket.url), small, hand_made(bucket.url)
+            emission_to(client, bucket.url), small, hand_made(bucket.url)
         )
         assert len(bucket.heard) == 2
 

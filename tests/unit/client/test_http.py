@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 
 from emitterd.client.http import tls_context
-from emitterd.client.responses import BrokenConnection
-from emitterd.client.sockets import TransferLimits, TransportError
+from emitterd.client.responses import BrokenConnection, TransportError
+from emitterd.client.sockets import TransferLimits
 from support.client import (
     OK,
     Identity,
     Listener,
     answering,
+    http_client,
     make_identity,
     post,
     proxying,
-    wired,
 )
 
 AFAR = "http://cqube.example.test/data"
@@ -33,8 +33,8 @@ def identity(tmp_path_factory: pytest.TempPathFactory) -> Identity:
 def test_the_answer_is_returned() -> None:
     """Status, headers in lower case and body come back as the server gave them."""
     text = b"HTTP/1.1 418 Teapot\r\nX-Tea: Green\r\nContent-Length: 3\r\n\r\ntea"
-    with Listener(answering(text)) as server, wired() as wire:
-        answer = wire.post(server.url, b'{"a": 1}', {"X-Own": "yes"}, limit_bytes=100)
+    with Listener(answering(text)) as server, http_client() as client:
+        answer = client.post(server.url, b'{"a": 1}', {"X-Own": "yes"}, limit_bytes=100)
         [request] = server.heard
 
     assert (answer.status, answer.body, answer.whole) == (418, b"tea", True)
@@ -50,8 +50,8 @@ def test_an_answer_is_bounded(size: int, *, whole: bool) -> None:
     """Of a longer answer only `limit_bytes` are returned, and it says so."""
     body = b"x" * size
     head = f"HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n".encode()
-    with Listener(answering(head + body)) as server, wired() as wire:
-        answer = post(wire, server.url, limit=100)
+    with Listener(answering(head + body)) as server, http_client() as client:
+        answer = post(client, server.url, limit=100)
 
     assert answer.body == body[:100]
     assert answer.whole is whole
@@ -69,9 +69,9 @@ def test_an_endless_answer_is_cut() -> None:
         while not server.over.is_set():
             connection.sendall(b"y" * 65536)
 
-    with Listener(endless) as server, wired() as wire:
-        first = post(wire, server.url, limit=1000)
-        second = post(wire, server.url, limit=1000)
+    with Listener(endless) as server, http_client() as client:
+        first = post(client, server.url, limit=1000)
+        second = post(client, server.url, limit=1000)
 
     assert (first.body, first.whole) == (b"y" * 1000, False)
     assert second.body == b"ok"
@@ -79,8 +79,8 @@ def test_an_endless_answer_is_cut() -> None:
 
 def test_a_compressed_answer_is_not_asked_for() -> None:
     """A small answer cannot unfold into a huge one."""
-    with Listener(answering(OK)) as server, wired() as wire:
-        post(wire, server.url)
+    with Listener(answering(OK)) as server, http_client() as client:
+        post(client, server.url)
         [request] = server.heard
 
     assert request.headers["accept-encoding"] == "identity"
@@ -88,9 +88,9 @@ def test_a_compressed_answer_is_not_asked_for() -> None:
 
 def test_one_connection_serves_several_posts() -> None:
     """The line is kept for the next request."""
-    with Listener(answering(OK)) as server, wired() as wire:
+    with Listener(answering(OK)) as server, http_client() as client:
         for _ in range(5):
-            assert post(wire, server.url).status == 200
+            assert post(client, server.url).status == 200
 
         assert len(server.heard) == 5
         assert server.lines == 1
@@ -99,8 +99,8 @@ def test_one_connection_serves_several_posts() -> None:
 def test_a_redirect_is_not_followed() -> None:
     """Following is for the caller to decide: a 307 is an answer."""
     text = b"HTTP/1.1 307 T\r\nLocation: /else\r\nContent-Length: 0\r\n\r\n"
-    with Listener(answering(text)) as server, wired() as wire:
-        answer = post(wire, server.url)
+    with Listener(answering(text)) as server, http_client() as client:
+        answer = post(client, server.url)
 
         assert (answer.status, answer.headers["location"]) == (307, "/else")
         assert len(server.heard) == 1
@@ -109,9 +109,9 @@ def test_a_redirect_is_not_followed() -> None:
 def test_cookies_of_one_answer_reach_no_other_request() -> None:
     """A cookie that was set is forgotten."""
     text = OK.replace(b"\r\n\r\n", b"\r\nSet-Cookie: spy=1; Path=/\r\n\r\n")
-    with Listener(answering(text)) as server, wired() as wire:
-        post(wire, server.url)
-        post(wire, server.url)
+    with Listener(answering(text)) as server, http_client() as client:
+        post(client, server.url)
+        post(client, server.url)
 
         assert len(server.heard) == 2
         assert not any("cookie" in request.headers for request in server.heard)
@@ -123,8 +123,8 @@ def test_the_configured_proxy_takes_everything(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     with Listener(answering(OK)) as server, Listener(proxying(server.port)) as proxy:
         address = f"http://user:p%40ss@127.0.0.1:{proxy.port}"
-        with wired(proxy=address) as wire:
-            answer = post(wire, f"{AFAR}/upload-url")
+        with http_client(proxy=address) as client:
+            answer = post(client, f"{AFAR}/upload-url")
         [asked], [arrived] = proxy.heard, server.heard
 
     assert answer.body == b"ok"
@@ -145,8 +145,8 @@ def test_the_environment_names_a_proxy(
     """Without one in the configuration the environment's proxy is used."""
     with Listener(answering(OK)) as server, Listener(proxying(server.port)) as proxy:
         monkeypatch.setenv(variable, f"http://127.0.0.1:{proxy.port}")
-        with wired() as wire:
-            assert post(wire, AFAR).body == b"ok"
+        with http_client() as client:
+            assert post(client, AFAR).body == b"ok"
 
         assert len(proxy.heard) == len(server.heard) == 1
 
@@ -157,8 +157,8 @@ def test_a_proxy_without_a_scheme_is_taken_for_http(
     """`HTTP_PROXY=proxy.example.org:3128` means what it means to every other client."""
     with Listener(answering(OK)) as server, Listener(proxying(server.port)) as proxy:
         monkeypatch.setenv("HTTP_PROXY", f"127.0.0.1:{proxy.port}")
-        with wired() as wire:
-            assert post(wire, AFAR).body == b"ok"
+        with http_client() as client:
+            assert post(client, AFAR).body == b"ok"
 
 
 def test_a_proxy_of_another_kind_is_a_proxy_trouble(
@@ -166,8 +166,8 @@ def test_a_proxy_of_another_kind_is_a_proxy_trouble(
 ) -> None:
     """A SOCKS proxy in the environment cannot be used, which is said as such."""
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
-    with wired() as wire, pytest.raises(TransportError) as broken:
-        post(wire, AFAR)
+    with http_client() as client, pytest.raises(TransportError) as broken:
+        post(client, AFAR)
 
     assert broken.value.how is BrokenConnection.PROXY
 
@@ -178,8 +178,8 @@ def test_no_proxy_is_honoured(exempt: str, monkeypatch: pytest.MonkeyPatch) -> N
     with Listener(answering(OK)) as server, Listener(proxying(server.port)) as proxy:
         monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.port}")
         monkeypatch.setenv("NO_PROXY", exempt)
-        with wired() as wire:
-            assert post(wire, server.url).body == b"ok"
+        with http_client() as client:
+            assert post(client, server.url).body == b"ok"
 
         assert not proxy.heard
         assert len(server.heard) == 1
@@ -192,8 +192,8 @@ def test_https_goes_through_a_tunnel(
     secure = Listener(answering(OK), identity.server_context())
     with secure as server, Listener(proxying(server.port)) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
-        with wired(tls=tls_context(identity.certificate, None, None)) as wire:
-            assert post(wire, f"{server.url}secret").body == b"ok"
+        with http_client(tls=tls_context(identity.certificate, None, None)) as client:
+            assert post(client, f"{server.url}secret").body == b"ok"
         [asked], [arrived] = proxy.heard, server.heard
 
     assert asked.line == f"CONNECT 127.0.0.1:{server.port} HTTP/1.1"
@@ -207,8 +207,11 @@ def test_a_tunnel_that_is_refused_is_the_proxys_trouble(status: str) -> None:
     refusal = f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode()
     with Listener(proxying(0, refusal)) as proxy:
         address = f"http://127.0.0.1:{proxy.port}"
-        with wired(proxy=address) as wire, pytest.raises(TransportError) as broken:
-            post(wire, "https://cqube.example.test/data")
+        with (
+            http_client(proxy=address) as client,
+            pytest.raises(TransportError) as broken,
+        ):
+            post(client, "https://cqube.example.test/data")
 
     assert broken.value.how is BrokenConnection.PROXY
     assert status[:3] in str(broken.value)
@@ -219,19 +222,19 @@ def test_a_407_without_a_tunnel_is_an_answer() -> None:
     refusal = b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"
     with Listener(proxying(0, refusal)) as proxy:
         address = f"http://127.0.0.1:{proxy.port}"
-        with wired(proxy=address) as wire:
-            assert post(wire, AFAR).status == 407
+        with http_client(proxy=address) as client:
+            assert post(client, AFAR).status == 407
 
 
 def test_a_client_certificate_is_shown(identity: Identity, tmp_path: Path) -> None:
     """A server that demands a certificate gets the configured one."""
-    client = make_identity(tmp_path, "client")
+    shown = make_identity(tmp_path, "client")
     context = identity.server_context()
     context.verify_mode = ssl.CERT_REQUIRED
-    context.load_verify_locations(client.certificate)
-    ours = tls_context(identity.certificate, client.certificate, client.key)
-    with Listener(answering(OK), context) as server, wired(tls=ours) as wire:
-        assert post(wire, server.url).body == b"ok"
+    context.load_verify_locations(shown.certificate)
+    ours = tls_context(identity.certificate, shown.certificate, shown.key)
+    with Listener(answering(OK), context) as server, http_client(tls=ours) as client:
+        assert post(client, server.url).body == b"ok"
 
 
 @pytest.mark.parametrize(
@@ -252,9 +255,9 @@ def test_a_missing_client_certificate_is_a_tls_trouble(
     context.load_verify_locations(identity.certificate)
     context.maximum_version = version
     ours = tls_context(identity.certificate, None, None)
-    with Listener(answering(OK), context) as server, wired(tls=ours) as wire:
+    with Listener(answering(OK), context) as server, http_client(tls=ours) as client:
         with pytest.raises(TransportError) as broken:
-            post(wire, server.url)
+            post(client, server.url)
         assert not server.heard
 
     assert broken.value.how is BrokenConnection.TLS
@@ -263,8 +266,8 @@ def test_a_missing_client_certificate_is_a_tls_trouble(
 @pytest.mark.parametrize("host", ["cqube..example.org", "x" * 64 + ".example.org"])
 def test_an_impossible_host_name_is_a_dns_trouble(host: str) -> None:
     """A label that is empty or too long cannot be resolved, and that is all."""
-    with wired() as wire, pytest.raises(TransportError) as broken:
-        post(wire, f"http://{host}/")
+    with http_client() as client, pytest.raises(TransportError) as broken:
+        post(client, f"http://{host}/")
 
     assert broken.value.how is BrokenConnection.DNS
 
@@ -272,8 +275,8 @@ def test_an_impossible_host_name_is_a_dns_trouble(host: str) -> None:
 @pytest.mark.parametrize("url", ["http://[::1", "http://host:port/", "http://a\0/"])
 def test_an_unusable_url_is_broken_like_any_other(url: str) -> None:
     """A url that httpx cannot parse raises `TransportError`."""
-    with wired() as wire, pytest.raises(TransportError):
-        post(wire, url)
+    with http_client() as client, pytest.raises(TransportError):
+        post(client, url)
 
 
 def test_other_limits_hold_from_the_next_request_on() -> None:
@@ -283,9 +286,9 @@ def test_other_limits_hold_from_the_next_request_on() -> None:
         listener.hear(connection)
         connection.recv(1)
 
-    with Listener(silent) as server, wired() as wire:
-        wire.adopt(TransferLimits(5.0, 0.3, 0))
+    with Listener(silent) as server, http_client() as client:
+        client.apply_limits(TransferLimits(5.0, 0.3, 0))
         with pytest.raises(TransportError) as broken:
-            post(wire, server.url)
+            post(client, server.url)
 
     assert broken.value.how is BrokenConnection.SLOW

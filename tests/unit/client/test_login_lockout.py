@@ -18,9 +18,9 @@ SAID = "login answered 401"
 
 def refused(times: int = 1, now: float = NOW) -> LoginLockout:
     """Return the refusal of a login that was refused so often."""
-    refusal = LoginLockout.of(ACCOUNT, SAID, now, None)
+    refusal = LoginLockout.after(ACCOUNT, SAID, now, None)
     for _ in range(times - 1):
-        refusal = LoginLockout.of(ACCOUNT, SAID, now, refusal)
+        refusal = LoginLockout.after(ACCOUNT, SAID, now, refusal)
     return refusal
 
 
@@ -71,8 +71,8 @@ def test_what_is_no_refusal_is_none(fact: object) -> None:
 
 def test_it_parks_for_what_is_left() -> None:
     """What is not asked says until when, and that another password is tried."""
-    asked = refused().trouble(NOW, asked=True)
-    kept = refused().trouble(NOW + 20.0, asked=False)
+    asked = refused().error(NOW, asked=True)
+    kept = refused().error(NOW + 20.0, asked=False)
 
     assert (asked.decision, asked.code, asked.stage) == (
         Decision.PAUSE,

@@ -21,7 +21,7 @@ from emitterd.errors import Decision, DeliveryError
 from emitterd.model import Confirmation, Grant
 from emitterd.rehearsal.faults import FaultStage
 from emitterd.rehearsal.server import RehearsalServer
-from support.client import Listener, answering, emission_to, wired
+from support.client import Listener, answering, emission_to, http_client
 from support.faults import ALL_FAULTS, fault_menu
 from support.waiting import wait_until, zip_bytes
 from support.worker import Rig, rigged
@@ -363,15 +363,15 @@ def granted(url: str, **more: str) -> Grant:
         (b"http://127.0.0.1/\xff", "its url is none"),
         (b"http://127.0.0.1/\r\nHost: x", "its url is none"),
         (b"", "not http(s)"),
-        (b"http://127.0.0.1/" + b"x" * 300_000, "huge"),
+        (b"http://127.0.0.1/" + b"x" * 300_000, "too long"),
     ],
 )
 def test_a_hostile_url_is_not_fetched(place: bytes, reason: str) -> None:
     """Nothing is asked of another place than the one the body went to."""
-    with Listener(answering(said(LOGIN), said(place))) as api, wired() as wire:
+    with Listener(answering(said(LOGIN), said(place))) as api, http_client() as client:
         url = api.url.rstrip("/")
         with pytest.raises(NotConfirmed, match=re.escape(reason)) as caught:
-            emission_to(wire, url).look_up(granted(url))
+            emission_to(client, url).look_up(granted(url))
 
         assert caught.value.confirmation is Confirmation.UNKNOWN
         assert [one.line.split()[1] for one in api.heard] == ["/auth", "/download_url"]
@@ -385,10 +385,10 @@ def test_a_redirected_download_is_not_followed() -> None:
     )
     with Listener(answering(moved)) as bucket:
         place = said(f"{bucket.url}k?X-Amz-Signature=5ec2e7".encode())
-        with Listener(answering(said(LOGIN), place)) as api, wired() as wire:
+        with Listener(answering(said(LOGIN), place)) as api, http_client() as client:
             url = api.url.rstrip("/")
             with pytest.raises(NotConfirmed, match="answered 307") as caught:
-                emission_to(wire, url).look_up(granted(url))
+                emission_to(client, url).look_up(granted(url))
 
         assert "5ec2e7" not in caught.value.reason
         [asked] = bucket.heard
@@ -400,10 +400,10 @@ def test_a_lost_download_tells_no_secret() -> None:
     """The url that was lost on the way is signed: the reason does not say it."""
     with Listener(answering(b"no HTTP\r\n\r\n")) as bucket:
         place = said(f"{bucket.url}k?X-Amz-Signature=5ec2e7".encode())
-        with Listener(answering(said(LOGIN), place)) as api, wired() as wire:
+        with Listener(answering(said(LOGIN), place)) as api, http_client() as client:
             url = api.url.rstrip("/")
             with pytest.raises(DeliveryError) as caught:
-                emission_to(wire, url).look_up(granted(url))
+                emission_to(client, url).look_up(granted(url))
 
     assert (caught.value.decision, caught.value.code) == (
         Decision.DEFER,
@@ -426,8 +426,8 @@ def test_a_lost_download_tells_no_secret() -> None:
 )
 def test_a_grant_that_tells_no_bucket_is_not_looked_up(grant: Grant) -> None:
     """Without the name of the bucket, or at another API, nothing is asked."""
-    with wired() as wire, pytest.raises(NotConfirmed) as caught:
-        emission_to(wire, "http://api.test").look_up(grant)
+    with http_client() as client, pytest.raises(NotConfirmed) as caught:
+        emission_to(client, "http://api.test").look_up(grant)
 
     assert caught.value.confirmation is Confirmation.UNKNOWN
 
@@ -435,15 +435,15 @@ def test_a_grant_that_tells_no_bucket_is_not_looked_up(grant: Grant) -> None:
 def test_new_credentials_may_be_shown_more(server: RehearsalServer) -> None:
     """What one user was refused is asked again for another."""
     server.faults = fault_menu("no-download@1")
-    with wired() as wire:
-        emission = emission_to(wire, server.url)
+    with http_client() as client:
+        emission = emission_to(client, server.url)
         grant = emission.grant(NAME.encode())
         for _ in range(2):
             with pytest.raises(NotConfirmed, match="download_url answered 404"):
                 emission.look_up(grant)
         asked = [one.endpoint for one in server.requests].count("download_url")
         assert asked == server.fired["no-download"] == 1
-        emission.adopt(Credentials("emission", lambda: "rehearsal", "JWT"))
+        emission.apply_credentials(Credentials("emission", lambda: "rehearsal", "JWT"))
         with pytest.raises(NotConfirmed) as caught:
             emission.look_up(grant)
 

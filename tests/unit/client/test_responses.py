@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from emitterd.client.responses import (
     BrokenConnection,
     RequestKind,
-    api_trouble,
-    bucket_trouble,
+    api_error,
+    bucket_error,
     http_date,
     retry_after_s,
     transport_error,
@@ -70,13 +70,13 @@ GRANT = {
 @pytest.mark.parametrize(("status", "meaning"), LOGIN.items())
 def test_what_a_login_answers(status: int, meaning: tuple[Decision, Code]) -> None:
     """A login's trouble is always the destination's, never a file's."""
-    assert judged(api_trouble(RequestKind.LOGIN, status, {}, b"")) == meaning
+    assert judged(api_error(RequestKind.LOGIN, status, {}, b"")) == meaning
 
 
 @pytest.mark.parametrize(("status", "meaning"), GRANT.items())
 def test_what_upload_url_answers(status: int, meaning: tuple[Decision, Code]) -> None:
     """Only a refusal of this very name rejects the file."""
-    assert judged(api_trouble(RequestKind.GRANT, status, {}, b"")) == meaning
+    assert judged(api_error(RequestKind.GRANT, status, {}, b"")) == meaning
 
 
 @pytest.mark.parametrize("asked", [RequestKind.LOGIN, RequestKind.GRANT])
@@ -94,7 +94,7 @@ def test_a_400_of_the_server_before_the_api_is_the_lines(
 ) -> None:
     """What nginx refuses for the connection's sake rejects no file, and no login."""
     body = b"<html><center>%s</center><hr><center>nginx</center></html>" % page
-    trouble = api_trouble(asked, 400, {}, body)
+    trouble = api_error(asked, 400, {}, body)
 
     assert judged(trouble) == (Decision.PAUSE, Code.TLS)
     assert said in str(trouble)
@@ -103,13 +103,13 @@ def test_a_400_of_the_server_before_the_api_is_the_lines(
 @pytest.mark.parametrize("asked", [RequestKind.LOGIN, RequestKind.GRANT])
 def test_200_is_the_one_success_of_the_api(asked: RequestKind) -> None:
     """What the body of a 200 holds is for others to read."""
-    assert api_trouble(asked, 200, {}, b"<html>") is None
+    assert api_error(asked, 200, {}, b"<html>") is None
 
 
 @pytest.mark.parametrize("status", [200, 201, 204])
 def test_a_success_of_the_bucket_has_an_etag(status: int) -> None:
     """Success is the expected status together with an ETag."""
-    assert bucket_trouble(status, ETAG, b"") is None
+    assert bucket_error(status, ETAG, b"") is None
 
 
 @pytest.mark.parametrize("status", [200, 201, 204])
@@ -118,7 +118,7 @@ def test_a_success_without_an_etag_is_none(
     status: int, headers: dict[str, str]
 ) -> None:
     """A portal that answers 200 parks; what was sent may be there all the same."""
-    trouble = bucket_trouble(status, headers, b"<html>log in</html>")
+    trouble = bucket_error(status, headers, b"<html>log in</html>")
 
     assert judged(trouble) == (Decision.PAUSE, Code.NOT_A_BUCKET)
     assert trouble is not None
@@ -178,7 +178,7 @@ def test_what_the_bucket_answers(
     status: int, body: bytes, meaning: tuple[Decision, Code]
 ) -> None:
     """S3's code decides, else the status; what is unknown is taken for passing."""
-    assert judged(bucket_trouble(status, ETAG, body)) == meaning
+    assert judged(bucket_error(status, ETAG, body)) == meaning
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_an_error_after_which_the_object_may_exist(
     status: int, *, ambiguous: bool
 ) -> None:
     """A gateway that gave up, or a crash, does not say that nothing was stored."""
-    trouble = bucket_trouble(status, {}, b"")
+    trouble = bucket_error(status, {}, b"")
 
     assert trouble is not None
     assert trouble.ambiguous is ambiguous
@@ -197,13 +197,13 @@ def test_an_error_after_which_the_object_may_exist(
 
 def test_the_reason_quotes_what_was_said() -> None:
     """The operator reads status, code and message of the bucket."""
-    trouble = bucket_trouble(403, {}, xml("AccessDenied", POLICY_EXPIRED))
+    trouble = bucket_error(403, {}, xml("AccessDenied", POLICY_EXPIRED))
     assert str(trouble) == (f"the bucket answered 403 (AccessDenied: {POLICY_EXPIRED})")
 
 
 def test_a_long_message_is_cut() -> None:
     """What a server says takes no more than a line."""
-    trouble = bucket_trouble(500, {}, xml("InternalError", "x" * 10_000))
+    trouble = bucket_error(500, {}, xml("InternalError", "x" * 10_000))
     assert len(str(trouble)) < 300
 
 
@@ -286,9 +286,9 @@ def test_retry_after_in_both_its_forms(
 @pytest.mark.parametrize(
     "trouble",
     [
-        api_trouble(RequestKind.LOGIN, 503, {"retry-after": "7"}, b""),
-        api_trouble(RequestKind.GRANT, 429, {"retry-after": "7"}, b""),
-        bucket_trouble(503, {"retry-after": "7"}, xml("SlowDown")),
+        api_error(RequestKind.LOGIN, 503, {"retry-after": "7"}, b""),
+        api_error(RequestKind.GRANT, 429, {"retry-after": "7"}, b""),
+        bucket_error(503, {"retry-after": "7"}, xml("SlowDown")),
     ],
     ids=["login", "upload-url", "bucket"],
 )
@@ -326,9 +326,9 @@ def test_what_is_no_date_is_none(value: str) -> None:
 def test_every_answer_is_judged(status: int, body: bytes, asked: RequestKind) -> None:
     """Whatever a server answers is a success or trouble with a reason."""
     if asked is RequestKind.BUCKET:
-        trouble = bucket_trouble(status, {}, body)
+        trouble = bucket_error(status, {}, body)
         assert trouble is not None
     else:
-        trouble = api_trouble(asked, status, {}, body)
+        trouble = api_error(asked, status, {}, body)
         assert (trouble is None) == (status == 200)
     assert trouble is None or str(status) in trouble.reason

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from emitterd.client.http import HttpClient, tls_context
-from emitterd.client.responses import BrokenConnection
-from emitterd.client.sockets import Stopped, TransferLimits, TransportError
+from emitterd.client.responses import BrokenConnection, Stopped, TransportError
+from emitterd.client.sockets import TransferLimits
 from emitterd.shutdown import Shutdown
 from support.client import (
     LOOPBACK,
@@ -17,10 +17,10 @@ from support.client import (
     Identity,
     Listener,
     answering,
+    http_client,
     make_identity,
     post,
     silent_port,
-    wired,
 )
 from support.waiting import wait_until
 
@@ -41,10 +41,10 @@ def identity(tmp_path_factory: pytest.TempPathFactory) -> Identity:
     return make_identity(tmp_path_factory.mktemp("tls"), "server")
 
 
-def broken_by(wire: HttpClient, url: str, content: bytes = b"{}") -> BrokenConnection:
+def broken_by(client: HttpClient, url: str, content: bytes = b"{}") -> BrokenConnection:
     """Return how a post that must not succeed ended."""
     with pytest.raises(TransportError) as broken:
-        post(wire, url, content)
+        post(client, url, content)
     assert str(broken.value)
     return broken.value.how
 
@@ -94,8 +94,8 @@ def test_small_request_goes_out_in_one_piece() -> None:
             pieces.append(piece)
             connection.sendall(OK)
 
-    with Listener(serve) as server, wired() as wire:
-        answers = [post(wire, server.url, b"small").status for _ in range(3)]
+    with Listener(serve) as server, http_client() as client:
+        answers = [post(client, server.url, b"small").status for _ in range(3)]
 
     assert answers == [200] * 3
     assert [piece.startswith(b"POST") for piece in pieces] == [True] * 3
@@ -106,22 +106,22 @@ def test_a_closed_port_is_refused() -> None:
     """Nobody listens: the connection is refused."""
     with Listener(silent) as gone:
         url = gone.url
-    with wired() as wire:
-        assert broken_by(wire, url) is BrokenConnection.REFUSED
+    with http_client() as client:
+        assert broken_by(client, url) is BrokenConnection.REFUSED
 
 
 def test_a_name_that_does_not_resolve_is_dns() -> None:
     """A name below .invalid never resolves (RFC 2606)."""
-    with wired() as wire:
-        assert broken_by(wire, "http://nothing.invalid/") is BrokenConnection.DNS
+    with http_client() as client:
+        assert broken_by(client, "http://nothing.invalid/") is BrokenConnection.DNS
 
 
 def test_a_full_backlog_is_a_connect_timeout() -> None:
     """A host that does not answer the connection's first packet is given up."""
     limits = TransferLimits(connect_s=0.3, stall_s=20.0, minimum_bytes_s=1)
-    with silent_port() as port, wired(limits) as wire:
+    with silent_port() as port, http_client(limits) as client:
         assert (
-            broken_by(wire, f"http://{LOOPBACK}:{port}/")
+            broken_by(client, f"http://{LOOPBACK}:{port}/")
             is BrokenConnection.CONNECT_TIMEOUT
         )
 
@@ -129,8 +129,8 @@ def test_a_full_backlog_is_a_connect_timeout() -> None:
 def test_a_certificate_nobody_vouches_for_is_tls(identity: Identity) -> None:
     """A certificate of an unknown authority fails the handshake; nothing is sent."""
     secure = Listener(answering(OK), identity.server_context())
-    with secure as server, wired() as wire:
-        assert broken_by(wire, server.url) is BrokenConnection.TLS
+    with secure as server, http_client() as client:
+        assert broken_by(client, server.url) is BrokenConnection.TLS
         assert not server.heard
 
 
@@ -139,8 +139,8 @@ def test_a_certificate_of_another_host_is_tls(tmp_path: Path) -> None:
     other = make_identity(tmp_path, "other", host="IP:127.0.0.2")
     secure = Listener(answering(OK), other.server_context())
     context = tls_context(other.certificate, None, None)
-    with secure as server, wired(tls=context) as wire:
-        assert broken_by(wire, server.url) is BrokenConnection.TLS
+    with secure as server, http_client(tls=context) as client:
+        assert broken_by(client, server.url) is BrokenConnection.TLS
         assert not server.heard
 
 
@@ -152,19 +152,19 @@ def test_a_server_that_speaks_no_tls_is_tls() -> None:
         connection.recv(65536)
         connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
-    with Listener(plain) as server, wired() as wire:
+    with Listener(plain) as server, http_client() as client:
         url = server.url.replace("http:", "https:")
 
-        assert broken_by(wire, url) is BrokenConnection.TLS
+        assert broken_by(client, url) is BrokenConnection.TLS
 
 
 def test_a_handshake_that_hangs_is_given_up() -> None:
     """A server that accepts and says nothing ends within the connect limit."""
     limits = TransferLimits(connect_s=0.3, stall_s=20.0, minimum_bytes_s=1)
-    with Listener(deaf) as server, wired(limits) as wire:
+    with Listener(deaf) as server, http_client(limits) as client:
         url = server.url.replace("http:", "https:")
 
-        assert broken_by(wire, url) is BrokenConnection.CONNECT_TIMEOUT
+        assert broken_by(client, url) is BrokenConnection.CONNECT_TIMEOUT
 
 
 CUT_CHUNKS = (
@@ -184,8 +184,8 @@ def test_an_answer_that_is_none_is_lost(answer: bytes) -> None:
         server.hear(connection)
         connection.sendall(answer)
 
-    with Listener(serve) as server, wired() as wire:
-        assert broken_by(wire, server.url) is BrokenConnection.LOST
+    with Listener(serve) as server, http_client() as client:
+        assert broken_by(client, server.url) is BrokenConnection.LOST
 
 
 def test_a_reset_in_mid_body_is_lost() -> None:
@@ -198,8 +198,8 @@ def test_a_reset_in_mid_body_is_lost() -> None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         connection.close()
 
-    with Listener(serve) as server, wired() as wire:
-        assert broken_by(wire, server.url, LARGE) is BrokenConnection.LOST
+    with Listener(serve) as server, http_client() as client:
+        assert broken_by(client, server.url, LARGE) is BrokenConnection.LOST
 
 
 @pytest.mark.parametrize(
@@ -210,8 +210,8 @@ def test_a_reset_in_mid_body_is_lost() -> None:
 def test_a_body_that_does_not_get_away_is_given_up(serve: Serve, minimum: int) -> None:
     """A reader that stalls, or reads slower than the minimum speed, is given up."""
     limits = TransferLimits(connect_s=10.0, stall_s=0.6, minimum_bytes_s=minimum)
-    with Listener(serve) as server, wired(limits) as wire:
-        assert broken_by(wire, server.url, LARGE) is BrokenConnection.SLOW
+    with Listener(serve) as server, http_client(limits) as client:
+        assert broken_by(client, server.url, LARGE) is BrokenConnection.SLOW
 
 
 def test_a_body_above_the_minimum_speed_is_not_given_up() -> None:
@@ -225,8 +225,8 @@ def test_a_body_above_the_minimum_speed_is_not_given_up() -> None:
         connection.sendall(OK)
 
     limits = TransferLimits(connect_s=10.0, stall_s=1.5, minimum_bytes_s=1024)
-    with Listener(serve) as server, wired(limits) as wire:
-        assert post(wire, server.url, LARGE).status == 200
+    with Listener(serve) as server, http_client(limits) as client:
+        assert post(client, server.url, LARGE).status == 200
 
 
 @pytest.mark.parametrize(
@@ -236,14 +236,14 @@ def test_a_body_above_the_minimum_speed_is_not_given_up() -> None:
 )
 def test_an_answer_that_is_not_whole_in_time_is_given_up(serve: Serve) -> None:
     """Silence and an answer of one byte now and then end at the same limit."""
-    with Listener(serve) as server, wired(BRISK) as wire:
-        assert broken_by(wire, server.url) is BrokenConnection.SLOW
+    with Listener(serve) as server, http_client(BRISK) as client:
+        assert broken_by(client, server.url) is BrokenConnection.SLOW
 
 
 def test_an_answer_may_take_its_time() -> None:
     """An answer that is late, but within the limit, is an answer."""
-    with Listener(dribbling(OK, 0.01)) as server, wired() as wire:
-        assert post(wire, server.url).body == b"ok"
+    with Listener(dribbling(OK, 0.01)) as server, http_client() as client:
+        assert post(client, server.url).body == b"ok"
 
 
 @pytest.mark.parametrize(
@@ -256,15 +256,15 @@ def test_a_stop_ends_what_is_under_way(serve: Serve, content: bytes) -> None:
     shutdown = Shutdown()
     outcome: list[BaseException] = []
 
-    def work(wire: HttpClient, url: str) -> None:
+    def work(client: HttpClient, url: str) -> None:
         try:
-            post(wire, url, content)
+            post(client, url, content)
         except (Stopped, TransportError) as error:
             outcome.append(error)
 
     limits = TransferLimits(connect_s=60.0, stall_s=60.0, minimum_bytes_s=1)
-    with Listener(serve) as server, wired(limits, shutdown=shutdown) as wire:
-        thread = threading.Thread(target=work, args=(wire, server.url))
+    with Listener(serve) as server, http_client(limits, shutdown=shutdown) as client:
+        thread = threading.Thread(target=work, args=(client, server.url))
         thread.start()
         wait_until(lambda: server.lines or None, DEADLINE_S, "a connection")
         assert not outcome
@@ -279,15 +279,15 @@ def test_after_a_stop_nothing_is_sent() -> None:
     """A request that begins after the stop ends before its first byte."""
     shutdown = Shutdown()
     shutdown.now.set()
-    with Listener(silent) as server, wired(shutdown=shutdown) as wire:
+    with Listener(silent) as server, http_client(shutdown=shutdown) as client:
         with pytest.raises(Stopped):
-            post(wire, server.url)
+            post(client, server.url)
 
         assert not server.heard
 
 
 def test_a_broken_request_does_not_spoil_the_next() -> None:
-    """After an answer that was cut the same wire delivers the next request."""
+    """After an answer that was cut the same client delivers the next request."""
 
     def serve(server: Listener, connection: socket.socket) -> None:
         while server.hear(connection):
@@ -295,10 +295,10 @@ def test_a_broken_request_does_not_spoil_the_next() -> None:
                 return
             connection.sendall(OK)
 
-    with Listener(serve) as server, wired() as wire:
+    with Listener(serve) as server, http_client() as client:
         for _ in range(3):
-            assert broken_by(wire, server.url) is BrokenConnection.LOST
-            assert post(wire, server.url).body == b"ok"
+            assert broken_by(client, server.url) is BrokenConnection.LOST
+            assert post(client, server.url).body == b"ok"
 
 
 def test_each_thread_has_bounds_of_its_own() -> None:
@@ -312,15 +312,15 @@ def test_each_thread_has_bounds_of_its_own() -> None:
 
     outcomes: list[object] = []
 
-    def work(wire: HttpClient, url: str) -> None:
+    def work(client: HttpClient, url: str) -> None:
         try:
-            outcomes.append(post(wire, url).status)
+            outcomes.append(post(client, url).status)
         except TransportError as error:
             outcomes.append(error.how)
 
-    with Listener(serve) as server, wired(STEADY) as wire:
+    with Listener(serve) as server, http_client(STEADY) as client:
         urls = [f"{server.url}{name}" for name in ("hang", "a", "hang", "b")]
-        threads = [threading.Thread(target=work, args=(wire, url)) for url in urls]
+        threads = [threading.Thread(target=work, args=(client, url)) for url in urls]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -341,10 +341,10 @@ def test_the_time_to_connect_is_not_taken_for_slow_sending(identity: Identity) -
             secure.sendall(OK)
 
     ours = tls_context(identity.certificate, None, None)
-    with Listener(late) as server, wired(STEADY, tls=ours) as wire:
+    with Listener(late) as server, http_client(STEADY, tls=ours) as client:
         url = server.url.replace("http:", "https:")
 
-        assert post(wire, url).body == b"ok"
+        assert post(client, url).body == b"ok"
 
 
 def test_a_large_body_arrives_whole_over_tls(identity: Identity) -> None:
@@ -352,8 +352,8 @@ def test_a_large_body_arrives_whole_over_tls(identity: Identity) -> None:
     secure = Listener(answering(OK), identity.server_context())
     context = tls_context(identity.certificate, None, None)
     body = b"".join(number.to_bytes(8) for number in range(1024 * 1024))
-    with secure as server, wired(tls=context) as wire:
-        assert post(wire, server.url, body).body == b"ok"
+    with secure as server, http_client(tls=context) as client:
+        assert post(client, server.url, body).body == b"ok"
         [request] = server.heard
 
     assert request.body == body

@@ -20,8 +20,8 @@ from support.client import (
     deliver,
     emission_to,
     hand_made,
+    http_client,
     sparse,
-    wired,
 )
 from support.faults import fault_menu
 from support.waiting import make_zip, wait_until
@@ -148,8 +148,8 @@ def test_a_stop_interrupts_an_upload(
             deliver(emission, path)
         caught.append(trouble.value)
 
-    with wired(shutdown=shutdown) as wire:
-        emission = emission_to(wire, server.url, shutdown=shutdown)
+    with http_client(shutdown=shutdown) as client:
+        emission = emission_to(client, server.url, shutdown=shutdown)
         thread = threading.Thread(target=work, args=(emission,))
         thread.start()
         wait_until(lambda: server.fired[menu.partition(":")[0]], 20, "the fault")
@@ -166,10 +166,10 @@ def test_a_redirect_to_nowhere_is_no_bug_of_ours(source: Path) -> None:
     lost = b"HTTP/1.1 307 T\r\nLocation: http://[::1\r\nContent-Length: 0\r\n\r\n"
     with (
         Listener(answering(lost)) as bucket,
-        wired() as wire,
+        http_client() as client,
         pytest.raises(DeliveryError) as trouble,
     ):
-        deliver(emission_to(wire, AFAR), source, hand_made(bucket.url))
+        deliver(emission_to(client, AFAR), source, hand_made(bucket.url))
 
     assert trouble.value.decision in {Decision.DEFER, Decision.PAUSE}
     assert len(bucket.heard) == 1

@@ -12,7 +12,8 @@ import pytest
 
 from emitterd.client.api import EmissionClient
 from emitterd.client.bandwidth import BURST_SLICES, SLICE_LEAST_BYTES, SLICE_S, Throttle
-from emitterd.client.sockets import Stopped, TransferLimits
+from emitterd.client.responses import Stopped
+from emitterd.client.sockets import TransferLimits
 from emitterd.client.timetable import TimeSpan, Timetable
 from emitterd.config.fields import timetable
 from emitterd.errors import Decision, DeliveryError
@@ -25,9 +26,9 @@ from support.client import (
     deliver,
     emission_to,
     hand_made,
+    http_client,
     post,
     sparse,
-    wired,
 )
 from support.uploads import entry
 from support.waiting import wait_until
@@ -63,9 +64,9 @@ def test_all_together_keep_the_limit(
     """So many bytes take at least the time that the limit gives them, less a burst."""
     rate, size = 512 * KIB, 640 * KIB // uploads
     file = sparse(tmp_path / "file.zip", size)
-    with wired() as wire, ThreadPoolExecutor(uploads) as pool:
-        wire.throttle.adopt(timetable("512KiB/s"))
-        emission = emission_to(wire, bucket.url)
+    with http_client() as client, ThreadPoolExecutor(uploads) as pool:
+        client.throttle.apply_timetable(timetable("512KiB/s"))
+        emission = emission_to(client, bucket.url)
         began_at = time.monotonic()
         sent = [
             pool.submit(deliver, emission, file, hand_made(bucket.url))
@@ -84,9 +85,9 @@ def test_what_arrives_is_what_was_sent(bucket: Listener, tmp_path: Path) -> None
     """Cut into slices, a body loses and repeats no byte."""
     file = tmp_path / "file.zip"
     file.write_bytes(b"".join(n.to_bytes(8) for n in range(100_000)))
-    with wired() as wire:
-        wire.throttle.adopt(timetable("2MiB/s"))
-        deliver(emission_to(wire, bucket.url), file, hand_made(bucket.url))
+    with http_client() as client:
+        client.throttle.apply_timetable(timetable("2MiB/s"))
+        deliver(emission_to(client, bucket.url), file, hand_made(bucket.url))
 
     assert file.read_bytes() in bucket.heard[0].body
 
@@ -97,9 +98,9 @@ def test_small_file_passes_a_large_one(bucket: Listener, tmp_path: Path) -> None
     large = sparse(tmp_path / "large.zip", 20 * 1024 * KIB)
     small = sparse(tmp_path / "small.zip", 8 * KIB)
     shutdown = Shutdown()
-    with wired(shutdown=shutdown) as wire, ThreadPoolExecutor(2) as pool:
-        wire.throttle.adopt(timetable("64KiB/s"))
-        emission = emission_to(wire, bucket.url, shutdown=shutdown)
+    with http_client(shutdown=shutdown) as client, ThreadPoolExecutor(2) as pool:
+        client.throttle.apply_timetable(timetable("64KiB/s"))
+        emission = emission_to(client, bucket.url, shutdown=shutdown)
         sent: list[int] = []
         first = pool.submit(
             deliver, emission, large, hand_made(bucket.url), sent.append
@@ -128,10 +129,10 @@ def test_stop_ends_the_wait(bucket: Listener, tmp_path: Path) -> None:
     """A stop does not wait for the limit, and nothing is stored."""
     file = sparse(tmp_path / "file.zip", 1024 * KIB)
     shutdown = Shutdown()
-    with wired(shutdown=shutdown) as wire, ThreadPoolExecutor(1) as pool:
-        wire.throttle.adopt(NEVER)
+    with http_client(shutdown=shutdown) as client, ThreadPoolExecutor(1) as pool:
+        client.throttle.apply_timetable(NEVER)
         sent = begun(
-            pool, emission_to(wire, bucket.url, shutdown=shutdown), bucket, file
+            pool, emission_to(client, bucket.url, shutdown=shutdown), bucket, file
         )
         shutdown.now.set()
 
@@ -151,10 +152,10 @@ def test_other_limit_frees_who_waits(
     As a reload brings it; None is a configuration without the key.
     """
     file = sparse(tmp_path / "file.zip", 1024 * KIB)
-    with wired() as wire, ThreadPoolExecutor(1) as pool:
-        wire.throttle.adopt(NEVER)
-        sent = begun(pool, emission_to(wire, bucket.url), bucket, file)
-        wire.throttle.adopt(timetable(after) if after else None)
+    with http_client() as client, ThreadPoolExecutor(1) as pool:
+        client.throttle.apply_timetable(NEVER)
+        sent = begun(pool, emission_to(client, bucket.url), bucket, file)
+        client.throttle.apply_timetable(timetable(after) if after else None)
 
         assert sent.result(DEADLINE_S).size_bytes == 1024 * KIB
     assert len(bodies(bucket)) == 1
@@ -164,14 +165,14 @@ def test_limit_that_comes_in_mid_upload(bucket: Listener, tmp_path: Path) -> Non
     """An upload that began without a limit keeps the one that a reload brings."""
     file = sparse(tmp_path / "file.zip", 64 * 1024 * KIB)
     shutdown = Shutdown()
-    with wired(shutdown=shutdown) as wire, ThreadPoolExecutor(1) as pool:
-        emission = emission_to(wire, bucket.url, shutdown=shutdown)
+    with http_client(shutdown=shutdown) as client, ThreadPoolExecutor(1) as pool:
+        emission = emission_to(client, bucket.url, shutdown=shutdown)
 
         def limit(_: int) -> None:
-            wire.throttle.adopt(NEVER)
+            client.throttle.apply_timetable(NEVER)
 
         sent = pool.submit(deliver, emission, file, hand_made(bucket.url), limit)
-        wait_until(lambda: wire.throttle.limited, DEADLINE_S, "the limit")
+        wait_until(lambda: client.throttle.limited, DEADLINE_S, "the limit")
 
         assert not sent.done()
         shutdown.now.set()
@@ -184,7 +185,7 @@ def test_other_hour_frees_who_waits() -> None:
     """The limit changes with the clock while somebody waits, without any reload."""
     minute = {"now": datetime.fromisoformat("2026-11-24T17:59").timestamp()}
     throttle = Throttle(lambda: minute["now"])
-    throttle.adopt(Timetable((TimeSpan(8 * 60, 18 * 60, 1024),)))
+    throttle.apply_timetable(Timetable((TimeSpan(8 * 60, 18 * 60, 1024),)))
     looks: list[float] = []
 
     def look() -> None:
@@ -198,7 +199,7 @@ def test_other_hour_frees_who_waits() -> None:
 def test_who_waits_looks_around() -> None:
     """However long the wait, a look is never far: for the stop, and as a sign."""
     throttle = Throttle()
-    throttle.adopt(timetable("1B/s"))
+    throttle.apply_timetable(timetable("1B/s"))
     looks: list[int] = []
 
     def look() -> None:
@@ -217,9 +218,9 @@ def test_own_limit_is_not_a_slow_line(bucket: Listener, tmp_path: Path) -> None:
     """A limit far below the minimum speed breaks nothing off, however long it takes."""
     limits = TransferLimits(connect_s=10.0, stall_s=1.5, minimum_bytes_s=1024 * KIB)
     file = sparse(tmp_path / "file.zip", 64 * KIB)
-    with wired(limits) as wire:
-        wire.throttle.adopt(timetable("16KiB/s"))
-        receipt = deliver(emission_to(wire, bucket.url), file, hand_made(bucket.url))
+    with http_client(limits) as client:
+        client.throttle.apply_timetable(timetable("16KiB/s"))
+        receipt = deliver(emission_to(client, bucket.url), file, hand_made(bucket.url))
 
     assert receipt.size_bytes == 64 * KIB
 
@@ -233,23 +234,25 @@ def test_slow_line_is_one_under_a_limit_too(tmp_path: Path) -> None:
 
     limits = TransferLimits(connect_s=10.0, stall_s=0.6, minimum_bytes_s=1)
     file = sparse(tmp_path / "file.zip", 64 * 1024 * KIB)
-    with Listener(deaf) as server, wired(limits) as wire:
-        wire.throttle.adopt(timetable("256MiB/s"))
+    with Listener(deaf) as server, http_client(limits) as client:
+        client.throttle.apply_timetable(timetable("256MiB/s"))
         with pytest.raises(DeliveryError, match="bytes went out in"):
-            deliver(emission_to(wire, server.url), file, hand_made(server.url))
+            deliver(emission_to(client, server.url), file, hand_made(server.url))
 
 
 def test_requests_of_the_api_pass_by(bucket: Listener, tmp_path: Path) -> None:
     """A login or a grant does not wait behind bodies, and is not counted."""
     file = sparse(tmp_path / "file.zip", 1024 * KIB)
     shutdown = Shutdown()
-    with wired(shutdown=shutdown) as wire, ThreadPoolExecutor(1) as pool:
-        wire.throttle.adopt(NEVER)
+    with http_client(shutdown=shutdown) as client, ThreadPoolExecutor(1) as pool:
+        client.throttle.apply_timetable(NEVER)
         sent = begun(
-            pool, emission_to(wire, bucket.url, shutdown=shutdown), bucket, file
+            pool, emission_to(client, bucket.url, shutdown=shutdown), bucket, file
         )
 
-        assert post(wire, bucket.url, b"x" * 1024 * KIB).status == HTTPStatus.NO_CONTENT
+        assert (
+            post(client, bucket.url, b"x" * 1024 * KIB).status == HTTPStatus.NO_CONTENT
+        )
         assert not sent.done()
         shutdown.now.set()
         with pytest.raises(DeliveryError):
@@ -260,11 +263,11 @@ def test_progress_within_a_chunk(bucket: Listener, tmp_path: Path) -> None:
     """A board tells how far an upload is though not even its first chunk is through."""
     file = sparse(tmp_path / "file.zip", 1024 * KIB)
     board, shutdown = UploadTracker(), Shutdown()
-    with wired(shutdown=shutdown) as wire, ThreadPoolExecutor(1) as pool:
-        wire.throttle.adopt(NEVER)
+    with http_client(shutdown=shutdown) as client, ThreadPoolExecutor(1) as pool:
+        client.throttle.apply_timetable(NEVER)
         pool.submit(board.began, entry(1, 1024 * KIB)).result()
-        emission = emission_to(wire, bucket.url, shutdown=shutdown)
-        pool.submit(post, wire, bucket.url, b"x" * 10_000).result()
+        emission = emission_to(client, bucket.url, shutdown=shutdown)
+        pool.submit(post, client, bucket.url, b"x" * 10_000).result()
         assert board.now()[0].sent_bytes == 0
         sent = begun(pool, emission, bucket, file)
         wait_until(lambda: board.now()[0].sent_bytes, DEADLINE_S, "progress")

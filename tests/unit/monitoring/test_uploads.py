@@ -10,7 +10,7 @@ from support.uploads import entry
 
 def body_sent(size_bytes: int) -> None:
     """Report a part of a body, as a socket does."""
-    if (observer := sockets._observer()) is not None:
+    if (observer := sockets._thread.observer) is not None:
         observer(size_bytes)
 
 

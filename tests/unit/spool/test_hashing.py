@@ -29,7 +29,14 @@ from emitterd.spool.hashing import (
     THREADS_FROM_BYTES,
     Hashing,
 )
-from support.client import Listener, answering, emission_to, hand_made, sparse, wired
+from support.client import (
+    Listener,
+    answering,
+    emission_to,
+    hand_made,
+    http_client,
+    sparse,
+)
 
 LARGE_BYTES = THREADS_FROM_BYTES + 16 * 2**20
 """Hashed beside, and more than the kernel's buffers take."""
@@ -182,8 +189,8 @@ class Upload:
     def run(self, file: FileIO, url: str) -> None:
         """Send the file to a bucket."""
         seen = Fingerprint.of(os.fstat(file.fileno()))
-        with wired(shutdown=self._shutdown) as wire:
-            emission = emission_to(wire, NOWHERE)
+        with http_client(shutdown=self._shutdown) as client:
+            emission = emission_to(client, NOWHERE)
             emission.deliver(hand_made(url), file, seen, self._sent)
 
     def _sent(self, count: int) -> None:
