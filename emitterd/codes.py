@@ -185,11 +185,6 @@ class Code(StrEnum):
         "a line is longer than the server reads (1 MB)",
         "look for a missing line break or a quote that is never closed",
     )
-    NO_MANIFEST = (
-        "E236",
-        "the zip lacks the manifest that cQube 1.1 and 1.2 wait for",
-        "add manifest_datasource_<name>.csv, or correct spool.cqube_version",
-    )
     UNEVEN_ROWS = (
         "E240",
         "rows have more or fewer columns than the header",

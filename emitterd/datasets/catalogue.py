@@ -1,4 +1,7 @@
-"""The datasets that the server knows: their order, and whether a path is one."""
+"""The datasets that the server knows, their order, and the dataset of a path.
+
+Source: the emission documents of cQube and its NiFi templates, 1.0 to 4.1.
+"""
 
 import difflib
 import re
@@ -10,9 +13,6 @@ from typing import Self
 from emitterd.codes import Code
 from emitterd.datasets.findings import Finding, finding
 
-# The data contract of one dataset, as the catalogue states it. Pure data. Source: the
-# emission documents of cQube and its NiFi templates, 1.0 to 4.1.
-
 ACADEMIC_YEARS = frozenset(
     {"ac_year", "academicyear", "academic_year", "assessment_year"}
 )
@@ -23,7 +23,7 @@ _VERSION = re.compile(r"([0-9]{1,3})\.([0-9]{1,3})(?:\.[0-9]{1,3})?")
 
 @dataclass(frozen=True, slots=True, order=True)
 class Version:
-    """A version of cQube, to the second number: 1.12 comes after 1.9."""
+    """A version of cQube, of two numbers: 1.12 comes after 1.9."""
 
     major: int
     minor: int
@@ -33,7 +33,7 @@ class Version:
         """Read `3.7` or `1.8.1`; raises `ValueError` for anything else."""
         match = _VERSION.fullmatch(text)
         if match is None:
-            raise ValueError(f"{text!r} is no version of cQube")
+            raise ValueError(f"{text!r} is not a version of cQube")
         return cls(int(match[1]), int(match[2]))
 
     def __str__(self) -> str:
@@ -42,13 +42,13 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class VersionRange:
-    """The versions from `since` to `until`, both included; None is open."""
+    """The versions from `since` to `until`, both included; None is no limit."""
 
     since: Version | None = None
     until: Version | None = None
 
     def holds(self, version: Version | None) -> bool:
-        """Tell whether the version lies in it; an unknown one (None) always may."""
+        """Tell whether the version is in the range; an unknown one (None) always is."""
         if version is None:
             return True
         return (self.since is None or self.since <= version) and (
@@ -72,9 +72,9 @@ class HeaderMatch(StrEnum):
     """How the server compares a file's header with the documented one."""
 
     SEQUENCE = "sequence"
-    """All columns in this order, side by side, in any case; more may stand around."""
+    """All columns in this order, in any case; others may come before and after."""
     EXACT = "exact"
-    """As `sequence`, and in this case."""
+    """As `sequence`, and in the same case."""
     NAMES = "names"
     """The required columns, in any order and any case; others are ignored."""
 
@@ -83,9 +83,9 @@ class HeaderMatch(StrEnum):
 class Header:
     """One header that the server accepts for a dataset.
 
-    `columns` are the documented ones in order, `required` those that must be there
-    for `Match.NAMES`. `variant`: `state` or `udise` where `static_datasource` decides
-    which of two headers holds, else empty.
+    `columns` are the documented ones in order. `required` are those that
+    `HeaderMatch.NAMES` requires. `variant`: `state` or `udise` where
+    `static_datasource` decides which of two headers applies, else empty.
     """
 
     columns: tuple[str, ...]
@@ -97,13 +97,13 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """One dataset: `<folder>/<name…>.zip`. `rank` is its place in the order.
+    """One dataset: `<folder>/<name…>.zip`. `rank` is its position in the order.
 
-    `headers` is empty where the header is not known or not one for the whole file;
-    then no row is counted either. Where none of them holds for a version, its header
-    is not known. `keys`: a row without one of these is dropped; they are those of all
-    headers, and one that a file's own header does not have is passed over.
-    `dates`: columns of dates by name, with the form in `strptime` notation.
+    `headers` is empty where the header is not known or differs within a file; then
+    the rows are not checked. Where none of them applies to a version, the header of
+    that version is not known. `keys`: the server drops a row that has no value for
+    one; keys that the file's header does not have are ignored. `dates`: columns of
+    dates, each with its `strptime` format.
     """
 
     folder: str
@@ -127,14 +127,14 @@ _NAMES_LISTED = 5
 
 @dataclass(frozen=True, slots=True)
 class QueuePosition:
-    """Where a path stands: its rank among the datasets, and whose backlog it joins."""
+    """The rank of a path among the datasets, and the flow (backlog) that it joins."""
 
     rank: int
     flow: str
 
 
 class Catalogue:
-    """All datasets, looked up by path; each ranks by its place among them."""
+    """All datasets, looked up by path; their order is their rank."""
 
     def __init__(self, datasets: Iterable[Dataset]) -> None:
         self.datasets = [
@@ -145,52 +145,52 @@ class Catalogue:
             self._by_folder.setdefault(dataset.folder, []).append(dataset)
 
     def with_others(self, others: Iterable[Dataset]) -> Self:
-        """Return a catalogue with other datasets over these.
+        """Return a catalogue with other datasets added.
 
-        One that is here already, of the same kind, is replaced in its place; any
-        other goes after the last of its kind.
+        A dataset of the same title and kind is replaced in its position. Any other is
+        added after the last of its kind.
         """
         others = list(others)
         datasets: list[Dataset] = []
         for kind in DatasetKind:
             old = [dataset for dataset in self.datasets if dataset.kind is kind]
             by_title = {dataset.title: dataset for dataset in (*old, *others)}
-            datasets += [one for one in by_title.values() if one.kind is kind]
+            datasets += [new for new in by_title.values() if new.kind is kind]
         return type(self)(datasets)
 
     def dataset(self, path: bytes, version: Version | None = None) -> Dataset | None:
         """Return the dataset that the server would take the path for, or None.
 
-        It is the one with the longest name that the base name begins with, among
-        those that the version reads if there are any.
+        The base name begins with its name. The longest name wins; datasets that the
+        version reads come first.
         """
         folder, base = _split(path)
-        fitting = [
+        matching = [
             dataset
             for dataset in self._by_folder.get(folder, [])
             if base.startswith(dataset.name)
         ]
         return max(
-            fitting,
+            matching,
             key=lambda dataset: (dataset.span.holds(version), len(dataset.name)),
             default=None,
         )
 
     def guess(self, base: str) -> list[Dataset]:
-        """Return the datasets, in any folder, that a base name is meant for.
+        """Return the datasets, in any folder, that a base name may be meant for.
 
-        Those with the longest name that it begins with; one that takes any name is
-        no guess.
+        These are the datasets with the longest name that the base name begins with. A
+        dataset without a name, which takes any file, is never guessed.
         """
-        fitting = [
+        matching = [
             dataset
             for dataset in self.datasets
             if dataset.name and base.startswith(dataset.name)
         ]
-        longest = max((len(dataset.name) for dataset in fitting), default=0)
-        return [dataset for dataset in fitting if len(dataset.name) == longest]
+        longest = max((len(dataset.name) for dataset in matching), default=0)
+        return [dataset for dataset in matching if len(dataset.name) == longest]
 
-    def place(self, path: bytes) -> QueuePosition:
+    def queue_position(self, path: bytes) -> QueuePosition:
         """Return rank and flow; unknown datasets go last, each folder a flow."""
         dataset = self.dataset(path)
         if dataset is not None:
@@ -200,60 +200,61 @@ class Catalogue:
     def findings(self, path: bytes, version: Version | None = None) -> list[Finding]:
         """Return why the server would never process the path, or an empty list.
 
-        The rules are those of the server's routes: `<folder>/<name…>.zip`, one level
-        deep. Without a version no dataset is too new or too old.
+        The server's routes want `<folder>/<name…>.zip`, one level deep. Without a
+        version no dataset is too new or too old.
         """
-        found = []
+        findings = []
         depth = path.count(b"/")
         folder, base = _split(path)
         if depth != 1:
-            wanted, there = "<dataset>/<name>.zip", f"a path {depth} folders deep"
-            found.append(finding(Code.WRONG_DEPTH, wanted, there))
+            found = f"a path {depth} folders deep"
+            findings.append(finding(Code.WRONG_DEPTH, "<dataset>/<name>.zip", found))
         elif folder not in self._by_folder:
-            found.append(self._unknown_folder(folder, base))
+            findings.append(self._unknown_folder(folder, base))
         elif (dataset := self.dataset(path, version)) is None:
-            found.append(self._unknown_name(folder, base))
+            findings.append(self._unknown_name(folder, base))
         elif not dataset.span.holds(version):
-            wanted, there = f"cQube {dataset.span}", f"cQube {version}"
-            found.append(finding(Code.OTHER_VERSION, wanted, there))
+            expected = f"cQube {dataset.span}"
+            found = f"cQube {version}"
+            findings.append(finding(Code.OTHER_VERSION, expected, found))
         if not base.endswith(".zip"):
-            found.append(finding(Code.WRONG_ENDING, "<name>.zip", f"'{base}'"))
-        return found
+            findings.append(finding(Code.WRONG_ENDING, "<name>.zip", f"'{base}'"))
+        return findings
 
     def _unknown_folder(self, folder: str, base: str) -> Finding:
-        meant = self._home(base) or near(folder, self._by_folder)
-        wanted = "a dataset folder" + _question(meant)
+        meant = self._only_folder(base) or near(folder, self._by_folder)
+        wanted = "a dataset folder" + _did_you_mean(meant)
         return finding(Code.UNKNOWN_FOLDER, wanted, f"folder '{folder}'")
 
     def _unknown_name(self, folder: str, base: str) -> Finding:
         known = [dataset.name for dataset in self._by_folder[folder]]
         # The server's routes end a name at its first dot.
         stem = base.partition(".")[0].lower()
-        home = self._home(base)
+        home = self._only_folder(base)
         meant = f"folder {home}" if home else near(stem, known)
-        # The likest first: udise has 32.
+        # The most similar first: udise has 32.
         names = difflib.get_close_matches(stem, known, n=_NAMES_LISTED, cutoff=0)
-        wanted = ", ".join(f"{name}….zip" for name in names) + _question(meant)
+        wanted = ", ".join(f"{name}….zip" for name in names) + _did_you_mean(meant)
         return finding(Code.UNKNOWN_NAME, wanted, f"'{base}' in folder '{folder}'")
 
-    def _home(self, base: str) -> str | None:
-        """Return the folder that a base name belongs in, if that is one."""
+    def _only_folder(self, base: str) -> str | None:
+        """Return the folder that a base name belongs in, if there is only one."""
         folders = {dataset.folder for dataset in self.guess(base)}
         return folders.pop() if len(folders) == 1 else None
 
 
 def near(word: str, known: Iterable[str]) -> str | None:
-    """Return the one of the known names that a word is most like, in any case."""
+    """Return the known name that is most similar to a word, in any case."""
     by_lower = {name.lower(): name for name in known}
-    likest = difflib.get_close_matches(word.lower(), by_lower, n=1)
-    return by_lower[likest[0]] if likest else None
+    nearest = difflib.get_close_matches(word.lower(), by_lower, n=1)
+    return by_lower[nearest[0]] if nearest else None
 
 
-def _question(meant: str | None) -> str:
+def _did_you_mean(meant: str | None) -> str:
     return f" (did you mean {meant}?)" if meant else ""
 
 
 def _split(path: bytes) -> tuple[str, str]:
-    """Return folder and base name; what is not UTF-8 is escaped."""
+    """Return folder and base name; bytes that are not UTF-8 are escaped."""
     folder, _, base = path.decode("utf-8", "backslashreplace").rpartition("/")
     return folder, base

@@ -1,7 +1,7 @@
-"""The records of a CSV: as wide as its header, and the values that decide their fate.
+"""Checks the records of a CSV: their width, and their dates, keys and academic years.
 
 A block of text is parsed and checked at once, column by column, so that no function
-of ours runs for each value: what is right costs little more than the parsing.
+of ours runs for each value. Correct data costs little more than the parsing.
 Source: cQube's NiFi templates (`NULL` is no value), and "Emission process" (dates,
 academic years, keys).
 """
@@ -18,16 +18,16 @@ from operator import itemgetter
 
 from emitterd.codes import Code
 from emitterd.datasets.catalogue import ACADEMIC_YEARS, Dataset
-from emitterd.datasets.csv_text import VALUE_MAX, ServerDialect
+from emitterd.datasets.csv_text import VALUE_MAX, ServerCsvDialect
 from emitterd.datasets.findings import Finding, finding, quoted
 
 _VALUES_MAX = 100_000
-"""No block holds as many, unless a line of nearly 1 MB is nothing but delimiters."""
+"""A block holds more only if a line of nearly 1 MB is nothing but delimiters."""
 _END = "\0"
-"""Fed after the last line: what swallows it is a quote that is never closed."""
+"""Added after the last line: it is missing if a quote is never closed."""
 _ABSENT = frozenset({"", "NULL"})
 _DATE_MAX = 40
-"""What is longer is no date, and is not to be remembered."""
+"""A longer value is no date, and is not cached."""
 _YEAR = re.compile(r"[0-9]{4}-[0-9]{2}")
 _DIRECTIVES = {
     "%Y": "yyyy",
@@ -39,12 +39,12 @@ _DIRECTIVES = {
     "%S": "ss",
 }
 _Wrong = Callable[[Iterable[str]], set[str]]
-"""Returns those of a column's values that the server would not take."""
+"""Returns the values of a column that the server would not accept."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Column:
-    """A column whose values are looked at."""
+    """A column whose values are checked."""
 
     at: int
     name: str
@@ -53,8 +53,8 @@ class _Column:
 
 
 @dataclass(slots=True)
-class _ColumnProblems:
-    """The rows that are wrong in one way: how many, and the first of them."""
+class _RowProblem:
+    """The rows with one kind of problem: their number, and the first of them."""
 
     code: Code
     columns: list[_Column] = field(default_factory=list)
@@ -68,32 +68,36 @@ class _ColumnProblems:
         return f"{self.count} rows{where}, the first in {self.first}"
 
 
-class Rows:
-    """The records, to be read once; `findings` say what was wrong with them."""
+class RowChecker:
+    """Reads the records once; `findings` returns what is wrong with them."""
 
     def __init__(self, dataset: Dataset, columns: Sequence[str]) -> None:
-        """`columns` are those of the file, which may stand in an order of its own."""
+        """`columns` are those of the file, in its order."""
         self.count = 0
         self.complete = False
         """Whether every record was read."""
         self._delimiter = dataset.delimiter
         self._width = len(columns)
         self._evenness = f"{self._width} columns in every row, as in the header"
-        self._uneven = _ColumnProblems(Code.UNEVEN_ROWS)
-        self._endless = _ColumnProblems(Code.LONG_LINE)
-        self._tallies = [self._endless, self._uneven, *_tallies(dataset, columns)]
+        self._uneven = _RowProblem(Code.UNEVEN_ROWS)
+        self._unclosed = _RowProblem(Code.LONG_LINE)
+        self._problems = [
+            self._unclosed,
+            self._uneven,
+            *_column_problems(dataset, columns),
+        ]
         self._batch: list[list[str]] = []
         self._line = 2
-        """Where the first record of the batch begins."""
+        """The line at which the first record of the batch begins."""
         self._blocks = 0
 
     def read(self, blocks: Iterable[str], whole: Callable[[], bool]) -> None:
         """Read the text after the header, from line 2 on.
 
-        `whole` tells, once they ended, whether the blocks were all of the text.
+        `whole` tells at the end of the blocks whether they were the whole text.
         """
         lines = chain.from_iterable(self._lines(blocks))
-        reader = csv.reader(lines, ServerDialect, delimiter=self._delimiter)
+        reader = csv.reader(lines, ServerCsvDialect, delimiter=self._delimiter)
         block = 0
         try:
             for row in reader:
@@ -107,18 +111,18 @@ class Rows:
             self._check()
             self.complete = ended and whole()
             if whole() and not ended:
-                what = "a value that never ends, by a quote or a backslash"
-                self._note(self._uneven, 1, len(self._batch), self._evenness, what)
+                value = "a value that never ends, by a quote or a backslash"
+                self._note(self._uneven, 1, len(self._batch), self._evenness, value)
         except csv.Error as error:
             self._check()
-            self._note_breach(str(error))
+            self._note_csv_error(str(error))
 
     def findings(self, where: str) -> list[Finding]:
-        """Return what is wrong, one finding a kind; `where` says how far was read."""
+        """Return one finding per kind of problem; `where` says how far was read."""
         return [
-            finding(one.code, one.expected, one.found(where))
-            for one in self._tallies
-            if one.count
+            finding(problem.code, problem.expected, problem.found(where))
+            for problem in self._problems
+            if problem.count
         ]
 
     def _lines(self, blocks: Iterable[str]) -> Iterator[Iterable[str]]:
@@ -131,17 +135,17 @@ class Rows:
 
     def _check(self) -> None:
         even = self._even()
-        for tally in self._tallies:
+        for problem in self._problems:
             wrong: dict[int, _Column] = {}
-            for column in tally.columns:
+            for column in problem.columns:
                 bad = column.wrong(map(itemgetter(column.at), even))
-                for at in self._places(column.at, bad) if bad else ():
+                for at in self._indices(column.at, bad) if bad else ():
                     wrong.setdefault(at, column)
             if wrong:
                 at = min(wrong)
                 column = wrong[at]
-                what = f"{column.name} {quoted(self._batch[at][column.at])}"
-                self._note(tally, len(wrong), at, column.expected, what)
+                value = f"{column.name} {quoted(self._batch[at][column.at])}"
+                self._note(problem, len(wrong), at, column.expected, value)
 
     def _even(self) -> list[list[str]]:
         """Count the records, and the uneven ones; return the others."""
@@ -157,11 +161,11 @@ class Rows:
         ]
         self.count += len(even) + len(uneven)
         if uneven:
-            what = f"{len(batch[uneven[0]])} columns"
-            self._note(self._uneven, len(uneven), uneven[0], self._evenness, what)
+            value = f"{len(batch[uneven[0]])} columns"
+            self._note(self._uneven, len(uneven), uneven[0], self._evenness, value)
         return even
 
-    def _places(self, column: int, values: set[str]) -> list[int]:
+    def _indices(self, column: int, values: set[str]) -> list[int]:
         return [
             at
             for at, row in enumerate(self._batch)
@@ -169,40 +173,40 @@ class Rows:
         ]
 
     def _note(
-        self, tally: _ColumnProblems, count: int, at: int, expected: str, what: str
+        self, problem: _RowProblem, count: int, at: int, expected: str, value: str
     ) -> None:
-        """Count rows; `at` is the place of the first in the batch."""
-        tally.count += count
-        if not tally.first:
+        """Count rows; `at` is the index of the first in the batch."""
+        problem.count += count
+        if not problem.first:
             line = self._line + sum(map(_height, self._batch[:at]))
-            tally.expected, tally.first = expected, f"line {line}: {what}"
+            problem.expected, problem.first = expected, f"line {line}: {value}"
 
-    def _note_breach(self, error: str) -> None:
-        """Note the record that could not be read, which follows the batch."""
-        tally, expected, what = self._uneven, self._evenness, error
+    def _note_csv_error(self, error: str) -> None:
+        # The record that could not be read follows the batch.
+        problem, expected, value = self._uneven, self._evenness, error
         if error.startswith("field larger"):
-            tally, expected = self._endless, f"values below {VALUE_MAX:,} characters"
-            what = "a quote that is not closed"
+            problem, expected = self._unclosed, f"values below {VALUE_MAX:,} characters"
+            value = "a quote that is not closed"
         elif error.startswith("new-line"):
-            what = "a CR inside the line"
-        self._note(tally, 1, len(self._batch), expected, what)
+            value = "a CR inside the line"
+        self._note(problem, 1, len(self._batch), expected, value)
 
 
 def _height(row: Iterable[str]) -> int:
-    """Return the number of lines that a record takes: quoted values may hold some."""
+    """Return the number of lines of a record: a quoted value may have line breaks."""
     return 1 + sum(value.count("\n") for value in row)
 
 
-def _tallies(dataset: Dataset, columns: Sequence[str]) -> Iterator[_ColumnProblems]:
-    """Yield the checks that a dataset asks for, of the columns that are there."""
-    places = {name.lower(): at for at, name in enumerate(columns)}
+def _column_problems(dataset: Dataset, columns: Sequence[str]) -> Iterator[_RowProblem]:
+    """Yield the checks of a dataset, for the columns that the file has."""
+    positions = {name.lower(): at for at, name in enumerate(columns)}
 
     def column(name: str, expected: str, wrong: _Wrong) -> list[_Column]:
-        at = places.get(name.lower())
+        at = positions.get(name.lower())
         return [] if at is None else [_Column(at, name, expected, wrong)]
 
     dates, keys, years = (
-        _ColumnProblems(code)
+        _RowProblem(code)
         for code in (Code.BAD_DATE, Code.EMPTY_KEY, Code.BAD_ACADEMIC_YEAR)
     )
     for name, form in dataset.dates:
@@ -231,7 +235,7 @@ def _no_dates(form: str, values: Iterable[str]) -> set[str]:
 
 @lru_cache(maxsize=4096)
 def _is_date(form: str, value: str) -> bool:
-    """Tell whether it is one; there are few dates, and `strptime` takes its time."""
+    # Cached: a file has few different dates, and `strptime` is slow.
     if value in _ABSENT:
         return True
     try:

@@ -1,7 +1,7 @@
-"""The text of a CSV, in blocks of whole lines, as far as it is sound UTF-8.
+"""The text of a CSV, in blocks of whole lines, as far as it is valid UTF-8.
 
-What is held in memory is one chunk and one line; a line is bounded by what the server
-reads. Source: cQube's NiFi templates (lines over 1 MB fail).
+Only one chunk and one line are in memory. A line may be as long as the server reads.
+Source: cQube's NiFi templates (lines over 1 MB fail).
 """
 
 import codecs
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 from emitterd.codes import Code
 from emitterd.datasets.findings import Finding, finding, quoted
-from emitterd.datasets.zip_members import Damage
+from emitterd.datasets.zip_members import DamagedZip
 
 LINE_MAX_BYTES = 1_000_000
 CHUNK_BYTES = 64 * 1024
@@ -26,31 +26,52 @@ _BEFORE_CHARACTERS = 20
 """How much of a line is shown before the byte that is wrong."""
 
 
-class Lines:
-    """The CSV, to be read once; `findings` grow on the way."""
+VALUE_MAX = 1_000_000
+"""The longest value. A quote that is never closed makes one value of the rest of the
+file. The limit of the `csv` module is global, for all readers."""
+csv.field_size_limit(VALUE_MAX)
+
+
+class ServerCsvDialect(csv.Dialect):
+    r"""How the server's CSV readers split a line. Source: cQube's NiFi templates.
+
+    Quote `"`, escape `\`, values trimmed. The reader sets the delimiter of its dataset.
+    """
+
+    delimiter = "|"
+    quotechar = '"'
+    escapechar = "\\"
+    doublequote = True
+    skipinitialspace = True
+    lineterminator = "\n"
+    quoting = csv.QUOTE_MINIMAL
+
+
+class CsvTextReader:
+    """Reads a CSV once; adds to `findings` on the way."""
 
     def __init__(
         self, read: Callable[[int], bytes], size_bytes: int, limit_bytes: int
     ) -> None:
-        """`read` gives up to so many bytes on; `size_bytes` is what the zip claims."""
+        """`read(count)` returns the next bytes; `size_bytes` is what the zip claims."""
         self.findings: list[Finding] = []
         self.read_bytes = 0
         self._read = read
         self._size_bytes = size_bytes
         self._limit_bytes = min(limit_bytes, size_bytes)
         self._line = 1
-        self.sound = True
-        """Whether nothing was met that the text has to end at."""
+        self.valid = True
+        """Whether the text has no error that it must end at."""
 
     @property
     def whole(self) -> bool:
-        """Whether it was read to its end."""
+        """Whether the CSV was read to its end."""
         return self.read_bytes == self._size_bytes
 
     def blocks(self) -> Iterator[str]:
-        """Yield the text; it ends where the limit is reached, or something is wrong.
+        """Yield the text, up to the limit or the first error.
 
-        A last line that the limit cuts is left out. Raises `Damage`.
+        A last line that the limit cuts is left out. Raises `DamagedZip`.
         """
         rest = b""
         for chunk in self._chunks():
@@ -61,8 +82,8 @@ class Lines:
             else:
                 rest += chunk
             if len(rest) > LINE_MAX_BYTES:
-                self._refuse_length()
-            if not self.sound:
+                self._report_length()
+            if not self.valid:
                 return
         if rest and self.whole:
             yield from self._decoded(rest)
@@ -72,22 +93,22 @@ class Lines:
             count = min(CHUNK_BYTES, self._limit_bytes - self.read_bytes)
             chunk = self._read(count)
             if not chunk:
-                raise Damage(
+                raise DamagedZip(
                     f"{self.read_bytes} bytes of content in place of {self._size_bytes}"
                 )
             first = self.read_bytes == 0
             self.read_bytes += len(chunk)
-            yield self._opened(chunk) if first else chunk
+            yield self._without_mark(chunk) if first else chunk
 
-    def _opened(self, chunk: bytes) -> bytes:
-        """Look at the first bytes, and return them without a byte order mark."""
-        for opening, what in _OPENINGS.items():
+    def _without_mark(self, chunk: bytes) -> bytes:
+        """Check the first bytes; return them without a byte order mark."""
+        for opening, kind in _OPENINGS.items():
             if chunk.startswith(opening):
-                self._refuse(Code.NOT_UTF8, _UTF8, what)
+                self._report(Code.NOT_UTF8, _UTF8, kind)
                 return b""
         if b"\0" in chunk[:1000]:
-            what = "zero bytes at its beginning: UTF-16, or no text at all"
-            self._refuse(Code.NOT_UTF8, _UTF8, what)
+            found = "zero bytes at its beginning: UTF-16, or no text at all"
+            self._report(Code.NOT_UTF8, _UTF8, found)
             return b""
         if chunk.startswith(codecs.BOM_UTF8):
             found = "the mark EF BB BF before the first column"
@@ -98,9 +119,9 @@ class Lines:
         return chunk
 
     def _decoded(self, block: bytes) -> Iterator[str]:
-        # Only a block's first line can be long: the others lie within one chunk.
+        # Only the first line of a block can be long: the others are within one chunk.
         if len(block) > LINE_MAX_BYTES and block.find(b"\n") > LINE_MAX_BYTES:
-            self._refuse_length()
+            self._report_length()
             return
         try:
             text = block.decode()
@@ -109,37 +130,16 @@ class Lines:
             line = self._line + block.count(b"\n", 0, start)
             before = block[start : error.start].decode()[-_BEFORE_CHARACTERS:]
             byte = f"byte {block[error.start]:02X} in line {line}"
-            self._refuse(Code.NOT_UTF8, _UTF8, f"{byte}, after {quoted(before)}")
+            self._report(Code.NOT_UTF8, _UTF8, f"{byte}, after {quoted(before)}")
             text = block[:start].decode()
         self._line += block.count(b"\n")
         if text:
             yield text
 
-    def _refuse_length(self) -> None:
+    def _report_length(self) -> None:
         expected = f"lines of at most {LINE_MAX_BYTES:,} bytes"
-        self._refuse(Code.LONG_LINE, expected, f"line {self._line} is longer")
+        self._report(Code.LONG_LINE, expected, f"line {self._line} is longer")
 
-    def _refuse(self, code: Code, expected: str, found: str) -> None:
-        self.sound = False
+    def _report(self, code: Code, expected: str, found: str) -> None:
+        self.valid = False
         self.findings.append(finding(code, expected, found))
-
-
-# r"""How the server's CSV readers take a line apart, whatever the delimiter. Source:
-# cQube's NiFi templates: quote `"`, escape `\`, values trimmed.
-
-VALUE_MAX = 1_000_000
-"""A quote that is never closed makes one value of the rest of the file: at so many
-characters it is given up. The `csv` module has one such limit, for all its readers."""
-csv.field_size_limit(VALUE_MAX)
-
-
-class ServerDialect(csv.Dialect):
-    """The dialect; a reader names the delimiter of its dataset on top."""
-
-    delimiter = "|"
-    quotechar = '"'
-    escapechar = "\\"
-    doublequote = True
-    skipinitialspace = True
-    lineterminator = "\n"
-    quoting = csv.QUOTE_MINIMAL

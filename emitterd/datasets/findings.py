@@ -1,7 +1,7 @@
-"""What the inspection found in a file: a code, what was expected, what stands there.
+"""A finding of the inspection: a code, what was expected, and what was found.
 
-The code says how bad it is and what the server would do, so that one finding reads
-the same in the log, the journal, `inspect` and `explain`.
+The code determines the severity and the consequence, so that a finding reads the same
+in the log, the journal, `inspect` and `explain`.
 """
 
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ class Severity(StrEnum):
     """How much is lost if the file is sent as it is."""
 
     ERROR = "error"
-    """The whole file: under `enforce` it is rejected."""
+    """The whole file: with `spool.catalogue: enforce` it is rejected."""
     WARNING = "warning"
     """Some of its rows."""
     NOTE = "note"
@@ -52,18 +52,17 @@ CONSEQUENCE: dict[Code, tuple[Severity, str]] = {
     Code.WRONG_HEADER: (Severity.ERROR, _DROPPED),
     Code.NO_RECORDS: (Severity.ERROR, _DROPPED),
     Code.LONG_LINE: (Severity.ERROR, _DROPPED),
-    Code.NO_MANIFEST: (Severity.ERROR, _DROPPED),
     Code.UNEVEN_ROWS: (Severity.WARNING, _ROWS),
     Code.BAD_DATE: (Severity.WARNING, _ROWS),
     Code.EMPTY_KEY: (Severity.WARNING, _ROWS),
     Code.BAD_ACADEMIC_YEAR: (Severity.WARNING, _ROWS),
 }
-"""What the server does with each. Source: cQube's NiFi templates, 1.12 to 4.1."""
+"""How much is lost, and what the server does. Source: cQube's NiFi templates."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that the server would object to; printable, whatever the file held."""
+    """One problem that the server would have with a file; always printable."""
 
     code: Code
     expected: str
@@ -71,7 +70,7 @@ class Finding:
 
     @property
     def level(self) -> Severity:
-        """How much is lost."""
+        """How much data is lost."""
         return CONSEQUENCE[self.code][0]
 
     @property
@@ -98,15 +97,15 @@ class Finding:
 
 
 def finding(code: Code, expected: str, found: str) -> Finding:
-    """Return a finding whose words can forge no line: file content stands in them."""
+    """Return a printable finding: content of a file cannot forge a line of the log."""
     return Finding(code, printable(expected), printable(found))
 
 
 def quoted(text: str) -> str:
-    """Return words of a file as a finding shows them: in quotes, and never long."""
+    """Return text of a file in quotes, shortened if it is long."""
     return f"'{text}'" if len(text) <= _QUOTED_MAX else f"'{text[:_QUOTED_MAX]}…'"
 
 
 def fatal(findings: Iterable[Finding]) -> bool:
     """Tell whether the server would lose the whole file."""
-    return any(one.level is Severity.ERROR for one in findings)
+    return any(finding.level is Severity.ERROR for finding in findings)

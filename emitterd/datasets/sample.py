@@ -1,4 +1,4 @@
-"""Sample data of a dataset: a CSV that keeps the data contract, for demonstrations."""
+"""Sample data for demonstrations: a CSV that the server accepts for a dataset."""
 
 from datetime import date, timedelta
 
@@ -8,7 +8,7 @@ _FIRST_DAY = date(2021, 1, 4)
 
 
 def sample_csv(dataset: Dataset, rows: int) -> str:
-    """Return header and so many records, as the latest version of the server wants."""
+    """Return a header and `rows` records for the latest version of the server."""
     columns = dataset.headers[-1].columns if dataset.headers else ("id", "name")
     dates = {column.lower(): form for column, form in dataset.dates}
     lines = [dataset.delimiter.join(columns)]

@@ -1,4 +1,4 @@
-"""Whether bytes are a whole zip: its end record must close exactly at end of file.
+"""Whether bytes are a whole zip: its end record must end exactly at end of file.
 
 Only the record at the end, the first central record and the first local header are
 read: four short reads whatever the size, and nothing is decompressed.
@@ -27,9 +27,9 @@ _MARK_16, _MARK_32 = 0xFFFF, 0xFFFF_FFFF
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """What a zip's end record claims of the central directory: bytes and entries.
+    """What a zip's end record claims about the central directory.
 
-    `ends_at` is where the end record (of zip64 where there is one) begins.
+    `ends_at` is the offset of the end record (the zip64 one where there is one).
     """
 
     ends_at: int
@@ -40,18 +40,17 @@ class Directory:
 
 
 def zip_directory(read_at: ReadAt, size_bytes: int) -> Directory | None:
-    """Return the claims of the end record; None where none closes at end of file."""
+    """Return the claims of the end record; None where none ends at end of file."""
     end_at, end = _find_end(read_at, size_bytes)
     if end_at is None:
         return None
     _, disk, _, _, entries, directory_bytes, directory_at, _ = _END.unpack(end)
     marked = _MARK_32 in (directory_bytes, directory_at) or _MARK_16 in (disk, entries)
-    # From 2 GiB on some writers put a zip64 record before an end record that has no
-    # need of it.
+    # From 2 GiB on some writers add a zip64 record that the end record does not need.
     if marked or directory_at + directory_bytes != end_at:
-        wide = _wide_end(read_at, end_at)
-        if wide is not None:
-            return wide
+        zip64 = _zip64_end(read_at, end_at)
+        if zip64 is not None:
+            return zip64
     return Directory(end_at, disk, entries, directory_bytes, directory_at)
 
 
@@ -64,7 +63,7 @@ def zip_flaw(read_at: ReadAt, size_bytes: int) -> str | None:
         return "the zip is one part of several"
     if directory.at + directory.size_bytes != directory.ends_at:
         # A cut-off zip whose last member is itself a stored zip ends in that inner
-        # zip's end record, whose offsets count from another beginning.
+        # zip's end record, whose offsets start elsewhere.
         return "the zip's directory is not where its end record says"
     if directory.entries * _CENTRAL_BYTES > directory.size_bytes:
         return "the zip's directory is shorter than its entries"
@@ -80,18 +79,18 @@ def _find_end(read_at: ReadAt, size_bytes: int) -> tuple[int | None, bytes]:
         return at, end
     start = max(0, at - _COMMENT_MAX_BYTES)
     tail = read_at(start, size_bytes - start)
-    found = tail.rfind(_END_SIGNATURE)
-    while found != -1:
-        end = tail[found : found + _END.size]
+    start_at = tail.rfind(_END_SIGNATURE)
+    while start_at != -1:
+        end = tail[start_at : start_at + _END.size]
         if len(end) == _END.size:
             comment_bytes = _END.unpack(end)[-1]
-            if found + _END.size + comment_bytes == len(tail):
-                return start + found, end
-        found = tail.rfind(_END_SIGNATURE, 0, found)
+            if start_at + _END.size + comment_bytes == len(tail):
+                return start + start_at, end
+        start_at = tail.rfind(_END_SIGNATURE, 0, start_at)
     return None, b""
 
 
-def _wide_end(read_at: ReadAt, end_at: int) -> Directory | None:
+def _zip64_end(read_at: ReadAt, end_at: int) -> Directory | None:
     """Return the claims of the zip64 record.
 
     None where there is none: an entry count of 65535 is legal without.
@@ -102,16 +101,16 @@ def _wide_end(read_at: ReadAt, end_at: int) -> Directory | None:
     locator = read_at(at, _LOCATOR.size)
     if len(locator) < _LOCATOR.size or not locator.startswith(_LOCATOR_SIGNATURE):
         return None
-    wide_at = _LOCATOR.unpack(locator)[2]
-    record = read_at(wide_at, _END64.size) if wide_at < at else b""
+    zip64_at = _LOCATOR.unpack(locator)[2]
+    record = read_at(zip64_at, _END64.size) if zip64_at < at else b""
     if len(record) < _END64.size or not record.startswith(_END64_SIGNATURE):
         return None
     _, length, _, _, disk, _, _, entries, directory_bytes, directory_at = _END64.unpack(
         record
     )
-    if wide_at + 12 + length != at:
+    if zip64_at + 12 + length != at:
         return None
-    return Directory(wide_at, disk, entries, directory_bytes, directory_at)
+    return Directory(zip64_at, disk, entries, directory_bytes, directory_at)
 
 
 def _first_entry_flaw(read_at: ReadAt, directory: Directory) -> str | None:

@@ -7,7 +7,7 @@ from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
 from emitterd.datasets.catalogue_file import load_catalogue
-from emitterd.datasets.inspection import Contract, Inspector, Report
+from emitterd.datasets.inspection import InspectionSettings, Inspector, Report
 from emitterd.datasets.zip_integrity import ReadAt
 from emitterd.housekeeping.disposal import Disposal, Rule
 from emitterd.intake.examine import Examiner, ExamineRules
@@ -43,7 +43,7 @@ class Door:
     def __init__(self, root: Path, journal: Journal, objections: str = "off") -> None:
         self.root, self.journal, self.now = root, journal, 1000.0
         self.bell, self.sweeps = 0, 0
-        self.inspector = Counting(load_catalogue(), Contract())
+        self.inspector = Counting(load_catalogue(), InspectionSettings())
         spool, rule = Spool(root), Rule(delete=True)
         self.rules = ExamineRules(
             Selection(["**/*.zip", "speed"], []),

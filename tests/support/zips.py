@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from emitterd.datasets.catalogue import Dataset, DatasetKind, Header, HeaderMatch
-from emitterd.datasets.inspection import Contract, Report, inspect
+from emitterd.datasets.inspection import InspectionSettings, Report, inspect
 from emitterd.datasets.zip_integrity import ReadAt
 
 NAME = "student_attendance.csv"
@@ -58,20 +58,21 @@ class Counted:
 def inspected(
     data: bytes,
     dataset: Dataset | None = ATTENDANCE,
-    contract: Contract | None = None,
+    settings: InspectionSettings | None = None,
     read_at: ReadAt | None = None,
 ) -> Report:
     """Inspect a zip in memory."""
-    return inspect(read_at or Counted(data), len(data), dataset, contract or Contract())
+    settings = settings or InspectionSettings()
+    return inspect(read_at or Counted(data), len(data), dataset, settings)
 
 
 def inspected_csv(
     content: bytes,
     dataset: Dataset | None = ATTENDANCE,
-    contract: Contract | None = None,
+    settings: InspectionSettings | None = None,
 ) -> Report:
     """Inspect a zip of one CSV."""
-    return inspected(zipped({NAME: content}), dataset, contract)
+    return inspected(zipped({NAME: content}), dataset, settings)
 
 
 def codes(report: Report) -> list[str]:

@@ -14,7 +14,7 @@ from emitterd.datasets.catalogue import (
     Version,
     VersionRange,
 )
-from emitterd.datasets.csv_header import COLUMNS_MAX, read_heading
+from emitterd.datasets.csv_header import COLUMNS_MAX, check_header
 from support.zips import ATTENDANCE, COLUMNS, HEADER, header
 
 EXPECTED = f"{HEADER} (5 columns, in this order)"
@@ -27,7 +27,7 @@ def told(
     variant: str = "",
 ) -> tuple[str, str, str] | None:
     """Return code, expected and found of a line, or None where it is right."""
-    one = read_heading(line, dataset, version, variant).finding
+    one = check_header(line, dataset, version, variant).finding
     return (one.code.value, one.expected, one.found) if one else None
 
 
@@ -127,7 +127,7 @@ def test_a_wrong_header_is_told_in_few_words(line: str, found: str) -> None:
 )
 def test_a_wrong_delimiter_is_told_alone(line: str, delimiter: str, word: str) -> None:
     """The columns may be right: nothing is said of them until they are apart."""
-    heading = read_heading(line.replace("|", delimiter), ATTENDANCE, None, "")
+    heading = check_header(line.replace("|", delimiter), ATTENDANCE, None, "")
 
     assert told(line.replace("|", delimiter)) == ("E232", "| (pipe)", word)
     assert heading.columns == tuple(line.split("|"))
@@ -282,14 +282,14 @@ def test_the_version_decides_which_header_applies() -> None:
 @pytest.mark.parametrize("delimiter", ["|", ",", ";", "\t"])
 def test_without_a_dataset_the_likeliest_delimiter_parts(delimiter: str) -> None:
     """The columns are shown, and nothing is held against them."""
-    heading = read_heading(f"a{delimiter}b{delimiter}c", None, None, "")
+    heading = check_header(f"a{delimiter}b{delimiter}c", None, None, "")
     assert (heading.columns, heading.finding) == (("a", "b", "c"), None)
 
 
 def test_a_cr_inside_the_line_is_an_error() -> None:
     """A file of CRs alone is one line; its caller says so."""
     with pytest.raises(csv.Error):
-        read_heading("a|b\r1|2\r3|4", ATTENDANCE, None, "")
+        check_header("a|b\r1|2\r3|4", ATTENDANCE, None, "")
 
 
 NAMES = st.text('abcS"|, é\\', max_size=5) | st.sampled_from(COLUMNS)

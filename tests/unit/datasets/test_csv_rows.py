@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emitterd.datasets.catalogue import Dataset, DatasetKind
-from emitterd.datasets.csv_rows import Rows
+from emitterd.datasets.csv_rows import RowChecker
 from support.zips import header
 
 VISITS = Dataset(
@@ -27,7 +27,7 @@ GOOD = "1|2021-03-31|2020-21|fine\n"
 
 def rows(
     text: str, *, whole: bool = True, cut: int = 0, columns: tuple[str, ...] = COLUMNS
-) -> Rows:
+) -> RowChecker:
     """Return the rows of a text, fed in one block or in blocks of `cut` lines."""
 
     def blocks() -> Iterator[str]:
@@ -35,12 +35,12 @@ def rows(
         for at in range(0, len(lines), cut or len(lines) or 1):
             yield "".join(lines[at : at + (cut or len(lines))])
 
-    table = Rows(VISITS, columns)
+    table = RowChecker(VISITS, columns)
     table.read(blocks(), lambda: whole)
     return table
 
 
-def told(table: Rows, where: str = "") -> list[tuple[str, str, str]]:
+def told(table: RowChecker, where: str = "") -> list[tuple[str, str, str]]:
     """Return code, expected and found of each finding."""
     return [(one.code.value, one.expected, one.found) for one in table.findings(where)]
 
@@ -163,7 +163,7 @@ def test_lines_are_counted_through_quotes_and_blanks(cut: int) -> None:
 def test_a_row_counts_once_in_a_kind() -> None:
     """Two wrong dates in one row are one row; the leftmost of the dataset is named."""
     dates = (("Visit", "%d/%m/%Y"), ("Note", "%H:%M:%S"))
-    table = Rows(replace(VISITS, dates=dates), COLUMNS)
+    table = RowChecker(replace(VISITS, dates=dates), COLUMNS)
     table.read(["1|x||y\n2|1/1/2021||y\n"], lambda: True)
     assert told(table) == [
         ("E241", "Visit as dd/MM/yyyy", "2 rows, the first in line 2: Visit 'x'")
@@ -189,7 +189,7 @@ def test_columns_are_found_by_name() -> None:
 def test_academic_years_go_by_many_names(name: str) -> None:
     """Wherever a dataset's header has such a column, its form is checked."""
     dataset = Dataset("f", "n", DatasetKind.UDISE, 1, headers=(header("id", name),))
-    table = Rows(dataset, ("id", name))
+    table = RowChecker(dataset, ("id", name))
     table.read(["1|2020\n"], lambda: True)
     assert [one.code for one in table.findings("")] == ["E243"]
 
@@ -197,7 +197,7 @@ def test_academic_years_go_by_many_names(name: str) -> None:
 def test_a_year_that_no_header_documents_is_left_alone() -> None:
     """A column that the state added is not the server's business."""
     dataset = Dataset("f", "n", DatasetKind.UDISE, 1, headers=(header("id"),))
-    table = Rows(dataset, ("id", "ac_year"))
+    table = RowChecker(dataset, ("id", "ac_year"))
     table.read(["1|2020\n"], lambda: True)
     assert told(table) == []
 
@@ -240,7 +240,7 @@ def test_what_is_quoted_well_is_even(records: list[list[str]], cut: int) -> None
 
     text = "".join("|".join(map(quoted, ["1", *one[1:]])) + "\n" for one in records)
     dataset = replace(VISITS, dates=(), headers=(header("Id"),))
-    table = Rows(dataset, COLUMNS)
+    table = RowChecker(dataset, COLUMNS)
     lines = io.StringIO(text, newline="\n").readlines()
     table.read(
         ["".join(lines[at : at + cut]) for at in range(0, len(lines), cut)],

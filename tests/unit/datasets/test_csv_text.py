@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emitterd.datasets.csv_text import CHUNK_BYTES, LINE_MAX_BYTES, Lines
+from emitterd.datasets.csv_text import CHUNK_BYTES, LINE_MAX_BYTES, CsvTextReader
 from emitterd.datasets.findings import Finding
-from emitterd.datasets.zip_members import Damage
+from emitterd.datasets.zip_members import DamagedZip
 
 TEXT = "school_id|name\n1001|राजकीय विद्यालय\n"
 
@@ -19,9 +19,9 @@ def told(findings: list[Finding]) -> list[tuple[str, str]]:
     return [(one.code.value, one.found) for one in findings]
 
 
-def read(content: bytes, limit_bytes: int = 10**9) -> tuple[str, Lines]:
+def read(content: bytes, limit_bytes: int = 10**9) -> tuple[str, CsvTextReader]:
     """Return the text that is sound, and what read it."""
-    lines = Lines(io.BytesIO(content).read, len(content), limit_bytes)
+    lines = CsvTextReader(io.BytesIO(content).read, len(content), limit_bytes)
     return "".join(lines.blocks()), lines
 
 
@@ -34,7 +34,7 @@ def test_sound_text_is_read_whole(times: int, ending: str) -> None:
 
     assert got == text
     assert lines.findings == []
-    assert (lines.sound, lines.whole) == (True, True)
+    assert (lines.valid, lines.whole) == (True, True)
     assert lines.read_bytes == len(text.encode())
 
 
@@ -42,7 +42,7 @@ def test_sound_text_is_read_whole(times: int, ending: str) -> None:
 def test_each_block_is_whole_lines(text: str, times: int) -> None:
     """A block ends with a line, except where the text does not."""
     content = (text * times * 40).encode()
-    lines = Lines(io.BytesIO(content).read, len(content), 10**9)
+    lines = CsvTextReader(io.BytesIO(content).read, len(content), 10**9)
     blocks = list(lines.blocks())
 
     assert "".join(blocks).encode() == content
@@ -55,7 +55,7 @@ def test_the_limit_cuts_a_line_off() -> None:
     got, lines = read(content * 10, 250)
 
     assert got.encode() == content * 2
-    assert (lines.read_bytes, lines.sound, lines.whole) == (250, True, False)
+    assert (lines.read_bytes, lines.valid, lines.whole) == (250, True, False)
 
 
 def test_a_limit_at_the_very_end_is_the_whole() -> None:
@@ -100,7 +100,7 @@ def test_what_is_no_utf8_is_told_by_line_and_byte(content: bytes, found: str) ->
     _, lines = read(content)
 
     assert told(lines.findings) == [("E230", found)]
-    assert not lines.sound
+    assert not lines.valid
 
 
 def test_the_lines_before_a_wrong_byte_are_read() -> None:
@@ -117,7 +117,7 @@ def test_a_mark_is_noted_and_left_out() -> None:
     assert told(lines.findings) == [
         ("E231", "the mark EF BB BF before the first column")
     ]
-    assert lines.sound
+    assert lines.valid
 
 
 @pytest.mark.parametrize("ending", [b"", b"\n", b"\nb\n"], ids=repr)
@@ -142,6 +142,6 @@ def test_a_line_without_end_is_given_up_at_1_mb() -> None:
 
 def test_content_that_ends_early_is_damage() -> None:
     """Fewer bytes than the zip claims are no whole file."""
-    lines = Lines(io.BytesIO(b"a\n").read, 3, 10**9)
-    with pytest.raises(Damage, match="2 bytes of content in place of 3"):
+    lines = CsvTextReader(io.BytesIO(b"a\n").read, 3, 10**9)
+    with pytest.raises(DamagedZip, match="2 bytes of content in place of 3"):
         list(lines.blocks())

@@ -13,8 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emitterd.datasets.catalogue import Version
-from emitterd.datasets.inspection import Contract, Report, inspect
+from emitterd.datasets.inspection import InspectionSettings, Report, inspect
 from support.zips import (
     ATTENDANCE,
     COLUMNS,
@@ -176,19 +175,6 @@ MEMBERS = {
             )
         ],
     ),
-    "a manifest": (
-        {NAME: GOOD, f"manifest_datasource_{NAME}": b""},
-        [
-            (
-                SEVERAL,
-                "one CSV",
-                (
-                    f"2 files: '{NAME}', 'manifest_datasource_{NAME}'"
-                    " (which only cQube 1.1 and 1.2 read)"
-                ),
-            )
-        ],
-    ),
 }
 
 
@@ -200,9 +186,7 @@ def test_a_zip_holds_one_csv(
     assert words(inspected(zipped(members))) == expected
 
 
-@pytest.mark.parametrize(
-    "beside", [f"__MACOSX/._{NAME}", "notes.txt", "manifest_datasource_x.csv"]
-)
+@pytest.mark.parametrize("beside", [f"__MACOSX/._{NAME}", "notes.txt"])
 def test_the_csv_is_inspected_beside_other_files(beside: str) -> None:
     """Where it is plain which file is the data, its own faults are told at once."""
     report = inspected(zipped({beside: JUNK, NAME: b"a|b\n1|2\n"}))
@@ -217,37 +201,6 @@ def test_there_is_no_telling_of_two_csvs() -> None:
 
     assert codes(report) == ["E226"]
     assert (report.member, report.columns, report.rows) == (None, (), None)
-
-
-@pytest.mark.parametrize("version", [Version(1, 1), Version(1, 2)], ids=str)
-def test_early_versions_want_a_manifest(version: Version) -> None:
-    """With cQube 1.1 and 1.2 the manifest is right, and its lack is told."""
-    contract = Contract(version)
-    manifest = f"manifest_datasource_{NAME}"
-    with_one = zipped({NAME: GOOD, manifest: b"file_id\n1\n"})
-    with_another = zipped({NAME: GOOD, "manifest_datasource_y.csv": b""})
-    with_more = zipped({NAME: GOOD, manifest: b"", "._x": JUNK})
-
-    assert words(inspected(with_one, contract=contract)) == []
-    assert words(inspected_csv(GOOD, contract=contract)) == [
-        ("E236", manifest, "no manifest")
-    ]
-    assert words(inspected(with_another, contract=contract)) == [
-        ("E236", manifest, "'manifest_datasource_y.csv'")
-    ]
-    assert words(inspected(with_more, contract=contract)) == [
-        (
-            "E226",
-            "one CSV and its manifest",
-            f"3 files: '{NAME}', '{manifest}', '._x' (which a Mac adds)",
-        )
-    ]
-
-
-@pytest.mark.parametrize("version", [Version(1, 0), Version(1, 3), Version(4, 1), None])
-def test_other_versions_want_no_manifest(version: Version | None) -> None:
-    """A zip without a manifest is right with every other version."""
-    assert codes(inspected_csv(GOOD, contract=Contract(version))) == []
 
 
 @pytest.mark.parametrize(
@@ -346,8 +299,8 @@ def test_a_dataset_without_headers_has_neither_header_nor_row_checks() -> None:
 def test_a_budget_of_nothing_reads_header_and_first_record() -> None:
     """Zero looks at the head of the file only: no row is judged."""
     data = repeated(b"a|b\n", b"1|2|3\n" * 10_000, 100)
-    report = inspected(data, contract=Contract(budget_bytes=0))
-    small = inspected_csv(GOOD + b"1|2\n", contract=Contract(budget_bytes=0))
+    report = inspected(data, settings=InspectionSettings(budget_bytes=0))
+    small = inspected_csv(GOOD + b"1|2\n", settings=InspectionSettings(budget_bytes=0))
 
     assert codes(report) == ["E233"]
     assert (report.rows, report.whole) == (None, False)
@@ -372,7 +325,7 @@ def test_a_large_file_is_counted_to_its_end_within_the_budget() -> None:
     """With budget enough, all records are counted and the checksum is compared."""
     head, chunk = f"{HEADER}\n".encode(), f"{ROW}\n".encode() * 10_000
     data = repeated(head, chunk, 30, crc=True)
-    report = inspected(data, contract=Contract(budget_bytes=64 * MIB))
+    report = inspected(data, settings=InspectionSettings(budget_bytes=64 * MIB))
 
     assert codes(report) == []
     assert (report.rows, report.whole) == (300_000, True)
@@ -383,7 +336,7 @@ def test_a_finding_says_how_far_was_read() -> None:
     """Where the budget ended the count, the words say so."""
     chunk = (f"{ROW}\n" * 999 + "1|2\n").encode()
     data = repeated(f"{HEADER}\n".encode(), chunk, 1000)
-    report = inspected(data, contract=Contract(budget_bytes=2 * MIB))
+    report = inspected(data, settings=InspectionSettings(budget_bytes=2 * MIB))
     assert words(report) == [
         (
             "E240",
@@ -427,7 +380,7 @@ def test_a_bomb_of_a_gibibyte_is_read_to_the_budget_only(
     tracemalloc.start()
     try:
         report = inspected(
-            data, read_at=read_at, contract=Contract(budget_bytes=2 * MIB)
+            data, read_at=read_at, settings=InspectionSettings(budget_bytes=2 * MIB)
         )
         peak = tracemalloc.get_traced_memory()[1]
     finally:
@@ -449,7 +402,7 @@ def test_wide_rows_and_long_values_take_little_memory() -> None:
     found = []
     for data in (wide, endless):
         tracemalloc.start()
-        report = inspected(data, contract=Contract(budget_bytes=64 * MIB))
+        report = inspected(data, settings=InspectionSettings(budget_bytes=64 * MIB))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         found += words(report)
@@ -500,7 +453,7 @@ def test_ten_million_entries_are_not_read() -> None:
         start = offset - (total - len(tail))
         return tail[start : start + count] if start >= 0 else bytes(count)
 
-    report = inspect(read_at, total, ATTENDANCE, Contract())
+    report = inspect(read_at, total, ATTENDANCE, InspectionSettings())
 
     assert words(report) == [
         ("E226", "one CSV", f"a directory of {entries} entries, {size} bytes")
