@@ -50,7 +50,7 @@ def act(
     print_outcome(what, outcome)
     if outcome.trouble:
         complain(outcome.trouble)
-    refused = any(one.refusal for one in outcome.deeds)
+    refused = any(one.refusal for one in outcome.results)
     return WRONG if refused or outcome.trouble else DONE
 
 
@@ -99,7 +99,7 @@ def _alone(journal: Path, instruction: OperationRequest) -> OperationReport:
         with Journal(journal) as opened:
             user = user_name(os.getuid(), instruction.sudo_user)
             hand = Operations(opened.database, Shutdown())
-            return hand.obey(instruction, user, lambda _: None)
+            return hand.apply(instruction, user, lambda _: None)
     except JournalLocked as error:
         raise JournalLocked(
             f"{error}, which takes no instructions: it is stopping, or is a `once`"

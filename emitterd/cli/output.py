@@ -275,13 +275,13 @@ def print_explanation(said: "Explanation") -> None:
 def print_outcome(act: str, outcome: OperationReport) -> None:
     """Print what an operator's act did, path by path."""
     out = console()
-    for deed in outcome.deeds:
+    for deed in outcome.results:
         before, path = deed.before, escape(display(deed.path))
         if deed.refusal:
             out.print(f"[red]not done[/] {path}: {escape(deed.refusal)}")
         else:
             out.print(f"{act} {path}: was {before}, {_now(act, deed)}")
-    if len(outcome.deeds) != 1:
+    if len(outcome.results) != 1:
         files = "1 file" if outcome.done == 1 else f"{outcome.done} files"
         out.print(f"{act}: {files}")
 

@@ -135,11 +135,11 @@ class Credentials:
 class LockoutStore(Protocol):
     """Where a lockout outlasts the process: the journal's facts."""
 
-    def note(self, name: str, value: object) -> None:
-        """Keep a fact in place of the former. Raises `JournalFull`."""
+    def save_fact(self, name: str, value: object) -> None:
+        """Save a value in place of the former one. Raises `JournalFull`."""
 
-    def noted(self, name: str) -> object:
-        """Return a fact, or None where there is none."""
+    def read_fact(self, name: str) -> object:
+        """Return a saved value, or None where there is none."""
 
 
 class Session:
@@ -156,7 +156,9 @@ class Session:
         self._url = url
         self._credentials = credentials
         self._lockouts = lockouts
-        self._lockout = LoginLockout.read(lockouts.noted("login")) if lockouts else None
+        self._lockout = (
+            LoginLockout.read(lockouts.read_fact("login")) if lockouts else None
+        )
         self._lock = threading.Lock()
         self._authorization = ""
         self._token_of = credentials
@@ -276,7 +278,7 @@ class Session:
         if self._lockouts is not None:
             # While the disk is full, only the next run does not know of it.
             with suppress(JournalFull):
-                self._lockouts.note("login", lockout.fact() if lockout else None)
+                self._lockouts.save_fact("login", lockout.fact() if lockout else None)
 
     def _request_token(self, credentials: Credentials) -> dict[str, object]:
         request = RequestKind.LOGIN

@@ -15,7 +15,7 @@ from emitterd import heartbeat
 from emitterd.delivery.circuit_breaker import OpenCircuit
 from emitterd.delivery.destination import AttemptPermit, Destination
 from emitterd.errors import Decision, DeliveryError, JournalFull, Stage
-from emitterd.journal.journal import Journal, Waiting
+from emitterd.journal.journal import Journal
 from emitterd.model import ClaimOrder, Entry, Grant
 from emitterd.text import iso
 
@@ -71,7 +71,6 @@ class Dispatcher:
     ) -> None:
         """`usable` tells whether a pinned grant holds; `wake` calls the others."""
         self._journal = journal
-        self._waiting = Waiting(journal.database)
         self._destination = destination
         self._usable = usable
         self._wake = wake
@@ -126,7 +125,7 @@ class Dispatcher:
                 )
             self._journal.defer(entry, trouble, due_at, charge=charge)
             if failure.suspects:
-                self._waiting.forgive(failure.suspects)
+                self._journal.uncharge(failure.suspects)
         return due_at, charge
 
     def recall(self, trouble: DeliveryError) -> None:
@@ -189,7 +188,7 @@ class Dispatcher:
         downs = self._destination.downs
         # Only `status` lags while the journal's disk is full; the log has the news.
         with suppress(JournalFull):
-            self._journal.note("destination", _fact(downs))
+            self._journal.save_fact("destination", _fact(downs))
         for down in ended:
             duration_s = time.time() - down.since
             log.info("destination.up", stage=down.stage, duration_s=duration_s)

@@ -170,7 +170,7 @@ class Worker:
         if digest != previous[2]:
             return False
         keeps = self._disposal.keeps
-        self._journal.unchanged(entry, previous[0], dispose=not keeps)
+        self._journal.merge_unchanged(entry, previous[0], dispose=not keeps)
         reach(Point.UNCHANGED)
         log.info("file.unchanged", path=entry.name, sha256=digest.hex())
         if not keeps:

@@ -177,7 +177,7 @@ class Disposal:
         # The day it ended, not today: a second try finds what the first one left.
         under = Path(iso(ended.at)[:10], os.fsdecode(path))
         if ended.state is State.REJECTED and rule.rejected is not None:
-            reason = ended.explained(path)
+            reason = ended.rejection(path)
             return move(source, rule.rejected / under, aside, is_it, reason)
         if rule.archive is None:
             return "" if delete(source, aside, is_it) else None

@@ -10,7 +10,7 @@ from emitterd import heartbeat
 from emitterd.codes import Code
 from emitterd.errors import FileError, JournalFull
 from emitterd.failpoints import Point, reach
-from emitterd.journal.journal import History, Journal
+from emitterd.journal.journal import Journal
 from emitterd.spool.folder import Spool
 
 EVERY_S = 86400.0
@@ -23,7 +23,6 @@ class Retention:
 
     def __init__(self, journal: Journal, spool: Spool, retain_s: float) -> None:
         self._journal = journal
-        self._history = History(journal.database)
         self._spool = spool
         self._retain_s = retain_s
         self._next_at = 0.0
@@ -49,20 +48,20 @@ class Retention:
         So a clock that is set years ahead costs no receipt. Pauses longer than that
         only make the journal remember longer.
         """
-        known = self._journal.noted("reckoned")
+        known = self._journal.read_fact("reckoned")
         reckoned_at, seen_at = known if isinstance(known, list) else (now, now)
         reckoned_at += min(max(now - seen_at, 0.0), LEAP_S)
-        self._journal.note("reckoned", [reckoned_at, now])
+        self._journal.save_fact("reckoned", [reckoned_at, now])
         return min(float(reckoned_at), now)
 
     def prune(self, now: float) -> int:
         """Forget what ended before `now` less the retention; return how many."""
         before = now - self._retain_s
-        self._history.prune_actions(before)
+        self._journal.prune_actions(before)
         pruned, after_id = 0, 0
         while not self._spool.lost():
             heartbeat.record()
-            page = self._history.endings(before, after_id, PAGE)
+            page = self._journal.ended_before(before, after_id, PAGE)
             if not page:
                 break
             after_id = page[-1][0]
@@ -72,7 +71,7 @@ class Retention:
                 if superseded or self._gone(path)
             ]
             reach(Point.PRUNE_DUE)
-            self._history.prune(spent)
+            self._journal.prune(spent)
             reach(Point.PRUNED)
             pruned += len(spent)
         return pruned

@@ -194,11 +194,11 @@ class Intake:
         reach(Point.ADMITTED)
         for admission, admitted in zip(batch, results, strict=True):
             path = admission.path
-            if admitted.admittance is AdmissionResult.BUSY:
+            if admitted.result is AdmissionResult.BUSY:
                 self._tracker.postpone(path, admission.fingerprint, now + BUSY_S)
                 continue
             self._examiner.admitted(path)
-            if admitted.admittance is AdmissionResult.ADMITTED:
+            if admitted.result is AdmissionResult.ADMITTED:
                 _log_admitted(admission, admitted)
                 if admission.dispose:
                     # It is a known file now, whose disposal is due.

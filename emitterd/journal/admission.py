@@ -1,4 +1,4 @@
-"""The journal's door: whether a complete file is a new version, and how it enters."""
+"""Admission: whether a complete file is a new version, and the state it begins in."""
 
 import json
 import sqlite3
@@ -15,57 +15,86 @@ from emitterd.journal.rows import (
     Admitted,
     Known,
     known_of,
+    move,
 )
-from emitterd.model import LIVE, State
+from emitterd.model import LIVE, State, Verb
+
+_REPLACE = """"grant" = null, error = 'E204',
+    reason = 'replaced by a later version'"""
+
+_INSERT = """insert into entry (path, state, flow, turn, rank, device, inode, bytes,
+    mtime_ns, ctime_ns, admitted_at, changed_at, error, reason, disposal, findings,
+    ambiguous, earlier_keys)
+    values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+
+# A forgotten attempt may have left an object under these keys. The file is a new
+# version, but its receipt must name them all the same.
+_FORGOTTEN_KEYS = """select coalesce(earlier_keys || char(10), '') || key from entry
+    where path = ?1 and id = (select max(id) from entry where path = ?1)
+    and state = 'withdrawn' and ambiguous and forgotten_at is not null
+    and key is not null"""
 
 
 def admit(
-    connection: sqlite3.Connection, turns: FairQueue, batch: list[Admission], now: float
+    connection: sqlite3.Connection, queue: FairQueue, batch: list[Admission], now: float
 ) -> list[Admitted]:
     """Enter files, in the transaction of `connection`; the caller commits.
 
-    A file whose path is new costs one query and one insert.
+    A file with a new path costs one query and one insert.
     """
     # Set by a rebuild that could not save everything.
     rows = connection.execute(READ_FACT, ("rebuilt_at",)).fetchall()
     rebuilt_at = float(rows[0][0]) if rows else None
-    return [_admit(connection, turns, one, now, rebuilt_at) for one in batch]
+    return [_admit(connection, queue, file, now, rebuilt_at) for file in batch]
 
 
 def _admit(
     connection: sqlite3.Connection,
-    turns: FairQueue,
-    one: Admission,
+    queue: FairQueue,
+    file: Admission,
     now: float,
     rebuilt_at: float | None,
 ) -> Admitted:
-    known, earlier_keys = _before(connection, one.path)
-    if known is not None and known.matches(one.fingerprint):
+    known, earlier_keys = _known_version(connection, file.path)
+    if known is not None and known.matches(file.fingerprint):
         return Admitted(AdmissionResult.KNOWN)
     if known is not None and known.state is State.DELIVERING:
         return Admitted(AdmissionResult.BUSY)
-    replaced = known is not None and known.state in LIVE
-    if known is not None and replaced:
-        connection.execute(
-            """update entry set state = 'withdrawn', changed_at = ?, "grant" = null,
-               error = 'E204', reason = 'replaced by a later version'
-               where id = ?""",
-            (now, known.id),
-        )
+    replaced_bytes = None
+    if known is not None and known.state in LIVE:
+        replaced_bytes = known.fingerprint.size_bytes
+        move(connection, Verb.WITHDRAW, known.id, _REPLACE, {"now": now})
         reach(Point.REPLACED)
-    state, doubtful = _beginning(connection, known, one, rebuilt_at)
-    _insert(connection, turns, one, now, state, earlier_keys)
-    if doubtful:
-        connection.execute(
-            "update entry set error = ?, reason = ? where path = ? and state = 'held'",
-            (Code.RECEIPT_LOST, Code.RECEIPT_LOST.title, one.path),
-        )
-    replaced_bytes = known.fingerprint.size_bytes if known and replaced else 0
-    held = state is State.HELD
-    return Admitted(AdmissionResult.ADMITTED, replaced, replaced_bytes, held)
+    state, error, reason = _first_state(connection, known, file, rebuilt_at)
+    findings = json.dumps([finding.record() for finding in file.findings])
+    connection.execute(
+        _INSERT,
+        (
+            file.path,
+            state,
+            file.flow,
+            0 if file.trouble else queue.assign(file.flow),
+            file.rank,
+            *file.fingerprint,
+            now,
+            now,
+            error,
+            reason,
+            "due" if file.dispose else None,
+            findings if file.findings else None,
+            earlier_keys is not None,
+            earlier_keys,
+        ),
+    )
+    return Admitted(
+        AdmissionResult.ADMITTED,
+        replaced_bytes is not None,
+        replaced_bytes or 0,
+        state is State.HELD,
+    )
 
 
-def _before(
+def _known_version(
     connection: sqlite3.Connection, path: bytes
 ) -> tuple[Known | None, str | None]:
     """Return the latest version, or the keys that forgotten ones may have used."""
@@ -78,93 +107,45 @@ def _before(
     rows = connection.execute(LATEST, (path,)).fetchall()
     if rows:
         return known_of(rows[0]), None
-    # Only where everything is forgotten can there be a forgotten attempt last.
-    return None, _keys_forgotten(connection, path)
+    # Only where all versions are forgotten can a forgotten attempt be the last.
+    rows = connection.execute(_FORGOTTEN_KEYS, (path,)).fetchall()
+    return None, rows[0][0] if rows else None
 
 
-def _beginning(
+def _first_state(
     connection: sqlite3.Connection,
     known: Known | None,
-    one: Admission,
+    file: Admission,
     rebuilt_at: float | None,
-) -> tuple[State, bool]:
-    """Return the state to begin in, and whether that is for a doubt."""
-    if one.trouble is not None:
-        return State.REJECTED, False
-    doubted = known is not None and known.error == Code.RECEIPT_LOST
-    if known is not None and not doubted and _held(connection, known, one.path):
-        # The operator held the file, not its bytes; a doubt is about the bytes.
-        return State.HELD, False
-    doubtful = _in_doubt(connection, one, rebuilt_at)
-    return State.HELD if doubtful else State.QUEUED, doubtful
+) -> tuple[State, Code | None, str | None]:
+    """Return the state in which the entry begins, with error and reason."""
+    if file.trouble is not None:
+        return State.REJECTED, file.trouble.code, file.trouble.reason
+    # A hold applies to the path. E107 applies to this content only.
+    uncertain = known is not None and known.error == Code.RECEIPT_LOST
+    if known is not None and not uncertain and _is_held(connection, known, file.path):
+        return State.HELD, None, None
+    if _may_be_delivered(connection, file, rebuilt_at):
+        return State.HELD, Code.RECEIPT_LOST, Code.RECEIPT_LOST.title
+    return State.QUEUED, None, None
 
 
-def _held(connection: sqlite3.Connection, known: Known, path: bytes) -> bool:
-    """Tell whether the operator holds the path, be it with a broken copy between."""
+def _is_held(connection: sqlite3.Connection, known: Known, path: bytes) -> bool:
+    """Tell whether the operator holds the path, even if a rejected version followed."""
     if known.state is not State.REJECTED:
         return known.state is State.HELD
     last = "select act from action where path = ? order by id desc limit 1"
     return connection.execute(last, (path,)).fetchall() == [("hold",)]
 
 
-def _in_doubt(
-    connection: sqlite3.Connection, one: Admission, rebuilt_at: float | None
+def _may_be_delivered(
+    connection: sqlite3.Connection, file: Admission, rebuilt_at: float | None
 ) -> bool:
-    """Tell whether a file may have been delivered by what a rebuilt journal has lost.
+    """Tell whether a rebuilt journal may have lost the receipt of the file.
 
-    It lay there before the journal was rebuilt, and the operator has not decided
-    about it since.
+    The file is older than the rebuild, and no version of it was admitted since.
     """
-    if rebuilt_at is None or one.fingerprint.ctime_ns > rebuilt_at * 1e9:
+    if rebuilt_at is None or file.fingerprint.ctime_ns > rebuilt_at * 1e9:
         return False
     since = "select 1 from entry where path = ? and admitted_at > ? limit 1"
-    return not connection.execute(since, (one.path, rebuilt_at)).fetchall()
-
-
-def _insert(
-    connection: sqlite3.Connection,
-    turns: FairQueue,
-    one: Admission,
-    now: float,
-    state: State,
-    earlier_keys: str | None,
-) -> None:
-    trouble = one.trouble
-    findings = json.dumps([finding.record() for finding in one.findings])
-    connection.execute(
-        """insert into entry (path, state, flow, turn, rank, device, inode, bytes,
-           mtime_ns, ctime_ns, admitted_at, changed_at, error, reason, disposal,
-           findings, ambiguous, earlier_keys)
-           values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
-        (
-            one.path,
-            state,
-            one.flow,
-            0 if trouble else turns.assign(one.flow),
-            one.rank,
-            *one.fingerprint,
-            now,
-            now,
-            trouble.code if trouble else None,
-            trouble.reason if trouble else None,
-            "due" if one.dispose else None,
-            findings if one.findings else None,
-            earlier_keys is not None,
-            earlier_keys,
-        ),
-    )
-
-
-def _keys_forgotten(connection: sqlite3.Connection, path: bytes) -> str | None:
-    """Return the keys that a forgotten attempt may have left an object under.
-
-    The file is a new version now, but its receipt has to name them all the same.
-    """
-    rows = connection.execute(
-        """select coalesce(earlier_keys || char(10), '') || key from entry
-           where path = ? and id = (select max(id) from entry where path = ?)
-           and state = 'withdrawn' and ambiguous and forgotten_at is not null
-           and key is not null""",
-        (path, path),
-    ).fetchall()
-    return rows[0][0] if rows else None
+    return not connection.execute(since, (file.path, rebuilt_at)).fetchall()

@@ -1,6 +1,8 @@
-"""What is handed to the journal at its door, and what it knows of a path."""
+"""The data that the journal takes and returns, and its longer SQL statements."""
 
 import json
+import sqlite3
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -9,29 +11,24 @@ from emitterd.codes import Code
 from emitterd.datasets.findings import Finding
 from emitterd.errors import DeliveryError
 from emitterd.journal.connection import Read, Row
-from emitterd.model import (
-    Entry,
-    Fingerprint,
-    Grant,
-    State,
-)
+from emitterd.model import TRANSITIONS, Entry, Fingerprint, Grant, State, Verb
 from emitterd.text import display, iso
 
 
 class AdmissionResult(StrEnum):
-    """What became of a file that was handed to `admit`."""
+    """What `Journal.admit` did with a file."""
 
     ADMITTED = "admitted"
     KNOWN = "known"
     BUSY = "busy"
-    """An older version is being delivered: hand it in again afterwards."""
+    """An older version is being delivered: admit the file again afterwards."""
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """A complete file to be entered; with `trouble` it is rejected at the door.
+    """A complete file for the journal; with `trouble` it is rejected at once.
 
-    `dispose`: a rejected file is to be moved away.
+    `dispose`: a rejected file is to be moved to the rejected folder.
     """
 
     path: bytes
@@ -47,10 +44,10 @@ class Admission:
 class Admitted:
     """The answer to one admission; `replaced` if an older version was withdrawn.
 
-    `held`: it is kept back, as the operator, or a rebuild of the journal, has it.
+    `held`: an operator holds the path, or a rebuilt journal may lack its receipt.
     """
 
-    admittance: AdmissionResult
+    result: AdmissionResult
     replaced: bool = False
     replaced_bytes: int = 0
     held: bool = False
@@ -58,7 +55,7 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """The latest version of a path that the journal has."""
+    """The latest version of a path in the journal."""
 
     id: int
     state: State
@@ -74,7 +71,7 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A version that ended, as its disposal needs it; `at` is when."""
+    """A version that was delivered or rejected, at `at`, and awaits its disposal."""
 
     state: State
     at: float
@@ -83,8 +80,8 @@ class Ended:
     reason: str | None
     findings: str | None
 
-    def explained(self, path: bytes) -> dict[str, object]:
-        """Return why it was rejected, for who finds the file put aside."""
+    def rejection(self, path: bytes) -> dict[str, object]:
+        """Return why it was rejected: the content of `<name>.reason.json`."""
         return {
             "path": display(path),
             "bytes": self.size_bytes,
@@ -96,8 +93,6 @@ class Ended:
         }
 
 
-# The journal's longer statements, and how the rows they return are read.
-
 ENTRY = """id, path, device, inode, bytes, mtime_ns, ctime_ns, attempts, error,
     "grant", ambiguous"""
 
@@ -106,13 +101,14 @@ _KNOWN = """id, state, device, inode, bytes, mtime_ns, ctime_ns, disposal, error
 
 LATEST = f"""select {_KNOWN} from entry where path = ? and forgotten_at is null
     order by id desc limit 1"""  # noqa: S608  names are ours
+"""The latest version of a path, unless the operator has marked it for re-upload."""
 
 NEWEST = f"""select {_KNOWN}, forgotten_at is null from entry where path = ?
     order by id desc limit 1"""  # noqa: S608  names are ours
-"""The same, but one that is forgotten comes too; its last column tells."""
+"""The latest version, forgotten or not; the last column is 0 if it is forgotten."""
 
 ASKED = 500
-"""Paths a query of many: what one costs by itself is by then nothing to each."""
+"""Paths in one query: enough to make its fixed cost small for each."""
 
 _LATEST_OF_MANY = f"""select path, max(id), state, disposal, device, inode, bytes,
     mtime_ns, ctime_ns from entry
@@ -124,15 +120,16 @@ SAVE_FACT = "insert or replace into fact (name, value) values (?, ?)"
 
 SUPERSEDED = """exists (select 1 from entry later
     where later.path = entry.path and later.id > entry.id)"""
-"""Of a path that has come again since, a version is history."""
+"""True where a later version of the path exists."""
 
-# The entry of the lowest turn among the queued, and among the deferred that are due;
-# where not just any is wanted, also the pinned one that waited longest. One whose due
-# time lies beyond any that backoff can give was set by a clock that has been set back
-# since: it is due. Most paths have one version, and one look tells what else would take
-# three; a value that RETURNING has computed is looked for in an index only by a cast.
-CLAIM = f"""update entry set state = 'delivering', changed_at = :now where id = (
-    select id from (
+# Claim the next entry: of the queued the one with the lowest turn, and of the deferred
+# one that is due; where `want` is not `any`, also the entry with a grant that waited
+# longest. A due time after `:horizon` is later than any backoff can set: it was written
+# before the clock was set back, so the entry is due. Most paths have one version: the
+# last column spares them three more queries. SQLite finds the value that RETURNING
+# computed in an index only by a cast.
+CLAIM = f"""update entry set state = '{TRANSITIONS[Verb.CLAIM][1]}', changed_at = :now
+    where id = (select id from (
         select * from (select id, turn, rank, 0 as again, "grant" is not null as pinned
             from entry
             where state = 'queued' order by turn, rank, id limit 1)
@@ -157,28 +154,57 @@ CLAIM = f"""update entry set state = 'delivering', changed_at = :now where id = 
     where other.path = cast(entry.path as blob) and other.id <> entry.id)
 """  # noqa: S608  no input
 
-
 PIN = """update entry set
     earlier_keys = case when ambiguous and key <> :key
         then coalesce(earlier_keys || char(10), '') || key else earlier_keys end,
     "grant" = :packed, key = :key, granted_at = :granted_at,
     confirmation = coalesce(:confirmation, confirmation)
     where id = :id and state = 'delivering'"""
+"""Pin a grant. An earlier key is kept where its object may exist."""
 
 ENDED = """select state, coalesce(delivered_at, changed_at), bytes, error, reason,
     findings from entry where id = ? and disposal = 'due'
     and state in ('delivered', 'rejected')"""
+"""A version whose file is to be moved or deleted."""
+
+PREVIOUS = """select id, bytes, sha256, state, forgotten_at from entry
+    where path = ? and id < ? and (state = 'delivered' or ambiguous)
+    order by id desc limit 1"""
+"""The last earlier version of the path of which the server may have an object."""
 
 ENDINGS = f"""select id, path, {SUPERSEDED}
     from entry where id > ? and changed_at < ?
     and state in ('delivered', 'rejected', 'withdrawn') order by id limit ?"""  # noqa: S608  names are ours
+"""A page of the versions that ended before an instant."""
+
+
+def move(
+    connection: sqlite3.Connection,
+    verb: Verb,
+    entry_id: int,
+    assignments: str = "",
+    values: Mapping[str, object] | None = None,
+) -> bool:
+    """Apply a verb to an entry, in the caller's transaction: every change of state.
+
+    `assignments` sets more columns, from `values`. False where the transition table
+    does not allow the verb in the state of the entry; nothing is changed then.
+    """
+    sources, target = TRANSITIONS[verb]
+    states = ", ".join(f"'{state}'" for state in sorted(sources))
+    more = f", {assignments}" if assignments else ""
+    sql = (
+        f"update entry set state = '{target}', changed_at = :now{more}"  # noqa: S608  names are ours
+        f" where id = :id and state in ({states})"
+    )
+    bound = {"now": time.time(), **(values or {}), "id": entry_id}
+    return connection.execute(sql, bound).rowcount == 1
 
 
 def unchanged_paths(read: Read, seen: Mapping[bytes, Fingerprint]) -> set[bytes]:
-    """Return the paths, of up to `ASKED`, that need nothing more as they were seen.
+    """Return the paths, of up to `ASKED`, whose latest version needs no more work.
 
-    What stands of one path is what `LATEST` says of it. A version whose file is to be
-    moved or deleted still needs that.
+    A version whose file is still to be moved or deleted needs that.
     """
     asked = [*seen, *[None] * (ASKED - len(seen))]
     return {

@@ -78,7 +78,7 @@ class HealthMonitor:
     def begin(self) -> None:
         """Forget what a former process noted of itself. Raises `JournalError`."""
         if self.read().progress.noted:
-            self._journal.note("alarms", [])
+            self._journal.save_fact("alarms", [])
 
     def beat(self) -> None:
         """Note for `status --check` what only this process knows, where it changed."""
@@ -88,7 +88,7 @@ class HealthMonitor:
         if known != self._noted:
             # Without room for it, it is noted as soon as there is some.
             with suppress(JournalFull):
-                self._journal.note("alarms", [asdict(one) for one in alarms])
+                self._journal.save_fact("alarms", [asdict(one) for one in alarms])
                 self._noted = known
 
     def healthz(self) -> WSGIApplication:

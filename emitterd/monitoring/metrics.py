@@ -209,7 +209,7 @@ class CountedJournal(Journal):
         """Enter complete files; some replace others, some are rejected at once."""
         answers = super().admit(batch)
         for one, answer in zip(batch, answers, strict=True):
-            if answer.admittance is not AdmissionResult.ADMITTED:
+            if answer.result is not AdmissionResult.ADMITTED:
                 continue
             if answer.replaced:
                 self._ended(State.WITHDRAWN, one.path, answer.replaced_bytes)
@@ -246,9 +246,9 @@ class CountedJournal(Journal):
         super().withdraw(entry, trouble)
         self._ended(State.WITHDRAWN, entry.path, entry.fingerprint.size_bytes)
 
-    def unchanged(self, entry: Entry, previous_id: int, *, dispose: bool) -> None:
+    def merge_unchanged(self, entry: Entry, previous_id: int, *, dispose: bool) -> None:
         """Fold an entry of known content into the version that was delivered."""
-        super().unchanged(entry, previous_id, dispose=dispose)
+        super().merge_unchanged(entry, previous_id, dispose=dispose)
         self._ended(UNCHANGED, entry.path, entry.fingerprint.size_bytes)
 
     def _ended(self, outcome: str, path: bytes, size_bytes: int) -> None:

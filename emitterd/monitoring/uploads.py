@@ -124,7 +124,7 @@ class UploadReporter:
         self._uploads = uploads
         self._journal = journal
         # What a former process has left is out of date.
-        self._noted = bool(journal.noted(UPLOADS))
+        self._noted = bool(journal.read_fact(UPLOADS))
         self._noted_at = 0.0
         self._told: dict[tuple[int, float], float] = {}
 
@@ -139,7 +139,7 @@ class UploadReporter:
         self._noted_at = now
         # Without room for it, it is noted when it is due the next time.
         with suppress(JournalFull):
-            self._journal.note(UPLOADS, [_noted(one, now) for one in long])
+            self._journal.save_fact(UPLOADS, [_noted(one, now) for one in long])
             self._noted = bool(long)
 
     def _tell(self, long: Sequence[UploadProgress], now: float) -> None:

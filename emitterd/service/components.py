@@ -27,7 +27,7 @@ from emitterd.intake.examine import Examiner, ExamineRules
 from emitterd.intake.file_status import FileStatuses, Latest
 from emitterd.intake.loop import Intake, Sweep
 from emitterd.intake.settle import Settling
-from emitterd.journal.journal import Journal, Waiting
+from emitterd.journal.journal import Journal
 from emitterd.journal.operations import Operations
 from emitterd.monitoring.health import HealthMonitor, readyz
 from emitterd.monitoring.http_server import Listener
@@ -144,7 +144,6 @@ class Components:
         self._inspector = load_inspector(config.spool)
         self.journal = self._open_journal()
         self.hand = Operations(self.journal.database, self.shutdown)
-        self.waiting = Waiting(self.journal.database)
         self._retention = Retention(self.journal, self.spool, config.journal.retain_s)
         rules = _rules(config, self._inspector)
         self.disposal = Disposal(self.spool, self.journal, rules.disposal)
@@ -172,7 +171,7 @@ class Components:
         delivery = config.delivery
         self.http_client.apply_limits(limits(config))
         self.http_client.throttle.apply_timetable(delivery.bandwidth)
-        self.journal.adopt(delivery.backoff_max_s)
+        self.journal.apply_settings(delivery.backoff_max_s)
         self.destination.adopt(_backoff(config), workers=_workers(config))
         self._retention.adopt(config.journal.retain_s)
         self._inspector = inspector
@@ -184,11 +183,11 @@ class Components:
     def recall(self) -> None:
         """Take up what a former run knew of the destination: a refused login."""
         # All else may have passed since, and to try it does no harm.
-        self.journal.note("destination", None)
+        self.journal.save_fact("destination", None)
         trouble = self._emission.lockout(time.time())
         if trouble is None:
             # With other credentials, what the former ones were refused for is due.
-            self.waiting.hasten({Code.CREDENTIALS})
+            self.journal.make_due({Code.CREDENTIALS})
             return
         usable = self._emission.usable
         Dispatcher(self.journal, self.destination, usable, self.wake).recall(trouble)
@@ -203,7 +202,7 @@ class Components:
         if self.destination.hasten(REFUSED, time.time()):
             # Without room in the journal it is tried when it would have been.
             with suppress(JournalFull):
-                self.waiting.hasten(REFUSED)
+                self.journal.make_due(REFUSED)
             self.wake.ring()
 
     def file_statuses(self, latest: Latest | None = None) -> FileStatuses:

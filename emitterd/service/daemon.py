@@ -215,12 +215,12 @@ class Daemon:
             self._crew.start("control", control.run)
 
     def _obey(self, instruction: OperationRequest, user: str) -> OperationReport:
-        outcome = self._parts.hand.obey(instruction, user, self._done_by_hand)
-        done = (display(one.path) for one in outcome.deeds if not one.refusal)
+        outcome = self._parts.hand.apply(instruction, user, self._done_by_hand)
+        done = (display(one.path) for one in outcome.results if not one.refusal)
         if outcome.done:
             log.info(
                 "operator.acted",
-                act=instruction.act,
+                act=instruction.operation,
                 count=outcome.done,
                 path=next(done, None),
                 user=user,

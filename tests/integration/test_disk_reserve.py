@@ -72,7 +72,7 @@ class Site:
         """Have the operator act on the last file that was admitted."""
         hand = Operations(self.journal.database, Shutdown())
         path = f"{self.number:04}.zip".encode()
-        outcome = hand.obey(OperationRequest(act, (path,)), "operator", lambda _: None)
+        outcome = hand.apply(OperationRequest(act, (path,)), "operator", lambda _: None)
         if outcome.trouble:
             assert outcome.trouble.startswith(Code.JOURNAL_FULL)
             raise JournalFull(outcome.trouble)
@@ -201,7 +201,7 @@ def test_many_ends_fit_into_the_room(small_disk: SmallDisk) -> None:
             journal.deliver(entry, RECEIPT, duration_s=1.0, dispose=True)
             journal.dispose(entry.id, None)
         for _ in range(500):
-            journal.note("destination", "down" * 100)
+            journal.save_fact("destination", "down" * 100)
 
         assert journal.counts()[State.DELIVERED] == len(entries)
 

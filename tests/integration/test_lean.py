@@ -213,7 +213,7 @@ def test_a_forgotten_version_is_no_later_one(journal: Journal) -> None:
                disposal, findings, 1.0, moved_to, confirmation from entry"""
         )
     )
-    answers = [answer.admittance for answer in journal.admit([one, other])]
+    answers = [answer.result for answer in journal.admit([one, other])]
 
     assert answers == [AdmissionResult.KNOWN, AdmissionResult.ADMITTED]
 

@@ -233,7 +233,7 @@ def test_a_refused_login_waits_on_after_a_restart(tmp_path: Path) -> None:
         with Journal(tmp_path / "journal.db") as journal:
             assert b"wrong" not in (tmp_path / "journal.db").read_bytes()
             emission_to(client, server.url, lockouts=journal).login()
-            assert journal.noted("login") is None
+            assert journal.read_fact("login") is None
         assert len(asked(server, "auth")) == 2
 
 

@@ -19,7 +19,6 @@ from structlog.testing import capture_logs
 
 from emitterd.config.settings import load
 from emitterd.journal.database import Database
-from emitterd.journal.journal import History, Waiting
 from emitterd.journal.operations import (
     Operation,
     OperationReport,
@@ -245,8 +244,6 @@ class Host:
         self.database = Mortal(self._journal)
         self.parts.journal.database = self.database
         self.parts.hand = Operations(self.database, self.parts.shutdown)
-        self.parts.waiting = Waiting(self.database)
-        self.parts._retention._history = History(self.database)
         self.worker = self.parts.worker()
 
     def _end(self) -> None:

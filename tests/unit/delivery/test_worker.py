@@ -241,7 +241,7 @@ def test_a_touched_file_is_not_sent_again(rig: Rig) -> None:
     assert rig.row(NAME)["state"] == "delivered"
     assert len(rig.told("file.unchanged", NAME)) == 1
     assert len(rig.told("file.delivered")) == 1
-    assert rig.admit(NAME).admittance == "known"
+    assert rig.admit(NAME).result == "known"
 
 
 def test_content_of_an_older_version_is_sent(rig: Rig) -> None:
@@ -279,7 +279,7 @@ def test_content_is_sent_where_a_forgotten_version_arrived(rig: Rig, menu: str) 
     rig.drop(NAME, b"other")
     rig.step()
     forget = OperationRequest(Operation.FORGET, (NAME.encode(),))
-    Operations(rig.journal.database, rig.shutdown).obey(
+    Operations(rig.journal.database, rig.shutdown).apply(
         forget, "operator", lambda _: None
     )
     content = rig.drop(NAME, b"first").read_bytes()

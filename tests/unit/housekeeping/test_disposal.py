@@ -349,7 +349,7 @@ def test_full_journal(spool_root: Path, small_disk: SmallDisk) -> None:
         small_disk.fill(spare=False)
         with suppress(JournalFull):
             for number in range(1000):
-                journal.note("last", number)
+                journal.save_fact("last", number)
         (event,) = outbox.dispose(entry)
         assert outbox.due(entry)
     assert event["event"] == "file.disposed"
@@ -574,7 +574,7 @@ def test_retried_file_is_not_disposed_of(
     journal.admit([Admission(PATH, seen, "pat", 0, trouble, dispose=True)])
     known = journal.latest(PATH)
     assert known is not None
-    Operations(journal.database, Shutdown()).obey(
+    Operations(journal.database, Shutdown()).apply(
         OperationRequest(Operation.RETRY, (PATH,)), "asha", lambda _: None
     )
 

@@ -8,7 +8,7 @@ import pytest
 
 from conftest import SmallDisk
 from emitterd.housekeeping.retention import PAGE, Retention
-from emitterd.journal.journal import History, Journal
+from emitterd.journal.journal import Journal
 from emitterd.model import State
 from emitterd.spool.folder import Spool
 from support.journal import BROKE, NOW, admission, admit, counted, deliver, take
@@ -31,12 +31,11 @@ def test_endings_come_in_pages(journal: Journal) -> None:
         deliver(journal, take(journal, version, path))
     admit(journal, admission(b"c"))
     later = time.time() + 1
-    history = History(journal.database)
-    assert history.endings(NOW - 3600, 0, 9) == []
-    assert history.endings(later, 0, 2) == [(1, b"a", 1), (2, b"b", 0)]
-    assert history.endings(later, 2, 2) == [(3, b"a", 0)]
-    history.prune([1, 2])
-    assert history.endings(later, 0, 9) == [(3, b"a", 0)]
+    assert journal.ended_before(NOW - 3600, 0, 9) == []
+    assert journal.ended_before(later, 0, 2) == [(1, b"a", 1), (2, b"b", 0)]
+    assert journal.ended_before(later, 2, 2) == [(3, b"a", 0)]
+    journal.prune([1, 2])
+    assert journal.ended_before(later, 0, 9) == [(3, b"a", 0)]
     assert journal.counts() == counted(journal)
 
 

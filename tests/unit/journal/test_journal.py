@@ -2,6 +2,7 @@
 
 import re
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -29,6 +30,8 @@ from support.journal import (
     seen,
     take,
 )
+
+REFUSED = DeliveryError(Decision.PAUSE, Code.CREDENTIALS, "refused")
 
 
 def test_known_file_needs_no_second_entry(journal: Journal) -> None:
@@ -257,7 +260,7 @@ def test_unchanged_folds_into_the_delivered_version(journal: Journal) -> None:
     first = take(journal, 1)
     deliver(journal, first)
     second = take(journal, 2)
-    journal.unchanged(second, first.id, dispose=False)
+    journal.merge_unchanged(second, first.id, dispose=False)
     known = journal.latest(PATH)
     assert known is not None
     assert (known.id, known.state) == (second.id, State.DELIVERED)
@@ -316,8 +319,8 @@ def test_paths_are_bytes(path: bytes, tmp_path: Path) -> None:
 
 def test_facts(journal: Journal) -> None:
     """A fact is JSON under a name, and the last one holds."""
-    journal.note("destination", {"code": "E301"})
-    journal.note("destination", None)
+    journal.save_fact("destination", {"code": "E301"})
+    journal.save_fact("destination", None)
     assert journal.database.read("select * from fact") == [("destination", "null")]
 
 
@@ -335,3 +338,16 @@ def test_a_claim_goes_through_no_history(tmp_path: Path) -> None:
         "entry_queue",
         "entry_pinned",
     }
+
+
+def test_make_due_concerns_only_the_codes_that_are_named(journal: Journal) -> None:
+    """What was deferred for another reason stays deferred."""
+    later = time.time() + 3000.0
+    journal.defer(take(journal, 1, b"refused"), REFUSED, later, charge=False)
+    journal.defer(take(journal, 1, b"broke"), BROKE, later, charge=True)
+    journal.make_due({Code.CREDENTIALS, Code.TOKEN_REFUSED})
+
+    entry = journal.claim(time.time())
+    assert entry is not None
+    assert entry.path == b"refused"
+    assert journal.claim(time.time()) is None

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import SmallDisk
-from emitterd.journal.journal import History, Journal
+from emitterd.journal.journal import Journal
 from emitterd.journal.operations import (
     BATCH,
     SHOWN,
@@ -45,8 +45,8 @@ def hand_of(journal: Journal) -> Operations:
 def act(journal: Journal, what: Operation, path: bytes = PATH) -> OperationResult:
     """Apply an act to one path."""
     told: list[OperationResult] = []
-    outcome = hand_of(journal).obey(OperationRequest(what, (path,)), USER, told.append)
-    (deed,) = outcome.deeds
+    outcome = hand_of(journal).apply(OperationRequest(what, (path,)), USER, told.append)
+    (deed,) = outcome.results
     assert told == [deed]
     assert outcome.done == (not deed.refusal)
     return deed
@@ -159,7 +159,7 @@ def test_forgotten_delivery_is_sent_again_and_stays_a_receipt(journal: Journal) 
     answer = journal.admit([admission()])
     entry = journal.claim(NOW)
 
-    assert answer[0].admittance is AdmissionResult.ADMITTED
+    assert answer[0].result is AdmissionResult.ADMITTED
     assert entry is not None
     assert journal.previous(entry) is None
     assert row(journal, first, "state, etag") == (State.DELIVERED, "e" * 32)
@@ -194,12 +194,12 @@ def test_whole_state(journal: Journal) -> None:
     take(journal, path=b"pat/busy.zip")
     told: list[OperationResult] = []
 
-    outcome = hand_of(journal).obey(
+    outcome = hand_of(journal).apply(
         OperationRequest(Operation.HOLD, state=State.QUEUED), USER, told.append
     )
 
     assert outcome.done == len(told) >= count
-    assert len(outcome.deeds) == SHOWN
+    assert len(outcome.results) == SHOWN
     assert journal.counts()[State.HELD] == outcome.done
     assert journal.counts()[State.QUEUED] == 0
 
@@ -209,7 +209,7 @@ def test_whole_state_takes_latest_versions_only(journal: Journal) -> None:
     put(journal, State.REJECTED)
     deliver(journal, take(journal, version=2))
 
-    outcome = hand_of(journal).obey(
+    outcome = hand_of(journal).apply(
         OperationRequest(Operation.RETRY, state=State.REJECTED), USER, lambda _: None
     )
 
@@ -224,7 +224,7 @@ def test_whole_state_does_not_chase_what_comes_in(journal: Journal) -> None:
     def come_back(deed: OperationResult) -> None:
         journal.admit([admission(deed.path)])
 
-    outcome = hand_of(journal).obey(
+    outcome = hand_of(journal).apply(
         OperationRequest(Operation.FORGET, state=State.QUEUED), USER, come_back
     )
 
@@ -278,7 +278,7 @@ def test_damaged_journal_is_said(journal: Journal) -> None:
     journal.database.write(lambda c: c.execute("drop table action"))
     admit(journal, admission())
 
-    outcome = hand_of(journal).obey(
+    outcome = hand_of(journal).apply(
         OperationRequest(Operation.HOLD, (PATH,)), USER, lambda _: None
     )
 
@@ -292,7 +292,7 @@ def test_stop_ends_a_whole_state(journal: Journal) -> None:
     shutdown.now.set()
     admit(journal, admission())
 
-    outcome = Operations(journal.database, shutdown).obey(
+    outcome = Operations(journal.database, shutdown).apply(
         OperationRequest(Operation.HOLD, state=State.QUEUED), USER, lambda _: None
     )
 
@@ -305,7 +305,7 @@ def test_full_journal_is_said(small_disk: SmallDisk) -> None:
     with Journal(small_disk.root / "journal.db") as journal:
         admit(journal, *map(admission, paths))
         small_disk.fill()
-        outcome = hand_of(journal).obey(
+        outcome = hand_of(journal).apply(
             OperationRequest(Operation.HOLD, paths), USER, lambda _: None
         )
         small_disk.free()
@@ -318,11 +318,10 @@ def test_full_journal_is_said(small_disk: SmallDisk) -> None:
 def test_old_actions_are_pruned(tmp_path: Path) -> None:
     """Retention forgets what was done before its horizon, and no more."""
     with Journal(tmp_path / "journal.db") as journal:
-        history = History(journal.database)
         put(journal, State.HELD)
-        history.prune_actions(NOW - 1000)
+        journal.prune_actions(NOW - 1000)
         kept = len(actions(journal))
-        history.prune_actions(NOW + 1000)
+        journal.prune_actions(NOW + 1000)
 
         assert (kept, actions(journal)) == (1, [])
 

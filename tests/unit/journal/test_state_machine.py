@@ -17,7 +17,7 @@ from hypothesis.stateful import (
 )
 
 from emitterd.errors import IllegalTransition
-from emitterd.journal.journal import History, Journal
+from emitterd.journal.journal import Journal
 from emitterd.model import LIVE, TRANSITIONS, Entry, Grant, State, Verb
 from support.journal import (
     BROKE,
@@ -102,15 +102,14 @@ def test_interrupted_goes_back_at_no_cost(journal: Journal, *, ambiguous: bool) 
 
 def test_tally_equals_counting(journal: Journal) -> None:
     """Whatever happens to entries, the counts kept aside are right."""
-    history = History(journal.database)
     chance = random.Random(7)  # noqa: S311  a fixed sequence
     for version in range(1, 150):
         admit(journal, admission(b"%d" % chance.randrange(9), version))
         if (entry := journal.claim(NOW)) is not None:
             chance.choice(list(verbs().values()))(journal, entry)
         if version % 25 == 0:
-            ended = history.endings(NOW + 60, 0, 5)
-            history.prune([one[0] for one in ended])
+            ended = journal.ended_before(NOW + 60, 0, 5)
+            journal.prune([one[0] for one in ended])
         assert journal.counts() == counted(journal)
     sizes = "select coalesce(sum(bytes), 0) from {}"
     assert journal.database.read(sizes.format("tally")) == journal.database.read(

@@ -49,7 +49,7 @@ class Office:
     def act(self, act: Operation) -> None:
         """Put the operator's hand on the file."""
         hand = Operations(self.journal.database, Shutdown())
-        hand.obey(OperationRequest(act, (PATH,)), "asha", lambda _: None)
+        hand.apply(OperationRequest(act, (PATH,)), "asha", lambda _: None)
 
     def explain(self, path: bytes = PATH) -> Explanation:
         """Explain a path."""
@@ -164,7 +164,7 @@ def mended(office: Office) -> None:
     office.admit()
     entry = office.journal.claim(time.time())
     assert entry is not None
-    office.journal.unchanged(entry, first.id, dispose=False)
+    office.journal.merge_unchanged(entry, first.id, dispose=False)
 
 
 def mended_and_forgotten(office: Office) -> None:
@@ -376,7 +376,7 @@ def test_what_holds_it_up_is_told(office: Office) -> None:
     """A destination that is down is named to who asks for a waiting file."""
     office.admit()
     trouble = {"stage": "grant", "code": "E302", "reason": "no", "since": time.time()}
-    office.journal.note("destination", {"stages": [trouble]})
+    office.journal.save_fact("destination", {"stages": [trouble]})
 
     waiting = office.explain().context
     office.act(Operation.HOLD)

@@ -10,7 +10,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from emitterd.codes import Code
 from emitterd.datasets.catalogue_file import load_catalogue
 from emitterd.errors import Decision, DeliveryError, Outage, Stage
-from emitterd.journal.journal import History
 from emitterd.journal.rows import Admission
 from emitterd.monitoring.alarms import Alarm, AlarmCode, judge
 from emitterd.monitoring.metrics import CountedJournal, Metrics
@@ -93,7 +92,7 @@ def test_what_is_known_is_counted_as_unchanged(scraped: Scraped) -> None:
     entry = take(journal, 2)
     previous = journal.previous(entry)
     assert previous is not None
-    journal.unchanged(entry, previous[0], dispose=False)
+    journal.merge_unchanged(entry, previous[0], dispose=False)
 
     assert scraped.samples()["emitterd_files_total", "other unchanged"] == 1
 
@@ -142,7 +141,7 @@ def test_counters_do_not_go_back_with_the_journal(scraped: Scraped) -> None:
     """What retention forgets stays counted, and is no entry any more."""
     entry = take(scraped.journal, 1)
     deliver(scraped.journal, entry)
-    History(scraped.journal.database).prune([entry.id])
+    scraped.journal.prune([entry.id])
     samples = scraped.samples()
 
     assert samples["emitterd_files_total", "other delivered"] == 1

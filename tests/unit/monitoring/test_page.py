@@ -166,7 +166,7 @@ def test_a_held_file_says_for_whom_it_waits(
 ) -> None:
     """What a rebuilt journal doubts is no act of the operator's."""
     if doubted:
-        desk.journal.note("rebuilt_at", time.time())
+        desk.journal.save_fact("rebuilt_at", time.time())
     desk.admit(NAME)
     if not doubted:
         desk.journal.database.write(

@@ -65,7 +65,7 @@ class Watching:
 
     def fact(self) -> list[object]:
         """Return what the journal has of it."""
-        noted = self.journal.noted(UPLOADS) or []
+        noted = self.journal.read_fact(UPLOADS) or []
         assert isinstance(noted, list)
         return noted
 
