@@ -15,6 +15,15 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, cast
 
+from emitterd.cli.output import (
+    DONE,
+    USAGE,
+    complain,
+    console,
+    print_array,
+    print_codes,
+    print_object,
+)
 from emitterd.codes import Code
 from emitterd.datasets.findings import CONSEQUENCE
 from emitterd.text import printable
@@ -126,6 +135,27 @@ def document() -> str:
             if (item.code[1] if item.consequence is None else FINDINGS) == name:
                 blocks += item.markdown(f"{heading}#")
     return "\n\n".join(blocks) + "\n"
+
+
+def explain_error(code: str | None, *, as_json: bool) -> int:
+    """Print what an error code means, or all codes; return the exit code."""
+    if code is None:
+        helps = all_codes()
+        if as_json:
+            print_array(code_help.record() for code_help in helps)
+        else:
+            print_codes((code_help.code, code_help.title) for code_help in helps)
+        return DONE
+    try:
+        code_help = explain(code)
+    except UnknownCodeError as error:
+        complain(str(error))
+        return USAGE
+    if as_json:
+        print_object(code_help.record())
+    else:
+        console().print(code_help.text(), markup=False, soft_wrap=True)
+    return DONE
 
 
 @cache

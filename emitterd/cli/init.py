@@ -1,10 +1,12 @@
-"""What `init` lays out: the dataset folders, `emitter.yaml`, and the secret's file.
+"""`init`: lays out the dataset folders, `emitter.yaml` and the file of the secret.
 
-Everything is looked at before anything is made. No file that exists is written to
-and no mode is changed. `emitter.yaml` comes last: a layout that was broken off is
-finished by doing it again.
+It never changes a file or a mode that exists. If a step fails, it removes what it made.
+With upstream's `config.py` it takes over the values, and says what changes when
+emitterd replaces `client.py`.
 """
 
+import contextlib
+import errno
 import json
 import os
 import re
@@ -16,16 +18,7 @@ from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
-from emitterd.cli.error_codes import UnknownCodeError, all_codes, explain
-from emitterd.cli.output import (
-    DONE,
-    USAGE,
-    complain,
-    console,
-    print_array,
-    print_codes,
-    print_object,
-)
+from emitterd.cli.output import DONE, console
 from emitterd.config.client_config import ClientConfig, read_client_config
 from emitterd.config.rules import inside
 from emitterd.config.secrets import read_secret
@@ -35,159 +28,49 @@ from emitterd.spool.files import sync
 from emitterd.text import printable, shown
 from emitterd.yaml_reader import YamlError, load_data
 
-# The `emitter.yaml` that is shipped, and how its keys are filled in. Its comments are
-# the operator's first manual: they stay, whatever is filled in.
-
 Setting = str | bool | None
 """What a key is set to; None comments it out."""
 
+KEYS = "<dataset>/<name>.zip"
+"""The form of the object keys that the server reads."""
+
 _SECTION = re.compile(r"([a-z_]+):")
 _KEY = re.compile(r"  (?:# )?([a-z_]+):(?: .*)?")
-
-
-def shipped() -> str:
-    """Return the template: every key, with its default or commented out."""
-    return (files("emitterd.config") / "emitter.yaml").read_text("utf-8")
-
-
-def fill(text: str, settings: Mapping[str, Setting]) -> str:
-    """Return the text with these keys set, by key path.
-
-    Raises `LookupError` where the template does not have each of the keys once.
-    """
-    lines = text.splitlines()
-    places: dict[str, list[int]] = {path: [] for path in settings}
-    section = ""
-    for number, line in enumerate(lines):
-        if found := _SECTION.fullmatch(line):
-            section = found[1]
-        elif (found := _KEY.fullmatch(line)) and f"{section}.{found[1]}" in places:
-            places[f"{section}.{found[1]}"].append(number)
-    for path, value in settings.items():
-        if len(places[path]) != 1:
-            raise LookupError(f"the template has {len(places[path])} lines of {path}")
-        (number,) = places[path]
-        lines[number] = _line(lines[number], path.rpartition(".")[2], value)
-    return "\n".join(lines) + "\n"
-
-
-def _line(line: str, key: str, value: Setting) -> str:
-    if value is None:
-        return re.sub(r"^  (?!# )", "  # ", line)
-    text = quoted(value) if isinstance(value, str) else json.dumps(value)
-    return f"  {key}: {text}"
-
-
-def quoted(value: str) -> str:
-    """Write a text as a YAML scalar on one line, in quotes where it needs them.
-
-    What JSON escapes YAML reads alike, and `printable` escapes the rest as YAML does.
-    """
-    if printable(value) == value and _reads_as(value):
-        return value
-    return printable(json.dumps(value, ensure_ascii=False))
-
-
-def _reads_as(value: str) -> bool:
-    try:
-        return load_data(f"key: {value}") == {"key": value}
-    except YamlError:
-        return False
-
-
-# From `client.py` to emitterd: what the one did, and what changes with the other.
-
-KEYS = "<dataset>/<name>.zip"
-"""The form of the object keys that the server looks for."""
-
-
-@dataclass(frozen=True, slots=True)
-class SentFiles:
-    """What `client.py` made of its `file_path`.
-
-    `folder` is the one that the dataset folders lie in; `keys` the form of the object
-    keys asked for, right if it equals `KEYS`; `dataset` the only one sent, or None.
-    """
-
-    folder: Path
-    keys: str = KEYS
-    dataset: str | None = None
-
-
-def sent(file_path: str, datasets: Collection[str]) -> SentFiles:
-    """Tell what `client.py` sent; `datasets` are the names of the dataset folders.
-
-    Its keys start at `os.path.split(file_path)[0]`: at `file_path` itself only where
-    that ends with a slash, else at the folder above. On Windows it puts backslashes
-    into them, which the server does not take for folders.
-    """
-    place = Path(file_path)
-    if not place.is_absolute():
-        return SentFiles(place, KEYS.replace("/", "\\"))
-    if place.suffix.lower() == ".zip" or os.path.isfile(place):  # noqa: PTH113  raises
-        known = place.parent.name in datasets
-        return SentFiles(place.parent.parent if known else place.parent, "<name>.zip")
-    slash = file_path.endswith("/")
-    if place.name in datasets:
-        return SentFiles(place.parent, "<name>.zip" if slash else KEYS, place.name)
-    return (
-        SentFiles(place) if slash else SentFiles(place, f"{shown(place.name)}/{KEYS}")
-    )
-
-
-def notices(
-    client: ClientConfig, directory: Path, datasets: Collection[str]
-) -> Iterator[str]:
-    """Yield what should be known of a client that is taken over, a line each."""
-    login = client.username or client.password
-    if client.url and client.url.startswith("http:"):
-        yield (
-            "emission_url is http://: what is sent goes unencrypted, the password or"
-            " API key too; allow_insecure_http: true permits it until the server has"
-            " https://"
-        )
-    if client.api_key and login:
-        yield (
-            "access_token is given besides username and password: the token is taken,"
-            " which is right for cQube 1.7 and later"
-        )
-    if not client.api_key and not client.password:
-        yield "neither access_token nor password has a value"
-    if client.file_path:
-        yield from _changes(client.file_path, directory, datasets)
-
-
-def _changes(
-    file_path: str, directory: Path, datasets: Collection[str]
-) -> Iterator[str]:
-    was = sent(file_path, datasets)
-    if was.keys != KEYS:
-        yield (
-            f"client.py sent {shown(file_path)} under keys like {was.keys}, but the"
-            f" server looks for {KEYS}, as emitterd sends it: what was sent has hardly"
-            " ever been processed, whatever client.py said"
-        )
-    if was.dataset:
-        yield (
-            f"client.py sent no dataset but {shown(was.dataset)}; emitterd sends all"
-            f" that lie in {shown(directory)}"
-        )
-    if os.path.realpath(was.folder) != os.path.realpath(directory):
-        yield (
-            f"client.py had its dataset folders in {shown(was.folder)}, emitterd has"
-            f" them in {shown(directory)}: move what is still to be sent, and tell"
-            " those who drop files"
-        )
-
 
 _SYSTEM = Path("/etc")
 _SERVICE_JOURNAL = "/var/lib/emitterd/journal.db"
 _JOURNAL, _PASSWORD, _API_KEY = "journal.db", "password", "api-key"
 
+_ELSEWHERE = "name another place, or run init as a user who may write there"
+_REMEDIES = {
+    errno.EEXIST: "move it away, or name another",
+    errno.ENOENT: "create its folder with mkdir -p",
+    errno.EACCES: _ELSEWHERE,
+    errno.EPERM: _ELSEWHERE,
+    errno.EROFS: _ELSEWHERE,
+}
+
+
+def init(directory: Path, output: Path, from_client: Path | None) -> int:
+    """Lay out an installation, and print what is left to do; return the exit code."""
+    client = read_client_config(from_client) if from_client else None
+    datasets = load_catalogue().datasets
+    folders = list(dict.fromkeys(dataset.folder for dataset in datasets))
+    layout = lay_out(directory, output, folders, client)
+    say = partial(console().print, markup=False, soft_wrap=True)
+    for path in layout.made:
+        say(f"made {shown(path)}")
+    for notice in layout.notices:
+        say(f"note: {notice}")
+    say("next:")
+    for number, step in enumerate(layout.next_steps, 1):
+        say(f"  {number}. {step}")
+    return DONE
+
 
 @dataclass(frozen=True, slots=True)
-class Skeleton:
-    """What was laid out: the paths made, and lines for the person who asked for it."""
+class Layout:
+    """What `init` made: the paths, and lines for the person who ran it."""
 
     made: tuple[Path, ...]
     notices: tuple[str, ...]
@@ -196,17 +79,12 @@ class Skeleton:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What is to be there in the end, with absolute paths."""
+    """What `init` makes; the paths are absolute."""
 
     directory: Path
     output: Path
     datasets: Sequence[str]
     client: ClientConfig
-
-    @property
-    def folders(self) -> list[Path]:
-        """The dataset folders."""
-        return [self.directory / name for name in self.datasets]
 
     @property
     def secret(self) -> str | None:
@@ -215,19 +93,17 @@ class _Plan:
 
     @property
     def secret_file(self) -> Path:
-        """Where the secret belongs."""
         return self.output.with_name(_API_KEY if self.client.api_key else _PASSWORD)
 
     @property
     def for_service(self) -> bool:
-        """Whether the configuration lies where a service has it."""
         return inside(self.output, _SYSTEM) is not None
 
     @property
     def journal(self) -> str:
-        """The service's own place; beside the configuration for anybody else.
+        """The service's journal, or one beside the configuration for a trial.
 
-        Whoever tries it out may not write to `/var/lib`.
+        A person who tries emitterd may not write to `/var/lib`.
         """
         return _SERVICE_JOURNAL if self.for_service else _JOURNAL
 
@@ -237,27 +113,28 @@ def lay_out(
     output: Path,
     datasets: Sequence[str],
     client: ClientConfig | None = None,
-) -> Skeleton:
+) -> Layout:
     """Make the watched folder with its dataset folders, and a configuration for it.
 
-    What is there already is left as it is. Raises `ConfigError`: with everything that
-    stands in the way, before anything is made; or with what was made so far, where
-    the file system refuses in the midst of it.
+    What exists already stays as it is. Raises `ConfigError` if a place does not fit or
+    a step fails; then nothing is left behind.
     """
     plan = _Plan(
         _absolute(directory), _absolute(output), datasets, client or ClientConfig()
     )
-    if problems := list(_problems(plan)):
+    if problems := list(_place_problems(plan)):
         raise ConfigError(shown(output), problems)
     made: list[Path] = []
-    for path, make in _steps(plan):
-        try:
-            make()
-        except OSError as error:
-            problem = _interrupted(path, error, made)
-            raise ConfigError(shown(output), [problem]) from error
-        made.append(path)
-    return Skeleton(
+    path = plan.directory
+    try:
+        for path, make in _steps(plan):
+            if make():
+                made.append(path)
+    except (OSError, ValueProblem) as error:
+        for path_made in reversed(made):
+            _remove(path_made)
+        raise ConfigError(shown(output), [_problem(path, error)]) from error
+    return Layout(
         tuple(made),
         tuple(notices(client, plan.directory, datasets)) if client else (),
         tuple(_next_steps(plan)),
@@ -265,120 +142,94 @@ def lay_out(
 
 
 def _absolute(path: Path) -> Path:
-    """Make a path absolute; links are followed only where `..` would mislead."""
+    """Make a path absolute; follow links only if `..` needs it, as the kernel does."""
     absolute = path.absolute()
     return Path(os.path.realpath(absolute)) if ".." in absolute.parts else absolute
 
 
-def _is_folder(path: Path) -> bool:
-    return os.path.isdir(path)  # noqa: PTH112  raises
-
-
-def _quoted(path: Path) -> str:
-    return shlex.quote(shown(path))
-
-
-def _problems(plan: _Plan) -> Iterator[Problem]:
-    yield from _output_problems(plan.output)
-    if plan.secret and os.path.lexists(plan.secret_file):
-        yield from _secret_problems(plan.secret_file, plan.secret)
-    yield from _place_problems(plan)
-    yield from _folder_problems(plan.directory, plan.folders)
-
-
-def _output_problems(output: Path) -> Iterator[Problem]:
-    key, folder = "--output", output.parent
-    if output.name in {_JOURNAL, _PASSWORD, _API_KEY}:
-        message = f"{output.name} is the name of a file that goes beside it"
-        yield Problem(key, None, message, "name it emitter.yaml")
-    elif _is_folder(output):
-        message = f"{shown(output)} is a folder"
-        yield Problem(key, None, message, "name a file in it")
-    elif os.path.lexists(output):
-        message = f"{shown(output)} exists already, and is never overwritten"
-        yield Problem(key, None, message, "move it away, or name another with --output")
-    if not _is_folder(folder):
-        message = f"{shown(folder)} is no folder, or not within this user's reach"
-        yield Problem(key, None, message, f"create it with: mkdir -p {_quoted(folder)}")
-    elif not os.access(folder, os.W_OK | os.X_OK):
-        yield _unwritable(key, folder)
-
-
-def _secret_problems(file: Path, secret: str) -> Iterator[Problem]:
-    try:
-        same = read_secret(file) == secret
-        why = "it holds another secret"
-    except ValueProblem as error:
-        same, why = False, f"it {error}"
-    if not same:
-        message = f"exists already, and {why}"
-        yield Problem(shown(file), None, message, "move it away")
-
-
 def _place_problems(plan: _Plan) -> Iterator[Problem]:
-    """Yield what is wrong with where DIRECTORY is, whatever is there."""
+    output, directory = shown(plan.output), shown(plan.directory)
+    if plan.output.name in {_JOURNAL, _PASSWORD, _API_KEY}:
+        message = f"{plan.output.name} is the name of a file that goes beside it"
+        yield Problem("--output", None, message, "name it emitter.yaml")
     try:
         str(plan.directory).encode()
     except UnicodeEncodeError:
-        message = f"{shown(plan.directory)} is not UTF-8, as emitter.yaml has to be"
+        message = f"{directory} is not UTF-8, but emitter.yaml must be"
         yield Problem("DIRECTORY", None, message, "rename the folder, or name another")
     journal = plan.output.parent / plan.journal
     if inside(plan.output, plan.directory) is not None:
-        message = f"{shown(plan.output)} lies in DIRECTORY: producers could replace it"
+        message = f"{output} lies in DIRECTORY: producers could replace it"
         yield Problem("--output", None, message, "name a file outside, with --output")
     elif inside(journal, plan.directory) is not None:
-        message = f"the journal's place, {shown(journal)}, lies in it"
+        message = f"the journal, {shown(journal)}, would lie in it"
         yield Problem("DIRECTORY", None, message, "name a folder of its own")
 
 
-def _folder_problems(directory: Path, datasets: Sequence[Path]) -> Iterator[Problem]:
-    """Yield why the folders that are not there cannot be made."""
-    missing = [path for path in (directory, *datasets) if not _is_folder(path)]
-    above = directory
-    while not os.path.lexists(above):
-        above = above.parent
-    for path in dict.fromkeys([above, *missing]):
-        if os.path.lexists(path) and not _is_folder(path):
-            message = f"{shown(path)} is not a folder"
-            remedy = "move it away, or name another folder"
-            yield Problem("DIRECTORY", None, message, remedy)
-    if missing and _is_folder(above) and not os.access(above, os.W_OK | os.X_OK):
-        yield _unwritable("DIRECTORY", above)
+def _steps(plan: _Plan) -> Iterator[tuple[Path, Callable[[], bool]]]:
+    """Yield each path, and what makes it and tells whether it was missing.
 
-
-def _unwritable(key: str, folder: Path) -> Problem:
-    return Problem(
-        key,
-        None,
-        f"{shown(folder)} cannot be written by this user",
-        "name another folder, or do it as a user who may",
-    )
-
-
-def _interrupted(path: Path, error: OSError, made: Sequence[Path]) -> Problem:
-    so_far = ", ".join(map(shown, made)) or "nothing"
-    return Problem(
-        shown(path),
-        None,
-        f"cannot be made: {error.strerror}; made so far: {so_far}",
-        "mend that and do it again; what is there already is left as it is",
-    )
-
-
-def _steps(plan: _Plan) -> Iterator[tuple[Path, Callable[[], None]]]:
-    """Yield what is not there yet, in order, and what makes it.
-
-    Each is looked for when its turn comes: a folder may be named more than once.
+    `emitter.yaml` comes last: if it exists, the rest does too.
     """
+    folders = [plan.directory / name for name in plan.datasets]
+    for folder in (*reversed(plan.directory.parents), plan.directory, *folders):
+        yield folder, partial(_make_folder, folder)
+    if plan.secret:
+        yield plan.secret_file, partial(_make_secret, plan.secret_file, plan.secret)
     text = fill(shipped(), _settings(plan))
-    above = reversed(plan.directory.parents)
-    for folder in (*above, plan.directory, *plan.folders):
-        if not _is_folder(folder):
-            yield folder, folder.mkdir
-    if plan.secret and not os.path.lexists(plan.secret_file):
-        line = f"{plan.secret}\n"
-        yield plan.secret_file, partial(_create, plan.secret_file, line, 0o600)
     yield plan.output, partial(_create, plan.output, text, 0o666)
+
+
+def _make_folder(folder: Path) -> bool:
+    if os.path.isdir(folder):  # noqa: PTH112  the method raises
+        return False
+    folder.mkdir()
+    return True
+
+
+def _make_secret(file: Path, secret: str) -> bool:
+    try:
+        return _create(file, f"{secret}\n", 0o600)
+    except FileExistsError:
+        if read_secret(file) != secret:
+            raise ValueProblem("holds another secret", "move it away") from None
+        return False
+
+
+def _create(path: Path, text: str, mode: int) -> bool:
+    """Create a file, whole or not at all; raises `FileExistsError` if it exists.
+
+    Its mode is `mode` less the umask from the start.
+    """
+    with tempfile.TemporaryDirectory(prefix=".emitterd-", dir=path.parent) as private:
+        part = Path(private) / path.name
+        part.touch(mode, exist_ok=False)
+        with part.open("wb") as file:
+            file.write(text.encode())
+            file.flush()
+            os.fsync(file.fileno())
+        path.hardlink_to(part)
+    sync(path.parent)
+    return True
+
+
+def _remove(path: Path) -> None:
+    # A folder that has got a file meanwhile stays.
+    with contextlib.suppress(OSError):
+        if path.is_dir():
+            path.rmdir()
+        else:
+            path.unlink()
+
+
+def _problem(path: Path, error: OSError | ValueProblem) -> Problem:
+    if isinstance(error, ValueProblem):
+        return error.at(shown(path))
+    message = f"cannot be made: {error.strerror}"
+    if isinstance(error, FileExistsError):
+        message = "exists already, and is never overwritten"
+    remedy = _REMEDIES.get(error.errno or 0, "correct that, and run init again")
+    return Problem(shown(path), None, message, remedy)
 
 
 def _settings(plan: _Plan) -> dict[str, Setting]:
@@ -401,22 +252,6 @@ def _settings(plan: _Plan) -> dict[str, Setting]:
     return settings
 
 
-def _create(path: Path, text: str, mode: int) -> None:
-    """Create a file, whole or not at all; raises `FileExistsError` where one is.
-
-    It never has more than `mode`, less the umask.
-    """
-    with tempfile.TemporaryDirectory(prefix=".emitterd-", dir=path.parent) as private:
-        part = Path(private) / path.name
-        part.touch(mode, exist_ok=False)
-        with part.open("wb") as file:
-            file.write(text.encode())
-            file.flush()
-            os.fsync(file.fileno())
-        path.hardlink_to(part)
-    sync(path.parent)
-
-
 def _next_steps(plan: _Plan) -> Iterator[str]:
     client, output = plan.client, shown(plan.output)
     if not client.url:
@@ -428,7 +263,7 @@ def _next_steps(plan: _Plan) -> Iterator[str]:
         )
     if not os.path.lexists(plan.secret_file):
         yield (
-            "put the password into its file, then Ctrl-D:"
+            "put the password into its file, then press Ctrl-D:"
             f" install -m 0600 /dev/stdin {_quoted(plan.secret_file)}"
         )
     if client.password and not client.api_key:
@@ -440,51 +275,125 @@ def _next_steps(plan: _Plan) -> Iterator[str]:
     )
     if plan.for_service:
         yield (
-            "let the service read what is its own: chown emitterd"
+            "let the service read its own files: chown emitterd"
             f" {_quoted(plan.output)} {_quoted(plan.secret_file)}"
         )
     if client != ClientConfig():
-        yield "take client.py out of cron: it would send everything once more"
+        yield "remove client.py from cron: it would send everything once more"
     yield f"look for what is still wrong: emitterd check -c {_quoted(plan.output)}"
 
 
-# For who is new to it: `init` lays out an installation, `explain-error` tells a code.
-# Functions return the exit code.
+def _quoted(path: Path) -> str:
+    return shlex.quote(shown(path))
 
 
-def init(directory: Path, output: Path, from_client: Path | None) -> int:
-    """Lay out folder and configuration; says what it made and what is left to do."""
-    client = read_client_config(from_client) if from_client else None
-    datasets = load_catalogue().datasets
-    folders = list(dict.fromkeys(dataset.folder for dataset in datasets))
-    laid_out = lay_out(directory, output, folders, client)
-    say = partial(console().print, markup=False, soft_wrap=True)
-    for path in laid_out.made:
-        say(f"made {shown(path)}")
-    for notice in laid_out.notices:
-        say(f"note: {notice}")
-    say("next:")
-    for number, step in enumerate(laid_out.next_steps, 1):
-        say(f"  {number}. {step}")
-    return DONE
+def shipped() -> str:
+    """Return the template: every key, with its default or commented out."""
+    return (files("emitterd.config") / "emitter.yaml").read_text("utf-8")
 
 
-def explain_error(code: str | None, *, as_json: bool) -> int:
-    """Say what an error code means, or list all codes."""
-    if code is None:
-        plays = all_codes()
-        if as_json:
-            print_array(play.record() for play in plays)
-        else:
-            print_codes((play.code, play.title) for play in plays)
-        return DONE
-    try:
-        play = explain(code)
-    except UnknownCodeError as error:
-        complain(str(error))
-        return USAGE
-    if as_json:
-        print_object(play.record())
-    else:
-        console().print(play.text(), markup=False, soft_wrap=True)
-    return DONE
+def fill(text: str, settings: Mapping[str, Setting]) -> str:
+    """Return the template with these keys set, by key path; its comments stay.
+
+    Raises `LookupError` if the template does not have each key exactly once.
+    """
+    lines = text.splitlines()
+    places: dict[str, list[int]] = {path: [] for path in settings}
+    section = ""
+    for number, line in enumerate(lines):
+        if match := _SECTION.fullmatch(line):
+            section = match[1]
+        elif (match := _KEY.fullmatch(line)) and f"{section}.{match[1]}" in places:
+            places[f"{section}.{match[1]}"].append(number)
+    for path, value in settings.items():
+        if len(places[path]) != 1:
+            raise LookupError(f"the template has {len(places[path])} lines of {path}")
+        (number,) = places[path]
+        lines[number] = _line(lines[number], path.rpartition(".")[2], value)
+    return "\n".join(lines) + "\n"
+
+
+def _line(line: str, key: str, value: Setting) -> str:
+    if value is None:
+        return re.sub(r"^  (?!# )", "  # ", line)
+    text = quoted(value) if isinstance(value, str) else json.dumps(value)
+    return f"  {key}: {text}"
+
+
+def quoted(value: str) -> str:
+    """Write a text as a YAML scalar on one line, in quotes only if it needs them."""
+    with contextlib.suppress(YamlError):
+        if printable(value) == value and load_data(f"key: {value}") == {"key": value}:
+            return value
+    # YAML reads JSON's escapes, and `printable` escapes the rest as YAML does.
+    return printable(json.dumps(value, ensure_ascii=False))
+
+
+@dataclass(frozen=True, slots=True)
+class SentFiles:
+    """What `client.py` sent from its `file_path`.
+
+    `folder` holds the dataset folders. `keys` is the form of the object keys, right if
+    it equals `KEYS`. `dataset` is the only one that was sent, or None for all.
+    """
+
+    folder: Path
+    keys: str = KEYS
+    dataset: str | None = None
+
+
+def sent(file_path: str, datasets: Collection[str]) -> SentFiles:
+    """Return what `client.py` sent; `datasets` are the names of the dataset folders.
+
+    Its keys are relative to `os.path.split(file_path)[0]`: to `file_path` itself if
+    that ends with a slash, else to the folder above. On Windows the keys have
+    backslashes, which are not folders to the server.
+    """
+    place = Path(file_path)
+    if not place.is_absolute():
+        return SentFiles(place, KEYS.replace("/", "\\"))
+    if place.suffix.lower() == ".zip" or os.path.isfile(place):  # noqa: PTH113  raises
+        known = place.parent.name in datasets
+        return SentFiles(place.parent.parent if known else place.parent, "<name>.zip")
+    slash = file_path.endswith("/")
+    if place.name in datasets:
+        return SentFiles(place.parent, "<name>.zip" if slash else KEYS, place.name)
+    return SentFiles(place, KEYS if slash else f"{shown(place.name)}/{KEYS}")
+
+
+def notices(
+    client: ClientConfig, directory: Path, datasets: Collection[str]
+) -> Iterator[str]:
+    """Yield what changes when emitterd replaces this client, each on one line."""
+    if client.url and client.url.startswith("http:"):
+        yield (
+            "emission_url is http://: all of it goes unencrypted, the secret too; set"
+            " allow_insecure_http to false once the server has https://"
+        )
+    if client.api_key and (client.username or client.password):
+        yield (
+            "access_token is given besides username and password: emitterd uses the"
+            " token, which is right for cQube 1.7 and later"
+        )
+    if not client.api_key and not client.password:
+        yield "neither access_token nor password has a value"
+    if not client.file_path:
+        return
+    files_sent = sent(client.file_path, datasets)
+    if files_sent.keys != KEYS:
+        yield (
+            f"client.py sent {shown(client.file_path)} under keys like"
+            f" {files_sent.keys}, but the server reads {KEYS}: it has probably not"
+            " processed those files; emitterd sends the right keys"
+        )
+    if files_sent.dataset:
+        yield (
+            f"client.py sent no dataset but {shown(files_sent.dataset)}; emitterd sends"
+            f" all datasets in {shown(directory)}"
+        )
+    if os.path.realpath(files_sent.folder) != os.path.realpath(directory):
+        yield (
+            f"client.py had its dataset folders in {shown(files_sent.folder)}, emitterd"
+            f" has them in {shown(directory)}: move what is still to be sent, and tell"
+            " the people who drop files"
+        )

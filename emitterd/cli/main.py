@@ -255,9 +255,9 @@ def inspect(
 )
 def init(directory: Path, from_client: Path | None, output: Path) -> None:
     """Make the folder, its dataset folders and a commented configuration."""
-    from emitterd.cli import init as primer
+    from emitterd.cli import init as installation
 
-    _end(lambda: primer.init(directory, output, from_client))
+    _end(lambda: installation.init(directory, output, from_client))
 
 
 @command.command(name="explain-error")
@@ -265,9 +265,9 @@ def init(directory: Path, from_client: Path | None, output: Path) -> None:
 @_json
 def explain_error(code: str | None, *, as_json: bool) -> None:
     """Say what an error code means, and what to do."""
-    from emitterd.cli import init as primer
+    from emitterd.cli import error_codes
 
-    _end(lambda: primer.explain_error(code, as_json=as_json))
+    _end(lambda: error_codes.explain_error(code, as_json=as_json))
 
 
 @command.command()

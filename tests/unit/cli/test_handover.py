@@ -94,7 +94,7 @@ def test_what_is_insecure_double_or_missing_is_said(tmp_path: Path) -> None:
     """An http:// URL, two secrets, no secret."""
     assert "goes unencrypted" in said(tmp_path, url="http://h", api_key="k")
     both = said(tmp_path, api_key="one-key", username="u", password="one-password")
-    assert "the token is taken" in both
+    assert "emitterd uses the token" in both
     assert "one-" not in both
     assert "has a value" in said(tmp_path, username="u")
 
