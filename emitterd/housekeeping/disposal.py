@@ -1,7 +1,7 @@
-"""What happens to a file whose version has ended: kept, archived, deleted, put aside.
+"""What happens to the file of a version that has ended: it is kept, moved or deleted.
 
-It is touched only after the delivery, or the rejection, is on disk in the journal, and
-only while the path still is the very file that was looked at.
+A file is touched only after its delivery or rejection is on disk in the journal, and
+only while the path still has the very file that was sent or rejected.
 """
 
 import os
@@ -31,8 +31,8 @@ log = structlog.get_logger()
 class Rule:
     """Where files go: `spool.after_delivery` and `spool.rejected_directory`.
 
-    What is delivered goes to `archive` where that is given, is deleted, or stays; what
-    is rejected goes to `rejected`, or stays.
+    A delivered file goes to `archive`, is deleted, or stays. A rejected file goes to
+    `rejected`, or stays.
     """
 
     archive: Path | None = None
@@ -46,32 +46,32 @@ class Rule:
 
     def stays(self, state: State) -> bool:
         """Tell whether files of versions in this state stay where they are."""
-        match state:
-            case State.DELIVERED:
-                return self.keeps
-            case State.REJECTED:
-                return self.rejected is None
-            case _:
-                return True
+        if state is State.DELIVERED:
+            return self.keeps
+        return state is not State.REJECTED or self.rejected is None
+
+    def folder(self, state: State) -> Path | None:
+        """Return the folder for files of versions in this state, or None."""
+        return self.rejected if state is State.REJECTED else self.archive
 
 
 class Disposal:
-    """Disposes of files by a rule. Thread-safe."""
+    """Moves or deletes files by a rule. Thread-safe."""
 
     def __init__(self, spool: Spool, journal: Journal, rule: Rule) -> None:
         self._spool = spool
         self._journal = journal
         self._rule = rule
         self._lock = threading.Lock()
-        self._under_way: set[bytes] = set()
-        self._said: dict[bytes, str] = {}
-        self._unfinished = True
+        self._in_progress: set[bytes] = set()
+        self._reported: dict[bytes, str] = {}
+        self._may_be_due = True
 
     def apply_settings(self, rule: Rule) -> None:
         """Use another rule from now on."""
         self._rule = rule
-        # What was impossible may be possible now.
-        self._unfinished = True
+        # A disposal that failed before may be possible now.
+        self._may_be_due = True
 
     @property
     def keeps(self) -> bool:
@@ -86,24 +86,24 @@ class Disposal:
     def dispose(self, entry_id: int, path: bytes, sent: Fingerprint) -> None:
         """Move or delete the file of an ended version and record it.
 
-        What cannot be done now stays due in the journal; the next sweep tries again.
+        If it fails it stays due in the journal, and the next sweep tries again.
         """
-        # The sweep meets files whose worker is just about to dispose of them.
+        # The sweep may meet a file that its worker is just about to dispose of.
         with self._lock:
-            if path in self._under_way:
+            if path in self._in_progress:
                 return
-            self._under_way.add(path)
+            self._in_progress.add(path)
         try:
             self._dispose(entry_id, path, sent)
         finally:
-            self._under_way.discard(path)
+            self._in_progress.discard(path)
 
     def resume(self) -> None:
-        """Do what is due in the journal: a crash, or a full disk, may have left it."""
-        if not self._unfinished or self._spool.lost():
+        """Do what is due in the journal, after a crash or a full disk."""
+        if not self._may_be_due or self._spool.lost():
             return
-        # What fails below sets it again.
-        self._unfinished, after_id = False, 0
+        # A failure below sets it again.
+        self._may_be_due, after_id = False, 0
         while page := self._journal.disposals(after_id, PAGE):
             for entry_id, path, sent in page:
                 heartbeat.record()
@@ -115,79 +115,57 @@ class Disposal:
         if ended is None:
             return
         try:
-            moved_to = self._done_with(entry_id, path, ended, sent)
+            moved_to = self._move_or_delete(entry_id, path, ended, sent)
+            target = os.fsencode(moved_to) if moved_to else None
             if moved_to is not None:
                 reach(Point.DISPOSED)
-                place = os.fsencode(moved_to) if moved_to else None
-                shown = display(place) if place else None
+                shown = display(target) if target else None
                 log.info("file.disposed", path=display(path), moved_to=shown)
-                self._journal.dispose(entry_id, place)
-            else:
-                self._journal.dispose(entry_id, None)
+            self._journal.dispose(entry_id, target)
             reach(Point.DISPOSAL_RECORDED)
         except (OSError, FileError) as error:
-            self._unfinished = True
-            self._say_once(path, _reason(error))
+            self._may_be_due = True
+            self._log_once(path, _reason(error))
         except JournalFull:
-            # It stays due, and is found done.
-            self._unfinished = True
+            # The file is gone already; the next try finds that and records it.
+            self._may_be_due = True
 
-    def _done_with(
+    def _move_or_delete(
         self, entry_id: int, path: bytes, ended: Ended, sent: Fingerprint
     ) -> Path | str | None:
-        """Move or delete the file; return where it is now, empty where it is deleted.
+        """Return where the file is now, or "" where it is deleted.
 
-        None where it stays, or another is there by now.
+        None where it stays, or another file has replaced it.
         """
-        # Today's rule, and one for the whole of it: it may have been another when the
-        # version ended, and change meanwhile.
+        # Read once: the rule may change meanwhile.
         rule = self._rule
         try:
             with self._spool.stable_path(path) as source:
-                # Taken from its name by a process that died: then the path says
-                # nothing of it.
+                # If a process died here, the file has its aside name still, and the
+                # path says nothing about it.
                 aside = source.with_name(f".emitterd-{entry_id}")
-                left = os.path.lexists(aside)
+                set_aside = os.path.lexists(aside)
                 if rule.stays(ended.state):
-                    if left:
+                    if set_aside:
                         put_back(aside, source)
                     return None
-                if not left and self._is_another(path, sent):
+                # Another file under the same path is a version of its own.
+                if not set_aside and Fingerprint.of(self._spool.stat(path)) != sent:
                     return None
                 reach(Point.DISPOSAL_DUE)
-                return self._remove(path, source, aside, ended, sent, rule)
+                folder = rule.folder(ended.state)
+                return _remove(path, source, aside, ended, sent, folder)
         except FileError as error:
             if error.code is Code.UNREADABLE or self._spool.lost():
                 raise
-            # Its folder is gone, and the file with it.
+            # The file, or its folder, is gone.
             return None
 
-    @staticmethod
-    def _remove(
-        path: bytes,
-        source: Path,
-        aside: Path,
-        ended: Ended,
-        sent: Fingerprint,
-        rule: Rule,
-    ) -> Path | str | None:
-        def is_it(place: Path) -> bool:
-            return Fingerprint.of(place.lstat()).renamed_from(sent)
-
-        # The day it ended, not today: a second try finds what the first one left.
-        under = Path(iso(ended.at)[:10], os.fsdecode(path))
-        if ended.state is State.REJECTED and rule.rejected is not None:
-            reason = ended.rejection(path)
-            return move(source, rule.rejected / under, aside, is_it, reason)
-        if rule.archive is None:
-            return "" if delete(source, aside, is_it) else None
-        return move(source, rule.archive / under, aside, is_it, None)
-
-    def _say_once(self, path: bytes, reason: str) -> None:
-        """Log why a file stays; each sweep tries again, and is silent if it fails."""
-        if self._said.get(path) == reason:
+    def _log_once(self, path: bytes, reason: str) -> None:
+        """Log why a file stays; each sweep tries again, and logs only a new reason."""
+        if self._reported.get(path) == reason:
             return
-        self._said[path] = reason
+        self._reported[path] = reason
         log.warning(
             "file.disposed",
             path=display(path),
@@ -196,24 +174,30 @@ class Disposal:
             hint=Code.NOT_DISPOSED.remedy,
         )
 
-    def _is_another(self, path: bytes, sent: Fingerprint) -> bool:
-        """Tell whether the path no longer holds the file that was sent.
 
-        Another file is a version of its own and is left alone. Raises `FileError`
-        where that cannot be told now: no permission, or the root is lost.
-        """
-        try:
-            return Fingerprint.of(self._spool.stat(path)) != sent
-        except FileError as error:
-            if error.code is Code.UNREADABLE or self._spool.lost():
-                raise
-            return True
+def _remove(
+    path: bytes,
+    source: Path,
+    aside: Path,
+    ended: Ended,
+    sent: Fingerprint,
+    folder: Path | None,
+) -> Path | str | None:
+    def is_same(file: Path) -> bool:
+        return Fingerprint.of(file.lstat()).renamed_from(sent)
+
+    if folder is None:
+        return "" if delete(source, aside, is_same) else None
+    # The day that it ended, not today: a second try finds the file of the first one.
+    target = folder / iso(ended.at)[:10] / os.fsdecode(path)
+    reason = ended.rejection(path) if ended.state is State.REJECTED else None
+    return move(source, target, aside, is_same, reason)
 
 
 def _reason(error: OSError | FileError) -> str:
-    """Say what failed, and where, but for the file itself: its folder has no name."""
+    """Return what failed, and where; not the path through the open folder."""
     if isinstance(error, FileError):
         return str(error)
-    names = [str(one) for one in (error.filename, error.filename2) if one]
-    named = [one for one in names if not Path(one).is_relative_to(OPEN_FOLDERS)]
-    return ": ".join([error.strerror or str(error), *named[-1:]])
+    names = [str(name) for name in (error.filename, error.filename2) if name]
+    shown = [name for name in names if not Path(name).is_relative_to(OPEN_FOLDERS)]
+    return ": ".join([error.strerror or str(error), *shown[-1:]])

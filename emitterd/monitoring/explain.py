@@ -1,7 +1,6 @@
-"""Why a file is, or is not, delivered: folder and journal put into sentences."""
+"""Why a file is, or is not, delivered: its status and its history in sentences."""
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,34 @@ from emitterd.text import display, iso, undisplay
 
 Record = dict[str, Any]
 
-_TO_COME = WAITING | {FolderState.NEW, FolderState.SETTLING}
-"""What goes on by itself if a daemon runs and the destination is up."""
+_PROCEEDS = WAITING | {FolderState.NEW, FolderState.SETTLING}
+"""The file proceeds by itself if a daemon runs and the destination is up."""
+
+_WITHOUT_REASON: dict[State | FolderState, str] = {
+    State.QUEUED: "complete, and waiting for its turn",
+    State.DELIVERING: "being uploaded",
+    FolderState.ABSENT: "there is no such file, and the journal knows of none",
+}
+_WITH_REASON: dict[State | FolderState, str] = {
+    State.WITHDRAWN: "it went or changed before it was sent",
+    FolderState.IGNORED: "never sent",
+    FolderState.UNSUITABLE: "never sent",
+    FolderState.UNREADABLE: "it cannot be looked at",
+    FolderState.WRITTEN: "not sent yet",
+    FolderState.SETTLING: "not sent yet",
+    FolderState.INCOMPLETE: "not sent",
+    FolderState.NEW: "new",
+}
+"""The status, to which the reason is added where there is one."""
+
+_LOOKED_UP: dict[str, str] = {
+    Confirmation.FOUND: "; its answer was lost, but the bucket showed the object",
+    Confirmation.ABSENT: "; looked up there was none: never stored, or taken by the"
+    " server already",
+    Confirmation.OTHER: "; looked up it was of other bytes",
+    Confirmation.UNKNOWN: "; it could not be looked up",
+}
+"""What the bucket showed under the key of an upload whose answer was lost."""
 
 
 class OutsideSpool(ValueError):
@@ -27,9 +52,10 @@ class OutsideSpool(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Where one path stands, and all that is known of it.
+    """The status of a path, and its history.
 
-    `versions` and `actions` have the latest first; `file` is what lies in the folder.
+    `versions` and `actions` have the latest first. `file` is None where there is no
+    file in the folder.
     """
 
     path: str
@@ -43,19 +69,19 @@ class Explanation:
 
     @property
     def known(self) -> bool:
-        """Whether folder or journal has ever seen the path."""
+        """Whether the path is in the folder or in the journal."""
         return bool(self.versions) or self.state is not FolderState.ABSENT
 
     @property
     def current(self) -> Record:
-        """The version that the state is that of; empty where that is of none."""
+        """The version that has the state; empty where the state is not a version's."""
         latest = self.versions[0] if self.versions else {}
         settled = self.state in set(State) and "forgotten_at" not in latest
         return latest if settled else {}
 
     @property
     def before(self) -> list[Record]:
-        """The versions that are history, the latest first."""
+        """The earlier versions, the latest first."""
         return self.versions[1:] if self.current else self.versions
 
     @property
@@ -79,155 +105,128 @@ class Explanation:
         return {name: value for name, value in record.items() if value is not None}
 
 
-def locate(spool: Spool, records: JournalReader, said: str) -> bytes:
-    """Return the path that a person means: as it is, or as the log shows it.
+def locate(spool: Spool, reader: JournalReader, text: str) -> bytes:
+    """Return the path that a person means by a text: as it is, or as the log shows it.
 
     Absolute, or relative to the watched folder. Raises `OutsideSpool`, also for the
-    folder itself and for no path at all.
+    folder itself and for an empty text.
     """
-    if not said:
+    if not text:
         raise OutsideSpool("no path is given")
-    candidates = [_relative(spool.root, one) for one in undisplay(said)]
+    candidates = [_relative(spool.root, path) for path in undisplay(text)]
     for path in candidates:
-        if _there(spool, path) or records.versions(path):
+        if _exists(spool, path) or reader.versions(path):
             return path
     return candidates[0]
 
 
 def explain(
-    file_statuses: FileStatuses, records: JournalReader, path: bytes
+    file_statuses: FileStatuses, reader: JournalReader, path: bytes
 ) -> Explanation:
-    """Put together what folder and journal say of a path."""
-    with records.snapshot():
-        standing = file_statuses.look_up(path)
-        versions, actions = records.versions(path), records.actions(path)
-        # What is forgotten is history, and says nothing of how things stand.
-        latest = next((one for one in versions if "forgotten_at" not in one), {})
-        lost = file_statuses.spool.lost()
-        gone = lost or not _there(file_statuses.spool, path)
+    """Explain the status of a path by folder and journal."""
+    spool = file_statuses.spool
+    with reader.snapshot():
+        status = file_statuses.look_up(path)
+        versions, actions = reader.versions(path), reader.actions(path)
+        # A forgotten version is history, and says nothing about the status.
+        remembered = (entry for entry in versions if "forgotten_at" not in entry)
+        latest = next(remembered, {})
+        lost = spool.lost()
+        gone = lost or not _exists(spool, path)
         if gone:
-            # Of a file that is not there the journal has the last word.
+            # Without a file, the latest version in the journal is the status.
             state = State(latest["state"]) if latest else FolderState.ABSENT
             reason = latest.get("reason", "")
-            standing = FileStatus(path, state, latest.get("error"), reason)
-        said = _SAY[standing.state](standing, latest, actions)
+            status = FileStatus(path, state, latest.get("error"), reason)
+        sentence = _sentence(status, latest, actions)
         if gone and latest and not lost:
-            said += _whereabouts(latest)
-        context = _context(standing, records, path)
+            moved_to = latest.get("moved_to")
+            moved = (
+                f"was moved to {moved_to}" if moved_to else "is no longer in the folder"
+            )
+            sentence += f"; the file {moved}"
+        context = _context(status, reader)
     if lost:
-        root = display(os.fsencode(file_statuses.spool.root))
+        root = display(os.fsencode(spool.root))
         context.insert(0, f"the watched folder {root} is not there: mount or create it")
     return Explanation(
         display(path),
-        standing.state,
-        said,
-        standing.error,
+        status.state,
+        sentence,
+        status.error,
         context,
-        None if gone else _file(file_statuses.spool, path),
+        None if gone else _file_record(spool, path),
         versions,
         actions,
     )
 
 
-_SHOWN: dict[str, str] = {
-    Confirmation.FOUND: "; its answer was lost, but the bucket showed the object",
-    Confirmation.ABSENT: "; looked up there was none: never stored, or taken by the"
-    " server already",
-    Confirmation.OTHER: "; looked up it was of other bytes",
-    Confirmation.UNKNOWN: "; it could not be looked up",
-}
-"""What the bucket showed under the key of a lost answer."""
+def _sentence(status: FileStatus, latest: Record, actions: list[Record]) -> str:
+    match status.state:
+        case State.DEFERRED:
+            # A failure of the destination does not count as an attempt.
+            attempts = latest["attempts"]
+            attempt = f"attempt {attempts}" if attempts else "an attempt"
+            return (
+                f"{attempt} failed: {status.error} {status.reason};"
+                f" the next is due at {latest['due_at']}"
+            )
+        case State.DELIVERED:
+            return _delivered(latest)
+        case State.REJECTED:
+            return _rejected(status, latest)
+        case State.HELD:
+            return _held(status, actions)
+    if status.state in _WITHOUT_REASON:
+        return _WITHOUT_REASON[status.state]
+    sentence = _WITH_REASON[status.state]
+    return f"{sentence}: {status.reason}" if status.reason else sentence
 
 
-def _delivered(_: FileStatus, latest: Record, __: list[Record]) -> str:
-    said = f"delivered at {latest['delivered_at']} under the key {latest['key']}"
+def _rejected(status: FileStatus, latest: Record) -> str:
+    # The findings are listed separately.
+    if latest.get("findings") and status.error == Code.CATALOGUE:
+        return "rejected, because the server would lose or misread it"
+    return f"rejected: {status.error} {status.reason}"
+
+
+def _delivered(latest: Record) -> str:
+    sentence = f"delivered at {latest['delivered_at']} under the key {latest['key']}"
     if latest["ambiguous"] and latest.get("earlier_keys"):
         keys = ", ".join(latest["earlier_keys"])
-        said += f"; an attempt before it may have left an object under {keys}"
-    return said + _SHOWN.get(latest.get("confirmation", ""), "")
+        sentence += f"; an attempt before it may have left an object under {keys}"
+    return sentence + _LOOKED_UP.get(latest.get("confirmation", ""), "")
 
 
-def _deferred(standing: FileStatus, latest: Record, _: list[Record]) -> str:
-    # Trouble of the destination costs a file no attempt.
-    tried = f"attempt {latest['attempts']}" if latest["attempts"] else "an attempt"
-    return (
-        f"{tried} failed: {standing.error} {standing.reason};"
-        f" the next is due at {latest['due_at']}"
-    )
-
-
-def _rejected(standing: FileStatus, latest: Record, _: list[Record]) -> str:
-    # The findings are told one by one.
-    if latest.get("findings") and standing.error == Code.CATALOGUE:
-        return "rejected, because the server would lose or misread it"
-    return f"rejected: {standing.error} {standing.reason}"
-
-
-def _held(standing: FileStatus, _: Record, actions: list[Record]) -> str:
-    if standing.error is not None:
-        return f"held: {standing.error} {standing.reason}"
-    by = next((one for one in actions if one["act"] == "hold"), None)
-    who = f" by {by['user']} since {by['at']}" if by else ""
+def _held(status: FileStatus, actions: list[Record]) -> str:
+    if status.error is not None:
+        return f"held: {status.error} {status.reason}"
+    hold = next((action for action in actions if action["act"] == "hold"), None)
+    who = f" by {hold['user']} since {hold['at']}" if hold else ""
     return f"held{who}; `emitterd release` lets it go"
 
 
-def _plainly(words: str) -> Callable[[FileStatus, Record, list[Record]], str]:
-    """Return a sentence of these words, with the reason where there is one."""
-
-    def say(standing: FileStatus, _: Record, __: list[Record]) -> str:
-        return f"{words}: {standing.reason}" if standing.reason else words
-
-    return say
-
-
-_SAY: dict[State | FolderState, Callable[[FileStatus, Record, list[Record]], str]] = {
-    State.QUEUED: lambda *_: "complete, and waiting for its turn",
-    State.DELIVERING: lambda *_: "being uploaded",
-    State.DEFERRED: _deferred,
-    State.DELIVERED: _delivered,
-    State.REJECTED: _rejected,
-    State.WITHDRAWN: _plainly("it went or changed before it was sent"),
-    State.HELD: _held,
-    FolderState.ABSENT: lambda *_: (
-        "there is no such file, and the journal knows of none"
-    ),
-    FolderState.IGNORED: _plainly("never sent"),
-    FolderState.UNSUITABLE: _plainly("never sent"),
-    FolderState.UNREADABLE: _plainly("it cannot be looked at"),
-    FolderState.WRITTEN: _plainly("not sent yet"),
-    FolderState.SETTLING: _plainly("not sent yet"),
-    FolderState.INCOMPLETE: _plainly("not sent"),
-    FolderState.NEW: _plainly("new"),
-}
-
-
-def _whereabouts(latest: Record) -> str:
-    if "moved_to" in latest:
-        return f"; the file was moved to {latest['moved_to']}"
-    return "; the file is no longer in the folder"
-
-
-def _context(standing: FileStatus, records: JournalReader, path: bytes) -> list[str]:
-    """Return what holds up a file that would go on by itself."""
-    if standing.state not in _TO_COME:
+def _context(status: FileStatus, reader: JournalReader) -> list[str]:
+    """Return what delays a file that would proceed by itself."""
+    if status.state not in _PROCEEDS:
         return []
     lines = []
-    if standing.state is State.QUEUED:
-        lines.append(f"{records.ahead(path)} are before it in the queue")
-    status = status_record(records)
-    destination = status["destination"]
+    if status.state is State.QUEUED:
+        lines.append(f"{reader.ahead(status.path)} are before it in the queue")
+    record = status_record(reader)
+    destination = record["destination"]
     if destination["state"] == "down":
         lines.append(
             f"the destination is down since {destination['since']}:"
-            f" {destination['error']} {destination['reason']}; everything waits behind"
-            " one probe"
+            f" {destination['error']} {destination['reason']}; uploads are paused, and"
+            " emitterd retries with one request at a time"
         )
-    if not status["running"]:
+    if not record["running"]:
         lines.append("no daemon is running: `systemctl start emitterd`")
     return lines
 
 
-def _file(spool: Spool, path: bytes) -> Record | None:
+def _file_record(spool: Spool, path: bytes) -> Record | None:
     try:
         stat = spool.stat(path)
     except FileError:
@@ -235,8 +234,8 @@ def _file(spool: Spool, path: bytes) -> Record | None:
     return {"bytes": stat.st_size, "modified_at": iso(stat.st_mtime)}
 
 
-def _there(spool: Spool, path: bytes) -> bool:
-    """Tell whether anything lies there, be it a link or not to be looked at."""
+def _exists(spool: Spool, path: bytes) -> bool:
+    """Tell whether there is anything, also a link or an unreadable file."""
     try:
         spool.stat(path)
     except FileError as error:
@@ -245,15 +244,15 @@ def _there(spool: Spool, path: bytes) -> bool:
 
 
 def _relative(root: Path, path: bytes) -> bytes:
-    place = os.path.normpath(root / os.fsdecode(path))
-    folder, name = os.path.split(place)
+    file = os.path.normpath(root / os.fsdecode(path))
+    folder, name = os.path.split(file)
     # As written, or through links to the folder.
-    for base, here in (
-        (root, Path(place)),
+    for base, candidate in (
+        (root, Path(file)),
         (Path(os.path.realpath(root)), Path(os.path.realpath(folder), name)),
     ):
-        if here.is_relative_to(base) and here != base:
-            return os.fsencode(here.relative_to(base))
+        if candidate.is_relative_to(base) and candidate != base:
+            return os.fsencode(candidate.relative_to(base))
     raise OutsideSpool(
         f"{display(path)} lies outside the watched folder {display(os.fsencode(root))}"
     )
