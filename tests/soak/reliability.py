@@ -1,9 +1,9 @@
-"""Everything that is to show the promise of docs/design.md, as one table.
+"""Runs everything that tests the guarantee of docs/design.md, and prints one table.
 
-    bench/reliability                            some twenty minutes
-    bench/reliability --rounds 20 --minutes 60   the long form
+    tests/soak/run-reliability                            some twenty minutes
+    tests/soak/run-reliability --rounds 20 --minutes 60   the long form
 
-Kills at every failpoint, every fault, the model, the soak and the mutants. `--write`
+Kills at every failpoint, every fault, the model, and the soak. `--write`
 puts the table into docs/reliability.md. Exit code 0 if nothing failed, 1 if something
 did, 2 if a part could not be run.
 """
@@ -12,7 +12,6 @@ import argparse
 import json
 import os
 import platform
-import re
 import subprocess
 import sys
 import tempfile
@@ -28,7 +27,7 @@ from xml.etree import ElementTree as ET
 from support.paths import ROOT
 
 DOCUMENT = ROOT / "docs" / "reliability.md"
-BEGIN = "<!-- begin: what `bench/reliability` wrote -->\n"
+BEGIN = "<!-- begin: what `run-reliability` wrote -->\n"
 END = "<!-- end -->\n"
 HEADER = "| part | how much | failed | lost | doubled | silent | minutes |"
 RULE = "|---|---|---|---|---|---|---|"
@@ -109,7 +108,9 @@ def run_tests(folder: Path, *tests: str, **settings: int) -> Tally:
 
 def kills(effort: Effort, folder: Path) -> Found:
     """Kill the daemon at every failpoint."""
-    done = run_tests(folder, "tests/test_crash.py", crash_rounds=effort.rounds)
+    done = run_tests(
+        folder, "tests/integration/test_crash.py", crash_rounds=effort.rounds
+    )
     points, deaths = done.recorded["points"], done.recorded["kills"]
     return Found(f"{points} failpoints, {deaths} kills", done.failed)
 
@@ -119,7 +120,9 @@ def faults(effort: Effort, folder: Path) -> Found:
     runs: Counter[str] = Counter()
     failed: list[str] = []
     for _ in range(effort.rounds):
-        done = run_tests(folder, "tests/test_faults.py", "-k", "not menu_is_tried")
+        done = run_tests(
+            folder, "tests/integration/test_faults.py", "-k", "not menu_is_tried"
+        )
         runs.update(done.passed + done.failed)
         failed += done.failed
     return Found(f"{len(runs)} faults, {runs.total()} runs", failed)
@@ -128,7 +131,7 @@ def faults(effort: Effort, folder: Path) -> Found:
 def model(effort: Effort, folder: Path) -> Found:
     """Let the model be held, through any order of everything."""
     runs = MODEL_RUNS * effort.rounds
-    done = run_tests(folder, "tests/test_model.py", model_examples=runs)
+    done = run_tests(folder, "tests/integration/test_model.py", model_examples=runs)
     told = done.recorded
     return Found(f"{told['runs']} runs, {told['steps']} steps", done.failed)
 
@@ -136,7 +139,15 @@ def model(effort: Effort, folder: Path) -> Found:
 def soak(effort: Effort, folder: Path) -> Found:
     """Soak."""
     report = folder / "soak.json"
-    done = _bench("soak", "--minutes", str(effort.minutes), "--json", str(report))
+    done = subprocess.run(  # noqa: S603  our own command line
+        [
+            Path(__file__).with_name("run-soak"),
+            *("--minutes", str(effort.minutes), "--json", str(report)),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if not report.exists():
         raise Unusable(f"the soak ended with {done.returncode}: {done.stderr[-2000:]}")
     found = json.loads(report.read_text("utf-8"))
@@ -156,33 +167,12 @@ def soak(effort: Effort, folder: Path) -> Found:
     )
 
 
-def mutants(_: Effort, __: Path) -> Found:
-    """Take each safeguard away."""
-    done = _bench("mutants")
-    rows = re.findall(r"^\| ([a-z-]+) \| [^|]+ \| (.+) \|$", done.stdout, re.MULTILINE)
-    outcomes = {name: by for name, by in rows if name != "mutant"}
-    survived = [name for name, by in outcomes.items() if by == "**survived**"]
-    if not outcomes or done.returncode not in {0, 1}:
-        raise Unusable(f"the mutants ended with {done.returncode}: {done.stderr}")
-    killed = len(outcomes) - len(survived)
-    return Found(
-        f"{len(outcomes)} mutants, {killed} killed", survived, more=done.stdout
-    )
-
-
 PARTS: dict[str, Callable[[Effort, Path], Found]] = {
     "kills": kills,
     "faults": faults,
     "model": model,
     "soak": soak,
-    "mutants": mutants,
 }
-
-
-def _bench(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(  # noqa: S603  our own command line
-        [ROOT / "bench" / name, *arguments], capture_output=True, text=True, check=False
-    )
 
 
 def row(name: str, found: Found, took_s: float) -> str:
@@ -194,8 +184,6 @@ def row(name: str, found: Found, took_s: float) -> str:
     numbers = [str(one) for one in found.counted or (0, 0, 0)]
     if found.counted is None and found.failed:
         numbers = ["?"] * 3
-    if name == "mutants":
-        numbers = ["-"] * 3
     cells = [name, found.how_much, str(len(found.failed)), *numbers]
     return f"| {' | '.join(cells)} | {took_s / 60:.1f} |"
 
@@ -227,8 +215,8 @@ def measured(names: list[str], effort: Effort) -> Iterator[tuple[str, Found]]:
 def caption(effort: Effort) -> str:
     """Return what stands above the table: how it came about."""
     return (
-        f"`bench/reliability --rounds {effort.rounds} --minutes {effort.minutes:g}`,"
-        f" {datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} CPUs, {platform.system()}"
+        f"`tests/soak/run-reliability --rounds {effort.rounds} --minutes"
+        f" {effort.minutes:g}`, {datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} CPUs, {platform.system()}"
         f" {platform.release()}, Python {platform.python_version()}:\n"
     )
 

@@ -1,6 +1,6 @@
 """A soak: the real daemon under mixed load and changing faults, measured over time.
 
-    bench/soak --minutes 60
+    tests/soak/run-soak --minutes 60
 
 The daemon, the rehearsal server and the producers are three processes. Every version
 dropped must be delivered with its bytes, once; what the daemon holds must not grow.
@@ -31,6 +31,7 @@ from soak.ledger import Ledger, Log
 from soak.producer import Producer
 from soak.server import Far
 from support.installation import Installation
+from support.waiting import wait_until
 
 if TYPE_CHECKING:
     from typing import IO
@@ -43,6 +44,7 @@ PHASE_S = 15.0
 SETTLE_S = 120.0
 """How long, after the load has ended, everything may take to be delivered."""
 
+START_S = 60.0
 STOP_S = 60.0
 WARM_UP_S = 600.0
 WARM_UP_SHARE = 0.2
@@ -101,8 +103,13 @@ class Soak:
             reader = threading.Thread(target=self._read, args=(daemon.stdout,))
             reader.start()
             try:
-                while not self.log.events["daemon.ready"] and daemon.poll() is None:
-                    time.sleep(TICK_S)
+                wait_until(
+                    lambda: (
+                        self.log.events["daemon.ready"] or daemon.poll() is not None
+                    ),
+                    START_S,
+                    "the start of the daemon",
+                )
                 yield daemon
                 daemon.send_signal(signal.SIGTERM)
                 daemon.wait(STOP_S)
@@ -116,10 +123,10 @@ class Soak:
 
     def _load(self, daemon: "subprocess.Popen[bytes]", files_a_second: float) -> None:
         step, sample_at = -1, 0.0
-        while (at_s := time.monotonic() - self._began_at) < self.load_s:
-            if daemon.poll() is not None:
-                # Of no use any more; the report says with what it ended.
-                return
+        # Once the daemon has ended there is nothing to load; the report says why.
+        while (
+            at_s := time.monotonic() - self._began_at
+        ) < self.load_s and not ends_within(daemon, TICK_S):
             now, phase = self.plan.at(at_s)
             if now != step:
                 step = now
@@ -130,17 +137,15 @@ class Soak:
             if at_s >= sample_at:
                 sample_at = at_s + min(SAMPLE_S, self.plan.phase_s)
                 self._sample(daemon.pid, at_s)
-            time.sleep(TICK_S)
 
     def _settle(self, daemon: "subprocess.Popen[bytes]") -> None:
         until = time.monotonic() + SETTLE_S
-        while time.monotonic() < until and daemon.poll() is None:
+        while time.monotonic() < until and not ends_within(daemon, TICK_S):
             self._sample(daemon.pid, time.monotonic() - self._began_at)
             counts = self.site.counts()
             live = counts["queued"] + counts["delivering"] + counts["deferred"]
             if not live and not self.ledger.owing:
                 return
-            time.sleep(TICK_S)
 
     def _sample(self, pid: int, at_s: float) -> None:
         self.ledger.audit()
@@ -160,6 +165,15 @@ class Soak:
                 log_bytes=self.log.bytes,
             )
         )
+
+
+def ends_within(daemon: "subprocess.Popen[bytes]", limit_s: float) -> bool:
+    """Wait for the end of the daemon; return whether it came within the limit."""
+    try:
+        daemon.wait(limit_s)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
 
 
 def report(soak: Soak, seed: int) -> dict[str, Any]:

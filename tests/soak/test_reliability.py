@@ -83,9 +83,8 @@ def test_tests_that_do_not_run_are_no_success(tmp_path: Path) -> None:
         ("kills", Found("", []), "0 | 0 | 0 | 0"),
         ("kills", Found("", ["test_one"]), "1 | ? | ? | ?"),
         ("soak", Found("", ["lost: a.zip"], (1, 0, 0)), "1 | 1 | 0 | 0"),
-        ("mutants", Found("", []), "0 | - | - | -"),
     ],
-    ids=["passed", "failed", "counted", "mutants"],
+    ids=["passed", "failed", "counted"],
 )
 def test_numbers_of_a_part(name: str, found: Found, numbers: str) -> None:
     """Nothing is called none that was not shown to be none."""
