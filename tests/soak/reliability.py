@@ -214,10 +214,11 @@ def measured(names: list[str], effort: Effort) -> Iterator[tuple[str, Found]]:
 
 def caption(effort: Effort) -> str:
     """Return what stands above the table: how it came about."""
+    command = f"run-reliability --rounds {effort.rounds} --minutes {effort.minutes:g}"
+    machine = f"{os.cpu_count()} CPUs, {platform.system()} {platform.release()}"
     return (
-        f"`tests/soak/run-reliability --rounds {effort.rounds} --minutes"
-        f" {effort.minutes:g}`, {datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} CPUs, {platform.system()}"
-        f" {platform.release()}, Python {platform.python_version()}:\n"
+        f"`tests/soak/{command}`, {datetime.now(UTC):%Y-%m-%d}, {machine},"
+        f" Python {platform.python_version()}:\n"
     )
 
 

@@ -112,6 +112,16 @@ def test_a_flow_that_was_idle_joins_the_turn_being_served() -> None:
     assert turns.assign("idle") == 50
 
 
+def test_a_flow_that_was_idle_has_a_whole_quantum() -> None:
+    """Entries of earlier turns do not count in the turn that it joins."""
+    queue = FairQueue()
+    queue.assign("pat")
+    queue.served(5)
+
+    turns = [queue.assign("pat") for _ in range(QUANTUM + 1)]
+    assert turns == [5] * QUANTUM + [6]
+
+
 def test_serving_an_old_entry_does_not_turn_back() -> None:
     """A deferred entry of an early turn leaves the current turn as it is."""
     turns = FairQueue()
