@@ -151,13 +151,8 @@ class Config:
     source: Path
 
 
-SECTIONS: dict[str, type[Any]] = {
-    "emission": EmissionSettings,
-    "spool": SpoolSettings,
-    "journal": JournalSettings,
-    "delivery": DeliverySettings,
-    "log": LogSettings,
-    "metrics": MetricsSettings,
+SECTIONS: dict[str, Any] = {
+    section.name: section.type for section in fields(Config) if section.name != "source"
 }
 
 

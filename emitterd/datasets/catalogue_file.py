@@ -6,10 +6,11 @@ once.
 
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
 from importlib.resources import files
 from pathlib import Path
+from typing import TypeVar
 
 from emitterd.datasets.catalogue import (
     Catalogue,
@@ -38,8 +39,16 @@ KINDS, MATCHES = tuple(DatasetKind), tuple(HeaderMatch)
 VARIANTS = ("state", "udise")
 
 _TITLE = re.compile(r"([\w-]+)/([\w-]*)")
+_NO_TITLE = ValueProblem(
+    "is no dataset",
+    "write it as <folder>/<name>: what the name of its zips begins with, of letters,"
+    " digits, _ and -",
+)
+_NO_COLUMNS: tuple[str, ...] = ()
 _SOME_DAY = date(2001, 2, 3)
 
+
+T = TypeVar("T")
 
 Values = Mapping[str, Node]
 """The keys of a dataset or a header."""
@@ -91,21 +100,17 @@ class _Reader:
     def _dataset(self, title: str, node: Node) -> Dataset:
         match = _TITLE.fullmatch(title)
         if match is None:
-            self._report(
-                node,
-                "is no dataset",
-                "write it as <folder>/<name>: what the name of its zips begins with, of"
-                " letters, digits, _ and -",
-            )
+            self._report(node, _NO_TITLE)
         folder, name = match.groups() if match else ("", "")
         kind = self._kinds.get(title)
-        needed = {} if kind else {"kind": f"give it: {_alternatives(KINDS)}"}
+        needed = {} if kind else {"kind": "give it: master, transactional or udise"}
         values = self._values(node, DATASET_KEYS, needed)
         headers = [
-            self._header(header) for header in self._section(values, "headers").values()
+            self._header(header)
+            for header in self._section(values.get("headers")).values()
         ]
-        dates = self._section(values, "dates")
-        keys = self._columns(values, "keys")
+        dates = self._section(values.get("dates"))
+        keys = self._read(values.get("keys"), _columns, _NO_COLUMNS)
         if all(header.columns for header in headers):
             known = [column for header in headers for column in header.columns]
             self._check_columns([(key, values["keys"]) for key in keys], known)
@@ -113,47 +118,45 @@ class _Reader:
         return Dataset(
             folder,
             name,
-            DatasetKind(
-                self._word(values, "kind", KINDS) or kind or DatasetKind.MASTER
-            ),
+            self._read(values.get("kind"), _kind, kind or DatasetKind.MASTER),
             rank=0,
-            delimiter=self._delimiter(values),
+            delimiter=self._read(values.get("delimiter"), _delimiter, "|"),
             headers=tuple(headers),
             keys=keys,
-            dates=tuple((key, self._date_form(form)) for key, form in dates.items()),
+            dates=tuple(
+                (column, self._read(form, _date_form, ""))
+                for column, form in dates.items()
+            ),
             span=self._span(values),
         )
 
     def _header(self, node: Node) -> Header:
         needed = {"columns": "give the columns, separated by |"}
         values = self._values(node, HEADER_KEYS, needed)
-        columns = required = self._columns(values, "columns")
-        match = HeaderMatch(self._word(values, "match", MATCHES) or HeaderMatch.NAMES)
+        columns = required = self._read(values.get("columns"), _columns, _NO_COLUMNS)
+        match = self._read(values.get("match"), _match, HeaderMatch.NAMES)
         if "required" in values:
             node = values["required"]
-            required = self._columns(values, "required")
+            required = self._read(node, _columns, _NO_COLUMNS)
             if match is not HeaderMatch.NAMES:
-                self._report(
-                    node,
-                    f"has no meaning with match: {match}, which requires all columns",
-                    "remove it, or write match: names",
+                message = (
+                    f"has no meaning with match: {match}, which requires all columns"
                 )
+                remedy = "remove it, or write match: names"
+                self._report(node, ValueProblem(message, remedy))
             elif columns:
                 self._check_columns([(name, node) for name in required], columns)
-        variant = self._word(values, "variant", VARIANTS)
+        variant = self._read(values.get("variant"), _variant, "")
         return Header(columns, match, required, variant, self._span(values))
 
-    def _report(self, node: Node, message: str, remedy: str) -> None:
-        problem = ValueProblem(printable(message), printable(remedy))
-        self.problems.append(problem.at(node.path, node.line))
+    def _report(self, node: Node, problem: ValueProblem) -> None:
+        shown = ValueProblem(printable(str(problem)), printable(problem.remedy))
+        self.problems.append(shown.at(node.path, node.line))
 
-    def _children(self, node: Node) -> Values:
-        if node.children is None:
-            self.problems.append(NO_SECTION.at(node.path, node.line))
-        return node.children or {}
-
-    def _section(self, values: Values, key: str) -> Values:
-        return self._children(values[key]) if key in values else {}
+    def _section(self, node: Node | None) -> Values:
+        if node and node.children is None:
+            self._report(node, NO_SECTION)
+        return (node.children if node else None) or {}
 
     def _values(
         self, node: Node, known: Sequence[str], needed: Mapping[str, str]
@@ -162,76 +165,33 @@ class _Reader:
 
         `needed`: the keys that must be there, each with the remedy if it is missing.
         """
-        children = self._children(node)
+        children = self._section(node)
         for key, child in children.items():
             if key not in known:
-                problem = unknown_key(near(key, known))
-                self.problems.append(problem.at(child.path, child.line))
+                self._report(child, unknown_key(near(key, known)))
         for key, remedy in needed.items():
             if node.children is not None and key not in children:
-                self._report(
-                    Node(f"{node.path}.{key}", node.line), "is missing", remedy
-                )
+                missing = Node(f"{node.path}.{key}", node.line)
+                self._report(missing, ValueProblem("is missing", remedy))
         return children
 
-    def _text(self, values: Values, key: str) -> str:
-        """Return the text of a key; empty if it is not given, or wrong."""
-        return self._text_of(values[key]) if key in values else ""
-
-    def _text_of(self, node: Node) -> str:
-        if node.children is not None or isinstance(node.value, list):
-            message = "must be text, not a list or a section"
-            self._report(node, message, "write it as one text")
-        elif not node.value:
-            self._report(node, "has no value", "give it one, in quotes, or remove it")
-        return node.value if isinstance(node.value, str) else ""
-
-    def _word(self, values: Values, key: str, known: Sequence[str]) -> str:
-        """Return one of the known words; empty if it is not given, or wrong."""
-        word = self._text(values, key)
-        if not word or word in known:
-            return word
-        message = f"must be {_alternatives(known)}"
-        self._report(values[key], message, _did_you_mean(word, known))
-        return ""
+    def _read(self, node: Node | None, read: Callable[[str], T], default: T) -> T:
+        """Return a value; the default if it is not given, or wrong and reported."""
+        if node is None:
+            return default
+        try:
+            return read(_text(node))
+        except ValueProblem as error:
+            self._report(node, error)
+            return default
 
     def _span(self, values: Values) -> VersionRange:
-        since, until = self._version(values, "since"), self._version(values, "until")
+        since = self._read(values.get("since"), _version, None)
+        until = self._read(values.get("until"), _version, None)
         if since and until and until < since:
             message = f"must not come before since, which is {since}"
-            self._report(values["until"], message, "exchange the two")
+            self._report(values["until"], ValueProblem(message, "exchange the two"))
         return VersionRange(since, until)
-
-    def _version(self, values: Values, key: str) -> Version | None:
-        text = self._text(values, key)
-        try:
-            return Version.parse(text) if text else None
-        except ValueError:
-            message = "must be a version of cQube"
-            self._report(values[key], message, "write it like 3.7")
-            return None
-
-    def _delimiter(self, values: Values) -> str:
-        if "delimiter" not in values:
-            return "|"
-        text = self._text(values, "delimiter")
-        if text and (len(text) != 1 or not text.isascii() or text in '"\\\r\n'):
-            remedy = 'write "|", "," or ";", or "\\t" for a tab'
-            self._report(values["delimiter"], "must be one character", remedy)
-        return text
-
-    def _columns(self, values: Values, key: str) -> tuple[str, ...]:
-        """Return the column names in a text; none if it is not given, or wrong."""
-        text = self._text(values, key)
-        columns = tuple(part.strip() for part in text.split("|")) if text else ()
-        if all(columns):
-            return columns
-        self._report(
-            values[key],
-            f"column {columns.index('') + 1} of {len(columns)} has no name",
-            "separate columns by one |, and put none at the beginning or the end",
-        )
-        return ()
 
     def _check_columns(
         self, names: Iterable[tuple[str, Node]], known: Sequence[str]
@@ -241,28 +201,72 @@ class _Reader:
         for name, node in names:
             if name.lower() not in lower:
                 message = f"names {name}, a column that no header has"
-                self._report(node, message, _did_you_mean(name, known))
-
-    def _date_form(self, node: Node) -> str:
-        form = self._text_of(node)
-        if form and not _is_date_form(form):
-            remedy = 'write it like "%Y-%m-%d" or "%d/%m/%Y"'
-            self._report(node, "must be the form of a date", remedy)
-        return form
+                self._report(node, ValueProblem(message, _did_you_mean(name, known)))
 
 
-def _is_date_form(form: str) -> bool:
-    """Tell whether a date written in this form can be read again."""
+def _text(node: Node) -> str:
+    if node.children is not None or isinstance(node.value, list):
+        message = "must be text, not a list or a section"
+        raise ValueProblem(message, "write it as one text")
+    if not node.value:
+        raise ValueProblem("has no value", "give it one, in quotes, or remove it")
+    return str(node.value)
+
+
+def _version(text: str) -> Version | None:
+    try:
+        return Version.parse(text)
+    except ValueError:
+        message = "must be a version of cQube"
+        raise ValueProblem(message, "write it like 3.7") from None
+
+
+def _delimiter(text: str) -> str:
+    if len(text) != 1 or not text.isascii() or text in '"\\\r\n':
+        remedy = 'write "|", "," or ";", or "\\t" for a tab'
+        raise ValueProblem("must be one character", remedy)
+    return text
+
+
+def _columns(text: str) -> tuple[str, ...]:
+    columns = tuple(part.strip() for part in text.split("|"))
+    if not all(columns):
+        raise ValueProblem(
+            f"column {columns.index('') + 1} of {len(columns)} has no name",
+            "separate columns by one |, and put none at the beginning or the end",
+        )
+    return columns
+
+
+def _kind(word: str) -> DatasetKind:
+    return DatasetKind(_one_of(KINDS, word))
+
+
+def _match(word: str) -> HeaderMatch:
+    return HeaderMatch(_one_of(MATCHES, word))
+
+
+def _variant(word: str) -> str:
+    return _one_of(VARIANTS, word)
+
+
+def _one_of(known: Sequence[str], word: str) -> str:
+    if word not in known:
+        message = f"must be {', '.join(known[:-1])} or {known[-1]}"
+        raise ValueProblem(message, _did_you_mean(word, known))
+    return word
+
+
+def _date_form(form: str) -> str:
+    """Refuse a form in which a date cannot be written and read again."""
     try:
         read = time.strptime(_SOME_DAY.strftime(form), form)
     except (ValueError, re.error):
-        return False
-    return read[:3] == _SOME_DAY.timetuple()[:3]
-
-
-def _alternatives(words: Iterable[str]) -> str:
-    *others, last = words
-    return f"{', '.join(others)} or {last}"
+        read = None
+    if read is None or read[:3] != _SOME_DAY.timetuple()[:3]:
+        remedy = 'write it like "%Y-%m-%d" or "%d/%m/%Y"'
+        raise ValueProblem("must be the form of a date", remedy)
+    return form
 
 
 def _did_you_mean(word: str, known: Iterable[str]) -> str:
