@@ -173,7 +173,7 @@ class Components:
         self.http_client.throttle.apply_timetable(delivery.bandwidth)
         self.journal.apply_settings(delivery.backoff_max_s)
         self.destination.adopt(_backoff(config), workers=_workers(config))
-        self._retention.adopt(config.journal.retain_s)
+        self._retention.apply_settings(config.journal.retain_s)
         self._inspector = inspector
         self.intake.apply_settings(_rules(config, inspector))
         if self._emission.apply_credentials(credentials(config)):
