@@ -1,14 +1,15 @@
-"""One attempt at one file: by the pinned grant, and by another one if that is spent.
+"""One attempt to deliver one file: with its pinned grant, or with a new one.
 
-The second key that another grant gives is the last resort. What an earlier attempt
-may have stored under the first is looked for before.
+A new grant gives a second object key, so it is the last resort: used once the pinned
+one is spent, and after emitterd has looked up whether an earlier attempt stored the
+object under the first key.
 """
 
 import os
 import time
-from collections.abc import Callable
 from functools import partial
 from io import FileIO
+from typing import Protocol
 
 import structlog
 
@@ -17,7 +18,8 @@ from emitterd.client.grant import remote_name
 from emitterd.client.lookup import NotConfirmed
 from emitterd.client.responses import interrupted
 from emitterd.codes import Code
-from emitterd.errors import Decision, DeliveryError, FileError
+from emitterd.delivery.dispatch import Dispatcher
+from emitterd.errors import Decision, DeliveryError, FileError, Stage
 from emitterd.failpoints import Point, reach
 from emitterd.journal.journal import Journal
 from emitterd.model import Confirmation, Entry, Fingerprint, Grant, Receipt
@@ -25,70 +27,85 @@ from emitterd.shutdown import Shutdown
 from emitterd.spool.folder import digests
 
 GRANT_SPACING_S = 1.05
-"""The server stamps an object key with the second of the request: two grants for one
+"""The server stamps an object key with the second of the request. Two grants for one
 path within a second would be one key for two versions."""
 
-PATIENCE_S = 6 * 3600.0
-"""Trouble that keeps the bucket from being asked is waited out until a grant is this
-old: longer than most outages, and it must not keep the file from being sent for ever.
-"""
+LOOK_UP_MAX_S = 6 * 3600.0
+"""While the look-up fails, the file waits until its grant is this old. That is longer
+than most outages. After it, the file is sent again under a new key."""
 
 log = structlog.get_logger()
 
 
+class UploadObserver(Protocol):
+    """Sees every upload; called in the workers' threads."""
+
+    def began(self, entry: Entry) -> None:
+        """Record that an attempt began."""
+
+    def sent(self, entry: Entry, size_bytes: int) -> None:
+        """Record that bytes of the file were sent."""
+
+    def ended(self, entry: Entry) -> None:
+        """Record that an attempt ended, however it ended."""
+
+
 class Attempter:
-    """Makes attempts. Thread-safe."""
+    """Makes one worker's attempts."""
 
     def __init__(
         self,
         journal: Journal,
         emission: EmissionClient,
         shutdown: Shutdown,
-        *,
-        on_granted: Callable[[], None],
-        on_sent: Callable[[Entry, int], None],
+        dispatcher: Dispatcher,
+        observer: UploadObserver,
     ) -> None:
-        """`shutdown.now` ends waits and reading.
-
-        `on_granted` is called when the API has given a grant, `on_sent` with the bytes
-        that went out.
-        """
+        """`shutdown.now` ends waits and reading."""
         self._journal = journal
         self._emission = emission
         self._shutdown = shutdown
-        self._on_granted = on_granted
-        self._on_sent = on_sent
+        self._dispatcher = dispatcher
+        self._observer = observer
 
     def make(self, entry: Entry, file: FileIO) -> Receipt:
-        """Bring an entry's open file into the bucket.
+        """Upload an entry's open file, unless the bucket proves to have it.
 
         Raises `DeliveryError`, and `FileError` where the file changed meanwhile.
         """
         pinned = entry.grant
         if pinned is None or not self._emission.usable(pinned, time.time()):
-            found = self._look_up(entry, file)
-            if isinstance(found, Receipt):
-                return found
-            pinned = self._new_grant(entry, found, first=entry.first)
+            result = self._look_up(entry, file)
+            if isinstance(result, Receipt):
+                return result
+            pinned = self._new_grant(entry, result, first=entry.first)
         try:
             return self._post(entry, pinned, file)
-        except DeliveryError as trouble:
-            if trouble.decision is not Decision.RENEW_GRANT:
+        except DeliveryError as error:
+            if error.decision is not Decision.RENEW_GRANT:
                 raise
-        found = self._look_up(entry, file) if pinned is entry.grant else None
-        if isinstance(found, Receipt):
-            return found
-        return self._post_renewed(entry, found, file)
+        result = self._look_up(entry, file) if pinned is entry.grant else None
+        if isinstance(result, Receipt):
+            return result
+        try:
+            return self._post(entry, self._new_grant(entry, result), file)
+        except DeliveryError as error:
+            if error.decision is not Decision.RENEW_GRANT:
+                raise
+            # The bucket says that a grant of this second has expired.
+            raise DeliveryError(
+                Decision.PAUSE, Code.CLOCK_SKEW, error.reason
+            ) from error
 
-    def check_abort(self) -> None:
-        """Raise `DeliveryError` where the daemon waits for no attempt any more."""
+    def check_shutdown(self) -> None:
+        """Raise `DeliveryError` where attempts must end at once."""
         if self._shutdown.now.is_set():
             raise interrupted(ambiguous=False)
 
     def _look_up(self, entry: Entry, file: FileIO) -> Receipt | NotConfirmed | None:
-        """Return a receipt for what lies under the key of the spent grant.
+        """Return a receipt for the object under the key of the spent grant.
 
-        None where nothing can lie there.
+        Return None where no earlier attempt can have stored one.
         """
         if entry.grant is None or not entry.ambiguous:
             return None
@@ -96,26 +113,26 @@ class Attempter:
             return self._confirm(entry, entry.grant, file)
         except NotConfirmed as doubt:
             return doubt
-        except DeliveryError as trouble:
+        except DeliveryError as error:
             waited_s = time.time() - entry.grant.granted_at
-            if trouble.decision is Decision.INTERRUPT or 0 <= waited_s < PATIENCE_S:
+            if error.decision is Decision.INTERRUPT or 0 <= waited_s < LOOK_UP_MAX_S:
                 raise
-            return NotConfirmed(Confirmation.UNKNOWN, trouble.reason)
+            return NotConfirmed(Confirmation.UNKNOWN, error.reason)
 
     def _confirm(self, entry: Entry, grant: Grant, file: FileIO) -> Receipt:
-        shown = self._emission.look_up(grant)
+        stored = self._emission.look_up(grant)
         expected = entry.fingerprint
-        shown.check_size(expected.size_bytes)
-        md5, sha256 = digests(file, self.check_abort)
+        stored.check_size(expected.size_bytes)
+        md5, sha256 = digests(file, self.check_shutdown)
         stat = os.fstat(file.fileno())
         if not expected.same_bytes(Fingerprint.of(stat), stat.st_nlink):
             raise FileError("the file changed while it was read", code=Code.CHANGED)
         shared_key = grant.key == remote_name(entry.path)
-        verified = shown.verify(md5, shared_key=shared_key)
+        verified = stored.verify(md5, shared_key=shared_key)
         reach(Point.CONFIRMED)
         return Receipt(
             key=grant.key,
-            etag=shown.etag,
+            etag=stored.etag,
             size_bytes=expected.size_bytes,
             md5=md5,
             sha256=sha256,
@@ -123,21 +140,9 @@ class Attempter:
             confirmed=True,
         )
 
-    def _post_renewed(
-        self, entry: Entry, doubt: NotConfirmed | None, file: FileIO
-    ) -> Receipt:
-        try:
-            return self._post(entry, self._new_grant(entry, doubt), file)
-        except DeliveryError as trouble:
-            if trouble.decision is not Decision.RENEW_GRANT:
-                raise
-            raise DeliveryError(
-                Decision.PAUSE, Code.CLOCK_SKEW, trouble.reason
-            ) from trouble
-
     def _post(self, entry: Entry, grant: Grant, file: FileIO) -> Receipt:
         return self._emission.deliver(
-            grant, file, entry.fingerprint, partial(self._on_sent, entry)
+            grant, file, entry.fingerprint, partial(self._observer.sent, entry)
         )
 
     def _new_grant(
@@ -145,14 +150,14 @@ class Attempter:
     ) -> Grant:
         """Ask for a grant and pin it; `first`: there was none for this path before."""
         if not first:
-            self._keep_apart(entry)
+            self._wait_for_another_second(entry)
         reach(Point.GRANT_DUE)
         grant = self._emission.grant(entry.path)
         if not first and self._journal.has_key(entry, grant.key):
-            # A clock was set meanwhile, this host's or the server's.
+            # This host's clock or the server's was set meanwhile.
             self._shutdown.now.wait(GRANT_SPACING_S)
             grant = self._emission.grant(entry.path)
-        self._on_granted()
+        self._dispatcher.record_answer(Stage.GRANT)
         reach(Point.GRANTED)
         confirmation = doubt.confirmation if doubt is not None else None
         self._journal.pin(entry, grant, confirmation)
@@ -167,7 +172,7 @@ class Attempter:
             )
         return grant
 
-    def _keep_apart(self, entry: Entry) -> None:
+    def _wait_for_another_second(self, entry: Entry) -> None:
         spacing_s = self._journal.granted_at(entry.path) + GRANT_SPACING_S - time.time()
         if 0 < spacing_s <= GRANT_SPACING_S:
             self._shutdown.now.wait(spacing_s)

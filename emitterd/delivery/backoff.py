@@ -1,4 +1,4 @@
-"""When the next attempt is due: exponential growth, full jitter, the server's wish."""
+"""When the next attempt is due: exponential backoff, full jitter, `Retry-After`."""
 
 import random
 from collections.abc import Callable
@@ -27,7 +27,7 @@ class Backoff:
     def due_at(self, now: float, attempts: int, retry_after_s: float | None) -> float:
         """Return the instant of the next attempt, in the clock of `now`.
 
-        `Retry-After` is a floor: the server's wish is kept, jitter is put on top.
+        `retry_after_s` is the server's `Retry-After`; the jitter is added to it.
         """
         delay_s = self.uniform(0.0, self.bound_s(attempts))
         if retry_after_s is not None:

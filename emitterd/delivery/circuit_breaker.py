@@ -1,8 +1,12 @@
-"""One gate on the way to the bucket: open, or shut behind a probe.
+"""The circuit breaker of one stage of an attempt: login, grant or bucket.
 
-Pure, with `now` passed in, and not thread-safe: `Destination` has the lock. While it
-is shut one attempt at a time may pass, as a probe; its outcome opens the gate, or
-sets the next probe's time. Once open again it lets one pass, then ever more.
+Closed, it lets attempts pass. Once the destination fails it is open, and uploads pause.
+When the pause is over it is half-open: one attempt at a time passes as a probe, whose
+outcome closes it or sets the time of the next probe. Closed again, it lets one attempt
+pass, then two, then four (slow start): a server that has just come back would fail
+again under all uploads that waited for it.
+
+Pure, with `now` passed in, and not thread-safe: `Destination` has the lock.
 """
 
 from collections.abc import Collection
@@ -12,65 +16,60 @@ from emitterd.codes import Code
 from emitterd.delivery.backoff import Backoff
 from emitterd.errors import RETRY_AFTER_CAP_S, DeliveryError, Outage, Stage
 
-# How many attempts may be under way at once: one after an outage, then ever more. A
-# server that has just come back would fall over again under all that waited for it.
-# Pure, and not thread-safe.
+STREAK = 4
+"""At least this many file failures in a row are a failure of the destination."""
+
+RECHECK_S = 1.0
+"""How soon to ask again where the wait depends on another attempt, not on the clock."""
 
 
 class SlowStart:
-    """Doubled by a success up to the most there may be, halved by a failure."""
+    """How many attempts may be under way: a success doubles it, a failure halves it."""
 
-    def __init__(self, most: int) -> None:
-        """`most`: the number of workers."""
-        self._most = self._limit = most
+    def __init__(self, maximum: int) -> None:
+        """`maximum`: the number of workers."""
+        self._maximum = self._limit = maximum
         self._under_way = 0
 
     @property
     def limited(self) -> bool:
-        """Whether fewer may be under way than there may be at the most."""
-        return self._limit < self._most
+        """Whether the limit is below the maximum."""
+        return self._limit < self._maximum
 
-    def adopt(self, most: int) -> None:
-        """Go by another number of workers; what was unlimited stays so."""
-        full = not self.limited
-        self._most = most
-        self._limit = most if full else min(self._limit, most)
+    def resize(self, maximum: int) -> None:
+        """Use another number of workers; without a limit there is none afterwards."""
+        limited = self.limited
+        self._maximum = maximum
+        self._limit = min(self._limit, maximum) if limited else maximum
 
-    def room(self) -> bool:
-        """Tell whether one more may begin."""
+    def has_room(self) -> bool:
+        """Return whether one more attempt may begin."""
         return self._under_way < self._limit
 
-    def enter(self) -> None:
-        """Note that an attempt begins."""
+    def acquire(self) -> None:
+        """Count an attempt that begins."""
         self._under_way += 1
 
-    def leave(self) -> None:
-        """Note that an attempt ends, however."""
+    def release(self) -> None:
+        """Count an attempt that ends, however it ends."""
         self._under_way -= 1
 
     def restart(self) -> None:
-        """Begin with one."""
+        """Begin again with one."""
         self._limit = 1
 
     def grow(self) -> None:
-        """Note a success."""
-        self._limit = min(2 * self._limit, self._most)
+        """Double the limit after a success."""
+        self._limit = min(2 * self._limit, self._maximum)
 
     def shrink(self) -> None:
-        """Note a failure that may be one of overload."""
+        """Halve the limit after a failure that may be one of overload."""
         self._limit = max(1, self._limit // 2)
-
-
-STREAK = 4
-"""This many passing failures in a row, at least, are trouble of the destination."""
-
-LOOK_S = 1.0
-"""How soon to ask again where that hangs on another's attempt, not on the clock."""
 
 
 @dataclass(frozen=True, slots=True)
 class OpenCircuit:
-    """Where the trouble lies, what it is, since when, and until when it parks."""
+    """The failure of a stage, since when it lasts, and until when uploads pause."""
 
     stage: Stage
     code: Code
@@ -83,163 +82,172 @@ class OpenCircuit:
 
     @property
     def outage(self) -> Outage:
-        """What of it is told to others."""
+        """The part of it that other components report."""
         return Outage(self.stage, self.code, self.reason, self.since)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Permit:
-    """Leave to pass one gate; `opening` counts how often it had opened by then."""
+    """Permission for one attempt to pass one stage.
 
-    opening: int
+    `closings`: how often the circuit had closed by then.
+    """
+
+    closings: int
 
 
 class CircuitBreaker:
-    """The gate of one stage."""
+    """The circuit breaker of one stage."""
 
     def __init__(self, stage: Stage, backoff: Backoff, workers: int) -> None:
-        """Begin open. `workers`: the most attempts that there may be at once."""
+        """Begin closed. `workers`: the most attempts at once."""
         self._stage = stage
         self._down: OpenCircuit | None = None
         self._probe: Permit | None = None
-        self._opening = 0
+        self._closings = 0
         self._streak: list[int] = []
-        self._allowance = SlowStart(workers)
-        self.adopt(backoff, workers)
+        self._slow_start = SlowStart(workers)
+        self.apply_settings(backoff, workers)
 
-    def adopt(self, backoff: Backoff, workers: int) -> None:
-        """Go by another rule from now on; a probe that is due already stays so."""
+    def apply_settings(self, backoff: Backoff, workers: int) -> None:
+        """Use other settings from now on; the time of the next probe stays."""
         self._backoff = backoff
         self._longest_s = RETRY_AFTER_CAP_S + backoff.max_s
-        # With fewer than the workers one bad moment would park all.
+        # A shorter streak than workers would pause all uploads for one bad moment, in
+        # which each worker lost its connection.
         self._streak_max = max(workers, STREAK)
-        self._allowance.adopt(workers)
+        self._slow_start.resize(workers)
 
     @property
     def down(self) -> OpenCircuit | None:
-        """The trouble, or None while the gate is open."""
+        """The failure, or None while the circuit is closed."""
         return self._down
 
     @property
     def limited(self) -> bool:
-        """Whether fewer may pass at once than there are workers."""
-        return self._allowance.limited
+        """Whether fewer attempts may pass at once than there are workers."""
+        return self._slow_start.limited
 
-    def hasten(self, codes: Collection[Code], now: float) -> bool:
-        """Have it probed now if it is shut for one of these; return whether it is."""
+    def probe_now(self, codes: Collection[Code], now: float) -> bool:
+        """Make the probe due if the circuit is open for one of these codes.
+
+        Return whether it is.
+        """
         if self._down is None or self._down.code not in codes:
             return False
         self._down = replace(self._down, probe_at=now)
         return True
 
     def wait_s(self, now: float) -> float:
-        """Return how long to wait, in seconds; 0.0 where one more may pass now."""
+        """Return how long to wait, in seconds; 0.0 where an attempt may pass now."""
         if self._down is None:
-            return 0.0 if self._allowance.room() else LOOK_S
+            return 0.0 if self._slow_start.has_room() else RECHECK_S
         wait_s = max(self._down.probe_at - now, 0.0)
         if wait_s > self._longest_s:
-            # The clock was set back since: nothing waits longer than that.
+            # No pause is that long, so the clock was set back.
             wait_s = 0.0
-        return wait_s if self._probe is None else max(wait_s, LOOK_S)
+        return wait_s if self._probe is None else max(wait_s, RECHECK_S)
 
-    def enter(self) -> Permit:
-        """Let an attempt pass, where there is nothing to wait for."""
-        self._allowance.enter()
-        ticket = Permit(self._opening)
+    def acquire(self) -> Permit:
+        """Return a permit for an attempt, which must not have to wait."""
+        self._slow_start.acquire()
+        permit = Permit(self._closings)
         if self._down is not None:
-            self._probe = ticket
-        return ticket
+            self._probe = permit
+        return permit
 
-    def leave(self, ticket: Permit) -> None:
-        """Note that an attempt is past this stage, or at its end."""
-        self._allowance.leave()
-        if self.is_probe(ticket):
+    def release(self, permit: Permit) -> None:
+        """Take a permit back: the attempt has passed this stage, or ended."""
+        self._slow_start.release()
+        if self.is_probe(permit):
             self._probe = None
 
-    def is_probe(self, ticket: Permit | None) -> bool:
-        """Tell whether this is the probe that is under way."""
-        return ticket is not None and ticket is self._probe
+    def is_probe(self, permit: Permit | None) -> bool:
+        """Return whether this is the permit of the probe that is under way."""
+        return permit is not None and permit is self._probe
 
-    def is_stale(self, ticket: Permit | None) -> bool:
-        """Tell whether the gate has shut and opened since."""
-        return ticket is not None and ticket.opening != self._opening
+    def is_stale(self, permit: Permit | None) -> bool:
+        """Return whether the circuit has opened and closed since this permit."""
+        return permit is not None and permit.closings != self._closings
 
-    def answered(
-        self, ticket: Permit | None, *, implied: bool = False
+    def record_answer(
+        self, permit: Permit | None, *, implied: bool = False
     ) -> OpenCircuit | None:
-        """Note a definite answer; return the trouble that it ends, if any.
+        """Record a definite answer; return the failure that it ends, if any.
 
-        `implied`: only a later stage has answered, so of a gate that was shut while
-        the attempt was under way that says nothing.
+        `implied`: only a later stage has answered. If this circuit opened while the
+        attempt was under way, that proves nothing about this stage.
         """
         ended = self._down
         if ended is None:
             self._streak.clear()
-            # What began before an outage is no proof that more can be borne after it.
-            if ticket is not None and not self.is_stale(ticket):
-                self._allowance.grow()
+            # An attempt from before the outage is no proof that the server can take
+            # more attempts after it.
+            if permit is not None and not self.is_stale(permit):
+                self._slow_start.grow()
             return None
-        if implied and not self.is_probe(ticket):
+        if implied and not self.is_probe(permit):
             return None
         self._down = self._probe = None
-        self._opening += 1
-        self._allowance.restart()
+        self._closings += 1
+        self._slow_start.restart()
         return ended
 
-    def failed(
+    def record_failure(
         self,
-        trouble: DeliveryError,
-        ticket: Permit | None,
+        error: DeliveryError,
+        permit: Permit | None,
         now: float,
         *,
         entry: int,
-        passing: bool,
+        file_only: bool,
     ) -> tuple[OpenCircuit | None, list[int]]:
-        """Note that an attempt of an entry failed here.
+        """Record that an attempt for an entry failed at this stage.
 
-        `passing`: it may be the entry's own trouble; a streak of such shuts the gate.
-        Return the trouble if that is news, and the entries that were taken to be to
-        blame until now.
+        `file_only`: the file may be the cause. A streak of such failures opens the
+        circuit. Return the failure to report, if it is new, and the entries that were
+        charged a failed attempt during the streak.
         """
         before = self._down
         if before is not None:
-            # Who was under way when another shut the gate brings no news, and must
-            # not lengthen the wait.
-            if not self.is_probe(ticket):
+            # An attempt that was under way when the circuit opened tells nothing new,
+            # and must not lengthen the pause.
+            if not self.is_probe(permit):
                 return None, []
-            down = self._shut(trouble, now, before)
-            # The first digit says where the trouble lies; a line that breaks in
-            # another way at each probe is one outage.
+            down = self._open(error, now, before)
+            # The first digit of a code names the stage. A line that fails in another
+            # way at each probe is still one outage.
             return (down if before.code[:2] != down.code[:2] else None), []
-        if self.is_stale(ticket):
+        if self.is_stale(permit):
             return None, []
-        if passing:
-            self._allowance.shrink()
+        if file_only:
+            self._slow_start.shrink()
             if len(self._streak) + 1 < self._streak_max:
                 self._streak.append(entry)
                 return None, []
         suspects, self._streak = self._streak, []
-        return self._shut(trouble, now, None), suspects
+        return self._open(error, now, None), suspects
 
-    def _shut(
-        self, trouble: DeliveryError, now: float, before: OpenCircuit | None
+    def _open(
+        self, error: DeliveryError, now: float, before: OpenCircuit | None
     ) -> OpenCircuit:
         probes = before.probes + 1 if before is not None else 0
+        retry_after_s = error.retry_after_s
+        if error.code is Code.CREDENTIALS:
+            # The wait after a refused login already grows from try to try. The longer
+            # of both waits counts, not their sum.
+            due_at = self._backoff.due_at(now, probes + 1, None)
+            due_at = max(due_at, now + (retry_after_s or 0.0))
+        else:
+            due_at = self._backoff.due_at(now, probes + 1, retry_after_s)
         self._probe = None
         self._down = OpenCircuit(
             self._stage,
-            trouble.code,
-            trouble.reason,
-            trouble.hint,
+            error.code,
+            error.reason,
+            error.hint,
             before.since if before is not None else now,
-            self._probe_at(trouble, now, probes),
+            due_at,
             probes,
         )
         return self._down
-
-    def _probe_at(self, trouble: DeliveryError, now: float, probes: int) -> float:
-        if trouble.code is not Code.CREDENTIALS:
-            return self._backoff.due_at(now, probes + 1, trouble.retry_after_s)
-        # How long a refused login waits is no wish but a rule, and grows by itself.
-        due_at = self._backoff.due_at(now, probes + 1, None)
-        return max(due_at, now + (trouble.retry_after_s or 0.0))

@@ -1,10 +1,10 @@
-"""How many attempts are to be under way at once: more for as long as more get through.
+"""How many attempts run at once: more, as long as more files are delivered.
 
-With a fixed number of workers that is all there is to it. Else each round, as many
-deliveries as there are workers, is held against the round before: while twice as many
-get a quarter more through, they are doubled; afterwards a few more, or a few less, are
-tried now and then. What an overloaded server answers halves them. Pure, with `now`
-passed in, and not thread-safe.
+A fixed number of workers is used as it is. Otherwise the number is found by trying. A
+round is as many deliveries as there are workers, and is compared with the round before.
+While twice as many workers deliver a quarter more, they are doubled. Later a few more,
+or a few less, are tried now and then. Signs of overload halve the number. Pure, with
+`now` passed in, and not thread-safe.
 Source: slow start and additive increase of TCP (RFC 5681), over deliveries.
 """
 
@@ -14,33 +14,33 @@ START = 8
 MOST = 64
 
 ROUND_S = 0.1
-"""The shortest round: below that a scheduler's whim decides."""
+"""The shortest round. In a shorter one the scheduler of the host decides."""
 
 ROUND_LONGEST_S = 10.0
-"""A round that took longer was not spent waiting for round trips: more uploads at once
-would only be slower ones."""
+"""The longest round after which another number is tried. A longer one was not spent
+waiting for round trips, so more uploads at once would only be slower uploads."""
 
 DOUBLED_GAIN = 1.25
-"""What twice the workers must get through, at least, of what half of them did."""
+"""What twice the workers must deliver, at least, compared with half of them."""
 
 MORE_GAIN = 1.08
 FEWER_GAIN = 0.97
 STEP = 1.25
-"""What is tried later, and what it must get through to stay: up, or without a loss."""
+"""What is tried later, and what it must deliver to stay: more, or no less."""
 
 CALM_ROUNDS = 20
-"""So many rounds go by between two trials."""
+"""The rounds between two trials."""
 
 FORGET_S = 60.0
-"""After such a pause the line may be another: all is found out anew."""
+"""After such a pause the line may have changed: the number is found again."""
 
 SIZE_BYTES = 64 * 1024
-"""So much of a body counts like one more file."""
+"""This much of a body counts like one more file."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Trial:
-    """Another number of workers, put to the test against what the former achieved."""
+    """A test of another number of workers against the former number."""
 
     former: int
     needed: float
@@ -57,24 +57,24 @@ class Concurrency:
         self._fixed = workers
         self._trial: _Trial | None = None
         self._round_at: float | None = None
-        self._spared = 0
+        self._ignored = 0
         self._limit = START
-        self._begin_anew()
+        self._start_again()
 
     @property
     def limit(self) -> int:
         """How many attempts may be under way at once."""
         return self._limit
 
-    def adopt(self, workers: int | None) -> None:
-        """Go by another number; what was found out stays where it is to be found."""
+    def apply_settings(self, workers: int | None) -> None:
+        """Use another number; a number that was found stays where none is fixed."""
         if workers != self._fixed:
             self._fixed = workers
-            self._begin_anew()
+            self._start_again()
 
-    def delivered(self, now: float, size_bytes: int) -> None:
-        """Note that a file was delivered."""
-        self._spared -= 1
+    def record_delivery(self, now: float, size_bytes: int) -> None:
+        """Count a delivered file."""
+        self._ignored -= 1
         if self._fixed is not None:
             return
         self._last_at = now
@@ -88,33 +88,33 @@ class Concurrency:
             self._judge(self._work / took_s, took_s)
             self._begin_round(now)
 
-    def idle(self, now: float) -> None:
-        """Note that a worker had nothing to do: how fast it goes is no proof now."""
+    def record_idle(self, now: float) -> None:
+        """Record that a worker had nothing to do: this round proves nothing."""
         if self._fixed is not None:
             return
         self._round_at = None
-        # Either way: the clock may have been set. A worker took the time before it
-        # looked, so it may be a little behind.
+        # The absolute value, because the clock may have been set back. `now` may also
+        # be a little early: a worker reads the clock before it looks for work.
         if abs(now - self._last_at) > FORGET_S:
-            self._begin_anew()
+            self._start_again()
             self._last_at = now
 
-    def strained(self) -> None:
-        """Note what may be a sign of overload: 429, 503, a timeout, a lost line."""
-        self._spared -= 1
-        if self._fixed is not None or self._spared > 0:
+    def record_overload(self) -> None:
+        """Record a sign of overload: 429, 503, a timeout, a lost connection."""
+        self._ignored -= 1
+        if self._fixed is not None or self._ignored > 0:
             return
-        # All that are under way may be told the same: that is one sign.
-        self._spared = self._limit
+        # All attempts under way may fail in the same way: that is one sign.
+        self._ignored = self._limit
         self._limit = max(1, self._limit // 2)
         self._growing, self._trial, self._calm = False, None, 0
         self._round_at = None
 
-    def _begin_anew(self) -> None:
+    def _start_again(self) -> None:
         self._limit = START if self._fixed is None else self._fixed
         self._growing = True
         self._trial = self._round_at = None
-        self._calm = self._tried = self._spared = 0
+        self._calm = self._tried = self._ignored = 0
         self._last_at = 0.0
 
     def _begin_round(self, now: float) -> None:
@@ -144,8 +144,8 @@ class Concurrency:
             self._trial = _Trial(before, rate * DOUBLED_GAIN, doubling=True)
         elif self._calm >= CALM_ROUNDS:
             self._tried += 1
-            # Each step down costs less than the noise hides, so that many of them would
-            # lead to one: fewer than at the start there are after overload only.
+            # A step down may cost less than the noise shows, and many such steps would
+            # lead to one worker. So only overload leads below the start.
             fewer = self._tried % 2 == 0 and before > START
             if fewer:
                 self._limit = max(START, int(before / STEP))

@@ -1,7 +1,7 @@
-"""Whether the destination is up: a gate each for the login, the grant and the bucket.
+"""Whether the destination is up: a circuit breaker each for login, grant and bucket.
 
-Trouble of its own parks what has to pass there behind a probe; and it is found out how
-many attempts at once it bears. `now` is passed in; nothing is done here but deciding.
+A failure at one stage pauses the uploads that have to pass it. It also decides how many
+attempts run at once. It only decides: `now` is passed in, and nothing waits here.
 """
 
 import threading
@@ -20,10 +20,10 @@ from emitterd.delivery.circuit_breaker import (
 from emitterd.delivery.concurrency import Concurrency
 from emitterd.errors import Decision, DeliveryError, Stage
 
-WAY = tuple(Stage)
-"""What an attempt passes, in this order; with a pinned grant the last stage only."""
+STAGES = tuple(Stage)
+"""What an attempt passes, in this order. With a pinned grant only the last one."""
 
-STRAIN = frozenset(
+OVERLOAD = frozenset(
     {
         Code.ANSWER_LOST,
         Code.API_TROUBLE,
@@ -34,23 +34,23 @@ STRAIN = frozenset(
         Code.TOO_SLOW,
     }
 )
-"""What a server, or a line, that bears no more may answer with."""
+"""How an overloaded server, or line, may fail."""
 
 
 @dataclass(slots=True)
 class AttemptPermit:
-    """What an attempt may pass: a ticket for each stage that still lies before it."""
+    """The permits of one attempt: one for each stage that it has yet to pass."""
 
-    tickets: dict[Stage, Permit] = field(default_factory=dict)
+    stages: dict[Stage, Permit] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class StageFailure:
     """What a failed attempt means.
 
-    `news`: the trouble, where that is to be told. `due_at`: until when it parks the
-    entry at no cost; None where the trouble is the entry's own. `suspects`: the
-    entries that were charged, one for each attempt, until the gate shut.
+    `news`: the outage, where it is to be reported. `due_at`: when the entry is tried
+    again at no charge; None where the failure is the entry's own. `suspects`: the
+    entries that were charged, one for each attempt, until the circuit opened.
     """
 
     news: OpenCircuit | None
@@ -59,146 +59,154 @@ class StageFailure:
 
 
 class Destination:
-    """The gates before every attempt. Thread-safe."""
+    """The circuit breakers before every attempt. Thread-safe."""
 
     def __init__(self, backoff: Backoff, *, workers: int | None = STREAK) -> None:
-        """`workers`: the most attempts that there may be at once; None to find it."""
+        """`workers`: the most attempts at once; None to find the number."""
         self.on_resized: Callable[[], None] = lambda: None
-        """Called when `workers` has changed, by whose attempt changed it."""
+        """Called when `workers` has changed, in the thread that changed it."""
+        self.log_lock = threading.Lock()
+        """Held around a change and its log line, so that lines keep the order."""
         self._concurrency = Concurrency(workers)
         self._lock = threading.Lock()
-        self.telling = threading.Lock()
-        """Held around a change and the line that tells of it: lines keep the order."""
         self._backoff = backoff
-        self._gates = {
-            stage: CircuitBreaker(stage, backoff, self.workers) for stage in WAY
+        self._breakers = {
+            stage: CircuitBreaker(stage, backoff, self.workers) for stage in STAGES
         }
 
-    def adopt(self, backoff: Backoff, *, workers: int | None) -> None:
-        """Go by another rule from now on; a probe that is due already stays so."""
+    def apply_settings(self, backoff: Backoff, *, workers: int | None) -> None:
+        """Use other settings from now on; the times of the next probes stay."""
         with self._lock:
             self._backoff = backoff
-            self._concurrency.adopt(workers)
+            self._concurrency.apply_settings(workers)
             self._resize()
 
     @property
     def workers(self) -> int:
-        """How many attempts are to be under way at once."""
+        """How many attempts should be under way at once."""
         return self._concurrency.limit
-
-    def delivered(self, now: float, size_bytes: int) -> None:
-        """Note a delivery: so much got through with so many workers."""
-        with self._resizing():
-            self._concurrency.delivered(now, size_bytes)
-
-    def idle(self, now: float) -> None:
-        """Note that a worker has nothing to do, or may not."""
-        with self._resizing():
-            self._concurrency.idle(now)
 
     @property
     def backoff(self) -> Backoff:
-        """The rule by which what fails is put off."""
+        """The rule for the time of the next attempt."""
         return self._backoff
 
     @property
     def downs(self) -> list[OpenCircuit]:
-        """The trouble of each stage that has some, in the order of the way."""
-        found = [gate.down for gate in self._gates.values()]
-        return [down for down in found if down is not None]
+        """The failure of each stage that has one, in the order of the stages."""
+        downs = [breaker.down for breaker in self._breakers.values()]
+        return [down for down in downs if down is not None]
 
     @property
     def down(self) -> OpenCircuit | None:
-        """The first trouble on the way, or None while the destination is up."""
+        """The failure of the first such stage, or None while the destination is up."""
         return next(iter(self.downs), None)
 
     @property
     def limited(self) -> bool:
         """Whether fewer attempts may be under way than there are workers."""
-        return any(gate.limited for gate in self._gates.values())
+        return any(breaker.limited for breaker in self._breakers.values())
 
     def at(self, stage: Stage) -> OpenCircuit | None:
-        """Return the trouble of one stage, if it has any."""
-        return self._gates[stage].down
+        """Return the failure of one stage, if it has one."""
+        return self._breakers[stage].down
 
-    def hasten(self, codes: Collection[Code], now: float) -> bool:
-        """Have probed now what is down for one of these; return whether any is."""
-        with self._lock:
-            found = [gate.hasten(codes, now) for gate in self._gates.values()]
-        return any(found)
+    def probe_now(self, codes: Collection[Code], now: float) -> bool:
+        """Make the probe of each stage due that is down for one of these codes.
 
-    def ask(self, now: float, stages: Collection[Stage] = WAY) -> AttemptPermit | float:
-        """Return leave to pass these stages, or how long to wait, in seconds."""
+        Return whether there is such a stage.
+        """
+        breakers = self._breakers.values()
         with self._lock:
-            wait_s = max(self._gates[stage].wait_s(now) for stage in stages)
+            return sum(breaker.probe_now(codes, now) for breaker in breakers) > 0
+
+    def acquire(
+        self, now: float, stages: Collection[Stage] = STAGES
+    ) -> AttemptPermit | float:
+        """Return a permit for these stages, or how long to wait, in seconds."""
+        with self._lock:
+            wait_s = max(self._breakers[stage].wait_s(now) for stage in stages)
             if wait_s > 0:
                 return wait_s
             return AttemptPermit(
-                {stage: self._gates[stage].enter() for stage in stages}
+                {stage: self._breakers[stage].acquire() for stage in stages}
             )
 
-    def probes(self, leave: AttemptPermit) -> list[OpenCircuit]:
-        """Return the trouble that an attempt with this leave is the probe of."""
+    def release(
+        self, permit: AttemptPermit, stages: Collection[Stage] = STAGES
+    ) -> None:
+        """Take back the permits for these stages; for all where the attempt ends."""
         with self._lock:
-            gates = [
-                self._gates[stage]
-                for stage, ticket in leave.tickets.items()
-                if self._gates[stage].is_probe(ticket)
+            self._release(permit, stages)
+
+    def probes(self, permit: AttemptPermit) -> list[OpenCircuit]:
+        """Return the failures that an attempt with this permit is the probe of."""
+        with self._lock:
+            breakers = [
+                self._breakers[stage]
+                for stage, stage_permit in permit.stages.items()
+                if self._breakers[stage].is_probe(stage_permit)
             ]
-            return [gate.down for gate in gates if gate.down is not None]
+            return [breaker.down for breaker in breakers if breaker.down is not None]
 
-    def passed(self, leave: AttemptPermit, stages: Collection[Stage] = WAY) -> None:
-        """Note that these stages no longer lie before the attempt; all at its end."""
+    def record_delivery(self, now: float, size_bytes: int) -> None:
+        """Count a delivery, from which the best number of workers is found."""
+        with self._resizing():
+            self._concurrency.record_delivery(now, size_bytes)
+
+    def record_idle(self, now: float) -> None:
+        """Record that a worker has nothing to do, or has to wait."""
+        with self._resizing():
+            self._concurrency.record_idle(now)
+
+    def record_answer(self, permit: AttemptPermit, stage: Stage) -> list[OpenCircuit]:
+        """Record a definite answer of a stage; return the failures that it ends."""
         with self._lock:
-            self._pass(leave, stages)
+            ended = self._record_earlier_answers(permit, stage)
+            answered = self._breakers[stage].record_answer(permit.stages.get(stage))
+            self._release(permit, [stage])
+            return ended if answered is None else [*ended, answered]
 
-    def answered(self, leave: AttemptPermit, stage: Stage) -> list[OpenCircuit]:
-        """Note a definite answer of a stage; return the trouble that it ends."""
-        with self._lock:
-            ended = self._before(leave, stage)
-            ended.append(self._gates[stage].answered(leave.tickets.get(stage)))
-            self._pass(leave, [stage])
-            return [down for down in ended if down is not None]
-
-    def failed(
+    def record_failure(
         self,
-        leave: AttemptPermit,
-        trouble: DeliveryError,
+        permit: AttemptPermit,
+        error: DeliveryError,
         now: float,
         *,
         entry: int,
         again: bool,
     ) -> tuple[StageFailure, list[OpenCircuit]]:
-        """Note that an attempt failed; return what that means, and what it ends.
+        """Record that an attempt failed.
 
-        `again`: the entry has met the same trouble before.
+        `again`: the entry failed with the same code before. Return what the failure
+        means, and the failures of earlier stages that this attempt ends.
         """
-        stage = trouble.stage
-        # Others went through since the entry met the same trouble: it is the file's
-        # own, and must not park the others again and again. A login is nobody's own.
-        passing = trouble.decision is Decision.DEFER or (again and stage != Stage.LOGIN)
+        stage = error.stage
+        # Other files were delivered since this one failed with the same code, so the
+        # file is the cause, and must not pause all others again and again. A login
+        # concerns no single file.
+        file_only = error.decision is Decision.DEFER or (again and stage != Stage.LOGIN)
         with self._resizing():
-            if trouble.code in STRAIN:
-                self._concurrency.strained()
-            ended = self._before(leave, stage)
-            gate = self._gates[stage]
-            ticket = leave.tickets.get(stage)
-            news, suspects = gate.failed(
-                trouble, ticket, now, entry=entry, passing=passing
+            if error.code in OVERLOAD:
+                self._concurrency.record_overload()
+            ended = self._record_earlier_answers(permit, stage)
+            breaker, stage_permit = self._breakers[stage], permit.stages.get(stage)
+            news, suspects = breaker.record_failure(
+                error, stage_permit, now, entry=entry, file_only=file_only
             )
-            due_at = gate.down.probe_at if gate.down is not None else None
-            if due_at is None and gate.is_stale(ticket):
+            due_at = breaker.down.probe_at if breaker.down is not None else None
+            # The outage that this attempt failed in is over.
+            if due_at is None and breaker.is_stale(stage_permit):
                 due_at = now
-            failure = StageFailure(news, due_at, suspects)
-        return failure, [down for down in ended if down is not None]
+        return StageFailure(news, due_at, suspects), ended
 
     def _resize(self) -> None:
-        for gate in self._gates.values():
-            gate.adopt(self._backoff, self.workers)
+        for breaker in self._breakers.values():
+            breaker.apply_settings(self._backoff, self.workers)
 
     @contextmanager
     def _resizing(self) -> Iterator[None]:
-        """Hold the lock; what then has become another number of workers is told."""
+        """Hold the lock; call `on_resized` without it where `workers` changed."""
         with self._lock:
             before = self.workers
             yield
@@ -207,18 +215,25 @@ class Destination:
         if resized:
             self.on_resized()
 
-    def _before(self, leave: AttemptPermit, stage: Stage) -> list[OpenCircuit | None]:
-        """Note that an attempt came to a stage, so those before it have answered."""
-        passed = [one for one in WAY[: WAY.index(stage)] if one in leave.tickets]
-        ended = [
-            self._gates[one].answered(leave.tickets[one], implied=True)
-            for one in passed
-        ]
-        self._pass(leave, passed)
-        return ended
+    def _record_earlier_answers(
+        self, permit: AttemptPermit, stage: Stage
+    ) -> list[OpenCircuit]:
+        """Record that the stages before this one have answered, as the attempt came on.
 
-    def _pass(self, leave: AttemptPermit, stages: Collection[Stage]) -> None:
+        Return the failures that this ends.
+        """
+        earlier = [
+            item for item in STAGES[: STAGES.index(stage)] if item in permit.stages
+        ]
+        ended = [
+            self._breakers[item].record_answer(permit.stages[item], implied=True)
+            for item in earlier
+        ]
+        self._release(permit, earlier)
+        return [down for down in ended if down is not None]
+
+    def _release(self, permit: AttemptPermit, stages: Collection[Stage]) -> None:
         for stage in stages:
-            ticket = leave.tickets.pop(stage, None)
-            if ticket is not None:
-                self._gates[stage].leave(ticket)
+            stage_permit = permit.stages.pop(stage, None)
+            if stage_permit is not None:
+                self._breakers[stage].release(stage_permit)

@@ -1,6 +1,7 @@
-"""One worker's way past the gates: what it may claim, and what is told of the outcome.
+"""What a worker may claim now, and what the outcome means for all workers.
 
-Between `Destination`, which decides, and the worker, which delivers.
+A `Dispatcher` stands between `Destination`, which decides, and one worker, which
+delivers.
 """
 
 import threading
@@ -19,176 +20,183 @@ from emitterd.journal.journal import Journal
 from emitterd.model import ClaimOrder, Entry, Grant
 from emitterd.text import iso
 
-# A bell for N waiting threads: nobody sleeps over a ring that came while it looked.
-
-
-class WakeUp:
-    """Rings are counted, so `wait` compares instead of clearing."""
-
-    def __init__(self) -> None:
-        self._condition = threading.Condition()
-        self._rings = 0
-
-    def rings(self) -> int:
-        """Return the count to hand to `wait`; take it before looking for work."""
-        with self._condition:
-            return self._rings
-
-    def ring(self) -> None:
-        """Wake all who wait."""
-        with self._condition:
-            self._rings += 1
-            self._condition.notify_all()
-
-    def wait(self, rings: int, timeout_s: float) -> None:
-        """Wait until it rang more often than `rings`, or the time is over."""
-        heartbeat.silence(timeout_s)
-        with self._condition:
-            self._condition.wait_for(lambda: self._rings != rings, timeout_s)
-        heartbeat.record()
-
-
 IDLE_S = 60.0
 """The longest wait without a look: a clock that jumps must not lose a due time."""
 
 FRESH_EVERY = 4
-"""Each probe of the bucket but every so manieth goes by a grant that is pinned."""
+"""Bucket probes reuse a pinned grant. Every fourth probe uses a new one."""
 
 _API = (Stage.LOGIN, Stage.GRANT)
 
 log = structlog.get_logger()
 
 
+class WakeUp:
+    """Wakes the workers that wait for work.
+
+    Notifications are counted. A worker takes the count before it looks for work, so a
+    notification that comes during the look ends its wait at once.
+    """
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._count = 0
+
+    def count(self) -> int:
+        """Return the count to pass to `wait`; take it before looking for work."""
+        with self._condition:
+            return self._count
+
+    def notify(self) -> None:
+        """Wake all workers that wait."""
+        with self._condition:
+            self._count += 1
+            self._condition.notify_all()
+
+    def wait(self, count: int, timeout_s: float) -> None:
+        """Wait until there were more notifications than `count`, or for the time."""
+        heartbeat.silence(timeout_s)
+        with self._condition:
+            self._condition.wait_for(lambda: self._count != count, timeout_s)
+        heartbeat.record()
+
+
 class Dispatcher:
-    """The gates as one worker meets them; for one attempt at a time."""
+    """The circuit breakers as one worker meets them; for one attempt at a time."""
 
     def __init__(
         self,
         journal: Journal,
         destination: Destination,
         usable: Callable[[Grant, float], bool],
-        wake: WakeUp,
+        wake_up: WakeUp,
     ) -> None:
-        """`usable` tells whether a pinned grant holds; `wake` calls the others."""
+        """`usable` tells whether a pinned grant is valid; `wake_up` wakes workers."""
         self._journal = journal
         self._destination = destination
         self._usable = usable
-        self._wake = wake
-        self._leave = AttemptPermit()
+        self._wake_up = wake_up
+        self._permit = AttemptPermit()
 
     def claim(self, now: float) -> Entry | float:
-        """Take the next entry that may go; else return how long to wait, in seconds.
+        """Claim the next entry that may go; else return how long to wait, in seconds.
 
-        Raises `JournalFull`. What is claimed ends with `ended`.
+        Raises `JournalFull`. Call `release` at the end of the attempt.
         """
-        leave = self._destination.ask(now)
-        if isinstance(leave, AttemptPermit):
-            entry = self._take(leave, self._want(leave), now)
+        permit = self._destination.acquire(now)
+        if isinstance(permit, AttemptPermit):
+            entry = self._claim(permit, self._claim_order(permit), now)
             return self._idle_s(now) if entry is None else entry
-        wait_s = leave
+        wait_s = permit
         if not any(self._destination.at(stage) for stage in _API):
             return wait_s
-        # The bucket may be up, and what has its grant needs nothing else.
-        leave = self._destination.ask(now, [Stage.BUCKET])
-        if not isinstance(leave, AttemptPermit):
-            return min(wait_s, leave)
-        entry = self._take(leave, ClaimOrder.PINNED, now)
+        # The bucket may be up, and an entry with a valid grant needs only the bucket.
+        permit = self._destination.acquire(now, [Stage.BUCKET])
+        if not isinstance(permit, AttemptPermit):
+            return min(wait_s, permit)
+        entry = self._claim(permit, ClaimOrder.PINNED, now)
         return wait_s if entry is None else entry
 
-    def answered(self, stage: Stage) -> None:
-        """Note a definite answer of a stage, be it a refusal of this one file."""
-        slow = self._destination.limited
-        with self._destination.telling:
-            ended = self._destination.answered(self._leave, stage)
-            self._tell(ended, None)
-        if ended or slow:
-            self._wake.ring()
+    def record_answer(self, stage: Stage) -> None:
+        """Record a definite answer of a stage; a rejection of one file is one, too."""
+        limited = self._destination.limited
+        with self._destination.log_lock:
+            ended = self._destination.record_answer(self._permit, stage)
+            self._report(ended, None)
+        # More attempts may be under way now.
+        if ended or limited:
+            self._wake_up.notify()
 
-    def failed(self, entry: Entry, trouble: DeliveryError) -> tuple[float, bool]:
-        """Put the entry off after an attempt that failed.
+    def defer(self, entry: Entry, error: DeliveryError) -> tuple[float, bool]:
+        """Put an entry off after a failed attempt.
 
-        Return when the next is due, and whether this one was charged to the entry.
-        Raises `JournalFull`.
+        Return when the next attempt is due, and whether this one was charged to the
+        entry. Raises `JournalFull`.
         """
-        now, again = time.time(), entry.error == trouble.code
-        # Charged before another can find out that it must be taken back.
-        with self._destination.telling:
-            failure, ended = self._destination.failed(
-                self._leave, trouble, now, entry=entry.id, again=again
+        now, again = time.time(), entry.error == error.code
+        # Charged under the lock, before another thread can find that the destination
+        # was the cause, and take the charge back.
+        with self._destination.log_lock:
+            failure, ended = self._destination.record_failure(
+                self._permit, error, now, entry=entry.id, again=again
             )
-            self._tell(ended, failure.news)
+            self._report(ended, failure.news)
             due_at = failure.due_at
             charge = due_at is None
             if due_at is None:
                 due_at = self._destination.backoff.due_at(
-                    now, entry.attempts + 1, trouble.retry_after_s
+                    now, entry.attempts + 1, error.retry_after_s
                 )
-            self._journal.defer(entry, trouble, due_at, charge=charge)
+            self._journal.defer(entry, error, due_at, charge=charge)
             if failure.suspects:
                 self._journal.uncharge(failure.suspects)
         return due_at, charge
 
-    def recall(self, trouble: DeliveryError) -> None:
-        """Shut a gate for what a former run has met."""
-        with self._destination.telling:
-            failure, _ = self._destination.failed(
-                AttemptPermit(), trouble, time.time(), entry=0, again=False
+    def restore_outage(self, error: DeliveryError) -> None:
+        """Open the circuit for a failure that a former run has met."""
+        with self._destination.log_lock:
+            failure, _ = self._destination.record_failure(
+                AttemptPermit(), error, time.time(), entry=0, again=False
             )
-            self._tell([], failure.news)
+            self._report([], failure.news)
 
-    def ended(self) -> None:
-        """Note that the attempt, or the look, is over; at no harm again."""
-        self._destination.passed(self._leave)
+    def release(self) -> None:
+        """Give the permit back; a second call does nothing."""
+        self._destination.release(self._permit)
 
-    def _want(self, leave: AttemptPermit) -> ClaimOrder:
-        probed = {down.stage: down for down in self._destination.probes(leave)}
+    def _claim_order(self, permit: AttemptPermit) -> ClaimOrder:
+        probed = {down.stage: down for down in self._destination.probes(permit)}
         bucket = probed.get(Stage.BUCKET)
-        # A bucket that is down must not use up a grant a probe; but the one file that
-        # has a grant may be a bad one, and must not be every probe.
+        # Probes of the bucket must not use up a grant each. But the one file that has a
+        # grant may be the cause, and must not be every probe.
         if bucket is not None and bucket.probes % FRESH_EVERY != FRESH_EVERY - 1:
             return ClaimOrder.PINNED_FIRST
         return ClaimOrder.FRESH_FIRST if probed else ClaimOrder.ANY
 
-    def _take(self, leave: AttemptPermit, want: ClaimOrder, now: float) -> Entry | None:
-        self._leave = leave
+    def _claim(
+        self, permit: AttemptPermit, order: ClaimOrder, now: float
+    ) -> Entry | None:
+        self._permit = permit
         try:
-            entry = self._journal.claim(now, want)
+            entry = self._journal.claim(now, order)
         except JournalFull:
-            self.ended()
+            self.release()
             raise
         if entry is None:
-            self.ended()
+            self.release()
             return None
         if entry.grant is not None and self._usable(entry.grant, time.time()):
-            self._destination.passed(leave, _API)
-        elif want is ClaimOrder.PINNED:
-            self._put_back(entry, now)
+            self._destination.release(permit, _API)
+        elif order is ClaimOrder.PINNED:
+            self._return_to_queue(entry, now)
             return None
         return entry
 
-    def _put_back(self, entry: Entry, now: float) -> None:
-        """Let an entry wait for the API whose grant has run out."""
+    def _return_to_queue(self, entry: Entry, now: float) -> None:
+        """Let an entry wait for the API, because its grant has run out."""
         down = self._destination.down
         if down is None:
             self._journal.interrupt(entry)
         else:
-            trouble = DeliveryError(Decision.PAUSE, down.code, down.reason)
+            error = DeliveryError(Decision.PAUSE, down.code, down.reason)
             due_at = max(down.probe_at, now)
-            self._journal.defer(entry, trouble, due_at, charge=False)
-        self.ended()
+            self._journal.defer(entry, error, due_at, charge=False)
+        self.release()
 
     def _idle_s(self, now: float) -> float:
         due_at = self._journal.next_due_at()
         return IDLE_S if due_at is None else max(0.01, due_at - now)
 
-    def _tell(self, ended: list[OpenCircuit], news: OpenCircuit | None) -> None:
-        """Say what has changed, once; the caller holds `telling`."""
+    def _report(self, ended: list[OpenCircuit], news: OpenCircuit | None) -> None:
+        """Report a change once; the caller holds `log_lock`."""
         if not ended and news is None:
             return
-        downs = self._destination.downs
-        # Only `status` lags while the journal's disk is full; the log has the news.
+        # The first failure, then those of all stages, for `status`.
+        stages = [asdict(down.outage) for down in self._destination.downs]
+        # While the disk is full only `status` is out of date; the log has the news.
         with suppress(JournalFull):
-            self._journal.save_fact("destination", _fact(downs))
+            fact = {**stages[0], "stages": stages} if stages else None
+            self._journal.save_fact("destination", fact)
         for down in ended:
             duration_s = time.time() - down.since
             log.info("destination.up", stage=down.stage, duration_s=duration_s)
@@ -201,9 +209,3 @@ class Dispatcher:
                 hint=news.hint,
                 due_at=iso(news.probe_at),
             )
-
-
-def _fact(downs: list[OpenCircuit]) -> dict[str, object] | None:
-    """Return what `status` tells: the first trouble on the way, then all of them."""
-    stages = [asdict(one.outage) for one in downs]
-    return {**stages[0], "stages": stages} if stages else None

@@ -16,10 +16,11 @@ from emitterd.config.secrets import read_token
 from emitterd.config.settings import Config
 from emitterd.datasets.catalogue import Dataset
 from emitterd.datasets.inspection import Inspector, load_inspector
+from emitterd.delivery.attempt import UploadObserver
 from emitterd.delivery.backoff import Backoff
 from emitterd.delivery.destination import Destination
 from emitterd.delivery.dispatch import Dispatcher, WakeUp
-from emitterd.delivery.worker import Observer, Worker
+from emitterd.delivery.worker import Worker
 from emitterd.errors import JournalFull
 from emitterd.housekeeping.disposal import Disposal, Rule
 from emitterd.housekeeping.retention import Retention
@@ -123,10 +124,10 @@ REFUSED = frozenset({Code.CREDENTIALS, Code.TOKEN_REFUSED})
 class Components:
     """What the daemon runs.
 
-    `wake` is notified when there is something to claim.
+    `wake_up` is notified when there is something to claim.
     """
 
-    def __init__(self, config: Config, observer: Observer) -> None:
+    def __init__(self, config: Config, observer: UploadObserver) -> None:
         """Open the journal, and build everything that follows.
 
         Raises `JournalError` (`JournalLocked` where another instance runs), and
@@ -135,7 +136,7 @@ class Components:
         self.config = config
         self._observer = observer
         self.shutdown = Shutdown()
-        self.wake = WakeUp()
+        self.wake_up = WakeUp()
         self.spool = Spool(config.spool.directory)
         self.http_client = open_http_client(config, open_tls(config), self.shutdown)
         self.destination = Destination(_backoff(config), workers=_workers(config))
@@ -151,7 +152,7 @@ class Components:
             self.spool,
             Examiner(self.spool, self.journal, self.disposal, rules),
             self.journal,
-            on_admitted=self.wake.ring,
+            on_admitted=self.wake_up.notify,
             on_swept=self._swept,
         )
         self.watch_keeper = WatchKeeper(
@@ -172,7 +173,7 @@ class Components:
         self.http_client.apply_limits(limits(config))
         self.http_client.throttle.apply_timetable(delivery.bandwidth)
         self.journal.apply_settings(delivery.backoff_max_s)
-        self.destination.adopt(_backoff(config), workers=_workers(config))
+        self.destination.apply_settings(_backoff(config), workers=_workers(config))
         self._retention.apply_settings(config.journal.retain_s)
         self._inspector = inspector
         self.intake.apply_settings(_rules(config, inspector))
@@ -190,7 +191,9 @@ class Components:
             self.journal.make_due({Code.CREDENTIALS})
             return
         usable = self._emission.usable
-        Dispatcher(self.journal, self.destination, usable, self.wake).recall(trouble)
+        Dispatcher(self.journal, self.destination, usable, self.wake_up).restore_outage(
+            trouble
+        )
 
     def _rescan(self) -> None:
         # What has been mounted since may be another file system.
@@ -199,11 +202,11 @@ class Components:
 
     def _probe(self) -> None:
         """Try at once what the former credentials were refused for."""
-        if self.destination.hasten(REFUSED, time.time()):
+        if self.destination.probe_now(REFUSED, time.time()):
             # Without room in the journal it is tried when it would have been.
             with suppress(JournalFull):
                 self.journal.make_due(REFUSED)
-            self.wake.ring()
+            self.wake_up.notify()
 
     def file_statuses(self, latest: Latest | None = None) -> FileStatuses:
         """Return who tells where a path stands; `latest`: by another reader."""
@@ -253,7 +256,7 @@ class Components:
             self._emission,
             self.destination,
             self.disposal,
-            wake=self.wake,
+            wake_up=self.wake_up,
             shutdown=self.shutdown,
             on_changed=self.intake.hint,
             observer=self._observer,

@@ -14,8 +14,8 @@ import structlog
 
 from emitterd import __version__
 from emitterd.config.settings import Config
+from emitterd.delivery.attempt import UploadObserver
 from emitterd.delivery.circuit_breaker import OpenCircuit
-from emitterd.delivery.worker import Observer
 from emitterd.intake.file_status import FileStatus, undelivered
 from emitterd.journal.operations import (
     OperationReport,
@@ -68,7 +68,7 @@ log = structlog.get_logger()
 class Daemon:
     """All parts of one installation. Use as `run` or as `once`, then throw away."""
 
-    def __init__(self, config: Config, observer: Observer | None = None) -> None:
+    def __init__(self, config: Config, observer: UploadObserver | None = None) -> None:
         """Open the journal and put the parts together; no thread starts here.
 
         Raises `JournalError` (`JournalLocked` where another instance runs), and
@@ -79,7 +79,9 @@ class Daemon:
         self._parts = Components(config, observer or self._uploads)
         self._journal = self._parts.journal
         self._bulletin = UploadReporter(self._uploads, self._journal)
-        self._crew = Threads(self._parts.worker, self._parts.wake, self._parts.shutdown)
+        self._crew = Threads(
+            self._parts.worker, self._parts.wake_up, self._parts.shutdown
+        )
         database = self._journal.database
         every_s = watchdog_s(os.environ, os.getpid())
         self._supervision = Watchdog(
@@ -225,7 +227,7 @@ class Daemon:
                 path=next(done, None),
                 user=user,
             )
-            self._parts.wake.ring()
+            self._parts.wake_up.notify()
         return outcome
 
     def _done_by_hand(self, deed: OperationResult) -> None:

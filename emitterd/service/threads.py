@@ -21,20 +21,20 @@ class Threads:
     """
 
     def __init__(
-        self, make_worker: Callable[[], Worker], wake: WakeUp, shutdown: Shutdown
+        self, make_worker: Callable[[], Worker], wake_up: WakeUp, shutdown: Shutdown
     ) -> None:
-        """Start nothing yet. `wake` ends the wait of idle workers."""
+        """Start nothing yet. `wake_up` ends the wait of idle workers."""
         self.heartbeat = Heartbeat()
         self.failed = False
         """Whether a thread has died of an unexpected error."""
         self._make_worker = make_worker
-        self._wake = wake
+        self._wake_up = wake_up
         self._shutdown = shutdown
         self._lock = threading.Lock()
         self._loops: list[threading.Thread] = []
         self._workers: dict[int, threading.Thread] = {}
         self._wanted = 0
-        shutdown.on_drain(wake.ring)
+        shutdown.on_drain(wake_up.notify)
 
     def start(self, name: str, loop: Callable[[], None]) -> None:
         """Run a loop in a thread of its own."""
@@ -61,7 +61,7 @@ class Threads:
                 if thread is None or not thread.is_alive():
                     self._workers[number] = self._start_worker(number)
         if self._wanted < before:
-            self._wake.ring()
+            self._wake_up.notify()
 
     def alive(self) -> bool:
         """Tell whether any thread still runs."""

@@ -55,7 +55,7 @@ def manned(rig: Rig, count: int = WORKERS) -> Iterator[None]:
     finally:
         rig.shutdown.drain(0.0)
         rig.shutdown.now.set()
-        rig.wake.ring()
+        rig.wake_up.notify()
         for thread in threads:
             thread.join(20)
     assert not any(thread.is_alive() for thread in threads)

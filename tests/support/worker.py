@@ -99,7 +99,7 @@ class Rig:
         self.events = events
         self.changed: list[bytes] = []
         self.watcher = Watcher()
-        self.wake = WakeUp()
+        self.wake_up = WakeUp()
         self.shutdown = shutdown
         self.root = directory / "cqube_emission"
         self.root.mkdir(exist_ok=True)
@@ -134,7 +134,7 @@ class Rig:
             self.emission,
             self.destination,
             self._disposal,
-            wake=self.wake,
+            wake_up=self.wake_up,
             shutdown=self.shutdown,
             on_changed=self.changed.append,
             observer=self.watcher,

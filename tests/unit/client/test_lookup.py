@@ -16,7 +16,7 @@ import pytest
 from emitterd.client.lookup import NotConfirmed, StoredObject, stored
 from emitterd.client.session import Credentials
 from emitterd.codes import Code
-from emitterd.delivery.attempt import PATIENCE_S
+from emitterd.delivery.attempt import LOOK_UP_MAX_S
 from emitterd.errors import Decision, DeliveryError
 from emitterd.model import Confirmation, Grant
 from emitterd.rehearsal.faults import FaultStage
@@ -73,7 +73,7 @@ def alter(rig: Rig, change: Callable[[Grant], Grant]) -> None:
 
 def aged(grant: Grant) -> Grant:
     """Return a grant so old that nothing is waited for any more."""
-    return dataclasses.replace(grant, granted_at=grant.granted_at - PATIENCE_S)
+    return dataclasses.replace(grant, granted_at=grant.granted_at - LOOK_UP_MAX_S)
 
 
 def unstamped(grant: Grant) -> Grant:

@@ -52,7 +52,7 @@ class Line:
         """Deliver so many; return the number of workers then."""
         for _ in range(files):
             self.now += 1 / self.rate(self.concurrency.limit)
-            self.concurrency.delivered(self.now, size_bytes)
+            self.concurrency.record_delivery(self.now, size_bytes)
             self.seen.append(self.concurrency.limit)
         return self.concurrency.limit
 
@@ -109,7 +109,7 @@ def test_after_overload_it_comes_back_to_where_it_began() -> None:
     line = Line(is_full)
     line.deliver(500)
     for _ in range(200):
-        line.concurrency.strained()
+        line.concurrency.record_overload()
     lowest = line.concurrency.limit
 
     assert lowest == 1
@@ -121,9 +121,9 @@ def test_overload_halves_it_once() -> None:
     line = Line(waits_for_answers)
     line.deliver(500)
     for _ in range(MOST):
-        line.concurrency.strained()
+        line.concurrency.record_overload()
     once = line.concurrency.limit
-    line.concurrency.strained()
+    line.concurrency.record_overload()
 
     assert (once, line.concurrency.limit) == (MOST // 2, MOST // 4)
 
@@ -132,7 +132,7 @@ def test_overload_leaves_one() -> None:
     """However bad it is, one worker goes on."""
     concurrency = Concurrency(None)
     for _ in range(10 * MOST):
-        concurrency.strained()
+        concurrency.record_overload()
 
     assert concurrency.limit == 1
 
@@ -141,7 +141,7 @@ def test_after_overload_it_grows_in_steps() -> None:
     """It does not double again what has been too much, and still comes back."""
     line = Line(waits_for_answers)
     line.deliver(500)
-    line.concurrency.strained()
+    line.concurrency.record_overload()
     halved = line.concurrency.limit
     soon = line.deliver(halved * CALM_ROUNDS // 2)
     later = line.deliver(20_000)
@@ -162,7 +162,7 @@ def test_idleness_proves_nothing() -> None:
     line = Line(waits_for_answers)
     for _ in range(100):
         line.deliver(START)
-        line.concurrency.idle(line.now)
+        line.concurrency.record_idle(line.now)
 
     assert line.concurrency.limit == START
 
@@ -171,9 +171,9 @@ def test_after_a_pause_it_begins_anew() -> None:
     """What was found before a pause is forgotten, and the threads with it."""
     line = Line(waits_for_answers)
     line.deliver(500)
-    line.concurrency.idle(line.now + 1)
+    line.concurrency.record_idle(line.now + 1)
     short = line.concurrency.limit
-    line.concurrency.idle(line.now + FORGET_S + 1)
+    line.concurrency.record_idle(line.now + FORGET_S + 1)
 
     assert (short, line.concurrency.limit) == (MOST, START)
 
@@ -192,8 +192,8 @@ def test_fixed_number_stays(workers: int) -> None:
     """What the operator has set is neither raised nor lowered."""
     line = Line(waits_for_answers, workers)
     line.deliver(500)
-    line.concurrency.strained()
-    line.concurrency.idle(line.now + FORGET_S + 1)
+    line.concurrency.record_overload()
+    line.concurrency.record_idle(line.now + FORGET_S + 1)
 
     assert set(line.seen) == {workers} == {line.concurrency.limit}
 
@@ -203,10 +203,10 @@ def test_another_number_is_adopted() -> None:
     line = Line(waits_for_answers)
     line.deliver(500)
     found = line.concurrency.limit
-    line.concurrency.adopt(None)
+    line.concurrency.apply_settings(None)
     same = line.concurrency.limit
-    line.concurrency.adopt(5)
+    line.concurrency.apply_settings(5)
     fixed = line.concurrency.limit
-    line.concurrency.adopt(None)
+    line.concurrency.apply_settings(None)
 
     assert (found, same, fixed, line.concurrency.limit) == (MOST, MOST, 5, START)

@@ -37,7 +37,7 @@ def destination() -> Destination:
 
 def leave(destination: Destination, now: float, *stages: Stage) -> AttemptPermit:
     """Return leave to pass these stages, or all of them."""
-    given = destination.ask(now, stages or list(Stage))
+    given = destination.acquire(now, stages or list(Stage))
     assert isinstance(given, AttemptPermit)
     return given
 
@@ -52,8 +52,8 @@ def fail(
 ) -> StageFailure:
     """Let an attempt fail, from its beginning to its end."""
     given = given or leave(destination, now)
-    failure, _ = destination.failed(given, trouble, now, entry=1, again=again)
-    destination.passed(given)
+    failure, _ = destination.record_failure(given, trouble, now, entry=1, again=again)
+    destination.release(given)
     return failure
 
 
@@ -74,7 +74,7 @@ def test_trouble_shuts_its_own_gate_only(
     assert failure.news.stage is stage
     assert failure.due_at == failure.news.probe_at
     assert shut_stages(destination) == [stage]
-    assert not isinstance(destination.ask(NOW), AttemptPermit)
+    assert not isinstance(destination.acquire(NOW), AttemptPermit)
 
 
 @each_stage
@@ -83,7 +83,7 @@ def test_what_has_its_grant_passes_the_bucket_only(
 ) -> None:
     """An outage of the API does not stop uploads whose grants are pinned."""
     fail(destination, OF[stage])
-    assert isinstance(destination.ask(NOW, [BUCKET]), AttemptPermit) == (
+    assert isinstance(destination.acquire(NOW, [BUCKET]), AttemptPermit) == (
         stage is not BUCKET
     )
 
@@ -96,7 +96,7 @@ def test_of_many_threads_one_probes(destination: Destination, stage: Stage) -> N
 
     def ask() -> AttemptPermit | float:
         together.wait()
-        return destination.ask(DUE)
+        return destination.acquire(DUE)
 
     with ThreadPoolExecutor(WORKERS) as pool:
         asked = [pool.submit(ask) for _ in range(WORKERS)]
@@ -110,7 +110,7 @@ def test_an_attempt_waits_for_the_last_of_all_gates(destination: Destination) ->
     """Two troubles are probed together, when both are due, and by one attempt."""
     fail(destination, API_DOWN)
     fail(destination, NO_BUCKET, NOW + 1.0, leave(destination, NOW + 1.0, BUCKET))
-    assert destination.ask(NOW + 2.5) == pytest.approx(0.5)
+    assert destination.acquire(NOW + 2.5) == pytest.approx(0.5)
 
     probe = leave(destination, NOW + 3.0)
     assert [down.stage for down in destination.probes(probe)] == [GRANT, BUCKET]
@@ -121,7 +121,7 @@ def test_a_grant_ends_the_trouble_of_login_and_grant(destination: Destination) -
     for stage, since in zip(Stage, (NOW, DUE, 2 * DUE), strict=True):
         fail(destination, OF[stage], since, leave(destination, since, stage))
     probe = leave(destination, 3 * DUE)
-    ended = destination.answered(probe, GRANT)
+    ended = destination.record_answer(probe, GRANT)
 
     assert [down.stage for down in ended] == [LOGIN, GRANT]
     assert shut_stages(destination) == [BUCKET]
@@ -135,7 +135,7 @@ def test_a_grant_by_an_old_token_does_not_end_a_refused_login(
     early = leave(destination, NOW)
     fail(destination, WRONG_PASSWORD)
 
-    assert destination.answered(early, GRANT) == []
+    assert destination.record_answer(early, GRANT) == []
     assert shut_stages(destination) == [LOGIN]
 
 
@@ -145,7 +145,9 @@ def test_trouble_with_the_grant_ends_that_of_the_login(
     """The probe has come as far as to be refused a grant."""
     fail(destination, WRONG_PASSWORD)
     probe = leave(destination, DUE)
-    failure, ended = destination.failed(probe, API_DOWN, DUE, entry=1, again=False)
+    failure, ended = destination.record_failure(
+        probe, API_DOWN, DUE, entry=1, again=False
+    )
 
     assert [down.stage for down in ended] == [LOGIN]
     assert failure.news == destination.at(GRANT)
@@ -157,7 +159,7 @@ def test_an_upload_by_a_pinned_grant_says_nothing_of_the_api(
 ) -> None:
     """The bucket has answered, and nobody else was asked."""
     fail(destination, API_DOWN)
-    assert destination.answered(leave(destination, NOW, BUCKET), BUCKET) == []
+    assert destination.record_answer(leave(destination, NOW, BUCKET), BUCKET) == []
     assert shut_stages(destination) == [GRANT]
 
 
@@ -165,8 +167,8 @@ def test_a_probe_that_said_nothing_is_given_on(destination: Destination) -> None
     """Where the prober found no entry, the next who asks probes at once."""
     fail(destination, API_DOWN)
     probe = leave(destination, DUE)
-    assert not isinstance(destination.ask(DUE), AttemptPermit)
-    destination.passed(probe)
+    assert not isinstance(destination.acquire(DUE), AttemptPermit)
+    destination.release(probe)
 
     assert destination.probes(leave(destination, DUE))
 
@@ -177,7 +179,7 @@ def test_a_probe_that_needs_no_grant_leaves_the_api_to_others(
     """An entry that turns out to have its grant passes the bucket alone."""
     fail(destination, API_DOWN)
     probe = leave(destination, DUE)
-    destination.passed(probe, [LOGIN, GRANT])
+    destination.release(probe, [LOGIN, GRANT])
 
     assert destination.probes(probe) == []
     assert destination.probes(leave(destination, DUE))
@@ -215,7 +217,7 @@ def test_a_failure_from_before_the_outage_is_due_at_once(
     """What broke with an outage that is over is charged to no file."""
     early = leave(destination, NOW)
     fail(destination, NO_BUCKET)
-    destination.answered(leave(destination, DUE), BUCKET)
+    destination.record_answer(leave(destination, DUE), BUCKET)
 
     assert fail(destination, LOST, DUE, early) == StageFailure(None, DUE, [])
     assert destination.down is None
@@ -224,25 +226,25 @@ def test_a_failure_from_before_the_outage_is_due_at_once(
 def test_other_credentials_are_tried_at_once(destination: Destination) -> None:
     """A refused login is probed now where that is asked for; a probe is one only."""
     fail(destination, WRONG_PASSWORD)
-    assert not isinstance(destination.ask(NOW + 1), AttemptPermit)
+    assert not isinstance(destination.acquire(NOW + 1), AttemptPermit)
 
-    assert destination.hasten({Code.CREDENTIALS}, NOW + 1)
+    assert destination.probe_now({Code.CREDENTIALS}, NOW + 1)
     assert destination.probes(leave(destination, NOW + 1))
-    assert not isinstance(destination.ask(NOW + 1), AttemptPermit)
+    assert not isinstance(destination.acquire(NOW + 1), AttemptPermit)
 
 
 def test_other_trouble_is_not_hastened(destination: Destination) -> None:
     """Other credentials mend no outage, and a destination that is up needs none."""
-    assert not destination.hasten({Code.CREDENTIALS}, NOW)
+    assert not destination.probe_now({Code.CREDENTIALS}, NOW)
     fail(destination, API_DOWN)
 
-    assert not destination.hasten({Code.CREDENTIALS}, NOW)
-    assert not isinstance(destination.ask(NOW), AttemptPermit)
+    assert not destination.probe_now({Code.CREDENTIALS}, NOW)
+    assert not isinstance(destination.acquire(NOW), AttemptPermit)
 
 
 def test_another_number_of_workers_is_another_streak(destination: Destination) -> None:
     """As many passing failures as there are workers park."""
-    destination.adopt(destination.backoff, workers=6)
+    destination.apply_settings(destination.backoff, workers=6)
 
     assert [fail(destination, LOST).due_at for _ in range(5)] == [None] * 5
     assert fail(destination, LOST).due_at is not None
@@ -265,8 +267,8 @@ def test_more_workers_are_let_through() -> None:
     told: list[int] = []
     destination.on_resized = lambda: told.append(destination.workers)
     for number in range(2 * START):
-        destination.delivered(NOW + number, 1000)
-    given = [destination.ask(NOW) for _ in range(2 * START + 1)]
+        destination.record_delivery(NOW + number, 1000)
+    given = [destination.acquire(NOW) for _ in range(2 * START + 1)]
 
     assert told == [2 * START]
     assert sum(isinstance(one, AttemptPermit) for one in given) >= 2 * START
@@ -278,8 +280,8 @@ def test_after_a_pause_it_begins_anew() -> None:
     told: list[int] = []
     destination.on_resized = lambda: told.append(destination.workers)
     for number in range(2 * START):
-        destination.delivered(NOW + number, 1000)
-    destination.idle(NOW + 2 * START)
-    destination.idle(NOW + 2 * START + FORGET_S)
+        destination.record_delivery(NOW + number, 1000)
+    destination.record_idle(NOW + 2 * START)
+    destination.record_idle(NOW + 2 * START + FORGET_S)
 
     assert told == [2 * START, START]

@@ -1,4 +1,4 @@
-"""The bell: rings are counted, none is slept over."""
+"""The bell: count are counted, none is slept over."""
 
 import threading
 import time
@@ -13,35 +13,37 @@ from support.waiting import make_zip, wait_until
 
 def test_ring_before_wait_ends_it_at_once() -> None:
     """A ring that came while one looked for work is not slept over."""
-    wake = WakeUp()
-    rings = wake.rings()
-    wake.ring()
+    wake_up = WakeUp()
+    count = wake_up.count()
+    wake_up.notify()
     began = time.monotonic()
-    wake.wait(rings, 60.0)
+    wake_up.wait(count, 60.0)
     assert time.monotonic() - began < 30.0
 
 
 def test_wait_ends_with_its_time() -> None:
     """Without a ring the wait ends by itself, and not before its time."""
-    wake = WakeUp()
+    wake_up = WakeUp()
     began = time.monotonic()
-    wake.wait(wake.rings(), 0.05)
+    wake_up.wait(wake_up.count(), 0.05)
     assert time.monotonic() - began >= 0.05
 
 
 def test_one_ring_wakes_all() -> None:
-    """Each of N waiting threads wakes from one ring."""
-    wake = WakeUp()
-    rings = wake.rings()
-    threads = [threading.Thread(target=wake.wait, args=(rings, 60.0)) for _ in range(8)]
+    """Each of N waiting threads wakes from one notification."""
+    wake_up = WakeUp()
+    count = wake_up.count()
+    threads = [
+        threading.Thread(target=wake_up.wait, args=(count, 60.0)) for _ in range(8)
+    ]
     for thread in threads:
         thread.start()
     wait_until(
-        lambda: len(wake._condition._waiters) == 8,  # type: ignore[attr-defined]
+        lambda: len(wake_up._condition._waiters) == 8,  # type: ignore[attr-defined]
         30.0,
         "all wait",
     )
-    wake.ring()
+    wake_up.notify()
     for thread in threads:
         thread.join(30.0)
     assert not any(thread.is_alive() for thread in threads)
@@ -49,22 +51,22 @@ def test_one_ring_wakes_all() -> None:
 
 def test_no_ring_is_lost_under_load() -> None:
     """A thread that takes the count, looks, then waits sees all work that is rung."""
-    wake = WakeUp()
+    wake_up = WakeUp()
     work = 0
     seen: list[int] = []
 
     def look() -> None:
         while not seen or seen[-1] < 500:
-            rings = wake.rings()
+            count = wake_up.count()
             if seen and seen[-1] == work:
-                wake.wait(rings, 60.0)
+                wake_up.wait(count, 60.0)
             seen.append(work)
 
     thread = threading.Thread(target=look)
     thread.start()
     for number in range(1, 501):
         work = number
-        wake.ring()
+        wake_up.notify()
     thread.join(30.0)
     assert not thread.is_alive()
     assert seen[-1] == 500

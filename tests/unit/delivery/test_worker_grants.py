@@ -299,7 +299,7 @@ def run_until_delivered(rig: Rig, count: int) -> None:
         )
     finally:
         rig.shutdown.drain(0.0)
-        rig.wake.ring()
+        rig.wake_up.notify()
         rig.shutdown.now.set()
         for thread in threads:
             thread.join(30)

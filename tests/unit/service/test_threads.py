@@ -27,7 +27,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
 @pytest.fixture
 def crew(rig: Rig) -> Iterator[Threads]:
     """Yield a crew without members; whoever is left at the end is let go."""
-    crew = Threads(rig.another_worker, rig.wake, rig.shutdown)
+    crew = Threads(rig.another_worker, rig.wake_up, rig.shutdown)
     yield crew
     rig.shutdown.drain(0.0)
     rig.shutdown.now.set()
@@ -129,7 +129,7 @@ def test_slow_answers_call_for_more(tmp_path: Path) -> None:
         rig.faults("slow-answer:1:0.3")
         for number in range(150):
             rig.drop(f"pat/{number}.zip", b"%d" % number)
-        crew = Threads(rig.another_worker, rig.wake, rig.shutdown)
+        crew = Threads(rig.another_worker, rig.wake_up, rig.shutdown)
         rig.destination.on_resized = lambda: crew.resize_workers(
             lambda: rig.destination.workers
         )
