@@ -1,17 +1,19 @@
-"""An entry of the journal, its states, and the verbs that change them."""
+"""The journal's vocabulary: an entry, its states, and the verbs between them."""
 
 import json
 import os
 import zlib
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import NamedTuple, Self
 
 from emitterd.text import display
 
+# What identifies a version of a file without reading it.
+
 
 class Fingerprint(NamedTuple):
-    """Identifies a version of a file by stat: if it is equal, the content is too.
+    """The stat fingerprint: equal means that the content need not be hashed again.
 
     ctime is in it because `touch -r` can forge mtime but not ctime.
     """
@@ -24,8 +26,8 @@ class Fingerprint(NamedTuple):
 
     @classmethod
     def of(cls, stat: os.stat_result) -> Self:
-        """Return the fingerprint of a stat result."""
-        # SQLite stores signed integers; device and inode are unsigned, 64 bits.
+        """Take the fingerprint out of a stat result."""
+        # SQLite's integers are signed; a device or inode number is an unsigned 64.
         return cls(
             stat.st_dev & 0x7FFF_FFFF_FFFF_FFFF,
             stat.st_ino & 0x7FFF_FFFF_FFFF_FFFF,
@@ -35,20 +37,20 @@ class Fingerprint(NamedTuple):
         )
 
     def same_bytes(self, later: Self, links: int) -> bool:
-        """Tell whether an open file still has the content of this fingerprint.
+        """Tell whether the descriptor still has the bytes this fingerprint stood for.
 
-        Deleting or replacing a file while it is read changes only its ctime and
-        leaves it no link: the open descriptor keeps the content.
+        A file that was deleted, or replaced by a rename, while it is read changes
+        only its ctime and has no link left; the open descriptor keeps its bytes.
         """
         return self == later or (links == 0 and later.renamed_from(self))
 
     def renamed_from(self, earlier: Self) -> bool:
-        """Tell whether it is the same file after a rename, which changes only ctime."""
+        """Tell whether it is the same file under another name: that changes ctime."""
         return self[:4] == earlier[:4]
 
 
 class State(StrEnum):
-    """The state of an entry."""
+    """Where an entry stands."""
 
     QUEUED = "queued"
     DELIVERING = "delivering"
@@ -60,14 +62,14 @@ class State(StrEnum):
 
 
 LIVE = frozenset({State.QUEUED, State.DELIVERING, State.DEFERRED, State.HELD})
-"""States of an entry that is not ended; each path has at most one such entry."""
+"""States of an entry that still has to reach the bucket; one a path at the most."""
 
 WAITING = LIVE - {State.HELD}
 """States of an entry that is neither ended nor held."""
 
 
 class Verb(StrEnum):
-    """A change of an entry from one state to another."""
+    """What moves an entry from one state to another."""
 
     CLAIM = "claim"
     DELIVER = "deliver"
@@ -83,17 +85,17 @@ class Verb(StrEnum):
 
 
 class ClaimOrder(StrEnum):
-    """Which of the entries that are due is claimed next."""
+    """Which of the entries that are due is to be claimed."""
 
     ANY = "any"
-    """The next one in the fair queue."""
+    """The one whose turn it is."""
     FRESH_FIRST = "fresh-first"
-    """One that has not failed yet, else the one that waited longest: a bad file must
-    not be used for every probe of a destination that is down."""
+    """One that has not failed yet, or else the one that waited longest: a bad file
+    must not be every probe of a destination that is down."""
     PINNED_FIRST = "pinned-first"
-    """The one with a grant that waited longest, else a fresh one."""
+    """One that has its grant, the one that waited longest; or else a fresh one."""
     PINNED = "pinned"
-    """One with a grant, or none at all."""
+    """One that has its grant, or none."""
 
 
 TRANSITIONS: dict[Verb, tuple[frozenset[State], State]] = {
@@ -107,18 +109,18 @@ TRANSITIONS: dict[Verb, tuple[frozenset[State], State]] = {
     Verb.HOLD: (frozenset({State.QUEUED, State.DEFERRED}), State.HELD),
     Verb.RELEASE: (frozenset({State.HELD}), State.QUEUED),
     Verb.RETRY: (frozenset({State.DEFERRED}), State.QUEUED),
-    # A rejected file must pass inspection and admission again, as a new version.
+    # What was refused at the door must pass the door again: the rejection is taken
+    # back, and the file, if it is there, is looked at as a new one.
     Verb.REOPEN: (frozenset({State.REJECTED}), State.WITHDRAWN),
 }
-"""The whole state machine: for each verb, the states that allow it and its target."""
+"""The state machine, whole. A verb on any other state is an `IllegalTransition`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """A presigned upload: permission to upload one object for one hour.
+    """Leave to POST one object: what `POST /upload-url` answered.
 
-    It is the answer of `POST /upload-url`. `granted_at` and `expires_at` are seconds
-    since the epoch by this host's clock.
+    `expires_at` and `granted_at` are seconds since the epoch by this host's clock.
     The fields hold a policy and its signature: secrets, never logged.
     """
 
@@ -127,7 +129,7 @@ class Grant:
     granted_at: float
     expires_at: float
     issuer: str = ""
-    """The emission API that issued it; another one must not use it."""
+    """The emission API that gave it: another one's grants lead elsewhere."""
 
     @property
     def key(self) -> str:
@@ -135,18 +137,27 @@ class Grant:
         return self.fields["key"]
 
     def spent(self) -> Self:
-        """Return what emitterd keeps of a refused grant, to look for its object."""
+        """Return what is left of it once it is refused: whose and where it was."""
         left = {name: self.fields.get(name, "") for name in ("key", "policy")}
         return replace(self, fields=left, expires_at=0.0)
 
     def pack(self) -> bytes:
-        """Return the grant as the journal stores it: compressed, so not readable."""
-        values = [getattr(self, field.name) for field in fields(self)]
-        return zlib.compress(json.dumps(values).encode())
+        """Return the grant as the journal keeps it: not legible at a glance."""
+        return zlib.compress(
+            json.dumps(
+                [
+                    self.url,
+                    self.fields,
+                    self.granted_at,
+                    self.expires_at,
+                    self.issuer,
+                ]
+            ).encode()
+        )
 
     @classmethod
     def unpack(cls, packed: bytes) -> Self:
-        """Return the grant that `pack` stored."""
+        """Return a grant that `pack` packed."""
         return cls(*json.loads(zlib.decompress(packed)))
 
     def __repr__(self) -> str:
@@ -155,7 +166,7 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One version of one file, as claimed by a worker."""
+    """One version of one file, as a worker holds it after a claim."""
 
     id: int
     path: bytes
@@ -165,25 +176,25 @@ class Entry:
     grant: Grant | None
     ambiguous: bool
     first: bool = False
-    """Whether the journal has no other version of the path, and never had a grant."""
+    """Whether nothing else is on record of its path: no version, and no grant."""
 
     @property
     def name(self) -> str:
-        """The path as text for logs and tables."""
+        """The path for people."""
         return display(self.path)
 
 
 class Confirmation(StrEnum):
-    """The result of the look-up of an object whose upload was not answered."""
+    """What the bucket showed under the key of a body whose answer was lost."""
 
     FOUND = "found"
-    """The bucket has all the bytes: the file is delivered."""
+    """All the bytes: the file is delivered."""
     ABSENT = "absent"
-    """There is no object: never stored, or already collected by the server."""
+    """Nothing: never stored, or taken by the server already."""
     OTHER = "other"
-    """The object has different bytes."""
+    """An object of other bytes."""
     UNKNOWN = "unknown"
-    """The look-up failed, or its answer proves nothing."""
+    """It could not be asked, or its answer tells nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,4 +209,4 @@ class Receipt:
     verified: bool
     """Whether the ETag is an MD5 and equals that of the bytes sent."""
     confirmed: bool = False
-    """Whether a look-up proved it, because the upload was not answered."""
+    """Whether the bucket was asked afterwards, the answer to the body being lost."""

@@ -16,7 +16,6 @@ from emitterd.config.sources import find
 from emitterd.datasets.inspection import load_inspector
 from emitterd.intake.examine import MAX_BYTES
 from emitterd.journal.reader import is_locked
-from emitterd.monitoring.http_server import probe
 from emitterd.service.logging import silence
 from emitterd.spool.mounts import NETWORK, file_system
 from emitterd.spool.watcher import folders_below, watch_limit
@@ -201,7 +200,7 @@ def _metrics(config: Config) -> Iterator[Diagnosis]:
         yield Diagnosis("ok", "metrics.listen", f"{listen}, if the daemon has it")
         return
     try:
-        probe(listen)
+        listen.probe()
     except OSError as error:
         yield Diagnosis(
             "warning",

@@ -34,7 +34,12 @@ from emitterd.journal.reader import JournalReader
 from emitterd.model import State
 from emitterd.monitoring.alarms import AlarmCode, journal_full, judge, queue_alarms
 from emitterd.monitoring.explain import OutsideSpool, explain, locate
-from emitterd.monitoring.status import check_line, queue_status, record, status_record
+from emitterd.monitoring.status import (
+    check_line,
+    health_record,
+    queue_status,
+    status_record,
+)
 from emitterd.spool.folder import Spool, ignore_lease_breaks
 from emitterd.spool.selection import Selection
 from emitterd.text import display, printable
@@ -71,7 +76,7 @@ def check_status(config: Path | None, *, as_json: bool) -> int:
             alarms.append(journal_full(now))
     judged = judge(alarms)
     if as_json:
-        print_object(record(judged))
+        print_object(health_record(judged))
     else:
         line = check_line(judged, progress, rule, running=running, now=now)
         sys.stdout.write(f"{line}\n")

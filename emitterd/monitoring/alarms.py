@@ -5,6 +5,7 @@ nothing. Pure: plain numbers and `now` in, alarms out. Instants are seconds sinc
 epoch, limits are seconds.
 """
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -47,6 +48,9 @@ WARNINGS = frozenset(
 """What hurries nobody: deliveries go on. All other causes are critical."""
 
 
+_CODE = re.compile(r"^E[0-9]{3} ")
+
+
 @dataclass(frozen=True, slots=True)
 class Alarm:
     """One thing that is not well, since when, in words, and what to do about it."""
@@ -60,6 +64,17 @@ class Alarm:
     def level(self) -> AlarmLevel:
         """How bad it is."""
         return AlarmLevel.WARNING if self.code in WARNINGS else AlarmLevel.CRITICAL
+
+    @property
+    def title(self) -> str:
+        """The words before the colon as a heading, without an error code."""
+        title = _CODE.sub("", self.words).partition(": ")[0]
+        return title[:1].upper() + title[1:]
+
+    @property
+    def detail(self) -> str:
+        """The words after the colon."""
+        return self.words.partition(": ")[2]
 
 
 @dataclass(frozen=True, slots=True)

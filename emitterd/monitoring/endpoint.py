@@ -1,17 +1,22 @@
-"""Where metrics, health and page are served: `127.0.0.1:9464`, or `unix:/run/…`."""
+"""Where page, metrics and health are served: `127.0.0.1:9464`, or `unix:/run/…`."""
 
 import ipaddress
 import os
 import socket
+import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 UNIX = "unix:"
 UNIX_MAX_BYTES = 107
-"""How long the path of a socket may be. Source: unix(7)."""
+"""The longest path of a socket. Source: unix(7)."""
 
 PORT_MAX = 65535
+BACKLOG = 64
+SOCKET_MODE = 0o660
+CONNECT_S = 1.0
 EXAMPLES = "write it like 127.0.0.1:9464, [::1]:9464 or unix:/run/emitterd/page.sock"
 
 
@@ -25,7 +30,7 @@ class Endpoint:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read what people write; raises `ValueError` with what is wrong."""
+        """Parse a value of the configuration; raises `ValueError` with the problem."""
         if text.startswith(UNIX):
             path = Path(text.removeprefix(UNIX))
             if not path.is_absolute():
@@ -44,15 +49,44 @@ class Endpoint:
 
     @property
     def local(self) -> bool:
-        """Whether nobody but this machine's users can reach it."""
+        """Whether only users of this machine can reach it."""
         return self.path is not None or is_loopback(self.host)
 
     def resolve(self) -> tuple[socket.AddressFamily, object]:
         """Return family and address to bind. Raises `OSError`."""
         if self.path is not None:
             return socket.AF_UNIX, str(self.path)
-        found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
-        return found[0][0], found[0][4]
+        info = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+        return info[0][0], info[0][4]
+
+    def listen(self) -> socket.socket:
+        """Return a listening socket. Raises `OSError` where the address is taken."""
+        family, address = self.resolve()
+        listener = socket.socket(family)
+        try:
+            if self.path is None:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            else:
+                _remove_stale(self.path)
+            listener.bind(address)  # type: ignore[arg-type]  # as the family has it
+            if self.path is not None:
+                self.path.chmod(SOCKET_MODE)
+            listener.listen(BACKLOG)
+        except OSError:
+            listener.close()
+            raise
+        return listener
+
+    def close(self, listener: socket.socket) -> None:
+        """Close what `listen` returned."""
+        listener.close()
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+
+    def probe(self) -> None:
+        """Listen for a moment. Raises `OSError` where the address is taken."""
+        self.close(self.listen())
 
     def __str__(self) -> str:
         if self.path is not None:
@@ -62,8 +96,21 @@ class Endpoint:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a host is this machine alone."""
+    """Return whether a host is this machine only."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host.lower() == "localhost"
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove the socket of a dead process; keep that of a living one."""
+    with suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            return
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(CONNECT_S)
+            try:
+                client.connect(str(path))
+            except ConnectionRefusedError:
+                path.unlink()

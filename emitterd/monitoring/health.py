@@ -1,24 +1,20 @@
-"""The daemon's look at itself: the verdict, the forecast, `/healthz` and `/readyz`.
+"""The health of the running daemon: the journal's alarms and those of the daemon.
 
-One look serves all who ask within a second, so that nobody can make the journal busy
-by asking.
+One reading serves everybody who asks within a second, so that requests cannot keep the
+journal busy.
 """
 
-import json
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
-from http import HTTPStatus
-from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from emitterd.delivery.destination import Destination
-from emitterd.errors import JournalError, JournalFull
+from emitterd.errors import JournalFull
 from emitterd.intake.loop import Intake
 from emitterd.journal.journal import Journal
 from emitterd.monitoring.alarms import (
-    AlarmLevel,
     AlarmLimits,
     Health,
     Watch,
@@ -27,18 +23,19 @@ from emitterd.monitoring.alarms import (
     queue_alarms,
     sweep_limit_s,
 )
-from emitterd.monitoring.status import QueueReading, QueueStatus, read_queue, record
+from emitterd.monitoring.status import QueueReading, QueueStatus, read_queue
 from emitterd.spool.watcher import WatchKeeper
 
-LOOK_S = 1.0
+READING_S = 1.0
+"""A reading is used again for this time."""
 
 AGED_S = 60.0
-"""How long what the journal said holds while nothing is committed: what was delivered a
-day ago ceases to count for the forecast."""
+"""Without a commit the queue's status is read again after this time: the forecast must
+not count what was delivered more than a day ago."""
 
 
 class HealthMonitor:
-    """Looks and judges. Thread-safe but for `beat`."""
+    """Reads the journal and the daemon's parts. Thread-safe but for `note_alarms`."""
 
     def __init__(
         self,
@@ -54,111 +51,68 @@ class HealthMonitor:
         self._watch_keeper = watch_keeper
         self._destination = destination
         self._limits = limits
-        self._began_at = time.time()
+        self._started_at = time.time()
         self._lock = threading.Lock()
         self._reading: QueueReading | None = None
-        self._looked_at = 0.0
-        self._progress: QueueStatus | None = None
-        self._progress_of = (0, 0.0)
+        self._read_at = 0.0
+        self._queue: QueueStatus | None = None
+        self._queue_read = (0, 0.0)
         self._noted: list[tuple[str, float]] = []
 
     def read(self) -> QueueReading:
-        """Return what stands, at most a second old. Raises `JournalError`."""
+        """Return a reading that is at most a second old. Raises `JournalError`."""
         with self._lock:
             now = time.monotonic()
-            if self._reading is None or now - self._looked_at >= LOOK_S:
-                self._reading = self._look(time.time())
-                self._looked_at = now
+            if self._reading is None or now - self._read_at >= READING_S:
+                self._reading = self._read(time.time())
+                self._read_at = now
             return self._reading
 
-    def verdict(self) -> Health:
-        """Return whether all is well. Raises `JournalError`."""
-        return self.read().verdict
+    def health(self) -> Health:
+        """Return all alarms. Raises `JournalError`."""
+        return self.read().health
 
-    def begin(self) -> None:
-        """Forget what a former process noted of itself. Raises `JournalError`."""
-        if self.read().progress.noted:
+    def clear_noted_alarms(self) -> None:
+        """Clear the alarms that a former process noted. Raises `JournalError`."""
+        if self.read().queue.noted:
             self._journal.save_fact("alarms", [])
 
-    def beat(self) -> None:
-        """Note for `status --check` what only this process knows, where it changed."""
+    def note_alarms(self) -> None:
+        """Note for `status --check` the alarms that only this process can see."""
         alarms = daemon_alarms(self._watch(self._limits()[1]), time.time())
-        # How long ago the last sweep was is told anew each time, and noted once.
-        known = [(one.code, one.since) for one in alarms]
-        if known != self._noted:
-            # Without room for it, it is noted as soon as there is some.
+        # The words of a missed sweep change all the time; it is noted once.
+        current = [(alarm.code, alarm.since) for alarm in alarms]
+        if current != self._noted:
+            # On a full disk it is noted as soon as there is room.
             with suppress(JournalFull):
-                self._journal.save_fact("alarms", [asdict(one) for one in alarms])
-                self._noted = known
+                self._journal.save_fact("alarms", [asdict(alarm) for alarm in alarms])
+                self._noted = current
 
-    def healthz(self) -> WSGIApplication:
-        """Return what tells whether all is well: 503 where an alarm is critical."""
-
-        def application(_: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
-            try:
-                judged = self.verdict()
-            except JournalError as error:
-                reason = {"level": AlarmLevel.CRITICAL, "reason": str(error)}
-                return _answer(start, HTTPStatus.SERVICE_UNAVAILABLE, reason)
-            critical = judged.level is AlarmLevel.CRITICAL
-            status = HTTPStatus.SERVICE_UNAVAILABLE if critical else HTTPStatus.OK
-            return _answer(start, status, record(judged))
-
-        return application
-
-    def _asked(self, now: float) -> QueueStatus:
-        """Return what the journal says, without asking where it says the same."""
-        database, (asked_of, at) = self._journal.database, self._progress_of
-        # Counted first: what is committed meanwhile is asked for again.
+    def _read_queue(self, now: float) -> QueueStatus:
+        database, (commits_read, read_at) = self._journal.database, self._queue_read
+        # Before the reading: a commit during it causes another one.
         commits = database.commits
-        stale = commits != asked_of or not 0 <= now - at < AGED_S
-        if self._progress is None or stale:
-            self._progress = read_queue(database.read, now)
-            self._progress_of = commits, now
-        return self._progress
+        aged = not 0 <= now - read_at < AGED_S
+        if self._queue is None or commits != commits_read or aged:
+            self._queue = read_queue(database.read, now)
+            self._queue_read = commits, now
+        return self._queue
 
-    def _look(self, now: float) -> QueueReading:
-        progress = self._asked(now)
+    def _read(self, now: float) -> QueueReading:
+        queue = self._read_queue(now)
         outages = tuple(down.outage for down in self._destination.downs)
-        queue = progress.queue(outages, running=True)
         limits, sweep_every_s = self._limits()
-        alarms = queue_alarms(queue, limits, now)
+        alarms = queue_alarms(queue.queue(outages, running=True), limits, now)
         alarms += daemon_alarms(self._watch(sweep_every_s), now)
-        eta_s = progress.eta_s(moving=not outages)
-        swept_at = self._intake.swept_at
-        return QueueReading(progress, judge(alarms), outages, eta_s, swept_at)
+        eta_s = queue.eta_s(moving=not outages)
+        return QueueReading(queue, judge(alarms), outages, eta_s, self._intake.swept_at)
 
     def _watch(self, sweep_every_s: float) -> Watch:
-        intake, watch_keeper = self._intake, self._watch_keeper
         return Watch(
-            swept_at=intake.swept_at or self._began_at,
-            sweep_limit_s=sweep_limit_s(sweep_every_s, intake.sweep_took_s),
-            root_lost_since=watch_keeper.lost_since,
-            degraded_since=watch_keeper.degraded_since,
-            degraded=watch_keeper.degraded,
+            swept_at=self._intake.swept_at or self._started_at,
+            sweep_limit_s=sweep_limit_s(sweep_every_s, self._intake.sweep_took_s),
+            root_lost_since=self._watch_keeper.lost_since,
+            degraded_since=self._watch_keeper.degraded_since,
+            degraded=self._watch_keeper.degraded,
             journal_full_since=self._journal.database.full_since,
         )
-
-
-def readyz(ready: Callable[[], bool]) -> WSGIApplication:
-    """Return what tells whether the daemon has begun, and is not about to end."""
-
-    def application(_: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
-        if ready():
-            return _answer(start, HTTPStatus.OK, {"ready": True})
-        return _answer(start, HTTPStatus.SERVICE_UNAVAILABLE, {"ready": False})
-
-    return application
-
-
-def _answer(
-    start: StartResponse, status: HTTPStatus, said: Mapping[str, object]
-) -> list[bytes]:
-    body = (json.dumps(said, indent=2) + "\n").encode()
-    headers = [
-        ("Content-Type", "application/json"),
-        ("Content-Length", str(len(body))),
-        ("Cache-Control", "no-store"),
-    ]
-    start(f"{status.value} {status.phrase}", headers)
-    return [body]

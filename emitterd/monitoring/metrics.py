@@ -5,10 +5,10 @@ when the journal forgets. What stands is read from the journal when it is asked 
 Labels are bounded: datasets of the catalogue, codes, states.
 """
 
+import gzip
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from prometheus_client import (
     CollectorRegistry,
@@ -17,9 +17,9 @@ from prometheus_client import (
     Info,
     ProcessCollector,
     disable_created_metrics,
-    make_wsgi_app,
 )
 from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder, gzip_accepted
 
 from emitterd import __version__
 from emitterd.datasets.catalogue import Dataset
@@ -28,11 +28,8 @@ from emitterd.journal.journal import Journal
 from emitterd.journal.rows import Admission, AdmissionResult, Admitted
 from emitterd.model import Entry, Receipt, State
 from emitterd.monitoring.alarms import Alarm, AlarmCode, Health
+from emitterd.monitoring.http_server import Handler, Request, Response
 from emitterd.monitoring.status import QueueReading, QueueStatus
-
-if TYPE_CHECKING:
-    from wsgiref.types import WSGIApplication
-
 
 OTHER = "other"
 """The dataset of a path that is none of the catalogue's."""
@@ -97,11 +94,22 @@ class Metrics:
         self._sweep.observe(duration_s)
         self._missed.inc(missed)
 
-    def application(self, read: Callable[[], QueueReading]) -> "WSGIApplication":
-        """Return what answers a scrape; `read` is called at each."""
+    def handler(self, read: Callable[[], QueueReading]) -> Handler:
+        """Return the HTTP handler of a scrape, which calls `read`."""
         self._registry.register(_StateCollector(read))
-        application: WSGIApplication = make_wsgi_app(self._registry)
-        return application
+
+        def handler(request: Request) -> Response:
+            encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+            names = request.query_params.getlist("name[]")
+            registry = self._registry
+            metrics = registry.restricted_registry(names) if names else registry
+            body, headers = encode(metrics), {"Content-Type": content_type}
+            if gzip_accepted(request.headers.get("Accept-Encoding", "")):
+                body = gzip.compress(body)
+                headers["Content-Encoding"] = "gzip"
+            return Response(body, headers=headers)
+
+        return handler
 
 
 class _StateCollector:
@@ -117,10 +125,10 @@ class _StateCollector:
     def collect(self) -> Iterator[Metric]:
         """Yield every gauge."""
         reading = self._read()
-        yield from _entries(reading.progress)
+        yield from _entries(reading.queue)
         yield from _progress(reading)
         yield _stages(reading.outages)
-        yield _alarms(reading.verdict)
+        yield _alarms(reading.health)
 
 
 def _entries(progress: QueueStatus) -> Iterator[Metric]:
@@ -135,7 +143,7 @@ def _entries(progress: QueueStatus) -> Iterator[Metric]:
 
 
 def _progress(reading: QueueReading) -> Iterator[Metric]:
-    progress = reading.progress
+    progress = reading.queue
     oldest_at = progress.oldest_waiting_at
     age_s = 0.0 if oldest_at is None else max(0.0, time.time() - oldest_at)
     values: dict[str, tuple[str, float | None]] = {

@@ -1,14 +1,16 @@
-"""The page for people: a WSGI application that shows, and changes nothing.
+"""The page for people: it shows, and changes nothing.
 
-`/` is the whole page, `/overview` the part of it that lives, `/explain?path=` tells
-of one file. Who may ask at all is the listener's business.
+`/` is the whole page, `/overview` the part that its script replaces, `/explain?path=`
+is about one file. Templates escape every value. Style and script are in the page
+itself, and its Content-Security-Policy allows these two only. The one module that knows
+jinja2.
 """
 
 import base64
 import hashlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -16,7 +18,6 @@ from importlib.resources import files
 from itertools import islice
 from pathlib import Path
 from urllib.parse import parse_qs
-from wsgiref.types import StartResponse, WSGIEnvironment
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -28,7 +29,8 @@ from emitterd.intake.file_status import FileStatuses, FolderState, Latest
 from emitterd.journal.connection import Read
 from emitterd.journal.reader import JournalReader
 from emitterd.monitoring.alarms import Health
-from emitterd.monitoring.explain import Explanation, OutsideSpool, explain, locate
+from emitterd.monitoring.explain import OutsideSpool, explain, locate
+from emitterd.monitoring.http_server import Request, Response
 from emitterd.monitoring.page_data import (
     HEIGHT,
     SHOWN,
@@ -37,9 +39,9 @@ from emitterd.monitoring.page_data import (
     Summary,
     Throughput,
     forecast,
-    gather,
     progress,
     rate,
+    read_overview,
     summary,
 )
 from emitterd.monitoring.uploads import UploadTracker
@@ -55,14 +57,22 @@ from emitterd.text import (
     undisplay,
 )
 
-# The page as HTML: the one module that knows jinja2. Whatever a template is given is
-# escaped; what it may not be given is a name that can forge: those go through
-# `entry.display` before. Style and script stand in the page itself, and its policy
-# allows these two and nothing else.
+_TEMPLATES = files("emitterd.monitoring").joinpath("templates")
+STYLE = _TEMPLATES.joinpath("page.css").read_text("utf-8")
+SCRIPT = _TEMPLATES.joinpath("page.js").read_text("utf-8")
 
-_ASSETS = files("emitterd.monitoring").joinpath("templates")
-STYLE = _ASSETS.joinpath("page.css").read_text("utf-8")
-SCRIPT = _ASSETS.joinpath("page.js").read_text("utf-8")
+PATH_MAX_CHARACTERS = 4096
+"""The kernel takes no longer path."""
+
+MATCHES = 20
+FOLDERS = 200
+"""A search looks into this many dataset folders: a catalogue has a fifth of that."""
+
+_BY_BEGINNING = """select distinct path from entry where path >= ? and path < ?
+    order by path limit ?"""
+
+_MAYBE_BEGINNING = frozenset({FolderState.ABSENT, FolderState.IGNORED})
+"""A path in this state may be the beginning of a name; an ignored one is a folder."""
 
 
 def _hash(text: str) -> str:
@@ -85,15 +95,19 @@ POLICY = "; ".join(
 )
 """The Content-Security-Policy of every page."""
 
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    # The browser keeps the page for its Back button, and asks again each time.
+    "Cache-Control": "private, no-cache",
+}
+
 
 def _utc(at: float) -> str:
     """Return an instant in UTC; the script puts it into the reader's time zone."""
-    plain = datetime.fromtimestamp(at, UTC)
-    return f"{plain.day} {plain:%b, %H:%M} UTC"
-
-
-def _meaning(code: str) -> str:
-    return Code(code).title
+    instant = datetime.fromtimestamp(at, UTC)
+    return f"{instant.day} {instant:%b, %H:%M} UTC"
 
 
 _environment = Environment(
@@ -109,7 +123,8 @@ _environment.filters.update(
     count=count,
     display=display,
     iso=iso,
-    meaning=_meaning,
+    meaning=lambda code: Code(code).title,
+    progress=progress,
     sentence=sentence,
     span=span,
     utc=_utc,
@@ -117,232 +132,191 @@ _environment.filters.update(
 
 
 def render(template: str, **values: object) -> str:
-    """Return a template of `pages/` filled in."""
+    """Return a template filled in. File names in `values` must be printable."""
     return _environment.get_template(template).render(values)
-
-
-# Which file a person means who knows a part of its name. By the journal's index only: a
-# name, with or without its folder, or its beginning.
-
-MATCHES = 20
-FOLDERS = 200
-"""So many dataset folders are looked through: a catalogue has a fifth of that."""
-
-_BEGINNING = """select distinct path from entry where path >= ? and path < ?
-    order by path limit ?"""
-
-
-def search(spool: Spool, read: Read, said: str) -> list[bytes]:
-    """Return paths of the journal that begin so, in their dataset folder or from it."""
-    beginnings = [one.lstrip(b"/") for one in undisplay(said)]
-    folders = [b"", *_folders(spool)]
-    found: dict[bytes, None] = {}
-    for beginning in beginnings:
-        for folder in folders if beginning else []:
-            first = folder + beginning
-            # In UTF-8 nothing follows that is as high.
-            rows = read(_BEGINNING, (first, first + b"\xff\xff", MATCHES))
-            found.update(dict.fromkeys(row[0] for row in rows))
-    return list(found)[:MATCHES]
-
-
-def _folders(spool: Spool) -> list[bytes]:
-    """Return the folders right under the root, each with its slash."""
-    try:
-        with os.scandir(os.fsencode(spool.root)) as scan:
-            folders = (one.name for one in scan if one.is_dir(follow_symlinks=False))
-            return [name + b"/" for name in islice(folders, FOLDERS)]
-    except OSError:
-        return []
-
-
-_VAGUE = frozenset({FolderState.ABSENT, FolderState.IGNORED})
-"""Where a path stands that may be meant as the beginning of one: it may be a folder."""
-
-SAID_MAX = 4096
-"""A longer path than the kernel takes is none."""
-
-Answer = tuple[HTTPStatus, str, list[tuple[str, str]]]
-
-_OF_A_BODY = [
-    ("Content-Type", "text/html; charset=utf-8"),
-    ("Content-Security-Policy", POLICY),
-]
-_HEADERS = [
-    ("X-Content-Type-Options", "nosniff"),
-    ("Referrer-Policy", "no-referrer"),
-    ("Cross-Origin-Resource-Policy", "same-origin"),
-    # Kept by the browser for the way back only, and asked for anew each time.
-    ("Cache-Control", "private, no-cache"),
-]
 
 
 @dataclass(frozen=True, slots=True)
 class PageSources:
-    """What the page looks through: the journal's file, and what the daemon knows.
+    """Where the page reads: the journal's file, and what the daemon knows.
 
-    What is called is called anew for each answer, so that a reload shows.
+    The functions are called for each response, so that a reload shows.
     """
 
     journal: Path
     uploads: UploadTracker
     throughput: Throughput
     file_statuses: Callable[[Latest], FileStatuses]
-    verdict: Callable[[], Health]
-    down: Callable[[], OpenCircuit | None]
+    health: Callable[[], Health]
+    outage: Callable[[], OpenCircuit | None]
     host: Callable[[], str]
 
 
 class Page:
-    """The application. Thread-safe: each answer opens the journal for itself."""
+    """The HTTP handler. Thread-safe: each response opens the journal for itself."""
 
-    def __init__(self, window: PageSources) -> None:
-        self._window = window
+    def __init__(self, sources: PageSources) -> None:
+        self._sources = sources
         self._routes = {
-            "/": self._overview,
-            "/overview": self._fragment,
+            "/": self._whole,
+            "/overview": self._overview,
             "/explain": self._explain,
         }
 
-    def __call__(
-        self, environ: WSGIEnvironment, start_response: StartResponse
-    ) -> list[bytes]:
-        """Answer one request, as WSGI has it."""
-        route = self._routes.get(environ["PATH_INFO"], self._absent)
+    def __call__(self, request: Request) -> Response:
+        """Return the response to a GET or HEAD request."""
         try:
-            answer = route(environ)
+            return self._routes.get(request.scope["path"], self._absent)(request)
         except JournalError as error:
-            answer = self._message(
-                HTTPStatus.SERVICE_UNAVAILABLE,
+            return self._message(
                 "The journal cannot be read",
                 f"{printable(str(error))}: {error.hint}",
+                HTTPStatus.SERVICE_UNAVAILABLE,
             )
-        status, text, headers = answer
-        body = text.encode()
-        if status is not HTTPStatus.NOT_MODIFIED:
-            headers = [*_OF_A_BODY, ("Content-Length", str(len(body))), *headers]
-        start_response(f"{status.value} {status.phrase}", _HEADERS + headers)
-        return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
 
-    def _overview(self, _: WSGIEnvironment) -> Answer:
+    def _whole(self, _: Request) -> Response:
         now = time.time()
-        head, fragment = self._look(now)
+        head, fragment = self._read(now)
         etag = entity_tag(fragment)
-        return self._whole(
-            "overview.html", now, head=head, fragment=fragment, etag=etag
-        )
+        return self._page("overview.html", now, head=head, fragment=fragment, etag=etag)
 
-    def _fragment(self, environ: WSGIEnvironment) -> Answer:
-        fragment = self._look(time.time())[1]
-        etag = ("ETag", entity_tag(fragment))
-        if environ.get("HTTP_IF_NONE_MATCH") == etag[1]:
-            return HTTPStatus.NOT_MODIFIED, "", [etag]
-        return HTTPStatus.OK, fragment, [etag]
+    def _overview(self, request: Request) -> Response:
+        _, fragment = self._read(time.time())
+        etag = {"ETag": entity_tag(fragment)}
+        if request.headers.get("If-None-Match") == etag["ETag"]:
+            return Response(None, HTTPStatus.NOT_MODIFIED, _HEADERS | etag)
+        return _html(fragment, headers=etag)
 
-    def _look(self, now: float) -> tuple[Summary, str]:
-        """Return the headline, and the part of the page that lives."""
-        window = self._window
-        uploads, down = window.uploads.now(), window.down()
-        with JournalReader(window.journal) as records:
+    def _read(self, now: float) -> tuple[Summary, str]:
+        """Return the summary, and the part of the page that the script replaces."""
+        sources = self._sources
+        uploads, outage = sources.uploads.now(), sources.outage()
+        with JournalReader(sources.journal) as reader:
             # Outside the snapshot, which the first reading of a day would hold long.
-            day = window.throughput.day(records.read, now)
-            with records.snapshot():
-                seen = gather(records.read, day, now)
-        eta_s = seen.progress.eta_s(moving=down is None)
-        head = summary(window.verdict(), seen, len(uploads), eta_s)
+            day = sources.throughput.day(reader.read, now)
+            with reader.snapshot():
+                overview = read_overview(reader.read, day, now)
+        eta_s = overview.queue.eta_s(moving=outage is None)
+        head = summary(sources.health(), overview, len(uploads), eta_s)
         return head, render(
             "fragment.html",
             now=now,
             head=head,
-            all=seen,
-            uploads=[progress(one, now) for one in uploads],
+            overview=overview,
+            uploads=uploads,
             rate=rate(uploads, now),
             forecast=forecast(eta_s),
-            down=down,
+            outage=outage,
             shown=SHOWN,
             shown_rejected=SHOWN_REJECTED,
             chart_width=WIDTH,
             chart_height=HEIGHT,
         )
 
-    def _explain(self, environ: WSGIEnvironment) -> Answer:
-        # What is not UTF-8 in the query is a byte of a name, as everywhere.
-        query = parse_qs(environ["QUERY_STRING"], errors="surrogateescape")
-        said = query.get("path", [""])[0].strip()
-        if not said:
-            return self._message(
-                HTTPStatus.BAD_REQUEST, "Which file?", "Write its name into the field."
-            )
-        if "\0" in said or len(said) > SAID_MAX:
-            return self._message(
-                HTTPStatus.BAD_REQUEST, "No such name", "No file can be called so."
-            )
-        with JournalReader(self._window.journal) as records:
-            file_statuses = self._window.file_statuses(records.latest)
-            try:
-                path = locate(file_statuses.spool, records, said)
-            except OutsideSpool as error:
-                words = sentence(str(error))
-                return self._message(HTTPStatus.NOT_FOUND, "Not here", words, said)
-            explanation = explain(file_statuses, records, path)
-            found = []
-            if not explanation.versions and explanation.state in _VAGUE:
-                found = search(file_statuses.spool, records.read, said)
-            if len(found) == 1:
-                explanation = explain(file_statuses, records, found[0])
-        if explanation.known and len(found) <= 1:
-            return self._whole(
-                "explain.html", time.time(), said=said, explanation=explanation
-            )
-        return self._found(explanation, found, said)
+    def _explain(self, request: Request) -> Response:
+        # A byte that is not UTF-8 stays that byte: names are bytes.
+        text = request.scope["query_string"].decode("latin-1")
+        query = parse_qs(text, errors="surrogateescape")
+        name = query.get("path", [""])[0].strip()
+        if not name:
+            remark = "Write its name into the field."
+            return self._message("Which file?", remark, HTTPStatus.BAD_REQUEST)
+        if "\0" in name or len(name) > PATH_MAX_CHARACTERS:
+            remark = "No file can have this name."
+            return self._message("No such name", remark, HTTPStatus.BAD_REQUEST)
+        with JournalReader(self._sources.journal) as reader:
+            return self._explain_name(reader, name)
 
-    def _found(self, explanation: Explanation, found: list[bytes], said: str) -> Answer:
-        if found:
-            title, remark = "Which of these?", "Their names begin so."
-        else:
-            title, remark = f"Unknown: {explanation.path}", sentence(explanation.reason)
-        names = [display(path) for path in found]
-        status = HTTPStatus.OK if found else HTTPStatus.NOT_FOUND
-        return self._message(status, title, remark, said, names)
+    def _explain_name(self, reader: JournalReader, name: str) -> Response:
+        statuses = self._sources.file_statuses(reader.latest)
+        try:
+            path = locate(statuses.spool, reader, name)
+        except OutsideSpool as error:
+            remark = sentence(str(error))
+            return self._message("Not here", remark, HTTPStatus.NOT_FOUND, name=name)
+        explanation, matches = explain(statuses, reader, path), list[bytes]()
+        if not explanation.versions and explanation.state in _MAYBE_BEGINNING:
+            matches = search(statuses.spool, reader.read, name)
+        if len(matches) > 1:
+            names = [display(match) for match in matches]
+            remark = "Their names begin so."
+            return self._message("Which of these?", remark, name=name, matches=names)
+        if matches:
+            explanation = explain(statuses, reader, matches[0])
+        if explanation.known:
+            return self._page(
+                "explain.html", time.time(), name=name, explanation=explanation
+            )
+        title = f"Unknown: {explanation.path}"
+        remark = sentence(explanation.reason)
+        return self._message(title, remark, HTTPStatus.NOT_FOUND, name=name)
 
-    def _absent(self, _: WSGIEnvironment) -> Answer:
-        return self._message(
-            HTTPStatus.NOT_FOUND, "There is no such page", "The overview has it all."
-        )
+    def _absent(self, _: Request) -> Response:
+        title, remark = "There is no such page", "Go back to the overview."
+        return self._message(title, remark, HTTPStatus.NOT_FOUND)
 
     def _message(
         self,
-        status: HTTPStatus,
         title: str,
         remark: str,
-        said: str = "",
-        found: Sequence[str] = (),
-    ) -> Answer:
-        return self._whole(
-            "message.html",
-            time.time(),
-            status,
-            said=said,
-            title=title,
-            remark=remark,
-            found=found,
-        )
+        status: HTTPStatus = HTTPStatus.OK,
+        *,
+        name: str = "",
+        matches: list[str] | None = None,
+    ) -> Response:
+        values = {"title": title, "remark": remark, "matches": matches or []}
+        return self._page("message.html", time.time(), status, name=name, **values)
 
-    def _whole(
+    def _page(
         self,
         template: str,
         now: float,
         status: HTTPStatus = HTTPStatus.OK,
         *,
-        said: str = "",
+        name: str = "",
         **values: object,
-    ) -> Answer:
-        host = printable(self._window.host())
-        shown = display(said.encode("utf-8", "surrogateescape"))
-        text = render(template, now=now, host=host, said=shown, shown=SHOWN, **values)
-        return status, text, []
+    ) -> Response:
+        host = printable(self._sources.host())
+        asked = display(name.encode("utf-8", "surrogateescape"))
+        common = {"now": now, "host": host, "asked": asked, "shown": SHOWN}
+        return _html(render(template, **common, **values), status)
+
+
+def _html(
+    text: str,
+    status: HTTPStatus = HTTPStatus.OK,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    all_headers = {**_HEADERS, "Content-Security-Policy": POLICY, **(headers or {})}
+    return Response(text, status, all_headers, "text/html")
 
 
 def entity_tag(fragment: str) -> str:
-    """Return what tells one state of the page from another."""
+    """Return the ETag of one state of the page."""
     return f'"{hashlib.sha256(fragment.encode()).hexdigest()[:32]}"'
+
+
+def search(spool: Spool, read: Read, text: str) -> list[bytes]:
+    """Return paths of the journal that begin so, from the root or a dataset folder.
+
+    Each query goes by the index on the path.
+    """
+    matches: dict[bytes, None] = {}
+    for name in undisplay(text):
+        beginning = name.lstrip(b"/")
+        for folder in (b"", *_folders(spool)) if beginning else ():
+            first = folder + beginning
+            # No path in UTF-8 has a byte as high as the end of this range.
+            rows = read(_BY_BEGINNING, (first, first + b"\xff\xff", MATCHES))
+            matches.update(dict.fromkeys(row[0] for row in rows))
+    return list(matches)[:MATCHES]
+
+
+def _folders(spool: Spool) -> list[bytes]:
+    """Return the folders right under the root, each with its slash."""
+    try:
+        with os.scandir(os.fsencode(spool.root)) as items:
+            folders = (item for item in items if item.is_dir(follow_symlinks=False))
+            return [folder.name + b"/" for folder in islice(folders, FOLDERS)]
+    except OSError:
+        return []

@@ -1,10 +1,11 @@
-"""What the page shows, put together: a bounded number of rows, each by an index.
+"""What the page shows: summary, lists, uploads, and the chart of the last day.
 
-What it costs is the same with ten files in the queue and with a million.
+Each list has a bounded number of rows, read by an index: the page costs the same with
+ten files in the queue and with a million. Pure but for `read_overview` and
+`Throughput`: `now` is passed in, in seconds since the epoch.
 """
 
 import json
-import re
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,15 +19,14 @@ from emitterd.model import State
 from emitterd.monitoring.alarms import Alarm, AlarmLevel, Health
 from emitterd.monitoring.status import QueueStatus, read_queue
 from emitterd.monitoring.uploads import UploadProgress
-from emitterd.text import amount, count, display, sentence, share, span
-
-# The bars of a chart over the last day: pure, `now` is passed in. Slots are half hours
-# since the epoch, so that they begin on the hour, or half past it, in every time zone
-# of South Asia but Nepal's.
+from emitterd.text import amount, count, display, span
 
 SLOT_S = 1800
+"""Half hours since the epoch begin on the hour, or half past it, in every time zone of
+South Asia but Nepal's."""
+
 SLOTS = 48
-"""Twenty-four hours, the one that is running last."""
+"""The chart shows twenty-four hours; the current slot is the last."""
 
 HEIGHT = 100.0
 PITCH = 10.0
@@ -34,12 +34,12 @@ GAP = 2.0
 WIDTH = SLOTS * PITCH
 
 LEAST = 2.0
-"""A slot with anything in it is seen, however little that is."""
+"""The least height of a bar: a slot with few bytes is visible."""
 
 
 @dataclass(frozen=True, slots=True)
 class PeriodTotal:
-    """What was delivered within a time."""
+    """Deliveries within a time."""
 
     files: int = 0
     size_bytes: int = 0
@@ -62,7 +62,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A day of deliveries; `busiest` is the slot of the most bytes, if any had any."""
+    """A day of deliveries; `busiest` is the slot with the most bytes."""
 
     bars: tuple[Bar, ...]
     total: PeriodTotal
@@ -80,13 +80,13 @@ def slot_of(at: float) -> int:
 
 
 def chart(sums: Mapping[int, PeriodTotal], now: float) -> Chart:
-    """Draw the day that ends with the running slot; `sums` are by slot."""
+    """Draw the day that ends with the current slot; `sums` are by slot."""
     last = slot_of(now)
     day = {
         slot: sums.get(slot, PeriodTotal())
         for slot in range(last - SLOTS + 1, last + 1)
     }
-    most_bytes = max(one.size_bytes for one in day.values())
+    most_bytes = max(total.size_bytes for total in day.values())
     bars = tuple(
         _bar(position, slot, day[slot], most_bytes) for position, slot in enumerate(day)
     )
@@ -110,13 +110,13 @@ def _bar(position: int, slot: int, total: PeriodTotal, most_bytes: int) -> Bar:
 
 
 SHOWN = 6
-"""So many rows of a list; how many more there are is told."""
+"""Rows of a list; the page says how many more there are."""
 
 SHOWN_REJECTED = 20
-"""Each of these needs somebody."""
+"""Rows of the rejected files: an operator must act on each."""
 
 LATEST_REJECTED = 500
-"""So many rejections are looked through for those that still stand."""
+"""The page looks for current rejections among this many of the latest."""
 
 _ITEM = "id, path, bytes, {at}, error, reason, findings"
 
@@ -127,7 +127,7 @@ _LISTS: Mapping[State, tuple[str, str]] = {
     State.HELD: ("changed_at", "order by changed_at desc"),
 }
 
-_STANDING = f"""select {_ITEM.format(at="changed_at")} from (
+_REJECTED = f"""select {_ITEM.format(at="changed_at")} from (
         select * from entry where state = 'rejected'
         order by changed_at desc limit {LATEST_REJECTED}) entry
     where forgotten_at is null and not {SUPERSEDED} limit ?"""  # noqa: S608  names are ours
@@ -137,8 +137,8 @@ _STANDING = f"""select {_ITEM.format(at="changed_at")} from (
 class Item:
     """One version of a file in a list, printable.
 
-    `at`: when it was admitted, is due, was delivered, rejected or held, as the list
-    goes; seconds since the epoch.
+    `at`: when it was admitted, is due, was delivered, rejected or held, depending on
+    the list; seconds since the epoch.
     """
 
     id: int
@@ -151,30 +151,30 @@ class Item:
 
     @property
     def title(self) -> str:
-        """What the error means; empty where there is none."""
+        """What the error means; empty without an error."""
         return Code(self.error).title if self.error else ""
 
     @property
     def remedy(self) -> str:
-        """What to do about the error; empty where there is none."""
+        """What to do about the error; empty without an error."""
         return Code(self.error).remedy if self.error else ""
 
     @property
     def doubtful(self) -> bool:
-        """Whether a rebuild of the journal holds it, and not the operator."""
+        """Whether `emitterd rebuild` holds it, and not the operator."""
         return self.error == Code.RECEIPT_LOST
 
     @property
     def fatal(self) -> bool:
-        """Whether the server will lose the whole file, sent or not."""
-        return any(one["level"] == Severity.ERROR for one in self.findings)
+        """Whether the server will drop the file."""
+        return any(finding["level"] == Severity.ERROR for finding in self.findings)
 
 
 @dataclass(frozen=True, slots=True)
 class Overview:
     """The journal at one moment. Lists have the first rows only."""
 
-    progress: QueueStatus
+    queue: QueueStatus
     queued: Sequence[Item]
     deferred: Sequence[Item]
     held: Sequence[Item]
@@ -185,25 +185,25 @@ class Overview:
     @property
     def counts(self) -> Mapping[State, int]:
         """How many versions there are by state."""
-        return self.progress.counts
+        return self.queue.counts
 
     @property
     def waiting(self) -> int:
-        """How many files wait, without those that are being sent."""
+        """How many files wait, without uploads under way."""
         return self.counts[State.QUEUED] + self.counts[State.DEFERRED]
 
 
-def gather(read: Read, day: Mapping[int, PeriodTotal], now: float) -> Overview:
-    """Read it all, in one snapshot: no version is in two lists.
+def read_overview(read: Read, day: Mapping[int, PeriodTotal], now: float) -> Overview:
+    """Read the lists. Call it in a snapshot, so that no version is in two lists.
 
-    `day`: what was delivered in each slot of the chart.
+    `day`: the deliveries of each slot of the chart.
     """
     return Overview(
-        progress=read_queue(read, now),
+        queue=read_queue(read, now),
         queued=_list(read, State.QUEUED),
         deferred=_list(read, State.DEFERRED),
         held=_list(read, State.HELD),
-        rejected=[_item(row) for row in read(_STANDING, (SHOWN_REJECTED,))],
+        rejected=[_item(row) for row in read(_REJECTED, (SHOWN_REJECTED,))],
         delivered=_list(read, State.DELIVERED),
         chart=chart(day, now),
     )
@@ -221,18 +221,19 @@ def _item(row: Row) -> Item:
     return Item(id_, display(path), size_bytes, at, error, reason, tuple(findings))
 
 
-# What was delivered within the last day, half hour by half hour. The past does not
-# change, so it is read once: a day at a million rows must not be added up at each look.
-
 LATE_S = 30.0
-"""A delivery is stamped before its commit, which may come this much later."""
+"""A delivery has the time before its commit, which may be this much later."""
 
 _SUM = """select count(*), coalesce(sum(bytes), 0) from entry
     where state = 'delivered' and delivered_at >= ? and delivered_at < ?"""
 
 
 class Throughput:
-    """Sums of the last day by slot; each call reads only what is new. Thread-safe."""
+    """Sums of the last day by slot. Thread-safe.
+
+    The past does not change, so each call reads only what is new: at a million rows a
+    day must not be added up each time.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -240,7 +241,7 @@ class Throughput:
         self._until = 0.0
 
     def day(self, read: Read, now: float) -> dict[int, PeriodTotal]:
-        """Return what was delivered in each slot of the day that ends at `now`."""
+        """Return the deliveries of each slot of the day that ends at `now`."""
         first = slot_of(now) - SLOTS + 1
         with self._lock:
             if self._until > now:
@@ -258,132 +259,89 @@ class Throughput:
 
 
 def _add(sums: dict[int, PeriodTotal], read: Read, since: float, until: float) -> None:
-    """Add what was delivered from an instant on and before another."""
+    """Add the deliveries from `since` on and before `until`."""
     while since < until:
-        # A slot a query: none keeps the journal's log from shrinking for long.
+        # One query a slot: a long one would keep the write-ahead log from shrinking.
         slot = slot_of(since)
         end = min(until, float((slot + 1) * SLOT_S))
-        found = PeriodTotal(*read(_SUM, (since, end))[0])
-        if found.files:
-            sums[slot] = sums.get(slot, PeriodTotal()) + found
+        total = PeriodTotal(*read(_SUM, (since, end))[0])
+        if total.files:
+            sums[slot] = sums.get(slot, PeriodTotal()) + total
         since = end
 
 
-# What stands on top of the page: the verdict for who reads nothing else. Pure.
-
 _TONES = {AlarmLevel.OK: "well", AlarmLevel.WARNING: "look", AlarmLevel.CRITICAL: "bad"}
-
-_CODE = re.compile(r"^E[0-9]{3} ")
-
-
-@dataclass(frozen=True, slots=True)
-class Notice:
-    """One alarm, its gist apart from its detail; `since` is seconds since the epoch."""
-
-    cause: str
-    title: str
-    detail: str
-    since: float
-    hint: str
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The verdict in words; `tone` is well, look (somebody should) or bad."""
+    """The page's one-line summary; `tone` is well, look or bad."""
 
     tone: str
     title: str
     gist: str
-    notices: tuple[Notice, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class QueueProgress:
-    """One upload under way, for a bar; `path` is as the board has it."""
-
-    id: int
-    path: bytes
-    sent_bytes: int
-    size_bytes: int
-    percent: int
-    said: str
+    alarms: tuple[Alarm, ...]
 
 
 def summary(
-    verdict: Health, overview: Overview, sending: int, eta_s: float | None
+    health: Health, overview: Overview, sending: int, eta_s: float | None
 ) -> Summary:
-    """Put the verdict into words."""
-    notices = tuple(map(_notice, verdict.alarms))
-    if not notices:
-        return Summary("well", "All is well", _all_well(overview, sending, eta_s), ())
-    title = notices[0].title
-    if others := len(notices) - 1:
+    """Summarise the health of the daemon and its work; `sending`: uploads under way."""
+    gist = _describe_work(overview, sending, eta_s)
+    if health.ok:
+        return Summary("well", "All is well", gist, ())
+    title = health.alarms[0].title
+    if others := len(health.alarms) - 1:
         title += f", and {count(others, 'more alarm')}"
-    critical = verdict.level is AlarmLevel.CRITICAL
-    gist = _in_trouble(overview) if critical else _all_well(overview, sending, eta_s)
-    return Summary(_TONES[verdict.level], title, gist, notices)
+    if health.level is AlarmLevel.CRITICAL:
+        gist = _describe_trouble(overview)
+    return Summary(_TONES[health.level], title, gist, health.alarms)
 
 
 def forecast(eta_s: float | None) -> str:
-    """Say when the queue will be empty; nothing where that is not known."""
+    """Write when the queue will be empty; an empty string where that is not known."""
     if eta_s is None:
         return ""
     about = "" if eta_s < 60 else "about "  # noqa: PLR2004  a minute
     return f"Done in {about}{span(eta_s)} at the present speed."
 
 
-def progress(upload: UploadProgress, now: float) -> QueueProgress:
-    """Put an upload into numbers and words."""
-    percent = share(upload.sent_bytes, upload.size_bytes)
-    said = [f"{percent} %"]
+def progress(upload: UploadProgress, now: float) -> str:
+    """Write how far an upload is."""
+    parts = [f"{upload.percent} %"]
     left_s = upload.eta_s(now)
     if left_s is not None:
-        said += [f"{amount(upload.bytes_s(now))}/s", f"{span(left_s)} left"]
+        parts += [f"{amount(upload.bytes_s(now))}/s", f"{span(left_s)} left"]
     if upload.attempt > 1:
-        said.append(f"attempt {upload.attempt}")
-    return QueueProgress(
-        upload.id,
-        upload.path,
-        upload.sent_bytes,
-        upload.size_bytes,
-        percent,
-        ", ".join(said),
-    )
+        parts.append(f"attempt {upload.attempt}")
+    return ", ".join(parts)
 
 
 def rate(uploads: Sequence[UploadProgress], now: float) -> str:
-    """Say how fast all uploads go together."""
-    speed = sum(one.bytes_s(now) for one in uploads)
+    """Write the speed of all uploads together."""
+    speed = sum(upload.bytes_s(now) for upload in uploads)
     return f"{amount(speed)}/s" if speed else "nothing at the moment"
 
 
-def _notice(alarm: Alarm) -> Notice:
-    title, _, detail = _CODE.sub("", alarm.words).partition(": ")
-    capital = title[:1].upper() + title[1:]
-    told = sentence(detail) if detail else ""
-    return Notice(alarm.code, capital, told, alarm.since, alarm.hint)
-
-
-def _all_well(overview: Overview, sending: int, eta_s: float | None) -> str:
-    said = []
+def _describe_work(overview: Overview, sending: int, eta_s: float | None) -> str:
+    sentences = []
     if sending:
         verb = "is" if sending == 1 else "are"
-        said.append(f"{count(sending, 'file')} {verb} being sent.")
+        sentences.append(f"{count(sending, 'file')} {verb} being sent.")
     if overview.waiting:
         verb = "waits" if overview.waiting == 1 else "wait"
-        said.append(f"{count(overview.waiting, 'file')} {verb}.")
-        said.append(forecast(eta_s))
-    if said:
-        return " ".join(filter(None, said))
-    if overview.progress.delivered_at is None:
+        sentences.append(f"{count(overview.waiting, 'file')} {verb}.")
+        sentences.append(forecast(eta_s))
+    if sentences:
+        return " ".join(filter(None, sentences))
+    if overview.queue.delivered_at is None:
         return "No file has come yet."
-    return "Every file that was taken in has been dealt with; nothing waits."
+    return "Every file is delivered, rejected or held; nothing waits."
 
 
-def _in_trouble(overview: Overview) -> str:
-    left = overview.progress.waiting
+def _describe_trouble(overview: Overview) -> str:
+    left = overview.queue.waiting
     if not left:
         return "No file waits for it at the moment."
-    files = count(left, "file")
     verb = "waits, and goes" if left == 1 else "wait, and go"
-    return f"No file is lost: {files} {verb} on as soon as this is mended."
+    return f"No file is lost: {count(left, 'file')} {verb} on as soon as this is fixed."

@@ -18,10 +18,8 @@ from emitterd.client.sockets import observe_body
 from emitterd.errors import JournalFull
 from emitterd.journal.journal import Journal
 from emitterd.model import Entry
+from emitterd.monitoring.status import UPLOADS
 from emitterd.text import display, iso, share
-
-UPLOADS = "uploads"
-"""The journal's fact of how far the long ones are, for `status`."""
 
 
 @dataclass(slots=True)
@@ -36,6 +34,11 @@ class UploadProgress:
     sent_bytes: int = 0
     ahead_bytes: int = 0
     """What went out since `sent_bytes` was told: of the next chunk, and of fields."""
+
+    @property
+    def percent(self) -> int:
+        """Which part is sent, in whole per cent."""
+        return share(self.sent_bytes, self.size_bytes)
 
     def bytes_s(self, now: float) -> float:
         """Return how many bytes a second went out since it began; 0.0 at its start."""
@@ -169,7 +172,7 @@ def _said(upload: UploadProgress, now: float) -> dict[str, Any]:
         "path": display(upload.path),
         "bytes": upload.size_bytes,
         "sent_bytes": upload.sent_bytes,
-        "percent": share(upload.sent_bytes, upload.size_bytes),
+        "percent": upload.percent,
         "bytes_s": round(upload.bytes_s(now)),
         "eta_s": None if eta_s is None else round(eta_s, 1),
         "attempt": upload.attempt,

@@ -30,10 +30,7 @@ from emitterd.intake.loop import Intake, Sweep
 from emitterd.intake.settle import Settling
 from emitterd.journal.journal import Journal
 from emitterd.journal.operations import Operations
-from emitterd.monitoring.health import HealthMonitor, readyz
-from emitterd.monitoring.http_server import Listener
-from emitterd.monitoring.page import Page, PageSources
-from emitterd.monitoring.page_data import Throughput
+from emitterd.monitoring.health import HealthMonitor
 from emitterd.monitoring.uploads import UploadTracker
 from emitterd.shutdown import Shutdown
 from emitterd.spool.folder import Spool
@@ -41,8 +38,7 @@ from emitterd.spool.selection import Selection
 from emitterd.spool.watcher import WatchKeeper
 
 if TYPE_CHECKING:
-    from wsgiref.types import WSGIApplication
-
+    from emitterd.monitoring.http_server import Handler, HttpServer
     from emitterd.monitoring.metrics import Metrics
 
 
@@ -294,31 +290,32 @@ def _rules(config: Config, inspector: Inspector) -> ExamineRules:
 
 def open_listener(
     parts: Components, uploads: UploadTracker, ready: Callable[[], bool]
-) -> Listener | None:
-    """Return the listener, or None where `metrics.listen` is not given.
+) -> "HttpServer | None":
+    """Return the HTTP server, or None where `metrics.listen` is not given.
 
     `ready` is asked at each `/readyz`.
     """
     rule, metrics = parts.config.metrics, parts.metrics
     if rule.listen is None or metrics is None:
         return None
-    token = read_token(rule.token_file) if rule.token_file else None
-    mounts: dict[str, WSGIApplication] = {
-        "/": Page(_window(parts, uploads)),
-        "/metrics": metrics.application(parts.health.read),
-        "/healthz": parts.health.healthz(),
-        "/readyz": readyz(ready),
-    }
-    return Listener(rule.listen, mounts, token)
+    from emitterd.monitoring.http_server import HttpServer, healthz, readyz
+    from emitterd.monitoring.page import Page, PageSources
+    from emitterd.monitoring.page_data import Throughput
 
-
-def _window(parts: Components, uploads: UploadTracker) -> PageSources:
-    return PageSources(
+    sources = PageSources(
         parts.config.journal.path,
         uploads,
         Throughput(),
         parts.file_statuses,
-        parts.health.verdict,
+        parts.health.health,
         lambda: parts.destination.down,
         lambda: urlsplit(parts.config.emission.url).hostname or "",
     )
+    handlers: dict[str, Handler] = {
+        "/": Page(sources),
+        "/metrics": metrics.handler(parts.health.read),
+        "/healthz": healthz(parts.health.health),
+        "/readyz": readyz(ready),
+    }
+    token = read_token(rule.token_file) if rule.token_file else None
+    return HttpServer(rule.listen, handlers, token)

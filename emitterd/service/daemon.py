@@ -42,7 +42,7 @@ from emitterd.spool.folder import ignore_lease_breaks
 from emitterd.text import display
 
 if TYPE_CHECKING:
-    from emitterd.monitoring.http_server import Listener
+    from emitterd.monitoring.http_server import HttpServer
 
 BEAT_S = 1.0
 """How often the main thread looks around; oftener for a watchdog that is in a hurry."""
@@ -88,7 +88,7 @@ class Daemon:
             self._crew.heartbeat, lambda: database.committing_since, every_s
         )
         self._beat_s = min(BEAT_S, every_s / 4) if every_s else BEAT_S
-        self._listener: Listener | None = None
+        self._listener: HttpServer | None = None
 
     def run(self) -> int:
         """Deliver until SIGTERM or SIGINT; return the exit code."""
@@ -111,7 +111,7 @@ class Daemon:
                     self._reload()
                 self._man()
                 self._parts.watch_keeper.check()
-                self._parts.health.beat()
+                self._parts.health.note_alarms()
                 self._arena.beat(time.monotonic())
                 self._bulletin.beat(time.time())
                 self._supervision.beat(self._status())
@@ -156,7 +156,7 @@ class Daemon:
             log.info("journal.recovered", reclaimed=self._journal.reclaimed)
         self._parts.disposal.resume()
         self._parts.recall()
-        self._parts.health.begin()
+        self._parts.health.clear_noted_alarms()
         # Watch first, sweep after: a file that comes in between is seen twice
         # rather than never.
         if watch:
@@ -195,7 +195,7 @@ class Daemon:
         if not keep_journal:
             self._journal.close()
 
-    def _open_listener(self) -> "Listener | None":
+    def _open_listener(self) -> "HttpServer | None":
         """Return what serves metrics, health and page, where that is configured."""
         if self._parts.metrics is None:
             return None
@@ -265,10 +265,10 @@ class Daemon:
 
     def _status(self) -> str:
         reading = self._parts.health.read()
-        oldest_at = reading.progress.oldest_waiting_at
+        oldest_at = reading.queue.oldest_waiting_at
         oldest_s = None if oldest_at is None else time.time() - oldest_at
         return status_line(
-            reading.progress.counts,
+            reading.queue.counts,
             oldest_s,
             self._parts.destination.down,
             lost=self._parts.spool.lost(),

@@ -320,14 +320,14 @@ def test_a_look_asks_nothing_while_nothing_changes(place: Installation) -> None:
     now = time.time()
     with parts(place) as all_parts, reading(all_parts.journal.database) as queries:
         health = all_parts.health
-        health._look(now)
+        health._read(now)
         first = len(queries)
-        health._look(now + 1)
+        health._read(now + 1)
         unchanged = len(queries) - first
         all_parts.journal.admit(admissions(1))
-        after = health._look(now + 2).progress.counts
+        after = health._read(now + 2).queue.counts
         changed = len(queries) - first
-        health._look(now + 2 + AGED_S)
+        health._read(now + 2 + AGED_S)
         aged = len(queries) - first - changed
 
     assert (unchanged, after[State.QUEUED]) == (0, 1)

@@ -24,7 +24,7 @@ from emitterd.rehearsal.server import RehearsalServer
 from support.faults import fault_menu
 from support.installation import Installation
 from support.paths import ROOT
-from support.prometheus import free_port
+from support.prometheus import free_port, scrape
 from support.waiting import sample, wait_until
 
 FOLDER = ROOT / "docs" / "monitoring"
@@ -286,9 +286,7 @@ def exposed() -> set[str]:
         )
         return QueueReading(seen, Health(), (), eta_s=None, swept_at=None)
 
-    application = Metrics().application(read)
-    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/metrics", "QUERY_STRING": ""}
-    text = b"".join(application(environ, lambda *_: lambda _: None)).decode()
+    text = scrape(Metrics().handler(read))
     connection.close()
     endings = {"histogram": ("_bucket", "_sum", "_count")}
     return {

@@ -1,4 +1,4 @@
-"""What the tests of the page share: a page over a real journal, asked by WSGI."""
+"""What the tests of the page share: a page over a real journal."""
 
 import time
 from collections.abc import Callable
@@ -7,8 +7,6 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Self
 from urllib.parse import urlencode
-from wsgiref.util import setup_testing_defaults
-from wsgiref.validate import validator
 
 from emitterd.codes import Code
 from emitterd.datasets.findings import finding
@@ -19,6 +17,7 @@ from emitterd.journal.journal import Journal
 from emitterd.journal.rows import Admission, Known
 from emitterd.model import Entry, Fingerprint, Grant, Receipt
 from emitterd.monitoring.alarms import Health
+from emitterd.monitoring.http_server import Request
 from emitterd.monitoring.page import Page, PageSources
 from emitterd.monitoring.page_data import Throughput
 from emitterd.monitoring.uploads import UploadTracker
@@ -52,53 +51,42 @@ class Desk:
     place: Path
     uploads: UploadTracker = field(default_factory=UploadTracker)
     throughput: Throughput = field(default_factory=Throughput)
-    verdict: Health = field(default_factory=Health)
-    down: OpenCircuit | None = None
+    health: Health = field(default_factory=Health)
+    outage: OpenCircuit | None = None
 
     def __post_init__(self) -> None:
-        # The validator holds every answer to the letter of PEP 3333.
-        self._application = validator(Page(self.window()))
-
-    def window(self) -> PageSources:
-        """Return what the page looks through."""
-        return PageSources(
-            self.place,
-            self.uploads,
-            self.throughput,
-            self.file_statuses,
-            lambda: self.verdict,
-            lambda: self.down,
-            lambda: "cqube.example.org",
+        self._page = Page(
+            PageSources(
+                self.place,
+                self.uploads,
+                self.throughput,
+                self.file_statuses,
+                lambda: self.health,
+                lambda: self.outage,
+                lambda: "cqube.example.org",
+            )
         )
 
     def file_statuses(self, latest: Callable[[bytes], Known | None]) -> FileStatuses:
         """Return who tells where a path stands."""
         return FileStatuses(Spool(self.root), Selection(["**/*.zip"], []), latest, 5.0)
 
-    def ask(self, path: str = "/", method: str = "GET", **headers: str) -> Answered:
-        """Ask for a path with its query."""
+    def ask(self, path: str = "/", **headers: str) -> Answered:
+        """Get a path with its query."""
         place, _, query = path.partition("?")
-        environ: dict[str, object] = {
-            "REQUEST_METHOD": method,
-            "SCRIPT_NAME": "",
-            "PATH_INFO": place,
-            "QUERY_STRING": query,
-            **{f"HTTP_{name}".upper(): value for name, value in headers.items()},
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "path": place,
+            "query_string": query.encode("latin-1"),
+            "headers": [
+                (name.replace("_", "-").encode(), value.encode())
+                for name, value in headers.items()
+            ],
         }
-        setup_testing_defaults(environ)
-        told: list[tuple[str, list[tuple[str, str]]]] = []
-
-        def start_response(
-            status: str, headers: list[tuple[str, str]], _: object = None
-        ) -> Callable[[bytes], object]:
-            told.append((status, headers))
-            return lambda _: None
-
-        parts = self._application(environ, start_response)
-        body = b"".join(parts)
-        parts.close()  # type: ignore[attr-defined]  # the validator's
-        [(status, pairs)] = told
-        return Answered(int(status[:3]), dict(pairs), body.decode())
+        response = self._page(Request(scope))
+        text = bytes(response.body).decode()
+        return Answered(response.status_code, dict(response.headers), text)
 
     def explain(self, said: str | bytes) -> Answered:
         """Ask what became of a file."""

@@ -1,8 +1,10 @@
-"""A port of its own for what is monitored."""
+"""A free port for what is monitored, and a scrape without a server."""
 
 import random
 import socket
 from pathlib import Path
+
+from emitterd.monitoring.http_server import Handler, Request
 
 EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 LOWEST_PORT = 10_000
@@ -26,3 +28,9 @@ def free_port() -> int:
             except OSError:
                 continue
         return port
+
+
+def scrape(handler: Handler) -> str:
+    """Return the text of a scrape."""
+    scope = {"type": "http", "path": "/metrics", "query_string": b"", "headers": []}
+    return bytes(handler(Request(scope)).body).decode()

@@ -153,10 +153,10 @@ def test_another_retention_prunes_at_the_next_sweep(
     """A shorter memory does not wait for tomorrow; the same one does."""
     deliver(journal, take(journal))
     retention.tick()
-    retention.apply_settings(RETAIN_S)
+    retention.adopt(RETAIN_S)
     retention.tick()
     assert journal.counts()[State.DELIVERED] == 1
-    retention.apply_settings(-3600.0)
+    retention.adopt(-3600.0)
     retention.tick()
 
     assert journal.counts()[State.DELIVERED] == 0
@@ -168,14 +168,14 @@ def test_clock_that_leaps_ahead_costs_no_receipt(
     """Ten years ahead, for days and over a restart, nothing young is forgotten."""
     deliver(journal, take(journal))
     began, ahead = time.time(), 10 * 365 * DAY_S
-    assert retention.counted_time(began) == began
+    assert retention.reckoned(began) == began
     for day in range(1, 200):
         again = Retention(journal, Spool(spool_root), RETAIN_S)
-        assert again.prune(again.counted_time(began + ahead + day * DAY_S)) == 0
+        assert again.prune(again.reckoned(began + ahead + day * DAY_S)) == 0
 
 
 def test_clock_that_is_right_is_gone_by(retention: Retention) -> None:
     """Day by day, and after a month's pause, it is the time itself; never later."""
     began = time.time()
     for day in (0, 1, 2, 31, 20, 32):
-        assert retention.counted_time(began + day * DAY_S) == began + day * DAY_S
+        assert retention.reckoned(began + day * DAY_S) == began + day * DAY_S

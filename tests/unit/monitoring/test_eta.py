@@ -58,21 +58,6 @@ def test_side_by_side_is_faster_than_one_by_one() -> None:
     assert eta_s(recent, 16, 16 * KIB) == pytest.approx(2.0, rel=0.01)
 
 
-@pytest.mark.parametrize(
-    ("files", "size_bytes", "took_s"),
-    [(1000, 1000 * KIB, 200.0), (1, 100 * KIB * KIB, 100.0)],
-    ids=["many-small", "one-large"],
-)
-def test_another_mixture_of_sizes_is_another_time(
-    files: int, size_bytes: int, took_s: float
-) -> None:
-    """What a file costs, and what a byte of it, is told apart."""
-    sizes = [KIB, 100 * KIB, KIB * KIB] * 30
-    recent = one_after_the_other(sizes, fixed_s=0.2, per_byte_s=1 / KIB**2)
-
-    assert eta_s(recent, files, size_bytes) == pytest.approx(took_s, rel=0.05)
-
-
 def test_one_stalled_upload_does_not_spoil_it() -> None:
     """A minute lost once among ninety files is a share of the speed, and no more."""
     sizes = [KIB, 100 * KIB, KIB * KIB] * 30

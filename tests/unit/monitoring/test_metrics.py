@@ -15,6 +15,7 @@ from emitterd.monitoring.alarms import Alarm, AlarmCode, judge
 from emitterd.monitoring.metrics import CountedJournal, Metrics
 from emitterd.monitoring.status import QueueReading, read_queue
 from support.journal import BROKE, NOW, admission, deliver, receipt, seen, take
+from support.prometheus import scrape
 
 REFUSED = DeliveryError(Decision.REJECT, Code.TOO_LARGE, "too large")
 GONE = DeliveryError(Decision.WITHDRAW, Code.GONE, "gone")
@@ -36,19 +37,17 @@ class Scraped:
         self.alarms: list[Alarm] = []
         self.outages: list[Outage] = []
         self.swept_at: float | None = None
-        self._application = self.metrics.application(self._read)
+        self._handler = self.metrics.handler(self._read)
 
     def _read(self) -> QueueReading:
-        progress = read_queue(self.journal.database.read, NOW)
-        eta_s = progress.eta_s(moving=True)
+        queue = read_queue(self.journal.database.read, NOW)
+        eta_s = queue.eta_s(moving=True)
         outages, alarms = tuple(self.outages), judge(self.alarms)
-        return QueueReading(progress, alarms, outages, eta_s, self.swept_at)
+        return QueueReading(queue, alarms, outages, eta_s, self.swept_at)
 
     def text(self) -> str:
         """Return what a scrape is answered."""
-        environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/metrics", "QUERY_STRING": ""}
-        parts = self._application(environ, lambda *_: lambda _: None)
-        return b"".join(parts).decode()
+        return scrape(self._handler)
 
     def samples(self) -> Samples:
         """Return every sample by name and the values of its labels."""

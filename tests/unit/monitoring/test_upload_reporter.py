@@ -14,11 +14,10 @@ from emitterd.journal.journal import Journal
 from emitterd.journal.reader import JournalReader
 from emitterd.journal.rows import Admission
 from emitterd.model import Entry, Fingerprint
-from emitterd.monitoring.status import noted_uploads
+from emitterd.monitoring.status import UPLOADS, noted_uploads
 from emitterd.monitoring.uploads import (
     NOTE_S,
     TELL_S,
-    UPLOADS,
     UploadReporter,
     UploadTracker,
 )
