@@ -1,4 +1,4 @@
-"""`inspect`: for the person who makes the files, on any zip, wherever it lies."""
+"""`inspect`: what the server would do with a zip, for the people who make them."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -27,11 +27,10 @@ from emitterd.spool.folder import Spool, read_at
 from emitterd.text import display
 
 FULL_BYTES = 1 << 60
-"""No budget: every row of any CSV."""
+"""No budget: every row of any CSV is read."""
 
-BY_PLACE = "by its place"
-
-NOWHERE = Path("/nonexistent")
+_BY_PLACE = "by its place"
+_NO_FOLDER = Path("/nonexistent")
 """The watched folder where no configuration names one."""
 
 
@@ -39,19 +38,20 @@ NOWHERE = Path("/nonexistent")
 class Inspected:
     """One file, and what the server would do with it.
 
-    `note` says how its dataset was told; with `error` it is no zip to look into.
+    `note` tells how its dataset was found. Without a report it could not be inspected;
+    `error` and `reason` tell why.
     """
 
     file: str
-    dataset: str | None
     note: str
-    report: Report | None
+    dataset: str | None = None
+    report: Report | None = None
     error: Code | None = None
     reason: str = ""
 
     @property
     def verdict(self) -> str:
-        """In a word: ok, warning or error, the worst that was found."""
+        """The worst that was found: ok, warning or error."""
         if self.report is None or fatal(self.report.findings):
             return "error"
         levels = {finding.level.value for finding in self.report.findings}
@@ -62,8 +62,8 @@ class Inspected:
         record: dict[str, Any] = {"file": self.file, "verdict": self.verdict}
         record |= {"dataset": self.dataset, "note": self.note}
         if self.report is None:
-            record |= {"error": self.error, "reason": self.reason}
-            return record | {"hint": self.error and self.error.remedy}
+            hint = self.error.remedy if self.error is not None else None
+            return record | {"error": self.error, "reason": self.reason, "hint": hint}
         return record | {
             "csv": self.report.member,
             "columns": list(self.report.columns),
@@ -82,21 +82,22 @@ def inspect_files(
     full: bool,
     as_json: bool,
 ) -> int:
-    """Inspect files; 1 where the server would lose one of them whole."""
-    rule = _rule(config)
+    """Inspect files; return 1 where the server would lose a whole file."""
+    settings = _settings(config)
     if full:
-        rule = replace(rule, inspection_budget_bytes=FULL_BYTES)
-    inspector = load_inspector(rule)
-    if dataset is not None and dataset not in _titles(inspector):
-        meant = near(dataset, _titles(inspector))
-        said = f"there is no dataset {display(os.fsencode(dataset))}"
-        complain(f"{said}: did you mean {meant}?" if meant else said)
+        settings = replace(settings, inspection_budget_bytes=FULL_BYTES)
+    inspector = load_inspector(settings)
+    titles = [known.title for known in inspector.catalogue.datasets]
+    if dataset is not None and dataset not in titles:
+        nearest = near(dataset, titles)
+        message = f"there is no dataset {display(os.fsencode(dataset))}"
+        complain(f"{message}: did you mean {nearest}?" if nearest else message)
         return USAGE
     verdicts = set()
 
     def records() -> Iterator[dict[str, Any]]:
         for file in files:
-            inspected = _inspect(inspector, rule.directory, file, dataset)
+            inspected = _inspect(inspector, settings.directory, file, dataset)
             verdicts.add(inspected.verdict)
             yield inspected.record()
 
@@ -104,75 +105,68 @@ def inspect_files(
     return WRONG if "error" in verdicts else DONE
 
 
-def _rule(config: Path | None) -> SpoolSettings:
-    """Return what the configuration says, where there is one for this user to read."""
+def _settings(config: Path | None) -> SpoolSettings:
+    """Return the configured settings, or defaults where this user has none to read."""
     try:
         source = find(config, os.environ)
     except ConfigError:
         if config is not None or "EMITTERD_CONFIG" in os.environ:
             raise
-        return _unconfigured()
+        return SpoolSettings(directory=_NO_FOLDER)
     if config is None and not os.access(source, os.R_OK):
-        # The service's own is not for those who only make files.
-        return _unconfigured()
+        # People who only make files may not read the configuration of the service.
+        return SpoolSettings(directory=_NO_FOLDER)
     return load_part(source, os.environ, "spool").spool
-
-
-def _unconfigured() -> SpoolSettings:
-    return SpoolSettings(directory=NOWHERE)
 
 
 def _inspect(
     inspector: Inspector, spool: Path, file: Path, title: str | None
 ) -> Inspected:
-    name = display(os.fsencode(file))
-    path, note = _meant(inspector.catalogue, spool, file, title)
-    real = Path(os.path.realpath(file))
+    path, note = _server_path(inspector.catalogue, spool, file, title)
+    result = Inspected(display(os.fsencode(file)), note)
     if not os.path.lexists(file):
-        return Inspected(name, None, note, None, None, "there is no such file")
-    if file.is_symlink() and note == BY_PLACE:
+        return replace(result, reason="there is no such file")
+    if file.is_symlink() and note == _BY_PLACE:
         reason = "a symbolic link, which the daemon does not follow"
-        return Inspected(name, None, note, None, Code.NOT_REGULAR, reason)
+        return replace(result, error=Code.NOT_REGULAR, reason=reason)
     try:
-        with Spool(real.parent).open(os.fsencode(real.name)) as opened:
-            size_bytes = os.fstat(opened.fileno()).st_size
-            if size_bytes > MAX_BYTES:
-                reason = f"it has {size_bytes} bytes"
-                return Inspected(name, None, note, None, Code.TOO_LARGE, reason)
-            read = read_at(opened, size_bytes)
-            flaw = zip_flaw(read, size_bytes)
-            if flaw is not None:
-                return Inspected(name, None, note, None, Code.INCOMPLETE, flaw)
-            report = inspector.report(path, read, size_bytes)
+        report = _report(inspector, path, file)
     except (FileError, OSError) as error:
         code = error.code if isinstance(error, FileError) else Code.UNREADABLE
-        return Inspected(name, None, note, None, code, str(error))
+        return replace(result, error=code, reason=str(error))
     dataset = inspector.dataset(path)
-    return Inspected(name, dataset.title if dataset else None, note, report)
+    return replace(result, dataset=dataset.title if dataset else None, report=report)
 
 
-def _meant(
+def _report(inspector: Inspector, path: bytes, file: Path) -> Report:
+    real = Path(os.path.realpath(file))
+    with Spool(real.parent).open(os.fsencode(real.name)) as opened:
+        size_bytes = os.fstat(opened.fileno()).st_size
+        if size_bytes > MAX_BYTES:
+            raise FileError(f"it has {size_bytes} bytes", code=Code.TOO_LARGE)
+        read = read_at(opened, size_bytes)
+        flaw = zip_flaw(read, size_bytes)
+        if flaw is not None:
+            raise FileError(flaw, code=Code.INCOMPLETE)
+        return inspector.report(path, read, size_bytes)
+
+
+def _server_path(
     catalogue: Catalogue, spool: Path, file: Path, title: str | None
 ) -> tuple[bytes, str]:
-    """Return the path that a file lies at or is meant for, and how that was told."""
-    place = Path(os.path.abspath(file))  # noqa: PTH100  follows no link
-    base = os.fsencode(place.name)
+    """Return the path that the server is to see, and how it was found."""
+    absolute = Path(os.path.abspath(file))  # noqa: PTH100  follows no link
+    base = os.fsencode(absolute.name)
     if title is not None:
         folder, _, name = title.partition("/")
-        # Only the folder and the name that it is to have are given: not its ending.
-        meant = base if place.name.startswith(name) else os.fsencode(f"{name}.zip")
-        return os.fsencode(folder) + b"/" + meant, "as --dataset says"
-    if place.is_relative_to(spool):
-        return os.fsencode(place.relative_to(spool)), BY_PLACE
-    here = os.fsencode(place.parent.name) + b"/" + base
-    if catalogue.dataset(here) is not None:
-        return here, "by its folder"
-    guesses = catalogue.guess(place.name)
-    if not guesses:
-        return here, "by its folder"
+        # --dataset gives the folder and how the name begins; the ending is the file's.
+        wanted = base if absolute.name.startswith(name) else os.fsencode(f"{name}.zip")
+        return os.fsencode(folder) + b"/" + wanted, "as --dataset says"
+    if absolute.is_relative_to(spool):
+        return os.fsencode(absolute.relative_to(spool)), _BY_PLACE
+    in_folder = os.fsencode(absolute.parent.name) + b"/" + base
+    guesses = catalogue.guess(absolute.name)
+    if catalogue.dataset(in_folder) is not None or not guesses:
+        return in_folder, "by its folder"
     folder = guesses[0].folder
     return os.fsencode(folder) + b"/" + base, f"by its name, for the folder {folder}"
-
-
-def _titles(inspector: Inspector) -> list[str]:
-    return [dataset.title for dataset in inspector.catalogue.datasets]
