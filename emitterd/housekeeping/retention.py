@@ -27,7 +27,7 @@ class Retention:
         self._retain_s = retain_s
         self._next_at = 0.0
 
-    def adopt(self, retain_s: float) -> None:
+    def apply_settings(self, retain_s: float) -> None:
         """Remember for another time from now on. Thread-safe."""
         if retain_s != self._retain_s:
             self._retain_s, self._next_at = retain_s, 0.0

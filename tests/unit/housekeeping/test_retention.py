@@ -153,10 +153,10 @@ def test_another_retention_prunes_at_the_next_sweep(
     """A shorter memory does not wait for tomorrow; the same one does."""
     deliver(journal, take(journal))
     retention.tick()
-    retention.adopt(RETAIN_S)
+    retention.apply_settings(RETAIN_S)
     retention.tick()
     assert journal.counts()[State.DELIVERED] == 1
-    retention.adopt(-3600.0)
+    retention.apply_settings(-3600.0)
     retention.tick()
 
     assert journal.counts()[State.DELIVERED] == 0
