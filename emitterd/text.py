@@ -16,13 +16,14 @@ _STEP = 1000
 
 _SPANS = ((86400.0, "day"), (3600.0, "hour"), (60.0, "minute"))
 _FINE_BELOW = 3
-"""Below this many of a unit the next smaller one is told too."""
+"""With fewer than this of a unit, the next smaller unit is written too."""
 
 
 def printable(text: str) -> str:
-    """Escape what a terminal or a log would obey, and what UTF-8 cannot hold.
+    """Escape control characters, and what UTF-8 cannot encode.
 
-    File names and a server's words come from outside: neither may forge a line.
+    File names and texts of the server come from outside: they must not forge a line of
+    the log or control a terminal.
     """
     if text.isprintable():
         return text
@@ -32,10 +33,7 @@ def printable(text: str) -> str:
 
 
 def display(path: bytes) -> str:
-    r"""Make a path printable: not UTF-8 becomes `\xNN`, and control characters too.
-
-    So no file name can forge a log line or colour a terminal.
-    """
+    r"""Make a path printable: a byte that is not UTF-8 becomes `\xNN`."""
     return printable(path.decode("utf-8", "backslashreplace"))
 
 
@@ -49,10 +47,10 @@ _LETTERS = {"n": "\n", "r": "\r", "t": "\t"}
 
 
 def undisplay(shown: str) -> list[bytes]:
-    r"""Return the paths that `display` shows so: what people copy from a log.
+    r"""Return the paths that `display` shows like this, as people copy it from a log.
 
-    Usually one; the text itself comes first. `\xe9` is a byte that is not UTF-8, or a
-    control character; and the backslash may stand in the name as it is.
+    Usually there is one. The text itself comes first. `\xe9` is a byte that is not
+    UTF-8, or a control character, or a name with this backslash.
     """
 
     def plain(match: re.Match[str], *, as_byte: bool) -> str:
@@ -61,21 +59,21 @@ def undisplay(shown: str) -> list[bytes]:
             return _LETTERS[letter]
         code = int(byte or short or long, 16)
         high = byte is not None and code > 0x7F  # noqa: PLR2004  the end of ASCII
-        # A lone surrogate stands for such a byte, as everywhere in Python.
+        # Python decodes such a byte of a file name to a lone surrogate.
         return chr(0xDC00 + code if high and as_byte else min(code, sys.maxunicode))
 
     texts = [shown] + [
         _ESCAPE.sub(partial(plain, as_byte=as_byte), shown) for as_byte in (True, False)
     ]
     paths = dict.fromkeys(map(_encoded, texts))
-    return [one for one in paths if display(one) == display(_encoded(shown))]
+    return [path for path in paths if display(path) == display(_encoded(shown))]
 
 
 def _encoded(text: str) -> bytes:
     try:
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
-        # Half a pair, which is no name's: it is shown so and found nowhere.
+        # Half a surrogate pair: no file name has it, so no path will match.
         return text.encode("utf-8", "backslashreplace")
 
 
@@ -92,9 +90,9 @@ def iso(at: float | None) -> str | None:
 
 
 def amount(size_bytes: float) -> str:
-    """Write a size in bytes in three digits."""
+    """Write a size in bytes with three digits."""
     size, unit = float(size_bytes), 0
-    # What rounds to a thousand is one of the next unit.
+    # A size that rounds to a thousand is one of the next unit.
     while round(size) >= _STEP and unit < len(_SIZES) - 1:
         size, unit = size / _STEP, unit + 1
     if unit == 0:
@@ -104,18 +102,18 @@ def amount(size_bytes: float) -> str:
 
 
 def span(seconds: float) -> str:
-    """Write a duration in seconds in words, the smaller units left out."""
+    """Write a duration in seconds in words, without the smaller units."""
     left = max(0.0, seconds)
     for position, (unit_s, name) in enumerate(_SPANS):
         units = int(left // unit_s)
         if not units:
             continue
-        said = count(units, name)
+        words = count(units, name)
         if units < _FINE_BELOW and position < len(_SPANS) - 1:
             finer_s, finer = _SPANS[position + 1]
             rest = int(left % unit_s // finer_s)
-            said += f" {count(rest, finer)}" if rest else ""
-        return said
+            words += f" {count(rest, finer)}" if rest else ""
+        return words
     return "less than a minute"
 
 
@@ -125,11 +123,13 @@ def count(number: int, noun: str) -> str:
 
 
 def share(part: float, whole: float) -> int:
-    """Return which part of the whole that is, in whole per cent rounded down."""
+    """Return the part of the whole in per cent, rounded down."""
     return int(100 * min(part, whole) / whole) if whole else 100
 
 
 def sentence(text: str) -> str:
     """Return lower-case words as a sentence, with a capital and a full stop."""
-    said = text[:1].upper() + text[1:]
-    return said if said.endswith((".", "!", "?", "…")) else f"{said}."
+    capitalised = text[:1].upper() + text[1:]
+    return (
+        capitalised if capitalised.endswith((".", "!", "?", "…")) else f"{capitalised}."
+    )

@@ -109,7 +109,8 @@ def _bindings(text: str, names: Collection[str]) -> dict[str, tuple[int, str | N
 def _literal(statement: ast.stmt) -> str | None:
     match statement:
         case ast.Assign(targets=targets, value=ast.Constant(value=str(text))):
-            return text if all(isinstance(one, ast.Name) for one in targets) else None
+            plain = all(isinstance(target, ast.Name) for target in targets)
+            return text if plain else None
         case ast.AnnAssign(value=ast.Constant(value=str(text))):
             return text
         case _:

@@ -178,8 +178,8 @@ def load(
     rules.check_all(config, problems, awaits_folder=awaits_folder)
     reader = SecretReader(problems, environ, private=private)
     emission = _with_secrets(config.emission, reader)
-    if found := problems.found():
-        raise ConfigError(shown(path), found)
+    if reported := problems.reported():
+        raise ConfigError(shown(path), reported)
     return replace(config, emission=emission)
 
 
@@ -190,18 +190,18 @@ def load_part(path: Path, environ: Mapping[str, str], *sections: str) -> Config:
     journal while those fail. Raises `ConfigError` with the problems of the sections.
     """
     config, problems, _ = _read(path, environ, sections)
-    if found := problems.found(*sections):
-        raise ConfigError(shown(path), found)
+    if reported := problems.reported(*sections):
+        raise ConfigError(shown(path), reported)
     return config
 
 
 def describe(config: Config) -> list[tuple[str, str]]:
     """Return every key path with the value in effect; secrets are masked."""
-    return [
-        (f"{section}.{key}", values.value_for_people(name, getattr(settings, name)))
-        for section, key, name in every_key()
-        for settings in [getattr(config, section)]
-    ]
+    described = []
+    for section, key, name in every_key():
+        value = getattr(getattr(config, section), name)
+        described.append((f"{section}.{key}", values.value_for_people(name, value)))
+    return described
 
 
 def _read(
@@ -260,7 +260,7 @@ def _key_name(declared: "Field[Any]") -> str:
 
 def _schema() -> dict[str, dict[str, type]]:
     return {
-        section: {_key_name(one): _kind(one.type) for one in fields(settings)}
+        section: {_key_name(key): _kind(key.type) for key in fields(settings)}
         for section, settings in SECTIONS.items()
     }
 

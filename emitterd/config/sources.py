@@ -84,7 +84,7 @@ class Problems:
         """Tell whether none of these keys has a problem."""
         return not any(key in keys for key, _ in self._problems)
 
-    def found(self, *sections: str) -> list[Problem]:
+    def reported(self, *sections: str) -> list[Problem]:
         """Return every problem, or only those of `sections`."""
         return [
             problem

@@ -46,15 +46,17 @@ def codes(record: dict[str, Any]) -> list[str]:
 
 def test_every_dataset_has_a_sample_that_passes(tmp_path: Path) -> None:
     """What the catalogue describes is what the inspection accepts, for all datasets."""
-    files = [pack(tmp_path / f"{one}.zip", sample(f"{one}.zip")) for one in TITLES]
+    files = [
+        pack(tmp_path / f"{title}.zip", sample(f"{title}.zip")) for title in TITLES
+    ]
 
     records = inspected(*map(str, files), cwd=tmp_path)
 
-    assert [one["dataset"] for one in records] == TITLES
-    assert {one["verdict"]: one["findings"] for one in records} == {"ok": []}
-    assert {one["rows"] for one in records} == {3, None}
-    assert [one.title for one in DATASETS if not one.headers] == [
-        one["dataset"] for one in records if one["rows"] is None
+    assert [record["dataset"] for record in records] == TITLES
+    assert {record["verdict"]: record["findings"] for record in records} == {"ok": []}
+    assert {record["rows"] for record in records} == {3, None}
+    assert [dataset.title for dataset in DATASETS if not dataset.headers] == [
+        record["dataset"] for record in records if record["rows"] is None
     ]
 
 
@@ -64,11 +66,11 @@ def test_good_and_bad_files_on_a_desk(tmp_path: Path) -> None:
     wrong = pack(tmp_path / "sat" / "semester_exam_mst.zip", sample(PATH))
     (tmp_path / "half.zip").write_bytes(good.read_bytes()[:-30])
 
-    one = emitterd("inspect", PATH, cwd=tmp_path)
+    good_only = emitterd("inspect", PATH, cwd=tmp_path)
     every = emitterd("inspect", PATH, str(wrong), "half.zip", "gone.zip", cwd=tmp_path)
     records = inspected(PATH, str(wrong), "half.zip", "gone.zip", cwd=tmp_path)
 
-    assert (one.returncode, every.returncode) == (0, 1)
+    assert (good_only.returncode, every.returncode) == (0, 1)
     assert [record["verdict"] for record in records] == [
         "ok",
         "error",
@@ -206,7 +208,7 @@ def test_taken_over_and_delivered(tmp_path: Path) -> None:
         assert len(server.objects) == 1
     assert key not in made.stdout + made.stderr + check.stdout + once.stdout
     assert (tmp_path / "api-key").stat().st_mode & 0o777 == 0o600
-    assert {one.name for one in (tmp_path / "drop").iterdir()} >= {"pat", "udise"}
+    assert {path.name for path in (tmp_path / "drop").iterdir()} >= {"pat", "udise"}
     assert "emitterd check" in made.stdout
 
 

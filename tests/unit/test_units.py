@@ -1,4 +1,4 @@
-"""Durations and sizes: what is read, what is refused, and what comes back."""
+"""Durations and sizes: what is read, what is refused, and what is written."""
 
 import pytest
 from hypothesis import given
@@ -65,7 +65,7 @@ def test_a_duration_without_a_unit_is_refused(text: str) -> None:
         *(" 5 s ", "5s\n", "5sec", "5 Minutes", "3 hours", "20millis", "5M"),
     ],
 )
-def test_what_is_no_duration_is_refused_with_examples(text: str) -> None:
+def test_a_wrong_duration_is_refused_with_examples(text: str) -> None:
     """Signs, compounds, exponents, other digits, blanks and long units are refused."""
     with pytest.raises(ValueProblem, match="is no duration") as caught:
         parse_duration(text)
@@ -97,7 +97,7 @@ def test_a_size_that_is_nearly_right_is_refused_with_examples(
 
 
 @pytest.mark.parametrize("text", ["0.5B", "999999999999999999TiB", "64", "5s", "-1B"])
-def test_what_is_no_size_is_refused(text: str) -> None:
+def test_a_wrong_size_is_refused(text: str) -> None:
     """Parts of a byte, sizes beyond any disk, and other units are refused."""
     with pytest.raises(ValueProblem):
         parse_size(text)

@@ -1,4 +1,4 @@
-"""YAML: the lines, the duplicates, and errors that quote no secret."""
+"""YAML: key paths, lines, duplicate keys, and errors that quote no secret."""
 
 import contextlib
 from collections.abc import Callable
@@ -22,7 +22,7 @@ SECRET = "correct-horse-battery"
 
 
 def test_every_key_has_its_line_and_every_duplicate_both() -> None:
-    """Lines count from 1; of a key given twice the first value stays."""
+    """Lines count from 1; the first value of a duplicate key stays."""
     document = parse("a: 1\n\nb:\n  c: x\n  c: y\na: 2\n")
     assert document.root == Node(
         "",
@@ -54,8 +54,8 @@ def test_a_key_that_is_no_plain_word_is_hidden_or_escaped() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "# nothing", "\n\n"])
-def test_nothing_is_no_root(text: str) -> None:
-    """A document without content has no root."""
+def test_an_empty_document_has_no_root(text: str) -> None:
+    """Comments and blank lines are no content."""
     assert parse(text).root is None
 
 
@@ -79,7 +79,7 @@ def test_nothing_is_no_root(text: str) -> None:
     ],
 )
 def test_scalars_are_those_of_yaml_1_2(text: str, value: object) -> None:
-    """What YAML 1.1 turns into booleans, octals, minutes and dates stays text."""
+    """The booleans, octals, minutes and dates of YAML 1.1 stay text."""
     root = parse(f"key: {text}").root
     assert root is not None
     assert root.children == {"key": Node("key", 1, value)}
@@ -127,10 +127,10 @@ both_parsers = pytest.mark.parametrize("parse", [parse, parse_untyped])
         ("[" * 5000, None, "is nested too deeply"),
     ],
 )
-def test_what_is_no_yaml_is_refused_by_line_without_quoting_it(
+def test_a_text_that_is_not_yaml_is_refused_without_quoting_it(
     text: str, line: int | None, message: str, parse: Parser
 ) -> None:
-    """The message says what and where, and never what stands there."""
+    """The error has a message and a line, and no part of the text."""
     with pytest.raises(YamlError) as caught:
         parse(text)
     assert message in str(caught.value)
@@ -140,7 +140,7 @@ def test_what_is_no_yaml_is_refused_by_line_without_quoting_it(
     assert caught.value.__cause__ is None
 
 
-def test_a_forbidden_character_is_found_by_line_behind_wide_ones() -> None:
+def test_a_forbidden_character_after_wide_ones_has_the_right_line() -> None:
     """Lines are counted in characters, not in bytes."""
     with pytest.raises(YamlError) as caught:
         parse_untyped("é: é\nb: \x07\nc: d\n")
@@ -150,6 +150,6 @@ def test_a_forbidden_character_is_found_by_line_behind_wide_ones() -> None:
 @both_parsers
 @given(text=st.text(alphabet="ab: -\n\t'\"[]{}#*&!%@|>?,<=~01._\x00\ufeff\ud800"))
 def test_any_text_is_parsed_or_refused(text: str, parse: Parser) -> None:
-    """Whatever the text, nothing but YamlError comes out."""
+    """No text raises anything but `YamlError`."""
     with contextlib.suppress(YamlError):
         parse(text)

@@ -1,4 +1,4 @@
-"""What client.py sent from where, held against its own code's arithmetic."""
+"""What client.py sent, compared with the keys that its own code computes."""
 
 import os
 from pathlib import Path
@@ -38,7 +38,7 @@ def keys_of(file_path: str) -> set[str]:
 def test_the_slash_decides_the_keys(
     tmp_path: Path, path: str, folder: str, keys: str, dataset: str | None
 ) -> None:
-    """Its root is the path where that ends with a slash, else the folder above."""
+    """Keys start at the path if it ends with a slash, else at the folder above."""
     for name in ("pat/mst.zip", "pat/noted", "loose.zip"):
         file = tmp_path / "cqube_emission" / name
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -51,57 +51,59 @@ def test_the_slash_decides_the_keys(
     assert keys_of(file_path) & {example, name}
 
 
-def test_a_file_that_is_gone_is_known_by_its_ending() -> None:
+def test_a_missing_file_is_recognised_by_its_extension() -> None:
     """A single zip may have been moved away since it was sent."""
     assert sent("/x/e/pat/mst.ZIP", DATASETS) == SentFiles(Path("/x/e"), "<name>.zip")
 
 
 @pytest.mark.parametrize("path", ["C:\\cqube_emission\\", "D:/e/", "\\\\nas\\e"])
-def test_windows_made_keys_that_are_never_read(path: str) -> None:
-    """A backslash is no folder to the server."""
+def test_keys_of_windows_are_wrong(path: str) -> None:
+    """The server does not read a backslash as a folder."""
     assert sent(path, DATASETS).keys == "<dataset>\\<name>.zip"
 
 
-def said(directory: Path, **given: str) -> str:
+def notices_of(directory: Path, **given: str) -> str:
     """Return the notices about a client of `directory`, as one text."""
     return "\n".join(notices(ClientConfig(**given), directory, DATASETS))
 
 
-def test_a_client_that_was_right_is_passed_in_silence(tmp_path: Path) -> None:
-    """There is nothing to say where the same files get the same keys, encrypted."""
+def test_a_correct_client_has_no_notices(tmp_path: Path) -> None:
+    """The same files get the same keys, encrypted."""
     link = tmp_path / "link"
     link.symlink_to(tmp_path)
     good = {"url": "https://h/data", "api_key": "k", "file_path": f"{link}/"}
 
-    assert said(tmp_path, **good) == ""
+    assert notices_of(tmp_path, **good) == ""
 
 
-def test_what_changes_is_said(tmp_path: Path) -> None:
-    """Another folder, one dataset only, and keys that the server does not look for."""
+def test_every_change_has_a_notice(tmp_path: Path) -> None:
+    """Another folder, one dataset only, and keys that the server does not read."""
     here = str(tmp_path)
 
-    assert f"had its dataset folders in {here}/old, " in said(
+    assert f"had its dataset folders in {here}/old, " in notices_of(
         tmp_path, file_path=f"{here}/old/"
     )
-    assert "no dataset but pat;" in said(tmp_path, file_path=f"{here}/pat")
-    loose = said(tmp_path, file_path=here)
+    assert "no dataset but pat;" in notices_of(tmp_path, file_path=f"{here}/pat")
+    loose = notices_of(tmp_path, file_path=here)
     assert f"under keys like {tmp_path.name}/{KEYS}, but the server" in loose
     assert "had its dataset folders" not in loose
-    assert "<dataset>\\<name>.zip" in said(tmp_path, file_path="C:\\e\\")
+    assert "<dataset>\\<name>.zip" in notices_of(tmp_path, file_path="C:\\e\\")
 
 
-def test_what_is_insecure_double_or_missing_is_said(tmp_path: Path) -> None:
+def test_http_and_wrong_secrets_have_notices(tmp_path: Path) -> None:
     """An http:// URL, two secrets, no secret."""
-    assert "goes unencrypted" in said(tmp_path, url="http://h", api_key="k")
-    both = said(tmp_path, api_key="one-key", username="u", password="one-password")
+    assert "goes unencrypted" in notices_of(tmp_path, url="http://h", api_key="k")
+    both = notices_of(
+        tmp_path, api_key="one-key", username="u", password="one-password"
+    )
     assert "emitterd uses the token" in both
     assert "one-" not in both
-    assert "has a value" in said(tmp_path, username="u")
+    assert "has a value" in notices_of(tmp_path, username="u")
 
 
 def test_no_file_path_forges_a_line(tmp_path: Path) -> None:
-    """What stands in config.py is escaped."""
+    """Values of config.py are escaped."""
     for path in ("/x\n/e\x1b[31m", "/x/e\x1b\n/", "C:\\\x1b\n"):
-        text = said(tmp_path, api_key="k", file_path=path)
+        text = notices_of(tmp_path, api_key="k", file_path=path)
         assert text.replace("\n", "").isprintable()
         assert all(line.startswith("client.py ") for line in text.splitlines())

@@ -116,10 +116,10 @@ def revealed(loaded: Config) -> tuple[str | None, str | None, str | None]:
     "drop",
     ["cqube_emission", "with blank ", "#1: 'a' \"b\"", "इमिशन", "two\nlines", "- a"],
 )
-def test_a_client_taken_over_is_a_whole_configuration(
+def test_the_values_of_config_py_make_a_whole_configuration(
     tmp_path: Path, drop: str, text: str, login: tuple[str | None, ...], url: str
 ) -> None:
-    """What config.py said is in force, and nothing is left to be corrected."""
+    """The values of config.py are in effect, and nothing is left to correct."""
     source = tmp_path / "config.py"
     source.write_text(text)
     output = tmp_path / "etc" / "emitter.yaml"
@@ -150,7 +150,7 @@ def test_any_value_comes_back_from_the_file(
     password: str,
     path: str,
 ) -> None:
-    """Whatever the folder and the user are called, emitterd reads what was meant."""
+    """Every name of a folder or a user is read back from the file."""
     folder = tmp_path_factory.mktemp("init")
     source = folder / "config.py"
     source.write_text(
@@ -167,7 +167,7 @@ def test_any_value_comes_back_from_the_file(
     assert loaded.spool.directory == folder / f"_{drop}"
 
 
-def test_all_of_it_is_made(tmp_path: Path) -> None:
+def test_it_makes_folders_secret_and_configuration(tmp_path: Path) -> None:
     """The folder, each dataset's folder once, the secret, and emitter.yaml last."""
     drop = tmp_path / "srv" / "drop"
     made = lay_out(drop, tmp_path / "emitter.yaml", DATASETS, KEY).made
@@ -184,7 +184,7 @@ def test_all_of_it_is_made(tmp_path: Path) -> None:
 
 
 def test_the_comments_stay(tmp_path: Path) -> None:
-    """Of the shipped file nothing changes but the lines of the keys set."""
+    """Only the lines of the keys that are set differ from the shipped file."""
     laid_out(tmp_path, KEY)
     text = (tmp_path / "emitter.yaml").read_text()
     changed = [
@@ -207,10 +207,10 @@ def test_the_comments_stay(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
-def test_modes_are_the_umasks_and_the_secret_its_owners(
+def test_modes_follow_the_umask_and_the_secret_is_private(
     tmp_path: Path, umask: int
 ) -> None:
-    """Folders and emitter.yaml are made as any program makes them, the secret 0600."""
+    """Folders and emitter.yaml follow the umask; the secret has mode 0600."""
     before = os.umask(umask)
     try:
         laid_out(tmp_path, LOGIN)
@@ -224,8 +224,8 @@ def test_modes_are_the_umasks_and_the_secret_its_owners(
     assert SECRET not in (tmp_path / "emitter.yaml").read_text()
 
 
-def test_what_exists_is_left_as_it_is(tmp_path: Path) -> None:
-    """Folders, their modes, and what lies in them; also the same secret."""
+def test_existing_files_and_folders_do_not_change(tmp_path: Path) -> None:
+    """Folders, their modes, their files, and a file with the same secret stay."""
     (tmp_path / "drop" / "pat").mkdir(parents=True)
     (tmp_path / "drop" / "pat").chmod(0o2770)
     (tmp_path / "drop" / "pat" / "mst.zip").write_bytes(b"data")
@@ -239,8 +239,8 @@ def test_what_exists_is_left_as_it_is(tmp_path: Path) -> None:
     assert made == (tmp_path / "drop/district_master", tmp_path / "emitter.yaml")
 
 
-def test_a_second_time_only_the_output_stands_in_the_way(tmp_path: Path) -> None:
-    """emitter.yaml is never overwritten; once moved away, all is done again."""
+def test_a_second_run_is_refused_because_of_the_output(tmp_path: Path) -> None:
+    """Once emitter.yaml is moved away, it is made again."""
     laid_out(tmp_path, LOGIN)
     assert only(tmp_path, LOGIN) == "exists already, and is never overwritten"
     (tmp_path / "emitter.yaml").unlink()
@@ -249,7 +249,7 @@ def test_a_second_time_only_the_output_stands_in_the_way(tmp_path: Path) -> None
 
 
 def test_without_a_client_the_next_steps_say_what_to_edit(tmp_path: Path) -> None:
-    """With a URL and a password put there, the configuration holds."""
+    """With a URL and a password the configuration is complete."""
     skeleton = laid_out(tmp_path)
     output, password = tmp_path / "emitter.yaml", tmp_path / "password"
     steps = skeleton.next_steps
@@ -267,7 +267,7 @@ def test_without_a_client_the_next_steps_say_what_to_edit(tmp_path: Path) -> Non
 
 
 def test_with_a_client_there_is_little_left_to_do(tmp_path: Path) -> None:
-    """Nothing to edit: permissions, client.py's end, and a look by check."""
+    """Permissions, cron, and `check` are left; nothing is to be edited."""
     steps = laid_out(tmp_path, KEY).next_steps
 
     assert [step.split(":")[0] for step in steps] == [
@@ -278,8 +278,8 @@ def test_with_a_client_there_is_little_left_to_do(tmp_path: Path) -> None:
     assert SECRET not in "".join(steps)
 
 
-def test_what_config_py_lacks_stays_the_example(tmp_path: Path) -> None:
-    """Each value that was not given is named among the next steps."""
+def test_a_value_that_config_py_lacks_stays_the_example(tmp_path: Path) -> None:
+    """The next steps name each value that is missing."""
     skeleton = laid_out(tmp_path, ClientConfig(password=SECRET))
     steps = "\n".join(skeleton.next_steps)
     text = (tmp_path / "emitter.yaml").read_text()
@@ -292,17 +292,17 @@ def test_what_config_py_lacks_stays_the_example(tmp_path: Path) -> None:
     assert "\n  url: https://cqube.example.org/data\n" in text
 
 
-def test_the_client_is_spoken_of(tmp_path: Path) -> None:
-    """What changes with emitterd comes as notices."""
+def test_the_notices_say_what_changes_for_the_client(tmp_path: Path) -> None:
+    """They hold no secret."""
     client = ClientConfig(url="http://h", api_key=SECRET, file_path="/else/where/")
-    told = laid_out(tmp_path, client).notices
+    notices = laid_out(tmp_path, client).notices
 
-    assert len(told) == 2
-    assert SECRET not in "".join(told)
+    assert len(notices) == 2
+    assert SECRET not in "".join(notices)
 
 
-def test_the_secret_of_another_is_not_replaced(tmp_path: Path) -> None:
-    """A file that holds another secret, or none that may be used, is refused."""
+def test_another_secret_is_not_replaced(tmp_path: Path) -> None:
+    """A file that holds another secret, or no usable one, is refused."""
     file = tmp_path / "password"
     file.touch(0o600)
     file.write_text("another\n")
@@ -337,7 +337,7 @@ def test_the_secret_of_another_is_not_replaced(tmp_path: Path) -> None:
         ("\udcff", "emitter.yaml", "/\\xff is not UTF-8"),
     ],
 )
-def test_what_stands_in_the_way_leaves_nothing_behind(
+def test_a_failed_run_leaves_nothing_behind(
     tmp_path: Path, drop: str, output: str, message: str
 ) -> None:
     """`init` removes what it made before the step that failed."""
@@ -353,7 +353,7 @@ def test_what_stands_in_the_way_leaves_nothing_behind(
 
 @pytest.mark.parametrize("name", ["emitter.yaml", "password", "drop"])
 def test_a_problem_names_the_path_and_the_remedy(tmp_path: Path, name: str) -> None:
-    """The first step that fails is the one that is reported."""
+    """Only the first step that fails is reported."""
     (tmp_path / name).touch()
     (problem,) = refused(tmp_path, LOGIN)
 
@@ -361,8 +361,8 @@ def test_a_problem_names_the_path_and_the_remedy(tmp_path: Path, name: str) -> N
     assert problem.remedy
 
 
-def test_every_place_that_does_not_fit_is_reported_at_once(tmp_path: Path) -> None:
-    """Nothing has been tried by then."""
+def test_every_unsuitable_place_is_reported_at_once(tmp_path: Path) -> None:
+    """The places are checked before the first step."""
     problems = refused(tmp_path, LOGIN, drop="\udcff", output="\udcff/password")
 
     assert [problem.key for problem in problems] == [
@@ -372,8 +372,8 @@ def test_every_place_that_does_not_fit_is_reported_at_once(tmp_path: Path) -> No
     ]
 
 
-def test_a_file_that_came_meanwhile_is_not_replaced(tmp_path: Path) -> None:
-    """Between the look and the making another program may have been faster."""
+def test_a_file_that_another_program_made_is_not_replaced(tmp_path: Path) -> None:
+    """Another program may create the file first."""
     file = tmp_path / "emitter.yaml"
     file.write_text("theirs")
     with pytest.raises(FileExistsError):
@@ -384,8 +384,8 @@ def test_a_file_that_came_meanwhile_is_not_replaced(tmp_path: Path) -> None:
     }
 
 
-def test_the_next_steps_are_what_a_shell_takes(tmp_path: Path) -> None:
-    """They can be pasted, whatever the folder is called."""
+def test_the_next_steps_can_be_pasted_into_a_shell(tmp_path: Path) -> None:
+    """Odd names of folders are quoted."""
     folder = tmp_path / "it's & here"
     folder.mkdir()
     steps = laid_out(folder).next_steps
@@ -401,7 +401,7 @@ def test_the_next_steps_are_what_a_shell_takes(tmp_path: Path) -> None:
 
 
 def test_a_service_is_given_its_files(tmp_path: Path) -> None:
-    """Below /etc the configuration is a service's, with a user of its own."""
+    """A configuration below /etc is for a service with its own user."""
     output = Path("/etc/emitterd/emitter.yaml")
     plan = _Plan(tmp_path, output, DATASETS, KEY)
 
@@ -412,19 +412,19 @@ def test_a_service_is_given_its_files(tmp_path: Path) -> None:
 
 
 def test_a_services_journal_is_not_in_the_watched_folder() -> None:
-    """Below /etc the journal keeps the place that the service has for it."""
+    """For a configuration below /etc the journal is in /var/lib/emitterd."""
     with pytest.raises(ConfigError) as caught:
         lay_out(Path("/var/lib"), Path("/etc/gone/emitter.yaml"), [])
 
     assert "the journal, /var/lib/emitterd/journal.db, would lie in it" in {
-        one.message for one in caught.value.problems
+        problem.message for problem in caught.value.problems
     }
 
 
 def test_dots_are_followed_as_the_kernel_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`..` behind a link leads above what the link points to."""
+    """`..` after a link leads above the link's target."""
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "link").symlink_to("a/b")
     monkeypatch.chdir(tmp_path / "link")
@@ -447,7 +447,7 @@ def test_a_refusal_of_the_file_system_leaves_nothing_behind(tmp_path: Path) -> N
 
 
 def test_a_full_disk_leaves_no_half_file(tmp_path: Path, small_disk: SmallDisk) -> None:
-    """The secret is there whole or not at all, and nothing stays beside it."""
+    """The secret is written whole or not at all, and nothing is left beside it."""
     small_disk.fill()
     before = tree(small_disk.root)
     with pytest.raises(ConfigError, match="1 problem") as caught:
@@ -475,10 +475,10 @@ except ConfigError as error:
 
 
 @pytest.mark.parametrize("reachable", [True, False])
-def test_a_user_who_may_not_write_there_is_told(
+def test_a_user_without_permission_gets_a_remedy(
     tmp_path: Path, python: Python, *, reachable: bool
 ) -> None:
-    """Also if the user may not even look there."""
+    """That holds too if the user may not even read the folder."""
     folder = Path("/") if reachable else tmp_path
     (line,) = python(AS_NOBODY, cwd=folder).splitlines()
 

@@ -23,7 +23,7 @@ two:
 
 
 def test_the_package_has_the_file_of_the_top_level() -> None:
-    """They are one file, so that the template cannot lag behind."""
+    """They are one file, so the template is never outdated."""
     top = ROOT / "emitter.yaml"
 
     assert shipped() == top.read_text("utf-8")
@@ -50,8 +50,8 @@ def test_keys_are_found_by_section_and_name() -> None:
     [(TEMPLATE, "two.other"), (TEMPLATE + "  # key: 6s\n", "two.key")],
     ids=["none", "two"],
 )
-def test_a_template_out_of_step_is_a_bug(text: str, path: str) -> None:
-    """A key must stand there exactly once."""
+def test_a_key_that_the_template_lacks_is_an_error(text: str, path: str) -> None:
+    """Each key must be there exactly once."""
     with pytest.raises(LookupError, match=path):
         fill(text, {path: "x"})
 
@@ -73,8 +73,8 @@ def test_a_template_out_of_step_is_a_bug(text: str, path: str) -> None:
 @example("a\nb")
 @example("\x85\u2028\x7f\ufeff\U000e0001")
 @example("इमिशन 😀")
-def test_any_text_comes_back(value: str) -> None:
-    """What is filled in is read as it was meant, on a line of its own."""
+def test_any_text_is_read_back(value: str) -> None:
+    """A filled-in value is on one line and reads back the same."""
     line = f"key: {quoted(value)}"
     root = parse(line).root
 
@@ -86,6 +86,6 @@ def test_any_text_comes_back(value: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["https://h:5000/data", "/srv/cqube_emission"])
-def test_quotes_stand_only_where_they_must(value: str) -> None:
-    """What people will edit looks as they would write it."""
+def test_a_plain_text_has_no_quotes(value: str) -> None:
+    """People will edit these lines."""
     assert quoted(value) == value

@@ -84,7 +84,7 @@ def test_change_of_clocks(day: str, hours: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "meant"),
+    ("value", "expected"),
     [
         ("2MiB/s", Timetable((), 2 * MIB)),
         ("off", Timetable()),
@@ -115,9 +115,9 @@ def test_change_of_clocks(day: str, hours: int) -> None:
     ],
     ids=str,
 )
-def test_how_it_is_written(said: object, meant: Timetable) -> None:
+def test_how_it_is_written(value: object, expected: Timetable) -> None:
     """One limit, or ranges that may meet, and one entry for the rest of the day."""
-    assert timetable(said) == meant
+    assert timetable(value) == expected
 
 
 def test_a_timetable_is_shown_on_one_line() -> None:
@@ -130,7 +130,7 @@ def test_a_timetable_is_shown_on_one_line() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "message", "remedy"),
+    ("value", "message", "remedy"),
     [
         ("10", "is no speed", "512KiB/s"),
         (10_485_760, "is no speed", "512KiB/s"),
@@ -177,10 +177,10 @@ def test_a_timetable_is_shown_on_one_line() -> None:
         (ranges("1:00-9:00 off", "1:00-9:00 off"), "overlap", "let one end"),
     ],
 )
-def test_what_is_refused(said: object, message: str, remedy: str) -> None:
+def test_what_is_refused(value: object, message: str, remedy: str) -> None:
     """Each mistake is named, by its entry, and what to write instead."""
     with pytest.raises(ValueProblem) as caught:
-        timetable(said)
+        timetable(value)
 
     assert message in str(caught.value)
     assert remedy in caught.value.remedy
@@ -199,8 +199,8 @@ SPANS = st.lists(
 
 @given(SPANS)
 def test_overlap_is_a_minute_that_two_ranges_have(spans: list[TimeSpan]) -> None:
-    """Nothing else is refused, and where there is one it is found."""
-    minutes = [n for n in range(DAY_MIN) if sum(one.covers(n) for one in spans) > 1]
+    """Exactly these ranges overlap."""
+    minutes = [n for n in range(DAY_MIN) if sum(span.covers(n) for span in spans) > 1]
 
     assert (Timetable(tuple(spans)).overlap() is not None) == bool(minutes)
 
@@ -210,15 +210,15 @@ def test_until_is_when_another_limit_may_hold(
     spans: list[TimeSpan], minute: int
 ) -> None:
     """From now to then there is one limit, and the range in force ends then."""
-    found = Timetable(tuple(spans), 2 * MIB)
-    if found.overlap() is not None or not spans:
+    table = Timetable(tuple(spans), 2 * MIB)
+    if table.overlap() is not None or not spans:
         return
     now = at("00:00") + 60 * minute
-    hour, _, rest = (found.until(now, UTC) or "").partition(":")
+    hour, _, rest = (table.until(now, UTC) or "").partition(":")
     left = (int(hour) * 60 + int(rest) - minute - 1) % DAY_MIN + 1
 
-    assert {found.limit(now + 60 * n, UTC) for n in range(left)} == {
-        found.limit(now, UTC)
+    assert {table.limit(now + 60 * n, UTC) for n in range(left)} == {
+        table.limit(now, UTC)
     }
 
 

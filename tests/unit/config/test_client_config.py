@@ -1,4 +1,4 @@
-"""Upstream's config.py: what is taken over, what is refused, and that nothing runs."""
+"""Upstream's config.py: what is read, what is refused, and that nothing runs."""
 
 import os
 import traceback
@@ -113,25 +113,23 @@ def only(path: Path) -> Problem:
         "Windows share",
     ],
 )
-def test_plain_texts_are_taken_over(
-    write: Write, text: str, expected: ClientConfig
-) -> None:
+def test_plain_texts_are_read(write: Write, text: str, expected: ClientConfig) -> None:
     """The last plain text of each name counts, as in Python; an empty one does not."""
-    found = read_client_config(write(text))
+    client = read_client_config(write(text))
 
-    assert found == ClientConfig(
+    assert client == ClientConfig(
         expected.url or None,
         expected.username,
         expected.password,
         expected.api_key,
         expected.file_path,
     )
-    assert SECRET not in repr(found)
+    assert SECRET not in repr(client)
 
 
 @pytest.mark.parametrize("path", ["cqube_emission/", "cqube_emission"])
 def test_a_relative_file_path_starts_beside_config_py(write: Write, path: str) -> None:
-    """That is where client.py is run; the slash at its end stays as it is."""
+    """client.py runs there; a slash at its end stays."""
     source = write(f"file_path = '{path}'\n")
 
     assert read_client_config(source).file_path == f"{source.parent}/{path}"
@@ -146,12 +144,12 @@ def test_a_relative_file_path_starts_beside_config_py(write: Write, path: str) -
 def test_any_text_is_read_as_python_reads_it(
     tmp_path_factory: pytest.TempPathFactory, name: str
 ) -> None:
-    """Whatever way a text is written, its value is taken over."""
+    """Every notation of a Python text gives its value."""
     path = tmp_path_factory.mktemp("client") / "config.py"
     path.write_text(f"username = {name!r}\nfile_path = {'/' + name!a}\n", "utf-8")
-    found = read_client_config(path)
+    client = read_client_config(path)
 
-    assert (found.username, found.file_path) == (name, f"/{name}")
+    assert (client.username, client.file_path) == (name, f"/{name}")
 
 
 @pytest.mark.parametrize(
@@ -171,10 +169,10 @@ def test_any_text_is_read_as_python_reads_it(
 @pytest.mark.parametrize(
     "name", ["emission_url", "username", "password", "access_token", "file_path"]
 )
-def test_what_is_no_plain_text_is_a_problem(
+def test_a_value_that_is_not_a_plain_text_is_a_problem(
     write: Write, name: str, value: str
 ) -> None:
-    """It would have to be run, and running a file is not reading it."""
+    """Only running the file could compute it."""
     problem = only(write(f"import os\n{name} = {value}\n"))
 
     assert (problem.key, problem.line) == (name, 2)
@@ -199,18 +197,18 @@ def test_what_is_no_plain_text_is_a_problem(
         "class password: pass",
     ],
 )
-def test_a_name_that_gets_its_value_otherwise_is_a_problem(
+def test_a_name_bound_by_another_statement_is_a_problem(
     write: Write, binding: str
 ) -> None:
-    """Where a later line changes a plain text, the text is not what counts."""
-    found = problems(write(f"password = '{SECRET}'\n{binding}\n"))
+    """A later line that changes the value makes the plain text wrong."""
+    reported = problems(write(f"password = '{SECRET}'\n{binding}\n"))
 
-    assert ("password", 2) in {(one.key, one.line) for one in found}
+    assert ("password", 2) in {(problem.key, problem.line) for problem in reported}
 
 
 def test_all_problems_come_at_once(write: Write) -> None:
-    """One reading finds everything, in the order of the file."""
-    found = problems(
+    """They are in the order of the file."""
+    reported = problems(
         write(
             "emission_url = 'cqube.example.org'\n"
             "username = ' '\n"
@@ -219,7 +217,7 @@ def test_all_problems_come_at_once(write: Write) -> None:
             "file_path = '/a\\0b'\n"
         )
     )
-    assert [(one.line, one.key, one.message) for one in found] == [
+    assert [(problem.line, problem.key, problem.message) for problem in reported] == [
         (1, "emission_url", "has no scheme"),
         (2, "username", "is empty"),
         (3, "password", "holds a line break, a control character, or broken UTF-8"),
@@ -231,8 +229,8 @@ def test_all_problems_come_at_once(write: Write) -> None:
 @pytest.mark.parametrize(
     "name", ["emission_url", "username", "password", "access_token", "file_path"]
 )
-def test_half_a_character_is_a_problem(write: Write, name: str) -> None:
-    """A lone surrogate, which Python's texts may hold, has no UTF-8."""
+def test_a_lone_surrogate_is_a_problem(write: Write, name: str) -> None:
+    """Python's texts may hold one, but UTF-8 cannot encode it."""
     assert only(write(f"{name} = 'http://x\\ud800'\n")).key == name
 
 
@@ -261,10 +259,10 @@ def test_half_a_character_is_a_problem(write: Write, name: str) -> None:
         "another file",
     ],
 )
-def test_what_is_no_config_py_is_a_problem(
+def test_another_kind_of_file_is_a_problem(
     write: Write, content: str | bytes, line: int | None, message: str
 ) -> None:
-    """The file is named, with the line where there is one."""
+    """The problem has the name of the file, and the line if there is one."""
     problem = only(write(content))
 
     assert (problem.key, problem.line or line) == ("config.py", line)
@@ -276,12 +274,12 @@ def test_what_is_no_config_py_is_a_problem(
     "expression", ["(" * 9000, "-" * 60000 + "1", "1+" * 30000 + "1", "[[" * 90]
 )
 def test_a_nested_file_is_a_problem_and_no_crash(write: Write, expression: str) -> None:
-    """Python's parser gives up in more than one way."""
+    """Python's parser fails on it with different errors."""
     assert problems(write(f"username = {expression}\n"))
 
 
 def test_a_file_that_cannot_be_read_is_a_problem(tmp_path: Path) -> None:
-    """Absent, a folder, or a FIFO, on which nothing must hang."""
+    """A missing file, a folder, and a FIFO, which must not block."""
     os.mkfifo(tmp_path / "fifo")
 
     assert only(tmp_path / "gone.py").message == (
@@ -293,7 +291,7 @@ def test_a_file_that_cannot_be_read_is_a_problem(tmp_path: Path) -> None:
 
 
 def test_nothing_is_run(write: Write, tmp_path: Path) -> None:
-    """A line with an effect has none, and is no problem by itself."""
+    """A line with a side effect is ignored."""
     ran = tmp_path / "ran"
     path = write(
         f"open({str(ran)!r}, 'w')\n__import__('os').mkdir({str(ran)!r})\n{KEY}"
@@ -308,11 +306,11 @@ def test_nothing_is_run(write: Write, tmp_path: Path) -> None:
 def test_no_file_makes_it_crash(
     tmp_path_factory: pytest.TempPathFactory, tail: bytes
 ) -> None:
-    """Whatever follows a good line, it is taken over or refused."""
+    """Any file is read or refused."""
     path = tmp_path_factory.mktemp("client") / "config.py"
     path.write_bytes(f"password = '{SECRET}'\n".encode() + tail)
     try:
-        said = repr(read_client_config(path))
+        text = repr(read_client_config(path))
     except ConfigError as error:
-        said = f"{error} {error.problems}"
-    assert SECRET not in said
+        text = f"{error} {error.problems}"
+    assert SECRET not in text

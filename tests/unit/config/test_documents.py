@@ -1,4 +1,4 @@
-"""emitter.yaml and docs/configuration.md, held against the models."""
+"""emitter.yaml and docs/configuration.md agree with the settings classes."""
 
 import re
 from dataclasses import MISSING, fields
@@ -17,13 +17,13 @@ MANUAL = ROOT / "docs" / "configuration.md"
 
 def default(section: str, name: str) -> str:
     """Return a key's default for people, `required` where there is none."""
-    declared = {one.name: one.default for one in fields(config.SECTIONS[section])}
+    declared = {key.name: key.default for key in fields(config.SECTIONS[section])}
     value = declared[name]
     return "required" if value is MISSING else value_for_people(name, value)
 
 
 def test_the_shipped_file_has_every_key_and_its_default(tmp_path: Path) -> None:
-    """Keys with a default stand in emitter.yaml, others may be commented out."""
+    """Keys with a default are in emitter.yaml; others may be commented out."""
     text = SHIPPED.read_text()
     every = yaml.safe_load(re.sub(r"(?m)^  # ([a-z_]+: )(?=\S+$)", r"  \1", text))
     assert {(s, k) for s, keys in every.items() for k in keys} == {

@@ -1,4 +1,4 @@
-"""What one value may be, before it meets any other."""
+"""Each kind of value by itself."""
 
 from pathlib import Path
 
@@ -37,7 +37,7 @@ SECRET = "correct-horse-battery"
     ],
 )
 def test_a_wrong_url_is_refused_without_quoting_it(url: str, message: str) -> None:
-    """The URL needs a scheme and a host, and may carry neither secret nor query."""
+    """The URL needs a scheme and a host, and must not have a secret or a query."""
     with pytest.raises(ValueProblem) as caught:
         emission_url(url)
     assert message in str(caught.value)
@@ -53,7 +53,7 @@ def test_a_wrong_url_is_refused_without_quoting_it(url: str, message: str) -> No
     ],
 )
 def test_a_url_is_normalised(url: str, normalised: str) -> None:
-    """Slashes at the end go, and the scheme is lower-case."""
+    """Slashes at the end are removed, and the scheme becomes lower-case."""
     assert emission_url(url) == normalised
 
 
@@ -65,12 +65,12 @@ def test_a_proxy_is_a_plain_http_url(url: str) -> None:
 
 
 def test_a_proxy_keeps_its_user_and_password() -> None:
-    """They are part of the secret that the URL is."""
+    """The whole URL is a secret."""
     assert proxy("http://u:p@proxy:3128/").reveal() == "http://u:p@proxy:3128"
 
 
 @pytest.mark.parametrize("text", ["", "a\0b", "\ud800"])
-def test_what_cannot_be_a_path_is_refused(text: str) -> None:
+def test_a_text_that_cannot_be_a_path_is_refused(text: str) -> None:
     """Empty text, NUL and lone surrogates never reach the file system."""
     with pytest.raises(ValueProblem):
         path(text)
@@ -78,7 +78,7 @@ def test_what_cannot_be_a_path_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize("word", ["", "two words", "Bearer:", "J\nT"])
 def test_a_token_scheme_is_one_word(word: str) -> None:
-    """What an HTTP header cannot carry before a token is refused."""
+    """A word that an HTTP header cannot hold before a token is refused."""
     with pytest.raises(ValueProblem):
         http_token(word)
 

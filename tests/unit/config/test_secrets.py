@@ -1,4 +1,4 @@
-"""Where secrets may come from, what is refused, and that none of them shows."""
+"""Where secrets may come from, what is refused, and that no message shows one."""
 
 import os
 import traceback
@@ -87,7 +87,7 @@ def revealed(emission: EmissionSettings) -> tuple[str | None, str | None]:
 def test_a_password_comes_from_one_of_three_places(
     folder: Folder, lines: list[str], mode: int, environ: Mapping[str, str]
 ) -> None:
-    """File, variable or inline; what the environment names replaces the file's."""
+    """A file, a variable, or inline; the environment replaces the file's."""
     emission = folder.load("username: u", *lines, mode=mode, environ=environ)
     assert revealed(emission) == (SECRET, None)
     assert SECRET not in repr(emission) + str(asdict(emission))
@@ -102,7 +102,7 @@ def test_a_password_comes_from_one_of_three_places(
         ([], 0o644, {"EMITTERD_EMISSION_API_KEY": SECRET}),
     ],
 )
-def test_an_api_key_stands_instead_of_user_and_password(
+def test_an_api_key_replaces_user_and_password(
     folder: Folder, lines: list[str], mode: int, environ: Mapping[str, str]
 ) -> None:
     """An API key needs no user name."""
@@ -111,7 +111,7 @@ def test_an_api_key_stands_instead_of_user_and_password(
 
 
 def test_systemd_credentials_are_read_if_none_is_named(folder: Folder) -> None:
-    """The credentials' modes are systemd's business; what is named goes first."""
+    """Their modes are not checked. A source named in the configuration comes first."""
     folder.secret("run/password", f"{SECRET}\n".encode(), 0o444)
     run = {"CREDENTIALS_DIRECTORY": str(folder.root / "run")}
     assert revealed(folder.load("username: u", environ=run)) == (SECRET, None)
@@ -125,7 +125,7 @@ def test_systemd_credentials_are_read_if_none_is_named(folder: Folder) -> None:
 
 
 def test_credential_of_a_lone_line_end_is_none(folder: Folder) -> None:
-    """The unit passes one where the file of a secret is not there."""
+    """The unit passes it if the file of a secret does not exist."""
     folder.secret("run/password", b"\n", 0o444)
     folder.secret("run/api-key", b"\n", 0o444)
     run = {"CREDENTIALS_DIRECTORY": str(folder.root / "run")}
@@ -206,7 +206,7 @@ def test_credential_of_a_lone_line_end_is_none(folder: Folder) -> None:
 def test_wrong_credentials_are_one_problem(
     folder: Folder, lines: list[str], key: str, message: str
 ) -> None:
-    """Each is reported once, at the key to blame, and without the secret."""
+    """Each is reported once, at the key that is wrong, without the secret."""
     (problem,) = folder.problems(*lines)
     assert problem.key == key
     assert message in problem.message
@@ -237,14 +237,14 @@ def test_a_file_without_a_usable_secret_is_refused(
 def test_line_ends_and_byte_order_marks_are_not_part_of_a_secret(
     folder: Folder,
 ) -> None:
-    """What editors of any system add around the secret goes; blanks in it stay."""
+    """What editors add around the secret is removed; blanks in it stay."""
     folder.secret("secret", b"\xef\xbb\xbf pass word\xc3\xa9 \r\n\n")
     emission = folder.load("username: u", "password_file: secret")
     assert revealed(emission) == (" pass wordé ", None)
 
 
 def test_a_secret_file_that_everybody_may_read_is_refused(folder: Folder) -> None:
-    """The remedy is the command; a group of its own may read it."""
+    """The remedy is a command. A group may read the file."""
     path = folder.secret("secret", SECRET.encode(), 0o644)
     (problem,) = folder.problems("username: u", "password_file: secret")
     assert problem.remedy == f"chmod 600 {path}"
@@ -254,21 +254,21 @@ def test_a_secret_file_that_everybody_may_read_is_refused(folder: Folder) -> Non
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o601])
 def test_an_inline_secret_needs_a_private_file(folder: Folder, mode: int) -> None:
-    """Any permission of group or others is too much beside a secret."""
+    """Group and others must have no permission at all."""
     (problem,) = folder.problems(f"api_key: {SECRET}", mode=mode)
     assert (problem.key, problem.line) == ("emission.api_key", 4)
     assert "api_key_file" in problem.remedy
 
 
-def test_a_proxy_without_a_secret_may_stand_in_any_file(folder: Folder) -> None:
-    """The proxy's URL loses its slash and stays masked."""
+def test_a_proxy_without_a_secret_is_accepted_in_any_file(folder: Folder) -> None:
+    """The slash at the end of its URL is removed."""
     emission = folder.load("api_key_file: secret", "proxy: http://proxy:3128/")
     assert emission.proxy is not None
     assert emission.proxy.reveal() == "http://proxy:3128"
 
 
 def test_a_fifo_for_a_secret_does_not_hang(folder: Folder) -> None:
-    """A pipe that nobody writes is refused at once."""
+    """A pipe without a writer is refused at once."""
     os.mkfifo(folder.root / "pipe", 0o600)
     (problem,) = folder.problems("api_key_file: pipe")
     assert problem.message == "is not a regular file"

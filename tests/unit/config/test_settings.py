@@ -1,4 +1,4 @@
-"""What `emitter.yaml` may say, what is refused, what is reported."""
+"""`emitter.yaml`: what is accepted, what is refused, and how it is reported."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -52,7 +52,7 @@ def only(path: Path, environ: Mapping[str, str] | None = None) -> Problem:
     return problem
 
 
-def test_the_least_file_has_every_default(write: Write, tmp_path: Path) -> None:
+def test_the_smallest_file_has_every_default(write: Write, tmp_path: Path) -> None:
     """A URL, credentials and a folder suffice; paths start at the file's folder."""
     path = write(GOOD)
     loaded = config.load(path, {})
@@ -73,8 +73,8 @@ def test_the_least_file_has_every_default(write: Write, tmp_path: Path) -> None:
     assert loaded.metrics.listen is None
 
 
-def test_values_are_taken_over(write: Write) -> None:
-    """Every kind of value arrives in its own type and unit."""
+def test_values_are_read(write: Write) -> None:
+    """Every kind of value gets its own type and unit."""
     text = GOOD + "  catalogue: off\n  settle: 500ms\n  exclude: [old/, '!keep.zip']\n"
     text += "delivery: {workers: 64}\nlog:\nmetrics:\n"
     loaded = config.load(write(text), {})
@@ -92,13 +92,13 @@ def test_values_are_taken_over(write: Write) -> None:
 def test_a_relative_path_starts_at_the_folder_of_the_file(
     write: Write, tmp_path: Path, given: str, below: str
 ) -> None:
-    """An absolute one stays, and a tilde is a name like any other."""
+    """An absolute path stays, and a tilde is not expanded."""
     loaded = config.load(write(f"{GOOD}log: {{file: {given}}}\n"), {})
     assert loaded.log.file == Path(below.format(base=tmp_path))
 
 
 def test_every_problem_is_reported_at_once_in_file_order(write: Write) -> None:
-    """One load names each wrong key with its line; what is missing comes last."""
+    """One load reports each wrong key with its line; missing keys come last."""
     path = write("""\
 emission:
   url: cqube.example.org
@@ -113,8 +113,8 @@ delivery:
   backoff_max: 1s
 surprise: 1
 """)
-    found = problems(path)
-    assert [(p.key, p.line) for p in found] == [
+    reported = problems(path)
+    assert [(p.key, p.line) for p in reported] == [
         ("emission.url", 2),
         ("emission.allow_insecure_http", 3),
         ("emission.usrname", 4),
@@ -127,10 +127,10 @@ surprise: 1
         ("spool.directory", None),
         ("emission.username", None),
     ]
-    assert all(p.message and p.remedy for p in found)
-    assert found[2].remedy == "did you mean emission.username?"
-    assert found[3].remedy == "write it like 500ms, 5s, 10m, 2h or 400d"
-    assert found[5].message == "is given twice, on line 6 and line 8"
+    assert all(p.message and p.remedy for p in reported)
+    assert reported[2].remedy == "did you mean emission.username?"
+    assert reported[3].remedy == "write it like 500ms, 5s, 10m, 2h or 400d"
+    assert reported[5].message == "is given twice, on line 6 and line 8"
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ surprise: 1
         ),
     ],
 )
-def test_a_wrong_line_is_the_one_problem(
+def test_a_wrong_line_is_one_problem(
     write: Write, line: str, key: str, message: str
 ) -> None:
     """A wrong line in a good file is reported once, by key, line and reason."""
@@ -204,7 +204,7 @@ def test_a_wrong_line_is_the_one_problem(
     ],
 )
 def test_a_wrong_url_is_refused(write: Write, url: str, message: str) -> None:
-    """A URL with a secret in it, or without encryption, is named by its line."""
+    """A URL with a secret in it, or without encryption, is reported with its line."""
     problem = only(write(GOOD.replace("https://cqube.example.org/data", url)))
     assert (problem.key, problem.line) == ("emission.url", 2)
     assert message in problem.message
@@ -223,14 +223,14 @@ def test_a_wrong_url_is_refused(write: Write, url: str, message: str) -> None:
 def test_a_file_that_is_no_mapping_is_one_problem(
     write: Write, text: str, line: int | None, message: str
 ) -> None:
-    """What holds no sections is reported under the file's name, with the line."""
+    """A file without sections is reported with its name and the line."""
     problem = only(write(text))
     assert (problem.key, problem.line) == ("emitter.yaml", line)
     assert message in problem.message
 
 
 def test_a_file_that_is_not_utf8_is_refused(write: Write) -> None:
-    """The line of the first wrong byte is named."""
+    """The problem has the line of the first wrong byte."""
     path = write("")
     path.write_bytes(b"spool:\n  directory: \xff\n")
     assert only(path).line == 2
@@ -242,7 +242,7 @@ def test_a_folder_for_a_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_key_is_suggested_from_another_section(write: Write) -> None:
-    """A key in the wrong section is told its own one."""
+    """The remedy names the right section."""
     assert (
         only(write(f"{GOOD}  workers: 8\n")).remedy == "did you mean delivery.workers?"
     )
@@ -250,7 +250,7 @@ def test_a_key_is_suggested_from_another_section(write: Write) -> None:
 
 
 def test_a_watched_folder_must_exist(write: Write, tmp_path: Path) -> None:
-    """A missing folder comes with the command that makes it; a file is no folder."""
+    """For a missing folder the remedy is a command. A file is not a folder."""
     (tmp_path / "drop").rmdir()
     problem = only(write(GOOD))
     assert problem.remedy == f"create it with: mkdir -p {tmp_path}/drop"
@@ -259,13 +259,13 @@ def test_a_watched_folder_must_exist(write: Write, tmp_path: Path) -> None:
 
 
 def test_an_archive_is_needed_to_archive(write: Write) -> None:
-    """after_delivery: archive without a folder to move to is refused."""
+    """`after_delivery: archive` without `archive_directory` is refused."""
     problem = only(write(f"{GOOD}  after_delivery: archive\n"))
     assert (problem.key, problem.line) == ("spool.archive_directory", None)
 
 
 def test_an_archive_in_the_watched_folder_must_be_excluded(write: Write) -> None:
-    """The remedy of the refusal is itself accepted; so is a hidden folder."""
+    """The proposed remedy is accepted; so is a hidden folder."""
     text = f"{GOOD}  archive_directory: drop/done\n"
     problem = only(write(text))
     assert problem.key == "spool.archive_directory"
@@ -277,23 +277,25 @@ def test_an_archive_in_the_watched_folder_must_be_excluded(write: Write) -> None
     assert itself.message == "is the watched folder itself"
 
 
-def test_files_that_are_named_must_be_there(write: Write, tmp_path: Path) -> None:
+def test_files_that_the_configuration_names_must_exist(
+    write: Write, tmp_path: Path
+) -> None:
     """Each missing file is a problem; a client key needs its certificate."""
     (tmp_path / "ca.pem").mkdir()
     keys = "  client_key: a.key\n  ca_file: ca.pem\nspool"
-    found = problems(write(GOOD.replace("spool", keys, 1)))
-    assert [(p.key, p.line) for p in found] == [
+    reported = problems(write(GOOD.replace("spool", keys, 1)))
+    assert [(p.key, p.line) for p in reported] == [
         ("emission.client_key", 5),
         ("emission.client_key", 5),
         ("emission.ca_file", 6),
     ]
-    assert "does not exist" in found[0].message
-    assert "without client_cert" in found[1].message
-    assert "not a regular file" in found[2].message
+    assert "does not exist" in reported[0].message
+    assert "without client_cert" in reported[1].message
+    assert "not a regular file" in reported[2].message
 
 
 def test_the_environment_overrides_the_file(write: Write, tmp_path: Path) -> None:
-    """Variables take the text of the file's values; lists are comma separated."""
+    """Variables have the same texts as the file; lists are separated by commas."""
     environ = {
         "EMITTERD_DELIVERY_WORKERS": "3",
         "EMITTERD_EMISSION_ALLOW_INSECURE_HTTP": "true",
@@ -341,16 +343,16 @@ def test_the_environment_overrides_the_file(write: Write, tmp_path: Path) -> Non
 def test_a_wrong_variable_is_reported_by_its_name(
     write: Write, name: str, value: str, remedy: str
 ) -> None:
-    """A variable has no line; its name stands for the key."""
+    """The problem has the variable's name instead of the key and no line."""
     problem = only(write(GOOD), {name: value})
     assert (problem.key, problem.line) == (name, None)
     assert problem.remedy == remedy
 
 
-def test_the_file_is_sought_in_its_places(
+def test_the_configuration_file_is_searched_in_its_places(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is named wins and is not replaced; else the working folder's is taken."""
+    """A named file is not replaced by another; else the working folder's is used."""
     monkeypatch.chdir(tmp_path)
     variables = {"EMITTERD_CONFIG": str(tmp_path / "b.yaml")}
     with pytest.raises(ConfigError) as caught:
@@ -367,7 +369,7 @@ def test_the_file_is_sought_in_its_places(
 
 
 def test_describe_gives_every_key_and_no_secret(write: Write) -> None:
-    """The values in effect are written as in the file, secrets as asterisks."""
+    """Values are written as in the file, and secrets as asterisks."""
     environ = {"EMITTERD_EMISSION_PROXY": f"http://u:{SECRET}@proxy:3128/"}
     loaded = config.load(write(GOOD), environ)
     described = dict(config.describe(loaded))
@@ -394,10 +396,10 @@ def test_describe_gives_every_key_and_no_secret(write: Write) -> None:
     ],
     ids=["public", "short", "empty"],
 )
-def test_a_token_that_guards_nothing_is_refused(
+def test_a_weak_or_public_token_is_refused(
     write: Write, tmp_path: Path, content: str, mode: int, message: str
 ) -> None:
-    """It is a secret like the password, and one that cannot be guessed."""
+    """It must be private and long enough not to be guessed."""
     path = write(f"{GOOD}metrics: {{listen: '192.0.2.1:1', token_file: token}}\n")
     (tmp_path / "token").write_text(content)
     (tmp_path / "token").chmod(mode)
@@ -408,8 +410,8 @@ def test_a_token_that_guards_nothing_is_refused(
     assert problem.remedy
 
 
-def test_with_a_token_others_may_look(write: Write, tmp_path: Path) -> None:
-    """Any address will do then; the limits have their units."""
+def test_with_a_token_any_address_is_accepted(write: Write, tmp_path: Path) -> None:
+    """The limits of the alarms are in seconds."""
     text = "metrics: {listen: '192.0.2.1:1', token_file: token, no_success_max: 2h}"
     path = write(f"{GOOD}{text}\n")
     (tmp_path / "token").write_text(SECRET)

@@ -1,4 +1,4 @@
-"""A user's catalogue over the shipped one: what it may say, and what is wrong in it."""
+"""A user's catalogue over the shipped one: what is accepted and what is reported."""
 
 import contextlib
 import re
@@ -65,12 +65,12 @@ def problems(load: Load) -> Problems:
 def only_new(catalogue: Catalogue) -> Dataset:
     """Return the one dataset that the shipped catalogue does not have."""
     titles = {dataset.title for dataset in SHIPPED.datasets}
-    (new,) = [one for one in catalogue.datasets if one.title not in titles]
+    (new,) = [dataset for dataset in catalogue.datasets if dataset.title not in titles]
     return new
 
 
 def test_the_example_of_the_manual_loads(load: Load) -> None:
-    """The dataset that docs/catalogue.md adds is one, with all that it says of it."""
+    """The dataset of docs/catalogue.md is added with all its properties."""
     (example,) = re.findall(r"```yaml\n(.*?)```", MANUAL.read_text(), re.DOTALL)
     catalogue = load(example)
     columns = (
@@ -97,7 +97,7 @@ def test_the_example_of_the_manual_loads(load: Load) -> None:
 
 
 def test_the_manual_has_every_key_and_word() -> None:
-    """The tables of docs/catalogue.md name exactly the keys that there are."""
+    """The tables of docs/catalogue.md list exactly the keys that exist."""
     text = MANUAL.read_text()
     rows = re.findall(r"^\| (`.+?) \|", text, re.MULTILINE)
 
@@ -109,13 +109,13 @@ def test_the_manual_has_every_key_and_word() -> None:
 
 
 def test_only_the_kind_is_needed(load: Load) -> None:
-    """A new dataset of a kind alone asks nothing of its files; a BOM does no harm."""
+    """A new dataset with only a kind accepts all files. A BOM is ignored."""
     new = only_new(load("\ufeffnew/n:\n  kind: master\n"))
     assert new == Dataset("new", "n", DatasetKind.MASTER, rank=new.rank)
 
 
 def test_a_header_of_columns_alone_asks_for_all_of_them_by_name(load: Load) -> None:
-    """That is how the server compares the data sources that are added to it."""
+    """The server compares added data sources in this way."""
     new = only_new(
         load("n/n:\n  kind: udise\n  headers:\n    h:\n      columns: A|b c | D\n")
     )
@@ -123,7 +123,7 @@ def test_a_header_of_columns_alone_asks_for_all_of_them_by_name(load: Load) -> N
     assert new.headers == (Header(columns, HeaderMatch.NAMES, columns),)
 
 
-def test_a_header_may_say_all_there_is(load: Load) -> None:
+def test_a_header_may_have_every_key(load: Load) -> None:
     """Versions need no quotes: 1.10 is not 1.1."""
     new = only_new(
         load(
@@ -144,7 +144,7 @@ def test_a_header_may_say_all_there_is(load: Load) -> None:
 
 
 def test_a_dataset_replaces_the_shipped_one_whole(load: Load) -> None:
-    """Nothing of it stays but its place, and its kind where none is given."""
+    """Only its place stays, and its kind if none is given."""
     catalogue = load("district_master/district_mst:\n  delimiter: ;\n")
 
     assert len(catalogue.datasets) == len(SHIPPED.datasets)
@@ -506,7 +506,7 @@ new/data:
         ),
     ],
 )
-def test_what_is_wrong_is_said_with_its_line(
+def test_a_problem_has_key_line_message_and_remedy(
     text: str,
     line: int | None,
     key: str,
@@ -514,7 +514,7 @@ def test_what_is_wrong_is_said_with_its_line(
     remedy: str,
     problems: Problems,
 ) -> None:
-    """The problem names key and line, what is wrong there, and what to do."""
+    """All of it is printable."""
     (problem,) = problems(text)
 
     assert (problem.key, problem.line) == (key, line)
@@ -523,10 +523,10 @@ def test_what_is_wrong_is_said_with_its_line(
     assert f"{problem.message}{problem.remedy}".isprintable()
 
 
-def test_every_problem_is_told_at_once_in_file_order(
+def test_every_problem_is_reported_at_once_in_file_order(
     load: Load, tmp_path: Path
 ) -> None:
-    """One load names them all, of all datasets and headers."""
+    """One load reports the problems of all datasets and headers."""
     with pytest.raises(ConfigError) as caught:
         load("""\
 one/one:
@@ -543,7 +543,7 @@ two:
 """)
 
     assert str(caught.value) == f"{tmp_path / 'own.yaml'}: 8 problems"
-    assert [(one.line, one.key) for one in caught.value.problems] == [
+    assert [(problem.line, problem.key) for problem in caught.value.problems] == [
         (1, "one/one.kind"),
         (2, "one/one.knd"),
         (3, "one/one.since"),
@@ -574,8 +574,8 @@ def test_a_file_that_cannot_be_read_is_a_problem(tmp_path: Path) -> None:
     }
 
 
-def test_the_shipped_file_is_one_of_the_same_form(tmp_path: Path) -> None:
-    """A copy of it over itself changes nothing, so that entries can be copied."""
+def test_the_shipped_file_has_the_same_form(tmp_path: Path) -> None:
+    """A copy of it over itself changes nothing, so entries can be copied."""
     copy = tmp_path / "copy.yaml"
     copy.write_bytes(files("emitterd.datasets").joinpath("catalogue.yaml").read_bytes())
 
@@ -585,7 +585,7 @@ def test_the_shipped_file_is_one_of_the_same_form(tmp_path: Path) -> None:
 def test_the_catalogue_is_the_same_without_libyaml(
     python: Python, tmp_path: Path
 ) -> None:
-    """Where PyYAML was built without it, its own parser reads the same."""
+    """PyYAML's own parser reads the same."""
     load = """
 from emitterd.datasets.catalogue_file import load_catalogue
 import yaml
@@ -604,7 +604,7 @@ print(yaml.__with_libyaml__, load_catalogue().datasets)
 def test_any_text_is_a_catalogue_or_a_configuration_error(
     tmp_path_factory: pytest.TempPathFactory, text: str
 ) -> None:
-    """Whatever the file holds, nothing but `ConfigError` comes out."""
+    """No file raises anything but `ConfigError`."""
     path = tmp_path_factory.getbasetemp() / "any.yaml"
     path.write_text(f"new/data:\n  kind: master\n  {text}", encoding="utf-8")
     with contextlib.suppress(ConfigError):
