@@ -140,11 +140,7 @@ class Code(StrEnum):
         "the zip holds more than the one CSV",
         "zip the CSV alone; on a Mac: `zip -X name.zip name.csv` adds no __MACOSX",
     )
-    ENCRYPTED = (
-        "E227",
-        "the zip is encrypted",
-        "create the zip without a password",
-    )
+    ENCRYPTED = ("E227", "the zip is encrypted", "create the zip without a password")
     COMPRESSION = (
         "E228",
         "the zip is compressed in a way that the server cannot unpack",

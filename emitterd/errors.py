@@ -1,17 +1,17 @@
-"""What can go wrong, by name.
+"""The exceptions of emitterd.
 
-Every failure that reaches a person carries a stable `Code`: the same in the log,
-the journal, `status`, and `docs/errors.md`. The tree:
+Every error that a user sees has a stable `Code`: the same in the log, the journal,
+`status`, and `docs/errors.md`. The tree:
 
     EmitterError
     ├── ConfigError            the configuration, all problems at once (exit 78)
     ├── JournalError           the journal cannot be used (exit 78)
     │   ├── JournalLocked      another instance holds it (exit 75)
-    │   ├── JournalDamaged     it is to be rebuilt, by an operator
-    │   ├── JournalFull        its disk is full; passes by itself
-    │   └── IllegalTransition  a bug: a verb met a state it does not apply to (exit 70)
-    ├── SourceError            the local file is not what was admitted
-    └── Trouble                an attempt failed; says what the journal should do
+    │   ├── JournalDamaged     an operator must rebuild it
+    │   ├── JournalFull        its disk is full
+    │   └── IllegalTransition  a bug: the state does not allow the verb (exit 70)
+    ├── FileError              the local file is not what was admitted
+    └── DeliveryError          an attempt failed; says what to do with the entry
 
 Messages are lower-case, without a full stop; `hint` is what to do about it.
 """
@@ -24,7 +24,7 @@ from emitterd.codes import Code
 from emitterd.text import printable
 
 RETRY_AFTER_CAP_S = 3600.0
-"""A server may ask for no more than this; a mistaken header must not park a file."""
+"""The longest wait that a server may ask for: a wrong header must not block a file."""
 
 
 class EmitterError(Exception):
@@ -38,10 +38,10 @@ class EmitterError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong with the configuration.
+    """One error in the configuration.
 
-    `key` is the key path (`spool.settle`), `line` the line in the file, or None
-    where no line is to blame (an environment variable, a missing key).
+    `key` is the key path (`spool.settle`). `line` is the line in the file, or None
+    for an environment variable or a missing key.
     """
 
     key: str
@@ -71,10 +71,9 @@ class ConfigError(EmitterError):
     def __init__(self, source: str, problems: Iterable[Problem]) -> None:
         self.source = source
         self.problems = sorted(problems, key=lambda p: (p.line is None, p.line or 0))
-        count = (
-            "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
-        )
-        super().__init__(f"{source}: {count}", code=Code.CONFIG)
+        count = len(self.problems)
+        noun = "problem" if count == 1 else "problems"
+        super().__init__(f"{source}: {count} {noun}", code=Code.CONFIG)
 
 
 class JournalError(EmitterError):
@@ -94,7 +93,7 @@ class JournalLocked(JournalError):
 
 
 class JournalDamaged(JournalError):
-    """The journal's file is no database any more, or parts of it are not."""
+    """The journal's file cannot be read as a database, in whole or in part."""
 
     def __init__(self, message: str) -> None:
         hint = (
@@ -112,7 +111,7 @@ class JournalFull(JournalError):
 
 
 class IllegalTransition(JournalError):
-    """A verb met an entry in a state that it does not apply to."""
+    """The entry is in a state that does not allow the verb."""
 
 
 class FileError(EmitterError):
@@ -147,11 +146,11 @@ class Stage(StrEnum):
 
 
 class DeliveryError(EmitterError):
-    """An attempt failed; `decision` is data for the journal, never a sleep.
+    """An attempt failed; `decision` says what to do with the entry.
 
-    `stage`: where; a code of the emission API or the bucket says so itself.
-    `retry_after_s`: the wait the server asked for, in seconds. `ambiguous`: the
-    whole body was handed over but no answer came, so the object may be there.
+    `stage`: the stage that failed; the default follows from the code.
+    `retry_after_s`: the wait that the server asked for, in seconds. `ambiguous`:
+    emitterd sent the whole body but received no answer, so the object may exist.
     """
 
     def __init__(
@@ -172,7 +171,7 @@ class DeliveryError(EmitterError):
         self.ambiguous = ambiguous
 
     def copy(self) -> "DeliveryError":
-        """Return the same trouble, to be raised in another thread."""
+        """Return an equal error, to be raised in another thread."""
         return DeliveryError(
             self.decision,
             self.code,
@@ -185,7 +184,7 @@ class DeliveryError(EmitterError):
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """Trouble of a stage of the way: a code as in docs/errors.md, and its reason."""
+    """A stage that fails: since when, with which code of docs/errors.md, and why."""
 
     stage: str
     code: str

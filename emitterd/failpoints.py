@@ -1,8 +1,8 @@
-"""Named points at which a crash can be ordered: how the crash table is put to the test.
+"""Named points at which a test can order a crash.
 
 `EMITTERD_FAILPOINT=name[@n]` kills the process with SIGKILL when it reaches the point
-for the n-th time; `name[@n]:hang` makes the thread that does so stand still for ever.
-It is read once, at import; without it a point costs one comparison.
+for the n-th time; `name[@n]:hang` makes that thread wait without end. The variable is
+read once, at import; without it a point costs one comparison.
 """
 
 import os
@@ -19,31 +19,31 @@ _CONFIGURATION = 78
 
 
 class Point(StrEnum):
-    """Every point, in the order of a file's way."""
+    """All points, in the order in which a file passes them."""
 
     SCHEMA_MADE = "schema-made"
     """The schema of a new journal is written, not committed."""
     SCHEMA_COMMITTED = "schema-committed"
     """The schema of a new journal is on disk, and nothing else."""
     RECLAIMED = "reclaimed"
-    """What a dead process had claimed is queued again."""
+    """Entries that a dead process had claimed are queued again."""
     COMMIT_DUE = "commit-due"
     """All work of a group commit is done, and not committed."""
     COMMITTED = "committed"
-    """A group commit is on disk, and nobody was told."""
+    """A group commit is on disk, and no caller knows."""
     ADMIT_DUE = "admit-due"
-    """A batch of complete files was looked at, and is not in the journal."""
+    """A batch of complete files is ready, and not in the journal."""
     REPLACED = "replaced"
     """In one transaction: the old version is withdrawn, the new one not admitted."""
     ADMITTED = "admitted"
-    """A batch is in the journal; no line tells of it and no worker was woken."""
+    """A batch is in the journal, but not in the log, and no worker was notified."""
     CLAIMED = "claimed"
     """A worker has an entry and has done nothing with it."""
     UNCHANGED_HALF = "unchanged-half"
-    """In one transaction: the delivered version took over the fingerprint, the entry
+    """In one transaction: the delivered version has the new fingerprint, and the entry
     of the same content is not removed."""
     UNCHANGED = "unchanged"
-    """An entry of known content is folded into the delivered version."""
+    """An entry of known content is merged into the delivered version."""
     GRANT_DUE = "grant-due"
     """A grant is needed and was not asked for."""
     GRANTED = "granted"
@@ -59,54 +59,51 @@ class Point(StrEnum):
     ANSWERED = "answered"
     """The bucket's answer proves the delivery; the journal does not know."""
     DELIVERED = "delivered"
-    """The delivery is on disk; no line tells of it, and the file is untouched."""
+    """The delivery is on disk, but not in the log, and the file is untouched."""
     CONFIRMED = "confirmed"
     """The bucket shows the object whose answer was lost; the journal does not know."""
     FAILED = "failed"
     """An attempt failed; the journal does not know."""
     DEFERRED = "deferred"
-    """The next attempt's time is on disk; no line tells of it."""
+    """The time of the next attempt is on disk, but not in the log."""
     GRANT_DROPPED = "grant-dropped"
     """A refused grant is unpinned; the attempt is not recorded."""
     REJECTED = "rejected"
-    """The rejection is on disk; no line tells of it."""
+    """The rejection is on disk, but not in the log."""
     WITHDRAWN = "withdrawn"
-    """The withdrawal is on disk; the path was not looked at again."""
+    """The withdrawal is on disk; the path was not examined again."""
     INTERRUPTED = "interrupted"
     """A stopping daemon has put an entry back into the queue."""
     DISPOSAL_DUE = "disposal-due"
-    """A delivered file still is the one that was sent, and is about to be touched."""
+    """A delivered file is still the one that was sent, and is about to be moved."""
     SET_ASIDE = "set-aside"
-    """A file that is to be removed has a name of ours, and was not looked at again."""
+    """A file to be removed has a temporary name, and was not examined again."""
     REASON_WRITTEN = "reason-written"
-    """Why a file is rejected stands beside its place to be; the file is not moved."""
+    """The `.reason.json` of a rejected file is written; the file is not moved."""
     COPIED = "copied"
     """Archived to another file system: the copy is whole, under a temporary name."""
     COPY_NAMED = "copy-named"
-    """Archived to another file system: the copy has its name, the file is there too."""
+    """Archived to another file system: the copy has its name; the file exists too."""
     MOVED = "moved"
     """A file was renamed into the archive; neither folder is on disk."""
     UNLINKED = "unlinked"
     """A file was deleted; its folder is not on disk."""
     DISPOSED = "disposed"
-    """A file was archived or deleted for good; the journal does not know."""
+    """A file is archived or deleted on disk; the journal does not know."""
     DISPOSAL_RECORDED = "disposal-recorded"
     """The disposal is on disk."""
     PRUNE_DUE = "prune-due"
-    """Retention has read a page of what ended, and forgotten none of it."""
+    """Retention has read a page of ended entries, and deleted none."""
     PRUNED = "pruned"
-    """Retention has forgotten a page; others may follow."""
+    """Retention has deleted a page; others may follow."""
     CLOSING = "closing"
     """A stopping daemon is about to close its journal."""
 
 
 def _order(text: str) -> tuple[Point | None, int, bool]:
-    """Read the order: which point, the how many-th time, and whether to hang there.
-
-    Exits with 78 if it is wrong.
-    """
-    passage, colon, action = text.partition(":")
-    name, at, times = passage.partition("@")
+    """Return the point, the number of passes, and whether to hang; exit 78 if wrong."""
+    place, colon, action = text.partition(":")
+    name, at, times = place.partition("@")
     if not text:
         return None, 0, False
     if name not in set(Point):
@@ -119,7 +116,7 @@ def _order(text: str) -> tuple[Point | None, int, bool]:
 
 
 def _refuse(problem: str) -> NoReturn:
-    # Read at import, where nobody is there yet who would report an error of ours.
+    # At import nothing can catch and report an exception of emitterd yet.
     sys.stderr.write(f"{VARIABLE}: {problem}\n")
     raise SystemExit(_CONFIGURATION)
 
@@ -129,7 +126,7 @@ _passes = count(1)
 
 
 def reach(point: Point) -> None:
-    """Pass a point, or die or stand still there if that was ordered."""
+    """Pass a point; die or hang there if `EMITTERD_FAILPOINT` says so."""
     if point is _POINT and next(_passes) == _TIMES:
         if _HANGS:
             threading.Event().wait()

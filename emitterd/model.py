@@ -1,19 +1,17 @@
-"""The journal's vocabulary: an entry, its states, and the verbs between them."""
+"""An entry of the journal, its states, and the verbs that change them."""
 
 import json
 import os
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from typing import NamedTuple, Self
 
 from emitterd.text import display
 
-# What identifies a version of a file without reading it.
-
 
 class Fingerprint(NamedTuple):
-    """The stat fingerprint: equal means that the content need not be hashed again.
+    """Identifies a version of a file by stat: if it is equal, the content is too.
 
     ctime is in it because `touch -r` can forge mtime but not ctime.
     """
@@ -26,8 +24,8 @@ class Fingerprint(NamedTuple):
 
     @classmethod
     def of(cls, stat: os.stat_result) -> Self:
-        """Take the fingerprint out of a stat result."""
-        # SQLite's integers are signed; a device or inode number is an unsigned 64.
+        """Return the fingerprint of a stat result."""
+        # SQLite stores signed integers; device and inode are unsigned, 64 bits.
         return cls(
             stat.st_dev & 0x7FFF_FFFF_FFFF_FFFF,
             stat.st_ino & 0x7FFF_FFFF_FFFF_FFFF,
@@ -37,20 +35,20 @@ class Fingerprint(NamedTuple):
         )
 
     def same_bytes(self, later: Self, links: int) -> bool:
-        """Tell whether the descriptor still has the bytes this fingerprint stood for.
+        """Tell whether an open file still has the content of this fingerprint.
 
-        A file that was deleted, or replaced by a rename, while it is read changes
-        only its ctime and has no link left; the open descriptor keeps its bytes.
+        Deleting or replacing a file while it is read changes only its ctime and
+        leaves it no link: the open descriptor keeps the content.
         """
         return self == later or (links == 0 and later.renamed_from(self))
 
     def renamed_from(self, earlier: Self) -> bool:
-        """Tell whether it is the same file under another name: that changes ctime."""
+        """Tell whether it is the same file after a rename, which changes only ctime."""
         return self[:4] == earlier[:4]
 
 
 class State(StrEnum):
-    """Where an entry stands."""
+    """The state of an entry."""
 
     QUEUED = "queued"
     DELIVERING = "delivering"
@@ -62,14 +60,14 @@ class State(StrEnum):
 
 
 LIVE = frozenset({State.QUEUED, State.DELIVERING, State.DEFERRED, State.HELD})
-"""States of an entry that still has to reach the bucket; one a path at the most."""
+"""States of an entry that is not ended; each path has at most one such entry."""
 
 WAITING = LIVE - {State.HELD}
 """States of an entry that is neither ended nor held."""
 
 
 class Verb(StrEnum):
-    """What moves an entry from one state to another."""
+    """A change of an entry from one state to another."""
 
     CLAIM = "claim"
     DELIVER = "deliver"
@@ -85,17 +83,17 @@ class Verb(StrEnum):
 
 
 class ClaimOrder(StrEnum):
-    """Which of the entries that are due is to be claimed."""
+    """Which of the entries that are due is claimed next."""
 
     ANY = "any"
-    """The one whose turn it is."""
+    """The next one in the fair queue."""
     FRESH_FIRST = "fresh-first"
-    """One that has not failed yet, or else the one that waited longest: a bad file
-    must not be every probe of a destination that is down."""
+    """One that has not failed yet, else the one that waited longest: a bad file must
+    not be used for every probe of a destination that is down."""
     PINNED_FIRST = "pinned-first"
-    """One that has its grant, the one that waited longest; or else a fresh one."""
+    """The one with a grant that waited longest, else a fresh one."""
     PINNED = "pinned"
-    """One that has its grant, or none."""
+    """One with a grant, or none at all."""
 
 
 TRANSITIONS: dict[Verb, tuple[frozenset[State], State]] = {
@@ -109,18 +107,18 @@ TRANSITIONS: dict[Verb, tuple[frozenset[State], State]] = {
     Verb.HOLD: (frozenset({State.QUEUED, State.DEFERRED}), State.HELD),
     Verb.RELEASE: (frozenset({State.HELD}), State.QUEUED),
     Verb.RETRY: (frozenset({State.DEFERRED}), State.QUEUED),
-    # What was refused at the door must pass the door again: the rejection is taken
-    # back, and the file, if it is there, is looked at as a new one.
+    # A rejected file must pass inspection and admission again, as a new version.
     Verb.REOPEN: (frozenset({State.REJECTED}), State.WITHDRAWN),
 }
-"""The state machine, whole. A verb on any other state is an `IllegalTransition`."""
+"""The whole state machine: for each verb, the states that allow it and its target."""
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """Leave to POST one object: what `POST /upload-url` answered.
+    """A presigned upload: permission to upload one object for one hour.
 
-    `expires_at` and `granted_at` are seconds since the epoch by this host's clock.
+    It is the answer of `POST /upload-url`. `granted_at` and `expires_at` are seconds
+    since the epoch by this host's clock.
     The fields hold a policy and its signature: secrets, never logged.
     """
 
@@ -129,7 +127,7 @@ class Grant:
     granted_at: float
     expires_at: float
     issuer: str = ""
-    """The emission API that gave it: another one's grants lead elsewhere."""
+    """The emission API that issued it; another one must not use it."""
 
     @property
     def key(self) -> str:
@@ -137,27 +135,18 @@ class Grant:
         return self.fields["key"]
 
     def spent(self) -> Self:
-        """Return what is left of it once it is refused: whose and where it was."""
+        """Return what emitterd keeps of a refused grant, to look for its object."""
         left = {name: self.fields.get(name, "") for name in ("key", "policy")}
         return replace(self, fields=left, expires_at=0.0)
 
     def pack(self) -> bytes:
-        """Return the grant as the journal keeps it: not legible at a glance."""
-        return zlib.compress(
-            json.dumps(
-                [
-                    self.url,
-                    self.fields,
-                    self.granted_at,
-                    self.expires_at,
-                    self.issuer,
-                ]
-            ).encode()
-        )
+        """Return the grant as the journal stores it: compressed, so not readable."""
+        values = [getattr(self, field.name) for field in fields(self)]
+        return zlib.compress(json.dumps(values).encode())
 
     @classmethod
     def unpack(cls, packed: bytes) -> Self:
-        """Return a grant that `pack` packed."""
+        """Return the grant that `pack` stored."""
         return cls(*json.loads(zlib.decompress(packed)))
 
     def __repr__(self) -> str:
@@ -166,7 +155,7 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One version of one file, as a worker holds it after a claim."""
+    """One version of one file, as claimed by a worker."""
 
     id: int
     path: bytes
@@ -176,25 +165,25 @@ class Entry:
     grant: Grant | None
     ambiguous: bool
     first: bool = False
-    """Whether nothing else is on record of its path: no version, and no grant."""
+    """Whether the journal has no other version of the path, and never had a grant."""
 
     @property
     def name(self) -> str:
-        """The path for people."""
+        """The path as text for logs and tables."""
         return display(self.path)
 
 
 class Confirmation(StrEnum):
-    """What the bucket showed under the key of a body whose answer was lost."""
+    """The result of the look-up of an object whose upload was not answered."""
 
     FOUND = "found"
-    """All the bytes: the file is delivered."""
+    """The bucket has all the bytes: the file is delivered."""
     ABSENT = "absent"
-    """Nothing: never stored, or taken by the server already."""
+    """There is no object: never stored, or already collected by the server."""
     OTHER = "other"
-    """An object of other bytes."""
+    """The object has different bytes."""
     UNKNOWN = "unknown"
-    """It could not be asked, or its answer tells nothing."""
+    """The look-up failed, or its answer proves nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,4 +198,4 @@ class Receipt:
     verified: bool
     """Whether the ETag is an MD5 and equals that of the bytes sent."""
     confirmed: bool = False
-    """Whether the bucket was asked afterwards, the answer to the body being lost."""
+    """Whether a look-up proved it, because the upload was not answered."""

@@ -1,7 +1,7 @@
-"""How long the journal remembers: `journal.retain`, but never less than needed.
+"""Retention: ended entries older than `journal.retain` are deleted once a day.
 
-The latest version of a file that still lies in the folder is what keeps it from being
-sent again, so it stays however old it is.
+The latest version of a file that is still in the folder stays, whatever its age:
+without it the file would be sent again.
 """
 
 import time
@@ -14,7 +14,7 @@ from emitterd.journal.journal import Journal
 from emitterd.spool.folder import Spool
 
 EVERY_S = 86400.0
-LEAP_S = 30 * EVERY_S
+CLOCK_JUMP_LIMIT_S = 30 * EVERY_S
 PAGE = 500
 
 
@@ -28,34 +28,34 @@ class Retention:
         self._next_at = 0.0
 
     def apply_settings(self, retain_s: float) -> None:
-        """Remember for another time from now on. Thread-safe."""
+        """Use another retention time, in seconds, from now on. Thread-safe."""
         if retain_s != self._retain_s:
             self._retain_s, self._next_at = retain_s, 0.0
 
     def tick(self) -> None:
-        """Prune if a day has gone by since the last time."""
+        """Prune if a day has passed since the last time."""
         if time.monotonic() >= self._next_at:
             self._next_at = time.monotonic() + EVERY_S
             try:
-                self.prune(self.reckoned(time.time()))
+                self.prune(self.counted_time(time.time()))
             except JournalFull:
-                # Forgetting can wait; it frees pages only once they are written.
+                # Pruning can wait: while the disk is full it would free no space.
                 return
 
-    def reckoned(self, now: float) -> float:
-        """Return the time to prune by: a clock that leaps ahead takes it along a month.
+    def counted_time(self, now: float) -> float:
+        """Return the time to prune by, which advances at most 30 days between calls.
 
-        So a clock that is set years ahead costs no receipt. Pauses longer than that
-        only make the journal remember longer.
+        So a clock that is set years ahead deletes no receipt. A longer pause only
+        makes the journal keep entries longer.
         """
-        known = self._journal.read_fact("reckoned")
-        reckoned_at, seen_at = known if isinstance(known, list) else (now, now)
-        reckoned_at += min(max(now - seen_at, 0.0), LEAP_S)
-        self._journal.save_fact("reckoned", [reckoned_at, now])
-        return min(float(reckoned_at), now)
+        saved = self._journal.read_fact("reckoned")
+        counted_at, seen_at = saved if isinstance(saved, list) else (now, now)
+        counted_at += min(max(now - seen_at, 0.0), CLOCK_JUMP_LIMIT_S)
+        self._journal.save_fact("reckoned", [counted_at, now])
+        return min(float(counted_at), now)
 
     def prune(self, now: float) -> int:
-        """Forget what ended before `now` less the retention; return how many."""
+        """Delete what ended before `now` less the retention; return how many."""
         before = now - self._retain_s
         self._journal.prune_actions(before)
         pruned, after_id = 0, 0

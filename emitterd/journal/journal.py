@@ -292,7 +292,7 @@ class Journal:
     ) -> None:
         def work(connection: sqlite3.Connection) -> None:
             if not move(connection, verb, entry.id, assignments, values):
-                raise IllegalTransition(f"{verb}: not in the state of entry {entry.id}")
+                raise IllegalTransition(f"{verb}: entry {entry.id} is in another state")
 
         self.database.write(work, final=True)
 

@@ -168,14 +168,14 @@ def test_clock_that_leaps_ahead_costs_no_receipt(
     """Ten years ahead, for days and over a restart, nothing young is forgotten."""
     deliver(journal, take(journal))
     began, ahead = time.time(), 10 * 365 * DAY_S
-    assert retention.reckoned(began) == began
+    assert retention.counted_time(began) == began
     for day in range(1, 200):
         again = Retention(journal, Spool(spool_root), RETAIN_S)
-        assert again.prune(again.reckoned(began + ahead + day * DAY_S)) == 0
+        assert again.prune(again.counted_time(began + ahead + day * DAY_S)) == 0
 
 
 def test_clock_that_is_right_is_gone_by(retention: Retention) -> None:
     """Day by day, and after a month's pause, it is the time itself; never later."""
     began = time.time()
     for day in (0, 1, 2, 31, 20, 32):
-        assert retention.reckoned(began + day * DAY_S) == began + day * DAY_S
+        assert retention.counted_time(began + day * DAY_S) == began + day * DAY_S
