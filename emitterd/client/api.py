@@ -140,9 +140,10 @@ class EmissionClient:
         def post(url: str) -> tuple[Response, Body]:
             file.seek(0)
             body = Body(file, fingerprint, grant.fields, on_sent=on_sent)
-            limit_bytes = BUCKET_ANSWER_MAX_BYTES
             with as_delivery_errors(RequestKind.BUCKET, body), closing(body):
-                return self._http.post(url, body, {}, limit_bytes=limit_bytes), body
+                return self._http.request(
+                    "POST", url, {}, body, limit_bytes=BUCKET_ANSWER_MAX_BYTES
+                ), body
 
         answer, body = post(grant.url)
         if answer.status in REDIRECTS:
@@ -171,8 +172,8 @@ class EmissionClient:
         if not grants.related(url, grant.url):
             raise _unknown("download_url: its url leads to another place than the POST")
         with as_delivery_errors(RequestKind.BUCKET):
-            answer = self._http.get(
-                url, FIRST_BYTE, limit_bytes=BUCKET_ANSWER_MAX_BYTES
+            answer = self._http.request(
+                "GET", url, FIRST_BYTE, limit_bytes=BUCKET_ANSWER_MAX_BYTES
             )
         return stored(answer.status, answer.headers, answer.body)
 

@@ -77,33 +77,42 @@ class HttpClient:
         """Use these limits for requests that begin from now on."""
         self._limits = limits
 
-    def post(
+    def request(
         self,
+        method: str,
         url: str,
-        content: bytes | Body,
         headers: dict[str, str],
+        content: bytes | Body | None = None,
         *,
         limit_bytes: int,
     ) -> Response:
-        """Send one POST and return its answer, whatever its status.
+        """Send one request and return its answer, whatever its status.
 
         Raises `TransportError` where no answer came, `Stopped` where the daemon stops,
         and what the body raises.
         """
+        limits, throttle = self._limits, None
         if isinstance(content, Body):
+            throttle = self.throttle
             headers = {
                 **headers,
                 "Content-Type": content.content_type,
                 "Content-Length": str(content.size_bytes),
             }
-        return self._send("POST", url, content, headers, limit_bytes)
-
-    def get(self, url: str, headers: dict[str, str], *, limit_bytes: int) -> Response:
-        """Send one GET and return its answer, whatever its status.
-
-        Raises `TransportError` where no answer came, and `Stopped`.
-        """
-        return self._send("GET", url, None, headers, limit_bytes)
+        try:
+            request = httpx.Request(
+                method,
+                self._parse_url(url),
+                headers={**_HEADERS, **headers},
+                content=content,
+                extensions={"timeout": {"connect": limits.connect_s}},
+            )
+            with bounded(limits, self._shutdown, throttle):
+                answer = self._exchange(request, limit_bytes)
+        except httpx.InvalidURL as error:
+            raise TransportError(BrokenConnection.LOST, str(error)) from error
+        self._on_answer(answer)
+        return answer
 
     def proxy(self, url: str) -> Proxy | None:
         """Return the proxy that a request to `url` goes through, or None.
@@ -125,31 +134,6 @@ class HttpClient:
     def close(self) -> None:
         """Close all connections."""
         self._pools.close()
-
-    def _send(
-        self,
-        method: str,
-        url: str,
-        content: bytes | Body | None,
-        headers: dict[str, str],
-        limit_bytes: int,
-    ) -> Response:
-        limits = self._limits
-        throttle = self.throttle if isinstance(content, Body) else None
-        try:
-            request = httpx.Request(
-                method,
-                self._parse_url(url),
-                headers={**_HEADERS, **headers},
-                content=content,
-                extensions={"timeout": {"connect": limits.connect_s}},
-            )
-            with bounded(limits, self._shutdown, throttle):
-                answer = self._exchange(request, limit_bytes)
-        except httpx.InvalidURL as error:
-            raise TransportError(BrokenConnection.LOST, str(error)) from error
-        self._on_answer(answer)
-        return answer
 
     def _exchange(self, request: httpx.Request, limit_bytes: int) -> Response:
         url = request.url

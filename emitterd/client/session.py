@@ -312,7 +312,8 @@ def post_json(
     content = json.dumps(body).encode()
     headers = {"Content-Type": "application/json", **headers}
     with as_delivery_errors(request):
-        return http.post(url, content, headers, limit_bytes=grants.ANSWER_MAX_BYTES)
+        limit_bytes = grants.ANSWER_MAX_BYTES
+        return http.request("POST", url, headers, content, limit_bytes=limit_bytes)
 
 
 def _lifetime_s(value: object) -> float:

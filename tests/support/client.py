@@ -244,7 +244,7 @@ def post(
     client: HttpClient, url: str, content: bytes = b"{}", limit: int = 65536
 ) -> Response:
     """Post a small body."""
-    return client.post(url, content, {}, limit_bytes=limit)
+    return client.request("POST", url, {}, content, limit_bytes=limit)
 
 
 class Identity(NamedTuple):

@@ -34,7 +34,9 @@ def test_the_answer_is_returned() -> None:
     """Status, headers in lower case and body come back as the server gave them."""
     text = b"HTTP/1.1 418 Teapot\r\nX-Tea: Green\r\nContent-Length: 3\r\n\r\ntea"
     with Listener(answering(text)) as server, http_client() as client:
-        answer = client.post(server.url, b'{"a": 1}', {"X-Own": "yes"}, limit_bytes=100)
+        answer = client.request(
+            "POST", server.url, {"X-Own": "yes"}, b'{"a": 1}', limit_bytes=100
+        )
         [request] = server.heard
 
     assert (answer.status, answer.body, answer.whole) == (418, b"tea", True)
