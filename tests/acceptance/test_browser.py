@@ -21,7 +21,8 @@ from support.browser import DESK, NAMED, PHONE, Browser, chromium
 from support.faults import fault_menu
 from support.installation import Installation
 from support.page import admission
-from support.waiting import sample, wait_until
+from support.waiting import wait_until
+from support.zips import sample
 
 LARGE = "student_attendance/student_attendance.zip"
 ANOTHER = "teacher_attendance/teacher_attendance.zip"

@@ -7,7 +7,8 @@ import pytest
 
 from emitterd.rehearsal.server import RehearsalServer
 from support.installation import DEADLINE_S, Installation
-from support.waiting import sample, wait_until
+from support.waiting import wait_until
+from support.zips import sample
 
 NAME = "sat/semester_exam_mst.zip"
 GOOD = sample(NAME)

@@ -10,7 +10,7 @@ from emitterd.rehearsal.server import RehearsalServer
 from support.command import emitterd
 from support.installation import Installation
 from support.paths import ROOT
-from support.waiting import sample
+from support.zips import sample
 
 MANUAL = (ROOT / "docs" / "operations.md").read_text("utf-8")
 ROW = re.compile(r"^\| `emitterd ([^`]+)` \| (\d+) \| (.+) \|$", re.MULTILINE)

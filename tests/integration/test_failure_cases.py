@@ -14,7 +14,8 @@ from emitterd.model import LIVE, State
 from emitterd.rehearsal.server import RehearsalServer
 from support.in_process import Host
 from support.installation import DEADLINE_S, Installation
-from support.waiting import wait_until, zip_bytes
+from support.waiting import wait_until
+from support.zips import zip_bytes
 
 A, B = b"pat/a.zip", b"pat/b.zip"
 FIRST = zip_bytes(b"1" * 1_100_000)

@@ -14,7 +14,7 @@ from emitterd.datasets.catalogue_file import load_catalogue
 from emitterd.rehearsal.server import RehearsalServer
 from support.command import emitterd
 from support.installation import Installation
-from support.waiting import sample
+from support.zips import sample
 
 PATH = "pat/periodic_exam_mst.zip"
 DATASETS = [dataset for dataset in load_catalogue().datasets if dataset.name]

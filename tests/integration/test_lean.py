@@ -25,7 +25,7 @@ from emitterd.service.components import Components
 from support.installation import DEADLINE_S, Installation
 from support.intake import Door
 from support.journal import deliver
-from support.waiting import make_zip
+from support.zips import make_zip
 
 NOBODY_LISTENS = "http://127.0.0.1:9/"
 

@@ -32,7 +32,7 @@ from emitterd.journal.operations import Operation
 from emitterd.model import LIVE, State
 from emitterd.text import display
 from support.in_process import Host, Killed
-from support.waiting import zip_bytes
+from support.zips import zip_bytes
 
 EXAMPLES = int(os.environ.get("EMITTERD_MODEL_EXAMPLES", "40"))
 STEPS = 40

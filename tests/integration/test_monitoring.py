@@ -25,7 +25,8 @@ from support.faults import fault_menu
 from support.installation import Installation
 from support.paths import ROOT
 from support.prometheus import free_port, scrape
-from support.waiting import sample, wait_until
+from support.waiting import wait_until
+from support.zips import sample
 
 FOLDER = ROOT / "docs" / "monitoring"
 DEADLINE_S = 60.0

@@ -20,7 +20,8 @@ from emitterd.rehearsal.server import RehearsalServer
 from support.command import emitterd
 from support.faults import fault_menu
 from support.installation import DEADLINE_S, Installation
-from support.waiting import sample, wait_until
+from support.waiting import wait_until
+from support.zips import sample
 
 NAME = "school_master/school_mst.zip"
 OTHER = "pat/periodic_exam_mst.zip"

@@ -20,8 +20,8 @@ from emitterd.text import display
 from support.command import emitterd
 from support.faults import fault_menu
 from support.installation import DEADLINE_S, Installation
-from support.waiting import make_zip, wait_until, zip_bytes
-from support.zips import Raw, deflated, end, raw, repeated, zipped
+from support.waiting import wait_until
+from support.zips import Raw, deflated, end, make_zip, raw, repeated, zip_bytes, zipped
 
 MIB = 1024 * 1024
 MEMORY_MAX_BYTES = 160 * MIB

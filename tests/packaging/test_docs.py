@@ -6,7 +6,7 @@ import runpy
 
 import pytest
 
-from support.documents import command_options
+from support.command import command_options
 from support.paths import ROOT
 
 EVENT = re.compile(

@@ -12,7 +12,8 @@ from emitterd.rehearsal.server import RehearsalServer
 from support.debian import Machine
 from support.installation import DEADLINE_S, PASSWORD
 from support.paths import ROOT
-from support.waiting import wait_until, zip_bytes
+from support.waiting import wait_until
+from support.zips import zip_bytes
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -18,7 +18,7 @@ from emitterd.rehearsal.server import RehearsalServer
 from support.faults import fault_menu
 from support.installation import Installation
 from support.paths import ROOT
-from support.waiting import sample
+from support.zips import sample
 from tools.manual import commands
 from tools.roff import sections
 

@@ -18,7 +18,8 @@ from emitterd.rehearsal.server import FaultMenu, RehearsalServer
 from support.debian import Machine
 from support.faults import fault_menu
 from support.installation import DEADLINE_S, PASSWORD
-from support.waiting import wait_until, zip_bytes
+from support.waiting import wait_until
+from support.zips import zip_bytes
 
 pytestmark = pytest.mark.timeout(600)
 

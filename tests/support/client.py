@@ -1,7 +1,7 @@
-"""What the tests of the client, the emission and the worker share.
+"""HTTP clients with short limits, and raw servers for them to talk to.
 
-Raw servers and a proxy on loopback, so that the other end of the line can misbehave
-in ways that no web framework would; certificates; and a client with short limits.
+The servers and the proxy listen on loopback. They can misbehave in ways that no web
+framework would. The certificates are made for each test.
 """
 
 import os

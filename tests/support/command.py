@@ -1,8 +1,10 @@
-"""Helpers that several tests share."""
+"""The command `emitterd`: run as a process, and its options as data."""
 
 import subprocess
 import sys
 from pathlib import Path
+
+from emitterd.cli.main import command
 
 
 def emitterd(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -15,3 +17,12 @@ def emitterd(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         timeout=60,
         check=False,
     )
+
+
+def command_options() -> dict[str, set[str]]:
+    """Return the options of every command, by the command's name."""
+    commands = getattr(command, "commands", {})
+    return {
+        name: {option for one in known.params for option in one.opts}
+        for name, known in commands.items()
+    }

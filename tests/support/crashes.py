@@ -1,4 +1,4 @@
-"""How a crash is ordered: what each failpoint needs to be reached, and the kill."""
+"""Crashes at failpoints: what reaches each failpoint, and the kill."""
 
 import os
 import random

@@ -1,8 +1,8 @@
-"""A whole installation in one process, driven by hand, that may die at any commit.
+"""A whole installation in one process, which a test steps and kills at any commit.
 
-The parts are those that `Daemon` puts together, and no thread of theirs runs: a test
-steps intake and worker itself. What is on disk after a kill is copied at that moment,
-so the next life finds a journal that nobody has closed.
+It has the components of the daemon without their threads: the test steps intake and
+worker itself. A kill copies what is on disk at that moment, so the next start finds a
+journal that was not closed.
 """
 
 import shutil

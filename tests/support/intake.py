@@ -1,4 +1,4 @@
-"""Helpers that several tests share."""
+"""The intake over a real folder and journal, stepped by the test."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Helpers that several tests share."""
+"""Entries, grants and receipts for a journal, and shortcuts to its operations."""
 
 import time
 from typing import Any
@@ -73,3 +73,9 @@ def counted(journal: Journal) -> dict[State, int]:
     """Count the entries by state, the slow way."""
     rows = journal.database.read("select state, count(*) from entry group by state")
     return dict.fromkeys(State, 0) | {State(state): count for state, count in rows}
+
+
+def entry(number: int, size_bytes: int = 1000, attempts: int = 0) -> Entry:
+    """Return an entry as a worker gets it from the journal."""
+    seen = Fingerprint(1, number, size_bytes, 1, 1)
+    return Entry(number, b"pat/%d.zip" % number, seen, attempts, None, None, False)  # noqa: FBT003

@@ -1,7 +1,7 @@
-"""What must hold after any crash, whatever the moment: folder, journal, bucket, log.
+"""Checks after a crash at any moment: folder, journal, bucket and log must agree.
 
-The oracle knows what was dropped, and nothing of how the daemon works. It looks once
-while the daemon is dead, and judges at the end.
+The oracle knows which files were dropped, and not how the daemon works. It looks once
+while the daemon is dead, and again at the end.
 """
 
 import hashlib

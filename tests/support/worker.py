@@ -1,4 +1,4 @@
-"""A worker with everything real around it, driven by hand: one `step` at a time."""
+"""A worker with a real folder, journal and server; the test runs one step at a time."""
 
 import ssl
 import time
@@ -33,7 +33,7 @@ from emitterd.spool.folder import Spool
 from emitterd.text import display
 from support.client import PATIENT, PLAIN_TLS, Identity, http_client
 from support.faults import fault_menu
-from support.waiting import make_zip
+from support.zips import make_zip
 
 INITIAL_S = 8.0
 LATER_S = 3000.0

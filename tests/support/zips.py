@@ -1,4 +1,4 @@
-"""Zips to inspect, well made and otherwise, and a dataset to hold them against."""
+"""Zips, valid and broken, and a dataset to inspect them against."""
 
 import io
 import struct
@@ -6,10 +6,15 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from emitterd.datasets.catalogue import Dataset, DatasetKind, Header, HeaderMatch
+from emitterd.datasets.catalogue_file import load_catalogue
 from emitterd.datasets.inspection import InspectionSettings, Report, inspect
+from emitterd.datasets.sample import sample_csv
 from emitterd.datasets.zip_integrity import ReadAt
+
+CSV = b"school_id,present\n1001,17\n"
 
 NAME = "student_attendance.csv"
 COLUMNS = ("StudentId", "SchoolId", "AcademicYear", "Month", "Remark")
@@ -196,3 +201,25 @@ def repeated(head: bytes, chunk: bytes, times: int, *, crc: bool = False) -> byt
         total = zlib.crc32(chunk, total)
     packed = start + piece * times + packer.flush()
     return Raw(packed, len(head) + len(chunk) * times, total).zip()
+
+
+def zip_bytes(content: bytes = CSV) -> bytes:
+    """Return a whole zip with one stored CSV; equal content gives equal bytes."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr(zipfile.ZipInfo("data.csv"), content)
+    return buffer.getvalue()
+
+
+def make_zip(path: Path, content: bytes = CSV) -> Path:
+    """Write such a zip, with the folders above it; return its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(zip_bytes(content))
+    return path
+
+
+def sample(path: str, rows: int = 3) -> bytes:
+    """Return a CSV that the server would take for the zip at this path."""
+    dataset = load_catalogue().dataset(path.encode())
+    assert dataset is not None
+    return sample_csv(dataset, rows).encode()

@@ -27,7 +27,7 @@ from emitterd.client.responses import (
 from emitterd.codes import Code
 from emitterd.datasets.findings import CONSEQUENCE
 from emitterd.errors import Decision, DeliveryError
-from support.documents import command_options
+from support.command import command_options
 from support.paths import ROOT
 
 DOCUMENT = ROOT / "docs" / "errors.md"

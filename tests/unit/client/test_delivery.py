@@ -27,7 +27,7 @@ from support.client import (
     sparse,
 )
 from support.faults import fault_menu
-from support.waiting import make_zip
+from support.zips import make_zip
 
 AFAR = "http://cqube.example.test/data"
 MIB = 1024 * 1024

@@ -23,8 +23,9 @@ from emitterd.rehearsal.faults import FaultStage
 from emitterd.rehearsal.server import RehearsalServer
 from support.client import Listener, answering, emission_to, http_client
 from support.faults import ALL_FAULTS, fault_menu
-from support.waiting import wait_until, zip_bytes
+from support.waiting import wait_until
 from support.worker import Rig, rigged
+from support.zips import zip_bytes
 
 NAME = "pat/exam.zip"
 MD5 = hashlib.md5(b"bytes", usedforsecurity=False)

@@ -24,7 +24,8 @@ from support.client import (
     sparse,
 )
 from support.faults import fault_menu
-from support.waiting import make_zip, wait_until
+from support.waiting import wait_until
+from support.zips import make_zip
 
 MIB = 1024 * 1024
 SIZE_BYTES = 4 * MIB

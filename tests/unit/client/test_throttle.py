@@ -30,7 +30,7 @@ from support.client import (
     post,
     sparse,
 )
-from support.uploads import entry
+from support.journal import entry
 from support.waiting import wait_until
 
 KIB = 1024

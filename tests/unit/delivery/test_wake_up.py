@@ -8,7 +8,8 @@ from emitterd.delivery.dispatch import WakeUp
 from emitterd.journal.journal import Journal
 from emitterd.shutdown import Shutdown
 from support.intake import NAME, PATH, swept
-from support.waiting import make_zip, wait_until
+from support.waiting import wait_until
+from support.zips import make_zip
 
 
 def test_ring_before_wait_ends_it_at_once() -> None:

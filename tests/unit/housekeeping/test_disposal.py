@@ -32,7 +32,7 @@ from emitterd.text import display
 from support.crashes import MEMORY
 from support.intake import NAME, PATH, SWEEP_S, names, swept
 from support.journal import deliver, receipt
-from support.waiting import make_zip, zip_bytes
+from support.zips import make_zip, zip_bytes
 
 
 class Outbox:

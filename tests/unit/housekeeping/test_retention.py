@@ -12,7 +12,7 @@ from emitterd.journal.journal import Journal
 from emitterd.model import State
 from emitterd.spool.folder import Spool
 from support.journal import BROKE, NOW, admission, admit, counted, deliver, take
-from support.waiting import make_zip
+from support.zips import make_zip
 
 DAY_S = 86400.0
 RETAIN_S = 400 * DAY_S

@@ -21,7 +21,7 @@ from emitterd.spool.selection import Selection
 from support.intake import GIVE_UP_S, NAME, PATH, SWEEP_S, Door, names, swept
 from support.journal import deliver
 from support.paths import TESTS
-from support.waiting import make_zip, sample, zip_bytes
+from support.zips import make_zip, sample, zip_bytes
 
 
 @pytest.fixture
@@ -363,7 +363,6 @@ from pathlib import Path
 sys.path.insert(0, {str(TESTS)!r})
 from support.intake import Door, names
 from emitterd.journal.journal import Journal
-from support.waiting import zip_bytes
 door = Door(Path("."), Journal(Path("../journal.db")))
 {NOBODY}
 Path("shut").mkdir()

@@ -24,7 +24,7 @@ from emitterd.spool.folder import Spool
 from emitterd.spool.selection import Selection
 from emitterd.text import undisplay
 from support.journal import BROKE, LOST, grant, receipt
-from support.waiting import make_zip
+from support.zips import make_zip
 
 NAME = "pat/periodic_exam_mst.zip"
 PATH = NAME.encode()

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from emitterd.client import sockets
 from emitterd.monitoring.uploads import UploadTracker
-from support.uploads import entry
+from support.journal import entry
 
 
 def body_sent(size_bytes: int) -> None:

@@ -28,7 +28,7 @@ from emitterd.rehearsal.server import (
     RehearsalServer,
     RequestRecord,
 )
-from support import waiting as support
+from support import waiting
 from support.client import make_identity
 from support.faults import ALL_FAULTS, fault_menu
 
@@ -103,7 +103,7 @@ def code(answer: httpx.Response) -> str:
 
 def wait_until(predicate: Callable[[], bool], description: str) -> None:
     """Wait for a thing that another thread does."""
-    support.wait_until(predicate, DEADLINE_S, description)
+    waiting.wait_until(predicate, DEADLINE_S, description)
 
 
 def form(fields: dict[str, str], *parts: tuple[str, bytes]) -> tuple[bytes, str]:

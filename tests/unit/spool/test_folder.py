@@ -28,7 +28,7 @@ from emitterd.spool.folder import (
     sha256,
 )
 from support.installation import DEADLINE_S
-from support.waiting import make_zip
+from support.zips import make_zip
 
 BEGIN = f"""
 from pathlib import Path

@@ -17,7 +17,8 @@ from conftest import Mount, Python
 from emitterd.spool.folder import Spool
 from emitterd.spool.mounts import NETWORK, file_system
 from emitterd.spool.watcher import WatchKeeper, watches
-from support.waiting import make_zip, wait_until
+from support.waiting import wait_until
+from support.zips import make_zip
 
 DEADLINE_S = 30.0
 

@@ -15,7 +15,8 @@ from emitterd.journal.journal import Journal
 from emitterd.model import State
 from emitterd.spool.watcher import Watcher, watch_limit, watches
 from support.intake import NAME, PATH, SWEEP_S, Door, names, swept
-from support.waiting import make_zip, wait_until
+from support.waiting import wait_until
+from support.zips import make_zip
 
 DEADLINE_S = 30.0
 
