@@ -8,13 +8,15 @@ password itself after `password_file:`.
 import re
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from emitterd.config.sources import Problems
-from emitterd.config.sources import variable as variable_of
+from emitterd.config.sources import Problems, variable
 from emitterd.errors import ValueProblem
 from emitterd.yaml_reader import read_text
+
+if TYPE_CHECKING:
+    from emitterd.config.settings import EmissionSettings
 
 # Python decodes a byte that is not UTF-8 to a lone surrogate.
 _UNFIT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
@@ -47,27 +49,6 @@ class Secret:
         return hash(self._text)
 
 
-@dataclass(frozen=True, slots=True)
-class SecretSource:
-    """The ways in which the configuration gives one secret.
-
-    `key` is its key path, `credential` its name among systemd's credentials.
-    `in_header`: the secret is sent in an HTTP header, so it must be ASCII.
-    """
-
-    key: str
-    credential: str
-    in_header: bool
-    inline: Secret | None
-    file: Path | None = field(repr=False)
-    variable: str | None = field(repr=False)
-
-    def keys(self, problems: Problems) -> list[str]:
-        """Return the key paths that give this secret."""
-        every = (self.key, f"{self.key}_file", f"{self.key}_env")
-        return [key for key in every if problems.given(key)]
-
-
 class SecretReader:
     """Reads the secrets of a configuration, and reports what is wrong with them.
 
@@ -75,33 +56,26 @@ class SecretReader:
     """
 
     def __init__(
-        self, problems: Problems, environ: Mapping[str, str], *, private: bool
+        self,
+        emission: "EmissionSettings",
+        problems: Problems,
+        environ: Mapping[str, str],
+        *,
+        private: bool,
     ) -> None:
+        self._emission = emission
         self._problems = problems
         self._environ = environ
         self._private = private
         credentials = environ.get("CREDENTIALS_DIRECTORY")
         self._credentials = Path(credentials) if credentials else None
 
-    def refuse_public(self, key: str) -> None:
-        """Report a secret that is in a configuration file that others may read."""
-        if self._problems.in_file(key) and not self._private:
-            section, name = key.split(".")
-            others = "" if name == "proxy" else f", or use {name}_file"
-            self._problems.report(
-                key,
-                "holds a secret, and others may read this file",
-                f"chmod 600 the configuration file{others}, or set"
-                f" {variable_of(section, name)}",
-            )
-
-    def choose(
-        self, username: str | None, password: SecretSource, api_key: SecretSource
-    ) -> tuple[str | None, str | None]:
+    def read(self) -> tuple[Secret | None, Secret | None]:
         """Return the password or the API key; two None if a problem is reported."""
-        problems = self._problems
-        by_password = password.keys(problems)
-        by_key = api_key.keys(problems)
+        emission, problems = self._emission, self._problems
+        if emission.proxy and "@" in emission.proxy.reveal():
+            self._refuse_public("emission.proxy")
+        by_password, by_key = self._keys("password"), self._keys("api_key")
         if problems.given("emission.username"):
             by_password.insert(0, "emission.username")
         if by_key and by_password:
@@ -111,63 +85,85 @@ class SecretReader:
                 "keep one: user name and password, or an API key",
             )
             return None, None
-        if by_key or (not by_password and self._credential(api_key)):
-            return None, self._resolve(api_key)
-        if not by_password and not self._credential(password):
+        if by_key or (not by_password and self._credential("api_key")):
+            return None, self._resolve("api_key")
+        if not by_password and not self._credential("password"):
             problems.report(
                 "emission.username",
                 "is missing, and so is an API key",
                 "give username and password_file, or api_key_file",
             )
             return None, None
-        if username is None and problems.sound("emission.username"):
+        if emission.username is None and problems.sound("emission.username"):
             problems.report(
                 "emission.username",
                 "is missing beside the password",
                 "give the user name that the password belongs to",
             )
-        return self._resolve(password), None
+        return self._resolve("password"), None
 
-    def _resolve(self, source: SecretSource) -> str | None:
-        keys = source.keys(self._problems)
+    def _keys(self, name: str) -> list[str]:
+        """Return the key paths that give this secret."""
+        keys = (f"emission.{name}{ending}" for ending in ("", "_file", "_env"))
+        return list(filter(self._problems.given, keys))
+
+    def _resolve(self, name: str) -> Secret | None:
+        keys = self._keys(name)
         if len(keys) > 1:
             message = f"is given besides {keys[0]}"
             self._problems.report(keys[1], message, "keep one of them")
         elif self._problems.sound(*keys):
             try:
-                return clean(self._read(source), in_header=source.in_header)
+                return Secret(clean(self._read(name), in_header=name == "api_key"))
             except ValueProblem as error:
-                key = keys[0] if keys else source.key
+                key = keys[0] if keys else f"emission.{name}"
                 self._problems.report(key, str(error), error.remedy)
         return None
 
-    def _read(self, source: SecretSource) -> str:
-        if source.inline is not None:
-            self.refuse_public(source.key)
-            return source.inline.reveal()
-        if source.variable is not None:
-            if source.variable not in self._environ:
+    def _read(self, name: str) -> str:
+        inline: Secret | None = getattr(self._emission, name)
+        file: Path | None = getattr(self._emission, f"{name}_file")
+        from_variable: str | None = getattr(self._emission, f"{name}_env")
+        if inline is not None:
+            self._refuse_public(f"emission.{name}")
+            return inline.reveal()
+        if from_variable is not None:
+            if from_variable not in self._environ:
                 raise ValueProblem(
                     "names a variable that is not set",
                     "set it for the service, or use the key that ends in _file",
                 )
-            return self._environ[source.variable]
-        path = source.file or self._credential(source)
+            return self._environ[from_variable]
+        path = file or self._credential(name)
         if path is None:
-            remedy = f"give {source.key}_file, the path of a file that holds it"
+            remedy = f"give emission.{name}_file, the path of a file that holds it"
             raise ValueProblem("is missing", remedy)
         return _from_file(path, self._credentials)
 
-    def _credential(self, source: SecretSource) -> Path | None:
+    def _credential(self, name: str) -> Path | None:
         """Return the path of systemd's credential, if it passes one.
 
         The unit passes a single line end if the file of a secret does not exist.
         """
+        if self._credentials is None:
+            return None
+        path = self._credentials / name.replace("_", "-")
         try:
-            path = self._credentials and self._credentials / source.credential
-            return path if path and path.lstat().st_size > 1 else None
+            return path if path.lstat().st_size > 1 else None
         except OSError:
             return None
+
+    def _refuse_public(self, key: str) -> None:
+        """Report a secret that is in a configuration file that others may read."""
+        if self._problems.in_file(key) and not self._private:
+            section, name = key.split(".")
+            others = "" if name == "proxy" else f", or use {name}_file"
+            self._problems.report(
+                key,
+                "holds a secret, and others may read this file",
+                f"chmod 600 the configuration file{others}, or set"
+                f" {variable(section, name)}",
+            )
 
 
 def read_secret(path: Path) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from emitterd.client.timetable import Timetable
 from emitterd.config import fields as values
-from emitterd.config.secrets import Secret, SecretReader, SecretSource
+from emitterd.config.secrets import Secret, SecretReader
 from emitterd.config.sources import Problems, Sources, read_file
 from emitterd.errors import ConfigError, ValueProblem
 from emitterd.monitoring.alarms import AlarmLimits
@@ -176,10 +176,11 @@ def load(
 
     config, problems, private = _read(path, environ, SECTIONS)
     rules.check_all(config, problems, awaits_folder=awaits_folder)
-    reader = SecretReader(problems, environ, private=private)
-    emission = _with_secrets(config.emission, reader)
+    reader = SecretReader(config.emission, problems, environ, private=private)
+    password, api_key = reader.read()
     if reported := problems.reported():
         raise ConfigError(shown(path), reported)
+    emission = replace(config.emission, password=password, api_key=api_key)
     return replace(config, emission=emission)
 
 
@@ -269,29 +270,3 @@ def _kind(annotation: Any) -> type:  # noqa: ANN401  any type
     """Return the type that the text of a variable is converted to."""
     named = {annotation, get_origin(annotation), *get_args(annotation)}
     return next((kind for kind in (bool, int, tuple) if kind in named), str)
-
-
-def _with_secrets(emission: EmissionSettings, reader: SecretReader) -> EmissionSettings:
-    password, api_key = reader.choose(
-        emission.username,
-        _secret_source(emission, "password"),
-        _secret_source(emission, "api_key"),
-    )
-    if emission.proxy and "@" in emission.proxy.reveal():
-        reader.refuse_public("emission.proxy")
-    return replace(
-        emission,
-        password=Secret(password) if password else None,
-        api_key=Secret(api_key) if api_key else None,
-    )
-
-
-def _secret_source(emission: EmissionSettings, name: str) -> SecretSource:
-    return SecretSource(
-        key=f"emission.{name}",
-        credential=name.replace("_", "-"),
-        in_header=name == "api_key",
-        inline=getattr(emission, name),
-        file=getattr(emission, f"{name}_file"),
-        variable=getattr(emission, f"{name}_env"),
-    )
