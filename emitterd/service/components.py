@@ -1,4 +1,8 @@
-"""Puts the parts of one installation together; nothing runs yet."""
+"""Builds the components of one installation, and connects them. Nothing runs yet.
+
+`Components.__init__` shows on one page which component knows which. A component gets
+the others that it uses as arguments. It never reaches into the components of another.
+"""
 
 import ssl
 import time
@@ -31,7 +35,7 @@ from emitterd.intake.settle import Settling
 from emitterd.journal.journal import Journal
 from emitterd.journal.operations import Operations
 from emitterd.monitoring.health import HealthMonitor
-from emitterd.monitoring.uploads import UploadTracker
+from emitterd.monitoring.uploads import UploadReporter, UploadTracker
 from emitterd.shutdown import Shutdown
 from emitterd.spool.folder import Spool
 from emitterd.spool.selection import Selection
@@ -41,106 +45,36 @@ if TYPE_CHECKING:
     from emitterd.monitoring.http_server import Handler, HttpServer
     from emitterd.monitoring.metrics import Metrics
 
-
-# The way to the emission API and its bucket, as the configuration describes it.
-
-
-def open_tls(config: Config) -> ssl.SSLContext:
-    """Return the context of every connection.
-
-    Raises `OSError` where a TLS file cannot be used.
-    """
-    emission = config.emission
-    return tls_context(
-        *(
-            str(file) if file else None
-            for file in (emission.ca_file, emission.client_cert, emission.client_key)
-        )
-    )
-
-
-def open_http_client(
-    config: Config,
-    tls: ssl.SSLContext,
-    shutdown: Shutdown,
-    on_answer: Callable[[Response], None] | None = None,
-) -> HttpClient:
-    """Return the client that all workers share; `shutdown`: see `HttpClient`."""
-    proxy = config.emission.proxy
-    http_client = HttpClient(
-        limits(config),
-        tls=tls,
-        proxy=proxy.reveal() if proxy else None,
-        shutdown=shutdown,
-        on_answer=on_answer,
-    )
-    http_client.throttle.apply_timetable(config.delivery.bandwidth)
-    return http_client
-
-
-def limits(config: Config) -> TransferLimits:
-    """Return the limits of each request."""
-    emission = config.emission
-    return TransferLimits(
-        emission.connect_timeout_s,
-        emission.stall_timeout_s,
-        emission.minimum_speed_bytes,
-    )
-
-
-def credentials(config: Config) -> Credentials:
-    """Return how to log in."""
-    emission = config.emission
-    secret = emission.password if emission.username else emission.api_key
-    assert secret is not None  # noqa: S101  the configuration demands one
-    return Credentials(emission.username, secret.reveal, emission.token_scheme)
-
-
-def open_emission(
-    config: Config,
-    http_client: HttpClient,
-    shutdown: Shutdown,
-    lockouts: LockoutStore | None = None,
-) -> EmissionClient:
-    """Return the emission API over this http_client, not logged in yet."""
-    return EmissionClient(
-        http_client,
-        config.emission.url,
-        credentials(config),
-        insecure=config.emission.allow_insecure_http,
-        shutdown=shutdown,
-        lockouts=lockouts,
-    )
-
-
 REFUSED = frozenset({Code.CREDENTIALS, Code.TOKEN_REFUSED})
-"""Trouble that other credentials may end."""
+"""Failures that other credentials may end."""
 
 
 class Components:
-    """What the daemon runs.
+    """Every component of the daemon. `wake_up` tells workers that a file is due."""
 
-    `wake_up` is notified when there is something to claim.
-    """
+    def __init__(self, config: Config, observer: UploadObserver | None = None) -> None:
+        """Open the journal, and build everything else.
 
-    def __init__(self, config: Config, observer: UploadObserver) -> None:
-        """Open the journal, and build everything that follows.
-
-        Raises `JournalError` (`JournalLocked` where another instance runs), and
-        `OSError` where a TLS file cannot be used.
+        `observer` follows the uploads in place of `uploads`. Raises `JournalError`
+        (`JournalLocked` if another instance runs), and `OSError` if a TLS file cannot
+        be used.
         """
         self.config = config
-        self._observer = observer
         self.shutdown = Shutdown()
         self.wake_up = WakeUp()
+        self.uploads = UploadTracker()
+        self._observer = observer or self.uploads
+        self._inspector = load_inspector(config.spool)
         self.spool = Spool(config.spool.directory)
         self.http_client = open_http_client(config, open_tls(config), self.shutdown)
         self.destination = Destination(_backoff(config), workers=_workers(config))
         self.metrics: Metrics | None = None
-        """Counted only where they are served."""
-        self._inspector = load_inspector(config.spool)
+        """None if nothing serves them."""
         self.journal = self._open_journal()
-        self.hand = Operations(self.journal.database, self.shutdown)
+        self.operations = Operations(self.journal.database, self.shutdown)
+        self._emission = open_emission(
+            config, self.http_client, self.shutdown, self.journal
+        )
         self._retention = Retention(self.journal, self.spool, config.journal.retain_s)
         rules = _rules(config, self._inspector)
         self.disposal = Disposal(self.spool, self.journal, rules.disposal)
@@ -155,97 +89,17 @@ class Components:
             self.spool, config.spool.watcher, self.intake.hint, self._rescan
         )
         self.intake.expects_events = not self.watch_keeper.polling
-        self._emission = open_emission(
-            config, self.http_client, self.shutdown, self.journal
-        )
-        self.health = self._health()
-
-    def adopt(self, config: Config, inspector: Inspector) -> None:
-        """Go by another configuration; what is under way ends by the former.
-
-        Each part takes its own in one assignment, and the intake at its next turn.
-        """
-        delivery = config.delivery
-        self.http_client.apply_limits(limits(config))
-        self.http_client.throttle.apply_timetable(delivery.bandwidth)
-        self.journal.apply_settings(delivery.backoff_max_s)
-        self.destination.apply_settings(_backoff(config), workers=_workers(config))
-        self._retention.apply_settings(config.journal.retain_s)
-        self._inspector = inspector
-        self.intake.apply_settings(_rules(config, inspector))
-        if self._emission.apply_credentials(credentials(config)):
-            self._probe()
-        self.config = config
-
-    def recall(self) -> None:
-        """Take up what a former run knew of the destination: a refused login."""
-        # All else may have passed since, and to try it does no harm.
-        self.journal.save_fact("destination", None)
-        trouble = self._emission.lockout(time.time())
-        if trouble is None:
-            # With other credentials, what the former ones were refused for is due.
-            self.journal.make_due({Code.CREDENTIALS})
-            return
-        usable = self._emission.usable
-        Dispatcher(self.journal, self.destination, usable, self.wake_up).restore_outage(
-            trouble
-        )
-
-    def _rescan(self) -> None:
-        # What has been mounted since may be another file system.
-        self.intake.expects_events = not self.watch_keeper.polling
-        self.intake.sweep_soon()
-
-    def _probe(self) -> None:
-        """Try at once what the former credentials were refused for."""
-        if self.destination.probe_now(REFUSED, time.time()):
-            # Without room in the journal it is tried when it would have been.
-            with suppress(JournalFull):
-                self.journal.make_due(REFUSED)
-            self.wake_up.notify()
-
-    def file_statuses(self, latest: Latest | None = None) -> FileStatuses:
-        """Return who tells where a path stands; `latest`: by another reader."""
-        rule = self.config.spool
-        selection = Selection(rule.include, rule.exclude)
-        asked = latest or self.journal.latest
-        return FileStatuses(self.spool, selection, asked, rule.settle_s)
-
-    def _open_journal(self) -> Journal:
-        path, delivery = self.config.journal.path, self.config.delivery
-        if self.config.metrics.listen is None:
-            return Journal(path, backoff_max_s=delivery.backoff_max_s)
-        from emitterd.monitoring.metrics import CountedJournal, Metrics
-
-        def dataset(path: bytes) -> Dataset | None:
-            # That of today's catalogue: a reload may bring another.
-            return self._inspector.dataset(path)
-
-        self.metrics = Metrics()
-        return CountedJournal(
-            path,
-            backoff_max_s=delivery.backoff_max_s,
-            metrics=self.metrics,
-            dataset=dataset,
-        )
-
-    def _swept(self, sweep: Sweep) -> None:
-        if self.metrics is not None:
-            self.metrics.swept(sweep.duration_s, len(sweep.missed))
-        self._retention.tick()
-        self.disposal.resume()
-
-    def _health(self) -> HealthMonitor:
-        return HealthMonitor(
+        self.health = HealthMonitor(
             self.journal,
             self.intake,
             self.watch_keeper,
             self.destination,
             lambda: (self.config.metrics.limits, self.config.spool.sweep_every_s),
         )
+        self.reporter = UploadReporter(self.uploads, self.journal)
 
     def worker(self) -> Worker:
-        """Return one more worker."""
+        """Return a new worker. Each has a thread of its own."""
         return Worker(
             self.spool,
             self.journal,
@@ -258,14 +112,179 @@ class Components:
             observer=self._observer,
         )
 
+    def file_statuses(self, latest: Latest | None = None) -> FileStatuses:
+        """Return what tells the status of a path. `latest` reads another journal."""
+        settings = self.config.spool
+        return FileStatuses(
+            self.spool,
+            Selection(settings.include, settings.exclude),
+            latest or self.journal.latest,
+            settings.settle_s,
+        )
+
+    def apply_settings(self, config: Config, inspector: Inspector) -> None:
+        """Use another configuration. Uploads under way end by the former one."""
+        self.http_client.apply_limits(limits(config))
+        self.http_client.throttle.apply_timetable(config.delivery.bandwidth)
+        self.journal.apply_settings(config.delivery.backoff_max_s)
+        self.destination.apply_settings(_backoff(config), workers=_workers(config))
+        self._retention.apply_settings(config.journal.retain_s)
+        self._inspector = inspector
+        self.intake.apply_settings(_rules(config, inspector))
+        if self._emission.apply_credentials(credentials(config)):
+            self._retry_refused()
+        self.config = config
+
+    def restore_destination(self) -> None:
+        """Restore what a former run knew of the destination: a refused login."""
+        # All other failures may have ended since, and a retry does no harm.
+        self.journal.save_fact("destination", None)
+        failure = self._emission.lockout(time.time())
+        if failure is None:
+            # The credentials have changed: what the former ones failed at is due.
+            self.journal.make_due({Code.CREDENTIALS})
+            return
+        usable = self._emission.usable
+        dispatcher = Dispatcher(self.journal, self.destination, usable, self.wake_up)
+        dispatcher.restore_outage(failure)
+
+    def _retry_refused(self) -> None:
+        """Retry at once what the former credentials were refused for."""
+        if self.destination.probe_now(REFUSED, time.time()):
+            # With a full journal the entries keep their due times.
+            with suppress(JournalFull):
+                self.journal.make_due(REFUSED)
+            self.wake_up.notify()
+
+    def _rescan(self) -> None:
+        # A mount may have put the folder on another file system.
+        self.intake.expects_events = not self.watch_keeper.polling
+        self.intake.sweep_soon()
+
+    def _swept(self, sweep: Sweep) -> None:
+        if self.metrics is not None:
+            self.metrics.swept(sweep.duration_s, len(sweep.missed))
+        self._retention.tick()
+        self.disposal.resume()
+
+    def _open_journal(self) -> Journal:
+        path = self.config.journal.path
+        backoff_max_s = self.config.delivery.backoff_max_s
+        if self.config.metrics.listen is None:
+            return Journal(path, backoff_max_s=backoff_max_s)
+        from emitterd.monitoring.metrics import CountedJournal, Metrics
+
+        def dataset(path: bytes) -> Dataset | None:
+            # Looked up each time: a reload may bring another catalogue.
+            return self._inspector.dataset(path)
+
+        self.metrics = Metrics()
+        return CountedJournal(
+            path, backoff_max_s=backoff_max_s, metrics=self.metrics, dataset=dataset
+        )
+
+
+def open_http_server(components: Components) -> "HttpServer | None":
+    """Return what serves page, metrics and health, or None without `metrics.listen`."""
+    settings, metrics = components.config.metrics, components.metrics
+    if settings.listen is None or metrics is None:
+        return None
+    # Not at the top: an installation without them needs no memory for their libraries.
+    from emitterd.monitoring.http_server import HttpServer, healthz, readyz
+    from emitterd.monitoring.page import Page, PageSources
+    from emitterd.monitoring.page_data import Throughput
+
+    health, destination = components.health, components.destination
+    sources = PageSources(
+        components.config.journal.path,
+        components.uploads,
+        Throughput(),
+        components.file_statuses,
+        health.health,
+        lambda: destination.down,
+        lambda: urlsplit(components.config.emission.url).hostname or "",
+    )
+    handlers: dict[str, Handler] = {
+        "/": Page(sources),
+        "/metrics": metrics.handler(health.read),
+        "/healthz": healthz(health.health),
+        "/readyz": readyz(lambda: not components.shutdown.draining),
+    }
+    token = read_token(settings.token_file) if settings.token_file else None
+    return HttpServer(settings.listen, handlers, token)
+
+
+def open_tls(config: Config) -> ssl.SSLContext:
+    """Return the context of every connection.
+
+    Raises `OSError` if a TLS file cannot be used.
+    """
+    emission = config.emission
+    files = (emission.ca_file, emission.client_cert, emission.client_key)
+    return tls_context(*(str(file) if file else None for file in files))
+
+
+def open_http_client(
+    config: Config,
+    tls: ssl.SSLContext,
+    shutdown: Shutdown,
+    on_answer: Callable[[Response], None] | None = None,
+) -> HttpClient:
+    """Return the HTTP client that all workers share. `on_answer` gets each response."""
+    proxy = config.emission.proxy
+    client = HttpClient(
+        limits(config),
+        tls=tls,
+        proxy=proxy.reveal() if proxy else None,
+        shutdown=shutdown,
+        on_answer=on_answer,
+    )
+    client.throttle.apply_timetable(config.delivery.bandwidth)
+    return client
+
+
+def open_emission(
+    config: Config,
+    http_client: HttpClient,
+    shutdown: Shutdown,
+    lockouts: LockoutStore | None = None,
+) -> EmissionClient:
+    """Return the client of the emission API, which has not logged in yet."""
+    return EmissionClient(
+        http_client,
+        config.emission.url,
+        credentials(config),
+        insecure=config.emission.allow_insecure_http,
+        shutdown=shutdown,
+        lockouts=lockouts,
+    )
+
+
+def limits(config: Config) -> TransferLimits:
+    """Return the timeouts and the minimum speed of a transfer."""
+    emission = config.emission
+    return TransferLimits(
+        emission.connect_timeout_s,
+        emission.stall_timeout_s,
+        emission.minimum_speed_bytes,
+    )
+
+
+def credentials(config: Config) -> Credentials:
+    """Return what to log in with."""
+    emission = config.emission
+    secret = emission.password if emission.username else emission.api_key
+    assert secret is not None  # noqa: S101  the configuration demands one
+    return Credentials(emission.username, secret.reveal, emission.token_scheme)
+
 
 def _backoff(config: Config) -> Backoff:
     return Backoff(config.delivery.backoff_initial_s, config.delivery.backoff_max_s)
 
 
 def _workers(config: Config) -> int | None:
-    wanted = config.delivery.workers
-    return None if wanted == "auto" else wanted
+    workers = config.delivery.workers
+    return None if workers == "auto" else workers
 
 
 def _rules(config: Config, inspector: Inspector) -> ExamineRules:
@@ -283,39 +302,3 @@ def _rules(config: Config, inspector: Inspector) -> ExamineRules:
         ),
         spool.sweep_every_s,
     )
-
-
-# What the listener serves: the page for people, metrics, and health.
-
-
-def open_listener(
-    parts: Components, uploads: UploadTracker, ready: Callable[[], bool]
-) -> "HttpServer | None":
-    """Return the HTTP server, or None where `metrics.listen` is not given.
-
-    `ready` is asked at each `/readyz`.
-    """
-    rule, metrics = parts.config.metrics, parts.metrics
-    if rule.listen is None or metrics is None:
-        return None
-    from emitterd.monitoring.http_server import HttpServer, healthz, readyz
-    from emitterd.monitoring.page import Page, PageSources
-    from emitterd.monitoring.page_data import Throughput
-
-    sources = PageSources(
-        parts.config.journal.path,
-        uploads,
-        Throughput(),
-        parts.file_statuses,
-        parts.health.health,
-        lambda: parts.destination.down,
-        lambda: urlsplit(parts.config.emission.url).hostname or "",
-    )
-    handlers: dict[str, Handler] = {
-        "/": Page(sources),
-        "/metrics": metrics.handler(parts.health.read),
-        "/healthz": healthz(parts.health.health),
-        "/readyz": readyz(ready),
-    }
-    token = read_token(rule.token_file) if rule.token_file else None
-    return HttpServer(rule.listen, handlers, token)

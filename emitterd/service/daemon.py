@@ -1,14 +1,13 @@
-"""The daemon: builds the parts, starts and stops them in order, watches over them.
+"""The daemon: starts and stops its components in order, and checks them each second.
 
-Start: journal (lock, reclaim) → watch → intake, whose first act is a sweep → workers.
-Stop: watch → intake and workers drain together → abort at the deadline → journal last.
+Start: journal (lock, reclaim), watch, intake with its first sweep, workers. Stop: the
+watch, then intake and workers drain together, then everything ends at the deadline,
+the journal last.
 """
 
 import os
 import time
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING
 
 import structlog
 
@@ -23,10 +22,8 @@ from emitterd.journal.operations import (
     OperationResult,
 )
 from emitterd.model import LIVE, State
-from emitterd.monitoring.uploads import UploadReporter, UploadTracker
-from emitterd.service.components import Components
+from emitterd.service.components import Components, open_http_server
 from emitterd.service.control_socket import ControlServer
-from emitterd.service.memory import HeapTrimmer
 from emitterd.service.reload import reload
 from emitterd.service.signals import Signals
 from emitterd.service.systemd import (
@@ -41,14 +38,10 @@ from emitterd.service.threads import Threads
 from emitterd.spool.folder import ignore_lease_breaks
 from emitterd.text import display
 
-if TYPE_CHECKING:
-    from emitterd.monitoring.http_server import HttpServer
+CHECK_S = 1.0
+"""How often the main thread checks the others; more often for a short WatchdogSec."""
 
-BEAT_S = 1.0
-"""How often the main thread looks around; oftener for a watchdog that is in a hurry."""
-
-AT_ONCE = 2
-"""So many signals stop without a drain."""
+SIGNALS_TO_ABORT = 2
 
 ABORT_GRACE_S = 3.0
 """How long threads may take to notice an abort: `sockets.POLL_S` and a commit."""
@@ -57,203 +50,192 @@ END_S = 10.0
 """How long, after the drain and the abort, it may take until the process is gone."""
 
 READY_S = 5.0
-"""How long ready waits for the first sweep to begin; longer only with the root lost."""
+"""How long ready waits for the first sweep. Only a lost root takes longer."""
 
-ONCE_LOOK_S = 0.1
-DRAIN_LOOK_S = 0.05
+ONCE_CHECK_S = 0.1
+DRAIN_CHECK_S = 0.05
+
+INTERNAL_ERROR = 70
 
 log = structlog.get_logger()
 
 
 class Daemon:
-    """All parts of one installation. Use as `run` or as `once`, then throw away."""
+    """One installation at work. Call `run` or `once`, and only once."""
 
     def __init__(self, config: Config, observer: UploadObserver | None = None) -> None:
-        """Open the journal and put the parts together; no thread starts here.
+        """Open the journal and build the components; no thread starts here.
 
-        Raises `JournalError` (`JournalLocked` where another instance runs), and
-        `OSError` where a TLS file cannot be used.
+        Raises `JournalError` (`JournalLocked` if another instance runs), and `OSError`
+        if a TLS file cannot be used.
         """
-        self._arena = HeapTrimmer()
-        self._uploads = UploadTracker()
-        self._parts = Components(config, observer or self._uploads)
-        self._journal = self._parts.journal
-        self._bulletin = UploadReporter(self._uploads, self._journal)
-        self._crew = Threads(
-            self._parts.worker, self._parts.wake_up, self._parts.shutdown
-        )
+        self._components = components = Components(config, observer)
+        self._journal = components.journal
+        self._shutdown = components.shutdown
+        self._threads = Threads(components.worker, components.wake_up, self._shutdown)
         database = self._journal.database
         every_s = watchdog_s(os.environ, os.getpid())
-        self._supervision = Watchdog(
-            self._crew.heartbeat, lambda: database.committing_since, every_s
+        self._watchdog = Watchdog(
+            self._threads.heartbeat, lambda: database.committing_since, every_s
         )
-        self._beat_s = min(BEAT_S, every_s / 4) if every_s else BEAT_S
-        self._listener: HttpServer | None = None
+        self._check_s = min(CHECK_S, every_s / 4) if every_s else CHECK_S
 
     def run(self) -> int:
         """Deliver until SIGTERM or SIGINT; return the exit code."""
+        components, threads = self._components, self._threads
         with Signals(hangup=True) as signals:
             ignore_lease_breaks()
-            self._listener = self._open_listener()
+            http_server = open_http_server(components)
             self._start(watch=True)
-            self._listen()
-            self._parts.intake.sweeping.wait(READY_S)
+            self._start_control_server()
+            components.intake.sweeping.wait(READY_S)
             notify("READY=1", f"STATUS={self._status()}")
             log.info("daemon.ready", **self._counts())
-            if self._listener is not None:
-                serve = partial(self._listener.run, self._parts.shutdown)
-                self._crew.start("listener", serve)
+            if http_server is not None:
+                threads.start("listener", lambda: http_server.run(self._shutdown))
             hangups = 0
-            while not signals.stops and not self._crew.failed:
+            while not signals.stops and not threads.failed:
                 if signals.hangups != hangups:
-                    # However many came: what is read now is what all of them meant.
+                    # Several SIGHUPs need only one reload.
                     hangups = signals.hangups
                     self._reload()
-                self._man()
-                self._parts.watch_keeper.check()
-                self._parts.health.note_alarms()
-                self._arena.beat(time.monotonic())
-                self._bulletin.beat(time.time())
-                self._supervision.beat(self._status())
-                signals.wait(self._beat_s)
+                self._resize_workers()
+                components.watch_keeper.check()
+                components.health.note_alarms()
+                components.reporter.beat(time.time())
+                self._watchdog.check(self._status())
+                signals.wait(self._check_s)
             self._stop(signals)
-        return 70 if self._crew.failed else 0
+            self._journal.close()
+        return INTERNAL_ERROR if threads.failed else 0
 
     def once(self, wait_s: float) -> tuple[int, list[FileStatus]]:
         """Deliver what is complete now; return the exit code and what is left.
 
-        `wait_s`: how long nothing may move, in seconds, before it gives up.
+        It gives up after `wait_s` seconds without progress.
         """
         began_at = time.time()
-        # Signals of a terminal that goes away are counted, and nobody looks.
+        # SIGHUP of a terminal that goes away is ignored.
         with Signals(hangup=True) as signals:
             ignore_lease_breaks()
             self._start(watch=False)
-            patience = _OnceTimeout(wait_s)
-            while not (signals.stops or self._crew.failed or self._done(patience)):
-                self._bulletin.beat(time.time())
-                signals.wait(ONCE_LOOK_S)
-            self._stop(signals, keep_journal=True)
+            timeout = _OnceTimeout(wait_s)
+            while not (signals.stops or self._threads.failed or self._done(timeout)):
+                self._components.reporter.beat(time.time())
+                signals.wait(ONCE_CHECK_S)
+            self._stop(signals)
             rejected = self._journal.rejections(began_at)
-            left = undelivered(self._parts.file_statuses(), rejected)
+            left = undelivered(self._components.file_statuses(), rejected)
             self._journal.close()
-        if self._crew.failed:
-            return 70, left
+        if self._threads.failed:
+            return INTERNAL_ERROR, left
         return 1 if left or signals.stops else 0, left
 
     def down(self) -> OpenCircuit | None:
         """Return what is wrong with the destination, if anything is."""
-        return self._parts.destination.down
+        return self._components.destination.down
 
     def _start(self, *, watch: bool) -> None:
+        components = self._components
         log.info(
             "daemon.started",
             version=__version__,
-            path=str(self._parts.spool.root),
-            workers=self._parts.destination.workers,
+            path=str(components.config.spool.directory),
+            workers=components.destination.workers,
         )
         if self._journal.reclaimed:
             log.info("journal.recovered", reclaimed=self._journal.reclaimed)
-        self._parts.disposal.resume()
-        self._parts.recall()
-        self._parts.health.clear_noted_alarms()
-        # Watch first, sweep after: a file that comes in between is seen twice
+        components.disposal.resume()
+        components.restore_destination()
+        components.health.clear_noted_alarms()
+        # Watch first, sweep after: a file that arrives in between is seen twice
         # rather than never.
         if watch:
-            self._parts.watch_keeper.start()
-        run = partial(self._parts.intake.run, self._parts.shutdown)
-        self._crew.start_watched("intake", run)
-        self._parts.destination.on_resized = self._man
-        self._man()
+            components.watch_keeper.start()
+        self._threads.start_watched(
+            "intake", lambda: components.intake.run(self._shutdown)
+        )
+        components.destination.on_resized = self._resize_workers
+        self._resize_workers()
 
-    def _man(self) -> None:
-        destination = self._parts.destination
-        self._crew.resize_workers(lambda: destination.workers)
+    def _start_control_server(self) -> None:
+        journal = self._components.config.journal.path
+        try:
+            server = ControlServer(journal, self._apply, self._shutdown)
+        except OSError as error:
+            # Files are delivered without it.
+            log.warning("operator.unheard", reason=error.strerror or str(error))
+        else:
+            self._threads.start("control", server.run)
+
+    def _resize_workers(self) -> None:
+        destination = self._components.destination
+        self._threads.resize_workers(lambda: destination.workers)
 
     def _reload(self) -> None:
         notify(reloading())
-        reload(self._parts)
+        reload(self._components)
         notify("READY=1")
 
-    def _stop(self, signals: Signals, *, keep_journal: bool = False) -> None:
-        drain_s = self._parts.config.delivery.drain_timeout_s
+    def _stop(self, signals: Signals) -> None:
+        drain_s = self._components.config.delivery.drain_timeout_s
         longest = extend_timeout(drain_s + ABORT_GRACE_S + END_S)
         notify("STOPPING=1", longest, f"STATUS=stopping: {self._status()}")
         log.info("daemon.stopping", **self._counts())
-        self._parts.watch_keeper.stop()
-        self._parts.shutdown.drain(drain_s)
+        self._components.watch_keeper.stop()
+        self._shutdown.drain(drain_s)
         # The second signal may have come before anything here noticed the first.
-        while signals.stops < AT_ONCE and not self._parts.shutdown.overdue:
-            if not self._crew.alive():
+        while signals.stops < SIGNALS_TO_ABORT and not self._shutdown.overdue:
+            if not self._threads.alive():
                 break
-            self._supervision.feed()
-            signals.wait(DRAIN_LOOK_S)
-        self._parts.shutdown.now.set()
-        self._crew.join(ABORT_GRACE_S)
+            self._watchdog.feed()
+            signals.wait(DRAIN_CHECK_S)
+        self._shutdown.now.set()
+        self._threads.join(ABORT_GRACE_S)
         log.info("daemon.stopped", **self._counts())
-        self._parts.http_client.close()
-        if not keep_journal:
-            self._journal.close()
+        self._components.http_client.close()
 
-    def _open_listener(self) -> "HttpServer | None":
-        """Return what serves metrics, health and page, where that is configured."""
-        if self._parts.metrics is None:
-            return None
-        from emitterd.service.components import open_listener
-
-        return open_listener(
-            self._parts, self._uploads, lambda: not self._parts.shutdown.draining
-        )
-
-    def _listen(self) -> None:
-        """Let the operator's hand in; without it deliveries go on all the same."""
-        try:
-            control = ControlServer(
-                self._parts.config.journal.path, self._obey, self._parts.shutdown
-            )
-        except OSError as error:
-            log.warning("operator.unheard", reason=error.strerror or str(error))
-        else:
-            self._crew.start("control", control.run)
-
-    def _obey(self, instruction: OperationRequest, user: str) -> OperationReport:
-        outcome = self._parts.hand.apply(instruction, user, self._done_by_hand)
-        done = (display(one.path) for one in outcome.results if not one.refusal)
-        if outcome.done:
+    def _apply(self, request: OperationRequest, user: str) -> OperationReport:
+        """Carry out an operator command, in the thread of its caller."""
+        components = self._components
+        report = components.operations.apply(request, user, self._applied)
+        done = (display(one.path) for one in report.results if not one.refusal)
+        if report.done:
             log.info(
                 "operator.acted",
-                act=instruction.operation,
-                count=outcome.done,
+                act=request.operation,
+                count=report.done,
                 path=next(done, None),
                 user=user,
             )
-            self._parts.wake_up.notify()
-        return outcome
+            components.wake_up.notify()
+        return report
 
-    def _done_by_hand(self, deed: OperationResult) -> None:
-        if deed.refusal or deed.after in LIVE:
+    def _applied(self, result: OperationResult) -> None:
+        if result.refusal or result.after in LIVE:
             return
-        if deed.before in LIVE:
+        if result.before in LIVE:
             reason = "forgotten by the operator"
-            log.info("file.withdrawn", path=display(deed.path), reason=reason)
-        # What lies in the folder passes the door again, as a new file.
-        self._parts.intake.hint(deed.path)
+            log.info("file.withdrawn", path=display(result.path), reason=reason)
+        # Intake admits what lies in the folder again, as a new file.
+        self._components.intake.hint(result.path)
 
-    def _done(self, patience: "_OnceTimeout") -> bool:
-        """Tell whether `once` can do no more: all is settled, or nothing moves."""
-        if self._parts.spool.lost():
+    def _done(self, timeout: "_OnceTimeout") -> bool:
+        """Tell whether `once` can do no more: all is delivered, or nothing moves."""
+        components = self._components
+        if components.spool.lost():
             return True
-        if not self._parts.intake.swept.is_set():
+        if not components.intake.swept.is_set():
             return False
-        counts, settling = self._journal.counts(), self._parts.intake.settling()
+        counts, settling = self._journal.counts(), components.intake.settling()
         live = sum(counts[state] for state in (State.QUEUED, State.DELIVERING))
         if not (live or settling or counts[State.DEFERRED]):
             return True
-        down = self._parts.destination.down
-        # Settling takes its time, and a slow upload moves; neither is a standstill.
+        down = components.destination.down
+        # A file that settles and a slow upload are progress.
         moving = settling or bool(counts[State.DELIVERING] and down is None)
         due_at = None if live or settling else self._journal.next_due_at()
-        return patience.over(counts, moving=moving, down=down, due_at=due_at)
+        return timeout.over(counts, moving=moving, down=down, due_at=due_at)
 
     def _counts(self) -> dict[str, int]:
         counts = self._journal.counts()
@@ -264,21 +246,20 @@ class Daemon:
         }
 
     def _status(self) -> str:
-        reading = self._parts.health.read()
+        reading = self._components.health.read()
         oldest_at = reading.queue.oldest_waiting_at
-        oldest_s = None if oldest_at is None else time.time() - oldest_at
         return status_line(
             reading.queue.counts,
-            oldest_s,
-            self._parts.destination.down,
-            lost=self._parts.spool.lost(),
+            None if oldest_at is None else time.time() - oldest_at,
+            self._components.destination.down,
+            lost=self._components.spool.lost(),
             eta_s=reading.eta_s,
         )
 
 
 @dataclass(slots=True)
 class _OnceTimeout:
-    """How long nothing has moved, against how long that may last."""
+    """Whether nothing has moved for `wait_s` seconds."""
 
     wait_s: float
     since: float = 0.0
@@ -300,6 +281,6 @@ class _OnceTimeout:
         if moving or ended != self.ended:
             self.since, self.ended = now, ended
         left_s = self.since + self.wait_s - now
-        # What is not tried again in time need not be waited for.
+        # There is no use in waiting for a retry that comes after the timeout.
         next_at = down.probe_at if down is not None else due_at
         return left_s <= 0 or (next_at is not None and next_at - time.time() > left_s)

@@ -80,13 +80,13 @@ RESTART = "these keys hold from start to stop: restart the daemon to change them
 log = structlog.get_logger()
 
 
-def reload(parts: Components) -> None:
+def reload(components: Components) -> None:
     """Read the configuration of these parts again, and have them go by it.
 
     All or nothing: what is wrong is logged, and nothing is changed then. The log's
     file is opened anew in either case, for whoever has moved it away.
     """
-    before = parts.config
+    before = components.config
     try:
         read = load(before.source, os.environ, awaits_folder=True)
         after = change(before, read)
@@ -95,7 +95,7 @@ def reload(parts: Components) -> None:
     except ConfigError as error:
         _refuse(error)
         return
-    parts.adopt(after.effective, inspector)
+    components.apply_settings(after.effective, inspector)
     log.info("daemon.reloaded", changed=list(after.changed))
     if after.waiting:
         log.warning("daemon.restart_due", keys=list(after.waiting), hint=RESTART)

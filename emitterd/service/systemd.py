@@ -109,7 +109,7 @@ class Watchdog:
         self._status = ""
         self._fed_at = 0.0
 
-    def beat(self, status: str) -> None:
+    def check(self, status: str) -> None:
         """Look, and tell systemd: that all move, and what has become of `status`."""
         lines = []
         if self.look(time.monotonic()) and self._watchdog_s is not None:

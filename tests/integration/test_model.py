@@ -309,7 +309,7 @@ class Delivery(RuleBasedStateMachine):
     @rule(path=paths)
     def hint(self, path: bytes) -> None:
         """Have an event come."""
-        self.host.parts.intake.hint(path)
+        self.host.components.intake.hint(path)
         self.host.alive(self.host.look)
 
     @rule()
@@ -408,9 +408,9 @@ class Delivery(RuleBasedStateMachine):
         """Hold journal, bucket and log against each other."""
         rows = self.host.rows()
         states = Counter(State(row["state"]) for row in rows)
-        assert {k: v for k, v in self.host.parts.journal.counts().items() if v} == (
-            states
-        )
+        assert {
+            k: v for k, v in self.host.components.journal.counts().items() if v
+        } == (states)
         owners: dict[str, dict[str, Any]] = {}
         former: dict[bytes, dict[str, Any]] = {}
         for row in rows:

@@ -191,12 +191,12 @@ class Host:
 
     def look(self) -> None:
         """Have intake do what is due."""
-        while self.parts.intake.step(self.now) == 0.0:
+        while self.components.intake.step(self.now) == 0.0:
             pass
 
     def sweep(self) -> None:
         """Have intake look through the whole folder."""
-        self.parts.intake.sweep_soon()
+        self.components.intake.sweep_soon()
         self.look()
 
     def work(self, turns: int = WORK_MAX, *, pause_s: float = 2.0) -> None:
@@ -212,9 +212,9 @@ class Host:
 
     def at_rest(self) -> bool:
         """Tell whether nothing waits, but what the operator holds."""
-        counts = self.parts.journal.counts()
+        counts = self.components.journal.counts()
         waiting = sum(counts[state] for state in LIVE - {State.HELD})
-        return not waiting and not len(self.parts.intake._tracker)
+        return not waiting and not len(self.components.intake._tracker)
 
     def pass_by(self, seconds: float) -> None:
         """Let time go by everywhere."""
@@ -223,7 +223,7 @@ class Host:
 
     def obey(self, act: Operation, path: bytes) -> OperationReport:
         """Have the operator act on a path."""
-        return self._daemon._obey(OperationRequest(act, (path,)), "operator")
+        return self._daemon._apply(OperationRequest(act, (path,)), "operator")
 
     def rows(self) -> list[dict[str, Any]]:
         """Return every version in the journal, the oldest first."""
@@ -239,13 +239,13 @@ class Host:
     def _start(self) -> None:
         environ = self.site.settings | {"EMITTERD_JOURNAL_PATH": str(self._journal)}
         self._daemon = Daemon(load(self.site.config, environ), self.onlooker)
-        self.parts = self._daemon._parts
-        self.parts.journal.database.close()
+        self.components = self._daemon._components
+        self.components.journal.database.close()
         self.database = Mortal(self._journal)
-        self.parts.journal.database = self.database
-        self.parts.hand = Operations(self.database, self.parts.shutdown)
-        self.worker = self.parts.worker()
+        self.components.journal.database = self.database
+        self.components.operations = Operations(self.database, self.components.shutdown)
+        self.worker = self.components.worker()
 
     def _end(self) -> None:
-        self.parts.http_client.close()
-        self.parts.journal.close()
+        self.components.http_client.close()
+        self.components.journal.close()

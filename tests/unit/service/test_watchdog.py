@@ -130,7 +130,7 @@ def test_watchdog_is_fed_while_all_move(manager: socket.socket) -> None:
     """A look sends a sign of life, and the status where it is another."""
     watched = Watched()
     for status in ("one", "one", "two"):
-        watched.supervision.beat(status)
+        watched.supervision.check(status)
 
     assert [manager.recv(4096) for _ in range(3)] == [
         b"WATCHDOG=1\nSTATUS=one",
@@ -144,8 +144,8 @@ def test_watchdog_starves_while_one_stands_still(manager: socket.socket) -> None
     watched = Watched()
     watched.committing_since = time.monotonic() - LIMIT_S - 1
     with capture_logs():
-        watched.supervision.beat("one")
-        watched.supervision.beat("one")
+        watched.supervision.check("one")
+        watched.supervision.check("one")
 
     assert manager.recv(4096) == b"STATUS=one"
     with pytest.raises(BlockingIOError):
@@ -167,7 +167,7 @@ def test_nobody_is_fed_unasked(manager: socket.socket) -> None:
     """Without a watchdog there is only the status."""
     watched = Watched(None)
     watched.supervision.feed()
-    watched.supervision.beat("one")
+    watched.supervision.check("one")
 
     assert manager.recv(4096) == b"STATUS=one"
 
