@@ -1,7 +1,7 @@
 """The SQLite journal: queue, pinned grants and receipts.
 
-Here belongs every statement that writes an entry. It may import `spool`, `datasets`
-and the modules at the top of `emitterd`. The one idea: each method is one transaction
-that moves entries between states, as the transition table in `model` allows; what it
-returns is on disk.
+Every statement that writes an entry is in this package. Each method of `Journal` is
+one transaction; it changes the state of an entry only as the transition table in
+`model` allows, and returns when the change is on disk. The package may import `spool`,
+`datasets` and the modules at the top of `emitterd`.
 """

@@ -1,6 +1,6 @@
-"""The journal's file, opened for reading only; and what tells that it is one.
+"""Open the journal read-only, recognise its file, and translate SQLite's errors.
 
-For `status` and its kind, which must not pay for the daemon's libraries.
+Commands like `status` import only this, without the daemon's libraries.
 """
 
 import sqlite3
@@ -12,17 +12,15 @@ from typing import Any
 
 from emitterd.errors import JournalDamaged, JournalError, JournalFull
 
-# What SQLite complains of, in the words of those who have to mend it.
-
 _FULL = frozenset(
-    # The log's shared memory is a file too: on a full disk it cannot be made.
+    # The shared memory of the log is a file too: a full disk prevents its creation.
     {"SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE"}
     | {"SQLITE_IOERR_SHMOPEN", "SQLITE_IOERR_SHMMAP"}
 )
 
 
 def translate_error(error: sqlite3.Error, path: Path | None = None) -> JournalError:
-    """Return SQLite's error as the journal's: full, damaged, or not to be opened."""
+    """Return the `JournalError` for an error of SQLite: full, damaged, or other."""
     name = getattr(error, "sqlite_errorname", "")
     if name in _FULL:
         return JournalFull(f"the journal cannot grow: {error}")
@@ -30,7 +28,7 @@ def translate_error(error: sqlite3.Error, path: Path | None = None) -> JournalEr
         return JournalDamaged(f"{path or 'the journal'} is damaged: {error}")
     if name == "SQLITE_CANTOPEN":
         return JournalError(
-            f"cannot open {path}: it is not there, or this user may not read it",
+            f"cannot open {path}: it does not exist, or this user may not read it",
             hint="start the daemon once, or run as the daemon's user",
         )
     return JournalError(f"{path or 'the journal'}: {error}")
@@ -40,7 +38,7 @@ Row = tuple[Any, ...]
 Read = Callable[[str, Sequence[object]], list[Row]]
 
 APPLICATION_ID = 0x454D4954
-"""`EMIT`: marks the file as a journal of emitterd's."""
+"""`EMIT`: marks the file as a journal of emitterd."""
 
 VERSION = 3
 """`user_version` of `schema.sql`; `migrations/N.sql` leads to version N."""
@@ -67,19 +65,19 @@ def open_reader(path: Path) -> sqlite3.Connection:
         version = identify(connection, path)
         if version == 0:
             raise JournalError(
-                f"{path} is empty: no daemon has begun it yet",
+                f"{path} is empty: no daemon has written to it yet",
                 hint="start the daemon once",
             )
         if version < VERSION:
             raise JournalError(
                 f"{path} was written by an older emitterd (schema {version})",
-                hint="restart the daemon: it brings the journal up to date",
+                hint="restart the daemon: it upgrades the journal",
             )
     return connection
 
 
 def open_nothing() -> sqlite3.Connection:
-    """Open an empty journal in memory, for who only reads."""
+    """Open an empty journal in memory, for commands that only read."""
     connection = sqlite3.connect(":memory:", isolation_level=None)
     connection.executescript(
         files("emitterd.journal").joinpath("schema.sql").read_text()
@@ -89,10 +87,7 @@ def open_nothing() -> sqlite3.Connection:
 
 @contextmanager
 def closed_on_failure(connection: sqlite3.Connection, path: Path) -> Iterator[None]:
-    """Close the connection when what is done within fails.
-
-    Raises `JournalError` where SQLite raises its own.
-    """
+    """Close the connection if the block fails; raise SQLite's errors as our own."""
     try:
         yield
     except sqlite3.Error as error:
@@ -104,13 +99,13 @@ def closed_on_failure(connection: sqlite3.Connection, path: Path) -> Iterator[No
 
 
 def check(path: Path, how: str) -> None:
-    """Look for damage, by `quick_check` or `integrity_check`; nothing is changed.
+    """Check the file with `quick_check` or `integrity_check`, without changing it.
 
-    Raises `JournalDamaged` where there is some, and `JournalError` where the file is
-    not, or not yet, this program's.
+    Raises `JournalDamaged`, and `JournalError` where the file belongs to another
+    program or a newer version.
     """
-    # The last connection that may write takes the log over, damaged or not, and
-    # removes it: the next start would see no sign of an unclean end.
+    # A writing connection would copy the log into the file, damaged or not, and remove
+    # it: the next start would have no sign of the crash.
     connection = sqlite3.connect(read_only(path), uri=True, timeout=BUSY_TIMEOUT_S)
     with closing(connection), closed_on_failure(connection, path):
         identify(connection, path)
@@ -126,7 +121,7 @@ def read_only(path: Path) -> str:
 def identify(connection: sqlite3.Connection, path: Path) -> int:
     """Return the schema's version: 0 for an empty file.
 
-    Raises `JournalError` where the file is not, or not yet, this program's.
+    Raises `JournalError` where it belongs to another program or a newer version.
     """
     version = int(connection.execute("pragma user_version").fetchone()[0])
     application = int(connection.execute("pragma application_id").fetchone()[0])

@@ -1,8 +1,8 @@
-"""SQLite underneath the journal: opening, locking, and the one way to write.
+"""The SQLite file of the journal: lock, opening, reading, and the group commit.
 
-One connection writes. `Database.write` is a group commit: all the work that waits is
+One connection writes. `Database.write` is a group commit: all waiting work becomes
 one transaction, so N workers share one fsync. `synchronous=FULL` makes each commit
-durable before `write` returns, unless all that is in it can do without.
+durable before `write` returns, unless none of its work needs that.
 """
 
 import errno
@@ -33,22 +33,28 @@ from emitterd.journal.connection import (
 from emitterd.journal.disk_reserve import PAGE_BYTES, DiskReserve
 from emitterd.spool.mounts import NETWORK, file_system
 
-# The lock beside a journal: one process at a time has it.
+LOCK_WAIT_S = 2.0
+"""A short command that holds the journal must not make the daemon's start fail."""
 
-WAIT_S = 2.0
-"""A command that holds the journal for a moment must not end a daemon that starts."""
+LOCK_POLL_S = 0.05
 
-POLL_S = 0.05
+WAL_LIMIT_BYTES = 64 * 1024 * 1024
+_SYNC = {True: "pragma synchronous = full", False: "pragma synchronous = normal"}
+"""By whether the next commits are synced, or only written to the log."""
+
+CLOSE_WAIT_S = 5.0
+
+T = TypeVar("T")
 
 
 class Lock:
-    """The single-instance lock: a flock dies with its process, so none goes stale."""
+    """The single-instance lock: a flock, which the kernel releases with its process."""
 
     def __init__(self, journal: Path) -> None:
         """Take the lock beside a journal.
 
         Raises `JournalLocked` where another process has it, and `JournalError` where
-        its file cannot be made.
+        its file cannot be created.
         """
         path = journal.with_name(journal.name + ".lock")
         try:
@@ -62,14 +68,14 @@ class Lock:
                 hint=f"give the daemon's user write permission on {path.parent}",
             ) from error
         try:
-            self._take(time.monotonic() + WAIT_S)
+            self._take(time.monotonic() + LOCK_WAIT_S)
         except OSError as error:
             holder = os.pread(self._fd, 32, 0).decode("ascii", "replace").strip()
             os.close(self._fd)
             raise JournalLocked(
                 f"{journal} is held by process {holder or 'unknown'}"
             ) from error
-        # Who holds it is a courtesy, which a full disk may refuse.
+        # The process number is only for error messages; a full disk may refuse it.
         with suppress(OSError):
             os.truncate(self._fd, 0)
             os.pwrite(self._fd, f"{os.getpid()}\n".encode("ascii"), 0)
@@ -81,27 +87,19 @@ class Lock:
             except BlockingIOError:
                 if time.monotonic() >= deadline:
                     raise
-                time.sleep(POLL_S)
+                time.sleep(LOCK_POLL_S)
             else:
                 return
 
     def close(self) -> None:
-        """Let another process have it."""
+        """Release the lock."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
 
 
-# Group commit: whoever finds nobody committing does so for all who wait. While one
-# commits, the work of the others gathers; then the first of them takes the lead. Nobody
-# is woken but for its own result or to lead: handing a lock from one to the next, only
-# for each to see that it has its result, took a third of the time of 8 workers.
-
-T = TypeVar("T")
-
-
 class PendingWrite(Generic[T]):
-    """Work that waits for its commit, and what became of it."""
+    """Work that waits for its commit, and its result."""
 
     def __init__(
         self, work: Callable[[sqlite3.Connection], T], *, final: bool, durable: bool
@@ -116,15 +114,15 @@ class PendingWrite(Generic[T]):
         self._turn.acquire()
 
     def wait(self) -> None:
-        """Wait until it is done, or its to lead."""
+        """Wait until it is done, or until its thread must commit."""
         self._turn.acquire()
 
-    def wake(self) -> None:
-        """Let it go on."""
+    def notify(self) -> None:
+        """End the wait."""
         self._turn.release()
 
     def outcome(self) -> T:
-        """Return the result, or raise what the work, or its commit, raised."""
+        """Return the result, or raise the error of the work or of its commit."""
         if self.error is not None:
             raise self.error
         return self.result  # type: ignore[return-value]  # T may itself be None
@@ -134,22 +132,27 @@ Batch = list[PendingWrite[object]]
 
 
 class GroupCommit:
-    """Gathers work, and has it committed together. Thread-safe."""
+    """Collects work of several threads and commits it together. Thread-safe.
+
+    The first thread commits for all that wait. Meanwhile the work of others collects;
+    then the first of those commits. A thread wakes up only for its own result or to
+    commit: passing one lock through all threads took a third of the time of 8 workers.
+    """
 
     def __init__(self, commit: Callable[[Batch], None]) -> None:
-        """`commit` is called by one thread at a time; it gives each its outcome."""
+        """`commit` is called by one thread at a time; it sets each outcome."""
         self._commit = commit
         self._lock = threading.Lock()
-        self._led = False
+        self._has_leader = False
         self.queue: Batch = []
         self.writing = threading.Lock()
-        """Held during each commit: to hold it is to keep everybody from writing."""
+        """Held during each commit: whoever holds it prevents all writing."""
 
     def join(self, mine: PendingWrite[object]) -> None:
         """Return once the work is committed, by this thread or by another."""
         with self._lock:
             self.queue.append(mine)
-            follows, self._led = self._led, True
+            follows, self._has_leader = self._has_leader, True
         if follows:
             mine.wait()
         if not mine.done:
@@ -163,27 +166,20 @@ class GroupCommit:
                     batch, self.queue = self.queue, []
                 self._commit(batch)
         except BaseException as error:
-            # Nobody is to take what was not committed for done.
-            for one in batch:
-                one.error = one.error or error
+            # No caller may mistake uncommitted work for done.
+            for pending in batch:
+                pending.error = pending.error or error
             raise
         finally:
             with self._lock:
                 heir = self.queue[0] if self.queue else None
-                self._led = heir is not None
+                self._has_leader = heir is not None
             if heir is not None:
-                heir.wake()
-            for one in batch:
-                one.done = True
-                if one is not mine:
-                    one.wake()
-
-
-WAL_LIMIT_BYTES = 64 * 1024 * 1024
-_SYNC = {True: "pragma synchronous = full", False: "pragma synchronous = normal"}
-"""By whether the commits that follow are synced, or only written to the log."""
-
-CLOSE_WAIT_S = 5.0
+                heir.notify()
+            for pending in batch:
+                pending.done = True
+                if pending is not mine:
+                    pending.notify()
 
 
 class Database:
@@ -199,23 +195,23 @@ class Database:
         self._synced = True
         self._reading = threading.Lock()
         self.committing_since: float | None = None
-        """When the commit under way began, monotonic; None while there is none."""
+        """When the current commit began, monotonic; None while there is none."""
         self.commits = 0
-        """How many there were: while it stays the same, so does what the file says."""
+        """Number of commits: while it does not change, neither does the content."""
         _refuse_network(path)
         self._lock = Lock(path)
-        self._ballast = DiskReserve(path)
+        self._reserve = DiskReserve(path)
         try:
             try:
                 self._writer, self._reader = _open(path)
             except JournalFull as full:
-                self._ballast.release(full)
+                self._reserve.release(full)
                 self._writer, self._reader = _open(path)
         except BaseException:
             self._lock.close()
             raise
-        self._ballast.renew()
-        log_pages = max(1, self._ballast.size_bytes // PAGE_BYTES)
+        self._reserve.renew()
+        log_pages = max(1, self._reserve.size_bytes // PAGE_BYTES)
         self._writer.execute(f"pragma wal_autocheckpoint = {log_pages}")
 
     def write(
@@ -227,11 +223,12 @@ class Database:
     ) -> T:
         """Run `work` in a transaction and return its result once that is durable.
 
-        What `work` raises undoes only its own changes and is raised here. Raises
-        `JournalFull` where the disk is full; nothing is changed then. What is `final`
-        ends something under way: it is done with the ballast's room, and twice. What
-        is not `durable` a power cut may undo, though only from the end: a durable
-        commit after it makes it durable too.
+        An exception of `work` undoes only its own changes and is raised here. Raises
+        `JournalFull` where the disk is full; nothing is changed then.
+
+        `final` work ends something under way: it may use the disk reserve, and then
+        runs a second time. Work that is not `durable` may be undone by a power cut,
+        until a durable commit follows.
         """
         mine = PendingWrite(work, final=final, durable=durable)
         self._group.join(mine)  # type: ignore[arg-type]  # whatever it returns
@@ -247,20 +244,20 @@ class Database:
 
     @property
     def full_since(self) -> float | None:
-        """Since when its disk is full, seconds since the epoch; None if it is not."""
-        return self._ballast.full_since
+        """Since when the disk is full, seconds since the epoch; None if it is not."""
+        return self._reserve.full_since
 
     def close(self) -> None:
-        """Close the file and let another process have it."""
+        """Close the file and release the lock."""
         reach(Point.CLOSING)
         if not self._group.writing.acquire(timeout=CLOSE_WAIT_S):
-            # A commit that never returns: the process's end closes the file.
+            # The commit hangs: the end of the process closes the file.
             return
         try:
             with self._reading:
                 self._reader.close()
                 self._writer.close()
-                self._ballast.close()
+                self._reserve.close()
                 self._lock.close()
         finally:
             self._group.writing.release()
@@ -274,9 +271,9 @@ class Database:
     def _commit(self, batch: Batch) -> None:
         self.committing_since = time.monotonic()
         try:
-            full = self._ballast.renew() or self._transact(batch)
+            full = self._reserve.renew() or self._transact(batch)
             if full is not None:
-                self._ballast.release(full)
+                self._reserve.release(full)
                 for pending in batch:
                     pending.error = full
                 if final := [pending for pending in batch if pending.final]:
@@ -285,7 +282,7 @@ class Database:
             self.committing_since = None
 
     def _transact(self, batch: Batch) -> JournalFull | None:
-        """Run a batch in one transaction; return the trouble if the disk is full."""
+        """Run a batch in one transaction; return the error if the disk is full."""
         synced = any(pending.durable for pending in batch)
         try:
             if synced is not self._synced:
@@ -302,7 +299,7 @@ class Database:
             failure = translate_error(error)
             for pending in batch:
                 pending.error = failure
-            # A rollback that fails leaves nobody believing in a success.
+            # Every caller has its error already, even if the rollback fails.
             with suppress(sqlite3.Error):
                 if self._writer.in_transaction:
                     self._writer.execute("rollback")
@@ -315,7 +312,7 @@ class Database:
         try:
             pending.result = pending.work(self._writer)
         except BaseException as error:
-            # A row that is refused is its owner's trouble; the disk's is everybody's.
+            # A refused row concerns its caller only; a disk error concerns all.
             if isinstance(error, sqlite3.Error) and not isinstance(
                 error, sqlite3.IntegrityError
             ):
@@ -326,14 +323,13 @@ class Database:
 
 
 def _open(path: Path) -> tuple[sqlite3.Connection, sqlite3.Connection]:
-    """Return the connection that writes, and the one that reads."""
     writer = _open_writer(path)
     with closed_on_failure(writer, path):
         return writer, open_reader(path)
 
 
 def _open_writer(path: Path) -> sqlite3.Connection:
-    # A write-ahead log beside the file tells of a process that did not end well.
+    # A leftover write-ahead log means that the last process did not close the file.
     unclean = path.with_name(path.name + "-wal").exists()
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
@@ -364,7 +360,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _apply(connection: sqlite3.Connection, names: list[str]) -> None:
-    """Run scripts of the package, all or none of them."""
+    """Run scripts of the package in one transaction."""
     scripts = [
         files("emitterd.journal").joinpath(name).read_text("utf-8") for name in names
     ]

@@ -1,8 +1,8 @@
-"""Room kept for the journal: a file beside it that goes when the disk is full.
+"""The disk reserve: a file beside the journal that is deleted when the disk is full.
 
-What is under way must come to its end on record although nothing can grow any more.
-The file's blocks are real ones; once it is removed they take what is still to be
-written, and nothing new is begun until there is room for both again.
+Work under way must be recorded even when the disk is full. Deleting the file frees its
+blocks for that. emitterd starts no new work until there is space for the reserve and
+as much again.
 """
 
 import errno
@@ -17,26 +17,26 @@ from emitterd.errors import JournalFull
 
 PAGE_BYTES = 4096
 SIZE_BYTES = 1000 * PAGE_BYTES
-"""What SQLite lets the log grow to before it takes it over into the file: there is
-always room for that, and then the log begins anew and grows no more."""
+"""The size at which SQLite copies the log into the file and starts it again: so the
+reserve has always room for one whole log."""
 
 SHARE = 8
-"""Of a tiny disk no more than an eighth."""
+"""On a tiny disk the reserve takes at most an eighth."""
 
 BLOCK_BYTES = 512
 """The unit of `st_blocks`. Source: inode(7)."""
 
 _UNSUPPORTED = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS})
-"""What a file system answers that cannot allocate ahead."""
+"""Errors of file systems that cannot allocate in advance."""
 
 log = structlog.get_logger()
 
 
 class DiskReserve:
-    """The file, there or spent. Used by whoever holds the writer's lock."""
+    """The reserve file. Not thread-safe: `Database` calls it during a commit."""
 
     def __init__(self, journal: Path) -> None:
-        """Nothing is held yet, whatever a former process left."""
+        """Allocate nothing yet: `renew` does."""
         self._path = journal.with_name(journal.name + ".ballast")
         disk = os.statvfs(journal.parent)
         self.size_bytes = min(SIZE_BYTES, disk.f_blocks * disk.f_frsize // SHARE)
@@ -46,10 +46,9 @@ class DiskReserve:
         """Since when the disk is full, in seconds since the epoch."""
 
     def renew(self) -> JournalFull | None:
-        """Have the room again if it is to be had; return the trouble while it is not.
+        """Allocate a missing reserve; return the error while the disk is full.
 
-        None where nothing is known to be wrong. As much again must be free: what
-        follows is not to meet a full disk at once.
+        As much again must be free, so that the next commit does not fill the disk.
         """
         if self._held:
             return None
@@ -60,11 +59,11 @@ class DiskReserve:
         return self._full
 
     def close(self) -> None:
-        """Leave nothing behind: nothing is under way any more."""
+        """Delete the file at a clean stop."""
         self._remove()
 
     def release(self, full: JournalFull) -> None:
-        """Give the room up, because the disk is full."""
+        """Delete the file, because the disk is full, and log it once."""
         self._remove()
         self._held = False
         if self._full is None:
@@ -84,7 +83,7 @@ class DiskReserve:
             finally:
                 os.close(fd)
         except OSError:
-            # What is there of it is room that others need more.
+            # A partial reserve is useless, and others need its space.
             self._remove()
             return False
         return True
@@ -95,7 +94,7 @@ class DiskReserve:
 
 
 def _fill(fd: int, size_bytes: int) -> None:
-    """Give a file real blocks, such that no file system folds them into less."""
+    """Give a file real blocks: random bytes, which no file system can compress."""
     try:
         os.posix_fallocate(fd, 0, size_bytes)
     except OSError as error:

@@ -1,27 +1,27 @@
-"""Whose turn it is: start-time fair queueing between flows, fixed at admission.
+"""Start-time fair queueing between flows: the order is fixed at admission.
 
 Each entry gets a turn when it is admitted; workers claim by (turn, rank, id). A flow
-puts `QUANTUM` entries into a turn and then moves to the next, so a backlog spreads
-over later turns while a newcomer's first file joins the turn being served now. Within
-a turn the catalogue's order holds: the whole seed fits into one.
+puts `QUANTUM` entries into a turn and then moves to the next. So a backlog spreads
+over later turns, and the first file of another flow joins the current turn. Within a
+turn the order of the catalogue holds.
 Source: Goyal, Vin, Cheng: Start-time Fair Queueing (SIGCOMM 1996).
 """
 
 from collections.abc import Iterable
 
 QUANTUM = 32
-"""Entries of one flow in one turn: as many as the largest dataset folder has."""
+"""Entries of one flow in one turn: the number of files of the largest dataset."""
 
 
 class FairQueue:
-    """Gives out turns. Not thread-safe: the journal's transactions guard it."""
+    """Assigns turns. Not thread-safe: only transactions of the journal call it."""
 
     def __init__(self) -> None:
         self.current = 0
         self._last: dict[str, tuple[int, int]] = {}
 
     def resume(self, current: int, flows: Iterable[tuple[str, int]]) -> None:
-        """Take up after a restart: the turn served now, and each flow's last turn."""
+        """Restore the current turn, and the last turn of each flow, after a restart."""
         self.current = current
         self._last = {flow: (turn, QUANTUM) for flow, turn in flows}
 
@@ -36,5 +36,5 @@ class FairQueue:
         return turn
 
     def served(self, turn: int) -> None:
-        """Note that an entry of this turn was claimed."""
+        """Record that an entry of this turn was claimed."""
         self.current = max(self.current, turn)

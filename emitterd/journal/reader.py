@@ -1,7 +1,7 @@
-"""What the journal says to those who only read: `status`, `list`, receipts.
+"""The journal for commands that only read: `status`, `list`, `receipts`, the page.
 
-Read-only, from another process, while the daemon runs or not. Pages are read by id,
-each query a transaction of its own, so that no reader keeps the log from shrinking.
+The reader is another process or thread, whether the daemon runs or not. It reads pages
+by id, each in its own transaction: a long one would keep the log from shrinking.
 """
 
 import fcntl
@@ -28,9 +28,9 @@ class JournalReader:
     """The journal, opened for reading."""
 
     def __init__(self, path: Path, *, absent: bool = False) -> None:
-        """Open the journal. Raises `JournalError` where that cannot be.
+        """Open the journal. Raises `JournalError` where that fails.
 
-        `absent`: where no daemon has begun it yet it is an empty one.
+        `absent`: a missing file counts as an empty journal.
         """
         self._path = path
         missing = absent and not path.exists()
@@ -43,7 +43,7 @@ class JournalReader:
         self._connection.close()
 
     def running(self) -> bool:
-        """Tell whether a daemon, or a command in its place, has the journal."""
+        """Tell whether a daemon, or a command that writes, holds the journal."""
         return is_locked(self._path)
 
     def entries(self, state: State | None = None) -> Iterator[dict[str, Any]]:
@@ -64,7 +64,7 @@ class JournalReader:
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """Let what is asked within be of one moment. For moments only: see above."""
+        """Read one consistent state within the block, which must be short."""
         self._connection.execute("begin")
         try:
             yield
@@ -93,7 +93,7 @@ class JournalReader:
         ]
 
     def ahead(self, path: bytes) -> int:
-        """Return how many entries are claimed before that of the path."""
+        """Return how many entries are before that of the path in the queue."""
         rows = self.read(
             """select count(*) from entry other join entry mine
                on mine.path = ? and mine.state = 'queued'
@@ -105,7 +105,7 @@ class JournalReader:
         return int(rows[0][0])
 
     def receipts(self, since: float) -> Iterator[dict[str, Any]]:
-        """Yield the proof of what was delivered after `since`, the oldest first."""
+        """Yield the receipts of files delivered after `since`, the oldest first."""
         after = (since, 0)
         while True:
             rows = self.read(
@@ -137,7 +137,7 @@ def _record(row: Row) -> dict[str, Any]:
         record["moved_to"] = display(record["moved_to"])
     if record["findings"] is not None:
         record["findings"] = json.loads(record["findings"])
-    # The journal counts the attempts that failed.
+    # The journal counts failed attempts only; a delivery is one more.
     record["attempts"] += delivered
     record["ambiguous"] = bool(record["ambiguous"])
     record["verified"] = bool(record["verified"]) if delivered else None
@@ -147,7 +147,7 @@ def _record(row: Row) -> dict[str, Any]:
 
 
 def is_locked(journal: Path) -> bool:
-    """Tell whether a process holds the journal: whether a daemon runs."""
+    """Tell whether a process, usually the daemon, holds the journal."""
     try:
         fd = os.open(journal.with_name(journal.name + ".lock"), os.O_RDONLY)
     except OSError:
