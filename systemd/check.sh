@@ -1,6 +1,6 @@
 #!/bin/sh
-# `emitterd check` as the service would find this machine: as its user, with the secrets
-# that systemd hands over, and in its view of the file system.
+# Run `emitterd check` as the service: with its user, with its secrets from systemd, and
+# in its view of the file system.
 set -eu
 
 PROGRAM=/opt/emitterd
@@ -10,14 +10,14 @@ usage() {
     cat <<EOF
 usage: $0 [NAME] [--online]
 
-Checks configuration and machine as the service emitterd, or emitterd@NAME, finds them;
-with --online the way to the server too. Exit codes are those of: emitterd check
+Checks the configuration and the machine as the service emitterd, or emitterd@NAME.
+With --online it also checks the server. Exit codes: as for emitterd check
 EOF
 }
 
-# What of the unit, drop-ins included, decides on what can be read and written.
+# Print the settings of the unit and its drop-ins that decide on access to files.
 settings() {
-    # An instance's name fits into a sed expression: systemd allows no / in it.
+    # The name is safe in a sed expression: systemd allows no / in it.
     systemctl cat "$1" | sed -n -E "s/%i/$2/g; s/%%/%/g
         /^(User|Group|(Ambient)?Capabilit[a-zA-Z]+|(Load|Set)Credential|UMask)=/p
         /^(Environment(File)?|(State|Logs)Directory(Mode)?)=/p

@@ -1,14 +1,14 @@
 # shellcheck shell=sh
-# What install.sh and build-deb put into place alike; sourced by both.
+# The common part of install.sh and build-deb; both source this file.
 
 PROGRAM=/opt/emitterd
 
-# Make the program: $1 interpreter, $2 the clone, $3 folder for what is to be $PROGRAM.
-# Nothing in it remembers where it was made.
+# Build the program: $1 interpreter, $2 the clone, $3 the folder that becomes $PROGRAM.
+# The result does not contain the path of the build folder.
 put_program() {
     venv=$3/venv
     "$1" -m venv "$venv"
-    # Called by this name, which then is the one that its commands are run by.
+    # pip writes this interpreter name into the commands.
     "$venv/bin/python3" -m pip install --quiet --disable-pip-version-check --no-compile "$2"
     grep -rlZI "$venv" "$venv/bin" "$venv/pyvenv.cfg" |
         xargs -0 sed -i "s|$venv|$PROGRAM/venv|g"
@@ -17,9 +17,8 @@ put_program() {
     install -m 0644 "$2/systemd/notify-reload.conf" "$3/notify-reload.conf"
 }
 
-# Manual pages, completions and what else comes beside the program: the one place that
-# says where they lie in the clone and where they go. Prints source and destination of
-# those that are there: $1 the clone, $2 /usr or /usr/local.
+# Print source and destination of each manual page, completion and other extra file that
+# exists: $1 the clone, $2 /usr or /usr/local.
 extras() {
     zsh=$2/share/zsh/site-functions
     [ "$2" = /usr/local ] || zsh=$2/share/zsh/vendor-completions

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Install emitterd as a service from a clone of its repository, or bring it up to date.
+# Install emitterd as a service from a clone of its repository, or upgrade it.
 set -eu
 
 CONFIG_DIR=/etc/emitterd
@@ -16,15 +16,15 @@ usage() {
 usage: $0 [--uninstall | --help]
 
 Installs emitterd from this clone: the program into $PROGRAM, the configuration
-into $CONFIG_DIR, the units into $UNITS. Called again it brings the
-program up to date and keeps configuration and journal.
+into $CONFIG_DIR, the units into $UNITS. Run it again to upgrade
+the program. It keeps the configuration and the journal.
 
-  --uninstall   remove the program and the units; configuration, journal, log,
-                users and the watched folder are kept
-  --help        say this
+  --uninstall   remove the program and the units; keep configuration, journal, log,
+                users and the watched folder
+  --help        show this text
 
-PYTHON names the interpreter to use (default: python3); it needs to be 3.11 or later,
-with the module venv (Debian: apt-get install python3-venv).
+PYTHON names the interpreter (default: python3). It must be Python 3.11 or later with
+the module venv (Debian: apt-get install python3-venv).
 EOF
 }
 
@@ -35,23 +35,23 @@ fail() {
 
 look() {
     [ "$(id -u)" -eq 0 ] || fail "only root can do this: sudo $0"
-    # Two owners of one folder would end in a mixture of both.
+    # The package and this script would overwrite each other's files.
     ! dpkg-query -W -f '${db:Status-Status}' emitterd 2>/dev/null | grep -qx installed ||
-        fail "the Debian package is installed here: upgrade that, or apt-get remove emitterd"
+        fail "the Debian package is installed: upgrade it, or run: apt-get remove emitterd"
 }
 
 look_further() {
-    [ -f "$SOURCE/pyproject.toml" ] || fail "$SOURCE is no clone of emitterd"
+    [ -f "$SOURCE/pyproject.toml" ] || fail "$SOURCE is not a clone of emitterd"
     command -v systemctl >/dev/null || fail "this machine has no systemd"
     "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
-        fail "$PYTHON is not Python 3.11 or later: set PYTHON to one that is"
+        fail "$PYTHON is not Python 3.11 or later: set PYTHON to another interpreter"
     "$PYTHON" -c 'import venv, ensurepip' 2>/dev/null ||
         fail "$PYTHON has no module venv: apt-get install python3-venv"
 }
 
 replace_program() {
-    # Made anew beside it, so that nothing of an earlier version or interpreter stays, and
-    # the old one is there until the new one is whole.
+    # Build it in a new folder: no file of an earlier version stays, and the old program
+    # works until the new one is complete.
     rm -rf "$PROGRAM.new" "$PROGRAM.old"
     install -d "$PROGRAM.new"
     put_program "$PYTHON" "$SOURCE" "$PROGRAM.new"
@@ -75,7 +75,7 @@ put_units() {
     first=
     [ -e "$UNITS/emitterd.service" ] || first=yes
     install -m 0644 "$HERE/emitterd.service" "$HERE/emitterd@.service" "$UNITS"
-    # Only at first: whoever disabled it since meant it.
+    # Only at the first installation: an administrator may have disabled it since.
     [ -z "$first" ] || systemctl --quiet enable emitterd.service
 }
 
@@ -86,10 +86,10 @@ start() {
 Installed. Now:
   1. set emission.url, emission.username and spool.directory in $CONFIG_DIR/emitter.yaml
   2. put the password into $CONFIG_DIR/password
-  3. $PROGRAM/setup                                (if spool.directory was changed)
+  3. $PROGRAM/setup                                (if you changed spool.directory)
   4. $PROGRAM/check --online
   5. systemctl start emitterd
-Who drops files belongs into the group emitterd-producers: usermod -aG emitterd-producers USER
+Add each user who drops files to a group: usermod -aG emitterd-producers USER
 EOF
 }
 
@@ -112,8 +112,8 @@ uninstall() {
     done
     rm -rf "$PROGRAM"
     [ ! -d /run/systemd/system ] || systemctl daemon-reload
-    echo "emitterd is removed; $CONFIG_DIR, /var/lib/emitterd, /var/log/emitterd, and the"
-    echo "watched folder with what is in it, are kept."
+    echo "emitterd is removed. These are kept: $CONFIG_DIR, /var/lib/emitterd,"
+    echo "/var/log/emitterd, and the watched folder with its files."
 }
 
 PYTHON=${PYTHON:-python3}

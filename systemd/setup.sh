@@ -1,7 +1,7 @@
 #!/bin/sh
-# Prepare this machine for what /etc/emitterd/*.yaml say: users, folders, modes, drop-ins.
-# install.sh and the Debian package call it; call it again after spool.directory, another
-# folder or delivery.drain_timeout was changed. It can be done any number of times.
+# Prepare this machine for /etc/emitterd/*.yaml: users, folders, modes, drop-ins.
+# install.sh and the Debian package call this script. Run it again after you change
+# spool.directory, another folder or delivery.drain_timeout. You can repeat it.
 set -eu
 
 PROGRAM=/opt/emitterd
@@ -15,17 +15,17 @@ usage() {
     cat <<EOF
 usage: $0
 
-Prepares this machine for what $CONFIG_DIR/*.yaml say: the user $ACCOUNT, the group
-$PRODUCERS, the watched folders, the file for the password, and what the units
-must know of the configuration. Run it again when folders or delivery.drain_timeout
-have changed, then: systemctl restart $ACCOUNT
+Prepares this machine for $CONFIG_DIR/*.yaml: the user $ACCOUNT, the group
+$PRODUCERS, the watched folders, the password file, and the settings of the
+units. Run it again after you change a folder or delivery.drain_timeout, then
+run: systemctl restart $ACCOUNT
 EOF
 }
 
 warn() { printf 'emitterd: %s\n' "$*" >&2; }
 
 make_users() {
-    # systemd's own way: makes what is not there, and nothing twice.
+    # systemd-sysusers creates only what does not exist.
     systemd-sysusers - <<EOF
 g $PRODUCERS -
 u $ACCOUNT - "cQube emission" /var/lib/emitterd
@@ -34,7 +34,7 @@ EOF
 }
 
 keep_secrets() {
-    # For the service to read. Who gave it another owner or group has done that already.
+    # The service must read the file. Do not change an owner that somebody has set.
     for file in "$CONFIG_DIR"/*.yaml; do
         [ -f "$file" ] || continue
         [ "$(stat -c %U:%G "$file")" = root:root ] || continue
@@ -42,20 +42,20 @@ keep_secrets() {
         chmod 0640 "$file"
     done
     if [ ! -e "$CONFIG_DIR/password" ]; then
-        # Empty, with the right mode and owner from the first moment.
+        # An empty file with the right mode and owner from the start.
         install -m 0600 -o "$ACCOUNT" -g "$ACCOUNT" /dev/null "$CONFIG_DIR/password"
     fi
 }
 
-# Print what is to be done for a configuration, a line each: `drain` and its seconds,
-# `folder` and one that is to be there, `write` and one outside of /srv to be written to.
+# Print the needs of a configuration, one a line: `drain` and seconds, `folder` and a
+# folder to create, `write` and a folder outside /srv that the service writes to.
 needs() {
     "$PROGRAM/venv/bin/python3" -I - "$1" <<'EOF'
 import math
 import sys
 from pathlib import Path
 
-from emitterd.config import load_part
+from emitterd.config.settings import load_part
 from emitterd.errors import ConfigError
 
 try:
@@ -74,17 +74,17 @@ for folder in filter(None, [*written, log and log.parent]):
 EOF
 }
 
-# A path as systemd's files take it.
+# Quote a path for a systemd file.
 quoted() {
     printf '%s' "$1" | sed 's/[\\"]/\\&/g; s/%/%%/g'
 }
 
-# Everything in it belongs to the producers' group (setgid), and may be read and moved by
-# the service whatever umask its producer has: the default ACL takes the umask's place.
+# setgid gives all content to the producers' group. The default ACL replaces the umask of
+# the producer, so the service can read and move every file.
 make_folder() {
     case $1 in
     /home/* | /root/* | /run/user/*)
-        warn "$1: the service does not see folders below /home; choose one below /srv" ;;
+        warn "$1: the service cannot see folders below /home; use a folder below /srv" ;;
     esac
     [ ! -e "$1" ] || return 0
     install -d -m 2770 -o "$ACCOUNT" -g "$PRODUCERS" "$1"
@@ -93,7 +93,7 @@ a+ "$(quoted "$1")" - - - - default:group::rwx,default:other::---
 EOF
 }
 
-# What of a configuration its unit must know: $1 unit, $2 what `needs` said.
+# Write the settings of a unit: $1 the unit, $2 the output of `needs`.
 write_drop_in() {
     drop_in=$UNITS/$1.service.d/configured.conf
     drain=$(printf '%s\n' "$2" | sed -n 's/^drain //p')
@@ -104,9 +104,9 @@ write_drop_in() {
     fi
     install -d "${drop_in%/*}"
     {
-        echo "# Written by $PROGRAM/setup from the configuration, and written anew by it."
+        echo "# Written by $PROGRAM/setup from the configuration. Do not edit."
         echo "[Service]"
-        # The sum stands in emitterd.service.
+        # emitterd.service explains the sum.
         [ "$drain" -le 30 ] || echo "TimeoutStopSec=$((drain + 15))"
         [ -z "$write" ] || printf '%s\n' "$write" | while IFS= read -r folder; do
             printf 'ReadWritePaths="-%s"\n' "$(quoted "$folder")"
@@ -114,7 +114,7 @@ write_drop_in() {
     } >"$drop_in"
 }
 
-# One watch a folder; `emitterd check` warns from half of what is allowed on.
+# emitterd needs one watch a folder. `emitterd check` warns at half of the limit.
 allow_watches() {
     limit=$(cat /proc/sys/fs/inotify/max_user_watches 2>/dev/null || echo 0)
     [ "$limit" -gt 0 ] && [ $(($1 * 2)) -gt "$limit" ] || return 0
@@ -125,7 +125,7 @@ allow_watches() {
     sysctl -q -p "$SYSCTL" || warn "cannot raise fs.inotify.max_user_watches to $wanted now"
 }
 
-# The drop-in for systemd 253 and later, and for none before.
+# The drop-in is only for systemd 253 and later.
 use_notify_reload() {
     version=$(systemctl --version | sed -n '1s/^systemd \([0-9]*\).*/\1/p')
     for unit in emitterd emitterd@; do
@@ -146,7 +146,7 @@ configure() {
         unit=emitterd@${name%.yaml}
         [ "$name" != emitter.yaml ] || unit=emitterd
         if ! said=$(needs "$file"); then
-            warn "nothing was prepared for $file; mend it and run $PROGRAM/setup"
+            warn "$file: nothing was prepared; correct the file and run $PROGRAM/setup again"
             continue
         fi
         folders=$(printf '%s\n' "$said" | sed -n 's/^folder //p')
@@ -173,7 +173,7 @@ if [ "$(id -u)" -ne 0 ]; then
 fi
 make_users
 keep_secrets
-# The service's user may not write there, and would compile at each start.
+# The user of the service cannot write there, so Python would compile at each start.
 "$PROGRAM/venv/bin/python3" -m compileall -q "$PROGRAM/venv/lib"
 configure
 use_notify_reload
