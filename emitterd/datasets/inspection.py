@@ -29,6 +29,7 @@ from emitterd.datasets.zip_members import (
     unpack_problem,
 )
 from emitterd.text import printable
+from emitterd.units import format_size
 
 if TYPE_CHECKING:
     from emitterd.config.settings import SpoolSettings
@@ -223,7 +224,7 @@ class _Inspection:
         rows.read(blocks, lambda: text.whole and text.valid)
         deque(blocks, maxlen=0)
         self._rows = rows.count if rows.complete else None
-        where = "" if text.whole else f" in the first {_size(text.read_bytes)}"
+        where = "" if text.whole else f" in the first {format_size(text.read_bytes)}"
         self.findings += rows.findings(where)
         return rows.count > 0 or not rows.complete
 
@@ -231,9 +232,3 @@ class _Inspection:
         if text.whole and text.valid:
             expected = "a header and at least one record"
             self.findings.append(finding(Code.NO_RECORDS, expected, found))
-
-
-def _size(count: int) -> str:
-    if count < 1024**2:
-        return f"{count} bytes"
-    return f"{count / 1024**2:.3g} MiB"

@@ -206,8 +206,8 @@ def test_what_was_not_read_to_its_end_says_so() -> None:
     """The words of the caller stand in each finding."""
     table = rows(GOOD + "1|2\n", whole=False)
 
-    assert table.findings(" in the first 8 MiB")[0].found == (
-        "1 row in the first 8 MiB, in line 3: 2 columns"
+    assert table.findings(" in the first 8MiB")[0].found == (
+        "1 row in the first 8MiB, in line 3: 2 columns"
     )
     assert not table.complete
 

@@ -341,7 +341,7 @@ def test_a_finding_says_how_far_was_read() -> None:
         (
             "E240",
             "5 columns in every row, as in the header",
-            "72 rows in the first 2 MiB, the first in line 1001: 2 columns",
+            "72 rows in the first 2MiB, the first in line 1001: 2 columns",
         )
     ]
 
@@ -411,12 +411,12 @@ def test_wide_rows_and_long_values_take_little_memory() -> None:
         (
             "E240",
             "5 columns in every row, as in the header",
-            "1 row in the first 64 MiB, in line 2: more than 100,000 columns",
+            "1 row in the first 64MiB, in line 2: more than 100,000 columns",
         ),
         (
             "E235",
             "values below 1,000,000 characters",
-            "1 row in the first 64 MiB, in line 2: a quote that is not closed",
+            "1 row in the first 64MiB, in line 2: a quote that is not closed",
         ),
     ]
     assert max(peaks) <= 12 * MIB
