@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from emitterd.cli import check_online
-from emitterd.cli.output import DONE, WRONG, Diagnosis, print_diagnoses, print_settings
+from emitterd.cli.output import DONE, WRONG, Diagnosis, print_diagnoses, print_table
 from emitterd.client.grant import GRANT_LIFETIME_S
 from emitterd.client.timetable import format_rate
 from emitterd.config.settings import Config, describe, load
@@ -30,7 +30,7 @@ def check(config: Path | None, *, online: bool) -> int:
     """Print the settings in force and the diagnoses; return the exit code."""
     settings = load(find(config, os.environ), os.environ)
     load_inspector(settings.spool)
-    print_settings(describe(settings))
+    print_table(describe(settings))
     results = diagnoses(settings)
     print_diagnoses(results)
     if online:

@@ -21,8 +21,8 @@ from emitterd.cli.output import (
     complain,
     console,
     print_array,
-    print_codes,
     print_object,
+    print_table,
 )
 from emitterd.codes import Code
 from emitterd.datasets.findings import CONSEQUENCE
@@ -144,7 +144,7 @@ def explain_error(code: str | None, *, as_json: bool) -> int:
         if as_json:
             print_array(code_help.record() for code_help in helps)
         else:
-            print_codes((code_help.code, code_help.title) for code_help in helps)
+            print_table((code_help.code, code_help.title) for code_help in helps)
         return DONE
     try:
         code_help = explain(code)

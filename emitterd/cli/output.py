@@ -1,4 +1,7 @@
-"""Tables for people: the one module that knows rich, where something needs it."""
+"""What all commands share: exit codes, errors, JSON, and tables for people.
+
+The one module that knows rich, and imports it only where something needs it.
+"""
 
 import json
 import os
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """One thing looked at: `level` is ok, warning or error."""
+    """The result of one check: `level` is ok, warning or error."""
 
     level: str
     subject: str
@@ -41,7 +44,11 @@ class Diagnosis:
     remedy: str = ""
 
 
+DONE, WRONG, USAGE, INTERNAL, LOCKED, CONFIGURATION = 0, 1, 2, 70, 75, 78
+"""The exit codes."""
+
 PAGE = 1000
+"""A table is printed this many rows at a time: a million rows need no memory."""
 
 COLOURS = {
     "ok": "green",
@@ -58,14 +65,14 @@ COLOURS = {
 
 
 def escape(text: str) -> str:
-    """Return a text that neither rich nor the terminal obeys: a key has odd names."""
+    """Escape what rich or the terminal would obey: file names come from outside."""
     from rich.markup import escape as escape_markup
 
     return escape_markup(printable(text))
 
 
 def console(*, error: bool = False) -> "Console":
-    """Return a console that wraps nothing when its output goes to a file."""
+    """Return a console; it wraps no lines where its output goes to a file."""
     from rich.console import Console
 
     stream = sys.stderr if error else sys.stdout
@@ -78,20 +85,19 @@ def print_table(
     *,
     right: Collection[str] = (),
 ) -> None:
-    """Print rows of plain text, a thousand at a time: a million need no memory.
+    """Print rows of plain text.
 
     rich lays tables out for a terminal, which is slow; elsewhere columns are aligned
     and nothing else. `right`: the heads of columns that are flush right.
     """
     rest = iter(rows)
-    show = _show_rich if sys.stdout.isatty() else _show_plain
-    page = list(islice(rest, PAGE))
-    show(page, heads, right)
+    print_page = _print_rich if sys.stdout.isatty() else _print_plain
+    print_page(list(islice(rest, PAGE)), heads, right)
     while page := list(islice(rest, PAGE)):
-        show(page, heads, right)
+        print_page(page, heads, right)
 
 
-def _show_rich(
+def _print_rich(
     page: Sequence[Sequence[str]], heads: Sequence[str], right: Collection[str]
 ) -> None:
     from rich.table import Table
@@ -105,7 +111,7 @@ def _show_rich(
     console().print(table)
 
 
-def _show_plain(
+def _print_plain(
     page: Sequence[Sequence[str]], heads: Sequence[str], right: Collection[str]
 ) -> None:
     lines = [heads, *page] if heads else page
@@ -121,7 +127,7 @@ def _show_plain(
 
 
 def print_problems(error: ConfigError) -> None:
-    """Print everything wrong with the configuration, one remedy each."""
+    """Print the problems of the configuration, each with its remedy."""
     out = console(error=True)
     out.print(f"[bold red]{escape(str(error))}[/]")
     for problem in error.problems:
@@ -132,34 +138,30 @@ def print_problems(error: ConfigError) -> None:
 
 
 def print_diagnoses(diagnoses: Iterable["Diagnosis"]) -> None:
-    """Print what `check` found, each as soon as it is known."""
+    """Print the results of `check`, each as soon as it is known."""
     out = console()
-    for one in diagnoses:
-        level = _coloured(one.level) + " " * (7 - len(one.level))
-        out.print(f"{level}  {escape(one.subject):22}  {escape(one.message)}")
-        if one.remedy:
-            out.print(f"{'':33}{escape(one.remedy)}")
-
-
-def print_settings(settings: Iterable[tuple[str, str]]) -> None:
-    """Print the configuration in force."""
-    print_table(settings)
+    for diagnosis in diagnoses:
+        level = _coloured(diagnosis.level) + " " * (7 - len(diagnosis.level))
+        message = escape(diagnosis.message)
+        out.print(f"{level}  {escape(diagnosis.subject):22}  {message}")
+        if diagnosis.remedy:
+            out.print(f"{'':33}{escape(diagnosis.remedy)}")
 
 
 def print_status(status: Mapping[str, Any]) -> None:
-    """Print what `status` says."""
-    downs = status["destination"].get("stages", [])
-    told = [
-        f"{one['stage']} down since {one['since']}: {one['error']} {one['reason']}"
-        for one in downs
-    ]
+    """Print the record of `status --json` for people."""
     eta_s = status["eta_s"]
+    outages = [
+        f"{stage['stage']} down since {stage['since']}: {stage['error']}"
+        f" {stage['reason']}"
+        for stage in status["destination"].get("stages", [])
+    ]
     print_table(
         [
             ("daemon", "running" if status["running"] else "not running"),
-            *(("destination", one) for one in told or ["up"]),
+            *(("destination", outage) for outage in outages or ["up"]),
             *((state, str(count)) for state, count in status["counts"].items()),
-            *(("uploading", _progress(one)) for one in status["uploads"]),
+            *(("uploading", _progress(upload)) for upload in status["uploads"]),
             ("waiting", format_size(status["waiting_bytes"])),
             ("oldest waiting", status["oldest_waiting_at"] or "-"),
             ("last delivered", status["last_delivered_at"] or "-"),
@@ -169,150 +171,147 @@ def print_status(status: Mapping[str, Any]) -> None:
 
 
 def _progress(upload: Mapping[str, Any]) -> str:
-    """Say how far an upload is."""
     sent, size = format_size(upload["sent_bytes"]), format_size(upload["bytes"])
-    said = f"{upload['path']}: {upload['percent']} %, {sent} of {size}"
+    text = f"{upload['path']}: {upload['percent']} %, {sent} of {size}"
     if upload["eta_s"] is not None:
         speed, left = format_size(upload["bytes_s"]), format_duration(upload["eta_s"])
-        said += f", {speed}/s, {left} left"
-    return said
+        text += f", {speed}/s, {left} left"
+    return text
 
 
 def print_entries(entries: Iterable[Mapping[str, Any]]) -> None:
     """Print versions of files, with the key or the reason of each."""
 
-    def row(one: Mapping[str, Any]) -> tuple[str, ...]:
-        said = one.get("key", "")
-        if one["state"] != "delivered" and "reason" in one:
-            said = f"{one.get('error', '')} {one['reason']}"
-        if "forgotten_at" in one:
-            said = f"{said} (forgotten)".lstrip()
-        size = format_size(one["bytes"])
-        return one["state"], size, str(one["attempts"]), one["path"], said
+    def row(entry: Mapping[str, Any]) -> tuple[str, ...]:
+        note = entry.get("key", "")
+        if entry["state"] != "delivered" and "reason" in entry:
+            note = f"{entry.get('error', '')} {entry['reason']}"
+        if "forgotten_at" in entry:
+            note = f"{note} (forgotten)".lstrip()
+        size, attempts = format_size(entry["bytes"]), str(entry["attempts"])
+        return entry["state"], size, attempts, entry["path"], note
 
     heads = ("state", "size", "attempts", "path", "key or reason")
     print_table(map(row, entries), heads, right={"size", "attempts"})
 
 
-def print_receipts(entries: Iterable[Mapping[str, Any]]) -> None:
+def print_receipts(receipts: Iterable[Mapping[str, Any]]) -> None:
     """Print the proof of delivery."""
     rows = (
-        (one["path"], format_size(one["bytes"]), one["etag"], one["key"])
-        for one in entries
+        (
+            receipt["path"],
+            format_size(receipt["bytes"]),
+            receipt["etag"],
+            receipt["key"],
+        )
+        for receipt in receipts
     )
     print_table(rows, ("path", "size", "etag (MD5)", "key"), right={"size"})
 
 
-def print_skipped(found: Iterable[Mapping[str, Any]]) -> None:
-    """Print what will never be sent, and why."""
-    rows = ((one["path"], one.get("error", "-"), one["reason"]) for one in found)
+def print_skipped(files: Iterable[Mapping[str, Any]]) -> None:
+    """Print the files that will never be sent, and why."""
+    rows = ((file["path"], file.get("error", "-"), file["reason"]) for file in files)
     print_table(rows, ("path", "error", "reason"))
 
 
 def print_inspections(records: Iterable[Mapping[str, Any]]) -> None:
     """Print what the server would do with files, each as soon as it is known."""
     out = console()
-    for one in records:
-        out.print(f"[bold]{escape(one['file'])}[/]: {_coloured(one['verdict'])}")
-        if "reason" in one:
-            out.print(f"  {one['error'] or ''} {escape(one['reason'])}".rstrip())
-            if one["hint"]:
-                out.print(f"    {escape(one['hint'])}")
+    for record in records:
+        out.print(f"[bold]{escape(record['file'])}[/]: {_coloured(record['verdict'])}")
+        if "reason" in record:
+            out.print(f"  {record['error'] or ''} {escape(record['reason'])}".rstrip())
+            if record["hint"]:
+                out.print(f"    {escape(record['hint'])}")
             continue
-        dataset = one["dataset"] or "no dataset"
-        out.print(f"  {escape(dataset)}, {escape(one['note'])}; {_extent(one)}")
-        _print_findings(one["findings"])
+        dataset, note = record["dataset"] or "no dataset", escape(record["note"])
+        out.print(f"  {escape(dataset)}, {note}; {_extent(record)}")
+        _print_findings(record["findings"])
 
 
-def _extent(inspected: Mapping[str, Any]) -> str:
-    """Say how much of a CSV was looked at."""
-    columns, rows = len(inspected["columns"]), inspected["rows"]
-    if not inspected["read_bytes"]:
+def _extent(record: Mapping[str, Any]) -> str:
+    """Return how much of a CSV was read."""
+    columns, rows = f"{len(record['columns'])} columns", record["rows"]
+    if not record["read_bytes"]:
         return "the CSV was not read"
-    if inspected["whole"] and rows is None:
-        return f"{columns} columns"
     if rows is not None:
-        return f"{columns} columns, {rows} rows"
-    read = format_size(inspected["read_bytes"])
-    return f"{columns} columns, rows of the first {read} (--full for all)"
+        return f"{columns}, {rows} rows"
+    if record["whole"]:
+        return columns
+    read = format_size(record["read_bytes"])
+    return f"{columns}, rows of the first {read} (--full for all)"
 
 
 def _print_findings(findings: Iterable[Mapping[str, str]]) -> None:
     out = console()
-    for one in findings:
+    for finding in findings:
         out.print(
-            f"  {one['code']} {_coloured(one['level'])}: expected"
-            f" {escape(one['expected'])}; found {escape(one['found'])}"
+            f"  {finding['code']} {_coloured(finding['level'])}: expected"
+            f" {escape(finding['expected'])}; found {escape(finding['found'])}"
         )
-        out.print(f"    {escape(one['consequence'])}")
-        out.print(f"    {escape(one['remedy'])}")
+        out.print(f"    {escape(finding['consequence'])}")
+        out.print(f"    {escape(finding['remedy'])}")
 
 
-def print_explanation(said: "Explanation") -> None:
-    """Print where a path stands, and what happened to it."""
+def print_explanation(explanation: "Explanation") -> None:
+    """Print the status of a path, and its history."""
     out = console()
-    out.print(f"[bold]{escape(said.path)}[/]: {_coloured(said.state)}")
-    for line in (said.reason, *said.context):
+    out.print(f"[bold]{escape(explanation.path)}[/]: {_coloured(explanation.state)}")
+    for line in (explanation.reason, *explanation.context):
         out.print(f"  {escape(line)}")
-    findings = said.current.get("findings", [])
+    findings = explanation.current.get("findings", [])
     _print_findings(findings)
-    if said.hint and not findings:
-        out.print(f"  what to do: {escape(said.hint)}")
-    if said.error:
-        out.print(f"  more: emitterd explain-error {said.error}")
-    if said.actions or said.before:
+    if explanation.hint and not findings:
+        out.print(f"  what to do: {escape(explanation.hint)}")
+    if explanation.error:
+        out.print(f"  more: emitterd explain-error {explanation.error}")
+    if explanation.actions or explanation.before:
         out.print("  before:")
-    for action in said.actions:
+    for action in explanation.actions:
         out.print(f"    {action['at']} {action['act']} by {escape(action['user'])}")
-    for version in said.before:
-        at = version.get("delivered_at", version["admitted_at"])
-        what = version.get("key") if version["state"] == "delivered" else ""
-        told = escape(what or version.get("reason", ""))
+    for version in explanation.before:
+        at, state = (
+            version.get("delivered_at", version["admitted_at"]),
+            version["state"],
+        )
+        key = version.get("key") if state == "delivered" else ""
         forgotten = " (forgotten)" if "forgotten_at" in version else ""
-        out.print(f"    {at} {version['state']}{forgotten} {told}")
+        note = escape(key or version.get("reason", ""))
+        out.print(f"    {at} {state}{forgotten} {note}")
 
 
-def print_outcome(act: str, outcome: OperationReport) -> None:
-    """Print what an operator's act did, path by path."""
+def print_outcome(operation: str, report: OperationReport) -> None:
+    """Print the results of an operator command, path by path."""
     out = console()
-    for deed in outcome.results:
-        before, path = deed.before, escape(display(deed.path))
-        if deed.refusal:
-            out.print(f"[red]not done[/] {path}: {escape(deed.refusal)}")
+    for result in report.results:
+        path = escape(display(result.path))
+        if result.refusal:
+            out.print(f"[red]not done[/] {path}: {escape(result.refusal)}")
         else:
-            out.print(f"{act} {path}: was {before}, {_now(act, deed)}")
-    if len(outcome.results) != 1:
-        files = "1 file" if outcome.done == 1 else f"{outcome.done} files"
-        out.print(f"{act}: {files}")
+            now = _now(operation, result)
+            out.print(f"{operation} {path}: was {result.before}, {now}")
+    if len(report.results) != 1:
+        files = "1 file" if report.done == 1 else f"{report.done} files"
+        out.print(f"{operation}: {files}")
 
 
-def _now(act: str, deed: OperationResult) -> str:
-    """Say what has become of an entry, as it looks to the operator."""
-    if act == Operation.FORGET:
+def _now(operation: str, result: OperationResult) -> str:
+    if operation == Operation.FORGET:
         return "is forgotten: what lies in the folder counts as new"
-    if act == Operation.RETRY and deed.after is State.WITHDRAWN:
+    if operation == Operation.RETRY and result.after is State.WITHDRAWN:
         return "is looked at again if it lies in the folder"
-    return f"is {deed.after}"
+    return f"is {result.after}"
 
 
 def print_undelivered(left: list["FileStatus"]) -> None:
-    """Print what `once` could not deliver, on standard error."""
+    """Print on standard error what `once` could not deliver."""
     out = console(error=True)
     files = "1 file is" if len(left) == 1 else f"{len(left)} files are"
     out.print(f"[bold red]{files} not delivered[/]")
     for status in left:
         path, *why = status.record().values()
         out.print(f"  {escape(path)}: {escape(' '.join(why))}", soft_wrap=True)
-
-
-def print_codes(rows: Iterable[tuple[str, str]]) -> None:
-    """Print every error code with its title."""
-    print_table(rows)
-
-
-def print_faults(rows: Iterable[tuple[str, str, str]]) -> None:
-    """Print the rehearsal server's menu."""
-    print_table(rows, ("fault", "what happens", "parameter"))
 
 
 class Bars:
@@ -369,31 +368,33 @@ def _coloured(word: str) -> str:
     return f"[{colour}]{word}[/]" if colour else word
 
 
-# What every command does at its end: exit codes, complaints, arrays of JSON.
-
-DONE, WRONG, USAGE, INTERNAL, LOCKED, CONFIGURATION = 0, 1, 2, 70, 75, 78
-
-
 def reported(work: Callable[[], int]) -> int:
-    """Do a command's work; what emitterd reports becomes lines and an exit code."""
+    """Run a command and return its exit code; known errors become lines."""
     if sys.stdout is None:
-        # Started with it closed: `>&-`. Nobody would hear the answer.
+        # The shell started it with `>&-`.
         complain("standard output is closed")
         return WRONG
     try:
-        code = _told(work)
+        try:
+            code = work()
+        except ConfigError as error:
+            with _standard_error():
+                print_problems(error)
+            code = CONFIGURATION
+        except JournalError as error:
+            complain_of(error)
+            code = _exit_code(error)
         sys.stdout.flush()
     except OSError as error:
         return stopped_by(error)
-    else:
-        return code
+    return code
 
 
 def stopped_by(error: OSError) -> int:
     """Report the system error that stopped a command; return the exit code.
 
-    What standard output cannot take is discarded. Python would try again to write it
-    at its exit, and end with 120.
+    Discards what standard output cannot take: Python would try again to write it when
+    it exits, and end with 120.
     """
     reason = error.strerror or error
     problem = f"cannot go on: {reason}"
@@ -404,7 +405,7 @@ def stopped_by(error: OSError) -> int:
         _discard(sys.stdout)
         problem = f"cannot write to standard output: {reason}"
     if not isinstance(error, BrokenPipeError):
-        # At a broken pipe the reader has enough, as `head` has.
+        # A broken pipe is no error: `head` has read enough.
         complain(problem)
     return WRONG
 
@@ -415,21 +416,9 @@ def _discard(stream: TextIO) -> None:
     os.close(null)
 
 
-def _told(work: Callable[[], int]) -> int:
-    try:
-        return work()
-    except ConfigError as error:
-        with _standard_error():
-            print_problems(error)
-        return CONFIGURATION
-    except JournalError as error:
-        complain_of(error)
-        return _exit_code(error)
-
-
 @contextmanager
 def _standard_error() -> Iterator[None]:
-    """Ignore that standard error takes no more; the exit code still tells."""
+    """Ignore errors of standard error: there is still the exit code."""
     try:
         yield
     except OSError:
@@ -437,25 +426,25 @@ def _standard_error() -> Iterator[None]:
 
 
 def say(*lines: str) -> None:
-    """Say what was done, on standard output."""
+    """Print lines on standard output."""
     for line in lines:
         print(line)
 
 
 def complain(*lines: str) -> None:
-    """Say what is wrong, on standard error."""
+    """Print lines about a problem on standard error."""
     with _standard_error():
         for line in lines:
             print(line, file=sys.stderr)
 
 
 def complain_of(error: EmitterError) -> None:
-    """Say what is wrong, with its code, and what to do about it."""
+    """Print an error on standard error, with its code and what to do about it."""
     complain(f"{error.code} {error}", f"  {error.hint}")
 
 
 def print_array(rows: Iterable[dict[str, Any]]) -> None:
-    """Print a JSON array row by row: a million rows need no memory."""
+    """Print a JSON array, row by row: a million rows need no memory."""
     separator = "[\n"
     for row in rows:
         sys.stdout.write(separator + json.dumps(row))
@@ -463,9 +452,9 @@ def print_array(rows: Iterable[dict[str, Any]]) -> None:
     sys.stdout.write("[]\n" if separator == "[\n" else "\n]\n")
 
 
-def print_object(said: dict[str, Any]) -> None:
+def print_object(value: Mapping[str, Any]) -> None:
     """Print one JSON object."""
-    print(json.dumps(said, indent=2))
+    print(json.dumps(value, indent=2))
 
 
 def _exit_code(error: JournalError) -> int:
@@ -475,7 +464,7 @@ def _exit_code(error: JournalError) -> int:
         case IllegalTransition():
             return INTERNAL
         case JournalFull():
-            # It passes: systemd is to start the daemon again, which 78 forbids.
+            # The disk may have room later: systemd must restart, which 78 prevents.
             return WRONG
         case _:
             return CONFIGURATION

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from emitterd.cli.output import DONE, WRONG, complain, console, print_faults
+from emitterd.cli.output import DONE, WRONG, complain, console, print_table
 from emitterd.rehearsal.faults import FAULTS
 from emitterd.rehearsal.server import FaultMenu, RehearsalServer
 from emitterd.service.signals import Signals
@@ -20,7 +20,8 @@ parse_faults = FaultMenu.parse
 
 def list_faults() -> int:
     """Print the faults that `--fault` takes."""
-    print_faults((name, kind.effect, kind.parameter) for name, kind in FAULTS.items())
+    rows = ((name, kind.effect, kind.parameter) for name, kind in FAULTS.items())
+    print_table(rows, ("fault", "what happens", "parameter"))
     return DONE
 
 

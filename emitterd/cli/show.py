@@ -1,6 +1,6 @@
-"""What the operator asks of the journal: `status`, `list`, `receipts`.
+"""The commands that only read: `status`, `list`, `receipts` and `explain`.
 
-Each needs no daemon, and a running one is not disturbed. Functions return the exit
+They need no daemon, and do not disturb a running one. Each function returns the exit
 code.
 """
 
@@ -26,6 +26,7 @@ from emitterd.cli.output import (
     print_receipts,
     print_skipped,
     print_status,
+    say,
 )
 from emitterd.config.settings import load_part
 from emitterd.config.sources import find
@@ -45,7 +46,7 @@ from emitterd.spool.selection import Selection
 from emitterd.text import display, printable
 
 FULL_BYTES = 64 * 1024
-"""With less room than this on its disk the journal cannot grow."""
+"""With less free space on its disk the journal cannot grow."""
 
 PROOF = """path bytes sha256 md5 etag key attempts admitted_at delivered_at duration_s
     ambiguous verified earlier_keys confirmation"""
@@ -53,51 +54,47 @@ PROOF = """path bytes sha256 md5 etag key attempts admitted_at delivered_at dura
 
 
 def status(config: Path | None, *, as_json: bool) -> int:
-    """Show counts, the oldest waiting file and the destination."""
-    with JournalReader(journal_path(config)) as records:
-        said = status_record(records)
-    (print_object if as_json else print_status)(said)
+    """Print counts, the oldest waiting file and the destination."""
+    with JournalReader(journal_path(config)) as reader:
+        record = status_record(reader)
+    (print_object if as_json else print_status)(record)
     return DONE
 
 
 def check_status(config: Path | None, *, as_json: bool) -> int:
-    """Say in one line whether all is well, for monitoring; 1 where it is not."""
+    """Print one line for monitoring; return 1 where there is an alarm."""
     settings = load_part(find(config, os.environ), os.environ, "journal", "metrics")
-    rule, now = settings.metrics.limits, time.time()
-    with JournalReader(settings.journal.path) as records:
-        progress, running = queue_status(records), records.running()
-    alarms = queue_alarms(progress.queue(progress.outages, running=running), rule, now)
+    limits, now = settings.metrics.limits, time.time()
+    with JournalReader(settings.journal.path) as reader:
+        queue, running = queue_status(reader), reader.running()
+    alarms = queue_alarms(queue.queue(queue.outages, running=running), limits, now)
     if running:
-        alarms += progress.noted
-        noted = {one.code for one in progress.noted}
+        alarms += queue.noted
+        noted = {alarm.code for alarm in queue.noted}
         free_bytes = shutil.disk_usage(settings.journal.path.parent).free
         if AlarmCode.JOURNAL_FULL not in noted and free_bytes < FULL_BYTES:
-            # Others took even the room that was kept to note it.
+            # Other programs took even the disk reserve: the daemon could not note it.
             alarms.append(journal_full(now))
-    judged = judge(alarms)
+    health = judge(alarms)
     if as_json:
-        print_object(health_record(judged))
+        print_object(health_record(health))
     else:
-        line = check_line(judged, progress, rule, running=running, now=now)
-        sys.stdout.write(f"{line}\n")
-    return DONE if judged.ok else WRONG
+        say(check_line(health, queue, limits, running=running, now=now))
+    return DONE if health.ok else WRONG
 
 
 def list_entries(config: Path | None, state: State | None, *, as_json: bool) -> int:
-    """List the versions that the journal knows."""
-    with JournalReader(journal_path(config)) as records:
-        (print_array if as_json else print_entries)(records.entries(state))
+    """List the versions in the journal."""
+    with JournalReader(journal_path(config)) as reader:
+        (print_array if as_json else print_entries)(reader.entries(state))
     return DONE
 
 
 def receipts(config: Path | None, since: float, form: str) -> int:
     """Print the proof of delivery: `form` is json, csv or table."""
-    with JournalReader(journal_path(config)) as records:
-        rows = records.receipts(since)
-        if form == "csv":
-            _print_csv(rows)
-        else:
-            (print_array if form == "json" else print_receipts)(rows)
+    print_rows = {"csv": _print_csv, "json": print_array, "table": print_receipts}
+    with JournalReader(journal_path(config)) as reader:
+        print_rows[form](reader.receipts(since))
     return DONE
 
 
@@ -111,42 +108,37 @@ def _print_csv(rows: Iterable[dict[str, Any]]) -> None:
     writer.writeheader()
     for row in rows:
         row["earlier_keys"] = " ".join(row.get("earlier_keys", []))
-        # A sheet is looked at; who needs the very bytes of an odd key reads JSON.
+        # For people; JSON has every byte of a key as it is.
         writer.writerow({name: _cell(value) for name, value in row.items()})
 
 
 def _cell(value: object) -> str:
-    """Return a value for a sheet, which would take some names for formulas."""
+    """Escape a value that a spreadsheet would take for a formula."""
     text = printable(str(value))
     return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 
 
-# What the operator asks of files: `explain`, and `list --skipped`. Each needs journal
-# and folder, and no daemon; a running one is not disturbed. Functions return the exit
-# code.
-
-
 def list_skipped(config: Path | None, *, as_json: bool) -> int:
-    """List what lies under the folder and will never be sent, and why."""
-    with _looking(config) as (file_statuses, _):
+    """List the files in the folder that will never be sent, and why."""
+    with _open_sources(config) as (file_statuses, _):
         if file_statuses.spool.lost():
             folder = display(os.fsencode(file_statuses.spool.root))
             complain(f"E105 the watched folder {folder} is not there")
             return WRONG
-        found = (one.record() for one in skipped(file_statuses))
-        (print_array if as_json else print_skipped)(found)
+        records = (status.record() for status in skipped(file_statuses))
+        (print_array if as_json else print_skipped)(records)
     return DONE
 
 
-def explain_path(config: Path | None, said: str, *, as_json: bool) -> int:
-    """Say why a file is, or is not, delivered; 1 where nothing is known of it."""
-    with _looking(config) as (file_statuses, records):
+def explain_path(config: Path | None, text: str, *, as_json: bool) -> int:
+    """Print why a file is, or is not, delivered; return 1 for an unknown file."""
+    with _open_sources(config) as (file_statuses, reader):
         try:
-            path = locate(file_statuses.spool, records, said)
+            path = locate(file_statuses.spool, reader, text)
         except OutsideSpool as error:
             complain(str(error))
             return USAGE
-        explanation = explain(file_statuses, records, path)
+        explanation = explain(file_statuses, reader, path)
     if as_json:
         print_object(explanation.record())
     else:
@@ -155,18 +147,13 @@ def explain_path(config: Path | None, said: str, *, as_json: bool) -> int:
 
 
 @contextmanager
-def _looking(config: Path | None) -> Iterator[tuple[FileStatuses, JournalReader]]:
+def _open_sources(
+    config: Path | None,
+) -> Iterator[tuple[FileStatuses, JournalReader]]:
     settings = load_part(find(config, os.environ), os.environ, "journal", "spool")
-    # A look asks for a lease, and a writer that comes in just then breaks it.
+    # The look at a file takes a lease, which a writer that opens it breaks by a signal.
     ignore_lease_breaks()
     rule = settings.spool
-    with JournalReader(settings.journal.path, absent=True) as records:
-        yield (
-            FileStatuses(
-                Spool(rule.directory),
-                Selection(rule.include, rule.exclude),
-                records.latest,
-                rule.settle_s,
-            ),
-            records,
-        )
+    spool, selection = Spool(rule.directory), Selection(rule.include, rule.exclude)
+    with JournalReader(settings.journal.path, absent=True) as reader:
+        yield FileStatuses(spool, selection, reader.latest, rule.settle_s), reader
