@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from emitterd.cli.output import (
     DONE,
@@ -30,20 +30,19 @@ from emitterd.cli.output import (
 )
 from emitterd.config.settings import load_part
 from emitterd.config.sources import find
-from emitterd.intake.file_status import FileStatuses, skipped
 from emitterd.journal.reader import JournalReader
 from emitterd.model import State
 from emitterd.monitoring.alarms import AlarmCode, journal_full, judge, queue_alarms
-from emitterd.monitoring.explain import OutsideSpool, explain, locate
 from emitterd.monitoring.status import (
     check_line,
     health_record,
     queue_status,
     status_record,
 )
-from emitterd.spool.folder import Spool, ignore_lease_breaks
-from emitterd.spool.selection import Selection
 from emitterd.text import display, printable
+
+if TYPE_CHECKING:
+    from emitterd.intake.file_status import FileStatuses
 
 FULL_BYTES = 64 * 1024
 """With less free space on its disk the journal cannot grow."""
@@ -120,6 +119,8 @@ def _cell(value: object) -> str:
 
 def list_skipped(config: Path | None, *, as_json: bool) -> int:
     """List the files in the folder that will never be sent, and why."""
+    from emitterd.intake.file_status import skipped
+
     with _open_sources(config) as (file_statuses, _):
         if file_statuses.spool.lost():
             folder = display(os.fsencode(file_statuses.spool.root))
@@ -132,6 +133,8 @@ def list_skipped(config: Path | None, *, as_json: bool) -> int:
 
 def explain_path(config: Path | None, text: str, *, as_json: bool) -> int:
     """Print why a file is, or is not, delivered; return 1 for an unknown file."""
+    from emitterd.monitoring.explain import OutsideSpool, explain, locate
+
     with _open_sources(config) as (file_statuses, reader):
         try:
             path = locate(file_statuses.spool, reader, text)
@@ -149,7 +152,11 @@ def explain_path(config: Path | None, text: str, *, as_json: bool) -> int:
 @contextmanager
 def _open_sources(
     config: Path | None,
-) -> Iterator[tuple[FileStatuses, JournalReader]]:
+) -> Iterator[tuple["FileStatuses", JournalReader]]:
+    from emitterd.intake.file_status import FileStatuses
+    from emitterd.spool.folder import Spool, ignore_lease_breaks
+    from emitterd.spool.selection import Selection
+
     settings = load_part(find(config, os.environ), os.environ, "journal", "spool")
     # The look at a file takes a lease, which a writer that opens it breaks by a signal.
     ignore_lease_breaks()
