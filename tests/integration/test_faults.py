@@ -51,7 +51,7 @@ ENDINGS = ("file.delivered", "file.rejected", "file.withdrawn")
 
 @dataclass(frozen=True, slots=True)
 class Struck:
-    """What an attempt comes to that meets the fault, and what the whole way costs.
+    """The outcome of an attempt that meets the fault, and the requests until delivery.
 
     `error`: one of these codes. `posts`: how often the object was stored in the end.
     `parks`: the destination is to blame, and nothing is charged to the file.
@@ -67,7 +67,7 @@ class Struck:
 
 
 def parked(*error: str, ambiguous: bool = False) -> Struck:
-    """Return trouble of the destination."""
+    """Return an outcome that concerns the destination."""
     return Struck(error, parks=True, ambiguous=ambiguous)
 
 
@@ -198,7 +198,7 @@ ERROR_PAGE = "<html>Bad Gateway</html>"
 
 
 def page(status: str, text: str = ERROR_PAGE) -> bytes:
-    """Return an answer of a web server or proxy on the way."""
+    """Return an answer of a web server or proxy in front of the server."""
     return (
         f"HTTP/1.1 {status}\r\nContent-Type: text/html\r\n"
         f"Content-Length: {len(text)}\r\n\r\n{text}"
@@ -231,7 +231,7 @@ def page(status: str, text: str = ERROR_PAGE) -> bytes:
 def test_each_fault_on_the_way_to_the_login(
     tmp_path: Path, answer: bytes, error: str
 ) -> None:
-    """What answers in the API's place parks everything and costs no file anything."""
+    """An answer from another server pauses uploads, and charges no file."""
 
     def serve(server: Listener, connection: socket.socket) -> None:
         server.hear(connection)
@@ -304,7 +304,7 @@ def make_foreign(folder: Path) -> Identity:
 def test_a_certificate_that_is_refused(
     tmp_path: Path, identity: Identity, make: Callable[[Path], Identity], said: str
 ) -> None:
-    """Nothing goes to a server that is not who it should be; renewed, it is sent."""
+    """Nothing is sent to a server with a bad certificate, until it is renewed."""
     wrong = make(tmp_path)
     with rigged(tmp_path, identity=wrong, trusted=wrong) as rig:
         content, port = drop(rig), rig.server.port
@@ -399,7 +399,7 @@ CUTS = [0, 1, 200, 2000, SIZE // 100, SIZE // 2, -2, -1]
 
 
 class Cut:
-    """A way to the server that is cut after so many bytes of one upload."""
+    """A proxy to the server that cuts one upload after some bytes."""
 
     def __init__(self, port: int, offset: int) -> None:
         self.cuts = 0
@@ -462,7 +462,7 @@ def content() -> bytes:
 
 @pytest.mark.parametrize("offset", CUTS)
 def test_a_cut_at_an_offset(tmp_path: Path, content: bytes, offset: int) -> None:
-    """Wherever the line is cut, in the end there is one right object."""
+    """Wherever the connection is cut, there is one correct object in the end."""
     with rigged(tmp_path) as rig:
         cut = Cut(rig.server.port, offset)
         with Listener(cut) as way:

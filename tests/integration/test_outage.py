@@ -37,7 +37,7 @@ each_stage = pytest.mark.parametrize("stage", list(MENU))
 
 
 def drop_all(rig: Rig, count: int = FILES) -> list[str]:
-    """Drop so many files; return their names."""
+    """Drop `count` files; return their names."""
     names = [f"pat/{number:02}.zip" for number in range(count)]
     for name in names:
         rig.drop(name)
@@ -73,7 +73,7 @@ def probes(rig: Rig, stage: str) -> int:
 
 @each_stage
 def test_an_outage_under_full_load(tmp_path: Path, stage: str) -> None:
-    """One line down, one up, nothing charged, one probe at a time, and all arrives."""
+    """One line down, one up, nothing charged, one probe at a time; all files arrive."""
     with rigged(tmp_path, workers=WORKERS, backoff=STEADY) as rig:
         names = drop_all(rig)
         rig.faults(MENU[stage])

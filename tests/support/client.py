@@ -132,7 +132,7 @@ class Listener:
 
 
 def answering(*answers: bytes) -> Callable[[Listener, socket.socket], None]:
-    """Serve one answer after the other on each connection; the last one for ever."""
+    """Send one answer after the other on each connection, then repeat the last one."""
 
     def serve(listener: Listener, connection: socket.socket) -> None:
         left = list(answers)
@@ -147,7 +147,7 @@ def answering(*answers: bytes) -> Callable[[Listener, socket.socket], None]:
 def proxying(
     upstream: int, refusal: bytes | None = None
 ) -> Callable[[Listener, socket.socket], None]:
-    """Serve as a proxy whose every way leads to this port, whatever it is asked for."""
+    """Serve as a proxy that connects to this port, whatever it is asked for."""
 
     def serve(listener: Listener, connection: socket.socket) -> None:
         request = listener.hear(connection)
@@ -335,7 +335,7 @@ def emission_to(  # noqa: PLR0913  all by keyword, and each of its own kind
     shutdown: Shutdown | None = None,
     lockouts: LockoutStore | None = None,
 ) -> EmissionClient:
-    """Return the way to the server at `url`, as the assembly makes it."""
+    """Return a client of the server at `url`, as the daemon makes it."""
     return EmissionClient(
         client,
         url,
@@ -352,7 +352,7 @@ def asked(server: RehearsalServer, endpoint: str) -> list[RequestRecord]:
 
 
 def together(count: int, work: Callable[[], T]) -> list[T | Exception]:
-    """Do the same in so many threads at once; return results and exceptions."""
+    """Do the same in `count` threads at once; return results and exceptions."""
     barrier = threading.Barrier(count)
 
     def one(_: int) -> T | Exception:

@@ -46,7 +46,7 @@ COLUMNS = (
 
 
 class Poisonable(EmissionClient):
-    """An emission whose other end has trouble with some files only."""
+    """An emission client that fails with some files only."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:  # noqa: ANN401
         super().__init__(*arguments, **named)

@@ -87,18 +87,20 @@ def test_an_api_key_is_sent_as_it_is(tmp_path: Path, scheme: str) -> None:
     assert request.headers["authorization"] == f"{scheme} key.of.cqube"
 
 
-def test_a_wrong_password_parks(server: RehearsalServer, client: HttpClient) -> None:
-    """A refusal that comes with HTTP 200 is a refusal; the password is not told."""
+def test_a_wrong_password_pauses_uploads(
+    server: RehearsalServer, client: HttpClient
+) -> None:
+    """A refusal with HTTP 200 is a refusal; its reason does not hold the password."""
     emission = emission_to(client, server.url, secret="not-the-password")
-    with pytest.raises(DeliveryError) as trouble:
+    with pytest.raises(DeliveryError) as caught:
         emission.grant(PATH)
 
-    assert (trouble.value.decision, trouble.value.code) == (
+    assert (caught.value.decision, caught.value.code) == (
         Decision.PAUSE,
         Code.CREDENTIALS,
     )
-    assert "Invalid user credentials" in trouble.value.reason
-    assert "not-the-password" not in trouble.value.reason
+    assert "Invalid user credentials" in caught.value.reason
+    assert "not-the-password" not in caught.value.reason
 
 
 def test_after_a_refused_login_nobody_asks_again(
@@ -193,16 +195,16 @@ def test_a_token_is_renewed_before_it_ends(tmp_path: Path, client: HttpClient) -
         assert {one.status for one in asked(server, "upload-url")} == {200}
 
 
-def test_a_401_after_a_fresh_login_parks(
+def test_a_401_after_a_fresh_login_pauses_uploads(
     server: RehearsalServer, client: HttpClient
 ) -> None:
     """A token that is refused when it is new is no reason for a third login."""
     server.faults = fault_menu("api-401")
     emission = emission_to(client, server.url)
-    with pytest.raises(DeliveryError) as trouble:
+    with pytest.raises(DeliveryError) as caught:
         emission.grant(PATH)
 
-    assert (trouble.value.decision, trouble.value.code) == (
+    assert (caught.value.decision, caught.value.code) == (
         Decision.PAUSE,
         Code.TOKEN_REFUSED,
     )
@@ -220,23 +222,23 @@ def test_a_failed_login_is_kept_by_nobody(client: HttpClient, status: bytes) -> 
         for _ in range(2):
             try:
                 emission.login()
-            except DeliveryError as trouble:
-                raised.append(weakref.ref(trouble))
+            except DeliveryError as caught:
+                raised.append(weakref.ref(caught))
     gc.collect()
     assert [one() for one in raised] == [None, None]
 
 
-def test_a_refused_api_key_parks_without_a_login(
+def test_a_refused_api_key_pauses_without_a_login(
     tmp_path: Path, client: HttpClient
 ) -> None:
     """There is nothing to renew: the key is asked once."""
     with RehearsalServer(tmp_path, api_key="right") as server:
         emission = emission_to(client, server.url, username=None, secret="wrong")
-        with pytest.raises(DeliveryError) as trouble:
+        with pytest.raises(DeliveryError) as caught:
             emission.grant(PATH)
 
         assert [one.endpoint for one in server.requests] == ["upload-url"]
-    assert (trouble.value.decision, trouble.value.code) == (
+    assert (caught.value.decision, caught.value.code) == (
         Decision.PAUSE,
         Code.TOKEN_REFUSED,
     )
@@ -265,20 +267,20 @@ def test_a_refused_api_key_parks_without_a_login(
         ("hostile-link-local", Code.HOSTILE_GRANT, None),
     ],
 )
-def test_trouble_of_the_api_parks(
+def test_failure_of_the_api_pauses_uploads(
     server: RehearsalServer, menu: str, code: Code, retry_after_s: float | None
 ) -> None:
-    """Each fault has its code, parks, and nothing goes anywhere but to the API."""
+    """Each fault has its code and pauses uploads, and only the API gets requests."""
     server.faults = fault_menu(menu)
     with proxy_to(server) as proxy, http_client(proxy=proxy.url) as client:
-        with pytest.raises(DeliveryError) as trouble:
+        with pytest.raises(DeliveryError) as caught:
             emission_to(client, AFAR).grant(PATH)
         places = {one.line for one in proxy.heard}
 
     assert server.fired[menu.partition(":")[0]] > 0
-    assert (trouble.value.decision, trouble.value.code) == (Decision.PAUSE, code)
-    assert trouble.value.retry_after_s == retry_after_s
-    assert not trouble.value.ambiguous
+    assert (caught.value.decision, caught.value.code) == (Decision.PAUSE, code)
+    assert caught.value.retry_after_s == retry_after_s
+    assert not caught.value.ambiguous
     assert places <= {f"POST {AFAR}/{name} HTTP/1.1" for name in ("auth", "upload-url")}
     assert not server.objects
 
@@ -288,15 +290,15 @@ def test_an_api_on_this_host_may_not_name_the_metadata_service(
 ) -> None:
     """An API behind a local tunnel excuses loopback, not the link's own addresses."""
     server.faults = fault_menu("hostile-link-local")
-    with pytest.raises(DeliveryError) as trouble:
+    with pytest.raises(DeliveryError) as caught:
         emission_to(client, server.url).grant(PATH)
 
-    assert trouble.value.code is Code.HOSTILE_GRANT
+    assert caught.value.code is Code.HOSTILE_GRANT
 
 
 @pytest.mark.parametrize("menu", ["api-500@2", "auth-500@2", "reset-connect@1"])
 def test_a_blip_is_tried_again_at_once(server: RehearsalServer, menu: str) -> None:
-    """Trouble that passes within seconds does not leave the attempt."""
+    """The same attempt survives a failure of some seconds."""
     server.faults = fault_menu(menu)
     # Through a proxy: a reset meets us always after the connection stands.
     with proxy_to(server) as proxy, http_client(proxy=proxy.url) as client:
@@ -317,18 +319,18 @@ def test_a_wait_the_server_asks_for_is_not_cut_short(
 
 
 def test_a_stop_interrupts_the_login() -> None:
-    """A daemon that is stopping gives the request up at no cost to the entry."""
+    """A daemon that is stopping ends the request, and does not charge the entry."""
     shutdown = Shutdown()
     shutdown.now.set()
     with (
         Listener(answering(json_answer({"access_token": "t"}))) as api,
         http_client(shutdown=shutdown) as client,
-        pytest.raises(DeliveryError) as trouble,
+        pytest.raises(DeliveryError) as caught,
     ):
         emission_to(client, api.url, shutdown=shutdown).grant(PATH)
 
-    assert trouble.value.decision is Decision.INTERRUPT
-    assert not trouble.value.ambiguous
+    assert caught.value.decision is Decision.INTERRUPT
+    assert not caught.value.ambiguous
     assert not api.heard
 
 
@@ -373,14 +375,14 @@ def test_the_grants_end_is_the_policys(tmp_path: Path, client: HttpClient) -> No
 
 @pytest.mark.parametrize("url", ["http://[::1", "http://host:port/", "http://a\0/"])
 def test_a_url_that_is_none_is_malformed(client: HttpClient, url: str) -> None:
-    """A grant whose url cannot be parsed parks instead of looking like our bug."""
+    """A grant whose url cannot be parsed pauses uploads; it is not a bug of ours."""
     grant = {"url": url, "fields": {"key": "k", "policy": "p"}}
     with Listener(answering(json_answer(grant))) as api:
         emission = emission_to(client, api.url, username=None)
-        with pytest.raises(DeliveryError) as trouble:
+        with pytest.raises(DeliveryError) as caught:
             emission.grant(PATH)
 
-    assert trouble.value.decision is Decision.PAUSE
+    assert caught.value.decision is Decision.PAUSE
 
 
 def identified(secret: str, scheme: str = "Bearer") -> Credentials:
@@ -429,10 +431,10 @@ def test_a_token_is_not_shown_in_another_scheme(
     assert len(asked(server, "auth")) == 2
 
 
-def test_credentials_adopted_during_a_refused_login(
+def test_credentials_changed_during_a_refused_login(
     server: RehearsalServer, client: HttpClient
 ) -> None:
-    """Who is refused with what no longer holds tries what does, and nobody parks."""
+    """A login that a reload made obsolete is repeated with the new password."""
     emission = emission_to(client, server.url, secret="wrong")
     server.latency_s = 0.5
     with ThreadPoolExecutor(1) as pool:
@@ -450,7 +452,7 @@ def signed(heartbeats: Heartbeat, since: float) -> bool:
 
 
 def test_who_waits_for_a_login_gives_signs(server: RehearsalServer) -> None:
-    """A login may be as slow as a line: the others wait for it, and do not hang."""
+    """Threads that wait for another's slow login have not stalled."""
     shutdown, heartbeats = Shutdown(), Heartbeat()
     server.latency_s = 60.0
     with http_client(shutdown=shutdown) as client, ThreadPoolExecutor(2) as pool:

@@ -51,7 +51,7 @@ class Line:
             heapq.heappush(self._due, (due, upload, asked))
 
     def adopt(self, rate: int | None) -> None:
-        """Have another limit; who waits is told."""
+        """Set another limit; uploads that wait ask again."""
         self.pacer.set_rate(rate, self.now)
         self._due = [(self.now, upload, None) for _, upload, _ in self._due]
 
@@ -88,7 +88,7 @@ def test_no_stretch_of_time_has_more_than_the_limit(
 @settings(deadline=None)
 @given(rate=RATES, amounts=AMOUNTS)
 def test_what_is_allowed_is_used(rate: int, amounts: list[int]) -> None:
-    """While anything waits the line is never idle: all is through when it can be."""
+    """The line is never idle while an upload waits."""
     line = Line(rate, amounts)
     line.run()
 
@@ -132,7 +132,7 @@ def test_small_file_waits_a_round_for_each_slice(
 def test_another_limit_holds_from_its_moment_on(
     rates: list[int], pause_s: float
 ) -> None:
-    """What is let through keeps each limit, and uses it, whoever waited before."""
+    """Uploads keep each limit and use it, whatever the limit was before."""
     line = Line(rates[0], [1024 * MIB] * 4)
     for rate in rates:
         line.adopt(rate)

@@ -130,7 +130,7 @@ def test_sent_is_said_with_the_last_byte_only(tmp_path: Path, size: int) -> None
 
 @sizes
 def test_progress_adds_up_to_the_file(tmp_path: Path, size: int) -> None:
-    """The observer is told the file's bytes, without the frame."""
+    """The observer counts the file's bytes, without the multipart frame."""
     told: list[int] = []
     with opened(dropped(tmp_path, THREE[:size]), on_sent=told.append) as body:
         for _ in body:
@@ -139,7 +139,7 @@ def test_progress_adds_up_to_the_file(tmp_path: Path, size: int) -> None:
     assert sum(told) == size
 
 
-def test_progress_is_not_told_before_a_piece_went_out(tmp_path: Path) -> None:
+def test_progress_is_not_reported_before_a_piece_is_sent(tmp_path: Path) -> None:
     """A piece counts when the next one is asked for."""
     told: list[int] = []
     with opened(dropped(tmp_path, THREE), on_sent=told.append) as body:
@@ -169,7 +169,7 @@ def cut(path: Path) -> None:
 
 
 def empty(path: Path) -> None:
-    """Cut a file to nothing, as a producer does who begins anew."""
+    """Truncate a file, as a producer does that starts again."""
     path.write_bytes(b"")
 
 

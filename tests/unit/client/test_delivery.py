@@ -46,7 +46,7 @@ def small(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def large(tmp_path: Path) -> Path:
-    """Return a sparse file that fills every buffer on the way."""
+    """Return a sparse file that is larger than all buffers."""
     return sparse(tmp_path / "large.zip", LARGE_BYTES)
 
 
@@ -54,9 +54,9 @@ def trouble_of(
     emission: EmissionClient, path: Path, grant: Grant | None = None
 ) -> DeliveryError:
     """Deliver what must not succeed."""
-    with pytest.raises(DeliveryError) as trouble:
+    with pytest.raises(DeliveryError) as caught:
         deliver(emission, path, grant)
-    return trouble.value
+    return caught.value
 
 
 def stored_answer(etag: str) -> bytes:
@@ -92,7 +92,7 @@ def test_a_delivery_gives_a_receipt(
 def test_the_token_stays_with_the_api(
     emission: EmissionClient, server: RehearsalServer, small: Path
 ) -> None:
-    """The bucket, and whoever it redirects to, see no Authorization header."""
+    """No Authorization header reaches the bucket or the target of its redirect."""
     server.faults = fault_menu("redirect@1")
     deliver(emission, small)
     present = {one.endpoint: one.authorization_present for one in server.requests}
@@ -159,13 +159,13 @@ def test_each_fault_of_the_bucket_has_its_meaning(
     """What the bucket answers, or fails to, decides what the journal does."""
     server.faults = fault_menu(menu)
     with proxy_to(server) as proxy, http_client(proxy=proxy.url) as client:
-        trouble = trouble_of(emission_to(client, AFAR), small)
+        caught = trouble_of(emission_to(client, AFAR), small)
         hosts = {one.headers["host"] for one in proxy.heard}
 
     assert server.fired == {menu.partition(":")[0]: 1}
-    assert (trouble.decision, trouble.code) == (verdict, code)
-    assert trouble.ambiguous is ambiguous
-    assert trouble.retry_after_s == (7.0 if menu == "503:1:7" else None)
+    assert (caught.decision, caught.code) == (verdict, code)
+    assert caught.ambiguous is ambiguous
+    assert caught.retry_after_s == (7.0 if menu == "503:1:7" else None)
     assert hosts == {"cqube.example.test"}
     assert len(server.objects) == (code is Code.ANSWER_LOST)
 
@@ -192,11 +192,11 @@ def test_a_line_that_breaks_or_stalls_is_deferred(
     """Only what happens after the last byte may have left an object behind."""
     server.faults = fault_menu(menu)
     with http_client(limits) as client:
-        trouble = trouble_of(emission_to(client, server.url), large)
+        caught = trouble_of(emission_to(client, server.url), large)
 
     assert server.fired == {menu.partition(":")[0]: 1}
-    assert (trouble.decision, trouble.code) == (Decision.DEFER, code)
-    assert trouble.ambiguous is ambiguous
+    assert (caught.decision, caught.code) == (Decision.DEFER, code)
+    assert caught.ambiguous is ambiguous
     assert len(server.objects) == ambiguous
 
 
@@ -217,11 +217,11 @@ def test_an_early_refusal_saves_the_rest_of_the_body(
     server.faults = fault_menu("early-403")
     sent: list[int] = []
     path = sparse(tmp_path / "huge.zip", 256 * MIB)
-    with pytest.raises(DeliveryError) as trouble:
+    with pytest.raises(DeliveryError) as caught:
         deliver(emission, path, on_sent=sent.append)
 
     assert server.fired["early-403"] == 1
-    assert (trouble.value.decision, trouble.value.code) == (
+    assert (caught.value.decision, caught.value.code) == (
         Decision.PAUSE,
         Code.GRANT_REFUSED,
     )
@@ -237,10 +237,10 @@ def test_a_success_before_the_end_is_none(large: Path) -> None:
         connection.sendall(stored_answer('"0123"'))
 
     with Listener(hasty) as bucket, http_client() as client:
-        trouble = trouble_of(emission_to(client, AFAR), large, hand_made(bucket.url))
+        caught = trouble_of(emission_to(client, AFAR), large, hand_made(bucket.url))
 
-    assert (trouble.decision, trouble.code) == (Decision.DEFER, Code.CONNECTION_LOST)
-    assert not trouble.ambiguous
+    assert (caught.decision, caught.code) == (Decision.DEFER, Code.CONNECTION_LOST)
+    assert not caught.ambiguous
 
 
 @pytest.mark.parametrize("fault", ["non-md5-etag", "kms-etag"])
@@ -261,10 +261,10 @@ def test_an_etag_of_other_bytes_is_no_delivery(
 ) -> None:
     """What the bucket stored is not what was sent: it is sent again."""
     server.faults = fault_menu("wrong-etag@1")
-    trouble = trouble_of(emission, small)
+    caught = trouble_of(emission, small)
 
     assert server.fired["wrong-etag"] == 1
-    assert (trouble.decision, trouble.code) == (Decision.DEFER, Code.ETAG_MISMATCH)
+    assert (caught.decision, caught.code) == (Decision.DEFER, Code.ETAG_MISMATCH)
     assert deliver(emission, small).verified
 
 
@@ -299,9 +299,9 @@ def test_a_second_redirect_is_refused(small: Path) -> None:
     """A bucket that redirects in circles gets two bodies and no third."""
     circle = b"HTTP/1.1 307 T\r\nLocation: /\r\nContent-Length: 0\r\n\r\n"
     with Listener(answering(circle)) as bucket, http_client() as client:
-        trouble = trouble_of(
+        caught = trouble_of(
             emission_to(client, bucket.url), small, hand_made(bucket.url)
         )
         assert len(bucket.heard) == 2
 
-    assert (trouble.decision, trouble.code) == (Decision.PAUSE, Code.REDIRECT_REFUSED)
+    assert (caught.decision, caught.code) == (Decision.PAUSE, Code.REDIRECT_REFUSED)

@@ -154,7 +154,7 @@ def test_a_policy_that_does_not_say_gives_an_hour(hidden: str) -> None:
         ),
     ],
 )
-def test_an_answer_that_is_no_grant_parks(answer: object) -> None:
+def test_an_answer_that_is_no_grant_pauses_uploads(answer: object) -> None:
     """A portal's page, a wrong address or a broken server is the destination's."""
     with pytest.raises(DeliveryError) as caught:
         read(answer)
@@ -202,7 +202,7 @@ def test_an_answer_that_is_no_grant_parks(answer: object) -> None:
         "https://[::ffff:169.254.169.254]/",
     ],
 )
-def test_a_hostile_url_parks(url: str) -> None:
+def test_a_hostile_url_pauses_uploads(url: str) -> None:
     """Nothing is sent without TLS, to this host, or to the metadata of a cloud."""
     with pytest.raises(DeliveryError) as caught:
         read({"url": url, "fields": fields()})
@@ -268,7 +268,7 @@ def test_a_redirect_within_the_domain_is_followed(
         ),
     ],
 )
-def test_a_redirect_to_another_place_parks(
+def test_a_redirect_to_another_place_pauses_uploads(
     location: str, url: str, api_url: str
 ) -> None:
     """Data and grant go nowhere that the grant did not name."""
@@ -314,7 +314,7 @@ JSON = st.recursive(
 
 @given(st.binary(max_size=40) | JSON)
 def test_no_answer_is_too_strange(answer: object) -> None:
-    """Anything at all is a grant or trouble, never another exception."""
+    """Any answer is a grant or a `DeliveryError`, never another exception."""
     with contextlib.suppress(DeliveryError):
         assert read(answer).key
 

@@ -89,7 +89,7 @@ def test_a_compressed_answer_is_not_asked_for() -> None:
 
 
 def test_one_connection_serves_several_posts() -> None:
-    """The line is kept for the next request."""
+    """The next request uses the same connection."""
     with Listener(answering(OK)) as server, http_client() as client:
         for _ in range(5):
             assert post(client, server.url).status == 200
@@ -163,10 +163,10 @@ def test_a_proxy_without_a_scheme_is_taken_for_http(
             assert post(client, AFAR).body == b"ok"
 
 
-def test_a_proxy_of_another_kind_is_a_proxy_trouble(
+def test_a_proxy_of_another_kind_is_a_proxy_failure(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A SOCKS proxy in the environment cannot be used, which is said as such."""
+    """A SOCKS proxy in the environment is an error of the proxy."""
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
     with http_client() as client, pytest.raises(TransportError) as broken:
         post(client, AFAR)
@@ -204,8 +204,8 @@ def test_https_goes_through_a_tunnel(
 
 
 @pytest.mark.parametrize("status", ["407 Proxy Authentication Required", "502 Bad"])
-def test_a_tunnel_that_is_refused_is_the_proxys_trouble(status: str) -> None:
-    """What a proxy answers to CONNECT is told apart from the server's answers."""
+def test_a_tunnel_that_is_refused_is_the_proxys_failure(status: str) -> None:
+    """A proxy's refusal of CONNECT is not taken for an answer of the server."""
     refusal = f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode()
     with Listener(proxying(0, refusal)) as proxy:
         address = f"http://127.0.0.1:{proxy.port}"
@@ -248,7 +248,7 @@ def test_a_client_certificate_is_shown(identity: Identity, tmp_path: Path) -> No
         ),
     ],
 )
-def test_a_missing_client_certificate_is_a_tls_trouble(
+def test_a_missing_client_certificate_is_a_tls_failure(
     identity: Identity, version: ssl.TLSVersion
 ) -> None:
     """A server that demands a certificate and gets none fails the handshake."""
@@ -266,7 +266,7 @@ def test_a_missing_client_certificate_is_a_tls_trouble(
 
 
 @pytest.mark.parametrize("host", ["cqube..example.org", "x" * 64 + ".example.org"])
-def test_an_impossible_host_name_is_a_dns_trouble(host: str) -> None:
+def test_an_impossible_host_name_is_a_dns_failure(host: str) -> None:
     """A label that is empty or too long cannot be resolved, and that is all."""
     with http_client() as client, pytest.raises(TransportError) as broken:
         post(client, f"http://{host}/")
@@ -282,7 +282,7 @@ def test_an_unusable_url_is_broken_like_any_other(url: str) -> None:
 
 
 def test_other_limits_hold_from_the_next_request_on() -> None:
-    """A shorter patience than before ends what is then begun."""
+    """A shorter limit ends the next request."""
 
     def silent(listener: Listener, connection: socket.socket) -> None:
         listener.hear(connection)

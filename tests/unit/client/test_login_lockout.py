@@ -48,7 +48,7 @@ def test_it_concerns_the_same_credentials_only() -> None:
 
 
 def test_it_outlasts_the_process_without_a_secret() -> None:
-    """What the journal keeps tells who was refused to nobody but who knows already."""
+    """The fact in the journal matches the same password only and does not reveal it."""
     kept = json.dumps(refused(2).fact())
     again = LoginLockout.read(json.loads(kept))
 
@@ -69,7 +69,7 @@ def test_what_is_no_refusal_is_none(fact: object) -> None:
     assert LoginLockout.read(fact) is None
 
 
-def test_it_parks_for_what_is_left() -> None:
+def test_it_pauses_for_the_remaining_wait() -> None:
     """What is not asked says until when, and that another password is tried."""
     asked = refused().error(NOW, asked=True)
     kept = refused().error(NOW + 20.0, asked=False)

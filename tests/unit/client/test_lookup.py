@@ -203,7 +203,7 @@ LOOK_UPS = {
     "object-403": None,
     "object-503": Code.BUCKET_TROUBLE,
 }
-"""Each fault of a look-up, and the trouble that it is if it may pass."""
+"""Each fault of a look-up, and its error where it is temporary."""
 
 
 @pytest.mark.parametrize(("fault", "code"), LOOK_UPS.items(), ids=list(LOOK_UPS))
@@ -228,7 +228,7 @@ def test_a_look_up_that_fails_holds_up_nothing(
 
 @pytest.mark.parametrize("fault", ["download-503", "object-503"])
 def test_a_look_up_that_fails_in_passing_is_made_again(rig: Rig, fault: str) -> None:
-    """Passing trouble costs no second key."""
+    """A temporary failure does not lead to a second key."""
     key = lose(rig)
     # The API is asked three times within an attempt.
     rig.faults(f"{fault}@3" if fault == "download-503" else f"{fault}@1")
@@ -323,7 +323,7 @@ def test_a_file_that_changed_is_not_confirmed(rig: Rig) -> None:
 
 
 def test_a_stop_ends_a_look_up(rig: Rig) -> None:
-    """The entry is given back at no cost, and its key stays the one it is."""
+    """The entry goes back to the queue uncharged, with the same key."""
     key = lose(rig)
     rig.server.latency_s = 60
     seen = len(rig.server.requests)
@@ -398,7 +398,7 @@ def test_a_redirected_download_is_not_followed() -> None:
 
 
 def test_a_lost_download_tells_no_secret() -> None:
-    """The url that was lost on the way is signed: the reason does not say it."""
+    """The url of a lost answer is signed, so the reason does not contain it."""
     with Listener(answering(b"no HTTP\r\n\r\n")) as bucket:
         place = said(f"{bucket.url}k?X-Amz-Signature=5ec2e7".encode())
         with Listener(answering(said(LOGIN), place)) as api, http_client() as client:
@@ -505,7 +505,7 @@ def test_an_answer_that_shows_no_object(
     [(407, Decision.PAUSE)]
     + [(one, Decision.DEFER) for one in (429, 500, 502, 503, 504)],
 )
-def test_trouble_of_the_bucket_that_passes(status: int, verdict: Decision) -> None:
+def test_failure_of_the_bucket_that_passes(status: int, verdict: Decision) -> None:
     """It is waited out, as for a body; and no object can come of a question."""
     with pytest.raises(DeliveryError) as caught:
         stored(status, {"retry-after": "7"}, b"")

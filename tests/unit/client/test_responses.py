@@ -30,10 +30,10 @@ def xml(code: str, message: str = "") -> bytes:
     ).encode()
 
 
-def judged(trouble: DeliveryError | None) -> tuple[Decision, Code]:
-    """Return verdict and code of what must be trouble."""
-    assert trouble is not None
-    return trouble.decision, trouble.code
+def judged(error: DeliveryError | None) -> tuple[Decision, Code]:
+    """Return decision and code of an error."""
+    assert error is not None
+    return error.decision, error.code
 
 
 LOGIN = {
@@ -69,7 +69,7 @@ GRANT = {
 
 @pytest.mark.parametrize(("status", "meaning"), LOGIN.items())
 def test_what_a_login_answers(status: int, meaning: tuple[Decision, Code]) -> None:
-    """A login's trouble is always the destination's, never a file's."""
+    """A failed login concerns the destination, never one file."""
     assert judged(api_error(RequestKind.LOGIN, status, {}, b"")) == meaning
 
 
@@ -94,10 +94,10 @@ def test_a_400_of_the_server_before_the_api_is_the_lines(
 ) -> None:
     """What nginx refuses for the connection's sake rejects no file, and no login."""
     body = b"<html><center>%s</center><hr><center>nginx</center></html>" % page
-    trouble = api_error(asked, 400, {}, body)
+    error = api_error(asked, 400, {}, body)
 
-    assert judged(trouble) == (Decision.PAUSE, Code.TLS)
-    assert said in str(trouble)
+    assert judged(error) == (Decision.PAUSE, Code.TLS)
+    assert said in str(error)
 
 
 @pytest.mark.parametrize("asked", [RequestKind.LOGIN, RequestKind.GRANT])
@@ -117,12 +117,12 @@ def test_a_success_of_the_bucket_has_an_etag(status: int) -> None:
 def test_a_success_without_an_etag_is_none(
     status: int, headers: dict[str, str]
 ) -> None:
-    """A portal that answers 200 parks; what was sent may be there all the same."""
-    trouble = bucket_error(status, headers, b"<html>log in</html>")
+    """A portal that answers 200 pauses uploads; the object may still be stored."""
+    error = bucket_error(status, headers, b"<html>log in</html>")
 
-    assert judged(trouble) == (Decision.PAUSE, Code.NOT_A_BUCKET)
-    assert trouble is not None
-    assert trouble.ambiguous
+    assert judged(error) == (Decision.PAUSE, Code.NOT_A_BUCKET)
+    assert error is not None
+    assert error.ambiguous
 
 
 DEFERRED = (Decision.DEFER, Code.BUCKET_TROUBLE)
@@ -188,23 +188,23 @@ def test_what_the_bucket_answers(
 def test_an_error_after_which_the_object_may_exist(
     status: int, *, ambiguous: bool
 ) -> None:
-    """A gateway that gave up, or a crash, does not say that nothing was stored."""
-    trouble = bucket_error(status, {}, b"")
+    """A gateway timeout or a crash does not prove that nothing was stored."""
+    error = bucket_error(status, {}, b"")
 
-    assert trouble is not None
-    assert trouble.ambiguous is ambiguous
+    assert error is not None
+    assert error.ambiguous is ambiguous
 
 
 def test_the_reason_quotes_what_was_said() -> None:
     """The operator reads status, code and message of the bucket."""
-    trouble = bucket_error(403, {}, xml("AccessDenied", POLICY_EXPIRED))
-    assert str(trouble) == (f"the bucket answered 403 (AccessDenied: {POLICY_EXPIRED})")
+    error = bucket_error(403, {}, xml("AccessDenied", POLICY_EXPIRED))
+    assert str(error) == (f"the bucket answered 403 (AccessDenied: {POLICY_EXPIRED})")
 
 
 def test_a_long_message_is_cut() -> None:
-    """What a server says takes no more than a line."""
-    trouble = bucket_error(500, {}, xml("InternalError", "x" * 10_000))
-    assert len(str(trouble)) < 300
+    """A long message of a server is cut to one line."""
+    error = bucket_error(500, {}, xml("InternalError", "x" * 10_000))
+    assert len(str(error)) < 300
 
 
 BREAKS = {
@@ -219,41 +219,41 @@ BREAKS = {
 
 
 def test_the_table_of_breaks_is_whole() -> None:
-    """Every way in which a request can end has its code."""
+    """Each kind of broken connection has its code."""
     assert set(BREAKS) == set(BrokenConnection)
 
 
 @pytest.mark.parametrize(("how", "code"), BREAKS.items())
 @pytest.mark.parametrize("asked", [RequestKind.LOGIN, RequestKind.GRANT])
 @pytest.mark.parametrize("body_sent", [True, False])
-def test_an_api_that_does_not_answer_parks(
+def test_an_api_that_does_not_answer_pauses_uploads(
     asked: RequestKind, how: BrokenConnection, code: Code, *, body_sent: bool
 ) -> None:
     """Without an answer of the API nothing goes on, and no object can exist."""
-    trouble = transport_error(asked, how, "gone", body_sent=body_sent)
+    error = transport_error(asked, how, "gone", body_sent=body_sent)
 
-    assert judged(trouble) == (Decision.PAUSE, code)
-    assert not trouble.ambiguous
+    assert judged(error) == (Decision.PAUSE, code)
+    assert not error.ambiguous
 
 
 @pytest.mark.parametrize(("how", "code"), BREAKS.items())
 def test_a_bucket_that_breaks_off_the_body(how: BrokenConnection, code: Code) -> None:
     """A broken transfer is this attempt's; a host out of reach the destination's."""
     passing = how in {BrokenConnection.LOST, BrokenConnection.SLOW}
-    trouble = transport_error(RequestKind.BUCKET, how, "gone", body_sent=False)
+    error = transport_error(RequestKind.BUCKET, how, "gone", body_sent=False)
 
-    assert judged(trouble) == (Decision.DEFER if passing else Decision.PAUSE, code)
-    assert not trouble.ambiguous
-    assert trouble.reason == "bucket: gone"
+    assert judged(error) == (Decision.DEFER if passing else Decision.PAUSE, code)
+    assert not error.ambiguous
+    assert error.reason == "bucket: gone"
 
 
 @pytest.mark.parametrize("how", BrokenConnection)
 def test_a_lost_answer_is_ambiguous(how: BrokenConnection) -> None:
     """After the last byte the object may exist: same grant, same key, again."""
-    trouble = transport_error(RequestKind.BUCKET, how, "gone", body_sent=True)
+    error = transport_error(RequestKind.BUCKET, how, "gone", body_sent=True)
 
-    assert judged(trouble) == (Decision.DEFER, Code.ANSWER_LOST)
-    assert trouble.ambiguous
+    assert judged(error) == (Decision.DEFER, Code.ANSWER_LOST)
+    assert error.ambiguous
 
 
 @pytest.mark.parametrize(
@@ -284,7 +284,7 @@ def test_retry_after_in_both_its_forms(
 
 
 @pytest.mark.parametrize(
-    "trouble",
+    "error",
     [
         api_error(RequestKind.LOGIN, 503, {"retry-after": "7"}, b""),
         api_error(RequestKind.GRANT, 429, {"retry-after": "7"}, b""),
@@ -292,10 +292,10 @@ def test_retry_after_in_both_its_forms(
     ],
     ids=["login", "upload-url", "bucket"],
 )
-def test_the_wish_to_wait_is_handed_on(trouble: DeliveryError | None) -> None:
+def test_the_wish_to_wait_is_handed_on(error: DeliveryError | None) -> None:
     """Whoever asked for it, `Retry-After` reaches the backoff."""
-    assert trouble is not None
-    assert trouble.retry_after_s == 7.0
+    assert error is not None
+    assert error.retry_after_s == 7.0
 
 
 def test_an_http_date_is_seconds_since_the_epoch() -> None:
@@ -324,11 +324,11 @@ def test_what_is_no_date_is_none(value: str) -> None:
 
 @given(st.integers(100, 599), st.binary(max_size=80), st.sampled_from(RequestKind))
 def test_every_answer_is_judged(status: int, body: bytes, asked: RequestKind) -> None:
-    """Whatever a server answers is a success or trouble with a reason."""
+    """Any answer of a server is a success or an error with a reason."""
     if asked is RequestKind.BUCKET:
-        trouble = bucket_error(status, {}, body)
-        assert trouble is not None
+        error = bucket_error(status, {}, body)
+        assert error is not None
     else:
-        trouble = api_error(asked, status, {}, body)
-        assert (trouble is None) == (status == 200)
-    assert trouble is None or str(status) in trouble.reason
+        error = api_error(asked, status, {}, body)
+        assert (error is None) == (status == 200)
+    assert error is None or str(status) in error.reason

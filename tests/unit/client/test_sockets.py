@@ -62,7 +62,7 @@ def deaf(server: Listener, connection: socket.socket) -> None:
 
 
 def reading(chunk: int, pause_s: float) -> Serve:
-    """Read so many bytes, pause, and so on; never answer."""
+    """Read `chunk` bytes, pause, and repeat; never answer."""
 
     def serve(server: Listener, connection: socket.socket) -> None:
         while connection.recv(chunk) and not server.over.wait(pause_s):

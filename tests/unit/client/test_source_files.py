@@ -1,4 +1,4 @@
-"""The file on its way: memory, changes under the reader, a stop."""
+"""A file while it is sent: memory, changes by others, a stop."""
 
 import hashlib
 import os
@@ -65,7 +65,7 @@ def grow(path: Path) -> None:
 
 
 def cut(path: Path) -> None:
-    """Take the second half away."""
+    """Remove the second half."""
     os.truncate(path, SIZE_BYTES // 2)
 
 
@@ -145,9 +145,9 @@ def test_a_stop_interrupts_an_upload(
     path = sparse(tmp_path / "large.zip", 24 * MIB)
 
     def work(emission: EmissionClient) -> None:
-        with pytest.raises(DeliveryError) as trouble:
+        with pytest.raises(DeliveryError) as caught:
             deliver(emission, path)
-        caught.append(trouble.value)
+        caught.append(caught.value)
 
     with http_client(shutdown=shutdown) as client:
         emission = emission_to(client, server.url, shutdown=shutdown)
@@ -157,20 +157,20 @@ def test_a_stop_interrupts_an_upload(
         shutdown.now.set()
         thread.join(30)
 
-    [trouble] = caught
-    assert trouble.decision is Decision.INTERRUPT
-    assert trouble.ambiguous is ambiguous
+    [caught] = caught
+    assert caught.decision is Decision.INTERRUPT
+    assert caught.ambiguous is ambiguous
 
 
 def test_a_redirect_to_nowhere_is_no_bug_of_ours(source: Path) -> None:
-    """A Location that cannot be parsed is trouble of the other side."""
+    """A Location that cannot be parsed is an error of the bucket."""
     lost = b"HTTP/1.1 307 T\r\nLocation: http://[::1\r\nContent-Length: 0\r\n\r\n"
     with (
         Listener(answering(lost)) as bucket,
         http_client() as client,
-        pytest.raises(DeliveryError) as trouble,
+        pytest.raises(DeliveryError) as caught,
     ):
         deliver(emission_to(client, AFAR), source, hand_made(bucket.url))
 
-    assert trouble.value.decision in {Decision.DEFER, Decision.PAUSE}
+    assert caught.value.decision in {Decision.DEFER, Decision.PAUSE}
     assert len(bucket.heard) == 1

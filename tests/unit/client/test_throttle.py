@@ -93,7 +93,7 @@ def test_what_arrives_is_what_was_sent(bucket: Listener, tmp_path: Path) -> None
 
 
 def test_small_file_passes_a_large_one(bucket: Listener, tmp_path: Path) -> None:
-    """It does not wait for the megabytes of whoever began before it."""
+    """It does not wait for the megabytes of uploads that began before it."""
     # The large one takes five minutes.
     large = sparse(tmp_path / "large.zip", 20 * 1024 * KIB)
     small = sparse(tmp_path / "small.zip", 8 * KIB)

@@ -1,4 +1,4 @@
-"""One breaker: a probe at a time while it is shut, few at a time once it has opened."""
+"""One circuit breaker: probes while it is open, and slow start once it has closed."""
 
 import pytest
 from hypothesis import given
@@ -27,30 +27,30 @@ LONGEST = Backoff(2.0, 600.0, lambda _, high: high)
 
 @pytest.fixture
 def breaker() -> CircuitBreaker:
-    """Return a breaker that is open; its waits are the longest of each bound."""
+    """Return a closed circuit breaker, whose waits have no jitter."""
     return CircuitBreaker(Stage.BUCKET, LONGEST, WORKERS)
 
 
 def down(breaker: CircuitBreaker) -> OpenCircuit:
-    """Return the error of a breaker that is shut."""
+    """Return the failure of an open circuit."""
     assert breaker.down is not None
     return breaker.down
 
 
-def shut(
+def open_circuit(
     breaker: CircuitBreaker,
     error: DeliveryError,
     now: float = NOW,
     permit: Permit | None = None,
 ) -> OpenCircuit | None:
-    """Let an attempt fail in a way that is the destination's; return what is news."""
+    """Let an attempt fail because of the destination; return the failure to report."""
     permit = permit or breaker.acquire()
     news, _ = breaker.record_failure(error, permit, now, entry=1, file_only=False)
     breaker.release(permit)
     return news
 
 
-def falter(
+def fail_once(
     breaker: CircuitBreaker, entry: int = 1
 ) -> tuple[OpenCircuit | None, list[int]]:
     """Let an attempt of an entry fail in passing."""
@@ -74,7 +74,7 @@ def probe(breaker: CircuitBreaker, error: DeliveryError) -> float:
     """Probe when that is due, fail, and return how long the next wait is."""
     now = down(breaker).probe_at
     assert breaker.wait_s(now) == 0.0
-    shut(breaker, error, now)
+    open_circuit(breaker, error, now)
     return down(breaker).probe_at - now
 
 
@@ -86,16 +86,16 @@ def fill(breaker: CircuitBreaker) -> list[Permit]:
     return permits
 
 
-def test_an_open_gate_lets_all_workers_pass(breaker: CircuitBreaker) -> None:
+def test_a_closed_circuit_lets_all_workers_pass(breaker: CircuitBreaker) -> None:
     """Nothing holds a worker back, and there is no error to show."""
     assert len(fill(breaker)) == WORKERS
     assert breaker.down is None
     assert not breaker.limited
 
 
-def test_trouble_shuts_it_until_the_probe(breaker: CircuitBreaker) -> None:
+def test_failure_opens_it_until_the_probe(breaker: CircuitBreaker) -> None:
     """Until the probe is due everybody waits just that long."""
-    news = shut(breaker, DNS)
+    news = open_circuit(breaker, DNS)
 
     assert news is not None
     assert news == breaker.down
@@ -105,8 +105,8 @@ def test_trouble_shuts_it_until_the_probe(breaker: CircuitBreaker) -> None:
 
 
 def test_one_probes_and_the_others_wait(breaker: CircuitBreaker) -> None:
-    """When the probe is due the first who enters has it; the rest come back."""
-    shut(breaker, DNS)
+    """The first attempt after the pause is the probe; the others wait again."""
+    open_circuit(breaker, DNS)
     prober = breaker.acquire()
 
     assert breaker.is_probe(prober)
@@ -117,68 +117,70 @@ def test_one_probes_and_the_others_wait(breaker: CircuitBreaker) -> None:
 
 def test_a_failed_probe_waits_longer(breaker: CircuitBreaker) -> None:
     """The waits grow from probe to probe up to the maximum."""
-    shut(breaker, DNS)
+    open_circuit(breaker, DNS)
     waits = [probe(breaker, DNS) for _ in range(10)]
 
     assert waits == [4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 600.0, 600.0]
     assert down(breaker).probes == 10
 
 
-def test_an_answer_opens_it(breaker: CircuitBreaker) -> None:
+def test_an_answer_closes_it(breaker: CircuitBreaker) -> None:
     """The error that ended is returned once, and waits start over after it."""
-    shut(breaker, DNS)
+    open_circuit(breaker, DNS)
     probe(breaker, DNS)
     ended = succeed(breaker)
 
     assert ended is not None
     assert (ended.code, ended.since) == (Code.DNS, NOW)
     assert succeed(breaker) is None
-    shut(breaker, DNS)
+    open_circuit(breaker, DNS)
     assert down(breaker).probe_at == NOW + 2.0
 
 
-def test_the_same_trouble_again_is_no_news(breaker: CircuitBreaker) -> None:
-    """One line for an outage however long; another one when it lies elsewhere."""
-    shut(breaker, DNS)
-    assert shut(breaker, DNS, NOW + 3.0) is None
-    assert shut(breaker, REFUSED, NOW + 61.0) is None
+def test_the_same_failure_again_is_no_news(breaker: CircuitBreaker) -> None:
+    """An outage is reported once, and again when its cause moves to another stage."""
+    open_circuit(breaker, DNS)
+    assert open_circuit(breaker, DNS, NOW + 3.0) is None
+    assert open_circuit(breaker, REFUSED, NOW + 61.0) is None
 
-    news = shut(breaker, FORBIDDEN, NOW + 121.0)
+    news = open_circuit(breaker, FORBIDDEN, NOW + 121.0)
     assert news is not None
     assert (news.code, news.since) == (Code.FORBIDDEN, NOW)
 
 
 def test_a_late_failure_brings_no_news(breaker: CircuitBreaker) -> None:
-    """Who was under way when another shut it neither reports nor lengthens the wait."""
+    """A failure after the circuit opened reports nothing and adds no wait."""
     late = [breaker.acquire() for _ in range(4)]
-    shut(breaker, DNS)
+    open_circuit(breaker, DNS)
     before = down(breaker)
 
-    assert [shut(breaker, FORBIDDEN, NOW + 1.0, one) for one in late] == [None] * 4
+    assert [open_circuit(breaker, FORBIDDEN, NOW + 1.0, one) for one in late] == [
+        None
+    ] * 4
     assert breaker.down == before
 
 
 def test_a_late_failure_leaves_the_probe_alone(breaker: CircuitBreaker) -> None:
     """While another probes, it is that one's outcome that counts."""
     late = breaker.acquire()
-    shut(breaker, DNS)
+    open_circuit(breaker, DNS)
     prober = breaker.acquire()
-    shut(breaker, REFUSED, NOW + 2.0, late)
+    open_circuit(breaker, REFUSED, NOW + 2.0, late)
 
     assert breaker.is_probe(prober)
     assert down(breaker).code is Code.DNS
 
 
-def test_a_failure_from_before_an_outage_does_not_shut_it_again(
+def test_a_failure_from_before_an_outage_does_not_open_it_again(
     breaker: CircuitBreaker,
 ) -> None:
-    """What broke with the last outage is told once that is over, and is no new one."""
+    """A late failure of the last outage does not open the circuit again."""
     late = breaker.acquire()
-    shut(breaker, DNS)
+    open_circuit(breaker, DNS)
     succeed(breaker)
 
     assert breaker.is_stale(late)
-    assert shut(breaker, DNS, NOW + 9.0, late) is None
+    assert open_circuit(breaker, DNS, NOW + 9.0, late) is None
     assert breaker.down is None
 
 
@@ -187,7 +189,7 @@ def test_an_implied_answer_is_believed_of_the_probe_only(
 ) -> None:
     """A later stage's answer says nothing of what was passed before the outage."""
     late = breaker.acquire()
-    shut(breaker, DNS)
+    open_circuit(breaker, DNS)
     assert breaker.record_answer(late, implied=True) is None
     assert breaker.down is not None
 
@@ -195,9 +197,9 @@ def test_an_implied_answer_is_believed_of_the_probe_only(
     assert breaker.down is None
 
 
-def test_a_streak_of_passing_failures_shuts_it(breaker: CircuitBreaker) -> None:
-    """As many in a row as there are workers; whoever was charged is named."""
-    told = [falter(breaker, entry) for entry in range(WORKERS)]
+def test_a_streak_of_passing_failures_opens_it(breaker: CircuitBreaker) -> None:
+    """A failure for each worker in a row opens it, and names the charged entries."""
+    told = [fail_once(breaker, entry) for entry in range(WORKERS)]
 
     assert told[:-1] == [(None, [])] * (WORKERS - 1)
     news, suspects = told[-1]
@@ -210,8 +212,8 @@ def test_an_outage_names_whom_a_passing_failure_was_charged_to(
     breaker: CircuitBreaker,
 ) -> None:
     """What faltered just before was the destination's error already."""
-    falter(breaker, 7)
-    falter(breaker, 8)
+    fail_once(breaker, 7)
+    fail_once(breaker, 8)
     _, suspects = breaker.record_failure(DNS, None, NOW, entry=9, file_only=False)
     assert suspects == [7, 8]
 
@@ -220,7 +222,7 @@ def test_an_answer_breaks_a_streak(breaker: CircuitBreaker) -> None:
     """Failures between successes are those of single attempts."""
     for _ in range(5):
         for _ in range(WORKERS - 1):
-            assert falter(breaker) == (None, [])
+            assert fail_once(breaker) == (None, [])
         succeed(breaker)
     assert breaker.down is None
 
@@ -228,13 +230,15 @@ def test_an_answer_breaks_a_streak(breaker: CircuitBreaker) -> None:
 def test_a_streak_is_never_shorter_than_four() -> None:
     """With one worker, two lost connections are no outage."""
     breaker = CircuitBreaker(Stage.BUCKET, LONGEST, 1)
-    assert [falter(breaker)[0] is None for _ in range(STREAK)] == [True] * 3 + [False]
+    assert [fail_once(breaker)[0] is None for _ in range(STREAK)] == [True] * 3 + [
+        False
+    ]
 
 
-def test_a_probe_that_fails_in_passing_shuts_it_again(breaker: CircuitBreaker) -> None:
-    """While it is shut one failure is enough, whatever its kind."""
-    shut(breaker, DNS)
-    falter(breaker)
+def test_a_probe_that_fails_in_passing_opens_it_again(breaker: CircuitBreaker) -> None:
+    """In an outage a failed probe of any kind keeps the circuit open."""
+    open_circuit(breaker, DNS)
+    fail_once(breaker)
 
     assert down(breaker).code is Code.CONNECTION_LOST
     assert breaker.wait_s(NOW) == 4.0
@@ -242,7 +246,7 @@ def test_a_probe_that_fails_in_passing_shuts_it_again(breaker: CircuitBreaker) -
 
 def test_after_an_outage_one_passes_then_ever_more(breaker: CircuitBreaker) -> None:
     """A server that has just come back gets one, then two, four, all."""
-    shut(breaker, DNS)
+    open_circuit(breaker, DNS)
     succeed(breaker)
     seen = []
     for _ in range(5):
@@ -261,7 +265,7 @@ def test_a_success_from_before_the_outage_lets_no_more_pass(
 ) -> None:
     """What began while it was open says nothing of how much can be borne now."""
     early = [breaker.acquire() for _ in range(3)]
-    shut(breaker, DNS)
+    open_circuit(breaker, DNS)
     succeed(breaker)
     for one in early:
         succeed(breaker, one)
@@ -272,7 +276,7 @@ def test_a_passing_failure_halves_how_many_may_pass(breaker: CircuitBreaker) -> 
     """An overload is met by fewer attempts at once, and by one at the least."""
     seen = []
     for _ in range(5):
-        falter(breaker)
+        fail_once(breaker)
         permits = fill(breaker)
         seen.append(len(permits))
         for one in permits:
@@ -295,7 +299,7 @@ def test_the_allowance_stays_within_its_bounds(outcomes: list[bool], most: int) 
             slow_start.release()
 
 
-def test_other_numbers_of_workers_are_adopted() -> None:
+def test_another_number_of_workers_is_applied() -> None:
     """What was not limited grows along; what was stays so, within the new number."""
     free, held = SlowStart(4), SlowStart(4)
     held.shrink()
@@ -308,11 +312,11 @@ def test_other_numbers_of_workers_are_adopted() -> None:
     assert not held.limited
 
 
-@given(st.lists(st.sampled_from(["enter", "leave", "fail", "falter", "answer"])))
-def test_a_shut_gate_has_one_probe_and_an_open_one_is_never_stuck(
+@given(st.lists(st.sampled_from(["enter", "leave", "fail", "fail_once", "answer"])))
+def test_an_open_circuit_has_one_probe_and_a_closed_one_is_never_stuck(
     acts: list[str],
 ) -> None:
-    """In any order of events: at most one probe, and once all have left, a way in."""
+    """In any order of events there is at most one probe, and no dead end."""
     breaker, permits, now = (
         CircuitBreaker(Stage.BUCKET, LONGEST, 4),
         list[Permit](),
@@ -328,7 +332,7 @@ def test_a_shut_gate_has_one_probe_and_an_open_one_is_never_stuck(
             if act == "answer":
                 breaker.record_answer(permit)
             elif act != "leave":
-                file_only = act == "falter"
+                file_only = act == "fail_once"
                 breaker.record_failure(LOST, permit, now, entry=1, file_only=file_only)
             breaker.release(permit)
         assert sum(breaker.is_probe(one) for one in permits) <= 1
@@ -339,7 +343,7 @@ def test_a_shut_gate_has_one_probe_and_an_open_one_is_never_stuck(
 
 def test_the_wish_of_the_server_is_kept(breaker: CircuitBreaker) -> None:
     """`Retry-After` puts the probe off, with the jitter on top."""
-    shut(
+    open_circuit(
         breaker,
         DeliveryError(Decision.PAUSE, Code.RATE_LIMITED, "429", retry_after_s=120.0),
     )
@@ -349,7 +353,7 @@ def test_the_wish_of_the_server_is_kept(breaker: CircuitBreaker) -> None:
 def test_the_wait_of_a_refused_login_is_kept_as_it_is(breaker: CircuitBreaker) -> None:
     """It grows by itself, so the longer of both waits counts, and not their sum."""
     refused = DeliveryError(Decision.PAUSE, Code.CREDENTIALS, "401", retry_after_s=60.0)
-    shut(breaker, refused)
+    open_circuit(breaker, refused)
     assert down(breaker).probe_at == NOW + 60.0
 
 
@@ -357,7 +361,7 @@ def test_a_clock_that_was_set_back_does_not_put_the_probe_off(
     breaker: CircuitBreaker,
 ) -> None:
     """A day back costs no more than the longest wait there is, not a day."""
-    shut(breaker, DNS)
+    open_circuit(breaker, DNS)
     now, longest_s = NOW - 86_400.0, RETRY_AFTER_CAP_S + 600.0
     until = now + longest_s
     while (wait_s := breaker.wait_s(now)) > 0 and now < until:
@@ -367,7 +371,7 @@ def test_a_clock_that_was_set_back_does_not_put_the_probe_off(
 
 def test_a_clock_that_was_set_forward_probes_at_once(breaker: CircuitBreaker) -> None:
     """Ten years on, the probe is due and nothing else happens."""
-    shut(breaker, DNS)
+    open_circuit(breaker, DNS)
     assert breaker.wait_s(NOW + 3e8) == 0.0
     breaker.acquire()
     assert breaker.wait_s(NOW + 3e8) == RECHECK_S
@@ -375,7 +379,7 @@ def test_a_clock_that_was_set_forward_probes_at_once(breaker: CircuitBreaker) ->
 
 def test_another_rule_holds_from_the_next_failure_on(breaker: CircuitBreaker) -> None:
     """A probe that is due stays so; the next one's time is the new rule's."""
-    shut(breaker, DNS)
+    open_circuit(breaker, DNS)
     before = down(breaker).probe_at
     breaker.apply_settings(Backoff(100.0, 600.0, lambda _, high: high), WORKERS)
 

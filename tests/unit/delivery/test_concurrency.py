@@ -30,7 +30,7 @@ def bears_300(workers: int) -> float:
 
 
 def is_full(workers: int) -> float:
-    """Return the rate of a line that is full with one."""
+    """Return the rate of a line that one upload fills."""
     return 75.0 + 0 * workers
 
 
@@ -49,7 +49,7 @@ class Line:
         self.seen: list[int] = []
 
     def deliver(self, files: int, size_bytes: int = 20_000) -> int:
-        """Deliver so many; return the number of workers then."""
+        """Deliver `count` files; return the number of workers then."""
         for _ in range(files):
             self.now += 1 / self.rate(self.concurrency.limit)
             self.concurrency.record_delivery(self.now, size_bytes)
@@ -83,7 +83,7 @@ def test_it_settles_where_more_is_no_gain(rate: Rate, least: int, most: int) -> 
 
 
 def test_fewer_do_where_fewer_do_as_well() -> None:
-    """A line that has become full with few is not shared by many any more."""
+    """When few uploads fill the line, there are fewer of them."""
     line = Line(waits_for_answers)
     most = line.deliver(500)
     line.rate = is_full
@@ -117,7 +117,7 @@ def test_after_overload_it_comes_back_to_where_it_began() -> None:
 
 
 def test_overload_halves_it_once() -> None:
-    """What all under way are told at one moment is one sign; the next one counts."""
+    """Failures of all attempts under way are one sign; the next one counts again."""
     line = Line(waits_for_answers)
     line.deliver(500)
     for _ in range(MOST):
@@ -198,7 +198,7 @@ def test_fixed_number_stays(workers: int) -> None:
     assert set(line.seen) == {workers} == {line.concurrency.limit}
 
 
-def test_another_number_is_adopted() -> None:
+def test_another_number_is_applied() -> None:
     """A reload sets it, and `auto` begins anew; the same again changes nothing."""
     line = Line(waits_for_answers)
     line.deliver(500)

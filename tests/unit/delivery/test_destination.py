@@ -1,4 +1,4 @@
-"""The three gates: what an attempt must pass, and what its outcome says of each."""
+"""The circuit breakers of the three stages: permits, and what an outcome means."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -35,45 +35,45 @@ def destination() -> Destination:
     return Destination(rule, workers=WORKERS)
 
 
-def leave(destination: Destination, now: float, *stages: Stage) -> AttemptPermit:
-    """Return leave to pass these stages, or all of them."""
-    given = destination.acquire(now, stages or list(Stage))
-    assert isinstance(given, AttemptPermit)
-    return given
+def permit_for(destination: Destination, now: float, *stages: Stage) -> AttemptPermit:
+    """Return a permit for these stages, or for all of them."""
+    permit = destination.acquire(now, stages or list(Stage))
+    assert isinstance(permit, AttemptPermit)
+    return permit
 
 
 def fail(
     destination: Destination,
-    trouble: DeliveryError,
+    error: DeliveryError,
     now: float = NOW,
-    given: AttemptPermit | None = None,
+    permit: AttemptPermit | None = None,
     *,
     again: bool = False,
 ) -> StageFailure:
     """Let an attempt fail, from its beginning to its end."""
-    given = given or leave(destination, now)
-    failure, _ = destination.record_failure(given, trouble, now, entry=1, again=again)
-    destination.release(given)
+    permit = permit or permit_for(destination, now)
+    failure, _ = destination.record_failure(permit, error, now, entry=1, again=again)
+    destination.release(permit)
     return failure
 
 
-def shut_stages(destination: Destination) -> list[Stage]:
-    """Return the stages that have trouble."""
+def stages_down(destination: Destination) -> list[Stage]:
+    """Return the stages that are down."""
     return [down.stage for down in destination.downs]
 
 
 @each_stage
-def test_trouble_shuts_its_own_gate_only(
+def test_a_failure_opens_its_own_circuit_only(
     destination: Destination, stage: Stage
 ) -> None:
-    """The trouble knows where it lies; it parks the entry at no cost."""
+    """An error opens the circuit of its stage, and the entry is not charged."""
     failure = fail(destination, OF[stage])
 
     assert failure.news == destination.down == destination.at(stage)
     assert failure.news is not None
     assert failure.news.stage is stage
     assert failure.due_at == failure.news.probe_at
-    assert shut_stages(destination) == [stage]
+    assert stages_down(destination) == [stage]
     assert not isinstance(destination.acquire(NOW), AttemptPermit)
 
 
@@ -90,7 +90,7 @@ def test_what_has_its_grant_passes_the_bucket_only(
 
 @each_stage
 def test_of_many_threads_one_probes(destination: Destination, stage: Stage) -> None:
-    """Asked at the same moment, the gates let exactly one through."""
+    """When many threads ask at the same moment, exactly one gets a permit."""
     fail(destination, OF[stage])
     together = threading.Barrier(WORKERS)
 
@@ -106,52 +106,54 @@ def test_of_many_threads_one_probes(destination: Destination, stage: Stage) -> N
     assert [down.stage for down in destination.probes(probe)] == [stage]
 
 
-def test_an_attempt_waits_for_the_last_of_all_gates(destination: Destination) -> None:
-    """Two troubles are probed together, when both are due, and by one attempt."""
+def test_an_attempt_waits_for_the_last_of_all_circuits(
+    destination: Destination,
+) -> None:
+    """One attempt probes two stages once both probes are due."""
     fail(destination, API_DOWN)
-    fail(destination, NO_BUCKET, NOW + 1.0, leave(destination, NOW + 1.0, BUCKET))
+    fail(destination, NO_BUCKET, NOW + 1.0, permit_for(destination, NOW + 1.0, BUCKET))
     assert destination.acquire(NOW + 2.5) == pytest.approx(0.5)
 
-    probe = leave(destination, NOW + 3.0)
+    probe = permit_for(destination, NOW + 3.0)
     assert [down.stage for down in destination.probes(probe)] == [GRANT, BUCKET]
 
 
-def test_a_grant_ends_the_trouble_of_login_and_grant(destination: Destination) -> None:
-    """Who was given one has logged in; of the bucket that says nothing."""
+def test_a_grant_ends_the_failures_of_login_and_grant(destination: Destination) -> None:
+    """Who was permit one has logged in; of the bucket that says nothing."""
     for stage, since in zip(Stage, (NOW, DUE, 2 * DUE), strict=True):
-        fail(destination, OF[stage], since, leave(destination, since, stage))
-    probe = leave(destination, 3 * DUE)
+        fail(destination, OF[stage], since, permit_for(destination, since, stage))
+    probe = permit_for(destination, 3 * DUE)
     ended = destination.record_answer(probe, GRANT)
 
     assert [down.stage for down in ended] == [LOGIN, GRANT]
-    assert shut_stages(destination) == [BUCKET]
+    assert stages_down(destination) == [BUCKET]
     assert [down.stage for down in destination.probes(probe)] == [BUCKET]
 
 
 def test_a_grant_by_an_old_token_does_not_end_a_refused_login(
     destination: Destination,
 ) -> None:
-    """Who was under way when the login was refused has not logged in since."""
-    early = leave(destination, NOW)
+    """An attempt from before the refused login proves nothing about the login."""
+    early = permit_for(destination, NOW)
     fail(destination, WRONG_PASSWORD)
 
     assert destination.record_answer(early, GRANT) == []
-    assert shut_stages(destination) == [LOGIN]
+    assert stages_down(destination) == [LOGIN]
 
 
-def test_trouble_with_the_grant_ends_that_of_the_login(
+def test_failure_with_the_grant_ends_that_of_the_login(
     destination: Destination,
 ) -> None:
-    """The probe has come as far as to be refused a grant."""
+    """A probe that is refused a grant has logged in."""
     fail(destination, WRONG_PASSWORD)
-    probe = leave(destination, DUE)
+    probe = permit_for(destination, DUE)
     failure, ended = destination.record_failure(
         probe, API_DOWN, DUE, entry=1, again=False
     )
 
     assert [down.stage for down in ended] == [LOGIN]
     assert failure.news == destination.at(GRANT)
-    assert shut_stages(destination) == [GRANT]
+    assert stages_down(destination) == [GRANT]
 
 
 def test_an_upload_by_a_pinned_grant_says_nothing_of_the_api(
@@ -159,18 +161,18 @@ def test_an_upload_by_a_pinned_grant_says_nothing_of_the_api(
 ) -> None:
     """The bucket has answered, and nobody else was asked."""
     fail(destination, API_DOWN)
-    assert destination.record_answer(leave(destination, NOW, BUCKET), BUCKET) == []
-    assert shut_stages(destination) == [GRANT]
+    assert destination.record_answer(permit_for(destination, NOW, BUCKET), BUCKET) == []
+    assert stages_down(destination) == [GRANT]
 
 
 def test_a_probe_that_said_nothing_is_given_on(destination: Destination) -> None:
-    """Where the prober found no entry, the next who asks probes at once."""
+    """A probe that found no entry passes its permit to the next attempt."""
     fail(destination, API_DOWN)
-    probe = leave(destination, DUE)
+    probe = permit_for(destination, DUE)
     assert not isinstance(destination.acquire(DUE), AttemptPermit)
     destination.release(probe)
 
-    assert destination.probes(leave(destination, DUE))
+    assert destination.probes(permit_for(destination, DUE))
 
 
 def test_a_probe_that_needs_no_grant_leaves_the_api_to_others(
@@ -178,17 +180,17 @@ def test_a_probe_that_needs_no_grant_leaves_the_api_to_others(
 ) -> None:
     """An entry that turns out to have its grant passes the bucket alone."""
     fail(destination, API_DOWN)
-    probe = leave(destination, DUE)
+    probe = permit_for(destination, DUE)
     destination.release(probe, [LOGIN, GRANT])
 
     assert destination.probes(probe) == []
-    assert destination.probes(leave(destination, DUE))
+    assert destination.probes(permit_for(destination, DUE))
 
 
-def test_trouble_that_one_entry_meets_again_is_its_own(
+def test_failure_that_one_entry_meets_again_is_its_own(
     destination: Destination,
 ) -> None:
-    """It must not park the others again and again; four in a row do."""
+    """It must not pause the others again and again; a whole streak does."""
     failures = [fail(destination, API_DOWN, again=True) for _ in range(WORKERS)]
 
     assert [one.due_at for one in failures[:-1]] == [None] * (WORKERS - 1)
@@ -201,9 +203,9 @@ def test_a_refused_login_is_no_entrys_own(destination: Destination) -> None:
     assert fail(destination, WRONG_PASSWORD, again=True).due_at is not None
 
 
-def test_a_late_failure_is_parked_with_the_others(destination: Destination) -> None:
-    """What breaks after the gate has shut is charged to no file either."""
-    early = leave(destination, NOW)
+def test_a_late_failure_is_paused_with_the_others(destination: Destination) -> None:
+    """A failure after the circuit opened is charged to no file."""
+    early = permit_for(destination, NOW)
     down = fail(destination, NO_BUCKET).news
     late = fail(destination, LOST, NOW + 1.0, early)
 
@@ -215,26 +217,26 @@ def test_a_failure_from_before_the_outage_is_due_at_once(
     destination: Destination,
 ) -> None:
     """What broke with an outage that is over is charged to no file."""
-    early = leave(destination, NOW)
+    early = permit_for(destination, NOW)
     fail(destination, NO_BUCKET)
-    destination.record_answer(leave(destination, DUE), BUCKET)
+    destination.record_answer(permit_for(destination, DUE), BUCKET)
 
     assert fail(destination, LOST, DUE, early) == StageFailure(None, DUE, [])
     assert destination.down is None
 
 
 def test_other_credentials_are_tried_at_once(destination: Destination) -> None:
-    """A refused login is probed now where that is asked for; a probe is one only."""
+    """`probe_now` makes the probe of a refused login due, once."""
     fail(destination, WRONG_PASSWORD)
     assert not isinstance(destination.acquire(NOW + 1), AttemptPermit)
 
     assert destination.probe_now({Code.CREDENTIALS}, NOW + 1)
-    assert destination.probes(leave(destination, NOW + 1))
+    assert destination.probes(permit_for(destination, NOW + 1))
     assert not isinstance(destination.acquire(NOW + 1), AttemptPermit)
 
 
-def test_other_trouble_is_not_hastened(destination: Destination) -> None:
-    """Other credentials mend no outage, and a destination that is up needs none."""
+def test_the_probe_of_another_failure_stays(destination: Destination) -> None:
+    """Other credentials end no outage, and a destination that is up needs no probe."""
     assert not destination.probe_now({Code.CREDENTIALS}, NOW)
     fail(destination, API_DOWN)
 
@@ -243,7 +245,7 @@ def test_other_trouble_is_not_hastened(destination: Destination) -> None:
 
 
 def test_another_number_of_workers_is_another_streak(destination: Destination) -> None:
-    """As many passing failures as there are workers park."""
+    """As many failures in a row as workers pause uploads."""
     destination.apply_settings(destination.backoff, workers=6)
 
     assert [fail(destination, LOST).due_at for _ in range(5)] == [None] * 5
@@ -251,7 +253,7 @@ def test_another_number_of_workers_is_another_streak(destination: Destination) -
 
 
 def test_overload_makes_fewer_workers() -> None:
-    """A sign of overload is fewer workers, told to who mans them; other trouble not."""
+    """A sign of overload makes fewer workers; another failure does not."""
     destination = Destination(Backoff(2.0, 600.0), workers=None)
     told: list[int] = []
     destination.on_resized = lambda: told.append(destination.workers)
@@ -268,10 +270,10 @@ def test_more_workers_are_let_through() -> None:
     destination.on_resized = lambda: told.append(destination.workers)
     for number in range(2 * START):
         destination.record_delivery(NOW + number, 1000)
-    given = [destination.acquire(NOW) for _ in range(2 * START + 1)]
+    permit = [destination.acquire(NOW) for _ in range(2 * START + 1)]
 
     assert told == [2 * START]
-    assert sum(isinstance(one, AttemptPermit) for one in given) >= 2 * START
+    assert sum(isinstance(one, AttemptPermit) for one in permit) >= 2 * START
 
 
 def test_after_a_pause_it_begins_anew() -> None:

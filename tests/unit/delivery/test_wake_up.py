@@ -1,4 +1,4 @@
-"""The bell: count are counted, none is slept over."""
+"""Wake-ups are counted, so that none is lost."""
 
 import threading
 import time
@@ -12,8 +12,8 @@ from support.waiting import wait_until
 from support.zips import make_zip
 
 
-def test_ring_before_wait_ends_it_at_once() -> None:
-    """A ring that came while one looked for work is not slept over."""
+def test_notification_before_wait_ends_it_at_once() -> None:
+    """A notification during the look for work ends the wait at once."""
     wake_up = WakeUp()
     count = wake_up.count()
     wake_up.notify()
@@ -23,14 +23,14 @@ def test_ring_before_wait_ends_it_at_once() -> None:
 
 
 def test_wait_ends_with_its_time() -> None:
-    """Without a ring the wait ends by itself, and not before its time."""
+    """Without a notification the wait ends by itself, and not before its time."""
     wake_up = WakeUp()
     began = time.monotonic()
     wake_up.wait(wake_up.count(), 0.05)
     assert time.monotonic() - began >= 0.05
 
 
-def test_one_ring_wakes_all() -> None:
+def test_one_notification_wakes_all() -> None:
     """Each of N waiting threads wakes from one notification."""
     wake_up = WakeUp()
     count = wake_up.count()
@@ -50,8 +50,8 @@ def test_one_ring_wakes_all() -> None:
     assert not any(thread.is_alive() for thread in threads)
 
 
-def test_no_ring_is_lost_under_load() -> None:
-    """A thread that takes the count, looks, then waits sees all work that is rung."""
+def test_no_notification_is_lost_under_load() -> None:
+    """A thread that takes the count before it looks for work misses none."""
     wake_up = WakeUp()
     work = 0
     seen: list[int] = []
@@ -74,7 +74,7 @@ def test_no_ring_is_lost_under_load() -> None:
 
 
 def test_thread(spool_root: Path, journal: Journal) -> None:
-    """The loop wakes for a hint, and ends when it is told to."""
+    """The loop wakes for a hint, and ends in a drain."""
     door = swept(spool_root, journal)
     shutdown = Shutdown()
     thread = threading.Thread(target=door.intake.run, args=(shutdown,))

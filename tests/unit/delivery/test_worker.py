@@ -1,4 +1,4 @@
-"""One worker's turn: what becomes of an entry, and what is recorded and told of it."""
+"""One turn of a worker: the outcome of an entry, its record and its log line."""
 
 import hashlib
 import json
@@ -26,7 +26,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
 
 
 def test_a_file_is_delivered(rig: Rig) -> None:
-    """The receipt stands in the journal, the object in the bucket, one line in the log.
+    """The receipt is in the journal, the object in the bucket, and one line in the log.
 
     The observer sees the beginning, all bytes, and the end.
     """
@@ -53,7 +53,7 @@ def test_without_work_a_worker_idles(rig: Rig) -> None:
     assert not rig.server.requests
 
 
-def test_passing_trouble_is_a_due_time(rig: Rig) -> None:
+def test_a_temporary_failure_is_a_due_time(rig: Rig) -> None:
     """A deferred entry costs an attempt, waits as long as asked, and keeps its key."""
     rig.faults("503@1:5")
     rig.drop(NAME)
@@ -89,8 +89,8 @@ def test_each_failure_doubles_the_wait(rig: Rig) -> None:
     assert [round(wait_s / INITIAL_S) for wait_s in waits] == [1, 2, 4]
 
 
-def test_trouble_of_the_destination_costs_no_attempt(rig: Rig) -> None:
-    """It parks: one line when it begins, one when it ends, and a fact for `status`."""
+def test_failure_of_the_destination_costs_no_attempt(rig: Rig) -> None:
+    """It pauses uploads: a line at its beginning and end, and a fact for `status`."""
     rig.faults("429:1:30")
     rig.drop(NAME)
     rig.drop("pat/other.zip")
@@ -115,8 +115,8 @@ def test_trouble_of_the_destination_costs_no_attempt(rig: Rig) -> None:
     assert rig.row(NAME)["attempts"] == 0
 
 
-def test_a_streak_of_passing_trouble_parks(rig: Rig) -> None:
-    """Four files in a row that the bucket defers are trouble of the bucket."""
+def test_a_streak_of_temporary_failures_pauses_uploads(rig: Rig) -> None:
+    """Four files in a row that the bucket defers are a failure of the bucket."""
     rig.faults("503")
     for number in range(6):
         rig.drop(f"pat/{number}.zip")
@@ -182,7 +182,7 @@ def test_a_rejection_ends_an_outage(rig: Rig) -> None:
 
 
 def test_a_file_that_went_is_withdrawn(rig: Rig) -> None:
-    """A vanished file ends its version, and intake is told where to look again."""
+    """A vanished file is withdrawn, and intake looks at its path again."""
     rig.drop(NAME).unlink()
     rig.step()
 

@@ -56,7 +56,7 @@ def test_after_a_lost_answer_the_same_key_is_written(rig: Rig) -> None:
 def test_a_grant_that_expired_after_a_lost_answer_leaves_a_trace(
     tmp_path: Path,
 ) -> None:
-    """The only way to a second object: both keys are on record."""
+    """Only here a second object exists, and the journal has both keys."""
     # Shorter than the margin: every attempt needs a grant of its own.
     with rigged(tmp_path, grant_lifetime_s=20) as rig:
         rig.faults("lost-answer@1,no-download")
@@ -102,7 +102,7 @@ def test_a_wrong_object_whose_grant_expired_leaves_a_trace(tmp_path: Path) -> No
 
 
 def test_a_grant_called_expired_is_renewed_at_once(rig: Rig) -> None:
-    """The bucket's word counts: a new grant within the same attempt, at no cost."""
+    """The same attempt gets a new grant, and is not charged."""
     rig.faults("expired@1")
     rig.drop(NAME)
     rig.step()
@@ -114,7 +114,7 @@ def test_a_grant_called_expired_is_renewed_at_once(rig: Rig) -> None:
 
 
 def test_a_new_grant_called_expired_is_a_wrong_clock(rig: Rig) -> None:
-    """Grants that are dead when they come park, instead of one after the other."""
+    """A new grant that has expired pauses uploads, instead of one more grant."""
     rig.faults("expired")
     rig.drop(NAME)
     rig.step()
@@ -166,7 +166,7 @@ def test_what_a_dead_process_had_claimed_is_sent_to_its_key(tmp_path: Path) -> N
     ("menu", "ambiguous"), [("black-hole", 0), ("slow-answer:1:60", 1)]
 )
 def test_an_abort_gives_the_entry_back(rig: Rig, menu: str, ambiguous: int) -> None:
-    """A stop in mid-upload costs nothing and parks nothing."""
+    """A stop during an upload charges no attempt and pauses nothing."""
     rig.faults(menu)
     rig.drop(NAME, random.Random(1).randbytes(24 * 1024 * 1024))  # noqa: S311
     thread = threading.Thread(target=rig.step)
@@ -201,7 +201,7 @@ def test_one_worker_probes_while_the_others_wait(rig: Rig) -> None:
 
 
 def test_a_bug_puts_one_file_off(rig: Rig) -> None:
-    """What nobody thought of is one file's trouble: E106, and the others go on."""
+    """An unexpected exception defers one file with E106; the others go on."""
     rig.emission.poison[NAME.encode()] = RuntimeError("a bug")
     rig.drop(NAME)
     rig.drop("pat/other.zip")
@@ -217,8 +217,8 @@ def test_a_bug_puts_one_file_off(rig: Rig) -> None:
     assert not rig.told("destination.down")
 
 
-def test_a_file_that_meets_the_same_trouble_again_parks_nobody(rig: Rig) -> None:
-    """Where others went through since, the trouble is the file's own."""
+def test_a_file_that_fails_the_same_way_again_pauses_nobody(rig: Rig) -> None:
+    """Other files were delivered since, so the file is the cause."""
     rig.emission.poison[NAME.encode()] = DeliveryError(
         Decision.PAUSE, Code.API_TROUBLE, "500"
     )
@@ -238,7 +238,7 @@ def test_a_file_that_meets_the_same_trouble_again_parks_nobody(rig: Rig) -> None
     assert rig.fact("destination") == "null"
 
 
-def test_a_file_that_parks_is_not_the_only_probe(rig: Rig) -> None:
+def test_a_file_that_pauses_is_not_the_only_probe(rig: Rig) -> None:
     """Behind a file that the server cannot take, the others are delivered."""
     rig.emission.poison[NAME.encode()] = DeliveryError(
         Decision.PAUSE, Code.API_TROUBLE, "500"
@@ -273,7 +273,7 @@ def test_each_version_ends_once_whatever_happens(tmp_path: Path) -> None:
         check_records(rig, {name: rig.row(name) for name in names})
 
 
-def test_outages_are_told_in_their_order(tmp_path: Path) -> None:
+def test_outages_are_logged_in_order(tmp_path: Path) -> None:
     """Down and up take turns, and the last word is how it stands."""
     with rigged(tmp_path, backoff=Backoff(0.002, 0.01)) as rig:
         rig.server.faults = fault_menu("503:0.6", seed=7)
@@ -288,7 +288,7 @@ def test_outages_are_told_in_their_order(tmp_path: Path) -> None:
 
 
 def run_until_delivered(rig: Rig, count: int) -> None:
-    """Let four workers run until so many are delivered, and end them."""
+    """Let four workers run until `count` files are delivered."""
     workers = [rig.another_worker() for _ in range(4)]
     threads = [threading.Thread(target=one.run) for one in workers]
     for thread in threads:
