@@ -19,7 +19,7 @@ from support.zips import zip_bytes
 
 A, B = b"pat/a.zip", b"pat/b.zip"
 FIRST = zip_bytes(b"1" * 1_100_000)
-"""Of several chunks: something can happen while it is sent."""
+"""A file of several chunks, so that something can happen while it is sent."""
 
 SECOND = zip_bytes(b"2" * 1_100_000)
 
@@ -66,7 +66,7 @@ def bodies(host: Host, path: bytes) -> list[bytes]:
 
 
 def run(host: Host) -> None:
-    """Have everything done that is to be done."""
+    """Run intake and workers until nothing is left to do."""
     for _ in range(3):
         host.pass_by(3700)
         host.sweep()
@@ -99,7 +99,7 @@ def forge(path: Path) -> None:
 def test_file_that_changes_while_it_is_sent(
     host: Host, change: Callable[[Path], None], versions: list[bytes]
 ) -> None:
-    """No receipt speaks of other bytes than were sent, and the new ones are sent."""
+    """A receipt matches the bytes that were sent, and the new bytes are sent too."""
     path, changed = drop(host, A, FIRST), []
 
     def act() -> None:
@@ -125,7 +125,7 @@ def test_file_that_changes_while_it_is_sent(
 def test_file_that_is_broken_while_it_is_sent(
     host: Host, change: Callable[[Path], None]
 ) -> None:
-    """What is left is no zip and is told so; mended it is sent."""
+    """A truncated file is reported as incomplete; when corrected it is sent."""
     path = drop(host, A, FIRST)
     host.onlooker.act = lambda: change(path)
     host.sweep()
@@ -142,7 +142,7 @@ def test_file_that_is_broken_while_it_is_sent(
 
 
 def test_file_that_is_deleted_while_it_is_sent(host: Host) -> None:
-    """What was sent of the open file is whole, and nobody misses the name."""
+    """A file that is removed during its upload is delivered whole."""
     path = drop(host, A, FIRST)
     host.onlooker.act = path.unlink
     run(host)
@@ -152,7 +152,7 @@ def test_file_that_is_deleted_while_it_is_sent(host: Host) -> None:
 
 
 def test_file_that_changes_before_it_is_sent(host: Host) -> None:
-    """Other bytes under the same size and time are noticed, and alone are sent."""
+    """Other bytes with the same size and mtime are noticed and sent."""
     path = drop(host, A, FIRST)
     host.sweep()
     forge(path)
@@ -166,7 +166,7 @@ def test_file_that_changes_before_it_is_sent(host: Host) -> None:
 
 
 def test_file_that_is_deleted_before_it_is_sent(host: Host) -> None:
-    """It is withdrawn, in one line, and the server hears nothing of it."""
+    """A file that is removed before its upload is withdrawn, and nothing is sent."""
     path = drop(host, A, FIRST)
     host.sweep()
     path.unlink()
@@ -226,7 +226,7 @@ def test_strange_times(host: Host, year_s: int) -> None:
 
 @pytest.mark.parametrize("days", [-3650, -1, 1, 3650])
 def test_clock_set_while_a_file_waits(keeping: Host, days: int) -> None:
-    """A deferred file is neither buried nor tried in a storm, whatever the clock."""
+    """A jump of the clock neither delays a deferred file nor retries it at once."""
     drop(keeping, A, FIRST)
     keeping.faults("503@1")
     keeping.sweep()
@@ -246,7 +246,7 @@ def test_clock_set_while_a_file_waits(keeping: Host, days: int) -> None:
 
 @pytest.mark.parametrize("step_s", [86_400, -86_400])
 def test_clock_of_this_host_is_wrong(keeping: Host, step_s: int) -> None:
-    """A grant's life is reckoned by the server's clock, and one grant is enough."""
+    """The expiry of a grant is computed by the server's clock; one grant is enough."""
     keeping.clock.host_s = step_s
     drop(keeping, A, FIRST)
     run(keeping)
@@ -257,7 +257,7 @@ def test_clock_of_this_host_is_wrong(keeping: Host, step_s: int) -> None:
 
 
 def test_folder_made_anew_is_watched(tmp_path: Path, server: RehearsalServer) -> None:
-    """A folder that was removed and made again still tells of its files."""
+    """A folder that was removed and created again is still watched."""
     # No sweep comes within the test: what arrives was told.
     site = Installation(tmp_path, server.url, spool_sweep_every="1h")
     site.drop("pat/a.zip", b"a")
@@ -294,7 +294,7 @@ def test_few_descriptors(site: Installation, server: RehearsalServer) -> None:
 def test_folder_unmounted_with_files_waiting(
     site: Installation, server: RehearsalServer, mount: Mount
 ) -> None:
-    """Nothing is withdrawn for the empty folder below; mounted anew, all is sent."""
+    """After a lost mount nothing is withdrawn; mounted again, all files are sent."""
     disk = site.folder / "disk"
     disk.mkdir()
     mount("--bind", str(disk), at=site.spool)
@@ -326,7 +326,7 @@ FEW_WATCHES = [
 
 @pytest.mark.system
 def test_few_watches(tmp_path: Path, server: RehearsalServer) -> None:
-    """Where most folders cannot be watched it is said, and all is delivered."""
+    """If most folders cannot be watched, it is reported, and all files arrive."""
     able = subprocess.run([*FEW_WATCHES, "true"], check=False)  # noqa: S603  our own
     if able.returncode:
         pytest.skip("the kernel refuses namespaces: no limit can be set")

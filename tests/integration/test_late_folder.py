@@ -21,7 +21,7 @@ def site(tmp_path: Path, server: RehearsalServer) -> Installation:
 
 
 def test_daemon_waits_for_it(site: Installation) -> None:
-    """It starts, tells of the loss once, takes a reload, and delivers when it comes."""
+    """The daemon starts without its folder, reports it once, and delivers later."""
     with site.running() as daemon:
         daemon.signal(signal.SIGHUP)
         daemon.wait_for_event("daemon.reloaded")
@@ -44,7 +44,7 @@ def test_stop_while_it_waits(site: Installation) -> None:
 
 @pytest.mark.parametrize("command", ["once", "check"])
 def test_commands_say_that_it_is_missing(site: Installation, command: str) -> None:
-    """Who does not wait is told where the configuration names it, and what to do."""
+    """Other commands name the line of the configuration, and the remedy."""
     done = site.call(command)
 
     assert done.returncode == 78
@@ -53,7 +53,7 @@ def test_commands_say_that_it_is_missing(site: Installation, command: str) -> No
 
 
 def test_file_in_its_place_ends_the_start(site: Installation) -> None:
-    """What is no folder is not waited for."""
+    """The daemon does not wait for a path that is not a folder."""
     site.spool.write_text("")
 
     assert site.call("run").returncode == 78
@@ -62,7 +62,7 @@ def test_file_in_its_place_ends_the_start(site: Installation) -> None:
 def test_queue_outlives_the_absence(
     site: Installation, server: RehearsalServer
 ) -> None:
-    """What was queued before is kept while it waits, and delivered as itself."""
+    """Queued files stay queued while the folder is missing, and are delivered later."""
     server.faults = fault_menu("api-500")
     site.drop(FILE)
     site.call("once", "--wait", "1s")

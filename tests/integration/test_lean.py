@@ -1,4 +1,4 @@
-"""What a start, a look and an idle second cost: counted, never timed."""
+"""The cost of a start, a command and an idle second: counted, not timed."""
 
 import random
 import re
@@ -58,7 +58,7 @@ def loaded(told: str) -> set[str]:
 def test_a_command_loads_what_it_uses(
     place: Installation, arguments: list[str]
 ) -> None:
-    """Who only looks does not pay for the daemon, nor a file for colours."""
+    """A query command imports nothing of the daemon, and a file needs no colours."""
     Journal(place.journal).close()
     command = place.command(*arguments)
     if arguments[0].startswith("--"):
@@ -191,7 +191,7 @@ def admissions(count: int, first: int = 0) -> list[Admission]:
 
 
 def test_a_new_path_costs_two_statements(journal: Journal) -> None:
-    """Of a batch each file is asked for once and entered once, in one transaction."""
+    """Each file of a batch costs one query and one insert, in one transaction."""
     with counting(journal.database._writer) as few:
         journal.admit(admissions(10))
     with counting(journal.database._writer) as many:
@@ -231,7 +231,7 @@ def delivered(spool_root: Path, journal: Journal) -> Door:
 
 
 def test_a_sweep_asks_for_many_at_once(delivered: Door) -> None:
-    """What is known as it lies there costs no query of its own."""
+    """A known file costs no query of its own."""
     with reading(delivered.journal.database) as queries:
         swept = delivered.sweep()
 
@@ -240,7 +240,7 @@ def test_a_sweep_asks_for_many_at_once(delivered: Door) -> None:
 
 
 def test_a_sweep_finds_what_has_changed(delivered: Door) -> None:
-    """Among many known files the one that is another now is admitted."""
+    """Among many known files a changed one is admitted."""
     make_zip(delivered.root / "pat" / "7.zip", b"id\n2\n")
     swept = delivered.sweep()
 
@@ -316,7 +316,7 @@ def parts(place: Installation) -> Iterator[Components]:
 
 
 def test_a_look_asks_nothing_while_nothing_changes(place: Installation) -> None:
-    """What the journal said stands until something is committed, or has aged."""
+    """An answer of the journal is cached until a commit or until it is old."""
     now = time.time()
     with parts(place) as all_parts, reading(all_parts.journal.database) as queries:
         health = all_parts.health

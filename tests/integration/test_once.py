@@ -27,7 +27,7 @@ def test_empty_folder_is_zero(site: Installation) -> None:
 
 
 def test_second_run_sends_nothing(site: Installation, server: RehearsalServer) -> None:
-    """What was delivered is known to the next run."""
+    """The next run knows what was delivered."""
     site.drop("school_master/school_mst.zip")
     site.call("once", timeout_s=LIMIT_S)
 
@@ -67,7 +67,7 @@ def test_file_still_written_is_listed(
 def test_wrong_password_is_told_in_a_line(
     site: Installation, server: RehearsalServer
 ) -> None:
-    """A refused login ends soon, asks once, and says what is wrong."""
+    """A refused login ends the run soon, after one request, with the reason."""
     (site.folder / "password").write_text("wrong")
     site.drop("school_master/school_mst.zip")
 
@@ -96,7 +96,7 @@ def test_server_down_is_told_in_a_line(tmp_path: Path) -> None:
 def test_passing_fault_is_waited_out(
     site: Installation, server: RehearsalServer
 ) -> None:
-    """Faults that pass within the patience do not fail the run."""
+    """Faults that end within the wait do not fail the run."""
     server.faults = fault_menu("503@2")
     site.drop("school_master/school_mst.zip")
 
@@ -107,7 +107,7 @@ def test_passing_fault_is_waited_out(
 
 
 def test_symbolic_link_is_listed(site: Installation, server: RehearsalServer) -> None:
-    """A link is not followed, and not passed over in silence either."""
+    """A link is not followed, but it is reported."""
     outside = site.drop("../outside.zip")
     (site.spool / "link.zip").symlink_to(outside)
 
@@ -130,7 +130,7 @@ def test_journal_held_by_a_daemon(site: Installation) -> None:
 def test_upper_case_ending_is_listed(
     site: Installation, server: RehearsalServer
 ) -> None:
-    """`DATA.ZIP`, which the server would not take, is not passed over in silence."""
+    """`DATA.ZIP`, which the server would not accept, is reported."""
     site.drop("pat/DATA.ZIP")
 
     done = site.call("once", timeout_s=LIMIT_S)
@@ -143,7 +143,7 @@ def test_upper_case_ending_is_listed(
 def test_grant_of_another_server_is_not_used(
     site: Installation, server: RehearsalServer, tmp_path: Path
 ) -> None:
-    """After a change of `emission.url` nothing goes to where the old grant leads."""
+    """After a change of `emission.url` nothing is sent with the old grant."""
     server.faults = fault_menu("503")
     site.drop("school_master/school_mst.zip")
     site.call("once", "--wait", "1s", timeout_s=LIMIT_S)
@@ -161,7 +161,7 @@ def test_grant_of_another_server_is_not_used(
 def test_rejected_and_put_aside_is_still_listed(
     tmp_path: Path, server: RehearsalServer
 ) -> None:
-    """A folder that is clean because a file was rejected and moved is no success."""
+    """A run that moves a rejected file out of the folder is not a success."""
     site = Installation(
         tmp_path,
         server.url,

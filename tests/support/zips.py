@@ -29,7 +29,7 @@ def header(
     variant: str = "",
     required: str = "",
 ) -> Header:
-    """Return a header as the catalogue would state it; `required` by blanks."""
+    """Return a header of the catalogue; `required` is separated by blanks."""
     return Header(columns, match, tuple(required.split()), variant)
 
 
@@ -45,7 +45,7 @@ ATTENDANCE = Dataset(
 
 @dataclass
 class Counted:
-    """A `read_at` of bytes that notes how many it was asked for."""
+    """A `read_at` of bytes that counts the bytes it is asked for."""
 
     data: bytes
     asked_bytes: int = 0
@@ -104,7 +104,7 @@ def zipped(
 
 @dataclass
 class Raw:
-    """A zip of one member, each field of which can be made to lie."""
+    """A zip of one member in which each field can be wrong."""
 
     packed: bytes
     size: int
@@ -184,7 +184,7 @@ def deflated(data: bytes) -> bytes:
 
 
 def raw(content: bytes = GOOD) -> Raw:
-    """Return a sound zip of one deflated CSV, to be made to lie."""
+    """Return a correct zip of one deflated CSV, to be changed."""
     return Raw(deflated(content), len(content), zlib.crc32(content))
 
 

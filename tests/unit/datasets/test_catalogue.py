@@ -210,7 +210,7 @@ def test_a_slip_gets_a_suggestion(path: bytes, meant: str | None) -> None:
 
 
 def test_the_likest_names_of_a_large_folder_are_listed() -> None:
-    """Of the 32 names of UDISE five are listed, the likest first."""
+    """Of the 32 names of UDISE five are listed, the most similar first."""
     (finding,) = CATALOGUE.findings(b"udise/sch_exmres_c9.zip")
 
     assert finding.expected.count("….zip") == 5
@@ -228,7 +228,7 @@ def test_an_ending_that_the_server_does_not_take_is_found(base: str) -> None:
 
 
 def test_a_path_may_be_wrong_in_two_ways() -> None:
-    """Both are said at once."""
+    """Both findings are reported at once."""
     codes = [finding.code for finding in CATALOGUE.findings(b"nowhere/x.ZIP")]
     assert codes == [Code.UNKNOWN_FOLDER, Code.WRONG_ENDING]
 
@@ -252,7 +252,7 @@ def test_a_path_may_be_wrong_in_two_ways() -> None:
 def test_what_a_version_does_not_read_is_found(
     path: str, version: str | None, *, found: bool
 ) -> None:
-    """An unknown version reads everything; of a known one it is known better."""
+    """An unknown version reads every dataset; a known one only its own."""
     findings = CATALOGUE.findings(
         path.encode(), Version.parse(version) if version else None
     )
@@ -337,12 +337,12 @@ def made(title: str, kind: DatasetKind, delimiter: str = "|") -> Dataset:
     ],
 )
 def test_each_dataset_and_each_unknown_folder_is_a_flow(path: bytes, flow: str) -> None:
-    """One producer's backlog is kept apart from the others'."""
+    """Each dataset has its own flow."""
     assert CATALOGUE.queue_position(path).flow == flow
 
 
 def test_rank_is_the_place_in_the_catalogue() -> None:
-    """Datasets rank as they stand in the file; what is unknown comes last."""
+    """Datasets rank in the order of the file; unknown ones come last."""
     ranks = [dataset.rank for dataset in CATALOGUE.datasets]
 
     assert ranks == list(range(len(CATALOGUE.datasets)))
@@ -357,7 +357,7 @@ def test_no_dataset_stands_twice() -> None:
 
 @given(st.binary(max_size=30))
 def test_every_path_has_a_place(path: bytes) -> None:
-    """A path is a dataset or it is found why not, and never both."""
+    """A path has a dataset or a finding, never both."""
     codes = {finding.code for finding in CATALOGUE.findings(path)}
 
     assert (CATALOGUE.dataset(path) is None) == bool(codes & UNREAD)

@@ -1,4 +1,4 @@
-"""The shipped catalogue, held against what cQube's documents and templates state."""
+"""The shipped catalogue, compared with cQube's documents and templates."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A first line against the headers of its dataset, and what a person is told of it."""
+"""A first line compared with the headers of its dataset, and the finding."""
 
 import csv
 from dataclasses import replace
@@ -113,7 +113,7 @@ WRONG = {
 
 @pytest.mark.parametrize(("line", "found"), WRONG.values(), ids=WRONG)
 def test_a_wrong_header_is_told_in_few_words(line: str, found: str) -> None:
-    """What is misspelt, what is missing, or where the order is left."""
+    """The finding names misspelled, missing and misplaced columns."""
     assert told(line) == ("E233", EXPECTED, found)
 
 
@@ -126,7 +126,7 @@ def test_a_wrong_header_is_told_in_few_words(line: str, found: str) -> None:
     "line", [HEADER, HEADER.replace("Month", "Mon")], ids=["right", "misspelt"]
 )
 def test_a_wrong_delimiter_is_told_alone(line: str, delimiter: str, word: str) -> None:
-    """The columns may be right: nothing is said of them until they are apart."""
+    """With another delimiter only the delimiter is reported, not the columns."""
     heading = check_header(line.replace("|", delimiter), ATTENDANCE, None, "")
 
     assert told(line.replace("|", delimiter)) == ("E232", "| (pipe)", word)
@@ -134,7 +134,7 @@ def test_a_wrong_delimiter_is_told_alone(line: str, delimiter: str, word: str) -
 
 
 def test_the_commonest_of_other_delimiters_is_named() -> None:
-    """A comma within a name does not make a file one of commas."""
+    """A comma in a name does not make comma the delimiter."""
     assert told("Student, Id;School;Year") == ("E232", "| (pipe)", "; (semicolon)")
 
 
@@ -154,7 +154,7 @@ def test_a_right_delimiter_is_not_doubted_for_a_comma_in_a_name() -> None:
 
 
 def test_a_dataset_of_one_column_has_no_wrong_delimiter() -> None:
-    """One column has nothing to separate."""
+    """A header of one column needs no delimiter."""
     batches = of("batchIdList")
 
     assert told("batchidlist", batches) is None
@@ -205,7 +205,7 @@ WIDE = [f"c{number}_{'abcdefg'[number % 7]}" for number in range(172)]
 
 
 def test_172_columns_are_told_in_few_words() -> None:
-    """The widest table's header fills no screen, however much of it is wrong."""
+    """The finding of the widest header stays short."""
     facility = of("|".join(WIDE))
     swapped = [*WIDE[:90], WIDE[91], WIDE[90], *WIDE[92:]]
     expected = "|".join(WIDE[:5]) + "|… (172 columns, in this order)"
@@ -281,13 +281,13 @@ def test_the_version_decides_which_header_applies() -> None:
 
 @pytest.mark.parametrize("delimiter", ["|", ",", ";", "\t"])
 def test_without_a_dataset_the_likeliest_delimiter_parts(delimiter: str) -> None:
-    """The columns are shown, and nothing is held against them."""
+    """Without a dataset the columns are returned without a finding."""
     heading = check_header(f"a{delimiter}b{delimiter}c", None, None, "")
     assert (heading.columns, heading.finding) == (("a", "b", "c"), None)
 
 
 def test_a_cr_inside_the_line_is_an_error() -> None:
-    """A file of CRs alone is one line; its caller says so."""
+    """A line with a CR inside raises `csv.Error`."""
     with pytest.raises(csv.Error):
         check_header("a|b\r1|2\r3|4", ATTENDANCE, None, "")
 
@@ -297,7 +297,7 @@ NAMES = st.text('abcS"|, é\\', max_size=5) | st.sampled_from(COLUMNS)
 
 @given(st.lists(NAMES, max_size=9), st.sampled_from(list(HeaderMatch)))
 def test_any_line_is_judged(names: list[str], match: HeaderMatch) -> None:
-    """No line is too strange for any rule; a right one is found right."""
+    """No line raises another error, and a correct header is accepted."""
     known = (header(*COLUMNS, match=match, required=" ".join(COLUMNS[:2])),)
     dataset = Dataset("f", "n", DatasetKind.MASTER, 1, headers=known)
     line = "|".join(names)

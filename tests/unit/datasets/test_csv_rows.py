@@ -1,4 +1,4 @@
-"""The records of a CSV, each with what the server would drop it for."""
+"""The records of a CSV, and why the server would drop them."""
 
 import io
 from collections.abc import Iterator
@@ -125,7 +125,7 @@ FOUND = {
 def test_a_wrong_row_is_told_by_its_line(
     text: str, code: str, expected: str, found: str, cut: int
 ) -> None:
-    """One finding a kind: how many rows, and where the first one stands."""
+    """One finding per kind of problem, with the number of rows and the first line."""
     assert told(rows(GOOD * 2 + text, cut=cut)) == [(code, expected, found)]
 
 
@@ -171,7 +171,7 @@ def test_a_row_counts_once_in_a_kind() -> None:
 
 
 def test_columns_are_found_by_name() -> None:
-    """Order and case of the file's columns are its own; a lacking one is not missed."""
+    """Columns may come in any order and case; a missing column is not checked."""
     columns = ("more", "NOTE", "VISIT", "academicyear")
     assert told(rows("||x|2020\n", columns=columns)) == [
         ("E241", "Visit as yyyy-MM-dd", "1 row, in line 2: Visit 'x'"),
@@ -195,7 +195,7 @@ def test_academic_years_go_by_many_names(name: str) -> None:
 
 
 def test_a_year_that_no_header_documents_is_left_alone() -> None:
-    """A column that the state added is not the server's business."""
+    """A column that the dataset does not document is not checked."""
     dataset = Dataset("f", "n", DatasetKind.UDISE, 1, headers=(header("id"),))
     table = RowChecker(dataset, ("id", "ac_year"))
     table.read(["1|2020\n"], lambda: True)
@@ -203,7 +203,7 @@ def test_a_year_that_no_header_documents_is_left_alone() -> None:
 
 
 def test_what_was_not_read_to_its_end_says_so() -> None:
-    """The words of the caller stand in each finding."""
+    """Each finding says how far the file was read."""
     table = rows(GOOD + "1|2\n", whole=False)
 
     assert table.findings(" in the first 8MiB")[0].found == (
@@ -213,13 +213,13 @@ def test_what_was_not_read_to_its_end_says_so() -> None:
 
 
 def test_a_record_that_the_end_cuts_is_not_judged() -> None:
-    """Where the text goes on, an open quote is no fault."""
+    """An open quote at the read limit is not a finding."""
     table = rows(GOOD + '2|||"open\n', whole=False)
     assert (told(table), table.count) == ([], 1)
 
 
 def test_after_a_broken_record_the_count_is_not_complete() -> None:
-    """What stands before it is checked, and nothing behind it."""
+    """Only the rows before the error are checked."""
     table = rows("1|2\n1||\r1|\n" + GOOD * 9)
 
     assert told(table) == [("E240", UNEVEN, "2 rows, the first in line 2: 2 columns")]
@@ -233,7 +233,7 @@ RECORDS = st.lists(
 
 @given(RECORDS, st.integers(1, 5))
 def test_what_is_quoted_well_is_even(records: list[list[str]], cut: int) -> None:
-    """Whatever a value holds, quoted and escaped it stays within its column."""
+    """Any value, quoted and escaped, stays within its column."""
 
     def quoted(value: str) -> str:
         return '"{}"'.format(value.replace("\\", "\\\\").replace('"', '""'))

@@ -1,4 +1,4 @@
-"""The text of a CSV: what is no sound UTF-8, and what is no line."""
+"""The text of a CSV: invalid UTF-8 and lines that are too long."""
 
 import codecs
 import io
@@ -20,7 +20,7 @@ def told(findings: list[Finding]) -> list[tuple[str, str]]:
 
 
 def read(content: bytes, limit_bytes: int = 10**9) -> tuple[str, CsvTextReader]:
-    """Return the text that is sound, and what read it."""
+    """Return the valid text, and its reader."""
     lines = CsvTextReader(io.BytesIO(content).read, len(content), limit_bytes)
     return "".join(lines.blocks()), lines
 
@@ -28,7 +28,7 @@ def read(content: bytes, limit_bytes: int = 10**9) -> tuple[str, CsvTextReader]:
 @pytest.mark.parametrize("times", [1, 5000])
 @pytest.mark.parametrize("ending", ["\n", "", "\n\n"], ids=repr)
 def test_sound_text_is_read_whole(times: int, ending: str) -> None:
-    """Every character arrives, wherever the chunks are cut."""
+    """Every character is read, wherever chunks end."""
     text = (TEXT * times).removesuffix("\n") + ending
     got, lines = read(text.encode())
 
@@ -50,7 +50,7 @@ def test_each_block_is_whole_lines(text: str, times: int) -> None:
 
 
 def test_the_limit_cuts_a_line_off() -> None:
-    """What is left of a line at the limit is not taken for one."""
+    """A line that the limit cuts is left out."""
     content = b"x" * 99 + b"\n"
     got, lines = read(content * 10, 250)
 
@@ -96,7 +96,7 @@ def test_a_limit_at_the_very_end_is_the_whole() -> None:
     ],
 )
 def test_what_is_no_utf8_is_told_by_line_and_byte(content: bytes, found: str) -> None:
-    """The finding leads to the place, or says what kind of file it is."""
+    """The finding names the place of the wrong byte, or the kind of file."""
     _, lines = read(content)
 
     assert told(lines.findings) == [("E230", found)]
@@ -104,13 +104,13 @@ def test_what_is_no_utf8_is_told_by_line_and_byte(content: bytes, found: str) ->
 
 
 def test_the_lines_before_a_wrong_byte_are_read() -> None:
-    """The text ends with the last line that is sound."""
+    """The text ends with the last valid line."""
     got, _ = read(b"a|b\n1|2\n3|\xe9\n4|5\n")
     assert got == "a|b\n1|2\n"
 
 
 def test_a_mark_is_noted_and_left_out() -> None:
-    """A byte order mark is no part of the first column."""
+    """A byte order mark is not part of the first column."""
     got, lines = read(codecs.BOM_UTF8 + b"a|b\n")
 
     assert got == "a|b\n"
@@ -133,7 +133,7 @@ def test_a_line_over_1_mb_ends_the_text(before: bytes, ending: bytes) -> None:
 
 
 def test_a_line_without_end_is_given_up_at_1_mb() -> None:
-    """Of a file that is one line no more is read than shows it."""
+    """A file of one long line is read only until the line is too long."""
     _, lines = read(b"x" * (8 * LINE_MAX_BYTES))
 
     assert told(lines.findings) == [("E235", "line 1 is longer")]
@@ -141,7 +141,7 @@ def test_a_line_without_end_is_given_up_at_1_mb() -> None:
 
 
 def test_content_that_ends_early_is_damage() -> None:
-    """Fewer bytes than the zip claims are no whole file."""
+    """Fewer bytes than the zip claims are damage."""
     lines = CsvTextReader(io.BytesIO(b"a\n").read, 3, 10**9)
     with pytest.raises(DamagedZip, match="2 bytes of content in place of 3"):
         list(lines.blocks())

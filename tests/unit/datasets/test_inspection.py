@@ -1,4 +1,4 @@
-"""A whole zip before it is sent: what the server would object to, within bounds."""
+"""The inspection of a whole zip: its findings and its bounds."""
 
 import errno
 import os
@@ -37,7 +37,7 @@ JUNK = b"\0\5\x16\7"
 
 
 def test_a_good_file_has_no_findings() -> None:
-    """What the server takes is counted, and its checksum compared."""
+    """The rows of a correct file are counted, and its checksum is compared."""
     report = inspected_csv(GOOD)
     assert report == Report((), NAME, COLUMNS, 2, read_bytes=len(GOOD), whole=True)
 
@@ -65,7 +65,7 @@ WELL_MADE = {
 
 @pytest.mark.parametrize("make", WELL_MADE.values(), ids=WELL_MADE)
 def test_well_made_zips_have_no_findings(make: Callable[[], bytes]) -> None:
-    """Whatever made it, what the server takes is not objected to."""
+    """A file that the server accepts has no finding, whatever program made it."""
     report = inspected(make())
 
     assert words(report) == []
@@ -133,7 +133,7 @@ DAMAGED = {
 
 @pytest.mark.parametrize(("make", "found"), DAMAGED.values(), ids=DAMAGED)
 def test_damage_is_told(make: Callable[[], bytes], found: str) -> None:
-    """What contradicts itself, or does not unpack, is damaged."""
+    """A zip that contradicts itself or cannot be unpacked is damaged."""
     report = inspected(make())
     assert [one for one in words(report) if one[0] == "E229"] == [
         ("E229", "a whole zip", found)
@@ -141,7 +141,7 @@ def test_damage_is_told(make: Callable[[], bytes], found: str) -> None:
 
 
 def test_damage_hides_no_wrong_header() -> None:
-    """The header was read before the damage was met, and is judged all the same."""
+    """A wrong header is reported even if the zip is damaged behind it."""
     report = inspected(repeated(b"a|b\n", b"1|2\n" * 10_000, 9))
     assert codes(report) == ["E229", "E233"]
 
@@ -182,13 +182,13 @@ MEMBERS = {
 def test_a_zip_holds_one_csv(
     members: dict[str, bytes], expected: list[tuple[str, str, str]]
 ) -> None:
-    """No file and several files are told, with what they are."""
+    """A zip without a file, or with several, is reported with their names."""
     assert words(inspected(zipped(members))) == expected
 
 
 @pytest.mark.parametrize("beside", [f"__MACOSX/._{NAME}", "notes.txt"])
 def test_the_csv_is_inspected_beside_other_files(beside: str) -> None:
-    """Where it is plain which file is the data, its own faults are told at once."""
+    """If it is clear which file is the data, its findings are reported too."""
     report = inspected(zipped({beside: JUNK, NAME: b"a|b\n1|2\n"}))
 
     assert codes(report) == ["E226", "E233"]
@@ -196,7 +196,7 @@ def test_the_csv_is_inspected_beside_other_files(beside: str) -> None:
 
 
 def test_there_is_no_telling_of_two_csvs() -> None:
-    """Of two CSVs neither is taken for the data."""
+    """With two CSVs neither is inspected."""
     report = inspected(zipped({"a.csv": b"x", "b.csv": b"y"}))
 
     assert codes(report) == ["E226"]
@@ -266,7 +266,7 @@ BARE = {
 def test_what_lacks_header_or_records_is_told_once(
     content: bytes, code: str, expected: str, found: str
 ) -> None:
-    """One fault is one finding, and nothing that follows from it is one too."""
+    """One error is one finding, without further findings that follow from it."""
     report = inspected_csv(content)
 
     assert words(report) == [(code, expected, found)]
@@ -281,7 +281,7 @@ def test_findings_come_in_the_order_of_mending() -> None:
 
 
 def test_without_a_dataset_what_holds_for_all_is_checked() -> None:
-    """An unknown name has a zip, a text, a header and a record all the same."""
+    """A file without a dataset is inspected by the rules for all files."""
     report = inspected_csv(b"a;b\n1;2;3\n", dataset=None)
     wrong = inspected_csv(b"\xef\xbb\xbfa;b\n", dataset=None)
 
@@ -291,13 +291,13 @@ def test_without_a_dataset_what_holds_for_all_is_checked() -> None:
 
 
 def test_a_dataset_without_headers_has_neither_header_nor_row_checks() -> None:
-    """Where the header is not one for the whole file, nothing is held against it."""
+    """A dataset without one header for the whole file has no header finding."""
     report = inspected_csv(b"x\n1|2\n|\n", dataset=replace(ATTENDANCE, headers=()))
     assert (codes(report), report.rows) == ([], None)
 
 
 def test_a_budget_of_nothing_reads_header_and_first_record() -> None:
-    """Zero looks at the head of the file only: no row is judged."""
+    """A budget of zero reads only the header and the first record."""
     data = repeated(b"a|b\n", b"1|2|3\n" * 10_000, 100)
     report = inspected(data, settings=InspectionSettings(budget_bytes=0))
     small = inspected_csv(GOOD + b"1|2\n", settings=InspectionSettings(budget_bytes=0))
@@ -309,7 +309,7 @@ def test_a_budget_of_nothing_reads_header_and_first_record() -> None:
 
 
 def test_twenty_million_rows_are_read_to_the_budget_only() -> None:
-    """A large file costs the budget, in what is unpacked and in what is asked for."""
+    """A large file costs no more than the budget, in bytes read and unpacked."""
     row = b"1001|24001|2020-21|7|\n"
     data = repeated(f"{HEADER}\n".encode(), row * 20_000, 1000)
     read_at = Counted(data)
@@ -333,7 +333,7 @@ def test_a_large_file_is_counted_to_its_end_within_the_budget() -> None:
 
 
 def test_a_finding_says_how_far_was_read() -> None:
-    """Where the budget ended the count, the words say so."""
+    """The finding says that the budget ended the count."""
     chunk = (f"{ROW}\n" * 999 + "1|2\n").encode()
     data = repeated(f"{HEADER}\n".encode(), chunk, 1000)
     report = inspected(data, settings=InspectionSettings(budget_bytes=2 * MIB))
@@ -374,7 +374,7 @@ def test_a_finding_says_how_far_was_read() -> None:
 def test_a_bomb_of_a_gibibyte_is_read_to_the_budget_only(
     piece: bytes, expected: list[str]
 ) -> None:
-    """Bytes asked for, bytes unpacked and memory stay small, whatever unpacks."""
+    """Bytes read, bytes unpacked and memory stay small for any zip bomb."""
     data = repeated(b"", piece, 1024**3 // len(piece))
     read_at = Counted(data)
     tracemalloc.start()
@@ -423,7 +423,7 @@ def test_wide_rows_and_long_values_take_little_memory() -> None:
 
 
 def test_a_stream_of_nothing_ends_with_the_budget() -> None:
-    """Compressed data that unpacks to nothing is not read for ever."""
+    """Compressed data that unpacks to nothing is read only up to a limit."""
     empty_block = b"\0\0\0\xff\xff"
     packed = empty_block * (40 * MIB // 5)
     data = replace(raw(), packed=packed).zip()
@@ -437,7 +437,7 @@ def test_a_stream_of_nothing_ends_with_the_budget() -> None:
 
 
 def test_ten_million_entries_are_not_read() -> None:
-    """A directory beyond measure is told by its end record alone."""
+    """A directory that is too large is reported from its end record alone."""
     entries, entry_bytes = 10_000_000, 47
     at, size = 100, entries * entry_bytes
     wide = struct.pack(
@@ -500,7 +500,7 @@ def test_a_name_of_64_kib_is_cut_and_forges_nothing(flags: int, byte: bytes) -> 
 
 
 def test_trouble_with_the_disk_is_no_damage() -> None:
-    """Wherever reading fails, the error is the caller's, and no finding."""
+    """A read error is raised to the caller, and is not a finding."""
     data = zipped({NAME: GOOD})
     reads = Counted(data)
     count = 0
@@ -526,7 +526,7 @@ def test_trouble_with_the_disk_is_no_damage() -> None:
 
 
 def check_report(report: Report) -> None:
-    """Assert what holds of every report."""
+    """Assert what is true for every report."""
     assert all(one.expected.isprintable() for one in report.findings)
     assert all(one.found.isprintable() for one in report.findings)
     assert all(len(one.found) < 2000 for one in report.findings)
@@ -565,7 +565,7 @@ def test_any_mutation_of_a_zip_gives_a_report(
     st.binary(max_size=400) | st.text("|\n\"\\\r,é ab\0'", max_size=60).map(str.encode)
 )
 def test_any_content_gives_a_report(content: bytes) -> None:
-    """No text, and no other bytes, are too strange to be judged."""
+    """Any text, and any bytes, can be inspected."""
     for dataset in (ATTENDANCE, None):
         check_report(inspected_csv(content, dataset))
         check_report(inspected_csv(f"{HEADER}\n".encode() + content, dataset))
@@ -573,6 +573,6 @@ def test_any_content_gives_a_report(content: bytes) -> None:
 
 @given(st.binary(max_size=200))
 def test_any_stream_gives_a_report(packed: bytes) -> None:
-    """What pretends to be compressed is unpacked or told, and never crashed on."""
+    """Data that claims to be compressed is unpacked or reported, without a crash."""
     data = replace(raw(), packed=packed, crc=zlib.crc32(packed)).zip()
     check_report(inspected(data))

@@ -1,4 +1,4 @@
-"""Whether bytes are a whole zip, on real zips and on what is left of them."""
+"""Whether bytes are a whole zip, with real and cut-off zips."""
 
 import io
 import os
@@ -98,7 +98,7 @@ WHOLE: dict[str, Callable[[], bytes]] = {
 
 @pytest.mark.parametrize("make", WHOLE.values(), ids=WHOLE)
 def test_a_whole_zip_has_no_flaw(make: Callable[[], bytes]) -> None:
-    """What the standard library wrote to its end is a whole zip."""
+    """A zip that the standard library has finished is whole."""
     assert flaw(make()) is None
 
 
@@ -136,7 +136,7 @@ SMALL: dict[str, Callable[[], bytes]] = {
 
 @pytest.mark.parametrize("make", SMALL.values(), ids=SMALL)
 def test_a_zip_cut_off_anywhere_is_flagged(make: Callable[[], bytes]) -> None:
-    """At every byte offset, what is left is not taken for a whole zip."""
+    """A zip that is cut off at any byte is not whole."""
     data = make()
     missed = [at for at in range(len(data)) if flaw(data[:at]) is None]
     assert missed == []
@@ -158,7 +158,7 @@ def test_a_zip64_record_that_contradicts_is_flagged(offset: int, byte: int) -> N
 
 @pytest.mark.parametrize("inner", [zipped(CSV), zipped(CSV, comment=b"inner")])
 def test_a_cut_off_zip_that_ends_in_an_inner_zip_is_flagged(inner: bytes) -> None:
-    """The inner end record closes at the end, but counts from another beginning."""
+    """The end record of an inner zip at the end of the file does not count."""
     outer = zipped(CSV, inner, how=STORED)
     cut = outer[: outer.index(inner) + len(inner)]
 
@@ -200,7 +200,7 @@ def test_a_hole_at_the_beginning_is_flagged() -> None:
 
 
 def test_data_before_the_zip_is_flagged() -> None:
-    """A zip that something was put in front of has its directory elsewhere."""
+    """A zip with other bytes in front of it is not whole."""
     assert flaw(b"#!/bin/sh\n" + zipped(CSV)) == ELSEWHERE
 
 
@@ -246,7 +246,7 @@ def test_a_directory_that_is_none_is_flagged() -> None:
     ids=["nothing", "two bytes", "zeros", "csv", "html", "long"],
 )
 def test_garbage_is_flagged(data: bytes) -> None:
-    """What is no zip has no end record."""
+    """A file that is not a zip has no end record."""
     assert flaw(data) == NO_END
 
 
@@ -256,7 +256,7 @@ PIECES = st.lists(st.binary(max_size=24) | st.sampled_from(MARKS), max_size=12)
 
 @given(PIECES.map(b"".join), st.binary(min_size=18, max_size=20))
 def test_no_bytes_are_too_strange(before: bytes, fields: bytes) -> None:
-    """Signatures in any order with any fields are judged, never crashed on."""
+    """Signatures in any order with any fields cause no crash."""
     for data in (before, before + b"PK\x05\x06" + fields[:-2] + b"\0\0"):
         assert flaw(data) is None or isinstance(flaw(data), str)
 
@@ -265,7 +265,7 @@ def test_no_bytes_are_too_strange(before: bytes, fields: bytes) -> None:
 def test_any_zip_is_whole_and_any_prefix_is_not(
     members: list[bytes], comment: bytes, data: st.DataObject
 ) -> None:
-    """Whatever is in it, a zip passes whole and fails cut off."""
+    """Any zip is whole, and not whole when cut off."""
     whole = zipped(*members, comment=comment, how=STORED)
     cut = data.draw(st.integers(0, len(whole) - 1))
 

@@ -109,7 +109,7 @@ def test_rules(spool_root: Path, journal: Journal, archive: Path) -> None:
 
 @pytest.mark.parametrize("name", ["pat/a.zip", "a.zip", os.fsdecode(b"d/\xe9\n.zip")])
 def test_archived(name: str, mover: Outbox, archive: Path) -> None:
-    """The file is in the archive under the day and its path, and done is on record."""
+    """The file is in the archive under the day and its path, and this is recorded."""
     entry = mover.delivered(name)
     (event,) = mover.dispose(entry)
     assert event["event"] == "file.disposed"
@@ -121,7 +121,7 @@ def test_archived(name: str, mover: Outbox, archive: Path) -> None:
 
 
 def test_deleted(shredder: Outbox) -> None:
-    """The file is gone, and done is on record; its folder stays."""
+    """The file is deleted, this is recorded, and its folder stays."""
     entry = shredder.delivered()
     (event,) = shredder.dispose(entry)
     assert event["moved_to"] is None
@@ -158,7 +158,7 @@ def test_other_file_is_left_alone(
 
 
 class Swapping(Spool):
-    """A folder in which something happens right after each look at a file."""
+    """A spool that calls a function after each stat."""
 
     act: Callable[[], None] = staticmethod(lambda: None)
 
@@ -176,7 +176,7 @@ Surprised = tuple[Outbox, Swapping, Path | None]
 def surprised(
     request: pytest.FixtureRequest, spool_root: Path, journal: Journal, tmp_path: Path
 ) -> Iterator[Surprised]:
-    """Archive here, on another file system, or delete; and something happens then."""
+    """Archive here or on another file system, or delete, while something happens."""
     with tempfile.TemporaryDirectory(dir=MEMORY) as elsewhere:
         places = {"archive": tmp_path / "done", "elsewhere": Path(elsewhere)}
         place = places.get(request.param)
@@ -231,7 +231,7 @@ def test_folder_that_becomes_a_link_after_the_look(
 
 @pytest.mark.parametrize("rule", ["mover", "shredder"])
 def test_done_twice(rule: str, request: pytest.FixtureRequest) -> None:
-    """A second time, or after somebody else removed it, there is nothing to do."""
+    """A second disposal, or one after somebody removed the file, does nothing."""
     outbox = request.getfixturevalue(rule)
     entry = outbox.delivered()
     for _ in range(2):
@@ -242,7 +242,7 @@ def test_done_twice(rule: str, request: pytest.FixtureRequest) -> None:
 def test_archive_on_another_file_system(
     mover: Outbox, archive: Path, mount: Mount
 ) -> None:
-    """The file is copied whole, and no half of it is left anywhere."""
+    """The file is copied whole, and no part file is left."""
     archive.mkdir()
     mount("-t", "tmpfs", "tmpfs", at=archive)
     entry = mover.delivered()
@@ -266,7 +266,7 @@ def test_copy_that_a_crash_left(mover: Outbox, archive: Path, mount: Mount) -> N
 
 
 def test_two_at_once(mover: Outbox, archive: Path, mount: Mount) -> None:
-    """A sweep that meets a file under its worker's hand leaves it to the worker."""
+    """A sweep leaves a file to the worker that is just disposing of it."""
     archive.mkdir()
     mount("-t", "tmpfs", "tmpfs", at=archive)
     entries = [mover.delivered(f"pat/{n}.zip") for n in range(20)]
@@ -284,7 +284,7 @@ def test_two_at_once(mover: Outbox, archive: Path, mount: Mount) -> None:
 
 
 def test_full_archive(mover: Outbox, small_disk: SmallDisk) -> None:
-    """Where the archive is full the file stays, and is archived once there is room."""
+    """While the archive is full the file stays; it is archived once there is room."""
     mover = Outbox(mover.root, mover.journal, small_disk.root)
     entry = mover.delivered()
     small_disk.fill()
@@ -300,7 +300,7 @@ def test_full_archive(mover: Outbox, small_disk: SmallDisk) -> None:
 
 
 def test_archive_that_cannot_be_made(mover: Outbox, archive: Path) -> None:
-    """A file where the archive should be: told, and tried again later."""
+    """A file in place of the archive is reported, and the move is tried again later."""
     archive.write_bytes(b"")
     entry = mover.delivered()
     (event,) = mover.dispose(entry)
@@ -316,7 +316,7 @@ def test_archive_that_cannot_be_made(mover: Outbox, archive: Path) -> None:
 def test_folder_that_may_not_be_changed(
     rule: str, archive: Path, mount: Mount, request: pytest.FixtureRequest
 ) -> None:
-    """What cannot be removed is told once, and tries pile up no copies."""
+    """A file that cannot be removed is reported once, and tries leave no copies."""
     outbox = request.getfixturevalue(rule)
     entry = outbox.delivered()
     mount("--bind", str(outbox.root), at=outbox.root)
@@ -331,7 +331,7 @@ def test_folder_that_may_not_be_changed(
 
 
 def test_lost_root_is_no_disposal(shredder: Outbox) -> None:
-    """While the root is away its files are not done; they are when it is back."""
+    """While the root is lost its files stay due; they are moved when it is back."""
     entry = shredder.delivered()
     away = shredder.root.rename(shredder.root.with_name("away"))
     shredder.dispose(entry)
@@ -342,7 +342,7 @@ def test_lost_root_is_no_disposal(shredder: Outbox) -> None:
 
 
 def test_full_journal(spool_root: Path, small_disk: SmallDisk) -> None:
-    """What the full journal cannot take does not raise: the next sweep records it."""
+    """With a full journal the next sweep records the disposal."""
     with Journal(small_disk.root / "journal.db") as journal:
         outbox = Outbox(spool_root, journal, None)
         entry = outbox.delivered()
@@ -356,7 +356,7 @@ def test_full_journal(spool_root: Path, small_disk: SmallDisk) -> None:
 
 
 def test_archived_under_the_day_of_its_delivery(mover: Outbox, archive: Path) -> None:
-    """A disposal done late, or again after a crash, goes where the first try went."""
+    """A late or repeated disposal uses the same folder as the first try."""
     entry = mover.delivered()
     delivered_at = datetime(2021, 1, 7, 23, 59, tzinfo=UTC).timestamp()
     mover.journal.database.write(
@@ -369,7 +369,7 @@ def test_archived_under_the_day_of_its_delivery(mover: Outbox, archive: Path) ->
 
 
 def test_rule_that_was_taken_back(mover: Outbox, archive: Path) -> None:
-    """What was due under an earlier configuration stays under one that keeps."""
+    """A file that is due by an earlier configuration stays if files are now kept."""
     entry = mover.delivered()
     keeper = Disposal(Spool(mover.root), mover.journal, Rule())
 
@@ -386,7 +386,7 @@ FINDING = Finding(Code.WRONG_HEADER, "DistrictId", "District")
 def put_aside(
     root: Path, journal: Journal, aside: Path, name: str = "pat/a.zip"
 ) -> list[EventDict]:
-    """Reject a file at the door and put it aside; return what was logged."""
+    """Reject a file and move it to the rejected folder; return what was logged."""
     disposal = Disposal(Spool(root), journal, Rule(delete=True, rejected=aside))
     seen = Fingerprint.of(make_zip(root / name).stat())
     trouble = DeliveryError(Decision.REJECT, Code.CATALOGUE, str(FINDING))
@@ -404,7 +404,7 @@ def put_aside(
 def test_rejected_is_put_aside_with_the_reason(
     name: str, spool_root: Path, journal: Journal, tmp_path: Path
 ) -> None:
-    """The file lies under the day, and beside it what is wrong and what to do."""
+    """The rejected file is under the day, with its reason and remedy beside it."""
     (event,) = put_aside(spool_root, journal, tmp_path / "aside", name)
 
     files = archived(tmp_path / "aside")
@@ -472,7 +472,7 @@ def test_disposal_that_is_due_is_done_by_a_sweep(
 def test_file_dropped_in_the_last_moment_stays(
     rule: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What took the name between the last look and the removal is put back."""
+    """A file that takes the name just before the removal is put back."""
     outbox = request.getfixturevalue(rule)
     entry = outbox.delivered()
     path = outbox.root / "pat/a.zip"
@@ -496,7 +496,7 @@ def test_file_dropped_in_the_last_moment_stays(
 def test_file_replaced_during_a_long_copy_stays(
     mover: Outbox, archive: Path, mount: Mount, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A copy to another file system takes time: what came meanwhile is not removed."""
+    """A file that comes during the copy to another file system is not removed."""
     archive.mkdir()
     mount("-t", "tmpfs", "tmpfs", at=archive)
     entry = mover.delivered()
@@ -526,7 +526,7 @@ def test_file_that_a_crash_left_aside_is_finished(
     *,
     elsewhere: bool,
 ) -> None:
-    """The next start removes what was taken from its name, and nothing else."""
+    """The next start removes the file that was set aside, and nothing else."""
     archive.mkdir()
     if elsewhere:
         mount("-t", "tmpfs", "tmpfs", at=archive)
@@ -566,7 +566,7 @@ def test_what_could_not_be_finished_is_taken_up_again(
 def test_retried_file_is_not_disposed_of(
     spool_root: Path, journal: Journal, tmp_path: Path
 ) -> None:
-    """A rejection that the operator takes back is no delivery: the file stays."""
+    """A file whose rejection the operator takes back stays."""
     rule = Rule(delete=True, rejected=tmp_path / "r")
     disposal = Disposal(Spool(spool_root), journal, rule)
     seen = Fingerprint.of(make_zip(spool_root / NAME).stat())
@@ -584,7 +584,7 @@ def test_retried_file_is_not_disposed_of(
 
 
 def test_two_files_for_one_name(mover: Outbox, archive: Path) -> None:
-    """Files that want the same place in the archive at once both get one."""
+    """Two files with the same archive path are both archived."""
     entries = []
     for _ in range(2):
         entries += [mover.delivered("pat/x.zip")]

@@ -1,4 +1,4 @@
-"""The first loop, a step at a time: what lies in the folder is admitted, and when."""
+"""The intake, step by step: which files are admitted, and when."""
 
 import fcntl
 import json
@@ -31,7 +31,7 @@ def door(spool_root: Path, journal: Journal) -> Door:
 
 
 def test_complete_file_is_admitted(spool_root: Path, journal: Journal) -> None:
-    """The first sweep finds what is there; the workers are called."""
+    """The first sweep admits the files of the folder and notifies the workers."""
     size = make_zip(spool_root / NAME).stat().st_size
     door = Door(spool_root, journal)
     (event,) = door.step()
@@ -45,7 +45,7 @@ def test_complete_file_is_admitted(spool_root: Path, journal: Journal) -> None:
 
 
 def test_hint_is_enough(door: Door) -> None:
-    """A hint admits a file without a sweep, and a folder's hint all that is in it."""
+    """A hint admits a file without a sweep; a folder's hint admits all its files."""
     make_zip(door.root / NAME)
     assert names(door.step(1, PATH)) == ["file.admitted"]
     make_zip(door.root / "new" / "deep" / "a.zip")
@@ -56,7 +56,7 @@ def test_hint_is_enough(door: Door) -> None:
 
 
 def test_file_being_written_waits_for_its_close(door: Door) -> None:
-    """A whole zip that is still open is not taken; soon after its close it is."""
+    """A whole zip that is still open is admitted only after it is closed."""
     with make_zip(door.root / NAME).open("ab"):
         for _ in range(20):
             assert door.step(1, PATH) == []
@@ -65,7 +65,7 @@ def test_file_being_written_waits_for_its_close(door: Door) -> None:
 
 
 def test_truncated_file_is_reported_once_then_rejected(door: Door) -> None:
-    """A cut-off zip is told once, given up after the time set, and taken mended."""
+    """A cut-off zip is reported once, rejected later, and admitted when corrected."""
     path = make_zip(door.root / NAME)
     path.write_bytes(zip_bytes()[:-3])
     (event,) = door.step(1, PATH)
@@ -86,7 +86,7 @@ def test_truncated_file_is_reported_once_then_rejected(door: Door) -> None:
 
 
 def test_mended_in_time(door: Door) -> None:
-    """A copy that went on after a pause is admitted and never rejected."""
+    """A copy that continues after a pause is admitted and never rejected."""
     path = door.root / NAME
     make_zip(path).write_bytes(zip_bytes()[:40])
     assert names(door.step(1, PATH)) == ["file.incomplete"]
@@ -98,7 +98,7 @@ def test_mended_in_time(door: Door) -> None:
 
 
 def test_known_file_is_not_opened(door: Door) -> None:
-    """What is on record costs a stat; a write lease of ours would refuse an open."""
+    """A known file costs one stat and is not opened."""
     make_zip(door.root / NAME)
     door.step(1, PATH)
     other = make_zip(door.root / "pat" / "unknown.zip")
@@ -112,7 +112,7 @@ def test_known_file_is_not_opened(door: Door) -> None:
 
 
 def test_replaced_file(door: Door) -> None:
-    """A new version ends the one that waited, and is admitted in its place."""
+    """A new version replaces the version that waits."""
     make_zip(door.root / NAME)
     door.step(1, PATH)
     make_zip(door.root / NAME, b"other")
@@ -123,7 +123,7 @@ def test_replaced_file(door: Door) -> None:
 
 
 def test_version_behind_an_upload_waits(door: Door) -> None:
-    """While an older version is sent the new one is asked about again, quietly."""
+    """While an older version is sent, the new one is examined without a log line."""
     make_zip(door.root / NAME)
     door.step(1, PATH)
     entry = door.journal.claim(time.time())
@@ -146,7 +146,7 @@ def test_version_behind_an_upload_waits(door: Door) -> None:
 def test_catalogue(
     objections: str, events: list[str], spool_root: Path, journal: Journal
 ) -> None:
-    """A file that the server would not process is sent, sent with a note, or not."""
+    """The setting decides: a wrong file is sent, sent with findings, or rejected."""
     door = Door(spool_root, journal, objections)
     make_zip(spool_root / "nowhere" / "x.zip")
     told = door.step()
@@ -163,7 +163,7 @@ def test_catalogue(
 
 
 def test_findings_are_kept_and_rejected_for(spool_root: Path, journal: Journal) -> None:
-    """Each finding stands in the reason and, with its parts, in the journal."""
+    """Each finding is in the reason and, with its parts, in the journal."""
     door = Door(spool_root, journal, "enforce")
     make_zip(spool_root / NAME, sample(NAME).replace(b"exam_id", b"exam"))
 
@@ -179,7 +179,7 @@ def test_findings_are_kept_and_rejected_for(spool_root: Path, journal: Journal) 
 def test_what_costs_rows_only_is_sent_under_enforce(
     spool_root: Path, journal: Journal
 ) -> None:
-    """The server loads the other rows, so the file goes, with a warning."""
+    """A file of which the server drops only some rows is sent with a warning."""
     door = Door(spool_root, journal, "enforce")
     make_zip(spool_root / NAME, sample(NAME) + b"one|two\n")
 
@@ -192,7 +192,7 @@ def test_what_costs_rows_only_is_sent_under_enforce(
 def test_file_that_waits_at_the_door_is_inspected_once(
     spool_root: Path, journal: Journal
 ) -> None:
-    """While an older version is sent, the new one is not read again each second."""
+    """While an older version is sent, the new one is not inspected each second."""
     door = Door(spool_root, journal, "warn")
     make_zip(spool_root / NAME, sample(NAME))
     door.step()
@@ -209,7 +209,7 @@ def test_file_that_waits_at_the_door_is_inspected_once(
 
 
 def sparse_zip(path: Path, size: int) -> None:
-    """Make a whole zip64 without entries of any size; nothing of it is on disk."""
+    """Make a sparse zip64 of any size without entries."""
     at = size - 56 - 20 - 22
     wide = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, 0, 0, 0, at)
     locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, at, 1)
@@ -225,7 +225,7 @@ def sparse_zip(path: Path, size: int) -> None:
     [(0, ["file.admitted"]), (1, ["file.admitted", "file.rejected"])],
 )
 def test_largest_file(over: int, events: list[str], door: Door) -> None:
-    """Exactly 5 GiB goes; a byte more can never be sent, which is said at once."""
+    """A file of 5 GiB is sent; a larger one is rejected at once."""
     sparse_zip(door.root / "big.zip", MAX_BYTES + over)
     told = door.step(1, b"big.zip")
     assert names(told) == events
@@ -242,7 +242,7 @@ ODD: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("kind", ODD)
 def test_what_is_no_file_is_told_once(kind: str, door: Door) -> None:
-    """A link or pipe of the right name is told once, until it is a file."""
+    """A link or pipe of the right name is reported once, until it is a file."""
     path = door.root / "a.zip"
     ODD[kind](path)
     (event,) = door.step(1, b"a.zip")
@@ -258,7 +258,7 @@ def test_what_is_no_file_is_told_once(kind: str, door: Door) -> None:
 
 @pytest.mark.parametrize("name", ["a.csv", ".a.zip", "a.zip.part", ".d/a.zip"])
 def test_other_names_are_passed_over(name: str, door: Door) -> None:
-    """What is no candidate by its name is not even looked at."""
+    """A file that is not a candidate by its name is not examined."""
     make_zip(door.root / name)
     assert door.step(1, name.encode()) == []
     door.sweep()
@@ -266,7 +266,7 @@ def test_other_names_are_passed_over(name: str, door: Door) -> None:
 
 
 def test_full_journal(spool_root: Path, small_disk: SmallDisk) -> None:
-    """A full disk is said once; with space again the files are admitted."""
+    """A full disk is logged once; with free space the files are admitted."""
     for number in range(100):
         make_zip(spool_root / f"{number}.zip")
     with Journal(small_disk.root / "journal.db") as journal:
@@ -283,7 +283,7 @@ def test_full_journal(spool_root: Path, small_disk: SmallDisk) -> None:
 
 
 def test_file_that_cannot_be_read(journal: Journal) -> None:
-    """A read error of the disk concerns that file alone, and is told."""
+    """A read error of the disk is logged and affects only that file."""
     root = Path("/sys/class/net/lo")  # reading `speed` of it fails with EINVAL
     try:
         (root / "speed").read_bytes()
@@ -316,7 +316,7 @@ print([len(door.step(after)) for after in (0, 4.9, 0.2)], door.intake.settling()
 
 
 def test_other_rules_hold_from_the_next_turn_on(door: Door) -> None:
-    """What is ignored now is not settling any more; what is let in is found at once."""
+    """A reload drops an ignored file, and finds a newly selected one at once."""
     make_zip(door.root / NAME).write_bytes(b"unfinished")
     assert names(door.step(0.0, PATH)) == ["file.incomplete"]
     make_zip(door.root / NAME)
@@ -332,7 +332,7 @@ def test_other_rules_hold_from_the_next_turn_on(door: Door) -> None:
 
 
 def test_rule_of_disposal_comes_with_the_patterns(door: Door) -> None:
-    """Files go by the new rule once its exclusions hold, and not before."""
+    """The disposal uses the new rule only after its exclusions apply."""
     door.intake.apply_settings(replace(door.rules, disposal=Rule()))
     assert not door.disposal.keeps
     door.step()
@@ -341,7 +341,7 @@ def test_rule_of_disposal_comes_with_the_patterns(door: Door) -> None:
 
 
 def test_another_contract_inspects_anew(spool_root: Path, journal: Journal) -> None:
-    """What waits at the door is held to the contract that holds now."""
+    """A file that waits for admission is inspected again after a reload."""
     door = Door(spool_root, journal, "warn")
     door.sweep()
     make_zip(door.root / NAME)
@@ -355,7 +355,7 @@ def test_another_contract_inspects_anew(spool_root: Path, journal: Journal) -> N
 
 
 def test_permission_denied_and_granted(python: Python, spool_root: Path) -> None:
-    """What may not be read is told once, stops nobody, and is taken when it may be."""
+    """An unreadable file is reported once, and admitted when it is readable."""
     spool_root.chmod(0o777)
     script = f"""
 import sys

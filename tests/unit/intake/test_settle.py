@@ -1,4 +1,4 @@
-"""Which paths are complete: proof at once, open files ever later, quiet elsewhere."""
+"""Which files are settled: by a lease at once, or after the quiet period."""
 
 import pytest
 from hypothesis import given
@@ -25,14 +25,14 @@ def tracker() -> Tracker:
 
 
 def test_a_granted_lease_settles_at_once(tracker: Tracker) -> None:
-    """Nobody can be writing: no wait, and nothing to look at again."""
+    """A closed file is settled at once and is not looked at again."""
     assert tracker.observe(PATH, version(1), LeaseState.CLOSED, now=100.0)
     assert PATH not in tracker
     assert tracker.due(FAR) == []
 
 
 def test_an_open_file_is_looked_at_at_growing_waits(tracker: Tracker) -> None:
-    """The waits double from the first look to the longest, and stay there."""
+    """The waits for an open file double up to the longest."""
     now, waits = 100.0, []
     for _ in range(8):
         assert not tracker.observe(PATH, version(1), LeaseState.OPEN, now)
@@ -44,7 +44,7 @@ def test_an_open_file_is_looked_at_at_growing_waits(tracker: Tracker) -> None:
 
 
 def test_an_open_file_that_grows_is_looked_at_soon(tracker: Tracker) -> None:
-    """A change starts the waits over: who writes may be about to close."""
+    """A change of an open file restarts the waits."""
     for step in range(6):
         tracker.observe(PATH, version(1), LeaseState.OPEN, now=100.0 + step)
     tracker.observe(PATH, version(2), LeaseState.OPEN, now=200.0)
@@ -59,13 +59,13 @@ def test_an_open_file_never_settles_by_being_quiet(tracker: Tracker) -> None:
 
 
 def test_a_file_settles_when_its_writer_closes(tracker: Tracker) -> None:
-    """What was open is settled as soon as a lease is granted."""
+    """An open file is settled as soon as a lease is granted."""
     tracker.observe(PATH, version(1), LeaseState.OPEN, now=0.0)
     assert tracker.observe(PATH, version(1), LeaseState.CLOSED, now=0.01)
 
 
 def test_without_a_lease_the_quiet_period_is_waited(tracker: Tracker) -> None:
-    """The path is due when the quiet period ends, and settled then, not before."""
+    """Without a lease the path is due and settled when the quiet period ends."""
     assert not tracker.observe(PATH, version(1), LeaseState.NONE, now=100.0)
     assert not tracker.observe(PATH, version(1), LeaseState.NONE, now=104.9)
     assert tracker.due(104.9) == []
@@ -101,13 +101,13 @@ def test_a_lost_lease_starts_the_quiet_period(tracker: Tracker) -> None:
 def test_an_incomplete_version_is_reported_once(
     tracker: Tracker, proof: LeaseState
 ) -> None:
-    """The first look says so; the next ones of the same version do not."""
+    """An incomplete version is reported once."""
     said = [tracker.incomplete(PATH, version(1), proof, now)[0] for now in (0, 5, 30)]
     assert said == [True, False, False]
 
 
 def test_an_incomplete_file_that_changed_is_reported_anew(tracker: Tracker) -> None:
-    """Another version is another report, and its time starts over."""
+    """Another incomplete version is reported again, and its time restarts."""
     tracker.incomplete(PATH, version(1), LeaseState.CLOSED, now=0.0)
     answers = [
         tracker.incomplete(PATH, version(2), LeaseState.CLOSED, now)
@@ -132,7 +132,7 @@ def test_an_incomplete_file_is_given_up_in_the_end(tracker: Tracker) -> None:
 
 
 def test_an_incomplete_file_that_was_completed_settles(tracker: Tracker) -> None:
-    """A cut-off copy that is taken up again is no longer waited for."""
+    """A cut-off copy that is completed is settled at once."""
     tracker.incomplete(PATH, version(1), LeaseState.CLOSED, now=0.0)
     assert tracker.observe(PATH, version(2), LeaseState.CLOSED, now=10.0)
 

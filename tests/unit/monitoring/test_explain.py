@@ -1,4 +1,4 @@
-"""`explain`: one sentence for every place a path can be in, and it is true."""
+"""`explain`: one true sentence for every status of a path."""
 
 import os
 import threading
@@ -32,7 +32,7 @@ PATH = NAME.encode()
 
 @dataclass
 class Office:
-    """A folder and its journal, and who explains."""
+    """A folder and its journal, to be explained."""
 
     root: Path
     journal: Journal
@@ -47,7 +47,7 @@ class Office:
         self.journal.admit([one])
 
     def act(self, act: Operation) -> None:
-        """Put the operator's hand on the file."""
+        """Run an operator command on the file."""
         hand = Operations(self.journal.database, Shutdown())
         hand.apply(OperationRequest(act, (PATH,)), "asha", lambda _: None)
 
@@ -57,7 +57,7 @@ class Office:
             return explain(self.file_statuses(records), records, path)
 
     def file_statuses(self, records: JournalReader) -> FileStatuses:
-        """Return who tells where a path stands."""
+        """Return the file statuses."""
         return FileStatuses(
             Spool(self.root),
             Selection(["**/*.zip"], ["old/"]),
@@ -121,7 +121,7 @@ def delivered_and_changed(office: Office) -> None:
 
 
 def rejected(office: Office) -> None:
-    """Have it refused at the door."""
+    """Reject the file at its admission."""
     office.admit(DeliveryError(Decision.REJECT, Code.INCOMPLETE, "no end record"))
 
 
@@ -237,7 +237,7 @@ def test_every_place_has_its_sentence(
     error: str | None,
     said: str,
 ) -> None:
-    """State, code and sentence are those of folder and journal as they are now."""
+    """State, code and sentence show folder and journal as they are now."""
     prepare(office)
 
     explanation = office.explain()
@@ -262,7 +262,7 @@ def test_every_place_has_its_sentence(
 def test_delivery_after_a_lost_answer(
     office: Office, confirmation: Confirmation | None, said: str
 ) -> None:
-    """What the bucket showed of the lost one is told with the delivery."""
+    """The sentence says what the bucket showed for an upload whose answer was lost."""
     office.admit()
     found = confirmation is Confirmation.FOUND
     first = office.journal.claim(time.time())
@@ -284,7 +284,7 @@ def test_delivery_after_a_lost_answer(
 
 
 def test_folder_that_is_lost(office: Office) -> None:
-    """While the folder is away there is only the journal, and that is told."""
+    """While the folder is lost the journal alone counts, and the loss is named."""
     delivered(office)
     office.root.rename(office.root.with_name("away"))
 
@@ -297,7 +297,7 @@ def test_folder_that_is_lost(office: Office) -> None:
 
 
 def test_forgotten_delivery_is_told_as_history(office: Office) -> None:
-    """Its key is in the answer, but not as how things stand."""
+    """The key of an earlier version is in the history only."""
     mended_and_forgotten(office)
 
     explanation = office.explain()
@@ -308,7 +308,7 @@ def test_forgotten_delivery_is_told_as_history(office: Office) -> None:
 
 
 def test_explained_while_the_journal_moves(office: Office) -> None:
-    """An answer is of one moment, whatever a daemon does meanwhile."""
+    """An explanation reads one snapshot, whatever a daemon does meanwhile."""
     deferred(office)
     stop = threading.Event()
 
@@ -330,7 +330,7 @@ def test_explained_while_the_journal_moves(office: Office) -> None:
 
 
 def test_file_that_is_still_written(office: Office) -> None:
-    """A zip that a program has open for writing is said to be so."""
+    """The sentence says that a program has the zip open for writing."""
     with make_zip(office.root / NAME).open("ab"):
         explanation = office.explain()
 
@@ -358,7 +358,7 @@ def test_ignored_file_is_told_by_what(office: Office, name: str, why: str) -> No
 
 
 def test_history_is_told_the_latest_first(office: Office) -> None:
-    """All versions and all that operators did are there, with name and time."""
+    """All versions and operator commands are listed, with user and time."""
     delivered_and_changed(office)
     office.admit()
     office.act(Operation.HOLD)
@@ -373,7 +373,7 @@ def test_history_is_told_the_latest_first(office: Office) -> None:
 
 
 def test_what_holds_it_up_is_told(office: Office) -> None:
-    """A destination that is down is named to who asks for a waiting file."""
+    """The explanation of a waiting file names a destination that is down."""
     office.admit()
     trouble = {"stage": "grant", "code": "E302", "reason": "no", "since": time.time()}
     office.journal.save_fact("destination", {"stages": [trouble]})
@@ -405,7 +405,7 @@ def test_paths_are_found_as_people_write_them(
 
 @pytest.mark.parametrize("said", ["../x.zip", "/etc/passwd", ".", "", "{root}", "a/.."])
 def test_paths_outside_are_refused(office: Office, said: str) -> None:
-    """What is not below the watched folder is nobody's business."""
+    """A path outside the watched folder is refused."""
     with JournalReader(office.place) as records, pytest.raises(OutsideSpool):
         locate(Spool(office.root), records, said.format(root=office.root))
 
@@ -414,7 +414,7 @@ def test_paths_outside_are_refused(office: Office, said: str) -> None:
     "name", [b"caf\xe9.zip", b"a\nb.zip", b"a\\xe9.zip", "a\u202eb.zip".encode()]
 )
 def test_paths_are_found_as_the_log_shows_them(office: Office, name: bytes) -> None:
-    """What is escaped in the log can be pasted, and so can the name itself."""
+    """A path may be given as in the log, with escapes, or as it is."""
     make_zip(office.root / os.fsdecode(b"pat/" + name))
     with JournalReader(office.place) as records:
         shown = office.explain(b"pat/" + name).path

@@ -1,4 +1,4 @@
-"""Moving a file for good, where the disposal's own tests do not lead."""
+"""Moving a file: cases that the tests of the disposal do not reach."""
 
 from pathlib import Path
 
@@ -19,14 +19,14 @@ except PermissionError:
 else:
     os._exit({SKIP})
 """
-"""Nobody may link to another user's file, as on a file system that has no links."""
+"""The kernel refuses links to another user's file, as if there were no links."""
 
 
 @pytest.mark.parametrize("newer", [False, True])
 def test_name_is_given_back_without_links(
     tmp_path: Path, python: Python, *, newer: bool
 ) -> None:
-    """A file that cannot be linked is renamed back, and takes no newer one's place."""
+    """A file that cannot be linked is renamed back, and never replaces a newer one."""
     folder = tmp_path / "spool"
     folder.mkdir()
     aside = folder / ".emitterd-1"
@@ -43,7 +43,7 @@ def test_name_is_given_back_without_links(
 
 
 def test_name_is_given_back(tmp_path: Path) -> None:
-    """A file that was taken from its name gets it again."""
+    """A file that was set aside gets its name back."""
     aside = tmp_path / ".emitterd-1"
     aside.write_bytes(b"it")
     put_back(aside, tmp_path / "a.zip")

@@ -1,4 +1,4 @@
-"""The watched folder: proof that nobody writes, and nothing read outside of it."""
+"""The watched folder: leases show writers, and nothing outside is read."""
 
 import hashlib
 import mmap
@@ -51,13 +51,13 @@ def path(spool_root: Path) -> Path:
 
 
 def proven(spool: Spool) -> LeaseState:
-    """Return what is known about writers of `a.zip`."""
+    """Return the lease state of `a.zip`."""
     with spool.open(b"a.zip") as file:
         return lease_state(file)
 
 
 def refusal(attempt: Callable[[], object]) -> Code:
-    """Return the code that an attempt is refused with."""
+    """Return the error code of an attempt that must fail."""
     with pytest.raises(FileError) as caught:
         attempt()
     return caught.value.code
@@ -78,12 +78,12 @@ def look(spool: Spool) -> tuple[dict[bytes, os.stat_result], dict[bytes, OSError
 
 @pytest.mark.usefixtures("path")
 def test_closed_file(spool: Spool) -> None:
-    """Nobody has it open for writing: proven, however often it is asked."""
+    """A file that nobody has open for writing is closed, at each check."""
     assert [proven(spool), proven(spool)] == [LeaseState.CLOSED] * 2
 
 
 def test_writer_in_this_process(spool: Spool, path: Path) -> None:
-    """A descriptor of our own that can write counts, until it is closed."""
+    """A writable descriptor of this process counts until it is closed."""
     with path.open("ab"):
         assert proven(spool) is LeaseState.OPEN
     assert proven(spool) is LeaseState.CLOSED
@@ -116,14 +116,14 @@ def test_writer_by_a_mapping(spool: Spool, path: Path) -> None:
 
 @pytest.mark.usefixtures("path")
 def test_reader_does_not_count(spool: Spool) -> None:
-    """Somebody who only reads does not keep a file from being sent."""
+    """A reader does not make a file count as open."""
     with spool.open(b"a.zip"):
         assert proven(spool) is LeaseState.CLOSED
 
 
 @pytest.mark.usefixtures("path")
 def test_file_of_another_owner(python: Python, spool_root: Path) -> None:
-    """Where the file is another user's there is no lease, and so no proof."""
+    """A file of another user cannot be leased."""
     script = """
 with spool.open(b"a.zip") as file:
     print(lease_state(file))
@@ -132,7 +132,7 @@ with spool.open(b"a.zip") as file:
 
 
 def test_lease_is_given_back_at_once(spool: Spool, path: Path) -> None:
-    """Right after the proof, and with the file still open, a writer need not wait."""
+    """A writer need not wait after the check, even while the file is open here."""
     for _ in range(100):
         with spool.open(b"a.zip") as file:
             assert lease_state(file) is LeaseState.CLOSED
@@ -146,7 +146,7 @@ def make_socket(path: Path) -> None:
 
 
 def make_device(path: Path) -> None:
-    """Make a device, as harmless as they get."""
+    """Make a harmless device."""
     try:
         os.mknod(path, modes.S_IFCHR | 0o666, os.makedev(1, 5))
     except PermissionError:
@@ -186,7 +186,7 @@ ODD: dict[str, Callable[[Path], object]] = {
 def test_what_is_not_opened(
     kind: str, path: bytes, code: Code, spool: Spool, spool_root: Path
 ) -> None:
-    """Links, pipes, devices and folders are refused, at once, and nothing leaks."""
+    """Links, pipes, devices and folders are refused, and no descriptor leaks."""
     make_zip(spool_root.parent / "outside" / "x.zip")
     ODD[kind](spool_root / "x.zip")
     before = descriptors(spool_root.parent)
@@ -256,7 +256,7 @@ def test_swapping_in_a_link_never_leads_outside(
 
 @pytest.mark.parametrize("size", [10, SMALL_BYTES + 1], ids=["small", "large"])
 def test_reading(spool: Spool, spool_root: Path, size: int) -> None:
-    """An open file keeps its bytes when its name is replaced, and hashes whole."""
+    """An open file keeps its bytes when its name is replaced, and is hashed whole."""
     (spool_root / "a").write_bytes(b"0123456789")
     with spool.open(b"a") as file:
         (spool_root / "b").write_bytes(b"other")
@@ -268,7 +268,7 @@ def test_reading(spool: Spool, spool_root: Path, size: int) -> None:
 
 
 def test_large_folders_take_turns(spool: Spool, spool_root: Path) -> None:
-    """What lies in a small folder is found before all of a large one, and all once."""
+    """A small folder is listed before the end of a large one; each file once."""
     (spool_root / "small").mkdir()
     (spool_root / "small" / "a").touch()
     large = [spool_root / f"large-{number}" for number in range(3)]
@@ -298,7 +298,7 @@ def descriptors(folder: Path) -> list[str]:
 def test_a_walk_that_is_given_up_leaves_nothing_open(
     spool: Spool, spool_root: Path
 ) -> None:
-    """Folders that were begun and not ended are closed with it."""
+    """Folders whose listing has started are closed with the walk."""
     for number in range(NAMES_PER_TURN + 10):
         (spool_root / str(number)).touch()
     before = descriptors(spool_root)
@@ -310,7 +310,7 @@ def test_a_walk_that_is_given_up_leaves_nothing_open(
 
 
 def test_a_small_file_is_read_at_once(spool: Spool, spool_root: Path) -> None:
-    """What is asked of it afterwards costs no read: its bytes are those of before."""
+    """A small file is read once: later reads return the bytes of before."""
     (spool_root / "a").write_bytes(b"0123")
     with spool.open(b"a") as file:
         read = read_at(file, 4)
@@ -319,7 +319,7 @@ def test_a_small_file_is_read_at_once(spool: Spool, spool_root: Path) -> None:
 
 
 def test_walk(spool: Spool, spool_root: Path) -> None:
-    """All that is no folder is found, whatever its name; hidden folders are not."""
+    """The walk finds everything but folders, with any name, outside hidden folders."""
     names = [b"caf\xe9.zip", b"new\nline.zip", b"d/e/f.zip", b".x.zip", b"d/plain"]
     for name in [*names, b".hidden/x.zip", b"d/.stfolder/y.zip"]:
         make_zip(spool_root / os.fsdecode(name))
@@ -346,7 +346,7 @@ def test_walk_below_a_folder(spool: Spool, spool_root: Path) -> None:
 def test_walk_past_a_folder_that_became_a_link(
     depth: int, spool: Spool, spool_root: Path
 ) -> None:
-    """What a link leads to is not listed, though it was a folder a moment before."""
+    """A folder that becomes a link during the walk is not listed."""
     deep = Path(*"d" * depth)
     make_zip(spool_root / deep / "inside.zip")
     make_zip(spool_root.parent / "outside" / deep / "outside.zip")
@@ -363,7 +363,7 @@ def test_walk_past_a_folder_that_became_a_link(
 
 
 def test_walk_deeper_than_a_path_may_be_long(spool: Spool, spool_root: Path) -> None:
-    """A file that no path reaches any more is found, and opened."""
+    """A file whose path is too long for the kernel is found and opened."""
     name = "f" * 250
     fd = os.open(spool_root, os.O_RDONLY)
     for _ in range(20):
@@ -380,7 +380,7 @@ def test_walk_deeper_than_a_path_may_be_long(spool: Spool, spool_root: Path) -> 
 
 
 def test_walk_of_a_circle_of_links(spool: Spool, spool_root: Path) -> None:
-    """Links that lead round in a circle are told as links, and the walk ends."""
+    """A circle of links is listed as links, and the walk ends."""
     (spool_root / "d").mkdir()
     (spool_root / "d" / "up").symlink_to(spool_root)
     (spool_root / "a").symlink_to("b")
@@ -391,7 +391,7 @@ def test_walk_of_a_circle_of_links(spool: Spool, spool_root: Path) -> None:
 
 
 def test_walk_of_nothing(spool: Spool, spool_root: Path) -> None:
-    """A root that is gone is told, not raised."""
+    """A missing root is reported to the callback, not raised."""
     spool_root.rmdir()
     found, failed = look(spool)
     assert found == {}
@@ -399,7 +399,7 @@ def test_walk_of_nothing(spool: Spool, spool_root: Path) -> None:
 
 
 def test_walk_past_an_unreadable_folder(python: Python, spool_root: Path) -> None:
-    """A folder that may not be read, or not entered, is told; the rest is found."""
+    """A folder without permission is reported, and the rest is found."""
     for name in ("a", "closed", "listed", "z"):
         make_zip(spool_root / name / "x.zip")
     (spool_root / "closed").chmod(0o700)
@@ -414,7 +414,7 @@ print(sorted(path for path, _ in found), sorted(failed))
 
 
 def test_relative(spool: Spool, spool_root: Path) -> None:
-    """Only what lies below the root has a path relative to it."""
+    """Only paths below the root have a relative path."""
     root = os.fsencode(spool_root)
     assert spool.relative(root + b"/d/caf\xe9.zip") == b"d/caf\xe9.zip"
     assert spool.relative(root) == b""
@@ -422,7 +422,7 @@ def test_relative(spool: Spool, spool_root: Path) -> None:
 
 
 def test_root_lost_and_back(spool: Spool, spool_root: Path) -> None:
-    """A root that is removed, or made a file, is lost until there is a folder again."""
+    """A root that is removed or becomes a file is lost until it is a folder again."""
     assert not spool.lost()
     spool_root.rmdir()
     assert spool.lost()

@@ -1,4 +1,4 @@
-"""Digests taken beside the work of who reads: the same, bounded, and no thread left."""
+"""Digests computed in threads: correct, bounded in memory, and no thread is left."""
 
 import errno
 import hashlib
@@ -45,7 +45,7 @@ MIB = 2**20
 NO_BYTES: Any = "text"
 NOWHERE = "http://cqube.example.test/data"
 GROWN_MIB = 4
-"""What an upload of any size may take more than one of another size."""
+"""The most that uploads of two sizes may differ in memory."""
 
 MEASURED = """
 import os, sys
@@ -68,7 +68,7 @@ with open(sys.argv[1], "rb", buffering=0) as file:
 
 
 def hashing_threads() -> int:
-    """Return how many threads take digests just now."""
+    """Return how many hashing threads there are."""
     return sum(one.name.startswith(THREAD_NAME) for one in threading.enumerate())
 
 
@@ -86,7 +86,7 @@ def feed(hashing: Hashing, chunks: Iterable[bytes]) -> None:
 
 @given(st.lists(st.binary(max_size=9000)), st.sampled_from([0, THREADS_FROM_BYTES]))
 def test_the_digests_are_those_of_the_bytes(chunks: list[bytes], size: int) -> None:
-    """Whatever pieces a content comes in, and whoever hashes them."""
+    """The digests do not depend on the chunks, nor on the threads."""
     with Hashing(size) as hashing:
         feed(hashing, chunks)
         hashing.finish()
@@ -119,7 +119,7 @@ def opened(file: FileIO, on_sent: Callable[[int], None] | None = None) -> Body:
 def test_a_body_is_the_file_whoever_hashes_it(
     tmp_path: Path, content: bytes, size: int
 ) -> None:
-    """What goes out between the frame's parts is the file, and so are the digests."""
+    """The body sends the file unchanged, and the digests are those of the file."""
     path = tmp_path / "x.zip"
     path.write_bytes(content[:size])
     with path.open("rb", buffering=0) as file:
@@ -140,7 +140,7 @@ def test_a_body_is_the_file_whoever_hashes_it(
 
 
 def test_what_hashing_raises_reaches_who_reads() -> None:
-    """A digest that could not be taken ends the attempt, and does not hold it up."""
+    """An error in hashing ends the attempt at once."""
     with Hashing(THREADS_FROM_BYTES) as hashing, pytest.raises(TypeError):
         feed(hashing, [NO_BYTES] * (QUEUED_CHUNKS_MAX + 1))
 
@@ -148,7 +148,7 @@ def test_what_hashing_raises_reaches_who_reads() -> None:
 
 
 def test_what_hashing_raises_at_last_reaches_who_reads() -> None:
-    """No digest is taken for whole while the last bytes are not in it."""
+    """A digest is complete only with the last bytes."""
     with Hashing(THREADS_FROM_BYTES) as hashing:
         feed(hashing, [NO_BYTES])
         with pytest.raises(TypeError):
@@ -158,7 +158,7 @@ def test_what_hashing_raises_at_last_reaches_who_reads() -> None:
 
 
 def test_a_look_up_that_is_stopped_leaves_no_thread(tmp_path: Path) -> None:
-    """Hashing for a look-up ends where the daemon stops."""
+    """Hashing for a look-up ends when the daemon stops."""
     seen: list[int] = []
 
     def check() -> None:
@@ -175,13 +175,13 @@ def test_a_look_up_that_is_stopped_leaves_no_thread(tmp_path: Path) -> None:
 
 
 class Upload:
-    """An upload of a large file that fails in its middle, by `fail`."""
+    """An upload of a large file; `fail` makes it fail in the middle."""
 
     def __init__(
         self, fail: Callable[[], object], shutdown: Shutdown | None = None
     ) -> None:
         self.threads = 0
-        """How many took digests, at the most."""
+        """The largest number of hashing threads."""
         self._fail = fail
         self._shutdown = shutdown
         self._left_bytes = THREADS_FROM_BYTES
@@ -232,7 +232,7 @@ class Unreadable(FileIO):
 def test_a_file_that_cannot_be_read_further_leaves_no_thread(
     large: Path, bucket: Listener
 ) -> None:
-    """The failure of the disk is what the attempt ends with."""
+    """The attempt ends with the error of the disk."""
     with Unreadable(large) as file:
         upload = Upload(file.fail)
         with pytest.raises(OSError, match="Input/output error"):
@@ -243,7 +243,7 @@ def test_a_file_that_cannot_be_read_further_leaves_no_thread(
 
 
 def test_a_file_that_changes_leaves_no_thread(large: Path, bucket: Listener) -> None:
-    """A change in mid-upload is found at the end, and the body is left unfinished."""
+    """A change during the upload is found at the end, and the body stays unfinished."""
     upload = Upload(partial(large.write_bytes, b"anew"))
     with large.open("rb", buffering=0) as file, pytest.raises(FileError) as caught:
         upload.run(file, bucket.url)
@@ -254,7 +254,7 @@ def test_a_file_that_changes_leaves_no_thread(large: Path, bucket: Listener) -> 
 
 
 def test_a_stop_leaves_no_thread(large: Path, bucket: Listener) -> None:
-    """An upload that is given up in its middle gives its digests up."""
+    """An upload that is stopped in the middle ends its hashing threads."""
     shutdown = Shutdown()
     upload = Upload(shutdown.now.set, shutdown)
     with large.open("rb", buffering=0) as file, pytest.raises(DeliveryError) as caught:
@@ -286,7 +286,7 @@ def refuse(listener: Listener, connection: socket.socket) -> None:
 def test_a_bucket_that_hangs_up_leaves_no_thread(
     large: Path, serve: Callable[[Listener, socket.socket], None]
 ) -> None:
-    """However the other end leaves, nothing waits for bytes that never come."""
+    """However the bucket ends the connection, no thread waits for more bytes."""
     upload = Upload(lambda: None)
     with (
         Listener(serve) as bucket,
@@ -301,7 +301,7 @@ def test_a_bucket_that_hangs_up_leaves_no_thread(
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path: Path, python: Python) -> None:
-    """A gigabyte takes what 64 MiB take, and that is little."""
+    """A gigabyte needs no more memory than 64 MiB."""
     small, large = (
         int(python(MEASURED, sparse(tmp_path / "x", mib * MIB), cwd=tmp_path)) / 1024
         for mib in (64, 1024)

@@ -55,7 +55,7 @@ def zips() -> Selection:
 def test_a_temporary_name_is_never_a_candidate(
     everything: Selection, folder: bytes, name: bytes
 ) -> None:
-    """Names that producers use while they write are passed over, in any folder."""
+    """Names that programs use while they write are ignored, in any folder."""
     assert everything.ignored(folder + name) == TEMPORARY
 
 
@@ -79,13 +79,13 @@ def test_a_temporary_name_is_never_a_candidate(
 def test_a_name_that_only_looks_temporary_is_a_candidate(
     everything: Selection, name: bytes
 ) -> None:
-    """No more than the known temporary names is passed over."""
+    """Only the known temporary names are ignored."""
     assert everything.ignored(b"pat/" + name) is None
 
 
 @pytest.mark.parametrize("path", [b".git/x.zip", b"pat/.old/x.zip", b".a/.b/x.zip"])
 def test_a_file_in_a_hidden_folder_is_ignored(zips: Selection, path: bytes) -> None:
-    """One folder on the way that begins with a dot is enough."""
+    """A path with one hidden folder in it is ignored."""
     assert zips.ignored(path) == HIDDEN
 
 
@@ -95,7 +95,7 @@ def test_a_file_in_a_hidden_folder_is_ignored(zips: Selection, path: bytes) -> N
 def test_hidden_folders_are_passed_over_whole(
     zips: Selection, folder: bytes, *, hidden: bool
 ) -> None:
-    """The walk need not go into a folder whose files are all ignored."""
+    """The walk skips a folder whose files are all ignored."""
     assert zips.hidden(folder) is hidden
 
 
@@ -193,7 +193,7 @@ NAMES = st.binary(min_size=1, max_size=12).filter(lambda name: b"/" not in name)
 
 @given(st.lists(NAMES, min_size=1, max_size=4).map(b"/".join))
 def test_every_path_is_decided(path: bytes) -> None:
-    """Whatever bytes a path has, it is a candidate or there is a reason."""
+    """Every path is a candidate, or there is a reason."""
     selection = Selection(["**/*.zip"], ["old/"])
     assert selection.ignored(path) in {
         None,

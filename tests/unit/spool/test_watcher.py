@@ -33,7 +33,7 @@ sys.stdin.read()
 
 
 class Hints:
-    """What a watcher told."""
+    """The hints and overflows of a watcher."""
 
     def __init__(self) -> None:
         self.told: set[tuple[bytes, bool]] = set()
@@ -48,7 +48,7 @@ class Hints:
         self.overflows += 1
 
     def wait_for(self, path: Path, *, is_folder: bool = False) -> None:
-        """Wait until a path is told."""
+        """Wait until a path is hinted."""
         wanted = (os.fsencode(path), is_folder)
         wait_until(lambda: wanted in self.told, DEADLINE_S, f"a hint at {path}")
 
@@ -100,13 +100,13 @@ def odd_name(root: Path) -> Path:
 def test_new_file_is_told(
     how: Callable[[Path], Path], spool_root: Path, hints: Hints
 ) -> None:
-    """However a file gets its name, the name is told, as bytes."""
+    """Every way to create a file gives a hint with its path in bytes."""
     hints.wait_for(how(spool_root))
 
 
 @pytest.mark.usefixtures("watcher")
 def test_end_of_writing_is_told(spool_root: Path, hints: Hints) -> None:
-    """A file that is closed is told again, also one that was there before."""
+    """A file gives another hint when it is closed, also an old file."""
     with (spool_root / "a.zip").open("wb") as file:
         hints.wait_for(spool_root / "a.zip")
         file.write(b"x")
@@ -118,7 +118,7 @@ def test_end_of_writing_is_told(spool_root: Path, hints: Hints) -> None:
 @pytest.mark.usefixtures("watcher")
 @pytest.mark.parametrize("to", ["new", "d/new"])
 def test_folder_moved_in_is_told(to: str, spool_root: Path, hints: Hints) -> None:
-    """A folder that comes with files in it is told as one; later files singly."""
+    """A folder that is moved in gives one hint; each later file gives its own."""
     make_zip(spool_root.parent / "new" / "a.zip")
     (spool_root.parent / "new").rename(spool_root / to)
     hints.wait_for(spool_root / to, is_folder=True)
@@ -127,7 +127,7 @@ def test_folder_moved_in_is_told(to: str, spool_root: Path, hints: Hints) -> Non
 
 @pytest.mark.usefixtures("watcher")
 def test_folder_renamed_is_told(spool_root: Path, hints: Hints) -> None:
-    """A folder that gets another name is told under that, and watched on."""
+    """A renamed folder gives a hint with its new name, and is still watched."""
     (spool_root / "d").rename(spool_root / "e")
     hints.wait_for(spool_root / "e", is_folder=True)
     hints.wait_for(make_zip(spool_root / "e" / "b.zip"))
@@ -135,7 +135,7 @@ def test_folder_renamed_is_told(spool_root: Path, hints: Hints) -> None:
 
 @pytest.mark.usefixtures("watcher")
 def test_folders_made_and_filled_at_once(spool_root: Path, hints: Hints) -> None:
-    """Each top folder of 50 trees is told, whatever inotify loses below it."""
+    """The top folder of each of 50 trees gives a hint, whatever inotify loses below."""
     for number in range(50):
         make_zip(spool_root / str(number) / "a" / "b" / "x.zip")
     for number in range(50):
@@ -143,7 +143,7 @@ def test_folders_made_and_filled_at_once(spool_root: Path, hints: Hints) -> None
 
 
 def test_overflow_is_told(spool_root: Path) -> None:
-    """A watcher that was stopped while 20 000 events came says that it lost some."""
+    """A watcher that was stopped during 20 000 events reports an overflow."""
     with subprocess.Popen(  # noqa: S603  our own script
         [sys.executable, "-c", OVERFLOW, str(spool_root)],
         stdin=subprocess.PIPE,
@@ -166,7 +166,7 @@ def test_overflow_is_told(spool_root: Path) -> None:
 
 
 def test_root_removed(watcher: Watcher, spool_root: Path) -> None:
-    """When the root goes the watcher ends, and can be stopped and started again."""
+    """The watcher ends with the root, and can be stopped and started again."""
     assert watcher.alive
     (spool_root / "d").rmdir()
     spool_root.rmdir()
@@ -178,7 +178,7 @@ def test_root_removed(watcher: Watcher, spool_root: Path) -> None:
 
 
 def test_stopped_watcher_leaves_nothing(watcher: Watcher, spool_root: Path) -> None:
-    """A stop, done twice too, ends the threads, the watches and the hints."""
+    """A stop, also a second one, ends the threads, the watches and the hints."""
     assert watches() >= 2
     watcher.stop()
     watcher.stop()
@@ -209,7 +209,7 @@ def test_watches_are_counted(watcher: Watcher, spool_root: Path, hints: Hints) -
 
 
 def test_watch_limit(tmp_path: Path) -> None:
-    """The kernel's limit is read; where there is none to read it is unknown."""
+    """The kernel's limit is read; without a readable file it is unknown."""
     assert (watch_limit() or 0) > 0
     assert watch_limit(tmp_path) is None
     (tmp_path / "max_user_watches").write_text("many\n")
@@ -217,7 +217,7 @@ def test_watch_limit(tmp_path: Path) -> None:
 
 
 def test_hint_is_served_during_a_long_sweep(spool_root: Path, journal: Journal) -> None:
-    """A sweep of 12000 new files is cut in slices, and a hint goes between."""
+    """A sweep of 12000 new files runs in slices, and a hint is served in between."""
     door = swept(spool_root, journal)
     first = make_zip(door.root / "many" / "0.zip")
     for number in range(1, 12000):
@@ -237,7 +237,7 @@ def test_hint_is_served_during_a_long_sweep(spool_root: Path, journal: Journal) 
 def test_hint_is_served_while_a_folder_moves_in(
     spool_root: Path, journal: Journal
 ) -> None:
-    """A folder of 12000 files that appears is cut in slices as well."""
+    """A new folder of 12000 files is swept in slices too."""
     door = swept(spool_root, journal)
     first = make_zip(door.root / "many" / "0.zip")
     for number in range(1, 12000):
@@ -254,7 +254,7 @@ def test_hint_is_served_while_a_folder_moves_in(
 
 
 def test_storm_on_one_file_is_one_look(spool_root: Path, journal: Journal) -> None:
-    """Ten thousand hints at a path cost one question to the journal."""
+    """Ten thousand hints at a path cost one query of the journal."""
     door = swept(spool_root, journal)
     make_zip(door.root / NAME)
     door.step(1, PATH)
@@ -268,7 +268,7 @@ def test_storm_on_one_file_is_one_look(spool_root: Path, journal: Journal) -> No
 def test_missed_is_what_only_a_later_sweep_found(
     tmp_path: Path, spool_root: Path, journal: Journal
 ) -> None:
-    """Counted: found without a hint, not at the start, and not just come."""
+    """A file is missed if a later sweep finds it without a hint, and it is not new."""
     door = swept(spool_root, journal)
     for name in "abcd":
         make_zip(tmp_path / name / "x.zip")
@@ -298,7 +298,7 @@ def test_missed_is_what_only_a_later_sweep_found(
 
 
 def test_lost_root(spool_root: Path, journal: Journal) -> None:
-    """While the root is away nothing is concluded; when it is back it is swept."""
+    """While the root is lost nothing changes; when it is back it is swept."""
     door = swept(spool_root, journal)
     make_zip(door.root / NAME)
     door.step(1, PATH)
