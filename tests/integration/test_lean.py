@@ -23,7 +23,7 @@ from emitterd.monitoring.uploads import UploadTracker
 from emitterd.rehearsal.server import RehearsalServer
 from emitterd.service.components import Components
 from support.installation import DEADLINE_S, Installation
-from support.intake import Door
+from support.intake import IntakeDriver
 from support.journal import deliver
 from support.zips import make_zip
 
@@ -219,18 +219,18 @@ def test_a_forgotten_version_is_no_later_one(journal: Journal) -> None:
 
 
 @pytest.fixture
-def delivered(spool_root: Path, journal: Journal) -> Door:
+def delivered(spool_root: Path, journal: Journal) -> IntakeDriver:
     """Watch a folder of more files than one query asks for, all delivered."""
     for number in range(ASKED + 200):
         make_zip(spool_root / "pat" / f"{number}.zip")
-    door = Door(spool_root, journal)
-    door.sweep()
+    driver = IntakeDriver(spool_root, journal)
+    driver.sweep()
     while (entry := journal.claim(time.time())) is not None:
         deliver(journal, entry)
-    return door
+    return driver
 
 
-def test_a_sweep_asks_for_many_at_once(delivered: Door) -> None:
+def test_a_sweep_asks_for_many_at_once(delivered: IntakeDriver) -> None:
     """A known file costs no query of its own."""
     with reading(delivered.journal.database) as queries:
         swept = delivered.sweep()
@@ -239,7 +239,7 @@ def test_a_sweep_asks_for_many_at_once(delivered: Door) -> None:
     assert len(queries) == 2
 
 
-def test_a_sweep_finds_what_has_changed(delivered: Door) -> None:
+def test_a_sweep_finds_what_has_changed(delivered: IntakeDriver) -> None:
     """Among many known files a changed one is admitted."""
     make_zip(delivered.root / "pat" / "7.zip", b"id\n2\n")
     swept = delivered.sweep()
@@ -250,7 +250,7 @@ def test_a_sweep_finds_what_has_changed(delivered: Door) -> None:
     assert entry.path == b"pat/7.zip"
 
 
-def test_a_hint_does_not_wait_for_a_sweep(delivered: Door) -> None:
+def test_a_hint_does_not_wait_for_a_sweep(delivered: IntakeDriver) -> None:
     """Between slices of a sweep of known files a new one is looked at."""
     delivered.intake.sweep_soon()
     delivered.intake.step(delivered.now)

@@ -37,18 +37,18 @@ class Counting(Inspector):
         return super().report(path, read_at, size_bytes)
 
 
-class Door:
-    """An intake on a folder, driven by hand; `now` is its clock."""
+class IntakeDriver:
+    """An intake on a folder, driven step by step; `now` is its clock."""
 
-    def __init__(self, root: Path, journal: Journal, objections: str = "off") -> None:
+    def __init__(self, root: Path, journal: Journal, findings: str = "off") -> None:
         self.root, self.journal, self.now = root, journal, 1000.0
-        self.bell, self.sweeps = 0, 0
+        self.notified, self.sweeps = 0, 0
         self.inspector = Counting(load_catalogue(), InspectionSettings())
         spool, rule = Spool(root), Rule(delete=True)
         self.rules = ExamineRules(
             Selection(["**/*.zip", "speed"], []),
             self.inspector,
-            objections,
+            findings,
             Settling(5.0, SWEEP_S, GIVE_UP_S),
             rule,
             SWEEP_S,
@@ -59,18 +59,18 @@ class Door:
             spool,
             self.examiner,
             journal,
-            on_admitted=self._ring,
+            on_admitted=self._notify,
             on_swept=self._swept,
         )
 
-    def _ring(self) -> None:
-        self.bell += 1
+    def _notify(self) -> None:
+        self.notified += 1
 
     def _swept(self, _: Sweep) -> None:
         self.sweeps += 1
 
     def step(self, after_s: float = 0.0, *hints: bytes) -> list[EventDict]:
-        """Do what is due by then; return what was logged, sweeps apart."""
+        """Do what is due after a time; return the log events, except of sweeps."""
         self.now += after_s
         for hint in hints:
             self.intake.hint(hint)
@@ -79,7 +79,7 @@ class Door:
         return [event for event in events if event["event"] != "sweep.finished"]
 
     def sweep(self) -> dict[str, Any]:
-        """Sweep the whole folder; return what was counted."""
+        """Sweep the whole folder; return the event of its end."""
         self.intake.sweep_soon()
         with capture_logs() as events:
             while not any(event["event"] == "sweep.finished" for event in events):
@@ -87,11 +87,11 @@ class Door:
         return dict(events[-1])
 
 
-def swept(root: Path, journal: Journal) -> Door:
+def swept(root: Path, journal: Journal) -> IntakeDriver:
     """Return the intake of an empty folder whose first sweep is done."""
-    door = Door(root, journal)
-    assert door.sweep()["files"] == 0
-    return door
+    driver = IntakeDriver(root, journal)
+    assert driver.sweep()["files"] == 0
+    return driver
 
 
 def names(events: list[EventDict]) -> list[str]:

@@ -18,14 +18,14 @@ from emitterd.intake.loop import BUSY_S, FULL_S
 from emitterd.journal.journal import Journal
 from emitterd.model import State
 from emitterd.spool.selection import Selection
-from support.intake import GIVE_UP_S, NAME, PATH, SWEEP_S, Door, names, swept
+from support.intake import GIVE_UP_S, NAME, PATH, SWEEP_S, IntakeDriver, names, swept
 from support.journal import deliver
 from support.paths import TESTS
 from support.zips import make_zip, sample, zip_bytes
 
 
 @pytest.fixture
-def door(spool_root: Path, journal: Journal) -> Door:
+def driver(spool_root: Path, journal: Journal) -> IntakeDriver:
     """Watch an empty folder."""
     return swept(spool_root, journal)
 
@@ -33,110 +33,110 @@ def door(spool_root: Path, journal: Journal) -> Door:
 def test_complete_file_is_admitted(spool_root: Path, journal: Journal) -> None:
     """The first sweep admits the files of the folder and notifies the workers."""
     size = make_zip(spool_root / NAME).stat().st_size
-    door = Door(spool_root, journal)
-    (event,) = door.step()
+    driver = IntakeDriver(spool_root, journal)
+    (event,) = driver.step()
     assert event["event"] == "file.admitted"
     assert (event["path"], event["bytes"]) == (NAME, size)
-    assert (door.bell, door.sweeps) == (1, 1)
-    assert door.intake.swept.is_set()
+    assert (driver.notified, driver.sweeps) == (1, 1)
+    assert driver.intake.swept.is_set()
     entry = journal.claim(time.time())
     assert entry is not None
     assert entry.path == PATH
 
 
-def test_hint_is_enough(door: Door) -> None:
+def test_hint_is_enough(driver: IntakeDriver) -> None:
     """A hint admits a file without a sweep; a folder's hint admits all its files."""
-    make_zip(door.root / NAME)
-    assert names(door.step(1, PATH)) == ["file.admitted"]
-    make_zip(door.root / "new" / "deep" / "a.zip")
-    make_zip(door.root / "new" / "b.zip")
-    door.intake.hint(b"new", is_folder=True)
-    assert names(door.step(1)) == ["file.admitted"] * 2
-    assert door.sweeps == 1
+    make_zip(driver.root / NAME)
+    assert names(driver.step(1, PATH)) == ["file.admitted"]
+    make_zip(driver.root / "new" / "deep" / "a.zip")
+    make_zip(driver.root / "new" / "b.zip")
+    driver.intake.hint(b"new", is_folder=True)
+    assert names(driver.step(1)) == ["file.admitted"] * 2
+    assert driver.sweeps == 1
 
 
-def test_file_being_written_waits_for_its_close(door: Door) -> None:
+def test_file_being_written_waits_for_its_close(driver: IntakeDriver) -> None:
     """A whole zip that is still open is admitted only after it is closed."""
-    with make_zip(door.root / NAME).open("ab"):
+    with make_zip(driver.root / NAME).open("ab"):
         for _ in range(20):
-            assert door.step(1, PATH) == []
-        assert door.intake.step(door.now) < 5
-    assert names(door.step(SWEEP_S - 1)) == ["file.admitted"]
+            assert driver.step(1, PATH) == []
+        assert driver.intake.step(driver.now) < 5
+    assert names(driver.step(SWEEP_S - 1)) == ["file.admitted"]
 
 
-def test_truncated_file_is_reported_once_then_rejected(door: Door) -> None:
+def test_truncated_file_is_reported_once_then_rejected(driver: IntakeDriver) -> None:
     """A cut-off zip is reported once, rejected later, and admitted when corrected."""
-    path = make_zip(door.root / NAME)
+    path = make_zip(driver.root / NAME)
     path.write_bytes(zip_bytes()[:-3])
-    (event,) = door.step(1, PATH)
+    (event,) = driver.step(1, PATH)
     assert (event["event"], event["error"]) == ("file.incomplete", "E201")
     assert event["hint"]
     for _ in range(30):
-        assert door.step(GIVE_UP_S / 31, PATH) == []
-        door.sweep()
-    assert door.journal.latest(PATH) is None
-    admitted, rejected = door.step(GIVE_UP_S / 30)
+        assert driver.step(GIVE_UP_S / 31, PATH) == []
+        driver.sweep()
+    assert driver.journal.latest(PATH) is None
+    admitted, rejected = driver.step(GIVE_UP_S / 30)
     assert names([admitted, rejected]) == ["file.admitted", "file.rejected"]
     assert (rejected["error"], rejected["log_level"]) == ("E201", "error")
-    assert door.journal.counts()[State.REJECTED] == 1
-    assert door.step(GIVE_UP_S, PATH) == []
+    assert driver.journal.counts()[State.REJECTED] == 1
+    assert driver.step(GIVE_UP_S, PATH) == []
     make_zip(path)
-    assert names(door.step(1, PATH)) == ["file.admitted"]
-    assert door.journal.counts()[State.QUEUED] == 1
+    assert names(driver.step(1, PATH)) == ["file.admitted"]
+    assert driver.journal.counts()[State.QUEUED] == 1
 
 
-def test_mended_in_time(door: Door) -> None:
+def test_mended_in_time(driver: IntakeDriver) -> None:
     """A copy that continues after a pause is admitted and never rejected."""
-    path = door.root / NAME
+    path = driver.root / NAME
     make_zip(path).write_bytes(zip_bytes()[:40])
-    assert names(door.step(1, PATH)) == ["file.incomplete"]
+    assert names(driver.step(1, PATH)) == ["file.incomplete"]
     path.write_bytes(zip_bytes()[:60])
-    assert names(door.step(1, PATH)) == ["file.incomplete"]
+    assert names(driver.step(1, PATH)) == ["file.incomplete"]
     path.write_bytes(zip_bytes())
-    assert names(door.step(1, PATH)) == ["file.admitted"]
-    assert door.step(2 * GIVE_UP_S, PATH) == []
+    assert names(driver.step(1, PATH)) == ["file.admitted"]
+    assert driver.step(2 * GIVE_UP_S, PATH) == []
 
 
-def test_known_file_is_not_opened(door: Door) -> None:
+def test_known_file_is_not_opened(driver: IntakeDriver) -> None:
     """A known file costs one stat and is not opened."""
-    make_zip(door.root / NAME)
-    door.step(1, PATH)
-    other = make_zip(door.root / "pat" / "unknown.zip")
-    with (door.root / NAME).open("ab") as known, other.open("ab") as unknown:
+    make_zip(driver.root / NAME)
+    driver.step(1, PATH)
+    other = make_zip(driver.root / "pat" / "unknown.zip")
+    with (driver.root / NAME).open("ab") as known, other.open("ab") as unknown:
         for file in (known, unknown):
             fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-        events = door.step(1, PATH, b"pat/unknown.zip")
+        events = driver.step(1, PATH, b"pat/unknown.zip")
         assert [event["path"] for event in events] == ["pat/unknown.zip"]
         assert events[0]["error"] == "E205"
-        assert door.sweep()["files"] == 2
+        assert driver.sweep()["files"] == 2
 
 
-def test_replaced_file(door: Door) -> None:
+def test_replaced_file(driver: IntakeDriver) -> None:
     """A new version replaces the version that waits."""
-    make_zip(door.root / NAME)
-    door.step(1, PATH)
-    make_zip(door.root / NAME, b"other")
-    withdrawn, admitted = door.step(1, PATH)
+    make_zip(driver.root / NAME)
+    driver.step(1, PATH)
+    make_zip(driver.root / NAME, b"other")
+    withdrawn, admitted = driver.step(1, PATH)
     assert names([withdrawn, admitted]) == ["file.withdrawn", "file.admitted"]
     assert withdrawn["error"] == "E204"
-    assert door.journal.counts()[State.QUEUED] == 1
+    assert driver.journal.counts()[State.QUEUED] == 1
 
 
-def test_version_behind_an_upload_waits(door: Door) -> None:
+def test_version_behind_an_upload_waits(driver: IntakeDriver) -> None:
     """While an older version is sent, the new one is examined without a log line."""
-    make_zip(door.root / NAME)
-    door.step(1, PATH)
-    entry = door.journal.claim(time.time())
+    make_zip(driver.root / NAME)
+    driver.step(1, PATH)
+    entry = driver.journal.claim(time.time())
     assert entry is not None
-    make_zip(door.root / NAME, b"other")
-    assert door.step(0.1, PATH) == []
-    assert door.step(BUSY_S + 0.1) == []
-    deliver(door.journal, entry)
-    assert names(door.step(BUSY_S + 0.1)) == ["file.admitted"]
+    make_zip(driver.root / NAME, b"other")
+    assert driver.step(0.1, PATH) == []
+    assert driver.step(BUSY_S + 0.1) == []
+    deliver(driver.journal, entry)
+    assert names(driver.step(BUSY_S + 0.1)) == ["file.admitted"]
 
 
 @pytest.mark.parametrize(
-    ("objections", "events"),
+    ("findings", "events"),
     [
         ("off", ["file.admitted"]),
         ("warn", ["file.admitted"]),
@@ -144,19 +144,19 @@ def test_version_behind_an_upload_waits(door: Door) -> None:
     ],
 )
 def test_catalogue(
-    objections: str, events: list[str], spool_root: Path, journal: Journal
+    findings: str, events: list[str], spool_root: Path, journal: Journal
 ) -> None:
     """The setting decides: a wrong file is sent, sent with findings, or rejected."""
-    door = Door(spool_root, journal, objections)
+    driver = IntakeDriver(spool_root, journal, findings)
     make_zip(spool_root / "nowhere" / "x.zip")
-    told = door.step()
+    told = driver.step()
     assert names(told) == events
-    assert bool(told[0]["findings"]) == (objections == "warn")
-    if objections == "enforce":
+    assert bool(told[0]["findings"]) == (findings == "warn")
+    if findings == "enforce":
         assert told[1]["error"] == "E210"
         assert "nowhere" in told[1]["reason"]
     make_zip(spool_root / NAME, sample(NAME))
-    told = door.step(1, PATH)
+    told = driver.step(1, PATH)
     assert [(event["event"], event["findings"]) for event in told] == [
         ("file.admitted", None)
     ]
@@ -164,10 +164,10 @@ def test_catalogue(
 
 def test_findings_are_kept_and_rejected_for(spool_root: Path, journal: Journal) -> None:
     """Each finding is in the reason and, with its parts, in the journal."""
-    door = Door(spool_root, journal, "enforce")
+    driver = IntakeDriver(spool_root, journal, "enforce")
     make_zip(spool_root / NAME, sample(NAME).replace(b"exam_id", b"exam"))
 
-    (_, rejected) = door.step()
+    (_, rejected) = driver.step()
 
     assert rejected["reason"].startswith("E233 ")
     assert "exam_id" in rejected["reason"]
@@ -180,10 +180,10 @@ def test_what_costs_rows_only_is_sent_under_enforce(
     spool_root: Path, journal: Journal
 ) -> None:
     """A file of which the server drops only some rows is sent with a warning."""
-    door = Door(spool_root, journal, "enforce")
+    driver = IntakeDriver(spool_root, journal, "enforce")
     make_zip(spool_root / NAME, sample(NAME) + b"one|two\n")
 
-    (told,) = door.step()
+    (told,) = driver.step()
 
     assert (told["event"], told["log_level"]) == ("file.admitted", "warning")
     assert [one[:4] for one in told["findings"]] == ["E240"]
@@ -193,19 +193,19 @@ def test_file_that_waits_at_the_door_is_inspected_once(
     spool_root: Path, journal: Journal
 ) -> None:
     """While an older version is sent, the new one is not inspected each second."""
-    door = Door(spool_root, journal, "warn")
+    driver = IntakeDriver(spool_root, journal, "warn")
     make_zip(spool_root / NAME, sample(NAME))
-    door.step()
+    driver.step()
     entry = journal.claim(time.time())
     assert entry is not None
     make_zip(spool_root / NAME, sample(NAME) * 2)
-    door.step(1, PATH)
+    driver.step(1, PATH)
     for _ in range(3):
-        assert door.step(BUSY_S) == []
+        assert driver.step(BUSY_S) == []
     deliver(journal, entry)
 
-    assert names(door.step(BUSY_S)) == ["file.admitted"]
-    assert door.inspector.reports == 2
+    assert names(driver.step(BUSY_S)) == ["file.admitted"]
+    assert driver.inspector.reports == 2
 
 
 def sparse_zip(path: Path, size: int) -> None:
@@ -224,10 +224,10 @@ def sparse_zip(path: Path, size: int) -> None:
     ("over", "events"),
     [(0, ["file.admitted"]), (1, ["file.admitted", "file.rejected"])],
 )
-def test_largest_file(over: int, events: list[str], door: Door) -> None:
+def test_largest_file(over: int, events: list[str], driver: IntakeDriver) -> None:
     """A file of 5 GiB is sent; a larger one is rejected at once."""
-    sparse_zip(door.root / "big.zip", MAX_BYTES + over)
-    told = door.step(1, b"big.zip")
+    sparse_zip(driver.root / "big.zip", MAX_BYTES + over)
+    told = driver.step(1, b"big.zip")
     assert names(told) == events
     if over:
         assert told[1]["error"] == "E202"
@@ -241,28 +241,28 @@ ODD: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("kind", ODD)
-def test_what_is_no_file_is_told_once(kind: str, door: Door) -> None:
+def test_what_is_no_file_is_told_once(kind: str, driver: IntakeDriver) -> None:
     """A link or pipe of the right name is reported once, until it is a file."""
-    path = door.root / "a.zip"
+    path = driver.root / "a.zip"
     ODD[kind](path)
-    (event,) = door.step(1, b"a.zip")
+    (event,) = driver.step(1, b"a.zip")
     assert event["error"] == "E207"
-    assert door.step(1, b"a.zip") == []
-    assert door.step(SWEEP_S) == []
+    assert driver.step(1, b"a.zip") == []
+    assert driver.step(SWEEP_S) == []
     path.unlink()
-    door.step(1, b"a.zip")
-    assert names(door.step(1, b"a.zip")) == []
+    driver.step(1, b"a.zip")
+    assert names(driver.step(1, b"a.zip")) == []
     make_zip(path)
-    assert names(door.step(1, b"a.zip")) == ["file.admitted"]
+    assert names(driver.step(1, b"a.zip")) == ["file.admitted"]
 
 
 @pytest.mark.parametrize("name", ["a.csv", ".a.zip", "a.zip.part", ".d/a.zip"])
-def test_other_names_are_passed_over(name: str, door: Door) -> None:
+def test_other_names_are_passed_over(name: str, driver: IntakeDriver) -> None:
     """A file that is not a candidate by its name is not examined."""
-    make_zip(door.root / name)
-    assert door.step(1, name.encode()) == []
-    door.sweep()
-    assert set(door.journal.counts().values()) == {0}
+    make_zip(driver.root / name)
+    assert driver.step(1, name.encode()) == []
+    driver.sweep()
+    assert set(driver.journal.counts().values()) == {0}
 
 
 def test_full_journal(spool_root: Path, small_disk: SmallDisk) -> None:
@@ -270,14 +270,14 @@ def test_full_journal(spool_root: Path, small_disk: SmallDisk) -> None:
     for number in range(100):
         make_zip(spool_root / f"{number}.zip")
     with Journal(small_disk.root / "journal.db") as journal:
-        door = Door(spool_root, journal)
+        driver = IntakeDriver(spool_root, journal)
         small_disk.fill()
-        (event,) = door.step()
+        (event,) = driver.step()
         assert (event["event"], event["error"]) == ("journal.full", "E104")
         assert event["hint"]
-        assert door.step(FULL_S + 1) == []
+        assert driver.step(FULL_S + 1) == []
         small_disk.free()
-        told = names(door.step(FULL_S + 1))
+        told = names(driver.step(FULL_S + 1))
         assert told == ["journal.recovered", *["file.admitted"] * 100]
         assert journal.counts()[State.QUEUED] == 100
 
@@ -290,8 +290,8 @@ def test_file_that_cannot_be_read(journal: Journal) -> None:
     except FileNotFoundError:
         pytest.skip("there is no /sys here")
     except OSError:
-        door = Door(root, journal)
-        (event,) = door.step(0, b"speed")
+        driver = IntakeDriver(root, journal)
+        (event,) = driver.step(0, b"speed")
         assert event["error"] == "E205"
     else:
         pytest.skip("no file here that can be opened but not read")
@@ -306,52 +306,54 @@ def test_quiet_period_where_no_lease_is_to_be_had(
 import sys
 from pathlib import Path
 sys.path.insert(0, {str(TESTS)!r})
-from support.intake import Door
+from support.intake import IntakeDriver
 from emitterd.journal.journal import Journal
-door = Door(Path("."), Journal(Path("../journal.db")))
+driver = IntakeDriver(Path("."), Journal(Path("../journal.db")))
 {NOBODY}
-print([len(door.step(after)) for after in (0, 4.9, 0.2)], door.intake.settling())
+print([len(driver.step(after)) for after in (0, 4.9, 0.2)], driver.intake.settling())
 """
     assert python(script, cwd=spool_root) == "[0, 0, 1] False\n"
 
 
-def test_other_rules_hold_from_the_next_turn_on(door: Door) -> None:
+def test_other_rules_hold_from_the_next_turn_on(driver: IntakeDriver) -> None:
     """A reload drops an ignored file, and finds a newly selected one at once."""
-    make_zip(door.root / NAME).write_bytes(b"unfinished")
-    assert names(door.step(0.0, PATH)) == ["file.incomplete"]
-    make_zip(door.root / NAME)
+    make_zip(driver.root / NAME).write_bytes(b"unfinished")
+    assert names(driver.step(0.0, PATH)) == ["file.incomplete"]
+    make_zip(driver.root / NAME)
     none = Selection(["none"], [])
-    door.intake.apply_settings(replace(door.rules, selection=none, sweep_every_s=9.0))
-    assert door.step(0.0, PATH) == []
-    assert PATH not in door.examiner.tracker
-    assert door.intake.step(door.now) == 9.0
+    driver.intake.apply_settings(
+        replace(driver.rules, selection=none, sweep_every_s=9.0)
+    )
+    assert driver.step(0.0, PATH) == []
+    assert PATH not in driver.examiner.tracker
+    assert driver.intake.step(driver.now) == 9.0
 
-    door.intake.apply_settings(door.rules)
-    assert names(door.step()) == ["file.admitted"]
-    assert door.intake.step(door.now) == SWEEP_S
+    driver.intake.apply_settings(driver.rules)
+    assert names(driver.step()) == ["file.admitted"]
+    assert driver.intake.step(driver.now) == SWEEP_S
 
 
-def test_rule_of_disposal_comes_with_the_patterns(door: Door) -> None:
+def test_rule_of_disposal_comes_with_the_patterns(driver: IntakeDriver) -> None:
     """The disposal uses the new rule only after its exclusions apply."""
-    door.intake.apply_settings(replace(door.rules, disposal=Rule()))
-    assert not door.disposal.keeps
-    door.step()
+    driver.intake.apply_settings(replace(driver.rules, disposal=Rule()))
+    assert not driver.disposal.keeps
+    driver.step()
 
-    assert door.disposal.keeps
+    assert driver.disposal.keeps
 
 
 def test_another_contract_inspects_anew(spool_root: Path, journal: Journal) -> None:
     """A file that waits for admission is inspected again after a reload."""
-    door = Door(spool_root, journal, "warn")
-    door.sweep()
-    make_zip(door.root / NAME)
-    door.examiner.examine(PATH, door.now)
-    door.examiner.examine(PATH, door.now)
-    assert door.inspector.reports == 1
-    door.examiner.apply_settings(door.rules)
-    door.examiner.examine(PATH, door.now)
+    driver = IntakeDriver(spool_root, journal, "warn")
+    driver.sweep()
+    make_zip(driver.root / NAME)
+    driver.examiner.examine(PATH, driver.now)
+    driver.examiner.examine(PATH, driver.now)
+    assert driver.inspector.reports == 1
+    driver.examiner.apply_settings(driver.rules)
+    driver.examiner.examine(PATH, driver.now)
 
-    assert door.inspector.reports == 2
+    assert driver.inspector.reports == 2
 
 
 def test_permission_denied_and_granted(python: Python, spool_root: Path) -> None:
@@ -361,9 +363,9 @@ def test_permission_denied_and_granted(python: Python, spool_root: Path) -> None
 import sys
 from pathlib import Path
 sys.path.insert(0, {str(TESTS)!r})
-from support.intake import Door, names
+from support.intake import IntakeDriver, names
 from emitterd.journal.journal import Journal
-door = Door(Path("."), Journal(Path("../journal.db")))
+driver = IntakeDriver(Path("."), Journal(Path("../journal.db")))
 {NOBODY}
 Path("shut").mkdir()
 for name in ("a.zip", "b.zip", "shut/c.zip"):
@@ -371,10 +373,10 @@ for name in ("a.zip", "b.zip", "shut/c.zip"):
 locked = Path("a.zip"), Path("shut")
 for one in locked:
     one.chmod(0)
-print([[str(one.get("error", one["path"])) for one in door.step(30)] for _ in "123"])
+print([[str(one.get("error", one["path"])) for one in driver.step(30)] for _ in "123"])
 for one in locked:
     one.chmod(0o700)
-print(sorted(one["path"] for one in door.step(30)))
+print(sorted(one["path"] for one in driver.step(30)))
 """
     said = python(script, cwd=spool_root).splitlines()
 

@@ -14,7 +14,7 @@ import pytest
 from emitterd.journal.journal import Journal
 from emitterd.model import State
 from emitterd.spool.watcher import Watcher, watch_limit, watches
-from support.intake import NAME, PATH, SWEEP_S, Door, names, swept
+from support.intake import NAME, PATH, SWEEP_S, IntakeDriver, names, swept
 from support.waiting import wait_until
 from support.zips import make_zip
 
@@ -218,50 +218,50 @@ def test_watch_limit(tmp_path: Path) -> None:
 
 def test_hint_is_served_during_a_long_sweep(spool_root: Path, journal: Journal) -> None:
     """A sweep of 12000 new files runs in slices, and a hint is served in between."""
-    door = swept(spool_root, journal)
-    first = make_zip(door.root / "many" / "0.zip")
+    driver = swept(spool_root, journal)
+    first = make_zip(driver.root / "many" / "0.zip")
     for number in range(1, 12000):
         first.with_name(f"{number}.zip").hardlink_to(first)
-    door.intake.sweep_soon()
-    door.step()
-    assert door.sweeps == 1
-    make_zip(door.root / NAME)
-    events = door.step(0, PATH)
+    driver.intake.sweep_soon()
+    driver.step()
+    assert driver.sweeps == 1
+    make_zip(driver.root / NAME)
+    events = driver.step(0, PATH)
     assert events[0]["path"] == NAME
-    assert door.sweeps == 1
-    while door.sweeps == 1:
-        door.step()
-    assert door.journal.counts()[State.QUEUED] == 12001
+    assert driver.sweeps == 1
+    while driver.sweeps == 1:
+        driver.step()
+    assert driver.journal.counts()[State.QUEUED] == 12001
 
 
 def test_hint_is_served_while_a_folder_moves_in(
     spool_root: Path, journal: Journal
 ) -> None:
     """A new folder of 12000 files is swept in slices too."""
-    door = swept(spool_root, journal)
-    first = make_zip(door.root / "many" / "0.zip")
+    driver = swept(spool_root, journal)
+    first = make_zip(driver.root / "many" / "0.zip")
     for number in range(1, 12000):
         first.with_name(f"{number}.zip").hardlink_to(first)
-    door.intake.hint(b"many", is_folder=True)
-    door.step()
-    assert 0 < door.journal.counts()[State.QUEUED] < 12000
-    make_zip(door.root / NAME)
-    events = door.step(0, PATH)
+    driver.intake.hint(b"many", is_folder=True)
+    driver.step()
+    assert 0 < driver.journal.counts()[State.QUEUED] < 12000
+    make_zip(driver.root / NAME)
+    events = driver.step(0, PATH)
     assert events[0]["path"] == NAME
-    while door.journal.counts()[State.QUEUED] < 12001:
-        door.step()
-    assert door.sweeps == 1
+    while driver.journal.counts()[State.QUEUED] < 12001:
+        driver.step()
+    assert driver.sweeps == 1
 
 
 def test_storm_on_one_file_is_one_look(spool_root: Path, journal: Journal) -> None:
     """Ten thousand hints at a path cost one query of the journal."""
-    door = swept(spool_root, journal)
-    make_zip(door.root / NAME)
-    door.step(1, PATH)
+    driver = swept(spool_root, journal)
+    make_zip(driver.root / NAME)
+    driver.step(1, PATH)
     asked: list[str] = []
-    door.journal.database._reader.set_trace_callback(asked.append)
-    door.step(1, *[PATH] * 10_000)
-    door.journal.database._reader.set_trace_callback(None)
+    driver.journal.database._reader.set_trace_callback(asked.append)
+    driver.step(1, *[PATH] * 10_000)
+    driver.journal.database._reader.set_trace_callback(None)
     assert len(asked) == 1
 
 
@@ -269,43 +269,43 @@ def test_missed_is_what_only_a_later_sweep_found(
     tmp_path: Path, spool_root: Path, journal: Journal
 ) -> None:
     """A file is missed if a later sweep finds it without a hint, and it is not new."""
-    door = swept(spool_root, journal)
+    driver = swept(spool_root, journal)
     for name in "abcd":
         make_zip(tmp_path / name / "x.zip")
     age = (tmp_path / "d" / "x.zip").stat().st_ctime
     wait_until(lambda: time.time() > age + 2.1, DEADLINE_S, "the files are not young")
 
     def come(name: str) -> None:
-        (tmp_path / name).rename(door.root / name)
+        (tmp_path / name).rename(driver.root / name)
 
     come("a")
-    assert Door(door.root, journal).sweep()["missed"] == 0
+    assert IntakeDriver(driver.root, journal).sweep()["missed"] == 0
     come("b")
-    door.intake.sweep_soon()
-    (_, missed) = door.step()
+    driver.intake.sweep_soon()
+    (_, missed) = driver.step()
     assert (missed["event"], missed["log_level"]) == ("watch.missed", "warning")
     assert (missed["count"], missed["path"]) == (1, "b/x.zip")
     come("c")
-    door.intake.hint(b"c", is_folder=True)
-    assert door.sweep()["missed"] == 0
-    make_zip(door.root / "young.zip")
-    young = door.sweep()
+    driver.intake.hint(b"c", is_folder=True)
+    assert driver.sweep()["missed"] == 0
+    make_zip(driver.root / "young.zip")
+    young = driver.sweep()
     assert (young["admitted"], young["missed"]) == (1, 0)
-    door.intake.expects_events = False
+    driver.intake.expects_events = False
     come("d")
-    polled = door.sweep()
+    polled = driver.sweep()
     assert (polled["admitted"], polled["missed"]) == (1, 0)
 
 
 def test_lost_root(spool_root: Path, journal: Journal) -> None:
     """While the root is lost nothing changes; when it is back it is swept."""
-    door = swept(spool_root, journal)
-    make_zip(door.root / NAME)
-    door.step(1, PATH)
-    away = door.root.rename(door.root.with_name("away"))
-    assert door.step(SWEEP_S, PATH, b"x.zip") == []
-    assert door.sweeps == 1
+    driver = swept(spool_root, journal)
+    make_zip(driver.root / NAME)
+    driver.step(1, PATH)
+    away = driver.root.rename(driver.root.with_name("away"))
+    assert driver.step(SWEEP_S, PATH, b"x.zip") == []
+    assert driver.sweeps == 1
     make_zip(away / "x.zip")
-    away.rename(door.root)
-    assert names(door.step(SWEEP_S)) == ["file.admitted"]
-    assert door.journal.counts()[State.QUEUED] == 2
+    away.rename(driver.root)
+    assert names(driver.step(SWEEP_S)) == ["file.admitted"]
+    assert driver.journal.counts()[State.QUEUED] == 2
