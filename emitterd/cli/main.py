@@ -55,7 +55,7 @@ _config = click.option(
     "--config",
     "-c",
     type=PATH,
-    help="The configuration; without it $EMITTERD_CONFIG, ./emitter.yaml,"
+    help="The configuration file. Default: $EMITTERD_CONFIG, ./emitter.yaml,"
     " /etc/emitterd/emitter.yaml.",
 )
 _state = click.option(
@@ -64,7 +64,7 @@ _state = click.option(
     callback=lambda _context, _parameter, state: state and State(state),
     help="Only entries in this state.",
 )
-_json = click.option("--json", "as_json", is_flag=True, help="Data instead of a table.")
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 class _Commands(click.Group):
@@ -85,15 +85,17 @@ class _Commands(click.Group):
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
 )
-@click.version_option(__version__, message="%(prog)s %(version)s", help="Print it.")
+@click.version_option(
+    __version__, message="%(prog)s %(version)s", help="Show the version."
+)
 def command() -> None:
-    """Deliver every zip dropped into the watched folder to the emission bucket."""
+    """Deliver every zip in the watched folder to the emission bucket."""
 
 
 @command.command()
 @_config
 def run(config: Path | None) -> None:
-    """Watch and deliver until SIGTERM or SIGINT; SIGHUP rereads the configuration."""
+    """Run the daemon until SIGTERM or SIGINT; SIGHUP reloads the configuration."""
     hold_hangup()
     with unused_left_out():
         from emitterd.cli import run as commands
@@ -104,10 +106,10 @@ def run(config: Path | None) -> None:
 @command.command()
 @_config
 @click.option(
-    "--wait", default=ONCE_WAIT, help="How long nothing may move before it gives up."
+    "--wait", default=ONCE_WAIT, help="Stop after this time without progress."
 )
 def once(config: Path | None, wait: str) -> None:
-    """Deliver what is complete now, then exit: 0 if nothing is left, else 1."""
+    """Deliver every complete file, then exit: 0 if nothing is left, 1 if not."""
     hold_hangup()
     with unused_left_out():
         from emitterd.cli import run as commands
@@ -118,7 +120,7 @@ def once(config: Path | None, wait: str) -> None:
 
 @command.command()
 @_config
-@click.option("--online", is_flag=True, help="Ask the server too: login and grant.")
+@click.option("--online", is_flag=True, help="DNS, TLS, login and grant too.")
 def check(config: Path | None, *, online: bool) -> None:
     """Check the configuration and this machine; with --online the server too."""
     from emitterd.cli import check as checkup
@@ -129,9 +131,9 @@ def check(config: Path | None, *, online: bool) -> None:
 @command.command()
 @_config
 @_json
-@click.option("--check", is_flag=True, help="One line: is all well?")
+@click.option("--check", is_flag=True, help="One line for a monitor.")
 def status(config: Path | None, *, as_json: bool, check: bool) -> None:
-    """Show counts, the oldest waiting file and the destination; or --check them."""
+    """Show counts, the oldest waiting file and the destination."""
     from emitterd.cli import show as queries
 
     look = queries.check_status if check else queries.status
@@ -141,14 +143,12 @@ def status(config: Path | None, *, as_json: bool, check: bool) -> None:
 @command.command(name="list")
 @_config
 @_state
-@click.option(
-    "--skipped", is_flag=True, help="What will never be sent as it is, and why."
-)
+@click.option("--skipped", is_flag=True, help="The files that emitterd does not send.")
 @_json
 def list_entries(
     config: Path | None, state: State | None, *, skipped: bool, as_json: bool
 ) -> None:
-    """List the versions of files that the journal knows, or what is skipped."""
+    """List the entries of the journal, or the files that emitterd skips."""
     if skipped and state is not None:
         raise click.BadParameter("--skipped lists files of the folder: no --state")
     if skipped:
@@ -161,11 +161,11 @@ def list_entries(
 
 
 @command.command()
-@click.argument("path", help="As in the log, or absolute.")
+@click.argument("path", help="A path as in the log, or absolute.")
 @_config
 @_json
 def explain(path: str, config: Path | None, *, as_json: bool) -> None:
-    """Say why a file is, or is not, delivered."""
+    """Explain why a file is, or is not, delivered."""
     from emitterd.cli import show as inquiries
 
     _end(lambda: inquiries.explain_path(config, path, as_json=as_json))
@@ -173,13 +173,13 @@ def explain(path: str, config: Path | None, *, as_json: bool) -> None:
 
 @command.command()
 @_config
-@click.option("--since", help="2026-11-24, 2026-11-24T06:00+05:30, or 24h.")
+@click.option("--since", help="Such as 2026-11-24, 2026-11-24T06:00+05:30, or 24h.")
 @_json
-@click.option("--csv", "as_csv", is_flag=True, help="For a spreadsheet.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 def receipts(
     config: Path | None, since: str | None, *, as_json: bool, as_csv: bool
 ) -> None:
-    """Print the proof of what was delivered."""
+    """Print the receipts, the proof of delivery."""
     from emitterd.cli import show as queries
 
     if as_json and as_csv:
@@ -192,10 +192,10 @@ def receipts(
 
 def _acting(act: Operation) -> Callable[..., None]:
     @click.argument(
-        "paths", nargs=-1, metavar="PATH...", help="As in the log, or absolute."
+        "paths", nargs=-1, metavar="PATH...", help="A path as in the log, or absolute."
     )
     @_config
-    @click.option("--all", "every", is_flag=True, help="All files in the state given.")
+    @click.option("--all", "every", is_flag=True, help="All files in the given state.")
     @_state
     def acting(
         paths: tuple[str, ...], config: Path | None, state: State | None, *, every: bool
@@ -206,10 +206,10 @@ def _acting(act: Operation) -> Callable[..., None]:
 
 
 for _one, _help in {
-    Operation.RETRY: "Try deferred files now; have rejected ones looked at again.",
-    Operation.HOLD: "Keep waiting files back, whatever is dropped under their names.",
-    Operation.RELEASE: "Let held files go.",
-    Operation.FORGET: "Forget files: emitterd sends them again.",
+    Operation.RETRY: "Try deferred files now; examine rejected files again.",
+    Operation.HOLD: "Stop waiting files from being sent, and later versions of them.",
+    Operation.RELEASE: "Allow held files to be sent.",
+    Operation.FORGET: "Mark files for re-upload: emitterd sends them again.",
 }.items():
     command.command(name=_one, help=_help)(_acting(_one))
 
@@ -217,7 +217,7 @@ for _one, _help in {
 @command.command()
 @_config
 def rebuild(config: Path | None) -> None:
-    """Replace a damaged journal by a new one with all that can be read of it."""
+    """Build a new journal from all readable entries of a damaged one."""
     from emitterd.cli import operate as acts
 
     _end(lambda: acts.rebuild(config))
@@ -226,8 +226,8 @@ def rebuild(config: Path | None) -> None:
 @command.command()
 @click.argument("files", type=PATH, nargs=-1, required=True, metavar="FILE...")
 @_config
-@click.option("--dataset", help="What it is to be: pat/periodic_exam_mst.")
-@click.option("--full", is_flag=True, help="Every row.")
+@click.option("--dataset", help="Its dataset, such as pat/periodic_exam_mst.")
+@click.option("--full", is_flag=True, help="Check every row.")
 @_json
 def inspect(
     files: tuple[Path, ...],
@@ -237,7 +237,7 @@ def inspect(
     full: bool,
     as_json: bool,
 ) -> None:
-    """Check zips, wherever they lie, against what the server will accept."""
+    """Check zips, in any folder, against what the server accepts."""
     from emitterd.cli import inspect as producers
 
     _end(
@@ -248,23 +248,26 @@ def inspect(
 
 
 @command.command()
-@click.argument("directory", type=PATH, help="The folder to be watched.")
-@click.option("--from-client", type=PATH, help="Take over upstream's config.py.")
+@click.argument("directory", type=PATH, help="The folder to watch.")
+@click.option("--from-client", type=PATH, help="Read upstream's config.py.")
 @click.option(
-    "--output", type=PATH, default="emitter.yaml", help="The configuration to write."
+    "--output",
+    type=PATH,
+    default="emitter.yaml",
+    help="The configuration file to write.",
 )
 def init(directory: Path, from_client: Path | None, output: Path) -> None:
-    """Make the folder, its dataset folders and a commented configuration."""
+    """Create the folder, its dataset folders and a commented configuration."""
     from emitterd.cli import init as installation
 
     _end(lambda: installation.init(directory, output, from_client))
 
 
 @command.command(name="explain-error")
-@click.argument("code", required=False, help="Such as E210; without, all.")
+@click.argument("code", required=False, help="Such as E210. Default: all codes.")
 @_json
 def explain_error(code: str | None, *, as_json: bool) -> None:
-    """Say what an error code means, and what to do."""
+    """Explain what an error code means, and what to do."""
     from emitterd.cli import error_codes
 
     _end(lambda: error_codes.explain_error(code, as_json=as_json))
@@ -272,17 +275,17 @@ def explain_error(code: str | None, *, as_json: bool) -> None:
 
 @command.command()
 @click.option(
-    "--directory", type=PATH, default="rehearsal", help="Where objects are kept."
+    "--directory", type=PATH, default="rehearsal", help="The folder for objects."
 )
-@click.option("--host", default="127.0.0.1", help="Address to listen on.")
+@click.option("--host", default="127.0.0.1", help="The address to listen on.")
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
     default=8642,
-    help="Port; 0 takes a free one.",
+    help="The port; 0 selects a free one.",
 )
-@click.option("--username", default="emission", help="The user who may log in.")
-@click.option("--password", default="rehearsal", help="That user's password.")
+@click.option("--username", default="emission", help="The user of the login.")
+@click.option("--password", default="rehearsal", help="The password of the login.")
 @click.option("--api-key", help="An API key instead of a login.")
 @click.option(
     "--fault",
@@ -290,7 +293,9 @@ def explain_error(code: str | None, *, as_json: bool) -> None:
     show_default=False,
     help="Faults: name[:probability[:parameter]] or name@count, …",
 )
-@click.option("--latency", default="0s", help="Wait before each answer: 50ms.")
+@click.option(
+    "--latency", default="0s", help="The wait before each answer, such as 50ms."
+)
 @click.option("--faults", is_flag=True, help="List the faults.")
 def rehearse(  # noqa: PLR0913  each is an option
     *,
@@ -304,7 +309,7 @@ def rehearse(  # noqa: PLR0913  each is an option
     latency: str,
     faults: bool,
 ) -> None:
-    """Run a local emission server with a menu of faults, to try an installation."""
+    """Run a local emission server for practice, with faults on request."""
     from emitterd.cli import rehearse
 
     if faults:
@@ -324,9 +329,9 @@ def rehearse(  # noqa: PLR0913  each is an option
 
 
 @command.command()
-@click.option("--keep", type=PATH, help="Work in this folder and leave it.")
+@click.option("--keep", type=PATH, help="Work in this folder and keep it.")
 def demo(keep: Path | None) -> None:
-    """Go the whole way in a temporary folder and print the receipts."""
+    """Run end to end in a temporary folder and print the receipts."""
     from emitterd.cli import demo
 
     _end(lambda: demo.show(keep))
