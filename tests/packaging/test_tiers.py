@@ -23,7 +23,7 @@ markers =
 
 SUITE = """
 import pytest
-from support.waiting import tiers
+from support import tiers
 
 tiers.PACKAGES["no-such-program"] = "some-package"
 
