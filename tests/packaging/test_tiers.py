@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from support.paths import ROOT, TESTS
 from support.tiers import PACKAGES
 
-TESTS = Path(__file__).parent
-CI = TESTS.parent / ".ci" / "run"
+CI = ROOT / ".ci" / "run"
 
 CONFIGURATION = """
 [pytest]
@@ -60,7 +60,15 @@ def test_closing_lines(tmp_path: Path, processes: str) -> None:
     (tmp_path / "test_suite.py").write_text(SUITE)
     done = subprocess.run(  # noqa: S603  our own argument list
         [
-            *(sys.executable, "-m", "pytest", "-p", "tiers", "-p", "no:cacheprovider"),
+            *(
+                sys.executable,
+                "-m",
+                "pytest",
+                "-p",
+                "support.tiers",
+                "-p",
+                "no:cacheprovider",
+            ),
             *("-n", processes, "-m", "not (slow or system)"),
         ],
         cwd=tmp_path,
