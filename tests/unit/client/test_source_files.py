@@ -141,13 +141,13 @@ def test_a_stop_interrupts_an_upload(
 ) -> None:
     """A stop gives the entry back, and says whether the object may be there."""
     server.faults = fault_menu(menu)
-    shutdown, caught = Shutdown(), []
+    shutdown, errors = Shutdown(), list[DeliveryError]()
     path = sparse(tmp_path / "large.zip", 24 * MIB)
 
     def work(emission: EmissionClient) -> None:
         with pytest.raises(DeliveryError) as caught:
             deliver(emission, path)
-        caught.append(caught.value)
+        errors.append(caught.value)
 
     with http_client(shutdown=shutdown) as client:
         emission = emission_to(client, server.url, shutdown=shutdown)
@@ -157,9 +157,9 @@ def test_a_stop_interrupts_an_upload(
         shutdown.now.set()
         thread.join(30)
 
-    [caught] = caught
-    assert caught.decision is Decision.INTERRUPT
-    assert caught.ambiguous is ambiguous
+    [error] = errors
+    assert error.decision is Decision.INTERRUPT
+    assert error.ambiguous is ambiguous
 
 
 def test_a_redirect_to_nowhere_is_no_bug_of_ours(source: Path) -> None:
