@@ -308,6 +308,7 @@ from pathlib import Path
 sys.path.insert(0, {str(TESTS)!r})
 from support.intake import IntakeDriver
 from emitterd.journal.journal import Journal
+from support.zips import zip_bytes
 driver = IntakeDriver(Path("."), Journal(Path("../journal.db")))
 {NOBODY}
 print([len(driver.step(after)) for after in (0, 4.9, 0.2)], driver.intake.settling())
@@ -365,6 +366,7 @@ from pathlib import Path
 sys.path.insert(0, {str(TESTS)!r})
 from support.intake import IntakeDriver, names
 from emitterd.journal.journal import Journal
+from support.zips import zip_bytes
 driver = IntakeDriver(Path("."), Journal(Path("../journal.db")))
 {NOBODY}
 Path("shut").mkdir()
