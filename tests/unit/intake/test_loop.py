@@ -365,6 +365,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {str(TESTS)!r})
 from support.intake import IntakeDriver, names
+from support.zips import zip_bytes
 from emitterd.journal.journal import Journal
 from support.zips import zip_bytes
 driver = IntakeDriver(Path("."), Journal(Path("../journal.db")))
