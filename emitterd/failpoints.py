@@ -3,6 +3,9 @@
 `EMITTERD_FAILPOINT=name[@n]` kills the process with SIGKILL when it reaches the point
 for the n-th time; `name[@n]:hang` makes that thread wait without end. The variable is
 read once, at import; without it a point costs one comparison.
+
+For the watchdog: `claimed:hang` stalls a worker, `admit-due:hang` the intake,
+`commit-due@3:hang` the third commit.
 """
 
 import os

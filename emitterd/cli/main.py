@@ -15,7 +15,6 @@ from typing import NoReturn, TypeVar
 import click
 
 from emitterd import __version__
-from emitterd.journal.operations import Operation
 from emitterd.model import State
 from emitterd.service.signals import hold_hangup
 from emitterd.units import parse_duration, parse_since
@@ -190,7 +189,7 @@ def receipts(
     _end(lambda: queries.receipts(config, begin, form))
 
 
-def _acting(act: Operation) -> Callable[..., None]:
+def _acting(act: str) -> Callable[..., None]:
     @click.argument(
         "paths", nargs=-1, metavar="PATH...", help="A path as in the log, or absolute."
     )
@@ -206,10 +205,10 @@ def _acting(act: Operation) -> Callable[..., None]:
 
 
 for _one, _help in {
-    Operation.RETRY: "Try deferred files now; examine rejected files again.",
-    Operation.HOLD: "Stop waiting files from being sent, and later versions of them.",
-    Operation.RELEASE: "Allow held files to be sent.",
-    Operation.FORGET: "Mark files for re-upload: emitterd sends them again.",
+    "retry": "Try deferred files now; examine rejected files again.",
+    "hold": "Stop waiting files from being sent, and later versions of them.",
+    "release": "Allow held files to be sent.",
+    "forget": "Mark files for re-upload: emitterd sends them again.",
 }.items():
     command.command(name=_one, help=_help)(_acting(_one))
 
@@ -338,7 +337,7 @@ def demo(keep: Path | None) -> None:
 
 
 def _act(
-    act: Operation,
+    act: str,
     paths: tuple[str, ...],
     config: Path | None,
     *,
@@ -346,6 +345,7 @@ def _act(
     state: State | None,
 ) -> None:
     from emitterd.cli import operate as acts
+    from emitterd.journal.operations import Operation
 
     said = list(paths)
     if every and state is None and len(said) == 1 and said[0] in set(State):
@@ -355,7 +355,7 @@ def _act(
         raise click.BadParameter("--all goes with --state, and with no PATH")
     if not every and (state is not None or not said):
         raise click.BadParameter("give a PATH, or --all with --state")
-    _end(lambda: acts.act(config, act, said, state))
+    _end(lambda: acts.act(config, Operation(act), said, state))
 
 
 def _end(work: Callable[[], int]) -> NoReturn:

@@ -3,6 +3,13 @@
 Asked once the pinned grant is spent, before another grant would give a second key. Only
 a complete object confirms a delivery. An absent object proves nothing: the server takes
 objects out of the bucket as soon as it has read them.
+
+`found`: an object of the file's size, and its ETag is the file's MD5. Without an MD5
+(KMS) the size is enough if the key has the server's time stamp. `absent`: the entry
+stays ambiguous and gets a new grant. `other`: other content. `unknown`: no answer, or
+the server has no `download_url` (cQube 1.0; 1.1 to 1.6 give it to administrators only).
+A temporary failure defers the file. A grant older than 6 hours counts as `unknown`, so
+that a bucket that cannot be read does not block the file.
 Source: cQube's use of the bucket, and GET Object of the Amazon S3 API reference.
 """
 

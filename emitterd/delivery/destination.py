@@ -2,6 +2,11 @@
 
 A failure at one stage pauses the uploads that have to pass it. It also decides how many
 attempts run at once. It only decides: `now` is passed in, and nothing waits here.
+
+A failure that is the same for every file (DNS, TLS, a refused login, 403 and 404 of the
+API, a wrong bucket) opens the breaker at once. As many temporary failures in a row as
+there are workers, at least four, open it too. These failures count for no file. If the
+breaker is closed and one file meets the same failure again, only that file is deferred.
 """
 
 import threading

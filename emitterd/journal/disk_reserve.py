@@ -3,6 +3,9 @@
 Work under way must be recorded even when the disk is full. Deleting the file frees its
 blocks for that. emitterd starts no new work until there is space for the reserve and
 as much again.
+
+The reserve has 4 MB, or an eighth of a small disk. SQLite's write-ahead log may grow to
+the same size before it is copied into the journal, so the reserve is always enough.
 """
 
 import errno

@@ -1,4 +1,11 @@
-"""SIGHUP: the configuration is read again; the old one stays if that one is wrong."""
+"""SIGHUP: the configuration is read again; the old one stays if that one is wrong.
+
+Everything that can fail comes first. Then each component gets its new settings, a
+frozen value, in one assignment. Running work keeps its settings. A new
+`emission.url` or `spool.directory` waits for a restart with its whole section, because
+a password belongs to its server and an archive to its folder. Several SIGHUPs need only
+one reload.
+"""
 
 import os
 from contextlib import suppress
