@@ -1,8 +1,8 @@
-"""Whether all is well: one judgement for `/healthz`, `status --check`, metrics, page.
+"""The one list of alarms: for `/healthz`, `status --check`, metrics and page.
 
-Absence of progress is an alarm, and not only errors: a queue that stands still logs
-nothing. Pure: plain numbers and `now` in, alarms out. Instants are seconds since the
-epoch, limits are seconds.
+Absence of progress is an alarm, and not only errors: a queue that hangs logs nothing.
+Pure: numbers and `now` in, alarms out. Instants are seconds since the epoch, limits are
+seconds.
 """
 
 import re
@@ -14,14 +14,14 @@ from emitterd.errors import Outage
 from emitterd.units import format_age, format_duration
 
 SWEEP_FLOOR_S = 900.0
-"""A sweep is missed by nobody sooner than this, however often one is due."""
+"""A sweep is overdue after this time at the earliest."""
 
 SWEEPS = 3
-"""So many sweeps, or the time of so many, may go by before one is overdue."""
+"""A sweep is overdue after this many intervals, or this many durations of one."""
 
 
 class AlarmLevel(StrEnum):
-    """How bad it is; the words are those of monitoring plugins."""
+    """The levels of monitoring plugins."""
 
     OK = "OK"
     WARNING = "WARNING"
@@ -29,7 +29,7 @@ class AlarmLevel(StrEnum):
 
 
 class AlarmCode(StrEnum):
-    """What an alarm is about: its `code`, and a label of the metrics."""
+    """The `code` of an alarm, and a label of the metrics."""
 
     DAEMON_ABSENT = "daemon_absent"
     DESTINATION_DOWN = "destination_down"
@@ -45,7 +45,7 @@ class AlarmCode(StrEnum):
 WARNINGS = frozenset(
     {AlarmCode.WATCH_DEGRADED, AlarmCode.SWEEP_OVERDUE, AlarmCode.REJECTED}
 )
-"""What hurries nobody: deliveries go on. All other causes are critical."""
+"""With these alarms deliveries go on. All others are critical."""
 
 
 _CODE = re.compile(r"^E[0-9]{3} ")
@@ -53,7 +53,7 @@ _CODE = re.compile(r"^E[0-9]{3} ")
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """One thing that is not well, since when, in words, and what to do about it."""
+    """One problem: since when, in words, and what to do about it."""
 
     code: str
     since: float
@@ -62,7 +62,7 @@ class Alarm:
 
     @property
     def level(self) -> AlarmLevel:
-        """How bad it is."""
+        """Warning or critical."""
         return AlarmLevel.WARNING if self.code in WARNINGS else AlarmLevel.CRITICAL
 
     @property
@@ -79,25 +79,25 @@ class Alarm:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """All alarms there are, the gravest first."""
+    """All current alarms, the most critical first."""
 
     alarms: tuple[Alarm, ...] = ()
 
     @property
     def ok(self) -> bool:
-        """Whether there is no alarm at all."""
+        """Whether there is no alarm."""
         return not self.alarms
 
     @property
     def level(self) -> AlarmLevel:
-        """How bad the worst of it is."""
+        """The level of the worst alarm."""
         levels = {alarm.level for alarm in self.alarms}
         return max(levels, key=list(AlarmLevel).index, default=AlarmLevel.OK)
 
 
 @dataclass(frozen=True, slots=True)
 class AlarmLimits:
-    """How long what may go on before it is an alarm."""
+    """After which time missing progress is an alarm."""
 
     oldest_waiting_s: float
     no_success_s: float
@@ -105,10 +105,10 @@ class AlarmLimits:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """What the journal knows, and whether a daemon works on it.
+    """The journal's numbers, and whether a daemon runs.
 
-    `waiting`: entries that are neither ended nor held. `rejected`: versions that were
-    rejected, and neither replaced nor forgotten since; `rejected_at` is the first.
+    `waiting`: entries that are neither ended nor held. `rejected`: rejected versions,
+    neither replaced nor forgotten; `rejected_at` is the first.
     """
 
     running: bool
@@ -122,10 +122,11 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """What only a running daemon knows.
+    """What only the running daemon knows.
 
-    `swept_at`: when a whole sweep was last done, or else when the daemon started;
-    `sweep_limit_s`: how long ago that may be. `degraded`: why not all is watched.
+    `swept_at`: the end of the last whole sweep, or else the start of the daemon.
+    `sweep_limit_s`: how long ago that may be. `degraded`: why not every folder is
+    watched.
     """
 
     swept_at: float
@@ -137,19 +138,19 @@ class Watch:
 
 
 def sweep_limit_s(every_s: float, took_s: float) -> float:
-    """Return how long ago a sweep may be; the last one took `took_s`."""
+    """Return how long ago the last sweep, which took `took_s`, may be."""
     return max(SWEEP_FLOOR_S, SWEEPS * every_s, SWEEPS * took_s)
 
 
 def judge(alarms: list[Alarm]) -> Health:
-    """Put alarms together, the gravest first, and among equals the oldest."""
-    grave = list(AlarmLevel).index
-    ordered = sorted(alarms, key=lambda one: (-grave(one.level), one.since, one.code))
+    """Sort alarms: the most critical first, and among equals the oldest."""
+    rank = list(AlarmLevel).index
+    ordered = sorted(alarms, key=lambda a: (-rank(a.level), a.since, a.code))
     return Health(tuple(ordered))
 
 
 def queue_alarms(queue: Queue, limits: AlarmLimits, now: float) -> list[Alarm]:
-    """Return what is wrong by the journal alone."""
+    """Return the alarms that the journal's numbers raise."""
     alarms = _rejected(queue)
     if queue.running and queue.outages:
         alarms.append(_down(queue.outages))
@@ -160,7 +161,7 @@ def queue_alarms(queue: Queue, limits: AlarmLimits, now: float) -> list[Alarm]:
     waited_s = now - queue.oldest_waiting_at
     if waited_s > limits.oldest_waiting_s:
         alarms.append(_oldest(queue.oldest_waiting_at, waited_s, limits))
-    # Whatever was last delivered, nobody waited for a success before that.
+    # Before the oldest waiting file came, no delivery was due.
     idle_since = max(queue.oldest_waiting_at, queue.delivered_at or 0.0)
     if now - idle_since > limits.no_success_s:
         alarms.append(_no_success(idle_since, now - idle_since, limits))
@@ -168,7 +169,7 @@ def queue_alarms(queue: Queue, limits: AlarmLimits, now: float) -> list[Alarm]:
 
 
 def daemon_alarms(watch: Watch, now: float) -> list[Alarm]:
-    """Return what is wrong by what only the running daemon knows."""
+    """Return the alarms that only the running daemon can raise."""
     alarms = []
     if watch.journal_full_since is not None:
         alarms.append(journal_full(watch.journal_full_since))
@@ -192,7 +193,7 @@ def daemon_alarms(watch: Watch, now: float) -> list[Alarm]:
 
 
 def journal_full(since: float) -> Alarm:
-    """Return the alarm of a full disk, for which the journal may have no room."""
+    """Return the alarm of a full disk; the journal may have no room to note it."""
     code = Code.JOURNAL_FULL
     words = f"{code} {code.title}: nothing is taken in or sent"
     return Alarm(AlarmCode.JOURNAL_FULL, since, words, code.remedy)
@@ -216,14 +217,14 @@ def _rejected(queue: Queue) -> list[Alarm]:
 def _down(outages: tuple[Outage, ...]) -> Alarm:
     first = outages[0]
     known = Code(first.code) if first.code in set(Code) else Code.INTERNAL
-    told = (f"at the {one.stage}: {one.code} {one.reason}" for one in outages)
-    words = f"the destination is down {'; '.join(told)}"
-    since = min(one.since for one in outages)
+    stages = (f"at the {o.stage}: {o.code} {o.reason}" for o in outages)
+    words = f"the destination is down {'; '.join(stages)}"
+    since = min(outage.since for outage in outages)
     return Alarm(AlarmCode.DESTINATION_DOWN, since, words, known.remedy)
 
 
 def files_wait(waiting: int) -> str:
-    """Say how many files wait."""
+    """Write how many files wait."""
     return "1 file waits" if waiting == 1 else f"{waiting} files wait"
 
 

@@ -1,8 +1,8 @@
-"""The metrics, as Prometheus reads them; the only module that knows its client.
+"""The metrics for Prometheus; the only module that knows its client.
 
-What happens is counted in this process, from its start on: a counter never goes back
-when the journal forgets. What stands is read from the journal when it is asked for.
-Labels are bounded: datasets of the catalogue, codes, states.
+Counters count in this process, from its start on: they do not go back when the journal
+deletes old versions. Gauges are read from the journal at each scrape. Labels are
+bounded: datasets of the catalogue, codes, states.
 """
 
 import gzip
@@ -32,12 +32,15 @@ from emitterd.monitoring.http_server import Handler, Request, Response
 from emitterd.monitoring.status import QueueReading, QueueStatus
 
 OTHER = "other"
-"""The dataset of a path that is none of the catalogue's."""
+"""The dataset of a path outside the catalogue."""
+
+UNCHANGED = "unchanged"
+"""The outcome of known content: it leaves no row, and no state has this name."""
 
 DELIVERY_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
 SWEEP_BUCKETS = (0.01, 0.05, 0.25, 1, 5, 15, 60, 300, 1800)
 
-# A counter's birth as a series of its own doubles what is scraped, and nobody asks.
+# The time of each counter's creation would double the number of series.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # it is not typed
 
 
@@ -86,11 +89,11 @@ class Metrics:
         self._attempts.labels(error).inc()
 
     def delivered(self, duration_s: float) -> None:
-        """Note how long a delivery took."""
+        """Add the duration of a delivery."""
         self._delivery.observe(duration_s)
 
     def swept(self, duration_s: float, missed: int) -> None:
-        """Note a whole sweep."""
+        """Add a whole sweep; `missed`: files that no event had named."""
         self._sweep.observe(duration_s)
         self._missed.inc(missed)
 
@@ -113,44 +116,44 @@ class Metrics:
 
 
 class _StateCollector:
-    """Collects what stands."""
+    """Collects the gauges."""
 
     def __init__(self, read: Callable[[], QueueReading]) -> None:
         self._read = read
 
     def describe(self) -> list[Metric]:
-        """Return nothing: so the journal is not read to be registered."""
+        """Return nothing, so that registering does not read the journal."""
         return []
 
     def collect(self) -> Iterator[Metric]:
         """Yield every gauge."""
         reading = self._read()
         yield from _entries(reading.queue)
-        yield from _progress(reading)
+        yield from _gauges(reading)
         yield _stages(reading.outages)
         yield _alarms(reading.health)
 
 
-def _entries(progress: QueueStatus) -> Iterator[Metric]:
+def _entries(queue: QueueStatus) -> Iterator[Metric]:
     files = _family("entries", "Versions of files in the journal.", "state")
     sizes = _family("entry_bytes", "Their bytes.", "state")
     for state in State:
-        entries, size_bytes = progress.tally[state]
+        entries, size_bytes = queue.tally[state]
         files.add_metric([state], entries)
         sizes.add_metric([state], size_bytes)
     yield files
     yield sizes
 
 
-def _progress(reading: QueueReading) -> Iterator[Metric]:
-    progress = reading.queue
-    oldest_at = progress.oldest_waiting_at
+def _gauges(reading: QueueReading) -> Iterator[Metric]:
+    queue = reading.queue
+    oldest_at = queue.oldest_waiting_at
     age_s = 0.0 if oldest_at is None else max(0.0, time.time() - oldest_at)
     values: dict[str, tuple[str, float | None]] = {
         "oldest_waiting_age_seconds": ("How long the oldest file has waited.", age_s),
         "last_success_timestamp_seconds": (
             "When a file was last delivered.",
-            progress.delivered_at,
+            queue.delivered_at,
         ),
         "last_sweep_timestamp_seconds": (
             "When the whole folder was last looked through.",
@@ -158,7 +161,7 @@ def _progress(reading: QueueReading) -> Iterator[Metric]:
         ),
         "rejected_files": (
             "Rejected versions, neither replaced nor forgotten.",
-            progress.rejected,
+            queue.rejected,
         ),
         "eta_seconds": ("When nothing will wait, where known.", reading.eta_s),
     }
@@ -171,19 +174,19 @@ def _progress(reading: QueueReading) -> Iterator[Metric]:
 
 def _stages(outages: tuple[Outage, ...]) -> Metric:
     family = _family("destination_up", "Whether a stage of the way is up.", "stage")
-    down = {one.stage for one in outages}
+    down = {outage.stage for outage in outages}
     for stage in Stage:
         family.add_metric([stage], float(stage not in down))
     return family
 
 
-def _alarms(verdict: Health) -> Metric:
+def _alarms(health: Health) -> Metric:
     family = _family("alarm", "What is not well, as /healthz has it.", "code", "level")
-    raised = {alarm.code for alarm in verdict.alarms}
-    # One that answers is not absent: Prometheus knows that itself, as `up`.
-    for cause in sorted(set(AlarmCode) - {AlarmCode.DAEMON_ABSENT}):
-        level = Alarm(cause, 0.0, "", "").level.lower()
-        family.add_metric([cause, level], float(cause in raised))
+    raised = {alarm.code for alarm in health.alarms}
+    # Prometheus itself knows an absent daemon, as `up`.
+    for code in sorted(set(AlarmCode) - {AlarmCode.DAEMON_ABSENT}):
+        level = Alarm(code, 0.0, "", "").level.lower()
+        family.add_metric([code, level], float(code in raised))
     return family
 
 
@@ -191,14 +194,8 @@ def _family(name: str, words: str, *labels: str) -> GaugeMetricFamily:
     return GaugeMetricFamily(f"emitterd_{name}", words, labels=labels)
 
 
-# The journal, with every end of a version and every failed attempt counted.
-
-UNCHANGED = "unchanged"
-"""What is known content ends so: it leaves no row, and no state has its name."""
-
-
 class CountedJournal(Journal):
-    """Counts what has become durable, and not what was only meant to."""
+    """Counts each result after the journal has recorded it."""
 
     def __init__(
         self,
@@ -208,7 +205,7 @@ class CountedJournal(Journal):
         metrics: Metrics,
         dataset: Callable[[bytes], Dataset | None],
     ) -> None:
-        """`dataset` is asked for the dataset of a path. Raises what `Journal` does."""
+        """`dataset` returns the dataset of a path. Raises what `Journal` does."""
         super().__init__(path, backoff_max_s=backoff_max_s)
         self._metrics = metrics
         self._dataset = dataset
@@ -216,13 +213,14 @@ class CountedJournal(Journal):
     def admit(self, batch: list[Admission]) -> list[Admitted]:
         """Enter complete files; some replace others, some are rejected at once."""
         answers = super().admit(batch)
-        for one, answer in zip(batch, answers, strict=True):
+        for admission, answer in zip(batch, answers, strict=True):
             if answer.result is not AdmissionResult.ADMITTED:
                 continue
             if answer.replaced:
-                self._ended(State.WITHDRAWN, one.path, answer.replaced_bytes)
-            if one.trouble is not None:
-                self._ended(State.REJECTED, one.path, one.fingerprint.size_bytes)
+                self._ended(State.WITHDRAWN, admission.path, answer.replaced_bytes)
+            if admission.trouble is not None:
+                size_bytes = admission.fingerprint.size_bytes
+                self._ended(State.REJECTED, admission.path, size_bytes)
         return answers
 
     def deliver(

@@ -37,7 +37,7 @@ class Watching:
         self.journal = journal
         self.place = place
         self.uploads = UploadTracker()
-        self.bulletin = UploadReporter(self.uploads, journal)
+        self.reporter = UploadReporter(self.uploads, journal)
         self.began_at = self.now = time.time()
         self.notes: list[tuple[int, int]] = []
         """After how many seconds how many uploads were noted."""
@@ -57,7 +57,7 @@ class Watching:
             for _ in range(seconds):
                 self.now += 1.0
                 before = self.fact()
-                self.bulletin.beat(self.now)
+                self.reporter.report(self.now)
                 if (after := self.fact()) != before:
                     self.notes.append((round(self.now - self.began_at), len(after)))
         return [dict(line) for line in lines]
@@ -162,7 +162,7 @@ def test_what_a_killed_process_left_goes(watching: Watching) -> None:
     watching.go_on(11)
     assert watching.fact()
 
-    UploadReporter(UploadTracker(), watching.journal).beat(watching.now + 1)
+    UploadReporter(UploadTracker(), watching.journal).report(watching.now + 1)
 
     assert watching.fact() == []
 
