@@ -12,7 +12,6 @@ import time
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from python_multipart.exceptions import FormParserError
@@ -145,12 +144,7 @@ class ObjectUpload:
         self._file = self._stack.enter_context(self._path.open("xb", buffering=0))
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        problem: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stack.close()
 
     @property
@@ -235,12 +229,10 @@ class ObjectUpload:
             raise RefusedError(TOO_LARGE)
         with memoryview(data)[start:end] as view:
             self._md5.update(view)
-            self._write(view)
-
-    def _write(self, view: memoryview) -> None:
-        done = 0
-        while done < len(view):
-            done += self._file.write(view[done:])
+            done = 0
+            # An unbuffered file may take less than it is given.
+            while done < len(view):
+                done += self._file.write(view[done:])
 
     def _on_part_end(self) -> None:
         if not self._seen_file:

@@ -47,7 +47,10 @@ class RequestRecord:
 
 
 class Connection(H11Protocol):
-    """One connection, which a fault can cut; `request.state.connection` is this."""
+    """One connection, which a fault can cut; `request.state.connection` is this.
+
+    A fault sends bytes that are not HTTP through `transport`.
+    """
 
     def __init__(
         self,
@@ -72,24 +75,12 @@ class Connection(H11Protocol):
         self._lost.set()
         self._on_close(self)
 
-    def abort(self) -> None:
-        """Close the connection at once."""
-        self.transport.abort()
-
     def reset(self) -> None:
         """Cut the connection with a TCP reset."""
         raw = self.transport.get_extra_info("socket")
         # Without lingering, the kernel sends a reset instead of an orderly end.
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
         self.transport.abort()
-
-    def send(self, raw: bytes) -> None:
-        """Send these bytes as they are."""
-        self.transport.write(raw)
-
-    def close(self) -> None:
-        """Close the connection after everything that was sent."""
-        self.transport.close()
 
     def pause_reading(self) -> None:
         """Read nothing more until the body is asked for again."""

@@ -94,7 +94,7 @@ async def _black_hole(exchange: Exchange, seconds: float | None, _: Response) ->
 
 
 async def _close(exchange: Exchange, _: float | None, __: Response) -> None:
-    exchange.connection.close()
+    exchange.connection.transport.close()
 
 
 async def _read_slowly(exchange: Exchange, bytes_s: float | None, _: Response) -> None:

@@ -13,7 +13,6 @@ import threading
 import time
 from email.utils import formatdate
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import uvicorn
@@ -107,12 +106,7 @@ class RehearsalServer:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        problem: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     @property
@@ -182,7 +176,7 @@ class RehearsalServer:
         accepting.set()
         await self._stopping.wait()
         for connection in list(self._connections):
-            connection.abort()
+            connection.transport.abort()
         # asyncio makes each accepted connection in a task of its own, which fails
         # silently, and leaks the socket, where the server was closed meanwhile.
         if under_way := asyncio.all_tasks() - {asyncio.current_task()}:
@@ -195,7 +189,7 @@ class RehearsalServer:
     def _opened(self, connection: Connection) -> None:
         self._connections.add(connection)
         if self._stopping.is_set():
-            connection.abort()
+            connection.transport.abort()
             return
         record = RequestRecord(time.time(), "connect")
         if self._endpoints.draw(record, FaultStage.CONNECT):

@@ -77,8 +77,8 @@ def send_raw(raw: bytes) -> FaultAction:
     """Return an action that sends these bytes in place of a response, and closes."""
 
     async def action(exchange: Exchange, _: float | None, __: Response) -> None:
-        exchange.connection.send(raw)
-        exchange.connection.close()
+        exchange.connection.transport.write(raw)
+        exchange.connection.transport.close()
 
     return action
 
@@ -91,9 +91,9 @@ async def dribble(exchange: Exchange, pause_s: float | None, right: Response) ->
     lines += [f"{name}: {value}" for name, value in right.headers.items()]
     lines += ["Connection: close", "", ""]
     for byte in "\r\n".join(lines).encode("latin-1") + bytes(right.body):
-        exchange.connection.send(bytes([byte]))
+        exchange.connection.transport.write(bytes([byte]))
         await exchange.connection.wait(pause_s or 0)
-    exchange.connection.close()
+    exchange.connection.transport.close()
 
 
 TEST_FAULTS: dict[str, FaultKind] = {
