@@ -138,7 +138,7 @@ class Examiner:
                 reason = "open for writing, and unchanged for long"
                 self.log_once(path, Code.STILL_WRITTEN, reason)
             return None
-        rejection = self._rejection(seen, status.findings)
+        rejection = self._check(seen, status.findings)
         if state is FolderState.INCOMPLETE:
             report, give_up = self.tracker.incomplete(path, seen, lease, now)
             if not give_up:
@@ -178,7 +178,7 @@ class Examiner:
         self._inspected[path] = seen, report.findings
         return report.findings
 
-    def _rejection(
+    def _check(
         self, seen: Fingerprint, findings: tuple[Finding, ...]
     ) -> DeliveryError | None:
         if seen.size_bytes > MAX_BYTES:
