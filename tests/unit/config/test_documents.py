@@ -16,7 +16,7 @@ MANUAL = ROOT / "docs" / "configuration.md"
 
 
 def default(section: str, name: str) -> str:
-    """Return a key's default for people, `required` where there is none."""
+    """Return the default of a key as text, or `required` if it has none."""
     declared = {key.name: key.default for key in fields(config.SECTIONS[section])}
     value = declared[name]
     return "required" if value is MISSING else value_for_people(name, value)
@@ -50,7 +50,7 @@ def test_the_shipped_file_has_every_key_and_its_default(tmp_path: Path) -> None:
 
 
 def test_the_manual_has_every_key_type_default_and_variable() -> None:
-    """docs/configuration.md has one row a key, with the default in effect."""
+    """docs/configuration.md has one row for each key, with its real default."""
     text = MANUAL.read_text()
     rows = {}
     for part in text.split("\n## ")[1:]:
