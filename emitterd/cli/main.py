@@ -4,10 +4,8 @@ Exit codes: 0 done; 1 it ran and something is undelivered or wrong; 2 usage; 70
 internal; 75 another instance holds the journal; 78 configuration.
 """
 
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import NoReturn, TypeVar
@@ -18,30 +16,6 @@ from emitterd import __version__
 from emitterd.model import State
 from emitterd.service.signals import hold_hangup
 from emitterd.units import parse_duration, parse_since
-
-# What libraries take along where they find it, and what the daemon has no use for.
-
-UNUSED = ("anyio", "httpx._main", "rich", "trio")
-"""httpcore's other event loops, httpx's own command, and structlog's tracebacks: a
-quarter of the daemon's start, and 8 MiB."""
-
-
-@contextmanager
-def unused_left_out() -> Iterator[None]:
-    """Let what is imported within do without them; afterwards they can be imported.
-
-    Source: the Python reference, "The module cache": None there says that there is no
-    such module, and each of these is imported by who can go on without.
-    """
-    absent = [name for name in UNUSED if name not in sys.modules]
-    for name in absent:
-        sys.modules[name] = None  # type: ignore[assignment]  # as documented
-    try:
-        yield
-    finally:
-        for name in absent:
-            del sys.modules[name]
-
 
 T = TypeVar("T")
 
@@ -66,8 +40,20 @@ _state = click.option(
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
+class _Command(click.Command):
+    """A command whose function returns the exit code."""
+
+    def invoke(self, ctx: click.Context) -> NoReturn:
+        """Run the command and exit; known errors become messages."""
+        from emitterd.cli.output import report_errors
+
+        ctx.exit(report_errors(lambda: super(_Command, self).invoke(ctx)))
+
+
 class _Commands(click.Group):
     """All commands, listed in the order of their use, each in a whole sentence."""
+
+    command_class = _Command
 
     def format_commands(
         self,
@@ -93,13 +79,12 @@ def command() -> None:
 
 @command.command()
 @_config
-def run(config: Path | None) -> None:
+def run(config: Path | None) -> int:
     """Run the daemon until SIGTERM or SIGINT; SIGHUP reloads the configuration."""
     hold_hangup()
-    with unused_left_out():
-        from emitterd.cli import run as commands
+    from emitterd.cli import run as commands
 
-    _end(lambda: commands.run(config))
+    return commands.run(config)
 
 
 @command.command()
@@ -107,36 +92,36 @@ def run(config: Path | None) -> None:
 @click.option(
     "--wait", default=ONCE_WAIT, help="Stop after this time without progress."
 )
-def once(config: Path | None, wait: str) -> None:
+def once(config: Path | None, wait: str) -> int:
     """Deliver every complete file, then exit: 0 if nothing is left, 1 if not."""
     hold_hangup()
-    with unused_left_out():
-        from emitterd.cli import run as commands
+    from emitterd.cli import run as commands
 
     wait_s = _quantity(parse_duration, wait, "--wait")
-    _end(lambda: commands.once(config, wait_s))
+    return commands.once(config, wait_s)
 
 
 @command.command()
 @_config
 @click.option("--online", is_flag=True, help="DNS, TLS, login and grant too.")
-def check(config: Path | None, *, online: bool) -> None:
+def check(config: Path | None, *, online: bool) -> int:
     """Check the configuration and this machine; with --online the server too."""
     from emitterd.cli import check as checkup
 
-    _end(lambda: checkup.check(config, online=online))
+    return checkup.check(config, online=online)
 
 
 @command.command()
 @_config
 @_json
 @click.option("--check", is_flag=True, help="One line for a monitor.")
-def status(config: Path | None, *, as_json: bool, check: bool) -> None:
+def status(config: Path | None, *, as_json: bool, check: bool) -> int:
     """Show counts, the oldest waiting file and the destination."""
-    from emitterd.cli import show as queries
+    from emitterd.cli import show
 
-    look = queries.check_status if check else queries.status
-    _end(lambda: look(config, as_json=as_json))
+    if check:
+        return show.check_status(config, as_json=as_json)
+    return show.status(config, as_json=as_json)
 
 
 @command.command(name="list")
@@ -146,28 +131,26 @@ def status(config: Path | None, *, as_json: bool, check: bool) -> None:
 @_json
 def list_entries(
     config: Path | None, state: State | None, *, skipped: bool, as_json: bool
-) -> None:
+) -> int:
     """List the entries of the journal, or the files that emitterd skips."""
     if skipped and state is not None:
         raise click.BadParameter("--skipped lists files of the folder: no --state")
+    from emitterd.cli import show
+
     if skipped:
-        from emitterd.cli import show as inquiries
-
-        _end(lambda: inquiries.list_skipped(config, as_json=as_json))
-    from emitterd.cli import show as queries
-
-    _end(lambda: queries.list_entries(config, state, as_json=as_json))
+        return show.list_skipped(config, as_json=as_json)
+    return show.list_entries(config, state, as_json=as_json)
 
 
 @command.command()
 @click.argument("path", help="A path as in the log, or absolute.")
 @_config
 @_json
-def explain(path: str, config: Path | None, *, as_json: bool) -> None:
+def explain(path: str, config: Path | None, *, as_json: bool) -> int:
     """Explain why a file is, or is not, delivered."""
-    from emitterd.cli import show as inquiries
+    from emitterd.cli import show
 
-    _end(lambda: inquiries.explain_path(config, path, as_json=as_json))
+    return show.explain_path(config, path, as_json=as_json)
 
 
 @command.command()
@@ -177,49 +160,59 @@ def explain(path: str, config: Path | None, *, as_json: bool) -> None:
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 def receipts(
     config: Path | None, since: str | None, *, as_json: bool, as_csv: bool
-) -> None:
+) -> int:
     """Print the receipts, the proof of delivery."""
-    from emitterd.cli import show as queries
+    from emitterd.cli import show
 
     if as_json and as_csv:
         raise click.BadParameter("give --json or --csv, not both")
     form = "csv" if as_csv else "json" if as_json else "table"
     instant = partial(parse_since, now=time.time())
     begin = 0.0 if since is None else _quantity(instant, since, "--since")
-    _end(lambda: queries.receipts(config, begin, form))
+    return show.receipts(config, begin, form)
 
 
-def _acting(act: str) -> Callable[..., None]:
+def _operator_command(name: str) -> Callable[..., int]:
     @click.argument(
         "paths", nargs=-1, metavar="PATH...", help="A path as in the log, or absolute."
     )
     @_config
     @click.option("--all", "every", is_flag=True, help="All files in the given state.")
     @_state
-    def acting(
+    def run_operation(
         paths: tuple[str, ...], config: Path | None, state: State | None, *, every: bool
-    ) -> None:
-        _act(act, paths, config, every=every, state=state)
+    ) -> int:
+        from emitterd.cli import operate
+        from emitterd.journal.operations import Operation
 
-    return acting
+        if every and state is None and len(paths) == 1 and paths[0] in set(State):
+            # `retry --all rejected` means `retry --all --state rejected`.
+            state, paths = State(paths[0]), ()
+        if every and (state is None or paths):
+            raise click.BadParameter("--all goes with --state, and with no PATH")
+        if not every and (state is not None or not paths):
+            raise click.BadParameter("give a PATH, or --all with --state")
+        return operate.operate(config, Operation(name), paths, state)
+
+    return run_operation
 
 
-for _one, _help in {
+for _name, _help in {
     "retry": "Try deferred files now; examine rejected files again.",
     "hold": "Stop waiting files from being sent, and later versions of them.",
     "release": "Allow held files to be sent.",
     "forget": "Mark files for re-upload: emitterd sends them again.",
 }.items():
-    command.command(name=_one, help=_help)(_acting(_one))
+    command.command(name=_name, help=_help)(_operator_command(_name))
 
 
 @command.command()
 @_config
-def rebuild(config: Path | None) -> None:
+def rebuild(config: Path | None) -> int:
     """Build a new journal from all readable entries of a damaged one."""
-    from emitterd.cli import operate as acts
+    from emitterd.cli import operate
 
-    _end(lambda: acts.rebuild(config))
+    return operate.rebuild(config)
 
 
 @command.command()
@@ -235,15 +228,11 @@ def inspect(
     *,
     full: bool,
     as_json: bool,
-) -> None:
+) -> int:
     """Check zips, in any folder, against what the server accepts."""
     from emitterd.cli import inspect as producers
 
-    _end(
-        lambda: producers.inspect_files(
-            files, config, dataset, full=full, as_json=as_json
-        )
-    )
+    return producers.inspect_files(files, config, dataset, full=full, as_json=as_json)
 
 
 @command.command()
@@ -255,21 +244,21 @@ def inspect(
     default="emitter.yaml",
     help="The configuration file to write.",
 )
-def init(directory: Path, from_client: Path | None, output: Path) -> None:
+def init(directory: Path, from_client: Path | None, output: Path) -> int:
     """Create the folder, its dataset folders and a commented configuration."""
     from emitterd.cli import init as installation
 
-    _end(lambda: installation.init(directory, output, from_client))
+    return installation.init(directory, output, from_client)
 
 
 @command.command(name="explain-error")
 @click.argument("code", required=False, help="Such as E210. Default: all codes.")
 @_json
-def explain_error(code: str | None, *, as_json: bool) -> None:
+def explain_error(code: str | None, *, as_json: bool) -> int:
     """Explain what an error code means, and what to do."""
     from emitterd.cli import error_codes
 
-    _end(lambda: error_codes.explain_error(code, as_json=as_json))
+    return error_codes.explain_error(code, as_json=as_json)
 
 
 @command.command()
@@ -307,62 +296,31 @@ def rehearse(  # noqa: PLR0913  each is an option
     fault: str,
     latency: str,
     faults: bool,
-) -> None:
+) -> int:
     """Run a local emission server for practice, with faults on request."""
     from emitterd.cli import rehearse
 
     if faults:
-        _end(rehearse.list_faults)
+        return rehearse.list_faults()
     menu = _quantity(rehearse.parse_faults, fault, "--fault")
     latency_s = _quantity(parse_duration, latency, "--latency")
-    _end(
-        lambda: rehearse.serve(
-            directory,
-            address=(host, port),
-            login=(username, password),
-            api_key=api_key,
-            faults=menu,
-            latency_s=latency_s,
-        )
+    return rehearse.serve(
+        directory,
+        address=(host, port),
+        login=(username, password),
+        api_key=api_key,
+        faults=menu,
+        latency_s=latency_s,
     )
 
 
 @command.command()
 @click.option("--keep", type=PATH, help="Work in this folder and keep it.")
-def demo(keep: Path | None) -> None:
+def demo(keep: Path | None) -> int:
     """Run end to end in a temporary folder and print the receipts."""
     from emitterd.cli import demo
 
-    _end(lambda: demo.show(keep))
-
-
-def _act(
-    act: str,
-    paths: tuple[str, ...],
-    config: Path | None,
-    *,
-    every: bool,
-    state: State | None,
-) -> None:
-    from emitterd.cli import operate as acts
-    from emitterd.journal.operations import Operation
-
-    said = list(paths)
-    if every and state is None and len(said) == 1 and said[0] in set(State):
-        # `retry --all rejected` says the same as `retry --all --state rejected`.
-        state, said = State(said[0]), []
-    if every and (state is None or said):
-        raise click.BadParameter("--all goes with --state, and with no PATH")
-    if not every and (state is not None or not said):
-        raise click.BadParameter("give a PATH, or --all with --state")
-    _end(lambda: acts.act(config, Operation(act), said, state))
-
-
-def _end(work: Callable[[], int]) -> NoReturn:
-    """Do a command's work and exit with its code."""
-    from emitterd.cli.output import reported
-
-    raise click.exceptions.Exit(reported(work))
+    return demo.show(keep)
 
 
 def _quantity(parse: Callable[[str], T], text: str, option: str) -> T:

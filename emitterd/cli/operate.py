@@ -1,7 +1,7 @@
-"""The operator's hand from the command line: through the daemon, or without one."""
+"""The commands that change entries: through the daemon, or without one."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from emitterd.cli.output import DONE, USAGE, WRONG, complain, print_outcome, say
@@ -27,35 +27,38 @@ from emitterd.spool.selection import Selection
 from emitterd.text import display
 
 
-def act(
-    config: Path | None, what: Operation, said: list[str], state: State | None
+def operate(
+    config: Path | None,
+    operation: Operation,
+    names: Sequence[str],
+    state: State | None,
 ) -> int:
-    """Apply an act to paths, or to all in a state; 1 where one was refused."""
+    """Apply an operation to paths, or to all in a state; 1 if one was refused."""
     settings = load_part(find(config, os.environ), os.environ, "journal", "spool")
     journal = settings.journal.path
     try:
-        paths = _paths(journal, Spool(settings.spool.directory), said)
+        paths = _paths(journal, Spool(settings.spool.directory), names)
     except OutsideSpool as error:
         complain(str(error))
         return USAGE
     sudo_user = os.environ.get("SUDO_USER", "")
-    instruction = OperationRequest(what, paths, state, sudo_user)
+    request = OperationRequest(operation, paths, state, sudo_user)
     try:
-        outcome = send_request(journal, instruction) or _alone(journal, instruction)
+        report = send_request(journal, request) or _without_daemon(journal, request)
     except OSError as error:
         raise JournalError(
             f"the daemon cannot be asked: {error.strerror or error}",
             hint="run this as root or as the daemon's user",
         ) from error
-    print_outcome(what, outcome)
-    if outcome.trouble:
-        complain(outcome.trouble)
-    refused = any(one.refusal for one in outcome.results)
-    return WRONG if refused or outcome.trouble else DONE
+    print_outcome(operation, report)
+    if report.trouble:
+        complain(report.trouble)
+    refused = any(result.refusal for result in report.results)
+    return WRONG if refused or report.trouble else DONE
 
 
 def rebuild(config: Path | None) -> int:
-    """Rebuild a damaged or lost journal; 1 where something of it is lost for good."""
+    """Rebuild a damaged or lost journal; 1 if something is lost for good."""
     settings = load_part(find(config, os.environ), os.environ, "journal", "spool")
     journal, rule = settings.journal.path, settings.spool
     spool = Spool(rule.directory)
@@ -88,18 +91,17 @@ def _rebuild_lines(journal: Path, report: RebuildReport) -> Iterator[str]:
     yield "`emitterd release PATH` sends one, `emitterd release --all held` sends all"
 
 
-def _paths(journal: Path, spool: Spool, said: list[str]) -> tuple[bytes, ...]:
-    with JournalReader(journal) as records:
-        return tuple(locate(spool, records, one) for one in said)
+def _paths(journal: Path, spool: Spool, names: Sequence[str]) -> tuple[bytes, ...]:
+    with JournalReader(journal) as reader:
+        return tuple(locate(spool, reader, name) for name in names)
 
 
-def _alone(journal: Path, instruction: OperationRequest) -> OperationReport:
-    """Write to the journal where no daemon holds it."""
+def _without_daemon(journal: Path, request: OperationRequest) -> OperationReport:
     try:
         with Journal(journal) as opened:
-            user = user_name(os.getuid(), instruction.sudo_user)
-            hand = Operations(opened.database, Shutdown())
-            return hand.apply(instruction, user, lambda _: None)
+            user = user_name(os.getuid(), request.sudo_user)
+            operations = Operations(opened.database, Shutdown())
+            return operations.apply(request, user, lambda _: None)
     except JournalLocked as error:
         raise JournalLocked(
             f"{error}, which takes no instructions: it is stopping, or is a `once`"

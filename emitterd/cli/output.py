@@ -368,8 +368,8 @@ def _coloured(word: str) -> str:
     return f"[{colour}]{word}[/]" if colour else word
 
 
-def reported(work: Callable[[], int]) -> int:
-    """Run a command and return its exit code; known errors become lines."""
+def report_errors(work: Callable[[], int]) -> int:
+    """Run a command and return its exit code; known errors become messages."""
     if sys.stdout is None:
         # The shell started it with `>&-`.
         complain("standard output is closed")

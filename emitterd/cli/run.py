@@ -1,10 +1,8 @@
-"""What `run` and `once` do.
-
-Functions return the exit code.
-"""
+"""The commands `run` and `once`. Functions return the exit code."""
 
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 from emitterd.cli.output import CONFIGURATION, DONE, Bars, complain, print_undelivered
@@ -16,7 +14,7 @@ from emitterd.service.logging import configure
 
 def run(config: Path | None) -> int:
     """Watch and deliver until a signal."""
-    # A disk that is mounted late must not leave the service off for ever.
+    # A disk that is mounted late must not keep the service from starting.
     settings = _load(config, awaits_folder=True)
     return _configure_log(settings) or Daemon(settings).run()
 
@@ -24,16 +22,12 @@ def run(config: Path | None) -> int:
 def once(config: Path | None, wait_s: float) -> int:
     """Deliver what is complete now."""
     settings = _load(config)
-    people = sys.stdout.isatty() and sys.stderr.isatty()
-    # Bars and lines of single files would spoil each other.
-    if code := _configure_log(settings, quiet=people):
+    terminal = sys.stdout.isatty() and sys.stderr.isatty()
+    # Progress bars and log lines of files would overwrite each other.
+    if code := _configure_log(settings, quiet=terminal):
         return code
-    if people:
-        with Bars() as bars:
-            daemon = Daemon(settings, bars)
-            code, left = daemon.once(wait_s)
-    else:
-        daemon = Daemon(settings)
+    with Bars() if terminal else nullcontext() as bars:
+        daemon = Daemon(settings, bars)
         code, left = daemon.once(wait_s)
     if left:
         print_undelivered(left)
@@ -45,12 +39,11 @@ def once(config: Path | None, wait_s: float) -> int:
 
 
 def _load(path: Path | None, *, awaits_folder: bool = False) -> Config:
-    place = find(path, os.environ)
-    return load(place, os.environ, awaits_folder=awaits_folder)
+    return load(find(path, os.environ), os.environ, awaits_folder=awaits_folder)
 
 
 def _configure_log(settings: Config, *, quiet: bool = False) -> int:
-    """Open the log; return an exit code where that fails, else 0."""
+    """Open the log; return the exit code: not 0 if that fails."""
     level = settings.log.level
     if quiet and settings.log.file is None and level in {"debug", "info"}:
         level = "warning"

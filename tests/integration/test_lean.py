@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Python
 from emitterd.config.settings import load
 from emitterd.journal.database import Database
 from emitterd.journal.journal import Journal
@@ -33,7 +32,8 @@ DAEMONS = frozenset(
     {"httpx", "httpcore", "watchdog", "tenacity", "structlog", "pathspec"}
 )
 SERVERS = frozenset({"jinja2", "prometheus_client"})
-ELSEWHERE = frozenset({"starlette", "uvicorn", "anyio", "trio", "rich"})
+HTTP_SERVER = frozenset({"starlette", "uvicorn"})
+ELSEWHERE = HTTP_SERVER | {"anyio", "trio", "rich"}
 
 
 @pytest.fixture
@@ -95,67 +95,7 @@ def test_the_daemon_loads_what_it_serves(place: Installation, command: str) -> N
 
     assert daemon.returncode == 0
     assert loaded(told) >= DAEMONS
-    assert loaded(told) & (SERVERS | ELSEWHERE) == set()
-
-
-ARENAS = """
-import sys, threading
-if {shared}:
-    from emitterd.service.memory import HeapTrimmer
-    HeapTrimmer()
-kept, go_on = [], threading.Event()
-def keep():
-    kept.append(bytearray(100_000))
-    go_on.wait()
-threads = [threading.Thread(target=keep) for _ in range(4)]
-for thread in threads:
-    thread.start()
-while len(kept) < 4:
-    pass
-spans = [line.split()[0].split("-") for line in open("/proc/self/maps")]
-ends = {{int(end, 16) for _, end in spans}}
-print(sum(int(begin, 16) % 2**26 == 0 for begin, _ in spans))
-go_on.set()
-"""
-
-
-def test_threads_share_one_heap(python: Python, tmp_path: Path) -> None:
-    """No thread has a heap of its own, as each has otherwise; glibc aligns them."""
-    alone = int(python(ARENAS.format(shared=False), cwd=tmp_path))
-    shared = int(python(ARENAS.format(shared=True), cwd=tmp_path))
-
-    # Another mapping may lie like that by chance.
-    assert alone >= 4
-    assert shared <= 1
-
-
-FREED = """
-from pathlib import Path
-from emitterd.service.memory import TRIM_EVERY_S, HeapTrimmer
-
-def resident():
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
-
-arena = HeapTrimmer()
-arena.beat(0.0)
-blocks = [bytearray(10_000) for _ in range(4000)]
-kept = blocks[::40]
-del blocks
-full = resident()
-arena.beat(TRIM_EVERY_S / 2)
-between = resident()
-arena.beat(TRIM_EVERY_S)
-print(full - between, full - resident())
-"""
-
-
-def test_freed_memory_is_given_back(python: Python, tmp_path: Path) -> None:
-    """Now and then, and not at each beat, what lies free between what is kept goes."""
-    between, after = map(int, python(FREED, cwd=tmp_path).split())
-
-    # It may grow by pages of code that are first used in between.
-    assert between <= 0
-    assert after > 20_000_000
+    assert loaded(told) & (SERVERS | HTTP_SERVER) == set()
 
 
 @contextmanager
