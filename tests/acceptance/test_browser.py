@@ -160,7 +160,7 @@ def test_a_day_in_trouble(
     with watched(office, browser):
         office.drop(WRONG, b"id|name\n1|one\n")
         browser.wait_for("1 file is rejected, and not replaced")
-        assert "The header is not that of the dataset. E233" in browser.words()
+        assert "The header is not the header of the dataset. E233" in browser.words()
         port = server.port
         server.__exit__(None, None, None)
         office.drop(LARGE, sample(LARGE, 40_000))
