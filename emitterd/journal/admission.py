@@ -66,7 +66,6 @@ def _admit(
         move(connection, Verb.WITHDRAW, known.id, _REPLACE, {"now": now})
         reach(Point.REPLACED)
     state, error, reason = _first_state(connection, known, file, rebuilt_at)
-    findings = json.dumps([finding.record() for finding in file.findings])
     connection.execute(
         _INSERT,
         (
@@ -81,17 +80,18 @@ def _admit(
             error,
             reason,
             "due" if file.dispose else None,
-            findings if file.findings else None,
+            _pack_findings(file),
             earlier_keys is not None,
             earlier_keys,
         ),
     )
-    return Admitted(
-        AdmissionResult.ADMITTED,
-        replaced_bytes is not None,
-        replaced_bytes or 0,
-        state is State.HELD,
-    )
+    replaced, held = replaced_bytes is not None, state is State.HELD
+    return Admitted(AdmissionResult.ADMITTED, replaced, replaced_bytes or 0, held)
+
+
+def _pack_findings(file: Admission) -> str | None:
+    records = [finding.record() for finding in file.findings]
+    return json.dumps(records) if records else None
 
 
 def _known_version(
