@@ -47,7 +47,7 @@ def operate(
         report = send_request(journal, request) or _without_daemon(journal, request)
     except OSError as error:
         raise JournalError(
-            f"the daemon cannot be asked: {error.strerror or error}",
+            f"cannot reach the daemon: {error.strerror or error}",
             hint="run this as root or as the daemon's user",
         ) from error
     print_outcome(operation, report)
@@ -67,7 +67,7 @@ def rebuild(config: Path | None) -> int:
         return WRONG
     report = rebuild_journal(journal, spool, Selection(rule.include, rule.exclude))
     if report is None:
-        say(f"{journal} is sound: there is nothing to rebuild")
+        say(f"{journal} is not damaged: there is nothing to rebuild")
         return DONE
     say(*_rebuild_lines(journal, report))
     return DONE if report.salvaged.whole else WRONG
@@ -88,7 +88,7 @@ def _rebuild_lines(journal: Path, report: RebuildReport) -> Iterator[str]:
         " emitterd will hold them, and send the files that you add from now on"
     )
     yield "start emitterd, and list them with `emitterd list --state held`"
-    yield "`emitterd release PATH` sends one, `emitterd release --all held` sends all"
+    yield "`emitterd release PATH` sends one, `emitterd release --all --state held` all"
 
 
 def _paths(journal: Path, spool: Spool, names: Sequence[str]) -> tuple[bytes, ...]:

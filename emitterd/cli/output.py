@@ -298,9 +298,9 @@ def print_outcome(operation: str, report: OperationReport) -> None:
 
 def _now(operation: str, result: OperationResult) -> str:
     if operation == Operation.FORGET:
-        return "is forgotten: what lies in the folder counts as new"
+        return "is marked for re-upload if the file is in the folder"
     if operation == Operation.RETRY and result.after is State.WITHDRAWN:
-        return "is looked at again if it lies in the folder"
+        return "is examined again if the file is in the folder"
     return f"is {result.after}"
 
 

@@ -208,8 +208,8 @@ def _rejected(queue: Queue) -> list[Alarm]:
             AlarmCode.REJECTED,
             queue.rejected_at,
             f"{files} rejected, and not replaced",
-            "see why with: emitterd list --state rejected; have each made anew, or"
-            " forget it: emitterd forget PATH",
+            "see why with: emitterd list --state rejected; correct each file and drop"
+            " it again, or run: emitterd forget PATH",
         )
     ]
 

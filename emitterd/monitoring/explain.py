@@ -203,7 +203,7 @@ def _held(status: FileStatus, actions: list[Record]) -> str:
         return f"held: {status.error} {status.reason}"
     hold = next((action for action in actions if action["act"] == "hold"), None)
     who = f" by {hold['user']} since {hold['at']}" if hold else ""
-    return f"held{who}; `emitterd release` lets it go"
+    return f"held{who}; `emitterd release` allows it again"
 
 
 def _context(status: FileStatus, reader: JournalReader) -> list[str]:

@@ -91,7 +91,7 @@ def test_wrong_rule_is_mended_instead(
         office.wait_delivered(1)
 
     assert again.returncode == 0
-    assert "is looked at again" in again.stdout
+    assert "is examined again" in again.stdout
     assert len(server.objects) == 1
 
 
