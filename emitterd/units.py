@@ -63,7 +63,7 @@ def parse_size(text: str) -> int:
     """
     size = _parse(text, "size", _SIZES, _SIZE_EXAMPLES)
     if size != int(size) or size > _LARGEST:
-        raise ValueProblem("is no whole number of bytes up to 1 EiB", _SIZE_EXAMPLES)
+        raise ValueProblem("is not a whole number of bytes up to 1 EiB", _SIZE_EXAMPLES)
     return int(size)
 
 
@@ -76,7 +76,7 @@ def parse_rate(text: str) -> int:
     try:
         rate_bytes = parse_size(size)
     except ValueProblem:
-        raise ValueProblem("is no speed", _RATE_EXAMPLES) from None
+        raise ValueProblem("is not a speed", _RATE_EXAMPLES) from None
     if slash + unit != "/s":
         raise ValueProblem("is a size, not a speed", _RATE_EXAMPLES)
     return rate_bytes
@@ -93,7 +93,7 @@ def parse_since(text: str, now: float) -> float:
     try:
         since = datetime.fromisoformat(text)
     except ValueError:
-        raise ValueProblem("is no instant", _INSTANT_EXAMPLES) from None
+        raise ValueProblem("is not a time", _INSTANT_EXAMPLES) from None
     return since.replace(tzinfo=since.tzinfo or UTC).timestamp()
 
 
@@ -130,7 +130,7 @@ def _parse(
 ) -> Decimal:
     match = _QUANTITY.fullmatch(text)
     if match is None or match[2] not in ("", *units):
-        raise ValueProblem(f"is no {noun}", examples)
+        raise ValueProblem(f"is not a {noun}", examples)
     number, unit = match.groups()
     if not unit:
         raise ValueProblem(f"is a {noun} without a unit", examples)

@@ -96,7 +96,7 @@ def show(keep: Path | None) -> int:
         complain(str(error))
         return WRONG
     print_receipts(receipts)
-    console().print(f"{len(receipts)} files delivered, each whole and once")
+    console().print(f"{len(receipts)} files delivered: each complete, each once")
     return DONE
 
 
@@ -118,14 +118,12 @@ class Demo:
             self._configure(server.url)
             report(f"a rehearsal server listens on {server.url}")
             self._drop(MASTERS)
-            report(f"{len(MASTERS)} master files lie in {self.spool}")
+            report(f"{len(MASTERS)} master files are in {self.spool}")
             with self._daemon():
                 report(f"emitterd runs; its log is {self.folder / 'emitterd.jsonl'}")
                 self._wait_delivered(len(MASTERS))
                 self._drop(TRANSACTIONAL)
-                report(
-                    f"{len(TRANSACTIONAL)} transactional files are dropped meanwhile"
-                )
+                report(f"{len(TRANSACTIONAL)} transactional files arrive while it runs")
                 self._wait_delivered(len(MASTERS) + len(TRANSACTIONAL))
             report(f"the bucket holds {len(server.objects)} objects")
         with JournalReader(self.journal) as reader:

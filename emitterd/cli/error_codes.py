@@ -169,7 +169,7 @@ def _nearest(digits: str) -> str:
         return "codes are written like E210"
     wanted = int(digits[:3].ljust(3, "0"))
     nearest = sorted(Code, key=lambda code: abs(int(code[1:]) - wanted))[:_NEAREST]
-    return f"near are {', '.join(sorted(nearest))}"
+    return f"similar codes: {', '.join(sorted(nearest))}"
 
 
 def _wrapped(text: str, width: int, indent: str = "") -> str:

@@ -59,7 +59,7 @@ def init(directory: Path, output: Path, from_client: Path | None) -> int:
     layout = lay_out(directory, output, folders, client)
     say = partial(console().print, markup=False, soft_wrap=True)
     for path in layout.made:
-        say(f"made {shown(path)}")
+        say(f"created {shown(path)}")
     for notice in layout.notices:
         say(f"note: {notice}")
     say("next:")
@@ -269,7 +269,7 @@ def _next_steps(plan: _Plan) -> Iterator[str]:
     if client.password and not client.api_key:
         yield f"set emission.token_scheme to JWT in {output} if the server is cQube 1.0"
     yield (
-        "let a group drop files:"
+        "allow a group to drop files:"
         f" find {_quoted(plan.directory)} -type d -exec chgrp GROUP {{}} +"
         " -exec chmod 2770 {} +"
     )
@@ -280,7 +280,7 @@ def _next_steps(plan: _Plan) -> Iterator[str]:
         )
     if client != ClientConfig():
         yield "remove client.py from cron: it would send everything once more"
-    yield f"look for what is still wrong: emitterd check -c {_quoted(plan.output)}"
+    yield f"check the configuration: emitterd check -c {_quoted(plan.output)}"
 
 
 def _quoted(path: Path) -> str:

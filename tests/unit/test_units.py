@@ -67,7 +67,7 @@ def test_a_duration_without_a_unit_is_refused(text: str) -> None:
 )
 def test_a_wrong_duration_is_refused_with_examples(text: str) -> None:
     """Signs, compounds, exponents, other digits, blanks and long units are refused."""
-    with pytest.raises(ValueProblem, match="is no duration") as caught:
+    with pytest.raises(ValueProblem, match="is not a duration") as caught:
         parse_duration(text)
     assert "500ms" in caught.value.remedy
 
@@ -83,8 +83,8 @@ def test_a_duration_has_an_upper_limit() -> None:
     ("text", "message"),
     [
         ("1024", "is a size without a unit"),
-        ("64mib", "is no size"),
-        ("5 GiB", "is no size"),
+        ("64mib", "is not a size"),
+        ("5 GiB", "is not a size"),
     ],
 )
 def test_a_size_that_is_nearly_right_is_refused_with_examples(

@@ -256,10 +256,10 @@ def test_a_code_may_be_written_in_any_way(written: str) -> None:
 @pytest.mark.parametrize(
     ("written", "said"),
     [
-        ("E219", "'E219': near are E220, E221, E222;"),
-        ("299", "'299': near are E301, E302, E303;"),
-        ("E21", "'E21': near are E207, E210, E211;"),
-        ("9" * 5000, ": near are E507, E508, E509;"),
+        ("E219", "'E219': similar codes: E220, E221, E222;"),
+        ("299", "'299': similar codes: E301, E302, E303;"),
+        ("E21", "'E21': similar codes: E207, E210, E211;"),
+        ("9" * 5000, ": similar codes: E507, E508, E509;"),
         ("", "'': codes are written like E210;"),
         ("catalogue", "'catalogue': codes are written like E210;"),
         ("E²10", "'E²10': codes are written like E210;"),

@@ -271,9 +271,9 @@ def test_with_a_client_there_is_little_left_to_do(tmp_path: Path) -> None:
     steps = laid_out(tmp_path, KEY).next_steps
 
     assert [step.split(":")[0] for step in steps] == [
-        "let a group drop files",
+        "allow a group to drop files",
         "remove client.py from cron",
-        "look for what is still wrong",
+        "check the configuration",
     ]
     assert SECRET not in "".join(steps)
 

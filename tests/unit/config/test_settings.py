@@ -136,7 +136,7 @@ surprise: 1
 @pytest.mark.parametrize(
     ("line", "key", "message"),
     [
-        ("  settle: fast", "spool.settle", "is no duration"),
+        ("  settle: fast", "spool.settle", "is not a duration"),
         ("  settle: 0s", "spool.settle", "is too short"),
         ("  settle: true", "spool.settle", "must be a number with a unit"),
         ("  settle:", "spool.settle", "has no value"),
