@@ -1,15 +1,12 @@
 """The help on error codes: what emitterd does by itself, and what the operator does.
 
-`emitterd explain-error` and docs/errors.md are both made from it, so that they agree.
-`python -m emitterd.cli.error_codes > docs/errors.md` writes the document anew. Title
-and remedy come from `emitterd.codes`. The longer texts are in error_codes.yaml, which
-the daemon does not load.
+`emitterd explain-error` and docs/errors.md (by tools/error_codes.py) are both made from
+it, so that they agree. Title and remedy come from `emitterd.codes`. The longer texts
+are in error_codes.yaml, which the daemon does not load.
 """
 
 import re
-import sys
 import textwrap
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.resources import files
@@ -28,9 +25,6 @@ from emitterd.codes import Code
 from emitterd.datasets.findings import CONSEQUENCE
 from emitterd.text import printable
 from emitterd.yaml_reader import load_data
-
-FINDINGS = "findings"
-"""The section of the inspection's findings; other codes belong to their first digit."""
 
 _COMMAND = re.compile(r"`[^`]*`")
 _NEAREST = 3
@@ -73,18 +67,6 @@ class CodeHelp:
         ]
         return "\n".join(lines)
 
-    def markdown(self, heading: str) -> Iterator[str]:
-        """Yield the paragraphs of docs/errors.md below a heading like `###`."""
-        yield f'<a id="{self.code.lower()}"></a>'
-        yield f"{heading} {self.code}: {_escaped(self.title)}"
-        yield f"**Meanwhile:** {self.meanwhile}"
-        if self.consequence is not None:
-            yield f"**If it is sent:** {self.consequence}."
-        yield "**What to do:**"
-        yield "\n".join(
-            f"{number}. {step}" for number, step in enumerate(self.steps, 1)
-        )
-
 
 def explain(code: str) -> CodeHelp:
     """Return the help on a code, written like `E210`, `e210` or `210`.
@@ -99,7 +81,7 @@ def explain(code: str) -> CodeHelp:
             f"there is no error code '{printable(code.strip())}': {_nearest(digits)};"
             " `emitterd explain-error` without a code lists all"
         ) from None
-    texts = _texts()
+    texts = load_texts()
     page = texts["codes"][known]
     outcome = texts["outcomes"][page["outcome"]] if "outcome" in page else ""
     return CodeHelp(
@@ -115,26 +97,6 @@ def explain(code: str) -> CodeHelp:
 def all_codes() -> list[CodeHelp]:
     """Return the help on every code, in order."""
     return [explain(code) for code in Code]
-
-
-def document() -> str:
-    """Return docs/errors.md."""
-    texts, codes = _texts(), all_codes()
-    table = ["| code | what it means | what to do |", "|---|---|---|"]
-    table += [
-        f"| [`{item.code}`](#{item.code.lower()}) | {_escaped(item.title)} |"
-        f" {_escaped(item.remedy)} |"
-        for item in codes
-    ]
-    blocks = ["# Error codes", *texts["introduction"], "\n".join(table)]
-    for name, section in texts["sections"].items():
-        title, heading = section["title"], "###" if name == FINDINGS else "##"
-        number = "" if name == FINDINGS else f"E{name}xx: "
-        blocks += [f"{heading} {number}{title}", section["introduction"]]
-        for item in codes:
-            if (item.code[1] if item.consequence is None else FINDINGS) == name:
-                blocks += item.markdown(f"{heading}#")
-    return "\n\n".join(blocks) + "\n"
 
 
 def explain_error(code: str | None, *, as_json: bool) -> int:
@@ -159,7 +121,8 @@ def explain_error(code: str | None, *, as_json: bool) -> int:
 
 
 @cache
-def _texts() -> dict[str, Any]:
+def load_texts() -> dict[str, Any]:
+    """Return the content of error_codes.yaml."""
     text = files("emitterd.cli").joinpath("error_codes.yaml").read_text("utf-8")
     return cast("dict[str, Any]", load_data(text))
 
@@ -179,12 +142,3 @@ def _wrapped(text: str, width: int, indent: str = "") -> str:
         width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
     )
     return wrapper.fill(joined).replace("\xa0", " ")
-
-
-def _escaped(text: str) -> str:
-    # Markdown would take `<name>` for HTML.
-    return text.replace("<", r"\<")
-
-
-if __name__ == "__main__":
-    sys.stdout.write(document())

@@ -11,10 +11,9 @@ import pytest
 from emitterd.cli.error_codes import (
     CodeHelp,
     UnknownCodeError,
-    _texts,
     all_codes,
-    document,
     explain,
+    load_texts,
 )
 from emitterd.client import responses as classify
 from emitterd.client.responses import (
@@ -29,6 +28,7 @@ from emitterd.datasets.findings import CONSEQUENCE
 from emitterd.errors import Decision, DeliveryError
 from support.command import command_options
 from support.paths import ROOT
+from tools.error_codes import document
 
 DOCUMENT = ROOT / "docs" / "errors.md"
 
@@ -55,8 +55,8 @@ def prose(code_help: CodeHelp) -> str:
 
 EVERYTHING = "\n".join(
     [
-        *_texts()["introduction"],
-        *(section["introduction"] for section in _texts()["sections"].values()),
+        *load_texts()["introduction"],
+        *(section["introduction"] for section in load_texts()["sections"].values()),
         *(prose(code_help) for code_help in all_codes()),
     ]
 )
@@ -87,7 +87,7 @@ def begins_with(code_help: CodeHelp) -> str | None:
     """Return the common text that the help begins with, by its name."""
     names = [
         name
-        for name, text in _texts()["outcomes"].items()
+        for name, text in load_texts()["outcomes"].items()
         if code_help.meanwhile.startswith(text)
     ]
     return names[0] if names else None
@@ -111,7 +111,7 @@ def test_every_code_has_all_parts(code_help: CodeHelp) -> None:
 
 def test_the_texts_are_of_known_codes() -> None:
     """The file has a page for each code, in order, and uses all that it holds."""
-    book = _texts()
+    book = load_texts()
     used = {page["outcome"] for page in book["codes"].values() if "outcome" in page}
 
     assert list(book["codes"]) == list(Code)
@@ -236,7 +236,7 @@ def test_defaults_are_those_of_the_configuration() -> None:
 
 
 def test_the_document_is_made_of_the_help() -> None:
-    """What `python -m emitterd.cli.error_codes` prints is docs/errors.md."""
+    """What `python -m tools.error_codes` prints is docs/errors.md."""
     assert DOCUMENT.read_text("utf-8") == document()
 
 
