@@ -113,32 +113,31 @@ class SecretReader:
             message = f"is given besides {keys[0]}"
             self._problems.report(keys[1], message, "keep one of them")
         elif self._problems.sound(*keys):
-            try:
-                return Secret(clean(self._read(name), in_header=name == "api_key"))
-            except ValueProblem as error:
-                key = keys[0] if keys else f"emission.{name}"
-                self._problems.report(key, str(error), error.remedy)
+            key = keys[0] if keys else f"emission.{name}"
+            return self._problems.check(key, self._read, name)
         return None
 
-    def _read(self, name: str) -> str:
+    def _read(self, name: str) -> Secret:
         inline: Secret | None = getattr(self._emission, name)
         file: Path | None = getattr(self._emission, f"{name}_file")
         from_variable: str | None = getattr(self._emission, f"{name}_env")
+        path = file or self._credential(name)
         if inline is not None:
             self._refuse_public(f"emission.{name}")
-            return inline.reveal()
-        if from_variable is not None:
+            text = inline.reveal()
+        elif from_variable is not None:
             if from_variable not in self._environ:
                 raise ValueProblem(
                     "names a variable that is not set",
                     "set it for the service, or use the key that ends in _file",
                 )
-            return self._environ[from_variable]
-        path = file or self._credential(name)
-        if path is None:
+            text = self._environ[from_variable]
+        elif path is not None:
+            text = _from_file(path, self._credentials)
+        else:
             remedy = f"give emission.{name}_file, the path of a file that holds it"
             raise ValueProblem("is missing", remedy)
-        return _from_file(path, self._credentials)
+        return Secret(clean(text, in_header=name == "api_key"))
 
     def _credential(self, name: str) -> Path | None:
         """Return the path of systemd's credential, if it passes one.

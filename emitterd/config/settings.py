@@ -13,8 +13,8 @@ from typing import Any, Literal, get_args, get_origin
 from emitterd.client.timetable import Timetable
 from emitterd.config import fields as values
 from emitterd.config.secrets import Secret, SecretReader
-from emitterd.config.sources import Problems, Sources, read_file
-from emitterd.errors import ConfigError, ValueProblem
+from emitterd.config.sources import Problems, Sources, read_file, variable
+from emitterd.errors import ConfigError
 from emitterd.monitoring.alarms import AlarmLimits
 from emitterd.monitoring.endpoint import Endpoint
 from emitterd.text import shown
@@ -245,13 +245,15 @@ def _value(declared: "Field[Any]", key: str, problems: Problems) -> object:
     node = problems.nodes.get(key)
     if node and node.children is not None:
         problems.report(key, "must be a value, not a section", "write it on one line")
-    elif node is None or node.value is None:
-        problems.report_none(key)
+    elif node is None:
+        remedy = f"give it, or set {variable(*key.split('.'))}"
+        problems.report(key, "is missing", remedy)
+    elif node.value is None:
+        remedy = "give it one, in quotes if it begins with #, or remove it"
+        problems.report(key, "has no value", remedy)
     else:
-        try:
-            return declared.metadata[_READ](node.value)
-        except ValueProblem as error:
-            problems.report(key, str(error), error.remedy)
+        read: Callable[[object], object] = declared.metadata[_READ]
+        return problems.check(key, read, node.value)
     return None
 
 

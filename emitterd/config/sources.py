@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from emitterd.errors import ConfigError, Problem, ValueProblem
 from emitterd.text import shown
@@ -21,6 +22,8 @@ from emitterd.yaml_reader import (
     read_text,
     unknown_key,
 )
+
+T = TypeVar("T")
 
 Schema = Mapping[str, Mapping[str, type]]
 """The keys of each section, and the type that a variable's text is converted to."""
@@ -46,31 +49,13 @@ class Problems:
         """Add a problem that belongs to no known key."""
         self._problems.append((problem.key.partition(".")[0], problem))
 
-    def report_none(self, key: str) -> None:
-        """Report a key without a value, or a required key that is not given."""
-        if self.given(key):
-            remedy = "give it one, in quotes if it begins with #, or remove it"
-            self.report(key, "has no value", remedy)
-        else:
-            remedy = f"give it, or set {variable(*key.split('.'))}"
-            self.report(key, "is missing", remedy)
-
-    def check(
-        self,
-        key: str,
-        rule: Callable[..., object],
-        *values: object,
-        needs: Iterable[str] = (),
-    ) -> None:
-        """Call a rule, and report the `ValueProblem` that it raises at `key`.
-
-        The rule is skipped if one of the keys that it needs has a problem already.
-        """
-        if self.sound(*needs):
-            try:
-                rule(*values)
-            except ValueProblem as error:
-                self.report(key, str(error), error.remedy)
+    def check(self, key: str, rule: Callable[..., T], *values: object) -> T | None:
+        """Return what a rule returns; report the `ValueProblem` that it raises."""
+        try:
+            return rule(*values)
+        except ValueProblem as error:
+            self.report(key, str(error), error.remedy)
+            return None
 
     def given(self, key: str) -> bool:
         """Tell whether the file or the environment gives this key."""

@@ -136,7 +136,10 @@ class ObjectUpload:
         self._fields_bytes = 0
         self._seen_file = False
         self._ended = False
-        self._part = _Part()
+        self._name = ""
+        """The name of the part being parsed, from Content-Disposition."""
+        self._value = bytearray()
+        self._header_name, self._header_value = bytearray(), bytearray()
         self._parser = self._make_parser(content_type)
 
     def __enter__(self) -> Self:
@@ -201,19 +204,24 @@ class ObjectUpload:
     def _on_part_begin(self) -> None:
         if self._seen_file:
             raise RefusedError(NOT_ONE_FILE)
-        self._part = _Part()
+        self._name = ""
+        self._value.clear()
 
     def _on_header_field(self, data: bytes, start: int, end: int) -> None:
-        self._part.header_name += data[start:end]
+        self._header_name += data[start:end]
 
     def _on_header_value(self, data: bytes, start: int, end: int) -> None:
-        self._part.header_value += data[start:end]
+        self._header_value += data[start:end]
 
     def _on_header_end(self) -> None:
-        self._part.end_header()
+        if self._header_name.lower() == b"content-disposition":
+            _, options = parse_options_header(self._header_value.decode("latin-1"))
+            self._name = options.get(b"name", b"").decode("utf-8", "replace").lower()
+        self._header_name.clear()
+        self._header_value.clear()
 
     def _on_headers_finished(self) -> None:
-        if self._part.name == "file":
+        if self._name == "file":
             self._seen_file = True
             self._bucket.signer.check(self.fields, self._now_at)
 
@@ -222,7 +230,7 @@ class ObjectUpload:
             self._fields_bytes += end - start
             if self._fields_bytes > _FIELDS_LIMIT_BYTES:
                 raise RefusedError(FIELDS_TOO_LARGE)
-            self._part.value += data[start:end]
+            self._value += data[start:end]
             return
         self._size_bytes += end - start
         if self._size_bytes > self._bucket.limit_bytes:
@@ -236,24 +244,7 @@ class ObjectUpload:
 
     def _on_part_end(self) -> None:
         if not self._seen_file:
-            self.fields[self._part.name] = self._part.value.decode("utf-8", "replace")
+            self.fields[self._name] = self._value.decode("utf-8", "replace")
 
     def _on_end(self) -> None:
         self._ended = True
-
-
-class _Part:
-    """The part being parsed: its name, from Content-Disposition, and its value."""
-
-    def __init__(self) -> None:
-        self.name = ""
-        self.value = bytearray()
-        self.header_name = bytearray()
-        self.header_value = bytearray()
-
-    def end_header(self) -> None:
-        if self.header_name.lower() == b"content-disposition":
-            _, options = parse_options_header(self.header_value.decode("latin-1"))
-            self.name = options.get(b"name", b"").decode("utf-8", "replace").lower()
-        self.header_name.clear()
-        self.header_value.clear()

@@ -13,6 +13,7 @@ is eligible only if it would succeed at that stage without the fault.
 """
 
 import random
+import re
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -21,11 +22,29 @@ from typing import Self
 
 from starlette.responses import Response
 
-from emitterd.rehearsal import responses
 from emitterd.rehearsal.exchange import Exchange
+from emitterd.rehearsal.responses import (
+    API_UNAVAILABLE,
+    CAPTIVE_PORTAL,
+    NO_ROUTE,
+    POLICY_EXPIRED,
+    RATE_LIMIT,
+    SLOW_DOWN,
+    UNAUTHORIZED,
+    WRONG_PASSWORD,
+    redirect_response,
+    s3_error,
+    with_headers,
+)
 
 REGIONAL_PATH = "/bucket-regional/"
 """Where a redirected upload goes."""
+
+
+_FREQUENCY = re.compile(
+    r"(?:@(?P<count>[0-9]+)|:(?P<probability>[0-9]*\.?[0-9]+))?"
+    r"(?::(?P<parameter>[0-9]*\.?[0-9]+))?"
+)
 
 
 class FaultStage(StrEnum):
@@ -74,7 +93,7 @@ def respond(response: Response) -> FaultAction:
     async def action(_: Exchange, parameter: float | None, __: Response) -> Response:
         if parameter is None:
             return response
-        return responses.with_headers(response, {"Retry-After": f"{parameter:g}"})
+        return with_headers(response, {"Retry-After": f"{parameter:g}"})
 
     return action
 
@@ -103,7 +122,7 @@ async def _read_slowly(exchange: Exchange, bytes_s: float | None, _: Response) -
 
 
 async def _redirect(exchange: Exchange, _: float | None, __: Response) -> Response:
-    return responses.redirect_response(f"{exchange.home}{REGIONAL_PATH}")
+    return redirect_response(f"{exchange.home}{REGIONAL_PATH}")
 
 
 async def _reset(exchange: Exchange, limit_bytes: float | None, _: Response) -> None:
@@ -114,36 +133,25 @@ async def _reset(exchange: Exchange, limit_bytes: float | None, _: Response) -> 
 
 
 RETRY_AFTER = "Retry-After in seconds"
-SLOW_DOWN = responses.s3_error(503, "SlowDown", "Please reduce your request rate.")
-_NO_SUCH_BUCKET = responses.s3_error(
-    404, "NoSuchBucket", "The specified bucket does not exist"
-)
+_NO_SUCH_BUCKET = s3_error(404, "NoSuchBucket", "The specified bucket does not exist")
 
 FAULTS: dict[str, FaultKind] = {
     "reset-connect": FaultKind(
         FaultStage.CONNECT, "the connection is reset once accepted", _reset
     ),
     "auth-error": FaultKind(
-        FaultStage.LOGIN,
-        "the login answers 200 with an error",
-        respond(responses.WRONG_PASSWORD),
+        FaultStage.LOGIN, "the login answers 200 with an error", respond(WRONG_PASSWORD)
     ),
     "429": FaultKind(
-        FaultStage.GRANT,
-        "upload-url answers 429",
-        respond(responses.json_response({"message": "API rate limit exceeded"}, 429)),
-        RETRY_AFTER,
-        1,
+        FaultStage.GRANT, "upload-url answers 429", respond(RATE_LIMIT), RETRY_AFTER, 1
     ),
     "api-401": FaultKind(
-        FaultStage.GRANT,
-        "upload-url refuses a valid token",
-        respond(responses.UNAUTHORIZED),
+        FaultStage.GRANT, "upload-url refuses a valid token", respond(UNAUTHORIZED)
     ),
     "api-503": FaultKind(
         FaultStage.GRANT,
         "upload-url answers 503",
-        respond(responses.API_UNAVAILABLE),
+        respond(API_UNAVAILABLE),
         RETRY_AFTER,
     ),
     "reset": FaultKind(
@@ -178,7 +186,7 @@ FAULTS: dict[str, FaultKind] = {
     "expired": FaultKind(
         FaultStage.REFUSE,
         "the bucket calls a valid policy expired",
-        respond(responses.POLICY_EXPIRED),
+        respond(POLICY_EXPIRED),
     ),
     "no-such-bucket": FaultKind(
         FaultStage.REFUSE, "the bucket answers NoSuchBucket", respond(_NO_SUCH_BUCKET)
@@ -186,7 +194,7 @@ FAULTS: dict[str, FaultKind] = {
     "captive-portal": FaultKind(
         FaultStage.REFUSE,
         "a web page instead of the bucket's answer",
-        respond(responses.CAPTIVE_PORTAL),
+        respond(CAPTIVE_PORTAL),
     ),
     "lost-answer": FaultKind(
         FaultStage.ANSWER, "stored, then closed without an answer", _close
@@ -197,7 +205,7 @@ FAULTS: dict[str, FaultKind] = {
     "no-download": FaultKind(
         FaultStage.DOWNLOAD,
         "download_url has no route, as in cQube 1.0",
-        respond(responses.NO_ROUTE),
+        respond(NO_ROUTE),
     ),
 }
 """The faults that an operator can order, by name. The command line lists them."""
@@ -207,27 +215,27 @@ class FaultMenuError(ValueError):
     """The text of a fault menu is wrong; the message says where."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Fault:
-    """A fault that was drawn: it has to happen now. `parameter` as its kind says."""
+    """A fault on a menu; `parameter` as its kind says.
+
+    It strikes with a probability, or the `left` next requests if that is a number.
+    """
 
     name: str
     kind: FaultKind
     parameter: float | None
-
-
-@dataclass(slots=True)
-class _Item:
-    fault: Fault
-    probability: float
-    left: int | None
+    probability: float = 1.0
+    left: int | None = None
 
 
 class FaultMenu:
     """Which faults happen, and how often; safe to draw from in several threads."""
 
-    def __init__(self, items: Iterable[_Item] = (), *, seed: int | None = None) -> None:
-        self._items = list(items)
+    def __init__(
+        self, faults: Iterable[Fault] = (), *, seed: int | None = None
+    ) -> None:
+        self._faults = list(faults)
         self._random = random.Random(seed)  # noqa: S311  faults, not secrets
         self._lock = threading.Lock()
 
@@ -249,49 +257,34 @@ class FaultMenu:
     def draw(self, stage: FaultStage) -> Fault | None:
         """Draw the fault, if any, for one request that is at `stage`."""
         with self._lock:
-            for item in self._items:
-                if item.fault.kind.stage is stage and self._strikes(item):
-                    return item.fault
+            for fault in self._faults:
+                if fault.kind.stage is stage and self._strikes(fault):
+                    return fault
         return None
 
-    def _strikes(self, item: _Item) -> bool:
-        if item.left is None:
-            return self._random.random() < item.probability
-        item.left -= 1
-        return item.left >= 0
+    def _strikes(self, fault: Fault) -> bool:
+        if fault.left is None:
+            return self._random.random() < fault.probability
+        fault.left -= 1
+        return fault.left >= 0
 
 
-def _parse_item(text: str, kinds: Mapping[str, FaultKind]) -> _Item:
-    head, *rest = text.split(":")
-    name, counted, count = head.partition("@")
+def _parse_item(text: str, kinds: Mapping[str, FaultKind]) -> Fault:
+    name = re.split("[:@]", text, maxsplit=1)[0]
     kind = kinds.get(name)
     if kind is None:
         known = ", ".join(sorted(kinds))
         raise FaultMenuError(f"unknown fault {name!r}; the known ones are: {known}")
-    chance = "1" if counted or not rest else rest.pop(0)
-    if len(rest) > 1:
-        raise FaultMenuError(f"{text!r}: too many colons")
-    probability = _number(text, "probability", chance)
-    if probability > 1:
-        raise FaultMenuError(f"{text!r}: the probability must be between 0 and 1")
-    parameter = _number(text, "parameter", rest[0]) if rest else kind.default
-    left = _count(text, count) if counted else None
-    return _Item(Fault(name, kind, parameter), probability, left)
-
-
-def _number(item: str, quantity: str, text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1
-    if not 0 <= number < float("inf"):
+    match = _FREQUENCY.fullmatch(text.removeprefix(name))
+    if match is None or float(match["probability"] or 1) > 1:
         raise FaultMenuError(
-            f"{item!r}: the {quantity} {text!r} is not a number from 0 up"
+            f"{text!r} is not of the form NAME, NAME:PROBABILITY[:PARAMETER] or"
+            " NAME@COUNT[:PARAMETER]; a probability is from 0 to 1"
         )
-    return number
-
-
-def _count(item: str, text: str) -> int:
-    if not (text.isascii() and text.isdecimal()):
-        raise FaultMenuError(f"{item!r}: {text!r} after @ is not a whole number")
-    return int(text)
+    return Fault(
+        name,
+        kind,
+        float(match["parameter"]) if match["parameter"] else kind.default,
+        float(match["probability"] or 1),
+        int(match["count"]) if match["count"] else None,
+    )

@@ -70,6 +70,7 @@ API_UNAVAILABLE = json_response(
 WRONG_PASSWORD = json_response(
     {"error": "invalid_grant", "error_description": "Invalid user credentials"}
 )
+RATE_LIMIT = json_response({"message": "API rate limit exceeded"}, 429)
 BAD_PAYLOAD = error_page(400, "Bad Request", "Bad request, validate the payload")
 BAD_BUCKET = error_page(
     400, "Bad Request", "Bad request, not cqube bucket - validate the bucket name"
@@ -84,6 +85,7 @@ CAPTIVE_PORTAL = Response(
     media_type="text/html",
 )
 
+SLOW_DOWN = s3_error(503, "SlowDown", "Please reduce your request rate.")
 ACCESS_DENIED = s3_error(403, "AccessDenied", "Access Denied")
 POLICY_EXPIRED = s3_error(
     403, "AccessDenied", "Invalid according to Policy: Policy expired."
