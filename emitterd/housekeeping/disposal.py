@@ -18,7 +18,7 @@ from emitterd.failpoints import Point, reach
 from emitterd.journal.journal import Journal
 from emitterd.journal.rows import Ended
 from emitterd.model import Fingerprint, State
-from emitterd.spool.files import delete, move, put_back
+from emitterd.spool.files import Removal, put_back
 from emitterd.spool.folder import OPEN_FOLDERS, Spool
 from emitterd.text import display, iso
 
@@ -153,8 +153,15 @@ class Disposal:
                 if not set_aside and Fingerprint.of(self._spool.stat(path)) != sent:
                     return None
                 reach(Point.DISPOSAL_DUE)
+                removal = Removal(source, aside, lambda file: _is_same(file, sent))
                 folder = rule.folder(ended.state)
-                return _remove(path, source, aside, ended, sent, folder)
+                if folder is None:
+                    return "" if removal.delete() else None
+                # The day that it ended, not today: a second try finds the file of the
+                # first one.
+                target = folder / iso(ended.at)[:10] / os.fsdecode(path)
+                rejected = ended.state is State.REJECTED
+                return removal.move(target, ended.rejection(path) if rejected else None)
         except FileError as error:
             if error.code is Code.UNREADABLE or self._spool.lost():
                 raise
@@ -175,23 +182,8 @@ class Disposal:
         )
 
 
-def _remove(
-    path: bytes,
-    source: Path,
-    aside: Path,
-    ended: Ended,
-    sent: Fingerprint,
-    folder: Path | None,
-) -> Path | str | None:
-    def is_same(file: Path) -> bool:
-        return Fingerprint.of(file.lstat()).renamed_from(sent)
-
-    if folder is None:
-        return "" if delete(source, aside, is_same) else None
-    # The day that it ended, not today: a second try finds the file of the first one.
-    target = folder / iso(ended.at)[:10] / os.fsdecode(path)
-    reason = ended.rejection(path) if ended.state is State.REJECTED else None
-    return move(source, target, aside, is_same, reason)
+def _is_same(file: Path, sent: Fingerprint) -> bool:
+    return Fingerprint.of(file.lstat()).renamed_from(sent)
 
 
 def _reason(error: OSError | FileError) -> str:

@@ -15,6 +15,7 @@ import stat
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from emitterd import heartbeat
@@ -22,9 +23,6 @@ from emitterd.failpoints import Point, reach
 
 MINIMUM_COPY_BYTES_S = 1024 * 1024
 """A copy to another file system that is slower than this counts as stalled."""
-
-FileCheck = Callable[[Path], bool]
-"""Tells whether a path holds the file that is to be moved or deleted."""
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _AT_FDCWD = -100
@@ -34,64 +32,101 @@ _naming = threading.Lock()
 """Held while a free name is chosen and taken."""
 
 
-def delete(source: Path, aside: Path, is_same: FileCheck) -> bool:
-    """Delete a file; return whether it was still there. Raises `OSError`.
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """A file that is to be moved or deleted for good.
 
     `aside` is a name in the same folder that nobody else uses. A crash may leave the
-    file there.
+    file there. `is_same` tells whether a path holds the right file.
     """
-    if not _set_aside(source, aside, is_same):
+
+    source: Path
+    aside: Path
+    is_same: Callable[[Path], bool]
+
+    def delete(self) -> bool:
+        """Delete the file; return whether it was still there. Raises `OSError`."""
+        if not self._set_aside():
+            return False
+        self.aside.unlink()
+        reach(Point.UNLINKED)
+        sync(self.source.parent)
+        return True
+
+    def move(self, target: Path, reason: Mapping[str, object] | None) -> Path | None:
+        """Move the file to `target`, or the next free name; return that.
+
+        Returns None where `source` is another file by now; that file stays. `reason`
+        is written to a `.reason.json` beside the target first: no file lies there
+        unexplained. Raises `OSError`.
+        """
+        current = self._current()
+        heartbeat.silence(current.lstat().st_size / MINIMUM_COPY_BYTES_S)
+        _make_folder(target.parent)
+        moved: Path | None
+        try:
+            moved = _rename_to_free_name(current, target, reason)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            moved = self._copy_and_remove(target, reason)
+        else:
+            reach(Point.MOVED)
+            if not self.is_same(moved):
+                _reason_path(moved).unlink(missing_ok=True)
+                put_back(moved, self.source)
+                return None
+        if moved is not None:
+            sync(target.parent)
+            sync(self.source.parent)
+        return moved
+
+    def _current(self) -> Path:
+        return self.aside if os.path.lexists(self.aside) else self.source
+
+    def _set_aside(self) -> bool:
+        """Rename the file to its aside name; return whether it is the right file."""
+        if not os.path.lexists(self.aside):
+            self.source.rename(self.aside)
+            reach(Point.SET_ASIDE)
+        if self.is_same(self.aside):
+            return True
+        put_back(self.aside, self.source)
         return False
-    aside.unlink()
-    reach(Point.UNLINKED)
-    sync(source.parent)
-    return True
 
-
-def move(
-    source: Path,
-    target: Path,
-    aside: Path,
-    is_same: FileCheck,
-    reason: Mapping[str, object] | None,
-) -> Path | None:
-    """Move a file to `target`, or the next free name; return that. Raises `OSError`.
-
-    Returns None where `source` is another file by now; that file stays. `aside` is as
-    for `delete`. `reason` is written to a `.reason.json` beside the target first: no
-    file lies there unexplained.
-    """
-    current = aside if os.path.lexists(aside) else source
-    heartbeat.silence(current.lstat().st_size / MINIMUM_COPY_BYTES_S)
-    _make_folder(target.parent)
-    moved: Path | None
-    try:
-        moved = _rename_to_free_name(current, target, reason)
-    except OSError as error:
-        if error.errno != errno.EXDEV:
+    def _copy_and_remove(
+        self, target: Path, reason: Mapping[str, object] | None
+    ) -> Path | None:
+        """Move to another file system: copy whole, make durable, only then remove."""
+        copy = target.with_name(f"{self.aside.name}.part")
+        try:
+            # If a link has replaced the file, it is not followed, here and below.
+            shutil.copy2(self._current(), copy, follow_symlinks=False)
+            sync(copy, os.O_NOFOLLOW)
+            reach(Point.COPIED)
+            if not self._set_aside():
+                copy.unlink()
+                return None
+            moved = _rename_to_free_name(copy, target, reason)
+            reach(Point.COPY_NAMED)
+            sync(target.parent)
+            self.aside.unlink()
+            return moved
+        except OSError:
+            # Otherwise each try would leave another copy.
+            copy.unlink(missing_ok=True)
             raise
-        moved = _copy_and_remove(source, target, aside, is_same, reason)
-    else:
-        reach(Point.MOVED)
-        if not is_same(moved):
-            _reason_path(moved).unlink(missing_ok=True)
-            put_back(moved, source)
-            return None
-    if moved is not None:
-        sync(target.parent)
-        sync(source.parent)
-    return moved
 
 
 def put_back(aside: Path, source: Path) -> None:
     """Give a file its name back, unless a newer file has taken the name."""
-    with suppress(FileExistsError):
-        try:
-            source.hardlink_to(aside)
-        except FileExistsError:
-            raise
-        except OSError:
-            # The file system has no hard links, or forbids one to another user's file.
+    try:
+        source.hardlink_to(aside)
+    except FileExistsError:
+        pass
+    except OSError:
+        # The file system has no hard links, or forbids one to another user's file.
+        with suppress(FileExistsError):
             _rename_no_replace(aside, source)
             return
     aside.unlink()
@@ -131,46 +166,6 @@ def _rename_to_free_name(
             _reason_path(free).unlink(missing_ok=True)
             raise
     return free
-
-
-def _copy_and_remove(
-    source: Path,
-    target: Path,
-    aside: Path,
-    is_same: FileCheck,
-    reason: Mapping[str, object] | None,
-) -> Path | None:
-    """Move to another file system: copy whole, make durable, and only then remove."""
-    copy = target.with_name(f"{aside.name}.part")
-    try:
-        current = aside if os.path.lexists(aside) else source
-        # If a link has replaced the file, it is not followed, here and below.
-        shutil.copy2(current, copy, follow_symlinks=False)
-        sync(copy, os.O_NOFOLLOW)
-        reach(Point.COPIED)
-        if not _set_aside(source, aside, is_same):
-            copy.unlink()
-            return None
-        moved = _rename_to_free_name(copy, target, reason)
-        reach(Point.COPY_NAMED)
-        sync(target.parent)
-        aside.unlink()
-        return moved
-    except OSError:
-        # Otherwise each try would leave another copy.
-        copy.unlink(missing_ok=True)
-        raise
-
-
-def _set_aside(source: Path, aside: Path, is_same: FileCheck) -> bool:
-    """Rename the file to its aside name; return whether it is the right file."""
-    if not os.path.lexists(aside):
-        source.rename(aside)
-        reach(Point.SET_ASIDE)
-    if is_same(aside):
-        return True
-    put_back(aside, source)
-    return False
 
 
 def _free_name(target: Path, current: Path) -> Path:

@@ -183,7 +183,7 @@ class WatchKeeper:
         )
 
 
-class Watcher:
+class Watcher(FileSystemEventHandler):
     """Watches a folder with inotify until it is stopped."""
 
     def __init__(
@@ -197,7 +197,7 @@ class Watcher:
         Both are called in the watcher's own threads and must return at once.
         """
         self._root = root
-        self._handler = _EventHandler(on_hint)
+        self._on_hint = on_hint
         self._overflow_handler = _OverflowHandler(on_overflow)
         self._observer: BaseObserver | None = None
 
@@ -211,7 +211,7 @@ class Watcher:
         logger.propagate = False
         observer = Observer()
         observer.schedule(
-            self._handler,
+            self,
             os.fsencode(self._root),  # type: ignore[arg-type]  # bytes stay bytes
             recursive=True,
             event_filter=_EVENTS,
@@ -222,6 +222,11 @@ class Watcher:
             self._remove(observer)
             raise
         self._observer = observer
+
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        """Implement `FileSystemEventHandler`."""
+        path = event.dest_path or event.src_path
+        self._on_hint(os.fsencode(path), event.is_directory)
 
     @property
     def alive(self) -> bool:
@@ -242,15 +247,6 @@ class Watcher:
             observer.join()
         # Last, or messages of watchdog during its stop would go to standard error.
         logging.getLogger("watchdog").removeHandler(self._overflow_handler)
-
-
-class _EventHandler(FileSystemEventHandler):
-    def __init__(self, on_hint: Callable[[bytes, bool], None]) -> None:
-        self._on_hint = on_hint
-
-    def on_any_event(self, event: FileSystemEvent) -> None:
-        path = event.dest_path or event.src_path
-        self._on_hint(os.fsencode(path), event.is_directory)
 
 
 class _OverflowHandler(logging.Handler):
