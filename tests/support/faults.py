@@ -14,7 +14,6 @@ from emitterd.rehearsal.exchange import Exchange
 from emitterd.rehearsal.faults import (
     FAULTS,
     RETRY_AFTER,
-    SLOW_DOWN,
     FaultAction,
     FaultKind,
     FaultMenu,
@@ -236,7 +235,7 @@ TEST_FAULTS: dict[str, FaultKind] = {
     "object-503": FaultKind(
         FaultStage.OBJECT,
         "the bucket answers the download with SlowDown",
-        respond(SLOW_DOWN),
+        respond(responses.SLOW_DOWN),
         RETRY_AFTER,
     ),
 }
