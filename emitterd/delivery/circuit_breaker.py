@@ -23,50 +23,6 @@ RECHECK_S = 1.0
 """How soon to ask again where the wait depends on another attempt, not on the clock."""
 
 
-class SlowStart:
-    """How many attempts may be under way: a success doubles it, a failure halves it."""
-
-    def __init__(self, maximum: int) -> None:
-        """`maximum`: the number of workers."""
-        self._maximum = self._limit = maximum
-        self._under_way = 0
-
-    @property
-    def limited(self) -> bool:
-        """Whether the limit is below the maximum."""
-        return self._limit < self._maximum
-
-    def resize(self, maximum: int) -> None:
-        """Use another number of workers; without a limit there is none afterwards."""
-        limited = self.limited
-        self._maximum = maximum
-        self._limit = min(self._limit, maximum) if limited else maximum
-
-    def has_room(self) -> bool:
-        """Return whether one more attempt may begin."""
-        return self._under_way < self._limit
-
-    def acquire(self) -> None:
-        """Count an attempt that begins."""
-        self._under_way += 1
-
-    def release(self) -> None:
-        """Count an attempt that ends, however it ends."""
-        self._under_way -= 1
-
-    def restart(self) -> None:
-        """Begin again with one."""
-        self._limit = 1
-
-    def grow(self) -> None:
-        """Double the limit after a success."""
-        self._limit = min(2 * self._limit, self._maximum)
-
-    def shrink(self) -> None:
-        """Halve the limit after a failure that may be one of overload."""
-        self._limit = max(1, self._limit // 2)
-
-
 @dataclass(frozen=True, slots=True)
 class OpenCircuit:
     """The failure of a stage, since when it lasts, and until when uploads pause."""
@@ -106,7 +62,8 @@ class CircuitBreaker:
         self._probe: Permit | None = None
         self._closings = 0
         self._streak: list[int] = []
-        self._slow_start = SlowStart(workers)
+        self._limit = self._workers = workers
+        self._under_way = 0
         self.apply_settings(backoff, workers)
 
     def apply_settings(self, backoff: Backoff, workers: int) -> None:
@@ -116,7 +73,9 @@ class CircuitBreaker:
         # A shorter streak than workers would pause all uploads for one bad moment, in
         # which each worker lost its connection.
         self._streak_max = max(workers, STREAK)
-        self._slow_start.resize(workers)
+        # Without slow start, there is none after a change of the workers either.
+        self._limit = min(self._limit, workers) if self.limited else workers
+        self._workers = workers
 
     @property
     def down(self) -> OpenCircuit | None:
@@ -126,7 +85,7 @@ class CircuitBreaker:
     @property
     def limited(self) -> bool:
         """Whether fewer attempts may pass at once than there are workers."""
-        return self._slow_start.limited
+        return self._limit < self._workers
 
     def probe_now(self, codes: Collection[Code], now: float) -> bool:
         """Make the probe due if the circuit is open for one of these codes.
@@ -141,7 +100,7 @@ class CircuitBreaker:
     def wait_s(self, now: float) -> float:
         """Return how long to wait, in seconds; 0.0 where an attempt may pass now."""
         if self._down is None:
-            return 0.0 if self._slow_start.has_room() else RECHECK_S
+            return 0.0 if self._under_way < self._limit else RECHECK_S
         wait_s = max(self._down.probe_at - now, 0.0)
         if wait_s > self._longest_s:
             # No pause is that long, so the clock was set back.
@@ -150,7 +109,7 @@ class CircuitBreaker:
 
     def acquire(self) -> Permit:
         """Return a permit for an attempt, which must not have to wait."""
-        self._slow_start.acquire()
+        self._under_way += 1
         permit = Permit(self._closings)
         if self._down is not None:
             self._probe = permit
@@ -158,7 +117,7 @@ class CircuitBreaker:
 
     def release(self, permit: Permit) -> None:
         """Take a permit back: the attempt has passed this stage, or ended."""
-        self._slow_start.release()
+        self._under_way -= 1
         if self.is_probe(permit):
             self._probe = None
 
@@ -184,13 +143,13 @@ class CircuitBreaker:
             # An attempt from before the outage is no proof that the server can take
             # more attempts after it.
             if permit is not None and not self.is_stale(permit):
-                self._slow_start.grow()
+                self._limit = min(2 * self._limit, self._workers)
             return None
         if implied and not self.is_probe(permit):
             return None
         self._down = self._probe = None
         self._closings += 1
-        self._slow_start.restart()
+        self._limit = 1
         return ended
 
     def record_failure(
@@ -221,7 +180,8 @@ class CircuitBreaker:
         if self.is_stale(permit):
             return None, []
         if file_only:
-            self._slow_start.shrink()
+            # It may be a sign of overload.
+            self._limit = max(1, self._limit // 2)
             if len(self._streak) + 1 < self._streak_max:
                 self._streak.append(entry)
                 return None, []

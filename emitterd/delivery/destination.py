@@ -12,7 +12,7 @@ breaker is closed and one file meets the same failure again, only that file is d
 import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from emitterd.codes import Code
 from emitterd.delivery.backoff import Backoff
@@ -42,11 +42,8 @@ OVERLOAD = frozenset(
 """How an overloaded server, or line, may fail."""
 
 
-@dataclass(slots=True)
-class AttemptPermit:
-    """The permits of one attempt: one for each stage that it has yet to pass."""
-
-    stages: dict[Stage, Permit] = field(default_factory=dict)
+AttemptPermit = dict[Stage, Permit]
+"""The permits of one attempt: one for each stage that it has yet to pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +130,7 @@ class Destination:
             wait_s = max(self._breakers[stage].wait_s(now) for stage in stages)
             if wait_s > 0:
                 return wait_s
-            return AttemptPermit(
-                {stage: self._breakers[stage].acquire() for stage in stages}
-            )
+            return {stage: self._breakers[stage].acquire() for stage in stages}
 
     def release(
         self, permit: AttemptPermit, stages: Collection[Stage] = STAGES
@@ -147,12 +142,12 @@ class Destination:
     def probes(self, permit: AttemptPermit) -> list[OpenCircuit]:
         """Return the failures that an attempt with this permit is the probe of."""
         with self._lock:
-            breakers = [
-                self._breakers[stage]
-                for stage, stage_permit in permit.stages.items()
-                if self._breakers[stage].is_probe(stage_permit)
+            return [
+                down
+                for stage, stage_permit in permit.items()
+                if (down := self._breakers[stage].down) is not None
+                and self._breakers[stage].is_probe(stage_permit)
             ]
-            return [breaker.down for breaker in breakers if breaker.down is not None]
 
     def record_delivery(self, now: float, size_bytes: int) -> None:
         """Count a delivery, from which the best number of workers is found."""
@@ -168,7 +163,7 @@ class Destination:
         """Record a definite answer of a stage; return the failures that it ends."""
         with self._lock:
             ended = self._record_earlier_answers(permit, stage)
-            answered = self._breakers[stage].record_answer(permit.stages.get(stage))
+            answered = self._breakers[stage].record_answer(permit.get(stage))
             self._release(permit, [stage])
             return ended if answered is None else [*ended, answered]
 
@@ -195,7 +190,7 @@ class Destination:
             if error.code in OVERLOAD:
                 self._concurrency.record_overload()
             ended = self._record_earlier_answers(permit, stage)
-            breaker, stage_permit = self._breakers[stage], permit.stages.get(stage)
+            breaker, stage_permit = self._breakers[stage], permit.get(stage)
             news, suspects = breaker.record_failure(
                 error, stage_permit, now, entry=entry, file_only=file_only
             )
@@ -227,11 +222,9 @@ class Destination:
 
         Return the failures that this ends.
         """
-        earlier = [
-            item for item in STAGES[: STAGES.index(stage)] if item in permit.stages
-        ]
+        earlier = [item for item in STAGES[: STAGES.index(stage)] if item in permit]
         ended = [
-            self._breakers[item].record_answer(permit.stages[item], implied=True)
+            self._breakers[item].record_answer(permit[item], implied=True)
             for item in earlier
         ]
         self._release(permit, earlier)
@@ -239,6 +232,6 @@ class Destination:
 
     def _release(self, permit: AttemptPermit, stages: Collection[Stage]) -> None:
         for stage in stages:
-            stage_permit = permit.stages.pop(stage, None)
+            stage_permit = permit.pop(stage, None)
             if stage_permit is not None:
                 self._breakers[stage].release(stage_permit)

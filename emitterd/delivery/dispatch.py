@@ -76,7 +76,7 @@ class Dispatcher:
         self._destination = destination
         self._usable = usable
         self._wake_up = wake_up
-        self._permit = AttemptPermit()
+        self._permit: AttemptPermit = {}
 
     def claim(self, now: float) -> Entry | float:
         """Claim the next entry that may go; else return how long to wait, in seconds.
@@ -84,7 +84,7 @@ class Dispatcher:
         Raises `JournalFull`. Call `release` at the end of the attempt.
         """
         permit = self._destination.acquire(now)
-        if isinstance(permit, AttemptPermit):
+        if isinstance(permit, dict):
             entry = self._claim(permit, self._claim_order(permit), now)
             return self._idle_s(now) if entry is None else entry
         wait_s = permit
@@ -92,7 +92,7 @@ class Dispatcher:
             return wait_s
         # The bucket may be up, and an entry with a valid grant needs only the bucket.
         permit = self._destination.acquire(now, [Stage.BUCKET])
-        if not isinstance(permit, AttemptPermit):
+        if not isinstance(permit, dict):
             return min(wait_s, permit)
         entry = self._claim(permit, ClaimOrder.PINNED, now)
         return wait_s if entry is None else entry
@@ -136,7 +136,7 @@ class Dispatcher:
         """Open the circuit for a failure that a former run has met."""
         with self._destination.log_lock:
             failure, _ = self._destination.record_failure(
-                AttemptPermit(), error, time.time(), entry=0, again=False
+                {}, error, time.time(), entry=0, again=False
             )
             self._report([], failure.news)
 

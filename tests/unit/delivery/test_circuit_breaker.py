@@ -12,7 +12,6 @@ from emitterd.delivery.circuit_breaker import (
     CircuitBreaker,
     OpenCircuit,
     Permit,
-    SlowStart,
 )
 from emitterd.errors import RETRY_AFTER_CAP_S, Decision, DeliveryError, Stage
 
@@ -285,31 +284,30 @@ def test_a_passing_failure_halves_how_many_may_pass(breaker: CircuitBreaker) -> 
 
 
 @given(st.lists(st.booleans()), st.integers(1, 64))
-def test_the_allowance_stays_within_its_bounds(outcomes: list[bool], most: int) -> None:
-    """Whatever happens, one may always pass, and never more than there are workers."""
-    slow_start = SlowStart(most)
-    for well in outcomes:
-        (slow_start.grow if well else slow_start.shrink)()
-        entered = 0
-        while slow_start.has_room():
-            slow_start.acquire()
-            entered += 1
-        assert 1 <= entered <= most
-        for _ in range(entered):
-            slow_start.release()
+def test_slow_start_stays_within_its_bounds(outcomes: list[bool], workers: int) -> None:
+    """One attempt may always pass, and never more than there are workers."""
+    breaker = CircuitBreaker(Stage.BUCKET, LONGEST, workers)
+    for success in outcomes:
+        if success or fail_once(breaker)[0] is not None:
+            succeed(breaker)
+        permits = fill(breaker)
+        assert 1 <= len(permits) <= workers
+        for permit in permits:
+            breaker.release(permit)
 
 
 def test_another_number_of_workers_is_applied() -> None:
-    """What was not limited grows along; what was stays so, within the new number."""
-    free, held = SlowStart(4), SlowStart(4)
-    held.shrink()
-    free.resize(8)
-    held.resize(8)
+    """A limit of slow start stays, within the new number; otherwise there is none."""
+    free = CircuitBreaker(Stage.BUCKET, LONGEST, 4)
+    limited = CircuitBreaker(Stage.BUCKET, LONGEST, 4)
+    fail_once(limited)
+    free.apply_settings(LONGEST, 8)
+    limited.apply_settings(LONGEST, 8)
 
-    assert not free.limited
-    assert held.limited
-    held.resize(1)
-    assert not held.limited
+    assert len(fill(free)) == 8
+    assert limited.limited
+    limited.apply_settings(LONGEST, 1)
+    assert not limited.limited
 
 
 @given(st.lists(st.sampled_from(["enter", "leave", "fail", "fail_once", "answer"])))
