@@ -133,8 +133,9 @@ class EmissionClient:
     ) -> Receipt:
         """Post the file to its pinned key and return the bucket's receipt.
 
-        `on_sent` is called with the size in bytes of each chunk that was sent. Raises
-        `DeliveryError`, and `FileError` where the file changed meanwhile.
+        `on_sent` is called with the size in bytes of each part that a socket took: of
+        the file, and of the form around it. Raises `DeliveryError`, and `FileError`
+        where the file changed meanwhile.
         """
 
         def post(url: str) -> tuple[Response, Body]:

@@ -34,14 +34,11 @@ class Body:
         *,
         on_sent: Callable[[int], None] | None = None,
     ) -> None:
-        """Prepare the body of a file that was just opened.
-
-        `on_sent` is called with the number of file bytes of each chunk that was sent.
-        """
+        """Prepare the body of a file that was just opened; `on_sent`: see `deliver`."""
         boundary = secrets.token_hex(16)
         self._file = file
         self._expected = expected
-        self._on_sent = on_sent or (lambda _: None)
+        self.on_sent = on_sent
         # The bucket ignores the file name of the part, so no path of this host is sent.
         self._head = (
             b"".join(_field(boundary, name, value) for name, value in fields.items())
@@ -70,7 +67,7 @@ class Body:
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield the body. Raises `FileError` (CHANGED) where the file changed."""
-        left, chunk, pending = self._expected.size_bytes, b"", self._head
+        left, pending = self._expected.size_bytes, self._head
         reach(Point.BODY_DUE)
         while left:
             chunk = self._file.read(min(CHUNK_BYTES, left))
@@ -84,7 +81,6 @@ class Body:
                 yield pending
                 pending = b""
                 reach(Point.BODY_BEGUN)
-                self._on_sent(len(chunk))
         self._hashing.finish()
         stat = os.fstat(self._file.fileno())
         if left or not self._expected.same_bytes(Fingerprint.of(stat), stat.st_nlink):
@@ -94,7 +90,6 @@ class Body:
         self.sent = True
         yield pending + self._tail
         reach(Point.BODY_SENT)
-        self._on_sent(len(chunk))
 
     def close(self) -> None:
         """End the hashing of a body that may be unfinished."""

@@ -91,9 +91,9 @@ class HttpClient:
         Raises `TransportError` where no answer came, `Stopped` where the daemon stops,
         and what the body raises.
         """
-        limits, throttle = self._limits, None
+        limits, throttle, on_sent = self._limits, None, None
         if isinstance(content, Body):
-            throttle = self.throttle
+            throttle, on_sent = self.throttle, content.on_sent
             headers = {
                 **headers,
                 "Content-Type": content.content_type,
@@ -107,7 +107,7 @@ class HttpClient:
                 content=content,
                 extensions={"timeout": {"connect": limits.connect_s}},
             )
-            with bounded(limits, self._shutdown, throttle):
+            with bounded(limits, self._shutdown, throttle, on_sent):
                 answer = self._exchange(request, limit_bytes)
         except httpx.InvalidURL as error:
             raise TransportError(BrokenConnection.LOST, str(error)) from error

@@ -61,18 +61,9 @@ class _ThreadState(threading.local):
     """What httpcore's interface has no way to pass down to the socket."""
 
     deadlines: "Deadlines"
-    observer: Callable[[int], None] | None = None
 
 
 _thread = _ThreadState()
-
-
-def observe_body(observer: Callable[[int], None] | None) -> None:
-    """Call `observer` with the size in bytes of each part of a body this thread sends.
-
-    None ends it.
-    """
-    _thread.observer = observer
 
 
 @dataclass(slots=True)
@@ -83,6 +74,8 @@ class Deadlines:
     shutdown: Shutdown
     throttle: Throttle | None
     """For a body; None for all other requests."""
+    on_sent: Callable[[int], None] | None = None
+    """For a body: called with the size in bytes of each part that was sent."""
     window_at: float | None = None
     window_bytes: int = 0
     answer_by: float | None = None
@@ -101,8 +94,8 @@ class Deadlines:
     def count_sent(self, size_bytes: int) -> None:
         """Count bytes that were sent."""
         self.window_bytes += size_bytes
-        if self.throttle is not None and _thread.observer is not None:
-            _thread.observer(size_bytes)
+        if self.on_sent is not None:
+            self.on_sent(size_bytes)
 
     def check_sending(self) -> None:
         """Raise `Stopped`, or `TooSlow` where a whole window went by too slowly."""
@@ -333,13 +326,16 @@ class Pools:
 
 @contextmanager
 def bounded(
-    limits: TransferLimits, shutdown: Shutdown, throttle: Throttle | None = None
+    limits: TransferLimits,
+    shutdown: Shutdown,
+    throttle: Throttle | None = None,
+    on_sent: Callable[[int], None] | None = None,
 ) -> Iterator[None]:
-    """Bound every wait of this thread's request. `throttle`: only for a body.
+    """Bound every wait of this thread's request. `throttle`, `on_sent`: for a body.
 
     Raises `TransportError` in place of httpcore's errors, and `Stopped`.
     """
-    _thread.deadlines = Deadlines(limits, shutdown, throttle)
+    _thread.deadlines = Deadlines(limits, shutdown, throttle, on_sent)
     try:
         yield
     except (

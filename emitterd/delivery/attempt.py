@@ -44,7 +44,7 @@ class UploadObserver(Protocol):
         """Record that an attempt began."""
 
     def sent(self, entry: Entry, size_bytes: int) -> None:
-        """Record that bytes of the file were sent."""
+        """Record that bytes of the file, or of the form around it, were sent."""
 
     def ended(self, entry: Entry) -> None:
         """Record that an attempt ended, however it ended."""

@@ -9,12 +9,10 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import structlog
 
-from emitterd.client.sockets import observe_body
 from emitterd.errors import JournalFull
 from emitterd.journal.journal import Journal
 from emitterd.model import Entry
@@ -40,8 +38,6 @@ class UploadProgress:
     attempt: int
     started_at: float
     sent_bytes: int = 0
-    ahead_bytes: int = 0
-    """Bytes that went out since `sent_bytes` was set: of the next chunk, of fields."""
 
     @property
     def percent(self) -> int:
@@ -90,44 +86,25 @@ class UploadTracker:
         )
         with self._lock:
             self._uploads[entry.id] = upload
-        # On a slow line one chunk takes a minute: the socket reports each part of it.
-        observe_body(partial(_advance, upload))
 
     def sent(self, entry: Entry, size_bytes: int) -> None:
         """Add to the bytes that are sent."""
         upload = self._uploads[entry.id]
         with self._lock:
-            # A body that is sent again within the attempt is not more than the file.
+            # The form fields, and a body that is sent again within the attempt, make
+            # no more of it than the file has.
             upload.sent_bytes = min(upload.size_bytes, upload.sent_bytes + size_bytes)
-            upload.ahead_bytes = 0
 
     def ended(self, entry: Entry) -> None:
         """Remove the upload."""
-        observe_body(None)
         with self._lock:
             del self._uploads[entry.id]
 
     def now(self) -> list[UploadProgress]:
-        """Return copies of the uploads under way, the oldest first.
-
-        In a copy `sent_bytes` is everything that went out.
-        """
+        """Return copies of the uploads under way, the oldest first."""
         with self._lock:
-            uploads = [
-                replace(
-                    upload,
-                    sent_bytes=min(
-                        upload.size_bytes, upload.sent_bytes + upload.ahead_bytes
-                    ),
-                    ahead_bytes=0,
-                )
-                for upload in self._uploads.values()
-            ]
+            uploads = [replace(upload) for upload in self._uploads.values()]
         return sorted(uploads, key=lambda upload: upload.started_at)
-
-
-def _advance(upload: UploadProgress, size_bytes: int) -> None:
-    upload.ahead_bytes += size_bytes
 
 
 class UploadReporter:

@@ -23,15 +23,11 @@ THREE = os.urandom(3 * CHUNK_BYTES)
 
 
 @contextmanager
-def opened(
-    path: Path,
-    fields: dict[str, str] | None = None,
-    on_sent: Callable[[int], None] | None = None,
-) -> Iterator[Body]:
+def opened(path: Path, fields: dict[str, str] | None = None) -> Iterator[Body]:
     """Open a file and make its body, as an attempt does."""
     with path.open("rb", buffering=0) as file:
         seen = Fingerprint.of(os.fstat(file.fileno()))
-        yield Body(file, seen, FIELDS if fields is None else fields, on_sent=on_sent)
+        yield Body(file, seen, FIELDS if fields is None else fields)
 
 
 def dropped(folder: Path, content: bytes) -> Path:
@@ -126,28 +122,6 @@ def test_sent_is_said_with_the_last_byte_only(tmp_path: Path, size: int) -> None
             assert body.sent is (left == 0)
 
     assert body.sent
-
-
-@sizes
-def test_progress_adds_up_to_the_file(tmp_path: Path, size: int) -> None:
-    """The observer counts the file's bytes, without the multipart frame."""
-    told: list[int] = []
-    with opened(dropped(tmp_path, THREE[:size]), on_sent=told.append) as body:
-        for _ in body:
-            pass
-
-    assert sum(told) == size
-
-
-def test_progress_is_not_reported_before_a_piece_is_sent(tmp_path: Path) -> None:
-    """A piece counts when the next one is asked for."""
-    told: list[int] = []
-    with opened(dropped(tmp_path, THREE), on_sent=told.append) as body:
-        pieces = iter(body)
-        next(pieces)
-        assert told == []
-        next(pieces)
-        assert told == [CHUNK_BYTES]
 
 
 def grow(path: Path) -> None:

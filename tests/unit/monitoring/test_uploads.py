@@ -3,15 +3,8 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from emitterd.client import sockets
 from emitterd.monitoring.uploads import UploadTracker
 from support.journal import entry
-
-
-def body_sent(size_bytes: int) -> None:
-    """Report a part of a body, as a socket does."""
-    if (observer := sockets._thread.observer) is not None:
-        observer(size_bytes)
 
 
 def test_an_upload_is_on_the_board_while_it_lasts() -> None:
@@ -48,39 +41,6 @@ def test_a_body_sent_twice_is_not_more_than_the_file() -> None:
         board.sent(entry(1), 600)
 
     assert board.now()[0].sent_bytes == 1000
-
-
-def test_what_went_out_of_a_chunk_counts() -> None:
-    """Between two chunks it is told by bytes; a chunk that is through is counted once.
-
-    Form fields go out too, and make no more of the file than it has.
-    """
-    board = UploadTracker()
-    board.began(entry(1))
-    seen = []
-    for _ in range(3):
-        body_sent(200)
-        seen.append(board.now()[0].sent_bytes)
-    board.sent(entry(1), 600)
-    seen.append(board.now()[0].sent_bytes)
-    body_sent(500)
-    seen.append(board.now()[0].sent_bytes)
-    board.ended(entry(1))
-    body_sent(100)
-
-    assert seen == [200, 400, 600, 600, 1000]
-    assert board.now() == []
-
-
-def test_each_thread_tells_of_its_own() -> None:
-    """What one thread sends is no progress of another's upload."""
-    board = UploadTracker()
-    board.began(entry(1))
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(board.began, entry(2)).result()
-        pool.submit(body_sent, 300).result()
-
-        assert {one.id: one.sent_bytes for one in board.now()} == {1: 0, 2: 300}
 
 
 def test_what_was_asked_does_not_move() -> None:

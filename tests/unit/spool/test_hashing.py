@@ -110,9 +110,9 @@ def content() -> bytes:
     return os.urandom(max(SIZES.values()))
 
 
-def opened(file: FileIO, on_sent: Callable[[int], None] | None = None) -> Body:
+def opened(file: FileIO) -> Body:
     """Return the body of an open file."""
-    return Body(file, Fingerprint.of(os.fstat(file.fileno())), {}, on_sent=on_sent)
+    return Body(file, Fingerprint.of(os.fstat(file.fileno())), {})
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
