@@ -10,10 +10,9 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -80,109 +79,102 @@ def show(keep: Path | None) -> int:
 
     `keep`: a new or empty folder to work in. None takes a temporary one.
     """
+    if keep is not None:
+        keep.mkdir(parents=True, exist_ok=True)
+        if any(keep.iterdir()):
+            complain(f"{keep} is not empty: name a new folder")
+            return WRONG
     try:
-        with contextlib.ExitStack() as stack:
-            if keep is None:
-                temporary = tempfile.TemporaryDirectory(prefix="emitterd-demo-")
-                folder = Path(stack.enter_context(temporary))
-            else:
-                folder = keep
-                folder.mkdir(parents=True, exist_ok=True)
-                if any(folder.iterdir()):
-                    complain(f"{folder} is not empty: name a new folder")
-                    return WRONG
-            receipts = Demo(folder).run(console().print)
+        if keep is not None:
+            receipts = _deliver_samples(keep)
+        else:
+            with tempfile.TemporaryDirectory(prefix="emitterd-demo-") as folder:
+                receipts = _deliver_samples(Path(folder))
     except TimeoutError as error:
         complain(str(error))
         return WRONG
     print_receipts(receipts)
-    console().print(f"{len(receipts)} files delivered: each complete, each once")
+    console().print(f"{len(receipts)} files delivered, each whole and once")
     return DONE
 
 
-class Demo:
-    """One run of the demonstration in a folder."""
+def _deliver_samples(folder: Path) -> list[dict[str, Any]]:
+    """Deliver all files, print each step, and return the receipts.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.spool = folder / "cqube_emission"
-        self.journal = folder / "journal.db"
-        self.configuration = folder / "emitter.yaml"
-
-    def run(self, report: Callable[[str], object]) -> list[dict[str, Any]]:
-        """Deliver all files, and return their receipts. `report` takes each step.
-
-        Raises `TimeoutError` if not everything is delivered in time.
-        """
-        with RehearsalServer(self.folder / "server", password="rehearsal") as server:  # noqa: S106
-            self._configure(server.url)
-            report(f"a rehearsal server listens on {server.url}")
-            self._drop(MASTERS)
-            report(f"{len(MASTERS)} master files are in {self.spool}")
-            with self._daemon():
-                report(f"emitterd runs; its log is {self.folder / 'emitterd.jsonl'}")
-                self._wait_delivered(len(MASTERS))
-                self._drop(TRANSACTIONAL)
-                report(f"{len(TRANSACTIONAL)} transactional files arrive while it runs")
-                self._wait_delivered(len(MASTERS) + len(TRANSACTIONAL))
-            report(f"the bucket holds {len(server.objects)} objects")
-        with JournalReader(self.journal) as reader:
-            return list(reader.entries(State.DELIVERED))
-
-    def _configure(self, url: str) -> None:
-        password = self.folder / "password"
+    Raises `TimeoutError` if not everything is delivered in time.
+    """
+    write = console().print
+    spool, journal = folder / "cqube_emission", folder / "journal.db"
+    with RehearsalServer(folder / "server", password="rehearsal") as server:  # noqa: S106
+        password = folder / "password"
         password.touch(0o600)
         password.write_text("rehearsal\n")
-        self.configuration.write_text(CONFIGURATION.format(url=url))
-        self.spool.mkdir()
-
-    def _drop(self, titles: Iterable[str]) -> None:
-        for dataset in load_catalogue().datasets:
-            if dataset.title in titles:
-                write_sample(self.spool, dataset)
-
-    @contextlib.contextmanager
-    def _daemon(self) -> Iterator[None]:
-        # The settings of the operator's own environment must not reach the daemon.
-        environment = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith("EMITTERD_")
-        }
-        process = subprocess.Popen(  # noqa: S603  ourselves
-            [sys.executable, "-m", "emitterd", "run", "-c", str(self.configuration)],
-            env=environment,
-        )
-        try:
-            yield
-        finally:
-            process.terminate()
-            process.wait(DEADLINE_S)
-
-    def _wait_delivered(self, count: int) -> None:
-        ends = time.monotonic() + DEADLINE_S
-        pause = threading.Event()
-        while self._delivered() < count:
-            if time.monotonic() >= ends:
-                raise TimeoutError(
-                    f"not delivered within {DEADLINE_S:.0f} s: --keep leaves its log"
-                )
-            pause.wait(0.05)
-
-    def _delivered(self) -> int:
-        try:
-            with JournalReader(self.journal) as reader:
-                return int(status_record(reader)["counts"]["delivered"])
-        except JournalError:
-            # The daemon has not created it yet.
-            return 0
+        configuration = folder / "emitter.yaml"
+        configuration.write_text(CONFIGURATION.format(url=server.url))
+        spool.mkdir()
+        write(f"a rehearsal server listens on {server.url}")
+        _drop(spool, MASTERS)
+        write(f"{len(MASTERS)} master files lie in {spool}")
+        with _daemon(configuration):
+            write(f"emitterd runs; its log is {folder / 'emitterd.jsonl'}")
+            _wait_delivered(journal, len(MASTERS))
+            _drop(spool, TRANSACTIONAL)
+            write(f"{len(TRANSACTIONAL)} transactional files are dropped meanwhile")
+            _wait_delivered(journal, len(MASTERS) + len(TRANSACTIONAL))
+        write(f"the bucket holds {len(server.objects)} objects")
+    with JournalReader(journal) as reader:
+        return list(reader.entries(State.DELIVERED))
 
 
-def write_sample(spool: Path, dataset: Dataset) -> Path:
+def _drop(spool: Path, titles: Iterable[str]) -> None:
+    for dataset in load_catalogue().datasets:
+        if dataset.title in titles:
+            _write_sample(spool, dataset)
+
+
+@contextlib.contextmanager
+def _daemon(configuration: Path) -> Iterator[None]:
+    # The settings of the operator's own environment must not reach the daemon.
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("EMITTERD_")
+    }
+    process = subprocess.Popen(  # noqa: S603  ourselves
+        [sys.executable, "-m", "emitterd", "run", "-c", str(configuration)],
+        env=environment,
+    )
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(DEADLINE_S)
+
+
+def _wait_delivered(journal: Path, count: int) -> None:
+    ends = time.monotonic() + DEADLINE_S
+    while _delivered(journal) < count:
+        if time.monotonic() >= ends:
+            raise TimeoutError(
+                f"not delivered within {DEADLINE_S:.0f} s: --keep leaves its log"
+            )
+        time.sleep(0.05)
+
+
+def _delivered(journal: Path) -> int:
+    try:
+        with JournalReader(journal) as reader:
+            return int(status_record(reader)["counts"]["delivered"])
+    except JournalError:
+        # The daemon has not created it yet.
+        return 0
+
+
+def _write_sample(spool: Path, dataset: Dataset) -> None:
     """Write a dataset's zip with one CSV under another name, then rename it."""
     target = spool / dataset.folder / f"{dataset.name}.zip"
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
     with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(f"{dataset.name}.csv", sample_csv(dataset, ROWS))
-    return part.rename(target)
+    part.rename(target)

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from emitterd.codes import Code
 from emitterd.config.settings import SpoolSettings, load_part
 from emitterd.config.sources import find
 from emitterd.datasets.catalogue import Catalogue, near
-from emitterd.datasets.findings import fatal
+from emitterd.datasets.findings import Severity, fatal
 from emitterd.datasets.inspection import Inspector, Report, load_inspector
 from emitterd.datasets.zip_integrity import zip_flaw
 from emitterd.errors import ConfigError, FileError
@@ -32,46 +32,6 @@ FULL_BYTES = 1 << 60
 _BY_PLACE = "by its place"
 _NO_FOLDER = Path("/nonexistent")
 """The watched folder where no configuration names one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Inspected:
-    """One file, and what the server would do with it.
-
-    `note` tells how its dataset was found. Without a report it could not be inspected;
-    `error` and `reason` tell why.
-    """
-
-    file: str
-    note: str
-    dataset: str | None = None
-    report: Report | None = None
-    error: Code | None = None
-    reason: str = ""
-
-    @property
-    def verdict(self) -> str:
-        """The worst that was found: ok, warning or error."""
-        if self.report is None or fatal(self.report.findings):
-            return "error"
-        levels = {finding.level.value for finding in self.report.findings}
-        return "warning" if "warning" in levels else "ok"
-
-    def record(self) -> dict[str, Any]:
-        """Return it as `inspect --json` prints it."""
-        record: dict[str, Any] = {"file": self.file, "verdict": self.verdict}
-        record |= {"dataset": self.dataset, "note": self.note}
-        if self.report is None:
-            hint = self.error.remedy if self.error is not None else None
-            return record | {"error": self.error, "reason": self.reason, "hint": hint}
-        return record | {
-            "csv": self.report.member,
-            "columns": list(self.report.columns),
-            "rows": self.report.rows,
-            "whole": self.report.whole,
-            "read_bytes": self.report.read_bytes,
-            "findings": [finding.record() for finding in self.report.findings],
-        }
 
 
 def inspect_files(
@@ -97,9 +57,9 @@ def inspect_files(
 
     def records() -> Iterator[dict[str, Any]]:
         for file in files:
-            inspected = _inspect(inspector, settings.directory, file, dataset)
-            verdicts.add(inspected.verdict)
-            yield inspected.record()
+            record = _inspect(inspector, settings.directory, file, dataset)
+            verdicts.add(record["verdict"])
+            yield record
 
     (print_array if as_json else print_inspections)(records())
     return WRONG if "error" in verdicts else DONE
@@ -121,24 +81,40 @@ def _settings(config: Path | None) -> SpoolSettings:
 
 def _inspect(
     inspector: Inspector, spool: Path, file: Path, title: str | None
-) -> Inspected:
+) -> dict[str, Any]:
+    """Return what the server would do with a file, as `inspect --json` prints it.
+
+    `verdict` is the worst that was found: ok, warning or error. `note` tells how the
+    dataset was found.
+    """
     path, note = _server_path(inspector.catalogue, spool, file, title)
-    result = Inspected(display(os.fsencode(file)), note)
+    record: dict[str, Any] = {"file": display(os.fsencode(file)), "verdict": "error"}
+    record |= {"dataset": None, "note": note}
     if not os.path.lexists(file):
-        return replace(result, reason="there is no such file")
-    if file.is_symlink() and note == _BY_PLACE:
-        reason = "a symbolic link, which the daemon does not follow"
-        return replace(result, error=Code.NOT_REGULAR, reason=reason)
+        return record | {"error": None, "reason": "there is no such file", "hint": None}
     try:
-        report = _report(inspector, path, file)
+        report = _report(inspector, path, file, follow=note != _BY_PLACE)
     except (FileError, OSError) as error:
         code = error.code if isinstance(error, FileError) else Code.UNREADABLE
-        return replace(result, error=code, reason=str(error))
-    dataset = inspector.dataset(path)
-    return replace(result, dataset=dataset.title if dataset else None, report=report)
+        return record | {"error": code, "reason": str(error), "hint": code.remedy}
+    dataset, levels = inspector.dataset(path), {item.level for item in report.findings}
+    if not fatal(report.findings):
+        record["verdict"] = "warning" if Severity.WARNING in levels else "ok"
+    return record | {
+        "dataset": dataset.title if dataset else None,
+        "csv": report.member,
+        "columns": list(report.columns),
+        "rows": report.rows,
+        "whole": report.whole,
+        "read_bytes": report.read_bytes,
+        "findings": [finding.record() for finding in report.findings],
+    }
 
 
-def _report(inspector: Inspector, path: bytes, file: Path) -> Report:
+def _report(inspector: Inspector, path: bytes, file: Path, *, follow: bool) -> Report:
+    if file.is_symlink() and not follow:
+        reason = "a symbolic link, which the daemon does not follow"
+        raise FileError(reason, code=Code.NOT_REGULAR)
     real = Path(os.path.realpath(file))
     with Spool(real.parent).open(os.fsencode(real.name)) as opened:
         size_bytes = os.fstat(opened.fileno()).st_size

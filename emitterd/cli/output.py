@@ -6,11 +6,10 @@ The one module that knows rich, and imports it only where something needs it.
 import json
 import os
 import sys
-import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, zip_longest
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from emitterd.errors import (
@@ -50,6 +49,9 @@ DONE, WRONG, USAGE, INTERNAL, LOCKED, CONFIGURATION = 0, 1, 2, 70, 75, 78
 PAGE = 1000
 """A table is printed this many rows at a time: a million rows need no memory."""
 
+RIGHT = frozenset({"size", "attempts"})
+"""The heads of the columns that are flush right."""
+
 COLOURS = {
     "ok": "green",
     "warning": "yellow",
@@ -82,46 +84,39 @@ def console(*, error: bool = False) -> "Console":
 def print_table(
     rows: Iterable[Sequence[str]],
     heads: Sequence[str] = (),
-    *,
-    right: Collection[str] = (),
 ) -> None:
     """Print rows of plain text.
 
     rich lays tables out for a terminal, which is slow; elsewhere columns are aligned
-    and nothing else. `right`: the heads of columns that are flush right.
+    and nothing else.
     """
     rest = iter(rows)
     print_page = _print_rich if sys.stdout.isatty() else _print_plain
-    print_page(list(islice(rest, PAGE)), heads, right)
+    print_page(list(islice(rest, PAGE)), heads)
     while page := list(islice(rest, PAGE)):
-        print_page(page, heads, right)
+        print_page(page, heads)
 
 
-def _print_rich(
-    page: Sequence[Sequence[str]], heads: Sequence[str], right: Collection[str]
-) -> None:
+def _print_rich(page: Sequence[Sequence[str]], heads: Sequence[str]) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, show_header=bool(heads))
     for head in heads:
-        flush: JustifyMethod = "right" if head in right else "left"
+        flush: JustifyMethod = "right" if head in RIGHT else "left"
         table.add_column(head, justify=flush, overflow="fold", header_style="bold")
     for row in page:
         table.add_row(*(_coloured(escape(cell)) for cell in row))
     console().print(table)
 
 
-def _print_plain(
-    page: Sequence[Sequence[str]], heads: Sequence[str], right: Collection[str]
-) -> None:
+def _print_plain(page: Sequence[Sequence[str]], heads: Sequence[str]) -> None:
     lines = [heads, *page] if heads else page
     cells = [[printable(cell) for cell in line] for line in lines]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    flush = [head in right for head in heads] or [False] * len(widths)
     for line in cells:
         padded = [
-            cell.rjust(width) if to_right else cell.ljust(width)
-            for cell, width, to_right in zip(line, widths, flush, strict=True)
+            cell.rjust(width) if head in RIGHT else cell.ljust(width)
+            for cell, width, head in zip_longest(line, widths, heads)
         ]
         sys.stdout.write("  ".join(padded).rstrip() + "\n")
 
@@ -192,21 +187,16 @@ def print_entries(entries: Iterable[Mapping[str, Any]]) -> None:
         return entry["state"], size, attempts, entry["path"], note
 
     heads = ("state", "size", "attempts", "path", "key or reason")
-    print_table(map(row, entries), heads, right={"size", "attempts"})
+    print_table(map(row, entries), heads)
 
 
 def print_receipts(receipts: Iterable[Mapping[str, Any]]) -> None:
     """Print the proof of delivery."""
     rows = (
-        (
-            receipt["path"],
-            format_size(receipt["bytes"]),
-            receipt["etag"],
-            receipt["key"],
-        )
-        for receipt in receipts
+        (row["path"], format_size(row["bytes"]), row["etag"], row["key"])
+        for row in receipts
     )
-    print_table(rows, ("path", "size", "etag (MD5)", "key"), right={"size"})
+    print_table(rows, ("path", "size", "etag (MD5)", "key"))
 
 
 def print_skipped(files: Iterable[Mapping[str, Any]]) -> None:
@@ -318,23 +308,17 @@ class Bars:
     """Progress bars of `once` on a terminal; an observer of the workers."""
 
     def __init__(self) -> None:
-        from rich.progress import (
-            BarColumn,
-            DownloadColumn,
-            Progress,
-            TextColumn,
-            TransferSpeedColumn,
-        )
+        from rich import progress
 
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
+        self._progress = progress.Progress(
+            "{task.description}",
+            progress.BarColumn(),
+            progress.DownloadColumn(),
+            progress.TransferSpeedColumn(),
             console=console(error=True),
             transient=True,
         )
-        self._lock = threading.Lock()
+        # Only the thread of an entry uses its task.
         self._tasks: dict[int, TaskID] = {}
 
     def __enter__(self) -> Self:
@@ -346,11 +330,9 @@ class Bars:
 
     def began(self, entry: Entry) -> None:
         """Show a bar for the upload."""
-        task = self._progress.add_task(
+        self._tasks[entry.id] = self._progress.add_task(
             escape(entry.name), total=entry.fingerprint.size_bytes
         )
-        with self._lock:
-            self._tasks[entry.id] = task
 
     def sent(self, entry: Entry, size_bytes: int) -> None:
         """Advance the bar."""
@@ -358,9 +340,7 @@ class Bars:
 
     def ended(self, entry: Entry) -> None:
         """Take the bar away."""
-        with self._lock:
-            task = self._tasks.pop(entry.id)
-        self._progress.remove_task(task)
+        self._progress.remove_task(self._tasks.pop(entry.id))
 
 
 def _coloured(word: str) -> str:
@@ -427,15 +407,13 @@ def _standard_error() -> Iterator[None]:
 
 def say(*lines: str) -> None:
     """Print lines on standard output."""
-    for line in lines:
-        print(line)
+    print(*lines, sep="\n")
 
 
 def complain(*lines: str) -> None:
     """Print lines about a problem on standard error."""
     with _standard_error():
-        for line in lines:
-            print(line, file=sys.stderr)
+        print(*lines, sep="\n", file=sys.stderr)
 
 
 def complain_of(error: EmitterError) -> None:

@@ -1,7 +1,7 @@
 """Why a file is, or is not, delivered: its status and its history in sentences."""
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +62,11 @@ class Explanation:
     state: State | FolderState
     reason: str
     error: str | None
+    hint: str | None
     context: list[str]
     file: Record | None
     versions: list[Record]
-    actions: list[Record] = field(default_factory=list)
+    actions: list[Record]
 
     @property
     def known(self) -> bool:
@@ -84,25 +85,11 @@ class Explanation:
         """The earlier versions, the latest first."""
         return self.versions[1:] if self.current else self.versions
 
-    @property
-    def hint(self) -> str | None:
-        """What to do about it."""
-        return Code(self.error).remedy if self.error else None
-
     def record(self) -> Record:
         """Return it as `explain --json` prints it."""
-        record = {
-            "path": self.path,
-            "state": self.state.value,
-            "reason": self.reason,
-            "error": self.error,
-            "hint": self.hint,
-            "context": self.context,
-            "file": self.file,
-            "versions": self.versions,
-            "actions": self.actions,
+        return {
+            name: value for name, value in asdict(self).items() if value is not None
         }
-        return {name: value for name, value in record.items() if value is not None}
 
 
 def locate(spool: Spool, reader: JournalReader, text: str) -> bytes:
@@ -141,10 +128,10 @@ def explain(
         sentence = _sentence(status, latest, actions)
         if gone and latest and not lost:
             moved_to = latest.get("moved_to")
-            moved = (
+            where = (
                 f"was moved to {moved_to}" if moved_to else "is no longer in the folder"
             )
-            sentence += f"; the file {moved}"
+            sentence += f"; the file {where}"
         context = _context(status, reader)
     if lost:
         root = display(os.fsencode(spool.root))
@@ -154,6 +141,7 @@ def explain(
         status.state,
         sentence,
         status.error,
+        Code(status.error).remedy if status.error else None,
         context,
         None if gone else _file_record(spool, path),
         versions,
