@@ -44,12 +44,15 @@ def read_client_config(path: Path) -> ClientConfig:
 
     Raises `ConfigError` with all problems.
     """
-    checks: dict[str, Callable[[str], str]] = {
-        "emission_url": values.emission_url,
-        "username": values.text,
-        "password": partial(clean, in_header=False),
-        "access_token": partial(clean, in_header=True),
-        "file_path": partial(_file_path, folder=path.absolute().parent),
+    checks: dict[str, tuple[str, Callable[[str], str]]] = {
+        "emission_url": ("url", values.emission_url),
+        "username": ("username", values.text),
+        "password": ("password", partial(clean, in_header=False)),
+        "access_token": ("api_key", partial(clean, in_header=True)),
+        "file_path": (
+            "file_path",
+            partial(_file_path, folder=path.absolute().parent),
+        ),
     }
     try:
         text, _ = read_text(path, _EXPECTED, _LARGEST_BYTES)
@@ -58,22 +61,26 @@ def read_client_config(path: Path) -> ClientConfig:
         problem = error.at(shown(path.name), error.line)
         raise ConfigError(shown(path), [problem]) from None
     problems: list[Problem] = []
-    checked: dict[str, str | None] = dict.fromkeys(checks)
+    read: dict[str, str] = {}
     for name, (line, value) in bindings.items():
+        attribute, check = checks[name]
+        if value is None:
+            problem = Problem(
+                name,
+                line,
+                "is not a plain text, and config.py is read without being run",
+                f'write the value itself in quotes, on a line {name} = "..."',
+            )
+            problems.append(problem)
+            continue
         try:
-            if given := _plain_text(name, value):
-                checked[name] = checks[name](given)
+            if value:
+                read[attribute] = check(value)
         except ValueProblem as error:
             problems.append(error.at(name, line))
     if problems:
         raise ConfigError(shown(path), problems)
-    return ClientConfig(
-        url=checked["emission_url"],
-        username=checked["username"],
-        password=checked["password"],
-        api_key=checked["access_token"],
-        file_path=checked["file_path"],
-    )
+    return ClientConfig(**read)
 
 
 def _bindings(text: str, names: Collection[str]) -> dict[str, tuple[int, str | None]]:
@@ -101,8 +108,8 @@ def _bindings(text: str, names: Collection[str]) -> dict[str, tuple[int, str | N
         if name in names
     }
     if not bindings:
-        message = f"gives none of {', '.join(names)}"
-        raise YamlError(message, None, f"name {_EXPECTED}")
+        problem = f"gives none of {', '.join(names)}"
+        raise YamlError(problem, None, f"name {_EXPECTED}")
     return bindings
 
 
@@ -131,15 +138,6 @@ def _bound_names(statement: ast.stmt) -> Iterator[tuple[str, int]]:
                 yield name, node.lineno
             case ast.alias(name=name, asname=asname):
                 yield asname or name, node.lineno
-
-
-def _plain_text(name: str, value: str | None) -> str:
-    if value is None:
-        raise ValueProblem(
-            "is not a plain text, and config.py is read without being run",
-            f'write the value itself in quotes, on a line {name} = "..."',
-        )
-    return value
 
 
 def _file_path(value: str, folder: Path) -> str:

@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import TypeVar
@@ -47,8 +48,8 @@ _NO_TITLE = ValueProblem(
 _NO_COLUMNS: tuple[str, ...] = ()
 _SOME_DAY = date(2001, 2, 3)
 
-
 T = TypeVar("T")
+Word = TypeVar("Word", bound=str)
 
 Values = Mapping[str, Node]
 """The keys of a dataset or a header."""
@@ -118,7 +119,9 @@ class _Reader:
         return Dataset(
             folder,
             name,
-            self._read(values.get("kind"), _kind, kind or DatasetKind.MASTER),
+            self._read(
+                values.get("kind"), partial(_one_of, KINDS), kind or DatasetKind.MASTER
+            ),
             rank=0,
             delimiter=self._read(values.get("delimiter"), _delimiter, "|"),
             headers=tuple(headers),
@@ -134,7 +137,9 @@ class _Reader:
         needed = {"columns": "give the columns, separated by |"}
         values = self._values(node, HEADER_KEYS, needed)
         columns = required = self._read(values.get("columns"), _columns, _NO_COLUMNS)
-        match = self._read(values.get("match"), _match, HeaderMatch.NAMES)
+        match = self._read(
+            values.get("match"), partial(_one_of, MATCHES), HeaderMatch.NAMES
+        )
         if "required" in values:
             node = values["required"]
             required = self._read(node, _columns, _NO_COLUMNS)
@@ -146,7 +151,7 @@ class _Reader:
                 self._report(node, ValueProblem(message, remedy))
             elif columns:
                 self._check_columns([(name, node) for name in required], columns)
-        variant = self._read(values.get("variant"), _variant, "")
+        variant = self._read(values.get("variant"), partial(_one_of, VARIANTS), "")
         return Header(columns, match, required, variant, self._span(values))
 
     def _report(self, node: Node, problem: ValueProblem) -> None:
@@ -238,23 +243,11 @@ def _columns(text: str) -> tuple[str, ...]:
     return columns
 
 
-def _kind(word: str) -> DatasetKind:
-    return DatasetKind(_one_of(KINDS, word))
-
-
-def _match(word: str) -> HeaderMatch:
-    return HeaderMatch(_one_of(MATCHES, word))
-
-
-def _variant(word: str) -> str:
-    return _one_of(VARIANTS, word)
-
-
-def _one_of(known: Sequence[str], word: str) -> str:
-    if word not in known:
+def _one_of(known: Sequence[Word], text: str) -> Word:
+    if text not in known:
         message = f"must be {', '.join(known[:-1])} or {known[-1]}"
-        raise ValueProblem(message, _did_you_mean(word, known))
-    return word
+        raise ValueProblem(message, _did_you_mean(text, known))
+    return known[[*known].index(text)]
 
 
 def _date_form(form: str) -> str:

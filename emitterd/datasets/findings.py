@@ -35,27 +35,26 @@ CONSEQUENCE: dict[Code, tuple[Severity, str]] = {
     Code.UNKNOWN_NAME: (Severity.ERROR, _DROPPED),
     Code.WRONG_ENDING: (Severity.ERROR, _DROPPED),
     Code.OTHER_VERSION: (Severity.ERROR, _UNREAD),
-    Code.NO_FILE_IN_ZIP: (Severity.ERROR, _DROPPED),
     Code.SEVERAL_FILES: (
         Severity.ERROR,
         "the server reads every file of the zip as this dataset's data",
     ),
-    Code.ENCRYPTED: (Severity.ERROR, _DROPPED),
-    Code.COMPRESSION: (Severity.ERROR, _DROPPED),
-    Code.DAMAGED: (Severity.ERROR, _DROPPED),
     Code.NOT_UTF8: (
         Severity.ERROR,
         "the server reads broken characters, or drops it all",
     ),
     Code.BYTE_ORDER_MARK: (Severity.NOTE, "the server may not know the first column"),
-    Code.WRONG_DELIMITER: (Severity.ERROR, _DROPPED),
-    Code.WRONG_HEADER: (Severity.ERROR, _DROPPED),
-    Code.NO_RECORDS: (Severity.ERROR, _DROPPED),
-    Code.LONG_LINE: (Severity.ERROR, _DROPPED),
-    Code.UNEVEN_ROWS: (Severity.WARNING, _ROWS),
-    Code.BAD_DATE: (Severity.WARNING, _ROWS),
-    Code.EMPTY_KEY: (Severity.WARNING, _ROWS),
-    Code.BAD_ACADEMIC_YEAR: (Severity.WARNING, _ROWS),
+    **dict.fromkeys(
+        (
+            *(Code.NO_FILE_IN_ZIP, Code.ENCRYPTED, Code.COMPRESSION, Code.DAMAGED),
+            *(Code.WRONG_DELIMITER, Code.WRONG_HEADER, Code.NO_RECORDS, Code.LONG_LINE),
+        ),
+        (Severity.ERROR, _DROPPED),
+    ),
+    **dict.fromkeys(
+        (Code.UNEVEN_ROWS, Code.BAD_DATE, Code.EMPTY_KEY, Code.BAD_ACADEMIC_YEAR),
+        (Severity.WARNING, _ROWS),
+    ),
 }
 """How much is lost, and what the server does. Source: cQube's NiFi templates."""
 
