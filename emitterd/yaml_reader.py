@@ -207,19 +207,17 @@ def _parse(
     return Document(root, tuple(walker.duplicates))
 
 
+@dataclass(slots=True)
 class _Walker:
     """Turns the nodes of PyYAML into `Node`s and collects the duplicate keys."""
 
-    def __init__(
-        self, loader: _TypedLoader | _TextLoader, show_key: Callable[[str], str]
-    ) -> None:
-        self.duplicates: list[Problem] = []
-        self._loader = loader
-        self._show_key = show_key
+    loader: _TypedLoader | _TextLoader
+    show_key: Callable[[str], str]
+    duplicates: list[Problem] = field(default_factory=list)
 
     def read(self, node: yaml.Node, path: str, line: int) -> Node:
         if not isinstance(node, yaml.MappingNode):
-            value = self._loader.construct_object(node, deep=True)
+            value = self.loader.construct_object(node, deep=True)
             for item in node.value if isinstance(node, yaml.SequenceNode) else ():
                 if isinstance(item, yaml.MappingNode):
                     # Only to find duplicate keys.
@@ -230,7 +228,7 @@ class _Walker:
             key_line = key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarNode):
                 raise YamlError("a key must be a plain word", key_line)
-            shown = self._show_key(key.value)
+            shown = self.show_key(key.value)
             child = self.read(value, f"{path}.{shown}" if path else shown, key_line)
             first = children.setdefault(key.value, child)
             if first is not child:

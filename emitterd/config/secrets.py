@@ -8,6 +8,7 @@ password itself after `password_file:`.
 import re
 import stat
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,30 +50,21 @@ class Secret:
         return hash(self._text)
 
 
+@dataclass(frozen=True, slots=True)
 class SecretReader:
     """Reads the secrets of a configuration, and reports what is wrong with them.
 
     `private`: only the owner may read the configuration file.
     """
 
-    def __init__(
-        self,
-        emission: "EmissionSettings",
-        problems: Problems,
-        environ: Mapping[str, str],
-        *,
-        private: bool,
-    ) -> None:
-        self._emission = emission
-        self._problems = problems
-        self._environ = environ
-        self._private = private
-        credentials = environ.get("CREDENTIALS_DIRECTORY")
-        self._credentials = Path(credentials) if credentials else None
+    emission: "EmissionSettings"
+    problems: Problems
+    environ: Mapping[str, str]
+    private: bool
 
     def read(self) -> tuple[Secret | None, Secret | None]:
         """Return the password or the API key; two None if a problem is reported."""
-        emission, problems = self._emission, self._problems
+        emission, problems = self.emission, self.problems
         if emission.proxy and "@" in emission.proxy.reveal():
             self._refuse_public("emission.proxy")
         by_password, by_key = self._keys("password"), self._keys("api_key")
@@ -105,35 +97,35 @@ class SecretReader:
     def _keys(self, name: str) -> list[str]:
         """Return the key paths that give this secret."""
         keys = (f"emission.{name}{ending}" for ending in ("", "_file", "_env"))
-        return list(filter(self._problems.given, keys))
+        return list(filter(self.problems.given, keys))
 
     def _resolve(self, name: str) -> Secret | None:
         keys = self._keys(name)
         if len(keys) > 1:
             message = f"is given besides {keys[0]}"
-            self._problems.report(keys[1], message, "keep one of them")
-        elif self._problems.sound(*keys):
+            self.problems.report(keys[1], message, "keep one of them")
+        elif self.problems.sound(*keys):
             key = keys[0] if keys else f"emission.{name}"
-            return self._problems.check(key, self._read, name)
+            return self.problems.check(key, self._read, name)
         return None
 
     def _read(self, name: str) -> Secret:
-        inline: Secret | None = getattr(self._emission, name)
-        file: Path | None = getattr(self._emission, f"{name}_file")
-        from_variable: str | None = getattr(self._emission, f"{name}_env")
+        inline: Secret | None = getattr(self.emission, name)
+        file: Path | None = getattr(self.emission, f"{name}_file")
+        from_variable: str | None = getattr(self.emission, f"{name}_env")
         path = file or self._credential(name)
         if inline is not None:
             self._refuse_public(f"emission.{name}")
             text = inline.reveal()
         elif from_variable is not None:
-            if from_variable not in self._environ:
+            if from_variable not in self.environ:
                 raise ValueProblem(
                     "names a variable that is not set",
                     "set it for the service, or use the key that ends in _file",
                 )
-            text = self._environ[from_variable]
+            text = self.environ[from_variable]
         elif path is not None:
-            text = _from_file(path, self._credentials)
+            text = _from_file(path, self.environ.get("CREDENTIALS_DIRECTORY"))
         else:
             remedy = f"give emission.{name}_file, the path of a file that holds it"
             raise ValueProblem("is missing", remedy)
@@ -144,9 +136,10 @@ class SecretReader:
 
         The unit passes a single line end if the file of a secret does not exist.
         """
-        if self._credentials is None:
+        folder = self.environ.get("CREDENTIALS_DIRECTORY")
+        if not folder:
             return None
-        path = self._credentials / name.replace("_", "-")
+        path = Path(folder, name.replace("_", "-"))
         try:
             return path if path.lstat().st_size > 1 else None
         except OSError:
@@ -154,10 +147,10 @@ class SecretReader:
 
     def _refuse_public(self, key: str) -> None:
         """Report a secret that is in a configuration file that others may read."""
-        if self._problems.in_file(key) and not self._private:
+        if self.problems.in_file(key) and not self.private:
             section, name = key.split(".")
             others = "" if name == "proxy" else f", or use {name}_file"
-            self._problems.report(
+            self.problems.report(
                 key,
                 "holds a secret, and others may read this file",
                 f"chmod 600 the configuration file{others}, or set"
@@ -201,9 +194,9 @@ def clean(text: str, *, in_header: bool) -> str:
     return secret
 
 
-def _from_file(path: Path, credentials: Path | None) -> str:
+def _from_file(path: Path, credentials: str | None) -> str:
     text, mode = read_text(path, "the file that holds the secret", _LARGEST_BYTES)
     # systemd protects the files in its folder of credentials itself.
-    if mode & stat.S_IROTH and path.parent != credentials:
+    if mode & stat.S_IROTH and not (credentials and path.parent == Path(credentials)):
         raise ValueProblem("names a file that everybody may read", f"chmod 600 {path}")
     return text

@@ -244,10 +244,11 @@ def _columns(text: str) -> tuple[str, ...]:
 
 
 def _one_of(known: Sequence[Word], text: str) -> Word:
-    if text not in known:
-        message = f"must be {', '.join(known[:-1])} or {known[-1]}"
-        raise ValueProblem(message, _did_you_mean(text, known))
-    return known[[*known].index(text)]
+    for word in known:
+        if word == text:
+            return word
+    message = f"must be {', '.join(known[:-1])} or {known[-1]}"
+    raise ValueProblem(message, _did_you_mean(text, known))
 
 
 def _date_form(form: str) -> str:

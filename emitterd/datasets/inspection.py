@@ -13,7 +13,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from emitterd.codes import Code
-from emitterd.datasets.catalogue import Catalogue, Dataset, QueuePosition, Version
+from emitterd.datasets.catalogue import Catalogue, Dataset, Version
 from emitterd.datasets.catalogue_file import load_catalogue
 from emitterd.datasets.csv_header import CheckedHeader, check_header
 from emitterd.datasets.csv_rows import RowChecker
@@ -69,20 +69,16 @@ class Report:
     """Whether the CSV was read to its end; then its checksum was compared too."""
 
 
+@dataclass
 class Inspector:
     """Inspects files by the catalogue and the settings of the installation."""
 
-    def __init__(self, catalogue: Catalogue, settings: InspectionSettings) -> None:
-        self.catalogue = catalogue
-        self._settings = settings
-
-    def queue_position(self, path: bytes) -> QueuePosition:
-        """Return rank and flow of a path."""
-        return self.catalogue.queue_position(path)
+    catalogue: Catalogue
+    settings: InspectionSettings
 
     def dataset(self, path: bytes) -> Dataset | None:
         """Return the dataset that this server takes a path for, or None."""
-        return self.catalogue.dataset(path, self._settings.version)
+        return self.catalogue.dataset(path, self.settings.version)
 
     def report(self, path: bytes, read_at: ReadAt, size_bytes: int) -> Report:
         """Inspect a whole zip that has, or will have, this path.
@@ -90,8 +86,8 @@ class Inspector:
         Raises only what `read_at` raises.
         """
         dataset = self.dataset(path)
-        report = inspect(read_at, size_bytes, dataset, self._settings)
-        path_findings = self.catalogue.findings(path, self._settings.version)
+        report = inspect(read_at, size_bytes, dataset, self.settings)
+        path_findings = self.catalogue.findings(path, self.settings.version)
         return replace(report, findings=(*path_findings, *report.findings))
 
 

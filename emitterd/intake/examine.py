@@ -146,7 +146,7 @@ class Examiner:
                     _log_incomplete(path, Code.INCOMPLETE, status.reason)
                 return None
             rejection = _rejection(Code.INCOMPLETE, status.reason)
-        position = self.rules.inspector.queue_position(path)
+        position = self.rules.inspector.catalogue.queue_position(path)
         return Admission(
             path,
             seen,

@@ -89,16 +89,14 @@ class FileStatus:
         return record | {"reason": self.reason or title or self.state}
 
 
+@dataclass(slots=True)
 class FileStatuses:
     """Looks paths up in folder and journal; changes neither."""
 
-    def __init__(
-        self, spool: Spool, selection: Selection, latest: Latest, settle_s: float
-    ) -> None:
-        self.spool = spool
-        self.selection = selection
-        self._latest = latest
-        self._settle_s = settle_s
+    spool: Spool
+    selection: Selection
+    latest: Latest
+    settle_s: float
 
     def look_up(
         self,
@@ -118,7 +116,7 @@ class FileStatuses:
             if ignored is not None:
                 return self._ignored(path, ignored, is_file=stat is not None)
             seen = Fingerprint.of(stat or self.spool.stat(path))
-            known = self._latest(path)
+            known = self.latest(path)
             if known is not None and known.matches(seen):
                 return _known_status(path, seen, known)
             return self._open(path, unsettled or self._unsettled, inspect)
@@ -168,11 +166,11 @@ class FileStatuses:
     def _unsettled(self, seen: Fingerprint, lease: LeaseState) -> str | None:
         # Judged by the file's times, because nobody has watched the file.
         quiet_s = time.time() - max(seen.mtime_ns, seen.ctime_ns) / 1e9
-        if lease is not LeaseState.NONE or not 0 <= quiet_s < self._settle_s:
+        if lease is not LeaseState.NONE or not 0 <= quiet_s < self.settle_s:
             return None
         return (
             f"it changed {quiet_s:.1f} s ago, and must stay the same for"
-            f" {self._settle_s:g} s: no lease proves that it is closed"
+            f" {self.settle_s:g} s: no lease proves that it is closed"
         )
 
 

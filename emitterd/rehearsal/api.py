@@ -5,6 +5,7 @@ import json
 import secrets
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from email.utils import formatdate
 from urllib.parse import parse_qsl
 
@@ -19,6 +20,7 @@ _LISTED = 1000
 _SCHEMES = frozenset({"bearer", "jwt"})
 
 
+@dataclass(slots=True)
 class Logins:
     """Who may use the API: a user name and password, an API key, or both.
 
@@ -26,35 +28,31 @@ class Logins:
     that a token lives.
     """
 
-    def __init__(
-        self,
-        username: str,
-        password: str | None,
-        api_key: str | None,
-        lifetime_s: float,
-    ) -> None:
-        self._username = username
-        self._password = password
-        self._api_key = api_key
-        self._lifetime_s = lifetime_s
-        self._tokens: dict[str, float] = {}
+    username: str
+    password: str | None
+    api_key: str | None
+    lifetime_s: float
+    tokens: dict[str, float] = field(default_factory=dict)
 
     @property
     def enabled(self) -> bool:
         """Whether there is a login at all."""
-        return self._password is not None
+        return self.password is not None
 
     def login(self, credentials: Mapping[str, str]) -> dict[str, object] | None:
         """Return a new token with its facts, or None for wrong credentials."""
-        user_fits = _equal(credentials.get("username", ""), self._username)
-        password_fits = _equal(credentials.get("password", ""), self._password or "")
-        if not (user_fits and password_fits):
+        name, password = (
+            credentials.get("username", ""),
+            credentials.get("password", ""),
+        )
+        right_name = _equal(name, self.username)
+        if not (_equal(password, self.password or "") and right_name):
             return None
         token = secrets.token_urlsafe(24)
-        self._tokens[token] = time.monotonic() + self._lifetime_s
+        self.tokens[token] = time.monotonic() + self.lifetime_s
         return {
             "access_token": token,
-            "expires_in": self._lifetime_s,
+            "expires_in": self.lifetime_s,
             "token_type": "bearer",
         }
 
@@ -63,13 +61,13 @@ class Logins:
         scheme, _, token = authorization.partition(" ")
         if scheme.lower() not in _SCHEMES:
             return False
-        if self._api_key is not None and _equal(token, self._api_key):
+        if self.api_key is not None and _equal(token, self.api_key):
             return True
-        return self._tokens.get(token, 0.0) > time.monotonic()
+        return self.tokens.get(token, 0.0) > time.monotonic()
 
     def revoke(self) -> None:
         """Void all tokens; the API key stays valid."""
-        self._tokens.clear()
+        self.tokens.clear()
 
 
 def arguments(content_type: str, body: bytes, query: str) -> dict[str, str]:

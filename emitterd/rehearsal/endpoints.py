@@ -4,6 +4,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, quote, urlencode
 
 from starlette.responses import FileResponse, Response
@@ -27,6 +28,7 @@ Handler = Callable[[Exchange], Awaitable[Response | None]]
 """Serves one request; None where the connection was dealt with instead."""
 
 
+@dataclass(slots=True)
 class Endpoints:
     """The handlers of everything that is served.
 
@@ -34,18 +36,11 @@ class Endpoints:
     `fired` counts the faults that happened.
     """
 
-    def __init__(
-        self,
-        bucket: Bucket,
-        logins: Logins,
-        menu: Callable[[], FaultMenu],
-        grant_lifetime_s: float,
-    ) -> None:
-        self.fired: Counter[str] = Counter()
-        self._bucket = bucket
-        self._logins = logins
-        self._menu = menu
-        self._grant_lifetime_s = grant_lifetime_s
+    bucket: Bucket
+    logins: Logins
+    menu: Callable[[], FaultMenu]
+    grant_lifetime_s: float
+    fired: Counter[str] = field(default_factory=Counter)
 
     def routes(self) -> list[tuple[str, str, str, Handler]]:
         """Return method, path, endpoint's name and handler of everything served."""
@@ -65,7 +60,7 @@ class Endpoints:
 
     def draw(self, record: RequestRecord, stage: FaultStage) -> Fault | None:
         """Return the fault that strikes this request now, and record it."""
-        fault = self._menu().draw(stage)
+        fault = self.menu().draw(stage)
         if fault is not None:
             record.fault = fault.name
             self.fired[fault.name] += 1
@@ -82,11 +77,11 @@ class Endpoints:
 
     async def _auth(self, exchange: Exchange) -> Response | None:
         """Serve `POST /data/auth`; a wrong password gets 200, as upstream does it."""
-        if not self._logins.enabled:
+        if not self.logins.enabled:
             return responses.NO_ROUTE
         credentials = await exchange.arguments()
         exchange.record.name = credentials.get("username", "")
-        token = self._logins.login(credentials)
+        token = self.logins.login(credentials)
         if token is None:
             return responses.WRONG_PASSWORD
         return await self._faulted(exchange, FaultStage.LOGIN, json_response(token))
@@ -98,8 +93,8 @@ class Endpoints:
         if not filename:
             return responses.BAD_PAYLOAD
         now_at = time.time()
-        fields = self._bucket.signer.grant(
-            emitted_key(filename, now_at), now_at, self._grant_lifetime_s
+        fields = self.bucket.signer.grant(
+            emitted_key(filename, now_at), now_at, self.grant_lifetime_s
         )
         grant = {"fields": fields, "url": f"{exchange.home}{_BUCKET_PATH}/"}
         return await self._faulted(exchange, FaultStage.GRANT, json_response(grant))
@@ -115,7 +110,7 @@ class Endpoints:
         bucket = exchange.record.name = arguments.get("bucket", "")
         if bucket not in _PATHS:
             return responses.BAD_BUCKET
-        return json_response(listing(bucket, self._bucket.objects))
+        return json_response(listing(bucket, self.bucket.objects))
 
     async def _download_url(self, exchange: Exchange) -> Response | None:
         """Serve `POST /data/download_url` with a signed url, object or no object."""
@@ -126,7 +121,7 @@ class Endpoints:
         if arguments.get("bucket") not in _PATHS:
             return responses.BAD_BUCKET
         path = f"{_PATHS[arguments['bucket']]}/{filename}"
-        query = self._bucket.signer.presign(
+        query = self.bucket.signer.presign(
             exchange.host, path, time.time(), _DOWNLOAD_LIFETIME_S
         )
         encoded = quote(path, safe="/-_.~", errors="replace")
@@ -137,14 +132,14 @@ class Endpoints:
         """Serve a GET by a signed url; the object itself where there is one."""
         place, _, key = exchange.path[1:].partition("/")
         exchange.record.name = key
-        self._bucket.signer.check_presigned(
+        self.bucket.signer.check_presigned(
             exchange.request.method,
             exchange.host,
             exchange.path,
             dict(parse_qsl(exchange.query)),
             time.time(),
         )
-        stored = self._bucket.objects.get(key)
+        stored = self.bucket.objects.get(key)
         if stored is None or f"/{place}" != _BUCKET_PATH:
             return responses.NO_SUCH_KEY
         response = FileResponse(stored.path, headers={"ETag": f'"{stored.md5}"'})
@@ -156,11 +151,11 @@ class Endpoints:
         if fault is not None:
             return await fault.kind.action(exchange, fault.parameter, Response())
         try:
-            self._bucket.check_length(exchange.length_bytes)
+            self.bucket.check_length(exchange.length_bytes)
         except RefusedError as refusal:
             return responses.with_headers(refusal.response, {"Connection": "close"})
         content_type = exchange.headers.get("content-type", "")
-        with self._bucket.upload(content_type, time.time()) as upload:
+        with self.bucket.upload(content_type, time.time()) as upload:
             await self._receive(exchange, upload)
             if upload.refusal is not None:
                 raise upload.refusal
@@ -181,7 +176,7 @@ class Endpoints:
     async def _authorized(self, exchange: Exchange) -> dict[str, str]:
         """Return the arguments. Raises `RefusedError` without a valid token."""
         arguments = await exchange.arguments()
-        if not self._logins.accepts(exchange.headers.get("authorization", "")):
+        if not self.logins.accepts(exchange.headers.get("authorization", "")):
             raise RefusedError(responses.UNAUTHORIZED)
         return arguments
 
