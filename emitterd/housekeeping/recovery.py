@@ -15,7 +15,7 @@ from pathlib import Path
 from emitterd.errors import JournalDamaged
 from emitterd.journal.connection import check
 from emitterd.journal.database import Database, Lock
-from emitterd.journal.rows import LATEST, SAVE_FACT, known_of
+from emitterd.journal.rows import SAVE_FACT, latest
 from emitterd.journal.salvage import Salvaged, salvage
 from emitterd.model import Fingerprint
 from emitterd.spool.files import sync
@@ -96,8 +96,7 @@ def _count_unknown(fresh: Database, spool: Spool, selection: Selection) -> int:
     count = 0
     for path, stat in spool.walk(selection.hidden, lambda _, __: None):
         if selection.ignored(path) is None:
-            rows = fresh.read(LATEST, (path,))
-            known = known_of(rows[0]) if rows else None
+            known = latest(fresh.read, path)
             count += known is None or not known.matches(Fingerprint.of(stat))
     return count
 

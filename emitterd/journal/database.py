@@ -13,9 +13,10 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from emitterd.errors import JournalError, JournalFull, JournalLocked
 from emitterd.failpoints import Point, reach
@@ -98,92 +99,34 @@ class Lock:
             os.close(fd)
 
 
+@dataclass(slots=True, eq=False)
 class PendingWrite(Generic[T]):
     """Work that waits for its commit, and its result."""
 
-    def __init__(
-        self, work: Callable[[sqlite3.Connection], T], *, final: bool, durable: bool
-    ) -> None:
-        self.work = work
-        self.final = final
-        self.durable = durable
-        self.done = False
-        self.result: T | None = None
-        self.error: BaseException | None = None
-        self._turn = threading.Lock()
-        self._turn.acquire()
+    work: Callable[[sqlite3.Connection], T]
+    final: bool
+    durable: bool
+    done: bool = False
+    result: T | None = None
+    error: BaseException | None = None
+    turn: threading.Lock = field(default_factory=threading.Lock)
+    """Free once it is done, or once its thread must commit."""
 
-    def wait(self) -> None:
-        """Wait until it is done, or until its thread must commit."""
-        self._turn.acquire()
-
-    def notify(self) -> None:
-        """End the wait."""
-        self._turn.release()
-
-    def outcome(self) -> T:
-        """Return the result, or raise the error of the work or of its commit."""
-        if self.error is not None:
-            raise self.error
-        return self.result  # type: ignore[return-value]  # T may itself be None
+    def __post_init__(self) -> None:
+        self.turn.acquire()
 
 
-Batch = list[PendingWrite[object]]
-
-
-class GroupCommit:
-    """Collects work of several threads and commits it together. Thread-safe.
-
-    The first thread commits for all that wait. Meanwhile the work of others collects;
-    then the first of those commits. A thread wakes up only for its own result or to
-    commit: passing one lock through all threads took a third of the time of 8 workers.
-    """
-
-    def __init__(self, commit: Callable[[Batch], None]) -> None:
-        """`commit` is called by one thread at a time; it sets each outcome."""
-        self._commit = commit
-        self._lock = threading.Lock()
-        self._has_leader = False
-        self.queue: Batch = []
-        self.writing = threading.Lock()
-        """Held during each commit: whoever holds it prevents all writing."""
-
-    def join(self, mine: PendingWrite[object]) -> None:
-        """Return once the work is committed, by this thread or by another."""
-        with self._lock:
-            self.queue.append(mine)
-            follows, self._has_leader = self._has_leader, True
-        if follows:
-            mine.wait()
-        if not mine.done:
-            self._lead(mine)
-
-    def _lead(self, mine: PendingWrite[object]) -> None:
-        batch: Batch = []
-        try:
-            with self.writing:
-                with self._lock:
-                    batch, self.queue = self.queue, []
-                self._commit(batch)
-        except BaseException as error:
-            # No caller may mistake uncommitted work for done.
-            for pending in batch:
-                pending.error = pending.error or error
-            raise
-        finally:
-            with self._lock:
-                heir = self.queue[0] if self.queue else None
-                self._has_leader = heir is not None
-            if heir is not None:
-                heir.notify()
-            for pending in batch:
-                pending.done = True
-                if pending is not mine:
-                    pending.notify()
+Batch = list[PendingWrite[Any]]
 
 
 class Database:
-    """The journal's file, locked for this process. Thread-safe."""
+    """The journal's file, locked for this process. Thread-safe.
+
+    The first thread that writes commits for all that wait. Meanwhile the work of others
+    collects; then the first of those commits. A thread wakes up only for its own result
+    or to commit: passing one lock through all threads took a third of the time of 8
+    workers.
+    """
 
     def __init__(self, path: Path) -> None:
         """Open or create the file.
@@ -191,7 +134,11 @@ class Database:
         Raises `JournalLocked` where another process has it, `JournalError` where it
         lies on a network file system, is foreign, newer, or damaged.
         """
-        self._group = GroupCommit(self._commit)
+        self._queue: Batch = []
+        self._queue_lock = threading.Lock()
+        self._has_leader = False
+        self._writing = threading.Lock()
+        """Held during each commit: whoever holds it prevents all writing."""
         self._synced = True
         self._reading = threading.Lock()
         self.committing_since: float | None = None
@@ -230,9 +177,17 @@ class Database:
         runs a second time. Work that is not `durable` may be undone by a power cut,
         until a durable commit follows.
         """
-        mine = PendingWrite(work, final=final, durable=durable)
-        self._group.join(mine)  # type: ignore[arg-type]  # whatever it returns
-        return mine.outcome()
+        mine = PendingWrite(work, final, durable)
+        with self._queue_lock:
+            self._queue.append(mine)
+            follows, self._has_leader = self._has_leader, True
+        if follows:
+            mine.turn.acquire()
+        if not mine.done:
+            self._lead(mine)
+        if mine.error is not None:
+            raise mine.error
+        return mine.result  # type: ignore[return-value]  # T may itself be None
 
     def read(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
         """Return all rows of a query; the transaction ends with the call."""
@@ -250,23 +205,46 @@ class Database:
     def close(self) -> None:
         """Close the file and release the lock."""
         reach(Point.CLOSING)
-        if not self._group.writing.acquire(timeout=CLOSE_WAIT_S):
+        if not self._writing.acquire(timeout=CLOSE_WAIT_S):
             # The commit hangs: the end of the process closes the file.
             return
         try:
             with self._reading:
                 self._reader.close()
                 self._writer.close()
-                self._reserve.close()
+                self._reserve.remove()
                 self._lock.close()
         finally:
-            self._group.writing.release()
+            self._writing.release()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _lead(self, mine: PendingWrite[T]) -> None:
+        batch: Batch = []
+        try:
+            with self._writing:
+                with self._queue_lock:
+                    batch, self._queue = self._queue, []
+                self._commit(batch)
+        except BaseException as error:
+            # No caller may mistake uncommitted work for done.
+            for pending in batch:
+                pending.error = pending.error or error
+            raise
+        finally:
+            with self._queue_lock:
+                heir = self._queue[0] if self._queue else None
+                self._has_leader = heir is not None
+            if heir is not None:
+                heir.turn.release()
+            for pending in batch:
+                pending.done = True
+                if pending is not mine:
+                    pending.turn.release()
 
     def _commit(self, batch: Batch) -> None:
         self.committing_since = time.monotonic()
@@ -306,7 +284,7 @@ class Database:
             return failure if isinstance(failure, JournalFull) else None
         return None
 
-    def _run(self, pending: PendingWrite[object]) -> None:
+    def _run(self, pending: PendingWrite[Any]) -> None:
         pending.error = None
         self._writer.execute("savepoint one")
         try:

@@ -61,13 +61,9 @@ class DiskReserve:
             self._full = self.full_since = None
         return self._full
 
-    def close(self) -> None:
-        """Delete the file at a clean stop."""
-        self._remove()
-
     def release(self, full: JournalFull) -> None:
         """Delete the file, because the disk is full, and log it once."""
-        self._remove()
+        self.remove()
         self._held = False
         if self._full is None:
             self._full, self.full_since = full, time.time()
@@ -75,8 +71,9 @@ class DiskReserve:
 
     def _take(self) -> bool:
         try:
-            if _allocated_bytes(self._path) >= self.size_bytes:
-                return True
+            with suppress(FileNotFoundError):
+                if self._path.stat().st_blocks * BLOCK_BYTES >= self.size_bytes:
+                    return True
             disk = os.statvfs(self._path.parent)
             if disk.f_bavail * disk.f_frsize < 2 * self.size_bytes:
                 return False
@@ -87,11 +84,12 @@ class DiskReserve:
                 os.close(fd)
         except OSError:
             # A partial reserve is useless, and others need its space.
-            self._remove()
+            self.remove()
             return False
         return True
 
-    def _remove(self) -> None:
+    def remove(self) -> None:
+        """Delete the file, if there is one."""
         with suppress(OSError):
             self._path.unlink()
 
@@ -107,10 +105,3 @@ def _fill(fd: int, size_bytes: int) -> None:
         if os.pwrite(fd, os.urandom(size_bytes), 0) < size_bytes:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.fsync(fd)
-
-
-def _allocated_bytes(path: Path) -> int:
-    try:
-        return path.stat().st_blocks * BLOCK_BYTES
-    except FileNotFoundError:
-        return 0

@@ -11,6 +11,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Collection, Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Self
@@ -108,8 +109,7 @@ class Journal:
 
     def latest(self, path: bytes) -> Known | None:
         """Return the latest version of the path, or None where it is unknown."""
-        rows = self.database.read(statements.LATEST, (path,))
-        return statements.known_of(rows[0]) if rows else None
+        return statements.latest(self.database.read, path)
 
     def admit(self, batch: list[Admission]) -> list[Admitted]:
         """Enter complete files in one commit; return the answers in the same order."""
@@ -240,12 +240,7 @@ class Journal:
         self, entry: Entry, receipt: Receipt, *, duration_s: float, dispose: bool
     ) -> None:
         """Record the delivery, and erase the grant's secret."""
-        values = {
-            "key": receipt.key,
-            "etag": receipt.etag,
-            "sha256": receipt.sha256,
-            "md5": receipt.md5,
-            "verified": receipt.verified,
+        values = asdict(receipt) | {
             "confirmation": Confirmation.FOUND if receipt.confirmed else None,
             "duration_s": duration_s,
             "disposal": "due" if dispose else None,

@@ -12,10 +12,11 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 from emitterd.errors import JournalError
-from emitterd.journal.rows import LATEST, known_of, move
+from emitterd.journal.rows import LATEST, Known, known_of, move
 from emitterd.model import LIVE, TRANSITIONS, State, Verb
 from emitterd.shutdown import Shutdown
 from emitterd.text import display
@@ -199,8 +200,8 @@ class Operations:
                 if self._shutdown.now.is_set():
                     trouble = "emitterd is stopping"
                     break
-                run = _OperationRun(request.operation, paths, user)
-                for result in self._database.write(run):
+                work = partial(_change_all, request.operation, user, paths)
+                for result in self._database.write(work):
                     report(result)
                     done += not result.refusal
                     if request.state is None or len(shown) < SHOWN:
@@ -224,63 +225,62 @@ class Operations:
             yield [path for _, path in rows]
 
 
-class _OperationRun:
-    """A command on a batch of paths, as the work of one transaction."""
+def _change_all(
+    operation: Operation, user: str, paths: list[bytes], connection: sqlite3.Connection
+) -> list[OperationResult]:
+    return [_change(connection, path, operation, user) for path in paths]
 
-    def __init__(self, operation: Operation, paths: list[bytes], user: str) -> None:
-        self._operation = operation
-        self._paths = paths
-        self._user = user
-        self._now = time.time()
 
-    def __call__(self, connection: sqlite3.Connection) -> list[OperationResult]:
-        return [self._change(connection, path) for path in self._paths]
-
-    def _change(self, connection: sqlite3.Connection, path: bytes) -> OperationResult:
-        rows = connection.execute(LATEST, (path,)).fetchall()
-        if not rows:
-            return OperationResult(path, None, None, "the journal does not know it")
-        known = known_of(rows[0])
-        before = known.state
-        if self._operation is Operation.RETRY:
-            sql = "select moved_to from entry where id = ?"
-            ((moved_to,),) = connection.execute(sql, (known.id,)).fetchall()
-            if moved_to:
-                place = display(bytes(moved_to))
-                refusal = f"it was moved to {place}: put it back into the folder"
-                return OperationResult(path, before, before, refusal)
-        if self._operation is Operation.FORGET:
-            after = self._forget(connection, known.id, path, before)
-        else:
-            after = self._move(connection, known.id)
-        if after is None:
-            remedy = REMEDIES.get((self._operation, before))
-            refusal = f"it is {before}" + (f": {remedy}" if remedy else "")
+def _change(
+    connection: sqlite3.Connection, path: bytes, operation: Operation, user: str
+) -> OperationResult:
+    """Apply a command to one path, in the transaction of `connection`."""
+    rows = connection.execute(LATEST, (path,)).fetchall()
+    if not rows:
+        return OperationResult(path, None, None, "the journal does not know it")
+    known, now = known_of(rows[0]), time.time()
+    before = known.state
+    if operation is Operation.RETRY:
+        sql = "select moved_to from entry where id = ?"
+        ((moved_to,),) = connection.execute(sql, (known.id,)).fetchall()
+        if moved_to:
+            place = display(bytes(moved_to))
+            refusal = f"it was moved to {place}: put it back into the folder"
             return OperationResult(path, before, before, refusal)
-        action = (path, known.id, self._operation, before, self._user, self._now)
-        connection.execute(_RECORD, action)
-        return OperationResult(path, before, after)
+    if operation is Operation.FORGET:
+        after = _forget(connection, known, path, now)
+    else:
+        after = _apply_verb(connection, known.id, operation, now)
+    if after is None:
+        remedy = REMEDIES.get((operation, before))
+        refusal = f"it is {before}" + (f": {remedy}" if remedy else "")
+        return OperationResult(path, before, before, refusal)
+    connection.execute(_RECORD, (path, known.id, operation, before, user, now))
+    return OperationResult(path, before, after)
 
-    def _move(self, connection: sqlite3.Connection, entry_id: int) -> State | None:
-        """Apply the command's verb; None where the entry's state allows none."""
-        for verb in VERBS[self._operation]:
-            values = {"now": self._now}
-            if move(connection, verb, entry_id, _ASSIGNMENTS[verb], values):
-                return TRANSITIONS[verb][1]
+
+def _apply_verb(
+    connection: sqlite3.Connection, entry_id: int, operation: Operation, now: float
+) -> State | None:
+    """Apply the command's verb; None where the entry's state allows none."""
+    for verb in VERBS[operation]:
+        if move(connection, verb, entry_id, _ASSIGNMENTS[verb], {"now": now}):
+            return TRANSITIONS[verb][1]
+    return None
+
+
+def _forget(
+    connection: sqlite3.Connection, known: Known, path: bytes, now: float
+) -> State | None:
+    """Mark the path for re-upload; None while it is being uploaded."""
+    if known.state is State.DELIVERING:
         return None
-
-    def _forget(
-        self, connection: sqlite3.Connection, entry_id: int, path: bytes, before: State
-    ) -> State | None:
-        """Mark the path for re-upload; None while it is being uploaded."""
-        if before is State.DELIVERING:
-            return None
-        values = {"now": self._now}
-        if before in LIVE:
-            move(connection, Verb.WITHDRAW, entry_id, '"grant" = null', values)
-        else:
-            # Retention counts from the command on.
-            sql = 'update entry set changed_at = ?, "grant" = null where id = ?'
-            connection.execute(sql, (self._now, entry_id))
-        connection.execute(_FORGET, (self._now, path))
-        return State.WITHDRAWN if before in LIVE else before
+    live = known.state in LIVE
+    if live:
+        move(connection, Verb.WITHDRAW, known.id, '"grant" = null', {"now": now})
+    else:
+        # Retention counts from the command on.
+        sql = 'update entry set changed_at = ?, "grant" = null where id = ?'
+        connection.execute(sql, (now, known.id))
+    connection.execute(_FORGET, (now, path))
+    return State.WITHDRAWN if live else known.state

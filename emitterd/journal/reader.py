@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from emitterd.journal.connection import Row, open_nothing, open_reader
-from emitterd.journal.rows import LATEST, Known, known_of
+from emitterd.journal.rows import Known, latest
 from emitterd.model import State
 from emitterd.text import display, iso
 
@@ -73,8 +73,7 @@ class JournalReader:
 
     def latest(self, path: bytes) -> Known | None:
         """Return the latest version of the path, or None where it is unknown."""
-        rows = self.read(LATEST, (path,))
-        return known_of(rows[0]) if rows else None
+        return latest(self.read, path)
 
     def versions(self, path: bytes) -> list[dict[str, Any]]:
         """Return all versions of a path, the latest first."""

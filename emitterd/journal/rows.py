@@ -216,6 +216,12 @@ def unchanged_paths(read: Read, seen: Mapping[bytes, Fingerprint]) -> set[bytes]
     }
 
 
+def latest(read: Read, path: bytes) -> Known | None:
+    """Return the latest version of a path, or None where it is unknown."""
+    rows = read(LATEST, (path,))
+    return known_of(rows[0]) if rows else None
+
+
 def known_of(row: Row) -> Known:
     """Read a row of `LATEST`."""
     return Known(row[0], State(row[1]), Fingerprint(*row[2:7]), *row[7:])
@@ -223,13 +229,7 @@ def known_of(row: Row) -> Known:
 
 def entry_of(row: Row) -> Entry:
     """Read a row of the columns `ENTRY`."""
-    return Entry(
-        id=row[0],
-        path=row[1],
-        fingerprint=Fingerprint(*row[2:7]),
-        attempts=row[7],
-        error=row[8],
-        grant=Grant.unpack(row[9]) if row[9] is not None else None,
-        ambiguous=bool(row[10]),
-        first=bool(row[11]),
-    )
+    entry_id, path, *fingerprint, attempts, error, packed, ambiguous, first = row
+    grant = Grant.unpack(packed) if packed is not None else None
+    seen, flags = Fingerprint(*fingerprint), (bool(ambiguous), bool(first))
+    return Entry(entry_id, path, seen, attempts, error, grant, *flags)

@@ -256,12 +256,10 @@ def test_what_waits_together(site: Site) -> None:
         threading.Thread(target=write, args=(f"{n}",), kwargs={"final": bool(n % 2)})
         for n in range(4)
     ]
-    with database._group.writing:
+    with database._writing:
         for thread in threads:
             thread.start()
-        wait_until(
-            lambda: len(database._group.queue) == len(threads), 20.0, "all is queued"
-        )
+        wait_until(lambda: len(database._queue) == len(threads), 20.0, "all is queued")
     for thread in threads:
         thread.join(20.0)
 

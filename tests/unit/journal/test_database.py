@@ -75,13 +75,13 @@ class Crowd:
 
     def write(self, *works: Callable[[sqlite3.Connection], object]) -> None:
         """Queue all the work, then let it go; `answers` are results and errors."""
-        with self._database._group.writing:
+        with self._database._writing:
             for number, work in enumerate(works):
                 thread = threading.Thread(target=self._one, args=(number, work))
                 self._threads.append(thread)
                 thread.start()
             wait_until(
-                lambda: len(self._database._group.queue) == len(works),
+                lambda: len(self._database._queue) == len(works),
                 20.0,
                 "all is queued",
             )
