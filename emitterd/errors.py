@@ -79,35 +79,33 @@ class ConfigError(EmitterError):
 class JournalError(EmitterError):
     """The journal cannot be used."""
 
-    def __init__(
-        self, message: str, *, code: Code = Code.JOURNAL, hint: str = ""
-    ) -> None:
-        super().__init__(message, code=code, hint=hint)
+    default_code = Code.JOURNAL
+    default_hint = ""
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        hint = hint or self.default_hint
+        super().__init__(message, code=self.default_code, hint=hint)
 
 
 class JournalLocked(JournalError):
     """Another instance holds the journal."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message, code=Code.JOURNAL_LOCKED)
+    default_code = Code.JOURNAL_LOCKED
 
 
 class JournalDamaged(JournalError):
     """The journal's file cannot be read as a database, in whole or in part."""
 
-    def __init__(self, message: str) -> None:
-        hint = (
-            "stop emitterd and run `emitterd rebuild`: it keeps the damaged file and"
-            " saves what can be read of it"
-        )
-        super().__init__(message, hint=hint)
+    default_hint = (
+        "stop emitterd and run `emitterd rebuild`: it keeps the damaged file and"
+        " saves what can be read of it"
+    )
 
 
 class JournalFull(JournalError):
     """The journal's disk is full; the transaction was rolled back."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message, code=Code.JOURNAL_FULL)
+    default_code = Code.JOURNAL_FULL
 
 
 class IllegalTransition(JournalError):

@@ -9,16 +9,16 @@ For the watchdog: `claimed:hang` stalls a worker, `admit-due:hang` the intake,
 """
 
 import os
+import re
 import signal
 import sys
 import threading
 from enum import StrEnum
 from itertools import count
-from typing import NoReturn
 
 VARIABLE = "EMITTERD_FAILPOINT"
-HANG = "hang"
 _CONFIGURATION = 78
+_ORDER = re.compile(r"(?P<point>[a-z-]+)(@(?P<times>0*[1-9][0-9]*))?(?P<hang>:hang)?")
 
 
 class Point(StrEnum):
@@ -105,23 +105,17 @@ class Point(StrEnum):
 
 def _order(text: str) -> tuple[Point | None, int, bool]:
     """Return the point, the number of passes, and whether to hang; exit 78 if wrong."""
-    place, colon, action = text.partition(":")
-    name, at, times = place.partition("@")
     if not text:
         return None, 0, False
-    if name not in set(Point):
-        _refuse(f"no point {name!r}; the known ones are: {', '.join(Point)}")
-    if at and not (times.isascii() and times.isdecimal() and int(times)):
-        _refuse(f"{times!r} after @ is not a whole number from 1 up")
-    if colon and action != HANG:
-        _refuse(f"{action!r} after : is not {HANG}")
-    return Point(name), int(times or 1), action == HANG
-
-
-def _refuse(problem: str) -> NoReturn:
-    # At import nothing can catch and report an exception of emitterd yet.
-    sys.stderr.write(f"{VARIABLE}: {problem}\n")
-    raise SystemExit(_CONFIGURATION)
+    match = _ORDER.fullmatch(text)
+    if match is None or match["point"] not in set(Point):
+        # At import nothing can catch and report an exception of emitterd yet.
+        sys.stderr.write(
+            f"{VARIABLE}: {text!r} is not POINT, POINT@N or POINT:hang, with N from 1"
+            f" up; the points are: {', '.join(Point)}\n"
+        )
+        raise SystemExit(_CONFIGURATION)
+    return Point(match["point"]), int(match["times"] or 1), match["hang"] is not None
 
 
 _POINT, _TIMES, _HANGS = _order(os.environ.get(VARIABLE, ""))

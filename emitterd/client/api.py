@@ -148,11 +148,11 @@ class EmissionClient:
 
         answer, body = post(grant.url)
         if answer.status in REDIRECTS:
-            location = grants.joined(grant.url, answer.headers.get("location", ""))
-            grants.refuse_redirect(
-                location, url=grant.url, api_url=self._url, insecure=self._insecure
+            location = answer.headers.get("location", "")
+            target = grants.redirected(
+                grant.url, location, api_url=self._url, insecure=self._insecure
             )
-            answer, body = post(location)
+            answer, body = post(target)
         error = bucket_error(answer.status, answer.headers, answer.body)
         if error is not None:
             raise error

@@ -10,6 +10,7 @@ import base64
 import json
 import re
 import socket
+from contextlib import suppress
 from datetime import datetime
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
@@ -97,11 +98,11 @@ def check_url(
         raise DeliveryError(Decision.PAUSE, code, "its url is not http(s)")
     if target.scheme == "http" and api.scheme == "https" and not insecure:
         raise DeliveryError(Decision.PAUSE, code, "its url is http, the API's is https")
-    address, api_address = _address(target.hostname), _address(api.hostname or "")
+    api_host, address = api.hostname or "", _address(target.hostname)
     of_link = address is not None and (address.is_link_local or address.is_unspecified)
-    if of_link and address != api_address:
-        raise DeliveryError(Decision.PAUSE, code, "its url is an address of the link")
-    if _is_inward(target.hostname) and not _is_inward(api.hostname or ""):
+    if (of_link and address != _address(api_host)) or (
+        _is_inward(target.hostname) and not _is_inward(api_host)
+    ):
         raise DeliveryError(
             Decision.PAUSE, code, "its url leads back to this host or link"
         )
@@ -169,13 +170,17 @@ def _policy(encoded: str) -> dict[str, Any]:
     return policy if isinstance(policy, dict) else {}
 
 
-def refuse_redirect(location: str, *, url: str, api_url: str, insecure: bool) -> None:
-    """Raise `DeliveryError` where the body must not follow a redirect.
+def redirected(url: str, location: str, *, api_url: str, insecure: bool) -> str:
+    """Return the url that a redirect of `url` to `location` leads to.
 
+    Raises `DeliveryError` where the body must not follow.
     Followed: the same host, or https within the same registered domain. The global host
     of a new bucket answers 307 to its regional host until DNS has settled; the signed
     policy does not contain the host.
     """
+    # A `location` that is no url fails the check.
+    with suppress(ValueError):
+        location = urljoin(url, location)
     check_url(location, api_url=api_url, insecure=insecure, code=Code.REDIRECT_REFUSED)
     if not related(location, url):
         parts = urlsplit(location)
@@ -184,14 +189,7 @@ def refuse_redirect(location: str, *, url: str, api_url: str, insecure: bool) ->
             Code.REDIRECT_REFUSED,
             f"redirected to another place: {parts.scheme}://{parts.hostname}",
         )
-
-
-def joined(url: str, location: str) -> str:
-    """Return where a redirect leads; `location` itself where that is no url."""
-    try:
-        return urljoin(url, location)
-    except ValueError:
-        return location
+    return location
 
 
 def related(url: str, other: str) -> bool:

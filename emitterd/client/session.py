@@ -69,16 +69,10 @@ class LoginLockout:
     @classmethod
     def read(cls, fact: object) -> Self | None:
         """Return the lockout that a fact of the journal holds, or None."""
-        if not isinstance(fact, dict):
-            return None
         try:
-            return cls(**fact)
+            return cls(**fact)  # type: ignore[arg-type]  # else a `TypeError`
         except TypeError:
             return None
-
-    def fact(self) -> dict[str, object]:
-        """Return it as a fact of the journal."""
-        return asdict(self)
 
     def concerns(self, account: bytes) -> bool:
         """Return whether this account was refused, with this password."""
@@ -193,7 +187,8 @@ class Session:
                 return f"{credentials.scheme} {credentials.secret()}"
             failure = self._last_failure
             with self._locked():
-                if self._logged_in(credentials):
+                valid = self._authorization and time.monotonic() < self._renew_at
+                if valid and credentials.same_user(self._token_of):
                     return self._authorization
                 if self._last_failure is not failure and self._last_failure is not None:
                     # Another thread's login failed while this one waited for the lock.
@@ -226,10 +221,6 @@ class Session:
             yield
         finally:
             self._lock.release()
-
-    def _logged_in(self, credentials: Credentials) -> bool:
-        valid = self._authorization and time.monotonic() < self._renew_at
-        return bool(valid) and credentials.same_user(self._token_of)
 
     def _login(self, credentials: Credentials) -> bool:
         """Log in; return False where a reload brought other credentials meanwhile."""
@@ -278,7 +269,7 @@ class Session:
         if self._lockouts is not None:
             # While the disk is full, only the next run does not know of it.
             with suppress(JournalFull):
-                self._lockouts.save_fact("login", lockout.fact() if lockout else None)
+                self._lockouts.save_fact("login", asdict(lockout) if lockout else None)
 
     def _request_token(self, credentials: Credentials) -> dict[str, object]:
         request = RequestKind.LOGIN

@@ -1,6 +1,7 @@
 """How long a refused login waits: for the same credentials, and over restarts."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 from hypothesis import given
@@ -49,7 +50,7 @@ def test_it_concerns_the_same_credentials_only() -> None:
 
 def test_it_outlasts_the_process_without_a_secret() -> None:
     """The fact in the journal matches the same password only and does not reveal it."""
-    kept = json.dumps(refused(2).fact())
+    kept = json.dumps(asdict(refused(2)))
     again = LoginLockout.read(json.loads(kept))
 
     assert again == LoginLockout.read(json.loads(kept))
@@ -62,7 +63,7 @@ def test_it_outlasts_the_process_without_a_secret() -> None:
 
 
 @pytest.mark.parametrize(
-    "fact", [None, 7, [], {}, {"mark": "x"}, {**refused().fact(), "more": 1}]
+    "fact", [None, 7, [], {}, {"mark": "x"}, {**asdict(refused()), "more": 1}]
 )
 def test_what_is_no_refusal_is_none(fact: object) -> None:
     """Another version's fact costs one try, and no daemon."""

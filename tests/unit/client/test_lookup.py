@@ -356,7 +356,7 @@ def granted(url: str, **more: str) -> Grant:
     ("place", "reason"),
     [
         (b"file:///etc/passwd", "not http(s)"),
-        (b"http://169.254.169.254/latest", "address of the link"),
+        (b"http://169.254.169.254/latest", "back to this host or link"),
         (b"http://other.invalid/x", "another place"),
         (b"https://bucket.invalid/x", "another place"),
         (b"http://127.0.0.1:0/", "its url is none"),
