@@ -11,7 +11,7 @@ import threading
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from traceback import clear_frames
 from typing import Any, NamedTuple, Self, cast
 from urllib.parse import urlsplit
@@ -55,6 +55,10 @@ _REMEDIES = {
 }
 """Used where the code's own remedy is for a daemon that retries."""
 
+UNENCRYPTED = (
+    "none: everybody on the way can read what is sent over http",
+    "use https, unless the connection stays on this machine",
+)
 _DNS_REMEDY = "check the network and the DNS servers in /etc/resolv.conf"
 _AUTHORITY_REMEDY = (
     "if it is the right server, add its authority's certificate to emission.ca_file,"
@@ -76,7 +80,10 @@ _CERTIFICATE_REMEDIES = {
 _CLIENT_REMEDY = (
     "set emission.client_cert and client_key to what the server's administrator issued"
 )
-_OLD_TLS_REMEDY = "have the server's administrator offer TLS 1.2 or later"
+_OLD_TLS_REMEDY = (
+    "have the server's administrator update its TLS library: emitterd needs TLS 1.2 or"
+    " later, with secure renegotiation (RFC 5746, of 2010)"
+)
 _HANDSHAKE_REMEDIES = {
     "WRONG_VERSION_NUMBER": "the port does not speak TLS: correct scheme and port of"
     " the url",
@@ -84,9 +91,7 @@ _HANDSHAKE_REMEDIES = {
     " (emission.client_cert), or be too old",
     "UNSUPPORTED_PROTOCOL": _OLD_TLS_REMEDY,
     "TLSV1_ALERT_PROTOCOL_VERSION": _OLD_TLS_REMEDY,
-    # OpenSSL 3 requires RFC 5746, of 2010.
-    "UNSAFE_LEGACY_RENEGOTIATION_DISABLED": "have the server's administrator update"
-    " its TLS library",
+    "UNSAFE_LEGACY_RENEGOTIATION_DISABLED": _OLD_TLS_REMEDY,
 }
 """By OpenSSL's reason."""
 
@@ -105,11 +110,8 @@ class Address(NamedTuple):
         return str(self.sockaddr[0])
 
 
-class Certificate(NamedTuple):
-    """What a server showed: a summary, and its end in seconds since the epoch."""
-
-    summary: str
-    ends_at: float
+Certificate = tuple[str, float]
+"""What a server showed: a summary, and its end in seconds since the epoch."""
 
 
 def online(config: Config) -> Iterator[Diagnosis]:
@@ -122,9 +124,9 @@ def online(config: Config) -> Iterator[Diagnosis]:
     with closing(check.client):
         try:
             yield from check.steps()
-        except _Failed as failed:
+        except EmitterError as error:
             yield from check.clock()
-            yield failed.diagnosis
+            yield check.failure(error)
 
 
 def resolve(host: str, port: int, limit_s: float) -> list[Address]:
@@ -240,10 +242,8 @@ def _certificate(secured: ssl.SSLSocket) -> Certificate:
     names = [value for _, value in fields.get("subjectAltName", ())]
     owner = subject.get("commonName") or next(iter(names), "no name")
     authority = issuer.get("organizationName") or issuer.get("commonName") or "nobody"
-    return Certificate(
-        f"{secured.version()}; the certificate of {owner}, issued by {authority}",
-        ssl.cert_time_to_seconds(fields["notAfter"]),
-    )
+    summary = f"{secured.version()}; the certificate of {owner}, issued by {authority}"
+    return summary, ssl.cert_time_to_seconds(fields["notAfter"])
 
 
 def _tls_failure(error: Exception, host: str) -> Unreachable:
@@ -279,12 +279,6 @@ def _shortened(items: list[str]) -> str:
     )
 
 
-class _Failed(Exception):
-    def __init__(self, diagnosis: Diagnosis) -> None:
-        super().__init__(diagnosis.message)
-        self.diagnosis = diagnosis
-
-
 class _Target(NamedTuple):
     """Where a url leads; `prefix` is put before the subject of each diagnosis."""
 
@@ -301,24 +295,6 @@ class _Target(NamedTuple):
         return cls(prefix, parts.hostname or "", port, encrypted)
 
 
-@contextmanager
-def _step(subject: str, host: str) -> Iterator[None]:
-    """Turn what a step raises into the diagnosis that ends the check."""
-    try:
-        yield
-    except EmitterError as error:
-        failure = error
-        cause: BaseException | None = error if error.code is Code.TLS else None
-        while cause is not None and not isinstance(cause, ssl.SSLError):
-            # httpcore raises `from None`, and leaves the context.
-            cause = cause.__cause__ or cause.__context__
-        if cause is not None:
-            failure = _tls_failure(cause, host)
-        message = f"{failure.code} {printable(str(failure))}"
-        remedy = _REMEDIES.get(failure.code, failure.hint)
-        raise _Failed(Diagnosis("error", subject, message, remedy)) from error
-
-
 def _ok(subject: str, message: str) -> Diagnosis:
     return Diagnosis("ok", subject, printable(message))
 
@@ -331,6 +307,8 @@ class _Check:
         self._url = config.emission.url
         self._limit_s = config.emission.connect_timeout_s
         self._tls = open_tls(config)
+        # The step under way: its subject and its host.
+        self._step = "", ""
         self._ahead_s: float | None = None
         self._clock_reported = False
         self.client = open_http_client(
@@ -339,25 +317,36 @@ class _Check:
         self._emission = open_emission(config, self.client, shutdown)
 
     def steps(self) -> Iterator[Diagnosis]:
-        """Yield each result. Raises `_Failed` at the first step that fails."""
+        """Yield each result. Raises `EmitterError` at the first step that fails."""
         api = _Target.of(self._url)
-        yield from self._reach(api, self._proxy(api, self._url, RequestKind.GRANT))
-        with _step("login", api.host):
-            lifetime_s = self._emission.login()
+        yield from self._reach(api, self._url, RequestKind.GRANT)
+        self._step = "login", api.host
+        lifetime_s = self._emission.login()
         yield from self.clock()
         if lifetime_s is None:
             yield _ok("login", "none: the API key goes with each request")
         else:
             token = format_duration(round(lifetime_s))
             yield _ok("login", f"accepted, with a token for {token}")
-        with _step("grant", api.host):
-            grant = self._emission.grant(REMOTE_NAME)
-            bucket = _Target.of(grant.url, "bucket ")
-            lifetime = self._lifetime(grant)
+        self._step = "grant", api.host
+        grant = self._emission.grant(REMOTE_NAME)
+        bucket = _Target.of(grant.url, "bucket ")
+        lifetime = self._lifetime(grant)
         yield from self.clock()
         yield _ok("grant", f"for {bucket.host}, to be used within {lifetime}")
-        proxy = self._proxy(bucket, grant.url, RequestKind.BUCKET)
-        yield from self._reach(bucket, proxy)
+        yield from self._reach(bucket, grant.url, RequestKind.BUCKET)
+
+    def failure(self, error: EmitterError) -> Diagnosis:
+        """Return the diagnosis of the step under way, which raised the error."""
+        subject, host = self._step
+        cause: BaseException | None = error if error.code is Code.TLS else None
+        while cause is not None and not isinstance(cause, ssl.SSLError):
+            # httpcore raises `from None`, and leaves the context.
+            cause = cause.__cause__ or cause.__context__
+        failure = error if cause is None else _tls_failure(cause, host)
+        message = f"{failure.code} {printable(str(failure))}"
+        remedy = _REMEDIES.get(failure.code, failure.hint)
+        return Diagnosis("error", subject, message, remedy)
 
     def clock(self) -> Iterator[Diagnosis]:
         """Yield how far this machine's clock is off, once, as soon as it is known."""
@@ -393,58 +382,51 @@ class _Check:
             " gives to its grants, is wrong",
         )
 
-    def _proxy(self, target: _Target, url: str, kind: RequestKind) -> Proxy | None:
-        with _step(f"{target.prefix}proxy", target.host), as_delivery_errors(kind):
-            return self.client.proxy(url)
-
-    def _reach(self, target: _Target, proxy: Proxy | None) -> Iterator[Diagnosis]:
+    def _reach(
+        self, target: _Target, url: str, kind: RequestKind
+    ) -> Iterator[Diagnosis]:
+        """Connect to a target, through its proxy if there is one."""
         prefix, host, port, _ = target
+        self._step = f"{prefix}proxy", host
+        with as_delivery_errors(kind):
+            proxy = self.client.proxy(url)
         if proxy is None:
-            with _step(f"{prefix}DNS", host):
-                addresses = resolve(host, port, self._limit_s)
+            self._step = f"{prefix}DNS", host
+            addresses = resolve(host, port, self._limit_s)
             names = [str(address) for address in addresses]
             resolved = "an address" if host in names else _shortened(names)
             yield _ok(f"{prefix}DNS", f"{host} is {resolved}")
-            with _step(f"{prefix}connection", host):
-                connection = connect(addresses, self._limit_s)
-            with connection:
+            self._step = f"{prefix}connection", host
+            with connect(addresses, self._limit_s) as connection:
                 yield _ok(f"{prefix}connection", f"port {port} of {host} answers")
-                yield from _handshake(
+                yield from self._handshake(
                     target, lambda: secure(connection, host, self._tls)
                 )
             return
         origin = _Target.of(proxy.origin)
-        with _step(f"{prefix}proxy", origin.host):
-            addresses = resolve(origin.host, origin.port, self._limit_s)
-            connect(addresses, self._limit_s).close()
+        self._step = f"{prefix}proxy", origin.host
+        addresses = resolve(origin.host, origin.port, self._limit_s)
+        connect(addresses, self._limit_s).close()
         message = f"{origin.host} port {origin.port} answers; it looks {host} up"
         yield _ok(f"{prefix}proxy", message)
-        yield from _handshake(
+        yield from self._handshake(
             target, lambda: tunnel(proxy, host, port, self._tls, self._limit_s)
         )
 
-
-def _handshake(
-    target: _Target, shake_hands: Callable[[], Certificate]
-) -> Iterator[Diagnosis]:
-    subject = f"{target.prefix}TLS"
-    if not target.encrypted:
-        yield Diagnosis(
-            "warning",
-            subject,
-            "none: everybody on the way can read what is sent over http",
-            "use https, unless the connection stays on this machine",
-        )
-        return
-    with _step(subject, target.host):
-        certificate = shake_hands()
-    left_s = certificate.ends_at - time.time()
-    day = time.strftime("%Y-%m-%d", time.gmtime(certificate.ends_at))
-    message = printable(
-        f"{certificate.summary}, ends on {day}, in {left_s // DAY_S:.0f} days"
-    )
-    if left_s >= RENEWAL_S:
-        yield Diagnosis("ok", subject, message)
-    else:
-        remedy = "have the server's administrator renew it"
-        yield Diagnosis("warning", subject, message, remedy)
+    def _handshake(
+        self, target: _Target, shake_hands: Callable[[], Certificate]
+    ) -> Iterator[Diagnosis]:
+        subject = f"{target.prefix}TLS"
+        if not target.encrypted:
+            yield Diagnosis("warning", subject, *UNENCRYPTED)
+            return
+        self._step = subject, target.host
+        summary, ends_at = shake_hands()
+        left_s = ends_at - time.time()
+        day = time.strftime("%Y-%m-%d", time.gmtime(ends_at))
+        message = printable(f"{summary}, ends on {day}, in {left_s // DAY_S:.0f} days")
+        if left_s >= RENEWAL_S:
+            yield Diagnosis("ok", subject, message)
+        else:
+            remedy = "have the server's administrator renew it"
+            yield Diagnosis("warning", subject, message, remedy)

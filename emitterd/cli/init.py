@@ -329,21 +329,12 @@ def quoted(value: str) -> str:
     return printable(json.dumps(value, ensure_ascii=False))
 
 
-@dataclass(frozen=True, slots=True)
-class SentFiles:
-    """What `client.py` sent from its `file_path`.
+def sent(file_path: str, datasets: Collection[str]) -> tuple[Path, str, str]:
+    """Return what `client.py` sent: folder, keys and dataset.
 
-    `folder` holds the dataset folders. `keys` is the form of the object keys, right if
-    it equals `KEYS`. `dataset` is the only one that was sent, or None for all.
-    """
-
-    folder: Path
-    keys: str = KEYS
-    dataset: str | None = None
-
-
-def sent(file_path: str, datasets: Collection[str]) -> SentFiles:
-    """Return what `client.py` sent; `datasets` are the names of the dataset folders.
+    The folder holds the dataset folders. The keys have the form `KEYS` if they are
+    right. The dataset is the only one that was sent, or empty for all. `datasets` are
+    the names of the dataset folders.
 
     Its keys are relative to `os.path.split(file_path)[0]`: to `file_path` itself if
     that ends with a slash, else to the folder above. On Windows the keys have
@@ -351,14 +342,14 @@ def sent(file_path: str, datasets: Collection[str]) -> SentFiles:
     """
     place = Path(file_path)
     if not place.is_absolute():
-        return SentFiles(place, KEYS.replace("/", "\\"))
+        return place, KEYS.replace("/", "\\"), ""
     if place.suffix.lower() == ".zip" or os.path.isfile(place):  # noqa: PTH113  raises
         known = place.parent.name in datasets
-        return SentFiles(place.parent.parent if known else place.parent, "<name>.zip")
+        return place.parent.parent if known else place.parent, "<name>.zip", ""
     slash = file_path.endswith("/")
     if place.name in datasets:
-        return SentFiles(place.parent, "<name>.zip" if slash else KEYS, place.name)
-    return SentFiles(place, KEYS if slash else f"{shown(place.name)}/{KEYS}")
+        return place.parent, "<name>.zip" if slash else KEYS, place.name
+    return place, KEYS if slash else f"{shown(place.name)}/{KEYS}", ""
 
 
 def notices(
@@ -379,21 +370,21 @@ def notices(
         yield "neither access_token nor password has a value"
     if not client.file_path:
         return
-    files_sent = sent(client.file_path, datasets)
-    if files_sent.keys != KEYS:
+    folder, keys, dataset = sent(client.file_path, datasets)
+    if keys != KEYS:
         yield (
             f"client.py sent {shown(client.file_path)} under keys like"
-            f" {files_sent.keys}, but the server reads {KEYS}: it has probably not"
+            f" {keys}, but the server reads {KEYS}: it has probably not"
             " processed those files; emitterd sends the right keys"
         )
-    if files_sent.dataset:
+    if dataset:
         yield (
-            f"client.py sent no dataset but {shown(files_sent.dataset)}; emitterd sends"
+            f"client.py sent no dataset but {shown(dataset)}; emitterd sends"
             f" all datasets in {shown(directory)}"
         )
-    if os.path.realpath(files_sent.folder) != os.path.realpath(directory):
+    if os.path.realpath(folder) != os.path.realpath(directory):
         yield (
-            f"client.py had its dataset folders in {shown(files_sent.folder)}, emitterd"
+            f"client.py had its dataset folders in {shown(folder)}, emitterd"
             f" has them in {shown(directory)}: move what is still to be sent, and tell"
             " the people who drop files"
         )

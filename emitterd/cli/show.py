@@ -66,7 +66,7 @@ def check_status(config: Path | None, *, as_json: bool) -> int:
     limits, now = settings.metrics.limits, time.time()
     with JournalReader(settings.journal.path) as reader:
         queue, running = queue_status(reader), reader.running()
-    alarms = queue_alarms(queue.queue(queue.outages, running=running), limits, now)
+    alarms = queue_alarms(queue, queue.outages, limits, now, running=running)
     if running:
         alarms += queue.noted
         noted = {alarm.code for alarm in queue.noted}

@@ -6,12 +6,17 @@ seconds.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from emitterd.codes import Code
 from emitterd.errors import Outage
 from emitterd.units import format_age, format_duration
+
+if TYPE_CHECKING:
+    from emitterd.monitoring.status import QueueStatus
 
 SWEEP_FLOOR_S = 900.0
 """A sweep is overdue after this time at the earliest."""
@@ -104,23 +109,6 @@ class AlarmLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class Queue:
-    """The journal's numbers, and whether a daemon runs.
-
-    `waiting`: entries that are neither ended nor held. `rejected`: rejected versions,
-    neither replaced nor forgotten; `rejected_at` is the first.
-    """
-
-    running: bool
-    waiting: int = 0
-    oldest_waiting_at: float | None = None
-    delivered_at: float | None = None
-    outages: tuple[Outage, ...] = ()
-    rejected: int = 0
-    rejected_at: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Watch:
     """What only the running daemon knows.
 
@@ -149,14 +137,23 @@ def judge(alarms: list[Alarm]) -> Health:
     return Health(tuple(ordered))
 
 
-def queue_alarms(queue: Queue, limits: AlarmLimits, now: float) -> list[Alarm]:
-    """Return the alarms that the journal's numbers raise."""
-    alarms = _rejected(queue)
-    if queue.running and queue.outages:
-        alarms.append(_down(queue.outages))
+def queue_alarms(
+    queue: "QueueStatus",
+    outages: Sequence[Outage],
+    limits: AlarmLimits,
+    now: float,
+    *,
+    running: bool,
+) -> list[Alarm]:
+    """Return the alarms that the journal's numbers raise; `running`: a daemon runs."""
+    alarms = []
+    if queue.rejected_at is not None:
+        alarms.append(_rejected(queue.rejected, queue.rejected_at))
+    if running and outages:
+        alarms.append(_down(outages))
     if queue.oldest_waiting_at is None:
         return alarms
-    if not queue.running:
+    if not running:
         alarms.append(_absent(queue.waiting, queue.oldest_waiting_at))
     waited_s = now - queue.oldest_waiting_at
     if waited_s > limits.oldest_waiting_s:
@@ -199,24 +196,20 @@ def journal_full(since: float) -> Alarm:
     return Alarm(AlarmCode.JOURNAL_FULL, since, words, code.remedy)
 
 
-def _rejected(queue: Queue) -> list[Alarm]:
-    if queue.rejected_at is None:
-        return []
-    files = "1 file is" if queue.rejected == 1 else f"{queue.rejected} files are"
-    return [
-        Alarm(
-            AlarmCode.REJECTED,
-            queue.rejected_at,
-            f"{files} rejected, and not replaced",
-            "see why with: emitterd list --state rejected; correct each file and drop"
-            " it again, or run: emitterd forget PATH",
-        )
-    ]
+def _rejected(rejected: int, since: float) -> Alarm:
+    files = "1 file is" if rejected == 1 else f"{rejected} files are"
+    return Alarm(
+        AlarmCode.REJECTED,
+        since,
+        f"{files} rejected, and not replaced",
+        "see why with: emitterd list --state rejected; have each made anew, or"
+        " forget it: emitterd forget PATH",
+    )
 
 
-def _down(outages: tuple[Outage, ...]) -> Alarm:
-    first = outages[0]
-    known = Code(first.code) if first.code in set(Code) else Code.INTERNAL
+def _down(outages: Sequence[Outage]) -> Alarm:
+    code = outages[0].code
+    known = Code(code) if code in set(Code) else Code.INTERNAL
     stages = (f"at the {o.stage}: {o.code} {o.reason}" for o in outages)
     words = f"the destination is down {'; '.join(stages)}"
     since = min(outage.since for outage in outages)

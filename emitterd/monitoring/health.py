@@ -102,7 +102,7 @@ class HealthMonitor:
         queue = self._read_queue(now)
         outages = tuple(down.outage for down in self._destination.downs)
         limits, sweep_every_s = self._limits()
-        alarms = queue_alarms(queue.queue(outages, running=True), limits, now)
+        alarms = queue_alarms(queue, outages, limits, now, running=True)
         alarms += daemon_alarms(self._watch(sweep_every_s), now)
         eta_s = queue.eta_s(moving=not outages)
         return QueueReading(queue, judge(alarms), outages, eta_s, self._intake.swept_at)

@@ -4,11 +4,13 @@ Measured on 2 busy cores with the limits below; `own` was http.server:
 
                                         own         waitress    uvicorn
   idle daemon, resident                 53.2 MiB    53.6 MiB    55.4 MiB
-  50 slow headers, cut off after        15 s        never       5 s
+  50 slow headers, cut off after        15 s (1)    (2)         5 s
       others are answered within        >60 s       0.02 s      0.05 s
-  20 blocked readers, cut off after     16 s        never       15 s
+  20 blocked readers, cut off after     16 s        (2)         15 s
       others are answered within        10 s        1.4 s       1.4 s
   10,000 connections, answered within   >60 s       >60 s       2 s
+
+(1) The first; 2 of 50 were still open after 40 s. (2) Not within 40 s.
 
 waitress also keeps a thread for each event stream, and buffers a whole upload on disk
 before the application sees it. Here both are coroutines.

@@ -7,8 +7,9 @@ bounded: datasets of the catalogue, codes, states.
 
 import gzip
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from prometheus_client import (
     CollectorRegistry,
@@ -23,10 +24,10 @@ from prometheus_client.exposition import choose_encoder, gzip_accepted
 
 from emitterd import __version__
 from emitterd.datasets.catalogue import Dataset
-from emitterd.errors import DeliveryError, Outage, Stage
+from emitterd.errors import Outage, Stage
 from emitterd.journal.journal import Journal
 from emitterd.journal.rows import Admission, AdmissionResult, Admitted
-from emitterd.model import Entry, Receipt, State
+from emitterd.model import Entry, State, Verb
 from emitterd.monitoring.alarms import Alarm, AlarmCode, Health
 from emitterd.monitoring.http_server import Handler, Request, Response
 from emitterd.monitoring.status import QueueReading, QueueStatus
@@ -36,6 +37,12 @@ OTHER = "other"
 
 UNCHANGED = "unchanged"
 """The outcome of known content: it leaves no row, and no state has this name."""
+
+OUTCOMES = {
+    Verb.DELIVER: State.DELIVERED,
+    Verb.REJECT: State.REJECTED,
+    Verb.WITHDRAW: State.WITHDRAWN,
+}
 
 DELIVERY_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
 SWEEP_BUCKETS = (0.01, 0.05, 0.25, 1, 5, 15, 60, 300, 1800)
@@ -84,13 +91,14 @@ class Metrics:
         self._files.labels(outcome, dataset).inc()
         self._bytes.labels(outcome, dataset).inc(size_bytes)
 
-    def attempted(self, error: str = "") -> None:
-        """Count an attempt; `error` is a code as in docs/errors.md."""
-        self._attempts.labels(error).inc()
+    def attempted(self, error: str, duration_s: float | None) -> None:
+        """Count an attempt. It succeeded if it has a duration, else `error` says why.
 
-    def delivered(self, duration_s: float) -> None:
-        """Add the duration of a delivery."""
-        self._delivery.observe(duration_s)
+        `error` is a code as in docs/errors.md.
+        """
+        self._attempts.labels(error).inc()
+        if duration_s is not None:
+            self._delivery.observe(duration_s)
 
     def swept(self, duration_s: float, missed: int) -> None:
         """Add a whole sweep; `missed`: files that no event had named."""
@@ -223,39 +231,20 @@ class CountedJournal(Journal):
                 self._ended(State.REJECTED, admission.path, size_bytes)
         return answers
 
-    def deliver(
-        self, entry: Entry, receipt: Receipt, *, duration_s: float, dispose: bool
-    ) -> None:
-        """Record the delivery."""
-        super().deliver(entry, receipt, duration_s=duration_s, dispose=dispose)
-        self._ended(State.DELIVERED, entry.path, receipt.size_bytes)
-        self._metrics.attempted()
-        self._metrics.delivered(duration_s)
-
-    def defer(
-        self, entry: Entry, trouble: DeliveryError, due_at: float, *, charge: bool
-    ) -> None:
-        """Put off the next attempt."""
-        super().defer(entry, trouble, due_at, charge=charge)
-        self._metrics.attempted(trouble.code)
-
-    def reject(
-        self, entry: Entry, trouble: DeliveryError, *, dispose: bool = False
-    ) -> None:
-        """Record that this version can never be accepted."""
-        super().reject(entry, trouble, dispose=dispose)
-        self._ended(State.REJECTED, entry.path, entry.fingerprint.size_bytes)
-        self._metrics.attempted(trouble.code)
-
-    def withdraw(self, entry: Entry, trouble: DeliveryError) -> None:
-        """Record that this version went or changed before it was sent."""
-        super().withdraw(entry, trouble)
-        self._ended(State.WITHDRAWN, entry.path, entry.fingerprint.size_bytes)
-
     def merge_unchanged(self, entry: Entry, previous_id: int, *, dispose: bool) -> None:
         """Fold an entry of known content into the version that was delivered."""
         super().merge_unchanged(entry, previous_id, dispose=dispose)
         self._ended(UNCHANGED, entry.path, entry.fingerprint.size_bytes)
+
+    def _move(
+        self, verb: Verb, entry: Entry, assignments: str, values: Mapping[str, Any]
+    ) -> None:
+        super()._move(verb, entry, assignments, values)
+        if verb in OUTCOMES:
+            self._ended(OUTCOMES[verb], entry.path, entry.fingerprint.size_bytes)
+        if verb in {Verb.DELIVER, Verb.DEFER, Verb.REJECT}:
+            error, duration_s = values.get("error", ""), values.get("duration_s")
+            self._metrics.attempted(error, duration_s)
 
     def _ended(self, outcome: str, path: bytes, size_bytes: int) -> None:
         dataset = self._dataset(path)

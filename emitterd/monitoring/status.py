@@ -15,7 +15,7 @@ from emitterd.journal.connection import Read
 from emitterd.journal.reader import JournalReader
 from emitterd.journal.rows import READ_FACT, SUPERSEDED
 from emitterd.model import WAITING, State
-from emitterd.monitoring.alarms import Alarm, AlarmLimits, Health, Queue, files_wait
+from emitterd.monitoring.alarms import Alarm, AlarmLimits, Health, files_wait
 from emitterd.text import iso, printable
 
 RECENT = 200
@@ -96,18 +96,6 @@ class QueueStatus:
         if self.waiting and not moving:
             return None
         return eta_s(self.recent, self.waiting, self.waiting_bytes)
-
-    def queue(self, outages: tuple[Outage, ...], *, running: bool) -> Queue:
-        """Return what the alarms go by."""
-        return Queue(
-            running,
-            self.waiting,
-            self.oldest_waiting_at,
-            self.delivered_at,
-            outages,
-            self.rejected,
-            self.rejected_at,
-        )
 
 
 @dataclass(frozen=True, slots=True)

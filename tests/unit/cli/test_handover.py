@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from emitterd.cli.init import KEYS, SentFiles, notices, sent
+from emitterd.cli.init import KEYS, notices, sent
 from emitterd.config.client_config import ClientConfig
 
 DATASETS = ["block_master", "pat"]
@@ -26,17 +26,17 @@ def keys_of(file_path: str) -> set[str]:
 @pytest.mark.parametrize(
     ("path", "folder", "keys", "dataset"),
     [
-        ("cqube_emission/", "cqube_emission", KEYS, None),
-        ("cqube_emission", "cqube_emission", f"cqube_emission/{KEYS}", None),
+        ("cqube_emission/", "cqube_emission", KEYS, ""),
+        ("cqube_emission", "cqube_emission", f"cqube_emission/{KEYS}", ""),
         ("cqube_emission/pat", "cqube_emission", KEYS, "pat"),
         ("cqube_emission/pat/", "cqube_emission", "<name>.zip", "pat"),
-        ("cqube_emission/pat/mst.zip", "cqube_emission", "<name>.zip", None),
-        ("cqube_emission/loose.zip", "cqube_emission", "<name>.zip", None),
-        ("cqube_emission/pat/noted", "cqube_emission", "<name>.zip", None),
+        ("cqube_emission/pat/mst.zip", "cqube_emission", "<name>.zip", ""),
+        ("cqube_emission/loose.zip", "cqube_emission", "<name>.zip", ""),
+        ("cqube_emission/pat/noted", "cqube_emission", "<name>.zip", ""),
     ],
 )
 def test_the_slash_decides_the_keys(
-    tmp_path: Path, path: str, folder: str, keys: str, dataset: str | None
+    tmp_path: Path, path: str, folder: str, keys: str, dataset: str
 ) -> None:
     """Keys start at the path if it ends with a slash, else at the folder above."""
     for name in ("pat/mst.zip", "pat/noted", "loose.zip"):
@@ -45,7 +45,7 @@ def test_the_slash_decides_the_keys(
         file.touch()
     file_path = f"{tmp_path}/{path}"
 
-    assert sent(file_path, DATASETS) == SentFiles(tmp_path / folder, keys, dataset)
+    assert sent(file_path, DATASETS) == (tmp_path / folder, keys, dataset)
     example = keys.replace("<dataset>", "pat").replace("<name>.zip", "mst.zip")
     name = path.rpartition("/")[2]
     assert keys_of(file_path) & {example, name}
@@ -53,13 +53,13 @@ def test_the_slash_decides_the_keys(
 
 def test_a_missing_file_is_recognised_by_its_extension() -> None:
     """A single zip may have been moved away since it was sent."""
-    assert sent("/x/e/pat/mst.ZIP", DATASETS) == SentFiles(Path("/x/e"), "<name>.zip")
+    assert sent("/x/e/pat/mst.ZIP", DATASETS) == (Path("/x/e"), "<name>.zip", "")
 
 
 @pytest.mark.parametrize("path", ["C:\\cqube_emission\\", "D:/e/", "\\\\nas\\e"])
 def test_keys_of_windows_are_wrong(path: str) -> None:
     """The server does not read a backslash as a folder."""
-    assert sent(path, DATASETS).keys == "<dataset>\\<name>.zip"
+    assert sent(path, DATASETS)[1] == "<dataset>\\<name>.zip"
 
 
 def notices_of(directory: Path, **given: str) -> str:

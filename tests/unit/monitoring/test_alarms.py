@@ -1,9 +1,13 @@
 """The verdict: what is an alarm, from when on, how grave, and in which words."""
 
+from collections.abc import Callable
+from functools import partial
+
 import pytest
 
 from emitterd.codes import Code
 from emitterd.errors import Outage, Stage
+from emitterd.model import State
 from emitterd.monitoring.alarms import (
     WARNINGS,
     Alarm,
@@ -11,20 +15,41 @@ from emitterd.monitoring.alarms import (
     AlarmLevel,
     AlarmLimits,
     Health,
-    Queue,
     Watch,
     daemon_alarms,
     judge,
     queue_alarms,
     sweep_limit_s,
 )
+from emitterd.monitoring.status import QueueStatus
 
 NOW = 1_800_000_000.0
 LIMITS = AlarmLimits(oldest_waiting_s=3600.0, no_success_s=1800.0)
 OUTAGE = Outage(Stage.GRANT, Code.REFUSED, "connection refused", NOW - 60)
 
-EMPTY = Queue(running=True)
-BUSY = Queue(running=True, waiting=3, oldest_waiting_at=NOW - 30, delivered_at=NOW - 5)
+
+def judged(  # noqa: PLR0913  each is a number of the queue
+    *,
+    running: bool,
+    waiting: int = 0,
+    oldest_waiting_at: float | None = None,
+    delivered_at: float | None = None,
+    outages: tuple[Outage, ...] = (),
+    rejected: int = 0,
+    rejected_at: float | None = None,
+) -> list[Alarm]:
+    """Return the alarms of a queue with these numbers."""
+    tally = dict.fromkeys(State, (0, 0)) | {State.QUEUED: (waiting, 0)}
+    queue = QueueStatus(
+        tally, oldest_waiting_at, delivered_at, rejected, rejected_at, (), outages, ()
+    )
+    return queue_alarms(queue, outages, LIMITS, NOW, running=running)
+
+
+EMPTY = partial(judged, running=True)
+BUSY = partial(
+    judged, running=True, waiting=3, oldest_waiting_at=NOW - 30, delivered_at=NOW - 5
+)
 WATCHED = Watch(swept_at=NOW - 10, sweep_limit_s=900.0)
 
 
@@ -38,16 +63,20 @@ def codes(alarms: list[Alarm]) -> list[str]:
     [
         (EMPTY, []),
         (BUSY, []),
-        (Queue(running=False), []),
-        (Queue(running=True, delivered_at=NOW - 9e6), []),
+        (partial(judged, running=False), []),
+        (partial(judged, running=True, delivered_at=NOW - 9e6), []),
         (
-            Queue(running=False, waiting=1, oldest_waiting_at=NOW - 1),
+            partial(judged, running=False, waiting=1, oldest_waiting_at=NOW - 1),
             [AlarmCode.DAEMON_ABSENT],
         ),
-        (Queue(running=True, outages=(OUTAGE,)), [AlarmCode.DESTINATION_DOWN]),
-        (Queue(running=False, outages=(OUTAGE,)), []),
         (
-            Queue(
+            partial(judged, running=True, outages=(OUTAGE,)),
+            [AlarmCode.DESTINATION_DOWN],
+        ),
+        (partial(judged, running=False, outages=(OUTAGE,)), []),
+        (
+            partial(
+                judged,
                 running=True,
                 waiting=1,
                 oldest_waiting_at=NOW - 3601,
@@ -56,7 +85,8 @@ def codes(alarms: list[Alarm]) -> list[str]:
             [AlarmCode.OLDEST_WAITING],
         ),
         (
-            Queue(
+            partial(
+                judged,
                 running=True,
                 waiting=1,
                 oldest_waiting_at=NOW - 3599,
@@ -65,7 +95,8 @@ def codes(alarms: list[Alarm]) -> list[str]:
             [AlarmCode.NO_SUCCESS],
         ),
         (
-            Queue(
+            partial(
+                judged,
                 running=True,
                 waiting=1,
                 oldest_waiting_at=NOW - 60,
@@ -74,12 +105,15 @@ def codes(alarms: list[Alarm]) -> list[str]:
             [],
         ),
         (
-            Queue(running=True, waiting=1, oldest_waiting_at=NOW - 1801),
+            partial(judged, running=True, waiting=1, oldest_waiting_at=NOW - 1801),
             [AlarmCode.NO_SUCCESS],
         ),
-        (Queue(running=True, rejected=2, rejected_at=NOW - 9), [AlarmCode.REJECTED]),
         (
-            Queue(running=True, waiting=1, oldest_waiting_at=NOW + 7200),
+            partial(judged, running=True, rejected=2, rejected_at=NOW - 9),
+            [AlarmCode.REJECTED],
+        ),
+        (
+            partial(judged, running=True, waiting=1, oldest_waiting_at=NOW + 7200),
             [],
         ),
     ],
@@ -99,9 +133,11 @@ def codes(alarms: list[Alarm]) -> list[str]:
         "a-clock-set-back",
     ],
 )
-def test_the_queue_is_judged(queue: Queue, expected: list[str]) -> None:
+def test_the_queue_is_judged(
+    queue: Callable[[], list[Alarm]], expected: list[str]
+) -> None:
     """What waits, and for how long nothing moved, is judged against the limits."""
-    assert codes(queue_alarms(queue, LIMITS, NOW)) == expected
+    assert codes(queue()) == expected
 
 
 @pytest.mark.parametrize(
@@ -122,8 +158,7 @@ def test_the_watch_is_judged(watch: Watch, expected: list[str]) -> None:
 
 def test_an_alarm_says_since_when_and_what_to_do() -> None:
     """The words name the file's age and the key that sets the limit."""
-    waiting = Queue(running=True, waiting=1, oldest_waiting_at=NOW - 7500)
-    oldest, idle = queue_alarms(waiting, LIMITS, NOW)
+    oldest, idle = judged(running=True, waiting=1, oldest_waiting_at=NOW - 7500)
 
     assert oldest.since == idle.since == NOW - 7500
     assert oldest.words == (
@@ -135,7 +170,7 @@ def test_an_alarm_says_since_when_and_what_to_do() -> None:
 
 def test_an_outage_is_told_with_its_code_and_remedy() -> None:
     """What the operator can do about it depends on the code."""
-    (alarm,) = queue_alarms(Queue(running=True, outages=(OUTAGE,)), LIMITS, NOW)
+    (alarm,) = judged(running=True, outages=(OUTAGE,))
 
     assert (
         alarm.words == "the destination is down at the grant: E302 connection refused"
@@ -147,8 +182,7 @@ def test_an_outage_is_told_with_its_code_and_remedy() -> None:
 def test_an_outage_of_several_stages_is_one_alarm() -> None:
     """Each is told in the order of the way; it lasts since the first of them."""
     bucket = Outage(Stage.BUCKET, Code.DNS, "no such host", NOW - 90)
-    queue = Queue(running=True, outages=(OUTAGE, bucket))
-    (alarm,) = queue_alarms(queue, LIMITS, NOW)
+    (alarm,) = judged(running=True, outages=(OUTAGE, bucket))
 
     assert alarm.words == (
         "the destination is down at the grant: E302 connection refused;"
@@ -160,7 +194,7 @@ def test_an_outage_of_several_stages_is_one_alarm() -> None:
 def test_an_outage_of_a_code_unknown_here_is_told() -> None:
     """A journal may have been written by a version that knows more codes."""
     outage = Outage(Stage.GRANT, "E999", "something new", NOW)
-    (alarm,) = queue_alarms(Queue(running=True, outages=(outage,)), LIMITS, NOW)
+    (alarm,) = judged(running=True, outages=(outage,))
 
     assert "E999 something new" in alarm.words
 
