@@ -1,8 +1,8 @@
 """The settings of `emitter.yaml`: loads and checks them, and reports all problems.
 
-Each section of the file is a class. A field declares how its value is read, and its key
-in the file if that differs. Attribute names end in their unit (`settle_s` in seconds,
-`minimum_speed_bytes`); keys do not (`settle: 5s`).
+Each section of the file is a class. A field declares how its value is read. Attribute
+names end in their unit (`settle_s` in seconds, `minimum_speed_bytes`); keys do not
+(`settle: 5s`).
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args, get_origin
 from emitterd.client.timetable import Timetable
 from emitterd.config import fields as values
 from emitterd.config.secrets import Secret, SecretReader
-from emitterd.config.sources import Problems, Sources, read_file, variable
+from emitterd.config.sources import Problems, read_file, variable
 from emitterd.errors import ConfigError
 from emitterd.monitoring.alarms import AlarmLimits
 from emitterd.monitoring.endpoint import Endpoint
@@ -30,22 +30,20 @@ Datasource = Literal["state", "udise"]
 Disposing = Literal["keep", "archive", "delete"]
 Level = Literal["debug", "info", "warning", "error"]
 
-_READ, _NAME = "read", "name"
+_READ = "read"
 
 
 def _key(
     read: Callable[[object], object],
     default: object = MISSING,
     *,
-    name: str | None = None,
     in_repr: bool = True,
 ) -> Any:  # noqa: ANN401  as dataclasses.field
-    """Declare a key: how to read it, its default, and its name in the file.
+    """Declare a key: how to read it, and its default.
 
     `read` raises `ValueProblem`. `in_repr`: the repr shows the value.
     """
-    metadata = {_READ: read, _NAME: name}
-    return field(default=default, repr=in_repr, metadata=metadata)
+    return field(default=default, repr=in_repr, metadata={_READ: read})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,9 +63,9 @@ class EmissionSettings:
     client_cert: Path | None = _key(values.path, None)
     client_key: Path | None = _key(values.path, None)
     allow_insecure_http: bool = _key(values.flag, default=False)
-    connect_timeout_s: float = _key(values.duration, 10.0, name="connect_timeout")
-    stall_timeout_s: float = _key(values.duration, 60.0, name="stall_timeout")
-    minimum_speed_bytes: int = _key(values.size, 1024, name="minimum_speed")
+    connect_timeout_s: float = _key(values.duration, 10.0)
+    stall_timeout_s: float = _key(values.duration, 60.0)
+    minimum_speed_bytes: int = _key(values.size, 1024)
     proxy: Secret | None = _key(values.proxy, None)
 
 
@@ -78,17 +76,15 @@ class SpoolSettings:
     directory: Path = _key(values.path)
     include: tuple[str, ...] = _key(values.some_patterns, ("**/*.zip",))
     exclude: tuple[str, ...] = _key(values.patterns, ())
-    settle_s: float = _key(values.duration, 5.0, name="settle")
-    sweep_every_s: float = _key(values.duration, 30.0, name="sweep_every")
-    incomplete_after_s: float = _key(values.duration, 600.0, name="incomplete_after")
+    settle_s: float = _key(values.duration, 5.0)
+    sweep_every_s: float = _key(values.duration, 30.0)
+    incomplete_after_s: float = _key(values.duration, 600.0)
     watcher: Watching = _key(values.word(Watching), "auto")
     catalogue: Inspecting = _key(values.word(Inspecting), "warn")
     catalogue_file: Path | None = _key(values.path, None)
     cqube_version: str | None = _key(values.cqube_version, None)
     static_datasource: Datasource | None = _key(values.word(Datasource), None)
-    inspection_budget_bytes: int = _key(
-        values.size, 8 * 1024**2, name="inspection_budget"
-    )
+    inspection_budget_bytes: int = _key(values.size, 8 * 1024**2)
     after_delivery: Disposing = _key(values.word(Disposing), "keep")
     archive_directory: Path | None = _key(values.path, None)
     rejected_directory: Path | None = _key(values.path, None)
@@ -99,7 +95,7 @@ class JournalSettings:
     """The journal: its path, and how long it keeps entries that have ended."""
 
     path: Path = _key(values.path, Path("/var/lib/emitterd/journal.db"))
-    retain_s: float = _key(values.duration, 400 * 86400.0, name="retain")
+    retain_s: float = _key(values.duration, 400 * 86400.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,9 +104,9 @@ class DeliverySettings:
 
     workers: int | Literal["auto"] = _key(values.workers, "auto")
     bandwidth: Timetable | None = _key(values.timetable, None)
-    backoff_initial_s: float = _key(values.duration, 2.0, name="backoff_initial")
-    backoff_max_s: float = _key(values.duration, 600.0, name="backoff_max")
-    drain_timeout_s: float = _key(values.duration, 30.0, name="drain_timeout")
+    backoff_initial_s: float = _key(values.duration, 2.0)
+    backoff_max_s: float = _key(values.duration, 600.0)
+    drain_timeout_s: float = _key(values.duration, 30.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,10 +123,8 @@ class MetricsSettings:
 
     listen: Endpoint | None = _key(values.endpoint, None)
     token_file: Path | None = _key(values.path, None)
-    oldest_waiting_max_s: float = _key(
-        values.duration, 3600.0, name="oldest_waiting_max"
-    )
-    no_success_max_s: float = _key(values.duration, 1800.0, name="no_success_max")
+    oldest_waiting_max_s: float = _key(values.duration, 3600.0)
+    no_success_max_s: float = _key(values.duration, 1800.0)
 
     @property
     def limits(self) -> AlarmLimits:
@@ -214,10 +208,9 @@ def _read(
         document, private = read_file(source)
     except YamlError as error:
         raise ConfigError(shown(path), [error.at(source.name, error.line)]) from None
-    sources = Sources(_schema(), _ALTERNATIVES)
-    sources.read_document(document)
-    sources.read_environment(environ)
-    problems = sources.problems
+    problems = Problems(_schema(), _ALTERNATIVES)
+    problems.read_document(document)
+    problems.read_environment(environ)
     for key in list(problems.nodes):
         if key.partition(".")[0] not in sections:
             del problems.nodes[key]
@@ -258,7 +251,7 @@ def _value(declared: "Field[Any]", key: str, problems: Problems) -> object:
 
 
 def _key_name(declared: "Field[Any]") -> str:
-    return declared.metadata[_NAME] or declared.name
+    return declared.name.removesuffix("_s").removesuffix("_bytes")
 
 
 def _schema() -> dict[str, dict[str, type]]:

@@ -33,11 +33,70 @@ _SMALL_NUMBER = re.compile(r"-?[0-9]{1,9}")
 
 
 class Problems:
-    """The keys that are given, and the problems found so far."""
+    """The raw values that are given, and the problems found so far.
 
-    def __init__(self) -> None:
+    Reads the values of the file, and then those of the environment over them.
+    `alternatives` are groups of key paths that replace each other: if the environment
+    gives one of a group, the file's are ignored.
+    """
+
+    def __init__(self, schema: Schema, alternatives: Iterable[frozenset[str]]) -> None:
         self.nodes: dict[str, Node] = {}
+        self._schema = schema
+        self._alternatives = tuple(alternatives)
         self._problems: list[tuple[str, Problem]] = []
+
+    def read_document(self, document: Document) -> None:
+        """Take the file's values; report unknown and duplicate keys."""
+        for duplicate in document.duplicates:
+            self.report_place(duplicate)
+        children = document.root.children if document.root else None
+        for section, node in (children or {}).items():
+            if section not in self._schema:
+                self._report_unknown(node, self._suggest("", section))
+                continue
+            # A section that has only comments reads as null.
+            if node.children is None and node.value is not None:
+                self.report_place(NO_SECTION.at(section, node.line))
+            for key, child in (node.children or {}).items():
+                if key in self._schema[section]:
+                    self.nodes[f"{section}.{key}"] = child
+                else:
+                    self._report_unknown(child, self._suggest(section, key))
+
+    def read_environment(self, environ: Mapping[str, str]) -> None:
+        """Take `EMITTERD_<SECTION>_<KEY>`; ignore other variables."""
+        for name in sorted(environ):
+            for section in self._schema:
+                prefix = variable(section, "")
+                if name.startswith(prefix):
+                    key = name.removeprefix(prefix).lower()
+                    self._read_variable(section, key, name, environ[name])
+
+    def _read_variable(self, section: str, key: str, name: str, text: str) -> None:
+        if name != variable(section, key) or key not in self._schema[section]:
+            meant = self._suggest(section, key)
+            suggestion = meant and variable(*meant.split("."))
+            self._report_unknown(Node(name, None), suggestion)
+            return
+        path = f"{section}.{key}"
+        for group in self._alternatives:
+            if path in group:
+                for ignored in filter(self.in_file, group):
+                    del self.nodes[ignored]
+        value = _from_text(text, self._schema[section][key])
+        self.nodes[path] = Node(name, None, value)
+
+    def _report_unknown(self, node: Node, suggestion: str | None) -> None:
+        self.report_place(unknown_key(suggestion).at(node.path, node.line))
+
+    def _suggest(self, section: str, word: str) -> str | None:
+        """Return the key path that was probably meant; without a section, of one."""
+        known = self._schema[section] if section else self._schema
+        for near in difflib.get_close_matches(word, known, n=1):
+            return f"{section}.{near}" if section else near
+        owners = (name for name, keys in self._schema.items() if word in keys)
+        return next((f"{owner}.{word}" for owner in owners), None)
 
     def report(self, key: str, message: str, remedy: str) -> None:
         """Add a problem of a key, with the name and line that gave it."""
@@ -76,71 +135,6 @@ class Problems:
             for key, problem in self._problems
             if not sections or key.partition(".")[0] in sections
         ]
-
-
-class Sources:
-    """Reads the raw values of the file, and then those of the environment over them.
-
-    `alternatives` are groups of key paths that replace each other: if the environment
-    gives one of a group, the file's are ignored.
-    """
-
-    def __init__(self, schema: Schema, alternatives: Iterable[frozenset[str]]) -> None:
-        self.problems = Problems()
-        self._schema = schema
-        self._alternatives = tuple(alternatives)
-
-    def read_document(self, document: Document) -> None:
-        """Take the file's values; report unknown and duplicate keys."""
-        for duplicate in document.duplicates:
-            self.problems.report_place(duplicate)
-        children = document.root.children if document.root else None
-        for section, node in (children or {}).items():
-            if section not in self._schema:
-                self._report_unknown(node, self._suggest("", section))
-                continue
-            # A section that has only comments reads as null.
-            if node.children is None and node.value is not None:
-                self.problems.report_place(NO_SECTION.at(section, node.line))
-            for key, child in (node.children or {}).items():
-                if key in self._schema[section]:
-                    self.problems.nodes[f"{section}.{key}"] = child
-                else:
-                    self._report_unknown(child, self._suggest(section, key))
-
-    def read_environment(self, environ: Mapping[str, str]) -> None:
-        """Take `EMITTERD_<SECTION>_<KEY>`; ignore other variables."""
-        for name in sorted(environ):
-            for section in self._schema:
-                prefix = variable(section, "")
-                if name.startswith(prefix):
-                    key = name.removeprefix(prefix).lower()
-                    self._read_variable(section, key, name, environ[name])
-
-    def _read_variable(self, section: str, key: str, name: str, text: str) -> None:
-        if name != variable(section, key) or key not in self._schema[section]:
-            meant = self._suggest(section, key)
-            suggestion = meant and variable(*meant.split("."))
-            self._report_unknown(Node(name, None), suggestion)
-            return
-        path = f"{section}.{key}"
-        for group in self._alternatives:
-            if path in group:
-                for ignored in filter(self.problems.in_file, group):
-                    del self.problems.nodes[ignored]
-        value = _from_text(text, self._schema[section][key])
-        self.problems.nodes[path] = Node(name, None, value)
-
-    def _report_unknown(self, node: Node, suggestion: str | None) -> None:
-        self.problems.report_place(unknown_key(suggestion).at(node.path, node.line))
-
-    def _suggest(self, section: str, word: str) -> str | None:
-        """Return the key path that was probably meant; without a section, of one."""
-        known = self._schema[section] if section else self._schema
-        for near in difflib.get_close_matches(word, known, n=1):
-            return f"{section}.{near}" if section else near
-        owners = (name for name, keys in self._schema.items() if word in keys)
-        return next((f"{owner}.{word}" for owner in owners), None)
 
 
 def find(explicit: Path | None, environ: Mapping[str, str]) -> Path:

@@ -23,7 +23,7 @@ from emitterd.housekeeping.disposal import Disposal
 from emitterd.journal.journal import Journal
 from emitterd.model import Entry, Fingerprint, Receipt
 from emitterd.shutdown import Shutdown
-from emitterd.spool.folder import Spool, sha256
+from emitterd.spool.folder import Spool, digests
 from emitterd.text import iso
 
 ROOT_LOST_S = 1.0
@@ -144,7 +144,7 @@ class Worker:
         previous = None if entry.first else self._journal.previous(entry)
         if previous is None or previous[1] != entry.fingerprint.size_bytes:
             return False
-        digest = sha256(file, self._attempts.check_shutdown)
+        _, digest = digests(file, self._attempts.check_shutdown)
         if digest != previous[2]:
             return False
         keeps = self._disposal.keeps

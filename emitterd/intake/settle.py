@@ -67,12 +67,8 @@ class Tracker:
         """Note what was seen; return whether nobody is writing the file any more."""
         if lease is LeaseState.CLOSED:
             return True
-        candidate = self._candidates.get(path)
-        if (
-            candidate is None
-            or candidate.fingerprint != seen
-            or candidate.lease is not lease
-        ):
+        candidate = self._same_version(path, seen)
+        if candidate is None or candidate.lease is not lease:
             candidate = self._track(path, seen, lease, now)
         if lease is LeaseState.OPEN:
             candidate.wait_s = min(candidate.wait_s * 2, self._rule.look_max_s)
@@ -100,12 +96,8 @@ class Tracker:
         Return (report now, give up now): each version is reported once, and given
         up when it has not changed for `incomplete_after_s`.
         """
-        candidate = self._candidates.get(path)
-        if (
-            candidate is None
-            or candidate.fingerprint != seen
-            or not candidate.incomplete
-        ):
+        candidate = self._same_version(path, seen)
+        if candidate is None or not candidate.incomplete:
             candidate = self._track(path, seen, lease, now)
             candidate.incomplete = True
         report, candidate.reported = not candidate.reported, True
@@ -140,6 +132,10 @@ class Tracker:
     def next_due_at(self) -> float:
         """Return the time of the next look, or infinity."""
         return self._due[0][0] if self._due else float("inf")
+
+    def _same_version(self, path: bytes, seen: Fingerprint) -> Candidate | None:
+        candidate = self._candidates.get(path)
+        return candidate if candidate and candidate.fingerprint == seen else None
 
     def _track(
         self, path: bytes, seen: Fingerprint, lease: LeaseState, now: float

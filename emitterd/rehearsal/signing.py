@@ -1,14 +1,12 @@
 """AWS signature version 4, as far as an emission needs it: POST policies, GET urls."""
 
 import base64
-import binascii
 import hashlib
 import hmac
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 from urllib.parse import quote, urlencode
 
 from emitterd.rehearsal.responses import (
@@ -149,7 +147,8 @@ def _string_to_sign(method: str, host: str, path: str, query: Mapping[str, str])
 
 
 def _check_policy(encoded: str, fields: Mapping[str, str], now_at: float) -> None:
-    policy = _decoded(encoded)
+    # Its signature is right, so it is JSON.
+    policy = json.loads(base64.b64decode(encoded))
     if now_at >= _instant(policy["expiration"], _POLICY_TIME):
         raise RefusedError(POLICY_EXPIRED)
     wanted = {k: v for condition in policy["conditions"] for k, v in condition.items()}
@@ -163,12 +162,3 @@ def _check_policy(encoded: str, fields: Mapping[str, str], now_at: float) -> Non
     if extra:
         message = f"{_DENIED}Extra input fields: {', '.join(extra)}"
         raise RefusedError(s3_error(403, "AccessDenied", message))
-
-
-def _decoded(encoded: str) -> dict[str, Any]:
-    try:
-        policy: dict[str, Any] = json.loads(base64.b64decode(encoded, validate=True))
-    except (binascii.Error, ValueError) as problem:
-        message = "Invalid Policy: Invalid JSON."
-        raise RefusedError(s3_error(400, "InvalidPolicyDocument", message)) from problem
-    return policy

@@ -7,7 +7,6 @@ relative to the root, as bytes, with `/`.
 
 import errno
 import fcntl
-import hashlib
 import os
 import signal
 import stat as modes
@@ -220,32 +219,19 @@ def read_at(file: FileIO, size_bytes: int) -> Callable[[int, int], bytes]:
     return lambda offset, count: os.pread(fd, count, offset)
 
 
-def sha256(file: FileIO, check: Callable[[], None]) -> bytes:
-    """Return the SHA-256 of an open file, from its beginning.
+def digests(file: FileIO, check: Callable[[], None]) -> tuple[bytes, bytes]:
+    """Return MD5 and SHA-256 of an open file, from its beginning.
 
     `check` is called between chunks, and may raise.
     """
-    digest = hashlib.sha256()
-    for chunk in _chunks(file, check):
-        digest.update(chunk)
-    return digest.digest()
-
-
-def digests(file: FileIO, check: Callable[[], None]) -> tuple[bytes, bytes]:
-    """Return MD5 and SHA-256 of an open file, from its beginning; as `sha256`."""
+    file.seek(0)
     with Hashing(os.fstat(file.fileno()).st_size) as hashing:
-        for chunk in _chunks(file, check):
+        while chunk := file.read(HASH_CHUNK_BYTES):
+            heartbeat.record()
+            check()
             hashing.update(chunk)
         hashing.finish()
         return hashing.md5, hashing.sha256
-
-
-def _chunks(file: FileIO, check: Callable[[], None]) -> Iterator[bytes]:
-    file.seek(0)
-    while chunk := file.read(HASH_CHUNK_BYTES):
-        heartbeat.record()
-        check()
-        yield chunk
 
 
 def _list(

@@ -77,10 +77,10 @@ class WatchKeeper:
         self.degraded_since: float | None = None
         self.degraded = ""
         """Why not every folder is watched, where some are not."""
-        self._watching = False
-        self._failed = False
-        self._retry_at = 0.0
+        self._retry_at: float | None = None
+        """When to start a watch again that failed, in monotonic seconds."""
         self._root: tuple[int, int] | None = None
+        """The identity of the root that is watched."""
 
     @property
     def polling(self) -> bool:
@@ -106,7 +106,7 @@ class WatchKeeper:
             self._watch()
             log.info("watch.root_back", path=str(self._spool.root))
             self._on_rescan()
-        elif self._failed and time.monotonic() >= self._retry_at:
+        elif self._retry_at is not None and time.monotonic() >= self._retry_at:
             self._watch()
 
     def stop(self) -> None:
@@ -122,18 +122,17 @@ class WatchKeeper:
                 reason=f"file system {file_system(self._spool.root)}",
             )
             return
-        self._root = self._spool.identity()
-        self._watching = False
+        root, self._root = self._spool.identity(), None
         try:
             self._watcher.start()
         except OSError as error:
-            self._retry_at = time.monotonic() + RETRY_S
-            if not self._failed:
+            if self._retry_at is None:
                 reason = error.strerror or str(error)
                 self._report_degraded(reason, folders_below(self._spool.root))
-            self._failed = True
+            self._retry_at = time.monotonic() + RETRY_S
             return
-        self._watching, self._failed = True, False
+        # Gone in between: no identity equals (0, 0), so the next check starts again.
+        self._root, self._retry_at = root or (0, 0), None
         self.degraded_since = None
         # watchdog 7.1 starts without a word when the kernel refuses a watch below
         # the root: measured, 49 of 100 folders watched.
@@ -150,9 +149,8 @@ class WatchKeeper:
         A new folder may get the inode of the one that was removed (ext4). But the
         watch ends with its folder, so its threads are checked too.
         """
-        if not self._watching:
-            return False
-        return self._spool.identity() != self._root or not self._watcher.alive
+        replaced = self._spool.identity() != self._root or not self._watcher.alive
+        return self._root is not None and replaced
 
     def _hint(self, path: bytes, is_folder: bool) -> None:  # noqa: FBT001
         relative = self._spool.relative(path)
