@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import click
 
@@ -62,7 +62,7 @@ class _Commands(click.Group):
     ) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(
-                [(name, one.help or "") for name, one in self.commands.items()]
+                [(name, entry.help or "") for name, entry in self.commands.items()]
             )
 
 
@@ -285,33 +285,22 @@ def explain_error(code: str | None, *, as_json: bool) -> int:
     "--latency", default="0s", help="The wait before each answer, such as 50ms."
 )
 @click.option("--faults", is_flag=True, help="List the faults.")
-def rehearse(  # noqa: PLR0913  each is an option
+def rehearse(
     *,
-    directory: Path,
-    host: str,
-    port: int,
-    username: str,
-    password: str,
-    api_key: str | None,
     fault: str,
     latency: str,
     faults: bool,
+    **options: Any,  # noqa: ANN401  as given
 ) -> int:
     """Run a local emission server for practice, with faults on request."""
     from emitterd.cli import rehearse
+    from emitterd.rehearsal.server import FaultMenu
 
     if faults:
         return rehearse.list_faults()
-    menu = _quantity(rehearse.parse_faults, fault, "--fault")
-    latency_s = _quantity(parse_duration, latency, "--latency")
-    return rehearse.serve(
-        directory,
-        address=(host, port),
-        login=(username, password),
-        api_key=api_key,
-        faults=menu,
-        latency_s=latency_s,
-    )
+    options["faults"] = _quantity(FaultMenu.parse, fault, "--fault")
+    options["latency_s"] = _quantity(parse_duration, latency, "--latency")
+    return rehearse.serve(**options)
 
 
 @command.command()
@@ -328,5 +317,5 @@ def _quantity(parse: Callable[[str], T], text: str, option: str) -> T:
         return parse(text)
     except ValueError as error:
         remedy = getattr(error, "remedy", "")
-        said = f"{error}: {remedy}" if remedy else str(error)
-        raise click.BadParameter(said, param_hint=option) from error
+        message = f"{error}: {remedy}" if remedy else str(error)
+        raise click.BadParameter(message, param_hint=option) from error

@@ -1,10 +1,11 @@
 """`emitterd rehearse`: runs the rehearsal server in the foreground."""
 
 from pathlib import Path
+from typing import Any
 
 from emitterd.cli.output import DONE, WRONG, complain, console, print_table
 from emitterd.rehearsal.faults import FAULTS
-from emitterd.rehearsal.server import FaultMenu, RehearsalServer
+from emitterd.rehearsal.server import RehearsalServer
 from emitterd.service.signals import Signals
 
 SETTINGS = """\
@@ -13,9 +14,6 @@ emission:
   {login}
   allow_insecure_http: true\
 """
-
-
-parse_faults = FaultMenu.parse
 
 
 def list_faults() -> int:
@@ -28,39 +26,31 @@ def list_faults() -> int:
 def serve(
     directory: Path,
     *,
-    address: tuple[str, int],
-    login: tuple[str, str],
-    api_key: str | None,
-    faults: FaultMenu,
-    latency_s: float,
+    host: str,
+    port: int,
+    **options: Any,  # noqa: ANN401  as given
 ) -> int:
-    """Serve until SIGTERM or SIGINT, with objects below `directory`."""
-    secret = f"username: {login[0]}\n  password_env: EMISSION_SECRET"
-    if api_key:
-        secret = "api_key_env: EMISSION_SECRET"  # noqa: S105  a variable's name
+    """Serve until SIGTERM or SIGINT, with objects below `directory`.
+
+    `options` are those of `RehearsalServer`.
+    """
+    login = f"username: {options['username']}\n  password_env: EMISSION_SECRET"
+    if options["api_key"]:
+        login = "api_key_env: EMISSION_SECRET"
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        server = RehearsalServer(
-            directory,
-            host=address[0],
-            port=address[1],
-            username=login[0],
-            password=login[1],
-            api_key=api_key,
-            faults=faults,
-            latency_s=latency_s,
-        )
+        server = RehearsalServer(directory, host=host, port=port, **options)
         with Signals() as signals, server:
             write = console().print
-            address_line = f"listening on {server.url}, objects in {directory}"
-            write(f"{address_line}; for emitter.yaml:")
-            write(SETTINGS.format(url=server.url, login=secret))
+            address = f"listening on {server.url}, objects in {directory}"
+            write(f"{address}; for emitter.yaml:")
+            write(SETTINGS.format(url=server.url, login=login))
             while not signals.stops:
                 signals.wait(60.0)
             for name, count in sorted(server.fired.items()):
                 write(f"fault {name} fired {count} times")
             write(f"{len(server.objects)} objects stored")
     except OSError as error:
-        complain(f"cannot listen on {address[0]}:{address[1]}: {error.strerror}")
+        complain(f"cannot listen on {host}:{port}: {error.strerror}")
         return WRONG
     return DONE

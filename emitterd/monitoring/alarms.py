@@ -151,15 +151,18 @@ def queue_alarms(
         alarms.append(_rejected(queue.rejected, queue.rejected_at))
     if running and outages:
         alarms.append(_down(outages))
-    if queue.oldest_waiting_at is None:
+    oldest_at = queue.oldest_waiting_at
+    if oldest_at is None:
         return alarms
     if not running:
-        alarms.append(_absent(queue.waiting, queue.oldest_waiting_at))
-    waited_s = now - queue.oldest_waiting_at
+        words = f"no daemon runs, and {files_wait(queue.waiting)}"
+        remedy = "systemctl start emitterd"
+        alarms.append(Alarm(AlarmCode.DAEMON_ABSENT, oldest_at, words, remedy))
+    waited_s = now - oldest_at
     if waited_s > limits.oldest_waiting_s:
-        alarms.append(_oldest(queue.oldest_waiting_at, waited_s, limits))
+        alarms.append(_oldest(oldest_at, waited_s, limits))
     # Before the oldest waiting file came, no delivery was due.
-    idle_since = max(queue.oldest_waiting_at, queue.delivered_at or 0.0)
+    idle_since = max(oldest_at, queue.delivered_at or 0.0)
     if now - idle_since > limits.no_success_s:
         alarms.append(_no_success(idle_since, now - idle_since, limits))
     return alarms
@@ -219,11 +222,6 @@ def _down(outages: Sequence[Outage]) -> Alarm:
 def files_wait(waiting: int) -> str:
     """Write how many files wait."""
     return "1 file waits" if waiting == 1 else f"{waiting} files wait"
-
-
-def _absent(waiting: int, since: float) -> Alarm:
-    words = f"no daemon runs, and {files_wait(waiting)}"
-    return Alarm(AlarmCode.DAEMON_ABSENT, since, words, "systemctl start emitterd")
 
 
 def _oldest(since: float, waited_s: float, limits: AlarmLimits) -> Alarm:

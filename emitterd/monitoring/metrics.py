@@ -107,7 +107,8 @@ class Metrics:
 
     def handler(self, read: Callable[[], QueueReading]) -> Handler:
         """Return the HTTP handler of a scrape, which calls `read`."""
-        self._registry.register(_StateCollector(read))
+        self._read = read
+        self._registry.register(self)
 
         def handler(request: Request) -> Response:
             encode, content_type = choose_encoder(request.headers.get("Accept", ""))
@@ -122,19 +123,12 @@ class Metrics:
 
         return handler
 
-
-class _StateCollector:
-    """Collects the gauges."""
-
-    def __init__(self, read: Callable[[], QueueReading]) -> None:
-        self._read = read
-
     def describe(self) -> list[Metric]:
         """Return nothing, so that registering does not read the journal."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """Yield every gauge."""
+        """Yield every gauge, for the registry."""
         reading = self._read()
         yield from _entries(reading.queue)
         yield from _gauges(reading)

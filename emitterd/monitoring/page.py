@@ -32,6 +32,7 @@ from emitterd.monitoring.alarms import Health
 from emitterd.monitoring.explain import OutsideSpool, explain, locate
 from emitterd.monitoring.http_server import Request, Response
 from emitterd.monitoring.page_data import (
+    BAR_WIDTH,
     HEIGHT,
     SHOWN,
     SHOWN_REJECTED,
@@ -137,8 +138,8 @@ def render(template: str, **values: object) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class PageSources:
-    """Where the page reads: the journal's file, and what the daemon knows.
+class Page:
+    """The HTTP handler. Thread-safe: each response opens the journal's file for itself.
 
     The functions are called for each response, so that a reload shows.
     """
@@ -151,22 +152,15 @@ class PageSources:
     outage: Callable[[], OpenCircuit | None]
     host: Callable[[], str]
 
-
-class Page:
-    """The HTTP handler. Thread-safe: each response opens the journal for itself."""
-
-    def __init__(self, sources: PageSources) -> None:
-        self._sources = sources
-        self._routes = {
+    def __call__(self, request: Request) -> Response:
+        """Return the response to a GET or HEAD request."""
+        routes = {
             "/": self._whole,
             "/overview": self._overview,
             "/explain": self._explain,
         }
-
-    def __call__(self, request: Request) -> Response:
-        """Return the response to a GET or HEAD request."""
         try:
-            return self._routes.get(request.scope["path"], self._absent)(request)
+            return routes.get(request.scope["path"], self._absent)(request)
         except JournalError as error:
             return self._message(
                 "The journal cannot be read",
@@ -189,15 +183,14 @@ class Page:
 
     def _read(self, now: float) -> tuple[Summary, str]:
         """Return the summary, and the part of the page that the script replaces."""
-        sources = self._sources
-        uploads, outage = sources.uploads.now(), sources.outage()
-        with JournalReader(sources.journal) as reader:
+        uploads, outage = self.uploads.now(), self.outage()
+        with JournalReader(self.journal) as reader:
             # Outside the snapshot, which the first reading of a day would hold long.
-            day = sources.throughput.day(reader.read, now)
+            day = self.throughput.day(reader.read, now)
             with reader.snapshot():
                 overview = read_overview(reader.read, day, now)
         eta_s = overview.queue.eta_s(moving=outage is None)
-        head = summary(sources.health(), overview, len(uploads), eta_s)
+        head = summary(self.health(), overview, len(uploads), eta_s)
         return head, render(
             "fragment.html",
             now=now,
@@ -211,6 +204,7 @@ class Page:
             shown_rejected=SHOWN_REJECTED,
             chart_width=WIDTH,
             chart_height=HEIGHT,
+            bar_width=BAR_WIDTH,
         )
 
     def _explain(self, request: Request) -> Response:
@@ -224,11 +218,11 @@ class Page:
         if "\0" in name or len(name) > PATH_MAX_CHARACTERS:
             remark = "No file can have this name."
             return self._message("No such name", remark, HTTPStatus.BAD_REQUEST)
-        with JournalReader(self._sources.journal) as reader:
+        with JournalReader(self.journal) as reader:
             return self._explain_name(reader, name)
 
     def _explain_name(self, reader: JournalReader, name: str) -> Response:
-        statuses = self._sources.file_statuses(reader.latest)
+        statuses = self.file_statuses(reader.latest)
         try:
             path = locate(statuses.spool, reader, name)
         except OutsideSpool as error:
@@ -276,7 +270,7 @@ class Page:
         name: str = "",
         **values: object,
     ) -> Response:
-        host = printable(self._sources.host())
+        host = printable(self.host())
         asked = display(name.encode("utf-8", "surrogateescape"))
         common = {"now": now, "host": host, "asked": asked, "shown": SHOWN}
         return _html(render(template, **common, **values), status)

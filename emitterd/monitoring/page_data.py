@@ -30,7 +30,7 @@ SLOTS = 48
 
 HEIGHT = 100.0
 PITCH = 10.0
-GAP = 2.0
+BAR_WIDTH = 8.0
 WIDTH = SLOTS * PITCH
 
 LEAST = 2.0
@@ -50,13 +50,11 @@ class PeriodTotal:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One slot, and its rectangle in a field of `WIDTH` by `HEIGHT`; y points down."""
+    """One slot, and its rectangle in a field of `WIDTH` by `HEIGHT`."""
 
     began_at: float
     sum: PeriodTotal
     x: float
-    y: float
-    width: float
     height: float
 
 
@@ -68,11 +66,6 @@ class Chart:
     total: PeriodTotal
     busiest: Bar | None
 
-    @property
-    def began_at(self) -> float:
-        """When the first slot began."""
-        return self.bars[0].began_at
-
 
 def slot_of(at: float) -> int:
     """Return the slot that an instant falls into."""
@@ -82,16 +75,15 @@ def slot_of(at: float) -> int:
 def chart(sums: Mapping[int, PeriodTotal], now: float) -> Chart:
     """Draw the day that ends with the current slot; `sums` are by slot."""
     last = slot_of(now)
-    day = {
-        slot: sums.get(slot, PeriodTotal())
-        for slot in range(last - SLOTS + 1, last + 1)
-    }
-    most_bytes = max(total.size_bytes for total in day.values())
+    slots = range(last - SLOTS + 1, last + 1)
+    totals = [sums.get(slot, PeriodTotal()) for slot in slots]
+    most_bytes = max(total.size_bytes for total in totals)
     bars = tuple(
-        _bar(position, slot, day[slot], most_bytes) for position, slot in enumerate(day)
+        _bar(position, slot, totals[position], most_bytes)
+        for position, slot in enumerate(slots)
     )
     busiest = max(bars, key=lambda bar: bar.sum.size_bytes) if most_bytes else None
-    return Chart(bars, sum(day.values(), PeriodTotal()), busiest)
+    return Chart(bars, sum(totals, PeriodTotal()), busiest)
 
 
 def _bar(position: int, slot: int, total: PeriodTotal, most_bytes: int) -> Bar:
@@ -99,14 +91,8 @@ def _bar(position: int, slot: int, total: PeriodTotal, most_bytes: int) -> Bar:
     if total.files:
         share = total.size_bytes / most_bytes if most_bytes else 0.0
         height = max(LEAST, round(HEIGHT * share, 1))
-    return Bar(
-        float(slot * SLOT_S),
-        total,
-        position * PITCH + GAP / 2,
-        HEIGHT - height,
-        PITCH - GAP,
-        height,
-    )
+    x = position * PITCH + (PITCH - BAR_WIDTH) / 2
+    return Bar(float(slot * SLOT_S), total, x, height)
 
 
 SHOWN = 6

@@ -191,11 +191,11 @@ def open_http_server(components: Components) -> "HttpServer | None":
         return None
     # Not at the top: an installation without them needs no memory for their libraries.
     from emitterd.monitoring.http_server import HttpServer, healthz, readyz
-    from emitterd.monitoring.page import Page, PageSources
+    from emitterd.monitoring.page import Page
     from emitterd.monitoring.page_data import Throughput
 
     health, destination = components.health, components.destination
-    sources = PageSources(
+    page = Page(
         components.config.journal.path,
         components.uploads,
         Throughput(),
@@ -205,7 +205,7 @@ def open_http_server(components: Components) -> "HttpServer | None":
         lambda: urlsplit(components.config.emission.url).hostname or "",
     )
     handlers: dict[str, Handler] = {
-        "/": Page(sources),
+        "/": page,
         "/metrics": metrics.handler(health.read),
         "/healthz": healthz(health.health),
         "/readyz": readyz(lambda: not components.shutdown.draining),

@@ -18,7 +18,7 @@ from emitterd.journal.rows import Admission, Known
 from emitterd.model import Entry, Fingerprint, Grant, Receipt
 from emitterd.monitoring.alarms import Health
 from emitterd.monitoring.http_server import Request
-from emitterd.monitoring.page import Page, PageSources
+from emitterd.monitoring.page import Page
 from emitterd.monitoring.page_data import Throughput
 from emitterd.monitoring.uploads import UploadTracker
 from emitterd.spool.folder import Spool
@@ -56,15 +56,13 @@ class Desk:
 
     def __post_init__(self) -> None:
         self._page = Page(
-            PageSources(
-                self.place,
-                self.uploads,
-                self.throughput,
-                self.file_statuses,
-                lambda: self.health,
-                lambda: self.outage,
-                lambda: "cqube.example.org",
-            )
+            self.place,
+            self.uploads,
+            self.throughput,
+            self.file_statuses,
+            lambda: self.health,
+            lambda: self.outage,
+            lambda: "cqube.example.org",
         )
 
     def file_statuses(self, latest: Callable[[bytes], Known | None]) -> FileStatuses:
