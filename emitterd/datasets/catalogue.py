@@ -12,6 +12,7 @@ from typing import Self
 
 from emitterd.codes import Code
 from emitterd.datasets.findings import Finding, finding
+from emitterd.errors import ValueProblem
 
 ACADEMIC_YEARS = frozenset(
     {"ac_year", "academicyear", "academic_year", "assessment_year"}
@@ -30,10 +31,10 @@ class Version:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read `3.7` or `1.8.1`; raises `ValueError` for anything else."""
+        """Read `3.7` or `1.8.1`; raises `ValueProblem` for anything else."""
         match = _VERSION.fullmatch(text)
         if match is None:
-            raise ValueError(f"{text!r} is not a version of cQube")
+            raise ValueProblem("is no version of cQube", 'write it like "3.7"')
         return cls(int(match[1]), int(match[2]))
 
     def __str__(self) -> str:

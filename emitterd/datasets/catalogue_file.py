@@ -104,8 +104,8 @@ class _Reader:
             self._report(node, _NO_TITLE)
         folder, name = match.groups() if match else ("", "")
         kind = self._kinds.get(title)
-        needed = {} if kind else {"kind": "give it: master, transactional or udise"}
-        values = self._values(node, DATASET_KEYS, needed)
+        remedy = "give it: master, transactional or udise"
+        values = self._values(node, DATASET_KEYS, "" if kind else "kind", remedy)
         headers = [
             self._header(header)
             for header in self._section(values.get("headers")).values()
@@ -134,8 +134,8 @@ class _Reader:
         )
 
     def _header(self, node: Node) -> Header:
-        needed = {"columns": "give the columns, separated by |"}
-        values = self._values(node, HEADER_KEYS, needed)
+        remedy = "give the columns, separated by |"
+        values = self._values(node, HEADER_KEYS, "columns", remedy)
         columns = required = self._read(values.get("columns"), _columns, _NO_COLUMNS)
         match = self._read(
             values.get("match"), partial(_one_of, MATCHES), HeaderMatch.NAMES
@@ -164,20 +164,19 @@ class _Reader:
         return (node.children if node else None) or {}
 
     def _values(
-        self, node: Node, known: Sequence[str], needed: Mapping[str, str]
+        self, node: Node, known: Sequence[str], needed: str, remedy: str
     ) -> Values:
-        """Return the keys of a section; report those that are unknown or missing.
+        """Return the keys of a section; report unknown keys, and a missing one.
 
-        `needed`: the keys that must be there, each with the remedy if it is missing.
+        `remedy`: what to do if the needed key is missing.
         """
         children = self._section(node)
         for key, child in children.items():
             if key not in known:
                 self._report(child, unknown_key(near(key, known)))
-        for key, remedy in needed.items():
-            if node.children is not None and key not in children:
-                missing = Node(f"{node.path}.{key}", node.line)
-                self._report(missing, ValueProblem("is missing", remedy))
+        if needed and node.children is not None and needed not in children:
+            missing = Node(f"{node.path}.{needed}", node.line)
+            self._report(missing, ValueProblem("is missing", remedy))
         return children
 
     def _read(self, node: Node | None, read: Callable[[str], T], default: T) -> T:
@@ -191,8 +190,8 @@ class _Reader:
             return default
 
     def _span(self, values: Values) -> VersionRange:
-        since = self._read(values.get("since"), _version, None)
-        until = self._read(values.get("until"), _version, None)
+        since = self._read(values.get("since"), Version.parse, None)
+        until = self._read(values.get("until"), Version.parse, None)
         if since and until and until < since:
             message = f"must not come before since, which is {since}"
             self._report(values["until"], ValueProblem(message, "exchange the two"))
@@ -216,14 +215,6 @@ def _text(node: Node) -> str:
     if not node.value:
         raise ValueProblem("has no value", "give it one, in quotes, or remove it")
     return str(node.value)
-
-
-def _version(text: str) -> Version | None:
-    try:
-        return Version.parse(text)
-    except ValueError:
-        message = "must be a version of cQube"
-        raise ValueProblem(message, "write it like 3.7") from None
 
 
 def _delimiter(text: str) -> str:

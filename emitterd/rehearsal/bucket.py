@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Self
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.responses import Response
 
 from emitterd.rehearsal.responses import (
     FIELDS_TOO_LARGE,
@@ -86,12 +87,12 @@ class Bucket:
             self, content_type, now_at, self._incoming / secrets.token_hex(8)
         )
 
-    def check_length(self, length_bytes: int | None) -> None:
-        """Raise `RefusedError` if a body has no length, or a wrong one."""
+    def length_problem(self, length_bytes: int | None) -> Response | None:
+        """Return the response to a body without a length, or with a wrong one."""
         if length_bytes is None:
-            raise RefusedError(NO_LENGTH)
-        if length_bytes > self.limit_bytes + _SLACK_BYTES:
-            raise RefusedError(TOO_LARGE)
+            return NO_LENGTH
+        too_large = length_bytes > self.limit_bytes + _SLACK_BYTES
+        return TOO_LARGE if too_large else None
 
     def keep(self, key: str, path: Path, size_bytes: int, md5: str) -> BucketObject:
         """Make the file at `path` the object of this key."""

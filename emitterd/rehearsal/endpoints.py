@@ -150,10 +150,9 @@ class Endpoints:
         fault = self.draw(exchange.record, FaultStage.ARRIVAL)
         if fault is not None:
             return await fault.kind.action(exchange, fault.parameter, Response())
-        try:
-            self.bucket.check_length(exchange.length_bytes)
-        except RefusedError as refusal:
-            return responses.with_headers(refusal.response, {"Connection": "close"})
+        problem = self.bucket.length_problem(exchange.length_bytes)
+        if problem is not None:
+            return responses.with_headers(problem, {"Connection": "close"})
         content_type = exchange.headers.get("content-type", "")
         with self.bucket.upload(content_type, time.time()) as upload:
             await self._receive(exchange, upload)

@@ -28,11 +28,6 @@ def mount_point(path: Path, mountinfo: Path = MOUNTINFO) -> Path:
     return _mount(path, mountinfo)[0]
 
 
-def is_network(path: Path) -> bool:
-    """Tell whether the path lies on a network file system."""
-    return file_system(path) in NETWORK
-
-
 def _mount(path: Path, mountinfo: Path) -> tuple[Path, str]:
     """Return mount point and type. Source: proc_pid_mountinfo(5)."""
     best, kind = Path("/"), "unknown"

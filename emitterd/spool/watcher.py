@@ -31,7 +31,7 @@ from watchdog.observers.api import BaseObserver
 
 from emitterd.codes import Code
 from emitterd.spool.folder import Spool
-from emitterd.spool.mounts import file_system, is_network
+from emitterd.spool.mounts import NETWORK, file_system
 
 INOTIFY = Path("/proc/sys/fs/inotify")
 
@@ -85,8 +85,9 @@ class WatchKeeper:
     @property
     def polling(self) -> bool:
         """Whether sweeps alone find files: inotify misses changes by other hosts."""
-        automatic = self._kind == "auto"
-        return self._kind == "polling" or (automatic and is_network(self._spool.root))
+        if self._kind == "auto":
+            return file_system(self._spool.root) in NETWORK
+        return self._kind == "polling"
 
     def start(self) -> None:
         """Begin to watch, or wait for the root. Failures are logged, not raised."""
