@@ -49,10 +49,7 @@ def read_client_config(path: Path) -> ClientConfig:
         "username": ("username", values.text),
         "password": ("password", partial(clean, in_header=False)),
         "access_token": ("api_key", partial(clean, in_header=True)),
-        "file_path": (
-            "file_path",
-            partial(_file_path, folder=path.absolute().parent),
-        ),
+        "file_path": ("file_path", partial(_file_path, folder=path.absolute().parent)),
     }
     try:
         text, _ = read_text(path, _EXPECTED, _LARGEST_BYTES)

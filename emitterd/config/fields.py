@@ -291,8 +291,7 @@ def _time_span(begin: str, end: str, limit: int | None) -> TimeSpan:
     begin_min, end_min = _minute(begin), _minute(end)
     if begin_min == end_min:
         raise ValueProblem(
-            "ends when it begins",
-            "remove from and to if the limit applies all day",
+            "ends when it begins", "remove from and to if the limit applies all day"
         )
     if begin_min == DAY_MIN:
         raise ValueProblem("begins at 24:00", "write 00:00")

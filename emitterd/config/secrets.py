@@ -95,7 +95,6 @@ class SecretReader:
         return self._resolve("password"), None
 
     def _keys(self, name: str) -> list[str]:
-        """Return the key paths that give this secret."""
         keys = (f"emission.{name}{ending}" for ending in ("", "_file", "_env"))
         return list(filter(self.problems.given, keys))
 

@@ -34,10 +34,7 @@ _READ = "read"
 
 
 def _key(
-    read: Callable[[object], object],
-    default: object = MISSING,
-    *,
-    in_repr: bool = True,
+    read: Callable[[object], object], default: object = MISSING, *, in_repr: bool = True
 ) -> Any:  # noqa: ANN401  as dataclasses.field
     """Declare a key: how to read it, and its default.
 

@@ -51,21 +51,21 @@ class InspectionSettings:
     """How much of the CSV is read, uncompressed; 0: header and first record only."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Report:
     """The findings of an inspection, and how much was read; everything is printable."""
 
-    findings: tuple[Finding, ...]
+    findings: tuple[Finding, ...] = ()
     """In the order of their codes: the zip, then the text, the header, the rows."""
-    member: str | None
+    member: str | None = None
     """The name of the CSV in the zip; None where it is not clear which one it is."""
-    columns: tuple[str, ...]
+    columns: tuple[str, ...] = ()
     """The header of the file; empty where it was not read."""
-    rows: int | None
+    rows: int | None = None
     """The number of records; None where they were not counted to the end of the CSV."""
-    read_bytes: int
+    read_bytes: int = 0
     """How much of the CSV was read, uncompressed."""
-    whole: bool
+    whole: bool = False
     """Whether the CSV was read to its end; then its checksum was compared too."""
 
 
@@ -121,20 +121,22 @@ def inspect(
         inspection.inspect_zip(read_at, size_bytes)
     except DamagedZip as error:
         inspection.findings.append(finding(Code.DAMAGED, "a whole zip", str(error)))
-    return inspection.report()
+    report, text = inspection.report, inspection.text
+    findings = inspection.findings
+    if text is not None:
+        report.read_bytes, report.whole = text.read_bytes, text.whole
+        findings = findings + text.findings
+    report.findings = tuple(sorted(findings, key=lambda finding: finding.code))
+    return report
 
 
 class _Inspection:
-    """An inspection in progress."""
-
     def __init__(self, dataset: Dataset | None, settings: InspectionSettings) -> None:
         self.findings: list[Finding] = []
         self._dataset = dataset
         self._settings = settings
-        self._member: str | None = None
-        self._columns: tuple[str, ...] = ()
-        self._rows: int | None = None
-        self._text: CsvTextReader | None = None
+        self.report = Report()
+        self.text: CsvTextReader | None = None
 
     def inspect_zip(self, read_at: ReadAt, size_bytes: int) -> None:
         directory = zip_directory(read_at, size_bytes)
@@ -154,27 +156,15 @@ class _Inspection:
             self.findings += findings
             if entry is None:
                 return
-            self._member = printable(entry.filename[:_NAME_MAX])
+            self.report.member = printable(entry.filename[:_NAME_MAX])
             problem = unpack_problem(entry)
             if problem is not None:
                 self.findings.append(problem)
                 return
             limit_bytes = max(self._settings.budget_bytes, _MINIMUM_BYTES)
             read = archive.open(entry, limit_bytes)
-            self._text = CsvTextReader(read, entry.file_size, limit_bytes)
-            self._inspect_text(self._text)
-
-    def report(self) -> Report:
-        text = self._text
-        findings = self.findings + (text.findings if text else [])
-        return Report(
-            tuple(sorted(findings, key=lambda finding: finding.code)),
-            self._member,
-            tuple(map(printable, self._columns)),
-            self._rows,
-            read_bytes=text.read_bytes if text else 0,
-            whole=text is not None and text.whole,
-        )
+            self.text = CsvTextReader(read, entry.file_size, limit_bytes)
+            self._inspect_text(self.text)
 
     def _inspect_text(self, text: CsvTextReader) -> None:
         blocks = text.blocks()
@@ -193,7 +183,7 @@ class _Inspection:
             found = "a CR alone in the first line, which ends no line"
             self.findings.append(finding(Code.NO_RECORDS, expected, found))
             return
-        self._columns = header.columns
+        self.report.columns = tuple(map(printable, header.columns))
         blank = not line.strip()
         findings = [header.finding] if header.finding else []
         if not blank:
@@ -219,7 +209,7 @@ class _Inspection:
         rows = RowChecker(dataset, header.columns)
         rows.read(blocks, lambda: text.whole and text.valid)
         deque(blocks, maxlen=0)
-        self._rows = rows.count if rows.complete else None
+        self.report.rows = rows.count if rows.complete else None
         where = "" if text.whole else f" in the first {format_size(text.read_bytes)}"
         self.findings += rows.findings(where)
         return rows.count > 0 or not rows.complete

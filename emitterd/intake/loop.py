@@ -279,9 +279,7 @@ class Intake:
         sweep.duration_s = time.monotonic() - sweep.started_at
         if sweep.missed:
             log.warning(
-                "watch.missed",
-                count=len(sweep.missed),
-                path=display(sweep.missed[0]),
+                "watch.missed", count=len(sweep.missed), path=display(sweep.missed[0])
             )
         noteworthy = sweep.first or sweep.admitted
         (log.info if noteworthy else log.debug)(

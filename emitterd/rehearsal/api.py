@@ -11,11 +11,7 @@ from urllib.parse import parse_qsl
 
 from emitterd.rehearsal.bucket import NAME, BucketObject
 
-BUCKETS = {
-    "input": "rehearsal-input",
-    "output": "rehearsal-output",
-    "emission": NAME,
-}
+BUCKETS = {"input": "rehearsal-input", "output": "rehearsal-output", "emission": NAME}
 _LISTED = 1000
 _SCHEMES = frozenset({"bearer", "jwt"})
 

@@ -87,7 +87,6 @@ class Endpoints:
         return await self._faulted(exchange, FaultStage.LOGIN, json_response(token))
 
     async def _upload_url(self, exchange: Exchange) -> Response | None:
-        """Serve `POST /data/upload-url` with a grant for one key."""
         arguments = await self._authorized(exchange)
         filename = exchange.record.name = arguments.get("filename", "")
         if not filename:
@@ -100,12 +99,10 @@ class Endpoints:
         return await self._faulted(exchange, FaultStage.GRANT, json_response(grant))
 
     async def _list_buckets(self, exchange: Exchange) -> Response:
-        """Serve `GET /data/list_s3_buckets`."""
         await self._authorized(exchange)
         return text_response(json.dumps(BUCKETS))
 
     async def _list_files(self, exchange: Exchange) -> Response:
-        """Serve `POST /data/list_s3_files`: the first 1000 objects of a bucket."""
         arguments = await self._authorized(exchange)
         bucket = exchange.record.name = arguments.get("bucket", "")
         if bucket not in _PATHS:
@@ -129,7 +126,6 @@ class Endpoints:
         return await self._faulted(exchange, FaultStage.DOWNLOAD, url)
 
     async def _get_object(self, exchange: Exchange) -> Response | None:
-        """Serve a GET by a signed url; the object itself where there is one."""
         place, _, key = exchange.path[1:].partition("/")
         exchange.record.name = key
         self.bucket.signer.check_presigned(

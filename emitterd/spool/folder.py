@@ -264,10 +264,7 @@ def _open_listing(root: int, path: bytes) -> int:
 
 
 def _descend(fd: int, folders: list[bytes]) -> int:
-    """Open one folder after the other, and follow no link.
-
-    Returns the descriptor of the last, and closes the others. Raises `OSError`.
-    """
+    """Open one folder after the other; return the last, and close the others."""
     for folder in folders:
         with _closing(fd):
             fd = os.open(folder, _FOLDER, dir_fd=fd)
