@@ -15,8 +15,9 @@ import httpx
 from emitterd import __version__
 from emitterd.client.bandwidth import Throttle
 from emitterd.client.body import Body
-from emitterd.client.responses import BrokenConnection, TransportError
+from emitterd.client.responses import TransportError
 from emitterd.client.sockets import Pools, Proxy, TransferLimits, bounded
+from emitterd.codes import Code
 from emitterd.shutdown import Shutdown
 
 CACHED_URLS = 64
@@ -110,7 +111,7 @@ class HttpClient:
             with bounded(limits, self._shutdown, throttle, on_sent):
                 answer = self._exchange(request, limit_bytes)
         except httpx.InvalidURL as error:
-            raise TransportError(BrokenConnection.LOST, str(error)) from error
+            raise TransportError(Code.CONNECTION_LOST, str(error)) from error
         self._on_answer(answer)
         return answer
 
@@ -123,9 +124,9 @@ class HttpClient:
             parsed = httpx.URL(url)
             return self._find_proxy(parsed.scheme, parsed.host)
         except UnicodeError as error:
-            raise TransportError(BrokenConnection.DNS, str(error)) from error
+            raise TransportError(Code.DNS, str(error)) from error
         except httpx.InvalidURL as error:
-            raise TransportError(BrokenConnection.LOST, str(error)) from error
+            raise TransportError(Code.CONNECTION_LOST, str(error)) from error
 
     def close_thread(self) -> None:
         """Close the connections of this thread, which sends no more."""
@@ -197,7 +198,7 @@ def _environment_proxy(scheme: str, host: str) -> str | None:
     proxy = proxy if "://" in proxy else f"http://{proxy}"
     if not proxy.startswith("http://"):
         raise TransportError(
-            BrokenConnection.PROXY,
+            Code.PROXY,
             f"a proxy that is not http: {httpx.URL(proxy).scheme}",
         )
     return proxy

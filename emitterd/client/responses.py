@@ -33,24 +33,12 @@ class RequestKind(StrEnum):
         return stages.get(self, Stage.GRANT)
 
 
-class BrokenConnection(StrEnum):
-    """How a request ended without an answer, and its error code."""
-
-    DNS = Code.DNS
-    REFUSED = Code.REFUSED
-    TLS = Code.TLS
-    CONNECT_TIMEOUT = Code.CONNECT_TIMEOUT
-    PROXY = Code.PROXY
-    LOST = Code.CONNECTION_LOST
-    SLOW = Code.TOO_SLOW
-
-
 class TransportError(Exception):
-    """A request ended without an answer; `how` says in which way."""
+    """A request ended without an answer; `code` says in which way."""
 
-    def __init__(self, how: BrokenConnection, detail: str) -> None:
+    def __init__(self, code: Code, detail: str) -> None:
         super().__init__(detail)
-        self.how = how
+        self.code = code
 
 
 class Stopped(Exception):
@@ -203,13 +191,15 @@ def as_delivery_errors(
         yield
     except TransportError as error:
         sent = body is not None and body.sent
-        raise transport_error(request, error.how, str(error), body_sent=sent) from error
+        raise transport_error(
+            request, error.code, str(error), body_sent=sent
+        ) from error
     except Stopped as error:
         raise interrupted(ambiguous=body is not None and body.sent) from error
 
 
 def transport_error(
-    request: RequestKind, how: BrokenConnection, detail: str, *, body_sent: bool
+    request: RequestKind, code: Code, detail: str, *, body_sent: bool
 ) -> DeliveryError:
     """Return what a request without an answer means.
 
@@ -225,10 +215,10 @@ def transport_error(
         )
     # A line that breaks in a body may do so because of this body. All else would stop
     # every other file as well.
-    file_only = bucket and how in {BrokenConnection.LOST, BrokenConnection.SLOW}
+    file_only = bucket and code in {Code.CONNECTION_LOST, Code.TOO_SLOW}
     return DeliveryError(
         Decision.DEFER if file_only else Decision.PAUSE,
-        Code(how),
+        code,
         f"{request}: {detail}",
         stage=request.stage,
     )

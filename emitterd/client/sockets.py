@@ -18,7 +18,8 @@ import httpcore
 
 from emitterd import heartbeat
 from emitterd.client.bandwidth import Throttle
-from emitterd.client.responses import BrokenConnection, Stopped, TransportError
+from emitterd.client.responses import Stopped, TransportError
+from emitterd.codes import Code
 from emitterd.shutdown import Shutdown
 
 POLL_S = 0.25
@@ -347,33 +348,33 @@ def bounded(
         httpcore.NetworkError,
     ) as error:
         detail = str(error) or type(error).__name__
-        raise TransportError(_how(error), detail) from error
+        raise TransportError(_code_of(error), detail) from error
     finally:
         del _thread.deadlines
 
 
-def _how(error: Exception) -> BrokenConnection:
+def _code_of(error: Exception) -> Code:
     cause = error.__cause__ or error.__context__
     match error:
         case httpcore.ProxyError():
-            how = BrokenConnection.PROXY
+            code = Code.PROXY
         case httpcore.ConnectTimeout():
-            how = BrokenConnection.CONNECT_TIMEOUT
+            code = Code.CONNECT_TIMEOUT
         case TooSlow() | httpcore.TimeoutException():
-            how = BrokenConnection.SLOW
+            code = Code.TOO_SLOW
         case httpcore.ConnectError() if isinstance(cause, ssl.SSLError):
-            how = BrokenConnection.TLS
+            code = Code.TLS
         case httpcore.ConnectError() if not isinstance(cause, socket.gaierror):
-            how = BrokenConnection.REFUSED
+            code = Code.REFUSED
         # Python's codec for host names raises `UnicodeError` for an impossible name.
         case httpcore.ConnectError() | UnicodeError():
-            how = BrokenConnection.DNS
+            code = Code.DNS
         # TLS 1.3 refuses a client's certificate only after the handshake.
         case httpcore.NetworkError() if refuses_certificate(cause):
-            how = BrokenConnection.TLS
+            code = Code.TLS
         case _:
-            how = BrokenConnection.LOST
-    return how
+            code = Code.CONNECTION_LOST
+    return code
 
 
 def refuses_certificate(cause: BaseException | None) -> bool:

@@ -4,10 +4,9 @@ The time is local. Where clocks are put forward, a span across the gap is an hou
 shorter that day; where they are put back, an hour longer.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
-from itertools import pairwise
+from itertools import permutations
 
 from emitterd.units import format_size
 
@@ -26,17 +25,10 @@ class TimeSpan:
     end_min: int
     limit: int | None
 
-    def parts(self) -> Iterator[tuple[int, int]]:
-        """Yield the span as one or two ranges within a day."""
-        if self.begin_min < self.end_min:
-            yield self.begin_min, self.end_min
-        else:
-            yield self.begin_min, DAY_MIN
-            yield 0, self.end_min
-
     def covers(self, minute: int) -> bool:
         """Return whether a minute of the day lies in the span."""
-        return any(begin <= minute < end for begin, end in self.parts())
+        length_min = (self.end_min - self.begin_min) % DAY_MIN or DAY_MIN
+        return (minute - self.begin_min) % DAY_MIN < length_min
 
     @property
     def hours(self) -> str:
@@ -78,11 +70,10 @@ class Timetable:
 
     def overlap(self) -> tuple[TimeSpan, TimeSpan] | None:
         """Return two spans that overlap, or None where none do."""
-        parts = [(part, span) for span in self.spans for part in span.parts()]
-        parts.sort(key=lambda item: item[0])
-        for ((_, end), span), ((begin, _), next_span) in pairwise(parts):
-            if begin < end:
-                return span, next_span
+        spans = sorted(self.spans, key=lambda span: span.begin_min)
+        for span, other in permutations(spans, 2):
+            if span.covers(other.begin_min):
+                return span, other
         return None
 
     def _span(self, minute: int) -> TimeSpan | None:

@@ -19,7 +19,7 @@ from emitterd.text import display, iso
 
 PAGE = 1000
 
-_COLUMNS = """id, path, state, bytes, sha256, md5, etag, key, earlier_keys, attempts,
+_COLUMNS = """path, state, bytes, sha256, md5, etag, key, earlier_keys, attempts,
     admitted_at, due_at, delivered_at, duration_s, ambiguous, verified, error, reason,
     findings, moved_to, forgotten_at, confirmation"""
 
@@ -47,20 +47,12 @@ class JournalReader:
         return is_locked(self._path)
 
     def entries(self, state: State | None = None) -> Iterator[dict[str, Any]]:
-        """Yield entries in the order of admission, as `list --json` prints them."""
+        """Return the entries in the order of admission, as in `list --json`."""
         where = "and state = ?" if state is not None else ""
         parameters = [state.value] if state is not None else []
-        after_id = 0
-        while True:
-            rows = self.read(
-                f"select {_COLUMNS} from entry where id > ? {where}"  # noqa: S608
-                f" order by id limit {PAGE}",
-                (after_id, *parameters),
-            )
-            yield from map(_record, rows)
-            if len(rows) < PAGE:
-                return
-            after_id = rows[-1][0]
+        sql = f"""select id, {_COLUMNS} from entry where id > ? {where}
+            order by id limit {PAGE}"""  # noqa: S608
+        return self._pages(sql, (0,), parameters)
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -104,19 +96,22 @@ class JournalReader:
         return int(rows[0][0])
 
     def receipts(self, since: float) -> Iterator[dict[str, Any]]:
-        """Yield the receipts of files delivered after `since`, the oldest first."""
-        after = (since, 0)
+        """Return the receipts of files delivered after `since`, the oldest first."""
+        sql = f"""select delivered_at, id, {_COLUMNS} from entry
+            where state = 'delivered' and (delivered_at, id) > (?, ?)
+            order by delivered_at, id limit {PAGE}"""  # noqa: S608
+        return self._pages(sql, (since, 0))
+
+    def _pages(
+        self, sql: str, after: Row, parameters: Sequence[object] = ()
+    ) -> Iterator[dict[str, Any]]:
+        """Yield all rows as records; the first columns of a page continue `after`."""
         while True:
-            rows = self.read(
-                f"""select delivered_at, {_COLUMNS} from entry
-                where state = 'delivered' and (delivered_at, id) > (?, ?)
-                order by delivered_at, id limit {PAGE}""",  # noqa: S608
-                after,
-            )
-            yield from (_record(row[1:]) for row in rows)
+            rows = self.read(sql, (*after, *parameters))
+            yield from (_record(row[len(after) :]) for row in rows)
             if len(rows) < PAGE:
                 return
-            after = rows[-1][0], rows[-1][1]
+            after = rows[-1][: len(after)]
 
     def read(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
         """Return all rows of a query; the transaction ends with the call."""
@@ -125,7 +120,6 @@ class JournalReader:
 
 def _record(row: Row) -> dict[str, Any]:
     record = dict(zip(_COLUMNS.replace(",", " ").split(), row, strict=True))
-    del record["id"]
     delivered = record["state"] == State.DELIVERED
     record["path"] = display(record["path"])
     for digest in ("sha256", "md5"):

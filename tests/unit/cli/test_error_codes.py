@@ -17,7 +17,6 @@ from emitterd.cli.error_codes import (
 )
 from emitterd.client import responses as classify
 from emitterd.client.responses import (
-    BrokenConnection,
     RequestKind,
     api_error,
     bucket_error,
@@ -62,12 +61,24 @@ EVERYTHING = "\n".join(
 )
 
 
+BREAKS = [
+    Code.DNS,
+    Code.REFUSED,
+    Code.TLS,
+    Code.CONNECT_TIMEOUT,
+    Code.PROXY,
+    Code.CONNECTION_LOST,
+    Code.TOO_SLOW,
+]
+"""The codes of a request that had no answer."""
+
+
 def retry_table() -> dict[Code, set[Decision]]:
     """Return what each code of an answer, or of the lack of one, may mean."""
     troubles: list[DeliveryError | None] = [
-        transport_error(request, how, "", body_sent=sent)
+        transport_error(request, code, "", body_sent=sent)
         for request in RequestKind
-        for how in BrokenConnection
+        for code in BREAKS
         for sent in (False, True)
     ]
     for status in range(100, 600):

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from emitterd.client.http import tls_context
-from emitterd.client.responses import BrokenConnection, TransportError
+from emitterd.client.responses import TransportError
 from emitterd.client.sockets import TransferLimits
+from emitterd.codes import Code
 from support.client import (
     OK,
     Identity,
@@ -171,7 +172,7 @@ def test_a_proxy_of_another_kind_is_a_proxy_failure(
     with http_client() as client, pytest.raises(TransportError) as broken:
         post(client, AFAR)
 
-    assert broken.value.how is BrokenConnection.PROXY
+    assert broken.value.code is Code.PROXY
 
 
 @pytest.mark.parametrize("exempt", ["127.0.0.1", "localhost,127.0.0.1", "*"])
@@ -215,7 +216,7 @@ def test_a_tunnel_that_is_refused_is_the_proxys_failure(status: str) -> None:
         ):
             post(client, "https://cqube.example.test/data")
 
-    assert broken.value.how is BrokenConnection.PROXY
+    assert broken.value.code is Code.PROXY
     assert status[:3] in str(broken.value)
 
 
@@ -262,7 +263,7 @@ def test_a_missing_client_certificate_is_a_tls_failure(
             post(client, server.url)
         assert not server.heard
 
-    assert broken.value.how is BrokenConnection.TLS
+    assert broken.value.code is Code.TLS
 
 
 @pytest.mark.parametrize("host", ["cqube..example.org", "x" * 64 + ".example.org"])
@@ -271,7 +272,7 @@ def test_an_impossible_host_name_is_a_dns_failure(host: str) -> None:
     with http_client() as client, pytest.raises(TransportError) as broken:
         post(client, f"http://{host}/")
 
-    assert broken.value.how is BrokenConnection.DNS
+    assert broken.value.code is Code.DNS
 
 
 @pytest.mark.parametrize("url", ["http://[::1", "http://host:port/", "http://a\0/"])
@@ -293,4 +294,4 @@ def test_other_limits_hold_from_the_next_request_on() -> None:
         with pytest.raises(TransportError) as broken:
             post(client, server.url)
 
-    assert broken.value.how is BrokenConnection.SLOW
+    assert broken.value.code is Code.TOO_SLOW

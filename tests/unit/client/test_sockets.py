@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from emitterd.client.http import HttpClient, tls_context
-from emitterd.client.responses import BrokenConnection, Stopped, TransportError
+from emitterd.client.responses import Stopped, TransportError
 from emitterd.client.sockets import TransferLimits
+from emitterd.codes import Code
 from emitterd.shutdown import Shutdown
 from support.client import (
     LOOPBACK,
@@ -41,12 +42,12 @@ def identity(tmp_path_factory: pytest.TempPathFactory) -> Identity:
     return make_identity(tmp_path_factory.mktemp("tls"), "server")
 
 
-def broken_by(client: HttpClient, url: str, content: bytes = b"{}") -> BrokenConnection:
+def broken_by(client: HttpClient, url: str, content: bytes = b"{}") -> Code:
     """Return how a post that must not succeed ended."""
     with pytest.raises(TransportError) as broken:
         post(client, url, content)
     assert str(broken.value)
-    return broken.value.how
+    return broken.value.code
 
 
 def silent(server: Listener, connection: socket.socket) -> None:
@@ -107,30 +108,27 @@ def test_a_closed_port_is_refused() -> None:
     with Listener(silent) as gone:
         url = gone.url
     with http_client() as client:
-        assert broken_by(client, url) is BrokenConnection.REFUSED
+        assert broken_by(client, url) is Code.REFUSED
 
 
 def test_a_name_that_does_not_resolve_is_dns() -> None:
     """A name below .invalid never resolves (RFC 2606)."""
     with http_client() as client:
-        assert broken_by(client, "http://nothing.invalid/") is BrokenConnection.DNS
+        assert broken_by(client, "http://nothing.invalid/") is Code.DNS
 
 
 def test_a_full_backlog_is_a_connect_timeout() -> None:
     """A host that does not answer the connection's first packet is given up."""
     limits = TransferLimits(connect_s=0.3, stall_s=20.0, minimum_bytes_s=1)
     with silent_port() as port, http_client(limits) as client:
-        assert (
-            broken_by(client, f"http://{LOOPBACK}:{port}/")
-            is BrokenConnection.CONNECT_TIMEOUT
-        )
+        assert broken_by(client, f"http://{LOOPBACK}:{port}/") is Code.CONNECT_TIMEOUT
 
 
 def test_a_certificate_nobody_vouches_for_is_tls(identity: Identity) -> None:
     """A certificate of an unknown authority fails the handshake; nothing is sent."""
     secure = Listener(answering(OK), identity.server_context())
     with secure as server, http_client() as client:
-        assert broken_by(client, server.url) is BrokenConnection.TLS
+        assert broken_by(client, server.url) is Code.TLS
         assert not server.heard
 
 
@@ -140,7 +138,7 @@ def test_a_certificate_of_another_host_is_tls(tmp_path: Path) -> None:
     secure = Listener(answering(OK), other.server_context())
     context = tls_context(other.certificate, None, None)
     with secure as server, http_client(tls=context) as client:
-        assert broken_by(client, server.url) is BrokenConnection.TLS
+        assert broken_by(client, server.url) is Code.TLS
         assert not server.heard
 
 
@@ -155,7 +153,7 @@ def test_a_server_that_speaks_no_tls_is_tls() -> None:
     with Listener(plain) as server, http_client() as client:
         url = server.url.replace("http:", "https:")
 
-        assert broken_by(client, url) is BrokenConnection.TLS
+        assert broken_by(client, url) is Code.TLS
 
 
 def test_a_handshake_that_hangs_is_given_up() -> None:
@@ -164,7 +162,7 @@ def test_a_handshake_that_hangs_is_given_up() -> None:
     with Listener(deaf) as server, http_client(limits) as client:
         url = server.url.replace("http:", "https:")
 
-        assert broken_by(client, url) is BrokenConnection.CONNECT_TIMEOUT
+        assert broken_by(client, url) is Code.CONNECT_TIMEOUT
 
 
 CUT_CHUNKS = (
@@ -185,7 +183,7 @@ def test_an_answer_that_is_none_is_lost(answer: bytes) -> None:
         connection.sendall(answer)
 
     with Listener(serve) as server, http_client() as client:
-        assert broken_by(client, server.url) is BrokenConnection.LOST
+        assert broken_by(client, server.url) is Code.CONNECTION_LOST
 
 
 def test_a_reset_in_mid_body_is_lost() -> None:
@@ -199,7 +197,7 @@ def test_a_reset_in_mid_body_is_lost() -> None:
         connection.close()
 
     with Listener(serve) as server, http_client() as client:
-        assert broken_by(client, server.url, LARGE) is BrokenConnection.LOST
+        assert broken_by(client, server.url, LARGE) is Code.CONNECTION_LOST
 
 
 @pytest.mark.parametrize(
@@ -211,7 +209,7 @@ def test_a_body_that_does_not_get_away_is_given_up(serve: Serve, minimum: int) -
     """A reader that stalls, or reads slower than the minimum speed, is given up."""
     limits = TransferLimits(connect_s=10.0, stall_s=0.6, minimum_bytes_s=minimum)
     with Listener(serve) as server, http_client(limits) as client:
-        assert broken_by(client, server.url, LARGE) is BrokenConnection.SLOW
+        assert broken_by(client, server.url, LARGE) is Code.TOO_SLOW
 
 
 def test_a_body_above_the_minimum_speed_is_not_given_up() -> None:
@@ -237,7 +235,7 @@ def test_a_body_above_the_minimum_speed_is_not_given_up() -> None:
 def test_an_answer_that_is_not_whole_in_time_is_given_up(serve: Serve) -> None:
     """Silence and an answer of one byte now and then end at the same limit."""
     with Listener(serve) as server, http_client(BRISK) as client:
-        assert broken_by(client, server.url) is BrokenConnection.SLOW
+        assert broken_by(client, server.url) is Code.TOO_SLOW
 
 
 def test_an_answer_may_take_its_time() -> None:
@@ -297,7 +295,7 @@ def test_a_broken_request_does_not_spoil_the_next() -> None:
 
     with Listener(serve) as server, http_client() as client:
         for _ in range(3):
-            assert broken_by(client, server.url) is BrokenConnection.LOST
+            assert broken_by(client, server.url) is Code.CONNECTION_LOST
             assert post(client, server.url).body == b"ok"
 
 
@@ -316,7 +314,7 @@ def test_each_thread_has_bounds_of_its_own() -> None:
         try:
             outcomes.append(post(client, url).status)
         except TransportError as error:
-            outcomes.append(error.how)
+            outcomes.append(error.code)
 
     with Listener(serve) as server, http_client(STEADY) as client:
         urls = [f"{server.url}{name}" for name in ("hang", "a", "hang", "b")]
@@ -327,7 +325,7 @@ def test_each_thread_has_bounds_of_its_own() -> None:
             thread.join(DEADLINE_S)
 
     assert outcomes.count(200) == 2
-    assert outcomes.count(BrokenConnection.SLOW) == 2
+    assert outcomes.count(Code.TOO_SLOW) == 2
 
 
 def test_the_time_to_connect_is_not_taken_for_slow_sending(identity: Identity) -> None:
