@@ -1,9 +1,6 @@
 """A grant: the answer to `POST /upload-url`, checked before a byte follows its url.
 
-Refused: a url that is not http(s), http if the API uses https, and an address of this
-host or its link (cloud metadata) for an API elsewhere. The API's token is never sent to
-the bucket. A name that is not UTF-8 is percent-encoded, and `%` in such a name too, so
-that two files never share a key.
+The API's token is never sent to the bucket.
 """
 
 import base64

@@ -117,10 +117,6 @@ class Credentials:
     secret: Callable[[], str]
     scheme: str
 
-    def equal(self, other: "Credentials") -> bool:
-        """Return whether a server sees no difference."""
-        return self.same_user(other) and self.secret() == other.secret()
-
     def same_user(self, other: "Credentials") -> bool:
         """Return whether a token of one is valid for the other."""
         return (self.username, self.scheme) == (other.username, other.scheme)
@@ -165,7 +161,8 @@ class Session:
 
     def apply_credentials(self, credentials: Credentials) -> bool:
         """Log in with these from now on; return whether they differ."""
-        if credentials.equal(self._credentials):
+        current = self._credentials
+        if credentials.same_user(current) and credentials.secret() == current.secret():
             return False
         # Not under the lock: a login may hold it for as long as a line stalls.
         self._credentials = credentials

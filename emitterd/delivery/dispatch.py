@@ -86,7 +86,10 @@ class Dispatcher:
         permit = self._destination.acquire(now)
         if isinstance(permit, dict):
             entry = self._claim(permit, self._claim_order(permit), now)
-            return self._idle_s(now) if entry is None else entry
+            if entry is not None:
+                return entry
+            due_at = self._journal.next_due_at()
+            return IDLE_S if due_at is None else max(0.01, due_at - now)
         wait_s = permit
         if not any(self._destination.at(stage) for stage in _API):
             return wait_s
@@ -182,10 +185,6 @@ class Dispatcher:
             due_at = max(down.probe_at, now)
             self._journal.defer(entry, error, due_at, charge=False)
         self.release()
-
-    def _idle_s(self, now: float) -> float:
-        due_at = self._journal.next_due_at()
-        return IDLE_S if due_at is None else max(0.01, due_at - now)
 
     def _report(self, ended: list[OpenCircuit], news: OpenCircuit | None) -> None:
         """Report a change once; the caller holds `log_lock`."""

@@ -21,7 +21,7 @@ from emitterd.errors import Decision, DeliveryError, FileError, JournalFull, Sta
 from emitterd.failpoints import Point, reach
 from emitterd.housekeeping.disposal import Disposal
 from emitterd.journal.journal import Journal
-from emitterd.model import Entry, Fingerprint, Receipt
+from emitterd.model import Entry, Fingerprint, Receipt, State
 from emitterd.shutdown import Shutdown
 from emitterd.spool.folder import Spool, digests
 from emitterd.text import iso
@@ -147,7 +147,7 @@ class Worker:
         _, digest = digests(file, self._attempts.check_shutdown)
         if digest != previous[2]:
             return False
-        keeps = self._disposal.keeps
+        keeps = self._disposal.keeps(State.DELIVERED)
         self._journal.merge_unchanged(entry, previous[0], dispose=not keeps)
         reach(Point.UNCHANGED)
         log.info("file.unchanged", path=entry.name, sha256=digest.hex())
@@ -159,7 +159,7 @@ class Worker:
         self, entry: Entry, receipt: Receipt, duration_s: float
     ) -> None:
         reach(Point.ANSWERED)
-        keeps = self._disposal.keeps
+        keeps = self._disposal.keeps(State.DELIVERED)
         self._journal.deliver(entry, receipt, duration_s=duration_s, dispose=not keeps)
         self._dispatcher.record_answer(Stage.BUCKET)
         self._destination.record_delivery(time.time(), receipt.size_bytes)
@@ -212,7 +212,7 @@ class Worker:
         )
 
     def _reject(self, entry: Entry, error: DeliveryError) -> None:
-        keeps = self._disposal.keeps_rejected
+        keeps = self._disposal.keeps(State.REJECTED)
         self._journal.reject(entry, error, dispose=not keeps)
         # A server that rejects one file has answered: it is up.
         self._dispatcher.record_answer(error.stage)

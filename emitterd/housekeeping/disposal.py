@@ -39,15 +39,10 @@ class Rule:
     delete: bool = False
     rejected: Path | None = None
 
-    @property
-    def keeps(self) -> bool:
-        """Whether delivered files stay where they are."""
-        return self.archive is None and not self.delete
-
-    def stays(self, state: State) -> bool:
-        """Tell whether files of versions in this state stay where they are."""
+    def keeps(self, state: State) -> bool:
+        """Return whether files of versions in this state stay where they are."""
         if state is State.DELIVERED:
-            return self.keeps
+            return self.archive is None and not self.delete
         return state is not State.REJECTED or self.rejected is None
 
     def folder(self, state: State) -> Path | None:
@@ -73,15 +68,9 @@ class Disposal:
         # A disposal that failed before may be possible now.
         self._may_be_due = True
 
-    @property
-    def keeps(self) -> bool:
-        """Whether delivered files stay where they are."""
-        return self._rule.keeps
-
-    @property
-    def keeps_rejected(self) -> bool:
-        """Whether rejected files stay where they are."""
-        return self._rule.rejected is None
+    def keeps(self, state: State) -> bool:
+        """Return whether files of versions in this state stay where they are."""
+        return self._rule.keeps(state)
 
     def dispose(self, entry_id: int, path: bytes, sent: Fingerprint) -> None:
         """Move or delete the file of an ended version and record it.
@@ -145,7 +134,7 @@ class Disposal:
                 # path says nothing about it.
                 aside = source.with_name(f".emitterd-{entry_id}")
                 set_aside = os.path.lexists(aside)
-                if rule.stays(ended.state):
+                if rule.keeps(ended.state):
                     if set_aside:
                         put_back(aside, source)
                     return None

@@ -2,9 +2,6 @@
 
 The latest version of a file that is still in the folder stays, whatever its age:
 without it the file would be sent again.
-
-A clock jump ahead counts as a month at most, so a clock that is set years ahead deletes
-no receipt.
 """
 
 import time

@@ -17,7 +17,7 @@ from emitterd.intake.file_status import FileStatus, FileStatuses, FolderState
 from emitterd.intake.settle import Settling, Tracker
 from emitterd.journal.journal import Journal
 from emitterd.journal.rows import Admission, unchanged_paths
-from emitterd.model import Fingerprint
+from emitterd.model import Fingerprint, State
 from emitterd.spool.folder import LeaseState, PathStat, Spool
 from emitterd.spool.selection import Selection
 from emitterd.text import display
@@ -154,7 +154,7 @@ class Examiner:
             position.rank,
             rejection,
             status.findings,
-            dispose=rejection is not None and not self._disposal.keeps_rejected,
+            dispose=rejection is not None and not self._disposal.keeps(State.REJECTED),
         )
 
     def _inspect(

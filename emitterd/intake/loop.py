@@ -297,7 +297,7 @@ class Intake:
 
 def _log_admitted(admission: Admission, admitted: Admitted) -> None:
     path, rejection = display(admission.path), admission.trouble
-    if admitted.replaced:
+    if admitted.replaced_bytes is not None:
         log.info(
             "file.withdrawn",
             path=path,

@@ -85,8 +85,8 @@ def _admit(
             earlier_keys,
         ),
     )
-    replaced, held = replaced_bytes is not None, state is State.HELD
-    return Admitted(AdmissionResult.ADMITTED, replaced, replaced_bytes or 0, held)
+    held = state is State.HELD
+    return Admitted(AdmissionResult.ADMITTED, replaced_bytes, held)
 
 
 def _pack_findings(file: Admission) -> str | None:

@@ -329,16 +329,10 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute(_SYNC[True])
     connection.execute(f"pragma journal_size_limit = {WAL_LIMIT_BYTES}")
     connection.execute("pragma temp_store = memory")
-    if version < VERSION:
-        steps = range(version + 1, VERSION + 1) if version else ()
-        _apply(
-            connection,
-            [f"migrations/{step:04}.sql" for step in steps] or ["schema.sql"],
-        )
-
-
-def _apply(connection: sqlite3.Connection, names: list[str]) -> None:
-    """Run scripts of the package in one transaction."""
+    if version == VERSION:
+        return
+    steps = range(version + 1, VERSION + 1) if version else ()
+    names = [f"migrations/{step:04}.sql" for step in steps] or ["schema.sql"]
     scripts = [
         files("emitterd.journal").joinpath(name).read_text("utf-8") for name in names
     ]

@@ -42,14 +42,14 @@ class Admission:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """The answer to one admission; `replaced` if an older version was withdrawn.
+    """The answer to one admission.
 
-    `held`: an operator holds the path, or a rebuilt journal may lack its receipt.
+    `replaced_bytes`: the size of the older version that was withdrawn, if any. `held`:
+    an operator holds the path, or a rebuilt journal may lack its receipt.
     """
 
     result: AdmissionResult
-    replaced: bool = False
-    replaced_bytes: int = 0
+    replaced_bytes: int | None = None
     held: bool = False
 
 

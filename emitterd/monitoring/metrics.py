@@ -218,7 +218,7 @@ class CountedJournal(Journal):
         for admission, answer in zip(batch, answers, strict=True):
             if answer.result is not AdmissionResult.ADMITTED:
                 continue
-            if answer.replaced:
+            if answer.replaced_bytes is not None:
                 self._ended(State.WITHDRAWN, admission.path, answer.replaced_bytes)
             if admission.trouble is not None:
                 size_bytes = admission.fingerprint.size_bytes

@@ -25,7 +25,7 @@ from emitterd.housekeeping.disposal import Disposal, Rule
 from emitterd.journal.journal import Journal
 from emitterd.journal.operations import Operation, OperationRequest, Operations
 from emitterd.journal.rows import Admission
-from emitterd.model import Entry, Fingerprint
+from emitterd.model import Entry, Fingerprint, State
 from emitterd.shutdown import Shutdown
 from emitterd.spool.folder import Spool
 from emitterd.text import display
@@ -104,7 +104,7 @@ def test_rules(spool_root: Path, journal: Journal, archive: Path) -> None:
         (None, True, False),
     ):
         rule = Disposal(Spool(spool_root), journal, Rule(where, delete=delete))
-        assert rule.keeps == keeps
+        assert rule.keeps(State.DELIVERED) == keeps
 
 
 @pytest.mark.parametrize("name", ["pat/a.zip", "a.zip", os.fsdecode(b"d/\xe9\n.zip")])
@@ -445,8 +445,8 @@ def test_rejected_stays_without_a_place(
     put_aside(spool_root, journal, archive)
     make_zip(spool_root / "pat/a.zip")
 
-    assert disposal.keeps_rejected
-    assert not disposal.keeps
+    assert disposal.keeps(State.REJECTED)
+    assert not disposal.keeps(State.DELIVERED)
 
 
 def test_disposal_that_is_due_is_done_by_a_sweep(

@@ -337,10 +337,10 @@ def test_other_rules_hold_from_the_next_turn_on(driver: IntakeDriver) -> None:
 def test_rule_of_disposal_comes_with_the_patterns(driver: IntakeDriver) -> None:
     """The disposal uses the new rule only after its exclusions apply."""
     driver.intake.apply_settings(replace(driver.rules, disposal=Rule()))
-    assert not driver.disposal.keeps
+    assert not driver.disposal.keeps(State.DELIVERED)
     driver.step()
 
-    assert driver.disposal.keeps
+    assert driver.disposal.keeps(State.DELIVERED)
 
 
 def test_another_contract_inspects_anew(spool_root: Path, journal: Journal) -> None:
