@@ -93,27 +93,35 @@ class HttpClient:
         and what the body raises.
         """
         limits, throttle, on_sent = self._limits, None, None
+        fields = {"Host": "", **_HEADERS, **headers}
         if isinstance(content, Body):
             throttle, on_sent = self.throttle, content.on_sent
-            headers = {
-                **headers,
-                "Content-Type": content.content_type,
-                "Content-Length": str(content.size_bytes),
-            }
+            fields["Content-Type"] = content.content_type
+            fields["Content-Length"] = str(content.size_bytes)
+        elif content is not None:
+            fields["Content-Length"] = str(len(content))
         try:
-            request = httpx.Request(
-                method,
-                self._parse_url(url),
-                headers={**_HEADERS, **headers},
-                content=content,
-                extensions={"timeout": {"connect": limits.connect_s}},
-            )
+            parsed = self._parse_url(url)
+            fields["Host"] = parsed.netloc.decode("ascii")
             with bounded(limits, self._shutdown, throttle, on_sent):
-                answer = self._exchange(request, limit_bytes)
+                status, answer_headers, body = self._pools.send(
+                    method,
+                    (parsed.raw_scheme, parsed.raw_host, parsed.port, parsed.raw_path),
+                    fields,
+                    content,
+                    self._find_proxy(parsed.scheme, parsed.host),
+                    limit_bytes,
+                )
         except httpx.InvalidURL as error:
             raise TransportError(Code.CONNECTION_LOST, str(error)) from error
-        self._on_answer(answer)
-        return answer
+        response = Response(
+            status,
+            dict(httpx.Headers(answer_headers)),
+            bytes(body[:limit_bytes]),
+            whole=len(body) <= limit_bytes,
+        )
+        self._on_answer(response)
+        return response
 
     def proxy(self, url: str) -> Proxy | None:
         """Return the proxy that a request to `url` goes through, or None.
@@ -135,32 +143,6 @@ class HttpClient:
     def close(self) -> None:
         """Close all connections."""
         self._pools.close()
-
-    def _exchange(self, request: httpx.Request, limit_bytes: int) -> Response:
-        url = request.url
-        answer = self._pools.send(
-            request.method,
-            (url.raw_scheme, url.raw_host, url.port, url.raw_path),
-            request.headers.raw,
-            request.stream,  # type: ignore[arg-type]  # the sync half of httpx
-            request.extensions,
-            self._find_proxy(url.scheme, url.host),
-        )
-        try:
-            body = bytearray()
-            for chunk in answer.iter_stream():
-                body += chunk
-                if len(body) > limit_bytes:
-                    break
-        finally:
-            # A connection with an unread rest of an answer is closed, not used again.
-            answer.close()
-        return Response(
-            answer.status,
-            dict(httpx.Headers(answer.headers)),
-            bytes(body[:limit_bytes]),
-            whole=len(body) <= limit_bytes,
-        )
 
     def _proxy_of(self, scheme: str, host: str) -> Proxy | None:
         proxy = self._configured_proxy or _environment_proxy(scheme, host)

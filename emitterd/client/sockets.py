@@ -9,7 +9,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
@@ -273,25 +273,37 @@ class Pools:
         self,
         method: str,
         url: tuple[bytes, bytes, int | None, bytes],
-        headers: list[tuple[bytes, bytes]],
-        content: Iterable[bytes],
-        extensions: MutableMapping[str, Any],
+        headers: dict[str, str],
+        content: bytes | Iterable[bytes] | None,
         proxy: Proxy | None,
-    ) -> httpcore.Response:
-        """Send a request, directly or through a proxy; the answer's body is unread.
+        limit_bytes: int,
+    ) -> tuple[int, list[tuple[bytes, bytes]], bytearray]:
+        """Send a request, directly or through a proxy; only within `bounded`.
 
-        `url`: scheme, host, port and path.
+        `url`: scheme, host, port and path. Return status, headers and body. Of a body
+        that is longer than `limit_bytes`, only the beginning is read.
         """
         scheme, host, port, target = url
-        return self._pool(proxy).handle_request(
+        connect_s = _thread.deadlines.limits.connect_s
+        answer = self._pool(proxy).handle_request(
             httpcore.Request(
                 method,
                 httpcore.URL(scheme=scheme, host=host, port=port, target=target),
-                headers=headers,
+                headers=list(headers.items()),
                 content=content,
-                extensions=extensions,
+                extensions={"timeout": {"connect": connect_s}},
             )
         )
+        body = bytearray()
+        try:
+            for chunk in answer.iter_stream():
+                body += chunk
+                if len(body) > limit_bytes:
+                    break
+        finally:
+            # A connection with an unread rest of an answer is closed, not used again.
+            answer.close()
+        return answer.status, answer.headers, body
 
     def close_thread(self) -> None:
         """Close this thread's connections."""
