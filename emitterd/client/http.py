@@ -92,18 +92,14 @@ class HttpClient:
         Raises `TransportError` where no answer came, `Stopped` where the daemon stops,
         and what the body raises.
         """
-        limits, throttle, on_sent = self._limits, None, None
-        fields = {"Host": "", **_HEADERS, **headers}
+        throttle, on_sent = None, None
         if isinstance(content, Body):
             throttle, on_sent = self.throttle, content.on_sent
-            fields["Content-Type"] = content.content_type
-            fields["Content-Length"] = str(content.size_bytes)
-        elif content is not None:
-            fields["Content-Length"] = str(len(content))
         try:
             parsed = self._parse_url(url)
-            fields["Host"] = parsed.netloc.decode("ascii")
-            with bounded(limits, self._shutdown, throttle, on_sent):
+            host = parsed.netloc.decode("ascii")
+            fields = {"Host": host, **_HEADERS, **headers, **_lengths(content)}
+            with bounded(self._limits, self._shutdown, throttle, on_sent):
                 status, answer_headers, body = self._pools.send(
                     method,
                     (parsed.raw_scheme, parsed.raw_host, parsed.port, parsed.raw_path),
@@ -151,6 +147,16 @@ class HttpClient:
         url = httpx.URL(proxy)
         auth = (url.username, url.password) if url.username else None
         return Proxy(str(url.copy_with(username=None, password=None)), auth)
+
+
+def _lengths(content: bytes | Body | None) -> dict[str, str]:
+    """Return the headers that follow from the body of a request."""
+    if isinstance(content, Body):
+        return {
+            "Content-Type": content.content_type,
+            "Content-Length": str(content.size_bytes),
+        }
+    return {} if content is None else {"Content-Length": str(len(content))}
 
 
 def tls_context(

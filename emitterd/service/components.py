@@ -89,14 +89,17 @@ class Components:
             self.spool, config.spool.watcher, self.intake.hint, self._rescan
         )
         self.intake.expects_events = not self.watch_keeper.polling
-        self.health = HealthMonitor(
+        self.health = self._health_monitor()
+        self.reporter = UploadReporter(self.uploads, self.journal)
+
+    def _health_monitor(self) -> HealthMonitor:
+        return HealthMonitor(
             self.journal,
             self.intake,
             self.watch_keeper,
             self.destination,
             lambda: (self.config.metrics.limits, self.config.spool.sweep_every_s),
         )
-        self.reporter = UploadReporter(self.uploads, self.journal)
 
     def worker(self) -> Worker:
         """Return a new worker. Each has a thread of its own."""

@@ -131,7 +131,7 @@ def test_status_follows_the_queue(
 
     # Told each second or so: which of them is told depends on the moment.
     waits = re.compile(
-        r"STATUS=1 queued, 0 uploading, oldest ([2-9]|\d{2,}) s, 0 delivered;"
+        r"STATUS=1 queued, 0 uploading, oldest ([2-9]|\d{2,})s, 0 delivered;"
         r".*destination down: E409"
     )
     status = manager.hear()[-1]
