@@ -255,7 +255,8 @@ def test_is_standard_output(
     """Only a socket is journald's, and only if $JOURNAL_STREAM names it or its twin."""
     answer = tmp_path / "answer"
     script = (
-        "import os, sys; from pathlib import Path; from emitterd.service import journald\n"
+        "import os, sys; from pathlib import Path\n"
+        "from emitterd.service import journald\n"
         "if sys.argv[2] == 'closed': os.close(1)\n"
         "Path(sys.argv[1]).write_text(str(journald.is_standard_output()))"
     )
