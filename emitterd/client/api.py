@@ -231,19 +231,19 @@ def _receipt(
             "the bucket answered before it had the whole body",
         )
     etag, md5 = etag_of(answer.headers)
-    if md5 is not None and md5 != body.md5.hex():
+    if md5 is not None and md5 != body.hashing.md5.hex():
         raise DeliveryError(
             Decision.DEFER,
             Code.ETAG_MISMATCH,
-            f"sent bytes of MD5 {body.md5.hex()}, the bucket says {etag}",
+            f"sent bytes of MD5 {body.hashing.md5.hex()}, the bucket says {etag}",
             ambiguous=True,
         )
     return Receipt(
         key=grant.key,
         etag=etag,
         size_bytes=fingerprint.size_bytes,
-        md5=body.md5,
-        sha256=body.sha256,
+        md5=body.hashing.md5,
+        sha256=body.hashing.sha256,
         verified=md5 is not None,
     )
 

@@ -49,21 +49,12 @@ class Body:
             ).encode()
         )
         self._tail = f"\r\n--{boundary}--\r\n".encode()
-        self._hashing = Hashing(expected.size_bytes)
+        self.hashing = Hashing(expected.size_bytes)
+        """Holds the digests of the file's bytes, once `sent`."""
         self.content_type = f"multipart/form-data; boundary={boundary}"
         self.size_bytes = len(self._head) + expected.size_bytes + len(self._tail)
         self.sent = False
         """Whether the last byte was handed over: the object may exist from then on."""
-
-    @property
-    def md5(self) -> bytes:
-        """MD5 of the file's bytes, once `sent`."""
-        return self._hashing.md5
-
-    @property
-    def sha256(self) -> bytes:
-        """SHA-256 of the file's bytes, once `sent`."""
-        return self._hashing.sha256
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield the body. Raises `FileError` (CHANGED) where the file changed."""
@@ -73,7 +64,7 @@ class Body:
             chunk = self._file.read(min(CHUNK_BYTES, left))
             if not chunk:
                 break
-            self._hashing.update(chunk)
+            self.hashing.update(chunk)
             left -= len(chunk)
             pending += chunk
             # The last chunk goes out with the tail: a small file is one write.
@@ -81,7 +72,7 @@ class Body:
                 yield pending
                 pending = b""
                 reach(Point.BODY_BEGUN)
-        self._hashing.finish()
+        self.hashing.finish()
         stat = os.fstat(self._file.fileno())
         if left or not self._expected.same_bytes(Fingerprint.of(stat), stat.st_nlink):
             raise FileError("the file changed while it was sent", code=Code.CHANGED)
@@ -93,7 +84,7 @@ class Body:
 
     def close(self) -> None:
         """End the hashing of a body that may be unfinished."""
-        self._hashing.close()
+        self.hashing.close()
 
 
 def _field(boundary: str, name: str, value: str) -> bytes:

@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
-from typing import Protocol
 
+from emitterd.client.body import Body
 from emitterd.codes import Code
 from emitterd.errors import Decision, DeliveryError, Stage
 
@@ -175,13 +175,9 @@ def s3_code(body: bytes) -> str:
     return _match(_XML_CODE, body)
 
 
-class _HasSent(Protocol):
-    sent: bool
-
-
 @contextmanager
 def as_delivery_errors(
-    request: RequestKind, body: _HasSent | None = None
+    request: RequestKind, body: Body | None = None
 ) -> Iterator[None]:
     """Raise `DeliveryError` in place of `TransportError` and `Stopped`.
 

@@ -58,7 +58,8 @@ class CircuitBreaker:
     def __init__(self, stage: Stage, backoff: Backoff, workers: int) -> None:
         """Begin closed. `workers`: the most attempts at once."""
         self._stage = stage
-        self._down: OpenCircuit | None = None
+        self.down: OpenCircuit | None = None
+        """The failure, or None while the circuit is closed."""
         self._probe: Permit | None = None
         self._closings = 0
         self._streak: list[int] = []
@@ -78,11 +79,6 @@ class CircuitBreaker:
         self._workers = workers
 
     @property
-    def down(self) -> OpenCircuit | None:
-        """The failure, or None while the circuit is closed."""
-        return self._down
-
-    @property
     def limited(self) -> bool:
         """Whether fewer attempts may pass at once than there are workers."""
         return self._limit < self._workers
@@ -92,16 +88,16 @@ class CircuitBreaker:
 
         Return whether it is.
         """
-        if self._down is None or self._down.code not in codes:
+        if self.down is None or self.down.code not in codes:
             return False
-        self._down = replace(self._down, probe_at=now)
+        self.down = replace(self.down, probe_at=now)
         return True
 
     def wait_s(self, now: float) -> float:
         """Return how long to wait, in seconds; 0.0 where an attempt may pass now."""
-        if self._down is None:
+        if self.down is None:
             return 0.0 if self._under_way < self._limit else RECHECK_S
-        wait_s = max(self._down.probe_at - now, 0.0)
+        wait_s = max(self.down.probe_at - now, 0.0)
         if wait_s > self._longest_s:
             # No pause is that long, so the clock was set back.
             wait_s = 0.0
@@ -111,7 +107,7 @@ class CircuitBreaker:
         """Return a permit for an attempt, which must not have to wait."""
         self._under_way += 1
         permit = Permit(self._closings)
-        if self._down is not None:
+        if self.down is not None:
             self._probe = permit
         return permit
 
@@ -137,7 +133,7 @@ class CircuitBreaker:
         `implied`: only a later stage has answered. If this circuit opened while the
         attempt was under way, that proves nothing about this stage.
         """
-        ended = self._down
+        ended = self.down
         if ended is None:
             self._streak.clear()
             # An attempt from before the outage is no proof that the server can take
@@ -147,7 +143,7 @@ class CircuitBreaker:
             return None
         if implied and not self.is_probe(permit):
             return None
-        self._down = self._probe = None
+        self.down = self._probe = None
         self._closings += 1
         self._limit = 1
         return ended
@@ -167,7 +163,7 @@ class CircuitBreaker:
         circuit. Return the failure to report, if it is new, and the entries that were
         charged a failed attempt during the streak.
         """
-        before = self._down
+        before = self.down
         if before is not None:
             # An attempt that was under way when the circuit opened tells nothing new,
             # and must not lengthen the pause.
@@ -201,7 +197,7 @@ class CircuitBreaker:
         else:
             due_at = self._backoff.due_at(now, probes + 1, retry_after_s)
         self._probe = None
-        self._down = OpenCircuit(
+        self.down = OpenCircuit(
             self._stage,
             error.code,
             error.reason,
@@ -210,4 +206,4 @@ class CircuitBreaker:
             due_at,
             probes,
         )
-        return self._down
+        return self.down

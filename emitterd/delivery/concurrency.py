@@ -58,13 +58,9 @@ class Concurrency:
         self._trial: _Trial | None = None
         self._round_at: float | None = None
         self._ignored = 0
-        self._limit = START
-        self._start_again()
-
-    @property
-    def limit(self) -> int:
+        self.limit = START
         """How many attempts may be under way at once."""
-        return self._limit
+        self._start_again()
 
     def apply_settings(self, workers: int | None) -> None:
         """Use another number; a number that was found stays where none is fixed."""
@@ -84,7 +80,7 @@ class Concurrency:
         self._count += 1
         self._work += 1 + size_bytes / SIZE_BYTES
         took_s = now - self._round_at
-        if self._count >= self._limit and took_s >= ROUND_S:
+        if self._count >= self.limit and took_s >= ROUND_S:
             self._judge(self._work / took_s, took_s)
             self._begin_round(now)
 
@@ -105,13 +101,13 @@ class Concurrency:
         if self._fixed is not None or self._ignored > 0:
             return
         # All attempts under way may fail in the same way: that is one sign.
-        self._ignored = self._limit
-        self._limit = max(1, self._limit // 2)
+        self._ignored = self.limit
+        self.limit = max(1, self.limit // 2)
         self._growing, self._trial, self._calm = False, None, 0
         self._round_at = None
 
     def _start_again(self) -> None:
-        self._limit = START if self._fixed is None else self._fixed
+        self.limit = START if self._fixed is None else self._fixed
         self._growing = True
         self._trial = self._round_at = None
         self._calm = self._tried = self._ignored = 0
@@ -134,13 +130,13 @@ class Concurrency:
         elif not trial.again:
             self._trial = _Trial(trial.former, trial.needed, trial.doubling, again=True)
         else:
-            self._limit, self._trial, self._calm = trial.former, None, 0
+            self.limit, self._trial, self._calm = trial.former, None, 0
             self._growing = self._growing and not trial.doubling
 
     def _try_another(self, rate: float) -> None:
-        before = self._limit
+        before = self.limit
         if self._growing and before < MOST:
-            self._limit = min(2 * before, MOST)
+            self.limit = min(2 * before, MOST)
             self._trial = _Trial(before, rate * DOUBLED_GAIN, doubling=True)
         elif self._calm >= CALM_ROUNDS:
             self._tried += 1
@@ -148,9 +144,9 @@ class Concurrency:
             # lead to one worker. So only overload leads below the start.
             fewer = self._tried % 2 == 0 and before > START
             if fewer:
-                self._limit = max(START, int(before / STEP))
+                self.limit = max(START, int(before / STEP))
             else:
-                self._limit = min(max(before + 1, int(before * STEP)), MOST)
-            no_loss = fewer or self._limit <= START
+                self.limit = min(max(before + 1, int(before * STEP)), MOST)
+            no_loss = fewer or self.limit <= START
             needed = rate * (FEWER_GAIN if no_loss else MORE_GAIN)
             self._trial = _Trial(before, needed, doubling=False)

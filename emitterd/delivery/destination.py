@@ -71,7 +71,8 @@ class Destination:
         """Held around a change and its log line, so that lines keep the order."""
         self._concurrency = Concurrency(workers)
         self._lock = threading.Lock()
-        self._backoff = backoff
+        self.backoff = backoff
+        """The rule for the time of the next attempt."""
         self._breakers = {
             stage: CircuitBreaker(stage, backoff, self.workers) for stage in STAGES
         }
@@ -79,7 +80,7 @@ class Destination:
     def apply_settings(self, backoff: Backoff, *, workers: int | None) -> None:
         """Use other settings from now on; the times of the next probes stay."""
         with self._lock:
-            self._backoff = backoff
+            self.backoff = backoff
             self._concurrency.apply_settings(workers)
             self._resize()
 
@@ -87,11 +88,6 @@ class Destination:
     def workers(self) -> int:
         """How many attempts should be under way at once."""
         return self._concurrency.limit
-
-    @property
-    def backoff(self) -> Backoff:
-        """The rule for the time of the next attempt."""
-        return self._backoff
 
     @property
     def downs(self) -> list[OpenCircuit]:
@@ -202,7 +198,7 @@ class Destination:
 
     def _resize(self) -> None:
         for breaker in self._breakers.values():
-            breaker.apply_settings(self._backoff, self.workers)
+            breaker.apply_settings(self.backoff, self.workers)
 
     @contextmanager
     def _resizing(self) -> Iterator[None]:

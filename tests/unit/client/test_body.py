@@ -94,8 +94,8 @@ def test_both_digests_are_taken_on_the_way(tmp_path: Path, size: int) -> None:
         for _ in body:
             pass
 
-    assert body.md5 == hashlib.md5(THREE[:size], usedforsecurity=False).digest()
-    assert body.sha256 == hashlib.sha256(THREE[:size]).digest()
+    assert body.hashing.md5 == hashlib.md5(THREE[:size], usedforsecurity=False).digest()
+    assert body.hashing.sha256 == hashlib.sha256(THREE[:size]).digest()
 
 
 @sizes

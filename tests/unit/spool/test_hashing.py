@@ -136,7 +136,9 @@ def test_a_body_is_the_file_whoever_hashes_it(
     assert data[begin : begin + size] == content[:size]
     assert data[begin + size :].endswith(b"--\r\n")
     assert len(data) == body.size_bytes
-    assert (body.md5, body.sha256) == looked_up == expected(content[:size])
+    assert (
+        (body.hashing.md5, body.hashing.sha256) == looked_up == expected(content[:size])
+    )
 
 
 def test_what_hashing_raises_reaches_who_reads() -> None:
