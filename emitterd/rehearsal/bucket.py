@@ -18,15 +18,8 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.responses import Response
 
-from emitterd.rehearsal.responses import (
-    FIELDS_TOO_LARGE,
-    MALFORMED_FORM,
-    NO_FORM,
-    NO_LENGTH,
-    NOT_ONE_FILE,
-    TOO_LARGE,
-    RefusedError,
-)
+from emitterd.rehearsal import responses
+from emitterd.rehearsal.responses import RefusedError
 from emitterd.rehearsal.signing import Signer
 
 if TYPE_CHECKING:
@@ -90,9 +83,9 @@ class Bucket:
     def length_problem(self, length_bytes: int | None) -> Response | None:
         """Return the response to a body without a length, or with a wrong one."""
         if length_bytes is None:
-            return NO_LENGTH
+            return responses.NO_LENGTH
         too_large = length_bytes > self.limit_bytes + _SLACK_BYTES
-        return TOO_LARGE if too_large else None
+        return responses.TOO_LARGE if too_large else None
 
     def keep(self, key: str, path: Path, size_bytes: int, md5: str) -> BucketObject:
         """Make the file at `path` the object of this key."""
@@ -165,14 +158,14 @@ class ObjectUpload:
         except RefusedError as refusal:
             self.refusal = refusal
         except FormParserError:
-            self.refusal = RefusedError(MALFORMED_FORM)
+            self.refusal = RefusedError(responses.MALFORMED_FORM)
 
     def finish(self) -> None:
         """Note that the body has ended; `refusal` is final afterwards."""
         if self.refusal is None and not self._ended:
-            self.refusal = RefusedError(MALFORMED_FORM)
+            self.refusal = RefusedError(responses.MALFORMED_FORM)
         if self.refusal is None and not self._seen_file:
-            self.refusal = RefusedError(NOT_ONE_FILE)
+            self.refusal = RefusedError(responses.NOT_ONE_FILE)
 
     def keep(self) -> BucketObject:
         """Store the object. Only after `finish`, and only without a `refusal`."""
@@ -184,7 +177,7 @@ class ObjectUpload:
         kind, options = parse_options_header(content_type)
         boundary = options.get(b"boundary")
         if kind != b"multipart/form-data" or not boundary:
-            self.refusal = RefusedError(NO_FORM)
+            self.refusal = RefusedError(responses.NO_FORM)
             return None
         callbacks: MultipartCallbacks = {
             "on_part_begin": self._on_part_begin,
@@ -199,12 +192,12 @@ class ObjectUpload:
         try:
             return MultipartParser(boundary, callbacks)
         except FormParserError:
-            self.refusal = RefusedError(MALFORMED_FORM)
+            self.refusal = RefusedError(responses.MALFORMED_FORM)
             return None
 
     def _on_part_begin(self) -> None:
         if self._seen_file:
-            raise RefusedError(NOT_ONE_FILE)
+            raise RefusedError(responses.NOT_ONE_FILE)
         self._name = ""
         self._value.clear()
 
@@ -230,12 +223,12 @@ class ObjectUpload:
         if not self._seen_file:
             self._fields_bytes += end - start
             if self._fields_bytes > _FIELDS_LIMIT_BYTES:
-                raise RefusedError(FIELDS_TOO_LARGE)
+                raise RefusedError(responses.FIELDS_TOO_LARGE)
             self._value += data[start:end]
             return
         self._size_bytes += end - start
         if self._size_bytes > self._bucket.limit_bytes:
-            raise RefusedError(TOO_LARGE)
+            raise RefusedError(responses.TOO_LARGE)
         with memoryview(data)[start:end] as view:
             self._md5.update(view)
             done = 0

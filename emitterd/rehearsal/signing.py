@@ -9,13 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import quote, urlencode
 
-from emitterd.rehearsal.responses import (
-    ACCESS_DENIED,
-    BAD_SIGNATURE,
-    POLICY_EXPIRED,
-    RefusedError,
-    s3_error,
-)
+from emitterd.rehearsal import responses
+from emitterd.rehearsal.responses import RefusedError
 
 _ALGORITHM = "AWS4-HMAC-SHA256"
 _REGION = "ap-south-1"
@@ -58,11 +53,11 @@ class Signer:
         """Raise `RefusedError` unless these form fields are a valid grant."""
         encoded = fields.get("policy")
         if encoded is None:
-            raise RefusedError(ACCESS_DENIED)
+            raise RefusedError(responses.ACCESS_DENIED)
         for name in ("key", "x-amz-credential", "x-amz-date", "x-amz-signature"):
             if not fields.get(name):
                 message = f"Bucket POST must contain a field named '{name}'."
-                raise RefusedError(s3_error(400, "InvalidArgument", message))
+                raise RefusedError(responses.s3_error(400, "InvalidArgument", message))
         self._check_signature(
             fields["x-amz-credential"],
             fields["x-amz-date"],
@@ -97,7 +92,9 @@ class Signer:
         text = _string_to_sign(method, host, path, signed)
         self._check_signature(credential, stamp, text, signature)
         if now_at >= _instant(stamp, _STAMP) + int(signed["X-Amz-Expires"]):
-            raise RefusedError(s3_error(403, "AccessDenied", "Request has expired"))
+            raise RefusedError(
+                responses.s3_error(403, "AccessDenied", "Request has expired")
+            )
 
     def _credential(self, stamp: str) -> str:
         return f"{self.access_key}/{stamp[:8]}/{_REGION}/s3/aws4_request"
@@ -113,11 +110,11 @@ class Signer:
     ) -> None:
         if not credential.startswith(f"{self.access_key}/"):
             message = "The AWS Access Key Id you provided does not exist in our records"
-            raise RefusedError(s3_error(403, "InvalidAccessKeyId", message))
+            raise RefusedError(responses.s3_error(403, "InvalidAccessKeyId", message))
         expected = self._sign(stamp, text).encode()
         given = signature.encode("utf-8", "replace")
         if not hmac.compare_digest(expected, given):
-            raise RefusedError(BAD_SIGNATURE)
+            raise RefusedError(responses.BAD_SIGNATURE)
 
 
 def _utc(instant_at: float) -> datetime:
@@ -146,19 +143,21 @@ def _string_to_sign(method: str, host: str, path: str, query: Mapping[str, str])
     return f"{_ALGORITHM}\n{stamp}\n{scope}\n{digest}"
 
 
+def _denied(message: str) -> RefusedError:
+    return RefusedError(responses.s3_error(403, "AccessDenied", message))
+
+
 def _check_policy(encoded: str, fields: Mapping[str, str], now_at: float) -> None:
     # Its signature is right, so it is JSON.
     policy = json.loads(base64.b64decode(encoded))
     if now_at >= _instant(policy["expiration"], _POLICY_TIME):
-        raise RefusedError(POLICY_EXPIRED)
+        raise RefusedError(responses.POLICY_EXPIRED)
     wanted = {k: v for condition in policy["conditions"] for k, v in condition.items()}
     for name, value in wanted.items():
         if fields.get(name) != value:
             rule = json.dumps(["eq", f"${name}", value])
-            message = f"{_DENIED}Policy Condition failed: {rule}"
-            raise RefusedError(s3_error(403, "AccessDenied", message))
+            raise _denied(f"{_DENIED}Policy Condition failed: {rule}")
     checked = (name for name in fields if not name.startswith("x-ignore-"))
     extra = sorted(set(checked) - set(wanted) - _OUTSIDE_THE_POLICY)
     if extra:
-        message = f"{_DENIED}Extra input fields: {', '.join(extra)}"
-        raise RefusedError(s3_error(403, "AccessDenied", message))
+        raise _denied(f"{_DENIED}Extra input fields: {', '.join(extra)}")
