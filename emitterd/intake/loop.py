@@ -101,10 +101,8 @@ class Intake:
         """Whether the next whole sweep is the first with the current rules."""
         self.sweeping = threading.Event()
         """Set once the first sweep has begun."""
-        self.swept = threading.Event()
-        """Set once a whole sweep is done."""
         self.swept_at: float | None = None
-        """When the last whole sweep ended, in seconds since the epoch."""
+        """When the last whole sweep ended, in seconds since the epoch; None before."""
         self.sweep_took_s = 0.0
 
     def hint(self, path: bytes, is_folder: bool = False) -> None:  # noqa: FBT001, FBT002
@@ -291,7 +289,6 @@ class Intake:
             duration_s=sweep.duration_s,
         )
         self.swept_at, self.sweep_took_s = time.time(), sweep.duration_s
-        self.swept.set()
         self._on_swept(sweep)
 
 

@@ -91,11 +91,11 @@ class RehearsalServer:
         self.bucket = Bucket(directory)
         self.objects = self.bucket.objects
         self.requests: list[RequestRecord] = []
-        self._logins = Logins(
+        self.logins = Logins(
             username, password if login else None, api_key, token_lifetime_s
         )
         self._endpoints = Endpoints(
-            self.bucket, self._logins, lambda: self.faults, grant_lifetime_s
+            self.bucket, self.logins, lambda: self.faults, grant_lifetime_s
         )
         self.fired = self._endpoints.fired
         self._state = ServerState()
@@ -115,10 +115,6 @@ class RehearsalServer:
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104  compared, not bound
         host = f"[{host}]" if ":" in host else host
         return f"{'https' if self._tls else 'http'}://{host}:{self.port}/data"
-
-    def revoke_tokens(self) -> None:
-        """Void every token issued so far, as if all had expired at once."""
-        self._logins.revoke()
 
     def start(self) -> None:
         """Bind and serve in the background; return when connections are accepted.

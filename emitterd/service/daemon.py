@@ -225,7 +225,7 @@ class Daemon:
         components = self._components
         if components.spool.lost():
             return True
-        if not components.intake.swept.is_set():
+        if components.intake.swept_at is None:
             return False
         counts, settling = self._journal.counts(), components.intake.settling()
         live = sum(counts[state] for state in (State.QUEUED, State.DELIVERING))

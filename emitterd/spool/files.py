@@ -158,7 +158,10 @@ def _rename_to_free_name(
     with _naming:
         free = _free_name(target, current)
         if reason is not None:
-            _write_json(_reason_path(free), reason)
+            part = free.with_name(f".{free.name}.reason.json.part")
+            part.write_text(json.dumps(reason, indent=2) + "\n", "utf-8")
+            sync(part)
+            part.rename(_reason_path(free))
             reach(Point.REASON_WRITTEN)
         try:
             current.rename(free)
@@ -190,13 +193,6 @@ def _is_copy(candidate: Path, current: Path) -> bool:
 
 def _reason_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.reason.json")
-
-
-def _write_json(path: Path, value: Mapping[str, object]) -> None:
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(value, indent=2) + "\n", "utf-8")
-    sync(part)
-    part.rename(path)
 
 
 def _make_folder(folder: Path) -> None:

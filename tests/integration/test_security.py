@@ -239,7 +239,7 @@ BAD_DAY = "expired@1,signature@1,503@1,lost-answer@2,no-such-bucket@1,api-401@1"
 
 def secrets_of(site: Installation, server: RehearsalServer) -> set[str]:
     """Return what nobody may read: of the login, and of each grant that is pinned."""
-    found = {PASSWORD, API_KEY, *server._logins.tokens}
+    found = {PASSWORD, API_KEY, *server.logins.tokens}
     with closing(sqlite3.connect(site.journal)) as journal:
         pinned = journal.execute('select "grant" from entry where "grant" is not null')
         for (packed,) in pinned.fetchall():

@@ -38,7 +38,7 @@ def test_complete_file_is_admitted(spool_root: Path, journal: Journal) -> None:
     assert event["event"] == "file.admitted"
     assert (event["path"], event["bytes"]) == (NAME, size)
     assert (driver.notified, driver.sweeps) == (1, 1)
-    assert driver.intake.swept.is_set()
+    assert driver.intake.swept_at is not None
     entry = journal.claim(time.time())
     assert entry is not None
     assert entry.path == PATH
