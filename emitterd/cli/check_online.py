@@ -48,7 +48,7 @@ SKEW_ERROR_S = 900.0
 _REMEDIES = {
     Code.CREDENTIALS: "correct emission.username or the password before the next try:"
     " the server locks an account after five refused ones",
-    Code.REQUEST_REFUSED: "the name asked for is sound: check that emission.url leads"
+    Code.REQUEST_REFUSED: "the requested name is valid: check that emission.url leads"
     " to a cQube of version 1.0 to 4.1",
     Code.CONNECTION_LOST: "check again; if it lasts, look for a firewall or a proxy"
     " that cuts connections",
@@ -259,7 +259,7 @@ def _tls_failure(error: Exception, host: str) -> Unreachable:
         hint = _CERTIFICATE_REMEDIES.get(error.verify_code, _AUTHORITY_REMEDY)
     elif refuses_certificate(error):
         hint = _CLIENT_REMEDY
-    # Python 3.11.2, Debian 12's, reports an end without a word as an orderly one.
+    # Python 3.11.2, Debian 12's, reports a close without a TLS alert as an orderly one.
     elif isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError | ConnectionError):
         message = f"the connection to {host} is cut in the handshake"
         hint = "look for a firewall that does not let this host's name through"

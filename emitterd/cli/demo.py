@@ -114,7 +114,7 @@ def _deliver_samples(folder: Path) -> list[dict[str, Any]]:
         spool.mkdir()
         write(f"a rehearsal server listens on {server.url}")
         _drop(spool, MASTERS)
-        write(f"{len(MASTERS)} master files lie in {spool}")
+        write(f"{len(MASTERS)} master files are in {spool}")
         with _daemon(configuration):
             write(f"emitterd runs; its log is {folder / 'emitterd.jsonl'}")
             _wait_delivered(journal, len(MASTERS))

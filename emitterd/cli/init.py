@@ -167,7 +167,7 @@ def _place_problems(plan: _Plan) -> Iterator[Problem]:
 
 
 def _steps(plan: _Plan) -> Iterator[tuple[Path, Callable[[], bool]]]:
-    """Yield each path, and what makes it and tells whether it was missing.
+    """Yield each path, and what makes it and returns whether it was missing.
 
     `emitter.yaml` comes last: if it exists, the rest does too.
     """

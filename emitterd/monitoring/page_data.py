@@ -104,19 +104,25 @@ SHOWN_REJECTED = 20
 LATEST_REJECTED = 500
 """The page looks for current rejections among this many of the latest."""
 
-_ITEM = "id, path, bytes, {at}, error, reason, findings"
 
-_LISTS: Mapping[State, tuple[str, str]] = {
-    State.QUEUED: ("admitted_at", "order by turn, rank, id"),
-    State.DEFERRED: ("due_at", "order by due_at"),
-    State.DELIVERED: ("delivered_at", "order by delivered_at desc"),
-    State.HELD: ("changed_at", "order by changed_at desc"),
+def _query(state: State, at: str, order: str) -> str:
+    return f"""select id, path, bytes, {at}, error, reason, findings from entry
+        where state = '{state}' order by {order} limit {SHOWN}"""  # noqa: S608  names are ours
+
+
+_LISTS: Mapping[State, str] = {
+    State.QUEUED: _query(State.QUEUED, "admitted_at", "turn, rank, id"),
+    State.DEFERRED: _query(State.DEFERRED, "due_at", "due_at"),
+    State.HELD: _query(State.HELD, "changed_at", "changed_at desc"),
+    State.REJECTED: f"""
+        select id, path, bytes, changed_at, error, reason, findings from (
+            select * from entry where state = 'rejected'
+            order by changed_at desc limit {LATEST_REJECTED}) entry
+        where forgotten_at is null and not {SUPERSEDED}
+        limit {SHOWN_REJECTED}""",  # noqa: S608  names are ours
+    State.DELIVERED: _query(State.DELIVERED, "delivered_at", "delivered_at desc"),
 }
-
-_REJECTED = f"""select {_ITEM.format(at="changed_at")} from (
-        select * from entry where state = 'rejected'
-        order by changed_at desc limit {LATEST_REJECTED}) entry
-    where forgotten_at is null and not {SUPERSEDED} limit ?"""  # noqa: S608  names are ours
+"""The query of each list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,22 +167,13 @@ class Overview:
     """The journal at one moment. Lists have the first rows only."""
 
     queue: QueueStatus
-    queued: Sequence[Item]
-    deferred: Sequence[Item]
-    held: Sequence[Item]
-    rejected: Sequence[Item]
-    delivered: Sequence[Item]
+    lists: Mapping[State, Sequence[Item]]
     chart: Chart
-
-    @property
-    def counts(self) -> Mapping[State, int]:
-        """How many versions there are by state."""
-        return self.queue.counts
 
     @property
     def waiting(self) -> int:
         """How many files wait, without uploads under way."""
-        return self.counts[State.QUEUED] + self.counts[State.DEFERRED]
+        return self.queue.counts[State.QUEUED] + self.queue.counts[State.DEFERRED]
 
 
 def read_overview(read: Read, day: Mapping[int, PeriodTotal], now: float) -> Overview:
@@ -184,21 +181,10 @@ def read_overview(read: Read, day: Mapping[int, PeriodTotal], now: float) -> Ove
 
     `day`: the deliveries of each slot of the chart.
     """
-    return Overview(
-        queue=read_queue(read, now),
-        queued=_list(read, State.QUEUED),
-        deferred=_list(read, State.DEFERRED),
-        held=_list(read, State.HELD),
-        rejected=[_item(row) for row in read(_REJECTED, (SHOWN_REJECTED,))],
-        delivered=_list(read, State.DELIVERED),
-        chart=chart(day, now),
-    )
-
-
-def _list(read: Read, state: State) -> list[Item]:
-    at, order = _LISTS[state]
-    sql = f"select {_ITEM.format(at=at)} from entry where state = '{state}'"  # noqa: S608  names are ours
-    return [_item(row) for row in read(f"{sql} {order} limit ?", (SHOWN,))]
+    lists = {
+        state: [_item(row) for row in read(sql, ())] for state, sql in _LISTS.items()
+    }
+    return Overview(read_queue(read, now), lists, chart(day, now))
 
 
 def _item(row: Row) -> Item:

@@ -22,7 +22,7 @@ from emitterd.text import display, iso, share
 NOTE_S = 10.0
 """An upload is noted in the journal after this time, and again each time it passes."""
 
-TELL_S = 30.0
+LOG_S = 30.0
 """An upload is logged after this time, and again each time it passes."""
 
 log = structlog.get_logger()
@@ -153,7 +153,7 @@ class UploadReporter:
         for upload in long:
             attempt = (upload.id, upload.started_at)
             logged[attempt] = self._logged.get(attempt, upload.started_at)
-            if now - logged[attempt] >= TELL_S:
+            if now - logged[attempt] >= LOG_S:
                 logged[attempt] = now
                 took_s = now - upload.started_at
                 log.info("file.delivering", **upload.record(now), duration_s=took_s)

@@ -1,4 +1,4 @@
-"""`check --online`: each step's finding in words, and what it never does."""
+"""`check --online`: the result of each step, and what it never does."""
 
 import json
 import socket
@@ -51,27 +51,27 @@ def configured(folder: Path, url: str, *more: str, login: str = LOGIN) -> Config
 
 
 def checked(config: Config) -> list[Diagnosis]:
-    """Check, and hold what every check owes: no secret, no forged line, a remedy."""
-    found = list(online(config))
-    for one in found:
-        said = f"{one.subject} {one.message} {one.remedy}"
-        assert said.isprintable()
-        assert not [secret for secret in SECRETS if secret in said]
-        assert bool(one.remedy) == (one.level != "ok")
-    return found
+    """Check; every diagnosis has no secret, no forged line, and a remedy if needed."""
+    results = list(online(config))
+    for result in results:
+        text = f"{result.subject} {result.message} {result.remedy}"
+        assert text.isprintable()
+        assert not [secret for secret in SECRETS if secret in text]
+        assert bool(result.remedy) == (result.level != "ok")
+    return results
 
 
 def failed(config: Config) -> Diagnosis:
-    """Check what must end in an error; return it."""
+    """Run a check that must end in an error; return the error."""
     *before, last = checked(config)
-    assert {one.level for one in before} <= {"ok", "warning"}
+    assert {result.level for result in before} <= {"ok", "warning"}
     assert last.level == "error"
     return last
 
 
 def subjects(found: list[Diagnosis]) -> list[str]:
-    """Return what was looked at."""
-    return [one.subject for one in found]
+    """Return the subjects of the diagnoses."""
+    return [result.subject for result in found]
 
 
 def answer(body: object, *, date: str = "") -> bytes:
@@ -84,7 +84,7 @@ def answer(body: object, *, date: str = "") -> bytes:
 
 
 def speaking(bucket: str, *, date: str = "") -> list[bytes]:
-    """Return what an API answers to a login and to the request for a grant."""
+    """Return the answers of an API to a login and to a request for a grant."""
     fields = {
         "key": "emitterd_check/check_1.zip",
         "policy": "policy-of-the-test",
@@ -115,20 +115,20 @@ def bucket(identity: Identity) -> Iterator[Listener]:
 
 
 def test_all_is_well_over_http(server: RehearsalServer, tmp_path: Path) -> None:
-    """Every step is told in order, http with a warning, and nothing is stored."""
+    """Every step has a result in order, http a warning, and nothing is stored."""
     found = checked(configured(tmp_path, server.url))
 
     assert subjects(found) == DIRECT + BUCKET
-    levels = {one.subject: one.level for one in found}
+    levels = {result.subject: result.level for result in found}
     assert {name for name, level in levels.items() if level != "ok"} == {
         "TLS",
         "bucket TLS",
     }
-    said = {one.subject: one.message for one in found}
+    said = {result.subject: result.message for result in found}
     assert "30m" in said["login"]
     assert LOOPBACK in said["grant"]
     assert "1h" in said["grant"]
-    assert [one.endpoint for one in server.requests] == ["auth", "upload-url"]
+    assert [request.endpoint for request in server.requests] == ["auth", "upload-url"]
     assert server.requests[1].name == "emitterd_check/check.zip"
     assert not server.objects
 
@@ -136,7 +136,7 @@ def test_all_is_well_over_http(server: RehearsalServer, tmp_path: Path) -> None:
 def test_all_is_well_over_https(
     tmp_path: Path, identity: Identity, bucket: Listener
 ) -> None:
-    """Certificates are told in a few words, and the bucket gets a handshake only."""
+    """The result summarises the certificates; the bucket gets a handshake only."""
     date = formatdate(usegmt=True)
     api = Listener(
         answering(*speaking(bucket.url, date=date)), identity.server_context()
@@ -146,12 +146,16 @@ def test_all_is_well_over_https(
         found = checked(config)
 
     assert subjects(found) == DIRECT + BUCKET
-    assert {one.level for one in found} == {"ok"}
-    said = {one.subject: one.message for one in found}
+    assert {result.level for result in found} == {"ok"}
+    said = {result.subject: result.message for result in found}
     for name in ("TLS", "bucket TLS"):
         assert said[name].startswith("TLSv1.3; the certificate of cqube, issued by")
         assert said[name].endswith("in 89 days")
-    assert [one.line.split()[1] for one in api.heard] == ["/auth", "/upload-url"]
+    paths = [request.line.split()[1] for request in api.heard]
+    assert paths == ["/auth", "/upload-url"]
+        "/auth",
+        "/upload-url",
+    ]
     assert bucket.lines == 1
     assert not bucket.heard
 
@@ -159,7 +163,7 @@ def test_all_is_well_over_https(
 def test_a_step_is_told_before_the_next_begins(
     server: RehearsalServer, tmp_path: Path
 ) -> None:
-    """Who watches sees where it hangs: nobody is asked before he is told."""
+    """Each result is shown before the next step begins."""
     steps = online(configured(tmp_path, server.url))
 
     assert [next(steps).subject for _ in range(3)] == DIRECT[:3]
@@ -167,7 +171,7 @@ def test_a_step_is_told_before_the_next_begins(
 
 
 def test_a_name_that_does_not_exist(tmp_path: Path) -> None:
-    """Without an address there is nothing else to look at."""
+    """Without an address there is no further step."""
     found = checked(configured(tmp_path, "https://name.invalid/data"))
 
     assert subjects(found) == ["DNS"]
@@ -176,7 +180,7 @@ def test_a_name_that_does_not_exist(tmp_path: Path) -> None:
 
 
 def test_a_name_is_resolved(server: RehearsalServer, tmp_path: Path) -> None:
-    """A name is told with its addresses."""
+    """The result has the name and its addresses."""
     need_localhost()
     url = server.url.replace(LOOPBACK, "localhost")
     first, *_ = checked(configured(tmp_path, url))
@@ -243,7 +247,7 @@ def test_a_handshake_that_hangs(tmp_path: Path) -> None:
 def test_a_certificate_that_is_refused(
     tmp_path: Path, days: int, holder: str, name: str, reason: str, *, trusted: bool
 ) -> None:
-    """The reason is in OpenSSL's words, and no login goes where it was refused."""
+    """The reason is OpenSSL's, and no login is sent to a refused server."""
     if name == "localhost":
         need_localhost()
     shown = make_identity(tmp_path, "shown", days=days, host=f"IP:{holder}")
@@ -262,7 +266,7 @@ def test_a_certificate_that_is_refused(
 def test_a_certificate_of_an_authority_that_is_not_in_ca_file(
     tmp_path: Path, identity: Identity
 ) -> None:
-    """Another authority than that of ca_file is told as unknown."""
+    """An authority that is not in ca_file is unknown."""
     issued = tmp_path / "issued"
     issued.mkdir()
     leaf = make_identity(issued, "leaf", issuer=identity)
@@ -286,7 +290,7 @@ def test_a_certificate_that_ends_soon(tmp_path: Path) -> None:
     with api:
         found = checked(configured(tmp_path, api.url, f"ca_file: {shown.certificate}"))
 
-    [told] = [one for one in found if one.subject == "TLS"]
+    [told] = [result for result in found if result.subject == "TLS"]
     assert told.level == "warning"
     assert told.message.endswith("in 12 days")
     assert "login" in subjects(found)
@@ -302,7 +306,7 @@ def test_a_port_that_speaks_no_tls(server: RehearsalServer, tmp_path: Path) -> N
 
 
 def test_a_connection_that_is_cut_in_the_handshake(tmp_path: Path) -> None:
-    """A firewall that knows the name and hangs up is told as such."""
+    """A cut handshake names a firewall as a possible cause."""
 
     def cutting(server: Listener, connection: socket.socket) -> None:
         del server
@@ -361,7 +365,7 @@ def test_a_client_certificate_is_shown(
     with Listener(answering(*speaking(bucket.url)), context) as api:
         found = checked(configured(tmp_path, api.url, *more))
 
-    assert {one.level for one in found} == {"ok"}
+    assert {result.level for result in found} == {"ok"}
 
 
 def test_a_wrong_password(server: RehearsalServer, tmp_path: Path) -> None:
@@ -374,7 +378,7 @@ def test_a_wrong_password(server: RehearsalServer, tmp_path: Path) -> None:
         "E401 the login says: Invalid user credentials",
     )
     assert "locks" in last.remedy
-    assert [one.endpoint for one in server.requests] == ["auth"]
+    assert [request.endpoint for request in server.requests] == ["auth"]
 
 
 @pytest.mark.parametrize(
@@ -400,7 +404,7 @@ def test_a_wrong_path(server: RehearsalServer, tmp_path: Path) -> None:
 
 
 def test_a_captive_portal(tmp_path: Path) -> None:
-    """A web page instead of a token is told as such."""
+    """A web page instead of a token has its own error."""
     with Listener(answering(answer("<html>Accept the terms</html>"))) as portal:
         last = failed(configured(tmp_path, portal.url))
 
@@ -425,7 +429,7 @@ def test_an_api_key(tmp_path: Path) -> None:
         config = configured(tmp_path, server.url, login="api_key: key.of.cqube")
         found = checked(config)
 
-        assert [one.endpoint for one in server.requests] == ["upload-url"]
+        assert [request.endpoint for request in server.requests] == ["upload-url"]
     order = ["DNS", "connection", "TLS", "login", "clock", "grant"]
     assert subjects(found) == order + BUCKET
     assert "API key" in found[3].message
@@ -454,12 +458,12 @@ def test_a_refused_api_key(tmp_path: Path) -> None:
     ],
 )
 def test_the_clock(tmp_path: Path, server_ahead_s: int, level: str, said: str) -> None:
-    """A wrong clock is told with its direction, and ends nothing."""
+    """A wrong clock has its direction, and does not end the check."""
     date = formatdate(time() + server_ahead_s, usegmt=True)
     with Listener(answering(*speaking("http://unused.invalid/", date=date))) as api:
         found = checked(configured(tmp_path, api.url))
 
-    [clock] = [one for one in found if one.subject == "clock"]
+    [clock] = [result for result in found if result.subject == "clock"]
     assert clock.level == level
     assert said in clock.message
     assert clock.message.startswith("E509 ") == (level != "ok")
@@ -531,7 +535,7 @@ def test_a_name_that_the_server_refuses(tmp_path: Path) -> None:
 def test_a_bucket_out_of_reach(
     tmp_path: Path, url: str, subject: str, code: str
 ) -> None:
-    """A good API with a bucket that this host cannot reach is told as that."""
+    """The error names the bucket if only the bucket cannot be reached."""
     with Listener(answering(*speaking(url))) as api:
         last = failed(configured(tmp_path, api.url))
 
@@ -540,7 +544,7 @@ def test_a_bucket_out_of_reach(
 
 
 def test_a_bucket_of_another_authority(tmp_path: Path, bucket: Listener) -> None:
-    """A ca_file that holds the API's authority only is found out here."""
+    """A ca_file without the bucket's authority is an error of the bucket."""
     own = make_identity(tmp_path, "own", days=90)
     with Listener(answering(*speaking(bucket.url)), own.server_context()) as api:
         last = failed(configured(tmp_path, api.url, f"ca_file: {own.certificate}"))
@@ -551,7 +555,7 @@ def test_a_bucket_of_another_authority(tmp_path: Path, bucket: Listener) -> None
 
 
 def test_a_proxy_finds_the_host(server: RehearsalServer, tmp_path: Path) -> None:
-    """With a proxy no name is resolved here, and its password is not told."""
+    """With a proxy no name is resolved here, and its password is not shown."""
     with proxy_to(server) as proxy:
         address = f"http://user:{PASSWORD}@{LOOPBACK}:{proxy.port}"
         url = "http://cqube.example.test/data"
@@ -580,13 +584,15 @@ def test_tls_through_a_proxy(
 
     assert subjects(found)[:2] == ["proxy", "TLS"]
     assert subjects(found)[-2:] == ["bucket proxy", "bucket TLS"]
-    assert {one.level for one in found} == {"ok"}
-    assert {one.line.split()[0] for one in heard} == {"CONNECT"}
-    assert {one.headers["proxy-authorization"] for one in heard} == {"Basic YTpi"}
+    assert {result.level for result in found} == {"ok"}
+    assert {request.line.split()[0] for request in heard} == {"CONNECT"}
+    assert {request.headers["proxy-authorization"] for request in heard} == {
+        "Basic YTpi"
+    }
 
 
 def test_an_unknown_authority_behind_a_proxy(tmp_path: Path, bucket: Listener) -> None:
-    """A proxy that looks into TLS is told as the unknown authority that it is."""
+    """A proxy that decrypts TLS is an unknown authority."""
     with Listener(proxying(bucket.port)) as proxy:
         more = f"proxy: http://{LOOPBACK}:{proxy.port}"
         last = failed(configured(tmp_path, bucket.url, more))
@@ -596,7 +602,7 @@ def test_an_unknown_authority_behind_a_proxy(tmp_path: Path, bucket: Listener) -
 
 
 def test_a_proxy_that_refuses(tmp_path: Path) -> None:
-    """Its own answer is told, with the host that it must let through."""
+    """The error has the proxy's answer, and the host that it must let through."""
     refusal = b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"
     with Listener(proxying(0, refusal)) as proxy:
         more = f"proxy: http://{LOOPBACK}:{proxy.port}"
@@ -609,7 +615,7 @@ def test_a_proxy_that_refuses(tmp_path: Path) -> None:
 
 
 def test_a_proxy_that_is_gone(tmp_path: Path) -> None:
-    """A proxy that does not answer is told before anything else."""
+    """A proxy that does not answer is the first error."""
     with Listener(waiting) as gone:
         more = f"proxy: {gone.url}"
     last = failed(configured(tmp_path, "https://cqube.example.test/data", more))
@@ -621,7 +627,7 @@ def test_a_proxy_that_is_gone(tmp_path: Path) -> None:
 def test_a_proxy_of_another_kind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A SOCKS proxy in the environment cannot be used, which is said."""
+    """A SOCKS proxy in the environment is an error."""
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
     last = failed(configured(tmp_path, "https://cqube.example.test/data"))
 

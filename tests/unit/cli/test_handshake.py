@@ -1,4 +1,4 @@
-"""One connection step by step: which address takes it, and what its end means."""
+"""One connection step by step: the address, and the reason of a failure."""
 
 import socket
 import time
@@ -60,7 +60,7 @@ def test_an_address_of_a_family_that_this_machine_has_not(listening: Address) ->
 
 
 def test_every_address_that_failed_is_told() -> None:
-    """A few are told by name with their reasons, the others counted."""
+    """The message names the first addresses with their reasons."""
     port = closed().sockaddr[1]
     addresses = [
         Address(socket.AF_INET, (f"127.0.0.{last}", port)) for last in range(1, 6)
@@ -155,7 +155,7 @@ OLD_HELLO = bytes(32) + b"\0" + b"\0\x2f" + b"\0"
     ],
 )
 def test_why_a_handshake_fails(answer: bytes, reason: str, remedy: str) -> None:
-    """OpenSSL's own words say what failed, and the remedy says what to do."""
+    """The message has OpenSSL's reason, and the remedy says what to do."""
 
     def serve(server: Listener, connection: socket.socket) -> None:
         del server

@@ -1,4 +1,4 @@
-"""The verdict: what is an alarm, from when on, how grave, and in which words."""
+"""Alarms: which there are, their start, their level and their words."""
 
 from collections.abc import Callable
 from functools import partial
@@ -54,7 +54,7 @@ WATCHED = Watch(swept_at=NOW - 10, sweep_limit_s=900.0)
 
 
 def codes(alarms: list[Alarm]) -> list[str]:
-    """Return what the alarms are about."""
+    """Return the codes of the alarms."""
     return [alarm.code for alarm in alarms]
 
 
@@ -152,7 +152,7 @@ def test_the_queue_is_judged(
     ids=["all-well", "no-sweep", "journal-full", "degraded", "root-lost"],
 )
 def test_the_watch_is_judged(watch: Watch, expected: list[str]) -> None:
-    """A folder that is gone is not said a second time by the sweep it prevents."""
+    """A lost folder raises one alarm, not a second one for the overdue sweep."""
     assert codes(daemon_alarms(watch, NOW)) == expected
 
 
@@ -180,7 +180,7 @@ def test_an_outage_is_told_with_its_code_and_remedy() -> None:
 
 
 def test_an_outage_of_several_stages_is_one_alarm() -> None:
-    """Each is told in the order of the way; it lasts since the first of them."""
+    """The alarm names each stage in order, and begins with the earliest outage."""
     bucket = Outage(Stage.BUCKET, Code.DNS, "no such host", NOW - 90)
     (alarm,) = judged(running=True, outages=(OUTAGE, bucket))
 
@@ -217,7 +217,7 @@ def test_the_gravest_comes_first() -> None:
 
 
 def test_no_alarm_is_well() -> None:
-    """Without an alarm the verdict is OK, and with any it is not."""
+    """The level is OK only without an alarm."""
     warned = judge([Alarm(AlarmCode.REJECTED, 1.0, "", "")])
 
     assert Health().ok
@@ -227,7 +227,7 @@ def test_no_alarm_is_well() -> None:
 
 
 def test_every_cause_has_a_level() -> None:
-    """Each is one or the other, and what stops deliveries is critical."""
+    """Every alarm is a warning or critical; one that stops deliveries is critical."""
     assert set(AlarmCode) > WARNINGS
     assert Alarm(AlarmCode.DESTINATION_DOWN, 0.0, "", "").level is AlarmLevel.CRITICAL
 
@@ -240,5 +240,5 @@ def test_every_cause_has_a_level() -> None:
 def test_a_slow_sweep_is_not_overdue(
     every_s: float, took_s: float, limit_s: float
 ) -> None:
-    """The limit grows with the interval, and with what the last sweep took."""
+    """The limit grows with the interval and with the duration of the last sweep."""
     assert sweep_limit_s(every_s, took_s) == limit_s

@@ -46,7 +46,7 @@ class Scraped:
         return QueueReading(queue, alarms, outages, eta_s, self.swept_at)
 
     def text(self) -> str:
-        """Return what a scrape is answered."""
+        """Return the answer to a scrape."""
         return scrape(self._handler)
 
     def samples(self) -> Samples:
@@ -61,9 +61,9 @@ class Scraped:
 @pytest.fixture
 def scraped(tmp_path: Path) -> Iterator[Scraped]:
     """Open a journal that is counted."""
-    one = Scraped(tmp_path)
-    with one.journal:
-        yield one
+    scraped = Scraped(tmp_path)
+    with scraped.journal:
+        yield scraped
 
 
 def test_every_end_is_counted_by_dataset(scraped: Scraped) -> None:
@@ -111,7 +111,7 @@ def test_what_is_replaced_or_refused_at_the_door_is_counted(scraped: Scraped) ->
 
 
 def test_attempts_are_counted_by_error(scraped: Scraped) -> None:
-    """Success has no error; what failed has its code."""
+    """A success has no error; a failure has its code."""
     journal = scraped.journal
     entry = take(journal, 1)
     journal.defer(entry, BROKE, NOW - 1, charge=True)
@@ -148,7 +148,7 @@ def test_counters_do_not_go_back_with_the_journal(scraped: Scraped) -> None:
 
 
 def test_what_stands_is_read(scraped: Scraped) -> None:
-    """States, the oldest, rejections that still stand, and when there was success."""
+    """Gauges: states, the oldest file, current rejections, the last success."""
     journal = scraped.journal
     before = scraped.samples()
     deliver(journal, take(journal, 1, b"a.zip"))
@@ -172,7 +172,7 @@ def test_what_stands_is_read(scraped: Scraped) -> None:
 
 
 def test_each_stage_is_up_or_down(scraped: Scraped) -> None:
-    """Where the trouble lies is told: at the login, the grant or the bucket."""
+    """The metric shows which stage is down: login, grant or bucket."""
     scraped.outages = [Outage(Stage.GRANT, Code.DNS, "no such host", NOW)]
     samples = scraped.samples()
 
@@ -195,7 +195,7 @@ def test_alarms_are_the_verdicts(scraped: Scraped) -> None:
 
 
 def test_a_sweep_is_counted_with_what_it_found(scraped: Scraped) -> None:
-    """How long it took, and what no event had named."""
+    """The metrics have its duration and the files that no event had named."""
     scraped.metrics.swept(0.2, 3)
     samples = scraped.samples()
 

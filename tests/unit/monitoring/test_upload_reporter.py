@@ -16,8 +16,8 @@ from emitterd.journal.rows import Admission
 from emitterd.model import Entry, Fingerprint
 from emitterd.monitoring.status import UPLOADS, noted_uploads
 from emitterd.monitoring.uploads import (
+    LOG_S,
     NOTE_S,
-    TELL_S,
     UploadReporter,
     UploadTracker,
 )
@@ -97,7 +97,7 @@ def test_long_upload_is_told_at_intervals(watching: Watching) -> None:
     lines = watching.go_on(100)
 
     assert [one["event"] for one in lines] == ["file.delivering"] * 3
-    assert [one["duration_s"] for one in lines] == [TELL_S, 2 * TELL_S, 3 * TELL_S]
+    assert [one["duration_s"] for one in lines] == [LOG_S, 2 * LOG_S, 3 * LOG_S]
     assert [at for at, _ in watching.notes] == [NOTE_S * n for n in range(1, 11)]
 
 
