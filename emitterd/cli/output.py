@@ -46,6 +46,14 @@ class Diagnosis:
 DONE, WRONG, USAGE, INTERNAL, LOCKED, CONFIGURATION = 0, 1, 2, 70, 75, 78
 """The exit codes."""
 
+_EXIT_CODES = {
+    JournalLocked: LOCKED,
+    IllegalTransition: INTERNAL,
+    # The disk may have room later: systemd must restart, which 78 prevents.
+    JournalFull: WRONG,
+}
+"""Every other error of the journal is one of the configuration."""
+
 PAGE = 1000
 """A table is printed this many rows at a time: a million rows need no memory."""
 
@@ -363,7 +371,7 @@ def report_errors(work: Callable[[], int]) -> int:
             code = CONFIGURATION
         except JournalError as error:
             complain_of(error)
-            code = _exit_code(error)
+            code = _EXIT_CODES.get(type(error), CONFIGURATION)
         sys.stdout.flush()
     except OSError as error:
         return stopped_by(error)
@@ -433,16 +441,3 @@ def print_array(rows: Iterable[dict[str, Any]]) -> None:
 def print_object(value: Mapping[str, Any]) -> None:
     """Print one JSON object."""
     print(json.dumps(value, indent=2))
-
-
-def _exit_code(error: JournalError) -> int:
-    match error:
-        case JournalLocked():
-            return LOCKED
-        case IllegalTransition():
-            return INTERNAL
-        case JournalFull():
-            # The disk may have room later: systemd must restart, which 78 prevents.
-            return WRONG
-        case _:
-            return CONFIGURATION

@@ -153,9 +153,6 @@ def test_all_is_well_over_https(
         assert said[name].endswith("in 89 days")
     paths = [request.line.split()[1] for request in api.heard]
     assert paths == ["/auth", "/upload-url"]
-        "/auth",
-        "/upload-url",
-    ]
     assert bucket.lines == 1
     assert not bucket.heard
 
