@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Self
 
 from emitterd.errors import JournalError
-from emitterd.journal.rows import LATEST, Known, known_of, move
+from emitterd.journal.rows import LATEST, SUPERSEDED, Known, known_of, move
 from emitterd.model import LIVE, TRANSITIONS, State, Verb
 from emitterd.shutdown import Shutdown
 from emitterd.text import display
@@ -149,10 +149,8 @@ REMEDIES: dict[tuple[Operation, State], str] = {
     (Operation.HOLD, State.DELIVERING): "hold it when the attempt has ended",
 }
 
-_OF_STATE = """select id, path from entry where id > ? and id <= ? and state = ?
-    and forgotten_at is null and not exists (select 1 from entry later
-        where later.path = entry.path and later.id > entry.id)
-    order by id limit ?"""
+_OF_STATE = f"""select id, path from entry where id > ? and id <= ? and state = ?
+    and forgotten_at is null and not {SUPERSEDED} order by id limit ?"""  # noqa: S608  names are ours
 """A page of the paths whose latest version is in a state."""
 
 _CHANGE = "due_at = null, disposal = null, error = nullif(error, 'E107')"

@@ -43,8 +43,13 @@ def salvage(damaged: Path, fresh: Database) -> Salvaged:
         _Table(connection, "action").copy(fresh)
         entries = _Table(connection, "entry")
         copied = entries.copy(fresh)
-        of = _count(connection)
-        _copy_facts(connection, fresh)
+        of: int | None = None
+        with suppress(sqlite3.DatabaseError, TypeError):
+            rows = connection.execute("select sum(entries) from tally").fetchall()
+            of = int(rows[0][0])
+        with suppress(sqlite3.DatabaseError):
+            facts = connection.execute("select name, value from fact").fetchall()
+            fresh.write(lambda writer: writer.executemany(SAVE_FACT, facts))
     return Salvaged(copied, of, whole=entries.intact and of in {None, copied})
 
 
@@ -136,16 +141,3 @@ class _Table:
 
     def _query(self, sql: str) -> list[Row]:
         return self._connection.execute(sql).fetchall()
-
-
-def _copy_facts(connection: sqlite3.Connection, fresh: Database) -> None:
-    with suppress(sqlite3.DatabaseError):
-        facts = connection.execute("select name, value from fact").fetchall()
-        fresh.write(lambda writer: writer.executemany(SAVE_FACT, facts))
-
-
-def _count(connection: sqlite3.Connection) -> int | None:
-    with suppress(sqlite3.DatabaseError, TypeError):
-        rows = connection.execute("select sum(entries) from tally").fetchall()
-        return int(rows[0][0])
-    return None
