@@ -122,7 +122,7 @@ class Decision(StrEnum):
     DEFER = "defer"
     """This attempt failed and may pass later: back off, keep the grant."""
     PAUSE = "pause"
-    """The destination failed: pause all uploads, charge no attempt to the entry."""
+    """The destination failed: pause all uploads; the attempt is not counted for the entry."""
     RENEW_GRANT = "renew-grant"
     """The grant is no longer valid: request a new one at once."""
     RENEW_TOKEN = "renew-token"  # noqa: S105  the name of a decision
@@ -132,7 +132,7 @@ class Decision(StrEnum):
     WITHDRAW = "withdraw"
     """The file is gone or changed; its next version is another entry."""
     INTERRUPT = "interrupt"
-    """The daemon is stopping: back to the queue; no attempt is charged."""
+    """The daemon is stopping: back to the queue; the attempt is not counted."""
 
 
 class Stage(StrEnum):

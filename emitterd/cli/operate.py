@@ -58,7 +58,7 @@ def operate(
 
 
 def rebuild(config: Path | None) -> int:
-    """Rebuild a damaged or lost journal; 1 if something is lost for good."""
+    """Rebuild a damaged or lost journal; 1 if something is permanently lost."""
     settings = load_part(find(config, os.environ), os.environ, "journal", "spool")
     journal, rule = settings.journal.path, settings.spool
     spool = Spool(rule.directory)

@@ -1,7 +1,7 @@
 """The commands that only read: `status`, `list`, `receipts` and `explain`.
 
 They need no daemon, and do not disturb a running one. Each function returns the exit
-code.
+code. The columns and the layout of all tables: `output`.
 """
 
 import csv

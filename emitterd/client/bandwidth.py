@@ -2,7 +2,7 @@
 
 `Pacer` is a clock of bytes: it counts what the limit has let through since the start.
 An upload asks for one slice at a time. The slice gets the next place on that clock, and
-may be sent once the clock has reached its place. So uploads take turns: a small file
+may be sent once the clock has reached its place. So uploads alternate: a small file
 waits for one slice of each other upload, never for the rest of a large file. A new
 limit begins a new era: uploads that wait ask again, for a slice of the new size.
 Source: Zhang, "VirtualClock", SIGCOMM 1990, with one place for each slice.
@@ -38,7 +38,7 @@ class Slice(NamedTuple):
 
 
 class Pacer:
-    """Decides when each slice may go. Pure; instants are monotonic; not thread-safe."""
+    """Decides when each slice may go. Does no I/O; instants are monotonic; not thread-safe."""
 
     def __init__(self) -> None:
         self._at = 0.0

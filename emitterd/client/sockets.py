@@ -1,7 +1,7 @@
 """Sockets that never wait without bound: httpcore's documented network backend.
 
 httpx's own timeouts count from the last byte. So a server that answers one byte a
-second, or reads one, holds a request for ever. Here a request must send at a minimum
+second, or reads one, holds a request without an end. Here a request must send at a minimum
 speed and get its whole answer in time. A stop of the daemon ends it within `POLL_S`.
 """
 

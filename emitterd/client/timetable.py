@@ -1,4 +1,4 @@
-"""The bandwidth limit by the time of day. Pure.
+"""The bandwidth limit by the time of day. Does no I/O.
 
 The time is local. Where clocks are put forward, a span across the gap is an hour
 shorter that day; where they are put back, an hour longer.
@@ -26,7 +26,7 @@ class TimeSpan:
     limit: int | None
 
     def covers(self, minute: int) -> bool:
-        """Return whether a minute of the day lies in the span."""
+        """Return whether a minute of the day is in the span."""
         length_min = (self.end_min - self.begin_min) % DAY_MIN or DAY_MIN
         return (minute - self.begin_min) % DAY_MIN < length_min
 

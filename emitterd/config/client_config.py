@@ -21,7 +21,7 @@ from emitterd.yaml_reader import YamlError, read_text
 
 # A secret file may hold as much, so each secret fits into one.
 _LARGEST_BYTES = 64 * 1024
-_EXPECTED = "the config.py that lies beside client.py"
+_EXPECTED = "the config.py beside client.py"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ outcome closes it or sets the time of the next probe. Closed again, it lets one 
 pass, then two, then four (slow start): a server that has just come back would fail
 again under all uploads that waited for it.
 
-Pure, with `now` passed in, and not thread-safe: `Destination` has the lock.
+Does no I/O; `now` is passed in. Not thread-safe: `Destination` has the lock.
 """
 
 from collections.abc import Collection
@@ -160,8 +160,8 @@ class CircuitBreaker:
         """Record that an attempt for an entry failed at this stage.
 
         `file_only`: the file may be the cause. A streak of such failures opens the
-        circuit. Return the failure to report, if it is new, and the entries that were
-        charged a failed attempt during the streak.
+        circuit. Return the failure to report, if it is new, and the entries whose
+        attempts were counted as failed (charged) during the streak.
         """
         before = self.down
         if before is not None:
@@ -181,8 +181,8 @@ class CircuitBreaker:
             if len(self._streak) + 1 < self._streak_max:
                 self._streak.append(entry)
                 return None, []
-        suspects, self._streak = self._streak, []
-        return self._open(error, now, None), suspects
+        charged_entries, self._streak = self._streak, []
+        return self._open(error, now, None), charged_entries
 
     def _open(
         self, error: DeliveryError, now: float, before: OpenCircuit | None

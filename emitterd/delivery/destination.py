@@ -1,12 +1,14 @@
 """Whether the destination is up: a circuit breaker each for login, grant and bucket.
 
-A failure at one stage pauses the uploads that have to pass it. It also decides how many
-attempts run at once. It only decides: `now` is passed in, and nothing waits here.
+A failure at one stage pauses the uploads that have to pass it. `Destination` also
+decides how many attempts run at once. It only decides: `now` is passed in, and nothing
+waits here.
 
 A failure that is the same for every file (DNS, TLS, a refused login, 403 and 404 of the
-API, a wrong bucket) opens the breaker at once. As many temporary failures in a row as
-there are workers, at least four, open it too. These failures count for no file. If the
-breaker is closed and one file meets the same failure again, only that file is deferred.
+API, a wrong bucket) stops all uploads of this stage at once (the breaker opens). It
+also opens after N temporary failures in a row. N is the number of workers, or 4 if that
+is larger. They are not added to the attempts of any file. If the breaker is closed and
+one file meets the same failure again, only that file is deferred.
 """
 
 import threading
@@ -43,21 +45,21 @@ OVERLOAD = frozenset(
 
 
 AttemptPermit = dict[Stage, Permit]
-"""The permits of one attempt: one for each stage that it has yet to pass."""
+"""The permits of one attempt: one for each stage that it has not passed yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class StageFailure:
     """What a failed attempt means.
 
-    `news`: the outage, where it is to be reported. `due_at`: when the entry is tried
-    again at no charge; None where the failure is the entry's own. `suspects`: the
-    entries that were charged, one for each attempt, until the circuit opened.
+    `to_report`: the outage, if it is new. `due_at`: when the entry is tried again; this
+    attempt is not counted. None if the file is the cause. `charged_entries`: an id for
+    each attempt that was counted for its entry before the circuit opened.
     """
 
-    news: OpenCircuit | None
+    to_report: OpenCircuit | None
     due_at: float | None
-    suspects: list[int]
+    charged_entries: list[int]
 
 
 class Destination:
@@ -90,15 +92,15 @@ class Destination:
         return self._concurrency.limit
 
     @property
-    def downs(self) -> list[OpenCircuit]:
+    def open_circuits(self) -> list[OpenCircuit]:
         """The failure of each stage that has one, in the order of the stages."""
-        downs = [breaker.down for breaker in self._breakers.values()]
-        return [down for down in downs if down is not None]
+        open_circuits = [breaker.down for breaker in self._breakers.values()]
+        return [down for down in open_circuits if down is not None]
 
     @property
     def down(self) -> OpenCircuit | None:
         """The failure of the first such stage, or None while the destination is up."""
-        return next(iter(self.downs), None)
+        return next(iter(self.open_circuits), None)
 
     @property
     def limited(self) -> bool:
@@ -187,14 +189,14 @@ class Destination:
                 self._concurrency.record_overload()
             ended = self._record_earlier_answers(permit, stage)
             breaker, stage_permit = self._breakers[stage], permit.get(stage)
-            news, suspects = breaker.record_failure(
+            to_report, charged_entries = breaker.record_failure(
                 error, stage_permit, now, entry=entry, file_only=file_only
             )
             due_at = breaker.down.probe_at if breaker.down is not None else None
             # The outage that this attempt failed in is over.
             if due_at is None and breaker.is_stale(stage_permit):
                 due_at = now
-        return StageFailure(news, due_at, suspects), ended
+        return StageFailure(to_report, due_at, charged_entries), ended
 
     def _resize(self) -> None:
         for breaker in self._breakers.values():
@@ -214,9 +216,10 @@ class Destination:
     def _record_earlier_answers(
         self, permit: AttemptPermit, stage: Stage
     ) -> list[OpenCircuit]:
-        """Record that the stages before this one have answered, as the attempt came on.
+        """Record that the stages before this one have answered.
 
-        Return the failures that this ends.
+        They have, because the attempt reached this stage. Return the failures that
+        this ends.
         """
         earlier = [item for item in STAGES[: STAGES.index(stage)] if item in permit]
         ended = [

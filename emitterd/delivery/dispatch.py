@@ -113,17 +113,17 @@ class Dispatcher:
     def defer(self, entry: Entry, error: DeliveryError) -> tuple[float, bool]:
         """Put an entry off after a failed attempt.
 
-        Return when the next attempt is due, and whether this one was charged to the
-        entry. Raises `JournalFull`.
+        Return when the next attempt is due, and whether this one was charged: added to
+        the failed attempts of the entry. Raises `JournalFull`.
         """
         now, again = time.time(), entry.error == error.code
-        # Charged under the lock, before another thread can find that the destination
-        # was the cause, and take the charge back.
+        # Charged under the lock, before another thread can learn that the destination
+        # was the cause, and undo the charge.
         with self._destination.log_lock:
             failure, ended = self._destination.record_failure(
                 self._permit, error, now, entry=entry.id, again=again
             )
-            self._report(ended, failure.news)
+            self._report(ended, failure.to_report)
             due_at = failure.due_at
             charge = due_at is None
             if due_at is None:
@@ -131,8 +131,8 @@ class Dispatcher:
                     now, entry.attempts + 1, error.retry_after_s
                 )
             self._journal.defer(entry, error, due_at, charge=charge)
-            if failure.suspects:
-                self._journal.uncharge(failure.suspects)
+            if failure.charged_entries:
+                self._journal.uncharge(failure.charged_entries)
         return due_at, charge
 
     def restore_outage(self, error: DeliveryError) -> None:
@@ -141,7 +141,7 @@ class Dispatcher:
             failure, _ = self._destination.record_failure(
                 {}, error, time.time(), entry=0, again=False
             )
-            self._report([], failure.news)
+            self._report([], failure.to_report)
 
     def release(self) -> None:
         """Give the permit back; a second call does nothing."""
@@ -186,25 +186,25 @@ class Dispatcher:
             self._journal.defer(entry, error, due_at, charge=False)
         self.release()
 
-    def _report(self, ended: list[OpenCircuit], news: OpenCircuit | None) -> None:
+    def _report(self, ended: list[OpenCircuit], to_report: OpenCircuit | None) -> None:
         """Report a change once; the caller holds `log_lock`."""
-        if not ended and news is None:
+        if not ended and to_report is None:
             return
         # The first failure, then those of all stages, for `status`.
-        stages = [asdict(down.outage) for down in self._destination.downs]
-        # While the disk is full only `status` is out of date; the log has the news.
+        stages = [asdict(down.outage) for down in self._destination.open_circuits]
+        # While the disk is full only `status` is out of date; the log has the outage.
         with suppress(JournalFull):
             fact = {**stages[0], "stages": stages} if stages else None
             self._journal.save_fact("destination", fact)
         for down in ended:
             duration_s = time.time() - down.since
             log.info("destination.up", stage=down.stage, duration_s=duration_s)
-        if news is not None:
+        if to_report is not None:
             log.error(
                 "destination.down",
-                stage=news.stage,
-                error=news.code,
-                reason=news.reason,
-                hint=news.hint,
-                due_at=iso(news.probe_at),
+                stage=to_report.stage,
+                error=to_report.code,
+                reason=to_report.reason,
+                hint=to_report.hint,
+                due_at=iso(to_report.probe_at),
             )

@@ -37,7 +37,7 @@ log = structlog.get_logger()
 
 
 class Worker:
-    """One worker; `run` is its thread, `step` one turn of the loop."""
+    """One worker; `run` is its thread, `step` one pass of the loop."""
 
     def __init__(  # noqa: PLR0913  the parts that the daemon puts together
         self,

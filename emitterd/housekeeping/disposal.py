@@ -1,7 +1,7 @@
 """What happens to the file of a version that has ended: it is kept, moved or deleted.
 
 A file is touched only after its delivery or rejection is on disk in the journal, and
-only while the path still has the very file that was sent or rejected.
+only while the path still has the same file that was sent or rejected.
 """
 
 import os
@@ -18,7 +18,7 @@ from emitterd.failpoints import Point, reach
 from emitterd.journal.journal import Journal
 from emitterd.journal.rows import Ended
 from emitterd.model import Fingerprint, State
-from emitterd.spool.files import Removal, put_back
+from emitterd.spool.files import FileMover, put_back
 from emitterd.spool.folder import OPEN_FOLDERS, Spool
 from emitterd.text import display, iso
 
@@ -116,7 +116,7 @@ class Disposal:
             self._may_be_due = True
             self._log_once(path, _reason(error))
         except JournalFull:
-            # The file is gone already; the next try finds that and records it.
+            # The file is gone already; the next attempt finds that and records it.
             self._may_be_due = True
 
     def _move_or_delete(
@@ -130,27 +130,27 @@ class Disposal:
         rule = self._rule
         try:
             with self._spool.stable_path(path) as source:
-                # If a process died here, the file has its aside name still, and the
+                # If a process died here, the file still has its private name, and the
                 # path says nothing about it.
-                aside = source.with_name(f".emitterd-{entry_id}")
-                set_aside = os.path.lexists(aside)
+                private = source.with_name(f".emitterd-{entry_id}")
+                is_private = os.path.lexists(private)
                 if rule.keeps(ended.state):
-                    if set_aside:
-                        put_back(aside, source)
+                    if is_private:
+                        put_back(private, source)
                     return None
                 # Another file under the same path is a version of its own.
-                if not set_aside and Fingerprint.of(self._spool.stat(path)) != sent:
+                if not is_private and Fingerprint.of(self._spool.stat(path)) != sent:
                     return None
                 reach(Point.DISPOSAL_DUE)
-                removal = Removal(source, aside, lambda file: _is_same(file, sent))
+                mover = FileMover(source, private, lambda file: _is_same(file, sent))
                 folder = rule.folder(ended.state)
                 if folder is None:
-                    return "" if removal.delete() else None
-                # The day that it ended, not today: a second try finds the file of the
+                    return "" if mover.delete() else None
+                # The day that it ended, not today: a second attempt finds the file of the
                 # first one.
                 target = folder / iso(ended.at)[:10] / os.fsdecode(path)
                 rejected = ended.state is State.REJECTED
-                return removal.move(target, ended.rejection(path) if rejected else None)
+                return mover.move(target, ended.rejection(path) if rejected else None)
         except FileError as error:
             if error.code is Code.UNREADABLE or self._spool.lost():
                 raise

@@ -65,15 +65,15 @@ class Retention:
             if not page:
                 break
             after_id = page[-1][0]
-            spent = [
+            expired = [
                 entry_id
                 for entry_id, path, superseded in page
                 if superseded or self._gone(path)
             ]
             reach(Point.PRUNE_DUE)
-            self._journal.prune(spent)
+            self._journal.prune(expired)
             reach(Point.PRUNED)
-            pruned += len(spent)
+            pruned += len(expired)
         return pruned
 
     def _gone(self, path: bytes) -> bool:

@@ -30,7 +30,7 @@ BATCH = 500
 """Admissions per commit: a large folder must not cost one fsync per file."""
 
 SLICE_S = 0.2
-"""How long a slice of a sweep takes before hints get their turn."""
+"""How long a slice of a sweep takes before hints are taken."""
 
 HINTS_MAX = 100_000
 """More hints than this are worth less than one sweep."""

@@ -1,7 +1,8 @@
-"""Which files are settled, and so may be queued. Pure: `now` is passed in.
+"""The candidates: files that are not settled, and so may not be queued yet.
 
 A candidate is a path that was seen and is not in the journal yet. Candidates are kept
-in memory only: after a restart they are observed again.
+in memory only: after a restart they are observed again. Does no I/O; `now` is passed
+in.
 """
 
 import heapq

@@ -104,16 +104,16 @@ class PendingWrite(Generic[T]):
     """Work that waits for its commit, and its result."""
 
     work: Callable[[sqlite3.Connection], T]
-    final: bool
+    may_use_reserve: bool
     durable: bool
     done: bool = False
     result: T | None = None
     error: BaseException | None = None
-    turn: threading.Lock = field(default_factory=threading.Lock)
+    wake_up: threading.Lock = field(default_factory=threading.Lock)
     """Free once it is done, or once its thread must commit."""
 
     def __post_init__(self) -> None:
-        self.turn.acquire()
+        self.wake_up.acquire()
 
 
 Batch = list[PendingWrite[Any]]
@@ -122,23 +122,23 @@ Batch = list[PendingWrite[Any]]
 class Database:
     """The journal's file, locked for this process. Thread-safe.
 
-    The first thread that writes commits for all that wait. Meanwhile the work of others
-    collects; then the first of those commits. A thread wakes up only for its own result
-    or to commit: passing one lock through all threads took a third of the time of 8
-    workers.
+    One thread commits the work of all waiting threads. New work waits; then the first
+    thread of the new work commits it. A thread wakes up only for its own result or to
+    commit: with one shared lock, 8 workers lost a third of tnext_leader time.
     """
 
     def __init__(self, path: Path) -> None:
         """Open or create the file.
 
         Raises `JournalLocked` where another process has it, `JournalError` where it
-        lies on a network file system, is foreign, newer, or damaged.
+        is on a network file system, is not a journal of emitterd, is from a newer
+        version, or is damaged.
         """
         self._queue: Batch = []
         self._queue_lock = threading.Lock()
         self._has_leader = False
         self._writing = threading.Lock()
-        """Held during each commit: whoever holds it prevents all writing."""
+        """Held during each commit: its holder prevents all writing."""
         self._synced = True
         self._reading = threading.Lock()
         self.committing_since: float | None = None
@@ -165,7 +165,7 @@ class Database:
         self,
         work: Callable[[sqlite3.Connection], T],
         *,
-        final: bool = False,
+        may_use_reserve: bool = False,
         durable: bool = True,
     ) -> T:
         """Run `work` in a transaction and return its result once that is durable.
@@ -173,16 +173,16 @@ class Database:
         An exception of `work` undoes only its own changes and is raised here. Raises
         `JournalFull` where the disk is full; nothing is changed then.
 
-        `final` work ends something under way: it may use the disk reserve, and then
-        runs a second time. Work that is not `durable` may be undone by a power cut,
+        `may_use_reserve`: the work records the end of something. If the disk is full,
+        it runs again, with the space of the reserve. Work that is not `durable` may be undone by a power cut,
         until a durable commit follows.
         """
-        mine = PendingWrite(work, final, durable)
+        mine = PendingWrite(work, may_use_reserve, durable)
         with self._queue_lock:
             self._queue.append(mine)
-            follows, self._has_leader = self._has_leader, True
-        if follows:
-            mine.turn.acquire()
+            is_follower, self._has_leader = self._has_leader, True
+        if is_follower:
+            mine.wake_up.acquire()
         if not mine.done:
             self._lead(mine)
         if mine.error is not None:
@@ -231,20 +231,20 @@ class Database:
                     batch, self._queue = self._queue, []
                 self._commit(batch)
         except BaseException as error:
-            # No caller may mistake uncommitted work for done.
+            # No caller may believe that uncommitted work is done.
             for pending in batch:
                 pending.error = pending.error or error
             raise
         finally:
             with self._queue_lock:
-                heir = self._queue[0] if self._queue else None
-                self._has_leader = heir is not None
-            if heir is not None:
-                heir.turn.release()
+                next_leader = self._queue[0] if self._queue else None
+                self._has_leader = next_leader is not None
+            if next_leader is not None:
+                next_leader.wake_up.release()
             for pending in batch:
                 pending.done = True
                 if pending is not mine:
-                    pending.turn.release()
+                    pending.wake_up.release()
 
     def _commit(self, batch: Batch) -> None:
         self.committing_since = time.monotonic()
@@ -254,8 +254,8 @@ class Database:
                 self._reserve.release(full)
                 for pending in batch:
                     pending.error = full
-                if final := [pending for pending in batch if pending.final]:
-                    self._transact(final)
+                if again := [pending for pending in batch if pending.may_use_reserve]:
+                    self._transact(again)
         finally:
             self.committing_since = None
 
@@ -286,7 +286,7 @@ class Database:
 
     def _run(self, pending: PendingWrite[Any]) -> None:
         pending.error = None
-        self._writer.execute("savepoint one")
+        self._writer.execute("savepoint work")
         try:
             pending.result = pending.work(self._writer)
         except BaseException as error:
@@ -296,8 +296,8 @@ class Database:
             ):
                 raise
             pending.error = error
-            self._writer.execute("rollback to one")
-        self._writer.execute("release one")
+            self._writer.execute("rollback to work")
+        self._writer.execute("release work")
 
 
 def _open(path: Path) -> tuple[sqlite3.Connection, sqlite3.Connection]:
@@ -350,7 +350,7 @@ def _refuse_network(path: Path) -> None:
     kind = file_system(path.parent)
     if kind in NETWORK:
         raise JournalError(
-            f"{path} lies on a network file system ({kind}), which SQLite's"
+            f"{path} is on a network file system ({kind}), which SQLite's"
             " write-ahead log cannot use",
             hint="name a local directory in journal.path",
         )

@@ -1,10 +1,10 @@
 """The journal: every durable change of an entry, one method for each.
 
 A method returns when its change is on disk. So what follows (a byte sent, a file
-moved, a line logged) never runs ahead of the record. Crashes are argued in
+moved, a line logged) never runs ahead of the record. Each crash is explained in
 docs/design.md, "Crash table". Admissions, claims and operator commands begin work,
-and are refused while the disk is full. Everything else ends work under way: it is
-`final`, and may use the disk reserve.
+and are refused while the disk is full. Everything else records the end of something:
+it may use the disk reserve.
 """
 
 import json
@@ -85,7 +85,7 @@ class Journal:
         """For `Operations`, which writes to it too."""
         self._queue = FairQueue()
         self.apply_settings(backoff_max_s)
-        self.reclaimed = self.database.write(_reclaim, final=True)
+        self.reclaimed = self.database.write(_reclaim, may_use_reserve=True)
         reach(Point.RECLAIMED)
         least = "select coalesce(min(turn), 0) from entry where state = 'queued'"
         last = "select flow, max(turn) from entry where state = 'queued' group by flow"
@@ -179,7 +179,7 @@ class Journal:
             connection.execute("update entry set id = ? where id = ?", ids)
             connection.execute("update action set entry = ? where entry = ?", ids)
 
-        self.database.write(work, final=True)
+        self.database.write(work, may_use_reserve=True)
 
     # The grant.
 
@@ -214,7 +214,7 @@ class Journal:
             if connection.execute(statements.PIN, values).rowcount != 1:
                 raise IllegalTransition(f"pin: entry {entry.id} is not delivering")
 
-        self.database.write(work, final=True)
+        self.database.write(work, may_use_reserve=True)
 
     def drop_grant(self, entry: Entry) -> None:
         """Unpin a grant that was refused; its key stays on record.
@@ -231,7 +231,7 @@ class Journal:
                 'update entry set "grant" = ? where id = ?', (spent, entry.id)
             )
 
-        self.database.write(work, final=True)
+        self.database.write(work, may_use_reserve=True)
         reach(Point.GRANT_DROPPED)
 
     # The end of an attempt.
@@ -261,7 +261,7 @@ class Journal:
         reach(Point.DEFERRED)
 
     def interrupt(self, entry: Entry, *, ambiguous: bool = False) -> None:
-        """Requeue an entry because the daemon is stopping; no attempt is charged."""
+        """Requeue an entry because the daemon is stopping; the attempt is not counted."""
         values = {"ambiguous": entry.ambiguous or ambiguous}
         self._move(Verb.INTERRUPT, entry, "ambiguous = :ambiguous", values)
         reach(Point.INTERRUPTED)
@@ -289,7 +289,7 @@ class Journal:
             if not move(connection, verb, entry.id, assignments, values):
                 raise IllegalTransition(f"{verb}: entry {entry.id} is in another state")
 
-        self.database.write(work, final=True)
+        self.database.write(work, may_use_reserve=True)
 
     # While entries wait.
 
@@ -371,7 +371,7 @@ class Journal:
         return self.database.read(f"{rejected} and changed_at >= ?", (since,))
 
     def _execute(self, sql: str, *parameters: object) -> None:
-        self.database.write(lambda writer: writer.execute(sql, parameters), final=True)
+        self.database.write(lambda writer: writer.execute(sql, parameters), may_use_reserve=True)
 
 
 def _reason(trouble: DeliveryError) -> dict[str, object]:

@@ -1,8 +1,8 @@
 """The one list of alarms: for `/healthz`, `status --check`, metrics and page.
 
 Absence of progress is an alarm, and not only errors: a queue that hangs logs nothing.
-Pure: numbers and `now` in, alarms out. Instants are seconds since the epoch, limits are
-seconds.
+Does no I/O: numbers and `now` in, alarms out. Instants are seconds since the epoch,
+limits are seconds.
 """
 
 import re

@@ -100,7 +100,7 @@ class HealthMonitor:
 
     def _read(self, now: float) -> QueueReading:
         queue = self._read_queue(now)
-        outages = tuple(down.outage for down in self._destination.downs)
+        outages = tuple(down.outage for down in self._destination.open_circuits)
         limits, sweep_every_s = self._limits()
         alarms = queue_alarms(queue, outages, limits, now, running=True)
         alarms += daemon_alarms(self._watch(sweep_every_s), now)

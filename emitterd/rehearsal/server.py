@@ -1,4 +1,4 @@
-"""The rehearsal server: an emission API and its bucket, on disk, with faults to order.
+"""The rehearsal server: an emission API and its bucket, on disk, with faults on request.
 
 It speaks the protocol of cQube 1.1 to 4.1 over S3 on one port: `/data/auth`,
 `/data/upload-url`, lists and downloads, and a bucket under `/bucket/` that checks the

@@ -217,7 +217,7 @@ class Daemon:
         if result.before in LIVE:
             reason = "forgotten by the operator"
             log.info("file.withdrawn", path=display(result.path), reason=reason)
-        # Intake admits what lies in the folder again, as a new file.
+        # Intake admits the files in the folder again, as a new file.
         self._components.intake.hint(result.path)
 
     def _done(self, timeout: "_OnceTimeout") -> bool:

@@ -2,7 +2,7 @@
 
 journald's native protocol: a datagram a message; what is too large for one goes as a
 sealed memory file. Source: systemd.io/JOURNAL_NATIVE_PROTOCOL. Own code, as the library
-that needs no compiler waits for ever where journald does not read.
+that needs no compiler waits without an end where journald does not read.
 """
 
 import array

@@ -1,8 +1,8 @@
-"""Moves or deletes a file for good: safely, durably, also to another file system.
+"""Moves or deletes a file permanently and durably, also to another file system.
 
 A newer file of the same name is never touched: emitterd first renames the file to a
-private name, the aside name, and then checks that it is the right file. Each step may
-be repeated after a crash.
+private name and then checks that it is the right file. Each step may be repeated after
+a crash.
 """
 
 import ctypes
@@ -28,27 +28,30 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
 
-_naming = threading.Lock()
+_name_lock = threading.Lock()
 """Held while a free name is chosen and taken."""
 
 
 @dataclass(frozen=True, slots=True)
-class Removal:
-    """A file that is to be moved or deleted for good.
+class FileMover:
+    """Moves or deletes one file permanently.
 
-    `aside` is a name in the same folder that nobody else uses. A crash may leave the
-    file there. `is_same` tells whether a path holds the right file.
+    `private` is a name in the same folder that nobody else uses. A crash may leave the
+    file there. `is_same` returns whether a path has the right file.
     """
 
     source: Path
-    aside: Path
+    private: Path
     is_same: Callable[[Path], bool]
 
     def delete(self) -> bool:
-        """Delete the file; return whether it was still there. Raises `OSError`."""
-        if not self._set_aside():
+        """Delete the file; return False if another file has replaced it.
+
+        Raises `OSError`, also where the file is missing.
+        """
+        if not self._rename_to_private():
             return False
-        self.aside.unlink()
+        self.private.unlink()
         reach(Point.UNLINKED)
         sync(self.source.parent)
         return True
@@ -57,10 +60,10 @@ class Removal:
         """Move the file to `target`, or the next free name; return that.
 
         Returns None where `source` is another file by now; that file stays. `reason`
-        is written to a `.reason.json` beside the target first: no file lies there
-        unexplained. Raises `OSError`.
+        is written to a `.reason.json` beside the target first, so each file there has
+        its reason beside it. Raises `OSError`.
         """
-        current = self._current()
+        current = self._where_it_is()
         heartbeat.silence(current.lstat().st_size / MINIMUM_COPY_BYTES_S)
         _make_folder(target.parent)
         moved: Path | None
@@ -81,36 +84,36 @@ class Removal:
             sync(self.source.parent)
         return moved
 
-    def _current(self) -> Path:
-        return self.aside if os.path.lexists(self.aside) else self.source
+    def _where_it_is(self) -> Path:
+        return self.private if os.path.lexists(self.private) else self.source
 
-    def _set_aside(self) -> bool:
-        """Rename the file to its aside name; return whether it is the right file."""
-        if not os.path.lexists(self.aside):
-            self.source.rename(self.aside)
+    def _rename_to_private(self) -> bool:
+        """Rename the file to its private name; return whether it is the right file."""
+        if not os.path.lexists(self.private):
+            self.source.rename(self.private)
             reach(Point.SET_ASIDE)
-        if self.is_same(self.aside):
+        if self.is_same(self.private):
             return True
-        put_back(self.aside, self.source)
+        put_back(self.private, self.source)
         return False
 
     def _copy_and_remove(
         self, target: Path, reason: Mapping[str, object] | None
     ) -> Path | None:
-        """Move to another file system: copy whole, make durable, only then remove."""
-        copy = target.with_name(f"{self.aside.name}.part")
+        """Move to another file system: copy the whole file, sync it, and only then remove."""
+        copy = target.with_name(f"{self.private.name}.part")
         try:
             # If a link has replaced the file, it is not followed, here and below.
-            shutil.copy2(self._current(), copy, follow_symlinks=False)
+            shutil.copy2(self._where_it_is(), copy, follow_symlinks=False)
             sync(copy, os.O_NOFOLLOW)
             reach(Point.COPIED)
-            if not self._set_aside():
+            if not self._rename_to_private():
                 copy.unlink()
                 return None
             moved = _rename_to_free_name(copy, target, reason)
             reach(Point.COPY_NAMED)
             sync(target.parent)
-            self.aside.unlink()
+            self.private.unlink()
             return moved
         except OSError:
             # Otherwise each try would leave another copy.
@@ -118,22 +121,25 @@ class Removal:
             raise
 
 
-def put_back(aside: Path, source: Path) -> None:
-    """Give a file its name back, unless a newer file has taken the name."""
+def put_back(private: Path, source: Path) -> None:
+    """Give a file its name back.
+
+    If a newer file has taken the name, the file with the private name is deleted.
+    """
     try:
-        source.hardlink_to(aside)
+        source.hardlink_to(private)
     except FileExistsError:
         pass
     except OSError:
         # The file system has no hard links, or forbids one to another user's file.
         with suppress(FileExistsError):
-            _rename_no_replace(aside, source)
+            _rename_no_replace(private, source)
             return
-    aside.unlink()
+    private.unlink()
 
 
 def sync(path: Path, flags: int = 0) -> None:
-    """Make a file durable, or the names in a folder. Raises `OSError`."""
+    """Write a file, or a folder's list of names, to disk (fsync). Raises `OSError`."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
     try:
         os.fsync(fd)
@@ -155,7 +161,7 @@ def _rename_no_replace(old: Path, new: Path) -> None:
 def _rename_to_free_name(
     current: Path, target: Path, reason: Mapping[str, object] | None
 ) -> Path:
-    with _naming:
+    with _name_lock:
         free = _free_name(target, current)
         if reason is not None:
             part = free.with_name(f".{free.name}.reason.json.part")

@@ -33,10 +33,10 @@ OPEN_FOLDERS = Path("/proc/self/fd")
 HASH_CHUNK_BYTES = 1024 * 1024
 SMALL_BYTES = 64 * 1024
 NAMES_PER_TURN = 1000
-"""How many names of one folder are listed before other folders get their turn."""
+"""How many names of one folder are listed before other folders are read on."""
 
 OPEN_LISTINGS_MAX = 64
-"""How many folders are listed in turns; each has a descriptor open."""
+"""How many folders are listed in rotation; each has a descriptor open."""
 
 PathStat = tuple[bytes, os.stat_result]
 """A path that a listing named, and its stat."""
@@ -135,7 +135,7 @@ class Spool:
 
         `skip` is asked before each folder. `unreadable` gets folders and files that
         cannot be read, and the walk goes on. Links are yielded, not followed. Folders
-        are listed in turns, so that a folder of a million files delays no other.
+        are listed in rotation, so that a folder of a million files delays no other.
         """
         try:
             root = self._open_root()

@@ -247,7 +247,7 @@ def test_what_waits_together(site: Site) -> None:
                         "insert into fact values (?, ?)", (name, "x" * 5000)
                     ).rowcount
                 ),
-                final=final,
+                may_use_reserve=final,
             )
         except JournalFull as full:
             answers[name] = full.code

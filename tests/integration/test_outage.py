@@ -68,7 +68,7 @@ def delivered(rig: Rig, names: list[str]) -> bool:
 
 def probes(rig: Rig, stage: str) -> int:
     """Return how many probes of a stage have failed."""
-    return sum(one.probes for one in rig.destination.downs if one.stage == stage)
+    return sum(one.probes for one in rig.destination.open_circuits if one.stage == stage)
 
 
 @each_stage
@@ -103,10 +103,10 @@ def test_while_it_is_down_only_probes_reach_the_server(
         rig.faults(MENU[stage])
         while rig.step() == 0.0:
             pass
-        assert [one.stage for one in rig.destination.downs] == [stage]
+        assert [one.stage for one in rig.destination.open_circuits] == [stage]
         for _ in range(6):
             before, failed = rig.reached(ENDPOINT[stage]), probes(rig, stage)
-            due_at = rig.destination.downs[0].probe_at
+            due_at = rig.destination.open_circuits[0].probe_at
             workers = [rig.another_worker() for _ in range(WORKERS)]
             waits = [one.step(due_at) for one in workers]
 
@@ -128,7 +128,7 @@ def test_probes_of_the_bucket_use_up_no_grants(tmp_path: Path) -> None:
             pass
         granted, rounds = rig.reached("upload-url"), 2 * FRESH_EVERY
         for _ in range(rounds):
-            assert rig.worker.step(rig.destination.downs[0].probe_at) == 0.0
+            assert rig.worker.step(rig.destination.open_circuits[0].probe_at) == 0.0
 
         assert probes(rig, "bucket") == rounds
         assert rig.reached("upload-url") - granted == rounds // FRESH_EVERY

@@ -83,15 +83,15 @@ class Mortal(Database):
         self,
         work: Callable[[Any], T],
         *,
-        final: bool = False,
+        may_use_reserve: bool = False,
         durable: bool = True,
     ) -> T:
         """Write, or die."""
         self._left -= 1
         if self._left:
-            return super().write(work, final=final, durable=durable)
+            return super().write(work, may_use_reserve=may_use_reserve, durable=durable)
         if self._late:
-            super().write(work, final=final, durable=durable)
+            super().write(work, may_use_reserve=may_use_reserve, durable=durable)
         raise Killed
 
 

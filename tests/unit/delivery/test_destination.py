@@ -59,7 +59,7 @@ def fail(
 
 def stages_down(destination: Destination) -> list[Stage]:
     """Return the stages that are down."""
-    return [down.stage for down in destination.downs]
+    return [down.stage for down in destination.open_circuits]
 
 
 @each_stage
@@ -69,10 +69,10 @@ def test_a_failure_opens_its_own_circuit_only(
     """An error opens the circuit of its stage, and the entry is not charged."""
     failure = fail(destination, OF[stage])
 
-    assert failure.news == destination.down == destination.at(stage)
-    assert failure.news is not None
-    assert failure.news.stage is stage
-    assert failure.due_at == failure.news.probe_at
+    assert failure.to_report == destination.down == destination.at(stage)
+    assert failure.to_report is not None
+    assert failure.to_report.stage is stage
+    assert failure.due_at == failure.to_report.probe_at
     assert stages_down(destination) == [stage]
     assert not isinstance(destination.acquire(NOW), dict)
 
@@ -150,7 +150,7 @@ def test_failure_with_the_grant_ends_that_of_the_login(
     )
 
     assert [down.stage for down in ended] == [LOGIN]
-    assert failure.news == destination.at(GRANT)
+    assert failure.to_report == destination.at(GRANT)
     assert stages_down(destination) == [GRANT]
 
 
