@@ -122,7 +122,10 @@ class Decision(StrEnum):
     DEFER = "defer"
     """This attempt failed and may pass later: back off, keep the grant."""
     PAUSE = "pause"
-    """The destination failed: pause all uploads; the attempt is not counted for the entry."""
+    """The destination failed.
+
+    Pause all uploads; the attempt is not counted for the entry.
+    """
     RENEW_GRANT = "renew-grant"
     """The grant is no longer valid: request a new one at once."""
     RENEW_TOKEN = "renew-token"  # noqa: S105  the name of a decision

@@ -294,11 +294,11 @@ def rehearse(
 ) -> int:
     """Run a local emission server for practice, with faults on request."""
     from emitterd.cli import rehearse
-    from emitterd.rehearsal.server import FaultMenu
+    from emitterd.rehearsal.server import FaultList
 
     if faults:
         return rehearse.list_faults()
-    options["faults"] = _quantity(FaultMenu.parse, fault, "--fault")
+    options["faults"] = _quantity(FaultList.parse, fault, "--fault")
     options["latency_s"] = _quantity(parse_duration, latency, "--latency")
     return rehearse.serve(**options)
 

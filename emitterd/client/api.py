@@ -46,7 +46,7 @@ TRIES = 3
 
 _BRIEF = frozenset({Code.API_TROUBLE, Code.CONNECTION_LOST})
 _NOT_ALLOWED = frozenset({Code.FORBIDDEN, Code.NOT_AN_EMISSION_API, Code.TOKEN_REFUSED})
-"""How an API refuses `download_url` permanently: it has none (cQube 1.0), or not for this
+"""How an API refuses `download_url` each time: it has none (cQube 1.0), or not for this
 user (1.1 to 1.6)."""
 
 _NO_URL = frozenset({Code.REQUEST_REFUSED, Code.MALFORMED_ANSWER})

@@ -38,7 +38,10 @@ class Slice(NamedTuple):
 
 
 class Pacer:
-    """Decides when each slice may go. Does no I/O; instants are monotonic; not thread-safe."""
+    """Decides when each slice may go.
+
+    Does no I/O; instants are monotonic; not thread-safe.
+    """
 
     def __init__(self) -> None:
         self._at = 0.0

@@ -62,7 +62,11 @@ class VersionRange:
 
 
 class DatasetKind(StrEnum):
-    """What a dataset is for; kinds are sent in this order."""
+    """What a dataset is for.
+
+    `catalogue.yaml` and `with_others` list the datasets in this order of kinds, and
+    the list is the order of sending.
+    """
 
     MASTER = "master"
     TRANSACTIONAL = "transactional"

@@ -146,8 +146,8 @@ class Disposal:
                 folder = rule.folder(ended.state)
                 if folder is None:
                     return "" if mover.delete() else None
-                # The day that it ended, not today: a second attempt finds the file of the
-                # first one.
+                # The day that it ended, not today: a second attempt finds the file of
+                # the first one.
                 target = folder / iso(ended.at)[:10] / os.fsdecode(path)
                 rejected = ended.state is State.REJECTED
                 return mover.move(target, ended.rejection(path) if rejected else None)

@@ -174,8 +174,8 @@ class Database:
         `JournalFull` where the disk is full; nothing is changed then.
 
         `may_use_reserve`: the work records the end of something. If the disk is full,
-        it runs again, with the space of the reserve. Work that is not `durable` may be undone by a power cut,
-        until a durable commit follows.
+        it runs again, with the space of the reserve. Work that is not `durable` may be
+        undone by a power cut, until a durable commit follows.
         """
         mine = PendingWrite(work, may_use_reserve, durable)
         with self._queue_lock:

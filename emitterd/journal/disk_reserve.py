@@ -40,7 +40,8 @@ class DiskReserve:
 
     def __init__(self, journal: Path) -> None:
         """Allocate nothing yet: `renew` does."""
-        self._path = journal.with_name(journal.name + ".ballast")  # the file of the reserve
+        # This is the reserve's file; installations have it under this name.
+        self._path = journal.with_name(journal.name + ".ballast")
         disk = os.statvfs(journal.parent)
         self.size_bytes = min(SIZE_BYTES, disk.f_blocks * disk.f_frsize // SHARE)
         self._held = False

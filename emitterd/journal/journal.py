@@ -103,7 +103,7 @@ class Journal:
 
     def apply_settings(self, backoff_max_s: float) -> None:
         """Treat due times further off than this as set before a clock was set back."""
-        self._horizon_s = backoff_max_s + RETRY_AFTER_CAP_S + 60.0
+        self._due_in_max_s = backoff_max_s + RETRY_AFTER_CAP_S + 60.0
 
     # Admission and claim.
 
@@ -124,7 +124,7 @@ class Journal:
         A power cut may undo the claim of an entry without a grant: nothing is sent
         before its grant is pinned, and that commit makes the claim durable too.
         """
-        order = {"now": now, "horizon": now + self._horizon_s, "want": want}
+        order = {"now": now, "due_max": now + self._due_in_max_s, "want": want}
         try:
             return self.database.write(partial(self._claim, order), durable=False)
         except _HasGrant:
@@ -261,7 +261,10 @@ class Journal:
         reach(Point.DEFERRED)
 
     def interrupt(self, entry: Entry, *, ambiguous: bool = False) -> None:
-        """Requeue an entry because the daemon is stopping; the attempt is not counted."""
+        """Requeue an entry because the daemon is stopping.
+
+        The attempt is not counted.
+        """
         values = {"ambiguous": entry.ambiguous or ambiguous}
         self._move(Verb.INTERRUPT, entry, "ambiguous = :ambiguous", values)
         reach(Point.INTERRUPTED)
@@ -371,7 +374,9 @@ class Journal:
         return self.database.read(f"{rejected} and changed_at >= ?", (since,))
 
     def _execute(self, sql: str, *parameters: object) -> None:
-        self.database.write(lambda writer: writer.execute(sql, parameters), may_use_reserve=True)
+        self.database.write(
+            lambda writer: writer.execute(sql, parameters), may_use_reserve=True
+        )
 
 
 def _reason(trouble: DeliveryError) -> dict[str, object]:

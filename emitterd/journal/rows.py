@@ -124,7 +124,7 @@ SUPERSEDED = """exists (select 1 from entry later
 
 # Claim the next entry: of the queued the one with the lowest turn, and of the deferred
 # one that is due; where `want` is not `any`, also the entry with a grant that waited
-# longest. A due time after `:horizon` is later than any backoff can set: it was written
+# longest. A due time after `:due_max` is later than any backoff can set: it was written
 # before the clock was set back, so the entry is due. Most paths have one version: the
 # last column spares them three more queries. SQLite finds the value that RETURNING
 # computed in an index only by a cast.
@@ -138,12 +138,12 @@ CLAIM = f"""update entry set state = '{TRANSITIONS[Verb.CLAIM][1]}', changed_at 
             where state = 'deferred' and due_at <= :now order by due_at limit 1)
         union all
         select * from (select id, turn, rank, 1, "grant" is not null from entry
-            where state = 'deferred' and due_at > :horizon order by due_at limit 1)
+            where state = 'deferred' and due_at > :due_max order by due_at limit 1)
         union all
         select * from (select id, turn, rank, 0, 1 from entry
             where :want <> 'any' and "grant" is not null
             and state in ('queued', 'deferred')
-            and (state = 'queued' or due_at <= :now or due_at > :horizon)
+            and (state = 'queued' or due_at <= :now or due_at > :due_max)
             order by due_at limit 1)
     ) where pinned or :want <> 'pinned'
     order by case :want when 'pinned-first' then not pinned

@@ -13,7 +13,7 @@ from emitterd.rehearsal import responses
 from emitterd.rehearsal.api import BUCKETS, Logins, emitted_key, listing
 from emitterd.rehearsal.bucket import Bucket, ObjectUpload
 from emitterd.rehearsal.exchange import Exchange, RequestRecord
-from emitterd.rehearsal.faults import REGIONAL_PATH, Fault, FaultMenu, FaultStage
+from emitterd.rehearsal.faults import REGIONAL_PATH, Fault, FaultList, FaultStage
 from emitterd.rehearsal.responses import RefusedError, json_response, text_response
 
 _BUCKET_PATH = "/bucket"
@@ -32,13 +32,13 @@ Handler = Callable[[Exchange], Awaitable[Response | None]]
 class Endpoints:
     """The handlers of everything that is served.
 
-    `menu` is asked anew for each fault. `grant_lifetime_s`: seconds that a grant lives.
-    `fired` counts the faults that happened.
+    `fault_list` is called for each fault. `grant_lifetime_s`: seconds that a grant
+    lives. `fired` counts the faults that happened.
     """
 
     bucket: Bucket
     logins: Logins
-    menu: Callable[[], FaultMenu]
+    fault_list: Callable[[], FaultList]
     grant_lifetime_s: float
     fired: Counter[str] = field(default_factory=Counter)
 
@@ -60,7 +60,7 @@ class Endpoints:
 
     def draw(self, record: RequestRecord, stage: FaultStage) -> Fault | None:
         """Return the fault that strikes this request now, and record it."""
-        fault = self.menu().draw(stage)
+        fault = self.fault_list().draw(stage)
         if fault is not None:
             record.fault = fault.name
             self.fired[fault.name] += 1

@@ -1,6 +1,6 @@
 """The faults that the rehearsal server can be asked for, and how they are ordered.
 
-A menu is a list of items, separated by commas:
+A list of faults is a text of items, separated by commas:
 
     name                    every eligible request
     name:0.2                each eligible request with probability 0.2
@@ -211,13 +211,13 @@ FAULTS: dict[str, FaultKind] = {
 """The faults that an operator can order, by name. The command line lists them."""
 
 
-class FaultMenuError(ValueError):
-    """The text of a fault menu is wrong; the message says where."""
+class FaultListError(ValueError):
+    """The text of a list of faults is wrong; the message says where."""
 
 
 @dataclass(slots=True)
 class Fault:
-    """A fault on a menu; `parameter` as its kind says.
+    """A fault in a list; `parameter` as its kind says.
 
     It strikes with a probability, or the `left` next requests if that is a number.
     """
@@ -229,7 +229,7 @@ class Fault:
     left: int | None = None
 
 
-class FaultMenu:
+class FaultList:
     """Which faults happen, and how often; safe to draw from in several threads."""
 
     def __init__(
@@ -247,9 +247,9 @@ class FaultMenu:
         kinds: Mapping[str, FaultKind] = FAULTS,
         seed: int | None = None,
     ) -> Self:
-        """Read a menu of these kinds; equal `seed` and requests give equal faults.
+        """Read a list of these kinds; equal `seed` and requests give equal faults.
 
-        Raises `FaultMenuError` naming the item that cannot be read.
+        Raises `FaultListError` naming the item that cannot be read.
         """
         parts = (part.strip() for part in text.split(","))
         return cls([_parse_item(part, kinds) for part in parts if part], seed=seed)
@@ -274,10 +274,10 @@ def _parse_item(text: str, kinds: Mapping[str, FaultKind]) -> Fault:
     kind = kinds.get(name)
     if kind is None:
         known = ", ".join(sorted(kinds))
-        raise FaultMenuError(f"unknown fault {name!r}; the known ones are: {known}")
+        raise FaultListError(f"unknown fault {name!r}; the known ones are: {known}")
     match = _FREQUENCY.fullmatch(text.removeprefix(name))
     if match is None or float(match["probability"] or 1) > 1:
-        raise FaultMenuError(
+        raise FaultListError(
             f"{text!r} is not of the form NAME, NAME:PROBABILITY[:PARAMETER] or"
             " NAME@COUNT[:PARAMETER]; a probability is from 0 to 1"
         )

@@ -1,4 +1,4 @@
-"""The rehearsal server: an emission API and its bucket, on disk, with faults on request.
+"""The rehearsal server: an emission API and its bucket, with faults on request.
 
 It speaks the protocol of cQube 1.1 to 4.1 over S3 on one port: `/data/auth`,
 `/data/upload-url`, lists and downloads, and a bucket under `/bucket/` that checks the
@@ -33,13 +33,13 @@ from emitterd.rehearsal.exchange import (
     Exchange,
     RequestRecord,
 )
-from emitterd.rehearsal.faults import FaultMenu, FaultMenuError, FaultStage
+from emitterd.rehearsal.faults import FaultList, FaultListError, FaultStage
 from emitterd.rehearsal.responses import NO_ROUTE, RefusedError
 
 __all__ = [
     "BucketObject",
-    "FaultMenu",
-    "FaultMenuError",
+    "FaultList",
+    "FaultListError",
     "RehearsalServer",
     "RequestRecord",
 ]
@@ -75,7 +75,7 @@ class RehearsalServer:
         username: str = _USERNAME,
         password: str = _PASSWORD,
         api_key: str | None = None,
-        faults: FaultMenu | None = None,
+        faults: FaultList | None = None,
         token_lifetime_s: float = 1800,
         grant_lifetime_s: float = 3600,
         latency_s: float = 0.0,
@@ -87,7 +87,7 @@ class RehearsalServer:
         self.port = port
         self.latency_s = latency_s
         self._tls = tls
-        self.faults = faults or FaultMenu()
+        self.faults = faults or FaultList()
         self.bucket = Bucket(directory)
         self.objects = self.bucket.objects
         self.requests: list[RequestRecord] = []

@@ -1,7 +1,7 @@
-"""The main thread's eye on the others, and what it tells systemd of them.
+"""The main thread watches the other threads, and reports to systemd.
 
-The watchdog is fed only while every loop gives its signs and no commit of the journal
-stands still; else systemd ends the process and starts it again, which is safe.
+The watchdog is fed only while every loop records heartbeats and no commit of the
+journal hangs; else systemd ends the process and starts it again, which is safe.
 """
 
 import os

@@ -100,7 +100,10 @@ class FileMover:
     def _copy_and_remove(
         self, target: Path, reason: Mapping[str, object] | None
     ) -> Path | None:
-        """Move to another file system: copy the whole file, sync it, and only then remove."""
+        """Move to another file system.
+
+        Copy the whole file, sync it, and only then remove.
+        """
         copy = target.with_name(f"{self.private.name}.part")
         try:
             # If a link has replaced the file, it is not followed, here and below.

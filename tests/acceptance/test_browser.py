@@ -18,7 +18,7 @@ from emitterd.cli.demo import MASTERS, TRANSACTIONAL
 from emitterd.journal.journal import Journal
 from emitterd.rehearsal.server import RehearsalServer
 from support.browser import DESK, NAMED, PHONE, Browser, chromium
-from support.faults import fault_menu
+from support.faults import fault_list
 from support.installation import Installation
 from support.page import admission
 from support.waiting import wait_until
@@ -131,7 +131,7 @@ def test_a_quiet_day(
     with watched(office, browser):
         browser.wait_for("All is well")
         assert ("heading", "All is well") in browser.tree()
-        server.faults = fault_menu(f"slow-reader@2:{SPEED}")
+        server.faults = fault_list(f"slow-reader@2:{SPEED}")
         for title in (LARGE, ANOTHER):
             office.drop(title, sample(title, 60_000))
         browser.wait_for("2 files are being sent.")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from emitterd.cli.demo import MASTERS, TRANSACTIONAL
 from emitterd.rehearsal.server import RehearsalServer
-from support.faults import fault_menu
+from support.faults import fault_list
 from support.installation import Installation
 from support.waiting import wait_until
 
@@ -155,11 +155,11 @@ def test_kill_in_mid_upload(site: Installation, server: RehearsalServer) -> None
     paths = [f"sat/semester_exam_result_trans_{n}.zip" for n in range(8)]
     for path in paths:
         site.drop(path, os.urandom(2_000_000))
-    server.faults = fault_menu("slow-reader:1:200000")
+    server.faults = fault_list("slow-reader:1:200000")
     with site.running() as daemon:
         wait_until(lambda: server.fired["slow-reader"] >= 3, 30, "uploads under way")
         daemon.kill()
-    server.faults = fault_menu("")
+    server.faults = fault_list("")
     with site.running():
         site.wait_delivered(len(paths))
 
@@ -174,7 +174,7 @@ def test_kill_after_the_body_before_the_answer(
 ) -> None:
     """A file stored just before kill -9 is sent again to the same key only."""
     site.drop("infra_trans/infra_trans.zip")
-    server.faults = fault_menu("slow-answer@1:30")
+    server.faults = fault_list("slow-answer@1:30")
     with site.running() as daemon:
         wait_until(lambda: server.fired["slow-answer"] == 1, 30, "the body sent")
         daemon.kill()
@@ -193,7 +193,7 @@ def test_one_terminal_event_for_each_version(
     """With faults on the way each version still ends in exactly one terminal event."""
     # Nearly every second attempt fails: a few files fail often, and must not wait long.
     site = Installation(tmp_path, server.url, delivery_backoff_max="500ms")
-    server.faults = fault_menu("503:0.2,lost-answer:0.2,reset:0.1", seed=7)
+    server.faults = fault_list("503:0.2,lost-answer:0.2,reset:0.1", seed=7)
     with site.running():
         for path in TREE:
             site.drop(path, path.encode())

@@ -26,7 +26,7 @@ from support.client import (
     proxying,
     silent_port,
 )
-from support.faults import fault_menu
+from support.faults import fault_list
 
 pytestmark = pytest.mark.usefixtures("no_proxy_of_this_machine")
 
@@ -385,7 +385,7 @@ def test_a_login_is_tried_once(
     server: RehearsalServer, tmp_path: Path, menu: str, code: str
 ) -> None:
     """Whatever is wrong with it, one check is one login."""
-    server.faults = fault_menu(menu)
+    server.faults = fault_list(menu)
     last = failed(configured(tmp_path, server.url))
 
     assert last.message.startswith(code)
@@ -471,7 +471,7 @@ def test_the_clock_is_told_with_a_refused_login(
     server: RehearsalServer, tmp_path: Path
 ) -> None:
     """A refusal has a date too, and a wrong clock may be its reason."""
-    server.faults = fault_menu("auth-error")
+    server.faults = fault_list("auth-error")
     found = checked(configured(tmp_path, server.url))
 
     assert subjects(found)[3:] == ["clock", "login"]
@@ -494,7 +494,7 @@ def test_a_grant_that_is_none(
     server: RehearsalServer, tmp_path: Path, menu: str, code: str
 ) -> None:
     """What is wrong with a grant ends the check with its code."""
-    server.faults = fault_menu(menu)
+    server.faults = fault_list(menu)
     last = failed(configured(tmp_path, server.url))
 
     assert last.subject == "grant"

@@ -12,7 +12,7 @@ from emitterd import __version__
 from emitterd.model import State
 from emitterd.rehearsal.server import RehearsalServer
 from support.command import emitterd
-from support.faults import fault_menu
+from support.faults import fault_list
 from support.installation import Installation
 from support.waiting import wait_until
 
@@ -114,7 +114,7 @@ def test_status_while_running_and_after(site: Installation) -> None:
 
 def test_status_tells_of_an_outage(site: Installation, server: RehearsalServer) -> None:
     """While the destination is parked, `status` says since when and why."""
-    server.faults = fault_menu("no-such-bucket")
+    server.faults = fault_list("no-such-bucket")
     site.drop("school_master/school_mst.zip")
     with site.running() as daemon:
         daemon.wait_for_event("destination.down")
@@ -190,7 +190,7 @@ def test_signal_drains(
     site: Installation, server: RehearsalServer, number: signal.Signals
 ) -> None:
     """SIGTERM and SIGINT let the upload under way finish; exit code 0."""
-    server.faults = fault_menu("slow-answer@1:1")
+    server.faults = fault_list("slow-answer@1:1")
     site.drop("school_master/school_mst.zip")
     with site.running() as daemon:
         wait_until(lambda: server.fired["slow-answer"], 30, "an upload under way")
@@ -205,7 +205,7 @@ def test_drain_timeout_interrupts_at_no_cost(tmp_path: Path) -> None:
     """What does not finish within `drain_timeout` goes back to the queue, uncharged."""
     with RehearsalServer(tmp_path / "server") as server:
         site = Installation(tmp_path, server.url, delivery_drain_timeout="500ms")
-        server.faults = fault_menu("slow-answer@1:60")
+        server.faults = fault_list("slow-answer@1:60")
         site.drop("school_master/school_mst.zip")
         with site.running() as daemon:
             wait_until(lambda: server.fired["slow-answer"], 30, "an upload under way")
@@ -224,7 +224,7 @@ def test_second_signal_stops_at_once(
     site: Installation, server: RehearsalServer
 ) -> None:
     """A second signal does not wait for the drain."""
-    server.faults = fault_menu("slow-answer@1:60")
+    server.faults = fault_list("slow-answer@1:60")
     site.drop("school_master/school_mst.zip")
     with site.running() as daemon:
         wait_until(lambda: server.fired["slow-answer"], 30, "an upload under way")

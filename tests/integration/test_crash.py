@@ -21,7 +21,7 @@ from emitterd import failpoints
 from emitterd.failpoints import Point
 from emitterd.rehearsal.server import RehearsalServer
 from support.crashes import FILES, SCENARIOS, die_at, installed, kill_at, kill_at_random
-from support.faults import fault_menu
+from support.faults import fault_list
 from support.installation import DEADLINE_S, Installation
 from support.waiting import wait_until
 
@@ -107,7 +107,7 @@ def test_grant_that_expires_after_a_lost_answer(
         oracle.drop(FILES[0])
         die_at(oracle, Point.BODY_SENT, 1)
         wait_until(lambda: server.objects, DEADLINE_S, "the object")
-        server.faults = fault_menu(faults)
+        server.faults = fault_list(faults)
         spent_at = time.time() + 1.5
         wait_until(lambda: time.time() > spent_at, DEADLINE_S, "a grant near its end")
         with oracle.site.running() as daemon:

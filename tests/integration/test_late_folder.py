@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from emitterd.rehearsal.server import FaultMenu, RehearsalServer
-from support.faults import fault_menu
+from emitterd.rehearsal.server import FaultList, RehearsalServer
+from support.faults import fault_list
 from support.installation import DEADLINE_S, Installation
 
 FILE = "pat/periodic_exam_mst.zip"
@@ -63,11 +63,11 @@ def test_queue_outlives_the_absence(
     site: Installation, server: RehearsalServer
 ) -> None:
     """Queued files stay queued while the folder is missing, and are delivered later."""
-    server.faults = fault_menu("api-500")
+    server.faults = fault_list("api-500")
     site.drop(FILE)
     site.call("once", "--wait", "1s")
     away = site.spool.rename(site.folder / "away")
-    server.faults = FaultMenu()
+    server.faults = FaultList()
     with site.running() as daemon:
         daemon.wait_for_event("watch.root_lost")
         kept = site.counts()["withdrawn"]

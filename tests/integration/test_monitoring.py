@@ -21,7 +21,7 @@ from emitterd.monitoring.alarms import Health
 from emitterd.monitoring.metrics import Metrics
 from emitterd.monitoring.status import QueueReading, read_queue
 from emitterd.rehearsal.server import RehearsalServer
-from support.faults import fault_menu
+from support.faults import fault_list
 from support.installation import Installation
 from support.paths import ROOT
 from support.prometheus import free_port, scrape
@@ -74,7 +74,7 @@ def test_an_outage_is_one_verdict_everywhere(
     site: Installation, server: RehearsalServer, port: int
 ) -> None:
     """`/healthz`, the metrics and `status --check` tell of the same alarm."""
-    server.faults = fault_menu("no-such-bucket")
+    server.faults = fault_list("no-such-bucket")
     site.drop(MASTER)
     with site.running() as daemon:
         daemon.wait_for_event("destination.down")
@@ -101,11 +101,11 @@ def test_an_outage_is_one_verdict_everywhere(
 
 def test_a_check_without_a_daemon(site: Installation, server: RehearsalServer) -> None:
     """What waits while nobody works on it is critical; that nothing waits is well."""
-    server.faults = fault_menu("no-such-bucket")
+    server.faults = fault_list("no-such-bucket")
     site.drop(MASTER)
     site.call("once", "--wait", "1s")
     waiting = site.call("status", "--check")
-    server.faults = fault_menu("")
+    server.faults = fault_list("")
     site.call("once")
     done = site.call("status", "--check")
 

@@ -4,7 +4,7 @@ import socket
 from pathlib import Path
 
 from emitterd.rehearsal.server import RehearsalServer
-from support.faults import fault_menu
+from support.faults import fault_list
 from support.installation import Installation
 
 LIMIT_S = 30.0
@@ -97,7 +97,7 @@ def test_passing_fault_is_waited_out(
     site: Installation, server: RehearsalServer
 ) -> None:
     """Faults that end within the wait do not fail the run."""
-    server.faults = fault_menu("503@2")
+    server.faults = fault_list("503@2")
     site.drop("school_master/school_mst.zip")
 
     done = site.call("once", timeout_s=LIMIT_S)
@@ -144,10 +144,10 @@ def test_grant_of_another_server_is_not_used(
     site: Installation, server: RehearsalServer, tmp_path: Path
 ) -> None:
     """After a change of `emission.url` nothing is sent with the old grant."""
-    server.faults = fault_menu("503")
+    server.faults = fault_list("503")
     site.drop("school_master/school_mst.zip")
     site.call("once", "--wait", "1s", timeout_s=LIMIT_S)
-    server.faults = fault_menu("")
+    server.faults = fault_list("")
     with RehearsalServer(tmp_path / "other") as other:
         text = site.config.read_text()
         site.config.write_text(text.replace(server.url, other.url))

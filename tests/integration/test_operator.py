@@ -18,7 +18,7 @@ import pytest
 from emitterd.journal.journal import Journal
 from emitterd.rehearsal.server import RehearsalServer
 from support.command import emitterd
-from support.faults import fault_menu
+from support.faults import fault_list
 from support.installation import DEADLINE_S, Installation
 from support.waiting import wait_until
 from support.zips import sample
@@ -41,7 +41,7 @@ def wait_state(site: Installation, path: str, state: str) -> None:
 @contextmanager
 def deferring(site: Installation, server: RehearsalServer) -> Iterator[None]:
     """Run a daemon that has put a file off for long, after one failure."""
-    server.faults = fault_menu("503@1")
+    server.faults = fault_list("503@1")
     site.settings["EMITTERD_DELIVERY_BACKOFF_INITIAL"] = "5m"
     site.settings["EMITTERD_DELIVERY_BACKOFF_MAX"] = "10m"
     site.drop(NAME)
@@ -102,9 +102,9 @@ def test_forgotten_file_is_sent_again(
 def test_acts_without_a_daemon(site: Installation, server: RehearsalServer) -> None:
     """The next start honours what was done meanwhile, and the record has the name."""
     site.drop(NAME)
-    server.faults = fault_menu("503")
+    server.faults = fault_list("503")
     site.call("once", "--wait", "1s")
-    server.faults = fault_menu("")
+    server.faults = fault_list("")
 
     held = site.call("hold", NAME)
     once = site.call("once")

@@ -20,7 +20,7 @@ from emitterd.journal.journal import Journal
 from emitterd.model import Grant, State
 from emitterd.rehearsal.server import RehearsalServer
 from support.client import asked, emission_to, http_client, together
-from support.faults import fault_menu
+from support.faults import fault_list
 from support.installation import Installation
 from support.waiting import wait_until
 from support.worker import Rig, rigged
@@ -68,7 +68,9 @@ def delivered(rig: Rig, names: list[str]) -> bool:
 
 def probes(rig: Rig, stage: str) -> int:
     """Return how many probes of a stage have failed."""
-    return sum(one.probes for one in rig.destination.open_circuits if one.stage == stage)
+    return sum(
+        one.probes for one in rig.destination.open_circuits if one.stage == stage
+    )
 
 
 @each_stage
@@ -243,7 +245,7 @@ def test_workers_that_wait_for_a_login_share_its_failure(tmp_path: Path) -> None
         RehearsalServer(tmp_path / "server", latency_s=0.3) as server,
         http_client() as client,
     ):
-        server.faults = fault_menu("auth-error")
+        server.faults = fault_list("auth-error")
         emission = emission_to(client, server.url)
         found = together(WORKERS, emission.login)
 
@@ -276,7 +278,7 @@ def test_once_does_not_hammer_a_login(tmp_path: Path) -> None:
 def test_the_daemon_survives_an_outage(tmp_path: Path, stage: str) -> None:
     """It never ends because the far side is down, and goes on by itself."""
     with RehearsalServer(tmp_path / "server") as server:
-        server.faults = fault_menu(MENU[stage].partition(":")[0])
+        server.faults = fault_list(MENU[stage].partition(":")[0])
         site = Installation(tmp_path, server.url, delivery_backoff_max="300ms")
         names = [f"school_master/school_mst_{number}.zip" for number in range(12)]
         for name in names:
@@ -285,7 +287,7 @@ def test_the_daemon_survives_an_outage(tmp_path: Path, stage: str) -> None:
             daemon.wait_for_event("destination.down")
             fired = sum(server.fired.values())
             wait_until(lambda: sum(server.fired.values()) > fired + 6, 30, "probes")
-            server.faults = fault_menu("")
+            server.faults = fault_list("")
             site.wait_delivered(len(names))
 
         assert [one["stage"] for one in site.events("destination.down")] == [stage]

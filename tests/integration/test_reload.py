@@ -13,7 +13,7 @@ import pytest
 from emitterd.intake.loop import EVENT_LATENCY_S
 from emitterd.rehearsal.server import RehearsalServer
 from support.client import asked
-from support.faults import fault_menu
+from support.faults import fault_list
 from support.installation import DEADLINE_S, Installation, Process
 from support.waiting import wait_until
 
@@ -259,7 +259,7 @@ def test_workers_come_and_go_under_load(
 
     site.write(delivery="workers: 8")
     site.reload(daemon)
-    server.faults = fault_menu(SLOW)
+    server.faults = fault_list(SLOW)
     wait_until(lambda: uploading() == 8, DEADLINE_S, "eight uploads")
     site.write(delivery="workers: 2")
     site.reload(daemon)
@@ -271,7 +271,7 @@ def test_workers_come_and_go_under_load(
     site.reload(daemon)
     site.write(delivery="workers: 8")
     site.reload(daemon)
-    server.faults = fault_menu("")
+    server.faults = fault_list("")
     site.wait_delivered(len(dropped))
 
     assert site.counts()["delivering"] == 0
@@ -494,7 +494,7 @@ def holds_hangup(pid: int) -> bool:
 
 def test_hangup_during_the_drain(site: Site, server: RehearsalServer) -> None:
     """SIGHUP while uploads drain changes nothing and hinders nothing."""
-    server.faults = fault_menu("slow-reader:1:50000")
+    server.faults = fault_list("slow-reader:1:50000")
     site.drop("pat/periodic_exam_mst.zip", os.urandom(100_000))
     with site.running() as daemon:
         wait_until(lambda: server.fired["slow-reader"] == 1, DEADLINE_S, "uploading")
@@ -510,7 +510,7 @@ def test_hangup_during_the_drain(site: Site, server: RehearsalServer) -> None:
 
 def test_once_ignores_a_hangup(site: Site, server: RehearsalServer) -> None:
     """A terminal that goes away does not end what was begun."""
-    server.faults = fault_menu("slow-reader:1:50000")
+    server.faults = fault_list("slow-reader:1:50000")
     site.drop("pat/periodic_exam_mst.zip", os.urandom(100_000))
     once = site.start("once")
     wait_until(lambda: server.fired["slow-reader"] == 1, DEADLINE_S, "uploading")

@@ -18,7 +18,7 @@ from emitterd.model import Grant, State
 from emitterd.rehearsal.server import RehearsalServer
 from emitterd.text import display
 from support.command import emitterd
-from support.faults import fault_menu
+from support.faults import fault_list
 from support.installation import DEADLINE_S, Installation
 from support.waiting import wait_until
 from support.zips import Raw, deflated, end, make_zip, raw, repeated, zip_bytes, zipped
@@ -271,12 +271,12 @@ def test_no_secret_is_told(tmp_path: Path, login: str) -> None:
         site = installed(tmp_path, server, login)
         for name in "abcdefgh":
             site.drop(f"pat/{name}.zip", name.encode())
-        server.faults = fault_menu(BAD_DAY)
+        server.faults = fault_list(BAD_DAY)
         said: list[bytes] = []
         with site.running() as daemon:
             names = {one.partition("@")[0] for one in BAD_DAY.split(",")}
             wait_until(lambda: names <= set(server.fired), DEADLINE_S, "a bad day")
-            server.faults = fault_menu("request-timeout")
+            server.faults = fault_list("request-timeout")
             site.drop("pat/late.zip", b"late")
             wait_until(lambda: site.entries(State.DEFERRED), DEADLINE_S, "a grant")
             said.append(Path(f"/proc/{daemon.pid}/cmdline").read_bytes())

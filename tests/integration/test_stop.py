@@ -12,7 +12,7 @@ import pytest
 
 from emitterd.rehearsal.server import RehearsalServer
 from support.client import asked, silent_port
-from support.faults import fault_menu
+from support.faults import fault_list
 from support.installation import DEADLINE_S, Installation
 from support.waiting import wait_until
 
@@ -95,7 +95,7 @@ def test_second_signal_ends_an_upload(
     site: Installation, server: RehearsalServer, number: signal.Signals
 ) -> None:
     """Either signal is the second one too: the drain ends at once, at no cost."""
-    server.faults = fault_menu("black-hole@1")
+    server.faults = fault_list("black-hole@1")
     site.drop(NAME)
     with site.running() as daemon:
         wait_until(lambda: server.fired["black-hole"], DEADLINE_S, "an upload")
@@ -134,7 +134,7 @@ def test_dead_thread_is_an_internal_error(
     site: Installation, server: RehearsalServer
 ) -> None:
     """A thread that met what nobody expected ends the daemon with 70."""
-    server.faults = fault_menu("slow-answer@1:1")
+    server.faults = fault_list("slow-answer@1:1")
     site.drop(NAME)
     with site.running() as daemon:
         wait_until(lambda: server.fired["slow-answer"], DEADLINE_S, "an upload")

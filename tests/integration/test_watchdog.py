@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from emitterd.rehearsal.server import RehearsalServer
-from support.faults import fault_menu
+from support.faults import fault_list
 from support.installation import DEADLINE_S, Installation, Process
 from support.waiting import wait_until
 
@@ -124,7 +124,7 @@ def test_status_follows_the_queue(
     manager: Manager, site: Installation, server: RehearsalServer
 ) -> None:
     """What waits, and for how long, is told; and what ails the destination."""
-    server.faults = fault_menu("429:1:600")
+    server.faults = fault_list("429:1:600")
     daemon = manager.start()
     manager.hear_until("READY=1")
     site.drop(NAME)
@@ -144,7 +144,7 @@ def test_slow_upload_is_no_standstill(
     manager: Manager, site: Installation, server: RehearsalServer
 ) -> None:
     """One chunk that takes longer than the watchdog's patience is still progress."""
-    server.faults = fault_menu("slow-reader:1:25000")
+    server.faults = fault_list("slow-reader:1:25000")
     site.drop(NAME, os.urandom(250_000))
     # The limit of a stall is half of it. A busy machine stays below that.
     daemon = manager.start(watchdog_s=8.0)

@@ -15,7 +15,7 @@ from emitterd.journal import operations as hand
 from emitterd.journal.operations import Operation
 from emitterd.model import TRANSITIONS, State
 from emitterd.rehearsal.server import RehearsalServer
-from support.faults import fault_menu
+from support.faults import fault_list
 from support.installation import Installation
 from support.paths import ROOT
 from support.zips import sample
@@ -119,7 +119,7 @@ def test_tables_are_complete() -> None:
 def filled(tmp_path: Path, server: RehearsalServer) -> Installation:
     """Fill a folder with the files of the examples."""
     site = Installation(tmp_path, server.url, spool_catalogue="enforce")
-    server.faults = fault_menu("503")
+    server.faults = fault_list("503")
     site.drop(HELD, sample(HELD))
     site.drop(MISSPELT, sample(MISSPELT).replace(b"exam_code", b"examcode", 1))
     for path in (BROKEN, WRITTEN):

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from emitterd import failpoints
-from emitterd.rehearsal.server import FaultMenu, RehearsalServer
+from emitterd.rehearsal.server import FaultList, RehearsalServer
 from support.debian import Machine
-from support.faults import fault_menu
+from support.faults import fault_list
 from support.installation import DEADLINE_S, PASSWORD
 from support.waiting import wait_until
 from support.zips import zip_bytes
@@ -39,7 +39,7 @@ delivery:
   drain_timeout: 1s
 """
 LARGE = b"id|name\n" + os.urandom(2_000_000)
-SLOW = fault_menu("slow-reader:1:200000")
+SLOW = fault_list("slow-reader:1:200000")
 
 
 class Service:
@@ -130,10 +130,10 @@ def installed(machine: Machine, package: Path, server: RehearsalServer) -> Servi
 @pytest.fixture
 def service(installed: Service) -> Iterator[Service]:
     """Start the service on a server without faults; it is stopped afterwards."""
-    installed.server.faults = FaultMenu()
+    installed.server.faults = FaultList()
     installed.start()
     yield installed
-    installed.server.faults = FaultMenu()
+    installed.server.faults = FaultList()
     installed.machine.call("systemctl", "stop", "emitterd")
     installed.machine.call("systemctl", "reset-failed", "emitterd")
 
@@ -163,10 +163,10 @@ def test_status_tells_the_counts(service: Service) -> None:
 def test_errors_are_found_in_journald(service: Service) -> None:
     """`journalctl -p err` shows what needs somebody, and a path leads to its lines."""
     path = "tpd/teacher_mst.zip"
-    service.server.faults = fault_menu("api-500")
+    service.server.faults = fault_list("api-500")
     service.drop(f"{SPOOL}/{path}")
     wait_until(lambda: service.logged("--priority=err"), DEADLINE_S, "an error")
-    service.server.faults = FaultMenu()
+    service.server.faults = FaultList()
     service.wait_for(path, "delivered")
     errors = service.logged("--priority=err")
     of_path = service.logged(f"EMITTERD_PATH={path}")
@@ -257,7 +257,7 @@ def test_folder_that_is_mounted_late(service: Service) -> None:
 def test_operator_is_heard_inside_the_sandbox(service: Service) -> None:
     """The commands reach the daemon by the socket beside its journal."""
     path = "sat/semester_exam_mst.zip"
-    service.server.faults = fault_menu("api-500")
+    service.server.faults = fault_list("api-500")
     service.drop(f"{SPOOL}/{path}")
     # Refused while it is not there yet, or an attempt is under way.
     wait_until(
@@ -265,7 +265,7 @@ def test_operator_is_heard_inside_the_sandbox(service: Service) -> None:
         DEADLINE_S,
         "held",
     )
-    service.server.faults = FaultMenu()
+    service.server.faults = FaultList()
     service.machine.run("emitterd", "release", path)
 
     service.wait_for(path, "delivered")
@@ -304,7 +304,7 @@ def test_killed_in_mid_upload(service: Service) -> None:
     service.machine.run(
         "systemctl", "kill", "--signal=KILL", "--kill-whom=main", "emitterd"
     )
-    service.server.faults = FaultMenu()
+    service.server.faults = FaultList()
     for path in paths:
         service.wait_for(path, "delivered")
 
@@ -324,7 +324,7 @@ def test_stopped_in_mid_upload(service: Service) -> None:
     service.machine.run("systemctl", "stop", "emitterd")
     ended = service.machine.show("Result"), service.machine.show("ExecMainStatus")
     left = service.entry(path)
-    service.server.faults = FaultMenu()
+    service.server.faults = FaultList()
     service.start()
     service.wait_for(path, "delivered")
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from emitterd.rehearsal.server import RehearsalServer
 from handle import Handle
-from support.faults import fault_menu
+from support.faults import fault_list
 
 GRANT_LIFETIME_S = 60.0
 """Short, so that grants pinned to files that wait do expire in a soak."""
@@ -82,7 +82,7 @@ class Desk:
 
     def _set(self, order: dict[str, Any]) -> None:
         self._seed += 1
-        self._server.faults = fault_menu(order["menu"], seed=self._seed)
+        self._server.faults = fault_list(order["menu"], seed=self._seed)
         if order["revoke"]:
             self._server.logins.revoke()
         if order["down"] is not self._down:

@@ -20,7 +20,7 @@ from emitterd.journal.journal import Journal
 from emitterd.journal.rows import Admission
 from emitterd.model import Fingerprint
 from emitterd.rehearsal.server import RehearsalServer
-from support.faults import fault_menu
+from support.faults import fault_list
 from support.installation import DEADLINE_S, Installation, Process
 from support.oracle import Oracle
 from support.waiting import wait_until
@@ -270,9 +270,9 @@ def kill_at(point: Point, passage: int, folder: Path) -> int:
         if scenario.aside:
             oracle.put_rejected_aside(folder / "aside")
         scenario.prepare(oracle)
-        server.faults = fault_menu(scenario.faults)
+        server.faults = fault_list(scenario.faults)
         die_at(oracle, point, passage, scenario.act)
-        server.faults = fault_menu("")
+        server.faults = fault_list("")
         with oracle.site.running() as daemon:
             oracle.settle(daemon, rejected=scenario.rejected)
         oracle.judge(rejected=scenario.rejected, withdrawn=scenario.withdrawn)
@@ -301,7 +301,7 @@ KILLS = 15
 def kill_at_random(seed: int, folder: Path) -> int:
     """Kill the daemon while files come in and faults happen; return the kills."""
     dice = random.Random(seed)  # noqa: S311  a seed, no secret
-    faults = fault_menu("lost-answer:0.1,503:0.1", seed=seed)
+    faults = fault_list("lost-answer:0.1,503:0.1", seed=seed)
     with (
         RehearsalServer(folder / "server", faults=faults) as server,
         installed(folder, server, "archive", {}) as oracle,

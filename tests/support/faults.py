@@ -1,6 +1,6 @@
 """Faults of the rehearsal server that only tests order; `emitterd rehearse` lacks them.
 
-`fault_menu` reads a menu of these and of the ones that operators can order.
+`fault_list` reads a list of these and of the ones that operators can order.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from emitterd.rehearsal.faults import (
     RETRY_AFTER,
     FaultAction,
     FaultKind,
-    FaultMenu,
+    FaultList,
     FaultStage,
     delay,
     respond,
@@ -242,6 +242,6 @@ TEST_FAULTS: dict[str, FaultKind] = {
 ALL_FAULTS = FAULTS | TEST_FAULTS
 
 
-def fault_menu(text: str = "", *, seed: int | None = None) -> FaultMenu:
-    """Read a menu of all faults; see `FaultMenu.parse`."""
-    return FaultMenu.parse(text, kinds=ALL_FAULTS, seed=seed)
+def fault_list(text: str = "", *, seed: int | None = None) -> FaultList:
+    """Read a list of all faults; see `FaultList.parse`."""
+    return FaultList.parse(text, kinds=ALL_FAULTS, seed=seed)

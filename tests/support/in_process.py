@@ -28,7 +28,7 @@ from emitterd.journal.operations import (
 from emitterd.model import LIVE, Entry, State
 from emitterd.rehearsal.server import RehearsalServer
 from emitterd.service.daemon import Daemon
-from support.faults import fault_menu
+from support.faults import fault_list
 from support.installation import Installation
 from support.worker import Watcher
 
@@ -187,7 +187,7 @@ class Host:
 
     def faults(self, menu: str) -> None:
         """Put other faults on the server's menu."""
-        self.server.faults = fault_menu(menu)
+        self.server.faults = fault_list(menu)
 
     def look(self) -> None:
         """Have intake do what is due."""

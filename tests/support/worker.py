@@ -32,7 +32,7 @@ from emitterd.shutdown import Shutdown
 from emitterd.spool.folder import Spool
 from emitterd.text import display
 from support.client import PATIENT, PLAIN_TLS, Identity, http_client
-from support.faults import fault_menu
+from support.faults import fault_list
 from support.zips import make_zip
 
 INITIAL_S = 8.0
@@ -142,7 +142,7 @@ class Rig:
 
     def faults(self, menu: str) -> None:
         """Put other faults on the server's menu."""
-        self.server.faults = fault_menu(menu)
+        self.server.faults = fault_list(menu)
 
     def drop(self, name: str, content: bytes = b"", rank: int = 0) -> Path:
         """Write a zip and admit it."""

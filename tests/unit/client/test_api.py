@@ -28,7 +28,7 @@ from support.client import (
     proxy_to,
     together,
 )
-from support.faults import fault_menu
+from support.faults import fault_list
 from support.waiting import wait_until
 
 PATH = b"pat/periodic_exam_mst.zip"
@@ -107,7 +107,7 @@ def test_after_a_refused_login_nobody_asks_again(
     server: RehearsalServer, client: HttpClient
 ) -> None:
     """Eight workers, three tries each, cost one login: accounts lock after five."""
-    server.faults = fault_menu("auth-error")
+    server.faults = fault_list("auth-error")
     emission = emission_to(client, server.url)
     outcomes = [
         outcome
@@ -199,7 +199,7 @@ def test_a_401_after_a_fresh_login_pauses_uploads(
     server: RehearsalServer, client: HttpClient
 ) -> None:
     """A token that is refused when it is new is no reason for a third login."""
-    server.faults = fault_menu("api-401")
+    server.faults = fault_list("api-401")
     emission = emission_to(client, server.url)
     with pytest.raises(DeliveryError) as caught:
         emission.grant(PATH)
@@ -271,7 +271,7 @@ def test_failure_of_the_api_pauses_uploads(
     server: RehearsalServer, menu: str, code: Code, retry_after_s: float | None
 ) -> None:
     """Each fault has its code and pauses uploads, and only the API gets requests."""
-    server.faults = fault_menu(menu)
+    server.faults = fault_list(menu)
     with proxy_to(server) as proxy, http_client(proxy=proxy.url) as client:
         with pytest.raises(DeliveryError) as caught:
             emission_to(client, AFAR).grant(PATH)
@@ -289,7 +289,7 @@ def test_an_api_on_this_host_may_not_name_the_metadata_service(
     server: RehearsalServer, client: HttpClient
 ) -> None:
     """An API behind a local tunnel excuses loopback, not the link's own addresses."""
-    server.faults = fault_menu("hostile-link-local")
+    server.faults = fault_list("hostile-link-local")
     with pytest.raises(DeliveryError) as caught:
         emission_to(client, server.url).grant(PATH)
 
@@ -299,7 +299,7 @@ def test_an_api_on_this_host_may_not_name_the_metadata_service(
 @pytest.mark.parametrize("menu", ["api-500@2", "auth-500@2", "reset-connect@1"])
 def test_a_blip_is_tried_again_at_once(server: RehearsalServer, menu: str) -> None:
     """The same attempt survives a failure of some seconds."""
-    server.faults = fault_menu(menu)
+    server.faults = fault_list(menu)
     # Through a proxy: a reset meets us always after the connection stands.
     with proxy_to(server) as proxy, http_client(proxy=proxy.url) as client:
         assert emission_to(client, AFAR).grant(PATH).key
@@ -311,7 +311,7 @@ def test_a_wait_the_server_asks_for_is_not_cut_short(
     server: RehearsalServer, client: HttpClient
 ) -> None:
     """An answer with Retry-After is not tried again inside the attempt."""
-    server.faults = fault_menu("api-503:1:3")
+    server.faults = fault_list("api-503:1:3")
     with pytest.raises(DeliveryError):
         emission_to(client, server.url).grant(PATH)
 

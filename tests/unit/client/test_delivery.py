@@ -26,7 +26,7 @@ from support.client import (
     proxy_to,
     sparse,
 )
-from support.faults import fault_menu
+from support.faults import fault_list
 from support.zips import make_zip
 
 AFAR = "http://cqube.example.test/data"
@@ -94,7 +94,7 @@ def test_the_token_stays_with_the_api(
     emission: EmissionClient, server: RehearsalServer, small: Path
 ) -> None:
     """No Authorization header reaches the bucket or the target of its redirect."""
-    server.faults = fault_menu("redirect@1")
+    server.faults = fault_list("redirect@1")
     deliver(emission, small)
     present = {one.endpoint: one.authorization_present for one in server.requests}
 
@@ -158,7 +158,7 @@ def test_each_fault_of_the_bucket_has_its_meaning(
     ambiguous: bool,
 ) -> None:
     """What the bucket answers, or fails to, decides what the journal does."""
-    server.faults = fault_menu(menu)
+    server.faults = fault_list(menu)
     with proxy_to(server) as proxy, http_client(proxy=proxy.url) as client:
         caught = trouble_of(emission_to(client, AFAR), small)
         hosts = {one.headers["host"] for one in proxy.heard}
@@ -191,7 +191,7 @@ def test_a_line_that_breaks_or_stalls_is_deferred(
     ambiguous: bool,
 ) -> None:
     """Only what happens after the last byte may have left an object behind."""
-    server.faults = fault_menu(menu)
+    server.faults = fault_list(menu)
     with http_client(limits) as client:
         caught = trouble_of(emission_to(client, server.url), large)
 
@@ -205,7 +205,7 @@ def test_an_answer_that_is_late_is_an_answer(
     emission: EmissionClient, server: RehearsalServer, small: Path
 ) -> None:
     """A bucket may take its time within the limit."""
-    server.faults = fault_menu("slow-answer@1:0.5")
+    server.faults = fault_list("slow-answer@1:0.5")
 
     assert deliver(emission, small).verified
     assert server.fired["slow-answer"] == 1
@@ -215,7 +215,7 @@ def test_an_early_refusal_saves_the_rest_of_the_body(
     emission: EmissionClient, server: RehearsalServer, tmp_path: Path
 ) -> None:
     """An answer before the end is read, and the rest of the file stays here."""
-    server.faults = fault_menu("early-403")
+    server.faults = fault_list("early-403")
     sent: list[int] = []
     path = sparse(tmp_path / "huge.zip", 256 * MIB)
     with pytest.raises(DeliveryError) as caught:
@@ -249,7 +249,7 @@ def test_an_etag_that_is_no_md5_is_taken_unverified(
     emission: EmissionClient, server: RehearsalServer, small: Path, fault: str
 ) -> None:
     """An object encrypted with a key of KMS is delivered, and the receipt says how."""
-    server.faults = fault_menu(fault)
+    server.faults = fault_list(fault)
     receipt = deliver(emission, small)
 
     assert server.fired[fault] == 1
@@ -261,7 +261,7 @@ def test_an_etag_of_other_bytes_is_no_delivery(
     emission: EmissionClient, server: RehearsalServer, small: Path
 ) -> None:
     """What the bucket stored is not what was sent: it is sent again."""
-    server.faults = fault_menu("wrong-etag@1")
+    server.faults = fault_list("wrong-etag@1")
     caught = trouble_of(emission, small)
 
     assert server.fired["wrong-etag"] == 1
@@ -285,7 +285,7 @@ def test_a_redirect_is_followed_once_with_the_whole_body(
     emission: EmissionClient, server: RehearsalServer, large: Path
 ) -> None:
     """The regional host of a new bucket gets all fields and the whole file."""
-    server.faults = fault_menu("redirect")
+    server.faults = fault_list("redirect")
     receipt = deliver(emission, large)
 
     assert server.fired["redirect"] == 1

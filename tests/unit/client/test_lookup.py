@@ -22,7 +22,7 @@ from emitterd.model import Confirmation, Grant
 from emitterd.rehearsal.faults import FaultStage
 from emitterd.rehearsal.server import RehearsalServer
 from support.client import Listener, answering, emission_to, http_client
-from support.faults import ALL_FAULTS, fault_menu
+from support.faults import ALL_FAULTS, fault_list
 from support.waiting import wait_until
 from support.worker import Rig, rigged
 from support.zips import zip_bytes
@@ -435,7 +435,7 @@ def test_a_grant_that_tells_no_bucket_is_not_looked_up(grant: Grant) -> None:
 
 def test_new_credentials_may_be_shown_more(server: RehearsalServer) -> None:
     """What one user was refused is asked again for another."""
-    server.faults = fault_menu("no-download@1")
+    server.faults = fault_list("no-download@1")
     with http_client() as client:
         emission = emission_to(client, server.url)
         grant = emission.grant(NAME.encode())

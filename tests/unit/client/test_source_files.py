@@ -23,7 +23,7 @@ from support.client import (
     http_client,
     sparse,
 )
-from support.faults import fault_menu
+from support.faults import fault_list
 from support.waiting import wait_until
 from support.zips import make_zip
 
@@ -140,7 +140,7 @@ def test_a_stop_interrupts_an_upload(
     server: RehearsalServer, tmp_path: Path, menu: str, *, ambiguous: bool
 ) -> None:
     """A stop gives the entry back, and says whether the object may be there."""
-    server.faults = fault_menu(menu)
+    server.faults = fault_list(menu)
     shutdown, errors = Shutdown(), list[DeliveryError]()
     path = sparse(tmp_path / "large.zip", 24 * MIB)
 

@@ -193,7 +193,7 @@ def test_failure_that_one_entry_meets_again_is_its_own(
 
     assert [one.due_at for one in failures[:-1]] == [None] * (WORKERS - 1)
     assert failures[-1].due_at is not None
-    assert failures[-1].suspects == [1] * (WORKERS - 1)
+    assert failures[-1].charged_entries == [1] * (WORKERS - 1)
 
 
 def test_a_refused_login_is_no_entrys_own(destination: Destination) -> None:

@@ -14,7 +14,7 @@ from emitterd.codes import Code
 from emitterd.delivery.backoff import Backoff
 from emitterd.errors import Decision, DeliveryError
 from emitterd.model import State
-from support.faults import fault_menu
+from support.faults import fault_list
 from support.waiting import wait_until
 from support.worker import INITIAL_S, Rig, rigged
 
@@ -258,7 +258,7 @@ def test_each_version_ends_once_whatever_happens(tmp_path: Path) -> None:
     """Forty files, four workers, a bad day: forty objects and forty endings."""
     names = [f"pat/{number:02}.zip" for number in range(40)]
     with rigged(tmp_path, backoff=Backoff(0.02, 0.1)) as rig:
-        rig.server.faults = fault_menu("503:0.3,lost-answer:0.2", seed=7)
+        rig.server.faults = fault_list("503:0.3,lost-answer:0.2", seed=7)
         for name in names:
             rig.drop(name)
         run_until_delivered(rig, len(names))
@@ -276,7 +276,7 @@ def test_each_version_ends_once_whatever_happens(tmp_path: Path) -> None:
 def test_outages_are_logged_in_order(tmp_path: Path) -> None:
     """Down and up take turns, and the last word is how it stands."""
     with rigged(tmp_path, backoff=Backoff(0.002, 0.01)) as rig:
-        rig.server.faults = fault_menu("503:0.6", seed=7)
+        rig.server.faults = fault_list("503:0.6", seed=7)
         for number in range(240):
             rig.drop(f"pat/{number:03}.zip")
         run_until_delivered(rig, 240)

@@ -327,7 +327,7 @@ def test_facts(journal: Journal) -> None:
 @pytest.mark.usefixtures("journal")
 def test_a_claim_goes_through_no_history(tmp_path: Path) -> None:
     """However many rows have ended, only indexes of what waits are gone through."""
-    asked = {"now": NOW, "horizon": NOW, "want": "any"}
+    asked = {"now": NOW, "due_max": NOW, "want": "any"}
     database = tmp_path / "state" / "journal.db"
     with closing(sqlite3.connect(database)) as connection:
         sql = f"explain query plan {statements.CLAIM}"

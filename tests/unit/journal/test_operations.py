@@ -316,7 +316,7 @@ def test_full_journal_is_said(small_disk: SmallDisk) -> None:
 
 
 def test_old_actions_are_pruned(tmp_path: Path) -> None:
-    """Retention forgets what was done before its horizon, and no more."""
+    """Retention forgets what was done before its limit, and no more."""
     with Journal(tmp_path / "journal.db") as journal:
         put(journal, State.HELD)
         journal.prune_actions(NOW - 1000)

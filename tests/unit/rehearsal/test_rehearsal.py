@@ -23,14 +23,14 @@ from emitterd.rehearsal.api import emitted_key
 from emitterd.rehearsal.bucket import NAME
 from emitterd.rehearsal.faults import FaultStage
 from emitterd.rehearsal.server import (
-    FaultMenu,
-    FaultMenuError,
+    FaultList,
+    FaultListError,
     RehearsalServer,
     RequestRecord,
 )
 from support import waiting
 from support.client import make_identity
-from support.faults import ALL_FAULTS, fault_menu
+from support.faults import ALL_FAULTS, fault_list
 
 ZIP = b"PK\x03\x04" + b"some content " * 100
 MD5 = hashlib.md5(ZIP, usedforsecurity=False).hexdigest()
@@ -624,7 +624,7 @@ def test_a_url_for_a_download_is_withheld(
     """The API refuses as its versions do, once, and then gives one that works."""
     sender.emit()
     (key,) = server.objects
-    server.faults = fault_menu(f"{menu}@1")
+    server.faults = fault_list(f"{menu}@1")
     answer = sender.api("download_url", filename=key, bucket=NAME)
 
     assert server.fired == {menu: 1}
@@ -644,7 +644,7 @@ def test_a_download_is_refused(
     sender.emit()
     (key,) = server.objects
     url = sender.api("download_url", filename=key, bucket=NAME).text
-    server.faults = fault_menu(f"{menu}@1")
+    server.faults = fault_list(f"{menu}@1")
     answer = sender.client.get(url)
 
     assert server.fired == {menu: 1}
@@ -692,7 +692,7 @@ def test_the_first_post_is_redirected_on_request(
     client: httpx.Client, tmp_path: Path
 ) -> None:
     """A fresh bucket redirects the first POST to its regional address, once."""
-    with RehearsalServer(tmp_path, faults=fault_menu("redirect@1")) as server:
+    with RehearsalServer(tmp_path, faults=fault_list("redirect@1")) as server:
         grant = Sender(client, server).grant()
         first = post(client, grant)
         second = post(client, grant | {"url": first.headers["location"]})
@@ -706,7 +706,7 @@ def test_the_first_post_is_redirected_on_request(
 
 def only(sender: Sender, menu: str) -> None:
     """Set the menu of faults for what comes."""
-    sender.server.faults = fault_menu(menu)
+    sender.server.faults = fault_list(menu)
 
 
 @pytest.mark.parametrize(
@@ -815,7 +815,7 @@ def test_a_grant_is_huge_or_lacks_fields(sender: Sender) -> None:
 
 def test_a_login_fails(client: httpx.Client, server: RehearsalServer) -> None:
     """The right password is refused, or the login breaks, and then it works."""
-    server.faults = fault_menu("auth-error@1,auth-500@1")
+    server.faults = fault_list("auth-error@1,auth-500@1")
     credentials = {"username": "emission", "password": "rehearsal"}
     answers = [client.post(f"{server.url}/auth", json=credentials) for _ in range(3)]
 
@@ -903,7 +903,7 @@ def test_a_connection_is_reset_in_mid_body(
 
 def test_a_connection_is_reset_at_once(server: RehearsalServer) -> None:
     """The first connection dies as it is accepted, the second is served."""
-    server.faults = fault_menu("reset-connect@1")
+    server.faults = fault_list("reset-connect@1")
     parts = urlsplit(server.url)
     with pytest.raises(OSError, match=r"reset|Broken pipe"):
         ask(parts.netloc)
@@ -1008,8 +1008,8 @@ def test_the_server_is_quiet(
 
 def test_a_menu_names_unknown_faults_and_the_known_ones() -> None:
     """A typing error is answered with the whole menu."""
-    with pytest.raises(FaultMenuError) as caught:
-        fault_menu("503:0.2,lost-anwser")
+    with pytest.raises(FaultListError) as caught:
+        fault_list("503:0.2,lost-anwser")
 
     assert "'lost-anwser'" in str(caught.value)
     for name in ALL_FAULTS:
@@ -1035,11 +1035,11 @@ def test_a_menu_names_unknown_faults_and_the_known_ones() -> None:
 )
 def test_a_menu_that_cannot_be_read_says_where(text: str) -> None:
     """The item at fault is in the message."""
-    with pytest.raises(FaultMenuError, match=text.replace(".", r"\.")):
-        fault_menu(f"500,{text}")
+    with pytest.raises(FaultListError, match=text.replace(".", r"\.")):
+        fault_list(f"500,{text}")
 
 
-def draws(menu: FaultMenu, count: int) -> list[str]:
+def draws(menu: FaultList, count: int) -> list[str]:
     """Draw for so many uploads that could be refused."""
     found = (menu.draw(FaultStage.REFUSE) for _ in range(count))
     return [fault.name if fault else "" for fault in found]
@@ -1047,17 +1047,17 @@ def draws(menu: FaultMenu, count: int) -> list[str]:
 
 def test_a_counted_fault_strikes_the_first_requests() -> None:
     """`name@N` is exact, and the items take their turns in the order of the text."""
-    menu = fault_menu(" 503@2 , 500@1,, lost-answer ")
+    menu = fault_list(" 503@2 , 500@1,, lost-answer ")
 
     assert draws(menu, 5) == ["503", "503", "500", "", ""]
-    assert draws(fault_menu("503@0"), 2) == ["", ""]
-    assert draws(fault_menu(""), 2) == ["", ""]
+    assert draws(fault_list("503@0"), 2) == ["", ""]
+    assert draws(fault_list(""), 2) == ["", ""]
 
 
 def test_a_seed_makes_chance_repeatable() -> None:
     """The same seed gives the same faults, in about the share asked for."""
     first, second = (
-        draws(fault_menu("503:0.2,500:0.5", seed=7), 1000) for _ in range(2)
+        draws(fault_list("503:0.2,500:0.5", seed=7), 1000) for _ in range(2)
     )
 
     assert first == second
@@ -1067,7 +1067,7 @@ def test_a_seed_makes_chance_repeatable() -> None:
 
 def test_a_fault_carries_its_parameter() -> None:
     """A parameter is taken from the text, or else from the catalogue of faults."""
-    menu = fault_menu("503@1:9,dribble@1,slow-answer:1:0.5")
+    menu = fault_list("503@1:9,dribble@1,slow-answer:1:0.5")
 
     refused = menu.draw(FaultStage.REFUSE)
     dribble = menu.draw(FaultStage.ANSWER)
