@@ -19,9 +19,9 @@ from importlib.resources import files
 from pathlib import Path
 
 from emitterd.cli.output import DONE, console
-from emitterd.config.client_config import ClientConfig, read_client_config
 from emitterd.config.rules import inside
 from emitterd.config.secrets import read_secret
+from emitterd.config.upstream_config import UpstreamConfig, read_upstream_config
 from emitterd.datasets.catalogue_file import load_catalogue
 from emitterd.errors import ConfigError, Problem, ValueProblem
 from emitterd.spool.files import sync
@@ -53,7 +53,7 @@ _REMEDIES = {
 
 def init(directory: Path, output: Path, from_client: Path | None) -> int:
     """Lay out an installation, and print what is left to do; return the exit code."""
-    client = read_client_config(from_client) if from_client else None
+    client = read_upstream_config(from_client) if from_client else None
     datasets = load_catalogue().datasets
     folders = list(dict.fromkeys(dataset.folder for dataset in datasets))
     layout = lay_out(directory, output, folders, client)
@@ -84,7 +84,7 @@ class _Plan:
     directory: Path
     output: Path
     datasets: Sequence[str]
-    client: ClientConfig
+    client: UpstreamConfig
 
     @property
     def secret(self) -> str | None:
@@ -112,7 +112,7 @@ def lay_out(
     directory: Path,
     output: Path,
     datasets: Sequence[str],
-    client: ClientConfig | None = None,
+    client: UpstreamConfig | None = None,
 ) -> Layout:
     """Make the watched folder with its dataset folders, and a configuration for it.
 
@@ -120,7 +120,7 @@ def lay_out(
     a step fails; then nothing is left behind.
     """
     plan = _Plan(
-        _absolute(directory), _absolute(output), datasets, client or ClientConfig()
+        _absolute(directory), _absolute(output), datasets, client or UpstreamConfig()
     )
     if problems := list(_place_problems(plan)):
         raise ConfigError(shown(output), problems)
@@ -278,7 +278,7 @@ def _next_steps(plan: _Plan) -> Iterator[str]:
             "let the service read its own files: chown emitterd"
             f" {_quoted(plan.output)} {_quoted(plan.secret_file)}"
         )
-    if client != ClientConfig():
+    if client != UpstreamConfig():
         yield "remove client.py from cron: it would send everything once more"
     yield f"check the configuration: emitterd check -c {_quoted(plan.output)}"
 
@@ -353,7 +353,7 @@ def sent(file_path: str, datasets: Collection[str]) -> tuple[Path, str, str]:
 
 
 def notices(
-    client: ClientConfig, directory: Path, datasets: Collection[str]
+    client: UpstreamConfig, directory: Path, datasets: Collection[str]
 ) -> Iterator[str]:
     """Yield what changes when emitterd replaces this client, each on one line."""
     if client.url and client.url.startswith("http:"):

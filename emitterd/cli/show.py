@@ -42,7 +42,7 @@ from emitterd.monitoring.status import (
 from emitterd.text import display, printable
 
 if TYPE_CHECKING:
-    from emitterd.intake.file_status import FileStatuses
+    from emitterd.intake.file_status import FileStatusReader
 
 FULL_BYTES = 64 * 1024
 """With less free space on its disk the journal cannot grow."""
@@ -121,12 +121,12 @@ def list_skipped(config: Path | None, *, as_json: bool) -> int:
     """List the files in the folder that will never be sent, and why."""
     from emitterd.intake.file_status import skipped
 
-    with _open_sources(config) as (file_statuses, _):
-        if file_statuses.spool.lost():
-            folder = display(os.fsencode(file_statuses.spool.root))
+    with _open_sources(config) as (status_reader, _):
+        if status_reader.spool.lost():
+            folder = display(os.fsencode(status_reader.spool.root))
             complain(f"E105 the watched folder {folder} is not there")
             return WRONG
-        records = (status.record() for status in skipped(file_statuses))
+        records = (status.record() for status in skipped(status_reader))
         (print_array if as_json else print_skipped)(records)
     return DONE
 
@@ -135,13 +135,13 @@ def explain_path(config: Path | None, text: str, *, as_json: bool) -> int:
     """Print why a file is, or is not, delivered; return 1 for an unknown file."""
     from emitterd.monitoring.explain import OutsideSpool, explain, locate
 
-    with _open_sources(config) as (file_statuses, reader):
+    with _open_sources(config) as (status_reader, reader):
         try:
-            path = locate(file_statuses.spool, reader, text)
+            path = locate(status_reader.spool, reader, text)
         except OutsideSpool as error:
             complain(str(error))
             return USAGE
-        explanation = explain(file_statuses, reader, path)
+        explanation = explain(status_reader, reader, path)
     if as_json:
         print_object(explanation.record())
     else:
@@ -152,8 +152,8 @@ def explain_path(config: Path | None, text: str, *, as_json: bool) -> int:
 @contextmanager
 def _open_sources(
     config: Path | None,
-) -> Iterator[tuple["FileStatuses", JournalReader]]:
-    from emitterd.intake.file_status import FileStatuses
+) -> Iterator[tuple["FileStatusReader", JournalReader]]:
+    from emitterd.intake.file_status import FileStatusReader
     from emitterd.spool.folder import Spool, ignore_lease_breaks
     from emitterd.spool.selection import Selection
 
@@ -163,4 +163,4 @@ def _open_sources(
     rule = settings.spool
     spool, selection = Spool(rule.directory), Selection(rule.include, rule.exclude)
     with JournalReader(settings.journal.path, absent=True) as reader:
-        yield FileStatuses(spool, selection, reader.latest, rule.settle_s), reader
+        yield FileStatusReader(spool, selection, reader.latest, rule.settle_s), reader

@@ -1,7 +1,7 @@
 """One attempt to deliver one file: with its pinned grant, or with a new one.
 
 A new grant gives a second object key, so it is the last resort: used once the pinned
-one is spent, and after emitterd has looked up whether an earlier attempt stored the
+one has ended, and after emitterd has looked up whether an earlier attempt stored the
 object under the first key.
 """
 
@@ -51,7 +51,7 @@ class UploadObserver(Protocol):
 
 
 class Attempter:
-    """Makes one worker's attempts."""
+    """Runs the attempts of one worker."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class Attempter:
         self._dispatcher = dispatcher
         self._observer = observer
 
-    def make(self, entry: Entry, file: FileIO) -> Receipt:
+    def run(self, entry: Entry, file: FileIO) -> Receipt:
         """Upload an entry's open file, unless the bucket proves to have it.
 
         Raises `DeliveryError`, and `FileError` where the file changed meanwhile.
@@ -103,7 +103,7 @@ class Attempter:
             raise interrupted(ambiguous=False)
 
     def _look_up(self, entry: Entry, file: FileIO) -> Receipt | NotConfirmed | None:
-        """Return a receipt for the object under the key of the spent grant.
+        """Return a receipt for the object under the key of the ended grant.
 
         Return None where no earlier attempt can have stored one.
         """

@@ -63,7 +63,7 @@ class Worker:
         self._on_changed = on_changed
         self._observer = observer
         self._emission = emission
-        self._attempts = Attempter(
+        self._attempter = Attempter(
             journal, emission, shutdown, self._dispatcher, observer
         )
 
@@ -137,14 +137,14 @@ class Worker:
                 raise FileError("changed before it was sent", code=Code.CHANGED)
             if self._is_unchanged(entry, file):
                 return None
-            return self._attempts.make(entry, file)
+            return self._attempter.run(entry, file)
 
     def _is_unchanged(self, entry: Entry, file: FileIO) -> bool:
         """Return whether the path was delivered with this content; record that."""
         previous = None if entry.first else self._journal.previous(entry)
         if previous is None or previous[1] != entry.fingerprint.size_bytes:
             return False
-        _, digest = digests(file, self._attempts.check_shutdown)
+        _, digest = digests(file, self._attempter.check_shutdown)
         if digest != previous[2]:
             return False
         keeps = self._disposal.keeps(State.DELIVERED)

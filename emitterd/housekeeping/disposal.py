@@ -28,7 +28,7 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class DisposalRule:
     """Where files go: `spool.after_delivery` and `spool.rejected_directory`.
 
     A delivered file goes to `archive`, is deleted, or stays. A rejected file goes to
@@ -53,7 +53,7 @@ class Rule:
 class Disposal:
     """Moves or deletes files by a rule. Thread-safe."""
 
-    def __init__(self, spool: Spool, journal: Journal, rule: Rule) -> None:
+    def __init__(self, spool: Spool, journal: Journal, rule: DisposalRule) -> None:
         self._spool = spool
         self._journal = journal
         self._rule = rule
@@ -62,7 +62,7 @@ class Disposal:
         self._reported: dict[bytes, str] = {}
         self._may_be_due = True
 
-    def apply_settings(self, rule: Rule) -> None:
+    def apply_settings(self, rule: DisposalRule) -> None:
         """Use another rule from now on."""
         self._rule = rule
         # A disposal that failed before may be possible now.

@@ -12,9 +12,9 @@ from emitterd.datasets.findings import Finding, fatal
 from emitterd.datasets.inspection import Inspector
 from emitterd.datasets.zip_integrity import ReadAt
 from emitterd.errors import Decision, DeliveryError
-from emitterd.housekeeping.disposal import Disposal, Rule
-from emitterd.intake.file_status import FileStatus, FileStatuses, FolderState
-from emitterd.intake.settle import Settling, Tracker
+from emitterd.housekeeping.disposal import Disposal, DisposalRule
+from emitterd.intake.candidates import SettleRule, Tracker
+from emitterd.intake.file_status import FileStatus, FileStatusReader, FolderState
 from emitterd.journal.journal import Journal
 from emitterd.journal.rows import Admission, unchanged_paths
 from emitterd.model import Fingerprint, State
@@ -42,8 +42,8 @@ class ExamineRules:
     selection: Selection
     inspector: Inspector
     findings: str
-    settling: Settling
-    disposal: Rule
+    settling: SettleRule
+    disposal: DisposalRule
     sweep_every_s: float
 
 
@@ -57,7 +57,7 @@ class Examiner:
         self.tracker = Tracker(rules.settling)
         self._journal = journal
         self._disposal = disposal
-        self._statuses = FileStatuses(
+        self._statuses = FileStatusReader(
             spool, rules.selection, journal.latest, rules.settling.quiet_s
         )
         self._reported: dict[bytes, str] = {}

@@ -90,7 +90,7 @@ class FileStatus:
 
 
 @dataclass(slots=True)
-class FileStatuses:
+class FileStatusReader:
     """Looks paths up in folder and journal; changes neither."""
 
     spool: Spool
@@ -175,7 +175,7 @@ class FileStatuses:
 
 
 def undelivered(
-    file_statuses: FileStatuses, rejected: Iterable[tuple[bytes, str, str]]
+    status_reader: FileStatusReader, rejected: Iterable[tuple[bytes, str, str]]
 ) -> list[FileStatus]:
     """Return every candidate in the folder that is not delivered, in path order.
 
@@ -183,7 +183,7 @@ def undelivered(
     """
     left = {
         status.path: status
-        for status in _survey(file_statuses)
+        for status in _survey(status_reader)
         if status.state is not State.DELIVERED
         and (status.state is not FolderState.IGNORED or status.error is not None)
     }
@@ -192,12 +192,12 @@ def undelivered(
     return [left[path] for path in sorted(left)]
 
 
-def skipped(file_statuses: FileStatuses) -> Iterator[FileStatus]:
+def skipped(status_reader: FileStatusReader) -> Iterator[FileStatus]:
     """Yield everything under the folder that will never be sent as it is."""
-    return (status for status in _survey(file_statuses) if status.state in NEVER)
+    return (status for status in _survey(status_reader) if status.state in NEVER)
 
 
-def _survey(file_statuses: FileStatuses) -> Iterator[FileStatus]:
+def _survey(status_reader: FileStatusReader) -> Iterator[FileStatus]:
     """Yield the status of everything in the folder, unreadable folders included."""
     folders: list[FileStatus] = []
 
@@ -205,17 +205,17 @@ def _survey(file_statuses: FileStatuses) -> Iterator[FileStatus]:
         folders.append(_unreadable(path or b".", error))
 
     def skip(folder: bytes) -> bool:
-        hidden = file_statuses.selection.hidden(folder)
+        hidden = status_reader.selection.hidden(folder)
         if hidden:
             reason = "a hidden folder"
             state = FolderState.IGNORED
             folders.append(FileStatus(folder + b"/", state, reason=reason))
         return hidden
 
-    for path, _ in file_statuses.spool.walk(skip, unreadable):
+    for path, _ in status_reader.spool.walk(skip, unreadable):
         yield from folders
         folders.clear()
-        status = file_statuses.look_up(path)
+        status = status_reader.look_up(path)
         if status.state is not FolderState.ABSENT:
             yield status
     yield from folders

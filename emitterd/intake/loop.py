@@ -293,7 +293,7 @@ class Intake:
 
 
 def _log_admitted(admission: Admission, admitted: Admitted) -> None:
-    path, rejection = display(admission.path), admission.trouble
+    path, rejection = display(admission.path), admission.error
     if admitted.replaced_bytes is not None:
         log.info(
             "file.withdrawn",

@@ -14,8 +14,8 @@ from emitterd.journal.rows import (
     AdmissionResult,
     Admitted,
     Known,
+    change_state,
     known_of,
-    move,
 )
 from emitterd.model import LIVE, State, Verb
 
@@ -63,7 +63,7 @@ def _admit(
     replaced_bytes = None
     if known is not None and known.state in LIVE:
         replaced_bytes = known.fingerprint.size_bytes
-        move(connection, Verb.WITHDRAW, known.id, _REPLACE, {"now": now})
+        change_state(connection, Verb.WITHDRAW, known.id, _REPLACE, {"now": now})
         reach(Point.REPLACED)
     state, error, reason = _first_state(connection, known, file, rebuilt_at)
     connection.execute(
@@ -72,7 +72,7 @@ def _admit(
             file.path,
             state,
             file.flow,
-            0 if file.trouble else queue.assign(file.flow),
+            0 if file.error else queue.assign(file.flow),
             file.rank,
             *file.fingerprint,
             now,
@@ -119,8 +119,8 @@ def _first_state(
     rebuilt_at: float | None,
 ) -> tuple[State, Code | None, str | None]:
     """Return the state in which the entry begins, with error and reason."""
-    if file.trouble is not None:
-        return State.REJECTED, file.trouble.code, file.trouble.reason
+    if file.error is not None:
+        return State.REJECTED, file.error.code, file.trouble.reason
     # A hold applies to the path. E107 applies to this content only.
     uncertain = known is not None and known.error == Code.RECEIPT_LOST
     if known is not None and not uncertain and _is_held(connection, known, file.path):

@@ -23,7 +23,7 @@ from emitterd.journal import rows as statements
 from emitterd.journal.admission import admit
 from emitterd.journal.database import Database
 from emitterd.journal.fair_queue import FairQueue
-from emitterd.journal.rows import Admission, Admitted, Ended, Known, move
+from emitterd.journal.rows import Admission, Admitted, Ended, Known, change_state
 from emitterd.model import (
     ClaimOrder,
     Confirmation,
@@ -245,19 +245,19 @@ class Journal:
             "duration_s": duration_s,
             "disposal": "due" if dispose else None,
         }
-        self._move(Verb.DELIVER, entry, _DELIVER, values)
+        self._change_state(Verb.DELIVER, entry, _DELIVER, values)
         reach(Point.DELIVERED)
 
     def defer(
-        self, entry: Entry, trouble: DeliveryError, due_at: float, *, charge: bool
+        self, entry: Entry, error: DeliveryError, due_at: float, *, charge: bool
     ) -> None:
         """Set the time of the next attempt; `charge` counts this one as failed."""
-        values = _reason(trouble) | {
+        values = _reason(error) | {
             "due_at": due_at,
             "charge": charge,
-            "ambiguous": entry.ambiguous or trouble.ambiguous,
+            "ambiguous": entry.ambiguous or error.ambiguous,
         }
-        self._move(Verb.DEFER, entry, _DEFER, values)
+        self._change_state(Verb.DEFER, entry, _DEFER, values)
         reach(Point.DEFERRED)
 
     def interrupt(self, entry: Entry, *, ambiguous: bool = False) -> None:
@@ -266,30 +266,30 @@ class Journal:
         The attempt is not counted.
         """
         values = {"ambiguous": entry.ambiguous or ambiguous}
-        self._move(Verb.INTERRUPT, entry, "ambiguous = :ambiguous", values)
+        self._change_state(Verb.INTERRUPT, entry, "ambiguous = :ambiguous", values)
         reach(Point.INTERRUPTED)
 
     def reject(
-        self, entry: Entry, trouble: DeliveryError, *, dispose: bool = False
+        self, entry: Entry, error: DeliveryError, *, dispose: bool = False
     ) -> None:
         """Record that the server can never accept this version.
 
         `dispose`: its file is to be moved to the rejected folder.
         """
-        values = _reason(trouble) | {"disposal": "due" if dispose else None}
-        self._move(Verb.REJECT, entry, _REJECT, values)
+        values = _reason(error) | {"disposal": "due" if dispose else None}
+        self._change_state(Verb.REJECT, entry, _REJECT, values)
         reach(Point.REJECTED)
 
-    def withdraw(self, entry: Entry, trouble: DeliveryError) -> None:
+    def withdraw(self, entry: Entry, error: DeliveryError) -> None:
         """Record that the file was removed or changed before it was sent."""
-        self._move(Verb.WITHDRAW, entry, _WITHDRAW, _reason(trouble))
+        self._change_state(Verb.WITHDRAW, entry, _WITHDRAW, _reason(error))
         reach(Point.WITHDRAWN)
 
-    def _move(
+    def _change_state(
         self, verb: Verb, entry: Entry, assignments: str, values: Mapping[str, object]
     ) -> None:
         def work(connection: sqlite3.Connection) -> None:
-            if not move(connection, verb, entry.id, assignments, values):
+            if not change_state(connection, verb, entry.id, assignments, values):
                 raise IllegalTransition(f"{verb}: entry {entry.id} is in another state")
 
         self.database.write(work, may_use_reserve=True)
@@ -379,13 +379,13 @@ class Journal:
         )
 
 
-def _reason(trouble: DeliveryError) -> dict[str, object]:
-    return {"error": trouble.code.value, "reason": trouble.reason}
+def _reason(error: DeliveryError) -> dict[str, object]:
+    return {"error": error.code.value, "reason": error.reason}
 
 
 def _reclaim(connection: sqlite3.Connection) -> int:
     rows = connection.execute("select id from entry where state = 'delivering'")
     claimed = [entry_id for (entry_id,) in rows]
     for entry_id in claimed:
-        move(connection, Verb.RECLAIM, entry_id, _RECLAIM)
+        change_state(connection, Verb.RECLAIM, entry_id, _RECLAIM)
     return len(claimed)

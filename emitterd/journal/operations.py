@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Self
 
 from emitterd.errors import JournalError
-from emitterd.journal.rows import LATEST, SUPERSEDED, Known, known_of, move
+from emitterd.journal.rows import LATEST, SUPERSEDED, Known, change_state, known_of
 from emitterd.model import LIVE, TRANSITIONS, State, Verb
 from emitterd.shutdown import Shutdown
 from emitterd.text import display
@@ -262,7 +262,7 @@ def _apply_verb(
 ) -> State | None:
     """Apply the command's verb; None where the entry's state allows none."""
     for verb in VERBS[operation]:
-        if move(connection, verb, entry_id, _ASSIGNMENTS[verb], {"now": now}):
+        if change_state(connection, verb, entry_id, _ASSIGNMENTS[verb], {"now": now}):
             return TRANSITIONS[verb][1]
     return None
 
@@ -275,7 +275,9 @@ def _forget(
         return None
     live = known.state in LIVE
     if live:
-        move(connection, Verb.WITHDRAW, known.id, '"grant" = null', {"now": now})
+        change_state(
+            connection, Verb.WITHDRAW, known.id, '"grant" = null', {"now": now}
+        )
     else:
         # Retention counts from the command on.
         sql = 'update entry set changed_at = ?, "grant" = null where id = ?'

@@ -26,7 +26,7 @@ class AdmissionResult(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """A complete file for the journal; with `trouble` it is rejected at once.
+    """A complete file for the journal; with `error` it is rejected at once.
 
     `dispose`: a rejected file is to be moved to the rejected folder.
     """
@@ -35,7 +35,7 @@ class Admission:
     fingerprint: Fingerprint
     flow: str
     rank: int
-    trouble: DeliveryError | None = None
+    error: DeliveryError | None = None
     findings: tuple[Finding, ...] = ()
     dispose: bool = False
 
@@ -178,7 +178,7 @@ ENDINGS = f"""select id, path, {SUPERSEDED}
 """A page of the versions that ended before an instant."""
 
 
-def move(
+def change_state(
     connection: sqlite3.Connection,
     verb: Verb,
     entry_id: int,

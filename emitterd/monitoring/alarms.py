@@ -109,7 +109,7 @@ class AlarmLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
+class DaemonFacts:
     """What only the running daemon knows.
 
     `swept_at`: the end of the last whole sweep, or else the start of the daemon.
@@ -168,23 +168,23 @@ def queue_alarms(
     return alarms
 
 
-def daemon_alarms(watch: Watch, now: float) -> list[Alarm]:
+def daemon_alarms(facts: DaemonFacts, now: float) -> list[Alarm]:
     """Return the alarms that only the running daemon can raise."""
     alarms = []
-    if watch.journal_full_since is not None:
-        alarms.append(journal_full(watch.journal_full_since))
-    if watch.root_lost_since is not None:
+    if facts.journal_full_since is not None:
+        alarms.append(journal_full(facts.journal_full_since))
+    if facts.root_lost_since is not None:
         words = f"{Code.ROOT_LOST} {Code.ROOT_LOST.title}: nothing is found or sent"
-        since = watch.root_lost_since
+        since = facts.root_lost_since
         alarms.append(Alarm(AlarmCode.ROOT_LOST, since, words, Code.ROOT_LOST.remedy))
-    elif now - watch.swept_at > watch.sweep_limit_s:
-        alarms.append(_overdue(watch, now))
-    if watch.degraded_since is not None:
+    elif now - facts.swept_at > facts.sweep_limit_s:
+        alarms.append(_overdue(facts, now))
+    if facts.degraded_since is not None:
         alarms.append(
             Alarm(
                 AlarmCode.WATCH_DEGRADED,
-                watch.degraded_since,
-                f"not every folder is watched: {watch.degraded};"
+                facts.degraded_since,
+                f"not every folder is watched: {facts.degraded};"
                 " new files are found by sweeps",
                 "raise fs.inotify.max_user_watches, as watch.degraded in the log says",
             )
@@ -244,11 +244,11 @@ def _no_success(since: float, idle_s: float, limits: AlarmLimits) -> Alarm:
     )
 
 
-def _overdue(watch: Watch, now: float) -> Alarm:
+def _overdue(facts: DaemonFacts, now: float) -> Alarm:
     return Alarm(
         AlarmCode.SWEEP_OVERDUE,
-        watch.swept_at,
+        facts.swept_at,
         "the whole folder was last looked through"
-        f" {format_age(now - watch.swept_at)} ago, or never since the start",
+        f" {format_age(now - facts.swept_at)} ago, or never since the start",
         "look at the log's sweep.finished, and at the load of the folder's disk",
     )

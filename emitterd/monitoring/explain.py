@@ -7,7 +7,7 @@ from typing import Any
 
 from emitterd.codes import Code
 from emitterd.errors import FileError
-from emitterd.intake.file_status import FileStatus, FileStatuses, FolderState
+from emitterd.intake.file_status import FileStatus, FileStatusReader, FolderState
 from emitterd.journal.reader import JournalReader
 from emitterd.model import WAITING, Confirmation, State
 from emitterd.monitoring.status import status_record
@@ -108,12 +108,12 @@ def locate(spool: Spool, reader: JournalReader, text: str) -> bytes:
 
 
 def explain(
-    file_statuses: FileStatuses, reader: JournalReader, path: bytes
+    status_reader: FileStatusReader, reader: JournalReader, path: bytes
 ) -> Explanation:
     """Explain the status of a path by folder and journal."""
-    spool = file_statuses.spool
+    spool = status_reader.spool
     with reader.snapshot():
-        status = file_statuses.look_up(path)
+        status = status_reader.look_up(path)
         versions, actions = reader.versions(path), reader.actions(path)
         # A forgotten version is history, and says nothing about the status.
         remembered = (entry for entry in versions if "forgotten_at" not in entry)

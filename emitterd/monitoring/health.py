@@ -16,8 +16,8 @@ from emitterd.intake.loop import Intake
 from emitterd.journal.journal import Journal
 from emitterd.monitoring.alarms import (
     AlarmLimits,
+    DaemonFacts,
     Health,
-    Watch,
     daemon_alarms,
     judge,
     queue_alarms,
@@ -79,7 +79,7 @@ class HealthMonitor:
 
     def note_alarms(self) -> None:
         """Note for `status --check` the alarms that only this process can see."""
-        alarms = daemon_alarms(self._watch(self._limits()[1]), time.time())
+        alarms = daemon_alarms(self._daemon_facts(self._limits()[1]), time.time())
         # The words of a missed sweep change all the time; it is noted once.
         current = [(alarm.code, alarm.since) for alarm in alarms]
         if current != self._noted:
@@ -103,12 +103,12 @@ class HealthMonitor:
         outages = tuple(down.outage for down in self._destination.open_circuits)
         limits, sweep_every_s = self._limits()
         alarms = queue_alarms(queue, outages, limits, now, running=True)
-        alarms += daemon_alarms(self._watch(sweep_every_s), now)
+        alarms += daemon_alarms(self._daemon_facts(sweep_every_s), now)
         eta_s = queue.eta_s(moving=not outages)
         return QueueReading(queue, judge(alarms), outages, eta_s, self._intake.swept_at)
 
-    def _watch(self, sweep_every_s: float) -> Watch:
-        return Watch(
+    def _daemon_facts(self, sweep_every_s: float) -> DaemonFacts:
+        return DaemonFacts(
             swept_at=self._intake.swept_at or self._started_at,
             sweep_limit_s=sweep_limit_s(sweep_every_s, self._intake.sweep_took_s),
             root_lost_since=self._watch_keeper.lost_since,

@@ -220,7 +220,7 @@ class CountedJournal(Journal):
                 continue
             if answer.replaced_bytes is not None:
                 self._ended(State.WITHDRAWN, admission.path, answer.replaced_bytes)
-            if admission.trouble is not None:
+            if admission.error is not None:
                 size_bytes = admission.fingerprint.size_bytes
                 self._ended(State.REJECTED, admission.path, size_bytes)
         return answers
@@ -230,10 +230,10 @@ class CountedJournal(Journal):
         super().merge_unchanged(entry, previous_id, dispose=dispose)
         self._ended(UNCHANGED, entry.path, entry.fingerprint.size_bytes)
 
-    def _move(
+    def _change_state(
         self, verb: Verb, entry: Entry, assignments: str, values: Mapping[str, Any]
     ) -> None:
-        super()._move(verb, entry, assignments, values)
+        super()._change_state(verb, entry, assignments, values)
         if verb in OUTCOMES:
             self._ended(OUTCOMES[verb], entry.path, entry.fingerprint.size_bytes)
         if verb in {Verb.DELIVER, Verb.DEFER, Verb.REJECT}:

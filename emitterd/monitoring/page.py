@@ -25,7 +25,7 @@ from emitterd import __version__
 from emitterd.codes import Code
 from emitterd.delivery.circuit_breaker import OpenCircuit
 from emitterd.errors import JournalError
-from emitterd.intake.file_status import FileStatuses, FolderState, Latest
+from emitterd.intake.file_status import FileStatusReader, FolderState, Latest
 from emitterd.journal.connection import Read
 from emitterd.journal.reader import JournalReader
 from emitterd.monitoring.alarms import Health
@@ -147,7 +147,7 @@ class Page:
     journal: Path
     uploads: UploadTracker
     throughput: Throughput
-    file_statuses: Callable[[Latest], FileStatuses]
+    status_reader: Callable[[Latest], FileStatusReader]
     health: Callable[[], Health]
     outage: Callable[[], OpenCircuit | None]
     host: Callable[[], str]
@@ -222,7 +222,7 @@ class Page:
             return self._explain_name(reader, name)
 
     def _explain_name(self, reader: JournalReader, name: str) -> Response:
-        statuses = self.file_statuses(reader.latest)
+        statuses = self.status_reader(reader.latest)
         try:
             path = locate(statuses.spool, reader, name)
         except OutsideSpool as error:

@@ -26,12 +26,12 @@ from emitterd.delivery.destination import Destination
 from emitterd.delivery.dispatch import Dispatcher, WakeUp
 from emitterd.delivery.worker import Worker
 from emitterd.errors import JournalFull
-from emitterd.housekeeping.disposal import Disposal, Rule
+from emitterd.housekeeping.disposal import Disposal, DisposalRule
 from emitterd.housekeeping.retention import Retention
+from emitterd.intake.candidates import SettleRule
 from emitterd.intake.examine import Examiner, ExamineRules
-from emitterd.intake.file_status import FileStatuses, Latest
+from emitterd.intake.file_status import FileStatusReader, Latest
 from emitterd.intake.loop import Intake, Sweep
-from emitterd.intake.settle import Settling
 from emitterd.journal.journal import Journal
 from emitterd.journal.operations import Operations
 from emitterd.monitoring.health import HealthMonitor
@@ -115,10 +115,10 @@ class Components:
             observer=self._observer,
         )
 
-    def file_statuses(self, latest: Latest | None = None) -> FileStatuses:
+    def status_reader(self, latest: Latest | None = None) -> FileStatusReader:
         """Return what tells the status of a path. `latest` reads another journal."""
         settings = self.config.spool
-        return FileStatuses(
+        return FileStatusReader(
             self.spool,
             Selection(settings.include, settings.exclude),
             latest or self.journal.latest,
@@ -202,7 +202,7 @@ def open_http_server(components: Components) -> "HttpServer | None":
         components.config.journal.path,
         components.uploads,
         Throughput(),
-        components.file_statuses,
+        components.status_reader,
         health.health,
         lambda: destination.down,
         lambda: urlsplit(components.config.emission.url).hostname or "",
@@ -297,8 +297,8 @@ def _rules(config: Config, inspector: Inspector) -> ExamineRules:
         Selection(spool.include, spool.exclude),
         inspector,
         spool.catalogue,
-        Settling(spool.settle_s, spool.sweep_every_s, spool.incomplete_after_s),
-        Rule(
+        SettleRule(spool.settle_s, spool.sweep_every_s, spool.incomplete_after_s),
+        DisposalRule(
             archive,
             delete=spool.after_delivery == "delete",
             rejected=spool.rejected_directory,

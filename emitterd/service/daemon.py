@@ -125,7 +125,7 @@ class Daemon:
                 signals.wait(ONCE_CHECK_S)
             self._stop(signals)
             rejected = self._journal.rejections(began_at)
-            left = undelivered(self._components.file_statuses(), rejected)
+            left = undelivered(self._components.status_reader(), rejected)
             self._journal.close()
         if self._threads.failed:
             return INTERNAL_ERROR, left

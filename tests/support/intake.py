@@ -9,10 +9,10 @@ from structlog.typing import EventDict
 from emitterd.datasets.catalogue_file import load_catalogue
 from emitterd.datasets.inspection import InspectionSettings, Inspector, Report
 from emitterd.datasets.zip_integrity import ReadAt
-from emitterd.housekeeping.disposal import Disposal, Rule
+from emitterd.housekeeping.disposal import Disposal, DisposalRule
+from emitterd.intake.candidates import SettleRule
 from emitterd.intake.examine import Examiner, ExamineRules
 from emitterd.intake.loop import Intake, Sweep
-from emitterd.intake.settle import Settling
 from emitterd.journal.journal import Journal
 from emitterd.spool.folder import Spool
 from emitterd.spool.selection import Selection
@@ -44,12 +44,12 @@ class IntakeDriver:
         self.root, self.journal, self.now = root, journal, 1000.0
         self.notified, self.sweeps = 0, 0
         self.inspector = Counting(load_catalogue(), InspectionSettings())
-        spool, rule = Spool(root), Rule(delete=True)
+        spool, rule = Spool(root), DisposalRule(delete=True)
         self.rules = ExamineRules(
             Selection(["**/*.zip", "speed"], []),
             self.inspector,
             findings,
-            Settling(5.0, SWEEP_S, GIVE_UP_S),
+            SettleRule(5.0, SWEEP_S, GIVE_UP_S),
             rule,
             SWEEP_S,
         )

@@ -12,7 +12,7 @@ from emitterd.codes import Code
 from emitterd.datasets.findings import finding
 from emitterd.delivery.circuit_breaker import OpenCircuit
 from emitterd.errors import Decision, DeliveryError
-from emitterd.intake.file_status import FileStatuses
+from emitterd.intake.file_status import FileStatusReader
 from emitterd.journal.journal import Journal
 from emitterd.journal.rows import Admission, Known
 from emitterd.model import Entry, Fingerprint, Grant, Receipt
@@ -59,15 +59,19 @@ class Desk:
             self.place,
             self.uploads,
             self.throughput,
-            self.file_statuses,
+            self.status_reader,
             lambda: self.health,
             lambda: self.outage,
             lambda: "cqube.example.org",
         )
 
-    def file_statuses(self, latest: Callable[[bytes], Known | None]) -> FileStatuses:
+    def status_reader(
+        self, latest: Callable[[bytes], Known | None]
+    ) -> FileStatusReader:
         """Return who tells where a path stands."""
-        return FileStatuses(Spool(self.root), Selection(["**/*.zip"], []), latest, 5.0)
+        return FileStatusReader(
+            Spool(self.root), Selection(["**/*.zip"], []), latest, 5.0
+        )
 
     def ask(self, path: str = "/", **headers: str) -> Answered:
         """Get a path with its query."""

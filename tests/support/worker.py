@@ -18,7 +18,7 @@ from emitterd.delivery.circuit_breaker import STREAK
 from emitterd.delivery.destination import Destination
 from emitterd.delivery.dispatch import WakeUp
 from emitterd.delivery.worker import Worker
-from emitterd.housekeeping.disposal import Disposal, Rule
+from emitterd.housekeeping.disposal import Disposal, DisposalRule
 from emitterd.journal.journal import Journal
 from emitterd.journal.rows import Admission, Admitted
 from emitterd.model import (
@@ -108,7 +108,7 @@ class Rig:
         self.destination = Destination(backoff, workers=workers)
         self._client = client
         self._backoff = backoff
-        self._disposal = Disposal(self.spool, self.journal, Rule(delete=delete))
+        self._disposal = Disposal(self.spool, self.journal, DisposalRule(delete=delete))
         self.send_to(server.url)
 
     def send_to(self, url: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from emitterd.cli.init import KEYS, notices, sent
-from emitterd.config.client_config import ClientConfig
+from emitterd.config.upstream_config import UpstreamConfig
 
 DATASETS = ["block_master", "pat"]
 
@@ -64,7 +64,7 @@ def test_keys_of_windows_are_wrong(path: str) -> None:
 
 def notices_of(directory: Path, **given: str) -> str:
     """Return the notices about a client of `directory`, as one text."""
-    return "\n".join(notices(ClientConfig(**given), directory, DATASETS))
+    return "\n".join(notices(UpstreamConfig(**given), directory, DATASETS))
 
 
 def test_a_correct_client_has_no_notices(tmp_path: Path) -> None:

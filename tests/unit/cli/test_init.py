@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from conftest import NOBODY, Python, SmallDisk
 from emitterd.cli.init import Layout, _create, _next_steps, _Plan, lay_out, shipped
 from emitterd.config import settings as config
-from emitterd.config.client_config import ClientConfig, read_client_config
 from emitterd.config.settings import Config
+from emitterd.config.upstream_config import UpstreamConfig, read_upstream_config
 from emitterd.errors import ConfigError, Problem
 
 SECRET = "correct-horse-battery"
 URL = "https://cqube.example.org/data"
 DATASETS = ["district_master", "pat", "pat"]
-LOGIN = ClientConfig(url=URL, username="emission", password=SECRET)
-KEY = ClientConfig(url=URL, api_key=SECRET)
+LOGIN = UpstreamConfig(url=URL, username="emission", password=SECRET)
+KEY = UpstreamConfig(url=URL, api_key=SECRET)
 
 NAME = st.text(
     st.characters(exclude_categories=["Cs"], exclude_characters="\0/"),
@@ -46,14 +46,14 @@ def mode(path: Path) -> int:
     return path.stat().st_mode & 0o7777
 
 
-def laid_out(folder: Path, client: ClientConfig | None = None) -> Layout:
+def laid_out(folder: Path, client: UpstreamConfig | None = None) -> Layout:
     """Lay out `drop` and `emitter.yaml` in a folder."""
     return lay_out(folder / "drop", folder / "emitter.yaml", DATASETS, client)
 
 
 def refused(
     folder: Path,
-    client: ClientConfig | None = None,
+    client: UpstreamConfig | None = None,
     *,
     drop: str = "drop",
     output: str = "emitter.yaml",
@@ -68,7 +68,7 @@ def refused(
     return caught.value.problems
 
 
-def only(folder: Path, client: ClientConfig | None = None, **places: str) -> str:
+def only(folder: Path, client: UpstreamConfig | None = None, **places: str) -> str:
     """Return the message of the one reason why nothing is laid out."""
     (problem,) = refused(folder, client, **places)
     return problem.message
@@ -124,7 +124,7 @@ def test_the_values_of_config_py_make_a_whole_configuration(
     source.write_text(text)
     output = tmp_path / "etc" / "emitter.yaml"
     output.parent.mkdir()
-    lay_out(tmp_path / drop, output, DATASETS, read_client_config(source))
+    lay_out(tmp_path / drop, output, DATASETS, read_upstream_config(source))
     loaded = config.load(output, {})
 
     assert revealed(loaded) == login
@@ -159,7 +159,7 @@ def test_any_value_comes_back_from_the_file(
     )
     output = folder / "etc" / "emitter.yaml"
     output.parent.mkdir()
-    lay_out(folder / f"_{drop}", output, DATASETS, read_client_config(source))
+    lay_out(folder / f"_{drop}", output, DATASETS, read_upstream_config(source))
     loaded = config.load(output, {})
 
     assert revealed(loaded) == (username, password, None)
@@ -280,7 +280,7 @@ def test_with_a_client_there_is_little_left_to_do(tmp_path: Path) -> None:
 
 def test_a_value_that_config_py_lacks_stays_the_example(tmp_path: Path) -> None:
     """The next steps name each value that is missing."""
-    skeleton = laid_out(tmp_path, ClientConfig(password=SECRET))
+    skeleton = laid_out(tmp_path, UpstreamConfig(password=SECRET))
     steps = "\n".join(skeleton.next_steps)
     text = (tmp_path / "emitter.yaml").read_text()
 
@@ -294,7 +294,7 @@ def test_a_value_that_config_py_lacks_stays_the_example(tmp_path: Path) -> None:
 
 def test_the_notices_say_what_changes_for_the_client(tmp_path: Path) -> None:
     """They hold no secret."""
-    client = ClientConfig(url="http://h", api_key=SECRET, file_path="/else/where/")
+    client = UpstreamConfig(url="http://h", api_key=SECRET, file_path="/else/where/")
     notices = laid_out(tmp_path, client).notices
 
     assert len(notices) == 2

@@ -21,7 +21,7 @@ from conftest import Mount, SmallDisk
 from emitterd.codes import Code
 from emitterd.datasets.findings import Finding
 from emitterd.errors import Decision, DeliveryError, JournalFull
-from emitterd.housekeeping.disposal import Disposal, Rule
+from emitterd.housekeeping.disposal import Disposal, DisposalRule
 from emitterd.journal.journal import Journal
 from emitterd.journal.operations import Operation, OperationRequest, Operations
 from emitterd.journal.rows import Admission
@@ -42,7 +42,7 @@ class Outbox:
         self.root = root
         self.journal = journal
         self.disposal = Disposal(
-            Spool(root), journal, Rule(archive, delete=archive is None)
+            Spool(root), journal, DisposalRule(archive, delete=archive is None)
         )
 
     def delivered(self, name: str = "pat/a.zip") -> Entry:
@@ -103,7 +103,7 @@ def test_rules(spool_root: Path, journal: Journal, archive: Path) -> None:
         (archive, False, False),
         (None, True, False),
     ):
-        rule = Disposal(Spool(spool_root), journal, Rule(where, delete=delete))
+        rule = Disposal(Spool(spool_root), journal, DisposalRule(where, delete=delete))
         assert rule.keeps(State.DELIVERED) == keeps
 
 
@@ -182,7 +182,9 @@ def surprised(
         place = places.get(request.param)
         box = Outbox(spool_root, journal, place)
         spool = Swapping(spool_root)
-        box.disposal = Disposal(spool, journal, Rule(place, delete=place is None))
+        box.disposal = Disposal(
+            spool, journal, DisposalRule(place, delete=place is None)
+        )
         yield box, spool, place
 
 
@@ -371,7 +373,7 @@ def test_archived_under_the_day_of_its_delivery(mover: Outbox, archive: Path) ->
 def test_rule_that_was_taken_back(mover: Outbox, archive: Path) -> None:
     """A file that is due by an earlier configuration stays if files are now kept."""
     entry = mover.delivered()
-    keeper = Disposal(Spool(mover.root), mover.journal, Rule())
+    keeper = Disposal(Spool(mover.root), mover.journal, DisposalRule())
 
     keeper.dispose(entry.id, entry.path, entry.fingerprint)
 
@@ -387,7 +389,7 @@ def put_aside(
     root: Path, journal: Journal, aside: Path, name: str = "pat/a.zip"
 ) -> list[EventDict]:
     """Reject a file and move it to the rejected folder; return what was logged."""
-    disposal = Disposal(Spool(root), journal, Rule(delete=True, rejected=aside))
+    disposal = Disposal(Spool(root), journal, DisposalRule(delete=True, rejected=aside))
     seen = Fingerprint.of(make_zip(root / name).stat())
     trouble = DeliveryError(Decision.REJECT, Code.CATALOGUE, str(FINDING))
     path = os.fsencode(name)
@@ -441,7 +443,7 @@ def test_rejected_stays_without_a_place(
     spool_root: Path, journal: Journal, archive: Path
 ) -> None:
     """The rule for delivered files is not the rule for rejected ones."""
-    disposal = Disposal(Spool(spool_root), journal, Rule(archive))
+    disposal = Disposal(Spool(spool_root), journal, DisposalRule(archive))
     put_aside(spool_root, journal, archive)
     make_zip(spool_root / "pat/a.zip")
 
@@ -567,7 +569,7 @@ def test_retried_file_is_not_disposed_of(
     spool_root: Path, journal: Journal, tmp_path: Path
 ) -> None:
     """A file whose rejection the operator takes back stays."""
-    rule = Rule(delete=True, rejected=tmp_path / "r")
+    rule = DisposalRule(delete=True, rejected=tmp_path / "r")
     disposal = Disposal(Spool(spool_root), journal, rule)
     seen = Fingerprint.of(make_zip(spool_root / NAME).stat())
     trouble = DeliveryError(Decision.REJECT, Code.CATALOGUE, "for the test")

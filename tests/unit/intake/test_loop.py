@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from conftest import NOBODY, Python, SmallDisk
-from emitterd.housekeeping.disposal import Rule
+from emitterd.housekeeping.disposal import DisposalRule
 from emitterd.intake.examine import MAX_BYTES
 from emitterd.intake.loop import BUSY_S, FULL_S
 from emitterd.journal.journal import Journal
@@ -336,7 +336,7 @@ def test_other_rules_hold_from_the_next_turn_on(driver: IntakeDriver) -> None:
 
 def test_rule_of_disposal_comes_with_the_patterns(driver: IntakeDriver) -> None:
     """The disposal uses the new rule only after its exclusions apply."""
-    driver.intake.apply_settings(replace(driver.rules, disposal=Rule()))
+    driver.intake.apply_settings(replace(driver.rules, disposal=DisposalRule()))
     assert not driver.disposal.keeps(State.DELIVERED)
     driver.step()
 

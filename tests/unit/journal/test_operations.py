@@ -403,11 +403,11 @@ def test_hold_outlives_a_broken_copy(journal: Journal) -> None:
     """A copy that is refused at the door does not let the next one through."""
     admit(journal, admission(b"a"))
     act(journal, Operation.HOLD, b"a")
-    admit(journal, replace(admission(b"a", 2), trouble=BROKE))
+    admit(journal, replace(admission(b"a", 2), error=BROKE))
     admit(journal, admission(b"a", 3))
     held = journal.latest(b"a")
     act(journal, Operation.RELEASE, b"a")
-    admit(journal, replace(admission(b"a", 4), trouble=BROKE))
+    admit(journal, replace(admission(b"a", 4), error=BROKE))
     admit(journal, admission(b"a", 5))
     free = journal.latest(b"a")
 

@@ -14,8 +14,8 @@ from emitterd.monitoring.alarms import (
     AlarmCode,
     AlarmLevel,
     AlarmLimits,
+    DaemonFacts,
     Health,
-    Watch,
     daemon_alarms,
     judge,
     queue_alarms,
@@ -50,7 +50,7 @@ EMPTY = partial(judged, running=True)
 BUSY = partial(
     judged, running=True, waiting=3, oldest_waiting_at=NOW - 30, delivered_at=NOW - 5
 )
-WATCHED = Watch(swept_at=NOW - 10, sweep_limit_s=900.0)
+WATCHED = DaemonFacts(swept_at=NOW - 10, sweep_limit_s=900.0)
 
 
 def codes(alarms: list[Alarm]) -> list[str]:
@@ -141,19 +141,22 @@ def test_the_queue_is_judged(
 
 
 @pytest.mark.parametrize(
-    ("watch", "expected"),
+    ("facts", "expected"),
     [
         (WATCHED, []),
-        (Watch(NOW - 901, 900.0), [AlarmCode.SWEEP_OVERDUE]),
-        (Watch(NOW, 900.0, journal_full_since=NOW - 1), [AlarmCode.JOURNAL_FULL]),
-        (Watch(NOW, 900.0, degraded_since=NOW), [AlarmCode.WATCH_DEGRADED]),
-        (Watch(NOW - 901, 900.0, root_lost_since=NOW - 950), [AlarmCode.ROOT_LOST]),
+        (DaemonFacts(NOW - 901, 900.0), [AlarmCode.SWEEP_OVERDUE]),
+        (DaemonFacts(NOW, 900.0, journal_full_since=NOW - 1), [AlarmCode.JOURNAL_FULL]),
+        (DaemonFacts(NOW, 900.0, degraded_since=NOW), [AlarmCode.WATCH_DEGRADED]),
+        (
+            DaemonFacts(NOW - 901, 900.0, root_lost_since=NOW - 950),
+            [AlarmCode.ROOT_LOST],
+        ),
     ],
     ids=["all-well", "no-sweep", "journal-full", "degraded", "root-lost"],
 )
-def test_the_watch_is_judged(watch: Watch, expected: list[str]) -> None:
+def test_the_watch_is_judged(facts: DaemonFacts, expected: list[str]) -> None:
     """A lost folder raises one alarm, not a second one for the overdue sweep."""
-    assert codes(daemon_alarms(watch, NOW)) == expected
+    assert codes(daemon_alarms(facts, NOW)) == expected
 
 
 def test_an_alarm_says_since_when_and_what_to_do() -> None:

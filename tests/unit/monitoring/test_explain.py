@@ -12,7 +12,7 @@ import pytest
 
 from emitterd.codes import Code
 from emitterd.errors import Decision, DeliveryError
-from emitterd.intake.file_status import FileStatuses, FolderState
+from emitterd.intake.file_status import FileStatusReader, FolderState
 from emitterd.journal.journal import Journal
 from emitterd.journal.operations import Operation, OperationRequest, Operations
 from emitterd.journal.reader import JournalReader
@@ -54,11 +54,11 @@ class Office:
     def explain(self, path: bytes = PATH) -> Explanation:
         """Explain a path."""
         with JournalReader(self.place) as records:
-            return explain(self.file_statuses(records), records, path)
+            return explain(self.status_reader(records), records, path)
 
-    def file_statuses(self, records: JournalReader) -> FileStatuses:
+    def status_reader(self, records: JournalReader) -> FileStatusReader:
         """Return the file statuses."""
-        return FileStatuses(
+        return FileStatusReader(
             Spool(self.root),
             Selection(["**/*.zip"], ["old/"]),
             records.latest,

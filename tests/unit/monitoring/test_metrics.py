@@ -101,7 +101,7 @@ def test_what_is_replaced_or_refused_at_the_door_is_counted(scraped: Scraped) ->
     journal = scraped.journal
     journal.admit([admission()])
     journal.admit([admission(version=2)])
-    journal.admit([Admission(b"big.zip", seen(1, 99), "", 0, trouble=REFUSED)])
+    journal.admit([Admission(b"big.zip", seen(1, 99), "", 0, error=REFUSED)])
     samples = scraped.samples()
 
     assert samples["emitterd_files_total", "other withdrawn"] == 1

@@ -25,7 +25,7 @@ _EXPECTED = "the config.py beside client.py"
 
 
 @dataclass(frozen=True, slots=True)
-class ClientConfig:
+class UpstreamConfig:
     """The values of `config.py`; None for one that is missing or empty.
 
     The URL is normalised as in `emitter.yaml`. `file_path` is absolute, or a path of
@@ -39,7 +39,7 @@ class ClientConfig:
     file_path: str | None = None
 
 
-def read_client_config(path: Path) -> ClientConfig:
+def read_upstream_config(path: Path) -> UpstreamConfig:
     """Read the values of a `config.py` without running it.
 
     Raises `ConfigError` with all problems.
@@ -77,7 +77,7 @@ def read_client_config(path: Path) -> ClientConfig:
             problems.append(error.at(name, line))
     if problems:
         raise ConfigError(shown(path), problems)
-    return ClientConfig(**read)
+    return UpstreamConfig(**read)
 
 
 def _bindings(text: str, names: Collection[str]) -> dict[str, tuple[int, str | None]]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emitterd.config.client_config import ClientConfig, read_client_config
+from emitterd.config.upstream_config import UpstreamConfig, read_upstream_config
 from emitterd.errors import ConfigError, Problem
 
 SECRET = "correct-horse-battery"
@@ -43,7 +43,7 @@ def write(tmp_path: Path) -> Write:
 def problems(path: Path) -> list[Problem]:
     """Return what is refused; no secret may stand in it."""
     with pytest.raises(ConfigError) as caught:
-        read_client_config(path)
+        read_upstream_config(path)
     shown = "".join(traceback.format_exception(caught.value))
     assert SECRET not in shown + repr(caught.value.problems)
     return caught.value.problems
@@ -60,7 +60,7 @@ def only(path: Path) -> Problem:
     [
         (
             LOGIN,
-            ClientConfig(
+            UpstreamConfig(
                 url="http://10.0.0.5:5000",
                 username="emission",
                 password=SECRET,
@@ -69,28 +69,31 @@ def only(path: Path) -> Problem:
         ),
         (
             KEY,
-            ClientConfig(
+            UpstreamConfig(
                 url="https://cqube.example.org/data",
                 api_key=SECRET,
                 file_path="/home/ubuntu/cqube_emission/",
             ),
         ),
-        ("username = ''\nemission_url = ''\n", ClientConfig()),
-        ("other = print\nusername = 'one'\n", ClientConfig(username="one")),
-        ("username = 'one' 'two'\n", ClientConfig(username="onetwo")),
-        ("username = (\n 'one'\n 'two')\n", ClientConfig(username="onetwo")),
-        ("username: str = 'one'\nusername: str\n", ClientConfig(username="one")),
-        ("a = username = 'one'\n", ClientConfig(username="one")),
-        ("username = 'one'\nusername = 'two'\n", ClientConfig(username="two")),
-        ("import os\nusername = os.sep\nusername = 'two'", ClientConfig("", "two")),
-        ("if 1:\n username = 'one'\nusername = 'two'\n", ClientConfig(username="two")),
-        ("def f():\n username = 1\npassword = 'p'\n", ClientConfig(password="p")),
-        ("\ufeffusername = 'one'\r\n", ClientConfig(username="one")),
-        (f"password = '{SECRET}\\n'\n", ClientConfig(password=SECRET)),
-        ("file_path = r'C:\\data\\e'\n", ClientConfig(file_path="C:\\data\\e")),
-        ("file_path = 'C:\\data\\e'\n", ClientConfig(file_path="C:\\data\\e")),
-        ("file_path = 'D:/e/'\n", ClientConfig(file_path="D:/e/")),
-        ("file_path = r'\\\\nas\\e'\n", ClientConfig(file_path="\\\\nas\\e")),
+        ("username = ''\nemission_url = ''\n", UpstreamConfig()),
+        ("other = print\nusername = 'one'\n", UpstreamConfig(username="one")),
+        ("username = 'one' 'two'\n", UpstreamConfig(username="onetwo")),
+        ("username = (\n 'one'\n 'two')\n", UpstreamConfig(username="onetwo")),
+        ("username: str = 'one'\nusername: str\n", UpstreamConfig(username="one")),
+        ("a = username = 'one'\n", UpstreamConfig(username="one")),
+        ("username = 'one'\nusername = 'two'\n", UpstreamConfig(username="two")),
+        ("import os\nusername = os.sep\nusername = 'two'", UpstreamConfig("", "two")),
+        (
+            "if 1:\n username = 'one'\nusername = 'two'\n",
+            UpstreamConfig(username="two"),
+        ),
+        ("def f():\n username = 1\npassword = 'p'\n", UpstreamConfig(password="p")),
+        ("\ufeffusername = 'one'\r\n", UpstreamConfig(username="one")),
+        (f"password = '{SECRET}\\n'\n", UpstreamConfig(password=SECRET)),
+        ("file_path = r'C:\\data\\e'\n", UpstreamConfig(file_path="C:\\data\\e")),
+        ("file_path = 'C:\\data\\e'\n", UpstreamConfig(file_path="C:\\data\\e")),
+        ("file_path = 'D:/e/'\n", UpstreamConfig(file_path="D:/e/")),
+        ("file_path = r'\\\\nas\\e'\n", UpstreamConfig(file_path="\\\\nas\\e")),
     ],
     ids=[
         "1.0 to 1.6",
@@ -113,11 +116,13 @@ def only(path: Path) -> Problem:
         "Windows share",
     ],
 )
-def test_plain_texts_are_read(write: Write, text: str, expected: ClientConfig) -> None:
+def test_plain_texts_are_read(
+    write: Write, text: str, expected: UpstreamConfig
+) -> None:
     """The last plain text of each name counts, as in Python; an empty one does not."""
-    client = read_client_config(write(text))
+    client = read_upstream_config(write(text))
 
-    assert client == ClientConfig(
+    assert client == UpstreamConfig(
         expected.url or None,
         expected.username,
         expected.password,
@@ -132,7 +137,7 @@ def test_a_relative_file_path_starts_beside_config_py(write: Write, path: str) -
     """client.py runs there; a slash at its end stays."""
     source = write(f"file_path = '{path}'\n")
 
-    assert read_client_config(source).file_path == f"{source.parent}/{path}"
+    assert read_upstream_config(source).file_path == f"{source.parent}/{path}"
 
 
 @settings(deadline=None)
@@ -147,7 +152,7 @@ def test_any_text_is_read_as_python_reads_it(
     """Every notation of a Python text gives its value."""
     path = tmp_path_factory.mktemp("client") / "config.py"
     path.write_text(f"username = {name!r}\nfile_path = {'/' + name!a}\n", "utf-8")
-    client = read_client_config(path)
+    client = read_upstream_config(path)
 
     assert (client.username, client.file_path) == (name, f"/{name}")
 
@@ -296,7 +301,7 @@ def test_nothing_is_run(write: Write, tmp_path: Path) -> None:
     path = write(
         f"open({str(ran)!r}, 'w')\n__import__('os').mkdir({str(ran)!r})\n{KEY}"
     )
-    assert read_client_config(path).api_key == SECRET
+    assert read_upstream_config(path).api_key == SECRET
     assert not ran.exists()
     assert os.listdir(tmp_path) == ["config.py"]  # noqa: PTH208  no __pycache__
 
@@ -310,7 +315,7 @@ def test_no_file_makes_it_crash(
     path = tmp_path_factory.mktemp("client") / "config.py"
     path.write_bytes(f"password = '{SECRET}'\n".encode() + tail)
     try:
-        text = repr(read_client_config(path))
+        text = repr(read_upstream_config(path))
     except ConfigError as error:
         text = f"{error} {error.problems}"
     assert SECRET not in text

@@ -4,12 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emitterd.intake.settle import FIRST_WAIT_S, Settling, Tracker
+from emitterd.intake.candidates import FIRST_WAIT_S, SettleRule, Tracker
 from emitterd.model import Fingerprint
 from emitterd.spool.folder import LeaseState
 
 PATH = b"pat/x.zip"
-RULE = Settling(quiet_s=5.0, look_max_s=1.0, incomplete_after_s=600.0)
+RULE = SettleRule(quiet_s=5.0, look_max_s=1.0, incomplete_after_s=600.0)
 FAR = 1e12
 
 
@@ -86,7 +86,7 @@ def test_any_change_restarts_the_quiet_period(tracker: Tracker, field: str) -> N
 
 def test_no_quiet_period_settles_at_once() -> None:
     """A rule of zero seconds waits for nothing."""
-    tracker = Tracker(Settling(0.0, 1.0, 600.0))
+    tracker = Tracker(SettleRule(0.0, 1.0, 600.0))
     assert tracker.observe(PATH, version(1), LeaseState.NONE, now=100.0)
 
 

@@ -29,7 +29,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class Settling:
+class SettleRule:
     """The rule: `quiet_s` without a change where no lease proves that it is closed."""
 
     quiet_s: float
@@ -40,12 +40,12 @@ class Settling:
 class Tracker:
     """The candidates, and when each is due to be looked at again."""
 
-    def __init__(self, rule: Settling) -> None:
+    def __init__(self, rule: SettleRule) -> None:
         self._rule = rule
         self._candidates: dict[bytes, Candidate] = {}
         self._due: list[tuple[float, bytes]] = []
 
-    def apply_settings(self, rule: Settling) -> None:
+    def apply_settings(self, rule: SettleRule) -> None:
         """Use another rule; looks that are already scheduled stay scheduled."""
         self._rule = rule
 
