@@ -120,7 +120,7 @@ def _first_state(
 ) -> tuple[State, Code | None, str | None]:
     """Return the state in which the entry begins, with error and reason."""
     if file.error is not None:
-        return State.REJECTED, file.error.code, file.trouble.reason
+        return State.REJECTED, file.error.code, file.error.reason
     # A hold applies to the path. E107 applies to this content only.
     uncertain = known is not None and known.error == Code.RECEIPT_LOST
     if known is not None and not uncertain and _is_held(connection, known, file.path):

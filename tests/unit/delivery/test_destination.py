@@ -204,7 +204,7 @@ def test_a_refused_login_is_no_entrys_own(destination: Destination) -> None:
 def test_a_late_failure_is_paused_with_the_others(destination: Destination) -> None:
     """A failure after the circuit opened is charged to no file."""
     early = permit_for(destination, NOW)
-    down = fail(destination, NO_BUCKET).news
+    down = fail(destination, NO_BUCKET).to_report
     late = fail(destination, LOST, NOW + 1.0, early)
 
     assert down is not None
