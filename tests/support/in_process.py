@@ -96,7 +96,7 @@ class Mortal(Database):
 
 
 class Onlooker(Watcher):
-    """Sees chunks go out, and may do something then: once, after `skip` chunks.
+    """Sees parts of a body go out, and may act then: once, after `skip` parts.
 
     `path` is what is being sent.
     """
