@@ -13,7 +13,7 @@ Every error that a user sees has a stable `Code`: the same in the log, the journ
     ├── FileError              the local file is not what was admitted
     └── DeliveryError          an attempt failed; says what to do with the entry
 
-Messages are lower-case, without a full stop; `hint` is what to do about it.
+Messages are lower-case, without a full stop; `remedy` is what to do about it.
 """
 
 from collections.abc import Iterable
@@ -30,10 +30,10 @@ RETRY_AFTER_CAP_S = 3600.0
 class EmitterError(Exception):
     """Anything that emitterd itself reports."""
 
-    def __init__(self, message: str, *, code: Code, hint: str = "") -> None:
+    def __init__(self, message: str, *, code: Code, remedy: str = "") -> None:
         super().__init__(message)
         self.code = code
-        self.hint = hint or code.remedy
+        self.remedy = remedy or code.remedy
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +80,11 @@ class JournalError(EmitterError):
     """The journal cannot be used."""
 
     default_code = Code.JOURNAL
-    default_hint = ""
+    default_remedy = ""
 
-    def __init__(self, message: str, *, hint: str = "") -> None:
-        hint = hint or self.default_hint
-        super().__init__(message, code=self.default_code, hint=hint)
+    def __init__(self, message: str, *, remedy: str = "") -> None:
+        remedy = remedy or self.default_remedy
+        super().__init__(message, code=self.default_code, remedy=remedy)
 
 
 class JournalLocked(JournalError):
@@ -96,7 +96,7 @@ class JournalLocked(JournalError):
 class JournalDamaged(JournalError):
     """The journal's file cannot be read as a database, in whole or in part."""
 
-    default_hint = (
+    default_remedy = (
         "stop emitterd and run `emitterd rebuild`: it keeps the damaged file and"
         " saves what can be read of it"
     )

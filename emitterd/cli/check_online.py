@@ -97,7 +97,7 @@ _HANDSHAKE_REMEDIES = {
 
 
 class Unreachable(EmitterError):
-    """A step failed; `code` and `hint` say what to do."""
+    """A step failed; `code` and `remedy` say what to do."""
 
 
 class Address(NamedTuple):
@@ -148,12 +148,12 @@ def resolve(host: str, port: int, limit_s: float) -> list[Address]:
         answer = answers.get(timeout=limit_s)
     except queue.Empty as error:
         message = f"{host}: the DNS does not answer within {limit_s:g} s"
-        raise Unreachable(message, code=Code.DNS, hint=_DNS_REMEDY) from error
+        raise Unreachable(message, code=Code.DNS, remedy=_DNS_REMEDY) from error
     if isinstance(answer, Exception):
         temporary = getattr(answer, "errno", None) == socket.EAI_AGAIN
         message = f"{host} has no address: {_reason(answer)}"
-        hint = _DNS_REMEDY if temporary else ""
-        raise Unreachable(message, code=Code.DNS, hint=hint) from answer
+        remedy = _DNS_REMEDY if temporary else ""
+        raise Unreachable(message, code=Code.DNS, remedy=remedy) from answer
     return answer
 
 
@@ -184,8 +184,8 @@ def connect(addresses: list[Address], limit_s: float) -> socket.socket:
     raise Unreachable(
         f"no connection to port {port} of {_shortened(reasons)}",
         code=Code.CONNECT_TIMEOUT if late else Code.REFUSED,
-        hint="check that the server is up, and that the firewall lets this host out to"
-        f" port {port}",
+        remedy="check that the server is up, and that the firewall lets this host out"
+        f" to port {port}",
     )
 
 
@@ -226,7 +226,7 @@ def tunnel(
         raise Unreachable(
             f"no way through the proxy to {host} port {port}: {_reason(error)}",
             code=Code.PROXY,
-            hint="check emission.proxy (or HTTPS_PROXY and NO_PROXY), and that the"
+            remedy="check emission.proxy (or HTTPS_PROXY and NO_PROXY), and that the"
             f" proxy lets {host} port {port} through",
         ) from error
     finally:
@@ -252,20 +252,20 @@ def _tls_failure(error: Exception, host: str) -> Unreachable:
         return Unreachable(message, code=Code.CONNECT_TIMEOUT)
     reason = getattr(error, "reason", None) or ""
     message = f"TLS with {host} fails: {reason.replace('_', ' ').lower()}"
-    hint = _HANDSHAKE_REMEDIES.get(reason, "")
+    remedy = _HANDSHAKE_REMEDIES.get(reason, "")
     if isinstance(error, ssl.SSLCertVerificationError):
         reason = error.verify_message.rstrip(".")
         message = f"the certificate of {host} is refused: {reason}"
-        hint = _CERTIFICATE_REMEDIES.get(error.verify_code, _AUTHORITY_REMEDY)
+        remedy = _CERTIFICATE_REMEDIES.get(error.verify_code, _AUTHORITY_REMEDY)
     elif refuses_certificate(error):
-        hint = _CLIENT_REMEDY
+        remedy = _CLIENT_REMEDY
     # Python 3.11.2, Debian 12's, reports a close without a TLS alert as an orderly one.
     elif isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError | ConnectionError):
         message = f"the connection to {host} is cut in the handshake"
-        hint = "look for a firewall that does not let this host's name through"
+        remedy = "look for a firewall that does not let this host's name through"
     elif not reason:
         message = f"TLS with {host} fails: {_reason(error)}"
-    return Unreachable(message, code=Code.TLS, hint=hint)
+    return Unreachable(message, code=Code.TLS, remedy=remedy)
 
 
 def _reason(error: Exception) -> str:
@@ -345,7 +345,7 @@ class _Check:
             cause = cause.__cause__ or cause.__context__
         failure = error if cause is None else _tls_failure(cause, host)
         message = f"{failure.code} {printable(str(failure))}"
-        remedy = _REMEDIES.get(failure.code, failure.hint)
+        remedy = _REMEDIES.get(failure.code, failure.remedy)
         return Diagnosis("error", subject, message, remedy)
 
     def clock(self) -> Iterator[Diagnosis]:
@@ -378,7 +378,7 @@ class _Check:
         raise EmitterError(
             f"the grant can be used within {lifetime} only",
             code=Code.GRANT_EXPIRED,
-            hint="tell the server's administrator: its clock, or the lifetime that it"
+            remedy="tell the server's administrator: its clock, or the lifetime that it"
             " gives to its grants, is wrong",
         )
 

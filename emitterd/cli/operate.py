@@ -48,7 +48,7 @@ def operate(
     except OSError as error:
         raise JournalError(
             f"cannot reach the daemon: {error.strerror or error}",
-            hint="run this as root or as the daemon's user",
+            remedy="run this as root or as the daemon's user",
         ) from error
     print_outcome(operation, report)
     if report.trouble:

@@ -426,7 +426,7 @@ def complain(*lines: str) -> None:
 
 def complain_of(error: EmitterError) -> None:
     """Print an error on standard error, with its code and what to do about it."""
-    complain(f"{error.code} {error}", f"  {error.hint}")
+    complain(f"{error.code} {error}", f"  {error.remedy}")
 
 
 def print_array(rows: Iterable[dict[str, Any]]) -> None:

@@ -33,7 +33,7 @@ def once(config: Path | None, wait_s: float) -> int:
         print_undelivered(left)
     if left and (down := daemon.down()) is not None:
         complain(
-            f"the destination is down: {down.code} {down.reason}", f"  {down.hint}"
+            f"the destination is down: {down.code} {down.reason}", f"  {down.remedy}"
         )
     return code
 

@@ -32,7 +32,7 @@ from emitterd.config.settings import load_part
 from emitterd.config.sources import find
 from emitterd.journal.reader import JournalReader
 from emitterd.model import State
-from emitterd.monitoring.alarms import AlarmCode, journal_full, judge, queue_alarms
+from emitterd.monitoring.alarms import judge, queue_alarms, unnoted_alarms
 from emitterd.monitoring.status import (
     check_line,
     health_record,
@@ -43,9 +43,6 @@ from emitterd.text import display, printable
 
 if TYPE_CHECKING:
     from emitterd.intake.file_status import FileStatusReader
-
-FULL_BYTES = 64 * 1024
-"""With less free space on its disk the journal cannot grow."""
 
 PROOF = """path bytes sha256 md5 etag key attempts admitted_at delivered_at duration_s
     ambiguous verified earlier_keys confirmation"""
@@ -68,12 +65,8 @@ def check_status(config: Path | None, *, as_json: bool) -> int:
         queue, running = queue_status(reader), reader.running()
     alarms = queue_alarms(queue, queue.outages, limits, now, running=running)
     if running:
-        alarms += queue.noted
-        noted = {alarm.code for alarm in queue.noted}
         free_bytes = shutil.disk_usage(settings.journal.path.parent).free
-        if AlarmCode.JOURNAL_FULL not in noted and free_bytes < FULL_BYTES:
-            # Other programs took even the disk reserve: the daemon could not note it.
-            alarms.append(journal_full(now))
+        alarms += [*queue.noted, *unnoted_alarms(free_bytes, queue.noted, now)]
     health = judge(alarms)
     if as_json:
         print_object(health_record(health))

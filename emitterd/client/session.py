@@ -1,8 +1,8 @@
 """The login and its token, shared by all workers.
 
 A refused login is not repeated at once. Upstream's Keycloak locks an account after five
-failures, so the wait outlasts the process: a restart does not shorten it, nor does
-`once` from cron.
+failures, so the wait outlasts the process: a restart or `once` from cron does not
+shorten it. The circuit breaker takes the longer of this wait and its backoff.
 Source: cQube's views.py, versions 1.0 to 4.1.
 """
 

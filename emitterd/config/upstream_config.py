@@ -1,8 +1,9 @@
 """Reads upstream's `config.py`: the settings of the client that emitterd replaces.
 
-The file is Python, because `client.py` imports it; here it is parsed and never run. Its
-names are `emission_url`, `file_path`, and `access_token` (cQube 1.7 to 4.1) or
-`username` and `password` (1.0 to 1.6). No message quotes a value.
+Upstream means cQube's own script `client.py`. The file is Python, because `client.py`
+imports it; here it is parsed and never run. Its names are `emission_url`, `file_path`,
+and `access_token` (cQube 1.7 to 4.1) or `username` and `password` (1.0 to 1.6). No
+message quotes a value.
 """
 
 import ast

@@ -30,7 +30,7 @@ class OpenCircuit:
     stage: Stage
     code: Code
     reason: str
-    hint: str
+    remedy: str
     since: float
     probe_at: float
     probes: int = 0
@@ -201,7 +201,7 @@ class CircuitBreaker:
             self._stage,
             error.code,
             error.reason,
-            error.hint,
+            error.remedy,
             before.since if before is not None else now,
             due_at,
             probes,

@@ -205,6 +205,6 @@ class Dispatcher:
                 stage=to_report.stage,
                 error=to_report.code,
                 reason=to_report.reason,
-                hint=to_report.hint,
+                hint=to_report.remedy,
                 due_at=iso(to_report.probe_at),
             )

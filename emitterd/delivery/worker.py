@@ -222,7 +222,7 @@ class Worker:
             bytes=entry.fingerprint.size_bytes,
             error=error.code,
             reason=error.reason,
-            hint=error.hint,
+            hint=error.remedy,
         )
         if not keeps:
             self._disposal.dispose(entry.id, entry.path, entry.fingerprint)

@@ -317,5 +317,5 @@ def _log_admitted(admission: Admission, admitted: Admitted) -> None:
             bytes=admission.fingerprint.size_bytes,
             error=rejection.code,
             reason=rejection.reason,
-            hint=rejection.hint,
+            hint=rejection.remedy,
         )

@@ -29,7 +29,7 @@ def translate_error(error: sqlite3.Error, path: Path | None = None) -> JournalEr
     if name == "SQLITE_CANTOPEN":
         return JournalError(
             f"cannot open {path}: it does not exist, or this user may not read it",
-            hint="start the daemon once, or run as the daemon's user",
+            remedy="start the daemon once, or run as the daemon's user",
         )
     return JournalError(f"{path or 'the journal'}: {error}")
 
@@ -66,12 +66,12 @@ def open_reader(path: Path) -> sqlite3.Connection:
         if version == 0:
             raise JournalError(
                 f"{path} is empty: no daemon has written to it yet",
-                hint="start the daemon once",
+                remedy="start the daemon once",
             )
         if version < VERSION:
             raise JournalError(
                 f"{path} was written by an older emitterd (schema {version})",
-                hint="restart the daemon: it upgrades the journal",
+                remedy="restart the daemon: it upgrades the journal",
             )
     return connection
 
@@ -129,11 +129,11 @@ def identify(connection: sqlite3.Connection, path: Path) -> int:
     if tables and application != APPLICATION_ID:
         raise JournalError(
             f"{path} is a database of another program",
-            hint="name another file in journal.path",
+            remedy="name another file in journal.path",
         )
     if version > VERSION:
         raise JournalError(
             f"{path} was written by a newer emitterd (schema {version})",
-            hint="install that version again; this one would damage the journal",
+            remedy="install that version again; this one would damage the journal",
         )
     return version

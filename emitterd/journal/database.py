@@ -66,7 +66,7 @@ class Lock:
                 raise JournalFull(f"cannot create {path}: its disk is full") from error
             raise JournalError(
                 f"cannot create {path}: {error.strerror}",
-                hint=f"give the daemon's user write permission on {path.parent}",
+                remedy=f"give the daemon's user write permission on {path.parent}",
             ) from error
         try:
             self._take(time.monotonic() + LOCK_WAIT_S)
@@ -352,5 +352,5 @@ def _refuse_network(path: Path) -> None:
         raise JournalError(
             f"{path} is on a network file system ({kind}), which SQLite's"
             " write-ahead log cannot use",
-            hint="name a local directory in journal.path",
+            remedy="name a local directory in journal.path",
         )

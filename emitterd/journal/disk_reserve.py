@@ -68,7 +68,9 @@ class DiskReserve:
         self._held = False
         if self._full is None:
             self._full, self.full_since = full, time.time()
-            log.error("journal.full", error=full.code, reason=str(full), hint=full.hint)
+            log.error(
+                "journal.full", error=full.code, reason=str(full), hint=full.remedy
+            )
 
     def _take(self) -> bool:
         try:

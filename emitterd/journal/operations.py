@@ -205,7 +205,7 @@ class Operations:
                     if request.state is None or len(shown) < SHOWN:
                         shown.append(result)
         except JournalError as error:
-            trouble = f"{error.code} {error}: {error.hint}"
+            trouble = f"{error.code} {error}: {error.remedy}"
         return OperationReport(done, tuple(shown), trouble)
 
     def _batches(self, request: OperationRequest) -> Iterator[list[bytes]]:

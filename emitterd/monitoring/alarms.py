@@ -25,6 +25,10 @@ SWEEPS = 3
 """A sweep is overdue after this many intervals, or this many durations of one."""
 
 
+FULL_BYTES = 64 * 1024
+"""With less free space on its disk the journal cannot grow."""
+
+
 class AlarmLevel(StrEnum):
     """The levels of monitoring plugins."""
 
@@ -172,7 +176,7 @@ def daemon_alarms(facts: DaemonFacts, now: float) -> list[Alarm]:
     """Return the alarms that only the running daemon can raise."""
     alarms = []
     if facts.journal_full_since is not None:
-        alarms.append(journal_full(facts.journal_full_since))
+        alarms.append(_journal_full(facts.journal_full_since))
     if facts.root_lost_since is not None:
         words = f"{Code.ROOT_LOST} {Code.ROOT_LOST.title}: nothing is found or sent"
         since = facts.root_lost_since
@@ -192,7 +196,18 @@ def daemon_alarms(facts: DaemonFacts, now: float) -> list[Alarm]:
     return alarms
 
 
-def journal_full(since: float) -> Alarm:
+def unnoted_alarms(free_bytes: int, noted: Sequence[Alarm], now: float) -> list[Alarm]:
+    """Return the alarm of a full disk that the running daemon could not note.
+
+    For `status --check`, which reads the journal; `/healthz` asks the daemon itself.
+    `free_bytes`: the free space of the journal's disk.
+    """
+    known = any(alarm.code == AlarmCode.JOURNAL_FULL for alarm in noted)
+    # Other programs took even the disk reserve.
+    return [_journal_full(now)] if free_bytes < FULL_BYTES and not known else []
+
+
+def _journal_full(since: float) -> Alarm:
     """Return the alarm of a full disk; the journal may have no room to note it."""
     code = Code.JOURNAL_FULL
     words = f"{code} {code.title}: nothing is taken in or sent"

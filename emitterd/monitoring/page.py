@@ -164,7 +164,7 @@ class Page:
         except JournalError as error:
             return self._message(
                 "The journal cannot be read",
-                f"{printable(str(error))}: {error.hint}",
+                f"{printable(str(error))}: {error.remedy}",
                 HTTPStatus.SERVICE_UNAVAILABLE,
             )
 

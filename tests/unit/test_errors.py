@@ -105,15 +105,15 @@ def test_the_document_keeps_the_findings_together() -> None:
 def test_every_error_carries_a_code_and_its_remedy(
     error: EmitterError, kind: type[EmitterError], code: Code
 ) -> None:
-    """What is caught as emitterd's own has a code, and a hint by default."""
+    """What is caught as emitterd's own has a code, and a remedy by default."""
     assert isinstance(error, kind)
     assert error.code is code
-    assert error.hint == code.remedy
+    assert error.remedy == code.remedy
 
 
 def test_a_hint_of_its_own_is_kept() -> None:
     """Who knows better than the table says so."""
-    assert JournalError("x", hint="mount it").hint == "mount it"
+    assert JournalError("x", remedy="mount it").remedy == "mount it"
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from emitterd.cli.check_online import Unreachable, resolve
 try:
     resolve("cqube.example.org", 443, 0.5)
 except Unreachable as error:
-    print(error.code, error, error.hint)
+    print(error.code, error, error.remedy)
 """
 
 
@@ -170,5 +170,5 @@ def test_why_a_handshake_fails(answer: bytes, reason: str, remedy: str) -> None:
     assert failed.value.code is Code.TLS
     assert "cqube.example.org" in str(failed.value)
     assert str(failed.value).endswith(reason)
-    assert remedy in failed.value.hint
-    assert failed.value.hint
+    assert remedy in failed.value.remedy
+    assert failed.value.remedy

@@ -99,7 +99,7 @@ def test_failure_opens_it_until_the_probe(breaker: CircuitBreaker) -> None:
     assert news is not None
     assert news == breaker.down
     assert (news.stage, news.code, news.reason) == (Stage.BUCKET, Code.DNS, DNS.reason)
-    assert (news.hint, news.since, news.probes) == (DNS.hint, NOW, 0)
+    assert (news.remedy, news.since, news.probes) == (DNS.remedy, NOW, 0)
     assert breaker.wait_s(NOW + 0.5) == 1.5
 
 

@@ -294,7 +294,7 @@ def test_reader_waits_for_the_upgrade(path: Path) -> None:
     with pytest.raises(JournalError, match="older emitterd") as caught:
         open_reader(path)
 
-    assert "restart the daemon" in caught.value.hint
+    assert "restart the daemon" in caught.value.remedy
 
 
 def foreign(path: Path) -> None:
@@ -354,7 +354,7 @@ def test_file_that_is_not_ours_is_refused(
         with pytest.raises(JournalError, match=message) as caught:
             open_it(path)
         assert caught.value.code is Code.JOURNAL
-        assert caught.value.hint
+        assert caught.value.remedy
         assert path.read_bytes() == before
 
 
@@ -381,7 +381,7 @@ def test_reader_of_nothing(tmp_path: Path) -> None:
     """To read a journal that is not there is an error, and makes no file."""
     with pytest.raises(JournalError, match="does not exist") as caught:
         open_reader(tmp_path / "none.db")
-    assert caught.value.hint
+    assert caught.value.remedy
     assert list(tmp_path.iterdir()) == []
 
 
@@ -397,7 +397,7 @@ def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(JournalError, match="cannot create") as caught:
         Database(tmp_path / "file" / "journal.db")
-    assert caught.value.hint
+    assert caught.value.remedy
 
 
 def test_file_that_cannot_grow(database: Database) -> None:

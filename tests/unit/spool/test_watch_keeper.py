@@ -318,7 +318,7 @@ from emitterd.errors import JournalError
 try:
     Database(Path("state/journal.db"))
 except JournalError as error:
-    print(error, "|", error.hint, "|", Path("state").exists())
+    print(error, "|", error.remedy, "|", Path("state").exists())
 """
     output = python(
         script,
