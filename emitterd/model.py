@@ -134,7 +134,7 @@ class Grant:
         """The object key that this grant is pinned to."""
         return self.fields["key"]
 
-    def spent(self) -> Self:
+    def ended(self) -> Self:
         """Return what emitterd keeps of a refused grant, to look for its object."""
         left = {name: self.fields.get(name, "") for name in ("key", "policy")}
         return replace(self, fields=left, expires_at=0.0)

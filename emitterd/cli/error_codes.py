@@ -1,4 +1,4 @@
-"""The help on error codes: what emitterd does by itself, and what the operator does.
+"""The help on error codes: what emitterd does, and what the operator does.
 
 `emitterd explain-error` and docs/errors.md (by tools/error_codes.py) are both made from
 it, so that they agree. Title and remedy come from `emitterd.codes`. The longer texts
@@ -38,8 +38,8 @@ class UnknownCodeError(ValueError):
 class CodeHelp:
     """One code and everything there is to say about it.
 
-    `meanwhile`: what emitterd does by itself. `consequence`: for a finding, what the
-    server would do with the file.
+    `meanwhile`: what emitterd does without the operator. `consequence`: for a finding,
+    what the server would do with the file.
     """
 
     code: Code

@@ -159,10 +159,10 @@ def _place_problems(plan: _Plan) -> Iterator[Problem]:
         yield Problem("DIRECTORY", None, message, "rename the folder, or name another")
     journal = plan.output.parent / plan.journal
     if inside(plan.output, plan.directory) is not None:
-        message = f"{output} lies in DIRECTORY: producers could replace it"
+        message = f"{output} is in DIRECTORY: producers could replace it"
         yield Problem("--output", None, message, "name a file outside, with --output")
     elif inside(journal, plan.directory) is not None:
-        message = f"the journal, {shown(journal)}, would lie in it"
+        message = f"the journal, {shown(journal)}, would be in it"
         yield Problem("DIRECTORY", None, message, "name a folder of its own")
 
 

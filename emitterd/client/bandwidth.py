@@ -26,7 +26,8 @@ BURST_SLICES = 2
 """What may be sent at once after a pause. It makes up for threads that wake up late."""
 
 CHECK_S = 0.25
-"""How often an upload that waits checks for a stop, and for the limit by the clock."""
+"""How often an upload that waits checks for a stop, and for the limit of the time of
+day."""
 
 
 class Slice(NamedTuple):

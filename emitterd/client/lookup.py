@@ -1,8 +1,8 @@
 """What the bucket has under the key of a body whose answer was lost.
 
-Asked once the pinned grant is spent, before another grant would give a second key. Only
-a complete object confirms a delivery. An absent object proves nothing: the server takes
-objects out of the bucket as soon as it has read them.
+Asked once the pinned grant has ended, before another grant would give a second key.
+Only a complete object confirms a delivery. An absent object proves nothing: the server
+takes objects out of the bucket as soon as it has read them.
 
 `found`: an object of the file's size, and its ETag is the file's MD5. Without an MD5
 (KMS) the size is enough if the key has the server's time stamp. `absent`: the entry

@@ -70,7 +70,7 @@ _thread = _ThreadState()
 
 @dataclass(slots=True)
 class Deadlines:
-    """The limits of one request of one thread, and how far it is."""
+    """The limits of one request of one thread, and its progress."""
 
     limits: TransferLimits
     shutdown: Shutdown

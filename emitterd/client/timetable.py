@@ -32,7 +32,7 @@ class TimeSpan:
 
     @property
     def hours(self) -> str:
-        """The span as people write it: `08:00-18:00`."""
+        """The span in the form of `emitter.yaml`: `08:00-18:00`."""
         return f"{clock(self.begin_min)}-{clock(self.end_min)}"
 
 

@@ -41,11 +41,11 @@ def check_all(config: "Config", problems: Problems, *, awaits_folder: bool) -> N
     _check_spool(config.spool, problems, awaits_folder=awaits_folder)
     journal = config.journal.path
     sound = problems.sound("journal.path", _ROOT)
-    # Whoever drops files could remove it there.
+    # A producer of files could remove it there.
     if sound and inside(journal, config.spool.directory) is not None:
         problems.report(
             "journal.path",
-            "lies in the watched folder",
+            "is in the watched folder",
             "name a place of its own, such as /var/lib/emitterd/journal.db",
         )
     for key, path in {"journal.path": journal, "log.file": config.log.file}.items():
@@ -138,7 +138,7 @@ def _check_place(place: Path, root: Path, selection: Selection | None) -> None:
     sample = os.fsencode(below / "dataset" / "name.zip") if below else b""
     if below and selection and not selection.ignored(sample):
         raise ValueProblem(
-            "lies in the watched folder: emitterd would send its files again",
+            "is in the watched folder: emitterd would send its files again",
             f'add "/{shown(below)}/**" to spool.exclude, or name a folder elsewhere',
         )
 

@@ -1,4 +1,4 @@
-"""The text of a CSV, in blocks of whole lines, as far as it is valid UTF-8.
+"""The text of a CSV, in blocks of whole lines, up to the first invalid UTF-8.
 
 Only one chunk and one line are in memory. A line may be as long as the server reads.
 Source: cQube's NiFi templates (lines over 1 MB fail).

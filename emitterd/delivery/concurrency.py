@@ -3,8 +3,8 @@
 A fixed number of workers is used as it is. Otherwise the number is found by trying. A
 round is as many deliveries as there are workers, and is compared with the round before.
 While twice as many workers deliver a quarter more, they are doubled. Later a few more,
-or a few less, are tried now and then. Signs of overload halve the number. Pure, with
-`now` passed in, and not thread-safe.
+or a few less, are tried now and then. Signs of overload halve the number. Does no
+I/O; `now` is passed in. Not thread-safe.
 Source: slow start and additive increase of TCP (RFC 5681), over deliveries.
 """
 

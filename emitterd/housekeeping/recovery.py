@@ -2,7 +2,7 @@
 
 The damaged file is kept under another name, and what can be read of it is copied into
 a new journal. If anything is lost, the daemon holds each file that may have been
-delivered already: it does not send such a file again by itself.
+delivered already: only an operator can release it.
 """
 
 import json
@@ -39,7 +39,7 @@ class RebuildReport:
 
 
 def rebuild(journal: Path, spool: Spool, selection: Selection) -> RebuildReport | None:
-    """Replace a damaged or lost journal by a new one; None where it is sound.
+    """Replace a damaged or lost journal by a new one; None where it is undamaged.
 
     Nothing is changed until the new journal is complete. Raises `JournalError` where
     the file belongs to another program or a newer version, and `JournalLocked` where

@@ -12,7 +12,7 @@ from emitterd.model import Fingerprint
 from emitterd.spool.folder import LeaseState
 
 FIRST_WAIT_S = 0.05
-"""When an open file is first looked at again; the wait then doubles each time."""
+"""When an open file is first checked again; the wait then doubles each time."""
 
 
 @dataclass(slots=True)
@@ -38,7 +38,7 @@ class SettleRule:
 
 
 class Tracker:
-    """The candidates, and when each is due to be looked at again."""
+    """The candidates, and when each is due for another check."""
 
     def __init__(self, rule: SettleRule) -> None:
         self._rule = rule

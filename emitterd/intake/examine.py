@@ -35,7 +35,7 @@ log = structlog.get_logger()
 class ExamineRules:
     """The settings of the intake; replaced as a whole.
 
-    `findings`: off, warn (sent all the same) or enforce, as `spool.catalogue`.
+    `findings`: off, warn (sent in any case) or enforce, as `spool.catalogue`.
     `sweep_every_s`: the time between two sweeps of the whole folder, in seconds.
     """
 

@@ -28,7 +28,7 @@ _INSERT = """insert into entry (path, state, flow, turn, rank, device, inode, by
     values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 
 # A forgotten attempt may have left an object under these keys. The file is a new
-# version, but its receipt must name them all the same.
+# version, but its receipt must still name them.
 _FORGOTTEN_KEYS = """select coalesce(earlier_keys || char(10), '') || key from entry
     where path = ?1 and id = (select max(id) from entry where path = ?1)
     and state = 'withdrawn' and ambiguous and forgotten_at is not null

@@ -174,7 +174,7 @@ class Journal:
             connection.execute(_MERGE, (*entry.fingerprint, dispose, previous_id))
             reach(Point.UNCHANGED_HALF)
             connection.execute("delete from entry where id = ?", (entry.id,))
-            # It becomes the latest version again: others may lie between the two.
+            # It becomes the latest version again: others may be between the two.
             ids = (entry.id, previous_id)
             connection.execute("update entry set id = ? where id = ?", ids)
             connection.execute("update action set entry = ? where entry = ?", ids)
@@ -219,16 +219,16 @@ class Journal:
     def drop_grant(self, entry: Entry) -> None:
         """Unpin a grant that was refused; its key stays on record.
 
-        A spent grant replaces it where its object may exist: emitterd looks for it.
+        An ended grant replaces it where its object may exist: emitterd looks for it.
         """
 
         def work(connection: sqlite3.Connection) -> None:
             ambiguous = 'select "grant" from entry where id = ? and ambiguous'
             rows = connection.execute(ambiguous, (entry.id,)).fetchall()
             packed = rows[0][0] if rows else None
-            spent = Grant.unpack(packed).spent().pack() if packed else None
+            ended = Grant.unpack(packed).ended().pack() if packed else None
             connection.execute(
-                'update entry set "grant" = ? where id = ?', (spent, entry.id)
+                'update entry set "grant" = ? where id = ?', (ended, entry.id)
             )
 
         self.database.write(work, may_use_reserve=True)

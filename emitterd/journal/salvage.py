@@ -2,7 +2,7 @@
 
 SQLite stops at the first damaged page. The rows beyond it are reached from the other
 end, and by halving what is left between. Each row must still satisfy today's schema.
-`sqlite3 .recover` fails on this schema, even where the file is sound.
+`sqlite3 .recover` fails on this schema, even where the file is undamaged.
 """
 
 import sqlite3

@@ -220,7 +220,7 @@ def _rejected(rejected: int, since: float) -> Alarm:
         AlarmCode.REJECTED,
         since,
         f"{files} rejected, and not replaced",
-        "see why with: emitterd list --state rejected; have each made anew, or"
+        "see why with: emitterd list --state rejected; have each made again, or"
         " forget it: emitterd forget PATH",
     )
 

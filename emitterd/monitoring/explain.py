@@ -17,7 +17,7 @@ from emitterd.text import display, iso, undisplay
 Record = dict[str, Any]
 
 _PROCEEDS = WAITING | {FolderState.NEW, FolderState.SETTLING}
-"""The file proceeds by itself if a daemon runs and the destination is up."""
+"""The file proceeds without an operator if a daemon runs and the destination is up."""
 
 _WITHOUT_REASON: dict[State | FolderState, str] = {
     State.QUEUED: "complete, and waiting for its turn",
@@ -195,7 +195,7 @@ def _held(status: FileStatus, actions: list[Record]) -> str:
 
 
 def _context(status: FileStatus, reader: JournalReader) -> list[str]:
-    """Return what delays a file that would proceed by itself."""
+    """Return what delays a file that would proceed without an operator."""
     if status.state not in _PROCEEDS:
         return []
     lines = []

@@ -293,7 +293,7 @@ def entity_tag(fragment: str) -> str:
 def search(spool: Spool, read: Read, text: str) -> list[bytes]:
     """Return paths of the journal that begin so, from the root or a dataset folder.
 
-    Each query goes by the index on the path.
+    Each query uses the index on the path.
     """
     matches: dict[bytes, None] = {}
     for name in undisplay(text):

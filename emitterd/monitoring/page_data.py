@@ -1,8 +1,8 @@
 """What the page shows: summary, lists, uploads, and the chart of the last day.
 
 Each list has a bounded number of rows, read by an index: the page costs the same with
-ten files in the queue and with a million. Pure but for `read_overview` and
-`Throughput`: `now` is passed in, in seconds since the epoch.
+ten files in the queue and with a million. Only `read_overview` and `Throughput`
+do I/O. `now` is passed in, in seconds since the epoch.
 """
 
 import json
@@ -203,7 +203,7 @@ _SUM = """select count(*), coalesce(sum(bytes), 0) from entry
 class Throughput:
     """Sums of the last day by slot. Thread-safe.
 
-    The past does not change, so each call reads only what is new: at a million rows a
+    The past does not change, so each call reads only new rows: at a million rows a
     day must not be added up each time.
     """
 

@@ -1,6 +1,6 @@
-"""How far the queue is, for `status`, health, forecast and metrics.
+"""The state of the queue, for `status`, health, forecast and metrics.
 
-Each query goes by an index or by the state counts, so that it costs the same at a
+Each query uses an index or the state counts, so that it costs the same at a
 million rows as at ten. Instants are seconds since the epoch.
 """
 

@@ -119,7 +119,7 @@ class RehearsalServer:
     def start(self) -> None:
         """Bind and serve in the background; return when connections are accepted.
 
-        Raise OSError where the address cannot be had.
+        Raises `OSError` where the address is not available.
         """
         if self._thread is not None:
             raise RuntimeError("the rehearsal server is running")

@@ -1,6 +1,6 @@
 """The control socket: how an operator command reaches a running daemon.
 
-It lies beside the journal. A connection carries one request and one report, each a
+It is beside the journal. A connection carries one request and one report, each a
 line of JSON. Each caller has a thread, because an operation on a whole state takes a
 while and other callers must not wait for it. The daemon carries it out on its own
 writing connection: with a second writer SQLite before 3.51.3 may lose a commit

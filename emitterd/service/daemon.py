@@ -221,7 +221,10 @@ class Daemon:
         self._components.intake.hint(result.path)
 
     def _done(self, timeout: "_OnceTimeout") -> bool:
-        """Tell whether `once` can do no more: all is delivered, or nothing moves."""
+        """Tell whether `once` is done.
+
+        All is delivered, or nothing changes any more.
+        """
         components = self._components
         if components.spool.lost():
             return True
@@ -259,7 +262,7 @@ class Daemon:
 
 @dataclass(slots=True)
 class _OnceTimeout:
-    """Whether nothing has moved for `wait_s` seconds."""
+    """Whether nothing has changed for `wait_s` seconds."""
 
     wait_s: float
     since: float = 0.0
@@ -281,6 +284,6 @@ class _OnceTimeout:
         if moving or ended != self.ended:
             self.since, self.ended = now, ended
         left_s = self.since + self.wait_s - now
-        # There is no use in waiting for a retry that comes after the timeout.
+        # A retry that is due after the timeout needs no wait.
         next_at = down.probe_at if down is not None else due_at
         return left_s <= 0 or (next_at is not None and next_at - time.time() > left_s)

@@ -56,8 +56,8 @@ def is_standard_output() -> bool:
     """Tell whether standard output is a stream to journald.
 
     $JOURNAL_STREAM names one stream, that of standard error where there are two: then
-    a socket beside it is the other. A file or a pipe is none: it gets the lines, as
-    whoever starts the process means it. Source: systemd.exec(5).
+    a socket beside it is the other. A file or a pipe is not a stream to journald: it
+    gets the lines. Source: systemd.exec(5).
     """
     told = os.environ.get("JOURNAL_STREAM")
     try:
@@ -91,17 +91,17 @@ def _field(name: str, text: str) -> bytes:
 
 
 class WriteBudget:
-    """How long a line may wait: a log that stands still must not stop the work."""
+    """How long a line may wait: a log that hangs must not stop the work."""
 
     def __init__(self) -> None:
         self._from = 0.0
 
     def left_s(self) -> float:
-        """Return how long to wait at the most, in seconds: `WAIT_S` or 0."""
+        """Return the longest wait, in seconds: `WAIT_S` or 0."""
         return WAIT_S if time.monotonic() >= self._from else 0.0
 
     def spend(self) -> None:
-        """Say that a wait was in vain."""
+        """Record that a wait did not help."""
         self._from = time.monotonic() + PAUSE_S
 
 
@@ -128,7 +128,7 @@ class Journald:
 
     def _send(self, data: bytes, flags: int) -> None:
         try:
-            # By address each time: a socket made anew is found again.
+            # By address each time: a new socket at this address is found.
             self._socket.sendto(data, flags, self._address)
         except OSError as error:
             if error.errno not in {errno.EMSGSIZE, errno.ENOBUFS}:

@@ -150,8 +150,8 @@ class _File:
 class _Sink:
     """Where lines go, one at a time: structlog's logger, and the factory that makes it.
 
-    There is one for the whole process. What a thread has begun to log while the log is
-    configured anew goes to the new place.
+    There is one for the whole process. If the log is configured again while
+    a thread writes a line, the line goes to the new place.
     """
 
     def __init__(self) -> None:

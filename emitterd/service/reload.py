@@ -81,17 +81,17 @@ def change(old: Config, new: Config) -> Change:
     return Change(effective, changed, tuple(waiting))
 
 
-CHECK = "the former configuration still holds; run `emitterd check`, mend it, reload"
+CHECK = "the former configuration still holds; run `emitterd check`, correct it, reload"
 RESTART = "these keys hold from start to stop: restart the daemon to change them"
 
 log = structlog.get_logger()
 
 
 def reload(components: Components) -> None:
-    """Read the configuration of these parts again, and have them go by it.
+    """Read the configuration again and apply it to these parts.
 
-    All or nothing: what is wrong is logged, and nothing is changed then. The log's
-    file is opened anew in either case, for whoever has moved it away.
+    All or nothing: errors are logged, and then nothing is changed. The log's file is
+    opened again in either case, because another program may have moved it away.
     """
     before = components.config
     try:
@@ -118,7 +118,7 @@ def _open_log(settings: LogSettings) -> None:
 
 
 def _refuse(error: ConfigError) -> None:
-    # What cannot be opened anew goes on as it is.
+    # If the log cannot be opened again, the old file stays in use.
     with suppress(OSError):
         reopen()
     first, count = error.problems[0], len(error.problems)

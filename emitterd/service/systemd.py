@@ -19,9 +19,9 @@ from emitterd.model import State
 from emitterd.text import iso
 from emitterd.units import format_age
 
-# Telling systemd: READY, RELOADING, STOPPING, STATUS, WATCHDOG. Silent if not asked.
-# Source: sd_notify(3) and sd_watchdog_enabled(3); a datagram to the socket named in
-# $NOTIFY_SOCKET.
+# Telling systemd: READY, RELOADING, STOPPING, STATUS, WATCHDOG. Does nothing without
+# $NOTIFY_SOCKET. Source: sd_notify(3) and sd_watchdog_enabled(3); a datagram to the
+# socket named in $NOTIFY_SOCKET.
 
 SEND_S = 1.0
 """How long a manager may be too busy to listen: deliveries do not depend on it."""
@@ -59,9 +59,10 @@ def extend_timeout(seconds: float) -> str:
 
 
 def watchdog_s(environ: Mapping[str, str], pid: int) -> float | None:
-    """Return how often the watchdog of this process wants a sign, in seconds, or None.
+    """Return how often the watchdog of this process must be fed, in seconds, or None.
 
-    $WATCHDOG_PID says whose it is; without it $WATCHDOG_USEC is whoever's reads it.
+    $WATCHDOG_PID is the process that it is for; without it, each that reads
+    $WATCHDOG_USEC.
     """
     if environ.get("WATCHDOG_PID", str(pid)) != str(pid):
         return None
@@ -72,11 +73,11 @@ def watchdog_s(environ: Mapping[str, str], pid: int) -> float | None:
 
 
 UNWATCHED_S = 120.0
-"""What stands for the watchdog's time where there is none: it is told all the same."""
+"""The watchdog's time where systemd sets none: a hang is logged in any case."""
 
 LATE_S = 5.0
-"""A look so much later than the one before proves nothing: the machine was asleep, and
-the others were too."""
+"""A check so much later than the one before proves nothing: the machine was asleep, and
+so were all threads."""
 
 JOURNAL = "journal"
 ALIVE = "WATCHDOG=1"
@@ -87,7 +88,7 @@ log = structlog.get_logger()
 
 
 class Watchdog:
-    """Judges who stands still. Used by the main thread."""
+    """Finds threads and commits that hang. Used by the main thread."""
 
     def __init__(
         self,
@@ -97,20 +98,20 @@ class Watchdog:
     ) -> None:
         """`committing_since`: when the commit under way began, monotonic.
 
-        `watchdog_s`: how long systemd waits for a sign of life, in seconds, or None.
+        `watchdog_s`: how long systemd waits to be fed, in seconds, or None.
         """
         self._heartbeat = heartbeat
         self._committing_since = committing_since
         self._watchdog_s = watchdog_s
         self.limit_s = (watchdog_s or UNWATCHED_S) / 2
-        """How long a loop or a commit may stand still, in seconds."""
-        self._looked_at: float | None = None
-        self._told: dict[str, float] = {}
+        """How long a loop or a commit may be silent, in seconds."""
+        self._checked_at: float | None = None
+        self._reported: dict[str, float] = {}
         self._status = ""
         self._fed_at = 0.0
 
     def check(self, status: str) -> None:
-        """Look, and tell systemd: that all move, and what has become of `status`."""
+        """Check all threads; report to systemd that none hangs, and a new `status`."""
         lines = []
         if self.look(time.monotonic()) and self._watchdog_s is not None:
             lines.append(ALIVE)
@@ -121,46 +122,49 @@ class Watchdog:
             notify(*lines)
 
     def feed(self) -> None:
-        """Give a sign of life whatever the others do: a drain has its own limit."""
+        """Feed systemd's watchdog whatever the threads do.
+
+        A drain has its own limit.
+        """
         now = time.monotonic()
         if self._watchdog_s is not None and now >= self._fed_at + FEED_S:
             notify(ALIVE)
             self._fed_at = now
 
     def look(self, now: float) -> bool:
-        """Return whether all move; log who has come to a standstill, and who goes on.
+        """Return whether nothing hangs; log each thread that hangs, or goes on again.
 
         `now` is monotonic.
         """
-        before, self._looked_at = self._looked_at, now
+        before, self._checked_at = self._checked_at, now
         if before is not None and now - before > LATE_S:
             return True
-        still = {one.name: one for one in self._still(now)}
-        for name, since in self._told.items():
-            if name not in still:
+        stalled = {item.name: item for item in self._stalled(now)}
+        for name, since in self._reported.items():
+            if name not in stalled:
                 log.info("daemon.resumed", thread=name, duration_s=now - since)
-        for name, one in still.items():
-            if name not in self._told:
-                _tell(one, now)
-        self._told = {name: one.since for name, one in still.items()}
-        return not still
+        for name, item in stalled.items():
+            if name not in self._reported:
+                _report(item, now)
+        self._reported = {name: item.since for name, item in stalled.items()}
+        return not stalled
 
-    def _still(self, now: float) -> list[Stalled]:
-        still = self._heartbeat.stalled(now, self.limit_s)
+    def _stalled(self, now: float) -> list[Stalled]:
+        stalled = self._heartbeat.stalled(now, self.limit_s)
         since = self._committing_since()
         if since is not None and now > since + self.limit_s:
-            # First: those who wait for it stand still because of it.
-            still.insert(0, Stalled(JOURNAL, since))
-        return still
+            # First: the threads that wait for it hang because of it.
+            stalled.insert(0, Stalled(JOURNAL, since))
+        return stalled
 
 
-def _tell(one: Stalled, now: float) -> None:
-    frame = sys._current_frames().get(one.thread or 0)  # noqa: SLF001  documented
+def _report(item: Stalled, now: float) -> None:
+    frame = sys._current_frames().get(item.thread or 0)  # noqa: SLF001  documented
     log.critical(
         "daemon.stalled",
-        thread=one.name,
-        since=iso(time.time() - (now - one.since)),
-        duration_s=now - one.since,
+        thread=item.name,
+        since=iso(time.time() - (now - item.since)),
+        duration_s=now - item.since,
         stack="".join(traceback.format_stack(frame, FRAMES)) if frame else None,
     )
 

@@ -1,4 +1,4 @@
-"""Which file system a path lies on."""
+"""Which file system a path is on."""
 
 import os
 import re

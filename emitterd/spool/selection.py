@@ -38,7 +38,7 @@ class Selection:
         """Return why the path is not a candidate, or None if it is one."""
         *folders, base = path.split(b"/")
         if any(folder.startswith(b".") for folder in folders):
-            return "it lies in a hidden folder"
+            return "it is in a hidden folder"
         if TEMPORARY.match(base):
             return "its name is that of a temporary file"
         # pathspec's `**` is a regular expression's dot, which no newline matches.

@@ -332,8 +332,8 @@ def test_another_secret_is_not_replaced(tmp_path: Path) -> None:
         ("link", "emitter.yaml", "exists already"),
         ("link/drop", "emitter.yaml", "exists already"),
         ("blocked", "emitter.yaml", "exists already"),
-        (".", "emitter.yaml", "/emitter.yaml lies in DIRECTORY"),
-        ("folder", "alias/emitter.yaml", "/alias/emitter.yaml lies in DIRECTORY"),
+        (".", "emitter.yaml", "/emitter.yaml is in DIRECTORY"),
+        ("folder", "alias/emitter.yaml", "/alias/emitter.yaml is in DIRECTORY"),
         ("\udcff", "emitter.yaml", "/\\xff is not UTF-8"),
     ],
 )
@@ -416,7 +416,7 @@ def test_a_services_journal_is_not_in_the_watched_folder() -> None:
     with pytest.raises(ConfigError) as caught:
         lay_out(Path("/var/lib"), Path("/etc/gone/emitter.yaml"), [])
 
-    assert "the journal, /var/lib/emitterd/journal.db, would lie in it" in {
+    assert "the journal, /var/lib/emitterd/journal.db, would be in it" in {
         problem.message for problem in caught.value.problems
     }
 

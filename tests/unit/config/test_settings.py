@@ -175,7 +175,7 @@ surprise: 1
         ("log: {file: drop}", "log.file", "is a folder"),
         ("log: {on: 1}", "log.on", "there is no such key"),
         ("journal: {path: .}", "journal.path", "is a folder"),
-        ("journal: {path: drop/a/j.db}", "journal.path", "lies in the watched"),
+        ("journal: {path: drop/a/j.db}", "journal.path", "is in the watched"),
         ("workers: 8", "workers", "there is no such key"),
         ("spool: {}", "spool", "is given twice, on line 5 and line 7"),
         (

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from emitterd.spool.selection import Selection
 
 TEMPORARY = "its name is that of a temporary file"
-HIDDEN = "it lies in a hidden folder"
+HIDDEN = "it is in a hidden folder"
 EXCLUDED = "spool.exclude names it"
 NOT_INCLUDED = "spool.include does not name it"
 
