@@ -11,7 +11,7 @@ from emitterd.cli.main import command
 
 
 def main() -> None:
-    """Run the command line; what nobody expected ends with exit code 70."""
+    """Run the command line; an unexpected error ends with exit code 70."""
     sys.excepthook = _internal_error
     if sys.stderr is None:
         # Started with it closed: `2>&-`. `print` would take standard output instead.

@@ -349,7 +349,7 @@ class _Check:
         return Diagnosis("error", subject, message, remedy)
 
     def clock(self) -> Iterator[Diagnosis]:
-        """Yield how far this machine's clock is off, once, as soon as it is known."""
+        """Yield the error of this machine's clock, once, as soon as it is known."""
         if self._ahead_s is None or self._clock_reported:
             return
         self._clock_reported = True

@@ -1,4 +1,4 @@
-"""The command line: arguments in, exit codes out; the work is done below.
+"""The command line: arguments in, exit codes out. Other modules do the work.
 
 Exit codes: 0 done; 1 it ran and something is undelivered or wrong; 2 usage; 70
 internal; 75 another instance holds the journal; 78 configuration.

@@ -75,7 +75,10 @@ COLOURS = {
 
 
 def escape(text: str) -> str:
-    """Escape what rich or the terminal would obey: file names come from outside."""
+    """Escape what rich or the terminal would take as a command.
+
+    File names come from outside.
+    """
     from rich.markup import escape as escape_markup
 
     return escape_markup(printable(text))
@@ -347,7 +350,7 @@ class Bars:
         self._progress.advance(self._tasks[entry.id], size_bytes)
 
     def ended(self, entry: Entry) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         self._progress.remove_task(self._tasks.pop(entry.id))
 
 

@@ -93,10 +93,10 @@ def _slice_bytes(rate: int) -> int:
 
 
 class Throttle:
-    """Holds uploads back so that they keep the limit in force. Thread-safe."""
+    """Delays uploads so that they keep the limit in force. Thread-safe."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        """Hold nothing back yet. `clock` is the wall clock of the timetable."""
+        """Delay nothing yet. `clock` is the wall clock of the timetable."""
         self.limited = False
         """Whether there may be a limit; read without the lock before each send."""
         self._timetable: Timetable | None = None

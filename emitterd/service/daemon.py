@@ -61,7 +61,7 @@ log = structlog.get_logger()
 
 
 class Daemon:
-    """One installation at work. Call `run` or `once`, and only once."""
+    """A running installation. Call `run` or `once`, and only once."""
 
     def __init__(self, config: Config, observer: UploadObserver | None = None) -> None:
         """Open the journal and build the components; no thread starts here.

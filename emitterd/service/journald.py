@@ -106,21 +106,21 @@ class WriteBudget:
 
 
 class Journald:
-    """The way to its socket. Safe for threads; they do not wait for each other."""
+    """Sends messages to journald's socket. Thread-safe, without a lock."""
 
     def __init__(self, address: Path = SOCKET) -> None:
         self._address = str(address)
         self._socket = _socket()
-        self._patience = WriteBudget()
+        self._budget = WriteBudget()
 
     def send(self, data: bytes) -> bool:
-        """Hand a message over, with patience; return whether journald has it."""
-        waits = self._patience.left_s() > 0
+        """Send a message, within the budget; return whether journald has it."""
+        waits = self._budget.left_s() > 0
         try:
             self._send(data, 0 if waits else socket.MSG_DONTWAIT)
         except BlockingIOError:
             if waits:
-                self._patience.spend()
+                self._budget.spend()
             return False
         except OSError:
             return False

@@ -39,12 +39,12 @@ def configure(
     people = file is None and sys.stdout.isatty()
     native = file is None and not people and journald.is_standard_output()
     if file is not None:
-        _sink.turn(_File(file))
+        _sink.write_to(_File(file))
     elif native:
         output = _Output(sys.stdout, journald.WriteBudget())
-        _sink.turn(output, journald.Journald(socket))
+        _sink.write_to(output, journald.Journald(socket))
     else:
-        _sink.turn(_Output(sys.stdout))
+        _sink.write_to(_Output(sys.stdout))
     structlog.configure(
         processors=_processors(people=people, native=native),
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
@@ -63,37 +63,37 @@ def reopen() -> None:
 
 
 def silence() -> None:
-    """Write no events: what a command looks at, it tells itself."""
+    """Write no events: a command prints its results itself."""
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
     close()
 
 
 def close() -> None:
     """Close the file that events are written to, if it is one."""
-    _sink.turn(None)
+    _sink.write_to(None)
 
 
 class _Output:
-    """Standard output; `patience` is for one that journald reads."""
+    """Standard output; the budget is for one that journald reads."""
 
     def __init__(
-        self, stream: TextIO, patience: journald.WriteBudget | None = None
+        self, stream: TextIO, budget: journald.WriteBudget | None = None
     ) -> None:
         self._stream = stream
-        self._patience = patience
+        self._budget = budget
 
     def await_room(self) -> None:
-        """Wait until a line will not block. Raises `BlockingIOError` out of patience.
+        """Wait until a line will not block. Raises `BlockingIOError` after the budget.
 
         journald's stream is ready with three quarters of its buffer free: some 150 KiB,
         room for a line of each thread.
         """
-        if self._patience is None:
+        if self._budget is None:
             return
-        wait_s = self._patience.left_s()
+        wait_s = self._budget.left_s()
         if not select.select([], [self._stream], [], wait_s)[1]:
             if wait_s:
-                self._patience.spend()
+                self._budget.spend()
             raise BlockingIOError
 
     def write(self, line: str) -> None:
@@ -102,10 +102,10 @@ class _Output:
         self._stream.flush()
 
     def reopen(self) -> None:
-        """Do nothing: it has no name."""
+        """Do nothing: standard output has no name."""
 
     def close(self) -> None:
-        """Do nothing: it stays."""
+        """Do nothing: standard output stays open."""
 
 
 class _File:
@@ -117,7 +117,7 @@ class _File:
         self._torn = False
 
     def await_room(self) -> None:
-        """Do nothing: a full disk says so at once."""
+        """Do nothing: a write to a full disk fails at once."""
 
     def write(self, line: str) -> None:
         """Write a line, at once. Raises `OSError`."""
@@ -132,7 +132,7 @@ class _File:
                 self._torn = written < len(data)
 
     def reopen(self) -> None:
-        """Go on in the file that has the name now. Raises `OSError`."""
+        """Use the file that has the name now. Raises `OSError`."""
         file = self._open()
         self.close()
         self._file, self._torn = file, False
@@ -150,29 +150,32 @@ class _File:
 class _Sink:
     """Where lines go, one at a time: structlog's logger, and the factory that makes it.
 
-    There is one for the whole process. If the log is configured again while
-    a thread writes a line, the line goes to the new place.
+    There is one for the whole process. If the log is configured again while a thread
+    writes a line, the line goes to the new place.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._out: _Output | _File | None = None
         self._journald: journald.Journald | None = None
-        self._lost = self._told = 0
+        self._lost = self._reported = 0
 
     def __call__(self, *_: object) -> Self:
         return self
 
-    def turn(
+    def write_to(
         self,
         out: _Output | _File | None,
         to_journald: journald.Journald | None = None,
     ) -> None:
-        """Write there from now on; to None: nowhere, and there is nothing to tell."""
+        """Write to `out` from now on.
+
+        None drops all lines, and the count of lost ones.
+        """
         with self._lock:
             before, self._out, self._journald = self._out, out, to_journald
             if out is None:
-                self._lost = self._told = 0
+                self._lost = self._reported = 0
             if before is not None:
                 before.close()
 
@@ -183,16 +186,16 @@ class _Sink:
                 self._out.reopen()
 
     def log(self, line: str, message: bytes = b"") -> None:
-        """Hand the message over, or write the line; count a failure, tell it later."""
+        """Send the message, or write the line; count a failure, and log it later."""
         try:
             self._put(line, message)
         except OSError:
             with self._lock:
                 self._lost += 1
             return
-        if self._told != self._lost:
-            self._told = self._lost
-            structlog.get_logger().error("log.lost", count=self._told)
+        if self._reported != self._lost:
+            self._reported = self._lost
+            structlog.get_logger().error("log.lost", count=self._reported)
 
     debug = info = warning = error = critical = log
 
@@ -237,7 +240,7 @@ def _with_message(
 
 
 def _valued(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """Drop what this line has not."""
+    """Drop the fields that are None."""
     return {name: value for name, value in event.items() if value is not None}
 
 

@@ -1,4 +1,4 @@
-"""Signals as data: a handler counts, the main thread looks.
+"""Signals as data: a handler counts them, and the main thread reads the counts.
 
 Nothing else happens in a handler: it runs between any two instructions of the main
 thread, where a lock may be held (the model is uvicorn's `capture_signals`).

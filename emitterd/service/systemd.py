@@ -28,7 +28,7 @@ SEND_S = 1.0
 
 
 def notify(*lines: str) -> bool:
-    """Send lines such as `READY=1`; return whether there was anybody to tell."""
+    """Send lines such as `READY=1`; return whether systemd listens."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
         return False
