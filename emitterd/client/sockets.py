@@ -60,7 +60,7 @@ class TransferLimits:
 
 
 class _ThreadState(threading.local):
-    """What httpcore's interface has no way to pass down to the socket."""
+    """What httpcore's interface cannot pass to the socket."""
 
     deadlines: "Deadlines"
 

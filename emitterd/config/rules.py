@@ -40,16 +40,16 @@ def check_all(config: "Config", problems: Problems, *, awaits_folder: bool) -> N
     _check_emission(config.emission, problems)
     _check_spool(config.spool, problems, awaits_folder=awaits_folder)
     journal = config.journal.path
-    sound = problems.sound("journal.path", _ROOT)
+    valid = problems.valid("journal.path", _ROOT)
     # A producer of files could remove it there.
-    if sound and inside(journal, config.spool.directory) is not None:
+    if valid and inside(journal, config.spool.directory) is not None:
         problems.report(
             "journal.path",
             "is in the watched folder",
             "name a place of its own, such as /var/lib/emitterd/journal.db",
         )
     for key, path in {"journal.path": journal, "log.file": config.log.file}.items():
-        if path and problems.sound(key) and os.path.isdir(path):  # noqa: PTH112  the method raises
+        if path and problems.valid(key) and os.path.isdir(path):  # noqa: PTH112  the method raises
             problems.report(key, f"{shown(path)} is a folder", "name a file in it")
     _check_delivery(config.delivery, problems)
     listen, token_file = config.metrics.listen, config.metrics.token_file
@@ -82,7 +82,7 @@ def _check_emission(emission: "EmissionSettings", problems: Problems) -> None:
         )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
-        if ca_file and problems.sound("emission.ca_file"):
+        if ca_file and problems.valid("emission.ca_file"):
             context.load_verify_locations(ca_file)
     except OSError:
         problems.report(
@@ -91,7 +91,7 @@ def _check_emission(emission: "EmissionSettings", problems: Problems) -> None:
             "name a file of certificates in PEM form",
         )
     try:
-        if cert and problems.sound(_CERT, _KEY):
+        if cert and problems.valid(_CERT, _KEY):
             # The callback stops OpenSSL from asking for a passphrase on the terminal.
             context.load_cert_chain(cert, emission.client_key, lambda: "")
     except OSError:
@@ -108,7 +108,7 @@ def _check_spool(
     root = spool.directory
     problems.check("spool.catalogue_file", _check_file, spool.catalogue_file)
     # `os.path.exists` never raises: a path that fails now may be mounted later.
-    if problems.sound(_ROOT) and (not awaits_folder or os.path.exists(root)):  # noqa: PTH110
+    if problems.valid(_ROOT) and (not awaits_folder or os.path.exists(root)):  # noqa: PTH110
         problems.check(_ROOT, _check_root, root)
     archive = "spool.archive_directory"
     if not problems.given(archive) and spool.after_delivery == "archive":
@@ -118,7 +118,7 @@ def _check_spool(
             "give archive_directory, or write after_delivery: keep",
         )
     selection = None
-    if problems.sound("spool.include", "spool.exclude"):
+    if problems.valid("spool.include", "spool.exclude"):
         selection = Selection(spool.include, spool.exclude)
     places = {
         archive: spool.archive_directory,
@@ -127,7 +127,7 @@ def _check_spool(
     for key, place in places.items():
         if place and os.path.lexists(place) and not os.path.isdir(place):  # noqa: PTH112
             problems.report(key, f"{shown(place)} is not a folder", "name a folder")
-        elif place and problems.sound(_ROOT):
+        elif place and problems.valid(_ROOT):
             problems.check(key, _check_place, place, root, selection)
 
 
@@ -145,7 +145,7 @@ def _check_place(place: Path, root: Path, selection: Selection | None) -> None:
 
 def _check_delivery(delivery: "DeliverySettings", problems: Problems) -> None:
     if (
-        problems.sound(*_BACKOFF)
+        problems.valid(*_BACKOFF)
         and delivery.backoff_initial_s > delivery.backoff_max_s
     ):
         problems.report(
@@ -156,7 +156,7 @@ def _check_delivery(delivery: "DeliverySettings", problems: Problems) -> None:
     lowest = delivery.bandwidth.lowest if delivery.bandwidth else None
     most = delivery.workers if isinstance(delivery.workers, int) else MOST
     least = most * LEAST_BYTES_S
-    if lowest is not None and lowest < least and problems.sound("delivery.workers"):
+    if lowest is not None and lowest < least and problems.valid("delivery.workers"):
         problems.report(
             "delivery.bandwidth",
             f"{format_rate(lowest)} is too little for {most} workers",
@@ -165,7 +165,7 @@ def _check_delivery(delivery: "DeliverySettings", problems: Problems) -> None:
 
 
 def inside(place: Path, folder: Path) -> Path | None:
-    """Return the path of `place` relative to `folder`; None if it lies elsewhere.
+    """Return the path of `place` relative to `folder`; None if it is elsewhere.
 
     Follows symbolic links.
     """

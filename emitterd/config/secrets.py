@@ -86,7 +86,7 @@ class SecretReader:
                 "give username and password_file, or api_key_file",
             )
             return None, None
-        if emission.username is None and problems.sound("emission.username"):
+        if emission.username is None and problems.valid("emission.username"):
             problems.report(
                 "emission.username",
                 "is missing beside the password",
@@ -103,7 +103,7 @@ class SecretReader:
         if len(keys) > 1:
             message = f"is given besides {keys[0]}"
             self.problems.report(keys[1], message, "keep one of them")
-        elif self.problems.sound(*keys):
+        elif self.problems.valid(*keys):
             key = keys[0] if keys else f"emission.{name}"
             return self.problems.check(key, self._read, name)
         return None

@@ -124,7 +124,7 @@ class Problems:
         """Tell whether the file gives this key."""
         return key in self.nodes and self.nodes[key].line is not None
 
-    def sound(self, *keys: str) -> bool:
+    def valid(self, *keys: str) -> bool:
         """Tell whether none of these keys has a problem."""
         return not any(key in keys for key, _ in self._problems)
 

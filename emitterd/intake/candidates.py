@@ -33,7 +33,7 @@ class SettleRule:
     """The rule: `quiet_s` without a change where no lease proves that it is closed."""
 
     quiet_s: float
-    look_max_s: float
+    check_max_s: float
     incomplete_after_s: float
 
 
@@ -46,7 +46,7 @@ class Tracker:
         self._due: list[tuple[float, bytes]] = []
 
     def apply_settings(self, rule: SettleRule) -> None:
-        """Use another rule; looks that are already scheduled stay scheduled."""
+        """Use another rule; checks that are already scheduled stay scheduled."""
         self._rule = rule
 
     def __contains__(self, path: bytes) -> bool:
@@ -72,12 +72,12 @@ class Tracker:
         if candidate is None or candidate.lease is not lease:
             candidate = self._track(path, seen, lease, now)
         if lease is LeaseState.OPEN:
-            candidate.wait_s = min(candidate.wait_s * 2, self._rule.look_max_s)
-            self._look_again(path, candidate, now + candidate.wait_s)
+            candidate.wait_s = min(candidate.wait_s * 2, self._rule.check_max_s)
+            self._check_again(path, candidate, now + candidate.wait_s)
             return False
         quiet_at = candidate.since + self._rule.quiet_s
         if now < quiet_at:
-            self._look_again(path, candidate, quiet_at)
+            self._check_again(path, candidate, quiet_at)
         return now >= quiet_at
 
     def stalled(self, path: bytes, now: float) -> bool:
@@ -104,34 +104,34 @@ class Tracker:
         report, candidate.reported = not candidate.reported, True
         give_up_at = candidate.since + self._rule.incomplete_after_s
         if now < give_up_at:
-            self._look_again(path, candidate, give_up_at)
+            self._check_again(path, candidate, give_up_at)
         return report, now >= give_up_at
 
     def postpone(self, path: bytes, seen: Fingerprint, due_at: float) -> None:
-        """Schedule a look at `due_at`, whatever happens."""
+        """Schedule a check at `due_at`, whatever happens."""
         candidate = self._candidates.get(path)
         if candidate is None:
             candidate = self._track(path, seen, LeaseState.NONE, due_at)
-        self._look_again(path, candidate, due_at)
+        self._check_again(path, candidate, due_at)
 
     def forget(self, path: bytes) -> None:
         """Drop a path that was admitted, is ignored, or is gone."""
         self._candidates.pop(path, None)
 
     def due(self, now: float) -> list[bytes]:
-        """Return the paths to look at now, each once."""
+        """Return the paths to check now, each once."""
         paths = []
         while self._due and self._due[0][0] <= now:
             due_at, path = heapq.heappop(self._due)
             candidate = self._candidates.get(path)
-            # The heap keeps superseded looks; the candidate has the current one.
+            # The heap keeps superseded checks; the candidate has the current one.
             if candidate is not None and candidate.due_at == due_at:
                 candidate.due_at = float("inf")
                 paths.append(path)
         return paths
 
     def next_due_at(self) -> float:
-        """Return the time of the next look, or infinity."""
+        """Return the time of the next check, or infinity."""
         return self._due[0][0] if self._due else float("inf")
 
     def _same_version(self, path: bytes, seen: Fingerprint) -> Candidate | None:
@@ -145,7 +145,7 @@ class Tracker:
         self._candidates[path] = candidate
         return candidate
 
-    def _look_again(self, path: bytes, candidate: Candidate, due_at: float) -> None:
+    def _check_again(self, path: bytes, candidate: Candidate, due_at: float) -> None:
         if candidate.due_at != due_at:
             candidate.due_at = due_at
             heapq.heappush(self._due, (due_at, path))

@@ -73,7 +73,7 @@ class Examiner:
         self._disposal.apply_settings(rules.disposal)
 
     def not_in_journal(self, files: Sequence[PathStat]) -> list[PathStat]:
-        """Return those of up to `ASKED` files that the journal has not as they are.
+        """Return those of up to `ASKED` files whose version is not in the journal.
 
         One query for all: most files of a sweep are known.
         """
@@ -87,10 +87,10 @@ class Examiner:
     def examine(
         self, path: bytes, now: float, stat: os.stat_result | None = None
     ) -> Admission | None:
-        """Return the admission of a file that is complete or hopeless, or None.
+        """Return the admission of a file that is complete or can never be sent, or None.
 
         `now` is in monotonic seconds; `stat` saves one where the caller has it. The
-        tracker schedules the next look at a file that is not settled.
+        tracker schedules the next check of a file that is not settled.
         """
         heartbeat.record()
 

@@ -226,7 +226,7 @@ class CountedJournal(Journal):
         return answers
 
     def merge_unchanged(self, entry: Entry, previous_id: int, *, dispose: bool) -> None:
-        """Fold an entry of known content into the version that was delivered."""
+        """Merge an entry of known content into the version that was delivered."""
         super().merge_unchanged(entry, previous_id, dispose=dispose)
         self._ended(UNCHANGED, entry.path, entry.fingerprint.size_bytes)
 

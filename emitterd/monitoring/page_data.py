@@ -279,7 +279,7 @@ def forecast(eta_s: float | None) -> str:
 
 
 def progress(upload: UploadProgress, now: float) -> str:
-    """Write how far an upload is."""
+    """Write the progress of an upload."""
     parts = [f"{upload.percent} %"]
     left_s = upload.eta_s(now)
     if left_s is not None:

@@ -59,7 +59,7 @@ class Endpoints:
         ]
 
     def draw(self, record: RequestRecord, stage: FaultStage) -> Fault | None:
-        """Return the fault that strikes this request now, and record it."""
+        """Return the fault of this request at this stage, and record it."""
         fault = self.fault_list().draw(stage)
         if fault is not None:
             record.fault = fault.name

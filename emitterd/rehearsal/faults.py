@@ -48,7 +48,7 @@ _FREQUENCY = re.compile(
 
 
 class FaultStage(StrEnum):
-    """Where on a request's way a fault strikes."""
+    """The step of a request at which a fault happens."""
 
     CONNECT = "connect"
     """The connection is reset; the fault's action is not called."""
@@ -78,7 +78,7 @@ result is ignored."""
 
 @dataclass(frozen=True, slots=True)
 class FaultKind:
-    """One fault on offer: its stage, effect, action, and what its parameter means."""
+    """One kind of fault: its stage, effect, action, and what its parameter means."""
 
     stage: FaultStage
     effect: str

@@ -53,7 +53,7 @@ _KEEP_ALIVE_S = 60
 
 
 class RehearsalServer:
-    """An emission server to try things on; also a context manager.
+    """An emission server for practice; also a context manager.
 
     `directory` holds the objects, also those of a former run. Port 0 takes a free
     port at the first start, and keeps it for later ones. With an `api_key` the login
@@ -242,7 +242,7 @@ class RehearsalServer:
 
 
 class _NoResponse(Response):
-    """Sends nothing: what had to happen to the connection has happened."""
+    """Sends nothing: the fault has already acted on the connection."""
 
     def __init__(self, connection: Connection) -> None:
         super().__init__()

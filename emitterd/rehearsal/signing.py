@@ -1,4 +1,4 @@
-"""AWS signature version 4, as far as an emission needs it: POST policies, GET urls."""
+"""AWS signature version 4, only what an emission needs: POST policies, GET urls."""
 
 import base64
 import hashlib

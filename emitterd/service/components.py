@@ -144,7 +144,8 @@ class Components:
         self.journal.save_fact("destination", None)
         failure = self._emission.lockout(time.time())
         if failure is None:
-            # The credentials have changed: what the former ones failed at is due.
+            # The credentials have changed: the entries that failed with the former ones
+            # are due.
             self.journal.make_due({Code.CREDENTIALS})
             return
         usable = self._emission.usable

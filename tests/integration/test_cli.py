@@ -53,7 +53,7 @@ def test_check_reports_all_problems(site: Installation) -> None:
 
 
 def test_check_of_a_fit_machine(site: Installation) -> None:
-    """A sound installation passes, with its settings shown and its secret masked."""
+    """A valid installation passes, with its settings shown and its secret masked."""
     done = site.call("check")
 
     assert done.returncode == 0

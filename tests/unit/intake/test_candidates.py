@@ -9,7 +9,7 @@ from emitterd.model import Fingerprint
 from emitterd.spool.folder import LeaseState
 
 PATH = b"pat/x.zip"
-RULE = SettleRule(quiet_s=5.0, look_max_s=1.0, incomplete_after_s=600.0)
+RULE = SettleRule(quiet_s=5.0, check_max_s=1.0, incomplete_after_s=600.0)
 FAR = 1e12
 
 
