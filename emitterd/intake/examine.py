@@ -87,7 +87,7 @@ class Examiner:
     def examine(
         self, path: bytes, now: float, stat: os.stat_result | None = None
     ) -> Admission | None:
-        """Return the admission of a file that is complete or can never be sent, or None.
+        """Return the admission of a file that is complete or never acceptable, or None.
 
         `now` is in monotonic seconds; `stat` saves one where the caller has it. The
         tracker schedules the next check of a file that is not settled.
