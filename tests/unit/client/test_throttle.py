@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 
@@ -260,16 +261,17 @@ def test_requests_of_the_api_pass_by(bucket: Listener, tmp_path: Path) -> None:
 
 
 def test_progress_within_a_chunk(bucket: Listener, tmp_path: Path) -> None:
-    """A board tells how far an upload is though not even its first chunk is through."""
+    """The tracker shows progress before the first chunk is sent completely."""
     file = sparse(tmp_path / "file.zip", 1024 * KIB)
-    board, shutdown = UploadTracker(), Shutdown()
+    board, shutdown, upload = UploadTracker(), Shutdown(), entry(1, 1024 * KIB)
+    on_sent = partial(board.sent, upload)
     with http_client(shutdown=shutdown) as client, ThreadPoolExecutor(1) as pool:
         client.throttle.apply_timetable(NEVER)
-        pool.submit(board.began, entry(1, 1024 * KIB)).result()
+        board.began(upload)
         emission = emission_to(client, bucket.url, shutdown=shutdown)
         pool.submit(post, client, bucket.url, b"x" * 10_000).result()
         assert board.now()[0].sent_bytes == 0
-        sent = begun(pool, emission, bucket, file)
+        sent = pool.submit(deliver, emission, file, hand_made(bucket.url), on_sent)
         wait_until(lambda: board.now()[0].sent_bytes, DEADLINE_S, "progress")
 
         assert board.now()[0].sent_bytes < 64 * KIB
