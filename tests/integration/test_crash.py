@@ -73,11 +73,16 @@ def crashes(
         pool.shutdown(cancel_futures=True)
 
 
+# The first test to run may wait for a case that starts last.
+WAITS_FOR_THE_POOL = pytest.mark.timeout(900)
+
+
 def is_case(item: pytest.Item) -> TypeGuard[pytest.Function]:
     """Tell whether a test waits for a case."""
     return isinstance(item, pytest.Function) and "crashes" in item.fixturenames
 
 
+@WAITS_FOR_THE_POOL
 @pytest.mark.parametrize("name", EXACT, ids=list(EXACT))
 def test_kill_at_every_point(
     crashes: dict[str, Future[int]], name: str, record_property: Record
@@ -86,6 +91,7 @@ def test_kill_at_every_point(
     record_property("kills", crashes[name].result())
 
 
+@WAITS_FOR_THE_POOL
 @pytest.mark.parametrize("name", RANDOM, ids=list(RANDOM))
 def test_kills_at_random_points(
     crashes: dict[str, Future[int]], name: str, record_property: Record

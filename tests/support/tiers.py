@@ -93,6 +93,26 @@ def pytest_itemcollected(item: pytest.Item) -> None:
             item.add_marker(pytest.mark.xdist_group(fixture))
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Undo pytest-randomly for the tests of a booted machine.
+
+    A machine takes long to boot, so the tests of a module share one. Each test goes on
+    from the state that the test before it in the file left.
+    """
+    places = [
+        index
+        for index, item in enumerate(items)
+        if "machine" in getattr(item, "fixturenames", ())
+    ]
+    in_order = sorted(
+        (items[index] for index in places),
+        key=lambda item: (item.location[0], item.location[1] or 0),
+    )
+    for index, item in zip(places, in_order, strict=True):
+        items[index] = item
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip a test marked `tools("program", ...)` if one of the programs is missing."""
