@@ -284,7 +284,7 @@ def test_few_descriptors(site: Installation, server: RehearsalServer) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     try:
-        site.wait_delivered(100)
+        site.wait_delivered(100, deadline_s=110.0)
     finally:
         daemon.end()
 
