@@ -107,8 +107,17 @@ class Machine:
     def run(self, *command: str, user: str | None = None) -> str:
         """Run a command in the machine, which must end well; return what it printed."""
         done = self.call(*command, user=user)
-        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+        assert done.returncode == 0, self._describe(done, command)
         return done.stdout
+
+    def _describe(
+        self, done: subprocess.CompletedProcess[str], command: tuple[str, ...]
+    ) -> str:
+        """Return what a failed command printed; for systemctl the journal's end too."""
+        text = f"{command}: {done.stdout}{done.stderr}"
+        if command[0] == "systemctl":
+            text += self.call("journalctl", "--lines=40", "--output=short").stdout
+        return text
 
     def show(self, name: str, unit: str = "emitterd.service") -> str:
         """Return a property of a unit."""
