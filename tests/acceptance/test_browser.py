@@ -12,17 +12,21 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from selenium.webdriver.common.keys import Keys
 
 from emitterd.cli.demo import MASTERS, TRANSACTIONAL
 from emitterd.journal.journal import Journal
 from emitterd.rehearsal.server import RehearsalServer
-from support.browser import DESK, NAMED, PHONE, Browser, chromium
 from support.faults import fault_list
 from support.installation import Installation
 from support.page import admission
 from support.waiting import wait_until
 from support.zips import sample
+
+pytest.importorskip("selenium", reason="extra browser is missing: selenium")
+
+from selenium.webdriver.common.keys import Keys
+
+from support.browser import DESK, NAMED, PHONE, Browser, chromium
 
 LARGE = "student_attendance/student_attendance.zip"
 ANOTHER = "teacher_attendance/teacher_attendance.zip"
