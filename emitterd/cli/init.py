@@ -150,7 +150,7 @@ def _absolute(path: Path) -> Path:
 def _place_problems(plan: _Plan) -> Iterator[Problem]:
     output, directory = shown(plan.output), shown(plan.directory)
     if plan.output.name in {_JOURNAL, _PASSWORD, _API_KEY}:
-        message = f"{plan.output.name} is the name of a file that goes beside it"
+        message = f"{plan.output.name} is the name of another file of emitterd"
         yield Problem("--output", None, message, "name it emitter.yaml")
     try:
         str(plan.directory).encode()

@@ -1,6 +1,6 @@
 """What the server would not accept in a whole zip, before it is sent.
 
-An inspection is bounded in time and memory, whatever the zip claims, and extracts
+An inspection of any zip is bounded in time and memory, and extracts
 nothing to disk. Source: cQube's NiFi templates, 1.0 to 4.1. They delete the object
 first and read it afterwards, so a wrong file is lost without a message.
 """

@@ -54,7 +54,7 @@ def reloading() -> str:
 
 
 def extend_timeout(seconds: float) -> str:
-    """Return the line that asks for so much time, whatever the unit allows."""
+    """Return the line that asks systemd for this much more time."""
     return f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}"
 
 
@@ -122,7 +122,7 @@ class Watchdog:
             notify(*lines)
 
     def feed(self) -> None:
-        """Feed systemd's watchdog whatever the threads do.
+        """Feed systemd's watchdog, even if a thread is stalled.
 
         A drain has its own limit.
         """

@@ -24,7 +24,7 @@ def plainly(page: str) -> str:
 
 
 def checked(*checker: str) -> list[str]:
-    """Return what a checker says of a page."""
+    """Return what a checker reports about a page."""
     done = subprocess.run(  # noqa: S603  our own argument list
         checker,
         stdout=subprocess.PIPE if checker[0] == "mandoc" else subprocess.DEVNULL,
@@ -37,7 +37,7 @@ def checked(*checker: str) -> list[str]:
 
 @pytest.mark.parametrize("place", GENERATED)
 def test_each_is_as_generated(place: str) -> None:
-    """What is wrong here is mended by: python -m tools.manual docs."""
+    """`python -m tools.manual docs` corrects a difference."""
     assert (DOCS / place).read_text("utf-8") == GENERATED[place]
 
 

@@ -326,7 +326,7 @@ def test_another_secret_is_not_replaced(tmp_path: Path) -> None:
         ("drop", "file/emitter.yaml", "cannot be made: Not a directory"),
         ("drop", "folder", "exists already"),
         ("drop", "link", "exists already"),
-        ("drop", "password", "password is the name of a file that goes beside it"),
+        ("drop", "password", "password is the name of another file of emitterd"),
         ("file", "emitter.yaml", "exists already"),
         ("file/drop", "emitter.yaml", "exists already"),
         ("link", "emitter.yaml", "exists already"),
@@ -447,7 +447,7 @@ def test_a_refusal_of_the_file_system_leaves_nothing_behind(tmp_path: Path) -> N
 
 
 def test_a_full_disk_leaves_no_half_file(tmp_path: Path, small_disk: SmallDisk) -> None:
-    """The secret is written whole or not at all, and nothing is left beside it."""
+    """The secret is written whole or not at all, and no other file is left."""
     small_disk.fill()
     before = tree(small_disk.root)
     with pytest.raises(ConfigError, match="1 problem") as caught:
