@@ -132,7 +132,7 @@ def test_small_file_waits_a_round_for_each_slice(
 def test_another_limit_holds_from_its_moment_on(
     rates: list[int], pause_s: float
 ) -> None:
-    """Uploads keep each limit and use it, whatever the limit was before."""
+    """Uploads keep and use each new limit, also after no limit or a lower one."""
     line = Line(rates[0], [1024 * MIB] * 4)
     for rate in rates:
         line.adopt(rate)
