@@ -153,6 +153,11 @@ def load_data(text: str) -> object:
         return yaml.load(text, Loader=_TypedLoader)  # noqa: S506
 
 
+def load_texts(text: str) -> object:
+    """Return a document of the package as plain data, with every scalar as text."""
+    return yaml.load(text, Loader=_TextLoader)  # noqa: S506  builds text only
+
+
 def read_text(
     source: Path, expected: str, largest_bytes: int = 1 << 20
 ) -> tuple[str, int]:

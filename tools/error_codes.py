@@ -6,7 +6,8 @@
 import sys
 from collections.abc import Iterator
 
-from emitterd.cli.error_codes import CodeHelp, all_codes, load_texts
+from emitterd.cli.error_codes import CodeHelp, all_codes
+from emitterd.codes import load_texts
 
 FINDINGS = "findings"
 """The section of the inspection's findings; other codes belong to their first digit."""

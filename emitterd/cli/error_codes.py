@@ -1,37 +1,22 @@
 """The help on error codes: what emitterd does, and what the operator does.
 
 `emitterd explain-error` and docs/errors.md (by tools/error_codes.py) are both made from
-it, so that they agree. Title and remedy come from `emitterd.codes`. The longer texts
-are in error_codes.yaml, which the daemon does not load.
+it, so that they agree. All texts come from error_codes.yaml.
 """
 
 import re
 import textwrap
 from dataclasses import asdict, dataclass
-from functools import cache
-from importlib.resources import files
-from typing import Any, cast
 
-from emitterd.cli.output import (
-    DONE,
-    USAGE,
-    complain,
-    console,
-    print_array,
-    print_object,
-    print_table,
-)
-from emitterd.codes import Code
+import click
+
+from emitterd.cli.output import DONE, console, print_array, print_object, print_table
+from emitterd.codes import Code, load_texts
 from emitterd.datasets.findings import CONSEQUENCE
 from emitterd.text import printable
-from emitterd.yaml_reader import load_data
 
 _COMMAND = re.compile(r"`[^`]*`")
-_NEAREST = 3
-
-
-class UnknownCodeError(ValueError):
-    """There is no such code; the message says which there are."""
+_WIDTH = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,16 +38,16 @@ class CodeHelp:
         """Return the help as `explain-error --json` prints it."""
         return {name: text for name, text in asdict(self).items() if text is not None}
 
-    def text(self, width: int = 80) -> str:
-        """Return the help for a terminal of so many columns; no command is broken."""
+    def text(self) -> str:
+        """Return the help for a terminal of 80 columns; no command is broken."""
         paragraphs = [f"Meanwhile: {self.meanwhile}"]
         if self.consequence is not None:
             paragraphs.append(f"If it is sent: {self.consequence}.")
         paragraphs.append(f"What to do: {self.remedy}.")
         lines = [f"{self.code}: {self.title}"]
-        lines += [f"\n{_wrapped(paragraph, width)}" for paragraph in paragraphs]
+        lines += [f"\n{_wrapped(paragraph)}" for paragraph in paragraphs]
         lines += [
-            _wrapped(f"  {number}. {step}", width, indent="     ")
+            _wrapped(f"  {number}. {step}", indent="     ")
             for number, step in enumerate(self.steps, 1)
         ]
         return "\n".join(lines)
@@ -71,14 +56,13 @@ class CodeHelp:
 def explain(code: str) -> CodeHelp:
     """Return the help on a code, written like `E210`, `e210` or `210`.
 
-    Raises `UnknownCodeError`.
+    Raises `click.BadParameter` if there is no such code.
     """
-    digits = code.strip().upper().removeprefix("E")
     try:
-        known = Code(f"E{digits}")
+        known = Code(f"E{code.strip().upper().removeprefix('E')}")
     except ValueError:
-        raise UnknownCodeError(
-            f"there is no error code '{printable(code.strip())}': {_nearest(digits)};"
+        raise click.BadParameter(
+            f"there is no error code '{printable(code.strip())}':"
             " `emitterd explain-error` without a code lists all"
         ) from None
     texts = load_texts()
@@ -108,11 +92,7 @@ def explain_error(code: str | None, *, as_json: bool) -> int:
         else:
             print_table((code_help.code, code_help.title) for code_help in helps)
         return DONE
-    try:
-        code_help = explain(code)
-    except UnknownCodeError as error:
-        complain(str(error))
-        return USAGE
+    code_help = explain(code)
     if as_json:
         print_object(code_help.record())
     else:
@@ -120,25 +100,10 @@ def explain_error(code: str | None, *, as_json: bool) -> int:
     return DONE
 
 
-@cache
-def load_texts() -> dict[str, Any]:
-    """Return the content of error_codes.yaml."""
-    text = files("emitterd.cli").joinpath("error_codes.yaml").read_text("utf-8")
-    return cast("dict[str, Any]", load_data(text))
-
-
-def _nearest(digits: str) -> str:
-    if not digits.isdecimal():
-        return "codes are written like E210"
-    wanted = int(digits[:3].ljust(3, "0"))
-    nearest = sorted(Code, key=lambda code: abs(int(code[1:]) - wanted))[:_NEAREST]
-    return f"similar codes: {', '.join(sorted(nearest))}"
-
-
-def _wrapped(text: str, width: int, indent: str = "") -> str:
+def _wrapped(text: str, indent: str = "") -> str:
     # A line break in a command would go where the command is pasted.
     joined = _COMMAND.sub(lambda command: command[0].replace(" ", "\xa0"), text)
     wrapper = textwrap.TextWrapper(
-        width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+        _WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
     )
     return wrapper.fill(joined).replace("\xa0", " ")

@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from emitterd.cli.output import CONFIGURATION, DONE, Bars, complain, print_undelivered
+from emitterd.codes import load_texts
 from emitterd.config.settings import Config, load
 from emitterd.config.sources import find
 from emitterd.service.daemon import Daemon
@@ -44,6 +45,8 @@ def _load(path: Path | None, *, awaits_folder: bool = False) -> Config:
 
 def _configure_log(settings: Config, *, quiet: bool = False) -> int:
     """Open the log; return the exit code: not 0 if that fails."""
+    # Read now: later, a daemon without a free file descriptor must still report errors.
+    load_texts()
     level = settings.log.level
     if quiet and settings.log.file is None and level in {"debug", "info"}:
         level = "warning"
