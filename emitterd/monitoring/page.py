@@ -8,14 +8,12 @@ jinja2.
 
 import base64
 import hashlib
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
 from importlib.resources import files
-from itertools import islice
 from pathlib import Path
 from urllib.parse import parse_qs
 
@@ -25,8 +23,7 @@ from emitterd import __version__
 from emitterd.codes import Code
 from emitterd.delivery.circuit_breaker import OpenCircuit
 from emitterd.errors import JournalError
-from emitterd.intake.file_status import FileStatusReader, FolderState, Latest
-from emitterd.journal.connection import Read
+from emitterd.intake.file_status import FileStatusReader, Latest
 from emitterd.journal.reader import JournalReader
 from emitterd.monitoring.alarms import Health
 from emitterd.monitoring.explain import OutsideSpool, explain, locate
@@ -46,7 +43,6 @@ from emitterd.monitoring.page_data import (
     summary,
 )
 from emitterd.monitoring.uploads import UploadTracker
-from emitterd.spool.folder import Spool
 from emitterd.text import (
     amount,
     count,
@@ -55,7 +51,6 @@ from emitterd.text import (
     printable,
     sentence,
     span,
-    undisplay,
 )
 
 _TEMPLATES = files("emitterd.monitoring").joinpath("templates")
@@ -64,16 +59,6 @@ SCRIPT = _TEMPLATES.joinpath("page.js").read_text("utf-8")
 
 PATH_MAX_CHARACTERS = 4096
 """The kernel takes no longer path."""
-
-MATCHES = 20
-FOLDERS = 200
-"""A search looks into this many dataset folders: a catalogue has a fifth of that."""
-
-_BY_BEGINNING = """select distinct path from entry where path >= ? and path < ?
-    order by path limit ?"""
-
-_MAYBE_BEGINNING = frozenset({FolderState.ABSENT, FolderState.IGNORED})
-"""A path in this state may be the beginning of a name; an ignored one is a folder."""
 
 
 def _hash(text: str) -> str:
@@ -169,10 +154,9 @@ class Page:
             )
 
     def _whole(self, _: Request) -> Response:
-        now = time.time()
-        head, fragment = self._read(now)
+        head, fragment = self._read(time.time())
         etag = entity_tag(fragment)
-        return self._page("overview.html", now, head=head, fragment=fragment, etag=etag)
+        return self._page("overview.html", head=head, fragment=fragment, etag=etag)
 
     def _overview(self, request: Request) -> Response:
         _, fragment = self._read(time.time())
@@ -219,61 +203,47 @@ class Page:
             remark = "No file can have this name."
             return self._message("No such name", remark, HTTPStatus.BAD_REQUEST)
         with JournalReader(self.journal) as reader:
-            return self._explain_name(reader, name)
-
-    def _explain_name(self, reader: JournalReader, name: str) -> Response:
-        statuses = self.status_reader(reader.latest)
-        try:
-            path = locate(statuses.spool, reader, name)
-        except OutsideSpool as error:
-            remark = sentence(str(error))
-            return self._message("Not here", remark, HTTPStatus.NOT_FOUND, name=name)
-        explanation, matches = explain(statuses, reader, path), list[bytes]()
-        if not explanation.versions and explanation.state in _MAYBE_BEGINNING:
-            matches = search(statuses.spool, reader.read, name)
-        if len(matches) > 1:
-            names = [display(match) for match in matches]
-            remark = "Their names begin so."
-            return self._message("Which of these?", remark, name=name, matches=names)
-        if matches:
-            explanation = explain(statuses, reader, matches[0])
+            statuses = self.status_reader(reader.latest)
+            try:
+                path = locate(statuses.spool, reader, name)
+            except OutsideSpool as error:
+                remark = sentence(str(error))
+                return self._message("Not here", remark, HTTPStatus.NOT_FOUND, name)
+            explanation = explain(statuses, reader, path)
         if explanation.known:
-            return self._page(
-                "explain.html", time.time(), name=name, explanation=explanation
-            )
+            return self._page("explain.html", name=name, explanation=explanation)
         title = f"Unknown: {explanation.path}"
         remark = sentence(explanation.reason)
-        return self._message(title, remark, HTTPStatus.NOT_FOUND, name=name)
+        return self._message(title, remark, HTTPStatus.NOT_FOUND, name)
 
     def _absent(self, _: Request) -> Response:
         title, remark = "There is no such page", "Go back to the overview."
         return self._message(title, remark, HTTPStatus.NOT_FOUND)
 
     def _message(
-        self,
-        title: str,
-        remark: str,
-        status: HTTPStatus = HTTPStatus.OK,
-        *,
-        name: str = "",
-        matches: list[str] | None = None,
+        self, title: str, remark: str, status: HTTPStatus, name: str = ""
     ) -> Response:
-        values = {"title": title, "remark": remark, "matches": matches or []}
-        return self._page("message.html", time.time(), status, name=name, **values)
+        return self._page("message.html", status, name, title=title, remark=remark)
 
     def _page(
         self,
         template: str,
-        now: float,
         status: HTTPStatus = HTTPStatus.OK,
-        *,
         name: str = "",
         **values: object,
     ) -> Response:
-        host = printable(self.host())
-        asked = display(name.encode("utf-8", "surrogateescape"))
-        common = {"now": now, "host": host, "asked": asked, "shown": SHOWN}
-        return _html(render(template, **common, **values), status)
+        """Return a whole page; `name` stands in the field for a file's name."""
+        return _html(
+            render(
+                template,
+                now=time.time(),
+                host=printable(self.host()),
+                asked=display(name.encode("utf-8", "surrogateescape")),
+                shown=SHOWN,
+                **values,
+            ),
+            status,
+        )
 
 
 def _html(
@@ -288,29 +258,3 @@ def _html(
 def entity_tag(fragment: str) -> str:
     """Return the ETag of one state of the page."""
     return f'"{hashlib.sha256(fragment.encode()).hexdigest()[:32]}"'
-
-
-def search(spool: Spool, read: Read, text: str) -> list[bytes]:
-    """Return paths of the journal that begin so, from the root or a dataset folder.
-
-    Each query uses the index on the path.
-    """
-    matches: dict[bytes, None] = {}
-    for name in undisplay(text):
-        beginning = name.lstrip(b"/")
-        for folder in (b"", *_folders(spool)) if beginning else ():
-            first = folder + beginning
-            # No path in UTF-8 has a byte as high as the end of this range.
-            rows = read(_BY_BEGINNING, (first, first + b"\xff\xff", MATCHES))
-            matches.update(dict.fromkeys(row[0] for row in rows))
-    return list(matches)[:MATCHES]
-
-
-def _folders(spool: Spool) -> list[bytes]:
-    """Return the folders right under the root, each with its slash."""
-    try:
-        with os.scandir(os.fsencode(spool.root)) as items:
-            folders = (item for item in items if item.is_dir(follow_symlinks=False))
-            return [folder.name + b"/" for folder in islice(folders, FOLDERS)]
-    except OSError:
-        return []

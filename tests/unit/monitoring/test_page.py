@@ -297,22 +297,6 @@ def test_a_search_in_vain_says_why(
     assert words in answer.document.words
 
 
-def test_a_file_is_found_by_its_name_alone(desk: Desk) -> None:
-    """Who knows the name, or its beginning, need not know the folder."""
-    for folder in ("school_master", "pat"):
-        (desk.root / folder).mkdir()
-    desk.admit(NAME)
-    for said in ("school_mst.zip", "school_m", "school_master/"):
-        assert f"{NAME.decode()} queued" in desk.explain(said).document.words
-
-    desk.admit(b"pat/school.zip")
-    both = desk.explain("school").document.words
-
-    assert "Which of these?" in both
-    assert "pat/school.zip" in both
-    assert NAME.decode() in both
-
-
 def test_an_unchanged_page_is_not_sent_again(desk: Desk) -> None:
     """The part that lives has an ETag, which is that of the page it stands in."""
     desk.admit(NAME)
