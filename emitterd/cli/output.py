@@ -167,22 +167,12 @@ def print_status(status: Mapping[str, Any]) -> None:
             ("daemon", "running" if status["running"] else "not running"),
             *(("destination", outage) for outage in outages or ["up"]),
             *((state, str(count)) for state, count in status["counts"].items()),
-            *(("uploading", _progress(upload)) for upload in status["uploads"]),
             ("waiting", format_size(status["waiting_bytes"])),
             ("oldest waiting", status["oldest_waiting_at"] or "-"),
             ("last delivered", status["last_delivered_at"] or "-"),
             ("done in", "unknown" if eta_s is None else format_duration(eta_s)),
         ]
     )
-
-
-def _progress(upload: Mapping[str, Any]) -> str:
-    sent, size = format_size(upload["sent_bytes"]), format_size(upload["bytes"])
-    text = f"{upload['path']}: {upload['percent']} %, {sent} of {size}"
-    if upload["eta_s"] is not None:
-        speed, left = format_size(upload["bytes_s"]), format_duration(upload["eta_s"])
-        text += f", {speed}/s, {left} left"
-    return text
 
 
 def print_entries(entries: Iterable[Mapping[str, Any]]) -> None:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from emitterd.errors import Outage
 from emitterd.journal.connection import Read
 from emitterd.journal.reader import JournalReader
-from emitterd.journal.rows import READ_FACT, SUPERSEDED
+from emitterd.journal.rows import SUPERSEDED
 from emitterd.model import WAITING, State
 from emitterd.monitoring.alarms import Alarm, AlarmLimits, Health, files_wait
 from emitterd.text import iso, printable
@@ -26,9 +26,6 @@ RECENT_S = 86400.0
 
 GAP_S = 1.0
 """A shorter pause between two deliveries is part of the work: a claim, a commit."""
-
-UPLOADS = "uploads"
-"""The journal's fact of the long uploads."""
 
 REJECTED_MAX = 1000
 """Current rejections are counted up to this number: each costs a look-up."""
@@ -225,26 +222,12 @@ def status_record(reader: JournalReader) -> dict[str, Any]:
         "last_delivered_at": iso(queue.delivered_at),
         "destination": _destination(queue.outages),
         "eta_s": queue.eta_s(moving=running and not queue.outages),
-        "uploads": noted_uploads(reader) if running else [],
     }
 
 
 def queue_status(reader: JournalReader) -> QueueStatus:
     """Return the status of the queue now."""
     return read_queue(reader.read, time.time())
-
-
-def noted_uploads(reader: JournalReader) -> list[dict[str, Any]]:
-    """Return the long uploads that the daemon noted last and that still go on."""
-    rows = reader.read(READ_FACT, (UPLOADS,))
-    uploads = json.loads(rows[0][0]) if rows else []
-    marks = ", ".join("?" * len(uploads))
-    rows = reader.read(
-        f"select id from entry where id in ({marks}) and state = 'delivering'",  # noqa: S608
-        [upload["id"] for upload in uploads],
-    )
-    ids = {row[0] for row in rows}
-    return [upload for upload in uploads if upload.pop("id") in ids]
 
 
 def _destination(outages: Sequence[Outage]) -> dict[str, Any]:

@@ -1,26 +1,13 @@
-"""Uploads under way: kept in memory for the page, logged and noted for `status`.
-
-`status` does not ask the daemon, which may be what hangs, and everybody who may read
-the journal may see it. So long uploads are noted there; each note costs a commit.
-"""
+"""Uploads under way: kept in memory for the page, and logged if they take long."""
 
 import threading
 import time
-from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
 
 import structlog
 
-from emitterd.errors import JournalFull
-from emitterd.journal.journal import Journal
 from emitterd.model import Entry
-from emitterd.monitoring.status import UPLOADS
-from emitterd.text import display, iso, share
-
-NOTE_S = 10.0
-"""An upload is noted in the journal after this time, and again each time it passes."""
+from emitterd.text import display, share
 
 LOG_S = 30.0
 """An upload is logged after this time, and again each time it passes."""
@@ -30,13 +17,14 @@ log = structlog.get_logger()
 
 @dataclass(slots=True)
 class UploadProgress:
-    """One upload under way; `started_at` is seconds since the epoch."""
+    """One upload under way; instants are seconds since the epoch."""
 
     id: int
     path: bytes
     size_bytes: int
     attempt: int
     started_at: float
+    logged_at: float
     sent_bytes: int = 0
 
     @property
@@ -54,19 +42,6 @@ class UploadProgress:
         speed = self.bytes_s(now)
         return (self.size_bytes - self.sent_bytes) / speed if speed else None
 
-    def record(self, now: float) -> dict[str, Any]:
-        """Return the fields of the log event and of the note."""
-        eta_s = self.eta_s(now)
-        return {
-            "path": display(self.path),
-            "bytes": self.size_bytes,
-            "sent_bytes": self.sent_bytes,
-            "percent": self.percent,
-            "bytes_s": round(self.bytes_s(now)),
-            "eta_s": None if eta_s is None else round(eta_s, 1),
-            "attempt": self.attempt,
-        }
-
 
 class UploadTracker:
     """Tracks every upload: an observer of the workers. Thread-safe."""
@@ -77,13 +52,9 @@ class UploadTracker:
 
     def began(self, entry: Entry) -> None:
         """Add the upload of this thread."""
-        upload = UploadProgress(
-            entry.id,
-            entry.path,
-            entry.fingerprint.size_bytes,
-            entry.attempts + 1,
-            time.time(),
-        )
+        now, size_bytes = time.time(), entry.fingerprint.size_bytes
+        attempt = entry.attempts + 1
+        upload = UploadProgress(entry.id, entry.path, size_bytes, attempt, now, now)
         with self._lock:
             self._uploads[entry.id] = upload
 
@@ -106,55 +77,26 @@ class UploadTracker:
             uploads = [replace(upload) for upload in self._uploads.values()]
         return sorted(uploads, key=lambda upload: upload.started_at)
 
+    def log_long(self, now: float) -> None:
+        """Log the uploads that are due for it; `now` is seconds since the epoch."""
+        with self._lock:
+            uploads = list(self._uploads.values())
+        for upload in uploads:
+            if now - upload.logged_at >= LOG_S:
+                upload.logged_at = now
+                _log(upload, now)
 
-class UploadReporter:
-    """Logs and notes long uploads. Used by the main thread."""
 
-    def __init__(self, uploads: UploadTracker, journal: Journal) -> None:
-        self._uploads = uploads
-        self._journal = journal
-        # The note of a former process is out of date.
-        self._noted = bool(journal.read_fact(UPLOADS))
-        self._noted_at = 0.0
-        self._logged: dict[tuple[int, float], float] = {}
-
-    def report(self, now: float) -> None:
-        """Log and note what is due; `now` is seconds since the epoch.
-
-        Call it once a second.
-        """
-        long = [
-            upload
-            for upload in self._uploads.now()
-            if now - upload.started_at >= NOTE_S
-        ]
-        if self._noted if not long else abs(now - self._noted_at) >= NOTE_S:
-            self._note(long, now)
-        self._log(long, now)
-
-    def _note(self, long: Sequence[UploadProgress], now: float) -> None:
-        self._noted_at = now
-        notes = [
-            {
-                "id": upload.id,
-                **upload.record(now),
-                "started_at": iso(upload.started_at),
-                "seen_at": iso(now),
-            }
-            for upload in long
-        ]
-        # On a full disk it is noted at the next time.
-        with suppress(JournalFull):
-            self._journal.save_fact(UPLOADS, notes)
-            self._noted = bool(long)
-
-    def _log(self, long: Sequence[UploadProgress], now: float) -> None:
-        logged = {}
-        for upload in long:
-            attempt = (upload.id, upload.started_at)
-            logged[attempt] = self._logged.get(attempt, upload.started_at)
-            if now - logged[attempt] >= LOG_S:
-                logged[attempt] = now
-                took_s = now - upload.started_at
-                log.info("file.delivering", **upload.record(now), duration_s=took_s)
-        self._logged = logged
+def _log(upload: UploadProgress, now: float) -> None:
+    eta_s = upload.eta_s(now)
+    log.info(
+        "file.delivering",
+        path=display(upload.path),
+        bytes=upload.size_bytes,
+        sent_bytes=upload.sent_bytes,
+        percent=upload.percent,
+        bytes_s=round(upload.bytes_s(now)),
+        eta_s=None if eta_s is None else round(eta_s, 1),
+        attempt=upload.attempt,
+        duration_s=now - upload.started_at,
+    )

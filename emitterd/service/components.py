@@ -35,7 +35,7 @@ from emitterd.intake.loop import Intake, Sweep
 from emitterd.journal.journal import Journal
 from emitterd.journal.operations import Operations
 from emitterd.monitoring.health import HealthMonitor
-from emitterd.monitoring.uploads import UploadReporter, UploadTracker
+from emitterd.monitoring.uploads import UploadTracker
 from emitterd.shutdown import Shutdown
 from emitterd.spool.folder import Spool
 from emitterd.spool.selection import Selection
@@ -90,7 +90,6 @@ class Components:
         )
         self.intake.expects_events = not self.watch_keeper.polling
         self.health = self._health_monitor()
-        self.reporter = UploadReporter(self.uploads, self.journal)
 
     def _health_monitor(self) -> HealthMonitor:
         return HealthMonitor(

@@ -102,7 +102,7 @@ class Daemon:
                 self._resize_workers()
                 components.watch_keeper.check()
                 components.health.note_alarms()
-                components.reporter.report(time.time())
+                components.uploads.log_long(time.time())
                 self._watchdog.check(self._status())
                 signals.wait(self._check_s)
             self._stop(signals)
@@ -121,7 +121,7 @@ class Daemon:
             self._start(watch=False)
             timeout = _OnceTimeout(wait_s)
             while not (signals.stops or self._threads.failed or self._done(timeout)):
-                self._components.reporter.report(time.time())
+                self._components.uploads.log_long(time.time())
                 signals.wait(ONCE_CHECK_S)
             self._stop(signals)
             rejected = self._journal.rejections(began_at)

@@ -2,9 +2,24 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
 
-from emitterd.monitoring.uploads import UploadTracker
+import pytest
+from structlog.testing import capture_logs
+
+from emitterd.monitoring.uploads import LOG_S, UploadTracker
 from support.journal import entry
+from support.page import HOSTILE
+
+
+def log_for(tracker: UploadTracker, seconds: int) -> list[dict[str, Any]]:
+    """Call the tracker once a second for so long; return what it logs."""
+    began_at = tracker.now()[0].started_at
+    with capture_logs() as lines:
+        for second in range(1, seconds + 1):
+            tracker.log_long(began_at + second)
+    return [dict(line) for line in lines]
 
 
 def test_an_upload_is_on_the_board_while_it_lasts() -> None:
@@ -71,3 +86,53 @@ def test_workers_and_lookers_on_do_not_disturb_each_other() -> None:
 
     assert sent == [1000] * 16
     assert tracker.now() == []
+
+
+def test_a_short_upload_is_not_logged() -> None:
+    """An upload of less than 30 s leaves no line."""
+    tracker = UploadTracker()
+    tracker.began(entry(1))
+
+    assert log_for(tracker, int(LOG_S) - 1) == []
+
+
+def test_a_long_upload_is_logged_at_intervals() -> None:
+    """A long upload is logged every 30 s, and no more often."""
+    tracker = UploadTracker()
+    tracker.began(entry(1))
+    lines = log_for(tracker, 100)
+
+    assert [line["event"] for line in lines] == ["file.delivering"] * 3
+    assert [line["duration_s"] for line in lines] == [LOG_S, 2 * LOG_S, 3 * LOG_S]
+
+
+def test_the_line_of_a_long_upload_has_its_progress() -> None:
+    """Path, sizes, share, mean speed and the time left are in the line."""
+    tracker = UploadTracker()
+    tracker.began(entry(1))
+    tracker.sent(entry(1), 250)
+    [line] = log_for(tracker, 31)
+
+    assert line["log_level"] == "info"
+    assert (line["path"], line["attempt"]) == ("pat/1.zip", 1)
+    assert (line["bytes"], line["sent_bytes"], line["percent"]) == (1000, 250, 25)
+    assert line["bytes_s"] == pytest.approx(250 / 30, rel=0.1)
+    assert line["eta_s"] == pytest.approx(90, rel=0.1)
+
+
+def test_an_upload_without_a_byte_has_no_forecast() -> None:
+    """Before the first byte no time left is estimated."""
+    tracker = UploadTracker()
+    tracker.began(entry(1))
+    [line] = log_for(tracker, 31)
+
+    assert (line["percent"], line["bytes_s"], line["eta_s"]) == (0, 0, None)
+
+
+def test_a_hostile_name_is_escaped_in_the_log() -> None:
+    """The path of a logged upload is printable."""
+    tracker = UploadTracker()
+    tracker.began(replace(entry(1), path=HOSTILE))
+    [line] = log_for(tracker, 31)
+
+    assert line["path"].isprintable()
