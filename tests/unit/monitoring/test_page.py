@@ -428,11 +428,11 @@ def test_phrases() -> None:
 
 def test_an_upload_tells_speed_and_attempt() -> None:
     """Of one under way there is the share, the speed, what is left and the attempt."""
-    upload = UploadProgress(1, NAME, 120_000_000, 3, 1000.0, 40_000_000)
+    upload = UploadProgress(1, NAME, 120_000_000, 3, 1000.0, 1000.0, 40_000_000)
 
     said = progress(upload, 1040.0)
     assert said == "33 %, 1.00 MB/s, 1 minute left, attempt 3"
-    assert progress(UploadProgress(1, NAME, 0, 1, 1000.0), 1000.0) == "100 %"
+    assert progress(UploadProgress(1, NAME, 0, 1, 1000.0, 1000.0), 1000.0) == "100 %"
 
 
 def ratio(one: str, other: str) -> float:
