@@ -100,7 +100,7 @@ def _without_daemon(journal: Path, request: OperationRequest) -> OperationReport
     try:
         with Journal(journal) as opened:
             user = user_name(os.getuid(), request.sudo_user)
-            operations = Operations(opened.database, Shutdown())
+            operations = Operations(opened, Shutdown())
             return operations.apply(request, user, lambda _: None)
     except JournalLocked as error:
         raise JournalLocked(

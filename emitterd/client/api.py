@@ -6,7 +6,6 @@ Source: cQube's views.py and client.py, versions 1.0 to 4.1.
 """
 
 import time
-from collections.abc import Callable
 from contextlib import closing
 from typing import IO
 
@@ -21,7 +20,7 @@ from tenacity import (
 from tenacity.nap import sleep_using_event
 
 from emitterd.client import grant as grants
-from emitterd.client.body import Body
+from emitterd.client.body import Body, OnSent
 from emitterd.client.grant import EXPIRY_MARGIN_S
 from emitterd.client.http import HttpClient, Response
 from emitterd.client.lookup import FIRST_BYTE, NotConfirmed, StoredObject, stored
@@ -129,7 +128,7 @@ class EmissionClient:
         grant: Grant,
         file: IO[bytes],
         fingerprint: Fingerprint,
-        on_sent: Callable[[int], None] | None = None,
+        on_sent: OnSent | None = None,
     ) -> Receipt:
         """Post the file to its pinned key and return the bucket's receipt.
 

@@ -23,6 +23,10 @@ GB/s in chunks of 256 KiB to 1 MiB. A reused buffer would gain nothing, because 
 copies everything but `bytes`."""
 
 
+OnSent = Callable[[int], None]
+"""Gets the size in bytes of each part of a body that a socket took."""
+
+
 class Body:
     """The body of one attempt. Iterate it once, and always close it."""
 
@@ -32,9 +36,9 @@ class Body:
         expected: Fingerprint,
         fields: dict[str, str],
         *,
-        on_sent: Callable[[int], None] | None = None,
+        on_sent: OnSent | None = None,
     ) -> None:
-        """Prepare the body of a file that was just opened; `on_sent`: see `deliver`."""
+        """Prepare the body of a file that was just opened."""
         boundary = secrets.token_hex(16)
         self._file = file
         self._expected = expected

@@ -17,6 +17,7 @@ from emitterd.client.bandwidth import Throttle
 from emitterd.client.body import Body
 from emitterd.client.responses import TransportError
 from emitterd.client.sockets import Pools, Proxy, TransferLimits, bounded
+from emitterd.client.timetable import Timetable
 from emitterd.codes import Code
 from emitterd.shutdown import Shutdown
 
@@ -44,6 +45,10 @@ class Response:
     whole: bool
 
 
+OnAnswer = Callable[[Response], None]
+"""Is called with each answer, in the thread of the request."""
+
+
 class HttpClient:
     """Sends requests, one at a time in each thread. Thread-safe."""
 
@@ -54,19 +59,19 @@ class HttpClient:
         tls: ssl.SSLContext,
         proxy: str | None,
         shutdown: Shutdown,
-        on_answer: Callable[[Response], None] | None = None,
+        bandwidth: Timetable | None = None,
+        on_answer: OnAnswer = lambda _: None,
     ) -> None:
         """Connect to nothing yet.
 
         `proxy`: an http:// proxy for everything. Without it the environment's
         HTTPS_PROXY, HTTP_PROXY and NO_PROXY apply. `shutdown.now` ends requests under
-        way. `on_answer` is called with each answer.
+        way. `bandwidth`: what bodies share; the API's small requests do not count.
         """
-        self.throttle = Throttle()
-        """The bandwidth that bodies share. The API's small requests do not count."""
-        self._limits = limits
+        self._throttle = Throttle()
+        self.apply_settings(limits, bandwidth)
         self._shutdown = shutdown
-        self._on_answer = on_answer or (lambda _: None)
+        self._on_answer = on_answer
         self._configured_proxy = proxy
         self._pools = Pools(tls)
         # There are hardly ever other urls than API and bucket. To parse them, and to
@@ -74,9 +79,12 @@ class HttpClient:
         self._parse_url = lru_cache(CACHED_URLS)(httpx.URL)
         self._find_proxy = lru_cache(CACHED_URLS)(self._proxy_of)
 
-    def apply_limits(self, limits: TransferLimits) -> None:
-        """Use these limits for requests that begin from now on."""
+    def apply_settings(
+        self, limits: TransferLimits, bandwidth: Timetable | None
+    ) -> None:
+        """Use this bandwidth at once, and the limits for requests that begin later."""
         self._limits = limits
+        self._throttle.apply_timetable(bandwidth)
 
     def request(
         self,
@@ -94,7 +102,7 @@ class HttpClient:
         """
         throttle, on_sent = None, None
         if isinstance(content, Body):
-            throttle, on_sent = self.throttle, content.on_sent
+            throttle, on_sent = self._throttle, content.on_sent
         try:
             parsed = self._parse_url(url)
             host = parsed.netloc.decode("ascii")

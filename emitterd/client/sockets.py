@@ -19,6 +19,7 @@ import httpcore
 
 from emitterd import heartbeat
 from emitterd.client.bandwidth import Throttle
+from emitterd.client.body import OnSent
 from emitterd.client.responses import Stopped, TransportError
 from emitterd.codes import Code
 from emitterd.shutdown import Shutdown
@@ -76,8 +77,9 @@ class Deadlines:
     shutdown: Shutdown
     throttle: Throttle | None
     """For a body; None for all other requests."""
-    on_sent: Callable[[int], None] | None = None
-    """For a body: called with the size in bytes of each part that was sent."""
+    on_sent: OnSent | None = None
+    head_bytes: int = 0
+    """How much of the head of the request is to be sent before the body."""
     window_at: float | None = None
     window_bytes: int = 0
     answer_by: float | None = None
@@ -96,8 +98,11 @@ class Deadlines:
     def count_sent(self, size_bytes: int) -> None:
         """Count bytes that were sent."""
         self.window_bytes += size_bytes
+        # The head goes out in one send with the first part of the body.
+        head_bytes = min(size_bytes, self.head_bytes)
+        self.head_bytes -= head_bytes
         if self.on_sent is not None:
-            self.on_sent(size_bytes)
+            self.on_sent(size_bytes - head_bytes)
 
     def check_sending(self) -> None:
         """Raise `Stopped`, or `TooSlow` where a whole window went by too slowly."""
@@ -170,7 +175,7 @@ class _Stream(httpcore.NetworkStream):
         deadlines = _thread.deadlines
         if self._head is not None:
             if not self._head and len(buffer) < JOINED_MAX_BYTES:
-                self._head = buffer
+                self._head, deadlines.head_bytes = buffer, len(buffer)
                 return
             head, self._head = self._head, None
             # To copy a large piece would cost more than the packet that it saves.
@@ -343,7 +348,7 @@ def bounded(
     limits: TransferLimits,
     shutdown: Shutdown,
     throttle: Throttle | None = None,
-    on_sent: Callable[[int], None] | None = None,
+    on_sent: OnSent | None = None,
 ) -> Iterator[None]:
     """Bound every wait of this thread's request. `throttle`, `on_sent`: for a body.
 

@@ -62,13 +62,16 @@ class StageFailure:
     charged_entries: list[int]
 
 
+OnResized = Callable[[], None]
+"""Is called when `workers` has changed, in the thread that changed it."""
+
+
 class Destination:
     """The circuit breakers before every attempt. Thread-safe."""
 
     def __init__(self, backoff: Backoff, *, workers: int | None = STREAK) -> None:
         """`workers`: the most attempts at once; None to find the number."""
-        self.on_resized: Callable[[], None] = lambda: None
-        """Called when `workers` has changed, in the thread that changed it."""
+        self.on_resized: OnResized = lambda: None
         self.log_lock = threading.Lock()
         """Held around a change and its log line, so that lines keep the order."""
         self._concurrency = Concurrency(workers)

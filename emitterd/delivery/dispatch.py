@@ -31,6 +31,10 @@ _API = (Stage.LOGIN, Stage.GRANT)
 log = structlog.get_logger()
 
 
+IsUsable = Callable[[Grant, float], bool]
+"""Tells whether a pinned grant is valid at an instant, in seconds of the epoch."""
+
+
 class WakeUp:
     """Wakes the workers that wait for work.
 
@@ -68,10 +72,9 @@ class Dispatcher:
         self,
         journal: Journal,
         destination: Destination,
-        usable: Callable[[Grant, float], bool],
+        usable: IsUsable,
         wake_up: WakeUp,
     ) -> None:
-        """`usable` tells whether a pinned grant is valid; `wake_up` wakes workers."""
         self._journal = journal
         self._destination = destination
         self._usable = usable

@@ -36,6 +36,13 @@ _SPENT_GRANTS = frozenset(
 log = structlog.get_logger()
 
 
+OnChanged = Callable[[bytes], None]
+"""Gets the path of a file that is not as admitted: the intake must examine it."""
+
+IsSurplus = Callable[[], bool]
+"""Tells whether fewer workers are wanted, so that this one is to end."""
+
+
 class Worker:
     """One worker; `run` is its thread, `step` one pass of the loop."""
 
@@ -49,10 +56,9 @@ class Worker:
         *,
         wake_up: WakeUp,
         shutdown: Shutdown,
-        on_changed: Callable[[bytes], None],
+        on_changed: OnChanged,
         observer: UploadObserver,
     ) -> None:
-        """`on_changed` is called with the path of a file that is not as admitted."""
         self._spool = spool
         self._journal = journal
         self._destination = destination
@@ -67,7 +73,7 @@ class Worker:
             journal, emission, shutdown, self._dispatcher, observer
         )
 
-    def run(self, surplus: Callable[[], bool] = lambda: False) -> None:
+    def run(self, surplus: IsSurplus = lambda: False) -> None:
         """Deliver until the daemon drains or this worker is `surplus`.
 
         The current attempt ends first.

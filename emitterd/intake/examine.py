@@ -79,7 +79,7 @@ class Examiner:
         """
         heartbeat.record()
         seen = {path: Fingerprint.of(stat) for path, stat in files}
-        known = unchanged_paths(self._journal.database.read, seen)
+        known = unchanged_paths(self._journal.read, seen)
         for path in known:
             self.tracker.forget(path)
         return [file for file in files if file[0] not in known]

@@ -65,6 +65,13 @@ class Sweep:
     duration_s: float = 0.0
 
 
+OnAdmitted = Callable[[], None]
+"""Is called after each commit of admissions: there is work for the workers."""
+
+OnSwept = Callable[[Sweep], None]
+"""Is called after each whole sweep, in the thread of the intake."""
+
+
 class Intake:
     """Examines paths and admits complete files.
 
@@ -78,10 +85,9 @@ class Intake:
         examiner: Examiner,
         journal: Journal,
         *,
-        on_admitted: Callable[[], None],
-        on_swept: Callable[[Sweep], None],
+        on_admitted: OnAdmitted,
+        on_swept: OnSwept,
     ) -> None:
-        """`on_admitted` is called after each commit, `on_swept` after a whole sweep."""
         self._spool = spool
         self._examiner = examiner
         self._tracker = examiner.tracker

@@ -124,7 +124,7 @@ class Database:
 
     One thread commits the work of all waiting threads. New work waits; then the first
     thread of the new work commits it. A thread wakes up only for its own result or to
-    commit: with one shared lock, 8 workers lost a third of tnext_leader time.
+    commit: with one shared lock, 8 workers lost a third of their time.
     """
 
     def __init__(self, path: Path) -> None:

@@ -14,7 +14,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Self
 
 from emitterd.codes import Code
 from emitterd.errors import RETRY_AFTER_CAP_S, DeliveryError, IllegalTransition
@@ -73,33 +72,25 @@ class _HasGrant(Exception):
     """The entry to be claimed has a grant: the claim must be durable."""
 
 
-class Journal:
-    """The queue, the pinned grants and the receipts. Thread-safe."""
+class Journal(Database):
+    """The queue, the pinned grants and the receipts. Thread-safe.
+
+    As a `Database` it also runs the statements of `Operations` and of readers.
+    """
 
     def __init__(self, path: Path, *, backoff_max_s: float = 600.0) -> None:
         """Open the journal and requeue what a dead process had claimed.
 
         Raises what `Database` raises.
         """
-        self.database = Database(path)
-        """For `Operations`, which writes to it too."""
-        self._queue = FairQueue()
+        super().__init__(path)
+        self._fair_queue = FairQueue()
         self.apply_settings(backoff_max_s)
-        self.reclaimed = self.database.write(_reclaim, may_use_reserve=True)
+        self.reclaimed = self.write(_reclaim, may_use_reserve=True)
         reach(Point.RECLAIMED)
         least = "select coalesce(min(turn), 0) from entry where state = 'queued'"
         last = "select flow, max(turn) from entry where state = 'queued' group by flow"
-        self._queue.resume(self.database.read(least)[0][0], self.database.read(last))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the journal and release its lock."""
-        self.database.close()
+        self._fair_queue.resume(self.read(least)[0][0], self.read(last))
 
     def apply_settings(self, backoff_max_s: float) -> None:
         """Treat due times further off than this as set before a clock was set back."""
@@ -109,13 +100,13 @@ class Journal:
 
     def latest(self, path: bytes) -> Known | None:
         """Return the latest version of the path, or None where it is unknown."""
-        return statements.latest(self.database.read, path)
+        return statements.latest(self.read, path)
 
     def admit(self, batch: list[Admission]) -> list[Admitted]:
         """Enter complete files in one commit; return the answers in the same order."""
         now = time.time()
-        return self.database.write(
-            lambda connection: admit(connection, self._queue, batch, now)
+        return self.write(
+            lambda connection: admit(connection, self._fair_queue, batch, now)
         )
 
     def claim(self, now: float, want: ClaimOrder = ClaimOrder.ANY) -> Entry | None:
@@ -126,9 +117,9 @@ class Journal:
         """
         order = {"now": now, "due_max": now + self._due_in_max_s, "want": want}
         try:
-            return self.database.write(partial(self._claim, order), durable=False)
+            return self.write(partial(self._claim, order), durable=False)
         except _HasGrant:
-            return self.database.write(partial(self._claim, order, pinned=True))
+            return self.write(partial(self._claim, order, pinned=True))
 
     def _claim(
         self,
@@ -143,14 +134,12 @@ class Journal:
         entry = statements.entry_of(rows[0][1:])
         if entry.grant is not None and not pinned:
             raise _HasGrant
-        self._queue.served(rows[0][0])
+        self._fair_queue.served(rows[0][0])
         return entry
 
     def next_due_at(self) -> float | None:
         """Return when the next deferred entry is due, or None where none is."""
-        rows = self.database.read(
-            "select min(due_at) from entry where state = 'deferred'"
-        )
+        rows = self.read("select min(due_at) from entry where state = 'deferred'")
         return rows[0][0] if rows else None
 
     def previous(self, entry: Entry) -> tuple[int, int, bytes] | None:
@@ -159,7 +148,7 @@ class Journal:
         None where it has none, or may have received a later one. After `forget` even
         known content is sent.
         """
-        rows = self.database.read(statements.PREVIOUS, (entry.path, entry.id))
+        rows = self.read(statements.PREVIOUS, (entry.path, entry.id))
         if not rows or rows[0][3:] != (State.DELIVERED, None):
             return None
         return rows[0][0], rows[0][1], rows[0][2]
@@ -179,21 +168,19 @@ class Journal:
             connection.execute("update entry set id = ? where id = ?", ids)
             connection.execute("update action set entry = ? where entry = ?", ids)
 
-        self.database.write(work, may_use_reserve=True)
+        self.write(work, may_use_reserve=True)
 
     # The grant.
 
     def granted_at(self, path: bytes) -> float:
         """Return when the last grant for the path was given; 0.0 where none was."""
-        rows = self.database.read(
-            "select max(granted_at) from entry where path = ?", (path,)
-        )
+        rows = self.read("select max(granted_at) from entry where path = ?", (path,))
         return rows[0][0] or 0.0
 
     def has_key(self, entry: Entry, key: str) -> bool:
         """Tell whether the key was given for another version of the entry's path."""
         others = "select 1 from entry where path = ? and key = ? and id <> ?"
-        return bool(self.database.read(others, (entry.path, key, entry.id)))
+        return bool(self.read(others, (entry.path, key, entry.id)))
 
     def pin(
         self, entry: Entry, grant: Grant, confirmation: Confirmation | None = None
@@ -214,7 +201,7 @@ class Journal:
             if connection.execute(statements.PIN, values).rowcount != 1:
                 raise IllegalTransition(f"pin: entry {entry.id} is not delivering")
 
-        self.database.write(work, may_use_reserve=True)
+        self.write(work, may_use_reserve=True)
 
     def drop_grant(self, entry: Entry) -> None:
         """Unpin a grant that was refused; its key stays on record.
@@ -231,7 +218,7 @@ class Journal:
                 'update entry set "grant" = ? where id = ?', (ended, entry.id)
             )
 
-        self.database.write(work, may_use_reserve=True)
+        self.write(work, may_use_reserve=True)
         reach(Point.GRANT_DROPPED)
 
     # The end of an attempt.
@@ -292,7 +279,7 @@ class Journal:
             if not change_state(connection, verb, entry.id, assignments, values):
                 raise IllegalTransition(f"{verb}: entry {entry.id} is in another state")
 
-        self.database.write(work, may_use_reserve=True)
+        self.write(work, may_use_reserve=True)
 
     # While entries wait.
 
@@ -302,7 +289,7 @@ class Journal:
         The destination turned out to be the cause. Raises `JournalFull`.
         """
         rows = [(entry_id,) for entry_id in entry_ids]
-        self.database.write(lambda writer: writer.executemany(_UNCHARGE, rows))
+        self.write(lambda writer: writer.executemany(_UNCHARGE, rows))
 
     def make_due(self, codes: Collection[Code]) -> None:
         """Make due at once what was deferred with one of these codes.
@@ -311,7 +298,7 @@ class Journal:
         """
         now = time.time()
         rows = [(now, code.value) for code in codes]
-        self.database.write(lambda writer: writer.executemany(_MAKE_DUE, rows))
+        self.write(lambda writer: writer.executemany(_MAKE_DUE, rows))
 
     # Disposal: the file of an ended version is moved or deleted.
 
@@ -319,12 +306,12 @@ class Journal:
         self, after_id: int, limit: int
     ) -> list[tuple[int, bytes, Fingerprint]]:
         """Return (id, path, fingerprint) of files to dispose of; pages by id."""
-        rows = self.database.read(_DISPOSALS, (after_id, limit))
+        rows = self.read(_DISPOSALS, (after_id, limit))
         return [(row[0], row[1], Fingerprint(*row[2:])) for row in rows]
 
     def ended(self, entry_id: int) -> Ended | None:
         """Return a version to dispose of; None where it was forgotten meanwhile."""
-        rows = self.database.read(statements.ENDED, (entry_id,))
+        rows = self.read(statements.ENDED, (entry_id,))
         return Ended(State(rows[0][0]), *rows[0][1:]) if rows else None
 
     def dispose(self, entry_id: int, moved_to: bytes | None) -> None:
@@ -341,12 +328,12 @@ class Journal:
 
         `superseded`: a later version of the path is on record. Pages by id.
         """
-        return self.database.read(statements.ENDINGS, (after_id, before, limit))
+        return self.read(statements.ENDINGS, (after_id, before, limit))
 
     def prune(self, entry_ids: Collection[int]) -> None:
         """Delete ended versions. Raises `JournalFull`."""
         sql, rows = "delete from entry where id = ?", [(key,) for key in entry_ids]
-        self.database.write(lambda writer: writer.executemany(sql, rows))
+        self.write(lambda writer: writer.executemany(sql, rows))
 
     def prune_actions(self, before: float) -> None:
         """Delete the record of operator commands before an instant."""
@@ -360,23 +347,21 @@ class Journal:
 
     def read_fact(self, name: str) -> object:
         """Return a saved value, or None where there is none."""
-        rows = self.database.read(statements.READ_FACT, (name,))
+        rows = self.read(statements.READ_FACT, (name,))
         return json.loads(rows[0][0]) if rows else None
 
     def counts(self) -> dict[State, int]:
         """Return the number of entries by state."""
-        rows = self.database.read("select state, entries from tally")
+        rows = self.read("select state, entries from tally")
         return {State(state): entries for state, entries in rows}
 
     def rejections(self, since: float) -> list[tuple[bytes, str, str]]:
         """Return (path, error, reason) of what was rejected at an instant or later."""
         rejected = "select path, error, reason from entry where state = 'rejected'"
-        return self.database.read(f"{rejected} and changed_at >= ?", (since,))
+        return self.read(f"{rejected} and changed_at >= ?", (since,))
 
     def _execute(self, sql: str, *parameters: object) -> None:
-        self.database.write(
-            lambda writer: writer.execute(sql, parameters), may_use_reserve=True
-        )
+        self.write(lambda writer: writer.execute(sql, parameters), may_use_reserve=True)
 
 
 def _reason(error: DeliveryError) -> dict[str, object]:

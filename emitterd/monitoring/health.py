@@ -89,12 +89,12 @@ class HealthMonitor:
                 self._noted = current
 
     def _read_queue(self, now: float) -> QueueStatus:
-        database, (commits_read, read_at) = self._journal.database, self._queue_read
+        commits_read, read_at = self._queue_read
         # Before the reading: a commit during it causes another one.
-        commits = database.commits
+        commits = self._journal.commits
         aged = not 0 <= now - read_at < AGED_S
         if self._queue is None or commits != commits_read or aged:
-            self._queue = read_queue(database.read, now)
+            self._queue = read_queue(self._journal.read, now)
             self._queue_read = commits, now
         return self._queue
 
@@ -114,5 +114,5 @@ class HealthMonitor:
             root_lost_since=self._watch_keeper.lost_since,
             degraded_since=self._watch_keeper.degraded_since,
             degraded=self._watch_keeper.degraded,
-            journal_full_since=self._journal.database.full_since,
+            journal_full_since=self._journal.full_since,
         )

@@ -6,13 +6,12 @@ the others that it uses as arguments. It never reaches into the components of an
 
 import ssl
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from emitterd.client.api import EmissionClient
-from emitterd.client.http import HttpClient, Response, tls_context
+from emitterd.client.http import HttpClient, OnAnswer, tls_context
 from emitterd.client.session import Credentials, LockoutStore
 from emitterd.client.sockets import TransferLimits
 from emitterd.codes import Code
@@ -71,7 +70,7 @@ class Components:
         self.metrics: Metrics | None = None
         """None if nothing serves them."""
         self.journal = self._open_journal()
-        self.operations = Operations(self.journal.database, self.shutdown)
+        self.operations = Operations(self.journal, self.shutdown)
         self._emission = open_emission(
             config, self.http_client, self.shutdown, self.journal
         )
@@ -126,8 +125,7 @@ class Components:
 
     def apply_settings(self, config: Config, inspector: Inspector) -> None:
         """Use another configuration. Uploads under way end by the former one."""
-        self.http_client.apply_limits(limits(config))
-        self.http_client.throttle.apply_timetable(config.delivery.bandwidth)
+        self.http_client.apply_settings(limits(config), config.delivery.bandwidth)
         self.journal.apply_settings(config.delivery.backoff_max_s)
         self.destination.apply_settings(_backoff(config), workers=_workers(config))
         self._retention.apply_settings(config.journal.retain_s)
@@ -231,19 +229,18 @@ def open_http_client(
     config: Config,
     tls: ssl.SSLContext,
     shutdown: Shutdown,
-    on_answer: Callable[[Response], None] | None = None,
+    on_answer: OnAnswer = lambda _: None,
 ) -> HttpClient:
-    """Return the HTTP client that all workers share. `on_answer` gets each response."""
+    """Return the HTTP client that all workers share."""
     proxy = config.emission.proxy
-    client = HttpClient(
+    return HttpClient(
         limits(config),
         tls=tls,
         proxy=proxy.reveal() if proxy else None,
         shutdown=shutdown,
+        bandwidth=config.delivery.bandwidth,
         on_answer=on_answer,
     )
-    client.throttle.apply_timetable(config.delivery.bandwidth)
-    return client
 
 
 def open_emission(

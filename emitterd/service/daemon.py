@@ -73,10 +73,9 @@ class Daemon:
         self._journal = components.journal
         self._shutdown = components.shutdown
         self._threads = Threads(components.worker, components.wake_up, self._shutdown)
-        database = self._journal.database
         every_s = watchdog_s(os.environ, os.getpid())
         self._watchdog = Watchdog(
-            self._threads.heartbeat, lambda: database.committing_since, every_s
+            self._threads.heartbeat, lambda: self._journal.committing_since, every_s
         )
         self._check_s = min(CHECK_S, every_s / 4) if every_s else CHECK_S
 

@@ -53,6 +53,13 @@ _EVENTS: list[type[FileSystemEvent]] = [
     FileMovedEvent,
 ]
 
+OnHint = Callable[[bytes, bool], None]
+"""Gets a path that changed, and whether it is a folder, in a thread of watchdog. It
+must return at once: events that wait are lost when the kernel's queue is full."""
+
+OnRescan = Callable[[], None]
+"""Asks for a sweep, because events were lost or the root was replaced."""
+
 log = structlog.get_logger()
 
 
@@ -63,10 +70,10 @@ class WatchKeeper:
         self,
         spool: Spool,
         kind: str,
-        on_hint: Callable[[bytes, bool], None],
-        on_rescan: Callable[[], None],
+        on_hint: OnHint,
+        on_rescan: OnRescan,
     ) -> None:
-        """`kind`: auto, inotify or polling; `on_rescan` asks for a sweep at once."""
+        """`kind`: auto, inotify or polling; `on_hint` gets paths below the root."""
         self._spool = spool
         self._kind = kind
         self._on_hint = on_hint
@@ -188,13 +195,10 @@ class Watcher(FileSystemEventHandler):
     def __init__(
         self,
         root: Path,
-        on_hint: Callable[[bytes, bool], None],
-        on_overflow: Callable[[], None],
+        on_hint: OnHint,
+        on_overflow: OnRescan,
     ) -> None:
-        """Prepare; `on_hint` gets an absolute path and whether it is a folder.
-
-        Both are called in the watcher's own threads and must return at once.
-        """
+        """Prepare; `on_hint` gets absolute paths."""
         self._root = root
         self._on_hint = on_hint
         self._overflow_handler = _OverflowHandler(on_overflow)
@@ -251,7 +255,7 @@ class Watcher(FileSystemEventHandler):
 class _OverflowHandler(logging.Handler):
     """Reads watchdog's log: watchdog logs an overflow, and raises nothing."""
 
-    def __init__(self, on_overflow: Callable[[], None]) -> None:
+    def __init__(self, on_overflow: OnRescan) -> None:
         super().__init__(logging.WARNING)
         self._on_overflow = on_overflow
 

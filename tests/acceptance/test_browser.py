@@ -72,7 +72,7 @@ def remember_a_day(site: Installation) -> None:
         journal.admit(
             [admission(one, chance.randrange(20_000, 3_000_000)) for one in names]
         )
-        journal.database.write(
+        journal.write(
             lambda connection: connection.executemany(
                 """update entry set state = 'delivered', delivered_at = ?,
                    duration_s = 1, key = 'key' where path = ?""",

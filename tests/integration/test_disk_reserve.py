@@ -70,7 +70,7 @@ class Site:
 
     def act(self, act: Operation) -> None:
         """Have the operator act on the last file that was admitted."""
-        hand = Operations(self.journal.database, Shutdown())
+        hand = Operations(self.journal, Shutdown())
         path = f"{self.number:04}.zip".encode()
         outcome = hand.apply(OperationRequest(act, (path,)), "operator", lambda _: None)
         if outcome.trouble:
@@ -82,12 +82,12 @@ class Site:
         """Return what stands of the entry."""
         names = ["state", "error", "disposal", '"grant" is null', "attempts"]
         sql = f"select {', '.join(names)} from entry where id = ?"  # noqa: S608
-        [row] = self.journal.database.read(sql, (self.entry.id,))
+        [row] = self.journal.read(sql, (self.entry.id,))
         return dict(zip(names, row, strict=True))
 
     def everything(self) -> list[tuple[object, ...]]:
         """Return all rows."""
-        return self.journal.database.read("select * from entry order by id")
+        return self.journal.read("select * from entry order by id")
 
 
 @pytest.fixture
@@ -235,7 +235,7 @@ def test_start_on_a_full_disk(small_disk: SmallDisk, python: Python) -> None:
 
 def test_what_waits_together(site: Site) -> None:
     """In one commit on a full disk the ends are recorded, and the rest is refused."""
-    database = site.journal.database
+    database = site.journal
     site.disk.fill()
     answers: dict[str, object] = {}
 

@@ -140,7 +140,7 @@ def test_copy_is_synced_before_its_source_goes(site: Installation) -> None:
 def test_without_the_record_nothing_follows(tmp_path: Path) -> None:
     """A delivery that the journal refuses is not told, and its file is not touched."""
     with rigged(tmp_path, delete=True) as rig:
-        rig.journal.database.write(lambda connection: connection.execute(REFUSING))
+        rig.journal.write(lambda connection: connection.execute(REFUSING))
         path = rig.drop("pat/a.zip")
         with pytest.raises(sqlite3.IntegrityError):
             rig.step()

@@ -132,9 +132,9 @@ def admissions(count: int, first: int = 0) -> list[Admission]:
 
 def test_a_new_path_costs_two_statements(journal: Journal) -> None:
     """Each file of a batch costs one query and one insert, in one transaction."""
-    with counting(journal.database._writer) as few:
+    with counting(journal._writer) as few:
         journal.admit(admissions(10))
-    with counting(journal.database._writer) as many:
+    with counting(journal._writer) as many:
         journal.admit(admissions(110, first=10))
 
     assert len(many) - len(few) == 2 * 100
@@ -144,7 +144,7 @@ def test_a_forgotten_version_is_no_later_one(journal: Journal) -> None:
     """Behind a forgotten version the one that is known is still found."""
     one, other = admissions(2)
     journal.admit([one])
-    journal.database.write(
+    journal.write(
         lambda connection: connection.execute(
             """insert into entry select id + 1, path, 'withdrawn', flow, turn, rank,
                device, inode, bytes, mtime_ns, ctime_ns, admitted_at, changed_at,
@@ -172,7 +172,7 @@ def delivered(spool_root: Path, journal: Journal) -> IntakeDriver:
 
 def test_a_sweep_asks_for_many_at_once(delivered: IntakeDriver) -> None:
     """A known file costs no query of its own."""
-    with reading(delivered.journal.database) as queries:
+    with reading(delivered.journal) as queries:
         swept = delivered.sweep()
 
     assert (swept["files"], swept["admitted"]) == (ASKED + 200, 0)
@@ -218,12 +218,10 @@ def test_what_is_settled(journal: Journal, change: str, known: object) -> None:
     (one,) = admissions(1)
     update = f"update entry set {change}"  # noqa: S608  a table above
     journal.admit([one])
-    journal.database.write(lambda connection: connection.execute(update))
+    journal.write(lambda connection: connection.execute(update))
 
     seen = {one.path: one.fingerprint, b"other": one.fingerprint}
-    assert unchanged_paths(journal.database.read, seen) == (
-        {one.path} if known else set()
-    )
+    assert unchanged_paths(journal.read, seen) == ({one.path} if known else set())
 
 
 def test_no_known_file_is_read_at_a_start(tmp_path: Path) -> None:
@@ -258,7 +256,7 @@ def parts(place: Installation) -> Iterator[Components]:
 def test_a_look_asks_nothing_while_nothing_changes(place: Installation) -> None:
     """An answer of the journal is cached until a commit or until it is old."""
     now = time.time()
-    with parts(place) as all_parts, reading(all_parts.journal.database) as queries:
+    with parts(place) as all_parts, reading(all_parts.journal) as queries:
         health = all_parts.health
         health._read(now)
         first = len(queries)

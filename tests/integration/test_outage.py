@@ -187,7 +187,7 @@ def test_a_grant_that_has_run_out_waits_for_the_api(tmp_path: Path) -> None:
 
 def usable(rig: Rig, name: str) -> bool:
     """Tell whether the pinned grant of a path may be used now."""
-    packed = rig.journal.database.read(
+    packed = rig.journal.read(
         'select "grant" from entry where path = ?', (name.encode(),)
     )
     return rig.emission.usable(Grant.unpack(packed[0][0]), time.time())

@@ -18,12 +18,11 @@ from unittest.mock import patch
 from structlog.testing import capture_logs
 
 from emitterd.config.settings import load
-from emitterd.journal.database import Database
+from emitterd.journal.journal import Journal
 from emitterd.journal.operations import (
     Operation,
     OperationReport,
     OperationRequest,
-    Operations,
 )
 from emitterd.model import LIVE, Entry, State
 from emitterd.rehearsal.server import RehearsalServer
@@ -67,11 +66,12 @@ class Clock:
         return self._real() + (self.server_s if at_server else self.host_s)
 
 
-class Mortal(Database):
-    """The journal's file of a process that dies at one of its commits."""
+class Mortal:
+    """The commits of a process that dies at one of them."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
+    def __init__(self, journal: Journal) -> None:
+        self._write = journal.write
+        journal.write = self.write  # type: ignore[method-assign]
         self._left = 0
         self._late = False
 
@@ -89,9 +89,9 @@ class Mortal(Database):
         """Write, or die."""
         self._left -= 1
         if self._left:
-            return super().write(work, may_use_reserve=may_use_reserve, durable=durable)
+            return self._write(work, may_use_reserve=may_use_reserve, durable=durable)
         if self._late:
-            super().write(work, may_use_reserve=may_use_reserve, durable=durable)
+            self._write(work, may_use_reserve=may_use_reserve, durable=durable)
         raise Killed
 
 
@@ -183,7 +183,7 @@ class Host:
 
     def doom(self, commits: int, *, late: bool) -> None:
         """Have the process die at that commit from now."""
-        self.database.doom(commits, late=late)
+        self._mortal.doom(commits, late=late)
 
     def faults(self, menu: str) -> None:
         """Put other faults on the server's menu."""
@@ -229,7 +229,8 @@ class Host:
         """Return every version in the journal, the oldest first."""
         columns = "id path state sha256 md5 key earlier_keys ambiguous error attempts"
         names = [*columns.split(), "forgotten_at"]
-        found = self.database.read(f"select {', '.join(names)} from entry order by id")  # noqa: S608
+        sql = f"select {', '.join(names)} from entry order by id"  # noqa: S608
+        found = self.components.journal.read(sql)
         return [dict(zip(names, one, strict=True)) for one in found]
 
     @property
@@ -240,10 +241,7 @@ class Host:
         environ = self.site.settings | {"EMITTERD_JOURNAL_PATH": str(self._journal)}
         self._daemon = Daemon(load(self.site.config, environ), self.onlooker)
         self.components = self._daemon._components
-        self.components.journal.database.close()
-        self.database = Mortal(self._journal)
-        self.components.journal.database = self.database
-        self.components.operations = Operations(self.database, self.components.shutdown)
+        self._mortal = Mortal(self.components.journal)
         self.worker = self.components.worker()
 
     def _end(self) -> None:

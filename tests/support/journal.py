@@ -66,12 +66,12 @@ def deliver(journal: Journal, entry: Entry) -> None:
 def row(journal: Journal, entry_id: int, columns: str) -> tuple[Any, ...]:
     """Return columns of an entry as they are on disk."""
     sql = f"select {columns} from entry where id = ?"  # noqa: S608  names are ours
-    return journal.database.read(sql, (entry_id,))[0]
+    return journal.read(sql, (entry_id,))[0]
 
 
 def counted(journal: Journal) -> dict[State, int]:
     """Count the entries by state, the slow way."""
-    rows = journal.database.read("select state, count(*) from entry group by state")
+    rows = journal.read("select state, count(*) from entry group by state")
     return dict.fromkeys(State, 0) | {State(state): count for state, count in rows}
 
 

@@ -124,7 +124,7 @@ class Rig:
 
     def limit(self, limits: TransferLimits) -> None:
         """Bound the requests from now on by these limits."""
-        self._client.apply_limits(limits)
+        self._client.apply_settings(limits, None)
 
     def another_worker(self) -> Worker:
         """Return one more worker on the same parts."""
@@ -167,7 +167,7 @@ class Rig:
     def rows(self, name: str) -> list[dict[str, Any]]:
         """Return all versions of a path, the oldest first."""
         names = [column.split()[-1] for column in COLUMNS.split(", ")]
-        found = self.journal.database.read(
+        found = self.journal.read(
             f"select {COLUMNS} from entry where path = ? order by id",  # noqa: S608
             (name.encode(),),
         )
@@ -184,9 +184,7 @@ class Rig:
 
     def fact(self, name: str) -> str | None:
         """Return a fact that the journal keeps, as JSON."""
-        rows = self.journal.database.read(
-            "select value from fact where name = ?", (name,)
-        )
+        rows = self.journal.read("select value from fact where name = ?", (name,))
         return rows[0][0] if rows else None
 
     def told(self, event: str, name: str | None = None) -> list[Any]:

@@ -86,8 +86,10 @@ def test_a_delivery_gives_a_receipt(
         sha256=hashlib.sha256(content).digest(),
         verified=True,
     )
-    # The file, and the form around it.
+    # The file and the form around it, without the headers of the request.
+    [post] = [one for one in server.requests if one.endpoint == "bucket"]
     assert size < sum(sent) < size + 4096
+    assert sum(sent) == post.bytes
 
 
 def test_the_token_stays_with_the_api(

@@ -290,7 +290,7 @@ def test_other_limits_hold_from_the_next_request_on() -> None:
         connection.recv(1)
 
     with Listener(silent) as server, http_client() as client:
-        client.apply_limits(TransferLimits(5.0, 0.3, 0))
+        client.apply_settings(TransferLimits(5.0, 0.3, 0), None)
         with pytest.raises(TransportError) as broken:
             post(client, server.url)
 

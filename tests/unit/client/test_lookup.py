@@ -69,7 +69,7 @@ def alter(rig: Rig, change: Callable[[Grant], Grant]) -> None:
         packed = change(Grant.unpack(packed)).pack()
         connection.execute('update entry set "grant" = ?', (packed,))
 
-    rig.journal.database.write(work)
+    rig.journal.write(work)
 
 
 def aged(grant: Grant) -> Grant:

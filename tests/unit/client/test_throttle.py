@@ -66,7 +66,7 @@ def test_all_together_keep_the_limit(
     rate, size = 512 * KIB, 640 * KIB // uploads
     file = sparse(tmp_path / "file.zip", size)
     with http_client() as client, ThreadPoolExecutor(uploads) as pool:
-        client.throttle.apply_timetable(timetable("512KiB/s"))
+        client._throttle.apply_timetable(timetable("512KiB/s"))
         emission = emission_to(client, bucket.url)
         began_at = time.monotonic()
         sent = [
@@ -87,7 +87,7 @@ def test_what_arrives_is_what_was_sent(bucket: Listener, tmp_path: Path) -> None
     file = tmp_path / "file.zip"
     file.write_bytes(b"".join(n.to_bytes(8) for n in range(100_000)))
     with http_client() as client:
-        client.throttle.apply_timetable(timetable("2MiB/s"))
+        client._throttle.apply_timetable(timetable("2MiB/s"))
         deliver(emission_to(client, bucket.url), file, hand_made(bucket.url))
 
     assert file.read_bytes() in bucket.heard[0].body
@@ -100,7 +100,7 @@ def test_small_file_passes_a_large_one(bucket: Listener, tmp_path: Path) -> None
     small = sparse(tmp_path / "small.zip", 8 * KIB)
     shutdown = Shutdown()
     with http_client(shutdown=shutdown) as client, ThreadPoolExecutor(2) as pool:
-        client.throttle.apply_timetable(timetable("64KiB/s"))
+        client._throttle.apply_timetable(timetable("64KiB/s"))
         emission = emission_to(client, bucket.url, shutdown=shutdown)
         sent: list[int] = []
         first = pool.submit(
@@ -131,7 +131,7 @@ def test_stop_ends_the_wait(bucket: Listener, tmp_path: Path) -> None:
     file = sparse(tmp_path / "file.zip", 1024 * KIB)
     shutdown = Shutdown()
     with http_client(shutdown=shutdown) as client, ThreadPoolExecutor(1) as pool:
-        client.throttle.apply_timetable(NEVER)
+        client._throttle.apply_timetable(NEVER)
         sent = begun(
             pool, emission_to(client, bucket.url, shutdown=shutdown), bucket, file
         )
@@ -154,9 +154,9 @@ def test_other_limit_frees_who_waits(
     """
     file = sparse(tmp_path / "file.zip", 1024 * KIB)
     with http_client() as client, ThreadPoolExecutor(1) as pool:
-        client.throttle.apply_timetable(NEVER)
+        client._throttle.apply_timetable(NEVER)
         sent = begun(pool, emission_to(client, bucket.url), bucket, file)
-        client.throttle.apply_timetable(timetable(after) if after else None)
+        client._throttle.apply_timetable(timetable(after) if after else None)
 
         assert sent.result(DEADLINE_S).size_bytes == 1024 * KIB
     assert len(bodies(bucket)) == 1
@@ -170,10 +170,10 @@ def test_limit_that_comes_in_mid_upload(bucket: Listener, tmp_path: Path) -> Non
         emission = emission_to(client, bucket.url, shutdown=shutdown)
 
         def limit(_: int) -> None:
-            client.throttle.apply_timetable(NEVER)
+            client._throttle.apply_timetable(NEVER)
 
         sent = pool.submit(deliver, emission, file, hand_made(bucket.url), limit)
-        wait_until(lambda: client.throttle.limited, DEADLINE_S, "the limit")
+        wait_until(lambda: client._throttle.limited, DEADLINE_S, "the limit")
 
         assert not sent.done()
         shutdown.now.set()
@@ -220,7 +220,7 @@ def test_own_limit_is_not_a_slow_line(bucket: Listener, tmp_path: Path) -> None:
     limits = TransferLimits(connect_s=10.0, stall_s=1.5, minimum_bytes_s=1024 * KIB)
     file = sparse(tmp_path / "file.zip", 64 * KIB)
     with http_client(limits) as client:
-        client.throttle.apply_timetable(timetable("16KiB/s"))
+        client._throttle.apply_timetable(timetable("16KiB/s"))
         receipt = deliver(emission_to(client, bucket.url), file, hand_made(bucket.url))
 
     assert receipt.size_bytes == 64 * KIB
@@ -236,7 +236,7 @@ def test_slow_line_is_one_under_a_limit_too(tmp_path: Path) -> None:
     limits = TransferLimits(connect_s=10.0, stall_s=0.6, minimum_bytes_s=1)
     file = sparse(tmp_path / "file.zip", 64 * 1024 * KIB)
     with Listener(deaf) as server, http_client(limits) as client:
-        client.throttle.apply_timetable(timetable("256MiB/s"))
+        client._throttle.apply_timetable(timetable("256MiB/s"))
         with pytest.raises(DeliveryError, match="bytes went out in"):
             deliver(emission_to(client, server.url), file, hand_made(server.url))
 
@@ -246,7 +246,7 @@ def test_requests_of_the_api_pass_by(bucket: Listener, tmp_path: Path) -> None:
     file = sparse(tmp_path / "file.zip", 1024 * KIB)
     shutdown = Shutdown()
     with http_client(shutdown=shutdown) as client, ThreadPoolExecutor(1) as pool:
-        client.throttle.apply_timetable(NEVER)
+        client._throttle.apply_timetable(NEVER)
         sent = begun(
             pool, emission_to(client, bucket.url, shutdown=shutdown), bucket, file
         )
@@ -266,7 +266,7 @@ def test_progress_within_a_chunk(bucket: Listener, tmp_path: Path) -> None:
     board, shutdown, upload = UploadTracker(), Shutdown(), entry(1, 1024 * KIB)
     on_sent = partial(board.sent, upload)
     with http_client(shutdown=shutdown) as client, ThreadPoolExecutor(1) as pool:
-        client.throttle.apply_timetable(NEVER)
+        client._throttle.apply_timetable(NEVER)
         board.began(upload)
         emission = emission_to(client, bucket.url, shutdown=shutdown)
         pool.submit(post, client, bucket.url, b"x" * 10_000).result()

@@ -279,9 +279,7 @@ def test_content_is_sent_where_a_forgotten_version_arrived(rig: Rig, menu: str) 
     rig.drop(NAME, b"other")
     rig.step()
     forget = OperationRequest(Operation.FORGET, (NAME.encode(),))
-    Operations(rig.journal.database, rig.shutdown).apply(
-        forget, "operator", lambda _: None
-    )
+    Operations(rig.journal, rig.shutdown).apply(forget, "operator", lambda _: None)
     content = rig.drop(NAME, b"first").read_bytes()
     rig.step()
 
@@ -307,7 +305,7 @@ def test_two_versions_have_two_keys_though_a_clock_was_set(rig: Rig) -> None:
     rig.drop(NAME, b"first")
     rig.step()
     # As a clock leaves it that was set back between the two.
-    rig.journal.database.write(
+    rig.journal.write(
         lambda c: c.execute("update entry set granted_at = granted_at + 86400")
     )
     rig.drop(NAME, b"second")

@@ -361,7 +361,7 @@ def test_archived_under_the_day_of_its_delivery(mover: Outbox, archive: Path) ->
     """A late or repeated disposal uses the same folder as the first try."""
     entry = mover.delivered()
     delivered_at = datetime(2021, 1, 7, 23, 59, tzinfo=UTC).timestamp()
-    mover.journal.database.write(
+    mover.journal.write(
         lambda c: c.execute("update entry set delivered_at = ?", (delivered_at,))
     )
 
@@ -419,7 +419,7 @@ def test_rejected_is_put_aside_with_the_reason(
     assert said["hint"] == Code.CATALOGUE.remedy
     assert said["findings"] == [FINDING.record()]
     assert said["rejected_at"].endswith("Z")
-    (row,) = journal.database.read("select disposal, moved_to from entry")
+    (row,) = journal.read("select disposal, moved_to from entry")
     assert row[0] == "done"
     assert display(row[1]) == event["moved_to"]
 
@@ -463,9 +463,7 @@ def test_disposal_that_is_due_is_done_by_a_sweep(
     deliver(journal, entry)
     door.sweep()
     assert (door.root / NAME).exists()
-    door.journal.database.write(
-        lambda c: c.execute("update entry set disposal = 'due'")
-    )
+    door.journal.write(lambda c: c.execute("update entry set disposal = 'due'"))
     assert names(door.step(SWEEP_S)) == ["file.disposed"]
     assert not (door.root / NAME).exists()
 
@@ -576,7 +574,7 @@ def test_retried_file_is_not_disposed_of(
     journal.admit([Admission(PATH, seen, "pat", 0, trouble, dispose=True)])
     known = journal.latest(PATH)
     assert known is not None
-    Operations(journal.database, Shutdown()).apply(
+    Operations(journal, Shutdown()).apply(
         OperationRequest(Operation.RETRY, (PATH,)), "asha", lambda _: None
     )
 

@@ -103,7 +103,7 @@ def test_many_pages(journal: Journal, retention: Retention, spool_root: Path) ->
     """All pages are gone through, with kept and forgotten mixed."""
     count = 2 * PAGE + 7
     admit(journal, *(admission(b"%d" % number) for number in range(count)))
-    journal.database.write(lambda c: c.execute("update entry set state = 'delivered'"))
+    journal.write(lambda c: c.execute("update entry set state = 'delivered'"))
     for number in range(0, count, 100):
         (spool_root / str(number)).touch()
     kept = len(list(spool_root.iterdir()))
@@ -117,11 +117,9 @@ def test_journal_does_not_grow_for_ever(journal: Journal, retention: Retention) 
     count, sizes = 20_000, []
     for _ in range(2):
         admit(journal, *(admission(b"%d" % number) for number in range(count)))
-        journal.database.write(
-            lambda one: one.execute("update entry set state = 'delivered'")
-        )
+        journal.write(lambda one: one.execute("update entry set state = 'delivered'"))
         assert retention.prune(LATER) == count
-        pages = journal.database.read("pragma page_count")[0][0]
+        pages = journal.read("pragma page_count")[0][0]
         sizes.append(pages)
 
     assert sizes[1] < 1.1 * sizes[0]

@@ -171,7 +171,7 @@ def test_findings_are_kept_and_rejected_for(spool_root: Path, journal: Journal) 
 
     assert rejected["reason"].startswith("E233 ")
     assert "exam_id" in rejected["reason"]
-    ((text,),) = journal.database.read("select findings from entry")
+    ((text,),) = journal.read("select findings from entry")
     (finding,) = json.loads(text)
     assert (finding["code"], finding["level"]) == ("E233", "error")
 

@@ -57,7 +57,7 @@ def test_one_live_version_a_path(journal: Journal) -> None:
     admit(journal, admission(version=2))
 
     with pytest.raises(sqlite3.IntegrityError, match="UNIQUE"):
-        journal.database.write(
+        journal.write(
             lambda connection: connection.execute("update entry set state = 'queued'")
         )
 
@@ -321,7 +321,7 @@ def test_facts(journal: Journal) -> None:
     """A fact is JSON under a name, and the last one holds."""
     journal.save_fact("destination", {"code": "E301"})
     journal.save_fact("destination", None)
-    assert journal.database.read("select * from fact") == [("destination", "null")]
+    assert journal.read("select * from fact") == [("destination", "null")]
 
 
 @pytest.mark.usefixtures("journal")

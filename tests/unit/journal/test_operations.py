@@ -39,7 +39,7 @@ USER = "asha"
 
 def hand_of(journal: Journal) -> Operations:
     """Return a hand on the journal."""
-    return Operations(journal.database, Shutdown())
+    return Operations(journal, Shutdown())
 
 
 def act(journal: Journal, what: Operation, path: bytes = PATH) -> OperationResult:
@@ -73,7 +73,7 @@ def put(journal: Journal, state: State) -> int:
 
 def actions(journal: Journal) -> list[tuple[object, ...]]:
     """Return what was written down."""
-    return journal.database.read("select path, act, state, user from action")
+    return journal.read("select path, act, state, user from action")
 
 
 AFTER = {
@@ -242,7 +242,7 @@ def test_forget_is_of_all_versions(journal: Journal) -> None:
 
     assert journal.previous(entry) is None
     assert act(journal, Operation.HOLD, b"other").refusal
-    (forgotten,) = journal.database.read(
+    (forgotten,) = journal.read(
         "select count(*) from entry where forgotten_at is not null"
     )
     assert forgotten == (2,)
@@ -275,7 +275,7 @@ def test_file_that_was_moved_is_not_retried(journal: Journal) -> None:
 
 def test_damaged_journal_is_said(journal: Journal) -> None:
     """Whatever the journal's trouble is, the asker hears of it, and nobody dies."""
-    journal.database.write(lambda c: c.execute("drop table action"))
+    journal.write(lambda c: c.execute("drop table action"))
     admit(journal, admission())
 
     outcome = hand_of(journal).apply(
@@ -292,7 +292,7 @@ def test_stop_ends_a_whole_state(journal: Journal) -> None:
     shutdown.now.set()
     admit(journal, admission())
 
-    outcome = Operations(journal.database, shutdown).apply(
+    outcome = Operations(journal, shutdown).apply(
         OperationRequest(Operation.HOLD, state=State.QUEUED), USER, lambda _: None
     )
 

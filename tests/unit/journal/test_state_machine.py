@@ -49,9 +49,7 @@ def verbs() -> dict[Verb, Callable[[Journal, Entry], None]]:
 def test_each_verb_in_each_state(verb: Verb, state: State, journal: Journal) -> None:
     """A verb works from the states of `TRANSITIONS`; from others it changes nothing."""
     entry = take(journal)
-    journal.database.write(
-        lambda c: c.execute("update entry set state = ?", (state.value,))
-    )
+    journal.write(lambda c: c.execute("update entry set state = ?", (state.value,)))
     sources, target = TRANSITIONS[verb]
     if state in sources:
         verbs()[verb](journal, entry)
@@ -67,9 +65,7 @@ def test_each_verb_in_each_state(verb: Verb, state: State, journal: Journal) -> 
 def test_no_grant_for_what_is_not_delivering(state: State, journal: Journal) -> None:
     """A grant is pinned to a claimed entry only."""
     entry = take(journal)
-    journal.database.write(
-        lambda c: c.execute("update entry set state = ?", (state.value,))
-    )
+    journal.write(lambda c: c.execute("update entry set state = ?", (state.value,)))
     with pytest.raises(IllegalTransition):
         journal.pin(entry, grant())
     assert row(journal, entry.id, "key") == (None,)
@@ -112,9 +108,7 @@ def test_tally_equals_counting(journal: Journal) -> None:
             journal.prune([one[0] for one in ended])
         assert journal.counts() == counted(journal)
     sizes = "select coalesce(sum(bytes), 0) from {}"
-    assert journal.database.read(sizes.format("tally")) == journal.database.read(
-        sizes.format("entry")
-    )
+    assert journal.read(sizes.format("tally")) == journal.read(sizes.format("entry"))
 
 
 PATHS = [b"a/1.zip", b"a/2.zip", b"b/caf\xe9.zip"]
@@ -266,7 +260,7 @@ class Walk(RuleBasedStateMachine):
     @invariant()
     def nothing_is_lost(self) -> None:
         """Find each entry in the journal, in the state of the model."""
-        rows = self.journal.database.read(
+        rows = self.journal.read(
             """select id, path, state, attempts, ambiguous, "grant" is not null,
                coalesce(earlier_keys || char(10), '') || key from entry"""
         )

@@ -78,7 +78,7 @@ def deliver(desk: Desk, name: str, size_bytes: int, at: float) -> None:
     desk.admit(name.encode(), size_bytes)
     desk.deliver()
     sql = "update entry set delivered_at = ? where path = ?"
-    desk.journal.database.write(lambda one: one.execute(sql, (at, name.encode())))
+    desk.journal.write(lambda one: one.execute(sql, (at, name.encode())))
 
 
 def test_sums_are_by_half_hour(desk: Desk) -> None:

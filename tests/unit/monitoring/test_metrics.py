@@ -40,7 +40,7 @@ class Scraped:
         self._handler = self.metrics.handler(self._read)
 
     def _read(self) -> QueueReading:
-        queue = read_queue(self.journal.database.read, NOW)
+        queue = read_queue(self.journal.read, NOW)
         eta_s = queue.eta_s(moving=True)
         outages, alarms = tuple(self.outages), judge(self.alarms)
         return QueueReading(queue, alarms, outages, eta_s, self.swept_at)

@@ -171,7 +171,7 @@ def test_a_held_file_says_for_whom_it_waits(
         desk.journal.save_fact("rebuilt_at", time.time())
     desk.admit(NAME)
     if not doubted:
-        desk.journal.database.write(
+        desk.journal.write(
             lambda connection: connection.execute("update entry set state = 'held'")
         )
     words = desk.ask().document.words
@@ -349,7 +349,7 @@ def fill(desk: Desk, state: State, number: int) -> None:
     begun = desk.journal.counts()[state]
     paths = [b"%s/%d.zip" % (state.encode(), begun + one) for one in range(number)]
     desk.journal.admit([admission(path) for path in paths])
-    desk.journal.database.write(
+    desk.journal.write(
         lambda connection: connection.execute(
             """update entry set state = ?, due_at = admitted_at, error = 'E305',
                delivered_at = admitted_at - 100000 where state = 'queued'

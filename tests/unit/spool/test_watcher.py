@@ -259,9 +259,9 @@ def test_storm_on_one_file_is_one_look(spool_root: Path, journal: Journal) -> No
     make_zip(driver.root / NAME)
     driver.step(1, PATH)
     asked: list[str] = []
-    driver.journal.database._reader.set_trace_callback(asked.append)
+    driver.journal._reader.set_trace_callback(asked.append)
     driver.step(1, *[PATH] * 10_000)
-    driver.journal.database._reader.set_trace_callback(None)
+    driver.journal._reader.set_trace_callback(None)
     assert len(asked) == 1
 
 
