@@ -1,23 +1,24 @@
 """How events are written: JSON lines, a console on a terminal, or messages to journald.
 
 The log never stops the work: a line that can be written nowhere is counted, and the
-count is told when lines can be written again.
+count is logged when lines can be written again.
 """
 
 import logging
-import select
 import sys
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
-from typing import Self, TextIO
+from typing import Any, Protocol, Self, TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from emitterd.service import journald
+
+_Arguments = tuple[tuple[str, EventDict], dict[str, Any]]
 
 LEVELS = {
     "debug": logging.DEBUG,
@@ -32,21 +33,19 @@ def configure(
 ) -> None:
     """Write events of `level` and above to `file`, or to standard output.
 
-    Where standard output is journald's, they go to its `socket`. May be called again:
-    threads that log at the time lose no line. Raises `OSError` where the file cannot
-    be opened; all stays as it was then.
+    If standard output is journald's, they go to its `socket`. May be called again:
+    threads that log at the time lose no line. Raises `OSError` if the file cannot be
+    opened; the former log stays in use.
     """
     people = file is None and sys.stdout.isatty()
-    native = file is None and not people and journald.is_standard_output()
     if file is not None:
         _sink.write_to(_File(file))
-    elif native:
-        output = _Output(sys.stdout, journald.WriteBudget())
-        _sink.write_to(output, journald.Journald(socket))
+    elif not people and journald.is_standard_output() and socket.exists():
+        _sink.write_to(journald.Journald(socket))
     else:
-        _sink.write_to(_Output(sys.stdout))
+        _sink.write_to(_StandardOutput(sys.stdout))
     structlog.configure(
-        processors=_processors(people=people, native=native),
+        processors=_processors(people=people),
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
         logger_factory=_sink,
         cache_logger_on_first_use=False,
@@ -56,8 +55,8 @@ def configure(
 def reopen() -> None:
     """Open the log's file by its name again, as after a rotation; else do nothing.
 
-    Threads that log at the time lose no line. Raises `OSError` where the file cannot
-    be opened; the log goes on in the one that it has then.
+    Threads that log at the time lose no line. Raises `OSError` if the file cannot be
+    opened; the former file stays in use.
     """
     _sink.reopen()
 
@@ -73,39 +72,28 @@ def close() -> None:
     _sink.write_to(None)
 
 
-class _Output:
-    """Standard output; the budget is for one that journald reads."""
+class _Output(Protocol):
+    """Where lines go, one at a time."""
 
-    def __init__(
-        self, stream: TextIO, budget: journald.WriteBudget | None = None
-    ) -> None:
-        self._stream = stream
-        self._budget = budget
-
-    def await_room(self) -> None:
-        """Wait until a line will not block. Raises `BlockingIOError` after the budget.
-
-        journald's stream is ready with three quarters of its buffer free: some 150 KiB,
-        room for a line of each thread.
-        """
-        if self._budget is None:
-            return
-        wait_s = self._budget.left_s()
-        if not select.select([], [self._stream], [], wait_s)[1]:
-            if wait_s:
-                self._budget.spend()
-            raise BlockingIOError
-
-    def write(self, line: str) -> None:
-        """Write a line. Raises `OSError`."""
-        self._stream.write(line)
-        self._stream.flush()
-
-    def reopen(self) -> None:
-        """Do nothing: standard output has no name."""
+    def write(self, line: str, event: Mapping[str, object]) -> None:
+        """Write a line, which shows this event. Raises `OSError`."""
 
     def close(self) -> None:
-        """Do nothing: standard output stays open."""
+        """Close what this output has opened."""
+
+
+class _StandardOutput:
+    """Standard output, which stays open."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, line: str, event: Mapping[str, object]) -> None:  # noqa: ARG002
+        self._stream.write(f"{line}\n")
+        self._stream.flush()
+
+    def close(self) -> None:
+        pass
 
 
 class _File:
@@ -116,13 +104,9 @@ class _File:
         self._file = self._open()
         self._torn = False
 
-    def await_room(self) -> None:
-        """Do nothing: a write to a full disk fails at once."""
-
-    def write(self, line: str) -> None:
-        """Write a line, at once. Raises `OSError`."""
+    def write(self, line: str, event: Mapping[str, object]) -> None:  # noqa: ARG002
         # Half a line, where the disk was full, does not spoil the next.
-        data = (f"\n{line}" if self._torn else line).encode()
+        data = (f"\n{line}\n" if self._torn else f"{line}\n").encode()
         written = 0
         try:
             while written < len(data):
@@ -132,13 +116,11 @@ class _File:
                 self._torn = written < len(data)
 
     def reopen(self) -> None:
-        """Use the file that has the name now. Raises `OSError`."""
         file = self._open()
         self.close()
         self._file, self._torn = file, False
 
     def close(self) -> None:
-        """Close it."""
         with suppress(OSError):
             self._file.close()
 
@@ -156,24 +138,16 @@ class _Sink:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._out: _Output | _File | None = None
-        self._journald: journald.Journald | None = None
+        self._out: _Output | None = None
         self._lost = self._reported = 0
 
     def __call__(self, *_: object) -> Self:
         return self
 
-    def write_to(
-        self,
-        out: _Output | _File | None,
-        to_journald: journald.Journald | None = None,
-    ) -> None:
-        """Write to `out` from now on.
-
-        None drops all lines, and the count of lost ones.
-        """
+    def write_to(self, out: _Output | None) -> None:
+        """Write to `out`; None drops all lines, and the count of lost ones."""
         with self._lock:
-            before, self._out, self._journald = self._out, out, to_journald
+            before, self._out = self._out, out
             if out is None:
                 self._lost = self._reported = 0
             if before is not None:
@@ -182,61 +156,47 @@ class _Sink:
     def reopen(self) -> None:
         """Open a file again. Raises `OSError`."""
         with self._lock:
-            if self._out is not None:
+            if isinstance(self._out, _File):
                 self._out.reopen()
 
-    def log(self, line: str, message: bytes = b"") -> None:
-        """Send the message, or write the line; count a failure, and log it later."""
-        try:
-            self._put(line, message)
-        except OSError:
-            with self._lock:
+    def log(self, line: str, event: Mapping[str, object]) -> None:
+        """Write the line; count a failure, and log it later."""
+        with self._lock:
+            try:
+                if self._out is not None:
+                    self._out.write(line, event)
+            except OSError:
                 self._lost += 1
-            return
-        if self._reported != self._lost:
-            self._reported = self._lost
+                return
+            lost, self._reported = self._lost - self._reported, self._lost
+        if lost:
             structlog.get_logger().error("log.lost", count=self._reported)
 
     debug = info = warning = error = critical = log
 
-    def _put(self, line: str, message: bytes) -> None:
-        to_journald, out = self._journald, self._out
-        if to_journald is not None and message and to_journald.send(message):
-            return
-        if out is not None:
-            out.await_room()
-        with self._lock:
-            if self._out is not None:
-                self._out.write(f"{line}\n")
-
 
 _sink = _Sink()
 
-_json = structlog.processors.JSONRenderer(sort_keys=False)
 
+def _processors(*, people: bool) -> list[Processor]:
+    shown: list[Processor] = [
+        _plain,
+        structlog.processors.format_exc_info,
+        structlog.processors.JSONRenderer(sort_keys=False),
+    ]
+    *processors, renderer = [structlog.dev.ConsoleRenderer()] if people else shown
 
-def _processors(*, people: bool, native: bool) -> list[Processor]:
-    processors: list[Processor] = [
+    def rendered(logger: WrappedLogger, name: str, event: EventDict) -> _Arguments:
+        """Return the arguments of `_Sink.log`."""
+        return (str(renderer(logger, name, event)), event), {}
+
+    return [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _valued,
-    ]
-    if people:
-        return [*processors, structlog.dev.ConsoleRenderer()]
-    return [
         *processors,
-        _plain,
-        structlog.processors.format_exc_info,
-        _with_message if native else _json,
+        rendered,
     ]
-
-
-def _with_message(
-    logger: WrappedLogger, name: str, event: EventDict
-) -> tuple[tuple[str, bytes], Mapping[str, object]]:
-    """Return what the sink takes: the line, and the message for journald."""
-    line = str(_json(logger, name, event))
-    return (line, journald.message(line, event)), {}
 
 
 def _valued(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
