@@ -11,6 +11,8 @@ import time
 import zipfile
 from pathlib import Path
 
+import pytest
+
 from emitterd.cli.demo import MASTERS, TRANSACTIONAL
 from emitterd.rehearsal.server import RehearsalServer
 from support.faults import fault_list
@@ -97,6 +99,7 @@ def test_touched_file_is_unchanged(site: Installation, server: RehearsalServer) 
     assert delivered["sha256"] == unchanged["sha256"]
 
 
+@pytest.mark.slow
 def test_burst_of_new_folders(site: Installation, server: RehearsalServer) -> None:
     """1,000 files in 300 folders made and filled in one burst all arrive."""
     with site.running():
@@ -122,6 +125,7 @@ def test_folder_moved_in(site: Installation, server: RehearsalServer) -> None:
     }
 
 
+@pytest.mark.slow
 def test_queue_overflow_loses_nothing(tmp_path: Path, server: RehearsalServer) -> None:
     """Files whose events the kernel has dropped all arrive."""
     site = Installation(tmp_path, server.url, spool_sweep_every="2s")
@@ -226,6 +230,7 @@ def test_masters_go_first(tmp_path: Path, server: RehearsalServer) -> None:
     )
 
 
+@pytest.mark.slow
 def test_backlog_of_one_folder_does_not_starve_another(
     tmp_path: Path, server: RehearsalServer
 ) -> None:

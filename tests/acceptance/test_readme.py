@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from emitterd.rehearsal.server import RehearsalServer
 from support.command import emitterd
 from support.installation import Installation
@@ -32,6 +34,7 @@ def folder(site: Installation) -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 def test_each_command_gives_the_answer_of_the_table(
     tmp_path: Path, server: RehearsalServer
 ) -> None:

@@ -127,6 +127,7 @@ def test_tampered_grant_parks_until_it_is_mended(
     assert len(objects(seaweed)) == 2
 
 
+@pytest.mark.slow
 def test_outage_of_the_bucket_is_waited_out(
     site: Installation, seaweed: Seaweed
 ) -> None:
@@ -147,6 +148,7 @@ def test_outage_of_the_bucket_is_waited_out(
     assert all(entry["attempts"] == 1 for entry in site.entries())
 
 
+@pytest.mark.slow
 def test_kill_leaves_one_key_a_version(
     site: Installation, seaweed: Seaweed, api: BotoEmission
 ) -> None:

@@ -34,6 +34,7 @@ def fill(place: Installation, count: int) -> None:
         os.link(first, target)
 
 
+@pytest.mark.slow
 def test_first_upload_before_the_sweep_has_ended(
     tmp_path: Path, server: RehearsalServer
 ) -> None:
@@ -49,6 +50,7 @@ def test_first_upload_before_the_sweep_has_ended(
     assert sweep["files"] == MANY
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_backlog(tmp_path: Path) -> None:
     """Twelve times the files that wait take no more memory."""
     few, many = (peak_bytes(tmp_path / str(count), count) for count in (FEW, MANY))

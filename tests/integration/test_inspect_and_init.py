@@ -132,6 +132,7 @@ def test_mac_zip_is_recognised(tmp_path: Path) -> None:
     assert "__MACOSX" in record["findings"][0]["found"]
 
 
+@pytest.mark.slow
 def test_budget_and_full(tmp_path: Path) -> None:
     """Beyond the budget rows are not read, unless `--full` asks for all of them."""
     rows = 300_000

@@ -3,6 +3,8 @@
 import socket
 from pathlib import Path
 
+import pytest
+
 from emitterd.rehearsal.server import RehearsalServer
 from support.faults import fault_list
 from support.installation import Installation
@@ -79,6 +81,7 @@ def test_wrong_password_is_told_in_a_line(
     assert sum(one.endpoint == "auth" for one in server.requests) == 1
 
 
+@pytest.mark.slow
 def test_server_down_is_told_in_a_line(tmp_path: Path) -> None:
     """A server that refuses connections ends the run within 30 s, in a line."""
     with socket.create_server(("127.0.0.1", 0)) as unused:

@@ -38,6 +38,17 @@ def wait_state(site: Installation, path: str, state: str) -> None:
     wait_until(lambda: states(site).get(path) == state, DEADLINE_S, f"{path} {state}")
 
 
+@pytest.fixture(scope="module")
+def delivered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """Lay out an installation that has delivered a file, for commands that read."""
+    folder = tmp_path_factory.mktemp("delivered")
+    with RehearsalServer(folder / "server") as server:
+        site = Installation(folder, server.url)
+        site.drop(NAME)
+        site.call("once")
+        yield site
+
+
 @contextmanager
 def deferring(site: Installation, server: RehearsalServer) -> Iterator[None]:
     """Run a daemon that has put a file off for long, after one failure."""
@@ -99,6 +110,7 @@ def test_forgotten_file_is_sent_again(
     assert len({one["sha256"] for one in receipts}) == 1
 
 
+@pytest.mark.slow
 def test_acts_without_a_daemon(site: Installation, server: RehearsalServer) -> None:
     """The next start honours what was done meanwhile, and the record has the name."""
     site.drop(NAME)
@@ -168,11 +180,9 @@ def test_refusals_are_told(site: Installation) -> None:
     ],
     ids=" ".join,
 )
-def test_wrong_usage(site: Installation, arguments: list[str]) -> None:
+def test_wrong_usage(delivered: Installation, arguments: list[str]) -> None:
     """What cannot be meant exits with 2, says why, and does nothing."""
-    site.call("once")
-
-    done = site.call(*arguments)
+    done = delivered.call(*arguments)
 
     assert done.returncode == 2
     assert done.stderr
@@ -200,6 +210,7 @@ def test_journal_held_by_who_takes_no_instructions(site: Installation) -> None:
     assert states(site) == {NAME: "delivered"}
 
 
+@pytest.mark.slow
 def test_daemon_that_does_not_answer_harms_nobody(
     site: Installation, server: RehearsalServer
 ) -> None:
@@ -271,6 +282,7 @@ def test_everything_skipped_is_listed(site: Installation) -> None:
     assert all(path in table for path in rows)
 
 
+@pytest.mark.slow
 def test_good_bad_good_again(tmp_path: Path, server: RehearsalServer) -> None:
     """A delivered file that comes back after a bad version is delivered, and known."""
     site = Installation(tmp_path, server.url, spool_catalogue="enforce")
@@ -326,7 +338,7 @@ def redirected(
 
 
 @pytest.mark.parametrize(
-    ("redirection", "said"),
+    ("redirection", "message"),
     [
         (">/dev/full", "No space left on device"),
         (">&-", "is closed"),
@@ -335,18 +347,19 @@ def redirected(
 )
 @pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
 @pytest.mark.parametrize("command", ["list", "list --json", "receipts --csv"])
-def test_answer_that_nobody_can_take(
-    site: Installation, command: str, unbuffered: str, redirection: str, said: str
+def test_output_that_nobody_can_take(
+    delivered: Installation,
+    command: str,
+    unbuffered: str,
+    redirection: str,
+    message: str,
 ) -> None:
-    """A full or closed output is no bug of emitterd's, and is told in a line."""
-    site.drop(NAME)
-    site.call("once")
+    """A full or closed output is reported in one line, and not as a bug of emitterd."""
+    done = redirected(delivered, command, redirection, PYTHONUNBUFFERED=unbuffered)
 
-    done = redirected(site, command, redirection, PYTHONUNBUFFERED=unbuffered)
-
-    assert said in done.stderr
-    assert done.stderr.count("\n") == (1 if said else 0)
-    assert done.returncode == (1 if said else 0)
+    assert message in done.stderr
+    assert done.stderr.count("\n") == (1 if message else 0)
+    assert done.returncode == (1 if message else 0)
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])

@@ -254,6 +254,7 @@ def test_workers_that_wait_for_a_login_share_its_failure(tmp_path: Path) -> None
         assert len({id(one) for one in found}) == WORKERS
 
 
+@pytest.mark.slow
 def test_once_does_not_hammer_a_login(tmp_path: Path) -> None:
     """From cron, with a wrong password: it says until when it waits."""
     with RehearsalServer(tmp_path / "server") as server:

@@ -250,6 +250,7 @@ def test_every_port_is_on_loopback(seaweed: Seaweed) -> None:
     assert {address.partition(":")[0] for address in addresses} == {"0100007F"}
 
 
+@pytest.mark.slow
 def test_an_outage_keeps_address_and_objects(
     seaweed: Seaweed, tmp_path: Path, http: httpx.Client
 ) -> None:

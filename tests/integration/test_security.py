@@ -179,6 +179,7 @@ def swap(root: Path, secret: Path, number: int) -> None:
     make_zip(root / "new", b"%d" % number).rename(target)
 
 
+@pytest.mark.slow
 def test_links_swapped_in_under_a_daemon(
     tmp_path: Path, server: RehearsalServer
 ) -> None:
@@ -263,6 +264,7 @@ def everything_readable(site: Installation) -> Iterator[bytes]:
             yield one.read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("login", ["password", "api-key"])
 def test_no_secret_is_told(tmp_path: Path, login: str) -> None:
     """Log, journal, process list, and what every command prints, are free of them."""

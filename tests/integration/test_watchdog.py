@@ -140,6 +140,7 @@ def test_status_follows_the_queue(
     daemon.end()
 
 
+@pytest.mark.slow
 def test_slow_upload_is_no_standstill(
     manager: Manager, site: Installation, server: RehearsalServer
 ) -> None:

@@ -140,6 +140,7 @@ def answers() -> list[tuple[str, str]]:
     ]
 
 
+@pytest.mark.slow
 def test_examples_are_real_output(filled: Installation) -> None:
     """Each example is the real output, except for times and the user."""
     with (filled.spool / WRITTEN).open("ab"):

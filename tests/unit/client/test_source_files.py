@@ -40,6 +40,7 @@ def source(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_file(
     emission: EmissionClient, server: RehearsalServer, tmp_path: Path
 ) -> None:

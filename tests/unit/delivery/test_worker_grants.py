@@ -273,6 +273,7 @@ def test_each_version_ends_once_whatever_happens(tmp_path: Path) -> None:
         check_records(rig, {name: rig.row(name) for name in names})
 
 
+@pytest.mark.slow
 def test_outages_are_logged_in_order(tmp_path: Path) -> None:
     """Down and up take turns, and the last word is how it stands."""
     with rigged(tmp_path, backoff=Backoff(0.002, 0.01)) as rig:

@@ -227,6 +227,7 @@ def test_daemon_refuses_and_tells_what_to_do(
     assert posts(server) == len(FILES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("everything", [False, True])
 def test_what_may_have_been_delivered_is_held(
     delivered: Installation, server: RehearsalServer, *, everything: bool

@@ -314,6 +314,7 @@ def test_slow_headers_end_a_connection(local: Serving) -> None:
     assert SILENCE_S - 1 < took_s < DEADLINE_S
 
 
+@pytest.mark.slow
 def test_a_client_that_does_not_read_is_disconnected(local: Serving) -> None:
     """The server drops the rest of an answer that is not read within its deadline."""
     with local.connect() as client:

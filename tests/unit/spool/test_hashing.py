@@ -302,6 +302,7 @@ def test_a_bucket_that_hangs_up_leaves_no_thread(
     assert not hashing_threads()
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_file(tmp_path: Path, python: Python) -> None:
     """A gigabyte needs no more memory than 64 MiB."""
     small, large = (
