@@ -5,7 +5,6 @@ keeps cookies, takes credentials out of urls, and a fifth of a small request's t
 """
 
 import ssl
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from urllib import request as environment
@@ -16,7 +15,7 @@ from emitterd import __version__
 from emitterd.client.bandwidth import Throttle
 from emitterd.client.body import Body
 from emitterd.client.responses import TransportError
-from emitterd.client.sockets import Pools, Proxy, TransferLimits, bounded
+from emitterd.client.sockets import Pools, Proxy, Trace, TransferLimits, bounded
 from emitterd.client.timetable import Timetable
 from emitterd.codes import Code
 from emitterd.shutdown import Shutdown
@@ -45,10 +44,6 @@ class Response:
     whole: bool
 
 
-OnAnswer = Callable[[Response], None]
-"""Is called with each answer, in the thread of the request."""
-
-
 class HttpClient:
     """Sends requests, one at a time in each thread. Thread-safe."""
 
@@ -60,20 +55,20 @@ class HttpClient:
         proxy: str | None,
         shutdown: Shutdown,
         bandwidth: Timetable | None = None,
-        on_answer: OnAnswer = lambda _: None,
+        trace: Trace | None = None,
     ) -> None:
         """Connect to nothing yet.
 
         `proxy`: an http:// proxy for everything. Without it the environment's
         HTTPS_PROXY, HTTP_PROXY and NO_PROXY apply. `shutdown.now` ends requests under
         way. `bandwidth`: what bodies share; the API's small requests do not count.
+        `trace` is called with the events of httpcore's trace extension.
         """
         self._throttle = Throttle()
         self.apply_settings(limits, bandwidth)
         self._shutdown = shutdown
-        self._on_answer = on_answer
         self._configured_proxy = proxy
-        self._pools = Pools(tls)
+        self._pools = Pools(tls, trace)
         # There are hardly ever other urls than API and bucket. To parse them, and to
         # read the environment, takes longer than the rest of a request.
         self._parse_url = lru_cache(CACHED_URLS)(httpx.URL)
@@ -118,27 +113,12 @@ class HttpClient:
                 )
         except httpx.InvalidURL as error:
             raise TransportError(Code.CONNECTION_LOST, str(error)) from error
-        response = Response(
+        return Response(
             status,
             dict(httpx.Headers(answer_headers)),
             bytes(body[:limit_bytes]),
             whole=len(body) <= limit_bytes,
         )
-        self._on_answer(response)
-        return response
-
-    def proxy(self, url: str) -> Proxy | None:
-        """Return the proxy that a request to `url` goes through, or None.
-
-        Raises `TransportError` where the proxy or the url cannot be used.
-        """
-        try:
-            parsed = httpx.URL(url)
-            return self._find_proxy(parsed.scheme, parsed.host)
-        except UnicodeError as error:
-            raise TransportError(Code.DNS, str(error)) from error
-        except httpx.InvalidURL as error:
-            raise TransportError(Code.CONNECTION_LOST, str(error)) from error
 
     def close_thread(self) -> None:
         """Close the connections of this thread, which sends no more."""

@@ -44,6 +44,9 @@ KEEPALIVE_S = 10.0
 """Shorter than on every common server, so that this side closes idle connections. A
 request on a connection that the server is just closing would fail."""
 
+Trace = Callable[[str, dict[str, Any]], None]
+"""Gets the name and the details of each step of a request, as httpcore documents."""
+
 T = TypeVar("T")
 
 
@@ -269,8 +272,9 @@ class Pools:
     pool for 64 workers that took half of the time.
     """
 
-    def __init__(self, tls: ssl.SSLContext) -> None:
+    def __init__(self, tls: ssl.SSLContext, trace: Trace | None = None) -> None:
         self._tls = tls
+        self._trace = trace
         self._own = _ThreadPools()
         self._lock = threading.Lock()
         self._open: set[httpcore.ConnectionPool] = set()
@@ -297,7 +301,7 @@ class Pools:
                 httpcore.URL(scheme=scheme, host=host, port=port, target=target),
                 headers=list(headers.items()),
                 content=content,
-                extensions={"timeout": {"connect": connect_s}},
+                extensions={"timeout": {"connect": connect_s}, "trace": self._trace},
             )
         )
         body = bytearray()
@@ -388,14 +392,14 @@ def _code_of(error: Exception) -> Code:
         case httpcore.ConnectError() | UnicodeError():
             code = Code.DNS
         # TLS 1.3 refuses a client's certificate only after the handshake.
-        case httpcore.NetworkError() if refuses_certificate(cause):
+        case httpcore.NetworkError() if _refuses_certificate(cause):
             code = Code.TLS
         case _:
             code = Code.CONNECTION_LOST
     return code
 
 
-def refuses_certificate(cause: BaseException | None) -> bool:
+def _refuses_certificate(cause: BaseException | None) -> bool:
     """Return whether the server refused TLS without a client certificate it trusts."""
     reason = getattr(cause, "reason", None) or ""
     return "ALERT" in reason and ("CERTIFICATE" in reason or "UNKNOWN_CA" in reason)

@@ -4,16 +4,15 @@
 the others that it uses as arguments. It never reaches into the components of another.
 """
 
-import ssl
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from emitterd.client.api import EmissionClient
-from emitterd.client.http import HttpClient, OnAnswer, tls_context
+from emitterd.client.http import HttpClient, tls_context
 from emitterd.client.session import Credentials, LockoutStore
-from emitterd.client.sockets import TransferLimits
+from emitterd.client.sockets import Trace, TransferLimits
 from emitterd.codes import Code
 from emitterd.config.secrets import read_token
 from emitterd.config.settings import Config
@@ -65,7 +64,7 @@ class Components:
         self._observer = observer or self.uploads
         self._inspector = load_inspector(config.spool)
         self.spool = Spool(config.spool.directory)
-        self.http_client = open_http_client(config, open_tls(config), self.shutdown)
+        self.http_client = open_http_client(config, self.shutdown)
         self.destination = Destination(_backoff(config), workers=_workers(config))
         self.metrics: Metrics | None = None
         """None if nothing serves them."""
@@ -215,31 +214,22 @@ def open_http_server(components: Components) -> "HttpServer | None":
     return HttpServer(settings.listen, handlers, token)
 
 
-def open_tls(config: Config) -> ssl.SSLContext:
-    """Return the context of every connection.
+def open_http_client(
+    config: Config, shutdown: Shutdown, trace: Trace | None = None
+) -> HttpClient:
+    """Return the HTTP client that all workers share. `trace` gets its steps.
 
     Raises `OSError` if a TLS file cannot be used.
     """
     emission = config.emission
     files = (emission.ca_file, emission.client_cert, emission.client_key)
-    return tls_context(*(str(file) if file else None for file in files))
-
-
-def open_http_client(
-    config: Config,
-    tls: ssl.SSLContext,
-    shutdown: Shutdown,
-    on_answer: OnAnswer = lambda _: None,
-) -> HttpClient:
-    """Return the HTTP client that all workers share."""
-    proxy = config.emission.proxy
     return HttpClient(
         limits(config),
-        tls=tls,
-        proxy=proxy.reveal() if proxy else None,
+        tls=tls_context(*(str(file) if file else None for file in files)),
+        proxy=emission.proxy.reveal() if emission.proxy else None,
         shutdown=shutdown,
         bandwidth=config.delivery.bandwidth,
-        on_answer=on_answer,
+        trace=trace,
     )
 
 

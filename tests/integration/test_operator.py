@@ -472,8 +472,8 @@ def test_codes_are_explained(tmp_path: Path) -> None:
 
 
 def test_unknown_code(tmp_path: Path) -> None:
-    """A code that does not exist is a matter of usage, and near ones are named."""
+    """A code that does not exist is wrong usage."""
     done = emitterd("explain-error", "E219", cwd=tmp_path)
 
     assert done.returncode == 2
-    assert "E220" in done.stderr
+    assert "E219" in done.stderr

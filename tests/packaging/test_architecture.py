@@ -24,10 +24,11 @@ TESTS = sorted(
 )
 
 # Each library has one home, so that it can be replaced in one file. `get_logger` of
-# structlog is for every module. Daemon and rehearsal server each have a web server.
+# structlog is for every module; each command reports wrong usage with click. Daemon and
+# rehearsal server each have a web server.
 WEB_HOMES = {"monitoring.http_server", "rehearsal"}
 LIBRARIES: dict[str, str | set[str]] = {
-    "click": "cli.main",
+    "click": "cli",
     "httpcore": "client.sockets",
     "httpx": "client.http",
     "jinja2": "monitoring.page",
