@@ -92,8 +92,6 @@ class ClaimOrder(StrEnum):
     not be used for every probe of a destination that is down."""
     PINNED_FIRST = "pinned-first"
     """The one with a grant that waited longest, else a fresh one."""
-    PINNED = "pinned"
-    """One with a grant, or none at all."""
 
 
 TRANSITIONS: dict[Verb, tuple[frozenset[State], State]] = {

@@ -44,11 +44,12 @@ TRIES = 3
 """How often one request to the API is sent, within seconds, where it fails briefly."""
 
 _BRIEF = frozenset({Code.API_TROUBLE, Code.CONNECTION_LOST})
-_NOT_ALLOWED = frozenset({Code.FORBIDDEN, Code.NOT_AN_EMISSION_API, Code.TOKEN_REFUSED})
-"""How an API refuses `download_url` each time: it has none (cQube 1.0), or not for this
-user (1.1 to 1.6)."""
-
-_NO_URL = frozenset({Code.REQUEST_REFUSED, Code.MALFORMED_ANSWER})
+_NO_URL = frozenset(
+    {Code.FORBIDDEN, Code.NOT_AN_EMISSION_API, Code.TOKEN_REFUSED}
+    | {Code.REQUEST_REFUSED, Code.MALFORMED_ANSWER}
+)
+"""How an API refuses `download_url`: it has none (cQube 1.0), not for this user (1.1 to
+1.6), or not for this key."""
 
 
 class EmissionClient:
@@ -73,8 +74,6 @@ class EmissionClient:
         self._url = url.rstrip("/")
         self._insecure = insecure
         self._session = Session(http, self._url, credentials, lockouts)
-        self._no_downloads = ""
-        """Why this API gives no download urls; empty while that is not known."""
         self._retrying = Retrying(
             stop=stop_any(stop_after_attempt(TRIES), stop_when_event_set(shutdown.now)),
             wait=wait_random_exponential(multiplier=0.2, max=2),
@@ -85,10 +84,7 @@ class EmissionClient:
 
     def apply_credentials(self, credentials: Credentials) -> bool:
         """Log in with these from now on; return whether they differ."""
-        changed = self._session.apply_credentials(credentials)
-        if changed:
-            self._no_downloads = ""
-        return changed
+        return self._session.apply_credentials(credentials)
 
     def close_thread(self) -> None:
         """Close the connections of this thread, which delivers no more."""
@@ -161,8 +157,7 @@ class EmissionClient:
         """Return the object that the bucket has under a grant's key.
 
         Raises `NotConfirmed` where there is none, or where nobody can tell; and
-        `DeliveryError` where a later try may succeed. An API that gives no download
-        urls, or none to this user, is not asked again.
+        `DeliveryError` where a later try may succeed.
         """
         url = self._download_url(grant)
         try:
@@ -181,15 +176,11 @@ class EmissionClient:
         bucket = grants.bucket(grant)
         if grant.issuer != self._url or bucket is None:
             raise _unknown("the grant is not of this API, or names no bucket")
-        if self._no_downloads:
-            raise _unknown(self._no_downloads)
         body = {"filename": grant.key, "bucket": bucket}
         try:
             answer = self._ask(RequestKind.DOWNLOAD, body)
         except DeliveryError as error:
-            if error.code in _NOT_ALLOWED:
-                self._no_downloads = error.reason
-            elif error.code not in _NO_URL:
+            if error.code not in _NO_URL:
                 raise
             raise _unknown(error.reason) from error
         if not answer.whole:

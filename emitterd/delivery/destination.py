@@ -28,7 +28,7 @@ from emitterd.delivery.concurrency import Concurrency
 from emitterd.errors import Decision, DeliveryError, Stage
 
 STAGES = tuple(Stage)
-"""What an attempt passes, in this order. With a pinned grant only the last one."""
+"""What an attempt passes, in this order."""
 
 OVERLOAD = frozenset(
     {
@@ -110,10 +110,6 @@ class Destination:
         """Whether fewer attempts may be under way than there are workers."""
         return any(breaker.limited for breaker in self._breakers.values())
 
-    def at(self, stage: Stage) -> OpenCircuit | None:
-        """Return the failure of one stage, if it has one."""
-        return self._breakers[stage].down
-
     def probe_now(self, codes: Collection[Code], now: float) -> bool:
         """Make the probe of each stage due that is down for one of these codes.
 
@@ -123,15 +119,13 @@ class Destination:
         with self._lock:
             return sum(breaker.probe_now(codes, now) for breaker in breakers) > 0
 
-    def acquire(
-        self, now: float, stages: Collection[Stage] = STAGES
-    ) -> AttemptPermit | float:
-        """Return a permit for these stages, or how long to wait, in seconds."""
+    def acquire(self, now: float) -> AttemptPermit | float:
+        """Return a permit for all stages, or how long to wait, in seconds."""
         with self._lock:
-            wait_s = max(self._breakers[stage].wait_s(now) for stage in stages)
+            wait_s = max(breaker.wait_s(now) for breaker in self._breakers.values())
             if wait_s > 0:
                 return wait_s
-            return {stage: self._breakers[stage].acquire() for stage in stages}
+            return {stage: self._breakers[stage].acquire() for stage in STAGES}
 
     def release(
         self, permit: AttemptPermit, stages: Collection[Stage] = STAGES

@@ -15,7 +15,7 @@ import structlog
 from emitterd import heartbeat
 from emitterd.delivery.circuit_breaker import OpenCircuit
 from emitterd.delivery.destination import AttemptPermit, Destination
-from emitterd.errors import Decision, DeliveryError, JournalFull, Stage
+from emitterd.errors import DeliveryError, JournalFull, Stage
 from emitterd.journal.journal import Journal
 from emitterd.model import ClaimOrder, Entry, Grant
 from emitterd.text import iso
@@ -25,8 +25,6 @@ IDLE_S = 60.0
 
 FRESH_EVERY = 4
 """Bucket probes reuse a pinned grant. Every fourth probe uses a new one."""
-
-_API = (Stage.LOGIN, Stage.GRANT)
 
 log = structlog.get_logger()
 
@@ -87,21 +85,22 @@ class Dispatcher:
         Raises `JournalFull`. Call `release` at the end of the attempt.
         """
         permit = self._destination.acquire(now)
-        if isinstance(permit, dict):
-            entry = self._claim(permit, self._claim_order(permit), now)
-            if entry is not None:
-                return entry
+        if not isinstance(permit, dict):
+            return permit
+        self._permit = permit
+        try:
+            entry = self._journal.claim(now, self._claim_order(permit))
+        except JournalFull:
+            self.release()
+            raise
+        if entry is None:
+            self.release()
             due_at = self._journal.next_due_at()
             return IDLE_S if due_at is None else max(0.01, due_at - now)
-        wait_s = permit
-        if not any(self._destination.at(stage) for stage in _API):
-            return wait_s
-        # The bucket may be up, and an entry with a valid grant needs only the bucket.
-        permit = self._destination.acquire(now, [Stage.BUCKET])
-        if not isinstance(permit, dict):
-            return min(wait_s, permit)
-        entry = self._claim(permit, ClaimOrder.PINNED, now)
-        return wait_s if entry is None else entry
+        if entry.grant is not None and self._usable(entry.grant, time.time()):
+            # It needs only the bucket, so another attempt can probe the API.
+            self._destination.release(permit, (Stage.LOGIN, Stage.GRANT))
+        return entry
 
     def record_answer(self, stage: Stage) -> None:
         """Record a definite answer of a stage; a rejection of one file is one, too."""
@@ -158,36 +157,6 @@ class Dispatcher:
         if bucket is not None and bucket.probes % FRESH_EVERY != FRESH_EVERY - 1:
             return ClaimOrder.PINNED_FIRST
         return ClaimOrder.FRESH_FIRST if probed else ClaimOrder.ANY
-
-    def _claim(
-        self, permit: AttemptPermit, order: ClaimOrder, now: float
-    ) -> Entry | None:
-        self._permit = permit
-        try:
-            entry = self._journal.claim(now, order)
-        except JournalFull:
-            self.release()
-            raise
-        if entry is None:
-            self.release()
-            return None
-        if entry.grant is not None and self._usable(entry.grant, time.time()):
-            self._destination.release(permit, _API)
-        elif order is ClaimOrder.PINNED:
-            self._return_to_queue(entry, now)
-            return None
-        return entry
-
-    def _return_to_queue(self, entry: Entry, now: float) -> None:
-        """Let an entry wait for the API, because its grant has run out."""
-        down = self._destination.down
-        if down is None:
-            self._journal.interrupt(entry)
-        else:
-            error = DeliveryError(Decision.PAUSE, down.code, down.reason)
-            due_at = max(down.probe_at, now)
-            self._journal.defer(entry, error, due_at, charge=False)
-        self.release()
 
     def _report(self, ended: list[OpenCircuit], to_report: OpenCircuit | None) -> None:
         """Report a change once; the caller holds `log_lock`."""

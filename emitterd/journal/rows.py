@@ -145,8 +145,7 @@ CLAIM = f"""update entry set state = '{TRANSITIONS[Verb.CLAIM][1]}', changed_at 
             and state in ('queued', 'deferred')
             and (state = 'queued' or due_at <= :now or due_at > :due_max)
             order by due_at limit 1)
-    ) where pinned or :want <> 'pinned'
-    order by case :want when 'pinned-first' then not pinned
+    ) order by case :want when 'pinned-first' then not pinned
                         when 'fresh-first' then pinned end,
         (:want <> 'any' and again), turn, rank, id limit 1
 ) returning turn, {ENTRY}, granted_at is null and not exists (

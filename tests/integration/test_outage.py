@@ -5,7 +5,6 @@ file, and is followed by a slow start.
 """
 
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +16,7 @@ from emitterd.delivery.backoff import Backoff
 from emitterd.delivery.dispatch import FRESH_EVERY
 from emitterd.errors import DeliveryError, Stage
 from emitterd.journal.journal import Journal
-from emitterd.model import Grant, State
+from emitterd.model import State
 from emitterd.rehearsal.server import RehearsalServer
 from support.client import asked, emission_to, http_client, together
 from support.faults import fault_list
@@ -134,63 +133,6 @@ def test_probes_of_the_bucket_use_up_no_grants(tmp_path: Path) -> None:
 
         assert probes(rig, "bucket") == rounds
         assert rig.reached("upload-url") - granted == rounds // FRESH_EVERY
-
-
-@pytest.mark.parametrize("fault", ["auth-500", "api-500"])
-def test_what_has_its_grant_is_uploaded_while_the_api_is_down(
-    tmp_path: Path, fault: str
-) -> None:
-    """The bucket is up, and nobody else is needed."""
-    with rigged(tmp_path) as rig:
-        rig.drop("pat/pinned.zip")
-        rig.faults("request-timeout@1")
-        rig.step()
-        due_at = rig.row("pat/pinned.zip")["due_at"]
-        rig.drop("pat/bare.zip")
-        rig.send_to(rig.server.url)
-        rig.faults(fault)
-        rig.step()
-        asked = len(rig.server.requests)
-        assert rig.worker.step(due_at) == 0.0
-
-        assert rig.state("pat/pinned.zip") is State.DELIVERED
-        assert rig.state("pat/bare.zip") is State.DEFERRED
-        assert [one.endpoint for one in rig.server.requests[asked:]] == ["bucket"]
-        assert rig.destination.down is not None
-        assert not rig.told("destination.up")
-
-
-def test_a_grant_that_has_run_out_waits_for_the_api(tmp_path: Path) -> None:
-    """While the API is down it is not asked for another, but at the next probe."""
-    with rigged(tmp_path, grant_lifetime_s=31) as rig:
-        rig.drop("pat/pinned.zip")
-        rig.faults("request-timeout@1")
-        rig.step()
-        due_at = rig.row("pat/pinned.zip")["due_at"]
-        rig.drop("pat/bare.zip")
-        rig.faults("api-503:1:60")
-        rig.step()
-        wait_until(lambda: not usable(rig, "pat/pinned.zip"), 20, "the grant's end")
-        asked = len(rig.server.requests)
-        rig.worker.step(due_at)
-
-        down = rig.destination.down
-        assert down is not None
-        row = rig.row("pat/pinned.zip")
-        assert (row["state"], row["due_at"]) == (State.DEFERRED, down.probe_at)
-        assert (row["error"], row["attempts"]) == ("E408", 1)
-        assert len(rig.server.requests) == asked
-        rig.faults("")
-        while rig.state("pat/pinned.zip") is not State.DELIVERED:
-            rig.later()
-
-
-def usable(rig: Rig, name: str) -> bool:
-    """Tell whether the pinned grant of a path may be used now."""
-    packed = rig.journal.read(
-        'select "grant" from entry where path = ?', (name.encode(),)
-    )
-    return rig.emission.usable(Grant.unpack(packed[0][0]), time.time())
 
 
 def test_after_an_outage_the_server_sees_ever_more_at_once(tmp_path: Path) -> None:

@@ -14,15 +14,13 @@ from typing import Any
 import pytest
 
 from emitterd.client.lookup import NotConfirmed, StoredObject, stored
-from emitterd.client.session import Credentials
 from emitterd.codes import Code
 from emitterd.delivery.attempt import LOOK_UP_MAX_S
 from emitterd.errors import Decision, DeliveryError
 from emitterd.model import Confirmation, Grant
 from emitterd.rehearsal.faults import FaultStage
-from emitterd.rehearsal.server import RehearsalServer
 from support.client import Listener, answering, emission_to, http_client
-from support.faults import ALL_FAULTS, fault_list
+from support.faults import ALL_FAULTS
 from support.waiting import wait_until
 from support.worker import Rig, rigged
 from support.zips import zip_bytes
@@ -249,13 +247,11 @@ def test_every_fault_of_a_look_up_is_tried() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("fault", "asked", "logins"), [("no-download", 1, 1), ("download-401", 2, 3)]
-)
-def test_a_server_without_downloads_is_asked_once(
-    rig: Rig, fault: str, asked: int, logins: int
+@pytest.mark.parametrize(("fault", "asked"), [("no-download", 3), ("download-401", 6)])
+def test_a_server_without_downloads_stops_no_file(
+    rig: Rig, fault: str, asked: int
 ) -> None:
-    """One file finds out, at the cost of two logins at the most; no other asks."""
+    """Each file asks, and again with a new token; then it goes to a second key."""
     names = [f"pat/{number}.zip" for number in range(3)]
     rig.faults("lost-answer@3")
     for name in names:
@@ -267,7 +263,6 @@ def test_a_server_without_downloads_is_asked_once(
         rig.later()
 
     assert rig.reached("download_url") == rig.server.fired[fault] == asked
-    assert rig.reached("auth") == logins
     assert {rig.row(name)["confirmation"] for name in names} == {"unknown"}
     assert not rig.told("destination.down")
 
@@ -431,24 +426,6 @@ def test_a_grant_that_tells_no_bucket_is_not_looked_up(grant: Grant) -> None:
         emission_to(client, "http://api.test").look_up(grant)
 
     assert caught.value.confirmation is Confirmation.UNKNOWN
-
-
-def test_new_credentials_may_be_shown_more(server: RehearsalServer) -> None:
-    """What one user was refused is asked again for another."""
-    server.faults = fault_list("no-download@1")
-    with http_client() as client:
-        emission = emission_to(client, server.url)
-        grant = emission.grant(NAME.encode())
-        for _ in range(2):
-            with pytest.raises(NotConfirmed, match="download_url answered 404"):
-                emission.look_up(grant)
-        asked = [one.endpoint for one in server.requests].count("download_url")
-        assert asked == server.fired["no-download"] == 1
-        emission.apply_credentials(Credentials("emission", lambda: "rehearsal", "JWT"))
-        with pytest.raises(NotConfirmed) as caught:
-            emission.look_up(grant)
-
-    assert caught.value.confirmation is Confirmation.ABSENT
 
 
 HEX = MD5.hexdigest()
