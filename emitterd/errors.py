@@ -33,7 +33,12 @@ class EmitterError(Exception):
     def __init__(self, message: str, *, code: Code, remedy: str = "") -> None:
         super().__init__(message)
         self.code = code
-        self.remedy = remedy or code.remedy
+        self._remedy = remedy
+
+    @property
+    def remedy(self) -> str:
+        """What to do about it: for this error, or else for its code."""
+        return self._remedy or self.code.remedy
 
 
 @dataclass(frozen=True, slots=True)
