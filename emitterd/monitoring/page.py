@@ -29,18 +29,10 @@ from emitterd.monitoring.alarms import Health
 from emitterd.monitoring.explain import OutsideSpool, explain, locate
 from emitterd.monitoring.http_server import Request, Response
 from emitterd.monitoring.page_data import (
-    BAR_WIDTH,
-    HEIGHT,
     SHOWN,
     SHOWN_REJECTED,
-    WIDTH,
-    Summary,
     Throughput,
-    forecast,
-    progress,
-    rate,
     read_overview,
-    summary,
 )
 from emitterd.monitoring.uploads import UploadTracker
 from emitterd.text import (
@@ -110,7 +102,6 @@ _environment.filters.update(
     display=display,
     iso=iso,
     meaning=lambda code: Code(code).title,
-    progress=progress,
     sentence=sentence,
     span=span,
     utc=_utc,
@@ -154,41 +145,36 @@ class Page:
             )
 
     def _whole(self, _: Request) -> Response:
-        head, fragment = self._read(time.time())
+        health, fragment = self.health(), self._fragment(time.time())
         etag = entity_tag(fragment)
-        return self._page("overview.html", head=head, fragment=fragment, etag=etag)
+        return self._page("overview.html", health=health, fragment=fragment, etag=etag)
 
     def _overview(self, request: Request) -> Response:
-        _, fragment = self._read(time.time())
+        fragment = self._fragment(time.time())
         etag = {"ETag": entity_tag(fragment)}
         if request.headers.get("If-None-Match") == etag["ETag"]:
             return Response(None, HTTPStatus.NOT_MODIFIED, _HEADERS | etag)
         return _html(fragment, headers=etag)
 
-    def _read(self, now: float) -> tuple[Summary, str]:
-        """Return the summary, and the part of the page that the script replaces."""
-        uploads, outage = self.uploads.now(), self.outage()
+    def _fragment(self, now: float) -> str:
+        """Return the part of the page that the script replaces."""
+        outage = self.outage()
         with JournalReader(self.journal) as reader:
-            # Outside the snapshot, which the first reading of a day would hold long.
-            day = self.throughput.day(reader.read, now)
+            # Outside the snapshot, which a long reading would hold.
+            bars = self.throughput.day(reader.read, now)
             with reader.snapshot():
-                overview = read_overview(reader.read, day, now)
-        eta_s = overview.queue.eta_s(moving=outage is None)
-        head = summary(self.health(), overview, len(uploads), eta_s)
-        return head, render(
+                overview = read_overview(reader.read, now)
+        return render(
             "fragment.html",
             now=now,
-            head=head,
+            health=self.health(),
             overview=overview,
-            uploads=uploads,
-            rate=rate(uploads, now),
-            forecast=forecast(eta_s),
+            bars=bars,
+            uploads=self.uploads.now(),
+            eta_s=overview.queue.eta_s(moving=outage is None),
             outage=outage,
             shown=SHOWN,
             shown_rejected=SHOWN_REJECTED,
-            chart_width=WIDTH,
-            chart_height=HEIGHT,
-            bar_width=BAR_WIDTH,
         )
 
     def _explain(self, request: Request) -> Response:

@@ -1,4 +1,4 @@
-"""What the page shows: summary, lists, uploads, and the chart of the last day.
+"""What the page shows: the lists of files, and the chart of the last day.
 
 Each list has a bounded number of rows, read by an index: the page costs the same with
 ten files in the queue and with a million. Only `read_overview` and `Throughput`
@@ -16,10 +16,8 @@ from emitterd.datasets.findings import Severity
 from emitterd.journal.connection import Read, Row
 from emitterd.journal.rows import SUPERSEDED
 from emitterd.model import State
-from emitterd.monitoring.alarms import Alarm, AlarmLevel, Health
 from emitterd.monitoring.status import QueueStatus, read_queue
-from emitterd.monitoring.uploads import UploadProgress
-from emitterd.text import amount, count, display, span
+from emitterd.text import display
 
 SLOT_S = 1800
 """Half hours since the epoch begin on the hour, or half past it, in every time zone of
@@ -29,70 +27,45 @@ SLOTS = 48
 """The chart shows twenty-four hours; the current slot is the last."""
 
 HEIGHT = 100.0
-PITCH = 10.0
-BAR_WIDTH = 8.0
-WIDTH = SLOTS * PITCH
+"""The height of the highest bar."""
 
 LEAST = 2.0
 """The least height of a bar: a slot with few bytes is visible."""
 
-
-@dataclass(frozen=True, slots=True)
-class PeriodTotal:
-    """Deliveries within a time."""
-
-    files: int = 0
-    size_bytes: int = 0
-
-    def __add__(self, other: "PeriodTotal") -> "PeriodTotal":
-        return PeriodTotal(self.files + other.files, self.size_bytes + other.size_bytes)
+READING_S = 10.0
+"""The chart is read again after this time: a day can have a million deliveries."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One slot, and its rectangle in a field of `WIDTH` by `HEIGHT`."""
+    """The deliveries of one slot, and the height of its bar."""
 
     began_at: float
-    sum: PeriodTotal
-    x: float
+    files: int
+    size_bytes: int
     height: float
 
 
-@dataclass(frozen=True, slots=True)
-class Chart:
-    """A day of deliveries; `busiest` is the slot with the most bytes."""
-
-    bars: tuple[Bar, ...]
-    total: PeriodTotal
-    busiest: Bar | None
-
-
-def slot_of(at: float) -> int:
-    """Return the slot that an instant falls into."""
-    return int(at // SLOT_S)
-
-
-def chart(sums: Mapping[int, PeriodTotal], now: float) -> Chart:
-    """Draw the day that ends with the current slot; `sums` are by slot."""
-    last = slot_of(now)
-    slots = range(last - SLOTS + 1, last + 1)
-    totals = [sums.get(slot, PeriodTotal()) for slot in slots]
-    most_bytes = max(total.size_bytes for total in totals)
-    bars = tuple(
-        _bar(position, slot, totals[position], most_bytes)
-        for position, slot in enumerate(slots)
-    )
-    busiest = max(bars, key=lambda bar: bar.sum.size_bytes) if most_bytes else None
-    return Chart(bars, sum(totals, PeriodTotal()), busiest)
+def chart(sums: Mapping[int, tuple[int, int]], now: float) -> list[Bar]:
+    """Draw the day that ends with the current slot; `sums`: files and bytes by slot."""
+    last = int(now // SLOT_S)
+    slots = {slot: sums.get(slot, (0, 0)) for slot in range(last - SLOTS + 1, last + 1)}
+    most_bytes = max(size_bytes for _, size_bytes in slots.values())
+    return [
+        Bar(
+            float(slot * SLOT_S),
+            files,
+            size_bytes,
+            _height(files, size_bytes, most_bytes),
+        )
+        for slot, (files, size_bytes) in slots.items()
+    ]
 
 
-def _bar(position: int, slot: int, total: PeriodTotal, most_bytes: int) -> Bar:
-    height = 0.0
-    if total.files:
-        share = total.size_bytes / most_bytes if most_bytes else 0.0
-        height = max(LEAST, round(HEIGHT * share, 1))
-    x = position * PITCH + (PITCH - BAR_WIDTH) / 2
-    return Bar(float(slot * SLOT_S), total, x, height)
+def _height(files: int, size_bytes: int, most_bytes: int) -> float:
+    if files == 0:
+        return 0.0
+    return max(LEAST, round(HEIGHT * size_bytes / (most_bytes or 1), 1))
 
 
 SHOWN = 6
@@ -168,7 +141,6 @@ class Overview:
 
     queue: QueueStatus
     lists: Mapping[State, Sequence[Item]]
-    chart: Chart
 
     @property
     def waiting(self) -> int:
@@ -176,15 +148,12 @@ class Overview:
         return self.queue.counts[State.QUEUED] + self.queue.counts[State.DEFERRED]
 
 
-def read_overview(read: Read, day: Mapping[int, PeriodTotal], now: float) -> Overview:
-    """Read the lists. Call it in a snapshot, so that no version is in two lists.
-
-    `day`: the deliveries of each slot of the chart.
-    """
+def read_overview(read: Read, now: float) -> Overview:
+    """Read the lists. Call it in a snapshot, so that no version is in two lists."""
     lists = {
         state: [_item(row) for row in read(sql, ())] for state, sql in _LISTS.items()
     }
-    return Overview(read_queue(read, now), lists, chart(day, now))
+    return Overview(read_queue(read, now), lists)
 
 
 def _item(row: Row) -> Item:
@@ -193,127 +162,31 @@ def _item(row: Row) -> Item:
     return Item(id_, display(path), size_bytes, at, error, reason, tuple(findings))
 
 
-LATE_S = 30.0
-"""A delivery has the time before its commit, which may be this much later."""
-
 _SUM = """select count(*), coalesce(sum(bytes), 0) from entry
     where state = 'delivered' and delivered_at >= ? and delivered_at < ?"""
 
 
 class Throughput:
-    """Sums of the last day by slot. Thread-safe.
-
-    The past does not change, so each call reads only new rows: at a million rows a
-    day must not be added up each time.
-    """
+    """The chart of the last day. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._sums: dict[int, PeriodTotal] = {}
-        self._until = 0.0
+        self._read_at = 0.0
+        self._bars: list[Bar] = []
 
-    def day(self, read: Read, now: float) -> dict[int, PeriodTotal]:
-        """Return the deliveries of each slot of the day that ends at `now`."""
-        first = slot_of(now) - SLOTS + 1
+    def day(self, read: Read, now: float) -> list[Bar]:
+        """Return the bars of the day that ends now, or ended some seconds ago."""
         with self._lock:
-            if self._until > now:
-                # The clock was set back.
-                self._sums, self._until = {}, 0.0
-            self._sums = {
-                slot: sums for slot, sums in self._sums.items() if slot >= first
-            }
-            began_at = max(self._until, float(first * SLOT_S))
-            self._until = max(began_at, now - LATE_S)
-            _add(self._sums, read, began_at, self._until)
-            day = dict(self._sums)
-            _add(day, read, self._until, now)
-        return day
+            if not 0 <= now - self._read_at < READING_S:
+                self._bars = chart(_read_sums(read, now), now)
+                self._read_at = now
+            return self._bars
 
 
-def _add(sums: dict[int, PeriodTotal], read: Read, since: float, until: float) -> None:
-    """Add the deliveries from `since` on and before `until`."""
-    while since < until:
-        # One query a slot: a long one would keep the write-ahead log from shrinking.
-        slot = slot_of(since)
-        end = min(until, float((slot + 1) * SLOT_S))
-        total = PeriodTotal(*read(_SUM, (since, end))[0])
-        if total.files:
-            sums[slot] = sums.get(slot, PeriodTotal()) + total
-        since = end
-
-
-_TONES = {AlarmLevel.OK: "well", AlarmLevel.WARNING: "look", AlarmLevel.CRITICAL: "bad"}
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """The page's one-line summary; `tone` is well, look or bad."""
-
-    tone: str
-    title: str
-    gist: str
-    alarms: tuple[Alarm, ...]
-
-
-def summary(
-    health: Health, overview: Overview, sending: int, eta_s: float | None
-) -> Summary:
-    """Summarise the health of the daemon and its work; `sending`: uploads under way."""
-    gist = _describe_work(overview, sending, eta_s)
-    if health.ok:
-        return Summary("well", "All is well", gist, ())
-    title = health.alarms[0].title
-    if others := len(health.alarms) - 1:
-        title += f", and {count(others, 'more alarm')}"
-    if health.level is AlarmLevel.CRITICAL:
-        gist = _describe_trouble(overview)
-    return Summary(_TONES[health.level], title, gist, health.alarms)
-
-
-def forecast(eta_s: float | None) -> str:
-    """Write when the queue will be empty; an empty string where that is not known."""
-    if eta_s is None:
-        return ""
-    about = "" if eta_s < 60 else "about "  # noqa: PLR2004  a minute
-    return f"Done in {about}{span(eta_s)} at the present speed."
-
-
-def progress(upload: UploadProgress, now: float) -> str:
-    """Write the progress of an upload."""
-    parts = [f"{upload.percent} %"]
-    left_s = upload.eta_s(now)
-    if left_s is not None:
-        parts += [f"{amount(upload.bytes_s(now))}/s", f"{span(left_s)} left"]
-    if upload.attempt > 1:
-        parts.append(f"attempt {upload.attempt}")
-    return ", ".join(parts)
-
-
-def rate(uploads: Sequence[UploadProgress], now: float) -> str:
-    """Write the speed of all uploads together."""
-    speed = sum(upload.bytes_s(now) for upload in uploads)
-    return f"{amount(speed)}/s" if speed else "nothing at the moment"
-
-
-def _describe_work(overview: Overview, sending: int, eta_s: float | None) -> str:
-    sentences = []
-    if sending:
-        verb = "is" if sending == 1 else "are"
-        sentences.append(f"{count(sending, 'file')} {verb} being sent.")
-    if overview.waiting:
-        verb = "waits" if overview.waiting == 1 else "wait"
-        sentences.append(f"{count(overview.waiting, 'file')} {verb}.")
-        sentences.append(forecast(eta_s))
-    if sentences:
-        return " ".join(filter(None, sentences))
-    if overview.queue.delivered_at is None:
-        return "No file has come yet."
-    return "Every file is delivered, rejected or held; nothing waits."
-
-
-def _describe_trouble(overview: Overview) -> str:
-    left = overview.queue.waiting
-    if not left:
-        return "No file waits for it at the moment."
-    verb = "waits, and goes" if left == 1 else "wait, and go"
-    return f"No file is lost: {count(left, 'file')} {verb} on as soon as this is fixed."
+def _read_sums(read: Read, now: float) -> dict[int, tuple[int, int]]:
+    last = int(now // SLOT_S)
+    # One query a slot: a long one would keep the write-ahead log from shrinking.
+    return {
+        slot: read(_SUM, (slot * SLOT_S, (slot + 1) * SLOT_S))[0]
+        for slot in range(last - SLOTS + 1, last + 1)
+    }
