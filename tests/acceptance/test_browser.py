@@ -192,7 +192,7 @@ def test_keyboard_alone(
         assert browser.focused() == "Skip to the content"
         browser.press(Keys.TAB, Keys.TAB)
         assert browser.focused() == "path"
-        browser.press("school_m")
+        browser.press(WRONG)
         office.drop(REST[0], sample(REST[0]))
         browser.wait_for(f"Delivered {DAY + 1}")
         assert browser.focused() == "path"
@@ -209,7 +209,7 @@ def test_keyboard_alone(
         words = browser.words()
         assert f"{WRONG} delivered" in words
         assert "school_master/school_mst_" in words
-        assert browser.run("return document.querySelector('#path').value") == "school_m"
+        assert browser.run("return document.querySelector('#path').value") == WRONG
         assert browser.overflow() <= 0
         browser.size(*PHONE)
         assert browser.overflow() <= 0
