@@ -61,10 +61,6 @@ class Logins:
             return True
         return self.tokens.get(token, 0.0) > time.monotonic()
 
-    def revoke(self) -> None:
-        """Void all tokens; the API key stays valid."""
-        self.tokens.clear()
-
 
 def arguments(content_type: str, body: bytes, query: str) -> dict[str, str]:
     """Return the arguments of a request: from its query, and its form or JSON.

@@ -26,14 +26,8 @@ from emitterd.rehearsal.exchange import Exchange
 from emitterd.rehearsal.responses import (
     API_UNAVAILABLE,
     CAPTIVE_PORTAL,
-    NO_ROUTE,
-    POLICY_EXPIRED,
     RATE_LIMIT,
     SLOW_DOWN,
-    UNAUTHORIZED,
-    WRONG_PASSWORD,
-    redirect_response,
-    s3_error,
     with_headers,
 )
 
@@ -121,10 +115,6 @@ async def _read_slowly(exchange: Exchange, bytes_s: float | None, _: Response) -
     await exchange.connection.wait(exchange.last_chunk_bytes / max(bytes_s or 0, 1))
 
 
-async def _redirect(exchange: Exchange, _: float | None, __: Response) -> Response:
-    return redirect_response(f"{exchange.home}{REGIONAL_PATH}")
-
-
 async def _reset(exchange: Exchange, limit_bytes: float | None, _: Response) -> None:
     length_bytes = exchange.length_bytes or 0
     limit_bytes = length_bytes // 2 if limit_bytes is None else limit_bytes
@@ -133,20 +123,13 @@ async def _reset(exchange: Exchange, limit_bytes: float | None, _: Response) -> 
 
 
 RETRY_AFTER = "Retry-After in seconds"
-_NO_SUCH_BUCKET = s3_error(404, "NoSuchBucket", "The specified bucket does not exist")
 
 FAULTS: dict[str, FaultKind] = {
     "reset-connect": FaultKind(
         FaultStage.CONNECT, "the connection is reset once accepted", _reset
     ),
-    "auth-error": FaultKind(
-        FaultStage.LOGIN, "the login answers 200 with an error", respond(WRONG_PASSWORD)
-    ),
     "429": FaultKind(
         FaultStage.GRANT, "upload-url answers 429", respond(RATE_LIMIT), RETRY_AFTER, 1
-    ),
-    "api-401": FaultKind(
-        FaultStage.GRANT, "upload-url refuses a valid token", respond(UNAUTHORIZED)
     ),
     "api-503": FaultKind(
         FaultStage.GRANT,
@@ -174,22 +157,11 @@ FAULTS: dict[str, FaultKind] = {
         "seconds until the connection is reset",
         600,
     ),
-    "redirect": FaultKind(
-        FaultStage.REDIRECT, "307 to /bucket-regional/, which accepts", _redirect
-    ),
     "503": FaultKind(
         FaultStage.REFUSE,
         "the bucket answers 503 SlowDown",
         respond(SLOW_DOWN),
         RETRY_AFTER,
-    ),
-    "expired": FaultKind(
-        FaultStage.REFUSE,
-        "the bucket calls a valid policy expired",
-        respond(POLICY_EXPIRED),
-    ),
-    "no-such-bucket": FaultKind(
-        FaultStage.REFUSE, "the bucket answers NoSuchBucket", respond(_NO_SUCH_BUCKET)
     ),
     "captive-portal": FaultKind(
         FaultStage.REFUSE,
@@ -201,11 +173,6 @@ FAULTS: dict[str, FaultKind] = {
     ),
     "slow-answer": FaultKind(
         FaultStage.ANSWER, "stored, answered late", delay, "seconds", 5
-    ),
-    "no-download": FaultKind(
-        FaultStage.DOWNLOAD,
-        "download_url has no route, as in cQube 1.0",
-        respond(NO_ROUTE),
     ),
 }
 """The faults that an operator can order, by name. The command line lists them."""

@@ -50,12 +50,6 @@ def s3_error(
     return Response(encoded, status, headers, media_type="application/xml")
 
 
-def redirect_response(url: str) -> Response:
-    """Respond 307, as S3 does while the name of a new bucket spreads."""
-    message = "Please re-send this request to the specified temporary endpoint."
-    return s3_error(307, "TemporaryRedirect", message, {"Location": url})
-
-
 def with_headers(response: Response, headers: Mapping[str, str]) -> Response:
     """Return a copy of a response with these headers too."""
     merged = {**response.headers, **headers}

@@ -84,7 +84,7 @@ class Desk:
         self._seed += 1
         self._server.faults = fault_list(order["menu"], seed=self._seed)
         if order["revoke"]:
-            self._server.logins.revoke()
+            self._server.logins.tokens.clear()
         if order["down"] is not self._down:
             self._down = order["down"]
             (self._server.stop if self._down else self._server.start)()

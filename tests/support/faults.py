@@ -13,6 +13,7 @@ from emitterd.rehearsal import responses
 from emitterd.rehearsal.exchange import Exchange
 from emitterd.rehearsal.faults import (
     FAULTS,
+    REGIONAL_PATH,
     RETRY_AFTER,
     FaultAction,
     FaultKind,
@@ -22,9 +23,23 @@ from emitterd.rehearsal.faults import (
     respond,
 )
 
+NO_SUCH_BUCKET = responses.s3_error(
+    404, "NoSuchBucket", "The specified bucket does not exist"
+)
 LINK_LOCAL = "http://169.254.169.254/"
 HUGE_BYTES = 10 * 1000 * 1000
 DEPTH = 100_000
+
+
+def redirect_response(url: str) -> Response:
+    """Respond 307, as S3 does while the name of a new bucket spreads."""
+    message = "Please re-send this request to the specified temporary endpoint."
+    return responses.s3_error(307, "TemporaryRedirect", message, {"Location": url})
+
+
+async def redirect(exchange: Exchange, _: float | None, __: Response) -> Response:
+    """Redirect to the regional address, which accepts the upload."""
+    return redirect_response(f"{exchange.home}{REGIONAL_PATH}")
 
 
 def change_grant(changes: dict[str, str]) -> FaultAction:
@@ -96,6 +111,32 @@ async def dribble(exchange: Exchange, pause_s: float | None, right: Response) ->
 
 
 TEST_FAULTS: dict[str, FaultKind] = {
+    "auth-error": FaultKind(
+        FaultStage.LOGIN,
+        "the login answers 200 with an error",
+        respond(responses.WRONG_PASSWORD),
+    ),
+    "api-401": FaultKind(
+        FaultStage.GRANT,
+        "upload-url refuses a valid token",
+        respond(responses.UNAUTHORIZED),
+    ),
+    "redirect": FaultKind(
+        FaultStage.REDIRECT, "307 to /bucket-regional/, which accepts", redirect
+    ),
+    "expired": FaultKind(
+        FaultStage.REFUSE,
+        "the bucket calls a valid policy expired",
+        respond(responses.POLICY_EXPIRED),
+    ),
+    "no-such-bucket": FaultKind(
+        FaultStage.REFUSE, "the bucket answers NoSuchBucket", respond(NO_SUCH_BUCKET)
+    ),
+    "no-download": FaultKind(
+        FaultStage.DOWNLOAD,
+        "download_url has no route, as in cQube 1.0",
+        respond(responses.NO_ROUTE),
+    ),
     "auth-500": FaultKind(
         FaultStage.LOGIN, "the login answers 500", respond(responses.API_ERROR)
     ),
@@ -175,7 +216,7 @@ TEST_FAULTS: dict[str, FaultKind] = {
     "redirect-foreign": FaultKind(
         FaultStage.REDIRECT,
         "307 to http://other.invalid/",
-        respond(responses.redirect_response("http://other.invalid/")),
+        respond(redirect_response("http://other.invalid/")),
     ),
     "truncated-answer": FaultKind(
         FaultStage.ANSWER,
