@@ -1,7 +1,6 @@
 """The health of the running daemon: the journal's alarms and those of the daemon.
 
-One reading serves everybody who asks within a second, so that requests cannot keep the
-journal busy.
+The journal is read at most once a second, so that requests cannot keep it busy.
 """
 
 import threading
@@ -27,11 +26,11 @@ from emitterd.monitoring.status import QueueReading, QueueStatus, read_queue
 from emitterd.spool.watcher import WatchKeeper
 
 READING_S = 1.0
-"""A reading is used again for this time."""
+"""After a commit the queue's status is read again, if it is at least this old."""
 
 AGED_S = 60.0
-"""Without a commit the queue's status is read again after this time: the forecast must
-not count what was delivered more than a day ago."""
+"""Without a commit it is read again after this time: the forecast must not count what
+was delivered more than a day ago."""
 
 
 class HealthMonitor:
@@ -53,20 +52,14 @@ class HealthMonitor:
         self._limits = limits
         self._started_at = time.time()
         self._lock = threading.Lock()
-        self._reading: QueueReading | None = None
-        self._read_at = 0.0
         self._queue: QueueStatus | None = None
         self._queue_read = (0, 0.0)
         self._noted: list[tuple[str, float]] = []
 
     def read(self) -> QueueReading:
-        """Return a reading that is at most a second old. Raises `JournalError`."""
+        """Return what is known now. Raises `JournalError`."""
         with self._lock:
-            now = time.monotonic()
-            if self._reading is None or now - self._read_at >= READING_S:
-                self._reading = self._read(time.time())
-                self._read_at = now
-            return self._reading
+            return self._read(time.time())
 
     def health(self) -> Health:
         """Return all alarms. Raises `JournalError`."""
@@ -92,8 +85,8 @@ class HealthMonitor:
         commits_read, read_at = self._queue_read
         # Before the reading: a commit during it causes another one.
         commits = self._journal.commits
-        aged = not 0 <= now - read_at < AGED_S
-        if self._queue is None or commits != commits_read or aged:
+        limit_s = AGED_S if commits == commits_read else READING_S
+        if self._queue is None or not 0 <= now - read_at < limit_s:
             self._queue = read_queue(self._journal.read, now)
             self._queue_read = commits, now
         return self._queue

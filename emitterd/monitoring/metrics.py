@@ -5,7 +5,6 @@ deletes old versions. Gauges are read from the journal at each scrape. Labels ar
 bounded: datasets of the catalogue, codes, states.
 """
 
-import gzip
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -20,7 +19,7 @@ from prometheus_client import (
     disable_created_metrics,
 )
 from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.exposition import choose_encoder, gzip_accepted
+from prometheus_client.exposition import choose_encoder
 
 from emitterd import __version__
 from emitterd.datasets.catalogue import Dataset
@@ -112,14 +111,7 @@ class Metrics:
 
         def handler(request: Request) -> Response:
             encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-            names = request.query_params.getlist("name[]")
-            registry = self._registry
-            metrics = registry.restricted_registry(names) if names else registry
-            body, headers = encode(metrics), {"Content-Type": content_type}
-            if gzip_accepted(request.headers.get("Accept-Encoding", "")):
-                body = gzip.compress(body)
-                headers["Content-Encoding"] = "gzip"
-            return Response(body, headers=headers)
+            return Response(encode(self._registry), media_type=content_type)
 
         return handler
 

@@ -255,7 +255,6 @@ class Daemon:
             None if oldest_at is None else time.time() - oldest_at,
             self._components.destination.down,
             lost=self._components.spool.lost(),
-            eta_s=reading.eta_s,
         )
 
 

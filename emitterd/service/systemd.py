@@ -81,7 +81,6 @@ so were all threads."""
 
 JOURNAL = "journal"
 ALIVE = "WATCHDOG=1"
-FEED_S = 0.5
 FRAMES = 8
 
 log = structlog.get_logger()
@@ -108,7 +107,6 @@ class Watchdog:
         self._checked_at: float | None = None
         self._reported: dict[str, float] = {}
         self._status = ""
-        self._fed_at = 0.0
 
     def check(self, status: str) -> None:
         """Check all threads; report to systemd that none hangs, and a new `status`."""
@@ -126,10 +124,8 @@ class Watchdog:
 
         A drain has its own limit.
         """
-        now = time.monotonic()
-        if self._watchdog_s is not None and now >= self._fed_at + FEED_S:
+        if self._watchdog_s is not None:
             notify(ALIVE)
-            self._fed_at = now
 
     def look(self, now: float) -> bool:
         """Return whether nothing hangs; log each thread that hangs, or goes on again.
@@ -175,15 +171,13 @@ def status_line(
     down: OpenCircuit | None,
     *,
     lost: bool = False,
-    eta_s: float | None = None,
 ) -> str:
     """Return what `systemctl status` shows; `oldest_s`: how long the oldest waits.
 
-    `lost`: the watched folder is not there. `eta_s`: in how long nothing will wait.
+    `lost`: the watched folder is not there.
     """
     queued = counts[State.QUEUED] + counts[State.DEFERRED]
     waits = [f"oldest {format_age(oldest_s)}"] if oldest_s is not None else []
-    waits += [f"done in {format_age(eta_s)}"] if eta_s else []
     where = f"down: {down.code} {down.reason}" if down else "up"
     numbers = [
         f"{queued} queued",
