@@ -25,15 +25,17 @@ from emitterd.delivery.circuit_breaker import OpenCircuit
 from emitterd.errors import JournalError
 from emitterd.intake.file_status import FileStatusReader, Latest
 from emitterd.journal.reader import JournalReader
+from emitterd.model import State
 from emitterd.monitoring.alarms import Health
-from emitterd.monitoring.explain import OutsideSpool, explain, locate
+from emitterd.monitoring.explain import explain, locate
 from emitterd.monitoring.http_server import Request, Response
 from emitterd.monitoring.page_data import (
     SHOWN,
     SHOWN_REJECTED,
     Throughput,
-    read_overview,
+    read_lists,
 )
+from emitterd.monitoring.status import read_queue
 from emitterd.monitoring.uploads import UploadTracker
 from emitterd.text import (
     amount,
@@ -48,9 +50,6 @@ from emitterd.text import (
 _TEMPLATES = files("emitterd.monitoring").joinpath("templates")
 STYLE = _TEMPLATES.joinpath("page.css").read_text("utf-8")
 SCRIPT = _TEMPLATES.joinpath("page.js").read_text("utf-8")
-
-PATH_MAX_CHARACTERS = 4096
-"""The kernel takes no longer path."""
 
 
 def _hash(text: str) -> str:
@@ -102,6 +101,7 @@ _environment.filters.update(
     display=display,
     iso=iso,
     meaning=lambda code: Code(code).title,
+    remedy=lambda code: Code(code).remedy,
     sentence=sentence,
     span=span,
     utc=_utc,
@@ -163,15 +163,18 @@ class Page:
             # Outside the snapshot, which a long reading would hold.
             bars = self.throughput.day(reader.read, now)
             with reader.snapshot():
-                overview = read_overview(reader.read, now)
+                queue = read_queue(reader.read, now)
+                lists = read_lists(reader.read)
         return render(
             "fragment.html",
             now=now,
             health=self.health(),
-            overview=overview,
+            queue=queue,
+            lists=lists,
+            waiting=queue.counts[State.QUEUED] + queue.counts[State.DEFERRED],
             bars=bars,
             uploads=self.uploads.now(),
-            eta_s=overview.queue.eta_s(moving=outage is None),
+            eta_s=queue.eta_s(moving=outage is None),
             outage=outage,
             shown=SHOWN,
             shown_rejected=SHOWN_REJECTED,
@@ -182,17 +185,12 @@ class Page:
         text = request.scope["query_string"].decode("latin-1")
         query = parse_qs(text, errors="surrogateescape")
         name = query.get("path", [""])[0].strip()
-        if not name:
-            remark = "Write its name into the field."
-            return self._message("Which file?", remark, HTTPStatus.BAD_REQUEST)
-        if "\0" in name or len(name) > PATH_MAX_CHARACTERS:
-            remark = "No file can have this name."
-            return self._message("No such name", remark, HTTPStatus.BAD_REQUEST)
         with JournalReader(self.journal) as reader:
             statuses = self.status_reader(reader.latest)
             try:
                 path = locate(statuses.spool, reader, name)
-            except OutsideSpool as error:
+            except ValueError as error:
+                # No path, one outside the watched folder, or one with a null byte.
                 remark = sentence(str(error))
                 return self._message("Not here", remark, HTTPStatus.NOT_FOUND, name)
             explanation = explain(statuses, reader, path)

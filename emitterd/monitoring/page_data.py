@@ -1,22 +1,20 @@
 """What the page shows: the lists of files, and the chart of the last day.
 
 Each list has a bounded number of rows, read by an index: the page costs the same with
-ten files in the queue and with a million. Only `read_overview` and `Throughput`
-do I/O. `now` is passed in, in seconds since the epoch.
+ten files in the queue and with a million. Only `read_lists` and `Throughput` do
+I/O. `now` is passed in, in seconds since the epoch.
 """
 
 import json
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from emitterd.codes import Code
 from emitterd.datasets.findings import Severity
 from emitterd.journal.connection import Read, Row
 from emitterd.journal.rows import SUPERSEDED
 from emitterd.model import State
-from emitterd.monitoring.status import QueueStatus, read_queue
 from emitterd.text import display
 
 SLOT_S = 1800
@@ -115,45 +113,16 @@ class Item:
     findings: tuple[Mapping[str, str], ...]
 
     @property
-    def title(self) -> str:
-        """What the error means; empty without an error."""
-        return Code(self.error).title if self.error else ""
-
-    @property
-    def remedy(self) -> str:
-        """What to do about the error; empty without an error."""
-        return Code(self.error).remedy if self.error else ""
-
-    @property
-    def doubtful(self) -> bool:
-        """Whether `emitterd rebuild` holds it, and not the operator."""
-        return self.error == Code.RECEIPT_LOST
-
-    @property
     def fatal(self) -> bool:
         """Whether the server will drop the file."""
         return any(finding["level"] == Severity.ERROR for finding in self.findings)
 
 
-@dataclass(frozen=True, slots=True)
-class Overview:
-    """The journal at one moment. Lists have the first rows only."""
-
-    queue: QueueStatus
-    lists: Mapping[State, Sequence[Item]]
-
-    @property
-    def waiting(self) -> int:
-        """How many files wait, without uploads under way."""
-        return self.queue.counts[State.QUEUED] + self.queue.counts[State.DEFERRED]
-
-
-def read_overview(read: Read, now: float) -> Overview:
+def read_lists(read: Read) -> dict[State, list[Item]]:
     """Read the lists. Call it in a snapshot, so that no version is in two lists."""
-    lists = {
+    return {
         state: [_item(row) for row in read(sql, ())] for state, sql in _LISTS.items()
     }
-    return Overview(read_queue(read, now), lists)
 
 
 def _item(row: Row) -> Item:

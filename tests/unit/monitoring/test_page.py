@@ -16,7 +16,8 @@ from emitterd.journal.reader import JournalReader
 from emitterd.model import State
 from emitterd.monitoring.alarms import Alarm, AlarmCode, Health
 from emitterd.monitoring.page import POLICY, SCRIPT, STYLE
-from emitterd.monitoring.page_data import SHOWN, Throughput, read_overview
+from emitterd.monitoring.page_data import SHOWN, Throughput, read_lists
+from emitterd.monitoring.status import read_queue
 from emitterd.text import amount, count, display, sentence, share, span
 from support.page import HOSTILE, Desk, admission
 
@@ -278,9 +279,9 @@ def test_whatever_is_asked_is_answered(desk: Desk, said: bytes) -> None:
 @pytest.mark.parametrize(
     ("said", "status", "words"),
     [
-        ("", 400, "Which file?"),
-        ("a\0b", 400, "No such name"),
-        ("y" * 5000, 400, "No such name"),
+        ("", 404, "No path is given."),
+        ("a\0b", 404, "Not here"),
+        ("y" * 5000, 200, "File name too long"),
         ("y" * 300 + ".zip", 200, "File name too long"),
         ("../../etc/passwd", 404, "lies outside the watched folder"),
         ("/etc/passwd", 404, "lies outside the watched folder"),
@@ -342,7 +343,8 @@ def steps(desk: Desk) -> tuple[int, int]:
         records._connection.set_progress_handler(step, 1)
         now = time.time()
         through.day(read, now)
-        read_overview(read, now)
+        read_lists(read)
+        read_queue(read, now)
     return counted[0], counted[1]
 
 
