@@ -79,14 +79,8 @@ def only(path: Path) -> Problem:
         ("other = print\nusername = 'one'\n", UpstreamConfig(username="one")),
         ("username = 'one' 'two'\n", UpstreamConfig(username="onetwo")),
         ("username = (\n 'one'\n 'two')\n", UpstreamConfig(username="onetwo")),
-        ("username: str = 'one'\nusername: str\n", UpstreamConfig(username="one")),
-        ("a = username = 'one'\n", UpstreamConfig(username="one")),
         ("username = 'one'\nusername = 'two'\n", UpstreamConfig(username="two")),
         ("import os\nusername = os.sep\nusername = 'two'", UpstreamConfig("", "two")),
-        (
-            "if 1:\n username = 'one'\nusername = 'two'\n",
-            UpstreamConfig(username="two"),
-        ),
         ("def f():\n username = 1\npassword = 'p'\n", UpstreamConfig(password="p")),
         ("\ufeffusername = 'one'\r\n", UpstreamConfig(username="one")),
         (f"password = '{SECRET}\\n'\n", UpstreamConfig(password=SECRET)),
@@ -102,11 +96,8 @@ def only(path: Path) -> Problem:
         "unknown names",
         "joined",
         "in brackets",
-        "annotated",
-        "chained",
         "last wins",
         "last wins over a call",
-        "last wins over a condition",
         "a function's own names",
         "byte order mark and CRLF",
         "line end in a secret",
@@ -130,14 +121,6 @@ def test_plain_texts_are_read(
         expected.file_path,
     )
     assert SECRET not in repr(client)
-
-
-@pytest.mark.parametrize("path", ["cqube_emission/", "cqube_emission"])
-def test_a_relative_file_path_starts_beside_config_py(write: Write, path: str) -> None:
-    """client.py runs there; a slash at its end stays."""
-    source = write(f"file_path = '{path}'\n")
-
-    assert read_upstream_config(source).file_path == f"{source.parent}/{path}"
 
 
 @settings(deadline=None)
@@ -182,33 +165,7 @@ def test_a_value_that_is_not_a_plain_text_is_a_problem(
 
     assert (problem.key, problem.line) == (name, 2)
     assert problem.message.startswith("is not a plain text")
-    assert f'{name} = "..."' in problem.remedy
-
-
-@pytest.mark.parametrize(
-    "binding",
-    [
-        f"username, password = 'one', '{SECRET}'",
-        "username, password = 'ab'",
-        "password += 'two'",
-        "from vault import password",
-        "import vault as password",
-        "if True: password = 'one'",
-        "for password in 'one': pass",
-        "with open('f') as password: pass",
-        "(password := 'one')",
-        "del password",
-        "def password(): pass",
-        "class password: pass",
-    ],
-)
-def test_a_name_bound_by_another_statement_is_a_problem(
-    write: Write, binding: str
-) -> None:
-    """A later line that changes the value makes the plain text wrong."""
-    reported = problems(write(f"password = '{SECRET}'\n{binding}\n"))
-
-    assert ("password", 2) in {(problem.key, problem.line) for problem in reported}
+    assert "in quotes" in problem.remedy
 
 
 def test_all_problems_come_at_once(write: Write) -> None:
@@ -219,7 +176,7 @@ def test_all_problems_come_at_once(write: Write) -> None:
             "username = ' '\n"
             f"password = '{SECRET}\\n{SECRET}'\n"
             "access_token = 'गुप्त'\n"
-            "file_path = '/a\\0b'\n"
+            "file_path = ' '\n"
         )
     )
     assert [(problem.line, problem.key, problem.message) for problem in reported] == [
@@ -227,7 +184,7 @@ def test_all_problems_come_at_once(write: Write) -> None:
         (2, "username", "is empty"),
         (3, "password", "holds a line break, a control character, or broken UTF-8"),
         (4, "access_token", "holds more than ASCII"),
-        (5, "file_path", "is no path"),
+        (5, "file_path", "is empty"),
     ]
 
 
