@@ -12,12 +12,12 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from emitterd.cli.output import DONE, WRONG, complain, console, print_receipts
-from emitterd.datasets.catalogue import Dataset
+from emitterd.datasets.catalogue import Dataset, DatasetKind
 from emitterd.datasets.catalogue_file import load_catalogue
 from emitterd.datasets.sample import sample_csv
 from emitterd.errors import JournalError
@@ -25,36 +25,6 @@ from emitterd.journal.reader import JournalReader
 from emitterd.model import State
 from emitterd.monitoring.status import status_record
 from emitterd.rehearsal.server import RehearsalServer
-
-MASTERS = (
-    "block_master/block_mst",
-    "cluster_master/cluster_mst",
-    "district_master/district_mst",
-    "school_master/school_mst",
-    "pat/periodic_exam_mst",
-    "pat/periodic_exam_qst_mst",
-    "diksha/diksha_tpd_mapping",
-    "diksha/diksha_api_progress_exhaust_batch_ids",
-    "sat/semester_exam_mst",
-    "sat/semester_exam_qst_mst",
-    "sat/semester_exam_subject_details",
-    "school_category/school_category_master",
-    "school_management/school_management_master",
-    "sat/semester_exam_grade_details",
-    "pat/periodic_exam_subject_details",
-    "pat/periodic_exam_grade_details",
-)
-TRANSACTIONAL = (
-    "student_attendance/student_attendance",
-    "teacher_attendance/teacher_attendance",
-    "user_location_master/user_location_master",
-    "inspection_master/inspection_master",
-    "infra_trans/infra_trans",
-    "diksha/diksha",
-    "pat/periodic_exam_result_trans",
-    "sat/semester_exam_result_trans",
-)
-"""The two trees of cQube's document "Emission Process"."""
 
 ROWS = 2000
 DEADLINE_S = 45.0
@@ -113,23 +83,30 @@ def _deliver_samples(folder: Path) -> list[dict[str, Any]]:
         configuration.write_text(CONFIGURATION.format(url=server.url))
         spool.mkdir()
         write(f"a rehearsal server listens on {server.url}")
-        _drop(spool, MASTERS)
-        write(f"{len(MASTERS)} master files are in {spool}")
+        masters = _drop(spool, DatasetKind.MASTER)
+        write(f"{masters} master files are in {spool}")
         with _daemon(configuration):
             write(f"emitterd runs; its log is {folder / 'emitterd.jsonl'}")
-            _wait_delivered(journal, len(MASTERS))
-            _drop(spool, TRANSACTIONAL)
-            write(f"{len(TRANSACTIONAL)} transactional files are dropped meanwhile")
-            _wait_delivered(journal, len(MASTERS) + len(TRANSACTIONAL))
+            _wait_delivered(journal, masters)
+            others = _drop(spool, DatasetKind.TRANSACTIONAL)
+            write(f"{others} transactional files are dropped meanwhile")
+            _wait_delivered(journal, masters + others)
         write(f"the bucket holds {len(server.objects)} objects")
     with JournalReader(journal) as reader:
         return list(reader.entries(State.DELIVERED))
 
 
-def _drop(spool: Path, titles: Iterable[str]) -> None:
-    for dataset in load_catalogue().datasets:
-        if dataset.title in titles:
-            _write_sample(spool, dataset)
+def _drop(spool: Path, kind: DatasetKind) -> int:
+    """Write a sample of each dataset of a kind, and return how many there are."""
+    datasets = [
+        dataset
+        for dataset in load_catalogue().datasets
+        # `configure_datasource/` takes files of any name.
+        if dataset.kind is kind and dataset.name
+    ]
+    for dataset in datasets:
+        _write_sample(spool, dataset)
+    return len(datasets)
 
 
 @contextlib.contextmanager

@@ -238,11 +238,11 @@ def test_second_signal_stops_at_once(
 
 
 def test_demo_delivers_both_trees(tmp_path: Path) -> None:
-    """The demo delivers the 24 files and prints a receipt for each."""
+    """The demo delivers the 34 files and prints a receipt for each."""
     done = emitterd("demo", "--keep", str(tmp_path / "kept"), cwd=tmp_path)
 
     assert done.returncode == 0, done.stderr
-    assert "24 files delivered" in done.stdout
+    assert "34 files delivered" in done.stdout
     assert "pat/periodic_exam_result_trans.zip" in done.stdout
     assert (tmp_path / "kept" / "emitterd.jsonl").exists()
 

@@ -8,12 +8,22 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from emitterd.cli.demo import MASTERS, TRANSACTIONAL
 from emitterd.datasets.catalogue_file import load_catalogue
 from emitterd.datasets.sample import sample_csv
 from soak.ledger import Ledger
 
-DATASETS = (*MASTERS[:5], *TRANSACTIONAL[:5])
+DATASETS = (
+    "block_master/block_mst",
+    "cluster_master/cluster_mst",
+    "district_master/district_mst",
+    "school_master/school_mst",
+    "pat/periodic_exam_mst",
+    "student_attendance/student_attendance",
+    "teacher_attendance/teacher_attendance",
+    "user_location_master/user_location_master",
+    "inspection_master/inspection_master",
+    "infra_trans/infra_trans",
+)
 FILES_MAX = 300
 """So many delivered files stay in the folder; the oldest are deleted."""
 

@@ -180,7 +180,7 @@ def test_all_problems_come_at_once(write: Write) -> None:
         )
     )
     assert [(problem.line, problem.key, problem.message) for problem in reported] == [
-        (1, "emission_url", "has no scheme"),
+        (1, "emission_url", "is not a plain URL"),
         (2, "username", "is empty"),
         (3, "password", "holds a line break, a control character, or broken UTF-8"),
         (4, "access_token", "holds more than ASCII"),
