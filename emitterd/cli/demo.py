@@ -16,7 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from emitterd.cli.output import DONE, WRONG, complain, console, print_receipts
+import click
+
+from emitterd.cli.output import DONE, console, print_receipts
 from emitterd.datasets.catalogue import Dataset, DatasetKind
 from emitterd.datasets.catalogue_file import load_catalogue
 from emitterd.datasets.sample import sample_csv
@@ -52,8 +54,7 @@ def show(keep: Path | None) -> int:
     if keep is not None:
         keep.mkdir(parents=True, exist_ok=True)
         if any(keep.iterdir()):
-            complain(f"{keep} is not empty: name a new folder")
-            return WRONG
+            raise click.ClickException(f"{keep} is not empty: name a new folder")
     try:
         if keep is not None:
             receipts = _deliver_samples(keep)
@@ -61,8 +62,7 @@ def show(keep: Path | None) -> int:
             with tempfile.TemporaryDirectory(prefix="emitterd-demo-") as folder:
                 receipts = _deliver_samples(Path(folder))
     except TimeoutError as error:
-        complain(str(error))
-        return WRONG
+        raise click.ClickException(str(error)) from error
     print_receipts(receipts)
     console().print(f"{len(receipts)} files delivered, each whole and once")
     return DONE

@@ -6,14 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from emitterd.cli.output import (
-    DONE,
-    USAGE,
-    WRONG,
-    complain,
-    print_array,
-    print_inspections,
-)
+import click
+
+from emitterd.cli.output import DONE, WRONG, print_array, print_inspections
 from emitterd.codes import Code
 from emitterd.config.settings import SpoolSettings, load_part
 from emitterd.config.sources import find
@@ -51,8 +46,9 @@ def inspect_files(
     if dataset is not None and dataset not in titles:
         nearest = near(dataset, titles)
         message = f"there is no dataset {display(os.fsencode(dataset))}"
-        complain(f"{message}: did you mean {nearest}?" if nearest else message)
-        return USAGE
+        raise click.BadParameter(
+            f"{message}: did you mean {nearest}?" if nearest else message
+        )
     verdicts = set()
 
     def records() -> Iterator[dict[str, Any]]:

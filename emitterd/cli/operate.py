@@ -4,7 +4,9 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from emitterd.cli.output import DONE, USAGE, WRONG, complain, print_outcome, say
+import click
+
+from emitterd.cli.output import DONE, WRONG, complain, print_outcome, say
 from emitterd.config.settings import load_part
 from emitterd.config.sources import find
 from emitterd.errors import JournalError, JournalLocked
@@ -39,8 +41,7 @@ def operate(
     try:
         paths = _paths(journal, Spool(settings.spool.directory), names)
     except OutsideSpool as error:
-        complain(str(error))
-        return USAGE
+        raise click.UsageError(str(error)) from error
     sudo_user = os.environ.get("SUDO_USER", "")
     request = OperationRequest(operation, paths, state, sudo_user)
     try:
@@ -63,8 +64,8 @@ def rebuild(config: Path | None) -> int:
     journal, rule = settings.journal.path, settings.spool
     spool = Spool(rule.directory)
     if spool.lost():
-        complain(f"E105 the watched folder {display(bytes(spool.root))} is not there")
-        return WRONG
+        folder = display(bytes(spool.root))
+        raise click.ClickException(f"E105 the watched folder {folder} is not there")
     report = rebuild_journal(journal, spool, Selection(rule.include, rule.exclude))
     if report is None:
         say(f"{journal} is not damaged: there is nothing to rebuild")

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from itertools import islice, zip_longest
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
+import click
+
 from emitterd.errors import (
     ConfigError,
-    EmitterError,
     IllegalTransition,
     JournalError,
     JournalFull,
@@ -43,8 +44,8 @@ class Diagnosis:
     remedy: str = ""
 
 
-DONE, WRONG, USAGE, INTERNAL, LOCKED, CONFIGURATION = 0, 1, 2, 70, 75, 78
-"""The exit codes."""
+DONE, WRONG, INTERNAL, LOCKED, CONFIGURATION = 0, 1, 70, 75, 78
+"""The exit codes; wrong usage is click's 2."""
 
 _EXIT_CODES = {
     JournalLocked: LOCKED,
@@ -350,24 +351,23 @@ def _coloured(word: str) -> str:
 
 
 def report_errors(work: Callable[[], int]) -> int:
-    """Run a command and return its exit code; known errors become messages."""
+    """Run a command and return its exit code; known errors become messages.
+
+    Raises `OSError` if standard output cannot take all of it.
+    """
     if sys.stdout is None:
         # The shell started it with `>&-`.
-        complain("standard output is closed")
-        return WRONG
+        raise click.ClickException("standard output is closed")
     try:
-        try:
-            code = work()
-        except ConfigError as error:
-            with _standard_error():
-                print_problems(error)
-            code = CONFIGURATION
-        except JournalError as error:
-            complain_of(error)
-            code = _EXIT_CODES.get(type(error), CONFIGURATION)
-        sys.stdout.flush()
-    except OSError as error:
-        return stopped_by(error)
+        code = work()
+    except ConfigError as error:
+        with _standard_error():
+            print_problems(error)
+        code = CONFIGURATION
+    except JournalError as error:
+        complain(f"{error.code} {error}", f"  {error.remedy}")
+        code = _EXIT_CODES.get(type(error), CONFIGURATION)
+    sys.stdout.flush()
     return code
 
 
@@ -385,9 +385,7 @@ def stopped_by(error: OSError) -> int:
     except OSError:
         _discard(sys.stdout)
         problem = f"cannot write to standard output: {reason}"
-    if not isinstance(error, BrokenPipeError):
-        # A broken pipe is no error: `head` has read enough.
-        complain(problem)
+    complain(problem)
     return WRONG
 
 
@@ -415,11 +413,6 @@ def complain(*lines: str) -> None:
     """Print lines about a problem on standard error."""
     with _standard_error():
         print(*lines, sep="\n", file=sys.stderr)
-
-
-def complain_of(error: EmitterError) -> None:
-    """Print an error on standard error, with its code and what to do about it."""
-    complain(f"{error.code} {error}", f"  {error.remedy}")
 
 
 def print_array(rows: Iterable[dict[str, Any]]) -> None:

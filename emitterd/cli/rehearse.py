@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from emitterd.cli.output import DONE, WRONG, complain, console, print_table
+import click
+
+from emitterd.cli.output import DONE, console, print_table
 from emitterd.rehearsal.faults import FAULTS
 from emitterd.rehearsal.server import RehearsalServer
 from emitterd.service.signals import Signals
@@ -51,6 +53,6 @@ def serve(
                 write(f"fault {name} fired {count} times")
             write(f"{len(server.objects)} objects stored")
     except OSError as error:
-        complain(f"cannot listen on {host}:{port}: {error.strerror}")
-        return WRONG
+        message = f"cannot listen on {host}:{port}: {error.strerror}"
+        raise click.ClickException(message) from error
     return DONE

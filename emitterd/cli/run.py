@@ -5,19 +5,22 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
-from emitterd.cli.output import CONFIGURATION, DONE, Bars, complain, print_undelivered
+from emitterd.cli.output import Bars, complain, print_undelivered
 from emitterd.codes import load_texts
 from emitterd.config.settings import Config, load
 from emitterd.config.sources import find
+from emitterd.errors import ConfigError, Problem
 from emitterd.service.daemon import Daemon
 from emitterd.service.logging import configure
+from emitterd.text import shown
 
 
 def run(config: Path | None) -> int:
     """Watch and deliver until a signal."""
     # A disk that is mounted late must not keep the service from starting.
     settings = _load(config, awaits_folder=True)
-    return _configure_log(settings) or Daemon(settings).run()
+    _configure_log(settings)
+    return Daemon(settings).run()
 
 
 def once(config: Path | None, wait_s: float) -> int:
@@ -25,8 +28,7 @@ def once(config: Path | None, wait_s: float) -> int:
     settings = _load(config)
     terminal = sys.stdout.isatty() and sys.stderr.isatty()
     # Progress bars and log lines of files would overwrite each other.
-    if code := _configure_log(settings, quiet=terminal):
-        return code
+    _configure_log(settings, quiet=terminal)
     with Bars() if terminal else nullcontext() as bars:
         daemon = Daemon(settings, bars)
         code, left = daemon.once(wait_s)
@@ -43,8 +45,8 @@ def _load(path: Path | None, *, awaits_folder: bool = False) -> Config:
     return load(find(path, os.environ), os.environ, awaits_folder=awaits_folder)
 
 
-def _configure_log(settings: Config, *, quiet: bool = False) -> int:
-    """Open the log; return the exit code: not 0 if that fails."""
+def _configure_log(settings: Config, *, quiet: bool = False) -> None:
+    """Open the log; raises `ConfigError` if that fails."""
     # Read now: later, a daemon without a free file descriptor must still report errors.
     load_texts()
     level = settings.log.level
@@ -53,6 +55,6 @@ def _configure_log(settings: Config, *, quiet: bool = False) -> int:
     try:
         configure(level, settings.log.file)
     except OSError as error:
-        complain(f"cannot open {settings.log.file}: {error.strerror}")
-        return CONFIGURATION
-    return DONE
+        message = f"{shown(settings.log.file)} cannot be opened: {error.strerror}"
+        problem = Problem("log.file", None, message, "correct the path or permissions")
+        raise ConfigError(shown(settings.source), [problem]) from error

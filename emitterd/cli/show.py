@@ -14,11 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from emitterd.cli.output import (
     DONE,
-    USAGE,
     WRONG,
-    complain,
     print_array,
     print_entries,
     print_explanation,
@@ -117,8 +117,7 @@ def list_skipped(config: Path | None, *, as_json: bool) -> int:
     with _open_sources(config) as (status_reader, _):
         if status_reader.spool.lost():
             folder = display(os.fsencode(status_reader.spool.root))
-            complain(f"E105 the watched folder {folder} is not there")
-            return WRONG
+            raise click.ClickException(f"E105 the watched folder {folder} is not there")
         records = (status.record() for status in skipped(status_reader))
         (print_array if as_json else print_skipped)(records)
     return DONE
@@ -132,8 +131,7 @@ def explain_path(config: Path | None, text: str, *, as_json: bool) -> int:
         try:
             path = locate(status_reader.spool, reader, text)
         except OutsideSpool as error:
-            complain(str(error))
-            return USAGE
+            raise click.UsageError(str(error)) from error
         explanation = explain(status_reader, reader, path)
     if as_json:
         print_object(explanation.record())

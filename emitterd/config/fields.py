@@ -263,7 +263,7 @@ def _split(value: object) -> SplitResult:
     try:
         parts = urlsplit(url)
         # `port` raises for anything but a number.
-        valid = parts.hostname and (parts.port is None or parts.port > 0)
+        valid = parts.hostname and parts.port != 0
     except ValueError:
         valid = False
     if not valid or not url.isascii() or not url.isprintable() or set(url) & set(" ?#"):
@@ -271,7 +271,7 @@ def _split(value: object) -> SplitResult:
             "is not a plain URL",
             "write it as https://host/path, in ASCII, without blanks, ? and #",
         )
-    return parts
+    return urlsplit(url)
 
 
 def _check_range(entry: object) -> None:

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from emitterd.cli.demo import MASTERS, TRANSACTIONAL
 from emitterd.journal.journal import Journal
 from emitterd.rehearsal.server import RehearsalServer
 from support.faults import fault_list
 from support.installation import Installation
 from support.page import admission
+from support.trees import MASTERS, TRANSACTIONAL
 from support.waiting import wait_until
 from support.zips import sample
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from emitterd.cli.demo import MASTERS, TRANSACTIONAL
 from emitterd.rehearsal.server import RehearsalServer
 from support.faults import fault_list
 from support.installation import Installation
+from support.trees import MASTERS, TRANSACTIONAL
 from support.waiting import wait_until
 
 TREE = [f"{dataset}.zip" for dataset in MASTERS + TRANSACTIONAL]

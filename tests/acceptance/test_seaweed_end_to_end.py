@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from emitterd.cli.demo import MASTERS, TRANSACTIONAL
 from support.installation import PASSWORD, Installation
 from support.seaweed import BotoEmission, Seaweed, empty, objects, read
+from support.trees import MASTERS, TRANSACTIONAL
 from support.waiting import wait_until
 
 TREE = [f"{dataset}.zip" for dataset in MASTERS + TRANSACTIONAL]

@@ -11,19 +11,9 @@ from pathlib import Path
 from emitterd.datasets.catalogue_file import load_catalogue
 from emitterd.datasets.sample import sample_csv
 from soak.ledger import Ledger
+from support.trees import MASTERS, TRANSACTIONAL
 
-DATASETS = (
-    "block_master/block_mst",
-    "cluster_master/cluster_mst",
-    "district_master/district_mst",
-    "school_master/school_mst",
-    "pat/periodic_exam_mst",
-    "student_attendance/student_attendance",
-    "teacher_attendance/teacher_attendance",
-    "user_location_master/user_location_master",
-    "inspection_master/inspection_master",
-    "infra_trans/infra_trans",
-)
+DATASETS = (*MASTERS[:5], *TRANSACTIONAL[:5])
 FILES_MAX = 300
 """So many delivered files stay in the folder; the oldest are deleted."""
 

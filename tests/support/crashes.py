@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from emitterd.cli.demo import MASTERS, TRANSACTIONAL
 from emitterd.codes import Code
 from emitterd.errors import Decision, DeliveryError
 from emitterd.failpoints import Point
@@ -23,6 +22,7 @@ from emitterd.rehearsal.server import RehearsalServer
 from support.faults import fault_list
 from support.installation import DEADLINE_S, Installation, Process
 from support.oracle import Oracle
+from support.trees import MASTERS, TRANSACTIONAL
 from support.waiting import wait_until
 
 FILES = [f"{dataset}.zip" for dataset in (*MASTERS[:4], *TRANSACTIONAL[:2])]
