@@ -25,7 +25,7 @@ def reset_peak(pid: int) -> None:
 def cpu_s(pid: int) -> float:
     """Return the time that its living threads ran, in seconds; finer than by ticks."""
     tasks = Path(f"/proc/{pid}/task").iterdir()
-    return sum(int((one / "schedstat").read_text().split()[0]) for one in tasks) / NS
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / NS
 
 
 def wakings(pid: int) -> dict[str, int]:

@@ -75,8 +75,8 @@ def shares(found: Counter[str]) -> dict[str, float]:
     """Return the share of each room, the largest first; without start and waits."""
     running = Counter({k: v for k, v in found.items() if k not in {IMPORTS, WAITING}})
     total = running.total() or 1
-    told = {k: v / total for k, v in running.most_common() if v / total >= LEAST}
-    return told | {"the rest": max(0.0, 1 - sum(told.values()))}
+    reported = {k: v / total for k, v in running.most_common() if v / total >= LEAST}
+    return reported | {"the rest": max(0.0, 1 - sum(reported.values()))}
 
 
 def _profile(

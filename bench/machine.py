@@ -23,7 +23,7 @@ def describe(folder: Path) -> dict[str, str]:
         f" SQLite {sqlite3.sqlite_version}",
         "packages": ", ".join(filter(None, map(_package, PACKAGES))),
         "tools": _first_line("curl", "--version"),
-        "load before": " ".join(f"{one:.2f}" for one in os.getloadavg()),
+        "load before": " ".join(f"{item:.2f}" for item in os.getloadavg()),
     }
 
 

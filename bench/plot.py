@@ -22,9 +22,9 @@ def draw(contestants: Mapping[str, Mapping[str, Sequence[float]]], path: Path) -
     axes = figure.subplots()
     for (name, metric), points in _curves(contestants).items():
         rows = sorted(points)
-        middles = [median(points[one]) for one in rows]
-        below = [a - min(points[one]) for a, one in zip(middles, rows, strict=True)]
-        above = [max(points[one]) - a for a, one in zip(middles, rows, strict=True)]
+        middles = [median(points[row]) for row in rows]
+        below = [a - min(points[item]) for a, item in zip(middles, rows, strict=True)]
+        above = [max(points[item]) - a for a, item in zip(middles, rows, strict=True)]
         axes.errorbar(
             rows, middles, yerr=[below, above], marker="o", capsize=3,
             label=f"{name}: {metric}",

@@ -42,7 +42,7 @@ def cell(values: Sequence[float]) -> str:
     """Return the median, and the range in brackets where it says more."""
     if not values:
         return ""
-    middle, least, most = (number(one(values)) for one in (median, min, max))
+    middle, least, most = (number(item(values)) for item in (median, min, max))
     return middle if least == most else f"{middle} ({least} … {most})"
 
 
@@ -57,15 +57,18 @@ def section(outcome: Outcome) -> str:
     """Return the part of a benchmark: what was done, and who took how long."""
     scenario = outcome.scenario
     used = {name for sheet in outcome.sheets for name in sheet.figures}
-    metrics = [one for one in scenario.metrics if one.name in used]
+    metrics = [metric for metric in scenario.metrics if metric.name in used]
     header = [
         "",
-        *(f"{one.label}, {one.unit}" if one.unit else one.label for one in metrics),
+        *(
+            f"{metric.label}, {metric.unit}" if metric.unit else metric.label
+            for metric in metrics
+        ),
     ]
     peers = len(outcome.sheets) > 1
     lines = [header + ["emitterd against it, times"] * peers]
     for sheet in outcome.sheets:
-        cells = [cell(sheet.figures.get(one.name, [])) for one in metrics]
+        cells = [cell(sheet.figures.get(metric.name, [])) for metric in metrics]
         lines.append([sheet.name, *cells, *([_against(outcome, sheet)] * peers)])
     if not peers:
         lines = [list(column) for column in zip(*lines, strict=True)]
@@ -81,7 +84,7 @@ def _against(outcome: Outcome, sheet: Sheet) -> str:
     first, name = outcome.first, outcome.scenario.main
     if sheet is first or not (first.figures.get(name) and sheet.figures.get(name)):
         return "1" if sheet is first else ""
-    metric = next(one for one in outcome.scenario.metrics if one.name == name)
+    metric = next(metric for metric in outcome.scenario.metrics if metric.name == name)
     return number(ratio(metric, first.figures[name], sheet.figures[name]))
 
 
@@ -92,16 +95,18 @@ def goals(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
         for outcome in outcomes
         for goal in outcome.scenario.goals
         # Of several sources none may have the peer's name.
-        if not goal.against or goal.against in {one.name for one in outcome.sheets}
+        if not goal.against or goal.against in {sheet.name for sheet in outcome.sheets}
     ]
 
 
 def judged(outcome: Outcome, goal: Goal) -> dict[str, Any]:
     """Hold the median of the first emitterd against a goal."""
-    metric = next(one for one in outcome.scenario.metrics if one.name == goal.metric)
+    metric = next(
+        metric for metric in outcome.scenario.metrics if metric.name == goal.metric
+    )
     mine = outcome.first.figures[goal.metric]
     if goal.against:
-        peer = next(one for one in outcome.sheets if one.name == goal.against)
+        peer = next(sheet for sheet in outcome.sheets if sheet.name == goal.against)
         found, unit = ratio(metric, mine, peer.figures[goal.metric]), "times"
         found, more = (1 / found, False) if goal.at_most else (found, True)
     else:
@@ -120,12 +125,12 @@ def goals_table(found: Sequence[dict[str, Any]]) -> str:
     """Return the table of what was to be reached."""
     rows = [
         [
-            one["title"],
-            one["goal"],
-            f"{number(one['measured'])} {one['unit']}".strip(),
-            "reached" if one["reached"] else MISSED,
+            match["title"],
+            match["goal"],
+            f"{number(match['measured'])} {match['unit']}".strip(),
+            "reached" if match["reached"] else MISSED,
         ]
-        for one in found
+        for match in found
     ]
     return table(["", "to reach", "measured", ""], rows)
 
@@ -153,21 +158,21 @@ def as_json(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     """Return all figures, round by round."""
     return [
         {
-            "scenario": one.scenario.name,
-            "rounds": one.rounds,
-            "sizes": one.sizes,
-            "took_s": round(one.took_s, 1),
+            "scenario": outcome.scenario.name,
+            "rounds": outcome.rounds,
+            "sizes": outcome.sizes,
+            "took_s": round(outcome.took_s, 1),
             "metrics": {
                 metric.name: {
                     "label": metric.label,
                     "unit": metric.unit,
                     "more_is_better": metric.more,
                 }
-                for metric in one.scenario.metrics
+                for metric in outcome.scenario.metrics
             },
-            "contestants": {sheet.name: sheet.figures for sheet in one.sheets},
+            "contestants": {sheet.name: sheet.figures for sheet in outcome.sheets},
         }
-        for one in outcomes
+        for outcome in outcomes
     ]
 
 
@@ -179,7 +184,7 @@ def markdown(found: dict[str, Any], outcomes: Sequence[Outcome]) -> str:
     parts = [head]
     if found["goals"] and not found["quick"]:
         parts.append("### What was to be reached\n\n" + goals_table(found["goals"]))
-    parts += [section(one) for one in outcomes]
+    parts += [section(outcome) for outcome in outcomes]
     if found.get("profiles"):
         parts.append(
             "### Where the time goes\n\n" + PROFILED + profiles(found["profiles"])

@@ -100,9 +100,9 @@ def _fresh(bench: Bench, sizes: dict[str, int]) -> Iterator[list[Case]]:
 
     ways: dict[str, Drop] = {"by rename": renamed, "by close": closed}
     yield [
-        Case(f"{one.name}, {way}", one.measure, ours=True)
+        Case(f"{our.name}, {way}", our.measure, ours=True)
         for way, drop in ways.items()
-        for one in ours(bench, partial(measure, drop))
+        for our in ours(bench, partial(measure, drop))
     ]
 
 

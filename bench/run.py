@@ -47,8 +47,8 @@ BEGIN = "<!-- begin: what `bench/run` wrote -->\n"
 INSTALL = ".venv/bin/pip install -e '.[test,bench]'"
 
 SCENARIOS: dict[str, Scenario] = {
-    one.name: one
-    for one in (
+    item.name: item
+    for item in (
         LATENCY, SMALL, ENGINE, LARGE, FRESH_FILE, FAIR, RESTART, BACKLOG, FLAT, IDLE,
         STATUS,
     )
@@ -106,7 +106,7 @@ def facts(options: argparse.Namespace, bench: Bench) -> dict[str, Any]:
         "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         "quick": options.quick,
         "machine": describe(bench.folder),
-        "sources": {one.name: one.commit() for one in bench.sources},
+        "sources": {source.name: source.commit() for source in bench.sources},
     }
 
 
@@ -139,7 +139,9 @@ def write(found: dict[str, Any], text: str, document: Path = DOCUMENT) -> None:
     """
     figures = document.with_suffix(".json")
     picture = document.with_name(f"{document.stem}-{FLAT.name}.svg")
-    (flat,) = (one for one in found["scenarios"] if one["scenario"] == FLAT.name)
+    (flat,) = (
+        scenario for scenario in found["scenarios"] if scenario["scenario"] == FLAT.name
+    )
     whole = written(
         document.read_text("utf-8"),
         f"{text}\n![{FLAT.title}]({picture.name})\n\n"

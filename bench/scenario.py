@@ -112,8 +112,8 @@ class Bench:
         """Remove what a benchmark has left; the S3 engine goes on."""
         kept = self._seaweed.directory if self._seaweed is not None else None
         places = filter(None, (self.folder, self._memory))
-        found = (one for place in places for one in place.iterdir())
-        paths = [str(one) for one in found if one != kept]
+        found = (file for place in places for file in place.iterdir())
+        paths = [str(match) for match in found if match != kept]
         # A million files: by a tool that does nothing else.
         subprocess.run(["rm", "-rf", "--", *paths], check=True)  # noqa: S603, S607
 

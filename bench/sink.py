@@ -190,10 +190,10 @@ class Desk:
     def obey(self, order: dict[str, Any]) -> dict[str, object]:
         """Carry out one order; return the answer."""
         if "reset" in order:
-            told: dict[str, Any] = order["reset"]
-            if signer := told.pop("signer", None):
-                told["signer"] = Signer(*signer)
-            self.store = Store(**{"bucket_url": f"{self.url}/{BUCKET}", **told})
+            reported: dict[str, Any] = order["reset"]
+            if signer := reported.pop("signer", None):
+                reported["signer"] = Signer(*signer)
+            self.store = Store(**{"bucket_url": f"{self.url}/{BUCKET}", **reported})
         store = self.store
         answer: dict[str, object] = {
             "url": f"{self.url}/data",

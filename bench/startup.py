@@ -37,8 +37,8 @@ STEADY = Metric("steady", "slowest quarter of the mean", more=True)
 
 def _restart(bench: Bench, sizes: dict[str, int]) -> Iterator[list[Case]]:
     yield [
-        Case(one.name, _Restart(bench, one, sizes["files"]).measure, ours=True)
-        for one in bench.sources
+        Case(source.name, _Restart(bench, source, sizes["files"]).measure, ours=True)
+        for source in bench.sources
     ]
 
 
@@ -132,7 +132,7 @@ def _rates(counts: list[tuple[float, int]]) -> Figures:
     """Return the rate in each quarter of the time, and how even they are."""
     begin, end = counts[0][0], counts[-1][0]
     edges = [begin + (end - begin) * n / 4 for n in range(5)]
-    marks = [min(counts, key=lambda one: abs(one[0] - edge)) for edge in edges]
+    marks = [min(counts, key=lambda value: abs(value[0] - edge)) for edge in edges]
     rates = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in pairwise(marks)]
     found = {f"rate_{n}": rate for n, rate in enumerate(rates, 1)}
     return found | {"steady": min(rates) / mean(rates)}
@@ -142,7 +142,7 @@ def _grown(daemon: Daemon, subject: Subject) -> Figures:
     took_s = time.time() - daemon.began_at
     admitted = subject.count("file.admitted")
     journal_bytes = sum(
-        one.stat().st_size for one in _journal(subject.journal) if one.exists()
+        item.stat().st_size for item in _journal(subject.journal) if item.exists()
     )
     return {
         "peak_mib": gauges.peak_bytes(daemon.pid) / MIB,

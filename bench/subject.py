@@ -134,7 +134,7 @@ class Subject:
 
     def last_at(self, name: str) -> float:
         """Return when an event was logged last, in seconds since the epoch."""
-        events = [one for one in self.events(name) if one["event"] == name]
+        events = [event for event in self.events(name) if event["event"] == name]
         if not events:
             raise Failed(f"no {name} in the log:\n{self.log.read_text()[-2000:]}")
         return instant(events[-1])
@@ -206,8 +206,8 @@ def run(command: Sequence[str], environment: dict[str, str] | None, log: Path) -
         )
     ended_at = time.time()
     if done.returncode:
-        told = log.read_text(errors="replace")[-2000:]
-        raise Failed(f"{command[0]} ended with {done.returncode}:\n{told}")
+        message = log.read_text(errors="replace")[-2000:]
+        raise Failed(f"{command[0]} ended with {done.returncode}:\n{message}")
     return Ran(began_at, ended_at, _children_s() - before)
 
 

@@ -70,7 +70,7 @@ class Command:
     @property
     def usage(self) -> str:
         """Its synopsis, in Markdown."""
-        words = [one.usage for one in self.options]
+        words = [option.usage for option in self.options]
         words += [argument for argument, _ in self.arguments]
         return " ".join([f"`{PROGRAM} {self.name}`", *words])
 
@@ -78,13 +78,13 @@ class Command:
 def commands() -> list[Command]:
     """Return every command, in the order of `emitterd --help`."""
     known = getattr(command, "commands", {})
-    return [_command(name, one) for name, one in known.items()]
+    return [_command(name, item) for name, item in known.items()]
 
 
 def manual(operations: str) -> str:
     """Return emitterd(1), with the tables of docs/operations.md."""
     common = _common()
-    said = sections(operations)
+    reported = sections(operations)
     parts = [
         _head(PROGRAM.upper(), 1),
         _section("Name", rf"{PROGRAM} \- {inline(NAME)}"),
@@ -94,10 +94,13 @@ def manual(operations: str) -> str:
             ".br",
             inline(f"`{PROGRAM}` `--help` | `--version`"),
         ),
-        _section("Description", roff(said[""])),
-        _section("Commands", *(line for one in commands() for line in _told(one))),
-        _section("Options", *(line for one in common for line in one.entry())),
-        *(_section(title, roff(said[name])) for name, title in FROM_OPERATIONS.items()),
+        _section("Description", roff(reported[""])),
+        _section("Commands", *(line for item in commands() for line in _told(item))),
+        _section("Options", *(line for item in common for line in item.entry())),
+        *(
+            _section(title, roff(reported[name]))
+            for name, title in FROM_OPERATIONS.items()
+        ),
         _section(
             "See also",
             ".BR emitter.yaml (5),",
@@ -110,12 +113,12 @@ def manual(operations: str) -> str:
 
 def configuration(document: str) -> str:
     """Return emitter.yaml(5), which is docs/configuration.md."""
-    said = sections(document)
+    reported = sections(document)
     parts = [
         _head("EMITTER.YAML", 5),
         _section("Name", rf"emitter.yaml \- configuration of {PROGRAM}"),
-        _section("Description", roff(said.pop(""))),
-        *(_section(name, roff(words, _key)) for name, words in said.items()),
+        _section("Description", roff(reported.pop(""))),
+        *(_section(name, roff(words, _key)) for name, words in reported.items()),
         _section("See also", f".BR {PROGRAM} (1)"),
     ]
     return "".join(parts)
@@ -145,8 +148,10 @@ def files(docs: Path) -> dict[str, str]:
 
 def _common() -> list[Option]:
     """Return the options that are described once: the program's own, and shared."""
-    every = [option for one in commands() for option in one.options]
-    shared = [one for one in dict.fromkeys(every) if every.count(one) >= SHARED]
+    every = [option for item in commands() for option in item.options]
+    shared = [
+        fromkey for fromkey in dict.fromkeys(every) if every.count(fromkey) >= SHARED
+    ]
     names = tuple(command.context_settings["help_option_names"])
     own = Option(names, "", "Say how the program, or a command, is used.")
     return [*_options(command), own, *shared]
@@ -154,45 +159,46 @@ def _common() -> list[Option]:
 
 def _command(name: str, known: object) -> Command:
     arguments = tuple(
-        (_argument(one), getattr(one, "help", None) or "")
-        for one in getattr(known, "params", ())
-        if one.param_type_name == "argument"
+        (_argument(item), getattr(item, "help", None) or "")
+        for item in getattr(known, "params", ())
+        if item.param_type_name == "argument"
     )
     return Command(name, getattr(known, "help", ""), arguments, _options(known))
 
 
 def _argument(known: object) -> str:
     name = getattr(known, "metavar", None) or getattr(known, "name", "").upper()
-    said = name.replace("...", "…")
-    return said if getattr(known, "required", False) else f"[{said}]"
+    reported = name.replace("...", "…")
+    return reported if getattr(known, "required", False) else f"[{reported}]"
 
 
 def _options(known: object) -> tuple[Option, ...]:
     return tuple(
         Option(
-            tuple(one.opts),
-            "" if one.is_flag else one.opts[0].lstrip("-").upper(),
+            tuple(item.opts),
+            "" if item.is_flag else item.opts[0].lstrip("-").upper(),
             _help(
-                one.help or "", None if one.is_flag else one.to_info_dict()["default"]
+                item.help or "",
+                None if item.is_flag else item.to_info_dict()["default"],
             ),
         )
-        for one in getattr(known, "params", ())
-        if one.param_type_name == "option"
+        for item in getattr(known, "params", ())
+        if item.param_type_name == "option"
     )
 
 
-def _help(said: str, default: object) -> str:
-    words = sentence(said)
+def _help(message: str, default: object) -> str:
+    words = sentence(message)
     return words if default in {None, ""} else f"{words} Default: `{default}`."
 
 
-def _told(one: Command) -> Iterator[str]:
+def _told(item: Command) -> Iterator[str]:
     common = _common()
-    yield from (f".SS {escaped(one.name)}", *text(one.usage), ".PP", *text(one.help))
-    for argument, said in one.arguments:
-        if said:
-            yield from entry(argument, sentence(said))
-    for option in one.options:
+    yield from (f".SS {escaped(item.name)}", *text(item.usage), ".PP", *text(item.help))
+    for argument, message in item.arguments:
+        if message:
+            yield from entry(argument, sentence(message))
+    for option in item.options:
         if option not in common:
             yield from option.entry()
 
@@ -205,10 +211,10 @@ def _key(cells: list[str]) -> tuple[str, str]:
 
 
 def _head(title: str, number: int) -> str:
-    said = f'"{PROGRAM} {__version__}" "{PROGRAM}"'
+    reported = f'"{PROGRAM} {__version__}" "{PROGRAM}"'
     warning = rf".\" Made by `python -m {PROGRAM}.manual docs`: mend its sources."
     # No date, which would be another one each time; no hyphen in what is copied.
-    return f'{warning}\n.TH {title} {number} "" {said}\n.nh\n.ad l\n'
+    return f'{warning}\n.TH {title} {number} "" {reported}\n.nh\n.ad l\n'
 
 
 def _section(title: str, *lines: str) -> str:

@@ -24,7 +24,7 @@ def sections(markdown: str) -> dict[str, str]:
     """Return the text below each `##` heading; what comes before the first is at ""."""
     body = re.sub(r"\A# .*\n", "", markdown)
     first, *others = re.split(r"^## ", body, flags=re.MULTILINE)
-    return {"": first} | dict(one.split("\n", 1) for one in others)
+    return {"": first} | dict(other.split("\n", 1) for other in others)
 
 
 def plain(cells: list[str]) -> tuple[str, str]:
@@ -53,22 +53,22 @@ def text(markdown: str) -> list[str]:
     """Return a paragraph as lines: each sentence on its own, and none too long."""
     return [
         _guarded(line)
-        for one in _SENTENCE.split(inline(markdown))
+        for item in _SENTENCE.split(inline(markdown))
         for line in textwrap.wrap(
-            one, WIDTH, break_long_words=False, break_on_hyphens=False
+            item, WIDTH, break_long_words=False, break_on_hyphens=False
         )
     ]
 
 
 def inline(markdown: str) -> str:
     """Return a line with code and stress in bold, and links as their words."""
-    said, at = "", 0
+    reported, at = "", 0
     for match in _SPAN.finditer(markdown):
         code, stress, words = match.groups()
-        said += _plain(markdown[at : match.start()])
-        said += inline(words) if words else rf"\fB{_verbatim(code or stress)}\fR"
+        reported += _plain(markdown[at : match.start()])
+        reported += inline(words) if words else rf"\fB{_verbatim(code or stress)}\fR"
         at = match.end()
-    return _guarded(said + _plain(markdown[at:]))
+    return _guarded(reported + _plain(markdown[at:]))
 
 
 def escaped(text: str) -> str:
@@ -78,8 +78,8 @@ def escaped(text: str) -> str:
 
 def sentence(words: str) -> str:
     """Return the words with a capital and a full stop; code keeps its letters."""
-    said = words[:1].upper() + words[1:]
-    return said if said.endswith((".", "…", ":")) else f"{said}."
+    reported = words[:1].upper() + words[1:]
+    return reported if reported.endswith((".", "…", ":")) else f"{reported}."
 
 
 def _block(block: str, row: Row) -> Iterator[str]:

@@ -198,7 +198,7 @@ class Daemon:
         """Carry out an operator command, in the thread of its caller."""
         components = self._components
         report = components.operations.apply(request, user, self._applied)
-        done = (display(one.path) for one in report.results if not one.refusal)
+        done = (display(result.path) for result in report.results if not result.refusal)
         if report.done:
             log.info(
                 "operator.acted",

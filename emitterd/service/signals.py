@@ -42,8 +42,8 @@ class Signals:
         self._wakeup_before = signal.set_wakeup_fd(
             self._pipe[1], warn_on_full_buffer=False
         )
-        for one in STOPS:
-            self._before[one] = signal.signal(one, self._count)
+        for item in STOPS:
+            self._before[item] = signal.signal(item, self._count)
         if self._hangup:
             self._before[HANGUP] = signal.signal(HANGUP, self._count_hangup)
         unblocked = {HANGUP} if self._hangup else set()
@@ -52,8 +52,8 @@ class Signals:
 
     def __exit__(self, *_: object) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask_before)
-        for one, handler in self._before.items():
-            signal.signal(one, handler)
+        for item, handler in self._before.items():
+            signal.signal(item, handler)
         signal.set_wakeup_fd(self._wakeup_before)
         for fd in self._pipe:
             os.close(fd)

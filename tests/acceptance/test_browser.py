@@ -70,7 +70,7 @@ def remember_a_day(site: Installation) -> None:
     ]
     with Journal(site.journal) as journal:
         journal.admit(
-            [admission(one, chance.randrange(20_000, 3_000_000)) for one in names]
+            [admission(name, chance.randrange(20_000, 3_000_000)) for name in names]
         )
         journal.write(
             lambda connection: connection.executemany(
@@ -108,7 +108,9 @@ def watched(site: Installation, browser: Browser) -> Iterator[None]:
         yield
         assert browser.complaints() == []
         asked = set(browser.requests()) - {"data:,"}
-        assert {one for one in asked if not one.startswith(url(site))} == set()
+        assert {
+            request for request in asked if not request.startswith(url(site))
+        } == set()
 
 
 def look_at(browser: Browser, name: str) -> None:
@@ -117,7 +119,7 @@ def look_at(browser: Browser, name: str) -> None:
         browser.size(*size)
         assert browser.overflow() <= 0, kind
         tree = browser.tree()
-        assert [role for role, said in tree if role in NAMED and not said.strip()] == []
+        assert [role for role, item in tree if role in NAMED and not item.strip()] == []
         assert {"banner", "main", "contentinfo", "search"} <= {role for role, _ in tree}
         folder = os.environ.get("EMITTERD_SCREENSHOTS")
         if folder:

@@ -108,7 +108,7 @@ def test_burst_of_new_folders(site: Installation, server: RehearsalServer) -> No
         site.wait_delivered(1000, deadline_s=100)
 
     assert len(server.objects) == 1000
-    assert all(one.posts == 1 for one in server.objects.values())
+    assert all(item.posts == 1 for item in server.objects.values())
 
 
 def test_folder_moved_in(site: Installation, server: RehearsalServer) -> None:
@@ -135,16 +135,16 @@ def test_queue_overflow_loses_nothing(tmp_path: Path, server: RehearsalServer) -
     template.unlink()
     with zipfile.ZipFile(tmp_path / "one.zip", "w") as archive:
         archive.writestr("one.csv", "id\n1\n")
-    one, other = folder / "one.part", folder / "other.part"
-    one.touch()
+    file, other = folder / "one.part", folder / "other.part"
+    file.touch()
     queue = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text("ascii"))
     with site.running() as daemon:
         daemon.signal(signal.SIGSTOP)
         # Each rename is two events. They fill the queue, so that those of the files
         # find no room.
         for _ in range(queue // 4 + 1000):
-            one.rename(other)
-            other.rename(one)
+            file.rename(other)
+            other.rename(file)
         for number in range(500):
             shutil.copyfile(tmp_path / "one.zip", folder / f"file{number}.zip")
         daemon.signal(signal.SIGCONT)
@@ -204,9 +204,9 @@ def test_one_terminal_event_for_each_version(
         site.wait_delivered(len(TREE))
 
     terminal = [
-        one["path"]
+        event["path"]
         for name in ("file.delivered", "file.rejected", "file.withdrawn")
-        for one in site.events(name)
+        for event in site.events(name)
     ]
     assert sorted(TREE) == sorted(terminal)
     assert sum(server.fired.values()) > 0
@@ -221,7 +221,9 @@ def test_masters_go_first(tmp_path: Path, server: RehearsalServer) -> None:
     with site.running():
         site.wait_delivered(len(TREE))
 
-    asked = [one.name for one in server.requests if one.endpoint == "upload-url"]
+    asked = [
+        request.name for request in server.requests if request.endpoint == "upload-url"
+    ]
     last_master = max(asked.index(f"{path}.zip") for path in MASTERS)
     first_other = min(asked.index(f"{path}.zip") for path in TRANSACTIONAL)
     assert last_master < first_other
@@ -243,7 +245,9 @@ def test_backlog_of_one_folder_does_not_starve_another(
         site.drop("infra_trans/infra_trans.zip")
         site.wait_delivered(301)
 
-    asked = [one.name for one in server.requests if one.endpoint == "upload-url"]
+    asked = [
+        request.name for request in server.requests if request.endpoint == "upload-url"
+    ]
     assert asked.index("infra_trans/infra_trans.zip") < 200
 
 
@@ -259,7 +263,9 @@ def test_unfinished_copy_waits_for_its_close(
         copy.flush()
         site.drop("pat/periodic_exam_mst.zip")
         site.wait_delivered(1)
-        assert [one["path"] for one in site.entries()] == ["pat/periodic_exam_mst.zip"]
+        assert [entry["path"] for entry in site.entries()] == [
+            "pat/periodic_exam_mst.zip"
+        ]
         copy.close()
         site.wait_delivered(2)
 
@@ -298,7 +304,7 @@ def test_names_of_any_bytes(site: Installation, server: RehearsalServer) -> None
 
     assert len(names) == len(server.objects)
     assert {"pat/caf\\xe9.zip", "pat/new\\nline.zip"} <= {
-        one["path"] for one in site.events("file.delivered")
+        event["path"] for event in site.events("file.delivered")
     }
 
 
@@ -317,6 +323,8 @@ def test_first_byte_comes_soon_after_the_rename(
         site.wait_delivered(2)
 
     begun_at = next(
-        one.at for one in server.requests if one.name == "school_master/school_mst.zip"
+        request.at
+        for request in server.requests
+        if request.name == "school_master/school_mst.zip"
     )
     assert begun_at - dropped_at < settle_s / 5

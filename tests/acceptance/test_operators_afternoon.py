@@ -48,7 +48,7 @@ def test_an_afternoon(office: Installation, server: RehearsalServer) -> None:
         (aside,) = (office.folder / "rejected").glob(f"*/{NAME}")
         reason = json.loads(Path(f"{aside}.reason.json").read_text())
         assert str(aside) in explained.stdout
-        assert [one["code"] for one in reason["findings"]] == ["E233"]
+        assert [finding["code"] for finding in reason["findings"]] == ["E233"]
         assert not (office.spool / NAME).exists()
         assert not server.objects
 
@@ -61,10 +61,13 @@ def test_an_afternoon(office: Installation, server: RehearsalServer) -> None:
 
     # The proof, and the history.
     (receipt,) = office.ask("receipts")
-    told = office.ask("explain", NAME)
+    explanation = office.ask("explain", NAME)
     assert receipt["path"] == NAME
     assert receipt["md5"] == receipt["etag"]
-    assert [one["state"] for one in told["versions"]] == ["delivered", "rejected"]
+    assert [version["state"] for version in explanation["versions"]] == [
+        "delivered",
+        "rejected",
+    ]
     assert list(server.objects) == [receipt["key"]]
 
 
@@ -101,9 +104,9 @@ def test_warning_only_is_sent_and_said(tmp_path: Path, server: RehearsalServer) 
     office.drop(NAME, WRONG)
     office.call("once")
 
-    told = office.ask("explain", NAME)
+    explanation = office.ask("explain", NAME)
 
-    (delivered,) = told["versions"]
+    (delivered,) = explanation["versions"]
     assert delivered["state"] == "delivered"
-    assert [one["code"] for one in delivered["findings"]] == ["E233"]
+    assert [finding["code"] for finding in delivered["findings"]] == ["E233"]
     assert len(server.objects) == 1

@@ -119,10 +119,10 @@ def test_all_is_well_over_http(server: RehearsalServer, tmp_path: Path) -> None:
         "TLS",
         "bucket TLS",
     }
-    said = {result.subject: result.message for result in found}
-    assert "30m" in said["login"]
-    assert LOOPBACK in said["grant"]
-    assert "1h" in said["grant"]
+    messages = {result.subject: result.message for result in found}
+    assert "30m" in messages["login"]
+    assert LOOPBACK in messages["grant"]
+    assert "1h" in messages["grant"]
     endpoints = [request.endpoint for request in server.requests]
     assert endpoints == ["auth", "upload-url", "object"]
     assert server.requests[1].name == "emitterd_check/check.zip"
@@ -143,10 +143,10 @@ def test_all_is_well_over_https(
 
     assert subjects(found) == DIRECT + BUCKET
     assert {result.level for result in found} == {"ok"}
-    said = {result.subject: result.message for result in found}
+    messages = {result.subject: result.message for result in found}
     for name in ("TLS", "bucket TLS"):
-        assert said[name].startswith("TLSv1.3; the certificate of cqube, issued by")
-        assert said[name].endswith("in 89 days")
+        assert messages[name].startswith("TLSv1.3; the certificate of cqube, issued by")
+        assert messages[name].endswith("in 89 days")
     paths = [request.line.split()[1] for request in api.heard]
     assert paths == ["/auth", "/upload-url"]
     assert bucket.lines == 1
@@ -283,9 +283,9 @@ def test_a_certificate_that_ends_soon(tmp_path: Path) -> None:
     with api:
         found = checked(configured(tmp_path, api.url, f"ca_file: {shown.certificate}"))
 
-    [told] = [result for result in found if result.subject == "TLS"]
-    assert told.level == "warning"
-    assert told.message.endswith("in 12 days")
+    [messages] = [result for result in found if result.subject == "TLS"]
+    assert messages.level == "warning"
+    assert messages.message.endswith("in 12 days")
     assert "login" in subjects(found)
 
 
@@ -428,7 +428,7 @@ def test_a_refused_api_key(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("server_ahead_s", "level", "said"),
+    ("server_ahead_s", "level", "expected"),
     [
         (-50, "ok", "agrees"),
         (50, "ok", "agrees"),
@@ -439,7 +439,9 @@ def test_a_refused_api_key(tmp_path: Path) -> None:
         (1000, "error", "s behind the server's"),
     ],
 )
-def test_the_clock(tmp_path: Path, server_ahead_s: int, level: str, said: str) -> None:
+def test_the_clock(
+    tmp_path: Path, server_ahead_s: int, level: str, expected: str
+) -> None:
     """A wrong clock has its direction, and does not end the check."""
     date = formatdate(time() + server_ahead_s, usegmt=True)
     with Listener(answering(*speaking("http://unused.invalid/", date=date))) as api:
@@ -447,7 +449,7 @@ def test_the_clock(tmp_path: Path, server_ahead_s: int, level: str, said: str) -
 
     [clock] = [result for result in found if result.subject == "clock"]
     assert clock.level == level
-    assert said in clock.message
+    assert expected in clock.message
     assert clock.message.startswith("E509 ") == (level != "ok")
     assert subjects(found)[2:5] == ["clock", "login", "grant"]
 

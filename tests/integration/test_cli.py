@@ -63,7 +63,7 @@ def test_check_of_a_fit_machine(site: Installation) -> None:
 
 
 @pytest.mark.parametrize(
-    ("bandwidth", "told", "warned"),
+    ("bandwidth", "expected", "warned"),
     [
         ("2MiB/s", "ok       delivery.bandwidth      2MiB/s\n", False),
         ("off", "ok       delivery.bandwidth      no limit\n", False),
@@ -80,7 +80,7 @@ def test_check_of_a_fit_machine(site: Installation) -> None:
     ],
 )
 def test_check_tells_the_limit_in_force(
-    site: Installation, bandwidth: str, told: str, *, warned: bool
+    site: Installation, bandwidth: str, expected: str, *, warned: bool
 ) -> None:
     """It says which limit holds now, and warns where a grant may not last for a file.
 
@@ -91,7 +91,7 @@ def test_check_tells_the_limit_in_force(
 
     done = site.call("check")
 
-    assert told in done.stdout
+    assert expected in done.stdout
     assert ("at 512KiB/s a file above 1800MiB takes longer" in done.stdout) == warned
     assert done.returncode == 0
 
@@ -118,14 +118,14 @@ def test_status_tells_of_an_outage(site: Installation, server: RehearsalServer) 
     site.drop("school_master/school_mst.zip")
     with site.running() as daemon:
         daemon.wait_for_event("destination.down")
-        said = json.loads(site.call("status", "--json").stdout)
+        output = json.loads(site.call("status", "--json").stdout)
         table = site.call("status").stdout
 
-    assert said["destination"]["state"] == "down"
-    assert said["destination"]["error"] == "E504"
-    assert said["destination"]["stage"] == "bucket"
-    assert [one["error"] for one in said["destination"]["stages"]] == ["E504"]
-    assert said["oldest_waiting_at"] is not None
+    assert output["destination"]["state"] == "down"
+    assert output["destination"]["error"] == "E504"
+    assert output["destination"]["stage"] == "bucket"
+    assert [stage["error"] for stage in output["destination"]["stages"]] == ["E504"]
+    assert output["oldest_waiting_at"] is not None
     assert "bucket down since" in table
     assert "E504" in table
 

@@ -56,7 +56,7 @@ def crashes(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, Future[int]]]:
     """Run the cases that were chosen side by side: each of them mostly waits."""
-    chosen = {one.callspec.id for one in request.session.items if is_case(one)}
+    chosen = {item.callspec.id for item in request.session.items if is_case(item)}
 
     def run(name: str, case: Case) -> int:
         folder = tmp_path_factory.mktemp(name)
@@ -143,8 +143,8 @@ def test_every_point_is_killed_at(record_property: Record) -> None:
 def test_every_point_is_explained() -> None:
     """Each point has a docstring below it."""
     tree = ast.parse(Path(failpoints.__file__).read_text("utf-8"))
-    (names,) = [one for one in tree.body if isinstance(one, ast.ClassDef)]
-    kinds = [type(one) for one in names.body[1:]]
+    (names,) = [item for item in tree.body if isinstance(item, ast.ClassDef)]
+    kinds = [type(item) for item in names.body[1:]]
 
     assert kinds == [ast.Assign, ast.Expr] * len(Point)
 
@@ -155,7 +155,7 @@ def test_log_after_a_write_that_was_cut_short(site: Installation) -> None:
     with site.running() as daemon:
         daemon.wait_for_event("daemon.ready")
 
-    first, second, *_ = [one["event"] for one in site.events()]
+    first, second, *_ = [event["event"] for event in site.events()]
     assert (first, second) == ("file.admitted", "daemon.started")
 
 
@@ -177,4 +177,4 @@ def test_wrong_order_ends_the_start(site: Installation, order: str) -> None:
     assert done.returncode == 78
     assert done.stderr.startswith("EMITTERD_FAILPOINT: ")
     assert "Traceback" not in done.stderr
-    assert (order != "no-such-point") or all(one in done.stderr for one in Point)
+    assert (order != "no-such-point") or all(item in done.stderr for item in Point)

@@ -150,7 +150,7 @@ def test_end_is_recorded_on_a_full_disk(verb: str, site: Site) -> None:
     with capture_logs() as events:
         change(site)
 
-    assert [one["event"] for one in events] == ["journal.full"]
+    assert [event["event"] for event in events] == ["journal.full"]
     assert not site.ballast.exists()
     assert site.row() | expected == site.row()
 
@@ -170,8 +170,8 @@ def test_nothing_begins_on_a_full_disk(verb: str, site: Site) -> None:
         site.disk.free()
         begin(site)
 
-    told = [one["event"] for one in events]
-    assert told == ["journal.full", "journal.recovered"]
+    message = [event["event"] for event in events]
+    assert message == ["journal.full", "journal.recovered"]
     assert events[0]["error"] == Code.JOURNAL_FULL
     assert site.everything() != before
     assert allocated(site.ballast) == DISK_BYTES // SHARE
@@ -230,7 +230,7 @@ def test_start_on_a_full_disk(small_disk: SmallDisk, python: Python) -> None:
         assert journal.counts()[State.QUEUED] == 1
         with pytest.raises(JournalFull):
             journal.claim(time.time())
-    assert [one["event"] for one in events] == ["journal.full"]
+    assert [event["event"] for event in events] == ["journal.full"]
 
 
 def test_what_waits_together(site: Site) -> None:
@@ -318,7 +318,7 @@ def test_delivery_ends_on_a_disk_that_fills_meanwhile(
         assert rig.told("journal.full")
         assert rig.state(NAME) is State.DELIVERED
         assert rig.told("file.delivered", NAME)
-        assert [one.posts for one in rig.server.objects.values()] == [1]
+        assert [item.posts for item in rig.server.objects.values()] == [1]
         assert rig.step() > 0
         assert rig.state("pat/next.zip") is State.QUEUED
         disk.free()
@@ -334,10 +334,10 @@ class Filling(list[tuple[str, int]]):
         super().__init__()
         self._disk = disk
 
-    def append(self, one: tuple[str, int]) -> None:
+    def append(self, text: tuple[str, int]) -> None:
         """Note what was seen, and fill the disk if it was a chunk."""
-        super().append(one)
-        if one[0] == "sent":
+        super().append(text)
+        if text[0] == "sent":
             self._disk.fill()
 
 
@@ -361,9 +361,11 @@ def test_daemon_on_a_disk_that_is_full_for_a_while(
         disk.free()
         site.wait_delivered(301)
 
-    assert [one["event"] for one in site.events() if "journal." in one["event"]] == [
+    assert [
+        event["event"] for event in site.events() if "journal." in event["event"]
+    ] == [
         "journal.full",
         "journal.recovered",
     ]
-    assert {one.posts for one in server.objects.values()} == {1}
+    assert {item.posts for item in server.objects.values()} == {1}
     assert len(server.objects) == 301

@@ -104,13 +104,13 @@ def test_only_a_claim_without_a_grant_is_not_synced(tmp_path: Path) -> None:
     """A claim waits for no disk: what is pinned before a byte is sent syncs it too."""
     command = [sys.executable, "-c", CLAIMING, str(tmp_path / "journal.db")]
     calls = traced(command, dict(os.environ))
-    told = [
+    reported = [
         last(calls, rf'write\(1<.*"{word}"')
         for word in ("admitted", "claimed", "pinned", "back", "claimed again")
     ]
     synced = [
         any(re.search(r"f(data)?sync\(\d+<\S+-wal>", call) for call in calls[a:b])
-        for a, b in pairwise(told)
+        for a, b in pairwise(reported)
     ]
 
     assert synced == [False, True, True, True]

@@ -133,9 +133,9 @@ def test_file_that_is_broken_while_it_is_sent(
     host.sweep()
 
     assert not host.server.objects
-    assert [one["error"] for one in host.events if "incomplete" in one["event"]] == [
-        "E201"
-    ]
+    assert [
+        event["error"] for event in host.events if "incomplete" in event["event"]
+    ] == ["E201"]
     drop(host, A, SECOND)
     run(host)
     assert bodies(host, A) == [SECOND]
@@ -148,7 +148,9 @@ def test_file_that_is_deleted_while_it_is_sent(host: Host) -> None:
     run(host)
 
     assert bodies(host, A) == [FIRST]
-    assert not [one for one in host.events if one["log_level"] in {"error", "warning"}]
+    assert not [
+        event for event in host.events if event["log_level"] in {"error", "warning"}
+    ]
 
 
 def test_file_that_changes_before_it_is_sent(host: Host) -> None:
@@ -160,9 +162,9 @@ def test_file_that_changes_before_it_is_sent(host: Host) -> None:
     run(host)
 
     assert bodies(host, A) == [SECOND]
-    assert [one["path"] for one in host.events if one["event"] == "file.withdrawn"] == [
-        "pat/a.zip"
-    ]
+    assert [
+        event["path"] for event in host.events if event["event"] == "file.withdrawn"
+    ] == ["pat/a.zip"]
 
 
 def test_file_that_is_deleted_before_it_is_sent(host: Host) -> None:
@@ -173,7 +175,9 @@ def test_file_that_is_deleted_before_it_is_sent(host: Host) -> None:
     run(host)
 
     assert [row["state"] for row in host.rows()] == [State.WITHDRAWN]
-    assert len([one for one in host.events if one["event"] == "file.withdrawn"]) == 1
+    assert (
+        len([event for event in host.events if event["event"] == "file.withdrawn"]) == 1
+    )
     assert not host.server.requests
 
 
@@ -202,7 +206,7 @@ def test_one_content_under_two_names(host: Host) -> None:
     at(host, b"pat/link.zip").hardlink_to(at(host, A))
     run(host)
 
-    assert [bodies(host, one) for one in (A, B, b"pat/link.zip")] == [[FIRST]] * 3
+    assert [bodies(host, item) for item in (A, B, b"pat/link.zip")] == [[FIRST]] * 3
 
 
 def test_name_in_another_case(keeping: Host) -> None:
@@ -235,7 +239,7 @@ def test_clock_set_while_a_file_waits(keeping: Host, days: int) -> None:
     keeping.faults("503@2")
     for _ in range(20):
         keeping.work()
-    tried = sum(one.endpoint == "bucket" for one in keeping.server.requests)
+    tried = sum(request.endpoint == "bucket" for request in keeping.server.requests)
     run(keeping)
 
     assert tried <= 4
@@ -252,7 +256,11 @@ def test_clock_of_this_host_is_wrong(keeping: Host, step_s: int) -> None:
     run(keeping)
 
     assert bodies(keeping, A) == [FIRST]
-    asked = [one for one in keeping.server.requests if one.endpoint == "upload-url"]
+    asked = [
+        request
+        for request in keeping.server.requests
+        if request.endpoint == "upload-url"
+    ]
     assert len(asked) == 1
 
 
@@ -308,7 +316,7 @@ def test_folder_unmounted_with_files_waiting(
         subprocess.run(umount, check=True)  # noqa: S603  our own command line
         daemon.wait_for_event("watch.root_lost")
         server.start()
-        assert {one["state"] for one in site.entries()} <= LIVE
+        assert {entry["state"] for entry in site.entries()} <= LIVE
         mount("--bind", str(disk), at=site.spool)
         daemon.wait_for_event("watch.root_back")
         site.wait_delivered(2)

@@ -186,11 +186,11 @@ def test_each_fault_of_the_server(tmp_path: Path, menu: str, expected: Struck) -
 
 def test_every_fault_of_the_menu_is_tried() -> None:
     """A new fault needs a line in the table; those of a look-up have their own."""
-    tried = {one.partition("@")[0].partition(":")[0] for one in MENU}
+    tried = {item.partition("@")[0].partition(":")[0] for item in MENU}
     look_up = {FaultStage.DOWNLOAD, FaultStage.OBJECT}
 
     assert tried == {
-        one for one, kind in ALL_FAULTS.items() if kind.stage not in look_up
+        item for item, kind in ALL_FAULTS.items() if kind.stage not in look_up
     }
 
 
@@ -298,11 +298,11 @@ def make_foreign(folder: Path) -> Identity:
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "expected"),
     [(make_expired, "expired"), (make_foreign, "mismatch")],
 )
 def test_a_certificate_that_is_refused(
-    tmp_path: Path, identity: Identity, make: Callable[[Path], Identity], said: str
+    tmp_path: Path, identity: Identity, make: Callable[[Path], Identity], expected: str
 ) -> None:
     """Nothing is sent to a server with a bad certificate, until it is renewed."""
     wrong = make(tmp_path)
@@ -310,7 +310,7 @@ def test_a_certificate_that_is_refused(
         content, port = drop(rig), rig.server.port
         rig.step()
         struck_by(rig, parked("E303"))
-        assert said in rig.row(NAME)["reason"]
+        assert expected in rig.row(NAME)["reason"]
         assert not rig.server.requests
     with rigged(tmp_path, identity=identity, trusted=identity, port=port) as rig:
         arrives(rig, content)
@@ -368,7 +368,7 @@ def test_a_storm_of_401(tmp_path: Path) -> None:
         for thread in threads:
             thread.join(20)
 
-        refused = [one for one in rig.server.requests if one.status == 401]
+        refused = [request for request in rig.server.requests if request.status == 401]
         assert len(refused) == WORKERS
         assert rig.reached("auth") == 2
         assert {rig.row(name)["state"] for name in names} == {State.DELIVERED}
@@ -439,11 +439,13 @@ class Cut:
             if left <= 0:
                 break
             more = source.recv(65536)
-        for one in (sink, source):
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        for item in (sink, source):
+            item.setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+            )
             # Only a shutdown wakes who reads from it.
             with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
+                item.shutdown(socket.SHUT_RDWR)
 
 
 def pump(source: socket.socket, sink: socket.socket) -> None:

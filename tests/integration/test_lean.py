@@ -44,12 +44,12 @@ def place(tmp_path: Path) -> Installation:
     return place
 
 
-def loaded(told: str) -> set[str]:
+def loaded(text: str) -> set[str]:
     """Return the packages of which a process says that it has imported modules.
 
     It names what was looked for and not found, too, but nothing below that.
     """
-    return set(re.findall(r"^import time:.*\|\s+(\w+)\.", told, re.MULTILINE))
+    return set(re.findall(r"^import time:.*\|\s+(\w+)\.", text, re.MULTILINE))
 
 
 @pytest.mark.parametrize(
@@ -91,11 +91,11 @@ def test_the_daemon_loads_what_it_serves(place: Installation, command: str) -> N
         for line in daemon.stdout:
             if '"daemon.ready"' in line:
                 daemon.send_signal(signal.SIGTERM)
-        _, told = daemon.communicate(timeout=DEADLINE_S)
+        _, output = daemon.communicate(timeout=DEADLINE_S)
 
     assert daemon.returncode == 0
-    assert loaded(told) >= DAEMONS
-    assert loaded(told) & (SERVERS | HTTP_SERVER) == set()
+    assert loaded(output) >= DAEMONS
+    assert loaded(output) & (SERVERS | HTTP_SERVER) == set()
 
 
 @contextmanager
@@ -142,8 +142,8 @@ def test_a_new_path_costs_two_statements(journal: Journal) -> None:
 
 def test_a_forgotten_version_is_no_later_one(journal: Journal) -> None:
     """Behind a forgotten version the one that is known is still found."""
-    one, other = admissions(2)
-    journal.admit([one])
+    admission, other = admissions(2)
+    journal.admit([admission])
     journal.write(
         lambda connection: connection.execute(
             """insert into entry select id + 1, path, 'withdrawn', flow, turn, rank,
@@ -153,7 +153,7 @@ def test_a_forgotten_version_is_no_later_one(journal: Journal) -> None:
                disposal, findings, 1.0, moved_to, confirmation from entry"""
         )
     )
-    answers = [answer.result for answer in journal.admit([one, other])]
+    answers = [answer.result for answer in journal.admit([admission, other])]
 
     assert answers == [AdmissionResult.KNOWN, AdmissionResult.ADMITTED]
 
@@ -215,13 +215,13 @@ def test_a_hint_does_not_wait_for_a_sweep(delivered: IntakeDriver) -> None:
 )
 def test_what_is_settled(journal: Journal, change: str, known: object) -> None:
     """A version is settled if it is the latest, as it was seen, and needs nothing."""
-    (one,) = admissions(1)
+    (admission,) = admissions(1)
     update = f"update entry set {change}"  # noqa: S608  a table above
-    journal.admit([one])
+    journal.admit([admission])
     journal.write(lambda connection: connection.execute(update))
 
-    seen = {one.path: one.fingerprint, b"other": one.fingerprint}
-    assert unchanged_paths(journal.read, seen) == ({one.path} if known else set())
+    seen = {admission.path: admission.fingerprint, b"other": admission.fingerprint}
+    assert unchanged_paths(journal.read, seen) == ({admission.path} if known else set())
 
 
 def test_no_known_file_is_read_at_a_start(tmp_path: Path) -> None:
@@ -235,9 +235,9 @@ def test_no_known_file_is_read_at_a_start(tmp_path: Path) -> None:
             place.wait_delivered(count)
         with place.running() as daemon:
             daemon.wait_for_event("sweep.finished")
-            told = Path(f"/proc/{daemon.pid}/io").read_text("ascii")
+            output = Path(f"/proc/{daemon.pid}/io").read_text("ascii")
 
-    read_bytes = int(told.split("rchar:")[1].split()[0])
+    read_bytes = int(output.split("rchar:")[1].split()[0])
     assert place.events("sweep.finished")[-1]["files"] == count
     assert read_bytes < count * size
 

@@ -191,7 +191,7 @@ class Folder:
         if not self.at(folder).exists() or self.at(other).exists():
             return
         self.at(folder).rename(self.at(other))
-        for path in [one for one in self.files if one.startswith(folder + b"/")]:
+        for path in [file for file in self.files if file.startswith(folder + b"/")]:
             self._put(other + path.removeprefix(folder), self.files.pop(path))
 
     def move_in(self, folder: bytes, content: bytes) -> None:
@@ -439,7 +439,11 @@ class Delivery(RuleBasedStateMachine):
     def check_keys(self, keys: set[str]) -> None:
         """Hold that a second key was asked for only where the first was spent."""
         given = sorted(stamp_of(key) for key in keys)
-        refused = [one.at for one in self.host.server.requests if one.fault in SPENDING]
+        refused = [
+            request.at
+            for request in self.host.server.requests
+            if request.fault in SPENDING
+        ]
         for earlier, later in pairwise(given):
             excuses = [
                 at for at in refused + self.steps if earlier <= at + 1 <= later + 2
@@ -451,17 +455,19 @@ class Delivery(RuleBasedStateMachine):
         ended = Counter(
             display(row["path"]) for row in rows if State(row["state"]) not in LIVE
         )
-        told = Counter(
-            one["path"] for one in self.host.events if one["event"] in ENDINGS
+        events = Counter(
+            event["path"] for event in self.host.events if event["event"] in ENDINGS
         )
-        assert told <= ended, "more endings than versions"
+        assert events <= ended, "more endings than versions"
         delivered = {row["key"] for row in rows if row["state"] == State.DELIVERED}
         keys = [
-            one["key"] for one in self.host.events if one["event"] == "file.delivered"
+            event["key"]
+            for event in self.host.events
+            if event["event"] == "file.delivered"
         ]
         assert set(keys) <= delivered
         assert len(set(keys)) == len(keys), "told twice"
-        assert not [one for one in self.host.events if one.get("error") == "E106"]
+        assert not [event for event in self.host.events if event.get("error") == "E106"]
 
     def body(self, key: str) -> bytes:
         """Return the bytes of an object."""
@@ -499,9 +505,9 @@ class Delivery(RuleBasedStateMachine):
         for path in self.folder.ever:
             self.judge_versions([row for row in rows if row["path"] == path])
         if not self.host.deaths:
-            told = sum(one["event"] in ENDINGS for one in self.host.events)
-            assert told >= sum(State(row["state"]) not in LIVE for row in rows) - sum(
-                one["event"] == "operator.acted" for one in self.host.events
+            events = sum(event["event"] in ENDINGS for event in self.host.events)
+            assert events >= sum(State(row["state"]) not in LIVE for row in rows) - sum(
+                event["event"] == "operator.acted" for event in self.host.events
             )
 
     def judge_file(self, path: bytes, file: File, last: dict[str, Any] | None) -> None:
@@ -554,7 +560,7 @@ def stamp_of(key: str) -> float:
 def keys_of(row: dict[str, Any]) -> set[str]:
     """Return all keys that a version was ever given."""
     earlier = (row["earlier_keys"] or "").split("\n")
-    return {one for one in [row["key"], *earlier] if one}
+    return {item for item in [row["key"], *earlier] if item}
 
 
 def left_by(forgotten: dict[str, Any] | None) -> set[str]:

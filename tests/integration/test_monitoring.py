@@ -57,12 +57,12 @@ def test_the_daemon_is_asked_how_it_is(site: Installation, port: int) -> None:
     with site.running() as daemon:
         daemon.wait_for_event("metrics.served")
         site.wait_delivered(1)
-        health, said = get(port, "/healthz")
+        health, output = get(port, "/healthz")
         ready, _ = get(port, "/readyz")
         _, metrics = get(port, "/metrics")
         line = site.call("status", "--check")
 
-    assert (health, json.loads(said)) == (200, {"level": "OK", "alarms": []})
+    assert (health, json.loads(output)) == (200, {"level": "OK", "alarms": []})
     assert ready == 200
     assert re.search(
         r'emitterd_files_total\{dataset="[^"]+",outcome="delivered"\} 1.0', metrics
@@ -83,12 +83,12 @@ def test_an_outage_is_one_verdict_everywhere(
             DEADLINE_S,
             "an unhealthy daemon",
         )
-        _, said = get(port, "/healthz")
+        _, output = get(port, "/healthz")
         _, metrics = get(port, "/metrics")
         line = site.call("status", "--check")
         data = site.call("status", "--check", "--json")
 
-    (alarm,) = json.loads(said)["alarms"]
+    (alarm,) = json.loads(output)["alarms"]
     assert alarm["code"] == "destination_down"
     assert "down at the bucket: E504" in alarm["words"]
     assert 'emitterd_alarm{code="destination_down",level="critical"} 1.0' in metrics
@@ -162,14 +162,14 @@ def test_what_only_the_daemon_knows_is_in_the_check(site: Installation) -> None:
 def test_a_taken_port_stops_no_delivery(site: Installation, port: int) -> None:
     """Files are delivered all the same, and `check` says what is wrong."""
     with RehearsalServer(site.folder / "other", port=port):
-        said = site.call("check")
+        output = site.call("check")
         site.drop(MASTER)
         with site.running() as daemon:
             daemon.wait_for_event("metrics.unserved")
             site.wait_delivered(1)
 
-    assert "metrics.listen" in said.stdout
-    assert "emitterd cannot listen on" in said.stdout
+    assert "metrics.listen" in output.stdout
+    assert "emitterd cannot listen on" in output.stdout
 
 
 @contextmanager
@@ -328,14 +328,14 @@ def test_the_dashboard_is_whole() -> None:
     """Every panel has a query, a place of its own, and names no host."""
     dashboard = json.loads((FOLDER / "grafana.json").read_text())
     panels = dashboard["panels"]
-    places = {(one["gridPos"]["x"], one["gridPos"]["y"]) for one in panels}
+    places = {(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels}
 
-    assert len(places) == len({one["id"] for one in panels}) == len(panels)
-    assert all(one["targets"] for one in panels)
+    assert len(places) == len({panel["id"] for panel in panels}) == len(panels)
+    assert all(panel["targets"] for panel in panels)
     assert all(
         'instance=~"$instance"' in target["expr"]
-        for one in panels
-        for target in one["targets"]
+        for panel in panels
+        for target in panel["targets"]
     )
 
 

@@ -78,7 +78,7 @@ def test_wrong_password_is_told_in_a_line(
     assert done.returncode == 1
     assert "E401 the login says: Invalid user credentials" in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
-    assert sum(one.endpoint == "auth" for one in server.requests) == 1
+    assert sum(request.endpoint == "auth" for request in server.requests) == 1
 
 
 @pytest.mark.slow

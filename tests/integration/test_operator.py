@@ -30,7 +30,7 @@ USER = pwd.getpwuid(os.getuid()).pw_name
 
 def states(site: Installation) -> dict[str, str]:
     """Return the state of each path's latest version."""
-    return {one["path"]: one["state"] for one in site.entries()}
+    return {entry["path"]: entry["state"] for entry in site.entries()}
 
 
 def wait_state(site: Installation, path: str, state: str) -> None:
@@ -77,7 +77,8 @@ def test_held_and_released_under_a_running_daemon(
     assert f"hold {NAME}: was deferred, is held" in held.stdout
     assert kept == "held"
     acted = [
-        (one["act"], one["path"], one["user"]) for one in site.events("operator.acted")
+        (event["act"], event["path"], event["user"])
+        for event in site.events("operator.acted")
     ]
     assert acted == [("hold", NAME, USER), ("release", NAME, USER)]
 
@@ -106,8 +107,8 @@ def test_forgotten_file_is_sent_again(
 
     receipts = site.ask("receipts")
     assert done.returncode == 0
-    assert len({one["key"] for one in receipts}) == len(server.objects) == 2
-    assert len({one["sha256"] for one in receipts}) == 1
+    assert len({receipt["key"] for receipt in receipts}) == len(server.objects) == 2
+    assert len({receipt["sha256"] for receipt in receipts}) == 1
 
 
 @pytest.mark.slow
@@ -129,7 +130,7 @@ def test_acts_without_a_daemon(site: Installation, server: RehearsalServer) -> N
     assert f"{NAME}: held" in once.stderr
     assert explained["state"] == "held"
     assert f"held by {USER} since" in explained["reason"]
-    assert [(one["act"], one["user"]) for one in explained["actions"]] == [
+    assert [(action["act"], action["user"]) for action in explained["actions"]] == [
         ("hold", USER)
     ]
     assert len(server.objects) == 1
@@ -239,15 +240,15 @@ def test_receipts_in_three_forms(site: Installation) -> None:
     sheet = list(csv.DictReader(io.StringIO(site.call("receipts", "--csv").stdout)))
     later = site.ask("receipts", "--since", "2999-01-01")
 
-    assert {one["path"] for one in rows} == {NAME, OTHER}
-    for one, line in zip(rows, sheet, strict=True):
-        assert line["path"] == one["path"]
-        assert line["sha256"] == one["sha256"]
-        assert one["key"] in table
-        assert one["md5"] == one["etag"] == line["etag"]
-        assert one["attempts"] == 1
-        assert one["ambiguous"] is False
-        assert one["admitted_at"] <= one["delivered_at"]
+    assert {row["path"] for row in rows} == {NAME, OTHER}
+    for item, line in zip(rows, sheet, strict=True):
+        assert line["path"] == item["path"]
+        assert line["sha256"] == item["sha256"]
+        assert item["key"] in table
+        assert item["md5"] == item["etag"] == line["etag"]
+        assert item["attempts"] == 1
+        assert item["ambiguous"] is False
+        assert item["admitted_at"] <= item["delivered_at"]
     assert later == []
 
 
@@ -265,10 +266,10 @@ def test_everything_skipped_is_listed(site: Installation) -> None:
     (site.spool / ".git").mkdir()
     site.call("once", "--wait", "1s")
 
-    rows = {one["path"]: one for one in site.ask("list", "--skipped")}
+    rows = {entry["path"]: entry for entry in site.ask("list", "--skipped")}
     table = site.call("list", "--skipped").stdout
 
-    assert {path: one.get("error") for path, one in rows.items()} == {
+    assert {path: item.get("error") for path, item in rows.items()} == {
         "pat/holiday_pictures.zip": "E210",
         "old/x.zip": None,
         "pat/SHOUT.ZIP": "E223",
@@ -294,7 +295,7 @@ def test_good_bad_good_again(tmp_path: Path, server: RehearsalServer) -> None:
     back = site.call("once")
     again = site.call("once")
 
-    codes = [one.returncode for one in (first, bad, back, again)]
+    codes = [item.returncode for item in (first, bad, back, again)]
     assert codes == [0, 1, 0, 0]
     assert "file.unchanged" in back.stdout
     assert "file.admitted" not in again.stdout
@@ -308,7 +309,7 @@ def test_before_the_first_start(site: Installation) -> None:
     (site.spool / "notes.txt").touch()
 
     assert site.ask("explain", NAME)["state"] == "new"
-    assert [one["path"] for one in site.ask("list", "--skipped")] == ["notes.txt"]
+    assert [entry["path"] for entry in site.ask("list", "--skipped")] == ["notes.txt"]
     assert not site.journal.exists()
 
 
@@ -446,7 +447,9 @@ def test_no_name_forges_a_line(
     site.drop("never/" + EVIL)
     site.call("once")
 
-    done = site.call(*(one.replace("{spool}", str(site.spool)) for one in arguments))
+    done = site.call(
+        *(argument.replace("{spool}", str(site.spool)) for argument in arguments)
+    )
 
     text = done.stdout + done.stderr
     lines = text.split("\n")
@@ -457,15 +460,15 @@ def test_no_name_forges_a_line(
 
 def test_codes_are_explained(tmp_path: Path) -> None:
     """One code has its playbook, none has the list, and `--json` has the parts."""
-    one = emitterd("explain-error", "e210", cwd=tmp_path)
+    done = emitterd("explain-error", "e210", cwd=tmp_path)
     every = emitterd("explain-error", cwd=tmp_path)
     record = json.loads(
         emitterd("explain-error", "E210", "--json", cwd=tmp_path).stdout
     )
 
-    assert one.returncode == every.returncode == 0
-    assert one.stdout.startswith("E210: ")
-    assert "What to do" in one.stdout
+    assert done.returncode == every.returncode == 0
+    assert done.stdout.startswith("E210: ")
+    assert "What to do" in done.stdout
     assert "E509" in every.stdout
     assert record["code"] == "E210"
     assert record["steps"]

@@ -68,7 +68,7 @@ def delivered(rig: Rig, names: list[str]) -> bool:
 def probes(rig: Rig, stage: str) -> int:
     """Return how many probes of a stage have failed."""
     return sum(
-        one.probes for one in rig.destination.open_circuits if one.stage == stage
+        circuit.probes for circuit in rig.destination.open_circuits if circuit.stage == stage
     )
 
 
@@ -88,7 +88,7 @@ def test_an_outage_under_full_load(tmp_path: Path, stage: str) -> None:
         assert down["stage"] == up["stage"] == stage
         assert up["duration_s"] > 0
         assert {rig.row(name)["attempts"] for name in names} == {0}
-        assert {one.posts for one in rig.server.objects.values()} == {1}
+        assert {item.posts for item in rig.server.objects.values()} == {1}
         assert rig.destination.down is None
         assert not rig.destination.limited
         assert rig.fact("destination") == "null"
@@ -104,12 +104,12 @@ def test_while_it_is_down_only_probes_reach_the_server(
         rig.faults(MENU[stage])
         while rig.step() == 0.0:
             pass
-        assert [one.stage for one in rig.destination.open_circuits] == [stage]
+        assert [circuit.stage for circuit in rig.destination.open_circuits] == [stage]
         for _ in range(6):
             before, failed = rig.reached(ENDPOINT[stage]), probes(rig, stage)
             due_at = rig.destination.open_circuits[0].probe_at
             workers = [rig.another_worker() for _ in range(WORKERS)]
-            waits = [one.step(due_at) for one in workers]
+            waits = [worker.step(due_at) for worker in workers]
 
             assert waits[0] == 0.0
             assert min(waits[1:]) > 0
@@ -148,15 +148,15 @@ def test_after_an_outage_the_server_sees_ever_more_at_once(tmp_path: Path) -> No
 
         def look() -> bool:
             requests = list(rig.server.requests)[before:]
-            uploads = [one for one in requests if one.endpoint == "bucket"]
-            under_way = sum(one.status is None for one in uploads)
-            seen.append((under_way, sum(one.status == 204 for one in uploads)))
+            uploads = [request for request in requests if request.endpoint == "bucket"]
+            under_way = sum(upload.status is None for upload in uploads)
+            seen.append((under_way, sum(upload.status == 204 for upload in uploads)))
             return delivered(rig, names)
 
         with manned(rig):
             wait_until(look, 60, "all files")
 
-        assert [one for one in seen if one[0] > 2 ** max(one[1] - 1, 0)] == []
+        assert [item for item in seen if item[0] > 2 ** max(item[1] - 1, 0)] == []
         assert max(under_way for under_way, _ in seen) > WORKERS // 2
 
 
@@ -192,8 +192,8 @@ def test_workers_that_wait_for_a_login_share_its_failure(tmp_path: Path) -> None
         found = together(WORKERS, emission.login)
 
         assert len(asked(server, "auth")) == 1
-        assert all(isinstance(one, DeliveryError) for one in found)
-        assert len({id(one) for one in found}) == WORKERS
+        assert all(isinstance(match, DeliveryError) for match in found)
+        assert len({id(match) for match in found}) == WORKERS
 
 
 @pytest.mark.slow
@@ -206,12 +206,12 @@ def test_once_does_not_hammer_a_login(tmp_path: Path) -> None:
         password.write_text("wrong")
         first, *others = [site.call("once") for _ in range(3)]
 
-        assert [one.returncode for one in (first, *others)] == [1, 1, 1]
+        assert [item.returncode for item in (first, *others)] == [1, 1, 1]
         assert len(asked(server, "auth")) == 1
         assert "the destination is down: E401" in first.stderr
-        for one in others:
-            assert "not tried again before 20" in one.stderr
-            assert "or with another password" in one.stderr
+        for other in others:
+            assert "not tried again before 20" in other.stderr
+            assert "or with another password" in other.stderr
         password.write_text("rehearsal")
         assert site.call("once").returncode == 0
         assert len(asked(server, "auth")) == 2
@@ -233,6 +233,6 @@ def test_the_daemon_survives_an_outage(tmp_path: Path, stage: str) -> None:
             server.faults = fault_list("")
             site.wait_delivered(len(names))
 
-        assert [one["stage"] for one in site.events("destination.down")] == [stage]
-        assert [one["stage"] for one in site.events("destination.up")] == [stage]
-        assert {one["attempts"] for one in site.entries()} == {1}
+        assert [event["stage"] for event in site.events("destination.down")] == [stage]
+        assert [event["stage"] for event in site.events("destination.up")] == [stage]
+        assert {entry["attempts"] for entry in site.entries()} == {1}

@@ -52,7 +52,9 @@ class Site(Installation):
         for section, more in sections.items():
             for line in more.splitlines():
                 key = line.partition(":")[0]
-                kept = [one for one in lines[section] if one.partition(":")[0] != key]
+                kept = [
+                    line for line in lines[section] if line.partition(":")[0] != key
+                ]
                 lines[section] = [*kept, line.strip()]
         text = "".join(
             f"{section}:\n" + "".join(f"  {line}\n" for line in lines[section])
@@ -63,12 +65,12 @@ class Site(Installation):
         part.write_text(text)
         part.rename(self.config)
 
-    def reload(self, daemon: Process, told: str = "daemon.reloaded") -> dict[str, Any]:
+    def reload(self, daemon: Process, text: str = "daemon.reloaded") -> dict[str, Any]:
         """Send SIGHUP and wait for the line that tells of it; return that."""
-        before = len(self.events(told))
+        before = len(self.events(text))
         daemon.signal(signal.SIGHUP)
-        wait_until(lambda: len(self.events(told)) > before, DEADLINE_S, told)
-        return self.events(told)[before]
+        wait_until(lambda: len(self.events(text)) > before, DEADLINE_S, text)
+        return self.events(text)[before]
 
 
 @pytest.fixture
@@ -237,8 +239,8 @@ def test_storm_of_hangups(site: Site, daemon: Process, server: RehearsalServer) 
     wait_until(lambda: len(site.events("file.delivered")) >= 41, DEADLINE_S, "41 lines")
     wait_until(lambda: not dropped.exists(), DEADLINE_S, "deleted")
     assert len(server.objects) == 41
-    assert all(one.posts == 1 for one in server.objects.values())
-    delivered = [one["path"] for one in site.events("file.delivered")]
+    assert all(item.posts == 1 for item in server.objects.values())
+    delivered = [event["path"] for event in site.events("file.delivered")]
     assert len(delivered) == len(set(delivered)) == 41
     assert len(site.events("daemon.reloaded")) <= 51
     assert not site.events("watch.missed")
@@ -255,7 +257,7 @@ def test_workers_come_and_go_under_load(
         while len(dropped) - len(server.objects) < QUEUED_LEAST:
             name = f"pat/file_{len(dropped)}.zip"
             dropped.append(site.drop(name, os.urandom(SLOW_BYTES)))
-        return sum(one.status is None for one in asked(server, "bucket"))
+        return sum(request.status is None for request in asked(server, "bucket"))
 
     site.write(delivery="workers: 8")
     site.reload(daemon)
@@ -275,7 +277,7 @@ def test_workers_come_and_go_under_load(
     site.wait_delivered(len(dropped))
 
     assert site.counts()["delivering"] == 0
-    assert all(one.posts == 1 for one in server.objects.values())
+    assert all(item.posts == 1 for item in server.objects.values())
     assert len(server.objects) == len(dropped)
     assert not site.events("file.deferred")
 
@@ -294,7 +296,7 @@ def test_bandwidth_limit_comes_and_goes(
 
     assert site.reload(daemon)["changed"] == ["delivery.bandwidth"]
     site.wait_delivered(1)
-    assert [one.posts for one in server.objects.values()] == [1]
+    assert [item.posts for item in server.objects.values()] == [1]
     assert not site.events("file.deferred")
 
 
@@ -418,7 +420,7 @@ def test_log_level(site: Site, daemon: Process) -> None:
     site.write(log="level: debug", spool="sweep_every: 200ms")
     site.reload(daemon)
     wait_until(
-        lambda: any(one["level"] == "debug" for one in site.events()),
+        lambda: any(event["level"] == "debug" for event in site.events()),
         DEADLINE_S,
         "a line at debug",
     )
@@ -438,7 +440,7 @@ def test_patterns(site: Site, daemon: Process) -> None:
     site.reload(daemon)
     site.wait_delivered(2)
 
-    assert [one["path"] for one in site.entries()] == [
+    assert [entry["path"] for entry in site.entries()] == [
         "pat/periodic_exam_mst.zip",
         "sat/semester_exam_mst.zip",
     ]
@@ -480,7 +482,7 @@ def test_hangup_during_the_start(site: Site, server: RehearsalServer) -> None:
     finally:
         daemon.end()
 
-    names = [one["event"] for one in site.events()]
+    names = [event["event"] for event in site.events()]
     assert names.index("daemon.ready") < names.index("daemon.reloaded")
     assert not server.requests
 

@@ -73,7 +73,7 @@ def test_names_that_mean_harm_arrive(
         assert (stem + ".zip", len(stamp)) == (remote_name(path), 18)
         stored = server.objects[rows[path]]
         assert stored.path.read_bytes() == zip_bytes(b"%d" % number)
-    assert {one["path"] for one in site.events("file.delivered")} == {
+    assert {event["path"] for event in site.events("file.delivered")} == {
         display(path) for path in rows
     }
     assert site.log.read_text("ascii").isascii()
@@ -147,20 +147,20 @@ def test_zips_that_mean_harm_take_little_memory(
             DEADLINE_S,
             "all of them ended",
         )
-        site.wait_delivered(1 + sum(one[1] == "delivered" for one in BOMBS.values()))
+        site.wait_delivered(1 + sum(bomb[1] == "delivered" for bomb in BOMBS.values()))
         peak_bytes = daemon.peak_bytes
-    told = {
-        one["path"]: json.dumps(one)
+    events = {
+        event["path"]: json.dumps(event)
         for name in ("file.admitted", "file.rejected")
-        for one in site.events(name)
+        for event in site.events(name)
     }
 
-    ended = {one["path"]: one["state"] for one in site.entries()}
+    ended = {entry["path"]: entry["state"] for entry in site.entries()}
     for name, (_, state, code) in BOMBS.items():
         path = f"student_attendance/{name}.zip"
         assert (name, ended[path]) == (name, state)
-        assert code in told[path], name
-    assert "E226" in told["student_attendance/absurd.zip"]
+        assert code in events[path], name
+    assert "E226" in events["student_attendance/absurd.zip"]
     assert peak_bytes < MEMORY_MAX_BYTES
 
 
@@ -196,7 +196,7 @@ def test_links_swapped_in_under_a_daemon(
             rounds.append(1)
 
     def raced() -> bool:
-        refused = [one for one in site.events() if one.get("error") == "E207"]
+        refused = [event for event in site.events() if event.get("error") == "E207"]
         sent = site.events("file.delivered")
         return bool(len(rounds) > SWAPS and refused and sent)
 
@@ -209,7 +209,7 @@ def test_links_swapped_in_under_a_daemon(
             over.set()
             swapper.join()
 
-    sent = {one.path.read_bytes() for one in server.objects.values()}
+    sent = {item.path.read_bytes() for item in server.objects.values()}
     assert sent
     assert zip_bytes(b"of this host") not in sent
 
@@ -257,11 +257,12 @@ def everything_readable(site: Installation) -> Iterator[bytes]:
         for (table,) in tables.fetchall():
             for row in journal.execute(f"select * from {os.fsdecode(table)}"):  # noqa: S608
                 yield b"\n".join(
-                    one if isinstance(one, bytes) else str(one).encode() for one in row
+                    item if isinstance(item, bytes) else str(item).encode()
+                    for item in row
                 )
-    for one in site.folder.glob("*"):
-        if one.is_file() and one.name not in {"password", "api-key"}:
-            yield one.read_bytes()
+    for item in site.folder.glob("*"):
+        if item.is_file() and item.name not in {"password", "api-key"}:
+            yield item.read_bytes()
 
 
 @pytest.mark.slow
@@ -274,26 +275,26 @@ def test_no_secret_is_told(tmp_path: Path, login: str) -> None:
         for name in "abcdefgh":
             site.drop(f"pat/{name}.zip", name.encode())
         server.faults = fault_list(BAD_DAY)
-        said: list[bytes] = []
+        reported: list[bytes] = []
         with site.running() as daemon:
-            names = {one.partition("@")[0] for one in BAD_DAY.split(",")}
+            names = {item.partition("@")[0] for item in BAD_DAY.split(",")}
             wait_until(lambda: names <= set(server.fired), DEADLINE_S, "a bad day")
             server.faults = fault_list("request-timeout")
             site.drop("pat/late.zip", b"late")
             wait_until(lambda: site.entries(State.DEFERRED), DEADLINE_S, "a grant")
-            said.append(Path(f"/proc/{daemon.pid}/cmdline").read_bytes())
+            reported.append(Path(f"/proc/{daemon.pid}/cmdline").read_bytes())
             for command in COMMANDS:
-                done = site.call(*(one.format(spool=site.spool) for one in command))
-                said += [done.stdout.encode(), done.stderr.encode()]
+                done = site.call(*(item.format(spool=site.spool) for item in command))
+                reported += [done.stdout.encode(), done.stderr.encode()]
             secrets = secrets_of(site, server)
-        said.append(site.call("once", "--wait", "1s").stderr.encode())
-        said += everything_readable(site)
+        reported.append(site.call("once", "--wait", "1s").stderr.encode())
+        reported += everything_readable(site)
 
     assert len(secrets) >= 4
-    assert all(len(one) > 10 for one in secrets)
-    text = b"\n".join(said)
+    assert all(len(secret) > 10 for secret in secrets)
+    text = b"\n".join(reported)
     assert b"pat/a.zip" in text
-    assert not [one for one in secrets if one.encode() in text]
+    assert not [secret for secret in secrets if secret.encode() in text]
 
 
 def installed(folder: Path, server: RehearsalServer, login: str) -> Installation:
@@ -331,13 +332,13 @@ def test_no_secret_is_in_a_traceback(tmp_path: Path, python: Python) -> None:
     with RehearsalServer(tmp_path / "server", password=PASSWORD) as server:
         site = installed(tmp_path, server, "password")
         site.drop("pat/a.zip")
-        said = python(BUG, site.config, cwd=tmp_path)
+        output = python(BUG, site.config, cwd=tmp_path)
         secrets = secrets_of(site, server)
 
-    assert "RuntimeError: a bug" in said
-    assert "E106" in said
+    assert "RuntimeError: a bug" in output
+    assert "E106" in output
     assert len(secrets) >= 4
-    assert not [one for one in secrets if one in said]
+    assert not [secret for secret in secrets if secret in output]
 
 
 def test_no_secret_of_a_wrong_configuration_is_quoted(tmp_path: Path) -> None:
@@ -348,11 +349,11 @@ def test_no_secret_of_a_wrong_configuration_is_quoted(tmp_path: Path) -> None:
         f"  password: {PASSWORD}\n  username: [{PASSWORD}]\n"
         f"  proxy: http://user:{PASSWORD}@proxy:3128\n  pasword: {PASSWORD}\n"
     )
-    said = ""
+    reported = ""
     for command in ("check", "run"):
         done = emitterd(command, "-c", str(config), cwd=tmp_path)
         assert done.returncode == 78
-        said += done.stdout + done.stderr
+        reported += done.stdout + done.stderr
 
-    assert "emission.url" in said
-    assert PASSWORD not in said
+    assert "emission.url" in reported
+    assert PASSWORD not in reported

@@ -45,7 +45,7 @@ def test_idle(site: Installation, number: signal.Signals) -> None:
         daemon.signal(number)
         assert daemon.wait() == 0
 
-    assert [one["event"] for one in site.events()][-2:] == [
+    assert [event["event"] for event in site.events()][-2:] == [
         "daemon.stopping",
         "daemon.stopped",
     ]

@@ -66,7 +66,7 @@ class Manager:
 
         def at_failpoint() -> list[dict[str, Any]]:
             stalled = self._site.events("daemon.stalled")
-            return [one for one in stalled if "in reach" in one.get("stack", "")]
+            return [event for event in stalled if "in reach" in event.get("stack", "")]
 
         daemon.wait_for_event("daemon.stalled")
         return wait_until(at_failpoint, DEADLINE_S, "a stalled thread")[0]
@@ -92,7 +92,7 @@ def test_life_of_a_service(manager: Manager, site: Installation) -> None:
     ready = manager.hear()
     assert ready[0] == "READY=1"
     assert ready[1].startswith("STATUS=0 queued, 0 uploading, 0 delivered; ")
-    events = [one["event"] for one in site.events()]
+    events = [event["event"] for event in site.events()]
     assert "watch.started" in events
 
     daemon.signal(signal.SIGHUP)
@@ -105,7 +105,7 @@ def test_life_of_a_service(manager: Manager, site: Installation) -> None:
     assert daemon.wait() == 0
     # The default drain, what follows it, and no less.
     assert "EXTEND_TIMEOUT_USEC=43000000" in stopping
-    assert not any("READY=1" in one or "WATCHDOG=1" in one for one in between)
+    assert not any("READY=1" in item or "WATCHDOG=1" in item for item in between)
 
 
 def test_refused_reload_is_over_too(manager: Manager, site: Installation) -> None:
@@ -155,7 +155,7 @@ def test_slow_upload_is_no_standstill(
 
     [delivered] = site.events("file.delivered")
     assert delivered["duration_s"] > 8.0
-    assert sum("WATCHDOG=1" in one for one in heard) > 4
+    assert sum("WATCHDOG=1" in request for request in heard) > 4
     assert not site.events("daemon.stalled")
 
 
@@ -193,7 +193,7 @@ def test_hung_thread_starves_the_watchdog(
         daemon.signal(signal.SIGHUP)
         heard += manager.hear_until("READY=1")
 
-    assert not any("WATCHDOG=1" in one for one in heard)
+    assert not any("WATCHDOG=1" in request for request in heard)
     daemon.end()
 
 
@@ -209,5 +209,5 @@ def test_killed_by_the_watchdog_nothing_is_lost(
     with site.running():
         site.wait_delivered(1)
 
-    assert [one.posts for one in server.objects.values()] == [1]
+    assert [item.posts for item in server.objects.values()] == [1]
     assert stalled["thread"].startswith("worker-")

@@ -128,10 +128,10 @@ def test_contestants_take_turns(tmp_path: Path) -> None:
         return Case(name, measure)
 
     cases = [case("a", count(1)), case("b", count(10))]
-    one = Scenario("x", "X", "", {}, lambda *_: iter([cases]), (RATE,), "rate")
+    item = Scenario("x", "X", "", {}, lambda *_: iter([cases]), (RATE,), "rate")
     bench = Bench(tmp_path, [], quick=True)
 
-    sheets = play(one, bench, 2, print)
+    sheets = play(item, bench, 2, print)
 
     assert "".join(order) == "abba"
     assert [sheet.figures["rate"] for sheet in sheets] == [[1, 2], [10, 11]]
@@ -306,11 +306,11 @@ def test_report_is_written_into_the_document(tmp_path: Path) -> None:
 
 def test_names_are_those_of_the_command() -> None:
     """Each benchmark is found by its name, and its goals by their metrics."""
-    for name, one in SCENARIOS.items():
-        metrics = {metric.name for metric in one.metrics}
+    for name, item in SCENARIOS.items():
+        metrics = {metric.name for metric in item.metrics}
 
-        assert one.name == name
-        assert {goal.metric for goal in one.goals} | {one.main} <= metrics
+        assert item.name == name
+        assert {goal.metric for goal in item.goals} | {item.main} <= metrics
 
 
 @pytest.mark.slow
@@ -327,9 +327,9 @@ def test_quick_run_of_one(tmp_path: Path) -> None:
 
     assert done.returncode == 0, done.stderr
     (small,) = found["scenarios"]
-    rates = {name: one["rate"] for name, one in small["contestants"].items()}
+    rates = {name: item["rate"] for name, item in small["contestants"].items()}
     assert rates.keys() >= {"emitterd", "sequential client"}
-    assert all(len(one) == 1 and one[0] > 0 for one in rates.values())
+    assert all(len(rate) == 1 and rate[0] > 0 for rate in rates.values())
     assert "### Small files over a fast line" in done.stdout
 
 

@@ -22,7 +22,9 @@ TYPED = [
     ("emitterd list --sk", "emitterd list --skipped "),
     ("emitterd hold --all --state w", "emitterd hold --all --state withdrawn "),
 ]
-typed = pytest.mark.parametrize(("keys", "line"), TYPED, ids=[one for one, _ in TYPED])
+typed = pytest.mark.parametrize(
+    ("keys", "line"), TYPED, ids=[item for item, _ in TYPED]
+)
 
 
 class Terminal:
@@ -117,7 +119,7 @@ def test_fish(tmp_path: Path, keys: str, line: str) -> None:
         check=False,
     )
 
-    candidates = [one.split("\t")[0] for one in done.stdout.splitlines()]
+    candidates = [splitline.split("\t")[0] for splitline in done.stdout.splitlines()]
     assert candidates == [line.rsplit(maxsplit=1)[-1]]
 
 
@@ -136,7 +138,9 @@ def test_completing_needs_no_daemon() -> None:
         check=False,
     )
 
-    loaded = {one.rpartition("|")[2].strip() for one in done.stderr.splitlines()}
+    loaded = {
+        splitline.rpartition("|")[2].strip() for splitline in done.stderr.splitlines()
+    }
     assert done.stdout.split() == ["plain,list"]
     assert "emitterd.cli" in loaded
     assert not loaded & {"emitterd.daemon", "emitterd.config", "httpx", "sqlite3"}

@@ -161,13 +161,13 @@ def test_readme_word_for_word(installed: Machine, server: RehearsalServer) -> No
         lambda: "1 delivered" in installed.show("StatusText"), DEADLINE_S, "delivered"
     )
     # It would follow the log until the end of time.
-    status, log, errors, one = (
+    status, log, errors, first = (
         follow(line.replace(" -f ", " ")) for line in look.splitlines()
     )
 
     assert "1 delivered; destination up" in status
     assert "file.delivered" in log
-    assert "file.delivered" in one
+    assert "file.delivered" in first
     # Only a start without a configuration, in the test before, may be told here.
     assert "destination" not in errors
 

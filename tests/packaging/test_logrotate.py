@@ -108,13 +108,13 @@ def folder(tmp_path: Path) -> Path:
 def test_shipped_file_is_understood(folder: Path, logrotate: Logrotate) -> None:
     """What logrotate reads in it is what it is meant to say, and no fault."""
     (folder / "emitterd.jsonl").write_text("{}\n")
-    said = logrotate("--debug", adapted(folder, "exit 1"))
+    output = logrotate("--debug", adapted(folder, "exit 1"))
 
-    assert "error" not in said
-    assert f"rotating pattern: {folder}/*.jsonl {folder}/*.log  after 1 days" in said
-    assert "(30 rotations)" in said
-    assert "empty log files are not rotated" in said
-    assert f"considering log {folder}/emitterd.jsonl" in said
+    assert "error" not in output
+    assert f"rotating pattern: {folder}/*.jsonl {folder}/*.log  after 1 days" in output
+    assert "(30 rotations)" in output
+    assert "empty log files are not rotated" in output
+    assert f"considering log {folder}/emitterd.jsonl" in output
 
 
 def test_shipped_reload() -> None:
@@ -140,17 +140,17 @@ def test_rotation_loses_no_line(
         logrotate("--force", configuration)
     wait_until(lambda: log.stat().st_size, 30, "lines in the last log")
     logging.send_signal(signal.SIGTERM)
-    said, _ = logging.communicate(timeout=60)
+    output, _ = logging.communicate(timeout=60)
 
     old = [f"emitterd.jsonl.{number}.gz" for number in range(ROTATIONS, 1, -1)]
-    assert sorted(one.name for one in folder.iterdir()) == sorted(
+    assert sorted(file.name for file in folder.iterdir()) == sorted(
         [*old, "emitterd.jsonl.1", "emitterd.jsonl"]
     )
-    data = b"".join(gzip.decompress((folder / one).read_bytes()) for one in old)
+    data = b"".join(gzip.decompress((folder / item).read_bytes()) for item in old)
     data += (folder / "emitterd.jsonl.1").read_bytes() + log.read_bytes()
     attempts: dict[str, list[int]] = {}
     for line in map(json.loads, data.splitlines()):
         attempts.setdefault(line["path"], []).append(line["attempt"])
-    counted = dict(line.split() for line in said.splitlines())
+    counted = dict(line.split() for line in output.splitlines())
     assert attempts == {name: list(range(int(n))) for name, n in counted.items()}
     assert log.stat().st_mode & 0o777 == 0o640

@@ -54,9 +54,9 @@ def test_nothing_else_lies_there() -> None:
 def test_every_command_and_option_is_described() -> None:
     """emitterd(1) has each command's heading, and an entry for each option."""
     page = plainly("man/emitterd.1")
-    for one in commands():
-        assert f"\n.SS {one.name}\nemitterd {one.name}" in page
-        for option in one.options:
+    for command in commands():
+        assert f"\n.SS {command.name}\nemitterd {command.name}" in page
+        for option in command.options:
             assert f"\n.TP\n{', '.join(option.names)}" in page
             assert option.usage.replace("`", "") in page.replace("\n", " ")
 
@@ -81,8 +81,8 @@ def test_man_has_nothing_to_say(page: str) -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_mandoc_has_nothing_to_say(page: str) -> None:
     """Its lint finds nothing but the date that is missing: there is none on purpose."""
-    said = checked("mandoc", "-T", "lint", str(DOCS / page))
-    assert [one for one in said if "missing date" not in one] == []
+    output = checked("mandoc", "-T", "lint", str(DOCS / page))
+    assert [item for item in output if "missing date" not in item] == []
 
 
 @pytest.mark.parametrize(
@@ -124,8 +124,8 @@ def test_blocks_become_roff() -> None:
 
 def test_sections_are_told_apart() -> None:
     """A document is its introduction and what stands below each heading."""
-    said = sections("# Title\n\nFirst.\n\n## A\n\na\n\n## B\n\nb\n")
-    assert {name: part.strip() for name, part in said.items()} == {
+    reported = sections("# Title\n\nFirst.\n\n## A\n\na\n\n## B\n\nb\n")
+    assert {name: part.strip() for name, part in reported.items()} == {
         "": "First.",
         "A": "a",
         "B": "b",

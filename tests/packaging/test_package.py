@@ -95,11 +95,11 @@ def test_command_can_be_called(installed: Machine) -> None:
 def test_unconfigured_it_says_what_is_missing(installed: Machine) -> None:
     """Started too early the service ends with 78 and names the file to fill."""
     done = installed.call("systemctl", "start", "emitterd")
-    said = installed.run("journalctl", "--unit=emitterd", "--output=cat")
+    output = installed.run("journalctl", "--unit=emitterd", "--output=cat")
     installed.run("systemctl", "reset-failed", "emitterd")
 
     assert done.returncode != 0
-    assert "emission.password_file" in said
+    assert "emission.password_file" in output
 
 
 def test_upgrade_keeps_what_is_the_operators(installed: Machine) -> None:

@@ -66,9 +66,10 @@ class Service:
 
     def entry(self, path: str) -> dict[str, Any] | None:
         """Return the journal's latest entry of a path."""
-        said = self.machine.run("emitterd", "list", "--json")
+        output = self.machine.run("emitterd", "list", "--json")
         return next(
-            (one for one in json.loads(said)[::-1] if one["path"] == path), None
+            (record for record in json.loads(output)[::-1] if record["path"] == path),
+            None,
         )
 
     def wait_for(self, path: str, state: str) -> None:
@@ -82,21 +83,26 @@ class Service:
     def keys(self, path: str) -> list[str]:
         """Return the keys of the objects stored for a path."""
         stem = path.removesuffix(".zip")
-        return [one for one in self.server.objects if one.rpartition("_")[0] == stem]
+        return [item for item in self.server.objects if item.rpartition("_")[0] == stem]
 
     def grants(self, path: str) -> int:
         """Return how many grants were asked for a path."""
         asked = [
-            one for one in list(self.server.requests) if one.endpoint == "upload-url"
+            request
+            for request in list(self.server.requests)
+            if request.endpoint == "upload-url"
         ]
-        return sum(path.endswith(one.name) or one.name.endswith(path) for one in asked)
+        return sum(
+            path.endswith(request.name) or request.name.endswith(path)
+            for request in asked
+        )
 
     def logged(self, *arguments: str) -> list[dict[str, str]]:
         """Return what journalctl has of the service, each with its fields."""
-        said = self.machine.run(
+        output = self.machine.run(
             *("journalctl", "--unit=emitterd", "--output=json", *arguments)
         )
-        return [json.loads(line) for line in said.splitlines()]
+        return [json.loads(line) for line in output.splitlines()]
 
     def set(self, settings: str) -> None:
         """Write a drop-in for the unit, or remove it where there are no settings."""
@@ -152,8 +158,8 @@ def test_file_of_another_user_is_delivered(service: Service) -> None:
 
 def test_status_tells_the_counts(service: Service) -> None:
     """`systemctl status` shows how many files wait and what the destination does."""
-    said = service.machine.run("systemctl", "status", "emitterd")
-    status = re.search(r'Status: "(.*)"', said)
+    output = service.machine.run("systemctl", "status", "emitterd")
+    status = re.search(r'Status: "(.*)"', output)
 
     assert status
     for word in ("queued", "uploading", "destination up"):
@@ -171,10 +177,10 @@ def test_errors_are_found_in_journald(service: Service) -> None:
     errors = service.logged("--priority=err")
     of_path = service.logged(f"EMITTERD_PATH={path}")
 
-    assert {one["EMITTERD_EVENT"] for one in errors} == {"destination.down"}
-    assert {one["PRIORITY"] for one in errors} == {"3"}
-    told = [one["EMITTERD_EVENT"] for one in of_path]
-    assert (told[0], told[-1]) == ("file.admitted", "file.delivered")
+    assert {error["EMITTERD_EVENT"] for error in errors} == {"destination.down"}
+    assert {error["PRIORITY"] for error in errors} == {"3"}
+    reported = [item["EMITTERD_EVENT"] for item in of_path]
+    assert (reported[0], reported[-1]) == ("file.admitted", "file.delivered")
 
 
 @pytest.fixture
@@ -205,8 +211,8 @@ def test_no_line_is_lost_to_a_rate_limit(service: Service) -> None:
     chatty = service.machine.run("journalctl", "--unit=chatty", "--output=cat")
     service.machine.run("find", SPOOL, "-name", "cut_*", "-delete")
 
-    told = {one["EMITTERD_PATH"] for one in service.logged(query)}
-    assert told == {f"cut_{number}.zip" for number in many}
+    reported = {record["EMITTERD_PATH"] for record in service.logged(query)}
+    assert reported == {f"cut_{number}.zip" for number in many}
     assert len(chatty.splitlines()) < len(many)
 
 
@@ -340,7 +346,7 @@ def test_wrong_configuration_is_not_tried_again(service: Service) -> None:
     text = CONFIGURATION.format(url=service.server.url)
     service.machine.write("/etc/emitterd/emitter.yaml", text + "wrong: 1\n")
     restarted = service.machine.call("systemctl", "restart", "emitterd")
-    ended = [service.machine.show(one) for one in ("SubState", "ExecMainStatus")]
+    ended = [service.machine.show(item) for item in ("SubState", "ExecMainStatus")]
     service.machine.write("/etc/emitterd/emitter.yaml", text)
     service.start()
 
@@ -360,12 +366,12 @@ def test_hung_worker_is_ended_by_the_watchdog(service: Service) -> None:
         wait_until(
             lambda: int(service.machine.show("NRestarts")) > 0, DEADLINE_S, "a restart"
         )
-        said = service.machine.run("journalctl", "--unit=emitterd", "--output=cat")
+        output = service.machine.run("journalctl", "--unit=emitterd", "--output=cat")
     finally:
         service.set("")
     service.start()
 
-    assert "Watchdog timeout" in said
+    assert "Watchdog timeout" in output
     service.wait_for(path, "delivered")
 
 

@@ -68,8 +68,8 @@ def test_exposure_is_low(unit: str) -> None:
 def test_template_is_the_unit() -> None:
     """An instance differs by its configuration, secrets and places only."""
     unit, template = (settings((SYSTEMD / name).read_text()) for name in UNITS)
-    for instance, one in OF_AN_INSTANCE:
-        template = [line.replace(instance, one) for line in template]
+    for instance, item in OF_AN_INSTANCE:
+        template = [line.replace(instance, item) for line in template]
 
     assert unit == template
 

@@ -120,12 +120,12 @@ def slopes(samples: Sequence[Sample], cycle_s: float) -> dict[str, Slope]:
     phase with retries costs more than a calm one.
     """
     found: dict[str, Slope] = {}
-    hours = [one.at_s / _HOUR_S for one in samples]
+    hours = [sample.at_s / _HOUR_S for sample in samples]
     levels = {
-        "rss": [one.rss_bytes / _MIB for one in samples],
-        "descriptors": [float(one.descriptors) for one in samples],
-        "threads": [float(one.threads) for one in samples],
-        "wal": [one.wal_bytes / _MIB for one in samples],
+        "rss": [sample.rss_bytes / _MIB for sample in samples],
+        "descriptors": [float(sample.descriptors) for sample in samples],
+        "threads": [float(sample.threads) for sample in samples],
+        "wal": [sample.wal_bytes / _MIB for sample in samples],
     }
     if len(samples) >= _MIN_SAMPLES:
         found |= {name: slope(hours, values) for name, values in levels.items()}
@@ -142,11 +142,11 @@ def slopes(samples: Sequence[Sample], cycle_s: float) -> dict[str, Slope]:
 def cycles(samples: Sequence[Sample], cycle_s: float) -> list[tuple[Sample, Sample]]:
     """Return first and last sample of each whole cycle; idle ones are left out."""
     spans: list[tuple[Sample, Sample]] = []
-    for one in samples:
-        if not spans or one.at_s >= spans[-1][0].at_s + cycle_s:
+    for sample in samples:
+        if not spans or sample.at_s >= spans[-1][0].at_s + cycle_s:
             if spans:
-                spans[-1] = spans[-1][0], one
-            spans.append((one, one))
+                spans[-1] = spans[-1][0], sample
+            spans.append((sample, sample))
     return [(a, b) for a, b in spans[:-1] if b.delivered > a.delivered]
 
 

@@ -87,7 +87,7 @@ class Ledger:
     @property
     def owing(self) -> int:
         """How many versions are still to be delivered."""
-        return sum(one.owed and not one.delivered for one in self._current.values())
+        return sum(item.owed and not item.delivered for item in self._current.values())
 
     @property
     def delivered(self) -> int:
@@ -98,8 +98,8 @@ class Ledger:
         """Hold the receipts that are new against the ledger and the bucket."""
         with JournalReader(self._journal) as records:
             found = list(records.receipts(self._since - OVERLAP_S))
-        new = [one for one in found if one["key"] not in self._receipts]
-        keys = [key for one in new for key in _keys(one)]
+        new = [match for match in found if match["key"] not in self._receipts]
+        keys = [key for item in new for key in _keys(item)]
         stored = self._far.take(keys) if keys else {}
         for receipt in new:
             self._audit(receipt, stored)
@@ -116,7 +116,9 @@ class Ledger:
             if entry["state"] == State.REJECTED:
                 self.verdicts.wrong.append(f"{entry['path']}: {entry['reason']}")
             self.counts[entry["state"]] += 1
-        open_paths = {one["path"] for one in entries if one["state"] != State.DELIVERED}
+        open_paths = {
+            entry["path"] for entry in entries if entry["state"] != State.DELIVERED
+        }
         for version in self._current.values():
             if version.owed and not version.delivered:
                 self.verdicts.lost.append(version.path)
@@ -147,11 +149,11 @@ class Ledger:
         if here is None or here.sha256 != version.sha256:
             held = "nothing" if here is None else "other bytes"
             self.verdicts.wrong.append(f"{path}: the bucket holds {held} at {key}")
-        there = [stored[one] for one in _keys(receipt) if one in stored]
+        there = [stored[key] for key in _keys(receipt) if key in stored]
         if len(there) > 1:
             self.counts["second objects on record"] += 1
         # More than one POST, or object, is right only where an answer was lost.
-        posts = sum(one.posts for one in there)
+        posts = sum(item.posts for item in there)
         if posts > 1 and not receipt["ambiguous"]:
             self.verdicts.doubled.append(f"{path}: posted {posts} times")
 
@@ -159,9 +161,9 @@ class Ledger:
         """Hold that what is left in the bucket is of attempts that were given up."""
         given_up = {
             key
-            for one in entries
-            if one["state"] == State.WITHDRAWN and one["ambiguous"]
-            for key in _keys(one)
+            for entry in entries
+            if entry["state"] == State.WITHDRAWN and entry["ambiguous"]
+            for key in _keys(entry)
         }
         for key in self._far.left():
             if key in self._taken:
@@ -196,10 +198,10 @@ class Log:
         if fields["level"] == "critical" or fields.get("error") == Code.INTERNAL:
             self.problems.append(line.decode("utf-8", "replace"))
         if event == "file.delivered":
-            told = fields["path"], fields["sha256"]
-            if told in self._told:
-                self.problems.append(f"told twice: {told}")
-            self._told.add(told)
+            reported = fields["path"], fields["sha256"]
+            if reported in self._told:
+                self.problems.append(f"told twice: {reported}")
+            self._told.add(reported)
 
     def untold(self, delivered: int) -> list[str]:
         """Say how many of the deliveries on record have no line, if any."""
@@ -209,7 +211,7 @@ class Log:
 
 def _keys(entry: dict[str, Any]) -> list[str]:
     own = [entry["key"]] if "key" in entry else []
-    return own + [one for one in entry.get("earlier_keys", []) if one not in own]
+    return own + [item for item in entry.get("earlier_keys", []) if item not in own]
 
 
 def _instant(iso: str) -> float:

@@ -122,14 +122,14 @@ class Producer:
         self._writers.append(_Writer(path, self._content(), file))
 
     def _write_on(self) -> None:
-        for one in list(self._writers):
-            chunk = len(one.content) // SLOW_CHUNKS + 1
-            one.file.write(one.content[one.written : one.written + chunk])
-            one.written += chunk
-            if one.written >= len(one.content):
-                self._writers.remove(one)
-                one.file.close()
-                self._note(one.path, one.content)
+        for writer in list(self._writers):
+            chunk = len(writer.content) // SLOW_CHUNKS + 1
+            writer.file.write(writer.content[writer.written : writer.written + chunk])
+            writer.written += chunk
+            if writer.written >= len(writer.content):
+                self._writers.remove(writer)
+                writer.file.close()
+                self._note(writer.path, writer.content)
 
     def _thin(self) -> None:
         """Delete the oldest delivered files, so that the folder stays small."""

@@ -82,8 +82,8 @@ def tally(report: Path) -> Tally:
             found.failed.append(name)
         elif case.find("skipped") is None:
             found.passed.append(name)
-        for one in case.iter("property"):
-            found.recorded[one.get("name", "")] += int(one.get("value", "0"))
+        for item in case.iter("property"):
+            found.recorded[item.get("name", "")] += int(item.get("value", "0"))
     if not found.passed and not found.failed:
         raise Unusable("no test ran")
     return found
@@ -132,8 +132,8 @@ def model(effort: Effort, folder: Path) -> Found:
     """Let the model be held, through any order of everything."""
     runs = MODEL_RUNS * effort.rounds
     done = run_tests(folder, "tests/integration/test_model.py", model_examples=runs)
-    told = done.recorded
-    return Found(f"{told['runs']} runs, {told['steps']} steps", done.failed)
+    reported = done.recorded
+    return Found(f"{reported['runs']} runs, {reported['steps']} steps", done.failed)
 
 
 def soak(effort: Effort, folder: Path) -> Found:
@@ -161,7 +161,7 @@ def soak(effort: Effort, folder: Path) -> Found:
         how_much += ", too short for slopes"
     return Found(
         how_much,
-        [f"{kind}: {one}" for kind in kinds for one in found[kind]] + growing,
+        [f"{kind}: {match}" for kind in kinds for match in found[kind]] + growing,
         (len(found["lost"]), len(found["doubled"]), len(found["silent"])),
         done.stdout,
     )
@@ -181,7 +181,7 @@ def row(name: str, found: Found, took_s: float) -> str:
     An oracle that passed has found nothing lost, doubled or silent. Where one failed,
     its message tells what it was, and the table does not.
     """
-    numbers = [str(one) for one in found.counted or (0, 0, 0)]
+    numbers = [str(item) for item in found.counted or (0, 0, 0)]
     if found.counted is None and found.failed:
         numbers = ["?"] * 3
     cells = [name, found.how_much, str(len(found.failed)), *numbers]

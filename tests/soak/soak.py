@@ -178,9 +178,9 @@ def ends_within(daemon: "subprocess.Popen[bytes]", limit_s: float) -> bool:
 
 def report(soak: Soak, seed: int) -> dict[str, Any]:
     """Return what was found, as the JSON file holds it."""
-    loaded = [one for one in soak.samples if one.at_s <= soak.load_s]
+    loaded = [sample for sample in soak.samples if sample.at_s <= soak.load_s]
     warm_at_s = min(WARM_UP_S, soak.load_s * WARM_UP_SHARE)
-    warm = [one for one in loaded if one.at_s >= warm_at_s]
+    warm = [item for item in loaded if item.at_s >= warm_at_s]
     found = slopes(warm, soak.plan.cycle_s)
     judged = soak.load_s - warm_at_s >= SLOPES_S
     verdicts = soak.ledger.verdicts
@@ -188,7 +188,7 @@ def report(soak: Soak, seed: int) -> dict[str, Any]:
     if soak.exit_code != 0:
         problems.append(f"the daemon ended with {soak.exit_code}: {soak.log.last!r}")
     silent = verdicts.silent + soak.log.untold(soak.ledger.delivered)
-    growing = [name for name, one in found.items() if judged and grows(name, one)]
+    growing = [name for name, item in found.items() if judged and grows(name, item)]
     return {
         "minutes": round(loaded[-1].at_s / 60, 1),
         "warm_up_minutes": round(warm_at_s / 60, 1),
@@ -202,7 +202,7 @@ def report(soak: Soak, seed: int) -> dict[str, Any]:
         "counts": dict(soak.ledger.counts),
         "events": dict(soak.log.events),
         "fired": soak.fired,
-        "slopes": {name: one._asdict() for name, one in found.items()},
+        "slopes": {name: item._asdict() for name, item in found.items()},
         "slopes_judged": judged,
         "growing": growing,
         "lost": verdicts.lost,
@@ -210,7 +210,7 @@ def report(soak: Soak, seed: int) -> dict[str, Any]:
         "silent": silent,
         "wrong": verdicts.wrong,
         "problems": problems,
-        "samples": [asdict(one) for one in soak.samples],
+        "samples": [asdict(sample) for sample in soak.samples],
         "good": not (verdicts or silent or problems or growing),
     }
 
@@ -235,7 +235,7 @@ def table(found: dict[str, Any]) -> str:
     kinds = ("lost", "doubled", "silent", "wrong", "problems")
     troubles = {kind: found[kind] for kind in kinds}
     for kind, cases in troubles.items():
-        lines += [f"\n{kind}: {one}" for one in cases[:SHOWN]]
+        lines += [f"\n{kind}: {case}" for case in cases[:SHOWN]]
     counts = ", ".join(f"{len(cases)} {kind}" for kind, cases in troubles.items())
     growth = "too short for slopes"
     if found["slopes_judged"]:

@@ -94,5 +94,5 @@ def test_numbers_of_a_part(name: str, found: Found, numbers: str) -> None:
 
 def test_rows_fit_the_header() -> None:
     """Each row has as many cells as the header."""
-    cells = {one.count("|") for one in (HEADER, RULE, row("model", Found("", []), 0))}
+    cells = {item.count("|") for item in (HEADER, RULE, row("model", Found("", []), 0))}
     assert len(cells) == 1

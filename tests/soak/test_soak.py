@@ -61,7 +61,7 @@ def test_a_leak_is_seen() -> None:
     """What rises sample by sample, or costs more file by file, grows."""
     found = slopes([sample(minute) for minute in range(60)], 180.0)
 
-    assert {name for name, one in found.items() if grows(name, one)} == GROWING
+    assert {name for name, item in found.items() if grows(name, item)} == GROWING
     assert found["rss"].rise == pytest.approx(60)
     assert found["journal"] == pytest.approx((500, 0, 0), abs=1e-6)
 
@@ -124,8 +124,10 @@ def test_the_ledger_notices(
     ledger.close()
     found = ledger.verdicts
 
-    told = {"lost": found.lost, "doubled": found.doubled, "wrong": found.wrong}
-    assert [kind for kind, cases in told.items() if cases] == [noticed][: len(noticed)]
+    reported = {"lost": found.lost, "doubled": found.doubled, "wrong": found.wrong}
+    assert [kind for kind, cases in reported.items() if cases] == [noticed][
+        : len(noticed)
+    ]
     assert found.silent == found.lost
 
 
@@ -142,7 +144,7 @@ def test_an_object_that_comes_back_is_doubled(far: Far, tmp_path: Path) -> None:
     ledger.dropped(PATH.encode(), *site_drop(site))
     assert site.call("once").returncode == 0
     (stored,) = (tmp_path / "server" / "objects").glob("*.bin")
-    kept = {one: one.read_bytes() for one in stored.parent.iterdir()}
+    kept = {file: file.read_bytes() for file in stored.parent.iterdir()}
     ledger.audit()
     assert far.left() == []
     for path, content in kept.items():
@@ -203,4 +205,4 @@ def test_half_a_minute(tmp_path: Path) -> None:
     assert "good: 0 lost, 0 doubled, 0 silent, 0 wrong, 0 problems" in done.stdout
     assert found["delivered"] > 20
     assert len(found["fired"]) > 5
-    assert [one.name for one in tmp_path.iterdir()] == ["found.json"]
+    assert [file.name for file in tmp_path.iterdir()] == ["found.json"]

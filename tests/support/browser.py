@@ -102,12 +102,12 @@ class Browser:
 
     def complaints(self) -> list[str]:
         """Return what the console says since it was last asked."""
-        return [str(one["message"]) for one in self._log("browser")]
+        return [str(item["message"]) for item in self._log("browser")]
 
     def requests(self) -> list[str]:
         """Return the addresses that were asked for since this was last asked."""
         lines = (
-            json.loads(one["message"])["message"] for one in self._log("performance")
+            json.loads(item["message"])["message"] for item in self._log("performance")
         )
         return [
             str(line["params"]["request"]["url"])

@@ -95,7 +95,7 @@ class Listener:
         line, *lines = head.decode("latin-1").split("\r\n")
         headers = {
             name.lower(): value
-            for name, _, value in (one.partition(": ") for one in lines)
+            for name, _, value in (line.partition(": ") for line in lines)
         }
         whole = bytearray(body)
         while len(whole) < int(headers.get("content-length", "0")):
@@ -348,7 +348,9 @@ def emission_to(  # noqa: PLR0913  all by keyword, and each of its own kind
 
 def asked(server: RehearsalServer, endpoint: str) -> list[RequestRecord]:
     """Return the requests that reached an endpoint of the rehearsal server."""
-    return [one for one in list(server.requests) if one.endpoint == endpoint]
+    return [
+        request for request in list(server.requests) if request.endpoint == endpoint
+    ]
 
 
 def together(count: int, work: Callable[[], T]) -> list[T | Exception]:

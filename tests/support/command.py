@@ -23,6 +23,6 @@ def command_options() -> dict[str, set[str]]:
     """Return the options of every command, by the command's name."""
     commands = getattr(command, "commands", {})
     return {
-        name: {option for one in known.params for option in one.opts}
+        name: {option for param in known.params for option in param.opts}
         for name, known in commands.items()
     }

@@ -111,7 +111,7 @@ def stop_in_mid_body(oracle: Oracle, daemon: Process) -> None:
     server = oracle.server
     wait_until(lambda: server.fired["slow-reader"], DEADLINE_S, "a body under way")
     wait_until(
-        lambda: any(one.bytes > 200_000 for one in server.requests),
+        lambda: any(request.bytes > 200_000 for request in server.requests),
         DEADLINE_S,
         "the large body under way",
     )

@@ -66,8 +66,8 @@ class Machine:
             wait_until(self._booted, BOOT_S, "systemd")
         except (ChildProcessError, TimeoutError) as error:
             self.halt()
-            said = self._console.read_text("utf-8", "replace").strip()
-            pytest.skip(f"systemd does not boot here: {error}; {said[-500:]}")
+            output = self._console.read_text("utf-8", "replace").strip()
+            pytest.skip(f"systemd does not boot here: {error}; {output[-500:]}")
 
     def _first_process(self) -> int | None:
         self._must_run()
@@ -148,7 +148,9 @@ def _first_of_namespace(parent: int) -> int | None:
         children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
         for child in children:
             status = Path(f"/proc/{child}/status").read_text().splitlines()
-            if any(one.startswith("NSpid:") and one.endswith("\t1") for one in status):
+            if any(
+                statu.startswith("NSpid:") and statu.endswith("\t1") for statu in status
+            ):
                 return int(child)
     except OSError:
         # It has ended between the two.

@@ -169,9 +169,9 @@ class Host:
         self._life += 1
         self._journal.parent.mkdir()
         for suffix in ("", "-wal"):
-            one = left.with_name(left.name + suffix)
-            if one.exists():
-                shutil.copyfile(one, self._journal.with_name(one.name))
+            with_name = left.with_name(left.name + suffix)
+            if with_name.exists():
+                shutil.copyfile(with_name, self._journal.with_name(with_name.name))
         self._end()
         shutil.rmtree(left.parent)
         self._start()
@@ -231,7 +231,7 @@ class Host:
         names = [*columns.split(), "forgotten_at"]
         sql = f"select {', '.join(names)} from entry order by id"  # noqa: S608
         found = self.components.journal.read(sql)
-        return [dict(zip(names, one, strict=True)) for one in found]
+        return [dict(zip(names, match, strict=True)) for match in found]
 
     @property
     def _journal(self) -> Path:

@@ -132,7 +132,7 @@ class Installation:
         # The last line may be half written: the daemon writes it now, or was killed.
         written = self.log.read_bytes() if self.log.exists() else b""
         parsed = [json.loads(line) for line in written.split(b"\n")[:-1]]
-        return [one for one in parsed if name is None or one["event"] == name]
+        return [item for item in parsed if name is None or item["event"] == name]
 
     def entries(self, state: State | None = None) -> list[dict[str, Any]]:
         """Return the journal's entries; none while it does not exist."""
@@ -207,7 +207,7 @@ class Process:
             if self._process.poll() is not None:
                 raise AssertionError(self._installation.log.read_text())
             new = self._installation.events()[self._seen :]
-            return any(one["event"] == name for one in new)
+            return any(item["event"] == name for item in new)
 
         wait_until(logged, deadline_s, name)
 

@@ -51,13 +51,13 @@ class Oracle:
         """Look at what a dead daemon left: nothing ran ahead of the journal."""
         entries = self.site.entries(State.DELIVERED)
         self._posts |= {
-            one["key"]: self.server.objects[one["key"]].posts for one in entries
+            entry["key"]: self.server.objects[entry["key"]].posts for entry in entries
         }
         entries += self.site.entries(State.REJECTED)
-        recorded = {one["path"] for one in entries}
-        told = {one["path"] for one in self.site.events("file.delivered")}
+        recorded = {entry["path"] for entry in entries}
+        events = {event["path"] for event in self.site.events("file.delivered")}
         missing = {p for p in self._versions if not (self.site.spool / p).exists()}
-        assert told <= recorded, "a line before its record"
+        assert events <= recorded, "a line before its record"
         assert missing <= recorded, "a file touched before the record"
 
     def settle(self, daemon: Process, *, rejected: int = 0) -> None:
@@ -75,12 +75,14 @@ class Oracle:
     def judge(self, *, rejected: int = 0, withdrawn: int = 0) -> None:
         """Judge what has become of everything; the daemon is to be stopped."""
         entries = self.site.entries()
-        states = Counter(one["state"] for one in entries)
+        states = Counter(entry["state"] for entry in entries)
         assert not LIVE & states.keys(), states
         assert (states["rejected"], states["withdrawn"]) == (rejected, withdrawn)
-        refused = {one["path"] for one in entries if one["state"] == "rejected"}
+        refused = {entry["path"] for entry in entries if entry["state"] == "rejected"}
         for path in self._versions.keys() - refused:
-            self._judge_file(path, [one for one in entries if one["path"] == path])
+            self._judge_file(
+                path, [entry for entry in entries if entry["path"] == path]
+            )
         if self.aside is not None:
             for path in refused:
                 self._judge_aside(self.aside, path)
@@ -92,9 +94,9 @@ class Oracle:
         content = self._versions[path][-1]
         digest = hashlib.sha256(content).hexdigest()
         (last,) = [
-            one
-            for one in entries
-            if one["state"] == "delivered" and one["sha256"] == digest
+            entry
+            for entry in entries
+            if entry["state"] == "delivered" and entry["sha256"] == digest
         ]
         stored = self.server.objects[last["key"]]
         assert stored.path.read_bytes() == content, path
@@ -111,14 +113,14 @@ class Oracle:
         if self.archive is None:
             return
         # Beside the file nothing: no second copy, and no rest of an unfinished one.
-        (name,) = {one.name for one in self.archive.glob(f"*/{path}")}
+        (name,) = {item.name for item in self.archive.glob(f"*/{path}")}
         stem = name.removesuffix(".zip")
         folders = self.archive.glob(f"*/{Path(path).parent}")
         (copy,) = [
-            one
+            file
             for folder in folders
-            for one in folder.iterdir()
-            if one.name.lstrip(".").startswith(f"{stem}.")
+            for file in folder.iterdir()
+            if file.name.lstrip(".").startswith(f"{stem}.")
         ]
         assert copy.read_bytes() == content
 
@@ -126,7 +128,7 @@ class Oracle:
         """Hold that a rejected file was put aside once, whole, with its reason."""
         assert not (self.site.spool / path).exists(), path
         (folder,) = aside.glob(f"*/{Path(path).parent}")
-        left = {one.name: one.read_bytes() for one in folder.iterdir()}
+        left = {file.name: file.read_bytes() for file in folder.iterdir()}
         reason = left.pop(f"{Path(path).name}.reason.json")
         assert left == {Path(path).name: self._versions[path][-1]}
         assert json.loads(reason)["path"] == path
@@ -151,8 +153,11 @@ class Oracle:
 
     def _judge_log(self) -> None:
         """Hold that no line tells of a bug, or of the same delivery twice."""
-        assert not [one for one in self.site.events() if one["level"] == "critical"]
-        told = Counter(
-            (one["path"], one["sha256"]) for one in self.site.events("file.delivered")
+        assert not [
+            event for event in self.site.events() if event["level"] == "critical"
+        ]
+        events = Counter(
+            (event["path"], event["sha256"])
+            for event in self.site.events("file.delivered")
         )
-        assert not [one for one, times in told.items() if times > 1]
+        assert not [item for item, times in events.items() if times > 1]

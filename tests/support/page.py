@@ -90,9 +90,9 @@ class Desk:
         text = bytes(response.body).decode()
         return Answered(response.status_code, dict(response.headers), text)
 
-    def explain(self, said: str | bytes) -> Answered:
+    def explain(self, text: str | bytes) -> Answered:
         """Ask what became of a file."""
-        return self.ask(f"/explain?{urlencode({'path': said})}")
+        return self.ask(f"/explain?{urlencode({'path': text})}")
 
     def admit(self, path: bytes, size_bytes: int = 1000, number: int = 1) -> None:
         """Enter a complete file."""
@@ -100,12 +100,14 @@ class Desk:
 
     def reject(self, path: bytes, number: int = 1) -> None:
         """Enter a file that is refused at the door, with what was found in it."""
-        one = admission(path, 1000, number)
+        item = admission(path, 1000, number)
         trouble = DeliveryError(
             Decision.REJECT, Code.CATALOGUE, "breaks the data contract"
         )
         found = (finding(Code.WRONG_HEADER, "school_id | <b>name", "id | \x1b[1m"),)
-        self.journal.admit([Admission(path, one.fingerprint, "pat", 0, trouble, found)])
+        self.journal.admit(
+            [Admission(path, item.fingerprint, "pat", 0, trouble, found)]
+        )
 
     def claim(self) -> Entry:
         """Take the next file that is due."""

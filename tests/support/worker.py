@@ -190,15 +190,17 @@ class Rig:
     def told(self, event: str, name: str | None = None) -> list[Any]:
         """Return the log lines of an event, of one path where `name` is given."""
         return [
-            one
-            for one in self.events
-            if one["event"] == event
-            and (name is None or one.get("path") == display(name.encode()))
+            item
+            for item in self.events
+            if item["event"] == event
+            and (name is None or item.get("path") == display(name.encode()))
         ]
 
     def reached(self, endpoint: str) -> int:
         """Return how many requests an endpoint got."""
-        return sum(one.endpoint == endpoint for one in list(self.server.requests))
+        return sum(
+            request.endpoint == endpoint for request in list(self.server.requests)
+        )
 
 
 @contextmanager

@@ -82,12 +82,15 @@ def inspected_csv(
 
 def codes(report: Report) -> list[str]:
     """Return the codes of the findings, in their order."""
-    return [one.code.value for one in report.findings]
+    return [finding.code.value for finding in report.findings]
 
 
 def words(report: Report) -> list[tuple[str, str, str]]:
     """Return code, expected and found of the findings, in their order."""
-    return [(one.code.value, one.expected, one.found) for one in report.findings]
+    return [
+        (finding.code.value, finding.expected, finding.found)
+        for finding in report.findings
+    ]
 
 
 def zipped(

@@ -117,14 +117,14 @@ def test_a_hint_of_its_own_is_kept() -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "said"), [(1, "x.yaml: 1 problem"), (3, "x.yaml: 3 problems")]
+    ("count", "expected"), [(1, "x.yaml: 1 problem"), (3, "x.yaml: 3 problems")]
 )
-def test_a_configuration_error_counts_its_problems(count: int, said: str) -> None:
+def test_a_configuration_error_counts_its_problems(count: int, expected: str) -> None:
     """The message has the number; the problems themselves are kept in order."""
     problems = [Problem(f"key{at}", at, "is wrong", "mend it") for at in range(count)]
     error = ConfigError("x.yaml", problems)
 
-    assert str(error) == said
+    assert str(error) == expected
     assert error.problems == problems
 
 

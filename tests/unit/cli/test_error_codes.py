@@ -181,7 +181,7 @@ def test_commands_of_emitterd_exist() -> None:
             assert span == "emitterd --version"
             continue
         assert command in known, span
-        assert {one for one in rest if one.startswith("-")} <= known[command], span
+        assert {item for item in rest if item.startswith("-")} <= known[command], span
 
 
 def test_commands_can_be_pasted() -> None:
@@ -284,14 +284,17 @@ def test_an_unknown_code_is_wrong_usage(written: str, message: str) -> None:
 def test_the_text_fits_and_breaks_no_command(code_help: CodeHelp) -> None:
     """All is there, in lines of 80 columns; a command may stand out, alone."""
     lines = code_help.text().splitlines()
-    said = [f"{code_help.code}: {code_help.title}", f"Meanwhile: {code_help.meanwhile}"]
-    said += (
+    reported = [
+        f"{code_help.code}: {code_help.title}",
+        f"Meanwhile: {code_help.meanwhile}",
+    ]
+    reported += (
         [f"If it is sent: {code_help.consequence}."] if code_help.consequence else []
     )
-    said += [f"What to do: {code_help.remedy}."]
-    said += [f"{number}. {step}" for number, step in enumerate(code_help.steps, 1)]
+    reported += [f"What to do: {code_help.remedy}."]
+    reported += [f"{number}. {step}" for number, step in enumerate(code_help.steps, 1)]
 
-    assert " ".join(" ".join(lines).split()) == " ".join(said)
+    assert " ".join(" ".join(lines).split()) == " ".join(reported)
     for line in lines[1:]:
         assert line.count("`") % 2 == 0
         assert len(line) <= 80 or re.fullmatch(r"\S*`[^`]*`\S*", line.strip())

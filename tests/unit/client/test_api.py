@@ -117,8 +117,8 @@ def test_after_a_refused_login_nobody_asks_again(
 
     assert len(outcomes) == 3 * THREADS
     assert all(
-        isinstance(one, DeliveryError) and one.code is Code.CREDENTIALS
-        for one in outcomes
+        isinstance(outcome, DeliveryError) and outcome.code is Code.CREDENTIALS
+        for outcome in outcomes
     )
     assert len(asked(server, "auth")) == 1
     assert server.fired["auth-error"] == 1
@@ -131,7 +131,7 @@ def test_one_login_serves_all_workers_at_the_start(
     emission = emission_to(client, server.url)
     outcomes = together(THREADS, lambda: emission.grant(PATH))
 
-    assert not [one for one in outcomes if isinstance(one, Exception)]
+    assert not [outcome for outcome in outcomes if isinstance(outcome, Exception)]
     assert len(asked(server, "auth")) == 1
 
 
@@ -146,14 +146,16 @@ def test_an_expired_token_costs_one_login(
     server.latency_s = 0.2
     outcomes = together(THREADS, lambda: emission.grant(PATH))
 
-    assert not [one for one in outcomes if isinstance(one, Exception)]
+    assert not [outcome for outcome in outcomes if isinstance(outcome, Exception)]
     assert len(asked(server, "auth")) == 2
-    refused = [one for one in asked(server, "upload-url") if one.status == 401]
+    refused = [
+        request for request in asked(server, "upload-url") if request.status == 401
+    ]
     assert len(refused) == THREADS
 
 
 @pytest.mark.parametrize(
-    ("said", "lifetime_s"),
+    ("expected", "lifetime_s"),
     [
         ("1800", 1800),
         ("0.5", 0.5),
@@ -167,10 +169,10 @@ def test_an_expired_token_costs_one_login(
     ids=["usual", "short", "infinite", "huge", "negative", "none", "text", "null"],
 )
 def test_how_long_a_token_lives(
-    client: HttpClient, said: str, lifetime_s: float
+    client: HttpClient, expected: str, lifetime_s: float
 ) -> None:
     """Any number that a login may say is a lifetime, or else the usual one is."""
-    body = f'{{"access_token": "t", "expires_in": {said}}}'
+    body = f'{{"access_token": "t", "expires_in": {expected}}}'
     head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n"
     with Listener(answering((head + body).encode())) as api:
         assert emission_to(client, api.url).login() == lifetime_s
@@ -192,7 +194,7 @@ def test_a_token_is_renewed_before_it_ends(tmp_path: Path, client: HttpClient) -
 
         wait_until(renewed, 20, "a second login")
 
-        assert {one.status for one in asked(server, "upload-url")} == {200}
+        assert {request.status for request in asked(server, "upload-url")} == {200}
 
 
 def test_a_401_after_a_fresh_login_pauses_uploads(
@@ -208,7 +210,10 @@ def test_a_401_after_a_fresh_login_pauses_uploads(
         Decision.PAUSE,
         Code.TOKEN_REFUSED,
     )
-    assert [one.endpoint for one in server.requests] == ["auth", "upload-url"] * 2
+    assert [request.endpoint for request in server.requests] == [
+        "auth",
+        "upload-url",
+    ] * 2
     assert server.fired["api-401"] == 2
 
 
@@ -225,7 +230,7 @@ def test_a_failed_login_is_kept_by_nobody(client: HttpClient, status: bytes) -> 
             except DeliveryError as caught:
                 raised.append(weakref.ref(caught))
     gc.collect()
-    assert [one() for one in raised] == [None, None]
+    assert [item() for item in raised] == [None, None]
 
 
 def test_a_refused_api_key_pauses_without_a_login(
@@ -237,7 +242,7 @@ def test_a_refused_api_key_pauses_without_a_login(
         with pytest.raises(DeliveryError) as caught:
             emission.grant(PATH)
 
-        assert [one.endpoint for one in server.requests] == ["upload-url"]
+        assert [request.endpoint for request in server.requests] == ["upload-url"]
     assert (caught.value.decision, caught.value.code) == (
         Decision.PAUSE,
         Code.TOKEN_REFUSED,
@@ -275,7 +280,7 @@ def test_failure_of_the_api_pauses_uploads(
     with proxy_to(server) as proxy, http_client(proxy=proxy.url) as client:
         with pytest.raises(DeliveryError) as caught:
             emission_to(client, AFAR).grant(PATH)
-        places = {one.line for one in proxy.heard}
+        places = {request.line for request in proxy.heard}
 
     assert server.fired[menu.partition(":")[0]] > 0
     assert (caught.value.decision, caught.value.code) == (Decision.PAUSE, code)
@@ -341,7 +346,7 @@ def test_the_url_may_end_in_a_slash(
     """`emission.url` is one place, with the slash and without."""
     emission_to(client, server.url + slash).grant(PATH)
 
-    assert [one.status for one in server.requests] == [200, 200]
+    assert [request.status for request in server.requests] == [200, 200]
 
 
 @pytest.mark.parametrize(
@@ -469,5 +474,5 @@ def test_who_waits_for_a_login_gives_signs(server: RehearsalServer) -> None:
             wait_until(partial(signed, heartbeats, time.monotonic()), 20, "two signs")
         [login] = asked(server, "auth")
         assert login.status is None
-        assert not any(one.done() for one in asking)
+        assert not any(thread.done() for thread in asking)
         shutdown.now.set()

@@ -119,9 +119,9 @@ def test_small_file_waits_a_round_for_each_slice(
     while line.left[count]:
         line.step()
 
-    one = burst(rate) // BURST_SLICES
-    rounds = -(-size // one)
-    assert line.now - line.began_at <= rounds * (count + 1) * one / rate + LATE_S
+    first = burst(rate) // BURST_SLICES
+    rounds = -(-size // first)
+    assert line.now - line.began_at <= rounds * (count + 1) * first / rate + LATE_S
 
 
 @settings(deadline=None)
@@ -156,7 +156,7 @@ def test_who_waits_goes_on_when_the_limit_goes(rate: int | None) -> None:
     pacer.set_rate(rate, 10.0)
     again = pacer.ask(4 * KIB, 10.0)
 
-    assert {one.era for one in waiting} != {again.era}
+    assert {item.era for item in waiting} != {again.era}
     assert pacer.wait_s(again, 10.1) == 0.0
 
 
@@ -197,7 +197,7 @@ def test_clock_that_stands_still() -> None:
     pacer.set_rate(8 * KIB, 100.0)
     asked = [pacer.ask(64 * KIB, 100.0) for _ in range(5)]
 
-    waits = [pacer.wait_s(one, 100.0) for one in asked]
+    waits = [pacer.wait_s(request, 100.0) for request in asked]
 
     assert waits == sorted(waits)
-    assert waits == [pacer.wait_s(one, 100.0) for one in asked]
+    assert waits == [pacer.wait_s(request, 100.0) for request in asked]

@@ -232,15 +232,15 @@ def test_no_field_breaks_the_frame(tmp_path: Path, fields: dict[str, str]) -> No
     parts = parsed(body, data)
     assert parts[-1] == ("file", b"--x\r\ncontent")
     assert [value for _, value in parts[:-1]] == [
-        one.encode() for one in fields.values()
+        field.encode() for field in fields.values()
     ]
 
 
 def test_each_body_has_a_boundary_of_its_own(tmp_path: Path) -> None:
     """A boundary cannot be guessed, so no file can hold it."""
     path = dropped(tmp_path, b"x")
-    with opened(path) as one, opened(path) as other:
-        assert one.content_type != other.content_type
+    with opened(path) as item, opened(path) as other:
+        assert item.content_type != other.content_type
 
 
 def test_no_path_of_this_host_goes_out(tmp_path: Path) -> None:

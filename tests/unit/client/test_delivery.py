@@ -87,7 +87,7 @@ def test_a_delivery_gives_a_receipt(
         verified=True,
     )
     # The file and the form around it, without the headers of the request.
-    [post] = [one for one in server.requests if one.endpoint == "bucket"]
+    [post] = [request for request in server.requests if request.endpoint == "bucket"]
     assert size < sum(sent) < size + 4096
     assert sum(sent) == post.bytes
 
@@ -98,7 +98,9 @@ def test_the_token_stays_with_the_api(
     """No Authorization header reaches the bucket or the target of its redirect."""
     server.faults = fault_list("redirect@1")
     deliver(emission, small)
-    present = {one.endpoint: one.authorization_present for one in server.requests}
+    present = {
+        request.endpoint: request.authorization_present for request in server.requests
+    }
 
     assert server.fired["redirect"] == 1
     assert present == {
@@ -163,7 +165,7 @@ def test_each_fault_of_the_bucket_has_its_meaning(
     server.faults = fault_list(menu)
     with proxy_to(server) as proxy, http_client(proxy=proxy.url) as client:
         caught = trouble_of(emission_to(client, AFAR), small)
-        hosts = {one.headers["host"] for one in proxy.heard}
+        hosts = {request.headers["host"] for request in proxy.heard}
 
     assert server.fired == {menu.partition(":")[0]: 1}
     assert (caught.decision, caught.code) == (verdict, code)
@@ -291,8 +293,8 @@ def test_a_redirect_is_followed_once_with_the_whole_body(
     receipt = deliver(emission, large)
 
     assert server.fired["redirect"] == 1
-    assert [one.status for one in asked(server, "bucket")] == [307]
-    assert [one.status for one in asked(server, "bucket-regional")] == [204]
+    assert [request.status for request in asked(server, "bucket")] == [307]
+    assert [request.status for request in asked(server, "bucket-regional")] == [204]
     [stored] = server.objects.values()
     assert (stored.key, stored.size_bytes) == (receipt.key, LARGE_BYTES)
     assert receipt.verified

@@ -131,7 +131,7 @@ def test_the_bucket_is_asked_once_and_without_the_token(rig: Rig) -> None:
     lose(rig)
     rig.later()
 
-    [asked] = [one for one in rig.server.requests if one.endpoint == "object"]
+    [asked] = [request for request in rig.server.requests if request.endpoint == "object"]
     assert not asked.authorization_present
 
 
@@ -242,7 +242,7 @@ def test_a_look_up_that_fails_in_passing_is_made_again(rig: Rig, fault: str) -> 
 def test_every_fault_of_a_look_up_is_tried() -> None:
     """A new fault needs a line in the table."""
     stages = {FaultStage.DOWNLOAD, FaultStage.OBJECT}
-    assert {one for one, kind in ALL_FAULTS.items() if kind.stage in stages} == set(
+    assert {item for item, kind in ALL_FAULTS.items() if kind.stage in stages} == set(
         LOOK_UPS
     )
 
@@ -370,7 +370,7 @@ def test_a_hostile_url_is_not_fetched(place: bytes, reason: str) -> None:
             emission_to(client, url).look_up(granted(url))
 
         assert caught.value.confirmation is Confirmation.UNKNOWN
-        assert [one.line.split()[1] for one in api.heard] == ["/auth", "/download_url"]
+        assert [request.line.split()[1] for request in api.heard] == ["/auth", "/download_url"]
 
 
 def test_a_redirected_download_is_not_followed() -> None:
@@ -480,7 +480,7 @@ def test_an_answer_that_shows_no_object(
 @pytest.mark.parametrize(
     ("status", "verdict"),
     [(407, Decision.PAUSE)]
-    + [(one, Decision.DEFER) for one in (429, 500, 502, 503, 504)],
+    + [(item, Decision.DEFER) for item in (429, 500, 502, 503, 504)],
 )
 def test_failure_of_the_bucket_that_passes(status: int, verdict: Decision) -> None:
     """It is waited out, as for a body; and no object can come of a question."""

@@ -80,7 +80,7 @@ def test_what_upload_url_answers(status: int, meaning: tuple[Decision, Code]) ->
 
 @pytest.mark.parametrize("asked", [RequestKind.LOGIN, RequestKind.GRANT])
 @pytest.mark.parametrize(
-    ("page", "said"),
+    ("page", "expected"),
     [
         (b"No required SSL certificate was sent", "wants a client certificate"),
         (b"The SSL certificate error", "refuses the client certificate"),
@@ -89,14 +89,14 @@ def test_what_upload_url_answers(status: int, meaning: tuple[Decision, Code]) ->
     ids=["none sent", "refused", "http to https"],
 )
 def test_a_400_of_the_server_before_the_api_is_the_lines(
-    asked: RequestKind, page: bytes, said: str
+    asked: RequestKind, page: bytes, expected: str
 ) -> None:
     """What nginx refuses for the connection's sake rejects no file, and no login."""
     body = b"<html><center>%s</center><hr><center>nginx</center></html>" % page
     error = api_error(asked, 400, {}, body)
 
     assert judged(error) == (Decision.PAUSE, Code.TLS)
-    assert said in str(error)
+    assert expected in str(error)
 
 
 @pytest.mark.parametrize("asked", [RequestKind.LOGIN, RequestKind.GRANT])

@@ -55,7 +55,7 @@ def test_memory_does_not_grow_with_the_file(
         tracemalloc.stop()
 
     assert receipt.verified
-    assert [one.size_bytes for one in server.objects.values()] == [256 * MIB]
+    assert [item.size_bytes for item in server.objects.values()] == [256 * MIB]
     assert peak < 32 * MIB
 
 

@@ -55,7 +55,7 @@ def bucket() -> Iterator[Listener]:
 
 def bodies(server: Listener) -> list[int]:
     """Return the sizes of the bodies that arrived whole, in their order."""
-    return [len(one.body) for one in server.heard]
+    return [len(request.body) for request in server.heard]
 
 
 @pytest.mark.parametrize("uploads", [1, 4])
@@ -73,8 +73,8 @@ def test_all_together_keep_the_limit(
             pool.submit(deliver, emission, file, hand_made(bucket.url))
             for _ in range(uploads)
         ]
-        for one in sent:
-            one.result()
+        for request in sent:
+            request.result()
         took_s = time.monotonic() - began_at
 
     assert took_s >= (uploads * size - burst(rate)) / rate

@@ -189,7 +189,7 @@ SPANS = st.lists(
         st.integers(0, DAY_MIN - 1),
         st.integers(1, DAY_MIN),
         st.sampled_from([None, 1 * KIB, 3 * MIB]),
-    ).filter(lambda one: one.begin_min != one.end_min),
+    ).filter(lambda value: value.begin_min != value.end_min),
     max_size=4,
 )
 

@@ -152,7 +152,7 @@ def test_the_order_of_the_rows_does_not_decide_the_dataset() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "code", "said"),
+    ("path", "code", "expected"),
     [
         pytest.param(b"schools/x.zip", "E221", "folder 'schools'", id="folder"),
         pytest.param(b"PAT/periodic_exam_mst.zip", "E221", "folder 'PAT'", id="case"),
@@ -174,13 +174,13 @@ def test_the_order_of_the_rows_does_not_decide_the_dataset() -> None:
     ],
 )
 def test_what_the_server_would_not_process_is_found(
-    path: bytes, code: str, said: str
+    path: bytes, code: str, expected: str
 ) -> None:
     """The finding says what is wrong, and what the server would read instead."""
     (finding,) = CATALOGUE.findings(path)
 
     assert finding.code == code
-    assert said in str(finding)
+    assert expected in str(finding)
     assert str(finding).isprintable()
     assert CATALOGUE.dataset(path) is None
 
@@ -307,17 +307,25 @@ def test_others_replace_in_place_or_follow_their_kind() -> None:
         ("d/d", last),
     ]
     new = [("b/b", first), ("c/c", last), ("z/z", first), ("y/y", first)]
-    catalogue = Catalogue(made(*one) for one in old)
+    catalogue = Catalogue(made(*item) for item in old)
 
-    merged = catalogue.with_others(made(*one, delimiter=";") for one in new)
+    merged = catalogue.with_others(made(*item, delimiter=";") for item in new)
 
-    said = [f"{one.title}{one.delimiter}{one.kind}" for one in merged.datasets]
-    assert said == [
+    reported = [
+        f"{dataset.title}{dataset.delimiter}{dataset.kind}"
+        for dataset in merged.datasets
+    ]
+    assert reported == [
         *("a/a|master", "b/b;master", "z/z;master", "y/y;master"),
         *("d/d|udise", "c/c;udise"),
     ]
-    assert [one.rank for one in merged.datasets] == list(range(6))
-    assert [one.title for one in catalogue.datasets] == ["a/a", "b/b", "c/c", "d/d"]
+    assert [dataset.rank for dataset in merged.datasets] == list(range(6))
+    assert [dataset.title for dataset in catalogue.datasets] == [
+        "a/a",
+        "b/b",
+        "c/c",
+        "d/d",
+    ]
 
 
 def made(title: str, kind: DatasetKind, delimiter: str = "|") -> Dataset:

@@ -90,7 +90,7 @@ sch_incentives 16 udise_sch_code grade_pri_upr incentive_type
 def described(dataset: Dataset) -> str:
     """Describe a dataset as the tables above do."""
     span = dataset.span
-    headers = (f" {len(one.columns)}{one.match[0]}" for one in dataset.headers)
+    headers = (f" {len(item.columns)}{item.match[0]}" for item in dataset.headers)
     return (
         f"{dataset.title} {span.since or '-'} {span.until or '-'} {dataset.delimiter}"
         + "".join(headers)
@@ -107,23 +107,23 @@ def of_kind(kind: str) -> list[Dataset]:
 )
 def test_the_datasets_are_those_of_the_documents(kind: str, table: str) -> None:
     """Order, versions, delimiter and headers of each are as the documents have them."""
-    assert [described(one) for one in of_kind(kind)] == table.strip().split("\n")
+    assert [described(item) for item in of_kind(kind)] == table.strip().split("\n")
 
 
 def test_the_udise_tables_are_those_of_the_template() -> None:
     """All 32, with so many columns and these keys, read from 1.3 on, in sequence."""
     tables = of_kind("udise")
-    said = [
-        " ".join([one.name, str(len(one.headers[0].columns)), *one.keys])
-        for one in tables
+    reported = [
+        " ".join([table.name, str(len(table.headers[0].columns)), *table.keys])
+        for table in tables
     ]
 
     assert len(tables) == 32
-    assert said == UDISE.strip().split("\n")
-    assert {(one.folder, one.delimiter, one.span.since) for one in tables} == {
+    assert reported == UDISE.strip().split("\n")
+    assert {(table.folder, table.delimiter, table.span.since) for table in tables} == {
         ("udise", "|", Version(1, 3))
     }
-    assert {header.match for one in tables for header in one.headers} == {
+    assert {header.match for table in tables for header in table.headers} == {
         HeaderMatch.SEQUENCE
     }
 
@@ -280,19 +280,19 @@ def test_a_header_holds_for_its_versions(
 ) -> None:
     """A version has the headers that it checks, and none where that is not known."""
     there = Version.parse(version)
-    held = [one for one in DATASETS[title].headers if one.span.holds(there)]
+    held = [item for item in DATASETS[title].headers if item.span.holds(there)]
 
-    assert [f"{one.variant} {one.match}" for one in held] == fitting
+    assert [f"{item.variant} {item.match}" for item in held] == fitting
 
 
-@pytest.mark.parametrize("dataset", CATALOGUE.datasets, ids=lambda one: one.title)
+@pytest.mark.parametrize("dataset", CATALOGUE.datasets, ids=lambda value: value.title)
 def test_nothing_is_asked_that_no_header_has(dataset: Dataset) -> None:
     """Required columns, keys and dates are columns; no header has one twice."""
-    every = {name.lower() for one in dataset.headers for name in one.columns}
+    every = {name.lower() for item in dataset.headers for name in item.columns}
 
     assert {name.lower() for name in dataset.keys} <= every
     assert {name.lower() for name, _ in dataset.dates} <= every
-    for one in dataset.headers:
-        lower = [name.lower() for name in one.columns]
-        assert {name.lower() for name in one.required} <= set(lower)
+    for item in dataset.headers:
+        lower = [name.lower() for name in item.columns]
+        assert {name.lower() for name in item.required} <= set(lower)
         assert len(set(lower)) == len(lower)

@@ -27,15 +27,17 @@ def told(
     variant: str = "",
 ) -> tuple[str, str, str] | None:
     """Return code, expected and found of a line, or None where it is right."""
-    one = check_header(line, dataset, version, variant).finding
-    return (one.code.value, one.expected, one.found) if one else None
+    finding = check_header(line, dataset, version, variant).finding
+    return (finding.code.value, finding.expected, finding.found) if finding else None
 
 
 def of(
     *headers: str, match: HeaderMatch = HeaderMatch.SEQUENCE, required: str = ""
 ) -> Dataset:
     """Return a dataset with such headers, each written as a line."""
-    known = (header(*one.split("|"), match=match, required=required) for one in headers)
+    known = (
+        header(*item.split("|"), match=match, required=required) for item in headers
+    )
     return replace(ATTENDANCE, headers=tuple(known))
 
 
@@ -301,7 +303,7 @@ def test_any_line_is_judged(names: list[str], match: HeaderMatch) -> None:
     known = (header(*COLUMNS, match=match, required=" ".join(COLUMNS[:2])),)
     dataset = Dataset("f", "n", DatasetKind.MASTER, 1, headers=known)
     line = "|".join(names)
-    right = all(one in names for one in COLUMNS[:2])
+    right = all(column in names for column in COLUMNS[:2])
     found = told(line, dataset)
 
     assert found is None or found[0] in {"E232", "E233"}

@@ -42,7 +42,10 @@ def rows(
 
 def told(table: RowChecker, where: str = "") -> list[tuple[str, str, str]]:
     """Return code, expected and found of each finding."""
-    return [(one.code.value, one.expected, one.found) for one in table.findings(where)]
+    return [
+        (finding.code.value, finding.expected, finding.found)
+        for finding in table.findings(where)
+    ]
 
 
 UNEVEN = "4 columns in every row, as in the header"
@@ -191,7 +194,7 @@ def test_academic_years_go_by_many_names(name: str) -> None:
     dataset = Dataset("f", "n", DatasetKind.UDISE, 1, headers=(header("id", name),))
     table = RowChecker(dataset, ("id", name))
     table.read(["1|2020\n"], lambda: True)
-    assert [one.code for one in table.findings("")] == ["E243"]
+    assert [finding.code for finding in table.findings("")] == ["E243"]
 
 
 def test_a_year_that_no_header_documents_is_left_alone() -> None:
@@ -238,7 +241,9 @@ def test_what_is_quoted_well_is_even(records: list[list[str]], cut: int) -> None
     def quoted(value: str) -> str:
         return '"{}"'.format(value.replace("\\", "\\\\").replace('"', '""'))
 
-    text = "".join("|".join(map(quoted, ["1", *one[1:]])) + "\n" for one in records)
+    text = "".join(
+        "|".join(map(quoted, ["1", *record[1:]])) + "\n" for record in records
+    )
     dataset = replace(VISITS, dates=(), headers=(header("Id"),))
     table = RowChecker(dataset, COLUMNS)
     lines = io.StringIO(text, newline="\n").readlines()

@@ -16,7 +16,7 @@ TEXT = "school_id|name\n1001|राजकीय विद्यालय\n"
 
 def told(findings: list[Finding]) -> list[tuple[str, str]]:
     """Return code and what was found."""
-    return [(one.code.value, one.found) for one in findings]
+    return [(finding.code.value, finding.found) for finding in findings]
 
 
 def read(content: bytes, limit_bytes: int = 10**9) -> tuple[str, CsvTextReader]:

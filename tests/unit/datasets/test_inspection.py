@@ -135,7 +135,7 @@ DAMAGED = {
 def test_damage_is_told(make: Callable[[], bytes], found: str) -> None:
     """A zip that contradicts itself or cannot be unpacked is damaged."""
     report = inspected(make())
-    assert [one for one in words(report) if one[0] == "E229"] == [
+    assert [word for word in words(report) if word[0] == "E229"] == [
         ("E229", "a whole zip", found)
     ]
 
@@ -527,9 +527,9 @@ def test_trouble_with_the_disk_is_no_damage() -> None:
 
 def check_report(report: Report) -> None:
     """Assert what is true for every report."""
-    assert all(one.expected.isprintable() for one in report.findings)
-    assert all(one.found.isprintable() for one in report.findings)
-    assert all(len(one.found) < 2000 for one in report.findings)
+    assert all(finding.expected.isprintable() for finding in report.findings)
+    assert all(finding.found.isprintable() for finding in report.findings)
+    assert all(len(finding.found) < 2000 for finding in report.findings)
     assert report.member is None or report.member.isprintable()
     assert all(map(str.isprintable, report.columns))
     assert codes(report) == sorted(codes(report))

@@ -212,7 +212,7 @@ def patched(offset: int, value: int) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("offset", "value", "said"),
+    ("offset", "value", "expected"),
     [
         pytest.param(4, 1, "the zip is one part of several", id="part"),
         pytest.param(4, 0xFFFF, "the zip is one part of several", id="marked part"),
@@ -228,10 +228,10 @@ def patched(offset: int, value: int) -> bytes:
     ],
 )
 def test_an_end_record_that_contradicts_is_flagged(
-    offset: int, value: int, said: str
+    offset: int, value: int, expected: str
 ) -> None:
     """One part of several, and counts and offsets that cannot be."""
-    assert flaw(patched(offset, value)) == said
+    assert flaw(patched(offset, value)) == expected
 
 
 def test_a_directory_that_is_none_is_flagged() -> None:

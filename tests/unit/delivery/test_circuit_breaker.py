@@ -54,9 +54,9 @@ def fail_once(
 ) -> tuple[OpenCircuit | None, list[int]]:
     """Let an attempt of an entry fail in passing."""
     permit = breaker.acquire()
-    told = breaker.record_failure(LOST, permit, NOW, entry=entry, file_only=True)
+    reported = breaker.record_failure(LOST, permit, NOW, entry=entry, file_only=True)
     breaker.release(permit)
-    return told
+    return reported
 
 
 def succeed(
@@ -153,7 +153,7 @@ def test_a_late_failure_brings_no_news(breaker: CircuitBreaker) -> None:
     open_circuit(breaker, DNS)
     before = down(breaker)
 
-    assert [open_circuit(breaker, FORBIDDEN, NOW + 1.0, one) for one in late] == [
+    assert [open_circuit(breaker, FORBIDDEN, NOW + 1.0, item) for item in late] == [
         None
     ] * 4
     assert breaker.down == before
@@ -198,10 +198,10 @@ def test_an_implied_answer_is_believed_of_the_probe_only(
 
 def test_a_streak_of_passing_failures_opens_it(breaker: CircuitBreaker) -> None:
     """A failure for each worker in a row opens it, and names the charged entries."""
-    told = [fail_once(breaker, entry) for entry in range(WORKERS)]
+    reported = [fail_once(breaker, entry) for entry in range(WORKERS)]
 
-    assert told[:-1] == [(None, [])] * (WORKERS - 1)
-    news, suspects = told[-1]
+    assert reported[:-1] == [(None, [])] * (WORKERS - 1)
+    news, suspects = reported[-1]
     assert news is not None
     assert news.code is Code.CONNECTION_LOST
     assert suspects == list(range(WORKERS - 1))
@@ -252,8 +252,8 @@ def test_after_an_outage_one_passes_then_ever_more(breaker: CircuitBreaker) -> N
         permits = fill(breaker)
         seen.append(len(permits))
         succeed(breaker, permits[0])
-        for one in permits[1:]:
-            breaker.release(one)
+        for permit in permits[1:]:
+            breaker.release(permit)
 
     assert seen == [1, 2, 4, 8, 8]
     assert not breaker.limited
@@ -266,8 +266,8 @@ def test_a_success_from_before_the_outage_lets_no_more_pass(
     early = [breaker.acquire() for _ in range(3)]
     open_circuit(breaker, DNS)
     succeed(breaker)
-    for one in early:
-        succeed(breaker, one)
+    for item in early:
+        succeed(breaker, item)
     assert len(fill(breaker)) == 1
 
 
@@ -278,8 +278,8 @@ def test_a_passing_failure_halves_how_many_may_pass(breaker: CircuitBreaker) -> 
         fail_once(breaker)
         permits = fill(breaker)
         seen.append(len(permits))
-        for one in permits:
-            breaker.release(one)
+        for permit in permits:
+            breaker.release(permit)
     assert seen == [4, 2, 1, 1, 1]
 
 
@@ -333,9 +333,9 @@ def test_an_open_circuit_has_one_probe_and_a_closed_one_is_never_stuck(
                 file_only = act == "fail_once"
                 breaker.record_failure(LOST, permit, now, entry=1, file_only=file_only)
             breaker.release(permit)
-        assert sum(breaker.is_probe(one) for one in permits) <= 1
-    for one in permits:
-        breaker.release(one)
+        assert sum(breaker.is_probe(permit) for permit in permits) <= 1
+    for item in permits:
+        breaker.release(item)
     assert breaker.wait_s(now + 700.0) == 0.0
 
 

@@ -91,7 +91,9 @@ def test_of_many_threads_one_probes(destination: Destination, stage: Stage) -> N
 
     with ThreadPoolExecutor(WORKERS) as pool:
         asked = [pool.submit(ask) for _ in range(WORKERS)]
-    [probe] = [one.result() for one in asked if isinstance(one.result(), dict)]
+    [probe] = [
+        request.result() for request in asked if isinstance(request.result(), dict)
+    ]
 
     assert isinstance(probe, dict)
     assert [down.stage for down in destination.probes(probe)] == [stage]
@@ -186,7 +188,7 @@ def test_failure_that_one_entry_meets_again_is_its_own(
     """It must not pause the others again and again; a whole streak does."""
     failures = [fail(destination, API_DOWN, again=True) for _ in range(WORKERS)]
 
-    assert [one.due_at for one in failures[:-1]] == [None] * (WORKERS - 1)
+    assert [failure.due_at for failure in failures[:-1]] == [None] * (WORKERS - 1)
     assert failures[-1].due_at is not None
     assert failures[-1].charged_entries == [1] * (WORKERS - 1)
 
@@ -248,35 +250,35 @@ def test_another_number_of_workers_is_another_streak(destination: Destination) -
 def test_overload_makes_fewer_workers() -> None:
     """A sign of overload makes fewer workers; another failure does not."""
     destination = Destination(Backoff(2.0, 600.0), workers=None)
-    told: list[int] = []
-    destination.on_resized = lambda: told.append(destination.workers)
+    reported: list[int] = []
+    destination.on_resized = lambda: reported.append(destination.workers)
     fail(destination, LOST)
     fail(destination, NO_BUCKET)
 
-    assert told == [START // 2]
+    assert reported == [START // 2]
 
 
 def test_more_workers_are_let_through() -> None:
     """As many may pass at once as there are workers, also after more have come."""
     destination = Destination(Backoff(2.0, 600.0), workers=None)
-    told: list[int] = []
-    destination.on_resized = lambda: told.append(destination.workers)
+    reported: list[int] = []
+    destination.on_resized = lambda: reported.append(destination.workers)
     for number in range(2 * START):
         destination.record_delivery(NOW + number, 1000)
     permit = [destination.acquire(NOW) for _ in range(2 * START + 1)]
 
-    assert told == [2 * START]
-    assert sum(isinstance(one, dict) for one in permit) >= 2 * START
+    assert reported == [2 * START]
+    assert sum(isinstance(item, dict) for item in permit) >= 2 * START
 
 
 def test_after_a_pause_it_begins_anew() -> None:
     """Where nothing was delivered for long, there are as many as at the start."""
     destination = Destination(Backoff(2.0, 600.0), workers=None)
-    told: list[int] = []
-    destination.on_resized = lambda: told.append(destination.workers)
+    reported: list[int] = []
+    destination.on_resized = lambda: reported.append(destination.workers)
     for number in range(2 * START):
         destination.record_delivery(NOW + number, 1000)
     destination.record_idle(NOW + 2 * START)
     destination.record_idle(NOW + 2 * START + FORGET_S)
 
-    assert told == [2 * START, START]
+    assert reported == [2 * START, START]

@@ -283,7 +283,7 @@ def test_content_is_sent_where_a_forgotten_version_arrived(rig: Rig, menu: str) 
     content = rig.drop(NAME, b"first").read_bytes()
     rig.step()
 
-    last = max(rig.server.objects.values(), key=lambda one: one.stored_at)
+    last = max(rig.server.objects.values(), key=lambda value: value.stored_at)
     assert len(rig.server.objects) == 3
     assert last.path.read_bytes() == content
     assert not rig.told("file.unchanged")
@@ -297,7 +297,7 @@ def test_two_versions_within_a_second_have_two_keys(rig: Rig) -> None:
 
     first, second = rig.rows(NAME)
     assert first["key"] != second["key"]
-    assert {one.posts for one in rig.server.objects.values()} == {1}
+    assert {item.posts for item in rig.server.objects.values()} == {1}
 
 
 def test_two_versions_have_two_keys_though_a_clock_was_set(rig: Rig) -> None:
@@ -313,7 +313,7 @@ def test_two_versions_have_two_keys_though_a_clock_was_set(rig: Rig) -> None:
 
     assert [row["state"] for row in rig.rows(NAME)] == ["delivered"] * 2
     assert len({row["key"] for row in rig.rows(NAME)}) == 2
-    assert {one.posts for one in rig.server.objects.values()} == {1}
+    assert {item.posts for item in rig.server.objects.values()} == {1}
 
 
 def test_a_delivered_file_is_deleted_where_that_is_the_rule(tmp_path: Path) -> None:
@@ -324,5 +324,5 @@ def test_a_delivered_file_is_deleted_where_that_is_the_rule(tmp_path: Path) -> N
 
         assert rig.row(NAME)["disposal"] == "done"
         assert not path.exists()
-        names = [one["event"] for one in rig.events]
+        names = [event["event"] for event in rig.events]
         assert names.index("file.delivered") < names.index("file.disposed")

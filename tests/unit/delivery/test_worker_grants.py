@@ -178,7 +178,7 @@ def test_an_abort_gives_the_entry_back(rig: Rig, menu: str, ambiguous: int) -> N
     row = rig.row(NAME)
     assert (row["state"], row["attempts"], row["error"]) == ("queued", 0, None)
     assert (row["ambiguous"], row["pinned"]) == (ambiguous, 1)
-    assert {one["event"] for one in rig.events} == {"auth.renewed"}
+    assert {event["event"] for event in rig.events} == {"auth.renewed"}
     assert rig.destination.down is None
 
 
@@ -264,7 +264,9 @@ def test_each_version_ends_once_whatever_happens(tmp_path: Path) -> None:
         run_until_delivered(rig, len(names))
 
         assert set(rig.server.fired) == {"503", "lost-answer"}
-        endings = Counter(one["path"] for one in rig.events if one["event"] in TERMINAL)
+        endings = Counter(
+            event["path"] for event in rig.events if event["event"] in TERMINAL
+        )
         assert endings == Counter(names)
         assert len(rig.told("file.delivered")) == len(names)
         keys = {rig.row(name)["key"] for name in names}
@@ -283,15 +285,15 @@ def test_outages_are_logged_in_order(tmp_path: Path) -> None:
         run_until_delivered(rig, 240)
 
         names = ("destination.down", "destination.up")
-        told = [one["event"] for one in rig.events if one["event"] in names]
-        assert told
-        assert told == [*names] * (len(told) // 2)
+        events = [event["event"] for event in rig.events if event["event"] in names]
+        assert events
+        assert events == [*names] * (len(events) // 2)
 
 
 def run_until_delivered(rig: Rig, count: int) -> None:
     """Let four workers run until `count` files are delivered."""
     workers = [rig.another_worker() for _ in range(4)]
-    threads = [threading.Thread(target=one.run) for one in workers]
+    threads = [threading.Thread(target=worker.run) for worker in workers]
     for thread in threads:
         thread.start()
     try:

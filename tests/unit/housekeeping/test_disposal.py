@@ -203,8 +203,10 @@ def test_file_that_is_replaced_after_the_look(
     events = box.dispose(entry)
 
     assert (spool_root / "pat/a.zip").read_bytes() == zip_bytes(b"newer")
-    assert [one.name for one in (spool_root / "pat").iterdir()] == ["a.zip"]
-    assert not [one for one in (place or tmp_path / "no").rglob("*") if one.is_file()]
+    assert [file.name for file in (spool_root / "pat").iterdir()] == ["a.zip"]
+    assert not [
+        item for item in (place or tmp_path / "no").rglob("*") if item.is_file()
+    ]
     assert not box.due(entry)
     assert not events
 
@@ -227,7 +229,7 @@ def test_folder_that_becomes_a_link_after_the_look(
 
     assert (spool_root / "pat").is_symlink()
     assert outside.read_bytes() == zip_bytes(b"of this host")
-    copies = [one.read_bytes() for one in (place or tmp_path / "no").rglob("*.zip")]
+    copies = [item.read_bytes() for item in (place or tmp_path / "no").rglob("*.zip")]
     assert zip_bytes(b"of this host") not in copies
 
 
@@ -281,7 +283,7 @@ def test_two_at_once(mover: Outbox, archive: Path, mount: Mount) -> None:
 
     with ThreadPoolExecutor(2) as pool, capture_logs() as events:
         list(pool.map(dispose_all, range(2)))
-    assert [one for one in events if one["log_level"] != "info"] == []
+    assert [event for event in events if event["log_level"] != "info"] == []
     assert archived(archive) == {f"pat/{n}.zip": zip_bytes() for n in range(20)}
 
 
@@ -393,8 +395,8 @@ def put_aside(
     seen = Fingerprint.of(make_zip(root / name).stat())
     trouble = DeliveryError(Decision.REJECT, Code.CATALOGUE, str(FINDING))
     path = os.fsencode(name)
-    one = Admission(path, seen, "pat", 0, trouble, (FINDING,), dispose=True)
-    journal.admit([one])
+    admission = Admission(path, seen, "pat", 0, trouble, (FINDING,), dispose=True)
+    journal.admit([admission])
     known = journal.latest(path)
     assert known is not None
     with capture_logs() as events:
@@ -410,15 +412,15 @@ def test_rejected_is_put_aside_with_the_reason(
     (event,) = put_aside(spool_root, journal, tmp_path / "aside", name)
 
     files = archived(tmp_path / "aside")
-    said = json.loads(files.pop(f"{name}.reason.json"))
+    reported = json.loads(files.pop(f"{name}.reason.json"))
     assert files == {name: zip_bytes()}
     assert not (spool_root / name).exists()
     assert event["event"] == "file.disposed"
-    assert said["path"].isprintable()
-    assert said["error"] == "E210"
-    assert said["hint"] == Code.CATALOGUE.remedy
-    assert said["findings"] == [FINDING.record()]
-    assert said["rejected_at"].endswith("Z")
+    assert reported["path"].isprintable()
+    assert reported["error"] == "E210"
+    assert reported["hint"] == Code.CATALOGUE.remedy
+    assert reported["findings"] == [FINDING.record()]
+    assert reported["rejected_at"].endswith("Z")
     (row,) = journal.read("select disposal, moved_to from entry")
     assert row[0] == "done"
     assert display(row[1]) == event["moved_to"]
@@ -488,7 +490,7 @@ def test_file_dropped_in_the_last_moment_stays(
     events = outbox.dispose(entry)
 
     assert path.read_bytes() == zip_bytes(b"new")
-    assert [one.name for one in path.parent.iterdir()] == ["a.zip"]
+    assert [file.name for file in path.parent.iterdir()] == ["a.zip"]
     assert events == []
     assert not outbox.due(entry)
 
@@ -512,7 +514,7 @@ def test_file_replaced_during_a_long_copy_stays(
     mover.dispose(entry)
 
     assert path.read_bytes() == zip_bytes(b"new")
-    assert [one.name for one in path.parent.iterdir()] == ["a.zip"]
+    assert [file.name for file in path.parent.iterdir()] == ["a.zip"]
     assert archived(archive) == {}
 
 
@@ -539,7 +541,7 @@ def test_file_that_a_crash_left_aside_is_finished(
     outbox.disposal.resume()
 
     assert path.read_bytes() == zip_bytes(b"new")
-    assert [one.name for one in path.parent.iterdir()] == ["a.zip"]
+    assert [file.name for file in path.parent.iterdir()] == ["a.zip"]
     assert not outbox.due(entry)
     if rule == "mover":
         assert archived(archive) == {"pat/a.zip": zip_bytes()}

@@ -63,8 +63,8 @@ def pages_of(content: bytes, folder: Path, name: str) -> list[int]:
         if page[0] in {2, 5}:
             cells = int.from_bytes(page[3:5], "big")
             offsets = [
-                int.from_bytes(page[12 + 2 * one : 14 + 2 * one], "big")
-                for one in range(cells)
+                int.from_bytes(page[12 + 2 * number : 14 + 2 * number], "big")
+                for number in range(cells)
             ]
             queue += [int.from_bytes(page[at : at + 4], "big") for at in offsets]
             queue.append(int.from_bytes(page[8:12], "big"))
@@ -132,8 +132,8 @@ def test_damaged_pages_cost_their_rows_only(
     root, *leaves = pages_of(original, tmp_path, "entry")
     assert len(leaves) > 30
     chosen = LEAVES[which](leaves)
-    rows_of = {one: original[one * PAGE + 3 : one * PAGE + 5] for one in chosen}
-    lost = sum(int.from_bytes(one, "big") for one in rows_of.values())
+    rows_of = {item: original[item * PAGE + 3 : item * PAGE + 5] for item in chosen}
+    lost = sum(int.from_bytes(item, "big") for item in rows_of.values())
     also = pages_of(original, tmp_path, index) if index else []
     salvaged, rows = saved(spoil(original, *chosen, *also), tmp_path)
 
@@ -207,7 +207,7 @@ def damage(site: Installation, *, everything: bool = False) -> int:
 
 def posts(server: RehearsalServer) -> int:
     """Return how many objects were stored, and how often."""
-    return sum(one.posts for one in server.objects.values())
+    return sum(item.posts for item in server.objects.values())
 
 
 @pytest.mark.parametrize("everything", [False, True])
@@ -248,9 +248,9 @@ def test_what_may_have_been_delivered_is_held(
     assert counts[State.DELIVERED] == len(FILES) - lost + 1
     assert posts(server) == len(FILES) + 1
     held = delivered.entries(State.HELD)
-    assert {one["error"] for one in held} == {"E107"}
-    said = delivered.call("explain", held[0]["path"])
-    assert "held: E107" in said.stdout
+    assert {item["error"] for item in held} == {"E107"}
+    output = delivered.call("explain", held[0]["path"])
+    assert "held: E107" in output.stdout
 
     assert delivered.call("release", held[0]["path"]).returncode == 0
     delivered.call("once")

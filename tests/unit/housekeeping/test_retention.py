@@ -118,7 +118,9 @@ def test_journal_does_not_grow_for_ever(journal: Journal, retention: Retention) 
     count, sizes = 20_000, []
     for _ in range(2):
         admit(journal, *(admission(b"%d" % number) for number in range(count)))
-        journal.write(lambda one: one.execute("update entry set state = 'delivered'"))
+        journal.write(
+            lambda value: value.execute("update entry set state = 'delivered'")
+        )
         assert retention.prune(LATER) == count
         pages = journal.read("pragma page_count")[0][0]
         sizes.append(pages)

@@ -102,8 +102,10 @@ def test_an_incomplete_version_is_reported_once(
     tracker: Tracker, proof: LeaseState
 ) -> None:
     """An incomplete version is reported once."""
-    said = [tracker.incomplete(PATH, version(1), proof, now)[0] for now in (0, 5, 30)]
-    assert said == [True, False, False]
+    reported = [
+        tracker.incomplete(PATH, version(1), proof, now)[0] for now in (0, 5, 30)
+    ]
+    assert reported == [True, False, False]
 
 
 def test_an_incomplete_file_that_changed_is_reported_anew(tracker: Tracker) -> None:
@@ -222,7 +224,7 @@ def test_a_tracked_path_always_has_a_due_time(
     for path, sight, pause_s in story:
         now += pause_s
         world[path] = sight
-        for one in [*tracker.due(now), path]:
-            look(tracker, one, world[one], now)
+        for item in [*tracker.due(now), path]:
+            look(tracker, item, world[item], now)
 
     assert sorted(tracker.due(FAR)) == [path for path in PATHS if path in tracker]

@@ -149,15 +149,15 @@ def test_catalogue(
     """The setting decides: a wrong file is sent, sent with findings, or rejected."""
     driver = IntakeDriver(spool_root, journal, findings)
     make_zip(spool_root / "nowhere" / "x.zip")
-    told = driver.step()
-    assert names(told) == events
-    assert bool(told[0]["findings"]) == (findings == "warn")
+    reported = driver.step()
+    assert names(reported) == events
+    assert bool(reported[0]["findings"]) == (findings == "warn")
     if findings == "enforce":
-        assert told[1]["error"] == "E210"
-        assert "nowhere" in told[1]["reason"]
+        assert reported[1]["error"] == "E210"
+        assert "nowhere" in reported[1]["reason"]
     make_zip(spool_root / NAME, sample(NAME))
-    told = driver.step(1, PATH)
-    assert [(event["event"], event["findings"]) for event in told] == [
+    reported = driver.step(1, PATH)
+    assert [(event["event"], event["findings"]) for event in reported] == [
         ("file.admitted", None)
     ]
 
@@ -183,10 +183,10 @@ def test_what_costs_rows_only_is_sent_under_enforce(
     driver = IntakeDriver(spool_root, journal, "enforce")
     make_zip(spool_root / NAME, sample(NAME) + b"one|two\n")
 
-    (told,) = driver.step()
+    (reported,) = driver.step()
 
-    assert (told["event"], told["log_level"]) == ("file.admitted", "warning")
-    assert [one[:4] for one in told["findings"]] == ["E240"]
+    assert (reported["event"], reported["log_level"]) == ("file.admitted", "warning")
+    assert [finding[:4] for finding in reported["findings"]] == ["E240"]
 
 
 def test_file_that_waits_at_the_door_is_inspected_once(
@@ -227,11 +227,11 @@ def sparse_zip(path: Path, size: int) -> None:
 def test_largest_file(over: int, events: list[str], driver: IntakeDriver) -> None:
     """A file of 5 GiB is sent; a larger one is rejected at once."""
     sparse_zip(driver.root / "big.zip", MAX_BYTES + over)
-    told = driver.step(1, b"big.zip")
-    assert names(told) == events
+    reported = driver.step(1, b"big.zip")
+    assert names(reported) == events
     if over:
-        assert told[1]["error"] == "E202"
-        assert str(MAX_BYTES + 1) in told[1]["reason"]
+        assert reported[1]["error"] == "E202"
+        assert str(MAX_BYTES + 1) in reported[1]["reason"]
 
 
 ODD: dict[str, Callable[[Path], object]] = {
@@ -277,8 +277,8 @@ def test_full_journal(spool_root: Path, small_disk: SmallDisk) -> None:
         assert event["hint"]
         assert driver.step(FULL_S + 1) == []
         small_disk.free()
-        told = names(driver.step(FULL_S + 1))
-        assert told == ["journal.recovered", *["file.admitted"] * 100]
+        reported = names(driver.step(FULL_S + 1))
+        assert reported == ["journal.recovered", *["file.admitted"] * 100]
         assert journal.counts()[State.QUEUED] == 100
 
 
@@ -381,9 +381,9 @@ for one in locked:
     one.chmod(0o700)
 print(sorted(one["path"] for one in driver.step(30)))
 """
-    said = python(script, cwd=spool_root).splitlines()
+    output = python(script, cwd=spool_root).splitlines()
 
-    first, *later = json.loads(said[0].replace("'", '"'))
+    first, *later = json.loads(output[0].replace("'", '"'))
     assert sorted(first) == ["E205", "E205", "b.zip"]
     assert later == [[], []]
-    assert said[1] == "['a.zip', 'shut/c.zip']"
+    assert output[1] == "['a.zip', 'shut/c.zip']"

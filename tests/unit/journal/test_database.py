@@ -135,7 +135,9 @@ def test_what_raises_undoes_its_own_changes_only(database: Database) -> None:
 
     crowd = Crowd(database)
     crowd.write(insert("a"), fails, insert("b"))
-    errors = [one for one in crowd.answers.values() if isinstance(one, Exception)]
+    errors = [
+        answer for answer in crowd.answers.values() if isinstance(answer, Exception)
+    ]
     assert [str(error) for error in errors] == ["mine"]
     assert names(database) == ["a", "b"]
 
@@ -159,7 +161,7 @@ def test_nobody_is_told_success_when_undoing_fails(database: Database) -> None:
     crowd.write(insert("a"), insert("b"))
     database._writer.set_authorizer(None)
     assert names(database) == []
-    assert all(isinstance(one, Exception) for one in crowd.answers.values())
+    assert all(isinstance(answer, Exception) for answer in crowd.answers.values())
 
 
 def test_pragmas_and_mode(path: Path, database: Database) -> None:
@@ -244,8 +246,10 @@ def old(path: Path, version: int = 1) -> None:
     script = (TESTS / "support" / "schema_1.sql").read_text("utf-8")
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript(script)
-        for one in range(1, version):
-            upgrade = files("emitterd.journal").joinpath(f"migrations/{one + 1:04}.sql")
+        for number in range(1, version):
+            upgrade = files("emitterd.journal").joinpath(
+                f"migrations/{number + 1:04}.sql"
+            )
             connection.executescript(upgrade.read_text("utf-8"))
         connection.execute(
             """insert into entry (path, state, flow, turn, rank, device, inode, bytes,
@@ -277,8 +281,8 @@ def test_old_journal_is_brought_up_to_date(
     with Database(path) as upgraded, Database(tmp_path / "new.db") as made:
         rows = upgraded.read("select path, state, findings from entry")
         indexes = [
-            {sql for sql in schema_of(one) if not sql.startswith("CREATE TABLE entry")}
-            for one in (upgraded, made)
+            {sql for sql in schema_of(item) if not sql.startswith("CREATE TABLE entry")}
+            for item in (upgraded, made)
         ]
 
         assert rows == [(b"a", "queued", None)]
@@ -421,7 +425,7 @@ def test_full_disk_fails_the_whole_batch(small_disk: SmallDisk) -> None:
         small_disk.fill()
         crowd = Crowd(database)
         crowd.write(*(insert(f"lost {n}", "x" * 20_000) for n in range(4)))
-        assert [type(one) for one in crowd.answers.values()] == [JournalFull] * 4
+        assert [type(answer) for answer in crowd.answers.values()] == [JournalFull] * 4
         assert names(database) == ["kept"]
         small_disk.free()
         database.write(insert("later", "x" * 20_000))

@@ -332,9 +332,9 @@ def test_a_claim_goes_through_no_history(tmp_path: Path) -> None:
     with closing(sqlite3.connect(database)) as connection:
         sql = f"explain query plan {statements.CLAIM}"
         plan = [str(row[3]) for row in connection.execute(sql, asked)]
-    scanned = [one for one in plan if re.match("SCAN (entry|other)", one)]
+    scanned = [step for step in plan if re.match("SCAN (entry|other)", step)]
 
-    assert {one.rpartition(" ")[2] for one in scanned} == {
+    assert {step.rpartition(" ")[2] for step in scanned} == {
         "entry_queue",
         "entry_pinned",
     }

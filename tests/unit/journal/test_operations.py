@@ -44,10 +44,12 @@ def hand_of(journal: Journal) -> Operations:
 
 def act(journal: Journal, what: Operation, path: bytes = PATH) -> OperationResult:
     """Apply an act to one path."""
-    told: list[OperationResult] = []
-    outcome = hand_of(journal).apply(OperationRequest(what, (path,)), USER, told.append)
+    reported: list[OperationResult] = []
+    outcome = hand_of(journal).apply(
+        OperationRequest(what, (path,)), USER, reported.append
+    )
     (deed,) = outcome.results
-    assert told == [deed]
+    assert reported == [deed]
     assert outcome.done == (not deed.refusal)
     return deed
 
@@ -190,15 +192,15 @@ def test_act_is_on_the_latest_version(journal: Journal) -> None:
 def test_whole_state(journal: Journal) -> None:
     """An act on a state reaches every path in it, in several commits, told once."""
     count = max(BATCH, SHOWN) + 7
-    admit(journal, *(admission(b"pat/%d.zip" % one) for one in range(count)))
+    admit(journal, *(admission(b"pat/%d.zip" % number) for number in range(count)))
     take(journal, path=b"pat/busy.zip")
-    told: list[OperationResult] = []
+    reported: list[OperationResult] = []
 
     outcome = hand_of(journal).apply(
-        OperationRequest(Operation.HOLD, state=State.QUEUED), USER, told.append
+        OperationRequest(Operation.HOLD, state=State.QUEUED), USER, reported.append
     )
 
-    assert outcome.done == len(told) >= count
+    assert outcome.done == len(reported) >= count
     assert len(outcome.results) == SHOWN
     assert journal.counts()[State.HELD] == outcome.done
     assert journal.counts()[State.QUEUED] == 0
@@ -218,7 +220,7 @@ def test_whole_state_takes_latest_versions_only(journal: Journal) -> None:
 
 def test_whole_state_does_not_chase_what_comes_in(journal: Journal) -> None:
     """What is re-admitted because it was forgotten is not forgotten again."""
-    paths = [b"pat/%d.zip" % one for one in range(BATCH + 7)]
+    paths = [b"pat/%d.zip" % number for number in range(BATCH + 7)]
     admit(journal, *map(admission, paths))
 
     def come_back(deed: OperationResult) -> None:
@@ -301,7 +303,7 @@ def test_stop_ends_a_whole_state(journal: Journal) -> None:
 
 def test_full_journal_is_said(small_disk: SmallDisk) -> None:
     """Nothing is done on a full disk, and the outcome names the remedy."""
-    paths = tuple(b"pat/%d.zip" % one for one in range(BATCH))
+    paths = tuple(b"pat/%d.zip" % number for number in range(BATCH))
     with Journal(small_disk.root / "journal.db") as journal:
         admit(journal, *map(admission, paths))
         small_disk.fill()

@@ -105,7 +105,7 @@ def test_tally_equals_counting(journal: Journal) -> None:
             chance.choice(list(verbs().values()))(journal, entry)
         if version % 25 == 0:
             ended = journal.ended_before(NOW + 60, 0, 5)
-            journal.prune([one[0] for one in ended])
+            journal.prune([item[0] for item in ended])
         assert journal.counts() == counted(journal)
     sizes = "select coalesce(sum(bytes), 0) from {}"
     assert journal.read(sizes.format("tally")) == journal.read(sizes.format("entry"))
@@ -155,7 +155,7 @@ class Walk(RuleBasedStateMachine):
     @rule(path=st.sampled_from(PATHS), version=st.integers(1, 3))
     def admit(self, path: bytes, version: int) -> None:
         """Hand in a version of a path."""
-        ids = [one for one, model in self.model.items() if model.path == path]
+        ids = [item for item, model in self.model.items() if model.path == path]
         last = self.model[max(ids)] if ids else None
         answer = admit(self.journal, admission(path, version))[0]
         if last and last.state is not State.WITHDRAWN and last.version == version:
@@ -175,8 +175,8 @@ class Walk(RuleBasedStateMachine):
     def claim(self) -> None:
         """Claim what is next; it is due, nobody's, and has all it had."""
         due = {
-            one
-            for one, model in self.model.items()
+            item
+            for item, model in self.model.items()
             if model.state is State.QUEUED
             or (model.state is State.DEFERRED and model.due_at <= NOW)
         }
@@ -264,19 +264,19 @@ class Walk(RuleBasedStateMachine):
             """select id, path, state, attempts, ambiguous, "grant" is not null,
                coalesce(earlier_keys || char(10), '') || key from entry"""
         )
-        assert {one[0]: one[1:5] for one in rows} == {
-            one: (model.path, model.state, model.attempts, model.ambiguous)
-            for one, model in self.model.items()
+        assert {item[0]: item[1:5] for item in rows} == {
+            item: (model.path, model.state, model.attempts, model.ambiguous)
+            for item, model in self.model.items()
         }
-        for one in rows:
-            model = self.model[one[0]]
-            assert one[6] == ("\n".join(model.keys) or None)
-            assert one[5] == (model.grant is not None)
+        for item in rows:
+            model = self.model[item[0]]
+            assert item[6] == ("\n".join(model.keys) or None)
+            assert item[5] == (model.grant is not None)
 
     @invariant()
     def one_live_entry_a_path(self) -> None:
         """See that no path is sent twice at once."""
-        live = [one.path for one in self.model.values() if one.state in LIVE]
+        live = [item.path for item in self.model.values() if item.state in LIVE]
         assert len(live) == len(set(live))
 
     @invariant()

@@ -69,7 +69,7 @@ def deliver(desk: Desk, name: str, size_bytes: int, at: float) -> None:
     desk.admit(name.encode(), size_bytes)
     desk.deliver()
     sql = "update entry set delivered_at = ? where path = ?"
-    desk.journal.write(lambda one: one.execute(sql, (at, name.encode())))
+    desk.journal.write(lambda value: value.execute(sql, (at, name.encode())))
 
 
 def totals(bars: list[Bar]) -> tuple[int, int]:

@@ -38,7 +38,7 @@ def test_an_even_stream_goes_on_as_it_went() -> None:
 def test_a_quiet_night_between_two_bursts_does_not_count() -> None:
     """The speed is that of the work, whenever that was done."""
     burst = one_after_the_other([KIB] * 50, fixed_s=1.0, per_byte_s=0.0)
-    earlier = [one._replace(delivered_at=one.delivered_at - 40_000) for one in burst]
+    earlier = [item._replace(delivered_at=item.delivered_at - 40_000) for item in burst]
 
     assert busy_s(earlier + burst) == pytest.approx(100.0, rel=0.01)
     assert eta_s(earlier + burst, 10, 10 * KIB) == pytest.approx(10.0, rel=0.01)
@@ -65,10 +65,10 @@ def test_one_stalled_upload_does_not_spoil_it() -> None:
     whole_s = busy_s(recent)
     stalled = [*recent[:-1], recent[-1]._replace(delivered_at=recent[-1][0] + 60)]
     stalled[-1] = stalled[-1]._replace(duration_s=stalled[-1].duration_s + 60)
-    told = eta_s(stalled, len(sizes), sum(sizes))
+    reported = eta_s(stalled, len(sizes), sum(sizes))
 
-    assert told is not None
-    assert told == pytest.approx(whole_s + 60, rel=0.05)
+    assert reported is not None
+    assert reported == pytest.approx(whole_s + 60, rel=0.05)
 
 
 DELIVERIES = st.lists(

@@ -43,8 +43,8 @@ class Office:
         """Write the file if it is not there, and admit it."""
         target = self.root / NAME
         stat = (target if target.exists() else make_zip(target)).stat()
-        one = Admission(PATH, Fingerprint.of(stat), "pat", 0, trouble)
-        self.journal.admit([one])
+        admission = Admission(PATH, Fingerprint.of(stat), "pat", 0, trouble)
+        self.journal.admit([admission])
 
     def act(self, act: Operation) -> None:
         """Run an operator command on the file."""
@@ -201,7 +201,7 @@ def nothing(_: Office) -> None:
 
 
 @pytest.mark.parametrize(
-    ("prepare", "state", "error", "said"),
+    ("prepare", "state", "error", "expected"),
     [
         (queued, State.QUEUED, None, "waiting for its turn"),
         (delivering, State.DELIVERING, None, "being uploaded"),
@@ -235,7 +235,7 @@ def test_every_place_has_its_sentence(
     prepare: Callable[[Office], None],
     state: State | FolderState,
     error: str | None,
-    said: str,
+    expected: str,
 ) -> None:
     """State, code and sentence show folder and journal as they are now."""
     prepare(office)
@@ -243,14 +243,14 @@ def test_every_place_has_its_sentence(
     explanation = office.explain()
 
     assert (explanation.state, explanation.error) == (state, error)
-    assert said in explanation.reason
+    assert expected in explanation.reason
     assert explanation.known == (prepare is not nothing)
     assert bool(explanation.hint) == bool(error)
     assert explanation.record()["state"] == state.value
 
 
 @pytest.mark.parametrize(
-    ("confirmation", "said"),
+    ("confirmation", "expected"),
     [
         (Confirmation.FOUND, "key-1; its answer was lost, but the bucket showed"),
         (Confirmation.ABSENT, "under key-1; looked up there was none"),
@@ -260,7 +260,7 @@ def test_every_place_has_its_sentence(
     ],
 )
 def test_delivery_after_a_lost_answer(
-    office: Office, confirmation: Confirmation | None, said: str
+    office: Office, confirmation: Confirmation | None, expected: str
 ) -> None:
     """The sentence says what the bucket showed for an upload whose answer was lost."""
     office.admit()
@@ -276,7 +276,7 @@ def test_delivery_after_a_lost_answer(
     proof = replace(receipt(), key="key-1" if found else "key-2", confirmed=found)
     office.journal.deliver(entry, proof, duration_s=1.0, dispose=False)
 
-    assert said in office.explain().reason
+    assert expected in office.explain().reason
     with JournalReader(office.place) as records:
         (record,) = records.receipts(0.0)
     assert record.get("confirmation") == confirmation
@@ -292,8 +292,8 @@ def test_folder_that_is_lost(office: Office) -> None:
 
     assert known.state is State.DELIVERED
     assert "no longer in the folder" not in known.reason
-    for one in (known, unknown):
-        assert "is not there: mount or create it" in one.context[0]
+    for item in (known, unknown):
+        assert "is not there: mount or create it" in item.context[0]
 
 
 def test_forgotten_delivery_is_told_as_history(office: Office) -> None:
@@ -303,8 +303,8 @@ def test_forgotten_delivery_is_told_as_history(office: Office) -> None:
     explanation = office.explain()
 
     assert explanation.current == {}
-    assert [one["state"] for one in explanation.before] == ["delivered", "rejected"]
-    assert all("forgotten_at" in one for one in explanation.before)
+    assert [line["state"] for line in explanation.before] == ["delivered", "rejected"]
+    assert all("forgotten_at" in line for line in explanation.before)
 
 
 def test_explained_while_the_journal_moves(office: Office) -> None:
@@ -322,11 +322,11 @@ def test_explained_while_the_journal_moves(office: Office) -> None:
 
     with ThreadPoolExecutor(1) as pool:
         moving = pool.submit(move)
-        said = {office.explain().state for _ in range(300)}
+        explanation = {office.explain().state for _ in range(300)}
         stop.set()
         moving.result(20.0)
 
-    assert {State.DEFERRED, State.HELD} <= said
+    assert {State.DEFERRED, State.HELD} <= explanation
 
 
 def test_file_that_is_still_written(office: Office) -> None:
@@ -366,9 +366,12 @@ def test_history_is_told_the_latest_first(office: Office) -> None:
 
     explanation = office.explain()
 
-    assert [one["state"] for one in explanation.versions] == ["queued", "delivered"]
-    assert [one["act"] for one in explanation.actions] == ["release", "hold"]
-    assert {one["user"] for one in explanation.actions} == {"asha"}
+    assert [version["state"] for version in explanation.versions] == [
+        "queued",
+        "delivered",
+    ]
+    assert [action["act"] for action in explanation.actions] == ["release", "hold"]
+    assert {action["user"] for action in explanation.actions} == {"asha"}
     assert explanation.context[0] == "0 are before it in the queue"
 
 
@@ -386,28 +389,30 @@ def test_what_holds_it_up_is_told(office: Office) -> None:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "expected",
     [NAME, f"./{NAME}", f"pat//../{NAME}", "{root}/" + NAME, "{link}/" + NAME],
 )
 def test_paths_are_found_as_people_write_them(
-    office: Office, tmp_path: Path, said: str
+    office: Office, tmp_path: Path, expected: str
 ) -> None:
     """Relative, absolute, and through a link to the folder."""
     office.admit()
     link = tmp_path / "link"
     link.symlink_to(office.root)
-    text = said.format(root=office.root, link=link)
+    text = expected.format(root=office.root, link=link)
 
     with JournalReader(office.place) as records:
         for root in (office.root, link):
             assert locate(Spool(root), records, text) == PATH
 
 
-@pytest.mark.parametrize("said", ["../x.zip", "/etc/passwd", ".", "", "{root}", "a/.."])
-def test_paths_outside_are_refused(office: Office, said: str) -> None:
+@pytest.mark.parametrize(
+    "expected", ["../x.zip", "/etc/passwd", ".", "", "{root}", "a/.."]
+)
+def test_paths_outside_are_refused(office: Office, expected: str) -> None:
     """A path outside the watched folder is refused."""
     with JournalReader(office.place) as records, pytest.raises(OutsideSpool):
-        locate(Spool(office.root), records, said.format(root=office.root))
+        locate(Spool(office.root), records, expected.format(root=office.root))
 
 
 @pytest.mark.parametrize(
@@ -419,8 +424,8 @@ def test_paths_are_found_as_the_log_shows_them(office: Office, name: bytes) -> N
     with JournalReader(office.place) as records:
         shown = office.explain(b"pat/" + name).path
         assert shown.isprintable()
-        for said in (shown, os.fsdecode(b"pat/" + name)):
-            assert locate(Spool(office.root), records, said) == b"pat/" + name
+        for item in (shown, os.fsdecode(b"pat/" + name)):
+            assert locate(Spool(office.root), records, item) == b"pat/" + name
 
 
 def test_odd_texts_are_some_path() -> None:

@@ -139,29 +139,29 @@ class Serving:
 @contextmanager
 def serving(endpoint: Endpoint, token: str | None = None) -> Iterator[Serving]:
     """Serve until the end of the block, and see the thread end."""
-    one = Serving(endpoint, token)
-    one.thread.start()
+    item = Serving(endpoint, token)
+    item.thread.start()
     try:
-        wait_until(one.up, DEADLINE_S, "the listener")
-        yield one
+        wait_until(item.up, DEADLINE_S, "the listener")
+        yield item
     finally:
-        one.shutdown.drain(0.0)
-        one.thread.join(DEADLINE_S)
-        assert not one.thread.is_alive()
+        item.shutdown.drain(0.0)
+        item.thread.join(DEADLINE_S)
+        assert not item.thread.is_alive()
 
 
 @pytest.fixture
 def local() -> Iterator[Serving]:
     """Serve at a loopback address, without a token."""
-    with serving(Endpoint("127.0.0.1", free_port())) as one:
-        yield one
+    with serving(Endpoint("127.0.0.1", free_port())) as item:
+        yield item
 
 
 @pytest.fixture
 def guarded() -> Iterator[Serving]:
     """Serve with a token, as beyond this machine."""
-    with serving(Endpoint("127.0.0.1", free_port()), TOKEN) as one:
-        yield one
+    with serving(Endpoint("127.0.0.1", free_port()), TOKEN) as item:
+        yield item
 
 
 def test_an_application_answers_by_path(local: Serving) -> None:
@@ -265,7 +265,7 @@ def test_a_bug_of_an_application_is_one_answer(local: Serving) -> None:
         status, _, _ = local.get("/")
 
     assert (failed, status) == (500, 200)
-    assert [(one["event"], one["path"]) for one in logged] == [
+    assert [(record["event"], record["path"]) for record in logged] == [
         ("metrics.failed", "/broken")
     ]
 
@@ -332,11 +332,11 @@ def test_a_taken_address_is_told_once_and_had_later() -> None:
     with socket.socket() as other, capture_logs() as logged:
         other.bind((endpoint.host, endpoint.port))
         other.listen()
-        one = Serving(endpoint)
-        one.thread.start()
+        item = Serving(endpoint)
+        item.thread.start()
         wait_until(lambda: logged, DEADLINE_S, "a line")
-        one.shutdown.drain(0.0)
-        one.thread.join(DEADLINE_S)
+        item.shutdown.drain(0.0)
+        item.thread.join(DEADLINE_S)
 
     assert [line["event"] for line in logged] == ["metrics.unserved"]
     assert str(endpoint) in logged[0]["address"]
@@ -345,9 +345,9 @@ def test_a_taken_address_is_told_once_and_had_later() -> None:
 def test_a_socket_is_for_its_group(tmp_path: Path) -> None:
     """It has mode 0660, any host name will do, and it goes with the listener."""
     path = tmp_path / "page.sock"
-    with serving(Endpoint(path=path)) as one:
+    with serving(Endpoint(path=path)) as item:
         mode = stat.S_IMODE(path.stat().st_mode)
-        status, _, _ = one.get("/", Host="emitter.example.org")
+        status, _, _ = item.get("/", Host="emitter.example.org")
 
     assert mode == 0o660
     assert status == 200
@@ -359,8 +359,8 @@ def test_a_dead_processes_socket_is_taken_over(tmp_path: Path) -> None:
     path = tmp_path / "page.sock"
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
-    with serving(Endpoint(path=path)) as one:
-        status, _, _ = one.get("/")
+    with serving(Endpoint(path=path)) as item:
+        status, _, _ = item.get("/")
 
     assert status == 200
 
@@ -370,11 +370,11 @@ def test_a_file_at_the_path_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "page.sock"
     path.write_text("mine")
     with capture_logs() as logged:
-        one = Serving(Endpoint(path=path))
-        one.thread.start()
+        item = Serving(Endpoint(path=path))
+        item.thread.start()
         wait_until(lambda: logged, DEADLINE_S, "a line")
-        one.shutdown.drain(0.0)
-        one.thread.join(DEADLINE_S)
+        item.shutdown.drain(0.0)
+        item.thread.join(DEADLINE_S)
 
     assert path.read_text() == "mine"
     assert logged[0]["event"] == "metrics.unserved"

@@ -117,7 +117,7 @@ def test_a_code_is_no_headline(desk: Desk) -> None:
     """An alarm that begins with its code is told without it on top."""
     words = "E104 the journal's disk is full: nothing is taken in"
     desk.health = Health((alarm(AlarmCode.JOURNAL_FULL, words),))
-    [top] = [one for one in desk.ask().document.all("section") if "class" in one]
+    [top] = [item for item in desk.ask().document.all("section") if "class" in item]
 
     assert top["class"] == "bad"
     assert "The journal's disk is full" in desk.ask().document.words
@@ -158,7 +158,7 @@ def test_a_deferred_file_says_when_it_is_tried_again(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize(
-    ("doubted", "said"),
+    ("doubted", "expected"),
     [
         (True, "E107 What to do: Ask the server's administrator for the file"),
         (False, "By the operator."),
@@ -166,7 +166,7 @@ def test_a_deferred_file_says_when_it_is_tried_again(desk: Desk) -> None:
     ids=["a rebuild", "the operator"],
 )
 def test_a_held_file_says_for_whom_it_waits(
-    desk: Desk, *, doubted: bool, said: str
+    desk: Desk, *, doubted: bool, expected: str
 ) -> None:
     """What a rebuilt journal doubts is no act of the operator's."""
     if doubted:
@@ -179,7 +179,7 @@ def test_a_held_file_says_for_whom_it_waits(
     words = desk.ask().document.words
 
     assert f"Held back {NAME.decode()} since" in words
-    assert said in words
+    assert expected in words
 
 
 @pytest.mark.parametrize("path", [*PAGES, f"/explain?path={'%3Cb%3E' * 9}"])
@@ -190,13 +190,13 @@ def test_every_page_is_sound(desk: Desk, path: str) -> None:
     document = desk.ask(path).document
 
     assert document.wrong == []
-    ids = [one["id"] for _, one in document.elements if "id" in one]
+    ids = [element["id"] for _, element in document.elements if "id" in element]
     assert len(ids) == len(set(ids))
-    for tag, one in document.elements:
+    for tag, element in document.elements:
         for reference in ("aria-labelledby", "for"):
-            assert one.get(reference, ids[0]) in ids, tag
-        assert not {name for name in one if name.startswith("on")}
-        assert "style" not in one
+            assert element.get(reference, ids[0]) in ids, tag
+        assert not {name for name in element if name.startswith("on")}
+        assert "style" not in element
     assert len(document.all("h1")) == 1
     assert len(document.all("main")) == 1
 
@@ -212,12 +212,12 @@ def test_nothing_comes_from_elsewhere(desk: Desk, path: str) -> None:
     assert f"<style>{STYLE}</style>" in answer.text
     assert f"<script>{SCRIPT}</script>" in answer.text
     places = [
-        one[name]
-        for _, one in answer.document.elements
+        element[name]
+        for _, element in answer.document.elements
         for name in ("href", "src", "action")
-        if name in one
+        if name in element
     ]
-    assert [one for one in places if "//" in one] == []
+    assert [place for place in places if "//" in place] == []
 
 
 def hostile_everywhere(desk: Desk) -> None:
@@ -251,9 +251,9 @@ def test_links_lead_to_the_file_they_name(desk: Desk) -> None:
     """Whatever the bytes of a name, its link explains that very file."""
     desk.admit(HOSTILE)
     link = next(
-        one["href"]
-        for one in desk.ask().document.all("a")
-        if one["href"].startswith("explain?")
+        item["href"]
+        for item in desk.ask().document.all("a")
+        if item["href"].startswith("explain?")
     )
     answer = desk.ask(f"/{link}")
 
@@ -267,9 +267,9 @@ def test_links_lead_to_the_file_they_name(desk: Desk) -> None:
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(st.binary(min_size=1, max_size=40) | st.text(max_size=40).map(str.encode))
-def test_whatever_is_asked_is_answered(desk: Desk, said: bytes) -> None:
+def test_whatever_is_asked_is_answered(desk: Desk, expected: bytes) -> None:
     """No search ends in a failure, and none breaks the page it is answered by."""
-    answer = desk.explain(said)
+    answer = desk.explain(expected)
 
     assert answer.status in {200, 400, 404}
     assert answer.document.wrong == []
@@ -277,7 +277,7 @@ def test_whatever_is_asked_is_answered(desk: Desk, said: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "status", "words"),
+    ("expected", "status", "words"),
     [
         ("", 404, "No path is given."),
         ("a\0b", 404, "Not here"),
@@ -290,10 +290,10 @@ def test_whatever_is_asked_is_answered(desk: Desk, said: bytes) -> None:
     ids=["nothing", "nul", "endless", "long", "up", "absolute", "unknown"],
 )
 def test_a_search_in_vain_says_why(
-    desk: Desk, said: str, status: int, words: str
+    desk: Desk, expected: str, status: int, words: str
 ) -> None:
     """What cannot be a file, or is none, gets a sentence."""
-    answer = desk.explain(said)
+    answer = desk.explain(expected)
 
     assert answer.status == status
     assert words in answer.document.words
@@ -303,7 +303,7 @@ def test_an_unchanged_page_is_not_sent_again(desk: Desk) -> None:
     """The part that lives has an ETag, which is that of the page it stands in."""
     desk.admit(NAME)
     first = desk.ask("/overview")
-    [live] = [one for one in desk.ask().document.all("div") if one.get("id") == "live"]
+    [live] = [item for item in desk.ask().document.all("div") if item.get("id") == "live"]
     again = desk.ask("/overview", if_none_match=first.headers["etag"])
     desk.deliver()
     later = desk.ask("/overview", if_none_match=first.headers["etag"])
@@ -351,7 +351,7 @@ def steps(desk: Desk) -> tuple[int, int]:
 def fill(desk: Desk, state: State, number: int) -> None:
     """Have so many more files in a state, delivered ones longer ago than a day."""
     begun = desk.journal.counts()[state]
-    paths = [b"%s/%d.zip" % (state.encode(), begun + one) for one in range(number)]
+    paths = [b"%s/%d.zip" % (state.encode(), begun + item) for item in range(number)]
     desk.journal.admit([admission(path) for path in paths])
     desk.journal.write(
         lambda connection: connection.execute(
@@ -379,7 +379,7 @@ def test_a_long_queue_costs_what_a_short_one_does(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize(
-    ("size_bytes", "said"),
+    ("size_bytes", "expected"),
     [
         (0, "0 bytes"),
         (1, "1 byte"),
@@ -391,13 +391,13 @@ def test_a_long_queue_costs_what_a_short_one_does(desk: Desk) -> None:
         (5 * 2**30, "5.37 GB"),
     ],
 )
-def test_sizes_have_three_digits(size_bytes: int, said: str) -> None:
+def test_sizes_have_three_digits(size_bytes: int, expected: str) -> None:
     """A size is rounded, and never to a thousand of a unit."""
-    assert amount(size_bytes) == said
+    assert amount(size_bytes) == expected
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
+    ("seconds", "expected"),
     [
         (-5, "less than a minute"),
         (59.9, "less than a minute"),
@@ -410,20 +410,20 @@ def test_sizes_have_three_digits(size_bytes: int, said: str) -> None:
         (400 * 86_400, "400 days"),
     ],
 )
-def test_spans_are_in_words(seconds: float, said: str) -> None:
+def test_spans_are_in_words(seconds: float, expected: str) -> None:
     """A duration is told in one unit, and a short one of its kind in two."""
-    assert span(seconds) == said
+    assert span(seconds) == expected
 
 
 def test_phrases() -> None:
     """Counts agree with their noun, shares are never over the whole."""
-    assert [count(one, "file") for one in (0, 1, 12_000)] == [
+    assert [count(item, "file") for item in (0, 1, 12_000)] == [
         "0 files",
         "1 file",
         "12,000 files",
     ]
     assert [share(1, 3), share(3, 3), share(9, 3), share(0, 0)] == [33, 100, 100, 100]
-    assert [sentence(one) for one in ("it broke", "Done.", "")] == [
+    assert [sentence(item) for item in ("it broke", "Done.", "")] == [
         "It broke.",
         "Done.",
         ".",
@@ -443,7 +443,7 @@ def test_an_upload_shows_its_speed_and_attempt(desk: Desk) -> None:
     assert re.search(progress, desk.ask().document.words)
 
 
-def ratio(one: str, other: str) -> float:
+def ratio(text: str, other: str) -> float:
     """Return the contrast of two colours. Source: WCAG 2.1, "relative luminance"."""
 
     def luminance(colour: str) -> float:
@@ -457,7 +457,7 @@ def ratio(one: str, other: str) -> float:
             for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True)
         )
 
-    low, high = sorted((luminance(one), luminance(other)))
+    low, high = sorted((luminance(text), luminance(other)))
     return (high + 0.05) / (low + 0.05)
 
 

@@ -77,7 +77,7 @@ def test_workers_and_lookers_on_do_not_disturb_each_other() -> None:
         for _ in range(200):
             tracker.sent(entry(number), 5)
             tracker.now()
-        sent = next(one.sent_bytes for one in tracker.now() if one.id == number)
+        sent = next(path.sent_bytes for path in tracker.now() if path.id == number)
         tracker.ended(entry(number))
         return sent
 

@@ -553,7 +553,7 @@ def test_the_objects_are_listed(sender: Sender) -> None:
     listed = sender.api("list_s3_files", bucket=NAME).json()
 
     assert "Contents" not in empty
-    assert [one["Key"][0] for one in listed["Contents"]] == ["a", "b"]
+    assert [item["Key"][0] for item in listed["Contents"]] == ["a", "b"]
     assert listed["Contents"][0]["ETag"] == f'"{MD5}"'
     assert listed["Contents"][0]["Size"] == len(ZIP)
     assert not listed["IsTruncated"]
@@ -602,15 +602,15 @@ def test_a_missing_object_is_not_found(sender: Sender) -> None:
     other = sender.api("download_url", filename=key, bucket="rehearsal-input").text
     del sender.server.objects[key]
 
-    for one in (url, other):
-        answer = sender.client.get(one)
+    for item in (url, other):
+        answer = sender.client.get(item)
         assert (answer.status_code, code(answer)) == (404, "NoSuchKey")
     assert sender.api("download_url", bucket=NAME).status_code == 500
     assert sender.api("download_url", filename=key).status_code == 400
 
 
 @pytest.mark.parametrize(
-    ("menu", "status", "said"),
+    ("menu", "status", "expected"),
     [
         ("no-download", 404, "no Route matched"),
         ("download-401", 401, "Invalid user roles"),
@@ -619,7 +619,7 @@ def test_a_missing_object_is_not_found(sender: Sender) -> None:
     ],
 )
 def test_a_url_for_a_download_is_withheld(
-    sender: Sender, server: RehearsalServer, menu: str, status: int, said: str
+    sender: Sender, server: RehearsalServer, menu: str, status: int, expected: str
 ) -> None:
     """The API refuses as its versions do, once, and then gives one that works."""
     sender.emit()
@@ -628,7 +628,7 @@ def test_a_url_for_a_download_is_withheld(
     answer = sender.api("download_url", filename=key, bucket=NAME)
 
     assert server.fired == {menu: 1}
-    assert (answer.status_code, said in answer.text) == (status, True)
+    assert (answer.status_code, expected in answer.text) == (status, True)
     again = sender.api("download_url", filename=key, bucket=NAME)
     assert sender.client.get(again.text).content == ZIP
 

@@ -73,9 +73,9 @@ class Listening:
 @pytest.fixture
 def listening(tmp_path: Path) -> Iterator[Listening]:
     """Listen beside a journal."""
-    one = Listening(tmp_path / "journal.db")
-    yield one
-    one.end()
+    file = Listening(tmp_path / "journal.db")
+    yield file
+    file.end()
 
 
 def test_asked_and_answered(listening: Listening) -> None:
@@ -133,10 +133,10 @@ def test_long_paths(tmp_path: Path) -> None:
 )
 def test_nonsense_is_answered(listening: Listening, line: bytes) -> None:
     """What is no instruction gets a word back, and the next caller is served."""
-    said = listening.raw(line)
+    output = listening.raw(line)
 
-    assert said["done"] == 0
-    assert "not understood" in str(said["trouble"])
+    assert output["done"] == 0
+    assert "not understood" in str(output["trouble"])
     assert send_request(listening.journal, HOLD) == DONE
 
 
@@ -202,7 +202,7 @@ def test_other_users_are_shut_out(listening: Listening, python: Python) -> None:
     mode = Path(f"{listening.journal}.sock").stat().st_mode
     # pytest's folder is the tester's alone; the socket itself is what is asked here.
     folder = listening.journal.parent
-    said = python(
+    output = python(
         f"""
 import os, socket, sys
 os.chdir({str(folder)!r})
@@ -216,5 +216,5 @@ except PermissionError:
     )
 
     assert stat.S_IMODE(mode) == 0o600
-    assert said == "shut out\n"
+    assert output == "shut out\n"
     assert listening.asked == []

@@ -169,8 +169,8 @@ def service() -> Iterator[Callable[..., Service]]:
         return started[-1]
 
     yield start
-    for one in started:
-        with one.process as process, one.stream:
+    for item in started:
+        with item.process as process, item.stream:
             process.kill()
 
 
@@ -227,7 +227,7 @@ def test_fields_are_documented() -> None:
 
 
 @pytest.mark.parametrize(
-    ("output", "error", "told", "native"),
+    ("output", "error", "expected", "native"),
     [
         ("socket", "socket", 1, True),
         ("socket", "socket", 2, True),
@@ -240,7 +240,7 @@ def test_fields_are_documented() -> None:
     ],
 )
 def test_is_standard_output(
-    output: str, error: str, told: int | None, *, native: bool, tmp_path: Path
+    output: str, error: str, expected: int | None, *, native: bool, tmp_path: Path
 ) -> None:
     """Only a socket is journald's, and only if $JOURNAL_STREAM names it or its twin."""
     answer = tmp_path / "answer"
@@ -260,8 +260,8 @@ def test_is_standard_output(
             1: file.fileno() if output == "file" else out.fileno(),
             2: file.fileno() if error == "file" else err.fileno(),
         }
-        if told is not None:
-            stat = os.fstat(descriptors[told])
+        if expected is not None:
+            stat = os.fstat(descriptors[expected])
             environment["JOURNAL_STREAM"] = f"{stat.st_dev}:{stat.st_ino}"
         subprocess.run(  # noqa: S603  our own argument list
             [sys.executable, "-c", script, str(answer), output],
@@ -408,7 +408,7 @@ log.error("file.rejected", path="pat/y.zip", error="E202", reason="x" * 400_000)
 log.critical("daemon.stopping", thread="worker")
 log.warning("watch.started", path=os.fsdecode({b"new" + bytes([10]) + b"line"!r}))
 """
-    said = python(
+    output = python(
         script,
         # All ends with the shell, journald too.
         before=f"JOURNALD={daemon} exec unshare --mount --pid --fork --kill-child"
@@ -419,7 +419,7 @@ log.warning("watch.started", path=os.fsdecode({b"new" + bytes([10]) + b"line"!r}
     def events(text: str) -> list[str]:
         return [json.loads(line)["event"] for line in text.splitlines()]
 
-    everything, errors, path, code, _ = said.split("\n\n")
+    everything, errors, path, code, _ = output.split("\n\n")
     assert events(everything) == [
         "file.delivered",
         "file.rejected",

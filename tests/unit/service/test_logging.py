@@ -84,8 +84,8 @@ def test_level(level: str, written: list[str], tmp_path: Path) -> None:
     file = tmp_path / "log.jsonl"
     logs.configure(level, file)
     log = structlog.get_logger()
-    for one in logs.LEVELS:
-        getattr(log, one)("file.admitted")
+    for item in logs.LEVELS:
+        getattr(log, item)("file.admitted")
     assert [line["level"] for line in lines(file)] == written
 
 
@@ -151,13 +151,13 @@ def test_lost_lines_are_told_when_the_disk_has_room(small_disk: SmallDisk) -> No
     small_disk.free()
     logger.info("daemon.stopped")
 
-    *some, torn, stopped, told = file.read_bytes().splitlines()
+    *some, torn, stopped, reported = file.read_bytes().splitlines()
     written = [json.loads(line)["attempt"] for line in some]
     assert written == list(numbers[: len(written)])
     with pytest.raises(json.JSONDecodeError):
         json.loads(torn)
     assert json.loads(stopped)["event"] == "daemon.stopped"
-    loss = json.loads(told)
+    loss = json.loads(reported)
     assert (loss["event"], loss["level"]) == ("log.lost", "error")
     assert loss["count"] == len(numbers) - len(written)
 
@@ -203,8 +203,8 @@ def test_rotation_under_load(again: str, tmp_path: Path) -> None:
         thread.join()
 
     files = [*rotated, file]
-    assert sum(1 for one in files if one.stat().st_size) > 2
-    assert attempts(line for one in files for line in lines(one)) == {
+    assert sum(1 for file in files if file.stat().st_size) > 2
+    assert attempts(line for file in files for line in lines(file)) == {
         f"pat/{thread}.zip": list(range(3000)) for thread in range(4)
     }
 

@@ -12,11 +12,11 @@ from conftest import Python
 from emitterd.service.signals import HANGUP, STOPS, Signals, hold_hangup
 
 
-@pytest.mark.parametrize("one", STOPS)
-def test_signal_is_counted_and_ends_the_wait(one: signal.Signals) -> None:
+@pytest.mark.parametrize("expected", STOPS)
+def test_signal_is_counted_and_ends_the_wait(expected: signal.Signals) -> None:
     """SIGTERM and SIGINT are counted, and a wait ends at once."""
     with Signals() as signals:
-        timer = threading.Timer(0.05, os.kill, (os.getpid(), one))
+        timer = threading.Timer(0.05, os.kill, (os.getpid(), expected))
         timer.start()
         began = time.monotonic()
         signals.wait(60.0)
@@ -61,12 +61,12 @@ def test_flood_of_signals_ends() -> None:
 
 def test_former_handlers_come_back() -> None:
     """Once left, the handlers and the wakeup descriptor are as they were."""
-    before = [signal.getsignal(one) for one in STOPS]
+    before = [signal.getsignal(stop) for stop in STOPS]
     wakeup = signal.set_wakeup_fd(-1)
     signal.set_wakeup_fd(wakeup)
     with Signals():
-        assert [signal.getsignal(one) for one in STOPS] != before
-    assert [signal.getsignal(one) for one in STOPS] == before
+        assert [signal.getsignal(stop) for stop in STOPS] != before
+    assert [signal.getsignal(stop) for stop in STOPS] == before
     assert signal.set_wakeup_fd(wakeup) == wakeup
 
 

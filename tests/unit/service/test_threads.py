@@ -83,7 +83,7 @@ def test_surplus_ends_its_upload_first(crew: Threads, rig: Rig) -> None:
     assert workers(crew) == ["worker-0", "worker-1", "worker-2"]
     wait_until(lambda: len(rig.told("file.delivered")) == 3, WAIT_S, "all delivered")
     wait_until(lambda: manned(crew, 3), WAIT_S, "three workers again")
-    assert all(one.posts == 1 for one in rig.server.objects.values())
+    assert all(item.posts == 1 for item in rig.server.objects.values())
 
 
 def test_all_leave_at_a_stop(crew: Threads, rig: Rig) -> None:
@@ -147,7 +147,7 @@ def test_slow_answers_call_for_more(tmp_path: Path) -> None:
 
     assert len(first) == START
     assert len(most) >= 2 * START
-    assert all(one.posts == 1 for one in rig.server.objects.values())
+    assert all(item.posts == 1 for item in rig.server.objects.values())
 
 
 def test_who_leaves_closes_its_connections(crew: Threads, rig: Rig) -> None:

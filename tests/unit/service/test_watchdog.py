@@ -99,12 +99,12 @@ def test_commit_that_never_returns(watched: Watched) -> None:
     """The journal stands still while nobody else does; its line comes first."""
     watched.committing_since = watched.now
     with watched.heartbeat.watch("worker-0"):
-        moving, told = watched.look(LIMIT_S + 1)
+        moving, reported = watched.look(LIMIT_S + 1)
         watched.committing_since = None
         _, after = watched.look(1.0)
 
     assert not moving
-    assert [name for _, _, name in told] == ["journal", "worker-0"]
+    assert [name for _, _, name in reported] == ["journal", "worker-0"]
     assert after == [("info", "daemon.resumed", "journal")]
 
 
@@ -121,9 +121,9 @@ def test_without_a_watchdog_it_is_told_all_the_same() -> None:
     """Started by hand there is nobody to restart it, but a log."""
     watched = Watched(None)
     with watched.heartbeat.watch("intake"):
-        _, told = watched.look(watched.supervision.limit_s + 2)
+        _, reported = watched.look(watched.supervision.limit_s + 2)
 
-    assert told == [("critical", "daemon.stalled", "intake")]
+    assert reported == [("critical", "daemon.stalled", "intake")]
 
 
 def test_watchdog_is_fed_while_all_move(manager: socket.socket) -> None:

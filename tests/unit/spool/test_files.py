@@ -37,7 +37,7 @@ def test_name_is_given_back_without_links(
     folder.chmod(0o777)
     python(PUT_BACK, cwd=folder)
 
-    assert [one.name for one in folder.iterdir()] == ["a.zip"]
+    assert [file.name for file in folder.iterdir()] == ["a.zip"]
     content = (folder / "a.zip").read_bytes()
     assert content == (b"later" if newer else b"earlier")
 
@@ -48,4 +48,4 @@ def test_name_is_given_back(tmp_path: Path) -> None:
     aside.write_bytes(b"it")
     put_back(aside, tmp_path / "a.zip")
 
-    assert [one.name for one in tmp_path.iterdir()] == ["a.zip"]
+    assert [file.name for file in tmp_path.iterdir()] == ["a.zip"]

@@ -292,7 +292,7 @@ def descriptors(folder: Path) -> list[str]:
     for descriptor in Path("/proc/self/fd").iterdir():
         with suppress(FileNotFoundError):
             found.append(str(descriptor.readlink()))
-    return sorted(one for one in found if one.startswith(str(folder)))
+    return sorted(match for match in found if match.startswith(str(folder)))
 
 
 def test_a_walk_that_is_given_up_leaves_nothing_open(
@@ -409,8 +409,8 @@ failed = []
 found = spool.walk(lambda name: False, lambda path, error: failed.append(path))
 print(sorted(path for path, _ in found), sorted(failed))
 """
-    said = python(BEGIN + script, cwd=spool_root)
-    assert said == "[b'a/x.zip', b'z/x.zip'] [b'closed', b'listed/x.zip']\n"
+    output = python(BEGIN + script, cwd=spool_root)
+    assert output == "[b'a/x.zip', b'z/x.zip'] [b'closed', b'listed/x.zip']\n"
 
 
 def test_relative(spool: Spool, spool_root: Path) -> None:

@@ -69,7 +69,7 @@ with open(sys.argv[1], "rb", buffering=0) as file:
 
 def hashing_threads() -> int:
     """Return how many hashing threads there are."""
-    return sum(one.name.startswith(THREAD_NAME) for one in threading.enumerate())
+    return sum(thread.name.startswith(THREAD_NAME) for thread in threading.enumerate())
 
 
 def expected(content: bytes) -> tuple[bytes, bytes]:
