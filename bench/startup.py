@@ -106,7 +106,7 @@ def _backlog(bench: Bench, sizes: dict[str, int]) -> Iterator[list[Case]]:
         arrived = bench.far.arrived()
         delivered = subject.count("file.delivered")
         if delivered != arrived.stored or arrived.doubled or arrived.refused:
-            raise Lost(f"{delivered} deliveries told, {arrived} arrived")
+            raise Lost(f"{delivered} deliveries logged, {arrived} arrived")
         return figures | _rates(counts) | {"upload_s": arrived.posted_at - began_at}
 
     yield ours(bench, measure)

@@ -162,7 +162,7 @@ def progress(browser: Browser) -> float:
 def test_a_day_in_trouble(
     office: Installation, tmp_path: Path, server: RehearsalServer, browser: Browser
 ) -> None:
-    """A rejected file and a dead server are told with what to do, and so is the end."""
+    """A rejected file and a dead server are reported with a remedy, so is the end."""
     with watched(office, browser):
         office.drop(WRONG, b"id|name\n1|one\n")
         browser.wait_for("1 file is rejected, and not replaced")

@@ -157,7 +157,7 @@ def test_end_is_recorded_on_a_full_disk(verb: str, site: Site) -> None:
 
 @pytest.mark.parametrize("verb", BEGINNING)
 def test_nothing_begins_on_a_full_disk(verb: str, site: Site) -> None:
-    """What waits is left as it is, is said once, and goes on by itself."""
+    """What waits is left as it is, is reported once, and goes on by itself."""
     begin = BEGINNING[verb]
     site.admit()
     site.disk.fill()
@@ -315,16 +315,18 @@ def test_delivery_ends_on_a_disk_that_fills_meanwhile(
         rig.step()
         rig.watcher.seen = []
 
-        assert rig.told("journal.full")
+        assert rig.logged("journal.full")
         assert rig.state(NAME) is State.DELIVERED
-        assert rig.told("file.delivered", NAME)
+        assert rig.logged("file.delivered", NAME)
         assert [item.posts for item in rig.server.objects.values()] == [1]
         assert rig.step() > 0
         assert rig.state("pat/next.zip") is State.QUEUED
         disk.free()
         rig.step()
         assert rig.state("pat/next.zip") is State.DELIVERED
-        assert len(rig.told("journal.full")) == len(rig.told("journal.recovered")) == 1
+        assert (
+            len(rig.logged("journal.full")) == len(rig.logged("journal.recovered")) == 1
+        )
 
 
 class Filling(list[tuple[str, int]]):

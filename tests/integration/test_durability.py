@@ -138,7 +138,7 @@ def test_copy_is_synced_before_its_source_goes(site: Installation) -> None:
 
 
 def test_without_the_record_nothing_follows(tmp_path: Path) -> None:
-    """A delivery that the journal refuses is not told, and its file is not touched."""
+    """A delivery that the journal refuses is not logged, and its file stays."""
     with rigged(tmp_path, delete=True) as rig:
         rig.journal.write(lambda connection: connection.execute(REFUSING))
         path = rig.drop("pat/a.zip")
@@ -146,5 +146,5 @@ def test_without_the_record_nothing_follows(tmp_path: Path) -> None:
             rig.step()
 
         assert rig.server.objects
-        assert rig.told("file.delivered") == []
+        assert rig.logged("file.delivered") == []
         assert path.exists()

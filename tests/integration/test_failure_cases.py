@@ -266,7 +266,7 @@ def test_clock_of_this_host_is_wrong(keeping: Host, step_s: int) -> None:
 
 def test_folder_made_anew_is_watched(tmp_path: Path, server: RehearsalServer) -> None:
     """A folder that was removed and created again is still watched."""
-    # No sweep comes within the test: what arrives was told.
+    # No sweep comes within the test: what arrives was reported.
     site = Installation(tmp_path, server.url, spool_sweep_every="1h")
     site.drop("pat/a.zip", b"a")
     with site.running():

@@ -138,10 +138,10 @@ def struck_by(rig: Rig, expected: Struck) -> None:
     charged = expected.state is State.DEFERRED and not expected.parks
     assert row["attempts"] == charged
     assert bool(row["ambiguous"]) == expected.ambiguous
-    assert len(rig.told("destination.down")) == expected.parks
+    assert len(rig.logged("destination.down")) == expected.parks
     assert (rig.destination.down is not None) == expected.parks
     if expected.state is not State.DELIVERED:
-        assert not rig.told("file.delivered")
+        assert not rig.logged("file.delivered")
 
 
 def arrives(rig: Rig, content: bytes, posts: int = 1) -> None:
@@ -156,9 +156,9 @@ def arrives(rig: Rig, content: bytes, posts: int = 1) -> None:
     assert row["sha256"] == hashlib.sha256(content).digest()
     assert stored.path.read_bytes() == content
     assert stored.posts == posts
-    assert sum(len(rig.told(name, NAME)) for name in ENDINGS) == 1
-    downs = rig.told("destination.down")
-    assert len(rig.told("destination.up")) == len(downs)
+    assert sum(len(rig.logged(name, NAME)) for name in ENDINGS) == 1
+    downs = rig.logged("destination.down")
+    assert len(rig.logged("destination.up")) == len(downs)
     assert rig.destination.down is None
 
 
@@ -373,7 +373,7 @@ def test_a_storm_of_401(tmp_path: Path) -> None:
         assert rig.reached("auth") == 2
         assert {rig.row(name)["state"] for name in names} == {State.DELIVERED}
         assert {rig.row(name)["attempts"] for name in names} == {0}
-        assert not rig.told("destination.down")
+        assert not rig.logged("destination.down")
 
 
 def test_a_refusal_early_in_a_huge_body(tmp_path: Path) -> None:

@@ -173,7 +173,7 @@ def test_configuration_is_used_where_there_is_one(
 def test_wrong_catalogue_is_a_wrong_configuration(
     site: Installation, tmp_path: Path
 ) -> None:
-    """All problems of the user's catalogue are told with their lines; exit code 78."""
+    """All problems of the user's catalogue have their lines; exit code 78."""
     own = tmp_path / "own.yaml"
     own.write_text("textbooks/textbooks:\n  kind: mster\n  delimeter: ','\n")
     site.settings["EMITTERD_SPOOL_CATALOGUE_FILE"] = str(own)

@@ -38,7 +38,7 @@ ELSEWHERE = HTTP_SERVER | {"anyio", "trio", "rich"}
 
 @pytest.fixture
 def place(tmp_path: Path) -> Installation:
-    """Have an installation whose server is away, and whose imports are told."""
+    """Have an installation whose server is away, and whose imports are reported."""
     place = Installation(tmp_path, NOBODY_LISTENS)
     place.settings["PYTHONPROFILEIMPORTTIME"] = "1"
     return place
@@ -104,7 +104,7 @@ def counting(connection: sqlite3.Connection) -> Iterator[list[str]]:
     statements: list[str] = []
 
     def keep(statement: str) -> None:
-        # A trigger's own are told as the statement that set it off, once more.
+        # A trigger's own are reported as the statement that set it off, once more.
         if statement not in statements[-1:]:
             statements.append(statement)
 

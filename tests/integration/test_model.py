@@ -466,7 +466,7 @@ class Delivery(RuleBasedStateMachine):
             if event["event"] == "file.delivered"
         ]
         assert set(keys) <= delivered
-        assert len(set(keys)) == len(keys), "told twice"
+        assert len(set(keys)) == len(keys), "reported twice"
         assert not [event for event in self.host.events if event.get("error") == "E106"]
 
     def body(self, key: str) -> bytes:

@@ -314,7 +314,7 @@ def test_before_the_first_start(site: Installation) -> None:
 
 
 def test_folder_that_is_not_there(site: Installation) -> None:
-    """An absent folder is said to be absent, and is no clean answer."""
+    """An absent folder is reported to be absent, and is no clean answer."""
     site.call("once")
     site.spool.rename(site.folder / "away")
 

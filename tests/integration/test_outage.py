@@ -79,12 +79,12 @@ def test_an_outage_under_full_load(tmp_path: Path, stage: str) -> None:
         names = drop_all(rig)
         rig.faults(MENU[stage])
         with manned(rig):
-            wait_until(lambda: rig.told("destination.down"), 30, "the outage")
+            wait_until(lambda: rig.logged("destination.down"), 30, "the outage")
             wait_until(lambda: probes(rig, stage) >= 3, 60, "three probes")
             rig.faults("")
             wait_until(lambda: delivered(rig, names), 60, "all files")
 
-        [down], [up] = rig.told("destination.down"), rig.told("destination.up")
+        [down], [up] = rig.logged("destination.down"), rig.logged("destination.up")
         assert down["stage"] == up["stage"] == stage
         assert up["duration_s"] > 0
         assert {rig.row(name)["attempts"] for name in names} == {0}
@@ -116,7 +116,7 @@ def test_while_it_is_down_only_probes_reach_the_server(
             assert probes(rig, stage) == failed + 1
             # An API request is tried three times within seconds.
             assert 1 <= rig.reached(ENDPOINT[stage]) - before <= 3
-        assert len(rig.told("destination.down")) == 1
+        assert len(rig.logged("destination.down")) == 1
         assert {rig.row(name)["attempts"] for name in names} == {0}
 
 

@@ -335,7 +335,9 @@ def test_another_wrong_password_costs_one_login_too(
         password.write_text("wrong again")
         site.reload(daemon)
         wait_until(lambda: logins(server) == 2, DEADLINE_S, "another login")
-        wait_until(lambda: len(site.events("auth.refused")) == 2, DEADLINE_S, "told")
+        wait_until(
+            lambda: len(site.events("auth.refused")) == 2, DEADLINE_S, "a log line"
+        )
         site.reload(daemon)
         password.write_text("rehearsal")
         site.reload(daemon)
@@ -399,7 +401,7 @@ def test_log_file_is_opened_anew_by_a_refused_reload(site: Site) -> None:
         site.write(log="file: log.jsonl\nlevel: loud")
         daemon.signal(signal.SIGHUP)
         wait_until(logged.exists, DEADLINE_S, "the log's file anew")
-        wait_until(lambda: "refused" in logged.read_text(), DEADLINE_S, "told there")
+        wait_until(lambda: "refused" in logged.read_text(), DEADLINE_S, "a line there")
     finally:
         daemon.end()
 

@@ -125,7 +125,7 @@ BOMBS: dict[str, tuple[Callable[[], bytes], State, str]] = {
     "junk": (lambda: zip_bytes() + b"junk", State.REJECTED, "E201"),
     "unpacked": (lambda: deflated(b"0" * 50 * MIB), State.REJECTED, "E201"),
 }
-"""What each is made of, and by `catalogue: warn` its end, and the code that is told."""
+"""What each is made of, and by `catalogue: warn` its end, and the reported code."""
 
 
 def test_zips_that_mean_harm_take_little_memory(
@@ -342,7 +342,7 @@ def test_no_secret_is_in_a_traceback(tmp_path: Path, python: Python) -> None:
 
 
 def test_no_secret_of_a_wrong_configuration_is_quoted(tmp_path: Path) -> None:
-    """What is wrong is told by its key, without what may be a secret in it."""
+    """What is wrong is reported by its key, without what may be a secret in it."""
     config = tmp_path / "emitter.yaml"
     config.write_text(
         f"emission:\n  url: https://user:{PASSWORD}@cqube.example.org/data\n"

@@ -19,7 +19,7 @@ NAME = "pat/periodic_exam_mst.zip"
 
 
 class Manager:
-    """A socket where systemd would listen, and a daemon that is told of it."""
+    """A socket where systemd would listen, and a daemon that is reported of it."""
 
     def __init__(self, folder: Path, site: Installation) -> None:
         self._address = str(folder / "notify")
@@ -123,13 +123,13 @@ def test_refused_reload_is_over_too(manager: Manager, site: Installation) -> Non
 def test_status_follows_the_queue(
     manager: Manager, site: Installation, server: RehearsalServer
 ) -> None:
-    """What waits, and for how long, is told; and what ails the destination."""
+    """What waits, and for how long, is reported; and what ails the destination."""
     server.faults = fault_list("429:1:600")
     daemon = manager.start()
     manager.hear_until("READY=1")
     site.drop(NAME)
 
-    # Told each second or so: which of them is told depends on the moment.
+    # Told each second or so: which of them is reported depends on the moment.
     waits = re.compile(
         r"STATUS=1 queued, 0 uploading, oldest ([2-9]|\d{2,})s, 0 delivered;"
         r".*destination down: E409"
@@ -172,7 +172,7 @@ def test_slow_upload_is_no_standstill(
 def test_hung_thread_starves_the_watchdog(
     manager: Manager, site: Installation, order: str, who: str
 ) -> None:
-    """Who stands still is told, and no sign of life goes out from then on."""
+    """Who stands still is reported, and no sign of life goes out from then on."""
 
     def is_named(line: dict[str, Any]) -> bool:
         return str(line["thread"]).startswith(who)

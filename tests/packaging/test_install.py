@@ -27,7 +27,7 @@ CLONE = (
 )
 BUILD = "hatchling"
 WHEELS = ("env", "PIP_NO_INDEX=1", "PIP_FIND_LINKS=/root/wheels")
-"""What pip is told: there is no index in the machine."""
+"""What pip is reported: there is no index in the machine."""
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def installed(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Mac
 
 
 def install(machine: Machine, *arguments: str) -> str:
-    """Run install.sh without a network; return what it said."""
+    """Run install.sh without a network; return its output."""
     return machine.run(
         *(*WHEELS, "unshare", "--net", "/root/clone/systemd/install.sh", *arguments),
     )
@@ -168,7 +168,7 @@ def test_readme_word_for_word(installed: Machine, server: RehearsalServer) -> No
     assert "1 delivered; destination up" in status
     assert "file.delivered" in log
     assert "file.delivered" in first
-    # Only a start without a configuration, in the test before, may be told here.
+    # Only a start without a configuration, in the test before, may be reported here.
     assert "destination" not in errors
 
 

@@ -200,13 +200,13 @@ class Log:
         if event == "file.delivered":
             reported = fields["path"], fields["sha256"]
             if reported in self._told:
-                self.problems.append(f"told twice: {reported}")
+                self.problems.append(f"reported twice: {reported}")
             self._told.add(reported)
 
     def untold(self, delivered: int) -> list[str]:
         """Say how many of the deliveries on record have no line, if any."""
         missing = delivered - len(self._told)
-        return [f"{missing} deliveries were not told"] if missing else []
+        return [f"{missing} deliveries were not logged"] if missing else []
 
 
 def _keys(entry: dict[str, Any]) -> list[str]:

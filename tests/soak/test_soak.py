@@ -112,7 +112,7 @@ def test_the_ledger_notices(
     far: Far,
     tmp_path: Path,
 ) -> None:
-    """What is lost, doubled or wrong is told as such, and a clean run as clean."""
+    """What is lost, doubled or wrong is reported as such, and a clean run as clean."""
     site = Installation(tmp_path, far.url)
     ledger = Ledger(site.journal, far)
     digest = site_drop(site)
@@ -178,12 +178,12 @@ def test_the_log_is_judged(lines: list[bytes], problems: int) -> None:
 
 
 def test_a_delivery_without_a_line_is_silent() -> None:
-    """More receipts than lines are told as silent."""
+    """More receipts than lines are reported as silent."""
     log = Log()
     log.take(DELIVERED)
 
     assert log.untold(1) == []
-    assert log.untold(3) == ["2 deliveries were not told"]
+    assert log.untold(3) == ["2 deliveries were not logged"]
 
 
 @pytest.mark.slow

@@ -92,7 +92,7 @@ class Browser:
         )
 
     def tree(self) -> list[tuple[str, str]]:
-        """Return role and name of all that a screen reader is told of."""
+        """Return role and name of all that a screen reader is reported of."""
         nodes = self._do("Accessibility.getFullAXTree")["nodes"]
         return [
             (node["role"]["value"], node.get("name", {}).get("value", ""))

@@ -187,7 +187,7 @@ class Rig:
         rows = self.journal.read("select value from fact where name = ?", (name,))
         return rows[0][0] if rows else None
 
-    def told(self, event: str, name: str | None = None) -> list[Any]:
+    def logged(self, event: str, name: str | None = None) -> list[Any]:
         """Return the log lines of an event, of one path where `name` is given."""
         return [
             item

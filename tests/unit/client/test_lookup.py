@@ -87,10 +87,10 @@ def delivered_anew(rig: Rig, key: str, confirmation: str) -> dict[str, Any]:
     assert (row["earlier_keys"], row["confirmation"]) == (key, confirmation)
     assert row["key"] != key
     assert row["key"] in rig.server.objects
-    [line] = rig.told("file.unconfirmed")
+    [line] = rig.logged("file.unconfirmed")
     assert (line["path"], line["key"]) == (NAME, key)
     assert line["confirmation"] == confirmation
-    [line] = rig.told("file.delivered")
+    [line] = rig.logged("file.delivered")
     assert "confirmed" not in line or line["confirmed"] is None
     return dict(row)
 
@@ -109,9 +109,9 @@ def test_an_object_that_is_there_is_delivered(rig: Rig) -> None:
     assert row["etag"] == row["md5"].hex() == stored_object.md5
     assert row["sha256"] == hashlib.sha256(content).digest()
     assert rig.reached("upload-url") == 1
-    [line] = rig.told("file.delivered")
+    [line] = rig.logged("file.delivered")
     assert (line["key"], line["confirmed"], line["ambiguous"]) == (key, True, True)
-    assert not rig.told("file.unconfirmed")
+    assert not rig.logged("file.unconfirmed")
 
 
 @pytest.mark.parametrize(
@@ -264,7 +264,7 @@ def test_a_server_without_downloads_stops_no_file(
 
     assert rig.reached("download_url") == rig.server.fired[fault] == asked
     assert {rig.row(name)["confirmation"] for name in names} == {"unknown"}
-    assert not rig.told("destination.down")
+    assert not rig.logged("destination.down")
 
 
 def test_a_refused_grant_is_looked_up_too(tmp_path: Path) -> None:
@@ -335,7 +335,7 @@ def test_a_stop_ends_a_look_up(rig: Rig) -> None:
 LOGIN = b'{"access_token": "token", "expires_in": 1800}'
 
 
-def said(body: bytes) -> bytes:
+def reply(body: bytes) -> bytes:
     """Return an answer of the API."""
     return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body
 
@@ -364,7 +364,10 @@ def granted(url: str, **more: str) -> Grant:
 )
 def test_a_hostile_url_is_not_fetched(place: bytes, reason: str) -> None:
     """Nothing is asked of another place than the one the body went to."""
-    with Listener(answering(said(LOGIN), said(place))) as api, http_client() as client:
+    with (
+        Listener(answering(reply(LOGIN), reply(place))) as api,
+        http_client() as client,
+    ):
         url = api.url.rstrip("/")
         with pytest.raises(NotConfirmed, match=re.escape(reason)) as caught:
             emission_to(client, url).look_up(granted(url))
@@ -380,8 +383,8 @@ def test_a_redirected_download_is_not_followed() -> None:
         b"Location: /elsewhere\r\n\r\n"
     )
     with Listener(answering(moved)) as bucket:
-        place = said(f"{bucket.url}k?X-Amz-Signature=5ec2e7".encode())
-        with Listener(answering(said(LOGIN), place)) as api, http_client() as client:
+        place = reply(f"{bucket.url}k?X-Amz-Signature=5ec2e7".encode())
+        with Listener(answering(reply(LOGIN), place)) as api, http_client() as client:
             url = api.url.rstrip("/")
             with pytest.raises(NotConfirmed, match="answered 307") as caught:
                 emission_to(client, url).look_up(granted(url))
@@ -395,8 +398,8 @@ def test_a_redirected_download_is_not_followed() -> None:
 def test_a_lost_download_tells_no_secret() -> None:
     """The url of a lost answer is signed, so the reason does not contain it."""
     with Listener(answering(b"no HTTP\r\n\r\n")) as bucket:
-        place = said(f"{bucket.url}k?X-Amz-Signature=5ec2e7".encode())
-        with Listener(answering(said(LOGIN), place)) as api, http_client() as client:
+        place = reply(f"{bucket.url}k?X-Amz-Signature=5ec2e7".encode())
+        with Listener(answering(reply(LOGIN), place)) as api, http_client() as client:
             url = api.url.rstrip("/")
             with pytest.raises(DeliveryError) as caught:
                 emission_to(client, url).look_up(granted(url))

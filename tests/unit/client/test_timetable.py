@@ -295,7 +295,7 @@ def test_in_the_environment(write: Write) -> None:
     ],
 )
 def test_wrong_in_the_file(write: Write, lines: str, line: int, message: str) -> None:
-    """What is wrong is told with its line."""
+    """What is wrong is reported with its line."""
     problem = only(write(lines))
 
     assert message in problem.message

@@ -20,7 +20,7 @@ from support.zips import ATTENDANCE, COLUMNS, HEADER, header
 EXPECTED = f"{HEADER} (5 columns, in this order)"
 
 
-def told(
+def summary(
     line: str,
     dataset: Dataset | None = ATTENDANCE,
     version: Version | None = None,
@@ -58,7 +58,7 @@ RIGHT = {
 @pytest.mark.parametrize("line", RIGHT.values(), ids=RIGHT)
 def test_what_the_server_takes_is_right(line: str) -> None:
     """The columns side by side, in any case, with more around them."""
-    assert told(line) is None
+    assert summary(line) is None
 
 
 WRONG = {
@@ -116,7 +116,7 @@ WRONG = {
 @pytest.mark.parametrize(("line", "found"), WRONG.values(), ids=WRONG)
 def test_a_wrong_header_is_told_in_few_words(line: str, found: str) -> None:
     """The finding names misspelled, missing and misplaced columns."""
-    assert told(line) == ("E233", EXPECTED, found)
+    assert summary(line) == ("E233", EXPECTED, found)
 
 
 @pytest.mark.parametrize(
@@ -131,26 +131,26 @@ def test_a_wrong_delimiter_is_told_alone(line: str, delimiter: str, word: str) -
     """With another delimiter only the delimiter is reported, not the columns."""
     heading = check_header(line.replace("|", delimiter), ATTENDANCE, None, "")
 
-    assert told(line.replace("|", delimiter)) == ("E232", "| (pipe)", word)
+    assert summary(line.replace("|", delimiter)) == ("E232", "| (pipe)", word)
     assert heading.columns == tuple(line.split("|"))
 
 
 def test_the_commonest_of_other_delimiters_is_named() -> None:
     """A comma in a name does not make comma the delimiter."""
-    assert told("Student, Id;School;Year") == ("E232", "| (pipe)", "; (semicolon)")
+    assert summary("Student, Id;School;Year") == ("E232", "| (pipe)", "; (semicolon)")
 
 
 def test_a_comma_file_with_pipes_is_told() -> None:
     """Each dataset has a delimiter of its own."""
     diksha = replace(ATTENDANCE, delimiter=",")
 
-    assert told(HEADER.replace("|", ","), diksha) is None
-    assert told(HEADER, diksha) == ("E232", ", (comma)", "| (pipe)")
+    assert summary(HEADER.replace("|", ","), diksha) is None
+    assert summary(HEADER, diksha) == ("E232", ", (comma)", "| (pipe)")
 
 
 def test_a_right_delimiter_is_not_doubted_for_a_comma_in_a_name() -> None:
     """With two columns of its own delimiter, the header is what is wrong."""
-    found = told("Student, Id|School, Id, in, short")
+    found = summary("Student, Id|School, Id, in, short")
     assert found is not None
     assert found[0] == "E233"
 
@@ -159,8 +159,8 @@ def test_a_dataset_of_one_column_has_no_wrong_delimiter() -> None:
     """A header of one column needs no delimiter."""
     batches = of("batchIdList")
 
-    assert told("batchidlist", batches) is None
-    assert told("1,2", batches) == (
+    assert summary("batchidlist", batches) is None
+    assert summary("1,2", batches) == (
         "E233",
         "batchIdList",
         "other columns: '1,2'",
@@ -171,13 +171,13 @@ def test_an_exact_header_is_exact_in_case() -> None:
     """The semester check of the server tells Sem from SEM."""
     semester = of("DistrictId|Sem|PA_ES", match=HeaderMatch.EXACT)
 
-    assert told("x|DistrictId|Sem|PA_ES|y", semester) is None
-    assert told("DistrictId|SEM|PA_ES", semester) == (
+    assert summary("x|DistrictId|Sem|PA_ES|y", semester) is None
+    assert summary("DistrictId|SEM|PA_ES", semester) == (
         "E233",
         "DistrictId|Sem|PA_ES (3 columns, in this order and case)",
         "'SEM' in place of Sem",
     )
-    assert told("Sem|DistrictId|PA_ES", semester) == (
+    assert summary("Sem|DistrictId|PA_ES", semester) == (
         "E233",
         "DistrictId|Sem|PA_ES (3 columns, in this order and case)",
         "another order: column 1 is 'Sem', where DistrictId belongs",
@@ -190,13 +190,13 @@ def test_names_are_found_in_any_order() -> None:
         "school_id|toilet|water", match=HeaderMatch.NAMES, required="school_id water"
     )
 
-    assert told("WATER|x|School_Id", infra) is None
-    assert told("school_id|toilet|watter", infra) == (
+    assert summary("WATER|x|School_Id", infra) is None
+    assert summary("school_id|toilet|watter", infra) == (
         "E233",
         "columns named school_id, water",
         "'watter' in place of water",
     )
-    assert told("toilet|school_id", infra) == (
+    assert summary("toilet|school_id", infra) == (
         "E233",
         "columns named school_id, water",
         "no water",
@@ -212,13 +212,13 @@ def test_172_columns_are_told_in_few_words() -> None:
     swapped = [*WIDE[:90], WIDE[91], WIDE[90], *WIDE[92:]]
     expected = "|".join(WIDE[:5]) + "|… (172 columns, in this order)"
 
-    assert told("|".join(WIDE).upper(), facility) is None
-    assert told("|".join(swapped), facility) == (
+    assert summary("|".join(WIDE).upper(), facility) is None
+    assert summary("|".join(swapped), facility) == (
         "E233",
         expected,
         f"another order: column 91 is '{WIDE[91]}', where {WIDE[90]} belongs",
     )
-    assert told("|".join(WIDE[:100]), facility) == (
+    assert summary("|".join(WIDE[:100]), facility) == (
         "E233",
         expected,
         f"no {', '.join(WIDE[100:105])} and 67 more",
@@ -250,7 +250,7 @@ def test_the_installation_decides_between_two_headers(
     line: str, variant: str, found: str | None
 ) -> None:
     """The variant's header is right; the other one is recognised."""
-    wrong = told(line, DISTRICTS, None, variant)
+    wrong = summary(line, DISTRICTS, None, variant)
     assert (wrong and wrong[2]) == found
 
 
@@ -270,15 +270,15 @@ def test_the_version_decides_which_header_applies() -> None:
     """Another version's header is wrong, and named."""
     old, new = "BlockId|Block|BCode", "BlockId|IsActive"
 
-    assert told(old, BLOCKS, Version(1, 1)) is None
-    assert told(new, BLOCKS, Version(3, 7)) is None
-    assert told(old, BLOCKS, None) is None
-    assert told(old, BLOCKS, Version(3, 7)) == (
+    assert summary(old, BLOCKS, Version(1, 1)) is None
+    assert summary(new, BLOCKS, Version(3, 7)) is None
+    assert summary(old, BLOCKS, None) is None
+    assert summary(old, BLOCKS, Version(3, 7)) == (
         "E233",
         "BlockId|IsActive (2 columns, in this order)",
         "the header of cQube 1.1 to 1.1",
     )
-    assert told("x|y", BLOCKS, Version(1, 0)) is None
+    assert summary("x|y", BLOCKS, Version(1, 0)) is None
 
 
 @pytest.mark.parametrize("delimiter", ["|", ",", ";", "\t"])
@@ -304,7 +304,7 @@ def test_any_line_is_judged(names: list[str], match: HeaderMatch) -> None:
     dataset = Dataset("f", "n", DatasetKind.MASTER, 1, headers=known)
     line = "|".join(names)
     right = all(column in names for column in COLUMNS[:2])
-    found = told(line, dataset)
+    found = summary(line, dataset)
 
     assert found is None or found[0] in {"E232", "E233"}
     if match is HeaderMatch.NAMES and right and not set('"\\') & set(line):

@@ -40,7 +40,7 @@ def rows(
     return table
 
 
-def told(table: RowChecker, where: str = "") -> list[tuple[str, str, str]]:
+def summary(table: RowChecker, where: str = "") -> list[tuple[str, str, str]]:
     """Return code, expected and found of each finding."""
     return [
         (finding.code.value, finding.expected, finding.found)
@@ -129,7 +129,7 @@ def test_a_wrong_row_is_told_by_its_line(
     text: str, code: str, expected: str, found: str, cut: int
 ) -> None:
     """One finding per kind of problem, with the number of rows and the first line."""
-    assert told(rows(GOOD * 2 + text, cut=cut)) == [(code, expected, found)]
+    assert summary(rows(GOOD * 2 + text, cut=cut)) == [(code, expected, found)]
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_right_rows_are_counted(text: str, cut: int) -> None:
     """Quotes, escapes, spaces and absent values are read as the server reads them."""
     table = rows(text, cut=cut)
 
-    assert told(table) == []
+    assert summary(table) == []
     assert (table.count, table.complete) == (3, True)
 
 
@@ -158,7 +158,7 @@ def test_right_rows_are_counted(text: str, cut: int) -> None:
 def test_lines_are_counted_through_quotes_and_blanks(cut: int) -> None:
     """The line is the file's: quoted line breaks and blank lines count."""
     many = '1|||"a\nb\r\nc"\n\n' * 5
-    assert told(rows(many + "1|2\n" + many + "1|2|3\n", cut=cut)) == [
+    assert summary(rows(many + "1|2\n" + many + "1|2|3\n", cut=cut)) == [
         ("E240", UNEVEN, "2 rows, the first in line 22: 2 columns")
     ]
 
@@ -168,7 +168,7 @@ def test_a_row_counts_once_in_a_kind() -> None:
     dates = (("Visit", "%d/%m/%Y"), ("Note", "%H:%M:%S"))
     table = RowChecker(replace(VISITS, dates=dates), COLUMNS)
     table.read(["1|x||y\n2|1/1/2021||y\n"], lambda: True)
-    assert told(table) == [
+    assert summary(table) == [
         ("E241", "Visit as dd/MM/yyyy", "2 rows, the first in line 2: Visit 'x'")
     ]
 
@@ -176,7 +176,7 @@ def test_a_row_counts_once_in_a_kind() -> None:
 def test_columns_are_found_by_name() -> None:
     """Columns may come in any order and case; a missing column is not checked."""
     columns = ("more", "NOTE", "VISIT", "academicyear")
-    assert told(rows("||x|2020\n", columns=columns)) == [
+    assert summary(rows("||x|2020\n", columns=columns)) == [
         ("E241", "Visit as yyyy-MM-dd", "1 row, in line 2: Visit 'x'"),
         (
             "E243",
@@ -202,7 +202,7 @@ def test_a_year_that_no_header_documents_is_left_alone() -> None:
     dataset = Dataset("f", "n", DatasetKind.UDISE, 1, headers=(header("id"),))
     table = RowChecker(dataset, ("id", "ac_year"))
     table.read(["1|2020\n"], lambda: True)
-    assert told(table) == []
+    assert summary(table) == []
 
 
 def test_what_was_not_read_to_its_end_says_so() -> None:
@@ -218,14 +218,16 @@ def test_what_was_not_read_to_its_end_says_so() -> None:
 def test_a_record_that_the_end_cuts_is_not_judged() -> None:
     """An open quote at the read limit is not a finding."""
     table = rows(GOOD + '2|||"open\n', whole=False)
-    assert (told(table), table.count) == ([], 1)
+    assert (summary(table), table.count) == ([], 1)
 
 
 def test_after_a_broken_record_the_count_is_not_complete() -> None:
     """Only the rows before the error are checked."""
     table = rows("1|2\n1||\r1|\n" + GOOD * 9)
 
-    assert told(table) == [("E240", UNEVEN, "2 rows, the first in line 2: 2 columns")]
+    assert summary(table) == [
+        ("E240", UNEVEN, "2 rows, the first in line 2: 2 columns")
+    ]
     assert not table.complete
 
 
@@ -252,5 +254,5 @@ def test_what_is_quoted_well_is_even(records: list[list[str]], cut: int) -> None
         lambda: True,
     )
 
-    assert told(table) == []
+    assert summary(table) == []
     assert (table.count, table.complete) == (len(records), True)

@@ -14,7 +14,7 @@ from emitterd.datasets.zip_members import DamagedZip
 TEXT = "school_id|name\n1001|राजकीय विद्यालय\n"
 
 
-def told(findings: list[Finding]) -> list[tuple[str, str]]:
+def summary(findings: list[Finding]) -> list[tuple[str, str]]:
     """Return code and what was found."""
     return [(finding.code.value, finding.found) for finding in findings]
 
@@ -99,7 +99,7 @@ def test_what_is_no_utf8_is_told_by_line_and_byte(content: bytes, found: str) ->
     """The finding names the place of the wrong byte, or the kind of file."""
     _, lines = read(content)
 
-    assert told(lines.findings) == [("E230", found)]
+    assert summary(lines.findings) == [("E230", found)]
     assert not lines.valid
 
 
@@ -114,7 +114,7 @@ def test_a_mark_is_noted_and_left_out() -> None:
     got, lines = read(codecs.BOM_UTF8 + b"a|b\n")
 
     assert got == "a|b\n"
-    assert told(lines.findings) == [
+    assert summary(lines.findings) == [
         ("E231", "the mark EF BB BF before the first column")
     ]
     assert lines.valid
@@ -127,16 +127,16 @@ def test_a_line_over_1_mb_ends_the_text(before: bytes, ending: bytes) -> None:
     longest = before + b"x" * LINE_MAX_BYTES + ending
     longer = before + b"x" * (LINE_MAX_BYTES + 1) + ending
 
-    assert told(read(longest)[1].findings) == []
+    assert summary(read(longest)[1].findings) == []
     line = before.count(b"\n") + 1
-    assert told(read(longer)[1].findings) == [("E235", f"line {line} is longer")]
+    assert summary(read(longer)[1].findings) == [("E235", f"line {line} is longer")]
 
 
 def test_a_line_without_end_is_given_up_at_1_mb() -> None:
     """A file of one long line is read only until the line is too long."""
     _, lines = read(b"x" * (8 * LINE_MAX_BYTES))
 
-    assert told(lines.findings) == [("E235", "line 1 is longer")]
+    assert summary(lines.findings) == [("E235", "line 1 is longer")]
     assert lines.read_bytes <= LINE_MAX_BYTES + CHUNK_BYTES
 
 

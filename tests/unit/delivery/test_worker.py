@@ -40,7 +40,7 @@ def test_a_file_is_delivered(rig: Rig) -> None:
     assert row["etag"] == stored.md5
     assert row["verified"]
     assert not row["pinned"]
-    [line] = rig.told("file.delivered")
+    [line] = rig.logged("file.delivered")
     assert (line["path"], line["key"], line["attempt"]) == (NAME, key, 1)
     kinds = [kind for kind, _ in rig.watcher.seen]
     assert (kinds[0], kinds[-1]) == ("began", "ended")
@@ -67,7 +67,7 @@ def test_a_temporary_failure_is_a_due_time(rig: Rig) -> None:
     assert row["pinned"]
     assert 0 < rig.step() <= 5 + INITIAL_S
     assert rig.reached("bucket") == 1
-    [line] = rig.told("file.deferred")
+    [line] = rig.logged("file.deferred")
     assert (line["path"], line["error"], line["attempt"]) == (NAME, "E501", 1)
 
     rig.later()
@@ -109,9 +109,9 @@ def test_failure_of_the_destination_costs_no_attempt(rig: Rig) -> None:
     rig.step()
 
     assert rig.state(NAME) is rig.state("pat/other.zip") is State.DELIVERED
-    assert len(rig.told("destination.down")) == len(rig.told("destination.up")) == 1
+    assert len(rig.logged("destination.down")) == len(rig.logged("destination.up")) == 1
     assert rig.fact("destination") == "null"
-    assert not rig.told("file.deferred")
+    assert not rig.logged("file.deferred")
     assert rig.row(NAME)["attempts"] == 0
 
 
@@ -125,10 +125,10 @@ def test_a_streak_of_temporary_failures_pauses_uploads(rig: Rig) -> None:
     assert rig.server.fired["503"] == 4
     assert turns[:4] == [0.0] * 4
     assert min(turns[4:]) > 0
-    [line] = rig.told("destination.down")
+    [line] = rig.logged("destination.down")
     assert (line["error"], line["stage"]) == ("E501", "bucket")
     # The first three were taken for the files' own trouble, until the fourth.
-    assert len(rig.told("file.deferred")) == 3
+    assert len(rig.logged("file.deferred")) == 3
     assert {rig.row(f"pat/{number}.zip")["attempts"] for number in range(6)} == {0}
 
 
@@ -162,10 +162,10 @@ def test_a_file_the_bucket_never_takes_is_rejected(rig: Rig) -> None:
     assert rig.server.fired["too-large"] == 1
     assert (row["state"], row["error"], row["pinned"]) == ("rejected", "E505", 0)
     assert rig.state("pat/other.zip") is State.DELIVERED
-    [line] = rig.told("file.rejected")
+    [line] = rig.logged("file.rejected")
     assert (line["path"], line["error"]) == (NAME, "E505")
     assert line["hint"]
-    assert not rig.told("destination.down")
+    assert not rig.logged("destination.down")
 
 
 def test_a_rejection_ends_an_outage(rig: Rig) -> None:
@@ -178,7 +178,7 @@ def test_a_rejection_ends_an_outage(rig: Rig) -> None:
 
     assert rig.server.fired == {"429": 1, "too-large": 1}
     assert rig.state(NAME) is State.REJECTED
-    assert len(rig.told("destination.up")) == 1
+    assert len(rig.logged("destination.up")) == 1
 
 
 def test_a_file_that_went_is_withdrawn(rig: Rig) -> None:
@@ -189,7 +189,7 @@ def test_a_file_that_went_is_withdrawn(rig: Rig) -> None:
     row = rig.row(NAME)
     assert (row["state"], row["error"], row["attempts"]) == ("withdrawn", "E203", 0)
     assert rig.changed == [NAME.encode()]
-    assert len(rig.told("file.withdrawn", NAME)) == 1
+    assert len(rig.logged("file.withdrawn", NAME)) == 1
     assert not rig.server.requests
 
 
@@ -239,8 +239,8 @@ def test_a_touched_file_is_not_sent_again(rig: Rig) -> None:
 
     assert len(rig.server.requests) == requests
     assert rig.row(NAME)["state"] == "delivered"
-    assert len(rig.told("file.unchanged", NAME)) == 1
-    assert len(rig.told("file.delivered")) == 1
+    assert len(rig.logged("file.unchanged", NAME)) == 1
+    assert len(rig.logged("file.delivered")) == 1
     assert rig.admit(NAME).result == "known"
 
 
@@ -286,7 +286,7 @@ def test_content_is_sent_where_a_forgotten_version_arrived(rig: Rig, menu: str) 
     last = max(rig.server.objects.values(), key=lambda value: value.stored_at)
     assert len(rig.server.objects) == 3
     assert last.path.read_bytes() == content
-    assert not rig.told("file.unchanged")
+    assert not rig.logged("file.unchanged")
 
 
 def test_two_versions_within_a_second_have_two_keys(rig: Rig) -> None:

@@ -38,9 +38,9 @@ def test_after_a_lost_answer_the_same_key_is_written(rig: Rig) -> None:
     row = rig.row(NAME)
     assert rig.server.fired["lost-answer"] == 1
     assert (row["state"], row["error"], row["ambiguous"]) == ("deferred", "E307", 1)
-    [line] = rig.told("file.ambiguous")
+    [line] = rig.logged("file.ambiguous")
     assert (line["path"], line["error"]) == (NAME, "E307")
-    assert not rig.told("file.deferred")
+    assert not rig.logged("file.deferred")
 
     rig.later()
     [(key, stored)] = rig.server.objects.items()
@@ -49,7 +49,7 @@ def test_after_a_lost_answer_the_same_key_is_written(rig: Rig) -> None:
     assert (row["state"], row["key"], row["ambiguous"]) == ("delivered", key, 1)
     assert row["earlier_keys"] is None
     assert rig.reached("upload-url") == 1
-    [line] = rig.told("file.delivered")
+    [line] = rig.logged("file.delivered")
     assert (line["ambiguous"], line["attempt"]) == (True, 2)
 
 
@@ -121,7 +121,7 @@ def test_a_new_grant_called_expired_is_a_wrong_clock(rig: Rig) -> None:
 
     assert rig.server.fired["expired"] == 2
     assert rig.row(NAME)["attempts"] == 0
-    [line] = rig.told("destination.down")
+    [line] = rig.logged("destination.down")
     assert line["error"] == "E509"
 
 
@@ -213,8 +213,8 @@ def test_a_bug_puts_one_file_off(rig: Rig) -> None:
     assert "a bug" in row["reason"]
     assert row["due_at"] > time.time() + INITIAL_S / 2
     assert rig.state("pat/other.zip") is State.DELIVERED
-    assert rig.told("file.deferred", NAME)[0]["exc_info"]
-    assert not rig.told("destination.down")
+    assert rig.logged("file.deferred", NAME)[0]["exc_info"]
+    assert not rig.logged("destination.down")
 
 
 def test_a_file_that_fails_the_same_way_again_pauses_nobody(rig: Rig) -> None:
@@ -234,7 +234,7 @@ def test_a_file_that_fails_the_same_way_again_pauses_nobody(rig: Rig) -> None:
     assert rig.state("pat/third.zip") is State.DELIVERED
     row = rig.row(NAME)
     assert (row["state"], row["error"], row["attempts"]) == ("deferred", "E408", 1)
-    assert len(rig.told("destination.down")) == len(rig.told("destination.up")) == 1
+    assert len(rig.logged("destination.down")) == len(rig.logged("destination.up")) == 1
     assert rig.fact("destination") == "null"
 
 
@@ -268,7 +268,7 @@ def test_each_version_ends_once_whatever_happens(tmp_path: Path) -> None:
             event["path"] for event in rig.events if event["event"] in TERMINAL
         )
         assert endings == Counter(names)
-        assert len(rig.told("file.delivered")) == len(names)
+        assert len(rig.logged("file.delivered")) == len(names)
         keys = {rig.row(name)["key"] for name in names}
         assert keys == set(rig.server.objects)
         assert len(keys) == rig.reached("upload-url") == len(names)
@@ -313,9 +313,9 @@ def check_records(rig: Rig, rows: dict[str, dict[str, Any]]) -> None:
     """Hold journal, log and bucket against each other."""
     for name, row in rows.items():
         stored = rig.server.objects[row["key"]]
-        failures = len(rig.told("file.deferred", name))
-        lost = len(rig.told("file.ambiguous", name))
-        # What proves to be the bucket's trouble is charged to none, and told once.
+        failures = len(rig.logged("file.deferred", name))
+        lost = len(rig.logged("file.ambiguous", name))
+        # What proves to be the bucket's trouble is charged to none, and reported once.
         assert row["attempts"] <= failures + lost
         assert stored.posts >= lost + 1
         assert bool(row["ambiguous"]) == bool(lost)

@@ -155,12 +155,12 @@ def test_damaged_pages_cost_their_rows_only(
 def test_nothing_left(
     harm: Callable[[bytes], bytes], original: bytes, tmp_path: Path
 ) -> None:
-    """Where nothing can be read nothing is saved, and that is said."""
+    """Where nothing can be read nothing is saved, and that is reported."""
     assert saved(harm(original), tmp_path) == (Salvaged(0, None, whole=False), [])
 
 
 def test_truncated_journal(original: bytes, tmp_path: Path) -> None:
-    """Of a file cut in half what is left is saved, and the loss is told."""
+    """Of a file cut in half what is left is saved, and the loss is reported."""
     salvaged, rows = saved(original[: len(original) // 2 // PAGE * PAGE], tmp_path)
 
     assert 0 < len(rows) < ENTRIES

@@ -374,7 +374,7 @@ def test_damage_is_found_at_each_start(path: Path) -> None:
 
 
 def test_damage_met_while_reading_is_a_journal_error(path: Path) -> None:
-    """A page found damaged only now is told as such, with a hint."""
+    """A page found damaged only now is reported as such, with a hint."""
     torn(path)
     path.with_name("journal.db-wal").unlink()
     with Database(path) as database, pytest.raises(JournalError, match="damaged"):
@@ -390,7 +390,7 @@ def test_reader_of_nothing(tmp_path: Path) -> None:
 
 
 def test_reader_of_an_empty_file(path: Path) -> None:
-    """A file that holds no journal yet is told as such."""
+    """A file that holds no journal yet is reported as such."""
     path.touch()
     with pytest.raises(JournalError):
         open_reader(path)
@@ -419,7 +419,7 @@ def test_file_that_cannot_grow(database: Database) -> None:
 
 
 def test_full_disk_fails_the_whole_batch(small_disk: SmallDisk) -> None:
-    """Nobody in the batch is told success; with space again all goes on, unopened."""
+    """No caller in the batch gets success; with space again all goes on, unopened."""
     with Database(small_disk.root / "journal.db") as database:
         database.write(insert("kept"))
         small_disk.fill()

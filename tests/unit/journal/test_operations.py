@@ -190,7 +190,7 @@ def test_act_is_on_the_latest_version(journal: Journal) -> None:
 
 
 def test_whole_state(journal: Journal) -> None:
-    """An act on a state reaches every path in it, in several commits, told once."""
+    """An act on a state reaches every path in it, in several commits, reported once."""
     count = max(BATCH, SHOWN) + 7
     admit(journal, *(admission(b"pat/%d.zip" % number) for number in range(count)))
     take(journal, path=b"pat/busy.zip")
@@ -265,7 +265,7 @@ def test_forgotten_attempt_is_named_in_the_next_receipt(journal: Journal) -> Non
 
 
 def test_file_that_was_moved_is_not_retried(journal: Journal) -> None:
-    """A rejected file that was put aside has to be put back; the place is told."""
+    """A rejected file that was put aside has to be put back; the place is reported."""
     entry_id = put(journal, State.REJECTED)
     journal.dispose(entry_id, b"/srv/rejected/x.zip")
 

@@ -114,7 +114,7 @@ def test_alarms_say_since_when_and_what_to_do(desk: Desk) -> None:
 
 
 def test_a_code_is_no_headline(desk: Desk) -> None:
-    """An alarm that begins with its code is told without it on top."""
+    """An alarm that begins with its code is reported without it on top."""
     words = "E104 the journal's disk is full: nothing is taken in"
     desk.health = Health((alarm(AlarmCode.JOURNAL_FULL, words),))
     [top] = [item for item in desk.ask().document.all("section") if "class" in item]
@@ -411,7 +411,7 @@ def test_sizes_have_three_digits(size_bytes: int, expected: str) -> None:
     ],
 )
 def test_spans_are_in_words(seconds: float, expected: str) -> None:
-    """A duration is told in one unit, and a short one of its kind in two."""
+    """A duration is reported in one unit, and a short one of its kind in two."""
     assert span(seconds) == expected
 
 

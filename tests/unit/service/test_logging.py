@@ -121,7 +121,7 @@ def test_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_file_that_cannot_be_opened(tmp_path: Path) -> None:
-    """A log that cannot be written is told at once."""
+    """A log that cannot be written is reported at once."""
     with pytest.raises(OSError, match="Is a directory"):
         logs.configure("info", tmp_path)
 

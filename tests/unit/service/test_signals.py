@@ -43,7 +43,7 @@ def test_wait_ends_with_its_time() -> None:
 
 
 def test_second_signal_is_counted_too() -> None:
-    """The second stop, which ends the drain, is told from the first."""
+    """The second stop, which ends the drain, is reported from the first."""
     with Signals() as signals:
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGINT)

@@ -81,7 +81,7 @@ def test_surplus_ends_its_upload_first(crew: Threads, rig: Rig) -> None:
     crew.resize_workers(lambda: 3)
 
     assert workers(crew) == ["worker-0", "worker-1", "worker-2"]
-    wait_until(lambda: len(rig.told("file.delivered")) == 3, WAIT_S, "all delivered")
+    wait_until(lambda: len(rig.logged("file.delivered")) == 3, WAIT_S, "all delivered")
     wait_until(lambda: manned(crew, 3), WAIT_S, "three workers again")
     assert all(item.posts == 1 for item in rig.server.objects.values())
 
@@ -139,7 +139,7 @@ def test_slow_answers_call_for_more(tmp_path: Path) -> None:
 
         def all_delivered() -> bool:
             most.update(workers(crew))
-            return len(rig.told("file.delivered")) == 150
+            return len(rig.logged("file.delivered")) == 150
 
         wait_until(all_delivered, 2 * WAIT_S, "all delivered")
         rig.shutdown.drain(0.0)
@@ -155,7 +155,7 @@ def test_who_leaves_closes_its_connections(crew: Threads, rig: Rig) -> None:
     for number in range(30):
         rig.drop(f"pat/{number}.zip", b"%d" % number)
     crew.resize_workers(lambda: 4)
-    wait_until(lambda: len(rig.told("file.delivered")) == 30, WAIT_S, "all delivered")
+    wait_until(lambda: len(rig.logged("file.delivered")) == 30, WAIT_S, "all delivered")
     open_then = established(rig.server.port)
     wait_until(lambda: manned(crew, 0), WAIT_S, "nobody")
 

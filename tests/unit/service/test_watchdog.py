@@ -1,4 +1,4 @@
-"""Who stands still, what is told of it, and whether the watchdog is fed."""
+"""Who stands still, what is reported of it, and whether the watchdog is fed."""
 
 import socket
 import time
@@ -32,7 +32,7 @@ class Watched:
         self.now = time.monotonic()
 
     def look(self, after_s: float) -> tuple[bool, list[tuple[str, str, str]]]:
-        """Look once a second for so long; return the last answer, and what is told."""
+        """Look once a second for so long; return the last answer, and what is reported."""
         moving, end = True, self.now + after_s
         with capture_logs() as events:
             while self.now < end:
@@ -58,13 +58,13 @@ def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.
 
 
 def test_all_is_well(watched: Watched) -> None:
-    """While nobody owes a sign nothing is told."""
+    """While nobody owes a sign nothing is reported."""
     with watched.heartbeat.watch("intake"):
         assert watched.look(LIMIT_S - 1) == (True, [])
 
 
 def test_standstill_is_told_once(watched: Watched) -> None:
-    """A loop that stands still is told once, with its thread and where it is."""
+    """A loop that stands still is reported once, with its thread and where it is."""
     with watched.heartbeat.watch("worker-1"):
         assert watched.look(LIMIT_S - 1) == (True, [])
         assert watched.look(LIMIT_S) == (
@@ -86,7 +86,7 @@ def test_what_is_told_of_a_standstill(watched: Watched) -> None:
 
 
 def test_who_goes_on_is_told_too(watched: Watched) -> None:
-    """A standstill that ended by itself is told, and feeds the watchdog again."""
+    """A standstill that ended by itself is reported, and feeds the watchdog again."""
     with watched.heartbeat.watch("worker-1"):
         watched.look(LIMIT_S + 2)
         # The loop's own signs are of the real clock, which the test's is ahead of.
@@ -203,7 +203,7 @@ def test_status_line_without_a_folder() -> None:
 
 
 def test_status_line_of_an_outage() -> None:
-    """What is wrong with the destination is told with its code."""
+    """What is wrong with the destination is reported with its code."""
     down = OpenCircuit(Stage.GRANT, Code.DNS, "no such host", "", 0.0, 0.0)
 
     assert status_line(COUNTS, None, down).endswith("down: E301 no such host")

@@ -36,12 +36,12 @@ class Hints:
     """The hints and overflows of a watcher."""
 
     def __init__(self) -> None:
-        self.told: set[tuple[bytes, bool]] = set()
+        self.received: set[tuple[bytes, bool]] = set()
         self.overflows = 0
 
     def hint(self, path: bytes, is_folder: bool) -> None:  # noqa: FBT001  as it is called
         """Note a hint."""
-        self.told.add((path, is_folder))
+        self.received.add((path, is_folder))
 
     def overflow(self) -> None:
         """Note an overflow."""
@@ -50,7 +50,7 @@ class Hints:
     def wait_for(self, path: Path, *, is_folder: bool = False) -> None:
         """Wait until a path is hinted."""
         wanted = (os.fsencode(path), is_folder)
-        wait_until(lambda: wanted in self.told, DEADLINE_S, f"a hint at {path}")
+        wait_until(lambda: wanted in self.received, DEADLINE_S, f"a hint at {path}")
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def test_end_of_writing_is_told(spool_root: Path, hints: Hints) -> None:
         hints.wait_for(spool_root / "a.zip")
         file.write(b"x")
         file.flush()
-        hints.told.clear()
+        hints.received.clear()
     hints.wait_for(spool_root / "a.zip")
 
 
