@@ -68,7 +68,9 @@ def delivered(rig: Rig, names: list[str]) -> bool:
 def probes(rig: Rig, stage: str) -> int:
     """Return how many probes of a stage have failed."""
     return sum(
-        circuit.probes for circuit in rig.destination.open_circuits if circuit.stage == stage
+        circuit.probes
+        for circuit in rig.destination.open_circuits
+        if circuit.stage == stage
     )
 
 

@@ -131,7 +131,9 @@ def test_the_bucket_is_asked_once_and_without_the_token(rig: Rig) -> None:
     lose(rig)
     rig.later()
 
-    [asked] = [request for request in rig.server.requests if request.endpoint == "object"]
+    [asked] = [
+        request for request in rig.server.requests if request.endpoint == "object"
+    ]
     assert not asked.authorization_present
 
 
@@ -373,7 +375,10 @@ def test_a_hostile_url_is_not_fetched(place: bytes, reason: str) -> None:
             emission_to(client, url).look_up(granted(url))
 
         assert caught.value.confirmation is Confirmation.UNKNOWN
-        assert [request.line.split()[1] for request in api.heard] == ["/auth", "/download_url"]
+        assert [request.line.split()[1] for request in api.heard] == [
+            "/auth",
+            "/download_url",
+        ]
 
 
 def test_a_redirected_download_is_not_followed() -> None:

@@ -303,7 +303,9 @@ def test_an_unchanged_page_is_not_sent_again(desk: Desk) -> None:
     """The part that lives has an ETag, which is that of the page it stands in."""
     desk.admit(NAME)
     first = desk.ask("/overview")
-    [live] = [item for item in desk.ask().document.all("div") if item.get("id") == "live"]
+    [live] = [
+        item for item in desk.ask().document.all("div") if item.get("id") == "live"
+    ]
     again = desk.ask("/overview", if_none_match=first.headers["etag"])
     desk.deliver()
     later = desk.ask("/overview", if_none_match=first.headers["etag"])

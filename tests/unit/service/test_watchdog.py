@@ -32,7 +32,7 @@ class Watched:
         self.now = time.monotonic()
 
     def look(self, after_s: float) -> tuple[bool, list[tuple[str, str, str]]]:
-        """Look once a second for so long; return the last answer, and what is reported."""
+        """Look once a second for so long; return the last answer, and the reports."""
         moving, end = True, self.now + after_s
         with capture_logs() as events:
             while self.now < end:
