@@ -25,8 +25,6 @@ from emitterd.monitoring.explain import OutsideSpool, locate
 from emitterd.service.control_socket import send_request, user_name
 from emitterd.shutdown import Shutdown
 from emitterd.spool.folder import Spool
-from emitterd.spool.selection import Selection
-from emitterd.text import display
 
 
 def operate(
@@ -60,13 +58,8 @@ def operate(
 
 def rebuild(config: Path | None) -> int:
     """Rebuild a damaged or lost journal; 1 if something is permanently lost."""
-    settings = load_part(find(config, os.environ), os.environ, "journal", "spool")
-    journal, rule = settings.journal.path, settings.spool
-    spool = Spool(rule.directory)
-    if spool.lost():
-        folder = display(bytes(spool.root))
-        raise click.ClickException(f"E105 the watched folder {folder} is not there")
-    report = rebuild_journal(journal, spool, Selection(rule.include, rule.exclude))
+    journal = load_part(find(config, os.environ), os.environ, "journal").journal.path
+    report = rebuild_journal(journal)
     if report is None:
         say(f"{journal} is not damaged: there is nothing to rebuild")
         return DONE
@@ -85,7 +78,7 @@ def _rebuild_lines(journal: Path, report: RebuildReport) -> Iterator[str]:
         yield "nothing is lost: start emitterd again"
         return
     yield (
-        f"{report.unknown} files in the folder may or may not have been delivered:"
+        "the other files in the folder may or may not have been delivered:"
         " emitterd will hold them, and send the files that you add from now on"
     )
     yield "start emitterd, and list them with `emitterd list --state held`"

@@ -15,7 +15,7 @@ from emitterd import __version__
 from emitterd.client.bandwidth import Throttle
 from emitterd.client.body import Body
 from emitterd.client.responses import TransportError
-from emitterd.client.sockets import Pools, Proxy, Trace, TransferLimits, bounded
+from emitterd.client.sockets import Deadlines, Pools, Proxy, Trace, TransferLimits
 from emitterd.client.timetable import Timetable
 from emitterd.codes import Code
 from emitterd.shutdown import Shutdown
@@ -95,24 +95,31 @@ class HttpClient:
         Raises `TransportError` where no answer came, `Stopped` where the daemon stops,
         and what the body raises.
         """
-        throttle, on_sent = None, None
-        if isinstance(content, Body):
-            throttle, on_sent = self._throttle, content.on_sent
         try:
             parsed = self._parse_url(url)
-            host = parsed.netloc.decode("ascii")
-            fields = {"Host": host, **_HEADERS, **headers, **_lengths(content)}
-            with bounded(self._limits, self._shutdown, throttle, on_sent):
-                status, answer_headers, body = self._pools.send(
-                    method,
-                    (parsed.raw_scheme, parsed.raw_host, parsed.port, parsed.raw_path),
-                    fields,
-                    content,
-                    self._find_proxy(parsed.scheme, parsed.host),
-                    limit_bytes,
-                )
+            proxy = self._find_proxy(parsed.scheme, parsed.host)
+        except UnicodeError as error:
+            # Python's codec for host names refuses an impossible name.
+            raise TransportError(Code.DNS, str(error)) from error
         except httpx.InvalidURL as error:
             raise TransportError(Code.CONNECTION_LOST, str(error)) from error
+        host = parsed.netloc.decode("ascii")
+        fields = {"Host": host, **_HEADERS, **headers}
+        deadlines = Deadlines(self._limits, self._shutdown, limit_bytes)
+        if isinstance(content, Body):
+            deadlines.throttle, deadlines.on_sent = self._throttle, content.on_sent
+            fields["Content-Type"] = content.content_type
+            fields["Content-Length"] = str(content.size_bytes)
+        elif content is not None:
+            fields["Content-Length"] = str(len(content))
+        status, answer_headers, body = self._pools.send(
+            method,
+            (parsed.raw_scheme, parsed.raw_host, parsed.port, parsed.raw_path),
+            fields,
+            content,
+            proxy,
+            deadlines,
+        )
         return Response(
             status,
             dict(httpx.Headers(answer_headers)),
@@ -135,16 +142,6 @@ class HttpClient:
         url = httpx.URL(proxy)
         auth = (url.username, url.password) if url.username else None
         return Proxy(str(url.copy_with(username=None, password=None)), auth)
-
-
-def _lengths(content: bytes | Body | None) -> dict[str, str]:
-    """Return the headers that follow from the body of a request."""
-    if isinstance(content, Body):
-        return {
-            "Content-Type": content.content_type,
-            "Content-Length": str(content.size_bytes),
-        }
-    return {} if content is None else {"Content-Length": str(len(content))}
 
 
 def tls_context(

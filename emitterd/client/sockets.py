@@ -10,8 +10,8 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
@@ -78,7 +78,9 @@ class Deadlines:
 
     limits: TransferLimits
     shutdown: Shutdown
-    throttle: Throttle | None
+    answer_max_bytes: int
+    """Of the body of a longer answer only the beginning is read."""
+    throttle: Throttle | None = None
     """For a body; None for all other requests."""
     on_sent: OnSent | None = None
     head_bytes: int = 0
@@ -286,29 +288,47 @@ class Pools:
         headers: dict[str, str],
         content: bytes | Iterable[bytes] | None,
         proxy: Proxy | None,
-        limit_bytes: int,
+        deadlines: Deadlines,
     ) -> tuple[int, list[tuple[bytes, bytes]], bytearray]:
-        """Send a request, directly or through a proxy; only within `bounded`.
+        """Send a request, directly or through a proxy; `deadlines` bound each wait.
 
-        `url`: scheme, host, port and path. Return status, headers and body. Of a body
-        that is longer than `limit_bytes`, only the beginning is read.
+        `url`: scheme, host, port and path. Return status, headers and body. Raises
+        `TransportError` in place of httpcore's errors, and `Stopped`.
         """
         scheme, host, port, target = url
-        connect_s = _thread.deadlines.limits.connect_s
-        answer = self._pool(proxy).handle_request(
-            httpcore.Request(
-                method,
-                httpcore.URL(scheme=scheme, host=host, port=port, target=target),
-                headers=list(headers.items()),
-                content=content,
-                extensions={"timeout": {"connect": connect_s}, "trace": self._trace},
-            )
+        connect_s = deadlines.limits.connect_s
+        request = httpcore.Request(
+            method,
+            httpcore.URL(scheme=scheme, host=host, port=port, target=target),
+            headers=list(headers.items()),
+            content=content,
+            extensions={"timeout": {"connect": connect_s}, "trace": self._trace},
         )
+        _thread.deadlines = deadlines
+        try:
+            return self._exchange(request, proxy, deadlines.answer_max_bytes)
+        except (
+            UnicodeError,
+            TooSlow,
+            httpcore.ProxyError,
+            httpcore.ProtocolError,
+            httpcore.TimeoutException,
+            httpcore.NetworkError,
+        ) as error:
+            detail = str(error) or type(error).__name__
+            raise TransportError(_code_of(error), detail) from error
+        finally:
+            del _thread.deadlines
+
+    def _exchange(
+        self, request: httpcore.Request, proxy: Proxy | None, max_bytes: int
+    ) -> tuple[int, list[tuple[bytes, bytes]], bytearray]:
+        answer = self._pool(proxy).handle_request(request)
         body = bytearray()
         try:
             for chunk in answer.iter_stream():
                 body += chunk
-                if len(body) > limit_bytes:
+                if len(body) > max_bytes:
                     break
         finally:
             # A connection with an unread rest of an answer is closed, not used again.
@@ -345,34 +365,6 @@ class Pools:
             with self._lock:
                 self._open.add(pool)
         return pool
-
-
-@contextmanager
-def bounded(
-    limits: TransferLimits,
-    shutdown: Shutdown,
-    throttle: Throttle | None = None,
-    on_sent: OnSent | None = None,
-) -> Iterator[None]:
-    """Bound every wait of this thread's request. `throttle`, `on_sent`: for a body.
-
-    Raises `TransportError` in place of httpcore's errors, and `Stopped`.
-    """
-    _thread.deadlines = Deadlines(limits, shutdown, throttle, on_sent)
-    try:
-        yield
-    except (
-        UnicodeError,
-        TooSlow,
-        httpcore.ProxyError,
-        httpcore.ProtocolError,
-        httpcore.TimeoutException,
-        httpcore.NetworkError,
-    ) as error:
-        detail = str(error) or type(error).__name__
-        raise TransportError(_code_of(error), detail) from error
-    finally:
-        del _thread.deadlines
 
 
 def _code_of(error: Exception) -> Code:

@@ -130,14 +130,6 @@ class Dataset:
 _NAMES_LISTED = 5
 
 
-@dataclass(frozen=True, slots=True)
-class QueuePosition:
-    """The rank of a path among the datasets, and the flow (backlog) that it joins."""
-
-    rank: int
-    flow: str
-
-
 class Catalogue:
     """All datasets, looked up by path; their order is their rank."""
 
@@ -195,12 +187,16 @@ class Catalogue:
         longest = max((len(dataset.name) for dataset in matching), default=0)
         return [dataset for dataset in matching if len(dataset.name) == longest]
 
-    def queue_position(self, path: bytes) -> QueuePosition:
-        """Return rank and flow; unknown datasets go last, each folder a flow."""
+    def queue_position(self, path: bytes) -> tuple[int, str]:
+        """Return the rank of a path among the datasets, and the flow that it joins.
+
+        A flow is a backlog of its own in the fair queue. Unknown datasets go last, and
+        each folder is a flow.
+        """
         dataset = self.dataset(path)
         if dataset is not None:
-            return QueuePosition(dataset.rank, dataset.title)
-        return QueuePosition(len(self.datasets), _split(path)[0])
+            return dataset.rank, dataset.title
+        return len(self.datasets), _split(path)[0]
 
     def findings(self, path: bytes, version: Version | None = None) -> list[Finding]:
         """Return why the server would never process the path, or an empty list.

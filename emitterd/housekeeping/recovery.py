@@ -15,12 +15,9 @@ from pathlib import Path
 from emitterd.errors import JournalDamaged
 from emitterd.journal.connection import check
 from emitterd.journal.database import Database, Lock
-from emitterd.journal.rows import SAVE_FACT, latest
+from emitterd.journal.rows import SAVE_FACT
 from emitterd.journal.salvage import Salvaged, salvage
-from emitterd.model import Fingerprint
 from emitterd.spool.files import sync
-from emitterd.spool.folder import Spool
-from emitterd.spool.selection import Selection
 
 _NOTHING = Salvaged(0, None, whole=False)
 
@@ -30,15 +27,13 @@ class RebuildReport:
     """The result of a rebuild.
 
     `backup`: the new name of the damaged file, None where there was no file.
-    `unknown`: number of files in the folder that the new journal does not know.
     """
 
     backup: Path | None
     salvaged: Salvaged
-    unknown: int
 
 
-def rebuild(journal: Path, spool: Spool, selection: Selection) -> RebuildReport | None:
+def rebuild(journal: Path) -> RebuildReport | None:
     """Replace a damaged or lost journal by a new one; None where it is undamaged.
 
     Nothing is changed until the new journal is complete. Raises `JournalError` where
@@ -47,7 +42,7 @@ def rebuild(journal: Path, spool: Spool, selection: Selection) -> RebuildReport 
     """
     lock = Lock(journal)
     try:
-        return None if _is_sound(journal) else _rebuild(journal, spool, selection)
+        return None if _is_sound(journal) else _rebuild(journal)
     finally:
         lock.close()
 
@@ -62,7 +57,7 @@ def _is_sound(journal: Path) -> bool:
     return True
 
 
-def _rebuild(journal: Path, spool: Spool, selection: Selection) -> RebuildReport:
+def _rebuild(journal: Path) -> RebuildReport:
     rebuilt = journal.with_name(journal.name + ".rebuilt")
     backup: Path | None = None
     try:
@@ -72,7 +67,6 @@ def _rebuild(journal: Path, spool: Spool, selection: Selection) -> RebuildReport
             salvaged = salvage(backup, fresh) if backup else _NOTHING
             if not salvaged.whole:
                 _save_rebuild_time(fresh)
-            unknown = _count_unknown(fresh, spool, selection)
         _put_in_place(rebuilt, journal)
     except BaseException:
         _remove(rebuilt)
@@ -81,7 +75,7 @@ def _rebuild(journal: Path, spool: Spool, selection: Selection) -> RebuildReport
         raise
     if backup is not None:
         backup.with_name(backup.name + "-shm").unlink(missing_ok=True)
-    return RebuildReport(backup, salvaged, unknown)
+    return RebuildReport(backup, salvaged)
 
 
 def _save_rebuild_time(fresh: Database) -> None:
@@ -89,16 +83,6 @@ def _save_rebuild_time(fresh: Database) -> None:
     ((last,),) = fresh.read("select max(admitted_at) from entry")
     fact = "rebuilt_at", json.dumps(max(time.time(), last or 0.0))
     fresh.write(lambda connection: connection.execute(SAVE_FACT, fact))
-
-
-def _count_unknown(fresh: Database, spool: Spool, selection: Selection) -> int:
-    """Return how many files of the folder the new journal does not know."""
-    count = 0
-    for path, stat in spool.walk(selection.hidden, lambda _, __: None):
-        if selection.ignored(path) is None:
-            known = latest(fresh.read, path)
-            count += known is None or not known.matches(Fingerprint.of(stat))
-    return count
 
 
 def _back_up(journal: Path) -> Path | None:

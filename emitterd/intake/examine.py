@@ -146,12 +146,12 @@ class Examiner:
                     _log_incomplete(path, Code.INCOMPLETE, status.reason)
                 return None
             rejection = _rejection(Code.INCOMPLETE, status.reason)
-        position = self.rules.inspector.catalogue.queue_position(path)
+        rank, flow = self.rules.inspector.catalogue.queue_position(path)
         return Admission(
             path,
             seen,
-            position.flow,
-            position.rank,
+            flow,
+            rank,
             rejection,
             status.findings,
             dispose=rejection is not None and not self._disposal.keeps(State.REJECTED),

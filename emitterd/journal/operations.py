@@ -10,7 +10,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Self
@@ -55,14 +55,7 @@ class OperationRequest:
 
     def pack(self) -> bytes:
         """Return it as one line of JSON."""
-        return _line(
-            {
-                "act": self.operation,
-                "paths": [os.fsdecode(path) for path in self.paths],
-                "state": self.state,
-                "sudo_user": self.sudo_user,
-            }
-        )
+        return _line(self)
 
     @classmethod
     def unpack(cls, line: bytes) -> Self:
@@ -70,7 +63,7 @@ class OperationRequest:
         try:
             message = json.loads(line)
             return cls(
-                Operation(message["act"]),
+                Operation(message["operation"]),
                 tuple(os.fsencode(path) for path in message["paths"]),
                 _state(message["state"]),
                 str(message["sudo_user"]),
@@ -104,11 +97,7 @@ class OperationReport:
 
     def pack(self) -> bytes:
         """Return it as one line of JSON."""
-        results = [
-            [os.fsdecode(result.path), result.before, result.after, result.refusal]
-            for result in self.results
-        ]
-        return _line({"done": self.done, "deeds": results, "trouble": self.trouble})
+        return _line(self)
 
     @classmethod
     def unpack(cls, line: bytes) -> Self:
@@ -117,9 +106,12 @@ class OperationReport:
             message = json.loads(line)
             results = tuple(
                 OperationResult(
-                    os.fsencode(path), _state(before), _state(after), refusal
+                    os.fsencode(result["path"]),
+                    _state(result["before"]),
+                    _state(result["after"]),
+                    result["refusal"],
                 )
-                for path, before, after, refusal in message["deeds"]
+                for result in message["results"]
             )
             return cls(message["done"], results, message["trouble"])
         except (KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -130,9 +122,10 @@ def _state(text: str | None) -> State | None:
     return None if text is None else State(text)
 
 
-def _line(value: object) -> bytes:
+def _line(message: OperationRequest | OperationReport) -> bytes:
     # ASCII: bytes of a name that are not UTF-8 are escaped as lone surrogates.
-    return json.dumps(value).encode("ascii") + b"\n"
+    line = json.dumps(asdict(message), default=os.fsdecode)
+    return line.encode("ascii") + b"\n"
 
 
 VERBS: dict[Operation, tuple[Verb, ...]] = {

@@ -45,7 +45,7 @@ TRANSACTIONS = [
 
 def rank(path: str) -> int:
     """Return the rank of a path in the shipped catalogue."""
-    return CATALOGUE.queue_position(path.encode()).rank
+    return CATALOGUE.queue_position(path.encode())[0]
 
 
 def title(path: bytes) -> str | None:
@@ -346,7 +346,7 @@ def made(title: str, kind: DatasetKind, delimiter: str = "|") -> Dataset:
 )
 def test_each_dataset_and_each_unknown_folder_is_a_flow(path: bytes, flow: str) -> None:
     """Each dataset has its own flow."""
-    assert CATALOGUE.queue_position(path).flow == flow
+    assert CATALOGUE.queue_position(path)[1] == flow
 
 
 def test_rank_is_the_place_in_the_catalogue() -> None:
@@ -370,4 +370,4 @@ def test_every_path_has_a_place(path: bytes) -> None:
 
     assert (CATALOGUE.dataset(path) is None) == bool(codes & UNREAD)
     assert (Code.WRONG_ENDING in codes) != path.endswith(b".zip")
-    assert 0 <= CATALOGUE.queue_position(path).rank <= len(CATALOGUE.datasets)
+    assert 0 <= CATALOGUE.queue_position(path)[0] <= len(CATALOGUE.datasets)

@@ -129,7 +129,7 @@ def test_long_paths(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", [b"", b"hold it\n", b"{}\n", b'{"act": "hold"}'], ids=repr
+    "line", [b"", b"hold it\n", b"{}\n", b'{"operation": "hold"}'], ids=repr
 )
 def test_nonsense_is_answered(listening: Listening, line: bytes) -> None:
     """What is no instruction gets a word back, and the next caller is served."""
