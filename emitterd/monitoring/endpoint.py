@@ -50,32 +50,21 @@ class Endpoint:
     @property
     def local(self) -> bool:
         """Whether only users of this machine can reach it."""
-        return self.path is not None or is_loopback(self.host)
-
-    def resolve(self) -> tuple[socket.AddressFamily, object]:
-        """Return family and address to bind. Raises `OSError`."""
-        if self.path is not None:
-            return socket.AF_UNIX, str(self.path)
-        info = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
-        return info[0][0], info[0][4]
+        if self.path is not None or self.host.lower() == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
 
     def listen(self) -> socket.socket:
-        """Return a listening socket. Raises `OSError` where the address is taken."""
-        family, address = self.resolve()
-        listener = socket.socket(family)
-        try:
-            if self.path is None:
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            else:
-                _remove_stale(self.path)
-            listener.bind(address)  # type: ignore[arg-type]  # as the family has it
-            if self.path is not None:
-                self.path.chmod(SOCKET_MODE)
-            listener.listen(BACKLOG)
-        except OSError:
-            listener.close()
-            raise
+        """Return a listening socket. Raises `OSError` if the address is taken."""
+        if self.path is not None:
+            return _listen_at(self.path)
+        info = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+        family, _, _, _, address = info[0]
+        listener = socket.create_server(address, family=family, backlog=BACKLOG)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return listener
 
     def close(self, listener: socket.socket) -> None:
@@ -95,12 +84,17 @@ class Endpoint:
         return f"{host}:{self.port}"
 
 
-def is_loopback(host: str) -> bool:
-    """Return whether a host is this machine only."""
+def _listen_at(path: Path) -> socket.socket:
+    _remove_stale(path)
+    listener = socket.socket(socket.AF_UNIX)
     try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
+        listener.bind(str(path))
+        path.chmod(SOCKET_MODE)
+        listener.listen(BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener
 
 
 def _remove_stale(path: Path) -> None:

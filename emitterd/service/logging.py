@@ -4,7 +4,6 @@ The log never stops the work: a line that can be written nowhere is counted, and
 count is logged when lines can be written again.
 """
 
-import logging
 import sys
 import threading
 from collections.abc import Mapping
@@ -19,13 +18,6 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 from emitterd.service import journald
 
 _Arguments = tuple[tuple[str, EventDict], dict[str, Any]]
-
-LEVELS = {
-    "debug": logging.DEBUG,
-    "info": logging.INFO,
-    "warning": logging.WARNING,
-    "error": logging.ERROR,
-}
 
 
 def configure(
@@ -46,7 +38,7 @@ def configure(
         _sink.write_to(_StandardOutput(sys.stdout))
     structlog.configure(
         processors=_processors(people=people),
-        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=_sink,
         cache_logger_on_first_use=False,
     )

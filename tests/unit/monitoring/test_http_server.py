@@ -89,11 +89,14 @@ class Serving:
 
     def connect(self) -> socket.socket:
         """Connect as any caller would, and keep the line."""
-        family, address = self.endpoint.resolve()
-        caller = socket.socket(family)
+        endpoint = self.endpoint
+        if endpoint.path is None:
+            address = (endpoint.host, endpoint.port)
+            return socket.create_connection(address, DEADLINE_S)
+        caller = socket.socket(socket.AF_UNIX)
         caller.settimeout(DEADLINE_S)
         try:
-            caller.connect(address)  # type: ignore[arg-type]  # or a path
+            caller.connect(str(endpoint.path))
         except OSError:
             caller.close()
             raise

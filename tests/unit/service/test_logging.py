@@ -84,8 +84,8 @@ def test_level(level: str, written: list[str], tmp_path: Path) -> None:
     file = tmp_path / "log.jsonl"
     logs.configure(level, file)
     log = structlog.get_logger()
-    for item in logs.LEVELS:
-        getattr(log, item)("file.admitted")
+    for name in ("debug", "info", "warning", "error"):
+        getattr(log, name)("file.admitted")
     assert [line["level"] for line in lines(file)] == written
 
 
