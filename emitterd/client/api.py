@@ -39,6 +39,7 @@ from emitterd.model import Confirmation, Fingerprint, Grant, Receipt
 from emitterd.shutdown import Shutdown
 
 BUCKET_ANSWER_MAX_BYTES = 64 * 1024
+# The other redirects turn a POST into a GET: RFC 9110, section 15.4.
 REDIRECTS = frozenset({307, 308})
 TRIES = 3
 """How often one request to the API is sent, within seconds, where it fails briefly."""
@@ -96,6 +97,7 @@ class EmissionClient:
 
     def usable(self, grant: Grant, now: float) -> bool:
         """Return whether a pinned grant is this API's and is valid long enough."""
+        # After a change of `emission.url` a grant may lead to the former server.
         return grant.issuer == self._url and now <= grant.expires_at - EXPIRY_MARGIN_S
 
     def login(self) -> float | None:
@@ -134,6 +136,7 @@ class EmissionClient:
         """
 
         def post(url: str) -> tuple[Response, Body]:
+            # A redirect sends the whole body again.
             file.seek(0)
             body = Body(file, fingerprint, grant.fields, on_sent=on_sent)
             with as_delivery_errors(RequestKind.BUCKET, body), closing(body):
@@ -160,6 +163,7 @@ class EmissionClient:
         `DeliveryError` where a later try may succeed.
         """
         url = self._download_url(grant)
+        # The API must not make this host fetch a url of the local network.
         try:
             grants.check_url(url, api_url=self._url, insecure=self._insecure)
         except DeliveryError as error:
@@ -214,6 +218,7 @@ class EmissionClient:
 def _receipt(
     grant: Grant, answer: Response, body: Body, fingerprint: Fingerprint
 ) -> Receipt:
+    # The object cannot have bytes that were never sent.
     if not body.sent:
         raise DeliveryError(
             Decision.DEFER,
@@ -221,6 +226,7 @@ def _receipt(
             "the bucket answered before it had the whole body",
         )
     etag, md5 = etag_of(answer.headers)
+    # Ambiguous: an object with other bytes exists. The retry overwrites it.
     if md5 is not None and md5 != body.hashing.md5.hex():
         raise DeliveryError(
             Decision.DEFER,

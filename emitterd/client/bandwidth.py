@@ -56,6 +56,7 @@ class Pacer:
     def set_rate(self, rate: int | None, now: float) -> None:
         """Use another limit from now on."""
         self._advance(now)
+        # Uploads that wait ask again, so the places that they had are free.
         self._asked = min(self._asked, int(self._passed))
         self.rate = rate
         self.era += 1
@@ -122,6 +123,7 @@ class Throttle:
             piece = self._pacer.ask(size_bytes, now)
             while wait_s := self._pacer.wait_s(piece, now):
                 check()
+                # Ends early at a new limit: a slice at the old one may take minutes.
                 self._changed.wait(min(wait_s, CHECK_S))
                 now = self._update_rate()
                 if piece.era != self._pacer.era:

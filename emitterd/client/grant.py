@@ -68,6 +68,7 @@ def parse(
         raise malformed("it has no url and fields")
     if not all(_is_plain(name) and _is_plain(fields[name]) for name in fields):
         raise malformed("its fields are not plain strings")
+    # Without a key nothing can be pinned; without a policy the bucket refuses it.
     for name in ("key", "policy"):
         if not fields.get(name):
             raise malformed(f"its fields hold no {name}")
@@ -93,6 +94,7 @@ def check_url(
     target, api = _split(url, code), _split(api_url, code)
     if target.scheme not in {"http", "https"} or not target.hostname:
         raise DeliveryError(Decision.PAUSE, code, "its url is not http(s)")
+    # The form holds a signature, which nobody on the way may read.
     if target.scheme == "http" and api.scheme == "https" and not insecure:
         raise DeliveryError(Decision.PAUSE, code, "its url is http, the API's is https")
     api_host, address = api.hostname or "", _address(target.hostname)
@@ -107,6 +109,8 @@ def check_url(
 
 def _split(url: str, code: Code) -> SplitResult:
     try:
+        # `urlsplit` drops tabs and line breaks, so it may see another host than the
+        # HTTP client.
         parts = urlsplit(url)
         valid = url.isprintable() and url.isascii() and parts.port != 0
     except ValueError as error:

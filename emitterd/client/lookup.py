@@ -85,6 +85,8 @@ def stored(status: int, headers: Mapping[str, str], body: bytes) -> StoredObject
     size_bytes = _object_size(status, headers)
     if size_bytes is not None and headers.get("etag"):
         return StoredObject(size_bytes, *etag_of(headers))
+    # To a caller that may not list the bucket S3 answers 403 for a missing key. Only
+    # its own NoSuchKey proves that the object is not there.
     if status == _NOT_FOUND and s3_code(body) == "NoSuchKey":
         raise NotConfirmed(
             Confirmation.ABSENT,

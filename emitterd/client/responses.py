@@ -62,8 +62,10 @@ _WITH_TOKEN = {
 _BUCKET_CODES: dict[str, tuple[Decision, Code]] = {
     "EntityTooLarge": (Decision.REJECT, Code.BODY_REFUSED),
     "EntityTooSmall": (Decision.REJECT, Code.BODY_REFUSED),
+    # The temporary credentials that signed the grant have expired.
     "ExpiredToken": (Decision.RENEW_GRANT, Code.GRANT_EXPIRED),
     "RequestTimeTooSkewed": (Decision.PAUSE, Code.CLOCK_SKEW),
+    # The server signs with a wrong key, so every other grant fails too.
     "SignatureDoesNotMatch": (Decision.PAUSE, Code.GRANT_REFUSED),
     "InvalidAccessKeyId": (Decision.PAUSE, Code.GRANT_REFUSED),
     "NoSuchBucket": (Decision.PAUSE, Code.NO_SUCH_BUCKET),
@@ -87,6 +89,7 @@ _TLS_MISMATCH = {
 """What nginx answers with 400 in front of the API. Source: its file
 ngx_http_special_response.c."""
 
+# An internal error, or the timeout of a gateway, may come after the object is stored.
 _MAYBE_STORED = frozenset({500, 502, 504})
 _SUCCESS = frozenset({200, 201, 204})
 _ENCRYPTION = "x-amz-server-side-encryption"
@@ -142,6 +145,7 @@ def bucket_error(
             ambiguous=True,
         )
     name = s3_code(body)
+    # S3 has no code for an expired policy: only the message says so.
     if name == "AccessDenied" and b"expired" in body.lower():
         return DeliveryError(Decision.RENEW_GRANT, Code.GRANT_EXPIRED, reason)
     if 300 <= status < 400:  # noqa: PLR2004  3xx

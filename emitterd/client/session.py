@@ -242,6 +242,7 @@ class Session:
             now = time.time()
             lockout = LoginLockout.after(account, error.reason, now, before)
             self._keep(lockout)
+            # A reload has replaced them: the refusal says nothing about the new ones.
             if credentials is not self._credentials:
                 return False
             self._last_failure = lockout.error(now, asked=True)

@@ -212,6 +212,7 @@ class _Stream(httpcore.NetworkStream):
         server_hostname: str | None = None,
         timeout: float | None = None,
     ) -> httpcore.NetworkStream:
+        # A handshake cannot be interrupted to record a heartbeat.
         heartbeat.silence(timeout or 0.0)
         return _Stream(self._inner.start_tls(ssl_context, server_hostname, timeout))
 
@@ -227,6 +228,7 @@ class _Stream(httpcore.NetworkStream):
             try:
                 return operation()
             except TimeoutError:
+                # `POLL_S` is over. The check says whether the whole wait is too long.
                 continue
             except OSError as error:
                 raise failure(str(error)) from error

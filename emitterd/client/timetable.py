@@ -27,6 +27,7 @@ class TimeSpan:
 
     def covers(self, minute: int) -> bool:
         """Return whether a minute of the day is in the span."""
+        # 08:00-08:00 is the whole day, not nothing.
         length_min = (self.end_min - self.begin_min) % DAY_MIN or DAY_MIN
         return (minute - self.begin_min) % DAY_MIN < length_min
 

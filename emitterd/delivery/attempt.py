@@ -84,6 +84,8 @@ class Attempter:
         except DeliveryError as error:
             if error.decision is not Decision.RENEW_GRANT:
                 raise
+        # The bucket says that the grant has ended, and its clock decides. A grant of
+        # this attempt has had no earlier attempt that could have stored an object.
         result = self._look_up(entry, file) if pinned is entry.grant else None
         if isinstance(result, Receipt):
             return result
@@ -107,6 +109,7 @@ class Attempter:
 
         Return None where no earlier attempt can have stored one.
         """
+        # Only a body that was sent to its end can have left an object.
         if entry.grant is None or not entry.ambiguous:
             return None
         try:
@@ -160,6 +163,7 @@ class Attempter:
         self._dispatcher.record_answer(Stage.GRANT)
         reach(Point.GRANTED)
         confirmation = doubt.confirmation if doubt is not None else None
+        # On disk before the first byte: a retry after a crash must use the same key.
         self._journal.pin(entry, grant, confirmation)
         reach(Point.PINNED)
         if doubt is not None and entry.grant is not None:

@@ -21,6 +21,7 @@ class Backoff:
 
     def bound_s(self, attempts: int) -> float:
         """Return the longest delay after this many failed attempts, in seconds."""
+        # Bounded: `2.0 ** 1024` overflows, and a file may fail for years.
         doublings = min(max(attempts - 1, 0), 32)
         return min(self.max_s, self.initial_s * 2.0**doublings)
 

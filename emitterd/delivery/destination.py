@@ -117,11 +117,14 @@ class Destination:
         """
         breakers = self._breakers.values()
         with self._lock:
+            # `any` would stop at the first stage that is down.
             return sum(breaker.probe_now(codes, now) for breaker in breakers) > 0
 
     def acquire(self, now: float) -> AttemptPermit | float:
         """Return a permit for all stages, or how long to wait, in seconds."""
         with self._lock:
+            # All permits or none: an attempt that waits for one stage must not hold the
+            # probe of another.
             wait_s = max(breaker.wait_s(now) for breaker in self._breakers.values())
             if wait_s > 0:
                 return wait_s

@@ -96,6 +96,7 @@ class Dispatcher:
         if entry is None:
             self.release()
             due_at = self._journal.next_due_at()
+            # Not 0: another worker may have claimed it, and this one would spin.
             return IDLE_S if due_at is None else max(0.01, due_at - now)
         if entry.grant is not None and self._usable(entry.grant, time.time()):
             # It needs only the bucket, so another attempt can probe the API.

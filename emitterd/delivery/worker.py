@@ -29,6 +29,7 @@ from emitterd.text import iso
 ROOT_LOST_S = 1.0
 FULL_S = 5.0
 
+# With the same grant each retry would fail in the same way.
 _SPENT_GRANTS = frozenset(
     {Code.GRANT_REFUSED, Code.NO_SUCH_BUCKET, Code.REDIRECT_REFUSED}
 )
@@ -89,6 +90,7 @@ class Worker:
                 if wait_s > 0:
                     self._wake_up.wait(count, min(wait_s, IDLE_S))
         finally:
+            # Connections belong to their thread: nobody else would close them.
             self._emission.close_thread()
 
     def step(self, now: float) -> float:
@@ -150,6 +152,7 @@ class Worker:
         previous = None if entry.first else self._journal.previous(entry)
         if previous is None or previous[1] != entry.fingerprint.size_bytes:
             return False
+        # The size is known; only a digest has to read the file.
         _, digest = digests(file, self._attempter.check_shutdown)
         if digest != previous[2]:
             return False
@@ -167,6 +170,7 @@ class Worker:
         reach(Point.ANSWERED)
         keeps = self._disposal.keeps(State.DELIVERED)
         self._journal.deliver(entry, receipt, duration_s=duration_s, dispose=not keeps)
+        # After the receipt is on disk: a crash here costs a probe, not a second upload.
         self._dispatcher.record_answer(Stage.BUCKET)
         self._destination.record_delivery(time.time(), receipt.size_bytes)
         log.info(
