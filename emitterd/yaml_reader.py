@@ -146,13 +146,6 @@ def plain_word(key: str) -> str:
     return key if _WORD.fullmatch(key) else "(no plain word)"
 
 
-def load_data(text: str) -> object:
-    """Return one document as plain data; raises `YamlError` as `parse` does."""
-    with _own_errors(text):
-        # A subclass of SafeLoader: it builds nothing but plain data.
-        return yaml.load(text, Loader=_TypedLoader)  # noqa: S506
-
-
 def load_texts(text: str) -> object:
     """Return a document of the package as plain data, with every scalar as text."""
     return yaml.load(text, Loader=_TextLoader)  # noqa: S506  builds text only

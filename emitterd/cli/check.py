@@ -9,12 +9,10 @@ from pathlib import Path
 
 from emitterd.cli import check_online
 from emitterd.cli.output import DONE, WRONG, Diagnosis, print_diagnoses, print_table
-from emitterd.client.grant import GRANT_LIFETIME_S
 from emitterd.client.timetable import format_rate
 from emitterd.config.settings import Config, describe, load
 from emitterd.config.sources import find
 from emitterd.datasets.inspection import load_inspector
-from emitterd.intake.examine import MAX_BYTES
 from emitterd.journal.reader import is_locked
 from emitterd.service.logging import silence
 from emitterd.spool.mounts import NETWORK, file_system
@@ -179,17 +177,6 @@ def _bandwidth(config: Config, now: float) -> Iterator[Diagnosis]:
     rate = "no limit" if limit is None else format_rate(limit)
     period = f" now, until {until} ({time.strftime('%Z')})" if until else ""
     yield Diagnosis("ok", "delivery.bandwidth", f"{rate}{period}")
-    lowest = bandwidth.lowest
-    if lowest is not None and lowest * GRANT_LIFETIME_S < MAX_BYTES:
-        largest = format_size(lowest * int(GRANT_LIFETIME_S))
-        yield Diagnosis(
-            "warning",
-            "delivery.bandwidth",
-            f"at {format_rate(lowest)} a file above {largest} takes longer than its"
-            " grant lives (1 h)",
-            "see docs/configuration.md, if there are such files: not every bucket"
-            " takes them",
-        )
 
 
 def _metrics(config: Config) -> Iterator[Diagnosis]:

@@ -4,7 +4,6 @@ It never changes a file or a mode that exists, so a run that failed can be repea
 With upstream's `config.py` it takes over the values.
 """
 
-import contextlib
 import json
 import os
 import re
@@ -23,8 +22,8 @@ from emitterd.datasets.catalogue_file import load_catalogue
 from emitterd.errors import ConfigError, Problem, ValueProblem
 from emitterd.spool.files import sync
 from emitterd.text import printable, shown
-from emitterd.yaml_reader import YamlError, load_data
 
+_PLAIN = re.compile(r"(https?:/)?/[\w./-]*[\w/]", re.ASCII)
 _SYSTEM = Path("/etc")
 """A configuration below it is for a service with a user of its own."""
 
@@ -189,9 +188,8 @@ def fill(text: str, settings: Mapping[str, str | None]) -> str:
 
 
 def quoted(value: str) -> str:
-    """Write a text as a YAML scalar on one line, in quotes only if it needs them."""
-    with contextlib.suppress(YamlError):
-        if printable(value) == value and load_data(f"key: {value}") == {"key": value}:
-            return value
+    """Write a text as a YAML scalar on one line; a plain path or URL has no quotes."""
+    if _PLAIN.fullmatch(value):
+        return value
     # YAML reads JSON's escapes, and `printable` escapes the rest as YAML does.
     return printable(json.dumps(value, ensure_ascii=False))

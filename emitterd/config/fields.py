@@ -280,7 +280,8 @@ def _check_range(entry: object) -> None:
 
 
 def _time_span(begin: str, end: str, limit: int | None) -> TimeSpan:
-    begin_min, end_min = _minute(begin), 0 if end == "24:00" else _minute(end)
+    begin_min = _minute(begin)
+    end_min = DAY_MIN if end == "24:00" else _minute(end)
     if begin_min == end_min:
         raise ValueProblem(
             "ends when it begins", "remove from and to if the limit applies all day"

@@ -2,7 +2,6 @@
 
 import os
 import ssl
-import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,45 +70,51 @@ def _check_emission(emission: "EmissionSettings", problems: Problems) -> None:
             "is http://: password and data would go unencrypted",
             "use https://, or write allow_insecure_http: true",
         )
-    files = {"emission.ca_file": ca_file, _CERT: cert, _KEY: emission.client_key}
-    for key, path in files.items():
-        problems.check(key, _check_file, path)
     if problems.given(_KEY) and not problems.given(_CERT):
         problems.report(
             _KEY,
             "is given without client_cert",
             "give client_cert, the certificate that the key belongs to",
         )
+    files = {"emission.ca_file": ca_file, _CERT: cert, _KEY: emission.client_key}
+    _check_files(files, problems)
+    if not problems.valid(*files):
+        return
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    key = "emission.ca_file"
     try:
-        if ca_file and problems.valid("emission.ca_file"):
+        if ca_file:
             context.load_verify_locations(ca_file)
-    except OSError:
-        problems.report(
-            "emission.ca_file",
-            f"{shown(ca_file)} holds no certificate",
-            "name a file of certificates in PEM form",
-        )
-    try:
-        if cert and problems.valid(_CERT, _KEY):
+        key = _CERT
+        if cert:
             # The callback stops OpenSSL from asking for a passphrase on the terminal.
             context.load_cert_chain(cert, emission.client_key, lambda: "")
-    except OSError:
+    except OSError as error:
         problems.report(
-            _CERT,
-            f"{shown(cert)} and its key cannot be used together",
-            "name a certificate and its own key, in PEM form, without passphrase",
+            key,
+            f"cannot be used: {error.strerror or error}",
+            "name files in PEM form, and a certificate's own key without passphrase",
         )
+
+
+def _check_files(files: dict[str, Path | None], problems: Problems) -> None:
+    for key, path in files.items():
+        # To read a FIFO could wait without end.
+        if path and not os.path.isfile(path):  # noqa: PTH113  the method raises
+            message = f"{shown(path)} is not a file"
+            problems.report(key, message, "correct the path, or create the file")
 
 
 def _check_spool(
     spool: "SpoolSettings", problems: Problems, *, awaits_folder: bool
 ) -> None:
     root = spool.directory
-    problems.check("spool.catalogue_file", _check_file, spool.catalogue_file)
-    # `os.path.exists` never raises: a path that fails now may be mounted later.
-    if problems.valid(_ROOT) and (not awaits_folder or os.path.exists(root)):  # noqa: PTH110
-        problems.check(_ROOT, _check_root, root)
+    _check_files({"spool.catalogue_file": spool.catalogue_file}, problems)
+    # These functions never raise: a path that fails now may be mounted later.
+    usable = not problems.valid(_ROOT) or os.path.isdir(root)  # noqa: PTH112
+    if not usable and (not awaits_folder or os.path.exists(root)):  # noqa: PTH110
+        message = f"{shown(root)} is not a folder"
+        problems.report(_ROOT, message, f"create it with: mkdir -p {shown(root)}")
     archive = "spool.archive_directory"
     if not problems.given(archive) and spool.after_delivery == "archive":
         problems.report(
@@ -171,30 +176,3 @@ def inside(place: Path, folder: Path) -> Path | None:
     """
     real, root = Path(os.path.realpath(place)), Path(os.path.realpath(folder))
     return real.relative_to(root) if real.is_relative_to(root) else None
-
-
-def _check_file(path: Path | None) -> None:
-    if path is None:
-        return
-    if not stat.S_ISREG(_mode(path, "correct the path, or create the file")):
-        raise ValueProblem(f"{shown(path)} is not a regular file", "name a file")
-    if not os.access(path, os.R_OK):
-        raise ValueProblem(
-            f"{shown(path)} cannot be read",
-            "give the user of emitterd permission to read it",
-        )
-
-
-def _check_root(root: Path) -> None:
-    if not stat.S_ISDIR(_mode(root, f"create it with: mkdir -p {shown(root)}")):
-        raise ValueProblem(f"{shown(root)} is not a folder", "name a folder")
-
-
-def _mode(path: Path, remedy: str) -> int:
-    try:
-        return path.stat().st_mode
-    except FileNotFoundError:
-        raise ValueProblem(f"{shown(path)} does not exist", remedy) from None
-    except OSError as error:
-        message = f"{shown(path)} cannot be reached: {error.strerror}"
-        raise ValueProblem(message, remedy) from None

@@ -489,14 +489,6 @@ def test_a_grant_that_is_none(
     assert not asked(server, "bucket")
 
 
-def test_a_grant_that_ends_at_once(tmp_path: Path) -> None:
-    """A grant that no upload could use is the server's trouble."""
-    with RehearsalServer(tmp_path / "server", grant_lifetime_s=10) as server:
-        last = failed(configured(tmp_path, server.url))
-
-    assert last.message.startswith("E502 the grant can be used within ")
-
-
 def test_a_name_that_the_server_refuses(tmp_path: Path) -> None:
     """A 400 is not blamed on the name, which is ours."""
     refusal = b"HTTP/1.1 400 Bad\r\nContent-Length: 0\r\n\r\n"

@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from emitterd.cli.init import fill, quoted, shipped
-from emitterd.yaml_reader import load_data, parse
+from emitterd.yaml_reader import parse
 from support.paths import ROOT
 
 TEMPLATE = """\
@@ -79,13 +79,12 @@ def test_any_text_is_read_back(value: str) -> None:
     root = parse(line).root
 
     assert line.isprintable()
-    assert load_data(line) == {"key": value}
     assert root is not None
     assert root.children is not None
     assert root.children["key"].value == value
 
 
-@pytest.mark.parametrize("value", ["https://h:5000/data", "/srv/cqube_emission"])
+@pytest.mark.parametrize("value", ["https://h/data", "/srv/cqube_emission"])
 def test_a_plain_text_has_no_quotes(value: str) -> None:
     """People will edit these lines."""
     assert quoted(value) == value

@@ -155,7 +155,7 @@ surprise: 1
         ('  cqube_version: "new"', "spool.cqube_version", "is no version of cQube"),
         ("  static_datasource: x", "spool.static_datasource", "must be state or"),
         ("  inspection_budget: 5", "spool.inspection_budget", "without a unit"),
-        ("  catalogue_file: no", "spool.catalogue_file", "does not exist"),
+        ("  catalogue_file: no", "spool.catalogue_file", "is not a file"),
         ("metrics: {listen: ':9464'}", "metrics.listen", "is no host and port"),
         ("metrics: {listen: 9464}", "metrics.listen", "is no host and port"),
         ("metrics: {listen: 'unix:x'}", "metrics.listen", "must give the whole path"),
@@ -289,9 +289,9 @@ def test_files_that_the_configuration_names_must_exist(
         ("emission.client_key", 5),
         ("emission.ca_file", 6),
     ]
-    assert "does not exist" in reported[0].message
-    assert "without client_cert" in reported[1].message
-    assert "not a regular file" in reported[2].message
+    assert "without client_cert" in reported[0].message
+    assert "is not a file" in reported[1].message
+    assert "is not a file" in reported[2].message
 
 
 def test_the_environment_overrides_the_file(write: Write, tmp_path: Path) -> None:
