@@ -10,18 +10,15 @@ one reload.
 import os
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
 
 import structlog
 
-from emitterd.config.settings import SECTIONS, Config, LogSettings, every_key, load
+from emitterd.config.settings import Config, LogSettings, every_key, load
 from emitterd.datasets.inspection import load_inspector
 from emitterd.errors import ConfigError, Problem
 from emitterd.service.components import Components
 from emitterd.service.logging import configure, reopen
 from emitterd.text import printable
-
-# What differs between two configurations, and what of it a running daemon can take.
 
 FIXED = frozenset(
     {
@@ -67,16 +64,11 @@ def change(old: Config, new: Config) -> Change:
     waiting = [
         path for path in differing if path in FIXED or path.partition(".")[0] in moved
     ]
-    kept: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
+    effective = new
     for section, name in map(paths.__getitem__, waiting):
-        kept[section][name] = getattr(getattr(old, section), name)
-    effective = replace(
-        new,
-        **{
-            section: replace(getattr(new, section), **values)
-            for section, values in kept.items()
-        },
-    )
+        kept = {name: getattr(getattr(old, section), name)}
+        merged = replace(getattr(effective, section), **kept)
+        effective = replace(effective, **{section: merged})
     changed = tuple(path for path in differing if path not in waiting)
     return Change(effective, changed, tuple(waiting))
 

@@ -19,16 +19,15 @@ from emitterd.model import State
 from emitterd.text import iso
 from emitterd.units import format_age
 
-# Telling systemd: READY, RELOADING, STOPPING, STATUS, WATCHDOG. Does nothing without
-# $NOTIFY_SOCKET. Source: sd_notify(3) and sd_watchdog_enabled(3); a datagram to the
-# socket named in $NOTIFY_SOCKET.
-
 SEND_S = 1.0
 """How long a manager may be too busy to listen: deliveries do not depend on it."""
 
 
 def notify(*lines: str) -> bool:
-    """Send lines such as `READY=1`; return whether systemd listens."""
+    """Send lines such as `READY=1`; return whether systemd listens.
+
+    Source: sd_notify(3): a datagram to the socket that $NOTIFY_SOCKET names.
+    """
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
         return False
@@ -62,7 +61,7 @@ def watchdog_s(environ: Mapping[str, str], pid: int) -> float | None:
     """Return how often the watchdog of this process must be fed, in seconds, or None.
 
     $WATCHDOG_PID is the process that it is for; without it, each that reads
-    $WATCHDOG_USEC.
+    $WATCHDOG_USEC. Source: sd_watchdog_enabled(3).
     """
     if environ.get("WATCHDOG_PID", str(pid)) != str(pid):
         return None
