@@ -173,10 +173,10 @@ def _bandwidth(config: Config, now: float) -> Iterator[Diagnosis]:
     bandwidth = config.delivery.bandwidth
     if bandwidth is None:
         return
-    limit, until = bandwidth.limit(now), bandwidth.until(now)
+    limit = bandwidth.limit(now)
     rate = "no limit" if limit is None else format_rate(limit)
-    period = f" now, until {until} ({time.strftime('%Z')})" if until else ""
-    yield Diagnosis("ok", "delivery.bandwidth", f"{rate}{period}")
+    spans = f" now ({time.strftime('%Z')}), of {bandwidth}" if bandwidth.spans else ""
+    yield Diagnosis("ok", "delivery.bandwidth", f"{rate}{spans}")
 
 
 def _metrics(config: Config) -> Iterator[Diagnosis]:

@@ -52,17 +52,6 @@ class Timetable:
         span = self._span(_minute(now, zone))
         return self.otherwise if span is None else span.limit
 
-    def until(self, now: float, zone: tzinfo | None = None) -> str | None:
-        """Return when the limit in force ends, as `18:00`; None for never."""
-        minute = _minute(now, zone)
-        span = self._span(minute)
-        if span is not None:
-            return clock(span.end_min)
-        begins = [span.begin_min for span in self.spans]
-        if not begins:
-            return None
-        return clock(min(begins, key=lambda begin: (begin - minute) % DAY_MIN))
-
     @property
     def lowest(self) -> int | None:
         """The lowest limit of the day in bytes a second; None without any."""

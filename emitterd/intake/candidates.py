@@ -25,7 +25,6 @@ class Candidate:
     wait_s: float
     due_at: float
     incomplete: bool = False
-    reported: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,21 +90,19 @@ class Tracker:
 
     def incomplete(
         self, path: bytes, seen: Fingerprint, lease: LeaseState, now: float
-    ) -> tuple[bool, bool]:
-        """Note a settled file that is not a whole zip.
+    ) -> bool:
+        """Note a settled file that is not a whole zip; return whether to give it up.
 
-        Return (report now, give up now): each version is reported once, and given
-        up when it has not changed for `incomplete_after_s`.
+        It is given up when it has not changed for `incomplete_after_s`.
         """
         candidate = self._same_version(path, seen)
         if candidate is None or not candidate.incomplete:
             candidate = self._track(path, seen, lease, now)
             candidate.incomplete = True
-        report, candidate.reported = not candidate.reported, True
         give_up_at = candidate.since + self._rule.incomplete_after_s
         if now < give_up_at:
             self._check_again(path, candidate, give_up_at)
-        return report, now >= give_up_at
+        return now >= give_up_at
 
     def postpone(self, path: bytes, seen: Fingerprint, due_at: float) -> None:
         """Schedule a check at `due_at`, whatever happens."""

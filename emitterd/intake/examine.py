@@ -60,7 +60,7 @@ class Examiner:
         self._statuses = FileStatusReader(
             spool, rules.selection, journal.latest, rules.settling.quiet_s
         )
-        self._reported: dict[bytes, str] = {}
+        self._reported: dict[bytes, tuple[Code, Fingerprint | None]] = {}
         self._inspected: dict[bytes, tuple[Fingerprint, tuple[Finding, ...]]] = {}
 
     def apply_settings(self, rules: ExamineRules) -> None:
@@ -113,11 +113,20 @@ class Examiner:
             self.log_once(path, Code(status.error), status.reason)
         return None
 
-    def log_once(self, path: bytes, code: Code, reason: str) -> None:
-        """Log why a path is not sent; again only when the code changes."""
-        if self._reported.get(path) != code:
-            self._reported[path] = code
-            _log_incomplete(path, code, reason)
+    def log_once(
+        self, path: bytes, code: Code, reason: str, seen: Fingerprint | None = None
+    ) -> None:
+        """Log why a path is not sent; again only when the code, or `seen`, changes."""
+        if self._reported.get(path) == (code, seen):
+            return
+        self._reported[path] = code, seen
+        log.warning(
+            "file.incomplete",
+            path=display(path),
+            error=code,
+            reason=reason,
+            hint=code.remedy,
+        )
 
     def admitted(self, path: bytes) -> None:
         """Note that a path is in the journal now."""
@@ -140,10 +149,8 @@ class Examiner:
             return None
         rejection = self._check(seen, status.findings)
         if state is FolderState.INCOMPLETE:
-            report, give_up = self.tracker.incomplete(path, seen, lease, now)
-            if not give_up:
-                if report:
-                    _log_incomplete(path, Code.INCOMPLETE, status.reason)
+            if not self.tracker.incomplete(path, seen, lease, now):
+                self.log_once(path, Code.INCOMPLETE, status.reason, seen)
                 return None
             rejection = _rejection(Code.INCOMPLETE, status.reason)
         rank, flow = self.rules.inspector.catalogue.queue_position(path)
@@ -186,16 +193,6 @@ class Examiner:
         if self.rules.findings == "enforce" and fatal(findings):
             return _rejection(Code.CATALOGUE, "; ".join(map(str, findings)))
         return None
-
-
-def _log_incomplete(path: bytes, code: Code, reason: str) -> None:
-    log.warning(
-        "file.incomplete",
-        path=display(path),
-        error=code,
-        reason=reason,
-        hint=code.remedy,
-    )
 
 
 def _rejection(code: Code, reason: str) -> DeliveryError:

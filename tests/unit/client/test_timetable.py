@@ -39,25 +39,24 @@ def at(text: str, zone: tzinfo = UTC) -> float:
 
 
 @pytest.mark.parametrize(
-    ("clock", "limit", "until"),
+    ("clock", "limit"),
     [
-        ("00:00", None, "06:00"),
-        ("05:59:59", None, "06:00"),
-        ("06:00", 10 * MIB, "08:00"),
-        ("07:59:59.9", 10 * MIB, "08:00"),
-        ("08:00", 2 * MIB, "18:00"),
-        ("17:59:59", 2 * MIB, "18:00"),
-        ("18:00", 10 * MIB, "22:00"),
-        ("22:00", None, "06:00"),
-        ("23:59:59", None, "06:00"),
+        ("00:00", None),
+        ("05:59:59", None),
+        ("06:00", 10 * MIB),
+        ("07:59:59.9", 10 * MIB),
+        ("08:00", 2 * MIB),
+        ("17:59:59", 2 * MIB),
+        ("18:00", 10 * MIB),
+        ("22:00", None),
+        ("23:59:59", None),
     ],
 )
-def test_what_holds_when(clock: str, limit: int | None, until: str) -> None:
+def test_what_holds_when(clock: str, limit: int | None) -> None:
     """A range begins with its first minute and ends before its last, over midnight."""
     now = at(clock, KOLKATA)
 
     assert OFFICE.limit(now, KOLKATA) == limit
-    assert OFFICE.until(now, KOLKATA) == until
 
 
 def test_one_limit_holds_for_ever() -> None:
@@ -65,7 +64,6 @@ def test_one_limit_holds_for_ever() -> None:
     always = timetable("10MiB/s")
 
     assert {always.limit(at(f"{hour:02}:00")) for hour in range(24)} == {10 * MIB}
-    assert always.until(at("12:00")) is None
 
 
 @pytest.mark.parametrize(
@@ -200,23 +198,6 @@ def test_overlap_is_a_minute_that_two_ranges_have(spans: list[TimeSpan]) -> None
     minutes = [n for n in range(DAY_MIN) if sum(span.covers(n) for span in spans) > 1]
 
     assert (Timetable(tuple(spans)).overlap() is not None) == bool(minutes)
-
-
-@given(SPANS, st.integers(0, DAY_MIN - 1))
-def test_until_is_when_another_limit_may_hold(
-    spans: list[TimeSpan], minute: int
-) -> None:
-    """From now to then there is one limit, and the range in force ends then."""
-    table = Timetable(tuple(spans), 2 * MIB)
-    if table.overlap() is not None or not spans:
-        return
-    now = at("00:00") + 60 * minute
-    hour, _, rest = (table.until(now, UTC) or "").partition(":")
-    left = (int(hour) * 60 + int(rest) - minute - 1) % DAY_MIN + 1
-
-    assert {table.limit(now + 60 * n, UTC) for n in range(left)} == {
-        table.limit(now, UTC)
-    }
 
 
 def test_rate_reads_what_size_reads() -> None:

@@ -97,40 +97,23 @@ def test_a_lost_lease_starts_the_quiet_period(tracker: Tracker) -> None:
     assert tracker.observe(PATH, version(1), LeaseState.NONE, now=105.0)
 
 
-@pytest.mark.parametrize("proof", [LeaseState.CLOSED, LeaseState.NONE])
-def test_an_incomplete_version_is_reported_once(
-    tracker: Tracker, proof: LeaseState
-) -> None:
-    """An incomplete version is reported once."""
-    reported = [
-        tracker.incomplete(PATH, version(1), proof, now)[0] for now in (0, 5, 30)
-    ]
-    assert reported == [True, False, False]
-
-
-def test_an_incomplete_file_that_changed_is_reported_anew(tracker: Tracker) -> None:
-    """Another incomplete version is reported again, and its time restarts."""
+def test_an_incomplete_file_that_changed_has_its_time_again(tracker: Tracker) -> None:
+    """The time of another incomplete version begins when it is seen."""
     tracker.incomplete(PATH, version(1), LeaseState.CLOSED, now=0.0)
     answers = [
         tracker.incomplete(PATH, version(2), LeaseState.CLOSED, now)
         for now in (599.0, 600.0, 1199.0)
     ]
 
-    assert answers == [(True, False), (False, False), (False, True)]
+    assert answers == [False, False, True]
 
 
 def test_an_incomplete_file_is_given_up_in_the_end(tracker: Tracker) -> None:
     """Unchanged for `incomplete_after_s`, it is due once more and given up then."""
-    assert tracker.incomplete(PATH, version(1), LeaseState.CLOSED, now=0.0) == (
-        True,
-        False,
-    )
+    assert not tracker.incomplete(PATH, version(1), LeaseState.CLOSED, now=0.0)
     assert tracker.due(599.9) == []
     assert tracker.due(600.0) == [PATH]
-    assert tracker.incomplete(PATH, version(1), LeaseState.CLOSED, 600.0) == (
-        False,
-        True,
-    )
+    assert tracker.incomplete(PATH, version(1), LeaseState.CLOSED, 600.0)
 
 
 def test_an_incomplete_file_that_was_completed_settles(tracker: Tracker) -> None:
@@ -204,7 +187,7 @@ def look(tracker: Tracker, path: bytes, sight: Sight, now: float) -> None:
     if not tracker.observe(path, seen, proof, now):
         return
     if what == "broken":
-        if tracker.incomplete(path, seen, proof, now)[1]:
+        if tracker.incomplete(path, seen, proof, now):
             tracker.forget(path)
     elif what == "busy":
         tracker.postpone(path, seen, now + 1.0)
