@@ -1,7 +1,6 @@
-"""Text for people: file names, times, sizes and counts, as messages show them.
+"""Text for people: file names, times and counts, as messages show them.
 
-Numbers are rounded: `1.2 MB`, `3 files`, `4 minutes`. `units` writes the values that
-can be parsed again.
+`units` writes durations and sizes.
 """
 
 import os
@@ -10,13 +9,6 @@ import sys
 from datetime import UTC, datetime
 from functools import partial
 from typing import overload
-
-_SIZES = ("bytes", "kB", "MB", "GB", "TB", "PB", "EB")
-_STEP = 1000
-
-_SPANS = ((86400.0, "day"), (3600.0, "hour"), (60.0, "minute"))
-_FINE_BELOW = 3
-"""With fewer than this of a unit, the next smaller unit is written too."""
 
 
 def printable(text: str) -> str:
@@ -87,34 +79,6 @@ def iso(at: float | None) -> str | None:
         return None
     text = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
     return text.replace("+00:00", "Z")
-
-
-def amount(size_bytes: float) -> str:
-    """Write a size in bytes with three digits."""
-    size, unit = float(size_bytes), 0
-    # A size that rounds to a thousand is one of the next unit.
-    while round(size) >= _STEP and unit < len(_SIZES) - 1:
-        size, unit = size / _STEP, unit + 1
-    if unit == 0:
-        return "1 byte" if round(size) == 1 else f"{size:.0f} bytes"
-    digits = max(0, 3 - len(str(int(size))))
-    return f"{size:.{digits}f} {_SIZES[unit]}"
-
-
-def span(seconds: float) -> str:
-    """Write a duration in seconds in words, without the smaller units."""
-    left = max(0.0, seconds)
-    for position, (unit_s, name) in enumerate(_SPANS):
-        units = int(left // unit_s)
-        if not units:
-            continue
-        words = count(units, name)
-        if units < _FINE_BELOW and position < len(_SPANS) - 1:
-            finer_s, finer = _SPANS[position + 1]
-            rest = int(left % unit_s // finer_s)
-            words += f" {count(rest, finer)}" if rest else ""
-        return words
-    return "less than a minute"
 
 
 def count(number: int, noun: str) -> str:

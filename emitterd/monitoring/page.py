@@ -37,15 +37,8 @@ from emitterd.monitoring.page_data import (
 )
 from emitterd.monitoring.status import read_queue
 from emitterd.monitoring.uploads import UploadTracker
-from emitterd.text import (
-    amount,
-    count,
-    display,
-    iso,
-    printable,
-    sentence,
-    span,
-)
+from emitterd.text import count, display, iso, printable, sentence
+from emitterd.units import format_age
 
 _TEMPLATES = files("emitterd.monitoring").joinpath("templates")
 STYLE = _TEMPLATES.joinpath("page.css").read_text("utf-8")
@@ -96,14 +89,13 @@ _environment = Environment(
 )
 _environment.globals.update(style=STYLE, script=SCRIPT, version=__version__)
 _environment.filters.update(
-    amount=amount,
+    age=format_age,
     count=count,
     display=display,
     iso=iso,
     meaning=lambda code: Code(code).title,
     remedy=lambda code: Code(code).remedy,
     sentence=sentence,
-    span=span,
     utc=_utc,
 )
 
