@@ -29,15 +29,8 @@ _ABSENT = frozenset({"", "NULL"})
 _DATE_MAX = 40
 """A longer value is no date, and is not cached."""
 _YEAR = re.compile(r"[0-9]{4}-[0-9]{2}")
-_DIRECTIVES = {
-    "%Y": "yyyy",
-    "%y": "yy",
-    "%m": "MM",
-    "%d": "dd",
-    "%H": "HH",
-    "%M": "mm",
-    "%S": "ss",
-}
+_EXAMPLE = datetime(2026, 1, 31, 13, 5, 59)  # noqa: DTZ001  a date, no instant
+"""Shows the form of a date: its day can be no month."""
 _Wrong = Callable[[Iterable[str]], set[str]]
 """Returns the values of a column that the server would not accept."""
 
@@ -210,8 +203,8 @@ def _column_problems(dataset: Dataset, columns: Sequence[str]) -> Iterator[_RowP
         for code in (Code.BAD_DATE, Code.EMPTY_KEY, Code.BAD_ACADEMIC_YEAR)
     )
     for name, form in dataset.dates:
-        shown = re.sub(r"%.", lambda match: _DIRECTIVES.get(match[0], match[0]), form)
-        dates.columns += column(name, f"{name} as {shown}", partial(_no_dates, form))
+        expected = f"{name} like {_EXAMPLE.strftime(form)}"
+        dates.columns += column(name, expected, partial(_no_dates, form))
     for name in dataset.keys:
         keys.columns += column(name, f"a value for {name} in every row", _absent)
     documented = {name for header in dataset.headers for name in header.columns}

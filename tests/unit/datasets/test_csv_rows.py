@@ -55,31 +55,31 @@ FOUND = {
     "date": (
         "1|31/03/2021||\n",
         "E241",
-        "Visit as yyyy-MM-dd",
+        "Visit like 2026-01-31",
         "1 row, in line 4: Visit '31/03/2021'",
     ),
     "no date": (
         "1|2021-02-30||\n",
         "E241",
-        "Visit as yyyy-MM-dd",
+        "Visit like 2026-01-31",
         "1 row, in line 4: Visit '2021-02-30'",
     ),
     "date and time": (
         "1|2021-02-28 11:00||\n",
         "E241",
-        "Visit as yyyy-MM-dd",
+        "Visit like 2026-01-31",
         "1 row, in line 4: Visit '2021-02-28 11:00'",
     ),
     "Devanagari digits": (
         "1|२०२१-02-28||\n",
         "E241",
-        "Visit as yyyy-MM-dd",
+        "Visit like 2026-01-31",
         "1 row, in line 4: Visit '२०२१-02-28'",
     ),
     "a date and much more": (
         f"1|2021-02-28{' ' * 60}x||\n",
         "E241",
-        "Visit as yyyy-MM-dd",
+        "Visit like 2026-01-31",
         f"1 row, in line 4: Visit '2021-02-28{' ' * 50}…'",
     ),
     "empty key": (
@@ -169,7 +169,7 @@ def test_a_row_counts_once_in_a_kind() -> None:
     table = RowChecker(replace(VISITS, dates=dates), COLUMNS)
     table.read(["1|x||y\n2|1/1/2021||y\n"], lambda: True)
     assert summary(table) == [
-        ("E241", "Visit as dd/MM/yyyy", "2 rows, the first in line 2: Visit 'x'")
+        ("E241", "Visit like 31/01/2026", "2 rows, the first in line 2: Visit 'x'")
     ]
 
 
@@ -177,7 +177,7 @@ def test_columns_are_found_by_name() -> None:
     """Columns may come in any order and case; a missing column is not checked."""
     columns = ("more", "NOTE", "VISIT", "academicyear")
     assert summary(rows("||x|2020\n", columns=columns)) == [
-        ("E241", "Visit as yyyy-MM-dd", "1 row, in line 2: Visit 'x'"),
+        ("E241", "Visit like 2026-01-31", "1 row, in line 2: Visit 'x'"),
         (
             "E243",
             "AcademicYear like 2020-21",
