@@ -2,9 +2,9 @@
 
 A fixed number of workers is used as it is. Otherwise the number is found by trying. A
 round is as many deliveries as there are workers, and is compared with the round before.
-While twice as many workers deliver a quarter more, they are doubled. Later a few more,
-or a few less, are tried now and then. Signs of overload halve the number. Does no
-I/O; `now` is passed in. Not thread-safe.
+While twice as many workers deliver a quarter more, they are doubled. Later a few more
+are tried now and then. Signs of overload halve the number. Does no I/O; `now` is passed
+in. Not thread-safe.
 Source: slow start and additive increase of TCP (RFC 5681), over deliveries.
 """
 
@@ -23,10 +23,12 @@ waiting for round trips, so more uploads at once would only be slower uploads.""
 DOUBLED_GAIN = 1.25
 """What twice the workers must deliver, at least, compared with half of them."""
 
-MORE_GAIN = 1.08
-FEWER_GAIN = 0.97
 STEP = 1.25
-"""What is tried later, and what it must deliver to stay: more, or no less."""
+STEP_GAIN = 1.08
+"""How many more are tried later, and what they must deliver to stay."""
+
+NO_LOSS = 0.97
+"""What they must deliver below the start, where only overload leads."""
 
 CALM_ROUNDS = 20
 """The rounds between two trials."""
@@ -110,7 +112,7 @@ class Concurrency:
         self.limit = START if self._fixed is None else self._fixed
         self._growing = True
         self._trial = self._round_at = None
-        self._calm = self._tried = self._ignored = 0
+        self._calm = self._ignored = 0
         self._last_at = 0.0
 
     def _begin_round(self, now: float) -> None:
@@ -138,15 +140,7 @@ class Concurrency:
         if self._growing and before < MOST:
             self.limit = min(2 * before, MOST)
             self._trial = _Trial(before, rate * DOUBLED_GAIN, doubling=True)
-        elif self._calm >= CALM_ROUNDS:
-            self._tried += 1
-            # A step down may cost less than the noise shows, and many such steps would
-            # lead to one worker. So only overload leads below the start.
-            fewer = self._tried % 2 == 0 and before > START
-            if fewer:
-                self.limit = max(START, int(before / STEP))
-            else:
-                self.limit = min(max(before + 1, int(before * STEP)), MOST)
-            no_loss = fewer or self.limit <= START
-            needed = rate * (FEWER_GAIN if no_loss else MORE_GAIN)
+        elif self._calm >= CALM_ROUNDS and before < MOST:
+            self.limit = min(max(before + 1, int(before * STEP)), MOST)
+            needed = rate * (NO_LOSS if self.limit <= START else STEP_GAIN)
             self._trial = _Trial(before, needed, doubling=False)

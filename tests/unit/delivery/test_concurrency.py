@@ -82,18 +82,6 @@ def test_it_settles_where_more_is_no_gain(rate: Rate, least: int, most: int) -> 
     assert least <= late[len(late) // 2] <= most
 
 
-def test_fewer_do_where_fewer_do_as_well() -> None:
-    """When few uploads fill the line, there are fewer of them."""
-    line = Line(waits_for_answers)
-    most = line.deliver(500)
-    line.rate = is_full
-    line.deliver(60_000)
-    late = sorted(line.seen[-20_000:])
-
-    assert most == MOST
-    assert late[len(late) // 2] < 2 * START
-
-
 @pytest.mark.parametrize("seed", range(5))
 def test_noise_does_not_lead_down(seed: int) -> None:
     """Where each step down costs a little, chance does not add up to few workers."""
