@@ -5,7 +5,6 @@ Does no I/O: numbers and `now` in, alarms out. Instants are seconds since the ep
 limits are seconds.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -57,9 +56,6 @@ WARNINGS = frozenset(
 """With these alarms deliveries go on. All others are critical."""
 
 
-_CODE = re.compile(r"^E[0-9]{3} ")
-
-
 @dataclass(frozen=True, slots=True)
 class Alarm:
     """One problem: since when, in words, and what to do about it."""
@@ -73,17 +69,6 @@ class Alarm:
     def level(self) -> AlarmLevel:
         """Warning or critical."""
         return AlarmLevel.WARNING if self.code in WARNINGS else AlarmLevel.CRITICAL
-
-    @property
-    def title(self) -> str:
-        """The words before the colon as a heading, without an error code."""
-        title = _CODE.sub("", self.words).partition(": ")[0]
-        return title[:1].upper() + title[1:]
-
-    @property
-    def detail(self) -> str:
-        """The words after the colon."""
-        return self.words.partition(": ")[2]
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ READING_S = 1.0
 
 AGED_S = 60.0
 """Without a commit it is read again after this time: the forecast must not count what
-was delivered more than a day ago."""
+was delivered more than an hour ago."""
 
 
 class HealthMonitor:

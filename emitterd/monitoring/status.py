@@ -21,11 +21,8 @@ from emitterd.text import iso, printable
 RECENT = 200
 """The forecast goes by this many deliveries: a change of speed soon shows."""
 
-RECENT_S = 86400.0
-"""The forecast ignores older deliveries."""
-
-GAP_S = 1.0
-"""A shorter pause between two deliveries is part of the work: a claim, a commit."""
+RECENT_S = 3600.0
+"""The forecast ignores older deliveries: a quiet night is no part of the speed."""
 
 REJECTED_MAX = 1000
 """Current rejections are counted up to this number: each costs a look-up."""
@@ -34,9 +31,11 @@ _REJECTED = f"""select count(*), min(changed_at) from (
     select changed_at from entry where state = 'rejected' and forgotten_at is null
     and not {SUPERSEDED} order by changed_at desc limit ?)"""  # noqa: S608  names are ours
 
-_RECENT = """select delivered_at, coalesce(duration_s, 0), bytes from entry
-    where state = 'delivered' and delivered_at > ?
-    order by delivered_at desc limit ?"""
+_RECENT = """select count(*), coalesce(sum(bytes), 0),
+    coalesce(max(delivered_at) - min(delivered_at - coalesce(duration_s, 0)), 0)
+    from (select delivered_at, duration_s, bytes from entry
+          where state = 'delivered' and delivered_at > ?
+          order by delivered_at desc limit ?)"""
 
 _OLDEST = """select min(admitted_at) from entry
     where state in ('queued', 'delivering', 'deferred')"""
@@ -44,12 +43,12 @@ _OLDEST = """select min(admitted_at) from entry
 _LAST_DELIVERED = "select max(delivered_at) from entry where state = 'delivered'"
 
 
-class RecentDelivery(NamedTuple):
-    """A delivery: its end, its duration in seconds, and the size of its file."""
+class Recent(NamedTuple):
+    """The recent deliveries: files, bytes, and the seconds from first to last."""
 
-    delivered_at: float
-    duration_s: float
+    files: int
     size_bytes: int
+    took_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +65,7 @@ class QueueStatus:
     delivered_at: float | None
     rejected: int
     rejected_at: float | None
-    recent: tuple[RecentDelivery, ...]
+    recent: Recent
     outages: tuple[Outage, ...]
     noted: tuple[Alarm, ...]
 
@@ -114,7 +113,7 @@ def read_queue(read: Read, now: float) -> QueueStatus:
     }
     tally = read("select state, entries, bytes from tally", ())
     rejected, rejected_at = read(_REJECTED, (REJECTED_MAX,))[0]
-    recent = read(_RECENT, (now - RECENT_S, RECENT))
+    recent = Recent(*read(_RECENT, (now - RECENT_S, RECENT))[0])
     # An earlier version noted no stages; its process is gone.
     outages = (facts.get("destination") or {}).get("stages", [])
     return QueueStatus(
@@ -123,46 +122,26 @@ def read_queue(read: Read, now: float) -> QueueStatus:
         delivered_at=read(_LAST_DELIVERED, ())[0][0],
         rejected=rejected,
         rejected_at=rejected_at,
-        recent=tuple(RecentDelivery(*row) for row in recent),
+        recent=recent,
         outages=tuple(Outage(**outage) for outage in outages),
         noted=tuple(Alarm(**alarm) for alarm in facts.get("alarms") or []),
     )
 
 
-def eta_s(
-    recent: Sequence[RecentDelivery], files: int, size_bytes: int
-) -> float | None:
+def eta_s(recent: Recent, files: int, size_bytes: int) -> float | None:
     """Return in how many seconds the waiting files will be delivered.
 
     At the rate of recent deliveries: the mean of files a second and bytes a second,
-    since each alone misses by far after a change from small files to large ones. None
+    because each alone is far off after a change from small files to large ones. None
     where nothing is known.
     """
     if files == 0:
         return 0.0
-    if not recent:
+    if recent.files == 0:
         return None
-    recent_bytes = sum(delivery.size_bytes for delivery in recent)
-    by_files = files / len(recent)
-    by_bytes = size_bytes / recent_bytes if recent_bytes else by_files
-    return round(busy_s(recent) * (by_files + by_bytes) / 2, 1)
-
-
-def busy_s(recent: Sequence[RecentDelivery]) -> float:
-    """Return for how long something was being sent: the union of the deliveries.
-
-    So neither a quiet night nor uploads side by side spoil the rate.
-    """
-    spans = sorted(
-        (delivery.delivered_at - delivery.duration_s, delivery.delivered_at)
-        for delivery in recent
-    )
-    busy, until = 0.0, spans[0][0]
-    for begin, end in spans:
-        start = begin if begin > until + GAP_S else until
-        if end > start:
-            busy, until = busy + end - start, end
-    return max(busy, 0.001)
+    by_files = files / recent.files
+    by_bytes = size_bytes / recent.size_bytes if recent.size_bytes else by_files
+    return round(max(recent.took_s, 0.001) * (by_files + by_bytes) / 2, 1)
 
 
 def check_line(

@@ -14,7 +14,6 @@ is eligible only if it would succeed at that stage without the fault.
 
 import random
 import re
-import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -197,14 +196,13 @@ class Fault:
 
 
 class FaultList:
-    """Which faults happen, and how often; safe to draw from in several threads."""
+    """Which faults happen, and how often. The server draws in its thread only."""
 
     def __init__(
         self, faults: Iterable[Fault] = (), *, seed: int | None = None
     ) -> None:
         self._faults = list(faults)
         self._random = random.Random(seed)  # noqa: S311  faults, not secrets
-        self._lock = threading.Lock()
 
     @classmethod
     def parse(
@@ -223,10 +221,9 @@ class FaultList:
 
     def draw(self, stage: FaultStage) -> Fault | None:
         """Draw the fault, if any, for one request that is at `stage`."""
-        with self._lock:
-            for fault in self._faults:
-                if fault.kind.stage is stage and self._strikes(fault):
-                    return fault
+        for fault in self._faults:
+            if fault.kind.stage is stage and self._strikes(fault):
+                return fault
         return None
 
     def _strikes(self, fault: Fault) -> bool:

@@ -21,7 +21,7 @@ from emitterd.monitoring.alarms import (
     queue_alarms,
     sweep_limit_s,
 )
-from emitterd.monitoring.status import QueueStatus
+from emitterd.monitoring.status import QueueStatus, Recent
 
 NOW = 1_800_000_000.0
 LIMITS = AlarmLimits(oldest_waiting_s=3600.0, no_success_s=1800.0)
@@ -40,9 +40,9 @@ def judged(  # noqa: PLR0913  each is a number of the queue
 ) -> list[Alarm]:
     """Return the alarms of a queue with these numbers."""
     tally = dict.fromkeys(State, (0, 0)) | {State.QUEUED: (waiting, 0)}
-    queue = QueueStatus(
-        tally, oldest_waiting_at, delivered_at, rejected, rejected_at, (), outages, ()
-    )
+    recent = Recent(0, 0, 0.0)
+    ages = oldest_waiting_at, delivered_at
+    queue = QueueStatus(tally, *ages, rejected, rejected_at, recent, outages, ())
     return queue_alarms(queue, outages, LIMITS, NOW, running=running)
 
 
