@@ -1,8 +1,7 @@
 """Reads YAML with the key path and line of every value, and finds duplicate keys.
 
-The only module that imports yaml. Scalars have the types of YAML 1.2: only `true` and
-`false` are booleans, so `catalogue: off` stays the word `off`, and `1:30`, `010`,
-`1_000` and `2024-01-01` are text. `parse_untyped` reads every scalar as text.
+The only module that imports yaml. Every scalar is text, so `catalogue: off` stays the
+word `off`, and `1.10` is not `1.1`. Who reads the value knows its type.
 """
 
 import os
@@ -16,7 +15,6 @@ from pathlib import Path
 import yaml
 
 from emitterd.errors import Problem, ValueProblem
-from emitterd.text import printable
 from emitterd.units import format_size
 
 try:
@@ -29,13 +27,6 @@ _REMEDY = (
     " any of : # * & ! % @ { } [ ]"
 )
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
-_SCALARS = {
-    "bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    "int": (r"[-+]?(?:0|[1-9][0-9]{0,17})", "-+0123456789"),
-    "float": (r"[-+]?[0-9]{1,18}\.[0-9]{1,18}", "-+0123456789"),
-    "null": (r"~|null|Null|NULL|", "~nN"),
-    "merge": (r"<<", "<"),
-}
 
 
 class YamlError(ValueProblem):
@@ -89,7 +80,7 @@ class _Strict(yaml.composer.Composer):
     """Refuses anchors, aliases and tags: mostly a password that lacks its quotes."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        # A method of the parser, the other base class of a loader.
+        # A method of the parser, the other base class of the loader.
         event: yaml.Event = self.peek_event()  # type: ignore[attr-defined]
         line = event.start_mark.line + 1 if event.start_mark else None
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
@@ -99,24 +90,10 @@ class _Strict(yaml.composer.Composer):
         return super().compose_node(parent, index)
 
 
-class _TypedLoader(_Strict, yaml.SafeLoader):
-    """Scalars as YAML 1.2 has them."""
+class _Loader(_Strict, _TextBase):
+    """Reads scalars as text.
 
-    yaml_implicit_resolvers = {}  # noqa: RUF012  typed by the base class
-
-
-for _name, (_pattern, _first) in _SCALARS.items():
-    _TypedLoader.add_implicit_resolver(
-        f"tag:yaml.org,2002:{_name}",
-        re.compile(f"(?:{_pattern})$"),
-        [*_first, ""] if _name == "null" else list(_first),
-    )
-
-
-class _TextLoader(_Strict, _TextBase):
-    """Scalars as text.
-
-    libyaml parses it, if PyYAML has it: that is ten times as fast. Python composes the
+    libyaml parses, if PyYAML has it: that is ten times as fast. Python composes the
     nodes, because libyaml's binding overflows its stack on deep nesting.
     """
 
@@ -125,30 +102,35 @@ class _TextLoader(_Strict, _TextBase):
         yaml.composer.Composer.__init__(self)
 
 
-def parse(text: str) -> Document:
-    """Parse one document; raises `YamlError` if the text is not YAML.
-
-    Key paths hide a key that is not a plain word: it may be a password.
-    """
-    return _parse(text, _TypedLoader, plain_word)
-
-
-def parse_untyped(text: str) -> Document:
-    """Parse one document as `parse` does, with every scalar as text.
-
-    `1.10` stays `1.10`, and a key without a value has the empty text.
-    """
-    return _parse(text, _TextLoader, printable)
-
-
 def plain_word(key: str) -> str:
     """Return a key that looks like one; others may be a value, even a secret."""
     return key if _WORD.fullmatch(key) else "(no plain word)"
 
 
+def parse(text: str, show_key: Callable[[str], str] = plain_word) -> Document:
+    """Parse one document; raises `YamlError` if the text is not YAML.
+
+    A key without a value has the empty text. `show_key` makes keys printable: by
+    default it hides one that is not a plain word, because it may be a password.
+    """
+    with _own_errors(text):
+        # libyaml counts bytes, so forbidden characters are searched here.
+        yaml.reader.Reader(text)
+        loader = _Loader(text)
+        try:
+            node = loader.get_single_node()
+            if node is None:
+                return Document(None, ())
+            walker = _Walker(loader, show_key)
+            root = walker.read(node, "", 1)
+        finally:
+            loader.dispose()
+    return Document(root, tuple(walker.duplicates))
+
+
 def load_texts(text: str) -> object:
     """Return a document of the package as plain data, with every scalar as text."""
-    return yaml.load(text, Loader=_TextLoader)  # noqa: S506  builds text only
+    return yaml.load(text, Loader=_Loader)  # noqa: S506  builds text only
 
 
 def read_text(
@@ -185,31 +167,11 @@ def _open_at_once(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
 
 
-def _parse(
-    text: str,
-    loader_of: type[_TypedLoader | _TextLoader],
-    show_key: Callable[[str], str],
-) -> Document:
-    with _own_errors(text):
-        # libyaml counts bytes, so forbidden characters are searched here.
-        yaml.reader.Reader(text)
-        loader = loader_of(text)
-        try:
-            node = loader.get_single_node()
-            if node is None:
-                return Document(None, ())
-            walker = _Walker(loader, show_key)
-            root = walker.read(node, "", 1)
-        finally:
-            loader.dispose()
-    return Document(root, tuple(walker.duplicates))
-
-
 @dataclass(slots=True)
 class _Walker:
     """Turns the nodes of PyYAML into `Node`s and collects the duplicate keys."""
 
-    loader: _TypedLoader | _TextLoader
+    loader: _Loader
     show_key: Callable[[str], str]
     duplicates: list[Problem] = field(default_factory=list)
 

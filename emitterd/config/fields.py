@@ -26,6 +26,7 @@ from emitterd.units import (
     parse_size,
 )
 
+_DIGITS_MAX = 9
 OFF = "off"
 """A bandwidth without a limit."""
 
@@ -51,11 +52,9 @@ def secret(value: object) -> Secret:
 
 def flag(value: object) -> bool:
     """Read true or false."""
-    if not isinstance(value, bool):
-        raise ValueProblem(
-            "must be true or false", "write true or false, without quotes"
-        )
-    return value
+    if value not in ("true", "false"):
+        raise ValueProblem("must be true or false", "write one of these words")
+    return value == "true"
 
 
 def word(words: object) -> Callable[[object], str]:
@@ -106,21 +105,18 @@ def proxy(value: object) -> Secret:
 
 def path(value: object) -> Path:
     """Read a path; a relative one stays relative."""
-    if not isinstance(value, str):
-        raise ValueProblem("must be a path", "put it in quotes")
     try:
-        os.fsencode(value)
+        if isinstance(value, str) and value and b"\0" not in os.fsencode(value):
+            return Path(value)
     except UnicodeEncodeError:
-        raise ValueProblem("is no path", "write it in UTF-8") from None
-    if not value or "\0" in value:
-        raise ValueProblem("is no path", "give the path of a file or folder")
-    return Path(value)
+        pass
+    raise ValueProblem("is no path", "give the path of a file or folder, in UTF-8")
 
 
 def patterns(value: object) -> tuple[str, ...]:
-    """Read a list of gitignore patterns."""
+    """Read a list of gitignore patterns, or text with commas between them."""
     if not isinstance(value, list | tuple):
-        raise ValueProblem("must be a list", 'write it as ["**/*.zip"]')
+        value = [part.strip() for part in str(value).split(",")]
     return tuple(_pattern(item) for item in value)
 
 
@@ -138,20 +134,16 @@ def workers(value: object) -> object:
     """Read a number of workers, or `auto`."""
     if value == "auto":
         return value
-    if isinstance(value, bool) or not isinstance(value, int):
-        remedy = "write it in digits, without quotes; or auto"
-        raise ValueProblem("must be a whole number", remedy)
-    if value < 1:
-        raise ValueProblem("is too small", "write 1 or more")
-    if value > MOST:
-        raise ValueProblem("is too large", f"write {MOST} or less")
-    return value
+    digits = str(value)
+    if not digits.isdecimal() or not digits.isascii() or len(digits) > _DIGITS_MAX:
+        raise ValueProblem("must be a whole number", "write it in digits; or auto")
+    if not 1 <= int(digits) <= MOST:
+        raise ValueProblem("is too small or too large", f"write 1 to {MOST}")
+    return int(digits)
 
 
 def cqube_version(value: object) -> str:
-    """Read a version of cQube. It must be text: the number 1.10 equals 1.1."""
-    if isinstance(value, int | float):
-        raise ValueProblem("must be text", f'put it in quotes: "{value}"')
+    """Read a version of cQube."""
     return str(Version.parse(str(value)))
 
 
@@ -165,7 +157,7 @@ def endpoint(value: object) -> Endpoint:
 
 def duration(value: object) -> float:
     """Read a duration above 0, in seconds."""
-    duration_s = parse_duration(_quantity(value))
+    duration_s = parse_duration(_text(value))
     if duration_s <= 0:
         raise ValueProblem("is too short", "write more than 0s")
     return duration_s
@@ -173,7 +165,7 @@ def duration(value: object) -> float:
 
 def size(value: object) -> int:
     """Read a size in bytes."""
-    return parse_size(_quantity(value))
+    return parse_size(_text(value))
 
 
 def timetable(value: object) -> Timetable:
@@ -231,31 +223,24 @@ def value_for_people(attribute: str, value: object) -> str:
 def _pattern(value: object) -> str:
     from emitterd.spool.selection import Selection
 
-    if not isinstance(value, str):
-        raise ValueProblem("must be a list of texts", "put each pattern in quotes")
+    pattern = text(value)
     try:
-        Selection([value], [])
+        Selection([pattern], [])
     except (ValueError, re.error):
         raise ValueProblem(
             "holds a malformed pattern", "write it as in a .gitignore, like **/*.zip"
         ) from None
-    return text(value)
+    return pattern
 
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise ValueProblem("must be text", "put the value in quotes")
+        raise ValueProblem("must be text, not a list", "put the value in quotes")
     try:
         value.encode()
     except UnicodeEncodeError:
         raise ValueProblem("must be text in UTF-8", "write it as UTF-8") from None
     return value
-
-
-def _quantity(value: object) -> str:
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ValueProblem("must be a number with a unit", "write it like 5s or 64KiB")
-    return str(value)
 
 
 def _split(value: object) -> SplitResult:

@@ -8,7 +8,7 @@ names end in their unit (`settle_s` in seconds, `minimum_speed_bytes`); keys do 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal
 
 from emitterd.client.timetable import Timetable
 from emitterd.config import fields as values
@@ -205,7 +205,11 @@ def _read(
         document, private = read_file(source)
     except YamlError as error:
         raise ConfigError(shown(path), [error.at(source.name, error.line)]) from None
-    problems = Problems(_schema(), _ALTERNATIVES)
+    schema = {
+        section: [_key_name(declared) for declared in fields(settings)]
+        for section, settings in SECTIONS.items()
+    }
+    problems = Problems(schema, _ALTERNATIVES)
     problems.read_document(document)
     problems.read_environment(environ)
     for key in list(problems.nodes):
@@ -238,7 +242,7 @@ def _value(declared: "Field[Any]", key: str, problems: Problems) -> object:
     elif node is None:
         remedy = f"give it, or set {variable(*key.split('.'))}"
         problems.report(key, "is missing", remedy)
-    elif node.value is None:
+    elif node.value == "":
         remedy = "give it one, in quotes if it begins with #, or remove it"
         problems.report(key, "has no value", remedy)
     else:
@@ -249,16 +253,3 @@ def _value(declared: "Field[Any]", key: str, problems: Problems) -> object:
 
 def _key_name(declared: "Field[Any]") -> str:
     return declared.name.removesuffix("_s").removesuffix("_bytes")
-
-
-def _schema() -> dict[str, dict[str, type]]:
-    return {
-        section: {_key_name(key): _kind(key.type) for key in fields(settings)}
-        for section, settings in SECTIONS.items()
-    }
-
-
-def _kind(annotation: Any) -> type:  # noqa: ANN401  any type
-    """Return the type that the text of a variable is converted to."""
-    named = {annotation, get_origin(annotation), *get_args(annotation)}
-    return next((kind for kind in (bool, int, tuple) if kind in named), str)

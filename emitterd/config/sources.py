@@ -6,8 +6,7 @@ what a value means: `fields` and `rules` do.
 
 import difflib
 import os
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,11 +24,10 @@ from emitterd.yaml_reader import (
 
 T = TypeVar("T")
 
-Schema = Mapping[str, Mapping[str, type]]
-"""The keys of each section, and the type that a variable's text is converted to."""
+Schema = Mapping[str, Collection[str]]
+"""The keys of each section."""
 
 _PLACES = (Path("emitter.yaml"), Path("/etc/emitterd/emitter.yaml"))
-_SMALL_NUMBER = re.compile(r"-?[0-9]{1,9}")
 
 
 class Problems:
@@ -55,8 +53,8 @@ class Problems:
             if section not in self._schema:
                 self._report_unknown(node, self._suggest("", section))
                 continue
-            # A section that has only comments reads as null.
-            if node.children is None and node.value is not None:
+            # A section that has only comments is the empty text.
+            if node.children is None and node.value:
                 self.report_place(NO_SECTION.at(section, node.line))
             for key, child in (node.children or {}).items():
                 if key in self._schema[section]:
@@ -84,8 +82,7 @@ class Problems:
             if path in group:
                 for ignored in filter(self.in_file, group):
                     del self.nodes[ignored]
-        value = _from_text(text, self._schema[section][key])
-        self.nodes[path] = Node(name, None, value)
+        self.nodes[path] = Node(name, None, text)
 
     def _report_unknown(self, node: Node, suggestion: str | None) -> None:
         self.report_place(unknown_key(suggestion).at(node.path, node.line))
@@ -165,7 +162,7 @@ def read_file(source: Path) -> tuple[Document, bool]:
     text, mode = read_text(source, "a configuration file")
     document = parse(text)
     root = document.root
-    if root is None or (root.children is None and root.value is None):
+    if root is None or (root.children is None and not root.value):
         raise YamlError("is empty", None, "begin with the emitter.yaml of the sources")
     if root.children is None:
         raise YamlError(
@@ -179,17 +176,3 @@ def read_file(source: Path) -> tuple[Document, bool]:
 def variable(section: str, key: str) -> str:
     """Return the environment variable that overrides a key."""
     return f"EMITTERD_{section}_{key}".upper()
-
-
-def _from_text(text: str, kind: type) -> object:
-    """Convert a variable's text to what the YAML file would give.
-
-    Text that does not fit stays text; `fields` then reports it.
-    """
-    if kind is tuple:
-        return [part.strip() for part in text.split(",") if part.strip()]
-    if kind is bool:
-        return {"true": True, "false": False}.get(text, text)
-    if kind is int and _SMALL_NUMBER.fullmatch(text):
-        return int(text)
-    return text

@@ -29,7 +29,7 @@ from emitterd.yaml_reader import (
     NO_SECTION,
     Node,
     YamlError,
-    parse_untyped,
+    parse,
     read_text,
     unknown_key,
 )
@@ -90,7 +90,7 @@ class _Reader:
 
     def read(self, text: str) -> list[Dataset]:
         """Return the datasets; raises `YamlError` if the text has none."""
-        document = parse_untyped(text)
+        document = parse(text, printable)
         root = document.root
         if root is None or not root.children:
             message, remedy = "holds no dataset", "begin with a line `<folder>/<name>:`"

@@ -121,7 +121,10 @@ def test_wrong_configuration_changes_nothing(
     line = site.reload(daemon, "daemon.reload_refused")
 
     assert (line["level"], line["error"]) == ("error", "E101")
-    assert "delivery.workers, line 13: is too small (and 1 more)" in line["reason"]
+    assert (
+        "delivery.workers, line 13: is too small or too large (and 1 more)"
+        in line["reason"]
+    )
     assert "emitterd check" in line["hint"]
     dropped = site.drop("pat/periodic_exam_mst.zip")
     site.wait_delivered(1)
