@@ -8,14 +8,15 @@ server would not accept in a file that is whole. The texts are in `error_codes.y
 
 from enum import StrEnum
 from functools import cache
-from importlib.resources import files
 from typing import Any, cast
 
 
 @cache
 def load_texts() -> dict[str, Any]:
-    """Return the content of error_codes.yaml. Commands that need no text skip it."""
-    # The reader of YAML raises errors that have codes.
+    """Return the content of error_codes.yaml."""
+    # Imported here: most commands need no text, and the reader of YAML needs codes.
+    from importlib.resources import files  # noqa: PLC0415
+
     from emitterd.yaml_reader import load_texts  # noqa: PLC0415
 
     text = files("emitterd").joinpath("error_codes.yaml").read_text("utf-8")

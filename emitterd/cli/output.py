@@ -27,7 +27,7 @@ from emitterd.text import display, printable
 from emitterd.units import format_duration, format_size
 
 if TYPE_CHECKING:
-    from rich.console import Console, JustifyMethod
+    from rich.console import Console
     from rich.progress import TaskID
 
     from emitterd.intake.file_status import FileStatus
@@ -114,8 +114,12 @@ def _print_rich(page: Sequence[Sequence[str]], heads: Sequence[str]) -> None:
 
     table = Table(box=None, pad_edge=False, show_header=bool(heads))
     for head in heads:
-        flush: JustifyMethod = "right" if head in RIGHT else "left"
-        table.add_column(head, justify=flush, overflow="fold", header_style="bold")
+        table.add_column(
+            head,
+            justify="right" if head in RIGHT else "left",
+            overflow="fold",
+            header_style="bold",
+        )
     for row in page:
         table.add_row(*(_coloured(escape(cell)) for cell in row))
     console().print(table)
@@ -263,10 +267,8 @@ def print_explanation(explanation: "Explanation") -> None:
     for action in explanation.actions:
         out.print(f"    {action['at']} {action['act']} by {escape(action['user'])}")
     for version in explanation.before:
-        at, state = (
-            version.get("delivered_at", version["admitted_at"]),
-            version["state"],
-        )
+        at = version.get("delivered_at", version["admitted_at"])
+        state = version["state"]
         key = version.get("key") if state == "delivered" else ""
         forgotten = " (forgotten)" if "forgotten_at" in version else ""
         note = escape(key or version.get("reason", ""))

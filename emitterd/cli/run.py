@@ -18,14 +18,14 @@ from emitterd.text import shown
 def run(config: Path | None) -> int:
     """Watch and deliver until a signal."""
     # A disk that is mounted late must not keep the service from starting.
-    settings = _load(config, awaits_folder=True)
+    settings = load(find(config, os.environ), os.environ, awaits_folder=True)
     _configure_log(settings)
     return Daemon(settings).run()
 
 
 def once(config: Path | None, wait_s: float) -> int:
     """Deliver what is complete now."""
-    settings = _load(config)
+    settings = load(find(config, os.environ), os.environ)
     terminal = sys.stdout.isatty() and sys.stderr.isatty()
     # Progress bars and log lines of files would overwrite each other.
     _configure_log(settings, quiet=terminal)
@@ -39,10 +39,6 @@ def once(config: Path | None, wait_s: float) -> int:
             f"the destination is down: {down.code} {down.reason}", f"  {down.remedy}"
         )
     return code
-
-
-def _load(path: Path | None, *, awaits_folder: bool = False) -> Config:
-    return load(find(path, os.environ), os.environ, awaits_folder=awaits_folder)
 
 
 def _configure_log(settings: Config, *, quiet: bool = False) -> None:

@@ -143,13 +143,7 @@ class _Reader:
         if "required" in values:
             node = values["required"]
             required = self._read(node, _columns, _NO_COLUMNS)
-            if match is not HeaderMatch.NAMES:
-                message = (
-                    f"has no meaning with match: {match}, which requires all columns"
-                )
-                remedy = "remove it, or write match: names"
-                self._report(node, ValueProblem(message, remedy))
-            elif columns:
+            if columns:
                 self._check_columns([(name, node) for name in required], columns)
         variant = self._read(values.get("variant"), partial(_one_of, VARIANTS), "")
         return Header(columns, match, required, variant, self._span(values))

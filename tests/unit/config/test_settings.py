@@ -140,6 +140,7 @@ surprise: 1
         ("  settle: 0s", "spool.settle", "is too short"),
         ("  settle: true", "spool.settle", "is not a duration"),
         ("  settle:", "spool.settle", "has no value"),
+        ("  archive_directory: null", "spool.archive_directory", "has no value"),
         ("  settle: {a: 1}", "spool.settle", "must be a value, not a section"),
         ("  include: [[a]]", "spool.include", "must be text, not a list"),
         ("  include: []", "spool.include", "is empty: nothing would be sent"),

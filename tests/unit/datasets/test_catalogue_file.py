@@ -354,14 +354,6 @@ new/data:
             id="unknown required column",
         ),
         pytest.param(
-            SOUND + "      match: exact\n      required: a\n",
-            7,
-            "new/data.headers.first.required",
-            "has no meaning with match: exact",
-            "match: names",
-            id="required without names",
-        ),
-        pytest.param(
             SOUND + "  keys: a | scool_id\n    \n",
             6,
             "new/data.keys",
