@@ -54,12 +54,14 @@ class StageFailure:
 
     `to_report`: the outage, if it is new. `due_at`: when the entry is tried again; this
     attempt is not counted. None if the file is the cause. `charged_entries`: an id for
-    each attempt that was counted for its entry before the circuit opened.
+    each attempt that was counted for its entry before the circuit opened. `ended`: the
+    failures of earlier stages that this attempt ends.
     """
 
     to_report: OpenCircuit | None
     due_at: float | None
     charged_entries: list[int]
+    ended: list[OpenCircuit]
 
 
 OnResized = Callable[[], None]
@@ -173,11 +175,10 @@ class Destination:
         *,
         entry: int,
         again: bool,
-    ) -> tuple[StageFailure, list[OpenCircuit]]:
-        """Record that an attempt failed.
+    ) -> StageFailure:
+        """Record that an attempt failed, and return what the failure means.
 
-        `again`: the entry failed with the same code before. Return what the failure
-        means, and the failures of earlier stages that this attempt ends.
+        `again`: the entry failed with the same code before.
         """
         stage = error.stage
         # Other files were delivered since this one failed with the same code, so the
@@ -196,7 +197,7 @@ class Destination:
             # The outage that this attempt failed in is over.
             if due_at is None and breaker.is_stale(stage_permit):
                 due_at = now
-        return StageFailure(to_report, due_at, charged_entries), ended
+        return StageFailure(to_report, due_at, charged_entries, ended)
 
     def _resize(self) -> None:
         for breaker in self._breakers.values():

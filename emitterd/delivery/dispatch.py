@@ -123,10 +123,10 @@ class Dispatcher:
         # Charged under the lock, before another thread can learn that the destination
         # was the cause, and undo the charge.
         with self._destination.log_lock:
-            failure, ended = self._destination.record_failure(
+            failure = self._destination.record_failure(
                 self._permit, error, now, entry=entry.id, again=again
             )
-            self._report(ended, failure.to_report)
+            self._report(failure.ended, failure.to_report)
             due_at = failure.due_at
             charge = due_at is None
             if due_at is None:
@@ -141,7 +141,7 @@ class Dispatcher:
     def restore_outage(self, error: DeliveryError) -> None:
         """Open the circuit for a failure that a former run has met."""
         with self._destination.log_lock:
-            failure, _ = self._destination.record_failure(
+            failure = self._destination.record_failure(
                 {}, error, time.time(), entry=0, again=False
             )
             self._report([], failure.to_report)

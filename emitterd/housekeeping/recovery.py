@@ -8,7 +8,7 @@ delivered already: only an operator can release it.
 import json
 import os
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,11 +40,8 @@ def rebuild(journal: Path) -> RebuildReport | None:
     the file belongs to another program or a newer version, and `JournalLocked` where
     a daemon is running.
     """
-    lock = Lock(journal)
-    try:
+    with closing(Lock(journal)):
         return None if _is_sound(journal) else _rebuild(journal)
-    finally:
-        lock.close()
 
 
 def _is_sound(journal: Path) -> bool:

@@ -51,9 +51,6 @@ class Tracker:
     def __contains__(self, path: bytes) -> bool:
         return path in self._candidates
 
-    def __len__(self) -> int:
-        return len(self._candidates)
-
     def settling(self) -> bool:
         """Tell whether a candidate waits only for its quiet period."""
         return any(

@@ -214,7 +214,7 @@ class Host:
         """Tell whether nothing waits, but what the operator holds."""
         counts = self.components.journal.counts()
         waiting = sum(counts[state] for state in LIVE - {State.HELD})
-        return not waiting and not len(self.components.intake._tracker)
+        return not waiting and not self.components.intake._tracker._candidates
 
     def pass_by(self, seconds: float) -> None:
         """Let time go by everywhere."""

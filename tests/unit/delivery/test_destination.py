@@ -54,7 +54,7 @@ def fail(
 ) -> StageFailure:
     """Let an attempt fail, from its beginning to its end."""
     permit = permit or permit_for(destination, now)
-    failure, _ = destination.record_failure(permit, error, now, entry=1, again=again)
+    failure = destination.record_failure(permit, error, now, entry=1, again=again)
     destination.release(permit)
     return failure
 
@@ -141,11 +141,9 @@ def test_failure_with_the_grant_ends_that_of_the_login(
     """A probe that is refused a grant has logged in."""
     fail(destination, WRONG_PASSWORD)
     probe = permit_for(destination, DUE)
-    failure, ended = destination.record_failure(
-        probe, API_DOWN, DUE, entry=1, again=False
-    )
+    failure = destination.record_failure(probe, API_DOWN, DUE, entry=1, again=False)
 
-    assert [down.stage for down in ended] == [LOGIN]
+    assert [down.stage for down in failure.ended] == [LOGIN]
     assert [failure.to_report] == destination.open_circuits
     assert stages_down(destination) == [GRANT]
 
@@ -205,7 +203,7 @@ def test_a_late_failure_is_paused_with_the_others(destination: Destination) -> N
     late = fail(destination, LOST, NOW + 1.0, early)
 
     assert down is not None
-    assert late == StageFailure(None, down.probe_at, [])
+    assert late == StageFailure(None, down.probe_at, [], [])
 
 
 def test_a_failure_from_before_the_outage_is_due_at_once(
@@ -216,7 +214,7 @@ def test_a_failure_from_before_the_outage_is_due_at_once(
     fail(destination, NO_BUCKET)
     destination.record_answer(permit_for(destination, DUE), BUCKET)
 
-    assert fail(destination, LOST, DUE, early) == StageFailure(None, DUE, [])
+    assert fail(destination, LOST, DUE, early) == StageFailure(None, DUE, [], [])
     assert destination.down is None
 
 
