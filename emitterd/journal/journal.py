@@ -10,7 +10,7 @@ it may use the disk reserve.
 import json
 import sqlite3
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,14 @@ from emitterd.journal import rows as statements
 from emitterd.journal.admission import admit
 from emitterd.journal.database import Database
 from emitterd.journal.fair_queue import FairQueue
-from emitterd.journal.rows import Admission, Admitted, Ended, Known, change_state
+from emitterd.journal.rows import (
+    Admission,
+    AdmissionResult,
+    Admitted,
+    Ended,
+    Known,
+    change_state,
+)
 from emitterd.model import (
     ClaimOrder,
     Confirmation,
@@ -68,6 +75,14 @@ _MAKE_DUE = """update entry set due_at = min(due_at, ?)
     where state = 'deferred' and error = ?"""
 
 
+UNCHANGED = "unchanged"
+"""The outcome of known content: it leaves no row, and no state has this name."""
+
+
+def _ignore(*_: object) -> None:
+    """Count nothing."""
+
+
 class _HasGrant(Exception):
     """The entry to be claimed has a grant: the claim must be durable."""
 
@@ -84,6 +99,10 @@ class Journal(Database):
         Raises what `Database` raises.
         """
         super().__init__(path)
+        self.on_ended: Callable[[str, bytes, int], None] = _ignore
+        """Called after a version has ended: outcome, path, bytes. Must not raise."""
+        self.on_attempt: Callable[[str, float | None], None] = _ignore
+        """Called after an attempt: the code of its error, or empty, and its seconds."""
         self._fair_queue = FairQueue()
         self.apply_settings(backoff_max_s)
         self.reclaimed = self.write(_reclaim, may_use_reserve=True)
@@ -105,9 +124,18 @@ class Journal(Database):
     def admit(self, batch: list[Admission]) -> list[Admitted]:
         """Enter complete files in one commit; return the answers in the same order."""
         now = time.time()
-        return self.write(
+        answers = self.write(
             lambda connection: admit(connection, self._fair_queue, batch, now)
         )
+        for admission, answer in zip(batch, answers, strict=True):
+            if answer.result is not AdmissionResult.ADMITTED:
+                continue
+            if answer.replaced_bytes is not None:
+                self.on_ended(State.WITHDRAWN, admission.path, answer.replaced_bytes)
+            if admission.error is not None:
+                size_bytes = admission.fingerprint.size_bytes
+                self.on_ended(State.REJECTED, admission.path, size_bytes)
+        return answers
 
     def claim(self, now: float, want: ClaimOrder = ClaimOrder.ANY) -> Entry | None:
         """Claim the next entry that is due, or return None.
@@ -169,6 +197,7 @@ class Journal(Database):
             connection.execute("update action set entry = ? where entry = ?", ids)
 
         self.write(work, may_use_reserve=True)
+        self._ended(UNCHANGED, entry)
 
     # The grant.
 
@@ -234,6 +263,8 @@ class Journal(Database):
         }
         self._change_state(Verb.DELIVER, entry, _DELIVER, values)
         reach(Point.DELIVERED)
+        self._ended(State.DELIVERED, entry)
+        self.on_attempt("", duration_s)
 
     def defer(
         self, entry: Entry, error: DeliveryError, due_at: float, *, charge: bool
@@ -246,6 +277,7 @@ class Journal(Database):
         }
         self._change_state(Verb.DEFER, entry, _DEFER, values)
         reach(Point.DEFERRED)
+        self.on_attempt(error.code, None)
 
     def interrupt(self, entry: Entry, *, ambiguous: bool = False) -> None:
         """Requeue an entry because the daemon is stopping.
@@ -266,11 +298,14 @@ class Journal(Database):
         values = _reason(error) | {"disposal": "due" if dispose else None}
         self._change_state(Verb.REJECT, entry, _REJECT, values)
         reach(Point.REJECTED)
+        self._ended(State.REJECTED, entry)
+        self.on_attempt(error.code, None)
 
     def withdraw(self, entry: Entry, error: DeliveryError) -> None:
         """Record that the file was removed or changed before it was sent."""
         self._change_state(Verb.WITHDRAW, entry, _WITHDRAW, _reason(error))
         reach(Point.WITHDRAWN)
+        self._ended(State.WITHDRAWN, entry)
 
     def _change_state(
         self, verb: Verb, entry: Entry, assignments: str, values: Mapping[str, object]
@@ -280,6 +315,9 @@ class Journal(Database):
                 raise IllegalTransition(f"{verb}: entry {entry.id} is in another state")
 
         self.write(work, may_use_reserve=True)
+
+    def _ended(self, outcome: str, entry: Entry) -> None:
+        self.on_ended(outcome, entry.path, entry.fingerprint.size_bytes)
 
     # While entries wait.
 

@@ -6,9 +6,7 @@ bounded: datasets of the catalogue, codes, states.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator
 
 from prometheus_client import (
     CollectorRegistry,
@@ -24,24 +22,13 @@ from prometheus_client.exposition import choose_encoder
 from emitterd import __version__
 from emitterd.datasets.catalogue import Dataset
 from emitterd.errors import Outage, Stage
-from emitterd.journal.journal import Journal
-from emitterd.journal.rows import Admission, AdmissionResult, Admitted
-from emitterd.model import Entry, State, Verb
+from emitterd.model import State
 from emitterd.monitoring.alarms import Alarm, AlarmCode, Health
 from emitterd.monitoring.http_server import Handler, Request, Response
 from emitterd.monitoring.status import QueueReading, QueueStatus
 
 OTHER = "other"
 """The dataset of a path outside the catalogue."""
-
-UNCHANGED = "unchanged"
-"""The outcome of known content: it leaves no row, and no state has this name."""
-
-OUTCOMES = {
-    Verb.DELIVER: State.DELIVERED,
-    Verb.REJECT: State.REJECTED,
-    Verb.WITHDRAW: State.WITHDRAWN,
-}
 
 DELIVERY_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
 SWEEP_BUCKETS = (0.01, 0.05, 0.25, 1, 5, 15, 60, 300, 1800)
@@ -51,9 +38,13 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # it is not typed
 
 
 class Metrics:
-    """All counters of one daemon. Thread-safe."""
+    """All counters of one daemon. Thread-safe.
 
-    def __init__(self) -> None:
+    `dataset` returns the dataset of a path.
+    """
+
+    def __init__(self, dataset: Callable[[bytes], Dataset | None]) -> None:
+        self._dataset = dataset
         self._registry = CollectorRegistry()
         self._files = self._counter(
             "files", "Versions of files by how they ended.", "outcome", "dataset"
@@ -85,10 +76,12 @@ class Metrics:
     def _counter(self, name: str, words: str, *labels: str) -> Counter:
         return Counter(f"emitterd_{name}", words, labels, registry=self._registry)
 
-    def ended(self, outcome: str, dataset: str, size_bytes: int) -> None:
+    def ended(self, outcome: str, path: bytes, size_bytes: int) -> None:
         """Count a version that ended: delivered, rejected, withdrawn, unchanged."""
-        self._files.labels(outcome, dataset).inc()
-        self._bytes.labels(outcome, dataset).inc(size_bytes)
+        dataset = self._dataset(path)
+        title = dataset.title if dataset else OTHER
+        self._files.labels(outcome, title).inc()
+        self._bytes.labels(outcome, title).inc(size_bytes)
 
     def attempted(self, error: str, duration_s: float | None) -> None:
         """Count an attempt. It succeeded if it has a duration, else `error` says why.
@@ -186,52 +179,3 @@ def _alarms(health: Health) -> Metric:
 
 def _family(name: str, words: str, *labels: str) -> GaugeMetricFamily:
     return GaugeMetricFamily(f"emitterd_{name}", words, labels=labels)
-
-
-class CountedJournal(Journal):
-    """Counts each result after the journal has recorded it."""
-
-    def __init__(
-        self,
-        path: Path,
-        *,
-        backoff_max_s: float,
-        metrics: Metrics,
-        dataset: Callable[[bytes], Dataset | None],
-    ) -> None:
-        """`dataset` returns the dataset of a path. Raises what `Journal` does."""
-        super().__init__(path, backoff_max_s=backoff_max_s)
-        self._metrics = metrics
-        self._dataset = dataset
-
-    def admit(self, batch: list[Admission]) -> list[Admitted]:
-        """Enter complete files; some replace others, some are rejected at once."""
-        answers = super().admit(batch)
-        for admission, answer in zip(batch, answers, strict=True):
-            if answer.result is not AdmissionResult.ADMITTED:
-                continue
-            if answer.replaced_bytes is not None:
-                self._ended(State.WITHDRAWN, admission.path, answer.replaced_bytes)
-            if admission.error is not None:
-                size_bytes = admission.fingerprint.size_bytes
-                self._ended(State.REJECTED, admission.path, size_bytes)
-        return answers
-
-    def merge_unchanged(self, entry: Entry, previous_id: int, *, dispose: bool) -> None:
-        """Merge an entry of known content into the version that was delivered."""
-        super().merge_unchanged(entry, previous_id, dispose=dispose)
-        self._ended(UNCHANGED, entry.path, entry.fingerprint.size_bytes)
-
-    def _change_state(
-        self, verb: Verb, entry: Entry, assignments: str, values: Mapping[str, Any]
-    ) -> None:
-        super()._change_state(verb, entry, assignments, values)
-        if verb in OUTCOMES:
-            self._ended(OUTCOMES[verb], entry.path, entry.fingerprint.size_bytes)
-        if verb in {Verb.DELIVER, Verb.DEFER, Verb.REJECT}:
-            error, duration_s = values.get("error", ""), values.get("duration_s")
-            self._metrics.attempted(error, duration_s)
-
-    def _ended(self, outcome: str, path: bytes, size_bytes: int) -> None:
-        dataset = self._dataset(path)
-        self._metrics.ended(outcome, dataset.title if dataset else OTHER, size_bytes)

@@ -186,11 +186,8 @@ class Page:
                 remark = sentence(str(error))
                 return self._message("Not here", remark, HTTPStatus.NOT_FOUND, name)
             explanation = explain(statuses, reader, path)
-        if explanation.known:
-            return self._page("explain.html", name=name, explanation=explanation)
-        title = f"Unknown: {explanation.path}"
-        remark = sentence(explanation.reason)
-        return self._message(title, remark, HTTPStatus.NOT_FOUND, name)
+        status = HTTPStatus.OK if explanation.known else HTTPStatus.NOT_FOUND
+        return self._page("explain.html", status, name, explanation=explanation)
 
     def _absent(self, _: Request) -> Response:
         title, remark = "There is no such page", "Go back to the overview."

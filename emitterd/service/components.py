@@ -16,7 +16,6 @@ from emitterd.client.sockets import Trace, TransferLimits
 from emitterd.codes import Code
 from emitterd.config.secrets import read_token
 from emitterd.config.settings import Config
-from emitterd.datasets.catalogue import Dataset
 from emitterd.datasets.inspection import Inspector, load_inspector
 from emitterd.delivery.attempt import UploadObserver
 from emitterd.delivery.backoff import Backoff
@@ -66,9 +65,10 @@ class Components:
         self.spool = Spool(config.spool.directory)
         self.http_client = open_http_client(config, self.shutdown)
         self.destination = Destination(_backoff(config), workers=_workers(config))
-        self.metrics: Metrics | None = None
-        """None if nothing serves them."""
-        self.journal = self._open_journal()
+        backoff_max_s = config.delivery.backoff_max_s
+        self.journal = Journal(config.journal.path, backoff_max_s=backoff_max_s)
+        served = config.metrics.listen is not None
+        self.metrics = self._count_results() if served else None
         self.operations = Operations(self.journal, self.shutdown)
         self._emission = open_emission(
             config, self.http_client, self.shutdown, self.journal
@@ -167,21 +167,14 @@ class Components:
         self._retention.tick()
         self.disposal.resume()
 
-    def _open_journal(self) -> Journal:
-        path = self.config.journal.path
-        backoff_max_s = self.config.delivery.backoff_max_s
-        if self.config.metrics.listen is None:
-            return Journal(path, backoff_max_s=backoff_max_s)
-        from emitterd.monitoring.metrics import CountedJournal, Metrics
+    def _count_results(self) -> "Metrics":
+        from emitterd.monitoring.metrics import Metrics
 
-        def dataset(path: bytes) -> Dataset | None:
-            # Looked up each time: a reload may bring another catalogue.
-            return self._inspector.dataset(path)
-
-        self.metrics = Metrics()
-        return CountedJournal(
-            path, backoff_max_s=backoff_max_s, metrics=self.metrics, dataset=dataset
-        )
+        # Not the inspector's own method: a reload may bring another catalogue.
+        metrics = Metrics(lambda path: self._inspector.dataset(path))  # noqa: PLW0108
+        self.journal.on_ended = metrics.ended
+        self.journal.on_attempt = metrics.attempted
+        return metrics
 
 
 def open_http_server(components: Components) -> "HttpServer | None":

@@ -287,7 +287,7 @@ def exposed() -> set[str]:
         )
         return QueueReading(seen, Health(), (), eta_s=None, swept_at=None)
 
-    text = scrape(Metrics().handler(read))
+    text = scrape(Metrics(lambda _: None).handler(read))
     connection.close()
     endings = {"histogram": ("_bucket", "_sum", "_count")}
     return {

@@ -10,9 +10,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from emitterd.codes import Code
 from emitterd.datasets.catalogue_file import load_catalogue
 from emitterd.errors import Decision, DeliveryError, Outage, Stage
+from emitterd.journal.journal import Journal
 from emitterd.journal.rows import Admission
 from emitterd.monitoring.alarms import Alarm, AlarmCode, judge
-from emitterd.monitoring.metrics import CountedJournal, Metrics
+from emitterd.monitoring.metrics import Metrics
 from emitterd.monitoring.status import QueueReading, read_queue
 from support.journal import BROKE, NOW, admission, deliver, receipt, seen, take
 from support.prometheus import scrape
@@ -27,13 +28,10 @@ class Scraped:
     """A journal that is counted, and its scrapes."""
 
     def __init__(self, folder: Path) -> None:
-        self.metrics = Metrics()
-        self.journal = CountedJournal(
-            folder / "journal.db",
-            backoff_max_s=600.0,
-            metrics=self.metrics,
-            dataset=load_catalogue().dataset,
-        )
+        self.metrics = Metrics(load_catalogue().dataset)
+        self.journal = Journal(folder / "journal.db")
+        self.journal.on_ended = self.metrics.ended
+        self.journal.on_attempt = self.metrics.attempted
         self.alarms: list[Alarm] = []
         self.outages: list[Outage] = []
         self.swept_at: float | None = None
