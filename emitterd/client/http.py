@@ -95,14 +95,7 @@ class HttpClient:
         Raises `TransportError` where no answer came, `Stopped` where the daemon stops,
         and what the body raises.
         """
-        try:
-            parsed = self._parse_url(url)
-            proxy = self._find_proxy(parsed.scheme, parsed.host)
-        except UnicodeError as error:
-            # Python's codec for host names refuses an impossible name.
-            raise TransportError(Code.DNS, str(error)) from error
-        except httpx.InvalidURL as error:
-            raise TransportError(Code.CONNECTION_LOST, str(error)) from error
+        parsed, proxy = self._route(url)
         host = parsed.netloc.decode("ascii")
         fields = {"Host": host, **_HEADERS, **headers}
         deadlines = Deadlines(self._limits, self._shutdown, limit_bytes)
@@ -134,6 +127,16 @@ class HttpClient:
     def close(self) -> None:
         """Close all connections."""
         self._pools.close()
+
+    def _route(self, url: str) -> tuple[httpx.URL, Proxy | None]:
+        try:
+            parsed = self._parse_url(url)
+            return parsed, self._find_proxy(parsed.scheme, parsed.host)
+        except UnicodeError as error:
+            # Python's codec for host names refuses an impossible name.
+            raise TransportError(Code.DNS, str(error)) from error
+        except httpx.InvalidURL as error:
+            raise TransportError(Code.CONNECTION_LOST, str(error)) from error
 
     def _proxy_of(self, scheme: str, host: str) -> Proxy | None:
         proxy = self._configured_proxy or _environment_proxy(scheme, host)
