@@ -97,9 +97,7 @@ def _emitterd(
     return figures
 
 
-def _sending(
-    bench: Bench, source: Source, path: Path, name: str, digests: dict[str, str]
-) -> float:
+def _sending(bench: Bench, source: Source, path: Path, name: str, digests: dict[str, str]) -> float:
     """Return how fast the body goes out where nobody hashes it."""
     bench.far.reset(sampled=True)
     fields = json.dumps(_grant(bench.far, name))

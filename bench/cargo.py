@@ -23,9 +23,7 @@ TINY_BYTES = 400
 ZIP_BYTES = 250
 
 
-def fill(
-    folder: Path, count: int, size_bytes: int, *, start: int = 0
-) -> dict[str, str]:
+def fill(folder: Path, count: int, size_bytes: int, *, start: int = 0) -> dict[str, str]:
     """Write so many zips of about this size; return the MD5 of each by its path."""
     made = [_template(name, size_bytes) for name in DATASETS]
     for name in DATASETS:

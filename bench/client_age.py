@@ -95,10 +95,7 @@ def make_certificates(folder: Path) -> None:
     key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
     openssl("req", "-x509", *key, "-keyout", "root.key", "-out", "root.pem",
             "-subj", "/CN=root", "-days", "2")  # fmt: skip
-    for name, issuer, kind in (
-        ("middle", "root", "ca"),
-        ("localhost", "middle", "leaf"),
-    ):
+    for name, issuer, kind in (("middle", "root", "ca"), ("localhost", "middle", "leaf")):
         openssl("req", *key, "-keyout", f"{name}.key", "-out", f"{name}.csr",
                 "-subj", f"/CN={name}")  # fmt: skip
         openssl("x509", "-req", "-in", f"{name}.csr", "-CA", f"{issuer}.pem",

@@ -66,9 +66,7 @@ def compare(wanted: dict[str, str], stored: dict[str, str]) -> None:
     """Raise `Lost` unless each name is there with its digest, and no other."""
     missing = sorted(wanted.keys() - stored.keys())
     strange = sorted(stored.keys() - wanted.keys())
-    other = sorted(
-        name for name in wanted.keys() & stored.keys() if wanted[name] != stored[name]
-    )
+    other = sorted(name for name in wanted.keys() & stored.keys() if wanted[name] != stored[name])
     if missing or strange or other:
         raise Lost(
             f"of {len(wanted)} files {len(missing)} are missing {missing[:SHOWN]},"

@@ -30,9 +30,7 @@ def _flat(bench: Bench, sizes: dict[str, int]) -> Iterator[list[Case]]:
     yield cases
 
 
-def _journals(
-    bench: Bench, source: Source, sizes: dict[str, int]
-) -> Iterator[tuple[int, Path]]:
+def _journals(bench: Bench, source: Source, sizes: dict[str, int]) -> Iterator[tuple[int, Path]]:
     """Yield journals with ever more deliveries of files that are gone since."""
     spool = bench.new_folder("past")
     cargo.fill(spool, 1, SIZE_BYTES, start=sizes["files"])

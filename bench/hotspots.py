@@ -44,9 +44,7 @@ _OURS = re.compile(r"/emitterd/(\w+(?:/\w+)?)\.py$")
 _OTHERS = re.compile(r"/(?:site-packages|python3\.\d+)/(?!site-packages)([\w-]+)")
 
 
-def rooms(
-    raw: str, line: Callable[[str, int], str] = linecache.getline
-) -> Counter[str]:
+def rooms(raw: str, line: Callable[[str, int], str] = linecache.getline) -> Counter[str]:
     """Fold py-spy's raw output: the samples of each room."""
     found: Counter[str] = Counter()
     for text in raw.splitlines():
@@ -112,7 +110,4 @@ def of_large(bench: Bench, source: Source) -> Shares:
     return _profile(bench, source, spool, files, sampled=True)
 
 
-PROFILES: dict[str, Callable[[Bench, Source], Shares]] = {
-    "small": of_small,
-    "large": of_large,
-}
+PROFILES: dict[str, Callable[[Bench, Source], Shares]] = {"small": of_small, "large": of_large}

@@ -99,8 +99,7 @@ IDLE = Scenario(
 STATUS = Scenario(
     "status",
     "A command that looks",
-    "The whole life of the process; the daemon does not run, {files} deliveries are on"
-    " record.",
+    "The whole life of the process; the daemon does not run, {files} deliveries are on record.",
     {"files": (100, 10)},
     _commands,
     (WALL,),

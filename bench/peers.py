@@ -9,18 +9,14 @@ from subject import Failed, Ran, run
 from support.seaweed import REGION, Seaweed
 
 
-def sequential(
-    url: str, api_key: str, folder: Path, log: Path, count: int | None = None
-) -> Ran:
+def sequential(url: str, api_key: str, folder: Path, log: Path, count: int | None = None) -> Ran:
     """Send a folder, or the first so many of its files, as upstream's client does."""
     script = Path(__file__).with_name("sequential.py")
     command = [sys.executable, str(script), url, api_key, str(folder)]
     return run(command + ([str(count)] if count else []), None, log)
 
 
-def rclone(
-    seaweed: Seaweed, bucket: str, folder: Path, log: Path, transfers: int
-) -> Ran:
+def rclone(seaweed: Seaweed, bucket: str, folder: Path, log: Path, transfers: int) -> Ran:
     """Copy a folder to the S3 engine by rclone."""
     command = [
         *(tool("rclone"), "copy", str(folder), f"bench:{bucket}"),

@@ -60,10 +60,7 @@ def section(outcome: Outcome) -> str:
     metrics = [metric for metric in scenario.metrics if metric.name in used]
     header = [
         "",
-        *(
-            f"{metric.label}, {metric.unit}" if metric.unit else metric.label
-            for metric in metrics
-        ),
+        *(f"{metric.label}, {metric.unit}" if metric.unit else metric.label for metric in metrics),
     ]
     peers = len(outcome.sheets) > 1
     lines = [header + ["emitterd against it, times"] * peers]
@@ -101,9 +98,7 @@ def goals(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
 
 def judged(outcome: Outcome, goal: Goal) -> dict[str, Any]:
     """Hold the median of the first emitterd against a goal."""
-    metric = next(
-        metric for metric in outcome.scenario.metrics if metric.name == goal.metric
-    )
+    metric = next(metric for metric in outcome.scenario.metrics if metric.name == goal.metric)
     mine = outcome.first.figures[goal.metric]
     if goal.against:
         peer = next(sheet for sheet in outcome.sheets if sheet.name == goal.against)
@@ -186,7 +181,5 @@ def markdown(found: dict[str, Any], outcomes: Sequence[Outcome]) -> str:
         parts.append("### What was to be reached\n\n" + goals_table(found["goals"]))
     parts += [section(outcome) for outcome in outcomes]
     if found.get("profiles"):
-        parts.append(
-            "### Where the time goes\n\n" + PROFILED + profiles(found["profiles"])
-        )
+        parts.append("### Where the time goes\n\n" + PROFILED + profiles(found["profiles"]))
     return "\n".join(parts)

@@ -55,12 +55,7 @@ def waits_ms(dropped: dict[str, float], seen: dict[str, float]) -> list[float]:
 def spread(waits: list[float]) -> Figures:
     """Return the figures of a round."""
     cuts = quantiles(waits, n=100, method="inclusive")
-    return {
-        "median_ms": cuts[49],
-        "p95_ms": cuts[94],
-        "p99_ms": cuts[98],
-        "most_ms": max(waits),
-    }
+    return {"median_ms": cuts[49], "p95_ms": cuts[94], "p99_ms": cuts[98], "most_ms": max(waits)}
 
 
 def _await(far: Far, dropped: dict[str, float]) -> list[float]:

@@ -139,9 +139,7 @@ def write(found: dict[str, Any], text: str, document: Path = DOCUMENT) -> None:
     """
     figures = document.with_suffix(".json")
     picture = document.with_name(f"{document.stem}-{FLAT.name}.svg")
-    (flat,) = (
-        scenario for scenario in found["scenarios"] if scenario["scenario"] == FLAT.name
-    )
+    (flat,) = (scenario for scenario in found["scenarios"] if scenario["scenario"] == FLAT.name)
     whole = written(
         document.read_text("utf-8"),
         f"{text}\n![{FLAT.title}]({picture.name})\n\n"
@@ -168,9 +166,7 @@ def missing(options: argparse.Namespace) -> list[str]:
 def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument(
-        "scenarios", nargs="*", metavar="SCENARIO", help=", ".join(SCENARIOS)
-    )
+    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=", ".join(SCENARIOS))
     parser.add_argument("--quick", action="store_true", help="little work, one round")
     parser.add_argument("--rounds", type=int, help="instead of each benchmark's own")
     parser.add_argument(
@@ -181,9 +177,7 @@ def parse() -> argparse.Namespace:
         help="measure the emitterd of this checkout; may be given several times",
     )
     parser.add_argument(
-        "--profile",
-        action="store_true",
-        help=f"show where the time goes: {', '.join(PROFILES)}",
+        "--profile", action="store_true", help=f"show where the time goes: {', '.join(PROFILES)}"
     )
     parser.add_argument("--write", action="store_true", help=f"into {DOCUMENT.name}")
     parser.add_argument("--json", type=Path, help="write all figures to this file")
@@ -215,12 +209,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         with (
-            tempfile.TemporaryDirectory(
-                dir=options.directory, prefix="bench-"
-            ) as place,
-            closing(
-                Bench(Path(place), sources(options.source), quick=options.quick)
-            ) as bench,
+            tempfile.TemporaryDirectory(dir=options.directory, prefix="bench-") as place,
+            closing(Bench(Path(place), sources(options.source), quick=options.quick)) as bench,
         ):
             found, text = measure(options, bench)
         if options.json is not None:

@@ -165,9 +165,7 @@ class Sheet:
             self.figures.setdefault(name, []).append(value)
 
 
-def play(
-    scenario: Scenario, bench: Bench, rounds: int, say: Callable[[str], None]
-) -> list[Sheet]:
+def play(scenario: Scenario, bench: Bench, rounds: int, say: Callable[[str], None]) -> list[Sheet]:
     """Let the contestants take turns, each round in another order."""
     sheets: dict[str, Sheet] = {}
     sizes = scenario.sized(quick=bench.quick)

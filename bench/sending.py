@@ -36,12 +36,7 @@ class Unhashed:
 
 def main(url: str, path: Path, fields: dict[str, str]) -> int:
     """Send it; return 0 where the bucket has accepted it."""
-    client = HttpClient(
-        LIMITS,
-        tls=ssl.create_default_context(),
-        proxy=None,
-        shutdown=Shutdown(),
-    )
+    client = HttpClient(LIMITS, tls=ssl.create_default_context(), proxy=None, shutdown=Shutdown())
     with path.open("rb", buffering=0) as file:
         body = Body(file, Fingerprint.of(os.fstat(file.fileno())), fields)
         body.hashing = Unhashed()  # type: ignore[assignment]

@@ -33,13 +33,11 @@ def post(place: SplitResult, body: bytes, headers: dict[str, str]) -> bytes:
 def form(fields: dict[str, str], name: str, content: bytes) -> bytes:
     """Return the multipart body, whole."""
     parts = [
-        f"--{BOUNDARY}\r\nContent-Disposition: form-data;"
-        f' name="{key}"\r\n\r\n{value}\r\n'
+        f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{value}\r\n'
         for key, value in fields.items()
     ]
     parts.append(
-        f"--{BOUNDARY}\r\nContent-Disposition: form-data;"
-        f' name="file"; filename="{name}"\r\n\r\n'
+        f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n\r\n'
     )
     return "".join(parts).encode() + content + f"\r\n--{BOUNDARY}--\r\n".encode()
 
@@ -50,10 +48,7 @@ def send(url: str, api_key: str, folder: Path, path: Path) -> None:
     granted = post(
         urlsplit(f"{url}/upload-url"),
         urlencode({"filename": name}).encode(),
-        {
-            "Authorization": f"Bearer {api_key}",
-            "Content-Type": "application/x-www-form-urlencoded",
-        },
+        {"Authorization": f"Bearer {api_key}", "Content-Type": "application/x-www-form-urlencoded"},
     )
     grant = json.loads(granted)
     post(

@@ -141,9 +141,7 @@ def _rates(counts: list[tuple[float, int]]) -> Figures:
 def _grown(daemon: Daemon, subject: Subject) -> Figures:
     took_s = time.time() - daemon.began_at
     admitted = subject.count("file.admitted")
-    journal_bytes = sum(
-        item.stat().st_size for item in _journal(subject.journal) if item.exists()
-    )
+    journal_bytes = sum(item.stat().st_size for item in _journal(subject.journal) if item.exists())
     return {
         "peak_mib": gauges.peak_bytes(daemon.pid) / MIB,
         "row_bytes": journal_bytes / admitted,
@@ -165,10 +163,7 @@ RESTART = Scenario(
     _restart,
     (READY, SWEPT, READ, FIRST),
     "ready_s",
-    (
-        Goal("ready_s", 2, "ready in 2 s"),
-        Goal("first_s", 3, "the first new file within 3 s"),
-    ),
+    (Goal("ready_s", 2, "ready in 2 s"), Goal("first_s", 3, "the first new file within 3 s")),
 )
 BACKLOG = Scenario(
     "backlog",

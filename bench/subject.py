@@ -61,8 +61,7 @@ class Source:
         plain = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith(("EMITTERD_", "PYTHON"))
-            and not name.lower().endswith("_proxy")
+            if not name.startswith(("EMITTERD_", "PYTHON")) and not name.lower().endswith("_proxy")
         }
         return plain | {"PYTHONPATH": str(self.root)}
 
@@ -70,9 +69,7 @@ class Source:
 class Subject:
     """One installation: configuration, journal and log in a folder of their own."""
 
-    def __init__(
-        self, source: Source, folder: Path, spool: Path, url: str, api_key: str
-    ) -> None:
+    def __init__(self, source: Source, folder: Path, spool: Path, url: str, api_key: str) -> None:
         """Lay it out in a new folder, with the default settings."""
         folder.mkdir(parents=True)
         self.source = source
@@ -143,9 +140,7 @@ class Subject:
 class Daemon:
     """A daemon that runs."""
 
-    def __init__(
-        self, log: Path, process: subprocess.Popen[bytes], offset: int
-    ) -> None:
+    def __init__(self, log: Path, process: subprocess.Popen[bytes], offset: int) -> None:
         """Take a process that has just begun; its log begins at `offset`."""
         self.began_at = time.time()
         self.pid = process.pid

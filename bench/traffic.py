@@ -38,9 +38,7 @@ def _delivered(bench: Bench, subject: Subject, ran: Ran, count: int) -> Figures:
 
 
 def _sequential(bench: Bench, spool: Path, files: dict[str, str]) -> Figures:
-    ran = peers.sequential(
-        bench.far.url, bench.far.api_key, spool, bench.log(), len(files)
-    )
+    ran = peers.sequential(bench.far.url, bench.far.api_key, spool, bench.log(), len(files))
     bench.far.check(files)
     arrived = bench.far.arrived()
     took_s = ran.ended_at - arrived.first_at

@@ -1,9 +1,9 @@
 """The stable error codes: for each, what it means and what to do about it.
 
-The same code is in the log, the journal, `status`, and `docs/errors.md`. The first
-digit says where the error is: 1 this installation, 2 the file, 3 the network, 4 the
-emission API, 5 the bucket. E220 to E249 are findings of the inspection: what the
-server would not accept in a file that is whole. The texts are in `error_codes.yaml`.
+The same code is in the log, the journal, `status`, and `docs/errors.md`. The first digit says where
+the error is: 1 this installation, 2 the file, 3 the network, 4 the emission API, 5 the bucket. E220
+to E249 are findings of the inspection: what the server would not accept in a file that is whole.
+The texts are in `error_codes.yaml`.
 """
 
 from enum import StrEnum

@@ -1,7 +1,7 @@
 """The exceptions of emitterd.
 
-Every error that a user sees has a stable `Code`: the same in the log, the journal,
-`status`, and `docs/errors.md`. The tree:
+Every error that a user sees has a stable `Code`: the same in the log, the journal, `status`, and
+`docs/errors.md`. The tree:
 
     EmitterError
     ├── ConfigError            the configuration, all problems at once (exit 78)
@@ -45,8 +45,8 @@ class EmitterError(Exception):
 class Problem:
     """One error in the configuration.
 
-    `key` is the key path (`spool.settle`). `line` is the line in the file, or None
-    for an environment variable or a missing key.
+    `key` is the key path (`spool.settle`). `line` is the line in the file, or None for an
+    environment variable or a missing key.
     """
 
     key: str
@@ -154,9 +154,9 @@ class Stage(StrEnum):
 class DeliveryError(EmitterError):
     """An attempt failed; `decision` says what to do with the entry.
 
-    `stage`: the stage that failed; the default follows from the code.
-    `retry_after_s`: the wait that the server asked for, in seconds. `ambiguous`:
-    emitterd sent the whole body but received no answer, so the object may exist.
+    `stage`: the stage that failed; the default follows from the code. `retry_after_s`: the wait
+    that the server asked for, in seconds. `ambiguous`: emitterd sent the whole body but received no
+    answer, so the object may exist.
     """
 
     def __init__(

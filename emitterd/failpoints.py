@@ -1,11 +1,11 @@
 """Named points at which a test can order a crash.
 
-`EMITTERD_FAILPOINT=name[@n]` kills the process with SIGKILL when it reaches the point
-for the n-th time; `name[@n]:hang` makes that thread wait without end. The variable is
-read once, at import; without it a point costs one comparison.
+`EMITTERD_FAILPOINT=name[@n]` kills the process with SIGKILL when it reaches the point for the n-th
+time; `name[@n]:hang` makes that thread wait without end. The variable is read once, at import;
+without it a point costs one comparison.
 
-For the watchdog: `claimed:hang` stalls a worker, `admit-due:hang` the intake,
-`commit-due@3:hang` the third commit.
+For the watchdog: `claimed:hang` stalls a worker, `admit-due:hang` the intake, `commit-due@3:hang`
+the third commit.
 """
 
 import os
@@ -43,8 +43,8 @@ class Point(StrEnum):
     CLAIMED = "claimed"
     """A worker has an entry and has done nothing with it."""
     UNCHANGED_HALF = "unchanged-half"
-    """In one transaction: the delivered version has the new fingerprint, and the entry
-    of the same content is not removed."""
+    """In one transaction: the delivered version has the new fingerprint, and the entry of the same
+    content is not removed."""
     UNCHANGED = "unchanged"
     """An entry of known content is merged into the delivered version."""
     GRANT_DUE = "grant-due"

@@ -1,8 +1,8 @@
 """Heartbeats of the daemon's loops: which loop has stalled, and since when.
 
-A loop records a heartbeat in each pass and during long work. Before a wait it calls
-`silence` with the length of the wait. A heartbeat counts for the loop that the calling
-thread runs, so that any code that a loop calls may record one.
+A loop records a heartbeat in each pass and during long work. Before a wait it calls `silence` with
+the length of the wait. A heartbeat counts for the loop that the calling thread runs, so that any
+code that a loop calls may record one.
 """
 
 import threading

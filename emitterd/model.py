@@ -37,8 +37,8 @@ class Fingerprint(NamedTuple):
     def same_bytes(self, later: Self, links: int) -> bool:
         """Tell whether an open file still has the content of this fingerprint.
 
-        Deleting or replacing a file while it is read changes only its ctime and
-        leaves it no link: the open descriptor keeps the content.
+        Deleting or replacing a file while it is read changes only its ctime and leaves it no link:
+        the open descriptor keeps the content.
         """
         return self == later or (links == 0 and later.renamed_from(self))
 
@@ -88,8 +88,8 @@ class ClaimOrder(StrEnum):
     ANY = "any"
     """The next one in the fair queue."""
     FRESH_FIRST = "fresh-first"
-    """One that has not failed yet, else the one that waited longest: a bad file must
-    not be used for every probe of a destination that is down."""
+    """One that has not failed yet, else the one that waited longest: a bad file must not be used
+    for every probe of a destination that is down."""
     PINNED_FIRST = "pinned-first"
     """The one with a grant that waited longest, else a fresh one."""
 
@@ -115,9 +115,8 @@ TRANSITIONS: dict[Verb, tuple[frozenset[State], State]] = {
 class Grant:
     """A presigned upload: permission to upload one object for one hour.
 
-    It is the answer of `POST /upload-url`. `granted_at` and `expires_at` are seconds
-    since the epoch by this host's clock.
-    The fields hold a policy and its signature: secrets, never logged.
+    It is the answer of `POST /upload-url`. `granted_at` and `expires_at` are seconds since the
+    epoch by this host's clock. The fields hold a policy and its signature: secrets, never logged.
     """
 
     url: str

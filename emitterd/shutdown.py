@@ -8,10 +8,9 @@ from collections.abc import Callable
 class Shutdown:
     """The one stop signal that all components share. Thread-safe.
 
-    A stop has two steps. From `drain` on, a loop finishes the file that it works on
-    and begins no other one. `now` is set at the drain's deadline, or at a second
-    signal: requests, pauses and reads of files end within a second, and interrupted
-    uploads go back to the queue.
+    A stop has two steps. From `drain` on, a loop finishes the file that it works on and begins no
+    other one. `now` is set at the drain's deadline, or at a second signal: requests, pauses and
+    reads of files end within a second, and interrupted uploads go back to the queue.
     """
 
     def __init__(self) -> None:

@@ -14,14 +14,12 @@ from typing import overload
 def printable(text: str) -> str:
     """Escape control characters, and what UTF-8 cannot encode.
 
-    File names and texts of the server come from outside: they must not forge a line of
-    the log or control a terminal.
+    File names and texts of the server come from outside: they must not forge a line of the log or
+    control a terminal.
     """
     if text.isprintable():
         return text
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode() for c in text
-    )
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def display(path: bytes) -> str:
@@ -94,6 +92,4 @@ def share(part: float, whole: float) -> int:
 def sentence(text: str) -> str:
     """Return lower-case words as a sentence, with a capital and a full stop."""
     capitalised = text[:1].upper() + text[1:]
-    return (
-        capitalised if capitalised.endswith((".", "!", "?", "…")) else f"{capitalised}."
-    )
+    return capitalised if capitalised.endswith((".", "!", "?", "…")) else f"{capitalised}."

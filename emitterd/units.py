@@ -1,7 +1,7 @@
 """Durations, sizes and speeds in the configuration: `5s`, `400d`, `64MiB`, `2MiB/s`.
 
-A value always has a unit: no unit is guessed. What `format_*` writes uses the same
-units; `text` has words for people.
+A value always has a unit: no unit is guessed. What `format_*` writes uses the same units; `text`
+has words for people.
 """
 
 import re
@@ -85,8 +85,8 @@ def parse_rate(text: str) -> int:
 def parse_since(text: str, now: float) -> float:
     """Return the instant of `2026-11-24`, `2026-11-24T06:00+05:30` or `24h`.
 
-    A duration counts back from `now`; an instant without an offset is UTC, as in the
-    log. Raises `ValueProblem` for anything else.
+    A duration counts back from `now`; an instant without an offset is UTC, as in the log. Raises
+    `ValueProblem` for anything else.
     """
     if text[:1].isdigit() and "-" not in text:
         return now - parse_duration(text)
@@ -125,9 +125,7 @@ def format_size(size_bytes: int) -> str:
     return _format(Decimal(size_bytes), _SIZES, _BINARY_SIZES)
 
 
-def _parse(
-    text: str, noun: str, units: Mapping[str, Decimal], examples: str
-) -> Decimal:
+def _parse(text: str, noun: str, units: Mapping[str, Decimal], examples: str) -> Decimal:
     match = _QUANTITY.fullmatch(text)
     if match is None or match[2] not in ("", *units):
         raise ValueProblem(f"is not a {noun}", examples)
@@ -137,9 +135,7 @@ def _parse(
     return Decimal(number) * units[unit]
 
 
-def _format(
-    value: Decimal, exact: Mapping[str, Decimal], rounded: Mapping[str, Decimal]
-) -> str:
+def _format(value: Decimal, exact: Mapping[str, Decimal], rounded: Mapping[str, Decimal]) -> str:
     for unit, factor in sorted(exact.items(), key=lambda item: -item[1]):
         count = value / factor
         if count == int(count) and 1 <= count < 10_000:  # noqa: PLR2004  four digits

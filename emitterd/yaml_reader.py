@@ -1,7 +1,7 @@
 """Reads YAML with the key path and line of every value, and finds duplicate keys.
 
-The only module that imports yaml. Every scalar is text, so `catalogue: off` stays the
-word `off`, and `1.10` is not `1.1`. Who reads the value knows its type.
+The only module that imports yaml. Every scalar is text, so `catalogue: off` stays the word `off`,
+and `1.10` is not `1.1`. Who reads the value knows its type.
 """
 
 import os
@@ -32,8 +32,7 @@ _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 class YamlError(ValueProblem):
     """The text is not YAML; `line` counts from 1.
 
-    The message quotes at most a single character, because the line may hold a
-    password.
+    The message quotes at most a single character, because the line may hold a password.
     """
 
     def __init__(self, message: str, line: int | None, remedy: str = _REMEDY) -> None:
@@ -45,9 +44,8 @@ class YamlError(ValueProblem):
 class Node:
     """A value with its key path and the line of its key, counted from 1.
 
-    A mapping has `children` and no `value`; other values are plain data. `line` is
-    None where the value does not come from a file. The value is not in the repr,
-    because it may be a password.
+    A mapping has `children` and no `value`; other values are plain data. `line` is None where the
+    value does not come from a file. The value is not in the repr, because it may be a password.
     """
 
     path: str
@@ -65,8 +63,7 @@ class Document:
 
 
 NO_SECTION = ValueProblem(
-    "must be a section of keys",
-    "indent its keys by two spaces below it, each as `key: value`",
+    "must be a section of keys", "indent its keys by two spaces below it, each as `key: value`"
 )
 
 
@@ -93,8 +90,8 @@ class _Strict(yaml.composer.Composer):
 class _Loader(_Strict, _TextBase):
     """Reads scalars as text.
 
-    libyaml parses, if PyYAML has it: that is ten times as fast. Python composes the
-    nodes, because libyaml's binding overflows its stack on deep nesting.
+    libyaml parses, if PyYAML has it: that is ten times as fast. Python composes the nodes, because
+    libyaml's binding overflows its stack on deep nesting.
     """
 
     def __init__(self, text: str) -> None:
@@ -110,8 +107,8 @@ def plain_word(key: str) -> str:
 def parse(text: str, show_key: Callable[[str], str] = plain_word) -> Document:
     """Parse one document; raises `YamlError` if the text is not YAML.
 
-    A key without a value has the empty text. `show_key` makes keys printable: by
-    default it hides one that is not a plain word, because it may be a password.
+    A key without a value has the empty text. `show_key` makes keys printable: by default it hides
+    one that is not a plain word, because it may be a password.
     """
     with _own_errors(text):
         # libyaml counts bytes, so forbidden characters are searched here.
@@ -133,13 +130,11 @@ def load_texts(text: str) -> object:
     return yaml.load(text, Loader=_Loader)  # noqa: S506  builds text only
 
 
-def read_text(
-    source: Path, expected: str, largest_bytes: int = 1 << 20
-) -> tuple[str, int]:
+def read_text(source: Path, expected: str, largest_bytes: int = 1 << 20) -> tuple[str, int]:
     """Return the text and the mode of a file that people wrote.
 
-    `expected` says in a remedy which file to name. Raises `YamlError` if the file
-    cannot be read, is no regular file, is too large or is not UTF-8.
+    `expected` says in a remedy which file to name. Raises `YamlError` if the file cannot be read,
+    is no regular file, is too large or is not UTF-8.
     """
     try:
         with open(source, "rb", opener=_open_at_once) as file:

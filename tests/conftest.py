@@ -25,9 +25,7 @@ from support.installation import Installation
 pytest_plugins = ["support.debian", "support.seaweed", "support.tiers"]
 
 # On a busy machine one example may take long. That is no error.
-settings.register_profile(
-    "emitterd", deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+settings.register_profile("emitterd", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("emitterd")
 
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")

@@ -97,16 +97,8 @@ def manual(operations: str) -> str:
         _section("Description", roff(reported[""])),
         _section("Commands", *(line for item in commands() for line in _told(item))),
         _section("Options", *(line for item in common for line in item.entry())),
-        *(
-            _section(title, roff(reported[name]))
-            for name, title in FROM_OPERATIONS.items()
-        ),
-        _section(
-            "See also",
-            ".BR emitter.yaml (5),",
-            ".BR systemctl (1),",
-            ".BR journalctl (1)",
-        ),
+        *(_section(title, roff(reported[name])) for name, title in FROM_OPERATIONS.items()),
+        _section("See also", ".BR emitter.yaml (5),", ".BR systemctl (1),", ".BR journalctl (1)"),
     ]
     return "".join(parts)
 
@@ -149,9 +141,7 @@ def files(docs: Path) -> dict[str, str]:
 def _common() -> list[Option]:
     """Return the options that are described once: the program's own, and shared."""
     every = [option for item in commands() for option in item.options]
-    shared = [
-        fromkey for fromkey in dict.fromkeys(every) if every.count(fromkey) >= SHARED
-    ]
+    shared = [fromkey for fromkey in dict.fromkeys(every) if every.count(fromkey) >= SHARED]
     names = tuple(command.context_settings["help_option_names"])
     own = Option(names, "", "Say how the program, or a command, is used.")
     return [*_options(command), own, *shared]
@@ -177,10 +167,7 @@ def _options(known: object) -> tuple[Option, ...]:
         Option(
             tuple(item.opts),
             "" if item.is_flag else item.opts[0].lstrip("-").upper(),
-            _help(
-                item.help or "",
-                None if item.is_flag else item.to_info_dict()["default"],
-            ),
+            _help(item.help or "", None if item.is_flag else item.to_info_dict()["default"]),
         )
         for item in getattr(known, "params", ())
         if item.param_type_name == "option"

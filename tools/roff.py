@@ -54,9 +54,7 @@ def text(markdown: str) -> list[str]:
     return [
         _guarded(line)
         for item in _SENTENCE.split(inline(markdown))
-        for line in textwrap.wrap(
-            item, WIDTH, break_long_words=False, break_on_hyphens=False
-        )
+        for line in textwrap.wrap(item, WIDTH, break_long_words=False, break_on_hyphens=False)
     ]
 
 

@@ -129,9 +129,7 @@ def _journal(config: Config) -> Iterator[Diagnosis]:
         )
         return
     # SQLite's log is a file beside the journal: the folder must be writable too.
-    writable = os.access(folder, os.W_OK) and (
-        not path.exists() or os.access(path, os.W_OK)
-    )
+    writable = os.access(folder, os.W_OK) and (not path.exists() or os.access(path, os.W_OK))
     if not writable:
         yield _not_writable("journal.path", path, folder)
         return
@@ -144,9 +142,7 @@ def _journal(config: Config) -> Iterator[Diagnosis]:
             "free some space: the journal must be able to grow",
         )
     else:
-        yield Diagnosis(
-            "ok", "journal.path", f"{path} on {kind}, {format_size(free)} free"
-        )
+        yield Diagnosis("ok", "journal.path", f"{path} on {kind}, {format_size(free)} free")
 
 
 def _output_folders(config: Config) -> Iterator[Diagnosis]:

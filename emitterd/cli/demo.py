@@ -1,8 +1,8 @@
 """`emitterd demo`: delivers sample files end to end in a temporary folder, in seconds.
 
-It runs a rehearsal server and the real daemon as a process. Sample zips of cQube's
-master data are in the watched folder before the daemon starts. Those of transactional
-data are dropped while it runs.
+It runs a rehearsal server and the real daemon as a process. Sample zips of cQube's master data are
+in the watched folder before the daemon starts. Those of transactional data are dropped while it
+runs.
 """
 
 import contextlib
@@ -113,13 +113,10 @@ def _drop(spool: Path, kind: DatasetKind) -> int:
 def _daemon(configuration: Path) -> Iterator[None]:
     # The settings of the operator's own environment must not reach the daemon.
     environment = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith("EMITTERD_")
+        name: value for name, value in os.environ.items() if not name.startswith("EMITTERD_")
     }
     process = subprocess.Popen(  # noqa: S603  ourselves
-        [sys.executable, "-m", "emitterd", "run", "-c", str(configuration)],
-        env=environment,
+        [sys.executable, "-m", "emitterd", "run", "-c", str(configuration)], env=environment
     )
     try:
         yield
@@ -132,9 +129,7 @@ def _wait_delivered(journal: Path, count: int) -> None:
     ends = time.monotonic() + DEADLINE_S
     while _delivered(journal) < count:
         if time.monotonic() >= ends:
-            raise TimeoutError(
-                f"not delivered within {DEADLINE_S:.0f} s: --keep leaves its log"
-            )
+            raise TimeoutError(f"not delivered within {DEADLINE_S:.0f} s: --keep leaves its log")
         time.sleep(0.05)
 
 

@@ -1,7 +1,7 @@
 """The help on error codes: what emitterd does, and what the operator does.
 
-`emitterd explain-error` and docs/errors.md (by tools/error_codes.py) are both made from
-it, so that they agree. All texts come from error_codes.yaml.
+`emitterd explain-error` and docs/errors.md (by tools/error_codes.py) are both made from it, so that
+they agree. All texts come from error_codes.yaml.
 """
 
 import re
@@ -23,8 +23,8 @@ _WIDTH = 80
 class CodeHelp:
     """One code and everything there is to say about it.
 
-    `meanwhile`: what emitterd does without the operator. `consequence`: for a finding,
-    what the server would do with the file.
+    `meanwhile`: what emitterd does without the operator. `consequence`: for a finding, what the
+    server would do with the file.
     """
 
     code: Code

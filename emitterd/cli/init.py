@@ -1,7 +1,7 @@
 """`init`: lays out the dataset folders, `emitter.yaml` and the file of the secret.
 
-It never changes a file or a mode that exists, so a run that failed can be repeated.
-With upstream's `config.py` it takes over the values.
+It never changes a file or a mode that exists, so a run that failed can be repeated. With upstream's
+`config.py` it takes over the values.
 """
 
 import json
@@ -47,8 +47,8 @@ def lay_out(
 ) -> list[Path]:
     """Make the watched folder with its dataset folders, and a configuration for it.
 
-    The paths are absolute. Returns what was made, `output` last. Raises `ConfigError`
-    at the first step that fails.
+    The paths are absolute. Returns what was made, `output` last. Raises `ConfigError` at the first
+    step that fails.
     """
     made: list[Path] = []
     path = directory
@@ -108,9 +108,7 @@ def _secret_file(output: Path, client: UpstreamConfig) -> Path:
     return output.with_name("api-key" if client.api_key else "password")
 
 
-def _settings(
-    directory: Path, output: Path, client: UpstreamConfig
-) -> dict[str, str | None]:
+def _settings(directory: Path, output: Path, client: UpstreamConfig) -> dict[str, str | None]:
     settings: dict[str, str | None] = {"directory": quoted(str(directory))}
     if inside(output, _SYSTEM) is None:
         # A person who tries emitterd may not write to the service's folder in /var/lib.

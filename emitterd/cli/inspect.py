@@ -30,12 +30,7 @@ _NO_FOLDER = Path("/nonexistent")
 
 
 def inspect_files(
-    files: Sequence[Path],
-    config: Path | None,
-    dataset: str | None,
-    *,
-    full: bool,
-    as_json: bool,
+    files: Sequence[Path], config: Path | None, dataset: str | None, *, full: bool, as_json: bool
 ) -> int:
     """Inspect files; return 1 where the server would lose a whole file."""
     settings = _settings(config)
@@ -46,9 +41,7 @@ def inspect_files(
     if dataset is not None and dataset not in titles:
         nearest = near(dataset, titles)
         message = f"there is no dataset {display(os.fsencode(dataset))}"
-        raise click.BadParameter(
-            f"{message}: did you mean {nearest}?" if nearest else message
-        )
+        raise click.BadParameter(f"{message}: did you mean {nearest}?" if nearest else message)
     verdicts = set()
 
     def records() -> Iterator[dict[str, Any]]:
@@ -75,13 +68,11 @@ def _settings(config: Path | None) -> SpoolSettings:
     return load_part(source, os.environ, "spool").spool
 
 
-def _inspect(
-    inspector: Inspector, spool: Path, file: Path, title: str | None
-) -> dict[str, Any]:
+def _inspect(inspector: Inspector, spool: Path, file: Path, title: str | None) -> dict[str, Any]:
     """Return what the server would do with a file, as `inspect --json` prints it.
 
-    `verdict` is the worst that was found: ok, warning or error. `note` tells how the
-    dataset was found.
+    `verdict` is the worst that was found: ok, warning or error. `note` tells how the dataset was
+    found.
     """
     path, note = _server_path(inspector.catalogue, spool, file, title)
     record: dict[str, Any] = {"file": display(os.fsencode(file)), "verdict": "error"}

@@ -1,7 +1,7 @@
 """The command line: arguments in, exit codes out. Other modules do the work.
 
-Exit codes: 0 done; 1 it ran and something is undelivered or wrong; 2 usage; 70
-internal; 75 another instance holds the journal; 78 configuration.
+Exit codes: 0 done; 1 it ran and something is undelivered or wrong; 2 usage; 70 internal; 75 another
+instance holds the journal; 78 configuration.
 """
 
 import time
@@ -61,18 +61,13 @@ class _Commands(click.Group):
         formatter: click.HelpFormatter,
     ) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl(
-                [(name, entry.help or "") for name, entry in self.commands.items()]
-            )
+            formatter.write_dl([(name, entry.help or "") for name, entry in self.commands.items()])
 
 
 @click.group(
-    cls=_Commands,
-    context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
+    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True}
 )
-@click.version_option(
-    __version__, message="%(prog)s %(version)s", help="Show the version."
-)
+@click.version_option(__version__, message="%(prog)s %(version)s", help="Show the version.")
 def command() -> None:
     """Deliver every zip in the watched folder to the emission bucket."""
 
@@ -89,9 +84,7 @@ def run(config: Path | None) -> int:
 
 @command.command()
 @_config
-@click.option(
-    "--wait", default=ONCE_WAIT, help="Stop after this time without progress."
-)
+@click.option("--wait", default=ONCE_WAIT, help="Stop after this time without progress.")
 def once(config: Path | None, wait: str) -> int:
     """Deliver every complete file, then exit: 0 if nothing is left, 1 if not."""
     hold_hangup()
@@ -129,9 +122,7 @@ def status(config: Path | None, *, as_json: bool, check: bool) -> int:
 @_state
 @click.option("--skipped", is_flag=True, help="The files that emitterd does not send.")
 @_json
-def list_entries(
-    config: Path | None, state: State | None, *, skipped: bool, as_json: bool
-) -> int:
+def list_entries(config: Path | None, state: State | None, *, skipped: bool, as_json: bool) -> int:
     """List the entries of the journal, or the files that emitterd skips."""
     if skipped and state is not None:
         raise click.BadParameter("--skipped lists files of the folder: no --state")
@@ -158,9 +149,7 @@ def explain(path: str, config: Path | None, *, as_json: bool) -> int:
 @click.option("--since", help="Such as 2026-11-24, 2026-11-24T06:00+05:30, or 24h.")
 @_json
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
-def receipts(
-    config: Path | None, since: str | None, *, as_json: bool, as_csv: bool
-) -> int:
+def receipts(config: Path | None, since: str | None, *, as_json: bool, as_csv: bool) -> int:
     """Print the receipts, the proof of delivery."""
     from emitterd.cli import show
 
@@ -173,9 +162,7 @@ def receipts(
 
 
 def _operator_command(name: str) -> Callable[..., int]:
-    @click.argument(
-        "paths", nargs=-1, metavar="PATH...", help="A path as in the log, or absolute."
-    )
+    @click.argument("paths", nargs=-1, metavar="PATH...", help="A path as in the log, or absolute.")
     @_config
     @click.option("--all", "every", is_flag=True, help="All files in the given state.")
     @_state
@@ -222,12 +209,7 @@ def rebuild(config: Path | None) -> int:
 @click.option("--full", is_flag=True, help="Check every row.")
 @_json
 def inspect(
-    files: tuple[Path, ...],
-    config: Path | None,
-    dataset: str | None,
-    *,
-    full: bool,
-    as_json: bool,
+    files: tuple[Path, ...], config: Path | None, dataset: str | None, *, full: bool, as_json: bool
 ) -> int:
     """Check zips, in any folder, against what the server accepts."""
     from emitterd.cli import inspect as producers
@@ -239,10 +221,7 @@ def inspect(
 @click.argument("directory", type=PATH, help="The folder to watch.")
 @click.option("--from-client", type=PATH, help="Read upstream's config.py.")
 @click.option(
-    "--output",
-    type=PATH,
-    default="emitter.yaml",
-    help="The configuration file to write.",
+    "--output", type=PATH, default="emitter.yaml", help="The configuration file to write."
 )
 def init(directory: Path, from_client: Path | None, output: Path) -> int:
     """Create the folder, its dataset folders and a commented configuration."""
@@ -262,15 +241,10 @@ def explain_error(code: str | None, *, as_json: bool) -> int:
 
 
 @command.command()
-@click.option(
-    "--directory", type=PATH, default="rehearsal", help="The folder for objects."
-)
+@click.option("--directory", type=PATH, default="rehearsal", help="The folder for objects.")
 @click.option("--host", default="127.0.0.1", help="The address to listen on.")
 @click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    default=8642,
-    help="The port; 0 selects a free one.",
+    "--port", type=click.IntRange(0, 65535), default=8642, help="The port; 0 selects a free one."
 )
 @click.option("--username", default="emission", help="The user of the login.")
 @click.option("--password", default="rehearsal", help="The password of the login.")
@@ -281,9 +255,7 @@ def explain_error(code: str | None, *, as_json: bool) -> int:
     show_default=False,
     help="Faults: name[:probability[:parameter]] or name@count, …",
 )
-@click.option(
-    "--latency", default="0s", help="The wait before each answer, such as 50ms."
-)
+@click.option("--latency", default="0s", help="The wait before each answer, such as 50ms.")
 @click.option("--faults", is_flag=True, help="List the faults.")
 def rehearse(
     *,

@@ -13,12 +13,7 @@ from emitterd.errors import JournalError, JournalLocked
 from emitterd.housekeeping.recovery import RebuildReport
 from emitterd.housekeeping.recovery import rebuild as rebuild_journal
 from emitterd.journal.journal import Journal
-from emitterd.journal.operations import (
-    Operation,
-    OperationReport,
-    OperationRequest,
-    Operations,
-)
+from emitterd.journal.operations import Operation, OperationReport, OperationRequest, Operations
 from emitterd.journal.reader import JournalReader
 from emitterd.model import State
 from emitterd.monitoring.explain import OutsideSpool, locate
@@ -28,10 +23,7 @@ from emitterd.spool.folder import Spool
 
 
 def operate(
-    config: Path | None,
-    operation: Operation,
-    names: Sequence[str],
-    state: State | None,
+    config: Path | None, operation: Operation, names: Sequence[str], state: State | None
 ) -> int:
     """Apply an operation to paths, or to all in a state; 1 if one was refused."""
     settings = load_part(find(config, os.environ), os.environ, "journal", "spool")

@@ -14,13 +14,7 @@ from typing import TYPE_CHECKING, Any, Self, TextIO
 
 import click
 
-from emitterd.errors import (
-    ConfigError,
-    IllegalTransition,
-    JournalError,
-    JournalFull,
-    JournalLocked,
-)
+from emitterd.errors import ConfigError, IllegalTransition, JournalError, JournalFull, JournalLocked
 from emitterd.journal.operations import Operation, OperationReport, OperationResult
 from emitterd.model import Entry, State
 from emitterd.text import display, printable
@@ -93,14 +87,11 @@ def console(*, error: bool = False) -> "Console":
     return Console(stderr=error, highlight=False, soft_wrap=not stream.isatty())
 
 
-def print_table(
-    rows: Iterable[Sequence[str]],
-    heads: Sequence[str] = (),
-) -> None:
+def print_table(rows: Iterable[Sequence[str]], heads: Sequence[str] = ()) -> None:
     """Print rows of plain text.
 
-    rich lays tables out for a terminal, which is slow; elsewhere columns are aligned
-    and nothing else.
+    rich lays tables out for a terminal, which is slow; elsewhere columns are aligned and nothing
+    else.
     """
     rest = iter(rows)
     print_page = _print_rich if sys.stdout.isatty() else _print_plain
@@ -115,10 +106,7 @@ def _print_rich(page: Sequence[Sequence[str]], heads: Sequence[str]) -> None:
     table = Table(box=None, pad_edge=False, show_header=bool(heads))
     for head in heads:
         table.add_column(
-            head,
-            justify="right" if head in RIGHT else "left",
-            overflow="fold",
-            header_style="bold",
+            head, justify="right" if head in RIGHT else "left", overflow="fold", header_style="bold"
         )
     for row in page:
         table.add_row(*(_coloured(escape(cell)) for cell in row))
@@ -163,8 +151,7 @@ def print_status(status: Mapping[str, Any]) -> None:
     """Print the record of `status --json` for people."""
     eta_s = status["eta_s"]
     outages = [
-        f"{stage['stage']} down since {stage['since']}: {stage['error']}"
-        f" {stage['reason']}"
+        f"{stage['stage']} down since {stage['since']}: {stage['error']} {stage['reason']}"
         for stage in status["destination"].get("stages", [])
     ]
     print_table(
@@ -198,10 +185,7 @@ def print_entries(entries: Iterable[Mapping[str, Any]]) -> None:
 
 def print_receipts(receipts: Iterable[Mapping[str, Any]]) -> None:
     """Print the proof of delivery."""
-    rows = (
-        (row["path"], format_size(row["bytes"]), row["etag"], row["key"])
-        for row in receipts
-    )
+    rows = ((row["path"], format_size(row["bytes"]), row["etag"], row["key"]) for row in receipts)
     print_table(rows, ("path", "size", "etag (MD5)", "key"))
 
 
@@ -376,8 +360,8 @@ def report_errors(work: Callable[[], int]) -> int:
 def stopped_by(error: OSError) -> int:
     """Report the system error that stopped a command; return the exit code.
 
-    Discards what standard output cannot take: Python would try again to write it when
-    it exits, and end with 120.
+    Discards what standard output cannot take: Python would try again to write it when it exits, and
+    end with 120.
     """
     reason = error.strerror or error
     problem = f"cannot go on: {reason}"

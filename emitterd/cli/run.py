@@ -35,9 +35,7 @@ def once(config: Path | None, wait_s: float) -> int:
     if left:
         print_undelivered(left)
     if left and (down := daemon.down()) is not None:
-        complain(
-            f"the destination is down: {down.code} {down.reason}", f"  {down.remedy}"
-        )
+        complain(f"the destination is down: {down.code} {down.reason}", f"  {down.remedy}")
     return code
 
 

@@ -1,7 +1,7 @@
 """The commands that only read: `status`, `list`, `receipts` and `explain`.
 
-They need no daemon, and do not disturb a running one. Each function returns the exit
-code. The columns and the layout of all tables: `output`.
+They need no daemon, and do not disturb a running one. Each function returns the exit code. The
+columns and the layout of all tables: `output`.
 """
 
 import csv
@@ -33,12 +33,7 @@ from emitterd.config.sources import find
 from emitterd.journal.reader import JournalReader
 from emitterd.model import State
 from emitterd.monitoring.alarms import judge, queue_alarms, unnoted_alarms
-from emitterd.monitoring.status import (
-    check_line,
-    health_record,
-    queue_status,
-    status_record,
-)
+from emitterd.monitoring.status import check_line, health_record, queue_status, status_record
 from emitterd.text import display, printable
 
 if TYPE_CHECKING:
@@ -141,9 +136,7 @@ def explain_path(config: Path | None, text: str, *, as_json: bool) -> int:
 
 
 @contextmanager
-def _open_sources(
-    config: Path | None,
-) -> Iterator[tuple["FileStatusReader", JournalReader]]:
+def _open_sources(config: Path | None) -> Iterator[tuple["FileStatusReader", JournalReader]]:
     from emitterd.intake.file_status import FileStatusReader
     from emitterd.spool.folder import Spool, ignore_lease_breaks
     from emitterd.spool.selection import Selection

@@ -1,8 +1,8 @@
 """The emission protocol: log in, ask for a grant, post the file to the bucket.
 
-One call is one attempt. A failure raises `DeliveryError`, which tells the journal what
-to do; a call never waits longer than its time limits.
-Source: cQube's views.py and client.py, versions 1.0 to 4.1.
+One call is one attempt. A failure raises `DeliveryError`, which tells the journal what to do; a
+call never waits longer than its time limits. Source: cQube's views.py and client.py, versions 1.0
+to 4.1.
 """
 
 import time
@@ -49,8 +49,8 @@ _NO_URL = frozenset(
     {Code.FORBIDDEN, Code.NOT_AN_EMISSION_API, Code.TOKEN_REFUSED}
     | {Code.REQUEST_REFUSED, Code.MALFORMED_ANSWER}
 )
-"""How an API refuses `download_url`: it has none (cQube 1.0), not for this user (1.1 to
-1.6), or not for this key."""
+"""How an API refuses `download_url`: it has none (cQube 1.0), not for this user (1.1 to 1.6), or
+not for this key."""
 
 
 class EmissionClient:
@@ -68,8 +68,8 @@ class EmissionClient:
     ) -> None:
         """Send nothing yet.
 
-        `insecure` allows a grant over http from an API over https. `lockouts` keeps
-        refused logins from run to run, so that a restart does not try them again.
+        `insecure` allows a grant over http from an API over https. `lockouts` keeps refused logins
+        from run to run, so that a restart does not try them again.
         """
         self._http = http
         self._url = url.rstrip("/")
@@ -122,17 +122,13 @@ class EmissionClient:
         )
 
     def deliver(
-        self,
-        grant: Grant,
-        file: IO[bytes],
-        fingerprint: Fingerprint,
-        on_sent: OnSent | None = None,
+        self, grant: Grant, file: IO[bytes], fingerprint: Fingerprint, on_sent: OnSent | None = None
     ) -> Receipt:
         """Post the file to its pinned key and return the bucket's receipt.
 
-        `on_sent` is called with the size in bytes of each part that a socket took: of
-        the file, and of the form around it. Raises `DeliveryError`, and `FileError`
-        where the file changed meanwhile.
+        `on_sent` is called with the size in bytes of each part that a socket took: of the file, and
+        of the form around it. Raises `DeliveryError`, and `FileError` where the file changed
+        meanwhile.
         """
 
         def post(url: str) -> tuple[Response, Body]:
@@ -159,8 +155,8 @@ class EmissionClient:
     def look_up(self, grant: Grant) -> StoredObject:
         """Return the object that the bucket has under a grant's key.
 
-        Raises `NotConfirmed` where there is none, or where nobody can tell; and
-        `DeliveryError` where a later try may succeed.
+        Raises `NotConfirmed` where there is none, or where nobody can tell; and `DeliveryError`
+        where a later try may succeed.
         """
         url = self._download_url(grant)
         # The API must not make this host fetch a url of the local network.
@@ -171,9 +167,7 @@ class EmissionClient:
         if not grants.related(url, grant.url):
             raise _unknown("download_url: its url leads to another place than the POST")
         with as_delivery_errors(RequestKind.BUCKET):
-            answer = self._http.request(
-                "GET", url, FIRST_BYTE, limit_bytes=BUCKET_ANSWER_MAX_BYTES
-            )
+            answer = self._http.request("GET", url, FIRST_BYTE, limit_bytes=BUCKET_ANSWER_MAX_BYTES)
         return stored(answer.status, answer.headers, answer.body)
 
     def _download_url(self, grant: Grant) -> str:
@@ -215,15 +209,11 @@ class EmissionClient:
         raise DeliveryError(Decision.PAUSE, Code.TOKEN_REFUSED, error.reason)
 
 
-def _receipt(
-    grant: Grant, answer: Response, body: Body, fingerprint: Fingerprint
-) -> Receipt:
+def _receipt(grant: Grant, answer: Response, body: Body, fingerprint: Fingerprint) -> Receipt:
     # The object cannot have bytes that were never sent.
     if not body.sent:
         raise DeliveryError(
-            Decision.DEFER,
-            Code.CONNECTION_LOST,
-            "the bucket answered before it had the whole body",
+            Decision.DEFER, Code.CONNECTION_LOST, "the bucket answered before it had the whole body"
         )
     etag, md5 = etag_of(answer.headers)
     # Ambiguous: an object with other bytes exists. The retry overwrites it.
@@ -250,8 +240,4 @@ def _unknown(reason: str) -> NotConfirmed:
 
 def _is_brief(error: BaseException) -> bool:
     # A server that names a time in `Retry-After` does not want a retry in seconds.
-    return (
-        isinstance(error, DeliveryError)
-        and error.code in _BRIEF
-        and error.retry_after_s is None
-    )
+    return isinstance(error, DeliveryError) and error.code in _BRIEF and error.retry_after_s is None

@@ -1,11 +1,11 @@
 """The bandwidth that all uploads share.
 
-`Pacer` is a clock of bytes: it counts what the limit has let through since the start.
-An upload asks for one slice at a time. The slice gets the next place on that clock, and
-may be sent once the clock has reached its place. So uploads alternate: a small file
-waits for one slice of each other upload, never for the rest of a large file. A new
-limit begins a new era: uploads that wait ask again, for a slice of the new size.
-Source: Zhang, "VirtualClock", SIGCOMM 1990, with one place for each slice.
+`Pacer` is a clock of bytes: it counts what the limit has let through since the start. An upload
+asks for one slice at a time. The slice gets the next place on that clock, and may be sent once the
+clock has reached its place. So uploads alternate: a small file waits for one slice of each other
+upload, never for the rest of a large file. A new limit begins a new era: uploads that wait ask
+again, for a slice of the new size. Source: Zhang, "VirtualClock", SIGCOMM 1990, with one place for
+each slice.
 """
 
 import threading
@@ -16,8 +16,8 @@ from typing import NamedTuple
 from emitterd.client.timetable import Timetable
 
 SLICE_S = 0.05
-"""A slice is what the limit lets through in this time: smooth on the line, and no more
-than 20 sends a second."""
+"""A slice is what the limit lets through in this time: smooth on the line, and no more than 20
+sends a second."""
 
 SLICE_LEAST_BYTES = 1536
 """A slice fills a packet, however low the limit."""
@@ -26,8 +26,7 @@ BURST_SLICES = 2
 """What may be sent at once after a pause. It makes up for threads that wake up late."""
 
 CHECK_S = 0.25
-"""How often an upload that waits checks for a stop, and for the limit of the time of
-day."""
+"""How often an upload that waits checks for a stop, and for the limit of the time of day."""
 
 
 class Slice(NamedTuple):
@@ -73,8 +72,7 @@ class Pacer:
         """Return how long a slice of this era must wait, in seconds."""
         self._advance(now)
         left_bytes = piece.place - self._passed
-        # Rounding may leave a fraction of a byte, whose wait would round to no time and
-        # never end.
+        # Rounding may leave a fraction of a byte, whose wait would round to no time and never end.
         if self.rate is None or left_bytes < 1:
             return 0.0
         return left_bytes / self.rate

@@ -1,9 +1,9 @@
 """The body of a presigned POST: all fields first, the file last, streamed from disk.
 
-emitterd reads the file once, and computes both digests while it sends. Before the
-closing boundary it compares the open file with the version that was admitted. If the
-file changed, the body stays unfinished, and the bucket stores nothing.
-Source: RFC 7578, and "POST Object" of the Amazon S3 API reference.
+emitterd reads the file once, and computes both digests while it sends. Before the closing boundary
+it compares the open file with the version that was admitted. If the file changed, the body stays
+unfinished, and the bucket stores nothing. Source: RFC 7578, and "POST Object" of the Amazon S3 API
+reference.
 """
 
 import os
@@ -18,9 +18,9 @@ from emitterd.model import Fingerprint
 from emitterd.spool.hashing import Hashing
 
 CHUNK_BYTES = 512 * 1024
-"""Measured: httpx sends 0.7 to 0.9 GB/s in its own chunks of 64 KiB, and 1.4 to 2.0
-GB/s in chunks of 256 KiB to 1 MiB. A reused buffer would gain nothing, because h11
-copies everything but `bytes`."""
+"""Measured: httpx sends 0.7 to 0.9 GB/s in its own chunks of 64 KiB, and 1.4 to 2.0 GB/s in chunks
+of 256 KiB to 1 MiB. A reused buffer would gain nothing, because h11 copies everything but
+`bytes`."""
 
 
 OnSent = Callable[[int], None]
@@ -80,8 +80,8 @@ class Body:
         stat = os.fstat(self._file.fileno())
         if left or not self._expected.same_bytes(Fingerprint.of(stat), stat.st_nlink):
             raise FileError("the file changed while it was sent", code=Code.CHANGED)
-        # Set before the last bytes go out: if the connection breaks in them, the bucket
-        # may have them.
+        # Set before the last bytes go out: if the connection breaks in them, the bucket may have
+        # them.
         self.sent = True
         yield pending + self._tail
         reach(Point.BODY_SENT)
@@ -95,6 +95,5 @@ def _field(boundary: str, name: str, value: str) -> bytes:
     # RFC 7578 section 4.2: a quote or a line break in a name is percent-encoded.
     quoted = name.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
     return (
-        f"--{boundary}\r\nContent-Disposition: form-data;"
-        f' name="{quoted}"\r\n\r\n{value}\r\n'
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{quoted}"\r\n\r\n{value}\r\n'
     ).encode()

@@ -21,8 +21,8 @@ GRANT_LIFETIME_S = 3600.0
 """What upstream's server gives (boto3 `ExpiresIn`), where the policy does not say."""
 
 EXPIRY_MARGIN_S = 30.0
-"""A grant this close to its end is not used. The bucket checks the policy when it
-begins to read, which on a slow line is some time after the request began."""
+"""A grant this close to its end is not used. The bucket checks the policy when it begins to read,
+which on a slow line is some time after the request began."""
 
 ANSWER_MAX_BYTES = 256 * 1024
 
@@ -35,9 +35,9 @@ _PERCENT = {0xDC00 + byte: f"%{byte:02X}" for byte in range(0x80, 0x100)} | {
 def remote_name(path: bytes) -> str:
     """Return the name for which emitterd asks the server for a grant.
 
-    The path relative to the watched folder, with `/`: the server routes by it. JSON
-    cannot hold bytes that are not UTF-8, and control characters would break lines
-    wherever the key is listed: both are percent-encoded.
+    The path relative to the watched folder, with `/`: the server routes by it. JSON cannot hold
+    bytes that are not UTF-8, and control characters would break lines wherever the key is listed:
+    both are percent-encoded.
     """
     text = path.decode("utf-8", "surrogateescape")
     escaped = text.translate(_PERCENT)
@@ -52,8 +52,8 @@ def parse(
 ) -> Grant:
     """Return the grant in an answer of the emission API.
 
-    `served_at` is the answer's `Date` header in seconds since the epoch. The grant's
-    end is counted from it, so a wrong clock here does not matter.
+    `served_at` is the answer's `Date` header in seconds since the epoch. The grant's end is counted
+    from it, so a wrong clock here does not matter.
 
     Raises `DeliveryError` (PAUSE) where this is no grant, or its url is not allowed.
     """
@@ -83,13 +83,11 @@ def malformed(problem: str) -> DeliveryError:
     return DeliveryError(Decision.PAUSE, Code.MALFORMED_ANSWER, reason)
 
 
-def check_url(
-    url: str, *, api_url: str, insecure: bool, code: Code = Code.HOSTILE_GRANT
-) -> None:
+def check_url(url: str, *, api_url: str, insecure: bool, code: Code = Code.HOSTILE_GRANT) -> None:
     """Raise `DeliveryError` where nothing must be sent to `url`.
 
-    Refused: schemes other than http(s); http where the API itself is https; and the
-    addresses of this host and of its link (cloud metadata) for an API elsewhere.
+    Refused: schemes other than http(s); http where the API itself is https; and the addresses of
+    this host and of its link (cloud metadata) for an API elsewhere.
     """
     target, api = _split(url, code), _split(api_url, code)
     if target.scheme not in {"http", "https"} or not target.hostname:
@@ -102,21 +100,16 @@ def check_url(
     if (of_link and address != _address(api_host)) or (
         _is_inward(target.hostname) and not _is_inward(api_host)
     ):
-        raise DeliveryError(
-            Decision.PAUSE, code, "its url leads back to this host or link"
-        )
+        raise DeliveryError(Decision.PAUSE, code, "its url leads back to this host or link")
 
 
 def _split(url: str, code: Code) -> SplitResult:
     try:
-        # `urlsplit` drops tabs and line breaks, so it may see another host than the
-        # HTTP client.
+        # `urlsplit` drops tabs and line breaks, so it may see another host than the HTTP client.
         parts = urlsplit(url)
         valid = url.isprintable() and url.isascii() and parts.port != 0
     except ValueError as error:
-        raise DeliveryError(
-            Decision.PAUSE, code, f"its url is none: {error}"
-        ) from error
+        raise DeliveryError(Decision.PAUSE, code, f"its url is none: {error}") from error
     if not valid:
         raise DeliveryError(Decision.PAUSE, code, "its url is none")
     return parts
@@ -174,10 +167,9 @@ def _policy(encoded: str) -> dict[str, Any]:
 def redirected(url: str, location: str, *, api_url: str, insecure: bool) -> str:
     """Return the url that a redirect of `url` to `location` leads to.
 
-    Raises `DeliveryError` where the body must not follow.
-    Followed: the same host, or https within the same registered domain. The global host
-    of a new bucket answers 307 to its regional host until DNS has settled; the signed
-    policy does not contain the host.
+    Raises `DeliveryError` where the body must not follow. Followed: the same host, or https within
+    the same registered domain. The global host of a new bucket answers 307 to its regional host
+    until DNS has settled; the signed policy does not contain the host.
     """
     # A `location` that is no url fails the check.
     with suppress(ValueError):

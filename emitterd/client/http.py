@@ -1,7 +1,7 @@
 """One HTTP request, its answer bounded in size: the only module that knows httpx.
 
-httpx parses urls and builds requests. Its client is not used: that follows redirects,
-keeps cookies, takes credentials out of urls, and a fifth of a small request's time.
+httpx parses urls and builds requests. Its client is not used: that follows redirects, keeps
+cookies, takes credentials out of urls, and a fifth of a small request's time.
 """
 
 import ssl
@@ -59,24 +59,22 @@ class HttpClient:
     ) -> None:
         """Connect to nothing yet.
 
-        `proxy`: an http:// proxy for everything. Without it the environment's
-        HTTPS_PROXY, HTTP_PROXY and NO_PROXY apply. `shutdown.now` ends requests under
-        way. `bandwidth`: what bodies share; the API's small requests do not count.
-        `trace` is called with the events of httpcore's trace extension.
+        `proxy`: an http:// proxy for everything. Without it the environment's HTTPS_PROXY,
+        HTTP_PROXY and NO_PROXY apply. `shutdown.now` ends requests under way. `bandwidth`: what
+        bodies share; the API's small requests do not count. `trace` is called with the events of
+        httpcore's trace extension.
         """
         self._throttle = Throttle()
         self.apply_settings(limits, bandwidth)
         self._shutdown = shutdown
         self._configured_proxy = proxy
         self._pools = Pools(tls, trace)
-        # There are hardly ever other urls than API and bucket. To parse them, and to
-        # read the environment, takes longer than the rest of a request.
+        # There are hardly ever other urls than API and bucket. To parse them, and to read the
+        # environment, takes longer than the rest of a request.
         self._parse_url = lru_cache(CACHED_URLS)(httpx.URL)
         self._find_proxy = lru_cache(CACHED_URLS)(self._proxy_of)
 
-    def apply_settings(
-        self, limits: TransferLimits, bandwidth: Timetable | None
-    ) -> None:
+    def apply_settings(self, limits: TransferLimits, bandwidth: Timetable | None) -> None:
         """Use this bandwidth at once, and the limits for requests that begin later."""
         self._limits = limits
         self._throttle.apply_timetable(bandwidth)
@@ -92,8 +90,8 @@ class HttpClient:
     ) -> Response:
         """Send one request and return its answer, whatever its status.
 
-        Raises `TransportError` where no answer came, `Stopped` where the daemon stops,
-        and what the body raises.
+        Raises `TransportError` where no answer came, `Stopped` where the daemon stops, and what the
+        body raises.
         """
         parsed, proxy = self._route(url)
         host = parsed.netloc.decode("ascii")
@@ -173,8 +171,5 @@ def _environment_proxy(scheme: str, host: str) -> str | None:
     # curl and httpx also take a proxy without a scheme for http.
     proxy = proxy if "://" in proxy else f"http://{proxy}"
     if not proxy.startswith("http://"):
-        raise TransportError(
-            Code.PROXY,
-            f"a proxy that is not http: {httpx.URL(proxy).scheme}",
-        )
+        raise TransportError(Code.PROXY, f"a proxy that is not http: {httpx.URL(proxy).scheme}")
     return proxy

@@ -1,16 +1,15 @@
 """What the bucket has under the key of a body whose answer was lost.
 
-Asked once the pinned grant has ended, before another grant would give a second key.
-Only a complete object confirms a delivery. An absent object proves nothing: the server
-takes objects out of the bucket as soon as it has read them.
+Asked once the pinned grant has ended, before another grant would give a second key. Only a complete
+object confirms a delivery. An absent object proves nothing: the server takes objects out of the
+bucket as soon as it has read them.
 
-`found`: an object of the file's size, and its ETag is the file's MD5. Without an MD5
-(KMS) the size is enough if the key has the server's time stamp. `absent`: the entry
-stays ambiguous and gets a new grant. `other`: other content. `unknown`: no answer, or
-the server has no `download_url` (cQube 1.0; 1.1 to 1.6 give it to administrators only).
-A temporary failure defers the file. A grant older than 6 hours counts as `unknown`, so
-that a bucket that cannot be read does not block the file.
-Source: cQube's use of the bucket, and GET Object of the Amazon S3 API reference.
+`found`: an object of the file's size, and its ETag is the file's MD5. Without an MD5 (KMS) the size
+is enough if the key has the server's time stamp. `absent`: the entry stays ambiguous and gets a new
+grant. `other`: other content. `unknown`: no answer, or the server has no `download_url` (cQube 1.0;
+1.1 to 1.6 give it to administrators only). A temporary failure defers the file. A grant older than
+6 hours counts as `unknown`, so that a bucket that cannot be read does not block the file. Source:
+cQube's use of the bucket, and GET Object of the Amazon S3 API reference.
 """
 
 import re
@@ -61,36 +60,32 @@ class StoredObject:
     def verify(self, md5: bytes, *, shared_key: bool) -> bool:
         """Return whether the ETag proves that the object has this MD5.
 
-        `shared_key`: all versions of the path have this key, because the server stamps
-        none. Raises `NotConfirmed` where the object is, or may be, another version.
+        `shared_key`: all versions of the path have this key, because the server stamps none. Raises
+        `NotConfirmed` where the object is, or may be, another version.
         """
         if self.md5 is not None and self.md5 != md5.hex():
             raise NotConfirmed(
-                Confirmation.OTHER,
-                f"an object of MD5 {self.md5} is there, not of {md5.hex()}",
+                Confirmation.OTHER, f"an object of MD5 {self.md5} is there, not of {md5.hex()}"
             )
         if self.md5 is None and shared_key:
-            raise NotConfirmed(
-                Confirmation.UNKNOWN, "an object whose ETag is no MD5 may be any"
-            )
+            raise NotConfirmed(Confirmation.UNKNOWN, "an object whose ETag is no MD5 may be any")
         return self.md5 is not None
 
 
 def stored(status: int, headers: Mapping[str, str], body: bytes) -> StoredObject:
     """Return the object that the answer to a GET of its first byte describes.
 
-    The keys of `headers` are lower-case names. Raises `NotConfirmed` where it describes
-    none, and `DeliveryError` for a temporary failure.
+    The keys of `headers` are lower-case names. Raises `NotConfirmed` where it describes none, and
+    `DeliveryError` for a temporary failure.
     """
     size_bytes = _object_size(status, headers)
     if size_bytes is not None and headers.get("etag"):
         return StoredObject(size_bytes, *etag_of(headers))
-    # To a caller that may not list the bucket S3 answers 403 for a missing key. Only
-    # its own NoSuchKey proves that the object is not there.
+    # To a caller that may not list the bucket S3 answers 403 for a missing key. Only its own
+    # NoSuchKey proves that the object is not there.
     if status == _NOT_FOUND and s3_code(body) == "NoSuchKey":
         raise NotConfirmed(
-            Confirmation.ABSENT,
-            "no such object: it was never stored, or the server has taken it",
+            Confirmation.ABSENT, "no such object: it was never stored, or the server has taken it"
         )
     error = bucket_error(status, headers, body)
     if error is not None and status in _TEMPORARY:

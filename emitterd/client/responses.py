@@ -1,8 +1,7 @@
 """What an answer, or the lack of one, means: the whole retry table in one place.
 
-An answer that nobody knows is taken for a temporary failure. emitterd rejects a file
-only where a retry of this file cannot succeed.
-Source: "Error responses" of the Amazon S3 API reference.
+An answer that nobody knows is taken for a temporary failure. emitterd rejects a file only where a
+retry of this file cannot succeed. Source: "Error responses" of the Amazon S3 API reference.
 """
 
 import email.utils
@@ -27,8 +26,7 @@ class RequestKind(StrEnum):
     @property
     def stage(self) -> Stage:
         """The stage of an attempt that this request belongs to."""
-        # A download url needs the same API and token as a grant, so what stops one
-        # stops the other.
+        # A download url needs the same API and token as a grant, so what stops one stops the other.
         stages = {RequestKind.LOGIN: Stage.LOGIN, RequestKind.BUCKET: Stage.BUCKET}
         return stages.get(self, Stage.GRANT)
 
@@ -86,8 +84,7 @@ _TLS_MISMATCH = {
     b"The SSL certificate error": "refuses the client certificate",
     b"The plain HTTP request was sent to HTTPS port": "speaks https here, not http",
 }
-"""What nginx answers with 400 in front of the API. Source: its file
-ngx_http_special_response.c."""
+"""What nginx answers with 400 in front of the API. Source: its file ngx_http_special_response.c."""
 
 # An internal error, or the timeout of a gateway, may come after the object is stored.
 _MAYBE_STORED = frozenset({500, 502, 504})
@@ -112,24 +109,18 @@ def api_error(
     if status >= 500:  # noqa: PLR2004  5xx
         decision, code = Decision.PAUSE, Code.API_TROUBLE
     reason = f"{request} answered {status}{_s3_message(body)}"
-    # Read as the API's own 400, this answer would reject every file, although none of
-    # them is wrong.
+    # Read as the API's own 400, this answer would reject every file, although none of them is
+    # wrong.
     mismatch = next((text for mark, text in _TLS_MISMATCH.items() if mark in body), "")
     if status == 400 and mismatch:  # noqa: PLR2004
         decision, code = Decision.PAUSE, Code.TLS
         reason = f"{request}: the server {mismatch}"
     return DeliveryError(
-        decision,
-        code,
-        reason,
-        stage=request.stage,
-        retry_after_s=retry_after_s(headers),
+        decision, code, reason, stage=request.stage, retry_after_s=retry_after_s(headers)
     )
 
 
-def bucket_error(
-    status: int, headers: Mapping[str, str], body: bytes
-) -> DeliveryError | None:
+def bucket_error(status: int, headers: Mapping[str, str], body: bytes) -> DeliveryError | None:
     """Return what the bucket's answer to a whole or partial body means.
 
     None for a success: one of S3's statuses, and an ETag.
@@ -165,8 +156,8 @@ def bucket_error(
 def etag_of(headers: Mapping[str, str]) -> tuple[str, str | None]:
     """Return the ETag, and the MD5 in hex where the ETag is one."""
     etag = headers["etag"].removeprefix("W/").strip('"')
-    # Encrypted with a key of KMS or of the customer, an object has an ETag that looks
-    # like an MD5 and is none.
+    # Encrypted with a key of KMS or of the customer, an object has an ETag that looks like an MD5
+    # and is none.
     encrypted = f"{_ENCRYPTION}-customer-algorithm" in headers or headers.get(
         _ENCRYPTION, ""
     ).startswith("aws:kms")
@@ -180,9 +171,7 @@ def s3_code(body: bytes) -> str:
 
 
 @contextmanager
-def as_delivery_errors(
-    request: RequestKind, body: Body | None = None
-) -> Iterator[None]:
+def as_delivery_errors(request: RequestKind, body: Body | None = None) -> Iterator[None]:
     """Raise `DeliveryError` in place of `TransportError` and `Stopped`.
 
     `body`: the one that is sent; once it is `sent`, the object may be in the bucket.
@@ -191,9 +180,7 @@ def as_delivery_errors(
         yield
     except TransportError as error:
         sent = body is not None and body.sent
-        raise transport_error(
-            request, error.code, str(error), body_sent=sent
-        ) from error
+        raise transport_error(request, error.code, str(error), body_sent=sent) from error
     except Stopped as error:
         raise interrupted(ambiguous=body is not None and body.sent) from error
 
@@ -213,8 +200,8 @@ def transport_error(
             f"no answer after the whole body: {detail}",
             ambiguous=True,
         )
-    # A line that breaks in a body may do so because of this body. All else would stop
-    # every other file as well.
+    # A line that breaks in a body may do so because of this body. All else would stop every other
+    # file as well.
     file_only = bucket and code in {Code.CONNECTION_LOST, Code.TOO_SLOW}
     return DeliveryError(
         Decision.DEFER if file_only else Decision.PAUSE,
@@ -227,10 +214,7 @@ def transport_error(
 def interrupted(*, ambiguous: bool) -> DeliveryError:
     """Return the error of an attempt that the daemon's stop has ended."""
     return DeliveryError(
-        Decision.INTERRUPT,
-        Code.CONNECTION_LOST,
-        "the daemon is stopping",
-        ambiguous=ambiguous,
+        Decision.INTERRUPT, Code.CONNECTION_LOST, "the daemon is stopping", ambiguous=ambiguous
     )
 
 

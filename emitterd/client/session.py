@@ -1,9 +1,9 @@
 """The login and its token, shared by all workers.
 
-A refused login is not repeated at once. Upstream's Keycloak locks an account after five
-failures, so the wait outlasts the process: a restart or `once` from cron does not
-shorten it. The circuit breaker takes the longer of this wait and its backoff.
-Source: cQube's views.py, versions 1.0 to 4.1.
+A refused login is not repeated at once. Upstream's Keycloak locks an account after five failures,
+so the wait outlasts the process: a restart or `once` from cron does not shorten it. The circuit
+breaker takes the longer of this wait and its backoff. Source: cQube's views.py, versions 1.0 to
+4.1.
 """
 
 import hashlib
@@ -30,8 +30,8 @@ from emitterd.text import iso
 
 LOGIN_FLOOR_S = 60.0
 LOGIN_CEILING_S = 900.0
-"""The first wait after a refused login, and the longest: as long as upstream's Keycloak
-locks an account."""
+"""The first wait after a refused login, and the longest: as long as upstream's Keycloak locks an
+account."""
 
 TOKEN_LIFETIME_S = 300.0
 """Where the login does not name one: Flask-JWT's default, which cQube 1.0 has."""
@@ -46,8 +46,8 @@ log = structlog.get_logger()
 class LoginLockout:
     """How often in a row a login was refused, and when last, in seconds of the epoch.
 
-    `mark` is a salted hash of the account and its password. It tells whether
-    credentials are the same; nobody can compute them from it.
+    `mark` is a salted hash of the account and its password. It tells whether credentials are the
+    same; nobody can compute them from it.
     """
 
     mark: str
@@ -57,9 +57,7 @@ class LoginLockout:
     at: float
 
     @classmethod
-    def after(
-        cls, account: bytes, reason: str, now: float, before: Self | None
-    ) -> Self:
+    def after(cls, account: bytes, reason: str, now: float, before: Self | None) -> Self:
         """Return the lockout after one more refusal; `before`: the account's last."""
         if before is not None:
             return cls(before.mark, before.salt, reason, before.count + 1, now)
@@ -93,11 +91,7 @@ class LoginLockout:
             until = iso(now + wait_s)
             reason += f"; not tried again before {until}, or with another password"
         return DeliveryError(
-            Decision.PAUSE,
-            Code.CREDENTIALS,
-            reason,
-            stage=Stage.LOGIN,
-            retry_after_s=wait_s,
+            Decision.PAUSE, Code.CREDENTIALS, reason, stage=Stage.LOGIN, retry_after_s=wait_s
         )
 
 
@@ -136,25 +130,19 @@ class Session:
     """The token, shared by all workers: one login at a time. Thread-safe."""
 
     def __init__(
-        self,
-        http: HttpClient,
-        url: str,
-        credentials: Credentials,
-        lockouts: LockoutStore | None,
+        self, http: HttpClient, url: str, credentials: Credentials, lockouts: LockoutStore | None
     ) -> None:
         self._http = http
         self._url = url
         self._credentials = credentials
         self._lockouts = lockouts
-        self._lockout = (
-            LoginLockout.read(lockouts.read_fact("login")) if lockouts else None
-        )
+        self._lockout = LoginLockout.read(lockouts.read_fact("login")) if lockouts else None
         self._lock = threading.Lock()
         self._authorization = ""
         self._token_of = credentials
         self._renew_at = 0.0
-        # Only copies of it are raised. A raised exception keeps its frames, one of
-        # which holds the failure before it, and so on without end.
+        # Only copies of it are raised. A raised exception keeps its frames, one of which holds the
+        # failure before it, and so on without end.
         self._last_failure: DeliveryError | None = None
         self.lifetime_s: float | None = None
         """How long the last token lives, in seconds; None for an API key."""
@@ -188,8 +176,8 @@ class Session:
                 if valid and credentials.same_user(self._token_of):
                     return self._authorization
                 if self._last_failure is not failure and self._last_failure is not None:
-                    # Another thread's login failed while this one waited for the lock.
-                    # It counts for both, so that N workers are one failure, not N.
+                    # Another thread's login failed while this one waited for the lock. It counts
+                    # for both, so that N workers are one failure, not N.
                     raise self._last_failure.copy()
                 if self._login(credentials):
                     return self._authorization
@@ -225,8 +213,8 @@ class Session:
         lockout = self._lockout
         before = lockout if lockout and lockout.concerns(account) else None
         now = time.time()
-        # Neither workers that were under way when the login was refused may try again,
-        # nor another run.
+        # Neither workers that were under way when the login was refused may try again, nor another
+        # run.
         if before and before.wait_s(now) > 0:
             raise before.error(now, asked=False)
         try:
@@ -291,11 +279,7 @@ class Session:
 
 
 def post_json(
-    http: HttpClient,
-    request: RequestKind,
-    url: str,
-    body: object,
-    headers: dict[str, str],
+    http: HttpClient, request: RequestKind, url: str, body: object, headers: dict[str, str]
 ) -> Response:
     """Send one request to the API. Raises `DeliveryError` where no answer came."""
     content = json.dumps(body).encode()

@@ -1,9 +1,8 @@
 """Sockets that never wait without bound: httpcore's documented network backend.
 
-httpx's own timeouts count from the last byte. So a server that answers one byte a
-second, or reads one, holds a request without an end. Here a request must send at a
-minimum speed and get its whole answer in time. A stop of the daemon ends it within
-`POLL_S`.
+httpx's own timeouts count from the last byte. So a server that answers one byte a second, or reads
+one, holds a request without an end. Here a request must send at a minimum speed and get its whole
+answer in time. A stop of the daemon ends it within `POLL_S`.
 """
 
 import socket
@@ -31,8 +30,8 @@ JOINED_MAX_BYTES = 64 * 1024
 """A piece below this size is sent together with the head of its request."""
 
 RESOLVER_MAX_S = 60.0
-"""The longest time that the resolver takes: three servers, asked twice, 5 s each, and
-again with a search domain. Source: resolv.conf(5)."""
+"""The longest time that the resolver takes: three servers, asked twice, 5 s each, and again with a
+search domain. Source: resolv.conf(5)."""
 
 ADDRESSES = 8
 """A host may have this many addresses; each gets the whole time to connect."""
@@ -41,8 +40,8 @@ CONNECTIONS = 4
 """The connections of a thread: API, bucket, and where either redirects to."""
 
 KEEPALIVE_S = 10.0
-"""Shorter than on every common server, so that this side closes idle connections. A
-request on a connection that the server is just closing would fail."""
+"""Shorter than on every common server, so that this side closes idle connections. A request on a
+connection that the server is just closing would fail."""
 
 Trace = Callable[[str, dict[str, Any]], None]
 """Gets the name and the details of each step of a request, as httpcore documents."""
@@ -112,12 +111,10 @@ class Deadlines:
     def check_sending(self) -> None:
         """Raise `Stopped`, or `TooSlow` where a whole window went by too slowly."""
         self.check_stop()
-        # A proxy answers CONNECT before the request is sent: the time for the answer
-        # starts again.
+        # A proxy answers CONNECT before the request is sent: the time for the answer starts again.
         self.answer_by = None
         now = time.monotonic()
-        # The window opens at the first byte, so that a long handshake is not taken for
-        # a slow line.
+        # The window opens at the first byte, so that a long handshake is not taken for a slow line.
         if self.window_at is None:
             self.window_at = now
         took_s = now - self.window_at
@@ -149,9 +146,8 @@ class Deadlines:
 class _Stream(httpcore.NetworkStream):
     """A socket that checks the deadlines at least every `POLL_S`.
 
-    It holds back the head of a request until the first piece of the body comes, and
-    sends both at once: a small file is one packet, and wakes the server up once.
-    httpcore would send two.
+    It holds back the head of a request until the first piece of the body comes, and sends both at
+    once: a small file is one packet, and wakes the server up once. httpcore would send two.
     """
 
     def __init__(self, inner: httpcore.NetworkStream) -> None:
@@ -171,9 +167,7 @@ class _Stream(httpcore.NetworkStream):
             with suppress(httpcore.WriteError):
                 self._send(head, deadlines)
         return self._retry_while_blocked(
-            lambda: self._socket.recv(max_bytes),
-            deadlines.check_reading,
-            httpcore.ReadError,
+            lambda: self._socket.recv(max_bytes), deadlines.check_reading, httpcore.ReadError
         )
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002
@@ -248,12 +242,10 @@ class _Backend(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
-        # Neither getaddrinfo nor connect can be interrupted, so this thread tells the
-        # watchdog how long it may be silent.
+        # Neither getaddrinfo nor connect can be interrupted, so this thread tells the watchdog how
+        # long it may be silent.
         heartbeat.silence(RESOLVER_MAX_S + ADDRESSES * (timeout or 0.0))
-        stream = self._inner.connect_tcp(
-            host, port, timeout, local_address, socket_options
-        )
+        stream = self._inner.connect_tcp(host, port, timeout, local_address, socket_options)
         return _Stream(stream)
 
 
@@ -272,8 +264,8 @@ class _ThreadPools(threading.local):
 class Pools:
     """Connections, pooled for each thread and proxy. Thread-safe.
 
-    httpcore checks each connection of a pool twice a request, under a lock. With one
-    pool for 64 workers that took half of the time.
+    httpcore checks each connection of a pool twice a request, under a lock. With one pool for 64
+    workers that took half of the time.
     """
 
     def __init__(self, tls: ssl.SSLContext, trace: Trace | None = None) -> None:
@@ -294,8 +286,8 @@ class Pools:
     ) -> tuple[int, list[tuple[bytes, bytes]], bytearray]:
         """Send a request, directly or through a proxy; `deadlines` bound each wait.
 
-        `url`: scheme, host, port and path. Return status, headers and body. Raises
-        `TransportError` in place of httpcore's errors, and `Stopped`.
+        `url`: scheme, host, port and path. Return status, headers and body. Raises `TransportError`
+        in place of httpcore's errors, and `Stopped`.
         """
         scheme, host, port, target = url
         connect_s = deadlines.limits.connect_s

@@ -1,7 +1,7 @@
 """The bandwidth limit by the time of day. Does no I/O.
 
-The time is local. Where clocks are put forward, a span across the gap is an hour
-shorter that day; where they are put back, an hour longer.
+The time is local. Where clocks are put forward, a span across the gap is an hour shorter that day;
+where they are put back, an hour longer.
 """
 
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ DAY_MIN = 24 * 60
 class TimeSpan:
     """A span of every day, in minutes since midnight, and its limit.
 
-    The end is exclusive. An end that is not after the beginning is on the next day.
-    `limit`: bytes a second, None for none.
+    The end is exclusive. An end that is not after the beginning is on the next day. `limit`: bytes
+    a second, None for none.
     """
 
     begin_min: int

@@ -1,7 +1,7 @@
 """How each kind of value is read from the configuration, and written for people.
 
-Each reader raises `ValueProblem` for a wrong value. No message quotes a URL, because it
-may hold a password.
+Each reader raises `ValueProblem` for a wrong value. No message quotes a URL, because it may hold a
+password.
 """
 
 import os
@@ -18,13 +18,7 @@ from emitterd.delivery.concurrency import MOST
 from emitterd.errors import ValueProblem
 from emitterd.monitoring.endpoint import EXAMPLES, Endpoint
 from emitterd.text import shown
-from emitterd.units import (
-    format_duration,
-    format_size,
-    parse_duration,
-    parse_rate,
-    parse_size,
-)
+from emitterd.units import format_duration, format_size, parse_duration, parse_rate, parse_size
 
 _DIGITS_MAX = 9
 OFF = "off"
@@ -74,9 +68,7 @@ def http_token(value: object) -> str:
     """Read the word before the token in an Authorization header (RFC 9110)."""
     checked = _text(value)
     if not _HTTP_TOKEN.fullmatch(checked):
-        raise ValueProblem(
-            "must be one word of ASCII", "write Bearer, or JWT for cQube 1.0"
-        )
+        raise ValueProblem("must be one word of ASCII", "write Bearer, or JWT for cQube 1.0")
     return checked
 
 
@@ -85,8 +77,7 @@ def emission_url(value: object) -> str:
     parts = _split(value)
     if "@" in parts.netloc:
         raise ValueProblem(
-            "must not carry a user name or password",
-            "give them as username and password_file",
+            "must not carry a user name or password", "give them as username and password_file"
         )
     if parts.scheme not in {"http", "https"}:
         raise ValueProblem("must begin with https://", "write it as https://host/path")
@@ -97,9 +88,7 @@ def proxy(value: object) -> Secret:
     """Read the proxy's URL, which may hold a user name and password."""
     parts = _split(value)
     if parts.scheme != "http" or parts.path not in {"", "/"}:
-        raise ValueProblem(
-            "must be an http:// URL without a path", "write it as http://host:port"
-        )
+        raise ValueProblem("must be an http:// URL without a path", "write it as http://host:port")
     return Secret(urlunsplit(parts).rstrip("/"))
 
 
@@ -124,9 +113,7 @@ def some_patterns(value: object) -> tuple[str, ...]:
     """Read a list of gitignore patterns that is not empty."""
     checked = patterns(value)
     if not checked:
-        raise ValueProblem(
-            "is empty: nothing would be sent", 'write it as ["**/*.zip"]'
-        )
+        raise ValueProblem("is empty: nothing would be sent", 'write it as ["**/*.zip"]')
     return checked
 
 
@@ -191,8 +178,7 @@ def timetable(value: object) -> Timetable:
             raise ValueProblem(f"entry {number} {error}", error.remedy) from None
     if len(rest) > 1:
         raise ValueProblem(
-            "has two limits without from and to",
-            "keep one of them, for the rest of the day",
+            "has two limits without from and to", "keep one of them, for the rest of the day"
         )
     table = Timetable(tuple(spans), rest[0] if rest else None)
     if overlap := table.overlap():
@@ -253,8 +239,7 @@ def _split(value: object) -> SplitResult:
         valid = False
     if not valid or not url.isascii() or not url.isprintable() or set(url) & set(" ?#"):
         raise ValueProblem(
-            "is not a plain URL",
-            "write it as https://host/path, in ASCII, without blanks, ? and #",
+            "is not a plain URL", "write it as https://host/path, in ASCII, without blanks, ? and #"
         )
     return urlsplit(url)
 
@@ -268,9 +253,7 @@ def _time_span(begin: str, end: str, limit: int | None) -> TimeSpan:
     begin_min = _minute(begin)
     end_min = DAY_MIN if end == "24:00" else _minute(end)
     if begin_min == end_min:
-        raise ValueProblem(
-            "ends when it begins", "remove from and to if the limit applies all day"
-        )
+        raise ValueProblem("ends when it begins", "remove from and to if the limit applies all day")
     return TimeSpan(begin_min, end_min or DAY_MIN, limit)
 
 

@@ -14,16 +14,11 @@ from emitterd.spool.selection import Selection
 from emitterd.text import shown
 
 if TYPE_CHECKING:
-    from emitterd.config.settings import (
-        Config,
-        DeliverySettings,
-        EmissionSettings,
-        SpoolSettings,
-    )
+    from emitterd.config.settings import Config, DeliverySettings, EmissionSettings, SpoolSettings
 
 LEAST_BYTES_S = 128
-"""The least bandwidth per worker: a slice every 12 s. Servers end an upload that is
-silent for some 20 s."""
+"""The least bandwidth per worker: a slice every 12 s. Servers end an upload that is silent for some
+20 s."""
 
 _BACKOFF = ("delivery.backoff_initial", "delivery.backoff_max")
 _CERT, _KEY = "emission.client_cert", "emission.client_key"
@@ -33,8 +28,8 @@ _ROOT = "spool.directory"
 def check_all(config: "Config", problems: Problems, *, awaits_folder: bool) -> None:
     """Report what is wrong with values together, and with the files they name.
 
-    A value that has a problem of its own is None. `awaits_folder`: the watched folder
-    may be missing now and appear later.
+    A value that has a problem of its own is None. `awaits_folder`: the watched folder may be
+    missing now and appear later.
     """
     _check_emission(config.emission, problems)
     _check_spool(config.spool, problems, awaits_folder=awaits_folder)
@@ -105,9 +100,7 @@ def _check_files(files: dict[str, Path | None], problems: Problems) -> None:
             problems.report(key, message, "correct the path, or create the file")
 
 
-def _check_spool(
-    spool: "SpoolSettings", problems: Problems, *, awaits_folder: bool
-) -> None:
+def _check_spool(spool: "SpoolSettings", problems: Problems, *, awaits_folder: bool) -> None:
     root = spool.directory
     _check_files({"spool.catalogue_file": spool.catalogue_file}, problems)
     # These functions never raise: a path that fails now may be mounted later.
@@ -149,10 +142,7 @@ def _check_place(place: Path, root: Path, selection: Selection | None) -> None:
 
 
 def _check_delivery(delivery: "DeliverySettings", problems: Problems) -> None:
-    if (
-        problems.valid(*_BACKOFF)
-        and delivery.backoff_initial_s > delivery.backoff_max_s
-    ):
+    if problems.valid(*_BACKOFF) and delivery.backoff_initial_s > delivery.backoff_max_s:
         problems.report(
             next(filter(problems.given, _BACKOFF), _BACKOFF[0]),
             "backoff_initial is longer than backoff_max",

@@ -1,8 +1,8 @@
 """Secrets: where they come from, and how they are kept out of every text.
 
-A secret is in a file, in a variable, in systemd's credentials, or in the configuration
-itself. No message quotes a secret, nor the name given for one: people do write the
-password itself after `password_file:`.
+A secret is in a file, in a variable, in systemd's credentials, or in the configuration itself. No
+message quotes a secret, nor the name given for one: people do write the password itself after
+`password_file:`.
 """
 
 import re
@@ -152,8 +152,7 @@ class SecretReader:
             self.problems.report(
                 key,
                 "holds a secret, and others may read this file",
-                f"chmod 600 the configuration file{others}, or set"
-                f" {variable(section, name)}",
+                f"chmod 600 the configuration file{others}, or set {variable(section, name)}",
             )
 
 
@@ -187,9 +186,7 @@ def clean(text: str, *, in_header: bool) -> str:
             "put nothing but the secret there, on one line",
         )
     if in_header and not secret.isascii():
-        raise ValueProblem(
-            "holds more than ASCII", "put the API key there as it was issued"
-        )
+        raise ValueProblem("holds more than ASCII", "put the API key there as it was issued")
     return secret
 
 

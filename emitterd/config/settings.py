@@ -1,8 +1,7 @@
 """The settings of `emitter.yaml`: loads and checks them, and reports all problems.
 
-Each section of the file is a class. A field declares how its value is read. Attribute
-names end in their unit (`settle_s` in seconds, `minimum_speed_bytes`); keys do not
-(`settle: 5s`).
+Each section of the file is a class. A field declares how its value is read. Attribute names end in
+their unit (`settle_s` in seconds, `minimum_speed_bytes`); keys do not (`settle: 5s`).
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -154,13 +153,11 @@ def every_key() -> Iterator[tuple[str, str, str]]:
             yield section, _key_name(declared), declared.name
 
 
-def load(
-    path: Path, environ: Mapping[str, str], *, awaits_folder: bool = False
-) -> Config:
+def load(path: Path, environ: Mapping[str, str], *, awaits_folder: bool = False) -> Config:
     """Load the file, with the environment over it, and resolve the secrets.
 
-    `awaits_folder`: the watched folder may be missing now and appear later. Raises
-    `ConfigError` with all problems.
+    `awaits_folder`: the watched folder may be missing now and appear later. Raises `ConfigError`
+    with all problems.
     """
     # Imported here, because the commands that only read the journal need no TLS.
     from emitterd.config import rules
@@ -178,8 +175,8 @@ def load(
 def load_part(path: Path, environ: Mapping[str, str], *sections: str) -> Config:
     """Load only these sections and ignore problems in the others.
 
-    Needs neither the secret nor the watched folder, so that operators can look at the
-    journal while those fail. Raises `ConfigError` with the problems of the sections.
+    Needs neither the secret nor the watched folder, so that operators can look at the journal while
+    those fail. Raises `ConfigError` with the problems of the sections.
     """
     config, problems, _ = _read(path, environ, sections)
     if reported := problems.reported(*sections):
@@ -215,9 +212,7 @@ def _read(
     for key in list(problems.nodes):
         if key.partition(".")[0] not in sections:
             del problems.nodes[key]
-    read = {
-        section: _settings(section, problems, source.parent) for section in SECTIONS
-    }
+    read = {section: _settings(section, problems, source.parent) for section in SECTIONS}
     return Config(**read, source=source), problems, private
 
 

@@ -1,7 +1,7 @@
 """The file and the environment as one set of raw values, and where each came from.
 
-This module knows key paths (`spool.settle`), lines and variables. It does not know
-what a value means: `fields` and `rules` do.
+This module knows key paths (`spool.settle`), lines and variables. It does not know what a value
+means: `fields` and `rules` do.
 """
 
 import difflib
@@ -33,9 +33,9 @@ _PLACES = (Path("emitter.yaml"), Path("/etc/emitterd/emitter.yaml"))
 class Problems:
     """The raw values that are given, and the problems found so far.
 
-    Reads the values of the file, and then those of the environment over them.
-    `alternatives` are groups of key paths that replace each other: if the environment
-    gives one of a group, the file's are ignored.
+    Reads the values of the file, and then those of the environment over them. `alternatives` are
+    groups of key paths that replace each other: if the environment gives one of a group, the file's
+    are ignored.
     """
 
     def __init__(self, schema: Schema, alternatives: Iterable[frozenset[str]]) -> None:
@@ -137,8 +137,8 @@ class Problems:
 def find(explicit: Path | None, environ: Mapping[str, str]) -> Path:
     """Return the path of the configuration file.
 
-    That is the one named explicitly, by `EMITTERD_CONFIG`, or in the usual places.
-    Raises `ConfigError` if there is none.
+    That is the one named explicitly, by `EMITTERD_CONFIG`, or in the usual places. Raises
+    `ConfigError` if there is none.
     """
     named = explicit or Path(environ.get("EMITTERD_CONFIG", ""))
     places = _PLACES if named == Path() else (named,)

@@ -1,9 +1,9 @@
 """Reads upstream's `config.py`: the settings of the client that emitterd replaces.
 
-Upstream means cQube's own script `client.py`. The file is Python, because `client.py`
-imports it; here it is parsed and never run: only lines like `name = "text"` count. Its
-names are `emission_url`, `file_path`, and `access_token` (cQube 1.7 to 4.1) or
-`username` and `password` (1.0 to 1.6). No message quotes a value.
+Upstream means cQube's own script `client.py`. The file is Python, because `client.py` imports it;
+here it is parsed and never run: only lines like `name = "text"` count. Its names are
+`emission_url`, `file_path`, and `access_token` (cQube 1.7 to 4.1) or `username` and `password` (1.0
+to 1.6). No message quotes a value.
 """
 
 import ast
@@ -87,8 +87,7 @@ def _assignments(text: str) -> dict[str, tuple[int, ast.expr]]:
         raise YamlError(
             "is not Python 3",
             getattr(error, "lineno", None),
-            'correct the line, as in emission_url = "https://host/data"; write a'
-            " backslash twice",
+            'correct the line, as in emission_url = "https://host/data"; write a backslash twice',
         ) from None
     lines = {}
     for statement in module.body:

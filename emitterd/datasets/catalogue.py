@@ -14,9 +14,7 @@ from emitterd.codes import Code
 from emitterd.datasets.findings import Finding, finding
 from emitterd.errors import ValueProblem
 
-ACADEMIC_YEARS = frozenset(
-    {"ac_year", "academicyear", "academic_year", "assessment_year"}
-)
+ACADEMIC_YEARS = frozenset({"ac_year", "academicyear", "academic_year", "assessment_year"})
 """Columns that hold an academic year, in lower case: `2020-21`, never `2020`."""
 
 _VERSION = re.compile(r"([0-9]{1,3})\.([0-9]{1,3})(?:\.[0-9]{1,3})?")
@@ -64,8 +62,8 @@ class VersionRange:
 class DatasetKind(StrEnum):
     """What a dataset is for.
 
-    `catalogue.yaml` and `with_others` list the datasets in this order of kinds, and
-    the list is the order of sending.
+    `catalogue.yaml` and `with_others` list the datasets in this order of kinds, and the list is the
+    order of sending.
     """
 
     MASTER = "master"
@@ -88,9 +86,9 @@ class HeaderMatch(StrEnum):
 class Header:
     """One header that the server accepts for a dataset.
 
-    `columns` are the documented ones in order. `required` are those that
-    `HeaderMatch.NAMES` requires. `variant`: `state` or `udise` where
-    `static_datasource` decides which of two headers applies, else empty.
+    `columns` are the documented ones in order. `required` are those that `HeaderMatch.NAMES`
+    requires. `variant`: `state` or `udise` where `static_datasource` decides which of two headers
+    applies, else empty.
     """
 
     columns: tuple[str, ...]
@@ -104,11 +102,10 @@ class Header:
 class Dataset:
     """One dataset: `<folder>/<name…>.zip`. `rank` is its position in the order.
 
-    `headers` is empty where the header is not known or differs within a file; then
-    the rows are not checked. Where none of them applies to a version, the header of
-    that version is not known. `keys`: the server drops a row that has no value for
-    one; keys that the file's header does not have are ignored. `dates`: columns of
-    dates, each with its `strptime` format.
+    `headers` is empty where the header is not known or differs within a file; then the rows are not
+    checked. Where none of them applies to a version, the header of that version is not known.
+    `keys`: the server drops a row that has no value for one; keys that the file's header does not
+    have are ignored. `dates`: columns of dates, each with its `strptime` format.
     """
 
     folder: str
@@ -134,9 +131,7 @@ class Catalogue:
     """All datasets, looked up by path; their order is their rank."""
 
     def __init__(self, datasets: Iterable[Dataset]) -> None:
-        self.datasets = [
-            replace(dataset, rank=rank) for rank, dataset in enumerate(datasets)
-        ]
+        self.datasets = [replace(dataset, rank=rank) for rank, dataset in enumerate(datasets)]
         self._by_folder: dict[str, list[Dataset]] = {}
         for dataset in self.datasets:
             self._by_folder.setdefault(dataset.folder, []).append(dataset)
@@ -144,8 +139,8 @@ class Catalogue:
     def with_others(self, others: Iterable[Dataset]) -> Self:
         """Return a catalogue with other datasets added.
 
-        A dataset of the same title and kind is replaced in its position. Any other is
-        added after the last of its kind.
+        A dataset of the same title and kind is replaced in its position. Any other is added after
+        the last of its kind.
         """
         others = list(others)
         datasets: list[Dataset] = []
@@ -158,14 +153,12 @@ class Catalogue:
     def dataset(self, path: bytes, version: Version | None = None) -> Dataset | None:
         """Return the dataset that the server would take the path for, or None.
 
-        The base name begins with its name. The longest name wins; datasets that the
-        version reads come first.
+        The base name begins with its name. The longest name wins; datasets that the version reads
+        come first.
         """
         folder, base = _split(path)
         matching = [
-            dataset
-            for dataset in self._by_folder.get(folder, [])
-            if base.startswith(dataset.name)
+            dataset for dataset in self._by_folder.get(folder, []) if base.startswith(dataset.name)
         ]
         return max(
             matching,
@@ -176,13 +169,11 @@ class Catalogue:
     def guess(self, base: str) -> list[Dataset]:
         """Return the datasets, in any folder, that a base name may be meant for.
 
-        These are the datasets with the longest name that the base name begins with. A
-        dataset without a name, which takes any file, is never guessed.
+        These are the datasets with the longest name that the base name begins with. A dataset
+        without a name, which takes any file, is never guessed.
         """
         matching = [
-            dataset
-            for dataset in self.datasets
-            if dataset.name and base.startswith(dataset.name)
+            dataset for dataset in self.datasets if dataset.name and base.startswith(dataset.name)
         ]
         longest = max((len(dataset.name) for dataset in matching), default=0)
         return [dataset for dataset in matching if len(dataset.name) == longest]
@@ -190,8 +181,8 @@ class Catalogue:
     def queue_position(self, path: bytes) -> tuple[int, str]:
         """Return the rank of a path among the datasets, and the flow that it joins.
 
-        A flow is a backlog of its own in the fair queue. Unknown datasets go last, and
-        each folder is a flow.
+        A flow is a backlog of its own in the fair queue. Unknown datasets go last, and each folder
+        is a flow.
         """
         dataset = self.dataset(path)
         if dataset is not None:
@@ -201,8 +192,8 @@ class Catalogue:
     def findings(self, path: bytes, version: Version | None = None) -> list[Finding]:
         """Return why the server would never process the path, or an empty list.
 
-        The server's routes want `<folder>/<name…>.zip`, one level deep. Without a
-        version no dataset is too new or too old.
+        The server's routes want `<folder>/<name…>.zip`, one level deep. Without a version no
+        dataset is too new or too old.
         """
         findings = []
         depth = path.count(b"/")

@@ -1,7 +1,6 @@
 """Reads the catalogue: the file that the package ships, and a user's over it.
 
-docs/catalogue.md describes the form of both. All problems of a file are reported at
-once.
+docs/catalogue.md describes the form of both. All problems of a file are reported at once.
 """
 
 import re
@@ -25,14 +24,7 @@ from emitterd.datasets.catalogue import (
 )
 from emitterd.errors import ConfigError, Problem, ValueProblem
 from emitterd.text import printable, shown
-from emitterd.yaml_reader import (
-    NO_SECTION,
-    Node,
-    YamlError,
-    parse,
-    read_text,
-    unknown_key,
-)
+from emitterd.yaml_reader import NO_SECTION, Node, YamlError, parse, read_text, unknown_key
 
 DATASET_KEYS = ("kind", "since", "until", "delimiter", "keys", "dates", "headers")
 HEADER_KEYS = ("variant", "match", "since", "until", "columns", "required")
@@ -58,8 +50,8 @@ Values = Mapping[str, Node]
 def load_catalogue(extra: Path | None = None) -> Catalogue:
     """Return the catalogue that the package ships, with a user's file over it.
 
-    A dataset of the user's file replaces the shipped one with the same title. Raises
-    `ConfigError` with every problem of the user's file.
+    A dataset of the user's file replaces the shipped one with the same title. Raises `ConfigError`
+    with every problem of the user's file.
     """
     text = files("emitterd.datasets").joinpath("catalogue.yaml").read_text("utf-8")
     shipped = _Reader({})
@@ -106,10 +98,7 @@ class _Reader:
         kind = self._kinds.get(title)
         remedy = "give it: master, transactional or udise"
         values = self._values(node, DATASET_KEYS, "" if kind else "kind", remedy)
-        headers = [
-            self._header(header)
-            for header in self._section(values.get("headers")).values()
-        ]
+        headers = [self._header(header) for header in self._section(values.get("headers")).values()]
         dates = self._section(values.get("dates"))
         keys = self._read(values.get("keys"), _columns, _NO_COLUMNS)
         if all(header.columns for header in headers):
@@ -119,16 +108,13 @@ class _Reader:
         return Dataset(
             folder,
             name,
-            self._read(
-                values.get("kind"), partial(_one_of, KINDS), kind or DatasetKind.MASTER
-            ),
+            self._read(values.get("kind"), partial(_one_of, KINDS), kind or DatasetKind.MASTER),
             rank=0,
             delimiter=self._read(values.get("delimiter"), _delimiter, "|"),
             headers=tuple(headers),
             keys=keys,
             dates=tuple(
-                (column, self._read(form, _date_form, ""))
-                for column, form in dates.items()
+                (column, self._read(form, _date_form, "")) for column, form in dates.items()
             ),
             span=self._span(values),
         )
@@ -137,9 +123,7 @@ class _Reader:
         remedy = "give the columns, separated by |"
         values = self._values(node, HEADER_KEYS, "columns", remedy)
         columns = required = self._read(values.get("columns"), _columns, _NO_COLUMNS)
-        match = self._read(
-            values.get("match"), partial(_one_of, MATCHES), HeaderMatch.NAMES
-        )
+        match = self._read(values.get("match"), partial(_one_of, MATCHES), HeaderMatch.NAMES)
         if "required" in values:
             node = values["required"]
             required = self._read(node, _columns, _NO_COLUMNS)
@@ -157,9 +141,7 @@ class _Reader:
             self._report(node, NO_SECTION)
         return (node.children if node else None) or {}
 
-    def _values(
-        self, node: Node, known: Sequence[str], needed: str, remedy: str
-    ) -> Values:
+    def _values(self, node: Node, known: Sequence[str], needed: str, remedy: str) -> Values:
         """Return the keys of a section; report unknown keys, and a missing one.
 
         `remedy`: what to do if the needed key is missing.
@@ -191,9 +173,7 @@ class _Reader:
             self._report(values["until"], ValueProblem(message, "exchange the two"))
         return VersionRange(since, until)
 
-    def _check_columns(
-        self, names: Iterable[tuple[str, Node]], known: Sequence[str]
-    ) -> None:
+    def _check_columns(self, names: Iterable[tuple[str, Node]], known: Sequence[str]) -> None:
         """Report the names that no column has; upper and lower case are the same."""
         lower = {column.lower() for column in known}
         for name, node in names:

@@ -40,9 +40,8 @@ def check_header(
 ) -> CheckedHeader:
     """Return the columns of a first line, checked where the dataset has headers.
 
-    `version` and `variant` select the headers that apply. Results are cached, because
-    a dataset has the same first line every day. Raises `csv.Error` for a CR that is
-    not at the end of the line.
+    `version` and `variant` select the headers that apply. Results are cached, because a dataset has
+    the same first line every day. Raises `csv.Error` for a CR that is not at the end of the line.
     """
     line = line.rstrip("\r\n")
     if dataset is None:

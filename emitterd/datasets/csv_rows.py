@@ -1,9 +1,8 @@
 """Checks the records of a CSV: their width, and their dates, keys and academic years.
 
-A block of text is parsed and checked at once, column by column, so that no function
-of ours runs for each value. Correct data costs little more than the parsing.
-Source: cQube's NiFi templates (`NULL` is no value), and "Emission process" (dates,
-academic years, keys).
+A block of text is parsed and checked at once, column by column, so that no function of ours runs
+for each value. Correct data costs little more than the parsing. Source: cQube's NiFi templates
+(`NULL` is no value), and "Emission process" (dates, academic years, keys).
 """
 
 import csv
@@ -74,11 +73,7 @@ class RowChecker:
         self._evenness = f"{self._width} columns in every row, as in the header"
         self._uneven = _RowProblem(Code.UNEVEN_ROWS)
         self._unclosed = _RowProblem(Code.LONG_LINE)
-        self._problems = [
-            self._unclosed,
-            self._uneven,
-            *_column_problems(dataset, columns),
-        ]
+        self._problems = [self._unclosed, self._uneven, *_column_problems(dataset, columns)]
         self._batch: list[list[str]] = []
         self._line = 2
         """The line at which the first record of the batch begins."""
@@ -165,9 +160,7 @@ class RowChecker:
             if len(row) == self._width and row[column] in values
         ]
 
-    def _note(
-        self, problem: _RowProblem, count: int, at: int, expected: str, value: str
-    ) -> None:
+    def _note(self, problem: _RowProblem, count: int, at: int, expected: str, value: str) -> None:
         """Count rows; `at` is the index of the first in the batch."""
         problem.count += count
         if not problem.first:
@@ -199,8 +192,7 @@ def _column_problems(dataset: Dataset, columns: Sequence[str]) -> Iterator[_RowP
         return [] if at is None else [_Column(at, name, expected, wrong)]
 
     dates, keys, years = (
-        _RowProblem(code)
-        for code in (Code.BAD_DATE, Code.EMPTY_KEY, Code.BAD_ACADEMIC_YEAR)
+        _RowProblem(code) for code in (Code.BAD_DATE, Code.EMPTY_KEY, Code.BAD_ACADEMIC_YEAR)
     )
     for name, form in dataset.dates:
         expected = f"{name} like {_EXAMPLE.strftime(form)}"

@@ -1,7 +1,7 @@
 """The text of a CSV, in blocks of whole lines, up to the first invalid UTF-8.
 
-Only one chunk and one line are in memory. A line may be as long as the server reads.
-Source: cQube's NiFi templates (lines over 1 MB fail).
+Only one chunk and one line are in memory. A line may be as long as the server reads. Source:
+cQube's NiFi templates (lines over 1 MB fail).
 """
 
 import codecs
@@ -27,8 +27,8 @@ _BEFORE_CHARACTERS = 20
 
 
 VALUE_MAX = 1_000_000
-"""The longest value. A quote that is never closed makes one value of the rest of the
-file. The limit of the `csv` module is global, for all readers."""
+"""The longest value. A quote that is never closed makes one value of the rest of the file. The
+limit of the `csv` module is global, for all readers."""
 csv.field_size_limit(VALUE_MAX)
 
 
@@ -50,9 +50,7 @@ class ServerCsvDialect(csv.Dialect):
 class CsvTextReader:
     """Reads a CSV once; adds to `findings` on the way."""
 
-    def __init__(
-        self, read: Callable[[int], bytes], size_bytes: int, limit_bytes: int
-    ) -> None:
+    def __init__(self, read: Callable[[int], bytes], size_bytes: int, limit_bytes: int) -> None:
         """`read(count)` returns the next bytes; `size_bytes` is what the zip claims."""
         self.findings: list[Finding] = []
         self.read_bytes = 0
@@ -112,9 +110,7 @@ class CsvTextReader:
             return b""
         if chunk.startswith(codecs.BOM_UTF8):
             found = "the mark EF BB BF before the first column"
-            self.findings.append(
-                finding(Code.BYTE_ORDER_MARK, "UTF-8 without a mark", found)
-            )
+            self.findings.append(finding(Code.BYTE_ORDER_MARK, "UTF-8 without a mark", found))
             return chunk[len(codecs.BOM_UTF8) :]
         return chunk
 

@@ -1,7 +1,7 @@
 """A finding of the inspection: a code, what was expected, and what was found.
 
-The code determines the severity and the consequence, so that a finding reads the same
-in the log, the journal, `inspect` and `explain`.
+The code determines the severity and the consequence, so that a finding reads the same in the log,
+the journal, `inspect` and `explain`.
 """
 
 from collections.abc import Iterable
@@ -39,10 +39,7 @@ CONSEQUENCE: dict[Code, tuple[Severity, str]] = {
         Severity.ERROR,
         "the server reads every file of the zip as this dataset's data",
     ),
-    Code.NOT_UTF8: (
-        Severity.ERROR,
-        "the server reads broken characters, or drops it all",
-    ),
+    Code.NOT_UTF8: (Severity.ERROR, "the server reads broken characters, or drops it all"),
     Code.BYTE_ORDER_MARK: (Severity.NOTE, "the server may not know the first column"),
     **dict.fromkeys(
         (
@@ -78,10 +75,7 @@ class Finding:
         return CONSEQUENCE[self.code][1]
 
     def __str__(self) -> str:
-        return (
-            f"{self.code} {self.code.title}: expected {self.expected},"
-            f" found {self.found}"
-        )
+        return f"{self.code} {self.code.title}: expected {self.expected}, found {self.found}"
 
     def record(self) -> dict[str, str]:
         """Return the finding as the journal and `--json` have it."""

@@ -1,8 +1,8 @@
 """What the server would not accept in a whole zip, before it is sent.
 
-An inspection of any zip is bounded in time and memory, and extracts
-nothing to disk. Source: cQube's NiFi templates, 1.0 to 4.1. They delete the object
-first and read it afterwards, so a wrong file is lost without a message.
+An inspection of any zip is bounded in time and memory, and extracts nothing to disk. Source:
+cQube's NiFi templates, 1.0 to 4.1. They delete the object first and read it afterwards, so a wrong
+file is lost without a message.
 """
 
 import csv
@@ -106,15 +106,11 @@ def load_inspector(settings: "SpoolSettings") -> Inspector:
 
 
 def inspect(
-    read_at: ReadAt,
-    size_bytes: int,
-    dataset: Dataset | None,
-    settings: InspectionSettings,
+    read_at: ReadAt, size_bytes: int, dataset: Dataset | None, settings: InspectionSettings
 ) -> Report:
     """Inspect a zip in which `zip_flaw` finds no flaw.
 
-    Without a dataset only the rules for all files are checked. Raises only what
-    `read_at` raises.
+    Without a dataset only the rules for all files are checked. Raises only what `read_at` raises.
     """
     inspection = _Inspection(dataset, settings)
     try:

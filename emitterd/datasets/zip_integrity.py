@@ -1,8 +1,8 @@
 """Whether bytes are a whole zip: its end record must end exactly at end of file.
 
-Only the record at the end, the first central record and the first local header are
-read: four short reads whatever the size, and nothing is decompressed.
-Source: PKWARE APPNOTE 6.3.10, sections 4.3.6, 4.3.7, 4.3.12 and 4.3.14 to 4.3.16.
+Only the record at the end, the first central record and the first local header are read: four short
+reads whatever the size, and nothing is decompressed. Source: PKWARE APPNOTE 6.3.10, sections 4.3.6,
+4.3.7, 4.3.12 and 4.3.14 to 4.3.16.
 """
 
 import struct
@@ -62,8 +62,8 @@ def zip_flaw(read_at: ReadAt, size_bytes: int) -> str | None:
     if directory.disk != 0:
         return "the zip is one part of several"
     if directory.at + directory.size_bytes != directory.ends_at:
-        # A cut-off zip whose last member is itself a stored zip ends in that inner
-        # zip's end record, whose offsets start elsewhere.
+        # A cut-off zip whose last member is itself a stored zip ends in that inner zip's end
+        # record, whose offsets start elsewhere.
         return "the zip's directory is not where its end record says"
     if directory.entries * _CENTRAL_BYTES > directory.size_bytes:
         return "the zip's directory is shorter than its entries"
@@ -105,9 +105,7 @@ def _zip64_end(read_at: ReadAt, end_at: int) -> Directory | None:
     record = read_at(zip64_at, _END64.size) if zip64_at < at else b""
     if len(record) < _END64.size or not record.startswith(_END64_SIGNATURE):
         return None
-    _, length, _, _, disk, _, _, entries, directory_bytes, directory_at = _END64.unpack(
-        record
-    )
+    _, length, _, _, disk, _, _, entries, directory_bytes, directory_at = _END64.unpack(record)
     if zip64_at + 12 + length != at:
         return None
     return Directory(zip64_at, disk, entries, directory_bytes, directory_at)

@@ -1,9 +1,9 @@
 """A zip's files, read through `zipfile` with a bound on how much is read.
 
-`zipfile` reads the whole directory into memory and believes its sizes. So the caller
-checks `zip_integrity.zip_directory` first, and every read here is counted: sizes that
-a zip only claims cost nothing. Only stored and deflated files are opened, because with
-other methods nothing bounds what one read unpacks.
+`zipfile` reads the whole directory into memory and believes its sizes. So the caller checks
+`zip_integrity.zip_directory` first, and every read here is counted: sizes that a zip only claims
+cost nothing. Only stored and deflated files are opened, because with other methods nothing bounds
+what one read unpacks.
 """
 
 import struct
@@ -34,24 +34,10 @@ _MARK_32 = 0xFFFF_FFFF
 _ENCRYPTED_FLAGS = 0x1 | 0x40
 """Flags of an encrypted and of a strongly encrypted file."""
 _AES = 99
-_METHODS = {
-    9: "Deflate64",
-    12: "bzip2",
-    14: "LZMA",
-    93: "Zstandard",
-    95: "XZ",
-    98: "PPMd",
-}
+_METHODS = {9: "Deflate64", 12: "bzip2", 14: "LZMA", 93: "Zstandard", 95: "XZ", 98: "PPMd"}
 _NAMES_SHOWN_MAX = 3
 
-_ZIPFILE_ERRORS = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    EOFError,
-    RuntimeError,
-    ValueError,
-)
+_ZIPFILE_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError)
 """What `zipfile`, and the modules that it uses, raise for a damaged zip."""
 
 
@@ -78,8 +64,8 @@ class Archive:
     def open(self, entry: ZipInfo, max_bytes: int) -> Callable[[int], bytes]:
         """Return a function that reads and unpacks up to `count` more bytes.
 
-        It reads at most `max_bytes`, and checks the checksum at the file's end. Both
-        functions raise `DamagedZip`.
+        It reads at most `max_bytes`, and checks the checksum at the file's end. Both functions
+        raise `DamagedZip`.
         """
         self._file.left_bytes = 2 * max_bytes + _READ_AHEAD_BYTES
         self._check_local_header(entry)
@@ -97,8 +83,7 @@ class Archive:
         try:
             yield
         except _ZIPFILE_ERRORS as error:
-            # In its search for the end record, `zipfile` reports a disk error as a
-            # bad zip.
+            # In its search for the end record, `zipfile` reports a disk error as a bad zip.
             if self._file.disk_error is not None:
                 raise self._file.disk_error from None
             raise DamagedZip(_description(error)) from error
@@ -168,9 +153,9 @@ class _BoundedFile:
 def choose_csv(entries: Iterable[ZipInfo]) -> tuple[ZipInfo | None, list[Finding]]:
     """Return the entry that holds the data, and what is wrong with the others.
 
-    None where it is not clear which one it is. Source: "Emission process" of cQube
-    (each file zipped alone), and its NiFi templates: they rename every file of a zip
-    to the dataset's name and read it as data.
+    None where it is not clear which one it is. Source: "Emission process" of cQube (each file
+    zipped alone), and its NiFi templates: they rename every file of a zip to the dataset's name and
+    read it as data.
     """
     files = [entry for entry in entries if not entry.filename.endswith(("/", "\\"))]
     data = [entry for entry in files if not _from_mac(entry)]

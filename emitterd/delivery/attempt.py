@@ -1,8 +1,7 @@
 """One attempt to deliver one file: with its pinned grant, or with a new one.
 
-A new grant gives a second object key, so it is the last resort: used once the pinned
-one has ended, and after emitterd has looked up whether an earlier attempt stored the
-object under the first key.
+A new grant gives a second object key, so it is the last resort: used once the pinned one has ended,
+and after emitterd has looked up whether an earlier attempt stored the object under the first key.
 """
 
 import os
@@ -27,12 +26,12 @@ from emitterd.shutdown import Shutdown
 from emitterd.spool.folder import digests
 
 GRANT_SPACING_S = 1.05
-"""The server stamps an object key with the second of the request. Two grants for one
-path within a second would be one key for two versions."""
+"""The server stamps an object key with the second of the request. Two grants for one path within a
+second would be one key for two versions."""
 
 LOOK_UP_MAX_S = 6 * 3600.0
-"""While the look-up fails, the file waits until its grant is this old. That is longer
-than most outages. After it, the file is sent again under a new key."""
+"""While the look-up fails, the file waits until its grant is this old. That is longer than most
+outages. After it, the file is sent again under a new key."""
 
 log = structlog.get_logger()
 
@@ -84,8 +83,8 @@ class Attempter:
         except DeliveryError as error:
             if error.decision is not Decision.RENEW_GRANT:
                 raise
-        # The bucket says that the grant has ended, and its clock decides. A grant of
-        # this attempt has had no earlier attempt that could have stored an object.
+        # The bucket says that the grant has ended, and its clock decides. A grant of this attempt
+        # has had no earlier attempt that could have stored an object.
         result = self._look_up(entry, file) if pinned is entry.grant else None
         if isinstance(result, Receipt):
             return result
@@ -95,9 +94,7 @@ class Attempter:
             if error.decision is not Decision.RENEW_GRANT:
                 raise
             # The bucket says that a grant of this second has expired.
-            raise DeliveryError(
-                Decision.PAUSE, Code.CLOCK_SKEW, error.reason
-            ) from error
+            raise DeliveryError(Decision.PAUSE, Code.CLOCK_SKEW, error.reason) from error
 
     def check_shutdown(self) -> None:
         """Raise `DeliveryError` where attempts must end at once."""
@@ -148,9 +145,7 @@ class Attempter:
             grant, file, entry.fingerprint, partial(self._observer.sent, entry)
         )
 
-    def _new_grant(
-        self, entry: Entry, doubt: NotConfirmed | None, *, first: bool = False
-    ) -> Grant:
+    def _new_grant(self, entry: Entry, doubt: NotConfirmed | None, *, first: bool = False) -> Grant:
         """Ask for a grant and pin it; `first`: there was none for this path before."""
         if not first:
             self._wait_for_another_second(entry)

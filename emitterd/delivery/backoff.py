@@ -11,8 +11,8 @@ from emitterd.errors import RETRY_AFTER_CAP_S
 class Backoff:
     """The delay rule; `initial_s` and `max_s` are seconds.
 
-    Full jitter (uniform between zero and the exponential bound) spreads the return
-    of many files best: AWS Architecture Blog, "Exponential Backoff And Jitter".
+    Full jitter (uniform between zero and the exponential bound) spreads the return of many files
+    best: AWS Architecture Blog, "Exponential Backoff And Jitter".
     """
 
     initial_s: float

@@ -1,10 +1,9 @@
 """The circuit breaker of one stage of an attempt: login, grant or bucket.
 
-Closed, it lets attempts pass. Once the destination fails it is open, and uploads pause.
-When the pause is over it is half-open: one attempt at a time passes as a probe, whose
-outcome closes it or sets the time of the next probe. Closed again, it lets one attempt
-pass, then two, then four (slow start): a server that has just come back would fail
-again under all uploads that waited for it.
+Closed, it lets attempts pass. Once the destination fails it is open, and uploads pause. When the
+pause is over it is half-open: one attempt at a time passes as a probe, whose outcome closes it or
+sets the time of the next probe. Closed again, it lets one attempt pass, then two, then four (slow
+start): a server that has just come back would fail again under all uploads that waited for it.
 
 Does no I/O; `now` is passed in. Not thread-safe: `Destination` has the lock.
 """
@@ -71,8 +70,8 @@ class CircuitBreaker:
         """Use other settings from now on; the time of the next probe stays."""
         self._backoff = backoff
         self._longest_s = RETRY_AFTER_CAP_S + backoff.max_s
-        # A shorter streak than workers would pause all uploads for one bad moment, in
-        # which each worker lost its connection.
+        # A shorter streak than workers would pause all uploads for one bad moment, in which each
+        # worker lost its connection.
         self._streak_max = max(workers, STREAK)
         # Without slow start, there is none after a change of the workers either.
         self._limit = min(self._limit, workers) if self.limited else workers
@@ -125,19 +124,17 @@ class CircuitBreaker:
         """Return whether the circuit has opened and closed since this permit."""
         return permit is not None and permit.closings != self._closings
 
-    def record_answer(
-        self, permit: Permit | None, *, implied: bool = False
-    ) -> OpenCircuit | None:
+    def record_answer(self, permit: Permit | None, *, implied: bool = False) -> OpenCircuit | None:
         """Record a definite answer; return the failure that it ends, if any.
 
-        `implied`: only a later stage has answered. If this circuit opened while the
-        attempt was under way, that proves nothing about this stage.
+        `implied`: only a later stage has answered. If this circuit opened while the attempt was
+        under way, that proves nothing about this stage.
         """
         ended = self.down
         if ended is None:
             self._streak.clear()
-            # An attempt from before the outage is no proof that the server can take
-            # more attempts after it.
+            # An attempt from before the outage is no proof that the server can take more attempts
+            # after it.
             if permit is not None and not self.is_stale(permit):
                 self._limit = min(2 * self._limit, self._workers)
             return None
@@ -159,19 +156,19 @@ class CircuitBreaker:
     ) -> tuple[OpenCircuit | None, list[int]]:
         """Record that an attempt for an entry failed at this stage.
 
-        `file_only`: the file may be the cause. A streak of such failures opens the
-        circuit. Return the failure to report, if it is new, and the entries whose
-        attempts were counted as failed (charged) during the streak.
+        `file_only`: the file may be the cause. A streak of such failures opens the circuit. Return
+        the failure to report, if it is new, and the entries whose attempts were counted as failed
+        (charged) during the streak.
         """
         before = self.down
         if before is not None:
-            # An attempt that was under way when the circuit opened tells nothing new,
-            # and must not lengthen the pause.
+            # An attempt that was under way when the circuit opened tells nothing new, and must not
+            # lengthen the pause.
             if not self.is_probe(permit):
                 return None, []
             down = self._open(error, now, before)
-            # The first digit of a code names the stage. A line that fails in another
-            # way at each probe is still one outage.
+            # The first digit of a code names the stage. A line that fails in another way at each
+            # probe is still one outage.
             return (down if before.code[:2] != down.code[:2] else None), []
         if self.is_stale(permit):
             return None, []
@@ -184,14 +181,12 @@ class CircuitBreaker:
         charged_entries, self._streak = self._streak, []
         return self._open(error, now, None), charged_entries
 
-    def _open(
-        self, error: DeliveryError, now: float, before: OpenCircuit | None
-    ) -> OpenCircuit:
+    def _open(self, error: DeliveryError, now: float, before: OpenCircuit | None) -> OpenCircuit:
         probes = before.probes + 1 if before is not None else 0
         retry_after_s = error.retry_after_s
         if error.code is Code.CREDENTIALS:
-            # The wait after a refused login already grows from try to try. The longer
-            # of both waits counts, not their sum.
+            # The wait after a refused login already grows from try to try. The longer of both waits
+            # counts, not their sum.
             due_at = self._backoff.due_at(now, probes + 1, None)
             due_at = max(due_at, now + (retry_after_s or 0.0))
         else:

@@ -1,11 +1,10 @@
 """How many attempts run at once: more, as long as more files are delivered.
 
-A fixed number of workers is used as it is. Otherwise the number is found by trying. A
-round is as many deliveries as there are workers, and is compared with the round before.
-While twice as many workers deliver a quarter more, they are doubled. Later a few more
-are tried now and then. Signs of overload halve the number. Does no I/O; `now` is passed
-in. Not thread-safe.
-Source: slow start and additive increase of TCP (RFC 5681), over deliveries.
+A fixed number of workers is used as it is. Otherwise the number is found by trying. A round is as
+many deliveries as there are workers, and is compared with the round before. While twice as many
+workers deliver a quarter more, they are doubled. Later a few more are tried now and then. Signs of
+overload halve the number. Does no I/O; `now` is passed in. Not thread-safe. Source: slow start and
+additive increase of TCP (RFC 5681), over deliveries.
 """
 
 from dataclasses import dataclass
@@ -17,8 +16,8 @@ ROUND_S = 0.1
 """The shortest round. In a shorter one the scheduler of the host decides."""
 
 ROUND_LONGEST_S = 10.0
-"""The longest round after which another number is tried. A longer one was not spent
-waiting for round trips, so more uploads at once would only be slower uploads."""
+"""The longest round after which another number is tried. A longer one was not spent waiting for
+round trips, so more uploads at once would only be slower uploads."""
 
 DOUBLED_GAIN = 1.25
 """What twice the workers must deliver, at least, compared with half of them."""
@@ -91,8 +90,8 @@ class Concurrency:
         if self._fixed is not None:
             return
         self._round_at = None
-        # The absolute value, because the clock may have been set back. `now` may also
-        # be a little early: a worker reads the clock before it looks for work.
+        # The absolute value, because the clock may have been set back. `now` may also be a little
+        # early: a worker reads the clock before it looks for work.
         if abs(now - self._last_at) > FORGET_S:
             self._start_again()
             self._last_at = now

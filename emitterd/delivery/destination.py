@@ -1,14 +1,13 @@
 """Whether the destination is up: a circuit breaker each for login, grant and bucket.
 
-A failure at one stage pauses the uploads that have to pass it. `Destination` also
-decides how many attempts run at once. It only decides: `now` is passed in, and nothing
-waits here.
+A failure at one stage pauses the uploads that have to pass it. `Destination` also decides how many
+attempts run at once. It only decides: `now` is passed in, and nothing waits here.
 
-A failure that is the same for every file (DNS, TLS, a refused login, 403 and 404 of the
-API, a wrong bucket) stops all uploads of this stage at once (the breaker opens). It
-also opens after N temporary failures in a row. N is the number of workers, or 4 if that
-is larger. They are not added to the attempts of any file. If the breaker is closed and
-one file meets the same failure again, only that file is deferred.
+A failure that is the same for every file (DNS, TLS, a refused login, 403 and 404 of the API, a
+wrong bucket) stops all uploads of this stage at once (the breaker opens). It also opens after N
+temporary failures in a row. N is the number of workers, or 4 if that is larger. They are not added
+to the attempts of any file. If the breaker is closed and one file meets the same failure again,
+only that file is deferred.
 """
 
 import threading
@@ -18,12 +17,7 @@ from dataclasses import dataclass
 
 from emitterd.codes import Code
 from emitterd.delivery.backoff import Backoff
-from emitterd.delivery.circuit_breaker import (
-    STREAK,
-    CircuitBreaker,
-    OpenCircuit,
-    Permit,
-)
+from emitterd.delivery.circuit_breaker import STREAK, CircuitBreaker, OpenCircuit, Permit
 from emitterd.delivery.concurrency import Concurrency
 from emitterd.errors import Decision, DeliveryError, Stage
 
@@ -52,10 +46,10 @@ AttemptPermit = dict[Stage, Permit]
 class StageFailure:
     """What a failed attempt means.
 
-    `to_report`: the outage, if it is new. `due_at`: when the entry is tried again; this
-    attempt is not counted. None if the file is the cause. `charged_entries`: an id for
-    each attempt that was counted for its entry before the circuit opened. `ended`: the
-    failures of earlier stages that this attempt ends.
+    `to_report`: the outage, if it is new. `due_at`: when the entry is tried again; this attempt is
+    not counted. None if the file is the cause. `charged_entries`: an id for each attempt that was
+    counted for its entry before the circuit opened. `ended`: the failures of earlier stages that
+    this attempt ends.
     """
 
     to_report: OpenCircuit | None
@@ -80,9 +74,7 @@ class Destination:
         self._lock = threading.Lock()
         self.backoff = backoff
         """The rule for the time of the next attempt."""
-        self._breakers = {
-            stage: CircuitBreaker(stage, backoff, self.workers) for stage in STAGES
-        }
+        self._breakers = {stage: CircuitBreaker(stage, backoff, self.workers) for stage in STAGES}
 
     def apply_settings(self, backoff: Backoff, *, workers: int | None) -> None:
         """Use other settings from now on; the times of the next probes stay."""
@@ -125,16 +117,14 @@ class Destination:
     def acquire(self, now: float) -> AttemptPermit | float:
         """Return a permit for all stages, or how long to wait, in seconds."""
         with self._lock:
-            # All permits or none: an attempt that waits for one stage must not hold the
-            # probe of another.
+            # All permits or none: an attempt that waits for one stage must not hold the probe of
+            # another.
             wait_s = max(breaker.wait_s(now) for breaker in self._breakers.values())
             if wait_s > 0:
                 return wait_s
             return {stage: self._breakers[stage].acquire() for stage in STAGES}
 
-    def release(
-        self, permit: AttemptPermit, stages: Collection[Stage] = STAGES
-    ) -> None:
+    def release(self, permit: AttemptPermit, stages: Collection[Stage] = STAGES) -> None:
         """Take back the permits for these stages; for all where the attempt ends."""
         with self._lock:
             self._release(permit, stages)
@@ -168,22 +158,15 @@ class Destination:
             return ended if answered is None else [*ended, answered]
 
     def record_failure(
-        self,
-        permit: AttemptPermit,
-        error: DeliveryError,
-        now: float,
-        *,
-        entry: int,
-        again: bool,
+        self, permit: AttemptPermit, error: DeliveryError, now: float, *, entry: int, again: bool
     ) -> StageFailure:
         """Record that an attempt failed, and return what the failure means.
 
         `again`: the entry failed with the same code before.
         """
         stage = error.stage
-        # Other files were delivered since this one failed with the same code, so the
-        # file is the cause, and must not pause all others again and again. A login
-        # concerns no single file.
+        # Other files were delivered since this one failed with the same code, so the file is the
+        # cause, and must not pause all others again and again. A login concerns no single file.
         file_only = error.decision is Decision.DEFER or (again and stage != Stage.LOGIN)
         with self._resizing():
             if error.code in OVERLOAD:
@@ -214,19 +197,13 @@ class Destination:
         if resized:
             self.on_resized()
 
-    def _record_earlier_answers(
-        self, permit: AttemptPermit, stage: Stage
-    ) -> list[OpenCircuit]:
+    def _record_earlier_answers(self, permit: AttemptPermit, stage: Stage) -> list[OpenCircuit]:
         """Record that the stages before this one have answered.
 
-        They have, because the attempt reached this stage. Return the failures that
-        this ends.
+        They have, because the attempt reached this stage. Return the failures that this ends.
         """
         earlier = [item for item in STAGES[: STAGES.index(stage)] if item in permit]
-        ended = [
-            self._breakers[item].record_answer(permit[item], implied=True)
-            for item in earlier
-        ]
+        ended = [self._breakers[item].record_answer(permit[item], implied=True) for item in earlier]
         self._release(permit, earlier)
         return [down for down in ended if down is not None]
 

@@ -1,7 +1,6 @@
 """What a worker may claim now, and what the outcome means for all workers.
 
-A `Dispatcher` stands between `Destination`, which decides, and one worker, which
-delivers.
+A `Dispatcher` stands between `Destination`, which decides, and one worker, which delivers.
 """
 
 import threading
@@ -36,8 +35,8 @@ IsUsable = Callable[[Grant, float], bool]
 class WakeUp:
     """Wakes the workers that wait for work.
 
-    Notifications are counted. A worker takes the count before it looks for work, so a
-    notification that comes during the look ends its wait at once.
+    Notifications are counted. A worker takes the count before it looks for work, so a notification
+    that comes during the look ends its wait at once.
     """
 
     def __init__(self) -> None:
@@ -67,11 +66,7 @@ class Dispatcher:
     """The circuit breakers as one worker meets them; for one attempt at a time."""
 
     def __init__(
-        self,
-        journal: Journal,
-        destination: Destination,
-        usable: IsUsable,
-        wake_up: WakeUp,
+        self, journal: Journal, destination: Destination, usable: IsUsable, wake_up: WakeUp
     ) -> None:
         self._journal = journal
         self._destination = destination
@@ -116,12 +111,12 @@ class Dispatcher:
     def defer(self, entry: Entry, error: DeliveryError) -> tuple[float, bool]:
         """Put an entry off after a failed attempt.
 
-        Return when the next attempt is due, and whether this one was charged: added to
-        the failed attempts of the entry. Raises `JournalFull`.
+        Return when the next attempt is due, and whether this one was charged: added to the failed
+        attempts of the entry. Raises `JournalFull`.
         """
         now, again = time.time(), entry.error == error.code
-        # Charged under the lock, before another thread can learn that the destination
-        # was the cause, and undo the charge.
+        # Charged under the lock, before another thread can learn that the destination was the
+        # cause, and undo the charge.
         with self._destination.log_lock:
             failure = self._destination.record_failure(
                 self._permit, error, now, entry=entry.id, again=again
@@ -141,9 +136,7 @@ class Dispatcher:
     def restore_outage(self, error: DeliveryError) -> None:
         """Open the circuit for a failure that a former run has met."""
         with self._destination.log_lock:
-            failure = self._destination.record_failure(
-                {}, error, time.time(), entry=0, again=False
-            )
+            failure = self._destination.record_failure({}, error, time.time(), entry=0, again=False)
             self._report([], failure.to_report)
 
     def release(self) -> None:
@@ -153,8 +146,8 @@ class Dispatcher:
     def _claim_order(self, permit: AttemptPermit) -> ClaimOrder:
         probed = {down.stage: down for down in self._destination.probes(permit)}
         bucket = probed.get(Stage.BUCKET)
-        # Probes of the bucket must not use up a grant each. But the one file that has a
-        # grant may be the cause, and must not be every probe.
+        # Probes of the bucket must not use up a grant each. But the one file that has a grant may
+        # be the cause, and must not be every probe.
         if bucket is not None and bucket.probes % FRESH_EVERY != FRESH_EVERY - 1:
             return ClaimOrder.PINNED_FIRST
         return ClaimOrder.FRESH_FIRST if probed else ClaimOrder.ANY

@@ -1,7 +1,7 @@
 """The second loop: claim an entry, deliver it once, record the outcome.
 
-N threads run it. A failed attempt becomes a row with a due time, never a sleep. The
-error says what to do; the worker only does it.
+N threads run it. A failed attempt becomes a row with a due time, never a sleep. The error says what
+to do; the worker only does it.
 """
 
 import os
@@ -30,9 +30,7 @@ ROOT_LOST_S = 1.0
 FULL_S = 5.0
 
 # With the same grant each retry would fail in the same way.
-_SPENT_GRANTS = frozenset(
-    {Code.GRANT_REFUSED, Code.NO_SUCH_BUCKET, Code.REDIRECT_REFUSED}
-)
+_SPENT_GRANTS = frozenset({Code.GRANT_REFUSED, Code.NO_SUCH_BUCKET, Code.REDIRECT_REFUSED})
 
 log = structlog.get_logger()
 
@@ -70,9 +68,7 @@ class Worker:
         self._on_changed = on_changed
         self._observer = observer
         self._emission = emission
-        self._attempter = Attempter(
-            journal, emission, shutdown, self._dispatcher, observer
-        )
+        self._attempter = Attempter(journal, emission, shutdown, self._dispatcher, observer)
 
     def run(self, surplus: IsSurplus = lambda: False) -> None:
         """Deliver until the daemon drains or this worker is `surplus`.
@@ -164,9 +160,7 @@ class Worker:
             self._disposal.dispose(entry.id, entry.path, entry.fingerprint)
         return True
 
-    def _record_delivery(
-        self, entry: Entry, receipt: Receipt, duration_s: float
-    ) -> None:
+    def _record_delivery(self, entry: Entry, receipt: Receipt, duration_s: float) -> None:
         reach(Point.ANSWERED)
         keeps = self._disposal.keeps(State.DELIVERED)
         self._journal.deliver(entry, receipt, duration_s=duration_s, dispose=not keeps)
@@ -253,8 +247,8 @@ class Worker:
     def _return_to_queue(self, entry: Entry) -> None:
         """Put an entry back whose outcome the journal had no room for.
 
-        It may have been delivered. The next attempt uses the same grant, so it
-        overwrites the object.
+        It may have been delivered. The next attempt uses the same grant, so it overwrites the
+        object.
         """
         while not self._shutdown.now.wait(FULL_S):
             heartbeat.record()

@@ -1,7 +1,7 @@
 """What happens to the file of a version that has ended: it is kept, moved or deleted.
 
-A file is touched only after its delivery or rejection is on disk in the journal, and
-only while the path still has the same file that was sent or rejected.
+A file is touched only after its delivery or rejection is on disk in the journal, and only while the
+path still has the same file that was sent or rejected.
 """
 
 import os
@@ -31,8 +31,8 @@ log = structlog.get_logger()
 class DisposalRule:
     """Where files go: `spool.after_delivery` and `spool.rejected_directory`.
 
-    A delivered file goes to `archive`, is deleted, or stays. A rejected file goes to
-    `rejected`, or stays.
+    A delivered file goes to `archive`, is deleted, or stays. A rejected file goes to `rejected`, or
+    stays.
     """
 
     archive: Path | None = None
@@ -130,8 +130,8 @@ class Disposal:
         rule = self._rule
         try:
             with self._spool.stable_path(path) as source:
-                # If a process died here, the file still has its private name, and the
-                # path says nothing about it.
+                # If a process died here, the file still has its private name, and the path says
+                # nothing about it.
                 private = source.with_name(f".emitterd-{entry_id}")
                 is_private = os.path.lexists(private)
                 if rule.keeps(ended.state):
@@ -146,8 +146,8 @@ class Disposal:
                 folder = rule.folder(ended.state)
                 if folder is None:
                     return "" if mover.delete() else None
-                # The day that it ended, not today: a second attempt finds the file of
-                # the first one.
+                # The day that it ended, not today: a second attempt finds the file of the first
+                # one.
                 target = folder / iso(ended.at)[:10] / os.fsdecode(path)
                 rejected = ended.state is State.REJECTED
                 return mover.move(target, ended.rejection(path) if rejected else None)

@@ -1,8 +1,8 @@
 """Rebuild a damaged or lost journal. Only an operator starts this.
 
-The damaged file is kept under another name, and what can be read of it is copied into
-a new journal. If anything is lost, the daemon holds each file that may have been
-delivered already: only an operator can release it.
+The damaged file is kept under another name, and what can be read of it is copied into a new
+journal. If anything is lost, the daemon holds each file that may have been delivered already: only
+an operator can release it.
 """
 
 import json
@@ -36,9 +36,8 @@ class RebuildReport:
 def rebuild(journal: Path) -> RebuildReport | None:
     """Replace a damaged or lost journal by a new one; None where it is undamaged.
 
-    Nothing is changed until the new journal is complete. Raises `JournalError` where
-    the file belongs to another program or a newer version, and `JournalLocked` where
-    a daemon is running.
+    Nothing is changed until the new journal is complete. Raises `JournalError` where the file
+    belongs to another program or a newer version, and `JournalLocked` where a daemon is running.
     """
     with closing(Lock(journal)):
         return None if _is_sound(journal) else _rebuild(journal)
@@ -98,9 +97,9 @@ def _back_up(journal: Path) -> Path | None:
 def _put_in_place(rebuilt: Path, journal: Path) -> None:
     """Rename the new journal to the name of the old one.
 
-    The old log must not be applied to the new file, so an empty log replaces it
-    first. A crash in between leaves the damaged file beside an empty log: the next
-    start then checks the file for damage.
+    The old log must not be applied to the new file, so an empty log replaces it first. A crash in
+    between leaves the damaged file beside an empty log: the next start then checks the file for
+    damage.
     """
     owner = (journal if journal.exists() else journal.parent).stat()
     for path in (rebuilt, journal.with_name(journal.name + ".lock")):

@@ -1,7 +1,7 @@
 """Retention: ended entries older than `journal.retain` are deleted once a day.
 
-The latest version of a file that is still in the folder stays, whatever its age:
-without it the file would be sent again.
+The latest version of a file that is still in the folder stays, whatever its age: without it the
+file would be sent again.
 """
 
 import time
@@ -45,8 +45,8 @@ class Retention:
     def counted_time(self, now: float) -> float:
         """Return the time to prune by, which advances at most 30 days between calls.
 
-        So a clock that is set years ahead deletes no receipt. A longer pause only
-        makes the journal keep entries longer.
+        So a clock that is set years ahead deletes no receipt. A longer pause only makes the journal
+        keep entries longer.
         """
         saved = self._journal.read_fact("reckoned")
         counted_at, seen_at = saved if isinstance(saved, list) else (now, now)
@@ -66,9 +66,7 @@ class Retention:
                 break
             after_id = page[-1][0]
             expired = [
-                entry_id
-                for entry_id, path, superseded in page
-                if superseded or self._gone(path)
+                entry_id for entry_id, path, superseded in page if superseded or self._gone(path)
             ]
             reach(Point.PRUNE_DUE)
             self._journal.prune(expired)

@@ -1,8 +1,7 @@
 """The candidates: files that are not settled, and so may not be queued yet.
 
-A candidate is a path that was seen and is not in the journal yet. Candidates are kept
-in memory only: after a restart they are observed again. Does no I/O; `now` is passed
-in.
+A candidate is a path that was seen and is not in the journal yet. Candidates are kept in memory
+only: after a restart they are observed again. Does no I/O; `now` is passed in.
 """
 
 import heapq
@@ -58,9 +57,7 @@ class Tracker:
             for candidate in tuple(self._candidates.values())
         )
 
-    def observe(
-        self, path: bytes, seen: Fingerprint, lease: LeaseState, now: float
-    ) -> bool:
+    def observe(self, path: bytes, seen: Fingerprint, lease: LeaseState, now: float) -> bool:
         """Note what was seen; return whether nobody is writing the file any more."""
         if lease is LeaseState.CLOSED:
             return True
@@ -85,9 +82,7 @@ class Tracker:
             and now >= candidate.since + self._rule.incomplete_after_s
         )
 
-    def incomplete(
-        self, path: bytes, seen: Fingerprint, lease: LeaseState, now: float
-    ) -> bool:
+    def incomplete(self, path: bytes, seen: Fingerprint, lease: LeaseState, now: float) -> bool:
         """Note a settled file that is not a whole zip; return whether to give it up.
 
         It is given up when it has not changed for `incomplete_after_s`.
@@ -132,9 +127,7 @@ class Tracker:
         candidate = self._candidates.get(path)
         return candidate if candidate and candidate.fingerprint == seen else None
 
-    def _track(
-        self, path: bytes, seen: Fingerprint, lease: LeaseState, now: float
-    ) -> Candidate:
+    def _track(self, path: bytes, seen: Fingerprint, lease: LeaseState, now: float) -> Candidate:
         candidate = Candidate(seen, now, lease, FIRST_WAIT_S / 2, float("inf"))
         self._candidates[path] = candidate
         return candidate

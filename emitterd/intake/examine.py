@@ -35,8 +35,8 @@ log = structlog.get_logger()
 class ExamineRules:
     """The settings of the intake; replaced as a whole.
 
-    `findings`: off, warn (sent in any case) or enforce, as `spool.catalogue`.
-    `sweep_every_s`: the time between two sweeps of the whole folder, in seconds.
+    `findings`: off, warn (sent in any case) or enforce, as `spool.catalogue`. `sweep_every_s`: the
+    time between two sweeps of the whole folder, in seconds.
     """
 
     selection: Selection
@@ -89,8 +89,8 @@ class Examiner:
     ) -> Admission | None:
         """Return the admission of a file that is complete or never acceptable, or None.
 
-        `now` is in monotonic seconds; `stat` saves one where the caller has it. The
-        tracker schedules the next check of a file that is not settled.
+        `now` is in monotonic seconds; `stat` saves one where the caller has it. The tracker
+        schedules the next check of a file that is not settled.
         """
         heartbeat.record()
 
@@ -98,9 +98,7 @@ class Examiner:
             settled = self.tracker.observe(path, seen, lease, now)
             return None if settled else "not quiet yet"
 
-        status = self._statuses.look_up(
-            path, stat=stat, unsettled=unsettled, inspect=self._inspect
-        )
+        status = self._statuses.look_up(path, stat=stat, unsettled=unsettled, inspect=self._inspect)
         if status.fingerprint is not None and status.lease is not None:
             return self._admission(status, status.fingerprint, status.lease, now)
         self.tracker.forget(path)
@@ -121,11 +119,7 @@ class Examiner:
             return
         self._reported[path] = code, seen
         log.warning(
-            "file.incomplete",
-            path=display(path),
-            error=code,
-            reason=reason,
-            hint=code.remedy,
+            "file.incomplete", path=display(path), error=code, reason=reason, hint=code.remedy
         )
 
     def admitted(self, path: bytes) -> None:
@@ -140,9 +134,7 @@ class Examiner:
         path, state = status.path, status.state
         if state is FolderState.SETTLING:
             return None
-        if state is not FolderState.NEW and not self.tracker.observe(
-            path, seen, lease, now
-        ):
+        if state is not FolderState.NEW and not self.tracker.observe(path, seen, lease, now):
             if self.tracker.stalled(path, now):
                 reason = "open for writing, and unchanged for long"
                 self.log_once(path, Code.STILL_WRITTEN, reason)
@@ -164,9 +156,7 @@ class Examiner:
             dispose=rejection is not None and not self._disposal.keeps(State.REJECTED),
         )
 
-    def _inspect(
-        self, path: bytes, seen: Fingerprint, read: ReadAt
-    ) -> tuple[Finding, ...]:
+    def _inspect(self, path: bytes, seen: Fingerprint, read: ReadAt) -> tuple[Finding, ...]:
         if self.rules.findings == "off":
             return ()
         # A file may wait a while: an older version is being sent, or the disk is full.
@@ -185,9 +175,7 @@ class Examiner:
         self._inspected[path] = seen, report.findings
         return report.findings
 
-    def _check(
-        self, seen: Fingerprint, findings: tuple[Finding, ...]
-    ) -> DeliveryError | None:
+    def _check(self, seen: Fingerprint, findings: tuple[Finding, ...]) -> DeliveryError | None:
         if seen.size_bytes > MAX_BYTES:
             return _rejection(Code.TOO_LARGE, f"it has {seen.size_bytes} bytes")
         if self.rules.findings == "enforce" and fatal(findings):

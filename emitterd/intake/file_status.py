@@ -1,9 +1,8 @@
 """The status of a path: one function judges it for everybody.
 
-The intake acts on the result; `explain`, `list --skipped` and `once` print it. The
-cheap and common checks come first: the name costs nothing, and a known fingerprint
-costs one stat and one query. Only a new file is opened, and only a whole zip that
-nobody writes is inspected.
+The intake acts on the result; `explain`, `list --skipped` and `once` print it. The cheap and common
+checks come first: the name costs nothing, and a known fingerprint costs one stat and one query.
+Only a new file is opened, and only a whole zip that nobody writes is inspected.
 """
 
 import os
@@ -67,8 +66,8 @@ _BY_CODE = {
 class FileStatus:
     """The status of a path, and why; `error` is a code where something is wrong.
 
-    `known` is the version in the journal, for a `State`. `lease` is None where the
-    file was not opened; `findings` are those of the inspection, for a new file.
+    `known` is the version in the journal, for a `State`. `lease` is None where the file was not
+    opened; `findings` are those of the inspection, for a new file.
     """
 
     path: bytes
@@ -108,8 +107,8 @@ class FileStatusReader:
     ) -> FileStatus:
         """Return the status of a path now; raises only errors of the journal.
 
-        `stat` saves one where the caller has it. `unsettled` is asked about a whole
-        zip instead of the file's times; `inspect` only about a settled one.
+        `stat` saves one where the caller has it. `unsettled` is asked about a whole zip instead of
+        the file's times; `inspect` only about a settled one.
         """
         try:
             ignored = self.selection.ignored(path)
@@ -136,17 +135,13 @@ class FileStatusReader:
         code = Code.WRONG_ENDING if wrong_ending else None
         return FileStatus(path, FolderState.IGNORED, code, wrong_ending or reason)
 
-    def _open(
-        self, path: bytes, unsettled: Unsettled, inspect: Inspect | None
-    ) -> FileStatus:
+    def _open(self, path: bytes, unsettled: Unsettled, inspect: Inspect | None) -> FileStatus:
         with self.spool.open(path) as file:
             lease = lease_state(file)
             # Of the open file: another may have taken the name since the stat.
             seen = Fingerprint.of(os.fstat(file.fileno()))
 
-            def status(
-                state: FolderState, error: Code | None, reason: str
-            ) -> FileStatus:
+            def status(state: FolderState, error: Code | None, reason: str) -> FileStatus:
                 return FileStatus(path, state, error, reason, None, seen, lease)
 
             if lease is LeaseState.OPEN:

@@ -1,8 +1,7 @@
 """The first loop: hints and sweeps become complete files in the journal.
 
-A hint or a sweep names a path. The examiner examines it, and complete files are
-admitted in batches. A sweep runs in slices, so that a new hint never waits for a large
-folder.
+A hint or a sweep names a path. The examiner examines it, and complete files are admitted in
+batches. A sweep runs in slices, so that a new hint never waits for a large folder.
 """
 
 import os
@@ -49,8 +48,7 @@ log = structlog.get_logger()
 class Sweep:
     """A listing in progress: of the whole folder, or of a folder that has appeared.
 
-    `first`: the first whole sweep with the current rules. `duration_s` is set at its
-    end.
+    `first`: the first whole sweep with the current rules. `duration_s` is set at its end.
     """
 
     listing: Iterator[PathStat]
@@ -75,8 +73,7 @@ OnSwept = Callable[[Sweep], None]
 class Intake:
     """Examines paths and admits complete files.
 
-    `hint`, `sweep_soon` and `apply_settings` are thread-safe; one thread calls the
-    others.
+    `hint`, `sweep_soon` and `apply_settings` are thread-safe; one thread calls the others.
     """
 
     def __init__(
@@ -171,9 +168,7 @@ class Intake:
             return 0.0
         return max(0.0, min(self._next_sweep_at, self._tracker.next_due_at()) - now)
 
-    def _examine(
-        self, path: bytes, now: float, stat: os.stat_result | None = None
-    ) -> bool:
+    def _examine(self, path: bytes, now: float, stat: os.stat_result | None = None) -> bool:
         """Examine one path; return whether it is to be admitted."""
         admission = self._examiner.examine(path, now, stat)
         if admission is None:
@@ -264,9 +259,7 @@ class Intake:
                 return
         self._flush(now)
 
-    def _examine_swept(
-        self, sweep: Sweep, path: bytes, stat: os.stat_result, now: float
-    ) -> None:
+    def _examine_swept(self, sweep: Sweep, path: bytes, stat: os.stat_result, now: float) -> None:
         tracked = path in self._tracker or path in self._hints
         if self._examine(path, now, stat):
             sweep.admitted += 1
@@ -282,9 +275,7 @@ class Intake:
             return
         sweep.duration_s = time.monotonic() - sweep.started_at
         if sweep.missed:
-            log.warning(
-                "watch.missed", count=len(sweep.missed), path=display(sweep.missed[0])
-            )
+            log.warning("watch.missed", count=len(sweep.missed), path=display(sweep.missed[0]))
         noteworthy = sweep.first or sweep.admitted
         (log.info if noteworthy else log.debug)(
             "sweep.finished",
@@ -302,10 +293,7 @@ def _log_admitted(admission: Admission, admitted: Admitted) -> None:
     path, rejection = display(admission.path), admission.error
     if admitted.replaced_bytes is not None:
         log.info(
-            "file.withdrawn",
-            path=path,
-            error=Code.CHANGED,
-            reason="replaced by a later version",
+            "file.withdrawn", path=path, error=Code.CHANGED, reason="replaced by a later version"
         )
     # A rejected file has its findings in the reason, in the next line.
     findings = [] if rejection else [str(finding) for finding in admission.findings]

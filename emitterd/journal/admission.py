@@ -27,8 +27,8 @@ _INSERT = """insert into entry (path, state, flow, turn, rank, device, inode, by
     ambiguous, earlier_keys)
     values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 
-# A forgotten attempt may have left an object under these keys. The file is a new
-# version, but its receipt must still name them.
+# A forgotten attempt may have left an object under these keys. The file is a new version, but its
+# receipt must still name them.
 _FORGOTTEN_KEYS = """select coalesce(earlier_keys || char(10), '') || key from entry
     where path = ?1 and id = (select max(id) from entry where path = ?1)
     and state = 'withdrawn' and ambiguous and forgotten_at is not null
@@ -94,9 +94,7 @@ def _pack_findings(file: Admission) -> str | None:
     return json.dumps(records) if records else None
 
 
-def _known_version(
-    connection: sqlite3.Connection, path: bytes
-) -> tuple[Known | None, str | None]:
+def _known_version(connection: sqlite3.Connection, path: bytes) -> tuple[Known | None, str | None]:
     """Return the latest version, or the keys that forgotten ones may have used."""
     rows = connection.execute(NEWEST, (path,)).fetchall()
     if not rows:
@@ -113,10 +111,7 @@ def _known_version(
 
 
 def _first_state(
-    connection: sqlite3.Connection,
-    known: Known | None,
-    file: Admission,
-    rebuilt_at: float | None,
+    connection: sqlite3.Connection, known: Known | None, file: Admission, rebuilt_at: float | None
 ) -> tuple[State, Code | None, str | None]:
     """Return the state in which the entry begins, with error and reason."""
     if file.error is not None:

@@ -65,8 +65,7 @@ def open_reader(path: Path) -> sqlite3.Connection:
         version = identify(connection, path)
         if version == 0:
             raise JournalError(
-                f"{path} is empty: no daemon has written to it yet",
-                remedy="start the daemon once",
+                f"{path} is empty: no daemon has written to it yet", remedy="start the daemon once"
             )
         if version < VERSION:
             raise JournalError(
@@ -79,9 +78,7 @@ def open_reader(path: Path) -> sqlite3.Connection:
 def open_nothing() -> sqlite3.Connection:
     """Open an empty journal in memory, for commands that only read."""
     connection = sqlite3.connect(":memory:", isolation_level=None)
-    connection.executescript(
-        files("emitterd.journal").joinpath("schema.sql").read_text()
-    )
+    connection.executescript(files("emitterd.journal").joinpath("schema.sql").read_text())
     return connection
 
 
@@ -101,11 +98,11 @@ def closed_on_failure(connection: sqlite3.Connection, path: Path) -> Iterator[No
 def check(path: Path, how: str) -> None:
     """Check the file with `quick_check` or `integrity_check`, without changing it.
 
-    Raises `JournalDamaged`, and `JournalError` where the file belongs to another
-    program or a newer version.
+    Raises `JournalDamaged`, and `JournalError` where the file belongs to another program or a newer
+    version.
     """
-    # A writing connection would copy the log into the file, damaged or not, and remove
-    # it: the next start would have no sign of the crash.
+    # A writing connection would copy the log into the file, damaged or not, and remove it: the next
+    # start would have no sign of the crash.
     connection = sqlite3.connect(read_only(path), uri=True, timeout=BUSY_TIMEOUT_S)
     with closing(connection), closed_on_failure(connection, path):
         identify(connection, path)
@@ -128,8 +125,7 @@ def identify(connection: sqlite3.Connection, path: Path) -> int:
     tables = int(connection.execute("select count(*) from sqlite_schema").fetchone()[0])
     if tables and application != APPLICATION_ID:
         raise JournalError(
-            f"{path} is a database of another program",
-            remedy="name another file in journal.path",
+            f"{path} is a database of another program", remedy="name another file in journal.path"
         )
     if version > VERSION:
         raise JournalError(

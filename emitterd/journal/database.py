@@ -1,8 +1,8 @@
 """The SQLite file of the journal: lock, opening, reading, and the group commit.
 
-One connection writes. `Database.write` is a group commit: all waiting work becomes
-one transaction, so N workers share one fsync. `synchronous=FULL` makes each commit
-durable before `write` returns, unless none of its work needs that.
+One connection writes. `Database.write` is a group commit: all waiting work becomes one transaction,
+so N workers share one fsync. `synchronous=FULL` makes each commit durable before `write` returns,
+unless none of its work needs that.
 """
 
 import errno
@@ -54,8 +54,8 @@ class Lock:
     def __init__(self, journal: Path) -> None:
         """Take the lock beside a journal.
 
-        Raises `JournalLocked` where another process has it, and `JournalError` where
-        its file cannot be created.
+        Raises `JournalLocked` where another process has it, and `JournalError` where its file
+        cannot be created.
         """
         path = journal.with_name(journal.name + ".lock")
         try:
@@ -73,9 +73,7 @@ class Lock:
         except OSError as error:
             holder = os.pread(self._fd, 32, 0).decode("ascii", "replace").strip()
             os.close(self._fd)
-            raise JournalLocked(
-                f"{journal} is held by process {holder or 'unknown'}"
-            ) from error
+            raise JournalLocked(f"{journal} is held by process {holder or 'unknown'}") from error
         # The process number is only for error messages; a full disk may refuse it.
         with suppress(OSError):
             os.truncate(self._fd, 0)
@@ -122,17 +120,16 @@ Batch = list[PendingWrite[Any]]
 class Database:
     """The journal's file, locked for this process. Thread-safe.
 
-    One thread commits the work of all waiting threads. New work waits; then the first
-    thread of the new work commits it. A thread wakes up only for its own result or to
-    commit: with one shared lock, 8 workers lost a third of their time.
+    One thread commits the work of all waiting threads. New work waits; then the first thread of the
+    new work commits it. A thread wakes up only for its own result or to commit: with one shared
+    lock, 8 workers lost a third of their time.
     """
 
     def __init__(self, path: Path) -> None:
         """Open or create the file.
 
-        Raises `JournalLocked` where another process has it, `JournalError` where it
-        is on a network file system, is not a journal of emitterd, is from a newer
-        version, or is damaged.
+        Raises `JournalLocked` where another process has it, `JournalError` where it is on a network
+        file system, is not a journal of emitterd, is from a newer version, or is damaged.
         """
         self._queue: Batch = []
         self._queue_lock = threading.Lock()
@@ -170,12 +167,12 @@ class Database:
     ) -> T:
         """Run `work` in a transaction and return its result once that is durable.
 
-        An exception of `work` undoes only its own changes and is raised here. Raises
-        `JournalFull` where the disk is full; nothing is changed then.
+        An exception of `work` undoes only its own changes and is raised here. Raises `JournalFull`
+        where the disk is full; nothing is changed then.
 
-        `may_use_reserve`: the work records the end of something. If the disk is full,
-        it runs again, with the space of the reserve. Work that is not `durable` may be
-        undone by a power cut, until a durable commit follows.
+        `may_use_reserve`: the work records the end of something. If the disk is full, it runs
+        again, with the space of the reserve. Work that is not `durable` may be undone by a power
+        cut, until a durable commit follows.
         """
         mine = PendingWrite(work, may_use_reserve, durable)
         with self._queue_lock:
@@ -291,9 +288,7 @@ class Database:
             pending.result = pending.work(self._writer)
         except BaseException as error:
             # A refused row concerns its caller only; a disk error concerns all.
-            if isinstance(error, sqlite3.Error) and not isinstance(
-                error, sqlite3.IntegrityError
-            ):
+            if isinstance(error, sqlite3.Error) and not isinstance(error, sqlite3.IntegrityError):
                 raise
             pending.error = error
             self._writer.execute("rollback to work")
@@ -333,9 +328,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         return
     steps = range(version + 1, VERSION + 1) if version else ()
     names = [f"migrations/{step:04}.sql" for step in steps] or ["schema.sql"]
-    scripts = [
-        files("emitterd.journal").joinpath(name).read_text("utf-8") for name in names
-    ]
+    scripts = [files("emitterd.journal").joinpath(name).read_text("utf-8") for name in names]
     connection.executescript(
         "begin immediate;\n" + "\n".join(scripts) + "\n"
         f"pragma application_id = {APPLICATION_ID};\n"

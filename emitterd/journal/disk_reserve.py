@@ -1,11 +1,10 @@
 """The disk reserve: a file beside the journal that is deleted when the disk is full.
 
-Work under way must be recorded even when the disk is full. Deleting the file frees its
-blocks for that. emitterd starts no new work until there is space for the reserve and
-as much again.
+Work under way must be recorded even when the disk is full. Deleting the file frees its blocks for
+that. emitterd starts no new work until there is space for the reserve and as much again.
 
-The reserve has 4 MB, or an eighth of a small disk. SQLite's write-ahead log may grow to
-the same size before it is copied into the journal, so the reserve is always enough.
+The reserve has 4 MB, or an eighth of a small disk. SQLite's write-ahead log may grow to the same
+size before it is copied into the journal, so the reserve is always enough.
 """
 
 import errno
@@ -20,8 +19,8 @@ from emitterd.errors import JournalFull
 
 PAGE_BYTES = 4096
 SIZE_BYTES = 1000 * PAGE_BYTES
-"""The size at which SQLite copies the log into the file and starts it again: so the
-reserve has always room for one whole log."""
+"""The size at which SQLite copies the log into the file and starts it again: so the reserve has
+always room for one whole log."""
 
 SHARE = 8
 """On a tiny disk the reserve takes at most an eighth."""
@@ -68,9 +67,7 @@ class DiskReserve:
         self._held = False
         if self._full is None:
             self._full, self.full_since = full, time.time()
-            log.error(
-                "journal.full", error=full.code, reason=str(full), hint=full.remedy
-            )
+            log.error("journal.full", error=full.code, reason=str(full), hint=full.remedy)
 
     def _take(self) -> bool:
         try:

@@ -1,10 +1,9 @@
 """Start-time fair queueing between flows: the order is fixed at admission.
 
-Each entry gets a turn when it is admitted; workers claim by (turn, rank, id). A flow
-puts `QUANTUM` entries into a turn and then moves to the next. So a backlog spreads
-over later turns, and the first file of another flow joins the current turn. Within a
-turn the order of the catalogue holds.
-Source: Goyal, Vin, Cheng: Start-time Fair Queueing (SIGCOMM 1996).
+Each entry gets a turn when it is admitted; workers claim by (turn, rank, id). A flow puts `QUANTUM`
+entries into a turn and then moves to the next. So a backlog spreads over later turns, and the first
+file of another flow joins the current turn. Within a turn the order of the catalogue holds. Source:
+Goyal, Vin, Cheng: Start-time Fair Queueing (SIGCOMM 1996).
 """
 
 from collections.abc import Iterable

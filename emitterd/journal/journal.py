@@ -1,10 +1,9 @@
 """The journal: every durable change of an entry, one method for each.
 
-A method returns when its change is on disk. So what follows (a byte sent, a file
-moved, a line logged) never runs ahead of the record. Each crash is explained in
-docs/design.md, "Crash table". Admissions, claims and operator commands begin work,
-and are refused while the disk is full. Everything else records the end of something:
-it may use the disk reserve.
+A method returns when its change is on disk. So what follows (a byte sent, a file moved, a line
+logged) never runs ahead of the record. Each crash is explained in docs/design.md, "Crash table".
+Admissions, claims and operator commands begin work, and are refused while the disk is full.
+Everything else records the end of something: it may use the disk reserve.
 """
 
 import json
@@ -22,24 +21,8 @@ from emitterd.journal import rows as statements
 from emitterd.journal.admission import admit
 from emitterd.journal.database import Database
 from emitterd.journal.fair_queue import FairQueue
-from emitterd.journal.rows import (
-    Admission,
-    AdmissionResult,
-    Admitted,
-    Ended,
-    Known,
-    change_state,
-)
-from emitterd.model import (
-    ClaimOrder,
-    Confirmation,
-    Entry,
-    Fingerprint,
-    Grant,
-    Receipt,
-    State,
-    Verb,
-)
+from emitterd.journal.rows import Admission, AdmissionResult, Admitted, Ended, Known, change_state
+from emitterd.model import ClaimOrder, Confirmation, Entry, Fingerprint, Grant, Receipt, State, Verb
 
 # Columns that each verb sets beside the state.
 
@@ -124,9 +107,7 @@ class Journal(Database):
     def admit(self, batch: list[Admission]) -> list[Admitted]:
         """Enter complete files in one commit; return the answers in the same order."""
         now = time.time()
-        answers = self.write(
-            lambda connection: admit(connection, self._fair_queue, batch, now)
-        )
+        answers = self.write(lambda connection: admit(connection, self._fair_queue, batch, now))
         for admission, answer in zip(batch, answers, strict=True):
             if answer.result is not AdmissionResult.ADMITTED:
                 continue
@@ -140,8 +121,8 @@ class Journal(Database):
     def claim(self, now: float, want: ClaimOrder = ClaimOrder.ANY) -> Entry | None:
         """Claim the next entry that is due, or return None.
 
-        A power cut may undo the claim of an entry without a grant: nothing is sent
-        before its grant is pinned, and that commit makes the claim durable too.
+        A power cut may undo the claim of an entry without a grant: nothing is sent before its grant
+        is pinned, and that commit makes the claim durable too.
         """
         order = {"now": now, "due_max": now + self._due_in_max_s, "want": want}
         try:
@@ -150,11 +131,7 @@ class Journal(Database):
             return self.write(partial(self._claim, order, pinned=True))
 
     def _claim(
-        self,
-        order: Mapping[str, object],
-        connection: sqlite3.Connection,
-        *,
-        pinned: bool = False,
+        self, order: Mapping[str, object], connection: sqlite3.Connection, *, pinned: bool = False
     ) -> Entry | None:
         rows = connection.execute(statements.CLAIM, order).fetchall()
         if not rows:
@@ -173,8 +150,8 @@ class Journal(Database):
     def previous(self, entry: Entry) -> tuple[int, int, bytes] | None:
         """Return (id, size in bytes, SHA-256) of the version that the server has.
 
-        None where it has none, or may have received a later one. After `forget` even
-        known content is sent.
+        None where it has none, or may have received a later one. After `forget` even known content
+        is sent.
         """
         rows = self.read(statements.PREVIOUS, (entry.path, entry.id))
         if not rows or rows[0][3:] != (State.DELIVERED, None):
@@ -211,9 +188,7 @@ class Journal(Database):
         others = "select 1 from entry where path = ? and key = ? and id <> ?"
         return bool(self.read(others, (entry.path, key, entry.id)))
 
-    def pin(
-        self, entry: Entry, grant: Grant, confirmation: Confirmation | None = None
-    ) -> None:
+    def pin(self, entry: Entry, grant: Grant, confirmation: Confirmation | None = None) -> None:
         """Pin the grant: each attempt from now on uploads to its key.
 
         `confirmation` is what the bucket showed under the key of the former grant.
@@ -243,18 +218,14 @@ class Journal(Database):
             rows = connection.execute(ambiguous, (entry.id,)).fetchall()
             packed = rows[0][0] if rows else None
             ended = Grant.unpack(packed).ended().pack() if packed else None
-            connection.execute(
-                'update entry set "grant" = ? where id = ?', (ended, entry.id)
-            )
+            connection.execute('update entry set "grant" = ? where id = ?', (ended, entry.id))
 
         self.write(work, may_use_reserve=True)
         reach(Point.GRANT_DROPPED)
 
     # The end of an attempt.
 
-    def deliver(
-        self, entry: Entry, receipt: Receipt, *, duration_s: float, dispose: bool
-    ) -> None:
+    def deliver(self, entry: Entry, receipt: Receipt, *, duration_s: float, dispose: bool) -> None:
         """Record the delivery, and erase the grant's secret."""
         values = asdict(receipt) | {
             "confirmation": Confirmation.FOUND if receipt.confirmed else None,
@@ -266,9 +237,7 @@ class Journal(Database):
         self._ended(State.DELIVERED, entry)
         self.on_attempt("", duration_s)
 
-    def defer(
-        self, entry: Entry, error: DeliveryError, due_at: float, *, charge: bool
-    ) -> None:
+    def defer(self, entry: Entry, error: DeliveryError, due_at: float, *, charge: bool) -> None:
         """Set the time of the next attempt; `charge` counts this one as failed."""
         values = _reason(error) | {
             "due_at": due_at,
@@ -288,9 +257,7 @@ class Journal(Database):
         self._change_state(Verb.INTERRUPT, entry, "ambiguous = :ambiguous", values)
         reach(Point.INTERRUPTED)
 
-    def reject(
-        self, entry: Entry, error: DeliveryError, *, dispose: bool = False
-    ) -> None:
+    def reject(self, entry: Entry, error: DeliveryError, *, dispose: bool = False) -> None:
         """Record that the server can never accept this version.
 
         `dispose`: its file is to be moved to the rejected folder.
@@ -340,9 +307,7 @@ class Journal(Database):
 
     # Disposal: the file of an ended version is moved or deleted.
 
-    def disposals(
-        self, after_id: int, limit: int
-    ) -> list[tuple[int, bytes, Fingerprint]]:
+    def disposals(self, after_id: int, limit: int) -> list[tuple[int, bytes, Fingerprint]]:
         """Return (id, path, fingerprint) of files to dispose of; pages by id."""
         rows = self.read(_DISPOSALS, (after_id, limit))
         return [(row[0], row[1], Fingerprint(*row[2:])) for row in rows]

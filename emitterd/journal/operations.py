@@ -1,8 +1,7 @@
 """Operator commands on entries: hold, release, retry, forget.
 
-Each change is recorded with time and user, in the same transaction. A command applies
-to the latest version of a path. An entry that is being uploaded is not changed: its
-outcome is not known yet.
+Each change is recorded with time and user, in the same transaction. A command applies to the latest
+version of a path. An entry that is being uploaded is not changed: its outcome is not known yet.
 """
 
 import json
@@ -76,8 +75,8 @@ class OperationRequest:
 class OperationResult:
     """What a command did to one path.
 
-    `before` is None where the journal does not know the path. `refusal` says why
-    nothing was changed; it is empty where the entry was changed.
+    `before` is None where the journal does not know the path. `refusal` says why nothing was
+    changed; it is empty where the entry was changed.
     """
 
     path: bytes
@@ -174,15 +173,12 @@ class Operations:
         self._shutdown = shutdown
 
     def apply(
-        self,
-        request: OperationRequest,
-        user: str,
-        report: Callable[[OperationResult], None],
+        self, request: OperationRequest, user: str, report: Callable[[OperationResult], None]
     ) -> OperationReport:
         """Carry out a command, recorded under the name of `user`.
 
-        `report` is called with each result once it is on disk. An error of the journal
-        ends the command early; the report says so, and changes before that stay.
+        `report` is called with each result once it is on disk. An error of the journal ends the
+        command early; the report says so, and changes before that stay.
         """
         done, trouble = 0, ""
         shown: list[OperationResult] = []
@@ -209,9 +205,7 @@ class Operations:
         # Entries that enter the state meanwhile, also by this command, are not meant.
         ((last_id,),) = self._database.read("select coalesce(max(id), 0) from entry")
         after_id = 0
-        while rows := self._database.read(
-            _OF_STATE, (after_id, last_id, request.state, BATCH)
-        ):
+        while rows := self._database.read(_OF_STATE, (after_id, last_id, request.state, BATCH)):
             after_id = rows[-1][0]
             yield [path for _, path in rows]
 
@@ -260,17 +254,13 @@ def _apply_verb(
     return None
 
 
-def _forget(
-    connection: sqlite3.Connection, known: Known, path: bytes, now: float
-) -> State | None:
+def _forget(connection: sqlite3.Connection, known: Known, path: bytes, now: float) -> State | None:
     """Mark the path for re-upload; None while it is being uploaded."""
     if known.state is State.DELIVERING:
         return None
     live = known.state in LIVE
     if live:
-        change_state(
-            connection, Verb.WITHDRAW, known.id, '"grant" = null', {"now": now}
-        )
+        change_state(connection, Verb.WITHDRAW, known.id, '"grant" = null', {"now": now})
     else:
         # Retention counts from the command on.
         sql = 'update entry set changed_at = ?, "grant" = null where id = ?'

@@ -1,7 +1,7 @@
 """The journal for commands that only read: `status`, `list`, `receipts`, the page.
 
-The reader is another process or thread, whether the daemon runs or not. It reads pages
-by id, each in its own transaction: a long one would keep the log from shrinking.
+The reader is another process or thread, whether the daemon runs or not. It reads pages by id, each
+in its own transaction: a long one would keep the log from shrinking.
 """
 
 import fcntl
@@ -75,8 +75,7 @@ class JournalReader:
     def actions(self, path: bytes) -> list[dict[str, Any]]:
         """Return what operators did to a path, the latest first."""
         rows = self.read(
-            "select act, state, user, at from action where path = ? order by id desc",
-            (path,),
+            "select act, state, user, at from action where path = ? order by id desc", (path,)
         )
         return [
             {"act": act, "state": state, "user": user, "at": iso(at)}

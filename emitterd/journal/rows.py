@@ -44,8 +44,8 @@ class Admission:
 class Admitted:
     """The answer to one admission.
 
-    `replaced_bytes`: the size of the older version that was withdrawn, if any. `held`:
-    an operator holds the path, or a rebuilt journal may lack its receipt.
+    `replaced_bytes`: the size of the older version that was withdrawn, if any. `held`: an operator
+    holds the path, or a rebuilt journal may lack its receipt.
     """
 
     result: AdmissionResult
@@ -122,12 +122,11 @@ SUPERSEDED = """exists (select 1 from entry later
     where later.path = entry.path and later.id > entry.id)"""
 """True where a later version of the path exists."""
 
-# Claim the next entry: of the queued the one with the lowest turn, and of the deferred
-# one that is due; where `want` is not `any`, also the entry with a grant that waited
-# longest. A due time after `:due_max` is later than any backoff can set: it was written
-# before the clock was set back, so the entry is due. Most paths have one version: the
-# last column spares them three more queries. SQLite finds the value that RETURNING
-# computed in an index only by a cast.
+# Claim the next entry: of the queued the one with the lowest turn, and of the deferred one that is
+# due; where `want` is not `any`, also the entry with a grant that waited longest. A due time after
+# `:due_max` is later than any backoff can set: it was written before the clock was set back, so the
+# entry is due. Most paths have one version: the last column spares them three more queries. SQLite
+# finds the value that RETURNING computed in an index only by a cast.
 CLAIM = f"""update entry set state = '{TRANSITIONS[Verb.CLAIM][1]}', changed_at = :now
     where id = (select id from (
         select * from (select id, turn, rank, 0 as again, "grant" is not null as pinned
@@ -186,8 +185,8 @@ def change_state(
 ) -> bool:
     """Apply a verb to an entry, in the caller's transaction: every change of state.
 
-    `assignments` sets more columns, from `values`. False where the transition table
-    does not allow the verb in the state of the entry; nothing is changed then.
+    `assignments` sets more columns, from `values`. False where the transition table does not allow
+    the verb in the state of the entry; nothing is changed then.
     """
     sources, target = TRANSITIONS[verb]
     states = ", ".join(f"'{state}'" for state in sorted(sources))
@@ -209,9 +208,7 @@ def unchanged_paths(read: Read, seen: Mapping[bytes, Fingerprint]) -> set[bytes]
     return {
         path
         for path, _, state, disposal, *fingerprint in read(_LATEST_OF_MANY, asked)
-        if state != State.WITHDRAWN
-        and disposal != "due"
-        and tuple(fingerprint) == seen[path]
+        if state != State.WITHDRAWN and disposal != "due" and tuple(fingerprint) == seen[path]
     }
 
 

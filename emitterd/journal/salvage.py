@@ -1,8 +1,8 @@
 """Copy what can still be read of a damaged journal into a new one.
 
-SQLite stops at the first damaged page. The rows beyond it are reached from the other
-end, and by halving what is left between. Each row must still satisfy today's schema.
-`sqlite3 .recover` fails on this schema, even where the file is undamaged.
+SQLite stops at the first damaged page. The rows beyond it are reached from the other end, and by
+halving what is left between. Each row must still satisfy today's schema. `sqlite3 .recover` fails
+on this schema, even where the file is undamaged.
 """
 
 import sqlite3

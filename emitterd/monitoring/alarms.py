@@ -1,8 +1,7 @@
 """The one list of alarms: for `/healthz`, `status --check`, metrics and page.
 
-Absence of progress is an alarm, and not only errors: a queue that hangs logs nothing.
-Does no I/O: numbers and `now` in, alarms out. Instants are seconds since the epoch,
-limits are seconds.
+Absence of progress is an alarm, and not only errors: a queue that hangs logs nothing. Does no I/O:
+numbers and `now` in, alarms out. Instants are seconds since the epoch, limits are seconds.
 """
 
 from collections.abc import Sequence
@@ -50,9 +49,7 @@ class AlarmCode(StrEnum):
     REJECTED = "rejected"
 
 
-WARNINGS = frozenset(
-    {AlarmCode.WATCH_DEGRADED, AlarmCode.SWEEP_OVERDUE, AlarmCode.REJECTED}
-)
+WARNINGS = frozenset({AlarmCode.WATCH_DEGRADED, AlarmCode.SWEEP_OVERDUE, AlarmCode.REJECTED})
 """With these alarms deliveries go on. All others are critical."""
 
 
@@ -101,9 +98,8 @@ class AlarmLimits:
 class DaemonFacts:
     """What only the running daemon knows.
 
-    `swept_at`: the end of the last whole sweep, or else the start of the daemon.
-    `sweep_limit_s`: how long ago that may be. `degraded`: why not every folder is
-    watched.
+    `swept_at`: the end of the last whole sweep, or else the start of the daemon. `sweep_limit_s`:
+    how long ago that may be. `degraded`: why not every folder is watched.
     """
 
     swept_at: float
@@ -173,8 +169,7 @@ def daemon_alarms(facts: DaemonFacts, now: float) -> list[Alarm]:
             Alarm(
                 AlarmCode.WATCH_DEGRADED,
                 facts.degraded_since,
-                f"not every folder is watched: {facts.degraded};"
-                " new files are found by sweeps",
+                f"not every folder is watched: {facts.degraded}; new files are found by sweeps",
                 "raise fs.inotify.max_user_watches, as watch.degraded in the log says",
             )
         )
@@ -184,8 +179,8 @@ def daemon_alarms(facts: DaemonFacts, now: float) -> list[Alarm]:
 def unnoted_alarms(free_bytes: int, noted: Sequence[Alarm], now: float) -> list[Alarm]:
     """Return the alarm of a full disk that the running daemon could not note.
 
-    For `status --check`, which reads the journal; `/healthz` asks the daemon itself.
-    `free_bytes`: the free space of the journal's disk.
+    For `status --check`, which reads the journal; `/healthz` asks the daemon itself. `free_bytes`:
+    the free space of the journal's disk.
     """
     known = any(alarm.code == AlarmCode.JOURNAL_FULL for alarm in noted)
     # Other programs took even the disk reserve.

@@ -38,8 +38,7 @@ _WITH_REASON: dict[State | FolderState, str] = {
 
 _LOOKED_UP: dict[str, str] = {
     Confirmation.FOUND: "; its answer was lost, but the bucket showed the object",
-    Confirmation.ABSENT: "; looked up there was none: never stored, or taken by the"
-    " server already",
+    Confirmation.ABSENT: "; looked up there was none: never stored, or taken by the server already",
     Confirmation.OTHER: "; looked up it was of other bytes",
     Confirmation.UNKNOWN: "; it could not be looked up",
 }
@@ -54,8 +53,8 @@ class OutsideSpool(ValueError):
 class Explanation:
     """The status of a path, and its history.
 
-    `versions` and `actions` have the latest first. `file` is None where there is no
-    file in the folder.
+    `versions` and `actions` have the latest first. `file` is None where there is no file in the
+    folder.
     """
 
     path: str
@@ -87,16 +86,14 @@ class Explanation:
 
     def record(self) -> Record:
         """Return it as `explain --json` prints it."""
-        return {
-            name: value for name, value in asdict(self).items() if value is not None
-        }
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 def locate(spool: Spool, reader: JournalReader, text: str) -> bytes:
     """Return the path that a person means by a text: as it is, or as the log shows it.
 
-    Absolute, or relative to the watched folder. Raises `OutsideSpool`, also for the
-    folder itself and for an empty text.
+    Absolute, or relative to the watched folder. Raises `OutsideSpool`, also for the folder itself
+    and for an empty text.
     """
     if not text:
         raise OutsideSpool("no path is given")
@@ -107,9 +104,7 @@ def locate(spool: Spool, reader: JournalReader, text: str) -> bytes:
     return candidates[0]
 
 
-def explain(
-    status_reader: FileStatusReader, reader: JournalReader, path: bytes
-) -> Explanation:
+def explain(status_reader: FileStatusReader, reader: JournalReader, path: bytes) -> Explanation:
     """Explain the status of a path by folder and journal."""
     spool = status_reader.spool
     with reader.snapshot():
@@ -128,9 +123,7 @@ def explain(
         sentence = _sentence(status, latest, actions)
         if gone and latest and not lost:
             moved_to = latest.get("moved_to")
-            where = (
-                f"was moved to {moved_to}" if moved_to else "is no longer in the folder"
-            )
+            where = f"was moved to {moved_to}" if moved_to else "is no longer in the folder"
             sentence += f"; the file {where}"
         context = _context(status, reader)
     if lost:

@@ -29,8 +29,8 @@ READING_S = 1.0
 """After a commit the queue's status is read again, if it is at least this old."""
 
 AGED_S = 60.0
-"""Without a commit it is read again after this time: the forecast must not count what
-was delivered more than an hour ago."""
+"""Without a commit it is read again after this time: the forecast must not count what was delivered
+more than an hour ago."""
 
 
 class HealthMonitor:

@@ -1,10 +1,9 @@
 """The HTTP server of page, metrics and health: starlette on uvicorn's connections.
 
-Measured on 2 busy cores with the limits below: 50 clients with slow headers are cut off
-after 5 s, 20 that do not read after 15 s, and beside 10,000 idle connections a request
-is answered within 2 s. With http.server and waitress the last takes more than 60 s.
-waitress also keeps a thread for each event stream, and buffers a whole upload on disk.
-uvicorn takes 2 MiB more than either.
+Measured on 2 busy cores with the limits below: 50 clients with slow headers are cut off after 5 s,
+20 that do not read after 15 s, and beside 10,000 idle connections a request is answered within 2 s.
+With http.server and waitress the last takes more than 60 s. waitress also keeps a thread for each
+event stream, and buffers a whole upload on disk. uvicorn takes 2 MiB more than either.
 """
 
 import asyncio
@@ -178,10 +177,7 @@ class _Connection(H11Protocol):
     """One connection. uvicorn limits neither its time nor the number of them."""
 
     def __init__(
-        self,
-        config: uvicorn.Config,
-        state: ServerState,
-        open_connections: list["_Connection"],
+        self, config: uvicorn.Config, state: ServerState, open_connections: list["_Connection"]
     ) -> None:
         super().__init__(config, state, {})
         self._open = open_connections
@@ -226,9 +222,9 @@ def _is_silent(connection: _Connection) -> bool:
 class _AccessControl:
     """Decides who may ask, before a handler sees the request.
 
-    On a Unix socket everybody who may open it. On a loopback address every user of
-    this machine, but no page of another site: its name could lead here by DNS
-    (DNS rebinding). Elsewhere only who has the token.
+    On a Unix socket everybody who may open it. On a loopback address every user of this machine,
+    but no page of another site: its name could lead here by DNS (DNS rebinding). Elsewhere only who
+    has the token.
     """
 
     def __init__(self, app: ASGIApp, endpoint: Endpoint, token: str | None) -> None:
@@ -240,9 +236,7 @@ class _AccessControl:
         headers = Headers(scope=scope)
         # The token is no business of a handler.
         scope["headers"] = [
-            (name, value)
-            for name, value in scope["headers"]
-            if name != b"authorization"
+            (name, value) for name, value in scope["headers"] if name != b"authorization"
         ]
         application = self._refusal(headers) or self._app
         await application(scope, receive, send)
@@ -260,8 +254,7 @@ class _AccessControl:
         if self._is_socket or is_own(headers.get("host", "")):
             return None
         return PlainTextResponse(
-            "use an address, such as 127.0.0.1, or localhost\n",
-            HTTPStatus.MISDIRECTED_REQUEST,
+            "use an address, such as 127.0.0.1, or localhost\n", HTTPStatus.MISDIRECTED_REQUEST
         )
 
 

@@ -1,8 +1,8 @@
 """The metrics for Prometheus; the only module that knows its client.
 
-Counters count in this process, from its start on: they do not go back when the journal
-deletes old versions. Gauges are read from the journal at each scrape. Labels are
-bounded: datasets of the catalogue, codes, states.
+Counters count in this process, from its start on: they do not go back when the journal deletes old
+versions. Gauges are read from the journal at each scrape. Labels are bounded: datasets of the
+catalogue, codes, states.
 """
 
 import time
@@ -138,18 +138,12 @@ def _gauges(reading: QueueReading) -> Iterator[Metric]:
     age_s = 0.0 if oldest_at is None else max(0.0, time.time() - oldest_at)
     values: dict[str, tuple[str, float | None]] = {
         "oldest_waiting_age_seconds": ("How long the oldest file has waited.", age_s),
-        "last_success_timestamp_seconds": (
-            "When a file was last delivered.",
-            queue.delivered_at,
-        ),
+        "last_success_timestamp_seconds": ("When a file was last delivered.", queue.delivered_at),
         "last_sweep_timestamp_seconds": (
             "When the whole folder was last looked through.",
             reading.swept_at,
         ),
-        "rejected_files": (
-            "Rejected versions, neither replaced nor forgotten.",
-            queue.rejected,
-        ),
+        "rejected_files": ("Rejected versions, neither replaced nor forgotten.", queue.rejected),
         "eta_seconds": ("When nothing will wait, where known.", reading.eta_s),
     }
     for name, (words, value) in values.items():

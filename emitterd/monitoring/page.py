@@ -1,9 +1,8 @@
 """The page for people: it shows, and changes nothing.
 
-`/` is the whole page, `/overview` the part that its script replaces, `/explain?path=`
-is about one file. Templates escape every value. Style and script are in the page
-itself, and its Content-Security-Policy allows these two only. The one module that knows
-jinja2.
+`/` is the whole page, `/overview` the part that its script replaces, `/explain?path=` is about one
+file. Templates escape every value. Style and script are in the page itself, and its
+Content-Security-Policy allows these two only. The one module that knows jinja2.
 """
 
 import base64
@@ -29,12 +28,7 @@ from emitterd.model import State
 from emitterd.monitoring.alarms import Health
 from emitterd.monitoring.explain import explain, locate
 from emitterd.monitoring.http_server import Request, Response
-from emitterd.monitoring.page_data import (
-    SHOWN,
-    SHOWN_REJECTED,
-    Throughput,
-    read_lists,
-)
+from emitterd.monitoring.page_data import SHOWN, SHOWN_REJECTED, Throughput, read_lists
 from emitterd.monitoring.status import read_queue
 from emitterd.monitoring.uploads import UploadTracker
 from emitterd.text import count, display, iso, printable, sentence
@@ -122,11 +116,7 @@ class Page:
 
     def __call__(self, request: Request) -> Response:
         """Return the response to a GET or HEAD request."""
-        routes = {
-            "/": self._whole,
-            "/overview": self._overview,
-            "/explain": self._explain,
-        }
+        routes = {"/": self._whole, "/overview": self._overview, "/explain": self._explain}
         try:
             return routes.get(request.scope["path"], self._absent)(request)
         except JournalError as error:
@@ -193,17 +183,11 @@ class Page:
         title, remark = "There is no such page", "Go back to the overview."
         return self._message(title, remark, HTTPStatus.NOT_FOUND)
 
-    def _message(
-        self, title: str, remark: str, status: HTTPStatus, name: str = ""
-    ) -> Response:
+    def _message(self, title: str, remark: str, status: HTTPStatus, name: str = "") -> Response:
         return self._page("message.html", status, name, title=title, remark=remark)
 
     def _page(
-        self,
-        template: str,
-        status: HTTPStatus = HTTPStatus.OK,
-        name: str = "",
-        **values: object,
+        self, template: str, status: HTTPStatus = HTTPStatus.OK, name: str = "", **values: object
     ) -> Response:
         """Return a whole page; `name` stands in the field for a file's name."""
         return _html(
@@ -220,9 +204,7 @@ class Page:
 
 
 def _html(
-    text: str,
-    status: HTTPStatus = HTTPStatus.OK,
-    headers: Mapping[str, str] | None = None,
+    text: str, status: HTTPStatus = HTTPStatus.OK, headers: Mapping[str, str] | None = None
 ) -> Response:
     all_headers = {**_HEADERS, "Content-Security-Policy": POLICY, **(headers or {})}
     return Response(text, status, all_headers, "text/html")

@@ -1,8 +1,8 @@
 """What the page shows: the lists of files, and the chart of the last day.
 
-Each list has a bounded number of rows, read by an index: the page costs the same with
-ten files in the queue and with a million. Only `read_lists` and `Throughput` do
-I/O. `now` is passed in, in seconds since the epoch.
+Each list has a bounded number of rows, read by an index: the page costs the same with ten files in
+the queue and with a million. Only `read_lists` and `Throughput` do I/O. `now` is passed in, in
+seconds since the epoch.
 """
 
 import json
@@ -18,8 +18,8 @@ from emitterd.model import State
 from emitterd.text import display
 
 SLOT_S = 1800
-"""Half hours since the epoch begin on the hour, or half past it, in every time zone of
-South Asia but Nepal's."""
+"""Half hours since the epoch begin on the hour, or half past it, in every time zone of South Asia
+but Nepal's."""
 
 SLOTS = 48
 """The chart shows twenty-four hours; the current slot is the last."""
@@ -50,12 +50,7 @@ def chart(sums: Mapping[int, tuple[int, int]], now: float) -> list[Bar]:
     slots = {slot: sums.get(slot, (0, 0)) for slot in range(last - SLOTS + 1, last + 1)}
     most_bytes = max(size_bytes for _, size_bytes in slots.values())
     return [
-        Bar(
-            float(slot * SLOT_S),
-            files,
-            size_bytes,
-            _height(files, size_bytes, most_bytes),
-        )
+        Bar(float(slot * SLOT_S), files, size_bytes, _height(files, size_bytes, most_bytes))
         for slot, (files, size_bytes) in slots.items()
     ]
 
@@ -100,8 +95,8 @@ _LISTS: Mapping[State, str] = {
 class Item:
     """One version of a file in a list, printable.
 
-    `at`: when it was admitted, is due, was delivered, rejected or held, depending on
-    the list; seconds since the epoch.
+    `at`: when it was admitted, is due, was delivered, rejected or held, depending on the list;
+    seconds since the epoch.
     """
 
     id: int
@@ -120,9 +115,7 @@ class Item:
 
 def read_lists(read: Read) -> dict[State, list[Item]]:
     """Read the lists. Call it in a snapshot, so that no version is in two lists."""
-    return {
-        state: [_item(row) for row in read(sql, ())] for state, sql in _LISTS.items()
-    }
+    return {state: [_item(row) for row in read(sql, ())] for state, sql in _LISTS.items()}
 
 
 def _item(row: Row) -> Item:

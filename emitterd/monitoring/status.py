@@ -1,7 +1,7 @@
 """The state of the queue, for `status`, health, forecast and metrics.
 
-Each query uses an index or the state counts, so that it costs the same at a
-million rows as at ten. Instants are seconds since the epoch.
+Each query uses an index or the state counts, so that it costs the same at a million rows as at ten.
+Instants are seconds since the epoch.
 """
 
 import json
@@ -55,9 +55,9 @@ class Recent(NamedTuple):
 class QueueStatus:
     """The journal's numbers at one moment.
 
-    `tally`: entries and bytes by state. `rejected`: neither replaced nor forgotten.
-    `outages`: of the destination, as the daemon noted them. `noted`: alarms that only
-    the daemon can see, as it noted them.
+    `tally`: entries and bytes by state. `rejected`: neither replaced nor forgotten. `outages`: of
+    the destination, as the daemon noted them. `noted`: alarms that only the daemon can see, as it
+    noted them.
     """
 
     tally: Mapping[State, tuple[int, int]]
@@ -107,10 +107,7 @@ class QueueReading:
 
 def read_queue(read: Read, now: float) -> QueueStatus:
     """Return the status of the queue; `read` runs a query on the journal."""
-    facts = {
-        name: json.loads(value)
-        for name, value in read("select name, value from fact", ())
-    }
+    facts = {name: json.loads(value) for name, value in read("select name, value from fact", ())}
     tally = read("select state, entries, bytes from tally", ())
     rejected, rejected_at = read(_REJECTED, (REJECTED_MAX,))[0]
     recent = Recent(*read(_RECENT, (now - RECENT_S, RECENT))[0])
@@ -131,9 +128,8 @@ def read_queue(read: Read, now: float) -> QueueStatus:
 def eta_s(recent: Recent, files: int, size_bytes: int) -> float | None:
     """Return in how many seconds the waiting files will be delivered.
 
-    At the rate of recent deliveries: the mean of files a second and bytes a second,
-    because each alone is far off after a change from small files to large ones. None
-    where nothing is known.
+    At the rate of recent deliveries: the mean of files a second and bytes a second, because each
+    alone is far off after a change from small files to large ones. None where nothing is known.
     """
     if files == 0:
         return 0.0
@@ -145,12 +141,7 @@ def eta_s(recent: Recent, files: int, size_bytes: int) -> float | None:
 
 
 def check_line(
-    health: Health,
-    queue: QueueStatus,
-    limits: AlarmLimits,
-    *,
-    running: bool,
-    now: float,
+    health: Health, queue: QueueStatus, limits: AlarmLimits, *, running: bool, now: float
 ) -> str:
     """Return the line of `status --check`: level, words, and the numbers after a bar.
 

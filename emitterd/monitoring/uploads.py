@@ -62,8 +62,8 @@ class UploadTracker:
         """Add to the bytes that are sent."""
         upload = self._uploads[entry.id]
         with self._lock:
-            # The form fields, and a body that is sent again within the attempt, make
-            # no more of it than the file has.
+            # The form fields, and a body that is sent again within the attempt, make no more of it
+            # than the file has.
             upload.sent_bytes = min(upload.size_bytes, upload.sent_bytes + size_bytes)
 
     def ended(self, entry: Entry) -> None:

@@ -20,8 +20,8 @@ _SCHEMES = frozenset({"bearer", "jwt"})
 class Logins:
     """Who may use the API: a user name and password, an API key, or both.
 
-    `password` None closes the login, as from cQube 1.7 on. `lifetime_s`: seconds
-    that a token lives.
+    `password` None closes the login, as from cQube 1.7 on. `lifetime_s`: seconds that a token
+    lives.
     """
 
     username: str
@@ -37,20 +37,13 @@ class Logins:
 
     def login(self, credentials: Mapping[str, str]) -> dict[str, object] | None:
         """Return a new token with its facts, or None for wrong credentials."""
-        name, password = (
-            credentials.get("username", ""),
-            credentials.get("password", ""),
-        )
+        name, password = (credentials.get("username", ""), credentials.get("password", ""))
         right_name = _equal(name, self.username)
         if not (_equal(password, self.password or "") and right_name):
             return None
         token = secrets.token_urlsafe(24)
         self.tokens[token] = time.monotonic() + self.lifetime_s
-        return {
-            "access_token": token,
-            "expires_in": self.lifetime_s,
-            "token_type": "bearer",
-        }
+        return {"access_token": token, "expires_in": self.lifetime_s, "token_type": "bearer"}
 
     def accepts(self, authorization: str) -> bool:
         """Return whether this `Authorization` header opens the API now."""
@@ -118,6 +111,4 @@ def listing(bucket: str, objects: Mapping[str, BucketObject]) -> dict[str, objec
 
 def _equal(given: str, right: str) -> bool:
     # compare_digest takes text only if it is ASCII.
-    return hmac.compare_digest(
-        given.encode("utf-8", "replace"), right.encode("utf-8", "replace")
-    )
+    return hmac.compare_digest(given.encode("utf-8", "replace"), right.encode("utf-8", "replace"))

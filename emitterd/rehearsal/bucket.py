@@ -1,8 +1,8 @@
 """The rehearsal server's bucket: objects on disk, and uploads streamed into them.
 
-A key never becomes a file name, so `../x` stays inside: the object's file is named
-by the key's SHA-256, and a JSON file beside it holds the key. An object appears by
-rename once its whole body was received, and not before.
+A key never becomes a file name, so `../x` stays inside: the object's file is named by the key's
+SHA-256, and a JSON file beside it holds the key. An object appears by rename once its whole body
+was received, and not before.
 """
 
 import hashlib
@@ -76,9 +76,7 @@ class Bucket:
 
     def upload(self, content_type: str, now_at: float) -> "ObjectUpload":
         """Take in one POST body that began at `now_at`, in epoch seconds."""
-        return ObjectUpload(
-            self, content_type, now_at, self._incoming / secrets.token_hex(8)
-        )
+        return ObjectUpload(self, content_type, now_at, self._incoming / secrets.token_hex(8))
 
     def length_problem(self, length_bytes: int | None) -> Response | None:
         """Return the response to a body without a length, or with a wrong one."""
@@ -112,13 +110,11 @@ class Bucket:
 class ObjectUpload:
     """One multipart body on its way to disk; a context manager that cleans up.
 
-    A body that is refused is still read to its end, and thrown away: a client that
-    only looks for the answer after its last byte sees it, too.
+    A body that is refused is still read to its end, and thrown away: a client that only looks for
+    the answer after its last byte sees it, too.
     """
 
-    def __init__(
-        self, bucket: Bucket, content_type: str, now_at: float, path: Path
-    ) -> None:
+    def __init__(self, bucket: Bucket, content_type: str, now_at: float, path: Path) -> None:
         self.fields: dict[str, str] = {}
         self.refusal: RefusedError | None = None
         self._bucket = bucket
@@ -169,9 +165,7 @@ class ObjectUpload:
 
     def keep(self) -> BucketObject:
         """Store the object. Only after `finish`, and only without a `refusal`."""
-        return self._bucket.keep(
-            self.key, self._path, self._size_bytes, self._md5.hexdigest()
-        )
+        return self._bucket.keep(self.key, self._path, self._size_bytes, self._md5.hexdigest())
 
     def _make_parser(self, content_type: str) -> MultipartParser | None:
         kind, options = parse_options_header(content_type)

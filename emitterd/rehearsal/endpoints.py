@@ -32,8 +32,8 @@ Handler = Callable[[Exchange], Awaitable[Response | None]]
 class Endpoints:
     """The handlers of everything that is served.
 
-    `fault_list` is called for each fault. `grant_lifetime_s`: seconds that a grant
-    lives. `fired` counts the faults that happened.
+    `fault_list` is called for each fault. `grant_lifetime_s`: seconds that a grant lives. `fired`
+    counts the faults that happened.
     """
 
     bucket: Bucket
@@ -118,9 +118,7 @@ class Endpoints:
         if arguments.get("bucket") not in _PATHS:
             return responses.BAD_BUCKET
         path = f"{_PATHS[arguments['bucket']]}/{filename}"
-        query = self.bucket.signer.presign(
-            exchange.host, path, time.time(), _DOWNLOAD_LIFETIME_S
-        )
+        query = self.bucket.signer.presign(exchange.host, path, time.time(), _DOWNLOAD_LIFETIME_S)
         encoded = quote(path, safe="/-_.~", errors="replace")
         url = text_response(f"{exchange.home}{encoded}?{urlencode(query)}")
         return await self._faulted(exchange, FaultStage.DOWNLOAD, url)
@@ -161,9 +159,7 @@ class Endpoints:
             if fault is not None:
                 return await fault.kind.action(exchange, fault.parameter, Response())
             stored = upload.keep()
-        location = (
-            f"{exchange.home}{_BUCKET_PATH}/{quote(stored.key, errors='replace')}"
-        )
+        location = f"{exchange.home}{_BUCKET_PATH}/{quote(stored.key, errors='replace')}"
         headers = {"ETag": f'"{stored.md5}"', "Location": location}
         response = Response(status_code=204, headers=headers)
         return await self._faulted(exchange, FaultStage.ANSWER, response)

@@ -1,7 +1,7 @@
 """One connection to the rehearsal server, and one request on it.
 
-A fault does to a connection what web frameworks do not: it resets it, stops reading
-from it, or sends bytes that are not HTTP.
+A fault does to a connection what web frameworks do not: it resets it, stops reading from it, or
+sends bytes that are not HTTP.
 """
 
 import asyncio
@@ -32,9 +32,8 @@ class RequestRecord:
     """What the server knows about one request, from its arrival on.
 
     `at`: epoch seconds. `endpoint`: auth, upload-url, bucket, bucket-regional, object,
-    list_s3_buckets, list_s3_files, download_url, unknown, or connect. `name`: the file
-    name or key. `status`: None as long as no response was sent. `bytes`: body bytes
-    read so far.
+    list_s3_buckets, list_s3_files, download_url, unknown, or connect. `name`: the file name or key.
+    `status`: None as long as no response was sent. `bytes`: body bytes read so far.
     """
 
     at: float

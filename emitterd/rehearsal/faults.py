@@ -8,8 +8,8 @@ A list of faults is a text of items, separated by commas:
     name@3                  exactly the first three eligible requests
     name@3:5                the same, with the parameter
 
-Items of one stage are drawn in the order of the text; one fault a stage. A request
-is eligible only if it would succeed at that stage without the fault.
+Items of one stage are drawn in the order of the text; one fault a stage. A request is eligible only
+if it would succeed at that stage without the fault.
 """
 
 import random
@@ -63,10 +63,9 @@ class FaultStage(StrEnum):
 
 
 FaultAction = Callable[[Exchange, float | None, Response], Awaitable[Response | None]]
-"""What a fault does. Arguments: the exchange, the fault's parameter, and the right
-response (an empty one where there is none yet). It returns the response to send
-instead, or None if it has dealt with the connection itself. At the stage BODY the
-result is ignored."""
+"""What a fault does. Arguments: the exchange, the fault's parameter, and the right response (an
+empty one where there is none yet). It returns the response to send instead, or None if it has dealt
+with the connection itself. At the stage BODY the result is ignored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +90,7 @@ def respond(response: Response) -> FaultAction:
     return action
 
 
-async def delay(
-    exchange: Exchange, seconds: float | None, response: Response
-) -> Response:
+async def delay(exchange: Exchange, seconds: float | None, response: Response) -> Response:
     """Respond right, but late."""
     await exchange.connection.wait(seconds or 0)
     return response
@@ -124,17 +121,12 @@ async def _reset(exchange: Exchange, limit_bytes: float | None, _: Response) -> 
 RETRY_AFTER = "Retry-After in seconds"
 
 FAULTS: dict[str, FaultKind] = {
-    "reset-connect": FaultKind(
-        FaultStage.CONNECT, "the connection is reset once accepted", _reset
-    ),
+    "reset-connect": FaultKind(FaultStage.CONNECT, "the connection is reset once accepted", _reset),
     "429": FaultKind(
         FaultStage.GRANT, "upload-url answers 429", respond(RATE_LIMIT), RETRY_AFTER, 1
     ),
     "api-503": FaultKind(
-        FaultStage.GRANT,
-        "upload-url answers 503",
-        respond(API_UNAVAILABLE),
-        RETRY_AFTER,
+        FaultStage.GRANT, "upload-url answers 503", respond(API_UNAVAILABLE), RETRY_AFTER
     ),
     "reset": FaultKind(
         FaultStage.BODY,
@@ -143,11 +135,7 @@ FAULTS: dict[str, FaultKind] = {
         "body bytes to read first (default: half of them)",
     ),
     "slow-reader": FaultKind(
-        FaultStage.BODY,
-        "the body is read slowly",
-        _read_slowly,
-        "bytes a second",
-        10_240,
+        FaultStage.BODY, "the body is read slowly", _read_slowly, "bytes a second", 10_240
     ),
     "black-hole": FaultKind(
         FaultStage.ARRIVAL,
@@ -157,22 +145,13 @@ FAULTS: dict[str, FaultKind] = {
         600,
     ),
     "503": FaultKind(
-        FaultStage.REFUSE,
-        "the bucket answers 503 SlowDown",
-        respond(SLOW_DOWN),
-        RETRY_AFTER,
+        FaultStage.REFUSE, "the bucket answers 503 SlowDown", respond(SLOW_DOWN), RETRY_AFTER
     ),
     "captive-portal": FaultKind(
-        FaultStage.REFUSE,
-        "a web page instead of the bucket's answer",
-        respond(CAPTIVE_PORTAL),
+        FaultStage.REFUSE, "a web page instead of the bucket's answer", respond(CAPTIVE_PORTAL)
     ),
-    "lost-answer": FaultKind(
-        FaultStage.ANSWER, "stored, then closed without an answer", _close
-    ),
-    "slow-answer": FaultKind(
-        FaultStage.ANSWER, "stored, answered late", delay, "seconds", 5
-    ),
+    "lost-answer": FaultKind(FaultStage.ANSWER, "stored, then closed without an answer", _close),
+    "slow-answer": FaultKind(FaultStage.ANSWER, "stored, answered late", delay, "seconds", 5),
 }
 """The faults that an operator can order, by name. The command line lists them."""
 
@@ -198,19 +177,13 @@ class Fault:
 class FaultList:
     """Which faults happen, and how often. The server draws in its thread only."""
 
-    def __init__(
-        self, faults: Iterable[Fault] = (), *, seed: int | None = None
-    ) -> None:
+    def __init__(self, faults: Iterable[Fault] = (), *, seed: int | None = None) -> None:
         self._faults = list(faults)
         self._random = random.Random(seed)  # noqa: S311  faults, not secrets
 
     @classmethod
     def parse(
-        cls,
-        text: str,
-        *,
-        kinds: Mapping[str, FaultKind] = FAULTS,
-        seed: int | None = None,
+        cls, text: str, *, kinds: Mapping[str, FaultKind] = FAULTS, seed: int | None = None
     ) -> Self:
         """Read a list of these kinds; equal `seed` and requests give equal faults.
 

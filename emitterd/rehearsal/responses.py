@@ -81,26 +81,20 @@ CAPTIVE_PORTAL = Response(
 
 SLOW_DOWN = s3_error(503, "SlowDown", "Please reduce your request rate.")
 ACCESS_DENIED = s3_error(403, "AccessDenied", "Access Denied")
-POLICY_EXPIRED = s3_error(
-    403, "AccessDenied", "Invalid according to Policy: Policy expired."
-)
+POLICY_EXPIRED = s3_error(403, "AccessDenied", "Invalid according to Policy: Policy expired.")
 BAD_SIGNATURE = s3_error(
     403,
     "SignatureDoesNotMatch",
     "The request signature we calculated does not match the signature you provided."
     " Check your key and signing method.",
 )
-TOO_LARGE = s3_error(
-    400, "EntityTooLarge", "Your proposed upload exceeds the maximum allowed size"
-)
+TOO_LARGE = s3_error(400, "EntityTooLarge", "Your proposed upload exceeds the maximum allowed size")
 NO_SUCH_KEY = s3_error(404, "NoSuchKey", "The specified key does not exist.")
 NO_LENGTH = s3_error(
     411, "MissingContentLength", "You must provide the Content-Length HTTP header."
 )
 NO_FORM = s3_error(
-    412,
-    "PreconditionFailed",
-    "Bucket POST must be of the enclosure-type multipart/form-data",
+    412, "PreconditionFailed", "Bucket POST must be of the enclosure-type multipart/form-data"
 )
 MALFORMED_FORM = s3_error(
     400,
@@ -108,9 +102,7 @@ MALFORMED_FORM = s3_error(
     "The body of your POST request is not well-formed multipart/form-data.",
 )
 NOT_ONE_FILE = s3_error(
-    400,
-    "InvalidArgument",
-    "POST requires exactly one file upload per request, as the last field.",
+    400, "InvalidArgument", "POST requires exactly one file upload per request, as the last field."
 )
 FIELDS_TOO_LARGE = s3_error(
     400,

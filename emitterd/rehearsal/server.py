@@ -1,9 +1,8 @@
 """The rehearsal server: an emission API and its bucket, with faults on request.
 
-It speaks the protocol of cQube 1.1 to 4.1 over S3 on one port: `/data/auth`,
-`/data/upload-url`, lists and downloads, and a bucket under `/bucket/` that checks the
-signature of every POST. It serves in a thread of its own, and stops within a second
-even while faulted requests hang.
+It speaks the protocol of cQube 1.1 to 4.1 over S3 on one port: `/data/auth`, `/data/upload-url`,
+lists and downloads, and a bucket under `/bucket/` that checks the signature of every POST. It
+serves in a thread of its own, and stops within a second even while faulted requests hang.
 """
 
 import asyncio
@@ -27,22 +26,11 @@ from uvicorn.server import ServerState
 from emitterd.rehearsal.api import Logins
 from emitterd.rehearsal.bucket import Bucket, BucketObject
 from emitterd.rehearsal.endpoints import Endpoints, Handler
-from emitterd.rehearsal.exchange import (
-    Connection,
-    ConnectionLost,
-    Exchange,
-    RequestRecord,
-)
+from emitterd.rehearsal.exchange import Connection, ConnectionLost, Exchange, RequestRecord
 from emitterd.rehearsal.faults import FaultList, FaultListError, FaultStage
 from emitterd.rehearsal.responses import NO_ROUTE, RefusedError
 
-__all__ = [
-    "BucketObject",
-    "FaultList",
-    "FaultListError",
-    "RehearsalServer",
-    "RequestRecord",
-]
+__all__ = ["BucketObject", "FaultList", "FaultListError", "RehearsalServer", "RequestRecord"]
 
 _USERNAME = "emission"
 _PASSWORD = "rehearsal"  # noqa: S105  it opens nothing real
@@ -55,15 +43,14 @@ _KEEP_ALIVE_S = 60
 class RehearsalServer:
     """An emission server for practice; also a context manager.
 
-    `directory` holds the objects, also those of a former run. Port 0 takes a free
-    port at the first start, and keeps it for later ones. With an `api_key` the login
-    is gone, as from cQube 1.7 on, unless a user name or password of one's own is
-    given too. `latency_s`: seconds that every request waits before it is served.
-    With `tls` everything is https.
+    `directory` holds the objects, also those of a former run. Port 0 takes a free port at the first
+    start, and keeps it for later ones. With an `api_key` the login is gone, as from cQube 1.7 on,
+    unless a user name or password of one's own is given too. `latency_s`: seconds that every
+    request waits before it is served. With `tls` everything is https.
 
-    `faults` may be replaced at any time; `fired` counts those that really happened.
-    `requests` grows as requests arrive; status, name and bytes follow on the way.
-    `objects` holds what is stored, by key; an item taken out is gone from the bucket.
+    `faults` may be replaced at any time; `fired` counts those that really happened. `requests`
+    grows as requests arrive; status, name and bytes follow on the way. `objects` holds what is
+    stored, by key; an item taken out is gone from the bucket.
     """
 
     def __init__(  # noqa: PLR0913  all by keyword, and each of its own kind
@@ -91,12 +78,8 @@ class RehearsalServer:
         self.bucket = Bucket(directory)
         self.objects = self.bucket.objects
         self.requests: list[RequestRecord] = []
-        self.logins = Logins(
-            username, password if login else None, api_key, token_lifetime_s
-        )
-        self._endpoints = Endpoints(
-            self.bucket, self.logins, lambda: self.faults, grant_lifetime_s
-        )
+        self.logins = Logins(username, password if login else None, api_key, token_lifetime_s)
+        self._endpoints = Endpoints(self.bucket, self.logins, lambda: self.faults, grant_lifetime_s)
         self.fired = self._endpoints.fired
         self._state = ServerState()
         self._connections: set[Connection] = set()
@@ -147,8 +130,8 @@ class RehearsalServer:
             thread.join()
 
     async def _serve(self, listener: socket.socket, accepting: threading.Event) -> None:
-        # uvicorn's Server wakes ten times a second and waits for hanging requests;
-        # its protocol alone, on a loop of our own, starts and stops at once.
+        # uvicorn's Server wakes ten times a second and waits for hanging requests; its protocol
+        # alone, on a loop of our own, starts and stops at once.
         self._loop = asyncio.get_running_loop()
         self._stopping, self._all_closed = asyncio.Event(), asyncio.Event()
         config = uvicorn.Config(
@@ -173,8 +156,8 @@ class RehearsalServer:
         await self._stopping.wait()
         for connection in list(self._connections):
             connection.transport.abort()
-        # asyncio makes each accepted connection in a task of its own, which fails
-        # silently, and leaks the socket, where the server was closed meanwhile.
+        # asyncio makes each accepted connection in a task of its own, which fails silently, and
+        # leaks the socket, where the server was closed meanwhile.
         if under_way := asyncio.all_tasks() - {asyncio.current_task()}:
             await asyncio.wait(under_way, timeout=_GRACE_S)
         server.close()

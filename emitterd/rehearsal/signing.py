@@ -59,16 +59,11 @@ class Signer:
                 message = f"Bucket POST must contain a field named '{name}'."
                 raise RefusedError(responses.s3_error(400, "InvalidArgument", message))
         self._check_signature(
-            fields["x-amz-credential"],
-            fields["x-amz-date"],
-            encoded,
-            fields["x-amz-signature"],
+            fields["x-amz-credential"], fields["x-amz-date"], encoded, fields["x-amz-signature"]
         )
         _check_policy(encoded, dict(fields) | {"bucket": self.bucket}, now_at)
 
-    def presign(
-        self, host: str, path: str, now_at: float, lifetime_s: float
-    ) -> dict[str, str]:
+    def presign(self, host: str, path: str, now_at: float, lifetime_s: float) -> dict[str, str]:
         """Return the query that lets anyone GET `path` from `host` (host:port)."""
         stamp = _utc(now_at).strftime(_STAMP)
         query = {
@@ -92,9 +87,7 @@ class Signer:
         text = _string_to_sign(method, host, path, signed)
         self._check_signature(credential, stamp, text, signature)
         if now_at >= _instant(stamp, _STAMP) + int(signed["X-Amz-Expires"]):
-            raise RefusedError(
-                responses.s3_error(403, "AccessDenied", "Request has expired")
-            )
+            raise RefusedError(responses.s3_error(403, "AccessDenied", "Request has expired"))
 
     def _credential(self, stamp: str) -> str:
         return f"{self.access_key}/{stamp[:8]}/{_REGION}/s3/aws4_request"
@@ -105,9 +98,7 @@ class Signer:
             key = hmac.digest(key, step.encode("utf-8", "replace"), "sha256")
         return hmac.digest(key, text.encode("utf-8", "replace"), "sha256").hex()
 
-    def _check_signature(
-        self, credential: str, stamp: str, text: str, signature: str
-    ) -> None:
+    def _check_signature(self, credential: str, stamp: str, text: str, signature: str) -> None:
         if not credential.startswith(f"{self.access_key}/"):
             message = "The AWS Access Key Id you provided does not exist in our records"
             raise RefusedError(responses.s3_error(403, "InvalidAccessKeyId", message))

@@ -1,7 +1,7 @@
 """Builds the components of one installation, and connects them. Nothing runs yet.
 
-`Components.__init__` shows on one page which component knows which. A component gets
-the others that it uses as arguments. It never reaches into the components of another.
+`Components.__init__` shows on one page which component knows which. A component gets the others
+that it uses as arguments. It never reaches into the components of another.
 """
 
 import time
@@ -52,9 +52,8 @@ class Components:
     def __init__(self, config: Config, observer: UploadObserver | None = None) -> None:
         """Open the journal, and build everything else.
 
-        `observer` follows the uploads in place of `uploads`. Raises `JournalError`
-        (`JournalLocked` if another instance runs), and `OSError` if a TLS file cannot
-        be used.
+        `observer` follows the uploads in place of `uploads`. Raises `JournalError` (`JournalLocked`
+        if another instance runs), and `OSError` if a TLS file cannot be used.
         """
         self.config = config
         self.shutdown = Shutdown()
@@ -70,9 +69,7 @@ class Components:
         served = config.metrics.listen is not None
         self.metrics = self._count_results() if served else None
         self.operations = Operations(self.journal, self.shutdown)
-        self._emission = open_emission(
-            config, self.http_client, self.shutdown, self.journal
-        )
+        self._emission = open_emission(config, self.http_client, self.shutdown, self.journal)
         self._retention = Retention(self.journal, self.spool, config.journal.retain_s)
         rules = _rules(config, self._inspector)
         self.disposal = Disposal(self.spool, self.journal, rules.disposal)
@@ -140,8 +137,7 @@ class Components:
         self.journal.save_fact("destination", None)
         failure = self._emission.lockout(time.time())
         if failure is None:
-            # The credentials have changed: the entries that failed with the former ones
-            # are due.
+            # The credentials have changed: the entries that failed with the former ones are due.
             self.journal.make_due({Code.CREDENTIALS})
             return
         usable = self._emission.usable
@@ -207,9 +203,7 @@ def open_http_server(components: Components) -> "HttpServer | None":
     return HttpServer(settings.listen, handlers, token)
 
 
-def open_http_client(
-    config: Config, shutdown: Shutdown, trace: Trace | None = None
-) -> HttpClient:
+def open_http_client(config: Config, shutdown: Shutdown, trace: Trace | None = None) -> HttpClient:
     """Return the HTTP client that all workers share. `trace` gets its steps.
 
     Raises `OSError` if a TLS file cannot be used.
@@ -247,9 +241,7 @@ def limits(config: Config) -> TransferLimits:
     """Return the timeouts and the minimum speed of a transfer."""
     emission = config.emission
     return TransferLimits(
-        emission.connect_timeout_s,
-        emission.stall_timeout_s,
-        emission.minimum_speed_bytes,
+        emission.connect_timeout_s, emission.stall_timeout_s, emission.minimum_speed_bytes
     )
 
 
@@ -279,9 +271,7 @@ def _rules(config: Config, inspector: Inspector) -> ExamineRules:
         spool.catalogue,
         SettleRule(spool.settle_s, spool.sweep_every_s, spool.incomplete_after_s),
         DisposalRule(
-            archive,
-            delete=spool.after_delivery == "delete",
-            rejected=spool.rejected_directory,
+            archive, delete=spool.after_delivery == "delete", rejected=spool.rejected_directory
         ),
         spool.sweep_every_s,
     )

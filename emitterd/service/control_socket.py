@@ -1,10 +1,10 @@
 """The control socket: how an operator command reaches a running daemon.
 
-It is beside the journal. A connection carries one request and one report, each a
-line of JSON. Each caller has a thread, because an operation on a whole state takes a
-while and other callers must not wait for it. The daemon carries it out on its own
-writing connection: with a second writer SQLite before 3.51.3 may lose a commit
-("WAL-reset bug"). The kernel tells who the caller is, not the caller.
+It is beside the journal. A connection carries one request and one report, each a line of JSON. Each
+caller has a thread, because an operation on a whole state takes a while and other callers must not
+wait for it. The daemon carries it out on its own writing connection: with a second writer SQLite
+before 3.51.3 may lose a commit ("WAL-reset bug"). The kernel tells who the caller is, not the
+caller.
 """
 
 import os
@@ -38,8 +38,8 @@ Handler = Callable[[OperationRequest, str], OperationReport]
 class ControlServer(socketserver.ThreadingUnixStreamServer):
     """The daemon's end of the socket. It answers each caller in a thread of its own.
 
-    `handler` gets the request and the user's name. Several threads call it at once,
-    and it must not raise.
+    `handler` gets the request and the user's name. Several threads call it at once, and it must not
+    raise.
     """
 
     daemon_threads = True
@@ -48,8 +48,8 @@ class ControlServer(socketserver.ThreadingUnixStreamServer):
     def __init__(self, journal: Path, handler: Handler, shutdown: Shutdown) -> None:
         """Listen beside the journal, whose lock the caller must hold.
 
-        A socket that a dead process left there is removed. Raises `OSError` if no
-        socket can be made.
+        A socket that a dead process left there is removed. Raises `OSError` if no socket can be
+        made.
         """
         self.handler = handler
         self._shutdown = shutdown
@@ -109,8 +109,8 @@ class _CallerHandler(socketserver.BaseRequestHandler):
 def send_request(journal: Path, request: OperationRequest) -> OperationReport | None:
     """Have the daemon that holds this journal carry out a request.
 
-    Return None if no daemon listens. Raises `OSError` if the caller may not connect,
-    or the daemon does not answer.
+    Return None if no daemon listens. Raises `OSError` if the caller may not connect, or the daemon
+    does not answer.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(REQUEST_S)
@@ -149,17 +149,15 @@ def _address(journal: Path) -> Iterator[str]:
 
 def _user(caller: socket.socket, request: OperationRequest) -> str:
     # The kernel names the caller. The name behind a sudo is a claim of root.
-    credentials = caller.getsockopt(
-        socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size
-    )
+    credentials = caller.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     return user_name(_CREDENTIALS.unpack(credentials)[1], request.sudo_user)
 
 
 def _read_line(peer: socket.socket, limit_s: float) -> bytes:
     """Read a line, or less if the peer closes early.
 
-    Raises `ValueError` if it is too long, and `TimeoutError` if it is not complete
-    within `limit_s` seconds, even if single bytes arrive.
+    Raises `ValueError` if it is too long, and `TimeoutError` if it is not complete within `limit_s`
+    seconds, even if single bytes arrive.
     """
     line, deadline = bytearray(), time.monotonic() + limit_s
     while not line.endswith(b"\n"):

@@ -1,8 +1,7 @@
 """The daemon: starts and stops its components in order, and checks them each second.
 
-Start: journal (lock, reclaim), watch, intake with its first sweep, workers. Stop: the
-watch, then intake and workers drain together, then everything ends at the deadline,
-the journal last.
+Start: journal (lock, reclaim), watch, intake with its first sweep, workers. Stop: the watch, then
+intake and workers drain together, then everything ends at the deadline, the journal last.
 """
 
 import os
@@ -16,11 +15,7 @@ from emitterd.config.settings import Config
 from emitterd.delivery.attempt import UploadObserver
 from emitterd.delivery.circuit_breaker import OpenCircuit
 from emitterd.intake.file_status import FileStatus, undelivered
-from emitterd.journal.operations import (
-    OperationReport,
-    OperationRequest,
-    OperationResult,
-)
+from emitterd.journal.operations import OperationReport, OperationRequest, OperationResult
 from emitterd.model import LIVE, State
 from emitterd.service.components import Components, open_http_server
 from emitterd.service.control_socket import ControlServer
@@ -66,8 +61,8 @@ class Daemon:
     def __init__(self, config: Config, observer: UploadObserver | None = None) -> None:
         """Open the journal and build the components; no thread starts here.
 
-        Raises `JournalError` (`JournalLocked` if another instance runs), and `OSError`
-        if a TLS file cannot be used.
+        Raises `JournalError` (`JournalLocked` if another instance runs), and `OSError` if a TLS
+        file cannot be used.
         """
         self._components = components = Components(config, observer)
         self._journal = components.journal
@@ -147,13 +142,10 @@ class Daemon:
         components.disposal.resume()
         components.restore_destination()
         components.health.clear_noted_alarms()
-        # Watch first, sweep after: a file that arrives in between is seen twice
-        # rather than never.
+        # Watch first, sweep after: a file that arrives in between is seen twice rather than never.
         if watch:
             components.watch_keeper.start()
-        self._threads.start_watched(
-            "intake", lambda: components.intake.run(self._shutdown)
-        )
+        self._threads.start_watched("intake", lambda: components.intake.run(self._shutdown))
         components.destination.on_resized = self._resize_workers
         self._resize_workers()
 
@@ -275,10 +267,7 @@ class _OnceTimeout:
         due_at: float | None,
     ) -> bool:
         now = time.monotonic()
-        ended = sum(
-            counts[state]
-            for state in (State.DELIVERED, State.REJECTED, State.WITHDRAWN)
-        )
+        ended = sum(counts[state] for state in (State.DELIVERED, State.REJECTED, State.WITHDRAWN))
         if moving or ended != self.ended:
             self.since, self.ended = now, ended
         left_s = self.since + self.wait_s - now

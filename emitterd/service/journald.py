@@ -1,8 +1,8 @@
 """Events as messages of systemd-journald, with fields that `journalctl` can match.
 
-journald's native protocol: a datagram for each message. Source:
-systemd.io/JOURNAL_NATIVE_PROTOCOL. Own code, because the library that needs no compiler
-waits without a limit where journald does not read.
+journald's native protocol: a datagram for each message. Source: systemd.io/JOURNAL_NATIVE_PROTOCOL.
+Own code, because the library that needs no compiler waits without a limit where journald does not
+read.
 """
 
 import os
@@ -46,9 +46,9 @@ _LENGTH = struct.Struct("<Q")
 def is_standard_output() -> bool:
     """Tell whether standard output is a stream to journald.
 
-    $JOURNAL_STREAM names one stream, that of standard error where there are two: then
-    a socket beside it is the other. A file or a pipe is not a stream to journald: it
-    gets the lines. Source: systemd.exec(5).
+    $JOURNAL_STREAM names one stream, that of standard error where there are two: then a socket
+    beside it is the other. A file or a pipe is not a stream to journald: it gets the lines. Source:
+    systemd.exec(5).
     """
     named = os.environ.get("JOURNAL_STREAM")
     try:
@@ -67,9 +67,7 @@ def message(line: str, event: Mapping[str, object]) -> bytes:
         "PRIORITY": _PRIORITIES[str(event["level"])],
         "SYSLOG_IDENTIFIER": "emitterd",
     }
-    fields |= {
-        f"EMITTERD_{name.upper()}": event[name] for name in FIELDS if name in event
-    }
+    fields |= {f"EMITTERD_{name.upper()}": event[name] for name in FIELDS if name in event}
     return b"".join(_field(name, str(value)) for name, value in fields.items())
 
 
@@ -97,8 +95,8 @@ class Journald:
     def write(self, line: str, event: Mapping[str, object]) -> None:
         """Send a message; wait at most `WAIT_S`, and once in `PAUSE_S`.
 
-        Raises `OSError` if journald does not take it: a log that hangs must not stop
-        the work. The kernel's limit of a message is some 200 KiB.
+        Raises `OSError` if journald does not take it: a log that hangs must not stop the work. The
+        kernel's limit of a message is some 200 KiB.
         """
         waits = time.monotonic() >= self._wait_from
         flags = 0 if waits else socket.MSG_DONTWAIT

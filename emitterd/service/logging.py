@@ -1,7 +1,7 @@
 """How events are written: JSON lines, a console on a terminal, or messages to journald.
 
-The log never stops the work: a line that can be written nowhere is counted, and the
-count is logged when lines can be written again.
+The log never stops the work: a line that can be written nowhere is counted, and the count is logged
+when lines can be written again.
 """
 
 import sys
@@ -20,14 +20,12 @@ from emitterd.service import journald
 _Arguments = tuple[tuple[str, EventDict], dict[str, Any]]
 
 
-def configure(
-    level: str, file: Path | None = None, *, socket: Path = journald.SOCKET
-) -> None:
+def configure(level: str, file: Path | None = None, *, socket: Path = journald.SOCKET) -> None:
     """Write events of `level` and above to `file`, or to standard output.
 
-    If standard output is journald's, they go to its `socket`. May be called again:
-    threads that log at the time lose no line. Raises `OSError` if the file cannot be
-    opened; the former log stays in use.
+    If standard output is journald's, they go to its `socket`. May be called again: threads that log
+    at the time lose no line. Raises `OSError` if the file cannot be opened; the former log stays in
+    use.
     """
     people = file is None and sys.stdout.isatty()
     if file is not None:
@@ -47,8 +45,8 @@ def configure(
 def reopen() -> None:
     """Open the log's file by its name again, as after a rotation; else do nothing.
 
-    Threads that log at the time lose no line. Raises `OSError` if the file cannot be
-    opened; the former file stays in use.
+    Threads that log at the time lose no line. Raises `OSError` if the file cannot be opened; the
+    former file stays in use.
     """
     _sink.reopen()
 
@@ -124,8 +122,8 @@ class _File:
 class _Sink:
     """Where lines go, one at a time: structlog's logger, and the factory that makes it.
 
-    There is one for the whole process. If the log is configured again while a thread
-    writes a line, the line goes to the new place.
+    There is one for the whole process. If the log is configured again while a thread writes a line,
+    the line goes to the new place.
     """
 
     def __init__(self) -> None:

@@ -1,10 +1,9 @@
 """SIGHUP: the configuration is read again; the old one stays if that one is wrong.
 
-Everything that can fail comes first. Then each component gets its new settings, a
-frozen value, in one assignment. Running work keeps its settings. A new
-`emission.url` or `spool.directory` waits for a restart with its whole section, because
-a password belongs to its server and an archive to its folder. Several SIGHUPs need only
-one reload.
+Everything that can fail comes first. Then each component gets its new settings, a frozen value, in
+one assignment. Running work keeps its settings. A new `emission.url` or `spool.directory` waits for
+a restart with its whole section, because a password belongs to its server and an archive to its
+folder. Several SIGHUPs need only one reload.
 """
 
 import os
@@ -38,8 +37,8 @@ FIXED = frozenset(
 """Keys that hold from start to stop: what is open, watched, or connected by them."""
 
 ANCHORS = {"emission": "emission.url", "spool": "spool.directory"}
-"""While one of these waits for a restart, so does its section: a password is meant for
-its server, and an archive was checked against its folder."""
+"""While one of these waits for a restart, so does its section: a password is meant for its server,
+and an archive was checked against its folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +60,7 @@ def change(old: Config, new: Config) -> Change:
         if getattr(getattr(old, section), name) != getattr(getattr(new, section), name)
     ]
     moved = {section for section, path in ANCHORS.items() if path in differing}
-    waiting = [
-        path for path in differing if path in FIXED or path.partition(".")[0] in moved
-    ]
+    waiting = [path for path in differing if path in FIXED or path.partition(".")[0] in moved]
     effective = new
     for section, name in map(paths.__getitem__, waiting):
         kept = {name: getattr(getattr(old, section), name)}
@@ -82,8 +79,8 @@ log = structlog.get_logger()
 def reload(components: Components) -> None:
     """Read the configuration again and apply it to these parts.
 
-    All or nothing: errors are logged, and then nothing is changed. The log's file is
-    opened again in either case, because another program may have moved it away.
+    All or nothing: errors are logged, and then nothing is changed. The log's file is opened again
+    in either case, because another program may have moved it away.
     """
     before = components.config
     try:

@@ -1,7 +1,7 @@
 """Signals as data: a handler counts them, and the main thread reads the counts.
 
-Nothing else happens in a handler: it runs between any two instructions of the main
-thread, where a lock may be held (the model is uvicorn's `capture_signals`).
+Nothing else happens in a handler: it runs between any two instructions of the main thread, where a
+lock may be held (the model is uvicorn's `capture_signals`).
 """
 
 import os
@@ -39,9 +39,7 @@ class Signals:
 
     def __enter__(self) -> Self:
         self._pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._wakeup_before = signal.set_wakeup_fd(
-            self._pipe[1], warn_on_full_buffer=False
-        )
+        self._wakeup_before = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
         for item in STOPS:
             self._before[item] = signal.signal(item, self._count)
         if self._hangup:

@@ -1,7 +1,7 @@
 """The main thread watches the other threads, and reports to systemd.
 
-The watchdog is fed only while every loop records heartbeats and no commit of the
-journal hangs; else systemd ends the process and starts it again, which is safe.
+The watchdog is fed only while every loop records heartbeats and no commit of the journal hangs;
+else systemd ends the process and starts it again, which is safe.
 """
 
 import os
@@ -60,8 +60,8 @@ def extend_timeout(seconds: float) -> str:
 def watchdog_s(environ: Mapping[str, str], pid: int) -> float | None:
     """Return how often the watchdog of this process must be fed, in seconds, or None.
 
-    $WATCHDOG_PID is the process that it is for; without it, each that reads
-    $WATCHDOG_USEC. Source: sd_watchdog_enabled(3).
+    $WATCHDOG_PID is the process that it is for; without it, each that reads $WATCHDOG_USEC. Source:
+    sd_watchdog_enabled(3).
     """
     if environ.get("WATCHDOG_PID", str(pid)) != str(pid):
         return None
@@ -75,8 +75,8 @@ UNWATCHED_S = 120.0
 """The watchdog's time where systemd sets none: a hang is logged in any case."""
 
 LATE_S = 5.0
-"""A check so much later than the one before proves nothing: the machine was asleep, and
-so were all threads."""
+"""A check so much later than the one before proves nothing: the machine was asleep, and so were all
+threads."""
 
 JOURNAL = "journal"
 ALIVE = "WATCHDOG=1"

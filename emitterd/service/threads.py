@@ -47,9 +47,8 @@ class Threads:
     def resize_workers(self, wanted: Callable[[], int]) -> None:
         """Start or end workers, until as many run as `wanted` returns.
 
-        A surplus worker ends its attempt first. Its number is free only then: call
-        again until all workers run. There are never more than the larger of the
-        former and the new number.
+        A surplus worker ends its attempt first. Its number is free only then: call again until all
+        workers run. There are never more than the larger of the former and the new number.
         """
         with self._lock:
             if self._shutdown.draining:

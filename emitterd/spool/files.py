@@ -1,8 +1,7 @@
 """Moves or deletes a file permanently and durably, also to another file system.
 
-A newer file of the same name is never touched: emitterd first renames the file to a
-private name and then checks that it is the right file. Each step may be repeated after
-a crash.
+A newer file of the same name is never touched: emitterd first renames the file to a private name
+and then checks that it is the right file. Each step may be repeated after a crash.
 """
 
 import ctypes
@@ -36,8 +35,8 @@ _name_lock = threading.Lock()
 class FileMover:
     """Moves or deletes one file permanently.
 
-    `private` is a name in the same folder that nobody else uses. A crash may leave the
-    file there. `is_same` returns whether a path has the right file.
+    `private` is a name in the same folder that nobody else uses. A crash may leave the file there.
+    `is_same` returns whether a path has the right file.
     """
 
     source: Path
@@ -59,9 +58,9 @@ class FileMover:
     def move(self, target: Path, reason: Mapping[str, object] | None) -> Path | None:
         """Move the file to `target`, or the next free name; return that.
 
-        Returns None where `source` is another file by now; that file stays. `reason`
-        is written to a `.reason.json` beside the target first, so each file there has
-        its reason beside it. Raises `OSError`.
+        Returns None where `source` is another file by now; that file stays. `reason` is written to
+        a `.reason.json` beside the target first, so each file there has its reason beside it.
+        Raises `OSError`.
         """
         current = self._where_it_is()
         heartbeat.silence(current.lstat().st_size / MINIMUM_COPY_BYTES_S)
@@ -97,9 +96,7 @@ class FileMover:
         put_back(self.private, self.source)
         return False
 
-    def _copy_and_remove(
-        self, target: Path, reason: Mapping[str, object] | None
-    ) -> Path | None:
+    def _copy_and_remove(self, target: Path, reason: Mapping[str, object] | None) -> Path | None:
         """Move to another file system.
 
         Copy the whole file, sync it, and only then remove.
@@ -161,9 +158,7 @@ def _rename_no_replace(old: Path, new: Path) -> None:
         raise OSError(number, os.strerror(number), str(old), None, str(new))
 
 
-def _rename_to_free_name(
-    current: Path, target: Path, reason: Mapping[str, object] | None
-) -> Path:
+def _rename_to_free_name(current: Path, target: Path, reason: Mapping[str, object] | None) -> Path:
     with _name_lock:
         free = _free_name(target, current)
         if reason is not None:

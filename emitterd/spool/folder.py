@@ -1,8 +1,8 @@
 """The watched folder: list it, open files in it, and ask whether a file is closed.
 
-Nothing outside the root is ever read: each folder of a path is opened without
-following links, and the file by its name in that folder, without blocking. Paths are
-relative to the root, as bytes, with `/`.
+Nothing outside the root is ever read: each folder of a path is opened without following links, and
+the file by its name in that folder, without blocking. Paths are relative to the root, as bytes,
+with `/`.
 """
 
 import errno
@@ -68,8 +68,8 @@ class Spool:
     def lost(self) -> bool:
         """Tell whether the root is gone, or is the empty folder below a lost mount.
 
-        Another folder of the same name is a recreated root. But where the mount that
-        held the root is gone, it is only the folder that the mount had covered.
+        Another folder of the same name is a recreated root. But where the mount that held the root
+        is gone, it is only the folder that the mount had covered.
         """
         identity = self.identity()
         if identity is None:
@@ -119,8 +119,8 @@ class Spool:
     def stable_path(self, path: bytes) -> Iterator[Path]:
         """Yield a path through the open folder of a file, to move or delete it.
 
-        A folder that somebody replaces by a link in the meantime cannot redirect it.
-        Raises `FileError`.
+        A folder that somebody replaces by a link in the meantime cannot redirect it. Raises
+        `FileError`.
         """
         with self._parent(path) as (folder, name):
             yield OPEN_FOLDERS / str(folder) / os.fsdecode(name)
@@ -133,9 +133,9 @@ class Spool:
     ) -> Iterator[PathStat]:
         """Yield path and stat of everything under `top` that is not a folder.
 
-        `skip` is asked before each folder. `unreadable` gets folders and files that
-        cannot be read, and the walk goes on. Links are yielded, not followed. Folders
-        are listed in rotation, so that a folder of a million files delays no other.
+        `skip` is asked before each folder. `unreadable` gets folders and files that cannot be read,
+        and the walk goes on. Links are yielded, not followed. Folders are listed in rotation, so
+        that a folder of a million files delays no other.
         """
         try:
             root = self._open_root()
@@ -185,8 +185,8 @@ class Spool:
 def ignore_lease_breaks() -> None:
     """Ignore SIGIO, which would end the holder of a lease. Main thread only.
 
-    Measured: when a writer opens the file, the kernel sends SIGIO to the process that
-    holds the lease. Its default action ends the process (exit 157).
+    Measured: when a writer opens the file, the kernel sends SIGIO to the process that holds the
+    lease. Its default action ends the process (exit 157).
     """
     signal.signal(signal.SIGIO, signal.SIG_IGN)
 
@@ -194,9 +194,9 @@ def ignore_lease_breaks() -> None:
 def lease_state(file: FileIO) -> LeaseState:
     """Ask the kernel whether anybody can be writing the file.
 
-    The kernel grants a read lease only while no descriptor and no shared mapping of
-    any process can write to the file. The lease is given back at once, because a
-    writer's open() waits for its end. Source: fcntl(2), "Leases".
+    The kernel grants a read lease only while no descriptor and no shared mapping of any process can
+    write to the file. The lease is given back at once, because a writer's open() waits for its end.
+    Source: fcntl(2), "Leases".
     """
     try:
         fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
@@ -294,6 +294,4 @@ def _file_error(error: OSError) -> FileError:
         return FileError("the file is gone", code=Code.GONE)
     if error.errno == errno.ELOOP:
         return FileError("a symbolic link", code=Code.NOT_REGULAR)
-    return FileError(
-        f"cannot be read: {os.strerror(error.errno or 0)}", code=Code.UNREADABLE
-    )
+    return FileError(f"cannot be read: {os.strerror(error.errno or 0)}", code=Code.UNREADABLE)

@@ -1,7 +1,7 @@
 """MD5 and SHA-256 of a file's bytes, computed while the file is sent.
 
-hashlib releases the interpreter lock while it hashes. A large file therefore takes as
-long as the slowest of sending, MD5 and SHA-256, and not as long as all three together.
+hashlib releases the interpreter lock while it hashes. A large file therefore takes as long as the
+slowest of sending, MD5 and SHA-256, and not as long as all three together.
 """
 
 import hashlib

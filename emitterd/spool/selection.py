@@ -24,8 +24,8 @@ TEMPORARY = re.compile(
 class Selection:
     """Decides by name alone whether a path under the watched folder is a candidate.
 
-    Patterns are those of gitignore: `**/*.zip`, `old/`, `!keep.zip`. Paths are
-    relative to the watched folder, as bytes, with `/`.
+    Patterns are those of gitignore: `**/*.zip`, `old/`, `!keep.zip`. Paths are relative to the
+    watched folder, as bytes, with `/`.
     """
 
     def __init__(self, include: Iterable[str], exclude: Iterable[str]) -> None:
@@ -42,9 +42,7 @@ class Selection:
         if TEMPORARY.match(base):
             return "its name is that of a temporary file"
         # pathspec's `**` is a regular expression's dot, which no newline matches.
-        text = path.decode("utf-8", "surrogateescape").replace(
-            "\n", "\N{SYMBOL FOR NEWLINE}"
-        )
+        text = path.decode("utf-8", "surrogateescape").replace("\n", "\N{SYMBOL FOR NEWLINE}")
         excluded = self._exclude.check_file(text)
         if excluded.include and excluded.index is not None:
             return f"spool.exclude names it: {self._patterns[excluded.index]}"
@@ -55,8 +53,8 @@ class Selection:
     def wrong_ending(self, path: bytes) -> str | None:
         """Return why a path would be a candidate if its ending were in lower case.
 
-        `DATA.ZIP` is a zip to the person who dropped it, but not to the server. None
-        for all other paths.
+        `DATA.ZIP` is a zip to the person who dropped it, but not to the server. None for all other
+        paths.
         """
         base = path.rpartition(b"/")[2]
         if base.endswith(b".zip") or not base.lower().endswith(b".zip"):

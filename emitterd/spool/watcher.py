@@ -1,9 +1,8 @@
 """Events of the watched folder, as hints: "look at this path".
 
-Nothing is concluded from the kind of an event, nor from its absence. inotify loses
-events: queue overflow, folders that are made and filled at once, the watch limit. The
-sweep finds such files. Where inotify cannot be used at all, emitterd reports it once
-and works by sweeps alone.
+Nothing is concluded from the kind of an event, nor from its absence. inotify loses events: queue
+overflow, folders that are made and filled at once, the watch limit. The sweep finds such files.
+Where inotify cannot be used at all, emitterd reports it once and works by sweeps alone.
 """
 
 import logging
@@ -54,8 +53,8 @@ _EVENTS: list[type[FileSystemEvent]] = [
 ]
 
 OnHint = Callable[[bytes, bool], None]
-"""Gets a path that changed, and whether it is a folder, in a thread of watchdog. It
-must return at once: events that wait are lost when the kernel's queue is full."""
+"""Gets a path that changed, and whether it is a folder, in a thread of watchdog. It must return at
+once: events that wait are lost when the kernel's queue is full."""
 
 OnRescan = Callable[[], None]
 """Asks for a sweep, because events were lost or the root was replaced."""
@@ -66,13 +65,7 @@ log = structlog.get_logger()
 class WatchKeeper:
     """Starts, checks and restarts the watch on the root. Main thread only."""
 
-    def __init__(
-        self,
-        spool: Spool,
-        kind: str,
-        on_hint: OnHint,
-        on_rescan: OnRescan,
-    ) -> None:
+    def __init__(self, spool: Spool, kind: str, on_hint: OnHint, on_rescan: OnRescan) -> None:
         """`kind`: auto, inotify or polling; `on_hint` gets paths below the root."""
         self._spool = spool
         self._kind = kind
@@ -142,20 +135,18 @@ class WatchKeeper:
         # Gone in between: no identity equals (0, 0), so the next check starts again.
         self._root, self._retry_at = root or (0, 0), None
         self.degraded_since = None
-        # watchdog 7.1 starts without a word when the kernel refuses a watch below
-        # the root: measured, 49 of 100 folders watched.
+        # watchdog 7.1 starts without a word when the kernel refuses a watch below the root:
+        # measured, 49 of 100 folders watched.
         folders, watched = folders_below(self._spool.root), watches()
         if watched < folders:
-            self._report_degraded(
-                f"{watched} of {folders} folders are watched", folders
-            )
+            self._report_degraded(f"{watched} of {folders} folders are watched", folders)
         log.info("watch.started", watcher="inotify", path=str(self._spool.root))
 
     def _root_replaced(self) -> bool:
         """Tell whether the watched folder is no longer the root.
 
-        A new folder may get the inode of the one that was removed (ext4). But the
-        watch ends with its folder, so its threads are checked too.
+        A new folder may get the inode of the one that was removed (ext4). But the watch ends with
+        its folder, so its threads are checked too.
         """
         replaced = self._spool.identity() != self._root or not self._watcher.alive
         return self._root is not None and replaced
@@ -192,12 +183,7 @@ class WatchKeeper:
 class Watcher(FileSystemEventHandler):
     """Watches a folder with inotify until it is stopped."""
 
-    def __init__(
-        self,
-        root: Path,
-        on_hint: OnHint,
-        on_overflow: OnRescan,
-    ) -> None:
+    def __init__(self, root: Path, on_hint: OnHint, on_overflow: OnRescan) -> None:
         """Prepare; `on_hint` gets absolute paths."""
         self._root = root
         self._on_hint = on_hint
@@ -206,8 +192,8 @@ class Watcher(FileSystemEventHandler):
 
     def start(self) -> None:
         """Begin to watch. Raises `OSError`: no root, no watch or instance left."""
-        # A folder that is made and filled at once is registered twice, which
-        # watchdog 7.1 reports as a RuntimeWarning with a page of text.
+        # A folder that is made and filled at once is registered twice, which watchdog 7.1 reports
+        # as a RuntimeWarning with a page of text.
         warnings.filterwarnings("ignore", category=RuntimeWarning, module="watchdog")
         logger = logging.getLogger("watchdog")
         logger.addHandler(self._overflow_handler)

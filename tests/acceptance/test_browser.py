@@ -65,13 +65,10 @@ def remember_a_day(site: Installation) -> None:
     chance = random.Random(7)  # noqa: S311  sizes and times, not secrets
     names = [b"diksha/diksha_%03d.zip" % number for number in range(DAY)]
     rows = [
-        (time.time() - 90 - 3600 * min(23.0, abs(chance.gauss(4.0, 3.5))), name)
-        for name in names
+        (time.time() - 90 - 3600 * min(23.0, abs(chance.gauss(4.0, 3.5))), name) for name in names
     ]
     with Journal(site.journal) as journal:
-        journal.admit(
-            [admission(name, chance.randrange(20_000, 3_000_000)) for name in names]
-        )
+        journal.admit([admission(name, chance.randrange(20_000, 3_000_000)) for name in names])
         journal.write(
             lambda connection: connection.executemany(
                 """update entry set state = 'delivered', delivered_at = ?,
@@ -108,9 +105,7 @@ def watched(site: Installation, browser: Browser) -> Iterator[None]:
         yield
         assert browser.complaints() == []
         asked = set(browser.requests()) - {"data:,"}
-        assert {
-            request for request in asked if not request.startswith(url(site))
-        } == set()
+        assert {request for request in asked if not request.startswith(url(site))} == set()
 
 
 def look_at(browser: Browser, name: str) -> None:
@@ -129,9 +124,7 @@ def look_at(browser: Browser, name: str) -> None:
     browser.size(*DESK)
 
 
-def test_a_quiet_day(
-    office: Installation, server: RehearsalServer, browser: Browser
-) -> None:
+def test_a_quiet_day(office: Installation, server: RehearsalServer, browser: Browser) -> None:
     """Files come, are sent and delivered, and the open page tells each step."""
     office.settings["EMITTERD_DELIVERY_WORKERS"] = "2"
     with watched(office, browser):
@@ -182,9 +175,7 @@ def test_a_day_in_trouble(
             browser.wait_for("Nothing waits.", 40)
 
 
-def test_keyboard_alone(
-    office: Installation, server: RehearsalServer, browser: Browser
-) -> None:
+def test_keyboard_alone(office: Installation, server: RehearsalServer, browser: Browser) -> None:
     """From the top of the page to a file's story without a mouse, undisturbed by news.
 
     What was opened stays open, and where the row of the focus goes, its section has it.

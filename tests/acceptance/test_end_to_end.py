@@ -42,18 +42,14 @@ def test_both_trees_arrive_once(site: Installation, server: RehearsalServer) -> 
             site.drop(path, path.encode())
         site.wait_delivered(len(TREE))
 
-    assert sorted(TREE) == sorted(
-        f"{key.rpartition('_')[0]}.zip" for key in server.objects
-    )
+    assert sorted(TREE) == sorted(f"{key.rpartition('_')[0]}.zip" for key in server.objects)
     for path in TREE:
         (key,) = keys_of(server, path)
         assert (site.spool / path).read_bytes() == content(server, key)
         assert server.objects[key].posts == 1
 
 
-def test_restart_sends_nothing_again(
-    site: Installation, server: RehearsalServer
-) -> None:
+def test_restart_sends_nothing_again(site: Installation, server: RehearsalServer) -> None:
     """After a restart what was delivered is known and no request is made for it."""
     for path in TREE:
         site.drop(path)
@@ -68,9 +64,7 @@ def test_restart_sends_nothing_again(
     assert len(TREE) == len(server.objects)
 
 
-def test_new_content_under_an_old_name(
-    site: Installation, server: RehearsalServer
-) -> None:
+def test_new_content_under_an_old_name(site: Installation, server: RehearsalServer) -> None:
     """New content under a delivered name is a version of its own, with its own key."""
     with site.running():
         site.drop("pat/periodic_exam_mst.zip", b"first")
@@ -173,9 +167,7 @@ def test_kill_in_mid_upload(site: Installation, server: RehearsalServer) -> None
     assert site.events("journal.recovered")
 
 
-def test_kill_after_the_body_before_the_answer(
-    site: Installation, server: RehearsalServer
-) -> None:
+def test_kill_after_the_body_before_the_answer(site: Installation, server: RehearsalServer) -> None:
     """A file stored just before kill -9 is sent again to the same key only."""
     site.drop("infra_trans/infra_trans.zip")
     server.faults = fault_list("slow-answer@1:30")
@@ -191,9 +183,7 @@ def test_kill_after_the_body_before_the_answer(
     assert entry["ambiguous"]
 
 
-def test_one_terminal_event_for_each_version(
-    tmp_path: Path, server: RehearsalServer
-) -> None:
+def test_one_terminal_event_for_each_version(tmp_path: Path, server: RehearsalServer) -> None:
     """With faults on the way each version still ends in exactly one terminal event."""
     # Nearly every second attempt fails: a few files fail often, and must not wait long.
     site = Installation(tmp_path, server.url, delivery_backoff_max="500ms")
@@ -221,9 +211,7 @@ def test_masters_go_first(tmp_path: Path, server: RehearsalServer) -> None:
     with site.running():
         site.wait_delivered(len(TREE))
 
-    asked = [
-        request.name for request in server.requests if request.endpoint == "upload-url"
-    ]
+    asked = [request.name for request in server.requests if request.endpoint == "upload-url"]
     last_master = max(asked.index(f"{path}.zip") for path in MASTERS)
     first_other = min(asked.index(f"{path}.zip") for path in TRANSACTIONAL)
     assert last_master < first_other
@@ -245,15 +233,11 @@ def test_backlog_of_one_folder_does_not_starve_another(
         site.drop("infra_trans/infra_trans.zip")
         site.wait_delivered(301)
 
-    asked = [
-        request.name for request in server.requests if request.endpoint == "upload-url"
-    ]
+    asked = [request.name for request in server.requests if request.endpoint == "upload-url"]
     assert asked.index("infra_trans/infra_trans.zip") < 200
 
 
-def test_unfinished_copy_waits_for_its_close(
-    site: Installation, server: RehearsalServer
-) -> None:
+def test_unfinished_copy_waits_for_its_close(site: Installation, server: RehearsalServer) -> None:
     """A zip that is whole on disk but still open for writing is not sent."""
     source = site.drop("../whole.zip").read_bytes()
     target = site.spool / "diksha" / "diksha.zip"
@@ -263,18 +247,14 @@ def test_unfinished_copy_waits_for_its_close(
         copy.flush()
         site.drop("pat/periodic_exam_mst.zip")
         site.wait_delivered(1)
-        assert [entry["path"] for entry in site.entries()] == [
-            "pat/periodic_exam_mst.zip"
-        ]
+        assert [entry["path"] for entry in site.entries()] == ["pat/periodic_exam_mst.zip"]
         copy.close()
         site.wait_delivered(2)
 
     assert len(server.objects) == 2
 
 
-def test_truncated_zip_is_reported_and_mended(
-    site: Installation, server: RehearsalServer
-) -> None:
+def test_truncated_zip_is_reported_and_mended(site: Installation, server: RehearsalServer) -> None:
     """A cut-off zip is reported, not sent; copied again it is delivered."""
     whole = site.drop("../whole.zip").read_bytes()
     target = site.spool / "sat" / "semester_exam_mst.zip"
@@ -323,8 +303,6 @@ def test_first_byte_comes_soon_after_the_rename(
         site.wait_delivered(2)
 
     begun_at = next(
-        request.at
-        for request in server.requests
-        if request.name == "school_master/school_mst.zip"
+        request.at for request in server.requests if request.name == "school_master/school_mst.zip"
     )
     assert begun_at - dropped_at < settle_s / 5

@@ -34,9 +34,7 @@ def test_an_afternoon(office: Installation, server: RehearsalServer) -> None:
         daemon.wait_for_event("file.disposed")
 
         # What happened to my file?
-        (entry,) = json.loads(
-            office.call("list", "--state", "rejected", "--json").stdout
-        )
+        (entry,) = json.loads(office.call("list", "--state", "rejected", "--json").stdout)
         explained = office.call("explain", NAME)
         assert office.ask("status")["counts"]["rejected"] == 1
         assert entry["error"] == "E210"
@@ -64,30 +62,21 @@ def test_an_afternoon(office: Installation, server: RehearsalServer) -> None:
     explanation = office.ask("explain", NAME)
     assert receipt["path"] == NAME
     assert receipt["md5"] == receipt["etag"]
-    assert [version["state"] for version in explanation["versions"]] == [
-        "delivered",
-        "rejected",
-    ]
+    assert [version["state"] for version in explanation["versions"]] == ["delivered", "rejected"]
     assert list(server.objects) == [receipt["key"]]
 
 
-def test_wrong_rule_is_mended_instead(
-    office: Installation, server: RehearsalServer
-) -> None:
+def test_wrong_rule_is_mended_instead(office: Installation, server: RehearsalServer) -> None:
     """Where the catalogue was wrong and not the file, `retry` has it looked at anew."""
     del office.settings["EMITTERD_SPOOL_REJECTED_DIRECTORY"]
     office.drop(NAME, WRONG)
     with office.running() as daemon:
         daemon.wait_for_event("file.rejected")
         again = office.call("retry", NAME)
-        wait_until(
-            lambda: len(office.events("file.rejected")) == 2, DEADLINE_S, "looked at"
-        )
+        wait_until(lambda: len(office.events("file.rejected")) == 2, DEADLINE_S, "looked at")
 
     own = office.folder / "own.yaml"
-    own.write_text(
-        "sat/semester_exam_mst:\n  headers:\n    ours:\n      columns: examcode\n"
-    )
+    own.write_text("sat/semester_exam_mst:\n  headers:\n    ours:\n      columns: examcode\n")
     office.settings["EMITTERD_SPOOL_CATALOGUE_FILE"] = str(own)
     with office.running():
         office.call("retry", "--all", "rejected")

@@ -64,9 +64,7 @@ def test_large_file_is_verified(site: Installation, seaweed: Seaweed) -> None:
     assert [entry["key"]] == list(objects(seaweed))
 
 
-def test_expired_grant_is_renewed(
-    site: Installation, seaweed: Seaweed, api: BotoEmission
-) -> None:
+def test_expired_grant_is_renewed(site: Installation, seaweed: Seaweed, api: BotoEmission) -> None:
     """A grant that the engine finds expired is replaced, and the file arrives once."""
     api.grant_lifetime_s = -10
     site.drop("school_master/school_mst.zip")
@@ -128,9 +126,7 @@ def test_tampered_grant_parks_until_it_is_mended(
 
 
 @pytest.mark.slow
-def test_outage_of_the_bucket_is_waited_out(
-    site: Installation, seaweed: Seaweed
-) -> None:
+def test_outage_of_the_bucket_is_waited_out(site: Installation, seaweed: Seaweed) -> None:
     """While the engine is stopped everything waits; once it is back all arrives."""
     with site.running() as daemon:
         site.drop("school_master/school_mst.zip")

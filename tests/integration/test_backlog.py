@@ -35,9 +35,7 @@ def fill(place: Installation, count: int) -> None:
 
 
 @pytest.mark.slow
-def test_first_upload_before_the_sweep_has_ended(
-    tmp_path: Path, server: RehearsalServer
-) -> None:
+def test_first_upload_before_the_sweep_has_ended(tmp_path: Path, server: RehearsalServer) -> None:
     """Who finds a backlog does not go through all of it before sending."""
     place = Installation(tmp_path, server.url)
     fill(place, MANY)

@@ -44,8 +44,7 @@ def configured(folder: Path, url: str, *more: str, login: str = LOGIN) -> Config
     file.touch(0o600)
     lines = "\n  ".join([f"url: {url}", login, "allow_insecure_http: true", *more])
     file.write_text(
-        f"emission:\n  {lines}\nspool:\n  directory: cqube_emission\n"
-        "journal:\n  path: journal.db\n"
+        f"emission:\n  {lines}\nspool:\n  directory: cqube_emission\njournal:\n  path: journal.db\n"
     )
     return load(file, {})
 
@@ -78,9 +77,7 @@ def answer(body: object, *, date: str = "") -> bytes:
     """Return an HTTP answer; text goes as it is, all else as JSON."""
     text = body if isinstance(body, str) else json.dumps(body)
     dated = f"Date: {date}\r\n" if date else ""
-    return (
-        f"HTTP/1.1 200 OK\r\n{dated}Content-Length: {len(text)}\r\n\r\n{text}".encode()
-    )
+    return f"HTTP/1.1 200 OK\r\n{dated}Content-Length: {len(text)}\r\n\r\n{text}".encode()
 
 
 def speaking(bucket: str, *, date: str = "") -> list[bytes]:
@@ -115,10 +112,7 @@ def test_all_is_well_over_http(server: RehearsalServer, tmp_path: Path) -> None:
 
     assert subjects(found) == DIRECT + BUCKET
     levels = {result.subject: result.level for result in found}
-    assert {name for name, level in levels.items() if level != "ok"} == {
-        "TLS",
-        "bucket TLS",
-    }
+    assert {name for name, level in levels.items() if level != "ok"} == {"TLS", "bucket TLS"}
     messages = {result.subject: result.message for result in found}
     assert "30m" in messages["login"]
     assert LOOPBACK in messages["grant"]
@@ -129,14 +123,10 @@ def test_all_is_well_over_http(server: RehearsalServer, tmp_path: Path) -> None:
     assert not server.objects
 
 
-def test_all_is_well_over_https(
-    tmp_path: Path, identity: Identity, bucket: Listener
-) -> None:
+def test_all_is_well_over_https(tmp_path: Path, identity: Identity, bucket: Listener) -> None:
     """The result summarises the certificates; the bucket gets no file."""
     date = formatdate(usegmt=True)
-    api = Listener(
-        answering(*speaking(bucket.url, date=date)), identity.server_context()
-    )
+    api = Listener(answering(*speaking(bucket.url, date=date)), identity.server_context())
     with api:
         config = configured(tmp_path, api.url, f"ca_file: {identity.certificate}")
         found = checked(config)
@@ -150,14 +140,10 @@ def test_all_is_well_over_https(
     paths = [request.line.split()[1] for request in api.heard]
     assert paths == ["/auth", "/upload-url"]
     assert bucket.lines == 1
-    assert [(request.line, request.body) for request in bucket.heard] == [
-        ("HEAD / HTTP/1.1", b"")
-    ]
+    assert [(request.line, request.body) for request in bucket.heard] == [("HEAD / HTTP/1.1", b"")]
 
 
-def test_a_step_is_told_before_the_next_begins(
-    server: RehearsalServer, tmp_path: Path
-) -> None:
+def test_a_step_is_told_before_the_next_begins(server: RehearsalServer, tmp_path: Path) -> None:
     """Each result is shown before the next step begins."""
     steps = online(configured(tmp_path, server.url))
 
@@ -277,9 +263,7 @@ def test_a_certificate_of_an_authority_that_is_not_in_ca_file(
 def test_a_certificate_that_ends_soon(tmp_path: Path) -> None:
     """Below 14 days it is a warning, and the check goes on."""
     shown = make_identity(tmp_path, "shown", days=13)
-    api = Listener(
-        answering(*speaking("http://unused.invalid/")), shown.server_context()
-    )
+    api = Listener(answering(*speaking("http://unused.invalid/")), shown.server_context())
     with api:
         found = checked(configured(tmp_path, api.url, f"ca_file: {shown.certificate}"))
 
@@ -323,9 +307,7 @@ def test_nginx_demands_a_client_certificate(tmp_path: Path) -> None:
         last = failed(configured(tmp_path, api.url))
 
     assert last.subject == "TLS"
-    assert last.message == (
-        f"E303 {LOOPBACK}: login: the server wants a client certificate"
-    )
+    assert last.message == (f"E303 {LOOPBACK}: login: the server wants a client certificate")
     assert "client_cert" in last.remedy
 
 
@@ -362,9 +344,7 @@ def test_a_wrong_password(server: RehearsalServer, tmp_path: Path) -> None:
     assert [request.endpoint for request in server.requests] == ["auth"]
 
 
-@pytest.mark.parametrize(
-    ("menu", "code"), [("auth-error", "E401"), ("auth-500", "E408")]
-)
+@pytest.mark.parametrize(("menu", "code"), [("auth-error", "E401"), ("auth-500", "E408")])
 def test_a_login_is_tried_once(
     server: RehearsalServer, tmp_path: Path, menu: str, code: str
 ) -> None:
@@ -439,9 +419,7 @@ def test_a_refused_api_key(tmp_path: Path) -> None:
         (1000, "error", "s behind the server's"),
     ],
 )
-def test_the_clock(
-    tmp_path: Path, server_ahead_s: int, level: str, expected: str
-) -> None:
+def test_the_clock(tmp_path: Path, server_ahead_s: int, level: str, expected: str) -> None:
     """A wrong clock has its direction, and does not end the check."""
     date = formatdate(time() + server_ahead_s, usegmt=True)
     with Listener(answering(*speaking("http://unused.invalid/", date=date))) as api:
@@ -454,9 +432,7 @@ def test_the_clock(
     assert subjects(found)[2:5] == ["clock", "login", "grant"]
 
 
-def test_the_clock_is_told_with_a_refused_login(
-    server: RehearsalServer, tmp_path: Path
-) -> None:
+def test_the_clock_is_told_with_a_refused_login(server: RehearsalServer, tmp_path: Path) -> None:
     """A refusal has a date too, and a wrong clock may be its reason."""
     server.faults = fault_list("auth-error")
     found = checked(configured(tmp_path, server.url))
@@ -508,9 +484,7 @@ def test_a_name_that_the_server_refuses(tmp_path: Path) -> None:
         ("https://a b/", "bucket DNS", "E301"),
     ],
 )
-def test_a_bucket_out_of_reach(
-    tmp_path: Path, url: str, subject: str, code: str
-) -> None:
+def test_a_bucket_out_of_reach(tmp_path: Path, url: str, subject: str, code: str) -> None:
     """The error names the bucket if only the bucket cannot be reached."""
     with Listener(answering(*speaking(url))) as api:
         last = failed(configured(tmp_path, api.url))
@@ -558,9 +532,7 @@ def test_tls_through_a_proxy(
     assert subjects(found)[-2:] == BUCKET
     assert {result.level for result in found} == {"ok"}
     assert {request.line.split()[0] for request in heard} == {"CONNECT"}
-    assert {request.headers["proxy-authorization"] for request in heard} == {
-        "Basic YTpi"
-    }
+    assert {request.headers["proxy-authorization"] for request in heard} == {"Basic YTpi"}
 
 
 def test_an_unknown_authority_behind_a_proxy(tmp_path: Path, bucket: Listener) -> None:
@@ -595,9 +567,7 @@ def test_a_proxy_that_is_gone(tmp_path: Path) -> None:
     assert last.message.startswith(f"E302 {LOOPBACK}: ")
 
 
-def test_a_proxy_of_another_kind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_proxy_of_another_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A SOCKS proxy in the environment is an error."""
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
     last = failed(configured(tmp_path, "https://cqube.example.test/data"))

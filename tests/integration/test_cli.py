@@ -68,15 +68,10 @@ def test_check_of_a_fit_machine(site: Installation) -> None:
         ("2MiB/s", "ok       delivery.bandwidth      2MiB/s\n"),
         ("off", "ok       delivery.bandwidth      no limit\n"),
         ("[{from: 00:00, to: 24:00, limit: 512KiB/s}]", "512KiB/s now ("),
-        (
-            "[{from: 00:00, to: 12:00, limit: 2MiB/s}, {limit: 2MiB/s}]",
-            "2MiB/s now (",
-        ),
+        ("[{from: 00:00, to: 12:00, limit: 2MiB/s}, {limit: 2MiB/s}]", "2MiB/s now ("),
     ],
 )
-def test_check_tells_the_limit_in_force(
-    site: Installation, bandwidth: str, expected: str
-) -> None:
+def test_check_tells_the_limit_in_force(site: Installation, bandwidth: str, expected: str) -> None:
     """It says which limit holds now."""
     with site.config.open("a") as file:
         file.write(f"delivery:\n  bandwidth: {bandwidth}\n")
@@ -142,9 +137,7 @@ def test_list_of_one_state(site: Installation) -> None:
     site.call("once")
 
     assert json.loads(site.call("list", "--state", "rejected", "--json").stdout) == []
-    assert (
-        len(json.loads(site.call("list", "--state", "delivered", "--json").stdout)) == 1
-    )
+    assert len(json.loads(site.call("list", "--state", "delivered", "--json").stdout)) == 1
 
 
 def test_file_names_cannot_forge_output(site: Installation) -> None:
@@ -177,9 +170,7 @@ def test_second_instance_is_refused(site: Installation) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signal_drains(
-    site: Installation, server: RehearsalServer, number: signal.Signals
-) -> None:
+def test_signal_drains(site: Installation, server: RehearsalServer, number: signal.Signals) -> None:
     """SIGTERM and SIGINT let the upload under way finish; exit code 0."""
     server.faults = fault_list("slow-answer@1:1")
     site.drop("school_master/school_mst.zip")
@@ -211,9 +202,7 @@ def test_drain_timeout_interrupts_at_no_cost(tmp_path: Path) -> None:
         assert len(server.objects) == 1
 
 
-def test_second_signal_stops_at_once(
-    site: Installation, server: RehearsalServer
-) -> None:
+def test_second_signal_stops_at_once(site: Installation, server: RehearsalServer) -> None:
     """A second signal does not wait for the drain."""
     server.faults = fault_list("slow-answer@1:60")
     site.drop("school_master/school_mst.zip")

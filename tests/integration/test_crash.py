@@ -100,9 +100,7 @@ def test_kills_at_random_points(
     record_property("kills", crashes[name].result())
 
 
-@pytest.mark.parametrize(
-    ("faults", "confirmation"), [("", "found"), ("no-download", "unknown")]
-)
+@pytest.mark.parametrize(("faults", "confirmation"), [("", "found"), ("no-download", "unknown")])
 def test_grant_that_expires_after_a_lost_answer(
     tmp_path: Path, faults: str, confirmation: str
 ) -> None:
@@ -160,8 +158,7 @@ def test_log_after_a_write_that_was_cut_short(site: Installation) -> None:
 
 
 @pytest.mark.parametrize(
-    "order",
-    ["no-such-point", "pinned@0", "pinned@", "pinned@x", "pinned:sleep", "pinned:"],
+    "order", ["no-such-point", "pinned@0", "pinned@", "pinned@x", "pinned:sleep", "pinned:"]
 )
 def test_wrong_order_ends_the_start(site: Installation, order: str) -> None:
     """An order that cannot be read ends the start with 78 and says why."""

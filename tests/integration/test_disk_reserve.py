@@ -109,9 +109,7 @@ FINAL: dict[str, tuple[Callable[[Site], None], dict[str, object]]] = {
         {"state": "delivering", '"grant" is null': 0},
     ),
     "deliver": (
-        lambda site: site.journal.deliver(
-            site.entry, RECEIPT, duration_s=1.0, dispose=False
-        ),
+        lambda site: site.journal.deliver(site.entry, RECEIPT, duration_s=1.0, dispose=False),
         {"state": "delivered", "disposal": None},
     ),
     "defer": (
@@ -126,10 +124,7 @@ FINAL: dict[str, tuple[Callable[[Site], None], dict[str, object]]] = {
         lambda site: site.journal.withdraw(site.entry, TROUBLE),
         {"state": "withdrawn", "error": "E501"},
     ),
-    "interrupt": (
-        lambda site: site.journal.interrupt(site.entry),
-        {"state": "queued"},
-    ),
+    "interrupt": (lambda site: site.journal.interrupt(site.entry), {"state": "queued"}),
     "dispose": (dispose, {"state": "delivered", "disposal": "done"}),
 }
 
@@ -242,11 +237,7 @@ def test_what_waits_together(site: Site) -> None:
     def write(name: str, *, final: bool) -> None:
         try:
             answers[name] = database.write(
-                lambda c: (
-                    c.execute(
-                        "insert into fact values (?, ?)", (name, "x" * 5000)
-                    ).rowcount
-                ),
+                lambda c: c.execute("insert into fact values (?, ?)", (name, "x" * 5000)).rowcount,
                 may_use_reserve=final,
             )
         except JournalFull as full:
@@ -300,9 +291,7 @@ def test_half_a_ballast_is_made_whole(tmp_path: Path) -> None:
     assert allocated(path) >= SIZE_BYTES
 
 
-def test_delivery_ends_on_a_disk_that_fills_meanwhile(
-    tmp_path: Path, mount: Mount
-) -> None:
+def test_delivery_ends_on_a_disk_that_fills_meanwhile(tmp_path: Path, mount: Mount) -> None:
     """A body under way is delivered once, on record, with its receipt."""
     state = tmp_path / "state"
     state.mkdir()
@@ -324,9 +313,7 @@ def test_delivery_ends_on_a_disk_that_fills_meanwhile(
         disk.free()
         rig.step()
         assert rig.state("pat/next.zip") is State.DELIVERED
-        assert (
-            len(rig.logged("journal.full")) == len(rig.logged("journal.recovered")) == 1
-        )
+        assert len(rig.logged("journal.full")) == len(rig.logged("journal.recovered")) == 1
 
 
 class Filling(list[tuple[str, int]]):
@@ -363,9 +350,7 @@ def test_daemon_on_a_disk_that_is_full_for_a_while(
         disk.free()
         site.wait_delivered(301)
 
-    assert [
-        event["event"] for event in site.events() if "journal." in event["event"]
-    ] == [
+    assert [event["event"] for event in site.events() if "journal." in event["event"]] == [
         "journal.full",
         "journal.recovered",
     ]

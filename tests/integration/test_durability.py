@@ -62,10 +62,7 @@ REFUSING = """create trigger refusing before update of state on entry
 def traced(command: list[str], environment: dict[str, str]) -> list[str]:
     """Run a command; return its system calls, with paths, in their order."""
     done = subprocess.run(  # noqa: S603  our own script
-        [
-            *("strace", "-f", "-y", "-qq", "-s", "16", "-e", f"trace={CALLS}"),
-            *command,
-        ],
+        [*("strace", "-f", "-y", "-qq", "-s", "16", "-e", f"trace={CALLS}"), *command],
         env=environment,
         capture_output=True,
         text=True,

@@ -27,9 +27,7 @@ SECOND = zip_bytes(b"2" * 1_100_000)
 @pytest.fixture(params=["keep", "delete"])
 def host(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Host]:
     """Run an installation by hand, under either rule for what was delivered."""
-    with Host(
-        tmp_path, spool_catalogue="off", spool_after_delivery=request.param
-    ) as host:
+    with Host(tmp_path, spool_catalogue="off", spool_after_delivery=request.param) as host:
         yield host
 
 
@@ -57,9 +55,7 @@ def drop(host: Host, path: bytes, content: bytes) -> Path:
 def bodies(host: Host, path: bytes) -> list[bytes]:
     """Return what the server got of a path, in the order of the deliveries."""
     keys = [
-        row["key"]
-        for row in host.rows()
-        if row["path"] == path and row["state"] == State.DELIVERED
+        row["key"] for row in host.rows() if row["path"] == path and row["state"] == State.DELIVERED
     ]
     assert {host.server.objects[key].posts for key in keys} <= {1}
     return [host.server.objects[key].path.read_bytes() for key in keys]
@@ -93,8 +89,7 @@ def forge(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "versions"),
-    [(replace, [FIRST, SECOND]), (rewrite, [SECOND]), (forge, [SECOND])],
+    ("change", "versions"), [(replace, [FIRST, SECOND]), (rewrite, [SECOND]), (forge, [SECOND])]
 )
 def test_file_that_changes_while_it_is_sent(
     host: Host, change: Callable[[Path], None], versions: list[bytes]
@@ -115,16 +110,11 @@ def test_file_that_changes_while_it_is_sent(
 
 @pytest.mark.parametrize(
     "change",
-    [
-        lambda path: path.open("ab").write(b"more"),
-        lambda path: os.truncate(path, 600_000),
-    ],
+    [lambda path: path.open("ab").write(b"more"), lambda path: os.truncate(path, 600_000)],
     ids=["grown", "cut"],
 )
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_file_that_is_broken_while_it_is_sent(
-    host: Host, change: Callable[[Path], None]
-) -> None:
+def test_file_that_is_broken_while_it_is_sent(host: Host, change: Callable[[Path], None]) -> None:
     """A truncated file is reported as incomplete; when corrected it is sent."""
     path = drop(host, A, FIRST)
     host.onlooker.act = lambda: change(path)
@@ -133,9 +123,7 @@ def test_file_that_is_broken_while_it_is_sent(
     host.sweep()
 
     assert not host.server.objects
-    assert [
-        event["error"] for event in host.events if "incomplete" in event["event"]
-    ] == ["E201"]
+    assert [event["error"] for event in host.events if "incomplete" in event["event"]] == ["E201"]
     drop(host, A, SECOND)
     run(host)
     assert bodies(host, A) == [SECOND]
@@ -148,9 +136,7 @@ def test_file_that_is_deleted_while_it_is_sent(host: Host) -> None:
     run(host)
 
     assert bodies(host, A) == [FIRST]
-    assert not [
-        event for event in host.events if event["log_level"] in {"error", "warning"}
-    ]
+    assert not [event for event in host.events if event["log_level"] in {"error", "warning"}]
 
 
 def test_file_that_changes_before_it_is_sent(host: Host) -> None:
@@ -162,9 +148,9 @@ def test_file_that_changes_before_it_is_sent(host: Host) -> None:
     run(host)
 
     assert bodies(host, A) == [SECOND]
-    assert [
-        event["path"] for event in host.events if event["event"] == "file.withdrawn"
-    ] == ["pat/a.zip"]
+    assert [event["path"] for event in host.events if event["event"] == "file.withdrawn"] == [
+        "pat/a.zip"
+    ]
 
 
 def test_file_that_is_deleted_before_it_is_sent(host: Host) -> None:
@@ -175,9 +161,7 @@ def test_file_that_is_deleted_before_it_is_sent(host: Host) -> None:
     run(host)
 
     assert [row["state"] for row in host.rows()] == [State.WITHDRAWN]
-    assert (
-        len([event for event in host.events if event["event"] == "file.withdrawn"]) == 1
-    )
+    assert len([event for event in host.events if event["event"] == "file.withdrawn"]) == 1
     assert not host.server.requests
 
 
@@ -256,11 +240,7 @@ def test_clock_of_this_host_is_wrong(keeping: Host, step_s: int) -> None:
     run(keeping)
 
     assert bodies(keeping, A) == [FIRST]
-    asked = [
-        request
-        for request in keeping.server.requests
-        if request.endpoint == "upload-url"
-    ]
+    asked = [request for request in keeping.server.requests if request.endpoint == "upload-url"]
     assert len(asked) == 1
 
 

@@ -22,15 +22,7 @@ import pytest
 from emitterd.client.sockets import TransferLimits
 from emitterd.model import State
 from emitterd.rehearsal.faults import FaultStage
-from support.client import (
-    LOOPBACK,
-    PATIENT,
-    Identity,
-    Listener,
-    make_identity,
-    silent_port,
-    sparse,
-)
+from support.client import LOOPBACK, PATIENT, Identity, Listener, make_identity, silent_port, sparse
 from support.faults import ALL_FAULTS
 from support.worker import Rig, rigged
 
@@ -189,9 +181,7 @@ def test_every_fault_of_the_menu_is_tried() -> None:
     tried = {item.partition("@")[0].partition(":")[0] for item in MENU}
     look_up = {FaultStage.DOWNLOAD, FaultStage.OBJECT}
 
-    assert tried == {
-        item for item, kind in ALL_FAULTS.items() if kind.stage not in look_up
-    }
+    assert tried == {item for item, kind in ALL_FAULTS.items() if kind.stage not in look_up}
 
 
 ERROR_PAGE = "<html>Bad Gateway</html>"
@@ -200,8 +190,7 @@ ERROR_PAGE = "<html>Bad Gateway</html>"
 def page(status: str, text: str = ERROR_PAGE) -> bytes:
     """Return an answer of a web server or proxy in front of the server."""
     return (
-        f"HTTP/1.1 {status}\r\nContent-Type: text/html\r\n"
-        f"Content-Length: {len(text)}\r\n\r\n{text}"
+        f"HTTP/1.1 {status}\r\nContent-Type: text/html\r\nContent-Length: {len(text)}\r\n\r\n{text}"
     ).encode()
 
 
@@ -228,9 +217,7 @@ def page(status: str, text: str = ERROR_PAGE) -> bytes:
         "half an answer",
     ],
 )
-def test_each_fault_on_the_way_to_the_login(
-    tmp_path: Path, answer: bytes, error: str
-) -> None:
+def test_each_fault_on_the_way_to_the_login(tmp_path: Path, answer: bytes, error: str) -> None:
     """An answer from another server pauses uploads, and charges no file."""
 
     def serve(server: Listener, connection: socket.socket) -> None:
@@ -298,8 +285,7 @@ def make_foreign(folder: Path) -> Identity:
 
 
 @pytest.mark.parametrize(
-    ("make", "expected"),
-    [(make_expired, "expired"), (make_foreign, "mismatch")],
+    ("make", "expected"), [(make_expired, "expired"), (make_foreign, "mismatch")]
 )
 def test_a_certificate_that_is_refused(
     tmp_path: Path, identity: Identity, make: Callable[[Path], Identity], expected: str
@@ -335,9 +321,7 @@ def test_a_handshake_that_fails(tmp_path: Path, identity: Identity) -> None:
         arrives(rig, content)
 
 
-def test_a_grant_without_tls_from_an_api_with_it(
-    tmp_path: Path, identity: Identity
-) -> None:
+def test_a_grant_without_tls_from_an_api_with_it(tmp_path: Path, identity: Identity) -> None:
     """What came over https does not go on over http."""
     with rigged(tmp_path, identity=identity, trusted=identity) as rig:
         drop(rig)
@@ -360,8 +344,7 @@ def test_a_storm_of_401(tmp_path: Path) -> None:
         # Late answers, so that all have sent the dead token before the first 401.
         rig.server.latency_s = 0.2
         threads = [
-            threading.Thread(target=rig.another_worker().step, args=(time.time(),))
-            for _ in names
+            threading.Thread(target=rig.another_worker().step, args=(time.time(),)) for _ in names
         ]
         for thread in threads:
             thread.start()
@@ -440,9 +423,7 @@ class Cut:
                 break
             more = source.recv(65536)
         for item in (sink, source):
-            item.setsockopt(
-                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
-            )
+            item.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             # Only a shutdown wakes who reads from it.
             with suppress(OSError):
                 item.shutdown(socket.SHUT_RDWR)

@@ -48,9 +48,7 @@ def codes(record: dict[str, Any]) -> list[str]:
 
 def test_every_dataset_has_a_sample_that_passes(tmp_path: Path) -> None:
     """What the catalogue describes is what the inspection accepts, for all datasets."""
-    files = [
-        pack(tmp_path / f"{title}.zip", sample(f"{title}.zip")) for title in TITLES
-    ]
+    files = [pack(tmp_path / f"{title}.zip", sample(f"{title}.zip")) for title in TITLES]
 
     records = inspected(*map(str, files), cwd=tmp_path)
 
@@ -73,12 +71,7 @@ def test_good_and_bad_files_on_a_desk(tmp_path: Path) -> None:
     records = inspected(PATH, str(wrong), "half.zip", "gone.zip", cwd=tmp_path)
 
     assert (good_only.returncode, every.returncode) == (0, 1)
-    assert [record["verdict"] for record in records] == [
-        "ok",
-        "error",
-        "error",
-        "error",
-    ]
+    assert [record["verdict"] for record in records] == ["ok", "error", "error", "error"]
     assert codes(records[1]) == ["E233"]
     assert [record.get("error") for record in records] == [None, None, "E201", None]
     assert records[3]["reason"] == "there is no such file"
@@ -148,9 +141,7 @@ def test_budget_and_full(tmp_path: Path) -> None:
     assert codes(full) == ["E240"]
 
 
-def test_configuration_is_used_where_there_is_one(
-    site: Installation, tmp_path: Path
-) -> None:
+def test_configuration_is_used_where_there_is_one(site: Installation, tmp_path: Path) -> None:
     """The installation's own datasets and its server's version hold for `inspect`."""
     own = tmp_path / "own.yaml"
     own.write_text(
@@ -170,9 +161,7 @@ def test_configuration_is_used_where_there_is_one(
     assert "E224" in codes(second)
 
 
-def test_wrong_catalogue_is_a_wrong_configuration(
-    site: Installation, tmp_path: Path
-) -> None:
+def test_wrong_catalogue_is_a_wrong_configuration(site: Installation, tmp_path: Path) -> None:
     """All problems of the user's catalogue have their lines; exit code 78."""
     own = tmp_path / "own.yaml"
     own.write_text("textbooks/textbooks:\n  kind: mster\n  delimeter: ','\n")
@@ -199,9 +188,7 @@ def test_taken_over_and_delivered(tmp_path: Path) -> None:
     key = "eyJh.key.mark"
     with RehearsalServer(tmp_path / "server", api_key=key) as server:
         old = tmp_path / "config.py"
-        old.write_text(
-            CONFIG_PY.format(key=key, folder=tmp_path / "drop", url=server.url)
-        )
+        old.write_text(CONFIG_PY.format(key=key, folder=tmp_path / "drop", url=server.url))
         made = emitterd("init", "drop", "--from-client", "config.py", cwd=tmp_path)
         check = emitterd("check", cwd=tmp_path)
         pack(tmp_path / "drop" / PATH, sample(PATH))

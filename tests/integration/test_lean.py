@@ -28,9 +28,7 @@ from support.zips import make_zip
 
 NOBODY_LISTENS = "http://127.0.0.1:9/"
 
-DAEMONS = frozenset(
-    {"httpx", "httpcore", "watchdog", "tenacity", "structlog", "pathspec"}
-)
+DAEMONS = frozenset({"httpx", "httpcore", "watchdog", "tenacity", "structlog", "pathspec"})
 SERVERS = frozenset({"jinja2", "prometheus_client"})
 HTTP_SERVER = frozenset({"starlette", "uvicorn"})
 ELSEWHERE = HTTP_SERVER | {"anyio", "trio", "rich"}
@@ -52,12 +50,8 @@ def loaded(text: str) -> set[str]:
     return set(re.findall(r"^import time:.*\|\s+(\w+)\.", text, re.MULTILINE))
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--version"], ["--help"], ["status"], ["list"]], ids=str
-)
-def test_a_command_loads_what_it_uses(
-    place: Installation, arguments: list[str]
-) -> None:
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["status"], ["list"]], ids=str)
+def test_a_command_loads_what_it_uses(place: Installation, arguments: list[str]) -> None:
     """A query command imports nothing of the daemon, and a file needs no colours."""
     Journal(place.journal).close()
     command = place.command(*arguments)

@@ -350,9 +350,7 @@ class Delivery(RuleBasedStateMachine):
         content=contents,
         deed=st.sampled_from(["drop", "rewrite", "break_off", "delete", "touch"]),
     )
-    def change_in_mid_body(
-        self, skip: int, path: bytes | None, content: str, deed: str
-    ) -> None:
+    def change_in_mid_body(self, skip: int, path: bytes | None, content: str, deed: str) -> None:
         """Change a file, or the one that is being sent."""
         more = () if deed in {"delete", "touch"} else (CONTENTS[content],)
 
@@ -408,9 +406,7 @@ class Delivery(RuleBasedStateMachine):
         """Hold journal, bucket and log against each other."""
         rows = self.host.rows()
         states = Counter(State(row["state"]) for row in rows)
-        assert {
-            k: v for k, v in self.host.components.journal.counts().items() if v
-        } == (states)
+        assert {k: v for k, v in self.host.components.journal.counts().items() if v} == (states)
         owners: dict[str, dict[str, Any]] = {}
         former: dict[bytes, dict[str, Any]] = {}
         for row in rows:
@@ -439,32 +435,18 @@ class Delivery(RuleBasedStateMachine):
     def check_keys(self, keys: set[str]) -> None:
         """Hold that a second key was asked for only where the first was spent."""
         given = sorted(stamp_of(key) for key in keys)
-        refused = [
-            request.at
-            for request in self.host.server.requests
-            if request.fault in SPENDING
-        ]
+        refused = [request.at for request in self.host.server.requests if request.fault in SPENDING]
         for earlier, later in pairwise(given):
-            excuses = [
-                at for at in refused + self.steps if earlier <= at + 1 <= later + 2
-            ]
+            excuses = [at for at in refused + self.steps if earlier <= at + 1 <= later + 2]
             assert later - earlier >= GRANT_S or excuses, "a grant was not kept"
 
     def check_log(self, rows: list[dict[str, Any]]) -> None:
         """Hold that each version has one ending at most, and only after its record."""
-        ended = Counter(
-            display(row["path"]) for row in rows if State(row["state"]) not in LIVE
-        )
-        events = Counter(
-            event["path"] for event in self.host.events if event["event"] in ENDINGS
-        )
+        ended = Counter(display(row["path"]) for row in rows if State(row["state"]) not in LIVE)
+        events = Counter(event["path"] for event in self.host.events if event["event"] in ENDINGS)
         assert events <= ended, "more endings than versions"
         delivered = {row["key"] for row in rows if row["state"] == State.DELIVERED}
-        keys = [
-            event["key"]
-            for event in self.host.events
-            if event["event"] == "file.delivered"
-        ]
+        keys = [event["key"] for event in self.host.events if event["event"] == "file.delivered"]
         assert set(keys) <= delivered
         assert len(set(keys)) == len(keys), "reported twice"
         assert not [event for event in self.host.events if event.get("error") == "E106"]
@@ -529,12 +511,7 @@ class Delivery(RuleBasedStateMachine):
 
     def latest(self, path: bytes) -> bytes:
         """Return what the server got last of a path."""
-        keys = {
-            key
-            for row in self.host.rows()
-            if row["path"] == path
-            for key in keys_of(row)
-        }
+        keys = {key for row in self.host.rows() if row["path"] == path for key in keys_of(row)}
         objects = self.host.server.objects
         return self.body(max(keys & objects.keys(), key=lambda k: objects[k].stored_at))
 

@@ -64,9 +64,7 @@ def test_the_daemon_is_asked_how_it_is(site: Installation, port: int) -> None:
 
     assert (health, json.loads(output)) == (200, {"level": "OK", "alarms": []})
     assert ready == 200
-    assert re.search(
-        r'emitterd_files_total\{dataset="[^"]+",outcome="delivered"\} 1.0', metrics
-    )
+    assert re.search(r'emitterd_files_total\{dataset="[^"]+",outcome="delivered"\} 1.0', metrics)
     assert (line.returncode, line.stdout.split(" | ")[0]) == (0, "OK - nothing waits")
 
 
@@ -117,9 +115,7 @@ def test_a_check_without_a_daemon(site: Installation, server: RehearsalServer) -
     )
 
 
-def test_a_rejected_file_is_a_warning_until_it_is_forgotten(
-    site: Installation, port: int
-) -> None:
+def test_a_rejected_file_is_a_warning_until_it_is_forgotten(site: Installation, port: int) -> None:
     """The daemon stays healthy, and says that somebody should look."""
     site.settings["EMITTERD_SPOOL_CATALOGUE"] = "enforce"
     site.drop("nowhere/x.zip")
@@ -127,9 +123,7 @@ def test_a_rejected_file_is_a_warning_until_it_is_forgotten(
         daemon.wait_for_event("file.rejected")
         line = site.call("status", "--check")
         # A look serves all who ask within a second.
-        wait_until(
-            lambda: "WARNING" in get(port, "/healthz")[1], DEADLINE_S, "the warning"
-        )
+        wait_until(lambda: "WARNING" in get(port, "/healthz")[1], DEADLINE_S, "the warning")
         health, _ = get(port, "/healthz")
         (site.spool / "nowhere/x.zip").unlink()
         site.call("forget", "nowhere/x.zip")
@@ -229,13 +223,9 @@ def test_prometheus_reads_it(site: Installation, port: int) -> None:
     with site.running() as daemon, scraping(site.folder, port) as monitor:
         daemon.wait_for_event("file.rejected")
         site.wait_delivered(1)
-        up = wait_until(
-            lambda: asked(monitor, 'up{job="emitterd"} == 1'), DEADLINE_S, "a scrape"
-        )
+        up = wait_until(lambda: asked(monitor, 'up{job="emitterd"} == 1'), DEADLINE_S, "a scrape")
         delivered = wait_until(
-            lambda: asked(
-                monitor, 'sum(emitterd_files_total{outcome="delivered"}) > 0'
-            ),
+            lambda: asked(monitor, 'sum(emitterd_files_total{outcome="delivered"}) > 0'),
             DEADLINE_S,
             "the delivery",
         )
@@ -282,9 +272,7 @@ def exposed() -> set[str]:
     connection = open_nothing()
 
     def read() -> QueueReading:
-        seen = read_queue(
-            lambda sql, values: connection.execute(sql, values).fetchall(), 0.0
-        )
+        seen = read_queue(lambda sql, values: connection.execute(sql, values).fetchall(), 0.0)
         return QueueReading(seen, Health(), (), eta_s=None, swept_at=None)
 
     text = scrape(Metrics(lambda _: None).handler(read))
@@ -297,10 +285,7 @@ def exposed() -> set[str]:
     }
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["emitterd.rules.yml", "emitterd.rules.test.yml", "grafana.json"],
-)
+@pytest.mark.parametrize("name", ["emitterd.rules.yml", "emitterd.rules.test.yml", "grafana.json"])
 def test_only_metrics_that_exist_are_named(name: str) -> None:
     """Rules and dashboard name no metric that the daemon does not have."""
     text = (FOLDER / name).read_text()
@@ -333,9 +318,7 @@ def test_the_dashboard_is_whole() -> None:
     assert len(places) == len({panel["id"] for panel in panels}) == len(panels)
     assert all(panel["targets"] for panel in panels)
     assert all(
-        'instance=~"$instance"' in target["expr"]
-        for panel in panels
-        for target in panel["targets"]
+        'instance=~"$instance"' in target["expr"] for panel in panels for target in panel["targets"]
     )
 
 

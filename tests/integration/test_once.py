@@ -53,9 +53,7 @@ def test_broken_zip_is_listed(site: Installation, server: RehearsalServer) -> No
     assert len(server.objects) == 1
 
 
-def test_file_still_written_is_listed(
-    site: Installation, server: RehearsalServer
-) -> None:
+def test_file_still_written_is_listed(site: Installation, server: RehearsalServer) -> None:
     """A zip that a program still writes is listed as such, not sent."""
     whole = site.drop("school_master/school_mst.zip")
     with whole.open("ab"):
@@ -66,9 +64,7 @@ def test_file_still_written_is_listed(
     assert not server.objects
 
 
-def test_wrong_password_is_told_in_a_line(
-    site: Installation, server: RehearsalServer
-) -> None:
+def test_wrong_password_is_told_in_a_line(site: Installation, server: RehearsalServer) -> None:
     """A refused login ends the run soon, after one request, with the reason."""
     (site.folder / "password").write_text("wrong")
     site.drop("school_master/school_mst.zip")
@@ -96,9 +92,7 @@ def test_server_down_is_told_in_a_line(tmp_path: Path) -> None:
     assert "Traceback" not in done.stdout + done.stderr
 
 
-def test_passing_fault_is_waited_out(
-    site: Installation, server: RehearsalServer
-) -> None:
+def test_passing_fault_is_waited_out(site: Installation, server: RehearsalServer) -> None:
     """Faults that end within the wait do not fail the run."""
     server.faults = fault_list("503@2")
     site.drop("school_master/school_mst.zip")
@@ -130,9 +124,7 @@ def test_journal_held_by_a_daemon(site: Installation) -> None:
     assert f"is held by process {daemon.pid}" in done.stderr
 
 
-def test_upper_case_ending_is_listed(
-    site: Installation, server: RehearsalServer
-) -> None:
+def test_upper_case_ending_is_listed(site: Installation, server: RehearsalServer) -> None:
     """`DATA.ZIP`, which the server would not accept, is reported."""
     site.drop("pat/DATA.ZIP")
 
@@ -161,9 +153,7 @@ def test_grant_of_another_server_is_not_used(
     assert not server.objects
 
 
-def test_rejected_and_put_aside_is_still_listed(
-    tmp_path: Path, server: RehearsalServer
-) -> None:
+def test_rejected_and_put_aside_is_still_listed(tmp_path: Path, server: RehearsalServer) -> None:
     """A run that moves a rejected file out of the folder is not a success."""
     site = Installation(
         tmp_path,

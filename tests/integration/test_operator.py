@@ -77,15 +77,12 @@ def test_held_and_released_under_a_running_daemon(
     assert f"hold {NAME}: was deferred, is held" in held.stdout
     assert kept == "held"
     acted = [
-        (event["act"], event["path"], event["user"])
-        for event in site.events("operator.acted")
+        (event["act"], event["path"], event["user"]) for event in site.events("operator.acted")
     ]
     assert acted == [("hold", NAME, USER), ("release", NAME, USER)]
 
 
-def test_retry_does_not_wait_for_the_backoff(
-    site: Installation, server: RehearsalServer
-) -> None:
+def test_retry_does_not_wait_for_the_backoff(site: Installation, server: RehearsalServer) -> None:
     """A deferred file is tried within the moment, whatever its due time."""
     with deferring(site, server):
         done = site.call("retry", "--all", "deferred")
@@ -95,9 +92,7 @@ def test_retry_does_not_wait_for_the_backoff(
     assert server.fired["503"] == 1
 
 
-def test_forgotten_file_is_sent_again(
-    site: Installation, server: RehearsalServer
-) -> None:
+def test_forgotten_file_is_sent_again(site: Installation, server: RehearsalServer) -> None:
     """Both deliveries have a receipt and a key of their own."""
     site.drop(NAME)
     with site.running():
@@ -130,9 +125,7 @@ def test_acts_without_a_daemon(site: Installation, server: RehearsalServer) -> N
     assert f"{NAME}: held" in once.stderr
     assert explained["state"] == "held"
     assert f"held by {USER} since" in explained["reason"]
-    assert [(action["act"], action["user"]) for action in explained["actions"]] == [
-        ("hold", USER)
-    ]
+    assert [(action["act"], action["user"]) for action in explained["actions"]] == [("hold", USER)]
     assert len(server.objects) == 1
 
 
@@ -340,20 +333,12 @@ def redirected(
 
 @pytest.mark.parametrize(
     ("redirection", "message"),
-    [
-        (">/dev/full", "No space left on device"),
-        (">&-", "is closed"),
-        ("| head -c1", ""),
-    ],
+    [(">/dev/full", "No space left on device"), (">&-", "is closed"), ("| head -c1", "")],
 )
 @pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
 @pytest.mark.parametrize("command", ["list", "list --json", "receipts --csv"])
 def test_output_that_nobody_can_take(
-    delivered: Installation,
-    command: str,
-    unbuffered: str,
-    redirection: str,
-    message: str,
+    delivered: Installation, command: str, unbuffered: str, redirection: str, message: str
 ) -> None:
     """A full or closed output is reported in one line, and not as a bug of emitterd."""
     done = redirected(delivered, command, redirection, PYTHONUNBUFFERED=unbuffered)
@@ -447,9 +432,7 @@ def test_no_name_forges_a_line(
     site.drop("never/" + EVIL)
     site.call("once")
 
-    done = site.call(
-        *(argument.replace("{spool}", str(site.spool)) for argument in arguments)
-    )
+    done = site.call(*(argument.replace("{spool}", str(site.spool)) for argument in arguments))
 
     text = done.stdout + done.stderr
     lines = text.split("\n")
@@ -462,9 +445,7 @@ def test_codes_are_explained(tmp_path: Path) -> None:
     """One code has its playbook, none has the list, and `--json` has the parts."""
     done = emitterd("explain-error", "e210", cwd=tmp_path)
     every = emitterd("explain-error", cwd=tmp_path)
-    record = json.loads(
-        emitterd("explain-error", "E210", "--json", cwd=tmp_path).stdout
-    )
+    record = json.loads(emitterd("explain-error", "E210", "--json", cwd=tmp_path).stdout)
 
     assert done.returncode == every.returncode == 0
     assert done.stdout.startswith("E210: ")

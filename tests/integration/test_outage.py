@@ -68,9 +68,7 @@ def delivered(rig: Rig, names: list[str]) -> bool:
 def probes(rig: Rig, stage: str) -> int:
     """Return how many probes of a stage have failed."""
     return sum(
-        circuit.probes
-        for circuit in rig.destination.open_circuits
-        if circuit.stage == stage
+        circuit.probes for circuit in rig.destination.open_circuits if circuit.stage == stage
     )
 
 
@@ -97,9 +95,7 @@ def test_an_outage_under_full_load(tmp_path: Path, stage: str) -> None:
 
 
 @each_stage
-def test_while_it_is_down_only_probes_reach_the_server(
-    tmp_path: Path, stage: str
-) -> None:
+def test_while_it_is_down_only_probes_reach_the_server(tmp_path: Path, stage: str) -> None:
     """However many files wait and workers ask, a probe is one attempt."""
     with rigged(tmp_path, workers=WORKERS) as rig:
         names = drop_all(rig)
@@ -185,10 +181,7 @@ def test_a_refused_login_waits_on_after_a_restart(tmp_path: Path) -> None:
 
 def test_workers_that_wait_for_a_login_share_its_failure(tmp_path: Path) -> None:
     """Eight that need a token of a login that is down ask for it once."""
-    with (
-        RehearsalServer(tmp_path / "server", latency_s=0.3) as server,
-        http_client() as client,
-    ):
+    with RehearsalServer(tmp_path / "server", latency_s=0.3) as server, http_client() as client:
         server.faults = fault_list("auth-error")
         emission = emission_to(client, server.url)
         found = together(WORKERS, emission.login)

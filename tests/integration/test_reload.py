@@ -52,13 +52,10 @@ class Site(Installation):
         for section, more in sections.items():
             for line in more.splitlines():
                 key = line.partition(":")[0]
-                kept = [
-                    line for line in lines[section] if line.partition(":")[0] != key
-                ]
+                kept = [line for line in lines[section] if line.partition(":")[0] != key]
                 lines[section] = [*kept, line.strip()]
         text = "".join(
-            f"{section}:\n" + "".join(f"  {line}\n" for line in lines[section])
-            for section in lines
+            f"{section}:\n" + "".join(f"  {line}\n" for line in lines[section]) for section in lines
         )
         # As an editor or a deployment does it: never half a file.
         part = self.config.with_suffix(".part")
@@ -98,11 +95,7 @@ def test_changed_keys_are_told(site: Site, daemon: Process) -> None:
     line = site.reload(daemon)
 
     assert line["level"] == "info"
-    assert line["changed"] == [
-        "spool.settle",
-        "delivery.workers",
-        "delivery.backoff_max",
-    ]
+    assert line["changed"] == ["spool.settle", "delivery.workers", "delivery.backoff_max"]
     assert not site.events("daemon.restart_due")
     assert not site.events("daemon.reload_refused")
 
@@ -121,10 +114,7 @@ def test_wrong_configuration_changes_nothing(
     line = site.reload(daemon, "daemon.reload_refused")
 
     assert (line["level"], line["error"]) == ("error", "E101")
-    assert (
-        "delivery.workers, line 13: is too small or too large (and 1 more)"
-        in line["reason"]
-    )
+    assert "delivery.workers, line 13: is too small or too large (and 1 more)" in line["reason"]
     assert "emitterd check" in line["hint"]
     dropped = site.drop("pat/periodic_exam_mst.zip")
     site.wait_delivered(1)
@@ -174,15 +164,7 @@ def test_what_needs_a_restart_is_named(site: Site, daemon: Process) -> None:
     wait_until(lambda: len(due()) == 2, DEADLINE_S, "two warnings")
     first, again = due()
     assert first["level"] == "warning"
-    assert (
-        first["keys"]
-        == again["keys"]
-        == [
-            "emission.proxy",
-            "spool.watcher",
-            "journal.path",
-        ]
-    )
+    assert first["keys"] == again["keys"] == ["emission.proxy", "spool.watcher", "journal.path"]
     assert "restart" in first["hint"]
     [changed, unchanged] = site.events("daemon.reloaded")
     assert (changed["changed"], unchanged["changed"]) == (["journal.retain"], [])
@@ -198,22 +180,15 @@ def test_other_server_takes_its_password_along(
     (site.folder / "elsewhere").touch(0o600)
     (site.folder / "elsewhere").write_text("of another server")
     site.write(
-        emission="url: http://127.0.0.1:9/data\npassword_file: elsewhere",
-        delivery="workers: 2",
+        emission="url: http://127.0.0.1:9/data\npassword_file: elsewhere", delivery="workers: 2"
     )
 
     line = site.reload(daemon)
 
     assert line["changed"] == ["delivery.workers"]
     # The warning is logged after the line that the reload waits for.
-    [due] = wait_until(
-        lambda: site.events("daemon.restart_due"), DEADLINE_S, "a warning"
-    )
-    assert due["keys"] == [
-        "emission.url",
-        "emission.password_file",
-        "emission.password",
-    ]
+    [due] = wait_until(lambda: site.events("daemon.restart_due"), DEADLINE_S, "a warning")
+    assert due["keys"] == ["emission.url", "emission.password_file", "emission.password"]
     site.drop("pat/periodic_exam_mst.zip")
     site.wait_delivered(1)
     assert logins(server) == 1
@@ -326,9 +301,7 @@ def test_rotated_password_costs_one_login(site: Site, server: RehearsalServer) -
     assert len(site.events("destination.up")) == 1
 
 
-def test_another_wrong_password_costs_one_login_too(
-    site: Site, server: RehearsalServer
-) -> None:
+def test_another_wrong_password_costs_one_login_too(site: Site, server: RehearsalServer) -> None:
     """Each secret is refused once: upstream locks accounts after five failures."""
     password = site.folder / "password"
     password.write_text("wrong")
@@ -338,9 +311,7 @@ def test_another_wrong_password_costs_one_login_too(
         password.write_text("wrong again")
         site.reload(daemon)
         wait_until(lambda: logins(server) == 2, DEADLINE_S, "another login")
-        wait_until(
-            lambda: len(site.events("auth.refused")) == 2, DEADLINE_S, "a log line"
-        )
+        wait_until(lambda: len(site.events("auth.refused")) == 2, DEADLINE_S, "a log line")
         site.reload(daemon)
         password.write_text("rehearsal")
         site.reload(daemon)
@@ -385,9 +356,7 @@ def test_log_file_moves_with_a_hangup(site: Site) -> None:
         daemon.end()
 
     lines = [
-        line
-        for file in site.folder.glob("log*.jsonl")
-        for line in file.read_text().splitlines()
+        line for file in site.folder.glob("log*.jsonl") for line in file.read_text().splitlines()
     ]
     assert sum('"file.delivered"' in line for line in lines) == 100
     assert sum('"file.admitted"' in line for line in lines) == 100

@@ -14,15 +14,7 @@ from xml.etree import ElementTree as ET
 import httpx
 import pytest
 
-from support.seaweed import (
-    BotoEmission,
-    Seaweed,
-    empty,
-    listening,
-    objects,
-    read,
-    stamped,
-)
+from support.seaweed import BotoEmission, Seaweed, empty, listening, objects, read, stamped
 from support.waiting import wait_until
 
 pytest_plugins = ["support.seaweed"]
@@ -58,9 +50,7 @@ def ask(http: httpx.Client, emission: BotoEmission, name: str = NAME) -> dict[st
     return grant
 
 
-def send(
-    http: httpx.Client, grant: dict[str, Any], body: bytes, **more: str
-) -> httpx.Response:
+def send(http: httpx.Client, grant: dict[str, Any], body: bytes, **more: str) -> httpx.Response:
     """Post the body with the grant's fields, and any `more`, before it."""
     return http.post(
         grant["url"],
@@ -95,9 +85,7 @@ def test_a_grant_is_accepted_with_the_md5_as_etag(
     assert read(seaweed, grant["fields"]["key"]) == body
 
 
-def test_an_expired_grant_is_refused(
-    emission: BotoEmission, http: httpx.Client
-) -> None:
+def test_an_expired_grant_is_refused(emission: BotoEmission, http: httpx.Client) -> None:
     """The engine says AccessDenied, "Policy expired", once the lifetime is over."""
     emission.grant_lifetime_s = 1
     grant = ask(http, emission)
@@ -214,9 +202,7 @@ def test_the_login_opens_the_grant(emission: BotoEmission, http: httpx.Client) -
     ]
 
 
-def test_the_api_refuses_as_upstream_does(
-    emission: BotoEmission, http: httpx.Client
-) -> None:
+def test_the_api_refuses_as_upstream_does(emission: BotoEmission, http: httpx.Client) -> None:
     """Wrong login, wrong token, no name, no route: status and body are upstream's."""
     key = {"Authorization": f"Bearer {emission.api_key}"}
     slot = f"{emission.url}/upload-url"
@@ -234,8 +220,7 @@ def test_the_api_refuses_as_upstream_does(
 
 
 @pytest.mark.parametrize(
-    ("name", "key"),
-    [("a/b.zip", "a/b_7.zip"), ("none", "none_7"), ("x.y/none", "x_7.y/none")],
+    ("name", "key"), [("a/b.zip", "a/b_7.zip"), ("none", "none_7"), ("x.y/none", "x_7.y/none")]
 )
 def test_the_stamp_stands_before_the_last_dot(name: str, key: str) -> None:
     """The key is made as upstream makes it, its blunder with folders included."""

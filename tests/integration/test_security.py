@@ -51,9 +51,7 @@ NAMES = [
 ]
 
 
-def test_names_that_mean_harm_arrive(
-    site: Installation, server: RehearsalServer
-) -> None:
+def test_names_that_mean_harm_arrive(site: Installation, server: RehearsalServer) -> None:
     """Each has an object under its escaped name, and its bytes in the journal."""
     visible = [name for name in NAMES if not name.startswith(b".")]
     folder = os.fsencode(site.spool / "pat")
@@ -82,9 +80,7 @@ def test_names_that_mean_harm_arrive(
 def claimed_entries(path: Path, entries: int) -> None:
     """Make a sparse zip whose directory is said to have so many entries."""
     at, size = 100, entries * 47
-    wide = struct.pack(
-        "<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, entries, entries, size, at
-    )
+    wide = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, entries, entries, size, at)
     locator = struct.pack("<4sLQL", b"PK\6\7", 0, at + size, 1)
     with path.open("wb") as file:
         file.write(b"PK\3\4")
@@ -108,18 +104,10 @@ def encrypted() -> bytes:
 
 BOMBS: dict[str, tuple[Callable[[], bytes], State, str]] = {
     "bomb": (lambda: repeated(b"", b"0" * MIB, 1024), State.DELIVERED, "E2"),
-    "many": (
-        lambda: zipped(dict.fromkeys(map(str, range(20_000)), b"")),
-        State.DELIVERED,
-        "E226",
-    ),
+    "many": (lambda: zipped(dict.fromkeys(map(str, range(20_000)), b"")), State.DELIVERED, "E226"),
     "lying": (lying, State.DELIVERED, "E229"),
     "encrypted": (encrypted, State.DELIVERED, "E227"),
-    "nested": (
-        lambda: zipped({"in.zip": zipped({"b": b"0" * MIB})}),
-        State.DELIVERED,
-        "E230",
-    ),
+    "nested": (lambda: zipped({"in.zip": zipped({"b": b"0" * MIB})}), State.DELIVERED, "E230"),
     "empty": (lambda: end(0, 0, 0), State.DELIVERED, "E225"),
     "nothing": (lambda: b"", State.REJECTED, "E201"),
     "junk": (lambda: zip_bytes() + b"junk", State.REJECTED, "E201"),
@@ -128,9 +116,7 @@ BOMBS: dict[str, tuple[Callable[[], bytes], State, str]] = {
 """What each is made of, and by `catalogue: warn` its end, and the reported code."""
 
 
-def test_zips_that_mean_harm_take_little_memory(
-    tmp_path: Path, server: RehearsalServer
-) -> None:
+def test_zips_that_mean_harm_take_little_memory(tmp_path: Path, server: RehearsalServer) -> None:
     """Bombs and absurd directories end as any file does, and cost no more."""
     site = Installation(tmp_path, server.url, spool_incomplete_after="500ms")
     folder = site.spool / "student_attendance"
@@ -140,10 +126,7 @@ def test_zips_that_mean_harm_take_little_memory(
     claimed_entries(folder / "absurd.zip", 2_000_000)
     with site.running() as daemon:
         wait_until(
-            lambda: (
-                not site.counts()["queued"]
-                and sum(site.counts().values()) == len(BOMBS) + 1
-            ),
+            lambda: not site.counts()["queued"] and sum(site.counts().values()) == len(BOMBS) + 1,
             DEADLINE_S,
             "all of them ended",
         )
@@ -180,9 +163,7 @@ def swap(root: Path, secret: Path, number: int) -> None:
 
 
 @pytest.mark.slow
-def test_links_swapped_in_under_a_daemon(
-    tmp_path: Path, server: RehearsalServer
-) -> None:
+def test_links_swapped_in_under_a_daemon(tmp_path: Path, server: RehearsalServer) -> None:
     """While a file and its folder turn into links and back, nothing outside is sent."""
     site = Installation(tmp_path, server.url, spool_sweep_every="100ms")
     secret = make_zip(tmp_path / "outside" / "a.zip", b"of this host")
@@ -257,8 +238,7 @@ def everything_readable(site: Installation) -> Iterator[bytes]:
         for (table,) in tables.fetchall():
             for row in journal.execute(f"select * from {os.fsdecode(table)}"):  # noqa: S608
                 yield b"\n".join(
-                    item if isinstance(item, bytes) else str(item).encode()
-                    for item in row
+                    item if isinstance(item, bytes) else str(item).encode() for item in row
                 )
     for item in site.folder.glob("*"):
         if item.is_file() and item.name not in {"password", "api-key"}:

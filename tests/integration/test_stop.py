@@ -45,10 +45,7 @@ def test_idle(site: Installation, number: signal.Signals) -> None:
         daemon.signal(number)
         assert daemon.wait() == 0
 
-    assert [event["event"] for event in site.events()][-2:] == [
-        "daemon.stopping",
-        "daemon.stopped",
-    ]
+    assert [event["event"] for event in site.events()][-2:] == ["daemon.stopping", "daemon.stopped"]
 
 
 @BOTH
@@ -108,15 +105,10 @@ def test_second_signal_ends_an_upload(
     assert (entry["state"], entry["attempts"]) == ("queued", 0)
 
 
-def test_upload_that_waits_for_its_bandwidth(
-    tmp_path: Path, server: RehearsalServer
-) -> None:
+def test_upload_that_waits_for_its_bandwidth(tmp_path: Path, server: RehearsalServer) -> None:
     """The drain may use up its time, and no more; what is left costs no attempt."""
     site = Installation(
-        tmp_path,
-        server.url,
-        delivery_bandwidth="8KiB/s",
-        delivery_drain_timeout="300ms",
+        tmp_path, server.url, delivery_bandwidth="8KiB/s", delivery_drain_timeout="300ms"
     )
     site.drop(NAME, os.urandom(1_000_000))
     with site.running() as daemon:
@@ -130,9 +122,7 @@ def test_upload_that_waits_for_its_bandwidth(
     assert not server.objects
 
 
-def test_dead_thread_is_an_internal_error(
-    site: Installation, server: RehearsalServer
-) -> None:
+def test_dead_thread_is_an_internal_error(site: Installation, server: RehearsalServer) -> None:
     """A thread that met what nobody expected ends the daemon with 70."""
     server.faults = fault_list("slow-answer@1:1")
     site.drop(NAME)

@@ -183,9 +183,7 @@ def test_hung_thread_starves_the_watchdog(
         site.drop(f"pat/{number}.zip")
     daemon = manager.start(watchdog_s=2.0, EMITTERD_FAILPOINT=order)
     manager.hear_stalled(daemon)
-    wait_until(
-        lambda: any(map(is_named, site.events("daemon.stalled"))), DEADLINE_S, who
-    )
+    wait_until(lambda: any(map(is_named, site.events("daemon.stalled"))), DEADLINE_S, who)
     manager.missed()
     heard = []
     for _ in range(3):

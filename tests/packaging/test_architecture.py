@@ -19,9 +19,7 @@ MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
     for path in sorted(PACKAGE.rglob("*.py"))
 }
-TESTS = sorted(
-    path for path in (ROOT / "tests").rglob("*.py") if path.parent.name != "soak"
-)
+TESTS = sorted(path for path in (ROOT / "tests").rglob("*.py") if path.parent.name != "soak")
 
 # Each library has one home, so that it can be replaced in one file. `get_logger` of
 # structlog is for every module; each command reports wrong usage with click. Daemon and
@@ -110,9 +108,7 @@ def test_packages_lie_in_layers() -> None:
 
 def test_a_package_has_few_modules() -> None:
     """A package with more modules is two packages."""
-    modules = Counter(
-        name.partition(".")[0] for name in MODULES if not name.endswith("__init__")
-    )
+    modules = Counter(name.partition(".")[0] for name in MODULES if not name.endswith("__init__"))
     assert {name: n for name, n in modules.items() if n > PACKAGE_MAX_MODULES} == {}
 
 
@@ -130,8 +126,7 @@ def test_no_two_classes_share_a_name() -> None:
 def test_each_library_has_one_home() -> None:
     """No module outside its home imports a third-party library."""
     expected = {
-        library: {home} if isinstance(home, str) else home
-        for library, home in LIBRARIES.items()
+        library: {home} if isinstance(home, str) else home for library, home in LIBRARIES.items()
     }
     homes: dict[str, set[str]] = {}
     for module in MODULES:
@@ -145,9 +140,7 @@ def test_each_library_has_one_home() -> None:
 def test_structlog_is_a_logger_and_nothing_else() -> None:
     """Outside `service.logging` only `get_logger` is used."""
     for module in MODULES.keys() - {"service.logging"}:
-        used = set(
-            re.findall(r"\bstructlog\.(\w+)", MODULES[module].read_text("utf-8"))
-        )
+        used = set(re.findall(r"\bstructlog\.(\w+)", MODULES[module].read_text("utf-8")))
         assert used <= {"get_logger"}, module
         names = imported(MODULES[module])
         assert not any(name.startswith("structlog.") for name in names), module
@@ -176,9 +169,7 @@ def test_a_function_fits_on_a_screen(module: str) -> None:
         function.name: (function.end_lineno or 0) - function.lineno + 1
         for function in functions(MODULES[module])
     }
-    assert {
-        name: lines for name, lines in lengths.items() if lines > FUNCTION_MAX_LINES
-    } == {}
+    assert {name: lines for name, lines in lengths.items() if lines > FUNCTION_MAX_LINES} == {}
 
 
 @every_module

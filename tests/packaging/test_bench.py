@@ -183,9 +183,7 @@ def test_far_side_takes_nothing_that_was_not_granted(far: Far) -> None:
     """A body under a key of its own making is refused, and fails the benchmark."""
     far.reset()
     body = b'--x\r\nContent-Disposition: form-data; name="key"\r\n\r\na.zip\r\n'
-    body += (
-        b'--x\r\nContent-Disposition: form-data; name="file"\r\n\r\nabc\r\n--x--\r\n'
-    )
+    body += b'--x\r\nContent-Disposition: form-data; name="file"\r\n\r\nabc\r\n--x--\r\n'
     connection = http.client.HTTPConnection(urlsplit(far.url).netloc)
     connection.request(
         "POST", "/emission", body, {"Content-Type": "multipart/form-data; boundary=x"}
@@ -259,13 +257,7 @@ def test_samples_are_folded_into_rooms() -> None:
 
     found = rooms(raw, lambda _, number: lines.get(number, ""))
 
-    assert found == {
-        "hashing": 6,
-        WAITING: 2,
-        "emitterd.worker": 1,
-        "httpcore": 1,
-        IMPORTS: 90,
-    }
+    assert found == {"hashing": 6, WAITING: 2, "emitterd.worker": 1, "httpcore": 1, IMPORTS: 90}
     assert shares(found)["hashing"] == 0.75
 
 

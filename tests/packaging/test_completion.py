@@ -22,9 +22,7 @@ TYPED = [
     ("emitterd list --sk", "emitterd list --skipped "),
     ("emitterd hold --all --state w", "emitterd hold --all --state withdrawn "),
 ]
-typed = pytest.mark.parametrize(
-    ("keys", "line"), TYPED, ids=[item for item, _ in TYPED]
-)
+typed = pytest.mark.parametrize(("keys", "line"), TYPED, ids=[item for item, _ in TYPED])
 
 
 class Terminal:
@@ -33,12 +31,7 @@ class Terminal:
     def __init__(self, *command: str, env: dict[str, str]) -> None:
         self._ours, theirs = pty.openpty()
         self._shell = subprocess.Popen(  # noqa: S603  our own argument list
-            command,
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            env=env,
-            start_new_session=True,
+            command, stdin=theirs, stdout=theirs, stderr=theirs, env=env, start_new_session=True
         )
         os.close(theirs)
         self._screen = ""
@@ -128,19 +121,13 @@ def test_completing_needs_no_daemon() -> None:
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "emitterd"],
         env=os.environ
-        | {
-            "_EMITTERD_COMPLETE": "bash_complete",
-            "COMP_WORDS": "emitterd li",
-            "COMP_CWORD": "1",
-        },
+        | {"_EMITTERD_COMPLETE": "bash_complete", "COMP_WORDS": "emitterd li", "COMP_CWORD": "1"},
         capture_output=True,
         text=True,
         check=False,
     )
 
-    loaded = {
-        splitline.rpartition("|")[2].strip() for splitline in done.stderr.splitlines()
-    }
+    loaded = {splitline.rpartition("|")[2].strip() for splitline in done.stderr.splitlines()}
     assert done.stdout.split() == ["plain,list"]
     assert "emitterd.cli" in loaded
     assert not loaded & {"emitterd.daemon", "emitterd.config", "httpx", "sqlite3"}

@@ -13,11 +13,7 @@ from support.debian import HALT_S, cannot
 from support.paths import TESTS
 from support.waiting import wait_until
 
-pytestmark = [
-    pytest.mark.timeout(600),
-    pytest.mark.system,
-    pytest.mark.xdist_group("machine"),
-]
+pytestmark = [pytest.mark.timeout(600), pytest.mark.system, pytest.mark.xdist_group("machine")]
 
 HOLDER = """
 import sys

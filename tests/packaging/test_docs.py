@@ -81,10 +81,7 @@ def test_ci_runs_what_the_readme_says() -> None:
     assert "\n  DEBIAN=$suite .ci/fresh-debian\n" in (ROOT / ".ci" / "run").read_text()
 
 
-DOCUMENTS = [
-    "README.md",
-    *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")),
-]
+DOCUMENTS = ["README.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

@@ -13,10 +13,7 @@ NAMED = re.compile(r"`([\w/]+\.py)::(test_\w+)`")
 
 def rows() -> dict[int, str]:
     """Return the tests of each case, as the table names them."""
-    return {
-        int(number): tests
-        for number, _, tests in ROW.findall(DOCUMENT.read_text("utf-8"))
-    }
+    return {int(number): tests for number, _, tests in ROW.findall(DOCUMENT.read_text("utf-8"))}
 
 
 def names_in(file: str) -> set[str]:

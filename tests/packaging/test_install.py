@@ -17,14 +17,7 @@ from support.zips import zip_bytes
 
 pytestmark = pytest.mark.timeout(600)
 
-CLONE = (
-    "emitterd",
-    "systemd",
-    "emitter.yaml",
-    "pyproject.toml",
-    "README.md",
-    "LICENSE",
-)
+CLONE = ("emitterd", "systemd", "emitter.yaml", "pyproject.toml", "README.md", "LICENSE")
 BUILD = "hatchling"
 WHEELS = ("env", "PIP_NO_INDEX=1", "PIP_FIND_LINKS=/root/wheels")
 """What pip is reported: there is no index in the machine."""
@@ -40,16 +33,7 @@ def installed(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Mac
         copy(ROOT / name, target / name)
     wheels = tmp_path_factory.mktemp("wheels")
     done = subprocess.run(  # noqa: S603  our own argument list
-        [
-            sys.executable,
-            "-m",
-            "pip",
-            "wheel",
-            "-q",
-            f"--wheel-dir={wheels}",
-            ROOT,
-            BUILD,
-        ],
+        [sys.executable, "-m", "pip", "wheel", "-q", f"--wheel-dir={wheels}", ROOT, BUILD],
         capture_output=True,
         text=True,
         check=False,
@@ -62,9 +46,7 @@ def installed(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Mac
 
 def install(machine: Machine, *arguments: str) -> str:
     """Run install.sh without a network; return its output."""
-    return machine.run(
-        *(*WHEELS, "unshare", "--net", "/root/clone/systemd/install.sh", *arguments),
-    )
+    return machine.run(*(*WHEELS, "unshare", "--net", "/root/clone/systemd/install.sh", *arguments))
 
 
 def test_installed_and_enabled(installed: Machine) -> None:
@@ -157,13 +139,9 @@ def test_readme_word_for_word(installed: Machine, server: RehearsalServer) -> No
     script = 'mkdir -p "$1/pat" && cp /var/tmp/x.zip "$1/pat"'
     folder = "/srv/cqube_emission"
     installed.run("sh", "-c", script, "sh", folder, user="asha")
-    wait_until(
-        lambda: "1 delivered" in installed.show("StatusText"), DEADLINE_S, "delivered"
-    )
+    wait_until(lambda: "1 delivered" in installed.show("StatusText"), DEADLINE_S, "delivered")
     # It would follow the log until the end of time.
-    status, log, errors, first = (
-        follow(line.replace(" -f ", " ")) for line in look.splitlines()
-    )
+    status, log, errors, first = (follow(line.replace(" -f ", " ")) for line in look.splitlines())
 
     assert "1 delivered; destination up" in status
     assert "file.delivered" in log

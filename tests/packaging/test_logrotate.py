@@ -119,9 +119,7 @@ def test_shipped_file_is_understood(folder: Path, logrotate: Logrotate) -> None:
 
 def test_shipped_reload() -> None:
     """The command after a rotation is whole, and starts no service that is at rest."""
-    script = (
-        SHIPPED.read_text().partition("postrotate\n")[2].partition("\tendscript")[0]
-    )
+    script = SHIPPED.read_text().partition("postrotate\n")[2].partition("\tendscript")[0]
 
     subprocess.run(["sh", "-n", "-c", script], check=True)  # noqa: S603, S607  as logrotate
     assert "systemctl try-reload-or-restart emitterd.service" in script

@@ -105,9 +105,7 @@ def test_tables_are_complete() -> None:
     assert {code for [code] in rows("Exit codes")} == set(map(str, exit_codes))
     elsewhere = {state for row in rows("A file is not delivered") for state in row}
     assert elsewhere == set(FolderState)
-    for [call], states in zip(
-        rows("Operator commands"), rows("Operator commands", 2), strict=True
-    ):
+    for [call], states in zip(rows("Operator commands"), rows("Operator commands", 2), strict=True):
         act = Operation(call.split()[1])
         if act is Operation.FORGET:
             assert states == [State.DELIVERING]
@@ -136,9 +134,7 @@ def answers() -> list[tuple[str, str]]:
     """Return each example of `emitterd explain` with its output."""
     shown = [block.split("$ ")[1:] for block in FENCE.findall(DOCUMENT)]
     calls = [example.split("\n", 1) for block in shown for example in block]
-    return [
-        (call, output) for call, output in calls if call.startswith("emitterd explain ")
-    ]
+    return [(call, output) for call, output in calls if call.startswith("emitterd explain ")]
 
 
 @pytest.mark.slow
@@ -160,9 +156,7 @@ def test_jq_filters_run(tmp_path: Path) -> None:
     """Each jq filter runs on a log, or on the output of `status --json`."""
     log, status = tmp_path / "log", tmp_path / "status"
     log.write_text(LOG.strip())
-    status.write_text(
-        next(code for code in CODE if '"eta_s"' in code).split("\n", 1)[1]
-    )
+    status.write_text(next(code for code in CODE if '"eta_s"' in code).split("\n", 1)[1])
     filters = [(block, call) for block in CODE for call in JQ.findall(block)]
 
     assert len(filters) >= 7

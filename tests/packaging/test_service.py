@@ -60,24 +60,17 @@ class Service:
     def start(self) -> None:
         """Start the service; where it does not start its journal says why."""
         if self.machine.call("systemctl", "restart", "emitterd").returncode:
-            pytest.fail(
-                self.machine.run("journalctl", "--unit=emitterd", "--output=cat")
-            )
+            pytest.fail(self.machine.run("journalctl", "--unit=emitterd", "--output=cat"))
 
     def entry(self, path: str) -> dict[str, Any] | None:
         """Return the journal's latest entry of a path."""
         output = self.machine.run("emitterd", "list", "--json")
-        return next(
-            (record for record in json.loads(output)[::-1] if record["path"] == path),
-            None,
-        )
+        return next((record for record in json.loads(output)[::-1] if record["path"] == path), None)
 
     def wait_for(self, path: str, state: str) -> None:
         """Wait until a path is in a state."""
         wait_until(
-            lambda: (self.entry(path) or {}).get("state") == state,
-            DEADLINE_S,
-            f"{path} {state}",
+            lambda: (self.entry(path) or {}).get("state") == state, DEADLINE_S, f"{path} {state}"
         )
 
     def keys(self, path: str) -> list[str]:
@@ -88,20 +81,13 @@ class Service:
     def grants(self, path: str) -> int:
         """Return how many grants were asked for a path."""
         asked = [
-            request
-            for request in list(self.server.requests)
-            if request.endpoint == "upload-url"
+            request for request in list(self.server.requests) if request.endpoint == "upload-url"
         ]
-        return sum(
-            path.endswith(request.name) or request.name.endswith(path)
-            for request in asked
-        )
+        return sum(path.endswith(request.name) or request.name.endswith(path) for request in asked)
 
     def logged(self, *arguments: str) -> list[dict[str, str]]:
         """Return what journalctl has of the service, each with its fields."""
-        output = self.machine.run(
-            *("journalctl", "--unit=emitterd", "--output=json", *arguments)
-        )
+        output = self.machine.run(*("journalctl", "--unit=emitterd", "--output=json", *arguments))
         return [json.loads(line) for line in output.splitlines()]
 
     def set(self, settings: str) -> None:
@@ -150,9 +136,7 @@ def test_file_of_another_user_is_delivered(service: Service) -> None:
     service.wait_for("pat/periodic_exam_mst.zip", "delivered")
 
     assert len(service.keys("pat/periodic_exam_mst.zip")) == 1
-    found = service.machine.run(
-        "stat", "-c", "%U:%G", f"{SPOOL}/pat/periodic_exam_mst.zip"
-    )
+    found = service.machine.run("stat", "-c", "%U:%G", f"{SPOOL}/pat/periodic_exam_mst.zip")
     assert found == "asha:emitterd-producers\n"
 
 
@@ -201,13 +185,10 @@ def test_no_line_is_lost_to_a_rate_limit(service: Service) -> None:
     script = f"for n in $(seq {len(many)}); do echo PK > {SPOOL}/cut_$n.zip; done"
     service.machine.run("sh", "-c", script, user="asha")
     service.machine.run(
-        *("systemd-run", "--wait", "--quiet", "--unit=chatty"),
-        *("sh", "-c", f"seq {len(many)}"),
+        *("systemd-run", "--wait", "--quiet", "--unit=chatty"), *("sh", "-c", f"seq {len(many)}")
     )
     query = "EMITTERD_EVENT=file.incomplete"
-    wait_until(
-        lambda: len(service.logged(query)) >= len(many), DEADLINE_S, "all the lines"
-    )
+    wait_until(lambda: len(service.logged(query)) >= len(many), DEADLINE_S, "all the lines")
     chatty = service.machine.run("journalctl", "--unit=chatty", "--output=cat")
     service.machine.run("find", SPOOL, "-name", "cut_*", "-delete")
 
@@ -223,13 +204,9 @@ def test_log_file_is_rotated(service: Service) -> None:
     service.machine.write("/etc/emitterd/emitter.yaml", f"{text}log:\n  file: {log}\n")
     service.start()
     service.machine.run("logrotate", "--force", "/etc/logrotate.d/emitterd")
-    wait_until(
-        lambda: service.machine.run("cat", log), DEADLINE_S, "a line in the new file"
-    )
+    wait_until(lambda: service.machine.run("cat", log), DEADLINE_S, "a line in the new file")
     service.machine.write("/etc/emitterd/emitter.yaml", text)
-    found = service.machine.run(
-        *("stat", "-c", "%a %U:%G", "/var/log/emitterd", log, f"{log}.1")
-    )
+    found = service.machine.run(*("stat", "-c", "%a %U:%G", "/var/log/emitterd", log, f"{log}.1"))
 
     assert "daemon.reloaded" in service.machine.run("cat", log)
     assert "daemon.started" in service.machine.run("cat", f"{log}.1")
@@ -267,9 +244,7 @@ def test_operator_is_heard_inside_the_sandbox(service: Service) -> None:
     service.drop(f"{SPOOL}/{path}")
     # Refused while it is not there yet, or an attempt is under way.
     wait_until(
-        lambda: service.machine.call("emitterd", "hold", path).returncode == 0,
-        DEADLINE_S,
-        "held",
+        lambda: service.machine.call("emitterd", "hold", path).returncode == 0, DEADLINE_S, "held"
     )
     service.server.faults = FaultList()
     service.machine.run("emitterd", "release", path)
@@ -303,13 +278,9 @@ def test_killed_in_mid_upload(service: Service) -> None:
     began = service.server.fired["slow-reader"]
     for path in paths:
         service.drop(f"{SPOOL}/{path}", LARGE)
-    wait_until(
-        lambda: service.server.fired["slow-reader"] > began, DEADLINE_S, "an upload"
-    )
+    wait_until(lambda: service.server.fired["slow-reader"] > began, DEADLINE_S, "an upload")
     restarts = int(service.machine.show("NRestarts"))
-    service.machine.run(
-        "systemctl", "kill", "--signal=KILL", "--kill-whom=main", "emitterd"
-    )
+    service.machine.run("systemctl", "kill", "--signal=KILL", "--kill-whom=main", "emitterd")
     service.server.faults = FaultList()
     for path in paths:
         service.wait_for(path, "delivered")
@@ -324,9 +295,7 @@ def test_stopped_in_mid_upload(service: Service) -> None:
     service.server.faults = SLOW
     began = service.server.fired["slow-reader"]
     service.drop(f"{SPOOL}/{path}", LARGE)
-    wait_until(
-        lambda: service.server.fired["slow-reader"] > began, DEADLINE_S, "the upload"
-    )
+    wait_until(lambda: service.server.fired["slow-reader"] > began, DEADLINE_S, "the upload")
     service.machine.run("systemctl", "stop", "emitterd")
     ended = service.machine.show("Result"), service.machine.show("ExecMainStatus")
     left = service.entry(path)
@@ -363,9 +332,7 @@ def test_hung_worker_is_ended_by_the_watchdog(service: Service) -> None:
     try:
         service.start()
         service.drop(f"{SPOOL}/{path}")
-        wait_until(
-            lambda: int(service.machine.show("NRestarts")) > 0, DEADLINE_S, "a restart"
-        )
+        wait_until(lambda: int(service.machine.show("NRestarts")) > 0, DEADLINE_S, "a restart")
         output = service.machine.run("journalctl", "--unit=emitterd", "--output=cat")
     finally:
         service.set("")
@@ -397,9 +364,7 @@ def test_second_folder_as_an_instance(installed: Service) -> None:
     installed.drop(f"/data/100% in/{path}")
     wait_until(lambda: installed.keys(path), DEADLINE_S, "delivered")
     find = ("find", "/data", "-name", "*.zip")
-    wait_until(
-        lambda: machine.run(*find).startswith("/data/sent/"), DEADLINE_S, "archived"
-    )
+    wait_until(lambda: machine.run(*find).startswith("/data/sent/"), DEADLINE_S, "archived")
     machine.run("systemctl", "stop", "emitterd@second")
 
     # The secret is root's alone: by itself the command would not have it.

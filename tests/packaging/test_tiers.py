@@ -60,15 +60,7 @@ def test_closing_lines(tmp_path: Path, processes: str) -> None:
     (tmp_path / "test_suite.py").write_text(SUITE)
     done = subprocess.run(  # noqa: S603  our own argument list
         [
-            *(
-                sys.executable,
-                "-m",
-                "pytest",
-                "-p",
-                "support.tiers",
-                "-p",
-                "no:cacheprovider",
-            ),
+            *(sys.executable, "-m", "pytest", "-p", "support.tiers", "-p", "no:cacheprovider"),
             *("-n", processes, "-m", "not (slow or system)"),
         ],
         cwd=tmp_path,
@@ -85,9 +77,7 @@ def test_closing_lines(tmp_path: Path, processes: str) -> None:
         "    2 only root may mount",
     ]
     assert "not selected" in lines[skipped + 3]
-    assert lines[skipped + 4] == (
-        "2 tests, by tier (a test can be in two): slow 2, system 1."
-    )
+    assert lines[skipped + 4] == ("2 tests, by tier (a test can be in two): slow 2, system 1.")
     assert "1 passed, 5 skipped" in lines[-1]
 
 
@@ -96,6 +86,4 @@ def test_ci_installs_every_program() -> None:
     lines = [line.split() for line in CI.read_text("utf-8").splitlines()]
 
     for program, package in PACKAGES.items():
-        assert any(line[:1] == [program] and package in line[1:] for line in lines), (
-            program
-        )
+        assert any(line[:1] == [program] and package in line[1:] for line in lines), program

@@ -116,9 +116,7 @@ class Ledger:
             if entry["state"] == State.REJECTED:
                 self.verdicts.wrong.append(f"{entry['path']}: {entry['reason']}")
             self.counts[entry["state"]] += 1
-        open_paths = {
-            entry["path"] for entry in entries if entry["state"] != State.DELIVERED
-        }
+        open_paths = {entry["path"] for entry in entries if entry["state"] != State.DELIVERED}
         for version in self._current.values():
             if version.owed and not version.delivered:
                 self.verdicts.lost.append(version.path)

@@ -53,9 +53,7 @@ class Producer:
         catalogue = load_catalogue()
         found = {name: catalogue.dataset(f"{name}.zip".encode()) for name in DATASETS}
         self._rows = {
-            name: sample_csv(dataset, 20)
-            for name, dataset in found.items()
-            if dataset is not None
+            name: sample_csv(dataset, 20) for name, dataset in found.items() if dataset is not None
         }
         for name in DATASETS:
             (spool / name).parent.mkdir(parents=True, exist_ok=True)

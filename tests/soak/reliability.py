@@ -108,9 +108,7 @@ def run_tests(folder: Path, *tests: str, **settings: int) -> Tally:
 
 def kills(effort: Effort, folder: Path) -> Found:
     """Kill the daemon at every failpoint."""
-    done = run_tests(
-        folder, "tests/integration/test_crash.py", crash_rounds=effort.rounds
-    )
+    done = run_tests(folder, "tests/integration/test_crash.py", crash_rounds=effort.rounds)
     points, deaths = done.recorded["points"], done.recorded["kills"]
     return Found(f"{points} failpoints, {deaths} kills", done.failed)
 
@@ -120,9 +118,7 @@ def faults(effort: Effort, folder: Path) -> Found:
     runs: Counter[str] = Counter()
     failed: list[str] = []
     for _ in range(effort.rounds):
-        done = run_tests(
-            folder, "tests/integration/test_faults.py", "-k", "not menu_is_tried"
-        )
+        done = run_tests(folder, "tests/integration/test_faults.py", "-k", "not menu_is_tried")
         runs.update(done.passed + done.failed)
         failed += done.failed
     return Found(f"{len(runs)} faults, {runs.total()} runs", failed)

@@ -104,9 +104,7 @@ class Soak:
             reader.start()
             try:
                 wait_until(
-                    lambda: (
-                        self.log.events["daemon.ready"] or daemon.poll() is not None
-                    ),
+                    lambda: self.log.events["daemon.ready"] or daemon.poll() is not None,
                     START_S,
                     "the start of the daemon",
                 )
@@ -124,9 +122,9 @@ class Soak:
     def _load(self, daemon: "subprocess.Popen[bytes]", files_a_second: float) -> None:
         step, sample_at = -1, 0.0
         # Once the daemon has ended there is nothing to load; the report says why.
-        while (
-            at_s := time.monotonic() - self._began_at
-        ) < self.load_s and not ends_within(daemon, TICK_S):
+        while (at_s := time.monotonic() - self._began_at) < self.load_s and not ends_within(
+            daemon, TICK_S
+        ):
             now, phase = self.plan.at(at_s)
             if now != step:
                 step = now
@@ -217,17 +215,11 @@ def report(soak: Soak, seed: int) -> dict[str, Any]:
 
 def table(found: dict[str, Any]) -> str:
     """Return the report in Markdown."""
-    lines = [
-        _summary(found),
-        "",
-        "| | mean | slope an hour | ± | |",
-        "|---|---|---|---|---|",
-    ]
+    lines = [_summary(found), "", "| | mean | slope an hour | ± | |", "|---|---|---|---|---|"]
     for name, gauge in GAUGES.items():
         if one := found["slopes"].get(name):
             numbers = (
-                f"{one[field]:.4g} {gauge.unit}".strip()
-                for field in ("mean", "rise", "margin")
+                f"{one[field]:.4g} {gauge.unit}".strip() for field in ("mean", "rise", "margin")
             )
             word = "grows" if name in found["growing"] else "flat"
             word = word if found["slopes_judged"] else "not judged"

@@ -5,17 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from soak.reliability import (
-    DOCUMENT,
-    HEADER,
-    PARTS,
-    RULE,
-    Found,
-    Unusable,
-    row,
-    run_tests,
-    written,
-)
+from soak.reliability import DOCUMENT, HEADER, PARTS, RULE, Found, Unusable, row, run_tests, written
 
 SUITE = """
 import pytest

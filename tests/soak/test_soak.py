@@ -17,9 +17,7 @@ from support.paths import TESTS
 
 SOAK = TESTS / "soak" / "run-soak"
 PATH = "pat/periodic_exam_mst.zip"
-DELIVERED = (
-    b'{"event": "file.delivered", "level": "info", "path": "a", "sha256": "00"}\n'
-)
+DELIVERED = b'{"event": "file.delivered", "level": "info", "path": "a", "sha256": "00"}\n'
 GROWING = {"rss", "descriptors", "cpu_file", "cpu_request"}
 
 
@@ -107,10 +105,7 @@ def leave(_: Installation, __: Ledger) -> None:
     ids=["nothing", "lost", "doubled", "wrong"],
 )
 def test_the_ledger_notices(
-    harm: Callable[[Installation, Ledger], None],
-    noticed: str,
-    far: Far,
-    tmp_path: Path,
+    harm: Callable[[Installation, Ledger], None], noticed: str, far: Far, tmp_path: Path
 ) -> None:
     """What is lost, doubled or wrong is reported as such, and a clean run as clean."""
     site = Installation(tmp_path, far.url)
@@ -125,9 +120,7 @@ def test_the_ledger_notices(
     found = ledger.verdicts
 
     reported = {"lost": found.lost, "doubled": found.doubled, "wrong": found.wrong}
-    assert [kind for kind, cases in reported.items() if cases] == [noticed][
-        : len(noticed)
-    ]
+    assert [kind for kind, cases in reported.items() if cases] == [noticed][: len(noticed)]
     assert found.silent == found.lost
 
 

@@ -46,8 +46,7 @@ class Browser:
     def prefer(self, **features: str) -> None:
         """Set what the reader prefers: `prefers_color_scheme="dark"`."""
         wanted = [
-            {"name": name.replace("_", "-"), "value": value}
-            for name, value in features.items()
+            {"name": name.replace("_", "-"), "value": value} for name, value in features.items()
         ]
         self._do("Emulation.setEmulatedMedia", features=wanted)
 
@@ -79,17 +78,12 @@ class Browser:
     def focused(self) -> str:
         """Return what has the focus: its id, or else its text."""
         return str(
-            self.run(
-                "const e = document.activeElement;"
-                "return e.id || e.innerText || e.nodeName"
-            )
+            self.run("const e = document.activeElement;return e.id || e.innerText || e.nodeName")
         )
 
     def overflow(self) -> int:
         """Return by how many pixels the page is wider than the window."""
-        return int(
-            self.run("return document.documentElement.scrollWidth - window.innerWidth")
-        )
+        return int(self.run("return document.documentElement.scrollWidth - window.innerWidth"))
 
     def tree(self) -> list[tuple[str, str]]:
         """Return role and name of all that a screen reader is reported of."""
@@ -106,9 +100,7 @@ class Browser:
 
     def requests(self) -> list[str]:
         """Return the addresses that were asked for since this was last asked."""
-        lines = (
-            json.loads(item["message"])["message"] for item in self._log("performance")
-        )
+        lines = (json.loads(item["message"])["message"] for item in self._log("performance"))
         return [
             str(line["params"]["request"]["url"])
             for line in lines

@@ -51,9 +51,7 @@ class Listener:
     """
 
     def __init__(
-        self,
-        serve: Callable[["Listener", socket.socket], None],
-        tls: ssl.SSLContext | None = None,
+        self, serve: Callable[["Listener", socket.socket], None], tls: ssl.SSLContext | None = None
     ) -> None:
         self.over = threading.Event()
         self.heard: list[Heard] = []
@@ -94,8 +92,7 @@ class Listener:
         head, _, body = text.partition(b"\r\n\r\n")
         line, *lines = head.decode("latin-1").split("\r\n")
         headers = {
-            name.lower(): value
-            for name, _, value in (line.partition(": ") for line in lines)
+            name.lower(): value for name, _, value in (line.partition(": ") for line in lines)
         }
         whole = bytearray(body)
         while len(whole) < int(headers.get("content-length", "0")):
@@ -114,9 +111,7 @@ class Listener:
                 return
             self.lines += 1
             self._connections.append(connection)
-            thread = threading.Thread(
-                target=self._guarded, args=(connection,), daemon=True
-            )
+            thread = threading.Thread(target=self._guarded, args=(connection,), daemon=True)
             self._threads.append(thread)
             thread.start()
 
@@ -228,21 +223,14 @@ def http_client(
     shutdown: Shutdown | None = None,
 ) -> Iterator[HttpClient]:
     """Open an HTTP client for a test."""
-    client = HttpClient(
-        limits,
-        tls=tls,
-        proxy=proxy,
-        shutdown=shutdown or Shutdown(),
-    )
+    client = HttpClient(limits, tls=tls, proxy=proxy, shutdown=shutdown or Shutdown())
     try:
         yield client
     finally:
         client.close()
 
 
-def post(
-    client: HttpClient, url: str, content: bytes = b"{}", limit: int = 65536
-) -> Response:
+def post(client: HttpClient, url: str, content: bytes = b"{}", limit: int = 65536) -> Response:
     """Post a small body."""
     return client.request("POST", url, {}, content, limit_bytes=limit)
 
@@ -348,9 +336,7 @@ def emission_to(  # noqa: PLR0913  all by keyword, and each of its own kind
 
 def asked(server: RehearsalServer, endpoint: str) -> list[RequestRecord]:
     """Return the requests that reached an endpoint of the rehearsal server."""
-    return [
-        request for request in list(server.requests) if request.endpoint == endpoint
-    ]
+    return [request for request in list(server.requests) if request.endpoint == endpoint]
 
 
 def together(count: int, work: Callable[[], T]) -> list[T | Exception]:

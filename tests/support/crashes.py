@@ -43,9 +43,7 @@ def drop_all(oracle: Oracle) -> None:
         oracle.drop(path, path.encode())
 
 
-def admission(
-    oracle: Oracle, path: str, trouble: DeliveryError | None = None
-) -> Admission:
+def admission(oracle: Oracle, path: str, trouble: DeliveryError | None = None) -> Admission:
     """Return what intake would hand in for a file of the folder, or for a lost one."""
     try:
         fingerprint = Fingerprint.of((oracle.site.spool / path).stat())
@@ -88,9 +86,7 @@ def deliver_and_age(oracle: Oracle) -> None:
     assert oracle.site.call("once").returncode == 0
     trouble = DeliveryError(Decision.REJECT, Code.INCOMPLETE, "for the test")
     with Journal(oracle.site.journal) as journal:
-        journal.admit(
-            [admission(oracle, f"gone/{n}.zip", trouble) for n in range(GONE)]
-        )
+        journal.admit([admission(oracle, f"gone/{n}.zip", trouble) for n in range(GONE)])
     oracle.site.settings["EMITTERD_JOURNAL_RETAIN"] = "1ms"
 
 
@@ -201,9 +197,7 @@ SCENARIOS = {
     ),
     Point.DISPOSAL_DUE: ARCHIVING,
     Point.SET_ASIDE: Scenario(after_delivery="delete"),
-    Point.REASON_WRITTEN: Scenario(
-        faults="too-large@1", passages=1, rejected=1, aside=True
-    ),
+    Point.REASON_WRITTEN: Scenario(faults="too-large@1", passages=1, rejected=1, aside=True),
     Point.COPIED: ELSEWHERE,
     Point.COPY_NAMED: ELSEWHERE,
     Point.MOVED: ARCHIVING,
@@ -230,10 +224,7 @@ def installed(
                 pytest.skip(f"{MEMORY} is no file system of its own here")
         more = {"spool_archive_directory": str(archive)} if archives else {}
         site = Installation(
-            folder,
-            server.url,
-            spool_after_delivery=after_delivery,
-            **{**more, **settings},
+            folder, server.url, spool_after_delivery=after_delivery, **{**more, **settings}
         )
         oracle = Oracle(site, server)
         oracle.archive = archive if archives else None
@@ -242,10 +233,7 @@ def installed(
 
 
 def die_at(
-    oracle: Oracle,
-    point: Point,
-    passage: int,
-    act: Callable[[Oracle, Process], None] = look_on,
+    oracle: Oracle, point: Point, passage: int, act: Callable[[Oracle, Process], None] = look_on
 ) -> None:
     """Run the daemon until it dies at the point, and look at what it left."""
     daemon = oracle.site.start(EMITTERD_FAILPOINT=f"{point}@{passage}")
@@ -262,9 +250,7 @@ def kill_at(point: Point, passage: int, folder: Path) -> int:
     scenario = SCENARIOS[point]
     after_delivery, settings = scenario.after_delivery, scenario.settings
     with (
-        RehearsalServer(
-            folder / "server", grant_lifetime_s=scenario.grant_lifetime_s
-        ) as server,
+        RehearsalServer(folder / "server", grant_lifetime_s=scenario.grant_lifetime_s) as server,
         installed(folder, server, after_delivery, settings) as oracle,
     ):
         if scenario.aside:

@@ -25,11 +25,7 @@ BOOT_S = 60.0
 HALT_S = 30.0
 CALL_S = 120.0
 
-_ENVIRONMENT = (
-    "PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-    "LANG=C.UTF-8",
-    "TERM=dumb",
-)
+_ENVIRONMENT = ("PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8", "TERM=dumb")
 
 
 class Machine:
@@ -110,9 +106,7 @@ class Machine:
         assert done.returncode == 0, self._describe(done, command)
         return done.stdout
 
-    def _describe(
-        self, done: subprocess.CompletedProcess[str], command: tuple[str, ...]
-    ) -> str:
+    def _describe(self, done: subprocess.CompletedProcess[str], command: tuple[str, ...]) -> str:
         """Return what a failed command printed; for systemctl the journal's end too."""
         text = f"{command}: {done.stdout}{done.stderr}"
         if command[0] == "systemctl":
@@ -121,9 +115,7 @@ class Machine:
 
     def show(self, name: str, unit: str = "emitterd.service") -> str:
         """Return a property of a unit."""
-        return self.run(
-            "systemctl", "show", "--value", f"--property={name}", unit
-        ).strip()
+        return self.run("systemctl", "show", "--value", f"--property={name}", unit).strip()
 
     def write(self, path: str, text: str) -> None:
         """Write a file, or over one: owner and mode stay."""
@@ -148,9 +140,7 @@ def _first_of_namespace(parent: int) -> int | None:
         children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
         for child in children:
             status = Path(f"/proc/{child}/status").read_text().splitlines()
-            if any(
-                statu.startswith("NSpid:") and statu.endswith("\t1") for statu in status
-            ):
+            if any(statu.startswith("NSpid:") and statu.endswith("\t1") for statu in status):
                 return int(child)
     except OSError:
         # It has ended between the two.
@@ -170,11 +160,7 @@ def cannot() -> str | None:
         text=True,
         check=False,
     )
-    return (
-        f"the kernel refuses namespaces: {done.stderr.strip()}"
-        if done.returncode
-        else None
-    )
+    return f"the kernel refuses namespaces: {done.stderr.strip()}" if done.returncode else None
 
 
 @contextmanager

@@ -15,12 +15,7 @@ from typing import NamedTuple
 
 DEBIAN = "bookworm"
 
-_NOT_NEEDED = (
-    "usr/share/doc",
-    "usr/share/locale",
-    "usr/share/man",
-    "var/lib/apt/lists",
-)
+_NOT_NEEDED = ("usr/share/doc", "usr/share/locale", "usr/share/man", "var/lib/apt/lists")
 
 
 class RootError(Exception):

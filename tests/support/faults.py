@@ -23,9 +23,7 @@ from emitterd.rehearsal.faults import (
     respond,
 )
 
-NO_SUCH_BUCKET = responses.s3_error(
-    404, "NoSuchBucket", "The specified bucket does not exist"
-)
+NO_SUCH_BUCKET = responses.s3_error(404, "NoSuchBucket", "The specified bucket does not exist")
 LINK_LOCAL = "http://169.254.169.254/"
 HUGE_BYTES = 10 * 1000 * 1000
 DEPTH = 100_000
@@ -112,18 +110,12 @@ async def dribble(exchange: Exchange, pause_s: float | None, right: Response) ->
 
 TEST_FAULTS: dict[str, FaultKind] = {
     "auth-error": FaultKind(
-        FaultStage.LOGIN,
-        "the login answers 200 with an error",
-        respond(responses.WRONG_PASSWORD),
+        FaultStage.LOGIN, "the login answers 200 with an error", respond(responses.WRONG_PASSWORD)
     ),
     "api-401": FaultKind(
-        FaultStage.GRANT,
-        "upload-url refuses a valid token",
-        respond(responses.UNAUTHORIZED),
+        FaultStage.GRANT, "upload-url refuses a valid token", respond(responses.UNAUTHORIZED)
     ),
-    "redirect": FaultKind(
-        FaultStage.REDIRECT, "307 to /bucket-regional/, which accepts", redirect
-    ),
+    "redirect": FaultKind(FaultStage.REDIRECT, "307 to /bucket-regional/, which accepts", redirect),
     "expired": FaultKind(
         FaultStage.REFUSE,
         "the bucket calls a valid policy expired",
@@ -137,28 +129,20 @@ TEST_FAULTS: dict[str, FaultKind] = {
         "download_url has no route, as in cQube 1.0",
         respond(responses.NO_ROUTE),
     ),
-    "auth-500": FaultKind(
-        FaultStage.LOGIN, "the login answers 500", respond(responses.API_ERROR)
-    ),
-    "api-500": FaultKind(
-        FaultStage.GRANT, "upload-url answers 500", respond(responses.API_ERROR)
-    ),
+    "auth-500": FaultKind(FaultStage.LOGIN, "the login answers 500", respond(responses.API_ERROR)),
+    "api-500": FaultKind(FaultStage.GRANT, "upload-url answers 500", respond(responses.API_ERROR)),
     "api-captive-portal": FaultKind(
         FaultStage.GRANT,
         "upload-url answers 200 with a web page",
         respond(responses.CAPTIVE_PORTAL),
     ),
-    "slow-grant": FaultKind(
-        FaultStage.GRANT, "upload-url answers late", delay, "seconds", 1
-    ),
+    "slow-grant": FaultKind(FaultStage.GRANT, "upload-url answers late", delay, "seconds", 1),
     "malformed-grant": FaultKind(FaultStage.GRANT, "the grant is not JSON", cut_grant),
     "grant-missing-fields": FaultKind(
         FaultStage.GRANT, "the grant has a key and nothing else", strip_grant
     ),
     "huge-grant": FaultKind(
-        FaultStage.GRANT,
-        "the grant is 10 MB of JSON",
-        change_grant({"padding": "x" * HUGE_BYTES}),
+        FaultStage.GRANT, "the grant is 10 MB of JSON", change_grant({"padding": "x" * HUGE_BYTES})
     ),
     "deep-grant": FaultKind(
         FaultStage.GRANT, "the grant is nested 100,000 deep", respond(deep_grant())
@@ -169,26 +153,18 @@ TEST_FAULTS: dict[str, FaultKind] = {
         change_grant({"url": "file:///etc/passwd"}),
     ),
     "hostile-link-local": FaultKind(
-        FaultStage.GRANT,
-        f"the grant's url is {LINK_LOCAL}",
-        change_grant({"url": LINK_LOCAL}),
+        FaultStage.GRANT, f"the grant's url is {LINK_LOCAL}", change_grant({"url": LINK_LOCAL})
     ),
     "early-403": FaultKind(
         FaultStage.ARRIVAL,
         "403 before the body is read, and closed",
-        respond(
-            responses.with_headers(responses.ACCESS_DENIED, {"Connection": "close"})
-        ),
+        respond(responses.with_headers(responses.ACCESS_DENIED, {"Connection": "close"})),
     ),
     "500": FaultKind(
         FaultStage.REFUSE,
         "the bucket answers 500 InternalError",
         respond(
-            responses.s3_error(
-                500,
-                "InternalError",
-                "We encountered an internal error. Try again.",
-            )
+            responses.s3_error(500, "InternalError", "We encountered an internal error. Try again.")
         ),
     ),
     "signature": FaultKind(
@@ -197,9 +173,7 @@ TEST_FAULTS: dict[str, FaultKind] = {
         respond(responses.BAD_SIGNATURE),
     ),
     "too-large": FaultKind(
-        FaultStage.REFUSE,
-        "the bucket answers EntityTooLarge",
-        respond(responses.TOO_LARGE),
+        FaultStage.REFUSE, "the bucket answers EntityTooLarge", respond(responses.TOO_LARGE)
     ),
     "request-timeout": FaultKind(
         FaultStage.REFUSE,
@@ -228,13 +202,9 @@ TEST_FAULTS: dict[str, FaultKind] = {
         "stored, then an answer that is not HTTP",
         send_raw(b"\x16\x03\x01 this is no status line\r\n\r\n"),
     ),
-    "wrong-etag": FaultKind(
-        FaultStage.ANSWER, "stored, answered with another MD5", change_etag()
-    ),
+    "wrong-etag": FaultKind(FaultStage.ANSWER, "stored, answered with another MD5", change_etag()),
     "non-md5-etag": FaultKind(
-        FaultStage.ANSWER,
-        "stored, answered with the ETag of a multipart upload",
-        change_etag("-2"),
+        FaultStage.ANSWER, "stored, answered with the ETag of a multipart upload", change_etag("-2")
     ),
     "kms-etag": FaultKind(
         FaultStage.ANSWER,
@@ -242,20 +212,12 @@ TEST_FAULTS: dict[str, FaultKind] = {
         change_etag(x_amz_server_side_encryption="aws:kms"),
     ),
     "dribble": FaultKind(
-        FaultStage.ANSWER,
-        "stored, answered byte by byte",
-        dribble,
-        "seconds a byte",
-        0.5,
+        FaultStage.ANSWER, "stored, answered byte by byte", dribble, "seconds a byte", 0.5
     ),
     "download-401": FaultKind(
         FaultStage.DOWNLOAD,
         "download_url refuses the user's role, as in 1.1 to 1.6",
-        respond(
-            responses.error_page(
-                401, "Unauthorized", "Invalid user roles to access api"
-            )
-        ),
+        respond(responses.error_page(401, "Unauthorized", "Invalid user roles to access api")),
     ),
     "download-503": FaultKind(
         FaultStage.DOWNLOAD,

@@ -19,11 +19,7 @@ from structlog.testing import capture_logs
 
 from emitterd.config.settings import load
 from emitterd.journal.journal import Journal
-from emitterd.journal.operations import (
-    Operation,
-    OperationReport,
-    OperationRequest,
-)
+from emitterd.journal.operations import Operation, OperationReport, OperationRequest
 from emitterd.model import LIVE, Entry, State
 from emitterd.rehearsal.server import RehearsalServer
 from emitterd.service.daemon import Daemon
@@ -80,11 +76,7 @@ class Mortal:
         self._left, self._late = commits, late
 
     def write(
-        self,
-        work: Callable[[Any], T],
-        *,
-        may_use_reserve: bool = False,
-        durable: bool = True,
+        self, work: Callable[[Any], T], *, may_use_reserve: bool = False, durable: bool = True
     ) -> T:
         """Write, or die."""
         self._left -= 1

@@ -85,9 +85,7 @@ class Installation:
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
-    def start(
-        self, command: str = "run", by: Sequence[str] = (), **extra: str
-    ) -> "Process":
+    def start(self, command: str = "run", by: Sequence[str] = (), **extra: str) -> "Process":
         """Start the daemon, with more in its environment; nothing is waited for.
 
         `by`: a command line that, in the end, becomes the one it is given.
@@ -97,10 +95,7 @@ class Installation:
         seen = len(self.events())
         with self.log.open("ab") as log:
             process = subprocess.Popen(  # noqa: S603
-                [*by, *self.command(command)],
-                env=self.environment(**extra),
-                stdout=log,
-                stderr=log,
+                [*by, *self.command(command)], env=self.environment(**extra), stdout=log, stderr=log
             )
         self._processes.append(process)
         return Process(self, process, seen)
@@ -153,21 +148,14 @@ class Installation:
 
     def wait_delivered(self, count: int, deadline_s: float = DEADLINE_S) -> None:
         """Wait until so many versions are delivered."""
-        wait_until(
-            lambda: self.counts()["delivered"] >= count,
-            deadline_s,
-            f"{count} delivered",
-        )
+        wait_until(lambda: self.counts()["delivered"] >= count, deadline_s, f"{count} delivered")
 
 
 class Process:
     """A daemon process of an installation."""
 
     def __init__(
-        self,
-        installation: Installation,
-        process: subprocess.Popen[bytes],
-        seen: int,
+        self, installation: Installation, process: subprocess.Popen[bytes], seen: int
     ) -> None:
         """`seen`: how many events earlier processes have logged."""
         self._installation = installation

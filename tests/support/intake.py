@@ -56,11 +56,7 @@ class IntakeDriver:
         self.disposal = Disposal(spool, journal, rule)
         self.examiner = Examiner(spool, journal, self.disposal, self.rules)
         self.intake = Intake(
-            spool,
-            self.examiner,
-            journal,
-            on_admitted=self._notify,
-            on_swept=self._swept,
+            spool, self.examiner, journal, on_admitted=self._notify, on_swept=self._swept
         )
 
     def _notify(self) -> None:

@@ -36,9 +36,7 @@ def admission(
 def admit(journal: Journal, *files: Admission) -> list[str]:
     """Hand in files; return the answers, `+` where an older version was withdrawn."""
     answers = journal.admit(list(files))
-    return [
-        answer.result + "+" * (answer.replaced_bytes is not None) for answer in answers
-    ]
+    return [answer.result + "+" * (answer.replaced_bytes is not None) for answer in answers]
 
 
 def take(journal: Journal, version: int = 1, path: bytes = PATH) -> Entry:

@@ -50,9 +50,7 @@ class Oracle:
     def look(self) -> None:
         """Look at what a dead daemon left: nothing ran ahead of the journal."""
         entries = self.site.entries(State.DELIVERED)
-        self._posts |= {
-            entry["key"]: self.server.objects[entry["key"]].posts for entry in entries
-        }
+        self._posts |= {entry["key"]: self.server.objects[entry["key"]].posts for entry in entries}
         entries += self.site.entries(State.REJECTED)
         recorded = {entry["path"] for entry in entries}
         events = {event["path"] for event in self.site.events("file.delivered")}
@@ -80,9 +78,7 @@ class Oracle:
         assert (states["rejected"], states["withdrawn"]) == (rejected, withdrawn)
         refused = {entry["path"] for entry in entries if entry["state"] == "rejected"}
         for path in self._versions.keys() - refused:
-            self._judge_file(
-                path, [entry for entry in entries if entry["path"] == path]
-            )
+            self._judge_file(path, [entry for entry in entries if entry["path"] == path])
         if self.aside is not None:
             for path in refused:
                 self._judge_aside(self.aside, path)
@@ -153,11 +149,8 @@ class Oracle:
 
     def _judge_log(self) -> None:
         """Hold that no line tells of a bug, or of the same delivery twice."""
-        assert not [
-            event for event in self.site.events() if event["level"] == "critical"
-        ]
+        assert not [event for event in self.site.events() if event["level"] == "critical"]
         events = Counter(
-            (event["path"], event["sha256"])
-            for event in self.site.events("file.delivered")
+            (event["path"], event["sha256"]) for event in self.site.events("file.delivered")
         )
         assert not [item for item, times in events.items() if times > 1]

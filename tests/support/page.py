@@ -65,13 +65,9 @@ class Desk:
             lambda: "cqube.example.org",
         )
 
-    def status_reader(
-        self, latest: Callable[[bytes], Known | None]
-    ) -> FileStatusReader:
+    def status_reader(self, latest: Callable[[bytes], Known | None]) -> FileStatusReader:
         """Return who tells where a path stands."""
-        return FileStatusReader(
-            Spool(self.root), Selection(["**/*.zip"], []), latest, 5.0
-        )
+        return FileStatusReader(Spool(self.root), Selection(["**/*.zip"], []), latest, 5.0)
 
     def ask(self, path: str = "/", **headers: str) -> Answered:
         """Get a path with its query."""
@@ -82,8 +78,7 @@ class Desk:
             "path": place,
             "query_string": query.encode("latin-1"),
             "headers": [
-                (name.replace("_", "-").encode(), value.encode())
-                for name, value in headers.items()
+                (name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()
             ],
         }
         response = self._page(Request(scope))
@@ -101,13 +96,9 @@ class Desk:
     def reject(self, path: bytes, number: int = 1) -> None:
         """Enter a file that is refused at the door, with what was found in it."""
         item = admission(path, 1000, number)
-        trouble = DeliveryError(
-            Decision.REJECT, Code.CATALOGUE, "breaks the data contract"
-        )
+        trouble = DeliveryError(Decision.REJECT, Code.CATALOGUE, "breaks the data contract")
         found = (finding(Code.WRONG_HEADER, "school_id | <b>name", "id | \x1b[1m"),)
-        self.journal.admit(
-            [Admission(path, item.fingerprint, "pat", 0, trouble, found)]
-        )
+        self.journal.admit([Admission(path, item.fingerprint, "pat", 0, trouble, found)])
 
     def claim(self) -> Entry:
         """Take the next file that is due."""
@@ -126,9 +117,7 @@ class Desk:
         fields = {"key": f"key-{entry.id}"}
         now = time.time()
         self.journal.pin(entry, Grant("https://b.test/", fields, now, now + 3600))
-        receipt = Receipt(
-            fields["key"], "e" * 32, 10, b"m" * 16, b"s" * 32, verified=True
-        )
+        receipt = Receipt(fields["key"], "e" * 32, 10, b"m" * 16, b"s" * 32, verified=True)
         self.journal.deliver(entry, receipt, duration_s=1.0, dispose=False)
 
 

@@ -241,14 +241,10 @@ def s3_client(seaweed: Seaweed) -> Any:  # noqa: ANN401  boto3 has no types
     )
 
 
-def objects(
-    seaweed: Seaweed, prefix: str = "", page_size: int = 1000
-) -> dict[str, str]:
+def objects(seaweed: Seaweed, prefix: str = "", page_size: int = 1000) -> dict[str, str]:
     """Return key and ETag, without its quotes, of every object in the bucket."""
     pages = seaweed.client.get_paginator("list_objects_v2").paginate(
-        Bucket=seaweed.bucket,
-        Prefix=prefix,
-        PaginationConfig={"PageSize": page_size},
+        Bucket=seaweed.bucket, Prefix=prefix, PaginationConfig={"PageSize": page_size}
     )
     return {
         str(entry["Key"]): str(entry["ETag"]).strip('"')
@@ -329,16 +325,11 @@ class BotoEmission:
         if not filename:
             return Answer(400, "Bad request, validate the payload")
         download = path == "/data/download_url"
-        return Answer(
-            200, self._download(filename, fields) if download else self._grant(filename)
-        )
+        return Answer(200, self._download(filename, fields) if download else self._grant(filename))
 
     def _login(self, fields: dict[str, str]) -> Answer:
         """Keycloak's answer comes with 200, whatever it is."""
-        if (fields.get("username"), fields.get("password")) != (
-            self.username,
-            self.password,
-        ):
+        if (fields.get("username"), fields.get("password")) != (self.username, self.password):
             return Answer(200, {"error": "invalid_grant"})
         token = secrets.token_urlsafe(16)
         self.tokens.append(token)
@@ -347,9 +338,7 @@ class BotoEmission:
     def _download(self, filename: str, fields: dict[str, str]) -> str:
         """Return the bare url, whether the object is there or not."""
         url: str = self.seaweed.client.generate_presigned_url(
-            "get_object",
-            Params={"Bucket": fields["bucket"], "Key": filename},
-            ExpiresIn=86_400,
+            "get_object", Params={"Bucket": fields["bucket"], "Key": filename}, ExpiresIn=86_400
         )
         return url
 

@@ -101,9 +101,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     from the state that the test before it in the file left.
     """
     places = [
-        index
-        for index, item in enumerate(items)
-        if "machine" in getattr(item, "fixturenames", ())
+        index for index, item in enumerate(items) if "machine" in getattr(item, "fixturenames", ())
     ]
     in_order = sorted(
         (items[index] for index in places),
@@ -136,9 +134,7 @@ class _LeftOut:
         """Count a test once, and once more for each of its tiers."""
         for item in items:
             self._tests += 1
-            self._tiers.update(
-                tier for tier in TIERS if item.get_closest_marker(tier) is not None
-            )
+            self._tiers.update(tier for tier in TIERS if item.get_closest_marker(tier) is not None)
 
     def pytest_sessionfinish(self) -> None:
         """Send the counts to the main process of pytest-xdist, if there is one."""
@@ -155,9 +151,7 @@ class _LeftOut:
             self._tiers = Counter(tiers)
 
     @pytest.hookimpl(trylast=True)
-    def pytest_terminal_summary(
-        self, terminalreporter: pytest.TerminalReporter
-    ) -> None:
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Print the skipped tests by reason and the left-out tests by tier."""
         skipped = terminalreporter.stats.get("skipped", [])
         if skipped:
@@ -169,9 +163,7 @@ class _LeftOut:
             terminalreporter.write_line(self._not_selected())
 
     def _not_selected(self) -> str:
-        tiers = ", ".join(
-            f"{tier} {self._tiers[tier]}" for tier in TIERS if self._tiers[tier]
-        )
+        tiers = ", ".join(f"{tier} {self._tiers[tier]}" for tier in TIERS if self._tiers[tier])
         if not tiers:
             return f"{self._tests} tests"
         return (

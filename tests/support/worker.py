@@ -21,12 +21,7 @@ from emitterd.delivery.worker import Worker
 from emitterd.housekeeping.disposal import Disposal, DisposalRule
 from emitterd.journal.journal import Journal
 from emitterd.journal.rows import Admission, Admitted
-from emitterd.model import (
-    Entry,
-    Fingerprint,
-    Grant,
-    State,
-)
+from emitterd.model import Entry, Fingerprint, Grant, State
 from emitterd.rehearsal.server import RehearsalServer
 from emitterd.shutdown import Shutdown
 from emitterd.spool.folder import Spool
@@ -198,9 +193,7 @@ class Rig:
 
     def reached(self, endpoint: str) -> int:
         """Return how many requests an endpoint got."""
-        return sum(
-            request.endpoint == endpoint for request in list(self.server.requests)
-        )
+        return sum(request.endpoint == endpoint for request in list(self.server.requests))
 
 
 @contextmanager

@@ -24,10 +24,7 @@ GOOD = f"{HEADER}\n{ROW}\n1002|24001|2020-21|7|NULL\n".encode()
 
 
 def header(
-    *columns: str,
-    match: HeaderMatch = HeaderMatch.SEQUENCE,
-    variant: str = "",
-    required: str = "",
+    *columns: str, match: HeaderMatch = HeaderMatch.SEQUENCE, variant: str = "", required: str = ""
 ) -> Header:
     """Return a header of the catalogue; `required` is separated by blanks."""
     return Header(columns, match, tuple(required.split()), variant)
@@ -72,9 +69,7 @@ def inspected(
 
 
 def inspected_csv(
-    content: bytes,
-    dataset: Dataset | None = ATTENDANCE,
-    settings: InspectionSettings | None = None,
+    content: bytes, dataset: Dataset | None = ATTENDANCE, settings: InspectionSettings | None = None
 ) -> Report:
     """Inspect a zip of one CSV."""
     return inspected(zipped({NAME: content}), dataset, settings)
@@ -87,10 +82,7 @@ def codes(report: Report) -> list[str]:
 
 def words(report: Report) -> list[tuple[str, str, str]]:
     """Return code, expected and found of the findings, in their order."""
-    return [
-        (finding.code.value, finding.expected, finding.found)
-        for finding in report.findings
-    ]
+    return [(finding.code.value, finding.expected, finding.found) for finding in report.findings]
 
 
 def zipped(
@@ -168,15 +160,7 @@ class Raw:
 def end(entries: int, directory_bytes: int, directory_at: int) -> bytes:
     """Return an end record."""
     return struct.pack(
-        "<4s4H2LH",
-        b"PK\5\6",
-        0,
-        0,
-        entries,
-        entries,
-        directory_bytes,
-        directory_at,
-        0,
+        "<4s4H2LH", b"PK\5\6", 0, 0, entries, entries, directory_bytes, directory_at, 0
     )
 
 

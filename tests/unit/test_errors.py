@@ -57,9 +57,7 @@ def test_the_document_lists_every_code() -> None:
     """docs/errors.md has one row a code, in order, with link, title and remedy."""
     rows = ROW.findall(as_read())
 
-    assert rows == [
-        (code.value, code.lower(), code.title, code.remedy) for code in Code
-    ]
+    assert rows == [(code.value, code.lower(), code.title, code.remedy) for code in Code]
 
 
 def test_the_document_has_a_place_for_every_code() -> None:

@@ -18,13 +18,7 @@ def test_it_is_taken_out_of_a_stat(tmp_path: Path) -> None:
     path.write_bytes(b"12345")
     stat = path.stat()
 
-    assert Fingerprint.of(stat) == (
-        stat.st_dev,
-        stat.st_ino,
-        5,
-        stat.st_mtime_ns,
-        stat.st_ctime_ns,
-    )
+    assert Fingerprint.of(stat) == (stat.st_dev, stat.st_ino, 5, stat.st_mtime_ns, stat.st_ctime_ns)
 
 
 def test_huge_device_and_inode_numbers_fit_a_signed_64_bit_column() -> None:

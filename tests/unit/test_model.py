@@ -6,15 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emitterd.model import (
-    LIVE,
-    TRANSITIONS,
-    Entry,
-    Fingerprint,
-    Grant,
-    State,
-    Verb,
-)
+from emitterd.model import LIVE, TRANSITIONS, Entry, Fingerprint, Grant, State, Verb
 from emitterd.text import display
 
 ENDINGS = {State.DELIVERED, State.REJECTED, State.WITHDRAWN}
@@ -60,9 +52,7 @@ def test_what_is_delivered_or_withdrawn_stays_so(state: State) -> None:
 
 def test_a_rejection_is_undone_by_reopening_only() -> None:
     """Only the operator brings a rejected file back, and through the door."""
-    verbs = [
-        verb for verb, (sources, _) in TRANSITIONS.items() if "rejected" in sources
-    ]
+    verbs = [verb for verb, (sources, _) in TRANSITIONS.items() if "rejected" in sources]
     assert verbs == [Verb.REOPEN]
 
 
@@ -89,10 +79,7 @@ def test_live_is_what_has_not_ended() -> None:
 )
 def test_the_state_machine(verb: str, sources: str, target: str) -> None:
     """The table is the one that users and the journal rely on."""
-    assert TRANSITIONS[Verb(verb)] == (
-        frozenset(map(State, sources.split())),
-        State(target),
-    )
+    assert TRANSITIONS[Verb(verb)] == (frozenset(map(State, sources.split())), State(target))
 
 
 @pytest.mark.parametrize(
@@ -144,9 +131,7 @@ def test_a_grant_comes_out_of_the_journal_as_it_went_in() -> None:
     st.dictionaries(st.text(max_size=9), st.text()),
     st.floats(allow_nan=False, allow_infinity=False),
 )
-def test_any_grant_survives_packing(
-    url: str, fields: dict[str, str], expires_at: float
-) -> None:
+def test_any_grant_survives_packing(url: str, fields: dict[str, str], expires_at: float) -> None:
     """Whatever a server puts into its fields is kept exactly."""
     grant = Grant(url, fields, 0.0, expires_at)
     assert Grant.unpack(grant.pack()) == grant

@@ -5,13 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emitterd.errors import ValueProblem
-from emitterd.units import (
-    format_age,
-    format_duration,
-    format_size,
-    parse_duration,
-    parse_size,
-)
+from emitterd.units import format_age, format_duration, format_size, parse_duration, parse_size
 
 
 @pytest.mark.parametrize(
@@ -81,15 +75,9 @@ def test_a_duration_has_an_upper_limit() -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [
-        ("1024", "is a size without a unit"),
-        ("64mib", "is not a size"),
-        ("5 GiB", "is not a size"),
-    ],
+    [("1024", "is a size without a unit"), ("64mib", "is not a size"), ("5 GiB", "is not a size")],
 )
-def test_a_size_that_is_nearly_right_is_refused_with_examples(
-    text: str, message: str
-) -> None:
+def test_a_size_that_is_nearly_right_is_refused_with_examples(text: str, message: str) -> None:
     """A size without a unit, with a blank, or in the wrong case is refused."""
     with pytest.raises(ValueProblem, match=message) as caught:
         parse_size(text)
@@ -117,9 +105,7 @@ def test_a_wrong_size_is_refused(text: str) -> None:
         (0.0004, "0.4ms"),
     ],
 )
-def test_a_duration_is_written_exactly_if_that_is_short(
-    seconds: float, text: str
-) -> None:
+def test_a_duration_is_written_exactly_if_that_is_short(seconds: float, text: str) -> None:
     """Up to four digits are exact; a measured duration is rounded to three."""
     assert format_duration(seconds) == text
 
@@ -168,8 +154,6 @@ def test_a_written_size_reads_back(count: int, unit: str) -> None:
         (200 * 86400.0, "200d"),
     ],
 )
-def test_an_age_has_whole_units_of_which_there_are_two_or_more(
-    seconds: float, text: str
-) -> None:
+def test_an_age_has_whole_units_of_which_there_are_two_or_more(seconds: float, text: str) -> None:
     """A clock that was set back makes no negative age."""
     assert format_age(seconds) == text

@@ -19,10 +19,7 @@ def test_every_key_has_its_line_and_every_duplicate_both() -> None:
     assert document.root == Node(
         "",
         1,
-        children={
-            "a": Node("a", 1, "1"),
-            "b": Node("b", 3, children={"c": Node("b.c", 4, "x")}),
-        },
+        children={"a": Node("a", 1, "1"), "b": Node("b", 3, children={"c": Node("b.c", 4, "x")})},
     )
     remedy = "keep one of the two lines"
     assert document.duplicates == (
@@ -37,12 +34,8 @@ def test_a_key_that_is_no_plain_word_is_hidden_or_escaped() -> None:
     hidden, escaped = parse(text).root, parse(text, printable).root
     assert hidden is not None
     assert escaped is not None
-    assert [node.path for node in (hidden.children or {}).values()] == [
-        "(no plain word)"
-    ]
-    assert [node.path for node in (escaped.children or {}).values()] == [
-        f"{SECRET}: x\\n"
-    ]
+    assert [node.path for node in (hidden.children or {}).values()] == ["(no plain word)"]
+    assert [node.path for node in (escaped.children or {}).values()] == [f"{SECRET}: x\\n"]
 
 
 @pytest.mark.parametrize("text", ["", "# nothing", "\n\n"])

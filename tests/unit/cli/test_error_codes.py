@@ -11,12 +11,7 @@ import pytest
 
 from emitterd.cli.error_codes import CodeHelp, all_codes, explain
 from emitterd.client import responses as classify
-from emitterd.client.responses import (
-    RequestKind,
-    api_error,
-    bucket_error,
-    transport_error,
-)
+from emitterd.client.responses import RequestKind, api_error, bucket_error, transport_error
 from emitterd.codes import Code, load_texts
 from emitterd.datasets.findings import CONSEQUENCE
 from emitterd.errors import Decision, DeliveryError
@@ -78,8 +73,7 @@ def retry_table() -> dict[Code, set[Decision]]:
     ]
     for status in range(100, 600):
         troubles += [
-            api_error(stage, status, {}, b"")
-            for stage in (RequestKind.LOGIN, RequestKind.GRANT)
+            api_error(stage, status, {}, b"") for stage in (RequestKind.LOGIN, RequestKind.GRANT)
         ]
         troubles += [bucket_error(status, {}, body) for body in ANSWERED.values()]
     verdicts: dict[Code, set[Decision]] = defaultdict(set)
@@ -102,10 +96,7 @@ def begins_with(code_help: CodeHelp) -> str | None:
 @pytest.mark.parametrize("code_help", all_codes(), ids=lambda code_help: code_help.code)
 def test_every_code_has_all_parts(code_help: CodeHelp) -> None:
     """One to four steps in sentences, and what emitterd does meanwhile."""
-    assert (code_help.title, code_help.remedy) == (
-        code_help.code.title,
-        code_help.code.remedy,
-    )
+    assert (code_help.title, code_help.remedy) == (code_help.code.title, code_help.code.remedy)
     assert 1 <= len(code_help.steps) <= 4
     for text in (code_help.meanwhile, *code_help.steps):
         assert text == " ".join(text.split())
@@ -198,25 +189,17 @@ def test_commands_can_be_pasted() -> None:
     assert len(commands) > 100
     assert shell is not None
     read = subprocess.run(  # noqa: S603  it reads and runs nothing
-        [shell, "-n"],
-        input="\n".join(commands),
-        capture_output=True,
-        text=True,
-        check=False,
+        [shell, "-n"], input="\n".join(commands), capture_output=True, text=True, check=False
     )
     assert read.stderr == ""
 
 
 def test_keys_and_events_exist() -> None:
     """What is named like a key or an event is one that is documented."""
-    keys = re.findall(
-        r"EMITTERD_([A-Z]+)_([A-Z_]+)`", (ROOT / "docs/configuration.md").read_text()
-    )
+    keys = re.findall(r"EMITTERD_([A-Z]+)_([A-Z_]+)`", (ROOT / "docs/configuration.md").read_text())
     known = {f"{section}.{key}".lower() for section, key in keys}
     known |= set(
-        re.findall(
-            r"^\| `([a-z_.]+)` ", (ROOT / "docs/events.md").read_text(), re.MULTILINE
-        )
+        re.findall(r"^\| `([a-z_.]+)` ", (ROOT / "docs/events.md").read_text(), re.MULTILINE)
     )
     named = {
         span.partition(":")[0]
@@ -284,13 +267,8 @@ def test_an_unknown_code_is_wrong_usage(written: str, message: str) -> None:
 def test_the_text_fits_and_breaks_no_command(code_help: CodeHelp) -> None:
     """All is there, in lines of 80 columns; a command may stand out, alone."""
     lines = code_help.text().splitlines()
-    reported = [
-        f"{code_help.code}: {code_help.title}",
-        f"Meanwhile: {code_help.meanwhile}",
-    ]
-    reported += (
-        [f"If it is sent: {code_help.consequence}."] if code_help.consequence else []
-    )
+    reported = [f"{code_help.code}: {code_help.title}", f"Meanwhile: {code_help.meanwhile}"]
+    reported += [f"If it is sent: {code_help.consequence}."] if code_help.consequence else []
     reported += [f"What to do: {code_help.remedy}."]
     reported += [f"{number}. {step}" for number, step in enumerate(code_help.steps, 1)]
 

@@ -25,9 +25,7 @@ LOGIN = UpstreamConfig(url=URL, username="emission", password=SECRET)
 KEY = UpstreamConfig(url=URL, api_key=SECRET)
 
 NAME = st.text(
-    st.characters(exclude_categories=["Cs"], exclude_characters="\0/"),
-    min_size=1,
-    max_size=40,
+    st.characters(exclude_categories=["Cs"], exclude_characters="\0/"), min_size=1, max_size=40
 ).filter(lambda name: name not in {".", ".."} and len(name.encode()) < 200)
 
 
@@ -124,8 +122,7 @@ def revealed(loaded: Config) -> tuple[str | None, str | None, str | None]:
     ids=["login", "API key", "http", "odd login", "both"],
 )
 @pytest.mark.parametrize(
-    "drop",
-    ["cqube_emission", "with blank ", "#1: 'a' \"b\"", "इमिशन", "two\nlines", "- a"],
+    "drop", ["cqube_emission", "with blank ", "#1: 'a' \"b\"", "इमिशन", "two\nlines", "- a"]
 )
 def test_the_values_of_config_py_make_a_whole_configuration(
     tmp_path: Path, drop: str, text: str, login: tuple[str | None, ...], url: str
@@ -150,16 +147,10 @@ def test_the_values_of_config_py_make_a_whole_configuration(
     drop=NAME,
     username=st.text(st.characters(exclude_categories=["Cs"])).filter(str.strip),
     password=st.text(st.characters(exclude_categories=["C"])).filter(str.strip),
-    path=st.text(
-        st.characters(codec="ascii", exclude_categories=["C"], exclude_characters=" ?#")
-    ),
+    path=st.text(st.characters(codec="ascii", exclude_categories=["C"], exclude_characters=" ?#")),
 )
 def test_any_value_comes_back_from_the_file(
-    tmp_path_factory: pytest.TempPathFactory,
-    drop: str,
-    username: str,
-    password: str,
-    path: str,
+    tmp_path_factory: pytest.TempPathFactory, drop: str, username: str, password: str, path: str
 ) -> None:
     """Every name of a folder or a user is read back from the file."""
     folder = tmp_path_factory.mktemp("init")
@@ -190,20 +181,14 @@ def test_it_makes_folders_secret_and_configuration(tmp_path: Path) -> None:
         tmp_path / "api-key",
         tmp_path / "emitter.yaml",
     ]
-    assert set(tree(tmp_path)) == {
-        str(path.relative_to(tmp_path)) for path in (drop.parent, *made)
-    }
+    assert set(tree(tmp_path)) == {str(path.relative_to(tmp_path)) for path in (drop.parent, *made)}
 
 
 def test_the_comments_stay(tmp_path: Path) -> None:
     """Only the lines of the keys that are set differ from the shipped file."""
     laid_out(tmp_path, KEY)
     text = (tmp_path / "emitter.yaml").read_text()
-    changed = [
-        line
-        for line in ndiff(shipped().splitlines(), text.splitlines())
-        if line[0] in "+-"
-    ]
+    changed = [line for line in ndiff(shipped().splitlines(), text.splitlines()) if line[0] in "+-"]
     assert changed == [
         "-   username: emission",
         "+   # username: emission",
@@ -219,9 +204,7 @@ def test_the_comments_stay(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
-def test_modes_follow_the_umask_and_the_secret_is_private(
-    tmp_path: Path, umask: int
-) -> None:
+def test_modes_follow_the_umask_and_the_secret_is_private(tmp_path: Path, umask: int) -> None:
     """Folders and emitter.yaml follow the umask; the secret has mode 0600."""
     before = os.umask(umask)
     try:
@@ -335,9 +318,7 @@ def test_another_secret_is_not_replaced(tmp_path: Path) -> None:
         ("folder", "alias/emitter.yaml", "is in DIRECTORY"),
     ],
 )
-def test_a_failed_run_changes_no_file(
-    tmp_path: Path, drop: str, output: str, message: str
-) -> None:
+def test_a_failed_run_changes_no_file(tmp_path: Path, drop: str, output: str, message: str) -> None:
     """The run can be repeated: what it made before the step that failed stays."""
     (tmp_path / "file").touch()
     (tmp_path / "folder").mkdir()
@@ -460,6 +441,4 @@ def test_a_user_without_permission_gets_a_remedy(
     (line,) = python(AS_NOBODY, cwd=folder).splitlines()
 
     assert line.startswith("/")
-    assert line.endswith(
-        " cannot be made: Permission denied correct it, and run init again"
-    )
+    assert line.endswith(" cannot be made: Permission denied correct it, and run init again")

@@ -19,15 +19,7 @@ from emitterd.errors import Decision, DeliveryError
 from emitterd.heartbeat import Heartbeat
 from emitterd.rehearsal.server import RehearsalServer
 from emitterd.shutdown import Shutdown
-from support.client import (
-    Listener,
-    answering,
-    asked,
-    emission_to,
-    http_client,
-    proxy_to,
-    together,
-)
+from support.client import Listener, answering, asked, emission_to, http_client, proxy_to, together
 from support.faults import fault_list
 from support.waiting import wait_until
 
@@ -77,9 +69,7 @@ def test_an_api_key_is_sent_as_it_is(tmp_path: Path, scheme: str) -> None:
         proxy_to(server) as proxy,
         http_client(proxy=proxy.url) as client,
     ):
-        emission = emission_to(
-            client, AFAR, username=None, secret="key.of.cqube", scheme=scheme
-        )
+        emission = emission_to(client, AFAR, username=None, secret="key.of.cqube", scheme=scheme)
         emission.grant(PATH)
         [request] = proxy.heard
 
@@ -87,18 +77,13 @@ def test_an_api_key_is_sent_as_it_is(tmp_path: Path, scheme: str) -> None:
     assert request.headers["authorization"] == f"{scheme} key.of.cqube"
 
 
-def test_a_wrong_password_pauses_uploads(
-    server: RehearsalServer, client: HttpClient
-) -> None:
+def test_a_wrong_password_pauses_uploads(server: RehearsalServer, client: HttpClient) -> None:
     """A refusal with HTTP 200 is a refusal; its reason does not hold the password."""
     emission = emission_to(client, server.url, secret="not-the-password")
     with pytest.raises(DeliveryError) as caught:
         emission.grant(PATH)
 
-    assert (caught.value.decision, caught.value.code) == (
-        Decision.PAUSE,
-        Code.CREDENTIALS,
-    )
+    assert (caught.value.decision, caught.value.code) == (Decision.PAUSE, Code.CREDENTIALS)
     assert "Invalid user credentials" in caught.value.reason
     assert "not-the-password" not in caught.value.reason
 
@@ -110,9 +95,7 @@ def test_after_a_refused_login_nobody_asks_again(
     server.faults = fault_list("auth-error")
     emission = emission_to(client, server.url)
     outcomes = [
-        outcome
-        for _ in range(3)
-        for outcome in together(THREADS, lambda: emission.grant(PATH))
+        outcome for _ in range(3) for outcome in together(THREADS, lambda: emission.grant(PATH))
     ]
 
     assert len(outcomes) == 3 * THREADS
@@ -135,9 +118,7 @@ def test_one_login_serves_all_workers_at_the_start(
     assert len(asked(server, "auth")) == 1
 
 
-def test_an_expired_token_costs_one_login(
-    server: RehearsalServer, client: HttpClient
-) -> None:
+def test_an_expired_token_costs_one_login(server: RehearsalServer, client: HttpClient) -> None:
     """Eight workers that meet 401 at once log in once, and all go on."""
     emission = emission_to(client, server.url)
     emission.grant(PATH)
@@ -148,9 +129,7 @@ def test_an_expired_token_costs_one_login(
 
     assert not [outcome for outcome in outcomes if isinstance(outcome, Exception)]
     assert len(asked(server, "auth")) == 2
-    refused = [
-        request for request in asked(server, "upload-url") if request.status == 401
-    ]
+    refused = [request for request in asked(server, "upload-url") if request.status == 401]
     assert len(refused) == THREADS
 
 
@@ -168,9 +147,7 @@ def test_an_expired_token_costs_one_login(
     ],
     ids=["usual", "short", "infinite", "huge", "negative", "none", "text", "null"],
 )
-def test_how_long_a_token_lives(
-    client: HttpClient, expected: str, lifetime_s: float
-) -> None:
+def test_how_long_a_token_lives(client: HttpClient, expected: str, lifetime_s: float) -> None:
     """Any number that a login may say is a lifetime, or else the usual one is."""
     body = f'{{"access_token": "t", "expires_in": {expected}}}'
     head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -206,14 +183,8 @@ def test_a_401_after_a_fresh_login_pauses_uploads(
     with pytest.raises(DeliveryError) as caught:
         emission.grant(PATH)
 
-    assert (caught.value.decision, caught.value.code) == (
-        Decision.PAUSE,
-        Code.TOKEN_REFUSED,
-    )
-    assert [request.endpoint for request in server.requests] == [
-        "auth",
-        "upload-url",
-    ] * 2
+    assert (caught.value.decision, caught.value.code) == (Decision.PAUSE, Code.TOKEN_REFUSED)
+    assert [request.endpoint for request in server.requests] == ["auth", "upload-url"] * 2
     assert server.fired["api-401"] == 2
 
 
@@ -233,9 +204,7 @@ def test_a_failed_login_is_kept_by_nobody(client: HttpClient, status: bytes) -> 
     assert [item() for item in raised] == [None, None]
 
 
-def test_a_refused_api_key_pauses_without_a_login(
-    tmp_path: Path, client: HttpClient
-) -> None:
+def test_a_refused_api_key_pauses_without_a_login(tmp_path: Path, client: HttpClient) -> None:
     """There is nothing to renew: the key is asked once."""
     with RehearsalServer(tmp_path, api_key="right") as server:
         emission = emission_to(client, server.url, username=None, secret="wrong")
@@ -243,10 +212,7 @@ def test_a_refused_api_key_pauses_without_a_login(
             emission.grant(PATH)
 
         assert [request.endpoint for request in server.requests] == ["upload-url"]
-    assert (caught.value.decision, caught.value.code) == (
-        Decision.PAUSE,
-        Code.TOKEN_REFUSED,
-    )
+    assert (caught.value.decision, caught.value.code) == (Decision.PAUSE, Code.TOKEN_REFUSED)
 
 
 @pytest.mark.parametrize(
@@ -261,11 +227,7 @@ def test_a_refused_api_key_pauses_without_a_login(
         ("api-401", Code.TOKEN_REFUSED, None),
         ("api-captive-portal", Code.MALFORMED_ANSWER, None),
         ("malformed-grant", Code.MALFORMED_ANSWER, None),
-        pytest.param(
-            "grant-missing-fields",
-            Code.MALFORMED_ANSWER,
-            None,
-        ),
+        pytest.param("grant-missing-fields", Code.MALFORMED_ANSWER, None),
         ("huge-grant", Code.MALFORMED_ANSWER, None),
         ("deep-grant", Code.MALFORMED_ANSWER, None),
         ("hostile-grant", Code.HOSTILE_GRANT, None),
@@ -412,9 +374,7 @@ def test_other_credentials_serve_the_next_login(
     assert len(asked(server, "auth")) == 2
 
 
-def test_a_token_outlives_the_password(
-    server: RehearsalServer, client: HttpClient
-) -> None:
+def test_a_token_outlives_the_password(server: RehearsalServer, client: HttpClient) -> None:
     """Another password of the same user needs no login before the token ends."""
     emission = emission_to(client, server.url)
     emission.grant(PATH)

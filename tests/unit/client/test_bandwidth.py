@@ -7,13 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emitterd.client.bandwidth import (
-    BURST_SLICES,
-    SLICE_LEAST_BYTES,
-    SLICE_S,
-    Pacer,
-    Slice,
-)
+from emitterd.client.bandwidth import BURST_SLICES, SLICE_LEAST_BYTES, SLICE_S, Pacer, Slice
 
 KIB, MIB = 1024, 1024**2
 LATE_S = 1e-6
@@ -68,9 +62,7 @@ def burst(rate: int) -> int:
 
 @settings(deadline=None)
 @given(rate=RATES, amounts=AMOUNTS)
-def test_no_stretch_of_time_has_more_than_the_limit(
-    rate: int, amounts: list[int]
-) -> None:
+def test_no_stretch_of_time_has_more_than_the_limit(rate: int, amounts: list[int]) -> None:
     """From any slice to any later one goes what the rate lets, and a burst."""
     line = Line(rate, amounts)
     line.run()
@@ -111,9 +103,7 @@ def test_uploads_under_way_get_the_same(rate: int, count: int) -> None:
 
 @settings(deadline=None)
 @given(rate=RATES, count=st.integers(1, 16), size=st.integers(1, 64 * KIB))
-def test_small_file_waits_a_round_for_each_slice(
-    rate: int, count: int, size: int
-) -> None:
+def test_small_file_waits_a_round_for_each_slice(rate: int, count: int, size: int) -> None:
     """Beside large ones it takes as many rounds as it has slices, whatever is left."""
     line = Line(rate, [1024 * MIB] * count + [size])
     while line.left[count]:
@@ -125,13 +115,8 @@ def test_small_file_waits_a_round_for_each_slice(
 
 
 @settings(deadline=None)
-@given(
-    rates=st.lists(RATES, min_size=2, max_size=6),
-    pause_s=st.floats(0, 3),
-)
-def test_another_limit_holds_from_its_moment_on(
-    rates: list[int], pause_s: float
-) -> None:
+@given(rates=st.lists(RATES, min_size=2, max_size=6), pause_s=st.floats(0, 3))
+def test_another_limit_holds_from_its_moment_on(rates: list[int], pause_s: float) -> None:
     """Uploads keep and use each new limit, also after no limit or a lower one."""
     line = Line(rates[0], [1024 * MIB] * 4)
     for rate in rates:

@@ -68,9 +68,7 @@ sizes = pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
 
 
 @sizes
-def test_a_parser_reads_all_fields_first_and_the_file_last(
-    tmp_path: Path, size: int
-) -> None:
+def test_a_parser_reads_all_fields_first_and_the_file_last(tmp_path: Path, size: int) -> None:
     """S3 ignores what comes after the file, so the file is the last part."""
     with opened(dropped(tmp_path, THREE[:size])) as body:
         parts = parsed(body, b"".join(body))
@@ -99,9 +97,7 @@ def test_both_digests_are_taken_on_the_way(tmp_path: Path, size: int) -> None:
 
 
 @sizes
-def test_no_piece_is_larger_than_a_chunk_and_its_frame(
-    tmp_path: Path, size: int
-) -> None:
+def test_no_piece_is_larger_than_a_chunk_and_its_frame(tmp_path: Path, size: int) -> None:
     """Memory does not grow with the file, and a small file is one write."""
     with opened(dropped(tmp_path, THREE[:size])) as body:
         frame = body.size_bytes - size
@@ -159,9 +155,7 @@ def overwrite_and_delete(path: Path) -> None:
 
 
 @pytest.mark.parametrize("pieces_before", [0, 1, 2])
-@pytest.mark.parametrize(
-    "change", [grow, overwrite, cut, empty, touch, overwrite_and_delete]
-)
+@pytest.mark.parametrize("change", [grow, overwrite, cut, empty, touch, overwrite_and_delete])
 def test_a_file_that_changes_leaves_the_body_unfinished(
     tmp_path: Path, change: Callable[[Path], None], pieces_before: int
 ) -> None:
@@ -231,9 +225,7 @@ def test_no_field_breaks_the_frame(tmp_path: Path, fields: dict[str, str]) -> No
     assert len(data) == body.size_bytes
     parts = parsed(body, data)
     assert parts[-1] == ("file", b"--x\r\ncontent")
-    assert [value for _, value in parts[:-1]] == [
-        field.encode() for field in fields.values()
-    ]
+    assert [value for _, value in parts[:-1]] == [field.encode() for field in fields.values()]
 
 
 def test_each_body_has_a_boundary_of_its_own(tmp_path: Path) -> None:

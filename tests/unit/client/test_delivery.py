@@ -50,9 +50,7 @@ def large(tmp_path: Path) -> Path:
     return sparse(tmp_path / "large.zip", LARGE_BYTES)
 
 
-def trouble_of(
-    emission: EmissionClient, path: Path, grant: Grant | None = None
-) -> DeliveryError:
+def trouble_of(emission: EmissionClient, path: Path, grant: Grant | None = None) -> DeliveryError:
     """Deliver what must not succeed."""
     with pytest.raises(DeliveryError) as caught:
         deliver(emission, path, grant)
@@ -98,26 +96,16 @@ def test_the_token_stays_with_the_api(
     """No Authorization header reaches the bucket or the target of its redirect."""
     server.faults = fault_list("redirect@1")
     deliver(emission, small)
-    present = {
-        request.endpoint: request.authorization_present for request in server.requests
-    }
+    present = {request.endpoint: request.authorization_present for request in server.requests}
 
     assert server.fired["redirect"] == 1
-    assert present == {
-        "auth": False,
-        "upload-url": True,
-        "bucket": False,
-        "bucket-regional": False,
-    }
+    assert present == {"auth": False, "upload-url": True, "bucket": False, "bucket-regional": False}
 
 
 def test_the_body_is_the_grants_fields_and_then_the_file(small: Path) -> None:
     """Nothing is added to the form, the file stands last, the length is declared."""
     etag = hashlib.md5(small.read_bytes(), usedforsecurity=False).hexdigest()
-    with (
-        Listener(answering(stored_answer(f'"{etag}"'))) as bucket,
-        http_client() as client,
-    ):
+    with Listener(answering(stored_answer(f'"{etag}"'))) as bucket, http_client() as client:
         grant = hand_made(bucket.url)
         deliver(emission_to(client, AFAR), small, grant)
         [request] = bucket.heard
@@ -226,10 +214,7 @@ def test_an_early_refusal_saves_the_rest_of_the_body(
         deliver(emission, path, on_sent=sent.append)
 
     assert server.fired["early-403"] == 1
-    assert (caught.value.decision, caught.value.code) == (
-        Decision.PAUSE,
-        Code.GRANT_REFUSED,
-    )
+    assert (caught.value.decision, caught.value.code) == (Decision.PAUSE, Code.GRANT_REFUSED)
     assert sum(sent) < 128 * MIB
 
 
@@ -275,9 +260,7 @@ def test_an_etag_of_other_bytes_is_no_delivery(
 
 @pytest.mark.parametrize("form", ['"{}"', "{}", 'W/"{}"', '"{}" '])
 @pytest.mark.parametrize("upper", [True, False])
-def test_an_etag_may_be_spelt_in_many_ways(
-    small: Path, form: str, *, upper: bool
-) -> None:
+def test_an_etag_may_be_spelt_in_many_ways(small: Path, form: str, *, upper: bool) -> None:
     """Quotes, a weak mark and capital letters are spelling, not content."""
     etag = hashlib.md5(small.read_bytes(), usedforsecurity=False).hexdigest()
     answer = stored_answer(form.format(etag.upper() if upper else etag))
@@ -304,9 +287,7 @@ def test_a_second_redirect_is_refused(small: Path) -> None:
     """A bucket that redirects in circles gets two bodies and no third."""
     circle = b"HTTP/1.1 307 T\r\nLocation: /\r\nContent-Length: 0\r\n\r\n"
     with Listener(answering(circle)) as bucket, http_client() as client:
-        caught = trouble_of(
-            emission_to(client, bucket.url), small, hand_made(bucket.url)
-        )
+        caught = trouble_of(emission_to(client, bucket.url), small, hand_made(bucket.url))
         assert len(bucket.heard) == 2
 
     assert (caught.decision, caught.code) == (Decision.PAUSE, Code.REDIRECT_REFUSED)

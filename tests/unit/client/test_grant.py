@@ -45,11 +45,7 @@ def fields(**changes: object) -> dict[str, object]:
 
 
 def read(
-    answer: object,
-    *,
-    api_url: str = API,
-    insecure: bool = False,
-    served_at: float | None = NOW,
+    answer: object, *, api_url: str = API, insecure: bool = False, served_at: float | None = NOW
 ) -> Grant:
     """Parse an answer; bytes as they are, anything else as JSON."""
     body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
@@ -75,9 +71,7 @@ def test_a_grant_of_boto3_is_read() -> None:
         pytest.param("https://10.0.0.9/b", API, False, id="a private network"),
     ],
 )
-def test_a_bucket_may_be_anywhere_but_here(
-    url: str, api_url: str, *, insecure: bool
-) -> None:
+def test_a_bucket_may_be_anywhere_but_here(url: str, api_url: str, *, insecure: bool) -> None:
     """Other hosts and private networks are fine; this host for an API on it, too."""
     answer = {"url": url, "fields": fields()}
     assert read(answer, api_url=api_url, insecure=insecure).url == url
@@ -86,10 +80,7 @@ def test_a_bucket_may_be_anywhere_but_here(
 @pytest.mark.parametrize("skew_s", [-86_400.0, -900.0, 0.0, 900.0, 86_400.0])
 def test_the_end_is_reckoned_by_the_clock_of_the_server(skew_s: float) -> None:
     """However wrong this clock is, the grant lives an hour from now."""
-    answer = {
-        "url": BUCKET,
-        "fields": fields(policy=policy(instant(NOW + skew_s + 3600))),
-    }
+    answer = {"url": BUCKET, "fields": fields(policy=policy(instant(NOW + skew_s + 3600)))}
     assert read(answer, served_at=NOW + skew_s).expires_at == NOW + 3600
 
 
@@ -149,9 +140,7 @@ def test_a_policy_that_does_not_say_gives_an_hour(hidden: str) -> None:
         {"url": BUCKET, "fields": fields(key="a\r\nb")},
         {"url": BUCKET, "fields": fields(key="a\0b")},
         {"url": BUCKET, "fields": {**fields(), "x\r\ny": "z"}},
-        pytest.param(
-            {"url": BUCKET, "fields": fields(key="\ud800")},
-        ),
+        pytest.param({"url": BUCKET, "fields": fields(key="\ud800")}),
     ],
 )
 def test_an_answer_that_is_no_grant_pauses_uploads(answer: object) -> None:
@@ -226,21 +215,13 @@ def follow(location: str, *, url: str = BUCKET, api_url: str = API) -> None:
 @pytest.mark.parametrize(
     ("location", "url", "api_url"),
     [
-        pytest.param(
-            "https://cqube-emission.s3.ap-south-1.amazonaws.com/", BUCKET, API, id="S3"
-        ),
+        pytest.param("https://cqube-emission.s3.ap-south-1.amazonaws.com/", BUCKET, API, id="S3"),
         pytest.param(BUCKET + "again", BUCKET, API, id="same host"),
-        pytest.param(
-            "https://a.data.gov.in/", "https://b.data.gov.in/", API, id="gov.in"
-        ),
-        pytest.param(
-            "http://minio.lan/b2", "http://minio.lan/b1", "http://api.lan/", id="http"
-        ),
+        pytest.param("https://a.data.gov.in/", "https://b.data.gov.in/", API, id="gov.in"),
+        pytest.param("http://minio.lan/b2", "http://minio.lan/b1", "http://api.lan/", id="http"),
     ],
 )
-def test_a_redirect_within_the_domain_is_followed(
-    location: str, url: str, api_url: str
-) -> None:
+def test_a_redirect_within_the_domain_is_followed(location: str, url: str, api_url: str) -> None:
     """A bucket's global host may answer with its regional host."""
     follow(location, url=url, api_url=api_url)
 
@@ -253,24 +234,15 @@ def test_a_redirect_within_the_domain_is_followed(
         pytest.param("https://notamazonaws.com/", BUCKET, API, id="suffix"),
         pytest.param("https://b.gov.in/", "https://a.gov.in/", API, id="gov.in"),
         pytest.param("http://x.s3.amazonaws.com/", BUCKET, API, id="no TLS"),
-        pytest.param(
-            "http://b.lan/", "http://a.lan/", "http://api.lan/", id="http elsewhere"
-        ),
+        pytest.param("http://b.lan/", "http://a.lan/", "http://api.lan/", id="http elsewhere"),
         pytest.param("https://169.254.169.254/", BUCKET, API, id="metadata"),
         pytest.param("https://localhost/", BUCKET, API, id="this host"),
         pytest.param("file:///etc/passwd", BUCKET, API, id="no http"),
         pytest.param("https://[", BUCKET, API, id="none"),
-        pytest.param(
-            "https://203.0.113.7/",
-            "https://10.0.113.7/",
-            API,
-            id="another address",
-        ),
+        pytest.param("https://203.0.113.7/", "https://10.0.113.7/", API, id="another address"),
     ],
 )
-def test_a_redirect_to_another_place_pauses_uploads(
-    location: str, url: str, api_url: str
-) -> None:
+def test_a_redirect_to_another_place_pauses_uploads(location: str, url: str, api_url: str) -> None:
     """Data and grant go nowhere that the grant did not name."""
     with pytest.raises(DeliveryError) as caught:
         follow(location, url=url, api_url=api_url)

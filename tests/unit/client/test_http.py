@@ -35,9 +35,7 @@ def test_the_answer_is_returned() -> None:
     """Status, headers in lower case and body come back as the server gave them."""
     text = b"HTTP/1.1 418 Teapot\r\nX-Tea: Green\r\nContent-Length: 3\r\n\r\ntea"
     with Listener(answering(text)) as server, http_client() as client:
-        answer = client.request(
-            "POST", server.url, {"X-Own": "yes"}, b'{"a": 1}', limit_bytes=100
-        )
+        answer = client.request("POST", server.url, {"X-Own": "yes"}, b'{"a": 1}', limit_bytes=100)
         [request] = server.heard
 
     assert (answer.status, answer.body, answer.whole) == (418, b"tea", True)
@@ -142,9 +140,7 @@ def test_old_tls_is_not_spoken() -> None:
 
 
 @pytest.mark.parametrize("variable", ["http_proxy", "HTTP_PROXY", "ALL_PROXY"])
-def test_the_environment_names_a_proxy(
-    variable: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_environment_names_a_proxy(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without one in the configuration the environment's proxy is used."""
     with Listener(answering(OK)) as server, Listener(proxying(server.port)) as proxy:
         monkeypatch.setenv(variable, f"http://127.0.0.1:{proxy.port}")
@@ -154,9 +150,7 @@ def test_the_environment_names_a_proxy(
         assert len(proxy.heard) == len(server.heard) == 1
 
 
-def test_a_proxy_without_a_scheme_is_taken_for_http(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_proxy_without_a_scheme_is_taken_for_http(monkeypatch: pytest.MonkeyPatch) -> None:
     """`HTTP_PROXY=proxy.example.org:3128` means what it means to every other client."""
     with Listener(answering(OK)) as server, Listener(proxying(server.port)) as proxy:
         monkeypatch.setenv("HTTP_PROXY", f"127.0.0.1:{proxy.port}")
@@ -164,9 +158,7 @@ def test_a_proxy_without_a_scheme_is_taken_for_http(
             assert post(client, AFAR).body == b"ok"
 
 
-def test_a_proxy_of_another_kind_is_a_proxy_failure(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_proxy_of_another_kind_is_a_proxy_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     """A SOCKS proxy in the environment is an error of the proxy."""
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
     with http_client() as client, pytest.raises(TransportError) as broken:
@@ -188,9 +180,7 @@ def test_no_proxy_is_honoured(exempt: str, monkeypatch: pytest.MonkeyPatch) -> N
         assert len(server.heard) == 1
 
 
-def test_https_goes_through_a_tunnel(
-    identity: Identity, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_https_goes_through_a_tunnel(identity: Identity, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a request over https the proxy learns the host, and nothing else."""
     secure = Listener(answering(OK), identity.server_context())
     with secure as server, Listener(proxying(server.port)) as proxy:
@@ -210,10 +200,7 @@ def test_a_tunnel_that_is_refused_is_the_proxys_failure(status: str) -> None:
     refusal = f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode()
     with Listener(proxying(0, refusal)) as proxy:
         address = f"http://127.0.0.1:{proxy.port}"
-        with (
-            http_client(proxy=address) as client,
-            pytest.raises(TransportError) as broken,
-        ):
+        with http_client(proxy=address) as client, pytest.raises(TransportError) as broken:
             post(client, "https://cqube.example.test/data")
 
     assert broken.value.code is Code.PROXY
@@ -240,15 +227,7 @@ def test_a_client_certificate_is_shown(identity: Identity, tmp_path: Path) -> No
         assert post(client, server.url).body == b"ok"
 
 
-@pytest.mark.parametrize(
-    "version",
-    [
-        ssl.TLSVersion.TLSv1_2,
-        pytest.param(
-            ssl.TLSVersion.TLSv1_3,
-        ),
-    ],
-)
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, pytest.param(ssl.TLSVersion.TLSv1_3)])
 def test_a_missing_client_certificate_is_a_tls_failure(
     identity: Identity, version: ssl.TLSVersion
 ) -> None:

@@ -62,9 +62,7 @@ def test_it_outlasts_the_process_without_a_secret() -> None:
     assert refused().mark != refused().mark
 
 
-@pytest.mark.parametrize(
-    "fact", [None, 7, [], {}, {"mark": "x"}, {**asdict(refused()), "more": 1}]
-)
+@pytest.mark.parametrize("fact", [None, 7, [], {}, {"mark": "x"}, {**asdict(refused()), "more": 1}])
 def test_what_is_no_refusal_is_none(fact: object) -> None:
     """Another version's fact costs one try, and no daemon."""
     assert LoginLockout.read(fact) is None

@@ -114,9 +114,7 @@ def test_an_object_that_is_there_is_delivered(rig: Rig) -> None:
     assert not rig.logged("file.unconfirmed")
 
 
-@pytest.mark.parametrize(
-    "name", ["pat/a b+é#?%41&=.zip", "pat/`x`'\"$(y).zip", "pat/\r\n.zip"]
-)
+@pytest.mark.parametrize("name", ["pat/a b+é#?%41&=.zip", "pat/`x`'\"$(y).zip", "pat/\r\n.zip"])
 def test_an_odd_key_is_asked_for_as_it_is(rig: Rig, name: str) -> None:
     """What the url quotes is what the key was."""
     key = lose(rig, name=name)
@@ -131,9 +129,7 @@ def test_the_bucket_is_asked_once_and_without_the_token(rig: Rig) -> None:
     lose(rig)
     rig.later()
 
-    [asked] = [
-        request for request in rig.server.requests if request.endpoint == "object"
-    ]
+    [asked] = [request for request in rig.server.requests if request.endpoint == "object"]
     assert not asked.authorization_present
 
 
@@ -155,9 +151,7 @@ def test_an_object_that_is_not_there_stays_ambiguous(rig: Rig) -> None:
     ],
     ids=["truncated", "truncated-no-md5", "same-size"],
 )
-def test_other_bytes_are_no_delivery(
-    rig: Rig, other: Callable[[bytes], bytes], etag: str
-) -> None:
+def test_other_bytes_are_no_delivery(rig: Rig, other: Callable[[bytes], bytes], etag: str) -> None:
     """A cut object, or another's of the same size, is not taken for the file's."""
     key = lose(rig)
     whole = (rig.root / NAME).read_bytes()
@@ -175,11 +169,7 @@ def test_without_an_md5_the_size_does_under_a_key_of_its_own(rig: Rig) -> None:
     rig.later()
 
     row = rig.row(NAME)
-    assert (row["state"], row["key"], row["confirmation"]) == (
-        "delivered",
-        key,
-        "found",
-    )
+    assert (row["state"], row["key"], row["confirmation"]) == ("delivered", key, "found")
     assert (row["etag"], row["verified"]) == ("0123-2", 0)
 
 
@@ -207,9 +197,7 @@ LOOK_UPS = {
 
 
 @pytest.mark.parametrize(("fault", "code"), LOOK_UPS.items(), ids=list(LOOK_UPS))
-def test_a_look_up_that_fails_holds_up_nothing(
-    rig: Rig, fault: str, code: Code | None
-) -> None:
+def test_a_look_up_that_fails_holds_up_nothing(rig: Rig, fault: str, code: Code | None) -> None:
     """What may pass is waited out for hours; then the file goes to a second key."""
     key = lose(rig)
     rig.faults(fault)
@@ -244,15 +232,11 @@ def test_a_look_up_that_fails_in_passing_is_made_again(rig: Rig, fault: str) -> 
 def test_every_fault_of_a_look_up_is_tried() -> None:
     """A new fault needs a line in the table."""
     stages = {FaultStage.DOWNLOAD, FaultStage.OBJECT}
-    assert {item for item, kind in ALL_FAULTS.items() if kind.stage in stages} == set(
-        LOOK_UPS
-    )
+    assert {item for item, kind in ALL_FAULTS.items() if kind.stage in stages} == set(LOOK_UPS)
 
 
 @pytest.mark.parametrize(("fault", "asked"), [("no-download", 3), ("download-401", 6)])
-def test_a_server_without_downloads_stops_no_file(
-    rig: Rig, fault: str, asked: int
-) -> None:
+def test_a_server_without_downloads_stops_no_file(rig: Rig, fault: str, asked: int) -> None:
     """Each file asks, and again with a new token; then it goes to a second key."""
     names = [f"pat/{number}.zip" for number in range(3)]
     rig.faults("lost-answer@3")
@@ -366,27 +350,18 @@ def granted(url: str, **more: str) -> Grant:
 )
 def test_a_hostile_url_is_not_fetched(place: bytes, reason: str) -> None:
     """Nothing is asked of another place than the one the body went to."""
-    with (
-        Listener(answering(reply(LOGIN), reply(place))) as api,
-        http_client() as client,
-    ):
+    with Listener(answering(reply(LOGIN), reply(place))) as api, http_client() as client:
         url = api.url.rstrip("/")
         with pytest.raises(NotConfirmed, match=re.escape(reason)) as caught:
             emission_to(client, url).look_up(granted(url))
 
         assert caught.value.confirmation is Confirmation.UNKNOWN
-        assert [request.line.split()[1] for request in api.heard] == [
-            "/auth",
-            "/download_url",
-        ]
+        assert [request.line.split()[1] for request in api.heard] == ["/auth", "/download_url"]
 
 
 def test_a_redirected_download_is_not_followed() -> None:
     """Where the bucket sends elsewhere it has not shown the object."""
-    moved = (
-        b"HTTP/1.1 307 Temporary Redirect\r\nContent-Length: 0\r\n"
-        b"Location: /elsewhere\r\n\r\n"
-    )
+    moved = b"HTTP/1.1 307 Temporary Redirect\r\nContent-Length: 0\r\nLocation: /elsewhere\r\n\r\n"
     with Listener(answering(moved)) as bucket:
         place = reply(f"{bucket.url}k?X-Amz-Signature=5ec2e7".encode())
         with Listener(answering(reply(LOGIN), place)) as api, http_client() as client:
@@ -409,10 +384,7 @@ def test_a_lost_download_tells_no_secret() -> None:
             with pytest.raises(DeliveryError) as caught:
                 emission_to(client, url).look_up(granted(url))
 
-    assert (caught.value.decision, caught.value.code) == (
-        Decision.DEFER,
-        Code.CONNECTION_LOST,
-    )
+    assert (caught.value.decision, caught.value.code) == (Decision.DEFER, Code.CONNECTION_LOST)
     assert not caught.value.ambiguous
     assert "5ec2e7" not in caught.value.reason
 
@@ -487,8 +459,7 @@ def test_an_answer_that_shows_no_object(
 
 @pytest.mark.parametrize(
     ("status", "verdict"),
-    [(407, Decision.PAUSE)]
-    + [(item, Decision.DEFER) for item in (429, 500, 502, 503, 504)],
+    [(407, Decision.PAUSE)] + [(item, Decision.DEFER) for item in (429, 500, 502, 503, 504)],
 )
 def test_failure_of_the_bucket_that_passes(status: int, verdict: Decision) -> None:
     """It is waited out, as for a body; and no object can come of a question."""

@@ -113,9 +113,7 @@ def test_a_success_of_the_bucket_has_an_etag(status: int) -> None:
 
 @pytest.mark.parametrize("status", [200, 201, 204])
 @pytest.mark.parametrize("headers", [{}, {"etag": ""}])
-def test_a_success_without_an_etag_is_none(
-    status: int, headers: dict[str, str]
-) -> None:
+def test_a_success_without_an_etag_is_none(status: int, headers: dict[str, str]) -> None:
     """A portal that answers 200 pauses uploads; the object may still be stored."""
     error = bucket_error(status, headers, b"<html>log in</html>")
 
@@ -173,9 +171,7 @@ EXTRA_FIELDS = "Invalid according to Policy: Extra input fields: x"
         (400, xml("NoOneHasSeenThisCode"), DEFERRED),
     ],
 )
-def test_what_the_bucket_answers(
-    status: int, body: bytes, meaning: tuple[Decision, Code]
-) -> None:
+def test_what_the_bucket_answers(status: int, body: bytes, meaning: tuple[Decision, Code]) -> None:
     """S3's code decides, else the status; what is unknown is taken for passing."""
     assert judged(bucket_error(status, ETAG, body)) == meaning
 
@@ -184,9 +180,7 @@ def test_what_the_bucket_answers(
     ("status", "ambiguous"),
     [(500, True), (502, True), (504, True), (503, False), (400, False), (403, False)],
 )
-def test_an_error_after_which_the_object_may_exist(
-    status: int, *, ambiguous: bool
-) -> None:
+def test_an_error_after_which_the_object_may_exist(status: int, *, ambiguous: bool) -> None:
     """A gateway timeout or a crash does not prove that nothing was stored."""
     error = bucket_error(status, {}, b"")
 
@@ -263,16 +257,10 @@ def test_a_lost_answer_is_ambiguous(code: Code) -> None:
         pytest.param({"retry-after": "-5"}, None, id="negative"),
         pytest.param({"retry-after": "1.5"}, None, id="fraction"),
         pytest.param({"retry-after": "soon", "date": DATE}, None, id="garbage"),
-        pytest.param(
-            {"retry-after": "²"},
-            None,
-            id="superscript",
-        ),
+        pytest.param({"retry-after": "²"}, None, id="superscript"),
     ],
 )
-def test_retry_after_in_both_its_forms(
-    headers: dict[str, str], wait_s: float | None
-) -> None:
+def test_retry_after_in_both_its_forms(headers: dict[str, str], wait_s: float | None) -> None:
     """Seconds, or a date counted from the answer's own Date."""
     assert retry_after_s(headers) == wait_s
 

@@ -165,9 +165,7 @@ def test_a_handshake_that_hangs_is_given_up() -> None:
         assert broken_by(client, url) is Code.CONNECT_TIMEOUT
 
 
-CUT_CHUNKS = (
-    b'HTTP/1.1 200 OK\r\nETag: "x"\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nnot'
-)
+CUT_CHUNKS = b'HTTP/1.1 200 OK\r\nETag: "x"\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nnot'
 
 
 @pytest.mark.parametrize(
@@ -201,9 +199,7 @@ def test_a_reset_in_mid_body_is_lost() -> None:
 
 
 @pytest.mark.parametrize(
-    ("serve", "minimum"),
-    [(deaf, 1), (reading(2048, 0.05), 100_000_000)],
-    ids=["stalled", "slow"],
+    ("serve", "minimum"), [(deaf, 1), (reading(2048, 0.05), 100_000_000)], ids=["stalled", "slow"]
 )
 def test_a_body_that_does_not_get_away_is_given_up(serve: Serve, minimum: int) -> None:
     """A reader that stalls, or reads slower than the minimum speed, is given up."""

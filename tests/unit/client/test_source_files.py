@@ -14,15 +14,7 @@ from emitterd.codes import Code
 from emitterd.errors import Decision, DeliveryError, FileError
 from emitterd.rehearsal.server import RehearsalServer
 from emitterd.shutdown import Shutdown
-from support.client import (
-    Listener,
-    answering,
-    deliver,
-    emission_to,
-    hand_made,
-    http_client,
-    sparse,
-)
+from support.client import Listener, answering, deliver, emission_to, hand_made, http_client, sparse
 from support.faults import fault_list
 from support.waiting import wait_until
 from support.zips import make_zip
@@ -78,10 +70,7 @@ def rewrite(path: Path) -> None:
 
 @pytest.mark.parametrize("change", [grow, cut, rewrite])
 def test_a_file_that_changes_is_not_stored(
-    emission: EmissionClient,
-    server: RehearsalServer,
-    source: Path,
-    change: Callable[[Path], None],
+    emission: EmissionClient, server: RehearsalServer, source: Path, change: Callable[[Path], None]
 ) -> None:
     """The body is left unfinished, so that no bucket can take it for whole."""
     chunks: list[int] = []
@@ -112,10 +101,7 @@ def test_after_a_changed_file_the_next_goes_through(
 
 @pytest.mark.parametrize("replacement", [None, b"newer"])
 def test_a_file_that_is_replaced_or_deleted_is_sent_from_its_descriptor(
-    emission: EmissionClient,
-    server: RehearsalServer,
-    source: Path,
-    replacement: bytes | None,
+    emission: EmissionClient, server: RehearsalServer, source: Path, replacement: bytes | None
 ) -> None:
     """The open descriptor keeps the bytes that the receipt speaks of."""
     content = source.read_bytes()
@@ -134,9 +120,7 @@ def test_a_file_that_is_replaced_or_deleted_is_sent_from_its_descriptor(
     assert stored.path.read_bytes() == content
 
 
-@pytest.mark.parametrize(
-    ("menu", "ambiguous"), [("black-hole", False), ("slow-answer:1:60", True)]
-)
+@pytest.mark.parametrize(("menu", "ambiguous"), [("black-hole", False), ("slow-answer:1:60", True)])
 def test_a_stop_interrupts_an_upload(
     server: RehearsalServer, tmp_path: Path, menu: str, *, ambiguous: bool
 ) -> None:

@@ -59,9 +59,7 @@ def bodies(server: Listener) -> list[int]:
 
 
 @pytest.mark.parametrize("uploads", [1, 4])
-def test_all_together_keep_the_limit(
-    bucket: Listener, tmp_path: Path, uploads: int
-) -> None:
+def test_all_together_keep_the_limit(bucket: Listener, tmp_path: Path, uploads: int) -> None:
     """So many bytes take at least the time that the limit gives them, less a burst."""
     rate, size = 512 * KIB, 640 * KIB // uploads
     file = sparse(tmp_path / "file.zip", size)
@@ -69,10 +67,7 @@ def test_all_together_keep_the_limit(
         client._throttle.apply_timetable(timetable("512KiB/s"))
         emission = emission_to(client, bucket.url)
         began_at = time.monotonic()
-        sent = [
-            pool.submit(deliver, emission, file, hand_made(bucket.url))
-            for _ in range(uploads)
-        ]
+        sent = [pool.submit(deliver, emission, file, hand_made(bucket.url)) for _ in range(uploads)]
         for request in sent:
             request.result()
         took_s = time.monotonic() - began_at
@@ -103,9 +98,7 @@ def test_small_file_passes_a_large_one(bucket: Listener, tmp_path: Path) -> None
         client._throttle.apply_timetable(timetable("64KiB/s"))
         emission = emission_to(client, bucket.url, shutdown=shutdown)
         sent: list[int] = []
-        first = pool.submit(
-            deliver, emission, large, hand_made(bucket.url), sent.append
-        )
+        first = pool.submit(deliver, emission, large, hand_made(bucket.url), sent.append)
         wait_until(lambda: sent, DEADLINE_S, "the large file is on its way")
 
         deliver(emission, small, hand_made(bucket.url))
@@ -132,9 +125,7 @@ def test_stop_ends_the_wait(bucket: Listener, tmp_path: Path) -> None:
     shutdown = Shutdown()
     with http_client(shutdown=shutdown) as client, ThreadPoolExecutor(1) as pool:
         client._throttle.apply_timetable(NEVER)
-        sent = begun(
-            pool, emission_to(client, bucket.url, shutdown=shutdown), bucket, file
-        )
+        sent = begun(pool, emission_to(client, bucket.url, shutdown=shutdown), bucket, file)
         shutdown.now.set()
 
         with pytest.raises(DeliveryError) as caught:
@@ -145,9 +136,7 @@ def test_stop_ends_the_wait(bucket: Listener, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("after", ["off", "64MiB/s", None])
-def test_other_limit_frees_who_waits(
-    bucket: Listener, tmp_path: Path, after: str | None
-) -> None:
+def test_other_limit_frees_who_waits(bucket: Listener, tmp_path: Path, after: str | None) -> None:
     """What waits under a low limit goes on as soon as there is a higher one, or none.
 
     As a reload brings it; None is a configuration without the key.
@@ -247,13 +236,9 @@ def test_requests_of_the_api_pass_by(bucket: Listener, tmp_path: Path) -> None:
     shutdown = Shutdown()
     with http_client(shutdown=shutdown) as client, ThreadPoolExecutor(1) as pool:
         client._throttle.apply_timetable(NEVER)
-        sent = begun(
-            pool, emission_to(client, bucket.url, shutdown=shutdown), bucket, file
-        )
+        sent = begun(pool, emission_to(client, bucket.url, shutdown=shutdown), bucket, file)
 
-        assert (
-            post(client, bucket.url, b"x" * 1024 * KIB).status == HTTPStatus.NO_CONTENT
-        )
+        assert post(client, bucket.url, b"x" * 1024 * KIB).status == HTTPStatus.NO_CONTENT
         assert not sent.done()
         shutdown.now.set()
         with pytest.raises(DeliveryError):

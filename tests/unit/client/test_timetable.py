@@ -153,11 +153,7 @@ def test_a_timetable_is_shown_on_one_line() -> None:
         (ranges("24:00-09:00 off"), "a wrong time", "08:00"),
         (ranges("08:00-08:00 1MiB/s"), "ends when it begins", "remove from and to"),
         ([{"limit": "1MiB/s"}, {"limit": "off"}], "two limits without", "keep one"),
-        (
-            ranges("1:00-2:00 9MB/s", "3:00-4:00 x"),
-            "entry 2 is not a speed",
-            "512KiB/s",
-        ),
+        (ranges("1:00-2:00 9MB/s", "3:00-4:00 x"), "entry 2 is not a speed", "512KiB/s"),
         ("08:00-18:00 2MiB/s, else 10MiB/s", "is not a speed", "512KiB/s"),
         (
             ranges("08:00-18:00 1MiB/s", "17:59-20:00 off"),
@@ -249,9 +245,7 @@ def test_in_the_file(write: Write) -> None:
     """A list of ranges is taken over, with and without quotes, and shown by `check`."""
     loaded = load(write(LISTED))
 
-    assert loaded.delivery.bandwidth == Timetable(
-        (TimeSpan(480, 1080, 512 * KIB),), 2 * MIB
-    )
+    assert loaded.delivery.bandwidth == Timetable((TimeSpan(480, 1080, 512 * KIB),), 2 * MIB)
     described = dict(config.describe(loaded))
     assert described["delivery.bandwidth"] == "08:00-18:00 512KiB/s, else 2MiB/s"
 

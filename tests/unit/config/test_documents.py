@@ -29,17 +29,9 @@ def test_the_shipped_file_has_every_key_and_its_default(tmp_path: Path) -> None:
     assert {(s, k) for s, keys in every.items() for k in keys} == {
         (section, key) for section, key, _ in config.every_key()
     }
-    environ = {
-        "EMITTERD_SPOOL_DIRECTORY": str(tmp_path),
-        "EMITTERD_EMISSION_PASSWORD": "x",
-    }
+    environ = {"EMITTERD_SPOOL_DIRECTORY": str(tmp_path), "EMITTERD_EMISSION_PASSWORD": "x"}
     described = dict(config.describe(config.load(SHIPPED, environ)))
-    given = {
-        "emission.url",
-        "emission.username",
-        "emission.password",
-        "spool.directory",
-    }
+    given = {"emission.url", "emission.username", "emission.password", "spool.directory"}
     for section, key, name in config.every_key():
         if f"{section}.{key}" not in given:
             assert described[f"{section}.{key}"] == default(section, name), key

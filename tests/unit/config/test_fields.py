@@ -4,13 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from emitterd.config.fields import (
-    emission_url,
-    http_token,
-    path,
-    proxy,
-    value_for_people,
-)
+from emitterd.config.fields import emission_url, http_token, path, proxy, value_for_people
 from emitterd.errors import ValueProblem
 
 SECRET = "correct-horse-battery"

@@ -40,15 +40,11 @@ class Folder:
         path.chmod(mode)
         return path
 
-    def load(
-        self, *lines: str, mode: int = 0o644, environ: Env = None
-    ) -> EmissionSettings:
+    def load(self, *lines: str, mode: int = 0o644, environ: Env = None) -> EmissionSettings:
         """Load it, and return the emission section."""
         return config.load(self.write(*lines, mode=mode), environ or {}).emission
 
-    def problems(
-        self, *lines: str, mode: int = 0o644, environ: Env = None
-    ) -> list[Problem]:
+    def problems(self, *lines: str, mode: int = 0o644, environ: Env = None) -> list[Problem]:
         """Load it, and return the problems, in which no secret may stand."""
         with pytest.raises(ConfigError) as caught:
             config.load(self.write(*lines, mode=mode), environ or {})
@@ -66,10 +62,7 @@ def folder(tmp_path: Path) -> Folder:
 def revealed(emission: EmissionSettings) -> tuple[str | None, str | None]:
     """Return password and API key in the clear."""
     password, api_key = emission.password, emission.api_key
-    return (
-        password.reveal() if password else None,
-        api_key.reveal() if api_key else None,
-    )
+    return (password.reveal() if password else None, api_key.reveal() if api_key else None)
 
 
 @pytest.mark.parametrize(
@@ -171,11 +164,7 @@ def test_credential_of_a_lone_line_end_is_none(folder: Folder) -> None:
             "emission.password",
             "holds a secret, and others may read this file",
         ),
-        (
-            ["username: u", f"password: [{SECRET}]"],
-            "emission.password",
-            "must be text",
-        ),
+        (["username: u", f"password: [{SECRET}]"], "emission.password", "must be text"),
         (["username:", "password_file: secret"], "emission.username", "has no value"),
         (["username: u", "password_file:"], "emission.password_file", "has no value"),
         (["username: u", "password: #x"], "emission.password", "has no value"),
@@ -232,9 +221,7 @@ def test_a_file_without_a_usable_secret_is_refused(
     assert message in problem.message
 
 
-def test_line_ends_and_byte_order_marks_are_not_part_of_a_secret(
-    folder: Folder,
-) -> None:
+def test_line_ends_and_byte_order_marks_are_not_part_of_a_secret(folder: Folder) -> None:
     """What editors add around the secret is removed; blanks in it stay."""
     folder.secret("secret", b"\xef\xbb\xbf pass word\xc3\xa9 \r\n\n")
     emission = folder.load("username: u", "password_file: secret")

@@ -183,9 +183,7 @@ surprise: 1
         ),
     ],
 )
-def test_a_wrong_line_is_one_problem(
-    write: Write, line: str, key: str, message: str
-) -> None:
+def test_a_wrong_line_is_one_problem(write: Write, line: str, key: str, message: str) -> None:
     """A wrong line in a good file is reported once, by key, line and reason."""
     problem = only(write(f"{GOOD}{line}\n"))
     assert (problem.key, problem.line) == (key, 7)
@@ -241,9 +239,7 @@ def test_a_folder_for_a_file_is_refused(tmp_path: Path) -> None:
 
 def test_a_key_is_suggested_from_another_section(write: Write) -> None:
     """The remedy names the right section."""
-    assert (
-        only(write(f"{GOOD}  workers: 8\n")).remedy == "did you mean delivery.workers?"
-    )
+    assert only(write(f"{GOOD}  workers: 8\n")).remedy == "did you mean delivery.workers?"
     assert only(write(f"{GOOD}spol: 8\n")).remedy == "did you mean spool?"
 
 
@@ -275,9 +271,7 @@ def test_an_archive_in_the_watched_folder_must_be_excluded(write: Write) -> None
     assert itself.message == "is the watched folder itself"
 
 
-def test_files_that_the_configuration_names_must_exist(
-    write: Write, tmp_path: Path
-) -> None:
+def test_files_that_the_configuration_names_must_exist(write: Write, tmp_path: Path) -> None:
     """Each missing file is a problem; a client key needs its certificate."""
     (tmp_path / "ca.pem").mkdir()
     keys = "  client_key: a.key\n  ca_file: ca.pem\nspool"
@@ -319,16 +313,8 @@ def test_the_environment_overrides_the_file(write: Write, tmp_path: Path) -> Non
         ("EMITTERD_SPOOL_SETTEL", "5s", "did you mean EMITTERD_SPOOL_SETTLE?"),
         ("EMITTERD_SPOOL_settle", "5s", "did you mean EMITTERD_SPOOL_SETTLE?"),
         ("EMITTERD_SPOOL_", "5s", "remove it"),
-        (
-            "EMITTERD_SPOOL_SETTLE",
-            "5",
-            "write it like 500ms, 5s, 10m, 2h or 400d",
-        ),
-        (
-            "EMITTERD_SPOOL_SETTLE",
-            "",
-            "give it one, in quotes if it begins with #, or remove it",
-        ),
+        ("EMITTERD_SPOOL_SETTLE", "5", "write it like 500ms, 5s, 10m, 2h or 400d"),
+        ("EMITTERD_SPOOL_SETTLE", "", "give it one, in quotes if it begins with #, or remove it"),
         ("EMITTERD_DELIVERY_WORKERS", "0", "write 1 to 64"),
         ("EMITTERD_DELIVERY_WORKERS", "two", "write it in digits; or auto"),
         ("EMITTERD_EMISSION_ALLOW_INSECURE_HTTP", "yes", "write one of these words"),
@@ -375,9 +361,7 @@ def test_describe_gives_every_key_and_no_secret(write: Write) -> None:
     assert described["spool.exclude"] == "none"
     assert described["journal.retain"] == "400d"
     assert described["emission.allow_insecure_http"] == "false"
-    assert list(described) == [
-        f"{section}.{key}" for section, key, _ in config.every_key()
-    ]
+    assert list(described) == [f"{section}.{key}" for section, key, _ in config.every_key()]
     assert SECRET not in repr(described) + repr(loaded) + str(loaded)
 
 

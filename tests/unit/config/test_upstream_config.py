@@ -107,9 +107,7 @@ def only(path: Path) -> Problem:
         "Windows share",
     ],
 )
-def test_plain_texts_are_read(
-    write: Write, text: str, expected: UpstreamConfig
-) -> None:
+def test_plain_texts_are_read(write: Write, text: str, expected: UpstreamConfig) -> None:
     """The last plain text of each name counts, as in Python; an empty one does not."""
     client = read_upstream_config(write(text))
 
@@ -124,11 +122,7 @@ def test_plain_texts_are_read(
 
 
 @settings(deadline=None)
-@given(
-    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")).filter(
-        str.strip
-    )
-)
+@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")).filter(str.strip))
 def test_any_text_is_read_as_python_reads_it(
     tmp_path_factory: pytest.TempPathFactory, name: str
 ) -> None:
@@ -157,9 +151,7 @@ def test_any_text_is_read_as_python_reads_it(
 @pytest.mark.parametrize(
     "name", ["emission_url", "username", "password", "access_token", "file_path"]
 )
-def test_a_value_that_is_not_a_plain_text_is_a_problem(
-    write: Write, name: str, value: str
-) -> None:
+def test_a_value_that_is_not_a_plain_text_is_a_problem(write: Write, name: str, value: str) -> None:
     """Only running the file could compute it."""
     problem = only(write(f"import os\n{name} = {value}\n"))
 
@@ -244,9 +236,7 @@ def test_a_file_that_cannot_be_read_is_a_problem(tmp_path: Path) -> None:
     """A missing file, a folder, and a FIFO, which must not block."""
     os.mkfifo(tmp_path / "fifo")
 
-    assert only(tmp_path / "gone.py").message == (
-        "cannot be read: No such file or directory"
-    )
+    assert only(tmp_path / "gone.py").message == ("cannot be read: No such file or directory")
     assert only(tmp_path).message == "cannot be read: Is a directory"
     assert only(tmp_path / "fifo").message == "is not a regular file"
     assert only(tmp_path / "gone\n.py").key == "gone\\n.py"
@@ -255,9 +245,7 @@ def test_a_file_that_cannot_be_read_is_a_problem(tmp_path: Path) -> None:
 def test_nothing_is_run(write: Write, tmp_path: Path) -> None:
     """A line with a side effect is ignored."""
     ran = tmp_path / "ran"
-    path = write(
-        f"open({str(ran)!r}, 'w')\n__import__('os').mkdir({str(ran)!r})\n{KEY}"
-    )
+    path = write(f"open({str(ran)!r}, 'w')\n__import__('os').mkdir({str(ran)!r})\n{KEY}")
     assert read_upstream_config(path).api_key == SECRET
     assert not ran.exists()
     assert os.listdir(tmp_path) == ["config.py"]  # noqa: PTH208  no __pycache__
@@ -265,9 +253,7 @@ def test_nothing_is_run(write: Write, tmp_path: Path) -> None:
 
 @settings(deadline=None)
 @given(st.binary(max_size=200) | st.text("uf='\"\\(:+\n #px").map(str.encode))
-def test_no_file_makes_it_crash(
-    tmp_path_factory: pytest.TempPathFactory, tail: bytes
-) -> None:
+def test_no_file_makes_it_crash(tmp_path_factory: pytest.TempPathFactory, tail: bytes) -> None:
     """Any file is read or refused."""
     path = tmp_path_factory.mktemp("client") / "config.py"
     path.write_bytes(f"password = '{SECRET}'\n".encode() + tail)

@@ -86,9 +86,7 @@ def test_kinds_stand_in_one_block_each() -> None:
     kinds = list(dict.fromkeys(dataset.kind for dataset in CATALOGUE.datasets))
     changes = sum(
         before.kind != after.kind
-        for before, after in zip(
-            CATALOGUE.datasets, CATALOGUE.datasets[1:], strict=False
-        )
+        for before, after in zip(CATALOGUE.datasets, CATALOGUE.datasets[1:], strict=False)
     )
 
     assert kinds == ["master", "transactional", "udise"]
@@ -159,23 +157,15 @@ def test_the_order_of_the_rows_does_not_decide_the_dataset() -> None:
         pytest.param(b"caf\xe9/x.zip", "E221", r"folder 'caf\xe9'", id="not UTF-8"),
         pytest.param(b"a\nb/x.zip", "E221", r"'a\nb'", id="newline"),
         pytest.param(b"pat/2021/x.zip", "E220", "2 folders deep", id="extra level"),
-        pytest.param(
-            b"pat/2021/periodic_exam_mst.zip", "E220", "2 folders", id="level"
-        ),
-        pytest.param(
-            b"periodic_exam_mst.zip", "E220", "0 folders deep", id="no folder"
-        ),
+        pytest.param(b"pat/2021/periodic_exam_mst.zip", "E220", "2 folders", id="level"),
+        pytest.param(b"periodic_exam_mst.zip", "E220", "0 folders deep", id="no folder"),
         pytest.param(b"pat/semester_exam_mst.zip", "E222", "folder 'pat'", id="name"),
-        pytest.param(
-            b"pat/exam.zip", "E222", "periodic_exam_mst….zip", id="known names"
-        ),
+        pytest.param(b"pat/exam.zip", "E222", "periodic_exam_mst….zip", id="known names"),
         pytest.param(b"block_master/mst.zip", "E222", "block_mst….zip", id="the one"),
         pytest.param(b"pat/periodic.exam_mst.zip", "E222", "'periodic.exam", id="dot"),
     ],
 )
-def test_what_the_server_would_not_process_is_found(
-    path: bytes, code: str, expected: str
-) -> None:
+def test_what_the_server_would_not_process_is_found(path: bytes, code: str, expected: str) -> None:
     """The finding says what is wrong, and what the server would read instead."""
     (finding,) = CATALOGUE.findings(path)
 
@@ -253,9 +243,7 @@ def test_what_a_version_does_not_read_is_found(
     path: str, version: str | None, *, found: bool
 ) -> None:
     """An unknown version reads every dataset; a known one only its own."""
-    findings = CATALOGUE.findings(
-        path.encode(), Version.parse(version) if version else None
-    )
+    findings = CATALOGUE.findings(path.encode(), Version.parse(version) if version else None)
     assert [finding.code for finding in findings] == [Code.OTHER_VERSION] * found
 
 
@@ -300,32 +288,19 @@ def test_a_guess_may_be_of_several_folders() -> None:
 def test_others_replace_in_place_or_follow_their_kind() -> None:
     """The same title keeps its place; what is new, or of another kind, goes last."""
     first, last = DatasetKind.MASTER, DatasetKind.UDISE
-    old = [
-        ("a/a", first),
-        ("b/b", first),
-        ("c/c", DatasetKind.TRANSACTIONAL),
-        ("d/d", last),
-    ]
+    old = [("a/a", first), ("b/b", first), ("c/c", DatasetKind.TRANSACTIONAL), ("d/d", last)]
     new = [("b/b", first), ("c/c", last), ("z/z", first), ("y/y", first)]
     catalogue = Catalogue(made(*item) for item in old)
 
     merged = catalogue.with_others(made(*item, delimiter=";") for item in new)
 
-    reported = [
-        f"{dataset.title}{dataset.delimiter}{dataset.kind}"
-        for dataset in merged.datasets
-    ]
+    reported = [f"{dataset.title}{dataset.delimiter}{dataset.kind}" for dataset in merged.datasets]
     assert reported == [
         *("a/a|master", "b/b;master", "z/z;master", "y/y;master"),
         *("d/d|udise", "c/c;udise"),
     ]
     assert [dataset.rank for dataset in merged.datasets] == list(range(6))
-    assert [dataset.title for dataset in catalogue.datasets] == [
-        "a/a",
-        "b/b",
-        "c/c",
-        "d/d",
-    ]
+    assert [dataset.title for dataset in catalogue.datasets] == ["a/a", "b/b", "c/c", "d/d"]
 
 
 def made(title: str, kind: DatasetKind, delimiter: str = "|") -> Dataset:

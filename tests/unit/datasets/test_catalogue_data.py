@@ -91,9 +91,8 @@ def described(dataset: Dataset) -> str:
     """Describe a dataset as the tables above do."""
     span = dataset.span
     headers = (f" {len(item.columns)}{item.match[0]}" for item in dataset.headers)
-    return (
-        f"{dataset.title} {span.since or '-'} {span.until or '-'} {dataset.delimiter}"
-        + "".join(headers)
+    return f"{dataset.title} {span.since or '-'} {span.until or '-'} {dataset.delimiter}" + "".join(
+        headers
     )
 
 
@@ -102,9 +101,7 @@ def of_kind(kind: str) -> list[Dataset]:
     return [dataset for dataset in CATALOGUE.datasets if dataset.kind == kind]
 
 
-@pytest.mark.parametrize(
-    ("kind", "table"), [("master", MASTERS), ("transactional", TRANSACTIONS)]
-)
+@pytest.mark.parametrize(("kind", "table"), [("master", MASTERS), ("transactional", TRANSACTIONS)])
 def test_the_datasets_are_those_of_the_documents(kind: str, table: str) -> None:
     """Order, versions, delimiter and headers of each are as the documents have them."""
     assert [described(item) for item in of_kind(kind)] == table.strip().split("\n")
@@ -114,8 +111,7 @@ def test_the_udise_tables_are_those_of_the_template() -> None:
     """All 32, with so many columns and these keys, read from 1.3 on, in sequence."""
     tables = of_kind("udise")
     reported = [
-        " ".join([table.name, str(len(table.headers[0].columns)), *table.keys])
-        for table in tables
+        " ".join([table.name, str(len(table.headers[0].columns)), *table.keys]) for table in tables
     ]
 
     assert len(tables) == 32
@@ -123,9 +119,7 @@ def test_the_udise_tables_are_those_of_the_template() -> None:
     assert {(table.folder, table.delimiter, table.span.since) for table in tables} == {
         ("udise", "|", Version(1, 3))
     }
-    assert {header.match for table in tables for header in table.headers} == {
-        HeaderMatch.SEQUENCE
-    }
+    assert {header.match for table in tables for header in table.headers} == {HeaderMatch.SEQUENCE}
 
 
 def header(title: str, index: int = 0) -> Header:
@@ -139,11 +133,7 @@ def header(title: str, index: int = 0) -> Header:
         ("student_attendance/student_attendance", "StudentAttendanceId", "31"),
         ("teacher_attendance/teacher_attendance", "AC_YEAR", "31"),
         ("inspection_master/inspection_master", "InspectionId", "IsOffline"),
-        (
-            "user_location_master/user_location_master",
-            "UserLocationMasterId",
-            "CreatedOn",
-        ),
+        ("user_location_master/user_location_master", "UserLocationMasterId", "CreatedOn"),
         ("school_master/school_mst", "SchoolId", "Longitude"),
         ("semester/semester", "DistrictId", "Sanskrit"),
         ("diksha/diksha_tpd", "Collection Id", "user uuid"),
@@ -246,15 +236,10 @@ def test_by_name_only_what_the_server_selects_is_required(
         ("inspection_master/inspection_master", {"VisitDate": "%Y-%m-%d"}),
         ("user_location_master/user_location_master", {"CreatedOn": "%Y-%m-%d"}),
         ("infra_trans/infra_trans", {"CreatedOn": "%Y-%m-%d"}),
-        (
-            "diksha/diksha_tpd",
-            {"Enrolment Date": "%d/%m/%Y", "completion Date": "%d/%m/%Y"},
-        ),
+        ("diksha/diksha_tpd", {"Enrolment Date": "%d/%m/%Y", "completion Date": "%d/%m/%Y"}),
     ],
 )
-def test_dates_have_the_form_that_the_server_reads(
-    title: str, dates: dict[str, str]
-) -> None:
+def test_dates_have_the_form_that_the_server_reads(title: str, dates: dict[str, str]) -> None:
     """Year first, but for the course reports of DIKSHA."""
     assert dict(DATASETS[title].dates) == dates
 
@@ -275,9 +260,7 @@ def test_dates_have_the_form_that_the_server_reads(
         ("udise/nsqf_faculty", "1.12", [" sequence"]),
     ],
 )
-def test_a_header_holds_for_its_versions(
-    title: str, version: str, fitting: list[str]
-) -> None:
+def test_a_header_holds_for_its_versions(title: str, version: str, fitting: list[str]) -> None:
     """A version has the headers that it checks, and none where that is not known."""
     there = Version.parse(version)
     held = [item for item in DATASETS[title].headers if item.span.holds(there)]

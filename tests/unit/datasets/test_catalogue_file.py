@@ -101,9 +101,7 @@ def test_the_manual_has_every_key_and_word() -> None:
     text = MANUAL.read_text()
     rows = re.findall(r"^\| (`.+?) \|", text, re.MULTILINE)
 
-    assert sorted(re.findall(r"`(\w+)`", " ".join(rows))) == sorted(
-        DATASET_KEYS + HEADER_KEYS
-    )
+    assert sorted(re.findall(r"`(\w+)`", " ".join(rows))) == sorted(DATASET_KEYS + HEADER_KEYS)
     for word in (*KINDS, *MATCHES, *VARIANTS):
         assert f"`{word}`" in text
 
@@ -116,9 +114,7 @@ def test_only_the_kind_is_needed(load: Load) -> None:
 
 def test_a_header_of_columns_alone_asks_for_all_of_them_by_name(load: Load) -> None:
     """The server compares added data sources in this way."""
-    new = only_new(
-        load("n/n:\n  kind: udise\n  headers:\n    h:\n      columns: A|b c | D\n")
-    )
+    new = only_new(load("n/n:\n  kind: udise\n  headers:\n    h:\n      columns: A|b c | D\n"))
     columns = ("A", "b c", "D")
     assert new.headers == (Header(columns, HeaderMatch.NAMES, columns),)
 
@@ -138,9 +134,7 @@ def test_a_header_may_have_every_key(load: Load) -> None:
     assert new.delimiter == "\t"
     assert new.keys == ("A",)
     span = VersionRange(Version(1, 1), Version(1, 10))
-    assert new.headers == (
-        Header(("a", "b"), HeaderMatch.NAMES, ("B",), "state", span),
-    )
+    assert new.headers == (Header(("a", "b"), HeaderMatch.NAMES, ("B",), "state", span),)
 
 
 def test_a_dataset_replaces_the_shipped_one_whole(load: Load) -> None:
@@ -442,12 +436,7 @@ new/data:
             id="nothing about a dataset",
         ),
         pytest.param(
-            SOUND + "  since:\n",
-            6,
-            "new/data.since",
-            "has no value",
-            "give it one",
-            id="no value",
+            SOUND + "  since:\n", 6, "new/data.since", "has no value", "give it one", id="no value"
         ),
         *(
             pytest.param(
@@ -484,27 +473,14 @@ new/data:
             "correct the line",
             id="no YAML",
         ),
-        pytest.param(
-            "a: {" * 9999, None, "own.yaml", "nested too deeply", "line", id="too deep"
-        ),
-        pytest.param(
-            "# nothing\n", None, "own.yaml", "holds no dataset", "begin", id="nothing"
-        ),
-        pytest.param(
-            "- new/data\n", 1, "own.yaml", "holds no dataset", "begin", id="a list"
-        ),
-        pytest.param(
-            "#" * 2**20, None, "own.yaml", "has 1MiB or more", "name", id="too large"
-        ),
+        pytest.param("a: {" * 9999, None, "own.yaml", "nested too deeply", "line", id="too deep"),
+        pytest.param("# nothing\n", None, "own.yaml", "holds no dataset", "begin", id="nothing"),
+        pytest.param("- new/data\n", 1, "own.yaml", "holds no dataset", "begin", id="a list"),
+        pytest.param("#" * 2**20, None, "own.yaml", "has 1MiB or more", "name", id="too large"),
     ],
 )
 def test_a_problem_has_key_line_message_and_remedy(
-    text: str,
-    line: int | None,
-    key: str,
-    message: str,
-    remedy: str,
-    problems: Problems,
+    text: str, line: int | None, key: str, message: str, remedy: str, problems: Problems
 ) -> None:
     """All of it is printable."""
     (problem,) = problems(text)
@@ -515,9 +491,7 @@ def test_a_problem_has_key_line_message_and_remedy(
     assert f"{problem.message}{problem.remedy}".isprintable()
 
 
-def test_every_problem_is_reported_at_once_in_file_order(
-    load: Load, tmp_path: Path
-) -> None:
+def test_every_problem_is_reported_at_once_in_file_order(load: Load, tmp_path: Path) -> None:
     """One load reports the problems of all datasets and headers."""
     with pytest.raises(ConfigError) as caught:
         load("""\
@@ -574,18 +548,14 @@ def test_the_shipped_file_has_the_same_form(tmp_path: Path) -> None:
     assert load_catalogue(copy).datasets == SHIPPED.datasets
 
 
-def test_the_catalogue_is_the_same_without_libyaml(
-    python: Python, tmp_path: Path
-) -> None:
+def test_the_catalogue_is_the_same_without_libyaml(python: Python, tmp_path: Path) -> None:
     """PyYAML's own parser reads the same."""
     load = """
 from emitterd.datasets.catalogue_file import load_catalogue
 import yaml
 print(yaml.__with_libyaml__, load_catalogue().datasets)
 """
-    without = python(
-        f"import sys; sys.modules['yaml._yaml'] = None{load}", cwd=tmp_path
-    )
+    without = python(f"import sys; sys.modules['yaml._yaml'] = None{load}", cwd=tmp_path)
     usual = python(load, cwd=tmp_path)
 
     assert without.startswith("False ")

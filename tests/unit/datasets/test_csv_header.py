@@ -7,13 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emitterd.datasets.catalogue import (
-    Dataset,
-    DatasetKind,
-    HeaderMatch,
-    Version,
-    VersionRange,
-)
+from emitterd.datasets.catalogue import Dataset, DatasetKind, HeaderMatch, Version, VersionRange
 from emitterd.datasets.csv_header import COLUMNS_MAX, check_header
 from support.zips import ATTENDANCE, COLUMNS, HEADER, header
 
@@ -31,13 +25,9 @@ def summary(
     return (finding.code.value, finding.expected, finding.found) if finding else None
 
 
-def of(
-    *headers: str, match: HeaderMatch = HeaderMatch.SEQUENCE, required: str = ""
-) -> Dataset:
+def of(*headers: str, match: HeaderMatch = HeaderMatch.SEQUENCE, required: str = "") -> Dataset:
     """Return a dataset with such headers, each written as a line."""
-    known = (
-        header(*item.split("|"), match=match, required=required) for item in headers
-    )
+    known = (header(*item.split("|"), match=match, required=required) for item in headers)
     return replace(ATTENDANCE, headers=tuple(known))
 
 
@@ -62,10 +52,7 @@ def test_what_the_server_takes_is_right(line: str) -> None:
 
 
 WRONG = {
-    "misspelt": (
-        HEADER.replace("SchoolId", "Scool_Id"),
-        "'Scool_Id' in place of SchoolId",
-    ),
+    "misspelt": (HEADER.replace("SchoolId", "Scool_Id"), "'Scool_Id' in place of SchoolId"),
     "two misspelt": (
         HEADER.replace("SchoolId", "Scool_Id").replace("Month", "month."),
         "'Scool_Id' in place of SchoolId, 'month.' in place of Month",
@@ -95,21 +82,12 @@ WRONG = {
         "StudentId|StudentId|SchoolId|AcademicYear|Month|x|Remark",
         "another order: column 2 is 'StudentId', where SchoolId belongs",
     ),
-    "other columns": (
-        "a|b|c|d|e|f|g",
-        "other columns: 'a', 'b', 'c', 'd', 'e' and 2 more",
-    ),
-    "data": (
-        "1001|24001|2020-21|7|x",
-        "other columns: '1001', '24001', '2020-21', '7', 'x'",
-    ),
+    "other columns": ("a|b|c|d|e|f|g", "other columns: 'a', 'b', 'c', 'd', 'e' and 2 more"),
+    "data": ("1001|24001|2020-21|7|x", "other columns: '1001', '24001', '2020-21', '7', 'x'"),
     "one column": ("StudentId", "no SchoolId, AcademicYear, Month, Remark"),
     "blank": ("\r", "a blank first line"),
     "wide": ("|" * COLUMNS_MAX, f"more than {COLUMNS_MAX} columns"),
-    "long": (
-        "y" * 1000 + "|z",
-        f"other columns: '{'y' * 60}…', 'z'",
-    ),
+    "long": ("y" * 1000 + "|z", f"other columns: '{'y' * 60}…', 'z'"),
 }
 
 
@@ -160,11 +138,7 @@ def test_a_dataset_of_one_column_has_no_wrong_delimiter() -> None:
     batches = of("batchIdList")
 
     assert summary("batchidlist", batches) is None
-    assert summary("1,2", batches) == (
-        "E233",
-        "batchIdList",
-        "other columns: '1,2'",
-    )
+    assert summary("1,2", batches) == ("E233", "batchIdList", "other columns: '1,2'")
 
 
 def test_an_exact_header_is_exact_in_case() -> None:
@@ -186,9 +160,7 @@ def test_an_exact_header_is_exact_in_case() -> None:
 
 def test_names_are_found_in_any_order() -> None:
     """Where the server selects by name, the required columns are enough."""
-    infra = of(
-        "school_id|toilet|water", match=HeaderMatch.NAMES, required="school_id water"
-    )
+    infra = of("school_id|toilet|water", match=HeaderMatch.NAMES, required="school_id water")
 
     assert summary("WATER|x|School_Id", infra) is None
     assert summary("school_id|toilet|watter", infra) == (
@@ -237,11 +209,7 @@ DISTRICTS = replace(ATTENDANCE, headers=(STATE, UDISE))
         ("DistrictId|District", "", None),
         ("district_name|udise_district_code", "udise", None),
         ("district_name|udise_district_code", "", None),
-        (
-            "district_name|udise_district_code",
-            "state",
-            "the udise header",
-        ),
+        ("district_name|udise_district_code", "state", "the udise header"),
         ("DistrictId|Distrikt", "", "'Distrikt' in place of District"),
         ("district_name|code", "", "no udise_district_code"),
     ],
@@ -258,8 +226,7 @@ BLOCKS = replace(
     ATTENDANCE,
     headers=(
         replace(
-            header("BlockId", "Block", "BCode"),
-            span=VersionRange(Version(1, 1), Version(1, 1)),
+            header("BlockId", "Block", "BCode"), span=VersionRange(Version(1, 1), Version(1, 1))
         ),
         replace(header("BlockId", "IsActive"), span=VersionRange(Version(1, 2), None)),
     ),

@@ -43,8 +43,7 @@ def rows(
 def summary(table: RowChecker, where: str = "") -> list[tuple[str, str, str]]:
     """Return code, expected and found of each finding."""
     return [
-        (finding.code.value, finding.expected, finding.found)
-        for finding in table.findings(where)
+        (finding.code.value, finding.expected, finding.found) for finding in table.findings(where)
     ]
 
 
@@ -82,12 +81,7 @@ FOUND = {
         "Visit like 2026-01-31",
         f"1 row, in line 4: Visit '2021-02-28{' ' * 50}…'",
     ),
-    "empty key": (
-        "|||\n",
-        "E242",
-        "a value for Id in every row",
-        "1 row, in line 4: Id ''",
-    ),
+    "empty key": ("|||\n", "E242", "a value for Id in every row", "1 row, in line 4: Id ''"),
     "NULL key": (
         " NULL |||\n" * 3,
         "E242",
@@ -106,12 +100,7 @@ FOUND = {
         "AcademicYear like 2020-21",
         "1 row, in line 4: AcademicYear '2020-2021'",
     ),
-    "CR": (
-        "1||a\rb|\n",
-        "E240",
-        UNEVEN,
-        "1 row, in line 4: a CR inside the line",
-    ),
+    "CR": ("1||a\rb|\n", "E240", UNEVEN, "1 row, in line 4: a CR inside the line"),
     "open quote": (
         '1|||"never\nclosed\n',
         "E240",
@@ -122,9 +111,7 @@ FOUND = {
 
 
 @pytest.mark.parametrize("cut", [0, 1])
-@pytest.mark.parametrize(
-    ("text", "code", "expected", "found"), FOUND.values(), ids=FOUND
-)
+@pytest.mark.parametrize(("text", "code", "expected", "found"), FOUND.values(), ids=FOUND)
 def test_a_wrong_row_is_told_by_its_line(
     text: str, code: str, expected: str, found: str, cut: int
 ) -> None:
@@ -178,11 +165,7 @@ def test_columns_are_found_by_name() -> None:
     columns = ("more", "NOTE", "VISIT", "academicyear")
     assert summary(rows("||x|2020\n", columns=columns)) == [
         ("E241", "Visit like 2026-01-31", "1 row, in line 2: Visit 'x'"),
-        (
-            "E243",
-            "AcademicYear like 2020-21",
-            "1 row, in line 2: AcademicYear '2020'",
-        ),
+        ("E243", "AcademicYear like 2020-21", "1 row, in line 2: AcademicYear '2020'"),
     ]
 
 
@@ -225,15 +208,11 @@ def test_after_a_broken_record_the_count_is_not_complete() -> None:
     """Only the rows before the error are checked."""
     table = rows("1|2\n1||\r1|\n" + GOOD * 9)
 
-    assert summary(table) == [
-        ("E240", UNEVEN, "2 rows, the first in line 2: 2 columns")
-    ]
+    assert summary(table) == [("E240", UNEVEN, "2 rows, the first in line 2: 2 columns")]
     assert not table.complete
 
 
-RECORDS = st.lists(
-    st.lists(st.text('|"\n\r\\ é', max_size=6), min_size=4, max_size=4), max_size=30
-)
+RECORDS = st.lists(st.lists(st.text('|"\n\r\\ é', max_size=6), min_size=4, max_size=4), max_size=30)
 
 
 @given(RECORDS, st.integers(1, 5))
@@ -243,16 +222,11 @@ def test_what_is_quoted_well_is_even(records: list[list[str]], cut: int) -> None
     def quoted(value: str) -> str:
         return '"{}"'.format(value.replace("\\", "\\\\").replace('"', '""'))
 
-    text = "".join(
-        "|".join(map(quoted, ["1", *record[1:]])) + "\n" for record in records
-    )
+    text = "".join("|".join(map(quoted, ["1", *record[1:]])) + "\n" for record in records)
     dataset = replace(VISITS, dates=(), headers=(header("Id"),))
     table = RowChecker(dataset, COLUMNS)
     lines = io.StringIO(text, newline="\n").readlines()
-    table.read(
-        ["".join(lines[at : at + cut]) for at in range(0, len(lines), cut)],
-        lambda: True,
-    )
+    table.read(["".join(lines[at : at + cut]) for at in range(0, len(lines), cut)], lambda: True)
 
     assert summary(table) == []
     assert (table.count, table.complete) == (len(records), True)

@@ -114,9 +114,7 @@ def test_a_mark_is_noted_and_left_out() -> None:
     got, lines = read(codecs.BOM_UTF8 + b"a|b\n")
 
     assert got == "a|b\n"
-    assert summary(lines.findings) == [
-        ("E231", "the mark EF BB BF before the first column")
-    ]
+    assert summary(lines.findings) == [("E231", "the mark EF BB BF before the first column")]
     assert lines.valid
 
 

@@ -57,9 +57,7 @@ WELL_MADE = {
     "sizes behind the data": lambda: replace(
         raw(), flags=8, local={"crc": 0, "packed": 0, "size": 0}
     ).zip(),
-    "zip64 sizes": lambda: replace(
-        raw(), local={"packed": 0xFFFF_FFFF, "size": 0xFFFF_FFFF}
-    ).zip(),
+    "zip64 sizes": lambda: replace(raw(), local={"packed": 0xFFFF_FFFF, "size": 0xFFFF_FFFF}).zip(),
 }
 
 
@@ -73,10 +71,7 @@ def test_well_made_zips_have_no_findings(make: Callable[[], bytes]) -> None:
 
 
 DAMAGED = {
-    "checksum": (
-        lambda: replace(raw(), crc=1).zip(),
-        "content that does not match its checksum",
-    ),
+    "checksum": (lambda: replace(raw(), crc=1).zip(), "content that does not match its checksum"),
     "stream": (
         lambda: replace(raw(), packed=b"\xff" * 60).zip(),
         (
@@ -135,9 +130,7 @@ DAMAGED = {
 def test_damage_is_told(make: Callable[[], bytes], found: str) -> None:
     """A zip that contradicts itself or cannot be unpacked is damaged."""
     report = inspected(make())
-    assert [word for word in words(report) if word[0] == "E229"] == [
-        ("E229", "a whole zip", found)
-    ]
+    assert [word for word in words(report) if word[0] == "E229"] == [("E229", "a whole zip", found)]
 
 
 def test_damage_hides_no_wrong_header() -> None:
@@ -260,9 +253,7 @@ BARE = {
 }
 
 
-@pytest.mark.parametrize(
-    ("content", "code", "expected", "found"), BARE.values(), ids=BARE
-)
+@pytest.mark.parametrize(("content", "code", "expected", "found"), BARE.values(), ids=BARE)
 def test_what_lacks_header_or_records_is_told_once(
     content: bytes, code: str, expected: str, found: str
 ) -> None:
@@ -371,17 +362,13 @@ def test_a_finding_says_how_far_was_read() -> None:
         "wide rows",
     ],
 )
-def test_a_bomb_of_a_gibibyte_is_read_to_the_budget_only(
-    piece: bytes, expected: list[str]
-) -> None:
+def test_a_bomb_of_a_gibibyte_is_read_to_the_budget_only(piece: bytes, expected: list[str]) -> None:
     """Bytes read, bytes unpacked and memory stay small for any zip bomb."""
     data = repeated(b"", piece, 1024**3 // len(piece))
     read_at = Counted(data)
     tracemalloc.start()
     try:
-        report = inspected(
-            data, read_at=read_at, settings=InspectionSettings(budget_bytes=2 * MIB)
-        )
+        report = inspected(data, read_at=read_at, settings=InspectionSettings(budget_bytes=2 * MIB))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -430,9 +417,7 @@ def test_a_stream_of_nothing_ends_with_the_budget() -> None:
     read_at = Counted(data)
     report = inspected(data, read_at=read_at)
 
-    assert words(report) == [
-        ("E229", "a whole zip", "far more to read than it can hold")
-    ]
+    assert words(report) == [("E229", "a whole zip", "far more to read than it can hold")]
     assert read_at.asked_bytes <= 20 * MIB
 
 
@@ -440,9 +425,7 @@ def test_ten_million_entries_are_not_read() -> None:
     """A directory that is too large is reported from its end record alone."""
     entries, entry_bytes = 10_000_000, 47
     at, size = 100, entries * entry_bytes
-    wide = struct.pack(
-        "<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, entries, entries, size, at
-    )
+    wide = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, entries, entries, size, at)
     locator = struct.pack("<4sLQL", b"PK\6\7", 0, at + size, 1)
     tail = wide + locator + end(0xFFFF, 0xFFFF_FFFF, 0xFFFF_FFFF)
     total = at + size + len(tail)
@@ -455,9 +438,7 @@ def test_ten_million_entries_are_not_read() -> None:
 
     report = inspect(read_at, total, ATTENDANCE, InspectionSettings())
 
-    assert words(report) == [
-        ("E226", "one CSV", f"a directory of {entries} entries, {size} bytes")
-    ]
+    assert words(report) == [("E226", "one CSV", f"a directory of {entries} entries, {size} bytes")]
     assert sum(asked) < 1000
 
 
@@ -479,15 +460,11 @@ def test_entries_beyond_measure_are_several_files() -> None:
     few = zipped({str(number): b"" for number in range(1000)})
     many = zipped({str(number): b"" for number in range(1001)})
 
-    assert words(inspected(few)) == [
-        ("E226", "one CSV", "1000 files: '0', '1', '2', …")
-    ]
+    assert words(inspected(few)) == [("E226", "one CSV", "1000 files: '0', '1', '2', …")]
     assert codes(inspected(many)) == ["E226"]
 
 
-@pytest.mark.parametrize(
-    ("flags", "byte"), [(0, b"\xff"), (0, b"n"), (0x800, b"\x1b")], ids=repr
-)
+@pytest.mark.parametrize(("flags", "byte"), [(0, b"\xff"), (0, b"n"), (0x800, b"\x1b")], ids=repr)
 def test_a_name_of_64_kib_is_cut_and_forges_nothing(flags: int, byte: bytes) -> None:
     """The longest name neither fills a log nor colours a terminal."""
     name = (byte + b"\n|") * 21_845
@@ -561,9 +538,7 @@ def test_any_mutation_of_a_zip_gives_a_report(
     check_report(inspected(data))
 
 
-@given(
-    st.binary(max_size=400) | st.text("|\n\"\\\r,é ab\0'", max_size=60).map(str.encode)
-)
+@given(st.binary(max_size=400) | st.text("|\n\"\\\r,é ab\0'", max_size=60).map(str.encode))
 def test_any_content_gives_a_report(content: bytes) -> None:
     """Any text, and any bytes, can be inspected."""
     for dataset in (ATTENDANCE, None):

@@ -194,9 +194,7 @@ def test_a_preallocated_file_is_flagged(written: int) -> None:
 def test_a_hole_at_the_beginning_is_flagged() -> None:
     """Blocks written out of order: the end is there, the first file is not."""
     data = zipped(CSV, how=STORED)
-    assert flaw(bytes(64) + data[64:]) == (
-        "the zip's first file is not where its directory says"
-    )
+    assert flaw(bytes(64) + data[64:]) == ("the zip's first file is not where its directory says")
 
 
 def test_data_before_the_zip_is_flagged() -> None:
@@ -216,20 +214,14 @@ def patched(offset: int, value: int) -> bytes:
     [
         pytest.param(4, 1, "the zip is one part of several", id="part"),
         pytest.param(4, 0xFFFF, "the zip is one part of several", id="marked part"),
-        pytest.param(
-            10, 9, "the zip's directory is shorter than its entries", id="entries"
-        ),
-        pytest.param(
-            10, 0xFFFF, "the zip's directory is shorter than its entries", id="absurd"
-        ),
+        pytest.param(10, 9, "the zip's directory is shorter than its entries", id="entries"),
+        pytest.param(10, 0xFFFF, "the zip's directory is shorter than its entries", id="absurd"),
         pytest.param(12, 1, ELSEWHERE, id="directory size"),
         pytest.param(16, 1, ELSEWHERE, id="directory offset"),
         pytest.param(20, 1, NO_END, id="comment length"),
     ],
 )
-def test_an_end_record_that_contradicts_is_flagged(
-    offset: int, value: int, expected: str
-) -> None:
+def test_an_end_record_that_contradicts_is_flagged(offset: int, value: int, expected: str) -> None:
     """One part of several, and counts and offsets that cannot be."""
     assert flaw(patched(offset, value)) == expected
 

@@ -58,10 +58,7 @@ def test_retry_after_is_a_floor_below_the_jitter(
     assert rule.due_at(NOW, 1, retry_after_s) == NOW + floor_s + 2.0
 
 
-@given(
-    attempts=st.integers(0, 10_000),
-    retry_after_s=st.none() | st.floats(0, 1e12),
-)
+@given(attempts=st.integers(0, 10_000), retry_after_s=st.none() | st.floats(0, 1e12))
 def test_a_due_time_is_never_early_and_never_far(
     attempts: int, retry_after_s: float | None
 ) -> None:

@@ -6,13 +6,7 @@ from hypothesis import strategies as st
 
 from emitterd.codes import Code
 from emitterd.delivery.backoff import Backoff
-from emitterd.delivery.circuit_breaker import (
-    RECHECK_S,
-    STREAK,
-    CircuitBreaker,
-    OpenCircuit,
-    Permit,
-)
+from emitterd.delivery.circuit_breaker import RECHECK_S, STREAK, CircuitBreaker, OpenCircuit, Permit
 from emitterd.errors import RETRY_AFTER_CAP_S, Decision, DeliveryError, Stage
 
 NOW = 1_700_000_000.0
@@ -37,10 +31,7 @@ def down(breaker: CircuitBreaker) -> OpenCircuit:
 
 
 def open_circuit(
-    breaker: CircuitBreaker,
-    error: DeliveryError,
-    now: float = NOW,
-    permit: Permit | None = None,
+    breaker: CircuitBreaker, error: DeliveryError, now: float = NOW, permit: Permit | None = None
 ) -> OpenCircuit | None:
     """Let an attempt fail because of the destination; return the failure to report."""
     permit = permit or breaker.acquire()
@@ -49,9 +40,7 @@ def open_circuit(
     return news
 
 
-def fail_once(
-    breaker: CircuitBreaker, entry: int = 1
-) -> tuple[OpenCircuit | None, list[int]]:
+def fail_once(breaker: CircuitBreaker, entry: int = 1) -> tuple[OpenCircuit | None, list[int]]:
     """Let an attempt of an entry fail in passing."""
     permit = breaker.acquire()
     reported = breaker.record_failure(LOST, permit, NOW, entry=entry, file_only=True)
@@ -59,9 +48,7 @@ def fail_once(
     return reported
 
 
-def succeed(
-    breaker: CircuitBreaker, permit: Permit | None = None
-) -> OpenCircuit | None:
+def succeed(breaker: CircuitBreaker, permit: Permit | None = None) -> OpenCircuit | None:
     """Let an attempt succeed; return the error that it ends."""
     permit = permit or breaker.acquire()
     ended = breaker.record_answer(permit)
@@ -153,9 +140,7 @@ def test_a_late_failure_brings_no_news(breaker: CircuitBreaker) -> None:
     open_circuit(breaker, DNS)
     before = down(breaker)
 
-    assert [open_circuit(breaker, FORBIDDEN, NOW + 1.0, item) for item in late] == [
-        None
-    ] * 4
+    assert [open_circuit(breaker, FORBIDDEN, NOW + 1.0, item) for item in late] == [None] * 4
     assert breaker.down == before
 
 
@@ -170,9 +155,7 @@ def test_a_late_failure_leaves_the_probe_alone(breaker: CircuitBreaker) -> None:
     assert down(breaker).code is Code.DNS
 
 
-def test_a_failure_from_before_an_outage_does_not_open_it_again(
-    breaker: CircuitBreaker,
-) -> None:
+def test_a_failure_from_before_an_outage_does_not_open_it_again(breaker: CircuitBreaker) -> None:
     """A late failure of the last outage does not open the circuit again."""
     late = breaker.acquire()
     open_circuit(breaker, DNS)
@@ -183,9 +166,7 @@ def test_a_failure_from_before_an_outage_does_not_open_it_again(
     assert breaker.down is None
 
 
-def test_an_implied_answer_is_believed_of_the_probe_only(
-    breaker: CircuitBreaker,
-) -> None:
+def test_an_implied_answer_is_believed_of_the_probe_only(breaker: CircuitBreaker) -> None:
     """A later stage's answer says nothing of what was passed before the outage."""
     late = breaker.acquire()
     open_circuit(breaker, DNS)
@@ -207,9 +188,7 @@ def test_a_streak_of_passing_failures_opens_it(breaker: CircuitBreaker) -> None:
     assert suspects == list(range(WORKERS - 1))
 
 
-def test_an_outage_names_whom_a_passing_failure_was_charged_to(
-    breaker: CircuitBreaker,
-) -> None:
+def test_an_outage_names_whom_a_passing_failure_was_charged_to(breaker: CircuitBreaker) -> None:
     """What faltered just before was the destination's error already."""
     fail_once(breaker, 7)
     fail_once(breaker, 8)
@@ -229,9 +208,7 @@ def test_an_answer_breaks_a_streak(breaker: CircuitBreaker) -> None:
 def test_a_streak_is_never_shorter_than_four() -> None:
     """With one worker, two lost connections are no outage."""
     breaker = CircuitBreaker(Stage.BUCKET, LONGEST, 1)
-    assert [fail_once(breaker)[0] is None for _ in range(STREAK)] == [True] * 3 + [
-        False
-    ]
+    assert [fail_once(breaker)[0] is None for _ in range(STREAK)] == [True] * 3 + [False]
 
 
 def test_a_probe_that_fails_in_passing_opens_it_again(breaker: CircuitBreaker) -> None:
@@ -259,9 +236,7 @@ def test_after_an_outage_one_passes_then_ever_more(breaker: CircuitBreaker) -> N
     assert not breaker.limited
 
 
-def test_a_success_from_before_the_outage_lets_no_more_pass(
-    breaker: CircuitBreaker,
-) -> None:
+def test_a_success_from_before_the_outage_lets_no_more_pass(breaker: CircuitBreaker) -> None:
     """What began while it was open says nothing of how much can be borne now."""
     early = [breaker.acquire() for _ in range(3)]
     open_circuit(breaker, DNS)
@@ -311,15 +286,9 @@ def test_another_number_of_workers_is_applied() -> None:
 
 
 @given(st.lists(st.sampled_from(["enter", "leave", "fail", "fail_once", "answer"])))
-def test_an_open_circuit_has_one_probe_and_a_closed_one_is_never_stuck(
-    acts: list[str],
-) -> None:
+def test_an_open_circuit_has_one_probe_and_a_closed_one_is_never_stuck(acts: list[str]) -> None:
     """In any order of events there is at most one probe, and no dead end."""
-    breaker, permits, now = (
-        CircuitBreaker(Stage.BUCKET, LONGEST, 4),
-        list[Permit](),
-        NOW,
-    )
+    breaker, permits, now = (CircuitBreaker(Stage.BUCKET, LONGEST, 4), list[Permit](), NOW)
     for act in acts:
         now += 700.0
         if act == "enter":
@@ -342,8 +311,7 @@ def test_an_open_circuit_has_one_probe_and_a_closed_one_is_never_stuck(
 def test_the_wish_of_the_server_is_kept(breaker: CircuitBreaker) -> None:
     """`Retry-After` puts the probe off, with the jitter on top."""
     open_circuit(
-        breaker,
-        DeliveryError(Decision.PAUSE, Code.RATE_LIMITED, "429", retry_after_s=120.0),
+        breaker, DeliveryError(Decision.PAUSE, Code.RATE_LIMITED, "429", retry_after_s=120.0)
     )
     assert down(breaker).probe_at == NOW + 122.0
 
@@ -355,9 +323,7 @@ def test_the_wait_of_a_refused_login_is_kept_as_it_is(breaker: CircuitBreaker) -
     assert down(breaker).probe_at == NOW + 60.0
 
 
-def test_a_clock_that_was_set_back_does_not_put_the_probe_off(
-    breaker: CircuitBreaker,
-) -> None:
+def test_a_clock_that_was_set_back_does_not_put_the_probe_off(breaker: CircuitBreaker) -> None:
     """A day back costs no more than the longest wait there is, not a day."""
     open_circuit(breaker, DNS)
     now, longest_s = NOW - 86_400.0, RETRY_AFTER_CAP_S + 600.0

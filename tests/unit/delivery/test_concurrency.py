@@ -70,8 +70,7 @@ def test_it_grows_while_more_gets_through() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rate", "least", "most"),
-    [(bears_300, 16, 40), (is_full, 8, 10), (falls_over, 6, 12)],
+    ("rate", "least", "most"), [(bears_300, 16, 40), (is_full, 8, 10), (falls_over, 6, 12)]
 )
 def test_it_settles_where_more_is_no_gain(rate: Rate, least: int, most: int) -> None:
     """It stays about where the rate stops growing, and comes back from each trial."""

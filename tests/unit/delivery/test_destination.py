@@ -15,13 +15,9 @@ NOW = 1_700_000_000.0
 DUE = NOW + 60.0
 WORKERS = 8
 LOGIN, GRANT, BUCKET = Stage
-WRONG_PASSWORD = DeliveryError(
-    Decision.PAUSE, Code.CREDENTIALS, "login answered 401", stage=LOGIN
-)
+WRONG_PASSWORD = DeliveryError(Decision.PAUSE, Code.CREDENTIALS, "login answered 401", stage=LOGIN)
 API_DOWN = DeliveryError(Decision.PAUSE, Code.API_TROUBLE, "upload-url answered 500")
-NO_BUCKET = DeliveryError(
-    Decision.PAUSE, Code.NO_SUCH_BUCKET, "the bucket answered 404"
-)
+NO_BUCKET = DeliveryError(Decision.PAUSE, Code.NO_SUCH_BUCKET, "the bucket answered 404")
 LOST = DeliveryError(Decision.DEFER, Code.CONNECTION_LOST, "reset")
 OF = {LOGIN: WRONG_PASSWORD, GRANT: API_DOWN, BUCKET: NO_BUCKET}
 
@@ -65,9 +61,7 @@ def stages_down(destination: Destination) -> list[Stage]:
 
 
 @each_stage
-def test_a_failure_opens_its_own_circuit_only(
-    destination: Destination, stage: Stage
-) -> None:
+def test_a_failure_opens_its_own_circuit_only(destination: Destination, stage: Stage) -> None:
     """An error opens the circuit of its stage, and the entry is not charged."""
     failure = fail(destination, OF[stage])
 
@@ -91,17 +85,13 @@ def test_of_many_threads_one_probes(destination: Destination, stage: Stage) -> N
 
     with ThreadPoolExecutor(WORKERS) as pool:
         asked = [pool.submit(ask) for _ in range(WORKERS)]
-    [probe] = [
-        request.result() for request in asked if isinstance(request.result(), dict)
-    ]
+    [probe] = [request.result() for request in asked if isinstance(request.result(), dict)]
 
     assert isinstance(probe, dict)
     assert [down.stage for down in destination.probes(probe)] == [stage]
 
 
-def test_an_attempt_waits_for_the_last_of_all_circuits(
-    destination: Destination,
-) -> None:
+def test_an_attempt_waits_for_the_last_of_all_circuits(destination: Destination) -> None:
     """One attempt probes two stages once both probes are due."""
     early = permit_for(destination, NOW)
     fail(destination, API_DOWN)
@@ -124,9 +114,7 @@ def test_a_grant_ends_the_failures_of_login_and_grant(destination: Destination) 
     assert [down.stage for down in destination.probes(probe)] == [BUCKET]
 
 
-def test_a_grant_by_an_old_token_does_not_end_a_refused_login(
-    destination: Destination,
-) -> None:
+def test_a_grant_by_an_old_token_does_not_end_a_refused_login(destination: Destination) -> None:
     """An attempt from before the refused login proves nothing about the login."""
     early = permit_for(destination, NOW)
     fail(destination, WRONG_PASSWORD)
@@ -135,9 +123,7 @@ def test_a_grant_by_an_old_token_does_not_end_a_refused_login(
     assert stages_down(destination) == [LOGIN]
 
 
-def test_failure_with_the_grant_ends_that_of_the_login(
-    destination: Destination,
-) -> None:
+def test_failure_with_the_grant_ends_that_of_the_login(destination: Destination) -> None:
     """A probe that is refused a grant has logged in."""
     fail(destination, WRONG_PASSWORD)
     probe = permit_for(destination, DUE)
@@ -148,9 +134,7 @@ def test_failure_with_the_grant_ends_that_of_the_login(
     assert stages_down(destination) == [GRANT]
 
 
-def test_an_upload_by_a_pinned_grant_says_nothing_of_the_api(
-    destination: Destination,
-) -> None:
+def test_an_upload_by_a_pinned_grant_says_nothing_of_the_api(destination: Destination) -> None:
     """The bucket has answered, and nobody else was asked."""
     early = permit_for(destination, NOW, BUCKET)
     fail(destination, API_DOWN)
@@ -168,9 +152,7 @@ def test_a_probe_that_said_nothing_is_given_on(destination: Destination) -> None
     assert destination.probes(permit_for(destination, DUE))
 
 
-def test_a_probe_that_needs_no_grant_leaves_the_api_to_others(
-    destination: Destination,
-) -> None:
+def test_a_probe_that_needs_no_grant_leaves_the_api_to_others(destination: Destination) -> None:
     """An entry that turns out to have its grant passes the bucket alone."""
     fail(destination, API_DOWN)
     probe = permit_for(destination, DUE)
@@ -180,9 +162,7 @@ def test_a_probe_that_needs_no_grant_leaves_the_api_to_others(
     assert destination.probes(permit_for(destination, DUE))
 
 
-def test_failure_that_one_entry_meets_again_is_its_own(
-    destination: Destination,
-) -> None:
+def test_failure_that_one_entry_meets_again_is_its_own(destination: Destination) -> None:
     """It must not pause the others again and again; a whole streak does."""
     failures = [fail(destination, API_DOWN, again=True) for _ in range(WORKERS)]
 
@@ -206,9 +186,7 @@ def test_a_late_failure_is_paused_with_the_others(destination: Destination) -> N
     assert late == StageFailure(None, down.probe_at, [], [])
 
 
-def test_a_failure_from_before_the_outage_is_due_at_once(
-    destination: Destination,
-) -> None:
+def test_a_failure_from_before_the_outage_is_due_at_once(destination: Destination) -> None:
     """What broke with an outage that is over is charged to no file."""
     early = permit_for(destination, NOW)
     fail(destination, NO_BUCKET)

@@ -34,9 +34,7 @@ def test_one_notification_wakes_all() -> None:
     """Each of N waiting threads wakes from one notification."""
     wake_up = WakeUp()
     count = wake_up.count()
-    threads = [
-        threading.Thread(target=wake_up.wait, args=(count, 60.0)) for _ in range(8)
-    ]
+    threads = [threading.Thread(target=wake_up.wait, args=(count, 60.0)) for _ in range(8)]
     for thread in threads:
         thread.start()
     wait_until(

@@ -132,9 +132,7 @@ def test_a_streak_of_temporary_failures_pauses_uploads(rig: Rig) -> None:
     assert {rig.row(f"pat/{number}.zip")["attempts"] for number in range(6)} == {0}
 
 
-@pytest.mark.parametrize(
-    ("fault", "code"), [("signature", "E503"), ("no-such-bucket", "E504")]
-)
+@pytest.mark.parametrize(("fault", "code"), [("signature", "E503"), ("no-such-bucket", "E504")])
 def test_a_refused_grant_is_not_used_again(rig: Rig, fault: str, code: str) -> None:
     """When the bucket is back the file gets a grant of its own time."""
     rig.faults(f"{fault}@1")
@@ -305,9 +303,7 @@ def test_two_versions_have_two_keys_though_a_clock_was_set(rig: Rig) -> None:
     rig.drop(NAME, b"first")
     rig.step()
     # As a clock leaves it that was set back between the two.
-    rig.journal.write(
-        lambda c: c.execute("update entry set granted_at = granted_at + 86400")
-    )
+    rig.journal.write(lambda c: c.execute("update entry set granted_at = granted_at + 86400"))
     rig.drop(NAME, b"second")
     rig.step()
 

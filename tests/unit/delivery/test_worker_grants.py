@@ -53,9 +53,7 @@ def test_after_a_lost_answer_the_same_key_is_written(rig: Rig) -> None:
     assert (line["ambiguous"], line["attempt"]) == (True, 2)
 
 
-def test_a_grant_that_expired_after_a_lost_answer_leaves_a_trace(
-    tmp_path: Path,
-) -> None:
+def test_a_grant_that_expired_after_a_lost_answer_leaves_a_trace(tmp_path: Path) -> None:
     """Only here a second object exists, and the journal has both keys."""
     # Shorter than the margin: every attempt needs a grant of its own.
     with rigged(tmp_path, grant_lifetime_s=20) as rig:
@@ -162,9 +160,7 @@ def test_what_a_dead_process_had_claimed_is_sent_to_its_key(tmp_path: Path) -> N
         assert rig.reached("upload-url") == 0
 
 
-@pytest.mark.parametrize(
-    ("menu", "ambiguous"), [("black-hole", 0), ("slow-answer:1:60", 1)]
-)
+@pytest.mark.parametrize(("menu", "ambiguous"), [("black-hole", 0), ("slow-answer:1:60", 1)])
 def test_an_abort_gives_the_entry_back(rig: Rig, menu: str, ambiguous: int) -> None:
     """A stop during an upload charges no attempt and pauses nothing."""
     rig.faults(menu)
@@ -219,9 +215,7 @@ def test_a_bug_puts_one_file_off(rig: Rig) -> None:
 
 def test_a_file_that_fails_the_same_way_again_pauses_nobody(rig: Rig) -> None:
     """Other files were delivered since, so the file is the cause."""
-    rig.emission.poison[NAME.encode()] = DeliveryError(
-        Decision.PAUSE, Code.API_TROUBLE, "500"
-    )
+    rig.emission.poison[NAME.encode()] = DeliveryError(Decision.PAUSE, Code.API_TROUBLE, "500")
     rig.drop(NAME, rank=5)
     rig.step()
     rig.drop("pat/first.zip", rank=1)
@@ -240,9 +234,7 @@ def test_a_file_that_fails_the_same_way_again_pauses_nobody(rig: Rig) -> None:
 
 def test_a_file_that_pauses_is_not_the_only_probe(rig: Rig) -> None:
     """Behind a file that the server cannot take, the others are delivered."""
-    rig.emission.poison[NAME.encode()] = DeliveryError(
-        Decision.PAUSE, Code.API_TROUBLE, "500"
-    )
+    rig.emission.poison[NAME.encode()] = DeliveryError(Decision.PAUSE, Code.API_TROUBLE, "500")
     rig.drop(NAME)
     others = [f"pat/{number}.zip" for number in range(3)]
     for name in others:
@@ -264,9 +256,7 @@ def test_each_version_ends_once_whatever_happens(tmp_path: Path) -> None:
         run_until_delivered(rig, len(names))
 
         assert set(rig.server.fired) == {"503", "lost-answer"}
-        endings = Counter(
-            event["path"] for event in rig.events if event["event"] in TERMINAL
-        )
+        endings = Counter(event["path"] for event in rig.events if event["event"] in TERMINAL)
         assert endings == Counter(names)
         assert len(rig.logged("file.delivered")) == len(names)
         keys = {rig.row(name)["key"] for name in names}
@@ -297,9 +287,7 @@ def run_until_delivered(rig: Rig, count: int) -> None:
     for thread in threads:
         thread.start()
     try:
-        wait_until(
-            lambda: rig.journal.counts()[State.DELIVERED] == count, 40, "the deliveries"
-        )
+        wait_until(lambda: rig.journal.counts()[State.DELIVERED] == count, 40, "the deliveries")
     finally:
         rig.shutdown.drain(0.0)
         rig.wake_up.notify()

@@ -90,19 +90,13 @@ def archived(archive: Path) -> dict[str, bytes]:
     """Return all that is in today's archive, by path."""
     day = archive / datetime.now(UTC).strftime("%Y-%m-%d")
     return {
-        str(file.relative_to(day)): file.read_bytes()
-        for file in day.rglob("*")
-        if file.is_file()
+        str(file.relative_to(day)): file.read_bytes() for file in day.rglob("*") if file.is_file()
     }
 
 
 def test_rules(spool_root: Path, journal: Journal, archive: Path) -> None:
     """Only without archive and deletion do files stay."""
-    for where, delete, keeps in (
-        (None, False, True),
-        (archive, False, False),
-        (None, True, False),
-    ):
+    for where, delete, keeps in ((None, False, True), (archive, False, False), (None, True, False)):
         rule = Disposal(Spool(spool_root), journal, DisposalRule(where, delete=delete))
         assert rule.keeps(State.DELIVERED) == keeps
 
@@ -138,9 +132,7 @@ def test_archive_overwrites_nothing(mover: Outbox, archive: Path) -> None:
 
 @pytest.mark.parametrize("rule", ["mover", "shredder"])
 @pytest.mark.parametrize("how", ["rewritten", "replaced", "linked"])
-def test_other_file_is_left_alone(
-    rule: str, how: str, request: pytest.FixtureRequest
-) -> None:
+def test_other_file_is_left_alone(rule: str, how: str, request: pytest.FixtureRequest) -> None:
     """A path that holds another file than was sent is not touched."""
     outbox = request.getfixturevalue(rule)
     entry = outbox.delivered()
@@ -182,9 +174,7 @@ def surprised(
         place = places.get(request.param)
         box = Outbox(spool_root, journal, place)
         spool = Swapping(spool_root)
-        box.disposal = Disposal(
-            spool, journal, DisposalRule(place, delete=place is None)
-        )
+        box.disposal = Disposal(spool, journal, DisposalRule(place, delete=place is None))
         yield box, spool, place
 
 
@@ -204,9 +194,7 @@ def test_file_that_is_replaced_after_the_look(
 
     assert (spool_root / "pat/a.zip").read_bytes() == zip_bytes(b"newer")
     assert [file.name for file in (spool_root / "pat").iterdir()] == ["a.zip"]
-    assert not [
-        item for item in (place or tmp_path / "no").rglob("*") if item.is_file()
-    ]
+    assert not [item for item in (place or tmp_path / "no").rglob("*") if item.is_file()]
     assert not box.due(entry)
     assert not events
 
@@ -243,9 +231,7 @@ def test_done_twice(rule: str, request: pytest.FixtureRequest) -> None:
         assert not outbox.due(entry)
 
 
-def test_archive_on_another_file_system(
-    mover: Outbox, archive: Path, mount: Mount
-) -> None:
+def test_archive_on_another_file_system(mover: Outbox, archive: Path, mount: Mount) -> None:
     """The file is copied whole, and no part file is left."""
     archive.mkdir()
     mount("-t", "tmpfs", "tmpfs", at=archive)
@@ -313,10 +299,7 @@ def test_archive_that_cannot_be_made(mover: Outbox, archive: Path) -> None:
     assert (mover.root / "pat/a.zip").exists()
 
 
-@pytest.mark.parametrize(
-    "rule",
-    ["shredder", "mover"],
-)
+@pytest.mark.parametrize("rule", ["shredder", "mover"])
 def test_folder_that_may_not_be_changed(
     rule: str, archive: Path, mount: Mount, request: pytest.FixtureRequest
 ) -> None:
@@ -363,9 +346,7 @@ def test_archived_under_the_day_of_its_delivery(mover: Outbox, archive: Path) ->
     """A late or repeated disposal uses the same folder as the first try."""
     entry = mover.delivered()
     delivered_at = datetime(2021, 1, 7, 23, 59, tzinfo=UTC).timestamp()
-    mover.journal.write(
-        lambda c: c.execute("update entry set delivered_at = ?", (delivered_at,))
-    )
+    mover.journal.write(lambda c: c.execute("update entry set delivered_at = ?", (delivered_at,)))
 
     mover.dispose(entry)
 
@@ -441,9 +422,7 @@ def test_each_rejected_version_has_its_reason(
     }
 
 
-def test_rejected_stays_without_a_place(
-    spool_root: Path, journal: Journal, archive: Path
-) -> None:
+def test_rejected_stays_without_a_place(spool_root: Path, journal: Journal, archive: Path) -> None:
     """The rule for delivered files is not the rule for rejected ones."""
     disposal = Disposal(Spool(spool_root), journal, DisposalRule(archive))
     put_aside(spool_root, journal, archive)
@@ -453,9 +432,7 @@ def test_rejected_stays_without_a_place(
     assert not disposal.keeps(State.DELIVERED)
 
 
-def test_disposal_that_is_due_is_done_by_a_sweep(
-    spool_root: Path, journal: Journal
-) -> None:
+def test_disposal_that_is_due_is_done_by_a_sweep(spool_root: Path, journal: Journal) -> None:
     """A delivered file that could not be deleted then is deleted now."""
     door = swept(spool_root, journal)
     make_zip(door.root / NAME)
@@ -521,12 +498,7 @@ def test_file_replaced_during_a_long_copy_stays(
 @pytest.mark.parametrize("elsewhere", [False, True])
 @pytest.mark.parametrize("rule", ["mover", "shredder"])
 def test_file_that_a_crash_left_aside_is_finished(
-    rule: str,
-    archive: Path,
-    mount: Mount,
-    request: pytest.FixtureRequest,
-    *,
-    elsewhere: bool,
+    rule: str, archive: Path, mount: Mount, request: pytest.FixtureRequest, *, elsewhere: bool
 ) -> None:
     """The next start removes the file that was set aside, and nothing else."""
     archive.mkdir()
@@ -547,9 +519,7 @@ def test_file_that_a_crash_left_aside_is_finished(
         assert archived(archive) == {"pat/a.zip": zip_bytes()}
 
 
-def test_what_could_not_be_finished_is_taken_up_again(
-    mover: Outbox, archive: Path
-) -> None:
+def test_what_could_not_be_finished_is_taken_up_again(mover: Outbox, archive: Path) -> None:
     """A file that is set aside while the archive fails does not wait for a restart."""
     entry = mover.delivered()
     path = mover.root / "pat/a.zip"

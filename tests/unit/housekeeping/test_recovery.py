@@ -103,9 +103,7 @@ def test_sound_journal_is_saved_whole(original: bytes, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("index", ["entry_path", "entry_delivered", "entry_live"])
-def test_damaged_index_loses_nothing(
-    index: str, original: bytes, tmp_path: Path
-) -> None:
+def test_damaged_index_loses_nothing(index: str, original: bytes, tmp_path: Path) -> None:
     """Indexes are made anew."""
     spoilt = spoil(original, *pages_of(original, tmp_path, index))
     salvaged, rows = saved(spoilt, tmp_path)
@@ -152,9 +150,7 @@ def test_damaged_pages_cost_their_rows_only(
     ],
     ids=["zeros", "garbage", "no header", "half a page"],
 )
-def test_nothing_left(
-    harm: Callable[[bytes], bytes], original: bytes, tmp_path: Path
-) -> None:
+def test_nothing_left(harm: Callable[[bytes], bytes], original: bytes, tmp_path: Path) -> None:
     """Where nothing can be read nothing is saved, and that is reported."""
     assert saved(harm(original), tmp_path) == (Salvaged(0, None, whole=False), [])
 

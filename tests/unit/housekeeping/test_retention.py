@@ -88,9 +88,7 @@ def test_what_cannot_be_looked_at_is_kept(
     assert retention.prune(LATER) == 0
 
 
-def test_lost_root_prunes_nothing(
-    journal: Journal, retention: Retention, spool_root: Path
-) -> None:
+def test_lost_root_prunes_nothing(journal: Journal, retention: Retention, spool_root: Path) -> None:
     """While the folder is away nobody knows what is gone."""
     deliver(journal, take(journal))
     spool_root.rmdir()
@@ -118,9 +116,7 @@ def test_journal_does_not_grow_for_ever(journal: Journal, retention: Retention) 
     count, sizes = 20_000, []
     for _ in range(2):
         admit(journal, *(admission(b"%d" % number) for number in range(count)))
-        journal.write(
-            lambda value: value.execute("update entry set state = 'delivered'")
-        )
+        journal.write(lambda value: value.execute("update entry set state = 'delivered'"))
         assert retention.prune(LATER) == count
         pages = journal.read("pragma page_count")[0][0]
         sizes.append(pages)
@@ -148,9 +144,7 @@ def test_full_journal(spool_root: Path, small_disk: SmallDisk) -> None:
         Retention(journal, Spool(spool_root), retain_s=-3600.0).tick()
 
 
-def test_another_retention_prunes_at_the_next_sweep(
-    journal: Journal, retention: Retention
-) -> None:
+def test_another_retention_prunes_at_the_next_sweep(journal: Journal, retention: Retention) -> None:
     """A shorter memory does not wait for tomorrow; the same one does."""
     deliver(journal, take(journal))
     retention.tick()

@@ -174,9 +174,7 @@ def test_the_next_due_time_is_never_late(tracker: Tracker) -> None:
 PATHS = [b"a.zip", b"b.zip", b"c.zip"]
 Sight = tuple[int, LeaseState, str]
 SIGHTS = st.tuples(
-    st.integers(1, 2),
-    st.sampled_from(LeaseState),
-    st.sampled_from(["whole", "broken", "busy"]),
+    st.integers(1, 2), st.sampled_from(LeaseState), st.sampled_from(["whole", "broken", "busy"])
 )
 
 
@@ -195,12 +193,8 @@ def look(tracker: Tracker, path: bytes, sight: Sight, now: float) -> None:
         tracker.forget(path)
 
 
-@given(
-    st.lists(st.tuples(st.sampled_from(PATHS), SIGHTS, st.floats(0, 700)), max_size=30)
-)
-def test_a_tracked_path_always_has_a_due_time(
-    story: list[tuple[bytes, Sight, float]],
-) -> None:
+@given(st.lists(st.tuples(st.sampled_from(PATHS), SIGHTS, st.floats(0, 700)), max_size=30))
+def test_a_tracked_path_always_has_a_due_time(story: list[tuple[bytes, Sight, float]]) -> None:
     """Whatever is seen in whatever order, a path is due some day or forgotten."""
     tracker, now = Tracker(RULE), 0.0
     world: dict[bytes, Sight] = {}

@@ -143,9 +143,7 @@ def test_version_behind_an_upload_waits(driver: IntakeDriver) -> None:
         ("enforce", ["file.admitted", "file.rejected"]),
     ],
 )
-def test_catalogue(
-    findings: str, events: list[str], spool_root: Path, journal: Journal
-) -> None:
+def test_catalogue(findings: str, events: list[str], spool_root: Path, journal: Journal) -> None:
     """The setting decides: a wrong file is sent, sent with findings, or rejected."""
     driver = IntakeDriver(spool_root, journal, findings)
     make_zip(spool_root / "nowhere" / "x.zip")
@@ -157,9 +155,7 @@ def test_catalogue(
         assert "nowhere" in reported[1]["reason"]
     make_zip(spool_root / NAME, sample(NAME))
     reported = driver.step(1, PATH)
-    assert [(event["event"], event["findings"]) for event in reported] == [
-        ("file.admitted", None)
-    ]
+    assert [(event["event"], event["findings"]) for event in reported] == [("file.admitted", None)]
 
 
 def test_findings_are_kept_and_rejected_for(spool_root: Path, journal: Journal) -> None:
@@ -176,9 +172,7 @@ def test_findings_are_kept_and_rejected_for(spool_root: Path, journal: Journal) 
     assert (finding["code"], finding["level"]) == ("E233", "error")
 
 
-def test_what_costs_rows_only_is_sent_under_enforce(
-    spool_root: Path, journal: Journal
-) -> None:
+def test_what_costs_rows_only_is_sent_under_enforce(spool_root: Path, journal: Journal) -> None:
     """A file of which the server drops only some rows is sent with a warning."""
     driver = IntakeDriver(spool_root, journal, "enforce")
     make_zip(spool_root / NAME, sample(NAME) + b"one|two\n")
@@ -189,9 +183,7 @@ def test_what_costs_rows_only_is_sent_under_enforce(
     assert [finding[:4] for finding in reported["findings"]] == ["E240"]
 
 
-def test_file_that_waits_at_the_door_is_inspected_once(
-    spool_root: Path, journal: Journal
-) -> None:
+def test_file_that_waits_at_the_door_is_inspected_once(spool_root: Path, journal: Journal) -> None:
     """While an older version is sent, the new one is not inspected each second."""
     driver = IntakeDriver(spool_root, journal, "warn")
     make_zip(spool_root / NAME, sample(NAME))
@@ -221,8 +213,7 @@ def sparse_zip(path: Path, size: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("over", "events"),
-    [(0, ["file.admitted"]), (1, ["file.admitted", "file.rejected"])],
+    ("over", "events"), [(0, ["file.admitted"]), (1, ["file.admitted", "file.rejected"])]
 )
 def test_largest_file(over: int, events: list[str], driver: IntakeDriver) -> None:
     """A file of 5 GiB is sent; a larger one is rejected at once."""
@@ -297,9 +288,7 @@ def test_file_that_cannot_be_read(journal: Journal) -> None:
         pytest.skip("no file here that can be opened but not read")
 
 
-def test_quiet_period_where_no_lease_is_to_be_had(
-    python: Python, spool_root: Path
-) -> None:
+def test_quiet_period_where_no_lease_is_to_be_had(python: Python, spool_root: Path) -> None:
     """Another owner's file is admitted once it has not changed for `settle`."""
     make_zip(spool_root / "a.zip")
     script = f"""
@@ -322,9 +311,7 @@ def test_other_rules_hold_from_the_next_turn_on(driver: IntakeDriver) -> None:
     assert names(driver.step(0.0, PATH)) == ["file.incomplete"]
     make_zip(driver.root / NAME)
     none = Selection(["none"], [])
-    driver.intake.apply_settings(
-        replace(driver.rules, selection=none, sweep_every_s=9.0)
-    )
+    driver.intake.apply_settings(replace(driver.rules, selection=none, sweep_every_s=9.0))
     assert driver.step(0.0, PATH) == []
     assert PATH not in driver.examiner.tracker
     assert driver.intake.step(driver.now) == 9.0

@@ -15,12 +15,7 @@ import pytest
 
 from conftest import SmallDisk
 from emitterd.codes import Code
-from emitterd.errors import (
-    JournalDamaged,
-    JournalError,
-    JournalFull,
-    JournalLocked,
-)
+from emitterd.errors import JournalDamaged, JournalError, JournalFull, JournalLocked
 from emitterd.journal.connection import APPLICATION_ID, VERSION, open_reader
 from emitterd.journal.database import Database
 from support.paths import TESTS
@@ -80,11 +75,7 @@ class Crowd:
                 thread = threading.Thread(target=self._one, args=(number, work))
                 self._threads.append(thread)
                 thread.start()
-            wait_until(
-                lambda: len(self._database._queue) == len(works),
-                20.0,
-                "all is queued",
-            )
+            wait_until(lambda: len(self._database._queue) == len(works), 20.0, "all is queued")
         for thread in self._threads:
             thread.join(20.0)
 
@@ -135,9 +126,7 @@ def test_what_raises_undoes_its_own_changes_only(database: Database) -> None:
 
     crowd = Crowd(database)
     crowd.write(insert("a"), fails, insert("b"))
-    errors = [
-        answer for answer in crowd.answers.values() if isinstance(answer, Exception)
-    ]
+    errors = [answer for answer in crowd.answers.values() if isinstance(answer, Exception)]
     assert [str(error) for error in errors] == ["mine"]
     assert names(database) == ["a", "b"]
 
@@ -169,12 +158,7 @@ def test_pragmas_and_mode(path: Path, database: Database) -> None:
     database.write(insert("a"))
     pragma = {
         name: database._writer.execute(f"pragma {name}").fetchone()[0]
-        for name in (
-            "journal_mode",
-            "synchronous",
-            "user_version",
-            "journal_size_limit",
-        )
+        for name in ("journal_mode", "synchronous", "user_version", "journal_size_limit")
     }
     assert pragma["journal_mode"] == "wal"
     assert pragma["synchronous"] == 2
@@ -208,9 +192,7 @@ def test_reader_cannot_write(database: Database) -> None:
 def test_second_process_is_refused_until_the_first_is_killed(path: Path) -> None:
     """One process has the file; killed, it leaves neither a lock nor a lost commit."""
     with subprocess.Popen(  # noqa: S603  our own script
-        [sys.executable, "-c", HOLDER, str(path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
+        [sys.executable, "-c", HOLDER, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"ready\n"
@@ -247,9 +229,7 @@ def old(path: Path, version: int = 1) -> None:
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript(script)
         for number in range(1, version):
-            upgrade = files("emitterd.journal").joinpath(
-                f"migrations/{number + 1:04}.sql"
-            )
+            upgrade = files("emitterd.journal").joinpath(f"migrations/{number + 1:04}.sql")
             connection.executescript(upgrade.read_text("utf-8"))
         connection.execute(
             """insert into entry (path, state, flow, turn, rank, device, inode, bytes,
@@ -273,9 +253,7 @@ def columns_of(database: Database, table: str) -> list[tuple[object, ...]]:
 
 
 @pytest.mark.parametrize("version", range(1, VERSION))
-def test_old_journal_is_brought_up_to_date(
-    path: Path, tmp_path: Path, version: int
-) -> None:
+def test_old_journal_is_brought_up_to_date(path: Path, tmp_path: Path, version: int) -> None:
     """A journal of an earlier version keeps its rows and gets today's schema."""
     old(path, version)
     with Database(path) as upgraded, Database(tmp_path / "new.db") as made:

@@ -30,8 +30,7 @@ class Queue:
     def admit(self, flow: str, count: int = 1, *, rank: int = 0) -> list[Ticket]:
         """Admit so many files of a flow."""
         tickets = [
-            Ticket(self.turns.assign(flow), rank, self.admitted + number)
-            for number in range(count)
+            Ticket(self.turns.assign(flow), rank, self.admitted + number) for number in range(count)
         ]
         self.admitted += count
         self.waiting = sorted(self.waiting + tickets)

@@ -57,9 +57,7 @@ def test_one_live_version_a_path(journal: Journal) -> None:
     admit(journal, admission(version=2))
 
     with pytest.raises(sqlite3.IntegrityError, match="UNIQUE"):
-        journal.write(
-            lambda connection: connection.execute("update entry set state = 'queued'")
-        )
+        journal.write(lambda connection: connection.execute("update entry set state = 'queued'"))
 
 
 def test_busy_while_an_older_version_is_sent(journal: Journal) -> None:
@@ -222,9 +220,7 @@ def test_receipt(journal: Journal) -> None:
     journal.deliver(entry, receipt(), duration_s=2.5, dispose=True)
     proof = row(journal, entry.id, "key, etag, sha256, md5, verified, duration_s")
     assert proof == ("key-1", "e" * 32, b"s" * 32, b"m" * 16, 1, 2.5)
-    erased = row(
-        journal, entry.id, '"grant", error, reason, due_at, disposal, attempts'
-    )
+    erased = row(journal, entry.id, '"grant", error, reason, due_at, disposal, attempts')
     assert erased == (None, None, None, None, "due", 1)
     journal.dispose(entry.id, None)
     assert row(journal, entry.id, "disposal") == ("done",)
@@ -334,10 +330,7 @@ def test_a_claim_goes_through_no_history(tmp_path: Path) -> None:
         plan = [str(row[3]) for row in connection.execute(sql, asked)]
     scanned = [step for step in plan if re.match("SCAN (entry|other)", step)]
 
-    assert {step.rpartition(" ")[2] for step in scanned} == {
-        "entry_queue",
-        "entry_pinned",
-    }
+    assert {step.rpartition(" ")[2] for step in scanned} == {"entry_queue", "entry_pinned"}
 
 
 def test_make_due_concerns_only_the_codes_that_are_named(journal: Journal) -> None:

@@ -21,18 +21,7 @@ from emitterd.journal.operations import (
 from emitterd.journal.rows import AdmissionResult
 from emitterd.model import LIVE, State
 from emitterd.shutdown import Shutdown
-from support.journal import (
-    BROKE,
-    LOST,
-    NOW,
-    PATH,
-    admission,
-    admit,
-    deliver,
-    grant,
-    row,
-    take,
-)
+from support.journal import BROKE, LOST, NOW, PATH, admission, admit, deliver, grant, row, take
 
 USER = "asha"
 
@@ -45,9 +34,7 @@ def hand_of(journal: Journal) -> Operations:
 def act(journal: Journal, what: Operation, path: bytes = PATH) -> OperationResult:
     """Apply an act to one path."""
     reported: list[OperationResult] = []
-    outcome = hand_of(journal).apply(
-        OperationRequest(what, (path,)), USER, reported.append
-    )
+    outcome = hand_of(journal).apply(OperationRequest(what, (path,)), USER, reported.append)
     (deed,) = outcome.results
     assert reported == [deed]
     assert outcome.done == (not deed.refusal)
@@ -91,9 +78,7 @@ AFTER = {
 
 @pytest.mark.parametrize("state", State)
 @pytest.mark.parametrize("what", Operation)
-def test_each_act_in_each_state(
-    journal: Journal, what: Operation, state: State
-) -> None:
+def test_each_act_in_each_state(journal: Journal, what: Operation, state: State) -> None:
     """An act changes the states it is for, and refuses the others with a reason."""
     entry_id = put(journal, state)
     written = len(actions(journal))
@@ -244,9 +229,7 @@ def test_forget_is_of_all_versions(journal: Journal) -> None:
 
     assert journal.previous(entry) is None
     assert act(journal, Operation.HOLD, b"other").refusal
-    (forgotten,) = journal.read(
-        "select count(*) from entry where forgotten_at is not null"
-    )
+    (forgotten,) = journal.read("select count(*) from entry where forgotten_at is not null")
     assert forgotten == (2,)
 
 
@@ -354,13 +337,7 @@ def test_instruction_survives_the_wire(instruction: OperationRequest) -> None:
         OperationReport,
         st.integers(0, 10**6),
         st.lists(
-            st.builds(
-                OperationResult,
-                PATHS,
-                st.none() | STATES,
-                st.none() | STATES,
-                st.text(),
-            ),
+            st.builds(OperationResult, PATHS, st.none() | STATES, st.none() | STATES, st.text()),
             max_size=4,
         ).map(tuple),
         st.text(),

@@ -9,28 +9,12 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    invariant,
-    precondition,
-    rule,
-)
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from emitterd.errors import IllegalTransition
 from emitterd.journal.journal import Journal
 from emitterd.model import LIVE, TRANSITIONS, Entry, Grant, State, Verb
-from support.journal import (
-    BROKE,
-    LOST,
-    NOW,
-    admission,
-    admit,
-    counted,
-    deliver,
-    grant,
-    row,
-    take,
-)
+from support.journal import BROKE, LOST, NOW, admission, admit, counted, deliver, grant, row, take
 
 
 def verbs() -> dict[Verb, Callable[[Journal, Entry], None]]:
@@ -216,9 +200,7 @@ class Walk(RuleBasedStateMachine):
 
     @precondition(lambda self: self.held)
     @rule(data=st.data(), lost=st.booleans(), later=st.booleans(), charge=st.booleans())
-    def defer(
-        self, data: st.DataObject, *, lost: bool, later: bool, charge: bool
-    ) -> None:
+    def defer(self, data: st.DataObject, *, lost: bool, later: bool, charge: bool) -> None:
         """Defer, until now or a while, at a cost or none."""
         entry, model = self.pick(data)
         model.due_at = NOW + 60 * later

@@ -47,9 +47,7 @@ def judged(  # noqa: PLR0913  each is a number of the queue
 
 
 EMPTY = partial(judged, running=True)
-BUSY = partial(
-    judged, running=True, waiting=3, oldest_waiting_at=NOW - 30, delivered_at=NOW - 5
-)
+BUSY = partial(judged, running=True, waiting=3, oldest_waiting_at=NOW - 30, delivered_at=NOW - 5)
 WATCHED = DaemonFacts(swept_at=NOW - 10, sweep_limit_s=900.0)
 
 
@@ -69,18 +67,11 @@ def codes(alarms: list[Alarm]) -> list[str]:
             partial(judged, running=False, waiting=1, oldest_waiting_at=NOW - 1),
             [AlarmCode.DAEMON_ABSENT],
         ),
-        (
-            partial(judged, running=True, outages=(OUTAGE,)),
-            [AlarmCode.DESTINATION_DOWN],
-        ),
+        (partial(judged, running=True, outages=(OUTAGE,)), [AlarmCode.DESTINATION_DOWN]),
         (partial(judged, running=False, outages=(OUTAGE,)), []),
         (
             partial(
-                judged,
-                running=True,
-                waiting=1,
-                oldest_waiting_at=NOW - 3601,
-                delivered_at=NOW - 1,
+                judged, running=True, waiting=1, oldest_waiting_at=NOW - 3601, delivered_at=NOW - 1
             ),
             [AlarmCode.OLDEST_WAITING],
         ),
@@ -108,14 +99,8 @@ def codes(alarms: list[Alarm]) -> list[str]:
             partial(judged, running=True, waiting=1, oldest_waiting_at=NOW - 1801),
             [AlarmCode.NO_SUCCESS],
         ),
-        (
-            partial(judged, running=True, rejected=2, rejected_at=NOW - 9),
-            [AlarmCode.REJECTED],
-        ),
-        (
-            partial(judged, running=True, waiting=1, oldest_waiting_at=NOW + 7200),
-            [],
-        ),
+        (partial(judged, running=True, rejected=2, rejected_at=NOW - 9), [AlarmCode.REJECTED]),
+        (partial(judged, running=True, waiting=1, oldest_waiting_at=NOW + 7200), []),
     ],
     ids=[
         "nothing-waits",
@@ -133,9 +118,7 @@ def codes(alarms: list[Alarm]) -> list[str]:
         "a-clock-set-back",
     ],
 )
-def test_the_queue_is_judged(
-    queue: Callable[[], list[Alarm]], expected: list[str]
-) -> None:
+def test_the_queue_is_judged(queue: Callable[[], list[Alarm]], expected: list[str]) -> None:
     """What waits, and for how long nothing moved, is judged against the limits."""
     assert codes(queue()) == expected
 
@@ -147,10 +130,7 @@ def test_the_queue_is_judged(
         (DaemonFacts(NOW - 901, 900.0), [AlarmCode.SWEEP_OVERDUE]),
         (DaemonFacts(NOW, 900.0, journal_full_since=NOW - 1), [AlarmCode.JOURNAL_FULL]),
         (DaemonFacts(NOW, 900.0, degraded_since=NOW), [AlarmCode.WATCH_DEGRADED]),
-        (
-            DaemonFacts(NOW - 901, 900.0, root_lost_since=NOW - 950),
-            [AlarmCode.ROOT_LOST],
-        ),
+        (DaemonFacts(NOW - 901, 900.0, root_lost_since=NOW - 950), [AlarmCode.ROOT_LOST]),
     ],
     ids=["all-well", "no-sweep", "journal-full", "degraded", "root-lost"],
 )
@@ -164,9 +144,7 @@ def test_an_alarm_says_since_when_and_what_to_do() -> None:
     oldest, idle = judged(running=True, waiting=1, oldest_waiting_at=NOW - 7500)
 
     assert oldest.since == idle.since == NOW - 7500
-    assert oldest.words == (
-        "a file has waited for 2h, longer than 1h (metrics.oldest_waiting_max)"
-    )
+    assert oldest.words == ("a file has waited for 2h, longer than 1h (metrics.oldest_waiting_max)")
     assert "metrics.no_success_max" in idle.words
     assert all(alarm.hint for alarm in (oldest, idle))
 
@@ -175,9 +153,7 @@ def test_an_outage_is_told_with_its_code_and_remedy() -> None:
     """What the operator can do about it depends on the code."""
     (alarm,) = judged(running=True, outages=(OUTAGE,))
 
-    assert (
-        alarm.words == "the destination is down at the grant: E302 connection refused"
-    )
+    assert alarm.words == "the destination is down at the grant: E302 connection refused"
     assert alarm.since == NOW - 60
     assert alarm.hint
 
@@ -240,8 +216,6 @@ def test_every_cause_has_a_level() -> None:
     [(30.0, 1.0, 900.0), (3600.0, 1.0, 10800.0), (30.0, 1200.0, 3600.0)],
     ids=["floor", "seldom", "slow"],
 )
-def test_a_slow_sweep_is_not_overdue(
-    every_s: float, took_s: float, limit_s: float
-) -> None:
+def test_a_slow_sweep_is_not_overdue(every_s: float, took_s: float, limit_s: float) -> None:
     """The limit grows with the interval and with the duration of the last sweep."""
     assert sweep_limit_s(every_s, took_s) == limit_s

@@ -31,18 +31,11 @@ def test_files_and_bytes_count_alike() -> None:
 
 
 @given(
-    st.builds(
-        Recent,
-        st.integers(1, RECENT),
-        st.integers(0, 10**15),
-        st.floats(0, RECENT_S),
-    ),
+    st.builds(Recent, st.integers(1, RECENT), st.integers(0, 10**15), st.floats(0, RECENT_S)),
     st.integers(1, 10**6),
     st.integers(0, 10**15),
 )
-def test_a_forecast_grows_with_the_queue(
-    recent: Recent, files: int, size_bytes: int
-) -> None:
+def test_a_forecast_grows_with_the_queue(recent: Recent, files: int, size_bytes: int) -> None:
     """A forecast is never negative, and twice the work takes no less."""
     first = eta_s(recent, files, size_bytes)
     second = eta_s(recent, 2 * files, 2 * size_bytes)
@@ -52,9 +45,7 @@ def test_a_forecast_grows_with_the_queue(
     assert 0 <= first <= second
 
 
-def test_the_rate_is_from_the_begin_of_the_first_to_the_end_of_the_last(
-    journal: Journal,
-) -> None:
+def test_the_rate_is_from_the_begin_of_the_first_to_the_end_of_the_last(journal: Journal) -> None:
     """Deliveries side by side count once, and older ones not at all."""
     for version, ended_s in enumerate((0, 1, 10, RECENT_S + 1), 1):
         entry = take(journal, 1, b"pat/%d.zip" % version)

@@ -59,10 +59,7 @@ class Office:
     def status_reader(self, records: JournalReader) -> FileStatusReader:
         """Return the file statuses."""
         return FileStatusReader(
-            Spool(self.root),
-            Selection(["**/*.zip"], ["old/"]),
-            records.latest,
-            self.settle_s,
+            Spool(self.root), Selection(["**/*.zip"], ["old/"]), records.latest, self.settle_s
         )
 
 
@@ -209,12 +206,7 @@ def nothing(_: Office) -> None:
         (parked, State.DEFERRED, "E305", "an attempt failed: E305 broke; the next"),
         (delivered, State.DELIVERED, None, "under the key key-1"),
         (delivered_and_gone, State.DELIVERED, None, "no longer in the folder"),
-        (
-            delivered_and_changed,
-            FolderState.NEW,
-            None,
-            "complete, and not looked at yet",
-        ),
+        (delivered_and_changed, FolderState.NEW, None, "complete, and not looked at yet"),
         (rejected, State.REJECTED, "E201", "rejected: E201 no end record"),
         (withdrawn_and_gone, State.WITHDRAWN, "E203", "the file is gone"),
         (held, State.HELD, None, "held by asha since"),
@@ -366,10 +358,7 @@ def test_history_is_told_the_latest_first(office: Office) -> None:
 
     explanation = office.explain()
 
-    assert [version["state"] for version in explanation.versions] == [
-        "queued",
-        "delivered",
-    ]
+    assert [version["state"] for version in explanation.versions] == ["queued", "delivered"]
     assert [action["act"] for action in explanation.actions] == ["release", "hold"]
     assert {action["user"] for action in explanation.actions} == {"asha"}
     assert explanation.context[0] == "0 are before it in the queue"
@@ -389,8 +378,7 @@ def test_what_holds_it_up_is_told(office: Office) -> None:
 
 
 @pytest.mark.parametrize(
-    "expected",
-    [NAME, f"./{NAME}", f"pat//../{NAME}", "{root}/" + NAME, "{link}/" + NAME],
+    "expected", [NAME, f"./{NAME}", f"pat//../{NAME}", "{root}/" + NAME, "{link}/" + NAME]
 )
 def test_paths_are_found_as_people_write_them(
     office: Office, tmp_path: Path, expected: str
@@ -406,9 +394,7 @@ def test_paths_are_found_as_people_write_them(
             assert locate(Spool(root), records, text) == PATH
 
 
-@pytest.mark.parametrize(
-    "expected", ["../x.zip", "/etc/passwd", ".", "", "{root}", "a/.."]
-)
+@pytest.mark.parametrize("expected", ["../x.zip", "/etc/passwd", ".", "", "{root}", "a/.."])
 def test_paths_outside_are_refused(office: Office, expected: str) -> None:
     """A path outside the watched folder is refused."""
     with JournalReader(office.place) as records, pytest.raises(OutsideSpool):

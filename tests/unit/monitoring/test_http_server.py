@@ -114,9 +114,7 @@ class Serving:
         """Return whether the server has a connection of this client open."""
         port = client.getsockname()[1]
         rows = Path("/proc/self/net/tcp").read_text("ascii").splitlines()[1:]
-        inodes = {
-            row.split()[9] for row in rows if row.split()[2].endswith(f"{port:04X}")
-        }
+        inodes = {row.split()[9] for row in rows if row.split()[2].endswith(f"{port:04X}")}
         links = map(link_of, Path("/proc/self/fd").iterdir())
         return any(f"socket:[{inode}]" in link for link in links for inode in inodes)
 
@@ -292,9 +290,7 @@ def test_nothing_of_a_bad_request_is_echoed(
 def test_silent_clients_do_not_block_others(local: Serving) -> None:
     """With more connections than there may be, the oldest silent one makes room."""
     with ExitStack() as stack:
-        silent = [
-            stack.enter_context(closing(local.connect())) for _ in range(CONNECTIONS)
-        ]
+        silent = [stack.enter_context(closing(local.connect())) for _ in range(CONNECTIONS)]
         begun = time.monotonic()
         status, _, _ = local.get("/")
         took_s = time.monotonic() - begun

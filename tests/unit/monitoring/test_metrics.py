@@ -182,10 +182,7 @@ def test_alarms_are_the_verdicts(scraped: Scraped) -> None:
     scraped.alarms = [Alarm(AlarmCode.NO_SUCCESS, NOW, "", "")]
     samples = scraped.samples()
     raised = {
-        labels
-        for (name, labels), value in samples.items()
-        if name == "emitterd_alarm"
-        if value
+        labels for (name, labels), value in samples.items() if name == "emitterd_alarm" if value
     }
 
     assert raised == {"no_success critical"}

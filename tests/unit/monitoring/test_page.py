@@ -22,13 +22,7 @@ from emitterd.text import count, display, sentence, share
 from support.page import HOSTILE, Desk, admission
 
 NAME = b"school_master/school_mst.zip"
-ENDURING = (
-    State.QUEUED,
-    State.DEFERRED,
-    State.HELD,
-    State.REJECTED,
-    State.DELIVERED,
-)
+ENDURING = (State.QUEUED, State.DEFERRED, State.HELD, State.REJECTED, State.DELIVERED)
 PAGES = ["/", "/explain?path=school_master/school_mst.zip", "/explain", "/nothing"]
 
 
@@ -38,9 +32,7 @@ def desk(spool_root: Path, journal: Journal, tmp_path: Path) -> Desk:
     return Desk(spool_root, journal, tmp_path / "state" / "journal.db")
 
 
-def alarm(
-    cause: AlarmCode, words: str, hint: str = "look at `emitterd check`"
-) -> Alarm:
+def alarm(cause: AlarmCode, words: str, hint: str = "look at `emitterd check`") -> Alarm:
     """Return an alarm that is ten minutes old."""
     return Alarm(cause, time.time() - 600, words, hint)
 
@@ -92,15 +84,10 @@ def test_alarms_say_since_when_and_what_to_do(desk: Desk) -> None:
     """The gravest alarm is the headline; each has its beginning and its remedy."""
     desk.admit(NAME)
     now = time.time()
-    desk.outage = OpenCircuit(
-        Stage.LOGIN, Code.REFUSED, "refused", "hint", now, now + 60
-    )
+    desk.outage = OpenCircuit(Stage.LOGIN, Code.REFUSED, "refused", "hint", now, now + 60)
     desk.health = Health(
         (
-            alarm(
-                AlarmCode.DESTINATION_DOWN,
-                "the destination is down at the login: E302 refused",
-            ),
+            alarm(AlarmCode.DESTINATION_DOWN, "the destination is down at the login: E302 refused"),
             alarm(AlarmCode.WATCH_DEGRADED, "not every folder is watched: 3 of 9"),
         )
     )
@@ -129,9 +116,7 @@ def test_a_rejected_file_has_its_findings_in_words(desk: Desk) -> None:
     desk.reject(NAME)
     words = desk.ask().document.words
 
-    assert (
-        "The header is not the header of the dataset. E233 Expected school_id" in words
-    )
+    assert "The header is not the header of the dataset. E233 Expected school_id" in words
     assert "If it is sent The server deletes the object" in words
     assert "What to do Correct the first line as the finding says." in words
 
@@ -165,17 +150,13 @@ def test_a_deferred_file_says_when_it_is_tried_again(desk: Desk) -> None:
     ],
     ids=["a rebuild", "the operator"],
 )
-def test_a_held_file_says_for_whom_it_waits(
-    desk: Desk, *, doubted: bool, expected: str
-) -> None:
+def test_a_held_file_says_for_whom_it_waits(desk: Desk, *, doubted: bool, expected: str) -> None:
     """What a rebuilt journal doubts is no act of the operator's."""
     if doubted:
         desk.journal.save_fact("rebuilt_at", time.time())
     desk.admit(NAME)
     if not doubted:
-        desk.journal.write(
-            lambda connection: connection.execute("update entry set state = 'held'")
-        )
+        desk.journal.write(lambda connection: connection.execute("update entry set state = 'held'"))
     words = desk.ask().document.words
 
     assert f"Held back {NAME.decode()} since" in words
@@ -251,9 +232,7 @@ def test_links_lead_to_the_file_they_name(desk: Desk) -> None:
     """Whatever the bytes of a name, its link explains that very file."""
     desk.admit(HOSTILE)
     link = next(
-        item["href"]
-        for item in desk.ask().document.all("a")
-        if item["href"].startswith("explain?")
+        item["href"] for item in desk.ask().document.all("a") if item["href"].startswith("explain?")
     )
     answer = desk.ask(f"/{link}")
 
@@ -262,9 +241,7 @@ def test_links_lead_to_the_file_they_name(desk: Desk) -> None:
 
 
 @settings(
-    max_examples=60,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.binary(min_size=1, max_size=40) | st.text(max_size=40).map(str.encode))
 def test_whatever_is_asked_is_answered(desk: Desk, expected: bytes) -> None:
@@ -289,9 +266,7 @@ def test_whatever_is_asked_is_answered(desk: Desk, expected: bytes) -> None:
     ],
     ids=["nothing", "nul", "endless", "long", "up", "absolute", "unknown"],
 )
-def test_a_search_in_vain_says_why(
-    desk: Desk, expected: str, status: int, words: str
-) -> None:
+def test_a_search_in_vain_says_why(desk: Desk, expected: str, status: int, words: str) -> None:
     """What cannot be a file, or is none, gets a sentence."""
     answer = desk.explain(expected)
 
@@ -303,9 +278,7 @@ def test_an_unchanged_page_is_not_sent_again(desk: Desk) -> None:
     """The part that lives has an ETag, which is that of the page it stands in."""
     desk.admit(NAME)
     first = desk.ask("/overview")
-    [live] = [
-        item for item in desk.ask().document.all("div") if item.get("id") == "live"
-    ]
+    [live] = [item for item in desk.ask().document.all("div") if item.get("id") == "live"]
     again = desk.ask("/overview", if_none_match=first.headers["etag"])
     desk.deliver()
     later = desk.ask("/overview", if_none_match=first.headers["etag"])
@@ -382,17 +355,9 @@ def test_a_long_queue_costs_what_a_short_one_does(desk: Desk) -> None:
 
 def test_phrases() -> None:
     """Counts agree with their noun, shares are never over the whole."""
-    assert [count(item, "file") for item in (0, 1, 12_000)] == [
-        "0 files",
-        "1 file",
-        "12,000 files",
-    ]
+    assert [count(item, "file") for item in (0, 1, 12_000)] == ["0 files", "1 file", "12,000 files"]
     assert [share(1, 3), share(3, 3), share(9, 3), share(0, 0)] == [33, 100, 100, 100]
-    assert [sentence(item) for item in ("it broke", "Done.", "")] == [
-        "It broke.",
-        "Done.",
-        ".",
-    ]
+    assert [sentence(item) for item in ("it broke", "Done.", "")] == ["It broke.", "Done.", "."]
 
 
 def test_an_upload_shows_its_speed_and_attempt(desk: Desk) -> None:
@@ -414,12 +379,10 @@ def ratio(text: str, other: str) -> float:
     def luminance(colour: str) -> float:
         parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
         linear = [
-            part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4
-            for part in parts
+            part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
         ]
         return sum(
-            weight * part
-            for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True)
+            weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True)
         )
 
     low, high = sorted((luminance(text), luminance(other)))
@@ -429,9 +392,7 @@ def ratio(text: str, other: str) -> float:
 @pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
 def test_text_can_be_read(scheme: int) -> None:
     """Every colour of text has a contrast of 4.5 on every ground it stands on."""
-    palette = dict(
-        re.findall(r"--([a-z-]+): (#[0-9a-f]{6})", STYLE.split(":root")[1 + scheme])
-    )
+    palette = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6})", STYLE.split(":root")[1 + scheme]))
     on = {
         "ink": "ground sheet well-wash look-wash bad-wash",
         "quiet": "ground sheet well-wash look-wash bad-wash",

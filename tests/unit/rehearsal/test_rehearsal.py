@@ -22,12 +22,7 @@ import pytest
 from emitterd.rehearsal.api import emitted_key
 from emitterd.rehearsal.bucket import NAME
 from emitterd.rehearsal.faults import FaultStage
-from emitterd.rehearsal.server import (
-    FaultList,
-    FaultListError,
-    RehearsalServer,
-    RequestRecord,
-)
+from emitterd.rehearsal.server import FaultList, FaultListError, RehearsalServer, RequestRecord
 from support import waiting
 from support.client import make_identity
 from support.faults import ALL_FAULTS, fault_list
@@ -86,9 +81,7 @@ def sender(client: httpx.Client, server: RehearsalServer) -> Sender:
     return Sender(client, server)
 
 
-def post(
-    client: httpx.Client, grant: dict[str, Any], body: bytes = ZIP
-) -> httpx.Response:
+def post(client: httpx.Client, grant: dict[str, Any], body: bytes = ZIP) -> httpx.Response:
     """POST a body with a grant."""
     # As a stream: httpx sends bytes in one piece, at a cost that grows by the square.
     files = {"file": io.BytesIO(body)}
@@ -136,9 +129,7 @@ def test_every_request_is_noted(sender: Sender, server: RehearsalServer) -> None
     began_at = time.time()
     sender.emit()
 
-    assert [
-        (r.endpoint, r.status, r.authorization_present) for r in server.requests
-    ] == [
+    assert [(r.endpoint, r.status, r.authorization_present) for r in server.requests] == [
         ("auth", 200, False),
         ("upload-url", 200, True),
         ("bucket", 204, False),
@@ -270,9 +261,7 @@ def test_an_api_key_replaces_the_login(client: httpx.Client, tmp_path: Path) -> 
     assert grant.status_code == 200
 
 
-def test_a_login_of_its_own_stays_beside_an_api_key(
-    client: httpx.Client, tmp_path: Path
-) -> None:
+def test_a_login_of_its_own_stays_beside_an_api_key(client: httpx.Client, tmp_path: Path) -> None:
     """A user name given together with a key keeps the login open."""
     with RehearsalServer(tmp_path, api_key="k", username="u", password="p") as server:
         credentials = {"username": "u", "password": "p"}
@@ -281,18 +270,13 @@ def test_a_login_of_its_own_stays_beside_an_api_key(
     assert "access_token" in answer.json()
 
 
-def test_an_unknown_path_has_no_route(
-    client: httpx.Client, server: RehearsalServer
-) -> None:
+def test_an_unknown_path_has_no_route(client: httpx.Client, server: RehearsalServer) -> None:
     """Kong's answer comes for what does not exist, and it is noted."""
     answer = client.post(f"{server.url}/nowhere")
 
     assert answer.status_code == 404
     assert answer.json() == {"message": "no Route matched with those values"}
-    assert (server.requests[-1].endpoint, server.requests[-1].status) == (
-        "unknown",
-        404,
-    )
+    assert (server.requests[-1].endpoint, server.requests[-1].status) == ("unknown", 404)
 
 
 def test_boto3_signs_the_same_way(sender: Sender, server: RehearsalServer) -> None:
@@ -368,9 +352,7 @@ def test_an_expired_grant_is_refused(client: httpx.Client, tmp_path: Path) -> No
     [[], [("file", ZIP), ("late", b"x")], [("file", ZIP), ("file", ZIP)]],
     ids=["none", "field after it", "two"],
 )
-def test_the_file_comes_once_and_last(
-    sender: Sender, parts: list[tuple[str, bytes]]
-) -> None:
+def test_the_file_comes_once_and_last(sender: Sender, parts: list[tuple[str, bytes]]) -> None:
     """A form without a file, or with anything after it, is refused."""
     grant = sender.grant()
     body, content_type = form(grant["fields"], *parts)
@@ -390,9 +372,7 @@ def test_the_file_comes_once_and_last(
         (f"multipart/form-data; boundary={'x' * 300}", 400),
     ],
 )
-def test_a_body_that_is_no_form_is_refused(
-    sender: Sender, content_type: str, status: int
-) -> None:
+def test_a_body_that_is_no_form_is_refused(sender: Sender, content_type: str, status: int) -> None:
     """What cannot be parsed is answered in XML, with the connection intact."""
     grant = sender.grant()
     body, _ = form(grant["fields"], ("file", ZIP))
@@ -493,9 +473,7 @@ def test_no_key_leaves_the_directory(
     assert stored.path.resolve().is_relative_to(tmp_path.resolve())
 
 
-def test_a_restart_keeps_objects_grants_and_port(
-    client: httpx.Client, tmp_path: Path
-) -> None:
+def test_a_restart_keeps_objects_grants_and_port(client: httpx.Client, tmp_path: Path) -> None:
     """Stopped and started again, on the same object or another, it goes on."""
     server = RehearsalServer(tmp_path)
     with server:
@@ -525,9 +503,7 @@ def test_a_stopped_server_refuses_connections(
         client.post(f"{server.url}/auth")
 
 
-def test_a_running_server_does_not_start_again(
-    server: RehearsalServer, tmp_path: Path
-) -> None:
+def test_a_running_server_does_not_start_again(server: RehearsalServer, tmp_path: Path) -> None:
     """A second start is a mistake, and so is a port that is taken."""
     with pytest.raises(RuntimeError, match="running"):
         server.start()
@@ -557,15 +533,11 @@ def test_the_objects_are_listed(sender: Sender) -> None:
     assert listed["Contents"][0]["ETag"] == f'"{MD5}"'
     assert listed["Contents"][0]["Size"] == len(ZIP)
     assert not listed["IsTruncated"]
-    assert (
-        "Contents" not in sender.api("list_s3_files", bucket="rehearsal-input").json()
-    )
+    assert "Contents" not in sender.api("list_s3_files", bucket="rehearsal-input").json()
     assert sender.api("list_s3_files", bucket="other").status_code == 400
 
 
-def test_the_list_ends_after_a_thousand(
-    sender: Sender, server: RehearsalServer
-) -> None:
+def test_the_list_ends_after_a_thousand(sender: Sender, server: RehearsalServer) -> None:
     """There is no second page, only a note that the list is cut."""
     sender.emit()
     (stored,) = server.objects.values()
@@ -688,9 +660,7 @@ def test_latency_delays_every_request(client: httpx.Client, tmp_path: Path) -> N
     assert time.monotonic() - began_at >= 0.15
 
 
-def test_the_first_post_is_redirected_on_request(
-    client: httpx.Client, tmp_path: Path
-) -> None:
+def test_the_first_post_is_redirected_on_request(client: httpx.Client, tmp_path: Path) -> None:
     """A fresh bucket redirects the first POST to its regional address, once."""
     with RehearsalServer(tmp_path, faults=fault_list("redirect@1")) as server:
         grant = Sender(client, server).grant()
@@ -743,9 +713,7 @@ def test_a_refusal_stores_nothing(
     assert [r.fault for r in server.requests[-2:]] == [name, None]
 
 
-def test_a_redirect_leads_to_a_place_that_accepts(
-    sender: Sender, server: RehearsalServer
-) -> None:
+def test_a_redirect_leads_to_a_place_that_accepts(sender: Sender, server: RehearsalServer) -> None:
     """However often the global place redirects, the regional one never does."""
     only(sender, "redirect")
     grant = sender.grant()
@@ -787,10 +755,7 @@ def test_a_grant_is_withheld(sender: Sender, menu: str, status: int) -> None:
 
 @pytest.mark.parametrize(
     ("name", "url"),
-    [
-        ("hostile-grant", "file:///etc/passwd"),
-        ("hostile-link-local", "http://169.254.169.254/"),
-    ],
+    [("hostile-grant", "file:///etc/passwd"), ("hostile-link-local", "http://169.254.169.254/")],
 )
 def test_a_grant_is_hostile(sender: Sender, name: str, url: str) -> None:
     """The grant is whole, but its url leads astray."""
@@ -858,9 +823,7 @@ def test_an_etag_is_bent(sender: Sender, server: RehearsalServer, name: str) -> 
     assert server.fired == {name: 1}
 
 
-@pytest.mark.parametrize(
-    "menu", ["slow-grant@1:0.2", "slow-answer@1:0.2", "dribble@1:0.001"]
-)
+@pytest.mark.parametrize("menu", ["slow-grant@1:0.2", "slow-answer@1:0.2", "dribble@1:0.001"])
 def test_an_answer_is_slow(sender: Sender, server: RehearsalServer, menu: str) -> None:
     """The answer takes its time, and is right in the end."""
     only(sender, menu)
@@ -942,9 +905,7 @@ def test_a_black_hole_gives_no_answer(sender: Sender, server: RehearsalServer) -
     only(sender, "black-hole@1,black-hole@1:0.05")
     grant = sender.grant()
     with pytest.raises(httpx.TimeoutException):
-        sender.client.post(
-            grant["url"], data=grant["fields"], files={"file": ZIP}, timeout=0.1
-        )
+        sender.client.post(grant["url"], data=grant["fields"], files={"file": ZIP}, timeout=0.1)
     with pytest.raises((httpx.NetworkError, httpx.RemoteProtocolError)):
         post(sender.client, grant)
 
@@ -952,9 +913,7 @@ def test_a_black_hole_gives_no_answer(sender: Sender, server: RehearsalServer) -
     assert server.objects == {}
 
 
-@pytest.mark.parametrize(
-    "menu", ["black-hole", f"slow-answer@1:{HANGS_S}", f"dribble@1:{HANGS_S}"]
-)
+@pytest.mark.parametrize("menu", ["black-hole", f"slow-answer@1:{HANGS_S}", f"dribble@1:{HANGS_S}"])
 def test_a_stop_does_not_wait_for_hanging_requests(
     sender: Sender, server: RehearsalServer, menu: str
 ) -> None:
@@ -969,9 +928,7 @@ def test_a_stop_does_not_wait_for_hanging_requests(
     assert time.monotonic() - began_at < HANGS_S / 2
 
 
-def test_many_uploads_at_once_are_all_stored(
-    sender: Sender, server: RehearsalServer
-) -> None:
+def test_many_uploads_at_once_are_all_stored(sender: Sender, server: RehearsalServer) -> None:
     """Concurrent uploads do not mix, and each note is complete."""
     grants = [sender.grant(f"{n}.zip") for n in range(8)]
     bodies = [str(n).encode() * 500_000 for n in range(8)]
@@ -1056,9 +1013,7 @@ def test_a_counted_fault_strikes_the_first_requests() -> None:
 
 def test_a_seed_makes_chance_repeatable() -> None:
     """The same seed gives the same faults, in about the share asked for."""
-    first, second = (
-        draws(fault_list("503:0.2,500:0.5", seed=7), 1000) for _ in range(2)
-    )
+    first, second = (draws(fault_list("503:0.2,500:0.5", seed=7), 1000) for _ in range(2))
 
     assert first == second
     assert 150 < first.count("503") < 250

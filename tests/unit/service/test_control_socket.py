@@ -21,19 +21,12 @@ from emitterd.journal.operations import (
     OperationResult,
 )
 from emitterd.model import State
-from emitterd.service.control_socket import (
-    LINE_MAX_BYTES,
-    ControlServer,
-    send_request,
-    user_name,
-)
+from emitterd.service.control_socket import LINE_MAX_BYTES, ControlServer, send_request, user_name
 from emitterd.shutdown import Shutdown
 from support.waiting import wait_until
 
 HOLD = OperationRequest(Operation.HOLD, (b"pat/caf\xe9.zip",))
-DONE = OperationReport(
-    1, (OperationResult(b"pat/caf\xe9.zip", State.QUEUED, State.HELD),)
-)
+DONE = OperationReport(1, (OperationResult(b"pat/caf\xe9.zip", State.QUEUED, State.HELD),))
 
 
 class Listening:
@@ -87,9 +80,7 @@ def test_asked_and_answered(listening: Listening) -> None:
 
 def test_only_root_may_name_who_is_behind(listening: Listening) -> None:
     """The name behind a sudo is taken from root, and from nobody else."""
-    send_request(
-        listening.journal, OperationRequest(Operation.HOLD, sudo_user="asha\n")
-    )
+    send_request(listening.journal, OperationRequest(Operation.HOLD, sudo_user="asha\n"))
 
     assert listening.asked[0][1] == user_name(os.getuid(), "asha\n")
     assert user_name(0, "asha\n") == "root (asha\\n)"
@@ -128,9 +119,7 @@ def test_long_paths(tmp_path: Path) -> None:
     assert answer == DONE
 
 
-@pytest.mark.parametrize(
-    "line", [b"", b"hold it\n", b"{}\n", b'{"operation": "hold"}'], ids=repr
-)
+@pytest.mark.parametrize("line", [b"", b"hold it\n", b"{}\n", b'{"operation": "hold"}'], ids=repr)
 def test_nonsense_is_answered(listening: Listening, line: bytes) -> None:
     """What is no instruction gets a word back, and the next caller is served."""
     output = listening.raw(line)

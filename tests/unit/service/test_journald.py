@@ -110,9 +110,7 @@ class Receiver:
         thread = threading.Thread(target=take_all, daemon=True)
         thread.start()
         yield
-        wait_until(
-            lambda: not thread.is_alive(), 60, f"{count} messages, {len(self.messages)}"
-        )
+        wait_until(lambda: not thread.is_alive(), 60, f"{count} messages, {len(self.messages)}")
 
     def numbers(self) -> dict[bytes, list[int]]:
         """Return what each path was numbered with, in the order of arrival."""
@@ -176,13 +174,7 @@ def service() -> Iterator[Callable[..., Service]]:
 
 @pytest.mark.parametrize(
     ("level", "priority"),
-    [
-        ("critical", b"2"),
-        ("error", b"3"),
-        ("warning", b"4"),
-        ("info", b"6"),
-        ("debug", b"7"),
-    ],
+    [("critical", b"2"), ("error", b"3"), ("warning", b"4"), ("info", b"6"), ("debug", b"7")],
 )
 def test_priority(level: str, priority: bytes) -> None:
     """Each level is the priority that `journalctl -p` knows it by."""
@@ -219,9 +211,7 @@ def test_value_arrives_whole(value: object, arrives: bytes) -> None:
 
 def test_fields_are_documented() -> None:
     """docs/events.md lists exactly the fields that there are."""
-    listed = re.findall(
-        r"`(EMITTERD_[A-Z0-9_]+)`", (ROOT / "docs/events.md").read_text()
-    )
+    listed = re.findall(r"`(EMITTERD_[A-Z0-9_]+)`", (ROOT / "docs/events.md").read_text())
 
     assert listed == [f"EMITTERD_{name.upper()}" for name in journald.FIELDS]
 
@@ -274,9 +264,7 @@ def test_is_standard_output(
     assert answer.read_text() == str(native)
 
 
-def test_every_event_of_many_threads(
-    receiver: Receiver, service: Callable[..., Service]
-) -> None:
+def test_every_event_of_many_threads(receiver: Receiver, service: Callable[..., Service]) -> None:
     """Twenty thousand events of eight threads arrive, in order, with names intact."""
     each = 2500
     script = """
@@ -287,9 +275,7 @@ work_all(int(sys.argv[2]))
         running = service(script, receiver.address, each)
 
     assert running.lines() == []
-    assert receiver.numbers() == {
-        display(name).encode(): list(range(each)) for name in NAMES
-    }
+    assert receiver.numbers() == {display(name).encode(): list(range(each)) for name in NAMES}
     for path in receiver.numbers():
         assert set(undisplay(path.decode())) & set(NAMES)
     for fields in receiver.messages:
@@ -298,9 +284,7 @@ work_all(int(sys.argv[2]))
         assert b"\n" not in fields["MESSAGE"]
 
 
-def test_journald_that_does_not_read(
-    receiver: Receiver, service: Callable[..., Service]
-) -> None:
+def test_journald_that_does_not_read(receiver: Receiver, service: Callable[..., Service]) -> None:
     """A journald that does not read blocks no worker; lost lines are counted later.
 
     If each line waited, this would not end before the test's time does.

@@ -170,8 +170,7 @@ def numbered(threads: int, lines_each: int) -> list[threading.Thread]:
             structlog.get_logger().info("file.delivered", path=name, attempt=number)
 
     started = [
-        threading.Thread(target=work, args=(f"pat/{thread}.zip",))
-        for thread in range(threads)
+        threading.Thread(target=work, args=(f"pat/{thread}.zip",)) for thread in range(threads)
     ]
     for thread in started:
         thread.start()
@@ -222,9 +221,7 @@ def test_file_that_cannot_be_opened_again(tmp_path: Path) -> None:
     assert [line["event"] for line in lines(rotated)] == ["daemon.ready"]
 
 
-def test_standard_output_has_nothing_to_reopen(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_standard_output_has_nothing_to_reopen(capsys: pytest.CaptureFixture[str]) -> None:
     """Where the log is no file, reopening changes nothing."""
     logs.reopen()
     logs.configure("info")

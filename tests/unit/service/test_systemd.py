@@ -41,9 +41,7 @@ def test_text_is_utf_8(manager: socket.socket) -> None:
 
 
 @pytest.mark.parametrize("address", ["", "notify", "vsock:2:1234"])
-def test_silent_where_nobody_asked(
-    address: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_silent_where_nobody_asked(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """No address, or one of a kind that is not spoken: nothing is sent."""
     monkeypatch.setenv("NOTIFY_SOCKET", address)
     assert not notify("READY=1")
@@ -55,9 +53,7 @@ def test_silent_without_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not notify("READY=1")
 
 
-def test_manager_that_went_away(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_manager_that_went_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A socket that is gone does not stop the daemon."""
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "gone"))
     assert not notify("READY=1")

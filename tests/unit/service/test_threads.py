@@ -48,9 +48,7 @@ def established(port: int) -> int:
     there = f":{port:04X}"
     lines = Path("/proc/net/tcp").read_text("ascii").splitlines()
     ends = [line.split() for line in lines[1:]]
-    return sum(
-        remote.endswith(there) and state == "01" for _, _, remote, state, *_ in ends
-    )
+    return sum(remote.endswith(there) and state == "01" for _, _, remote, state, *_ in ends)
 
 
 def manned(crew: Threads, count: int) -> bool:
@@ -116,9 +114,7 @@ def test_idle_workers_give_signs(crew: Threads) -> None:
     """Whoever waits for work has said for how long."""
     crew.resize_workers(lambda: 2)
     wait_until(
-        lambda: not crew.heartbeat.stalled(time.monotonic() + IDLE_S / 2, 0.0),
-        WAIT_S,
-        "both rest",
+        lambda: not crew.heartbeat.stalled(time.monotonic() + IDLE_S / 2, 0.0), WAIT_S, "both rest"
     )
     assert len(crew.heartbeat.stalled(float("inf"), 0.0)) == 2
 
@@ -130,9 +126,7 @@ def test_slow_answers_call_for_more(tmp_path: Path) -> None:
         for number in range(150):
             rig.drop(f"pat/{number}.zip", b"%d" % number)
         crew = Threads(rig.another_worker, rig.wake_up, rig.shutdown)
-        rig.destination.on_resized = lambda: crew.resize_workers(
-            lambda: rig.destination.workers
-        )
+        rig.destination.on_resized = lambda: crew.resize_workers(lambda: rig.destination.workers)
         rig.destination.on_resized()
         first = workers(crew)
         most = set(first)

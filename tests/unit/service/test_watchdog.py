@@ -26,9 +26,7 @@ class Watched:
     def __init__(self, watchdog_s: float | None = WATCHDOG_S) -> None:
         self.heartbeat = Heartbeat()
         self.committing_since: float | None = None
-        self.supervision = Watchdog(
-            self.heartbeat, lambda: self.committing_since, watchdog_s
-        )
+        self.supervision = Watchdog(self.heartbeat, lambda: self.committing_since, watchdog_s)
         self.now = time.monotonic()
 
     def look(self, after_s: float) -> tuple[bool, list[tuple[str, str, str]]]:
@@ -67,10 +65,7 @@ def test_standstill_is_told_once(watched: Watched) -> None:
     """A loop that stands still is reported once, with its thread and where it is."""
     with watched.heartbeat.watch("worker-1"):
         assert watched.look(LIMIT_S - 1) == (True, [])
-        assert watched.look(LIMIT_S) == (
-            False,
-            [("critical", "daemon.stalled", "worker-1")],
-        )
+        assert watched.look(LIMIT_S) == (False, [("critical", "daemon.stalled", "worker-1")])
         assert watched.look(LIMIT_S) == (False, [])
 
 

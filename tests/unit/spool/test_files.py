@@ -23,9 +23,7 @@ else:
 
 
 @pytest.mark.parametrize("newer", [False, True])
-def test_name_is_given_back_without_links(
-    tmp_path: Path, python: Python, *, newer: bool
-) -> None:
+def test_name_is_given_back_without_links(tmp_path: Path, python: Python, *, newer: bool) -> None:
     """A file that cannot be linked is renamed back, and never replaces a newer one."""
     folder = tmp_path / "spool"
     folder.mkdir()

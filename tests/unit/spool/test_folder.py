@@ -93,9 +93,7 @@ def test_writer_in_another_process(spool: Spool, path: Path) -> None:
     """A descriptor of another process counts, until that process is killed."""
     script = "import sys; file = open(sys.argv[1], 'ab'); print(flush=True); input()"
     with subprocess.Popen(  # noqa: S603  our own script
-        [sys.executable, "-c", script, str(path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
+        [sys.executable, "-c", script, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as writer:
         assert writer.stdout is not None
         writer.stdout.readline()
@@ -295,9 +293,7 @@ def descriptors(folder: Path) -> list[str]:
     return sorted(match for match in found if match.startswith(str(folder)))
 
 
-def test_a_walk_that_is_given_up_leaves_nothing_open(
-    spool: Spool, spool_root: Path
-) -> None:
+def test_a_walk_that_is_given_up_leaves_nothing_open(spool: Spool, spool_root: Path) -> None:
     """Folders whose listing has started are closed with the walk."""
     for number in range(NAMES_PER_TURN + 10):
         (spool_root / str(number)).touch()
@@ -337,15 +333,11 @@ def test_walk_below_a_folder(spool: Spool, spool_root: Path) -> None:
     """Paths are relative to the root, wherever the walk begins."""
     make_zip(spool_root / "d" / "e" / "f.zip")
     make_zip(spool_root / "g.zip")
-    assert [path for path, _ in spool.walk(lambda _: False, print, b"d")] == [
-        b"d/e/f.zip"
-    ]
+    assert [path for path, _ in spool.walk(lambda _: False, print, b"d")] == [b"d/e/f.zip"]
 
 
 @pytest.mark.parametrize("depth", [1, 3])
-def test_walk_past_a_folder_that_became_a_link(
-    depth: int, spool: Spool, spool_root: Path
-) -> None:
+def test_walk_past_a_folder_that_became_a_link(depth: int, spool: Spool, spool_root: Path) -> None:
     """A folder that becomes a link during the walk is not listed."""
     deep = Path(*"d" * depth)
     make_zip(spool_root / deep / "inside.zip")

@@ -23,20 +23,8 @@ from emitterd.errors import Decision, DeliveryError, FileError
 from emitterd.model import Fingerprint
 from emitterd.shutdown import Shutdown
 from emitterd.spool.folder import digests
-from emitterd.spool.hashing import (
-    QUEUED_CHUNKS_MAX,
-    THREAD_NAME,
-    THREADS_FROM_BYTES,
-    Hashing,
-)
-from support.client import (
-    Listener,
-    answering,
-    emission_to,
-    hand_made,
-    http_client,
-    sparse,
-)
+from emitterd.spool.hashing import QUEUED_CHUNKS_MAX, THREAD_NAME, THREADS_FROM_BYTES, Hashing
+from support.client import Listener, answering, emission_to, hand_made, http_client, sparse
 
 LARGE_BYTES = THREADS_FROM_BYTES + 16 * 2**20
 """Hashed beside, and more than the kernel's buffers take."""
@@ -116,9 +104,7 @@ def opened(file: FileIO) -> Body:
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
-def test_a_body_is_the_file_whoever_hashes_it(
-    tmp_path: Path, content: bytes, size: int
-) -> None:
+def test_a_body_is_the_file_whoever_hashes_it(tmp_path: Path, content: bytes, size: int) -> None:
     """The body sends the file unchanged, and the digests are those of the file."""
     path = tmp_path / "x.zip"
     path.write_bytes(content[:size])
@@ -136,9 +122,7 @@ def test_a_body_is_the_file_whoever_hashes_it(
     assert data[begin : begin + size] == content[:size]
     assert data[begin + size :].endswith(b"--\r\n")
     assert len(data) == body.size_bytes
-    assert (
-        (body.hashing.md5, body.hashing.sha256) == looked_up == expected(content[:size])
-    )
+    assert (body.hashing.md5, body.hashing.sha256) == looked_up == expected(content[:size])
 
 
 def test_what_hashing_raises_reaches_who_reads() -> None:
@@ -179,9 +163,7 @@ def test_a_look_up_that_is_stopped_leaves_no_thread(tmp_path: Path) -> None:
 class Upload:
     """An upload of a large file; `fail` makes it fail in the middle."""
 
-    def __init__(
-        self, fail: Callable[[], object], shutdown: Shutdown | None = None
-    ) -> None:
+    def __init__(self, fail: Callable[[], object], shutdown: Shutdown | None = None) -> None:
         self.threads = 0
         """The largest number of hashing threads."""
         self._fail = fail
@@ -231,9 +213,7 @@ class Unreadable(FileIO):
         return super().read(size)
 
 
-def test_a_file_that_cannot_be_read_further_leaves_no_thread(
-    large: Path, bucket: Listener
-) -> None:
+def test_a_file_that_cannot_be_read_further_leaves_no_thread(large: Path, bucket: Listener) -> None:
     """The attempt ends with the error of the disk."""
     with Unreadable(large) as file:
         upload = Upload(file.fail)

@@ -111,9 +111,7 @@ def test_hidden_folders_are_passed_over_whole(
         (b"pat/xzip", NOT_INCLUDED),
     ],
 )
-def test_the_default_takes_zips_at_any_depth(
-    zips: Selection, path: bytes, why: str | None
-) -> None:
+def test_the_default_takes_zips_at_any_depth(zips: Selection, path: bytes, why: str | None) -> None:
     """`**/*.zip` names every zip under the watched folder and nothing else."""
     assert zips.ignored(path) == why
 
@@ -174,9 +172,7 @@ def test_exclude_comes_on_top_of_the_temporary_names() -> None:
         b"pat/a\n/x.zip",
     ],
 )
-def test_a_strange_name_is_a_candidate_all_the_same(
-    zips: Selection, path: bytes
-) -> None:
+def test_a_strange_name_is_a_candidate_all_the_same(zips: Selection, path: bytes) -> None:
     """No byte in a name makes a zip invisible."""
     assert zips.ignored(path) is None
 
@@ -195,10 +191,4 @@ NAMES = st.binary(min_size=1, max_size=12).filter(lambda name: b"/" not in name)
 def test_every_path_is_decided(path: bytes) -> None:
     """Every path is a candidate, or there is a reason."""
     selection = Selection(["**/*.zip"], ["old/"])
-    assert selection.ignored(path) in {
-        None,
-        TEMPORARY,
-        HIDDEN,
-        EXCLUDED,
-        NOT_INCLUDED,
-    }
+    assert selection.ignored(path) in {None, TEMPORARY, HIDDEN, EXCLUDED, NOT_INCLUDED}

@@ -214,9 +214,7 @@ def test_limit_reached_is_reported(
 
 
 @pytest.mark.system
-def test_auto_polls_a_network_file_system(
-    python: Python, tmp_path: Path, spool_root: Path
-) -> None:
+def test_auto_polls_a_network_file_system(python: Python, tmp_path: Path, spool_root: Path) -> None:
     """A file system that other machines can write to is only swept."""
     fake = tmp_path / "mountinfo"
     fake.write_text("1 0 0:1 / / rw - cifs //server/drop rw\n")

@@ -97,9 +97,7 @@ def odd_name(root: Path) -> Path:
 
 @pytest.mark.usefixtures("watcher")
 @pytest.mark.parametrize("how", [write, rename, move_in, link_in, odd_name])
-def test_new_file_is_told(
-    how: Callable[[Path], Path], spool_root: Path, hints: Hints
-) -> None:
+def test_new_file_is_told(how: Callable[[Path], Path], spool_root: Path, hints: Hints) -> None:
     """Every way to create a file gives a hint with its path in bytes."""
     hints.wait_for(how(spool_root))
 
@@ -234,9 +232,7 @@ def test_hint_is_served_during_a_long_sweep(spool_root: Path, journal: Journal) 
     assert driver.journal.counts()[State.QUEUED] == 12001
 
 
-def test_hint_is_served_while_a_folder_moves_in(
-    spool_root: Path, journal: Journal
-) -> None:
+def test_hint_is_served_while_a_folder_moves_in(spool_root: Path, journal: Journal) -> None:
     """A new folder of 12000 files is swept in slices too."""
     driver = swept(spool_root, journal)
     first = make_zip(driver.root / "many" / "0.zip")
