@@ -143,7 +143,6 @@ def _delivered(journal: Path) -> int:
 
 
 def _write_sample(spool: Path, dataset: Dataset) -> None:
-    """Write a dataset's zip with one CSV under another name, then rename it."""
     target = spool / dataset.folder / f"{dataset.name}.zip"
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")

@@ -55,7 +55,6 @@ def inspect_files(
 
 
 def _settings(config: Path | None) -> SpoolSettings:
-    """Return the configured settings, or defaults where this user has none to read."""
     try:
         source = find(config, os.environ)
     except ConfigError:
@@ -117,7 +116,6 @@ def _report(inspector: Inspector, path: bytes, file: Path, *, follow: bool) -> R
 def _server_path(
     catalogue: Catalogue, spool: Path, file: Path, title: str | None
 ) -> tuple[bytes, str]:
-    """Return the path that the server is to see, and how it was found."""
     absolute = Path(os.path.abspath(file))  # noqa: PTH100  follows no link
     base = os.fsencode(absolute.name)
     if title is not None:

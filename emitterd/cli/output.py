@@ -211,7 +211,6 @@ def print_inspections(records: Iterable[Mapping[str, Any]]) -> None:
 
 
 def _extent(record: Mapping[str, Any]) -> str:
-    """Return how much of a CSV was read."""
     columns, rows = f"{len(record['columns'])} columns", record["rows"]
     if not record["read_bytes"]:
         return "the CSV was not read"

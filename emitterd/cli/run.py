@@ -40,7 +40,6 @@ def once(config: Path | None, wait_s: float) -> int:
 
 
 def _configure_log(settings: Config, *, quiet: bool = False) -> None:
-    """Open the log; raises `ConfigError` if that fails."""
     # Read now: later, a daemon without a free file descriptor must still report errors.
     load_texts()
     level = settings.log.level

@@ -156,7 +156,6 @@ def _lifetime_s(policy: str, served_at: float) -> float:
 
 
 def _policy(encoded: str) -> dict[str, Any]:
-    """Return the fields of a policy; none where it cannot be read."""
     try:
         policy = json.loads(base64.b64decode(encoded))
     except (ValueError, RecursionError):

@@ -76,7 +76,6 @@ def read_upstream_config(path: Path) -> UpstreamConfig:
 
 
 def _assignments(text: str) -> dict[str, tuple[int, ast.expr]]:
-    """Return the line and the value of each name; the last one counts."""
     try:
         with warnings.catch_warnings():
             # Python warns of the backslashes in a path of Windows.

@@ -230,7 +230,6 @@ class Catalogue:
         return finding(Code.UNKNOWN_NAME, wanted, f"'{base}' in folder '{folder}'")
 
     def _only_folder(self, base: str) -> str | None:
-        """Return the folder that a base name belongs in, if there is only one."""
         folders = {dataset.folder for dataset in self.guess(base)}
         return folders.pop() if len(folders) == 1 else None
 

@@ -217,7 +217,6 @@ def _one_of(known: Sequence[Word], text: str) -> Word:
 
 
 def _date_form(form: str) -> str:
-    """Refuse a form in which a date cannot be written and read again."""
     try:
         read = time.strptime(_SOME_DAY.strftime(form), form)
     except (ValueError, re.error):

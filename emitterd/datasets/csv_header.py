@@ -91,7 +91,6 @@ def _wanted(header: Header) -> tuple[str, ...]:
 
 
 def _keys(header: Header, columns: Sequence[str]) -> list[str]:
-    """Return the columns in the form that they are compared in."""
     return list(columns) if header.match is HeaderMatch.EXACT else _lower(columns)
 
 
@@ -107,7 +106,6 @@ def _similarity(header: Header, columns: Sequence[str]) -> float:
 def _other_delimiter(
     line: str, delimiter: str, columns: Sequence[str], applicable: Sequence[Header]
 ) -> str | None:
-    """Return the delimiter that the file uses instead of its dataset's, if any."""
     others = [other for other in _DELIMITERS if other != delimiter and other in line]
     others.sort(key=line.count, reverse=True)
     for other in others:
@@ -119,7 +117,6 @@ def _other_delimiter(
 
 
 def _other_header(dataset: Dataset, columns: Sequence[str]) -> str | None:
-    """Name the dataset's header that the columns are, though it does not apply."""
     for header in dataset.headers:
         if _accepts(header, columns):
             if header.variant:

@@ -136,7 +136,6 @@ class RowChecker:
                 self._note(problem, len(wrong), at, column.expected, value)
 
     def _even(self) -> list[list[str]]:
-        """Count the records, and the uneven ones; return the others."""
         batch, width = self._batch, self._width
         if set(map(len, batch)) <= {width}:
             self.count += len(batch)
@@ -161,7 +160,6 @@ class RowChecker:
         ]
 
     def _note(self, problem: _RowProblem, count: int, at: int, expected: str, value: str) -> None:
-        """Count rows; `at` is the index of the first in the batch."""
         problem.count += count
         if not problem.first:
             line = self._line + sum(map(_height, self._batch[:at]))
@@ -184,7 +182,6 @@ def _height(row: Iterable[str]) -> int:
 
 
 def _column_problems(dataset: Dataset, columns: Sequence[str]) -> Iterator[_RowProblem]:
-    """Yield the checks of a dataset, for the columns that the file has."""
     positions = {name.lower(): at for at, name in enumerate(columns)}
 
     def column(name: str, expected: str, wrong: _Wrong) -> list[_Column]:

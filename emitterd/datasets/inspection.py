@@ -193,7 +193,6 @@ class _Inspection:
     def _inspect_records(
         self, text: CsvTextReader, blocks: Iterator[str], header: CheckedHeader
     ) -> bool:
-        """Inspect the text after the header; return whether there is any record."""
         dataset = self._dataset
         if self._settings.budget_bytes == 0:
             return any(block.strip() for block in blocks)

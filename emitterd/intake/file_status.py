@@ -193,7 +193,6 @@ def skipped(status_reader: FileStatusReader) -> Iterator[FileStatus]:
 
 
 def _survey(status_reader: FileStatusReader) -> Iterator[FileStatus]:
-    """Yield the status of everything in the folder, unreadable folders included."""
     folders: list[FileStatus] = []
 
     def unreadable(path: bytes, error: OSError) -> None:

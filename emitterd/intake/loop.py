@@ -169,7 +169,6 @@ class Intake:
         return max(0.0, min(self._next_sweep_at, self._tracker.next_due_at()) - now)
 
     def _examine(self, path: bytes, now: float, stat: os.stat_result | None = None) -> bool:
-        """Examine one path; return whether it is to be admitted."""
         admission = self._examiner.examine(path, now, stat)
         if admission is None:
             return False

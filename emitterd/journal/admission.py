@@ -113,7 +113,6 @@ def _known_version(connection: sqlite3.Connection, path: bytes) -> tuple[Known |
 def _first_state(
     connection: sqlite3.Connection, known: Known | None, file: Admission, rebuilt_at: float | None
 ) -> tuple[State, Code | None, str | None]:
-    """Return the state in which the entry begins, with error and reason."""
     if file.error is not None:
         return State.REJECTED, file.error.code, file.error.reason
     # A hold applies to the path. E107 applies to this content only.

@@ -62,10 +62,6 @@ UNCHANGED = "unchanged"
 """The outcome of known content: it leaves no row, and no state has this name."""
 
 
-def _ignore(*_: object) -> None:
-    """Count nothing."""
-
-
 class _HasGrant(Exception):
     """The entry to be claimed has a grant: the claim must be durable."""
 
@@ -82,9 +78,9 @@ class Journal(Database):
         Raises what `Database` raises.
         """
         super().__init__(path)
-        self.on_ended: Callable[[str, bytes, int], None] = _ignore
+        self.on_ended: Callable[[str, bytes, int], None] = lambda *_: None
         """Called after a version has ended: outcome, path, bytes. Must not raise."""
-        self.on_attempt: Callable[[str, float | None], None] = _ignore
+        self.on_attempt: Callable[[str, float | None], None] = lambda *_: None
         """Called after an attempt: the code of its error, or empty, and its seconds."""
         self._fair_queue = FairQueue()
         self.apply_settings(backoff_max_s)

@@ -247,7 +247,6 @@ def _change(
 def _apply_verb(
     connection: sqlite3.Connection, entry_id: int, operation: Operation, now: float
 ) -> State | None:
-    """Apply the command's verb; None where the entry's state allows none."""
     for verb in VERBS[operation]:
         if change_state(connection, verb, entry_id, _ASSIGNMENTS[verb], {"now": now}):
             return TRANSITIONS[verb][1]

@@ -104,7 +104,6 @@ class JournalReader:
     def _pages(
         self, sql: str, after: Row, parameters: Sequence[object] = ()
     ) -> Iterator[dict[str, Any]]:
-        """Yield all rows as records; the first columns of a page continue `after`."""
         while True:
             rows = self.read(sql, (*after, *parameters))
             yield from (_record(row[len(after) :]) for row in rows)

@@ -100,7 +100,6 @@ class _Table:
         return copied
 
     def _rows(self, names: str) -> Iterator[Row]:
-        """Yield the readable rows, in no particular order."""
         sql = f"select {names} from {self._name} where id between ? and ? order by id"  # noqa: S608
         position = self._columns.index("id")
         ranges = [(0, self._highest_id())]
@@ -123,7 +122,6 @@ class _Table:
                 ranges += [(middle + 1, high), (low, middle)]
 
     def _highest_id(self) -> int:
-        """Return a number that no id exceeds."""
         name = self._name
         for hint in ("not indexed", f"indexed by {name}_path"):
             with suppress(sqlite3.DatabaseError):

@@ -188,7 +188,6 @@ def _held(status: FileStatus, actions: list[Record]) -> str:
 
 
 def _context(status: FileStatus, reader: JournalReader) -> list[str]:
-    """Return what delays a file that would proceed without an operator."""
     if status.state not in _PROCEEDS:
         return []
     lines = []
@@ -216,7 +215,6 @@ def _file_record(spool: Spool, path: bytes) -> Record | None:
 
 
 def _exists(spool: Spool, path: bytes) -> bool:
-    """Tell whether there is anything, also a link or an unreadable file."""
     try:
         spool.stat(path)
     except FileError as error:

@@ -214,7 +214,6 @@ class _Connection(H11Protocol):
 
 
 def _is_silent(connection: _Connection) -> bool:
-    """Return whether the client has not sent a whole request header yet."""
     cycle: object = connection.cycle
     return cycle is None
 

@@ -139,7 +139,6 @@ class Page:
         return _html(fragment, headers=etag)
 
     def _fragment(self, now: float) -> str:
-        """Return the part of the page that the script replaces."""
         outage = self.outage()
         with JournalReader(self.journal) as reader:
             # Outside the snapshot, which a long reading would hold.

@@ -145,7 +145,6 @@ class Components:
         dispatcher.restore_outage(failure)
 
     def _retry_refused(self) -> None:
-        """Retry at once what the former credentials were refused for."""
         if self.destination.probe_now(REFUSED, time.time()):
             # With a full journal the entries keep their due times.
             with suppress(JournalFull):

@@ -190,7 +190,6 @@ def _processors(*, people: bool) -> list[Processor]:
 
 
 def _valued(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """Drop the fields that are None."""
     return {name: value for name, value in event.items() if value is not None}
 
 

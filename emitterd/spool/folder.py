@@ -22,7 +22,7 @@ from emitterd import heartbeat
 from emitterd.codes import Code
 from emitterd.errors import FileError
 from emitterd.spool.hashing import Hashing
-from emitterd.spool.mounts import mount_point
+from emitterd.spool.mounts import mount
 
 _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LISTING = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -75,7 +75,7 @@ class Spool:
         if identity is None:
             return True
         if identity != self._identity:
-            mounted_at = mount_point(self.root)
+            mounted_at = mount(self.root)[0]
             if mounted_at in self._mounted_at.parents:
                 return True
             self._identity, self._mounted_at = identity, mounted_at

@@ -20,16 +20,11 @@ def file_system(path: Path, mountinfo: Path = MOUNTINFO) -> str:
 
     A path that does not exist has the file system of its nearest parent.
     """
-    return _mount(path, mountinfo)[1]
+    return mount(path, mountinfo)[1]
 
 
-def mount_point(path: Path, mountinfo: Path = MOUNTINFO) -> Path:
-    """Return the folder at which the file system of `path` is mounted."""
-    return _mount(path, mountinfo)[0]
-
-
-def _mount(path: Path, mountinfo: Path) -> tuple[Path, str]:
-    """Return mount point and type. Source: proc_pid_mountinfo(5)."""
+def mount(path: Path, mountinfo: Path = MOUNTINFO) -> tuple[Path, str]:
+    """Return mount point and type of a file system. Source: proc_pid_mountinfo(5)."""
     best, kind = Path("/"), "unknown"
     try:
         lines = mountinfo.read_bytes().split(b"\n")
