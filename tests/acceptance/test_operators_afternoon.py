@@ -26,6 +26,7 @@ def office(tmp_path: Path, server: RehearsalServer) -> Installation:
     )
 
 
+@pytest.mark.slow
 def test_an_afternoon(office: Installation, server: RehearsalServer) -> None:
     """Each question gets an answer that leads to the next step, up to the receipt."""
     with office.running() as daemon:
@@ -66,6 +67,7 @@ def test_an_afternoon(office: Installation, server: RehearsalServer) -> None:
     assert list(server.objects) == [receipt["key"]]
 
 
+@pytest.mark.slow
 def test_wrong_rule_is_mended_instead(office: Installation, server: RehearsalServer) -> None:
     """Where the catalogue was wrong and not the file, `retry` has it looked at anew."""
     del office.settings["EMITTERD_SPOOL_REJECTED_DIRECTORY"]

@@ -77,6 +77,7 @@ def test_expired_grant_is_renewed(site: Installation, seaweed: Seaweed, api: Bot
     assert len(api.grants) >= 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("confirmation", ["found", "absent"])
 def test_lost_answer_is_looked_up(
     site: Installation, seaweed: Seaweed, api: BotoEmission, confirmation: str

@@ -100,6 +100,7 @@ def test_kills_at_random_points(
     record_property("kills", crashes[name].result())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("faults", "confirmation"), [("", "found"), ("no-download", "unknown")])
 def test_grant_that_expires_after_a_lost_answer(
     tmp_path: Path, faults: str, confirmation: str

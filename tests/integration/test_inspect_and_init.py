@@ -46,6 +46,7 @@ def codes(record: dict[str, Any]) -> list[str]:
     return [finding["code"] for finding in record["findings"]]
 
 
+@pytest.mark.slow
 def test_every_dataset_has_a_sample_that_passes(tmp_path: Path) -> None:
     """What the catalogue describes is what the inspection accepts, for all datasets."""
     files = [pack(tmp_path / f"{title}.zip", sample(f"{title}.zip")) for title in TITLES]
@@ -183,6 +184,7 @@ emission_url="{url}/"   #http://ip:5000/
 """
 
 
+@pytest.mark.slow
 def test_taken_over_and_delivered(tmp_path: Path) -> None:
     """From upstream's config.py to a delivered file, by the printed steps."""
     key = "eyJh.key.mark"

@@ -34,6 +34,7 @@ def test_daemon_waits_for_it(site: Installation) -> None:
     assert not site.events("watch.degraded")
 
 
+@pytest.mark.slow
 def test_stop_while_it_waits(site: Installation) -> None:
     """Without a folder there is nothing to drain."""
     with site.running() as daemon:

@@ -133,6 +133,7 @@ def test_probes_of_the_bucket_use_up_no_grants(tmp_path: Path) -> None:
         assert rig.reached("upload-url") - granted == rounds // FRESH_EVERY
 
 
+@pytest.mark.slow
 def test_after_an_outage_the_server_sees_ever_more_at_once(tmp_path: Path) -> None:
     """One upload, then two at once, then four, then those of all workers."""
     with rigged(tmp_path, workers=WORKERS, backoff=STEADY) as rig:

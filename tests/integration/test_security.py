@@ -116,6 +116,7 @@ BOMBS: dict[str, tuple[Callable[[], bytes], State, str]] = {
 """What each is made of, and by `catalogue: warn` its end, and the reported code."""
 
 
+@pytest.mark.slow
 def test_zips_that_mean_harm_take_little_memory(tmp_path: Path, server: RehearsalServer) -> None:
     """Bombs and absurd directories end as any file does, and cost no more."""
     site = Installation(tmp_path, server.url, spool_incomplete_after="500ms")

@@ -159,6 +159,7 @@ def test_slow_upload_is_no_standstill(
     assert not site.events("daemon.stalled")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("order", "who"),
     [

@@ -224,6 +224,7 @@ def test_samples_do_not_depend_on_the_chunks(chunk_bytes: int) -> None:
     assert other.hex() != at_once.hex()
 
 
+@pytest.mark.slow
 def test_past_is_known_to_emitterd(tmp_path: Path, far: Far) -> None:
     """Over a journal with copied deliveries nothing of them is sent again."""
     spool = tmp_path / "spool"
@@ -261,6 +262,7 @@ def test_samples_are_folded_into_rooms() -> None:
     assert shares(found)["hashing"] == 0.75
 
 
+@pytest.mark.slow
 def test_growth_is_drawn(tmp_path: Path) -> None:
     """The same figures give the same picture, with a curve for each metric."""
     pytest.importorskip("matplotlib", reason="extra bench is missing: matplotlib")
@@ -277,6 +279,7 @@ def test_growth_is_drawn(tmp_path: Path) -> None:
     assert b"emitterd: CPU a file" in drawn
 
 
+@pytest.mark.slow
 def test_report_is_written_into_the_document(tmp_path: Path) -> None:
     """It replaces the former one, and what it links to stands beside it."""
     pytest.importorskip("matplotlib", reason="extra bench is missing: matplotlib")

@@ -50,6 +50,7 @@ def test_with_a_program(page):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", ["0", "2"])
 def test_closing_lines(tmp_path: Path, processes: str) -> None:
     """A run ends with its skips by reason and the number of unselected tests by tier.

@@ -47,6 +47,7 @@ def test_only_what_is_between_the_marks_is_written() -> None:
         written("no mark", "| another |")
 
 
+@pytest.mark.slow
 def test_tests_are_tallied(tmp_path: Path) -> None:
     """Passed and failed ones by name, skipped ones not at all, records summed up."""
     suite = tmp_path / "test_suite.py"
@@ -62,6 +63,7 @@ def test_tests_are_tallied(tmp_path: Path) -> None:
     assert found.recorded == {"kills": 7}
 
 
+@pytest.mark.slow
 def test_tests_that_do_not_run_are_no_success(tmp_path: Path) -> None:
     """Where no test ran, nothing is concluded."""
     with pytest.raises(Unusable):

@@ -99,6 +99,7 @@ def leave(_: Installation, __: Ledger) -> None:
     """Do nothing wrong."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("harm", "noticed"),
     [(leave, ""), (lose, "lost"), (double, "doubled"), (alter, "wrong")],

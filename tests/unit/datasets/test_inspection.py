@@ -337,6 +337,7 @@ def test_a_finding_says_how_far_was_read() -> None:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("piece", "expected"),
     [

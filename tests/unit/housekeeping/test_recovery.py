@@ -206,6 +206,7 @@ def posts(server: RehearsalServer) -> int:
     return sum(item.posts for item in server.objects.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("everything", [False, True])
 def test_daemon_refuses_and_tells_what_to_do(
     delivered: Installation, server: RehearsalServer, *, everything: bool
@@ -254,6 +255,7 @@ def test_what_may_have_been_delivered_is_held(
     assert delivered.counts()[State.HELD] == lost - 1
 
 
+@pytest.mark.slow
 def test_lost_journal(delivered: Installation, server: RehearsalServer) -> None:
     """Where the file is gone a rebuild keeps the folder from being sent again."""
     delivered.journal.unlink()

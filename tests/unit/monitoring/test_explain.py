@@ -299,6 +299,7 @@ def test_forgotten_delivery_is_told_as_history(office: Office) -> None:
     assert all("forgotten_at" in line for line in explanation.before)
 
 
+@pytest.mark.slow
 def test_explained_while_the_journal_moves(office: Office) -> None:
     """An explanation reads one snapshot, whatever a daemon does meanwhile."""
     deferred(office)

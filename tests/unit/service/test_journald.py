@@ -264,6 +264,7 @@ def test_is_standard_output(
     assert answer.read_text() == str(native)
 
 
+@pytest.mark.slow
 def test_every_event_of_many_threads(receiver: Receiver, service: Callable[..., Service]) -> None:
     """Twenty thousand events of eight threads arrive, in order, with names intact."""
     each = 2500

@@ -140,6 +140,7 @@ def test_folders_made_and_filled_at_once(spool_root: Path, hints: Hints) -> None
         hints.wait_for(spool_root / str(number), is_folder=True)
 
 
+@pytest.mark.slow
 def test_overflow_is_told(spool_root: Path) -> None:
     """A watcher that was stopped during 20 000 events reports an overflow."""
     with subprocess.Popen(  # noqa: S603  our own script
@@ -214,6 +215,7 @@ def test_watch_limit(tmp_path: Path) -> None:
     assert watch_limit(tmp_path) is None
 
 
+@pytest.mark.slow
 def test_hint_is_served_during_a_long_sweep(spool_root: Path, journal: Journal) -> None:
     """A sweep of 12000 new files runs in slices, and a hint is served in between."""
     driver = swept(spool_root, journal)
@@ -232,6 +234,7 @@ def test_hint_is_served_during_a_long_sweep(spool_root: Path, journal: Journal) 
     assert driver.journal.counts()[State.QUEUED] == 12001
 
 
+@pytest.mark.slow
 def test_hint_is_served_while_a_folder_moves_in(spool_root: Path, journal: Journal) -> None:
     """A new folder of 12000 files is swept in slices too."""
     driver = swept(spool_root, journal)
