@@ -37,12 +37,17 @@ SKIP = 77
 
 NOBODY = f"""
 import os
+from emitterd.codes import load_texts
+load_texts()
 try:
     os.setgroups([]); os.setgid(65534); os.setuid(65534)
 except OSError:
     os._exit({SKIP})
 """
-"""What a script does to be nobody; imports come before, for it stays in its folder."""
+"""What a script does to be nobody.
+
+Imports and texts come before: another user may not be able to read the checkout.
+"""
 
 Mount = Callable[..., None]
 Python = Callable[..., str]
