@@ -163,11 +163,10 @@ def _drain(line: socket.socket) -> None:
 LARGE = Scenario(
     "large",
     "One large file",
-    "A zip of {mib:,} MiB, in the page cache. It is renamed into the folder of a daemon"
-    " that idles; whole is from then to the delivery on record, with both digests"
-    " taken. The far side takes in the bytes and looks at a sample of each MiB. The"
-    " file is read once, so the transfer takes as long as its digests; without digests"
-    " is what emitterd's body and wire can do alone, in a process of their own.",
+    "A zip of {mib:,} MiB, in the page cache. It is renamed into the folder of an idle daemon."
+    ' "whole" is the time from then to the recorded delivery, with both digests. The test server'
+    " compares a sample of each MiB. emitterd reads the file once, so the transfer takes as long"
+    ' as the digests. "without digests" is emitterd\'s HTTP client alone, in its own process.',
     {"mib": (4096, 256)},
     _large,
     (SPEED, SENDING, TOTAL, PEAK, CPU),

@@ -59,8 +59,8 @@ def _measure(
 FLAT = Scenario(
     "flat",
     "What a file costs as the journal grows",
-    "{files:,} files of 8 KiB are sent by a journal that already holds {least:,} to"
-    " {most:,} deliveries. The CPU has the start of the process in it.",
+    "{files:,} files of 8 KiB are sent with a journal that already holds {least:,} to {most:,}"
+    " deliveries. The CPU time includes the start of the process.",
     {"files": (1000, 100), "least": (1000, 1000), "most": (1_000_000, 10_000)},
     _flat,
     (PER_FILE, CPU),

@@ -9,9 +9,9 @@ from scenario import Goal, Scenario, Sheet, ratio
 
 MISSED = "**missed**"
 PROFILED = (
-    "`bench/run --profile`: samples of a `once` by py-spy, without its start. Python's"
-    " own time is that of the thread that holds the interpreter's lock; all threads'"
-    " has in it what goes on beside it, but not what waits for a lock.\n\n"
+    '`bench/run --profile`: samples of a `once` by py-spy, without its start. "Python" is the'
+    ' time of the thread that holds the interpreter\'s lock. "all threads" includes the work beside'
+    " it, but no waiting for a lock.\n\n"
 )
 
 
@@ -127,7 +127,7 @@ def goals_table(found: Sequence[dict[str, Any]]) -> str:
         ]
         for match in found
     ]
-    return table(["", "to reach", "measured", ""], rows)
+    return table(["", "goal", "measured", ""], rows)
 
 
 def profiles(found: dict[str, dict[str, dict[str, float]]]) -> str:
@@ -178,7 +178,7 @@ def markdown(found: dict[str, Any], outcomes: Sequence[Outcome]) -> str:
     head = f"`{found['command']}`, {found['date']}; {sources}.\n\n{facts}"
     parts = [head]
     if found["goals"] and not found["quick"]:
-        parts.append("### What was to be reached\n\n" + goals_table(found["goals"]))
+        parts.append("### Goals\n\n" + goals_table(found["goals"]))
     parts += [section(outcome) for outcome in outcomes]
     if found.get("profiles"):
         parts.append("### Where the time goes\n\n" + PROFILED + profiles(found["profiles"]))

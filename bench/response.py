@@ -138,10 +138,9 @@ SHOWN = "median_ms"
 FRESH_FILE = Scenario(
     "fresh",
     "From a closed file to its first byte at the server",
-    "{files:,} files of 8 KiB, one at a time, into the folder of a daemon that idles."
-    " The first byte is that of the POST to the bucket, so the grant is asked in this"
-    " time, too. A tool that waits until a file has settled cannot be quicker than it"
-    " waits, usually 1 to 60 s.",
+    "{files:,} files of 8 KiB, one at a time, into the folder of an idle daemon. The"
+    " first byte is that of the POST to the bucket, so the time includes the request for the"
+    " grant. A tool that waits for a quiet period needs at least that period, usually 1 to 60 s.",
     {"files": (200, 20)},
     _fresh,
     WAITS,
@@ -152,9 +151,9 @@ FRESH_FILE = Scenario(
 FAIR = Scenario(
     "fair",
     "A small file behind another folder's backlog",
-    "{files:,} files of 8 KiB, one at a time, into one folder, while a backlog of"
-    " {backlog:,} files of another is found and sent; from the rename to the first byte"
-    " at the server.",
+    "{files:,} files of 8 KiB, one at a time, into one folder, while emitterd sends a"
+    " backlog of {backlog:,} files of another. The time from the rename to the first byte at the"
+    " server.",
     {"files": (20, 4), "backlog": (100_000, 8000)},
     _fair,
     WAITS,

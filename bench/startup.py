@@ -155,10 +155,10 @@ def _journal(path: Path) -> list[Path]:
 
 RESTART = Scenario(
     "restart",
-    "A start over much that is delivered",
-    "{files:,} delivered files lie in the folder, and one new one that was dropped"
-    " before the start. Ready is what systemd is told. What is read has Python's own"
-    " modules in it; the far side sees to it that nothing but the new file is sent.",
+    "A start with many delivered files",
+    "The folder holds {files:,} delivered files and one new file, which was dropped before the"
+    ' start. "ready" is the message to systemd. The bytes read include Python\'s own modules. The'
+    " test server checks that emitterd sends the new file only.",
     {"files": (100_000, 5000)},
     _restart,
     (READY, SWEPT, READ, FIRST),
@@ -167,9 +167,9 @@ RESTART = Scenario(
 )
 BACKLOG = Scenario(
     "backlog",
-    "A start over a backlog",
-    "{files:,} tiny files wait when the daemon starts; they lie in memory where there"
-    " is room, the journal on disk. The first {seconds} s from the first arrival.",
+    "A start with a backlog",
+    "{files:,} tiny files wait when the daemon starts. They are in memory if there is"
+    " room; the journal is on disk. The first {seconds} s after the first arrival.",
     {"files": (1_000_000, 10_000), "seconds": (120, 6)},
     _backlog,
     (UPLOAD, PEAK, ROW, FOUND, *QUARTERS, STEADY),

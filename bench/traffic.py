@@ -150,7 +150,7 @@ LATENCY = Scenario(
     "latency",
     "Small files over a slow line",
     "{files:,} files of 20 KiB; the far side answers each request after 50 ms. Default"
-    " settings. The sequential client sends a tenth of them, and is reckoned up.",
+    " settings. The sequential client sends a tenth of them; the result is scaled up.",
     {"files": (400, 100)},
     _latency,
     (PER_FILE, RATE, TOTAL, CPU),
@@ -162,7 +162,7 @@ SMALL = Scenario(
     "small",
     "Small files over a fast line",
     "{files:,} files of 8 KiB, no latency, each step of each file durable before the"
-    " next. The rate goes from the first request to the last delivery on record.",
+    " next. The rate counts from the first request to the last recorded delivery.",
     {"files": (5000, 250)},
     _small,
     (RATE, PER_FILE, TOTAL, CPU),
@@ -172,9 +172,9 @@ SMALL = Scenario(
 ENGINE = Scenario(
     "engine",
     "Small files to a real S3 engine",
-    "{files:,} files of 8 KiB to SeaweedFS on the same machine: emitterd by grants that"
-    " are signed for it, rclone with the engine's keys. rclone's rate has its start in"
-    " it, and it keeps no record of what it sent.",
+    "{files:,} files of 8 KiB to SeaweedFS on the same machine: emitterd by signed grants, rclone"
+    " with the engine's keys. rclone's rate includes its start. rclone keeps no record of what it"
+    " sent.",
     {"files": (2000, 150)},
     _engine,
     (RATE, PER_FILE, TOTAL, CPU),
