@@ -31,6 +31,7 @@ from emitterd.client.responses import (
     bucket_error,
     etag_of,
     http_date,
+    is_stale,
 )
 from emitterd.client.session import Credentials, LockoutStore, Session, post_json
 from emitterd.codes import Code
@@ -130,7 +131,22 @@ class EmissionClient:
         of the form around it. Raises `DeliveryError`, and `FileError` where the file changed
         meanwhile.
         """
+        try:
+            return self._deliver(grant, file, fingerprint, on_sent)
+        except DeliveryError as error:
+            if not is_stale(error):
+                raise
+            ambiguous = error.ambiguous
+        # Neither the file nor the bucket failed: the idle connection had ended.
+        try:
+            return self._deliver(grant, file, fingerprint, on_sent)
+        except DeliveryError as error:
+            error.ambiguous = error.ambiguous or ambiguous
+            raise
 
+    def _deliver(
+        self, grant: Grant, file: IO[bytes], fingerprint: Fingerprint, on_sent: OnSent | None
+    ) -> Receipt:
         def post(url: str) -> tuple[Response, Body]:
             # A redirect sends the whole body again.
             file.seek(0)

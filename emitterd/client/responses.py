@@ -32,11 +32,15 @@ class RequestKind(StrEnum):
 
 
 class TransportError(Exception):
-    """A request ended without an answer; `code` says in which way."""
+    """A request ended without an answer; `code` says in which way.
 
-    def __init__(self, code: Code, detail: str) -> None:
+    `stale`: the server had closed the idle connection before it read the request.
+    """
+
+    def __init__(self, code: Code, detail: str, *, stale: bool = False) -> None:
         super().__init__(detail)
         self.code = code
+        self.stale = stale
 
 
 class Stopped(Exception):
@@ -185,6 +189,11 @@ def as_delivery_errors(request: RequestKind, body: Body | None = None) -> Iterat
         raise interrupted(ambiguous=body is not None and body.sent) from error
 
 
+def is_stale(error: DeliveryError) -> bool:
+    """Return whether the server had closed the idle connection before it read the request."""
+    return isinstance(error.__cause__, TransportError) and error.__cause__.stale
+
+
 def transport_error(
     request: RequestKind, code: Code, detail: str, *, body_sent: bool
 ) -> DeliveryError:
@@ -200,9 +209,11 @@ def transport_error(
             f"no answer after the whole body: {detail}",
             ambiguous=True,
         )
+    if bucket and code is Code.MALFORMED_ANSWER:
+        code = Code.NOT_A_BUCKET
     # A line that breaks in a body may do so because of this body. All else would stop every other
     # file as well.
-    file_only = bucket and code in {Code.CONNECTION_LOST, Code.TOO_SLOW}
+    file_only = bucket and code in {Code.CONNECTION_LOST, Code.TOO_SLOW, Code.NOT_A_BUCKET}
     return DeliveryError(
         Decision.DEFER if file_only else Decision.PAUSE,
         code,

@@ -5,13 +5,17 @@ one, holds a request without an end. Here a request must send at a minimum speed
 answer in time. A stop of the daemon ends it within `POLL_S`.
 """
 
+import errno
+import os
+import re
+import select
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
 import httpcore
@@ -33,15 +37,15 @@ RESOLVER_MAX_S = 60.0
 """The longest time that the resolver takes: three servers, asked twice, 5 s each, and again with a
 search domain. Source: resolv.conf(5)."""
 
-ADDRESSES = 8
-"""A host may have this many addresses; each gets the whole time to connect."""
-
 CONNECTIONS = 4
 """The connections of a thread: API, bucket, and where either redirects to."""
 
-KEEPALIVE_S = 10.0
-"""Shorter than on every common server, so that this side closes idle connections. A request on a
-connection that the server is just closing would fail."""
+KEEPALIVE_S = 1.5
+"""Shorter than on every common server, so that this side closes idle connections: a request on a
+connection that the server is just closing would fail. The shortest known is gunicorn's 2 s."""
+
+HOSTS = 64
+"""Of this many hosts the address that worked is remembered. API and bucket need two."""
 
 Trace = Callable[[str, dict[str, Any]], None]
 """Gets the name and the details of each step of a request, as httpcore documents."""
@@ -51,6 +55,19 @@ T = TypeVar("T")
 
 class TooSlow(Exception):
     """A request or its answer is slower than its limits allow."""
+
+
+_FAILURES = (
+    UnicodeError,
+    TooSlow,
+    httpcore.ProxyError,
+    httpcore.ProtocolError,
+    httpcore.TimeoutException,
+    httpcore.NetworkError,
+)
+_NO_BODY = frozenset({204, 304})
+_ILLEGAL_HEADER = re.compile(r"(?i)illegal header (?:line|name|value)[^'\"]*['\"]([^:'\"]{1,80})")
+"""How h11 quotes a header that it refuses, up to the end of the header's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +104,10 @@ class Deadlines:
     window_at: float | None = None
     window_bytes: int = 0
     answer_by: float | None = None
+    reused: bool = False
+    """Whether the request uses a connection that has served another one."""
+    answer: bytearray = field(default_factory=bytearray)
+    """What was read for this request, with head and framing."""
 
     def allowance(self, size_bytes: int) -> int:
         """Return how many of these bytes may be sent now; wait for the bandwidth."""
@@ -150,11 +171,11 @@ class _Stream(httpcore.NetworkStream):
     once: a small file is one packet, and wakes the server up once. httpcore would send two.
     """
 
-    def __init__(self, inner: httpcore.NetworkStream) -> None:
-        self._inner = inner
+    def __init__(self, connection: socket.socket) -> None:
         self._head: bytes | None = b""
         """The head that is held back; None once the request is on its way."""
-        self._socket: socket.socket = inner.get_extra_info("socket")
+        self._has_answered = False
+        self._socket = connection
         # httpcore sets a timeout before each call; this one is the interval of checks.
         self._socket.settimeout(POLL_S)
 
@@ -166,13 +187,20 @@ class _Stream(httpcore.NetworkStream):
             # A server that closes the connection early may have answered before that.
             with suppress(httpcore.WriteError):
                 self._send(head, deadlines)
-        return self._retry_while_blocked(
+        part = self._retry_while_blocked(
             lambda: self._socket.recv(max_bytes), deadlines.check_reading, httpcore.ReadError
         )
+        deadlines.answer += part
+        self._has_answered = True
+        return part
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002
         deadlines = _thread.deadlines
         if self._head is not None:
+            if not self._head:
+                # The first bytes of another request.
+                deadlines.reused = self._has_answered
+                deadlines.answer.clear()
             if not self._head and len(buffer) < JOINED_MAX_BYTES:
                 self._head, deadlines.head_bytes = buffer, len(buffer)
                 return
@@ -198,7 +226,7 @@ class _Stream(httpcore.NetworkStream):
             left = left[count:]
 
     def close(self) -> None:
-        self._inner.close()
+        self._socket.close()
 
     def start_tls(
         self,
@@ -206,12 +234,32 @@ class _Stream(httpcore.NetworkStream):
         server_hostname: str | None = None,
         timeout: float | None = None,
     ) -> httpcore.NetworkStream:
-        # A handshake cannot be interrupted to record a heartbeat.
-        heartbeat.silence(timeout or 0.0)
-        return _Stream(self._inner.start_tls(ssl_context, server_hostname, timeout))
+        check = _connect_check(timeout)
+        try:
+            secure = ssl_context.wrap_socket(
+                self._socket, server_hostname=server_hostname, do_handshake_on_connect=False
+            )
+            # The new socket has taken the descriptor over, and is the one to close.
+            self._socket = secure
+            secure.settimeout(POLL_S)
+            self._retry_while_blocked(secure.do_handshake, check, httpcore.ConnectError)
+        except BaseException as error:
+            self.close()
+            if isinstance(error, OSError):
+                raise httpcore.ConnectError(str(error)) from error
+            raise
+        return _Stream(secure)
 
     def get_extra_info(self, info: str) -> Any:  # noqa: ANN401  httpcore's signature
-        return self._inner.get_extra_info(info)
+        match info:
+            case "ssl_object":
+                return self._socket if isinstance(self._socket, ssl.SSLSocket) else None
+            case "server_addr":
+                return self._socket.getpeername()
+            case "is_readable":
+                # An idle connection that has something to read is at its end, or out of step.
+                return self._socket.fileno() < 0 or _wait_for(self._socket, select.POLLIN, 0.0)
+        return None
 
     @staticmethod
     def _retry_while_blocked(
@@ -228,25 +276,85 @@ class _Stream(httpcore.NetworkStream):
                 raise failure(str(error)) from error
 
 
-class _Backend(httpcore.NetworkBackend):
-    """httpcore's own backend, with our sockets."""
+def _connect_check(timeout_s: float | None) -> Callable[[], None]:
+    """Return a check that ends the wait for a connection at a stop, or after this time."""
+    deadlines, end_at = _thread.deadlines, time.monotonic() + (timeout_s or 0.0)
 
-    def __init__(self) -> None:
-        self._inner = httpcore.SyncBackend()
+    def check() -> None:
+        deadlines.check_stop()
+        if time.monotonic() >= end_at:
+            raise httpcore.ConnectTimeout("timed out")
+
+    return check
+
+
+def _wait_for(connection: socket.socket, event: int, timeout_s: float) -> bool:
+    poll = select.poll()
+    poll.register(connection, event)
+    return bool(poll.poll(timeout_s * 1000))
+
+
+class _Backend(httpcore.NetworkBackend):
+    """Connects, and remembers for each host the address that answered.
+
+    `addresses` is shared by all threads. Without it each new connection would wait for the first
+    address of a host, which may be dead.
+    """
+
+    def __init__(self, addresses: dict[tuple[str, int], object]) -> None:
+        self._addresses = addresses
 
     def connect_tcp(
         self,
         host: str,
         port: int,
         timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
+        local_address: str | None = None,  # noqa: ARG002
+        socket_options: Iterable[Any] | None = None,  # noqa: ARG002
     ) -> httpcore.NetworkStream:
-        # Neither getaddrinfo nor connect can be interrupted, so this thread tells the watchdog how
-        # long it may be silent.
-        heartbeat.silence(RESOLVER_MAX_S + ADDRESSES * (timeout or 0.0))
-        stream = self._inner.connect_tcp(host, port, timeout, local_address, socket_options)
-        return _Stream(stream)
+        # getaddrinfo cannot be interrupted, so this thread tells the watchdog how long it may be
+        # silent.
+        heartbeat.silence(RESOLVER_MAX_S)
+        failure: Exception = httpcore.ConnectError(f"{host} has no address")
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            raise httpcore.ConnectError(str(error)) from error
+        known = self._addresses.get((host, port))
+        for family, kind, protocol, _, address in sorted(found, key=lambda item: item[4] != known):
+            connection = socket.socket(family, kind, protocol)
+            try:
+                self._connect(connection, address, _connect_check(timeout))
+            except (OSError, httpcore.ConnectTimeout) as error:
+                connection.close()
+                failure = error
+            except BaseException:
+                connection.close()
+                raise
+            else:
+                self._remember((host, port), address)
+                return _Stream(connection)
+        if isinstance(failure, OSError):
+            raise httpcore.ConnectError(str(failure)) from failure
+        raise failure
+
+    @staticmethod
+    def _connect(connection: socket.socket, address: Any, check: Callable[[], None]) -> None:  # noqa: ANN401  of any family
+        connection.setblocking(False)  # noqa: FBT003  socket's own signature
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        problem = connection.connect_ex(address)
+        if problem == errno.EINPROGRESS:
+            check()
+            while not _wait_for(connection, select.POLLOUT, POLL_S):
+                check()
+            problem = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if problem:
+            raise OSError(problem, os.strerror(problem))
+
+    def _remember(self, host: tuple[str, int], address: object) -> None:
+        if len(self._addresses) >= HOSTS:
+            self._addresses.clear()
+        self._addresses[host] = address
 
 
 class Proxy(NamedTuple):
@@ -274,6 +382,7 @@ class Pools:
         self._own = _ThreadPools()
         self._lock = threading.Lock()
         self._open: set[httpcore.ConnectionPool] = set()
+        self._addresses: dict[tuple[str, int], object] = {}
 
     def send(
         self,
@@ -296,34 +405,37 @@ class Pools:
             httpcore.URL(scheme=scheme, host=host, port=port, target=target),
             headers=list(headers.items()),
             content=content,
-            extensions={"timeout": {"connect": connect_s}, "trace": self._trace},
+            # A thread sends one request at a time, so it never has to wait for a place in its pool.
+            extensions={"timeout": {"connect": connect_s, "pool": 0.0}, "trace": self._trace},
         )
         _thread.deadlines = deadlines
         try:
-            return self._exchange(request, proxy, deadlines.answer_max_bytes)
-        except (
-            UnicodeError,
-            TooSlow,
-            httpcore.ProxyError,
-            httpcore.ProtocolError,
-            httpcore.TimeoutException,
-            httpcore.NetworkError,
-        ) as error:
-            detail = str(error) or type(error).__name__
-            raise TransportError(_code_of(error), detail) from error
+            return self._exchange(request, proxy, deadlines)
+        except BaseException as error:
+            # httpcore keeps a connection that failed in the handshake through a proxy, as if it
+            # were in use. Four of them would fill the pool for good.
+            self.close_thread()
+            if isinstance(error, _FAILURES):
+                raise _transport_error(error, deadlines) from error
+            raise
         finally:
             del _thread.deadlines
 
     def _exchange(
-        self, request: httpcore.Request, proxy: Proxy | None, max_bytes: int
+        self, request: httpcore.Request, proxy: Proxy | None, deadlines: Deadlines
     ) -> tuple[int, list[tuple[bytes, bytes]], bytearray]:
         answer = self._pool(proxy).handle_request(request)
         body = bytearray()
         try:
             for chunk in answer.iter_stream():
                 body += chunk
-                if len(body) > max_bytes:
+                if len(body) > deadlines.answer_max_bytes:
                     break
+            else:
+                if not _is_whole(answer, bytes(deadlines.answer), bytes(body)):
+                    # What is left over would be read as the next answer. httpcore drops a
+                    # connection whose socket is closed.
+                    answer.extensions["network_stream"].close()
         finally:
             # A connection with an unread rest of an answer is closed, not used again.
             answer.close()
@@ -354,11 +466,37 @@ class Pools:
                 http1=True,
                 # httpcore#1082: large bodies drive HTTP/2's window negative.
                 http2=False,
-                network_backend=_Backend(),
+                network_backend=_Backend(self._addresses),
             )
             with self._lock:
                 self._open.add(pool)
         return pool
+
+
+def _is_whole(answer: httpcore.Response, read: bytes, body: bytes) -> bool:
+    """Return whether an answer ends where its connection was read to, and announces no more."""
+    headers = {name.lower(): value for name, value in answer.headers}
+    content = read.partition(b"\r\n\r\n")[2]
+    chunked = b"transfer-encoding" in headers
+    if answer.status in _NO_BODY:
+        announced = chunked or headers.get(b"content-length", b"0").strip() != b"0"
+        return not content and not announced
+    if chunked:
+        # The first end of a chunked body must be the end of what was read.
+        return (b"\r\n" + content).partition(b"\r\n0\r\n\r\n")[1:] == (b"\r\n0\r\n\r\n", b"")
+    return content == body
+
+
+def _transport_error(error: Exception, deadlines: Deadlines) -> TransportError:
+    """Return the error for a request that has no answer."""
+    detail = str(error) or type(error).__name__
+    header = _ILLEGAL_HEADER.search(detail)
+    if header is not None:
+        reason = f"the answer has an illegal header line: {header.group(1)}"
+        return TransportError(Code.MALFORMED_ANSWER, reason)
+    # The server closed the idle connection while this request was on its way.
+    stale = deadlines.reused and not deadlines.answer and not isinstance(error, TooSlow)
+    return TransportError(_code_of(error), detail, stale=stale)
 
 
 def _code_of(error: Exception) -> Code:

@@ -9,7 +9,7 @@ import pytest
 
 from emitterd.client.http import HttpClient, tls_context
 from emitterd.client.responses import Stopped, TransportError
-from emitterd.client.sockets import TransferLimits
+from emitterd.client.sockets import CONNECTIONS, TransferLimits
 from emitterd.codes import Code
 from emitterd.shutdown import Shutdown
 from support.client import (
@@ -21,6 +21,7 @@ from support.client import (
     http_client,
     make_identity,
     post,
+    proxying,
     silent_port,
 )
 from support.waiting import wait_until
@@ -267,6 +268,153 @@ def test_a_stop_ends_what_is_under_way(serve: Serve, content: bytes) -> None:
 
         assert not thread.is_alive()
     assert [type(error) for error in outcome] == [Stopped]
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_stop_ends_a_connection_under_way(scheme: str) -> None:
+    """A stop ends the wait for a connection, and for a handshake, before their own limit."""
+    shutdown = Shutdown()
+    outcome: list[BaseException] = []
+
+    def work(client: HttpClient, url: str) -> None:
+        try:
+            post(client, url)
+        except (Stopped, TransportError) as error:
+            outcome.append(error)
+
+    limits = TransferLimits(connect_s=600.0, stall_s=600.0, minimum_bytes_s=1)
+    with (
+        silent_port() as port,
+        Listener(deaf) as server,
+        http_client(limits, shutdown=shutdown) as client,
+    ):
+        url = f"{scheme}://{LOOPBACK}:{port if scheme == 'http' else server.port}/"
+        thread = threading.Thread(target=work, args=(client, url))
+        thread.start()
+        if scheme == "https":
+            wait_until(lambda: server.lines or None, DEADLINE_S, "a connection")
+        assert not outcome
+        shutdown.now.set()
+        thread.join(DEADLINE_S)
+
+        assert not thread.is_alive()
+    assert [type(error) for error in outcome] == [Stopped]
+
+
+@pytest.mark.parametrize("through_proxy", [False, True], ids=["directly", "through a proxy"])
+def test_failed_handshakes_take_no_place_of_later_connections(
+    identity: Identity, *, through_proxy: bool
+) -> None:
+    """After more failed handshakes than a thread has connections it still delivers."""
+    context = identity.server_context()
+
+    def serve(server: Listener, connection: socket.socket) -> None:
+        if server.lines <= CONNECTIONS + 1:
+            connection.recv(65536)
+            connection.sendall(b"no TLS here")
+            return
+        with context.wrap_socket(connection, server_side=True) as secure:
+            server.hear(secure)
+            secure.sendall(OK)
+
+    ours = tls_context(identity.certificate, None, None)
+    with Listener(serve) as server, Listener(proxying(server.port)) as proxy:
+        url = server.url.replace("http:", "https:")
+        with http_client(tls=ours, proxy=proxy.url if through_proxy else None) as client:
+            for _ in range(CONNECTIONS + 1):
+                assert broken_by(client, url) is Code.TLS
+
+            assert post(client, url).body == b"ok"
+        assert server.lines == CONNECTIONS + 2
+        assert proxy.lines == (server.lines if through_proxy else 0)
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "connections"),
+    [
+        pytest.param(b"HTTP/1.1 204 N\r\nContent-Length: 2\r\n\r\nok", 3, id="body after 204"),
+        pytest.param(b"HTTP/1.1 204 N\r\nContent-Length: 2\r\n\r\n", 3, id="body comes later"),
+        pytest.param(
+            b"HTTP/1.1 204 N\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 3, id="empty chunk"
+        ),
+        pytest.param(OK + b"more", 3, id="more than the length"),
+        pytest.param(CHUNKED + b"more", 3, id="more after the chunks"),
+        pytest.param(b"HTTP/1.1 204 N\r\nContent-Length: 0\r\n\r\n", 1, id="204"),
+        pytest.param(OK, 1, id="length"),
+        pytest.param(CHUNKED, 1, id="chunks"),
+    ],
+)
+def test_bytes_after_an_answer_are_not_the_next_answer(answer: bytes, connections: int) -> None:
+    """A connection with bytes left over is closed; one without is used again."""
+    with Listener(answering(answer)) as server, http_client() as client:
+        for _ in range(3):
+            assert post(client, server.url).status in {200, 204}
+
+        assert len(server.heard) == 3
+        assert server.lines == connections
+
+
+@pytest.mark.parametrize("line", [b"X Bad: 1", b"X-Bad", b"X-Bad: a\0b"])
+def test_an_illegal_header_line_is_named(line: bytes) -> None:
+    """The error names the header, and not its value."""
+    answer = b"HTTP/1.1 204 N\r\n" + line + b"\r\n\r\n"
+    with Listener(answering(answer)) as server, http_client() as client:
+        with pytest.raises(TransportError) as broken:
+            post(client, server.url)
+        assert len(server.heard) == 1
+
+    assert broken.value.code is Code.MALFORMED_ANSWER
+    name = line.partition(b":")[0].decode()
+    assert str(broken.value) == f"the answer has an illegal header line: {name}"
+
+
+def test_the_address_that_worked_is_tried_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the first connection to a host tries its dead address."""
+    tried: list[str] = []
+
+    class Recording(socket.socket):
+        def connect_ex(self, address: tuple[str, int]) -> int:  # type: ignore[override]
+            tried.append(address[0])
+            return super().connect_ex(address)
+
+    def resolve(_: str, port: int, **__: object) -> list[tuple[object, ...]]:
+        kind = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
+        return [(*kind, ("127.0.0.9", port)), (*kind, (LOOPBACK, port))]
+
+    with Listener(answering(OK)) as server, http_client() as client:
+        monkeypatch.setattr(socket, "getaddrinfo", resolve)
+        monkeypatch.setattr(socket, "socket", Recording)
+        for _ in range(3):
+            assert post(client, f"http://two.test:{server.port}/").body == b"ok"
+            client.close_thread()
+
+    assert tried == ["127.0.0.9", LOOPBACK, LOOPBACK, LOOPBACK]
+
+
+def test_a_connection_that_ends_while_it_is_idle_is_stale() -> None:
+    """Only a request on a used connection, without a byte of an answer, failed for that."""
+
+    def serve(server: Listener, connection: socket.socket) -> None:
+        server.hear(connection)
+        connection.sendall(OK)
+        server.hear(connection)
+        if server.lines == 2:
+            connection.sendall(OK[:9])
+
+    def stale(client: HttpClient, url: str) -> bool:
+        with pytest.raises(TransportError) as broken:
+            post(client, url)
+        return broken.value.stale
+
+    with Listener(serve) as server, http_client() as client:
+        post(client, server.url)
+        assert stale(client, server.url)
+        post(client, server.url)
+        assert not stale(client, server.url)
+        assert server.lines == 2
 
 
 def test_after_a_stop_nothing_is_sent() -> None:
