@@ -44,6 +44,10 @@ KEEPALIVE_S = 1.5
 """Shorter than on every common server, so that this side closes idle connections: a request on a
 connection that the server is just closing would fail. The shortest known is gunicorn's 2 s."""
 
+IDLE_S = 0.5
+"""A server may have closed a connection that was idle for this long. No server is known to close
+one sooner, so the loss of a busier connection has another cause."""
+
 HOSTS = 64
 """Of this many hosts the address that worked is remembered. API and bucket need two."""
 
@@ -104,8 +108,8 @@ class Deadlines:
     window_at: float | None = None
     window_bytes: int = 0
     answer_by: float | None = None
-    reused: bool = False
-    """Whether the request uses a connection that has served another one."""
+    was_idle: bool = False
+    """Whether the request uses a connection that was idle for `IDLE_S` after another one."""
     answer: bytearray = field(default_factory=bytearray)
     """What was read for this request, with head and framing."""
 
@@ -174,7 +178,7 @@ class _Stream(httpcore.NetworkStream):
     def __init__(self, connection: socket.socket) -> None:
         self._head: bytes | None = b""
         """The head that is held back; None once the request is on its way."""
-        self._has_answered = False
+        self._idle_at: float | None = None
         self._socket = connection
         # httpcore sets a timeout before each call; this one is the interval of checks.
         self._socket.settimeout(POLL_S)
@@ -191,7 +195,7 @@ class _Stream(httpcore.NetworkStream):
             lambda: self._socket.recv(max_bytes), deadlines.check_reading, httpcore.ReadError
         )
         deadlines.answer += part
-        self._has_answered = True
+        self._idle_at = time.monotonic()
         return part
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002
@@ -199,7 +203,9 @@ class _Stream(httpcore.NetworkStream):
         if self._head is not None:
             if not self._head:
                 # The first bytes of another request.
-                deadlines.reused = self._has_answered
+                deadlines.was_idle = (
+                    self._idle_at is not None and time.monotonic() - self._idle_at >= IDLE_S
+                )
                 deadlines.answer.clear()
             if not self._head and len(buffer) < JOINED_MAX_BYTES:
                 self._head, deadlines.head_bytes = buffer, len(buffer)
@@ -495,7 +501,7 @@ def _transport_error(error: Exception, deadlines: Deadlines) -> TransportError:
         reason = f"the answer has an illegal header line: {header.group(1)}"
         return TransportError(Code.MALFORMED_ANSWER, reason)
     # The server closed the idle connection while this request was on its way.
-    stale = deadlines.reused and not deadlines.answer and not isinstance(error, TooSlow)
+    stale = deadlines.was_idle and not deadlines.answer and not isinstance(error, TooSlow)
     return TransportError(_code_of(error), detail, stale=stale)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from emitterd.client import sockets
 from emitterd.client.http import HttpClient, tls_context
 from emitterd.client.responses import Stopped, TransportError
 from emitterd.client.sockets import CONNECTIONS, TransferLimits
@@ -394,8 +395,12 @@ def test_the_address_that_worked_is_tried_first(monkeypatch: pytest.MonkeyPatch)
     assert tried == ["127.0.0.9", LOOPBACK, LOOPBACK, LOOPBACK]
 
 
-def test_a_connection_that_ends_while_it_is_idle_is_stale() -> None:
-    """Only a request on a used connection, without a byte of an answer, failed for that."""
+@pytest.mark.parametrize("idle_s", [0.0, 600.0])
+def test_a_connection_that_ends_while_it_is_idle_is_stale(
+    monkeypatch: pytest.MonkeyPatch, idle_s: float
+) -> None:
+    """Only a request on an idle connection, without a byte of an answer, failed for that."""
+    monkeypatch.setattr(sockets, "IDLE_S", idle_s)
 
     def serve(server: Listener, connection: socket.socket) -> None:
         server.hear(connection)
@@ -411,7 +416,7 @@ def test_a_connection_that_ends_while_it_is_idle_is_stale() -> None:
 
     with Listener(serve) as server, http_client() as client:
         post(client, server.url)
-        assert stale(client, server.url)
+        assert stale(client, server.url) is (idle_s == 0.0)
         post(client, server.url)
         assert not stale(client, server.url)
         assert server.lines == 2
