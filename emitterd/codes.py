@@ -51,6 +51,7 @@ class Code(StrEnum):
     UNREADABLE = "E205"
     STILL_WRITTEN = "E206"
     NOT_REGULAR = "E207"
+    PATH_FAILED = "E208"
     CATALOGUE = "E210"
     NOT_DISPOSED = "E211"
 

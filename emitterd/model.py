@@ -30,8 +30,8 @@ class Fingerprint(NamedTuple):
             stat.st_dev & 0x7FFF_FFFF_FFFF_FFFF,
             stat.st_ino & 0x7FFF_FFFF_FFFF_FFFF,
             stat.st_size,
-            stat.st_mtime_ns,
-            stat.st_ctime_ns,
+            _int64(stat.st_mtime_ns),
+            _int64(stat.st_ctime_ns),
         )
 
     def same_bytes(self, later: Self, links: int) -> bool:
@@ -45,6 +45,11 @@ class Fingerprint(NamedTuple):
     def renamed_from(self, earlier: Self) -> bool:
         """Tell whether it is the same file after a rename, which changes only ctime."""
         return self[:4] == earlier[:4]
+
+
+def _int64(number: int) -> int:
+    # File systems hold dates before 1677 and after 2262, which are more nanoseconds.
+    return max(-(2**63), min(number, 2**63 - 1))
 
 
 class State(StrEnum):

@@ -67,15 +67,23 @@ def _encoded(text: str) -> bytes:
         return text.encode("utf-8", "backslashreplace")
 
 
+_FIRST_AT, _LAST_AT = -62_135_596_800.0, 253_402_300_799.0
+
+
 @overload
 def iso(at: float) -> str: ...
 @overload
 def iso(at: None) -> None: ...
 def iso(at: float | None) -> str | None:
-    """Return an instant as ISO 8601 in UTC, to the millisecond; None stays None."""
+    """Return an instant as ISO 8601 in UTC, to the millisecond; None stays None.
+
+    Files may have dates outside the years 1 to 9999: they get the first or last instant of these.
+    """
     if at is None:
         return None
-    text = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
+    text = datetime.fromtimestamp(min(max(at, _FIRST_AT), _LAST_AT), UTC).isoformat(
+        timespec="milliseconds"
+    )
     return text.replace("+00:00", "Z")
 
 

@@ -232,7 +232,7 @@ class Worker:
             self._disposal.dispose(entry.id, entry.path, entry.fingerprint)
 
     def _record_file_error(self, entry: Entry, error: FileError) -> None:
-        if error.code is Code.UNREADABLE:
+        if error.code in {Code.UNREADABLE, Code.PATH_FAILED}:
             self._defer(entry, error.code, str(error))
             return
         # Without its root, every file seems to be gone.

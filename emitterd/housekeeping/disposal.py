@@ -13,7 +13,7 @@ import structlog
 
 from emitterd import heartbeat
 from emitterd.codes import Code
-from emitterd.errors import FileError, JournalFull
+from emitterd.errors import FileError, JournalError, JournalFull
 from emitterd.failpoints import Point, reach
 from emitterd.journal.journal import Journal
 from emitterd.journal.rows import Ended
@@ -23,6 +23,9 @@ from emitterd.spool.folder import OPEN_FOLDERS, Spool
 from emitterd.text import display, iso
 
 PAGE = 500
+
+REPORTED_MAX = 10_000
+"""Beyond this number of files that stay, the log may name a file again."""
 
 log = structlog.get_logger()
 
@@ -112,12 +115,16 @@ class Disposal:
                 log.info("file.disposed", path=display(path), moved_to=shown)
             self._journal.dispose(entry_id, target)
             reach(Point.DISPOSAL_RECORDED)
-        except (OSError, FileError) as error:
-            self._may_be_due = True
-            self._log_once(path, _reason(error))
         except JournalFull:
             # The file is gone already; the next attempt finds that and records it.
             self._may_be_due = True
+        except JournalError:
+            raise
+        except Exception as error:  # noqa: BLE001  one path must not stop the others
+            self._may_be_due = True
+            self._log_once(path, _reason(error))
+        else:
+            self._reported.pop(path, None)
 
     def _move_or_delete(
         self, entry_id: int, path: bytes, ended: Ended, sent: Fingerprint
@@ -152,7 +159,7 @@ class Disposal:
                 rejected = ended.state is State.REJECTED
                 return mover.move(target, ended.rejection(path) if rejected else None)
         except FileError as error:
-            if error.code is Code.UNREADABLE or self._spool.lost():
+            if error.code not in {Code.GONE, Code.NOT_REGULAR} or self._spool.lost():
                 raise
             # The file, or its folder, is gone.
             return None
@@ -161,6 +168,8 @@ class Disposal:
         """Log why a file stays; each sweep tries again, and logs only a new reason."""
         if self._reported.get(path) == reason:
             return
+        if len(self._reported) >= REPORTED_MAX:
+            self._reported.clear()
         self._reported[path] = reason
         log.warning(
             "file.disposed",
@@ -175,10 +184,10 @@ def _is_same(file: Path, sent: Fingerprint) -> bool:
     return Fingerprint.of(file.lstat()).renamed_from(sent)
 
 
-def _reason(error: OSError | FileError) -> str:
+def _reason(error: Exception) -> str:
     """Return what failed, and where; not the path through the open folder."""
-    if isinstance(error, FileError):
-        return str(error)
+    if not isinstance(error, OSError):
+        return str(error) if isinstance(error, FileError) else repr(error)
     names = [str(name) for name in (error.filename, error.filename2) if name]
     shown = [name for name in names if not Path(name).is_relative_to(OPEN_FOLDERS)]
     return ": ".join([error.strerror or str(error), *shown[-1:]])

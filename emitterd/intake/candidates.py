@@ -13,6 +13,14 @@ from emitterd.spool.folder import LeaseState
 FIRST_WAIT_S = 0.05
 """When an open file is first checked again; the wait then doubles each time."""
 
+FAILED_FIRST_S, FAILED_MAX_S = 1.0, 600.0
+"""When a path that failed is first tried again; the wait then doubles up to the second value."""
+
+FAILED_PATHS_MAX = 10_000
+"""With more candidates than this, only the sweeps try a path that failed again."""
+
+_NOTHING_SEEN = Fingerprint(0, 0, -1, 0, 0)
+
 
 @dataclass(slots=True)
 class Candidate:
@@ -24,6 +32,7 @@ class Candidate:
     wait_s: float
     due_at: float
     incomplete: bool = False
+    failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +62,7 @@ class Tracker:
     def settling(self) -> bool:
         """Tell whether a candidate waits only for its quiet period."""
         return any(
-            candidate.lease is LeaseState.NONE and not candidate.incomplete
+            candidate.lease is LeaseState.NONE and not (candidate.incomplete or candidate.failed)
             for candidate in tuple(self._candidates.values())
         )
 
@@ -102,6 +111,22 @@ class Tracker:
         if candidate is None:
             candidate = self._track(path, seen, LeaseState.NONE, due_at)
         self._check_again(path, candidate, due_at)
+
+    def failed(self, path: bytes, now: float) -> None:
+        """Schedule another look at a path that failed: each wait is twice the last one."""
+        candidate = self._candidates.get(path)
+        if candidate is None or not candidate.failed:
+            if len(self._candidates) >= FAILED_PATHS_MAX:
+                return
+            candidate = self._track(path, _NOTHING_SEEN, LeaseState.NONE, now)
+            candidate.failed, candidate.wait_s = True, FAILED_FIRST_S / 2
+        candidate.wait_s = min(candidate.wait_s * 2, FAILED_MAX_S)
+        self._check_again(path, candidate, now + candidate.wait_s)
+
+    def has_failed(self, path: bytes) -> bool:
+        """Tell whether a path failed, and waits for another look."""
+        candidate = self._candidates.get(path)
+        return candidate is not None and candidate.failed
 
     def forget(self, path: bytes) -> None:
         """Drop a path that was admitted, is ignored, or is gone."""

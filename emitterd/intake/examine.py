@@ -11,10 +11,11 @@ from emitterd.codes import Code
 from emitterd.datasets.findings import Finding, fatal
 from emitterd.datasets.inspection import Inspector
 from emitterd.datasets.zip_integrity import ReadAt
-from emitterd.errors import Decision, DeliveryError
+from emitterd.errors import Decision, DeliveryError, FileError, JournalError
 from emitterd.housekeeping.disposal import Disposal, DisposalRule
 from emitterd.intake.candidates import SettleRule, Tracker
-from emitterd.intake.file_status import FileStatus, FileStatusReader, FolderState
+from emitterd.intake.file_status import FileStatus, FileStatusReader, FolderState, failure_reason
+from emitterd.intake.not_sent import NotSent
 from emitterd.journal.journal import Journal
 from emitterd.journal.rows import Admission, unchanged_paths
 from emitterd.model import Fingerprint, State
@@ -60,7 +61,7 @@ class Examiner:
         self._statuses = FileStatusReader(
             spool, rules.selection, journal.latest, rules.settling.quiet_s
         )
-        self._reported: dict[bytes, tuple[Code, Fingerprint | None]] = {}
+        self.not_sent = NotSent()
         self._inspected: dict[bytes, tuple[Fingerprint, tuple[Finding, ...]]] = {}
 
     def apply_settings(self, rules: ExamineRules) -> None:
@@ -79,7 +80,12 @@ class Examiner:
         """
         heartbeat.record()
         seen = {path: Fingerprint.of(stat) for path, stat in files}
-        known = unchanged_paths(self._journal.read, seen)
+        try:
+            known = unchanged_paths(self._journal.read, seen)
+        except JournalError:
+            raise
+        except Exception:  # noqa: BLE001  the path that is the cause must fail alone
+            return list(files)
         for path in known:
             self.tracker.forget(path)
         return [file for file in files if file[0] not in known]
@@ -99,33 +105,50 @@ class Examiner:
             return None if settled else "not quiet yet"
 
         status = self._statuses.look_up(path, stat=stat, unsettled=unsettled, inspect=self._inspect)
+        if status.cause is not None:
+            raise status.cause
         if status.fingerprint is not None and status.lease is not None:
             return self._admission(status, status.fingerprint, status.lease, now)
         self.tracker.forget(path)
-        if status.known is not None and status.fingerprint is not None:
-            if status.known.disposal == "due":
-                self._disposal.dispose(status.known.id, path, status.fingerprint)
-        elif status.state is FolderState.ABSENT:
-            self._reported.pop(path, None)
-        elif status.error is not None:
-            self.log_once(path, Code(status.error), status.reason)
+        if status.known is not None or status.error is None or status.state is FolderState.ABSENT:
+            self.not_sent.remove(path)
+        else:
+            self.report(path, Code(status.error), status.reason)
+        known, seen = status.known, status.fingerprint
+        if known is not None and seen is not None and known.disposal == "due":
+            self._disposal.dispose(known.id, path, seen)
         return None
 
-    def log_once(
-        self, path: bytes, code: Code, reason: str, seen: Fingerprint | None = None
-    ) -> None:
-        """Log why a path is not sent; again only when the code, or `seen`, changes."""
-        if self._reported.get(path) == (code, seen):
+    def report(self, path: bytes, code: Code, reason: str, seen: Fingerprint | None = None) -> None:
+        """Note and log why a path is not sent; log again only if the code, or `seen`, changes."""
+        if self.not_sent.add(path, code, seen):
+            hint = code.remedy
+            log.warning("file.incomplete", path=display(path), error=code, reason=reason, hint=hint)
+
+    def failed(self, path: bytes, error: Exception, now: float | None = None) -> None:
+        """Note and log a path that fails for an unexpected reason, and look again later.
+
+        Without `now` only the next sweep looks again: a folder fails, not a file.
+        """
+        if now is not None:
+            self.tracker.failed(path, now)
+        if not self.not_sent.add(path, Code.PATH_FAILED):
             return
-        self._reported[path] = code, seen
+        # What is not an error of the system or of a file is a bug: the log gets its traceback.
+        expected = isinstance(error, OSError | FileError)
         log.warning(
-            "file.incomplete", path=display(path), error=code, reason=reason, hint=code.remedy
+            "path.failed",
+            path=display(path),
+            error=Code.PATH_FAILED,
+            reason=failure_reason(error),
+            hint=Code.PATH_FAILED.remedy,
+            exc_info=None if expected else error,
         )
 
     def admitted(self, path: bytes) -> None:
         """Note that a path is in the journal now."""
         self.tracker.forget(path)
-        self._reported.pop(path, None)
+        self.not_sent.remove(path)
         self._inspected.pop(path, None)
 
     def _admission(
@@ -137,12 +160,12 @@ class Examiner:
         if state is not FolderState.NEW and not self.tracker.observe(path, seen, lease, now):
             if self.tracker.stalled(path, now):
                 reason = "open for writing, and unchanged for long"
-                self.log_once(path, Code.STILL_WRITTEN, reason)
+                self.report(path, Code.STILL_WRITTEN, reason)
             return None
         rejection = self._check(seen, status.findings)
         if state is FolderState.INCOMPLETE:
             if not self.tracker.incomplete(path, seen, lease, now):
-                self.log_once(path, Code.INCOMPLETE, status.reason, seen)
+                self.report(path, Code.INCOMPLETE, status.reason, seen)
                 return None
             rejection = _rejection(Code.INCOMPLETE, status.reason)
         rank, flow = self.rules.inspector.catalogue.queue_position(path)

@@ -14,10 +14,10 @@ from enum import StrEnum
 from emitterd.codes import Code
 from emitterd.datasets.findings import Finding
 from emitterd.datasets.zip_integrity import ReadAt, zip_flaw
-from emitterd.errors import FileError
+from emitterd.errors import FileError, JournalError
 from emitterd.journal.rows import Known
 from emitterd.model import Fingerprint, State
-from emitterd.spool.folder import LeaseState, Spool, lease_state, read_at
+from emitterd.spool.folder import SHORTAGE, LeaseState, Spool, lease_state, read_at
 from emitterd.spool.selection import Selection
 from emitterd.text import display
 
@@ -67,7 +67,8 @@ class FileStatus:
     """The status of a path, and why; `error` is a code where something is wrong.
 
     `known` is the version in the journal, for a `State`. `lease` is None where the file was not
-    opened; `findings` are those of the inspection, for a new file.
+    opened; `findings` are those of the inspection, for a new file. `cause` is an unexpected error,
+    for E208.
     """
 
     path: bytes
@@ -78,6 +79,7 @@ class FileStatus:
     fingerprint: Fingerprint | None = None
     lease: LeaseState | None = None
     findings: tuple[Finding, ...] = ()
+    cause: Exception | None = None
 
     def record(self) -> dict[str, str]:
         """Return it as `list --skipped --json` prints it."""
@@ -119,12 +121,10 @@ class FileStatusReader:
             if known is not None and known.matches(seen):
                 return _known_status(path, seen, known)
             return self._open(path, unsettled or self._unsettled, inspect)
-        except FileError as error:
-            state = _BY_CODE.get(Code(error.code), FolderState.UNREADABLE)
-            return FileStatus(path, state, error.code, str(error))
-        except OSError as error:
-            # The disk, or a file server, fails on this one file.
-            return _unreadable(path, error)
+        except JournalError:
+            raise
+        except Exception as error:  # noqa: BLE001  one path must not stop the others
+            return _error_status(path, error)
 
     def _ignored(self, path: bytes, reason: str, *, is_file: bool) -> FileStatus:
         file = self.spool.root / os.fsdecode(path)
@@ -196,15 +196,15 @@ def _survey(status_reader: FileStatusReader) -> Iterator[FileStatus]:
     folders: list[FileStatus] = []
 
     def unreadable(path: bytes, error: OSError) -> None:
-        folders.append(_unreadable(path or b".", error))
+        if not path or status_reader.selection.skipped(path) is None:
+            folders.append(_error_status(path or b".", error))
 
     def skip(folder: bytes) -> bool:
-        hidden = status_reader.selection.hidden(folder)
-        if hidden:
-            reason = "a hidden folder"
+        reason = status_reader.selection.skipped(folder)
+        if reason is not None:
             state = FolderState.IGNORED
             folders.append(FileStatus(folder + b"/", state, reason=reason))
-        return hidden
+        return reason is not None
 
     for path, _ in status_reader.spool.walk(skip, unreadable):
         yield from folders
@@ -223,6 +223,20 @@ def _known_status(path: bytes, seen: Fingerprint, known: Known) -> FileStatus:
     return FileStatus(path, known.state, error, reason, known, seen)
 
 
-def _unreadable(path: bytes, error: OSError) -> FileStatus:
-    reason = error.strerror or str(error)
-    return FileStatus(path, FolderState.UNREADABLE, Code.UNREADABLE, reason)
+def failure_reason(error: Exception) -> str:
+    """Return why a path failed, in words."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return str(error) if isinstance(error, FileError) else f"{type(error).__name__}: {error}"
+
+
+def _error_status(path: bytes, error: Exception) -> FileStatus:
+    reason, code = failure_reason(error), Code.PATH_FAILED
+    if isinstance(error, FileError):
+        code = error.code
+    elif isinstance(error, OSError) and error.errno not in SHORTAGE:
+        # The disk, or a file server, fails on this one file.
+        code = Code.UNREADABLE
+    state = _BY_CODE.get(code, FolderState.UNREADABLE)
+    cause = error if code is Code.PATH_FAILED else None
+    return FileStatus(path, state, code, reason, cause=cause)

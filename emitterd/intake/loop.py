@@ -16,13 +16,14 @@ import structlog
 
 from emitterd import heartbeat
 from emitterd.codes import Code
-from emitterd.errors import JournalFull
+from emitterd.errors import JournalError, JournalFull
 from emitterd.failpoints import Point, reach
 from emitterd.intake.examine import Examiner, ExamineRules
+from emitterd.intake.not_sent import NotSentSummary
 from emitterd.journal.journal import Journal
 from emitterd.journal.rows import ASKED, Admission, AdmissionResult, Admitted
 from emitterd.shutdown import Shutdown
-from emitterd.spool.folder import PathStat, Spool
+from emitterd.spool.folder import SHORTAGE, PathStat, Spool
 from emitterd.text import display
 
 BATCH = 500
@@ -46,9 +47,10 @@ log = structlog.get_logger()
 
 @dataclass(slots=True)
 class Sweep:
-    """A listing in progress: of the whole folder, or of a folder that has appeared.
+    """A listing in progress: of the whole folder, or of the folders that have appeared.
 
-    `first`: the first whole sweep with the current rules. `duration_s` is set at its end.
+    `first`: the first whole sweep with the current rules. `missed`: files that no event had named,
+    and `missed_path` is one of them. `duration_s` is set at its end.
     """
 
     listing: Iterator[PathStat]
@@ -57,9 +59,10 @@ class Sweep:
     first: bool = False
     to_examine: deque[PathStat] = field(default_factory=deque)
     files: int = 0
+    folders: int = 0
     admitted: int = 0
-    missed: list[bytes] = field(default_factory=list)
-    unreadable: int = 0
+    missed: int = 0
+    missed_path: bytes = b""
     duration_s: float = 0.0
 
 
@@ -97,7 +100,11 @@ class Intake:
         self._lock = threading.Lock()
         self._hints: dict[bytes, bool] = {}
         self._batch: list[Admission] = []
-        self._sweeps: list[Sweep] = []
+        self._whole_sweep: Sweep | None = None
+        self._folder_sweep: Sweep | None = None
+        self._folders: deque[bytes] = deque()
+        """Folders that have appeared, which no sweep has listed yet."""
+        self._whole_next = False
         self._next_sweep_at = 0.0
         self._new_rules: ExamineRules | None = None
         self._first_sweep = True
@@ -142,6 +149,10 @@ class Intake:
                 heartbeat.silence(wait_s)
                 self._wake.wait(wait_s)
 
+    def not_sent(self) -> NotSentSummary | None:
+        """Return what lies in the folder and is not sent as it is. Thread-safe."""
+        return self._examiner.not_sent.summary()
+
     def settling(self) -> bool:
         """Tell whether a file waits only for its quiet period."""
         return self._tracker.settling()
@@ -151,25 +162,41 @@ class Intake:
         self._apply_new_rules()
         for path, is_folder in self._take_hints():
             if is_folder:
-                # Before a sweep of everything: new files go first.
-                self._sweeps.append(Sweep(self._walk(path), now))
+                self._folders.append(path)
             else:
                 self._examine(path, now)
         for path in self._tracker.due(now):
             self._examine(path, now)
         self._flush(now)
-        swept = any(sweep.whole for sweep in self._sweeps)
-        if now >= self._next_sweep_at and not swept:
+        if now >= self._next_sweep_at and self._whole_sweep is None:
             self._begin_sweep(now)
-        if self._sweeps:
-            self._advance_sweep(self._sweeps[-1], now)
+        if self._folders and self._folder_sweep is None:
+            self._folder_sweep = Sweep(self._walk(self._folders.popleft()), now)
+        if sweep := self._next_sweep():
+            self._advance_sweep(sweep, now)
             return 0.0
         if self._hints:
             return 0.0
         return max(0.0, min(self._next_sweep_at, self._tracker.next_due_at()) - now)
 
+    def _next_sweep(self) -> Sweep | None:
+        """Return the sweep that goes on, in turns: new folders must not end whole sweeps."""
+        self._whole_next = not self._whole_next
+        first, second = self._folder_sweep, self._whole_sweep
+        return (second or first) if self._whole_next else (first or second)
+
     def _examine(self, path: bytes, now: float, stat: os.stat_result | None = None) -> bool:
-        admission = self._examiner.examine(path, now, stat)
+        """Return whether the file is to be admitted.
+
+        An error that is not one of the journal concerns this path only.
+        """
+        try:
+            admission = self._examiner.examine(path, now, stat)
+        except JournalError:
+            raise
+        except Exception as error:  # noqa: BLE001  one path must not stop the others
+            self._examiner.failed(path, error, now)
+            return False
         if admission is None:
             return False
         self._batch.append(admission)
@@ -179,18 +206,8 @@ class Intake:
 
     def _flush(self, now: float) -> None:
         batch, self._batch = self._batch, []
-        if not batch:
-            return
-        reach(Point.ADMIT_DUE)
-        try:
-            results = self._journal.admit(batch)
-        except JournalFull:
-            for admission in batch:
-                path, seen = admission.path, admission.fingerprint
-                self._tracker.postpone(path, seen, now + FULL_S)
-            return
-        reach(Point.ADMITTED)
-        for admission, admitted in zip(batch, results, strict=True):
+        results = self._admit(batch, now) if batch else []
+        for admission, admitted in results:
             path = admission.path
             if admitted.result is AdmissionResult.BUSY:
                 self._tracker.postpone(path, admission.fingerprint, now + BUSY_S)
@@ -201,7 +218,26 @@ class Intake:
                 if admission.dispose:
                     # It is a known file now, whose disposal is due.
                     self._examine(path, now)
-        self._on_admitted()
+        if results:
+            self._on_admitted()
+
+    def _admit(self, batch: list[Admission], now: float) -> list[tuple[Admission, Admitted]]:
+        reach(Point.ADMIT_DUE)
+        try:
+            results = self._journal.admit(batch)
+        except JournalFull:
+            for admission in batch:
+                self._tracker.postpone(admission.path, admission.fingerprint, now + FULL_S)
+            return []
+        except JournalError:
+            raise
+        except Exception as error:  # noqa: BLE001  one bad row must fail alone
+            if len(batch) > 1:
+                return [pair for admission in batch for pair in self._admit([admission], now)]
+            self._examiner.failed(batch[0].path, error, now)
+            return []
+        reach(Point.ADMITTED)
+        return list(zip(batch, results, strict=True))
 
     def _take_hints(self) -> list[tuple[bytes, bool]]:
         """Take some of the hints, oldest first: a stop must not wait for all."""
@@ -218,29 +254,35 @@ class Intake:
             return
         self._examiner.apply_settings(rules)
         # The watch has not missed a file that only the new rules select.
-        for sweep in self._sweeps:
-            sweep.first = True
+        if self._whole_sweep is not None:
+            self._whole_sweep.first = True
         self._first_sweep, self._next_sweep_at = True, 0.0
 
     def _walk(self, top: bytes = b"") -> Iterator[PathStat]:
-        hidden = self._examiner.rules.selection.hidden
-        return self._spool.walk(hidden, self._unreadable, top)
+        return self._spool.walk(self._skip, self._unreadable, top)
+
+    def _skip(self, folder: bytes) -> bool:
+        if self._whole_sweep is not None:
+            self._whole_sweep.folders += 1
+        return self._examiner.rules.selection.skipped(folder) is not None
 
     def _unreadable(self, path: bytes, error: OSError) -> None:
         # Removed, or replaced by a link or a file, since its parent was listed.
         if isinstance(error, FileNotFoundError | NotADirectoryError):
             return
-        if self._sweeps:
-            self._sweeps[-1].unreadable += 1
-        reason = error.strerror or str(error)
-        self._examiner.log_once(path or b".", Code.UNREADABLE, reason)
+        if error.errno in SHORTAGE:
+            self._examiner.failed(path or b".", error)
+        elif not path or self._examiner.rules.selection.skipped(path) is None:
+            reason = error.strerror or str(error)
+            self._examiner.report(path or b".", Code.UNREADABLE, reason)
 
     def _begin_sweep(self, now: float) -> None:
         self._next_sweep_at = now + self._examiner.rules.sweep_every_s
         if self._spool.lost():
             return
         first, self._first_sweep = self._first_sweep, False
-        self._sweeps.insert(0, Sweep(self._walk(), now, whole=True, first=first))
+        self._whole_sweep = Sweep(self._walk(), now, whole=True, first=first)
+        self._examiner.not_sent.begin_sweep()
         self.sweeping.set()
 
     def _advance_sweep(self, sweep: Sweep, now: float) -> None:
@@ -249,39 +291,61 @@ class Intake:
             if sweep.to_examine:
                 path, stat = sweep.to_examine.popleft()
                 self._examine_swept(sweep, path, stat, now)
-            elif files := list(islice(sweep.listing, ASKED)):
+            elif files := self._list(sweep):
                 sweep.files += len(files)
                 sweep.to_examine.extend(self._examiner.not_in_journal(files))
+            elif self._folders and not sweep.whole:
+                sweep.listing = self._walk(self._folders.popleft())
             else:
                 self._flush(now)
                 self._end_sweep(sweep)
                 return
         self._flush(now)
 
+    def _list(self, sweep: Sweep) -> list[PathStat]:
+        heartbeat.record()
+        files: list[PathStat] = []
+        try:
+            files.extend(islice(sweep.listing, ASKED))
+        except Exception as error:  # noqa: BLE001  the next sweep begins another listing
+            self._examiner.failed(b".", error)
+        return files
+
     def _examine_swept(self, sweep: Sweep, path: bytes, stat: os.stat_result, now: float) -> None:
+        if self._tracker.has_failed(path):
+            # Its next look has a time of its own, which sweeps must not bring forward.
+            self._examiner.not_sent.keep(path)
+            return
         tracked = path in self._tracker or path in self._hints
         if self._examine(path, now, stat):
             sweep.admitted += 1
             # The event of such a young file may still be on its way.
             young = stat.st_ctime > time.time() - EVENT_LATENCY_S
-            expected = self.expects_events and sweep.whole and not sweep.first
+            unlisted = sweep.first or self._folder_sweep is not None
+            expected = self.expects_events and sweep.whole and not unlisted
             if expected and not (tracked or young):
-                sweep.missed.append(path)
+                sweep.missed += 1
+                sweep.missed_path = path
 
     def _end_sweep(self, sweep: Sweep) -> None:
-        self._sweeps.remove(sweep)
         if not sweep.whole:
+            self._folder_sweep = None
             return
+        self._whole_sweep = None
+        self._examiner.not_sent.end_sweep()
+        not_sent = self.not_sent()
+        counts = not_sent.counts if not_sent is not None else {}
         sweep.duration_s = time.monotonic() - sweep.started_at
         if sweep.missed:
-            log.warning("watch.missed", count=len(sweep.missed), path=display(sweep.missed[0]))
+            log.warning("watch.missed", count=sweep.missed, path=display(sweep.missed_path))
         noteworthy = sweep.first or sweep.admitted
         (log.info if noteworthy else log.debug)(
             "sweep.finished",
             files=sweep.files,
             admitted=sweep.admitted,
-            missed=len(sweep.missed),
-            unreadable=sweep.unreadable,
+            missed=sweep.missed,
+            unreadable=counts.get(Code.UNREADABLE, 0),
+            not_sent=sum(counts.values()),
             duration_s=sweep.duration_s,
         )
         self.swept_at, self.sweep_took_s = time.time(), sweep.duration_s

@@ -158,7 +158,7 @@ class Components:
 
     def _swept(self, sweep: Sweep) -> None:
         if self.metrics is not None:
-            self.metrics.swept(sweep.duration_s, len(sweep.missed))
+            self.metrics.swept(sweep.duration_s, sweep.missed)
         self._retention.tick()
         self.disposal.resume()
 

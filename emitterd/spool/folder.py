@@ -38,6 +38,9 @@ NAMES_PER_TURN = 1000
 OPEN_LISTINGS_MAX = 64
 """How many folders are listed in rotation; each has a descriptor open."""
 
+SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""Errors that say nothing about the path: the process or the machine lacks something."""
+
 PathStat = tuple[bytes, os.stat_result]
 """A path that a listing named, and its stat."""
 
@@ -75,8 +78,9 @@ class Spool:
         if identity is None:
             return True
         if identity != self._identity:
-            mounted_at = mount(self.root)[0]
-            if mounted_at in self._mounted_at.parents:
+            mounted_at, kind = mount(self.root)
+            unknown = kind == "unknown" and self._identity is not None
+            if unknown or mounted_at in self._mounted_at.parents:
                 return True
             self._identity, self._mounted_at = identity, mounted_at
         return False
@@ -238,21 +242,20 @@ def _list(
     root: int, folder: bytes, unreadable: Callable[[bytes, OSError], None]
 ) -> Iterator[_ListItem]:
     try:
-        fd = _open_listing(root, folder)
+        with _closing(_open_listing(root, folder)) as fd, os.scandir(fd) as scan:
+            for item in scan:
+                name = os.fsencode(item.name)
+                path = folder + b"/" + name if folder else name
+                try:
+                    is_folder = item.is_dir(follow_symlinks=False)
+                    stat = None if is_folder else item.stat(follow_symlinks=False)
+                except OSError as error:
+                    unreadable(path, error)
+                    continue
+                yield path, stat
     except OSError as error:
+        # A listing may also fail in the middle: a bad disk, a lost file server.
         unreadable(folder, error)
-        return
-    with _closing(fd), os.scandir(fd) as scan:
-        for item in scan:
-            name = os.fsencode(item.name)
-            path = folder + b"/" + name if folder else name
-            try:
-                is_folder = item.is_dir(follow_symlinks=False)
-                stat = None if is_folder else item.stat(follow_symlinks=False)
-            except OSError as error:
-                unreadable(path, error)
-                continue
-            yield path, stat
 
 
 def _open_listing(root: int, path: bytes) -> int:
@@ -294,4 +297,5 @@ def _file_error(error: OSError) -> FileError:
         return FileError("the file is gone", code=Code.GONE)
     if error.errno == errno.ELOOP:
         return FileError("a symbolic link", code=Code.NOT_REGULAR)
-    return FileError(f"cannot be read: {os.strerror(error.errno or 0)}", code=Code.UNREADABLE)
+    code = Code.PATH_FAILED if error.errno in SHORTAGE else Code.UNREADABLE
+    return FileError(f"cannot be read: {os.strerror(error.errno or 0)}", code=code)

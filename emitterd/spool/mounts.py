@@ -30,7 +30,8 @@ def mount(path: Path, mountinfo: Path = MOUNTINFO) -> tuple[Path, str]:
         lines = mountinfo.read_bytes().split(b"\n")
     except OSError:
         return best, kind
-    target = path.resolve()
+    # Not `resolve`, which raises for a circle of links.
+    target = Path(os.path.realpath(path))
     for line in lines:
         left, _, right = line.partition(b" - ")
         if not right:

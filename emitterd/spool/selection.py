@@ -33,6 +33,7 @@ class Selection:
         lines = list(exclude)
         self._exclude = PathSpec.from_lines("gitignore", lines)
         self._patterns = [printable(line) for line in lines]
+        self._reincludes = any(line.startswith("!") for line in lines)
 
     def ignored(self, path: bytes) -> str | None:
         """Return why the path is not a candidate, or None if it is one."""
@@ -41,14 +42,10 @@ class Selection:
             return "it is in a hidden folder"
         if TEMPORARY.match(base):
             return "its name is that of a temporary file"
-        # pathspec's `**` is a regular expression's dot, which no newline matches.
-        text = path.decode("utf-8", "surrogateescape").replace("\n", "\N{SYMBOL FOR NEWLINE}")
-        excluded = self._exclude.check_file(text)
-        if excluded.include and excluded.index is not None:
-            return f"spool.exclude names it: {self._patterns[excluded.index]}"
-        if not self._include.match_file(text):
+        excluded = self._excluded(path)
+        if excluded is None and not self._include.match_file(_text(path)):
             return "spool.include does not name it"
-        return None
+        return excluded
 
     def wrong_ending(self, path: bytes) -> str | None:
         """Return why a path would be a candidate if its ending were in lower case.
@@ -63,6 +60,22 @@ class Selection:
             return None
         return "the server takes names ending in .zip only, in lower case"
 
-    def hidden(self, folder: bytes) -> bool:
-        """Tell whether a folder is skipped whole: its name begins with a dot."""
-        return folder.rpartition(b"/")[2].startswith(b".")
+    def skipped(self, folder: bytes) -> str | None:
+        """Return why a folder is skipped whole, or None if it is not.
+
+        With a pattern like `!keep.zip` an excluded folder may have a candidate.
+        """
+        if folder.rpartition(b"/")[2].startswith(b"."):
+            return "a hidden folder"
+        return None if self._reincludes else self._excluded(folder + b"/")
+
+    def _excluded(self, path: bytes) -> str | None:
+        excluded = self._exclude.check_file(_text(path))
+        if excluded.include and excluded.index is not None:
+            return f"spool.exclude names it: {self._patterns[excluded.index]}"
+        return None
+
+
+def _text(path: bytes) -> str:
+    # pathspec's `**` is a regular expression's dot, which no newline matches.
+    return path.decode("utf-8", "surrogateescape").replace("\n", "\N{SYMBOL FOR NEWLINE}")

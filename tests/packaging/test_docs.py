@@ -10,7 +10,7 @@ from support.command import command_options
 from support.paths import ROOT
 
 EVENT = re.compile(
-    r"(daemon|file|destination|auth|watch|sweep|journal|log|metrics|operator)\.[a-z_]+"
+    r"(daemon|file|path|destination|auth|watch|sweep|journal|log|metrics|operator)\.[a-z_]+"
 )
 NO_EVENTS = {
     "journal.path",

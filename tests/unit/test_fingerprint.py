@@ -76,3 +76,11 @@ def test_an_open_file_that_was_replaced_keeps_its_bytes(tmp_path: Path) -> None:
 
     assert seen.same_bytes(Fingerprint.of(stat), stat.st_nlink)
     assert Fingerprint.of(path.stat()) != seen
+
+
+@pytest.mark.parametrize("at_ns", [10**30, -(10**30)])
+def test_any_time_fits_the_integers_of_sqlite(at_ns: int) -> None:
+    """A time before 1677 or after 2262 becomes the first or last that 64 bits hold."""
+    times = [0.0, 0.0, 0.0, 0, at_ns, at_ns]
+    seen = Fingerprint.of(os.stat_result([0, 1, 2, 1, 0, 0, 9, 0, 0, 0, *times]))
+    assert seen.mtime_ns == seen.ctime_ns == (2**63 - 1 if at_ns > 0 else -(2**63))

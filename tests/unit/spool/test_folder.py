@@ -423,3 +423,35 @@ def test_root_lost_and_back(spool: Spool, spool_root: Path) -> None:
     spool_root.unlink()
     spool_root.mkdir()
     assert not spool.lost()
+
+
+def test_a_listing_that_breaks_off_concerns_its_folder(python: Python, tmp_path: Path) -> None:
+    """A folder whose listing fails in the middle is reported, and the walk ends in peace."""
+    script = f"""
+import ctypes, mmap, signal
+from pathlib import Path
+from emitterd.spool.folder import Spool
+{NOBODY}
+set_dumpable = lambda yes: ctypes.CDLL(None).prctl(4, yes)  # /proc/PID is the user's own
+set_dumpable(1)
+made, make = os.pipe()
+child = os.fork()
+if not child:
+    protections = mmap.PROT_READ, mmap.PROT_READ | mmap.PROT_WRITE
+    maps = [mmap.mmap(-1, 4096, prot=protections[i % 2]) for i in range(6000)]
+    signal.signal(signal.SIGUSR1, lambda *_: (set_dumpable(0), os.write(make, b"hidden")))
+    os.write(make, b"mapped")
+    while True:
+        signal.pause()
+os.read(made, 9)
+failed = []
+spool = Spool(Path(f"/proc/{{child}}/map_files"))
+walk = spool.walk(lambda folder: False, lambda path, error: failed.append((path, error.errno)))
+names = [next(walk)]
+os.kill(child, signal.SIGUSR1)
+os.read(made, 9)
+names += walk
+os.kill(child, signal.SIGKILL)
+print(len(names) > 900, (b"", 13) in failed)
+"""
+    assert python(script, cwd=tmp_path) == "True True\n"
