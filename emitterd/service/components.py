@@ -159,6 +159,7 @@ class Components:
     def _swept(self, sweep: Sweep) -> None:
         if self.metrics is not None:
             self.metrics.swept(sweep.duration_s, sweep.missed)
+        self.watch_keeper.folders_swept = sweep.folders
         self._retention.tick()
         self.disposal.resume()
 

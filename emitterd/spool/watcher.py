@@ -7,6 +7,7 @@ Where inotify cannot be used at all, emitterd reports it once and works by sweep
 
 import logging
 import os
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -25,8 +26,9 @@ from watchdog.events import (
     FileSystemEvent,
     FileSystemEventHandler,
 )
-from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
+from watchdog.observers.inotify import InotifyEmitter
+from watchdog.observers.inotify_c import InotifyFD
 
 from emitterd.codes import Code
 from emitterd.spool.folder import Spool
@@ -34,8 +36,11 @@ from emitterd.spool.mounts import NETWORK, file_system
 
 INOTIFY = Path("/proc/sys/fs/inotify")
 
-RETRY_S = 60.0
-"""How often emitterd tries again to start a watch that failed."""
+RETRY_FIRST_S, RETRY_S = 1.0, 60.0
+"""When emitterd first restarts a watch that failed; the wait then doubles to the second value."""
+
+RECURSION_LIMIT = 10_000
+"""watchdog calls `os.walk`, which is recursive in Python 3.11. A path has up to 2,048 folders."""
 
 _LIMIT_HINT = (
     "raise it with: sysctl fs.inotify.max_user_watches={wanted}"
@@ -77,8 +82,13 @@ class WatchKeeper:
         self.degraded_since: float | None = None
         self.degraded = ""
         """Why not every folder is watched, where some are not."""
+        self.folders_swept = 0
+        """How many folders the last sweep found; any thread may set it."""
+        self._folders_checked = 0
         self._retry_at: float | None = None
         """When to start a watch again that failed, in monotonic seconds."""
+        self._retry_s = RETRY_FIRST_S
+        self._started_at = 0.0
         self._root: tuple[int, int] | None = None
         """The identity of the root that is watched."""
 
@@ -107,8 +117,25 @@ class WatchKeeper:
             self._watch()
             log.info("watch.root_back", path=str(self._spool.root))
             self._on_rescan()
-        elif self._retry_at is not None and time.monotonic() >= self._retry_at:
-            self._watch()
+        elif self._retry_at is not None:
+            if time.monotonic() >= self._retry_at:
+                self._watch()
+                self._on_rescan()
+        elif self._root is not None:
+            self._check_watch()
+
+    def _check_watch(self) -> None:
+        if not self._watcher.alive:
+            self._watcher.stop()
+            self._root = None
+            if time.monotonic() > self._started_at + RETRY_S:
+                self._retry_s = RETRY_FIRST_S
+            self._retry("the watch has ended for an unknown reason, and is started again")
+        elif self.folders_swept != self._folders_checked:
+            self._folders_checked = self.folders_swept
+            # Only then worth a look at every folder.
+            if watches() <= self.folders_swept or self.degraded_since is not None:
+                self._check_coverage()
 
     def stop(self) -> None:
         """Stop watching."""
@@ -126,29 +153,42 @@ class WatchKeeper:
         root, self._root = self._spool.identity(), None
         try:
             self._watcher.start()
-        except OSError as error:
-            if self._retry_at is None:
-                reason = error.strerror or str(error)
-                self._report_degraded(reason, folders_below(self._spool.root))
-            self._retry_at = time.monotonic() + RETRY_S
+        except Exception as error:  # noqa: BLE001  sweeps find files without a watch
+            reason = getattr(error, "strerror", None) or str(error) or repr(error)
+            self._retry(reason)
             return
         # Gone in between: no identity equals (0, 0), so the next check starts again.
         self._root, self._retry_at = root or (0, 0), None
-        self.degraded_since = None
-        # watchdog 7.1 starts without a word when the kernel refuses a watch below the root:
-        # measured, 49 of 100 folders watched.
-        folders, watched = folders_below(self._spool.root), watches()
-        if watched < folders:
-            self._report_degraded(f"{watched} of {folders} folders are watched", folders)
+        self._started_at, self.degraded_since = time.monotonic(), None
+        self._check_coverage()
         log.info("watch.started", watcher="inotify", path=str(self._spool.root))
+
+    def _check_coverage(self) -> None:
+        """Report whether every folder is watched, if that has changed.
+
+        watchdog 7.1 says nothing when the kernel refuses a watch below the root: measured, 49 of
+        100 folders watched.
+        """
+        folders, watched = folders_below(self._spool.root), watches()
+        if watched >= folders:
+            self.degraded_since = None
+        elif self.degraded_since is None:
+            self._report_degraded(f"{watched} of {folders} folders are watched", folders)
+
+    def _retry(self, reason: str) -> None:
+        """Report a watch that cannot be started, or has failed, and schedule a restart."""
+        if self._retry_at is None:
+            self._report_degraded(reason, folders_below(self._spool.root))
+        self._retry_at = time.monotonic() + self._retry_s
+        self._retry_s = min(2 * self._retry_s, RETRY_S)
 
     def _root_replaced(self) -> bool:
         """Tell whether the watched folder is no longer the root.
 
         A new folder may get the inode of the one that was removed (ext4). But the watch ends with
-        its folder, so its threads are checked too.
+        its folder.
         """
-        replaced = self._spool.identity() != self._root or not self._watcher.alive
+        replaced = self._spool.identity() != self._root or self._watcher.ended
         return self._root is not None and replaced
 
     def _hint(self, path: bytes, is_folder: bool) -> None:  # noqa: FBT001
@@ -189,16 +229,20 @@ class Watcher(FileSystemEventHandler):
         self._on_hint = on_hint
         self._overflow_handler = _OverflowHandler(on_overflow)
         self._observer: BaseObserver | None = None
+        self._reader: InotifyFD | None = None
 
     def start(self) -> None:
-        """Begin to watch. Raises `OSError`: no root, no watch or instance left."""
+        """Begin to watch. Raises `OSError` (no root, no watch or instance left), and others."""
+        sys.setrecursionlimit(max(sys.getrecursionlimit(), RECURSION_LIMIT))
         # A folder that is made and filled at once is registered twice, which watchdog 7.1 reports
         # as a RuntimeWarning with a page of text.
         warnings.filterwarnings("ignore", category=RuntimeWarning, module="watchdog")
         logger = logging.getLogger("watchdog")
         logger.addHandler(self._overflow_handler)
         logger.propagate = False
-        observer = Observer()
+        # Not watchdog's `Observer`, which does not show whether its reader still runs.
+        self._reader = InotifyFD()
+        self._observer = observer = BaseObserver(InotifyEmitter, inotify_fd=self._reader)
         observer.schedule(
             self,
             os.fsencode(self._root),  # type: ignore[arg-type]  # bytes stay bytes
@@ -206,11 +250,11 @@ class Watcher(FileSystemEventHandler):
             event_filter=_EVENTS,
         )
         try:
+            self._reader.start()
             observer.start()
-        except OSError:
-            self._remove(observer)
+        except BaseException:
+            self.stop()
             raise
-        self._observer = observer
 
     def on_any_event(self, event: FileSystemEvent) -> None:
         """Implement `FileSystemEventHandler`."""
@@ -218,22 +262,27 @@ class Watcher(FileSystemEventHandler):
         self._on_hint(os.fsencode(path), event.is_directory)
 
     @property
+    def ended(self) -> bool:
+        """Whether the watch has ended because its folder was removed."""
+        emitters = self._observer.emitters if self._observer is not None else ()
+        return any(not emitter.should_keep_running() for emitter in emitters)
+
+    @property
     def alive(self) -> bool:
-        """Whether the threads run; they end when the root is removed."""
-        return self._observer is not None and all(
-            emitter.is_alive() for emitter in self._observer.emitters
-        )
+        """Whether all threads of watchdog run: the reader of events, and those behind it."""
+        if self._observer is None or self._reader is None:
+            return False
+        threads = (self._observer, self._reader, *self._observer.emitters)
+        return all(thread.is_alive() for thread in threads)
 
     def stop(self) -> None:
         """Stop watching; idempotent."""
-        if self._observer is not None:
-            self._remove(self._observer)
-            self._observer = None
-
-    def _remove(self, observer: BaseObserver) -> None:
-        observer.stop()
-        if observer.is_alive():
-            observer.join()
+        for thread in (self._observer, self._reader):
+            if thread is not None:
+                thread.stop()
+                if thread.is_alive():
+                    thread.join()
+        self._observer = self._reader = None
         # Last, or messages of watchdog during its stop would go to standard error.
         logging.getLogger("watchdog").removeHandler(self._overflow_handler)
 

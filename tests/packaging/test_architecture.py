@@ -52,10 +52,11 @@ FUNCTION_MAX_LINES = 40
 CATCH_ALL = {
     "service.threads": 1,
     "delivery.worker": 1,
-    # Each is a fence around one path.
+    # Each is a fence around one path, or the watch.
     "intake.file_status": 1,
     "intake.examine": 1,
     "intake.loop": 3,
+    "spool.watcher": 1,
     "housekeeping.disposal": 1,
 }
 

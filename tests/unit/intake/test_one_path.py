@@ -13,7 +13,7 @@ from emitterd.datasets.zip_integrity import ReadAt
 from emitterd.intake.candidates import FAILED_MAX_S
 from emitterd.journal.journal import Journal
 from emitterd.model import State
-from support.intake import NAME, PATH, SWEEP_S, Counting, IntakeDriver, names
+from support.intake import NAME, PATH, SWEEP_S, Counting, IntakeDriver, names, swept
 from support.zips import make_zip
 
 BAD, BAD_PATH = "pat/bad.zip", b"pat/bad.zip"
@@ -126,3 +126,37 @@ def test_too_many_open_files_concern_no_path(spool_root: Path, journal: Journal)
     assert names(driver.step(1.0)) == ["file.admitted"]
     driver.sweep()
     assert driver.intake.not_sent() is None
+
+
+def test_many_new_folders_are_listed_in_few_steps(spool_root: Path, journal: Journal) -> None:
+    """New folders share slices of time: each does not cost a look at all the others."""
+    driver = swept(spool_root, journal)
+    folders = [f"{number}" for number in range(3000)]
+    for name in folders:
+        (spool_root / name).mkdir()
+        driver.intake.hint(name.encode(), is_folder=True)
+    make_zip(spool_root / folders[-1] / "x.zip")
+
+    steps = 0
+    while driver.journal.counts()[State.QUEUED] == 0:
+        driver.intake.step(driver.now)
+        steps += 1
+
+    assert steps <= len(folders) / 30
+    assert driver.sweeps == 1
+
+
+def test_new_folders_do_not_end_whole_sweeps(spool_root: Path, journal: Journal) -> None:
+    """A sweep of everything ends although new folders never stop coming."""
+    driver = swept(spool_root, journal)
+    make_zip(spool_root / NAME)
+    driver.intake.sweep_soon()
+    for number in range(50):
+        name = str(number)
+        make_zip(spool_root / name / "x.zip")
+        driver.intake.hint(name.encode(), is_folder=True)
+        driver.intake.step(driver.now)
+        if driver.sweeps == 2:
+            break
+    assert driver.sweeps == 2
+    assert journal.latest(PATH) is not None

@@ -1,5 +1,6 @@
 """The watch keeper: coverage of all folders, a root that comes back, file systems."""
 
+import ctypes
 import json
 import logging
 import os
@@ -328,3 +329,95 @@ except JournalError as error:
     assert "network file system (nfs4)" in reason
     assert "local directory" in hint
     assert made == "False"
+
+
+def nested(root: Path, depth: int) -> Path:
+    """Make folders in each other; return the last."""
+    folder = root.joinpath(*["d"] * depth)
+    folder.mkdir(parents=True)
+    return folder
+
+
+@pytest.mark.parametrize("when", ["before the start", "while it runs"])
+def test_folders_nested_a_thousand_deep_are_watched(when: str, tmp_path: Path) -> None:
+    """A tree that is deeper than Python's usual recursion limit does not end the watch."""
+    (root := tmp_path / "root").mkdir()
+    (tmp_path / "away").mkdir()
+    nested(tmp_path / "away", 1000)
+    watched = WatchedRoot(root)
+    if when == "before the start":
+        (tmp_path / "away" / "d").rename(root / "d")
+    with capture_logs() as events:
+        watched.keeper.start()
+    assert names(events) == ["watch.started"]
+    if when == "while it runs":
+        (tmp_path / "away" / "d").rename(root / "d")
+        wait_until(lambda: watches() > 1000, DEADLINE_S, "all is watched")
+    deepest = b"/".join([b"d"] * 1000 + [b"x.zip"])
+    make_zip(root / os.fsdecode(deepest))
+    wait_until(lambda: deepest in watched.hinted, DEADLINE_S, "the deepest file is hinted")
+    assert watched.check() == []
+    watched.keeper.stop()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_watch_that_dies_is_restarted(watched: WatchedRoot) -> None:
+    """The death of watchdog's reader is reported, and the watch and a sweep start again."""
+    reader = watched.keeper._watcher._reader
+    assert reader is not None
+    assert reader.ident is not None
+    raised = ctypes.pythonapi.PyThreadState_SetAsyncExc(
+        ctypes.c_ulong(reader.ident), ctypes.py_object(ArithmeticError)
+    )
+    assert raised == 1
+    make_zip(watched.root / "wakes.zip")
+    wait_until(lambda: not reader.is_alive(), DEADLINE_S, "the reader dies")
+
+    (event,) = watched.check()
+
+    assert (event["event"], watched.keeper.degraded_since is None) == ("watch.degraded", False)
+    restarted: list[EventDict] = []
+
+    def restart() -> bool:
+        restarted.extend(watched.check())
+        return bool(restarted)
+
+    wait_until(restart, DEADLINE_S, "the watch is restarted")
+    assert names(restarted) == ["watch.started"]
+    assert (watched.rescans, watched.keeper.degraded_since) == (1, None)
+    make_zip(watched.root / "later.zip")
+    wait_until(lambda: b"later.zip" in watched.hinted, DEADLINE_S, "events come again")
+
+
+RUN_OUT = """
+import json, sys
+from pathlib import Path
+from structlog.testing import capture_logs
+from emitterd.spool.watcher import WatchKeeper, watches
+from emitterd.spool.folder import Spool
+root = Path(sys.argv[1])
+keeper = WatchKeeper(Spool(root), "inotify", lambda *_: None, lambda: None)
+with capture_logs() as events:
+    keeper.start()
+    for number in range(20):
+        (root / str(number)).mkdir()
+    while watches() < 6:
+        pass
+    keeper.folders_swept = 20
+    keeper.check()
+    keeper.folders_swept = 21
+    keeper.check()
+print(json.dumps(events))
+"""
+
+
+@pytest.mark.system
+def test_limit_that_is_reached_while_running_is_reported(python: Python, spool_root: Path) -> None:
+    """If the kernel refuses a watch later, the next sweep finds and reports that, once."""
+    lowered = (
+        "unshare --user --map-root-user sh -ec"
+        ' \'echo 6 > /proc/sys/user/max_inotify_watches; exec "$@"\' sh "$@"'
+    )
+    events = json.loads(python(RUN_OUT, spool_root, before=lowered, cwd=spool_root))
+    assert names(events) == ["watch.started", "watch.degraded"]
+    assert events[1]["reason"].startswith("6 of 21 folders are watched")
