@@ -331,27 +331,27 @@ except JournalError as error:
     assert made == "False"
 
 
-def nested(root: Path, depth: int) -> Path:
-    """Make folders in each other; return the last."""
-    folder = root.joinpath(*["d"] * depth)
-    folder.mkdir(parents=True)
-    return folder
+@pytest.fixture
+def trees(tmp_path: Path) -> Iterator[Path]:
+    """Make a folder whose content is removed at the end: pytest removes no deep tree."""
+    yield tmp_path
+    for folder in ("root", "away"):
+        subprocess.run(["rm", "-rf", str(tmp_path / folder)], check=True)  # noqa: S603, S607
 
 
 @pytest.mark.parametrize("when", ["before the start", "while it runs"])
-def test_folders_nested_a_thousand_deep_are_watched(when: str, tmp_path: Path) -> None:
+def test_folders_nested_a_thousand_deep_are_watched(when: str, trees: Path) -> None:
     """A tree that is deeper than Python's usual recursion limit does not end the watch."""
-    (root := tmp_path / "root").mkdir()
-    (tmp_path / "away").mkdir()
-    nested(tmp_path / "away", 1000)
+    (root := trees / "root").mkdir()
+    (trees / "away").joinpath(*["d"] * 1000).mkdir(parents=True)
     watched = WatchedRoot(root)
     if when == "before the start":
-        (tmp_path / "away" / "d").rename(root / "d")
+        (trees / "away" / "d").rename(root / "d")
     with capture_logs() as events:
         watched.keeper.start()
     assert names(events) == ["watch.started"]
     if when == "while it runs":
-        (tmp_path / "away" / "d").rename(root / "d")
+        (trees / "away" / "d").rename(root / "d")
         wait_until(lambda: watches() > 1000, DEADLINE_S, "all is watched")
     deepest = b"/".join([b"d"] * 1000 + [b"x.zip"])
     make_zip(root / os.fsdecode(deepest))
