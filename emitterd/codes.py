@@ -104,3 +104,5 @@ class Code(StrEnum):
     ETAG_MISMATCH = "E507"
     NOT_A_BUCKET = "E508"
     CLOCK_SKEW = "E509"
+    FILE_REFUSED = "E510"
+    KEY_REFUSED = "E511"

@@ -131,6 +131,11 @@ class Decision(StrEnum):
 
     Pause all uploads; the attempt is not counted for the entry.
     """
+    REFUSE = "refuse"
+    """The server refuses this file, but a later attempt may pass: back off.
+
+    It has answered, so all other files go on.
+    """
     RENEW_GRANT = "renew-grant"
     """The grant is no longer valid: request a new one at once."""
     RENEW_TOKEN = "renew-token"  # noqa: S105  the name of a decision

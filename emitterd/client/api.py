@@ -163,7 +163,7 @@ class EmissionClient:
                 grant.url, location, api_url=self._url, insecure=self._insecure
             )
             answer, body = post(target)
-        error = bucket_error(answer.status, answer.headers, answer.body)
+        error = bucket_error(answer.status, answer.headers, answer.body, grant.fields)
         if error is not None:
             raise error
         return _receipt(grant, answer, body, fingerprint)

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from emitterd.codes import Code
-from emitterd.errors import Decision, DeliveryError
+from emitterd.errors import Decision, DeliveryError, Stage
 from emitterd.model import Grant
 
 GRANT_LIFETIME_S = 3600.0
@@ -25,6 +25,9 @@ EXPIRY_MARGIN_S = 30.0
 which on a slow line is some time after the request began."""
 
 ANSWER_MAX_BYTES = 256 * 1024
+
+KEY_MAX_BYTES = 1024
+"""The longest key of S3."""
 
 _LOOKS_ESCAPED = re.compile("%[0-9A-Fa-f]{2}")
 _PERCENT = {0xDC00 + byte: f"%{byte:02X}" for byte in range(0x80, 0x100)} | {
@@ -55,7 +58,8 @@ def parse(
     `served_at` is the answer's `Date` header in seconds since the epoch. The grant's end is counted
     from it, so a wrong clock here does not matter.
 
-    Raises `DeliveryError` (PAUSE) where this is no grant, or its url is not allowed.
+    Raises `DeliveryError`: PAUSE where this is no grant, or its url is not allowed; REJECT where no
+    object can have its key.
     """
     try:
         answer = json.loads(body)
@@ -73,8 +77,21 @@ def parse(
         if not fields.get(name):
             raise malformed(f"its fields hold no {name}")
     check_url(url, api_url=api_url, insecure=insecure)
+    _check_key(fields["key"])
     lifetime_s = _lifetime_s(fields["policy"], served_at or now)
     return Grant(url, fields, now, now + lifetime_s, api_url)
+
+
+def _check_key(key: str) -> None:
+    problem, length_bytes = "", len(key.encode())
+    if length_bytes > KEY_MAX_BYTES:
+        problem = f"is {length_bytes:,} bytes long, S3 allows {KEY_MAX_BYTES:,}"
+    # S3 puts the name of the uploaded file in the place of ${filename}.
+    elif "${" in key:
+        problem = "contains ${, which S3 replaces"
+    if problem:
+        reason = f"the object key {problem}"
+        raise DeliveryError(Decision.REJECT, Code.KEY_REFUSED, reason, stage=Stage.GRANT)
 
 
 def malformed(problem: str) -> DeliveryError:

@@ -16,7 +16,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from emitterd.client.responses import bucket_error, etag_of, s3_code
+from emitterd.client.responses import bucket_error, etag_of, is_etag, s3_code
 from emitterd.errors import DeliveryError
 from emitterd.model import Confirmation
 from emitterd.text import printable
@@ -79,7 +79,7 @@ def stored(status: int, headers: Mapping[str, str], body: bytes) -> StoredObject
     `DeliveryError` for a temporary failure.
     """
     size_bytes = _object_size(status, headers)
-    if size_bytes is not None and headers.get("etag"):
+    if size_bytes is not None and is_etag(headers.get("etag", "")):
         return StoredObject(size_bytes, *etag_of(headers))
     # To a caller that may not list the bucket S3 answers 403 for a missing key. Only its own
     # NoSuchKey proves that the object is not there.
@@ -87,7 +87,7 @@ def stored(status: int, headers: Mapping[str, str], body: bytes) -> StoredObject
         raise NotConfirmed(
             Confirmation.ABSENT, "no such object: it was never stored, or the server has taken it"
         )
-    error = bucket_error(status, headers, body)
+    error = bucket_error(status, headers, body, {})
     if error is not None and status in _TEMPORARY:
         # Unlike the POST, a GET stores nothing, so its failure is not ambiguous.
         raise DeliveryError(

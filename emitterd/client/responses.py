@@ -1,7 +1,18 @@
 """What an answer, or the lack of one, means: the whole retry table in one place.
 
+| who is at fault | decision | what follows |
+|---|---|---|
+| the file, for good | REJECT | the file is rejected |
+| the file, perhaps not for good | REFUSE | this file waits; all others go on |
+| the file or the destination | DEFER | this file waits; several such files in a row pause uploads |
+| the destination, or this host | PAUSE | uploads pause until a probe passes |
+| the grant or the token | RENEW_… | another one is requested at once |
+
 An answer that nobody knows is taken for a temporary failure. emitterd rejects a file only where a
-retry of this file cannot succeed. Source: "Error responses" of the Amazon S3 API reference.
+retry of this file cannot succeed. A 4xx that is not in a table concerns the one request that it
+answers: REFUSE. A web page in place of S3's XML is from a filter or a portal on the way, and only
+other files can tell whether it is for this body or for all: DEFER.
+Source: "Error responses" and "POST Object" of the Amazon S3 API reference.
 """
 
 import email.utils
@@ -64,23 +75,32 @@ _WITH_TOKEN = {
 _BUCKET_CODES: dict[str, tuple[Decision, Code]] = {
     "EntityTooLarge": (Decision.REJECT, Code.BODY_REFUSED),
     "EntityTooSmall": (Decision.REJECT, Code.BODY_REFUSED),
+    "KeyTooLongError": (Decision.REJECT, Code.KEY_REFUSED),
     # The temporary credentials that signed the grant have expired.
     "ExpiredToken": (Decision.RENEW_GRANT, Code.GRANT_EXPIRED),
     "RequestTimeTooSkewed": (Decision.PAUSE, Code.CLOCK_SKEW),
     # The server signs with a wrong key, so every other grant fails too.
     "SignatureDoesNotMatch": (Decision.PAUSE, Code.GRANT_REFUSED),
     "InvalidAccessKeyId": (Decision.PAUSE, Code.GRANT_REFUSED),
+    "InvalidToken": (Decision.PAUSE, Code.GRANT_REFUSED),
+    "InvalidPolicyDocument": (Decision.PAUSE, Code.GRANT_REFUSED),
+    "AccountProblem": (Decision.PAUSE, Code.GRANT_REFUSED),
+    "AllAccessDisabled": (Decision.PAUSE, Code.GRANT_REFUSED),
     "NoSuchBucket": (Decision.PAUSE, Code.NO_SUCH_BUCKET),
     "IllegalLocationConstraintException": (Decision.PAUSE, Code.NO_SUCH_BUCKET),
     "RequestTimeout": (Decision.DEFER, Code.BUCKET_TROUBLE),
+    "IncompleteBody": (Decision.DEFER, Code.BUCKET_TROUBLE),
+    "OperationAborted": (Decision.DEFER, Code.BUCKET_TROUBLE),
     "SlowDown": (Decision.DEFER, Code.BUCKET_TROUBLE),
 }
 _BUCKET: dict[int, tuple[Decision, Code]] = {
     401: (Decision.PAUSE, Code.NOT_A_BUCKET),
-    403: (Decision.PAUSE, Code.GRANT_REFUSED),
+    # A policy may forbid one key, and a server without permission all of them.
+    403: (Decision.DEFER, Code.GRANT_REFUSED),
     404: (Decision.PAUSE, Code.NO_SUCH_BUCKET),
     405: (Decision.PAUSE, Code.NOT_A_BUCKET),
     407: (Decision.PAUSE, Code.PROXY),
+    **dict.fromkeys((408, 425, 429), (Decision.DEFER, Code.BUCKET_TROUBLE)),
     413: (Decision.REJECT, Code.BODY_REFUSED),
 }
 _TLS_MISMATCH = {
@@ -92,7 +112,11 @@ _TLS_MISMATCH = {
 
 # An internal error, or the timeout of a gateway, may come after the object is stored.
 _MAYBE_STORED = frozenset({500, 502, 504})
-_SUCCESS = frozenset({200, 201, 204})
+_STORED = 204
+_SEE_OTHER = 303
+_ASKED = "success_action_status"
+_ETAG = re.compile(r'(?:W/)?"[!#-~]+"|[0-9A-Fa-f]{32}(?:-[0-9]+)?')
+"""An entity tag of RFC 9110, section 8.8.3; some gateways leave the quotes of an MD5 away."""
 _ENCRYPTION = "x-amz-server-side-encryption"
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _XML_CODE = re.compile(rb"<Code>\s*([A-Za-z]{1,64})\s*</Code>")
@@ -110,45 +134,48 @@ def api_error(
         return None
     table = _LOGIN if request is RequestKind.LOGIN else _WITH_TOKEN
     decision, code = table.get(status, (Decision.PAUSE, Code.MALFORMED_ANSWER))
+    if status not in table and table is _WITH_TOKEN and 400 <= status < 500:  # noqa: PLR2004  4xx
+        decision, code = Decision.REFUSE, Code.REQUEST_REFUSED
     if status >= 500:  # noqa: PLR2004  5xx
         decision, code = Decision.PAUSE, Code.API_TROUBLE
     reason = f"{request} answered {status}{_s3_message(body)}"
-    # Read as the API's own 400, this answer would reject every file, although none of them is
-    # wrong.
-    mismatch = next((text for mark, text in _TLS_MISMATCH.items() if mark in body), "")
-    if status == 400 and mismatch:  # noqa: PLR2004
-        decision, code = Decision.PAUSE, Code.TLS
-        reason = f"{request}: the server {mismatch}"
-    return DeliveryError(
+    return _tls_mismatch(request, status, body) or DeliveryError(
         decision, code, reason, stage=request.stage, retry_after_s=retry_after_s(headers)
     )
 
 
-def bucket_error(status: int, headers: Mapping[str, str], body: bytes) -> DeliveryError | None:
+def _tls_mismatch(request: RequestKind, status: int, body: bytes) -> DeliveryError | None:
+    """Return the error where a 400 is about TLS.
+
+    Read as the API's own 400, this answer would reject every file, although none of them is wrong.
+    """
+    mismatch = next((text for mark, text in _TLS_MISMATCH.items() if mark in body), "")
+    if status != 400 or not mismatch:  # noqa: PLR2004
+        return None
+    reason = f"{request}: the server {mismatch}"
+    return DeliveryError(Decision.PAUSE, Code.TLS, reason, stage=request.stage)
+
+
+def bucket_error(
+    status: int, headers: Mapping[str, str], body: bytes, fields: Mapping[str, str]
+) -> DeliveryError | None:
     """Return what the bucket's answer to a whole or partial body means.
 
-    None for a success: one of S3's statuses, and an ETag.
+    None for a success. `fields`: those of the grant, which may ask for another status.
     """
+    if 200 <= status < 300 or status == _SEE_OTHER:  # noqa: PLR2004  2xx
+        return _unless_stored(status, headers, body, fields)
     reason = f"the bucket answered {status}{_s3_message(body)}"
-    if status in _SUCCESS:
-        if headers.get("etag"):
-            return None
-        return DeliveryError(
-            Decision.PAUSE,
-            Code.NOT_A_BUCKET,
-            f"the bucket answered {status} without an ETag",
-            ambiguous=True,
-        )
     name = s3_code(body)
     # S3 has no code for an expired policy: only the message says so.
     if name == "AccessDenied" and b"expired" in body.lower():
         return DeliveryError(Decision.RENEW_GRANT, Code.GRANT_EXPIRED, reason)
     if 300 <= status < 400:  # noqa: PLR2004  3xx
         return DeliveryError(Decision.PAUSE, Code.REDIRECT_REFUSED, reason)
-    decision, code = _BUCKET_CODES.get(name) or _BUCKET.get(
-        status, (Decision.DEFER, Code.BUCKET_TROUBLE)
-    )
-    return DeliveryError(
+    decision, code = _BUCKET_CODES.get(name) or _BUCKET.get(status) or _unlisted(status)
+    if code in {Code.GRANT_REFUSED, Code.FILE_REFUSED} and not name and _is_page(headers, body):
+        decision, code = Decision.DEFER, Code.NOT_A_BUCKET
+    return _tls_mismatch(RequestKind.BUCKET, status, body) or DeliveryError(
         decision,
         code,
         reason,
@@ -157,9 +184,51 @@ def bucket_error(status: int, headers: Mapping[str, str], body: bytes) -> Delive
     )
 
 
+def _unlisted(status: int) -> tuple[Decision, Code]:
+    if 400 <= status < 500:  # noqa: PLR2004  4xx
+        return Decision.REFUSE, Code.FILE_REFUSED
+    return Decision.DEFER, Code.BUCKET_TROUBLE
+
+
+def _is_page(headers: Mapping[str, str], body: bytes) -> bool:
+    begins = body[:64].lstrip().lower()
+    page = begins.startswith((b"<!doctype", b"<html"))
+    return page or headers.get("content-type", "").lower().startswith("text/html")
+
+
+def _unless_stored(
+    status: int, headers: Mapping[str, str], body: bytes, fields: Mapping[str, str]
+) -> DeliveryError | None:
+    """Return None where this is S3's own success, which is 204 unless the form asks for another.
+
+    Anything else comes from a portal or a broken server. The object may be there all the same.
+    """
+    form = {name.lower(): value for name, value in fields.items()}
+    asked = {_STORED} | {code for code in (200, 201) if form.get(_ASKED) == str(code)}
+    if form.get("success_action_redirect") or form.get("redirect"):
+        asked |= {200, 201, _SEE_OTHER}
+    # S3's 201 has a document; its 200 and 204 have no body.
+    odd_body = status != _SEE_OTHER and body.strip() and b"<PostResponse" not in body
+    if status not in asked:
+        problem = "which the form did not ask for"
+    elif not is_etag(headers.get("etag", "")):
+        problem = "without a valid ETag"
+    elif odd_body:
+        problem = "with a body that is not S3's"
+    else:
+        return None
+    reason = f"the bucket answered {status} {problem}"
+    return DeliveryError(Decision.PAUSE, Code.NOT_A_BUCKET, reason, ambiguous=True)
+
+
+def is_etag(value: str) -> bool:
+    """Return whether a header is one well-formed ETag."""
+    return _ETAG.fullmatch(value.strip()) is not None
+
+
 def etag_of(headers: Mapping[str, str]) -> tuple[str, str | None]:
     """Return the ETag, and the MD5 in hex where the ETag is one."""
-    etag = headers["etag"].removeprefix("W/").strip('"')
+    etag = headers["etag"].strip().removeprefix("W/").strip('"')
     # Encrypted with a key of KMS or of the customer, an object has an ETag that looks like an MD5
     # and is none.
     encrypted = f"{_ENCRYPTION}-customer-algorithm" in headers or headers.get(

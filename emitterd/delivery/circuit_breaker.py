@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 
 from emitterd.codes import Code
 from emitterd.delivery.backoff import Backoff
-from emitterd.errors import RETRY_AFTER_CAP_S, DeliveryError, Outage, Stage
+from emitterd.errors import RETRY_AFTER_CAP_S, Decision, DeliveryError, Outage, Stage
 
 STREAK = 4
-"""At least this many file failures in a row are a failure of the destination."""
+"""Failures of at least this many files in a row are a failure of the destination."""
 
 RECHECK_S = 1.0
 """How soon to ask again where the wait depends on another attempt, not on the clock."""
@@ -156,7 +156,7 @@ class CircuitBreaker:
     ) -> tuple[OpenCircuit | None, list[int]]:
         """Record that an attempt for an entry failed at this stage.
 
-        `file_only`: the file may be the cause. A streak of such failures opens the circuit. Return
+        `file_only`: the file may be the cause. Several such files in a row open the circuit. Return
         the failure to report, if it is new, and the entries whose attempts were counted as failed
         (charged) during the streak.
         """
@@ -175,9 +175,12 @@ class CircuitBreaker:
         if file_only:
             # It may be a sign of overload.
             self._limit = max(1, self._limit // 2)
-            if len(self._streak) + 1 < self._streak_max:
+            # One file whose body is refused again and again proves nothing about others.
+            if error.decision is not Decision.DEFER or entry not in self._streak:
                 self._streak.append(entry)
+            if len(self._streak) < self._streak_max:
                 return None, []
+            self._streak.remove(entry)
         charged_entries, self._streak = self._streak, []
         return self._open(error, now, None), charged_entries
 

@@ -4,10 +4,10 @@ A failure at one stage pauses the uploads that have to pass it. `Destination` al
 attempts run at once. It only decides: `now` is passed in, and nothing waits here.
 
 A failure that is the same for every file (DNS, TLS, a refused login, 403 and 404 of the API, a
-wrong bucket) stops all uploads of this stage at once (the breaker opens). It also opens after N
-temporary failures in a row. N is the number of workers, or 4 if that is larger. They are not added
-to the attempts of any file. If the breaker is closed and one file meets the same failure again,
-only that file is deferred.
+wrong bucket) stops all uploads of this stage at once (the breaker opens). It also opens after
+temporary failures of N files in a row. N is the number of workers, or 4 if that is larger. They are
+not added to the attempts of any file. If the breaker is closed and one file meets
+the same failure again, only that file is deferred. A refusal of one file (REFUSE) opens no breaker.
 """
 
 import threading

@@ -12,6 +12,7 @@ from dataclasses import asdict
 import structlog
 
 from emitterd import heartbeat
+from emitterd.codes import Code
 from emitterd.delivery.circuit_breaker import OpenCircuit
 from emitterd.delivery.destination import AttemptPermit, Destination
 from emitterd.errors import DeliveryError, JournalFull, Stage
@@ -24,6 +25,12 @@ IDLE_S = 60.0
 
 FRESH_EVERY = 4
 """Bucket probes reuse a pinned grant. Every fourth probe uses a new one."""
+
+SAME_FOR_ALL = frozenset(
+    {Code.DNS, Code.REFUSED, Code.TLS, Code.CONNECT_TIMEOUT, Code.PROXY, Code.BUCKET_TROUBLE}
+)
+"""Failures of which any file can tell whether they last. Of all others the files that failed may be
+the cause, so one that has not failed yet is the probe."""
 
 log = structlog.get_logger()
 
@@ -148,8 +155,9 @@ class Dispatcher:
         bucket = probed.get(Stage.BUCKET)
         # Probes of the bucket must not use up a grant each. But the one file that has a grant may
         # be the cause, and must not be every probe.
-        if bucket is not None and bucket.probes % FRESH_EVERY != FRESH_EVERY - 1:
-            return ClaimOrder.PINNED_FIRST
+        if bucket is not None and bucket.code in SAME_FOR_ALL:
+            fresh = bucket.probes % FRESH_EVERY == FRESH_EVERY - 1
+            return ClaimOrder.FRESH_FIRST if fresh else ClaimOrder.PINNED_FIRST
         return ClaimOrder.FRESH_FIRST if probed else ClaimOrder.ANY
 
     def _report(self, ended: list[OpenCircuit], to_report: OpenCircuit | None) -> None:

@@ -123,13 +123,13 @@ class Worker:
             self._record_file_error(entry, error)
         except OSError as error:
             reason = f"cannot be read: {error.strerror or error}"
-            self._defer(entry, Code.UNREADABLE, reason)
+            self._defer(entry, DeliveryError(Decision.DEFER, Code.UNREADABLE, reason))
         except JournalFull:
             raise
         except Exception as error:
             # A bug of ours concerns this file only: deferred, it cannot block others.
             log.exception("file.deferred", path=entry.name, error=Code.INTERNAL)
-            self._defer(entry, Code.INTERNAL, repr(error))
+            self._defer(entry, DeliveryError(Decision.DEFER, Code.INTERNAL, repr(error)))
         else:
             if receipt is not None:
                 self._record_delivery(entry, receipt, time.monotonic() - started_at)
@@ -188,6 +188,11 @@ class Worker:
         if error.decision is Decision.REJECT:
             self._reject(entry, error)
             return
+        if error.decision is Decision.REFUSE:
+            self._defer(entry, error)
+            # A server that refuses one file has answered: it is up.
+            self._dispatcher.record_answer(error.stage)
+            return
         if error.decision is Decision.INTERRUPT:
             self._journal.interrupt(entry, ambiguous=error.ambiguous)
             return
@@ -198,10 +203,11 @@ class Worker:
         if charged or (error.ambiguous and not entry.ambiguous):
             self._log_deferred(entry, error, due_at)
 
-    def _defer(self, entry: Entry, code: Code, reason: str) -> None:
+    def _defer(self, entry: Entry, error: DeliveryError) -> None:
         """Put an entry off for a cause that does not concern the destination."""
-        error = DeliveryError(Decision.DEFER, code, reason)
-        due_at = self._destination.backoff.due_at(time.time(), entry.attempts + 1, None)
+        due_at = self._destination.backoff.due_at(
+            time.time(), entry.attempts + 1, error.retry_after_s
+        )
         self._journal.defer(entry, error, due_at, charge=True)
         self._log_deferred(entry, error, due_at)
 
@@ -233,7 +239,7 @@ class Worker:
 
     def _record_file_error(self, entry: Entry, error: FileError) -> None:
         if error.code in {Code.UNREADABLE, Code.PATH_FAILED}:
-            self._defer(entry, error.code, str(error))
+            self._defer(entry, DeliveryError(Decision.DEFER, error.code, str(error)))
             return
         # Without its root, every file seems to be gone.
         if error.code is Code.GONE and self._spool.lost():

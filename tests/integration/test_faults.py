@@ -88,7 +88,10 @@ MENU = {
     "deep-grant": parked("E406"),
     "hostile-grant": parked("E407"),
     "hostile-link-local": parked("E407"),
-    "early-403": parked("E503"),
+    "early-403": Struck(("E503",)),
+    "denied": Struck(("E503",)),
+    "filter": Struck(("E508",)),
+    "malformed": Struck(("E510",)),
     "reset": Struck(("E305",), large=True),
     "reset:1:0": Struck(("E307",), ambiguous=True),
     "slow-reader:1:65536": Struck(("E306",), limits=BRISK, large=True),
@@ -370,7 +373,7 @@ def test_a_refusal_early_in_a_huge_body(tmp_path: Path) -> None:
         rig.step()
 
         assert rig.server.fired["early-403"] == 1
-        struck_by(rig, parked("E503"))
+        struck_by(rig, MENU["early-403"])
         sent = sum(count for kind, count in rig.watcher.seen if kind == "sent")
         assert sent < 256 * MIB
         assert not rig.server.objects

@@ -172,6 +172,19 @@ TEST_FAULTS: dict[str, FaultKind] = {
         "the bucket answers SignatureDoesNotMatch",
         respond(responses.BAD_SIGNATURE),
     ),
+    "malformed": FaultKind(
+        FaultStage.REFUSE,
+        "the bucket answers MalformedPOSTRequest",
+        respond(responses.MALFORMED_FORM),
+    ),
+    "denied": FaultKind(
+        FaultStage.REFUSE, "the bucket answers AccessDenied", respond(responses.ACCESS_DENIED)
+    ),
+    "filter": FaultKind(
+        FaultStage.REFUSE,
+        "a filter on the way answers 403 with a web page",
+        respond(responses.error_page(403, "Forbidden", "This upload is blocked.")),
+    ),
     "too-large": FaultKind(
         FaultStage.REFUSE, "the bucket answers EntityTooLarge", respond(responses.TOO_LARGE)
     ),

@@ -75,7 +75,7 @@ def retry_table() -> dict[Code, set[Decision]]:
         troubles += [
             api_error(stage, status, {}, b"") for stage in (RequestKind.LOGIN, RequestKind.GRANT)
         ]
-        troubles += [bucket_error(status, {}, body) for body in ANSWERED.values()]
+        troubles += [bucket_error(status, {}, body, {}) for body in ANSWERED.values()]
     verdicts: dict[Code, set[Decision]] = defaultdict(set)
     for trouble in troubles:
         if trouble is not None:
@@ -131,6 +131,8 @@ def test_what_becomes_of_the_file_is_what_the_retry_table_says(code: Code) -> No
         expected = "deferred"
     elif Decision.REJECT in verdicts:
         expected = "rejected"
+    elif Decision.REFUSE in verdicts:
+        expected = "refused"
 
     assert begins_with(explain(code)) == expected
 

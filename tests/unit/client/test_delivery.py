@@ -215,7 +215,7 @@ def test_an_early_refusal_saves_the_rest_of_the_body(
         deliver(emission, path, on_sent=sent.append)
 
     assert server.fired["early-403"] == 1
-    assert (caught.value.decision, caught.value.code) == (Decision.PAUSE, Code.GRANT_REFUSED)
+    assert (caught.value.decision, caught.value.code) == (Decision.DEFER, Code.GRANT_REFUSED)
     assert sum(sent) < 128 * MIB
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from emitterd.client.grant import GRANT_LIFETIME_S, parse, redirected, remote_name
 from emitterd.codes import Code
-from emitterd.errors import Decision, DeliveryError
+from emitterd.errors import Decision, DeliveryError, Stage
 from emitterd.model import Grant
 
 API = "https://cqube.example.org/data"
@@ -58,6 +58,35 @@ def test_a_grant_of_boto3_is_read() -> None:
 
     assert (grant.url, grant.fields, grant.key) == (BUCKET, fields(), KEY)
     assert (grant.granted_at, grant.expires_at) == (NOW, NOW + 3600)
+
+
+@pytest.mark.parametrize(
+    ("key", "problem"),
+    [
+        ("k" * 1021 + ".zip", "1,025 bytes"),
+        ("\u00e9" * 511 + ".zip", "1,026 bytes"),
+        ("pat/${filename}.zip", "replaces"),
+        ("pat/a${.zip", "replaces"),
+    ],
+)
+def test_a_key_that_no_object_can_have_rejects_the_file(key: str, problem: str) -> None:
+    """The API has answered, so this concerns the file only; nothing is sent to the bucket."""
+    with pytest.raises(DeliveryError) as caught:
+        read({"url": BUCKET, "fields": fields(key=key)})
+
+    error = caught.value
+    assert (error.decision, error.code, error.stage) == (
+        Decision.REJECT,
+        Code.KEY_REFUSED,
+        Stage.GRANT,
+    )
+    assert problem in error.reason
+
+
+@pytest.mark.parametrize("key", ["k" * 1020 + ".zip", "pat/$filename {a}.zip"])
+def test_a_key_that_s3_takes_is_used(key: str) -> None:
+    """The longest key, and other dollar signs, are keys like all others."""
+    assert read({"url": BUCKET, "fields": fields(key=key)}).key == key
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,8 @@ LOGIN = {
 }
 GRANT = {
     **LOGIN,
+    418: (Decision.REFUSE, Code.REQUEST_REFUSED),
+    451: (Decision.REFUSE, Code.REQUEST_REFUSED),
     201: (Decision.PAUSE, Code.MALFORMED_ANSWER),
     204: (Decision.PAUSE, Code.MALFORMED_ANSWER),
     400: (Decision.REJECT, Code.REQUEST_REFUSED),
@@ -74,7 +76,7 @@ def test_what_a_login_answers(status: int, meaning: tuple[Decision, Code]) -> No
 
 @pytest.mark.parametrize(("status", "meaning"), GRANT.items())
 def test_what_upload_url_answers(status: int, meaning: tuple[Decision, Code]) -> None:
-    """Only a refusal of this very name rejects the file."""
+    """Only a refusal of this very name concerns the file."""
     assert judged(api_error(RequestKind.GRANT, status, {}, b"")) == meaning
 
 
@@ -105,17 +107,56 @@ def test_200_is_the_one_success_of_the_api(asked: RequestKind) -> None:
     assert api_error(asked, 200, {}, b"<html>") is None
 
 
-@pytest.mark.parametrize("status", [200, 201, 204])
-def test_a_success_of_the_bucket_has_an_etag(status: int) -> None:
-    """Success is the expected status together with an ETag."""
-    assert bucket_error(status, ETAG, b"") is None
+ASK_200 = {"Success_Action_Status": "200"}
+ASK_201 = {"success_action_status": "201"}
+ASK_PAGE = {"success_action_redirect": "https://cqube.example.org/done"}
+DOCUMENT = b"<?xml version='1.0'?><PostResponse><ETag>x</ETag></PostResponse>"
 
 
-@pytest.mark.parametrize("status", [200, 201, 204])
-@pytest.mark.parametrize("headers", [{}, {"etag": ""}])
-def test_a_success_without_an_etag_is_none(status: int, headers: dict[str, str]) -> None:
-    """A portal that answers 200 pauses uploads; the object may still be stored."""
-    error = bucket_error(status, headers, b"<html>log in</html>")
+@pytest.mark.parametrize(
+    ("status", "body", "fields"),
+    [
+        (204, b"", {}),
+        (204, b"", ASK_200),
+        (200, b"", ASK_200),
+        (201, DOCUMENT, ASK_201),
+        (201, b"", ASK_201),
+        (303, b"<html>see other</html>", ASK_PAGE),
+        (200, b"", ASK_PAGE),
+    ],
+)
+def test_a_success_of_the_bucket_is_what_the_form_asks_for(
+    status: int, body: bytes, fields: dict[str, str]
+) -> None:
+    """Success is 204, or the status that the grant asks for, together with an ETag."""
+    assert bucket_error(status, ETAG, body, fields) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "body", "fields"),
+    [
+        pytest.param(200, ETAG, b"", {}, id="200 not asked for"),
+        pytest.param(201, ETAG, DOCUMENT, {}, id="201 not asked for"),
+        pytest.param(200, ETAG, b"", ASK_201, id="200 for 201"),
+        pytest.param(303, ETAG, b"", {}, id="303 not asked for"),
+        pytest.param(206, ETAG, b"", {}, id="206"),
+        pytest.param(202, ETAG, b"", ASK_200, id="202"),
+        pytest.param(200, ETAG, b"<html>log in</html>", ASK_200, id="a page"),
+        pytest.param(200, ETAG, b"<Error><Code>SlowDown</Code></Error>", ASK_200, id="an error"),
+        pytest.param(204, {}, b"", {}, id="no ETag"),
+        pytest.param(204, {"etag": ""}, b"", {}, id="empty ETag"),
+        pytest.param(204, {"etag": '""'}, b"", {}, id="empty quotes"),
+        pytest.param(204, {"etag": '"a", "b"'}, b"", {}, id="two ETags"),
+        pytest.param(204, {"etag": '""ab""'}, b"", {}, id="doubled quotes"),
+        pytest.param(204, {"etag": '"ab'}, b"", {}, id="half a quote"),
+        pytest.param(204, {"etag": "log in"}, b"", {}, id="text"),
+    ],
+)
+def test_what_is_not_s3s_success_is_no_delivery(
+    status: int, headers: dict[str, str], body: bytes, fields: dict[str, str]
+) -> None:
+    """A portal or a broken server pauses uploads; the object may still be stored."""
+    error = bucket_error(status, headers, body, fields)
 
     assert judged(error) == (Decision.PAUSE, Code.NOT_A_BUCKET)
     assert error is not None
@@ -123,7 +164,10 @@ def test_a_success_without_an_etag_is_none(status: int, headers: dict[str, str])
 
 
 DEFERRED = (Decision.DEFER, Code.BUCKET_TROUBLE)
-REFUSED = (Decision.PAUSE, Code.GRANT_REFUSED)
+BAD_SIGNATURE = (Decision.PAUSE, Code.GRANT_REFUSED)
+DENIED = (Decision.DEFER, Code.GRANT_REFUSED)
+PAGE = (Decision.DEFER, Code.NOT_A_BUCKET)
+FILE_REFUSED = (Decision.REFUSE, Code.FILE_REFUSED)
 NO_BUCKET = (Decision.PAUSE, Code.NO_SUCH_BUCKET)
 EXPIRED = (Decision.RENEW_GRANT, Code.GRANT_EXPIRED)
 BODY_REFUSED = (Decision.REJECT, Code.BODY_REFUSED)
@@ -138,26 +182,36 @@ EXTRA_FIELDS = "Invalid according to Policy: Extra input fields: x"
         (400, xml("EntityTooSmall"), BODY_REFUSED),
         (400, xml("ExpiredToken"), EXPIRED),
         (400, xml("RequestTimeout"), DEFERRED),
-        (400, xml("MalformedPOSTRequest"), DEFERRED),
+        (400, xml("MalformedPOSTRequest"), FILE_REFUSED),
         (400, xml("IncompleteBody"), DEFERRED),
         (400, xml("IllegalLocationConstraintException"), NO_BUCKET),
-        (400, b"", DEFERRED),
+        (400, xml("KeyTooLongError"), (Decision.REJECT, Code.KEY_REFUSED)),
+        (400, xml("InvalidToken"), BAD_SIGNATURE),
+        (400, b"", FILE_REFUSED),
+        (400, b"<html>no</html>", PAGE),
+        (400, b"The plain HTTP request was sent to HTTPS port", (Decision.PAUSE, Code.TLS)),
         (401, b"", (Decision.PAUSE, Code.NOT_A_BUCKET)),
         (403, xml("AccessDenied", POLICY_EXPIRED), EXPIRED),
-        (403, xml("AccessDenied", EXTRA_FIELDS), REFUSED),
-        (403, xml("AccessDenied", "Access Denied"), REFUSED),
+        (403, xml("AccessDenied", EXTRA_FIELDS), DENIED),
+        (403, xml("AccessDenied", "Access Denied"), DENIED),
         (403, xml("ExpiredToken"), EXPIRED),
-        (403, xml("SignatureDoesNotMatch"), REFUSED),
-        (403, xml("InvalidAccessKeyId"), REFUSED),
+        (403, xml("SignatureDoesNotMatch"), BAD_SIGNATURE),
+        (403, xml("InvalidAccessKeyId"), BAD_SIGNATURE),
         (403, xml("RequestTimeTooSkewed"), (Decision.PAUSE, Code.CLOCK_SKEW)),
-        (403, b"<html>expired</html>", REFUSED),
+        (403, b"<html>expired</html>", PAGE),
         (404, xml("NoSuchBucket"), NO_BUCKET),
         (404, b"", NO_BUCKET),
         (405, b"", (Decision.PAUSE, Code.NOT_A_BUCKET)),
         (407, b"", (Decision.PAUSE, Code.PROXY)),
-        (411, xml("MissingContentLength"), DEFERRED),
+        (408, b"", DEFERRED),
+        (411, xml("MissingContentLength"), FILE_REFUSED),
+        (412, b"", FILE_REFUSED),
         (413, b"", BODY_REFUSED),
+        (414, b"", FILE_REFUSED),
+        (422, b"", FILE_REFUSED),
         (429, b"", DEFERRED),
+        (451, b"", FILE_REFUSED),
+        (451, b"\n <!DOCTYPE html>", PAGE),
         (301, xml("PermanentRedirect"), (Decision.PAUSE, Code.REDIRECT_REFUSED)),
         (307, b"", (Decision.PAUSE, Code.REDIRECT_REFUSED)),
         (500, xml("InternalError"), DEFERRED),
@@ -166,14 +220,13 @@ EXTRA_FIELDS = "Invalid according to Policy: Extra input fields: x"
         (503, xml("ServiceUnavailable"), DEFERRED),
         (504, b"", DEFERRED),
         (599, b"", DEFERRED),
-        (206, b"", DEFERRED),
-        (418, b"", DEFERRED),
-        (400, xml("NoOneHasSeenThisCode"), DEFERRED),
+        (418, b"", FILE_REFUSED),
+        (400, xml("NoOneHasSeenThisCode"), FILE_REFUSED),
     ],
 )
 def test_what_the_bucket_answers(status: int, body: bytes, meaning: tuple[Decision, Code]) -> None:
-    """S3's code decides, else the status; what is unknown is taken for passing."""
-    assert judged(bucket_error(status, ETAG, body)) == meaning
+    """S3's code decides, else the status; an unknown refusal concerns this file only."""
+    assert judged(bucket_error(status, ETAG, body, {})) == meaning
 
 
 @pytest.mark.parametrize(
@@ -182,7 +235,7 @@ def test_what_the_bucket_answers(status: int, body: bytes, meaning: tuple[Decisi
 )
 def test_an_error_after_which_the_object_may_exist(status: int, *, ambiguous: bool) -> None:
     """A gateway timeout or a crash does not prove that nothing was stored."""
-    error = bucket_error(status, {}, b"")
+    error = bucket_error(status, {}, b"", {})
 
     assert error is not None
     assert error.ambiguous is ambiguous
@@ -190,13 +243,13 @@ def test_an_error_after_which_the_object_may_exist(status: int, *, ambiguous: bo
 
 def test_the_reason_quotes_what_was_said() -> None:
     """The operator reads status, code and message of the bucket."""
-    error = bucket_error(403, {}, xml("AccessDenied", POLICY_EXPIRED))
+    error = bucket_error(403, {}, xml("AccessDenied", POLICY_EXPIRED), {})
     assert str(error) == (f"the bucket answered 403 (AccessDenied: {POLICY_EXPIRED})")
 
 
 def test_a_long_message_is_cut() -> None:
     """A long message of a server is cut to one line."""
-    error = bucket_error(500, {}, xml("InternalError", "x" * 10_000))
+    error = bucket_error(500, {}, xml("InternalError", "x" * 10_000), {})
     assert len(str(error)) < 300
 
 
@@ -270,7 +323,7 @@ def test_retry_after_in_both_its_forms(headers: dict[str, str], wait_s: float | 
     [
         api_error(RequestKind.LOGIN, 503, {"retry-after": "7"}, b""),
         api_error(RequestKind.GRANT, 429, {"retry-after": "7"}, b""),
-        bucket_error(503, {"retry-after": "7"}, xml("SlowDown")),
+        bucket_error(503, {"retry-after": "7"}, xml("SlowDown"), {}),
     ],
     ids=["login", "upload-url", "bucket"],
 )
@@ -308,7 +361,7 @@ def test_what_is_no_date_is_none(value: str) -> None:
 def test_every_answer_is_judged(status: int, body: bytes, asked: RequestKind) -> None:
     """Any answer of a server is a success or an error with a reason."""
     if asked is RequestKind.BUCKET:
-        error = bucket_error(status, {}, body)
+        error = bucket_error(status, {}, body, {})
         assert error is not None
     else:
         error = api_error(asked, status, {}, body)

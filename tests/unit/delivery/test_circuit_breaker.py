@@ -1,5 +1,7 @@
 """One circuit breaker: probes while it is open, and slow start once it has closed."""
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +17,7 @@ DNS = DeliveryError(Decision.PAUSE, Code.DNS, "no such host")
 REFUSED = DeliveryError(Decision.PAUSE, Code.REFUSED, "connection refused")
 FORBIDDEN = DeliveryError(Decision.PAUSE, Code.FORBIDDEN, "upload-url answered 403")
 LOST = DeliveryError(Decision.DEFER, Code.CONNECTION_LOST, "reset")
+ENTRIES = itertools.count(1000)
 LONGEST = Backoff(2.0, 600.0, lambda _, high: high)
 
 
@@ -40,8 +43,11 @@ def open_circuit(
     return news
 
 
-def fail_once(breaker: CircuitBreaker, entry: int = 1) -> tuple[OpenCircuit | None, list[int]]:
-    """Let an attempt of an entry fail in passing."""
+def fail_once(
+    breaker: CircuitBreaker, entry: int | None = None
+) -> tuple[OpenCircuit | None, list[int]]:
+    """Let an attempt of an entry, by default of another one each time, fail in passing."""
+    entry = next(ENTRIES) if entry is None else entry
     permit = breaker.acquire()
     reported = breaker.record_failure(LOST, permit, NOW, entry=entry, file_only=True)
     breaker.release(permit)
@@ -88,6 +94,15 @@ def test_failure_opens_it_until_the_probe(breaker: CircuitBreaker) -> None:
     assert (news.stage, news.code, news.reason) == (Stage.BUCKET, Code.DNS, DNS.reason)
     assert (news.remedy, news.since, news.probes) == (DNS.remedy, NOW, 0)
     assert breaker.wait_s(NOW + 0.5) == 1.5
+
+
+def test_one_file_that_fails_again_and_again_opens_nothing(breaker: CircuitBreaker) -> None:
+    """Only failures of several files in a row are a failure of the destination."""
+    assert [fail_once(breaker, entry=1) for _ in range(10 * WORKERS)] == [(None, [])] * 10 * WORKERS
+    others = [fail_once(breaker)[0] for _ in range(WORKERS - 1)]
+
+    assert others[:-1] == [None] * (WORKERS - 2)
+    assert others[-1] is not None
 
 
 def test_one_probes_and_the_others_wait(breaker: CircuitBreaker) -> None:

@@ -47,10 +47,11 @@ def fail(
     permit: AttemptPermit | None = None,
     *,
     again: bool = False,
+    entry: int = 1,
 ) -> StageFailure:
     """Let an attempt fail, from its beginning to its end."""
     permit = permit or permit_for(destination, now)
-    failure = destination.record_failure(permit, error, now, entry=1, again=again)
+    failure = destination.record_failure(permit, error, now, entry=entry, again=again)
     destination.release(permit)
     return failure
 
@@ -219,8 +220,8 @@ def test_another_number_of_workers_is_another_streak(destination: Destination) -
     """As many failures in a row as workers pause uploads."""
     destination.apply_settings(destination.backoff, workers=6)
 
-    assert [fail(destination, LOST).due_at for _ in range(5)] == [None] * 5
-    assert fail(destination, LOST).due_at is not None
+    assert [fail(destination, LOST, entry=entry).due_at for entry in range(5)] == [None] * 5
+    assert fail(destination, LOST, entry=5).due_at is not None
 
 
 def test_overload_makes_fewer_workers() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from emitterd.delivery.circuit_breaker import STREAK
 from emitterd.delivery.dispatch import IDLE_S
 from emitterd.delivery.worker import ROOT_LOST_S
 from emitterd.journal.operations import Operation, OperationRequest, Operations
@@ -164,6 +165,75 @@ def test_a_file_the_bucket_never_takes_is_rejected(rig: Rig) -> None:
     assert (line["path"], line["error"]) == (NAME, "E505")
     assert line["hint"]
     assert not rig.logged("destination.down")
+
+
+def test_files_that_the_bucket_refuses_hold_up_no_other(rig: Rig) -> None:
+    """However many are refused, each waits for itself, and the next file goes out at once."""
+    rig.faults("malformed")
+    names = [f"pat/{number}.zip" for number in range(3 * STREAK)]
+    for name in names:
+        rig.drop(name)
+    assert {rig.step() for _ in names} == {0.0}
+    rig.later()
+    rig.faults("")
+    rig.drop(NAME)
+    rig.step()
+
+    assert rig.server.fired["malformed"] == len(names) + 1
+    assert rig.state(NAME) is State.DELIVERED
+    assert {rig.row(name)["error"] for name in names} == {"E510"}
+    assert sum(rig.row(name)["attempts"] for name in names) == len(names) + 1
+    assert len(rig.logged("file.deferred")) == len(names) + 1
+    assert not rig.logged("destination.down")
+
+
+@pytest.mark.parametrize(("fault", "code"), [("denied", "E503"), ("filter", "E508")])
+def test_a_file_that_is_refused_on_the_way_holds_up_no_other(
+    rig: Rig, fault: str, code: str
+) -> None:
+    """One file that fails again and again is the cause; uploads are not paused for it."""
+    rig.faults(fault)
+    rig.drop(NAME)
+    for _ in range(3 * STREAK):
+        assert rig.later() == 0.0
+    rig.faults("")
+    rig.drop("pat/other.zip")
+    rig.step()
+
+    assert rig.server.fired[fault] == 3 * STREAK
+    assert rig.row(NAME)["error"] == code
+    assert rig.state("pat/other.zip") is State.DELIVERED
+    assert not rig.logged("destination.down")
+
+
+@pytest.mark.parametrize("fault", ["denied", "filter"])
+def test_a_filter_that_refuses_all_files_pauses_uploads(rig: Rig, fault: str) -> None:
+    """Several files in a row are the destination's failure; a file not tried yet is the probe."""
+    rig.faults(fault)
+    for number in range(2 * STREAK):
+        rig.drop(f"pat/{number}.zip")
+    while rig.step() == 0.0:
+        pass
+    [line] = rig.logged("destination.down")
+    assert line["stage"] == "bucket"
+    assert rig.server.fired[fault] == STREAK
+    rig.faults("")
+    rig.later()
+
+    assert rig.state(f"pat/{STREAK}.zip") is State.DELIVERED
+    assert len(rig.logged("destination.up")) == 1
+
+
+@pytest.mark.parametrize("name", ["pat/${filename}.zip", "/".join(["d" * 200] * 5) + "/x.zip"])
+def test_a_name_that_no_key_can_have_is_rejected_before_it_is_sent(rig: Rig, name: str) -> None:
+    """The bucket sees nothing of it."""
+    rig.drop(name)
+    rig.step()
+
+    assert (rig.row(name)["state"], rig.row(name)["error"]) == ("rejected", "E511")
+    assert rig.reached("upload-url") == 1
+    assert rig.reached("bucket") == 0
+    assert rig.logged("file.rejected")[0]["hint"]
 
 
 def test_a_rejection_ends_an_outage(rig: Rig) -> None:
