@@ -122,9 +122,9 @@ RETRY_TABLE = retry_table()
 
 @pytest.mark.parametrize("code", sorted(RETRY_TABLE))
 def test_what_becomes_of_the_file_is_what_the_retry_table_says(code: Code) -> None:
-    """A code that parks is called parked, one that rejects rejected."""
+    """The outcome in the help of a code is the one in the retry table."""
     verdicts = RETRY_TABLE[code]
-    expected: str | None = "parked"
+    expected: str | None = "paused"
     if Decision.RENEW_GRANT in verdicts:
         expected = None
     elif Decision.DEFER in verdicts:
