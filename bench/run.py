@@ -1,4 +1,4 @@
-"""How fast emitterd is, measured beside what people would use instead.
+"""Measures the speed of emitterd and of the tools that people use instead.
 
     bench/run                                  everything, some 20 minutes
     bench/run small latency                    these alone

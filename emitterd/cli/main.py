@@ -1,7 +1,7 @@
 """The command line: arguments in, exit codes out. Other modules do the work.
 
 Exit codes: 0 done; 1 it ran and something is undelivered or wrong; 2 usage; 70 internal; 75 another
-instance holds the journal; 78 configuration.
+instance uses the journal; 78 configuration.
 """
 
 import time
@@ -96,7 +96,7 @@ def once(config: Path | None, wait: str) -> int:
 
 @command.command()
 @_config
-@click.option("--online", is_flag=True, help="DNS, TLS, login and grant too.")
+@click.option("--online", is_flag=True, help="Also connect, log in and request a grant.")
 def check(config: Path | None, *, online: bool) -> int:
     """Check the configuration and this machine; with --online the server too."""
     from emitterd.cli import check as checkup
@@ -107,7 +107,7 @@ def check(config: Path | None, *, online: bool) -> int:
 @command.command()
 @_config
 @_json
-@click.option("--check", is_flag=True, help="One line for a monitor.")
+@click.option("--check", is_flag=True, help="Print one line for a monitoring system.")
 def status(config: Path | None, *, as_json: bool, check: bool) -> int:
     """Show counts, the oldest waiting file and the destination."""
     from emitterd.cli import show
@@ -120,7 +120,7 @@ def status(config: Path | None, *, as_json: bool, check: bool) -> int:
 @command.command(name="list")
 @_config
 @_state
-@click.option("--skipped", is_flag=True, help="The files that emitterd does not send.")
+@click.option("--skipped", is_flag=True, help="List the files that emitterd does not send.")
 @_json
 def list_entries(config: Path | None, state: State | None, *, skipped: bool, as_json: bool) -> int:
     """List the entries of the journal, or the files that emitterd skips."""
@@ -134,7 +134,7 @@ def list_entries(config: Path | None, state: State | None, *, skipped: bool, as_
 
 
 @command.command()
-@click.argument("path", help="A path as in the log, or absolute.")
+@click.argument("path", help="The path as in the log, or an absolute path.")
 @_config
 @_json
 def explain(path: str, config: Path | None, *, as_json: bool) -> int:
@@ -146,7 +146,7 @@ def explain(path: str, config: Path | None, *, as_json: bool) -> int:
 
 @command.command()
 @_config
-@click.option("--since", help="Such as 2026-11-24, 2026-11-24T06:00+05:30, or 24h.")
+@click.option("--since", help="The first time: 2026-11-24, 2026-11-24T06:00+05:30, or 24h.")
 @_json
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 def receipts(config: Path | None, since: str | None, *, as_json: bool, as_csv: bool) -> int:
@@ -162,9 +162,9 @@ def receipts(config: Path | None, since: str | None, *, as_json: bool, as_csv: b
 
 
 def _operator_command(name: str) -> Callable[..., int]:
-    @click.argument("paths", nargs=-1, metavar="PATH...", help="A path as in the log, or absolute.")
+    @click.argument("paths", nargs=-1, metavar="PATH...", help="As in the log, or absolute.")
     @_config
-    @click.option("--all", "every", is_flag=True, help="All files in the given state.")
+    @click.option("--all", "every", is_flag=True, help="All files in the state of --state.")
     @_state
     def run_operation(
         paths: tuple[str, ...], config: Path | None, state: State | None, *, every: bool
@@ -186,7 +186,7 @@ def _operator_command(name: str) -> Callable[..., int]:
 
 for _name, _help in {
     "retry": "Try deferred files now; examine rejected files again.",
-    "hold": "Stop waiting files from being sent, and later versions of them.",
+    "hold": "Hold waiting files: emitterd sends neither them nor their new versions.",
     "release": "Allow held files to be sent.",
     "forget": "Mark files for re-upload: emitterd sends them again.",
 }.items():
@@ -205,7 +205,7 @@ def rebuild(config: Path | None) -> int:
 @command.command()
 @click.argument("files", type=PATH, nargs=-1, required=True, metavar="FILE...")
 @_config
-@click.option("--dataset", help="Its dataset, such as pat/periodic_exam_mst.")
+@click.option("--dataset", help="The dataset of the files, such as pat/periodic_exam_mst.")
 @click.option("--full", is_flag=True, help="Check every row.")
 @_json
 def inspect(
@@ -219,19 +219,19 @@ def inspect(
 
 @command.command()
 @click.argument("directory", type=PATH, help="The folder to watch.")
-@click.option("--from-client", type=PATH, help="Read upstream's config.py.")
+@click.option("--from-client", type=PATH, help="Read the config.py of cQube's client.py.")
 @click.option(
     "--output", type=PATH, default="emitter.yaml", help="The configuration file to write."
 )
 def init(directory: Path, from_client: Path | None, output: Path) -> int:
-    """Create the folder, its dataset folders and a commented configuration."""
+    """Create the watched folder, its dataset folders and a configuration."""
     from emitterd.cli import init as installation
 
     return installation.init(directory, output, from_client)
 
 
 @command.command(name="explain-error")
-@click.argument("code", required=False, help="Such as E210. Default: all codes.")
+@click.argument("code", required=False, help="The code, such as E210. Default: list all codes.")
 @_json
 def explain_error(code: str | None, *, as_json: bool) -> int:
     """Explain what an error code means, and what to do."""
@@ -253,7 +253,7 @@ def explain_error(code: str | None, *, as_json: bool) -> int:
     "--fault",
     default="",
     show_default=False,
-    help="Faults: name[:probability[:parameter]] or name@count, …",
+    help="The faults, as name[:probability[:parameter]] or name@count, …",
 )
 @click.option("--latency", default="0s", help="The wait before each answer, such as 50ms.")
 @click.option("--faults", is_flag=True, help="List the faults.")
@@ -276,9 +276,9 @@ def rehearse(
 
 
 @command.command()
-@click.option("--keep", type=PATH, help="Work in this folder and keep it.")
+@click.option("--keep", type=PATH, help="Use this folder instead, and keep it.")
 def demo(keep: Path | None) -> int:
-    """Run end to end in a temporary folder and print the receipts."""
+    """Deliver sample files in a temporary folder and print the receipts."""
     from emitterd.cli import demo
 
     return demo.show(keep)

@@ -1,8 +1,8 @@
-"""The page for people: it shows, and changes nothing.
+"""The read-only page. Its texts and the order of its parts are in `templates/`.
 
 `/` is the whole page, `/overview` the part that its script replaces, `/explain?path=` is about one
 file. Templates escape every value. Style and script are in the page itself, and its
-Content-Security-Policy allows these two only. The one module that knows jinja2.
+Content-Security-Policy allows no other. Only this module uses jinja2.
 """
 
 import base64

@@ -1,4 +1,4 @@
-"""The state of the queue, for `status`, health, forecast and metrics.
+"""The status of the queue: text of `status --check`, JSON of `status`, the forecast.
 
 Each query uses an index or the state counts, so that it costs the same at a million rows as at ten.
 Instants are seconds since the epoch.
@@ -143,7 +143,7 @@ def eta_s(recent: Recent, files: int, size_bytes: int) -> float | None:
 def check_line(
     health: Health, queue: QueueStatus, limits: AlarmLimits, *, running: bool, now: float
 ) -> str:
-    """Return the line of `status --check`: level, words, and the numbers after a bar.
+    """Return the line of `status --check`: level, message, and the numbers after a bar.
 
     Source: Monitoring Plugins Development Guidelines, "Plugin Output".
     """
