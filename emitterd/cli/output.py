@@ -159,12 +159,20 @@ def print_status(status: Mapping[str, Any]) -> None:
             ("daemon", "running" if status["running"] else "not running"),
             *(("destination", outage) for outage in outages or ["up"]),
             *((state, str(count)) for state, count in status["counts"].items()),
+            *_not_sent_rows(status["not_sent"]),
             ("waiting", format_size(status["waiting_bytes"])),
             ("oldest waiting", status["oldest_waiting_at"] or "-"),
             ("last delivered", status["last_delivered_at"] or "-"),
             ("done in", "unknown" if eta_s is None else format_duration(eta_s)),
         ]
     )
+
+
+def _not_sent_rows(counts: Mapping[str, int]) -> Iterator[tuple[str, str]]:
+    if counts:
+        by_code = ", ".join(f"{number} {code}" for code, number in sorted(counts.items()))
+        total = sum(counts.values())
+        yield "not sent", f"{total} ({by_code}): see emitterd list --skipped"
 
 
 def print_entries(entries: Iterable[Mapping[str, Any]]) -> None:

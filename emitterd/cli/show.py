@@ -108,26 +108,35 @@ def _cell(value: object) -> str:
 def list_skipped(config: Path | None, *, as_json: bool) -> int:
     """List the files in the folder that will never be sent, and why."""
     from emitterd.intake.file_status import skipped
+    from emitterd.service.control_socket import ask
 
     with _open_sources(config) as (status_reader, _):
         if status_reader.spool.lost():
             folder = display(os.fsencode(status_reader.spool.root))
             raise click.ClickException(f"E105 the watched folder {folder} is not there")
-        records = (status.record() for status in skipped(status_reader))
+        # The daemon may read less, or more, than this user.
+        records = ask(journal_path(config), "skipped")
+        if records is None:
+            records = (status.record() for status in skipped(status_reader))
         (print_array if as_json else print_skipped)(records)
     return DONE
 
 
 def explain_path(config: Path | None, text: str, *, as_json: bool) -> int:
     """Print why a file is, or is not, delivered; return 1 for an unknown file."""
-    from emitterd.monitoring.explain import OutsideSpool, explain, locate
+    from emitterd.monitoring.explain import Explanation, OutsideSpool, explain, locate
+    from emitterd.service.control_socket import ask
 
     with _open_sources(config) as (status_reader, reader):
         try:
             path = locate(status_reader.spool, reader, text)
         except OutsideSpool as error:
             raise click.UsageError(str(error)) from error
-        explanation = explain(status_reader, reader, path)
+        answer = next(ask(journal_path(config), "explain", path) or iter(()), None)
+        if answer is None:
+            explanation = explain(status_reader, reader, path)
+        else:
+            explanation = Explanation.of(answer)
     if as_json:
         print_object(explanation.record())
     else:

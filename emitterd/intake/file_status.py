@@ -6,10 +6,13 @@ Only a new file is opened, and only a whole zip that nobody writes is inspected.
 """
 
 import os
+import stat as modes
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 from emitterd.codes import Code
 from emitterd.datasets.findings import Finding
@@ -19,7 +22,7 @@ from emitterd.journal.rows import Known
 from emitterd.model import Fingerprint, State
 from emitterd.spool.folder import SHORTAGE, LeaseState, Spool, lease_state, read_at
 from emitterd.spool.selection import Selection
-from emitterd.text import display
+from emitterd.text import display, shown
 
 Latest = Callable[[bytes], Known | None]
 """Returns the latest version of a path, as one reader of the journal has it."""
@@ -115,7 +118,7 @@ class FileStatusReader:
         try:
             ignored = self.selection.ignored(path)
             if ignored is not None:
-                return self._ignored(path, ignored, is_file=stat is not None)
+                return self._ignored(path, ignored, stat)
             seen = Fingerprint.of(stat or self.spool.stat(path))
             known = self.latest(path)
             if known is not None and known.matches(seen):
@@ -124,16 +127,31 @@ class FileStatusReader:
         except JournalError:
             raise
         except Exception as error:  # noqa: BLE001  one path must not stop the others
-            return _error_status(path, error)
+            status = _error_status(path, error)
+            absent = status.state is FolderState.ABSENT
+            return (self._below_link(path) if absent else None) or status
 
-    def _ignored(self, path: bytes, reason: str, *, is_file: bool) -> FileStatus:
+    def _ignored(self, path: bytes, reason: str, stat: os.stat_result | None) -> FileStatus:
         file = self.spool.root / os.fsdecode(path)
-        if not is_file and file.is_dir() and not file.is_symlink():
-            reason = "a folder: ask for a file in it"
-            return FileStatus(path, FolderState.IGNORED, reason=reason)
+        with suppress(FileNotFoundError, NotADirectoryError):
+            mode = (stat or file.lstat()).st_mode
+            if modes.S_ISDIR(mode):
+                reason = "a folder: ask for a file in it"
+            # Where a folder of this name would be looked at.
+            link = modes.S_ISLNK(mode) and self.selection.skipped(path) is None
+            if link and not file.is_file():
+                return _linked(path, "a link to a folder, or to nothing: it is not followed")
         wrong_ending = self.selection.wrong_ending(path)
         code = Code.WRONG_ENDING if wrong_ending else None
         return FileStatus(path, FolderState.IGNORED, code, wrong_ending or reason)
+
+    def _below_link(self, path: bytes) -> FileStatus | None:
+        """Return the status of a path that is not there because its folder is a link."""
+        with suppress(OSError):
+            for folder in Path(os.fsdecode(path)).parents:
+                if folder.name and (self.spool.root / folder).is_symlink():
+                    return _linked(path, f"its folder {shown(folder)} is a link")
+        return None
 
     def _open(self, path: bytes, unsettled: Unsettled, inspect: Inspect | None) -> FileStatus:
         with self.spool.open(path) as file:
@@ -228,6 +246,10 @@ def failure_reason(error: Exception) -> str:
     if isinstance(error, OSError):
         return error.strerror or str(error)
     return str(error) if isinstance(error, FileError) else f"{type(error).__name__}: {error}"
+
+
+def _linked(path: bytes, reason: str) -> FileStatus:
+    return FileStatus(path, FolderState.UNSUITABLE, Code.NOT_REGULAR, reason)
 
 
 def _error_status(path: bytes, error: Exception) -> FileStatus:

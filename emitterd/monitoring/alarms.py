@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from emitterd.codes import Code
 from emitterd.errors import Outage
+from emitterd.intake.not_sent import NotSentSummary
+from emitterd.text import display
 from emitterd.units import format_age, format_duration
 
 if TYPE_CHECKING:
@@ -47,9 +49,12 @@ class AlarmCode(StrEnum):
     WATCH_DEGRADED = "watch_degraded"
     SWEEP_OVERDUE = "sweep_overdue"
     REJECTED = "rejected"
+    NOT_SENT = "not_sent"
 
 
-WARNINGS = frozenset({AlarmCode.WATCH_DEGRADED, AlarmCode.SWEEP_OVERDUE, AlarmCode.REJECTED})
+WARNINGS = frozenset(
+    {AlarmCode.WATCH_DEGRADED, AlarmCode.SWEEP_OVERDUE, AlarmCode.REJECTED, AlarmCode.NOT_SENT}
+)
 """With these alarms deliveries go on. All others are critical."""
 
 
@@ -99,7 +104,8 @@ class DaemonFacts:
     """What only the running daemon knows.
 
     `swept_at`: the end of the last whole sweep, or else the start of the daemon. `sweep_limit_s`:
-    how long ago that may be. `degraded`: why not every folder is watched.
+    how long ago that may be. `degraded`: why not every folder is watched. `not_sent`: what lies in
+    the folder and is not sent as it is.
     """
 
     swept_at: float
@@ -108,6 +114,7 @@ class DaemonFacts:
     degraded_since: float | None = None
     degraded: str = ""
     journal_full_since: float | None = None
+    not_sent: NotSentSummary | None = None
 
 
 def sweep_limit_s(every_s: float, took_s: float) -> float:
@@ -164,6 +171,8 @@ def daemon_alarms(facts: DaemonFacts, now: float) -> list[Alarm]:
         alarms.append(Alarm(AlarmCode.ROOT_LOST, since, words, Code.ROOT_LOST.remedy))
     elif now - facts.swept_at > facts.sweep_limit_s:
         alarms.append(_overdue(facts, now))
+    if facts.not_sent is not None:
+        alarms.append(_not_sent(facts.not_sent))
     if facts.degraded_since is not None:
         alarms.append(
             Alarm(
@@ -202,6 +211,32 @@ def _rejected(rejected: int, since: float) -> Alarm:
         f"{files} rejected, and not replaced",
         "see why with: emitterd list --state rejected; have each made again, or"
         " forget it: emitterd forget PATH",
+    )
+
+
+_NOT_SENT = {
+    Code.UNREADABLE: "cannot be read",
+    Code.NOT_REGULAR: "a link, or no regular file",
+    Code.WRONG_ENDING: "not ending in .zip in lower case",
+    Code.INCOMPLETE: "incomplete",
+    Code.STILL_WRITTEN: "open for writing",
+    Code.PATH_FAILED: "with an unexpected error",
+}
+
+
+def _not_sent(summary: NotSentSummary) -> Alarm:
+    total = sum(summary.counts.values())
+    files = "1 path in the folder is" if total == 1 else f"{total} paths in the folder are"
+    parts = []
+    for code, number in sorted(summary.counts.items()):
+        example = summary.examples.get(code)
+        shown = f" ({display(example)})" if example is not None else ""
+        parts.append(f"{number} {_NOT_SENT.get(code, code.title)}{shown}")
+    return Alarm(
+        AlarmCode.NOT_SENT,
+        summary.since,
+        f"{files} not sent: {', '.join(parts)}",
+        "see which, and why: emitterd list --skipped",
     )
 
 

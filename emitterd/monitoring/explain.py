@@ -3,7 +3,7 @@
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from emitterd.codes import Code
 from emitterd.errors import FileError
@@ -84,6 +84,12 @@ class Explanation:
         """The earlier versions, the latest first."""
         return self.versions[1:] if self.current else self.versions
 
+    @classmethod
+    def of(cls, record: Record) -> Self:
+        """Return what gave a record."""
+        values: Record = {name: record.get(name) for name in cls.__dataclass_fields__}
+        return cls(**values)
+
     def record(self) -> Record:
         """Return it as `explain --json` prints it."""
         return {name: value for name, value in asdict(self).items() if value is not None}
@@ -114,7 +120,8 @@ def explain(status_reader: FileStatusReader, reader: JournalReader, path: bytes)
         remembered = (entry for entry in versions if "forgotten_at" not in entry)
         latest = next(remembered, {})
         lost = spool.lost()
-        gone = lost or not _exists(spool, path)
+        there = _exists(spool, path) or status.state is FolderState.UNSUITABLE
+        gone = lost or not there
         if gone:
             # Without a file, the latest version in the journal is the status.
             state = State(latest["state"]) if latest else FolderState.ABSENT

@@ -14,6 +14,7 @@ from emitterd.errors import JournalFull
 from emitterd.intake.loop import Intake
 from emitterd.journal.journal import Journal
 from emitterd.monitoring.alarms import (
+    AlarmCode,
     AlarmLimits,
     DaemonFacts,
     Health,
@@ -54,7 +55,7 @@ class HealthMonitor:
         self._lock = threading.Lock()
         self._queue: QueueStatus | None = None
         self._queue_read = (0, 0.0)
-        self._noted: list[tuple[str, float]] = []
+        self._noted: list[tuple[str, float, str]] = []
 
     def read(self) -> QueueReading:
         """Return what is known now. Raises `JournalError`."""
@@ -69,16 +70,23 @@ class HealthMonitor:
         """Clear the alarms that a former process noted. Raises `JournalError`."""
         if self.read().queue.noted:
             self._journal.save_fact("alarms", [])
+            self._journal.save_fact("not_sent", {})
 
     def note_alarms(self) -> None:
         """Note for `status --check` the alarms that only this process can see."""
-        alarms = daemon_alarms(self._daemon_facts(self._limits()[1]), time.time())
+        facts = self._daemon_facts(self._limits()[1])
+        alarms = daemon_alarms(facts, time.time())
         # The words of a missed sweep change all the time; it is noted once.
-        current = [(alarm.code, alarm.since) for alarm in alarms]
+        current = [
+            (alarm.code, alarm.since, alarm.words if alarm.code == AlarmCode.NOT_SENT else "")
+            for alarm in alarms
+        ]
         if current != self._noted:
             # On a full disk it is noted as soon as there is room.
             with suppress(JournalFull):
                 self._journal.save_fact("alarms", [asdict(alarm) for alarm in alarms])
+                counts = facts.not_sent.counts if facts.not_sent is not None else {}
+                self._journal.save_fact("not_sent", dict(counts))
                 self._noted = current
 
     def _read_queue(self, now: float) -> QueueStatus:
@@ -96,9 +104,12 @@ class HealthMonitor:
         outages = tuple(down.outage for down in self._destination.open_circuits)
         limits, sweep_every_s = self._limits()
         alarms = queue_alarms(queue, outages, limits, now, running=True)
-        alarms += daemon_alarms(self._daemon_facts(sweep_every_s), now)
+        facts = self._daemon_facts(sweep_every_s)
+        alarms += daemon_alarms(facts, now)
         eta_s = queue.eta_s(moving=not outages)
-        return QueueReading(queue, judge(alarms), outages, eta_s, self._intake.swept_at)
+        not_sent = facts.not_sent.counts if facts.not_sent is not None else {}
+        health, swept_at = judge(alarms), self._intake.swept_at
+        return QueueReading(queue, health, outages, eta_s, swept_at, not_sent)
 
     def _daemon_facts(self, sweep_every_s: float) -> DaemonFacts:
         return DaemonFacts(
@@ -108,4 +119,5 @@ class HealthMonitor:
             degraded_since=self._watch_keeper.degraded_since,
             degraded=self._watch_keeper.degraded,
             journal_full_since=self._journal.full_since,
+            not_sent=self._intake.not_sent(),
         )

@@ -6,7 +6,7 @@ catalogue, codes, states.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import (
     CollectorRegistry,
@@ -20,6 +20,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 
 from emitterd import __version__
+from emitterd.codes import Code
 from emitterd.datasets.catalogue import Dataset
 from emitterd.errors import Outage, Stage
 from emitterd.model import State
@@ -119,6 +120,7 @@ class Metrics:
         yield from _gauges(reading)
         yield _stages(reading.outages)
         yield _alarms(reading.health)
+        yield _not_sent(reading.not_sent)
 
 
 def _entries(queue: QueueStatus) -> Iterator[Metric]:
@@ -158,6 +160,13 @@ def _stages(outages: tuple[Outage, ...]) -> Metric:
     down = {outage.stage for outage in outages}
     for stage in Stage:
         family.add_metric([stage], float(stage not in down))
+    return family
+
+
+def _not_sent(counts: Mapping[Code, int]) -> Metric:
+    family = _family("not_sent_paths", "Paths in the folder that are not sent, by error.", "error")
+    for code, number in sorted(counts.items()):
+        family.add_metric([code], number)
     return family
 
 

@@ -7,9 +7,10 @@ Instants are seconds since the epoch.
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from emitterd.codes import Code
 from emitterd.errors import Outage
 from emitterd.journal.connection import Read
 from emitterd.journal.reader import JournalReader
@@ -56,8 +57,8 @@ class QueueStatus:
     """The journal's numbers at one moment.
 
     `tally`: entries and bytes by state. `rejected`: neither replaced nor forgotten. `outages`: of
-    the destination, as the daemon noted them. `noted`: alarms that only the daemon can see, as it
-    noted them.
+    the destination, as the daemon noted them. `noted` and `not_sent`: alarms that only the daemon
+    can see, and paths that are not sent by code, as it noted them.
     """
 
     tally: Mapping[State, tuple[int, int]]
@@ -68,6 +69,7 @@ class QueueStatus:
     recent: Recent
     outages: tuple[Outage, ...]
     noted: tuple[Alarm, ...]
+    not_sent: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def waiting(self) -> int:
@@ -103,6 +105,7 @@ class QueueReading:
     outages: tuple[Outage, ...]
     eta_s: float | None
     swept_at: float | None
+    not_sent: Mapping[Code, int] = field(default_factory=dict)
 
 
 def read_queue(read: Read, now: float) -> QueueStatus:
@@ -122,6 +125,7 @@ def read_queue(read: Read, now: float) -> QueueStatus:
         recent=recent,
         outages=tuple(Outage(**outage) for outage in outages),
         noted=tuple(Alarm(**alarm) for alarm in facts.get("alarms") or []),
+        not_sent=facts.get("not_sent") or {},
     )
 
 
@@ -187,6 +191,7 @@ def status_record(reader: JournalReader) -> dict[str, Any]:
     return {
         "running": running,
         "counts": {state.value: queue.counts[state] for state in State},
+        "not_sent": queue.not_sent if running else {},
         "waiting_bytes": queue.waiting_bytes,
         "oldest_waiting_at": iso(queue.oldest_waiting_at),
         "last_delivered_at": iso(queue.delivered_at),

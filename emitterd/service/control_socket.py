@@ -7,6 +7,7 @@ before 3.51.3 may lose a commit ("WAL-reset bug"). The kernel tells who the call
 caller.
 """
 
+import json
 import os
 import pwd
 import socket
@@ -16,7 +17,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
+from emitterd.errors import JournalError
 from emitterd.journal.operations import OperationReport, OperationRequest
 from emitterd.shutdown import Shutdown
 from emitterd.text import printable
@@ -29,29 +32,37 @@ ANSWER_S = 600.0
 """How long a caller waits: an operation on a whole state of a large journal is slow."""
 
 PAUSE_S = 1.0
+_END = b"null\n"
+"""The last line of an answer."""
 
 _CREDENTIALS = struct.Struct("3i")
 
 Handler = Callable[[OperationRequest, str], OperationReport]
 
+Record = dict[str, Any]
+Answer = Callable[[str, bytes], Iterator[Record]]
+"""Answers a question about a path, or about the whole folder."""
+
 
 class ControlServer(socketserver.ThreadingUnixStreamServer):
     """The daemon's end of the socket. It answers each caller in a thread of its own.
 
-    `handler` gets the request and the user's name. Several threads call it at once, and it must not
-    raise.
+    `handler` gets the request and the user's name, `answer` a question. Several threads call them
+    at once, and they must not raise.
     """
 
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, journal: Path, handler: Handler, shutdown: Shutdown) -> None:
+    def __init__(
+        self, journal: Path, handler: Handler, shutdown: Shutdown, answer: Answer | None = None
+    ) -> None:
         """Listen beside the journal, whose lock the caller must hold.
 
         A socket that a dead process left there is removed. Raises `OSError` if no socket can be
         made.
         """
-        self.handler = handler
+        self.handler, self.answer = handler, answer
         self._shutdown = shutdown
         with _address(journal) as address:
             super().__init__(address, _CallerHandler)
@@ -93,12 +104,20 @@ class _CallerHandler(socketserver.BaseRequestHandler):
 
     def handle(self) -> None:
         # The request is carried out even if the caller does not wait for the answer.
-        with suppress(OSError):
-            self.request.sendall(self._report().pack())
+        with suppress(OSError, JournalError):
+            line = _read_line(self.request, REQUEST_S)
+            question, answer = _question(line), self.server.answer
+            if question is None or answer is None:
+                self.request.sendall(self._report(line).pack())
+                return
+            self.request.settimeout(ANSWER_S)
+            for record in answer(*question):
+                self.request.sendall(json.dumps(record).encode() + b"\n")
+            self.request.sendall(_END)
 
-    def _report(self) -> OperationReport:
+    def _report(self, line: bytes) -> OperationReport:
         try:
-            request = OperationRequest.unpack(_read_line(self.request, REQUEST_S))
+            request = OperationRequest.unpack(line)
         except ValueError as error:
             return OperationReport(0, (), f"not understood: {error}")
         report = self.server.handler(request, _user(self.request, request))
@@ -125,6 +144,42 @@ def send_request(journal: Path, request: OperationRequest) -> OperationReport | 
         return OperationReport.unpack(line)
     except ValueError as error:
         raise ConnectionError("the daemon ended before it answered") from error
+
+
+def ask(journal: Path, question: str, path: bytes = b"") -> Iterator[Record] | None:
+    """Ask the daemon that holds this journal; return its answer, record by record.
+
+    Return None if no daemon listens that answers this caller. The iterator raises `OSError` if the
+    daemon ends before its answer does.
+    """
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with _address(journal) as address:
+            connection.connect(address)
+        message = {"question": question, "path": os.fsdecode(path)}
+        connection.sendall(json.dumps(message).encode() + b"\n")
+    except OSError:
+        connection.close()
+        return None
+    return _records(connection)
+
+
+def _records(connection: socket.socket) -> Iterator[Record]:
+    connection.settimeout(ANSWER_S)
+    with connection, connection.makefile("rb") as lines:
+        for line in lines:
+            if line == _END:
+                return
+            yield json.loads(line)
+    raise ConnectionError("the daemon ended before it answered")
+
+
+def _question(line: bytes) -> tuple[str, bytes] | None:
+    try:
+        message = json.loads(line)
+        return str(message["question"]), os.fsencode(message["path"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 def user_name(uid: int, sudo_user: str) -> str:

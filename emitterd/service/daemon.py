@@ -6,7 +6,9 @@ intake and workers drain together, then everything ends at the deadline, the jou
 
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
@@ -14,9 +16,11 @@ from emitterd import __version__
 from emitterd.config.settings import Config
 from emitterd.delivery.attempt import UploadObserver
 from emitterd.delivery.circuit_breaker import OpenCircuit
-from emitterd.intake.file_status import FileStatus, undelivered
+from emitterd.intake.file_status import FileStatus, skipped, undelivered
 from emitterd.journal.operations import OperationReport, OperationRequest, OperationResult
+from emitterd.journal.reader import JournalReader
 from emitterd.model import LIVE, State
+from emitterd.monitoring.explain import explain
 from emitterd.service.components import Components, open_http_server
 from emitterd.service.control_socket import ControlServer
 from emitterd.service.reload import reload
@@ -152,7 +156,7 @@ class Daemon:
     def _start_control_server(self) -> None:
         journal = self._components.config.journal.path
         try:
-            server = ControlServer(journal, self._apply, self._shutdown)
+            server = ControlServer(journal, self._apply, self._shutdown, self._answer)
         except OSError as error:
             # Files are delivered without it.
             log.warning("operator.unheard", reason=error.strerror or str(error))
@@ -201,6 +205,16 @@ class Daemon:
             )
             components.wake_up.notify()
         return report
+
+    def _answer(self, question: str, path: bytes) -> Iterator[dict[str, Any]]:
+        """Answer `list --skipped` or `explain` by this process's rights, not the caller's."""
+        components = self._components
+        with JournalReader(components.config.journal.path) as reader:
+            status_reader = components.status_reader(reader.latest)
+            if question == "skipped":
+                yield from (status.record() for status in skipped(status_reader))
+            elif question == "explain":
+                yield explain(status_reader, reader, path).record()
 
     def _applied(self, result: OperationResult) -> None:
         if result.refusal or result.after in LIVE:

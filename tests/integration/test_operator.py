@@ -264,7 +264,7 @@ def test_everything_skipped_is_listed(site: Installation) -> None:
 
     assert {path: item.get("error") for path, item in rows.items()} == {
         "pat/holiday_pictures.zip": "E210",
-        "old/x.zip": None,
+        "old/": None,
         "pat/SHOUT.ZIP": "E223",
         "pat/half.zip": "E201",
         "pat/notes.txt": None,
@@ -272,7 +272,7 @@ def test_everything_skipped_is_listed(site: Installation) -> None:
         "pat/link.zip": "E207",
         ".git/": None,
     }
-    assert rows["old/x.zip"]["reason"] == "spool.exclude names it: old/"
+    assert rows["old/"]["reason"] == "spool.exclude names it: old/"
     assert all(path in table for path in rows)
 
 
@@ -461,3 +461,33 @@ def test_unknown_code(tmp_path: Path) -> None:
 
     assert done.returncode == 2
     assert "E219" in done.stderr
+
+
+@pytest.mark.system
+def test_what_the_daemon_cannot_read_is_visible_everywhere(site: Installation) -> None:
+    """Judged by the daemon's rights, though root asks: list, explain, status and its check."""
+    if os.getuid() != 0:
+        pytest.skip("only root can drop rights that root has")
+    hidden = site.drop("pat/hidden.zip")
+    os.chown(hidden, 65534, 65534)
+    hidden.chmod(0)
+    daemon = site.start(by=("setpriv", "--bounding-set=-dac_override,-dac_read_search"))
+    daemon.wait_for_event("sweep.finished")
+    wait_until(lambda: site.ask("status")["not_sent"] == {"E205": 1}, 20.0, "it is noted")
+
+    (skipped,) = site.ask("list", "--skipped")
+    explained = site.call("explain", "pat/hidden.zip", "--json")
+    check, status = site.call("status", "--check"), site.call("status")
+    daemon.end()
+
+    assert (skipped["path"], skipped["error"]) == ("pat/hidden.zip", "E205")
+    assert json.loads(explained.stdout)["state"] == "unreadable"
+    assert check.returncode == 1
+    assert check.stdout.startswith(
+        "WARNING - 1 path in the folder is not sent: 1 cannot be read (pat/hidden.zip)"
+    )
+    assert "1 (1 E205): see emitterd list --skipped" in status.stdout
+    (finished, *_) = site.events("sweep.finished")
+    assert (finished["unreadable"], finished["not_sent"]) == (1, 1)
+    # The same program with root's rights sees a complete file.
+    assert site.ask("list", "--skipped") == []

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from conftest import NOBODY, Python
+from emitterd.errors import JournalError
 from emitterd.journal.operations import (
     Operation,
     OperationReport,
@@ -21,7 +22,13 @@ from emitterd.journal.operations import (
     OperationResult,
 )
 from emitterd.model import State
-from emitterd.service.control_socket import LINE_MAX_BYTES, ControlServer, send_request, user_name
+from emitterd.service.control_socket import (
+    LINE_MAX_BYTES,
+    ControlServer,
+    ask,
+    send_request,
+    user_name,
+)
 from emitterd.shutdown import Shutdown
 from support.waiting import wait_until
 
@@ -37,7 +44,7 @@ class Listening:
         self.go_on = threading.Event()
         self.asked: list[tuple[OperationRequest, str]] = []
         self.shutdown = Shutdown()
-        self.control = ControlServer(journal, self._obey, self.shutdown)
+        self.control = ControlServer(journal, self._obey, self.shutdown, self._answer)
         self.thread = threading.Thread(target=self.control.run)
         self.thread.start()
 
@@ -46,6 +53,12 @@ class Listening:
         if instruction.state is not None:
             assert self.go_on.wait(20.0)
         return DONE
+
+    def _answer(self, question: str, path: bytes) -> Iterator[dict[str, object]]:
+        for number in range(10_000):
+            if question == "broken" and number:
+                raise JournalError("it cannot be read")
+            yield {"path": os.fsdecode(path), "number": number}
 
     def raw(self, line: bytes) -> dict[str, object]:
         """Say something else than `send_request` would; return the answer."""
@@ -207,3 +220,25 @@ except PermissionError:
     assert stat.S_IMODE(mode) == 0o600
     assert output == "shut out\n"
     assert listening.asked == []
+
+
+def test_a_question_is_answered_record_by_record(listening: Listening) -> None:
+    """The caller gets every record of a long answer, about the path that it names."""
+    records = ask(listening.journal, "skipped", b"caf\xe9.zip")
+    assert records is not None
+    answer = list(records)
+    assert [record["number"] for record in answer] == list(range(10_000))
+    assert os.fsencode(answer[0]["path"]) == b"caf\xe9.zip"
+
+
+def test_an_answer_that_breaks_off_is_an_error(listening: Listening) -> None:
+    """The caller does not take a part of an answer for the whole."""
+    records = ask(listening.journal, "broken")
+    assert records is not None
+    with pytest.raises(ConnectionError, match="ended before"):
+        list(records)
+
+
+def test_without_a_daemon_nobody_answers(tmp_path: Path) -> None:
+    """The caller then looks for itself."""
+    assert ask(tmp_path / "journal.db", "skipped") is None
