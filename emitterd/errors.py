@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from emitterd.codes import Code
-from emitterd.text import printable
+from emitterd.text import masked, printable
 
 RETRY_AFTER_CAP_S = 3600.0
 """The longest wait that a server may ask for: a wrong header must not block a file."""
@@ -174,10 +174,12 @@ class DeliveryError(EmitterError):
         retry_after_s: float | None = None,
         ambiguous: bool = False,
     ) -> None:
+        # The reason may quote the server.
+        reason = printable(masked(reason))
         super().__init__(reason, code=code)
         self.decision = decision
         self.stage = stage or (Stage.GRANT if code.startswith("E4") else Stage.BUCKET)
-        self.reason = printable(reason)
+        self.reason = reason
         self.retry_after_s = retry_after_s
         self.ambiguous = ambiguous
 

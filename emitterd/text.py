@@ -3,9 +3,13 @@
 `units` writes durations and sizes.
 """
 
+import base64
+import html
+import json
 import os
 import re
 import sys
+import urllib.parse
 from datetime import UTC, datetime
 from functools import partial
 from typing import overload
@@ -20,6 +24,38 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+MASK = "********"
+
+_PLAIN_LENGTH = 8
+"""A shorter secret is masked as a word only: as a part of words it would mask half a text."""
+
+_secrets: dict[str, tuple[str, ...]] = {}
+
+
+def keep_secret(kind: str, secret: str) -> None:
+    """Mask this secret in all texts that come from outside, from now on.
+
+    Of a kind the last two are masked: a token may be quoted while the next one is in use.
+    """
+    known = _secrets.get(kind, ())
+    if secret and known[:1] != (secret,):
+        _secrets[kind] = (secret, *known[:1])
+
+
+def masked(text: str) -> str:
+    """Mask all known secrets in a text from outside, in each form that a server may quote."""
+    for secret in {secret for known in _secrets.values() for secret in known}:
+        encoded = base64.b64encode(secret.encode("utf-8", "surrogateescape")).decode()
+        forms = {secret, urllib.parse.quote(secret, safe=""), html.escape(secret)}
+        forms |= {json.dumps(secret)[1:-1], repr(secret)[1:-1], encoded.rstrip("=")}
+        for form in sorted(forms, key=len, reverse=True):
+            if len(form) >= _PLAIN_LENGTH:
+                text = text.replace(form, MASK)
+            else:
+                text = re.sub(rf"(?<!\w){re.escape(form)}(?!\w)", MASK, text)
+    return text
 
 
 def display(path: bytes) -> str:

@@ -125,6 +125,8 @@ def _split(url: str, code: Code) -> SplitResult:
         # `urlsplit` drops tabs and line breaks, so it may see another host than the HTTP client.
         parts = urlsplit(url)
         valid = url.isprintable() and url.isascii() and parts.port != 0
+        # An IPv6 zone means a link of this host.
+        valid = valid and "%" not in (parts.hostname or "")
     except ValueError as error:
         raise DeliveryError(Decision.PAUSE, code, f"its url is none: {error}") from error
     if not valid:

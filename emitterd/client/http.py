@@ -5,8 +5,10 @@ cookies, takes credentials out of urls, and a fifth of a small request's time.
 """
 
 import ssl
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from ipaddress import ip_address, ip_network
 from urllib import request as environment
 
 import httpx
@@ -19,6 +21,7 @@ from emitterd.client.sockets import Deadlines, Pools, Proxy, Trace, TransferLimi
 from emitterd.client.timetable import Timetable
 from emitterd.codes import Code
 from emitterd.shutdown import Shutdown
+from emitterd.text import keep_secret
 
 CACHED_URLS = 64
 """Room in the caches of urls and proxies. API and bucket need two entries."""
@@ -129,19 +132,22 @@ class HttpClient:
     def _route(self, url: str) -> tuple[httpx.URL, Proxy | None]:
         try:
             parsed = self._parse_url(url)
-            return parsed, self._find_proxy(parsed.scheme, parsed.host)
+            port = parsed.port or (443 if parsed.scheme == "https" else 80)
+            return parsed, self._find_proxy(parsed.scheme, parsed.host, port)
         except UnicodeError as error:
             # Python's codec for host names refuses an impossible name.
             raise TransportError(Code.DNS, str(error)) from error
         except httpx.InvalidURL as error:
             raise TransportError(Code.CONNECTION_LOST, str(error)) from error
 
-    def _proxy_of(self, scheme: str, host: str) -> Proxy | None:
-        proxy = self._configured_proxy or _environment_proxy(scheme, host)
+    def _proxy_of(self, scheme: str, host: str, port: int) -> Proxy | None:
+        proxy = self._configured_proxy or _environment_proxy(scheme, host, port)
         if not proxy:
             return None
         url = httpx.URL(proxy)
         auth = (url.username, url.password) if url.username else None
+        keep_secret("proxy", url.password)
+        keep_secret("proxy login", f"{url.username}:{url.password}" if url.password else "")
         return Proxy(str(url.copy_with(username=None, password=None)), auth)
 
 
@@ -160,16 +166,28 @@ def tls_context(
     return context
 
 
-def _environment_proxy(scheme: str, host: str) -> str | None:
+def _environment_proxy(scheme: str, host: str, port: int) -> str | None:
     proxies = environment.getproxies_environment()
-    bypass = environment.proxy_bypass_environment  # type: ignore[attr-defined]  # not in typeshed
-    if not proxies or bypass(host, proxies):
-        return None
     proxy = proxies.get(scheme) or proxies.get("all")
-    if not proxy:
+    if not proxy or _is_exempt(host, port, proxies):
         return None
     # curl and httpx also take a proxy without a scheme for http.
     proxy = proxy if "://" in proxy else f"http://{proxy}"
-    if not proxy.startswith("http://"):
-        raise TransportError(Code.PROXY, f"a proxy that is not http: {httpx.URL(proxy).scheme}")
+    kind = httpx.URL(proxy).scheme
+    if kind != "http":
+        raise TransportError(Code.PROXY, f"a proxy that is not http: {kind}")
     return proxy
+
+
+def _is_exempt(host: str, port: int, proxies: dict[str, str]) -> bool:
+    """Return whether NO_PROXY names a host: by name, domain, `host:port` or network."""
+    bypass = environment.proxy_bypass_environment  # type: ignore[attr-defined]  # not in typeshed
+    if bypass(f"[{host}]:{port}" if ":" in host else f"{host}:{port}", proxies):
+        return True
+    with suppress(ValueError):
+        address = ip_address(host)
+        for entry in proxies.get("no", "").split(","):
+            with suppress(ValueError):
+                if address in ip_network(entry.strip().strip("[]"), strict=False):
+                    return True
+    return False

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from emitterd.client.responses import bucket_error, etag_of, is_etag, s3_code
 from emitterd.errors import DeliveryError
 from emitterd.model import Confirmation
-from emitterd.text import printable
+from emitterd.text import masked, printable
 
 FIRST_BYTE = {"Range": "bytes=0-0"}
 """The download url is signed for GET only. With this range a GET does for a HEAD."""
@@ -38,7 +38,7 @@ class NotConfirmed(Exception):
     def __init__(self, confirmation: Confirmation, reason: str) -> None:
         super().__init__(reason)
         self.confirmation = confirmation
-        self.reason = printable(reason)
+        self.reason = printable(masked(reason))
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from enum import StrEnum
 from emitterd.client.body import Body
 from emitterd.codes import Code
 from emitterd.errors import Decision, DeliveryError, Stage
+from emitterd.text import masked
 
 
 class RequestKind(StrEnum):
@@ -119,8 +120,8 @@ _ETAG = re.compile(r'(?:W/)?"[!#-~]+"|[0-9A-Fa-f]{32}(?:-[0-9]+)?')
 """An entity tag of RFC 9110, section 8.8.3; some gateways leave the quotes of an MD5 away."""
 _ENCRYPTION = "x-amz-server-side-encryption"
 _MD5 = re.compile(r"[0-9a-f]{32}")
-_XML_CODE = re.compile(rb"<Code>\s*([A-Za-z]{1,64})\s*</Code>")
-_XML_MESSAGE = re.compile(rb"<Message>([^<]{1,200})")
+_XML_CODE = re.compile(r"<Code>\s*([A-Za-z]{1,64})\s*</Code>")
+_XML_MESSAGE = re.compile(r"<Message>([^<]{1,200})")
 
 
 def api_error(
@@ -235,12 +236,12 @@ def etag_of(headers: Mapping[str, str]) -> tuple[str, str | None]:
         _ENCRYPTION, ""
     ).startswith("aws:kms")
     is_md5 = not encrypted and _MD5.fullmatch(etag.lower())
-    return etag, etag.lower() if is_md5 else None
+    return (etag, etag.lower()) if is_md5 else (masked(etag), None)
 
 
 def s3_code(body: bytes) -> str:
     """Return the code in S3's error, or an empty text where there is none."""
-    return _match(_XML_CODE, body)
+    return _match(_XML_CODE, body.decode("utf-8", "replace"))
 
 
 @contextmanager
@@ -320,12 +321,15 @@ def http_date(value: str) -> float | None:
         return None
 
 
-def _match(pattern: re.Pattern[bytes], body: bytes) -> str:
-    match = pattern.search(body)
-    return match.group(1).decode("utf-8", "replace") if match else ""
+def _match(pattern: re.Pattern[str], text: str) -> str:
+    match = pattern.search(text)
+    return match.group(1) if match else ""
 
 
 def _s3_message(body: bytes) -> str:
-    parts = (s3_code(body), _match(_XML_MESSAGE, body))
-    text = ": ".join(part for part in parts if part)
+    # Masked before it is cut: a part of a secret would not be recognised.
+    content = masked(body.decode("utf-8", "replace"))
+    text = ": ".join(
+        part for part in (_match(_XML_CODE, content), _match(_XML_MESSAGE, content)) if part
+    )
     return f" ({text})" if text else ""

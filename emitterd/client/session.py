@@ -26,7 +26,7 @@ from emitterd.client.responses import RequestKind, api_error, as_delivery_errors
 from emitterd.client.sockets import POLL_S
 from emitterd.codes import Code
 from emitterd.errors import Decision, DeliveryError, JournalFull, Stage
-from emitterd.text import iso
+from emitterd.text import iso, keep_secret, masked
 
 LOGIN_FLOOR_S = 60.0
 LOGIN_CEILING_S = 900.0
@@ -168,6 +168,7 @@ class Session:
         """
         while True:
             credentials = self._credentials
+            keep_secret("password", credentials.secret())
             if credentials.username is None:
                 return f"{credentials.scheme} {credentials.secret()}"
             failure = self._last_failure
@@ -236,6 +237,7 @@ class Session:
             self._last_failure = lockout.error(now, asked=True)
             raise self._last_failure.copy() from error
         self._keep(None)
+        keep_secret("token", str(answer["access_token"]))
         self._authorization = f"{credentials.scheme} {answer['access_token']}"
         self._token_of = credentials
         self.lifetime_s = lifetime_s = _lifetime_s(answer.get("expires_in"))
@@ -273,7 +275,7 @@ class Session:
         code, reason = Code.MALFORMED_ANSWER, "the login's answer has no token"
         if isinstance(fields, dict) and "error" in fields:
             # Upstream passes Keycloak's refusal on with HTTP 200.
-            message = str(fields.get("error_description") or fields["error"])[:200]
+            message = masked(str(fields.get("error_description") or fields["error"]))[:200]
             code, reason = Code.CREDENTIALS, f"the login says: {message}"
         raise DeliveryError(Decision.PAUSE, code, reason, stage=Stage.LOGIN)
 

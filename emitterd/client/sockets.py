@@ -26,6 +26,7 @@ from emitterd.client.body import OnSent
 from emitterd.client.responses import Stopped, TransportError
 from emitterd.codes import Code
 from emitterd.shutdown import Shutdown
+from emitterd.text import masked
 
 POLL_S = 0.25
 """How often a blocked socket checks whether the daemon is stopping."""
@@ -495,7 +496,7 @@ def _is_whole(answer: httpcore.Response, read: bytes, body: bytes) -> bool:
 
 def _transport_error(error: Exception, deadlines: Deadlines) -> TransportError:
     """Return the error for a request that has no answer."""
-    detail = str(error) or type(error).__name__
+    detail = masked(str(error)) or type(error).__name__
     header = _ILLEGAL_HEADER.search(detail)
     if header is not None:
         reason = f"the answer has an illegal header line: {header.group(1)}"

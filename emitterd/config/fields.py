@@ -241,7 +241,13 @@ def _split(value: object) -> SplitResult:
         raise ValueProblem(
             "is not a plain URL", "write it as https://host/path, in ASCII, without blanks, ? and #"
         )
-    return urlsplit(url)
+    parts = urlsplit(url)
+    if "%" in (parts.hostname or ""):
+        raise ValueProblem(
+            "has an IPv6 zone, which works on one link only",
+            "name the host, or an address without a zone",
+        )
+    return parts
 
 
 def _check_range(entry: object) -> None:

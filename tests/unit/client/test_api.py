@@ -19,6 +19,7 @@ from emitterd.errors import Decision, DeliveryError
 from emitterd.heartbeat import Heartbeat
 from emitterd.rehearsal.server import RehearsalServer
 from emitterd.shutdown import Shutdown
+from emitterd.text import MASK
 from support.client import Listener, answering, asked, emission_to, http_client, proxy_to, together
 from support.faults import fault_list
 from support.waiting import wait_until
@@ -436,3 +437,30 @@ def test_who_waits_for_a_login_gives_signs(server: RehearsalServer) -> None:
         assert login.status is None
         assert not any(thread.done() for thread in asking)
         shutdown.now.set()
+
+
+@pytest.mark.parametrize("status", ["200 OK", "503 Service Unavailable"])
+def test_a_password_that_the_login_quotes_is_masked(client: HttpClient, status: str) -> None:
+    """Neither a refusal in JSON nor an error page brings the password into a reason."""
+    page = "x" * 190 + "geheim-password wrong"
+    body = json.dumps({"error": f"<Message>{page}</Message>"}).encode()
+    text = f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+    with Listener(answering(text)) as server, pytest.raises(DeliveryError) as caught:
+        emission_to(client, server.url, secret="geheim-password").login()
+
+    assert "geheim" not in str(caught.value)
+    assert caught.value.reason.count("x") >= 180
+    assert MASK[:1] in caught.value.reason
+
+
+def test_a_token_that_upload_url_quotes_is_masked(client: HttpClient) -> None:
+    """An API that quotes the token in its error gives nothing away."""
+    token = "eyJhbGciOi." * 40
+    error = f"<Error><Message>not a token: {token}</Message></Error>".encode()
+    refusal = b"HTTP/1.1 400 Bad\r\nContent-Length: %d\r\n\r\n%s" % (len(error), error)
+    login = json_answer({"access_token": token})
+    with Listener(answering(login, refusal)) as server, pytest.raises(DeliveryError) as caught:
+        emission_to(client, server.url).grant(PATH)
+
+    assert caught.value.reason == f"upload-url answered 400 (not a token: {MASK})"
+    assert str(caught.value) == caught.value.reason

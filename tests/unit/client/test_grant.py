@@ -203,6 +203,7 @@ def test_an_answer_that_is_no_grant_pauses_uploads(answer: object) -> None:
         "https://user@169.254.169.254/",
         "https://[fe80::1]/",
         "https://[fe80::1%25eth0]/",
+        "https://[fd00::1%25eth0]/",
         "https://[::1",
         "https://[x]/",
         "https://b.example.org:99999/",

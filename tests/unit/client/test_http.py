@@ -2,6 +2,7 @@
 
 import socket
 import ssl
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from emitterd.client.http import tls_context
 from emitterd.client.responses import TransportError
 from emitterd.client.sockets import TransferLimits
 from emitterd.codes import Code
+from emitterd.text import MASK
 from support.client import (
     OK,
     Identity,
@@ -19,6 +21,7 @@ from support.client import (
     make_identity,
     post,
     proxying,
+    silent_port,
 )
 
 AFAR = "http://cqube.example.test/data"
@@ -167,17 +170,69 @@ def test_a_proxy_of_another_kind_is_a_proxy_failure(monkeypatch: pytest.MonkeyPa
     assert broken.value.code is Code.PROXY
 
 
-@pytest.mark.parametrize("exempt", ["127.0.0.1", "localhost,127.0.0.1", "*"])
-def test_no_proxy_is_honoured(exempt: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A host that NO_PROXY names is reached directly."""
+@pytest.mark.parametrize(
+    ("exempt", "direct"),
+    [
+        ("127.0.0.1", True),
+        ("localhost,127.0.0.1", True),
+        ("*", True),
+        ("10.0.0.0/8, 127.0.0.0/8", True),
+        ("127.0.0.1:{port}", True),
+        ("127.0.0.1:1", False),
+        ("127.0.1.0/24,::1/128,nothing/8,[::1]:{port}", False),
+    ],
+)
+def test_no_proxy_is_honoured(
+    exempt: str, monkeypatch: pytest.MonkeyPatch, *, direct: bool
+) -> None:
+    """A host that NO_PROXY names, alone or with its port or its network, is reached directly."""
     with Listener(answering(OK)) as server, Listener(proxying(server.port)) as proxy:
         monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.port}")
-        monkeypatch.setenv("NO_PROXY", exempt)
+        monkeypatch.setenv("NO_PROXY", exempt.format(port=server.port))
         with http_client() as client:
             assert post(client, server.url).body == b"ok"
 
-        assert not proxy.heard
+        assert len(proxy.heard) == (not direct)
         assert len(server.heard) == 1
+
+
+@pytest.mark.parametrize(
+    ("exempt", "direct"),
+    [("[::1]:{port}", True), ("::1", True), ("[::1]", True), ("::/64", True), ("[::1]:1", False)],
+)
+def test_no_proxy_is_honoured_for_ipv6(
+    exempt: str, monkeypatch: pytest.MonkeyPatch, *, direct: bool
+) -> None:
+    """An address in brackets, with or without a port, and an IPv6 network count too."""
+    with silent_port() as port, Listener(answering(OK)) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.port}")
+        monkeypatch.setenv("NO_PROXY", exempt.format(port=port))
+        # Nobody listens on ::1.
+        with http_client() as client, suppress(TransportError):
+            post(client, f"http://[::1]:{port}/")
+
+        assert len(proxy.heard) == (not direct)
+
+
+def test_a_proxy_in_capital_letters_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scheme of a URL may be written in any case."""
+    with Listener(answering(OK)) as server, Listener(proxying(server.port)) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", f"HTTP://127.0.0.1:{proxy.port}")
+        with http_client() as client:
+            assert post(client, AFAR).body == b"ok"
+
+        assert len(proxy.heard) == 1
+
+
+def test_a_proxy_that_quotes_its_password_gives_nothing_away() -> None:
+    """The password of the proxy is masked in the proxy's own refusal."""
+    refusal = b"HTTP/1.1 407 wrong: user geheim-p%40ss geheim-p@ss dXNlcjpnZWhlaW0tcEBzcw==\r\n\r\n"
+    with Listener(proxying(0, refusal)) as proxy:
+        address = f"http://user:geheim-p%40ss@127.0.0.1:{proxy.port}"
+        with http_client(proxy=address) as client, pytest.raises(TransportError) as broken:
+            post(client, "https://cqube.example.test/data")
+
+    assert str(broken.value) == f"407 wrong: user {MASK} {MASK} {MASK}=="
 
 
 def test_https_goes_through_a_tunnel(identity: Identity, monkeypatch: pytest.MonkeyPatch) -> None:

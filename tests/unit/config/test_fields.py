@@ -28,6 +28,9 @@ SECRET = "correct-horse-battery"
         ("https://host/da ta", "is not a plain URL"),
         ("https://host/\n", "is not a plain URL"),
         ("https://h\xf6st/", "is not a plain URL"),
+        ("https://[fe80::1%25eth0]/data", "has an IPv6 zone"),
+        ("https://[fe80::1%eth0]/data", "has an IPv6 zone"),
+        ("https://ho%73t/data", "has an IPv6 zone"),
     ],
 )
 def test_a_wrong_url_is_refused_without_quoting_it(url: str, message: str) -> None:
@@ -51,7 +54,9 @@ def test_a_url_is_normalised(url: str, normalised: str) -> None:
     assert emission_url(url) == normalised
 
 
-@pytest.mark.parametrize("url", ["https://proxy", "proxy:3128", "http://proxy/path"])
+@pytest.mark.parametrize(
+    "url", ["https://proxy", "proxy:3128", "http://proxy/path", "http://[fe80::1%25eth0]:3128"]
+)
 def test_a_proxy_is_a_plain_http_url(url: str) -> None:
     """Another scheme, none, or a path is refused."""
     with pytest.raises(ValueProblem):

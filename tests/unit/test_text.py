@@ -1,0 +1,53 @@
+"""Text from outside: what it must not show."""
+
+import base64
+import html
+import json
+import urllib.parse
+
+import pytest
+
+from emitterd import text
+from emitterd.text import MASK, keep_secret, masked
+
+SECRET = 'geheim "& <é>/%'
+
+
+@pytest.fixture(autouse=True)
+def _no_secret_of_another_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text, "_secrets", {})
+
+
+@pytest.mark.parametrize(
+    "quoted",
+    [
+        SECRET,
+        urllib.parse.quote(SECRET, safe=""),
+        html.escape(SECRET),
+        json.dumps(SECRET)[1:-1],
+        base64.b64encode(SECRET.encode()).decode(),
+    ],
+    ids=["plain", "url", "html", "json", "base64"],
+)
+def test_a_secret_is_masked_in_each_form(quoted: str) -> None:
+    """A server may quote a password as it came, or encoded."""
+    keep_secret("password", SECRET)
+
+    answer = masked(f"wrong password: {quoted}, sorry")
+
+    assert answer.replace("=", "") == f"wrong password: {MASK}, sorry"
+
+
+def test_a_short_secret_is_masked_as_a_word() -> None:
+    """Else a password of a few letters would mask half of every message."""
+    keep_secret("password", "in")
+
+    assert masked("invalid login: in (E401)") == f"invalid login: {MASK} (E401)"
+
+
+def test_the_former_token_is_masked_too() -> None:
+    """Of a kind the last two are known, and an empty secret is none."""
+    for token in ("", "token-number-1", "token-number-2", "token-number-2", "token-number-3"):
+        keep_secret("token", token)
+
+    assert masked("token-number-1 token-number-2 token-number-3") == f"token-number-1 {MASK} {MASK}"
