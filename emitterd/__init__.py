@@ -1,8 +1,8 @@
 """emitterd: a watch-folder upload daemon for cQube emission.
 
-A completed zip that was in the folder is never lost and never silently skipped:
-it is in the emission bucket, whole, under one pinned object key, or the journal
-says which file is not, why, and what to do.
+emitterd never loses a complete zip in the folder, and never skips one silently. It
+delivers the whole file to one pinned object key of the emission bucket. If it cannot,
+the journal has the name of the file, the reason and the remedy.
 """
 
 __version__ = "0.1.0"

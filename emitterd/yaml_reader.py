@@ -1,7 +1,7 @@
 """Reads YAML with the key path and line of every value, and finds duplicate keys.
 
-The only module that imports yaml. Every scalar is text, so `catalogue: off` stays the word `off`,
-and `1.10` is not `1.1`. Who reads the value knows its type.
+Only this module uses yaml. Every scalar is text, so `catalogue: off` stays the word `off`,
+and `1.10` is not `1.1`. The code that reads a value converts it to its type.
 """
 
 import os

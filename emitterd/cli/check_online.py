@@ -1,7 +1,7 @@
 """`check --online`: tries DNS, connection, TLS, clock, login, grant, and the bucket.
 
-It uses the daemon's own HTTP client, and reports what httpcore's trace shows of it. Nothing is
-stored: the grant is for a name in no dataset's folder, and is not used.
+It uses the HTTP client of the daemon, and reports the steps in httpcore's trace. It uploads
+nothing: the grant is for a name outside all dataset folders, and is not used.
 """
 
 import ssl
@@ -53,8 +53,8 @@ _REMEDIES = {
 def online(config: Config) -> Iterator[Diagnosis]:
     """Yield the result of each step as soon as it is known, up to the first failure.
 
-    A wrong clock ends nothing. A refused login is not tried again. Raises `OSError` if a TLS file
-    cannot be used.
+    A wrong clock does not end the check. A refused login is not tried again. Raises `OSError` if a
+    TLS file cannot be used.
     """
     check = _Check(config)
     with closing(check.client):

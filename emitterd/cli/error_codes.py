@@ -1,7 +1,7 @@
-"""The help on error codes: what emitterd does, and what the operator does.
+"""The help on error codes: what emitterd does, and what the operator must do.
 
-`emitterd explain-error` and docs/errors.md (by tools/error_codes.py) are both made from it, so that
-they agree. All texts come from error_codes.yaml.
+`emitterd explain-error` prints the help, and tools/error_codes.py writes it to docs/errors.md. All
+texts come from error_codes.yaml.
 """
 
 import re
@@ -21,7 +21,7 @@ _WIDTH = 80
 
 @dataclass(frozen=True, slots=True)
 class CodeHelp:
-    """One code and everything there is to say about it.
+    """One error code with its help.
 
     `meanwhile`: what emitterd does without the operator. `consequence`: for a finding, what the
     server would do with the file.

@@ -1,7 +1,7 @@
-"""`init`: lays out the dataset folders, `emitter.yaml` and the file of the secret.
+"""`init`: creates the dataset folders, `emitter.yaml` and the file of the secret.
 
-It never changes a file or a mode that exists, so a run that failed can be repeated. With upstream's
-`config.py` it takes over the values.
+It never changes an existing file or mode, so a run that failed can be repeated. From upstream's
+`config.py` it copies the values.
 """
 
 import json
@@ -25,11 +25,11 @@ from emitterd.text import printable, shown
 
 _PLAIN = re.compile(r"(https?:/)?/[\w./-]*[\w/]", re.ASCII)
 _SYSTEM = Path("/etc")
-"""A configuration below it is for a service with a user of its own."""
+"""A configuration below this folder is for a service, which runs as another user."""
 
 
 def init(directory: Path, output: Path, from_client: Path | None) -> int:
-    """Lay out an installation, and print what is left to do; return the exit code."""
+    """Create an installation, and print the next steps; return the exit code."""
     client = read_upstream_config(from_client) if from_client else UpstreamConfig()
     directory, output = directory.absolute(), output.absolute()
     folders = dict.fromkeys(dataset.folder for dataset in load_catalogue().datasets)
@@ -128,7 +128,7 @@ def _settings(directory: Path, output: Path, client: UpstreamConfig) -> dict[str
 
 
 def next_steps(directory: Path, output: Path, client: UpstreamConfig) -> Iterator[str]:
-    """Yield what is left to do after `lay_out`, each on one line."""
+    """Yield the next steps for the user after `lay_out`, each on one line."""
     secret_file = _secret_file(output, client)
     if not client.url:
         yield f"set emission.url in {shown(output)}"

@@ -1,4 +1,4 @@
-"""`inspect`: what the server would do with a zip, for the people who make them."""
+"""`inspect`: what the server would do with a zip, for the people who create zips."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -70,8 +70,8 @@ def _settings(config: Path | None) -> SpoolSettings:
 def _inspect(inspector: Inspector, spool: Path, file: Path, title: str | None) -> dict[str, Any]:
     """Return what the server would do with a file, as `inspect --json` prints it.
 
-    `verdict` is the worst that was found: ok, warning or error. `note` tells how the dataset was
-    found.
+    `verdict` is the highest severity: ok, warning or error. `note` explains how the dataset was
+    determined.
     """
     path, note = _server_path(inspector.catalogue, spool, file, title)
     record: dict[str, Any] = {"file": display(os.fsencode(file)), "verdict": "error"}

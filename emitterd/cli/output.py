@@ -1,6 +1,6 @@
 """What all commands share: exit codes, errors, JSON, and tables for people.
 
-The one module that knows rich, and imports it only where something needs it.
+Only this module uses rich. It imports rich only when a table or a colour needs it.
 """
 
 import json
@@ -70,7 +70,7 @@ COLOURS = {
 
 
 def escape(text: str) -> str:
-    """Escape what rich or the terminal would take as a command.
+    """Escape characters that rich or the terminal would interpret as commands.
 
     File names come from outside.
     """

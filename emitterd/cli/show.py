@@ -1,7 +1,7 @@
 """The commands that only read: `status`, `list`, `receipts` and `explain`.
 
-They need no daemon, and do not disturb a running one. Each function returns the exit code. The
-columns and the layout of all tables: `output`.
+They work with or without a daemon. Each function returns the exit code. The columns and the layout
+of all tables are in `output`.
 """
 
 import csv
@@ -100,7 +100,7 @@ def _print_csv(rows: Iterable[dict[str, Any]]) -> None:
 
 
 def _cell(value: object) -> str:
-    """Escape a value that a spreadsheet would take for a formula."""
+    """Escape a value that a spreadsheet would interpret as a formula."""
     text = printable(str(value))
     return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 

@@ -1,6 +1,6 @@
 """The emission protocol: log in, ask for a grant, post the file to the bucket.
 
-One call is one attempt. A failure raises `DeliveryError`, which tells the journal what to do; a
+One call is one attempt. A failure raises `DeliveryError`, which says what happens to the entry. A
 call never waits longer than its time limits. Source: cQube's views.py and client.py, versions 1.0
 to 4.1.
 """
@@ -171,8 +171,8 @@ class EmissionClient:
     def look_up(self, grant: Grant) -> StoredObject:
         """Return the object that the bucket has under a grant's key.
 
-        Raises `NotConfirmed` where there is none, or where nobody can tell; and `DeliveryError`
-        where a later try may succeed.
+        Raises `NotConfirmed` if there is none, or if this cannot be found out, and `DeliveryError`
+        if a later attempt may succeed.
         """
         url = self._download_url(grant)
         # The API must not make this host fetch a url of the local network.

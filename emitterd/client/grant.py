@@ -1,4 +1,4 @@
-"""A grant: the answer to `POST /upload-url`, checked before a byte follows its url.
+"""A grant: the answer to `POST /upload-url`, checked before emitterd sends a byte to its url.
 
 The API's token is never sent to the bucket.
 """

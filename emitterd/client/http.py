@@ -1,7 +1,7 @@
-"""One HTTP request, its answer bounded in size: the only module that knows httpx.
+"""Sends one HTTP request and limits the size of its answer. Only this module uses httpx.
 
-httpx parses urls and builds requests. Its client is not used: that follows redirects, keeps
-cookies, takes credentials out of urls, and a fifth of a small request's time.
+httpx parses urls and builds requests. Its client is not used: that would follow redirects, keep
+cookies, read credentials from urls, and take a fifth of the time of a small request.
 """
 
 import ssl

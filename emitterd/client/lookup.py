@@ -1,8 +1,8 @@
-"""What the bucket has under the key of a body whose answer was lost.
+"""Looks up an object in the bucket, after the answer to its upload was lost.
 
-Asked once the pinned grant has ended, before another grant would give a second key. Only a complete
-object confirms a delivery. An absent object proves nothing: the server takes objects out of the
-bucket as soon as it has read them.
+emitterd does this when the pinned grant has expired, before a new grant gives a second key. Only a
+complete object confirms a delivery. An absent object proves nothing: the server removes objects
+from the bucket as soon as it has read them.
 
 `found`: an object of the file's size, and its ETag is the file's MD5. Without an MD5 (KMS) the size
 is enough if the key has the server's time stamp. `absent`: the entry stays ambiguous and gets a new

@@ -1,4 +1,4 @@
-"""What an answer, or the lack of one, means: the whole retry table in one place.
+"""The retry table: which answer, or missing answer, means reject, defer or pause.
 
 | who is at fault | decision | what follows |
 |---|---|---|

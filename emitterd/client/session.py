@@ -46,8 +46,8 @@ log = structlog.get_logger()
 class LoginLockout:
     """How often in a row a login was refused, and when last, in seconds of the epoch.
 
-    `mark` is a salted hash of the account and its password. It tells whether credentials are the
-    same; nobody can compute them from it.
+    `mark` is a salted hash of the account and its password. It shows whether credentials are the
+    same, and does not reveal them.
     """
 
     mark: str
@@ -84,7 +84,7 @@ class LoginLockout:
         return wait_s if 0.0 < wait_s <= longest_s else 0.0
 
     def error(self, now: float, *, asked: bool) -> DeliveryError:
-        """Return the error for an attempt; `asked`: the server has just answered so."""
+        """Return the error for an attempt; `asked`: the server has just refused the login."""
         wait_s = self.wait_s(now)
         reason = self.reason
         if not asked:

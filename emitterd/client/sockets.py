@@ -1,8 +1,8 @@
 """Sockets that never wait without bound: httpcore's documented network backend.
 
-httpx's own timeouts count from the last byte. So a server that answers one byte a second, or reads
-one, holds a request without an end. Here a request must send at a minimum speed and get its whole
-answer in time. A stop of the daemon ends it within `POLL_S`.
+httpx's own timeouts count from the last byte. So a server that sends or reads one byte a
+second can keep a request open without a limit. Here a request must send at a minimum speed and get
+its whole answer in time. A stop of the daemon ends it within `POLL_S`.
 """
 
 import errno

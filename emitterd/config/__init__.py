@@ -1,6 +1,6 @@
 """The configuration: emitter.yaml and the environment become settings.
 
-Here belong reading, checking and describing the settings. It may import `monitoring` and everything
-below it, because it builds their settings; only `service` and `cli` import it. The one idea: all
-problems are reported at once, each with key path, line and remedy.
+Reads, checks and describes the settings. It may import `monitoring` and all packages below that,
+because it builds their settings; only `service` and `cli` import it. Main rule: all problems are
+reported at once, each with key path, line and remedy.
 """

@@ -190,7 +190,7 @@ def timetable(value: object) -> Timetable:
 
 
 def value_for_people(attribute: str, value: object) -> str:
-    """Write a value for people; the attribute's name tells its unit."""
+    """Format a value for people; its unit follows from the attribute's name."""
     match value:
         case None:
             return "not set"

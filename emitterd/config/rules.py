@@ -1,4 +1,4 @@
-"""The rules for values together, and for the files and folders that they name."""
+"""Rules for combinations of values, and for the files and folders that they name."""
 
 import os
 import ssl

@@ -1,7 +1,7 @@
 """The file and the environment as one set of raw values, and where each came from.
 
-This module knows key paths (`spool.settle`), lines and variables. It does not know what a value
-means: `fields` and `rules` do.
+This module handles key paths (`spool.settle`), lines and variables. `fields` and `rules` interpret
+the values.
 """
 
 import difflib
@@ -88,7 +88,7 @@ class Problems:
         self.report_place(unknown_key(suggestion).at(node.path, node.line))
 
     def _suggest(self, section: str, word: str) -> str | None:
-        """Return the key path that was probably meant; without a section, of one."""
+        """Return the most similar key path, to suggest it. `section` may be empty."""
         known = self._schema[section] if section else self._schema
         for near in difflib.get_close_matches(word, known, n=1):
             return f"{section}.{near}" if section else near

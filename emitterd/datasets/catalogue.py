@@ -167,7 +167,7 @@ class Catalogue:
         )
 
     def guess(self, base: str) -> list[Dataset]:
-        """Return the datasets, in any folder, that a base name may be meant for.
+        """Return the datasets, in any folder, to which a base name may belong.
 
         These are the datasets with the longest name that the base name begins with. A dataset
         without a name, which takes any file, is never guessed.

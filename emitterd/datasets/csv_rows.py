@@ -82,7 +82,7 @@ class RowChecker:
     def read(self, blocks: Iterable[str], whole: Callable[[], bool]) -> None:
         """Read the text after the header, from line 2 on.
 
-        `whole` tells at the end of the blocks whether they were the whole text.
+        `whole` is called after the last block. It returns whether the blocks were the whole text.
         """
         lines = chain.from_iterable(self._lines(blocks))
         reader = csv.reader(lines, ServerCsvDialect, delimiter=self._delimiter)
@@ -106,7 +106,7 @@ class RowChecker:
             self._note_csv_error(str(error))
 
     def findings(self, where: str) -> list[Finding]:
-        """Return one finding per kind of problem; `where` says how far was read."""
+        """Return one finding per kind of problem; `where`: how much was read, in words."""
         return [
             finding(problem.code, problem.expected, problem.found(where))
             for problem in self._problems

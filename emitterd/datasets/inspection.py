@@ -1,4 +1,4 @@
-"""What the server would not accept in a whole zip, before it is sent.
+"""Inspects a whole zip before it is sent: finds what the server would not accept.
 
 An inspection of any zip is bounded in time and memory, and extracts nothing to disk. Source:
 cQube's NiFi templates, 1.0 to 4.1. They delete the object first and read it afterwards, so a wrong
@@ -77,7 +77,7 @@ class Inspector:
     settings: InspectionSettings
 
     def dataset(self, path: bytes) -> Dataset | None:
-        """Return the dataset that this server takes a path for, or None."""
+        """Return the dataset to which this server assigns a path, or None."""
         return self.catalogue.dataset(path, self.settings.version)
 
     def report(self, path: bytes, read_at: ReadAt, size_bytes: int) -> Report:

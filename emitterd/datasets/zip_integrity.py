@@ -1,7 +1,7 @@
 """Whether bytes are a whole zip: its end record must end exactly at end of file.
 
 Only the record at the end, the first central record and the first local header are read: four short
-reads whatever the size, and nothing is decompressed. Source: PKWARE APPNOTE 6.3.10, sections 4.3.6,
+reads for any size, and nothing is decompressed. Source: PKWARE APPNOTE 6.3.10, sections 4.3.6,
 4.3.7, 4.3.12 and 4.3.14 to 4.3.16.
 """
 

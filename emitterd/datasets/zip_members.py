@@ -1,8 +1,8 @@
 """A zip's files, read through `zipfile` with a bound on how much is read.
 
-`zipfile` reads the whole directory into memory and believes its sizes. So the caller checks
-`zip_integrity.zip_directory` first, and every read here is counted: sizes that a zip only claims
-cost nothing. Only stored and deflated files are opened, because with other methods nothing bounds
+`zipfile` reads the whole directory into memory and trusts its sizes. So the caller first checks
+`zip_integrity.zip_directory`, and this module counts every read: a false size in a zip costs no
+memory. Only stored and deflated files are opened, because with other methods nothing bounds
 what one read unpacks.
 """
 

@@ -1,10 +1,10 @@
-"""How many attempts run at once: more, as long as more files are delivered.
+"""How many attempts run at once: emitterd adds workers while the throughput grows.
 
-A fixed number of workers is used as it is. Otherwise the number is found by trying. A round is as
-many deliveries as there are workers, and is compared with the round before. While twice as many
-workers deliver a quarter more, they are doubled. Later a few more are tried now and then. Signs of
-overload halve the number. Does no I/O; `now` is passed in. Not thread-safe. Source: slow start and
-additive increase of TCP (RFC 5681), over deliveries.
+A fixed number of workers does not change. Otherwise emitterd tries different numbers. A round is
+as many deliveries as there are workers, and is compared with the round before. While twice as many
+workers deliver a quarter more, the number is doubled. Later emitterd sometimes tries a few more.
+Signs of overload halve the number. Does no I/O; `now` is passed in. Not thread-safe. Source: slow
+start and additive increase of TCP (RFC 5681), applied to deliveries.
 """
 
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ CALM_ROUNDS = 20
 """The rounds between two trials."""
 
 FORGET_S = 60.0
-"""After such a pause the line may have changed: the number is found again."""
+"""After such a pause the network may have changed, so the number is determined again."""
 
 SIZE_BYTES = 64 * 1024
 """This much of a body counts like one more file."""
@@ -51,7 +51,7 @@ class _Trial:
 
 
 class Concurrency:
-    """The number of workers, found by trying; or a fixed one."""
+    """The number of workers: a fixed one, or the best of those that were tried."""
 
     def __init__(self, workers: int | None) -> None:
         """`workers`: a fixed number, or None to find it."""

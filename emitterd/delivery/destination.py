@@ -140,7 +140,7 @@ class Destination:
             ]
 
     def record_delivery(self, now: float, size_bytes: int) -> None:
-        """Count a delivery, from which the best number of workers is found."""
+        """Count a delivery; the number of workers depends on the rate of deliveries."""
         with self._resizing():
             self._concurrency.record_delivery(now, size_bytes)
 

@@ -1,6 +1,6 @@
 """What a worker may claim now, and what the outcome means for all workers.
 
-A `Dispatcher` stands between `Destination`, which decides, and one worker, which delivers.
+A `Dispatcher` connects `Destination`, which decides, with one worker, which delivers.
 """
 
 import threading
@@ -29,8 +29,8 @@ FRESH_EVERY = 4
 SAME_FOR_ALL = frozenset(
     {Code.DNS, Code.REFUSED, Code.TLS, Code.CONNECT_TIMEOUT, Code.PROXY, Code.BUCKET_TROUBLE}
 )
-"""Failures of which any file can tell whether they last. Of all others the files that failed may be
-the cause, so one that has not failed yet is the probe."""
+"""These failures do not depend on the file, so any file can be the probe. Other failures may be due
+to the file, so a file that has not failed yet is the probe."""
 
 log = structlog.get_logger()
 

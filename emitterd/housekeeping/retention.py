@@ -1,7 +1,7 @@
 """Retention: ended entries older than `journal.retain` are deleted once a day.
 
-The latest version of a file that is still in the folder stays, whatever its age: without it the
-file would be sent again.
+The latest version of a file that is still in the folder stays at any age: without it emitterd would
+send the file again.
 """
 
 import time

@@ -106,7 +106,7 @@ class Tracker:
         return now >= give_up_at
 
     def postpone(self, path: bytes, seen: Fingerprint, due_at: float) -> None:
-        """Schedule a check at `due_at`, whatever happens."""
+        """Schedule a check at `due_at`; later observations do not change this time."""
         candidate = self._candidates.get(path)
         if candidate is None:
             candidate = self._track(path, seen, LeaseState.NONE, due_at)

@@ -1,4 +1,4 @@
-"""The status of a path: one function judges it for everybody.
+"""The status of a path, from one function for all callers.
 
 The intake acts on the result; `explain`, `list --skipped` and `once` print it. The cheap and common
 checks come first: the name costs nothing, and a known fingerprint costs one stat and one query.

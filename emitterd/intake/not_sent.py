@@ -1,7 +1,7 @@
-"""The paths in the folder that are not sent as they are, and why.
+"""The paths in the folder that emitterd does not send in their present state, and why.
 
 The intake fills it; alarms, `status` and the log read it. Its memory is bounded: beyond `PATHS_MAX`
-it only counts. A path that a whole sweep does not find again is dropped at its end.
+it only counts. If a whole sweep does not find a path again, the path is removed from the list.
 """
 
 import threading

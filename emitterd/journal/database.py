@@ -2,7 +2,7 @@
 
 One connection writes. `Database.write` is a group commit: all waiting work becomes one transaction,
 so N workers share one fsync. `synchronous=FULL` makes each commit durable before `write` returns,
-unless none of its work needs that.
+unless all work of the commit allows otherwise.
 """
 
 import errno

@@ -33,7 +33,7 @@ _DELIVER = """key = :key, etag = :etag, sha256 = :sha256, md5 = :md5,
     verified = :verified, confirmation = coalesce(:confirmation, confirmation),
     delivered_at = :now, duration_s = :duration_s, disposal = :disposal,
     "grant" = null, due_at = null, error = null, reason = null"""
-"""The receipt. The grant goes, because it holds a secret."""
+"""The receipt. The grant is deleted, because it contains a secret."""
 
 _DEFER = """due_at = :due_at, error = :error, reason = :reason,
     attempts = attempts + :charge, ambiguous = :ambiguous"""
@@ -45,7 +45,7 @@ _WITHDRAW = 'error = :error, reason = :reason, "grant" = null'
 
 _MERGE = """update entry set device = ?, inode = ?, bytes = ?, mtime_ns = ?,
     ctime_ns = ?, disposal = iif(?, 'due', disposal) where id = ?"""
-"""The delivered version takes over the fingerprint of the file with its content."""
+"""Gives the delivered version the fingerprint of a file with the same content."""
 
 _DISPOSALS = """select id, path, device, inode, bytes, mtime_ns, ctime_ns from entry
     where disposal = 'due' and id > ? order by id limit ?"""

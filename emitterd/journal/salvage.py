@@ -1,7 +1,7 @@
 """Copy what can still be read of a damaged journal into a new one.
 
-SQLite stops at the first damaged page. The rows beyond it are reached from the other end, and by
-halving what is left between. Each row must still satisfy today's schema. `sqlite3 .recover` fails
+SQLite stops at the first damaged page. The rows behind it are read from the other end, and by
+halving the range that remains. Each row must still satisfy today's schema. `sqlite3 .recover` fails
 on this schema, even where the file is undamaged.
 """
 
@@ -54,7 +54,7 @@ def salvage(damaged: Path, fresh: Database) -> Salvaged:
 
 
 class _Table:
-    """A table of the damaged journal; `intact` tells whether every row was copied."""
+    """A table of the damaged journal; `intact`: every row was copied."""
 
     def __init__(self, connection: sqlite3.Connection, name: str) -> None:
         self.intact = True

@@ -1,7 +1,7 @@
 """The one list of alarms: for `/healthz`, `status --check`, metrics and page.
 
-Absence of progress is an alarm, and not only errors: a queue that hangs logs nothing. Does no I/O:
-numbers and `now` in, alarms out. Instants are seconds since the epoch, limits are seconds.
+Missing progress is an alarm too, because a queue that hangs logs nothing. A new alarm needs an
+`AlarmCode` and a row in docs/monitoring.md. Does no I/O. Instants: epoch seconds; limits: seconds.
 """
 
 from collections.abc import Sequence

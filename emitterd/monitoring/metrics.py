@@ -1,4 +1,4 @@
-"""The metrics for Prometheus; the only module that knows its client.
+"""The metrics for Prometheus. Only this module uses prometheus_client.
 
 Counters count in this process, from its start on: they do not go back when the journal deletes old
 versions. Gauges are read from the journal at each scrape. Labels are bounded: datasets of the

@@ -188,7 +188,7 @@ class Page:
     def _page(
         self, template: str, status: HTTPStatus = HTTPStatus.OK, name: str = "", **values: object
     ) -> Response:
-        """Return a whole page; `name` stands in the field for a file's name."""
+        """Return a whole page; `name` is shown in the search field."""
         return _html(
             render(
                 template,

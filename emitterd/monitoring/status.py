@@ -20,10 +20,10 @@ from emitterd.monitoring.alarms import Alarm, AlarmLimits, Health, files_wait
 from emitterd.text import iso, printable
 
 RECENT = 200
-"""The forecast goes by this many deliveries: a change of speed soon shows."""
+"""The forecast uses this many deliveries, so it follows a change of speed soon."""
 
 RECENT_S = 3600.0
-"""The forecast ignores older deliveries: a quiet night is no part of the speed."""
+"""The forecast ignores older deliveries, so a quiet night does not lower the speed."""
 
 REJECTED_MAX = 1000
 """Current rejections are counted up to this number: each costs a look-up."""

@@ -1,7 +1,7 @@
 """One connection to the rehearsal server, and one request on it.
 
-A fault does to a connection what web frameworks do not: it resets it, stops reading from it, or
-sends bytes that are not HTTP.
+Web frameworks cannot produce these faults: a reset connection, a server that stops reading, and
+bytes that are not HTTP.
 """
 
 import asyncio
@@ -82,7 +82,7 @@ class Connection(H11Protocol):
         self.transport.abort()
 
     def pause_reading(self) -> None:
-        """Read nothing more until the body is asked for again."""
+        """Stop reading from the connection until the body is requested again."""
         # Through uvicorn's flow control, or it would not know how to go on.
         self.flow.pause_reading()
 

@@ -1,10 +1,10 @@
-"""The faults that the rehearsal server can be asked for, and how they are ordered.
+"""The faults of the rehearsal server, and the syntax of `--fault`.
 
 A list of faults is a text of items, separated by commas:
 
     name                    every eligible request
     name:0.2                each eligible request with probability 0.2
-    name:0.2:5              the same, with the fault's parameter (`FAULTS` says which)
+    name:0.2:5              the same, with the fault's parameter (see `FAULTS`)
     name@3                  exactly the first three eligible requests
     name@3:5                the same, with the parameter
 
@@ -31,7 +31,7 @@ from emitterd.rehearsal.responses import (
 )
 
 REGIONAL_PATH = "/bucket-regional/"
-"""Where a redirected upload goes."""
+"""The target of a redirected upload."""
 
 
 _FREQUENCY = re.compile(

@@ -1,7 +1,7 @@
 """Builds the components of one installation, and connects them. Nothing runs yet.
 
-`Components.__init__` shows on one page which component knows which. A component gets the others
-that it uses as arguments. It never reaches into the components of another.
+`Components.__init__` shows all connections on one page. A component gets the others that it uses as
+arguments, and uses no components of another one.
 """
 
 import time
@@ -47,7 +47,7 @@ REFUSED = frozenset({Code.CREDENTIALS, Code.TOKEN_REFUSED})
 
 
 class Components:
-    """Every component of the daemon. `wake_up` tells workers that a file is due."""
+    """Every component of the daemon. `wake_up` notifies workers that a file is due."""
 
     def __init__(self, config: Config, observer: UploadObserver | None = None) -> None:
         """Open the journal, and build everything else.
@@ -110,7 +110,7 @@ class Components:
         )
 
     def status_reader(self, latest: Latest | None = None) -> FileStatusReader:
-        """Return what tells the status of a path. `latest` reads another journal."""
+        """Return a reader of file statuses. `latest` reads another journal."""
         settings = self.config.spool
         return FileStatusReader(
             self.spool,

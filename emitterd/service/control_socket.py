@@ -3,8 +3,8 @@
 It is beside the journal. A connection carries one request and one report, each a line of JSON. Each
 caller has a thread, because an operation on a whole state takes a while and other callers must not
 wait for it. The daemon carries it out on its own writing connection: with a second writer SQLite
-before 3.51.3 may lose a commit ("WAL-reset bug"). The kernel tells who the caller is, not the
-caller.
+before 3.51.3 may lose a commit ("WAL-reset bug"). The user of the caller comes from the kernel,
+not from the caller.
 """
 
 import json

@@ -49,7 +49,7 @@ END_S = 10.0
 """How long, after the drain and the abort, it may take until the process is gone."""
 
 READY_S = 5.0
-"""How long ready waits for the first sweep. Only a lost root takes longer."""
+"""How long the ready message waits for the first sweep. Only a lost root takes longer."""
 
 ONCE_CHECK_S = 0.1
 DRAIN_CHECK_S = 0.05

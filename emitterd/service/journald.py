@@ -1,7 +1,7 @@
 """Events as messages of systemd-journald, with fields that `journalctl` can match.
 
 journald's native protocol: a datagram for each message. Source: systemd.io/JOURNAL_NATIVE_PROTOCOL.
-Own code, because the library that needs no compiler waits without a limit where journald does not
+emitterd uses no library: the one that needs no compiler waits without a limit if journald does not
 read.
 """
 
@@ -19,7 +19,7 @@ WAIT_S = 1.0
 """How long one line waits until journald reads."""
 
 PAUSE_S = 10.0
-"""How long no line waits after one has waited in vain."""
+"""After a line has waited without success, no line waits for this time."""
 
 FIELDS = (
     "event",
@@ -34,7 +34,7 @@ FIELDS = (
     "user",
     "thread",
 )
-"""What of an event is a field of its own, `EMITTERD_PATH` and so on."""
+"""The fields of an event that become fields of journald: `EMITTERD_PATH` and so on."""
 
 _PRIORITIES = {"critical": 2, "error": 3, "warning": 4, "info": 6, "debug": 7}
 

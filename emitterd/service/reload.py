@@ -34,11 +34,11 @@ FIXED = frozenset(
         "spool.watcher",
     }
 )
-"""Keys that hold from start to stop: what is open, watched, or connected by them."""
+"""Keys that apply only at the start: for open files, the watch, and connections."""
 
 ANCHORS = {"emission": "emission.url", "spool": "spool.directory"}
-"""While one of these waits for a restart, so does its section: a password is meant for its server,
-and an archive was checked against its folder."""
+"""While one of these keys waits for a restart, its whole section waits too: a password belongs to
+its server, and the archive was checked against the watched folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +70,8 @@ def change(old: Config, new: Config) -> Change:
     return Change(effective, changed, tuple(waiting))
 
 
-CHECK = "the former configuration still holds; run `emitterd check`, correct it, reload"
-RESTART = "these keys hold from start to stop: restart the daemon to change them"
+CHECK = "the old configuration stays in effect; run `emitterd check`, correct it, reload"
+RESTART = "these keys apply only at the start: run `systemctl restart emitterd`"
 
 log = structlog.get_logger()
 

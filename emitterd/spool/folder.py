@@ -49,7 +49,7 @@ _ListItem = tuple[bytes, os.stat_result | None]
 
 
 class LeaseState(StrEnum):
-    """What the kernel says about writers of a file."""
+    """What a lease shows about writers of a file."""
 
     CLOSED = "closed"
     """The kernel granted a read lease: nobody can be writing."""
