@@ -144,10 +144,7 @@ def test_a_deferred_file_says_when_it_is_tried_again(desk: Desk) -> None:
 
 @pytest.mark.parametrize(
     ("doubted", "expected"),
-    [
-        (True, "E107 What to do: Ask whether the server has the file"),
-        (False, "By the operator."),
-    ],
+    [(True, "E107 What to do: Ask whether the server has the file"), (False, "By the operator.")],
     ids=["a rebuild", "the operator"],
 )
 def test_a_held_file_says_for_whom_it_waits(desk: Desk, *, doubted: bool, expected: str) -> None:
