@@ -166,7 +166,7 @@ def daemon_alarms(facts: DaemonFacts, now: float) -> list[Alarm]:
     if facts.journal_full_since is not None:
         alarms.append(_journal_full(facts.journal_full_since))
     if facts.root_lost_since is not None:
-        words = f"{Code.ROOT_LOST} {Code.ROOT_LOST.title}: nothing is found or sent"
+        words = f"{Code.ROOT_LOST} {Code.ROOT_LOST.title}: no file is found or sent"
         since = facts.root_lost_since
         alarms.append(Alarm(AlarmCode.ROOT_LOST, since, words, Code.ROOT_LOST.remedy))
     elif now - facts.swept_at > facts.sweep_limit_s:
@@ -199,7 +199,7 @@ def unnoted_alarms(free_bytes: int, noted: Sequence[Alarm], now: float) -> list[
 def _journal_full(since: float) -> Alarm:
     """Return the alarm of a full disk; the journal may have no room to note it."""
     code = Code.JOURNAL_FULL
-    words = f"{code} {code.title}: nothing is taken in or sent"
+    words = f"{code} {code.title}: no file is admitted or sent"
     return Alarm(AlarmCode.JOURNAL_FULL, since, words, code.remedy)
 
 
@@ -209,8 +209,8 @@ def _rejected(rejected: int, since: float) -> Alarm:
         AlarmCode.REJECTED,
         since,
         f"{files} rejected, and not replaced",
-        "see why with: emitterd list --state rejected; have each made again, or"
-        " forget it: emitterd forget PATH",
+        "see why with: emitterd list --state rejected; correct each file, or run:"
+        " emitterd forget PATH",
     )
 
 
@@ -278,7 +278,7 @@ def _overdue(facts: DaemonFacts, now: float) -> Alarm:
     return Alarm(
         AlarmCode.SWEEP_OVERDUE,
         facts.swept_at,
-        "the whole folder was last looked through"
-        f" {format_age(now - facts.swept_at)} ago, or never since the start",
-        "look at the log's sweep.finished, and at the load of the folder's disk",
+        "the last sweep of the whole folder ended"
+        f" {format_age(now - facts.swept_at)} ago, or none has ended since the start",
+        "check sweep.finished in the log, and the load of the folder's disk",
     )

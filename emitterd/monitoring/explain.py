@@ -28,7 +28,7 @@ _WITH_REASON: dict[State | FolderState, str] = {
     State.WITHDRAWN: "it went or changed before it was sent",
     FolderState.IGNORED: "never sent",
     FolderState.UNSUITABLE: "never sent",
-    FolderState.UNREADABLE: "it cannot be looked at",
+    FolderState.UNREADABLE: "it cannot be read",
     FolderState.WRITTEN: "not sent yet",
     FolderState.SETTLING: "not sent yet",
     FolderState.INCOMPLETE: "not sent",
@@ -38,9 +38,9 @@ _WITH_REASON: dict[State | FolderState, str] = {
 
 _LOOKED_UP: dict[str, str] = {
     Confirmation.FOUND: "; its answer was lost, but the bucket showed the object",
-    Confirmation.ABSENT: "; looked up there was none: never stored, or taken by the server already",
-    Confirmation.OTHER: "; looked up it was of other bytes",
-    Confirmation.UNKNOWN: "; it could not be looked up",
+    Confirmation.ABSENT: "; the bucket did not show it: not stored, or already taken by the server",
+    Confirmation.OTHER: "; the bucket showed other content",
+    Confirmation.UNKNOWN: "; emitterd could not look it up",
 }
 """What the bucket showed under the key of an upload whose answer was lost."""
 
@@ -182,7 +182,7 @@ def _delivered(latest: Record) -> str:
     sentence = f"delivered at {latest['delivered_at']} under the key {latest['key']}"
     if latest["ambiguous"] and latest.get("earlier_keys"):
         keys = ", ".join(latest["earlier_keys"])
-        sentence += f"; an attempt before it may have left an object under {keys}"
+        sentence += f"; an earlier attempt may have stored an object under {keys}"
     return sentence + _LOOKED_UP.get(latest.get("confirmation", ""), "")
 
 
@@ -199,7 +199,7 @@ def _context(status: FileStatus, reader: JournalReader) -> list[str]:
         return []
     lines = []
     if status.state is State.QUEUED:
-        lines.append(f"{reader.ahead(status.path)} are before it in the queue")
+        lines.append(f"files before it in the queue: {reader.ahead(status.path)}")
     record = status_record(reader)
     destination = record["destination"]
     if destination["state"] == "down":

@@ -142,7 +142,7 @@ def _gauges(reading: QueueReading) -> Iterator[Metric]:
         "oldest_waiting_age_seconds": ("How long the oldest file has waited.", age_s),
         "last_success_timestamp_seconds": ("When a file was last delivered.", queue.delivered_at),
         "last_sweep_timestamp_seconds": (
-            "When the whole folder was last looked through.",
+            "When the last sweep of the whole folder ended.",
             reading.swept_at,
         ),
         "rejected_files": ("Rejected versions, neither replaced nor forgotten.", queue.rejected),

@@ -173,7 +173,7 @@ class Page:
             except ValueError as error:
                 # No path, one outside the watched folder, or one with a null byte.
                 remark = sentence(str(error))
-                return self._message("Not here", remark, HTTPStatus.NOT_FOUND, name)
+                return self._message("Not in the folder", remark, HTTPStatus.NOT_FOUND, name)
             explanation = explain(statuses, reader, path)
         status = HTTPStatus.OK if explanation.known else HTTPStatus.NOT_FOUND
         return self._page("explain.html", status, name, explanation=explanation)

@@ -137,7 +137,7 @@ def test_a_quiet_day(office: Installation, server: RehearsalServer, browser: Bro
         sent = progress(browser)
         for title in REST:
             office.drop(title, sample(title))
-        browser.wait_for("Next in turn")
+        browser.wait_for("Next files")
         assert progress(browser) > sent
         look_at(browser, "quiet")
         browser.wait_for(f"Delivered {DAY + 2 + len(REST)}")
@@ -166,7 +166,7 @@ def test_a_day_in_trouble(
         browser.wait_for("And 1 more alarm.")
         for title in REST[4:]:
             office.drop(title, sample(title))
-        browser.wait_for("Next in turn")
+        browser.wait_for("Next files")
         browser.wait_for("The connection is refused or unreachable. E302")
         look_at(browser, "trouble")
         office.drop(WRONG, sample(WRONG))

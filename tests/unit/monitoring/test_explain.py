@@ -245,10 +245,10 @@ def test_every_place_has_its_sentence(
     ("confirmation", "expected"),
     [
         (Confirmation.FOUND, "key-1; its answer was lost, but the bucket showed"),
-        (Confirmation.ABSENT, "under key-1; looked up there was none"),
-        (Confirmation.OTHER, "under key-1; looked up it was of other bytes"),
-        (Confirmation.UNKNOWN, "under key-1; it could not be looked up"),
-        (None, "may have left an object under key-1"),
+        (Confirmation.ABSENT, "under key-1; the bucket did not show it"),
+        (Confirmation.OTHER, "under key-1; the bucket showed other content"),
+        (Confirmation.UNKNOWN, "under key-1; emitterd could not look it up"),
+        (None, "may have stored an object under key-1"),
     ],
 )
 def test_delivery_after_a_lost_answer(
@@ -362,7 +362,7 @@ def test_history_is_told_the_latest_first(office: Office) -> None:
     assert [version["state"] for version in explanation.versions] == ["queued", "delivered"]
     assert [action["act"] for action in explanation.actions] == ["release", "hold"]
     assert {action["user"] for action in explanation.actions} == {"asha"}
-    assert explanation.context[0] == "0 are before it in the queue"
+    assert explanation.context[0] == "files before it in the queue: 0"
 
 
 def test_what_holds_it_up_is_told(office: Office) -> None:

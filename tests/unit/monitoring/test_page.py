@@ -43,7 +43,7 @@ def test_a_fresh_installation_is_well(desk: Desk) -> None:
 
     assert "All is well" in words
     assert "Nothing has been delivered yet." in words
-    assert "Destination Up not asked yet" in words
+    assert "Destination Up not used yet" in words
     assert "Nothing waits." in words
 
 
@@ -59,7 +59,7 @@ def test_work_under_way_is_shown(desk: Desk) -> None:
 
     assert f"Being sent 1 Waiting {SHOWN + 3} " in document.words
     assert f"{SHOWN + 3} files, the oldest since" in document.words
-    assert re.search(r"Done in \d+s at the present speed\.", document.words)
+    assert re.search(r"Done in \d+s at the current speed\.", document.words)
     assert "250.0 kB of 1.0 MB" in document.words
     [bar] = document.all("progress")
     assert (bar["value"], bar["max"]) == ("25", "100")
@@ -103,7 +103,7 @@ def test_alarms_say_since_when_and_what_to_do(desk: Desk) -> None:
 
 def test_a_critical_alarm_is_marked(desk: Desk) -> None:
     """An alarm that stops deliveries has the tone of a failure."""
-    words = "E104 the journal's disk is full: nothing is taken in"
+    words = "E104 the journal's disk is full: no file is admitted"
     desk.health = Health((alarm(AlarmCode.JOURNAL_FULL, words),))
     [top] = [item for item in desk.ask().document.all("section") if "class" in item]
 
@@ -128,8 +128,8 @@ def test_a_rejection_that_was_mended_is_history(desk: Desk) -> None:
     desk.admit(NAME, 1000, 2)
     after = desk.ask().document.words
 
-    assert "Rejected: these need you" in before
-    assert "Rejected: these need you" not in after
+    assert "Rejected: correct these files" in before
+    assert "Rejected: correct these files" not in after
 
 
 def test_a_deferred_file_says_when_it_is_tried_again(desk: Desk) -> None:
@@ -144,7 +144,10 @@ def test_a_deferred_file_says_when_it_is_tried_again(desk: Desk) -> None:
 
 @pytest.mark.parametrize(
     ("doubted", "expected"),
-    [(True, "E107 What to do: Ask whether the server has the file"), (False, "By the operator.")],
+    [
+        (True, "E107 What to do: Ask whether the server has"),
+        (False, "An operator holds this file."),
+    ],
     ids=["a rebuild", "the operator"],
 )
 def test_a_held_file_says_for_whom_it_waits(desk: Desk, *, doubted: bool, expected: str) -> None:
@@ -156,7 +159,7 @@ def test_a_held_file_says_for_whom_it_waits(desk: Desk, *, doubted: bool, expect
         desk.journal.write(lambda connection: connection.execute("update entry set state = 'held'"))
     words = desk.ask().document.words
 
-    assert f"Held back {NAME.decode()} since" in words
+    assert f"Held {NAME.decode()} since" in words
     assert expected in words
 
 
@@ -254,7 +257,7 @@ def test_whatever_is_asked_is_answered(desk: Desk, expected: bytes) -> None:
     ("expected", "status", "words"),
     [
         ("", 404, "No path is given."),
-        ("a\0b", 404, "Not here"),
+        ("a\0b", 404, "Not in the folder"),
         ("y" * 5000, 200, "File name too long"),
         ("y" * 300 + ".zip", 200, "File name too long"),
         ("../../etc/passwd", 404, "lies outside the watched folder"),
