@@ -44,7 +44,7 @@ class YamlError(ValueProblem):
 class Node:
     """A value with its key path and the line of its key, counted from 1.
 
-    A mapping has `children` and no `value`; other values are plain data. `line` is None where the
+    A mapping has `children` and no `value`; other values are plain data. `line` is None if the
     value does not come from a file. The value is not in the repr, because it may be a password.
     """
 

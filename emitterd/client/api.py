@@ -128,7 +128,7 @@ class EmissionClient:
         """Post the file to its pinned key and return the bucket's receipt.
 
         `on_sent` is called with the size in bytes of each part that a socket took: of the file, and
-        of the form around it. Raises `DeliveryError`, and `FileError` where the file changed
+        of the form around it. Raises `DeliveryError`, and `FileError` if the file changed
         meanwhile.
         """
         try:

@@ -101,7 +101,7 @@ def malformed(problem: str) -> DeliveryError:
 
 
 def check_url(url: str, *, api_url: str, insecure: bool, code: Code = Code.HOSTILE_GRANT) -> None:
-    """Raise `DeliveryError` where nothing must be sent to `url`.
+    """Raise `DeliveryError` if nothing must be sent to `url`.
 
     Refused: schemes other than http(s); http where the API itself is https; and the addresses of
     this host and of its link (cloud metadata) for an API elsewhere.
@@ -185,7 +185,7 @@ def _policy(encoded: str) -> dict[str, Any]:
 def redirected(url: str, location: str, *, api_url: str, insecure: bool) -> str:
     """Return the url that a redirect of `url` to `location` leads to.
 
-    Raises `DeliveryError` where the body must not follow. Followed: the same host, or https within
+    Raises `DeliveryError` if the body must not follow. Followed: the same host, or https within
     the same registered domain. The global host of a new bucket answers 307 to its regional host
     until DNS has settled; the signed policy does not contain the host.
     """
@@ -216,7 +216,7 @@ def related(url: str, other: str) -> bool:
 
 
 def bucket(grant: Grant) -> str | None:
-    """Return the name of a grant's bucket; None where the policy does not name it.
+    """Return the name of a grant's bucket; None if the policy does not name it.
 
     boto3 signs the bucket as a condition of the policy.
     """

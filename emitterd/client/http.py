@@ -93,7 +93,7 @@ class HttpClient:
     ) -> Response:
         """Send one request and return its answer, whatever its status.
 
-        Raises `TransportError` where no answer came, `Stopped` where the daemon stops, and what the
+        Raises `TransportError` if no answer came, `Stopped` if the daemon stops, and what the
         body raises.
         """
         parsed, proxy = self._route(url)

@@ -50,7 +50,7 @@ class StoredObject:
     md5: str | None
 
     def check_size(self, size_bytes: int) -> None:
-        """Raise `NotConfirmed` where the object has another size."""
+        """Raise `NotConfirmed` if the object has another size."""
         if self.size_bytes != size_bytes:
             raise NotConfirmed(
                 Confirmation.OTHER,
@@ -61,7 +61,7 @@ class StoredObject:
         """Return whether the ETag proves that the object has this MD5.
 
         `shared_key`: all versions of the path have this key, because the server stamps none. Raises
-        `NotConfirmed` where the object is, or may be, another version.
+        `NotConfirmed` if the object is, or may be, another version.
         """
         if self.md5 is not None and self.md5 != md5.hex():
             raise NotConfirmed(
@@ -75,7 +75,7 @@ class StoredObject:
 def stored(status: int, headers: Mapping[str, str], body: bytes) -> StoredObject:
     """Return the object that the answer to a GET of its first byte describes.
 
-    The keys of `headers` are lower-case names. Raises `NotConfirmed` where it describes none, and
+    The keys of `headers` are lower-case names. Raises `NotConfirmed` if it describes none, and
     `DeliveryError` for a temporary failure.
     """
     size_bytes = _object_size(status, headers)

@@ -200,7 +200,7 @@ def _is_page(headers: Mapping[str, str], body: bytes) -> bool:
 def _unless_stored(
     status: int, headers: Mapping[str, str], body: bytes, fields: Mapping[str, str]
 ) -> DeliveryError | None:
-    """Return None where this is S3's own success, which is 204 unless the form asks for another.
+    """Return None if this is S3's own success, which is 204 unless the form asks for another.
 
     Anything else comes from a portal or a broken server. The object may be there all the same.
     """
@@ -314,7 +314,7 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
 
 
 def http_date(value: str) -> float | None:
-    """Return an HTTP date in seconds since the epoch, or None where it is none."""
+    """Return an HTTP date in seconds since the epoch, or None if it is none."""
     try:
         return email.utils.parsedate_to_datetime(value).timestamp()
     except (ValueError, OverflowError):

@@ -77,7 +77,7 @@ class LoginLockout:
         return hmac.compare_digest(_mark(account, bytes.fromhex(self.salt)), self.mark)
 
     def wait_s(self, now: float) -> float:
-        """Return how long the next login must wait, in seconds; 0.0 where it is due."""
+        """Return how long the next login must wait, in seconds; 0.0 if it is due."""
         longest_s = min(LOGIN_FLOOR_S * 2.0 ** min(self.count - 1, 8), LOGIN_CEILING_S)
         wait_s = self.at + longest_s - now
         # A longer wait shows that the clock was set back. Then one login comes early.
@@ -123,7 +123,7 @@ class LockoutStore(Protocol):
         """Save a value in place of the former one. Raises `JournalFull`."""
 
     def read_fact(self, name: str) -> object:
-        """Return a saved value, or None where there is none."""
+        """Return a saved value, or None if there is none."""
 
 
 class Session:
@@ -164,7 +164,7 @@ class Session:
     def authorization(self) -> str:
         """Return the Authorization header; log in first if necessary.
 
-        Raises `DeliveryError` where the login fails.
+        Raises `DeliveryError` if the login fails.
         """
         while True:
             credentials = self._credentials
@@ -283,7 +283,7 @@ class Session:
 def post_json(
     http: HttpClient, request: RequestKind, url: str, body: object, headers: dict[str, str]
 ) -> Response:
-    """Send one request to the API. Raises `DeliveryError` where no answer came."""
+    """Send one request to the API. Raises `DeliveryError` if no answer came."""
     content = json.dumps(body).encode()
     headers = {"Content-Type": "application/json", **headers}
     with as_delivery_errors(request):

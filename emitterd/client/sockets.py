@@ -135,7 +135,7 @@ class Deadlines:
             self.on_sent(size_bytes - head_bytes)
 
     def check_sending(self) -> None:
-        """Raise `Stopped`, or `TooSlow` where a whole window went by too slowly."""
+        """Raise `Stopped`, or `TooSlow` if a whole window went by too slowly."""
         self.check_stop()
         # A proxy answers CONNECT before the request is sent: the time for the answer starts again.
         self.answer_by = None
@@ -151,7 +151,7 @@ class Deadlines:
         self.window_at, self.window_bytes = now, 0
 
     def check_reading(self) -> None:
-        """Raise `Stopped`, or `TooSlow` where the answer is not whole in time."""
+        """Raise `Stopped`, or `TooSlow` if the answer is not whole in time."""
         self.check_stop()
         now = time.monotonic()
         if self.answer_by is None:

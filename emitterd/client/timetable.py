@@ -59,7 +59,7 @@ class Timetable:
         return min((limit for limit in limits if limit is not None), default=None)
 
     def overlap(self) -> tuple[TimeSpan, TimeSpan] | None:
-        """Return two spans that overlap, or None where none do."""
+        """Return two spans that overlap, or None if none do."""
         spans = sorted(self.spans, key=lambda span: span.begin_min)
         for span, other in permutations(spans, 2):
             if span.covers(other.begin_min):

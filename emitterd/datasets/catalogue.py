@@ -102,7 +102,7 @@ class Header:
 class Dataset:
     """One dataset: `<folder>/<name…>.zip`. `rank` is its position in the order.
 
-    `headers` is empty where the header is not known or differs within a file; then the rows are not
+    `headers` is empty if the header is not known or differs within a file; then the rows are not
     checked. Where none of them applies to a version, the header of that version is not known.
     `keys`: the server drops a row that has no value for one; keys that the file's header does not
     have are ignored. `dates`: columns of dates, each with its `strptime` format.

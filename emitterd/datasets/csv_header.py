@@ -27,7 +27,7 @@ _CLOSE = 0.75
 class CheckedHeader:
     """A file's columns, trimmed and unquoted, and what is wrong with them.
 
-    `columns` is empty where the line is blank or has too many columns.
+    `columns` is empty if the line is blank or has too many columns.
     """
 
     columns: tuple[str, ...]

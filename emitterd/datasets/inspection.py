@@ -46,7 +46,7 @@ class InspectionSettings:
     version: Version | None = None
     """The server's version of cQube, where it is known."""
     variant: str = ""
-    """`state` or `udise`: which of two headers applies; empty where it is not known."""
+    """`state` or `udise`: which of two headers applies; empty if it is not known."""
     budget_bytes: int = 8 * 1024**2
     """How much of the CSV is read, uncompressed; 0: header and first record only."""
 
@@ -58,11 +58,11 @@ class Report:
     findings: tuple[Finding, ...] = ()
     """In the order of their codes: the zip, then the text, the header, the rows."""
     member: str | None = None
-    """The name of the CSV in the zip; None where it is not clear which one it is."""
+    """The name of the CSV in the zip; None if it is not clear which one it is."""
     columns: tuple[str, ...] = ()
-    """The header of the file; empty where it was not read."""
+    """The header of the file; empty if it was not read."""
     rows: int | None = None
-    """The number of records; None where they were not counted to the end of the CSV."""
+    """The number of records; None if they were not counted to the end of the CSV."""
     read_bytes: int = 0
     """How much of the CSV was read, uncompressed."""
     whole: bool = False
@@ -94,7 +94,7 @@ class Inspector:
 def load_inspector(settings: "SpoolSettings") -> Inspector:
     """Return the inspector that the configuration describes.
 
-    Raises `ConfigError` where the user's catalogue is wrong.
+    Raises `ConfigError` if the user's catalogue is wrong.
     """
     version = settings.cqube_version
     inspection = InspectionSettings(

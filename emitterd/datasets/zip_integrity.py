@@ -40,7 +40,7 @@ class Directory:
 
 
 def zip_directory(read_at: ReadAt, size_bytes: int) -> Directory | None:
-    """Return the claims of the end record; None where none ends at end of file."""
+    """Return the claims of the end record; None if none ends at end of file."""
     end_at, end = _find_end(read_at, size_bytes)
     if end_at is None:
         return None
@@ -55,7 +55,7 @@ def zip_directory(read_at: ReadAt, size_bytes: int) -> Directory | None:
 
 
 def zip_flaw(read_at: ReadAt, size_bytes: int) -> str | None:
-    """Return what is wrong with the file as a zip, or None where it is whole."""
+    """Return what is wrong with the file as a zip, or None if it is whole."""
     directory = zip_directory(read_at, size_bytes)
     if directory is None:
         return "no zip end record closes at the end of the file"
@@ -93,7 +93,7 @@ def _find_end(read_at: ReadAt, size_bytes: int) -> tuple[int | None, bytes]:
 def _zip64_end(read_at: ReadAt, end_at: int) -> Directory | None:
     """Return the claims of the zip64 record.
 
-    None where there is none: an entry count of 65535 is legal without.
+    None if there is none: an entry count of 65535 is legal without.
     """
     at = end_at - _LOCATOR.size
     if at < 0:

@@ -153,7 +153,7 @@ class _BoundedFile:
 def choose_csv(entries: Iterable[ZipInfo]) -> tuple[ZipInfo | None, list[Finding]]:
     """Return the entry that holds the data, and what is wrong with the others.
 
-    None where it is not clear which one it is. Source: "Emission process" of cQube (each file
+    None if it is not clear which one it is. Source: "Emission process" of cQube (each file
     zipped alone), and its NiFi templates: they rename every file of a zip to the dataset's name and
     read it as data.
     """

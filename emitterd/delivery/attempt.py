@@ -70,7 +70,7 @@ class Attempter:
     def run(self, entry: Entry, file: FileIO) -> Receipt:
         """Upload an entry's open file, unless the bucket proves to have it.
 
-        Raises `DeliveryError`, and `FileError` where the file changed meanwhile.
+        Raises `DeliveryError`, and `FileError` if the file changed meanwhile.
         """
         pinned = entry.grant
         if pinned is None or not self._emission.usable(pinned, time.time()):
@@ -104,7 +104,7 @@ class Attempter:
     def _look_up(self, entry: Entry, file: FileIO) -> Receipt | NotConfirmed | None:
         """Return a receipt for the object under the key of the ended grant.
 
-        Return None where no earlier attempt can have stored one.
+        Return None if no earlier attempt can have stored one.
         """
         # Only a body that was sent to its end can have left an object.
         if entry.grant is None or not entry.ambiguous:

@@ -135,7 +135,7 @@ class Worker:
                 self._record_delivery(entry, receipt, time.monotonic() - started_at)
 
     def _deliver(self, entry: Entry) -> Receipt | None:
-        """Deliver the entry; return None where the server has this content already."""
+        """Deliver the entry; return None if the server has this content already."""
         with self._spool.open(entry.path) as file:
             if Fingerprint.of(os.fstat(file.fileno())) != entry.fingerprint:
                 raise FileError("changed before it was sent", code=Code.CHANGED)

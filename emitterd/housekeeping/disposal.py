@@ -131,7 +131,7 @@ class Disposal:
     ) -> Path | str | None:
         """Return where the file is now, or "" where it is deleted.
 
-        None where it stays, or another file has replaced it.
+        None if it stays, or another file has replaced it.
         """
         # Read once: the rule may change meanwhile.
         rule = self._rule

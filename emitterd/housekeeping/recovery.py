@@ -26,7 +26,7 @@ _NOTHING = Salvaged(0, None, whole=False)
 class RebuildReport:
     """The result of a rebuild.
 
-    `backup`: the new name of the damaged file, None where there was no file.
+    `backup`: the new name of the damaged file, None if there was no file.
     """
 
     backup: Path | None
@@ -34,10 +34,10 @@ class RebuildReport:
 
 
 def rebuild(journal: Path) -> RebuildReport | None:
-    """Replace a damaged or lost journal by a new one; None where it is undamaged.
+    """Replace a damaged or lost journal by a new one; None if it is undamaged.
 
-    Nothing is changed until the new journal is complete. Raises `JournalError` where the file
-    belongs to another program or a newer version, and `JournalLocked` where a daemon is running.
+    Nothing is changed until the new journal is complete. Raises `JournalError` if the file
+    belongs to another program or a newer version, and `JournalLocked` if a daemon is running.
     """
     with closing(Lock(journal)):
         return None if _is_sound(journal) else _rebuild(journal)
@@ -82,7 +82,7 @@ def _save_rebuild_time(fresh: Database) -> None:
 
 
 def _back_up(journal: Path) -> Path | None:
-    """Give the damaged file and its log a second name; None where there is no file."""
+    """Give the damaged file and its log a second name; None if there is no file."""
     if not journal.exists():
         return None
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())

@@ -28,7 +28,7 @@ Latest = Callable[[bytes], Known | None]
 """Returns the latest version of a path, as one reader of the journal has it."""
 
 Unsettled = Callable[[Fingerprint, LeaseState], str | None]
-"""Returns why a file may still be written, or None where it is settled."""
+"""Returns why a file may still be written, or None if it is settled."""
 
 Inspect = Callable[[bytes, Fingerprint, ReadAt], tuple[Finding, ...]]
 """Inspects a whole zip."""
@@ -69,7 +69,7 @@ _BY_CODE = {
 class FileStatus:
     """The status of a path, and why; `error` is a code where something is wrong.
 
-    `known` is the version in the journal, for a `State`. `lease` is None where the file was not
+    `known` is the version in the journal, for a `State`. `lease` is None if the file was not
     opened; `findings` are those of the inspection, for a new file. `cause` is an unexpected error,
     for E208.
     """

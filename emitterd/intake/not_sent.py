@@ -87,7 +87,7 @@ class NotSent:
             self._changed = True
 
     def summary(self) -> NotSentSummary | None:
-        """Return what is not sent, or None where there is nothing."""
+        """Return what is not sent, or None if there is nothing."""
         with self._lock:
             if self._changed:
                 self._changed, self._summary = False, self._summarise()

@@ -49,7 +49,7 @@ BUSY_TIMEOUT_S = 10.0
 def open_reader(path: Path) -> sqlite3.Connection:
     """Open the journal for reading only; each query is a transaction of its own.
 
-    Raises `JournalError` where it is absent, foreign, newer, or damaged.
+    Raises `JournalError` if it is absent, foreign, newer, or damaged.
     """
     try:
         connection = sqlite3.connect(
@@ -98,7 +98,7 @@ def closed_on_failure(connection: sqlite3.Connection, path: Path) -> Iterator[No
 def check(path: Path, how: str) -> None:
     """Check the file with `quick_check` or `integrity_check`, without changing it.
 
-    Raises `JournalDamaged`, and `JournalError` where the file belongs to another program or a newer
+    Raises `JournalDamaged`, and `JournalError` if the file belongs to another program or a newer
     version.
     """
     # A writing connection would copy the log into the file, damaged or not, and remove it: the next
@@ -118,7 +118,7 @@ def read_only(path: Path) -> str:
 def identify(connection: sqlite3.Connection, path: Path) -> int:
     """Return the schema's version: 0 for an empty file.
 
-    Raises `JournalError` where it belongs to another program or a newer version.
+    Raises `JournalError` if it belongs to another program or a newer version.
     """
     version = int(connection.execute("pragma user_version").fetchone()[0])
     application = int(connection.execute("pragma application_id").fetchone()[0])

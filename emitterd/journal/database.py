@@ -54,7 +54,7 @@ class Lock:
     def __init__(self, journal: Path) -> None:
         """Take the lock beside a journal.
 
-        Raises `JournalLocked` where another process has it, and `JournalError` where its file
+        Raises `JournalLocked` if another process has it, and `JournalError` where its file
         cannot be created.
         """
         path = journal.with_name(journal.name + ".lock")
@@ -128,7 +128,7 @@ class Database:
     def __init__(self, path: Path) -> None:
         """Open or create the file.
 
-        Raises `JournalLocked` where another process has it, `JournalError` where it is on a network
+        Raises `JournalLocked` if another process has it, `JournalError` if it is on a network
         file system, is not a journal of emitterd, is from a newer version, or is damaged.
         """
         self._queue: Batch = []

@@ -97,7 +97,7 @@ class Journal(Database):
     # Admission and claim.
 
     def latest(self, path: bytes) -> Known | None:
-        """Return the latest version of the path, or None where it is unknown."""
+        """Return the latest version of the path, or None if it is unknown."""
         return statements.latest(self.read, path)
 
     def admit(self, batch: list[Admission]) -> list[Admitted]:
@@ -139,14 +139,14 @@ class Journal(Database):
         return entry
 
     def next_due_at(self) -> float | None:
-        """Return when the next deferred entry is due, or None where none is."""
+        """Return when the next deferred entry is due, or None if none is."""
         rows = self.read("select min(due_at) from entry where state = 'deferred'")
         return rows[0][0] if rows else None
 
     def previous(self, entry: Entry) -> tuple[int, int, bytes] | None:
         """Return (id, size in bytes, SHA-256) of the version that the server has.
 
-        None where it has none, or may have received a later one. After `forget` even known content
+        None if it has none, or may have received a later one. After `forget` even known content
         is sent.
         """
         rows = self.read(statements.PREVIOUS, (entry.path, entry.id))
@@ -175,7 +175,7 @@ class Journal(Database):
     # The grant.
 
     def granted_at(self, path: bytes) -> float:
-        """Return when the last grant for the path was given; 0.0 where none was."""
+        """Return when the last grant for the path was given; 0.0 if none was."""
         rows = self.read("select max(granted_at) from entry where path = ?", (path,))
         return rows[0][0] or 0.0
 
@@ -309,7 +309,7 @@ class Journal(Database):
         return [(row[0], row[1], Fingerprint(*row[2:])) for row in rows]
 
     def ended(self, entry_id: int) -> Ended | None:
-        """Return a version to dispose of; None where it was forgotten meanwhile."""
+        """Return a version to dispose of; None if it was forgotten meanwhile."""
         rows = self.read(statements.ENDED, (entry_id,))
         return Ended(State(rows[0][0]), *rows[0][1:]) if rows else None
 
@@ -345,7 +345,7 @@ class Journal(Database):
         self._execute(statements.SAVE_FACT, name, json.dumps(value))
 
     def read_fact(self, name: str) -> object:
-        """Return a saved value, or None where there is none."""
+        """Return a saved value, or None if there is none."""
         rows = self.read(statements.READ_FACT, (name,))
         return json.loads(rows[0][0]) if rows else None
 

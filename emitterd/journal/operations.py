@@ -75,8 +75,8 @@ class OperationRequest:
 class OperationResult:
     """What a command did to one path.
 
-    `before` is None where the journal does not know the path. `refusal` says why nothing was
-    changed; it is empty where the entry was changed.
+    `before` is None if the journal does not know the path. `refusal` says why nothing was
+    changed; it is empty if the entry was changed.
     """
 
     path: bytes

@@ -28,7 +28,7 @@ class JournalReader:
     """The journal, opened for reading."""
 
     def __init__(self, path: Path, *, absent: bool = False) -> None:
-        """Open the journal. Raises `JournalError` where that fails.
+        """Open the journal. Raises `JournalError` if that fails.
 
         `absent`: a missing file counts as an empty journal.
         """
@@ -64,7 +64,7 @@ class JournalReader:
             self._connection.execute("rollback")
 
     def latest(self, path: bytes) -> Known | None:
-        """Return the latest version of the path, or None where it is unknown."""
+        """Return the latest version of the path, or None if it is unknown."""
         return latest(self.read, path)
 
     def versions(self, path: bytes) -> list[dict[str, Any]]:

@@ -213,7 +213,7 @@ def unchanged_paths(read: Read, seen: Mapping[bytes, Fingerprint]) -> set[bytes]
 
 
 def latest(read: Read, path: bytes) -> Known | None:
-    """Return the latest version of a path, or None where it is unknown."""
+    """Return the latest version of a path, or None if it is unknown."""
     rows = read(LATEST, (path,))
     return known_of(rows[0]) if rows else None
 

@@ -74,7 +74,7 @@ class Endpoint:
             self.path.unlink(missing_ok=True)
 
     def probe(self) -> None:
-        """Listen for a moment. Raises `OSError` where the address is taken."""
+        """Listen for a moment. Raises `OSError` if the address is taken."""
         self.close(self.listen())
 
     def __str__(self) -> str:

@@ -53,7 +53,7 @@ class OutsideSpool(ValueError):
 class Explanation:
     """The status of a path, and its history.
 
-    `versions` and `actions` have the latest first. `file` is None where there is no file in the
+    `versions` and `actions` have the latest first. `file` is None if there is no file in the
     folder.
     """
 
@@ -74,7 +74,7 @@ class Explanation:
 
     @property
     def current(self) -> Record:
-        """The version that has the state; empty where the state is not a version's."""
+        """The version that has the state; empty if the state is not a version's."""
         latest = self.versions[0] if self.versions else {}
         settled = self.state in set(State) and "forgotten_at" not in latest
         return latest if settled else {}

@@ -70,7 +70,7 @@ class HttpServer:
     def __init__(
         self, endpoint: Endpoint, handlers: Mapping[str, Handler], token: str | None
     ) -> None:
-        """`token`: what a client must show, or None where the endpoint is local."""
+        """`token`: what a client must show, or None if the endpoint is local."""
         self._endpoint = endpoint
         self._handlers = handlers
         self._token = token

@@ -87,7 +87,7 @@ class QueueStatus:
         return {state: entries for state, (entries, _) in self.tally.items()}
 
     def eta_s(self, *, moving: bool) -> float | None:
-        """Return in how many seconds nothing will wait; None where it is not known.
+        """Return in how many seconds nothing will wait; None if it is not known.
 
         `moving`: whether a daemon runs and its destination is up.
         """
@@ -133,7 +133,7 @@ def eta_s(recent: Recent, files: int, size_bytes: int) -> float | None:
     """Return in how many seconds the waiting files will be delivered.
 
     At the rate of recent deliveries: the mean of files a second and bytes a second, because each
-    alone is far off after a change from small files to large ones. None where nothing is known.
+    alone is far off after a change from small files to large ones. None if nothing is known.
     """
     if files == 0:
         return 0.0

@@ -25,7 +25,7 @@ _PATHS = {
 _DOWNLOAD_LIFETIME_S = 86_400
 
 Handler = Callable[[Exchange], Awaitable[Response | None]]
-"""Serves one request; None where the connection was dealt with instead."""
+"""Serves one request; None if the connection was dealt with instead."""
 
 
 @dataclass(slots=True)

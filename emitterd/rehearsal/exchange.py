@@ -115,7 +115,7 @@ class Exchange:
         self.last_chunk_bytes = 0
         length = request.headers.get("content-length", "")
         self.length_bytes = int(length) if length.isdecimal() else None
-        """The declared length of the body; None where none is declared."""
+        """The declared length of the body; None if none is declared."""
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the body as it arrives. Raises `ConnectionLost`."""

@@ -102,7 +102,7 @@ class RehearsalServer:
     def start(self) -> None:
         """Bind and serve in the background; return when connections are accepted.
 
-        Raises `OSError` where the address is not available.
+        Raises `OSError` if the address is not available.
         """
         if self._thread is not None:
             raise RuntimeError("the rehearsal server is running")

@@ -163,7 +163,7 @@ class Spool:
                     started.append(listing)
 
     def relative(self, path: bytes) -> bytes | None:
-        """Return an absolute path relative to the root; None where it is outside."""
+        """Return an absolute path relative to the root; None if it is outside."""
         root = os.fsencode(self.root)
         if path == root:
             return b""
