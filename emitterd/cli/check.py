@@ -5,6 +5,7 @@ import shutil
 import ssl
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from emitterd.cli import check_online
@@ -13,10 +14,13 @@ from emitterd.client.timetable import format_rate
 from emitterd.config.settings import Config, describe, load
 from emitterd.config.sources import find
 from emitterd.datasets.inspection import load_inspector
-from emitterd.journal.reader import is_locked
+from emitterd.errors import JournalError
+from emitterd.journal.connection import FORMER_SERVER
+from emitterd.journal.reader import JournalReader, is_locked
 from emitterd.service.logging import silence
 from emitterd.spool.mounts import NETWORK, file_system
 from emitterd.spool.watcher import folders_below, watch_limit
+from emitterd.text import count
 from emitterd.units import format_size
 
 FREE_FLOOR_BYTES = 64 * 1024 * 1024
@@ -143,6 +147,14 @@ def _journal(config: Config) -> Iterator[Diagnosis]:
         )
     else:
         yield Diagnosis("ok", "journal.path", f"{path} on {kind}, {format_size(free)} free")
+    former = 0
+    # A journal of an earlier version does not know its servers yet.
+    if path.exists():
+        with suppress(JournalError), JournalReader(path) as journal:
+            former = journal.former_deliveries(config.emission.url)
+    if former:
+        message = f"{count(former, 'file')} delivered to a former server only"
+        yield Diagnosis("warning", "emission.url", message, FORMER_SERVER)
 
 
 def _output_folders(config: Config) -> Iterator[Diagnosis]:

@@ -40,10 +40,16 @@ Read = Callable[[str, Sequence[object]], list[Row]]
 APPLICATION_ID = 0x454D4954
 """`EMIT`: marks the file as a journal of emitterd."""
 
-VERSION = 3
+VERSION = 4
 """`user_version` of `schema.sql`; `migrations/N.sql` leads to version N."""
 
 BUSY_TIMEOUT_S = 10.0
+
+FORMER_SERVER = (
+    "nothing is sent again by itself; `emitterd forget PATH` sends a file to the server of"
+    " emission.url too, `emitterd forget --state delivered` all files of the folder"
+)
+"""The remedy where files were delivered to the server of a former configuration."""
 
 
 def open_reader(path: Path) -> sqlite3.Connection:

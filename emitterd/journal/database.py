@@ -11,7 +11,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -186,7 +186,7 @@ class Database:
             raise mine.error
         return mine.result  # type: ignore[return-value]  # T may itself be None
 
-    def read(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
+    def read(self, sql: str, parameters: Sequence[object] | Mapping[str, object] = ()) -> list[Row]:
         """Return all rows of a query; the transaction ends with the call."""
         try:
             with self._reading:

@@ -31,7 +31,7 @@ _RECLAIM = 'ambiguous = ambiguous or "grant" is not null'
 
 _DELIVER = """key = :key, etag = :etag, sha256 = :sha256, md5 = :md5,
     verified = :verified, confirmation = coalesce(:confirmation, confirmation),
-    delivered_at = :now, duration_s = :duration_s, disposal = :disposal,
+    delivered_at = :now, delivered_to = :server, duration_s = :duration_s, disposal = :disposal,
     "grant" = null, due_at = null, error = null, reason = null"""
 """The receipt. The grant is deleted, because it contains a secret."""
 
@@ -83,6 +83,7 @@ class Journal(Database):
         self.on_attempt: Callable[[str, float | None], None] = lambda *_: None
         """Called after an attempt: the code of its error, or empty, and its seconds."""
         self._fair_queue = FairQueue()
+        self._server: int | None = None
         self.apply_settings(backoff_max_s)
         self.reclaimed = self.write(_reclaim, may_use_reserve=True)
         reach(Point.RECLAIMED)
@@ -93,6 +94,17 @@ class Journal(Database):
     def apply_settings(self, backoff_max_s: float) -> None:
         """Treat due times further off than this as set before a clock was set back."""
         self._due_in_max_s = backoff_max_s + RETRY_AFTER_CAP_S + 60.0
+
+    def deliver_to(self, url: str) -> int:
+        """Record all deliveries from now on as made to this API.
+
+        Return how many files were delivered to another one, and not to this one since.
+        """
+        mine = "select id from server where url = ?"
+        if not self.read(mine, (url,)):
+            self._execute("insert into server (url) values (?)", url)
+        self._server = self.read(mine, (url,))[0][0]
+        return int(self.read(statements.FORMER, {"url": url})[0][0])
 
     # Admission and claim.
 
@@ -225,6 +237,7 @@ class Journal(Database):
         """Record the delivery, and erase the grant's secret."""
         values = asdict(receipt) | {
             "confirmation": Confirmation.FOUND if receipt.confirmed else None,
+            "server": self._server,
             "duration_s": duration_s,
             "disposal": "due" if dispose else None,
         }

@@ -7,13 +7,13 @@ in its own transaction: a long one would keep the log from shrinking.
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
 from emitterd.journal.connection import Row, open_nothing, open_reader
-from emitterd.journal.rows import Known, latest
+from emitterd.journal.rows import FORMER, Known, latest
 from emitterd.model import State
 from emitterd.text import display, iso
 
@@ -111,7 +111,11 @@ class JournalReader:
                 return
             after = rows[-1][: len(after)]
 
-    def read(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
+    def former_deliveries(self, url: str) -> int:
+        """Return how many files were delivered to another API, and not to this one since."""
+        return int(self.read(FORMER, {"url": url})[0][0])
+
+    def read(self, sql: str, parameters: Sequence[object] | Mapping[str, object] = ()) -> list[Row]:
         """Return all rows of a query; the transaction ends with the call."""
         return self._connection.execute(sql, parameters).fetchall()
 

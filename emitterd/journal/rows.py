@@ -170,6 +170,12 @@ PREVIOUS = """select id, bytes, sha256, state, forgotten_at from entry
     order by id desc limit 1"""
 """The last earlier version of the path of which the server may have an object."""
 
+FORMER = f"""select count(*) from entry
+    where exists (select 1 from server where url <> :url)
+    and state = 'delivered' and forgotten_at is null and not {SUPERSEDED}
+    and delivered_to <> coalesce((select id from server where url = :url), 0)"""  # noqa: S608  names are ours
+"""How many files were delivered to another server than this one; at once where there is none."""
+
 ENDINGS = f"""select id, path, {SUPERSEDED}
     from entry where id > ? and changed_at < ?
     and state in ('delivered', 'rejected', 'withdrawn') order by id limit ?"""  # noqa: S608  names are ours

@@ -33,7 +33,7 @@ class Salvaged:
 
 
 def salvage(damaged: Path, fresh: Database) -> Salvaged:
-    """Copy operator actions, entries and facts; the damaged file is only read."""
+    """Copy operator actions, servers, entries and facts; the damaged file is only read."""
     uri = read_only(damaged)
     with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection:
         # Text that is no longer UTF-8 must not hide the rest of its row.
@@ -41,6 +41,7 @@ def salvage(damaged: Path, fresh: Database) -> Salvaged:
         # Lets SQLite read a file that is shorter than its header says.
         connection.execute("pragma writable_schema = on")
         _Table(connection, "action").copy(fresh)
+        _Table(connection, "server").copy(fresh)
         entries = _Table(connection, "entry")
         copied = entries.copy(fresh)
         of: int | None = None

@@ -36,7 +36,14 @@ create table entry (
     findings     text,
     forgotten_at real,
     moved_to     blob,
-    confirmation text    check (confirmation in ('found', 'absent', 'other', 'unknown'))
+    confirmation text    check (confirmation in ('found', 'absent', 'other', 'unknown')),
+    delivered_to integer
+) strict;
+
+-- The emission APIs that files were delivered to: `entry.delivered_to` is the id of one.
+create table server (
+    id  integer primary key,
+    url text    not null unique
 ) strict;
 
 -- One live version a path: never two uploads of one path at once.

@@ -66,6 +66,8 @@ class Components:
         self.destination = Destination(_backoff(config), workers=_workers(config))
         backoff_max_s = config.delivery.backoff_max_s
         self.journal = Journal(config.journal.path, backoff_max_s=backoff_max_s)
+        self.former_deliveries = self.journal.deliver_to(config.emission.url)
+        """How many files were delivered to the server of a former configuration only."""
         served = config.metrics.listen is not None
         self.metrics = self._count_results() if served else None
         self.operations = Operations(self.journal, self.shutdown)

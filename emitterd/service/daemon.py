@@ -17,6 +17,7 @@ from emitterd.config.settings import Config
 from emitterd.delivery.attempt import UploadObserver
 from emitterd.delivery.circuit_breaker import OpenCircuit
 from emitterd.intake.file_status import FileStatus, skipped, undelivered
+from emitterd.journal.connection import FORMER_SERVER
 from emitterd.journal.operations import OperationReport, OperationRequest, OperationResult
 from emitterd.journal.reader import JournalReader
 from emitterd.model import LIVE, State
@@ -143,6 +144,10 @@ class Daemon:
         )
         if self._journal.reclaimed:
             log.info("journal.recovered", reclaimed=self._journal.reclaimed)
+        if components.former_deliveries:
+            log.warning(
+                "journal.former_server", count=components.former_deliveries, hint=FORMER_SERVER
+            )
         components.disposal.resume()
         components.restore_destination()
         components.health.clear_noted_alarms()

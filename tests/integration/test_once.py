@@ -1,5 +1,6 @@
 """`emitterd once`: one sweep, an exit code, and a list of what is left."""
 
+import json
 import socket
 from pathlib import Path
 
@@ -170,3 +171,31 @@ def test_rejected_and_put_aside_is_still_listed(tmp_path: Path, server: Rehearsa
     assert "pat/holiday_pictures.zip: E210" in first.stderr
     assert not (site.spool / "pat" / "holiday_pictures.zip").exists()
     assert (second.returncode, second.stderr) == (0, "")
+
+
+def test_files_of_a_former_server_are_counted_and_not_sent_again(
+    site: Installation, server: RehearsalServer, tmp_path: Path
+) -> None:
+    """After a change of emission.url the start and `check` say how many files that one got."""
+    site.drop("pat/periodic_exam_mst.zip")
+    site.drop("pat/periodic_exam_mst_2.zip")
+    starts = [site.call("once", timeout_s=LIMIT_S)]
+    with RehearsalServer(tmp_path / "other") as other:
+        site.settings["EMITTERD_EMISSION_URL"] = other.url
+        before = site.call("check").stdout
+        site.drop("pat/periodic_exam_mst_3.zip")
+        starts.append(site.call("once", timeout_s=LIMIT_S))
+        sent = len(other.objects)
+        assert site.call("forget", "pat/periodic_exam_mst.zip").returncode == 0
+        starts.append(site.call("once", timeout_s=LIMIT_S))
+        after = site.call("check").stdout
+
+        assert (len(server.objects), sent, len(other.objects)) == (2, 1, 2)
+    assert "2 files delivered to a former server only" in before
+    assert "emitterd forget" in before
+    assert "1 file delivered to a former server only" in after
+    lines = [json.loads(line) for start in starts for line in start.stdout.splitlines()]
+    told = [line for line in lines if line["event"] == "journal.former_server"]
+    # The forgotten file is no longer one that only the former server has.
+    assert [line["count"] for line in told] == [2, 1]
+    assert told[0]["hint"]

@@ -18,6 +18,7 @@ from emitterd.codes import Code
 from emitterd.errors import JournalDamaged, JournalError, JournalFull, JournalLocked
 from emitterd.journal.connection import APPLICATION_ID, VERSION, open_reader
 from emitterd.journal.database import Database
+from emitterd.journal.journal import Journal
 from support.paths import TESTS
 from support.waiting import wait_until
 
@@ -267,6 +268,17 @@ def test_old_journal_is_brought_up_to_date(path: Path, tmp_path: Path, version: 
         assert indexes[0] == indexes[1]
         assert columns_of(upgraded, "entry") == columns_of(made, "entry")
         assert upgraded.read("pragma user_version") == [(VERSION,)]
+
+
+def test_old_deliveries_belong_to_the_first_server(path: Path) -> None:
+    """What an earlier version delivered counts as delivered to the server of the first start."""
+    old(path, 3)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("update entry set state = 'delivered'")
+        connection.commit()
+    with Journal(path) as journal:
+        assert journal.deliver_to("https://first/data") == 0
+        assert journal.deliver_to("https://second/data") == 1
 
 
 def test_reader_waits_for_the_upgrade(path: Path) -> None:

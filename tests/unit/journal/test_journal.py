@@ -344,3 +344,16 @@ def test_make_due_concerns_only_the_codes_that_are_named(journal: Journal) -> No
     assert entry is not None
     assert entry.path == b"refused"
     assert journal.claim(time.time()) is None
+
+
+def test_deliveries_belong_to_a_server(journal: Journal) -> None:
+    """Counted are the files that a former server got, and not the present one since."""
+    assert journal.deliver_to("https://first/data") == 0
+    for number in range(3):
+        path = b"pat/%d.zip" % number
+        deliver(journal, take(journal, path=path))
+    assert journal.deliver_to("https://second/data") == 3
+    deliver(journal, take(journal, 2, b"pat/0.zip"))
+
+    assert journal.deliver_to("https://second/data") == 2
+    assert journal.deliver_to("https://first/data") == 1
