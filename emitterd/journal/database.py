@@ -1,4 +1,4 @@
-"""The SQLite file of the journal: lock, opening, reading, and the group commit.
+"""The SQLite file of the journal: lock, opening, migrations, reading, and the group commit.
 
 One connection writes. `Database.write` is a group commit: all waiting work becomes one transaction,
 so N workers share one fsync. `synchronous=FULL` makes each commit durable before `write` returns,
