@@ -82,6 +82,10 @@ class HttpClient:
         self._limits = limits
         self._throttle.apply_timetable(bandwidth)
 
+    def apply_tls(self, tls: ssl.SSLContext) -> None:
+        """Use other certificates for requests that begin later."""
+        self._pools.apply_tls(tls)
+
     def request(
         self,
         method: str,

@@ -374,6 +374,8 @@ class Proxy(NamedTuple):
 class _ThreadPools(threading.local):
     def __init__(self) -> None:
         self.pools: dict[Proxy | None, httpcore.ConnectionPool] = {}
+        self.tls: ssl.SSLContext | None = None
+        """The context of these pools."""
 
 
 class Pools:
@@ -390,6 +392,10 @@ class Pools:
         self._lock = threading.Lock()
         self._open: set[httpcore.ConnectionPool] = set()
         self._addresses: dict[tuple[str, int], object] = {}
+
+    def apply_tls(self, tls: ssl.SSLContext) -> None:
+        """Use another context for all requests that begin later."""
+        self._tls = tls
 
     def send(
         self,
@@ -463,10 +469,15 @@ class Pools:
                 pool.close()
 
     def _pool(self, proxy: Proxy | None) -> httpcore.ConnectionPool:
+        tls = self._tls
+        if self._own.tls is not tls:
+            # A connection of the former context may be one that nobody vouches for any more.
+            self.close_thread()
+            self._own.tls = tls
         pool = self._own.pools.get(proxy)
         if pool is None:
             pool = self._own.pools[proxy] = httpcore.ConnectionPool(
-                ssl_context=self._tls,
+                ssl_context=tls,
                 proxy=httpcore.Proxy(proxy.origin, proxy.auth) if proxy else None,
                 max_connections=CONNECTIONS,
                 keepalive_expiry=KEEPALIVE_S,

@@ -4,7 +4,9 @@
 arguments, and uses no components of another one.
 """
 
+import ssl
 import time
+from collections.abc import Collection
 from contextlib import suppress
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -44,6 +46,9 @@ if TYPE_CHECKING:
 
 REFUSED = frozenset({Code.CREDENTIALS, Code.TOKEN_REFUSED})
 """Failures that other credentials may end."""
+
+UNTRUSTED = frozenset({Code.TLS})
+"""Failures that other certificates may end."""
 
 
 class Components:
@@ -121,8 +126,9 @@ class Components:
             settings.settle_s,
         )
 
-    def apply_settings(self, config: Config, inspector: Inspector) -> None:
+    def apply_settings(self, config: Config, inspector: Inspector, tls: ssl.SSLContext) -> None:
         """Use another configuration. Uploads under way end by the former one."""
+        self.http_client.apply_tls(tls)
         self.http_client.apply_settings(limits(config), config.delivery.bandwidth)
         self.journal.apply_settings(config.delivery.backoff_max_s)
         self.destination.apply_settings(_backoff(config), workers=_workers(config))
@@ -130,7 +136,8 @@ class Components:
         self._inspector = inspector
         self.intake.apply_settings(_rules(config, inspector))
         if self._emission.apply_credentials(credentials(config)):
-            self._retry_refused()
+            self._retry(REFUSED)
+        self._retry(UNTRUSTED)
         self.config = config
 
     def restore_destination(self) -> None:
@@ -146,11 +153,12 @@ class Components:
         dispatcher = Dispatcher(self.journal, self.destination, usable, self.wake_up)
         dispatcher.restore_outage(failure)
 
-    def _retry_refused(self) -> None:
-        if self.destination.probe_now(REFUSED, time.time()):
+    def _retry(self, codes: Collection[Code]) -> None:
+        """Retry at once what failed with these codes: a reload may have removed the cause."""
+        if self.destination.probe_now(codes, time.time()):
             # With a full journal the entries keep their due times.
             with suppress(JournalFull):
-                self.journal.make_due(REFUSED)
+                self.journal.make_due(codes)
             self.wake_up.notify()
 
     def _rescan(self) -> None:
@@ -211,15 +219,21 @@ def open_http_client(config: Config, shutdown: Shutdown, trace: Trace | None = N
     Raises `OSError` if a TLS file cannot be used.
     """
     emission = config.emission
-    files = (emission.ca_file, emission.client_cert, emission.client_key)
     return HttpClient(
         limits(config),
-        tls=tls_context(*(str(file) if file else None for file in files)),
+        tls=load_tls(config),
         proxy=emission.proxy.reveal() if emission.proxy else None,
         shutdown=shutdown,
         bandwidth=config.delivery.bandwidth,
         trace=trace,
     )
+
+
+def load_tls(config: Config) -> ssl.SSLContext:
+    """Read the certificates. Raises `OSError` if a file cannot be used."""
+    emission = config.emission
+    files = (emission.ca_file, emission.client_cert, emission.client_key)
+    return tls_context(*(str(file) if file else None for file in files))
 
 
 def open_emission(

@@ -7,6 +7,8 @@ folder. Several SIGHUPs need only one reload.
 """
 
 import os
+import ssl
+import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -15,16 +17,13 @@ import structlog
 from emitterd.config.settings import Config, LogSettings, every_key, load
 from emitterd.datasets.inspection import load_inspector
 from emitterd.errors import ConfigError, Problem
-from emitterd.service.components import Components
+from emitterd.service.components import Components, load_tls
 from emitterd.service.logging import configure, reopen
 from emitterd.text import printable
 
 FIXED = frozenset(
     {
         "emission.allow_insecure_http",
-        "emission.ca_file",
-        "emission.client_cert",
-        "emission.client_key",
         "emission.proxy",
         "emission.url",
         "journal.path",
@@ -80,21 +79,33 @@ def reload(components: Components) -> None:
     """Read the configuration again and apply it to these parts.
 
     All or nothing: errors are logged, and then nothing is changed. The log's file is opened again
-    in either case, because another program may have moved it away.
+    in either case, because another program may have moved it away. Also read again: certificates
+    that were renewed in place, and the time zone of this machine.
     """
     before = components.config
+    time.tzset()
     try:
         read = load(before.source, os.environ, awaits_folder=True)
         after = change(before, read)
         inspector = load_inspector(after.effective.spool)
+        tls = _load_tls(after.effective)
         _open_log(after.effective.log)
     except ConfigError as error:
         _refuse(error)
         return
-    components.apply_settings(after.effective, inspector)
+    components.apply_settings(after.effective, inspector, tls)
     log.info("daemon.reloaded", changed=list(after.changed))
     if after.waiting:
         log.warning("daemon.restart_due", keys=list(after.waiting), hint=RESTART)
+
+
+def _load_tls(config: Config) -> ssl.SSLContext:
+    try:
+        return load_tls(config)
+    except OSError as error:
+        message = f"certificates cannot be used: {error.strerror or error}"
+        problem = Problem("emission", None, message, "correct ca_file, client_cert or client_key")
+        raise ConfigError(str(config.source), [problem]) from error
 
 
 def _open_log(settings: LogSettings) -> None:
