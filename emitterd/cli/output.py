@@ -290,13 +290,19 @@ def _now(operation: str, result: OperationResult) -> str:
 
 
 def print_undelivered(left: list["FileStatus"]) -> None:
-    """Print on standard error what `once` could not deliver."""
+    """Print on standard error what `once` could not deliver, or delivered in vain."""
     out = console(error=True)
-    files = "1 file is" if len(left) == 1 else f"{len(left)} files are"
-    out.print(f"[bold red]{files} not delivered[/]")
-    for status in left:
-        path, *why = status.record().values()
-        out.print(f"  {escape(path)}: {escape(' '.join(why))}", soft_wrap=True)
+    dropped = [status for status in left if status.state is State.DELIVERED]
+    for problem, files in (
+        ("not delivered", [status for status in left if status not in dropped]),
+        ("delivered, but the server will drop what it got", dropped),
+    ):
+        if files:
+            number = "1 file is" if len(files) == 1 else f"{len(files)} files are"
+            out.print(f"[bold red]{number} {problem}[/]")
+        for status in files:
+            path, *why = status.record().values()
+            out.print(f"  {escape(path)}: {escape(' '.join(why))}", soft_wrap=True)
 
 
 class Bars:

@@ -30,17 +30,21 @@ from emitterd.cli.output import (
 )
 from emitterd.config.settings import load_part
 from emitterd.config.sources import find
+from emitterd.errors import ConfigError
 from emitterd.journal.reader import JournalReader
 from emitterd.model import State
-from emitterd.monitoring.alarms import judge, queue_alarms, unnoted_alarms
+from emitterd.monitoring.alarms import judge, queue_alarms, stopped_alarm, unnoted_alarms
 from emitterd.monitoring.status import check_line, health_record, queue_status, status_record
 from emitterd.text import display, printable
 
 if TYPE_CHECKING:
     from emitterd.intake.file_status import FileStatusReader
 
+LOOK_MAX_S = 2.0
+"""How long `status --check` looks through the folder where no daemon does: monitoring waits."""
+
 PROOF = """path bytes sha256 md5 etag key attempts admitted_at delivered_at duration_s
-    ambiguous verified earlier_keys confirmation"""
+    ambiguous verified earlier_keys confirmation findings"""
 """The columns of `receipts --csv`."""
 
 
@@ -62,12 +66,26 @@ def check_status(config: Path | None, *, as_json: bool) -> int:
     if running:
         free_bytes = shutil.disk_usage(settings.journal.path.parent).free
         alarms += [*queue.noted, *unnoted_alarms(free_bytes, queue.noted, now)]
+    elif not queue.waiting and (path := _first_unknown(config)) is not None:
+        alarms.append(stopped_alarm(path, now))
     health = judge(alarms)
     if as_json:
         print_object(health_record(health))
     else:
         say(check_line(health, queue, limits, running=running, now=now))
     return DONE if health.ok else WRONG
+
+
+def _first_unknown(config: Path | None) -> bytes | None:
+    """Return a file in the folder that the journal does not know, if there is one."""
+    from emitterd.intake.file_status import first_unknown
+
+    try:
+        with _open_sources(config) as (status_reader, reader):
+            return first_unknown(status_reader, reader.read, time.monotonic() + LOOK_MAX_S)
+    except ConfigError:
+        # `check` reports it; the journal can be read without it.
+        return None
 
 
 def list_entries(config: Path | None, state: State | None, *, as_json: bool) -> int:
@@ -95,6 +113,8 @@ def _print_csv(rows: Iterable[dict[str, Any]]) -> None:
     writer.writeheader()
     for row in rows:
         row["earlier_keys"] = " ".join(row.get("earlier_keys", []))
+        findings = row.get("findings", [])
+        row["findings"] = "; ".join(f"{item['code']} {item['level']}" for item in findings)
         # For people; JSON has every byte of a key as it is.
         writer.writerow({name: _cell(value) for name, value in row.items()})
 

@@ -5,20 +5,23 @@ checks come first: the name costs nothing, and a known fingerprint costs one sta
 Only a new file is opened, and only a whole zip that nobody writes is inspected.
 """
 
+import json
 import os
 import stat as modes
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
 from pathlib import Path
 
 from emitterd.codes import Code
-from emitterd.datasets.findings import Finding
+from emitterd.datasets.findings import Finding, Severity
 from emitterd.datasets.zip_integrity import ReadAt, zip_flaw
 from emitterd.errors import FileError, JournalError
-from emitterd.journal.rows import Known
+from emitterd.journal.connection import Read
+from emitterd.journal.rows import ASKED, Known, unchanged_paths
 from emitterd.model import Fingerprint, State
 from emitterd.spool.folder import SHORTAGE, LeaseState, Spool, lease_state, read_at
 from emitterd.spool.selection import Selection
@@ -188,21 +191,50 @@ class FileStatusReader:
 
 
 def undelivered(
-    status_reader: FileStatusReader, rejected: Iterable[tuple[bytes, str, str]]
+    status_reader: FileStatusReader,
+    ended: Iterable[FileStatus],
+    dropped: Mapping[bytes, FileStatus],
 ) -> list[FileStatus]:
     """Return every candidate in the folder that is not delivered, in path order.
 
-    `rejected` (path, error, reason) are added, because their files may be elsewhere.
+    `ended` are added, because their files may be elsewhere; and of `dropped`, which the server will
+    drop though they are delivered, those in the folder.
     """
-    left = {
-        status.path: status
-        for status in _survey(status_reader)
-        if status.state is not State.DELIVERED
-        and (status.state is not FolderState.IGNORED or status.error is not None)
-    }
-    for path, error, reason in rejected:
-        left.setdefault(path, FileStatus(path, State.REJECTED, error, reason))
+    left = {}
+    for status in _survey(status_reader):
+        if status.state is State.DELIVERED:
+            if status.path in dropped:
+                left[status.path] = dropped[status.path]
+        elif status.state is not FolderState.IGNORED or status.error is not None:
+            left[status.path] = status
+    for status in ended:
+        left.setdefault(status.path, status)
     return [left[path] for path in sorted(left)]
+
+
+def dropped_status(path: bytes, findings: str) -> FileStatus:
+    """Return the status of a delivered file that the server will drop."""
+    worst = next(item for item in json.loads(findings) if item["level"] == Severity.ERROR)
+    reason = f"{worst['consequence']}: expected {worst['expected']}, found {worst['found']}"
+    return FileStatus(path, State.DELIVERED, worst["code"], reason)
+
+
+def first_unknown(status_reader: FileStatusReader, read: Read, deadline: float) -> bytes | None:
+    """Return a candidate in the folder that the journal does not know.
+
+    None if there is none, or none is found until `deadline`, in monotonic seconds.
+    """
+    selection = status_reader.selection
+    walk = status_reader.spool.walk(
+        lambda folder: selection.skipped(folder) is not None, lambda *_: None
+    )
+    candidates = ((path, stat) for path, stat in walk if selection.ignored(path) is None)
+    while time.monotonic() < deadline and (files := list(islice(candidates, ASKED))):
+        seen = {path: Fingerprint.of(stat) for path, stat in files}
+        known = unchanged_paths(read, seen)
+        if unknown := [path for path in seen if path not in known]:
+            return unknown[0]
+    return None
 
 
 def skipped(status_reader: FileStatusReader) -> Iterator[FileStatus]:

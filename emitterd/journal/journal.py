@@ -372,6 +372,10 @@ class Journal(Database):
         rejected = "select path, error, reason from entry where state = 'rejected'"
         return self.read(f"{rejected} and changed_at >= ?", (since,))
 
+    def dropped(self) -> list[tuple[bytes, float, str]]:
+        """Return (path, delivered_at, findings) of what the server will drop: 1,000 at most."""
+        return self.read(statements.DROPPED)
+
     def _execute(self, sql: str, *parameters: object) -> None:
         self.write(lambda writer: writer.execute(sql, parameters), may_use_reserve=True)
 

@@ -107,6 +107,8 @@ NEWEST = f"""select {_KNOWN}, forgotten_at is null from entry where path = ?
     order by id desc limit 1"""  # noqa: S608  names are ours
 """The latest version, forgotten or not; the last column is 0 if it is forgotten."""
 
+DROPPED_MAX = 1000
+
 ASKED = 500
 """Paths in one query: enough to make its fixed cost small for each."""
 
@@ -121,6 +123,11 @@ SAVE_FACT = "insert or replace into fact (name, value) values (?, ?)"
 SUPERSEDED = """exists (select 1 from entry later
     where later.path = entry.path and later.id > entry.id)"""
 """True where a later version of the path exists."""
+
+DROPPED = f"""select path, delivered_at, findings from entry
+    where state = 'delivered' and instr(findings, '"level": "error"') > 0
+    and forgotten_at is null and not {SUPERSEDED} order by delivered_at desc limit {DROPPED_MAX}"""  # noqa: S608  names are ours
+"""Delivered files that the server will drop, for which no later version came. Uses an index."""
 
 # Claim the next entry: of the queued the one with the lowest turn, and of the deferred one that is
 # due; where `want` is not `any`, also the entry with a grant that waited longest. A due time after

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from emitterd.codes import Code
 from emitterd.errors import Outage
 from emitterd.intake.not_sent import NotSentSummary
-from emitterd.text import display
+from emitterd.text import count, display
 from emitterd.units import format_age, format_duration
 
 if TYPE_CHECKING:
@@ -50,10 +50,13 @@ class AlarmCode(StrEnum):
     SWEEP_OVERDUE = "sweep_overdue"
     REJECTED = "rejected"
     NOT_SENT = "not_sent"
+    SERVER_DROPS = "server_drops"
+    DAEMON_STOPPED = "daemon_stopped"
 
 
 WARNINGS = frozenset(
     {AlarmCode.WATCH_DEGRADED, AlarmCode.SWEEP_OVERDUE, AlarmCode.REJECTED, AlarmCode.NOT_SENT}
+    | {AlarmCode.SERVER_DROPS, AlarmCode.DAEMON_STOPPED}
 )
 """With these alarms deliveries go on. All others are critical."""
 
@@ -141,6 +144,8 @@ def queue_alarms(
     alarms = []
     if queue.rejected_at is not None:
         alarms.append(_rejected(queue.rejected, queue.rejected_at))
+    if queue.dropped.since is not None:
+        alarms.append(_server_drops(queue.dropped.files, queue.dropped.since, queue.dropped.path))
     if running and outages:
         alarms.append(_down(outages))
     oldest_at = queue.oldest_waiting_at
@@ -212,6 +217,24 @@ def _rejected(rejected: int, since: float) -> Alarm:
         "see why with: emitterd list --state rejected; correct each file, or run:"
         " emitterd forget PATH",
     )
+
+
+def _server_drops(files: int, since: float, path: bytes | None) -> Alarm:
+    delivered = f"{count(files, 'file')} {'was' if files == 1 else 'were'} delivered"
+    it = "it" if files == 1 else "them"
+    return Alarm(
+        AlarmCode.SERVER_DROPS,
+        since,
+        f"{delivered}, but the server will drop {it} ({display(path or b'')})",
+        "see why with: emitterd explain PATH; have the file made again, and drop it under the same"
+        " name",
+    )
+
+
+def stopped_alarm(path: bytes, now: float) -> Alarm:
+    """Return the alarm of a file in the folder that no daemon has looked at."""
+    words = f"no daemon runs, and a file in the folder is not in the queue ({display(path)})"
+    return Alarm(AlarmCode.DAEMON_STOPPED, now, words, "systemctl start emitterd")
 
 
 _NOT_SENT = {

@@ -14,7 +14,7 @@ from emitterd.codes import Code
 from emitterd.errors import Outage
 from emitterd.journal.connection import Read
 from emitterd.journal.reader import JournalReader
-from emitterd.journal.rows import SUPERSEDED
+from emitterd.journal.rows import DROPPED, SUPERSEDED
 from emitterd.model import WAITING, State
 from emitterd.monitoring.alarms import Alarm, AlarmLimits, Health, files_wait
 from emitterd.text import iso, printable
@@ -32,6 +32,8 @@ _REJECTED = f"""select count(*), min(changed_at) from (
     select changed_at from entry where state = 'rejected' and forgotten_at is null
     and not {SUPERSEDED} order by changed_at desc limit ?)"""  # noqa: S608  names are ours
 
+_DROPPED = f"select count(*), min(delivered_at), max(path) from ({DROPPED})"  # noqa: S608
+
 _RECENT = """select count(*), coalesce(sum(bytes), 0),
     coalesce(max(delivered_at) - min(delivered_at - coalesce(duration_s, 0)), 0)
     from (select delivered_at, duration_s, bytes from entry
@@ -42,6 +44,17 @@ _OLDEST = """select min(admitted_at) from entry
     where state in ('queued', 'delivering', 'deferred')"""
 
 _LAST_DELIVERED = "select max(delivered_at) from entry where state = 'delivered'"
+
+
+class Dropped(NamedTuple):
+    """Delivered files that the server will drop: how many, since when, and one of them."""
+
+    files: int
+    since: float | None
+    path: bytes | None
+
+
+_NONE_DROPPED = Dropped(0, None, None)
 
 
 class Recent(NamedTuple):
@@ -70,6 +83,7 @@ class QueueStatus:
     outages: tuple[Outage, ...]
     noted: tuple[Alarm, ...]
     not_sent: Mapping[str, int] = field(default_factory=dict)
+    dropped: Dropped = _NONE_DROPPED
 
     @property
     def waiting(self) -> int:
@@ -126,6 +140,7 @@ def read_queue(read: Read, now: float) -> QueueStatus:
         outages=tuple(Outage(**outage) for outage in outages),
         noted=tuple(Alarm(**alarm) for alarm in facts.get("alarms") or []),
         not_sent=facts.get("not_sent") or {},
+        dropped=Dropped(*read(_DROPPED, ())[0]),
     )
 
 

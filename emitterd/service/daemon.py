@@ -16,7 +16,7 @@ from emitterd import __version__
 from emitterd.config.settings import Config
 from emitterd.delivery.attempt import UploadObserver
 from emitterd.delivery.circuit_breaker import OpenCircuit
-from emitterd.intake.file_status import FileStatus, skipped, undelivered
+from emitterd.intake.file_status import FileStatus, dropped_status, skipped, undelivered
 from emitterd.journal.connection import FORMER_SERVER
 from emitterd.journal.operations import OperationReport, OperationRequest, OperationResult
 from emitterd.journal.reader import JournalReader
@@ -123,12 +123,22 @@ class Daemon:
                 self._components.uploads.log_long(time.time())
                 signals.wait(ONCE_CHECK_S)
             self._stop(signals)
-            rejected = self._journal.rejections(began_at)
-            left = undelivered(self._components.status_reader(), rejected)
+            left = self._left(began_at)
             self._journal.close()
         if self._threads.failed:
             return INTERNAL_ERROR, left
         return 1 if left or signals.stops else 0, left
+
+    def _left(self, since: float) -> list[FileStatus]:
+        """Return what is not delivered, or was although the server will drop it."""
+        rejected = [
+            FileStatus(path, State.REJECTED, error, reason)
+            for path, error, reason in self._journal.rejections(since)
+        ]
+        rows = self._journal.dropped()
+        dropped = {path: dropped_status(path, findings) for path, _, findings in rows}
+        now = [dropped[path] for path, delivered_at, _ in rows if delivered_at >= since]
+        return undelivered(self._components.status_reader(), [*rejected, *now], dropped)
 
     def down(self) -> OpenCircuit | None:
         """Return what is wrong with the destination, if anything is."""

@@ -1,5 +1,7 @@
 """`emitterd once`: one sweep, an exit code, and a list of what is left."""
 
+import csv
+import io
 import json
 import socket
 from pathlib import Path
@@ -9,8 +11,10 @@ import pytest
 from emitterd.rehearsal.server import RehearsalServer
 from support.faults import fault_list
 from support.installation import Installation
+from support.zips import sample
 
 LIMIT_S = 30.0
+NAME = "pat/periodic_exam_mst.zip"
 
 
 def test_all_delivered_is_zero(site: Installation, server: RehearsalServer) -> None:
@@ -199,3 +203,41 @@ def test_files_of_a_former_server_are_counted_and_not_sent_again(
     # The forgotten file is no longer one that only the former server has.
     assert [line["count"] for line in told] == [2, 1]
     assert told[0]["hint"]
+
+
+def test_what_the_server_will_drop_is_not_all_well(site: Installation) -> None:
+    """A file that is sent in vain is named by `once`, the check, and the receipts."""
+    site.settings["EMITTERD_SPOOL_CATALOGUE"] = "warn"
+    site.drop(NAME, sample(NAME).replace(b"exam_id", b"exam"))
+
+    once, again = site.call("once"), site.call("once")
+    check, receipts = site.call("status", "--check"), site.call("receipts", "--csv")
+
+    for done in (once, again):
+        assert done.returncode == 1
+        assert "1 file is delivered, but the server will drop what it got" in done.stderr
+        assert f"{NAME}: E233 the server deletes the object" in done.stderr
+    assert site.counts()["delivered"] == 1
+    assert check.returncode == 1
+    assert check.stdout.startswith(
+        f"WARNING - 1 file was delivered, but the server will drop it ({NAME})"
+    )
+    (row,) = csv.DictReader(io.StringIO(receipts.stdout))
+    assert row["findings"] == "E233 error"
+
+    site.drop(NAME, sample(NAME))
+    assert site.call("once").returncode == 0
+    assert site.call("status", "--check").returncode == 0
+
+
+def test_files_that_no_daemon_looks_at_are_a_warning(site: Installation) -> None:
+    """While no daemon runs, the check looks into the folder itself."""
+    site.drop(NAME)
+    site.call("once")
+    assert site.call("status", "--check").returncode == 0
+    site.drop("pat/later.zip")
+    check = site.call("status", "--check")
+    assert check.returncode == 1
+    assert check.stdout.startswith(
+        "WARNING - no daemon runs, and a file in the folder is not in the queue (pat/later.zip)"
+    )

@@ -32,7 +32,7 @@ class Site(Installation):
         super().__init__(folder, url, **settings)
         self.url = url
         # What the environment says would go over the file.
-        self.settings = {}
+        self.settings = {"EMITTERD_SPOOL_CATALOGUE": "off"}
         self.write()
 
     def write(self, **sections: str) -> None:

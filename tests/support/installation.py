@@ -41,6 +41,8 @@ class Installation:
         self.settings = {
             "EMITTERD_DELIVERY_BACKOFF_INITIAL": "100ms",
             "EMITTERD_SPOOL_SETTLE": "300ms",
+            # Most tests drop files that the server would drop.
+            "EMITTERD_SPOOL_CATALOGUE": "off",
         } | {f"EMITTERD_{key.upper()}": value for key, value in settings.items()}
         self.config.write_text(
             f"emission:\n  url: {url}\n  username: emission\n"

@@ -91,7 +91,7 @@ def test_a_linked_folder_keeps_once_from_success(
     make_zip(spool_root.parent / "elsewhere" / "x.zip")
     (spool_root / "sat").symlink_to("../elsewhere")
 
-    (status,) = undelivered(reader, [])
+    (status,) = undelivered(reader, [], {})
 
     assert (status.path, status.error) == (b"sat", "E207")
     assert status.record()["reason"].startswith("a link to a folder")
@@ -103,5 +103,5 @@ def test_a_linked_folder_keeps_once_from_success(
 def test_an_excluded_folder_is_not_read(reader: FileStatusReader, spool_root: Path) -> None:
     """Nothing in a folder that `exclude` names is looked at: it may be unreadable."""
     make_zip(spool_root / "lost+found" / "x.zip")
-    assert undelivered(reader, []) == []
+    assert undelivered(reader, [], {}) == []
     assert [skip.path for skip in skipped(reader)] == [b"lost+found/"]
