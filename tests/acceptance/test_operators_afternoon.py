@@ -91,7 +91,7 @@ def test_wrong_rule_is_mended_instead(office: Installation, server: RehearsalSer
 
 def test_warning_only_is_sent_and_said(tmp_path: Path, server: RehearsalServer) -> None:
     """Under `warn` the file goes, and log and `explain` say what the server will do."""
-    office = Installation(tmp_path, server.url)
+    office = Installation(tmp_path, server.url, spool_catalogue="warn")
     office.drop(NAME, WRONG)
     office.call("once")
 

@@ -144,7 +144,8 @@ def test_a_forgotten_version_is_no_later_one(journal: Journal) -> None:
                device, inode, bytes, mtime_ns, ctime_ns, admitted_at, changed_at,
                attempts, due_at, error, reason, "grant", key, granted_at, ambiguous,
                earlier_keys, delivered_at, duration_s, sha256, md5, etag, verified,
-               disposal, findings, 1.0, moved_to, confirmation from entry"""
+               disposal, findings, 1.0, moved_to, confirmation, delivered_to
+               from entry"""
         )
     )
     answers = [answer.result for answer in journal.admit([admission, other])]
