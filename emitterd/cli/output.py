@@ -6,6 +6,7 @@ Only this module uses rich. It imports rich only when a table or a colour needs 
 import json
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -319,7 +320,7 @@ class Bars:
             console=console(error=True),
             transient=True,
         )
-        # Only the thread of an entry uses its task.
+        # By thread: an entry may be claimed again before its former attempt has ended here.
         self._tasks: dict[int, TaskID] = {}
 
     def __enter__(self) -> Self:
@@ -331,17 +332,17 @@ class Bars:
 
     def began(self, entry: Entry) -> None:
         """Show a bar for the upload."""
-        self._tasks[entry.id] = self._progress.add_task(
+        self._tasks[threading.get_ident()] = self._progress.add_task(
             escape(entry.name), total=entry.fingerprint.size_bytes
         )
 
-    def sent(self, entry: Entry, size_bytes: int) -> None:
+    def sent(self, size_bytes: int) -> None:
         """Advance the bar."""
-        self._progress.advance(self._tasks[entry.id], size_bytes)
+        self._progress.advance(self._tasks[threading.get_ident()], size_bytes)
 
-    def ended(self, entry: Entry) -> None:
+    def ended(self) -> None:
         """Remove the bar."""
-        self._progress.remove_task(self._tasks.pop(entry.id))
+        self._progress.remove_task(self._tasks.pop(threading.get_ident()))
 
 
 def _coloured(word: str) -> str:

@@ -6,7 +6,6 @@ and after emitterd has looked up whether an earlier attempt stored the object un
 
 import os
 import time
-from functools import partial
 from io import FileIO
 from typing import Protocol
 
@@ -37,15 +36,15 @@ log = structlog.get_logger()
 
 
 class UploadObserver(Protocol):
-    """Sees every upload; called in the workers' threads."""
+    """Sees every upload; each worker's thread reports its own attempt."""
 
     def began(self, entry: Entry) -> None:
         """Record that an attempt began."""
 
-    def sent(self, entry: Entry, size_bytes: int) -> None:
+    def sent(self, size_bytes: int) -> None:
         """Record that bytes of the file, or of the form around it, were sent."""
 
-    def ended(self, entry: Entry) -> None:
+    def ended(self) -> None:
         """Record that an attempt ended, however it ended."""
 
 
@@ -141,9 +140,7 @@ class Attempter:
         )
 
     def _post(self, entry: Entry, grant: Grant, file: FileIO) -> Receipt:
-        return self._emission.deliver(
-            grant, file, entry.fingerprint, partial(self._observer.sent, entry)
-        )
+        return self._emission.deliver(grant, file, entry.fingerprint, self._observer.sent)
 
     def _new_grant(self, entry: Entry, doubt: NotConfirmed | None, *, first: bool = False) -> Grant:
         """Ask for a grant and pin it; `first`: there was none for this path before."""

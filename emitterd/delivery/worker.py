@@ -110,7 +110,7 @@ class Worker:
             self._return_to_queue(entry)
         finally:
             self._dispatcher.release()
-            self._observer.ended(entry)
+            self._observer.ended()
         return 0.0
 
     def _attempt(self, entry: Entry) -> None:

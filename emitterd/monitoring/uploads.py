@@ -44,7 +44,11 @@ class UploadProgress:
 
 
 class UploadTracker:
-    """Tracks every upload: an observer of the workers. Thread-safe."""
+    """Tracks every upload: an observer of the workers. Thread-safe.
+
+    Uploads are known by their thread, not by their entry: an entry whose attempt has failed may be
+    claimed by another worker before the first worker reports the end of its attempt.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -56,20 +60,20 @@ class UploadTracker:
         attempt = entry.attempts + 1
         upload = UploadProgress(entry.id, entry.path, size_bytes, attempt, now, now)
         with self._lock:
-            self._uploads[entry.id] = upload
+            self._uploads[threading.get_ident()] = upload
 
-    def sent(self, entry: Entry, size_bytes: int) -> None:
-        """Add to the bytes that are sent."""
-        upload = self._uploads[entry.id]
+    def sent(self, size_bytes: int) -> None:
+        """Add to the bytes that this thread has sent."""
+        upload = self._uploads[threading.get_ident()]
         with self._lock:
             # The form fields, and a body that is sent again within the attempt, make no more of it
             # than the file has.
             upload.sent_bytes = min(upload.size_bytes, upload.sent_bytes + size_bytes)
 
-    def ended(self, entry: Entry) -> None:
-        """Remove the upload."""
+    def ended(self) -> None:
+        """Remove the upload of this thread."""
         with self._lock:
-            del self._uploads[entry.id]
+            del self._uploads[threading.get_ident()]
 
     def now(self) -> list[UploadProgress]:
         """Return copies of the uploads under way, the oldest first."""

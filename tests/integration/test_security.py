@@ -300,7 +300,7 @@ from emitterd.service.daemon import Daemon
 from emitterd.monitoring.uploads import UploadTracker
 
 class Buggy(UploadTracker):
-    def sent(self, entry, size_bytes):
+    def sent(self, size_bytes):
         raise RuntimeError("a bug")
 
 logs.configure("debug")

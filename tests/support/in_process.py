@@ -98,11 +98,17 @@ class Onlooker(Watcher):
         self.act: Callable[[], None] | None = None
         self.skip = 0
         self.path = b""
+        self._of_thread = threading.local()
 
-    def sent(self, entry: Entry, size_bytes: int) -> None:
+    def began(self, entry: Entry) -> None:
+        """Keep the path of this thread's upload."""
+        super().began(entry)
+        self._of_thread.path = entry.path
+
+    def sent(self, size_bytes: int) -> None:
         """Act, when it is time."""
         del size_bytes
-        self.path = entry.path
+        self.path = self._of_thread.path
         if self.act is None:
             return
         if self.skip:

@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
-from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 
@@ -249,14 +248,14 @@ def test_progress_within_a_chunk(bucket: Listener, tmp_path: Path) -> None:
     """The tracker shows progress before the first chunk is sent completely."""
     file = sparse(tmp_path / "file.zip", 1024 * KIB)
     board, shutdown, upload = UploadTracker(), Shutdown(), entry(1, 1024 * KIB)
-    on_sent = partial(board.sent, upload)
     with http_client(shutdown=shutdown) as client, ThreadPoolExecutor(1) as pool:
         client._throttle.apply_timetable(NEVER)
-        board.began(upload)
+        # The thread of the pool is the worker: its upload is the one that it begins.
+        pool.submit(board.began, upload).result()
         emission = emission_to(client, bucket.url, shutdown=shutdown)
         pool.submit(post, client, bucket.url, b"x" * 10_000).result()
         assert board.now()[0].sent_bytes == 0
-        sent = pool.submit(deliver, emission, file, hand_made(bucket.url), on_sent)
+        sent = pool.submit(deliver, emission, file, hand_made(bucket.url), board.sent)
         wait_until(lambda: board.now()[0].sent_bytes, DEADLINE_S, "progress")
 
         assert board.now()[0].sent_bytes < 64 * KIB

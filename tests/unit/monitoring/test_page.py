@@ -54,7 +54,7 @@ def test_work_under_way_is_shown(desk: Desk) -> None:
     desk.deliver()
     entry = desk.claim()
     desk.uploads.began(entry)
-    desk.uploads.sent(entry, 250_000)
+    desk.uploads.sent(250_000)
     document = desk.ask().document
 
     assert f"Being sent 1 Waiting {SHOWN + 3} " in document.words
@@ -366,8 +366,9 @@ def test_an_upload_shows_its_speed_and_attempt(desk: Desk) -> None:
     desk.defer(Code.CONNECTION_LOST, "it broke", due_s=-1)
     entry = desk.claim()
     desk.uploads.began(entry)
-    desk.uploads._uploads[entry.id].started_at -= 40
-    desk.uploads.sent(entry, 40_200_000)
+    (upload,) = desk.uploads._uploads.values()
+    upload.started_at -= 40
+    desk.uploads.sent(40_200_000)
 
     progress = r"33 %, (1\.0 MB|99\d\.\d kB)/s, \d\ds left, attempt 2"
     assert re.search(progress, desk.ask().document.words)

@@ -1,5 +1,6 @@
 """The tracker of the uploads under way."""
 
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -11,6 +12,9 @@ from structlog.testing import capture_logs
 from emitterd.monitoring.uploads import LOG_S, UploadTracker
 from support.journal import entry
 from support.page import HOSTILE
+from support.waiting import wait_until
+
+DEADLINE_S = 20.0
 
 
 def log_for(tracker: UploadTracker, seconds: int) -> list[dict[str, Any]]:
@@ -28,10 +32,10 @@ def test_an_upload_is_on_the_board_while_it_lasts() -> None:
     before = time.time()
 
     tracker.began(entry(1, attempts=2))
-    tracker.sent(entry(1), 300)
-    tracker.sent(entry(1), 400)
+    tracker.sent(300)
+    tracker.sent(400)
     [seen] = tracker.now()
-    tracker.ended(entry(1))
+    tracker.ended()
 
     assert (seen.path, seen.size_bytes, seen.sent_bytes) == (b"pat/1.zip", 1000, 700)
     assert seen.attempt == 3
@@ -39,13 +43,36 @@ def test_an_upload_is_on_the_board_while_it_lasts() -> None:
     assert tracker.now() == []
 
 
-def test_the_first_to_begin_is_the_first_told() -> None:
+def test_the_first_to_begin_is_the_first_in_the_list() -> None:
     """The order is that of beginning, not of names or ids."""
-    tracker = UploadTracker()
-    for number in (3, 1, 2):
+    tracker, all_began = UploadTracker(), threading.Barrier(3)
+
+    def begin(number: int) -> None:
         tracker.began(entry(number))
+        # A thread that ends leaves its identity to the next one.
+        all_began.wait(DEADLINE_S)
+
+    with ThreadPoolExecutor(3) as pool:
+        for count, number in enumerate((3, 1, 2), 1):
+            pool.submit(begin, number)
+            wait_until(lambda count=count: len(tracker.now()) == count, DEADLINE_S, "a beginning")
 
     assert [upload.id for upload in tracker.now()] == [3, 1, 2]
+
+
+def test_an_entry_may_be_claimed_again_before_its_attempt_has_ended() -> None:
+    """Two workers with the same entry disturb each other in nothing."""
+    tracker = UploadTracker()
+    tracker.began(entry(1))
+    with ThreadPoolExecutor(1) as second_worker:
+        second_worker.submit(tracker.began, entry(1)).result()
+        tracker.ended()
+        second_worker.submit(tracker.sent, 5).result()
+        sent = [upload.sent_bytes for upload in tracker.now()]
+        second_worker.submit(tracker.ended).result()
+
+    assert sent == [5]
+    assert tracker.now() == []
 
 
 def test_a_body_sent_twice_is_not_more_than_the_file() -> None:
@@ -53,7 +80,7 @@ def test_a_body_sent_twice_is_not_more_than_the_file() -> None:
     tracker = UploadTracker()
     tracker.began(entry(1))
     for _ in range(3):
-        tracker.sent(entry(1), 600)
+        tracker.sent(600)
 
     assert tracker.now()[0].sent_bytes == 1000
 
@@ -63,7 +90,7 @@ def test_what_was_asked_does_not_move() -> None:
     tracker = UploadTracker()
     tracker.began(entry(1))
     [seen] = tracker.now()
-    tracker.sent(entry(1), 500)
+    tracker.sent(500)
 
     assert seen.sent_bytes == 0
 
@@ -75,10 +102,10 @@ def test_workers_and_lookers_on_do_not_disturb_each_other() -> None:
     def upload(number: int) -> int:
         tracker.began(entry(number))
         for _ in range(200):
-            tracker.sent(entry(number), 5)
+            tracker.sent(5)
             tracker.now()
         sent = next(path.sent_bytes for path in tracker.now() if path.id == number)
-        tracker.ended(entry(number))
+        tracker.ended()
         return sent
 
     with ThreadPoolExecutor(8) as pool:
@@ -110,7 +137,7 @@ def test_the_line_of_a_long_upload_has_its_progress() -> None:
     """Path, sizes, share, mean speed and the time left are in the line."""
     tracker = UploadTracker()
     tracker.began(entry(1))
-    tracker.sent(entry(1), 250)
+    tracker.sent(250)
     [line] = log_for(tracker, 31)
 
     assert line["log_level"] == "info"

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -278,7 +279,8 @@ def test_large_folders_take_turns(spool: Spool, spool_root: Path) -> None:
 
     assert paths.index(b"small/a") <= len(large) * NAMES_PER_TURN
     assert len(paths) == len(set(paths)) == 1 + len(large) * (NAMES_PER_TURN + 10)
-    assert {path.rpartition(b"/")[0] for path in paths[-20:]} > {b"large-0"}
+    last = Counter(path.rpartition(b"/")[0] for path in paths[-10 * len(large) :])
+    assert last == {os.fsencode(folder.name): 10 for folder in large}
 
 
 def descriptors(folder: Path) -> list[str]:
