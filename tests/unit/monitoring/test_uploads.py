@@ -4,6 +4,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -52,10 +53,13 @@ def test_the_first_to_begin_is_the_first_in_the_list() -> None:
         # A thread that ends leaves its identity to the next one.
         all_began.wait(DEADLINE_S)
 
+    def listed(number: int) -> bool:
+        return number in {upload.id for upload in tracker.now()}
+
     with ThreadPoolExecutor(3) as pool:
-        for count, number in enumerate((3, 1, 2), 1):
+        for number in (3, 1, 2):
             pool.submit(begin, number)
-            wait_until(lambda count=count: len(tracker.now()) == count, DEADLINE_S, "a beginning")
+            wait_until(partial(listed, number), DEADLINE_S, "a beginning")
 
     assert [upload.id for upload in tracker.now()] == [3, 1, 2]
 
