@@ -43,6 +43,7 @@ class Code(StrEnum):
     ROOT_LOST = "E105"
     INTERNAL = "E106"
     RECEIPT_LOST = "E107"
+    JOURNAL_BUSY = "E108"
 
     INCOMPLETE = "E201"
     TOO_LARGE = "E202"

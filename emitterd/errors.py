@@ -8,7 +8,11 @@ Every error that a user sees has a stable `Code`: the same in the log, the journ
     ├── JournalError           the journal cannot be used (exit 78)
     │   ├── JournalLocked      another instance holds it (exit 75)
     │   ├── JournalDamaged     an operator must rebuild it
-    │   ├── JournalFull        its disk is full
+    │   ├── JournalLost        it is gone, empty, or older than what is beside it
+    │   ├── JournalMoved       its file was moved while open (exit 1)
+    │   ├── JournalIOError     the system failed; a restart may help (exit 1)
+    │   ├── JournalFull        its disk is full (exit 1)
+    │   │   └── JournalBusy    another program locks its file (exit 1)
     │   └── IllegalTransition  a bug: the state does not allow the verb (exit 70)
     ├── FileError              the local file is not what was admitted
     └── DeliveryError          an attempt failed; says what to do with the entry
@@ -107,10 +111,32 @@ class JournalDamaged(JournalError):
     )
 
 
+class JournalLost(JournalError):
+    """The journal's file is gone, empty, or older than the files beside it."""
+
+
+class JournalMoved(JournalError):
+    """The journal's file was renamed, removed or replaced while this process had it open."""
+
+    default_remedy = "put the file back; emitterd records nothing more until it starts again"
+
+
+class JournalIOError(JournalError):
+    """The system failed to read or write the journal. A restart may help."""
+
+    default_remedy = "systemd starts emitterd again; if it fails again, check the disk"
+
+
 class JournalFull(JournalError):
     """The journal's disk is full; the transaction was rolled back."""
 
     default_code = Code.JOURNAL_FULL
+
+
+class JournalBusy(JournalFull):
+    """Another program locks the journal's file. To wait is the same as for a full disk."""
+
+    default_code = Code.JOURNAL_BUSY
 
 
 class IllegalTransition(JournalError):

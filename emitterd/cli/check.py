@@ -15,8 +15,9 @@ from emitterd.config.settings import Config, describe, load
 from emitterd.config.sources import find
 from emitterd.datasets.inspection import load_inspector
 from emitterd.errors import JournalError
-from emitterd.journal.connection import FORMER_SERVER
-from emitterd.journal.reader import JournalReader, is_locked
+from emitterd.journal.connection import FORMER_SERVER, find_problem
+from emitterd.journal.reader import JournalReader
+from emitterd.journal.state_folder import act_as_owner, is_locked
 from emitterd.service.logging import silence
 from emitterd.spool.mounts import NETWORK, file_system
 from emitterd.spool.watcher import folders_below, watch_limit
@@ -31,6 +32,7 @@ RELEASED_AT = 1767225600.0
 def check(config: Path | None, *, online: bool) -> int:
     """Print the settings in force and the diagnoses; return the exit code."""
     settings = load(find(config, os.environ), os.environ)
+    act_as_owner(settings.journal.path)
     load_inspector(settings.spool)
     print_table(describe(settings))
     results = diagnoses(settings)
@@ -41,6 +43,8 @@ def check(config: Path | None, *, online: bool) -> int:
         for diagnosis in check_online.online(settings):
             print_diagnoses([diagnosis])
             results.append(diagnosis)
+    if (problem := find_problem(settings.journal.path)) is not None:
+        raise problem
     failed = any(diagnosis.level == "error" for diagnosis in results)
     return WRONG if failed else DONE
 
@@ -146,6 +150,10 @@ def _journal(config: Config) -> Iterator[Diagnosis]:
             "free some space: the journal must be able to grow",
         )
     else:
+        problem = find_problem(path)
+        if problem is not None:
+            yield Diagnosis("error", "journal.path", f"{problem.code} {problem}", problem.remedy)
+            return
         yield Diagnosis("ok", "journal.path", f"{path} on {kind}, {format_size(free)} free")
     former = 0
     # A journal of an earlier version does not know its servers yet.

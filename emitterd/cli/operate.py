@@ -6,9 +6,7 @@ from pathlib import Path
 
 import click
 
-from emitterd.cli.output import DONE, WRONG, complain, print_outcome, say
-from emitterd.config.settings import load_part
-from emitterd.config.sources import find
+from emitterd.cli.output import DONE, WRONG, complain, load_as_owner, print_outcome, say
 from emitterd.errors import JournalError, JournalLocked
 from emitterd.housekeeping.recovery import RebuildReport
 from emitterd.housekeeping.recovery import rebuild as rebuild_journal
@@ -26,14 +24,15 @@ def operate(
     config: Path | None, operation: Operation, names: Sequence[str], state: State | None
 ) -> int:
     """Apply an operation to paths, or to all in a state; 1 if one was refused."""
-    settings = load_part(find(config, os.environ), os.environ, "journal", "spool")
+    # Before root becomes the owner of the journal.
+    caller = user_name(os.getuid(), os.environ.get("SUDO_USER", ""))
+    settings = load_as_owner(config, "journal", "spool")
     journal = settings.journal.path
     try:
         paths = _paths(journal, Spool(settings.spool.directory), names)
     except OutsideSpool as error:
         raise click.UsageError(str(error)) from error
-    sudo_user = os.environ.get("SUDO_USER", "")
-    request = OperationRequest(operation, paths, state, sudo_user)
+    request = OperationRequest(operation, paths, state, caller)
     try:
         report = send_request(journal, request) or _without_daemon(journal, request)
     except OSError as error:
@@ -50,7 +49,7 @@ def operate(
 
 def rebuild(config: Path | None) -> int:
     """Rebuild a damaged or lost journal; 1 if something is permanently lost."""
-    journal = load_part(find(config, os.environ), os.environ, "journal").journal.path
+    journal = load_as_owner(config, "journal").journal.path
     report = rebuild_journal(journal)
     if report is None:
         say(f"{journal} is not damaged: there is nothing to rebuild")
@@ -85,9 +84,8 @@ def _paths(journal: Path, spool: Spool, names: Sequence[str]) -> tuple[bytes, ..
 def _without_daemon(journal: Path, request: OperationRequest) -> OperationReport:
     try:
         with Journal(journal) as opened:
-            user = user_name(os.getuid(), request.sudo_user)
             operations = Operations(opened, Shutdown())
-            return operations.apply(request, user, lambda _: None)
+            return operations.apply(request, request.caller, lambda _: None)
     except JournalLocked as error:
         raise JournalLocked(
             f"{error}, which takes no instructions: it is stopping, or is a `once`"

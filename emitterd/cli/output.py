@@ -11,11 +11,21 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice, zip_longest
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 import click
 
-from emitterd.errors import ConfigError, IllegalTransition, JournalError, JournalFull, JournalLocked
+from emitterd.errors import (
+    ConfigError,
+    IllegalTransition,
+    JournalBusy,
+    JournalError,
+    JournalFull,
+    JournalIOError,
+    JournalLocked,
+    JournalMoved,
+)
 from emitterd.journal.operations import Operation, OperationReport, OperationResult
 from emitterd.model import Entry, State
 from emitterd.text import display, printable
@@ -25,6 +35,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import TaskID
 
+    from emitterd.config.settings import Config
     from emitterd.intake.file_status import FileStatus
     from emitterd.monitoring.explain import Explanation
 
@@ -45,8 +56,11 @@ DONE, WRONG, INTERNAL, LOCKED, CONFIGURATION = 0, 1, 70, 75, 78
 _EXIT_CODES = {
     JournalLocked: LOCKED,
     IllegalTransition: INTERNAL,
-    # The disk may have room later: systemd must restart, which 78 prevents.
+    # These may pass: systemd must restart, which 78 prevents.
     JournalFull: WRONG,
+    JournalBusy: WRONG,
+    JournalIOError: WRONG,
+    JournalMoved: WRONG,
 }
 """Every other error of the journal is one of the configuration."""
 
@@ -150,7 +164,7 @@ def print_diagnoses(diagnoses: Iterable["Diagnosis"]) -> None:
 
 def print_status(status: Mapping[str, Any]) -> None:
     """Print the record of `status --json` for people."""
-    eta_s = status["eta_s"]
+    eta_s, restored_at = status["eta_s"], status["journal_restored_at"]
     outages = [
         f"{stage['stage']} down since {stage['since']}: {stage['error']} {stage['reason']}"
         for stage in status["destination"].get("stages", [])
@@ -164,6 +178,11 @@ def print_status(status: Mapping[str, Any]) -> None:
             ("waiting", format_size(status["waiting_bytes"])),
             ("oldest waiting", status["oldest_waiting_at"] or "-"),
             ("last delivered", status["last_delivered_at"] or "-"),
+            *(
+                [("journal", f"an older copy is in use since {restored_at}; see `receipts`")]
+                if restored_at
+                else []
+            ),
             ("done in", "unknown" if eta_s is None else format_duration(eta_s)),
         ]
     )
@@ -402,6 +421,20 @@ def _standard_error() -> Iterator[None]:
         yield
     except OSError:
         _discard(sys.stderr)
+
+
+def load_as_owner(config: Path | None, *sections: str) -> "Config":
+    """Read sections of the configuration; root then acts as the owner of the journal's folder.
+
+    Raises `ConfigError` and `JournalError`.
+    """
+    from emitterd.config.settings import load_part
+    from emitterd.config.sources import find
+    from emitterd.journal.state_folder import act_as_owner
+
+    settings = load_part(find(config, os.environ), os.environ, *sections)
+    act_as_owner(settings.journal.path)
+    return settings
 
 
 def say(*lines: str) -> None:

@@ -10,6 +10,7 @@ from emitterd.codes import load_texts
 from emitterd.config.settings import Config, load
 from emitterd.config.sources import find
 from emitterd.errors import ConfigError, Problem
+from emitterd.journal.state_folder import act_as_owner
 from emitterd.service.daemon import Daemon
 from emitterd.service.logging import configure
 from emitterd.text import shown
@@ -19,6 +20,7 @@ def run(config: Path | None) -> int:
     """Watch and deliver until a signal."""
     # A disk that is mounted late must not keep the service from starting.
     settings = load(find(config, os.environ), os.environ, awaits_folder=True)
+    act_as_owner(settings.journal.path)
     _configure_log(settings)
     return Daemon(settings).run()
 
@@ -26,6 +28,7 @@ def run(config: Path | None) -> int:
 def once(config: Path | None, wait_s: float) -> int:
     """Deliver what is complete now."""
     settings = load(find(config, os.environ), os.environ)
+    act_as_owner(settings.journal.path)
     terminal = sys.stdout.isatty() and sys.stderr.isatty()
     # Progress bars and log lines of files would overwrite each other.
     _configure_log(settings, quiet=terminal)

@@ -19,6 +19,7 @@ import click
 from emitterd.cli.output import (
     DONE,
     WRONG,
+    load_as_owner,
     print_array,
     print_entries,
     print_explanation,
@@ -28,8 +29,6 @@ from emitterd.cli.output import (
     print_status,
     say,
 )
-from emitterd.config.settings import load_part
-from emitterd.config.sources import find
 from emitterd.errors import ConfigError
 from emitterd.journal.reader import JournalReader
 from emitterd.model import State
@@ -58,7 +57,7 @@ def status(config: Path | None, *, as_json: bool) -> int:
 
 def check_status(config: Path | None, *, as_json: bool) -> int:
     """Print one line for monitoring; return 1 where there is an alarm."""
-    settings = load_part(find(config, os.environ), os.environ, "journal", "metrics")
+    settings = load_as_owner(config, "journal", "metrics")
     limits, now = settings.metrics.limits, time.time()
     with JournalReader(settings.journal.path) as reader:
         queue, running = queue_status(reader), reader.running()
@@ -105,7 +104,7 @@ def receipts(config: Path | None, since: float, form: str) -> int:
 
 def journal_path(config: Path | None) -> Path:
     """Return where the journal is; raises `ConfigError`."""
-    return load_part(find(config, os.environ), os.environ, "journal").journal.path
+    return load_as_owner(config, "journal").journal.path
 
 
 def _print_csv(rows: Iterable[dict[str, Any]]) -> None:
@@ -170,7 +169,7 @@ def _open_sources(config: Path | None) -> Iterator[tuple["FileStatusReader", Jou
     from emitterd.spool.folder import Spool, ignore_lease_breaks
     from emitterd.spool.selection import Selection
 
-    settings = load_part(find(config, os.environ), os.environ, "journal", "spool")
+    settings = load_as_owner(config, "journal", "spool")
     # The look at a file takes a lease, which a writer that opens it breaks by a signal.
     ignore_lease_breaks()
     rule = settings.spool

@@ -17,7 +17,15 @@ from emitterd.codes import Code
 from emitterd.delivery.attempt import Attempter, UploadObserver
 from emitterd.delivery.destination import Destination
 from emitterd.delivery.dispatch import IDLE_S, Dispatcher, WakeUp
-from emitterd.errors import Decision, DeliveryError, FileError, JournalFull, Stage
+from emitterd.errors import (
+    Decision,
+    DeliveryError,
+    FileError,
+    JournalBusy,
+    JournalFull,
+    JournalMoved,
+    Stage,
+)
 from emitterd.failpoints import Point, reach
 from emitterd.housekeeping.disposal import Disposal
 from emitterd.journal.journal import Journal
@@ -28,6 +36,7 @@ from emitterd.text import iso
 
 ROOT_LOST_S = 1.0
 FULL_S = 5.0
+BUSY_S = 1.0
 
 # With the same grant each retry would fail in the same way.
 _SPENT_GRANTS = frozenset({Code.GRANT_REFUSED, Code.NO_SUCH_BUCKET, Code.REDIRECT_REFUSED})
@@ -124,7 +133,7 @@ class Worker:
         except OSError as error:
             reason = f"cannot be read: {error.strerror or error}"
             self._defer(entry, DeliveryError(Decision.DEFER, Code.UNREADABLE, reason))
-        except JournalFull:
+        except (JournalFull, JournalMoved):
             raise
         except Exception as error:
             # A bug of ours concerns this file only: deferred, it cannot block others.
@@ -163,7 +172,15 @@ class Worker:
     def _record_delivery(self, entry: Entry, receipt: Receipt, duration_s: float) -> None:
         reach(Point.ANSWERED)
         keeps = self._disposal.keeps(State.DELIVERED)
-        self._journal.deliver(entry, receipt, duration_s=duration_s, dispose=not keeps)
+        while True:
+            try:
+                self._journal.deliver(entry, receipt, duration_s=duration_s, dispose=not keeps)
+                break
+            except JournalBusy:
+                # The server has the file: waiting for the lock is better than a second upload.
+                if self._shutdown.now.wait(BUSY_S):
+                    raise
+                heartbeat.record()
         # After the receipt is on disk: a crash here costs a probe, not a second upload.
         self._dispatcher.record_answer(Stage.BUCKET)
         self._destination.record_delivery(time.time(), receipt.size_bytes)

@@ -14,9 +14,11 @@ from pathlib import Path
 
 from emitterd.errors import JournalDamaged
 from emitterd.journal.connection import check
-from emitterd.journal.database import Database, Lock
+from emitterd.journal.database import Database
+from emitterd.journal.disk_reserve import PAGE_BYTES
 from emitterd.journal.rows import SAVE_FACT
 from emitterd.journal.salvage import Salvaged, salvage
+from emitterd.journal.state_folder import Lock, beside, generation
 from emitterd.spool.files import sync
 
 _NOTHING = Salvaged(0, None, whole=False)
@@ -39,8 +41,12 @@ def rebuild(journal: Path) -> RebuildReport | None:
     Nothing is changed until the new journal is complete. Raises `JournalError` if the file
     belongs to another program or a newer version, and `JournalLocked` if a daemon is running.
     """
-    with closing(Lock(journal)):
-        return None if _is_sound(journal) else _rebuild(journal)
+    with closing(Lock(journal)) as lock:
+        if _is_sound(journal):
+            return None
+        report = _rebuild(journal)
+        lock.save(generation(journal))
+        return report
 
 
 def _is_sound(journal: Path) -> bool:
@@ -82,15 +88,18 @@ def _save_rebuild_time(fresh: Database) -> None:
 
 
 def _back_up(journal: Path) -> Path | None:
-    """Give the damaged file and its log a second name; None if there is no file."""
-    if not journal.exists():
+    """Give the damaged file and its log a second name; None if there is neither."""
+    files = [file for file in (journal, beside(journal, "-wal")) if file.exists()]
+    if not files:
         return None
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     backup = journal.with_name(f"{journal.name}.before-{stamp}")
-    for suffix in ("", "-wal"):
-        source = journal.with_name(journal.name + suffix)
-        if source.exists():
-            backup.with_name(backup.name + suffix).hardlink_to(source)
+    for source in files:
+        if source.stat().st_size:
+            backup.with_name(source.name.replace(journal.name, backup.name)).hardlink_to(source)
+    if not backup.exists():
+        # SQLite deletes the log beside an empty file, and reads it beside a page of zeros.
+        backup.write_bytes(bytes(PAGE_BYTES))
     return backup
 
 

@@ -10,7 +10,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from emitterd.errors import JournalDamaged, JournalError, JournalFull
+from emitterd.errors import JournalBusy, JournalDamaged, JournalError, JournalFull, JournalIOError
+from emitterd.journal.state_folder import is_locked, refuse_lost, refuse_mixture
 
 _FULL = frozenset(
     # The shared memory of the log is a file too: a full disk prevents its creation.
@@ -19,19 +20,26 @@ _FULL = frozenset(
 )
 
 
+_BUSY = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_PROTOCOL")
+_PASSING = ("SQLITE_IOERR", "SQLITE_NOMEM", "SQLITE_INTERRUPT")
+
+
 def translate_error(error: sqlite3.Error, path: Path | None = None) -> JournalError:
-    """Return the `JournalError` for an error of SQLite: full, damaged, or other."""
+    """Return the `JournalError` for an error of SQLite: full, busy, damaged, or other."""
     name = getattr(error, "sqlite_errorname", "")
     if name in _FULL:
         return JournalFull(f"the journal cannot grow: {error}")
-    if name in {"SQLITE_NOTADB", "SQLITE_CORRUPT"}:
+    if name.startswith(_BUSY):
+        return JournalBusy(f"another program locks {path or 'the journal'}: {error}")
+    if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
         return JournalDamaged(f"{path or 'the journal'} is damaged: {error}")
-    if name == "SQLITE_CANTOPEN":
+    if name.startswith("SQLITE_CANTOPEN"):
         return JournalError(
             f"cannot open {path}: it does not exist, or this user may not read it",
             remedy="start the daemon once, or run as the daemon's user",
         )
-    return JournalError(f"{path or 'the journal'}: {error}")
+    kind = JournalIOError if name.startswith(_PASSING) else JournalError
+    return kind(f"{path or 'the journal'}: {error}")
 
 
 Row = tuple[Any, ...]
@@ -57,6 +65,9 @@ def open_reader(path: Path) -> sqlite3.Connection:
 
     Raises `JournalError` if it is absent, foreign, newer, or damaged.
     """
+    refuse_lost(path)
+    if not is_locked(path):
+        refuse_mixture(path)
     try:
         connection = sqlite3.connect(
             read_only(path),
@@ -109,11 +120,27 @@ def check(path: Path, how: str) -> None:
     """
     # A writing connection would copy the log into the file, damaged or not, and remove it: the next
     # start would have no sign of the crash.
-    connection = sqlite3.connect(read_only(path), uri=True, timeout=BUSY_TIMEOUT_S)
+    try:
+        connection = sqlite3.connect(read_only(path), uri=True, timeout=BUSY_TIMEOUT_S)
+    except sqlite3.Error as error:
+        raise translate_error(error, path) from error
     with closing(connection), closed_on_failure(connection, path):
         identify(connection, path)
         if connection.execute(f"pragma {how}(1)").fetchone()[0] != "ok":
             raise JournalDamaged(f"{path} is damaged")
+
+
+def find_problem(path: Path) -> JournalError | None:
+    """Return why a start would refuse this journal, or None."""
+    try:
+        refuse_lost(path)
+        if not is_locked(path):
+            refuse_mixture(path)
+        if path.exists() and path.stat().st_size:
+            check(path, "quick_check")
+    except JournalError as error:
+        return error
+    return None
 
 
 def read_only(path: Path) -> str:

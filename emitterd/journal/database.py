@@ -1,12 +1,10 @@
-"""The SQLite file of the journal: lock, opening, migrations, reading, and the group commit.
+"""The SQLite file of the journal: opening, migrations, reading, and the group commit.
 
 One connection writes. `Database.write` is a group commit: all waiting work becomes one transaction,
 so N workers share one fsync. `synchronous=FULL` makes each commit durable before `write` returns,
 unless all work of the commit allows otherwise.
 """
 
-import errno
-import fcntl
 import os
 import sqlite3
 import threading
@@ -18,7 +16,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
-from emitterd.errors import JournalError, JournalFull, JournalLocked
+import structlog
+
+from emitterd.errors import JournalBusy, JournalError, JournalFull, JournalMoved
 from emitterd.failpoints import Point, reach
 from emitterd.journal.connection import (
     APPLICATION_ID,
@@ -32,69 +32,34 @@ from emitterd.journal.connection import (
     translate_error,
 )
 from emitterd.journal.disk_reserve import PAGE_BYTES, DiskReserve
+from emitterd.journal.state_folder import (
+    Lock,
+    beside,
+    cannot_open,
+    generation,
+    lock_generation,
+    open_file,
+    refuse_lost,
+    refuse_mixture,
+)
 from emitterd.spool.mounts import NETWORK, file_system
-
-LOCK_WAIT_S = 2.0
-"""A short command that holds the journal must not make the daemon's start fail."""
-
-LOCK_POLL_S = 0.05
 
 WAL_LIMIT_BYTES = 64 * 1024 * 1024
 _SYNC = {True: "pragma synchronous = full", False: "pragma synchronous = normal"}
 """By whether the next commits are synced, or only written to the log."""
 
+_SEQUENCE = 12
+"""Offset of the log's number, which changes when SQLite has copied the log into the file and begins
+it again. Source: sqlite.org/fileformat2, 4.1."""
+
 CLOSE_WAIT_S = 5.0
+
+BUSY_AGAIN_MS = 1000
+"""How long a commit waits while it is known that another program locks the file."""
 
 T = TypeVar("T")
 
-
-class Lock:
-    """The single-instance lock: a flock, which the kernel releases with its process."""
-
-    def __init__(self, journal: Path) -> None:
-        """Take the lock beside a journal.
-
-        Raises `JournalLocked` if another process has it, and `JournalError` where its file
-        cannot be created.
-        """
-        path = journal.with_name(journal.name + ".lock")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            if error.errno == errno.ENOSPC:
-                raise JournalFull(f"cannot create {path}: its disk is full") from error
-            raise JournalError(
-                f"cannot create {path}: {error.strerror}",
-                remedy=f"give the daemon's user write permission on {path.parent}",
-            ) from error
-        try:
-            self._take(time.monotonic() + LOCK_WAIT_S)
-        except OSError as error:
-            holder = os.pread(self._fd, 32, 0).decode("ascii", "replace").strip()
-            os.close(self._fd)
-            raise JournalLocked(f"{journal} is held by process {holder or 'unknown'}") from error
-        # The process number is only for error messages; a full disk may refuse it.
-        with suppress(OSError):
-            os.truncate(self._fd, 0)
-            os.pwrite(self._fd, f"{os.getpid()}\n".encode("ascii"), 0)
-
-    def _take(self, deadline: float) -> None:
-        while True:
-            try:
-                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    raise
-                time.sleep(LOCK_POLL_S)
-            else:
-                return
-
-    def close(self) -> None:
-        """Release the lock."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
+log = structlog.get_logger()
 
 
 @dataclass(slots=True, eq=False)
@@ -129,8 +94,10 @@ class Database:
         """Open or create the file.
 
         Raises `JournalLocked` if another process has it, `JournalError` if it is on a network
-        file system, is not a journal of emitterd, is from a newer version, or is damaged.
+        file system, is not a journal of emitterd, is from a newer version, is damaged, or if
+        there are signs of another journal.
         """
+        self._path = path
         self._queue: Batch = []
         self._queue_lock = threading.Lock()
         self._has_leader = False
@@ -140,17 +107,15 @@ class Database:
         self._reading = threading.Lock()
         self.committing_since: float | None = None
         """When the current commit began, monotonic; None while there is none."""
+        self.busy_since: float | None = None
+        """Since when another program locks the file, seconds since the epoch."""
         self.commits = 0
         """Number of commits: while it does not change, neither does the content."""
         _refuse_network(path)
         self._lock = Lock(path)
         self._reserve = DiskReserve(path)
         try:
-            try:
-                self._writer, self._reader = _open(path)
-            except JournalFull as full:
-                self._reserve.release(full)
-                self._writer, self._reader = _open(path)
+            self._open_or_make_room()
         except BaseException:
             self._lock.close()
             raise
@@ -199,6 +164,14 @@ class Database:
         """Since when the disk is full, seconds since the epoch; None if it is not."""
         return self._reserve.full_since
 
+    @property
+    def moved(self) -> JournalMoved | None:
+        """The error if the file or its log has another place now, or is gone."""
+        for path, identity in self._identity.items():
+            if _identity(path) != identity:
+                return JournalMoved(f"{path} was moved, removed or replaced while it was in use")
+        return None
+
     def close(self) -> None:
         """Close the file and release the lock."""
         reach(Point.CLOSING)
@@ -207,9 +180,13 @@ class Database:
             return
         try:
             with self._reading:
+                moved = self.moved
                 self._reader.close()
                 self._writer.close()
+                os.close(self._log)
                 self._reserve.remove()
+                if moved is None and not beside(self._path, "-wal").exists():
+                    self._lock.save(generation(self._path))
                 self._lock.close()
         finally:
             self._writing.release()
@@ -219,6 +196,44 @@ class Database:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _open_or_make_room(self) -> None:
+        try:
+            self._open()
+        except JournalBusy:
+            raise
+        except JournalFull as full:
+            self._reserve.release(full)
+            self._open()
+
+    def _open(self) -> None:
+        path, log_path = self._path, beside(self._path, "-wal")
+        refuse_lost(path)
+        refuse_mixture(path)
+        # A leftover write-ahead log means that the last process did not close the file.
+        unclean = log_path.exists()
+        try:
+            os.close(open_file(path, os.O_RDWR | os.O_CREAT))
+            in_file, at_least = generation(path), lock_generation(path)
+            if unclean:
+                check(path, "quick_check")
+            self._writer = sqlite3.connect(
+                path, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT_S
+            )
+            with closed_on_failure(self._writer, path):
+                _prepare(self._writer, path)
+                self._reader = open_reader(path)
+                ((cookie,),) = self._writer.execute("pragma schema_version").fetchall()
+                self._log = open_file(log_path, os.O_RDONLY)
+        except OSError as error:
+            raise cannot_open(path, error) from error
+        except sqlite3.Error as error:
+            raise translate_error(error, path) from error
+        self.restored = in_file < at_least
+        self._generation = max(int(cookie), at_least)
+        self._log_sequence = os.pread(self._log, 4, _SEQUENCE)
+        self._identity = {file: _identity(file) for file in (path, log_path)}
+        self._lock.save(in_file)
 
     def _lead(self, mine: PendingWrite[T]) -> None:
         batch: Batch = []
@@ -246,6 +261,8 @@ class Database:
     def _commit(self, batch: Batch) -> None:
         self.committing_since = time.monotonic()
         try:
+            if (moved := self.moved) is not None:
+                raise moved
             full = self._reserve.renew() or self._transact(batch)
             if full is not None:
                 self._reserve.release(full)
@@ -270,6 +287,8 @@ class Database:
             self._writer.execute("commit")
             self.commits += 1
             reach(Point.COMMITTED)
+            self._end_busy()
+            self._raise_generation()
         except sqlite3.Error as error:
             failure = translate_error(error)
             for pending in batch:
@@ -278,8 +297,37 @@ class Database:
             with suppress(sqlite3.Error):
                 if self._writer.in_transaction:
                     self._writer.execute("rollback")
-            return failure if isinstance(failure, JournalFull) else None
+            if isinstance(failure, JournalBusy):
+                self._note_busy(failure)
+            elif isinstance(failure, JournalFull):
+                return failure
         return None
+
+    def _note_busy(self, busy: JournalBusy) -> None:
+        if self.busy_since is None:
+            self.busy_since = time.time()
+            log.error("journal.busy", error=busy.code, reason=str(busy), hint=busy.remedy)
+            self._writer.execute(f"pragma busy_timeout = {BUSY_AGAIN_MS}")
+
+    def _end_busy(self) -> None:
+        if self.busy_since is not None:
+            log.info("journal.recovered", duration_s=time.time() - self.busy_since)
+            self.busy_since = None
+            self._writer.execute(f"pragma busy_timeout = {BUSY_TIMEOUT_S * 1000:.0f}")
+
+    def _raise_generation(self) -> None:
+        """Raise the generation if SQLite has begun the log again.
+
+        The file has the former generation then, and the lock may say so.
+        """
+        if os.pread(self._log, 4, _SEQUENCE) == self._log_sequence:
+            return
+        self._lock.save(self._generation)
+        # The batch is committed: this may wait for the next one.
+        with suppress(sqlite3.Error):
+            self._writer.execute(f"pragma schema_version = {self._generation + 1}")
+            self._generation += 1
+            self._log_sequence = os.pread(self._log, 4, _SEQUENCE)
 
     def _run(self, pending: PendingWrite[Any]) -> None:
         pending.error = None
@@ -295,31 +343,18 @@ class Database:
         self._writer.execute("release work")
 
 
-def _open(path: Path) -> tuple[sqlite3.Connection, sqlite3.Connection]:
-    writer = _open_writer(path)
-    with closed_on_failure(writer, path):
-        return writer, open_reader(path)
-
-
-def _open_writer(path: Path) -> sqlite3.Connection:
-    # A leftover write-ahead log means that the last process did not close the file.
-    unclean = path.with_name(path.name + "-wal").exists()
+def _identity(path: Path) -> tuple[int, int] | None:
     try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        if unclean:
-            check(path, "quick_check")
-        connection = sqlite3.connect(
-            path, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT_S
-        )
-    except (OSError, sqlite3.Error) as error:
-        raise JournalError(f"cannot open {path}: {error}") from error
-    with closed_on_failure(connection, path):
-        _prepare(connection, path)
-    return connection
+        stat = path.lstat()
+    except OSError:
+        return None
+    return stat.st_dev, stat.st_ino
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     version = identify(connection, path)
+    if version == 0:
+        refuse_lost(path, no_tables=True)
     connection.execute("pragma journal_mode = wal")
     connection.execute(_SYNC[True])
     connection.execute(f"pragma journal_size_limit = {WAL_LIMIT_BYTES}")

@@ -16,6 +16,7 @@ from pathlib import Path
 import structlog
 
 from emitterd.errors import JournalFull
+from emitterd.journal.state_folder import open_file
 
 PAGE_BYTES = 4096
 SIZE_BYTES = 1000 * PAGE_BYTES
@@ -72,14 +73,16 @@ class DiskReserve:
     def _take(self) -> bool:
         try:
             with suppress(FileNotFoundError):
-                if self._path.stat().st_blocks * BLOCK_BYTES >= self.size_bytes:
+                if self._path.lstat().st_blocks * BLOCK_BYTES >= self.size_bytes:
                     return True
             disk = os.statvfs(self._path.parent)
             if disk.f_bavail * disk.f_frsize < 2 * self.size_bytes:
                 return False
-            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fd = open_file(self._path, os.O_RDWR | os.O_CREAT)
             try:
-                _fill(fd, self.size_bytes)
+                # Only an allocation shows that a user's quota allows as much again, too.
+                _fill(fd, 2 * self.size_bytes)
+                os.truncate(fd, self.size_bytes)
             finally:
                 os.close(fd)
         except OSError:

@@ -10,12 +10,13 @@ import json
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 from emitterd.codes import Code
-from emitterd.errors import RETRY_AFTER_CAP_S, DeliveryError, IllegalTransition
+from emitterd.errors import RETRY_AFTER_CAP_S, DeliveryError, IllegalTransition, JournalFull
 from emitterd.failpoints import Point, reach
 from emitterd.journal import rows as statements
 from emitterd.journal.admission import admit
@@ -87,6 +88,9 @@ class Journal(Database):
         self.apply_settings(backoff_max_s)
         self.reclaimed = self.write(_reclaim, may_use_reserve=True)
         reach(Point.RECLAIMED)
+        if self.restored:
+            with suppress(JournalFull):
+                self.save_fact("restored_at", time.time())
         least = "select coalesce(min(turn), 0) from entry where state = 'queued'"
         last = "select flow, max(turn) from entry where state = 'queued' group by flow"
         self._fair_queue.resume(self.read(least)[0][0], self.read(last))

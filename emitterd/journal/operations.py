@@ -44,13 +44,13 @@ class Operation(StrEnum):
 class OperationRequest:
     """A command on these paths, or on every path whose latest version is in `state`.
 
-    `sudo_user`: the user who called sudo, where the command runs as root.
+    `caller`: who runs the command, as it says itself: root acts as the daemon's user.
     """
 
     operation: Operation
     paths: tuple[bytes, ...] = ()
     state: State | None = None
-    sudo_user: str = ""
+    caller: str = ""
 
     def pack(self) -> bytes:
         """Return it as one line of JSON."""
@@ -65,7 +65,7 @@ class OperationRequest:
                 Operation(message["operation"]),
                 tuple(os.fsencode(path) for path in message["paths"]),
                 _state(message["state"]),
-                str(message["sudo_user"]),
+                str(message["caller"]),
             )
         except (KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"not an operator command: {error!r}") from error

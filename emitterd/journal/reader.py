@@ -4,16 +4,16 @@ The reader is another process or thread, whether the daemon runs or not. It read
 in its own transaction: a long one would keep the log from shrinking.
 """
 
-import fcntl
 import json
-import os
+import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from emitterd.journal.connection import Row, open_nothing, open_reader
+from emitterd.journal.connection import Row, open_nothing, open_reader, translate_error
 from emitterd.journal.rows import FORMER, Known, latest
+from emitterd.journal.state_folder import is_locked, refuse_lost
 from emitterd.model import State
 from emitterd.text import display, iso
 
@@ -34,6 +34,7 @@ class JournalReader:
         """
         self._path = path
         missing = absent and not path.exists()
+        refuse_lost(path)
         self._connection = open_nothing() if missing else open_reader(path)
 
     def __enter__(self) -> Self:
@@ -57,11 +58,11 @@ class JournalReader:
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         """Read one consistent state within the block, which must be short."""
-        self._connection.execute("begin")
+        self.read("begin")
         try:
             yield
         finally:
-            self._connection.execute("rollback")
+            self.read("rollback")
 
     def latest(self, path: bytes) -> Known | None:
         """Return the latest version of the path, or None if it is unknown."""
@@ -116,8 +117,14 @@ class JournalReader:
         return int(self.read(FORMER, {"url": url})[0][0])
 
     def read(self, sql: str, parameters: Sequence[object] | Mapping[str, object] = ()) -> list[Row]:
-        """Return all rows of a query; the transaction ends with the call."""
-        return self._connection.execute(sql, parameters).fetchall()
+        """Return all rows of a query; the transaction ends with the call.
+
+        Raises `JournalError`.
+        """
+        try:
+            return self._connection.execute(sql, parameters).fetchall()
+        except sqlite3.Error as error:
+            raise translate_error(error, self._path) from error
 
 
 def _record(row: Row) -> dict[str, Any]:
@@ -139,18 +146,3 @@ def _record(row: Row) -> dict[str, Any]:
     if record["earlier_keys"]:
         record["earlier_keys"] = record["earlier_keys"].split("\n")
     return {name: value for name, value in record.items() if value is not None}
-
-
-def is_locked(journal: Path) -> bool:
-    """Tell whether a process, usually the daemon, holds the journal."""
-    try:
-        fd = os.open(journal.with_name(journal.name + ".lock"), os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(fd)
-    return False

@@ -82,6 +82,8 @@ class QueueStatus:
     recent: Recent
     outages: tuple[Outage, ...]
     noted: tuple[Alarm, ...]
+    restored_at: float | None = None
+    """When emitterd found an older copy in place of the journal."""
     not_sent: Mapping[str, int] = field(default_factory=dict)
     dropped: Dropped = _NONE_DROPPED
 
@@ -139,6 +141,7 @@ def read_queue(read: Read, now: float) -> QueueStatus:
         recent=recent,
         outages=tuple(Outage(**outage) for outage in outages),
         noted=tuple(Alarm(**alarm) for alarm in facts.get("alarms") or []),
+        restored_at=facts.get("restored_at"),
         not_sent=facts.get("not_sent") or {},
         dropped=Dropped(*read(_DROPPED, ())[0]),
     )
@@ -210,6 +213,7 @@ def status_record(reader: JournalReader) -> dict[str, Any]:
         "waiting_bytes": queue.waiting_bytes,
         "oldest_waiting_at": iso(queue.oldest_waiting_at),
         "last_delivered_at": iso(queue.delivered_at),
+        "journal_restored_at": iso(queue.restored_at),
         "destination": _destination(queue.outages),
         "eta_s": queue.eta_s(moving=running and not queue.outages),
     }

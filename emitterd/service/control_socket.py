@@ -182,7 +182,7 @@ def _question(line: bytes) -> tuple[str, bytes] | None:
         return None
 
 
-def user_name(uid: int, sudo_user: str) -> str:
+def user_name(uid: int, sudo_user: str = "") -> str:
     """Return a user's name for the record: `root (asha)` if asha called sudo."""
     try:
         name = pwd.getpwuid(uid).pw_name
@@ -203,9 +203,11 @@ def _address(journal: Path) -> Iterator[str]:
 
 
 def _user(caller: socket.socket, request: OperationRequest) -> str:
-    # The kernel names the caller. The name behind a sudo is a claim of root.
+    # The kernel names the user. Root acts as the daemon's user, who may change the record anyway.
     credentials = caller.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    return user_name(_CREDENTIALS.unpack(credentials)[1], request.sudo_user)
+    uid = _CREDENTIALS.unpack(credentials)[1]
+    believed = printable(request.caller) if uid in {0, os.geteuid()} else ""
+    return believed or user_name(uid)
 
 
 def _read_line(peer: socket.socket, limit_s: float) -> bytes:

@@ -7,6 +7,7 @@ intake and workers drain together, then everything ends at the deadline, the jou
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from emitterd import __version__
 from emitterd.config.settings import Config
 from emitterd.delivery.attempt import UploadObserver
 from emitterd.delivery.circuit_breaker import OpenCircuit
+from emitterd.errors import JournalMoved
 from emitterd.intake.file_status import FileStatus, dropped_status, skipped, undelivered
 from emitterd.journal.connection import FORMER_SERVER
 from emitterd.journal.operations import OperationReport, OperationRequest, OperationResult
@@ -57,6 +59,8 @@ DRAIN_CHECK_S = 0.05
 
 INTERNAL_ERROR = 70
 
+RESTORED = "files delivered since that copy was made are sent again: see `emitterd receipts`"
+
 log = structlog.get_logger()
 
 
@@ -92,21 +96,26 @@ class Daemon:
             log.info("daemon.ready", **self._counts())
             if http_server is not None:
                 threads.start("listener", lambda: http_server.run(self._shutdown))
-            hangups = 0
-            while not signals.stops and not threads.failed:
-                if signals.hangups != hangups:
-                    # Several SIGHUPs need only one reload.
-                    hangups = signals.hangups
-                    self._reload()
-                self._resize_workers()
-                components.watch_keeper.check()
-                components.health.note_alarms()
-                components.uploads.log_long(time.time())
-                self._watchdog.check(self._status())
-                signals.wait(self._check_s)
-            self._stop(signals)
+            with suppress(JournalMoved):
+                self._supervise(signals)
+            moved = self._stop(signals)
             self._journal.close()
-        return INTERNAL_ERROR if threads.failed else 0
+        return 1 if moved else INTERNAL_ERROR if threads.failed else 0
+
+    def _supervise(self, signals: Signals) -> None:
+        """Check the threads and the journal each second, until something ends the daemon."""
+        components, hangups = self._components, 0
+        while not (signals.stops or self._threads.failed or self._journal.moved):
+            if signals.hangups != hangups:
+                # Several SIGHUPs need only one reload.
+                hangups = signals.hangups
+                self._reload()
+            self._resize_workers()
+            components.watch_keeper.check()
+            components.health.note_alarms()
+            components.uploads.log_long(time.time())
+            self._watchdog.check(self._status())
+            signals.wait(self._check_s)
 
     def once(self, wait_s: float) -> tuple[int, list[FileStatus]]:
         """Deliver what is complete now; return the exit code and what is left.
@@ -122,12 +131,12 @@ class Daemon:
             while not (signals.stops or self._threads.failed or self._done(timeout)):
                 self._components.uploads.log_long(time.time())
                 signals.wait(ONCE_CHECK_S)
-            self._stop(signals)
+            moved = self._stop(signals)
             left = self._left(began_at)
             self._journal.close()
-        if self._threads.failed:
+        if self._threads.failed and not moved:
             return INTERNAL_ERROR, left
-        return 1 if left or signals.stops else 0, left
+        return 1 if left or signals.stops or moved else 0, left
 
     def _left(self, since: float) -> list[FileStatus]:
         """Return what is not delivered, or was although the server will drop it."""
@@ -158,6 +167,8 @@ class Daemon:
             log.warning(
                 "journal.former_server", count=components.former_deliveries, hint=FORMER_SERVER
             )
+        if self._journal.restored:
+            log.warning("journal.restored", path=str(components.config.journal.path), hint=RESTORED)
         components.disposal.resume()
         components.restore_destination()
         components.health.clear_noted_alarms()
@@ -187,7 +198,12 @@ class Daemon:
         reload(self._components)
         notify("READY=1")
 
-    def _stop(self, signals: Signals) -> None:
+    def _stop(self, signals: Signals) -> bool:
+        """Drain and end all threads; return whether that is because the journal was moved."""
+        if (moved := self._journal.moved) is not None:
+            log.critical("journal.moved", error=moved.code, reason=str(moved), hint=moved.remedy)
+            # No result could be recorded.
+            self._shutdown.now.set()
         drain_s = self._components.config.delivery.drain_timeout_s
         longest = extend_timeout(drain_s + ABORT_GRACE_S + END_S)
         notify("STOPPING=1", longest, f"STATUS=stopping: {self._status()}")
@@ -204,6 +220,7 @@ class Daemon:
         self._threads.join(ABORT_GRACE_S)
         log.info("daemon.stopped", **self._counts())
         self._components.http_client.close()
+        return moved is not None
 
     def _apply(self, request: OperationRequest, user: str) -> OperationReport:
         """Carry out an operator command, in the thread of its caller."""

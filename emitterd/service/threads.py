@@ -8,6 +8,7 @@ import structlog
 
 from emitterd.delivery.dispatch import WakeUp
 from emitterd.delivery.worker import Worker
+from emitterd.errors import JournalMoved
 from emitterd.heartbeat import Heartbeat
 from emitterd.shutdown import Shutdown
 
@@ -93,6 +94,9 @@ class Threads:
         def guarded() -> None:
             try:
                 loop()
+            except JournalMoved:
+                # The main thread reports it.
+                self.failed = True
             except Exception:
                 # The state is unknown. The daemon ends; its next start reclaims.
                 log.critical("daemon.stopping", thread=name, exc_info=True)

@@ -389,7 +389,7 @@ def test_reader_of_an_empty_file(path: Path) -> None:
 def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
     """A journal below a file is refused with a hint."""
     (tmp_path / "file").touch()
-    with pytest.raises(JournalError, match="cannot create") as caught:
+    with pytest.raises(JournalError, match="cannot open or create") as caught:
         Database(tmp_path / "file" / "journal.db")
     assert caught.value.remedy
 

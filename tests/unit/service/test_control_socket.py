@@ -91,12 +91,12 @@ def test_asked_and_answered(listening: Listening) -> None:
     assert listening.asked == [(HOLD, user_name(os.getuid(), ""))] * 2
 
 
-def test_only_root_may_name_who_is_behind(listening: Listening) -> None:
-    """The name behind a sudo is taken from root, and from nobody else."""
-    send_request(listening.journal, OperationRequest(Operation.HOLD, sudo_user="asha\n"))
+def test_only_root_and_the_daemons_user_may_say_who_they_are(listening: Listening) -> None:
+    """Root acts as the daemon's user, so that user's word counts; the name is escaped."""
+    request = OperationRequest(Operation.HOLD, caller=user_name(0, "asha\n"))
+    send_request(listening.journal, request)
 
-    assert listening.asked[0][1] == user_name(os.getuid(), "asha\n")
-    assert user_name(0, "asha\n") == "root (asha\\n)"
+    assert listening.asked[0][1] == user_name(0, "asha\n") == "root (asha\\n)"
     assert user_name(65534, "asha") == user_name(65534, "")
     assert user_name(4_000_000, "") == "4000000"
 
