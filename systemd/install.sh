@@ -1,6 +1,8 @@
 #!/bin/sh
 # Install emitterd as a service from a clone of its repository, or upgrade it.
 set -eu
+# Not root's own: the service must read what is installed, and nobody else may write it.
+umask 022
 
 CONFIG_DIR=/etc/emitterd
 UNITS=/etc/systemd/system

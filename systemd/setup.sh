@@ -3,6 +3,8 @@
 # install.sh and the Debian package call this script. Run it again after you change
 # spool.directory, another folder or delivery.drain_timeout. You can repeat it.
 set -eu
+# Not root's own: the service must read what is installed, and nobody else may write it.
+umask 022
 
 PROGRAM=/opt/emitterd
 CONFIG_DIR=/etc/emitterd
