@@ -243,6 +243,7 @@ class _Stream(httpcore.NetworkStream):
     ) -> httpcore.NetworkStream:
         check = _connect_check(timeout)
         try:
+            # The handshake is not part of this call, because a stop could not end it.
             secure = ssl_context.wrap_socket(
                 self._socket, server_hostname=server_hostname, do_handshake_on_connect=False
             )
@@ -250,6 +251,9 @@ class _Stream(httpcore.NetworkStream):
             self._socket = secure
             secure.settimeout(POLL_S)
             self._retry_while_blocked(secure.do_handshake, check, httpcore.ConnectError)
+        except TimeoutError as error:
+            self.close()
+            raise httpcore.ConnectTimeout(str(error)) from error
         except BaseException as error:
             self.close()
             if isinstance(error, OSError):
@@ -290,7 +294,7 @@ def _connect_check(timeout_s: float | None) -> Callable[[], None]:
     def check() -> None:
         deadlines.check_stop()
         if time.monotonic() >= end_at:
-            raise httpcore.ConnectTimeout("timed out")
+            raise TimeoutError("timed out")
 
     return check
 
@@ -299,6 +303,30 @@ def _wait_for(connection: socket.socket, event: int, timeout_s: float) -> bool:
     poll = select.poll()
     poll.register(connection, event)
     return bool(poll.poll(timeout_s * 1000))
+
+
+def _connect(kind: list[Any], address: Any, check: Callable[[], None]) -> socket.socket:  # noqa: ANN401  of any family
+    """Connect a new socket. Raises `OSError`, and what `check` raises."""
+    connection = socket.socket(*kind)
+    try:
+        connection.setblocking(False)  # noqa: FBT003  socket's own signature
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        _await_connection(connection, address, check)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _await_connection(connection: socket.socket, address: Any, check: Callable[[], None]) -> None:  # noqa: ANN401
+    problem = connection.connect_ex(address)
+    if problem == errno.EINPROGRESS:
+        check()
+        while not _wait_for(connection, select.POLLOUT, POLL_S):
+            check()
+        problem = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if problem:
+        raise OSError(problem, os.strerror(problem))
 
 
 class _Backend(httpcore.NetworkBackend):
@@ -322,41 +350,23 @@ class _Backend(httpcore.NetworkBackend):
         # getaddrinfo cannot be interrupted, so this thread tells the watchdog how long it may be
         # silent.
         heartbeat.silence(RESOLVER_MAX_S)
-        failure: Exception = httpcore.ConnectError(f"{host} has no address")
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except OSError as error:
             raise httpcore.ConnectError(str(error)) from error
         known = self._addresses.get((host, port))
-        for family, kind, protocol, _, address in sorted(found, key=lambda item: item[4] != known):
-            connection = socket.socket(family, kind, protocol)
+        failure = OSError(f"{host} has no address")
+        for *kind, _, address in sorted(found, key=lambda item: item[4] != known):
             try:
-                self._connect(connection, address, _connect_check(timeout))
-            except (OSError, httpcore.ConnectTimeout) as error:
-                connection.close()
+                connection = _connect(kind, address, _connect_check(timeout))
+            except OSError as error:
                 failure = error
-            except BaseException:
-                connection.close()
-                raise
             else:
                 self._remember((host, port), address)
                 return _Stream(connection)
-        if isinstance(failure, OSError):
-            raise httpcore.ConnectError(str(failure)) from failure
-        raise failure
-
-    @staticmethod
-    def _connect(connection: socket.socket, address: Any, check: Callable[[], None]) -> None:  # noqa: ANN401  of any family
-        connection.setblocking(False)  # noqa: FBT003  socket's own signature
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        problem = connection.connect_ex(address)
-        if problem == errno.EINPROGRESS:
-            check()
-            while not _wait_for(connection, select.POLLOUT, POLL_S):
-                check()
-            problem = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if problem:
-            raise OSError(problem, os.strerror(problem))
+        timed_out = isinstance(failure, TimeoutError)
+        kind_of = httpcore.ConnectTimeout if timed_out else httpcore.ConnectError
+        raise kind_of(str(failure)) from failure
 
     def _remember(self, host: tuple[str, int], address: object) -> None:
         if len(self._addresses) >= HOSTS:
@@ -425,8 +435,8 @@ class Pools:
         try:
             return self._exchange(request, proxy, deadlines)
         except BaseException as error:
-            # httpcore keeps a connection that failed in the handshake through a proxy, as if it
-            # were in use. Four of them would fill the pool for good.
+            # httpcore keeps a connection whose handshake through a proxy failed, as if it were in
+            # use. Four of them would fill the pool, and the next request would wait forever.
             self.close_thread()
             if isinstance(error, _FAILURES):
                 raise _transport_error(error, deadlines) from error

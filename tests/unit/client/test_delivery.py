@@ -297,7 +297,7 @@ def test_a_second_redirect_is_refused(small: Path) -> None:
 def test_an_upload_on_a_connection_that_ended_is_repeated_at_once(
     small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A server that closes an idle connection costs no attempt, and no wait."""
+    """If the server closes an idle connection, no failed attempt is counted, and nothing waits."""
     monkeypatch.setattr(sockets, "IDLE_S", 0.0)
     etag = hashlib.md5(small.read_bytes(), usedforsecurity=False).hexdigest()
 

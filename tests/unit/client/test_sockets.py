@@ -1,5 +1,7 @@
 """How a request ends without an answer, the bounds of every wait, and the stop."""
 
+import errno
+import os
 import socket
 import threading
 from collections.abc import Callable
@@ -393,6 +395,31 @@ def test_the_address_that_worked_is_tried_first(monkeypatch: pytest.MonkeyPatch)
             client.close_thread()
 
     assert tried == ["127.0.0.9", LOOPBACK, LOOPBACK, LOOPBACK]
+
+
+def test_an_address_of_a_family_that_this_host_lacks_is_skipped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without IPv6 the next address is tried, and the failure of the last one is the error."""
+    refused: list[int] = []
+
+    class Lacking(socket.socket):
+        def __init__(self, family: int = -1, *arguments: int, **named: object) -> None:
+            if family == socket.AF_INET6:
+                refused.append(family)
+                raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+            super().__init__(family, *arguments, **named)  # type: ignore[arg-type]
+
+    addresses = [(socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", 1, 0, 0))]
+    with Listener(answering(OK)) as server, http_client() as client:
+        other = (socket.AF_INET, socket.SOCK_STREAM, 6, "", (LOOPBACK, server.port))
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: addresses)
+        monkeypatch.setattr(socket, "socket", Lacking)
+        assert broken_by(client, "http://two.test/") is Code.REFUSED
+        addresses.append(other)  # type: ignore[arg-type]
+
+        assert post(client, "http://two.test/").body == b"ok"
+    assert len(refused) == 2
 
 
 @pytest.mark.parametrize("idle_s", [0.0, 600.0])

@@ -168,7 +168,7 @@ def test_a_file_the_bucket_never_takes_is_rejected(rig: Rig) -> None:
 
 
 def test_files_that_the_bucket_refuses_hold_up_no_other(rig: Rig) -> None:
-    """However many are refused, each waits for itself, and the next file goes out at once."""
+    """Each refused file waits for its own time, and the next file goes out at once."""
     rig.faults("malformed")
     names = [f"pat/{number}.zip" for number in range(3 * STREAK)]
     for name in names:

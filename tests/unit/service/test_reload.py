@@ -1,4 +1,4 @@
-"""A reload reads again what lies beside the configuration: certificates and the time zone."""
+"""A reload also reads the certificates and the time zone again."""
 
 import time
 from collections.abc import Callable, Iterator
