@@ -165,6 +165,7 @@ def print_diagnoses(diagnoses: Iterable["Diagnosis"]) -> None:
 def print_status(status: Mapping[str, Any]) -> None:
     """Print the record of `status --json` for people."""
     eta_s, restored_at = status["eta_s"], status["journal_restored_at"]
+    state = status["destination"]["state"]
     outages = [
         f"{stage['stage']} down since {stage['since']}: {stage['error']} {stage['reason']}"
         for stage in status["destination"].get("stages", [])
@@ -172,7 +173,7 @@ def print_status(status: Mapping[str, Any]) -> None:
     print_table(
         [
             ("daemon", "running" if status["running"] else "not running"),
-            *(("destination", outage) for outage in outages or ["up"]),
+            *(("destination", outage) for outage in outages or [state]),
             *((state, str(count)) for state, count in status["counts"].items()),
             *_not_sent_rows(status["not_sent"]),
             ("waiting", format_size(status["waiting_bytes"])),

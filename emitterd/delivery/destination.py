@@ -70,6 +70,10 @@ class Destination:
         self.on_resized: OnResized = lambda: None
         self.log_lock = threading.Lock()
         """Held around a change and its log line, so that lines keep the order."""
+        self.answered = False
+        """Whether the server has answered this process yet."""
+        self.asks_at_start = False
+        """Whether an idle worker is to log in once, to find out whether the server answers."""
         self._concurrency = Concurrency(workers)
         self._lock = threading.Lock()
         self.backoff = backoff
@@ -113,6 +117,19 @@ class Destination:
         with self._lock:
             # `any` would stop at the first stage that is down.
             return sum(breaker.probe_now(codes, now) for breaker in breakers) > 0
+
+    def acquire_login(self, now: float) -> AttemptPermit | None:
+        """Return a permit for a login that no file asks for, or None if none is due.
+
+        It is due at the start, and as the probe of a login that fails.
+        """
+        with self._lock:
+            wanted = self.asks_at_start or self._breakers[Stage.LOGIN].down is not None
+        permit = self.acquire(now) if wanted else None
+        if not isinstance(permit, dict):
+            return None
+        self.asks_at_start = False
+        return permit
 
     def acquire(self, now: float) -> AttemptPermit | float:
         """Return a permit for all stages, or how long to wait, in seconds."""

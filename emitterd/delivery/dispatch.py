@@ -15,7 +15,7 @@ from emitterd import heartbeat
 from emitterd.codes import Code
 from emitterd.delivery.circuit_breaker import OpenCircuit
 from emitterd.delivery.destination import AttemptPermit, Destination
-from emitterd.errors import DeliveryError, JournalFull, Stage
+from emitterd.errors import Decision, DeliveryError, JournalFull, Stage
 from emitterd.journal.journal import Journal
 from emitterd.model import ClaimOrder, Entry, Grant
 from emitterd.text import iso
@@ -108,6 +108,10 @@ class Dispatcher:
     def record_answer(self, stage: Stage) -> None:
         """Record a definite answer of a stage; a rejection of one file is one, too."""
         limited = self._destination.limited
+        if not self._destination.answered:
+            self._destination.answered = True
+            with suppress(JournalFull):
+                self._journal.save_fact("answered_at", time.time())
         with self._destination.log_lock:
             ended = self._destination.record_answer(self._permit, stage)
             self._report(ended, None)
@@ -140,11 +144,35 @@ class Dispatcher:
                 self._journal.uncharge(failure.charged_entries)
         return due_at, charge
 
+    def probe_login(self, login: Callable[[], float | None], now: float) -> bool:
+        """Log in although no file waits, if the destination wants to know; return whether it did.
+
+        So `status` knows at the start whether the server answers, and when an outage has ended.
+        """
+        permit = self._destination.acquire_login(now)
+        if permit is None:
+            return False
+        self._permit = permit
+        try:
+            # With an API key there is no login, and nothing was asked.
+            if login() is not None:
+                self.record_answer(Stage.LOGIN)
+        except DeliveryError as error:
+            if error.decision is not Decision.INTERRUPT:
+                self._record_outage(permit, error)
+        finally:
+            self.release()
+        return True
+
     def restore_outage(self, error: DeliveryError) -> None:
         """Open the circuit for a failure that a former run has met."""
+        self._record_outage({}, error)
+
+    def _record_outage(self, permit: AttemptPermit, error: DeliveryError) -> None:
         with self._destination.log_lock:
-            failure = self._destination.record_failure({}, error, time.time(), entry=0, again=False)
-            self._report([], failure.to_report)
+            now = time.time()
+            failure = self._destination.record_failure(permit, error, now, entry=0, again=False)
+            self._report(failure.ended, failure.to_report)
 
     def release(self) -> None:
         """Give the permit back; a second call does nothing."""

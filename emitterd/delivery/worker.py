@@ -108,7 +108,7 @@ class Worker:
             return FULL_S
         if not isinstance(entry, Entry):
             self._destination.record_idle(now)
-            return entry
+            return 0.0 if self._dispatcher.probe_login(self._emission.login, now) else entry
         reach(Point.CLAIMED)
         self._observer.began(entry)
         try:

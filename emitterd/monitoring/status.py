@@ -86,6 +86,7 @@ class QueueStatus:
     """When emitterd found an older copy in place of the journal."""
     not_sent: Mapping[str, int] = field(default_factory=dict)
     dropped: Dropped = _NONE_DROPPED
+    answered_at: float | None = None
 
     @property
     def waiting(self) -> int:
@@ -144,6 +145,7 @@ def read_queue(read: Read, now: float) -> QueueStatus:
         restored_at=facts.get("restored_at"),
         not_sent=facts.get("not_sent") or {},
         dropped=Dropped(*read(_DROPPED, ())[0]),
+        answered_at=facts.get("answered_at"),
     )
 
 
@@ -214,7 +216,7 @@ def status_record(reader: JournalReader) -> dict[str, Any]:
         "oldest_waiting_at": iso(queue.oldest_waiting_at),
         "last_delivered_at": iso(queue.delivered_at),
         "journal_restored_at": iso(queue.restored_at),
-        "destination": _destination(queue.outages),
+        "destination": _destination(queue.outages, queue.answered_at),
         "eta_s": queue.eta_s(moving=running and not queue.outages),
     }
 
@@ -224,9 +226,9 @@ def queue_status(reader: JournalReader) -> QueueStatus:
     return read_queue(reader.read, time.time())
 
 
-def _destination(outages: Sequence[Outage]) -> dict[str, Any]:
+def _destination(outages: Sequence[Outage], answered_at: float | None) -> dict[str, Any]:
     if not outages:
-        return {"state": "up"}
+        return {"state": "unknown" if answered_at is None else "up"}
     stages = [
         {
             "stage": outage.stage,

@@ -144,6 +144,7 @@ class Components:
         """Restore what a former run knew of the destination: a refused login."""
         # All other failures may have ended since, and a retry does no harm.
         self.journal.save_fact("destination", None)
+        self.journal.save_fact("answered_at", None)
         failure = self._emission.lockout(time.time())
         if failure is None:
             # The credentials have changed: the entries that failed with the former ones are due.

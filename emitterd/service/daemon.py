@@ -177,6 +177,7 @@ class Daemon:
             components.watch_keeper.start()
         self._threads.start_watched("intake", lambda: components.intake.run(self._shutdown))
         components.destination.on_resized = self._resize_workers
+        components.destination.asks_at_start = watch
         self._resize_workers()
 
     def _start_control_server(self) -> None:
@@ -293,6 +294,7 @@ class Daemon:
             None if oldest_at is None else time.time() - oldest_at,
             self._components.destination.down,
             lost=self._components.spool.lost(),
+            answered=self._components.destination.answered,
         )
 
 

@@ -170,14 +170,17 @@ def status_line(
     down: OpenCircuit | None,
     *,
     lost: bool = False,
+    answered: bool = True,
 ) -> str:
     """Return what `systemctl status` shows; `oldest_s`: how long the oldest waits.
 
-    `lost`: the watched folder is not there.
+    `lost`: the watched folder is not there. `answered`: the server has answered since the start.
     """
     queued = counts[State.QUEUED] + counts[State.DEFERRED]
     waits = [f"oldest {format_age(oldest_s)}"] if oldest_s is not None else []
-    where = f"down: {down.code} {down.reason}" if down else "up"
+    where = "up" if answered else "not asked yet"
+    if down is not None:
+        where = f"down: {down.code} {down.reason}"
     numbers = [
         f"{queued} queued",
         f"{counts[State.DELIVERING]} uploading",

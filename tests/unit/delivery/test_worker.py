@@ -392,3 +392,33 @@ def test_a_delivered_file_is_deleted_where_that_is_the_rule(tmp_path: Path) -> N
         assert not path.exists()
         names = [event["event"] for event in rig.events]
         assert names.index("file.delivered") < names.index("file.disposed")
+
+
+def test_an_idle_worker_logs_in_once_at_the_start(rig: Rig) -> None:
+    """Where nothing waits, one login shows whether the server answers; the journal has it."""
+    for _ in range(3):
+        rig.step()
+    assert (rig.reached("auth"), rig.fact("answered_at")) == (0, None)
+    rig.destination.asks_at_start = True
+    for _ in range(3):
+        rig.step()
+    assert rig.reached("auth") == 1
+    assert rig.destination.answered
+    assert rig.fact("answered_at") is not None
+
+
+def test_a_login_that_fails_at_the_start_is_tried_until_it_works(rig: Rig) -> None:
+    """A server that is down before the first file is reported, and so is its return."""
+    rig.send_to("http://127.0.0.1:1/data")
+    rig.destination.asks_at_start = True
+    rig.step()
+    [down] = rig.logged("destination.down")
+    assert (down["stage"], down["error"]) == ("login", "E302")
+    assert 0 < rig.step() <= 2 * INITIAL_S
+    assert rig.fact("answered_at") is None
+
+    rig.send_to(rig.server.url)
+    rig.later()
+    assert len(rig.logged("destination.up")) == 1
+    assert rig.fact("answered_at") is not None
+    assert rig.logged("destination.down") == [down]

@@ -43,7 +43,7 @@ def test_a_fresh_installation_is_well(desk: Desk) -> None:
 
     assert "All is well" in words
     assert "Nothing has been delivered yet." in words
-    assert "Destination Up not used yet" in words
+    assert "Destination Unknown not used yet" in words
     assert "Nothing waits." in words
 
 
