@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 import zlib
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
@@ -10,8 +11,15 @@ from typing import NamedTuple, Self
 from emitterd.text import display
 
 
+CLOCK_TICK_S = time.clock_getres(5)
+"""How far apart time stamps are that the kernel gives: CLOCK_REALTIME_COARSE of time.h."""
+
+COARSE_TICK_S = 2.0
+"""The same where stamps are whole seconds (ext3, ext4 with 128-byte inodes) or two (FAT)."""
+
+
 class Fingerprint(NamedTuple):
-    """Identifies a version of a file by stat: if it is equal, the content is too.
+    """What a stat says about a version of a file.
 
     ctime is in it because `touch -r` can forge mtime but not ctime.
     """
@@ -34,17 +42,31 @@ class Fingerprint(NamedTuple):
             _int64(stat.st_ctime_ns),
         )
 
-    def same_bytes(self, later: Self, links: int) -> bool:
-        """Tell whether an open file still has the content of this fingerprint.
+    def same_version(self, other: Self) -> bool:
+        """Tell whether both are one version, without reading the file.
 
-        Deleting or replacing a file while it is read changes only its ctime and leaves it no link:
-        the open descriptor keeps the content.
+        Device and inode do not decide: FUSE and FAT number files anew, and a remount changes the
+        device. A file that replaces another one by a rename has a new ctime.
         """
-        return self == later or (links == 0 and later.renamed_from(self))
+        return self[2:] == other[2:]
 
-    def renamed_from(self, earlier: Self) -> bool:
-        """Tell whether it is the same file after a rename, which changes only ctime."""
-        return self[:4] == earlier[:4]
+    def same_times(self, other: Self) -> bool:
+        """Tell whether size and mtime are equal: then nobody has written the file openly.
+
+        The ctime alone also changes with permissions, links and names. Only the content can tell
+        these from a program that has set the mtime back.
+        """
+        return self[2:4] == other[2:4]
+
+    def young_s(self, now: float) -> float:
+        """Return for how long another version could still get these time stamps, in seconds.
+
+        A write within one tick of the file system's clock does not change the ctime. The problem
+        and the name "racily clean" are Git's.
+        """
+        age_s = now - self.ctime_ns / 1e9
+        tick_s = CLOCK_TICK_S if self.ctime_ns % 10**9 else COARSE_TICK_S
+        return max(0.0, tick_s - age_s) if age_s >= 0 else 0.0
 
 
 def _int64(number: int) -> int:

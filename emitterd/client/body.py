@@ -15,6 +15,7 @@ from emitterd.codes import Code
 from emitterd.errors import FileError
 from emitterd.failpoints import Point, reach
 from emitterd.model import Fingerprint
+from emitterd.spool.folder import digests
 from emitterd.spool.hashing import Hashing
 
 CHUNK_BYTES = 512 * 1024
@@ -78,13 +79,24 @@ class Body:
                 reach(Point.BODY_BEGUN)
         self.hashing.finish()
         stat = os.fstat(self._file.fileno())
-        if left or not self._expected.same_bytes(Fingerprint.of(stat), stat.st_nlink):
+        seen = Fingerprint.of(stat)
+        if left or not self._expected.same_times(seen) or not self._is_content(seen, stat.st_nlink):
             raise FileError("the file changed while it was sent", code=Code.CHANGED)
         # Set before the last bytes go out: if the connection breaks in them, the bucket may have
         # them.
         self.sent = True
         yield pending + self._tail
         reach(Point.BODY_SENT)
+
+    def _is_content(self, seen: Fingerprint, links: int) -> bool:
+        """Tell whether what was sent is what lies there, if only the ctime has changed.
+
+        A file that was deleted or replaced meanwhile has no link left: nobody can open it again.
+        """
+        if links == 0 or seen.same_version(self._expected):
+            return True
+        _, sha256 = digests(self._file, lambda: None)
+        return sha256 == self.hashing.sha256
 
     def close(self) -> None:
         """End the hashing of a body that may be unfinished."""

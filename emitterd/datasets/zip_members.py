@@ -10,13 +10,13 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Self
 from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipInfo
 
 from emitterd.codes import Code
 from emitterd.datasets.findings import Finding, finding, quoted
-from emitterd.datasets.zip_integrity import ReadAt
+from emitterd.datasets.zip_integrity import ReadAt, zip_directory
 
 DIRECTORY_MAX_BYTES = 256 * 1024
 """The longest directory that is read: one file's entry can take 192 KiB of it."""
@@ -24,6 +24,7 @@ ENTRIES_MAX = 1000
 
 _END_BYTES = 128 * 1024
 """For the end records and the longest comment, which `zipfile` searches."""
+_CHUNK_BYTES = 64 * 1024
 _READ_AHEAD_BYTES = 1024**2
 """For a local header, and for what `zipfile` reads before it unpacks."""
 
@@ -148,6 +149,51 @@ class _BoundedFile:
             raise
         self._position += len(data)
         return data
+
+
+def check_content(read_at: ReadAt, size_bytes: int, budget_bytes: int) -> None:
+    """Unpack a zip's files, up to `budget_bytes` in all, and compare their checksums.
+
+    Raises `DamagedZip` where a writer's blocks are missing. What cannot be unpacked here is not
+    checked: the inspection judges that.
+    """
+    directory = zip_directory(read_at, size_bytes)
+    if directory is None or directory.size_bytes > DIRECTORY_MAX_BYTES:
+        return
+    entries: list[ZipInfo] = []
+    with suppress(DamagedZip), Archive(read_at, size_bytes) as archive:
+        entries = archive.entries
+    for entry in entries:
+        if unpack_problem(entry) is None:
+            budget_bytes -= _check_entry(read_at, entry, budget_bytes)
+        if budget_bytes <= 0:
+            return
+
+
+def _check_entry(read_at: ReadAt, entry: ZipInfo, budget_bytes: int) -> int:
+    """Compare an entry's checksum; return how many bytes were unpacked."""
+    header = read_at(entry.header_offset, _LOCAL.size)
+    if len(header) < _LOCAL.size:
+        raise DamagedZip("a file that begins beyond the end of the zip")
+    *_, name_bytes, extra_bytes = _LOCAL.unpack(header)
+    at = entry.header_offset + _LOCAL.size + name_bytes + extra_bytes
+    unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
+    left, checksum, unpacked_bytes = entry.compress_size, 0, 0
+    while left and unpacked_bytes < budget_bytes:
+        packed = read_at(at, min(left, _CHUNK_BYTES))
+        at, left = at + len(packed), left - len(packed)
+        deflated = entry.compress_type == ZIP_DEFLATED
+        try:
+            data = unpacker.decompress(packed, budget_bytes) if deflated else packed
+        except zlib.error as error:
+            raise DamagedZip(_description(error)) from error
+        if not packed or unpacker.unconsumed_tail:
+            break
+        checksum, unpacked_bytes = zlib.crc32(data, checksum), unpacked_bytes + len(data)
+    else:
+        if not left and checksum != entry.CRC:
+            raise DamagedZip("content that does not match its checksum")
+    return unpacked_bytes
 
 
 def choose_csv(entries: Iterable[ZipInfo]) -> tuple[ZipInfo | None, list[Finding]]:

@@ -123,8 +123,7 @@ class Attempter:
         expected = entry.fingerprint
         stored.check_size(expected.size_bytes)
         md5, sha256 = digests(file, self.check_shutdown)
-        stat = os.fstat(file.fileno())
-        if not expected.same_bytes(Fingerprint.of(stat), stat.st_nlink):
+        if not expected.same_times(Fingerprint.of(os.fstat(file.fileno()))):
             raise FileError("the file changed while it was read", code=Code.CHANGED)
         shared_key = grant.key == remote_name(entry.path)
         verified = stored.verify(md5, shared_key=shared_key)

@@ -7,6 +7,7 @@ to do; the worker only does it.
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from io import FileIO
 
 import structlog
@@ -14,6 +15,7 @@ import structlog
 from emitterd import heartbeat
 from emitterd.client.api import EmissionClient
 from emitterd.codes import Code
+from emitterd.datasets.zip_integrity import zip_flaw
 from emitterd.delivery.attempt import Attempter, UploadObserver
 from emitterd.delivery.destination import Destination
 from emitterd.delivery.dispatch import IDLE_S, Dispatcher, WakeUp
@@ -31,7 +33,7 @@ from emitterd.housekeeping.disposal import Disposal
 from emitterd.journal.journal import Journal
 from emitterd.model import Entry, Fingerprint, Receipt, State
 from emitterd.shutdown import Shutdown
-from emitterd.spool.folder import Spool, digests
+from emitterd.spool.folder import LeaseState, Spool, digests, read_at
 from emitterd.text import iso
 
 ROOT_LOST_S = 1.0
@@ -145,12 +147,27 @@ class Worker:
 
     def _deliver(self, entry: Entry) -> Receipt | None:
         """Deliver the entry; return None if the server has this content already."""
+        # The version must be the only one that these time stamps can mean.
+        self._shutdown.now.wait(entry.fingerprint.young_s(time.time()))
         with self._spool.open(entry.path) as file:
-            if Fingerprint.of(os.fstat(file.fileno())) != entry.fingerprint:
-                raise FileError("changed before it was sent", code=Code.CHANGED)
+            entry = self._as_it_is(entry, file)
             if self._is_unchanged(entry, file):
                 return None
             return self._attempter.run(entry, file)
+
+    def _as_it_is(self, entry: Entry, file: FileIO) -> Entry:
+        """Return the entry with the present fingerprint of its file.
+
+        Raises `FileError` (CHANGED) where size or mtime differ, or the ctime, and the file is not
+        complete. A complete file whose ctime alone has changed is sent.
+        """
+        seen, expected = Fingerprint.of(os.fstat(file.fileno())), entry.fingerprint
+        if seen.same_version(expected):
+            return entry
+        touched = seen.same_times(expected) and self._spool.lease(file) is not LeaseState.OPEN
+        if not touched or zip_flaw(read_at(file, seen.size_bytes), seen.size_bytes) is not None:
+            raise FileError("changed before it was sent", code=Code.CHANGED)
+        return replace(entry, fingerprint=seen)
 
     def _is_unchanged(self, entry: Entry, file: FileIO) -> bool:
         """Return whether the path was delivered with this content; record that."""
@@ -255,7 +272,7 @@ class Worker:
             self._disposal.dispose(entry.id, entry.path, entry.fingerprint)
 
     def _record_file_error(self, entry: Entry, error: FileError) -> None:
-        if error.code in {Code.UNREADABLE, Code.PATH_FAILED}:
+        if error.code in {Code.UNREADABLE, Code.PATH_FAILED, Code.STILL_WRITTEN}:
             self._defer(entry, DeliveryError(Decision.DEFER, error.code, str(error)))
             return
         # Without its root, every file seems to be gone.

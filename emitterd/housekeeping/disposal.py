@@ -4,10 +4,14 @@ A file is touched only after its delivery or rejection is on disk in the journal
 path still has the same file that was sent or rejected.
 """
 
+import errno
 import os
 import threading
 from dataclasses import dataclass
+from functools import partial
+from itertools import count
 from pathlib import Path
+from stat import S_ISREG
 
 import structlog
 
@@ -19,7 +23,8 @@ from emitterd.journal.journal import Journal
 from emitterd.journal.rows import Ended
 from emitterd.model import Fingerprint, State
 from emitterd.spool.files import FileMover, put_back
-from emitterd.spool.folder import OPEN_FOLDERS, Spool
+from emitterd.spool.folder import OPEN_FOLDERS, LeaseState, Spool, digests
+from emitterd.spool.mounts import leases_prove
 from emitterd.text import display, iso
 
 PAGE = 500
@@ -139,17 +144,22 @@ class Disposal:
             with self._spool.stable_path(path) as source:
                 # If a process died here, the file still has its private name, and the path says
                 # nothing about it.
-                private = source.with_name(f".emitterd-{entry_id}")
+                private = _private_name(source, entry_id, sent)
                 is_private = os.path.lexists(private)
                 if rule.keeps(ended.state):
                     if is_private:
                         put_back(private, source)
                     return None
                 # Another file under the same path is a version of its own.
-                if not is_private and Fingerprint.of(self._spool.stat(path)) != sent:
-                    return None
+                inode = None
+                if not is_private:
+                    stat = self._spool.stat(path)
+                    if not Fingerprint.of(stat).same_version(sent):
+                        return None
+                    inode = stat.st_ino
                 reach(Point.DISPOSAL_DUE)
-                mover = FileMover(source, private, lambda file: _is_same(file, sent))
+                is_same = partial(self._is_same, sent, ended.sha256, inode)
+                mover = FileMover(source, private, is_same)
                 folder = rule.folder(ended.state)
                 if folder is None:
                     return "" if mover.delete() else None
@@ -163,6 +173,32 @@ class Disposal:
                 raise
             # The file, or its folder, is gone.
             return None
+
+    def _is_same(
+        self, sent: Fingerprint, sha256: bytes | None, inode: int | None, path: Path
+    ) -> bool:
+        """Tell whether a file that has lost its name is the version that ended.
+
+        Raises `FileError` where a program has it open for writing: what it writes is not delivered.
+        """
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except PermissionError:
+            return Fingerprint.of(path.lstat()).same_times(sent)
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                return False
+            raise
+        with os.fdopen(fd, "rb", buffering=0) as file:
+            stat = os.fstat(fd)
+            if not S_ISREG(stat.st_mode) or not Fingerprint.of(stat).same_times(sent):
+                return False
+            if self._spool.lease(file) is LeaseState.OPEN:
+                raise FileError("a program has it open for writing", code=Code.STILL_WRITTEN)
+            # Elsewhere inodes, and after a rename the ctime, prove nothing.
+            if sha256 is None or (inode == stat.st_ino and leases_prove(fd)):
+                return True
+            return digests(file, heartbeat.record)[1] == sha256
 
     def _log_once(self, path: bytes, reason: str) -> None:
         """Log why a file stays; each sweep tries again, and logs only a new reason."""
@@ -180,8 +216,19 @@ class Disposal:
         )
 
 
-def _is_same(file: Path, sent: Fingerprint) -> bool:
-    return Fingerprint.of(file.lstat()).renamed_from(sent)
+def _private_name(source: Path, entry_id: int, sent: Fingerprint) -> Path:
+    """Return the private name that a crash has left, or the first that is free."""
+    for number in count():
+        ending = f".{number}" if number else ""
+        private = source.with_name(f".emitterd-{entry_id}{ending}")
+        if not os.path.lexists(private):
+            break
+        stat = private.lstat()
+        # Without a source it may be a newer file, which a dead process has renamed.
+        same = Fingerprint.of(stat).same_times(sent) or not os.path.lexists(source)
+        if S_ISREG(stat.st_mode) and same:
+            break
+    return private
 
 
 def _reason(error: Exception) -> str:

@@ -150,7 +150,7 @@ class Tracker:
 
     def _same_version(self, path: bytes, seen: Fingerprint) -> Candidate | None:
         candidate = self._candidates.get(path)
-        return candidate if candidate and candidate.fingerprint == seen else None
+        return candidate if candidate and candidate.fingerprint.same_version(seen) else None
 
     def _track(self, path: bytes, seen: Fingerprint, lease: LeaseState, now: float) -> Candidate:
         candidate = Candidate(seen, now, lease, FIRST_WAIT_S / 2, float("inf"))

@@ -1,6 +1,7 @@
 """Examines one path for the intake: acts on its status, and prepares its admission."""
 
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from emitterd.codes import Code
 from emitterd.datasets.findings import Finding, fatal
 from emitterd.datasets.inspection import Inspector
 from emitterd.datasets.zip_integrity import ReadAt
+from emitterd.datasets.zip_members import check_content
 from emitterd.errors import Decision, DeliveryError, FileError, JournalError
 from emitterd.housekeeping.disposal import Disposal, DisposalRule
 from emitterd.intake.candidates import SettleRule, Tracker
@@ -101,8 +103,14 @@ class Examiner:
         heartbeat.record()
 
         def unsettled(seen: Fingerprint, lease: LeaseState) -> str | None:
-            settled = self.tracker.observe(path, seen, lease, now)
-            return None if settled else "not quiet yet"
+            if not self.tracker.observe(path, seen, lease, now):
+                return "not quiet yet"
+            young_s = seen.young_s(time.time())
+            if young_s and seen.ctime_ns % 10**9 == 0:
+                # A later version of this second would look the same.
+                self.tracker.postpone(path, seen, now + young_s)
+                return "its time stamp is too young"
+            return None
 
         status = self._statuses.look_up(path, stat=stat, unsettled=unsettled, inspect=self._inspect)
         if status.cause is not None:
@@ -179,12 +187,12 @@ class Examiner:
             dispose=rejection is not None and not self._disposal.keeps(State.REJECTED),
         )
 
-    def _inspect(self, path: bytes, seen: Fingerprint, read: ReadAt) -> tuple[Finding, ...]:
-        if self.rules.findings == "off":
-            return ()
+    def _inspect(
+        self, path: bytes, seen: Fingerprint, lease: LeaseState, read: ReadAt
+    ) -> tuple[Finding, ...]:
         # A file may wait a while: an older version is being sent, or the disk is full.
         before = self._inspected.get(path)
-        if before is not None and before[0] == seen:
+        if before is not None and before[0].same_version(seen):
             return before[1]
 
         def read_alive(offset: int, count: int) -> bytes:
@@ -192,11 +200,15 @@ class Examiner:
             heartbeat.record()
             return read(offset, count)
 
-        report = self.rules.inspector.report(path, read_alive, seen.size_bytes)
+        inspector, findings = self.rules.inspector, ()
+        if lease is LeaseState.NONE:
+            check_content(read_alive, seen.size_bytes, inspector.settings.budget_bytes)
+        if self.rules.findings != "off":
+            findings = inspector.report(path, read_alive, seen.size_bytes).findings
         if len(self._inspected) >= INSPECTED_MAX:
             self._inspected.clear()
-        self._inspected[path] = seen, report.findings
-        return report.findings
+        self._inspected[path] = seen, findings
+        return findings
 
     def _check(self, seen: Fingerprint, findings: tuple[Finding, ...]) -> DeliveryError | None:
         if seen.size_bytes > MAX_BYTES:

@@ -19,11 +19,12 @@ from pathlib import Path
 from emitterd.codes import Code
 from emitterd.datasets.findings import Finding, Severity
 from emitterd.datasets.zip_integrity import ReadAt, zip_flaw
+from emitterd.datasets.zip_members import DamagedZip
 from emitterd.errors import FileError, JournalError
 from emitterd.journal.connection import Read
 from emitterd.journal.rows import ASKED, Known, unchanged_paths
 from emitterd.model import Fingerprint, State
-from emitterd.spool.folder import SHORTAGE, LeaseState, Spool, lease_state, read_at
+from emitterd.spool.folder import SHORTAGE, LeaseState, Spool, read_at
 from emitterd.spool.selection import Selection
 from emitterd.text import display, shown
 
@@ -33,8 +34,8 @@ Latest = Callable[[bytes], Known | None]
 Unsettled = Callable[[Fingerprint, LeaseState], str | None]
 """Returns why a file may still be written, or None if it is settled."""
 
-Inspect = Callable[[bytes, Fingerprint, ReadAt], tuple[Finding, ...]]
-"""Inspects a whole zip."""
+Inspect = Callable[[bytes, Fingerprint, LeaseState, ReadAt], tuple[Finding, ...]]
+"""Inspects a whole zip; may raise `DamagedZip` where no lease proves that it is closed."""
 
 
 class FolderState(StrEnum):
@@ -130,6 +131,8 @@ class FileStatusReader:
         except JournalError:
             raise
         except Exception as error:  # noqa: BLE001  one path must not stop the others
+            if isinstance(error, FileError) and error.code is Code.STILL_WRITTEN:
+                return _written(path, seen)
             status = _error_status(path, error)
             absent = status.state is FolderState.ABSENT
             return (self._below_link(path) if absent else None) or status
@@ -158,7 +161,7 @@ class FileStatusReader:
 
     def _open(self, path: bytes, unsettled: Unsettled, inspect: Inspect | None) -> FileStatus:
         with self.spool.open(path) as file:
-            lease = lease_state(file)
+            lease = self.spool.lease(file)
             # Of the open file: another may have taken the name since the stat.
             seen = Fingerprint.of(os.fstat(file.fileno()))
 
@@ -166,16 +169,24 @@ class FileStatusReader:
                 return FileStatus(path, state, error, reason, None, seen, lease)
 
             if lease is LeaseState.OPEN:
-                code = Code.STILL_WRITTEN
-                return status(FolderState.WRITTEN, code, code.title)
+                return _written(path, seen)
             read = read_at(file, seen.size_bytes)
             flaw = zip_flaw(read, seen.size_bytes)
+            findings: tuple[Finding, ...] = ()
+            if flaw is None:
+                waits = unsettled(seen, lease)
+                if waits is not None:
+                    return status(FolderState.SETTLING, None, waits)
+                try:
+                    findings = inspect(path, seen, lease, read) if inspect is not None else ()
+                except DamagedZip as error:
+                    flaw = str(error)
             if flaw is not None:
+                # A writer may have come since the lease: then this was half of a new version.
+                now = Fingerprint.of(os.fstat(file.fileno()))
+                if self.spool.lease(file) is LeaseState.OPEN or not now.same_version(seen):
+                    return _written(path, now)
                 return status(FolderState.INCOMPLETE, Code.INCOMPLETE, flaw)
-            waits = unsettled(seen, lease)
-            if waits is not None:
-                return status(FolderState.SETTLING, None, waits)
-            findings = inspect(path, seen, read) if inspect is not None else ()
         new = "complete, and not looked at yet"
         return FileStatus(path, FolderState.NEW, None, new, None, seen, lease, findings)
 
@@ -271,6 +282,13 @@ def _known_status(path: bytes, seen: Fingerprint, known: Known) -> FileStatus:
         # The operator holds it, whatever its last failure was.
         error, reason = None, "held by the operator"
     return FileStatus(path, known.state, error, reason, known, seen)
+
+
+def _written(path: bytes, seen: Fingerprint) -> FileStatus:
+    code = Code.STILL_WRITTEN
+    return FileStatus(
+        path, FolderState.WRITTEN, code, code.title, fingerprint=seen, lease=LeaseState.OPEN
+    )
 
 
 def failure_reason(error: Exception) -> str:

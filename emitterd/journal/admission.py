@@ -22,6 +22,9 @@ from emitterd.model import LIVE, State, Verb
 _REPLACE = """"grant" = null, error = 'E204',
     reason = 'replaced by a later version'"""
 
+_REFRESH = """update entry set device = ?, inode = ?, bytes = ?, mtime_ns = ?, ctime_ns = ?,
+    findings = ? where id = ?"""
+
 _INSERT = """insert into entry (path, state, flow, turn, rank, device, inode, bytes,
     mtime_ns, ctime_ns, admitted_at, changed_at, error, reason, disposal, findings,
     ambiguous, earlier_keys)
@@ -60,6 +63,11 @@ def _admit(
         return Admitted(AdmissionResult.KNOWN)
     if known is not None and known.state is State.DELIVERING:
         return Admitted(AdmissionResult.BUSY)
+    if known is not None and _is_touched(known, file):
+        # It keeps its place in the queue, its grant and its attempts.
+        values = (*file.fingerprint, _pack_findings(file), known.id)
+        connection.execute(_REFRESH, values)
+        return Admitted(AdmissionResult.KNOWN)
     replaced_bytes = None
     if known is not None and known.state in LIVE:
         replaced_bytes = known.fingerprint.size_bytes
@@ -87,6 +95,15 @@ def _admit(
     )
     held = state is State.HELD
     return Admitted(AdmissionResult.ADMITTED, replaced_bytes, held)
+
+
+def _is_touched(known: Known, file: Admission) -> bool:
+    """Tell whether a waiting file has another ctime or inode, but the same size and mtime.
+
+    Its content is read when it is sent.
+    """
+    waits = known.state in LIVE and file.error is None
+    return waits and file.fingerprint.same_times(known.fingerprint)
 
 
 def _pack_findings(file: Admission) -> str | None:

@@ -66,7 +66,7 @@ class Known:
 
     def matches(self, seen: Fingerprint) -> bool:
         """Tell whether the file as seen needs no new entry."""
-        return self.state is not State.WITHDRAWN and self.fingerprint == seen
+        return self.state is not State.WITHDRAWN and self.fingerprint.same_version(seen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,7 @@ class Ended:
     error: str | None
     reason: str | None
     findings: str | None
+    sha256: bytes | None
 
     def rejection(self, path: bytes) -> dict[str, object]:
         """Return why it was rejected: the content of `<name>.reason.json`."""
@@ -112,8 +113,8 @@ DROPPED_MAX = 1000
 ASKED = 500
 """Paths in one query: enough to make its fixed cost small for each."""
 
-_LATEST_OF_MANY = f"""select path, max(id), state, disposal, device, inode, bytes,
-    mtime_ns, ctime_ns from entry
+_LATEST_OF_MANY = f"""select path, max(id), state, disposal, bytes, mtime_ns, ctime_ns
+    from entry
     where path in ({", ".join("?" * ASKED)}) and forgotten_at is null
     group by path"""  # noqa: S608  no input
 
@@ -168,7 +169,7 @@ PIN = """update entry set
 """Pin a grant. An earlier key is kept where its object may exist."""
 
 ENDED = """select state, coalesce(delivered_at, changed_at), bytes, error, reason,
-    findings from entry where id = ? and disposal = 'due'
+    findings, sha256 from entry where id = ? and disposal = 'due'
     and state in ('delivered', 'rejected')"""
 """A version whose file is to be moved or deleted."""
 
@@ -220,8 +221,8 @@ def unchanged_paths(read: Read, seen: Mapping[bytes, Fingerprint]) -> set[bytes]
     asked = [*seen, *[None] * (ASKED - len(seen))]
     return {
         path
-        for path, _, state, disposal, *fingerprint in read(_LATEST_OF_MANY, asked)
-        if state != State.WITHDRAWN and disposal != "due" and tuple(fingerprint) == seen[path]
+        for path, _, state, disposal, *version in read(_LATEST_OF_MANY, asked)
+        if state != State.WITHDRAWN and disposal != "due" and tuple(version) == seen[path][2:]
     }
 
 

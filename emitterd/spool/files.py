@@ -7,6 +7,7 @@ and then checks that it is the right file. Each step may be repeated after a cra
 import ctypes
 import errno
 import filecmp
+import hashlib
 import json
 import os
 import shutil
@@ -18,10 +19,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emitterd import heartbeat
+from emitterd.errors import FileError
 from emitterd.failpoints import Point, reach
 
 MINIMUM_COPY_BYTES_S = 1024 * 1024
 """A copy to another file system that is slower than this counts as stalled."""
+
+NAME_MAX_BYTES = 255
+"""The longest name of a file on most file systems. Source: limits.h."""
+
+_UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
+"""What a file system answers that has no such operation: a folder's fsync, renameat2."""
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _AT_FDCWD = -100
@@ -36,7 +44,7 @@ class FileMover:
     """Moves or deletes one file permanently.
 
     `private` is a name in the same folder that nobody else uses. A crash may leave the file there.
-    `is_same` returns whether a path has the right file.
+    `is_same` returns whether a path has the right file; it raises where that cannot be known yet.
     """
 
     source: Path
@@ -74,13 +82,13 @@ class FileMover:
             moved = self._copy_and_remove(target, reason)
         else:
             reach(Point.MOVED)
-            if not self.is_same(moved):
-                _reason_path(moved).unlink(missing_ok=True)
-                put_back(moved, self.source)
+            if not self._is_same_or_put_back(moved):
                 return None
         if moved is not None:
-            sync(target.parent)
-            sync(self.source.parent)
+            # The file has one of its names whatever happens now.
+            with suppress(OSError):
+                sync(target.parent)
+                sync(self.source.parent)
         return moved
 
     def _where_it_is(self) -> Path:
@@ -91,10 +99,17 @@ class FileMover:
         if not os.path.lexists(self.private):
             self.source.rename(self.private)
             reach(Point.SET_ASIDE)
-        if self.is_same(self.private):
-            return True
-        put_back(self.private, self.source)
-        return False
+        return self._is_same_or_put_back(self.private)
+
+    def _is_same_or_put_back(self, path: Path) -> bool:
+        same = False
+        try:
+            same = self.is_same(path)
+        finally:
+            if not same:
+                put_back(path, self.source)
+                _reason_path(path).unlink(missing_ok=True)
+        return same
 
     def _copy_and_remove(self, target: Path, reason: Mapping[str, object] | None) -> Path | None:
         """Move to another file system.
@@ -103,21 +118,26 @@ class FileMover:
         """
         copy = target.with_name(f"{self.private.name}.part")
         try:
+            current = self._where_it_is()
             # If a link has replaced the file, it is not followed, here and below.
-            shutil.copy2(self._where_it_is(), copy, follow_symlinks=False)
+            shutil.copyfile(current, copy, follow_symlinks=False)
+            # A place may refuse times and permissions (CIFS, FAT).
+            with suppress(OSError):
+                shutil.copystat(current, copy, follow_symlinks=False)
             sync(copy, os.O_NOFOLLOW)
             reach(Point.COPIED)
             if not self._rename_to_private():
                 copy.unlink()
                 return None
-            moved = _rename_to_free_name(copy, target, reason)
+            moved = copy = _rename_to_free_name(copy, target, reason)
             reach(Point.COPY_NAMED)
             sync(target.parent)
             self.private.unlink()
             return moved
-        except OSError:
+        except (OSError, FileError):
             # Otherwise each try would leave another copy.
             copy.unlink(missing_ok=True)
+            _reason_path(copy).unlink(missing_ok=True)
             raise
 
 
@@ -132,17 +152,33 @@ def put_back(private: Path, source: Path) -> None:
         pass
     except OSError:
         # The file system has no hard links, or forbids one to another user's file.
-        with suppress(FileExistsError):
+        try:
             _rename_no_replace(private, source)
+        except FileExistsError:
+            pass
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:
+                raise
+            # FUSE, or a network: nothing better is left than to look first.
+            if not os.path.lexists(source):
+                private.rename(source)
+                return
+        else:
             return
     private.unlink()
 
 
 def sync(path: Path, flags: int = 0) -> None:
-    """Write a file, or a folder's list of names, to disk (fsync). Raises `OSError`."""
+    """Write a file, or a folder's list of names, to disk (fsync), where the file system can.
+
+    Raises `OSError`.
+    """
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
     try:
         os.fsync(fd)
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
     finally:
         os.close(fd)
 
@@ -162,7 +198,7 @@ def _rename_to_free_name(current: Path, target: Path, reason: Mapping[str, objec
     with _name_lock:
         free = _free_name(target, current)
         if reason is not None:
-            part = free.with_name(f".{free.name}.reason.json.part")
+            part = _with_ending(free.with_name(f".{free.name}"), ".reason.json.part")
             part.write_text(json.dumps(reason, indent=2) + "\n", "utf-8")
             sync(part)
             part.rename(_reason_path(free))
@@ -182,7 +218,7 @@ def _free_name(target: Path, current: Path) -> Path:
     """
     candidate, number = target, 1
     while os.path.lexists(candidate) and not _is_copy(candidate, current):
-        candidate = target.with_name(f"{target.stem}.{number}{target.suffix}")
+        candidate = _with_ending(target.with_name(target.stem), f".{number}{target.suffix}")
         number += 1
     return candidate
 
@@ -196,7 +232,17 @@ def _is_copy(candidate: Path, current: Path) -> bool:
 
 
 def _reason_path(path: Path) -> Path:
-    return path.with_name(f"{path.name}.reason.json")
+    return _with_ending(path, ".reason.json")
+
+
+def _with_ending(path: Path, ending: str) -> Path:
+    """Add an ending to a name. A name that becomes too long is cut, and gets a hash."""
+    name = os.fsencode(path.name)
+    if len(name) + len(ending) > NAME_MAX_BYTES:
+        mark = b"~" + hashlib.sha256(name).hexdigest()[:8].encode()
+        end = NAME_MAX_BYTES - len(ending) - len(mark)
+        name = name[:end].decode("utf-8", "ignore").encode() + mark
+    return path.with_name(os.fsdecode(name) + ending)
 
 
 def _make_folder(folder: Path) -> None:

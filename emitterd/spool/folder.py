@@ -17,12 +17,13 @@ from enum import StrEnum
 from io import FileIO
 from itertools import islice
 from pathlib import Path
+from typing import IO
 
 from emitterd import heartbeat
 from emitterd.codes import Code
 from emitterd.errors import FileError
 from emitterd.spool.hashing import Hashing
-from emitterd.spool.mounts import mount
+from emitterd.spool.mounts import leases_prove, mount
 
 _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LISTING = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -54,9 +55,9 @@ class LeaseState(StrEnum):
     CLOSED = "closed"
     """The kernel granted a read lease: nobody can be writing."""
     OPEN = "open"
-    """The kernel refused the lease because somebody can write."""
+    """Somebody can write: the kernel refused the lease, or an own lease delays our open()."""
     NONE = "none"
-    """No lease is possible here: other owner, or network file system."""
+    """No lease proves anything here: other owner, file system that is not local, or settings."""
 
 
 class Spool:
@@ -64,6 +65,8 @@ class Spool:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.trusts_leases = True
+        """False for `spool.completion: quiet`: leases prove nothing."""
         self._identity: tuple[int, int] | None = None
         self._mounted_at = Path("/")
         self.lost()
@@ -105,7 +108,7 @@ class Spool:
     def open(self, path: bytes) -> Iterator[FileIO]:
         """Open a regular file for reading, unbuffered.
 
-        Raises `FileError`: GONE, UNREADABLE, or NOT_REGULAR.
+        Raises `FileError`: GONE, UNREADABLE, NOT_REGULAR, or STILL_WRITTEN.
         """
         with self._parent(path) as (folder, name):
             # To open a device may have an effect; a stat has none.
@@ -118,6 +121,12 @@ class Spool:
             if not modes.S_ISREG(os.fstat(fd).st_mode):
                 raise FileError("not a regular file", code=Code.NOT_REGULAR)
             yield file
+
+    def lease(self, file: FileIO) -> LeaseState:
+        """Return what a lease proves about an open file."""
+        if not (self.trusts_leases and leases_prove(file.fileno())):
+            return LeaseState.NONE
+        return lease_state(file)
 
     @contextmanager
     def stable_path(self, path: bytes) -> Iterator[Path]:
@@ -223,7 +232,7 @@ def read_at(file: FileIO, size_bytes: int) -> Callable[[int, int], bytes]:
     return lambda offset, count: os.pread(fd, count, offset)
 
 
-def digests(file: FileIO, check: Callable[[], None]) -> tuple[bytes, bytes]:
+def digests(file: IO[bytes], check: Callable[[], None]) -> tuple[bytes, bytes]:
     """Return MD5 and SHA-256 of an open file, from its beginning.
 
     `check` is called between chunks, and may raise.
@@ -297,5 +306,8 @@ def _file_error(error: OSError) -> FileError:
         return FileError("the file is gone", code=Code.GONE)
     if error.errno == errno.ELOOP:
         return FileError("a symbolic link", code=Code.NOT_REGULAR)
+    if error.errno == errno.EAGAIN:
+        # Only a lease delays the open of a regular file: Samba holds one for an SMB client.
+        return FileError("another program has a lease on it", code=Code.STILL_WRITTEN)
     code = Code.PATH_FAILED if error.errno in SHORTAGE else Code.UNREADABLE
     return FileError(f"cannot be read: {os.strerror(error.errno or 0)}", code=code)
