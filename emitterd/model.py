@@ -10,7 +10,6 @@ from typing import NamedTuple, Self
 
 from emitterd.text import display
 
-
 CLOCK_TICK_S = time.clock_getres(5)
 """How far apart time stamps are that the kernel gives: CLOCK_REALTIME_COARSE of time.h."""
 

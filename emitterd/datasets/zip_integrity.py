@@ -21,6 +21,11 @@ _END64_SIGNATURE = b"PK\x06\x06"
 _CENTRAL_SIGNATURE = b"PK\x01\x02"
 _CENTRAL_BYTES = 46
 _LOCAL_SIGNATURE = b"PK\x03\x04"
+_ENTRY = struct.Struct("<H4x3L2H")
+"""Method, CRC, both sizes, lengths of name and extra field: alike in both headers."""
+_LOCAL_BYTES = 30
+_NAME_READ_BYTES = 512
+_SIZES_FOLLOW = 0x8
 _COMMENT_MAX_BYTES = 0xFFFF
 _MARK_16, _MARK_32 = 0xFFFF, 0xFFFF_FFFF
 
@@ -114,12 +119,32 @@ def _zip64_end(read_at: ReadAt, end_at: int) -> Directory | None:
 def _first_entry_flaw(read_at: ReadAt, directory: Directory) -> str | None:
     if directory.entries == 0:
         return None
-    central = read_at(directory.at, _CENTRAL_BYTES)
+    central = read_at(directory.at, _CENTRAL_BYTES + _NAME_READ_BYTES)
     if len(central) < _CENTRAL_BYTES or not central.startswith(_CENTRAL_SIGNATURE):
         return "the zip's directory does not begin with an entry"
     local_at = struct.unpack_from("<L", central, 42)[0]
     if local_at == _MARK_32:
         return None
-    if read_at(local_at, 4) != _LOCAL_SIGNATURE:
+    local = read_at(local_at, _LOCAL_BYTES + _NAME_READ_BYTES)
+    if len(local) < _LOCAL_BYTES or not local.startswith(_LOCAL_SIGNATURE):
         return "the zip's first file is not where its directory says"
+    if not _same_entry(central, local):
+        # An overwrite in place that was interrupted leaves the end of the former version.
+        return "the zip's first file and its directory are of two versions"
     return None
+
+
+def _same_entry(central: bytes, local: bytes) -> bool:
+    method, *values, name_bytes, _ = _ENTRY.unpack_from(central, 10)
+    local_method, *local_values, local_name_bytes, _ = _ENTRY.unpack_from(local, 8)
+    name = central[_CENTRAL_BYTES:][: min(name_bytes, _NAME_READ_BYTES)]
+    local_name = local[_LOCAL_BYTES:][: min(local_name_bytes, _NAME_READ_BYTES)]
+    # Some writers use a backslash, or a slash at the end, in one of the two.
+    names = {text.replace(b"\\", b"/").strip(b"/") for text in (name, local_name)}
+    if method != local_method or len(names) > 1:
+        return False
+    if local[6] & _SIZES_FOLLOW:
+        return True
+    # With zip64 a marker takes the place of a size.
+    pairs = zip(values, local_values, strict=True)
+    return all(a == b or _MARK_32 in {a, b} for a, b in pairs)

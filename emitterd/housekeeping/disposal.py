@@ -9,7 +9,6 @@ import os
 import threading
 from dataclasses import dataclass
 from functools import partial
-from itertools import count
 from pathlib import Path
 from stat import S_ISREG
 
@@ -218,16 +217,15 @@ class Disposal:
 
 def _private_name(source: Path, entry_id: int, sent: Fingerprint) -> Path:
     """Return the private name that a crash has left, or the first that is free."""
-    for number in count():
-        ending = f".{number}" if number else ""
-        private = source.with_name(f".emitterd-{entry_id}{ending}")
-        if not os.path.lexists(private):
-            break
+    private, number = source.with_name(f".emitterd-{entry_id}"), 0
+    while os.path.lexists(private):
         stat = private.lstat()
         # Without a source it may be a newer file, which a dead process has renamed.
         same = Fingerprint.of(stat).same_times(sent) or not os.path.lexists(source)
         if S_ISREG(stat.st_mode) and same:
             break
+        number += 1
+        private = source.with_name(f".emitterd-{entry_id}.{number}")
     return private
 
 

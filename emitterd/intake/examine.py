@@ -200,7 +200,8 @@ class Examiner:
             heartbeat.record()
             return read(offset, count)
 
-        inspector, findings = self.rules.inspector, ()
+        inspector = self.rules.inspector
+        findings: tuple[Finding, ...] = ()
         if lease is LeaseState.NONE:
             check_content(read_alive, seen.size_bytes, inspector.settings.budget_bytes)
         if self.rules.findings != "off":

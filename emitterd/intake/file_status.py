@@ -127,12 +127,15 @@ class FileStatusReader:
             known = self.latest(path)
             if known is not None and known.matches(seen):
                 return _known_status(path, seen, known)
-            return self._open(path, unsettled or self._unsettled, inspect)
+            try:
+                return self._open(path, unsettled or self._unsettled, inspect)
+            except FileError as error:
+                if error.code is not Code.STILL_WRITTEN:
+                    raise
+                return _written(path, seen)
         except JournalError:
             raise
         except Exception as error:  # noqa: BLE001  one path must not stop the others
-            if isinstance(error, FileError) and error.code is Code.STILL_WRITTEN:
-                return _written(path, seen)
             status = _error_status(path, error)
             absent = status.state is FolderState.ABSENT
             return (self._below_link(path) if absent else None) or status

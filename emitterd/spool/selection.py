@@ -20,6 +20,19 @@ TEMPORARY = re.compile(
 )
 """Names that programs use while they write; matched against the base name."""
 
+SYSTEM_FOLDER = re.compile(
+    rb"""
+    \.                          # hidden: also .Trash-1000, .snapshot
+    | [#@]recycle$ | \$RECYCLE\.BIN$ | RECYCLER$
+    | [#@](?:recently-)?snapshot$
+    | @eaDir$ | @tmp$ | System\ Volume\ Information$ | lost\+found$
+    | .*\.download$             # Safari's x.zip.download/x.zip
+    | .*\.sb-[0-9a-f]{8}-\w+$   # macOS saves to x.zip.sb-1a2b3c4d-AbCdEf/x.zip
+    """,
+    re.VERBOSE | re.DOTALL | re.IGNORECASE,
+)
+"""Names of folders that a program or a file server keeps for itself."""
+
 
 class Selection:
     """Decides by name alone whether a path under the watched folder is a candidate.
@@ -38,8 +51,8 @@ class Selection:
     def ignored(self, path: bytes) -> str | None:
         """Return why the path is not a candidate, or None if it is one."""
         *folders, base = path.split(b"/")
-        if any(folder.startswith(b".") for folder in folders):
-            return "it is in a hidden folder"
+        if any(SYSTEM_FOLDER.match(folder) for folder in folders):
+            return "it is in a hidden folder, or in one of the system"
         if TEMPORARY.match(base):
             return "its name is that of a temporary file"
         excluded = self._excluded(path)
@@ -65,8 +78,8 @@ class Selection:
 
         With a pattern like `!keep.zip` an excluded folder may have a candidate.
         """
-        if folder.rpartition(b"/")[2].startswith(b"."):
-            return "a hidden folder"
+        if SYSTEM_FOLDER.match(folder.rpartition(b"/")[2]):
+            return "a hidden folder, or one of the system"
         return None if self._reincludes else self._excluded(folder + b"/")
 
     def _excluded(self, path: bytes) -> str | None:

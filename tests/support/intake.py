@@ -44,7 +44,8 @@ class IntakeDriver:
         self.root, self.journal, self.now = root, journal, 1000.0
         self.notified, self.sweeps = 0, 0
         self.inspector = Counting(load_catalogue(), InspectionSettings())
-        spool, rule = Spool(root), DisposalRule(delete=True)
+        self.spool = spool = Spool(root)
+        rule = DisposalRule(delete=True)
         self.rules = ExamineRules(
             Selection(["**/*.zip", "speed"], []),
             self.inspector,

@@ -44,6 +44,7 @@ PACKAGES = {
     "logrotate": "logrotate",
     "man": "man-db",
     "mandoc": "mandoc",
+    "mkfs.ext4": "e2fsprogs",
     "nsenter": "util-linux",
     "openssl": "openssl",
     "prometheus": "prometheus",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from emitterd.model import Fingerprint
+from emitterd.model import CLOCK_TICK_S, Fingerprint
 
 SEEN = Fingerprint(
     device=1, inode=2, size_bytes=300, mtime_ns=4_000_000_000, ctime_ns=5_000_000_000
@@ -30,52 +30,44 @@ def test_huge_device_and_inode_numbers_fit_a_signed_64_bit_column() -> None:
 
 
 @pytest.mark.parametrize("field", Fingerprint._fields)
-def test_any_difference_is_another_version(field: str) -> None:
-    """One field that differs is enough; `touch -r` forges mtime but not ctime."""
+def test_size_and_times_decide_about_a_version(field: str) -> None:
+    """Device and inode say nothing; `touch -r` forges mtime but not ctime."""
     later = SEEN._replace(**{field: 99})
 
-    assert later != SEEN
-    assert not SEEN.same_bytes(later, links=1)
+    assert SEEN.same_version(later) == (field in {"device", "inode"})
+    assert SEEN.same_times(later) == (field in {"device", "inode", "ctime_ns"})
 
 
-@pytest.mark.parametrize("links", [0, 1, 2])
-def test_an_equal_stat_is_the_same_bytes(links: int) -> None:
-    """Nothing changed: the bytes are those that were admitted."""
-    assert SEEN.same_bytes(SEEN, links)
-
-
-@pytest.mark.parametrize("field", ["device", "inode", "size_bytes", "mtime_ns"])
-def test_a_deleted_file_that_was_written_as_well_is_not(field: str) -> None:
-    """A file without a link whose size or mtime changed has other bytes."""
-    later = SEEN._replace(ctime_ns=99, **{field: 99})
-
-    assert not SEEN.same_bytes(later, links=0)
-
-
-def test_an_open_file_that_was_deleted_keeps_its_bytes(tmp_path: Path) -> None:
-    """Deleting changes the ctime only, and the descriptor still has the bytes."""
-    path = tmp_path / "x.zip"
-    path.write_bytes(b"old")
-    with path.open("rb") as file:
-        seen = Fingerprint.of(os.fstat(file.fileno()))
-        path.unlink()
-        stat = os.fstat(file.fileno())
-
-    assert seen.same_bytes(Fingerprint.of(stat), stat.st_nlink)
-
-
-def test_an_open_file_that_was_replaced_keeps_its_bytes(tmp_path: Path) -> None:
-    """A rename over the name leaves the old file, now without a name, as it was."""
+def test_a_file_that_replaces_another_one_is_another_version(tmp_path: Path) -> None:
+    """A rename changes the ctime, also where size and mtime are equal."""
     path, other = tmp_path / "x.zip", tmp_path / "y"
     path.write_bytes(b"old")
     other.write_bytes(b"new")
-    with path.open("rb") as file:
-        seen = Fingerprint.of(os.fstat(file.fileno()))
-        other.replace(path)
-        stat = os.fstat(file.fileno())
+    seen = Fingerprint.of(path.stat())
+    os.utime(other, ns=(seen.mtime_ns, seen.mtime_ns))
+    other.replace(path)
+    later = Fingerprint.of(path.stat())
 
-    assert seen.same_bytes(Fingerprint.of(stat), stat.st_nlink)
-    assert Fingerprint.of(path.stat()) != seen
+    assert seen.same_times(later)
+    assert not seen.same_version(later)
+
+
+@pytest.mark.parametrize(
+    ("ctime_ns", "after_s", "young_s"),
+    [
+        (5_000_000_000, 0.5, 1.5),
+        (5_000_000_000, 2.0, 0.0),
+        (5_000_000_000, -60.0, 0.0),
+        (5_000_000_001, 0.0, CLOCK_TICK_S),
+        (5_000_000_001, CLOCK_TICK_S, 0.0),
+    ],
+)
+def test_a_time_stamp_of_this_tick_does_not_prove_the_content(
+    ctime_ns: int, after_s: float, young_s: float
+) -> None:
+    """Stamps of whole seconds are young for two; the kernel's own for one tick of its clock."""
+    seen = SEEN._replace(ctime_ns=ctime_ns)
+    assert seen.young_s(ctime_ns / 1e9 + after_s) == pytest.approx(young_s, abs=1e-6)
 
 
 @pytest.mark.parametrize("at_ns", [10**30, -(10**30)])

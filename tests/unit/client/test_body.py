@@ -186,6 +186,22 @@ def test_a_small_file_that_changes_sends_nothing(
             next(iter(body))
 
 
+def test_a_file_whose_permissions_change_is_finished(tmp_path: Path) -> None:
+    """Another ctime alone discards no upload: the content is still what was sent."""
+    path = dropped(tmp_path, THREE)
+    with opened(path) as body:
+        pieces = iter(body)
+        data = next(pieces)
+        seen = path.stat().st_ctime_ns
+        path.chmod(0o604)
+        (tmp_path / "snapshot").hardlink_to(path)
+        data += b"".join(pieces)
+
+    assert path.stat().st_ctime_ns != seen
+    assert body.sent
+    assert parsed(body, data)[-1] == ("file", THREE)
+
+
 def replace(path: Path) -> None:
     """Put another file in a file's place, as a good producer does."""
     other = path.with_name("y")

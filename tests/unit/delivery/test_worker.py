@@ -1,5 +1,6 @@
 """One turn of a worker: the outcome of an entry, its record and its log line."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -247,6 +248,37 @@ def test_a_rejection_ends_an_outage(rig: Rig) -> None:
     assert rig.server.fired == {"429": 1, "too-large": 1}
     assert rig.state(NAME) is State.REJECTED
     assert len(rig.logged("destination.up")) == 1
+
+
+def test_a_file_whose_permissions_changed_is_sent(rig: Rig) -> None:
+    """Another ctime alone costs no waiting upload its place and its grant."""
+    rig.drop(NAME).chmod(0o604)
+    rig.step()
+
+    assert rig.state(NAME) is State.DELIVERED
+    assert rig.changed == []
+
+
+def test_a_file_that_is_opened_before_it_is_sent_is_withdrawn(rig: Rig) -> None:
+    """Another ctime, and a writer: it is examined again when it is closed."""
+    path = rig.drop(NAME)
+    path.chmod(0o604)
+    with path.open("ab"):
+        rig.step()
+
+    assert rig.row(NAME)["error"] == "E204"
+    assert rig.changed == [NAME.encode()]
+
+
+def test_a_file_under_a_lease_of_another_program_is_deferred(rig: Rig) -> None:
+    """It is not unreadable: somebody else has it open, as Samba for an SMB client."""
+    path = rig.drop(NAME)
+    with path.open("ab") as samba:
+        fcntl.fcntl(samba, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        rig.step()
+
+    assert rig.row(NAME)["error"] == "E206"
+    assert rig.state(NAME) is State.DEFERRED
 
 
 def test_a_file_that_went_is_withdrawn(rig: Rig) -> None:

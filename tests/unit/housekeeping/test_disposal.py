@@ -1,5 +1,7 @@
 """What happens to a file whose version ended: kept, moved or deleted, never lost."""
 
+import errno
+import hashlib
 import json
 import os
 import shutil
@@ -52,7 +54,8 @@ class Outbox:
         self.journal.admit([Admission(path, Fingerprint.of(stat), "pat", 0)])
         entry = self.journal.claim(stat.st_mtime)
         assert entry is not None
-        self.journal.deliver(entry, receipt(), duration_s=1.0, dispose=True)
+        proof = receipt(hashlib.sha256(zip_bytes()).digest())
+        self.journal.deliver(entry, proof, duration_s=1.0, dispose=True)
         return entry
 
     def dispose(self, entry: Entry) -> list[EventDict]:
@@ -199,6 +202,71 @@ def test_file_that_is_replaced_after_the_look(
     assert not events
 
 
+def test_file_that_is_opened_again_after_the_look(
+    surprised: Surprised, spool_root: Path, tmp_path: Path
+) -> None:
+    """It gets its name back while a writer has it; what the writer adds is a version of its own."""
+    box, spool, place = surprised
+    entry = box.delivered()
+    path = spool_root / "pat/a.zip"
+    writers = []
+
+    def reopen() -> None:
+        writers.append(path.open("ab"))
+        spool.act = lambda: None
+
+    spool.act = reopen
+    (event,) = box.dispose(entry)
+    assert "open for writing" in event["reason"]
+    assert box.due(entry)
+    with writers.pop() as writer:
+        writer.write(b"more")
+    box.disposal.resume()
+
+    assert path.read_bytes() == zip_bytes() + b"more"
+    assert [file.name for file in path.parent.iterdir()] == ["a.zip"]
+    assert not [item for item in (place or tmp_path / "no").rglob("*") if item.is_file()]
+    assert not box.due(entry)
+
+
+def test_other_bytes_with_the_same_times_stay(
+    surprised: Surprised, spool_root: Path, tmp_path: Path
+) -> None:
+    """Where a crash has left the file under its private name, its hash decides."""
+    box, _, place = surprised
+    entry = box.delivered()
+    path = spool_root / "pat/a.zip"
+    seen = path.stat()
+    path.write_bytes(zip_bytes()[::-1])
+    os.utime(path, ns=(seen.st_atime_ns, seen.st_mtime_ns))
+    path.rename(path.with_name(f".emitterd-{entry.id}"))
+    box.disposal.resume()
+
+    assert path.read_bytes() == zip_bytes()[::-1]
+    assert not [item for item in (place or tmp_path / "no").rglob("*") if item.is_file()]
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "link"])
+def test_a_private_name_of_somebody_else_is_left_alone(
+    surprised: Surprised, spool_root: Path, kind: str
+) -> None:
+    """The file is disposed of under the next private name."""
+    box, _, _ = surprised
+    entry = box.delivered()
+    foreign = spool_root / "pat" / f".emitterd-{entry.id}"
+    if kind == "file":
+        foreign.write_bytes(b"not ours")
+    elif kind == "folder":
+        foreign.mkdir()
+    else:
+        foreign.symlink_to("a.zip")
+    (event,) = box.dispose(entry)
+
+    assert "error" not in event
+    assert list((spool_root / "pat").iterdir()) == [foreign]
+    assert not box.due(entry)
+
+
 def test_folder_that_becomes_a_link_after_the_look(
     surprised: Surprised, spool_root: Path, tmp_path: Path
 ) -> None:
@@ -219,6 +287,100 @@ def test_folder_that_becomes_a_link_after_the_look(
     assert outside.read_bytes() == zip_bytes(b"of this host")
     copies = [item.read_bytes() for item in (place or tmp_path / "no").rglob("*.zip")]
     assert zip_bytes(b"of this host") not in copies
+
+
+@pytest.fixture
+def elsewhere(mover: Outbox) -> Iterator[tuple[Outbox, Path]]:
+    """Archive on another file system."""
+    with tempfile.TemporaryDirectory(dir=MEMORY) as place:
+        yield Outbox(mover.root, mover.journal, Path(place)), Path(place)
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EOPNOTSUPP])
+def test_archive_that_cannot_sync_a_folder(
+    elsewhere: tuple[Outbox, Path], monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """EINVAL for the fsync of a folder is no failure, and leaves one copy."""
+    box, place = elsewhere
+    entry = box.delivered()
+    refused, real = [], os.fsync
+
+    def fsync(fd: int) -> None:
+        if Path(f"/proc/self/fd/{fd}").is_dir():
+            refused.append(fd)
+            raise OSError(number, os.strerror(number))
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    (event,) = box.dispose(entry)
+
+    assert refused
+    assert "error" not in event
+    assert archived(place) == {"pat/a.zip": zip_bytes()}
+
+
+def test_copy_whose_folder_cannot_be_written_is_removed(
+    elsewhere: tuple[Outbox, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often a disk error comes after the copy has its name, there is no second copy."""
+    box, place = elsewhere
+    entry = box.delivered()
+    failed, real = [], os.fsync
+
+    def fsync(fd: int) -> None:
+        if (Path(f"/proc/self/fd/{fd}") / "a.zip").exists():
+            failed.append(fd)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    for _ in range(3):
+        box.disposal.resume()
+        assert archived(place) == {}
+    assert len(failed) == 3
+    monkeypatch.undo()
+    box.disposal.resume()
+
+    assert archived(place) == {"pat/a.zip": zip_bytes()}
+    assert not box.due(entry)
+
+
+def test_archive_that_takes_no_permissions(
+    elsewhere: tuple[Outbox, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The content is archived; times and permissions only as far as the place takes them."""
+    box, place = elsewhere
+    entry, refused = box.delivered(), []
+
+    def chmod(path: Path, *_: object, **__: object) -> None:
+        refused.append(path)
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "chmod", chmod)
+    (event,) = box.dispose(entry)
+
+    assert refused
+    assert "error" not in event
+    assert archived(place) == {"pat/a.zip": zip_bytes()}
+
+
+@pytest.mark.parametrize("length", [243, 244, 250, 255])
+@pytest.mark.parametrize("letter", ["x", "\u0915"])
+def test_long_names_can_be_put_aside(
+    spool_root: Path, journal: Journal, tmp_path: Path, length: int, letter: str
+) -> None:
+    """A name with no room for `.reason.json` or a number is shortened, with a hash."""
+    width = len(letter.encode())
+    name = letter * ((length - 4) // width) + "y" * ((length - 4) % width) + ".zip"
+    for _ in range(2):
+        (event,) = put_aside(spool_root, journal, tmp_path / "aside", f"pat/{name}")
+        assert "error" not in event
+
+    files = archived(tmp_path / "aside")
+    assert len(files) == 4
+    assert files[f"pat/{name}"] == zip_bytes()
+    assert sum(file.endswith(".reason.json") for file in files) == 2
+    assert all(len(file.encode()) <= len("pat/") + 255 for file in files)
 
 
 @pytest.mark.parametrize("rule", ["mover", "shredder"])
@@ -480,14 +642,14 @@ def test_file_replaced_during_a_long_copy_stays(
     mount("-t", "tmpfs", "tmpfs", at=archive)
     entry = mover.delivered()
     path = mover.root / "pat/a.zip"
-    real = shutil.copy2
+    real = shutil.copyfile
 
     def slow(source: Path, target: Path, **how: bool) -> object:
         copied = real(source, target, **how)
         make_zip(mover.root / "new.part", b"new").rename(path)
         return copied
 
-    monkeypatch.setattr(shutil, "copy2", slow)
+    monkeypatch.setattr(shutil, "copyfile", slow)
     mover.dispose(entry)
 
     assert path.read_bytes() == zip_bytes(b"new")

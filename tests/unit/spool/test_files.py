@@ -1,10 +1,13 @@
 """Moving a file: cases that the tests of the disposal do not reach."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
 from conftest import NOBODY, SKIP, Python
+from emitterd.spool import files
 from emitterd.spool.files import put_back
 
 PUT_BACK = f"""
@@ -38,6 +41,26 @@ def test_name_is_given_back_without_links(tmp_path: Path, python: Python, *, new
     assert [file.name for file in folder.iterdir()] == ["a.zip"]
     content = (folder / "a.zip").read_bytes()
     assert content == (b"later" if newer else b"earlier")
+
+
+@pytest.mark.parametrize("newer", [False, True])
+def test_name_is_given_back_without_links_and_renameat2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, newer: bool
+) -> None:
+    """FUSE has neither: the file is renamed back if its name is free."""
+    (tmp_path / ".emitterd-1").write_bytes(b"earlier")
+    if newer:
+        (tmp_path / "a.zip").write_bytes(b"later")
+
+    def link(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", link)
+    monkeypatch.setattr(files, "_LIBC", object())
+    put_back(tmp_path / ".emitterd-1", tmp_path / "a.zip")
+
+    assert list(tmp_path.iterdir()) == [tmp_path / "a.zip"]
+    assert (tmp_path / "a.zip").read_bytes() == (b"later" if newer else b"earlier")
 
 
 def test_name_is_given_back(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from emitterd.spool.selection import Selection
 
 TEMPORARY = "its name is that of a temporary file"
-HIDDEN = "it is in a hidden folder"
+HIDDEN = "it is in a hidden folder, or in one of the system"
 EXCLUDED = "spool.exclude names it"
 NOT_INCLUDED = "spool.include does not name it"
 
@@ -83,10 +83,34 @@ def test_a_name_that_only_looks_temporary_is_a_candidate(
     assert everything.ignored(b"pat/" + name) is None
 
 
-@pytest.mark.parametrize("path", [b".git/x.zip", b"pat/.old/x.zip", b".a/.b/x.zip"])
-def test_a_file_in_a_hidden_folder_is_ignored(zips: Selection, path: bytes) -> None:
-    """A path with one hidden folder in it is ignored."""
+@pytest.mark.parametrize(
+    "path",
+    [
+        b".git/x.zip",
+        b"pat/.old/x.zip",
+        b".a/.b/x.zip",
+        b"pat/#recycle/x.zip",
+        b"@Recycle/pat/x.zip",
+        b"pat/@eaDir/x.zip/y.zip",
+        b"$RECYCLE.BIN/S-1-5-21/$R1.zip",
+        b"System Volume Information/x.zip",
+        b"pat/.Trash-1000/files/x.zip",
+        b"#snapshot/pat/x.zip",
+        b"@Recently-Snapshot/pat/x.zip",
+        b"pat/x.zip.download/x.zip",
+        b"pat/x.zip.sb-1a2b3c4d-AbCdEf/x.zip",
+    ],
+)
+def test_a_file_in_a_folder_of_the_system_is_ignored(zips: Selection, path: bytes) -> None:
+    """Hidden folders, recycle bins, snapshots and half downloads have no candidates."""
     assert zips.ignored(path) == HIDDEN
+    assert any(zips.skipped(path[:end]) for end, letter in enumerate(path) if letter == ord("/"))
+
+
+@pytest.mark.parametrize("folder", [b"recycle", b"eaDir", b"zipper", b"download", b"a#recycle"])
+def test_a_similar_folder_is_not_ignored(zips: Selection, folder: bytes) -> None:
+    """Only the exact names count."""
+    assert zips.ignored(folder + b"/x.zip") is None
 
 
 @pytest.mark.parametrize(
