@@ -150,14 +150,11 @@ class Disposal:
                         put_back(private, source)
                     return None
                 # Another file under the same path is a version of its own.
-                inode = None
-                if not is_private:
-                    stat = self._spool.stat(path)
-                    if not Fingerprint.of(stat).same_version(sent):
-                        return None
-                    inode = stat.st_ino
+                stat = None if is_private else self._spool.stat(path)
+                if stat is not None and not Fingerprint.of(stat).same_version(sent):
+                    return None
                 reach(Point.DISPOSAL_DUE)
-                is_same = partial(self._is_same, sent, ended.sha256, inode)
+                is_same = partial(self._is_same, sent, ended.sha256, stat and stat.st_ino)
                 mover = FileMover(source, private, is_same)
                 folder = rule.folder(ended.state)
                 if folder is None:

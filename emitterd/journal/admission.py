@@ -63,10 +63,7 @@ def _admit(
         return Admitted(AdmissionResult.KNOWN)
     if known is not None and known.state is State.DELIVERING:
         return Admitted(AdmissionResult.BUSY)
-    if known is not None and _is_touched(known, file):
-        # It keeps its place in the queue, its grant and its attempts.
-        values = (*file.fingerprint, _pack_findings(file), known.id)
-        connection.execute(_REFRESH, values)
+    if known is not None and _refresh(connection, known, file):
         return Admitted(AdmissionResult.KNOWN)
     replaced_bytes = None
     if known is not None and known.state in LIVE:
@@ -93,17 +90,20 @@ def _admit(
             earlier_keys,
         ),
     )
-    held = state is State.HELD
-    return Admitted(AdmissionResult.ADMITTED, replaced_bytes, held)
+    return Admitted(AdmissionResult.ADMITTED, replaced_bytes, held=state is State.HELD)
 
 
-def _is_touched(known: Known, file: Admission) -> bool:
-    """Tell whether a waiting file has another ctime or inode, but the same size and mtime.
+def _refresh(connection: sqlite3.Connection, known: Known, file: Admission) -> bool:
+    """Update the ctime of a waiting file whose size and mtime are the same; return whether it did.
 
-    Its content is read when it is sent.
+    The entry keeps its place in the queue, its grant and its attempts. The content is read when it
+    is sent.
     """
-    waits = known.state in LIVE and file.error is None
-    return waits and file.fingerprint.same_times(known.fingerprint)
+    same = file.fingerprint.same_times(known.fingerprint)
+    if file.error is not None or known.state not in LIVE or not same:
+        return False
+    connection.execute(_REFRESH, (*file.fingerprint, _pack_findings(file), known.id))
+    return True
 
 
 def _pack_findings(file: Admission) -> str | None:
