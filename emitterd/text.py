@@ -46,16 +46,26 @@ def keep_secret(kind: str, secret: str) -> None:
 
 def masked(text: str) -> str:
     """Mask all known secrets in a text from outside, in each form that a server may quote."""
-    for secret in {secret for known in _secrets.values() for secret in known}:
-        encoded = base64.b64encode(secret.encode("utf-8", "surrogateescape")).decode()
-        forms = {secret, urllib.parse.quote(secret, safe=""), html.escape(secret)}
-        forms |= {json.dumps(secret)[1:-1], repr(secret)[1:-1], encoded.rstrip("=")}
-        for form in sorted(forms, key=len, reverse=True):
-            if len(form) >= _PLAIN_LENGTH:
-                text = text.replace(form, MASK)
-            else:
-                text = re.sub(rf"(?<!\w){re.escape(form)}(?!\w)", MASK, text)
+    forms = {form for known in _secrets.values() for secret in known for form in _forms(secret)}
+    # The longest first: a short secret may be a part of a long one.
+    for form in sorted(forms, key=len, reverse=True):
+        if len(form) >= _PLAIN_LENGTH:
+            text = text.replace(form, MASK)
+        else:
+            text = re.sub(rf"(?<!\w){re.escape(form)}(?!\w)", MASK, text)
     return text
+
+
+def _forms(secret: str) -> set[str]:
+    encoded = base64.b64encode(secret.encode("utf-8", "surrogateescape")).decode()
+    return {
+        secret,
+        urllib.parse.quote(secret, safe=""),
+        html.escape(secret),
+        json.dumps(secret)[1:-1],
+        repr(secret)[1:-1],
+        encoded.rstrip("="),
+    }
 
 
 def display(path: bytes) -> str:

@@ -51,3 +51,11 @@ def test_the_former_token_is_masked_too() -> None:
         keep_secret("token", token)
 
     assert masked("token-number-1 token-number-2 token-number-3") == f"token-number-1 {MASK} {MASK}"
+
+
+def test_a_secret_that_is_part_of_another_reveals_nothing_of_it() -> None:
+    """The longer one is masked as a whole."""
+    keep_secret("password", "p@ss")
+    keep_secret("proxy", "geheim-p@ss")
+
+    assert masked("geheim-p@ss and p@ss") == f"{MASK} and {MASK}"
