@@ -7,7 +7,9 @@ the reason.
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,7 @@ Imports and texts come before: another user may not be able to read the checkout
 """
 
 Mount = Callable[..., None]
+NoThreads = Callable[[], AbstractContextManager[None]]
 Python = Callable[..., str]
 
 
@@ -168,6 +171,23 @@ def small_disk(tmp_path: Path, mount: Mount) -> SmallDisk:
     root.mkdir()
     mount("-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", at=root)
     return SmallDisk(root)
+
+
+@pytest.fixture
+def no_threads() -> NoThreads:
+    """Return what lets no thread start while its block runs: there is no room for a stack."""
+
+    @contextmanager
+    def block() -> Iterator[None]:
+        threading.stack_size(2**47)
+        try:
+            with pytest.raises(RuntimeError, match="can't start new thread"):
+                threading.Thread(target=print).start()
+            yield
+        finally:
+            threading.stack_size(0)
+
+    return block
 
 
 @pytest.fixture

@@ -8,11 +8,13 @@ event stream, and buffers a whole upload on disk. uvicorn takes 2 MiB more than 
 
 import asyncio
 import base64
+import errno
 import hmac
 import ipaddress
 import json
 import logging
 import socket
+import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -89,6 +91,9 @@ class HttpServer:
             log.info("metrics.served", address=str(self._endpoint))
             try:
                 asyncio.run(self._serve(listener, shutdown))
+            except OSError as error:
+                self._report_taken(error)
+                shutdown.wait_for_drain(RETRY_S)
             finally:
                 self._endpoint.close(listener)
 
@@ -107,7 +112,7 @@ class HttpServer:
         # uvicorn's own Server wakes ten times a second, also when nothing happens.
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(_report_loop_error)
-        threads = ThreadPoolExecutor(THREADS, "http")
+        threads = _start_pool()
         config = uvicorn.Config(
             _AccessControl(self._app(threads), self._endpoint, self._token),
             http=_Connection,
@@ -148,6 +153,19 @@ class HttpServer:
             routes=[_route(path, call, threads) for path, call in handlers.items()],
             exception_handlers={Exception: _internal_error},
         )
+
+
+def _start_pool() -> ThreadPoolExecutor:
+    """Return a pool whose threads run: later, at a limit of threads, none might start."""
+    pool, barrier = ThreadPoolExecutor(THREADS, "http"), threading.Barrier(THREADS)
+    try:
+        for _ in range(THREADS):
+            pool.submit(barrier.wait)
+    except RuntimeError as error:
+        barrier.abort()
+        pool.shutdown(wait=False)
+        raise OSError(errno.EAGAIN, str(error)) from error
+    return pool
 
 
 def _route(path: str, handler: Handler, threads: ThreadPoolExecutor) -> Route:

@@ -13,11 +13,14 @@ import pwd
 import socket
 import socketserver
 import struct
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+import structlog
 
 from emitterd.errors import JournalError
 from emitterd.journal.operations import OperationReport, OperationRequest
@@ -32,6 +35,8 @@ ANSWER_S = 600.0
 """How long a caller waits: an operation on a whole state of a large journal is slow."""
 
 PAUSE_S = 1.0
+log = structlog.get_logger()
+
 _END = b"null\n"
 """The last line of an answer."""
 
@@ -40,6 +45,7 @@ _CREDENTIALS = struct.Struct("3i")
 Handler = Callable[[OperationRequest, str], OperationReport]
 
 Record = dict[str, Any]
+_Request = socket.socket | tuple[bytes, socket.socket]
 Answer = Callable[[str, bytes], Iterator[Record]]
 """Answers a question about a path, or about the whole folder."""
 
@@ -90,6 +96,17 @@ class ControlServer(socketserver.ThreadingUnixStreamServer):
             # The drain shut the socket down, or descriptors ran out.
             self._shutdown.wait_for_drain(PAUSE_S)
             raise
+
+    def process_request(self, request: _Request, client_address: object) -> None:
+        """Answer in a thread of its own, or in this one if no other can be started."""
+        try:
+            super().process_request(request, client_address)
+        except RuntimeError:
+            self.process_request_thread(request, client_address)
+
+    def handle_error(self, _request: object, _client_address: object) -> None:
+        """Log a bug: it concerns one caller only."""
+        log.error("operator.failed", exc_info=sys.exception())
 
     def _wake(self) -> None:
         with suppress(OSError):

@@ -59,7 +59,11 @@ class Threads:
             for number in range(self._wanted):
                 thread = self._workers.get(number)
                 if thread is None or not thread.is_alive():
-                    self._workers[number] = self._start_worker(number)
+                    try:
+                        self._workers[number] = self._start_worker(number)
+                    except RuntimeError:
+                        # The limit of threads is reached: the next call tries again.
+                        break
         if self._wanted < before:
             self._wake_up.notify()
 

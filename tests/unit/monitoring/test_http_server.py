@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from conftest import NoThreads
 from emitterd.monitoring.endpoint import Endpoint
 from emitterd.monitoring.http_server import (
     CONNECTIONS,
@@ -431,3 +432,10 @@ def test_a_path_of_bytes_is_measured_in_bytes() -> None:
     assert Endpoint.parse(f"unix:{longest}").local
     with pytest.raises(ValueError, match="longer than 107 bytes"):
         Endpoint.parse(f"unix:{longest}x")
+
+
+def test_at_the_limit_of_threads_the_page_answers(local: Serving, no_threads: NoThreads) -> None:
+    """The threads of the pages run from the start: none has to be started for a caller."""
+    with no_threads():
+        answers = [local.get("/x?y") for _ in range(10)]
+    assert all("/x?y" in str(answer) for answer in answers)

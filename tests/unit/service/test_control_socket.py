@@ -12,8 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
-from conftest import NOBODY, Python
+from conftest import NOBODY, NoThreads, Python
 from emitterd.errors import JournalError
 from emitterd.journal.operations import (
     Operation,
@@ -56,6 +57,8 @@ class Listening:
 
     def _answer(self, question: str, path: bytes) -> Iterator[dict[str, object]]:
         for number in range(10_000):
+            if question == "bug":
+                raise ArithmeticError
             if question == "broken" and number:
                 raise JournalError("it cannot be read")
             yield {"path": os.fsdecode(path), "number": number}
@@ -242,3 +245,24 @@ def test_an_answer_that_breaks_off_is_an_error(listening: Listening) -> None:
 def test_without_a_daemon_nobody_answers(tmp_path: Path) -> None:
     """The caller then looks for itself."""
     assert ask(tmp_path / "journal.db", "skipped") is None
+
+
+def test_at_the_limit_of_threads_callers_are_answered(
+    listening: Listening, no_threads: NoThreads
+) -> None:
+    """Where no thread can be started, a command is carried out all the same."""
+    with no_threads():
+        assert send_request(listening.journal, HOLD) == DONE
+    assert send_request(listening.journal, HOLD) == DONE
+
+
+def test_a_bug_concerns_one_caller(listening: Listening) -> None:
+    """The caller learns that it got no answer, the log why; the next one is served."""
+    with capture_logs() as events:
+        records = ask(listening.journal, "bug")
+        assert records is not None
+        with pytest.raises(ConnectionError):
+            list(records)
+        wait_until(lambda: bool(events), 20.0, "it is logged")
+    assert events[0]["event"] == "operator.failed"
+    assert send_request(listening.journal, HOLD) == DONE

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from conftest import NoThreads
 from emitterd.delivery.concurrency import START
 from emitterd.delivery.dispatch import IDLE_S
 from emitterd.service.threads import Threads
@@ -155,3 +156,14 @@ def test_who_leaves_closes_its_connections(crew: Threads, rig: Rig) -> None:
 
     assert open_then > 0
     assert established(rig.server.port) == 0
+
+
+def test_workers_that_cannot_be_started_are_started_later(
+    crew: Threads, no_threads: NoThreads
+) -> None:
+    """At the limit of threads the daemon goes on with the workers that it has."""
+    assert manned(crew, 1)
+    with no_threads():
+        assert not manned(crew, 3)
+        assert len(workers(crew)) == 1
+    assert manned(crew, 3)
