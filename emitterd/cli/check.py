@@ -19,7 +19,7 @@ from emitterd.journal.connection import FORMER_SERVER, find_problem
 from emitterd.journal.reader import JournalReader
 from emitterd.journal.state_folder import act_as_owner, is_locked
 from emitterd.service.logging import silence
-from emitterd.spool.mounts import NETWORK, file_system
+from emitterd.spool.mounts import NETWORK, file_system, shared_by
 from emitterd.spool.watcher import folders_below, watch_limit
 from emitterd.text import count
 from emitterd.units import format_size
@@ -104,6 +104,15 @@ def _folder(config: Config) -> Iterator[Diagnosis]:
             "spool.directory",
             f"{root} is on {kind}: files of other hosts are found by sweeps only",
             f"expect up to {config.spool.sweep_every_s:.0f} s (spool.sweep_every)",
+        )
+    servers = shared_by(root)
+    if servers and config.spool.completion == "auto":
+        yield Diagnosis(
+            "warning",
+            "spool.completion",
+            f"{', '.join(servers)} shares {root}: between two writes of a client nobody has the"
+            " file open here",
+            "set spool.completion: quiet",
         )
 
 

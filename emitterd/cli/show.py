@@ -174,5 +174,6 @@ def _open_sources(config: Path | None) -> Iterator[tuple["FileStatusReader", Jou
     ignore_lease_breaks()
     rule = settings.spool
     spool, selection = Spool(rule.directory), Selection(rule.include, rule.exclude)
+    spool.trusts_leases = rule.completion == "auto"
     with JournalReader(settings.journal.path, absent=True) as reader:
         yield FileStatusReader(spool, selection, reader.latest, rule.settle_s), reader

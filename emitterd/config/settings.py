@@ -23,6 +23,7 @@ _ALTERNATIVES = [
     frozenset({f"emission.{name}", f"emission.{name}_file", f"emission.{name}_env"})
     for name in ("password", "api_key")
 ]
+Completing = Literal["auto", "quiet"]
 Watching = Literal["auto", "inotify", "polling"]
 Inspecting = Literal["off", "warn", "enforce"]
 Datasource = Literal["state", "udise"]
@@ -72,6 +73,7 @@ class SpoolSettings:
     directory: Path = _key(values.path)
     include: tuple[str, ...] = _key(values.some_patterns, ("**/*.zip",))
     exclude: tuple[str, ...] = _key(values.patterns, ())
+    completion: Completing = _key(values.word(Completing), "auto")
     settle_s: float = _key(values.duration, 5.0)
     sweep_every_s: float = _key(values.duration, 30.0)
     incomplete_after_s: float = _key(values.duration, 600.0)

@@ -19,7 +19,7 @@ FAILED_FIRST_S, FAILED_MAX_S = 1.0, 600.0
 FAILED_PATHS_MAX = 10_000
 """With more candidates than this, only the sweeps try a path that failed again."""
 
-_NOTHING_SEEN = Fingerprint(0, 0, -1, 0, 0)
+NOTHING_SEEN = Fingerprint(0, 0, -1, 0, 0)
 
 
 @dataclass(slots=True)
@@ -118,7 +118,7 @@ class Tracker:
         if candidate is None or not candidate.failed:
             if len(self._candidates) >= FAILED_PATHS_MAX:
                 return
-            candidate = self._track(path, _NOTHING_SEEN, LeaseState.NONE, now)
+            candidate = self._track(path, NOTHING_SEEN, LeaseState.NONE, now)
             candidate.failed, candidate.wait_s = True, FAILED_FIRST_S / 2
         candidate.wait_s = min(candidate.wait_s * 2, FAILED_MAX_S)
         self._check_again(path, candidate, now + candidate.wait_s)

@@ -18,6 +18,7 @@ from emitterd import heartbeat
 from emitterd.codes import Code
 from emitterd.errors import JournalError, JournalFull
 from emitterd.failpoints import Point, reach
+from emitterd.intake.candidates import NOTHING_SEEN
 from emitterd.intake.examine import Examiner, ExamineRules
 from emitterd.intake.not_sent import NotSentSummary
 from emitterd.journal.journal import Journal
@@ -39,6 +40,9 @@ HINTS_PER_STEP = 1000
 EVENT_LATENCY_S = 2.0
 BUSY_S = 1.0
 """When a path is examined again whose older version is being sent."""
+CHANGED_FIRST_S, CHANGED_MAX_S = 1.0, 600.0
+"""How long a path waits that changed twice while it was sent; the wait then doubles."""
+CHANGES_REPORTED = 4
 FULL_S = 5.0
 """When a path is examined again that found no room in the journal."""
 
@@ -99,6 +103,8 @@ class Intake:
         self._wake = threading.Event()
         self._lock = threading.Lock()
         self._hints: dict[bytes, bool] = {}
+        self._changes: dict[bytes, tuple[int, float]] = {}
+        """How often uploads of a path found it changed, and when it may be admitted again."""
         self._batch: list[Admission] = []
         self._whole_sweep: Sweep | None = None
         self._folder_sweep: Sweep | None = None
@@ -123,6 +129,18 @@ class Intake:
             else:
                 self._next_sweep_at = 0.0
         self._wake.set()
+
+    def changed(self, path: bytes) -> None:
+        """Ask to examine a path whose upload found another version; wait longer each time."""
+        now = time.monotonic()
+        with self._lock:
+            if len(self._changes) >= HINTS_MAX:
+                self._changes.clear()
+            count, due_at = self._changes.get(path, (0, 0.0))
+            count = count + 1 if now < due_at + CHANGED_MAX_S else 1
+            wait_s = CHANGED_FIRST_S * 2.0 ** min(count - 2, 10) if count > 1 else 0.0
+            self._changes[path] = count, now + min(wait_s, CHANGED_MAX_S)
+        self.hint(path)
 
     def sweep_soon(self) -> None:
         """Ask for a sweep at once."""
@@ -190,6 +208,13 @@ class Intake:
 
         An error that is not one of the journal concerns this path only.
         """
+        count, due_at = self._changes.get(path, (0, 0.0))
+        if now < due_at:
+            self._tracker.postpone(path, NOTHING_SEEN, due_at)
+            if count >= CHANGES_REPORTED:
+                reason = f"it changed {count} times while it was sent"
+                self._examiner.report(path, Code.CHANGED, reason)
+            return False
         try:
             admission = self._examiner.examine(path, now, stat)
         except JournalError:

@@ -67,6 +67,7 @@ class Components:
         self._observer = observer or self.uploads
         self._inspector = load_inspector(config.spool)
         self.spool = Spool(config.spool.directory)
+        self.spool.trusts_leases = config.spool.completion == "auto"
         self.http_client = open_http_client(config, self.shutdown)
         self.destination = Destination(_backoff(config), workers=_workers(config))
         backoff_max_s = config.delivery.backoff_max_s
@@ -112,7 +113,7 @@ class Components:
             self.disposal,
             wake_up=self.wake_up,
             shutdown=self.shutdown,
-            on_changed=self.intake.hint,
+            on_changed=self.intake.changed,
             observer=self._observer,
         )
 
@@ -134,6 +135,7 @@ class Components:
         self.destination.apply_settings(_backoff(config), workers=_workers(config))
         self._retention.apply_settings(config.journal.retain_s)
         self._inspector = inspector
+        self.spool.trusts_leases = config.spool.completion == "auto"
         self.intake.apply_settings(_rules(config, inspector))
         if self._emission.apply_credentials(credentials(config)):
             self._retry(REFUSED)

@@ -21,6 +21,11 @@ _LEASES_PROVE = frozenset(
 """ext2/3/4, XFS, Btrfs, ZFS, F2FS, tmpfs, bcachefs, overlayfs: only this kernel writes their files.
 Source: linux/magic.h, and OpenZFS."""
 
+_EXPORT = re.compile(r'^[ \t]*(?:"(?=[^"\n]*"))?(/[^"\s]*)', re.MULTILINE)
+_SHARE = re.compile(
+    r'^[ \t]*(?:path|directory)[ \t]*=[ \t]*"?(/[^"%\n]*)', re.MULTILINE | re.IGNORECASE
+)
+
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -64,3 +69,21 @@ def mount(path: Path, mountinfo: Path = MOUNTINFO) -> tuple[Path, str]:
         if target.is_relative_to(point) and len(point.parts) >= len(best.parts):
             best, kind = point, right.split(b" ")[0].decode("ascii", "replace")
     return best, kind
+
+
+def shared_by(path: Path, etc: Path = Path("/etc")) -> list[str]:
+    """Return the file servers of this host that share a folder, or a part or parent of it.
+
+    Sources: exports(5), smb.conf(5).
+    """
+    sources = {
+        "NFS": (_EXPORT, [etc / "exports", *(etc / "exports.d").glob("*.exports")]),
+        "SMB": (_SHARE, [etc / "samba" / "smb.conf"]),
+    }
+    target, servers = Path(os.path.realpath(path)), []
+    for server, (pattern, files) in sources.items():
+        text = "\n".join(file.read_text("utf-8", "replace") for file in files if file.is_file())
+        folders = [Path(os.path.realpath(match[1].strip())) for match in pattern.finditer(text)]
+        if any(target.is_relative_to(item) or item.is_relative_to(target) for item in folders):
+            servers.append(server)
+    return servers

@@ -5,6 +5,7 @@ import io
 import os
 import shutil
 import subprocess
+import time
 import zipfile
 from pathlib import Path
 
@@ -118,6 +119,24 @@ def test_permissions_of_a_waiting_file_change(driver: IntakeDriver) -> None:
     assert driver.step(1, PATH) == []
     (row,) = driver.journal.read("select state, attempts, ctime_ns from entry")
     assert row == (State.QUEUED, 3, path.stat().st_ctime_ns)
+
+
+def test_a_file_that_changes_in_each_upload_waits_longer_each_time(driver: IntakeDriver) -> None:
+    """The first change is admitted at once; then the waits grow, and an alarm names the file."""
+    make_zip(driver.root / NAME)
+    driver.intake.changed(PATH)
+    driver.now = time.monotonic()
+    assert "file.admitted" in names(driver.step())
+    for _ in range(3):
+        driver.intake.changed(PATH)
+    make_zip(driver.root / NAME, b"again")
+
+    (event,) = driver.step()
+    assert event["error"] == "E204"
+    not_sent = driver.intake.not_sent()
+    assert not_sent is not None
+    assert not_sent.counts == {"E204": 1}
+    assert "file.admitted" in names(driver.step(5))
 
 
 def loop_mount(mount: Mount, root: Path, image: Path, *make: str) -> None:
