@@ -16,6 +16,9 @@ def main() -> None:
     if sys.stderr is None:
         # Started with it closed: `2>&-`. `print` would take standard output instead.
         sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115  open until the exit
+    if sys.stdout is not None:
+        # What the locale cannot show is escaped: a name is no reason to end.
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         command(prog_name="emitterd")
     except OSError as error:

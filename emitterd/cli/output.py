@@ -378,8 +378,13 @@ def report_errors(work: Callable[[], int]) -> int:
     if sys.stdout is None:
         # The shell started it with `>&-`.
         raise click.ClickException("standard output is closed")
+    code = DONE
     try:
         code = work()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader has what it wanted: `emitterd list | head -1`.
+        _discard(sys.stdout)
     except ConfigError as error:
         with _standard_error():
             print_problems(error)
@@ -387,7 +392,6 @@ def report_errors(work: Callable[[], int]) -> int:
     except JournalError as error:
         complain(f"{error.code} {error}", f"  {error.remedy}")
         code = _EXIT_CODES.get(type(error), CONFIGURATION)
-    sys.stdout.flush()
     return code
 
 

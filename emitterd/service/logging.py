@@ -4,18 +4,22 @@ The log never stops the work: a line that can be written nowhere is counted, and
 when lines can be written again.
 """
 
+import errno
+import os
+import select
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from contextlib import suppress
-from io import FileIO
 from pathlib import Path
-from typing import Any, Protocol, Self, TextIO
+from typing import Any, Protocol, Self
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from emitterd.service import journald
+from emitterd.service.journald import PAUSE_S, WAIT_S
 
 _Arguments = tuple[tuple[str, EventDict], dict[str, Any]]
 
@@ -33,7 +37,8 @@ def configure(level: str, file: Path | None = None, *, socket: Path = journald.S
     elif not people and journald.is_standard_output() and socket.exists():
         _sink.write_to(journald.Journald(socket))
     else:
-        _sink.write_to(_StandardOutput(sys.stdout))
+        sys.stdout.flush()
+        _sink.write_to(_Stream(sys.stdout.fileno()))
     structlog.configure(
         processors=_processors(people=people),
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -72,51 +77,63 @@ class _Output(Protocol):
         """Close what this output has opened."""
 
 
-class _StandardOutput:
-    """Standard output, which stays open."""
+class _Stream:
+    """A file descriptor. A reader that stands still costs one wait in `PAUSE_S`, then lines."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def write(self, line: str, event: Mapping[str, object]) -> None:  # noqa: ARG002
-        self._stream.write(f"{line}\n")
-        self._stream.flush()
-
-    def close(self) -> None:
-        pass
-
-
-class _File:
-    """A file that is appended to."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file = self._open()
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
         self._torn = False
+        self._wait_from = 0.0
+        """No line waits before this monotonic time."""
 
     def write(self, line: str, event: Mapping[str, object]) -> None:  # noqa: ARG002
         # Half a line, where the disk was full, does not spoil the next.
-        data = (f"\n{line}\n" if self._torn else f"{line}\n").encode()
+        data = (f"\n{line}\n" if self._torn else f"{line}\n").encode("utf-8", "backslashreplace")
         written = 0
         try:
             while written < len(data):
-                written += self._file.write(data[written:])
+                self._wait()
+                # A pipe that has room takes this much at once.
+                written += os.write(self._fd, data[written : written + select.PIPE_BUF])
         finally:
             if written:
                 self._torn = written < len(data)
 
+    def _wait(self) -> None:
+        """Wait until it takes more. Raises `BlockingIOError`."""
+        ready = select.poll()
+        ready.register(self._fd, select.POLLOUT)
+        waits = time.monotonic() >= self._wait_from
+        if not ready.poll(WAIT_S * 1000 if waits else 0):
+            if waits:
+                self._wait_from = time.monotonic() + PAUSE_S
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    def close(self) -> None:
+        """Leave standard output open."""
+
+
+class _File(_Stream):
+    """A file that is appended to."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        super().__init__(self._open())
+
     def reopen(self) -> None:
-        file = self._open()
+        fd = self._open()
         self.close()
-        self._file, self._torn = file, False
+        self._fd, self._torn = fd, False
 
     def close(self) -> None:
         with suppress(OSError):
-            self._file.close()
+            os.close(self._fd)
 
-    def _open(self) -> FileIO:
+    def _open(self) -> int:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        return self._path.open("ab", buffering=0)
+        # Not blocking: it may be a named pipe that nobody reads.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
+        return os.open(self._path, flags, 0o666)
 
 
 class _Sink:

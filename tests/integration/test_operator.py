@@ -9,6 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from emitterd.rehearsal.server import RehearsalServer
 from support.command import emitterd
 from support.faults import fault_list
 from support.installation import DEADLINE_S, Installation
+from support.journal import admission, admit, deliver
 from support.waiting import wait_until
 from support.zips import sample
 
@@ -346,6 +348,45 @@ def test_output_that_nobody_can_take(
     assert message in done.stderr
     assert done.stderr.count("\n") == (1 if message else 0)
     assert done.returncode == (1 if message else 0)
+
+
+@pytest.mark.parametrize("command", ["list", "list --json", "receipts --csv"])
+def test_a_reader_that_has_enough_ends_a_command_quietly(site: Installation, command: str) -> None:
+    """`emitterd list | head -1` ends with 0 and no complaint, however long the list is."""
+    with Journal(site.journal) as journal:
+        admit(journal, *(admission(b"pat/%d.zip" % number) for number in range(5000)))
+        entry = journal.claim(time.time())
+        while entry is not None:
+            deliver(journal, entry)
+            entry = journal.claim(time.time()) if entry.id < 2000 else None
+    line = f"{{ {shlex.join(site.command(*command.split()))}; echo $? >&2; }} | head -1"
+    done = subprocess.run(  # noqa: S602  our own command line
+        line, shell=True, env=site.environment(), capture_output=True, text=True, check=False
+    )
+
+    assert done.stdout.count("\n") == 1
+    assert done.stderr == "0\n"
+
+
+@pytest.mark.parametrize("locale", [{"LC_ALL": "en_US.ISO-8859-1"}, {"LC_ALL": "C"}, {}])
+def test_names_are_escaped_where_the_terminal_cannot_show_them(
+    site: Installation, locale: dict[str, str]
+) -> None:
+    """Whatever the encoding of standard output, a command prints the name and ends with 0."""
+    name = "pat/परीक्षा.zip"
+    site.drop(name)
+    site.drop("pat/परीक्षा.ZIP")
+    assert site.call("once").returncode in {0, 1}
+    settings = locale | {"PYTHONIOENCODING": "ISO-8859-1" if locale else "ascii"}
+    for command in ("list", "receipts", "list --skipped", "receipts --csv", f"explain {name}"):
+        done = subprocess.run(  # noqa: S603  our own argument list
+            site.command(*command.split()),
+            env=site.environment(**settings),
+            capture_output=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert b"\\u092a" in done.stdout
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])

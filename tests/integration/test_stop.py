@@ -4,8 +4,9 @@ import os
 import signal
 import socket
 import sqlite3
+import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -136,3 +137,29 @@ def test_dead_thread_is_an_internal_error(site: Installation, server: RehearsalS
     dead = site.events("daemon.stopping")[0]
     assert (dead["level"], dead["thread"][:7]) == ("critical", "worker-")
     assert "IllegalTransition" in dead["exception"]
+
+
+def test_a_standing_reader_of_the_log_stops_nothing(
+    site: Installation, server: RehearsalServer
+) -> None:
+    """With its pipe full and unread, the daemon delivers, and SIGTERM ends it with 0."""
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(write_end, b" " * 4096)
+    os.set_blocking(write_end, True)
+    process = subprocess.Popen(  # noqa: S603  our own argument list
+        site.command("run"), env=site.environment(), stdout=write_end, stderr=subprocess.DEVNULL
+    )
+    try:
+        site.drop(NAME)
+        site.wait_delivered(1)
+        process.terminate()
+        assert process.wait(DEADLINE_S) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(read_end)
+        os.close(write_end)
+    assert len(server.objects) == 1

@@ -1,8 +1,10 @@
 """How events are written: one JSON object a line, whatever a file is called."""
 
 import json
+import os
 import threading
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -111,11 +113,11 @@ def test_file_is_appended_to_and_its_folder_made(tmp_path: Path) -> None:
     assert len(lines(file)) == 2
 
 
-def test_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
+def test_standard_output(capfd: pytest.CaptureFixture[str]) -> None:
     """Without a file the lines go to standard output, as JSON where it is no tty."""
     logs.configure("info")
     structlog.get_logger().info("daemon.ready", queued=1)
-    out, err = capsys.readouterr()
+    out, err = capfd.readouterr()
     assert json.loads(out)["queued"] == 1
     assert err == ""
 
@@ -160,6 +162,40 @@ def test_lost_lines_are_told_when_the_disk_has_room(small_disk: SmallDisk) -> No
     loss = json.loads(reported)
     assert (loss["event"], loss["level"]) == ("log.lost", "error")
     assert loss["count"] == len(numbers) - len(written)
+
+
+def test_a_reader_that_stands_still_costs_lines_and_no_work() -> None:
+    """Lines are lost and counted while the pipe is full, and are written again once it is read."""
+    read_end, write_end = os.pipe()
+    os.set_blocking(read_end, False)
+    stream = logs._Stream(write_end)
+    logs.configure("info", Path("/dev/null"))
+    logs._sink.write_to(stream)
+    logger = structlog.get_logger()
+    for _ in range(2000):
+        logger.info("file.delivered", path="x" * 100)
+    lost = logs._sink._lost
+    assert 0 < lost < 2000
+
+    written = b""
+    with suppress(BlockingIOError):
+        while chunk := os.read(read_end, 65536):
+            written += chunk
+    logger.info("daemon.stopped")
+    written = written[written.rfind(b"\n") + 1 :] + os.read(read_end, 65536)
+    *_, stopped, reported = written.splitlines()
+    assert json.loads(stopped)["event"] == "daemon.stopped"
+    assert json.loads(reported)["count"] == lost
+    logs.close()
+    os.close(read_end)
+    os.close(write_end)
+
+
+def test_a_named_pipe_without_a_reader_is_an_error(tmp_path: Path) -> None:
+    """Opening it does not wait for a reader."""
+    os.mkfifo(tmp_path / "log")
+    with pytest.raises(OSError, match="No such device"):
+        logs.configure("info", tmp_path / "log")
 
 
 def numbered(threads: int, lines_each: int) -> list[threading.Thread]:
@@ -221,16 +257,16 @@ def test_file_that_cannot_be_opened_again(tmp_path: Path) -> None:
     assert [line["event"] for line in lines(rotated)] == ["daemon.ready"]
 
 
-def test_standard_output_has_nothing_to_reopen(capsys: pytest.CaptureFixture[str]) -> None:
+def test_standard_output_has_nothing_to_reopen(capfd: pytest.CaptureFixture[str]) -> None:
     """Where the log is no file, reopening changes nothing."""
     logs.reopen()
     logs.configure("info")
     logs.reopen()
     structlog.get_logger().info("daemon.ready")
-    assert json.loads(capsys.readouterr().out)["event"] == "daemon.ready"
+    assert json.loads(capfd.readouterr().out)["event"] == "daemon.ready"
 
 
-def test_silence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_silence(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """A command that tells all itself logs nothing, not even an error."""
     file = tmp_path / "log.jsonl"
     logs.configure("info", file)
@@ -238,7 +274,7 @@ def test_silence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     structlog.get_logger().error("auth.refused")
 
     assert lines(file) == []
-    assert capsys.readouterr() == ("", "")
+    assert capfd.readouterr() == ("", "")
 
 
 def test_file_that_cannot_be_opened_anew(tmp_path: Path) -> None:
