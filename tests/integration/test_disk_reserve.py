@@ -356,3 +356,28 @@ def test_daemon_on_a_disk_that_is_full_for_a_while(
     ]
     assert {item.posts for item in server.objects.values()} == {1}
     assert len(server.objects) == 301
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+from structlog.testing import capture_logs
+from emitterd.errors import JournalFull
+from emitterd.journal.disk_reserve import DiskReserve
+reserve = DiskReserve(Path(sys.argv[1]))
+half_as_much = reserve.size_bytes * 3 // 2
+resource.setrlimit(resource.RLIMIT_FSIZE, (half_as_much, resource.RLIM_INFINITY))
+with capture_logs() as events:
+    reserve.release(JournalFull("quota"))
+    refused = [reserve.renew() is not None for _ in range(100)]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    recovered = reserve.renew() is None
+print(all(refused), recovered, [event["event"] for event in events])
+"""
+
+
+def test_a_limit_that_the_disk_does_not_show_is_no_room(tmp_path: Path, python: Python) -> None:
+    """Under a user's quota, only room for twice the reserve ends the trouble: one pair of lines."""
+    output = python(LIMITED, tmp_path / "journal.db", cwd=tmp_path)
+
+    assert output.strip() == "True True ['journal.full', 'journal.recovered']"
