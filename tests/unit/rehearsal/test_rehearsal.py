@@ -685,6 +685,8 @@ def only(sender: Sender, menu: str) -> None:
         ("503@1:7", 503, "SlowDown"),
         ("500@1", 500, "InternalError"),
         ("expired@1", 403, "AccessDenied"),
+        ("denied@1", 403, "AccessDenied"),
+        ("filter@1", 403, ""),
         ("signature@1", 403, "SignatureDoesNotMatch"),
         ("no-such-bucket@1", 404, "NoSuchBucket"),
         ("too-large@1", 400, "EntityTooLarge"),
