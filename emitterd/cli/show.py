@@ -49,8 +49,13 @@ PROOF = """path bytes sha256 md5 etag key attempts admitted_at delivered_at dura
 
 def status(config: Path | None, *, as_json: bool) -> int:
     """Print counts, the oldest waiting file and the destination."""
-    with JournalReader(journal_path(config)) as reader:
-        record = status_record(reader)
+    from emitterd.service.control_socket import ask_once
+
+    journal = journal_path(config)
+    with JournalReader(journal) as reader:
+        # Only the daemon knows how much of the files under way is sent.
+        sent = ask_once(journal, "sent", timeout_s=LOOK_MAX_S) or {"files": 0.0, "bytes": 0}
+        record = status_record(reader, (sent["files"], sent["bytes"]))
     (print_object if as_json else print_status)(record)
     return DONE
 
@@ -144,14 +149,14 @@ def list_skipped(config: Path | None, *, as_json: bool) -> int:
 def explain_path(config: Path | None, text: str, *, as_json: bool) -> int:
     """Print why a file is, or is not, delivered; return 1 for an unknown file."""
     from emitterd.monitoring.explain import Explanation, OutsideSpool, explain, locate
-    from emitterd.service.control_socket import ask
+    from emitterd.service.control_socket import ask_once
 
     with _open_sources(config) as (status_reader, reader):
         try:
             path = locate(status_reader.spool, reader, text)
         except OutsideSpool as error:
             raise click.UsageError(str(error)) from error
-        answer = next(ask(journal_path(config), "explain", path) or iter(()), None)
+        answer = ask_once(journal_path(config), "explain", path)
         if answer is None:
             explanation = explain(status_reader, reader, path)
         else:

@@ -24,6 +24,7 @@ from emitterd.monitoring.alarms import (
     sweep_limit_s,
 )
 from emitterd.monitoring.status import QueueReading, QueueStatus, read_queue
+from emitterd.monitoring.uploads import UploadTracker
 from emitterd.spool.watcher import WatchKeeper
 
 READING_S = 1.0
@@ -43,6 +44,7 @@ class HealthMonitor:
         intake: Intake,
         watch_keeper: WatchKeeper,
         destination: Destination,
+        uploads: UploadTracker,
         limits: Callable[[], tuple[AlarmLimits, float]],
     ) -> None:
         """`limits` returns the alarm limits and `spool.sweep_every_s` now in force."""
@@ -50,6 +52,7 @@ class HealthMonitor:
         self._intake = intake
         self._watch_keeper = watch_keeper
         self._destination = destination
+        self._uploads = uploads
         self._limits = limits
         self._started_at = time.time()
         self._lock = threading.Lock()
@@ -106,7 +109,7 @@ class HealthMonitor:
         alarms = queue_alarms(queue, outages, limits, now, running=True)
         facts = self._daemon_facts(sweep_every_s)
         alarms += daemon_alarms(facts, now)
-        eta_s = queue.eta_s(moving=not outages)
+        eta_s = queue.eta_s(moving=not outages, sent=self._uploads.sent_share())
         not_sent = facts.not_sent.counts if facts.not_sent is not None else {}
         health, swept_at = judge(alarms), self._intake.swept_at
         return QueueReading(queue, health, outages, eta_s, swept_at, not_sent)

@@ -155,7 +155,7 @@ class Page:
             waiting=queue.counts[State.QUEUED] + queue.counts[State.DEFERRED],
             bars=bars,
             uploads=self.uploads.now(),
-            eta_s=queue.eta_s(moving=outage is None),
+            eta_s=queue.eta_s(moving=outage is None, sent=self.uploads.sent_share()),
             outage=outage,
             shown=SHOWN,
             shown_rejected=SHOWN_REJECTED,

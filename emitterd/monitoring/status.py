@@ -103,14 +103,16 @@ class QueueStatus:
         """How many entries there are by state."""
         return {state: entries for state, (entries, _) in self.tally.items()}
 
-    def eta_s(self, *, moving: bool) -> float | None:
+    def eta_s(self, *, moving: bool, sent: tuple[float, int] = (0.0, 0)) -> float | None:
         """Return in how many seconds nothing will wait; None if it is not known.
 
         `moving`: whether a daemon runs and its destination is up.
         """
         if self.waiting and not moving:
             return None
-        return eta_s(self.recent, self.waiting, self.waiting_bytes)
+        # An upload may have ended since the queue was read.
+        files = max(self.waiting - sent[0], 0.0)
+        return eta_s(self.recent, files, max(self.waiting_bytes - sent[1], 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +151,7 @@ def read_queue(read: Read, now: float) -> QueueStatus:
     )
 
 
-def eta_s(recent: Recent, files: int, size_bytes: int) -> float | None:
+def eta_s(recent: Recent, files: float, size_bytes: int) -> float | None:
     """Return in how many seconds the waiting files will be delivered.
 
     At the rate of recent deliveries: the mean of files a second and bytes a second, because each
@@ -205,7 +207,7 @@ def health_record(health: Health) -> dict[str, object]:
     }
 
 
-def status_record(reader: JournalReader) -> dict[str, Any]:
+def status_record(reader: JournalReader, sent: tuple[float, int] = (0.0, 0)) -> dict[str, Any]:
     """Return the JSON of `status --json`: counts, ages and the destination."""
     queue, running = queue_status(reader), reader.running()
     return {
@@ -217,7 +219,7 @@ def status_record(reader: JournalReader) -> dict[str, Any]:
         "last_delivered_at": iso(queue.delivered_at),
         "journal_restored_at": iso(queue.restored_at),
         "destination": _destination(queue.outages, queue.answered_at),
-        "eta_s": queue.eta_s(moving=running and not queue.outages),
+        "eta_s": queue.eta_s(moving=running and not queue.outages, sent=sent),
     }
 
 

@@ -81,6 +81,12 @@ class UploadTracker:
             uploads = [replace(upload) for upload in self._uploads.values()]
         return sorted(uploads, key=lambda upload: upload.started_at)
 
+    def sent_share(self) -> tuple[float, int]:
+        """Return how much of the files under way is sent: as a number of files, and in bytes."""
+        uploads = self.now()
+        files = sum(item.sent_bytes / item.size_bytes for item in uploads if item.size_bytes)
+        return files, sum(item.sent_bytes for item in uploads)
+
     def log_long(self, now: float) -> None:
         """Log the uploads that are due for it; `now` is seconds since the epoch."""
         with self._lock:

@@ -100,6 +100,7 @@ class Components:
             self.intake,
             self.watch_keeper,
             self.destination,
+            self.uploads,
             lambda: (self.config.metrics.limits, self.config.spool.sweep_every_s),
         )
 

@@ -20,8 +20,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import structlog
-
 from emitterd.errors import JournalError
 from emitterd.journal.operations import OperationReport, OperationRequest
 from emitterd.shutdown import Shutdown
@@ -35,8 +33,6 @@ ANSWER_S = 600.0
 """How long a caller waits: an operation on a whole state of a large journal is slow."""
 
 PAUSE_S = 1.0
-log = structlog.get_logger()
-
 _END = b"null\n"
 """The last line of an answer."""
 
@@ -106,6 +102,10 @@ class ControlServer(socketserver.ThreadingUnixStreamServer):
 
     def handle_error(self, _request: object, _client_address: object) -> None:
         """Log a bug: it concerns one caller only."""
+        # Not at the top: the commands that ask load this module too.
+        import structlog  # noqa: PLC0415
+
+        log = structlog.get_logger()
         log.error("operator.failed", exc_info=sys.exception())
 
     def _wake(self) -> None:
@@ -163,13 +163,26 @@ def send_request(journal: Path, request: OperationRequest) -> OperationReport | 
         raise ConnectionError("the daemon ended before it answered") from error
 
 
-def ask(journal: Path, question: str, path: bytes = b"") -> Iterator[Record] | None:
+def ask_once(
+    journal: Path, question: str, path: bytes = b"", *, timeout_s: float = ANSWER_S
+) -> Record | None:
+    """Ask the daemon, and return the first record, or None if there is no answer in time."""
+    try:
+        return next(ask(journal, question, path, timeout_s=timeout_s) or iter(()), None)
+    except OSError:
+        return None
+
+
+def ask(
+    journal: Path, question: str, path: bytes = b"", *, timeout_s: float = ANSWER_S
+) -> Iterator[Record] | None:
     """Ask the daemon that holds this journal; return its answer, record by record.
 
     Return None if no daemon listens that answers this caller. The iterator raises `OSError` if the
     daemon ends before its answer does.
     """
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.settimeout(timeout_s)
     try:
         with _address(journal) as address:
             connection.connect(address)
@@ -182,7 +195,6 @@ def ask(journal: Path, question: str, path: bytes = b"") -> Iterator[Record] | N
 
 
 def _records(connection: socket.socket) -> Iterator[Record]:
-    connection.settimeout(ANSWER_S)
     with connection, connection.makefile("rb") as lines:
         for line in lines:
             if line == _END:

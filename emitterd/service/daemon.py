@@ -240,11 +240,14 @@ class Daemon:
         return report
 
     def _answer(self, question: str, path: bytes) -> Iterator[dict[str, Any]]:
-        """Answer `list --skipped` or `explain` by this process's rights, not the caller's."""
+        """Answer `status`, `list --skipped` or `explain` by this process's rights."""
         components = self._components
         with JournalReader(components.config.journal.path) as reader:
             status_reader = components.status_reader(reader.latest)
-            if question == "skipped":
+            if question == "sent":
+                files, size_bytes = components.uploads.sent_share()
+                yield {"files": files, "bytes": size_bytes}
+            elif question == "skipped":
                 yield from (status.record() for status in skipped(status_reader))
             elif question == "explain":
                 yield explain(status_reader, reader, path).record()

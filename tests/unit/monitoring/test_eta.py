@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from emitterd.journal.journal import Journal
 from emitterd.monitoring.status import RECENT, RECENT_S, Recent, eta_s, read_queue
-from support.journal import deliver, take
+from emitterd.monitoring.uploads import UploadTracker
+from support.journal import deliver, entry, take
 
 KIB = 1024
 
@@ -57,3 +58,20 @@ def test_the_rate_is_from_the_begin_of_the_first_to_the_end_of_the_last(journal:
 
     assert (recent.files, recent.size_bytes) == (3, 30)
     assert recent.took_s == pytest.approx(12.0, abs=0.5)
+
+
+def test_what_is_sent_of_a_file_under_way_counts_no_more(journal: Journal) -> None:
+    """The forecast is for what is left of the uploads, not for their whole sizes."""
+    for number in range(4):
+        deliver(journal, take(journal, number))
+    take(journal, 9)
+    queue, tracker = read_queue(journal.read, time.time()), UploadTracker()
+    upload = entry(9)
+    tracker.began(upload)
+    whole = queue.eta_s(moving=True, sent=tracker.sent_share())
+    tracker.sent(upload.fingerprint.size_bytes * 3 // 4)
+    left = queue.eta_s(moving=True, sent=tracker.sent_share())
+    assert whole is not None
+    assert left is not None
+    assert left <= whole / 2
+    assert tracker.sent_share() == (0.75, 750)
