@@ -9,12 +9,20 @@ put_program() {
     venv=$3/venv
     "$1" -m venv "$venv"
     # pip writes this interpreter name into the commands.
-    "$venv/bin/python3" -m pip install --quiet --disable-pip-version-check --no-compile "$2"
+    # The tested versions of the dependencies, and only the files that were tested.
+    install_packages "$venv" --require-hashes --requirement "$2/requirements.lock"
+    install_packages "$venv" --no-deps "$2"
     grep -rlZI "$venv" "$venv/bin" "$venv/pyvenv.cfg" |
         xargs -0 sed -i "s|$venv|$PROGRAM/venv|g"
     install -m 0755 "$2/systemd/setup.sh" "$3/setup"
     install -m 0755 "$2/systemd/check.sh" "$3/check"
     install -m 0644 "$2/systemd/notify-reload.conf" "$3/notify-reload.conf"
+}
+
+install_packages() {
+    python=$1/bin/python3
+    shift
+    "$python" -m pip install --quiet --disable-pip-version-check --no-compile "$@"
 }
 
 # Print source and destination of each manual page, completion and other extra file that

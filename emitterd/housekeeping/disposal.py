@@ -21,7 +21,7 @@ from emitterd.failpoints import Point, reach
 from emitterd.journal.journal import Journal
 from emitterd.journal.rows import Ended
 from emitterd.model import Fingerprint, State
-from emitterd.spool.files import FileMover, put_back
+from emitterd.spool.files import FileMover, folder_below, put_back
 from emitterd.spool.folder import OPEN_FOLDERS, LeaseState, Spool, digests
 from emitterd.spool.mounts import leases_prove
 from emitterd.text import display, iso
@@ -159,16 +159,23 @@ class Disposal:
                 folder = rule.folder(ended.state)
                 if folder is None:
                     return "" if mover.delete() else None
-                # The day that it ended, not today: a second attempt finds the file of the first
-                # one.
-                target = folder / iso(ended.at)[:10] / os.fsdecode(path)
-                rejected = ended.state is State.REJECTED
-                return mover.move(target, ended.rejection(path) if rejected else None)
+                return self._move(mover, folder, path, ended)
         except FileError as error:
             if error.code not in {Code.GONE, Code.NOT_REGULAR} or self._spool.lost():
                 raise
             # The file, or its folder, is gone.
             return None
+
+    def _move(self, mover: FileMover, folder: Path, path: bytes, ended: Ended) -> Path | None:
+        # The day that it ended, not today: a second attempt finds the file of the first one.
+        target = folder / iso(ended.at)[:10] / os.fsdecode(path)
+        reason = ended.rejection(path) if ended.state is State.REJECTED else None
+        root = self._spool.root
+        # Producers can put links anywhere in the watched folder.
+        top = root if folder.is_relative_to(root) else folder
+        with folder_below(top, target.parent) as place:
+            moved = mover.move(place / target.name, reason)
+        return moved and target.with_name(moved.name)
 
     def _is_same(
         self, sent: Fingerprint, sha256: bytes | None, inode: int | None, path: Path

@@ -38,7 +38,7 @@ def configure(level: str, file: Path | None = None, *, socket: Path = journald.S
         _sink.write_to(journald.Journald(socket))
     else:
         sys.stdout.flush()
-        _sink.write_to(_Stream(sys.stdout.fileno()))
+        _sink.write_to(_LogStream(sys.stdout.fileno()))
     structlog.configure(
         processors=_processors(people=people),
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -77,7 +77,7 @@ class _Output(Protocol):
         """Close what this output has opened."""
 
 
-class _Stream:
+class _LogStream:
     """A file descriptor. A reader that stands still costs one wait in `PAUSE_S`, then lines."""
 
     def __init__(self, fd: int) -> None:
@@ -113,7 +113,7 @@ class _Stream:
         """Leave standard output open."""
 
 
-class _File(_Stream):
+class _File(_LogStream):
     """A file that is appended to."""
 
     def __init__(self, path: Path) -> None:

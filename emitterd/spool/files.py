@@ -13,17 +13,20 @@ import os
 import shutil
 import stat
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from emitterd import heartbeat
 from emitterd.errors import FileError
 from emitterd.failpoints import Point, reach
+from emitterd.spool.folder import OPEN_FOLDERS
 
 MINIMUM_COPY_BYTES_S = 1024 * 1024
 """A copy to another file system that is slower than this counts as stalled."""
+
+_FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 NAME_MAX_BYTES = 255
 """The longest name of a file on most file systems. Source: limits.h."""
@@ -72,7 +75,6 @@ class FileMover:
         """
         current = self._where_it_is()
         heartbeat.silence(current.lstat().st_size / MINIMUM_COPY_BYTES_S)
-        _make_folder(target.parent)
         moved: Path | None
         try:
             moved = _rename_to_free_name(current, target, reason)
@@ -243,6 +245,30 @@ def _with_ending(path: Path, ending: str) -> Path:
         end = NAME_MAX_BYTES - len(ending) - len(mark)
         name = name[:end].decode("utf-8", "ignore").encode() + mark
     return path.with_name(os.fsdecode(name) + ending)
+
+
+@contextmanager
+def folder_below(top: Path, folder: Path) -> Iterator[Path]:
+    """Make a folder below `top`, durably; yield a path to it that no link can redirect.
+
+    `top` may be a link. Raises `OSError` if a folder below it is one.
+    """
+    _make_folder(top)
+    fd, path = os.open(top, _FOLDER & ~os.O_NOFOLLOW), top
+    try:
+        for name in folder.relative_to(top).parts:
+            path /= name
+            try:
+                with suppress(FileExistsError):
+                    os.mkdir(name, dir_fd=fd)
+                    sync(OPEN_FOLDERS / str(fd))
+                parent, fd = fd, os.open(name, _FOLDER, dir_fd=fd)
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, str(path)) from error
+            os.close(parent)
+        yield OPEN_FOLDERS / str(fd)
+    finally:
+        os.close(fd)
 
 
 def _make_folder(folder: Path) -> None:

@@ -17,7 +17,15 @@ from support.zips import zip_bytes
 
 pytestmark = pytest.mark.timeout(600)
 
-CLONE = ("emitterd", "systemd", "emitter.yaml", "pyproject.toml", "README.md", "LICENSE")
+CLONE = (
+    "emitterd",
+    "systemd",
+    "emitter.yaml",
+    "pyproject.toml",
+    "requirements.lock",
+    "README.md",
+    "LICENSE",
+)
 BUILD = "hatchling"
 WHEELS = ("env", "PIP_NO_INDEX=1", "PIP_FIND_LINKS=/root/wheels")
 """What pip is reported: there is no index in the machine."""
@@ -32,13 +40,14 @@ def installed(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Mac
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, target / name)
     wheels = tmp_path_factory.mktemp("wheels")
-    done = subprocess.run(  # noqa: S603  our own argument list
-        [sys.executable, "-m", "pip", "wheel", "-q", f"--wheel-dir={wheels}", ROOT, BUILD],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    for arguments in (
+        ["download", "-q", f"--dest={wheels}", "-r", ROOT / "requirements.lock"],
+        ["wheel", "-q", f"--wheel-dir={wheels}", BUILD],
+    ):
+        done = subprocess.run(  # noqa: S603  our own argument list
+            [sys.executable, "-m", "pip", *arguments], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
     shutil.copytree(wheels, machine.root / "root/wheels")
     assert "systemctl start emitterd" in install(machine)
     return machine

@@ -30,7 +30,7 @@ from emitterd.journal.rows import Admission
 from emitterd.model import Entry, Fingerprint, State
 from emitterd.shutdown import Shutdown
 from emitterd.spool.folder import Spool
-from emitterd.text import display
+from emitterd.text import display, iso
 from support.crashes import MEMORY
 from support.intake import NAME, PATH, SWEEP_S, names, swept
 from support.journal import deliver, receipt
@@ -449,6 +449,31 @@ def test_full_archive(mover: Outbox, small_disk: SmallDisk) -> None:
     mover.dispose(entry)
     assert archived(small_disk.root) == {"pat/a.zip": zip_bytes()}
     assert not mover.due(entry)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("depth", [0, 1, 2])
+def test_a_link_in_the_archive_steers_no_move(
+    spool_root: Path, journal: Journal, tmp_path: Path, depth: int, *, inside: bool
+) -> None:
+    """A link in place of a folder below the archive is reported, and the file stays."""
+    archive = (spool_root if inside else tmp_path) / "archive"
+    box = Outbox(spool_root, journal, archive)
+    entry = box.delivered("pat/a.zip")
+    ((delivered_at,),) = journal.read("select delivered_at from entry")
+    folders = [archive, archive / iso(delivered_at)[:10], archive / iso(delivered_at)[:10] / "pat"]
+    if depth == 0 and not inside:
+        pytest.skip("the configured folder itself may be a link")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    folders[depth].parent.mkdir(parents=True, exist_ok=True)
+    folders[depth].symlink_to(outside)
+
+    [event] = box.dispose(entry)
+    assert event["error"] == "E211"
+    assert list(outside.iterdir()) == []
+    assert (spool_root / "pat/a.zip").exists()
+    assert box.due(entry)
 
 
 def test_archive_that_cannot_be_made(mover: Outbox, archive: Path) -> None:
