@@ -60,7 +60,7 @@ def _forms(secret: str) -> set[str]:
     encoded = base64.b64encode(secret.encode("utf-8", "surrogateescape")).decode()
     return {
         secret,
-        urllib.parse.quote(secret, safe=""),
+        urllib.parse.quote(secret, safe="", errors="surrogateescape"),
         html.escape(secret),
         json.dumps(secret)[1:-1],
         repr(secret)[1:-1],

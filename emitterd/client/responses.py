@@ -113,6 +113,7 @@ _TLS_MISMATCH = {
 
 # An internal error, or the timeout of a gateway, may come after the object is stored.
 _MAYBE_STORED = frozenset({500, 502, 504})
+_OF_ONE_BODY = frozenset({Code.ANSWER_LOST, Code.CONNECTION_LOST, Code.TOO_SLOW, Code.NOT_A_BUCKET})
 _STORED = 204
 _SEE_OTHER = 303
 _ASKED = "success_action_status"
@@ -272,23 +273,19 @@ def transport_error(
     `body_sent`: the last byte of the body was handed over, so the object may be there.
     """
     bucket = request is RequestKind.BUCKET
-    if body_sent and bucket:
-        return DeliveryError(
-            Decision.DEFER,
-            Code.ANSWER_LOST,
-            f"no answer after the whole body: {detail}",
-            ambiguous=True,
-        )
     if bucket and code is Code.MALFORMED_ANSWER:
         code = Code.NOT_A_BUCKET
-    # A line that breaks in a body may do so because of this body. All else would stop every other
-    # file as well.
-    file_only = bucket and code in {Code.CONNECTION_LOST, Code.TOO_SLOW, Code.NOT_A_BUCKET}
+    elif bucket and body_sent:
+        code, detail = Code.ANSWER_LOST, f"no answer after the whole body: {detail}"
+    # A connection that breaks in a body may do so because of this body. All else would stop every
+    # other file as well.
+    file_only = bucket and code in _OF_ONE_BODY
     return DeliveryError(
         Decision.DEFER if file_only else Decision.PAUSE,
         code,
-        f"{request}: {detail}",
+        detail if code is Code.ANSWER_LOST else f"{request}: {detail}",
         stage=request.stage,
+        ambiguous=bucket and body_sent,
     )
 
 

@@ -18,6 +18,9 @@ from emitterd.errors import RETRY_AFTER_CAP_S, Decision, DeliveryError, Outage, 
 STREAK = 4
 """Failures of at least this many files in a row are a failure of the destination."""
 
+UNTRIED_EVERY_S = 0.25
+"""How soon the next file that was not tried yet may be a probe after refusals."""
+
 RECHECK_S = 1.0
 """How soon to ask again where the wait depends on another attempt, not on the clock."""
 
@@ -34,6 +37,8 @@ class OpenCircuit:
     probe_at: float
     probes: int = 0
     """How many probes have failed."""
+    refusals: bool = False
+    """Whether several files in a row were refused, each perhaps for its own sake."""
 
     @property
     def outage(self) -> Outage:
@@ -64,6 +69,7 @@ class CircuitBreaker:
         self._streak: list[int] = []
         self._limit = self._workers = workers
         self._under_way = 0
+        self._untried_at = 0.0
         self.apply_settings(backoff, workers)
 
     def apply_settings(self, backoff: Backoff, workers: int) -> None:
@@ -89,6 +95,20 @@ class CircuitBreaker:
         """
         if self.down is None or self.down.code not in codes:
             return False
+        self.down = replace(self.down, probe_at=now)
+        return True
+
+    def probe_untried(self, now: float) -> bool:
+        """Make the probe due for a file that was not tried yet; return whether it is.
+
+        After refusals only, and not too often: the files that were refused may be the cause, and a
+        good file must not wait until the pause is over.
+        """
+        if self.down is None or not self.down.refusals or self._probe is not None:
+            return False
+        if 0 <= now - self._untried_at < UNTRIED_EVERY_S:
+            return False
+        self._untried_at = now
         self.down = replace(self.down, probe_at=now)
         return True
 
@@ -203,5 +223,12 @@ class CircuitBreaker:
             before.since if before is not None else now,
             due_at,
             probes,
+            refusals=is_refusal(error),
         )
         return self.down
+
+
+def is_refusal(error: DeliveryError) -> bool:
+    """Return whether an answer refuses one file, or all of them: only other files can tell."""
+    refused = error.code in {Code.GRANT_REFUSED, Code.NOT_A_BUCKET}
+    return error.decision is Decision.DEFER and refused

@@ -17,7 +17,13 @@ from dataclasses import dataclass
 
 from emitterd.codes import Code
 from emitterd.delivery.backoff import Backoff
-from emitterd.delivery.circuit_breaker import STREAK, CircuitBreaker, OpenCircuit, Permit
+from emitterd.delivery.circuit_breaker import (
+    STREAK,
+    CircuitBreaker,
+    OpenCircuit,
+    Permit,
+    is_refusal,
+)
 from emitterd.delivery.concurrency import Concurrency
 from emitterd.errors import Decision, DeliveryError, Stage
 
@@ -131,6 +137,16 @@ class Destination:
         self.asks_at_start = False
         return permit
 
+    @property
+    def refusals(self) -> bool:
+        """Whether uploads are paused because several files in a row were refused."""
+        return any(down.refusals for down in self.open_circuits)
+
+    def probe_untried(self, now: float) -> bool:
+        """Make the probe due for a file that was not tried yet; see `CircuitBreaker`."""
+        with self._lock:
+            return self._breakers[Stage.BUCKET].probe_untried(now)
+
     def acquire(self, now: float) -> AttemptPermit | float:
         """Return a permit for all stages, or how long to wait, in seconds."""
         with self._lock:
@@ -190,9 +206,13 @@ class Destination:
                 self._concurrency.record_overload()
             ended = self._record_earlier_answers(permit, stage)
             breaker, stage_permit = self._breakers[stage], permit.get(stage)
-            to_report, charged_entries = breaker.record_failure(
-                error, stage_permit, now, entry=entry, file_only=file_only
-            )
+            to_report: OpenCircuit | None = None
+            charged_entries: list[int] = []
+            # A file that is refused again, after others were delivered, is the cause.
+            if breaker.down is not None or not (again and is_refusal(error)):
+                to_report, charged_entries = breaker.record_failure(
+                    error, stage_permit, now, entry=entry, file_only=file_only
+                )
             due_at = breaker.down.probe_at if breaker.down is not None else None
             # The outage that this attempt failed in is over.
             if due_at is None and breaker.is_stale(stage_permit):

@@ -13,11 +13,11 @@ import structlog
 
 from emitterd import heartbeat
 from emitterd.codes import Code
-from emitterd.delivery.circuit_breaker import OpenCircuit
+from emitterd.delivery.circuit_breaker import UNTRIED_EVERY_S, OpenCircuit
 from emitterd.delivery.destination import AttemptPermit, Destination
 from emitterd.errors import Decision, DeliveryError, JournalFull, Stage
 from emitterd.journal.journal import Journal
-from emitterd.model import ClaimOrder, Entry, Grant
+from emitterd.model import ClaimOrder, Entry, Grant, State
 from emitterd.text import iso
 
 IDLE_S = 60.0
@@ -87,6 +87,13 @@ class Dispatcher:
         Raises `JournalFull`. Call `release` at the end of the attempt.
         """
         permit = self._destination.acquire(now)
+        if not isinstance(permit, dict) and self._destination.refusals:
+            # The deferred files were refused. A queued one was not tried since.
+            if not self._journal.counts()[State.QUEUED]:
+                return permit
+            if not self._destination.probe_untried(now):
+                return min(permit, UNTRIED_EVERY_S)
+            permit = self._destination.acquire(now)
         if not isinstance(permit, dict):
             return permit
         self._permit = permit

@@ -347,6 +347,6 @@ def test_an_illegal_header_line_defers_the_file_and_names_the_header(small: Path
         caught = trouble_of(emission_to(client, AFAR), small, hand_made(bucket.url))
         assert len(bucket.heard) == 1
 
-    assert (caught.decision, caught.code) == (Decision.DEFER, Code.ANSWER_LOST)
+    assert (caught.decision, caught.code) == (Decision.DEFER, Code.NOT_A_BUCKET)
     assert caught.ambiguous
     assert "illegal header line: X Bad" in caught.reason

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from emitterd.delivery.circuit_breaker import STREAK
+from emitterd.delivery.circuit_breaker import STREAK, UNTRIED_EVERY_S
 from emitterd.delivery.dispatch import IDLE_S
 from emitterd.delivery.worker import ROOT_LOST_S
 from emitterd.journal.operations import Operation, OperationRequest, Operations
@@ -213,16 +213,38 @@ def test_a_filter_that_refuses_all_files_pauses_uploads(rig: Rig, fault: str) ->
     rig.faults(fault)
     for number in range(2 * STREAK):
         rig.drop(f"pat/{number}.zip")
-    while rig.step() == 0.0:
+    now = time.time()
+    while rig.worker.step(now) == 0.0:
         pass
     [line] = rig.logged("destination.down")
     assert line["stage"] == "bucket"
-    assert rig.server.fired[fault] == STREAK
+    # One more: the first file that was not tried yet is a probe at once.
+    assert rig.server.fired[fault] == STREAK + 1
+    assert 0 < rig.worker.step(now) <= UNTRIED_EVERY_S
     rig.faults("")
-    rig.later()
+    rig.worker.step(now + UNTRIED_EVERY_S)
 
-    assert rig.state(f"pat/{STREAK}.zip") is State.DELIVERED
+    assert rig.state(f"pat/{STREAK + 1}.zip") is State.DELIVERED
     assert len(rig.logged("destination.up")) == 1
+
+
+def test_refused_files_do_not_hold_up_one_that_was_not_tried(rig: Rig) -> None:
+    """During the pause each new file is a probe, however long the pause has grown."""
+    rig.faults("filter")
+    for number in range(3 * STREAK):
+        rig.drop(f"pat/{number}.zip")
+    now = time.time()
+    for _ in range(3 * STREAK):
+        rig.worker.step(now)
+        now += UNTRIED_EVERY_S
+    assert rig.server.fired["filter"] == 3 * STREAK
+    assert rig.worker.step(now) > UNTRIED_EVERY_S
+    rig.faults("")
+    rig.drop(NAME)
+
+    assert rig.worker.step(now) == 0.0
+    assert rig.state(NAME) is State.DELIVERED
+    assert rig.server.fired["filter"] == 3 * STREAK
 
 
 @pytest.mark.parametrize("name", ["pat/${filename}.zip", "/".join(["d" * 200] * 5) + "/x.zip"])
