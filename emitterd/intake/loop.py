@@ -104,7 +104,7 @@ class Intake:
         self._lock = threading.Lock()
         self._hints: dict[bytes, bool] = {}
         self._changes: dict[bytes, tuple[int, float]] = {}
-        """How often uploads of a path found it changed, and when it may be admitted again."""
+        """How often uploads of a path found it changed, and when the last one did."""
         self._batch: list[Admission] = []
         self._whole_sweep: Sweep | None = None
         self._folder_sweep: Sweep | None = None
@@ -136,10 +136,10 @@ class Intake:
         with self._lock:
             if len(self._changes) >= HINTS_MAX:
                 self._changes.clear()
-            count, due_at = self._changes.get(path, (0, 0.0))
-            count = count + 1 if now < due_at + CHANGED_MAX_S else 1
-            wait_s = CHANGED_FIRST_S * 2.0 ** min(count - 2, 10) if count > 1 else 0.0
-            self._changes[path] = count, now + min(wait_s, CHANGED_MAX_S)
+            count, at = self._changes.get(path, (0, now))
+            # A new upload may itself take a while.
+            count = count + 1 if now - at < 2 * CHANGED_MAX_S else 1
+            self._changes[path] = count, now
         self.hint(path)
 
     def sweep_soon(self) -> None:
@@ -208,12 +208,7 @@ class Intake:
 
         An error that is not one of the journal concerns this path only.
         """
-        count, due_at = self._changes.get(path, (0, 0.0))
-        if now < due_at:
-            self._tracker.postpone(path, NOTHING_SEEN, due_at)
-            if count >= CHANGES_REPORTED:
-                reason = f"it changed {count} times while it was sent"
-                self._examiner.report(path, Code.CHANGED, reason)
+        if self._waits_for_rest(path, now):
             return False
         try:
             admission = self._examiner.examine(path, now, stat)
@@ -227,6 +222,18 @@ class Intake:
         self._batch.append(admission)
         if len(self._batch) >= BATCH:
             self._flush(now)
+        return True
+
+    def _waits_for_rest(self, path: bytes, now: float) -> bool:
+        """Tell whether a path changed in its uploads too often to be admitted already."""
+        count, at = self._changes.get(path, (0, now))
+        wait_s = min(CHANGED_FIRST_S * 2.0 ** min(count - 2, 10), CHANGED_MAX_S)
+        if count <= 1 or now >= at + wait_s:
+            return False
+        self._tracker.postpone(path, NOTHING_SEEN, at + wait_s)
+        if count >= CHANGES_REPORTED:
+            reason = f"it changed {count} times while it was sent"
+            self._examiner.report(path, Code.CHANGED, reason)
         return True
 
     def _flush(self, now: float) -> None:
