@@ -42,6 +42,7 @@ class AlarmCode(StrEnum):
 
     DAEMON_ABSENT = "daemon_absent"
     DESTINATION_DOWN = "destination_down"
+    JOURNAL_BUSY = "journal_busy"
     JOURNAL_FULL = "journal_full"
     ROOT_LOST = "root_lost"
     NO_SUCCESS = "no_success"
@@ -117,6 +118,7 @@ class DaemonFacts:
     degraded_since: float | None = None
     degraded: str = ""
     journal_full_since: float | None = None
+    journal_busy_since: float | None = None
     not_sent: NotSentSummary | None = None
 
 
@@ -170,6 +172,10 @@ def daemon_alarms(facts: DaemonFacts, now: float) -> list[Alarm]:
     alarms = []
     if facts.journal_full_since is not None:
         alarms.append(_journal_full(facts.journal_full_since))
+    if facts.journal_busy_since is not None:
+        code = Code.JOURNAL_BUSY
+        words = f"{code} {code.title}: no file is admitted or sent"
+        alarms.append(Alarm(AlarmCode.JOURNAL_BUSY, facts.journal_busy_since, words, code.remedy))
     if facts.root_lost_since is not None:
         words = f"{Code.ROOT_LOST} {Code.ROOT_LOST.title}: no file is found or sent"
         since = facts.root_lost_since

@@ -122,5 +122,6 @@ class HealthMonitor:
             degraded_since=self._watch_keeper.degraded_since,
             degraded=self._watch_keeper.degraded,
             journal_full_since=self._journal.full_since,
+            journal_busy_since=self._journal.busy_since,
             not_sent=self._intake.not_sent(),
         )

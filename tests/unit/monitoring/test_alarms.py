@@ -129,10 +129,11 @@ def test_the_queue_is_judged(queue: Callable[[], list[Alarm]], expected: list[st
         (WATCHED, []),
         (DaemonFacts(NOW - 901, 900.0), [AlarmCode.SWEEP_OVERDUE]),
         (DaemonFacts(NOW, 900.0, journal_full_since=NOW - 1), [AlarmCode.JOURNAL_FULL]),
+        (DaemonFacts(NOW, 900.0, journal_busy_since=NOW - 1), [AlarmCode.JOURNAL_BUSY]),
         (DaemonFacts(NOW, 900.0, degraded_since=NOW), [AlarmCode.WATCH_DEGRADED]),
         (DaemonFacts(NOW - 901, 900.0, root_lost_since=NOW - 950), [AlarmCode.ROOT_LOST]),
     ],
-    ids=["all-well", "no-sweep", "journal-full", "degraded", "root-lost"],
+    ids=["all-well", "no-sweep", "journal-full", "journal-busy", "degraded", "root-lost"],
 )
 def test_the_watch_is_judged(facts: DaemonFacts, expected: list[str]) -> None:
     """A lost folder raises one alarm, not a second one for the overdue sweep."""
