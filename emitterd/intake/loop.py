@@ -92,7 +92,7 @@ class Intake:
         on_admitted: OnAdmitted,
         on_swept: OnSwept,
     ) -> None:
-        self._spool = spool
+        self.spool = spool
         self._examiner = examiner
         self._tracker = examiner.tracker
         self._journal = journal
@@ -291,7 +291,7 @@ class Intake:
         self._first_sweep, self._next_sweep_at = True, 0.0
 
     def _walk(self, top: bytes = b"") -> Iterator[PathStat]:
-        return self._spool.walk(self._skip, self._unreadable, top)
+        return self.spool.walk(self._skip, self._unreadable, top)
 
     def _skip(self, folder: bytes) -> bool:
         if self._whole_sweep is not None:
@@ -310,7 +310,7 @@ class Intake:
 
     def _begin_sweep(self, now: float) -> None:
         self._next_sweep_at = now + self._examiner.rules.sweep_every_s
-        if self._spool.lost():
+        if self.spool.lost():
             return
         first, self._first_sweep = self._first_sweep, False
         self._whole_sweep = Sweep(self._walk(), now, whole=True, first=first)

@@ -53,11 +53,12 @@ class AlarmCode(StrEnum):
     NOT_SENT = "not_sent"
     SERVER_DROPS = "server_drops"
     DAEMON_STOPPED = "daemon_stopped"
+    FOLDER_SHARED = "folder_shared"
 
 
 WARNINGS = frozenset(
     {AlarmCode.WATCH_DEGRADED, AlarmCode.SWEEP_OVERDUE, AlarmCode.REJECTED, AlarmCode.NOT_SENT}
-    | {AlarmCode.SERVER_DROPS, AlarmCode.DAEMON_STOPPED}
+    | {AlarmCode.SERVER_DROPS, AlarmCode.DAEMON_STOPPED, AlarmCode.FOLDER_SHARED}
 )
 """With these alarms deliveries go on. All others are critical."""
 
@@ -120,6 +121,7 @@ class DaemonFacts:
     journal_full_since: float | None = None
     journal_busy_since: float | None = None
     not_sent: NotSentSummary | None = None
+    shared_since: float | None = None
 
 
 def sweep_limit_s(every_s: float, took_s: float) -> float:
@@ -182,6 +184,10 @@ def daemon_alarms(facts: DaemonFacts, now: float) -> list[Alarm]:
         alarms.append(Alarm(AlarmCode.ROOT_LOST, since, words, Code.ROOT_LOST.remedy))
     elif now - facts.swept_at > facts.sweep_limit_s:
         alarms.append(_overdue(facts, now))
+    if facts.shared_since is not None:
+        words = "another emitterd delivers from the same folder: each file is sent twice"
+        hint = "end the other one: systemctl list-units 'emitterd*'"
+        alarms.append(Alarm(AlarmCode.FOLDER_SHARED, facts.shared_since, words, hint))
     if facts.not_sent is not None:
         alarms.append(_not_sent(facts.not_sent))
     if facts.degraded_since is not None:

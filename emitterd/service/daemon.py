@@ -169,6 +169,12 @@ class Daemon:
             )
         if self._journal.restored:
             log.warning("journal.restored", path=str(components.config.journal.path), hint=RESTORED)
+        if not components.spool.claim():
+            log.warning(
+                "watch.shared",
+                path=str(components.config.spool.directory),
+                hint="end the other emitterd: with a journal of its own it sends each file again",
+            )
         components.disposal.resume()
         components.restore_destination()
         components.health.clear_noted_alarms()
@@ -221,6 +227,7 @@ class Daemon:
         self._threads.join(ABORT_GRACE_S)
         log.info("daemon.stopped", **self._counts())
         self._components.http_client.close()
+        self._components.spool.release()
         return moved is not None
 
     def _apply(self, request: OperationRequest, user: str) -> OperationReport:

@@ -9,7 +9,9 @@ import errno
 import fcntl
 import os
 import signal
+import socket
 import stat as modes
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -69,6 +71,9 @@ class Spool:
         """False for `spool.completion: quiet`: leases prove nothing."""
         self._identity: tuple[int, int] | None = None
         self._mounted_at = Path("/")
+        self._claim: socket.socket | None = None
+        self.shared_since: float | None = None
+        """Since when another process is known to deliver from the same folder."""
         self.lost()
 
     def lost(self) -> bool:
@@ -87,6 +92,33 @@ class Spool:
                 return True
             self._identity, self._mounted_at = identity, mounted_at
         return False
+
+    def claim(self) -> bool:
+        """Claim the folder for this process; return whether no other one on this host has it.
+
+        The claim is an abstract socket: it ends with the process, leaves no file, and unlike a lock
+        of the folder it lets an administrator unmount the file system.
+        """
+        identity = self.identity()
+        if identity is None or self._claim is not None:
+            return True
+        claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            claim.bind("\0emitterd-folder-{}-{}".format(*identity))
+        except OSError as error:
+            claim.close()
+            if error.errno != errno.EADDRINUSE:
+                return True
+            self.shared_since = time.time()
+            return False
+        self._claim = claim
+        return True
+
+    def release(self) -> None:
+        """Give the claim back."""
+        if self._claim is not None:
+            self._claim.close()
+            self._claim = None
 
     def identity(self) -> tuple[int, int] | None:
         """Return device and inode of the root, or None while there is none."""

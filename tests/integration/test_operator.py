@@ -532,3 +532,22 @@ def test_what_the_daemon_cannot_read_is_visible_everywhere(site: Installation) -
     assert (finished["unreadable"], finished["not_sent"]) == (1, 1)
     # The same program with root's rights sees a complete file.
     assert site.ask("list", "--skipped") == []
+
+
+def test_a_second_daemon_on_the_folder_is_a_warning(
+    site: Installation, tmp_path: Path, server: RehearsalServer
+) -> None:
+    """With a journal of its own it would send each file again: its log and its check say so."""
+    (tmp_path / "other").mkdir()
+    other = Installation(tmp_path / "other", server.url)
+    other.settings["EMITTERD_SPOOL_DIRECTORY"] = str(site.spool)
+    with site.running():
+        with other.running():
+            wait_until(
+                lambda: "same folder" in other.call("status", "--check").stdout, 20.0, "noted"
+            )
+        assert len(other.events("watch.shared")) == 1
+        assert site.events("watch.shared") == []
+    with other.running():
+        assert len(other.events("watch.shared")) == 1
+        assert other.call("status", "--check").returncode == 0
