@@ -168,8 +168,11 @@ class Database:
     def moved(self) -> JournalMoved | None:
         """The error if the file or its log has another place now, or is gone."""
         for path, identity in self._identity.items():
-            if _identity(path) != identity:
-                return JournalMoved(f"{path} was moved, removed or replaced while it was in use")
+            # Where it cannot be looked at, nothing is known.
+            with suppress(PermissionError):
+                if _identity(path) != identity:
+                    words = "was moved, removed or replaced while it was in use"
+                    return JournalMoved(f"{path} {words}")
         return None
 
     def close(self) -> None:
@@ -346,6 +349,8 @@ class Database:
 def _identity(path: Path) -> tuple[int, int] | None:
     try:
         stat = path.lstat()
+    except PermissionError:
+        raise
     except OSError:
         return None
     return stat.st_dev, stat.st_ino
