@@ -3,7 +3,9 @@
 import errno
 import os
 import socket
+import ssl
 import threading
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -158,6 +160,32 @@ def test_a_server_that_speaks_no_tls_is_tls() -> None:
         url = server.url.replace("http:", "https:")
 
         assert broken_by(client, url) is Code.TLS
+
+
+def test_a_handshake_that_is_cut_is_tls() -> None:
+    """A server that closes after the first bytes fails the handshake, on each Python."""
+
+    def cut(server: Listener, connection: socket.socket) -> None:
+        del server
+        connection.recv(65536)
+
+    with Listener(cut) as server, http_client() as client:
+        assert broken_by(client, server.url.replace("http:", "https:")) is Code.TLS
+        assert server.lines == 1
+
+
+def test_a_server_of_old_tls_is_tls(identity: Identity) -> None:
+    """A server that speaks no version from TLS 1.2 on fails the handshake, on each Python."""
+    context = identity.server_context()
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context.maximum_version = ssl.TLSVersion.TLSv1_1
+    ours = tls_context(identity.certificate, None, None)
+    with Listener(answering(OK), context) as server, http_client(tls=ours) as client:
+        assert broken_by(client, server.url) is Code.TLS
+        assert not server.heard
 
 
 def test_a_handshake_that_hangs_is_given_up() -> None:
