@@ -43,9 +43,9 @@ def check(config: Path | None, *, online: bool) -> int:
         for diagnosis in check_online.online(settings):
             print_diagnoses([diagnosis])
             results.append(diagnosis)
-    if (problem := find_problem(settings.journal.path)) is not None:
-        raise problem
     failed = any(diagnosis.level == "error" for diagnosis in results)
+    if failed and (problem := find_problem(settings.journal.path)) is not None:
+        raise problem
     return WRONG if failed else DONE
 
 

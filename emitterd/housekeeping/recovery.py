@@ -6,9 +6,8 @@ an operator can release it.
 """
 
 import json
-import os
 import time
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,11 +109,6 @@ def _put_in_place(rebuilt: Path, journal: Path) -> None:
     between leaves the damaged file beside an empty log: the next start then checks the file for
     damage.
     """
-    owner = (journal if journal.exists() else journal.parent).stat()
-    for path in (rebuilt, journal.with_name(journal.name + ".lock")):
-        # If root runs the command, the daemon's user must still own the files.
-        with suppress(PermissionError):
-            os.chown(path, owner.st_uid, owner.st_gid)
     log = journal.with_name(journal.name + "-wal")
     empty = rebuilt.with_name(rebuilt.name + "-wal")
     empty.touch(0o600)
