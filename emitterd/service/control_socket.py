@@ -122,7 +122,11 @@ class _CallerHandler(socketserver.BaseRequestHandler):
     def handle(self) -> None:
         # The request is carried out even if the caller does not wait for the answer.
         with suppress(OSError, JournalError):
-            line = _read_line(self.request, REQUEST_S)
+            try:
+                line = _read_line(self.request, REQUEST_S)
+            except ValueError as error:
+                self.request.sendall(OperationReport(0, (), f"not understood: {error}").pack())
+                return
             question, answer = _question(line), self.server.answer
             if question is None or answer is None:
                 self.request.sendall(self._report(line).pack())

@@ -19,6 +19,7 @@ from emitterd.monitoring.endpoint import Endpoint
 from emitterd.monitoring.http_server import (
     CONNECTIONS,
     SILENCE_S,
+    THREADS,
     Handler,
     HttpServer,
     Request,
@@ -436,6 +437,11 @@ def test_a_path_of_bytes_is_measured_in_bytes() -> None:
 
 def test_at_the_limit_of_threads_the_page_answers(local: Serving, no_threads: NoThreads) -> None:
     """The threads of the pages run from the start: none has to be started for a caller."""
+
+    def running() -> bool:
+        return sum(thread.name.startswith("http_") for thread in threading.enumerate()) >= THREADS
+
+    wait_until(running, DEADLINE_S, "the threads of the pages run")
     with no_threads():
         answers = [local.get("/x?y") for _ in range(10)]
     assert all("/x?y" in str(answer) for answer in answers)
