@@ -345,7 +345,7 @@ def test_a_storm_of_401(tmp_path: Path) -> None:
             rig.drop(name)
         rig.server.logins.tokens.clear()
         # Late answers, so that all have sent the dead token before the first 401.
-        rig.server.latency_s = 0.2
+        rig.server.latency_s = 1.0
         threads = [
             threading.Thread(target=rig.another_worker().step, args=(time.time(),)) for _ in names
         ]

@@ -137,6 +137,7 @@ def configured(installed: Machine) -> Machine:
     for file, name in (("emitter", "cqube_emission"), ("second", "second")):
         text = CONFIGURATION.format(name=name)
         installed.write(f"/etc/emitterd/{file}.yaml", text)
+    installed.write("/etc/emitterd/password", "secret")
     installed.run("systemctl", "enable", *UNITS)
     installed.run("/opt/emitterd/setup")
     return installed

@@ -142,12 +142,17 @@ def test_file_of_another_user_is_delivered(service: Service) -> None:
 
 def test_status_tells_the_counts(service: Service) -> None:
     """`systemctl status` shows how many files wait and what the destination does."""
-    output = service.machine.run("systemctl", "status", "emitterd")
-    status = re.search(r'Status: "(.*)"', output)
 
-    assert status
-    for word in ("queued", "uploading", "destination up"):
-        assert word in status[1]
+    def status() -> str:
+        output = service.machine.run("systemctl", "status", "emitterd")
+        found = re.search(r'Status: "(.*)"', output)
+        return found[1] if found else ""
+
+    service.drop(f"{SPOOL}/pat/status.zip")
+    wait_until(lambda: "destination up" in status(), DEADLINE_S, "the destination's state")
+
+    assert "queued" in status()
+    assert "uploading" in status()
 
 
 def test_errors_are_found_in_journald(service: Service) -> None:
