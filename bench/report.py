@@ -11,7 +11,7 @@ MISSED = "**missed**"
 PROFILED = (
     '`bench/run --profile`: samples of a `once` by py-spy, without its start. "Python" is the'
     ' time of the thread that holds the interpreter\'s lock. "all threads" includes the work beside'
-    " it, but no waiting for a lock.\n\n"
+    " other threads, but no waiting for a lock.\n\n"
 )
 
 

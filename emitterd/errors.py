@@ -8,7 +8,7 @@ Every error that a user sees has a stable `Code`: the same in the log, the journ
     ├── JournalError           the journal cannot be used (exit 78)
     │   ├── JournalLocked      another instance holds it (exit 75)
     │   ├── JournalDamaged     an operator must rebuild it
-    │   ├── JournalLost        it is gone, empty, or older than what is beside it
+    │   ├── JournalLost        it is gone, empty, or older than its log
     │   ├── JournalMoved       its file was moved while open (exit 1)
     │   ├── JournalIOError     the system failed; a restart may help (exit 1)
     │   ├── JournalFull        its disk is full (exit 1)
@@ -112,7 +112,7 @@ class JournalDamaged(JournalError):
 
 
 class JournalLost(JournalError):
-    """The journal's file is gone, empty, or older than the files beside it."""
+    """The journal's file is gone, empty, or older than its log."""
 
 
 class JournalMoved(JournalError):

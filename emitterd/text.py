@@ -138,6 +138,11 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
+def files_are(number: int) -> str:
+    """Write the subject of a sentence about files: `1 file is`, `12 files are`."""
+    return "1 file is" if number == 1 else f"{number} files are"
+
+
 def share(part: float, whole: float) -> int:
     """Return the part of the whole in per cent, rounded down."""
     return int(100 * min(part, whole) / whole) if whole else 100

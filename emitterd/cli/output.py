@@ -28,7 +28,7 @@ from emitterd.errors import (
 )
 from emitterd.journal.operations import Operation, OperationReport, OperationResult
 from emitterd.model import Entry, State
-from emitterd.text import display, printable
+from emitterd.text import display, files_are, printable
 from emitterd.units import format_duration, format_size
 
 if TYPE_CHECKING:
@@ -311,7 +311,7 @@ def _now(operation: str, result: OperationResult) -> str:
 
 
 def print_undelivered(left: list["FileStatus"]) -> None:
-    """Print on standard error what `once` could not deliver, or delivered in vain."""
+    """Print on standard error what `once` could not deliver, or what the server will drop."""
     out = console(error=True)
     dropped = [status for status in left if status.state is State.DELIVERED]
     for problem, files in (
@@ -319,8 +319,7 @@ def print_undelivered(left: list["FileStatus"]) -> None:
         ("delivered, but the server will drop what it got", dropped),
     ):
         if files:
-            number = "1 file is" if len(files) == 1 else f"{len(files)} files are"
-            out.print(f"[bold red]{number} {problem}[/]")
+            out.print(f"[bold red]{files_are(len(files))} {problem}[/]")
         for status in files:
             path, *why = status.record().values()
             out.print(f"  {escape(path)}: {escape(' '.join(why))}", soft_wrap=True)

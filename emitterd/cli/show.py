@@ -134,12 +134,12 @@ def list_skipped(config: Path | None, *, as_json: bool) -> int:
     from emitterd.intake.file_status import skipped
     from emitterd.service.control_socket import ask
 
-    with _open_sources(config) as (status_reader, _):
+    with _open_sources(config) as (status_reader, reader):
         if status_reader.spool.lost():
             folder = display(os.fsencode(status_reader.spool.root))
             raise click.ClickException(f"E105 the watched folder {folder} is not there")
         # The daemon may read less, or more, than this user.
-        records = ask(journal_path(config), "skipped")
+        records = ask(reader.path, "skipped")
         if records is None:
             records = (status.record() for status in skipped(status_reader))
         (print_array if as_json else print_skipped)(records)
@@ -156,7 +156,7 @@ def explain_path(config: Path | None, text: str, *, as_json: bool) -> int:
             path = locate(status_reader.spool, reader, text)
         except OutsideSpool as error:
             raise click.UsageError(str(error)) from error
-        answer = ask_once(journal_path(config), "explain", path)
+        answer = ask_once(reader.path, "explain", path)
         if answer is None:
             explanation = explain(status_reader, reader, path)
         else:

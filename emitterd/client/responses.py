@@ -2,7 +2,7 @@
 
 | who is at fault | decision | what follows |
 |---|---|---|
-| the file, whatever comes later | REJECT | the file is rejected |
+| the file, for good | REJECT | the file is rejected |
 | the file, as far as is known now | REFUSE | this file waits; all others go on |
 | the file or the destination | DEFER | this file waits; several such files in a row pause uploads |
 | the destination, or this host | PAUSE | uploads pause until a probe passes |

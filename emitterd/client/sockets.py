@@ -481,7 +481,7 @@ class Pools:
     def _pool(self, proxy: Proxy | None) -> httpcore.ConnectionPool:
         tls = self._tls
         if self._own.tls is not tls:
-            # A connection of the former context may be one that nobody vouches for any more.
+            # A connection of the former context may use a certificate that is no longer trusted.
             self.close_thread()
             self._own.tls = tls
         pool = self._own.pools.get(proxy)

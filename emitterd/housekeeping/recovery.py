@@ -17,7 +17,7 @@ from emitterd.journal.database import Database
 from emitterd.journal.disk_reserve import PAGE_BYTES
 from emitterd.journal.rows import SAVE_FACT
 from emitterd.journal.salvage import Salvaged, salvage
-from emitterd.journal.state_folder import Lock, beside, generation
+from emitterd.journal.state_folder import Lock, generation, next_to
 from emitterd.spool.files import sync
 
 _NOTHING = Salvaged(0, None, whole=False)
@@ -59,7 +59,7 @@ def _is_sound(journal: Path) -> bool:
 
 
 def _rebuild(journal: Path) -> RebuildReport:
-    rebuilt = journal.with_name(journal.name + ".rebuilt")
+    rebuilt = next_to(journal, ".rebuilt")
     backup: Path | None = None
     try:
         _remove(rebuilt)
@@ -75,7 +75,7 @@ def _rebuild(journal: Path) -> RebuildReport:
             _remove(backup)
         raise
     if backup is not None:
-        backup.with_name(backup.name + "-shm").unlink(missing_ok=True)
+        next_to(backup, "-shm").unlink(missing_ok=True)
     return RebuildReport(backup, salvaged)
 
 
@@ -88,16 +88,16 @@ def _save_rebuild_time(fresh: Database) -> None:
 
 def _back_up(journal: Path) -> Path | None:
     """Give the damaged file and its log a second name; None if there is neither."""
-    files = [file for file in (journal, beside(journal, "-wal")) if file.exists()]
+    files = [file for file in (journal, next_to(journal, "-wal")) if file.exists()]
     if not files:
         return None
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    backup = journal.with_name(f"{journal.name}.before-{stamp}")
+    backup = next_to(journal, f".before-{stamp}")
     for source in files:
         if source.stat().st_size:
             backup.with_name(source.name.replace(journal.name, backup.name)).hardlink_to(source)
     if not backup.exists():
-        # SQLite deletes the log beside an empty file, and reads it beside a page of zeros.
+        # SQLite deletes the log of an empty file, and reads the log of a page of zeros.
         backup.write_bytes(bytes(PAGE_BYTES))
     return backup
 
@@ -109,11 +109,11 @@ def _put_in_place(rebuilt: Path, journal: Path) -> None:
     between leaves the damaged file beside an empty log: the next start then checks the file for
     damage.
     """
-    log = journal.with_name(journal.name + "-wal")
-    empty = rebuilt.with_name(rebuilt.name + "-wal")
+    log = next_to(journal, "-wal")
+    empty = next_to(rebuilt, "-wal")
     empty.touch(0o600)
     empty.rename(log)
-    journal.with_name(journal.name + "-shm").unlink(missing_ok=True)
+    next_to(journal, "-shm").unlink(missing_ok=True)
     rebuilt.rename(journal)
     log.unlink()
     sync(journal.parent)
@@ -122,4 +122,4 @@ def _put_in_place(rebuilt: Path, journal: Path) -> None:
 
 def _remove(journal: Path) -> None:
     for suffix in ("", "-wal", "-shm", ".lock", ".ballast"):
-        journal.with_name(journal.name + suffix).unlink(missing_ok=True)
+        next_to(journal, suffix).unlink(missing_ok=True)

@@ -20,6 +20,7 @@ from emitterd.errors import JournalError, JournalFull
 from emitterd.failpoints import Point, reach
 from emitterd.intake.candidates import NOTHING_SEEN
 from emitterd.intake.examine import Examiner, ExamineRules
+from emitterd.intake.file_status import failure_reason
 from emitterd.intake.not_sent import NotSentSummary
 from emitterd.journal.journal import Journal
 from emitterd.journal.rows import ASKED, Admission, AdmissionResult, Admitted
@@ -92,7 +93,7 @@ class Intake:
         on_admitted: OnAdmitted,
         on_swept: OnSwept,
     ) -> None:
-        self.spool = spool
+        self._spool = spool
         self._examiner = examiner
         self._tracker = examiner.tracker
         self._journal = journal
@@ -208,7 +209,7 @@ class Intake:
 
         An error that is not one of the journal concerns this path only.
         """
-        if self._waits_for_rest(path, now):
+        if self._waits_after_changes(path, now):
             return False
         try:
             admission = self._examiner.examine(path, now, stat)
@@ -224,7 +225,7 @@ class Intake:
             self._flush(now)
         return True
 
-    def _waits_for_rest(self, path: bytes, now: float) -> bool:
+    def _waits_after_changes(self, path: bytes, now: float) -> bool:
         """Tell whether a path changed in its uploads too often to be admitted already."""
         count, at = self._changes.get(path, (0, now))
         wait_s = min(CHANGED_FIRST_S * 2.0 ** min(count - 2, 10), CHANGED_MAX_S)
@@ -291,7 +292,7 @@ class Intake:
         self._first_sweep, self._next_sweep_at = True, 0.0
 
     def _walk(self, top: bytes = b"") -> Iterator[PathStat]:
-        return self.spool.walk(self._skip, self._unreadable, top)
+        return self._spool.walk(self._skip, self._unreadable, top)
 
     def _skip(self, folder: bytes) -> bool:
         if self._whole_sweep is not None:
@@ -305,12 +306,11 @@ class Intake:
         if error.errno in SHORTAGE:
             self._examiner.failed(path or b".", error)
         elif not path or self._examiner.rules.selection.skipped(path) is None:
-            reason = error.strerror or str(error)
-            self._examiner.report(path or b".", Code.UNREADABLE, reason)
+            self._examiner.report(path or b".", Code.UNREADABLE, failure_reason(error))
 
     def _begin_sweep(self, now: float) -> None:
         self._next_sweep_at = now + self._examiner.rules.sweep_every_s
-        if self.spool.lost():
+        if self._spool.lost():
             return
         first, self._first_sweep = self._first_sweep, False
         self._whole_sweep = Sweep(self._walk(), now, whole=True, first=first)

@@ -4,14 +4,14 @@ Commands like `status` import only this, without the daemon's libraries.
 """
 
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from emitterd.errors import JournalBusy, JournalDamaged, JournalError, JournalFull, JournalIOError
-from emitterd.journal.state_folder import is_locked, refuse_lost, refuse_mixture
+from emitterd.journal.state_folder import refuse_unusable
 
 _FULL = frozenset(
     # The shared memory of the log is a file too: a full disk prevents its creation.
@@ -43,7 +43,7 @@ def translate_error(error: sqlite3.Error, path: Path | None = None) -> JournalEr
 
 
 Row = tuple[Any, ...]
-Read = Callable[[str, Sequence[object]], list[Row]]
+Read = Callable[[str, Sequence[object] | Mapping[str, object]], list[Row]]
 
 APPLICATION_ID = 0x454D4954
 """`EMIT`: marks the file as a journal of emitterd."""
@@ -65,9 +65,7 @@ def open_reader(path: Path) -> sqlite3.Connection:
 
     Raises `JournalError` if it is absent, foreign, newer, or damaged.
     """
-    refuse_lost(path)
-    if not is_locked(path):
-        refuse_mixture(path)
+    refuse_unusable(path)
     try:
         connection = sqlite3.connect(
             read_only(path),
@@ -133,9 +131,7 @@ def check(path: Path, how: str) -> None:
 def find_problem(path: Path) -> JournalError | None:
     """Return why a start would refuse this journal, or None."""
     try:
-        refuse_lost(path)
-        if not is_locked(path):
-            refuse_mixture(path)
+        refuse_unusable(path)
         if path.exists() and path.stat().st_size:
             check(path, "quick_check")
     except JournalError as error:

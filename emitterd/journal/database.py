@@ -34,10 +34,10 @@ from emitterd.journal.connection import (
 from emitterd.journal.disk_reserve import PAGE_BYTES, DiskReserve
 from emitterd.journal.state_folder import (
     Lock,
-    beside,
     cannot_open,
     generation,
     lock_generation,
+    next_to,
     open_file,
     refuse_lost,
     refuse_mixture,
@@ -188,7 +188,7 @@ class Database:
                 self._writer.close()
                 os.close(self._log)
                 self._reserve.remove()
-                if moved is None and not beside(self._path, "-wal").exists():
+                if moved is None and not next_to(self._path, "-wal").exists():
                     self._lock.save(generation(self._path))
                 self._lock.close()
         finally:
@@ -210,7 +210,7 @@ class Database:
             self._open()
 
     def _open(self) -> None:
-        path, log_path = self._path, beside(self._path, "-wal")
+        path, log_path = self._path, next_to(self._path, "-wal")
         refuse_lost(path)
         refuse_mixture(path)
         # A leftover write-ahead log means that the last process did not close the file.

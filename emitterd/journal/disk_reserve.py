@@ -1,4 +1,4 @@
-"""The disk reserve: a file beside the journal that is deleted when the disk is full.
+"""The disk reserve: a file next to the journal that is deleted when the disk is full.
 
 Work under way must be recorded even when the disk is full. Deleting the file frees its blocks for
 that. emitterd starts no new work until there is space for the reserve and as much again.
@@ -16,7 +16,7 @@ from pathlib import Path
 import structlog
 
 from emitterd.errors import JournalFull
-from emitterd.journal.state_folder import open_file
+from emitterd.journal.state_folder import next_to, open_file
 
 PAGE_BYTES = 4096
 SIZE_BYTES = 1000 * PAGE_BYTES
@@ -41,7 +41,7 @@ class DiskReserve:
     def __init__(self, journal: Path) -> None:
         """Allocate nothing yet: `renew` does."""
         # This is the reserve's file; installations have it under this name.
-        self._path = journal.with_name(journal.name + ".ballast")
+        self._path = next_to(journal, ".ballast")
         disk = os.statvfs(journal.parent)
         self.size_bytes = min(SIZE_BYTES, disk.f_blocks * disk.f_frsize // SHARE)
         self._held = False

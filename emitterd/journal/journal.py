@@ -25,7 +25,7 @@ from emitterd.journal.fair_queue import FairQueue
 from emitterd.journal.rows import Admission, AdmissionResult, Admitted, Ended, Known, change_state
 from emitterd.model import ClaimOrder, Confirmation, Entry, Fingerprint, Grant, Receipt, State, Verb
 
-# Columns that each verb sets beside the state.
+# Columns that each verb sets in addition to the state.
 
 _RECLAIM = 'ambiguous = ambiguous or "grant" is not null'
 """The dead process may have sent the whole body if it had a grant."""
@@ -108,7 +108,7 @@ class Journal(Database):
         if not self.read(mine, (url,)):
             self._execute("insert into server (url) values (?)", url)
         self._server = self.read(mine, (url,))[0][0]
-        return int(self.read(statements.FORMER, {"url": url})[0][0])
+        return statements.former_deliveries(self.read, url)
 
     # Admission and claim.
 
@@ -355,7 +355,7 @@ class Journal(Database):
         """Delete the record of operator commands before an instant."""
         self._execute("delete from action where at < ?", before)
 
-    # Facts beside the entries, and numbers.
+    # Facts that are not about entries, and numbers.
 
     def save_fact(self, name: str, value: object) -> None:
         """Save a JSON value under a name, in place of the former one."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from emitterd.journal.connection import Row, open_nothing, open_reader, translate_error
-from emitterd.journal.rows import FORMER, Known, latest
+from emitterd.journal.rows import Known, former_deliveries, latest
 from emitterd.journal.state_folder import is_locked, refuse_lost
 from emitterd.model import State
 from emitterd.text import display, iso
@@ -32,9 +32,10 @@ class JournalReader:
 
         `absent`: a missing file counts as an empty journal.
         """
-        self._path = path
+        self.path = path
         missing = absent and not path.exists()
-        refuse_lost(path)
+        if missing:
+            refuse_lost(path)
         self._connection = open_nothing() if missing else open_reader(path)
 
     def __enter__(self) -> Self:
@@ -45,7 +46,7 @@ class JournalReader:
 
     def running(self) -> bool:
         """Tell whether a daemon, or a command that writes, holds the journal."""
-        return is_locked(self._path)
+        return is_locked(self.path)
 
     def entries(self, state: State | None = None) -> Iterator[dict[str, Any]]:
         """Return the entries in the order of admission, as in `list --json`."""
@@ -114,7 +115,7 @@ class JournalReader:
 
     def former_deliveries(self, url: str) -> int:
         """Return how many files were delivered to another API, and not to this one since."""
-        return int(self.read(FORMER, {"url": url})[0][0])
+        return former_deliveries(self.read, url)
 
     def read(self, sql: str, parameters: Sequence[object] | Mapping[str, object] = ()) -> list[Row]:
         """Return all rows of a query; the transaction ends with the call.
@@ -124,7 +125,7 @@ class JournalReader:
         try:
             return self._connection.execute(sql, parameters).fetchall()
         except sqlite3.Error as error:
-            raise translate_error(error, self._path) from error
+            raise translate_error(error, self.path) from error
 
 
 def _record(row: Row) -> dict[str, Any]:

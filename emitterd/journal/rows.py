@@ -178,7 +178,7 @@ PREVIOUS = """select id, bytes, sha256, state, forgotten_at from entry
     order by id desc limit 1"""
 """The last earlier version of the path of which the server may have an object."""
 
-FORMER = f"""select count(*) from entry
+_FORMER = f"""select count(*) from entry
     where exists (select 1 from server where url <> :url)
     and state = 'delivered' and forgotten_at is null and not {SUPERSEDED}
     and delivered_to <> coalesce((select id from server where url = :url), 0)"""  # noqa: S608  names are ours
@@ -224,6 +224,11 @@ def unchanged_paths(read: Read, seen: Mapping[bytes, Fingerprint]) -> set[bytes]
         for path, _, state, disposal, *version in read(_LATEST_OF_MANY, asked)
         if state != State.WITHDRAWN and disposal != "due" and tuple(version) == seen[path][2:]
     }
+
+
+def former_deliveries(read: Read, url: str) -> int:
+    """Return how many files were delivered to another API, and not to this one since."""
+    return int(read(_FORMER, {"url": url})[0][0])
 
 
 def latest(read: Read, path: bytes) -> Known | None:

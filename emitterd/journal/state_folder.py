@@ -1,4 +1,4 @@
-"""The files beside the journal: their owner, the lock, and signs that the journal is not the one.
+"""The files next to the journal: owner, lock, and signs that the journal is not the former one.
 
 The folder belongs to the service's user, who can put links there. So root acts as that user before
 it opens anything, and no file is opened through a link.
@@ -30,8 +30,8 @@ _PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno
 """System errors that a restart may find ended. Exit code 78 would prevent the restart."""
 
 
-def beside(journal: Path, suffix: str) -> Path:
-    """Return the file with this suffix beside the journal."""
+def next_to(journal: Path, suffix: str) -> Path:
+    """Return the file with this suffix next to the journal."""
     return journal.with_name(journal.name + suffix)
 
 
@@ -108,12 +108,12 @@ def refuse_lost(journal: Path, *, no_tables: bool = False) -> None:
     """
     if _size(journal) and not no_tables:
         return
-    names = [] if no_tables else [beside(journal, suffix) for suffix in ("-wal", ".ballast")]
+    names = [] if no_tables else [next_to(journal, suffix) for suffix in ("-wal", ".ballast")]
     signs = [str(name) for name in names if _size(name)]
     with suppress(OSError):
-        content = _read(beside(journal, ".lock"), 64, 0).split()
+        content = _read(next_to(journal, ".lock"), 64, 0).split()
         if content and content[1:] != [_NEW]:
-            signs.append(str(beside(journal, ".lock")))
+            signs.append(str(next_to(journal, ".lock")))
     if signs:
         state = "is empty" if journal.exists() else "is gone"
         raise JournalLost(
@@ -124,17 +124,25 @@ def refuse_lost(journal: Path, *, no_tables: bool = False) -> None:
 
 
 def refuse_mixture(journal: Path) -> None:
-    """Raise `JournalLost` if the journal is older than the log beside it.
+    """Raise `JournalLost` if the journal is older than its log.
 
     SQLite would apply the log to the restored file, and damage it.
     """
-    log = beside(journal, "-wal")
+    log = next_to(journal, "-wal")
     with suppress(OSError):
         if _size(log) and _size(journal) and generation(journal) < lock_generation(journal):
             raise JournalLost(
-                f"{journal} is older than the log {log} beside it: an older copy was restored",
+                f"{journal} is older than the log {log}: an older copy was restored",
                 remedy=f"delete {log} to use the restored journal, or put the newer journal back",
             )
+
+
+def refuse_unusable(journal: Path) -> None:
+    """Raise `JournalLost` if a reader must not open the journal: see the two functions above."""
+    refuse_lost(journal)
+    # SQLite has the file open in the process that holds it: the log is that of the file.
+    if not is_locked(journal):
+        refuse_mixture(journal)
 
 
 def generation(journal: Path) -> int:
@@ -147,14 +155,14 @@ def generation(journal: Path) -> int:
 
 def lock_generation(journal: Path) -> int:
     """Return the generation that the journal's file had at least; 0 if it is not known."""
-    content = _read(beside(journal, ".lock"), 64, 0).split()
+    content = _read(next_to(journal, ".lock"), 64, 0).split()
     return int(content[1]) if content[1:] and content[1].isdigit() else 0
 
 
 def is_locked(journal: Path) -> bool:
     """Tell whether a process, usually the daemon, holds the journal."""
     try:
-        fd = open_file(beside(journal, ".lock"), os.O_RDONLY)
+        fd = open_file(next_to(journal, ".lock"), os.O_RDONLY)
     except OSError:
         return False
     try:
@@ -188,12 +196,12 @@ class Lock:
     """
 
     def __init__(self, journal: Path) -> None:
-        """Take the lock beside a journal.
+        """Take the lock next to a journal.
 
         Raises `JournalLocked` where another process has it, and `JournalError` where its file
         cannot be created.
         """
-        path = beside(journal, ".lock")
+        path = next_to(journal, ".lock")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._fd = open_file(path, os.O_RDWR | os.O_CREAT)

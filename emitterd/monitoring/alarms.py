@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from emitterd.codes import Code
 from emitterd.errors import Outage
 from emitterd.intake.not_sent import NotSentSummary
-from emitterd.text import count, display
+from emitterd.text import count, display, files_are
 from emitterd.units import format_age, format_duration
 
 if TYPE_CHECKING:
@@ -221,11 +221,10 @@ def _journal_full(since: float) -> Alarm:
 
 
 def _rejected(rejected: int, since: float) -> Alarm:
-    files = "1 file is" if rejected == 1 else f"{rejected} files are"
     return Alarm(
         AlarmCode.REJECTED,
         since,
-        f"{files} rejected, and not replaced",
+        f"{files_are(rejected)} rejected, and not replaced",
         "see why with: emitterd list --state rejected; correct each file, or run:"
         " emitterd forget PATH",
     )

@@ -124,5 +124,5 @@ class HealthMonitor:
             journal_full_since=self._journal.full_since,
             journal_busy_since=self._journal.busy_since,
             not_sent=self._intake.not_sent(),
-            shared_since=self._intake.spool.shared_since,
+            shared_since=self._watch_keeper.shared_since,
         )

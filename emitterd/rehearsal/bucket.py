@@ -1,7 +1,7 @@
 """The rehearsal server's bucket: objects on disk, and uploads streamed into them.
 
 A key never becomes a file name, so `../x` stays inside: the object's file is named by the key's
-SHA-256, and a JSON file beside it holds the key. An object appears by rename once its whole body
+SHA-256, and a JSON file with it holds the key. An object appears by rename once its whole body
 was received, and not before.
 """
 

@@ -1,10 +1,10 @@
 """The control socket: how an operator command reaches a running daemon.
 
-It is beside the journal. A connection carries one request and one report, each a line of JSON. Each
-caller has a thread, because an operation on a whole state takes a while and other callers must not
-wait for it. The daemon carries it out on its own writing connection: with a second writer SQLite
-before 3.51.3 may lose a commit ("WAL-reset bug"). The user of the caller comes from the kernel,
-not from the caller.
+It is in the folder of the journal. A connection carries one request and one report, each a line of
+JSON, or a question and its answer. Each caller has a thread, because an operation on a whole state
+takes a while and other callers must not wait for it. The daemon carries it out on its own writing
+connection: with a second writer SQLite before 3.51.3 may lose a commit ("WAL-reset bug"). The user
+of the caller comes from the kernel, not from the caller.
 """
 
 import json
@@ -59,7 +59,7 @@ class ControlServer(socketserver.ThreadingUnixStreamServer):
     def __init__(
         self, journal: Path, handler: Handler, shutdown: Shutdown, answer: Answer | None = None
     ) -> None:
-        """Listen beside the journal, whose lock the caller must hold.
+        """Listen in the folder of the journal, whose lock the caller must hold.
 
         A socket that a dead process left there is removed. Raises `OSError` if no socket can be
         made.

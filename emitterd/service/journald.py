@@ -46,9 +46,9 @@ _LENGTH = struct.Struct("<Q")
 def is_standard_output() -> bool:
     """Tell whether standard output is a stream to journald.
 
-    $JOURNAL_STREAM names one stream, that of standard error where there are two: then a socket
-    beside it is the other. A file or a pipe is not a stream to journald: it gets the lines. Source:
-    systemd.exec(5).
+    $JOURNAL_STREAM names one stream, that of standard error if there are two: then a socket with
+    another number is the other one. A file or a pipe is not a stream to journald: it gets the
+    lines. Source: systemd.exec(5).
     """
     named = os.environ.get("JOURNAL_STREAM")
     try:

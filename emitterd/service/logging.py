@@ -78,7 +78,7 @@ class _Output(Protocol):
 
 
 class _LogStream:
-    """A file descriptor. A reader that stands still costs one wait in `PAUSE_S`, then lines."""
+    """A file descriptor. A reader that does not read costs one wait in `PAUSE_S`, then lines."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd

@@ -21,12 +21,10 @@ from pathlib import Path
 from emitterd import heartbeat
 from emitterd.errors import FileError
 from emitterd.failpoints import Point, reach
-from emitterd.spool.folder import OPEN_FOLDERS
+from emitterd.spool.folder import FOLDER_FLAGS, OPEN_FOLDERS
 
 MINIMUM_COPY_BYTES_S = 1024 * 1024
 """A copy to another file system that is slower than this counts as stalled."""
-
-_FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 NAME_MAX_BYTES = 255
 """The longest name of a file on most file systems. Source: limits.h."""
@@ -70,7 +68,7 @@ class FileMover:
         """Move the file to `target`, or the next free name; return that.
 
         Returns None where `source` is another file by now; that file stays. `reason` is written to
-        a `.reason.json` beside the target first, so each file there has its reason beside it.
+        a `.reason.json` next to the target first, so each file there has its reason.
         Raises `OSError`.
         """
         current = self._where_it_is()
@@ -87,7 +85,7 @@ class FileMover:
             if not self._is_same_or_put_back(moved):
                 return None
         if moved is not None:
-            # The file has one of its names whatever happens now.
+            # From here on the file always has one of its names.
             with suppress(OSError):
                 sync(target.parent)
                 sync(self.source.parent)
@@ -254,7 +252,7 @@ def folder_below(top: Path, folder: Path) -> Iterator[Path]:
     `top` may be a link. Raises `OSError` if a folder below it is one.
     """
     _make_folder(top)
-    fd, path = os.open(top, _FOLDER & ~os.O_NOFOLLOW), top
+    fd, path = os.open(top, FOLDER_FLAGS & ~os.O_NOFOLLOW), top
     try:
         for name in folder.relative_to(top).parts:
             path /= name
@@ -262,7 +260,7 @@ def folder_below(top: Path, folder: Path) -> Iterator[Path]:
                 with suppress(FileExistsError):
                     os.mkdir(name, dir_fd=fd)
                     sync(OPEN_FOLDERS / str(fd))
-                parent, fd = fd, os.open(name, _FOLDER, dir_fd=fd)
+                parent, fd = fd, os.open(name, FOLDER_FLAGS, dir_fd=fd)
             except OSError as error:
                 raise OSError(error.errno, error.strerror, str(path)) from error
             os.close(parent)

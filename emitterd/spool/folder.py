@@ -27,7 +27,7 @@ from emitterd.errors import FileError
 from emitterd.spool.hashing import Hashing
 from emitterd.spool.mounts import leases_prove, mount
 
-_FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+FOLDER_FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LISTING = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
 OPEN_FOLDERS = Path("/proc/self/fd")
@@ -311,7 +311,7 @@ def _descend(fd: int, folders: list[bytes]) -> int:
     """Open one folder after the other; return the last, and close the others."""
     for folder in folders:
         with _closing(fd):
-            fd = os.open(folder, _FOLDER, dir_fd=fd)
+            fd = os.open(folder, FOLDER_FLAGS, dir_fd=fd)
     return fd
 
 

@@ -93,6 +93,11 @@ class WatchKeeper:
         """The identity of the root that is watched."""
 
     @property
+    def shared_since(self) -> float | None:
+        """Since when another process is known to deliver from the same folder."""
+        return self._spool.shared_since
+
+    @property
     def polling(self) -> bool:
         """Whether sweeps alone find files: inotify misses changes by other hosts."""
         if self._kind == "auto":

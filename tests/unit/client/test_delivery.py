@@ -294,16 +294,22 @@ def test_a_second_redirect_is_refused(small: Path) -> None:
     assert (caught.decision, caught.code) == (Decision.PAUSE, Code.REDIRECT_REFUSED)
 
 
-def test_an_upload_on_a_connection_that_ended_is_repeated_at_once(
-    small: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """If the server closes an idle connection, no failed attempt is counted, and nothing waits."""
+@pytest.fixture
+def stored(small: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
+    """Return the bucket's answer to a small file; each used connection counts as idle."""
     monkeypatch.setattr(sockets, "IDLE_S", 0.0)
     etag = hashlib.md5(small.read_bytes(), usedforsecurity=False).hexdigest()
+    return stored_answer(f'"{etag}"')
+
+
+def test_an_upload_on_a_connection_that_ended_is_repeated_at_once(
+    small: Path, stored: bytes
+) -> None:
+    """If the server closes an idle connection, no failed attempt is counted, and nothing waits."""
 
     def serve(bucket: Listener, connection: socket.socket) -> None:
         bucket.hear(connection)
-        connection.sendall(stored_answer(f'"{etag}"'))
+        connection.sendall(stored)
         # Closed on this side once the next request is there: the client cannot know it.
         bucket.hear(connection)
 
@@ -316,19 +322,15 @@ def test_an_upload_on_a_connection_that_ended_is_repeated_at_once(
     assert [receipt.verified for receipt in receipts] == [True, True]
 
 
-def test_what_was_ambiguous_before_the_repetition_stays_so(
-    small: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The request that nobody answered may have stored the object, whatever the next one says."""
-    monkeypatch.setattr(sockets, "IDLE_S", 0.0)
-    etag = hashlib.md5(small.read_bytes(), usedforsecurity=False).hexdigest()
+def test_what_was_ambiguous_before_the_repetition_stays_so(small: Path, stored: bytes) -> None:
+    """A request without an answer may have stored the object, also if the next one is refused."""
 
     def serve(bucket: Listener, connection: socket.socket) -> None:
         bucket.hear(connection)
         if bucket.lines > 1:
             connection.sendall(b"HTTP/1.1 503 S\r\nContent-Length: 0\r\n\r\n")
             return
-        connection.sendall(stored_answer(f'"{etag}"'))
+        connection.sendall(stored)
         bucket.hear(connection)
 
     with Listener(serve) as bucket, http_client() as client:

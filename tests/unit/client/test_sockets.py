@@ -272,6 +272,33 @@ def test_an_answer_may_take_its_time() -> None:
         assert post(client, server.url).body == b"ok"
 
 
+def stopped(
+    client: HttpClient,
+    shutdown: Shutdown,
+    url: str,
+    content: bytes,
+    is_under_way: Callable[[], bool],
+) -> list[type[Exception]]:
+    """Stop a request that is under way; return how it ended."""
+    outcome: list[type[Exception]] = []
+
+    def work() -> None:
+        try:
+            post(client, url, content)
+        except (Stopped, TransportError) as error:
+            outcome.append(type(error))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    wait_until(is_under_way, DEADLINE_S, "a request")
+    assert not outcome
+    shutdown.now.set()
+    thread.join(DEADLINE_S)
+
+    assert not thread.is_alive()
+    return outcome
+
+
 @pytest.mark.parametrize(
     ("serve", "content"),
     [(deaf, LARGE), (silent, b"{}"), (dribbling(OK, 0.4), b"{}")],
@@ -280,39 +307,16 @@ def test_an_answer_may_take_its_time() -> None:
 def test_a_stop_ends_what_is_under_way(serve: Serve, content: bytes) -> None:
     """A stop ends a blocked request long before its own limits do."""
     shutdown = Shutdown()
-    outcome: list[BaseException] = []
-
-    def work(client: HttpClient, url: str) -> None:
-        try:
-            post(client, url, content)
-        except (Stopped, TransportError) as error:
-            outcome.append(error)
-
     limits = TransferLimits(connect_s=60.0, stall_s=60.0, minimum_bytes_s=1)
     with Listener(serve) as server, http_client(limits, shutdown=shutdown) as client:
-        thread = threading.Thread(target=work, args=(client, server.url))
-        thread.start()
-        wait_until(lambda: server.lines or None, DEADLINE_S, "a connection")
-        assert not outcome
-        shutdown.now.set()
-        thread.join(DEADLINE_S)
-
-        assert not thread.is_alive()
-    assert [type(error) for error in outcome] == [Stopped]
+        outcome = stopped(client, shutdown, server.url, content, lambda: bool(server.lines))
+    assert outcome == [Stopped]
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_a_stop_ends_a_connection_under_way(scheme: str) -> None:
     """A stop ends the wait for a connection, and for a handshake, before their own limit."""
     shutdown = Shutdown()
-    outcome: list[BaseException] = []
-
-    def work(client: HttpClient, url: str) -> None:
-        try:
-            post(client, url)
-        except (Stopped, TransportError) as error:
-            outcome.append(error)
-
     limits = TransferLimits(connect_s=600.0, stall_s=600.0, minimum_bytes_s=1)
     with (
         silent_port() as port,
@@ -320,16 +324,11 @@ def test_a_stop_ends_a_connection_under_way(scheme: str) -> None:
         http_client(limits, shutdown=shutdown) as client,
     ):
         url = f"{scheme}://{LOOPBACK}:{port if scheme == 'http' else server.port}/"
-        thread = threading.Thread(target=work, args=(client, url))
-        thread.start()
-        if scheme == "https":
-            wait_until(lambda: server.lines or None, DEADLINE_S, "a connection")
-        assert not outcome
-        shutdown.now.set()
-        thread.join(DEADLINE_S)
-
-        assert not thread.is_alive()
-    assert [type(error) for error in outcome] == [Stopped]
+        # A handshake is under way when the server has a connection; a connection has no such sign.
+        outcome = stopped(
+            client, shutdown, url, b"{}", lambda: scheme == "http" or bool(server.lines)
+        )
+    assert outcome == [Stopped]
 
 
 @pytest.mark.parametrize("through_proxy", [False, True], ids=["directly", "through a proxy"])

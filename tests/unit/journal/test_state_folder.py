@@ -17,7 +17,7 @@ from emitterd.journal.connection import open_reader
 from emitterd.journal.database import Database
 from emitterd.journal.journal import Journal
 from emitterd.journal.reader import JournalReader
-from emitterd.journal.state_folder import Lock, beside
+from emitterd.journal.state_folder import Lock, next_to
 from support.journal import admission, admit
 
 CRASHED = """
@@ -44,7 +44,7 @@ def crash(path: Path, entries: int = 3) -> None:
     environment = os.environ | {"PYTHONPATH": f"{tests}:{tests.parent}"}
     command = [sys.executable, "-c", CRASHED, str(path), str(entries)]
     subprocess.run(command, env=environment, check=True)  # noqa: S603  our own argument list
-    assert beside(path, "-wal").stat().st_size
+    assert next_to(path, "-wal").stat().st_size
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -72,14 +72,14 @@ def test_a_missing_or_empty_journal_beside_signs_of_one_is_refused(
     crash(path)
     harm(path)
     for suffix in {"-wal", "-shm", ".lock", ".ballast"} - {sign}:
-        beside(path, suffix).unlink(missing_ok=True)
+        next_to(path, suffix).unlink(missing_ok=True)
     before = content(path.parent)
 
     for _ in range(2):
         for open_it in (Database, open_reader):
             with pytest.raises(JournalLost, match="there was one") as caught:
                 open_it(path)
-            assert str(beside(path, sign)) in str(caught.value)
+            assert str(next_to(path, sign)) in str(caught.value)
             assert "emitterd rebuild" in caught.value.remedy
     assert content(path.parent) == before
 
@@ -142,7 +142,7 @@ def test_nothing_is_recorded_in_a_journal_that_was_moved(
     """A commit fails once the file, or its log, is renamed, removed or replaced."""
     with Journal(path) as journal:
         admit(journal, admission(b"pat/0.zip"))
-        move(beside(path, suffix))
+        move(next_to(path, suffix))
         before = content(path.parent)
         with pytest.raises(JournalMoved, match="was moved, removed or replaced"):
             admit(journal, admission(b"pat/1.zip"))
@@ -181,16 +181,16 @@ def test_a_restored_journal_beside_a_newer_log_is_refused(path: Path) -> None:
     old = path.read_bytes()
     crash(path, 600)
     path.write_bytes(old)
-    beside(path, "-shm").unlink()
+    next_to(path, "-shm").unlink()
     before = content(path.parent)
 
     for open_it in (Database, open_reader):
         with pytest.raises(JournalLost, match="older than the log") as caught:
             open_it(path)
-        assert str(beside(path, "-wal")) in caught.value.remedy
+        assert str(next_to(path, "-wal")) in caught.value.remedy
     assert content(path.parent) == before
 
-    beside(path, "-wal").unlink()
+    next_to(path, "-wal").unlink()
     with Journal(path) as journal:
         assert journal.restored
     assert entries(path) == 1
@@ -230,11 +230,11 @@ def test_no_file_of_the_folder_is_opened_through_a_link(
     target.write_bytes(b"precious")
     if suffix == ".ballast":
         Database(path).close()
-    link(beside(path, suffix), target)
+    link(next_to(path, suffix), target)
     if suffix == ".ballast":
         Database(path).close()
     else:
         with pytest.raises(JournalError, match="link") as caught:
             Database(path)
-        assert str(beside(path, suffix)) in caught.value.remedy
+        assert str(next_to(path, suffix)) in caught.value.remedy
     assert target.read_bytes() == b"precious"
