@@ -16,6 +16,7 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 
+from emitterd import text
 from emitterd.client.api import EmissionClient
 from emitterd.journal.journal import Journal
 from emitterd.rehearsal.server import RehearsalServer
@@ -60,6 +61,12 @@ Python = Callable[..., str]
 def _lease_breaks_ignored() -> None:
     """Survive SIGIO, which would end the test run."""
     ignore_lease_breaks()
+
+
+@pytest.fixture(autouse=True)
+def _no_secret_of_another_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mask only the secrets of this test: the process keeps those of the tests before it."""
+    monkeypatch.setattr(text, "_secrets", {})
 
 
 @pytest.fixture(autouse=True)

@@ -7,15 +7,9 @@ import urllib.parse
 
 import pytest
 
-from emitterd import text
 from emitterd.text import MASK, keep_secret, masked
 
 SECRET = 'geheim "& <é>/%'
-
-
-@pytest.fixture(autouse=True)
-def _no_secret_of_another_test(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text, "_secrets", {})
 
 
 @pytest.mark.parametrize(
