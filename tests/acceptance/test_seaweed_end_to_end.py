@@ -52,6 +52,7 @@ def test_trees_arrive(site: Installation, seaweed: Seaweed, api: BotoEmission) -
         assert entry["verified"]
 
 
+@pytest.mark.slow
 def test_large_file_is_verified(site: Installation, seaweed: Seaweed) -> None:
     """A file of many chunks has the ETag of the bytes sent."""
     dropped = site.drop("pat/periodic_exam_result_trans.zip", os.urandom(40_000_000))
@@ -106,6 +107,7 @@ def test_lost_answer_is_looked_up(
     assert len(api.grants) == (1 if confirmation == "found" else 2)
 
 
+@pytest.mark.slow
 def test_tampered_grant_parks_until_it_is_mended(
     site: Installation, seaweed: Seaweed, api: BotoEmission
 ) -> None:

@@ -60,6 +60,7 @@ def test_file_in_its_place_ends_the_start(site: Installation) -> None:
     assert site.call("run").returncode == 78
 
 
+@pytest.mark.slow
 def test_queue_outlives_the_absence(site: Installation, server: RehearsalServer) -> None:
     """Queued files stay queued while the folder is missing, and are delivered later."""
     server.faults = fault_list("api-500")

@@ -219,6 +219,7 @@ def test_what_is_settled(journal: Journal, change: str, known: object) -> None:
     assert unchanged_paths(journal.read, seen) == ({admission.path} if known else set())
 
 
+@pytest.mark.slow
 def test_no_known_file_is_read_at_a_start(tmp_path: Path) -> None:
     """A start over delivered files reads less than they have bytes."""
     noise, count, size = random.Random(1), 24, 2**20  # noqa: S311  filling

@@ -97,6 +97,7 @@ def test_an_outage_is_one_verdict_everywhere(
     assert json.loads(data.stdout)["alarms"] == [alarm]
 
 
+@pytest.mark.slow
 def test_a_check_without_a_daemon(site: Installation, server: RehearsalServer) -> None:
     """What waits while nobody works on it is critical; that nothing waits is well."""
     server.faults = fault_list("no-such-bucket")
@@ -153,6 +154,7 @@ def test_what_only_the_daemon_knows_is_in_the_check(site: Installation) -> None:
     assert "E105" in line
 
 
+@pytest.mark.slow
 def test_a_taken_port_stops_no_delivery(site: Installation, port: int) -> None:
     """Files are delivered all the same, and `check` says what is wrong."""
     with RehearsalServer(site.folder / "other", port=port):

@@ -120,6 +120,7 @@ def test_symbolic_link_is_listed(site: Installation, server: RehearsalServer) ->
     assert not server.objects
 
 
+@pytest.mark.slow
 def test_journal_held_by_a_daemon(site: Installation) -> None:
     """While a daemon runs, `once` leaves the work to it and exits with 75."""
     with site.running() as daemon:
@@ -140,6 +141,7 @@ def test_upper_case_ending_is_listed(site: Installation, server: RehearsalServer
     assert not server.objects
 
 
+@pytest.mark.slow
 def test_grant_of_another_server_is_not_used(
     site: Installation, server: RehearsalServer, tmp_path: Path
 ) -> None:
@@ -158,6 +160,7 @@ def test_grant_of_another_server_is_not_used(
     assert not server.objects
 
 
+@pytest.mark.slow
 def test_rejected_and_put_aside_is_still_listed(tmp_path: Path, server: RehearsalServer) -> None:
     """A run that moves a rejected file out of the folder is not a success."""
     site = Installation(
@@ -177,6 +180,7 @@ def test_rejected_and_put_aside_is_still_listed(tmp_path: Path, server: Rehearsa
     assert (second.returncode, second.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_files_of_a_former_server_are_counted_and_not_sent_again(
     site: Installation, server: RehearsalServer, tmp_path: Path
 ) -> None:
@@ -205,6 +209,7 @@ def test_files_of_a_former_server_are_counted_and_not_sent_again(
     assert told[0]["hint"]
 
 
+@pytest.mark.slow
 def test_what_the_server_will_drop_is_not_all_well(site: Installation) -> None:
     """A file that is sent in vain is named by `once`, the check, and the receipts."""
     site.settings["EMITTERD_SPOOL_CATALOGUE"] = "warn"

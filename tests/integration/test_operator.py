@@ -131,6 +131,7 @@ def test_acts_without_a_daemon(site: Installation, server: RehearsalServer) -> N
     assert len(server.objects) == 1
 
 
+@pytest.mark.slow
 def test_sudo_names_who_is_behind(site: Installation) -> None:
     """Root's deeds carry the name of whoever called sudo."""
     if os.getuid() != 0:
@@ -194,6 +195,7 @@ def test_no_journal_yet(site: Installation) -> None:
     assert not site.journal.exists()
 
 
+@pytest.mark.slow
 def test_journal_held_by_who_takes_no_instructions(site: Installation) -> None:
     """While a `once` is at it, or a daemon is stopping, the hand is refused with 75."""
     site.drop(NAME)
@@ -350,7 +352,13 @@ def test_output_that_nobody_can_take(
     assert done.returncode == (1 if message else 0)
 
 
-@pytest.mark.parametrize("command", ["list", "list --json", "receipts --csv"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "receipts --csv",
+        *(pytest.param(text, marks=pytest.mark.slow) for text in ("list", "list --json")),
+    ],
+)
 def test_a_reader_that_has_enough_ends_a_command_quietly(site: Installation, command: str) -> None:
     """`emitterd list | head -1` ends with 0 and no complaint, however long the list is."""
     with Journal(site.journal) as journal:
@@ -368,7 +376,16 @@ def test_a_reader_that_has_enough_ends_a_command_quietly(site: Installation, com
     assert done.stderr == "0\n"
 
 
-@pytest.mark.parametrize("locale", [{"LC_ALL": "en_US.ISO-8859-1"}, {"LC_ALL": "C"}, {}])
+@pytest.mark.parametrize(
+    "locale",
+    [
+        {"LC_ALL": "C"},
+        *(
+            pytest.param(locale, marks=pytest.mark.slow)
+            for locale in ({"LC_ALL": "en_US.ISO-8859-1"}, {})
+        ),
+    ],
+)
 def test_names_are_escaped_where_the_terminal_cannot_show_them(
     site: Installation, locale: dict[str, str]
 ) -> None:
@@ -534,6 +551,7 @@ def test_what_the_daemon_cannot_read_is_visible_everywhere(site: Installation) -
     assert site.ask("list", "--skipped") == []
 
 
+@pytest.mark.slow
 def test_a_second_daemon_on_the_folder_is_a_warning(
     site: Installation, tmp_path: Path, server: RehearsalServer
 ) -> None:

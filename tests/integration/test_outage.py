@@ -72,6 +72,7 @@ def probes(rig: Rig, stage: str) -> int:
     )
 
 
+@pytest.mark.slow
 @each_stage
 def test_an_outage_under_full_load(tmp_path: Path, stage: str) -> None:
     """One line down, one up, nothing charged, one probe at a time; all files arrive."""

@@ -224,6 +224,7 @@ def test_storm_of_hangups(site: Site, daemon: Process, server: RehearsalServer) 
     assert not site.events("watch.missed")
 
 
+@pytest.mark.slow
 def test_workers_come_and_go_under_load(
     site: Site, daemon: Process, server: RehearsalServer
 ) -> None:

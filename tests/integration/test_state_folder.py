@@ -37,6 +37,7 @@ def objects(server: RehearsalServer) -> int:
     return sum(item.posts for item in server.objects.values())
 
 
+@pytest.mark.slow
 def test_a_daemon_stops_when_its_journal_is_renamed(
     site: Installation, server: RehearsalServer
 ) -> None:
@@ -163,6 +164,7 @@ def owned(site: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     return site
 
 
+@pytest.mark.slow
 def test_commands_of_root_leave_nothing_of_root(owned: Installation) -> None:
     """Each one acts as the owner of the state folder, with and without a daemon."""
     owned.drop("pat/a.zip")

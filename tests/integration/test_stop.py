@@ -52,8 +52,10 @@ def test_idle(site: Installation, number: signal.Signals) -> None:
 @BOTH
 @pytest.mark.parametrize(
     ("port", "ready"),
-    [(refusing_port, deferred), (silent_port, claimed)],
-    ids=["in an outage", "while it connects"],
+    [
+        pytest.param(refusing_port, deferred, id="in an outage"),
+        pytest.param(silent_port, claimed, id="while it connects", marks=pytest.mark.slow),
+    ],
 )
 def test_without_a_server(
     tmp_path: Path,

@@ -203,6 +203,7 @@ def test_who_waits_looks_around() -> None:
     assert time.monotonic() - began_at < DEADLINE_S
 
 
+@pytest.mark.slow
 def test_own_limit_is_not_a_slow_line(bucket: Listener, tmp_path: Path) -> None:
     """A limit far below the minimum speed breaks nothing off, however long it takes."""
     limits = TransferLimits(connect_s=10.0, stall_s=1.5, minimum_bytes_s=1024 * KIB)

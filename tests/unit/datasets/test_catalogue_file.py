@@ -562,6 +562,7 @@ print(yaml.__with_libyaml__, load_catalogue().datasets)
     assert without.partition(" ")[2] == usual.partition(" ")[2]
 
 
+@pytest.mark.slow
 @given(st.text(alphabet="ab/: -\n|[]{}'\"keydtsnirhmcu13.,%", max_size=80))
 def test_any_text_is_a_catalogue_or_a_configuration_error(
     tmp_path_factory: pytest.TempPathFactory, text: str

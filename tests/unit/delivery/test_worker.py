@@ -188,7 +188,9 @@ def test_files_that_the_bucket_refuses_hold_up_no_other(rig: Rig) -> None:
     assert not rig.logged("destination.down")
 
 
-@pytest.mark.parametrize(("fault", "code"), [("denied", "E503"), ("filter", "E508")])
+@pytest.mark.parametrize(
+    ("fault", "code"), [pytest.param("denied", "E503", marks=pytest.mark.slow), ("filter", "E508")]
+)
 def test_a_file_that_is_refused_on_the_way_holds_up_no_other(
     rig: Rig, fault: str, code: str
 ) -> None:

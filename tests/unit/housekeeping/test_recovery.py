@@ -121,7 +121,9 @@ LEAVES: dict[str, Callable[[list[int]], list[int]]] = {
 }
 
 
-@pytest.mark.parametrize("which", LEAVES)
+@pytest.mark.parametrize(
+    "which", [*list(LEAVES)[:-1], pytest.param("all but one", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("index", ["entry_path", None], ids=["no index", "index"])
 def test_damaged_pages_cost_their_rows_only(
     which: str, index: str | None, original: bytes, tmp_path: Path
@@ -306,6 +308,7 @@ def test_what_is_not_ours_is_not_rebuilt(
     assert not list(delivered.folder.glob("journal.db.*-*"))
 
 
+@pytest.mark.slow
 def test_running_daemon_is_not_rebuilt(site: Installation) -> None:
     """A daemon's journal is its own."""
     with site.running():

@@ -196,6 +196,7 @@ def test_a_restored_journal_beside_a_newer_log_is_refused(path: Path) -> None:
     assert entries(path) == 1
 
 
+@pytest.mark.slow
 def test_a_killed_process_leaves_no_sign_of_a_restored_journal(path: Path) -> None:
     """However often SQLite began the log again, its own file is never called older."""
     for size in (1, 700, 3, 1500, 1):

@@ -240,6 +240,7 @@ def test_links_lead_to_the_file_they_name(desk: Desk) -> None:
     assert f"{display(HOSTILE)} queued" in answer.document.words
 
 
+@pytest.mark.slow
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -338,6 +339,7 @@ def fill(desk: Desk, state: State, number: int) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_long_queue_costs_what_a_short_one_does(desk: Desk) -> None:
     """With 10,000 files in the queue SQLite goes the steps that it goes with 100."""
     for state in ENDURING:

@@ -120,6 +120,7 @@ def test_idle_workers_give_signs(crew: Threads) -> None:
     assert len(crew.heartbeat.stalled(float("inf"), 0.0)) == 2
 
 
+@pytest.mark.slow
 def test_slow_answers_call_for_more(tmp_path: Path) -> None:
     """Where each upload waits for its answer, more than the first eight go at once."""
     with rigged(tmp_path, workers=None) as rig:
