@@ -148,7 +148,10 @@ class Dispatcher:
                 )
             self._journal.defer(entry, error, due_at, charge=charge)
             if failure.charged_entries:
-                self._journal.uncharge(failure.charged_entries)
+                # This attempt is recorded. On a full disk the others stay counted: they only make
+                # the next backoff longer.
+                with suppress(JournalFull):
+                    self._journal.uncharge(failure.charged_entries)
         return due_at, charge
 
     def probe_login(self, login: Callable[[], float | None], now: float) -> bool:

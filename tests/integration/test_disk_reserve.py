@@ -8,7 +8,8 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from structlog.testing import capture_logs
 
 from conftest import DISK_BYTES, Mount, Python, SmallDisk
 from emitterd.codes import Code
+from emitterd.delivery.circuit_breaker import STREAK
 from emitterd.errors import Decision, DeliveryError, JournalFull
 from emitterd.journal.database import Database
 from emitterd.journal.disk_reserve import SHARE, SIZE_BYTES, DiskReserve
@@ -316,18 +318,50 @@ def test_delivery_ends_on_a_disk_that_fills_meanwhile(tmp_path: Path, mount: Mou
         assert len(rig.logged("journal.full")) == len(rig.logged("journal.recovered")) == 1
 
 
-class Filling(list[tuple[str, int]]):
-    """Fills the disk when the first byte of a body goes out."""
+def test_an_outage_begins_on_a_disk_that_fills_meanwhile(tmp_path: Path, mount: Mount) -> None:
+    """The files stay deferred, although there is no room to take back their attempts."""
+    state = tmp_path / "state"
+    state.mkdir()
+    mount("-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", at=state)
+    disk = SmallDisk(state)
+    names = [f"pat/{number}.zip" for number in range(STREAK)]
+    with rigged(tmp_path) as rig:
+        rig.faults("503")
+        for name in names:
+            rig.drop(name)
+        for _ in names[1:]:
+            rig.step()
+        rig.watcher.seen = Filling(disk, rig.journal)
+        rig.step()
 
-    def __init__(self, disk: SmallDisk) -> None:
+        assert rig.server.fired["503"] == len(names)
+        assert rig.logged("journal.full")
+        assert len(rig.logged("destination.down")) == 1
+        assert {rig.state(name) for name in names} == {State.DEFERRED}
+        assert [rig.row(name)["attempts"] for name in names] == [1, 1, 1, 0]
+
+
+class Filling(list[tuple[str, int]]):
+    """Fills the disk when the first byte of a body goes out, and the log of `journal`."""
+
+    def __init__(self, disk: SmallDisk, journal: Journal | None = None) -> None:
         super().__init__()
         self._disk = disk
+        self._journal = journal
 
     def append(self, text: tuple[str, int]) -> None:
         """Note what was seen, and fill the disk if it was a chunk."""
         super().append(text)
         if text[0] == "sent":
             self._disk.fill()
+            if self._journal is not None:
+                self._fill_log(self._journal)
+
+    def _fill_log(self, journal: Journal) -> None:
+        with suppress(JournalFull):
+            for number in count():
+                fingerprint = Fingerprint(1, number, 3, 4, 5)
+                journal.admit([Admission(b"%04d.zip" % number, fingerprint, "pat", 0)])
 
 
 def test_daemon_on_a_disk_that_is_full_for_a_while(
