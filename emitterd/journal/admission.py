@@ -19,12 +19,14 @@ from emitterd.journal.rows import (
 )
 from emitterd.model import LIVE, State, Verb
 
+# Runs before the insert: a unique index allows one live version of a path.
 _REPLACE = """"grant" = null, error = 'E204',
     reason = 'replaced by a later version'"""
 
 _REFRESH = """update entry set device = ?, inode = ?, bytes = ?, mtime_ns = ?, ctime_ns = ?,
     findings = ? where id = ?"""
 
+# The turn of a rejected file is 0: it is never claimed, so it takes no place in the queue.
 _INSERT = """insert into entry (path, state, flow, turn, rank, device, inode, bytes,
     mtime_ns, ctime_ns, admitted_at, changed_at, error, reason, disposal, findings,
     ambiguous, earlier_keys)
@@ -156,6 +158,7 @@ def _may_be_delivered(
 
     The file is older than the rebuild, and no version of it was admitted since.
     """
+    # The ctime: `cp -p` and `unzip` give a new file an old mtime.
     if rebuilt_at is None or file.fingerprint.ctime_ns > rebuilt_at * 1e9:
         return False
     since = "select 1 from entry where path = ? and admitted_at > ? limit 1"

@@ -20,7 +20,9 @@ _FULL = frozenset(
 )
 
 
+# SQLITE_PROTOCOL: the start of a transaction has lost the race for a lock of the log too often.
 _BUSY = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_PROTOCOL")
+# A restart may help after these, so the exit code is not 78, after which systemd starts nothing.
 _PASSING = ("SQLITE_IOERR", "SQLITE_NOMEM", "SQLITE_INTERRUPT")
 
 
@@ -52,6 +54,7 @@ VERSION = 5
 """`user_version` of `schema.sql`; `migrations/N.sql` leads to version N."""
 
 BUSY_TIMEOUT_S = 10.0
+"""How long SQLite waits for a lock of another program, such as a backup tool."""
 
 FORMER_SERVER = (
     "nothing is sent again by itself; `emitterd forget PATH` sends a file to the server of"
@@ -71,6 +74,7 @@ def open_reader(path: Path) -> sqlite3.Connection:
             read_only(path),
             uri=True,
             isolation_level=None,
+            # The daemon's threads share it, one at a time: `Database.read` has a lock.
             check_same_thread=False,
             timeout=BUSY_TIMEOUT_S,
         )
@@ -124,6 +128,7 @@ def check(path: Path, how: str) -> None:
         raise translate_error(error, path) from error
     with closing(connection), closed_on_failure(connection, path):
         identify(connection, path)
+        # The first problem is enough: SQLite would list a hundred.
         if connection.execute(f"pragma {how}(1)").fetchone()[0] != "ok":
             raise JournalDamaged(f"{path} is damaged")
 
@@ -132,6 +137,7 @@ def find_problem(path: Path) -> JournalError | None:
     """Return why a start would refuse this journal, or None."""
     try:
         refuse_unusable(path)
+        # An empty file without signs of a former journal is a first start that was killed.
         if path.exists() and path.stat().st_size:
             check(path, "quick_check")
     except JournalError as error:
@@ -152,6 +158,7 @@ def identify(connection: sqlite3.Connection, path: Path) -> int:
     version = int(connection.execute("pragma user_version").fetchone()[0])
     application = int(connection.execute("pragma application_id").fetchone()[0])
     tables = int(connection.execute("select count(*) from sqlite_schema").fetchone()[0])
+    # A file without tables has no mark yet: SQLite has just created it.
     if tables and application != APPLICATION_ID:
         raise JournalError(
             f"{path} is a database of another program", remedy="name another file in journal.path"

@@ -45,6 +45,9 @@ from emitterd.journal.state_folder import (
 from emitterd.spool.mounts import NETWORK, file_system
 
 WAL_LIMIT_BYTES = 64 * 1024 * 1024
+"""SQLite cuts the log to this size when it begins it again. A reader that holds a transaction open
+makes the log grow."""
+
 _SYNC = {True: "pragma synchronous = full", False: "pragma synchronous = normal"}
 """By whether the next commits are synced, or only written to the log."""
 
@@ -53,6 +56,7 @@ _SEQUENCE = 12
 it again. Source: sqlite.org/fileformat2, 4.1."""
 
 CLOSE_WAIT_S = 5.0
+"""How long the end of the process waits for a commit that hangs."""
 
 BUSY_AGAIN_MS = 1000
 """How long a commit waits while it is known that another program locks the file."""
@@ -112,6 +116,7 @@ class Database:
         self.commits = 0
         """Number of commits: while it does not change, neither does the content."""
         _refuse_network(path)
+        # The lock before all else: another process may be using the files.
         self._lock = Lock(path)
         self._reserve = DiskReserve(path)
         try:
@@ -121,6 +126,7 @@ class Database:
             raise
         self._reserve.renew()
         log_pages = max(1, self._reserve.size_bytes // PAGE_BYTES)
+        # SQLite copies a log of this size into the file, so the reserve has room for a whole log.
         self._writer.execute(f"pragma wal_autocheckpoint = {log_pages}")
 
     def write(
@@ -145,6 +151,7 @@ class Database:
             is_follower, self._has_leader = self._has_leader, True
         if is_follower:
             mine.wake_up.acquire()
+        # Woken without a result: the former leader has made this thread its successor.
         if not mine.done:
             self._lead(mine)
         if mine.error is not None:
@@ -183,11 +190,16 @@ class Database:
             return
         try:
             with self._reading:
+                # Before the connections close: SQLite deletes the log then.
                 moved = self.moved
                 self._reader.close()
+                # The writer last: only as the last connection it copies the log into the file and
+                # deletes it.
                 self._writer.close()
                 os.close(self._log)
+                # Still under the lock: afterwards the reserve may be another process's.
                 self._reserve.remove()
+                # Without a log the file holds every commit, and its own generation is the newest.
                 if moved is None and not next_to(self._path, "-wal").exists():
                     self._lock.save(generation(self._path))
                 self._lock.close()
@@ -211,12 +223,16 @@ class Database:
 
     def _open(self) -> None:
         path, log_path = self._path, next_to(self._path, "-wal")
+        # Before the file is created or opened: SQLite applies any log of this name.
         refuse_lost(path)
         refuse_mixture(path)
         # A leftover write-ahead log means that the last process did not close the file.
         unclean = log_path.exists()
         try:
+            # SQLite would follow a link, and let others read a new file.
             os.close(open_file(path, os.O_RDWR | os.O_CREAT))
+            # Not later: whoever closes the file ends all locks that SQLite has on it in this
+            # process (POSIX).
             in_file, at_least = generation(path), lock_generation(path)
             if unclean:
                 check(path, "quick_check")
@@ -225,6 +241,8 @@ class Database:
             )
             with closed_on_failure(self._writer, path):
                 _prepare(self._writer, path)
+                # A second connection: on the writer's own, a read waits for the fsync of a commit,
+                # and sees changes that are not committed.
                 self._reader = open_reader(path)
                 ((cookie,),) = self._writer.execute("pragma schema_version").fetchall()
                 self._log = open_file(log_path, os.O_RDONLY)
@@ -241,6 +259,7 @@ class Database:
     def _lead(self, mine: PendingWrite[T]) -> None:
         batch: Batch = []
         try:
+            # Only `close` competes for this lock: there is one leader at a time.
             with self._writing:
                 with self._queue_lock:
                     batch, self._queue = self._queue, []
@@ -254,6 +273,7 @@ class Database:
             with self._queue_lock:
                 next_leader = self._queue[0] if self._queue else None
                 self._has_leader = next_leader is not None
+            # First the next leader: it commits while this thread wakes the others.
             if next_leader is not None:
                 next_leader.wake_up.release()
             for pending in batch:
@@ -264,11 +284,14 @@ class Database:
     def _commit(self, batch: Batch) -> None:
         self.committing_since = time.monotonic()
         try:
+            # SQLite writes without an error to a file that was renamed or removed.
             if (moved := self.moved) is not None:
                 raise moved
+            # While the disk is known to be full, only the ends of work under way are tried.
             full = self._reserve.renew() or self._transact(batch)
             if full is not None:
                 self._reserve.release(full)
+                # The second try sets the errors of its own work again.
                 for pending in batch:
                     pending.error = full
                 if again := [pending for pending in batch if pending.may_use_reserve]:
@@ -280,9 +303,12 @@ class Database:
         """Run a batch in one transaction; return the error if the disk is full."""
         synced = any(pending.durable for pending in batch)
         try:
+            # Before `begin`: SQLite refuses this pragma in a transaction.
             if synced is not self._synced:
                 self._writer.execute(_SYNC[synced])
                 self._synced = synced
+            # A plain `begin` takes no lock. If another program then wrote first, the first write of
+            # this transaction would fail with SQLITE_BUSY_SNAPSHOT at once, whatever the timeout.
             self._writer.execute("begin immediate")
             for pending in batch:
                 self._run(pending)
@@ -310,6 +336,7 @@ class Database:
         if self.busy_since is None:
             self.busy_since = time.time()
             log.error("journal.busy", error=busy.code, reason=str(busy), hint=busy.remedy)
+            # Each wait holds up all callers, and none of them sees a stop meanwhile.
             self._writer.execute(f"pragma busy_timeout = {BUSY_AGAIN_MS}")
 
     def _end_busy(self) -> None:
@@ -328,11 +355,14 @@ class Database:
         self._lock.save(self._generation)
         # The batch is committed: this may wait for the next one.
         with suppress(sqlite3.Error):
+            # The generation is SQLite's schema cookie: it is in the header, and readable without
+            # SQLite.
             self._writer.execute(f"pragma schema_version = {self._generation + 1}")
             self._generation += 1
             self._log_sequence = os.pread(self._log, 4, _SEQUENCE)
 
     def _run(self, pending: PendingWrite[Any]) -> None:
+        # Set anew: the work may run a second time, with the reserve.
         pending.error = None
         self._writer.execute("savepoint work")
         try:
@@ -343,6 +373,7 @@ class Database:
                 raise
             pending.error = error
             self._writer.execute("rollback to work")
+        # Also after `rollback to`, which keeps the savepoint open.
         self._writer.execute("release work")
 
 
@@ -363,12 +394,15 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("pragma journal_mode = wal")
     connection.execute(_SYNC[True])
     connection.execute(f"pragma journal_size_limit = {WAL_LIMIT_BYTES}")
+    # A temporary file would need room on a disk that may be full.
     connection.execute("pragma temp_store = memory")
     if version == VERSION:
         return
     steps = range(version + 1, VERSION + 1) if version else ()
     names = [f"migrations/{step:04}.sql" for step in steps] or ["schema.sql"]
     scripts = [files("emitterd.journal").joinpath(name).read_text("utf-8") for name in names]
+    # One transaction: a kill leaves an empty file or a whole journal. `begin` is in the script,
+    # because `executescript` commits a transaction that was begun before it.
     connection.executescript(
         "begin immediate;\n" + "\n".join(scripts) + "\n"
         f"pragma application_id = {APPLICATION_ID};\n"

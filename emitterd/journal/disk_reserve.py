@@ -73,8 +73,10 @@ class DiskReserve:
     def _take(self) -> bool:
         try:
             with suppress(FileNotFoundError):
+                # Blocks, not the size: a file with holes reserves nothing.
                 if self._path.lstat().st_blocks * BLOCK_BYTES >= self.size_bytes:
                     return True
+            # `f_bavail`: what root alone may use is no room for the daemon.
             disk = os.statvfs(self._path.parent)
             if disk.f_bavail * disk.f_frsize < 2 * self.size_bytes:
                 return False
@@ -107,4 +109,5 @@ def _fill(fd: int, size_bytes: int) -> None:
     if os.fstat(fd).st_blocks * BLOCK_BYTES < size_bytes:
         if os.pwrite(fd, os.urandom(size_bytes), 0) < size_bytes:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        # Some file systems allocate blocks only now, and then report that the disk is full.
         os.fsync(fd)

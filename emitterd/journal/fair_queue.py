@@ -22,18 +22,22 @@ class FairQueue:
     def resume(self, current: int, flows: Iterable[tuple[str, int]]) -> None:
         """Restore the current turn, and the last turn of each flow, after a restart."""
         self.current = current
+        # The places used are not stored: each flow goes on in the turn after its last one.
         self._last = {flow: (turn, QUANTUM) for flow, turn in flows}
 
     def assign(self, flow: str) -> int:
         """Return the turn of the flow's next entry."""
         turn, used = self._last.get(flow, (self.current, 0))
+        # A flow that had nothing to send gets no credit for the turns that have passed.
         if turn < self.current:
             turn, used = self.current, 0
         elif used >= QUANTUM:
             turn, used = turn + 1, 0
+        # A rollback does not undo this: the flow loses one place, and the order holds.
         self._last[flow] = (turn, used + 1)
         return turn
 
     def served(self, turn: int) -> None:
         """Record that an entry of this turn was claimed."""
+        # A retried entry has kept its old turn, which must not set the queue back.
         self.current = max(self.current, turn)

@@ -52,9 +52,11 @@ _DISPOSALS = """select id, path, device, inode, bytes, mtime_ns, ctime_ns from e
     where disposal = 'due' and id > ? order by id limit ?"""
 """A page of the files that are to be moved or deleted."""
 
+# `attempts > 0`: the operator's `retry` may have set them to 0 meanwhile.
 _UNCHARGE = """update entry set attempts = attempts - 1
     where id = ? and attempts > 0"""
 
+# `min`: an entry that is due already keeps its place in the order.
 _MAKE_DUE = """update entry set due_at = min(due_at, ?)
     where state = 'deferred' and error = ?"""
 
@@ -89,6 +91,7 @@ class Journal(Database):
         self.reclaimed = self.write(_reclaim, may_use_reserve=True)
         reach(Point.RECLAIMED)
         if self.restored:
+            # While the disk is full, only `status` lacks this fact.
             with suppress(JournalFull):
                 self.save_fact("restored_at", time.time())
         least = "select coalesce(min(turn), 0) from entry where state = 'queued'"
@@ -139,6 +142,8 @@ class Journal(Database):
         order = {"now": now, "due_max": now + self._due_in_max_s, "want": want}
         try:
             return self.write(partial(self._claim, order), durable=False)
+        # The first claim was rolled back. With a grant, bytes follow at once: this claim must be
+        # synced.
         except _HasGrant:
             return self.write(partial(self._claim, order, pinned=True))
 
@@ -306,6 +311,7 @@ class Journal(Database):
 
         The destination turned out to be the cause. Raises `JournalFull`.
         """
+        # A row for each mention: `id in (...)` would take back only one attempt of an entry.
         rows = [(entry_id,) for entry_id in entry_ids]
         self.write(lambda writer: writer.executemany(_UNCHARGE, rows))
 

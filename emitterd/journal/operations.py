@@ -67,6 +67,7 @@ class OperationRequest:
                 _state(message["state"]),
                 str(message["caller"]),
             )
+        # json raises RecursionError for deep nesting.
         except (KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"not an operator command: {error!r}") from error
 
@@ -145,6 +146,7 @@ _OF_STATE = f"""select id, path from entry where id > ? and id <= ? and state = 
     and forgotten_at is null and not {SUPERSEDED} order by id limit ?"""  # noqa: S608  names are ours
 """A page of the paths whose latest version is in a state."""
 
+# The operator has decided, so E107 ends, and a file that is to be sent is not moved away.
 _CHANGE = "due_at = null, disposal = null, error = nullif(error, 'E107')"
 
 # A retried entry backs off from the beginning again.

@@ -98,6 +98,7 @@ class JournalReader:
 
     def receipts(self, since: float) -> Iterator[dict[str, Any]]:
         """Return the receipts of files delivered after `since`, the oldest first."""
+        # The id decides between files of one instant: a page neither repeats nor skips one.
         sql = f"""select delivered_at, id, {_COLUMNS} from entry
             where state = 'delivered' and (delivered_at, id) > (?, ?)
             order by delivered_at, id limit {PAGE}"""  # noqa: S608

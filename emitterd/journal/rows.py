@@ -113,6 +113,7 @@ DROPPED_MAX = 1000
 ASKED = 500
 """Paths in one query: enough to make its fixed cost small for each."""
 
+# SQLite takes the columns without an aggregate from the row that has the `max`.
 _LATEST_OF_MANY = f"""select path, max(id), state, disposal, bytes, mtime_ns, ctime_ns
     from entry
     where path in ({", ".join("?" * ASKED)}) and forgotten_at is null
@@ -125,6 +126,8 @@ SUPERSEDED = """exists (select 1 from entry later
     where later.path = entry.path and later.id > entry.id)"""
 """True where a later version of the path exists."""
 
+# The condition on `findings` is the same expression as in the index `entry_dropped`: otherwise
+# SQLite would not use that partial index.
 DROPPED = f"""select path, delivered_at, findings from entry
     where state = 'delivered' and instr(findings, '"level": "error"') > 0
     and forgotten_at is null and not {SUPERSEDED} order by delivered_at desc limit {DROPPED_MAX}"""  # noqa: S608  names are ours
@@ -218,6 +221,7 @@ def unchanged_paths(read: Read, seen: Mapping[bytes, Fingerprint]) -> set[bytes]
 
     A version whose file is still to be moved or deleted needs that.
     """
+    # One length: Python compiles the statement once. NULL equals no path.
     asked = [*seen, *[None] * (ASKED - len(seen))]
     return {
         path

@@ -103,6 +103,8 @@ class _Table:
     def _rows(self, names: str) -> Iterator[Row]:
         sql = f"select {names} from {self._name} where id between ? and ? order by id"  # noqa: S608
         position = self._columns.index("id")
+        # `low` and `high` move with each row that was read: what is left could not be read from
+        # that end.
         ranges = [(0, self._highest_id())]
         while ranges:
             low, high = ranges.pop()
@@ -124,6 +126,7 @@ class _Table:
 
     def _highest_id(self) -> int:
         name = self._name
+        # The table's last page or the index may be damaged; each of them knows the highest id.
         for hint in ("not indexed", f"indexed by {name}_path"):
             with suppress(sqlite3.DatabaseError):
                 ((highest,),) = self._query(f"select max(id) from {name} {hint}")  # noqa: S608
@@ -134,6 +137,7 @@ class _Table:
                 f"select id from {name} not indexed order by id"  # noqa: S608
             ):
                 highest = row_id
+        # Both are damaged. After the last readable row no more rows follow than fit into the file.
         pages = self._query("pragma page_count")[0][0]
         page_bytes = self._query("pragma page_size")[0][0]
         return int(highest + pages * page_bytes // ROW_BYTES_MIN)

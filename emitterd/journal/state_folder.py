@@ -52,6 +52,7 @@ def act_as_owner(journal: Path) -> None:
     except KeyError:
         groups = []
     try:
+        # In this order: the process must still be root to change its groups.
         os.setgroups(groups)
         os.setgid(owner.st_gid)
         os.setuid(owner.st_uid)
@@ -81,8 +82,11 @@ def open_file(path: Path, flags: int) -> int:
 
     Raises `OSError`, also for any other kind of file.
     """
+    # Without O_NONBLOCK the open of a named pipe would wait for its other end.
     fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
     stat = os.fstat(fd)
+    # Of the open file: the name may lead to another one by now. A second name may be that of a file
+    # outside, to which the service's user has made a hard link.
     if modes.S_ISREG(stat.st_mode) and stat.st_nlink == 1:
         return fd
     os.close(fd)
@@ -129,6 +133,7 @@ def refuse_mixture(journal: Path) -> None:
     SQLite would apply the log to the restored file, and damage it.
     """
     log = next_to(journal, "-wal")
+    # A file that cannot be read is reported when it is opened.
     with suppress(OSError):
         if _size(log) and _size(journal) and generation(journal) < lock_generation(journal):
             raise JournalLost(
@@ -166,6 +171,7 @@ def is_locked(journal: Path) -> bool:
     except OSError:
         return False
     try:
+        # Shared: two commands that ask at once must not see each other as the daemon.
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
@@ -215,6 +221,7 @@ class Lock:
             number = holder[0] if holder else "unknown"
             raise JournalLocked(f"{journal} is held by process {number}") from error
         content = os.pread(self._fd, 64, 0).split()
+        # The former generation stays. A lock file of an older emitterd has none, and is not new.
         self._write(content[1] if content[1:] else b"" if content else _NEW)
 
     def save(self, generation: int) -> None:
@@ -225,6 +232,8 @@ class Lock:
         content = b"%d\n%s\n" % (os.getpid(), generation)
         # A full disk may refuse it: then less is known of a former journal.
         with suppress(OSError):
+            # Written, then cut: a kill in between leaves no empty file, which would look like a
+            # first start.
             os.pwrite(self._fd, content, 0)
             os.truncate(self._fd, len(content))
 
@@ -235,12 +244,14 @@ class Lock:
             except BlockingIOError:
                 if time.monotonic() >= deadline:
                     raise
+                # flock(2) has no timeout.
                 time.sleep(LOCK_POLL_S)
             else:
                 return
 
     def close(self) -> None:
         """Release the lock."""
+        # The file stays. If it were removed, two processes could lock two files of one name.
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)

@@ -72,6 +72,7 @@ class FileMover:
         Raises `OSError`.
         """
         current = self._where_it_is()
+        # A copy to another file system may take long, and `copyfile` records no heartbeat.
         heartbeat.silence(current.lstat().st_size / MINIMUM_COPY_BYTES_S)
         moved: Path | None
         try:
@@ -82,10 +83,12 @@ class FileMover:
             moved = self._copy_and_remove(target, reason)
         else:
             reach(Point.MOVED)
+            # After the rename: no producer uses the new name, so the answer stays true.
             if not self._is_same_or_put_back(moved):
                 return None
         if moved is not None:
-            # From here on the file always has one of its names.
+            # The file has its new name, so an error here loses nothing. The new name goes to disk
+            # first: after a power cut the file may have both names, but never none.
             with suppress(OSError):
                 sync(target.parent)
                 sync(self.source.parent)
@@ -116,6 +119,7 @@ class FileMover:
 
         Copy the whole file, sync it, and only then remove.
         """
+        # The same name at each try: a copy that a crash has left is overwritten.
         copy = target.with_name(f"{self.private.name}.part")
         try:
             current = self._where_it_is()
@@ -126,11 +130,13 @@ class FileMover:
                 shutil.copystat(current, copy, follow_symlinks=False)
             sync(copy, os.O_NOFOLLOW)
             reach(Point.COPIED)
+            # After the copy: a file that changed while it was copied is noticed, and stays.
             if not self._rename_to_private():
                 copy.unlink()
                 return None
             moved = copy = _rename_to_free_name(copy, target, reason)
             reach(Point.COPY_NAMED)
+            # The name of the copy must be on disk before the file goes.
             sync(target.parent)
             self.private.unlink()
             return moved
@@ -147,6 +153,7 @@ def put_back(private: Path, source: Path) -> None:
     If a newer file has taken the name, the file with the private name is deleted.
     """
     try:
+        # Not a rename: link(2) refuses a name that is taken, rename(2) replaces it.
         source.hardlink_to(private)
     except FileExistsError:
         pass
@@ -241,6 +248,7 @@ def _with_ending(path: Path, ending: str) -> Path:
     if len(name) + len(ending) > NAME_MAX_BYTES:
         mark = b"~" + hashlib.sha256(name).hexdigest()[:8].encode()
         end = NAME_MAX_BYTES - len(ending) - len(mark)
+        # The cut must not leave half a character.
         name = name[:end].decode("utf-8", "ignore").encode() + mark
     return path.with_name(os.fsdecode(name) + ending)
 
@@ -259,6 +267,7 @@ def folder_below(top: Path, folder: Path) -> Iterator[Path]:
             try:
                 with suppress(FileExistsError):
                     os.mkdir(name, dir_fd=fd)
+                    # By its path: fsync(2) refuses a descriptor of O_PATH.
                     sync(OPEN_FOLDERS / str(fd))
                 parent, fd = fd, os.open(name, FOLDER_FLAGS, dir_fd=fd)
             except OSError as error:

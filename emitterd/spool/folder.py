@@ -29,6 +29,8 @@ from emitterd.spool.mounts import leases_prove, mount
 
 FOLDER_FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LISTING = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# O_NONBLOCK: the open of a named pipe would wait for a writer, and that of a file under another
+# program's lease for the end of the lease.
 _FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
 OPEN_FOLDERS = Path("/proc/self/fd")
 """An open folder, by its descriptor. Source: proc(5)."""
@@ -74,6 +76,7 @@ class Spool:
         self._claim: socket.socket | None = None
         self.shared_since: float | None = None
         """Since when another process is known to deliver from the same folder."""
+        # Records the root's identity and mount, which later calls compare.
         self.lost()
 
     def lost(self) -> bool:
@@ -87,6 +90,7 @@ class Spool:
             return True
         if identity != self._identity:
             mounted_at, kind = mount(self.root)
+            # Without /proc nothing shows whether the mount is still there.
             unknown = kind == "unknown" and self._identity is not None
             if unknown or mounted_at in self._mounted_at.parents:
                 return True
@@ -107,6 +111,7 @@ class Spool:
             claim.bind("\0emitterd-folder-{}-{}".format(*identity))
         except OSError as error:
             claim.close()
+            # Any other error says nothing about another process.
             if error.errno != errno.EADDRINUSE:
                 return True
             self.shared_since = time.time()
@@ -150,6 +155,7 @@ class Spool:
             except OSError as error:
                 raise _file_error(error) from error
         with os.fdopen(fd, "rb", buffering=0) as file:
+            # The name may lead to another file since the stat.
             if not modes.S_ISREG(os.fstat(fd).st_mode):
                 raise FileError("not a regular file", code=Code.NOT_REGULAR)
             yield file
@@ -183,6 +189,8 @@ class Spool:
         that a folder of a million files delays no other.
         """
         try:
+            # One descriptor for the whole walk: a root that is replaced meanwhile is not mixed with
+            # the new one.
             root = self._open_root()
         except OSError as error:
             unreadable(top, error)
@@ -213,6 +221,7 @@ class Spool:
     @contextmanager
     def _parent(self, path: bytes) -> Iterator[tuple[int, bytes]]:
         *folders, name = path.split(b"/")
+        # O_NOFOLLOW stops links only.
         if b".." in folders:
             raise FileError("outside the watched folder", code=Code.GONE)
         try:
@@ -303,6 +312,7 @@ def _open_listing(root: int, path: bytes) -> int:
     *folders, name = path.split(b"/")
     if not folders:
         return os.open(name or b".", _LISTING, dir_fd=root)
+    # `_descend` closes what it gets.
     with _closing(_descend(os.dup(root), folders)) as fd:
         return os.open(name, _LISTING, dir_fd=fd)
 

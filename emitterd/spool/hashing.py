@@ -26,7 +26,9 @@ class Hashing:
 
     def __init__(self, size_bytes: int) -> None:
         """Start threads if `size_bytes` is large."""
+        # MD5 is no protection here, so a host in FIPS mode must not forbid it.
         self._digests = (hashlib.md5(usedforsecurity=False), hashlib.sha256())
+        # One thread for each digest, because chunks must be hashed in order.
         self._threads = [
             ThreadPoolExecutor(1, THREAD_NAME)
             for _ in self._digests

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 MOUNTINFO = Path("/proc/self/mountinfo")
+# The kernel writes space, tab, line break and backslash as octal numbers.
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
 
 NETWORK = frozenset(
@@ -22,6 +23,7 @@ _LEASES_PROVE = frozenset(
 Source: linux/magic.h, and OpenZFS."""
 
 _EXPORT = re.compile(r'^[ \t]*(?:"(?=[^"\n]*"))?(/[^"\s]*)', re.MULTILINE)
+# A path ends before the first variable of smb.conf (`%U`): the folder above it counts.
 _SHARE = re.compile(
     r'^[ \t]*(?:path|directory)[ \t]*=[ \t]*"?(/[^"%\n]*)', re.MULTILINE | re.IGNORECASE
 )
@@ -38,6 +40,7 @@ def leases_prove(fd: int) -> bool:
     # The type is the first field of `struct statfs`, a C long. Source: fstatfs(2).
     result = (ctypes.c_long * 64)()
     done = _LIBC.fstatfs(fd, ctypes.byref(result)) == 0
+    # Where a C long has 32 bits, a type above 2**31 is negative.
     return done and result[0] & 0xFFFF_FFFF in _LEASES_PROVE
 
 

@@ -80,6 +80,7 @@ class Selection:
         """
         if SYSTEM_FOLDER.match(folder.rpartition(b"/")[2]):
             return "a hidden folder, or one of the system"
+        # The slash marks a folder: without it the pattern `old/` does not match.
         return None if self._reincludes else self._excluded(folder + b"/")
 
     def _excluded(self, path: bytes) -> str | None:

@@ -47,6 +47,7 @@ _LIMIT_HINT = (
     " (and fs.inotify.max_user_instances where there are many programs)"
 )
 
+# Not the events of opening and of closing unwritten files: emitterd's own reading causes them.
 _EVENTS: list[type[FileSystemEvent]] = [
     DirCreatedEvent,
     DirMovedEvent,
@@ -121,6 +122,7 @@ class WatchKeeper:
             self._watcher.stop()
             self._watch()
             log.info("watch.root_back", path=str(self._spool.root))
+            # Once the watch runs: files that came between sweep and watch would be missed.
             self._on_rescan()
         elif self._retry_at is not None:
             if time.monotonic() >= self._retry_at:
@@ -133,6 +135,7 @@ class WatchKeeper:
         if not self._watcher.alive:
             self._watcher.stop()
             self._root = None
+            # A watch that ran for a while has not failed at its start, so the waits begin again.
             if time.monotonic() > self._started_at + RETRY_S:
                 self._retry_s = RETRY_FIRST_S
             self._retry("the watch has ended for an unknown reason, and is started again")
@@ -263,6 +266,7 @@ class Watcher(FileSystemEventHandler):
 
     def on_any_event(self, event: FileSystemEvent) -> None:
         """Implement `FileSystemEventHandler`."""
+        # Of a move only the new name is a hint; the sweep finds that the old one is gone.
         path = event.dest_path or event.src_path
         self._on_hint(os.fsencode(path), event.is_directory)
 
