@@ -77,6 +77,8 @@ class EmissionClient:
         self._insecure = insecure
         self._session = Session(http, self._url, credentials, lockouts)
         self._retrying = Retrying(
+            # Both for `shutdown.now`: once it is set, `sleep_using_event` waits no more, and
+            # without the stop all tries would follow at once.
             stop=stop_any(stop_after_attempt(TRIES), stop_when_event_set(shutdown.now)),
             wait=wait_random_exponential(multiplier=0.2, max=2),
             retry=retry_if_exception(_is_brief),
@@ -162,6 +164,7 @@ class EmissionClient:
             target = grants.redirected(
                 grant.url, location, api_url=self._url, insecure=self._insecure
             )
+            # Once: `bucket_error` refuses a second redirect.
             answer, body = post(target)
         error = bucket_error(answer.status, answer.headers, answer.body, grant.fields)
         if error is not None:

@@ -20,7 +20,7 @@ SLICE_S = 0.05
 sends a second."""
 
 SLICE_LEAST_BYTES = 1536
-"""A slice fills a packet, however low the limit."""
+"""A slice is at least this long, even at a low limit: it fills a packet."""
 
 BURST_SLICES = 2
 """What may be sent at once after a pause. It makes up for threads that wake up late."""
@@ -61,7 +61,7 @@ class Pacer:
         self.era += 1
 
     def ask(self, size_bytes: int, now: float) -> Slice:
-        """Return the first slice of so many bytes."""
+        """Return the first slice of `size_bytes` bytes, or all of them."""
         self._advance(now)
         if self.rate is not None:
             size_bytes = min(size_bytes, _slice_bytes(self.rate))
@@ -112,7 +112,7 @@ class Throttle:
             self._changed.notify_all()
 
     def take(self, size_bytes: int, check: Callable[[], None]) -> int:
-        """Wait until a slice of so many bytes may be sent; return the slice's size.
+        """Wait until a slice of `size_bytes` bytes may be sent; return the slice's size in bytes.
 
         `check` is called at least every `CHECK_S`, and ends the wait by raising.
         """

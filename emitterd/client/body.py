@@ -66,6 +66,7 @@ class Body:
         left, pending = self._expected.size_bytes, self._head
         reach(Point.BODY_DUE)
         while left:
+            # Not more than announced: h11 raises an error for the surplus of a file that has grown.
             chunk = self._file.read(min(CHUNK_BYTES, left))
             if not chunk:
                 break

@@ -95,7 +95,7 @@ class HttpClient:
         *,
         limit_bytes: int,
     ) -> Response:
-        """Send one request and return its answer, whatever its status.
+        """Send one request and return its answer, with any status.
 
         Raises `TransportError` if no answer came, `Stopped` if the daemon stops, and what the
         body raises.
@@ -120,6 +120,7 @@ class HttpClient:
         )
         return Response(
             status,
+            # Repeated headers are joined by a comma: two ETags are no well-formed one.
             dict(httpx.Headers(answer_headers)),
             bytes(body[:limit_bytes]),
             whole=len(body) <= limit_bytes,

@@ -300,6 +300,7 @@ def _connect_check(timeout_s: float | None) -> Callable[[], None]:
 
 
 def _wait_for(connection: socket.socket, event: int, timeout_s: float) -> bool:
+    # Not select(2), which takes no descriptor above 1,023.
     poll = select.poll()
     poll.register(connection, event)
     return bool(poll.poll(timeout_s * 1000))
@@ -310,6 +311,7 @@ def _connect(kind: list[Any], address: Any, check: Callable[[], None]) -> socket
     connection = socket.socket(*kind)
     try:
         connection.setblocking(False)  # noqa: FBT003  socket's own signature
+        # Otherwise a body after its head would wait for the acknowledgement of the head (Nagle).
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         _await_connection(connection, address, check)
     except BaseException:
@@ -319,6 +321,7 @@ def _connect(kind: list[Any], address: Any, check: Callable[[], None]) -> socket
 
 
 def _await_connection(connection: socket.socket, address: Any, check: Callable[[], None]) -> None:  # noqa: ANN401
+    # Not a blocking connect: a stop could not end it.
     problem = connection.connect_ex(address)
     if problem == errno.EINPROGRESS:
         check()
@@ -351,12 +354,13 @@ class _Backend(httpcore.NetworkBackend):
         # silent.
         heartbeat.silence(RESOLVER_MAX_S)
         try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            resolved = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except OSError as error:
             raise httpcore.ConnectError(str(error)) from error
         known = self._addresses.get((host, port))
         failure = OSError(f"{host} has no address")
-        for *kind, _, address in sorted(found, key=lambda item: item[4] != known):
+        # The sort is stable: the other addresses stay in the resolver's order.
+        for *kind, _, address in sorted(resolved, key=lambda item: item[4] != known):
             try:
                 connection = _connect(kind, address, _connect_check(timeout))
             except OSError as error:

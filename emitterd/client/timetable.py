@@ -61,6 +61,7 @@ class Timetable:
     def overlap(self) -> tuple[TimeSpan, TimeSpan] | None:
         """Return two spans that overlap, or None if none do."""
         spans = sorted(self.spans, key=lambda span: span.begin_min)
+        # In both orders: a span may go on after midnight.
         for span, other in permutations(spans, 2):
             if span.covers(other.begin_min):
                 return span, other

@@ -45,7 +45,7 @@ class UploadObserver(Protocol):
         """Record that bytes of the file, or of the form around it, were sent."""
 
     def ended(self) -> None:
-        """Record that an attempt ended, however it ended."""
+        """Record that an attempt ended, with success or not."""
 
 
 class Attempter:
@@ -114,6 +114,7 @@ class Attempter:
             return doubt
         except DeliveryError as error:
             waited_s = time.time() - entry.grant.granted_at
+            # Below 0 the clock was set back. The wait must end all the same.
             if error.decision is Decision.INTERRUPT or 0 <= waited_s < LOOK_UP_MAX_S:
                 raise
             return NotConfirmed(Confirmation.UNKNOWN, error.reason)
@@ -121,6 +122,7 @@ class Attempter:
     def _confirm(self, entry: Entry, grant: Grant, file: FileIO) -> Receipt:
         stored = self._emission.look_up(grant)
         expected = entry.fingerprint
+        # The size first: only then is it worth reading the whole file.
         stored.check_size(expected.size_bytes)
         md5, sha256 = digests(file, self.check_shutdown)
         if not expected.same_times(Fingerprint.of(os.fstat(file.fileno()))):
@@ -169,5 +171,6 @@ class Attempter:
 
     def _wait_for_another_second(self, entry: Entry) -> None:
         spacing_s = self._journal.granted_at(entry.path) + GRANT_SPACING_S - time.time()
+        # A longer wait shows that the clock was set back; `has_key` notices the same key.
         if 0 < spacing_s <= GRANT_SPACING_S:
             self._shutdown.now.wait(spacing_s)

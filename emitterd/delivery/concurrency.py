@@ -75,6 +75,7 @@ class Concurrency:
         if self._fixed is not None:
             return
         self._last_at = now
+        # The second case: the clock was set back.
         if self._round_at is None or now < self._round_at:
             self._begin_round(now)
             return

@@ -1,7 +1,8 @@
 """Whether the destination is up: a circuit breaker each for login, grant and bucket.
 
 A failure at one stage pauses the uploads that have to pass it. `Destination` also decides how many
-attempts run at once. It only decides: `now` is passed in, and nothing waits here.
+attempts run at once. It only decides: nothing waits here, and `now` is passed in, in seconds since
+the epoch.
 
 A failure that is the same for every file (DNS, TLS, a refused login, 403 and 404 of the API, a
 wrong bucket) stops all uploads of this stage at once (the breaker opens). It also opens after

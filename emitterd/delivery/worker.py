@@ -135,6 +135,7 @@ class Worker:
         except OSError as error:
             reason = f"cannot be read: {error.strerror or error}"
             self._defer(entry, DeliveryError(Decision.DEFER, Code.UNREADABLE, reason))
+        # Not the file's: `step` waits for room; a journal that was moved ends the daemon.
         except (JournalFull, JournalMoved):
             raise
         except Exception as error:
@@ -231,6 +232,7 @@ class Worker:
             self._journal.interrupt(entry, ambiguous=error.ambiguous)
             return
         if error.code in _SPENT_GRANTS:
+            # Before the deferral, after which another worker may claim the entry.
             self._journal.drop_grant(entry)
         due_at, charged = self._dispatcher.defer(entry, error)
         # A failure of the destination has its own log line, one for all entries.

@@ -231,8 +231,7 @@ class Database:
         try:
             # SQLite would follow a link, and let others read a new file.
             os.close(open_file(path, os.O_RDWR | os.O_CREAT))
-            # Not later: whoever closes the file ends all locks that SQLite has on it in this
-            # process (POSIX).
+            # Not later: each close of the file ends the locks that SQLite has on it (POSIX).
             in_file, at_least = generation(path), lock_generation(path)
             if unclean:
                 check(path, "quick_check")
@@ -308,7 +307,7 @@ class Database:
                 self._writer.execute(_SYNC[synced])
                 self._synced = synced
             # A plain `begin` takes no lock. If another program then wrote first, the first write of
-            # this transaction would fail with SQLITE_BUSY_SNAPSHOT at once, whatever the timeout.
+            # this transaction would fail at once (SQLITE_BUSY_SNAPSHOT), without the timeout.
             self._writer.execute("begin immediate")
             for pending in batch:
                 self._run(pending)

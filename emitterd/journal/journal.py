@@ -3,7 +3,8 @@
 A method returns when its change is on disk. So what follows (a byte sent, a file moved, a line
 logged) never runs ahead of the record. Each crash is explained in docs/design.md, "Crash table".
 Admissions, claims and operator commands begin work, and are refused while the disk is full.
-Everything else records the end of something: it may use the disk reserve.
+Everything else records the end of something: it may use the disk reserve. Instants are seconds
+since the epoch.
 """
 
 import json

@@ -97,7 +97,10 @@ class JournalReader:
         return int(rows[0][0])
 
     def receipts(self, since: float) -> Iterator[dict[str, Any]]:
-        """Return the receipts of files delivered after `since`, the oldest first."""
+        """Return the receipts of files delivered after `since`, the oldest first.
+
+        `since`: seconds since the epoch.
+        """
         # The id decides between files of one instant: a page neither repeats nor skips one.
         sql = f"""select delivered_at, id, {_COLUMNS} from entry
             where state = 'delivered' and (delivered_at, id) > (?, ?)
