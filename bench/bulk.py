@@ -45,7 +45,7 @@ def _large(bench: Bench, sizes: dict[str, int]) -> Iterator[list[Case]]:
     def curl() -> Figures:
         bench.far.reset(sampled=True)
         fields = _grant(bench.far, name)
-        ran = peers.curl(f"{_place(bench.far)}/emission", fields, path, bench.log())
+        ran = peers.curl(f"{_origin(bench.far)}/emission", fields, path, bench.log())
         bench.far.check(digests)
         speed = _speed(bench.far, path)
         return {"speed": speed, "sending": speed, "total_s": ran.took_s}
@@ -98,11 +98,11 @@ def _emitterd(
 
 
 def _sending(bench: Bench, source: Source, path: Path, name: str, digests: dict[str, str]) -> float:
-    """Return how fast the body goes out where nobody hashes it."""
+    """Return how fast the body is sent if nothing hashes it."""
     bench.far.reset(sampled=True)
     fields = json.dumps(_grant(bench.far, name))
     script = str(Path(__file__).with_name("sending.py"))
-    url = f"{_place(bench.far)}/emission"
+    url = f"{_origin(bench.far)}/emission"
     command = [str(source.python), "-P", script, url, str(path), fields]
     run(command, source.environment(), bench.log())
     bench.far.check(digests)
@@ -119,7 +119,7 @@ def _gib(path: Path) -> float:
     return path.stat().st_size / GIB
 
 
-def _place(far: Far) -> str:
+def _origin(far: Far) -> str:
     return f"http://{urlsplit(far.url).netloc}"
 
 

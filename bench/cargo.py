@@ -1,4 +1,4 @@
-"""What is sent: zips that keep the data contract, each unlike every other."""
+"""What is sent: zips that follow the dataset schema, each with other bytes."""
 
 import io
 import multiprocessing
@@ -24,18 +24,18 @@ ZIP_BYTES = 250
 
 
 def fill(folder: Path, count: int, size_bytes: int, *, start: int = 0) -> dict[str, str]:
-    """Write so many zips of about this size; return the MD5 of each by its path."""
-    made = [_template(name, size_bytes) for name in DATASETS]
+    """Write `count` zips of about `size_bytes` bytes; return the MD5 of each by its path."""
+    templates = [_template(name, size_bytes) for name in DATASETS]
     for name in DATASETS:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-    found = {}
+    digests = {}
     for number in range(start, start + count):
         dataset = DATASETS[number % len(DATASETS)]
         path = f"{dataset}_{number}.zip"
-        content = numbered(made[number % len(made)], number)
+        content = numbered(templates[number % len(templates)], number)
         (folder / path).write_bytes(content)
-        found[path] = digest(content)
-    return found
+        digests[path] = digest(content)
+    return digests
 
 
 def another(dataset: str, number: int, size_bytes: int) -> tuple[str, bytes]:
@@ -61,13 +61,13 @@ def flood(folder: Path, count: int, datasets: Sequence[str] = DATASETS) -> None:
 
 
 def _flood(folder: Path, numbers: range, datasets: Sequence[str]) -> None:
-    made = [_template(name, TINY_BYTES) for name in datasets]
+    templates = [_template(name, TINY_BYTES) for name in datasets]
     for number in numbers:
         turn = number % len(datasets)
         path = f"{folder}/{datasets[turn]}_{number}.zip"
         # Bare calls: a million files would take minutes by others.
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-        os.write(descriptor, numbered(made[turn], number))
+        os.write(descriptor, numbered(templates[turn], number))
         os.close(descriptor)
 
 
@@ -78,9 +78,9 @@ def numbered(template: bytes, number: int) -> bytes:
 
 def digest(content: bytes) -> str:
     """Return what the far side calls the digest of a small file."""
-    found = Digest(sampled=False)
-    found.update(memoryview(content))
-    return found.hex()
+    total = Digest(sampled=False)
+    total.update(memoryview(content))
+    return total.hex()
 
 
 def large(folder: Path, size_bytes: int) -> dict[str, str]:
@@ -102,11 +102,11 @@ def large(folder: Path, size_bytes: int) -> dict[str, str]:
 
 def sampled(path: Path) -> str:
     """Return what the far side calls the digest of a large file."""
-    found = Digest(sampled=True)
+    total = Digest(sampled=True)
     with path.open("rb") as file:
         while chunk := file.read(CHUNK_BYTES):
-            found.update(memoryview(chunk))
-    return found.hex()
+            total.update(memoryview(chunk))
+    return total.hex()
 
 
 def _template(dataset: str, size_bytes: int) -> bytes:
@@ -120,10 +120,10 @@ def _template(dataset: str, size_bytes: int) -> bytes:
 
 def _csv(dataset: str, size_bytes: int) -> str:
     """Return a CSV of about this size, less what the zip adds; of one row at least."""
-    found = load_catalogue().dataset(f"{dataset}.zip".encode())
-    if found is None:
+    definition = load_catalogue().dataset(f"{dataset}.zip".encode())
+    if definition is None:
         raise LookupError(f"the catalogue has no dataset {dataset}")
-    text = sample_csv(found, max(1, size_bytes // 8))
+    text = sample_csv(definition, max(1, size_bytes // 8))
     least = len("".join(text.splitlines(keepends=True)[:2]))
     cut = text[: max(size_bytes - ZIP_BYTES, least)]
     return cut[: cut.rindex("\n") + 1]

@@ -1,4 +1,4 @@
-"""Whether the HTTP client costs more CPU a request as it grows old.
+"""Whether the HTTP client needs more CPU for each request as it grows old.
 
     bench/client-age --requests 100000
 
@@ -39,7 +39,7 @@ HEADERS_MAX_BYTES = 65_536
 
 
 class Careless(ssl.SSLContext):
-    """A context that is configured anew at each handshake, as truststore's is."""
+    """A context that is configured again at each handshake, as truststore's is."""
 
     def wrap_socket(self, *arguments: Any, **named: Any) -> ssl.SSLSocket:  # noqa: ANN401  ssl's own signature
         """Wrap a socket."""
@@ -107,7 +107,7 @@ def make_certificates(folder: Path) -> None:
 
 
 def serve(listener: socket.socket, folder: Path | None, *, close: bool) -> None:
-    """Answer every POST with the same words, one connection after the other."""
+    """Answer every POST with the same bytes, one connection after the other."""
     context = None
     if folder is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

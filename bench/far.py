@@ -10,7 +10,7 @@ SHOWN = 3
 
 
 class Lost(Exception):
-    """What arrived is not what was to arrive: the benchmark says nothing."""
+    """What arrived is not what was sent: the benchmark proves nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Far(Handle):
         return stamps
 
     def check(self, digests: dict[str, str]) -> None:
-        """Hold what is stored against what was to come, by name and digest.
+        """Compare what is stored with what was sent, by name and digest.
 
         Raises `Lost`.
         """

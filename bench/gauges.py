@@ -1,4 +1,4 @@
-"""What the kernel says of a process while it runs. Source: proc(5)."""
+"""What the kernel reports about a running process. Source: proc(5)."""
 
 import re
 from pathlib import Path
@@ -18,7 +18,7 @@ def peak_bytes(pid: int) -> int:
 
 
 def reset_peak(pid: int) -> None:
-    """Let the peak begin anew at what it has now."""
+    """Reset the peak to the present value."""
     Path(f"/proc/{pid}/clear_refs").write_text(_RESET_PEAK, "ascii")
 
 
@@ -30,16 +30,16 @@ def cpu_s(pid: int) -> float:
 
 def wakings(pid: int) -> dict[str, int]:
     """Return how often each thread went to sleep of its own accord, by its id."""
-    found = {}
+    counts = {}
     for task in Path(f"/proc/{pid}/task").iterdir():
         text = (task / "status").read_text("utf-8")
         count = re.search(r"^voluntary_ctxt_switches:\s+(\d+)", text, re.MULTILINE)
-        found[task.name] = int(count[1]) if count else 0
-    return found
+        counts[task.name] = int(count[1]) if count else 0
+    return counts
 
 
 def read_bytes(pid: int) -> int:
-    """Return how much it has read by system calls, from whatever it was."""
+    """Return how many bytes it has read by system calls, from files and sockets alike."""
     text = Path(f"/proc/{pid}/io").read_text("ascii")
     return int(text.split("rchar: ")[1].split()[0])
 

@@ -23,7 +23,7 @@ def _flat(bench: Bench, sizes: dict[str, int]) -> Iterator[list[Case]]:
     files = cargo.fill(spool, sizes["files"], SIZE_BYTES)
     cases = []
     for source in bench.sources:
-        # The most rows stand first: they are held against all others.
+        # The most rows come first: they are compared with all others.
         for rows, journal in reversed(list(_journals(bench, source, sizes))):
             measure = partial(_measure, bench, source, spool, files, journal)
             cases.append(Case(f"{source.name}, {rows:,} rows", measure, ours=True))
@@ -37,13 +37,13 @@ def _journals(bench: Bench, source: Source, sizes: dict[str, int]) -> Iterator[t
     subject = bench.subject(source, spool)
     bench.far.reset()
     subject.once()
-    rows, done = sizes["least"], 1
+    rows, delivered = sizes["least"], 1
     while rows <= sizes["most"]:
-        seed.deliveries(subject.journal, seed.invented(range(done, rows)))
-        done = rows
-        kept = subject.folder / f"journal-{rows}.db"
-        shutil.copyfile(subject.journal, kept)
-        yield rows, kept
+        seed.deliveries(subject.journal, seed.invented(range(delivered, rows)))
+        delivered = rows
+        copy = subject.folder / f"journal-{rows}.db"
+        shutil.copyfile(subject.journal, copy)
+        yield rows, copy
         rows *= STEP
 
 

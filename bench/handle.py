@@ -1,4 +1,4 @@
-"""A process that obeys JSON orders, one a line, and answers each with a line."""
+"""A process that takes JSON orders, one a line, and answers each with a line."""
 
 import json
 import os
@@ -13,7 +13,7 @@ class Handle:
     """The other end of its lines; a context manager, at whose end the process ends."""
 
     def __init__(self, command: Sequence[str | os.PathLike[str]]) -> None:
-        """Start it: the arguments of a Python that imports what this one can."""
+        """Start Python with these arguments; it can import what this process can."""
         self._process = subprocess.Popen(  # noqa: S603  our own command line
             [sys.executable, *command],
             env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
@@ -31,7 +31,7 @@ class Handle:
         problem: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # Its standard input ends, and so does it.
+        # The process ends when its standard input ends.
         self._process.communicate()
 
     def ask(self, order: dict[str, object]) -> dict[str, Any]:

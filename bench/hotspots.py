@@ -1,8 +1,8 @@
 """Where the time goes: samples of all threads by py-spy, folded into rooms.
 
-Twice, because each half tells what the other cannot: the samples of the thread that
-holds the interpreter's lock say what Python itself is busy with; those of all threads
-have in them what goes on beside it: hashing, SQLite, the kernel.
+Twice, because each half shows what the other cannot. The samples of the thread that
+holds the interpreter's lock show what Python itself is busy with. Those of all threads
+also show what runs at the same time: hashing, SQLite, the kernel.
 """
 
 import linecache
@@ -30,7 +30,7 @@ WAITING = "waiting for a lock"
 _FRAME = re.compile(r"^.* \((?P<file>.+):(?P<line>\d+)\)$")
 _COUNT = re.compile(r"^(?P<stack>.+) (?P<count>\d+)$")
 
-# By what stands in the line that a thread is at: calls into C are no frames.
+# By the text of the line that a thread executes: calls into C are no frames.
 _LINES = (
     ("SQLite: commit", re.compile(r"""["']commit|\.commit\(""")),
     ("SQLite", re.compile(r"\.(execute\w*|fetch\w+)\(")),
@@ -46,11 +46,11 @@ _OTHERS = re.compile(r"/(?:site-packages|python3\.\d+)/(?!site-packages)([\w-]+)
 
 def rooms(raw: str, line: Callable[[str, int], str] = linecache.getline) -> Counter[str]:
     """Fold py-spy's raw output: the samples of each room."""
-    found: Counter[str] = Counter()
+    samples: Counter[str] = Counter()
     for text in raw.splitlines():
         if (sample := _COUNT.match(text)) is not None:
-            found[_room(sample["stack"].split(";"), line)] += int(sample["count"])
-    return found
+            samples[_room(sample["stack"].split(";"), line)] += int(sample["count"])
+    return samples
 
 
 def _room(stack: list[str], line: Callable[[str, int], str]) -> str:
@@ -69,9 +69,9 @@ def _room(stack: list[str], line: Callable[[str, int], str]) -> str:
     return other[1] if other else "Python"
 
 
-def shares(found: Counter[str]) -> dict[str, float]:
+def shares(samples: Counter[str]) -> dict[str, float]:
     """Return the share of each room, the largest first; without start and waits."""
-    running = Counter({k: v for k, v in found.items() if k not in {IMPORTS, WAITING}})
+    running = Counter({k: v for k, v in samples.items() if k not in {IMPORTS, WAITING}})
     total = running.total() or 1
     reported = {k: v / total for k, v in running.most_common() if v / total >= LEAST}
     return reported | {"the rest": max(0.0, 1 - sum(reported.values()))}
@@ -81,7 +81,7 @@ def _profile(
     bench: Bench, source: Source, spool: Path, files: dict[str, str], **far: object
 ) -> Shares:
     """Send a folder twice, under the eyes of py-spy."""
-    found = {}
+    results = {}
     for kind, options in (("interpreter", ["--gil"]), ("threads", [])):
         bench.far.reset(**far)
         subject = bench.subject(source, spool)
@@ -92,8 +92,8 @@ def _profile(
         ]
         subject.once(by)
         bench.far.check(files)
-        found[kind] = shares(rooms(output.read_text("utf-8")))
-    return found
+        results[kind] = shares(rooms(output.read_text("utf-8")))
+    return results
 
 
 def of_small(bench: Bench, source: Source) -> Shares:

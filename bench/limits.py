@@ -34,12 +34,12 @@ def exchanges_a_second(far: Far, contents: list[tuple[str, bytes]]) -> float:
     One connection, requests as bytes, answers hardly looked at: what is left is the
     far side's own time and the system's.
     """
-    place = urlsplit(far.url)
-    with socket.create_connection((place.hostname or "", place.port or 80)) as line:
+    api = urlsplit(far.url)
+    with socket.create_connection((api.hostname or "", api.port or 80)) as line:
         line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         began_at = time.perf_counter()
         for name, content in contents:
-            fields = _granted(line, place.path, name)
+            fields = _granted(line, api.path, name)
             body = form(fields, "file.zip", content)
             kind = f"multipart/form-data; boundary={BOUNDARY}"
             _exchange(line, "/emission", kind, body)

@@ -29,8 +29,8 @@ def describe(folder: Path) -> dict[str, str]:
 
 def _processor() -> str:
     text = Path("/proc/cpuinfo").read_text("utf-8")
-    found = re.search(r"^model name\s*: (.+)$", text, re.MULTILINE)
-    return found[1] if found else platform.machine()
+    match = re.search(r"^model name\s*: (.+)$", text, re.MULTILINE)
+    return match[1] if match else platform.machine()
 
 
 def _memory_bytes() -> int:

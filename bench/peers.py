@@ -10,7 +10,7 @@ from support.seaweed import REGION, Seaweed
 
 
 def sequential(url: str, api_key: str, folder: Path, log: Path, count: int | None = None) -> Ran:
-    """Send a folder, or the first so many of its files, as upstream's client does."""
+    """Send a folder, or its first `count` files, as upstream's client does."""
     script = Path(__file__).with_name("sequential.py")
     command = [sys.executable, str(script), url, api_key, str(folder)]
     return run(command + ([str(count)] if count else []), None, log)
@@ -54,14 +54,14 @@ def digest(name: str, path: Path, log: Path) -> Ran:
 
 
 def tool(name: str) -> str:
-    """Return the path of a tool. Raises `Failed` where it is not at hand."""
-    found = at_hand(name)
-    if found is None:
-        raise Failed(f"{name} is not at hand")
-    return found
+    """Return the path of a tool. Raises `Failed` if it is not installed."""
+    path = find_tool(name)
+    if path is None:
+        raise Failed(f"{name} is not installed")
+    return path
 
 
-def at_hand(name: str) -> str | None:
+def find_tool(name: str) -> str | None:
     """Return the path of a tool: of this environment, or of the system; or None."""
-    here = Path(sysconfig.get_path("scripts"), name)
-    return str(here) if here.exists() else shutil.which(name)
+    own = Path(sysconfig.get_path("scripts"), name)
+    return str(own) if own.exists() else shutil.which(name)

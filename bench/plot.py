@@ -43,11 +43,11 @@ def _curves(
 ) -> dict[tuple[str, str], dict[int, Sequence[float]]]:
     curves: dict[tuple[str, str], dict[int, Sequence[float]]] = {}
     for label, figures in contestants.items():
-        found = _ROWS.match(label)
-        if found is None:
+        match = _ROWS.match(label)
+        if match is None:
             raise ValueError(f"{label} does not say how many rows")
-        rows = int(found["rows"].replace(",", ""))
+        rows = int(match["rows"].replace(",", ""))
         for metric in (PER_FILE, CPU):
-            curve = curves.setdefault((found["name"], metric.label), {})
+            curve = curves.setdefault((match["name"], metric.label), {})
             curve[rows] = figures[metric.name]
     return curves

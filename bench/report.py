@@ -10,7 +10,7 @@ from scenario import Goal, Scenario, Sheet, ratio
 MISSED = "**missed**"
 PROFILED = (
     '`bench/run --profile`: samples of a `once` by py-spy, without its start. "Python" is the'
-    ' time of the thread that holds the interpreter\'s lock. "all threads" includes the work beside'
+    ' time of the thread that holds the interpreter\'s lock. "all threads" adds the work of the'
     " other threads, but no waiting for a lock.\n\n"
 )
 
@@ -27,7 +27,7 @@ class Outcome:
 
     @property
     def first(self) -> Sheet:
-        """The emitterd that the others are held against."""
+        """The emitterd that the others are compared with."""
         return next(sheet for sheet in self.sheets if sheet.ours)
 
 
@@ -86,7 +86,7 @@ def _against(outcome: Outcome, sheet: Sheet) -> str:
 
 
 def goals(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    """Return what was to be reached, what was measured, and whether it was reached."""
+    """Return for each goal what was measured, and whether it was reached."""
     return [
         judged(outcome, goal)
         for outcome in outcomes
@@ -97,43 +97,43 @@ def goals(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
 
 
 def judged(outcome: Outcome, goal: Goal) -> dict[str, Any]:
-    """Hold the median of the first emitterd against a goal."""
+    """Compare the median of the first emitterd with a goal."""
     metric = next(metric for metric in outcome.scenario.metrics if metric.name == goal.metric)
-    mine = outcome.first.figures[goal.metric]
+    figures = outcome.first.figures[goal.metric]
     if goal.against:
         peer = next(sheet for sheet in outcome.sheets if sheet.name == goal.against)
-        found, unit = ratio(metric, mine, peer.figures[goal.metric]), "times"
-        found, more = (1 / found, False) if goal.at_most else (found, True)
+        figure, unit = ratio(metric, figures, peer.figures[goal.metric]), "times"
+        figure, more = (1 / figure, False) if goal.at_most else (figure, True)
     else:
-        found, more, unit = median(mine), metric.more, metric.unit
+        figure, more, unit = median(figures), metric.more, metric.unit
     return {
         "scenario": outcome.scenario.name,
         "title": outcome.scenario.title,
         "goal": goal.text,
-        "measured": found,
+        "measured": figure,
         "unit": unit,
-        "reached": found >= goal.limit if more else found <= goal.limit,
+        "reached": figure >= goal.limit if more else figure <= goal.limit,
     }
 
 
-def goals_table(found: Sequence[dict[str, Any]]) -> str:
-    """Return the table of what was to be reached."""
+def goals_table(judgements: Sequence[dict[str, Any]]) -> str:
+    """Return the table of the goals."""
     rows = [
         [
-            match["title"],
-            match["goal"],
-            f"{number(match['measured'])} {match['unit']}".strip(),
-            "reached" if match["reached"] else MISSED,
+            judgement["title"],
+            judgement["goal"],
+            f"{number(judgement['measured'])} {judgement['unit']}".strip(),
+            "reached" if judgement["reached"] else MISSED,
         ]
-        for match in found
+        for judgement in judgements
     ]
     return table(["", "goal", "measured", ""], rows)
 
 
-def profiles(found: dict[str, dict[str, dict[str, float]]]) -> str:
+def profiles(shares: dict[str, dict[str, dict[str, float]]]) -> str:
     """Return where the time goes, case by case."""
     parts = []
-    for name, halves in found.items():
+    for name, halves in shares.items():
         interpreter, threads = halves["interpreter"], halves["threads"]
         rows = [
             [room, percent(interpreter.get(room)), percent(threads.get(room))]
@@ -171,15 +171,15 @@ def as_json(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     ]
 
 
-def markdown(found: dict[str, Any], outcomes: Sequence[Outcome]) -> str:
+def markdown(results: dict[str, Any], outcomes: Sequence[Outcome]) -> str:
     """Return the whole report. `found`: as the JSON file holds it."""
-    facts = "".join(f"- {name}: {it}\n" for name, it in found["machine"].items())
-    sources = ", ".join(f"{name} {commit}" for name, commit in found["sources"].items())
-    head = f"`{found['command']}`, {found['date']}; {sources}.\n\n{facts}"
+    facts = "".join(f"- {name}: {fact}\n" for name, fact in results["machine"].items())
+    sources = ", ".join(f"{name} {commit}" for name, commit in results["sources"].items())
+    head = f"`{results['command']}`, {results['date']}; {sources}.\n\n{facts}"
     parts = [head]
-    if found["goals"] and not found["quick"]:
-        parts.append("### Goals\n\n" + goals_table(found["goals"]))
+    if results["goals"] and not results["quick"]:
+        parts.append("### Goals\n\n" + goals_table(results["goals"]))
     parts += [section(outcome) for outcome in outcomes]
-    if found.get("profiles"):
-        parts.append("### Where the time goes\n\n" + PROFILED + profiles(found["profiles"]))
+    if results.get("profiles"):
+        parts.append("### Where the time goes\n\n" + PROFILED + profiles(results["profiles"]))
     return "\n".join(parts)

@@ -6,10 +6,10 @@
     bench/run small --source . --source DIR    this checkout and another, in one run
     bench/run small --profile                  and where the time goes
 
-The machine is noisy and never the same: so all contestants do the same work in one
-run, by turns, and ratios are shown beside the times. Exit code 0 if all was measured,
-whatever the figures; 1 where a contestant failed or a file was lost. `--write` puts
-the report into docs/performance.md.
+The machine is noisy and never the same. So all contestants do the same work in turns in
+one run, and the report shows ratios next to the times. Exit code 0 if all was measured,
+also if a goal was missed; 1 if a contestant failed or a file was lost. `--write` puts the
+report into docs/performance.md.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from growth import FLAT
 from hotspots import PROFILES
 from idleness import IDLE, STATUS
 from machine import describe
-from peers import at_hand
+from peers import find_tool
 from plot import draw
 from response import FAIR, FRESH_FILE
 from scenario import Bench, Scenario, play
@@ -56,7 +56,7 @@ SCENARIOS: dict[str, Scenario] = {
 
 
 def say(line: str) -> None:
-    """Tell of the progress."""
+    """Report the progress."""
     print(line, file=sys.stderr, flush=True)
 
 
@@ -87,20 +87,20 @@ def profiles(names: Sequence[str], bench: Bench, failures: list[str]) -> dict[st
 
     What failed is added to `failures`.
     """
-    found = {}
+    shares = {}
     for name in names:
         if name in PROFILES:
             say(f"profile {name}")
             try:
-                found[name] = PROFILES[name](bench, bench.sources[0])
+                shares[name] = PROFILES[name](bench, bench.sources[0])
             except (Failed, Lost) as error:
                 failures.append(f"profile of {name}: {error}")
             bench.clear()
-    return found
+    return shares
 
 
 def facts(options: argparse.Namespace, bench: Bench) -> dict[str, Any]:
-    """Return what the JSON file holds beside the figures."""
+    """Return what the JSON file holds in addition to the figures."""
     return {
         "command": shlex.join(["bench/run", *sys.argv[1:]]),
         "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
@@ -113,9 +113,9 @@ def facts(options: argparse.Namespace, bench: Bench) -> dict[str, Any]:
 def measure(options: argparse.Namespace, bench: Bench) -> tuple[dict[str, Any], str]:
     """Measure; return what the JSON file holds, and the report.
 
-    What failed is named in the former, and the others are measured all the same.
+    The failures are in the former; one failure does not stop the other measurements.
     """
-    found = facts(options, bench)
+    results = facts(options, bench)
     names = options.scenarios or list(SCENARIOS)
     outcomes, failures = [], []
     for name in names:
@@ -125,21 +125,21 @@ def measure(options: argparse.Namespace, bench: Bench) -> tuple[dict[str, Any], 
             failures.append(f"{name}: {error}")
             say(failures[-1])
             bench.clear()
-    found |= {"goals": report.goals(outcomes), "scenarios": report.as_json(outcomes)}
-    found["failures"] = failures
+    results |= {"goals": report.goals(outcomes), "scenarios": report.as_json(outcomes)}
+    results["failures"] = failures
     if options.profile:
-        found["profiles"] = profiles(names, bench, failures)
-    return found, report.markdown(found, outcomes)
+        results["profiles"] = profiles(names, bench, failures)
+    return results, report.markdown(results, outcomes)
 
 
-def write(found: dict[str, Any], text: str, document: Path = DOCUMENT) -> None:
-    """Put the report into the document, and figures and plot beside it.
+def write(results: dict[str, Any], text: str, document: Path = DOCUMENT) -> None:
+    """Put the report into the document, and figures and plot next to it.
 
     Raises `Unusable` where it has no place there.
     """
     figures = document.with_suffix(".json")
     picture = document.with_name(f"{document.stem}-{FLAT.name}.svg")
-    (flat,) = (scenario for scenario in found["scenarios"] if scenario["scenario"] == FLAT.name)
+    (flat,) = (scenario for scenario in results["scenarios"] if scenario["scenario"] == FLAT.name)
     whole = written(
         document.read_text("utf-8"),
         f"{text}\n![{FLAT.title}]({picture.name})\n\n"
@@ -147,17 +147,17 @@ def write(found: dict[str, Any], text: str, document: Path = DOCUMENT) -> None:
         BEGIN,
     )
     draw(flat["contestants"], picture)
-    figures.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+    figures.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
     document.write_text(whole, "utf-8")
 
 
 def missing(options: argparse.Namespace) -> list[str]:
-    """Return what this run needs and has not, of the `bench` extra."""
+    """Return the tools of the `bench` extra that this run needs and that are missing."""
     needed = {
         "rclone": not options.scenarios or ENGINE.name in options.scenarios,
         "py-spy": options.profile,
     }
-    lacking = [name for name, wanted in needed.items() if wanted and not at_hand(name)]
+    lacking = [name for name, wanted in needed.items() if wanted and not find_tool(name)]
     if options.write and find_spec("matplotlib") is None:
         lacking.append("matplotlib")
     return lacking
@@ -188,7 +188,7 @@ def parse() -> argparse.Namespace:
 
 
 def refuse(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    """End with 2 where the command line asks for what cannot be."""
+    """End with 2 if the command line asks for something impossible."""
     if unknown := set(options.scenarios) - set(SCENARIOS):
         parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
     if options.rounds is not None and options.rounds < 1:
@@ -197,32 +197,32 @@ def refuse(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
         if not (path / "emitterd" / "__main__.py").exists():
             parser.error(f"{path} is no checkout of emitterd")
     if options.write and (options.scenarios or options.quick or options.source):
-        parser.error("--write wants all in full, of this checkout")
+        parser.error("--write needs all benchmarks in full, of this checkout")
     if lacking := missing(options):
-        parser.error(f"{', '.join(lacking)} not at hand: {INSTALL}")
+        parser.error(f"{', '.join(lacking)} not installed: {INSTALL}")
 
 
 def main() -> int:
     """Run as the command line says."""
     options = parse()
-    # An end in the usual way stops every process, and leaves nothing behind.
+    # `sys.exit` stops every process, and leaves nothing behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         with (
-            tempfile.TemporaryDirectory(dir=options.directory, prefix="bench-") as place,
-            closing(Bench(Path(place), sources(options.source), quick=options.quick)) as bench,
+            tempfile.TemporaryDirectory(dir=options.directory, prefix="bench-") as folder,
+            closing(Bench(Path(folder), sources(options.source), quick=options.quick)) as bench,
         ):
-            found, text = measure(options, bench)
+            results, text = measure(options, bench)
         if options.json is not None:
-            options.json.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+            options.json.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
         print(text)
-        if options.write and not found["failures"]:
-            write(found, text)
+        if options.write and not results["failures"]:
+            write(results, text)
     except (Failed, Lost, Unusable) as error:
-        found = {"failures": [str(error)]}
-    for failure in found["failures"]:
+        results = {"failures": [str(error)]}
+    for failure in results["failures"]:
         print(failure, file=sys.stderr)
-    return 1 if found["failures"] else 0
+    return 1 if results["failures"] else 0
 
 
 if __name__ == "__main__":

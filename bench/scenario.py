@@ -35,7 +35,7 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """What is to be reached: a figure of emitterd's, or of it over a peer's."""
+    """A goal: a limit for a figure of emitterd, or for its ratio to that of a peer."""
 
     metric: str
     limit: float
@@ -110,21 +110,21 @@ class Bench:
 
     def clear(self) -> None:
         """Remove what a benchmark has left; the S3 engine goes on."""
-        kept = self._seaweed.directory if self._seaweed is not None else None
-        places = filter(None, (self.folder, self._memory))
-        found = (file for place in places for file in place.iterdir())
-        paths = [str(match) for match in found if match != kept]
+        engine_folder = self._seaweed.directory if self._seaweed is not None else None
+        folders = filter(None, (self.folder, self._memory))
+        files = (file for folder in folders for file in folder.iterdir())
+        paths = [str(path) for path in files if path != engine_folder]
         # A million files: by a tool that does nothing else.
         subprocess.run(["rm", "-rf", "--", *paths], check=True)  # noqa: S603, S607
 
     def subject(self, source: Source, spool: Path, url: str = "") -> Subject:
-        """Install a source anew, for the light far side if no other is named."""
+        """Install a source in a new folder, for the light far side if no other is named."""
         self._number += 1
         folder = self.folder / f"{self._number}-{source.name}"
         return Subject(source, folder, spool, url or self.far.url, Far.api_key)
 
     def log(self) -> Path:
-        """Return where a peer may write what it says."""
+        """Return the file for the output of the peers."""
         return self.folder / "peers.log"
 
 
@@ -148,7 +148,7 @@ class Scenario:
 
     def sized(self, *, quick: bool) -> dict[str, int]:
         """Return how much is to be done."""
-        return {name: both[quick] for name, both in self.sizes.items()}
+        return {name: amounts[quick] for name, amounts in self.sizes.items()}
 
 
 @dataclass(slots=True)
@@ -173,7 +173,7 @@ def play(scenario: Scenario, bench: Bench, rounds: int, say: Callable[[str], Non
         for case in cases:
             sheets[case.name] = Sheet(case.name, case.ours)
         for number in range(rounds):
-            # Another begins each time: whoever comes first may find the disk busy.
+            # Another one begins each round: the first one may find the disk busy.
             for case in cases[number % len(cases) :] + cases[: number % len(cases)]:
                 figures = case.measure()
                 sheets[case.name].add(figures)
@@ -184,11 +184,11 @@ def play(scenario: Scenario, bench: Bench, rounds: int, say: Callable[[str], Non
 
 
 def _available_bytes() -> int:
-    """Return how much may lie in memory."""
+    """Return how many bytes of files may be in memory."""
     if not os.access(MEMORY, os.W_OK):
         return 0
-    found = Path("/proc/meminfo").read_text("ascii").split("MemAvailable:")[1]
-    return min(int(found.split()[0]) * 1024, shutil.disk_usage(MEMORY).free)
+    text = Path("/proc/meminfo").read_text("ascii").split("MemAvailable:")[1]
+    return min(int(text.split()[0]) * 1024, shutil.disk_usage(MEMORY).free)
 
 
 def ours(bench: Bench, measure: Callable[[Source], Figures]) -> list[Case]:

@@ -19,14 +19,14 @@ def deliveries(journal: Path, rows: Iterable[Row]) -> None:
     """Add such rows to a journal that nobody has open; it holds one delivery."""
     connection = sqlite3.connect(journal)
     try:
-        # A power cut may take it; nobody would miss it.
+        # A power cut may destroy the journal: it is only for this run.
         connection.execute("pragma synchronous = off")
         connection.execute("pragma cache_size = -500000")
         columns = [row[1] for row in connection.execute("pragma table_info(entry)")]
         others = [name for name in columns if name not in {"id", *_OWN}]
         names = ", ".join(f'"{name}"' for name in (*_OWN, *others))
-        kept = ", ".join(f'"{name}"' for name in others)
-        like = connection.execute(f"select {kept} from entry limit 1").fetchone()  # noqa: S608  names of the schema
+        copied = ", ".join(f'"{name}"' for name in others)
+        like = connection.execute(f"select {copied} from entry limit 1").fetchone()  # noqa: S608  names of the schema
         marks = ", ".join("?" * (len(_OWN) + len(others)))
         connection.executemany(
             f"insert into entry ({names}) values ({marks})",  # noqa: S608  as above
@@ -39,9 +39,9 @@ def deliveries(journal: Path, rows: Iterable[Row]) -> None:
 
 def of_folder(folder: Path) -> Iterable[Row]:
     """Yield a row for each file of a folder."""
-    for place, _, names in os.walk(folder):
+    for directory, _, names in os.walk(folder):
         for name in names:
-            path = os.path.join(place, name)  # noqa: PTH118  a hundred thousand
+            path = os.path.join(directory, name)  # noqa: PTH118  a hundred thousand
             stat = os.stat(path)  # noqa: PTH116
             relative = os.path.relpath(path, folder)
             yield (

@@ -16,17 +16,17 @@ from urllib.parse import SplitResult, urlencode, urlsplit
 BOUNDARY = "d1f4c5b86a0e4b0f9a3c7e2d"
 
 
-def post(place: SplitResult, body: bytes, headers: dict[str, str]) -> bytes:
+def post(target: SplitResult, body: bytes, headers: dict[str, str]) -> bytes:
     """Send one POST over a connection of its own; return the answer's body."""
-    connection = http.client.HTTPConnection(place.netloc)
+    connection = http.client.HTTPConnection(target.netloc)
     try:
-        connection.request("POST", place.path, body, {**headers, "Connection": "close"})
+        connection.request("POST", target.path, body, {**headers, "Connection": "close"})
         answer = connection.getresponse()
         content = answer.read()
     finally:
         connection.close()
     if answer.status not in {200, 204}:
-        raise SystemExit(f"{place.path}: {answer.status} {content[:200]!r}")
+        raise SystemExit(f"{target.path}: {answer.status} {content[:200]!r}")
     return content
 
 
@@ -59,7 +59,7 @@ def send(url: str, api_key: str, folder: Path, path: Path) -> None:
 
 
 def main(url: str, api_key: str, folder: str, count: str = "") -> None:
-    """Send all files of the folder, or the first so many."""
+    """Send all files of the folder, or its first `count` files."""
     paths = sorted(path for path in Path(folder).rglob("*") if path.is_file())
     for path in paths[: int(count)] if count else paths:
         send(url, api_key, Path(folder), path)

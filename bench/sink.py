@@ -37,7 +37,7 @@ _FILE = re.compile(rb'name="file"[^\r]*\r\n(?:[^\r]+\r\n)*\r\n')
 class Digest:
     """A file's MD5; or, `sampled`, that of the first 4 KiB of each MiB.
 
-    The samples cost nothing beside a transfer, and tell a file from another one.
+    The samples cost nothing compared with a transfer, and distinguish two files.
     """
 
     def __init__(self, *, sampled: bool) -> None:
@@ -87,7 +87,7 @@ class Store:
     """When the last object was whole."""
 
     def grant(self, filename: str) -> dict[str, object]:
-        """Return leave to POST one object, as upstream's API gives it."""
+        """Return a grant to POST one object, as upstream's API gives it."""
         now = time.time()
         fields = self.signer.grant(emitted_key(filename, now), now, GRANT_LIFETIME_S)
         self.granted[fields["key"]] = filename, fields["x-amz-signature"]
@@ -123,13 +123,13 @@ class Upload:
         """Take in what came."""
         if self._left_bytes < 0:
             self._head += chunk
-            found = _FILE.search(self._head)
-            if found is None:
+            match = _FILE.search(self._head)
+            if match is None:
                 return
-            fields = self._head[: found.start()]
+            fields = self._head[: match.start()]
             self._fields = {k: v for k, v in _FIELD.findall(bytes(fields))}  # noqa: C416  of pairs
-            self._left_bytes = self._length_bytes - found.end() - len(self._tail)
-            chunk = memoryview(bytes(self._head[found.end() :]))
+            self._left_bytes = self._length_bytes - match.end() - len(self._tail)
+            chunk = memoryview(bytes(self._head[match.end() :]))
         content = chunk[: self._left_bytes]
         self._digest.update(content)
         self._left_bytes -= len(content)
@@ -181,13 +181,13 @@ class Call:
 
 
 class Desk:
-    """Obeys the orders."""
+    """Carries out the orders."""
 
     def __init__(self) -> None:
         self.url = ""
         self.store = Store()
 
-    def obey(self, order: dict[str, Any]) -> dict[str, object]:
+    def carry_out(self, order: dict[str, Any]) -> dict[str, object]:
         """Carry out one order; return the answer."""
         if "reset" in order:
             reported: dict[str, Any] = order["reset"]
@@ -240,8 +240,8 @@ class Line(asyncio.BufferedProtocol):
         chunk = self._room[:nbytes]
         if self._body is None:
             self._head += chunk
-            head, found, rest = self._head.partition(b"\r\n\r\n")
-            if not found:
+            head, separator, rest = self._head.partition(b"\r\n\r\n")
+            if not separator:
                 return
             self._head = bytearray()
             self._begin(head.decode("latin-1"))
@@ -311,7 +311,7 @@ async def serve() -> None:
     def hear() -> None:
         line = sys.stdin.readline()
         if line:
-            print(json.dumps(desk.obey(json.loads(line))), flush=True)
+            print(json.dumps(desk.carry_out(json.loads(line))), flush=True)
         else:
             loop.remove_reader(sys.stdin)
             ended.set_result(None)

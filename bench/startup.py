@@ -134,8 +134,8 @@ def _rates(counts: list[tuple[float, int]]) -> Figures:
     edges = [begin + (end - begin) * n / 4 for n in range(5)]
     marks = [min(counts, key=lambda value: abs(value[0] - edge)) for edge in edges]
     rates = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in pairwise(marks)]
-    found = {f"rate_{n}": rate for n, rate in enumerate(rates, 1)}
-    return found | {"steady": min(rates) / mean(rates)}
+    figures = {f"rate_{n}": rate for n, rate in enumerate(rates, 1)}
+    return figures | {"steady": min(rates) / mean(rates)}
 
 
 def _grown(daemon: Daemon, subject: Subject) -> Figures:

@@ -19,7 +19,7 @@ CPU = Metric("cpu_ms", "CPU a file", "ms")
 
 LATENCY_S = 0.05
 SEQUENTIAL_SHARE = 10
-"""Of the files over the slow line the sequential client sends one in so many."""
+"""Over the slow line, the sequential client sends only a tenth of the files."""
 
 KIB = 1024
 
@@ -140,7 +140,7 @@ def _new_bucket(engine: Seaweed) -> str:
 
 
 def _check(engine: Seaweed, files: dict[str, str]) -> None:
-    """Hold the bucket's objects against the files. Raises `Lost`."""
+    """Compare the bucket's objects with the files. Raises `Lost`."""
     stored = sorted(objects(engine).values())
     if stored != sorted(files.values()):
         raise Lost(f"of {len(files)} files {len(stored)} objects came, or others")

@@ -392,7 +392,7 @@ class Delivery(RuleBasedStateMachine):
     @rule(path=paths, act=st.sampled_from(Operation))
     def operate(self, path: bytes, act: Operation) -> None:
         """Act as the operator."""
-        outcome = self.host.alive(lambda: self.host.obey(act, path))
+        outcome = self.host.alive(lambda: self.host.apply_operation(act, path))
         if act is Operation.HOLD and (outcome is None or outcome.done):
             self.held.add(path)
 

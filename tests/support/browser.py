@@ -22,7 +22,7 @@ DESK = (1120, 900)
 PHONE = (360, 740)
 
 NAMED = {"button", "heading", "image", "link", "progressbar", "region", "searchbox"}
-"""Roles whose name a screen reader says: without one they are mute."""
+"""Roles whose name a screen reader reads: without a name it reads nothing."""
 
 
 class Browser:
@@ -32,7 +32,7 @@ class Browser:
         self._driver = driver
 
     def size(self, width: int, height: int) -> None:
-        """Make the window so large; a narrow one is a phone's."""
+        """Set the window's size in pixels; a narrow one is a phone's."""
         phone = width < 600
         self._do(
             "Emulation.setDeviceMetricsOverride",
@@ -63,7 +63,7 @@ class Browser:
         return " ".join(str(self.run("return document.body.innerText")).split())
 
     def wait_for(self, words: str, deadline_s: float = DEADLINE_S) -> None:
-        """Wait until the page shows these words, without loading it anew."""
+        """Wait until the page shows these words, without loading it again."""
         wait_until(lambda: words in self.words(), deadline_s, f"page says {words!r}")
 
     def find(self, selector: str) -> WebElement:
@@ -71,7 +71,7 @@ class Browser:
         return self._driver.find_element(By.CSS_SELECTOR, selector)
 
     def press(self, *keys: str) -> None:
-        """Press keys, wherever the focus is."""
+        """Press keys in the element that has the focus."""
         for key in keys:
             self._driver.switch_to.active_element.send_keys(key)
 
@@ -86,7 +86,7 @@ class Browser:
         return int(self.run("return document.documentElement.scrollWidth - window.innerWidth"))
 
     def tree(self) -> list[tuple[str, str]]:
-        """Return role and name of all that a screen reader is reported of."""
+        """Return role and name of each element that a screen reader sees."""
         nodes = self._do("Accessibility.getFullAXTree")["nodes"]
         return [
             (node["role"]["value"], node.get("name", {}).get("value", ""))
@@ -95,11 +95,11 @@ class Browser:
         ]
 
     def complaints(self) -> list[str]:
-        """Return what the console says since it was last asked."""
+        """Return the messages of the console since the last call."""
         return [str(item["message"]) for item in self._log("browser")]
 
     def requests(self) -> list[str]:
-        """Return the addresses that were asked for since this was last asked."""
+        """Return the addresses that were requested since the last call."""
         lines = (json.loads(item["message"])["message"] for item in self._log("performance"))
         return [
             str(line["params"]["request"]["url"])
@@ -107,13 +107,13 @@ class Browser:
             if line["method"] == "Network.requestWillBeSent"
         ]
 
-    def shoot(self, place: Path, height_max: int) -> None:
-        """Write a picture of the page, down to so many pixels."""
+    def shoot(self, path: Path, height_max: int) -> None:
+        """Write a picture of the page, `height_max` pixels high at most."""
         height = self.run("return document.documentElement.scrollHeight")
         height, width = min(height, height_max), self.run("return window.innerWidth")
         clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
         shot = self._do("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)
-        place.write_bytes(base64.b64decode(shot["data"]))
+        path.write_bytes(base64.b64decode(shot["data"]))
 
     def _log(self, kind: str) -> list[dict[str, Any]]:
         lines: list[dict[str, Any]] = self._driver.get_log(kind)  # type: ignore[no-untyped-call]  # not typed by selenium

@@ -85,10 +85,10 @@ class Listener:
         """Return the next whole request on this connection, or None at its end."""
         text = b""
         while b"\r\n\r\n" not in text:
-            more = connection.recv(65536)
-            if not more:
+            part = connection.recv(65536)
+            if not part:
                 return None
-            text += more
+            text += part
         head, _, body = text.partition(b"\r\n\r\n")
         line, *lines = head.decode("latin-1").split("\r\n")
         headers = {
@@ -96,10 +96,10 @@ class Listener:
         }
         whole = bytearray(body)
         while len(whole) < int(headers.get("content-length", "0")):
-            more = connection.recv(65536)
-            if not more:
+            part = connection.recv(65536)
+            if not part:
                 return None
-            whole += more
+            whole += part
         self.heard.append(Heard(line, headers, bytes(whole)))
         return self.heard[-1]
 
@@ -127,12 +127,12 @@ class Listener:
 
 
 def answering(*answers: bytes) -> Callable[[Listener, socket.socket], None]:
-    """Send one answer after the other on each connection, then repeat the last one."""
+    """Send one answer after the other on each connection, then repeat the last answer."""
 
     def serve(listener: Listener, connection: socket.socket) -> None:
-        left = list(answers)
+        answers_left = list(answers)
         while request := listener.hear(connection):
-            connection.sendall(left.pop(0) if len(left) > 1 else left[0])
+            connection.sendall(answers_left.pop(0) if len(answers_left) > 1 else answers_left[0])
             if request.headers.get("connection") == "close":
                 return
 
@@ -142,7 +142,7 @@ def answering(*answers: bytes) -> Callable[[Listener, socket.socket], None]:
 def proxying(
     upstream: int, refusal: bytes | None = None
 ) -> Callable[[Listener, socket.socket], None]:
-    """Serve as a proxy that connects to this port, whatever it is asked for."""
+    """Serve as a proxy that connects to this port for every request."""
 
     def serve(listener: Listener, connection: socket.socket) -> None:
         request = listener.hear(connection)
@@ -176,8 +176,8 @@ def _onward(request: Heard) -> bytes:
 
 def _pump(source: socket.socket, sink: socket.socket) -> None:
     with suppress(OSError):
-        while more := source.recv(65536):
-            sink.sendall(more)
+        while part := source.recv(65536):
+            sink.sendall(part)
         sink.shutdown(socket.SHUT_WR)
 
 
@@ -262,20 +262,20 @@ def make_identity(
     itself.
     """
     certificate, key = directory / f"{name}.crt", directory / f"{name}.key"
-    made = Identity(str(certificate), str(key))
+    identity = Identity(str(certificate), str(key))
     options = f"-pkeyopt ec_paramgen_curve:prime256v1 -addext subjectAltName={host}"
     _openssl(
         *f"req -x509 -nodes -newkey ec {options} -subj /CN={name}".split(),
-        *("-days", str(abs(days)), "-keyout", made.key, "-out", made.certificate),
+        *("-days", str(abs(days)), "-keyout", identity.key, "-out", identity.certificate),
     )
     if issuer:
         _openssl(
-            *("x509", "-in", made.certificate, "-out", made.certificate),
+            *("x509", "-in", identity.certificate, "-out", identity.certificate),
             *("-days", str(days), "-CA", issuer.certificate, "-CAkey", issuer.key),
         )
     if days < 0:
-        _expire(made, directory, host)
-    return made
+        _expire(identity, directory, host)
+    return identity
 
 
 def _expire(identity: Identity, directory: Path, host: str) -> None:
@@ -343,7 +343,7 @@ def together(count: int, work: Callable[[], T]) -> list[T | Exception]:
     """Do the same in `count` threads at once; return results and exceptions."""
     barrier = threading.Barrier(count)
 
-    def one(_: int) -> T | Exception:
+    def run(_: int) -> T | Exception:
         barrier.wait(30)
         try:
             return work()
@@ -351,7 +351,7 @@ def together(count: int, work: Callable[[], T]) -> list[T | Exception]:
             return error
 
     with ThreadPoolExecutor(count) as pool:
-        return list(pool.map(one, range(count)))
+        return list(pool.map(run, range(count)))
 
 
 def sparse(path: Path, size: int) -> Path:

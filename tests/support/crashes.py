@@ -44,7 +44,7 @@ def drop_all(oracle: Oracle) -> None:
 
 
 def admission(oracle: Oracle, path: str, trouble: DeliveryError | None = None) -> Admission:
-    """Return what intake would hand in for a file of the folder, or for a lost one."""
+    """Return what intake would admit for a file of the folder, or for a lost file."""
     try:
         fingerprint = Fingerprint.of((oracle.site.spool / path).stat())
     except FileNotFoundError:
@@ -70,7 +70,7 @@ def take_one_away(oracle: Oracle) -> None:
 
 
 def deliver_and_touch(oracle: Oracle) -> None:
-    """Deliver everything, then bring a file's known content anew."""
+    """Deliver everything, then write the known content of a file again."""
     drop_all(oracle)
     content = (oracle.site.spool / FILES[0]).read_bytes()
     assert oracle.site.call("once").returncode == 0

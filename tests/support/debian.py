@@ -1,7 +1,7 @@
 """A Debian machine in a folder: made by debootstrap, booted with systemd by nspawn.
 
 It shares this host's network, so that a server on loopback is reachable, and nothing
-else. The root is made once and kept beside other caches; each machine is a copy.
+else. The root is made once and kept in the user's cache; each machine is a copy.
 """
 
 import os
@@ -31,16 +31,16 @@ _ENVIRONMENT = ("PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF
 class Machine:
     """A booted machine.
 
-    `run` is root's hand in it, `root` its file system, `leader` its first process.
+    `run` runs a command as root in it; `root` is its file system, `leader` its first process.
     """
 
     def __init__(self, root: Path) -> None:
-        """Boot what lies at `root`; skips the test where that cannot be done here."""
+        """Boot the system at `root`; skips the test if that is impossible here."""
         self.root = root
         self._console = root.with_name(f"{root.name}.console")
-        # Nothing of it may outlive a test run that is killed: then nobody would end it.
-        # Nspawn's own end is not enough, so it is the first process of a namespace, all
-        # of which the kernel ends with it.
+        # Nothing of the machine may outlive a test run that is killed: nobody would end it.
+        # The end of nspawn is not enough. So it is the first process of a namespace: the
+        # kernel ends all processes of the namespace with it.
         with self._console.open("wb") as console:
             self._unshare = subprocess.Popen(  # noqa: S603  our own argument list
                 [
@@ -118,7 +118,7 @@ class Machine:
         return self.run("systemctl", "show", "--value", f"--property={name}", unit).strip()
 
     def write(self, path: str, text: str) -> None:
-        """Write a file, or over one: owner and mode stay."""
+        """Write a file, or overwrite it: owner and mode stay."""
         target = self.root / path.lstrip("/")
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text)
@@ -189,8 +189,8 @@ def _remove_control_groups() -> None:
         _, controllers, own = line.split(":", 2)
         name = controllers.removeprefix("name=")
         for base in (name, "unified") if name else ("unified", ""):
-            for left in ("payload", "supervisor"):
-                top = Path("/sys/fs/cgroup", base, own.lstrip("/"), left)
+            for group in ("payload", "supervisor"):
+                top = Path("/sys/fs/cgroup", base, own.lstrip("/"), group)
                 for folder, _, _ in os.walk(top, topdown=False):
                     with suppress(OSError):
                         Path(folder).rmdir()

@@ -152,10 +152,10 @@ class Host:
         self._end()
         self._stack.close()
 
-    def alive(self, deed: Callable[[], T]) -> T | None:
-        """Do something that the process may die of; then another one starts."""
+    def alive(self, action: Callable[[], T]) -> T | None:
+        """Run an action that may kill the process; then another process starts."""
         try:
-            return deed()
+            return action()
         except Killed:
             self.kill()
             return None
@@ -163,15 +163,15 @@ class Host:
     def kill(self) -> None:
         """Have the process killed, and start another on what is on disk."""
         self.deaths += 1
-        left = self._journal
+        former = self._journal
         self._life += 1
         self._journal.parent.mkdir()
         for suffix in ("", "-wal"):
-            with_name = left.with_name(left.name + suffix)
-            if with_name.exists():
-                shutil.copyfile(with_name, self._journal.with_name(with_name.name))
+            file = former.with_name(former.name + suffix)
+            if file.exists():
+                shutil.copyfile(file, self._journal.with_name(file.name))
         self._end()
-        shutil.rmtree(left.parent)
+        shutil.rmtree(former.parent)
         self._start()
 
     def restart(self) -> None:
@@ -183,9 +183,9 @@ class Host:
         """Have the process die at that commit from now."""
         self._mortal.doom(commits, late=late)
 
-    def faults(self, menu: str) -> None:
-        """Put other faults on the server's menu."""
-        self.server.faults = fault_list(menu)
+    def faults(self, text: str) -> None:
+        """Order other faults from the server."""
+        self.server.faults = fault_list(text)
 
     def look(self) -> None:
         """Have intake do what is due."""
@@ -198,7 +198,7 @@ class Host:
         self.look()
 
     def work(self, turns: int = WORK_MAX, *, pause_s: float = 2.0) -> None:
-        """Have a worker take so many turns, or as many as there is work for.
+        """Have a worker take `turns` steps, or as many as there is work for.
 
         `pause_s`: before each; the server stamps keys with the second, and a worker
         waits where it has to.
@@ -219,17 +219,17 @@ class Host:
         self.now += seconds
         self.clock.pass_by(seconds)
 
-    def obey(self, act: Operation, path: bytes) -> OperationReport:
+    def apply_operation(self, operation: Operation, path: bytes) -> OperationReport:
         """Have the operator act on a path."""
-        return self._daemon._apply(OperationRequest(act, (path,)), "operator")
+        return self._daemon._apply(OperationRequest(operation, (path,)), "operator")
 
     def rows(self) -> list[dict[str, Any]]:
         """Return every version in the journal, the oldest first."""
         columns = "id path state sha256 md5 key earlier_keys ambiguous error attempts"
         names = [*columns.split(), "forgotten_at"]
         sql = f"select {', '.join(names)} from entry order by id"  # noqa: S608
-        found = self.components.journal.read(sql)
-        return [dict(zip(names, match, strict=True)) for match in found]
+        rows = self.components.journal.read(sql)
+        return [dict(zip(names, row, strict=True)) for row in rows]
 
     @property
     def _journal(self) -> Path:

@@ -149,7 +149,7 @@ class Installation:
             return Counter()
 
     def wait_delivered(self, count: int, deadline_s: float = DEADLINE_S) -> None:
-        """Wait until so many versions are delivered."""
+        """Wait until `count` versions are delivered."""
         wait_until(lambda: self.counts()["delivered"] >= count, deadline_s, f"{count} delivered")
 
 
@@ -173,9 +173,9 @@ class Process:
     def peak_bytes(self) -> int:
         """The most memory that it has had so far."""
         status = Path(f"/proc/{self.pid}/status").read_text("ascii")
-        found = re.search(r"VmHWM:\s+(\d+) kB", status)
-        assert found is not None
-        return int(found[1]) * 1024
+        match = re.search(r"VmHWM:\s+(\d+) kB", status)
+        assert match is not None
+        return int(match[1]) * 1024
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal."""

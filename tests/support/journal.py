@@ -29,12 +29,12 @@ def seen(version: int = 1, size: int = 10) -> Fingerprint:
 def admission(
     path: bytes = PATH, version: int = 1, *, flow: str = "pat", rank: int = 0
 ) -> Admission:
-    """Return a complete file as the intake hands it in."""
+    """Return a complete file as the intake admits it."""
     return Admission(path, seen(version), flow, rank)
 
 
 def admit(journal: Journal, *files: Admission) -> list[str]:
-    """Hand in files; return the answers, `+` where an older version was withdrawn."""
+    """Admit files; return the answers, `+` where an older version was withdrawn."""
     answers = journal.admit(list(files))
     return [answer.result + "+" * (answer.replaced_bytes is not None) for answer in answers]
 
@@ -77,5 +77,5 @@ def counted(journal: Journal) -> dict[State, int]:
 
 def entry(number: int, size_bytes: int = 1000, attempts: int = 0) -> Entry:
     """Return an entry as a worker gets it from the journal."""
-    seen = Fingerprint(1, number, size_bytes, 1, 1)
-    return Entry(number, b"pat/%d.zip" % number, seen, attempts, None, None, False)  # noqa: FBT003
+    fingerprint = Fingerprint(1, number, size_bytes, 1, 1)
+    return Entry(number, b"pat/%d.zip" % number, fingerprint, attempts, None, None, False)  # noqa: FBT003

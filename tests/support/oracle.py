@@ -31,10 +31,10 @@ class Oracle:
         self._versions: dict[str, list[bytes]] = {}
         self._posts: dict[str, int] = {}
 
-    def put_rejected_aside(self, place: Path) -> None:
+    def put_rejected_aside(self, folder: Path) -> None:
         """Have rejected files moved."""
-        self.aside = place
-        self.site.settings["EMITTERD_SPOOL_REJECTED_DIRECTORY"] = str(place)
+        self.aside = folder
+        self.site.settings["EMITTERD_SPOOL_REJECTED_DIRECTORY"] = str(folder)
 
     def drop(self, path: str, content: bytes = b"id|name\n1|one\n") -> Path:
         """Drop a version of a file, and remember its bytes."""
@@ -43,7 +43,7 @@ class Oracle:
         return dropped
 
     def forget(self, path: str) -> None:
-        """Take a file away before it was sent: nothing is owed for it."""
+        """Remove a file before it was sent: it must not be delivered any more."""
         (self.site.spool / path).unlink()
         del self._versions[path]
 
@@ -108,7 +108,7 @@ class Oracle:
         assert not source.exists(), path
         if self.archive is None:
             return
-        # Beside the file nothing: no second copy, and no rest of an unfinished one.
+        # Only the file: no second copy, and no rest of an unfinished one.
         (name,) = {item.name for item in self.archive.glob(f"*/{path}")}
         stem = name.removesuffix(".zip")
         folders = self.archive.glob(f"*/{Path(path).parent}")
@@ -124,9 +124,9 @@ class Oracle:
         """Hold that a rejected file was put aside once, whole, with its reason."""
         assert not (self.site.spool / path).exists(), path
         (folder,) = aside.glob(f"*/{Path(path).parent}")
-        left = {file.name: file.read_bytes() for file in folder.iterdir()}
-        reason = left.pop(f"{Path(path).name}.reason.json")
-        assert left == {Path(path).name: self._versions[path][-1]}
+        contents = {file.name: file.read_bytes() for file in folder.iterdir()}
+        reason = contents.pop(f"{Path(path).name}.reason.json")
+        assert contents == {Path(path).name: self._versions[path][-1]}
         assert json.loads(reason)["path"] == path
 
     def _judge_bucket(self, entries: list[dict[str, Any]]) -> None:
@@ -148,7 +148,7 @@ class Oracle:
             assert self.server.objects[key].posts == posts, f"{key} was sent again"
 
     def _judge_log(self) -> None:
-        """Hold that no line tells of a bug, or of the same delivery twice."""
+        """Check that no line reports a bug, or the same delivery twice."""
         assert not [event for event in self.site.events() if event["level"] == "critical"]
         events = Counter(
             (event["path"], event["sha256"]) for event in self.site.events("file.delivered")

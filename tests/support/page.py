@@ -66,16 +66,16 @@ class Desk:
         )
 
     def status_reader(self, latest: Callable[[bytes], Known | None]) -> FileStatusReader:
-        """Return who tells where a path stands."""
+        """Return the reader of file status."""
         return FileStatusReader(Spool(self.root), Selection(["**/*.zip"], []), latest, 5.0)
 
     def ask(self, path: str = "/", **headers: str) -> Answered:
         """Get a path with its query."""
-        place, _, query = path.partition("?")
+        address, _, query = path.partition("?")
         scope = {
             "type": "http",
             "method": "GET",
-            "path": place,
+            "path": address,
             "query_string": query.encode("latin-1"),
             "headers": [
                 (name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()
@@ -94,11 +94,11 @@ class Desk:
         self.journal.admit([admission(path, size_bytes, number)])
 
     def reject(self, path: bytes, number: int = 1) -> None:
-        """Enter a file that is refused at the door, with what was found in it."""
+        """Admit a file that is rejected at once, with its findings."""
         item = admission(path, 1000, number)
-        trouble = DeliveryError(Decision.REJECT, Code.CATALOGUE, "breaks the data contract")
-        found = (finding(Code.WRONG_HEADER, "school_id | <b>name", "id | \x1b[1m"),)
-        self.journal.admit([Admission(path, item.fingerprint, "pat", 0, trouble, found)])
+        trouble = DeliveryError(Decision.REJECT, Code.CATALOGUE, "breaks the dataset schema")
+        findings = (finding(Code.WRONG_HEADER, "school_id | <b>name", "id | \x1b[1m"),)
+        self.journal.admit([Admission(path, item.fingerprint, "pat", 0, trouble, findings)])
 
     def claim(self) -> Entry:
         """Take the next file that is due."""
@@ -122,7 +122,7 @@ class Desk:
 
 
 def admission(path: bytes, size_bytes: int = 1000, number: int = 1) -> Admission:
-    """Return a complete file as the intake hands it in; `number` is its version."""
+    """Return a complete file as the intake admits it; `number` is its version."""
     flow = path.partition(b"/")[0].decode("utf-8", "replace")
     return Admission(path, Fingerprint(1, 2, size_bytes, number, number), flow, 0)
 

@@ -203,8 +203,8 @@ def is_free(port: int) -> bool:
 def remove_sockets(ports: dict[str, int]) -> None:
     """Unlink the gRPC sockets that weed forgets in the temporary folder."""
     for name, port in ports.items():
-        left = f"seaweedfs-{name}-grpc-{port + GRPC_OFFSET}.sock"
-        Path(tempfile.gettempdir(), left).unlink(missing_ok=True)
+        socket_name = f"seaweedfs-{name}-grpc-{port + GRPC_OFFSET}.sock"
+        Path(tempfile.gettempdir(), socket_name).unlink(missing_ok=True)
 
 
 def listening(pid: int) -> set[str]:
@@ -213,13 +213,13 @@ def listening(pid: int) -> set[str]:
     for fd in Path("/proc", str(pid), "fd").iterdir():
         with contextlib.suppress(OSError):
             inodes |= set(re.findall(r"socket:\[(\d+)\]", str(fd.readlink())))
-    found = set()
+    addresses = set()
     for table in ("tcp", "tcp6", "udp", "udp6"):
         for line in Path("/proc/net", table).read_text().splitlines()[1:]:
             cells = line.split()
             if cells[9] in inodes and (cells[3] == "0A" or table.startswith("udp")):
-                found.add(cells[1])
-    return found
+                addresses.add(cells[1])
+    return addresses
 
 
 def s3_client(seaweed: Seaweed) -> Any:  # noqa: ANN401  boto3 has no types
@@ -274,7 +274,7 @@ class Answer(NamedTuple):
 
 
 class BotoEmission:
-    """The emission API of cQube 1.7 to 4.1, with the login of 1.1 to 1.6 beside it.
+    """The emission API of cQube 1.7 to 4.1, with the login of 1.1 to 1.6 in addition.
 
     `grants` and `tokens` hold all that was issued; `api_key` is a token that never
     ends. `grant_lifetime_s` and `tamper` (one letter of the signature is changed) take
@@ -298,7 +298,7 @@ class BotoEmission:
 
     @property
     def url(self) -> str:
-        """What stands in the configuration as `emission.url`."""
+        """The value of `emission.url` in the configuration."""
         return f"http://{LOOPBACK}:{self._server.server_address[1]}/data"
 
     def __enter__(self) -> Self:
@@ -328,7 +328,7 @@ class BotoEmission:
         return Answer(200, self._download(filename, fields) if download else self._grant(filename))
 
     def _login(self, fields: dict[str, str]) -> Answer:
-        """Keycloak's answer comes with 200, whatever it is."""
+        """Keycloak answers with 200 in any case."""
         if (fields.get("username"), fields.get("password")) != (self.username, self.password):
             return Answer(200, {"error": "invalid_grant"})
         token = secrets.token_urlsafe(16)
@@ -350,14 +350,14 @@ class BotoEmission:
         )
         if self.tamper:
             signature = grant["fields"]["x-amz-signature"]
-            other = "1" if signature[0] == "0" else "0"
-            grant["fields"]["x-amz-signature"] = other + signature[1:]
+            digit = "1" if signature[0] == "0" else "0"
+            grant["fields"]["x-amz-signature"] = digit + signature[1:]
         self.grants.append(grant)
         return grant
 
 
 def stamped(filename: str, stamp: str) -> str:
-    """Return the key upstream makes: the stamp stands before the last dot of all."""
+    """Return the key that upstream makes: the stamp is before the last dot."""
     stem, dot, suffix = filename.rpartition(".")
     return f"{stem}_{stamp}.{suffix}" if dot else f"{filename}_{stamp}"
 
@@ -406,7 +406,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(Answer(405, "Method Not Allowed"))
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Say nothing; the grants tell what happened."""
+        """Log nothing; the grants show what happened."""
 
     def _fields(self, body: bytes) -> dict[str, str]:
         """Upstream's reqparse takes JSON and form alike."""

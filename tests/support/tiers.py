@@ -101,14 +101,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     A machine takes long to boot, so the tests of a module share one. Each test goes on
     from the state that the test before it in the file left.
     """
-    places = [
+    indexes = [
         index for index, item in enumerate(items) if "machine" in getattr(item, "fixturenames", ())
     ]
     in_order = sorted(
-        (items[index] for index in places),
+        (items[index] for index in indexes),
         key=lambda item: (item.location[0], item.location[1] or 0),
     )
-    for index, item in zip(places, in_order, strict=True):
+    for index, item in zip(indexes, in_order, strict=True):
         items[index] = item
 
 
@@ -182,6 +182,6 @@ def _by_reason(reports: Sequence[pytest.TestReport]) -> Iterator[str]:
 
 def _reason(report: pytest.TestReport) -> str:
     """Return the reason for a skip, without the details behind a colon."""
-    found = report.longrepr
-    text = found[2] if isinstance(found, tuple | list) else str(found)
+    reason = report.longrepr
+    text = reason[2] if isinstance(reason, tuple | list) else str(reason)
     return text.removeprefix("Skipped: ").partition(": ")[0].strip()

@@ -134,9 +134,9 @@ class Rig:
             observer=self.watcher,
         )
 
-    def faults(self, menu: str) -> None:
-        """Put other faults on the server's menu."""
-        self.server.faults = fault_list(menu)
+    def faults(self, text: str) -> None:
+        """Order other faults from the server."""
+        self.server.faults = fault_list(text)
 
     def drop(self, name: str, content: bytes = b"", rank: int = 0) -> Path:
         """Write a zip and admit it."""
@@ -145,7 +145,7 @@ class Rig:
         return path
 
     def admit(self, name: str, rank: int = 0) -> Admitted:
-        """Admit a file as it stands."""
+        """Admit a file as it is now."""
         stat = (self.root / name).stat()
         admission = Admission(name.encode(), Fingerprint.of(stat), "pat", rank)
         return self.journal.admit([admission])[0]
@@ -161,11 +161,11 @@ class Rig:
     def rows(self, name: str) -> list[dict[str, Any]]:
         """Return all versions of a path, the oldest first."""
         names = [column.split()[-1] for column in COLUMNS.split(", ")]
-        found = self.journal.read(
+        rows = self.journal.read(
             f"select {COLUMNS} from entry where path = ? order by id",  # noqa: S608
             (name.encode(),),
         )
-        return [dict(zip(names, row, strict=True)) for row in found]
+        return [dict(zip(names, row, strict=True)) for row in rows]
 
     def row(self, name: str) -> dict[str, Any]:
         """Return the only version of a path."""

@@ -116,19 +116,19 @@ class Raw:
     def zip(self) -> bytes:
         """Return the bytes."""
         size = len(self.packed) if self.packed_size < 0 else self.packed_size
-        there = {"flags": self.flags, "method": self.method, "crc": self.crc}
-        there |= {"packed": size, "size": self.size} | self.local
+        local = {"flags": self.flags, "method": self.method, "crc": self.crc}
+        local |= {"packed": size, "size": self.size} | self.local
         head = struct.pack(
             "<4s5H3L2H",
             b"PK\3\4",
             20,
-            there["flags"],
-            there["method"],
+            local["flags"],
+            local["method"],
             0,
             33,
-            there["crc"],
-            there["packed"],
-            there["size"],
+            local["crc"],
+            local["packed"],
+            local["size"],
             len(self.name),
             0,
         )
