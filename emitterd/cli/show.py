@@ -43,7 +43,7 @@ LOOK_MAX_S = 2.0
 """How long `status --check` looks through the folder where no daemon does: monitoring waits."""
 
 PROOF = """path bytes sha256 md5 etag key attempts admitted_at delivered_at duration_s
-    ambiguous verified earlier_keys confirmation findings"""
+    ambiguous verified earlier_keys confirmation findings server"""
 """The columns of `receipts --csv`."""
 
 

@@ -21,7 +21,9 @@ PAGE = 1000
 
 _COLUMNS = """path, state, bytes, sha256, md5, etag, key, earlier_keys, attempts,
     admitted_at, due_at, delivered_at, duration_s, ambiguous, verified, error, reason,
-    findings, moved_to, forgotten_at, confirmation"""
+    findings, moved_to, forgotten_at, confirmation,
+    (select url from server where server.id = delivered_to) as server"""
+_FIELDS = [column.split()[-1] for column in _COLUMNS.split(",")]
 
 
 class JournalReader:
@@ -133,7 +135,7 @@ class JournalReader:
 
 
 def _record(row: Row) -> dict[str, Any]:
-    record = dict(zip(_COLUMNS.replace(",", " ").split(), row, strict=True))
+    record = dict(zip(_FIELDS, row, strict=True))
     delivered = record["state"] == State.DELIVERED
     record["path"] = display(record["path"])
     for digest in ("sha256", "md5"):

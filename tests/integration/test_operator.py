@@ -226,7 +226,7 @@ def test_daemon_that_does_not_answer_harms_nobody(
     assert len(server.objects) == 2
 
 
-def test_receipts_in_three_forms(site: Installation) -> None:
+def test_receipts_in_three_forms(site: Installation, server: RehearsalServer) -> None:
     """Table, JSON and CSV tell of the same deliveries, since any instant."""
     site.drop(NAME)
     site.drop(OTHER)
@@ -243,6 +243,7 @@ def test_receipts_in_three_forms(site: Installation) -> None:
         assert line["sha256"] == item["sha256"]
         assert item["key"] in table
         assert item["md5"] == item["etag"] == line["etag"]
+        assert item["server"] == line["server"] == server.url
         assert item["attempts"] == 1
         assert item["ambiguous"] is False
         assert item["admitted_at"] <= item["delivered_at"]
