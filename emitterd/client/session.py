@@ -44,7 +44,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class LoginLockout:
-    """How often in a row a login was refused, and when last, in seconds of the epoch.
+    """How often in a row a login was refused, and when last, in seconds since the epoch.
 
     `mark` is a salted hash of the account and its password. It shows whether credentials are the
     same, and does not reveal them.

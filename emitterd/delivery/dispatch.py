@@ -36,7 +36,7 @@ log = structlog.get_logger()
 
 
 IsUsable = Callable[[Grant, float], bool]
-"""Tells whether a pinned grant is valid at an instant, in seconds of the epoch."""
+"""Tells whether a pinned grant is valid at an instant, in seconds since the epoch."""
 
 
 class WakeUp:

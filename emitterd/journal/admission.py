@@ -43,7 +43,7 @@ _FORGOTTEN_KEYS = """select coalesce(earlier_keys || char(10), '') || key from e
 def admit(
     connection: sqlite3.Connection, queue: FairQueue, batch: list[Admission], now: float
 ) -> list[Admitted]:
-    """Enter files, in the transaction of `connection`; the caller commits.
+    """Admit files, in the transaction of `connection`; the caller commits.
 
     A file with a new path costs one query and one insert.
     """

@@ -138,8 +138,8 @@ class Database:
     ) -> T:
         """Run `work` in a transaction and return its result once that is durable.
 
-        An exception of `work` undoes only its own changes and is raised here. Raises `JournalFull`
-        where the disk is full; nothing is changed then.
+        An exception of `work` undoes only its own changes and is raised here. Raises `JournalFull`,
+        `JournalBusy`, `JournalMoved` and other `JournalError`s; nothing is changed then.
 
         `may_use_reserve`: the work records the end of something. If the disk is full, it runs
         again, with the space of the reserve. Work that is not `durable` may be undone by a power
@@ -159,7 +159,10 @@ class Database:
         return mine.result  # type: ignore[return-value]  # T may itself be None
 
     def read(self, sql: str, parameters: Sequence[object] | Mapping[str, object] = ()) -> list[Row]:
-        """Return all rows of a query; the transaction ends with the call."""
+        """Return all rows of a query; the transaction ends with the call.
+
+        Raises `JournalError`.
+        """
         try:
             with self._reading:
                 return self._reader.execute(sql, parameters).fetchall()

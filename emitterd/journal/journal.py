@@ -73,7 +73,9 @@ class _HasGrant(Exception):
 class Journal(Database):
     """The queue, the pinned grants and the receipts. Thread-safe.
 
-    As a `Database` it also runs the statements of `Operations` and of readers.
+    As a `Database` it also runs the statements of `Operations` and of readers. Each method raises
+    what `read` or `write` raises. A change that the entry's state does not allow raises
+    `IllegalTransition`.
     """
 
     def __init__(self, path: Path, *, backoff_max_s: float = 600.0) -> None:
@@ -121,7 +123,7 @@ class Journal(Database):
         return statements.latest(self.read, path)
 
     def admit(self, batch: list[Admission]) -> list[Admitted]:
-        """Enter complete files in one commit; return the answers in the same order."""
+        """Admit complete files in one commit; return the answers in the same order."""
         now = time.time()
         answers = self.write(lambda connection: admit(connection, self._fair_queue, batch, now))
         for admission, answer in zip(batch, answers, strict=True):

@@ -38,8 +38,8 @@ def next_to(journal: Path, suffix: str) -> Path:
 def act_as_owner(journal: Path) -> None:
     """If root runs this and another user owns the journal's folder, become that user.
 
-    If the folder is root's, but a folder above it is not, that one counts, and before both the
-    owner of a link in the path: they decide where the path leads. Raises `JournalError`.
+    The owner is that of the first link in the path that is not root's, or else of the deepest
+    folder in it that is not root's: that user decides where the path leads. Raises `JournalError`.
     """
     if os.geteuid() != 0:
         return
@@ -154,12 +154,16 @@ def generation(journal: Path) -> int:
     """Return the generation that the journal's file has, without SQLite.
 
     Only for a process that has not opened it: the close ends SQLite's locks of the whole process.
+    Raises `OSError`.
     """
     return int.from_bytes(_read(journal, 4, _SCHEMA_COOKIE), "big")
 
 
 def lock_generation(journal: Path) -> int:
-    """Return the generation that the journal's file had at least; 0 if it is not known."""
+    """Return the generation that the journal's file had at least; 0 if it is not known.
+
+    Raises `OSError`.
+    """
     content = _read(next_to(journal, ".lock"), 64, 0).split()
     return int(content[1]) if content[1:] and content[1].isdigit() else 0
 

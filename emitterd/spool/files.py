@@ -150,7 +150,7 @@ class FileMover:
 def put_back(private: Path, source: Path) -> None:
     """Give a file its name back.
 
-    If a newer file has taken the name, the file with the private name is deleted.
+    If a newer file has taken the name, the file with the private name is deleted. Raises `OSError`.
     """
     try:
         # Not a rename: link(2) refuses a name that is taken, rename(2) replaces it.
