@@ -43,6 +43,8 @@ def refusing_port() -> Iterator[int]:
 def test_idle(site: Installation, number: signal.Signals) -> None:
     """With nothing to do it ends at once."""
     with site.running() as daemon:
+        # The daemon logs in at its start.
+        daemon.wait_for_event("auth.renewed")
         daemon.signal(number)
         assert daemon.wait() == 0
 
