@@ -12,7 +12,7 @@ import click
 
 from emitterd.cli.output import DONE, console, print_array, print_object, print_table
 from emitterd.codes import Code, load_texts
-from emitterd.datasets.findings import CONSEQUENCE
+from emitterd.datasets.findings import LOSSES, consequence
 from emitterd.text import printable
 
 _COMMAND = re.compile(r"`[^`]*`")
@@ -73,7 +73,7 @@ def explain(code: str) -> CodeHelp:
         known.title,
         known.remedy,
         f"{outcome} {page.get('meanwhile', '')}".strip(),
-        CONSEQUENCE[known][1] if known in CONSEQUENCE else None,
+        consequence(known, LOSSES[known]) if known in LOSSES else None,
         tuple(page["steps"]),
     )
 

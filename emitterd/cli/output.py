@@ -251,7 +251,7 @@ def _extent(record: Mapping[str, Any]) -> str:
     return f"{columns}, rows of the first {read} (--full for all)"
 
 
-def _print_findings(findings: Iterable[Mapping[str, str]]) -> None:
+def _print_findings(findings: Iterable[Mapping[str, Any]]) -> None:
     out = console()
     for finding in findings:
         out.print(

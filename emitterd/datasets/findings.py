@@ -1,12 +1,13 @@
 """A finding of the inspection: a code, what was expected, and what was found.
 
-The code determines the severity and the consequence, so that a finding reads the same in the log,
+The loss determines the severity and the consequence, so that a finding reads the same in the log,
 the journal, `inspect` and `explain`.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from emitterd.codes import Code
 from emitterd.text import printable
@@ -18,80 +19,103 @@ class Severity(StrEnum):
     ERROR = "error"
     """The whole file: with `spool.catalogue: enforce` it is rejected."""
     WARNING = "warning"
-    """Some of its rows."""
+    """Some of its rows or values."""
     NOTE = "note"
     """Nothing, as far as is known."""
+
+
+class Loss(StrEnum):
+    """What the server loses of a file that has the finding."""
+
+    FILE = "file"
+    ROW = "row"
+    VALUE = "value"
+    NOTHING = "nothing"
 
 
 _QUOTED_MAX = 60
 
 _UNREAD = "the object stays in the bucket, unread, and nobody is told"
-_DROPPED = "the server deletes the object, drops the whole file, and tells nobody"
-_ROWS = "the server drops these rows and loads the others"
-
-CONSEQUENCE: dict[Code, tuple[Severity, str]] = {
-    Code.WRONG_DEPTH: (Severity.ERROR, _UNREAD),
-    Code.UNKNOWN_FOLDER: (Severity.ERROR, _UNREAD),
-    Code.UNKNOWN_NAME: (Severity.ERROR, _DROPPED),
-    Code.WRONG_ENDING: (Severity.ERROR, _DROPPED),
-    Code.OTHER_VERSION: (Severity.ERROR, _UNREAD),
-    Code.SEVERAL_FILES: (
-        Severity.ERROR,
-        "the server reads every file of the zip as this dataset's data",
-    ),
-    Code.NOT_UTF8: (Severity.ERROR, "the server reads broken characters, or drops it all"),
-    Code.BYTE_ORDER_MARK: (Severity.NOTE, "the server may not know the first column"),
-    **dict.fromkeys(
-        (
-            *(Code.NO_FILE_IN_ZIP, Code.ENCRYPTED, Code.COMPRESSION, Code.DAMAGED),
-            *(Code.WRONG_DELIMITER, Code.WRONG_HEADER, Code.NO_RECORDS, Code.LONG_LINE),
-        ),
-        (Severity.ERROR, _DROPPED),
-    ),
-    **dict.fromkeys(
-        (Code.UNEVEN_ROWS, Code.BAD_DATE, Code.EMPTY_KEY, Code.BAD_ACADEMIC_YEAR),
-        (Severity.WARNING, _ROWS),
-    ),
+_SENTENCES = {
+    Loss.FILE: "the server deletes the object, drops the whole file, and tells nobody",
+    Loss.ROW: "the server drops these rows and loads the others",
+    Loss.VALUE: "the server loads these rows with missing or changed values",
+    Loss.NOTHING: "the server loads all rows",
 }
-"""How much is lost, and what the server does. Source: cQube's NiFi templates."""
+_SEVERITIES = {Loss.FILE: Severity.ERROR, Loss.NOTHING: Severity.NOTE}
+
+LOSSES: dict[Code, Loss] = {
+    **dict.fromkeys((code for code in Code if "E220" <= code < "E240"), Loss.FILE),
+    **dict.fromkeys((code for code in Code if "E240" <= code < "E250"), Loss.ROW),
+    Code.BYTE_ORDER_MARK: Loss.NOTHING,
+}
+"""What a finding of each code loses by default. Source: cQube's NiFi templates."""
+_CONSEQUENCES: dict[Code, str] = {
+    **dict.fromkeys((Code.WRONG_DEPTH, Code.UNKNOWN_FOLDER, Code.OTHER_VERSION), _UNREAD),
+    Code.SEVERAL_FILES: "the server reads every file of the zip as this dataset's data",
+    Code.BYTE_ORDER_MARK: "the server may not know the first column",
+}
+
+
+def consequence(code: Code, loses: Loss) -> str:
+    """Return what the server would do, in words."""
+    usual = loses is LOSSES[code]
+    return _CONSEQUENCES.get(code, _SENTENCES[loses]) if usual else _SENTENCES[loses]
+
+
+def severity(loses: Loss) -> Severity:
+    """Return the severity of a loss."""
+    return _SEVERITIES.get(loses, Severity.WARNING)
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One problem that the server would have with a file; always printable."""
+    """One problem that the server would have with a file; always printable.
+
+    `columns`: the columns that have the problem, each with its number of rows.
+    """
 
     code: Code
     expected: str
     found: str
+    loses: Loss = Loss.FILE
+    columns: tuple[tuple[str, int], ...] = ()
 
     @property
     def level(self) -> Severity:
         """How much data is lost."""
-        return CONSEQUENCE[self.code][0]
-
-    @property
-    def consequence(self) -> str:
-        """What the server would do."""
-        return CONSEQUENCE[self.code][1]
+        return severity(self.loses)
 
     def __str__(self) -> str:
         return f"{self.code} {self.code.title}: expected {self.expected}, found {self.found}"
 
-    def record(self) -> dict[str, str]:
+    def record(self) -> dict[str, Any]:
         """Return the finding as the journal and `--json` have it."""
-        return {
+        record = {
             "code": self.code.value,
             "level": self.level.value,
+            "loses": self.loses.value,
             "expected": self.expected,
             "found": self.found,
-            "consequence": self.consequence,
+            "consequence": consequence(self.code, self.loses),
             "remedy": self.code.remedy,
         }
+        return record | {"columns": dict(self.columns)} if self.columns else record
 
 
-def finding(code: Code, expected: str, found: str) -> Finding:
-    """Return a printable finding: content of a file cannot forge a line of the log."""
-    return Finding(code, printable(expected), printable(found))
+def finding(
+    code: Code,
+    expected: str,
+    found: str,
+    loses: Loss | None = None,
+    columns: Iterable[tuple[str, int]] = (),
+) -> Finding:
+    """Return a printable finding: content of a file cannot forge a line of the log.
+
+    `loses` is that of the code if it is not given.
+    """
+    named = tuple((printable(name), count) for name, count in columns)
+    return Finding(code, printable(expected), printable(found), loses or LOSSES[code], named)
 
 
 def quoted(text: str) -> str:

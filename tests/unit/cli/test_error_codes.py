@@ -13,7 +13,7 @@ from emitterd.cli.error_codes import CodeHelp, all_codes, explain
 from emitterd.client import responses as classify
 from emitterd.client.responses import RequestKind, api_error, bucket_error, transport_error
 from emitterd.codes import Code, load_texts
-from emitterd.datasets.findings import CONSEQUENCE
+from emitterd.datasets.findings import LOSSES, consequence, severity
 from emitterd.errors import Decision, DeliveryError
 from support.command import command_options
 from support.paths import ROOT
@@ -144,13 +144,13 @@ def test_the_retry_table_was_seen_whole() -> None:
     assert set(RETRY_TABLE) == {code for code in Code if code[1] in "345"} - elsewhere
 
 
-@pytest.mark.parametrize("code", sorted(set(CONSEQUENCE) - {Code.WRONG_ENDING}))
+@pytest.mark.parametrize("code", sorted(set(LOSSES) - {Code.WRONG_ENDING}))
 def test_a_finding_is_judged_by_its_level(code: Code) -> None:
     """Errors are rejected under enforce, warnings and notes are not."""
     code_help = explain(code)
 
-    assert code_help.consequence == CONSEQUENCE[code][1]
-    assert begins_with(code_help) == CONSEQUENCE[code][0].value
+    assert code_help.consequence == consequence(code, LOSSES[code])
+    assert begins_with(code_help) == severity(LOSSES[code]).value
 
 
 def test_a_wrong_ending_is_not_sent_under_any_rule() -> None:
@@ -288,4 +288,4 @@ def test_the_help_as_data() -> None:
     assert list(line) == ["code", "title", "remedy", "meanwhile", "steps"]
     assert line["code"] == "E301"
     assert line["steps"] == list(explain("E301").steps)
-    assert finding["consequence"] == CONSEQUENCE[Code.WRONG_DEPTH][1]
+    assert finding["consequence"] == consequence(Code.WRONG_DEPTH, LOSSES[Code.WRONG_DEPTH])
