@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 
 from emitterd.codes import Code
 from emitterd.datasets.findings import Finding, finding, quoted
-from emitterd.datasets.zip_members import DamagedZip
 
 LINE_MAX_BYTES = 1_000_000
 CHUNK_BYTES = 64 * 1024
@@ -50,21 +49,17 @@ class ServerCsvDialect(csv.Dialect):
 class CsvTextReader:
     """Reads a CSV once; adds to `findings` on the way."""
 
-    def __init__(self, read: Callable[[int], bytes], size_bytes: int, limit_bytes: int) -> None:
-        """`read(count)` returns the next bytes; `size_bytes` is what the zip claims."""
+    def __init__(self, read: Callable[[int], bytes], limit_bytes: int) -> None:
+        """`read(count)` returns the next bytes, and none at the end of the CSV."""
         self.findings: list[Finding] = []
         self.read_bytes = 0
         self._read = read
-        self._size_bytes = size_bytes
-        self._limit_bytes = min(limit_bytes, size_bytes)
+        self._limit_bytes = limit_bytes
         self._line = 1
         self.valid = True
         """Whether the text has no error that it must end at."""
-
-    @property
-    def whole(self) -> bool:
+        self.whole = False
         """Whether the CSV was read to its end."""
-        return self.read_bytes == self._size_bytes
 
     def blocks(self) -> Iterator[str]:
         """Yield the text, up to the limit or the first error.
@@ -87,13 +82,13 @@ class CsvTextReader:
             yield from self._decoded(rest)
 
     def _chunks(self) -> Iterator[bytes]:
-        while self.read_bytes < self._limit_bytes:
+        while True:
             count = min(CHUNK_BYTES, self._limit_bytes - self.read_bytes)
-            chunk = self._read(count)
-            if not chunk:
-                raise DamagedZip(
-                    f"{self.read_bytes} bytes of content in place of {self._size_bytes}"
-                )
+            # At the limit one more byte shows whether it is the end.
+            chunk = self._read(count or 1)
+            self.whole = not chunk
+            if self.whole or not count:
+                return
             first = self.read_bytes == 0
             self.read_bytes += len(chunk)
             yield self._without_mark(chunk) if first else chunk

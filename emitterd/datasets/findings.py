@@ -47,13 +47,14 @@ _SEVERITIES = {Loss.FILE: Severity.ERROR, Loss.NOTHING: Severity.NOTE}
 LOSSES: dict[Code, Loss] = {
     **dict.fromkeys((code for code in Code if "E220" <= code < "E240"), Loss.FILE),
     **dict.fromkeys((code for code in Code if "E240" <= code < "E250"), Loss.ROW),
-    Code.BYTE_ORDER_MARK: Loss.NOTHING,
+    **dict.fromkeys((Code.BYTE_ORDER_MARK, Code.NOT_INSPECTED), Loss.NOTHING),
 }
 """What a finding of each code loses by default. Source: cQube's NiFi templates."""
 _CONSEQUENCES: dict[Code, str] = {
     **dict.fromkeys((Code.WRONG_DEPTH, Code.UNKNOWN_FOLDER, Code.OTHER_VERSION), _UNREAD),
     Code.SEVERAL_FILES: "the server reads every file of the zip as this dataset's data",
     Code.BYTE_ORDER_MARK: "the server may not know the first column",
+    Code.NOT_INSPECTED: "the server can read the zip, and checks the CSV",
 }
 
 

@@ -19,13 +19,14 @@ from emitterd.datasets.csv_header import CheckedHeader, check_header
 from emitterd.datasets.csv_rows import RowChecker
 from emitterd.datasets.csv_text import LINE_MAX_BYTES, CsvTextReader
 from emitterd.datasets.findings import Finding, finding
-from emitterd.datasets.zip_integrity import ReadAt, zip_directory
+from emitterd.datasets.zip_integrity import ReadAt
 from emitterd.datasets.zip_members import (
-    DIRECTORY_MAX_BYTES,
-    ENTRIES_MAX,
-    Archive,
+    Content,
     DamagedZip,
     choose_csv,
+    not_inspected,
+    server_files,
+    shown_name,
     unpack_problem,
 )
 from emitterd.text import printable
@@ -116,7 +117,8 @@ def inspect(
     try:
         inspection.inspect_zip(read_at, size_bytes)
     except DamagedZip as error:
-        inspection.findings.append(finding(Code.DAMAGED, "a whole zip", str(error)))
+        if all(finding.code is not Code.DAMAGED for finding in inspection.findings):
+            inspection.findings.append(finding(Code.DAMAGED, "a whole zip", str(error)))
     report, text = inspection.report, inspection.text
     findings = inspection.findings
     if text is not None:
@@ -135,32 +137,28 @@ class _Inspection:
         self.text: CsvTextReader | None = None
 
     def inspect_zip(self, read_at: ReadAt, size_bytes: int) -> None:
-        directory = zip_directory(read_at, size_bytes)
-        if directory is None:
-            raise DamagedZip("no end record")
-        entries = directory.entries
-        if entries > ENTRIES_MAX or directory.size_bytes > DIRECTORY_MAX_BYTES:
-            found = f"a directory of {entries} entries, {directory.size_bytes} bytes"
-            self.findings.append(finding(Code.SEVERAL_FILES, "one CSV", found))
+        files, problem = server_files(read_at, size_bytes)
+        if problem is not None:
+            self.findings.append(problem)
+            if not files:
+                return
+        csv_file, findings = choose_csv(files)
+        self.findings += findings
+        unreadable = next(filter(None, map(unpack_problem, files)), None)
+        if unreadable is not None:
+            self.findings.append(unreadable)
+        if csv_file is None:
             return
-        with Archive(read_at, size_bytes) as archive:
-            if len(archive.entries) != entries:
-                raise DamagedZip(
-                    f"{len(archive.entries)} entries where the end record has {entries}"
-                )
-            entry, findings = choose_csv(archive.entries)
-            self.findings += findings
-            if entry is None:
-                return
-            self.report.member = printable(entry.filename[:_NAME_MAX])
-            problem = unpack_problem(entry)
-            if problem is not None:
-                self.findings.append(problem)
-                return
-            limit_bytes = max(self._settings.budget_bytes, _MINIMUM_BYTES)
-            read = archive.open(entry, limit_bytes)
-            self.text = CsvTextReader(read, entry.file_size, limit_bytes)
-            self._inspect_text(self.text)
+        self.report.member = printable(shown_name(csv_file)[:_NAME_MAX])
+        if unpack_problem(csv_file) is not None:
+            return
+        note = not_inspected(csv_file)
+        if note is not None:
+            self.findings.append(note)
+            return
+        limit_bytes = max(self._settings.budget_bytes, _MINIMUM_BYTES)
+        self.text = CsvTextReader(Content(read_at, csv_file, limit_bytes).read, limit_bytes)
+        self._inspect_text(self.text)
 
     def _inspect_text(self, text: CsvTextReader) -> None:
         blocks = text.blocks()

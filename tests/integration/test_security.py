@@ -21,7 +21,8 @@ from support.command import emitterd
 from support.faults import fault_list
 from support.installation import DEADLINE_S, Installation
 from support.waiting import wait_until
-from support.zips import Raw, deflated, end, make_zip, raw, repeated, zip_bytes, zipped
+from support.zip_writer import Member, deflated, end
+from support.zips import make_zip, raw, repeated, zip_bytes, zipped
 
 MIB = 1024 * 1024
 MEMORY_MAX_BYTES = 160 * MIB
@@ -93,13 +94,13 @@ def claimed_entries(path: Path, entries: int) -> None:
 def lying() -> bytes:
     """Return a zip whose sizes are a lie."""
     sound = raw()
-    return Raw(sound.packed, 2**31, sound.crc).zip()
+    return Member(sound.packed, 2**31, sound.crc).zip()
 
 
 def encrypted() -> bytes:
     """Return a zip that wants a password."""
     sound = raw()
-    return Raw(sound.packed, sound.size, sound.crc, flags=1).zip()
+    return Member(sound.packed, sound.size, sound.crc, flags=1).zip()
 
 
 BOMBS: dict[str, tuple[Callable[[], bytes], State, str]] = {

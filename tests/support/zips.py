@@ -1,11 +1,10 @@
 """Zips, valid and broken, and a dataset to inspect them against."""
 
 import io
-import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from emitterd.datasets.catalogue import Dataset, DatasetKind, Header, HeaderMatch
@@ -13,10 +12,10 @@ from emitterd.datasets.catalogue_file import load_catalogue
 from emitterd.datasets.inspection import InspectionSettings, Report, inspect
 from emitterd.datasets.sample import sample_csv
 from emitterd.datasets.zip_integrity import ReadAt
+from support.zip_writer import NAME, Member, member
 
 CSV = b"school_id,present\n1001,17\n"
 
-NAME = "student_attendance.csv"
 COLUMNS = ("StudentId", "SchoolId", "AcademicYear", "Month", "Remark")
 HEADER = "|".join(COLUMNS)
 ROW = "1001|24001|2020-21|7|present"
@@ -97,82 +96,9 @@ def zipped(
     return target.getvalue()
 
 
-@dataclass
-class Raw:
-    """A zip of one member in which each field can be wrong."""
-
-    packed: bytes
-    size: int
-    crc: int
-    name: bytes = NAME.encode()
-    method: int = 8
-    flags: int = 0
-    packed_size: int = -1
-    offset: int = 0
-    extra: bytes = b""
-    local: dict[str, int] = field(default_factory=dict)
-    """Fields of the header before the file that differ from the directory's."""
-
-    def zip(self) -> bytes:
-        """Return the bytes."""
-        size = len(self.packed) if self.packed_size < 0 else self.packed_size
-        local = {"flags": self.flags, "method": self.method, "crc": self.crc}
-        local |= {"packed": size, "size": self.size} | self.local
-        head = struct.pack(
-            "<4s5H3L2H",
-            b"PK\3\4",
-            20,
-            local["flags"],
-            local["method"],
-            0,
-            33,
-            local["crc"],
-            local["packed"],
-            local["size"],
-            len(self.name),
-            0,
-        )
-        body = head + self.name + self.packed
-        entry = struct.pack(
-            "<4s6H3L5H2L",
-            b"PK\1\2",
-            20,
-            20,
-            self.flags,
-            self.method,
-            0,
-            33,
-            self.crc,
-            size,
-            self.size,
-            len(self.name),
-            len(self.extra),
-            0,
-            0,
-            0,
-            0,
-            self.offset,
-        )
-        directory = entry + self.name + self.extra
-        return body + directory + end(1, len(directory), len(body))
-
-
-def end(entries: int, directory_bytes: int, directory_at: int) -> bytes:
-    """Return an end record."""
-    return struct.pack(
-        "<4s4H2LH", b"PK\5\6", 0, 0, entries, entries, directory_bytes, directory_at, 0
-    )
-
-
-def deflated(data: bytes) -> bytes:
-    """Return a whole deflate stream."""
-    packer = zlib.compressobj(wbits=-15)
-    return packer.compress(data) + packer.flush()
-
-
-def raw(content: bytes = GOOD) -> Raw:
-    """Return a correct zip of one deflated CSV, to be changed."""
-    return Raw(deflated(content), len(content), zlib.crc32(content))
+def raw(content: bytes = GOOD) -> Member:
+    """Return a correct deflated CSV, to be changed."""
+    return member(content)
 
 
 def repeated(head: bytes, chunk: bytes, times: int, *, crc: bool = False) -> bytes:
@@ -187,7 +113,7 @@ def repeated(head: bytes, chunk: bytes, times: int, *, crc: bool = False) -> byt
     for _ in range(times if crc else 0):
         total = zlib.crc32(chunk, total)
     packed = start + piece * times + packer.flush()
-    return Raw(packed, len(head) + len(chunk) * times, total).zip()
+    return Member(packed, len(head) + len(chunk) * times, total).zip()
 
 
 def zip_bytes(content: bytes = CSV) -> bytes:
