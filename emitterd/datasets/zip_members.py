@@ -182,7 +182,9 @@ def not_inspected(file: FileHeader) -> Finding | None:
 
 
 def _unreadable(found: str) -> Finding:
-    return finding(Code.UNREADABLE_ZIP, "a zip of one deflated file, written to a file", found)
+    return finding(
+        Code.UNREADABLE_ZIP, "a CSV packed with deflate, in a zip that was not piped", found
+    )
 
 
 def _damaged(found: str) -> Finding:

@@ -130,7 +130,7 @@ def test_damage_hides_no_wrong_header() -> None:
 
 
 SEVERAL = "E226"
-ONE_FILE = "a zip of one deflated file, written to a file"
+ONE_FILE = "a CSV packed with deflate, in a zip that was not piped"
 MEMBERS = {
     "nothing": ({}, [("E225", "one CSV", "no file")]),
     "folders only": ({"a/": b"", "a/b/": b""}, [("E225", "one CSV", "no file")]),
