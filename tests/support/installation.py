@@ -150,7 +150,16 @@ class Installation:
 
     def wait_delivered(self, count: int, deadline_s: float = DEADLINE_S) -> None:
         """Wait until `count` versions are delivered."""
-        wait_until(lambda: self.counts()["delivered"] >= count, deadline_s, f"{count} delivered")
+        try:
+            wait_until(
+                lambda: self.counts()["delivered"] >= count, deadline_s, f"{count} delivered"
+            )
+        except TimeoutError as error:
+            lines = self.log.read_text().splitlines()
+            usual = ('"file.admitted"', '"file.delivered"')
+            unusual = [line for line in lines if not any(event in line for event in usual)]
+            error.add_note("\n".join([str(self.counts()), *unusual[-50:]]))
+            raise
 
 
 class Process:
