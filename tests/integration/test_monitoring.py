@@ -1,6 +1,7 @@
 """The daemon as monitoring sees it: scraped, asked, judged, and the files for that."""
 
 import json
+import socket
 import re
 import subprocess
 import urllib.error
@@ -34,7 +35,13 @@ MASTER = "school_master/school_mst.zip"
 
 
 def get(port: int, path: str) -> tuple[int, str]:
-    """Ask the daemon; return status and body."""
+    """Ask the daemon, as soon as it listens; return status and body."""
+
+    def listens() -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    wait_until(listens, DEADLINE_S, "the page")
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=20) as a:
             return a.status, a.read().decode()
