@@ -1,8 +1,8 @@
 """The daemon as monitoring sees it: scraped, asked, judged, and the files for that."""
 
 import json
-import socket
 import re
+import socket
 import subprocess
 import urllib.error
 import urllib.request
