@@ -17,6 +17,7 @@ from support.command import emitterd
 from support.installation import Installation
 from support.paths import ROOT
 from support.zips import sample
+from unit.datasets.zip_corpus import SHAPES
 
 PATH = "pat/periodic_exam_mst.zip"
 DATASETS = [dataset for dataset in load_catalogue().datasets if dataset.name]
@@ -59,6 +60,35 @@ def test_every_dataset_has_a_sample_that_passes(tmp_path: Path) -> None:
     assert [dataset.title for dataset in DATASETS if not dataset.headers] == [
         record["dataset"] for record in records if record["rows"] is None
     ]
+
+
+HANDED_OVER = {
+    "Python zipfile to a pipe, stored": ("error", "E228"),
+    "7-Zip, Deflate64": ("ok", "E236"),
+    "a gateway that adds CRLF": ("ok", ""),
+    "a gap in front of the directory": ("error", "E228"),
+    "Info-ZIP zip -A, self-extracting": ("error", "E228"),
+    "a broken extra field in the directory": ("ok", ""),
+    "a slash in one name, a backslash in the other": ("ok", ""),
+    "a mixture of two versions": ("error", "E201"),
+}
+
+
+def test_zips_that_the_server_reads_or_not(tmp_path: Path) -> None:
+    """The verdict on a zip is what the server does with it."""
+    data = {shape.name: shape.data for shape in SHAPES}
+    folder = tmp_path / "student_attendance"
+    folder.mkdir()
+    files = [folder / f"student_attendance_{number}.zip" for number in range(len(HANDED_OVER))]
+    for file, name in zip(files, HANDED_OVER, strict=True):
+        file.write_bytes(data[name])
+
+    records = inspected(*map(str, files), cwd=tmp_path)
+
+    verdicts = [
+        (record["verdict"], record.get("error") or " ".join(codes(record))) for record in records
+    ]
+    assert dict(zip(HANDED_OVER, verdicts, strict=True)) == HANDED_OVER
 
 
 def test_good_and_bad_files_on_a_desk(tmp_path: Path) -> None:

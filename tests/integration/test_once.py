@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from emitterd.model import State
 from emitterd.rehearsal.server import RehearsalServer
 from support.faults import fault_list
 from support.installation import Installation
 from support.zips import sample
+from unit.datasets.zip_corpus import PATH, SHAPES, Server
 
 LIMIT_S = 30.0
 NAME = "pat/periodic_exam_mst.zip"
@@ -246,3 +248,27 @@ def test_files_that_no_daemon_looks_at_are_a_warning(site: Installation) -> None
     assert check.stdout.startswith(
         "WARNING - no daemon runs, and a file in the folder is not in the queue (pat/later.zip)"
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("catalogue", ["warn", "enforce"])
+def test_every_form_of_zip_is_sent_or_not(
+    tmp_path: Path, server: RehearsalServer, catalogue: str
+) -> None:
+    """With `enforce` only what the server reads is sent, with `warn` every whole zip."""
+    site = Installation(tmp_path, server.url, spool_catalogue=catalogue)
+    keys = {PATH.replace(".zip", f"_{number}.zip"): shape for number, shape in enumerate(SHAPES)}
+    for path, shape in keys.items():
+        file = site.spool / path
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(shape.data)
+
+    done = site.call("once", timeout_s=4 * LIMIT_S)
+    entries = site.entries(State.DELIVERED)
+
+    sent = [shape for shape in SHAPES if shape.codes != "E201"]
+    if catalogue == "enforce":
+        sent = [shape for shape in sent if shape.server is Server.READS and shape.codes != "E229"]
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert {keys[entry["path"]].name for entry in entries} == {shape.name for shape in sent}
