@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from emitterd.datasets.findings import fatal
 from emitterd.datasets.inspection import InspectionSettings, Report, inspect
-from support.zip_writer import FOLLOWS, MARK, NAME, SIGNED, end, zip64
+from emitterd.datasets.zip_integrity import zip_flaw
+from support.zip_writer import FOLLOWS, MARK, NAME, SIGNED, WRAP, end, zip64
 from support.zips import (
     ATTENDANCE,
     COLUMNS,
@@ -421,6 +422,34 @@ def test_a_stream_of_nothing_ends_with_the_budget() -> None:
 
     assert words(report) == [("E229", "a whole zip", "far more to read than it can hold")]
     assert read_at.asked_bytes <= 20 * MIB
+
+
+def test_sizes_modulo_4_gib_are_read() -> None:
+    """Archive Utility of macOS writes sizes and offsets modulo 4 GiB, and no zip64 records."""
+    content = GOOD + f"{ROW}\n".encode() * 100_000
+    packed_bytes, size_bytes = 5 * 1024**3, 40 * 1024**3
+    file = replace(raw(content), flags=FOLLOWS, size=size_bytes, packed_size=packed_bytes)
+    header = replace(file, packed=b"").body()
+    sizes = struct.pack("<2L", packed_bytes % WRAP, size_bytes % WRAP)
+    directory, at = file.entry(0), len(header) + packed_bytes + 16
+    tail = b"PK\7\x08" + struct.pack("<L", file.crc) + sizes
+    tail += directory + end(1, len(directory), at % WRAP)
+    start, tail_at = header + file.packed, len(header) + packed_bytes
+    asked: list[int] = []
+
+    def read_at(offset: int, count: int) -> bytes:
+        asked.append(count)
+        if offset < tail_at:
+            return start[offset : offset + count]
+        return tail[offset - tail_at :][:count]
+
+    total = tail_at + len(tail)
+    flaw, few = zip_flaw(read_at, total), sum(asked)
+    report = inspect(read_at, total, ATTENDANCE, InspectionSettings(budget_bytes=MIB))
+
+    assert (flaw, words(report), report.whole) == (None, [], False)
+    assert few < 4096
+    assert sum(asked) < MIB
 
 
 def test_ten_million_entries_are_not_read() -> None:
