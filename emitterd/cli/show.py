@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +32,14 @@ from emitterd.cli.output import (
 from emitterd.errors import ConfigError
 from emitterd.journal.reader import JournalReader
 from emitterd.model import State
-from emitterd.monitoring.alarms import judge, queue_alarms, stopped_alarm, unnoted_alarms
+from emitterd.monitoring.alarms import (
+    Alarm,
+    judge,
+    queue_alarms,
+    silent_alarm,
+    stopped_alarm,
+    unnoted_alarms,
+)
 from emitterd.monitoring.status import check_line, health_record, queue_status, status_record
 from emitterd.text import display, printable
 
@@ -41,6 +48,9 @@ if TYPE_CHECKING:
 
 LOOK_MAX_S = 2.0
 """How long `status --check` looks through the folder where no daemon does: monitoring waits."""
+
+SILENT_S = 3.0
+"""A daemon that takes longer to answer `status --check` has stopped, or hangs."""
 
 PROOF = """path bytes sha256 md5 etag key attempts admitted_at delivered_at duration_s
     ambiguous verified earlier_keys confirmation findings server"""
@@ -69,7 +79,8 @@ def check_status(config: Path | None, *, as_json: bool) -> int:
     alarms = queue_alarms(queue, queue.outages, limits, now, running=running)
     if running:
         free_bytes = shutil.disk_usage(settings.journal.path.parent).free
-        alarms += [*queue.noted, *unnoted_alarms(free_bytes, queue.noted, now)]
+        own = _own_alarms(settings.journal.path, queue.noted, now)
+        alarms += [*own, *unnoted_alarms(free_bytes, own, now)]
     elif not queue.waiting and (path := _first_unknown(config)) is not None:
         alarms.append(stopped_alarm(path, now))
     health = judge(alarms)
@@ -78,6 +89,23 @@ def check_status(config: Path | None, *, as_json: bool) -> int:
     else:
         say(check_line(health, queue, limits, running=running, now=now))
     return DONE if health.ok else WRONG
+
+
+def _own_alarms(journal: Path, noted: Sequence[Alarm], now: float) -> list[Alarm]:
+    """Return the alarms that only the daemon can see; `noted`: those that it has noted."""
+    from emitterd.service.control_socket import ask
+
+    records = ask(journal, "alarms", timeout_s=SILENT_S)
+    if records is None:
+        # Another user runs this.
+        return [*noted]
+    try:
+        return [Alarm(**record) for record in records]
+    except TimeoutError:
+        return [*noted, silent_alarm(now)]
+    except OSError:
+        # It is just ending.
+        return [*noted]
 
 
 def _first_unknown(config: Path | None) -> bytes | None:

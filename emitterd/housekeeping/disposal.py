@@ -7,6 +7,8 @@ path still has the same file that was sent or rejected.
 import errno
 import os
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,12 +23,14 @@ from emitterd.failpoints import Point, reach
 from emitterd.journal.journal import Journal
 from emitterd.journal.rows import Ended
 from emitterd.model import Fingerprint, State
+from emitterd.shutdown import Shutdown
 from emitterd.spool.files import FileMover, folder_below, put_back
 from emitterd.spool.folder import OPEN_FOLDERS, LeaseState, Spool, digests
 from emitterd.spool.mounts import leases_prove
 from emitterd.text import display, iso
 
 PAGE = 500
+IDLE_S = 60.0
 
 REPORTED_MAX = 10_000
 """Beyond this number of files that stay, the log may name a file again."""
@@ -67,13 +71,13 @@ class Disposal:
         self._lock = threading.Lock()
         self._in_progress: set[bytes] = set()
         self._reported: dict[bytes, str] = {}
-        self._may_be_due = True
+        self._wake = threading.Event()
 
     def apply_settings(self, rule: DisposalRule) -> None:
         """Use another rule from now on."""
         self._rule = rule
         # A disposal that failed before may be possible now.
-        self._may_be_due = True
+        self.resume_soon()
 
     def keeps(self, state: State) -> bool:
         """Return whether files of versions in this state stay where they are."""
@@ -82,7 +86,7 @@ class Disposal:
     def dispose(self, entry_id: int, path: bytes, sent: Fingerprint) -> None:
         """Move or delete the file of an ended version and record it.
 
-        If it fails it stays due in the journal, and the next sweep tries again.
+        If it fails it stays due in the journal, and is tried again after the next sweep.
         """
         # The sweep may meet a file that its worker is just about to dispose of.
         with self._lock:
@@ -94,14 +98,37 @@ class Disposal:
         finally:
             self._in_progress.discard(path)
 
-    def resume(self) -> None:
-        """Do what is due in the journal, after a crash or a full disk."""
-        if not self._may_be_due or self._spool.lost():
+    def resume_soon(self) -> None:
+        """Ask `run` to do what is due in the journal. Thread-safe."""
+        self._wake.set()
+
+    def run(self, shutdown: Shutdown) -> None:
+        """Do what is due, again and again, until the daemon drains.
+
+        In a thread of its own: a copy to a slow archive must delay neither the start nor new files.
+        """
+        shutdown.on_drain(self._wake.set)
+        while True:
+            self._wake.clear()
+            if shutdown.draining:
+                return
+            with suppress(JournalFull):
+                self.resume(lambda: shutdown.draining)
+            heartbeat.silence(IDLE_S)
+            self._wake.wait(IDLE_S)
+
+    def resume(self, stopped: Callable[[], bool] = lambda: False) -> None:
+        """Do what is due in the journal, after a rejection, a failure or a crash.
+
+        `stopped` is asked before each file.
+        """
+        if self._spool.lost():
             return
-        # A failure below sets it again.
-        self._may_be_due, after_id = False, 0
+        after_id = 0
         while page := self._journal.disposals(after_id, PAGE):
             for entry_id, path, sent in page:
+                if stopped():
+                    return
                 heartbeat.record()
                 self.dispose(entry_id, path, sent)
                 after_id = entry_id
@@ -121,11 +148,10 @@ class Disposal:
             reach(Point.DISPOSAL_RECORDED)
         except JournalFull:
             # The file is gone already; the next attempt finds that and records it.
-            self._may_be_due = True
+            return
         except JournalError:
             raise
         except Exception as error:  # noqa: BLE001  one path must not stop the others
-            self._may_be_due = True
             self._log_once(path, _reason(error))
         else:
             self._reported.pop(path, None)

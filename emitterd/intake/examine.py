@@ -122,9 +122,8 @@ class Examiner:
             self.not_sent.remove(path)
         else:
             self.report(path, Code(status.error), status.reason)
-        known, seen = status.known, status.fingerprint
-        if known is not None and seen is not None and known.disposal == "due":
-            self._disposal.dispose(known.id, path, seen)
+        if status.known is not None and status.known.disposal == "due":
+            self._disposal.resume_soon()
         return None
 
     def report(self, path: bytes, code: Code, reason: str, seen: Fingerprint | None = None) -> None:

@@ -41,6 +41,7 @@ class AlarmCode(StrEnum):
     """The `code` of an alarm, and a label of the metrics."""
 
     DAEMON_ABSENT = "daemon_absent"
+    DAEMON_SILENT = "daemon_silent"
     DESTINATION_DOWN = "destination_down"
     JOURNAL_BUSY = "journal_busy"
     JOURNAL_FULL = "journal_full"
@@ -246,6 +247,12 @@ def stopped_alarm(path: bytes, now: float) -> Alarm:
     """Return the alarm of a file in the folder that no daemon has looked at."""
     words = f"no daemon runs, and a file in the folder is not in the queue ({display(path)})"
     return Alarm(AlarmCode.DAEMON_STOPPED, now, words, "systemctl start emitterd")
+
+
+def silent_alarm(now: float) -> Alarm:
+    """Return the alarm of a daemon that runs, but does not answer."""
+    words = "the daemon runs, but it does not answer: it has stopped or hangs"
+    return Alarm(AlarmCode.DAEMON_SILENT, now, words, "systemctl restart emitterd")
 
 
 _NOT_SENT = {

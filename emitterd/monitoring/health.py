@@ -14,6 +14,7 @@ from emitterd.errors import JournalFull
 from emitterd.intake.loop import Intake
 from emitterd.journal.journal import Journal
 from emitterd.monitoring.alarms import (
+    Alarm,
     AlarmCode,
     AlarmLimits,
     DaemonFacts,
@@ -76,9 +77,8 @@ class HealthMonitor:
             self._journal.save_fact("not_sent", {})
 
     def note_alarms(self) -> None:
-        """Note for `status --check` the alarms that only this process can see."""
-        facts = self._daemon_facts(self._limits()[1])
-        alarms = daemon_alarms(facts, time.time())
+        """Note the alarms that only this process can see, for users who may not ask it."""
+        facts, alarms = self._own_alarms()
         # The words of a missed sweep change all the time; it is noted once.
         current = [
             (alarm.code, alarm.since, alarm.words if alarm.code == AlarmCode.NOT_SENT else "")
@@ -91,6 +91,14 @@ class HealthMonitor:
                 counts = facts.not_sent.counts if facts.not_sent is not None else {}
                 self._journal.save_fact("not_sent", dict(counts))
                 self._noted = current
+
+    def own_alarms(self) -> list[Alarm]:
+        """Return the alarms that only this process can see."""
+        return self._own_alarms()[1]
+
+    def _own_alarms(self) -> tuple[DaemonFacts, list[Alarm]]:
+        facts = self._daemon_facts(self._limits()[1])
+        return facts, daemon_alarms(facts, time.time())
 
     def _read_queue(self, now: float) -> QueueStatus:
         commits_read, read_at = self._queue_read

@@ -173,8 +173,8 @@ def _not_sent(counts: Mapping[Code, int]) -> Metric:
 def _alarms(health: Health) -> Metric:
     family = _family("alarm", "What is not well, as /healthz has it.", "code", "level")
     raised = {alarm.code for alarm in health.alarms}
-    # Prometheus itself knows an absent daemon, as `up`.
-    for code in sorted(set(AlarmCode) - {AlarmCode.DAEMON_ABSENT}):
+    # Prometheus itself knows a daemon that is absent or does not answer, as `up`.
+    for code in sorted(set(AlarmCode) - {AlarmCode.DAEMON_ABSENT, AlarmCode.DAEMON_SILENT}):
         level = Alarm(code, 0.0, "", "").level.lower()
         family.add_metric([code, level], float(code in raised))
     return family

@@ -175,7 +175,7 @@ class Components:
             self.metrics.swept(sweep.duration_s, sweep.missed)
         self.watch_keeper.folders_swept = sweep.folders
         self._retention.tick()
-        self.disposal.resume()
+        self.disposal.resume_soon()
 
     def _count_results(self) -> "Metrics":
         from emitterd.monitoring.metrics import Metrics

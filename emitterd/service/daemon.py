@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import structlog
@@ -90,6 +90,7 @@ class Daemon:
             ignore_lease_breaks()
             http_server = open_http_server(components)
             self._start(watch=True)
+            self._threads.start_watched("disposal", lambda: components.disposal.run(self._shutdown))
             self._start_control_server()
             components.intake.sweeping.wait(READY_S)
             notify("READY=1", f"STATUS={self._status()}")
@@ -132,6 +133,8 @@ class Daemon:
                 self._components.uploads.log_long(time.time())
                 signals.wait(ONCE_CHECK_S)
             moved = self._stop(signals)
+            if not (moved or self._threads.failed):
+                self._components.disposal.resume(lambda: signals.stops > 0)
             left = self._left(began_at)
             self._journal.close()
         if self._threads.failed and not moved:
@@ -175,7 +178,6 @@ class Daemon:
                 path=str(components.config.spool.directory),
                 hint="end the other emitterd: with a journal of its own it sends each file again",
             )
-        components.disposal.resume()
         components.restore_destination()
         components.health.clear_noted_alarms()
         # Watch first, sweep after: a file that arrives in between is seen twice rather than never.
@@ -247,8 +249,11 @@ class Daemon:
         return report
 
     def _answer(self, question: str, path: bytes) -> Iterator[dict[str, Any]]:
-        """Answer `status`, `list --skipped` or `explain` by this process's rights."""
+        """Answer a command that only reads, by this process's rights."""
         components = self._components
+        if question == "alarms":
+            yield from map(asdict, components.health.own_alarms())
+            return
         with JournalReader(components.config.journal.path) as reader:
             status_reader = components.status_reader(reader.latest)
             if question == "sent":

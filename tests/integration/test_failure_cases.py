@@ -3,6 +3,7 @@
 import os
 import resource
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -331,3 +332,24 @@ def test_few_watches(tmp_path: Path, server: RehearsalServer) -> None:
 
     assert len(server.objects) == 20
     assert "sysctl fs.inotify.max_user_watches=" in degraded["hint"]
+
+
+def test_a_hanging_archive_delays_neither_the_start_nor_new_files(
+    tmp_path: Path, server: RehearsalServer
+) -> None:
+    """Files that are still to be archived are moved beside all other work."""
+    archive = str(tmp_path / "archive")
+    site = Installation(
+        tmp_path, server.url, spool_after_delivery="archive", spool_archive_directory=archive
+    )
+    site.drop("pat/a.zip")
+    assert site.start(EMITTERD_FAILPOINT="disposal-due").wait() == -signal.SIGKILL
+
+    daemon = site.start(EMITTERD_FAILPOINT="disposal-due:hang")
+    try:
+        daemon.wait_for_event("daemon.ready")
+        site.drop("school_master/school_mst.zip")
+        site.wait_delivered(2)
+        assert (site.spool / "pat/a.zip").exists()
+    finally:
+        daemon.kill()

@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import socket
 import subprocess
 import urllib.error
@@ -362,3 +363,17 @@ def test_a_full_disk_that_is_not_noted_is_in_the_check(
 
     assert before.startswith("OK - nothing waits")
     assert line.count("E104") == 1
+
+
+def test_a_daemon_that_does_not_answer_is_an_alarm(site: Installation) -> None:
+    """A stopped daemon notes no alarm, and looks at no file."""
+    with site.running() as daemon:
+        assert site.call("status", "--check").returncode == 0
+        daemon.signal(signal.SIGSTOP)
+        try:
+            done = site.call("status", "--check")
+        finally:
+            daemon.signal(signal.SIGCONT)
+
+    assert done.returncode == 1
+    assert "CRITICAL - the daemon runs, but it does not answer" in done.stdout

@@ -73,6 +73,7 @@ class IntakeDriver:
             self.intake.hint(hint)
         with capture_logs() as events:
             self.intake.step(self.now)
+            self.disposal.resume()
         return [event for event in events if event["event"] != "sweep.finished"]
 
     def sweep(self) -> dict[str, Any]:
