@@ -78,8 +78,25 @@ class HeaderMatch(StrEnum):
     """All columns in this order, in any case; others may come before and after."""
     EXACT = "exact"
     """As `sequence`, and in the same case."""
+    ONLY = "only"
+    """As `sequence`, and no other columns."""
     NAMES = "names"
     """The required columns, in any order and any case; others are ignored."""
+
+
+class ValueKind(StrEnum):
+    """What the server accepts as a value of a column; no value is never wrong by its kind."""
+
+    INT32 = "int32"
+    INT64 = "int64"
+    DECIMAL = "decimal"
+    COORDINATE = "coordinate"
+    """A decimal; 0 is no value."""
+    BOOL = "bool"
+    TEXT = "text"
+    DATE = "date"
+    YEAR = "year"
+    """An academic year."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +105,8 @@ class Header:
 
     `columns` are the documented ones in order. `required` are those that `HeaderMatch.NAMES`
     requires. `variant`: `state` or `udise` where `static_datasource` decides which of two headers
-    applies, else empty.
+    applies, else empty. `assumed`: whether the header also applies if the version of the server is
+    not known.
     """
 
     columns: tuple[str, ...]
@@ -96,6 +114,26 @@ class Header:
     required: tuple[str, ...]
     variant: str = ""
     span: VersionRange = VersionRange()
+    assumed: bool = True
+
+    def applies(self, version: Version | None, variant: str) -> bool:
+        """Tell whether a server of this version and variant accepts the header."""
+        known = self.assumed if version is None else self.span.holds(version)
+        return known and (self.variant == variant or "" in {self.variant, variant})
+
+
+@dataclass(frozen=True, slots=True)
+class ValueRule:
+    """The kind of a column's values. `needed`: the versions that drop a row without a value."""
+
+    name: str
+    kind: ValueKind
+    needed: VersionRange | None = None
+
+    @property
+    def checks(self) -> bool:
+        """Whether some value is wrong."""
+        return self.kind is not ValueKind.TEXT or self.needed is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +142,10 @@ class Dataset:
 
     `headers` is empty if the header is not known or differs within a file; then the rows are not
     checked. Where none of them applies to a version, the header of that version is not known.
-    `keys`: the server drops a row that has no value for one; keys that the file's header does not
-    have are ignored. `dates`: columns of dates, each with its `strptime` format.
+    `keys`: the columns that identify a row. The server drops a row that has no value for one,
+    unless a rule of `values` says otherwise, and rows with one key and other values. Keys that the
+    file's header does not have are ignored. `dates`: columns of dates, each with its `strptime`
+    format.
     """
 
     folder: str
@@ -116,6 +156,7 @@ class Dataset:
     headers: tuple[Header, ...] = ()
     keys: tuple[str, ...] = ()
     dates: tuple[tuple[str, str], ...] = ()
+    values: tuple[ValueRule, ...] = ()
     span: VersionRange = VersionRange()
 
     @property

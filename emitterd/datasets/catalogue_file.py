@@ -18,6 +18,8 @@ from emitterd.datasets.catalogue import (
     DatasetKind,
     Header,
     HeaderMatch,
+    ValueKind,
+    ValueRule,
     Version,
     VersionRange,
     near,
@@ -26,9 +28,10 @@ from emitterd.errors import ConfigError, Problem, ValueProblem
 from emitterd.text import printable, shown
 from emitterd.yaml_reader import NO_SECTION, Node, YamlError, parse, read_text, unknown_key
 
-DATASET_KEYS = ("kind", "since", "until", "delimiter", "keys", "dates", "headers")
-HEADER_KEYS = ("variant", "match", "since", "until", "columns", "required")
+DATASET_KEYS = ("kind", "since", "until", "delimiter", "keys", "dates", "values", "headers")
+HEADER_KEYS = ("variant", "match", "since", "until", "columns", "required", "assumed")
 KINDS, MATCHES = tuple(DatasetKind), tuple(HeaderMatch)
+VALUES = tuple(kind for kind in ValueKind if kind not in {ValueKind.DATE, ValueKind.YEAR})
 VARIANTS = ("state", "udise")
 
 _TITLE = re.compile(r"([\w-]+)/([\w-]*)")
@@ -37,6 +40,7 @@ _NO_TITLE = ValueProblem(
     "write it as <folder>/<name>: what the name of its zips begins with, of letters,"
     " digits, _ and -",
 )
+_NUMBERED = re.compile(r"([0-9]{1,3})\.\.([0-9]{1,3})")
 _NO_COLUMNS: tuple[str, ...] = ()
 _SOME_DAY = date(2001, 2, 3)
 
@@ -99,12 +103,12 @@ class _Reader:
         remedy = "give it: master, transactional or udise"
         values = self._values(node, DATASET_KEYS, "" if kind else "kind", remedy)
         headers = [self._header(header) for header in self._section(values.get("headers")).values()]
-        dates = self._section(values.get("dates"))
+        dates, rules = self._rules(values)
         keys = self._read(values.get("keys"), _columns, _NO_COLUMNS)
         if all(header.columns for header in headers):
             known = [column for header in headers for column in header.columns]
             self._check_columns([(key, values["keys"]) for key in keys], known)
-            self._check_columns(dates.items(), known)
+            self._check_columns([(rule.name, node) for rule, node in rules], known)
         return Dataset(
             folder,
             name,
@@ -113,11 +117,34 @@ class _Reader:
             delimiter=self._read(values.get("delimiter"), _delimiter, "|"),
             headers=tuple(headers),
             keys=keys,
-            dates=tuple(
-                (column, self._read(form, _date_form, "")) for column, form in dates.items()
-            ),
+            dates=tuple(dates),
+            values=tuple(rule for rule, _ in rules if rule.checks),
             span=self._span(values),
         )
+
+    def _rules(self, values: Values) -> tuple[list[tuple[str, str]], list[tuple[ValueRule, Node]]]:
+        """Return the forms of the date columns, and a rule for each column with its line."""
+        forms: list[tuple[str, str]] = []
+        rules: list[tuple[ValueRule, Node]] = []
+        for name, node in self._section(values.get("dates")).items():
+            date = self._read(node, partial(_date, name), None)
+            if date is not None:
+                rules.append((date[0], node))
+                forms.append((date[0].name, date[1]))
+        for kind, node in self._section(values.get("values")).items():
+            if kind in VALUES:
+                named: list[ValueRule] = []
+                named = self._read(node, partial(_value_rules, ValueKind(kind)), named)
+                rules += [(rule, node) for rule in named]
+            else:
+                self._report(node, unknown_key(near(kind, VALUES)))
+        seen: set[str] = set()
+        for rule, node in rules:
+            if rule.name.lower() in seen:
+                message = f"names {rule.name} a second time"
+                self._report(node, ValueProblem(message, "name each column once"))
+            seen.add(rule.name.lower())
+        return forms, rules
 
     def _header(self, node: Node) -> Header:
         remedy = "give the columns, separated by |"
@@ -130,7 +157,8 @@ class _Reader:
             if columns:
                 self._check_columns([(name, node) for name in required], columns)
         variant = self._read(values.get("variant"), partial(_one_of, VARIANTS), "")
-        return Header(columns, match, required, variant, self._span(values))
+        assumed = self._read(values.get("assumed"), partial(_one_of, ("yes", "no")), "yes")
+        return Header(columns, match, required, variant, self._span(values), assumed == "yes")
 
     def _report(self, node: Node, problem: ValueProblem) -> None:
         shown = ValueProblem(printable(str(problem)), printable(problem.remedy))
@@ -192,20 +220,41 @@ def _text(node: Node) -> str:
 
 
 def _delimiter(text: str) -> str:
-    if len(text) != 1 or not text.isascii() or text in '"\\\r\n':
+    if len(text) != 1 or not text.isascii() or text.isalnum() or text in '"\\\r\n .+-':
         remedy = 'write "|", "," or ";", or "\\t" for a tab'
         raise ValueProblem("must be one character", remedy)
     return text
 
 
 def _columns(text: str) -> tuple[str, ...]:
-    columns = tuple(part.strip() for part in text.split("|"))
+    columns = tuple(name for part in text.split("|") for name in _names(part.strip()))
     if not all(columns):
         raise ValueProblem(
             f"column {columns.index('') + 1} of {len(columns)} has no name",
             "separate columns by one |, and put none at the beginning or the end",
         )
     return columns
+
+
+def _names(text: str) -> Iterable[str]:
+    """Return the columns that `1..31` stands for, or the one column of the text."""
+    numbers = _NUMBERED.fullmatch(text)
+    return map(str, range(int(numbers[1]), int(numbers[2]) + 1)) if numbers else [text]
+
+
+def _value_rules(kind: ValueKind, text: str) -> list[ValueRule]:
+    """Return a rule for each `Name`, `Name!` (never empty) or `Name!3.0` (not empty since 3.0)."""
+    rules: list[ValueRule] = []
+    for column in _columns(text):
+        name, mark, since = column.partition("!")
+        span = VersionRange(Version.parse(since) if since else None)
+        rules.append(ValueRule(name, kind, span if mark else None))
+    return rules
+
+
+def _date(name: str, form: str) -> tuple[ValueRule, str]:
+    (rule,) = _value_rules(ValueKind.TEXT, name)
+    return rule, _date_form(form)
 
 
 def _one_of(known: Sequence[Word], text: str) -> Word:

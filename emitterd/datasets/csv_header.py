@@ -3,15 +3,14 @@
 Source: the header checks and selects of cQube's NiFi templates, 1.0 to 4.1.
 """
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from emitterd.codes import Code
 from emitterd.datasets.catalogue import Dataset, Header, HeaderMatch, Version
-from emitterd.datasets.csv_text import ServerCsvDialect
+from emitterd.datasets.csv_text import BLANKS, server_rows
 from emitterd.datasets.findings import Finding, finding, quoted
 
 COLUMNS_MAX = 2000
@@ -21,6 +20,9 @@ _DELIMITERS = {"|": "| (pipe)", ",": ", (comma)", ";": "; (semicolon)", "\t": "a
 _SHOWN_MAX = 5
 _COMPARED_MAX = 100
 _CLOSE = 0.75
+
+
+_BLANKS = BLANKS.decode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,24 +38,21 @@ class CheckedHeader:
 
 @lru_cache(maxsize=32)
 def check_header(
-    line: str, dataset: Dataset | None, version: Version | None, variant: str
+    line: str, dataset: Dataset | None, version: Version | None, variant: str, *, first: bool = True
 ) -> CheckedHeader:
-    """Return the columns of a first line, checked where the dataset has headers.
+    """Return the columns of a header, checked where the dataset has headers.
 
-    `version` and `variant` select the headers that apply. Results are cached, because a dataset has
-    the same first line every day. Raises `csv.Error` for a CR that is not at the end of the line.
+    `version` and `variant` select the headers that apply. `first`: whether no empty line precedes
+    it. Results are cached, because a dataset has the same header every day. Raises `csv.Error` for
+    a wrong quote.
     """
-    line = line.rstrip("\r\n")
     if dataset is None:
         return CheckedHeader(_split(line, max(_DELIMITERS, key=line.count)))
     columns = _split(line, dataset.delimiter)
-    applicable = [
-        header
-        for header in dataset.headers
-        if header.span.holds(version)
-        and (header.variant == variant or "" in {header.variant, variant})
-    ]
-    if not applicable or any(_accepts(header, columns) for header in applicable):
+    applicable = [header for header in dataset.headers if header.applies(version, variant)]
+    raw = line if first else ""
+    accepts = partial(_accepts, columns=columns, raw=raw, delimiter=dataset.delimiter)
+    if not applicable or any(map(accepts, applicable)):
         return CheckedHeader(columns)
     delimiter = _other_delimiter(line, dataset.delimiter, columns, applicable)
     if delimiter is not None:
@@ -61,27 +60,41 @@ def check_header(
         wrong = finding(Code.WRONG_DELIMITER, expected, _DELIMITERS[delimiter])
         return CheckedHeader(_split(line, delimiter), wrong)
     nearest = max(applicable, key=lambda header: _similarity(header, columns))
-    if columns:
-        found = _other_header(dataset, columns) or _difference(nearest, columns)
+    if not raw.strip():
+        found = "a blank first line"
+    elif columns:
+        found = _other_header(dataset, columns, raw) or _difference(nearest, columns, raw)
     else:
-        found = f"more than {COLUMNS_MAX} columns" if line else "a blank first line"
+        found = f"more than {COLUMNS_MAX} columns"
+    for header in dataset.headers:
+        if version is None and not header.assumed and accepts(header):
+            found += f" (cQube {header.span} accepts it: set spool.cqube_version if that is yours)"
     expected = _description(nearest, dataset.delimiter)
     return CheckedHeader(columns, finding(Code.WRONG_HEADER, expected, found))
 
 
 def _split(line: str, delimiter: str) -> tuple[str, ...]:
-    if not line or line.count(delimiter) >= COLUMNS_MAX:
+    if not line.strip() or line.count(delimiter) >= COLUMNS_MAX:
         return ()
-    rows = csv.reader([line], ServerCsvDialect, delimiter=delimiter)
-    return tuple(column.strip() for column in next(rows))
+    return tuple(column.strip(_BLANKS) for column in next(server_rows([line], delimiter)))
 
 
-def _accepts(header: Header, columns: Sequence[str]) -> bool:
+def _accepts(header: Header, columns: Sequence[str], raw: str, delimiter: str) -> bool:
+    """Tell whether the server accepts a header.
+
+    Where it does not select by name it compares the raw line, in which no name has a quote or a
+    blank. The columns are compared too: a longer name at either end hides a missing column.
+    """
     wanted = _keys(header, _wanted(header))
     there = _keys(header, columns)
     if header.match is HeaderMatch.NAMES:
         return set(wanted) <= set(there)
+    exact = header.match is HeaderMatch.EXACT
+    if delimiter.join(wanted) not in (raw if exact else raw.lower()):
+        return False
     width = len(wanted)
+    if header.match is HeaderMatch.ONLY and len(there) != width:
+        return False
     starts = range(len(there) - width + 1)
     return any(there[start : start + width] == wanted for start in starts)
 
@@ -110,27 +123,27 @@ def _other_delimiter(
     others.sort(key=line.count, reverse=True)
     for other in others:
         parts = _split(line, other)
-        if any(_accepts(header, parts) for header in applicable):
+        if any(_accepts(header, parts, line, other) for header in applicable):
             return other
     wide = any(len(_wanted(header)) > 1 for header in applicable)
     return others[0] if wide and others and len(columns) == 1 else None
 
 
-def _other_header(dataset: Dataset, columns: Sequence[str]) -> str | None:
+def _other_header(dataset: Dataset, columns: Sequence[str], line: str) -> str | None:
     for header in dataset.headers:
-        if _accepts(header, columns):
+        if header.assumed and _accepts(header, columns, line, dataset.delimiter):
             if header.variant:
                 return f"the {header.variant} header"
             return f"the header of cQube {header.span}"
     return None
 
 
-def _difference(header: Header, columns: Sequence[str]) -> str:
+def _difference(header: Header, columns: Sequence[str], line: str) -> str:
     wanted, there = _wanted(header), set(_keys(header, columns))
     pairs = zip(wanted, _keys(header, wanted), strict=True)
     missing = [name for name, key in pairs if key not in there]
     if not missing:
-        return _order_difference(header, columns)
+        return _order_difference(header, columns, line)
     documented = set(_keys(header, header.columns))
     pairs = zip(columns, _keys(header, columns), strict=True)
     spare = {name.lower(): name for name, key in pairs if key not in documented}
@@ -148,8 +161,16 @@ def _difference(header: Header, columns: Sequence[str]) -> str:
     return "; ".join([_listed(misspelled), *without] if misspelled else without)
 
 
-def _order_difference(header: Header, columns: Sequence[str]) -> str:
+def _order_difference(header: Header, columns: Sequence[str], line: str) -> str:
     wanted, there = _keys(header, header.columns), _keys(header, columns)
+    if header.match is HeaderMatch.ONLY and len(there) > len(wanted):
+        more = [name for name, key in zip(columns, there, strict=True) if key not in wanted]
+        return f"{len(there)} columns, {len(there) - len(wanted)} too many: " + _listed(
+            [quoted(name) for name in more]
+        )
+    if any(there[at : at + len(wanted)] == wanted for at in range(len(there))):
+        marks = "quotes" if '"' in line else "blanks"
+        return f"{marks} around the names; the server compares the line as it is"
     start = next(at for at, key in enumerate(there) if key in wanted)
     at = next(at for at, key in enumerate(wanted) if there[start + at] != key)
     place = f"column {start + at + 1} is {quoted(columns[start + at])}"
@@ -163,6 +184,8 @@ def _description(header: Header, delimiter: str) -> str:
     more = ["…"] if count > _SHOWN_MAX else []
     shown = delimiter.join([*header.columns[:_SHOWN_MAX], *more])
     case = "this order and case" if header.match is HeaderMatch.EXACT else "this order"
+    if header.match is HeaderMatch.ONLY:
+        case += " and no others"
     return f"{shown} ({count} columns, in {case})" if count > 1 else shown
 
 

@@ -1,236 +1,380 @@
-"""Checks the records of a CSV: their width, and their dates, keys and academic years.
+"""Checks the records of a CSV: their width, values, keys and quotes.
 
-A block of text is parsed and checked at once, column by column, so that no function of ours runs
-for each value. Correct data costs little more than the parsing. Source: cQube's NiFi templates
-(`NULL` is no value), and "Emission process" (dates, academic years, keys).
+Most records are checked without a look at their values. A line has a shape: each digit becomes `0`
+and each run of letters `a`. The lines of a file have few shapes, and most shapes show that every
+value is right. Only other lines are split into values. Source: cQube's NiFi templates, and
+"Emission process" (dates, academic years, keys).
 """
 
 import csv
-import io
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from functools import lru_cache, partial
-from itertools import chain
-from operator import itemgetter
+from functools import lru_cache
 
 from emitterd.codes import Code
-from emitterd.datasets.catalogue import ACADEMIC_YEARS, Dataset
-from emitterd.datasets.csv_text import VALUE_MAX, ServerCsvDialect
-from emitterd.datasets.findings import Finding, finding, quoted
+from emitterd.datasets.catalogue import Dataset, Version
+from emitterd.datasets.csv_text import BLANKS, server_rows
+from emitterd.datasets.csv_values import ABSENT, Column, checked_columns
+from emitterd.datasets.findings import Finding, Loss, finding, quoted
 
-_VALUES_MAX = 100_000
-"""A block holds more only if a line of nearly 1 MB is nothing but delimiters."""
-_END = "\0"
-"""Added after the last line: it is missing if a quote is never closed."""
-_ABSENT = frozenset({"", "NULL"})
-_DATE_MAX = 40
-"""A longer value is no date, and is not cached."""
-_YEAR = re.compile(r"[0-9]{4}-[0-9]{2}")
-_EXAMPLE = datetime(2026, 1, 31, 13, 5, 59)  # noqa: DTZ001  a date, no instant
-"""Shows the form of a date: its day can be no month."""
-_Wrong = Callable[[Iterable[str]], set[str]]
-"""Returns the values of a column that the server would not accept."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Column:
-    """A column whose values are checked."""
-
-    at: int
-    name: str
-    expected: str
-    wrong: _Wrong
+KEYS_MAX = 65_536
+"""Keys that are remembered. Each row is compared with these, and with the rows of its block."""
+_SHAPES_MAX_BYTES = 4 * 1024**2
+_RIGHT_MAX, _RIGHT_MAX_BYTES = 8192, 40
+"""Values of a column that are remembered as right, and how long they may be."""
+_BREAKS_MAX = 10
+"""Line breaks in one value from which it is surely not meant as one value."""
+_LISTED_MAX = 5
+_INNER_DELIMITER, _INNER_BREAK = "\x1f", "\x1e"
+"""Stand for a delimiter and a line break in a value after its quotes are removed."""
 
 
 @dataclass(slots=True)
-class _RowProblem:
+class _Problem:
     """The rows with one kind of problem: their number, and the first of them."""
 
-    code: Code
-    columns: list[_Column] = field(default_factory=list)
     count: int = 0
+    columns: dict[str, int] = field(default_factory=dict)
     expected: str = ""
     first: str = ""
 
+    def note(self, number: int, expected: str, first: str, columns: Iterable[str] = ()) -> None:
+        self.count += 1
+        for name in columns:
+            self.columns[name] = self.columns.get(name, 0) + 1
+        if not self.first:
+            self.expected, self.first = expected, f"line {number}: {first}"
+
     def found(self, where: str) -> str:
-        if self.count == 1:
-            return f"1 row{where}, in {self.first}"
-        return f"{self.count} rows{where}, the first in {self.first}"
+        rows = f"1 row{where}, in" if self.count == 1 else f"{self.count} rows{where}, the first in"
+        found = f"{rows} {self.first}"
+        if len(self.columns) > 1:
+            counts = [f"{name} {count}" for name, count in self.columns.items()]
+            more = ", …" if len(counts) > _LISTED_MAX else ""
+            found += f"; rows by column: {', '.join(counts[:_LISTED_MAX])}{more}"
+        return found
 
 
 class RowChecker:
     """Reads the records once; `findings` returns what is wrong with them."""
 
-    def __init__(self, dataset: Dataset, columns: Sequence[str]) -> None:
-        """`columns` are those of the file, in its order."""
+    def __init__(
+        self,
+        dataset: Dataset,
+        columns: Sequence[str],
+        version: Version | None = None,
+        first_line: int = 2,
+    ) -> None:
+        """`columns` are those of the file, in its order; `first_line` is that of the records."""
         self.count = 0
         self.complete = False
         """Whether every record was read."""
+        self._columns = columns
+        self._checked = list(checked_columns(dataset, columns, version))
         self._delimiter = dataset.delimiter
-        self._width = len(columns)
-        self._evenness = f"{self._width} columns in every row, as in the header"
-        self._uneven = _RowProblem(Code.UNEVEN_ROWS)
-        self._unclosed = _RowProblem(Code.LONG_LINE)
-        self._problems = [self._unclosed, self._uneven, *_column_problems(dataset, columns)]
-        self._batch: list[list[str]] = []
-        self._line = 2
-        """The line at which the first record of the batch begins."""
-        self._blocks = 0
+        self._mark = dataset.delimiter.encode()
+        self._problems: dict[tuple[Code, Loss], _Problem] = {}
+        self._shapes = _shape_table(self._mark)
+        self._sure: set[bytes] = set()
+        self._unsure: dict[bytes, tuple[Column, ...]] = {}
+        self._shapes_bytes = 0
+        self._right: dict[int, set[bytes]] = {column.at: set() for column in self._checked}
+        places = {name.lower(): at for at, name in enumerate(columns)}
+        keys = [places[name.lower()] for name in dataset.keys if name.lower() in places]
+        self._keys = keys
+        self._seen: dict[int, int] = {}
+        self._line = first_line
+        """The line at which the next record begins."""
+        self._rest: Iterator[bytes] = iter(())
 
-    def read(self, blocks: Iterable[str], whole: Callable[[], bool]) -> None:
-        """Read the text after the header, from line 2 on.
+    def read(self, blocks: Iterable[bytes], whole: Callable[[], bool]) -> None:
+        """Read the text after the header.
 
         `whole` is called after the last block. It returns whether the blocks were the whole text.
         """
-        lines = chain.from_iterable(self._lines(blocks))
-        reader = csv.reader(lines, ServerCsvDialect, delimiter=self._delimiter)
-        block = 0
-        try:
-            for row in reader:
-                if self._blocks != block:
-                    self._check()
-                    self._line = 2 + reader.line_num - _height(row)
-                    self._batch.clear()
-                    block = self._blocks
-                self._batch.append(row)
-            ended = self._batch.pop() == [_END]
-            self._check()
-            self.complete = ended and whole()
-            if whole() and not ended:
-                value = "a value that never ends, by a quote or a backslash"
-                self._note(self._uneven, 1, len(self._batch), self._evenness, value)
-        except csv.Error as error:
-            self._check()
-            self._note_csv_error(str(error))
+        blocks = iter(blocks)
+        for block in blocks:
+            text = self._without_quotes(block)
+            if text is not None:
+                lines = _lines(text)
+                self._check(text, lines, range(self._line, self._line + len(lines)))
+                self._line += len(lines)
+                continue
+            lines, numbers, error = self._records(_lines(block), blocks)
+            self._check(b"\n".join(lines), lines, numbers)
+            if error is not None:
+                self._note_quotes(error, whole=whole())
+                return
+        self.complete = whole()
 
     def findings(self, where: str) -> list[Finding]:
         """Return one finding per kind of problem; `where`: how much was read, in words."""
         return [
-            finding(problem.code, problem.expected, problem.found(where))
-            for problem in self._problems
-            if problem.count
+            finding(code, problem.expected, problem.found(where), loses, problem.columns.items())
+            for (code, loses), problem in self._problems.items()
         ]
 
-    def _lines(self, blocks: Iterable[str]) -> Iterator[Iterable[str]]:
-        for block in blocks:
-            if block.count(self._delimiter) > _VALUES_MAX:
-                raise csv.Error(f"more than {_VALUES_MAX:,} columns")
-            self._blocks += 1
-            yield io.StringIO(block, newline="\n")
-        yield [_END]
+    def _without_quotes(self, block: bytes) -> bytes | None:
+        """Return a block without its quotes if no value needs them, else None."""
+        if b"\\" in block:
+            return None
+        if b'"' not in block:
+            return block
+        # Each value begins and ends with a quote, none is a quote alone, and there are no others.
+        text, mark = b"\n" + block, self._mark
+        inner, ends = block.count(mark), block.count(b"\n")
+        needless = (
+            block.count(b'"') == 2 * (inner + ends)
+            and block.count(b'"' + mark + b'"') == inner
+            and text.count(b'\n"') == ends
+            and text.count(b'"\n') == ends
+            and not any(a + b'"' + b in text for a in (mark, b"\n") for b in (mark, b"\n"))
+        )
+        return block.replace(b'"', b"") if needless else None
 
-    def _check(self) -> None:
-        even = self._even()
-        for problem in self._problems:
-            wrong: dict[int, _Column] = {}
-            for column in problem.columns:
-                bad = column.wrong(map(itemgetter(column.at), even))
-                for at in self._indices(column.at, bad) if bad else ():
-                    wrong.setdefault(at, column)
-            if wrong:
-                at = min(wrong)
-                column = wrong[at]
-                value = f"{column.name} {quoted(self._batch[at][column.at])}"
-                self._note(problem, len(wrong), at, column.expected, value)
+    def _records(
+        self, lines: list[bytes], blocks: Iterator[bytes]
+    ) -> tuple[list[bytes], Sequence[int], csv.Error | None]:
+        """Return one line for each record, its number, and the error that ends the file."""
+        special = [at for at, line in enumerate(lines) if b'"' in line or b"\\" in line]
+        try:
+            rows = list(server_rows((lines[at].decode() for at in special), self._delimiter))
+        except csv.Error:
+            rows = []
+        if len(rows) == len(special):
+            for at, row in zip(special, rows, strict=True):
+                lines[at] = self._joined(row)
+            numbers = range(self._line, self._line + len(lines))
+            self._line += len(lines)
+            return lines, numbers, None
+        return self._long_records(lines, blocks)
 
-    def _even(self) -> list[list[str]]:
-        batch, width = self._batch, self._width
-        if set(map(len, batch)) <= {width}:
-            self.count += len(batch)
-            return batch
-        even = [row for row in batch if len(row) == width]
-        uneven = [
-            at
-            for at, row in enumerate(batch)
-            if row and len(row) != width and (len(row) > 1 or row[0].strip())
-        ]
-        self.count += len(even) + len(uneven)
-        if uneven:
-            value = f"{len(batch[uneven[0]])} columns"
-            self._note(self._uneven, len(uneven), uneven[0], self._evenness, value)
-        return even
+    def _long_records(
+        self, lines: list[bytes], blocks: Iterator[bytes]
+    ) -> tuple[list[bytes], list[int], csv.Error | None]:
+        """Return the records of lines, of which some have line breaks or a wrong quote."""
+        records: list[bytes] = []
+        numbers: list[int] = []
+        self._rest = iter(lines)
+        for line in iter(lambda: next(self._rest, None), None):
+            number = self._line
+            self._line += 1
+            try:
+                special = b'"' in line or b"\\" in line
+                record = self._record(line, blocks) if special else line
+            except csv.Error as error:
+                self._line = number
+                return records, numbers, error
+            records.append(record)
+            numbers.append(number)
+        return records, numbers, None
 
-    def _indices(self, column: int, values: set[str]) -> list[int]:
-        return [
-            at
-            for at, row in enumerate(self._batch)
-            if len(row) == self._width and row[column] in values
-        ]
+    def _record(self, line: bytes, blocks: Iterator[bytes]) -> bytes:
+        """Return the record that begins with a line, as one line without quotes."""
+        number = self._line - 1
 
-    def _note(self, problem: _RowProblem, count: int, at: int, expected: str, value: str) -> None:
-        problem.count += count
-        if not problem.first:
-            line = self._line + sum(map(_height, self._batch[:at]))
-            problem.expected, problem.first = expected, f"line {line}: {value}"
+        def lines() -> Iterator[str]:
+            yield line.decode() + "\n"
+            while True:
+                for more in self._rest:
+                    self._line += 1
+                    yield more.decode() + "\n"
+                block = next(blocks, None)
+                if block is None:
+                    return
+                self._rest = iter(_lines(block))
 
-    def _note_csv_error(self, error: str) -> None:
-        # The record that could not be read follows the batch.
-        problem, expected, value = self._uneven, self._evenness, error
-        if error.startswith("field larger"):
-            problem, expected = self._unclosed, f"values below {VALUE_MAX:,} characters"
-            value = "a quote that is not closed"
-        elif error.startswith("new-line"):
-            value = "a CR inside the line"
-        self._note(problem, 1, len(self._batch), expected, value)
+        values = next(server_rows(lines(), self._delimiter))
+        if any("\n" in value for value in values):
+            self._note_breaks(number, values)
+        return self._joined(values)
+
+    def _joined(self, values: list[str]) -> bytes:
+        """Return the values as one line without quotes."""
+        text = self._delimiter.join(values)
+        if text.count(self._delimiter) >= len(values) or "\n" in text:
+            text = self._delimiter.join(
+                value.replace(self._delimiter, _INNER_DELIMITER).replace("\n", _INNER_BREAK)
+                for value in values
+            )
+        return text.encode()
+
+    def _note_breaks(self, number: int, values: list[str]) -> None:
+        """Note a value that holds rows: two stray quotes are far apart."""
+        for value in values:
+            breaks = value.count("\n")
+            inner = value.count(self._delimiter)
+            if breaks > _BREAKS_MAX or 2 * inner > breaks * (len(self._columns) - 1) > 0:
+                found = f"a value with {breaks} line breaks; the rows in it become its text"
+                expected = "each quote closed in its own value"
+                self._problem(Code.QUOTES, Loss.ROW).note(number, expected, found)
+
+    def _note_quotes(self, error: csv.Error, *, whole: bool) -> None:
+        text = str(error)
+        if "expected after" in text:
+            expected, found = "a delimiter after a closing quote", "text after a closing quote"
+        elif whole or "field larger" in text:
+            expected, found = "a closing quote", "a quote that is never closed"
+        else:
+            return
+        self._problem(Code.QUOTES, Loss.FILE).note(self._line, expected, found)
+
+    def _problem(self, code: Code, loses: Loss) -> _Problem:
+        return self._problems.setdefault((code, loses), _Problem())
+
+    def _check(self, block: bytes, lines: list[bytes], numbers: Sequence[int]) -> None:
+        shapes = self._shapes(block)
+        del shapes[len(lines) :]
+        self.count += len(lines)
+        if not self._sure.issuperset(shapes):
+            for line, shape, number in zip(lines, shapes, numbers, strict=True):
+                if shape not in self._sure:
+                    self._check_line(line, shape, number)
+        if self._keys:
+            self._check_keys(lines, numbers)
+
+    def _check_line(self, line: bytes, shape: bytes, number: int) -> None:
+        columns = self._unsure.get(shape)
+        if columns is None:
+            if not shape.strip():
+                self.count -= 1
+                return
+            columns = self._unsure_columns(shape)
+            self._remember(shape, columns)
+        row = line.split(self._mark, len(self._columns))
+        if len(row) != len(self._columns):
+            self._note_width(row, number)
+        if columns:
+            self._check_values(row, columns, number)
+
+    def _check_values(self, row: list[bytes], columns: tuple[Column, ...], number: int) -> None:
+        wrong: dict[Code, list[tuple[Column, bytes]]] = {}
+        for column in columns:
+            right = self._right[column.at]
+            if row[column.at] in right:
+                continue
+            value = row[column.at].strip(BLANKS)
+            code = column.problem(value)
+            if code is not None:
+                wrong.setdefault(code, []).append((column, value))
+            elif len(right) < _RIGHT_MAX and len(value) <= _RIGHT_MAX_BYTES:
+                right.add(row[column.at])
+        for code, values in wrong.items():
+            column, value = values[0]
+            expected, found = column.described(value, missing=code is Code.MISSING_VALUE)
+            names = [item.name for item, _ in values]
+            self._problem(code, Loss.ROW).note(number, expected, found, names)
+
+    def _unsure_columns(self, shape: bytes) -> tuple[Column, ...]:
+        """Return the columns whose values a line of this shape must be split for."""
+        parts = shape.split(self._mark, len(self._columns))
+        return tuple(
+            column
+            for column in self._checked
+            if column.at < len(parts) and not column.is_sure(parts[column.at])
+        )
+
+    def _remember(self, shape: bytes, columns: tuple[Column, ...]) -> None:
+        self._shapes_bytes += len(shape)
+        if self._shapes_bytes > _SHAPES_MAX_BYTES:
+            self._sure.clear()
+            self._unsure.clear()
+            self._shapes_bytes = len(shape)
+        if not columns and shape.count(self._mark) == len(self._columns) - 1:
+            self._sure.add(shape)
+        else:
+            self._unsure[shape] = columns
+
+    def _note_width(self, row: list[bytes], number: int) -> None:
+        width = len(self._columns)
+        expected = f"{width} columns in every row, as in the header"
+        if len(row) < width:
+            missing = self._columns[len(row) :]
+            needed = [column.name for column in self._checked if column.needed]
+            lost = [name for name in missing if name in needed]
+            found = f"{len(row)} columns; no value for {_listed(missing)}"
+            if lost:
+                found += f", and {_listed(lost)} must have one"
+            self._problem(Code.UNEVEN_ROWS, Loss.ROW if lost else Loss.VALUE).note(
+                number, expected, found
+            )
+            return
+        extra = row[-1].split(self._mark, _LISTED_MAX)
+        found = f"{width + row[-1].count(self._mark) + 1} columns; the server ignores those after"
+        found += f" {self._columns[-1]}"
+        loses = Loss.NOTHING
+        if any(value.strip(BLANKS) for value in extra):
+            loses = Loss.VALUE
+            found += ". A delimiter inside a value moves the values after it"
+        self._problem(Code.UNEVEN_ROWS, loses).note(number, expected, found)
+
+    def _check_keys(self, lines: list[bytes], numbers: Sequence[int]) -> None:
+        keys = self._keys_of(lines)
+        if len(keys) < len(lines):
+            delimiters = max(self._keys)
+            long = [at for at, line in enumerate(lines) if line.count(self._mark) >= delimiters]
+            lines, numbers = [lines[at] for at in long], [numbers[at] for at in long]
+            keys = self._keys_of(lines)
+        contents = list(map(hash, lines))
+        first = self._seen.setdefault if len(self._seen) < KEYS_MAX else self._seen.get
+        known = list(map(first, map(hash, keys), contents))
+        if known != contents:
+            for at, content in enumerate(contents):
+                if known[at] != content:
+                    self._note_duplicate(keys[at], numbers[at])
+
+    def _keys_of(self, lines: list[bytes]) -> list[bytes] | list[tuple[bytes, ...]]:
+        """Return the key of each line; fewer if a line has too few columns."""
+        if self._keys == [0]:
+            return [line.partition(self._mark)[0] for line in lines]
+        last = max(self._keys)
+        rows = [line.split(self._mark, last + 1) for line in lines]
+        return [tuple([row[at] for at in self._keys]) for row in rows if len(row) > last]
+
+    def _note_duplicate(self, key: bytes | tuple[bytes, ...], number: int) -> None:
+        """Note a row whose key an earlier row has with other values."""
+        values = [part.strip(BLANKS) for part in (key if isinstance(key, tuple) else (key,))]
+        if not ABSENT.isdisjoint(values):
+            return
+        names = [self._columns[at] for at in self._keys]
+        parts = zip(names, (value.decode(errors="replace") for value in values), strict=True)
+        found = ", ".join(f"{name} {quoted(text)}" for name, text in parts)
+        found += ", which an earlier row has with other values"
+        expected = f"one row for each {', '.join(names)}"
+        self._problem(Code.DUPLICATE_KEY, Loss.ROW).note(number, expected, found, names[:1])
 
 
-def _height(row: Iterable[str]) -> int:
-    """Return the number of lines of a record: a quoted value may have line breaks."""
-    return 1 + sum(value.count("\n") for value in row)
+def _lines(block: bytes) -> list[bytes]:
+    lines = block.split(b"\n")
+    if not lines[-1]:
+        lines.pop()
+    return lines
 
 
-def _column_problems(dataset: Dataset, columns: Sequence[str]) -> Iterator[_RowProblem]:
-    positions = {name.lower(): at for at, name in enumerate(columns)}
+@lru_cache(maxsize=8)
+def _shape_table(mark: bytes) -> Callable[[bytes], list[bytes]]:
+    """Return a function that returns the shapes of a block's lines."""
+    table = bytearray(b"a" * 256)
+    table[:33] = b" " * 33
+    for byte in b"0123456789":
+        table[byte] = ord("0")
+    for byte in b"\n.+-" + mark:
+        table[byte] = byte
+    table[1] = ord("N")
+    shapes = bytes(table)
 
-    def column(name: str, expected: str, wrong: _Wrong) -> list[_Column]:
-        at = positions.get(name.lower())
-        return [] if at is None else [_Column(at, name, expected, wrong)]
+    def shape(block: bytes) -> list[bytes]:
+        if b"NULL" in block:
+            block = block.replace(b"NULL", b"\1")
+        block = block.translate(shapes)
+        if b"aa" in block or b"a " in block:
+            block = block.replace(b"a ", b"a").replace(b"aaaa", b"a").replace(b"aa", b"a")
+        return block.split(b"\n")
 
-    dates, keys, years = (
-        _RowProblem(code) for code in (Code.BAD_DATE, Code.EMPTY_KEY, Code.BAD_ACADEMIC_YEAR)
-    )
-    for name, form in dataset.dates:
-        expected = f"{name} like {_EXAMPLE.strftime(form)}"
-        dates.columns += column(name, expected, partial(_no_dates, form))
-    for name in dataset.keys:
-        keys.columns += column(name, f"a value for {name} in every row", _absent)
-    documented = {name for header in dataset.headers for name in header.columns}
-    for name in sorted(documented):
-        if name.lower() in ACADEMIC_YEARS:
-            years.columns += column(name, f"{name} like 2020-21", _no_academic_years)
-    yield from (dates, keys, years)
-
-
-def _absent(values: Iterable[str]) -> set[str]:
-    return {value for value in values if value.strip() in _ABSENT}
+    return shape
 
 
-def _no_dates(form: str, values: Iterable[str]) -> set[str]:
-    return {
-        value
-        for value in set(values)
-        if len(date := value.strip()) > _DATE_MAX or not _is_date(form, date)
-    }
-
-
-@lru_cache(maxsize=4096)
-def _is_date(form: str, value: str) -> bool:
-    # Cached: a file has few different dates, and `strptime` is slow.
-    if value in _ABSENT:
-        return True
-    try:
-        datetime.strptime(value, form)  # noqa: DTZ007  a date of the file, no instant
-    except ValueError:
-        return False
-    # Devanagari digits are digits to `strptime`, but not to the server.
-    return value.isascii()
-
-
-def _no_academic_years(values: Iterable[str]) -> set[str]:
-    return {
-        value
-        for value in set(values)
-        if value.strip() not in _ABSENT and not _YEAR.fullmatch(value.strip())
-    }
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _LISTED_MAX
+    shown = ", ".join(names[:_LISTED_MAX])
+    return f"{shown} and {more} more" if more > 0 else shown

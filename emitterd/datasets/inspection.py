@@ -166,16 +166,21 @@ class _Inspection:
         if block is None:
             self._report_empty(text, "an empty file")
             return
-        line, _, rest = block.partition("\n")
+        text_bytes = block.lstrip(b"\n")
+        first = 1 + len(block) - len(text_bytes)
+        line, _, rest = text_bytes.partition(b"\n")
         blocks = chain([rest], blocks)
         try:
             header = check_header(
-                line, self._dataset, self._settings.version, self._settings.variant
+                line.decode(),
+                self._dataset,
+                self._settings.version,
+                self._settings.variant,
+                first=first == 1,
             )
         except csv.Error:
-            expected = "a header and records, in lines that end in LF or CRLF"
-            found = "a CR alone in the first line, which ends no line"
-            self.findings.append(finding(Code.NO_RECORDS, expected, found))
+            found = f"a wrong quote in the header, line {first}"
+            self.findings.append(finding(Code.QUOTES, "column names without quotes", found))
             return
         self.report.columns = tuple(map(printable, header.columns))
         blank = not line.strip()
@@ -183,13 +188,13 @@ class _Inspection:
         if not blank:
             # First: the records may raise `DamagedZip`.
             self.findings += findings
-        if not self._inspect_records(text, blocks, header):
+        if not self._inspect_records(text, blocks, header, first + 1):
             self._report_empty(text, "blank lines" if blank else "a header only")
         elif blank:
             self.findings += findings
 
     def _inspect_records(
-        self, text: CsvTextReader, blocks: Iterator[str], header: CheckedHeader
+        self, text: CsvTextReader, blocks: Iterator[bytes], header: CheckedHeader, line: int
     ) -> bool:
         dataset = self._dataset
         if self._settings.budget_bytes == 0:
@@ -199,7 +204,7 @@ class _Inspection:
             has_records = any(block.strip() for block in blocks)
             deque(blocks, maxlen=0)
             return has_records
-        rows = RowChecker(dataset, header.columns)
+        rows = RowChecker(dataset, header.columns, self._settings.version, line)
         rows.read(blocks, lambda: text.whole and text.valid)
         deque(blocks, maxlen=0)
         self.report.rows = rows.count if rows.complete else None

@@ -2,7 +2,7 @@
 
 import pytest
 
-from emitterd.datasets.catalogue import Dataset, Header, HeaderMatch, Version
+from emitterd.datasets.catalogue import Dataset, Header, HeaderMatch, ValueRule, Version
 from emitterd.datasets.catalogue_file import load_catalogue
 
 CATALOGUE = load_catalogue()
@@ -35,12 +35,12 @@ configure_datasource/ 3.7 - ,
 """
 TRANSACTIONS = """
 student_attendance/StudentAttendance - 1.0 | 37s
-student_attendance/student_attendance - - | 37s
+student_attendance/student_attendance - - | 37s 37n
 teacher_attendance/teacher_attendance 1.9 - | 35n
 inspection_master/inspectionmaster - 1.0 |
-inspection_master/inspection_master - - | 19s
+inspection_master/inspection_master - - | 19o
 user_location_master/UserLocationMaster - 1.0 |
-user_location_master/user_location_master - - | 8s
+user_location_master/user_location_master - - | 8o
 infra_trans/infra_trans 1.1 - | 8n 11n
 semester/semester - 2.9 | 28e
 diksha/diksha 1.2 1.11 | 25s
@@ -85,6 +85,9 @@ sch_pgi_details 8 udise_sch_code
 sch_safety 12 udise_sch_code
 sch_incentives 16 udise_sch_code grade_pri_upr incentive_type
 """
+
+
+DAYS = tuple(map(str, range(1, 32)))
 
 
 def described(dataset: Dataset) -> str:
@@ -209,6 +212,15 @@ def test_rain_comes_before_water() -> None:
                 "district_cd|block_cd_1|cluster_cd|latitude|longitude"
             ),
         ),
+        ("block_master/block_mst", 1, "BlockId|Block|DistrictId"),
+        ("cluster_master/cluster_mst", 2, "ClusterId|Cluster|BlockId|DistrictId"),
+        (
+            "student_attendance/student_attendance",
+            1,
+            "|".join(
+                ["StudentAttendanceId", "StudentId", "SchoolId", "AcademicYear", "Month", *DAYS]
+            ),
+        ),
         ("infra_trans/infra_trans", 0, "school_id"),
         (
             "pat/periodic_exam_result_trans",
@@ -254,7 +266,9 @@ def test_dates_have_the_form_that_the_server_reads(title: str, dates: dict[str, 
         ("school_master/school_mst", "1.11", ["state names", "udise names"]),
         ("school_master/school_mst", "1.12", ["state names", "udise names"]),
         ("inspection_master/inspection_master", "1.1", []),
-        ("inspection_master/inspection_master", "1.2", [" sequence"]),
+        ("inspection_master/inspection_master", "1.2", [" only"]),
+        ("student_attendance/student_attendance", "2.0", [" sequence"]),
+        ("student_attendance/student_attendance", "3.0", [" names"]),
         ("diksha/diksha", "1.4", []),
         ("udise/nsqf_faculty", "1.11", []),
         ("udise/nsqf_faculty", "1.12", [" sequence"]),
@@ -268,6 +282,58 @@ def test_a_header_holds_for_its_versions(title: str, version: str, fitting: list
     assert [f"{item.variant} {item.match}" for item in held] == fitting
 
 
+# What the templates check, as column-types of 1.12.1 and 3.7; ! is no null, !! only in 3.7.
+VALUES = """
+district_master/district_mst int32 DistrictId! udise_district_code!
+district_master/district_mst text District! district_name!
+block_master/block_mst int32 DistrictId!
+block_master/block_mst int64 BlockId! udise_block_code! udise_dist_code! udise_state_code
+block_master/block_mst text Block! block_name!
+cluster_master/cluster_mst int32 DistrictId
+cluster_master/cluster_mst int64 ClusterId! BlockId! udise_block_code! udise_cluster_code!
+cluster_master/cluster_mst text Cluster! cluster_name!
+school_master/school_mst coordinate Latitude! Longitude!
+school_master/school_mst text School! school_name!
+school_management/school_management_master int32 ManagementId!
+school_management/school_management_master text Management!
+pat/periodic_exam_grade_details int32 grade! students_count
+pat/periodic_exam_grade_details int64 school_id!
+pat/periodic_exam_subject_details int32 subject_id! grade!
+pat/periodic_exam_subject_details text subject!
+pat/periodic_exam_qst_mst int32 question_id! exam_id! indicator_id
+pat/periodic_exam_qst_mst decimal question_marks!
+pat/periodic_exam_qst_mst text question_title! question!
+student_attendance/student_attendance int64 StudentAttendanceId! StudentId! SchoolId! Month!
+student_attendance/student_attendance text AcademicYear!
+teacher_attendance/teacher_attendance int64 TCHCD SCHCD MONTH
+inspection_master/inspection_master int64 InspectionId! ObserverId!! SchoolId!
+inspection_master/inspection_master decimal TotalScore Score
+inspection_master/inspection_master bool IsOffline
+user_location_master/user_location_master int64 UserLocationMasterId!! UserMasterId!! \
+SchoolId! InspectionId!
+user_location_master/user_location_master decimal Latitude! Longitude!
+user_location_master/user_location_master text CreatedOn! InSchoolLocation!
+pat/periodic_exam_result_trans int32 id! exam_id! studying_class! question_id!
+pat/periodic_exam_result_trans int64 student_id student_uid! school_id!
+pat/periodic_exam_result_trans decimal obtained_marks!
+pat/periodic_exam_result_trans text exam_code!
+"""
+
+
+@pytest.mark.parametrize("line", VALUES.replace("\\\n", "").strip().split("\n"))
+def test_values_have_the_types_of_the_templates(line: str) -> None:
+    """The types, and the columns that must have a value, are those that the server checks."""
+    title, kind, *columns = line.split()
+
+    def mark(rule: ValueRule) -> str:
+        if rule.needed is None:
+            return ""
+        return "!" if rule.needed.holds(Version(1, 12)) else "!!"
+
+    rules = [rule for rule in DATASETS[title].values if rule.kind == kind]
+    assert [f"{rule.name}{mark(rule)}" for rule in rules] == columns
+
+
 @pytest.mark.parametrize("dataset", CATALOGUE.datasets, ids=lambda value: value.title)
 def test_nothing_is_asked_that_no_header_has(dataset: Dataset) -> None:
     """Required columns, keys and dates are columns; no header has one twice."""
@@ -275,6 +341,7 @@ def test_nothing_is_asked_that_no_header_has(dataset: Dataset) -> None:
 
     assert {name.lower() for name in dataset.keys} <= every
     assert {name.lower() for name, _ in dataset.dates} <= every
+    assert {rule.name.lower() for rule in dataset.values} <= every
     for item in dataset.headers:
         lower = [name.lower() for name in item.columns]
         assert {name.lower() for name in item.required} <= set(lower)

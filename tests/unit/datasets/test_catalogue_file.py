@@ -17,6 +17,8 @@ from emitterd.datasets.catalogue import (
     DatasetKind,
     Header,
     HeaderMatch,
+    ValueKind,
+    ValueRule,
     Version,
     VersionRange,
 )
@@ -25,11 +27,13 @@ from emitterd.datasets.catalogue_file import (
     HEADER_KEYS,
     KINDS,
     MATCHES,
+    VALUES,
     VARIANTS,
     load_catalogue,
 )
 from emitterd.errors import ConfigError, Problem
 from support.paths import ROOT
+from tools.catalogue import document
 
 MANUAL = ROOT / "docs" / "catalogue.md"
 SHIPPED = load_catalogue()
@@ -88,6 +92,11 @@ def test_the_example_of_the_manual_loads(load: Load) -> None:
         headers=(Header(columns, HeaderMatch.NAMES, columns),),
         keys=("student_id", "school_id"),
         dates=(("distribution_date", "%Y-%m-%d"),),
+        values=(
+            ValueRule("student_id", ValueKind.INT64),
+            ValueRule("school_id", ValueKind.INT64),
+            ValueRule("textbook_name", ValueKind.TEXT, VersionRange()),
+        ),
         span=VersionRange(Version(3, 7)),
     )
     assert catalogue.datasets[new.rank + 1].kind is DatasetKind.UDISE
@@ -102,8 +111,13 @@ def test_the_manual_has_every_key_and_word() -> None:
     rows = re.findall(r"^\| (`.+?) \|", text, re.MULTILINE)
 
     assert sorted(re.findall(r"`(\w+)`", " ".join(rows))) == sorted(DATASET_KEYS + HEADER_KEYS)
-    for word in (*KINDS, *MATCHES, *VARIANTS):
+    for word in (*KINDS, *MATCHES, *VALUES, *VARIANTS):
         assert f"`{word}`" in text
+
+
+def test_the_manual_says_what_is_checked() -> None:
+    """The table of docs/catalogue.md is made of the catalogue."""
+    assert MANUAL.read_text() == document(MANUAL.read_text())
 
 
 def test_only_the_kind_is_needed(load: Load) -> None:
@@ -135,6 +149,24 @@ def test_a_header_may_have_every_key(load: Load) -> None:
     assert new.keys == ("A",)
     span = VersionRange(Version(1, 1), Version(1, 10))
     assert new.headers == (Header(("a", "b"), HeaderMatch.NAMES, ("B",), "state", span),)
+
+
+def test_columns_have_types_and_marks(load: Load) -> None:
+    """`!` marks a column that must have a value, `!3.0` since a version; 1..3 are three columns."""
+    new = only_new(
+        load(
+            "n/n:\n  kind: master\n  dates:\n    d!: '%Y-%m-%d'\n"
+            "  values:\n    int32: 1..3\n    text: a | b!3.0\n"
+            "  headers:\n    h:\n      columns: a | b | d | 1..3\n"
+        )
+    )
+    assert new.headers[0].columns == ("a", "b", "d", "1", "2", "3")
+    assert new.dates == (("d", "%Y-%m-%d"),)
+    assert new.values == (
+        ValueRule("d", ValueKind.TEXT, VersionRange()),
+        *(ValueRule(str(day), ValueKind.INT32) for day in (1, 2, 3)),
+        ValueRule("b", ValueKind.TEXT, VersionRange(Version(3, 0))),
+    )
 
 
 def test_a_dataset_replaces_the_shipped_one_whole(load: Load) -> None:
@@ -219,6 +251,54 @@ new/data:
             id="unknown key of a header",
         ),
         pytest.param(
+            SOUND + "  values:\n    int16: a\n",
+            7,
+            "new/data.values.int16",
+            "there is no such key",
+            "did you mean int64?",
+            id="unknown type",
+        ),
+        pytest.param(
+            SOUND + "  values:\n    int32: a | c!\n",
+            7,
+            "new/data.values.int32",
+            "names c, a column that no header has",
+            "correct or remove it",
+            id="type of no column",
+        ),
+        pytest.param(
+            SOUND + "  values:\n    int32: a\n    text: A!\n",
+            8,
+            "new/data.values.text",
+            "names A a second time",
+            "name each column once",
+            id="two types of a column",
+        ),
+        pytest.param(
+            SOUND + "  values:\n    int32: a!x\n",
+            7,
+            "new/data.values.int32",
+            "is no version of cQube",
+            'write it like "3.7"',
+            id="wrong version of a mark",
+        ),
+        pytest.param(
+            SOUND + "      assumed: maybe\n",
+            6,
+            "new/data.headers.first.assumed",
+            "must be yes or no",
+            "correct or remove it",
+            id="wrong assumed",
+        ),
+        pytest.param(
+            SOUND + "  delimiter: x\n",
+            6,
+            "new/data.delimiter",
+            "must be one character",
+            'write "|"',
+            id="a letter as delimiter",
+        ),
+        pytest.param(
             SOUND + "  kind: udise\n",
             6,
             "new/data.kind",
@@ -286,7 +366,7 @@ new/data:
             SOUND + "      match: name\n",
             6,
             "new/data.headers.first.match",
-            "must be sequence, exact or names",
+            "must be sequence, exact, only or names",
             "did you mean names?",
             id="wrong match",
         ),

@@ -2,6 +2,7 @@
 
 import codecs
 import io
+import re
 
 import pytest
 from hypothesis import given
@@ -21,7 +22,7 @@ def summary(findings: list[Finding]) -> list[tuple[str, str]]:
 def read(content: bytes, limit_bytes: int = 10**9) -> tuple[str, CsvTextReader]:
     """Return the valid text, and its reader."""
     lines = CsvTextReader(io.BytesIO(content).read, limit_bytes)
-    return "".join(lines.blocks()), lines
+    return b"".join(lines.blocks()).decode(), lines
 
 
 @pytest.mark.parametrize("times", [1, 5000])
@@ -44,8 +45,8 @@ def test_each_block_is_whole_lines(text: str, times: int) -> None:
     lines = CsvTextReader(io.BytesIO(content).read, 10**9)
     blocks = list(lines.blocks())
 
-    assert "".join(blocks).encode() == content
-    assert all(block.endswith("\n") for block in blocks[:-1])
+    assert b"".join(blocks) == re.sub(b"\r\n?", b"\n", content)
+    assert all(block.endswith(b"\n") for block in blocks[:-1])
 
 
 def test_the_limit_cuts_a_line_off() -> None:
@@ -74,38 +75,56 @@ def test_a_limit_at_the_very_end_is_the_whole() -> None:
         ),
         (b"PK\3\4rest", "a zip or an Excel workbook (.xlsx), not a CSV"),
         (b"\xd0\xcf\x11\xe0rest", "an Excel workbook (.xls), not a CSV"),
-        (b"nom\nEcole Mod\xe8le\n", "byte E8 in line 2, after 'Ecole Mod'"),
-        (b"a\nb\n\xff", "byte FF in line 3, after ''"),
-        (b"a\xc3", "byte C3 in line 1, after 'a'"),
-        (
-            b"\n" * 70_000 + b"x" * 30 + b"\xe9\n",
-            "byte E9 in line 70001, after 'xxxxxxxxxxxxxxxxxxxx'",
-        ),
     ],
-    ids=[
-        "UTF-16",
-        "UTF-16 big-endian",
-        "UTF-16 without mark",
-        "xlsx",
-        "xls",
-        "Latin-1",
-        "last line",
-        "cut off",
-        "second chunk",
-    ],
+    ids=["UTF-16", "UTF-16 big-endian", "UTF-16 without mark", "xlsx", "xls"],
 )
-def test_what_is_no_utf8_is_told_by_line_and_byte(content: bytes, found: str) -> None:
-    """The finding names the place of the wrong byte, or the kind of file."""
+def test_what_is_no_text_ends_the_reading(content: bytes, found: str) -> None:
+    """The finding names the kind of file."""
     _, lines = read(content)
 
     assert summary(lines.findings) == [("E230", found)]
+    assert lines.findings[0].loses == "file"
     assert not lines.valid
 
 
-def test_the_lines_before_a_wrong_byte_are_read() -> None:
-    """The text ends with the last valid line."""
-    got, _ = read(b"a|b\n1|2\n3|\xe9\n4|5\n")
-    assert got == "a|b\n1|2\n"
+REPLACED = {
+    "Latin-1": (b"nom\nEcole Mod\xe8le\n", "byte E8 in line 2, after 'Ecole Mod'"),
+    "several": (b"\xe9|\xe9\nb\n\xff\n", "2 lines, the first: byte E9 in line 1, after ''"),
+    "last line": (b"a\nb\n\xff", "byte FF in line 3, after ''"),
+    "cut off": (b"a\xc3", "byte C3 in line 1, after 'a'"),
+    "second chunk": (
+        b"\n" * 70_000 + b"x" * 30 + b"\xe9\n",
+        "byte E9 in line 70001, after 'xxxxxxxxxxxxxxxxxxxx'",
+    ),
+}
+
+
+@pytest.mark.parametrize(("content", "found"), REPLACED.values(), ids=REPLACED)
+def test_bytes_that_are_not_utf8_are_replaced(content: bytes, found: str) -> None:
+    """The server replaces them and keeps the row, so the reading goes on."""
+    text, lines = read(content)
+
+    assert text == content.decode(errors="replace")
+    assert summary(lines.findings) == [("E230", found)]
+    assert lines.findings[0].loses == "value"
+    assert (lines.valid, lines.whole) == (True, True)
+
+
+def test_a_zero_byte_is_found_in_any_line() -> None:
+    """PostgreSQL refuses it. The finding names the line, and only the first one."""
+    _, lines = read(b"a|b\n" * 30_000 + b"1|x\0y\n2|\0\n")
+
+    assert summary(lines.findings) == [("E230", "a zero byte (NUL) in line 30001, after '1|x'")]
+    assert lines.findings[0].loses == "file"
+    assert lines.valid
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r", "\r\n"], ids=repr)
+@pytest.mark.parametrize("length", [CHUNK_BYTES - 2, CHUNK_BYTES - 1, CHUNK_BYTES])
+def test_every_line_end_is_one_line(ending: str, length: int) -> None:
+    """CR, LF and CRLF end one line, also where a chunk ends between them."""
+    text, _ = read(("x" * length + ending + "y" + ending).encode())
+    assert text == "x" * length + "\ny\n"
 
 
 def test_a_mark_is_noted_and_left_out() -> None:
@@ -119,8 +138,8 @@ def test_a_mark_is_noted_and_left_out() -> None:
 
 @pytest.mark.parametrize("ending", [b"", b"\n", b"\nb\n"], ids=repr)
 @pytest.mark.parametrize("before", [b"", b"a\nb\n"], ids=repr)
-def test_a_line_over_1_mb_ends_the_text(before: bytes, ending: bytes) -> None:
-    """The server reads lines of 1 MB, and no longer ones."""
+def test_a_line_over_1_mib_ends_the_text(before: bytes, ending: bytes) -> None:
+    """The server reads lines of 1 MiB, and no longer ones."""
     longest = before + b"x" * LINE_MAX_BYTES + ending
     longer = before + b"x" * (LINE_MAX_BYTES + 1) + ending
 
