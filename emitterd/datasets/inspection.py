@@ -181,6 +181,7 @@ class _Inspection:
         except csv.Error:
             found = f"a wrong quote in the header, line {first}"
             self.findings.append(finding(Code.QUOTES, "column names without quotes", found))
+            deque(blocks, maxlen=0)
             return
         self.report.columns = tuple(map(printable, header.columns))
         blank = not line.strip()
