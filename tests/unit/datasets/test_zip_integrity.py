@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emitterd.datasets.zip_integrity import zip_flaw
+from unit.datasets.zip_corpus import python
 
 NO_END = "no zip end record closes at the end of the file"
 ELSEWHERE = "the zip's directory is not where its end record says"
@@ -35,17 +36,6 @@ def zipped(*members: bytes, comment: bytes = b"", how: int = DEFLATED) -> bytes:
     return target.getvalue()
 
 
-def wide() -> bytes:
-    """Return a zip whose local header has zip64 sizes, as a streaming writer's."""
-    target = io.BytesIO()
-    with (
-        zipfile.ZipFile(target, "w") as archive,
-        archive.open("x.csv", "w", force_zip64=True) as member,
-    ):
-        member.write(CSV)
-    return target.getvalue()
-
-
 @cache
 def many(count: int) -> bytes:
     """Return a zip of so many empty members."""
@@ -56,30 +46,6 @@ def many(count: int) -> bytes:
     return target.getvalue()
 
 
-def piped() -> bytes:
-    """Return a zip written to a pipe: sizes stand behind the data."""
-
-    class Pipe(io.RawIOBase):
-        """Takes bytes and cannot seek."""
-
-        def __init__(self) -> None:
-            self.taken = bytearray()
-
-        def writable(self) -> bool:
-            """Tell that it takes bytes."""
-            return True
-
-        def write(self, data: bytes) -> int:  # type: ignore[override]  # bytes only
-            """Take bytes."""
-            self.taken += data
-            return len(data)
-
-    pipe = Pipe()
-    with zipfile.ZipFile(pipe, "w") as archive:
-        archive.writestr("x.csv", CSV)
-    return bytes(pipe.taken)
-
-
 WHOLE: dict[str, Callable[[], bytes]] = {
     "one member": lambda: zipped(CSV),
     "several members": lambda: zipped(CSV, b"", CSV, how=STORED),
@@ -88,8 +54,8 @@ WHOLE: dict[str, Callable[[], bytes]] = {
     "comment of zeros": lambda: zipped(CSV, comment=bytes(40)),
     "longest comment": lambda: zipped(CSV, comment=b"c" * 65_535),
     "empty with longest comment": lambda: zipped(comment=b"c" * 65_535),
-    "zip64 sizes": wide,
-    "written to a pipe": piped,
+    "zip64 sizes": lambda: python(0, wide=True),
+    "written to a pipe": lambda: python(0, pipe=True),
     "inner zip": lambda: zipped(zipped(CSV), how=STORED),
     "65535 members without zip64": lambda: many(65_535),
     "65536 members with zip64": lambda: many(65_536),
@@ -129,8 +95,8 @@ SMALL: dict[str, Callable[[], bytes]] = {
     "comment of zeros": lambda: zipped(b"x", comment=bytes(40)),
     "inner zip": lambda: zipped(zipped(CSV), b"x", how=STORED),
     "inner empty zip": lambda: zipped(zipped(), b"x", how=STORED),
-    "zip64 sizes": wide,
-    "written to a pipe": piped,
+    "zip64 sizes": lambda: python(0, wide=True),
+    "written to a pipe": lambda: python(0, pipe=True),
 }
 
 
