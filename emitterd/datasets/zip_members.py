@@ -30,6 +30,8 @@ from emitterd.datasets.zip_integrity import (
 DIRECTORY_MAX_BYTES = 256 * 1024
 """The longest directory that is read: one file's entry can take 192 KiB of it."""
 ENTRIES_MAX = 1000
+_HEADERS_MAX_BYTES = 1024**2
+"""The most local headers that are kept, with their names: one can have 128 KiB."""
 
 _CHUNK_BYTES = 64 * 1024
 _READ_AHEAD_BYTES = 1024**2
@@ -87,6 +89,7 @@ class _Walk:
     def __init__(self, read_at: ReadAt, directory: Directory) -> None:
         self.files: list[FileHeader] = []
         self.problem: Finding | None = None
+        self._headers_bytes = 0
         self._read_at = read_at
         self._end_at = directory.at
         entries = directory_entries(read_at(directory.at, directory.size_bytes))
@@ -96,8 +99,6 @@ class _Walk:
         at: int | None = 0
         while at is not None and at < self._end_at:
             at = self._step(at)
-        if len(self.files) > ENTRIES_MAX:
-            self.files = []
         if at is None or self.problem is not None:
             return
         if at > self._end_at:
@@ -119,9 +120,11 @@ class _Walk:
             self.problem = _unreadable(found)
             return None
         self.files.append(local)
-        if len(self.files) > ENTRIES_MAX:
-            found = f"more than {ENTRIES_MAX} files"
+        self._headers_bytes += local.length
+        if len(self.files) > ENTRIES_MAX or self._headers_bytes > _HEADERS_MAX_BYTES:
+            found = f"more than {len(self.files) - 1} files"
             self.problem = finding(Code.SEVERAL_FILES, "one CSV", found)
+            self.files = []
             return None
         entry = self._named.pop(at % WRAP, None)
         if not local.sound:

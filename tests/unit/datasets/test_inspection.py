@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from emitterd.datasets.findings import fatal
 from emitterd.datasets.inspection import InspectionSettings, Report, inspect
 from emitterd.datasets.zip_integrity import zip_flaw
-from support.zip_writer import FOLLOWS, MARK, NAME, SIGNED, WRAP, end, zip64
+from support.zip_writer import FOLLOWS, MARK, NAME, SIGNED, WRAP, end, write, zip64
 from support.zips import (
     ATTENDANCE,
     COLUMNS,
@@ -493,6 +493,19 @@ def test_a_name_of_64_kib_is_cut_and_forges_nothing(flags: int, byte: bytes) -> 
     assert report.member.isprintable()
     assert len(report.member) <= 1000
     assert "E233" in codes(report)
+
+
+def test_long_names_that_the_directory_lacks_take_little_memory() -> None:
+    """A walk over the local headers ends when they have more than 1 MiB."""
+    long = replace(raw(), name=b"n" * 65_000, named=False)
+    data = write(raw(), *[long] * 900)
+    tracemalloc.start()
+    report = inspected(data)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert words(report) == [("E226", "one CSV", "more than 17 files")]
+    assert peak <= 4 * MIB
 
 
 def test_trouble_with_the_disk_is_no_damage() -> None:
