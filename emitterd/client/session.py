@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import json
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -38,6 +39,9 @@ TOKEN_LIFETIME_S = 300.0
 
 TOKEN_LONGEST_S = 365 * 86400.0
 """The login may name any number; larger ones would overflow."""
+
+_TOKEN = re.compile(r"[!-~]+")
+"""What a header field may have: visible ASCII. Source: RFC 6750, section 2.1."""
 
 log = structlog.get_logger()
 
@@ -266,14 +270,15 @@ class Session:
         error = api_error(request, answer.status, answer.headers, answer.body)
         if error is not None:
             raise error
-        try:
-            fields = json.loads(answer.body)
-        except (ValueError, RecursionError):
-            fields = None
-        if isinstance(fields, dict) and isinstance(fields.get("access_token"), str):
+        fields: dict[str, object] = {}
+        with suppress(ValueError, RecursionError):
+            read = json.loads(answer.body)
+            fields = read if isinstance(read, dict) else {}
+        token = fields.get("access_token")
+        if isinstance(token, str) and _TOKEN.fullmatch(token):
             return fields
-        code, reason = Code.MALFORMED_ANSWER, "the login's answer has no token"
-        if isinstance(fields, dict) and "error" in fields:
+        code, reason = Code.MALFORMED_ANSWER, "the login's answer has no valid token"
+        if "error" in fields:
             # Upstream passes Keycloak's refusal on with HTTP 200.
             message = masked(str(fields.get("error_description") or fields["error"]))[:200]
             code, reason = Code.CREDENTIALS, f"the login says: {message}"

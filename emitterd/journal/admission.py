@@ -32,12 +32,12 @@ _INSERT = """insert into entry (path, state, flow, turn, rank, device, inode, by
     ambiguous, earlier_keys)
     values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 
-# A forgotten attempt may have left an object under these keys. The file is a new version, but its
-# receipt must still name them.
-_FORGOTTEN_KEYS = """select coalesce(earlier_keys || char(10), '') || key from entry
-    where path = ?1 and id = (select max(id) from entry where path = ?1)
-    and state = 'withdrawn' and ambiguous and forgotten_at is not null
-    and key is not null"""
+# An attempt for the last version may have left an object under these keys. If the version was
+# forgotten or has the same size, the file may have the same content: its receipt must name them.
+_LOST_KEYS = """select trim(coalesce(earlier_keys, '') || char(10) || coalesce(key, ''), char(10))
+    from entry where path = ?1 and id = (select max(id) from entry where path = ?1)
+    and state <> 'delivered' and ambiguous and coalesce(key, earlier_keys) is not null
+    and (forgotten_at is not null or bytes = ?2)"""
 
 
 def admit(
@@ -60,7 +60,7 @@ def _admit(
     now: float,
     rebuilt_at: float | None,
 ) -> Admitted:
-    known, earlier_keys = _known_version(connection, file.path)
+    known, earlier_keys = _known_version(connection, file)
     if known is not None and known.matches(file.fingerprint):
         return Admitted(AdmissionResult.KNOWN)
     if known is not None and known.state is State.DELIVERING:
@@ -113,20 +113,20 @@ def _pack_findings(file: Admission) -> str | None:
     return json.dumps(records) if records else None
 
 
-def _known_version(connection: sqlite3.Connection, path: bytes) -> tuple[Known | None, str | None]:
-    """Return the latest version, or the keys that forgotten ones may have used."""
-    rows = connection.execute(NEWEST, (path,)).fetchall()
+def _known_version(
+    connection: sqlite3.Connection, file: Admission
+) -> tuple[Known | None, str | None]:
+    """Return the latest version, and the keys that an attempt for it may have used."""
+    rows = connection.execute(NEWEST, (file.path,)).fetchall()
     if not rows:
         return None, None
     *row, remembered = rows[0]
-    if remembered:
-        return known_of(tuple(row)), None
-    rows = connection.execute(LATEST, (path,)).fetchall()
-    if rows:
-        return known_of(rows[0]), None
-    # Only where all versions are forgotten can a forgotten attempt be the last.
-    rows = connection.execute(_FORGOTTEN_KEYS, (path,)).fetchall()
-    return None, rows[0][0] if rows else None
+    size_bytes = file.fingerprint.size_bytes
+    keys = connection.execute(_LOST_KEYS, (file.path, size_bytes)).fetchall()
+    if not remembered:
+        rows = connection.execute(LATEST, (file.path,)).fetchall()
+        row = list(rows[0]) if rows else []
+    return known_of(tuple(row)) if row else None, keys[0][0] if keys else None
 
 
 def _first_state(

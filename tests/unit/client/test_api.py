@@ -453,6 +453,17 @@ def test_a_password_that_the_login_quotes_is_masked(client: HttpClient, status: 
     assert MASK[:1] in caught.value.reason
 
 
+@pytest.mark.parametrize("token", ["", "\ud800", "t\u00f6ken", "two words", "line\r\nX: end"])
+def test_a_token_that_no_header_can_have_pauses_uploads(client: HttpClient, token: str) -> None:
+    """A broken login is the destination's failure, and nothing is sent with its token."""
+    login = json_answer({"access_token": token})
+    with Listener(answering(login)) as server, pytest.raises(DeliveryError) as caught:
+        emission_to(client, server.url).grant(PATH)
+
+    assert (caught.value.decision, caught.value.code) == (Decision.PAUSE, Code.MALFORMED_ANSWER)
+    assert len(server.heard) == 1
+
+
 def test_a_token_that_upload_url_quotes_is_masked(client: HttpClient) -> None:
     """An API that quotes the token in its error gives nothing away."""
     token = "eyJhbGciOi." * 40

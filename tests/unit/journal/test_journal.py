@@ -4,6 +4,7 @@ import re
 import sqlite3
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,40 @@ def test_replaced_before_it_was_sent(journal: Journal) -> None:
     assert admit(journal, admission(version=2)) == ["admitted+"]
     assert row(journal, old.id, "state, error") == ("withdrawn", "E204")
     assert journal.counts()[State.QUEUED] == 1
+
+
+@pytest.mark.parametrize("withdrawn", [False, True])
+def test_a_lost_attempt_is_named_in_the_receipt_of_the_same_file(
+    journal: Journal, *, withdrawn: bool
+) -> None:
+    """A file that is dropped again after a lost answer may be in the bucket already."""
+    entry = take(journal)
+    journal.pin(entry, grant("key-1"))
+    if withdrawn:
+        lost = replace(entry, ambiguous=True)
+        journal.defer(entry, LOST, 0.0, charge=True)
+        assert journal.claim(NOW) is not None
+        journal.withdraw(lost, DeliveryError(Decision.WITHDRAW, Code.GONE, "gone"))
+    else:
+        journal.defer(entry, LOST, NOW + 60, charge=True)
+
+    again = take(journal, version=2)
+    journal.pin(again, grant("key-2"))
+
+    assert again.ambiguous
+    assert row(journal, again.id, "key, earlier_keys") == ("key-2", "key-1")
+
+
+def test_a_lost_attempt_says_nothing_about_a_file_of_another_size(journal: Journal) -> None:
+    """Other content is another file for the server."""
+    entry = take(journal)
+    journal.pin(entry, grant("key-1"))
+    journal.defer(entry, LOST, NOW + 60, charge=True)
+    journal.admit([Admission(PATH, seen(2, size=11), "pat", 0)])
+    again = journal.claim(NOW)
+
+    assert again is not None
+    assert not again.ambiguous
 
 
 def test_one_live_version_a_path(journal: Journal) -> None:

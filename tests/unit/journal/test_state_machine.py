@@ -109,7 +109,14 @@ class Model:
     ambiguous: bool = False
     grant: Grant | None = None
     due_at: float = 0.0
-    keys: list[str] = field(default_factory=list)
+    earlier: list[str] = field(default_factory=list)
+    """The keys of a lost attempt for the version before."""
+    own: list[str] = field(default_factory=list)
+
+    @property
+    def keys(self) -> list[str]:
+        """All keys under which an object may exist."""
+        return [*self.earlier, *self.own]
 
     def end(self, state: State) -> None:
         """End; the secret goes."""
@@ -153,7 +160,9 @@ class Walk(RuleBasedStateMachine):
             known = self.journal.latest(path)
             assert known is not None
             assert known.id not in self.model
-            self.model[known.id] = Model(path, version)
+            lost = last is not None and last.ambiguous and last.state is not State.DELIVERED
+            earlier = last.keys if last is not None and lost else []
+            self.model[known.id] = Model(path, version, ambiguous=bool(earlier), earlier=earlier)
 
     @rule()
     def claim(self) -> None:
@@ -182,10 +191,10 @@ class Walk(RuleBasedStateMachine):
         """Pin a grant, and go on holding the entry."""
         entry, model = self.pick(data)
         self.held[entry.id] = entry
-        if model.ambiguous and model.keys and model.keys[-1] != key:
-            model.keys.append(key)
+        if model.ambiguous and model.own and model.own[-1] != key:
+            model.own.append(key)
         else:
-            model.keys = [*model.keys[:-1], key]
+            model.own = [*model.own[:-1], key]
         model.grant = grant(key)
         self.journal.pin(entry, model.grant)
 
@@ -196,7 +205,7 @@ class Walk(RuleBasedStateMachine):
         entry, model = self.pick(data)
         deliver(self.journal, entry)
         model.end(State.DELIVERED)
-        model.keys = [*model.keys[:-1], "key-1"]
+        model.own = [*model.own[:-1], "key-1"]
 
     @precondition(lambda self: self.held)
     @rule(data=st.data(), lost=st.booleans(), later=st.booleans(), charge=st.booleans())
@@ -244,7 +253,8 @@ class Walk(RuleBasedStateMachine):
         """Find each entry in the journal, in the state of the model."""
         rows = self.journal.read(
             """select id, path, state, attempts, ambiguous, "grant" is not null,
-               coalesce(earlier_keys || char(10), '') || key from entry"""
+               trim(coalesce(earlier_keys, '') || char(10) || coalesce(key, ''), char(10))
+               from entry"""
         )
         assert {item[0]: item[1:5] for item in rows} == {
             item: (model.path, model.state, model.attempts, model.ambiguous)
@@ -252,7 +262,7 @@ class Walk(RuleBasedStateMachine):
         }
         for item in rows:
             model = self.model[item[0]]
-            assert item[6] == ("\n".join(model.keys) or None)
+            assert item[6] == "\n".join(model.keys)
             assert item[5] == (model.grant is not None)
 
     @invariant()
