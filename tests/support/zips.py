@@ -5,9 +5,10 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
-from emitterd.datasets.catalogue import Dataset, DatasetKind, Header, HeaderMatch
+from emitterd.datasets.catalogue import Catalogue, Dataset, DatasetKind, Header, HeaderMatch
 from emitterd.datasets.catalogue_file import load_catalogue
 from emitterd.datasets.inspection import InspectionSettings, Report, inspect
 from emitterd.datasets.sample import sample_csv
@@ -131,8 +132,14 @@ def make_zip(path: Path, content: bytes = CSV) -> Path:
     return path
 
 
+@cache
+def shipped() -> Catalogue:
+    """Return the catalogue that the package ships."""
+    return load_catalogue()
+
+
 def sample(path: str, rows: int = 3) -> bytes:
     """Return a CSV that the server would take for the zip at this path."""
-    dataset = load_catalogue().dataset(path.encode())
+    dataset = shipped().dataset(path.encode())
     assert dataset is not None
     return sample_csv(dataset, rows).encode()
