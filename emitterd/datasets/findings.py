@@ -34,6 +34,7 @@ class Loss(StrEnum):
 
 
 _QUOTED_MAX = 60
+_TEXT_MAX = 1000
 
 _UNREAD = "the object stays in the bucket, unread, and nobody is told"
 _SENTENCES = {
@@ -111,12 +112,17 @@ def finding(
     loses: Loss | None = None,
     columns: Iterable[tuple[str, int]] = (),
 ) -> Finding:
-    """Return a printable finding: content of a file cannot forge a line of the log.
+    """Return a printable and short finding: content of a file cannot forge or fill a log.
 
     `loses` is that of the code if it is not given.
     """
-    named = tuple((printable(name), count) for name, count in columns)
-    return Finding(code, printable(expected), printable(found), loses or LOSSES[code], named)
+    named = tuple((_short(name), count) for name, count in columns)
+    return Finding(code, _short(expected), _short(found), loses or LOSSES[code], named)
+
+
+def _short(text: str) -> str:
+    text = printable(text)
+    return text if len(text) <= _TEXT_MAX else f"{text[:_TEXT_MAX]}…"
 
 
 def quoted(text: str) -> str:
