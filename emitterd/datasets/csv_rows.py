@@ -141,7 +141,8 @@ class RowChecker:
             rows = list(server_rows((lines[at].decode() for at in special), self._delimiter))
         except csv.Error:
             rows = []
-        if len(rows) == len(special):
+        # A backslash at the end of a line takes the next line into the record.
+        if len(rows) == len(special) and not any(lines[at].endswith(b"\\") for at in special):
             for at, row in zip(special, rows, strict=True):
                 lines[at] = self._joined(row)
             numbers = range(self._line, self._line + len(lines))
