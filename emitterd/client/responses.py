@@ -24,7 +24,7 @@ from enum import StrEnum
 from emitterd.client.body import Body
 from emitterd.codes import Code
 from emitterd.errors import Decision, DeliveryError, Stage
-from emitterd.text import masked
+from emitterd.text import MASK, masked
 
 
 class RequestKind(StrEnum):
@@ -69,7 +69,6 @@ _ANY_API: dict[int, tuple[Decision, Code]] = {
 _LOGIN = _ANY_API | dict.fromkeys((400, 401, 403), (Decision.PAUSE, Code.CREDENTIALS))
 _WITH_TOKEN = {
     **_ANY_API,
-    **dict.fromkeys((400, 413, 414, 415, 422), (Decision.REJECT, Code.REQUEST_REFUSED)),
     401: (Decision.RENEW_TOKEN, Code.TOKEN_REFUSED),
     403: (Decision.PAUSE, Code.FORBIDDEN),
 }
@@ -119,6 +118,8 @@ _SEE_OTHER = 303
 _ASKED = "success_action_status"
 _ETAG = re.compile(r'(?:W/)?"[!#-~]+"|[0-9A-Fa-f]{32}(?:-[0-9]+)?')
 """An entity tag of RFC 9110, section 8.8.3; some gateways leave the quotes of an MD5 away."""
+_SECRET = re.compile("(?i)policy|signature|token")
+"""The fields of a form that are secret, by name."""
 _ENCRYPTION = "x-amz-server-side-encryption"
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _XML_CODE = re.compile(r"<Code>\s*([A-Za-z]{1,64})\s*</Code>")
@@ -147,10 +148,7 @@ def api_error(
 
 
 def _tls_mismatch(request: RequestKind, status: int, body: bytes) -> DeliveryError | None:
-    """Return the error where a 400 is about TLS.
-
-    Read as the API's own 400, this answer would reject every file, although none of them is wrong.
-    """
+    """Return the error where a 400 is about TLS: it is no refusal of one file."""
     mismatch = next((text for mark, text in _TLS_MISMATCH.items() if mark in body), "")
     if status != 400 or not mismatch:  # noqa: PLR2004
         return None
@@ -167,6 +165,10 @@ def bucket_error(
     """
     if 200 <= status < 300 or status == _SEE_OTHER:  # noqa: PLR2004  2xx
         return _unless_stored(status, headers, body, fields)
+    for field, secret in fields.items():
+        # A bucket may quote the form, whose signature permits an upload.
+        if secret and _SECRET.search(field):
+            body = body.replace(secret.encode(), MASK.encode())
     reason = f"the bucket answered {status}{_s3_message(body)}"
     name = s3_code(body)
     # S3 has no code for an expired policy: only the message says so.

@@ -3,6 +3,7 @@
 Commands like `status` import only this, without the daemon's libraries.
 """
 
+import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -36,12 +37,25 @@ def translate_error(error: sqlite3.Error, path: Path | None = None) -> JournalEr
     if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
         return JournalDamaged(f"{path or 'the journal'} is damaged: {error}")
     if name.startswith("SQLITE_CANTOPEN"):
+        if path is not None and os.access(path, os.R_OK | os.W_OK):
+            return _cannot_create(path, error)
         return JournalError(
             f"cannot open {path}: it does not exist, or this user may not read it",
             remedy="start the daemon once, or run as the daemon's user",
         )
     kind = JournalIOError if name.startswith(_PASSING) else JournalError
     return kind(f"{path or 'the journal'}: {error}")
+
+
+def _cannot_create(path: Path, error: sqlite3.Error) -> JournalError:
+    """Return the error where SQLite cannot create the log or its shared memory: it may pass."""
+    reason = f"cannot create the files next to {path}: {error}"
+    disk = os.statvfs(path.parent)
+    if disk.f_files and not disk.f_favail:
+        return JournalFull(
+            reason, remedy=f"delete files on the disk of {path}: it has no free inode"
+        )
+    return JournalIOError(reason)
 
 
 Row = tuple[Any, ...]

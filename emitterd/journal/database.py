@@ -18,7 +18,14 @@ from typing import Any, Generic, Self, TypeVar
 
 import structlog
 
-from emitterd.errors import JournalBusy, JournalError, JournalFull, JournalMoved
+from emitterd.errors import (
+    JournalBusy,
+    JournalDamaged,
+    JournalError,
+    JournalFull,
+    JournalIOError,
+    JournalMoved,
+)
 from emitterd.failpoints import Point, reach
 from emitterd.journal.connection import (
     APPLICATION_ID,
@@ -167,7 +174,20 @@ class Database:
             with self._reading:
                 return self._reader.execute(sql, parameters).fetchall()
         except sqlite3.DatabaseError as error:
-            raise translate_error(error) from error
+            raise self._checked(translate_error(error)) from error
+
+    def _checked(self, failure: JournalError) -> JournalError:
+        """Return the error; for a damaged file only if a check finds damage.
+
+        A disk that fails may read like a damaged file, and pass: a restart must be possible.
+        """
+        if not isinstance(failure, JournalDamaged):
+            return failure
+        try:
+            check(self._path, "quick_check")
+        except JournalError as found:
+            return found
+        return JournalIOError(str(failure))
 
     @property
     def full_since(self) -> float | None:

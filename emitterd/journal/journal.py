@@ -171,10 +171,10 @@ class Journal(Database):
         """Return (id, size in bytes, SHA-256) of the version that the server has.
 
         None if it has none, or may have received a later one. After `forget` even known content
-        is sent.
+        is sent, and so is content that only another server has.
         """
         rows = self.read(statements.PREVIOUS, (entry.path, entry.id))
-        if not rows or rows[0][3:] != (State.DELIVERED, None):
+        if not rows or rows[0][3:] != (State.DELIVERED, None, self._server):
             return None
         return rows[0][0], rows[0][1], rows[0][2]
 

@@ -176,7 +176,7 @@ ENDED = """select state, coalesce(delivered_at, changed_at), bytes, error, reaso
     and state in ('delivered', 'rejected')"""
 """A version whose file is to be moved or deleted."""
 
-PREVIOUS = """select id, bytes, sha256, state, forgotten_at from entry
+PREVIOUS = """select id, bytes, sha256, state, forgotten_at, delivered_to from entry
     where path = ? and id < ? and (state = 'delivered' or ambiguous)
     order by id desc limit 1"""
 """The last earlier version of the path of which the server may have an object."""

@@ -52,6 +52,7 @@ class AlarmCode(StrEnum):
     SWEEP_OVERDUE = "sweep_overdue"
     REJECTED = "rejected"
     NOT_SENT = "not_sent"
+    RECEIPT_LOST = "receipt_lost"
     SERVER_DROPS = "server_drops"
     DAEMON_STOPPED = "daemon_stopped"
     FOLDER_SHARED = "folder_shared"
@@ -60,6 +61,7 @@ class AlarmCode(StrEnum):
 WARNINGS = frozenset(
     {AlarmCode.WATCH_DEGRADED, AlarmCode.SWEEP_OVERDUE, AlarmCode.REJECTED, AlarmCode.NOT_SENT}
     | {AlarmCode.SERVER_DROPS, AlarmCode.DAEMON_STOPPED, AlarmCode.FOLDER_SHARED}
+    | {AlarmCode.RECEIPT_LOST}
 )
 """With these alarms deliveries go on. All others are critical."""
 
@@ -146,11 +148,7 @@ def queue_alarms(
     running: bool,
 ) -> list[Alarm]:
     """Return the alarms that the journal's numbers raise; `running`: a daemon runs."""
-    alarms = []
-    if queue.rejected_at is not None:
-        alarms.append(_rejected(queue.rejected, queue.rejected_at))
-    if queue.dropped.since is not None:
-        alarms.append(_server_drops(queue.dropped.files, queue.dropped.since, queue.dropped.path))
+    alarms = _file_alarms(queue)
     if running and outages:
         alarms.append(_down(outages))
     oldest_at = queue.oldest_waiting_at
@@ -167,6 +165,18 @@ def queue_alarms(
     idle_since = max(oldest_at, queue.delivered_at or 0.0)
     if now - idle_since > limits.no_success_s:
         alarms.append(_no_success(idle_since, now - idle_since, limits))
+    return alarms
+
+
+def _file_alarms(queue: "QueueStatus") -> list[Alarm]:
+    """Return the alarms of files that need an operator."""
+    alarms = []
+    if queue.rejected_at is not None:
+        alarms.append(_rejected(queue.rejected, queue.rejected_at))
+    if queue.uncertain_at is not None:
+        alarms.append(_receipt_lost(queue.uncertain, queue.uncertain_at))
+    if queue.dropped.since is not None:
+        alarms.append(_server_drops(queue.dropped.files, queue.dropped.since, queue.dropped.path))
     return alarms
 
 
@@ -228,6 +238,15 @@ def _rejected(rejected: int, since: float) -> Alarm:
         f"{files_are(rejected)} rejected, and not replaced",
         "see why with: emitterd list --state rejected; correct each file, or run:"
         " emitterd forget PATH",
+    )
+
+
+def _receipt_lost(uncertain: int, since: float) -> Alarm:
+    return Alarm(
+        AlarmCode.RECEIPT_LOST,
+        since,
+        f"{files_are(uncertain)} held, because the journal was rebuilt: {Code.RECEIPT_LOST}",
+        Code.RECEIPT_LOST.remedy,
     )
 
 

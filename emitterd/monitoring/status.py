@@ -26,11 +26,15 @@ RECENT_S = 3600.0
 """The forecast ignores older deliveries, so a quiet night does not lower the speed."""
 
 REJECTED_MAX = 1000
-"""Current rejections are counted up to this number: each costs a look-up."""
+"""Current rejections, and held files, are counted up to this number: each costs a look-up."""
 
 _REJECTED = f"""select count(*), min(changed_at) from (
     select changed_at from entry where state = 'rejected' and forgotten_at is null
     and not {SUPERSEDED} order by changed_at desc limit ?)"""  # noqa: S608  names are ours
+
+_UNCERTAIN = """select count(*), min(changed_at) from (
+    select changed_at from entry where state = 'held' and error = 'E107'
+    order by changed_at desc limit ?)"""
 
 _DROPPED = f"select count(*), min(delivered_at), max(path) from ({DROPPED})"  # noqa: S608
 
@@ -69,7 +73,8 @@ class Recent(NamedTuple):
 class QueueStatus:
     """The journal's numbers at one moment.
 
-    `tally`: entries and bytes by state. `rejected`: neither replaced nor forgotten. `outages`: of
+    `tally`: entries and bytes by state. `rejected`: neither replaced nor forgotten. `uncertain`:
+    held, because a rebuilt journal may lack the receipt. `outages`: of
     the destination, as the daemon noted them. `noted` and `not_sent`: alarms that only the daemon
     can see, and paths that are not sent by code, as it noted them.
     """
@@ -86,6 +91,8 @@ class QueueStatus:
     """When emitterd found an older copy in place of the journal."""
     not_sent: Mapping[str, int] = field(default_factory=dict)
     dropped: Dropped = _NONE_DROPPED
+    uncertain: int = 0
+    uncertain_at: float | None = None
     answered_at: float | None = None
 
     @property
@@ -132,6 +139,7 @@ def read_queue(read: Read, now: float) -> QueueStatus:
     facts = {name: json.loads(value) for name, value in read("select name, value from fact", ())}
     tally = read("select state, entries, bytes from tally", ())
     rejected, rejected_at = read(_REJECTED, (REJECTED_MAX,))[0]
+    uncertain, uncertain_at = read(_UNCERTAIN, (REJECTED_MAX,))[0]
     recent = Recent(*read(_RECENT, (now - RECENT_S, RECENT))[0])
     # An earlier version noted no stages; its process is gone.
     outages = (facts.get("destination") or {}).get("stages", [])
@@ -147,6 +155,8 @@ def read_queue(read: Read, now: float) -> QueueStatus:
         restored_at=facts.get("restored_at"),
         not_sent=facts.get("not_sent") or {},
         dropped=Dropped(*read(_DROPPED, ())[0]),
+        uncertain=uncertain,
+        uncertain_at=uncertain_at,
         answered_at=facts.get("answered_at"),
     )
 

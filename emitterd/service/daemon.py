@@ -288,10 +288,11 @@ class Daemon:
         if not (live or settling or counts[State.DEFERRED]):
             return True
         down = components.destination.down
-        # A file that settles and a slow upload are progress.
-        moving = settling or bool(counts[State.DELIVERING] and down is None)
+        # A slow upload is progress. A file that settles is given its time, but not again and again.
+        moving = bool(counts[State.DELIVERING] and down is None)
+        settle_s = components.config.spool.settle_s if settling else 0.0
         due_at = None if live or settling else self._journal.next_due_at()
-        return timeout.over(counts, moving=moving, down=down, due_at=due_at)
+        return timeout.over(counts, moving=moving, settle_s=settle_s, down=down, due_at=due_at)
 
     def _counts(self) -> dict[str, int]:
         counts = self._journal.counts()
@@ -326,6 +327,7 @@ class _OnceTimeout:
         counts: dict[State, int],
         *,
         moving: bool,
+        settle_s: float,
         down: OpenCircuit | None,
         due_at: float | None,
     ) -> bool:
@@ -333,7 +335,7 @@ class _OnceTimeout:
         ended = sum(counts[state] for state in (State.DELIVERED, State.REJECTED, State.WITHDRAWN))
         if moving or ended != self.ended:
             self.since, self.ended = now, ended
-        left_s = self.since + self.wait_s - now
+        left_s = self.since + self.wait_s + settle_s - now
         # A retry that is due after the timeout needs no wait.
         next_at = down.probe_at if down is not None else due_at
         return left_s <= 0 or (next_at is not None and next_at - time.time() > left_s)

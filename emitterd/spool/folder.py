@@ -114,9 +114,9 @@ class Spool:
             # Any other error says nothing about another process.
             if error.errno != errno.EADDRINUSE:
                 return True
-            self.shared_since = time.time()
+            self.shared_since = self.shared_since or time.time()
             return False
-        self._claim = claim
+        self._claim, self.shared_since = claim, None
         return True
 
     def release(self) -> None:

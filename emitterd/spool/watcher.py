@@ -114,6 +114,8 @@ class WatchKeeper:
 
     def check(self) -> None:
         """Check root and watch, and restart the watch; called about once a second."""
+        if self._spool.shared_since is not None:
+            self._spool.claim()
         if self._spool.lost():
             if self.lost_since is None:
                 self._report_lost()
@@ -140,10 +142,12 @@ class WatchKeeper:
                 self._retry_s = RETRY_FIRST_S
             self._retry("the watch has ended for an unknown reason, and is started again")
         elif self.folders_swept != self._folders_checked:
-            self._folders_checked = self.folders_swept
-            # Only then worth a look at every folder.
-            if watches() <= self.folders_swept or self.degraded_since is not None:
-                self._check_coverage()
+            # Without a free descriptor the watches cannot be counted: the next check tries again.
+            with suppress(OSError):
+                # Only then worth a look at every folder.
+                if watches() <= self.folders_swept or self.degraded_since is not None:
+                    self._check_coverage()
+                self._folders_checked = self.folders_swept
 
     def stop(self) -> None:
         """Stop watching."""
@@ -168,7 +172,8 @@ class WatchKeeper:
         # Gone in between: no identity equals (0, 0), so the next check starts again.
         self._root, self._retry_at = root or (0, 0), None
         self._started_at, self.degraded_since = time.monotonic(), None
-        self._check_coverage()
+        with suppress(OSError):
+            self._check_coverage()
         log.info("watch.started", watcher="inotify", path=str(self._spool.root))
 
     def _check_coverage(self) -> None:

@@ -3,7 +3,9 @@
 import csv
 import io
 import json
+import os
 import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -272,3 +274,26 @@ def test_every_form_of_zip_is_sent_or_not(
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert {keys[entry["path"]].name for entry in entries} == {shape.name for shape in sent}
+
+
+def test_a_file_that_never_settles_does_not_keep_once_from_ending(
+    tmp_path: Path, server: RehearsalServer
+) -> None:
+    """It gets the time to settle after the last progress, and is then listed."""
+    site = Installation(tmp_path, server.url, spool_completion="quiet", spool_settle="2s")
+    file, ended = site.drop("school_master/school_mst.zip"), threading.Event()
+
+    def touch() -> None:
+        while not ended.wait(0.1):
+            os.utime(file)
+
+    toucher = threading.Thread(target=touch)
+    toucher.start()
+    try:
+        done = site.call("once", "--wait", "1s", timeout_s=LIMIT_S)
+    finally:
+        ended.set()
+        toucher.join()
+
+    assert done.returncode == 1
+    assert "school_master/school_mst.zip" in done.stderr

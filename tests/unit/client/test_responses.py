@@ -14,6 +14,7 @@ from emitterd.client.responses import (
 )
 from emitterd.codes import Code
 from emitterd.errors import Decision, DeliveryError
+from emitterd.text import MASK
 
 ETAG = {"etag": '"d41d8cd98f00b204e9800998ecf8427e"'}
 DATE = "Tue, 14 Nov 2023 22:13:20 GMT"
@@ -58,13 +59,13 @@ GRANT = {
     451: (Decision.REFUSE, Code.REQUEST_REFUSED),
     201: (Decision.PAUSE, Code.MALFORMED_ANSWER),
     204: (Decision.PAUSE, Code.MALFORMED_ANSWER),
-    400: (Decision.REJECT, Code.REQUEST_REFUSED),
+    400: (Decision.REFUSE, Code.REQUEST_REFUSED),
     401: (Decision.RENEW_TOKEN, Code.TOKEN_REFUSED),
     403: (Decision.PAUSE, Code.FORBIDDEN),
-    413: (Decision.REJECT, Code.REQUEST_REFUSED),
-    414: (Decision.REJECT, Code.REQUEST_REFUSED),
-    415: (Decision.REJECT, Code.REQUEST_REFUSED),
-    422: (Decision.REJECT, Code.REQUEST_REFUSED),
+    413: (Decision.REFUSE, Code.REQUEST_REFUSED),
+    414: (Decision.REFUSE, Code.REQUEST_REFUSED),
+    415: (Decision.REFUSE, Code.REQUEST_REFUSED),
+    422: (Decision.REFUSE, Code.REQUEST_REFUSED),
 }
 
 
@@ -239,6 +240,13 @@ def test_an_error_after_which_the_object_may_exist(status: int, *, ambiguous: bo
 
     assert error is not None
     assert error.ambiguous is ambiguous
+
+
+def test_a_form_that_the_bucket_quotes_is_masked() -> None:
+    """Who has policy and signature may upload: they reach no log."""
+    fields = {"key": "pat/a.zip", "policy": "cG9saWN5", "x-amz-signature": "5ec2e7"}
+    error = bucket_error(403, {}, xml("AccessDenied", "cG9saWN5 5ec2e7 pat/a.zip"), fields)
+    assert str(error) == f"the bucket answered 403 (AccessDenied: {MASK} {MASK} pat/a.zip)"
 
 
 def test_the_reason_quotes_what_was_said() -> None:

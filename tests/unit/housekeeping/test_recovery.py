@@ -250,6 +250,8 @@ def test_what_may_have_been_delivered_is_held(
     assert {item["error"] for item in held} == {"E107"}
     output = delivered.call("explain", held[0]["path"])
     assert "held: E107" in output.stdout
+    check = delivered.call("status", "--check")
+    assert (check.returncode, "held, because" in check.stdout) == (1, True)
 
     assert delivered.call("release", held[0]["path"]).returncode == 0
     delivered.call("once")

@@ -86,6 +86,18 @@ def test_a_lost_attempt_says_nothing_about_a_file_of_another_size(journal: Journ
     assert not again.ambiguous
 
 
+def test_what_only_another_server_has_is_sent_to_this_one(journal: Journal) -> None:
+    """The same content is unchanged only for the server that it was delivered to."""
+    journal.deliver_to("https://former.test")
+    deliver(journal, take(journal))
+    entry = take(journal, version=2)
+    assert journal.previous(entry) is not None
+
+    journal.deliver_to("https://present.test")
+
+    assert journal.previous(entry) is None
+
+
 def test_one_live_version_a_path(journal: Journal) -> None:
     """Whatever the code does, the journal itself takes no second live version."""
     admit(journal, admission())

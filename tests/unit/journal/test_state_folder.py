@@ -1,6 +1,8 @@
 """The files beside the journal: signs of a former one, moved files, foreign locks, links."""
 
+import fcntl
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -11,7 +13,15 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from emitterd.errors import JournalBusy, JournalError, JournalLost, JournalMoved
+from conftest import Mount
+from emitterd.errors import (
+    JournalBusy,
+    JournalError,
+    JournalFull,
+    JournalIOError,
+    JournalLost,
+    JournalMoved,
+)
 from emitterd.housekeeping.recovery import rebuild
 from emitterd.journal.connection import open_reader
 from emitterd.journal.database import Database
@@ -19,6 +29,7 @@ from emitterd.journal.journal import Journal
 from emitterd.journal.reader import JournalReader
 from emitterd.journal.state_folder import Lock, next_to
 from support.journal import admission, admit
+from support.tiers import need
 
 CRASHED = """
 import os, sys
@@ -239,3 +250,40 @@ def test_no_file_of_the_folder_is_opened_through_a_link(
             Database(path)
         assert str(next_to(path, suffix)) in caught.value.remedy
     assert target.read_bytes() == b"precious"
+
+
+def test_a_disk_without_a_free_inode_is_a_full_disk(tmp_path: Path, mount: Mount) -> None:
+    """SQLite cannot create its log then, which passes: the exit code is not 78."""
+    mount("-t", "tmpfs", "-o", "nr_inodes=4", "tmpfs", at=tmp_path)
+    with pytest.raises(JournalFull, match="cannot create the files next to") as caught:
+        Journal(tmp_path / "journal.db")
+
+    assert "inode" in caught.value.remedy
+    mount("-o", "remount,nr_inodes=100", at=tmp_path)
+    Journal(tmp_path / "journal.db").close()
+
+
+SHUT_DOWN = 0x8004587D
+"""EXT4_IOC_SHUTDOWN: the file system fails like a disk that is gone. Source: linux/fs/ext4."""
+
+
+def test_a_disk_that_fails_is_no_damaged_journal(tmp_path: Path, mount: Mount) -> None:
+    """What reads like damage is called so only if a check of the file finds it."""
+    need("mkfs.ext4")
+    image, root = tmp_path / "image", tmp_path / "disk"
+    root.mkdir()
+    with image.open("wb") as file:
+        file.truncate(32 * 2**20)
+    program = shutil.which("mkfs.ext4", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+    subprocess.run([str(program), "-q", str(image)], check=True)  # noqa: S603  our own
+    mount("-o", "loop", str(image), at=root)
+    journal = Journal(root / "journal.db")
+    admit(journal, admission())
+    fd = os.open(root, os.O_RDONLY)
+    fcntl.ioctl(fd, SHUT_DOWN, (2).to_bytes(4, "little"))
+    os.close(fd)
+
+    with pytest.raises(JournalError) as caught:
+        journal.read("pragma integrity_check")
+    assert isinstance(caught.value, JournalIOError)
+    journal.close()

@@ -4,6 +4,7 @@ import ctypes
 import json
 import logging
 import os
+import resource
 import shutil
 import subprocess
 import threading
@@ -388,6 +389,22 @@ def test_a_watch_that_dies_is_restarted(watched: WatchedRoot) -> None:
     assert (watched.rescans, watched.keeper.degraded_since) == (1, None)
     make_zip(watched.root / "later.zip")
     wait_until(lambda: b"later.zip" in watched.hinted, DEADLINE_S, "events come again")
+
+
+def test_without_a_free_descriptor_the_check_is_put_off(watched: WatchedRoot) -> None:
+    """If the watches cannot be counted, nothing ends, and a later check counts them."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    watched.keeper.folders_swept = 5
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            watches()
+        assert watched.check() == []
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert watched.keeper._folders_checked == 0
+    watched.check()
+    assert watched.keeper._folders_checked == 5
 
 
 RUN_OUT = """
