@@ -1,6 +1,7 @@
 """`inspect`: what the server would do with a zip, for the people who create zips."""
 
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 import click
 
-from emitterd.cli.output import DONE, WRONG, print_array, print_inspections
+from emitterd.cli.output import DONE, WRONG, print_array, print_inspections, reading_bar
 from emitterd.codes import Code
 from emitterd.config.settings import SpoolSettings, load_part
 from emitterd.config.sources import find
@@ -23,6 +24,9 @@ from emitterd.text import display
 
 FULL_BYTES = 1 << 60
 """No budget: every row of any CSV is read."""
+
+_BAR_MIN_BYTES = 4 * 1024**2
+"""A smaller zip is read in about a second."""
 
 _BY_PLACE = "by its place"
 _NO_FOLDER = Path("/nonexistent")
@@ -46,7 +50,7 @@ def inspect_files(
 
     def records() -> Iterator[dict[str, Any]]:
         for file in files:
-            record = _inspect(inspector, settings.directory, file, dataset)
+            record = _inspect(inspector, settings.directory, file, dataset, bar=full)
             verdicts.add(record["verdict"])
             yield record
 
@@ -67,11 +71,13 @@ def _settings(config: Path | None) -> SpoolSettings:
     return load_part(source, os.environ, "spool").spool
 
 
-def _inspect(inspector: Inspector, spool: Path, file: Path, title: str | None) -> dict[str, Any]:
+def _inspect(
+    inspector: Inspector, spool: Path, file: Path, title: str | None, *, bar: bool
+) -> dict[str, Any]:
     """Return what the server would do with a file, as `inspect --json` prints it.
 
     `verdict` is the highest severity: ok, warning or error. `note` explains how the dataset was
-    determined.
+    determined. `bar`: show the progress on a terminal.
     """
     path, note = _server_path(inspector.catalogue, spool, file, title)
     record: dict[str, Any] = {"file": display(os.fsencode(file)), "verdict": "error"}
@@ -79,7 +85,7 @@ def _inspect(inspector: Inspector, spool: Path, file: Path, title: str | None) -
     if not os.path.lexists(file):
         return record | {"error": None, "reason": "there is no such file", "hint": None}
     try:
-        report = _report(inspector, path, file, follow=note != _BY_PLACE)
+        report = _report(inspector, path, file, follow=note != _BY_PLACE, bar=bar)
     except (FileError, OSError) as error:
         code = error.code if isinstance(error, FileError) else Code.UNREADABLE
         return record | {"error": code, "reason": str(error), "hint": code.remedy}
@@ -97,7 +103,7 @@ def _inspect(inspector: Inspector, spool: Path, file: Path, title: str | None) -
     }
 
 
-def _report(inspector: Inspector, path: bytes, file: Path, *, follow: bool) -> Report:
+def _report(inspector: Inspector, path: bytes, file: Path, *, follow: bool, bar: bool) -> Report:
     if file.is_symlink() and not follow:
         reason = "a symbolic link, which the daemon does not follow"
         raise FileError(reason, code=Code.NOT_REGULAR)
@@ -110,6 +116,14 @@ def _report(inspector: Inspector, path: bytes, file: Path, *, follow: bool) -> R
         flaw = zip_flaw(read, size_bytes)
         if flaw is not None:
             raise FileError(flaw, code=Code.INCOMPLETE)
+        if bar and size_bytes >= _BAR_MIN_BYTES and sys.stderr.isatty():
+            with reading_bar(os.fsdecode(path), size_bytes) as advance_to:
+
+                def read_shown(offset: int, count: int) -> bytes:
+                    advance_to(offset)
+                    return read(offset, count)
+
+                return inspector.report(path, read_shown, size_bytes)
         return inspector.report(path, read, size_bytes)
 
 
@@ -127,7 +141,8 @@ def _server_path(
         return os.fsencode(absolute.relative_to(spool)), _BY_PLACE
     in_folder = os.fsencode(absolute.parent.name) + b"/" + base
     guesses = catalogue.guess(absolute.name)
-    if catalogue.dataset(in_folder) is not None or not guesses:
+    meant = catalogue.is_meant(absolute.parent.name, absolute.name)
+    if meant or catalogue.dataset(in_folder) is not None or not guesses:
         return in_folder, "by its folder"
     folder = guesses[0].folder
     return os.fsencode(folder) + b"/" + base, f"by its name, for the folder {folder}"

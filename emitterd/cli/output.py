@@ -33,7 +33,7 @@ from emitterd.units import format_duration, format_size
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import TaskID
+    from rich.progress import Progress, TaskID
 
     from emitterd.config.settings import Config
     from emitterd.intake.file_status import FileStatus
@@ -325,20 +325,32 @@ def print_undelivered(left: list["FileStatus"]) -> None:
             out.print(f"  {escape(path)}: {escape(' '.join(why))}", soft_wrap=True)
 
 
+def _progress() -> "Progress":
+    from rich import progress
+
+    return progress.Progress(
+        "{task.description}",
+        progress.BarColumn(),
+        progress.DownloadColumn(),
+        progress.TransferSpeedColumn(),
+        console=console(error=True),
+        transient=True,
+    )
+
+
+@contextmanager
+def reading_bar(name: str, size_bytes: int) -> Iterator[Callable[[int], None]]:
+    """Show how much of a file is read; yields a function that takes the position in bytes."""
+    with _progress() as bars:
+        task = bars.add_task(escape(name), total=size_bytes)
+        yield lambda position: bars.update(task, completed=position)
+
+
 class Bars:
     """Progress bars of `once` on a terminal; an observer of the workers."""
 
     def __init__(self) -> None:
-        from rich import progress
-
-        self._progress = progress.Progress(
-            "{task.description}",
-            progress.BarColumn(),
-            progress.DownloadColumn(),
-            progress.TransferSpeedColumn(),
-            console=console(error=True),
-            transient=True,
-        )
+        self._progress = _progress()
         # By thread: an entry may be claimed again before its former attempt has ended here.
         self._tasks: dict[int, TaskID] = {}
 

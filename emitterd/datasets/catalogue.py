@@ -166,6 +166,8 @@ class Dataset:
 
 
 _NAMES_LISTED = 5
+_ALIKE = 0.75
+"""From this similarity on, a folder is a misspelt dataset folder, not any folder of a desktop."""
 
 
 class Catalogue:
@@ -218,6 +220,13 @@ class Catalogue:
         ]
         longest = max((len(dataset.name) for dataset in matching), default=0)
         return [dataset for dataset in matching if len(dataset.name) == longest]
+
+    def is_meant(self, folder: str, base: str) -> bool:
+        """Tell whether a folder is meant as a dataset folder, perhaps by a wrong name."""
+        if folder in self._by_folder:
+            return True
+        names = {name for guess in self.guess(base) for name in (guess.folder, guess.name)}
+        return bool(difflib.get_close_matches(folder.lower(), names, n=1, cutoff=_ALIKE))
 
     def queue_position(self, path: bytes) -> tuple[int, str]:
         """Return the rank of a path among the datasets, and the flow that it joins.

@@ -1,10 +1,15 @@
 """`inspect` and `init`, as typed by who makes the files and who sets up the office."""
 
 import json
+import os
+import pty
 import stat
+import subprocess
+import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +122,9 @@ def test_good_and_bad_files_on_a_desk(tmp_path: Path) -> None:
         ("periodic_exam_mst_2021.zip", "pat/periodic_exam_mst", "for the folder pat"),
         ("Desktop/periodic_exam_mst.zip", "pat/periodic_exam_mst", "by its name"),
         ("export.zip", None, "by its folder"),
+        ("sat/periodic_exam_mst.zip", None, "by its folder"),
+        ("pat_/periodic_exam_mst.zip", None, "by its folder"),
+        ("periodic_exam_mst/periodic_exam_mst.zip", None, "by its folder"),
     ],
 )
 def test_dataset_is_told_by_folder_or_name(
@@ -170,6 +178,46 @@ def test_budget_and_full(tmp_path: Path) -> None:
     assert (quick["verdict"], quick["rows"], quick["whole"]) == ("ok", None, False)
     assert (full["verdict"], full["rows"]) == ("warning", rows + 1)
     assert codes(full) == ["E240"]
+
+
+@pytest.mark.slow
+def test_full_shows_its_progress_on_a_terminal(tmp_path: Path) -> None:
+    """A bar on the terminal, and nothing but data on standard output."""
+    text = sample(PATH)
+    rows = b"\n".join(b"9%d|" % at + os.urandom(900).hex().encode() for at in range(6000))
+    pack(tmp_path / PATH, text + rows)
+    ours, theirs = pty.openpty()
+    arguments = [sys.executable, "-m", "emitterd", "inspect", PATH, "--full", "--json"]
+    child = subprocess.Popen(arguments, cwd=tmp_path, stdout=subprocess.PIPE, stderr=theirs)  # noqa: S603
+    os.close(theirs)
+
+    shown = b""
+    with suppress(OSError):  # the terminal has no more writer
+        while piece := os.read(ours, 65536):
+            shown += piece
+    (record,) = json.loads(child.communicate()[0])
+
+    assert PATH in shown.decode()
+    assert "MB/s" in shown.decode()
+    assert record["whole"]
+
+
+def test_findings_count_rows_by_column(tmp_path: Path) -> None:
+    """`--json` says for each column how many rows are wrong, and what the server loses."""
+    text = sample(PATH, 4).replace(b"\n2|", b"\nII|").replace(b"\n3|3|3|", b"\n3||III|")
+    pack(tmp_path / PATH, text)
+
+    (record,) = inspected(PATH, cwd=tmp_path)
+
+    assert [(item["code"], item["loses"]) for item in record["findings"]] == [
+        ("E242", "row"),
+        ("E244", "row"),
+    ]
+    assert [item["columns"] for item in record["findings"]] == [
+        {"medium": 1},
+        {"exam_id": 1, "standard": 1},
+    ]
+    assert record["verdict"] == "warning"
 
 
 def test_configuration_is_used_where_there_is_one(site: Installation, tmp_path: Path) -> None:
