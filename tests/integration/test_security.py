@@ -111,7 +111,7 @@ BOMBS: dict[str, tuple[Callable[[], bytes], State, str]] = {
     "nested": (lambda: zipped({"in.zip": zipped({"b": b"0" * MIB})}), State.DELIVERED, "E230"),
     "empty": (lambda: end(0, 0, 0), State.DELIVERED, "E225"),
     "nothing": (lambda: b"", State.REJECTED, "E201"),
-    "junk": (lambda: zip_bytes() + b"junk", State.REJECTED, "E201"),
+    "junk": (lambda: zip_bytes() + b"\1junk", State.REJECTED, "E201"),
     "unpacked": (lambda: deflated(b"0" * 50 * MIB), State.REJECTED, "E201"),
 }
 """What each is made of, and by `catalogue: warn` its end, and the reported code."""
