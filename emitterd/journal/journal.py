@@ -89,6 +89,8 @@ class Journal(Database):
         self.on_attempt: Callable[[str, float | None], None] = lambda *_: None
         """Called after an attempt: the code of its error, or empty, and its seconds."""
         self._fair_queue = FairQueue()
+        self._probed: list[str] = []
+        """The flows that probes were of. In the folder of a bad file there may be more of them."""
         self._server: int | None = None
         self.apply_settings(backoff_max_s)
         self.reclaimed = self.write(_reclaim, may_use_reserve=True)
@@ -153,13 +155,18 @@ class Journal(Database):
     def _claim(
         self, order: Mapping[str, object], connection: sqlite3.Connection, *, pinned: bool = False
     ) -> Entry | None:
-        rows = connection.execute(statements.CLAIM, order).fetchall()
+        probed = json.dumps(self._probed)
+        rows = connection.execute(statements.CLAIM, {**order, "probed": probed}).fetchall()
         if not rows:
             return None
-        entry = statements.entry_of(rows[0][1:])
+        turn, flow, *row = rows[0]
+        entry = statements.entry_of(tuple(row))
         if entry.grant is not None and not pinned:
             raise _HasGrant
-        self._fair_queue.served(rows[0][0])
+        self._fair_queue.served(turn)
+        if order["want"] is ClaimOrder.FRESH_FIRST:
+            # After the last flow the first one follows again.
+            self._probed = [flow] if flow in self._probed else [*self._probed, flow]
         return entry
 
     def next_due_at(self) -> float | None:

@@ -110,6 +110,9 @@ NEWEST = f"""select {_KNOWN}, forgotten_at is null from entry where path = ?
 
 DROPPED_MAX = 1000
 
+PROBE_MAX = 5000
+"""A probe of another flow is looked for among so many queued entries: these are several turns."""
+
 ASKED = 500
 """Paths in one query: enough to make its fixed cost small for each."""
 
@@ -134,31 +137,38 @@ DROPPED = f"""select path, delivered_at, findings from entry
 """Delivered files that the server will drop, for which no later version came. Uses an index."""
 
 # Claim the next entry: of the queued the one with the lowest turn, and of the deferred one that is
-# due; where `want` is not `any`, also the entry with a grant that waited longest. A due time after
+# due; where `want` is not `any`, also the entry with a grant that waited longest; where it is
+# `fresh-first`, also one of a flow that no probe was of yet (`:probed`). A due time after
 # `:due_max` is later than any backoff can set: it was written before the clock was set back, so the
 # entry is due. Most paths have one version: the last column spares them three more queries. SQLite
 # finds the value that RETURNING computed in an index only by a cast.
 CLAIM = f"""update entry set state = '{TRANSITIONS[Verb.CLAIM][1]}', changed_at = :now
     where id = (select id from (
-        select * from (select id, turn, rank, 0 as again, "grant" is not null as pinned
+        select * from (select id, turn, rank, 0 as again, "grant" is not null as pinned, 1 as probed
             from entry
             where state = 'queued' order by turn, rank, id limit 1)
         union all
-        select * from (select id, turn, rank, 1, "grant" is not null from entry
+        select * from (select id, turn, rank, 1, "grant" is not null, 1 from entry
             where state = 'deferred' and due_at <= :now order by due_at limit 1)
         union all
-        select * from (select id, turn, rank, 1, "grant" is not null from entry
+        select * from (select id, turn, rank, 1, "grant" is not null, 1 from entry
             where state = 'deferred' and due_at > :due_max order by due_at limit 1)
         union all
-        select * from (select id, turn, rank, 0, 1 from entry
+        select id, turn, rank, 0, "grant" is not null, 0 from entry
+            where id = (select id from (select id, flow from entry
+                where :want = 'fresh-first' and state = 'queued'
+                order by turn, rank, id limit {PROBE_MAX})
+            where flow not in (select value from json_each(:probed)) limit 1)
+        union all
+        select * from (select id, turn, rank, 0, 1, 1 from entry
             where :want <> 'any' and "grant" is not null
             and state in ('queued', 'deferred')
             and (state = 'queued' or due_at <= :now or due_at > :due_max)
             order by due_at limit 1)
     ) order by case :want when 'pinned-first' then not pinned
                         when 'fresh-first' then pinned end,
-        (:want <> 'any' and again), turn, rank, id limit 1
-) returning turn, {ENTRY}, granted_at is null and not exists (
+        (:want <> 'any' and again), probed, turn, rank, id limit 1
+) returning turn, flow, {ENTRY}, granted_at is null and not exists (
     select 1 from entry other
     where other.path = cast(entry.path as blob) and other.id <> entry.id)
 """  # noqa: S608  no input

@@ -15,7 +15,7 @@ from emitterd.journal import rows as statements
 from emitterd.journal.fair_queue import QUANTUM
 from emitterd.journal.journal import Journal
 from emitterd.journal.rows import Admission
-from emitterd.model import Grant, State
+from emitterd.model import ClaimOrder, Grant, State
 from support.journal import (
     BROKE,
     LOST,
@@ -96,6 +96,18 @@ def test_what_only_another_server_has_is_sent_to_this_one(journal: Journal) -> N
     journal.deliver_to("https://present.test")
 
     assert journal.previous(entry) is None
+
+
+def test_probes_take_a_file_of_each_folder_in_turn(journal: Journal) -> None:
+    """A folder full of files that fail does not provide every probe of the destination."""
+    bad = [admission(b"pat/%d.zip" % number) for number in range(3)]
+    good = [admission(b"crc/%d.zip" % number, flow="crc", rank=1) for number in range(2)]
+    admit(journal, *bad, *good)
+
+    probes = [journal.claim(NOW, ClaimOrder.FRESH_FIRST) for _ in range(5)]
+
+    paths = [probe.path for probe in probes if probe is not None]
+    assert paths == [b"pat/0.zip", b"crc/0.zip", b"pat/1.zip", b"crc/1.zip", b"pat/2.zip"]
 
 
 def test_one_live_version_a_path(journal: Journal) -> None:
@@ -370,7 +382,7 @@ def test_facts(journal: Journal) -> None:
 @pytest.mark.usefixtures("journal")
 def test_a_claim_goes_through_no_history(tmp_path: Path) -> None:
     """However many rows have ended, only indexes of what waits are gone through."""
-    asked = {"now": NOW, "due_max": NOW, "want": "any"}
+    asked = {"now": NOW, "due_max": NOW, "want": "any", "probed": "[]"}
     database = tmp_path / "state" / "journal.db"
     with closing(sqlite3.connect(database)) as connection:
         sql = f"explain query plan {statements.CLAIM}"
