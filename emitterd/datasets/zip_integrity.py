@@ -30,7 +30,7 @@ _ZIP64 = 1
 _TWO_SIZES = struct.Struct("<2Q")
 _COMMENT_MAX_BYTES = 0xFFFF
 _AFTER_MAX_BYTES = 64 * 1024
-"""The most harmless bytes that may follow the end record."""
+"""How many harmless bytes may follow the end record."""
 _MARK_16, _MARK_32 = 0xFFFF, 0xFFFF_FFFF
 WRAP = 1 << 32
 """Archive Utility of macOS writes sizes and offsets modulo this, without zip64 records."""

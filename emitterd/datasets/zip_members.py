@@ -31,7 +31,7 @@ DIRECTORY_MAX_BYTES = 256 * 1024
 """The longest directory that is read: one file's entry can take 192 KiB of it."""
 ENTRIES_MAX = 1000
 _HEADERS_MAX_BYTES = 1024**2
-"""The most local headers that are kept, with their names: one can have 128 KiB."""
+"""How many bytes of local headers are kept in memory: one header can have 128 KiB."""
 
 _CHUNK_BYTES = 64 * 1024
 _READ_AHEAD_BYTES = 1024**2
