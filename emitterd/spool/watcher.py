@@ -233,6 +233,18 @@ class WatchKeeper:
         )
 
 
+class _Emitter(InotifyEmitter):
+    """Drops the events that watchdog makes up for each file of a folder that was moved.
+
+    The folder itself is a hint, and is listed. A large folder that is renamed again and again would
+    delay the events of all others.
+    """
+
+    def queue_event(self, event: FileSystemEvent) -> None:
+        if not event.is_synthetic:
+            super().queue_event(event)
+
+
 class Watcher(FileSystemEventHandler):
     """Watches a folder with inotify until it is stopped."""
 
@@ -255,7 +267,7 @@ class Watcher(FileSystemEventHandler):
         logger.propagate = False
         # Not watchdog's `Observer`, which does not show whether its reader still runs.
         self._reader = InotifyFD()
-        self._observer = observer = BaseObserver(InotifyEmitter, inotify_fd=self._reader)
+        self._observer = observer = BaseObserver(_Emitter, inotify_fd=self._reader)
         observer.schedule(
             self,
             os.fsencode(self._root),  # type: ignore[arg-type]  # bytes stay bytes

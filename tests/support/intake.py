@@ -73,7 +73,9 @@ class IntakeDriver:
             self.intake.hint(hint)
         with capture_logs() as events:
             self.intake.step(self.now)
-            self.disposal.resume()
+            if self.disposal._wake.is_set():
+                self.disposal._wake.clear()
+                self.disposal.resume()
         return [event for event in events if event["event"] != "sweep.finished"]
 
     def sweep(self) -> dict[str, Any]:

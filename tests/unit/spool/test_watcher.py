@@ -131,6 +131,20 @@ def test_folder_renamed_is_told(spool_root: Path, hints: Hints) -> None:
     hints.wait_for(make_zip(spool_root / "e" / "b.zip"))
 
 
+def test_files_of_a_folder_that_is_renamed_are_no_hints(
+    watcher: Watcher, spool_root: Path, hints: Hints
+) -> None:
+    """The folder is the one hint: a large one that is renamed often delays no other hint."""
+    make_zip(spool_root / "d" / "a.zip")
+    hints.wait_for(spool_root / "d" / "a.zip")
+    (spool_root / "d").rename(spool_root / "e")
+    hints.wait_for(spool_root / "e", is_folder=True)
+    hints.wait_for(make_zip(spool_root / "later.zip"))
+
+    assert (os.fsencode(spool_root / "e" / "a.zip"), False) not in hints.received
+    assert watcher.alive
+
+
 @pytest.mark.usefixtures("watcher")
 def test_folders_made_and_filled_at_once(spool_root: Path, hints: Hints) -> None:
     """The top folder of each of 50 trees gives a hint, whatever inotify loses below."""
