@@ -90,7 +90,7 @@ class Journal(Database):
         """Called after an attempt: the code of its error, or empty, and its seconds."""
         self._fair_queue = FairQueue()
         self._probed: list[str] = []
-        """The flows that probes were of. In the folder of a bad file there may be more of them."""
+        """The flows that probes were of: a folder of bad files must not give every probe."""
         self._server: int | None = None
         self.apply_settings(backoff_max_s)
         self.reclaimed = self.write(_reclaim, may_use_reserve=True)
