@@ -14,27 +14,21 @@ import platform
 import random
 import signal
 import ssl
-import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from soak.daemon import Daemon, Killer
 from soak.faults import Plan
 from soak.gauges import GAUGES, Sample, grows, look, size_bytes, slopes
 from soak.ledger import Ledger, Log
-from soak.producer import Producer
+from soak.producer import Meddler, Producer
 from soak.server import Far
 from support.installation import Installation
-from support.waiting import wait_until
-
-if TYPE_CHECKING:
-    from typing import IO
 
 TICK_S = 0.2
 SAMPLE_S = 5.0
@@ -44,13 +38,12 @@ PHASE_S = 15.0
 SETTLE_S = 120.0
 """How long, after the load has ended, everything may take to be delivered."""
 
-START_S = 60.0
-STOP_S = 60.0
 WARM_UP_S = 600.0
 WARM_UP_SHARE = 0.2
 SLOPES_S = 1200.0
 """A shorter measurement says nothing of an hour: its slopes are shown, not judged."""
 
+KINDS = ("lost", "doubled", "silent", "half_written", "misplaced", "wrong", "problems")
 SHOWN = 20
 """So many troubles of a kind are printed; the JSON file has them all."""
 
@@ -60,90 +53,94 @@ SETTINGS = {
     "delivery_backoff_max": "10s",
     "spool_sweep_every": "10s",
 }
+ARCHIVE_FOLDER = "archive"
+ARCHIVE = {
+    "spool_after_delivery": "archive",
+    # In the watched folder, where producers can put links.
+    "spool_archive_directory": f"cqube_emission/{ARCHIVE_FOLDER}",
+    "spool_exclude": f"{ARCHIVE_FOLDER}/",
+}
 
 
 class Soak:
     """One run."""
 
-    def __init__(self, folder: Path, far: Far, seed: int, minutes: float) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        far: Far,
+        seed: int,
+        minutes: float,
+        *,
+        kills: int = 0,
+        settings: dict[str, str] | None = None,
+    ) -> None:
         self.load_s = minutes * 60 - min(60.0, minutes * 20)
         self.plan = Plan(min(PHASE_S, self.load_s / 12))
         self.far = far
-        self.site = Installation(folder, far.url, **SETTINGS)
+        self.site = Installation(folder, far.url, **(SETTINGS | (settings or {})))
         self.log = Log()
         self.samples: list[Sample] = []
         self.fired: dict[str, int] = {}
+        self.kills: Counter[str] = Counter()
         self.exit_code: int | None = None
-        self.ledger = Ledger(self.site.journal, far)
+        self._kills = kills
         self._dice = random.Random(seed)  # noqa: S311  a load, no secret
-        self._producer = Producer(self.site.spool, self.ledger, self._dice)
+        archive = self.site.spool / ARCHIVE_FOLDER
+        self.ledger = Ledger(self.site.journal, far, archive if kills else None)
+        self.producer = (
+            Meddler(self.site.spool, self.ledger, self._dice, archive)
+            if kills
+            else Producer(self.site.spool, self.ledger, self._dice)
+        )
         self._began_at = 0.0
 
     def run(self, files_a_second: float) -> None:
         """Load, let settle, stop, judge."""
-        with self._daemon() as daemon:
+        with Daemon(self.site) as daemon:
+            self.log = daemon.log
             self._began_at = time.monotonic()
             self._load(daemon, files_a_second)
             self.far.set("", down=False, revoke=False)
-            self._producer.finish()
+            self.producer.finish()
             self._settle(daemon)
-        self.exit_code = daemon.returncode
+        self.exit_code = daemon.exit_code
         self.ledger.audit()
         self.ledger.close()
         self.fired = self.far.counts()[1]
 
-    @contextmanager
-    def _daemon(self) -> Iterator[subprocess.Popen[bytes]]:
-        with subprocess.Popen(  # noqa: S603  our own command line
-            self.site.command("run"),
-            env=self.site.environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        ) as daemon:
-            reader = threading.Thread(target=self._read, args=(daemon.stdout,))
-            reader.start()
-            try:
-                wait_until(
-                    lambda: self.log.events["daemon.ready"] or daemon.poll() is not None,
-                    START_S,
-                    "the start of the daemon",
-                )
-                yield daemon
-                daemon.send_signal(signal.SIGTERM)
-                daemon.wait(STOP_S)
-            finally:
-                daemon.kill()
-                reader.join()
-
-    def _read(self, lines: "IO[bytes]") -> None:
-        for line in lines:
-            self.log.take(line)
-
-    def _load(self, daemon: "subprocess.Popen[bytes]", files_a_second: float) -> None:
+    def _load(self, daemon: Daemon, files_a_second: float) -> None:
         step, sample_at = -1, 0.0
+        killer = Killer(daemon, self._kills, self._dice)
+        self.kills = killer.kinds
         # Once the daemon has ended there is nothing to load; the report says why.
-        while (at_s := time.monotonic() - self._began_at) < self.load_s and not ends_within(
-            daemon, TICK_S
-        ):
+        while (at_s := time.monotonic() - self._began_at) < self.load_s and daemon.alive:
+            if self._kills and not killer.left:
+                self.load_s = at_s
+                break
             now, phase = self.plan.at(at_s)
             if now != step:
                 step = now
                 self.far.set(phase.menu, down=phase.down, revoke=phase.revoke)
                 if now % 2 == 0:
-                    self._producer.burst()
-            self._producer.step(files_a_second * TICK_S)
+                    self.producer.burst()
+            self.producer.step(files_a_second * TICK_S)
             if at_s >= sample_at:
                 sample_at = at_s + min(SAMPLE_S, self.plan.phase_s)
-                self._sample(daemon.pid, at_s)
+                self._sample(daemon.process.pid, at_s)
+            killer.step(TICK_S)
 
-    def _settle(self, daemon: "subprocess.Popen[bytes]") -> None:
+    def _settle(self, daemon: Daemon) -> None:
         until = time.monotonic() + SETTLE_S
-        while time.monotonic() < until and not ends_within(daemon, TICK_S):
-            self._sample(daemon.pid, time.monotonic() - self._began_at)
-            counts = self.site.counts()
-            live = counts["queued"] + counts["delivering"] + counts["deferred"]
-            if not live and not self.ledger.owing:
+        while time.monotonic() < until and not daemon.ends_within(TICK_S):
+            self._sample(daemon.process.pid, time.monotonic() - self._began_at)
+            if self._is_settled():
                 return
+
+    def _is_settled(self) -> bool:
+        counts = self.site.counts()
+        live = counts["queued"] + counts["delivering"] + counts["deferred"]
+        return not (live or self.ledger.owing or self.ledger.unplaced)
 
     def _sample(self, pid: int, at_s: float) -> None:
         self.ledger.audit()
@@ -165,27 +162,21 @@ class Soak:
         )
 
 
-def ends_within(daemon: "subprocess.Popen[bytes]", limit_s: float) -> bool:
-    """Wait for the end of the daemon; return whether it came within the limit."""
-    try:
-        daemon.wait(limit_s)
-    except subprocess.TimeoutExpired:
-        return False
-    return True
-
-
 def report(soak: Soak, seed: int) -> dict[str, Any]:
     """Return what was found, as the JSON file holds it."""
     loaded = [sample for sample in soak.samples if sample.at_s <= soak.load_s]
     warm_at_s = min(WARM_UP_S, soak.load_s * WARM_UP_SHARE)
     warm = [item for item in loaded if item.at_s >= warm_at_s]
     found = slopes(warm, soak.plan.cycle_s)
-    judged = soak.load_s - warm_at_s >= SLOPES_S
+    # A process that was just started says nothing about growth.
+    judged = soak.load_s - warm_at_s >= SLOPES_S and not soak.kills
     verdicts = soak.ledger.verdicts
     problems = soak.log.problems[:]
     if soak.exit_code != 0:
         problems.append(f"the daemon ended with {soak.exit_code}: {soak.log.last!r}")
-    silent = verdicts.silent + soak.log.untold(soak.ledger.delivered)
+    silent = verdicts.silent + soak.log.untold(soak.ledger.receipts.values())
+    if isinstance(soak.producer, Meddler):
+        problems += [f"behind a link: {path}" for path in soak.producer.strays()]
     growing = [name for name, item in found.items() if judged and grows(name, item)]
     return {
         "minutes": round(loaded[-1].at_s / 60, 1),
@@ -200,17 +191,26 @@ def report(soak: Soak, seed: int) -> dict[str, Any]:
         "counts": dict(soak.ledger.counts),
         "events": dict(soak.log.events),
         "fired": soak.fired,
+        "kills": dict(soak.kills),
+        "acts": dict(soak.producer.acts) if isinstance(soak.producer, Meddler) else {},
         "slopes": {name: item._asdict() for name, item in found.items()},
         "slopes_judged": judged,
         "growing": growing,
         "lost": verdicts.lost,
         "doubled": verdicts.doubled,
         "silent": silent,
+        "half_written": verdicts.half_written,
+        "misplaced": verdicts.misplaced,
         "wrong": verdicts.wrong,
         "problems": problems,
         "samples": [asdict(sample) for sample in soak.samples],
         "good": not (verdicts or silent or problems or growing),
     }
+
+
+def troubles(found: dict[str, Any]) -> dict[str, list[str]]:
+    """Return what went wrong, in words, by kind."""
+    return {kind.replace("_", " "): found[kind] for kind in KINDS}
 
 
 def table(found: dict[str, Any]) -> str:
@@ -224,11 +224,9 @@ def table(found: dict[str, Any]) -> str:
             word = "grows" if name in found["growing"] else "flat"
             word = word if found["slopes_judged"] else "not judged"
             lines.append(f"| {gauge.name} | {' | '.join(numbers)} | {word} |")
-    kinds = ("lost", "doubled", "silent", "wrong", "problems")
-    troubles = {kind: found[kind] for kind in kinds}
-    for kind, cases in troubles.items():
+    for kind, cases in troubles(found).items():
         lines += [f"\n{kind}: {case}" for case in cases[:SHOWN]]
-    counts = ", ".join(f"{len(cases)} {kind}" for kind, cases in troubles.items())
+    counts = ", ".join(f"{len(cases)} {kind}" for kind, cases in troubles(found).items())
     growth = "too short for slopes"
     if found["slopes_judged"]:
         growth = f"{len(found['growing'])} growing"
@@ -245,13 +243,20 @@ def _summary(found: dict[str, Any]) -> str:
         f" {sum(found['fired'].values())} faults of {len(found['fired'])} kinds,"
         f" {found['counts'].get('ambiguous', 0)} receipts ambiguous,"
         f" {found['cpu_s']:.0f} s of CPU."
+        f"{_listed('kills', found['kills'])}{_listed('acts', found['acts'])}"
     )
+
+
+def _listed(name: str, counts: dict[str, int]) -> str:
+    numbers = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+    return f" {sum(counts.values())} {name}: {numbers}." if counts else ""
 
 
 def main() -> int:
     """Run as the command line says."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--kills", type=int, default=0, help="end after so many SIGKILLs")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rate", type=float, default=5.0, help="files a second")
     parser.add_argument("--json", type=Path, help="write all figures to this file")
@@ -263,7 +268,10 @@ def main() -> int:
         tempfile.TemporaryDirectory(dir=options.directory, prefix="soak-") as folder,
         Far(Path(folder, "server"), seed=options.seed) as far,
     ):
-        soak = Soak(Path(folder), far, options.seed, options.minutes)
+        kills, settings = options.kills, ARCHIVE if options.kills else None
+        soak = Soak(
+            Path(folder), far, options.seed, options.minutes, kills=kills, settings=settings
+        )
         soak.run(options.rate)
         found = report(soak, options.seed)
     if options.json is not None:

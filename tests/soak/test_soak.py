@@ -86,7 +86,7 @@ def lose(_: Installation, ledger: Ledger) -> None:
 def alter(_: Installation, ledger: Ledger) -> None:
     """Have dropped other bytes than were delivered."""
     ledger.dropped(PATH.encode(), "00", 2)
-    ledger.removed(PATH.encode())
+    ledger.changing(PATH.encode())
 
 
 def double(site: Installation, _: Ledger) -> None:
@@ -176,8 +176,8 @@ def test_a_delivery_without_a_line_is_silent() -> None:
     log = Log()
     log.take(DELIVERED)
 
-    assert log.untold(1) == []
-    assert log.untold(3) == ["2 deliveries were not logged"]
+    assert log.untold([("a", "00", 1.0)]) == []
+    assert log.untold([("b", "00", 1.0)]) == ["b: its delivery was not logged"]
 
 
 @pytest.mark.slow

@@ -1,0 +1,163 @@
+"""A hostile producer in one folder, well-behaved ones in the others.
+
+    tests/soak/run-hostile --minutes 60
+
+Every file of the well-behaved producers must be delivered within five seconds of its rename, by
+the `delivered_at` of its receipt. Exit code 0 if all were, 1 if one was late or lost, or if the
+daemon ended.
+"""
+
+import argparse
+import json
+import math
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from soak.attacks import Attacker
+from soak.daemon import Daemon
+from soak.ledger import Ledger
+from soak.producer import Producer
+from soak.server import Far
+from soak.soak import ARCHIVE, ARCHIVE_FOLDER, SHOWN, TICK_S, Soak, report, troubles
+
+LIMIT_S = 5.0
+HOSTILE = "diksha"
+SIZES_BYTES = (1000, 2_000_000)
+SAMPLE_S = 30.0
+HOSTILE_SETTINGS = {
+    "spool_rejected_directory": "rejected",
+    "spool_catalogue": "warn",
+    "spool_incomplete_after": "10s",
+}
+
+
+class Neighbour(Producer):
+    """A producer that drops each file once, by a rename, and leaves it alone."""
+
+    def _chances(self) -> dict[Callable[[], None], int]:
+        return {self._drop: 1}
+
+    def _drop(self) -> None:
+        low, high = map(math.log, SIZES_BYTES)
+        size_bytes = int(math.exp(self._dice.uniform(low, high)))
+        self._place(self._path(), self._content(size_bytes))
+
+
+class HostileRun(Soak):
+    """One run. `alarms`: how many looks at the status found each alarm."""
+
+    def __init__(self, folder: Path, far: Far, seed: int, minutes: float) -> None:
+        super().__init__(folder, far, seed, minutes, settings=ARCHIVE | HOSTILE_SETTINGS)
+        archive = self.site.spool / ARCHIVE_FOLDER
+        self.ledger = Ledger(self.site.journal, far, archive, HOSTILE)
+        self.producer = Neighbour(self.site.spool, self.ledger, self._dice)
+        self.attacker = Attacker(self.site.spool / HOSTILE, random.Random(seed))  # noqa: S311
+        self.alarms: Counter[str] = Counter()
+
+    def _load(self, daemon: Daemon, files_a_second: float) -> None:
+        sample_at = 0.0
+        with self.attacker:
+            while (at_s := time.monotonic() - self._began_at) < self.load_s and daemon.alive:
+                self.producer.step(files_a_second * TICK_S)
+                if at_s >= sample_at:
+                    sample_at = at_s + min(SAMPLE_S, self.load_s / 10)
+                    self._sample(daemon.process.pid, at_s)
+                    self._look_at_alarms()
+                daemon.ends_within(TICK_S)
+
+    def _is_settled(self) -> bool:
+        return not (self.ledger.owing or self.ledger.unplaced)
+
+    def _look_at_alarms(self) -> None:
+        health = json.loads(self.site.call("status", "--check", "--json").stdout)
+        self.alarms.update(alarm["code"] for alarm in health["alarms"])
+
+
+def judge(run: HostileRun, seed: int) -> dict[str, Any]:
+    """Return what was found, as the JSON file holds it."""
+    found = report(run, seed)
+    delays_s = sorted(run.ledger.delays_s)
+    late = [delay_s for delay_s in delays_s if delay_s > LIMIT_S]
+    found |= {
+        "outages": run.log.outages,
+        "delays_s": delays_s,
+        "late": len(late),
+        "hostile": dict(run.attacker.acts),
+        "not_allowed": dict(run.attacker.failures),
+        "alarms": dict(run.alarms),
+    }
+    # Whether memory grows with what was dropped is the soak's question.
+    found["good"] = bool(delays_s) and not (late or any(troubles(found).values()))
+    return found
+
+
+def text(found: dict[str, Any]) -> str:
+    """Return the report."""
+    delays_s, samples = found["delays_s"] or [math.inf], found["samples"]
+    percentile_s = delays_s[math.ceil(0.99 * len(delays_s)) - 1]
+    memory = [sample["rss_bytes"] / 2**20 for sample in samples]
+    lines = [
+        f"{found['minutes']} minutes, seed {found['seed']}, {found['machine']}.",
+        f"Well-behaved: {len(found['delays_s'])} files delivered, {found['late']} after more than"
+         f" {LIMIT_S:g} s. From rename to delivery: median {delays_s[len(delays_s) // 2]:.2f} s,"
+         f" 99th percentile {percentile_s:.2f} s, maximum {delays_s[-1]:.2f} s.",
+        f"Hostile: {sum(found['hostile'].values())} acts, of which emitterd delivered"
+         f" {found['counts'].get('hostile files delivered', 0)} files:",
+        *(f"* {count} {act}" for act, count in sorted(found["hostile"].items())),
+        f"Not possible here: {found['not_allowed'] or 'nothing'}.",
+        f"Alarms, in how many of {len(samples)} looks: {found['alarms'] or 'none'}.",
+        f"Resident memory: {memory[0]:.1f} MiB at the begin, {memory[-1]:.1f} MiB at the end,"
+         f" {max(memory):.1f} MiB at most; {found['cpu_s']:.0f} s of CPU.",
+        f"Log: {found['events']}",
+        *found["outages"][:SHOWN],
+    ]
+    for kind, cases in troubles(found).items():
+        lines += [f"{kind}: {case}" for case in cases]
+    counts = ", ".join(f"{len(cases)} {kind}" for kind, cases in troubles(found).items())
+    verdict = "good" if found["good"] else "BAD"
+    return "\n".join([*lines, f"Verdict: {verdict}: {found['late']} late, {counts}."])
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder that is too deep for `shutil`, and closed in parts."""
+    subprocess.run(["chmod", "-R", "u+rwx", "--", folder], check=False)  # noqa: S603, S607
+    subprocess.run(["rm", "-rf", "--", folder], check=False)  # noqa: S603, S607
+
+
+def main() -> int:
+    """Run as the command line says."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--rate", type=float, default=1.5, help="well-behaved files a second")
+    parser.add_argument("--json", type=Path, help="write all figures to this file")
+    parser.add_argument("--directory", type=Path, help="work below this directory")
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    with (
+        tempfile.TemporaryDirectory(dir=options.directory, prefix="hostile-") as folder,
+        Far(Path(folder, "server"), seed=options.seed) as far,
+    ):
+        try:
+            run = HostileRun(Path(folder), far, options.seed, options.minutes)
+            run.run(options.rate)
+        finally:
+            for item in Path(folder).iterdir():
+                remove(item)
+        found = judge(run, options.seed)
+    if options.json is not None:
+        options.json.write_text(json.dumps(found, indent=1))
+    print(text(found))
+    return 0 if found["good"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
