@@ -77,12 +77,13 @@ def parse(
         if not fields.get(name):
             raise malformed(f"its fields hold no {name}")
     check_url(url, api_url=api_url, insecure=insecure)
-    _check_key(fields["key"])
+    check_key(fields["key"])
     lifetime_s = _lifetime_s(fields["policy"], served_at or now)
     return Grant(url, fields, now, now + lifetime_s, api_url)
 
 
-def _check_key(key: str) -> None:
+def check_key(key: str) -> None:
+    """Raise `DeliveryError` (REJECT) if no object can have this key, or part of a key."""
     problem, length_bytes = "", len(key.encode())
     if length_bytes > KEY_MAX_BYTES:
         problem = f"is {length_bytes:,} bytes long, S3 allows {KEY_MAX_BYTES:,}"

@@ -54,14 +54,15 @@ log = structlog.get_logger()
 class Sweep:
     """A listing in progress: of the whole folder, or of the folders that have appeared.
 
-    `first`: the first whole sweep with the current rules. `missed`: files that no event had named,
+    `first`: the first whole sweep with the current rules. `listed`: the listing is at its end. `missed`: files that no event had named,
     and `missed_path` is one of them. `duration_s` is set at its end.
     """
 
-    listing: Iterator[PathStat]
+    listing: Iterator[PathStat | None]
     started_at: float
     whole: bool = False
     first: bool = False
+    listed: bool = False
     to_examine: deque[PathStat] = field(default_factory=deque)
     files: int = 0
     folders: int = 0
@@ -291,8 +292,8 @@ class Intake:
             self._whole_sweep.first = True
         self._first_sweep, self._next_sweep_at = True, 0.0
 
-    def _walk(self, top: bytes = b"") -> Iterator[PathStat]:
-        return self._spool.walk(self._skip, self._unreadable, top)
+    def _walk(self, top: bytes = b"") -> Iterator[PathStat | None]:
+        return self._spool.walk_in_steps(self._skip, self._unreadable, top)
 
     def _skip(self, folder: bytes) -> bool:
         if self._whole_sweep is not None:
@@ -323,23 +324,31 @@ class Intake:
             if sweep.to_examine:
                 path, stat = sweep.to_examine.popleft()
                 self._examine_swept(sweep, path, stat, now)
-            elif files := self._list(sweep):
+            elif not sweep.listed:
+                files = self._list(sweep, slice_end)
                 sweep.files += len(files)
                 sweep.to_examine.extend(self._examiner.not_in_journal(files))
             elif self._folders and not sweep.whole:
-                sweep.listing = self._walk(self._folders.popleft())
+                sweep.listing, sweep.listed = self._walk(self._folders.popleft()), False
             else:
                 self._flush(now)
                 self._end_sweep(sweep)
                 return
         self._flush(now)
 
-    def _list(self, sweep: Sweep) -> list[PathStat]:
+    def _list(self, sweep: Sweep, slice_end: float) -> list[PathStat]:
+        """List up to `ASKED` files; stop at the end of the slice, also if there are none."""
         heartbeat.record()
         files: list[PathStat] = []
         try:
-            files.extend(islice(sweep.listing, ASKED))
+            while len(files) < ASKED and time.monotonic() < slice_end:
+                item = next(sweep.listing)
+                if item is not None:
+                    files.append(item)
+        except StopIteration:
+            sweep.listed = True
         except Exception as error:  # noqa: BLE001  the next sweep begins another listing
+            sweep.listed = True
             self._examiner.failed(b".", error)
         return files
 

@@ -177,14 +177,20 @@ class Spool:
             yield OPEN_FOLDERS / str(folder) / os.fsdecode(name)
 
     def walk(
+        self, skip: Callable[[bytes], bool], unreadable: Callable[[bytes, OSError], None]
+    ) -> Iterator[PathStat]:
+        """Yield path and stat of everything in the folder that is not a folder itself."""
+        return (item for item in self.walk_in_steps(skip, unreadable) if item is not None)
+
+    def walk_in_steps(
         self,
         skip: Callable[[bytes], bool],
         unreadable: Callable[[bytes, OSError], None],
         top: bytes = b"",
-    ) -> Iterator[PathStat]:
+    ) -> Iterator[PathStat | None]:
         """Yield path and stat of everything under `top` that is not a folder.
 
-        `skip` is asked before each folder. `unreadable` gets folders and files that cannot be read,
+        Yield None after each step, so that the caller has its turn also where no file is. `skip` is asked before each folder. `unreadable` gets folders and files that cannot be read,
         and the walk goes on. Links are yielded, not followed. Folders are listed in rotation, so
         that a folder of a million files delays no other.
         """
@@ -210,6 +216,7 @@ class Spool:
                         folders.append(path)
                 if len(items) == NAMES_PER_TURN:
                     started.append(listing)
+                yield None
 
     def relative(self, path: bytes) -> bytes | None:
         """Return an absolute path relative to the root; None if it is outside."""

@@ -63,10 +63,11 @@ class HostileRun(Soak):
         self.alarms: Counter[str] = Counter()
 
     def _load(self, daemon: Daemon, files_a_second: float) -> None:
-        sample_at = 0.0
+        last_s = sample_at = 0.0
         with self.attacker:
             while (at_s := time.monotonic() - self._began_at) < self.load_s and daemon.alive:
-                self.producer.step(files_a_second * TICK_S)
+                self.producer.step(files_a_second * (at_s - last_s))
+                last_s = at_s
                 if at_s >= sample_at:
                     sample_at = at_s + min(SAMPLE_S, self.load_s / 10)
                     self._sample(daemon.process.pid, at_s)
@@ -107,15 +108,15 @@ def text(found: dict[str, Any]) -> str:
     lines = [
         f"{found['minutes']} minutes, seed {found['seed']}, {found['machine']}.",
         f"Well-behaved: {len(found['delays_s'])} files delivered, {found['late']} after more than"
-         f" {LIMIT_S:g} s. From rename to delivery: median {delays_s[len(delays_s) // 2]:.2f} s,"
-         f" 99th percentile {percentile_s:.2f} s, maximum {delays_s[-1]:.2f} s.",
+        f" {LIMIT_S:g} s. From rename to delivery: median {delays_s[len(delays_s) // 2]:.2f} s,"
+        f" 99th percentile {percentile_s:.2f} s, maximum {delays_s[-1]:.2f} s.",
         f"Hostile: {sum(found['hostile'].values())} acts, of which emitterd delivered"
-         f" {found['counts'].get('hostile files delivered', 0)} files:",
+        f" {found['counts'].get('hostile files delivered', 0)} files:",
         *(f"* {count} {act}" for act, count in sorted(found["hostile"].items())),
         f"Not possible here: {found['not_allowed'] or 'nothing'}.",
         f"Alarms, in how many of {len(samples)} looks: {found['alarms'] or 'none'}.",
         f"Resident memory: {memory[0]:.1f} MiB at the begin, {memory[-1]:.1f} MiB at the end,"
-         f" {max(memory):.1f} MiB at most; {found['cpu_s']:.0f} s of CPU.",
+        f" {max(memory):.1f} MiB at most; {found['cpu_s']:.0f} s of CPU.",
         f"Log: {found['events']}",
         *found["outages"][:SHOWN],
     ]
