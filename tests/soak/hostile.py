@@ -72,6 +72,7 @@ class HostileRun(Soak):
                     sample_at = at_s + min(SAMPLE_S, self.load_s / 10)
                     self._sample(daemon.process.pid, at_s)
                     self._look_at_alarms()
+                    self._print_progress(at_s)
                 daemon.ends_within(TICK_S)
 
     def _is_settled(self) -> bool:
@@ -80,6 +81,15 @@ class HostileRun(Soak):
     def _look_at_alarms(self) -> None:
         health = json.loads(self.site.call("status", "--check", "--json").stdout)
         self.alarms.update(alarm["code"] for alarm in health["alarms"])
+
+    def _print_progress(self, at_s: float) -> None:
+        delays_s = self.ledger.delays_s
+        print(
+            f"{at_s / 60:.1f} minutes: {len(delays_s)} files, {max(delays_s, default=0):.2f} s"
+            f" at most, {sum(self.attacker.acts.values())} hostile acts",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def judge(run: HostileRun, seed: int) -> dict[str, Any]:
