@@ -8,9 +8,9 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 
 import structlog
 
@@ -54,8 +54,9 @@ log = structlog.get_logger()
 class Sweep:
     """A listing in progress: of the whole folder, or of the folders that have appeared.
 
-    `first`: the first whole sweep with the current rules. `listed`: the listing is at its end. `missed`: files that no event had named,
-    and `missed_path` is one of them. `duration_s` is set at its end.
+    `first`: the first whole sweep with the current rules. `listed`: the listing is at its end.
+    `missed`: files that no event had named, and `missed_path` is one of them. `duration_s` is set
+    at its end.
     """
 
     listing: Iterator[PathStat | None]
@@ -110,7 +111,7 @@ class Intake:
         self._batch: list[Admission] = []
         self._whole_sweep: Sweep | None = None
         self._folder_sweep: Sweep | None = None
-        self._folders: deque[bytes] = deque()
+        self._folders: list[bytes] = []
         """Folders that have appeared, which no sweep has listed yet."""
         self._whole_next = False
         self._next_sweep_at = 0.0
@@ -191,7 +192,9 @@ class Intake:
         if now >= self._next_sweep_at and self._whole_sweep is None:
             self._begin_sweep(now)
         if self._folders and self._folder_sweep is None:
-            self._folder_sweep = Sweep(self._walk(self._folders.popleft()), now)
+            listing = chain.from_iterable(map(self._walk, topmost(self._folders)))
+            self._folder_sweep = Sweep(listing, now)
+            self._folders = []
         if sweep := self._next_sweep():
             self._advance_sweep(sweep, now)
             return 0.0
@@ -328,8 +331,6 @@ class Intake:
                 files = self._list(sweep, slice_end)
                 sweep.files += len(files)
                 sweep.to_examine.extend(self._examiner.not_in_journal(files))
-            elif self._folders and not sweep.whole:
-                sweep.listing, sweep.listed = self._walk(self._folders.popleft()), False
             else:
                 self._flush(now)
                 self._end_sweep(sweep)
@@ -391,6 +392,16 @@ class Intake:
         )
         self.swept_at, self.sweep_took_s = time.time(), sweep.duration_s
         self._on_swept(sweep)
+
+
+def topmost(folders: Iterable[bytes]) -> list[bytes]:
+    """Return the folders that are in no other of them: a walk of these lists all."""
+    tops: list[bytes] = []
+    # With the slash, a folder comes right before everything in it.
+    for folder in sorted(folder + b"/" for folder in folders):
+        if not tops or not folder.startswith(tops[-1]):
+            tops.append(folder)
+    return [top[:-1] for top in tops]
 
 
 def _log_admitted(admission: Admission, admitted: Admitted) -> None:

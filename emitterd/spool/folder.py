@@ -14,7 +14,7 @@ import stat as modes
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from enum import StrEnum
 from io import FileIO
 from itertools import islice
@@ -190,9 +190,10 @@ class Spool:
     ) -> Iterator[PathStat | None]:
         """Yield path and stat of everything under `top` that is not a folder.
 
-        Yield None after each step, so that the caller has its turn also where no file is. `skip` is asked before each folder. `unreadable` gets folders and files that cannot be read,
+        `skip` is asked before each folder. `unreadable` gets folders and files that cannot be read,
         and the walk goes on. Links are yielded, not followed. Folders are listed in rotation, so
-        that a folder of a million files delays no other.
+        that a folder of a million files delays no other. None marks the end of each step: the
+        caller gets its turn also in folders without files.
         """
         try:
             # One descriptor for the whole walk: a root that is replaced meanwhile is not mixed with
@@ -202,10 +203,10 @@ class Spool:
             unreadable(top, error)
             return
         folders, started = [top], deque[Iterator[_ListItem]]()
-        with _closing(root):
+        with _closing(root), closing(_LastFolder(root)) as last:
             while folders or started:
                 if folders and len(started) < OPEN_LISTINGS_MAX:
-                    listing = _list(root, folders.pop(), unreadable)
+                    listing = _list(last, folders.pop(), unreadable)
                 else:
                     listing = started.popleft()
                 items = list(islice(listing, NAMES_PER_TURN))
@@ -295,11 +296,38 @@ def digests(file: IO[bytes], check: Callable[[], None]) -> tuple[bytes, bytes]:
         return hashing.md5, hashing.sha256
 
 
+class _LastFolder:
+    """The folder in which a listing was opened last: the next one is mostly in it, or below.
+
+    With each folder opened from the root, a tree nested 1,000 deep would cost half a million opens.
+    """
+
+    def __init__(self, root: int) -> None:
+        self._root = root
+        self._path, self._fd = b"", os.dup(root)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    def open_listing(self, path: bytes) -> int:
+        """Open a folder to list it. Raises `OSError`, also where a folder is a link."""
+        folder, _, name = path.rpartition(b"/")
+        if folder != self._path:
+            above = self._path and self._path + b"/"
+            start, rest = self._fd, folder.removeprefix(above)
+            if not folder.startswith(above):
+                start, rest = self._root, folder
+            fd = _descend(os.dup(start), rest.split(b"/") if rest else [])
+            os.close(self._fd)
+            self._path, self._fd = folder, fd
+        return os.open(name or b".", _LISTING, dir_fd=self._fd)
+
+
 def _list(
-    root: int, folder: bytes, unreadable: Callable[[bytes, OSError], None]
+    last: _LastFolder, folder: bytes, unreadable: Callable[[bytes, OSError], None]
 ) -> Iterator[_ListItem]:
     try:
-        with _closing(_open_listing(root, folder)) as fd, os.scandir(fd) as scan:
+        with _closing(last.open_listing(folder)) as fd, os.scandir(fd) as scan:
             for item in scan:
                 name = os.fsencode(item.name)
                 path = folder + b"/" + name if folder else name
@@ -313,15 +341,6 @@ def _list(
     except OSError as error:
         # A listing may also fail in the middle: a bad disk, a lost file server.
         unreadable(folder, error)
-
-
-def _open_listing(root: int, path: bytes) -> int:
-    *folders, name = path.split(b"/")
-    if not folders:
-        return os.open(name or b".", _LISTING, dir_fd=root)
-    # `_descend` closes what it gets.
-    with _closing(_descend(os.dup(root), folders)) as fd:
-        return os.open(name, _LISTING, dir_fd=fd)
 
 
 def _descend(fd: int, folders: list[bytes]) -> int:

@@ -10,7 +10,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,8 +27,8 @@ from watchdog.events import (
     FileSystemEventHandler,
 )
 from watchdog.observers.api import BaseObserver
-from watchdog.observers.inotify import InotifyEmitter
-from watchdog.observers.inotify_c import InotifyFD
+from watchdog.observers.inotify import InotifyEmitter, InotifyWatchGroup
+from watchdog.observers.inotify_c import InotifyConstants, InotifyEvent, InotifyFD, Mask
 
 from emitterd.codes import Code
 from emitterd.spool.folder import Spool
@@ -41,6 +41,9 @@ RETRY_FIRST_S, RETRY_S = 1.0, 60.0
 
 RECURSION_LIMIT = 10_000
 """watchdog calls `os.walk`, which is recursive in Python 3.11. A path has up to 2,048 folders."""
+
+DEPTH_MAX = 32
+"""Deeper folders are not watched: sweeps find files in them."""
 
 _LIMIT_HINT = (
     "raise it with: sysctl fs.inotify.max_user_watches={wanted}"
@@ -311,6 +314,61 @@ class Watcher(FileSystemEventHandler):
         self._observer = self._reader = None
         # Last, or messages of watchdog during its stop would go to standard error.
         logging.getLogger("watchdog").removeHandler(self._overflow_handler)
+
+
+class _Emitter(InotifyEmitter):
+    """watchdog's emitter, which watches folders down to a depth only."""
+
+    def on_thread_start(self) -> None:
+        """Implement `InotifyEmitter`."""
+        mask = self.get_event_mask_from_filter()
+        path = os.fsencode(self.watch.path)
+        self._inotify = _WatchGroup(self._inotify_fd, path, is_recursive=True, event_mask=mask)
+
+
+class _WatchGroup(InotifyWatchGroup):
+    """watchdog walks the whole tree below each new folder.
+
+    Measured: a folder nested 1,000 deep that is made while it is watched takes half a minute, in
+    which no event of any other folder is read.
+    """
+
+    def __repr__(self) -> str:
+        # watchdog shows the group for each folder that is registered twice; its own text names all
+        # watches. Measured: 1,000 new folders took ten seconds.
+        return f"{type(self).__name__}({self.path!r})"
+
+    def _add_all_callbacks(self, path: bytes) -> None:
+        for _ in self._walk(path, self._add_callback):
+            pass
+
+    def _recursive_simulate(self, src_path: bytes) -> list[InotifyEvent]:
+        events = []
+        for folder, entries in self._walk(src_path, lambda _: None):
+            wd = self._active_callbacks_by_path.get(folder)
+            if wd is None:
+                # Its own event is still to come.
+                continue
+            for entry in entries:
+                is_folder = entry.is_dir(follow_symlinks=False)
+                mask = InotifyConstants.IN_CREATE | (is_folder and InotifyConstants.IN_ISDIR)
+                events.append(InotifyEvent(wd, Mask(mask), 0, entry.name))
+        return events
+
+    def _walk(
+        self, top: bytes, visit: Callable[[bytes], None]
+    ) -> Iterator[tuple[bytes, list[os.DirEntry[bytes]]]]:
+        """Yield each folder to watch, and what is in it; `visit` each before it is listed."""
+        depth_max, folders = self.path.count(b"/") + DEPTH_MAX, [top]
+        while folders:
+            folder = folders.pop()
+            if folder.count(b"/") > depth_max:
+                continue
+            visit(folder)
+            with suppress(OSError), os.scandir(folder) as scan:
+                entries = list(scan)
+                folders += [item.path for item in entries if item.is_dir(follow_symlinks=False)]
+                yield folder, entries
 
 
 class _OverflowHandler(logging.Handler):
