@@ -232,6 +232,9 @@ def _free_name(target: Path, current: Path) -> Path:
 
 def _is_copy(candidate: Path, current: Path) -> bool:
     first, second = candidate.lstat(), current.lstat()
+    # Between two names of one file rename(2) does nothing: the file would keep its old name.
+    if first.st_ino == second.st_ino:
+        return False
     if not (stat.S_ISREG(first.st_mode) and stat.S_ISREG(second.st_mode)):
         return False
     same_time = first.st_mtime_ns == second.st_mtime_ns

@@ -36,7 +36,7 @@ PHASE_S = 15.0
 """Twelve phases a cycle: three minutes, unless the whole run is short."""
 
 SETTLE_S = 120.0
-"""How long, after the load has ended, everything may take to be delivered."""
+"""How long, after the load has ended, no file may be delivered before what is left is lost."""
 
 WARM_UP_S = 600.0
 WARM_UP_SHARE = 0.2
@@ -110,7 +110,7 @@ class Soak:
         self.fired = self.far.counts()[1]
 
     def _load(self, daemon: Daemon, files_a_second: float) -> None:
-        step, sample_at = -1, 0.0
+        step, sample_at, left = -1, 0.0, self._kills
         killer = Killer(daemon, self._kills, self._dice)
         self.kills = killer.kinds
         # Once the daemon has ended there is nothing to load; the report says why.
@@ -129,11 +129,16 @@ class Soak:
                 sample_at = at_s + min(SAMPLE_S, self.plan.phase_s)
                 self._sample(daemon.process.pid, at_s)
             killer.step(TICK_S)
+            if self._kills and killer.left != left:
+                left = killer.left
+                print(f"{at_s / 60:.1f} minutes: {left} kills left", file=sys.stderr, flush=True)
 
     def _settle(self, daemon: Daemon) -> None:
-        until = time.monotonic() + SETTLE_S
+        until, delivered = time.monotonic() + SETTLE_S, 0
         while time.monotonic() < until and not daemon.ends_within(TICK_S):
             self._sample(daemon.process.pid, time.monotonic() - self._began_at)
+            if self.ledger.delivered > delivered:
+                until, delivered = time.monotonic() + SETTLE_S, self.ledger.delivered
             if self._is_settled():
                 return
 
