@@ -42,9 +42,6 @@ RETRY_FIRST_S, RETRY_S = 1.0, 60.0
 RECURSION_LIMIT = 10_000
 """watchdog calls `os.walk`, which is recursive in Python 3.11. A path has up to 2,048 folders."""
 
-DEPTH_MAX = 32
-"""Deeper folders are not watched: sweeps find files in them."""
-
 _LIMIT_HINT = (
     "raise it with: sysctl fs.inotify.max_user_watches={wanted}"
     " (and fs.inotify.max_user_instances where there are many programs)"
@@ -317,7 +314,7 @@ class Watcher(FileSystemEventHandler):
 
 
 class _Emitter(InotifyEmitter):
-    """watchdog's emitter, which watches folders down to a depth only."""
+    """watchdog's emitter, with another watch group."""
 
     def on_thread_start(self) -> None:
         """Implement `InotifyEmitter`."""
@@ -327,23 +324,34 @@ class _Emitter(InotifyEmitter):
 
 
 class _WatchGroup(InotifyWatchGroup):
-    """watchdog walks the whole tree below each new folder.
+    """watchdog's group of watches, with one walk through each new folder.
 
-    Measured: a folder nested 1,000 deep that is made while it is watched takes half a minute, in
-    which no event of any other folder is read.
+    watchdog walks through all folders below for each event of a new folder. Measured: while a tree
+    nested 1,000 deep is made, no event of another folder is read for half a minute.
     """
 
+    _walked = b""
+    """The folder of the current event, if it was walked through before."""
+
     def __repr__(self) -> str:
-        # watchdog shows the group for each folder that is registered twice; its own text names all
-        # watches. Measured: 1,000 new folders took ten seconds.
+        # watchdog's own text names every watch, and is made for each folder that is registered
+        # twice. Measured: that took most of the time for 1,000 new folders.
         return f"{type(self).__name__}({self.path!r})"
 
     def _add_all_callbacks(self, path: bytes) -> None:
-        for _ in self._walk(path, self._add_callback):
-            pass
+        before = self._active_callbacks_by_path.get(path)
+        self._add_callback(path)
+        # The kernel gives one folder one number. What came after its watch has events of its own.
+        known = before is not None and before == self._active_callbacks_by_path.get(path)
+        self._walked = path if known else b""
+        if not known:
+            for _ in self._walk(path, self._add_callback):
+                pass
 
     def _recursive_simulate(self, src_path: bytes) -> list[InotifyEvent]:
-        events = []
+        events: list[InotifyEvent] = []
+        if src_path == self._walked:
+            return events
         for folder, entries in self._walk(src_path, lambda _: None):
             wd = self._active_callbacks_by_path.get(folder)
             if wd is None:
@@ -355,19 +363,18 @@ class _WatchGroup(InotifyWatchGroup):
                 events.append(InotifyEvent(wd, Mask(mask), 0, entry.name))
         return events
 
+    @staticmethod
     def _walk(
-        self, top: bytes, visit: Callable[[bytes], None]
+        top: bytes, visit: Callable[[bytes], None]
     ) -> Iterator[tuple[bytes, list[os.DirEntry[bytes]]]]:
-        """Yield each folder to watch, and what is in it; `visit` each before it is listed."""
-        depth_max, folders = self.path.count(b"/") + DEPTH_MAX, [top]
+        """Yield each folder from `top` on, and what is in it; call `visit` before it is listed."""
+        folders = [top]
         while folders:
             folder = folders.pop()
-            if folder.count(b"/") > depth_max:
-                continue
             visit(folder)
             with suppress(OSError), os.scandir(folder) as scan:
                 entries = list(scan)
-                folders += [item.path for item in entries if item.is_dir(follow_symlinks=False)]
+                folders += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
                 yield folder, entries
 
 
