@@ -320,10 +320,10 @@ class _Emitter(InotifyEmitter):
         """Implement `InotifyEmitter`."""
         mask = self.get_event_mask_from_filter()
         path = os.fsencode(self.watch.path)
-        self._inotify = _WatchGroup(self._inotify_fd, path, is_recursive=True, event_mask=mask)
+        self._inotify = WatchGroup(self._inotify_fd, path, is_recursive=True, event_mask=mask)
 
 
-class _WatchGroup(InotifyWatchGroup):
+class WatchGroup(InotifyWatchGroup):
     """watchdog's group of watches, with one walk through each new folder.
 
     watchdog walks through all folders below for each event of a new folder. Measured: while a tree
@@ -344,38 +344,41 @@ class _WatchGroup(InotifyWatchGroup):
         # The kernel gives one folder one number. What came after its watch has events of its own.
         known = before is not None and before == self._active_callbacks_by_path.get(path)
         self._walked = path if known else b""
-        if not known:
-            for _ in self._walk(path, self._add_callback):
-                pass
+        if known:
+            return
+        # Each folder is watched before it is listed.
+        for top, folders, _ in self._walk(path):
+            for name in folders:
+                self._add_callback(top + b"/" + name)
 
     def _recursive_simulate(self, src_path: bytes) -> list[InotifyEvent]:
         events: list[InotifyEvent] = []
         if src_path == self._walked:
             return events
-        for folder, entries in self._walk(src_path, lambda _: None):
-            wd = self._active_callbacks_by_path.get(folder)
-            if wd is None:
-                # Its own event is still to come.
-                continue
-            for entry in entries:
-                is_folder = entry.is_dir(follow_symlinks=False)
-                mask = InotifyConstants.IN_CREATE | (is_folder and InotifyConstants.IN_ISDIR)
-                events.append(InotifyEvent(wd, Mask(mask), 0, entry.name))
+        file = Mask(InotifyConstants.IN_CREATE)
+        folder = Mask(InotifyConstants.IN_CREATE | InotifyConstants.IN_ISDIR)
+        for top, folders, files in self._walk(src_path):
+            wd = self._active_callbacks_by_path.get(top)
+            # Without a watch, its own event is still to come.
+            if wd is not None:
+                events += [InotifyEvent(wd, folder, 0, name) for name in folders]
+                events += [InotifyEvent(wd, file, 0, name) for name in files]
         return events
 
     @staticmethod
-    def _walk(
-        top: bytes, visit: Callable[[bytes], None]
-    ) -> Iterator[tuple[bytes, list[os.DirEntry[bytes]]]]:
-        """Yield each folder from `top` on, and what is in it; call `visit` before it is listed."""
-        folders = [top]
-        while folders:
-            folder = folders.pop()
-            visit(folder)
+    def _walk(top: bytes) -> Iterator[tuple[bytes, list[bytes], list[bytes]]]:
+        """Yield each folder, with the names of the folders and of the other files in it.
+
+        As `os.walk`, which is recursive in Python 3.11: each folder would cost its depth.
+        """
+        left = [top]
+        while left:
+            folder, folders, files = left.pop(), list[bytes](), list[bytes]()
             with suppress(OSError), os.scandir(folder) as scan:
-                entries = list(scan)
-                folders += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
-                yield folder, entries
+                for entry in scan:
+                    (folders if entry.is_dir(follow_symlinks=False) else files).append(entry.name)
+                yield folder, folders, files
+                left += [folder + b"/" + name for name in folders]
 
 
 class _OverflowHandler(logging.Handler):

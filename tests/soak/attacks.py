@@ -11,11 +11,13 @@ import socket
 import subprocess
 import zipfile
 from collections import Counter, deque
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from threading import Event, Thread
-from typing import Self
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PAUSE_S = 0.25
 """The longest pause between two acts."""

@@ -1,9 +1,9 @@
 """Runs everything that tests the guarantee of docs/design.md, and prints one table.
 
     tests/soak/run-reliability                            some twenty minutes
-    tests/soak/run-reliability --rounds 20 --minutes 60   the long form
+    tests/soak/run-reliability --rounds 20 --minutes 60 --kills 500   the long form
 
-Kills at every failpoint, every fault, the model, and the soak. `--write`
+Kills at every failpoint, every fault, the model, random kills, and the soak. `--write`
 puts the table into docs/reliability.md. Exit code 0 if nothing failed, 1 if something
 did, 2 if a part could not be run.
 """
@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree as ET
 
+from soak.soak import KINDS
 from support.paths import ROOT
 
 DOCUMENT = ROOT / "docs" / "reliability.md"
@@ -34,6 +35,9 @@ RULE = "|---|---|---|---|---|---|---|"
 MODEL_RUNS = 100
 """Of the model, a round."""
 
+KILLS_MINUTES_MAX = 120.0
+"""Random kills end after this time, if the number of kills is not reached before."""
+
 SHOWN = 20
 """So many failures of a part are named."""
 
@@ -43,10 +47,11 @@ class Unusable(Exception):
 
 
 class Effort(NamedTuple):
-    """How much is to be done: rounds of kills, faults and model; of the soak."""
+    """How much is to be done: rounds of kills, faults and model; random kills; of the soak."""
 
     rounds: int
     minutes: float
+    kills: int
 
 
 @dataclass(slots=True)
@@ -132,14 +137,21 @@ def model(effort: Effort, folder: Path) -> Found:
     return Found(f"{reported['runs']} runs, {reported['steps']} steps", done.failed)
 
 
+def random_kills(effort: Effort, folder: Path) -> Found:
+    """Soak, and kill the daemon at random instants, with producers that meddle with files."""
+    return run_soak(folder, "--minutes", str(KILLS_MINUTES_MAX), "--kills", str(effort.kills))
+
+
 def soak(effort: Effort, folder: Path) -> Found:
     """Soak."""
+    return run_soak(folder, "--minutes", str(effort.minutes))
+
+
+def run_soak(folder: Path, *options: str) -> Found:
+    """Run a soak and read its report. Raises `Unusable`."""
     report = folder / "soak.json"
     done = subprocess.run(  # noqa: S603  our own command line
-        [
-            Path(__file__).with_name("run-soak"),
-            *("--minutes", str(effort.minutes), "--json", str(report)),
-        ],
+        [Path(__file__).with_name("run-soak"), *options, "--json", report],
         capture_output=True,
         text=True,
         check=False,
@@ -148,16 +160,17 @@ def soak(effort: Effort, folder: Path) -> Found:
         raise Unusable(f"the soak ended with {done.returncode}: {done.stderr[-2000:]}")
     found = json.loads(report.read_text("utf-8"))
     growing = [f"{name} grows" for name in found["growing"]]
-    kinds = ("lost", "doubled", "silent", "wrong", "problems")
     how_much = (
         f"{found['minutes']} minutes, {found['delivered']} versions,"
         f" {sum(found['fired'].values())} faults of {len(found['fired'])} kinds"
     )
-    if not found["slopes_judged"]:
+    if found["kills"]:
+        how_much = f"{sum(found['kills'].values())} kills, {how_much}"
+    elif not found["slopes_judged"]:
         how_much += ", too short for slopes"
     return Found(
         how_much,
-        [f"{kind}: {match}" for kind in kinds for match in found[kind]] + growing,
+        [f"{kind}: {match}" for kind in KINDS for match in found[kind]] + growing,
         (len(found["lost"]), len(found["doubled"]), len(found["silent"])),
         done.stdout,
     )
@@ -167,6 +180,7 @@ PARTS: dict[str, Callable[[Effort, Path], Found]] = {
     "kills": kills,
     "faults": faults,
     "model": model,
+    "random kills": random_kills,
     "soak": soak,
 }
 
@@ -210,7 +224,7 @@ def measured(names: list[str], effort: Effort) -> Iterator[tuple[str, Found]]:
 
 def caption(effort: Effort) -> str:
     """Return what stands above the table: how it came about."""
-    command = f"run-reliability --rounds {effort.rounds} --minutes {effort.minutes:g}"
+    command = f"run-reliability --rounds {effort.rounds} --minutes {effort.minutes:g} --kills {effort.kills}"
     machine = f"{os.cpu_count()} CPUs, {platform.system()} {platform.release()}"
     return (
         f"`tests/soak/{command}`, {datetime.now(UTC):%Y-%m-%d}, {machine},"
@@ -224,12 +238,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--rounds", type=int, default=2, help="kills, faults, model")
     parser.add_argument("--minutes", type=float, default=3.0, help="of the soak")
+    parser.add_argument("--kills", type=int, default=20, help="at random")
     parser.add_argument("--write", action="store_true", help=f"into {DOCUMENT.name}")
     options = parser.parse_args()
     if unknown := set(options.parts) - set(PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
-    if options.rounds < 1 or options.minutes <= 0:
-        parser.error("--rounds and --minutes must be above 0")
+    if options.rounds < 1 or options.minutes <= 0 or options.kills < 1:
+        parser.error("--rounds, --minutes and --kills must be above 0")
     if options.write and options.parts:
         parser.error("--write wants the whole table: name no part")
     return options
@@ -238,7 +253,7 @@ def parse() -> argparse.Namespace:
 def main() -> int:
     """Run as the command line says."""
     options = parse()
-    effort = Effort(options.rounds, options.minutes)
+    effort = Effort(options.rounds, options.minutes, options.kills)
     lines = [caption(effort), HEADER, RULE]
     print("\n".join(lines), flush=True)
     details: list[str] = []

@@ -6,16 +6,19 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from soak.gauges import GAUGES, Sample, cycles, grows, slope, slopes
 from soak.ledger import Ledger, Log
 from soak.server import Far
+from soak.soak import KINDS
 from support.installation import Installation
 from support.paths import TESTS
 
 SOAK = TESTS / "soak" / "run-soak"
+HOSTILE = TESTS / "soak" / "run-hostile"
 PATH = "pat/periodic_exam_mst.zip"
 DELIVERED = b'{"event": "file.delivered", "level": "info", "path": "a", "sha256": "00"}\n'
 GROWING = {"rss", "descriptors", "cpu_file", "cpu_request"}
@@ -181,22 +184,73 @@ def test_a_delivery_without_a_line_is_silent() -> None:
 
 
 @pytest.mark.slow
+def test_the_ledger_notices_half_written_and_misplaced_files(far: Far, tmp_path: Path) -> None:
+    """Bytes that were never a whole version, and an archived file that is gone, are reported."""
+    site = Installation(
+        tmp_path,
+        far.url,
+        spool_after_delivery="archive",
+        spool_archive_directory="cqube_emission/archive",
+        spool_exclude="archive/",
+    )
+    archive = site.spool / "archive"
+    ledger = Ledger(site.journal, far, archive)
+    ledger.dropped(PATH.encode(), *site_drop(site))
+    assert site.call("once").returncode == 0
+    (archived,) = archive.rglob("*.zip")
+    archived.write_bytes(archived.read_bytes()[:-10])
+    ledger.audit()
+    ledger.close()
+
+    (half_written,) = ledger.verdicts.half_written
+    assert half_written.endswith("in the archive")
+    assert ledger.verdicts.misplaced == [PATH]
+    assert ledger.verdicts.lost == []
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_half_a_minute(tmp_path: Path) -> None:
-    """Some seconds of mixed load and faults lose, double and garble nothing."""
+def test_some_kills(tmp_path: Path) -> None:
+    """A daemon that is killed at random loses, doubles and garbles nothing."""
+    found = run(SOAK, tmp_path, "--minutes", "5", "--kills", "5")
+
+    assert sum(found["kills"].values()) == 5
+    assert found["counts"]["archived"] > 20
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_hostile_producer(tmp_path: Path) -> None:
+    """What is done in one folder delays no file in the others."""
+    found = run(HOSTILE, tmp_path, "--minutes", "0.3")
+
+    assert found["late"] == 0
+    assert len(found["delays_s"]) > 5
+    assert len(found["hostile"]) > 5
+
+
+def run(command: Path, folder: Path, *options: str) -> Any:  # noqa: ANN401  JSON
+    """Run a soak to its good end; return its report."""
     plain = {k: v for k, v in os.environ.items() if not k.startswith("EMITTERD_")}
     done = subprocess.run(  # noqa: S603  our own command line
-        [SOAK, "--minutes", "0.5", "--json", tmp_path / "found.json"],
-        env=plain | {"TMPDIR": str(tmp_path)},
+        [command, *options, "--json", folder / "found.json"],
+        env=plain | {"TMPDIR": str(folder)},
         capture_output=True,
         text=True,
         check=False,
         timeout=280,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    found = json.loads((tmp_path / "found.json").read_text())
+    assert [file.name for file in folder.iterdir()] == ["found.json"]
+    return json.loads((folder / "found.json").read_text())
 
-    assert "good: 0 lost, 0 doubled, 0 silent, 0 wrong, 0 problems" in done.stdout
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_half_a_minute(tmp_path: Path) -> None:
+    """Some seconds of mixed load and faults lose, double and garble nothing."""
+    found = run(SOAK, tmp_path, "--minutes", "0.5")
+
+    assert [found[kind] for kind in KINDS] == [[]] * len(KINDS)
     assert found["delivered"] > 20
     assert len(found["fired"]) > 5
-    assert [file.name for file in tmp_path.iterdir()] == ["found.json"]

@@ -742,6 +742,24 @@ def test_retried_file_is_not_disposed_of(
     assert (spool_root / NAME).exists()
 
 
+def test_a_second_name_of_an_archived_file_is_archived_too(mover: Outbox, archive: Path) -> None:
+    """rename(2) between two names of one file does nothing: the second name gets a number."""
+    mover.dispose(mover.delivered())
+    path = mover.root / "pat/a.zip"
+    (first,) = archive.rglob("a.zip")
+    path.hardlink_to(first)
+    stat = path.stat()
+    mover.journal.admit([Admission(b"pat/a.zip", Fingerprint.of(stat), "pat", 0)])
+    entry = mover.journal.claim(stat.st_mtime)
+    assert entry is not None
+    proof = receipt(hashlib.sha256(zip_bytes()).digest())
+    mover.journal.deliver(entry, proof, duration_s=1.0, dispose=True)
+    mover.dispose(entry)
+
+    assert not path.exists()
+    assert set(archived(archive)) == {"pat/a.zip", "pat/a.1.zip"}
+
+
 def test_two_files_for_one_name(mover: Outbox, archive: Path) -> None:
     """Two files with the same archive path are both archived."""
     entries = []

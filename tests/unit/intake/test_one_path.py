@@ -11,6 +11,7 @@ import pytest
 from emitterd.datasets.inspection import Report
 from emitterd.datasets.zip_integrity import ReadAt
 from emitterd.intake.candidates import FAILED_MAX_S
+from emitterd.intake.loop import topmost
 from emitterd.journal.journal import Journal
 from emitterd.model import State
 from support.intake import NAME, PATH, SWEEP_S, Counting, IntakeDriver, names, swept
@@ -144,6 +145,40 @@ def test_many_new_folders_are_listed_in_few_steps(spool_root: Path, journal: Jou
 
     assert steps <= len(folders) / 30
     assert driver.sweeps == 1
+
+
+def test_a_hint_is_served_during_a_sweep_of_empty_folders(
+    spool_root: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The listing of folders without files stops at the end of each slice, too."""
+    driver = swept(spool_root, journal)
+    for number in range(500):
+        (spool_root / str(number)).mkdir()
+    monkeypatch.setattr("emitterd.intake.loop.SLICE_S", 0.001)
+    driver.intake.sweep_soon()
+    driver.intake.step(driver.now)
+    assert driver.sweeps == 1
+    make_zip(spool_root / NAME)
+    driver.intake.hint(PATH)
+    driver.intake.step(driver.now)
+    assert journal.latest(PATH) is not None
+    assert driver.sweeps == 1
+
+
+@pytest.mark.parametrize(
+    ("folders", "tops"),
+    [
+        ([b"a/b/c", b"a", b"a/b"], [b"a"]),
+        ([b"a-b", b"a/b", b"a", b"ab"], [b"a-b", b"a", b"ab"]),
+        ([b"a", b"a"], [b"a"]),
+    ],
+    ids=["nested", "like names", "twice"],
+)
+def test_a_folder_in_another_new_one_is_not_listed_twice(
+    folders: list[bytes], tops: list[bytes]
+) -> None:
+    """Of nested new folders only the topmost is walked through."""
+    assert topmost(folders) == tops
 
 
 def test_new_folders_do_not_end_whole_sweeps(spool_root: Path, journal: Journal) -> None:

@@ -340,6 +340,33 @@ def test_walk_below_a_folder(spool: Spool, spool_root: Path) -> None:
     ]
 
 
+def test_a_walk_stops_at_each_folder(spool: Spool, spool_root: Path) -> None:
+    """The caller gets its turn after each folder, also where no file is."""
+    for number in range(50):
+        (spool_root / str(number)).mkdir()
+    assert list(spool.walk_in_steps(lambda _: False, print)) == [None] * 51
+
+
+def test_a_deep_walk_opens_each_folder_from_its_parent(
+    spool: Spool, spool_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The number of opens does not grow with the square of the depth."""
+    depth, opened = 200, []
+
+    def counted(name: bytes, flags: int, *, dir_fd: int | None = None) -> int:
+        opened.append(name)
+        return open_(name, flags, dir_fd=dir_fd)
+
+    make_zip(spool_root / "/".join(["d"] * depth) / "x.zip")
+    open_ = os.open
+    monkeypatch.setattr(os, "open", counted)
+    paths = [path for path, _ in spool.walk(lambda _: False, print)]
+    monkeypatch.undo()
+
+    assert paths == [b"d/" * depth + b"x.zip"]
+    assert depth <= len(opened) <= 3 * depth
+
+
 @pytest.mark.parametrize("depth", [1, 3])
 def test_walk_past_a_folder_that_became_a_link(depth: int, spool: Spool, spool_root: Path) -> None:
     """A folder that becomes a link during the walk is not listed."""

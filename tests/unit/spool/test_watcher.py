@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from watchdog.observers.inotify_c import InotifyConstants, InotifyEvent, InotifyFD, Mask
 
 from emitterd.journal.journal import Journal
 from emitterd.model import State
-from emitterd.spool.watcher import Watcher, watch_limit, watches
+from emitterd.spool.watcher import Watcher, WatchGroup, watch_limit, watches
 from support.intake import NAME, PATH, SWEEP_S, IntakeDriver, names, swept
 from support.waiting import wait_until
 from support.zips import make_zip
@@ -93,6 +94,45 @@ def link_in(root: Path) -> Path:
 def odd_name(root: Path) -> Path:
     """Write a file whose name is not UTF-8, and has a line in it."""
     return make_zip(root / os.fsdecode(b"caf\xe9\n.zip"))
+
+
+@pytest.fixture
+def group(spool_root: Path) -> Iterator[WatchGroup]:
+    """Watch the folder for new folders."""
+    reader = InotifyFD()
+    reader.start()
+    mask = Mask(InotifyConstants.IN_CREATE)
+    group = WatchGroup(reader, os.fsencode(spool_root), is_recursive=True, event_mask=mask)
+    yield group
+    group.deactivate()
+    reader.stop()
+    reader.join()
+
+
+@pytest.mark.filterwarnings("ignore:Callback with id:RuntimeWarning")
+def test_a_folder_that_is_watched_is_not_walked_through_again(
+    group: WatchGroup, spool_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The late events of folders that were found with their parent cost no walk of their own."""
+    depth, listed, scandir = 50, [], os.scandir
+    (spool_root / "/".join(["d"] * depth)).mkdir(parents=True)
+    watched = group._active_callbacks_by_path
+    wait_until(lambda: len(watched) > depth, DEADLINE_S, "all is watched")
+
+    def counted(folder: bytes) -> Iterator[os.DirEntry[bytes]]:
+        listed.append(folder)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", counted)
+    for level in range(depth):
+        wd = watched[os.fsencode(spool_root) + b"/d" * level]
+        mask = Mask(InotifyConstants.IN_CREATE | InotifyConstants.IN_ISDIR)
+        group.on_event(InotifyEvent(wd, mask, 0, b"d"))
+
+    # The events of the kernel may still be read meanwhile.
+    assert len(listed) <= 2 * depth
+    # The text for a folder that is registered twice must not name all watches.
+    assert len(repr(group)) < 100 + len(str(spool_root))
 
 
 @pytest.mark.usefixtures("watcher")
