@@ -119,16 +119,22 @@ def text(found: dict[str, Any]) -> str:
     acts = sorted(found["hostile"].items())
     lines = [
         f"{found['minutes']} minutes, seed {found['seed']}, {found['machine']}.",
-        f"Well-behaved: {len(found['delays_s'])} files delivered; {found['late']} took more than"
-        f" {LIMIT_S:g} s. From rename to delivery: median {middle_s:.2f} s, 99th percentile"
-        f" {percentile_s:.2f} s, maximum {delays_s[-1]:.2f} s.",
-        f"Hostile: {sum(found['hostile'].values())} acts, of which emitterd delivered"
-        f" {found['counts'].get('hostile files delivered', 0)} files:",
+        (
+            f"Well-behaved: {len(found['delays_s'])} files delivered, {found['late']} late (more than"
+            f" {LIMIT_S:g} s). From rename to delivery: median {middle_s:.2f} s, 99th percentile"
+            f" {percentile_s:.2f} s, maximum {delays_s[-1]:.2f} s."
+        ),
+        (
+            f"Hostile: {sum(found['hostile'].values())} acts, of which emitterd delivered"
+            f" {found['counts'].get('hostile files delivered', 0)} files:"
+        ),
         *(f"* {count} times {act}" for act, count in acts),
         f"Not possible here: {found['not_allowed'] or 'nothing'}.",
         f"Alarms, in how many of the looks: {found['alarms'] or 'none'}.",
-        f"Resident memory: {memory[0]:.1f} MiB at the start, {memory[-1]:.1f} MiB at the end,"
-        f" {max(memory):.1f} MiB at most; {found['cpu_s']:.0f} s of CPU.",
+        (
+            f"Resident memory: {memory[0]:.1f} MiB at the start, {memory[-1]:.1f} MiB at the end,"
+            f" {max(memory):.1f} MiB at most; {found['cpu_s']:.0f} s of CPU."
+        ),
         f"Log: {found['events']}",
         *found["outages"][:SHOWN],
     ]

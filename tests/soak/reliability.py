@@ -224,7 +224,8 @@ def measured(names: list[str], effort: Effort) -> Iterator[tuple[str, Found]]:
 
 def caption(effort: Effort) -> str:
     """Return what stands above the table: how it came about."""
-    command = f"run-reliability --rounds {effort.rounds} --minutes {effort.minutes:g} --kills {effort.kills}"
+    command = f"run-reliability --rounds {effort.rounds} --minutes {effort.minutes:g}"
+    command += f" --kills {effort.kills}"
     machine = f"{os.cpu_count()} CPUs, {platform.system()} {platform.release()}"
     return (
         f"`tests/soak/{command}`, {datetime.now(UTC):%Y-%m-%d}, {machine},"
