@@ -304,10 +304,11 @@ class _LastFolder:
 
     def __init__(self, root: int) -> None:
         self._root = root
-        self._path, self._fd = b"", os.dup(root)
+        self._path, self._fd = b"", root
 
     def close(self) -> None:
-        os.close(self._fd)
+        if self._fd != self._root:
+            os.close(self._fd)
 
     def open_listing(self, path: bytes) -> int:
         """Open a folder to list it. Raises `OSError`, also where a folder is a link."""
@@ -318,7 +319,7 @@ class _LastFolder:
             if not folder.startswith(above):
                 start, rest = self._root, folder
             fd = _descend(os.dup(start), rest.split(b"/") if rest else [])
-            os.close(self._fd)
+            self.close()
             self._path, self._fd = folder, fd
         return os.open(name or b".", _LISTING, dir_fd=self._fd)
 

@@ -120,9 +120,9 @@ def text(found: dict[str, Any]) -> str:
     lines = [
         f"{found['minutes']} minutes, seed {found['seed']}, {found['machine']}.",
         (
-            f"Well-behaved: {len(found['delays_s'])} files delivered, {found['late']} late (more than"
-            f" {LIMIT_S:g} s). From rename to delivery: median {middle_s:.2f} s, 99th percentile"
-            f" {percentile_s:.2f} s, maximum {delays_s[-1]:.2f} s."
+            f"Well-behaved: {len(found['delays_s'])} files delivered, {found['late']} late (more"
+            f" than {LIMIT_S:g} s). From rename to delivery: median {middle_s:.2f} s, 99th"
+            f" percentile {percentile_s:.2f} s, maximum {delays_s[-1]:.2f} s."
         ),
         (
             f"Hostile: {sum(found['hostile'].values())} acts, of which emitterd delivered"
