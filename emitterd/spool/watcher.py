@@ -244,6 +244,12 @@ class _Emitter(InotifyEmitter):
         if not event.is_synthetic:
             super().queue_event(event)
 
+    def on_thread_start(self) -> None:
+        """Watch with a group that walks through each new folder once."""
+        mask = self.get_event_mask_from_filter()
+        path = os.fsencode(self.watch.path)
+        self._inotify = WatchGroup(self._inotify_fd, path, is_recursive=True, event_mask=mask)
+
 
 class Watcher(FileSystemEventHandler):
     """Watches a folder with inotify until it is stopped."""
@@ -311,16 +317,6 @@ class Watcher(FileSystemEventHandler):
         self._observer = self._reader = None
         # Last, or messages of watchdog during its stop would go to standard error.
         logging.getLogger("watchdog").removeHandler(self._overflow_handler)
-
-
-class _Emitter(InotifyEmitter):
-    """watchdog's emitter, with another watch group."""
-
-    def on_thread_start(self) -> None:
-        """Implement `InotifyEmitter`."""
-        mask = self.get_event_mask_from_filter()
-        path = os.fsencode(self.watch.path)
-        self._inotify = WatchGroup(self._inotify_fd, path, is_recursive=True, event_mask=mask)
 
 
 class WatchGroup(InotifyWatchGroup):
