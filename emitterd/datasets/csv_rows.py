@@ -121,16 +121,18 @@ class RowChecker:
         if b'"' not in block:
             return block
         # Each value begins and ends with a quote, none is a quote alone, and there are no others.
-        text, mark = b"\n" + block, self._mark
-        inner, ends = block.count(mark), block.count(b"\n")
+        between = b'"' + self._mark + b'"'
+        text = block.replace(between, self._mark)
+        lines = block.count(b"\n")
         needless = (
-            block.count(b'"') == 2 * (inner + ends)
-            and block.count(b'"' + mark + b'"') == inner
-            and text.count(b'\n"') == ends
-            and text.count(b'"\n') == ends
-            and not any(a + b'"' + b in text for a in (mark, b"\n") for b in (mark, b"\n"))
+            len(block) - len(text) == 2 * block.count(self._mark)
+            and text.count(b'"') == 2 * lines
+            and text.count(b'\n"') == lines - 1
+            and text.count(b'"\n') == lines
+            and text.startswith(b'"')
+            and b'\n"\n' not in b"\n" + text
         )
-        return block.replace(b'"', b"") if needless else None
+        return text.replace(b'"', b"") if needless else None
 
     def _records(
         self, lines: list[bytes], blocks: Iterator[bytes]
@@ -368,8 +370,8 @@ def _shape_table(mark: bytes) -> Callable[[bytes], list[bytes]]:
         if b"NULL" in block:
             block = block.replace(b"NULL", b"\1")
         block = block.translate(shapes)
-        if b"aa" in block or b"a " in block:
-            block = block.replace(b"a ", b"a").replace(b"aaaa", b"a").replace(b"aa", b"a")
+        if b"aa" in block:
+            block = block.replace(b"aaaaaaaa", b"a").replace(b"aa", b"a")
         return block.split(b"\n")
 
     return shape
