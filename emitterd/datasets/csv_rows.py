@@ -74,7 +74,7 @@ class RowChecker:
         self._delimiter = dataset.delimiter
         self._mark = dataset.delimiter.encode()
         self._problems: dict[tuple[Code, Loss], _Problem] = {}
-        self._shapes = _shape_table(self._mark)
+        self._shape_of = _shape_function(self._mark)
         self._sure: set[bytes] = set()
         self._unsure: dict[bytes, tuple[Column, ...]] = {}
         self._shapes_bytes = 0
@@ -226,13 +226,16 @@ class RowChecker:
         return self._problems.setdefault((code, loses), _Problem())
 
     def _check(self, block: bytes, lines: list[bytes], numbers: Sequence[int]) -> None:
-        shapes = self._shapes(block)
-        del shapes[len(lines) :]
         self.count += len(lines)
-        if not self._sure.issuperset(shapes):
-            for line, shape, number in zip(lines, shapes, numbers, strict=True):
-                if shape not in self._sure:
-                    self._check_line(line, shape, number)
+        whole = self._shape_of(block)
+        first = whole[: whole.find(b"\n") + 1]
+        if first[:-1] not in self._sure or not (first * len(lines)).startswith(whole):
+            # Not all lines have the same shape.
+            shapes = whole.split(b"\n")[: len(lines)]
+            if not self._sure.issuperset(shapes):
+                for line, shape, number in zip(lines, shapes, numbers, strict=True):
+                    if shape not in self._sure:
+                        self._check_line(line, shape, number)
         if self._keys:
             self._check_keys(lines, numbers)
 
@@ -355,8 +358,8 @@ def _lines(block: bytes) -> list[bytes]:
 
 
 @lru_cache(maxsize=8)
-def _shape_table(mark: bytes) -> Callable[[bytes], list[bytes]]:
-    """Return a function that returns the shapes of a block's lines."""
+def _shape_function(mark: bytes) -> Callable[[bytes], bytes]:
+    """Return a function that returns the shape of a block."""
     table = bytearray(b"a" * 256)
     table[:33] = b" " * 33
     for byte in b"0123456789":
@@ -366,15 +369,15 @@ def _shape_table(mark: bytes) -> Callable[[bytes], list[bytes]]:
     table[1] = ord("N")
     shapes = bytes(table)
 
-    def shape(block: bytes) -> list[bytes]:
+    def shape_of(block: bytes) -> bytes:
         if b"NULL" in block:
             block = block.replace(b"NULL", b"\1")
         block = block.translate(shapes)
         if b"aa" in block:
             block = block.replace(b"aaaaaaaa", b"a").replace(b"aa", b"a")
-        return block.split(b"\n")
+        return block
 
-    return shape
+    return shape_of
 
 
 def _listed(names: Sequence[str]) -> str:
