@@ -267,9 +267,11 @@ class RowChecker:
                 right.add(row[column.at])
         for code, values in wrong.items():
             column, value = values[0]
-            expected, found = column.described(value, missing=code is Code.MISSING_VALUE)
-            names = [item.name for item, _ in values]
-            self._problem(code, Loss.ROW).note(number, expected, found, names)
+            problem = self._problem(code, Loss.ROW)
+            expected = found = ""
+            if not problem.first:
+                expected, found = column.described(value, missing=code is Code.MISSING_VALUE)
+            problem.note(number, expected, found, [item.name for item, _ in values])
 
     def _unsure_columns(self, shape: bytes) -> tuple[Column, ...]:
         """Return the columns whose values a line of this shape must be split for."""
