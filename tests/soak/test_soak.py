@@ -105,13 +105,13 @@ def leave(_: Installation, __: Ledger) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("harm", "noticed"),
-    [(leave, ""), (lose, "lost"), (double, "doubled"), (alter, "wrong")],
-    ids=["nothing", "lost", "doubled", "wrong"],
+    [(leave, ""), (lose, "lost"), (double, "doubled"), (alter, "half_written")],
+    ids=["nothing", "lost", "doubled", "half written"],
 )
 def test_the_ledger_notices(
     harm: Callable[[Installation, Ledger], None], noticed: str, far: Far, tmp_path: Path
 ) -> None:
-    """What is lost, doubled or wrong is reported as such, and a clean run as clean."""
+    """What is lost, doubled or half written is reported as such, and a clean run as clean."""
     site = Installation(tmp_path, far.url)
     ledger = Ledger(site.journal, far)
     digest = site_drop(site)
@@ -123,7 +123,7 @@ def test_the_ledger_notices(
     ledger.close()
     found = ledger.verdicts
 
-    reported = {"lost": found.lost, "doubled": found.doubled, "wrong": found.wrong}
+    reported = {"lost": found.lost, "doubled": found.doubled, "half_written": found.half_written}
     assert [kind for kind, cases in reported.items() if cases] == [noticed][: len(noticed)]
     assert found.silent == found.lost
 
