@@ -15,7 +15,7 @@ from emitterd.client.api import EmissionClient
 from emitterd.client.http import HttpClient, tls_context
 from emitterd.client.session import Credentials, LockoutStore
 from emitterd.client.sockets import Trace, TransferLimits
-from emitterd.codes import Code
+from emitterd.codes import Code, load_texts
 from emitterd.config.secrets import read_token
 from emitterd.config.settings import Config
 from emitterd.datasets.inspection import Inspector, load_inspector
@@ -60,6 +60,8 @@ class Components:
         `observer` follows the uploads in place of `uploads`. Raises `JournalError` (`JournalLocked`
         if another instance runs), and `OSError` if a TLS file cannot be used.
         """
+        # Later there may be no free descriptor for this file, and a failure must be reported.
+        load_texts()
         self.config = config
         self.shutdown = Shutdown()
         self.wake_up = WakeUp()

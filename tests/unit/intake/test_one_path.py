@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from emitterd.codes import load_texts
 from emitterd.datasets.inspection import Report
 from emitterd.datasets.zip_integrity import ReadAt
 from emitterd.intake.candidates import FAILED_MAX_S
@@ -116,6 +117,7 @@ def no_descriptors() -> Iterator[None]:
 def test_too_many_open_files_concern_no_path(spool_root: Path, journal: Journal) -> None:
     """Without a descriptor left, nothing is called unreadable, and all is found afterwards."""
     driver = IntakeDriver(spool_root, journal)
+    load_texts()  # as the daemon does at its start
     make_zip(spool_root / NAME)
     with no_descriptors():
         events = driver.step(0.0, PATH)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from emitterd.client.responses import TransportError
-from emitterd.codes import Code
+from emitterd.codes import Code, load_texts
 from emitterd.config.settings import load
 from emitterd.errors import Decision, DeliveryError
 from emitterd.service.components import Components
@@ -94,3 +94,10 @@ def test_the_time_zone_is_read_again(tmp_path: Path, in_zone: Callable[[str], No
         reload(components)
 
         assert bandwidth.limit(NOON_UTC) is None
+
+
+def test_the_texts_of_errors_are_read_at_the_start(tmp_path: Path) -> None:
+    """A failure is reported although no descriptor is free: its text was read before."""
+    load_texts.cache_clear()
+    with installed(tmp_path, "https://127.0.0.1:9/"):
+        assert load_texts.cache_info().currsize == 1
