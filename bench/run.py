@@ -32,6 +32,7 @@ from far import Lost
 from growth import FLAT
 from hotspots import PROFILES
 from idleness import IDLE, STATUS
+from inspection import INSPECT
 from machine import describe
 from peers import find_tool
 from plot import draw
@@ -50,7 +51,7 @@ SCENARIOS: dict[str, Scenario] = {
     item.name: item
     for item in (
         LATENCY, SMALL, ENGINE, LARGE, FRESH_FILE, FAIR, RESTART, BACKLOG, FLAT, IDLE,
-        STATUS,
+        STATUS, INSPECT,
     )
 }  # fmt: skip
 
