@@ -76,8 +76,7 @@ class Components:
         self.journal = Journal(config.journal.path, backoff_max_s=backoff_max_s)
         self.former_deliveries = self.journal.deliver_to(config.emission.url)
         """How many files were delivered to the server of a former configuration only."""
-        served = config.metrics.listen is not None
-        self.metrics = self._count_results() if served else None
+        self.metrics = None if config.metrics.listen is None else self._count_results()
         self.operations = Operations(self.journal, self.shutdown)
         self._emission = open_emission(config, self.http_client, self.shutdown, self.journal)
         self._retention = Retention(self.journal, self.spool, config.journal.retain_s)
