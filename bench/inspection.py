@@ -1,13 +1,12 @@
 """Benchmark of the inspection of CSVs."""
 
 import json
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import cargo
 from scenario import Bench, Case, Figures, Goal, Metric, Scenario, ours
-from subject import Failed, Source
+from subject import Source, output
 
 MIB = 2**20
 SCRIPT = Path(__file__).with_name("inspect_files.py")
@@ -33,12 +32,7 @@ def _inspect(bench: Bench, sizes: dict[str, int]) -> Iterator[list[Case]]:
 
 def _measured(source: Source, folder: Path) -> dict[str, dict[str, float]]:
     command = [str(source.python), "-P", str(SCRIPT), str(folder)]
-    done = subprocess.run(  # noqa: S603  our own command line
-        command, env=source.environment(), capture_output=True, check=False
-    )
-    if done.returncode:
-        raise Failed(f"{command} ended with {done.returncode}: {done.stderr!r}")
-    measured: dict[str, dict[str, float]] = json.loads(done.stdout)
+    measured: dict[str, dict[str, float]] = json.loads(output(command, source.environment()))
     return measured
 
 

@@ -206,6 +206,16 @@ def run(command: Sequence[str], environment: dict[str, str] | None, log: Path) -
     return Ran(began_at, ended_at, _children_s() - before)
 
 
+def output(command: Sequence[str], environment: dict[str, str]) -> bytes:
+    """Run a command and return its standard output. Raises `Failed` if it fails."""
+    done = subprocess.run(  # noqa: S603  our own command line
+        command, env=environment, capture_output=True, check=False
+    )
+    if done.returncode:
+        raise Failed(f"{command} ended with {done.returncode}: {done.stderr!r}")
+    return done.stdout
+
+
 def instant(event: dict[str, Any]) -> float:
     """Return when a line was logged, in seconds since the epoch."""
     return datetime.fromisoformat(event["timestamp"]).timestamp()

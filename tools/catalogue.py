@@ -1,6 +1,6 @@
 """The table of docs/catalogue.md: for each dataset and version, what emitterd checks.
 
-`python -m tools.catalogue docs/catalogue.md` writes the table anew.
+`python -m tools.catalogue docs/catalogue.md` writes the new table.
 """
 
 import sys

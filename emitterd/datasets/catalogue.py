@@ -85,7 +85,7 @@ class HeaderMatch(StrEnum):
 
 
 class ValueKind(StrEnum):
-    """What the server accepts as a value of a column; no value is never wrong by its kind."""
+    """What the server accepts as a value of a column. An empty value is right for every kind."""
 
     INT32 = "int32"
     INT64 = "int64"
@@ -167,7 +167,7 @@ class Dataset:
 
 _NAMES_LISTED = 5
 _ALIKE = 0.75
-"""From this similarity on, a folder is a misspelt dataset folder, not any folder of a desktop."""
+"""How similar a name must be to that of a dataset folder to count as misspelt."""
 
 
 class Catalogue:

@@ -20,8 +20,6 @@ _DELIMITERS = {"|": "| (pipe)", ",": ", (comma)", ";": "; (semicolon)", "\t": "a
 _SHOWN_MAX = 5
 _COMPARED_MAX = 100
 _CLOSE = 0.75
-
-
 _BLANKS = BLANKS.decode()
 
 

@@ -41,7 +41,7 @@ _DESCRIPTOR_SIGNATURE = b"PK\x07\x08"
 _DESCRIPTOR_MAX_BYTES = 24
 _HEADERS = (CENTRAL_SIGNATURE, LOCAL_SIGNATURE)
 _SINGLE_PART = b"PK00"
-"""Before the first file of a zip that was to be split, and fits in one part."""
+"""The marker of a split zip that has only one part. It precedes the first file."""
 
 _ENCRYPTED = 0x1 | 0x40
 """Flags of an encrypted and of a strongly encrypted file."""

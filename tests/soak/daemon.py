@@ -121,7 +121,7 @@ class Killer:
         self._aim()
 
     def step(self, limit_s: float) -> None:
-        """Wait so long; kill and start the daemon if a kill is due in this time."""
+        """Wait `limit_s` seconds; kill and start the daemon if a kill is due in this time."""
         if not self.left:
             self._daemon.ends_within(limit_s)
             return

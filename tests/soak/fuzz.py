@@ -95,7 +95,7 @@ def check(data: bytes) -> str:
 
 
 def run(count: int) -> dict[str, object]:
-    """Check so many mutants; return what was measured."""
+    """Check a number of mutants; return what was measured."""
     results: Counter[str] = Counter()
     slowest_s = 0.0
     start = time.monotonic()

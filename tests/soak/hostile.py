@@ -7,14 +7,11 @@ the `delivered_at` of its receipt. Exit code 0 if all were, 1 if one was late or
 daemon ended.
 """
 
-import argparse
 import json
 import math
 import random
-import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -26,7 +23,18 @@ from soak.daemon import Daemon
 from soak.ledger import Ledger
 from soak.producer import Producer
 from soak.server import Far
-from soak.soak import ARCHIVE, ARCHIVE_FOLDER, SHOWN, TICK_S, Soak, report, troubles
+from soak.soak import (
+    ARCHIVE,
+    ARCHIVE_FOLDER,
+    SHOWN,
+    TICK_S,
+    Soak,
+    command_line,
+    finish,
+    report,
+    server,
+    troubles,
+)
 
 LIMIT_S = 5.0
 HOSTILE = "diksha"
@@ -153,29 +161,16 @@ def remove(folder: Path) -> None:
 
 def main() -> int:
     """Run as the command line says."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--minutes", type=float, default=60.0)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--rate", type=float, default=1.5, help="well-behaved files a second")
-    parser.add_argument("--json", type=Path, help="write all figures to this file")
-    parser.add_argument("--directory", type=Path, help="work below this directory")
-    options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    with (
-        tempfile.TemporaryDirectory(dir=options.directory, prefix="hostile-") as folder,
-        Far(Path(folder, "server"), seed=options.seed) as far,
-    ):
+    options = command_line(__doc__ or "", rate=1.5).parse_args()
+    with server(options, "hostile-") as (folder, far):
         try:
-            run = HostileRun(Path(folder), far, options.seed, options.minutes)
+            run = HostileRun(folder, far, options.seed, options.minutes)
             run.run(options.rate)
         finally:
-            for item in Path(folder).iterdir():
+            for item in folder.iterdir():
                 remove(item)
         found = judge(run, options.seed)
-    if options.json is not None:
-        options.json.write_text(json.dumps(found, indent=1))
-    print(text(found))
-    return 0 if found["good"] else 1
+    return finish(options, found, text(found))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -257,32 +259,47 @@ def _listed(name: str, counts: dict[str, int]) -> str:
     return f" {sum(counts.values())} {name}: {numbers}." if counts else ""
 
 
-def main() -> int:
-    """Run as the command line says."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+def command_line(description: str, rate: float) -> argparse.ArgumentParser:
+    """Return the options that all runs have; `rate`: how many files a second by default."""
+    parser = argparse.ArgumentParser(description=description.partition("\n")[0])
     parser.add_argument("--minutes", type=float, default=60.0)
-    parser.add_argument("--kills", type=int, default=0, help="end after so many SIGKILLs")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--rate", type=float, default=5.0, help="files a second")
+    parser.add_argument("--rate", type=float, default=rate, help="files a second")
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     parser.add_argument("--directory", type=Path, help="work below this directory")
-    options = parser.parse_args()
-    # An end in the usual way stops daemon and server, and leaves nothing behind.
+    return parser
+
+
+@contextmanager
+def server(options: argparse.Namespace, prefix: str) -> Iterator[tuple[Path, Far]]:
+    """Yield the folder of a run, and the server in it; SIGTERM removes both too."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with (
-        tempfile.TemporaryDirectory(dir=options.directory, prefix="soak-") as folder,
+        tempfile.TemporaryDirectory(dir=options.directory, prefix=prefix) as folder,
         Far(Path(folder, "server"), seed=options.seed) as far,
     ):
-        kills, settings = options.kills, ARCHIVE if options.kills else None
-        soak = Soak(
-            Path(folder), far, options.seed, options.minutes, kills=kills, settings=settings
-        )
-        soak.run(options.rate)
-        found = report(soak, options.seed)
+        yield Path(folder), far
+
+
+def finish(options: argparse.Namespace, found: dict[str, Any], text: str) -> int:
+    """Write the figures, print the report, and return the exit code."""
     if options.json is not None:
         options.json.write_text(json.dumps(found, indent=1))
-    print(table(found))
+    print(text)
     return 0 if found["good"] else 1
+
+
+def main() -> int:
+    """Run as the command line says."""
+    parser = command_line(__doc__ or "", rate=5.0)
+    parser.add_argument("--kills", type=int, default=0, help="end after this number of SIGKILLs")
+    options = parser.parse_args()
+    with server(options, "soak-") as (folder, far):
+        kills, settings = options.kills, ARCHIVE if options.kills else None
+        soak = Soak(folder, far, options.seed, options.minutes, kills=kills, settings=settings)
+        soak.run(options.rate)
+        found = report(soak, options.seed)
+    return finish(options, found, table(found))
 
 
 if __name__ == "__main__":

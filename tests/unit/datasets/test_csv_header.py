@@ -268,7 +268,7 @@ def test_without_a_dataset_the_likeliest_delimiter_parts(delimiter: str) -> None
 
 @pytest.mark.parametrize("line", ['a|"b" c', 'a|"b', 'a|"b \\"c\\""'])
 def test_a_wrong_quote_is_an_error(line: str) -> None:
-    """The server loses the file, whatever the names are."""
+    """The server loses the file, with any names."""
     with pytest.raises(csv.Error):
         check_header(line, ATTENDANCE, None, "")
 
