@@ -89,6 +89,7 @@ class Code(StrEnum):
     TOO_SLOW = "E306"
     ANSWER_LOST = "E307"
     PROXY = "E308"
+    HOST_SHORTAGE = "E309"
 
     CREDENTIALS = "E401"
     TOKEN_REFUSED = "E402"  # noqa: S105  a code

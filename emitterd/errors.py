@@ -20,6 +20,7 @@ Every error that a user sees has a stable `Code`: the same in the log, the journ
 Messages are lower-case, without a full stop; `remedy` is what to do about it.
 """
 
+import errno
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -29,6 +30,9 @@ from emitterd.text import masked, printable
 
 RETRY_AFTER_CAP_S = 3600.0
 """The longest wait that a server may ask for: a wrong header must not block a file."""
+
+SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+"""Errors that say nothing about a path or a server: this process or host lacks something."""
 
 
 class EmitterError(Exception):

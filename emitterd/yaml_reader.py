@@ -26,6 +26,9 @@ _REMEDY = (
     "correct the line; indent with spaces, and put a value in quotes that holds"
     " any of : # * & ! % @ { } [ ]"
 )
+_NULLS = frozenset({"~", "null", "Null", "NULL"})
+"""How YAML writes no value. Source: YAML 1.1, "Null Language-Independent Type"."""
+
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 
 
@@ -107,8 +110,8 @@ def plain_word(key: str) -> str:
 def parse(text: str, show_key: Callable[[str], str] = plain_word) -> Document:
     """Parse one document; raises `YamlError` if the text is not YAML.
 
-    A key without a value has the empty text. `show_key` makes keys printable: by default it hides
-    one that is not a plain word, because it may be a password.
+    A key without a value, or with `~` or `null`, has the empty text. `show_key` makes keys
+    printable: by default it hides one that is not a plain word, because it may be a password.
     """
     with _own_errors(text):
         # libyaml counts bytes, so forbidden characters are searched here.
@@ -173,6 +176,9 @@ class _Walker:
     def read(self, node: yaml.Node, path: str, line: int) -> Node:
         if not isinstance(node, yaml.MappingNode):
             value = self.loader.construct_object(node, deep=True)
+            # In quotes it is a text: a user may be called "null".
+            if isinstance(node, yaml.ScalarNode) and not node.style and value in _NULLS:
+                value = ""
             for item in node.value if isinstance(node, yaml.SequenceNode) else ():
                 if isinstance(item, yaml.MappingNode):
                     # Only to find duplicate keys.

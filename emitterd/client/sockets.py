@@ -25,6 +25,7 @@ from emitterd.client.bandwidth import Throttle
 from emitterd.client.body import OnSent
 from emitterd.client.responses import Stopped, TransportError
 from emitterd.codes import Code
+from emitterd.errors import SHORTAGE
 from emitterd.shutdown import Shutdown
 from emitterd.text import masked
 
@@ -60,6 +61,10 @@ T = TypeVar("T")
 
 class TooSlow(Exception):
     """A request or its answer is slower than its limits allow."""
+
+
+class HostShortage(httpcore.ConnectError):
+    """The host of emitterd lacks a file descriptor or memory for a connection."""
 
 
 _FAILURES = (
@@ -332,6 +337,15 @@ def _await_connection(connection: socket.socket, address: Any, check: Callable[[
         raise OSError(problem, os.strerror(problem))
 
 
+def _shortage() -> OSError | None:
+    """Return the error if no descriptor is free: the resolver then reports a name as unknown."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        return error
+    return None
+
+
 class _Backend(httpcore.NetworkBackend):
     """Connects, and remembers for each host the address that answered.
 
@@ -350,27 +364,42 @@ class _Backend(httpcore.NetworkBackend):
         local_address: str | None = None,  # noqa: ARG002
         socket_options: Iterable[Any] | None = None,  # noqa: ARG002
     ) -> httpcore.NetworkStream:
+        check = _connect_check(timeout)
+        while True:
+            try:
+                return self._connect_any(host, port, timeout)
+            except OSError as error:
+                if isinstance(error, TimeoutError):
+                    raise httpcore.ConnectTimeout(str(error)) from error
+                shortage = error if error.errno in SHORTAGE else _shortage()
+                if shortage is None:
+                    raise httpcore.ConnectError(str(error)) from error
+            try:
+                check()
+            except TimeoutError as error:
+                raise HostShortage(str(shortage)) from error
+            # Other threads soon close a file or a connection. To give up would pause all uploads,
+            # as if the server had failed.
+            _thread.deadlines.shutdown.now.wait(POLL_S)
+
+    def _connect_any(self, host: str, port: int, timeout_s: float | None) -> "_Stream":
+        """Connect to the first address of a host that answers. Raises `OSError`."""
         # getaddrinfo cannot be interrupted, so this thread tells the watchdog how long it may be
         # silent.
         heartbeat.silence(RESOLVER_MAX_S)
-        try:
-            resolved = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except OSError as error:
-            raise httpcore.ConnectError(str(error)) from error
+        resolved = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         known = self._addresses.get((host, port))
         failure = OSError(f"{host} has no address")
         # The sort is stable: the other addresses stay in the resolver's order.
         for *kind, _, address in sorted(resolved, key=lambda item: item[4] != known):
             try:
-                connection = _connect(kind, address, _connect_check(timeout))
+                connection = _connect(kind, address, _connect_check(timeout_s))
             except OSError as error:
                 failure = error
             else:
                 self._remember((host, port), address)
                 return _Stream(connection)
-        timed_out = isinstance(failure, TimeoutError)
-        kind_of = httpcore.ConnectTimeout if timed_out else httpcore.ConnectError
-        raise kind_of(str(failure)) from failure
+        raise failure
 
     def _remember(self, host: tuple[str, int], address: object) -> None:
         if len(self._addresses) >= HOSTS:
@@ -528,7 +557,8 @@ def _transport_error(error: Exception, deadlines: Deadlines) -> TransportError:
         return TransportError(Code.MALFORMED_ANSWER, reason)
     # The server closed the idle connection while this request was on its way.
     stale = deadlines.was_idle and not deadlines.answer and not isinstance(error, TooSlow)
-    return TransportError(_code_of(error), detail, stale=stale)
+    code = Code.HOST_SHORTAGE if isinstance(error, HostShortage) else _code_of(error)
+    return TransportError(code, detail, stale=stale)
 
 
 def _code_of(error: Exception) -> Code:

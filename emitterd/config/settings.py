@@ -239,7 +239,7 @@ def _value(declared: "Field[Any]", key: str, problems: Problems) -> object:
     elif node is None:
         remedy = f"give it, or set {variable(*key.split('.'))}"
         problems.report(key, "is missing", remedy)
-    elif node.value in ("", "~", "null"):
+    elif node.value == "":
         remedy = "give it one, in quotes if it begins with #, or remove it"
         problems.report(key, "has no value", remedy)
     else:

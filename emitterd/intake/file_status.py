@@ -20,11 +20,11 @@ from emitterd.codes import Code
 from emitterd.datasets.findings import Finding, Severity
 from emitterd.datasets.zip_integrity import ReadAt, zip_flaw
 from emitterd.datasets.zip_members import DamagedZip
-from emitterd.errors import FileError, JournalError
+from emitterd.errors import SHORTAGE, FileError, JournalError
 from emitterd.journal.connection import Read
 from emitterd.journal.rows import ASKED, Known, unchanged_paths
 from emitterd.model import Fingerprint, State
-from emitterd.spool.folder import SHORTAGE, LeaseState, Spool, read_at
+from emitterd.spool.folder import LeaseState, Spool, read_at
 from emitterd.spool.selection import Selection
 from emitterd.text import display, shown
 

@@ -16,7 +16,7 @@ import structlog
 
 from emitterd import heartbeat
 from emitterd.codes import Code
-from emitterd.errors import JournalError, JournalFull
+from emitterd.errors import SHORTAGE, JournalError, JournalFull
 from emitterd.failpoints import Point, reach
 from emitterd.intake.candidates import NOTHING_SEEN
 from emitterd.intake.examine import Examiner, ExamineRules
@@ -25,7 +25,7 @@ from emitterd.intake.not_sent import NotSentSummary
 from emitterd.journal.journal import Journal
 from emitterd.journal.rows import ASKED, Admission, AdmissionResult, Admitted
 from emitterd.shutdown import Shutdown
-from emitterd.spool.folder import SHORTAGE, PathStat, Spool
+from emitterd.spool.folder import PathStat, Spool
 from emitterd.text import display
 
 BATCH = 500

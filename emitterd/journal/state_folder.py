@@ -13,7 +13,14 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from emitterd.errors import JournalError, JournalFull, JournalIOError, JournalLocked, JournalLost
+from emitterd.errors import (
+    SHORTAGE,
+    JournalError,
+    JournalFull,
+    JournalIOError,
+    JournalLocked,
+    JournalLost,
+)
 
 LOCK_WAIT_S = 2.0
 """A short command that holds the journal must not make the daemon's start fail."""
@@ -26,7 +33,7 @@ _NEW = b"new"
 _SCHEMA_COOKIE = 40
 """Offset of the number that is the generation. Source: sqlite.org/fileformat2, 1.3."""
 
-_PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EINTR})
+_PASSING = SHORTAGE | {errno.EIO, errno.EINTR}
 """System errors that a restart may find ended. Exit code 78 would prevent the restart."""
 
 

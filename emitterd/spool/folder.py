@@ -23,7 +23,7 @@ from typing import IO
 
 from emitterd import heartbeat
 from emitterd.codes import Code
-from emitterd.errors import FileError
+from emitterd.errors import SHORTAGE, FileError
 from emitterd.spool.hashing import Hashing
 from emitterd.spool.mounts import leases_prove, mount
 
@@ -42,9 +42,6 @@ NAMES_PER_TURN = 1000
 
 OPEN_LISTINGS_MAX = 64
 """How many folders are listed in rotation; each has a descriptor open."""
-
-SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
-"""Errors that say nothing about the path: the process or the machine lacks something."""
 
 PathStat = tuple[bytes, os.stat_result]
 """A path that a listing named, and its stat."""

@@ -57,6 +57,7 @@ BREAKS = [
     Code.TLS,
     Code.CONNECT_TIMEOUT,
     Code.PROXY,
+    Code.HOST_SHORTAGE,
     Code.CONNECTION_LOST,
     Code.TOO_SLOW,
 ]

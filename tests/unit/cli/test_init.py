@@ -8,7 +8,7 @@ from difflib import ndiff
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from conftest import NOBODY, Python, SmallDisk
@@ -143,6 +143,7 @@ def test_the_values_of_config_py_make_a_whole_configuration(
 
 
 @settings(deadline=None)
+@example(drop="0", username="~", password="null", path="")
 @given(
     drop=NAME,
     username=st.text(st.characters(exclude_categories=["Cs"])).filter(str.strip),

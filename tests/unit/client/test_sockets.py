@@ -2,12 +2,15 @@
 
 import errno
 import os
+import resource
 import socket
 import ssl
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,6 +57,29 @@ def broken_by(client: HttpClient, url: str, content: bytes = b"{}") -> Code:
         post(client, url, content)
     assert str(broken.value)
     return broken.value.code
+
+
+@contextmanager
+def no_free_descriptor(spare: int = 8) -> Iterator[Callable[[], None]]:
+    """Leave this process without a free descriptor; the function frees some."""
+    held = []
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(path.name) for path in Path("/proc/self/fd").iterdir())
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 2 + spare, limits[1]))
+    try:
+        with suppress(OSError):
+            while True:
+                held.append(os.open(os.devnull, os.O_RDONLY))
+
+        def free() -> None:
+            for _ in range(spare):
+                os.close(held.pop())
+
+        yield free
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for descriptor in held:
+            os.close(descriptor)
 
 
 def silent(server: Listener, connection: socket.socket) -> None:
@@ -558,3 +584,38 @@ def test_a_large_body_arrives_whole_over_tls(identity: Identity) -> None:
         [request] = server.heard
 
     assert request.body == body
+
+
+def test_a_connect_waits_for_a_free_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a free descriptor a connect waits; it succeeds as soon as one is free."""
+    resolved = threading.Semaphore(0)
+    resolve = socket.getaddrinfo
+
+    def counted(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401  of getaddrinfo
+        resolved.release()
+        return resolve(*arguments, **options)
+
+    with Listener(answering(OK)) as server, http_client() as client:
+        monkeypatch.setattr(socket, "getaddrinfo", counted)
+        with no_free_descriptor() as free:
+            answers: list[int] = []
+            thread = threading.Thread(
+                target=lambda: answers.append(post(client, server.url).status)
+            )
+            thread.start()
+            # The second look-up comes only after the first connect has failed.
+            assert resolved.acquire(timeout=DEADLINE_S)
+            assert resolved.acquire(timeout=DEADLINE_S)
+            assert not answers
+            free()
+            thread.join(DEADLINE_S)
+
+    assert answers == [200]
+
+
+@pytest.mark.parametrize("host", [LOOPBACK, "a-name.invalid"], ids=["address", "name"])
+def test_no_free_descriptor_is_a_fault_of_this_host(host: str) -> None:
+    """Neither the server nor the resolver is blamed if no descriptor is free in time."""
+    limits = TransferLimits(connect_s=0.5, stall_s=30.0, minimum_bytes_s=1)
+    with http_client(limits) as client, no_free_descriptor():
+        assert broken_by(client, f"http://{host}:9/") is Code.HOST_SHORTAGE
