@@ -205,23 +205,23 @@ def _bandwidth(config: Config, now: float) -> Iterator[Diagnosis]:
 
 
 def _metrics(config: Config) -> Iterator[Diagnosis]:
-    listen = config.metrics.listen
+    listen = config.web.listen
     if listen is None:
         return
     if is_locked(config.journal.path):
-        yield Diagnosis("ok", "metrics.listen", f"{listen}, if the daemon has it")
+        yield Diagnosis("ok", "web.listen", f"{listen}, if the daemon has it")
         return
     try:
         listen.probe()
     except OSError as error:
         yield Diagnosis(
             "warning",
-            "metrics.listen",
+            "web.listen",
             f"emitterd cannot listen on {listen}: {error.strerror or error}",
             "free the address, or use another one; files are delivered without it",
         )
     else:
-        yield Diagnosis("ok", "metrics.listen", str(listen))
+        yield Diagnosis("ok", "web.listen", str(listen))
 
 
 def _clock(now: float) -> Diagnosis:

@@ -72,8 +72,8 @@ def status(config: Path | None, *, as_json: bool) -> int:
 
 def check_status(config: Path | None, *, as_json: bool) -> int:
     """Print one line for monitoring; return 1 where there is an alarm."""
-    settings = load_as_owner(config, "journal", "metrics")
-    limits, now = settings.metrics.limits, time.time()
+    settings = load_as_owner(config, "journal", "alerts")
+    limits, now = settings.alerts.limits, time.time()
     with JournalReader(settings.journal.path) as reader:
         queue, running = queue_status(reader), reader.running()
     alarms = queue_alarms(queue, queue.outages, limits, now, running=running)

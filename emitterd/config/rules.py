@@ -46,12 +46,12 @@ def check_all(config: "Config", problems: Problems, *, awaits_folder: bool) -> N
         if path and problems.valid(key) and os.path.isdir(path):  # noqa: PTH112  the method raises
             problems.report(key, f"{shown(path)} is a folder", "name a file in it")
     _check_delivery(config.delivery, problems)
-    listen, token_file = config.metrics.listen, config.metrics.token_file
+    listen, token_file = config.web.listen, config.web.token_file
     if token_file is not None:
-        problems.check("metrics.token_file", read_token, token_file)
+        problems.check("web.token_file", read_token, token_file)
     elif listen is not None and not listen.local:
         problems.report(
-            "metrics.listen",
+            "web.listen",
             "can be reached from other machines, and no token guards it",
             f"give token_file, or listen at 127.0.0.1:{listen.port}",
         )

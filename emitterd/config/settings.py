@@ -116,11 +116,17 @@ class LogSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MetricsSettings:
-    """The address of metrics, health and page, and the limits of the alarms."""
+class WebSettings:
+    """The address of page, metrics and health."""
 
     listen: Endpoint | None = _key(values.endpoint, None)
     token_file: Path | None = _key(values.path, None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlertsSettings:
+    """From which limits on missing progress is an alarm."""
+
     oldest_waiting_max_s: float = _key(values.duration, 3600.0)
     no_success_max_s: float = _key(values.duration, 1800.0)
 
@@ -139,7 +145,8 @@ class Config:
     journal: JournalSettings
     delivery: DeliverySettings
     log: LogSettings
-    metrics: MetricsSettings
+    web: WebSettings
+    alerts: AlertsSettings
     source: Path
 
 

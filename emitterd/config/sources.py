@@ -40,7 +40,8 @@ class Problems:
 
     def __init__(self, schema: Schema, alternatives: Iterable[frozenset[str]]) -> None:
         self.nodes: dict[str, Node] = {}
-        self._schema = schema
+        # A section of versions before 0.2: each key in it is reported with its present place.
+        self._schema: Schema = {**schema, "metrics": ()}
         self._alternatives = tuple(alternatives)
         self._problems: list[tuple[str, Problem]] = []
 

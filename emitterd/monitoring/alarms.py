@@ -319,7 +319,7 @@ def _oldest(since: float, waited_s: float, limits: AlarmLimits) -> Alarm:
         AlarmCode.OLDEST_WAITING,
         since,
         f"a file has waited for {format_age(waited_s)}, longer than"
-        f" {format_duration(limits.oldest_waiting_s)} (metrics.oldest_waiting_max)",
+        f" {format_duration(limits.oldest_waiting_s)} (alerts.oldest_waiting_max)",
         "see which, and why: emitterd list --state deferred, emitterd explain PATH",
     )
 
@@ -329,7 +329,7 @@ def _no_success(since: float, idle_s: float, limits: AlarmLimits) -> Alarm:
         AlarmCode.NO_SUCCESS,
         since,
         f"nothing was delivered for {format_age(idle_s)} while files wait, longer than"
-        f" {format_duration(limits.no_success_s)} (metrics.no_success_max)",
+        f" {format_duration(limits.no_success_s)} (alerts.no_success_max)",
         "see whether the server can be reached: emitterd check --online",
     )
 

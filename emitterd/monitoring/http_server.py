@@ -100,10 +100,10 @@ class HttpServer:
     def _report_taken(self, error: OSError) -> None:
         if not self._reported:
             log.error(
-                "metrics.unserved",
+                "web.unserved",
                 address=str(self._endpoint),
                 reason=error.strerror or str(error),
-                hint="free the address, or set another in metrics.listen; deliveries"
+                hint="free the address, or set another in web.listen; deliveries"
                 " go on, and emitterd tries the address again",
             )
         self._reported = True
@@ -263,7 +263,7 @@ class _AccessControl:
             if has_token(headers.get("authorization", ""), self._token):
                 return None
             return PlainTextResponse(
-                "the token is missing or wrong (metrics.token_file): send it as a"
+                "the token is missing or wrong (web.token_file): send it as a"
                 " bearer token, or as the password of any user\n",
                 HTTPStatus.UNAUTHORIZED,
                 {"WWW-Authenticate": 'Basic realm="emitterd", charset="UTF-8"'},

@@ -76,7 +76,7 @@ class Components:
         self.journal = Journal(config.journal.path, backoff_max_s=backoff_max_s)
         self.former_deliveries = self.journal.deliver_to(config.emission.url)
         """How many files were delivered to the server of a former configuration only."""
-        self.metrics = None if config.metrics.listen is None else self._count_results()
+        self.metrics = None if config.web.listen is None else self._count_results()
         self.operations = Operations(self.journal, self.shutdown)
         self._emission = open_emission(config, self.http_client, self.shutdown, self.journal)
         self._retention = Retention(self.journal, self.spool, config.journal.retain_s)
@@ -102,7 +102,7 @@ class Components:
             self.watch_keeper,
             self.destination,
             self.uploads,
-            lambda: (self.config.metrics.limits, self.config.spool.sweep_every_s),
+            lambda: (self.config.alerts.limits, self.config.spool.sweep_every_s),
         )
 
     def worker(self) -> Worker:
@@ -189,8 +189,8 @@ class Components:
 
 
 def open_http_server(components: Components) -> "HttpServer | None":
-    """Return what serves page, metrics and health, or None without `metrics.listen`."""
-    settings, metrics = components.config.metrics, components.metrics
+    """Return what serves page, metrics and health, or None without `web.listen`."""
+    settings, metrics = components.config.web, components.metrics
     if settings.listen is None or metrics is None:
         return None
     # Not at the top: an installation without them needs no memory for their libraries.

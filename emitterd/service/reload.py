@@ -27,8 +27,8 @@ FIXED = frozenset(
         "emission.proxy",
         "emission.url",
         "journal.path",
-        "metrics.listen",
-        "metrics.token_file",
+        "web.listen",
+        "web.token_file",
         "spool.directory",
         "spool.watcher",
     }

@@ -51,7 +51,7 @@ def office(tmp_path: Path, server: RehearsalServer) -> Installation:
     site = Installation(
         tmp_path,
         server.url,
-        metrics_listen=f"127.0.0.1:{port}",
+        web_listen=f"127.0.0.1:{port}",
         spool_catalogue="enforce",
         delivery_backoff_max="2s",
         delivery_drain_timeout="1s",
@@ -80,12 +80,12 @@ def remember_a_day(site: Installation) -> None:
 
 def url(site: Installation, path: str = "") -> str:
     """Return an address of the page."""
-    return f"http://{site.settings['EMITTERD_METRICS_LISTEN']}/{path}"
+    return f"http://{site.settings['EMITTERD_WEB_LISTEN']}/{path}"
 
 
 def answers(site: Installation) -> bool:
     """Tell whether somebody listens where the page is."""
-    host, port = site.settings["EMITTERD_METRICS_LISTEN"].split(":")
+    host, port = site.settings["EMITTERD_WEB_LISTEN"].split(":")
     with socket.socket() as caller:
         return caller.connect_ex((host, int(port))) == 0
 

@@ -73,7 +73,7 @@ def test_a_command_loads_what_it_uses(place: Installation, arguments: list[str])
 
 @pytest.mark.parametrize("command", ["run", "once"])
 def test_the_daemon_loads_what_it_serves(place: Installation, command: str) -> None:
-    """Without `metrics.listen` neither the page's library nor the metrics' comes."""
+    """Without `web.listen` neither the page's library nor the metrics' comes."""
     with subprocess.Popen(  # noqa: S603  our own command line
         place.command(command),
         env=place.environment(),

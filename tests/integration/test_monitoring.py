@@ -55,7 +55,7 @@ def get(port: int, path: str) -> tuple[int, str]:
 def port(site: Installation) -> int:
     """Have the daemon listen."""
     port = free_port()
-    site.settings["EMITTERD_METRICS_LISTEN"] = f"127.0.0.1:{port}"
+    site.settings["EMITTERD_WEB_LISTEN"] = f"127.0.0.1:{port}"
     return port
 
 
@@ -169,10 +169,10 @@ def test_a_taken_port_stops_no_delivery(site: Installation, port: int) -> None:
         output = site.call("check")
         site.drop(MASTER)
         with site.running() as daemon:
-            daemon.wait_for_event("metrics.unserved")
+            daemon.wait_for_event("web.unserved")
             site.wait_delivered(1)
 
-    assert "metrics.listen" in output.stdout
+    assert "web.listen" in output.stdout
     assert "emitterd cannot listen on" in output.stdout
 
 

@@ -10,16 +10,9 @@ from support.command import command_options
 from support.paths import ROOT
 
 EVENT = re.compile(
-    r"(daemon|file|path|destination|auth|watch|sweep|journal|log|metrics|operator)\.[a-z_]+"
+    r"(daemon|file|path|destination|auth|watch|sweep|journal|log|web|operator|alert|tracking)\.[a-z_]+"
 )
-NO_EVENTS = {
-    "journal.path",
-    "journal.db",
-    "file.zip",
-    "log.file",
-    "metrics.listen",
-    "metrics.token_file",
-}
+NO_EVENTS = {"journal.path", "journal.db", "file.zip", "log.file", "web.listen", "web.token_file"}
 PACKAGE = ROOT / "emitterd"
 README = (ROOT / "README.md").read_text("utf-8")
 

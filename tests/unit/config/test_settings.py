@@ -70,7 +70,7 @@ def test_the_smallest_file_has_every_default(write: Write, tmp_path: Path) -> No
     assert loaded.journal.retain_s == 400 * 86400
     assert loaded.delivery.workers == "auto"
     assert loaded.log.file is None
-    assert loaded.metrics.listen is None
+    assert loaded.web.listen is None
 
 
 def test_values_are_read(write: Write) -> None:
@@ -154,16 +154,16 @@ surprise: 1
         ("  static_datasource: x", "spool.static_datasource", "must be state or"),
         ("  inspection_budget: 5", "spool.inspection_budget", "without a unit"),
         ("  catalogue_file: no", "spool.catalogue_file", "is not a file"),
-        ("metrics: {listen: ':9464'}", "metrics.listen", "is no host and port"),
-        ("metrics: {listen: 9464}", "metrics.listen", "is no host and port"),
-        ("metrics: {listen: 'unix:x'}", "metrics.listen", "must give the whole path"),
+        ("web: {listen: ':9464'}", "web.listen", "is no host and port"),
+        ("web: {listen: 9464}", "web.listen", "is no host and port"),
+        ("web: {listen: 'unix:x'}", "web.listen", "must give the whole path"),
         (
-            "metrics: {listen: '192.0.2.1:9464'}",
-            "metrics.listen",
+            "web: {listen: '192.0.2.1:9464'}",
+            "web.listen",
             "can be reached from other machines, and no token guards it",
         ),
-        ("metrics: {token_file: no}", "metrics.token_file", "cannot be read"),
-        ("metrics: {no_success_max: 5}", "metrics.no_success_max", "without a unit"),
+        ("web: {token_file: no}", "web.token_file", "cannot be read"),
+        ("alerts: {no_success_max: 5}", "alerts.no_success_max", "without a unit"),
         ("delivery: {workers: 8.0}", "delivery.workers", "must be a whole number"),
         ("delivery: {workers: true}", "delivery.workers", "must be a whole number"),
         ("delivery: {workers: 0}", "delivery.workers", "is too small"),
@@ -378,24 +378,37 @@ def test_a_weak_or_public_token_is_refused(
     write: Write, tmp_path: Path, content: str, mode: int, message: str
 ) -> None:
     """It must be private and long enough not to be guessed."""
-    path = write(f"{GOOD}metrics: {{listen: '192.0.2.1:1', token_file: token}}\n")
+    path = write(f"{GOOD}web: {{listen: '192.0.2.1:1', token_file: token}}\n")
     (tmp_path / "token").write_text(content)
     (tmp_path / "token").chmod(mode)
     problem = only(path)
 
-    assert problem.key == "metrics.token_file"
+    assert problem.key == "web.token_file"
     assert message in problem.message
     assert problem.remedy
 
 
 def test_with_a_token_any_address_is_accepted(write: Write, tmp_path: Path) -> None:
     """The limits of the alarms are in seconds."""
-    text = "metrics: {listen: '192.0.2.1:1', token_file: token, no_success_max: 2h}"
+    text = "web: {listen: '192.0.2.1:1', token_file: token}\nalerts: {no_success_max: 2h}"
     path = write(f"{GOOD}{text}\n")
     (tmp_path / "token").write_text(SECRET)
     (tmp_path / "token").chmod(0o600)
-    metrics = config.load(path, {}).metrics
+    loaded = config.load(path, {})
 
-    assert str(metrics.listen) == "192.0.2.1:1"
-    assert metrics.limits.no_success_s == 7200.0
-    assert metrics.limits.oldest_waiting_s == 3600.0
+    assert str(loaded.web.listen) == "192.0.2.1:1"
+    assert loaded.alerts.limits.no_success_s == 7200.0
+    assert loaded.alerts.limits.oldest_waiting_s == 3600.0
+
+
+def test_the_keys_of_the_former_section_are_named_with_their_new_places(write: Write) -> None:
+    """Each key of `metrics`, in the file or in the environment, is an error with its new name."""
+    path = write(f"{GOOD}metrics:\n  listen: 127.0.0.1:1\n  no_success_max: 2h\n")
+    with pytest.raises(ConfigError) as caught:
+        config.load(path, {"EMITTERD_METRICS_TOKEN_FILE": "/token"})
+
+    assert [(problem.key, problem.remedy) for problem in caught.value.problems] == [
+        ("metrics.listen", "did you mean web.listen?"),
+        ("metrics.no_success_max", "did you mean alerts.no_success_max?"),
+        ("EMITTERD_METRICS_TOKEN_FILE", "did you mean EMITTERD_WEB_TOKEN_FILE?"),
+    ]

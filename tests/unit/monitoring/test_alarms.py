@@ -145,8 +145,8 @@ def test_an_alarm_says_since_when_and_what_to_do() -> None:
     oldest, idle = judged(running=True, waiting=1, oldest_waiting_at=NOW - 7500)
 
     assert oldest.since == idle.since == NOW - 7500
-    assert oldest.words == ("a file has waited for 2h, longer than 1h (metrics.oldest_waiting_max)")
-    assert "metrics.no_success_max" in idle.words
+    assert oldest.words == ("a file has waited for 2h, longer than 1h (alerts.oldest_waiting_max)")
+    assert "alerts.no_success_max" in idle.words
     assert all(alarm.hint for alarm in (oldest, idle))
 
 

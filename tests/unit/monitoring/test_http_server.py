@@ -339,7 +339,7 @@ def test_a_taken_address_is_told_once_and_had_later() -> None:
         item.shutdown.drain(0.0)
         item.thread.join(DEADLINE_S)
 
-    assert [line["event"] for line in logged] == ["metrics.unserved"]
+    assert [line["event"] for line in logged] == ["web.unserved"]
     assert str(endpoint) in logged[0]["address"]
 
 
@@ -378,7 +378,7 @@ def test_a_file_at_the_path_is_left_alone(tmp_path: Path) -> None:
         item.thread.join(DEADLINE_S)
 
     assert path.read_text() == "mine"
-    assert logged[0]["event"] == "metrics.unserved"
+    assert logged[0]["event"] == "web.unserved"
 
 
 @pytest.mark.parametrize(

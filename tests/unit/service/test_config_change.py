@@ -39,10 +39,10 @@ OTHERS = {
     "delivery.drain_timeout": "3s",
     "log.level": "debug",
     "log.file": "log.jsonl",
-    "metrics.listen": "127.0.0.1:9464",
-    "metrics.token_file": "token",
-    "metrics.oldest_waiting_max": "3h",
-    "metrics.no_success_max": "3h",
+    "web.listen": "127.0.0.1:9464",
+    "web.token_file": "token",
+    "alerts.oldest_waiting_max": "3h",
+    "alerts.no_success_max": "3h",
 }
 
 
