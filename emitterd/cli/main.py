@@ -256,11 +256,15 @@ def explain_error(code: str | None, *, as_json: bool) -> int:
     help="The faults, as name[:probability[:parameter]] or name@count, …",
 )
 @click.option("--latency", default="0s", help="The wait before each answer, such as 50ms.")
+@click.option(
+    "--process-after", help="Process objects after this time as cQube does. Default: never."
+)
 @click.option("--faults", is_flag=True, help="List the faults.")
 def rehearse(
     *,
     fault: str,
     latency: str,
+    process_after: str | None,
     faults: bool,
     **options: Any,  # noqa: ANN401  as given
 ) -> int:
@@ -272,6 +276,9 @@ def rehearse(
         return rehearse.list_faults()
     options["faults"] = _quantity(FaultList.parse, fault, "--fault")
     options["latency_s"] = _quantity(parse_duration, latency, "--latency")
+    if process_after is not None:
+        after_s = _quantity(parse_duration, process_after, "--process-after")
+        options["process_after_s"] = after_s
     return rehearse.serve(**options)
 
 

@@ -80,8 +80,10 @@ def emitted_key(filename: str, now_at: float) -> str:
 
 
 def listing(bucket: str, objects: Mapping[str, BucketObject]) -> dict[str, object]:
-    """Return boto3's `list_objects`: the first 1000 keys, in lexical order."""
-    stored = sorted(objects.values(), key=lambda item: item.key)
+    """Return boto3's `list_objects`: the first 1000 keys, in the order of their bytes."""
+    # A copy: the owner of the server may take objects out meanwhile.
+    stored = [*objects.values()]
+    stored.sort(key=lambda item: item.key)
     if bucket != NAME:
         stored = []
     listed: dict[str, object] = {

@@ -1,5 +1,6 @@
 """The rehearsal server's endpoints: a request comes in, a response or none goes out."""
 
+import hashlib
 import json
 import time
 from collections import Counter
@@ -14,6 +15,7 @@ from emitterd.rehearsal.api import BUCKETS, Logins, emitted_key, listing
 from emitterd.rehearsal.bucket import Bucket, ObjectUpload
 from emitterd.rehearsal.exchange import Exchange, RequestRecord
 from emitterd.rehearsal.faults import REGIONAL_PATH, Fault, FaultList, FaultStage
+from emitterd.rehearsal.processing import Processing
 from emitterd.rehearsal.responses import RefusedError, json_response, text_response
 
 _BUCKET_PATH = "/bucket"
@@ -37,6 +39,7 @@ class Endpoints:
     """
 
     bucket: Bucket
+    processing: Processing
     logins: Logins
     fault_list: Callable[[], FaultList]
     grant_lifetime_s: float
@@ -58,11 +61,12 @@ class Endpoints:
             ),
         ]
 
-    def draw(self, record: RequestRecord, stage: FaultStage) -> Fault | None:
+    def draw(self, record: RequestRecord | None, stage: FaultStage) -> Fault | None:
         """Return the fault of this request at this stage, and record it."""
         fault = self.fault_list().draw(stage)
         if fault is not None:
-            record.fault = fault.name
+            if record is not None:
+                record.fault = fault.name
             self.fired[fault.name] += 1
         return fault
 
@@ -99,19 +103,21 @@ class Endpoints:
         return await self._faulted(exchange, FaultStage.GRANT, json_response(grant))
 
     async def _list_buckets(self, exchange: Exchange) -> Response:
-        await self._authorized(exchange)
+        await self._authorized_reader(exchange)
         return text_response(json.dumps(BUCKETS))
 
-    async def _list_files(self, exchange: Exchange) -> Response:
-        arguments = await self._authorized(exchange)
+    async def _list_files(self, exchange: Exchange) -> Response | None:
+        arguments = await self._authorized_reader(exchange)
         bucket = exchange.record.name = arguments.get("bucket", "")
         if bucket not in _PATHS:
             return responses.BAD_BUCKET
-        return json_response(listing(bucket, self.bucket.objects))
+        self.processing.process_due(time.time())
+        listed = json_response(listing(bucket, self.bucket.objects))
+        return await self._faulted(exchange, FaultStage.LIST, listed)
 
     async def _download_url(self, exchange: Exchange) -> Response | None:
         """Serve `POST /data/download_url` with a signed url, object or no object."""
-        arguments = await self._authorized(exchange)
+        arguments = await self._authorized_reader(exchange)
         filename = exchange.record.name = arguments.get("filename", "")
         if not filename:
             return responses.API_ERROR
@@ -133,11 +139,25 @@ class Endpoints:
             dict(parse_qsl(exchange.query)),
             time.time(),
         )
-        stored = self.bucket.objects.get(key)
-        if stored is None or f"/{place}" != _BUCKET_PATH:
+        self.processing.process_due(time.time())
+        response = self._object(f"/{place}", key)
+        if response is None:
             return responses.NO_SUCH_KEY
-        response = FileResponse(stored.path, headers={"ETag": f'"{stored.md5}"'})
+        etag = response.headers["ETag"]
+        if exchange.headers.get("if-none-match") == etag:
+            response = Response(status_code=304, headers={"ETag": etag})
         return await self._faulted(exchange, FaultStage.OBJECT, response)
+
+    def _object(self, place: str, key: str) -> Response | None:
+        """Return an object of the bucket that is served at `place`, or None."""
+        if place == _BUCKET_PATH and (stored := self.bucket.objects.get(key)) is not None:
+            return FileResponse(stored.path, headers={"ETag": f'"{stored.md5}"'})
+        if place == _PATHS[BUCKETS["output"]] and (log := self.processing.logs.get(key)):
+            response = json_response(log)
+            digest = hashlib.md5(response.body, usedforsecurity=False).hexdigest()
+            response.headers["ETag"] = f'"{digest}"'
+            return response
+        return None
 
     async def _post_object(self, exchange: Exchange) -> Response | None:
         """Take in a presigned POST: its fields, then its file, streamed to disk."""
@@ -169,6 +189,15 @@ class Endpoints:
         arguments = await exchange.arguments()
         if not self.logins.accepts(exchange.headers.get("authorization", "")):
             raise RefusedError(responses.UNAUTHORIZED)
+        return arguments
+
+    async def _authorized_reader(self, exchange: Exchange) -> dict[str, str]:
+        """Return the arguments as `_authorized`. Raises `RefusedError` for a fault too."""
+        arguments = await self._authorized(exchange)
+        fault = self.draw(exchange.record, FaultStage.READ)
+        if fault is not None:
+            refusal = await fault.kind.action(exchange, fault.parameter, Response())
+            raise RefusedError(refusal or Response())
         return arguments
 
     async def _receive(self, exchange: Exchange, upload: ObjectUpload) -> None:

@@ -23,8 +23,11 @@ from starlette.responses import Response
 
 from emitterd.rehearsal.exchange import Exchange
 from emitterd.rehearsal.responses import (
+    API_ERROR,
     API_UNAVAILABLE,
     CAPTIVE_PORTAL,
+    NO_ROLE,
+    NO_ROUTE,
     RATE_LIMIT,
     SLOW_DOWN,
     with_headers,
@@ -57,9 +60,14 @@ class FaultStage(StrEnum):
     """At the bucket, after the body was read: nothing is stored."""
     ANSWER = "answer"
     """At the bucket, after the object was stored."""
+    READ = "read"
+    """At the lists and at download_url, after the token was checked."""
+    LIST = "list"
     DOWNLOAD = "download"
     OBJECT = "object"
     """At the bucket, when an object that is there is fetched."""
+    PROCESS = "process"
+    """When the server takes a file out of the bucket; the fault's action is not called."""
 
 
 FaultAction = Callable[[Exchange, float | None, Response], Awaitable[Response | None]]
@@ -104,6 +112,10 @@ async def _black_hole(exchange: Exchange, seconds: float | None, _: Response) ->
 
 async def _close(exchange: Exchange, _: float | None, __: Response) -> None:
     exchange.connection.transport.close()
+
+
+async def _never(_: Exchange, __: float | None, response: Response) -> Response:
+    return response
 
 
 async def _read_slowly(exchange: Exchange, bytes_s: float | None, _: Response) -> None:
@@ -152,6 +164,24 @@ FAULTS: dict[str, FaultKind] = {
     ),
     "lost-answer": FaultKind(FaultStage.ANSWER, "stored, then closed without an answer", _close),
     "slow-answer": FaultKind(FaultStage.ANSWER, "stored, answered late", delay, "seconds", 5),
+    "no-role": FaultKind(
+        FaultStage.READ,
+        "lists and download_url refuse the user's role, as in cQube 1.3 to 1.6",
+        respond(NO_ROLE),
+    ),
+    "no-lists": FaultKind(
+        FaultStage.READ, "lists and download_url do not exist, as in cQube 1.0", respond(NO_ROUTE)
+    ),
+    "read-500": FaultKind(FaultStage.READ, "lists and download_url answer 500", respond(API_ERROR)),
+    "drop-file": FaultKind(
+        FaultStage.PROCESS, "the server drops the whole file and does not say why", _never
+    ),
+    "drop-rows": FaultKind(
+        FaultStage.PROCESS, "the server drops rows as duplicates", _never, "number of rows", 1
+    ),
+    "no-log": FaultKind(
+        FaultStage.PROCESS, "the file leaves the bucket, and no log mentions it", _never
+    ),
 }
 """The faults that an operator can order, by name. The command line lists them."""
 

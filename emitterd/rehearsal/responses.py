@@ -57,6 +57,7 @@ def with_headers(response: Response, headers: Mapping[str, str]) -> Response:
 
 
 UNAUTHORIZED = json_response({"message": "Unauthorized"}, 401)
+NO_ROLE = error_page(401, "Unauthorized", "Invalid user roles to access api")
 NO_ROUTE = json_response({"message": "no Route matched with those values"}, 404)
 API_UNAVAILABLE = json_response(
     {"message": "An invalid response was received from the upstream server"}, 503

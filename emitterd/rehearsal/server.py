@@ -28,6 +28,7 @@ from emitterd.rehearsal.bucket import Bucket, BucketObject
 from emitterd.rehearsal.endpoints import Endpoints, Handler
 from emitterd.rehearsal.exchange import Connection, ConnectionLost, Exchange, RequestRecord
 from emitterd.rehearsal.faults import FaultList, FaultListError, FaultStage
+from emitterd.rehearsal.processing import Processing
 from emitterd.rehearsal.responses import NO_ROUTE, RefusedError
 
 __all__ = ["BucketObject", "FaultList", "FaultListError", "RehearsalServer", "RequestRecord"]
@@ -51,6 +52,10 @@ class RehearsalServer:
     `faults` may be replaced at any time; `fired` counts those that really happened. `requests`
     grows as requests arrive; status, name and bytes follow on the way. `objects` holds what is
     stored, by key; an item taken out is gone from the bucket.
+
+    `process_after_s`: how long after an upload the server takes the object out of the bucket and
+    writes the log summary, at the next look of a client. None: only `process` does that. `logs` has
+    the log summaries.
     """
 
     def __init__(  # noqa: PLR0913  all by keyword, and each of its own kind
@@ -66,6 +71,7 @@ class RehearsalServer:
         token_lifetime_s: float = 1800,
         grant_lifetime_s: float = 3600,
         latency_s: float = 0.0,
+        process_after_s: float | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         own_login = (username, password) != (_USERNAME, _PASSWORD)
@@ -79,7 +85,17 @@ class RehearsalServer:
         self.objects = self.bucket.objects
         self.requests: list[RequestRecord] = []
         self.logins = Logins(username, password if login else None, api_key, token_lifetime_s)
-        self._endpoints = Endpoints(self.bucket, self.logins, lambda: self.faults, grant_lifetime_s)
+        self.processing = Processing(
+            directory,
+            self.objects,
+            lambda stage: self._endpoints.draw(None, stage),
+            process_after_s,
+        )
+        self.logs = self.processing.logs
+        self.process = self.processing.process
+        self._endpoints = Endpoints(
+            self.bucket, self.processing, self.logins, lambda: self.faults, grant_lifetime_s
+        )
         self.fired = self._endpoints.fired
         self._state = ServerState()
         self._connections: set[Connection] = set()
@@ -107,6 +123,7 @@ class RehearsalServer:
         if self._thread is not None:
             raise RuntimeError("the rehearsal server is running")
         self.bucket.open()
+        self.processing.open()
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         listener = socket.create_server((self.host, self.port), family=family)
         # asyncio would set it, but overlooks sockets that were made elsewhere.

@@ -101,7 +101,7 @@ def test_kills_at_random_points(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("faults", "confirmation"), [("", "found"), ("no-download", "unknown")])
+@pytest.mark.parametrize(("faults", "confirmation"), [("", "found"), ("no-lists", "unknown")])
 def test_grant_that_expires_after_a_lost_answer(
     tmp_path: Path, faults: str, confirmation: str
 ) -> None:
@@ -127,7 +127,7 @@ def test_grant_that_expires_after_a_lost_answer(
     assert keys == set(server.objects)
     assert len(keys) == (1 if confirmation == "found" else 2)
     assert confirmation == entry["confirmation"] == receipt["confirmation"]
-    assert bool(server.fired["no-download"]) == bool(faults)
+    assert bool(server.fired["no-lists"]) == bool(faults)
     assert line.get("confirmed", False) is (confirmation == "found")
     assert len(oracle.site.events("file.unconfirmed")) == bool(faults)
     assert "Signature" not in oracle.site.log.read_text()

@@ -124,11 +124,6 @@ TEST_FAULTS: dict[str, FaultKind] = {
     "no-such-bucket": FaultKind(
         FaultStage.REFUSE, "the bucket answers NoSuchBucket", respond(NO_SUCH_BUCKET)
     ),
-    "no-download": FaultKind(
-        FaultStage.DOWNLOAD,
-        "download_url has no route, as in cQube 1.0",
-        respond(responses.NO_ROUTE),
-    ),
     "auth-500": FaultKind(FaultStage.LOGIN, "the login answers 500", respond(responses.API_ERROR)),
     "api-500": FaultKind(FaultStage.GRANT, "upload-url answers 500", respond(responses.API_ERROR)),
     "api-captive-portal": FaultKind(
@@ -226,11 +221,6 @@ TEST_FAULTS: dict[str, FaultKind] = {
     ),
     "dribble": FaultKind(
         FaultStage.ANSWER, "stored, answered byte by byte", dribble, "seconds a byte", 0.5
-    ),
-    "download-401": FaultKind(
-        FaultStage.DOWNLOAD,
-        "download_url refuses the user's role, as in 1.1 to 1.6",
-        respond(responses.error_page(401, "Unauthorized", "Invalid user roles to access api")),
     ),
     "download-503": FaultKind(
         FaultStage.DOWNLOAD,

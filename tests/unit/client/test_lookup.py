@@ -186,8 +186,9 @@ def test_without_an_md5_a_key_that_all_versions_have_proves_nothing(rig: Rig) ->
 
 
 LOOK_UPS = {
-    "no-download": None,
-    "download-401": None,
+    "no-lists": None,
+    "no-role": None,
+    "read-500": Code.API_TROUBLE,
     "download-503": Code.API_TROUBLE,
     "hostile-download": None,
     "object-403": None,
@@ -231,11 +232,11 @@ def test_a_look_up_that_fails_in_passing_is_made_again(rig: Rig, fault: str) -> 
 
 def test_every_fault_of_a_look_up_is_tried() -> None:
     """A new fault needs a line in the table."""
-    stages = {FaultStage.DOWNLOAD, FaultStage.OBJECT}
+    stages = {FaultStage.READ, FaultStage.DOWNLOAD, FaultStage.OBJECT}
     assert {item for item, kind in ALL_FAULTS.items() if kind.stage in stages} == set(LOOK_UPS)
 
 
-@pytest.mark.parametrize(("fault", "asked"), [("no-download", 3), ("download-401", 6)])
+@pytest.mark.parametrize(("fault", "asked"), [("no-lists", 3), ("no-role", 6)])
 def test_a_server_without_downloads_stops_no_file(rig: Rig, fault: str, asked: int) -> None:
     """Each file asks, and again with a new token; then it goes to a second key."""
     names = [f"pat/{number}.zip" for number in range(3)]

@@ -57,7 +57,7 @@ def test_a_grant_that_expired_after_a_lost_answer_leaves_a_trace(tmp_path: Path)
     """Only here a second object exists, and the journal has both keys."""
     # Shorter than the margin: every attempt needs a grant of its own.
     with rigged(tmp_path, grant_lifetime_s=20) as rig:
-        rig.faults("lost-answer@1,no-download")
+        rig.faults("lost-answer@1,no-lists")
         rig.drop(NAME)
         rig.step()
         first = rig.row(NAME)["key"]
@@ -88,7 +88,7 @@ def test_a_grant_that_expired_unused_leaves_none(tmp_path: Path) -> None:
 def test_a_wrong_object_whose_grant_expired_leaves_a_trace(tmp_path: Path) -> None:
     """What the bucket stored under a wrong ETag is an object: its key is kept."""
     with rigged(tmp_path, grant_lifetime_s=20) as rig:
-        rig.faults("wrong-etag@1,no-download")
+        rig.faults("wrong-etag@1,no-lists")
         rig.drop(NAME)
         rig.step()
         first = rig.row(NAME)["key"]
