@@ -108,10 +108,15 @@ def check(config: Path | None, *, online: bool) -> int:
 @_config
 @_json
 @click.option("--check", is_flag=True, help="Print one line for a monitoring system.")
-def status(config: Path | None, *, as_json: bool, check: bool) -> int:
+@click.option("--datasets", is_flag=True, help="Show when files of each dataset last came.")
+def status(config: Path | None, *, as_json: bool, check: bool, datasets: bool) -> int:
     """Show counts, the oldest waiting file and the destination."""
     from emitterd.cli import show
 
+    if check and datasets:
+        raise click.BadParameter("give --check or --datasets, not both")
+    if datasets:
+        return show.datasets(config, as_json=as_json)
     if check:
         return show.check_status(config, as_json=as_json)
     return show.status(config, as_json=as_json)

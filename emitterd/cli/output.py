@@ -81,6 +81,7 @@ COLOURS = {
     "unsuitable": "red",
     "held": "yellow",
     "deferred": "yellow",
+    "overdue": "yellow",
 }
 
 
@@ -187,6 +188,28 @@ def print_status(status: Mapping[str, Any]) -> None:
             ("done in", "unknown" if eta_s is None else format_duration(eta_s)),
         ]
     )
+
+
+def print_datasets(records: Sequence[Mapping[str, Any]]) -> None:
+    """Print when files of each dataset last came; those that never came in one line."""
+    shown = [row for row in records if row["last_arrival_at"] or row["due_at"]]
+    columns = ("last_arrival_at", "last_delivered_at", "due_at")
+    rows = [
+        (
+            row["dataset"],
+            *(_minute(row[column]) for column in columns),
+            "overdue" if row["overdue"] else "",
+        )
+        for row in shown
+    ]
+    if rows:
+        print_table(rows, ("dataset", "last arrival", "last delivery", "next due", ""))
+    if never := [row["dataset"] for row in records if row not in shown]:
+        say(f"never arrived: {', '.join(never)}")
+
+
+def _minute(instant: str | None) -> str:
+    return "-" if instant is None else f"{instant[:16]}Z"
 
 
 def _not_sent_rows(counts: Mapping[str, int]) -> Iterator[tuple[str, str]]:

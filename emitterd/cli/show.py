@@ -21,6 +21,7 @@ from emitterd.cli.output import (
     WRONG,
     load_as_owner,
     print_array,
+    print_datasets,
     print_entries,
     print_explanation,
     print_object,
@@ -40,6 +41,7 @@ from emitterd.monitoring.alarms import (
     stopped_alarm,
     unnoted_alarms,
 )
+from emitterd.monitoring.arrivals import all_datasets, expected_datasets
 from emitterd.monitoring.status import check_line, health_record, queue_status, status_record
 from emitterd.text import display, printable
 
@@ -72,8 +74,8 @@ def status(config: Path | None, *, as_json: bool) -> int:
 
 def check_status(config: Path | None, *, as_json: bool) -> int:
     """Print one line for monitoring; return 1 where there is an alarm."""
-    settings = load_as_owner(config, "journal", "alerts")
-    limits, now = settings.alerts.limits, time.time()
+    settings = load_as_owner(config, "journal", "alerts", "datasets")
+    limits, now = settings.alarm_limits, time.time()
     with JournalReader(settings.journal.path) as reader:
         queue, running = queue_status(reader), reader.running()
     alarms = queue_alarms(queue, queue.outages, limits, now, running=running)
@@ -89,6 +91,21 @@ def check_status(config: Path | None, *, as_json: bool) -> int:
     else:
         say(check_line(health, queue, limits, running=running, now=now))
     return DONE if health.ok else WRONG
+
+
+def datasets(config: Path | None, *, as_json: bool) -> int:
+    """Print when files of each dataset last came, and when the next are due."""
+    from emitterd.datasets.catalogue_file import load_catalogue
+
+    settings = load_as_owner(config, "journal", "spool", "datasets")
+    titles = [item.title for item in load_catalogue(settings.spool.catalogue_file).datasets]
+    with JournalReader(settings.journal.path) as reader:
+        queue, now = queue_status(reader), time.time()
+    arrivals, since = queue.arrivals, queue.expected_since
+    expected = expected_datasets(settings.datasets.expect, arrivals, since, now)
+    records = [status.record(now) for status in all_datasets(titles, arrivals, expected)]
+    (print_array if as_json else print_datasets)(records)
+    return DONE
 
 
 def _own_alarms(journal: Path, noted: Sequence[Alarm], now: float) -> list[Alarm]:

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 from emitterd.client.timetable import format_rate
 from emitterd.config.secrets import read_token
 from emitterd.config.sources import Problems
+from emitterd.datasets.catalogue import near
+from emitterd.datasets.catalogue_file import load_catalogue
 from emitterd.delivery.concurrency import MOST
-from emitterd.errors import ValueProblem
+from emitterd.errors import ConfigError, ValueProblem
 from emitterd.spool.selection import Selection
 from emitterd.text import shown
 
@@ -46,6 +48,8 @@ def check_all(config: "Config", problems: Problems, *, awaits_folder: bool) -> N
         if path and problems.valid(key) and os.path.isdir(path):  # noqa: PTH112  the method raises
             problems.report(key, f"{shown(path)} is a folder", "name a file in it")
     _check_delivery(config.delivery, problems)
+    if config.datasets.expect and problems.valid("spool.catalogue_file"):
+        _check_expectations(config, problems)
     listen, token_file = config.web.listen, config.web.token_file
     if token_file is not None:
         problems.check("web.token_file", read_token, token_file)
@@ -157,6 +161,21 @@ def _check_delivery(delivery: "DeliverySettings", problems: Problems) -> None:
             f"{format_rate(lowest)} is too little for {most} workers",
             f"write {format_rate(least)} or more, or fewer workers",
         )
+
+
+def _check_expectations(config: "Config", problems: Problems) -> None:
+    try:
+        names = load_catalogue(config.spool.catalogue_file).names
+    except ConfigError:
+        # The start and `check` report it, with the lines of that file.
+        return
+    for expectation in config.datasets.expect:
+        name = expectation.dataset
+        if name not in names:
+            meant = near(name, names)
+            remedy = f"did you mean {meant}?" if meant else "write one of docs/catalogue.md"
+            message = "the catalogue has no such dataset or folder"
+            problems.report(f"datasets.expect.{name}", message, remedy)
 
 
 def inside(place: Path, folder: Path) -> Path | None:

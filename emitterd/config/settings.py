@@ -15,9 +15,10 @@ from emitterd.config.secrets import Secret, SecretReader
 from emitterd.config.sources import Problems, read_file, variable
 from emitterd.errors import ConfigError
 from emitterd.monitoring.alarms import AlarmLimits
+from emitterd.monitoring.arrivals import Expectation
 from emitterd.monitoring.endpoint import Endpoint
-from emitterd.text import shown
-from emitterd.yaml_reader import YamlError
+from emitterd.text import printable, shown
+from emitterd.yaml_reader import Node, YamlError
 
 _ALTERNATIVES = [
     frozenset({f"emission.{name}", f"emission.{name}_file", f"emission.{name}_env"})
@@ -31,16 +32,22 @@ Disposing = Literal["keep", "archive", "delete"]
 Level = Literal["debug", "info", "warning", "error"]
 
 _READ = "read"
+_ENTRY = "entry"
 
 
 def _key(
-    read: Callable[[object], object], default: object = MISSING, *, in_repr: bool = True
+    read: Callable[[object], object],
+    default: object = MISSING,
+    *,
+    in_repr: bool = True,
+    entry: Callable[[str, Any], object] | None = None,
 ) -> Any:  # noqa: ANN401  as dataclasses.field
     """Declare a key: how to read it, and its default.
 
-    `read` raises `ValueProblem`. `in_repr`: the repr shows the value.
+    `read` raises `ValueProblem`. `in_repr`: the repr shows the value. With `entry` the value is a
+    mapping: `read` reads each of its values, and `entry` gets it with its name.
     """
-    return field(default=default, repr=in_repr, metadata={_READ: read})
+    return field(default=default, repr=in_repr, metadata={_READ: read, _ENTRY: entry})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,10 +137,12 @@ class AlertsSettings:
     oldest_waiting_max_s: float = _key(values.duration, 3600.0)
     no_success_max_s: float = _key(values.duration, 1800.0)
 
-    @property
-    def limits(self) -> AlarmLimits:
-        """The limits that the alarms use."""
-        return AlarmLimits(self.oldest_waiting_max_s, self.no_success_max_s)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetsSettings:
+    """How often files of a dataset are expected."""
+
+    expect: tuple[Expectation, ...] = _key(values.duration, (), entry=Expectation)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +156,16 @@ class Config:
     log: LogSettings
     web: WebSettings
     alerts: AlertsSettings
+    datasets: DatasetsSettings
     source: Path
+
+    @property
+    def alarm_limits(self) -> AlarmLimits:
+        """The limits that the alarms use."""
+        alerts = self.alerts
+        return AlarmLimits(
+            alerts.oldest_waiting_max_s, alerts.no_success_max_s, self.datasets.expect
+        )
 
 
 SECTIONS: dict[str, Any] = {
@@ -241,7 +259,8 @@ def _settings(section: str, problems: Problems, base: Path) -> Any:  # noqa: ANN
 
 def _value(declared: "Field[Any]", key: str, problems: Problems) -> object:
     node = problems.nodes.get(key)
-    if node and node.children is not None:
+    entry = declared.metadata[_ENTRY]
+    if node and node.children is not None and not entry:
         problems.report(key, "must be a value, not a section", "write it on one line")
     elif node is None:
         remedy = f"give it, or set {variable(*key.split('.'))}"
@@ -249,10 +268,33 @@ def _value(declared: "Field[Any]", key: str, problems: Problems) -> object:
     elif node.value == "":
         remedy = "give it one, in quotes if it begins with #, or remove it"
         problems.report(key, "has no value", remedy)
+    elif entry:
+        return _mapping(declared, key, problems)
     else:
         read: Callable[[object], object] = declared.metadata[_READ]
         return problems.check(key, read, node.value)
     return None
+
+
+def _mapping(declared: "Field[Any]", key: str, problems: Problems) -> object:
+    """Read a mapping; a wrong value is reported with its own line and left out."""
+    node = problems.nodes[key]
+    children = node.children
+    if children is None and isinstance(node.value, str) and node.line is None:
+        # A variable of the environment.
+        pairs = (part.partition(":") for part in node.value.split(","))
+        children = {name.strip(): Node("", None, value.strip()) for name, _, value in pairs}
+    if children is None:
+        problems.report(key, "must be a mapping", "write it like {pat: 35d, sat: 60d}")
+        return ()
+    entries = []
+    for name, child in children.items():
+        path = f"{key}.{name}"
+        problems.nodes[path] = Node(f"{node.path}.{printable(name)}", child.line, child.value)
+        value = problems.check(path, declared.metadata[_READ], child.value)
+        if problems.valid(path):
+            entries.append(declared.metadata[_ENTRY](name, value))
+    return tuple(entries)
 
 
 def _key_name(declared: "Field[Any]") -> str:

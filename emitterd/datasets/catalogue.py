@@ -179,6 +179,11 @@ class Catalogue:
         for dataset in self.datasets:
             self._by_folder.setdefault(dataset.folder, []).append(dataset)
 
+    @property
+    def names(self) -> list[str]:
+        """The folders, and the titles of the datasets, in order."""
+        return [*self._by_folder, *(dataset.title for dataset in self.datasets)]
+
     def with_others(self, others: Iterable[Dataset]) -> Self:
         """Return a catalogue with other datasets added.
 
@@ -228,16 +233,16 @@ class Catalogue:
         names = {name for guess in self.guess(base) for name in (guess.folder, guess.name)}
         return bool(difflib.get_close_matches(folder.lower(), names, n=1, cutoff=_ALIKE))
 
-    def queue_position(self, path: bytes) -> tuple[int, str]:
+    def queue_position(self, path: bytes, version: Version | None = None) -> tuple[int, str]:
         """Return the rank of a path among the datasets, and the flow that it joins.
 
-        A flow is a backlog of its own in the fair queue. Unknown datasets go last, and each folder
-        is a flow.
+        A flow is a backlog of its own in the fair queue: the title of a dataset. Unknown datasets
+        go last, and each folder is a flow, which begins with a slash, as no title does.
         """
-        dataset = self.dataset(path)
+        dataset = self.dataset(path, version)
         if dataset is not None:
             return dataset.rank, dataset.title
-        return len(self.datasets), _split(path)[0]
+        return len(self.datasets), f"/{_split(path)[0]}"
 
     def findings(self, path: bytes, version: Version | None = None) -> list[Finding]:
         """Return why the server would never process the path, or an empty list.

@@ -177,7 +177,8 @@ class Examiner:
                 self.report(path, Code.INCOMPLETE, status.reason, seen)
                 return None
             rejection = _rejection(Code.INCOMPLETE, status.reason)
-        rank, flow = self.rules.inspector.catalogue.queue_position(path)
+        inspector = self.rules.inspector
+        rank, flow = inspector.catalogue.queue_position(path, inspector.settings.version)
         return Admission(
             path,
             seen,

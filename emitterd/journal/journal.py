@@ -382,6 +382,14 @@ class Journal(Database):
         rows = self.read(statements.READ_FACT, (name,))
         return json.loads(rows[0][0]) if rows else None
 
+    def expect(self, datasets: Collection[str]) -> None:
+        """Save since when each of these datasets is expected; forget all others."""
+        noted = self.read_fact("expected")
+        known = noted if isinstance(noted, dict) else {}
+        expected = {dataset: known.get(dataset, time.time()) for dataset in datasets}
+        if expected != known:
+            self.save_fact("expected", expected)
+
     def counts(self) -> dict[State, int]:
         """Return the number of entries by state."""
         rows = self.read("select state, entries from tally")

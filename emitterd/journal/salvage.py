@@ -13,7 +13,7 @@ from pathlib import Path
 
 from emitterd.journal.connection import Row, read_only
 from emitterd.journal.database import Database
-from emitterd.journal.rows import SAVE_FACT
+from emitterd.journal.rows import SAVE_ARRIVAL, SAVE_FACT
 
 BATCH = 500
 ROW_BYTES_MIN = 64
@@ -33,7 +33,7 @@ class Salvaged:
 
 
 def salvage(damaged: Path, fresh: Database) -> Salvaged:
-    """Copy operator actions, servers, entries and facts; the damaged file is only read."""
+    """Copy all tables but the counts; the damaged file is only read."""
     uri = read_only(damaged)
     with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection:
         # Text that is no longer UTF-8 must not hide the rest of its row.
@@ -48,6 +48,11 @@ def salvage(damaged: Path, fresh: Database) -> Salvaged:
         with suppress(sqlite3.DatabaseError, TypeError):
             rows = connection.execute("select sum(entries) from tally").fetchall()
             of = int(rows[0][0])
+        with suppress(sqlite3.DatabaseError):
+            # The triggers saw the entries only, and retention may have deleted the last of a
+            # dataset.
+            arrivals = connection.execute("select * from arrival").fetchall()
+            fresh.write(lambda writer: writer.executemany(SAVE_ARRIVAL, arrivals))
         with suppress(sqlite3.DatabaseError):
             facts = connection.execute("select name, value from fact").fetchall()
             fresh.write(lambda writer: writer.executemany(SAVE_FACT, facts))

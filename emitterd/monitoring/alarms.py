@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from emitterd.codes import Code
 from emitterd.errors import Outage
 from emitterd.intake.not_sent import NotSentSummary
-from emitterd.text import count, display, files_are
+from emitterd.monitoring.arrivals import DatasetStatus, Expectation, expected_datasets
+from emitterd.text import count, display, files_are, iso
 from emitterd.units import format_age, format_duration
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ SWEEP_FLOOR_S = 900.0
 SWEEPS = 3
 """A sweep is overdue after this many intervals, or this many durations of one."""
 
+
+_OVERDUE_SHOWN = 5
+"""Overdue datasets that the alarm names."""
 
 FULL_BYTES = 64 * 1024
 """With less free space on its disk the journal cannot grow."""
@@ -56,12 +60,13 @@ class AlarmCode(StrEnum):
     SERVER_DROPS = "server_drops"
     DAEMON_STOPPED = "daemon_stopped"
     FOLDER_SHARED = "folder_shared"
+    ARRIVAL_OVERDUE = "arrival_overdue"
 
 
 WARNINGS = frozenset(
     {AlarmCode.WATCH_DEGRADED, AlarmCode.SWEEP_OVERDUE, AlarmCode.REJECTED, AlarmCode.NOT_SENT}
     | {AlarmCode.SERVER_DROPS, AlarmCode.DAEMON_STOPPED, AlarmCode.FOLDER_SHARED}
-    | {AlarmCode.RECEIPT_LOST}
+    | {AlarmCode.RECEIPT_LOST, AlarmCode.ARRIVAL_OVERDUE}
 )
 """With these alarms deliveries go on. All others are critical."""
 
@@ -101,10 +106,11 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class AlarmLimits:
-    """After which time missing progress is an alarm."""
+    """After which time missing progress, or a missing dataset, is an alarm."""
 
     oldest_waiting_s: float
     no_success_s: float
+    expectations: tuple[Expectation, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +157,9 @@ def queue_alarms(
     alarms = _file_alarms(queue)
     if running and outages:
         alarms.append(_down(outages))
+    expected = expected_datasets(limits.expectations, queue.arrivals, queue.expected_since, now)
+    if late := [status for status in expected if status.overdue(now)]:
+        alarms.append(_arrival_overdue(late))
     oldest_at = queue.oldest_waiting_at
     if oldest_at is None:
         return alarms
@@ -248,6 +257,26 @@ def _receipt_lost(uncertain: int, since: float) -> Alarm:
         f"{files_are(uncertain)} held, because the journal was rebuilt: {Code.RECEIPT_LOST}",
         Code.RECEIPT_LOST.remedy,
     )
+
+
+def _arrival_overdue(late: Sequence[DatasetStatus]) -> Alarm:
+    parts = [f"{status.dataset}, {_expected(status)}" for status in late[:_OVERDUE_SHOWN]]
+    if more := len(late) - len(parts):
+        parts.append(f"{more} more")
+    subject = "a dataset is" if len(late) == 1 else f"{len(late)} datasets are"
+    return Alarm(
+        AlarmCode.ARRIVAL_OVERDUE,
+        min(status.due_at or 0.0 for status in late),
+        f"{subject} overdue: {'; '.join(parts)}",
+        "ask who makes the files; see all datasets with: emitterd status --datasets",
+    )
+
+
+def _expected(status: DatasetStatus) -> str:
+    every = format_duration(status.expectation.every_s) if status.expectation else ""
+    last_at = status.last.delivered_at
+    last = "never delivered" if last_at is None else f"last delivered {iso(last_at)[:16]}Z"
+    return f"expected every {every} and {last}"
 
 
 def _server_drops(files: int, since: float, path: bytes | None) -> Alarm:

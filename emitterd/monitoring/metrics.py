@@ -121,6 +121,7 @@ class Metrics:
         yield _stages(reading.outages)
         yield _alarms(reading.health)
         yield _not_sent(reading.not_sent)
+        yield _arrivals(reading.queue)
 
 
 def _entries(queue: QueueStatus) -> Iterator[Metric]:
@@ -167,6 +168,15 @@ def _not_sent(counts: Mapping[Code, int]) -> Metric:
     family = _family("not_sent_paths", "Paths in the folder that are not sent, by error.", "error")
     for code, number in sorted(counts.items()):
         family.add_metric([code], number)
+    return family
+
+
+def _arrivals(queue: QueueStatus) -> Metric:
+    words = "When a file of a dataset was last admitted."
+    family = _family("dataset_last_arrival_timestamp_seconds", words, "dataset")
+    for dataset, arrival in queue.arrivals.items():
+        if arrival.admitted_at is not None:
+            family.add_metric([dataset], arrival.admitted_at)
     return family
 
 

@@ -17,6 +17,7 @@ from emitterd.journal.reader import JournalReader
 from emitterd.journal.rows import DROPPED, SUPERSEDED
 from emitterd.model import WAITING, State
 from emitterd.monitoring.alarms import Alarm, AlarmLimits, Health, files_wait
+from emitterd.monitoring.arrivals import Arrival
 from emitterd.text import iso, printable
 
 RECENT = 200
@@ -47,6 +48,8 @@ _RECENT = """select count(*), coalesce(sum(bytes), 0),
 _OLDEST = """select min(admitted_at) from entry
     where state in ('queued', 'delivering', 'deferred')"""
 
+_ARRIVALS = "select dataset, admitted_at, delivered_at from arrival"
+
 _LAST_DELIVERED = "select max(delivered_at) from entry where state = 'delivered'"
 
 
@@ -74,9 +77,9 @@ class QueueStatus:
     """The journal's numbers at one moment.
 
     `tally`: entries and bytes by state. `rejected`: neither replaced nor forgotten. `uncertain`:
-    held, because a rebuilt journal may lack the receipt. `outages`: of
-    the destination, as the daemon noted them. `noted` and `not_sent`: alarms that only the daemon
-    can see, and paths that are not sent by code, as it noted them.
+    held, because a rebuilt journal may lack the receipt. `outages`: of the destination, as the
+    daemon noted them. `noted` and `not_sent`: alarms that only the daemon can see, and paths that
+    are not sent by code, as it noted them. `arrivals` and `expected_since`: by dataset.
     """
 
     tally: Mapping[State, tuple[int, int]]
@@ -94,6 +97,8 @@ class QueueStatus:
     uncertain: int = 0
     uncertain_at: float | None = None
     answered_at: float | None = None
+    arrivals: Mapping[str, Arrival] = field(default_factory=dict)
+    expected_since: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def waiting(self) -> int:
@@ -158,6 +163,8 @@ def read_queue(read: Read, now: float) -> QueueStatus:
         uncertain=uncertain,
         uncertain_at=uncertain_at,
         answered_at=facts.get("answered_at"),
+        arrivals={dataset: Arrival(*at) for dataset, *at in read(_ARRIVALS, ())},
+        expected_since=facts.get("expected") or {},
     )
 
 

@@ -102,7 +102,7 @@ class Components:
             self.watch_keeper,
             self.destination,
             self.uploads,
-            lambda: (self.config.alerts.limits, self.config.spool.sweep_every_s),
+            lambda: (self.config.alarm_limits, self.config.spool.sweep_every_s),
         )
 
     def worker(self) -> Worker:
@@ -143,6 +143,13 @@ class Components:
             self._retry(REFUSED)
         self._retry(UNTRUSTED)
         self.config = config
+        self.note_expectations()
+
+    def note_expectations(self) -> None:
+        """Note since when files are expected: one that never comes is overdue after its time."""
+        # With a full journal the time counts from a later start.
+        with suppress(JournalFull):
+            self.journal.expect([item.dataset for item in self.config.datasets.expect])
 
     def restore_destination(self) -> None:
         """Restore what a former run knew of the destination: a refused login."""

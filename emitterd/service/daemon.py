@@ -179,6 +179,7 @@ class Daemon:
                 hint="end the other emitterd: with a journal of its own it sends each file again",
             )
         components.restore_destination()
+        components.note_expectations()
         components.health.clear_noted_alarms()
         # Watch first, sweep after: a file that arrives in between is seen twice rather than never.
         if watch:

@@ -323,3 +323,29 @@ def test_demo_wants_a_new_folder(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "is not empty" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_status_of_the_datasets(site: Installation) -> None:
+    """Each dataset has its last arrival and delivery; what is overdue is an alarm too."""
+    with site.config.open("a") as file:
+        file.write("datasets:\n  expect: {student_attendance: 1d, sat: 1ms}\n")
+    site.drop("student_attendance/student_attendance.zip")
+    site.call("once")
+
+    rows = {row["dataset"]: row for row in site.ask("status", "--datasets")}
+    table = site.call("status", "--datasets").stdout
+    checked = site.call("status", "--check")
+
+    assert next(iter(rows)) == "district_master/district_mst"
+    arrived = rows["student_attendance/student_attendance"]
+    assert arrived["last_arrival_at"] <= arrived["last_delivered_at"]
+    assert rows["student_attendance"]["last_delivered_at"] == arrived["last_delivered_at"]
+    assert not rows["student_attendance"]["overdue"]
+    assert rows["sat"]["overdue"]
+    assert [line.split()[0] for line in table.splitlines()] == [
+        *("dataset", "sat", "student_attendance", "student_attendance/student_attendance"),
+        "never",
+    ]
+    assert checked.returncode == 1
+    assert "WARNING - a dataset is overdue: sat, expected every 1ms and never" in checked.stdout
+    assert site.call("status", "--datasets", "--check").returncode == 2

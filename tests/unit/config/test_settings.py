@@ -397,8 +397,56 @@ def test_with_a_token_any_address_is_accepted(write: Write, tmp_path: Path) -> N
     loaded = config.load(path, {})
 
     assert str(loaded.web.listen) == "192.0.2.1:1"
-    assert loaded.alerts.limits.no_success_s == 7200.0
-    assert loaded.alerts.limits.oldest_waiting_s == 3600.0
+    assert loaded.alarm_limits.no_success_s == 7200.0
+    assert loaded.alarm_limits.oldest_waiting_s == 3600.0
+
+
+def test_expected_files_are_durations_by_dataset_or_folder(write: Write, tmp_path: Path) -> None:
+    """The environment replaces the mapping; the user's catalogue has datasets too."""
+    (tmp_path / "more.yaml").write_text("labs/lab:\n  kind: master\n")
+    text = f"{GOOD}  catalogue_file: more.yaml\ndatasets:\n  expect: {{pat: 35d, labs/lab: 1d}}\n"
+    path = write(text)
+    (pat, lab) = config.load(path, {}).datasets.expect
+    (sat,) = config.load(path, {"EMITTERD_DATASETS_EXPECT": "sat: 2h"}).datasets.expect
+
+    assert (str(pat), str(lab), str(sat)) == ("pat: 35d", "labs/lab: 1d", "sat: 2h")
+
+
+@pytest.mark.parametrize(
+    ("entry", "key", "message", "remedy"),
+    [
+        ("pad: 1d", "pad", "no such dataset or folder", "did you mean pat?"),
+        (
+            "periodic_exam_mst: 1d",
+            "periodic_exam_mst",
+            "no such dataset or folder",
+            "did you mean pat/periodic_exam_mst?",
+        ),
+        ("zzz: 1d", "zzz", "no such dataset or folder", "write one of docs/catalogue.md"),
+        ("pat/periodic_exam_mst: 5", "pat/periodic_exam_mst", "without a unit", "like 500ms"),
+        ("pat: 0s", "pat", "is too short", "more than 0s"),
+        ("pat: {every: 1d}", "pat", "must be text", ""),
+        ("pat:", "pat", "is not a duration", "like 500ms"),
+    ],
+)
+def test_a_wrong_expectation_has_its_line_and_a_remedy(
+    write: Write, entry: str, key: str, message: str, remedy: str
+) -> None:
+    """An unknown dataset gets a suggestion, and a wrong duration an example."""
+    problem = only(write(f"{GOOD}datasets:\n  expect:\n    sat: 1d\n    {entry}\n"))
+
+    assert problem.key == f"datasets.expect.{key}"
+    assert problem.line == len(GOOD.splitlines()) + 4
+    assert message in problem.message
+    assert remedy in problem.remedy
+
+
+@pytest.mark.parametrize("value", ["soon", "[pat]"])
+def test_expected_files_are_a_mapping(write: Write, value: str) -> None:
+    """Anything else is an error that shows the form."""
+    problem = only(write(f"{GOOD}datasets:\n  expect: {value}\n"))
+
+    assert (problem.key, problem.message) == ("datasets.expect", "must be a mapping")
 
 
 def test_the_keys_of_the_former_section_are_named_with_their_new_places(write: Write) -> None:

@@ -313,10 +313,11 @@ def made(title: str, kind: DatasetKind, delimiter: str = "|") -> Dataset:
     ("path", "flow"),
     [
         (b"pat/periodic_exam_mst_1.zip", "pat/periodic_exam_mst"),
-        (b"pat/odd.zip", "pat"),
-        (b"pat/2021/x.zip", "pat/2021"),
-        (b"x.zip", ""),
-        (b"caf\xe9/x.zip", r"caf\xe9"),
+        (b"pat/odd.zip", "/pat"),
+        (b"pat/2021/x.zip", "/pat/2021"),
+        (b"pat/periodic_exam_mst/x.zip", "/pat/periodic_exam_mst"),
+        (b"x.zip", "/"),
+        (b"caf\xe9/x.zip", r"/caf\xe9"),
     ],
 )
 def test_each_dataset_and_each_unknown_folder_is_a_flow(path: bytes, flow: str) -> None:

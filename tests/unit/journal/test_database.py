@@ -281,6 +281,19 @@ def test_old_deliveries_belong_to_the_first_server(path: Path) -> None:
         assert journal.deliver_to("https://second/data") == 1
 
 
+def test_old_journal_gets_the_arrivals_of_its_datasets(path: Path) -> None:
+    """The upgrade reads them from the entries; unknown folders have none."""
+    old(path, 5)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("update entry set state = 'delivered', delivered_at = 8.0")
+        connection.execute("update entry set flow = 'pat/periodic_exam_mst'")
+        connection.commit()
+    with Database(path) as upgraded:
+        rows = upgraded.read("select dataset, admitted_at, delivered_at from arrival")
+
+    assert rows == [("pat/periodic_exam_mst", 6.0, 8.0)]
+
+
 def test_reader_waits_for_the_upgrade(path: Path) -> None:
     """Who only reads does not change an old journal, and says who will."""
     old(path)

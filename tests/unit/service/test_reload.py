@@ -101,3 +101,18 @@ def test_the_texts_of_errors_are_read_at_the_start(tmp_path: Path) -> None:
     load_texts.cache_clear()
     with installed(tmp_path, "https://127.0.0.1:9/"):
         assert load_texts.cache_info().currsize == 1
+
+
+def test_expected_files_apply_at_once(tmp_path: Path) -> None:
+    """A reload notes since when a file is expected, and the alarms count from there."""
+    with installed(tmp_path, "https://cqube.test/") as components:
+        (tmp_path / "emitter.yaml").write_text(
+            (tmp_path / "emitter.yaml").read_text() + "datasets:\n  expect: {pat: 1ms}\n"
+        )
+        assert components.health.read().queue.expected_since == {}
+        reload(components)
+        since_at = components.journal.read_fact("expected")
+
+        assert isinstance(since_at, dict)
+        assert since_at["pat"] <= time.time()
+        assert [str(item) for item in components.config.alarm_limits.expectations] == ["pat: 1ms"]
