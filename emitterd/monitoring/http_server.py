@@ -88,7 +88,7 @@ class HttpServer:
                 shutdown.wait_for_drain(RETRY_S)
                 continue
             self._reported = False
-            log.info("metrics.served", address=str(self._endpoint))
+            log.info("web.served", address=str(self._endpoint))
             try:
                 asyncio.run(self._serve(listener, shutdown))
             except OSError as error:
@@ -179,7 +179,7 @@ def _route(path: str, handler: Handler, threads: ThreadPoolExecutor) -> Route:
 
 async def _internal_error(request: Request, error: Exception) -> Response:
     path = printable(request.scope["path"])
-    log.error("metrics.failed", path=path, exc_info=error)
+    log.error("web.failed", path=path, exc_info=error)
     return PlainTextResponse("internal error\n", HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
@@ -188,7 +188,7 @@ def _report_loop_error(_: asyncio.AbstractEventLoop, context: dict[str, Any]) ->
     # An OSError is about one connection, or no descriptors are left: asyncio waits.
     if not isinstance(error, OSError):
         reason = context["message"]
-        log.error("metrics.failed", path="", reason=reason, exc_info=error)
+        log.error("web.failed", path="", reason=reason, exc_info=error)
 
 
 class _Connection(H11Protocol):

@@ -63,7 +63,7 @@ def test_the_daemon_is_asked_how_it_is(site: Installation, port: int) -> None:
     """While all is well it is healthy and ready, and a delivery is counted."""
     site.drop(MASTER)
     with site.running() as daemon:
-        daemon.wait_for_event("metrics.served")
+        daemon.wait_for_event("web.served")
         site.wait_delivered(1)
         health, output = get(port, "/healthz")
         ready, _ = get(port, "/readyz")

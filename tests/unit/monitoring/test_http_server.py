@@ -268,9 +268,7 @@ def test_a_bug_of_an_application_is_one_answer(local: Serving) -> None:
         status, _, _ = local.get("/")
 
     assert (failed, status) == (500, 200)
-    assert [(record["event"], record["path"]) for record in logged] == [
-        ("metrics.failed", "/broken")
-    ]
+    assert [(record["event"], record["path"]) for record in logged] == [("web.failed", "/broken")]
 
 
 @pytest.mark.parametrize(
