@@ -44,9 +44,10 @@ def keep_secret(kind: str, secret: str) -> None:
         _secrets[kind] = (secret, *known[:1])
 
 
-def masked(text: str) -> str:
-    """Mask all known secrets in a text from outside, in each form that a server may quote."""
-    forms = {form for known in _secrets.values() for secret in known for form in _forms(secret)}
+def masked(text: str, *more: str) -> str:
+    """Mask all known secrets, and `more`, in a text from outside, in each form of a quotation."""
+    known = [secret for secrets in _secrets.values() for secret in secrets]
+    forms = {form for secret in (*known, *more) for form in _forms(secret)}
     # The longest first: a short secret may be a part of a long one.
     for form in sorted(forms, key=len, reverse=True):
         if len(form) >= _PLAIN_LENGTH:

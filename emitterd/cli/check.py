@@ -59,6 +59,7 @@ def diagnoses(config: Config) -> list[Diagnosis]:
         *_output_folders(config),
         *_bandwidth(config, time.time()),
         *_metrics(config),
+        *_alerts(config),
         _clock(time.time()),
     ]
 
@@ -222,6 +223,26 @@ def _metrics(config: Config) -> Iterator[Diagnosis]:
         )
     else:
         yield Diagnosis("ok", "web.listen", str(listen))
+
+
+def _alerts(config: Config) -> Iterator[Diagnosis]:
+    """Ask Apprise about each URL. Only it knows its services."""
+    urls = config.notify_urls
+    if not urls:
+        return
+    from emitterd.alerts.channels import judge
+
+    try:
+        problems = judge([notify.url.reveal() for notify in urls])
+    except OSError as error:
+        yield Diagnosis("error", "alerts.notify_file", f"Apprise cannot be asked: {error}")
+        return
+    for notify, problem in zip(urls, problems, strict=True):
+        if problem:
+            remedy = "correct the line as https://appriseit.com/services/ shows"
+            yield Diagnosis("error", "alerts.notify_file", f"{notify.name}: {problem}", remedy)
+        else:
+            yield Diagnosis("ok", "alerts.notify_file", f"{notify.name} is a URL of Apprise")
 
 
 def _clock(now: float) -> Diagnosis:

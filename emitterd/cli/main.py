@@ -198,6 +198,15 @@ for _name, _help in {
     command.command(name=_name, help=_help)(_operator_command(_name))
 
 
+@command.command(name="notify-test")
+@_config
+def notify_test(config: Path | None) -> int:
+    """Send a test alert by every channel; exit with 1 if one fails."""
+    from emitterd.cli import operate
+
+    return operate.notify_test(config)
+
+
 @command.command()
 @_config
 def rebuild(config: Path | None) -> int:

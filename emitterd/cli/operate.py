@@ -6,7 +6,16 @@ from pathlib import Path
 
 import click
 
-from emitterd.cli.output import DONE, WRONG, complain, load_as_owner, print_outcome, say
+from emitterd.cli.output import (
+    DONE,
+    WRONG,
+    Diagnosis,
+    complain,
+    load_as_owner,
+    print_diagnoses,
+    print_outcome,
+    say,
+)
 from emitterd.errors import JournalError, JournalLocked
 from emitterd.housekeeping.recovery import RebuildReport
 from emitterd.housekeeping.recovery import rebuild as rebuild_journal
@@ -15,7 +24,7 @@ from emitterd.journal.operations import Operation, OperationReport, OperationReq
 from emitterd.journal.reader import JournalReader
 from emitterd.model import State
 from emitterd.monitoring.explain import OutsideSpool, locate
-from emitterd.service.control_socket import send_request, user_name
+from emitterd.service.control_socket import ask, send_request, user_name
 from emitterd.shutdown import Shutdown
 from emitterd.spool.folder import Spool
 
@@ -45,6 +54,34 @@ def operate(
         complain(report.trouble)
     refused = any(result.refusal for result in report.results)
     return WRONG if refused or report.trouble else DONE
+
+
+def notify_test(config: Path | None) -> int:
+    """Send a test alert by every channel; 1 if one fails.
+
+    The daemon sends it, if one runs: it has the secrets of its unit, and the unit's limits.
+    """
+    from emitterd.config.settings import load
+    from emitterd.config.sources import find
+    from emitterd.journal.state_folder import act_as_owner
+
+    settings = load(find(config, os.environ), os.environ, awaits_folder=True)
+    act_as_owner(settings.journal.path)
+    records = ask(settings.journal.path, "notify-test")
+    if records is None:
+        from emitterd.service.alerting import try_channels
+
+        results = try_channels(settings, Shutdown())
+    else:
+        results = ((record["name"], record["reason"]) for record in records)
+    failures = []
+    for name, reason in results:
+        failures.append(bool(reason))
+        level = "error" if reason else "ok"
+        print_diagnoses([Diagnosis(level, name, reason or "took the test alert")])
+    if not failures:
+        complain("no channel is configured", "  set alerts.notify_file, command or heartbeat_url")
+    return WRONG if not failures or any(failures) else DONE
 
 
 def rebuild(config: Path | None) -> int:

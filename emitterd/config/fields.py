@@ -6,6 +6,7 @@ password.
 
 import os
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
@@ -100,6 +101,26 @@ def path(value: object) -> Path:
     except UnicodeEncodeError:
         pass
     raise ValueProblem("is no path", "give the path of a file or folder, in UTF-8")
+
+
+def command(value: object) -> tuple[str, ...]:
+    """Read a program and its arguments: a list, or text as a shell would split it."""
+    try:
+        words = value if isinstance(value, list) else shlex.split(_text(value))
+    except ValueError:
+        raise ValueProblem("has a quote without its end", "write it as a list") from None
+    if not words or not all(isinstance(word, str) and "\0" not in word for word in words):
+        raise ValueProblem("is no command", "write it as [/usr/local/bin/alert, argument]")
+    return tuple(words)
+
+
+def secret_url(value: object) -> Secret:
+    """Read an http:// or https:// URL that is requested as it is, with its query."""
+    url = _text(value)
+    _split(url.partition("?")[0])
+    if not url.startswith(("https://", "http://")) or not url.isprintable() or set(url) & set(" #"):
+        raise ValueProblem("is not a plain URL", "write it as https://host/path, in ASCII")
+    return Secret(url)
 
 
 def patterns(value: object) -> tuple[str, ...]:

@@ -50,6 +50,8 @@ def check_all(config: "Config", problems: Problems, *, awaits_folder: bool) -> N
     _check_delivery(config.delivery, problems)
     if config.datasets.expect and problems.valid("spool.catalogue_file"):
         _check_expectations(config, problems)
+    if config.alerts.command is not None:
+        problems.check("alerts.command", _check_program, Path(config.alerts.command[0]))
     listen, token_file = config.web.listen, config.web.token_file
     if token_file is not None:
         problems.check("web.token_file", read_token, token_file)
@@ -176,6 +178,14 @@ def _check_expectations(config: "Config", problems: Problems) -> None:
             remedy = f"did you mean {meant}?" if meant else "write one of docs/catalogue.md"
             message = "the catalogue has no such dataset or folder"
             problems.report(f"datasets.expect.{name}", message, remedy)
+
+
+def _check_program(program: Path) -> None:
+    if not program.is_absolute():
+        raise ValueProblem("does not begin with an absolute path", "write the program's whole path")
+    if not os.path.isfile(program) or not os.access(program, os.X_OK):  # noqa: PTH113
+        message = f"{shown(program)} is not there, or cannot be executed"
+        raise ValueProblem(message, f"correct the path, or run: chmod 755 {shown(program)}")
 
 
 def inside(place: Path, folder: Path) -> Path | None:

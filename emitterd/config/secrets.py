@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 _UNFIT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _LARGEST_BYTES = 64 * 1024
 _TOKEN_MIN = 16
+_URLS_MAX = 10
+"""Each URL may be sent to at once, by a process of some 45 MiB; the unit allows 1 GiB."""
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,31}(?=://)")
 
 
 class Secret:
@@ -48,6 +52,20 @@ class Secret:
 
     def __hash__(self) -> int:
         return hash(self._text)
+
+
+@dataclass(frozen=True, slots=True)
+class NotifyUrl:
+    """A URL of `alerts.notify_file`, on this line of it."""
+
+    line: int
+    scheme: str
+    url: Secret
+
+    @property
+    def name(self) -> str:
+        """How messages name it, because the URL is a secret."""
+        return f"{self.scheme} (line {self.line})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,18 +149,7 @@ class SecretReader:
         return Secret(clean(text, in_header=name == "api_key"))
 
     def _credential(self, name: str) -> Path | None:
-        """Return the path of systemd's credential, if it passes one.
-
-        The unit passes a single line end if the file of a secret does not exist.
-        """
-        folder = self.environ.get("CREDENTIALS_DIRECTORY")
-        if not folder:
-            return None
-        path = Path(folder, name.replace("_", "-"))
-        try:
-            return path if path.lstat().st_size > 1 else None
-        except OSError:
-            return None
+        return _credential(name.replace("_", "-"), self.environ)
 
     def _refuse_public(self, key: str) -> None:
         """Report a secret that is in a configuration file that others may read."""
@@ -154,6 +161,40 @@ class SecretReader:
                 "holds a secret, and others may read this file",
                 f"chmod 600 the configuration file{others}, or set {variable(section, name)}",
             )
+
+
+def read_notify_urls(path: Path | None, environ: Mapping[str, str]) -> tuple[NotifyUrl, ...]:
+    """Return the URLs of `alerts.notify_file`, or of systemd's credential `notify`.
+
+    Blank lines and those that begin with # are ignored. Raises `ValueProblem` for the others.
+    """
+    file = path or _credential("notify", environ)
+    if file is None:
+        return ()
+    urls, wrong = [], []
+    lines = _from_file(file, environ.get("CREDENTIALS_DIRECTORY")).splitlines()
+    for number, line in enumerate(lines, 1):
+        url = line.strip()
+        if not url or url.startswith("#"):
+            continue
+        scheme = _SCHEME.match(url)
+        if scheme is None or _UNFIT.search(url):
+            wrong.append(str(number))
+        else:
+            urls.append(NotifyUrl(number, scheme[0].lower(), Secret(url)))
+    if wrong:
+        raise ValueProblem(
+            f"names a file that holds no URL on line {', '.join(wrong)}",
+            "write one Apprise URL a line, such as mailto://…; a comment begins with #",
+        )
+    if not urls:
+        raise ValueProblem("names a file without a URL", "write one there, or remove notify_file")
+    if len(urls) > _URLS_MAX:
+        raise ValueProblem(
+            f"names a file with more than {_URLS_MAX} URLs",
+            "name several receivers in one URL, as its service allows",
+        )
+    return tuple(urls)
 
 
 def read_secret(path: Path) -> str:
@@ -188,6 +229,21 @@ def clean(text: str, *, in_header: bool) -> str:
     if in_header and not secret.isascii():
         raise ValueProblem("holds more than ASCII", "put the API key there as it was issued")
     return secret
+
+
+def _credential(name: str, environ: Mapping[str, str]) -> Path | None:
+    """Return the path of systemd's credential, if it passes one.
+
+    The unit passes a single line end if the file of a secret does not exist.
+    """
+    folder = environ.get("CREDENTIALS_DIRECTORY")
+    if not folder:
+        return None
+    path = Path(folder, name)
+    try:
+        return path if path.lstat().st_size > 1 else None
+    except OSError:
+        return None
 
 
 def _from_file(path: Path, credentials: str | None) -> str:

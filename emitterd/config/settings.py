@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from emitterd.client.timetable import Timetable
 from emitterd.config import fields as values
-from emitterd.config.secrets import Secret, SecretReader
+from emitterd.config.secrets import NotifyUrl, Secret, SecretReader, read_notify_urls
 from emitterd.config.sources import Problems, read_file, variable
 from emitterd.errors import ConfigError
 from emitterd.monitoring.alarms import AlarmLimits
@@ -132,8 +132,13 @@ class WebSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlertsSettings:
-    """From which limits on missing progress is an alarm."""
+    """Who is told about alarms, and from which limits on missing progress is one."""
 
+    notify_file: Path | None = _key(values.path, None)
+    command: tuple[str, ...] | None = _key(values.command, None)
+    heartbeat_url: Secret | None = _key(values.secret_url, None)
+    heartbeat_every_s: float = _key(values.duration, 300.0)
+    repeat_every_s: float = _key(values.duration, 86400.0)
     oldest_waiting_max_s: float = _key(values.duration, 3600.0)
     no_success_max_s: float = _key(values.duration, 1800.0)
 
@@ -147,7 +152,10 @@ class DatasetsSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """The whole configuration. Secrets are resolved, paths are absolute."""
+    """The whole configuration. Secrets are resolved, paths are absolute.
+
+    `notify_urls`: the content of `alerts.notify_file`, or of systemd's credential.
+    """
 
     emission: EmissionSettings
     spool: SpoolSettings
@@ -158,6 +166,12 @@ class Config:
     alerts: AlertsSettings
     datasets: DatasetsSettings
     source: Path
+    notify_urls: tuple[NotifyUrl, ...] = ()
+
+    @property
+    def alerting(self) -> bool:
+        """Whether anybody is to be told about alarms."""
+        return bool(self.notify_urls or self.alerts.command or self.alerts.heartbeat_url)
 
     @property
     def alarm_limits(self) -> AlarmLimits:
@@ -169,7 +183,9 @@ class Config:
 
 
 SECTIONS: dict[str, Any] = {
-    section.name: section.type for section in fields(Config) if section.name != "source"
+    section.name: section.type
+    for section in fields(Config)
+    if section.name not in {"source", "notify_urls"}
 }
 
 
@@ -193,10 +209,13 @@ def load(path: Path, environ: Mapping[str, str], *, awaits_folder: bool = False)
     rules.check_all(config, problems, awaits_folder=awaits_folder)
     reader = SecretReader(config.emission, problems, environ, private=private)
     password, api_key = reader.read()
+    urls = problems.check(
+        "alerts.notify_file", read_notify_urls, config.alerts.notify_file, environ
+    )
     if reported := problems.reported():
         raise ConfigError(shown(path), reported)
     emission = replace(config.emission, password=password, api_key=api_key)
-    return replace(config, emission=emission)
+    return replace(config, emission=emission, notify_urls=urls or ())
 
 
 def load_part(path: Path, environ: Mapping[str, str], *sections: str) -> Config:

@@ -73,12 +73,16 @@ WARNINGS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """One problem: since when, in words, and what to do about it."""
+    """One problem: since when, in words, and what to do about it.
+
+    `affected`: how many files it is about, if it is about files. Alerts tell when it grows.
+    """
 
     code: str
     since: float
     words: str
     hint: str
+    affected: int = 0
 
     @property
     def level(self) -> AlarmLevel:
@@ -247,6 +251,7 @@ def _rejected(rejected: int, since: float) -> Alarm:
         f"{files_are(rejected)} rejected, and not replaced",
         "see why with: emitterd list --state rejected; correct each file, or run:"
         " emitterd forget PATH",
+        affected=rejected,
     )
 
 
@@ -256,6 +261,7 @@ def _receipt_lost(uncertain: int, since: float) -> Alarm:
         since,
         f"{files_are(uncertain)} held, because the journal was rebuilt: {Code.RECEIPT_LOST}",
         Code.RECEIPT_LOST.remedy,
+        affected=uncertain,
     )
 
 
@@ -288,6 +294,7 @@ def _server_drops(files: int, since: float, path: bytes | None) -> Alarm:
         f"{delivered}, but the server will drop {it} ({display(path or b'')})",
         "see why with: emitterd explain PATH; have the file made again, and drop it under the same"
         " name",
+        affected=files,
     )
 
 
@@ -326,6 +333,7 @@ def _not_sent(summary: NotSentSummary) -> Alarm:
         summary.since,
         f"{files} not sent: {', '.join(parts)}",
         "see which, and why: emitterd list --skipped",
+        affected=total,
     )
 
 

@@ -9,15 +9,15 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from emitterd import __version__
-from emitterd.config.settings import Config
+from emitterd.config.settings import Config, load
 from emitterd.delivery.attempt import UploadObserver
 from emitterd.delivery.circuit_breaker import OpenCircuit
-from emitterd.errors import JournalMoved
+from emitterd.errors import ConfigError, JournalMoved
 from emitterd.intake.file_status import FileStatus, dropped_status, skipped, undelivered
 from emitterd.journal.connection import FORMER_SERVER
 from emitterd.journal.operations import OperationReport, OperationRequest, OperationResult
@@ -39,6 +39,9 @@ from emitterd.service.systemd import (
 from emitterd.service.threads import Threads
 from emitterd.spool.folder import ignore_lease_breaks
 from emitterd.text import display
+
+if TYPE_CHECKING:
+    from emitterd.alerts.loop import Alerts
 
 CHECK_S = 1.0
 """How often the main thread checks the others; more often for a short WatchdogSec."""
@@ -81,6 +84,7 @@ class Daemon:
         self._watchdog = Watchdog(
             self._threads.heartbeat, lambda: self._journal.committing_since, every_s
         )
+        self._alerts: Alerts | None = None
         self._check_s = min(CHECK_S, every_s / 4) if every_s else CHECK_S
 
     def run(self) -> int:
@@ -95,6 +99,7 @@ class Daemon:
             components.intake.sweeping.wait(READY_S)
             notify("READY=1", f"STATUS={self._status()}")
             log.info("daemon.ready", **self._counts())
+            self._alert()
             if http_server is not None:
                 threads.start("listener", lambda: http_server.run(self._shutdown))
             with suppress(JournalMoved):
@@ -206,7 +211,22 @@ class Daemon:
     def _reload(self) -> None:
         notify(reloading())
         reload(self._components)
+        self._alert()
         notify("READY=1")
+
+    def _alert(self) -> None:
+        """Tell the channels that are configured now about alarms."""
+        config = self._components.config
+        if self._alerts is None and not config.alerting:
+            return
+        # Not at the top: an installation without channels needs no memory for this.
+        from emitterd.service import alerting
+
+        if self._alerts is not None:
+            self._alerts.apply_rules(alerting.alert_rules(config, self._shutdown))
+        else:
+            self._alerts = alerting.open_alerts(self._components)
+            self._threads.start("alerts", self._alerts.run)
 
     def _stop(self, signals: Signals) -> bool:
         """Drain and end all threads; return whether that is because the journal was moved."""
@@ -255,6 +275,9 @@ class Daemon:
         if question == "alarms":
             yield from map(asdict, components.health.own_alarms())
             return
+        if question == "notify-test":
+            yield from self._try_channels()
+            return
         with JournalReader(components.config.journal.path) as reader:
             status_reader = components.status_reader(reader.latest)
             if question == "sent":
@@ -264,6 +287,18 @@ class Daemon:
                 yield from (status.record() for status in skipped(status_reader))
             elif question == "explain":
                 yield explain(status_reader, reader, path).record()
+
+    def _try_channels(self) -> Iterator[dict[str, Any]]:
+        """Send a test alert by what the configuration names now, also before a reload."""
+        from emitterd.service.alerting import try_channels
+
+        try:
+            config = load(self._components.config.source, os.environ, awaits_folder=True)
+        except ConfigError as error:
+            yield {"name": "configuration", "reason": f"{error}: run emitterd check"}
+            return
+        for name, reason in try_channels(config, self._shutdown):
+            yield {"name": name, "reason": reason}
 
     def _applied(self, result: OperationResult) -> None:
         if result.refusal or result.after in LIVE:

@@ -1,0 +1,84 @@
+"""Connects the alerts with the configuration: whom to tell, and the test of every channel."""
+
+import socket
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+from emitterd.alerts.channels import (
+    HEARTBEAT_LIMITS,
+    AppriseChannel,
+    Channel,
+    CommandChannel,
+    HeartbeatChannel,
+    trusted_authorities,
+)
+from emitterd.alerts.loop import AlertRules, Alerts
+from emitterd.alerts.message import Place, compose_test
+from emitterd.client.http import HttpClient
+from emitterd.config.settings import Config
+from emitterd.service.components import Components
+from emitterd.shutdown import Shutdown
+from emitterd.text import shown
+
+
+def open_alerts(components: Components) -> Alerts:
+    """Return what tells the configured channels about the alarms of these components."""
+    config, shutdown = components.config, components.shutdown
+    health, journal = components.health.health, components.journal
+    return Alerts(health, journal, _place(config), alert_rules(config, shutdown), shutdown)
+
+
+def alert_rules(config: Config, shutdown: Shutdown) -> AlertRules:
+    """Return whom to tell, and how often."""
+    alerts = config.alerts
+    heartbeat = None
+    if alerts.heartbeat_url is not None:
+        url = alerts.heartbeat_url.reveal()
+        heartbeat = HeartbeatChannel(url, lambda: _heartbeat_client(config, shutdown))
+    return AlertRules(_channels(config), heartbeat, alerts.heartbeat_every_s, alerts.repeat_every_s)
+
+
+def try_channels(config: Config, shutdown: Shutdown) -> Iterator[tuple[str, str]]:
+    """Send a test alert by every channel; yield each name, and why it failed, if it did."""
+    rules, message = alert_rules(config, shutdown), compose_test(_place(config))
+    channels: list[Channel] = [*rules.channels]
+    if rules.heartbeat is not None:
+        channels.append(rules.heartbeat)
+
+    def send(channel: Channel) -> str:
+        return channel.send(message, shutdown.now.is_set)
+
+    # All at once: one that hangs takes a minute.
+    with ThreadPoolExecutor(max(1, len(channels))) as pool:
+        for channel, reason in zip(channels, pool.map(send, channels), strict=True):
+            yield channel.name, reason
+
+
+def _channels(config: Config) -> tuple[Channel, ...]:
+    proxy = config.emission.proxy.reveal() if config.emission.proxy else None
+    channels: list[Channel] = []
+    numbers: Counter[str] = Counter()
+    for notify in config.notify_urls:
+        # The journal knows a channel by scheme and number: not by the line, which moves with each
+        # comment, nor by a hash of the secret.
+        numbers[notify.scheme] += 1
+        key = f"{notify.scheme} {numbers[notify.scheme]}"
+        channels.append(AppriseChannel(key, notify.name, notify.url.reveal(), proxy))
+    if config.alerts.command is not None:
+        channels.append(CommandChannel(config.alerts.command))
+    return tuple(channels)
+
+
+def _place(config: Config) -> Place:
+    return Place(socket.gethostname(), shown(config.spool.directory))
+
+
+def _heartbeat_client(config: Config, shutdown: Shutdown) -> HttpClient:
+    emission = config.emission
+    return HttpClient(
+        HEARTBEAT_LIMITS,
+        tls=trusted_authorities(str(emission.ca_file) if emission.ca_file else None),
+        proxy=emission.proxy.reveal() if emission.proxy else None,
+        shutdown=shutdown,
+    )

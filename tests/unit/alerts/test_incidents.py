@@ -1,0 +1,216 @@
+"""What is told and when: the alarms at instants, and what a channel hears."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import pairwise
+
+import pytest
+
+from emitterd.alerts.incidents import (
+    AHEAD_S,
+    BACKOFF_MAX_S,
+    BACKOFF_S,
+    GATHER_S,
+    GROWTH_S,
+    QUIET_S,
+    RETRY_S,
+    AlertState,
+    ChannelRecord,
+    Incident,
+    find_news,
+    observe,
+    shrink,
+    without_finished,
+)
+from emitterd.monitoring.alarms import Alarm, AlarmCode
+
+DAY_S = 86400.0
+START = 1_000_000.0
+
+DOWN = Alarm(AlarmCode.DESTINATION_DOWN, START, "the destination is down", "wait")
+OLD = Alarm(AlarmCode.OLDEST_WAITING, START, "a file has waited for 1 h", "look")
+
+
+def rejected(files: int) -> Alarm:
+    """Return the alarm of so many rejected files."""
+    return Alarm(AlarmCode.REJECTED, START, f"{files} files are rejected", "list", affected=files)
+
+
+class Listener:
+    """A channel and the incidents, looked at by hand. `works`: it takes what it is sent."""
+
+    def __init__(self) -> None:
+        self.state = AlertState()
+        self.works = True
+
+    def look(self, after_s: float, *alarms: Alarm) -> list[str]:
+        """Return what the channel is told when these are the alarms, so long after the start."""
+        now = START + after_s
+        # Each look goes through the journal, as after a kill.
+        saved = AlertState.unpack(json.loads(json.dumps(asdict(self.state))))
+        incidents = observe(saved.incidents, alarms, now)
+        record = shrink(saved.records.get("x", ChannelRecord()), incidents)
+        news = [] if record.waits(now) else find_news(incidents, record.told, DAY_S, now)
+        if news:
+            record = record.succeeded(news, now) if self.works else record.failed(news, now)
+        self.state = AlertState(without_finished(incidents, [record], now), {"x": record})
+        return [f"{item.kind} {item.code}" for item in news]
+
+
+TABLE: dict[str, Sequence[tuple[float, list[Alarm], list[str]]]] = {
+    "an incident is told once, and its end": [
+        (0, [DOWN], []),
+        (GATHER_S, [DOWN], ["began destination_down"]),
+        (GATHER_S + 1, [DOWN], []),
+        (3600, [DOWN], []),
+        (4000, [], []),
+        (4000 + QUIET_S, [], ["ended destination_down"]),
+        (4001 + QUIET_S, [], []),
+        (9000, [DOWN], []),
+        (9000 + GATHER_S, [DOWN], ["began destination_down"]),
+    ],
+    "a burst is one message, the worst first": [
+        (0, [rejected(1)], []),
+        (4, [rejected(1), OLD], []),
+        (8, [rejected(1), OLD, DOWN], []),
+        (
+            GATHER_S,
+            [rejected(1), OLD, DOWN],
+            ["began destination_down", "began oldest_waiting", "began rejected"],
+        ),
+        (GATHER_S + 9, [rejected(1), OLD, DOWN], []),
+    ],
+    "a moment's alarm is not told": [
+        (0, [DOWN], []),
+        (GATHER_S - 1, [], []),
+        (GATHER_S + 1, [], []),
+        (QUIET_S * 2, [], []),
+    ],
+    "an alarm that comes and goes is one incident": [
+        (0, [DOWN], []),
+        (GATHER_S, [DOWN], ["began destination_down"]),
+        (60, [], []),
+        (120, [DOWN], []),
+        (180, [], []),
+        (179 + QUIET_S, [DOWN], []),
+        (200 + QUIET_S, [], []),
+        (200 + 2 * QUIET_S, [], ["ended destination_down"]),
+    ],
+    "an alarm that flickers is told although no look lasts": [
+        (0, [DOWN], []),
+        (3, [], []),
+        (GATHER_S, [DOWN], ["began destination_down"]),
+    ],
+    "a reminder names all that goes on": [
+        (0, [DOWN], []),
+        (GATHER_S, [DOWN], ["began destination_down"]),
+        (DAY_S / 2, [DOWN, OLD], []),
+        (DAY_S / 2 + GATHER_S, [DOWN, OLD], ["began oldest_waiting"]),
+        (DAY_S, [DOWN, OLD], []),
+        (DAY_S + GATHER_S, [DOWN, OLD], ["goes_on destination_down", "goes_on oldest_waiting"]),
+        (2 * DAY_S, [DOWN, OLD], []),
+        (2 * DAY_S + GATHER_S, [DOWN, OLD], ["goes_on destination_down", "goes_on oldest_waiting"]),
+    ],
+    "growth is told once an hour": [
+        (0, [rejected(1)], []),
+        (GATHER_S, [rejected(1)], ["began rejected"]),
+        (60, [rejected(3)], []),
+        (120, [rejected(4)], []),
+        (GATHER_S + GROWTH_S, [rejected(4)], ["grew rejected"]),
+        (GATHER_S + GROWTH_S + 1, [rejected(9)], []),
+        (GATHER_S + 2 * GROWTH_S, [rejected(9)], ["grew rejected"]),
+    ],
+    "growth counts from the smallest number since": [
+        (0, [rejected(4)], []),
+        (GATHER_S, [rejected(4)], ["began rejected"]),
+        (60, [rejected(1)], []),
+        (GATHER_S + GROWTH_S, [rejected(3)], ["grew rejected"]),
+    ],
+    "what is nearly due goes along": [
+        (0, [DOWN, OLD], []),
+        (GATHER_S, [DOWN, OLD], ["began destination_down", "began oldest_waiting"]),
+        (100, [OLD], []),
+        (100 + AHEAD_S, [], []),
+        (100 + QUIET_S, [], ["ended destination_down", "ended oldest_waiting"]),
+        (300 + AHEAD_S + QUIET_S, [], []),
+    ],
+    "a clock that is set back delays nothing": [
+        (0, [DOWN], []),
+        (-DAY_S, [DOWN], ["began destination_down"]),
+        (-DAY_S + 60, [DOWN], []),
+        (-2 * DAY_S, [DOWN], ["goes_on destination_down"]),
+        (-2 * DAY_S + 60, [], []),
+        (-3 * DAY_S, [], ["ended destination_down"]),
+    ],
+}
+
+
+@pytest.mark.parametrize("case", TABLE)
+def test_told_as_in_the_table(case: str) -> None:
+    """The alarms at these instants make these messages."""
+    listener = Listener()
+
+    assert [listener.look(at, *alarms) for at, alarms, _ in TABLE[case]] == [
+        told for _, _, told in TABLE[case]
+    ]
+
+
+def test_a_failing_channel_is_tried_with_growing_waits_for_a_day() -> None:
+    """A day of looks each ten seconds makes some 30 tries, and then the message is given up."""
+    listener = Listener()
+    listener.works = False
+    listener.look(0, DOWN)
+    tries = [at for at in range(10, int(RETRY_S) + 9000, 10) if listener.look(at, DOWN)]
+
+    assert [later - at for at, later in pairwise(tries)][:8] == [
+        *(BACKOFF_S * 2**n for n in range(6)),
+        BACKOFF_MAX_S,
+        BACKOFF_MAX_S,
+    ]
+    assert RETRY_S <= tries[-1] <= RETRY_S + BACKOFF_MAX_S + 10
+    # Given up: what is told next is the reminder.
+    listener.works = True
+    assert listener.look(tries[-1] + DAY_S, DOWN) == ["goes_on destination_down"]
+
+
+def test_a_channel_that_failed_hears_of_what_is_over() -> None:
+    """While the line was down no mail could go out; afterwards it tells of the outage."""
+    listener = Listener()
+    listener.works = False
+    listener.look(0, DOWN)
+    assert listener.look(10, DOWN) == ["began destination_down"]
+    listener.works = True
+    listener.look(60, DOWN)
+    assert listener.look(65) == []
+    assert listener.look(65 + QUIET_S) == ["ended destination_down"]
+    assert listener.state.incidents == {}
+
+
+def test_an_incident_is_kept_until_every_channel_knows_its_end() -> None:
+    """One channel that fails keeps the incident; the other is not told twice."""
+    ended = {DOWN.code: Incident(DOWN, START, START + 100)}
+    now = START + 100 + QUIET_S
+    news = find_news(ended, {}, DAY_S, now)
+    knows, not_yet = ChannelRecord().succeeded(news, now), ChannelRecord().failed(news, now)
+
+    assert without_finished(ended, [knows, not_yet], now) == ended
+    assert without_finished(ended, [knows], now) == {}
+    assert find_news(ended, knows.told, DAY_S, now + DAY_S) == []
+
+
+def test_an_incident_that_returns_is_a_new_one_for_whoever_knew_the_end() -> None:
+    """Another channel keeps the old incident alive, which must not hide the new one."""
+    ended = {DOWN.code: Incident(DOWN, START, START + 100)}
+    now = START + 200 + QUIET_S
+    knows = ChannelRecord().succeeded(find_news(ended, {}, DAY_S, now), now)
+    again = observe(ended, [DOWN], now)
+
+    news = find_news(again, knows.told, DAY_S, now + GATHER_S)
+    assert [item.kind for item in news] == ["began"]
+
+
+@pytest.mark.parametrize("saved", [None, [], {}, {"incidents": {"a": {}}, "records": {}}, "text"])
+def test_a_state_of_another_form_is_an_empty_one(saved: object) -> None:
+    """A fact that a rebuild or another version left begins anew, instead of an error."""
+    assert AlertState.unpack(saved) == AlertState()
