@@ -17,9 +17,9 @@ import structlog
 from emitterd.alerts.channels import Channel, HeartbeatChannel
 from emitterd.alerts.incidents import (
     AlertState,
-    NewsKind,
     ChannelRecord,
     News,
+    NewsKind,
     find_news,
     observe,
     shrink,
@@ -222,7 +222,7 @@ class Alerts:
         if not result.reason:
             self._failed.discard(channel.key)
             if result.news:
-                codes = [item.code for item in result.news]
+                codes = [str(item.code) for item in result.news]
                 log.info("alert.sent", channel=channel.name, alarms=codes)
         elif channel.key not in self._failed and not self._shutdown.draining:
             self._failed.add(channel.key)
@@ -254,7 +254,7 @@ def _log(item: News, now: float) -> None:
     alarm = item.incident.alarm
     if item.kind is NewsKind.ENDED:
         lasted_s = round(now - item.incident.since, 3)
-        log.info("alert.cleared", alarm=alarm.code, reason=alarm.words, duration_s=lasted_s)
+        log.info("alert.cleared", alarm=str(alarm.code), reason=alarm.words, duration_s=lasted_s)
         return
     report = log.error if alarm.level is AlarmLevel.CRITICAL else log.warning
-    report("alert.raised", alarm=alarm.code, reason=alarm.words, hint=alarm.hint)
+    report("alert.raised", alarm=str(alarm.code), reason=alarm.words, hint=alarm.hint)

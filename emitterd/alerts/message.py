@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from emitterd.alerts.incidents import NewsKind, Incident, News
+from emitterd.alerts.incidents import Incident, News, NewsKind
 from emitterd.monitoring.alarms import AlarmLevel
 from emitterd.text import count, iso, masked, printable
 

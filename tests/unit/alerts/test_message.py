@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from emitterd.alerts.incidents import NewsKind, Incident, News
+from emitterd.alerts.incidents import Incident, News, NewsKind
 from emitterd.alerts.message import SUMMARY_MAX, Place, compose, compose_test
 from emitterd.monitoring.alarms import Alarm, AlarmCode, AlarmLevel
 from emitterd.text import MASK, keep_secret

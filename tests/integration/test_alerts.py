@@ -1,0 +1,551 @@
+"""Alerts: what reaches a mail server, a webhook, a command and a heartbeat receiver."""
+
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+from unittest.mock import patch
+
+import pytest
+from structlog.testing import capture_logs
+
+from emitterd.alerts import channels
+from emitterd.alerts.channels import AppriseChannel, CommandChannel, HeartbeatChannel, judge
+from emitterd.alerts.incidents import BACKOFF_S, GATHER_S, GROWTH_S, QUIET_S
+from emitterd.alerts.loop import FIRST_HEARTBEAT_S, AlertRules, Alerts
+from emitterd.alerts.message import Place, compose_test
+from emitterd.journal.journal import Journal
+from emitterd.monitoring.alarms import Alarm, AlarmCode
+from emitterd.monitoring.alarms import judge as judge_alarms
+from emitterd.service.alerting import open_alerts
+from emitterd.shutdown import Shutdown
+from support.client import http_client
+from support.in_process import Clock, Host, Killed, Mortal
+from support.installation import Installation
+from support.receivers import HOST, Receivers
+from support.waiting import wait_until
+
+
+class Disk(Protocol):
+    """A small file system of its own."""
+
+    root: Path
+
+    def fill(self, *, spare: bool = True) -> None: ...  # noqa: D102
+    def free(self) -> None: ...  # noqa: D102
+
+
+PLACE = Place("deo-patna", "/srv/cqube_emission")
+DEADLINE_S = 60.0
+
+
+@pytest.fixture
+def receivers(tmp_path: Path) -> Iterator[Receivers]:
+    """Run everybody who can be told."""
+    with Receivers(tmp_path / "receivers") as receivers:
+        yield receivers
+
+
+@pytest.fixture
+def silent() -> Iterator[int]:
+    """Return the port of a server that accepts connections and never answers."""
+    with socket.create_server((HOST, 0)) as server:
+        yield server.getsockname()[1]
+
+
+class Rig:
+    """The alerts of a journal, looked at by hand; `alarms` are the present ones."""
+
+    def __init__(self, journal: Journal) -> None:
+        self.clock = Clock()
+        self.journal = journal
+        self.alarms: list[Alarm] = []
+        self.shutdown = Shutdown()
+
+    def start(self, rules: AlertRules) -> Alerts:
+        """Start anew, with what the journal knows."""
+        self.alerts = Alerts(
+            lambda: judge_alarms(self.alarms), self.journal, PLACE, rules, self.shutdown
+        )
+        return self.alerts
+
+    def raise_alarm(self, code: AlarmCode = AlarmCode.ROOT_LOST) -> None:
+        """Raise an alarm and let it be due."""
+        self.alarms.append(Alarm(code, time.time(), "the watched folder is gone", "mount it"))
+        self.look()
+        self.clock.pass_by(GATHER_S)
+
+    def look(self) -> None:
+        """Look once, and wait until every channel has answered."""
+        look(self.alerts)
+
+
+def look(alerts: Alerts) -> None:
+    """Look once, and wait until every channel has answered."""
+    alerts.step(time.time())
+    while alerts._trying:
+        alerts.collect(DEADLINE_S)
+
+
+@pytest.fixture
+def rig(journal: Journal) -> Iterator[Rig]:
+    """Return alerts with a clock of their own."""
+    rig = Rig(journal)
+    with patch("time.time", rig.clock):
+        yield rig
+
+
+def script(path: Path, text: str) -> CommandChannel:
+    """Return a command with this text, for the shell."""
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return CommandChannel((str(path),))
+
+
+def failures(events: list[Any]) -> list[tuple[str, str]]:
+    """Return channel and reason of each `alert.failed`."""
+    return [(e["channel"], e["reason"]) for e in events if e["event"] == "alert.failed"]
+
+
+# Channels, one at a time.
+
+
+def test_a_refusal_is_told_in_the_services_words_without_the_url(receivers: Receivers) -> None:
+    """What Apprise says of a failure is a reason; the url in it would be masked."""
+    receivers.status = 503
+    channel = AppriseChannel("json 1", "json (line 3)", receivers.hook_url)
+
+    reason = channel.send(compose_test(PLACE), lambda: False)
+
+    assert "503" in reason
+    assert "secret" not in reason
+    assert "\n" not in reason
+
+
+def test_a_token_that_a_child_prints_is_masked(tmp_path: Path) -> None:
+    """Each piece of a url is a secret, in every output of its process."""
+    channel = AppriseChannel("x", "x", "tgram://123456:ABCDEFGH/chat-42", "http://u:prox1pass@p:1")
+    printing = script(tmp_path / "print", "cat; exit 1").command
+    with patch.object(channels, "SENDER", printing):
+        reason = channel.send(compose_test(PLACE), lambda: False)
+
+    assert reason
+    for secret in ("123456", "ABCDEFGH", "chat-42", "prox1pass"):
+        assert secret not in reason
+
+
+def test_apprise_judges_the_urls() -> None:
+    """An unknown scheme, a url without its parts, and a good one."""
+    answers = judge(["foo://x", "tgram://bad", "json://example.org/hook"])
+
+    assert [bool(answer) for answer in answers] == [True, True, False]
+    assert "no service" in answers[0]
+
+
+def test_a_command_gets_json_and_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment of a command has neither the password nor the credentials' folder."""
+    monkeypatch.setenv("EMITTERD_EMISSION_PASSWORD", "hunter2")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", "/run/credentials")
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy:3128")
+    channel = script(tmp_path / "alert", f"cat > {tmp_path}/got; env > {tmp_path}/env")
+
+    assert channel.send(compose_test(PLACE), lambda: False) == ""
+
+    assert json.loads((tmp_path / "got").read_text()) == compose_test(PLACE).record()
+    environment = (tmp_path / "env").read_text()
+    assert "HTTPS_PROXY=http://proxy:3128" in environment
+    assert "hunter2" not in environment
+    assert "CREDENTIALS" not in environment
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("echo no credit >&2; exit 3", "exit code 3: no credit"),
+        ("exit 1", "exit code 1"),
+        ("head -c 9000000 /dev/zero | tr '\\0' x; echo; echo end; exit 1", "x end"),
+        ("printf '\\033[31mred\\nforged'; exit 1", "exit code 1: \\x1b[31mred forged"),
+    ],
+)
+def test_what_a_command_prints_is_the_reason(tmp_path: Path, text: str, reason: str) -> None:
+    """Its last words, bounded and printable."""
+    said = script(tmp_path / "alert", text).send(compose_test(PLACE), lambda: False)
+
+    assert said.endswith(reason)
+    assert len(said) < channels.OUTPUT_MAX_BYTES + 100
+
+
+def test_a_command_that_cannot_run_is_a_reason() -> None:
+    """A program that was removed since the start fails like any other."""
+    assert "cannot be run" in CommandChannel(("/nowhere",)).send(compose_test(PLACE), bool)
+
+
+def test_a_command_may_leave_a_process_behind(tmp_path: Path) -> None:
+    """The end of the command counts, not that of what it started in the background."""
+    channel = script(
+        tmp_path / "alert", "sleep 600 & echo $! > pid; exit 0".replace("pid", f"{tmp_path}/pid")
+    )
+    assert channel.send(compose_test(PLACE), lambda: False) == ""
+    os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+
+
+def test_a_hanging_command_is_killed_with_its_children(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the deadline the whole process group is gone."""
+    monkeypatch.setattr(channels, "SEND_S", 0.5)
+    channel = script(tmp_path / "alert", f"sleep 600 & echo $! > {tmp_path}/pid; wait")
+
+    assert channel.send(compose_test(PLACE), lambda: False).startswith("no result within")
+
+    child = Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}/stat")
+
+    def gone() -> bool:
+        # Somebody must reap it; until then it is a zombie.
+        return not child.exists() or child.read_text().split()[2] == "Z"
+
+    wait_until(gone, DEADLINE_S, "the child is killed")
+
+
+# The loop.
+
+
+def test_each_channel_has_its_own_success(receivers: Receivers, rig: Rig, tmp_path: Path) -> None:
+    """One that fails is logged once, tried with backoff, and repeats nothing to the other."""
+    fails = script(tmp_path / "fails", "exit 3")
+    works = AppriseChannel("json 1", "json (line 1)", receivers.hook_url)
+    with capture_logs() as events:
+        rig.start(AlertRules((fails, works)))
+        rig.raise_alarm()
+        rig.look()
+        assert len(receivers.hooks) == 1
+        for _ in range(3):
+            rig.clock.pass_by(2 * BACKOFF_S)
+            rig.look()
+        assert failures(events) == [("command", "exit code 3")]
+        script(tmp_path / "fails", "exit 0")
+        rig.clock.pass_by(3600)
+        rig.look()
+        script(tmp_path / "fails", "exit 4")
+        rig.alarms.clear()
+        rig.look()
+        rig.clock.pass_by(QUIET_S)
+        rig.look()
+    assert failures(events) == [("command", "exit code 3"), ("command", "exit code 4")]
+    assert [hook["title"] for hook in receivers.hooks] == [
+        "emitterd on deo-patna: CRITICAL: the watched folder is gone (1 alarm)",
+        "emitterd on deo-patna: 1 alarm ended, none left",
+    ]
+    assert [e["event"] for e in events if "alarm" in e] == ["alert.raised", "alert.cleared"]
+
+
+def test_a_hanging_channel_delays_no_other_and_no_stop(
+    receivers: Receivers, rig: Rig, silent: int
+) -> None:
+    """While a mail server does not answer, the webhook is told, and the drain ends at once."""
+    hangs = AppriseChannel(
+        "mailto 1", "mailto", f"mailto://{HOST}:{silent}?from=a@example.org&to=b@example.org"
+    )
+    works = AppriseChannel("json 1", "json", receivers.hook_url)
+    alerts = rig.start(AlertRules((hangs, works)))
+    rig.raise_alarm()
+    alerts.step(time.time())
+    assert alerts.collect(DEADLINE_S)
+    assert len(receivers.hooks) == 1
+    assert list(alerts._trying) == ["mailto 1"]
+
+    thread = alerts._trying["mailto 1"]
+    began_at = time.monotonic()
+    rig.shutdown.drain(30.0)
+    alerts.run()
+    assert not thread.is_alive()
+    assert time.monotonic() - began_at < 10
+    # Nothing says that it was told: the next start tells it.
+    rig.shutdown = Shutdown()
+    rig.start(AlertRules((AppriseChannel("mailto 1", "mailto", receivers.mail_url), works)))
+    rig.look()
+    assert len(receivers.mails) == 1
+    assert len(receivers.hooks) == 1
+
+
+def test_a_full_disk_delays_no_alert(receivers: Receivers, small_disk: Disk) -> None:
+    """Without room in the journal, memory keeps what was told; later the journal has it."""
+    with Journal(small_disk.root / "journal.db") as journal:
+        rig = Rig(journal)
+        rules = AlertRules((CommandChannel((str(receivers.command),)),))
+        with patch("time.time", rig.clock):
+            rig.start(rules)
+            small_disk.fill(spare=False)
+            rig.raise_alarm(AlarmCode.JOURNAL_FULL)
+            rig.look()
+            assert journal.full_since is not None
+            rig.clock.pass_by(60)
+            rig.look()
+            assert len(receivers.told()) == 1
+            small_disk.free()
+            rig.look()
+            rig.start(rules)
+            rig.clock.pass_by(60)
+            rig.look()
+            assert len(receivers.told()) == 1
+
+
+def test_the_heartbeat_is_silent_while_an_alarm_is_critical(receivers: Receivers, rig: Rig) -> None:
+    """It begins a minute after the start, stops for a critical alarm, and fails once in the log."""
+    with capture_logs() as events:
+        heartbeat = HeartbeatChannel(receivers.heartbeat_url, lambda: http_client().__enter__())
+        rig.start(AlertRules(heartbeat=heartbeat, heartbeat_every_s=300.0))
+        rig.look()
+        assert receivers.beats == []
+        for after_s in (FIRST_HEARTBEAT_S, 299.0, 1.0):
+            rig.clock.pass_by(after_s)
+            rig.look()
+        assert receivers.beats == ["/beat/secret-token?status=up"] * 2
+        rig.raise_alarm()
+        rig.clock.pass_by(3600)
+        rig.look()
+        assert len(receivers.beats) == 2
+        rig.alarms = [Alarm(AlarmCode.REJECTED, 0.0, "a warning", "look")]
+        rig.look()
+        assert len(receivers.beats) == 3
+        receivers.status = 500
+        for _ in range(3):
+            rig.clock.pass_by(300)
+            rig.look()
+        assert failures(events) == [("heartbeat", "it answered with status 500")]
+        receivers.status = 200
+        rig.clock.pass_by(60)
+        rig.look()
+        assert len(receivers.beats) == 4
+
+
+def test_other_channels_apply_at_once(receivers: Receivers, rig: Rig) -> None:
+    """After a reload a new channel hears of what goes on, and the former one nothing more."""
+    command = CommandChannel((str(receivers.command),))
+    alerts = rig.start(AlertRules((command,)))
+    rig.raise_alarm()
+    rig.look()
+    alerts.apply_rules(AlertRules((AppriseChannel("json 1", "json", receivers.hook_url),)))
+    rig.look()
+    rig.clock.pass_by(90_000)
+    rig.look()
+    assert len(receivers.told()) == 1
+    assert len(receivers.hooks) == 2
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_kill_repeats_at_most_the_message_that_was_being_sent(
+    receivers: Receivers, rig: Rig, *, late: bool
+) -> None:
+    """Killed before the record it is sent twice; killed after it, once."""
+    rules = AlertRules((CommandChannel((str(receivers.command),)),))
+    rig.start(rules)
+    rig.raise_alarm()
+    # The first commit is that of what was logged.
+    Mortal(rig.journal).doom(2, late=late)
+    with pytest.raises(Killed):
+        rig.look()
+    assert len(receivers.told()) == 1
+    for _ in range(2):
+        rig.start(rules)
+        rig.look()
+    assert len(receivers.told()) == (1 if late else 2)
+
+
+# The whole chain.
+
+
+class Story:
+    """An installation that tells all receivers; each step lets its looks happen."""
+
+    def __init__(self, host: Host, receivers: Receivers) -> None:
+        self.host = host
+        self.receivers = receivers
+        self.alerts = open_alerts(host.components)
+
+    def look(self, *after_s: float) -> None:
+        """Look now, and again after each of these times."""
+        look(self.alerts)
+        for wait_s in after_s:
+            self.host.pass_by(wait_s)
+            look(self.alerts)
+
+    def kill(self) -> None:
+        """Kill the daemon and start it anew."""
+        self.host.kill()
+        self.alerts = open_alerts(self.host.components)
+
+    def reject(self, *names: str) -> None:
+        """Have broken files rejected."""
+        for name in names:
+            (self.host.site.spool / "pat" / name).write_bytes(b"no zip")
+        for _ in range(2):
+            self.host.sweep()
+            self.host.pass_by(2)
+
+    def told(self) -> list[list[str]]:
+        """Return what each message was about; every receiver has had the same."""
+        titles = self.receivers.titles()
+        assert titles["mail"] == titles["hook"] == titles["command"]
+        return [
+            [f"{alarm['change']} {alarm['code']}" for alarm in alert["alarms"]]
+            for alert in self.receivers.told()
+        ]
+
+
+def test_an_outage_rejected_files_and_a_kill_message_by_message(
+    tmp_path: Path, receivers: Receivers
+) -> None:
+    """What reached each receiver, over two lives of the daemon."""
+    settings = receivers.settings(spool_incomplete_after="1s")
+    with Host(tmp_path / "host", **settings) as host:
+        story = Story(host, receivers)
+        story.look(FIRST_HEARTBEAT_S)
+        assert len(receivers.beats) == 1
+
+        host.faults("api-503")
+        host.site.drop("pat/a.zip")
+        host.sweep()
+        host.work(3)
+        story.reject("b.zip")
+        story.look(GATHER_S)
+        messages = [["began destination_down", "began rejected"]]
+        assert story.told() == messages
+
+        story.kill()
+        story.look(GATHER_S, 60.0)
+        assert story.told() == messages
+
+        story.reject("c.zip", "d.zip")
+        story.look(GATHER_S, GROWTH_S)
+        # The new life has not asked the server again; its file has waited for an hour.
+        late = ["no_success", "oldest_waiting"]
+        messages += [[*(f"began {code}" for code in late), "grew rejected"]]
+        messages[-1] += ["ended destination_down"]
+        assert len(receivers.beats) < 4
+
+        host.faults("")
+        host.work()
+        story.look(QUIET_S)
+        messages += [[f"ended {code}" for code in late]]
+        assert story.told() == messages
+        host_name = socket.gethostname().partition(".")[0]
+        assert receivers.titles()["mail"] == [
+            f"emitterd on {host_name}: {title}"
+            for title in (
+                "CRITICAL: the destination is down at the grant (2 alarms)",
+                "CRITICAL: nothing was delivered for 1h while files wait, longer than 30m (3 alarms)",
+                "2 alarms ended, 1 left",
+            )
+        ]
+
+
+def set_alerts(site: Installation, settings: dict[str, str]) -> None:
+    """Have an installation tell these receivers, and reject a broken file soon."""
+    site.settings |= {f"EMITTERD_{key.upper()}": value for key, value in settings.items()}
+    site.settings["EMITTERD_SPOOL_INCOMPLETE_AFTER"] = "1s"
+
+
+@pytest.mark.slow
+def test_a_hanging_mail_server_delays_neither_uploads_nor_the_stop(
+    site: Installation, receivers: Receivers
+) -> None:
+    """The daemon delivers and ends while its mail is not taken."""
+    with socket.create_server((HOST, 0)) as silent:
+        url = f"mailto://{HOST}:{silent.getsockname()[1]}?from=a@example.org&to=b@example.org"
+        set_alerts(site, receivers.settings(url, heartbeat=False))
+        (site.spool / "broken.zip").write_bytes(b"no zip")
+        with site.running() as daemon:
+            silent.settimeout(DEADLINE_S)
+            connection, _ = silent.accept()
+            with connection:
+                for number in range(5):
+                    site.drop(f"pat/{number}.zip")
+                site.wait_delivered(5)
+                wait_until(receivers.told, DEADLINE_S, "the command is told")
+                daemon.end()
+        assert site.events("alert.failed") == []
+        assert [event["channel"] for event in site.events("alert.sent")] == ["command"]
+
+
+@pytest.mark.slow
+def test_a_killed_daemon_tells_nothing_twice(site: Installation, receivers: Receivers) -> None:
+    """After kill -9 and a start only a new alarm is told."""
+    set_alerts(site, receivers.settings())
+    (site.spool / "broken.zip").write_bytes(b"no zip")
+    daemon = site.start()
+    wait_until(lambda: len(site.events("alert.sent")) == 3, DEADLINE_S, "all are told")
+    daemon.kill()
+    (site.spool / "wrong.ZIP").write_bytes(b"")
+    with site.running():
+        wait_until(lambda: len(site.events("alert.sent")) == 6, DEADLINE_S, "all are told")
+    codes = [[alarm["code"] for alarm in alert["alarms"]] for alert in receivers.told()]
+    assert codes == [["rejected"], ["not_sent"]]
+    assert [len(told) for told in receivers.titles().values()] == [2, 2, 2]
+    written = site.log.read_text() + site.journal.read_bytes().decode("latin-1")
+    assert "secret-token" not in written
+
+
+# The commands.
+
+
+def test_notify_test_says_of_each_channel_whether_it_works(
+    site: Installation, receivers: Receivers
+) -> None:
+    """Without a daemon: a line for each, and 1 as soon as one fails."""
+    set_alerts(site, receivers.settings(receivers.hook_url, "foo://secret-secret"))
+    done = site.call("notify-test")
+
+    assert done.returncode == 1
+    assert [line.split()[:2] for line in done.stdout.splitlines()] == [
+        ["ok", "json"],
+        ["error", "foo"],
+        ["ok", "command"],
+        ["ok", "heartbeat"],
+    ]
+    assert "secret" not in done.stdout + done.stderr
+    assert [hook["title"].partition(": ")[2] for hook in receivers.hooks] == ["test alert"]
+    assert len(receivers.beats) == 1
+    assert [alert["test"] for alert in receivers.told()] == [True]
+
+
+def test_a_reload_starts_the_alerts_and_a_test_needs_none(
+    site: Installation, receivers: Receivers
+) -> None:
+    """Without channels no thread runs. The daemon sends a test by what the file says now."""
+    with site.running() as daemon:
+        threads = Path(f"/proc/{daemon.pid}/task")
+        before = len(list(threads.iterdir()))
+        assert "no channel is configured" in site.call("notify-test").stderr
+        site.config.write_text(
+            f"{site.config.read_text()}alerts:\n  command: {receivers.command}\n"
+        )
+        done = site.call("notify-test")
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.split() == ["ok", "command", "took", "the", "test", "alert"]
+        assert len(receivers.told()) == 1
+        assert len(list(threads.iterdir())) == before
+
+        daemon.signal(signal.SIGHUP)
+        daemon.wait_for_event("daemon.reloaded")
+        wait_until(lambda: len(list(threads.iterdir())) > before, DEADLINE_S, "a thread runs")
+
+
+def test_check_names_a_wrong_url_by_line_and_scheme(
+    site: Installation, receivers: Receivers
+) -> None:
+    """Apprise judges each url; no message quotes one."""
+    urls = (receivers.hook_url, "foo://secret-secret", "tgram://secret")
+    set_alerts(site, receivers.settings(*urls))
+    done = site.call("check")
+
+    assert done.returncode == 1
+    lines = [line for line in done.stdout.splitlines() if "notify_file  " in line]
+    assert [line.split()[0] for line in lines if "(line" in line] == ["ok", "error", "error"]
+    assert "foo (line 4): Apprise knows no service" in done.stdout
+    assert "tgram (line 5): Apprise cannot use" in done.stdout
+    assert "secret" not in done.stdout.replace(str(site.config.parent), "")
