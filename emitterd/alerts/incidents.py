@@ -151,6 +151,7 @@ def find_news(
         key=lambda item: (
             item.kind is NewsKind.ENDED,
             -rank(item.incident.alarm.level),
+            item.kind is NewsKind.GOES_ON,
             item.incident.since,
             item.code,
         ),

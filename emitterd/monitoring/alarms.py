@@ -75,7 +75,7 @@ WARNINGS = frozenset(
 class Alarm:
     """One problem: since when, in words, and what to do about it.
 
-    `affected`: how many files it is about, if it is about files. Alerts tell when it grows.
+    `affected`: how many files or datasets it is about, if any. Alerts tell when it grows.
     """
 
     code: str
@@ -275,6 +275,7 @@ def _arrival_overdue(late: Sequence[DatasetStatus]) -> Alarm:
         min(status.due_at or 0.0 for status in late),
         f"{subject} overdue: {'; '.join(parts)}",
         "ask who makes the files; see all datasets with: emitterd status --datasets",
+        affected=len(late),
     )
 
 
