@@ -595,20 +595,24 @@ def test_a_connect_waits_for_a_free_descriptor(monkeypatch: pytest.MonkeyPatch) 
         resolved.release()
         return resolve(*arguments, **options)
 
-    with Listener(answering(OK)) as server, http_client() as client:
+    with socket.create_server((LOOPBACK, 0)) as server, http_client() as client:
+        url = f"http://{LOOPBACK}:{server.getsockname()[1]}/"
         monkeypatch.setattr(socket, "getaddrinfo", counted)
         with no_free_descriptor() as free:
             answers: list[int] = []
-            thread = threading.Thread(
-                target=lambda: answers.append(post(client, server.url).status)
-            )
+            thread = threading.Thread(target=lambda: answers.append(post(client, url).status))
             thread.start()
             # The second look-up comes only after the first connect has failed.
             assert resolved.acquire(timeout=DEADLINE_S)
             assert resolved.acquire(timeout=DEADLINE_S)
             assert not answers
             free()
-            thread.join(DEADLINE_S)
+            # A thread that accepts would need a descriptor as soon as it begins to wait.
+            server.settimeout(DEADLINE_S)
+            connection, _ = server.accept()
+            with connection:
+                connection.sendall(OK)
+                thread.join(DEADLINE_S)
 
     assert answers == [200]
 
