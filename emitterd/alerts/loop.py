@@ -89,6 +89,7 @@ class Alerts:
         self._journal = journal
         self._place = place
         self._rules = rules
+        self._changed = threading.Event()
         self._shutdown = shutdown
         self._results: queue.SimpleQueue[_Result | None] = queue.SimpleQueue()
         self._trying: dict[str, threading.Thread] = {}
@@ -102,9 +103,9 @@ class Alerts:
         self._saved = _essence(self._state)
 
     def apply_rules(self, rules: AlertRules) -> None:
-        """Use other channels from the next look on; what failed before is tried at once."""
+        """Use other channels from now on; what failed before is tried at once."""
         self._rules = rules
-        self._failed.clear()
+        self._changed.set()
         self._results.put(None)
 
     def run(self) -> None:
@@ -128,10 +129,14 @@ class Alerts:
         except JournalError:
             # The main thread reports it, and no heartbeat says that all is well.
             return
+        changed = self._changed.is_set()
+        self._changed.clear()
+        if changed:
+            self._failed.clear()
         self._observe(health.alarms, now)
         for channel in self._rules.channels:
             record = self._record(channel.key)
-            if channel.key not in self._trying and not record.waits(now):
+            if channel.key not in self._trying and (changed or not record.waits(now)):
                 news = self._news(record, now)
                 if news:
                     self._try(channel, self._compose(news), tuple(news))

@@ -171,9 +171,14 @@ def print_status(status: Mapping[str, Any]) -> None:
         f"{stage['stage']} down since {stage['since']}: {stage['error']} {stage['reason']}"
         for stage in status["destination"].get("stages", [])
     ]
+    alarms = status["health"]["alarms"]
+    daemon = "running" if status["running"] else "not running"
+    if any(alarm["code"] == "daemon_silent" for alarm in alarms):
+        daemon += ", but it does not answer"
     print_table(
         [
-            ("daemon", "running" if status["running"] else "not running"),
+            *((alarm["level"], f"{alarm['words']}; {alarm['hint']}") for alarm in alarms),
+            ("daemon", daemon),
             *(("destination", outage) for outage in outages or [state]),
             *((state, str(count)) for state, count in status["counts"].items()),
             *_not_sent_rows(status["not_sent"]),

@@ -35,6 +35,7 @@ from emitterd.journal.reader import JournalReader
 from emitterd.model import State
 from emitterd.monitoring.alarms import (
     Alarm,
+    AlarmCode,
     judge,
     queue_alarms,
     silent_alarm,
@@ -42,10 +43,17 @@ from emitterd.monitoring.alarms import (
     unnoted_alarms,
 )
 from emitterd.monitoring.arrivals import all_datasets, expected_datasets
-from emitterd.monitoring.status import check_line, health_record, queue_status, status_record
+from emitterd.monitoring.status import (
+    QueueStatus,
+    check_line,
+    health_record,
+    queue_status,
+    status_record,
+)
 from emitterd.text import display, printable
 
 if TYPE_CHECKING:
+    from emitterd.config.settings import Config
     from emitterd.intake.file_status import FileStatusReader
 
 LOOK_MAX_S = 2.0
@@ -60,37 +68,48 @@ PROOF = """path bytes sha256 md5 etag key attempts admitted_at delivered_at dura
 
 
 def status(config: Path | None, *, as_json: bool) -> int:
-    """Print counts, the oldest waiting file and the destination."""
+    """Print the alarms, counts, the oldest waiting file and the destination."""
     from emitterd.service.control_socket import ask_once
 
-    journal = journal_path(config)
+    settings = load_as_owner(config, "journal", "alerts", "datasets")
+    journal = settings.journal.path
     with JournalReader(journal) as reader:
-        # Only the daemon knows how much of the files under way is sent.
-        sent = ask_once(journal, "sent", timeout_s=LOOK_MAX_S) or {"files": 0.0, "bytes": 0}
-        record = status_record(reader, (sent["files"], sent["bytes"]))
+        health = judge(_alarms(settings, queue_status(reader), running=reader.running()))
+        sent = None
+        if all(alarm.code != AlarmCode.DAEMON_SILENT for alarm in health.alarms):
+            # Only the daemon knows how much of the files under way is sent.
+            sent = ask_once(journal, "sent", timeout_s=LOOK_MAX_S)
+        record = status_record(reader, (sent["files"], sent["bytes"]) if sent else (0.0, 0))
+    record |= {"health": health_record(health)}
     (print_object if as_json else print_status)(record)
     return DONE
 
 
 def check_status(config: Path | None, *, as_json: bool) -> int:
     """Print one line for monitoring; return 1 where there is an alarm."""
-    settings = load_as_owner(config, "journal", "alerts", "datasets")
-    limits, now = settings.alarm_limits, time.time()
+    settings, now = load_as_owner(config, "journal", "alerts", "datasets"), time.time()
     with JournalReader(settings.journal.path) as reader:
         queue, running = queue_status(reader), reader.running()
-    alarms = queue_alarms(queue, queue.outages, limits, now, running=running)
-    if running:
-        free_bytes = shutil.disk_usage(settings.journal.path.parent).free
-        own = _own_alarms(settings.journal.path, queue.noted, now)
-        alarms += [*own, *unnoted_alarms(free_bytes, own, now)]
-    elif not queue.waiting and (path := _first_unknown(config)) is not None:
+    alarms = _alarms(settings, queue, running=running)
+    if not (running or queue.waiting) and (path := _first_unknown(config)) is not None:
         alarms.append(stopped_alarm(path, now))
     health = judge(alarms)
     if as_json:
         print_object(health_record(health))
     else:
-        say(check_line(health, queue, limits, running=running, now=now))
+        say(check_line(health, queue, settings.alarm_limits, running=running, now=now))
     return DONE if health.ok else WRONG
+
+
+def _alarms(settings: "Config", queue: QueueStatus, *, running: bool) -> list[Alarm]:
+    """Return all alarms but that of a file in the folder while no daemon runs."""
+    now = time.time()
+    alarms = queue_alarms(queue, queue.outages, settings.alarm_limits, now, running=running)
+    if running:
+        free_bytes = shutil.disk_usage(settings.journal.path.parent).free
+        own = _own_alarms(settings.journal.path, queue.noted, now)
+        alarms += [*own, *unnoted_alarms(free_bytes, own, now)]
+    return alarms
 
 
 def datasets(config: Path | None, *, as_json: bool) -> int:

@@ -66,6 +66,8 @@ def change(old: Config, new: Config) -> Change:
         merged = replace(getattr(effective, section), **kept)
         effective = replace(effective, **{section: merged})
     changed = tuple(path for path in differing if path not in waiting)
+    if new.notify_urls != old.notify_urls and "alerts.notify_file" not in changed:
+        changed += ("alerts.notify_file",)
     return Change(effective, changed, tuple(waiting))
 
 

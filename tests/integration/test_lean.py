@@ -73,7 +73,7 @@ def test_a_command_loads_what_it_uses(place: Installation, arguments: list[str])
 
 @pytest.mark.parametrize("command", ["run", "once"])
 def test_the_daemon_loads_what_it_serves(place: Installation, command: str) -> None:
-    """Without `web.listen` neither the page's library nor the metrics' comes."""
+    """Without `web.listen` and channels neither their libraries nor their modules come."""
     with subprocess.Popen(  # noqa: S603  our own command line
         place.command(command),
         env=place.environment(),
@@ -90,6 +90,7 @@ def test_the_daemon_loads_what_it_serves(place: Installation, command: str) -> N
     assert daemon.returncode == 0
     assert loaded(output) >= DAEMONS
     assert loaded(output) & (SERVERS | HTTP_SERVER) == set()
+    assert "emitterd.alerts" not in output
 
 
 @contextmanager

@@ -371,9 +371,11 @@ def test_a_daemon_that_does_not_answer_is_an_alarm(site: Installation) -> None:
         assert site.call("status", "--check").returncode == 0
         daemon.signal(signal.SIGSTOP)
         try:
-            done = site.call("status", "--check")
+            done, shown = site.call("status", "--check"), site.call("status").stdout
         finally:
             daemon.signal(signal.SIGCONT)
 
     assert done.returncode == 1
     assert "CRITICAL - the daemon runs, but it does not answer" in done.stdout
+    assert re.search(r"daemon +running, but it does not answer", shown)
+    assert re.search(r"CRITICAL +the daemon runs, but it does not answer", shown)
