@@ -6,7 +6,7 @@ import time
 import zlib
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from emitterd.text import display
 
@@ -207,6 +207,53 @@ class Confirmation(StrEnum):
     """The object has different bytes."""
     UNKNOWN = "unknown"
     """The look-up failed, or its answer proves nothing."""
+
+
+class ServerState(StrEnum):
+    """What the server made of a delivered file, as far as emitterd could see."""
+
+    WAITING = "waiting"
+    """At the last look the object was in the emission bucket."""
+    PICKED_UP = "picked_up"
+    """The object is gone from the bucket. The server's log does not show its end yet."""
+    PROCESSED = "processed"
+    """The server's log has an end for the file, and counts its rows."""
+    STALLED = "stalled"
+    """The server has begun the file and not ended it."""
+    UNKNOWN = "unknown"
+    """emitterd has stopped asking without an answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tracked:
+    """A delivered file, and what the server made of it.
+
+    All instants are of this host's clock, but `started_at` and `ended_at`, which are of the
+    server's: the two are never compared. `due_at`: the next look; None when there is none any more.
+    `seen_at`: the last look that found the object in the bucket. `gone_at`: the first one that did
+    not. `begun_at`: the first look at which the server's log had a start without an end. `rows`:
+    the server's counts, as in `receipts --json`.
+    """
+
+    id: int
+    path: bytes
+    key: str
+    delivered_at: float
+    state: ServerState = ServerState.WAITING
+    looks: int = 0
+    looked_at: float | None = None
+    due_at: float | None = None
+    seen_at: float | None = None
+    gone_at: float | None = None
+    begun_at: float | None = None
+    started_at: float | None = None
+    ended_at: float | None = None
+    rows: dict[str, Any] | None = None
+
+    @property
+    def file_name(self) -> str:
+        """The name of the file in the server's logs: the key after its first slash."""
+        return self.key.partition("/")[2]
 
 
 @dataclass(frozen=True, slots=True)

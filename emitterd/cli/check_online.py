@@ -19,6 +19,7 @@ from emitterd.errors import EmitterError
 from emitterd.service.components import open_emission, open_http_client
 from emitterd.shutdown import Shutdown
 from emitterd.text import printable
+from emitterd.tracking.tracker import ENDED_HINT, ENDS
 from emitterd.units import format_duration
 
 REMOTE_NAME = b"emitterd_check/check.zip"
@@ -58,7 +59,8 @@ def online(config: Config) -> Iterator[Diagnosis]:
     """
     check = _Check(config)
     with closing(check.client):
-        for step in (check.log_in, check.request_grant, check.reach_bucket):
+        steps = [check.log_in, check.request_grant, check.reach_bucket]
+        for step in steps + [check.ask_buckets] * config.tracking.enabled:
             try:
                 step()
             except EmitterError as error:
@@ -110,6 +112,12 @@ class _Check:
         with as_delivery_errors(RequestKind.BUCKET):
             self.client.request("HEAD", self._url, {}, limit_bytes=0)
 
+    def ask_buckets(self) -> None:
+        """Ask whether the server lets itself be tracked. Raises `EmitterError`."""
+        self._step, self._prefix = "tracking", ""
+        self._emission.reader.buckets()
+        self._report("tracking", "the server says what became of delivered files")
+
     def report_failure(self, error: EmitterError) -> None:
         """Report the error of the step under way."""
         subject, message = self._step, f"{error.code} {error}"
@@ -117,7 +125,12 @@ class _Check:
             subject = f"{self._prefix}{_SUBJECTS[error.code]}"
             message = f"{error.code} {self._host}: {error}"
         remedy = _REMEDIES.get(error.code, error.remedy)
-        self.results.append(Diagnosis("error", subject, printable(message), remedy))
+        level = "error"
+        if self._step == "tracking":
+            # Files are delivered without it.
+            level = "warning"
+            remedy = ENDED_HINT if error.code in ENDS else remedy
+        self.results.append(Diagnosis(level, subject, printable(message), remedy))
 
     def _trace(self, event: str, details: Mapping[str, Any]) -> None:
         """Report the steps of a request; `event` is one of httpcore's trace."""

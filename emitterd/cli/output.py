@@ -29,6 +29,7 @@ from emitterd.errors import (
 from emitterd.journal.operations import Operation, OperationReport, OperationResult
 from emitterd.model import Entry, State
 from emitterd.text import display, files_are, printable
+from emitterd.tracking.texts import word
 from emitterd.units import format_duration, format_size
 
 if TYPE_CHECKING:
@@ -242,8 +243,17 @@ def print_entries(entries: Iterable[Mapping[str, Any]]) -> None:
 
 def print_receipts(receipts: Iterable[Mapping[str, Any]]) -> None:
     """Print the proof of delivery."""
-    rows = ((row["path"], format_size(row["bytes"]), row["etag"], row["key"]) for row in receipts)
-    print_table(rows, ("path", "size", "etag (MD5)", "key"))
+    rows = (
+        (
+            row["path"],
+            format_size(row["bytes"]),
+            row["etag"],
+            row["key"],
+            word(row.get("server_side")) or "-",
+        )
+        for row in receipts
+    )
+    print_table(rows, ("path", "size", "etag (MD5)", "key", "at the server"))
 
 
 def print_skipped(files: Iterable[Mapping[str, Any]]) -> None:

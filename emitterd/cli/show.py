@@ -63,7 +63,8 @@ SILENT_S = 3.0
 """A daemon that takes longer to answer `status --check` has stopped, or hangs."""
 
 PROOF = """path bytes sha256 md5 etag key attempts admitted_at delivered_at duration_s
-    ambiguous verified earlier_keys confirmation findings server"""
+    ambiguous verified earlier_keys confirmation findings server server_state rows_total
+    rows_accepted rows_dropped"""
 """The columns of `receipts --csv`."""
 
 
@@ -182,6 +183,9 @@ def _print_csv(rows: Iterable[dict[str, Any]]) -> None:
     for row in rows:
         row["earlier_keys"] = " ".join(row.get("earlier_keys", []))
         findings = row.get("findings", [])
+        side = row.get("server_side", {})
+        row["server_state"] = side.get("state", "")
+        row |= {f"rows_{name}": number for name, number in side.get("rows", {}).items()}
         row["findings"] = "; ".join(f"{item['code']} {item['level']}" for item in findings)
         # For people; JSON has every byte of a key as it is.
         writer.writerow({name: _cell(value) for name, value in row.items()})

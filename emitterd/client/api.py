@@ -33,7 +33,8 @@ from emitterd.client.responses import (
     http_date,
     is_stale,
 )
-from emitterd.client.session import Credentials, LockoutStore, Session, post_json
+from emitterd.client.server_reader import ServerReader
+from emitterd.client.session import Credentials, LockoutStore, Session, send_json
 from emitterd.codes import Code
 from emitterd.errors import Decision, DeliveryError
 from emitterd.model import Confirmation, Fingerprint, Grant, Receipt
@@ -76,6 +77,8 @@ class EmissionClient:
         self._url = url.rstrip("/")
         self._insecure = insecure
         self._session = Session(http, self._url, credentials, lockouts)
+        self.reader = ServerReader(http, self._url, self._ask_once, insecure=insecure)
+        """Reads with the same session what became of uploaded files."""
         self._retrying = Retrying(
             # Both for `shutdown.now`: once it is set, `sleep_using_event` waits no more, and
             # without the stop all tries would follow at once.
@@ -173,6 +176,7 @@ class EmissionClient:
         error = bucket_error(answer.status, answer.headers, answer.body, grant.fields)
         if error is not None:
             raise error
+        self.reader.bucket_url = grant.url
         return _receipt(grant, answer, body, fingerprint)
 
     def look_up(self, grant: Grant) -> StoredObject:
@@ -181,19 +185,18 @@ class EmissionClient:
         Raises `NotConfirmed` if there is none, or if this cannot be found out, and `DeliveryError`
         if a later attempt may succeed.
         """
-        url = self._download_url(grant)
-        # The API must not make this host fetch a url of the local network.
+        answer = self._ask_download(grant)
         try:
-            grants.check_url(url, api_url=self._url, insecure=self._insecure)
+            url = grants.download_url(
+                answer.body, near=grant.url, api_url=self._url, insecure=self._insecure
+            )
         except DeliveryError as error:
             raise _unknown(f"download_url: {error.reason}") from error
-        if not grants.related(url, grant.url):
-            raise _unknown("download_url: its url leads to another place than the POST")
         with as_delivery_errors(RequestKind.BUCKET):
             answer = self._http.request("GET", url, FIRST_BYTE, limit_bytes=BUCKET_ANSWER_MAX_BYTES)
         return stored(answer.status, answer.headers, answer.body)
 
-    def _download_url(self, grant: Grant) -> str:
+    def _ask_download(self, grant: Grant) -> Response:
         bucket = grants.bucket(grant)
         if grant.issuer != self._url or bucket is None:
             raise _unknown("the grant is not of this API, or names no bucket")
@@ -206,20 +209,24 @@ class EmissionClient:
             raise _unknown(error.reason) from error
         if not answer.whole:
             raise _unknown("the answer to download_url is too long")
-        # The whole answer is the url; upstream labels it as HTML.
-        return answer.body.decode("ascii", "replace").strip()
+        return answer
 
     def _ask(self, request: RequestKind, body: dict[str, str]) -> Response:
         """Ask the API; retry brief failures. Raises `DeliveryError`."""
         return self._retrying.copy()(self._ask_once, request, body)
 
     def _ask_once(
-        self, request: RequestKind, body: dict[str, str], *, renew: bool = True
+        self,
+        request: RequestKind,
+        body: dict[str, str] | None,
+        limit_bytes: int = grants.ANSWER_MAX_BYTES,
+        *,
+        renew: bool = True,
     ) -> Response:
         authorization = self._session.authorization()
         headers = {"Authorization": authorization}
         url = f"{self._url}/{request}"
-        answer = post_json(self._http, request, url, body, headers)
+        answer = send_json(self._http, request, url, body, headers, limit_bytes)
         error = api_error(request, answer.status, answer.headers, answer.body)
         if error is None:
             return answer
@@ -228,7 +235,7 @@ class EmissionClient:
         self._session.expire(authorization)
         # A token may end early, as when the server restarts: log in again, once.
         if renew and self._session.renewable:
-            return self._ask_once(request, body, renew=False)
+            return self._ask_once(request, body, limit_bytes, renew=False)
         raise DeliveryError(Decision.PAUSE, Code.TOKEN_REFUSED, error.reason)
 
 

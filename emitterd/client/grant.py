@@ -216,6 +216,21 @@ def related(url: str, other: str) -> bool:
     return parts.scheme == "https" and same_domain
 
 
+def download_url(body: bytes, *, near: str | None, api_url: str, insecure: bool) -> str:
+    """Return the url in an answer to download_url.
+
+    Raises `DeliveryError` if nothing must be requested there. `near`: a url of the bucket to whose
+    place it must lead. The API must not make this host fetch a url of the local network.
+    """
+    # The whole answer is the url; upstream labels it as HTML.
+    url = body.decode("ascii", "replace").strip()
+    check_url(url, api_url=api_url, insecure=insecure)
+    if near is not None and not related(url, near):
+        problem = "its url leads to another place than the uploads"
+        raise DeliveryError(Decision.PAUSE, Code.HOSTILE_GRANT, problem)
+    return url
+
+
 def bucket(grant: Grant) -> str | None:
     """Return the name of a grant's bucket; None if the policy does not name it.
 

@@ -28,11 +28,13 @@ from emitterd.text import MASK, masked
 
 
 class RequestKind(StrEnum):
-    """A kind of request. The value is the API's endpoint; `bucket` is the POST."""
+    """A kind of request. The value is the API's endpoint; `bucket` is a request to the bucket."""
 
     LOGIN = "login"
     GRANT = "upload-url"
     DOWNLOAD = "download_url"
+    BUCKETS = "list_s3_buckets"
+    FILES = "list_s3_files"
     BUCKET = "bucket"
 
     @property

@@ -266,7 +266,7 @@ class Session:
     def _request_token(self, credentials: Credentials) -> dict[str, object]:
         request = RequestKind.LOGIN
         body = {"username": credentials.username, "password": credentials.secret()}
-        answer = post_json(self._http, request, f"{self._url}/auth", body, {})
+        answer = send_json(self._http, request, f"{self._url}/auth", body, {})
         error = api_error(request, answer.status, answer.headers, answer.body)
         if error is not None:
             raise error
@@ -285,15 +285,25 @@ class Session:
         raise DeliveryError(Decision.PAUSE, code, reason, stage=Stage.LOGIN)
 
 
-def post_json(
-    http: HttpClient, request: RequestKind, url: str, body: object, headers: dict[str, str]
+def send_json(
+    http: HttpClient,
+    request: RequestKind,
+    url: str,
+    body: object,
+    headers: dict[str, str],
+    limit_bytes: int = grants.ANSWER_MAX_BYTES,
 ) -> Response:
-    """Send one request to the API. Raises `DeliveryError` if no answer came."""
-    content = json.dumps(body).encode()
-    headers = {"Content-Type": "application/json", **headers}
+    """Send one request to the API: a GET where `body` is None, else a POST.
+
+    Raises `DeliveryError` if no answer came.
+    """
+    content = None
+    if body is not None:
+        content = json.dumps(body).encode()
+        headers = {"Content-Type": "application/json", **headers}
     with as_delivery_errors(request):
-        limit_bytes = grants.ANSWER_MAX_BYTES
-        return http.request("POST", url, headers, content, limit_bytes=limit_bytes)
+        method = "GET" if content is None else "POST"
+        return http.request(method, url, headers, content, limit_bytes=limit_bytes)
 
 
 def _lifetime_s(value: object) -> float:

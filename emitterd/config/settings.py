@@ -18,6 +18,7 @@ from emitterd.monitoring.alarms import AlarmLimits
 from emitterd.monitoring.arrivals import Expectation
 from emitterd.monitoring.endpoint import Endpoint
 from emitterd.text import printable, shown
+from emitterd.tracking.policy import TrackingRule
 from emitterd.yaml_reader import Node, YamlError
 
 _ALTERNATIVES = [
@@ -131,6 +132,20 @@ class WebSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TrackingSettings:
+    """Whether, and how often, to ask the server what became of delivered files."""
+
+    enabled: bool = _key(values.flag, default=False)
+    poll_every_s: float = _key(values.duration, 900.0)
+    give_up_after_s: float = _key(values.duration, 8 * 86400.0)
+
+    @property
+    def rule(self) -> TrackingRule:
+        """The rule that tracking uses."""
+        return TrackingRule(self.poll_every_s, self.give_up_after_s)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AlertsSettings:
     """Who is told about alarms, and from which limits on missing progress is one."""
 
@@ -163,6 +178,7 @@ class Config:
     delivery: DeliverySettings
     log: LogSettings
     web: WebSettings
+    tracking: TrackingSettings
     alerts: AlertsSettings
     datasets: DatasetsSettings
     source: Path

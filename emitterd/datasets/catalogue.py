@@ -145,7 +145,8 @@ class Dataset:
     `keys`: the columns that identify a row. The server drops a row that has no value for one,
     unless a rule of `values` says otherwise, and rows with one key and other values. Keys that the
     file's header does not have are ignored. `dates`: columns of dates, each with its `strptime`
-    format.
+    format. `log`: the key of the server's log about files of this dataset, in its output bucket;
+    empty if there is none.
     """
 
     folder: str
@@ -158,6 +159,7 @@ class Dataset:
     dates: tuple[tuple[str, str], ...] = ()
     values: tuple[ValueRule, ...] = ()
     span: VersionRange = VersionRange()
+    log: str = ""
 
     @property
     def title(self) -> str:

@@ -28,7 +28,7 @@ from emitterd.errors import ConfigError, Problem, ValueProblem
 from emitterd.text import printable, shown
 from emitterd.yaml_reader import NO_SECTION, Node, YamlError, parse, read_text, unknown_key
 
-DATASET_KEYS = ("kind", "since", "until", "delimiter", "keys", "dates", "values", "headers")
+DATASET_KEYS = ("kind", "since", "until", "delimiter", "keys", "dates", "values", "headers", "log")
 HEADER_KEYS = ("variant", "match", "since", "until", "columns", "required", "assumed")
 KINDS, MATCHES = tuple(DatasetKind), tuple(HeaderMatch)
 VALUES = tuple(kind for kind in ValueKind if kind not in {ValueKind.DATE, ValueKind.YEAR})
@@ -64,7 +64,7 @@ def load_catalogue(extra: Path | None = None) -> Catalogue:
     catalogue = Catalogue(datasets)
     if extra is None:
         return catalogue
-    reader = _Reader({dataset.title: dataset.kind for dataset in datasets})
+    reader = _Reader({dataset.title: dataset for dataset in datasets})
     try:
         datasets = reader.read(read_text(extra, "a catalogue file")[0])
     except YamlError as error:
@@ -77,12 +77,13 @@ def load_catalogue(extra: Path | None = None) -> Catalogue:
 class _Reader:
     """Reads the datasets of one file, and collects its problems.
 
-    `kinds`: the kinds of the datasets that this file may replace, by title.
+    `replaced`: the datasets that this file may replace, by title. It need not repeat their kind and
+    log.
     """
 
-    def __init__(self, kinds: Mapping[str, DatasetKind]) -> None:
+    def __init__(self, replaced: Mapping[str, Dataset]) -> None:
         self.problems: list[Problem] = []
-        self._kinds = kinds
+        self._replaced = replaced
 
     def read(self, text: str) -> list[Dataset]:
         """Return the datasets; raises `YamlError` if the text has none."""
@@ -99,9 +100,9 @@ class _Reader:
         if match is None:
             self._report(node, _NO_TITLE)
         folder, name = match.groups() if match else ("", "")
-        kind = self._kinds.get(title)
+        before = self._replaced.get(title)
         remedy = "give it: master, transactional or udise"
-        values = self._values(node, DATASET_KEYS, "" if kind else "kind", remedy)
+        values = self._values(node, DATASET_KEYS, "" if before else "kind", remedy)
         headers = [self._header(header) for header in self._section(values.get("headers")).values()]
         dates, rules = self._rules(values)
         keys = self._read(values.get("keys"), _columns, _NO_COLUMNS)
@@ -112,7 +113,11 @@ class _Reader:
         return Dataset(
             folder,
             name,
-            self._read(values.get("kind"), partial(_one_of, KINDS), kind or DatasetKind.MASTER),
+            self._read(
+                values.get("kind"),
+                partial(_one_of, KINDS),
+                before.kind if before else DatasetKind.MASTER,
+            ),
             rank=0,
             delimiter=self._read(values.get("delimiter"), _delimiter, "|"),
             headers=tuple(headers),
@@ -120,6 +125,7 @@ class _Reader:
             dates=tuple(dates),
             values=tuple(rule for rule, _ in rules if rule.checks),
             span=self._span(values),
+            log=self._read(values.get("log"), str, before.log if before else ""),
         )
 
     def _rules(self, values: Values) -> tuple[list[tuple[str, str]], list[tuple[ValueRule, Node]]]:

@@ -24,7 +24,17 @@ from emitterd.journal.admission import admit
 from emitterd.journal.database import Database
 from emitterd.journal.fair_queue import FairQueue
 from emitterd.journal.rows import Admission, AdmissionResult, Admitted, Ended, Known, change_state
-from emitterd.model import ClaimOrder, Confirmation, Entry, Fingerprint, Grant, Receipt, State, Verb
+from emitterd.model import (
+    ClaimOrder,
+    Confirmation,
+    Entry,
+    Fingerprint,
+    Grant,
+    Receipt,
+    State,
+    Tracked,
+    Verb,
+)
 
 # Columns that each verb sets in addition to the state.
 
@@ -371,6 +381,32 @@ class Journal(Database):
         """Delete the record of operator commands before an instant."""
         self._execute("delete from action where at < ?", before)
 
+    # What the server made of delivered files.
+
+    def track(self, since: float, now: float, limit: int) -> None:
+        """Begin to track what was delivered since an instant. Raises `JournalFull`."""
+        values = {"since": since, "now": now, "server": self._server, "limit": limit}
+        self.write(lambda writer: writer.execute(statements.TRACK, values), durable=False)
+
+    def tracked_due(self, now: float, longest: float, limit: int) -> list[Tracked]:
+        """Return the files whose next look is due, the one that waited longest first.
+
+        `longest`: no look can be due later than this instant, unless the clock was set back.
+        """
+        values = {"now": now, "longest": longest, "server": self._server, "limit": limit}
+        return list(map(statements.tracked_of, self.read(statements.TRACKED_DUE, values)))
+
+    def save_tracked(self, files: list[Tracked]) -> list[Tracked]:
+        """Save what was seen; return the files that are still in the journal.
+
+        Raises `JournalFull`.
+        """
+
+        def work(connection: sqlite3.Connection) -> list[Tracked]:
+            return [file for file in files if _save_tracked(connection, file)]
+
+        return self.write(work) if files else []
+
     # Facts that are not about entries, and numbers.
 
     def save_fact(self, name: str, value: object) -> None:
@@ -410,6 +446,12 @@ class Journal(Database):
 
 def _reason(error: DeliveryError) -> dict[str, object]:
     return {"error": error.code.value, "reason": error.reason}
+
+
+def _save_tracked(connection: sqlite3.Connection, file: Tracked) -> bool:
+    values = asdict(file)
+    values["rows"] = json.dumps(file.rows) if file.rows is not None else None
+    return connection.execute(statements.SAVE_TRACKED, values).rowcount == 1
 
 
 def _reclaim(connection: sqlite3.Connection) -> int:

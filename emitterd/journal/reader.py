@@ -23,7 +23,10 @@ _COLUMNS = """path, state, bytes, sha256, md5, etag, key, earlier_keys, attempts
     admitted_at, due_at, delivered_at, duration_s, ambiguous, verified, error, reason,
     findings, moved_to, forgotten_at, confirmation,
     (select url from server where server.id = delivered_to) as server"""
-_FIELDS = [column.split()[-1] for column in _COLUMNS.split(",")]
+_FIELDS = [*(column.split()[-1] for column in _COLUMNS.split(",")), "server_side"]
+_COLUMNS += """, (select json_object('state', state, 'looks', looks, 'looked_at', looked_at,
+    'next_look_at', due_at, 'seen_at', seen_at, 'gone_at', gone_at, 'started_at', started_at,
+    'ended_at', ended_at, 'rows', json(rows)) from tracked where tracked.id = entry.id)"""
 
 
 class JournalReader:
@@ -146,6 +149,12 @@ def _record(row: Row) -> dict[str, Any]:
         record["moved_to"] = display(record["moved_to"])
     if record["findings"] is not None:
         record["findings"] = json.loads(record["findings"])
+    if record["server_side"] is not None:
+        record["server_side"] = {
+            name: iso(value) if name.endswith("_at") else value
+            for name, value in json.loads(record["server_side"]).items()
+            if value is not None
+        }
     # The journal counts failed attempts only; a delivery is one more.
     record["attempts"] += delivered
     record["ambiguous"] = bool(record["ambiguous"])

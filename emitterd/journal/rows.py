@@ -4,14 +4,14 @@ import json
 import sqlite3
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 
 from emitterd.codes import Code
 from emitterd.datasets.findings import Finding
 from emitterd.errors import DeliveryError
 from emitterd.journal.connection import Read, Row
-from emitterd.model import TRANSITIONS, Entry, Fingerprint, Grant, State, Verb
+from emitterd.model import TRANSITIONS, Entry, Fingerprint, Grant, ServerState, State, Tracked, Verb
 from emitterd.text import display, iso
 
 
@@ -199,6 +199,24 @@ _FORMER = f"""select count(*) from entry
     and delivered_to <> coalesce((select id from server where url = :url), 0)"""  # noqa: S608  names are ours
 """How many files were delivered to another server than this one; at once where there is none."""
 
+TRACK = """insert into tracked (id, state, due_at) select id, 'waiting', :now from entry
+    where state = 'delivered' and delivered_at > :since and delivered_to = :server
+    and key is not null and not exists (select 1 from tracked where tracked.id = entry.id)
+    order by delivered_at desc limit :limit"""
+"""Begin to track what was delivered to this server since an instant."""
+
+_TRACKED = [field.name for field in fields(Tracked)][4:]
+
+# A look that is due after `:longest` was planned before the clock was set back.
+TRACKED_DUE = f"""select entry.id, path, key, delivered_at,
+    {", ".join(f"tracked.{name}" for name in _TRACKED)}
+    from tracked join entry on entry.id = tracked.id
+    where (tracked.due_at <= :now or tracked.due_at > :longest) and delivered_to = :server
+    order by tracked.due_at limit :limit"""  # noqa: S608  names are ours
+
+SAVE_TRACKED = f"""update tracked set {", ".join(f"{name} = :{name}" for name in _TRACKED)}
+    where id = :id"""  # noqa: S608  names are ours
+
 ENDINGS = f"""select id, path, {SUPERSEDED}
     from entry where id > ? and changed_at < ?
     and state in ('delivered', 'rejected', 'withdrawn') order by id limit ?"""  # noqa: S608  names are ours
@@ -264,3 +282,11 @@ def entry_of(row: Row) -> Entry:
     grant = Grant.unpack(packed) if packed is not None else None
     seen, flags = Fingerprint(*fingerprint), (bool(ambiguous), bool(first))
     return Entry(entry_id, path, seen, attempts, error, grant, *flags)
+
+
+def tracked_of(row: Row) -> Tracked:
+    """Read a row of `TRACKED_DUE`."""
+    values = [*row]
+    values[4] = ServerState(values[4])
+    values[-1] = json.loads(values[-1]) if values[-1] else None
+    return Tracked(*values)

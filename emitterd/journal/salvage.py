@@ -19,6 +19,8 @@ BATCH = 500
 ROW_BYTES_MIN = 64
 """The size of the smallest possible row: limits how many rows a file can have."""
 
+_ORPHANS = "delete from tracked where id not in (select id from entry)"
+
 
 @dataclass(frozen=True, slots=True)
 class Salvaged:
@@ -44,6 +46,9 @@ def salvage(damaged: Path, fresh: Database) -> Salvaged:
         _Table(connection, "server").copy(fresh)
         entries = _Table(connection, "entry")
         copied = entries.copy(fresh)
+        _Table(connection, "tracked").copy(fresh)
+        # The entry of such a row could not be read.
+        fresh.write(lambda writer: writer.execute(_ORPHANS))
         of: int | None = None
         with suppress(sqlite3.DatabaseError, TypeError):
             rows = connection.execute("select sum(entries) from tally").fetchall()

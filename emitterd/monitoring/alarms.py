@@ -58,6 +58,8 @@ class AlarmCode(StrEnum):
     NOT_SENT = "not_sent"
     RECEIPT_LOST = "receipt_lost"
     SERVER_DROPS = "server_drops"
+    STALLED = "stalled"
+    NOT_TAKEN = "not_taken"
     DAEMON_STOPPED = "daemon_stopped"
     FOLDER_SHARED = "folder_shared"
     ARRIVAL_OVERDUE = "arrival_overdue"
@@ -67,6 +69,7 @@ WARNINGS = frozenset(
     {AlarmCode.WATCH_DEGRADED, AlarmCode.SWEEP_OVERDUE, AlarmCode.REJECTED, AlarmCode.NOT_SENT}
     | {AlarmCode.SERVER_DROPS, AlarmCode.DAEMON_STOPPED, AlarmCode.FOLDER_SHARED}
     | {AlarmCode.RECEIPT_LOST, AlarmCode.ARRIVAL_OVERDUE}
+    | {AlarmCode.STALLED, AlarmCode.NOT_TAKEN}
 )
 """With these alarms deliveries go on. All others are critical."""
 
@@ -188,8 +191,16 @@ def _file_alarms(queue: "QueueStatus") -> list[Alarm]:
         alarms.append(_rejected(queue.rejected, queue.rejected_at))
     if queue.uncertain_at is not None:
         alarms.append(_receipt_lost(queue.uncertain, queue.uncertain_at))
-    if queue.dropped.since is not None:
-        alarms.append(_server_drops(queue.dropped.files, queue.dropped.since, queue.dropped.path))
+    files, since, path = queue.dropped
+    if since is not None:
+        alarms.append(_server_drops(files, since, path))
+    files, since, path = queue.stalled
+    if since is not None:
+        alarms.append(_stalled(files, since, path))
+    if queue.not_taken.since is not None:
+        alarms.append(
+            _not_taken(queue.not_taken.files, queue.not_taken.since, queue.not_taken.path)
+        )
     return alarms
 
 
@@ -286,17 +297,38 @@ def _expected(status: DatasetStatus) -> str:
     return f"expected every {every} and {last}"
 
 
+_AGAIN = (
+    "see why with: emitterd explain PATH; have the file made again, and drop it under the same name"
+)
+
+
 def _server_drops(files: int, since: float, path: bytes | None) -> Alarm:
     delivered = f"{count(files, 'file')} {'was' if files == 1 else 'were'} delivered"
-    it = "it" if files == 1 else "them"
-    return Alarm(
-        AlarmCode.SERVER_DROPS,
-        since,
-        f"{delivered}, but the server will drop {it} ({display(path or b'')})",
-        "see why with: emitterd explain PATH; have the file made again, and drop it under the same"
-        " name",
-        affected=files,
+    words = f"{delivered}, but the server will drop {_it(files)} ({display(path or b'')})"
+    return Alarm(AlarmCode.SERVER_DROPS, since, words, _AGAIN, affected=files)
+
+
+def _it(files: int) -> str:
+    return "it" if files == 1 else "them"
+
+
+def _stalled(files: int, since: float, path: bytes | None) -> Alarm:
+    words = f"the server began {count(files, 'file')} and did not end {_it(files)}"
+    words = f"{words} ({display(path or b'')})"
+    return Alarm(AlarmCode.STALLED, since, words, _AGAIN, affected=files)
+
+
+def _not_taken(files: int, since: float, path: bytes | None) -> Alarm:
+    name = "this name" if files == 1 else "these names"
+    words = (
+        f"{count(files, 'file')} {'has' if files == 1 else 'have'} been in the bucket for more than"
+        f" a day: nothing on the server takes {name} ({display(path or b'')})"
     )
+    hint = (
+        "check folder and name with: emitterd inspect FILE; ask the server's administrator whether"
+        " the dataset is switched on"
+    )
+    return Alarm(AlarmCode.NOT_TAKEN, since, words, hint, affected=files)
 
 
 def stopped_alarm(path: bytes, now: float) -> Alarm:

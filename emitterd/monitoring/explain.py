@@ -13,6 +13,7 @@ from emitterd.model import WAITING, Confirmation, State
 from emitterd.monitoring.status import status_record
 from emitterd.spool.folder import Spool
 from emitterd.text import display, iso, undisplay
+from emitterd.tracking.texts import sentences
 
 Record = dict[str, Any]
 
@@ -133,6 +134,8 @@ def explain(status_reader: FileStatusReader, reader: JournalReader, path: bytes)
             where = f"was moved to {moved_to}" if moved_to else "is no longer in the folder"
             sentence += f"; the file {where}"
         context = _context(status, reader)
+        if status.state is State.DELIVERED and "server_side" in latest:
+            context += sentences(latest["server_side"], latest["delivered_at"])
     if lost:
         root = display(os.fsencode(spool.root))
         context.insert(0, f"the watched folder {root} is not there: mount or create it")

@@ -23,7 +23,7 @@ from emitterd import __version__
 from emitterd.codes import Code
 from emitterd.datasets.catalogue import Dataset
 from emitterd.errors import Outage, Stage
-from emitterd.model import State
+from emitterd.model import ServerState, State
 from emitterd.monitoring.alarms import Alarm, AlarmCode, Health
 from emitterd.monitoring.http_server import Handler, Request, Response
 from emitterd.monitoring.status import QueueReading, QueueStatus
@@ -56,6 +56,9 @@ class Metrics:
         )
         self._missed = self._counter(
             "missed_files", "Files that a sweep found and no event had named."
+        )
+        self._dropped = self._counter(
+            "rows_dropped", "Rows that the server dropped, by its own logs.", "dataset"
         )
         self._delivery = Histogram(
             "emitterd_delivery_duration_seconds",
@@ -93,6 +96,11 @@ class Metrics:
         if duration_s is not None:
             self._delivery.observe(duration_s)
 
+    def processed(self, path: bytes, dropped: int) -> None:
+        """Count the rows of a file that the server dropped."""
+        dataset = self._dataset(path)
+        self._dropped.labels(dataset.title if dataset else OTHER).inc(dropped)
+
     def swept(self, duration_s: float, missed: int) -> None:
         """Add a whole sweep; `missed`: files that no event had named."""
         self._sweep.observe(duration_s)
@@ -122,6 +130,7 @@ class Metrics:
         yield _alarms(reading.health)
         yield _not_sent(reading.not_sent)
         yield _arrivals(reading.queue)
+        yield _tracked(reading.queue.tracked)
 
 
 def _entries(queue: QueueStatus) -> Iterator[Metric]:
@@ -177,6 +186,13 @@ def _arrivals(queue: QueueStatus) -> Metric:
     for dataset, arrival in queue.arrivals.items():
         if arrival.admitted_at is not None:
             family.add_metric([dataset], arrival.admitted_at)
+    return family
+
+
+def _tracked(counts: Mapping[str, int]) -> Metric:
+    family = _family("tracked_files", "Delivered files by what the server made of them.", "state")
+    for state in ServerState:
+        family.add_metric([state], counts[state])
     return family
 
 

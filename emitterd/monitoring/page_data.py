@@ -16,6 +16,7 @@ from emitterd.journal.connection import Read, Row
 from emitterd.journal.rows import SUPERSEDED
 from emitterd.model import State
 from emitterd.text import display
+from emitterd.tracking.texts import word
 
 SLOT_S = 1800
 """Half hours since the epoch begin on the hour, or half past it, in every time zone of South Asia
@@ -71,8 +72,12 @@ LATEST_REJECTED = 500
 """The page looks for current rejections among this many of the latest."""
 
 
+_SIDE = """(select json_object('state', state, 'rows', json(rows)) from tracked
+    where tracked.id = entry.id)"""
+
+
 def _query(state: State, at: str, order: str) -> str:
-    return f"""select id, path, bytes, {at}, error, reason, findings from entry
+    return f"""select id, path, bytes, {at}, error, reason, findings, {_SIDE} from entry
         where state = '{state}' order by {order} limit {SHOWN}"""  # noqa: S608  names are ours
 
 
@@ -81,7 +86,7 @@ _LISTS: Mapping[State, str] = {
     State.DEFERRED: _query(State.DEFERRED, "due_at", "due_at"),
     State.HELD: _query(State.HELD, "changed_at", "changed_at desc"),
     State.REJECTED: f"""
-        select id, path, bytes, changed_at, error, reason, findings from (
+        select id, path, bytes, changed_at, error, reason, findings, null from (
             select * from entry where state = 'rejected'
             order by changed_at desc limit {LATEST_REJECTED}) entry
         where forgotten_at is null and not {SUPERSEDED}
@@ -106,6 +111,8 @@ class Item:
     error: str | None
     reason: str | None
     findings: tuple[Mapping[str, str], ...]
+    server: str
+    """What the server made of it, in a word; empty if it is not tracked."""
 
     @property
     def fatal(self) -> bool:
@@ -120,8 +127,9 @@ def read_lists(read: Read) -> dict[State, list[Item]]:
 
 def _item(row: Row) -> Item:
     findings: list[dict[str, Any]] = json.loads(row[6] or "[]")
-    id_, path, size_bytes, at, error, reason, _ = row
-    return Item(id_, display(path), size_bytes, at, error, reason, tuple(findings))
+    id_, path, size_bytes, at, error, reason, _, side = row
+    server = word(json.loads(side) if side else None)
+    return Item(id_, display(path), size_bytes, at, error, reason, tuple(findings), server)
 
 
 _SUM = """select count(*), coalesce(sum(bytes), 0) from entry

@@ -26,6 +26,8 @@ RECENT = 200
 RECENT_S = 3600.0
 """The forecast ignores older deliveries, so a quiet night does not lower the speed."""
 
+DAY_S = 86400.0
+
 REJECTED_MAX = 1000
 """Current rejections, and held files, are counted up to this number: each costs a look-up."""
 
@@ -38,6 +40,17 @@ _UNCERTAIN = """select count(*), min(changed_at) from (
     order by changed_at desc limit ?)"""
 
 _DROPPED = f"select count(*), min(delivered_at), max(path) from ({DROPPED})"  # noqa: S608
+
+_OF_TRACKED = f"""select count(*), min(at), max(path) from (
+    select coalesce(begun_at, delivered_at) as at, path from tracked
+    join entry on entry.id = tracked.id
+    where forgotten_at is null and not {SUPERSEDED} and tracked.state ="""  # noqa: S608  names are ours
+
+_STALLED = f"{_OF_TRACKED} 'stalled' limit ?)"
+
+# The server reads each dataset once a day. A file with findings gets another day.
+_NOT_TAKEN = f"""{_OF_TRACKED} 'waiting'
+    and seen_at - delivered_at > iif(findings is null, ?, ?) limit ?)"""
 
 _RECENT = """select count(*), coalesce(sum(bytes), 0),
     coalesce(max(delivered_at) - min(delivered_at - coalesce(duration_s, 0)), 0)
@@ -54,7 +67,7 @@ _LAST_DELIVERED = "select max(delivered_at) from entry where state = 'delivered'
 
 
 class Dropped(NamedTuple):
-    """Delivered files that the server will drop: how many, since when, and one of them."""
+    """Delivered files with a problem at the server: how many, since when, and one of them."""
 
     files: int
     since: float | None
@@ -79,7 +92,9 @@ class QueueStatus:
     `tally`: entries and bytes by state. `rejected`: neither replaced nor forgotten. `uncertain`:
     held, because a rebuilt journal may lack the receipt. `outages`: of the destination, as the
     daemon noted them. `noted` and `not_sent`: alarms that only the daemon can see, and paths that
-    are not sent by code, as it noted them. `arrivals` and `expected_since`: by dataset.
+    are not sent by code, as it noted them. `arrivals` and `expected_since`: by dataset. `tracked`:
+    delivered files by what the server made of them. `stalled`: those that it has begun and not
+    ended. `not_taken`: those that it has left in the bucket for a day.
     """
 
     tally: Mapping[State, tuple[int, int]]
@@ -99,6 +114,9 @@ class QueueStatus:
     answered_at: float | None = None
     arrivals: Mapping[str, Arrival] = field(default_factory=dict)
     expected_since: Mapping[str, float] = field(default_factory=dict)
+    tracked: Mapping[str, int] = field(default_factory=dict)
+    stalled: Dropped = _NONE_DROPPED
+    not_taken: Dropped = _NONE_DROPPED
 
     @property
     def waiting(self) -> int:
@@ -165,6 +183,9 @@ def read_queue(read: Read, now: float) -> QueueStatus:
         answered_at=facts.get("answered_at"),
         arrivals={dataset: Arrival(*at) for dataset, *at in read(_ARRIVALS, ())},
         expected_since=facts.get("expected") or {},
+        tracked=dict(read("select state, files from tracked_tally", ())),
+        stalled=Dropped(*read(_STALLED, (REJECTED_MAX,))[0]),
+        not_taken=Dropped(*read(_NOT_TAKEN, (DAY_S, 2 * DAY_S, REJECTED_MAX))[0]),
     )
 
 

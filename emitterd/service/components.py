@@ -33,12 +33,14 @@ from emitterd.intake.file_status import FileStatusReader, Latest
 from emitterd.intake.loop import Intake, Sweep
 from emitterd.journal.journal import Journal
 from emitterd.journal.operations import Operations
+from emitterd.model import State
 from emitterd.monitoring.health import HealthMonitor
 from emitterd.monitoring.uploads import UploadTracker
 from emitterd.shutdown import Shutdown
 from emitterd.spool.folder import Spool
 from emitterd.spool.selection import Selection
 from emitterd.spool.watcher import WatchKeeper
+from emitterd.tracking.tracker import ServerTracker
 
 if TYPE_CHECKING:
     from emitterd.monitoring.http_server import Handler, HttpServer
@@ -103,6 +105,27 @@ class Components:
             self.destination,
             self.uploads,
             lambda: (self.config.alarm_limits, self.config.spool.sweep_every_s),
+        )
+
+    def tracker(self) -> ServerTracker:
+        """Return what asks the server about delivered files."""
+        tracker = ServerTracker(
+            self.journal,
+            self._emission.reader,
+            # Not the inspector's own method: a reload may bring another catalogue.
+            lambda path: self._inspector.dataset(path),  # noqa: PLW0108
+            self.shutdown,
+            busy=self._uploads_go_on,
+            rule=lambda: self.config.tracking.rule,
+        )
+        if self.metrics is not None:
+            tracker.on_processed = self.metrics.processed
+        return tracker
+
+    def _uploads_go_on(self) -> bool:
+        counts = self.journal.counts()
+        return bool(
+            counts[State.QUEUED] or counts[State.DELIVERING] or self.destination.down is not None
         )
 
     def worker(self) -> Worker:

@@ -95,6 +95,8 @@ class Daemon:
             http_server = open_http_server(components)
             self._start(watch=True)
             self._threads.start_watched("disposal", lambda: components.disposal.run(self._shutdown))
+            if components.config.tracking.enabled:
+                threads.start_watched("tracking", components.tracker().run)
             self._start_control_server()
             components.intake.sweeping.wait(READY_S)
             notify("READY=1", f"STATUS={self._status()}")

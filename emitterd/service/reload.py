@@ -27,6 +27,7 @@ FIXED = frozenset(
         "emission.proxy",
         "emission.url",
         "journal.path",
+        "tracking.enabled",
         "web.listen",
         "web.token_file",
         "spool.directory",

@@ -60,6 +60,7 @@ CATCH_ALL = {
     "spool.watcher": 1,
     "housekeeping.disposal": 1,
     "alerts.loop": 1,
+    "tracking.tracker": 1,
 }
 
 every_module = pytest.mark.parametrize("module", MODULES)

@@ -12,7 +12,14 @@ from support.paths import ROOT
 EVENT = re.compile(
     r"(daemon|file|path|destination|auth|watch|sweep|journal|log|web|operator|alert|tracking)\.[a-z_]+"
 )
-NO_EVENTS = {"journal.path", "journal.db", "file.zip", "log.file", "web.listen", "web.token_file"}
+NO_EVENTS = {
+    "journal.path",
+    "journal.db",
+    "file.zip",
+    "log.file",
+    "web.listen",
+    "web.token_file",
+} | {"tracking.enabled"}
 PACKAGE = ROOT / "emitterd"
 README = (ROOT / "README.md").read_text("utf-8")
 

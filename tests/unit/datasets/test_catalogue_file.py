@@ -170,12 +170,13 @@ def test_columns_have_types_and_marks(load: Load) -> None:
 
 
 def test_a_dataset_replaces_the_shipped_one_whole(load: Load) -> None:
-    """Only its place stays, and its kind if none is given."""
+    """Only its place stays, and its kind and its log if none is given."""
     catalogue = load("district_master/district_mst:\n  delimiter: ;\n")
+    log = "log_summary/static/log_summary_district.json"
 
     assert len(catalogue.datasets) == len(SHIPPED.datasets)
     assert catalogue.datasets[0] == Dataset(
-        "district_master", "district_mst", DatasetKind.MASTER, rank=0, delimiter=";"
+        "district_master", "district_mst", DatasetKind.MASTER, rank=0, delimiter=";", log=log
     )
     assert catalogue.datasets[1:] == SHIPPED.datasets[1:]
 
