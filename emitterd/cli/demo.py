@@ -2,7 +2,8 @@
 
 It runs a rehearsal server and the real daemon as a process. Sample zips of cQube's master data are
 in the watched folder before the daemon starts. Those of transactional data are dropped while it
-runs.
+runs. One file has rows that the server drops, and the server drops another one whole: the receipts
+show it.
 """
 
 import contextlib
@@ -12,21 +13,23 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
 from emitterd.cli.output import DONE, console, print_receipts
-from emitterd.datasets.catalogue import Dataset, DatasetKind
+from emitterd.datasets.catalogue import DatasetKind
 from emitterd.datasets.catalogue_file import load_catalogue
 from emitterd.datasets.sample import sample_csv
 from emitterd.errors import JournalError
 from emitterd.journal.reader import JournalReader
-from emitterd.model import State
+from emitterd.model import ServerState
 from emitterd.monitoring.status import status_record
 from emitterd.rehearsal.server import RehearsalServer
+from emitterd.tracking.texts import word
 
 ROWS = 2000
 DEADLINE_S = 45.0
@@ -34,8 +37,7 @@ DEADLINE_S = 45.0
 CONFIGURATION = """\
 emission:
   url: {url}
-  username: emission
-  password_file: password
+  api_key_file: api-key
   allow_insecure_http: true
 spool:
   directory: cqube_emission
@@ -43,7 +45,17 @@ journal:
   path: journal.db
 log:
   file: emitterd.jsonl
+tracking:
+  enabled: true
+  poll_every: 500ms
 """
+API_KEY = "rehearsal"
+
+WRONG_DATES = "pat/periodic_exam_mst"
+"""The server drops three rows of this dataset: their dates are wrong."""
+
+WRONG_HEADER = "student_attendance/student_attendance"
+"""The first file of this dataset has a wrong header, so the server drops it whole."""
 
 
 def show(keep: Path | None) -> int:
@@ -65,35 +77,46 @@ def show(keep: Path | None) -> int:
         raise click.ClickException(str(error)) from error
     print_receipts(receipts)
     console().print(f"{len(receipts)} files delivered, each whole and once")
+    states = Counter(word(receipt["server_side"]) for receipt in receipts)
+    counts = "; ".join(f"{number} {state}" for state, number in states.most_common())
+    console().print(f"at the server: {counts}")
     return DONE
 
 
 def _deliver_samples(folder: Path) -> list[dict[str, Any]]:
     """Deliver all files, print each step, and return the receipts.
 
-    Raises `TimeoutError` if not everything is delivered in time.
+    Raises `TimeoutError` if not everything is delivered and processed in time.
     """
     write = console().print
     spool, journal = folder / "cqube_emission", folder / "journal.db"
-    with RehearsalServer(folder / "server", password="rehearsal") as server:  # noqa: S106
-        password = folder / "password"
-        password.touch(0o600)
-        password.write_text("rehearsal\n")
+    with RehearsalServer(folder / "server", api_key=API_KEY) as server:
+        api_key = folder / "api-key"
+        api_key.touch(0o600)
+        api_key.write_text(f"{API_KEY}\n")
         configuration = folder / "emitter.yaml"
         configuration.write_text(CONFIGURATION.format(url=server.url))
         spool.mkdir()
         write(f"a rehearsal server listens on {server.url}")
-        masters = _drop(spool, DatasetKind.MASTER)
-        write(f"{masters} master files are in {spool}")
+        masters = _drop(spool, DatasetKind.MASTER) + _drop_wrong(spool)
+        write(f"{masters} files are in {spool}: master data, and one with a wrong header")
         with _daemon(configuration):
             write(f"emitterd runs; its log is {folder / 'emitterd.jsonl'}")
-            _wait_delivered(journal, masters)
+            _wait(lambda: _delivered(journal) == masters)
+            write(f"the server processes these {masters} files, as cQube does once a day")
+            server.process()
+            processed_at = time.time()
             others = _drop(spool, DatasetKind.TRANSACTIONAL)
             write(f"{others} transactional files are dropped meanwhile")
-            _wait_delivered(journal, masters + others)
-        write(f"the bucket holds {len(server.objects)} objects")
+            # The times in the server's log have whole seconds, and show the order of its runs.
+            _wait(
+                lambda: _delivered(journal) == masters + others and time.time() > processed_at + 1.0
+            )
+            write(f"the server processes these {others} files too")
+            server.process()
+            _wait(lambda: _is_tracked(journal))
     with JournalReader(journal) as reader:
-        return list(reader.entries(State.DELIVERED))
+        return list(reader.receipts(0.0))
 
 
 def _drop(spool: Path, kind: DatasetKind) -> int:
@@ -105,8 +128,19 @@ def _drop(spool: Path, kind: DatasetKind) -> int:
         if dataset.kind is kind and dataset.name
     ]
     for dataset in datasets:
-        _write_sample(spool, dataset)
+        text = sample_csv(dataset, ROWS)
+        if dataset.title == WRONG_DATES:
+            text = text.replace("|2021-01-05|", "|05-01-2021|", 3)
+        _write_sample(spool / f"{dataset.title}.zip", text)
     return len(datasets)
+
+
+def _drop_wrong(spool: Path) -> int:
+    """Write a file with a wrong header, and return that it is one."""
+    (dataset,) = (item for item in load_catalogue().datasets if item.title == WRONG_HEADER)
+    text = sample_csv(dataset, ROWS).replace("SchoolId", "School", 1)
+    _write_sample(spool / f"{WRONG_HEADER}_2020.zip", text)
+    return 1
 
 
 @contextlib.contextmanager
@@ -125,12 +159,22 @@ def _daemon(configuration: Path) -> Iterator[None]:
         process.wait(DEADLINE_S)
 
 
-def _wait_delivered(journal: Path, count: int) -> None:
+def _wait(condition: Callable[[], bool]) -> None:
     ends = time.monotonic() + DEADLINE_S
-    while _delivered(journal) < count:
+    while not condition():
         if time.monotonic() >= ends:
-            raise TimeoutError(f"not delivered within {DEADLINE_S:.0f} s: --keep leaves its log")
+            raise TimeoutError(f"not done within {DEADLINE_S:.0f} s: --keep leaves the log")
         time.sleep(0.05)
+
+
+def _is_tracked(journal: Path) -> bool:
+    """Tell whether all is known of each file: it is stalled, or needs no further look."""
+    with JournalReader(journal) as reader:
+        sides = [receipt.get("server_side") for receipt in reader.receipts(0.0)]
+    return all(
+        side and (side["state"] == ServerState.STALLED or "next_look_at" not in side)
+        for side in sides
+    )
 
 
 def _delivered(journal: Path) -> int:
@@ -142,10 +186,9 @@ def _delivered(journal: Path) -> int:
         return 0
 
 
-def _write_sample(spool: Path, dataset: Dataset) -> None:
-    target = spool / dataset.folder / f"{dataset.name}.zip"
+def _write_sample(target: Path, text: str) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
     with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(f"{dataset.name}.csv", sample_csv(dataset, ROWS))
+        archive.writestr(f"{target.stem}.csv", text)
     part.rename(target)

@@ -199,7 +199,7 @@ def print_status(status: Mapping[str, Any]) -> None:
 def print_datasets(records: Sequence[Mapping[str, Any]]) -> None:
     """Print when files of each dataset last came; those that never came in one line."""
     shown = [row for row in records if row["last_arrival_at"] or row["due_at"]]
-    columns = ("last_arrival_at", "last_delivered_at", "due_at")
+    columns = ("last_arrival_at", "last_delivered_at", "last_accepted_at", "due_at")
     rows = [
         (
             row["dataset"],
@@ -208,8 +208,9 @@ def print_datasets(records: Sequence[Mapping[str, Any]]) -> None:
         )
         for row in shown
     ]
+    heads = ("dataset", "last arrival", "last delivery", "last accepted", "next due", "")
     if rows:
-        print_table(rows, ("dataset", "last arrival", "last delivery", "next due", ""))
+        print_table(rows, heads)
     if never := [row["dataset"] for row in records if row not in shown]:
         say(f"never arrived: {', '.join(never)}")
 

@@ -124,8 +124,8 @@ _LATEST_OF_MANY = f"""select path, max(id), state, disposal, bytes, mtime_ns, ct
 
 READ_FACT = "select value from fact where name = ?"
 SAVE_FACT = "insert or replace into fact (name, value) values (?, ?)"
-SAVE_ARRIVAL = """insert or replace into arrival (dataset, admitted_at, delivered_at)
-    values (?, ?, ?)"""
+SAVE_ARRIVAL = """insert or replace into arrival (dataset, admitted_at, delivered_at,
+    accepted_at) values (?, ?, ?, ?)"""
 
 SUPERSEDED = """exists (select 1 from entry later
     where later.path = entry.path and later.id > entry.id)"""

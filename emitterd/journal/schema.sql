@@ -89,13 +89,15 @@ create trigger entry_deleted after delete on entry begin
         where state = old.state;
 end;
 
--- When a file of each dataset was last admitted and last delivered, kept by the database itself.
+-- When a file of each dataset was last admitted, last delivered and last processed by the server
+-- (by its clock), kept by the database itself.
 -- The flow of an unknown dataset begins with a slash, and has no row: its folders are without
 -- number.
 create table arrival (
     dataset      text primary key,
     admitted_at  real not null,
-    delivered_at real
+    delivered_at real,
+    accepted_at  real
 ) strict, without rowid;
 create trigger arrival_admitted after insert on entry when instr(new.flow, '/') > 1 begin
     insert into arrival (dataset, admitted_at, delivered_at)
@@ -152,6 +154,11 @@ create trigger entry_renumbered after update of id on entry begin
 end;
 create trigger entry_untracked after delete on entry begin
     delete from tracked where id = old.id;
+end;
+create trigger arrival_accepted after update of state on tracked
+when new.state = 'processed' and old.state <> 'processed' begin
+    update arrival set accepted_at = new.ended_at
+        where dataset = (select flow from entry where id = new.id);
 end;
 
 -- Their counts by state, kept as those in `tally`.

@@ -13,10 +13,14 @@ from emitterd.units import format_duration
 
 
 class Arrival(NamedTuple):
-    """When a file of a dataset was last admitted and last delivered; None: never."""
+    """When a file of a dataset was last admitted, delivered, and processed; None: never.
+
+    `accepted_at`: when the server ended it, by its own clock; None without tracking.
+    """
 
     admitted_at: float | None = None
     delivered_at: float | None = None
+    accepted_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,7 @@ class DatasetStatus:
             "dataset": self.dataset,
             "last_arrival_at": iso(self.last.admitted_at),
             "last_delivered_at": iso(self.last.delivered_at),
+            "last_accepted_at": iso(self.last.accepted_at),
             "expected_every_s": every_s,
             "due_at": iso(self.due_at),
             "overdue": self.overdue(now),
@@ -80,8 +85,7 @@ def expected_datasets(
                 if title == name or title.partition("/")[0] == name
             ]
         )
-        # A clock that was wrong must not put off the alarm.
-        since = min(last.delivered_at or expected_since.get(name, now), now)
+        since = last.delivered_at or expected_since.get(name, now)
         statuses.append(DatasetStatus(name, last, expectation, since + expectation.every_s))
     return statuses
 
@@ -99,9 +103,6 @@ def all_datasets(
 
 
 def _latest(arrivals: Sequence[Arrival]) -> Arrival:
-    """Return the latest admission and the latest delivery of several datasets."""
-    admitted = (arrival.admitted_at for arrival in arrivals)
-    delivered = (arrival.delivered_at for arrival in arrivals)
-    return Arrival(
-        max(filter(None, admitted), default=None), max(filter(None, delivered), default=None)
-    )
+    """Return the latest instants of several datasets."""
+    columns = zip(*arrivals, strict=True)
+    return Arrival(*(max(filter(None, column), default=None) for column in columns))

@@ -61,7 +61,7 @@ _RECENT = """select count(*), coalesce(sum(bytes), 0),
 _OLDEST = """select min(admitted_at) from entry
     where state in ('queued', 'delivering', 'deferred')"""
 
-_ARRIVALS = "select dataset, admitted_at, delivered_at from arrival"
+_ARRIVALS = "select dataset, admitted_at, delivered_at, accepted_at from arrival"
 
 _LAST_DELIVERED = "select max(delivered_at) from entry where state = 'delivered'"
 

@@ -30,29 +30,8 @@ from emitterd.rehearsal.faults import Fault, FaultStage
 
 _INDIA = timezone(timedelta(hours=5, minutes=30))
 _TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
-_STATIC = {
-    "district_master": "district",
-    "block_master": "block",
-    "cluster_master": "cluster",
-    "school_master": "school",
-    "school_management": "school_management",
-}
-_SUMMARIES = {
-    "pat": "pat",
-    "sat": "sat",
-    "student_attendance": "student_attendance",
-    "teacher_attendance": "teacher_attendance",
-    "inspection_master": "inspec",
-    "user_location_master": "crc_loc",
-    "infra_trans": "infra",
-    "udise": "udise",
-    "diksha": "diksha",
-    "semester": "sem",
-}
-"""The names of the log summaries by dataset folder. Other folders have none."""
-
-_WITHOUT_TYPES = frozenset({"crc_loc", "udise"})
-"""The log summaries that do not count type mismatches."""
+_WITHOUT_TYPES = ("crc_loc", "udise")
+"""What is in the names of the log summaries that do not count type mismatches."""
 
 
 @dataclass(slots=True)
@@ -130,9 +109,8 @@ class Processing:
             self._file.write_text(json.dumps(self.logs))
 
     def _log(self, item: BucketObject, dataset: Dataset | None) -> None:
-        summary = _summary(dataset)
         fault = self._draw(FaultStage.PROCESS)
-        if dataset is None or summary is None or (fault and fault.name == "no-log"):
+        if dataset is None or not dataset.log or (fault and fault.name == "no-log"):
             return
         try:
             counts, dropped = _count_rows(item.path, dataset)
@@ -153,20 +131,9 @@ class Processing:
             "process_start_time": now.strftime(_TIME_FORMAT),
             "process_end_time": None if dropped else now.strftime(_TIME_FORMAT),
         }
-        if summary in _WITHOUT_TYPES:
+        if any(name in dataset.log for name in _WITHOUT_TYPES):
             del entry["datatype_mismatch"]
-        static = "static/" if dataset.folder in _STATIC else ""
-        key = f"log_summary/{static}log_summary_{summary}.json"
-        self.logs.setdefault(key, []).append(entry)
-
-
-def _summary(dataset: Dataset | None) -> str | None:
-    """Return the name of a dataset's log summary, or None if it has none."""
-    if dataset is None:
-        return None
-    if dataset.name.startswith("diksha_tpd"):
-        return "diksha_tpd"
-    return _STATIC.get(dataset.folder) or _SUMMARIES.get(dataset.folder)
+        self.logs.setdefault(dataset.log, []).append(entry)
 
 
 def _count_rows(path: Path, dataset: Dataset) -> tuple[_RowCounts, bool]:

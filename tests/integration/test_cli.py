@@ -217,13 +217,17 @@ def test_second_signal_stops_at_once(site: Installation, server: RehearsalServer
     assert site.counts()["queued"] == 1
 
 
-def test_demo_delivers_both_trees(tmp_path: Path) -> None:
-    """The demo delivers the 34 files and prints a receipt for each."""
+def test_demo_ends_with_receipts_that_have_the_side_of_the_server(tmp_path: Path) -> None:
+    """One file is partly dropped, one stalls, and the others are processed or have no log."""
     done = emitterd("demo", "--keep", str(tmp_path / "kept"), cwd=tmp_path)
 
     assert done.returncode == 0, done.stderr
-    assert "34 files delivered" in done.stdout
-    assert "pat/periodic_exam_result_trans.zip" in done.stdout
+    assert "35 files delivered" in done.stdout
+    assert "28 processed; 5 picked up; 1 processed, 3 rows dropped; 1 stalled" in done.stdout
+    rows = {line.split()[0]: line for line in done.stdout.splitlines()}
+    assert rows["pat/periodic_exam_result_trans.zip"].endswith("  processed")
+    assert rows["pat/periodic_exam_mst.zip"].endswith("  processed, 3 rows dropped")
+    assert rows["student_attendance/student_attendance_2020.zip"].endswith("  stalled")
     assert (tmp_path / "kept" / "emitterd.jsonl").exists()
 
 

@@ -1,11 +1,13 @@
 -- From schema 5 to 6: when each dataset last came.
--- When a file of each dataset was last admitted and last delivered, kept by the database itself.
+-- When a file of each dataset was last admitted, last delivered and last processed by the server
+-- (by its clock), kept by the database itself.
 -- The flow of an unknown dataset begins with a slash, and has no row: its folders are without
 -- number.
 create table arrival (
     dataset      text primary key,
     admitted_at  real not null,
-    delivered_at real
+    delivered_at real,
+    accepted_at  real
 ) strict, without rowid;
 create trigger arrival_admitted after insert on entry when instr(new.flow, '/') > 1 begin
     insert into arrival (dataset, admitted_at, delivered_at)

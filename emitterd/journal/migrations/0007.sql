@@ -25,6 +25,11 @@ end;
 create trigger entry_untracked after delete on entry begin
     delete from tracked where id = old.id;
 end;
+create trigger arrival_accepted after update of state on tracked
+when new.state = 'processed' and old.state <> 'processed' begin
+    update arrival set accepted_at = new.ended_at
+        where dataset = (select flow from entry where id = new.id);
+end;
 
 -- Their counts by state, kept as those in `tally`.
 create table tracked_tally (
