@@ -31,7 +31,7 @@ from emitterd.journal.journal import Journal
 from emitterd.monitoring.alarms import Alarm, AlarmLevel, Health
 from emitterd.shutdown import Shutdown
 
-LOOK_S = 2.0
+LOOK_S = 5.0
 """How often the loop looks at the alarms."""
 
 FACT = "alerts"

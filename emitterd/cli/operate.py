@@ -61,16 +61,14 @@ def notify_test(config: Path | None) -> int:
 
     The daemon sends it, if one runs: it has the secrets of its unit, and the unit's limits.
     """
-    from emitterd.config.settings import load
-    from emitterd.config.sources import find
-    from emitterd.journal.state_folder import act_as_owner
-
-    settings = load(find(config, os.environ), os.environ, awaits_folder=True)
-    act_as_owner(settings.journal.path)
-    records = ask(settings.journal.path, "notify-test")
+    # Not the whole configuration: only the daemon may have its secrets.
+    records = ask(load_as_owner(config, "journal").journal.path, "notify-test")
     if records is None:
+        from emitterd.config.settings import load
+        from emitterd.config.sources import find
         from emitterd.service.alerting import try_channels
 
+        settings = load(find(config, os.environ), os.environ, awaits_folder=True)
         results = try_channels(settings, Shutdown())
     else:
         results = ((record["name"], record["reason"]) for record in records)
