@@ -96,7 +96,7 @@ class Daemon:
             self._start(watch=True)
             self._threads.start_watched("disposal", lambda: components.disposal.run(self._shutdown))
             if components.config.tracking.enabled:
-                threads.start_watched("tracking", components.tracker().run)
+                threads.start_side("tracking", components.tracker().run)
             self._start_control_server()
             components.intake.sweeping.wait(READY_S)
             notify("READY=1", f"STATUS={self._status()}")

@@ -33,6 +33,7 @@ class Threads:
         self._shutdown = shutdown
         self._lock = threading.Lock()
         self._loops: list[threading.Thread] = []
+        self._side_loops: list[threading.Thread] = []
         self._workers: dict[int, threading.Thread] = {}
         self._wanted = 0
         shutdown.on_drain(wake_up.notify)
@@ -44,6 +45,10 @@ class Threads:
     def start_watched(self, name: str, loop: Callable[[], None]) -> None:
         """Run a loop that must record heartbeats."""
         self._loops.append(self._start_watched(name, loop))
+
+    def start_side(self, name: str, loop: Callable[[], None]) -> None:
+        """Run a loop that must record heartbeats, and for whose end no drain waits."""
+        self._side_loops.append(self._start_watched(name, loop))
 
     def resize_workers(self, wanted: Callable[[], int]) -> None:
         """Start or end workers, until as many run as `wanted` returns.
@@ -68,8 +73,8 @@ class Threads:
             self._wake_up.notify()
 
     def alive(self) -> bool:
-        """Tell whether any thread still runs."""
-        return any(thread.is_alive() for thread in self._all())
+        """Tell whether a thread still runs for whose end a drain waits."""
+        return any(thread.is_alive() for thread in self._all() if thread not in self._side_loops)
 
     def join(self, timeout_s: float) -> None:
         """Wait until all threads have ended, for at most `timeout_s` seconds."""
@@ -79,7 +84,7 @@ class Threads:
 
     def _all(self) -> list[threading.Thread]:
         with self._lock:
-            return [*self._loops, *self._workers.values()]
+            return [*self._loops, *self._side_loops, *self._workers.values()]
 
     def _start_worker(self, number: int) -> threading.Thread:
         worker = self._make_worker()

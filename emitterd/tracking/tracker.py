@@ -215,15 +215,25 @@ class ServerTracker:
         saved = self._save(files, [after for after in looked if after is not None])
         undecided = [file for file, after in zip(files, looked, strict=True) if after is None]
         for file in undecided[:LOOK_UPS_MAX]:
-            self._may_ask()
-            url = self._reader.download_url(bucket, file.key)
-            self._may_ask()
-            present = self._reader.has_object(url)
+            present = self._has_object(bucket, file.key)
             after = rule.looked_at(file, now)
             if present is not None:
                 after = rule.looked_up(file, now, present=present)
             saved += self._save([file], [after])
         return [file for file in saved if file.state is ServerState.PICKED_UP]
+
+    def _has_object(self, bucket: str, key: str) -> bool | None:
+        """Return whether an object exists; None if that is not known."""
+        self._may_ask()
+        url = self._reader.download_url(bucket, key)
+        self._may_ask()
+        try:
+            return self._reader.has_object(url)
+        except DeliveryError as error:
+            if error.decision is not Decision.DEFER:
+                raise
+            # One object must not hide the others.
+            return None
 
     def _read_logs(self, rule: TrackingRule, bucket: str, files: list[Tracked], now: float) -> None:
         """Look what the server's logs say about these files."""

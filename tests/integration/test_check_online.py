@@ -4,6 +4,7 @@ import json
 import socket
 import ssl
 from collections.abc import Iterator
+from dataclasses import replace
 from email.utils import formatdate
 from pathlib import Path
 from time import time
@@ -121,6 +122,29 @@ def test_all_is_well_over_http(server: RehearsalServer, tmp_path: Path) -> None:
     assert endpoints == ["auth", "upload-url", "object"]
     assert server.requests[1].name == "emitterd_check/check.zip"
     assert not server.objects
+
+
+@pytest.mark.parametrize(
+    ("fault", "level", "message", "remedy"),
+    [
+        ("", "ok", "the server says what became of delivered files", ""),
+        ("no-role", "warning", "E402", "docs/tracking.md"),
+        ("no-lists", "warning", "E404", "docs/tracking.md"),
+        ("read-500", "warning", "E408", "administrator"),
+    ],
+)
+def test_the_server_is_asked_whether_it_lets_itself_be_tracked(
+    server: RehearsalServer, tmp_path: Path, fault: str, level: str, message: str, remedy: str
+) -> None:
+    """One request, and only if tracking is enabled; files are delivered without it."""
+    server.faults = fault_list(fault)
+    config = configured(tmp_path, server.url)
+    config = replace(config, tracking=replace(config.tracking, enabled=True))
+    found = checked(config)[-1]
+    assert (found.subject, found.level) == ("tracking", level)
+    assert message in found.message
+    assert remedy in found.remedy
+    assert len(asked(server, "list_s3_buckets")) == 1 + (fault == "no-role")
 
 
 def test_all_is_well_over_https(tmp_path: Path, identity: Identity, bucket: Listener) -> None:

@@ -1,5 +1,6 @@
 """Tracking against a server with upstream's shapes: each state, each failure, each restart."""
 
+import csv
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -9,14 +10,19 @@ from typing import Any
 
 import pytest
 
+from emitterd.cli.show import receipts
 from emitterd.client.server_reader import LIST_MAX_BYTES, LOG_MAX_BYTES
 from emitterd.monitoring.alarms import AlarmLimits, queue_alarms
 from emitterd.monitoring.status import read_queue
+from emitterd.rehearsal.server import RehearsalServer
 from emitterd.tracking.policy import DAY_S, HOUR_S
 from emitterd.tracking.tracker import BUSY_ROUNDS, LOOK_UPS_MAX
-from support.client import Heard, Listener, http_client
+from support.client import Heard, Listener, asked, http_client
+from support.faults import fault_list
+from support.installation import Installation
 from support.tracking import KEY, TrackingRig, tracking, tracking_at
 from support.waiting import wait_until
+from support.zips import sample
 
 EXAM = "pat/periodic_exam_mst.zip"
 OTHER = "pat/periodic_exam_mst_2.zip"
@@ -201,7 +207,7 @@ def test_a_log_as_before_is_read_again_for_another_file(rig: TrackingRig) -> Non
 def test_a_truncated_list_leaves_the_rest_to_single_looks(rig: TrackingRig) -> None:
     """1,500 other objects: 20 files are looked up in a round, the others in the next one."""
     rig.fill(1500)
-    keys = [rig.send(f"pat/periodic_exam_mst_{number:02}.zip") for number in range(25)]
+    keys = [rig.send(f"pat/periodic_exam_mst_{number:02}.zip") for number in range(22)]
     assert rig.server is not None
     gone = keys[3]
     rig.asked()
@@ -211,10 +217,10 @@ def test_a_truncated_list_leaves_the_rest_to_single_looks(rig: TrackingRig) -> N
     assert asked.count("list_s3_files") == 1
     assert asked.count("object") == LOOK_UPS_MAX + 1
     looks = [side["looks"] for side in rig.sides().values()]
-    assert sorted(looks) == [0] * 5 + [1] * 19 + [2]
+    assert sorted(looks) == [0] * 2 + [1] * 19 + [2]
     rig.look(60)
-    assert rig.asked() == ["list_s3_files", *["download_url", "object"] * 5]
-    assert rig.states().count("waiting") == 24
+    assert rig.asked() == ["list_s3_files", *["download_url", "object"] * 2]
+    assert rig.states().count("waiting") == 21
     # What sorts before the last listed key needs no look of its own.
     rig.pretend("a/x.zip", "a/x_1.zip")
     rig.look(120)
@@ -501,3 +507,67 @@ def test_the_key_is_never_sent_to_the_bucket(hostile: Hostile) -> None:
     }
     assert by_path.pop("/log") is None
     assert set(by_path.values()) == {f"Bearer {KEY}"}
+
+
+def printed(
+    capsys: pytest.CaptureFixture[str], site: Installation, form: str, parse: Callable[[str], Any]
+) -> Any:  # noqa: ANN401  what the form holds
+    """Return what `receipts` prints in a form."""
+    capsys.readouterr()
+    assert receipts(site.config, 0.0, form) == 0
+    return parse(capsys.readouterr().out)
+
+
+def test_the_daemon_tracks_and_every_view_shows_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`receipts` in each form, `explain`, and the log; a stop and a start repeat nothing."""
+    with RehearsalServer(tmp_path / "server", process_after_s=0.0) as server:
+        server.faults = fault_list("drop-rows@1:2")
+        site = Installation(
+            tmp_path, server.url, tracking_enabled="true", tracking_poll_every="200ms"
+        )
+        site.drop(EXAM, sample(EXAM))
+        with site.running() as daemon:
+            daemon.wait_for_event("file.processed")
+            explained = site.call("explain", EXAM).stdout
+        assert server.fired["drop-rows"] == 1
+        server.requests.clear()
+        with site.running() as daemon:
+            site.drop(UNLOGGED, sample(UNLOGGED))
+            daemon.wait_for_event("file.picked_up")
+        assert [request.name for request in asked(server, "object")] == []
+    assert "it accepted 1 of 3 rows" in explained
+    assert "2 with a duplicate key" in explained
+    sides = {row["path"]: row["server_side"] for row in printed(capsys, site, "json", json.loads)}
+    assert sides[EXAM]["rows"]["dropped"] == 2
+    assert sides[UNLOGGED]["state"] == "picked_up"
+    table = printed(capsys, site, "table", str.splitlines)
+    assert table[0].endswith("at the server")
+    assert [line.rpartition("  ")[2] for line in table[1:]] == [
+        "processed, 2 rows dropped",
+        "picked up",
+    ]
+    rows = list(csv.DictReader(printed(capsys, site, "csv", str.splitlines)))
+    columns = ("server_state", "rows_total", "rows_accepted", "rows_dropped")
+    assert [tuple(row[name] for name in columns) for row in rows] == [
+        ("processed", "3", "1", "2"),
+        ("picked_up", "", "", ""),
+    ]
+
+
+def test_a_server_that_cannot_be_asked_stops_no_upload(tmp_path: Path) -> None:
+    """The circuit stays closed, and the daemon ends well."""
+    with RehearsalServer(tmp_path / "server") as server:
+        server.faults = fault_list("read-500")
+        site = Installation(
+            tmp_path, server.url, tracking_enabled="true", tracking_poll_every="50ms"
+        )
+        with site.running() as daemon:
+            for number in range(5):
+                site.drop(f"pat/periodic_exam_mst_{number}.zip")
+            site.wait_delivered(5)
+            daemon.wait_for_event("tracking.failed")
+        assert server.fired["read-500"] > 0
+        assert site.events("destination.down") == []
+        assert len(site.events("tracking.failed")) == 1

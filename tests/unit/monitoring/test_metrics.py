@@ -221,3 +221,18 @@ def test_promtool_finds_nothing_wrong(scraped: Scraped) -> None:
     )
 
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_what_the_server_made_of_files_is_counted(scraped: Scraped) -> None:
+    """Files by state from the journal; dropped rows by dataset, since the start."""
+    journal, known = scraped.journal, b"school_master/school_mst.zip"
+    journal.deliver_to("https://here.example.org/data")
+    deliver(journal, take(journal, 1, known))
+    journal.track(0.0, NOW, 10)
+    scraped.metrics.processed(known, 7)
+    scraped.metrics.processed(b"unknown/x.zip", 1)
+    samples = scraped.samples()
+    assert samples["emitterd_tracked_files", "waiting"] == 1
+    assert samples["emitterd_tracked_files", "stalled"] == 0
+    assert samples["emitterd_rows_dropped_total", "school_master/school_mst"] == 7
+    assert samples["emitterd_rows_dropped_total", "other"] == 1

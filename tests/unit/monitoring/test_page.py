@@ -2,6 +2,7 @@
 
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from emitterd.delivery.circuit_breaker import OpenCircuit
 from emitterd.errors import Stage
 from emitterd.journal.journal import Journal
 from emitterd.journal.reader import JournalReader
-from emitterd.model import State
+from emitterd.model import ServerState, State
 from emitterd.monitoring.alarms import Alarm, AlarmCode, Health
 from emitterd.monitoring.page import POLICY, SCRIPT, STYLE
 from emitterd.monitoring.page_data import SHOWN, Throughput, read_lists
@@ -130,6 +131,26 @@ def test_a_rejection_that_was_mended_is_history(desk: Desk) -> None:
 
     assert "Rejected: correct these files" in before
     assert "Rejected: correct these files" not in after
+
+
+def test_a_delivered_file_says_what_the_server_made_of_it(desk: Desk) -> None:
+    """A word in the list, the whole text on the file's own page, also of a hostile server."""
+    desk.journal.deliver_to("https://here.example.org/data")
+    for number, path in enumerate((b"pat/dropped.zip", b"pat/untracked.zip")):
+        desk.admit(path, number=number)
+        desk.deliver()
+        if not number:
+            desk.journal.track(0.0, 0.0, 10)
+    rows = {"total": 9, "accepted": 2, "dropped": 7, "null_values": {"<b>\x1b": 7}}
+    (file,) = desk.journal.tracked_due(1.0, 1e12, 10)
+    done = replace(file, state=ServerState.PROCESSED, rows=rows, ended_at=0.0, gone_at=1.0)
+    desk.journal.save_tracked([done])
+    words = desk.ask().document.words
+    assert words.count("At the server: processed, 7 rows dropped") == 1
+    assert words.count("At the server") == 1
+    explained = desk.explain(b"pat/dropped.zip")
+    assert "It dropped 7 rows: 7 without a value for <b>\\x1b." in explained.document.words
+    assert explained.document.wrong == []
 
 
 def test_a_deferred_file_says_when_it_is_tried_again(desk: Desk) -> None:

@@ -96,6 +96,22 @@ def test_all_leave_at_a_stop(crew: Threads, rig: Rig) -> None:
     assert not crew.alive()
 
 
+def test_a_drain_does_not_wait_for_a_side_thread(crew: Threads, rig: Rig) -> None:
+    """A request of the tracking may hang; the abort ends it."""
+
+    def hang() -> None:
+        rig.shutdown.now.wait(WAIT_S)
+
+    crew.start_side("tracking", hang)
+    [thread] = crew._side_loops
+    rig.shutdown.drain(0.0)
+    assert not crew.alive()
+    assert thread.is_alive()
+    rig.shutdown.now.set()
+    crew.join(WAIT_S)
+    assert not thread.is_alive()
+
+
 def test_dead_thread_is_told(crew: Threads) -> None:
     """What nobody expected ends the daemon: the flag is set, with a traceback."""
 
