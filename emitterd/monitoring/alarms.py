@@ -285,7 +285,7 @@ def _arrival_overdue(late: Sequence[DatasetStatus]) -> Alarm:
         AlarmCode.ARRIVAL_OVERDUE,
         min(status.due_at or 0.0 for status in late),
         f"{subject} overdue: {'; '.join(parts)}",
-        "ask who makes the files; see all datasets with: emitterd status --datasets",
+        "ask the people who make the files; see all datasets with: emitterd status --datasets",
         affected=len(late),
     )
 
