@@ -48,7 +48,7 @@ PASSED_ON = re.compile(
 )
 """The variables that children get. Others may hold a secret, such as the password."""
 
-ChildEnded = Callable[[], bool]
+Stopping = Callable[[], bool]
 """Tells whether the daemon stops, which ends a try at once."""
 
 
@@ -60,7 +60,7 @@ class Channel(Protocol):
     @property
     def name(self) -> str: ...  # noqa: D102
 
-    def send(self, message: Message, stopping: ChildEnded) -> str:
+    def send(self, message: Message, stopping: Stopping) -> str:
         """Send it; return why that failed, or nothing."""
 
 
@@ -73,7 +73,7 @@ class AppriseChannel:
     url: str = field(repr=False)
     proxy: str | None = field(default=None, repr=False)
 
-    def send(self, message: Message, stopping: ChildEnded) -> str:
+    def send(self, message: Message, stopping: Stopping) -> str:
         """Send it in a child process; return why that failed, or nothing."""
         order = {
             "url": self.url,
@@ -96,21 +96,25 @@ class CommandChannel:
     key: str = "command"
     name: str = "command"
 
-    def send(self, message: Message, stopping: ChildEnded) -> str:
+    def send(self, message: Message, stopping: Stopping) -> str:
         """Run it; return why that failed, or nothing if it exits with 0."""
         return run_child(self.command, message.record(), stopping)
 
 
 @dataclass(frozen=True, slots=True)
 class HeartbeatChannel:
-    """A url that is requested while no alarm is critical. `http_client` is for it alone."""
+    """A url that is requested while no alarm is critical.
+
+    `open_client` returns an HTTP client for one request, and raises `OSError` if the certificates
+    cannot be used.
+    """
 
     url: str = field(repr=False)
     open_client: Callable[[], HttpClient] = field(repr=False)
     key: str = "heartbeat"
     name: str = "heartbeat"
 
-    def send(self, message: Message | None, stopping: ChildEnded) -> str:  # noqa: ARG002
+    def send(self, stopping: Stopping) -> str:  # noqa: ARG002  `shutdown.now` ends a request
         """Request the url; return why that failed, or nothing."""
         try:
             with closing(self.open_client()) as client:
@@ -135,7 +139,7 @@ def trusted_authorities(ca_file: str | None) -> ssl.SSLContext:
     return context
 
 
-def run_child(command: Sequence[str], order: object, stopping: ChildEnded) -> str:
+def run_child(command: Sequence[str], order: object, stopping: Stopping) -> str:
     """Run a program with JSON on its standard input.
 
     Return nothing if it exits with 0, or else why not: what it printed, or its exit code. It is
@@ -167,7 +171,7 @@ def judge(urls: Sequence[str]) -> list[str]:
     return [str(answer) for answer in answers]
 
 
-def _run(command: Sequence[str], order: object, stopping: ChildEnded) -> tuple[int | None, bytes]:
+def _run(command: Sequence[str], order: object, stopping: Stopping) -> tuple[int | None, bytes]:
     """Return exit code and output; the code is None if the child was killed."""
     try:
         # A file in memory: the child may not read it, and a pipe would make this wait.
@@ -197,12 +201,14 @@ def _run(command: Sequence[str], order: object, stopping: ChildEnded) -> tuple[i
     return None if killed else code, output
 
 
-def _read_to_end(child: "subprocess.Popen[bytes]", pipe: int, stopping: ChildEnded) -> bytes:
+def _read_to_end(child: "subprocess.Popen[bytes]", pipe: int, stopping: Stopping) -> bytes:
     """Read the output until the child ends, is too late, or the daemon stops."""
     deadline, output, is_open = time.monotonic() + SEND_S, b"", True
     while time.monotonic() < deadline and not stopping():
-        # Its own children may keep the pipe open.
+        # What it started in the background may keep the pipe open, and write to it.
         ended = child.poll() is not None
+        if ended:
+            deadline = min(deadline, time.monotonic() + POLL_S)
         ready = is_open and select.select([pipe], [], [], 0.0 if ended else POLL_S)[0]
         if ready:
             chunk = os.read(pipe, 65536)

@@ -11,10 +11,11 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 
 import structlog
 
-from emitterd.alerts.channels import Channel, HeartbeatChannel
+from emitterd.alerts.channels import Channel, HeartbeatChannel, Stopping
 from emitterd.alerts.incidents import (
     AlertState,
     ChannelRecord,
@@ -66,7 +67,7 @@ class _Result:
     """The end of a try: what was told, and why not, if so."""
 
     channel: Channel | HeartbeatChannel
-    news: tuple[News, ...]
+    news: Sequence[News]
     reason: str
 
 
@@ -121,6 +122,9 @@ class Alerts:
                 self._shutdown.wait_for_drain(FIRST_HEARTBEAT_S)
         for thread in list(self._trying.values()):
             thread.join(JOIN_S)
+        # What was told just before the stop must not be told again.
+        while not self._results.empty():
+            self.collect(0.0)
 
     def step(self, now: float) -> None:
         """Look at the alarms, and begin to tell each channel what it does not know."""
@@ -139,7 +143,7 @@ class Alerts:
             if channel.key not in self._trying and (changed or not record.waits(now)):
                 news = self._news(record, now)
                 if news:
-                    self._try(channel, self._compose(news), tuple(news))
+                    self._try(channel, partial(channel.send, self._compose(news)), news)
         if health.level is not AlarmLevel.CRITICAL:
             self._beat(now)
         self._save()
@@ -157,7 +161,7 @@ class Alerts:
         if isinstance(channel, HeartbeatChannel):
             wait_s = self._rules.heartbeat_every_s
             self._beat_at = now + (min(HEARTBEAT_RETRY_S, wait_s) if result.reason else wait_s)
-        elif not self._shutdown.draining:
+        elif not (result.reason and self._shutdown.draining):
             self._note(result, now)
         self._report(result)
         return True
@@ -194,15 +198,18 @@ class Alerts:
         # A clock that was set back must not silence it.
         due = not now < self._beat_at <= now + max(every_s, FIRST_HEARTBEAT_S)
         if heartbeat is not None and due and heartbeat.key not in self._trying:
-            self._try(heartbeat, None, ())
+            self._try(heartbeat, heartbeat.send, ())
 
     def _try(
-        self, channel: Channel | HeartbeatChannel, message: Message | None, news: tuple[News, ...]
+        self,
+        channel: Channel | HeartbeatChannel,
+        send: Callable[[Stopping], str],
+        news: Sequence[News],
     ) -> None:
         def attempt() -> None:
             reason = "a bug in emitterd"
             try:
-                reason = channel.send(message, lambda: self._shutdown.draining)  # type: ignore[arg-type]
+                reason = send(lambda: self._shutdown.draining)
             finally:
                 self._results.put(_Result(channel, news, reason))
 

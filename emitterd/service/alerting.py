@@ -2,8 +2,9 @@
 
 import socket
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from emitterd.alerts.channels import (
     HEARTBEAT_LIMITS,
@@ -11,6 +12,7 @@ from emitterd.alerts.channels import (
     Channel,
     CommandChannel,
     HeartbeatChannel,
+    Stopping,
     trusted_authorities,
 )
 from emitterd.alerts.loop import AlertRules, Alerts
@@ -42,17 +44,15 @@ def alert_rules(config: Config, shutdown: Shutdown) -> AlertRules:
 def try_channels(config: Config, shutdown: Shutdown) -> Iterator[tuple[str, str]]:
     """Send a test alert by every channel; yield each name, and why it failed, if it did."""
     rules, message = alert_rules(config, shutdown), compose_test(_place(config))
-    channels: list[Channel] = [*rules.channels]
+    tries: dict[str, Callable[[Stopping], str]] = {
+        channel.name: partial(channel.send, message) for channel in rules.channels
+    }
     if rules.heartbeat is not None:
-        channels.append(rules.heartbeat)
-
-    def send(channel: Channel) -> str:
-        return channel.send(message, shutdown.now.is_set)
-
+        tries[rules.heartbeat.name] = rules.heartbeat.send
     # All at once: one that hangs takes a minute.
-    with ThreadPoolExecutor(max(1, len(channels))) as pool:
-        for channel, reason in zip(channels, pool.map(send, channels), strict=True):
-            yield channel.name, reason
+    with ThreadPoolExecutor(max(1, len(tries))) as pool:
+        results = pool.map(lambda send: send(shutdown.now.is_set), tries.values())
+        yield from zip(tries, results, strict=True)
 
 
 def _channels(config: Config) -> tuple[Channel, ...]:

@@ -18,6 +18,7 @@ from emitterd.rehearsal.server import FaultList, RehearsalServer
 from support.debian import Machine
 from support.faults import fault_list
 from support.installation import DEADLINE_S, PASSWORD
+from support.receivers import Receivers
 from support.waiting import wait_until
 from support.zips import zip_bytes
 
@@ -170,6 +171,30 @@ def test_errors_are_found_in_journald(service: Service) -> None:
     assert {error["PRIORITY"] for error in errors} == {"3"}
     reported = [item["EMITTERD_EVENT"] for item in of_path]
     assert (reported[0], reported[-1]) == ("file.admitted", "file.delivered")
+
+
+def test_alerts_reach_people_from_the_sandbox(service: Service, tmp_path: Path) -> None:
+    """Root owns the URLs and systemd passes them; Apprise and a command run within the limits."""
+    machine = service.machine
+    with Receivers(tmp_path) as receivers:
+        machine.write("/etc/emitterd/notify", f"{receivers.hook_url}\n")
+        machine.write("/usr/local/bin/alert", "#!/bin/sh\ncat > /var/lib/emitterd/told\n")
+        machine.run("chmod", "755", "/usr/local/bin/alert")
+        alerts = "alerts:\n  command: [/usr/local/bin/alert]\n"
+        configuration = CONFIGURATION.format(url=service.server.url)
+        machine.write("/etc/emitterd/emitter.yaml", configuration + alerts)
+        machine.run("chmod", "600", "/etc/emitterd/notify")
+        service.start()
+        printed = machine.run("emitterd", "notify-test")
+        machine.write("/etc/emitterd/emitter.yaml", configuration)
+        machine.run("rm", "/etc/emitterd/notify")
+
+    assert [line.split()[:2] for line in printed.splitlines()] == [
+        ["ok", "json"],
+        ["ok", "command"],
+    ]
+    assert len(receivers.hooks) == 1
+    assert json.loads((machine.root / "var/lib/emitterd/told").read_text())["test"]
 
 
 @pytest.fixture
