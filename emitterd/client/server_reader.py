@@ -14,7 +14,13 @@ from typing import NamedTuple
 from emitterd.client import grant as grants
 from emitterd.client.http import HttpClient, Response
 from emitterd.client.lookup import FIRST_BYTE, NotConfirmed, stored
-from emitterd.client.responses import RequestKind, as_delivery_errors, bucket_error, s3_code
+from emitterd.client.responses import (
+    RequestKind,
+    as_delivery_errors,
+    bucket_error,
+    is_etag,
+    s3_code,
+)
 from emitterd.codes import Code
 from emitterd.errors import Decision, DeliveryError
 from emitterd.model import Confirmation
@@ -136,7 +142,8 @@ class ServerReader:
         if not answer.whole:
             reason = f"a log of the server is larger than {LOG_MAX_BYTES} bytes"
             raise DeliveryError(Decision.DEFER, Code.MALFORMED_ANSWER, reason)
-        return ServerLog(answer.body, answer.headers.get("etag", ""))
+        etag = answer.headers.get("etag", "")
+        return ServerLog(answer.body, etag if is_etag(etag) else "")
 
     def close_thread(self) -> None:
         """Close the connections of this thread: the next requests come much later."""

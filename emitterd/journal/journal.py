@@ -383,9 +383,12 @@ class Journal(Database):
 
     # What the server made of delivered files.
 
-    def track(self, since: float, now: float, limit: int) -> None:
-        """Begin to track what was delivered since an instant. Raises `JournalFull`."""
-        values = {"since": since, "now": now, "server": self._server, "limit": limit}
+    def track(self, since: float, now: float, open_max: int) -> None:
+        """Begin to track what was delivered since an instant. Raises `JournalFull`.
+
+        `open_max`: of so many files the next look may be due at a time.
+        """
+        values = {"since": since, "now": now, "server": self._server, "open_max": open_max}
         self.write(lambda writer: writer.execute(statements.TRACK, values), durable=False)
 
     def tracked_due(self, now: float, longest: float, limit: int) -> list[Tracked]:

@@ -202,8 +202,12 @@ _FORMER = f"""select count(*) from entry
 TRACK = """insert into tracked (id, state, due_at) select id, 'waiting', :now from entry
     where state = 'delivered' and delivered_at > :since and delivered_to = :server
     and key is not null and not exists (select 1 from tracked where tracked.id = entry.id)
-    order by delivered_at desc limit :limit"""
-"""Begin to track what was delivered to this server since an instant."""
+    order by delivered_at desc limit max(0, :open_max - (select count(*) from tracked
+        join entry on entry.id = tracked.id
+        where tracked.due_at is not null and delivered_to = :server))"""
+"""Begin to track what was delivered to this server since an instant, the latest first.
+
+Without a limit on the files that are not decided, each round would sort a whole backlog."""
 
 _TRACKED = [field.name for field in fields(Tracked)][4:]
 
@@ -212,7 +216,7 @@ TRACKED_DUE = f"""select entry.id, path, key, delivered_at,
     {", ".join(f"tracked.{name}" for name in _TRACKED)}
     from tracked join entry on entry.id = tracked.id
     where (tracked.due_at <= :now or tracked.due_at > :longest) and delivered_to = :server
-    order by tracked.due_at limit :limit"""  # noqa: S608  names are ours
+    order by tracked.due_at, looked_at limit :limit"""  # noqa: S608  names are ours
 
 SAVE_TRACKED = f"""update tracked set {", ".join(f"{name} = :{name}" for name in _TRACKED)}
     where id = :id"""  # noqa: S608  names are ours

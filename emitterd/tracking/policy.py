@@ -79,7 +79,10 @@ class TrackingRule:
         return self.looked_at(file, now)
 
     def looked_at(self, file: Tracked, now: float) -> Tracked:
-        """Return the file with the time of its next look, also after a look that failed."""
+        """Return the file after a look, also one that failed."""
+        return replace(self.postponed(file, now), looks=file.looks + 1, looked_at=now)
+
+    def postponed(self, file: Tracked, now: float) -> Tracked:
+        """Return the file with the time of its next look."""
         young = now - file.delivered_at < DAY_S
-        due_at = now + (self.poll_every_s if young else self.wait_max_s)
-        return replace(file, looks=file.looks + 1, looked_at=now, due_at=due_at)
+        return replace(file, due_at=now + (self.poll_every_s if young else self.wait_max_s))

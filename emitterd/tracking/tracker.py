@@ -28,8 +28,8 @@ from emitterd.tracking.server_log import LogRecord, parse
 FILES_MAX = 2000
 """A round looks at so many files; those that have waited longest go first."""
 
-NEW_MAX = 10_000
-"""So many new deliveries are tracked in one round."""
+OPEN_MAX = 10_000
+"""So many files are tracked at a time. Of a larger backlog the server lists only the beginning."""
 
 LOOK_UPS_MAX = 20
 LOGS_MAX = 20
@@ -186,7 +186,7 @@ class ServerTracker:
         # All older ones are tracked already, unless the clock was set back by more than a day.
         if self._tracked_at <= now:
             since = max(since, self._tracked_at - DAY_S)
-        self._journal.track(since, now, NEW_MAX)
+        self._journal.track(since, now, OPEN_MAX)
         self._tracked_at = now
 
     def _may_ask(self) -> None:
@@ -220,6 +220,9 @@ class ServerTracker:
             if present is not None:
                 after = rule.looked_up(file, now, present=present)
             saved += self._save([file], [after])
+        # In the next round they come first, and after a list that may decide them.
+        later = undecided[LOOK_UPS_MAX:]
+        self._save(later, [rule.postponed(file, now) for file in later])
         return [file for file in saved if file.state is ServerState.PICKED_UP]
 
     def _has_object(self, bucket: str, key: str) -> bool | None:

@@ -79,6 +79,20 @@ def test_each_delivery_is_tracked_once_and_only_at_its_server(journal: Journal) 
     assert tally_is_right(journal)
 
 
+def test_only_so_many_files_are_tracked_at_a_time(journal: Journal) -> None:
+    """The latest deliveries first; a file that is decided makes room for another one."""
+    journal.deliver_to(HERE)
+    for number in range(4):
+        deliver(journal, take(journal, 1, b"pat/%d.zip" % number))
+    journal.track(0.0, NOW, 2)
+    assert {file.path for file in due(journal)} == {b"pat/2.zip", b"pat/3.zip"}
+    journal.track(0.0, NOW, 2)
+    assert len(due(journal)) == 2
+    journal.save_tracked([replace(file, due_at=None) for file in due(journal)])
+    journal.track(0.0, NOW, 2)
+    assert {file.path for file in due(journal)} == {b"pat/0.zip", b"pat/1.zip"}
+
+
 def test_the_row_goes_with_its_receipt(journal: Journal) -> None:
     """A look at an entry that retention has deleted meanwhile is lost with it."""
     entry = delivered(journal)
