@@ -48,11 +48,11 @@ def sentences(side: Mapping[str, Any], delivered_at: str) -> list[str]:
     match side["state"]:
         case ServerState.PROCESSED:
             lines = _processed(side)
-        case ServerState.WAITING if side["looks"]:
+        case ServerState.WAITING if "seen_at" in side:
             lines = [f"the file waits in the bucket, last seen at {side['seen_at']}", *asks]
             lines.append(_NOT_TAKEN)
         case ServerState.WAITING:
-            lines = ["emitterd has not asked yet", *asks]
+            lines = ["emitterd has no answer yet", *asks]
         case ServerState.PICKED_UP if asks:
             lines = [f"{gone}, and has not ended it", *asks]
         case ServerState.PICKED_UP:

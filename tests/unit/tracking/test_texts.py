@@ -19,7 +19,9 @@ REASONS = {"blank": 0, "duplicate": 1500, "datatype": 3, "null_values": {"exam_i
 @pytest.mark.parametrize(
     ("side", "short", "expected"),
     [
-        ({"state": "waiting", "looks": 0, **NEXT}, "waiting", ["has not asked yet", "again at"]),
+        ({"state": "waiting", "looks": 0, **NEXT}, "waiting", ["no answer yet", "again at"]),
+        # The only look failed.
+        ({"state": "waiting", "looks": 1, **NEXT}, "waiting", ["no answer yet", "again at"]),
         (
             {"state": "waiting", "looks": 1, **SEEN, **NEXT},
             "waiting",
