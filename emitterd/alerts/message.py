@@ -79,7 +79,7 @@ def compose_test(place: Place) -> Message:
 
 
 def _body(paragraphs: Sequence[str], place: Place) -> str:
-    end = f"Host {place.host}, folder {place.folder}. To see all: emitterd status --check"
+    end = f"Host {place.host}, folder {place.folder}. To see all alarms: emitterd status"
     return "\n\n".join([*paragraphs, _clean(end)])
 
 

@@ -10,7 +10,6 @@ import os
 import signal
 import sys
 from typing import Any
-from urllib.parse import urlsplit
 
 from apprise import Apprise, AppriseAsset, NotifyBase, NotifyFormat, NotifyType, OverflowMode
 from apprise.manager_plugins import NotificationManager
@@ -55,7 +54,7 @@ def _service(url: str) -> NotifyBase | None:
     service = Apprise.instantiate(url, asset=_asset(), suppress_exceptions=True)
     if not isinstance(service, NotifyBase):
         return None
-    options = urlsplit(url).query
+    options = url.partition("?")[2]
     if "format=" not in options:
         service.notify_format = NotifyFormat.TEXT
     if "overflow=" not in options:

@@ -140,10 +140,10 @@ def test_a_token_that_a_child_prints_is_masked(tmp_path: Path) -> None:
 
 
 def test_apprise_judges_the_urls() -> None:
-    """An unknown scheme, a url without its parts, and a good one."""
-    answers = judge(["foo://x", "tgram://bad", "json://example.org/hook"])
+    """An unknown scheme, a url without its parts, broken brackets, and a good one."""
+    answers = judge(["foo://x", "tgram://bad", "json://[::1", "json://example.org/hook"])
 
-    assert [bool(answer) for answer in answers] == [True, True, False]
+    assert [bool(answer) for answer in answers] == [True, True, True, False]
     assert "no service" in answers[0]
 
 

@@ -51,7 +51,7 @@ def test_a_message_says_what_since_when_and_what_to_do() -> None:
         "WARNING, more than before, since 2026-11-30 06:24: 2 files are rejected\n"
         "What to do: emitterd list\n\n"
         "Host deo-patna.example.org, folder /srv/cqube_emission."
-        " To see all: emitterd status --check"
+        " To see all alarms: emitterd status"
     )
 
 
