@@ -32,6 +32,8 @@ LOG_MAX_BYTES = 8 * 1024**2
 """A log with some 20,000 files."""
 
 ERROR_MAX_BYTES = 64 * 1024
+URL_MAX_BYTES = 8 * 1024
+"""A key of 1024 bytes, percent-encoded, and a signature with a session token."""
 
 _BUCKET_NAME = re.compile(r"[A-Za-z0-9._-]{1,255}")
 _OK, _UNCHANGED, _NOT_FOUND = 200, 304, 404
@@ -111,7 +113,9 @@ class ServerReader:
     def download_url(self, bucket: str, key: str) -> str:
         """Return a url for an object, which need not exist. It is valid for a day."""
         request = RequestKind.DOWNLOAD
-        answer = self._ask(request, {"filename": key, "bucket": bucket}, grants.ANSWER_MAX_BYTES)
+        answer = self._ask(request, {"filename": key, "bucket": bucket}, URL_MAX_BYTES)
+        if not answer.whole:
+            raise _malformed(request, "it is too long")
         return grants.download_url(
             answer.body, near=self.bucket_url, api_url=self._url, insecure=self._insecure
         )

@@ -214,15 +214,15 @@ class ServerTracker:
         looked = [rule.listed(file, listing, now) for file in files]
         saved = self._save(files, [after for after in looked if after is not None])
         undecided = [file for file, after in zip(files, looked, strict=True) if after is None]
+        # The others come first in the next round, and make room for files that the list decides.
+        later = undecided[LOOK_UPS_MAX:]
+        self._save(later, [rule.postponed(file, now) for file in later])
         for file in undecided[:LOOK_UPS_MAX]:
             present = self._has_object(bucket, file.key)
             after = rule.looked_at(file, now)
             if present is not None:
                 after = rule.looked_up(file, now, present=present)
             saved += self._save([file], [after])
-        # In the next round they come first, and after a list that may decide them.
-        later = undecided[LOOK_UPS_MAX:]
-        self._save(later, [rule.postponed(file, now) for file in later])
         return [file for file in saved if file.state is ServerState.PICKED_UP]
 
     def _has_object(self, bucket: str, key: str) -> bool | None:

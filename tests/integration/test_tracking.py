@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from emitterd.cli.show import receipts
-from emitterd.client.server_reader import LIST_MAX_BYTES, LOG_MAX_BYTES
+from emitterd.client.server_reader import LIST_MAX_BYTES, LOG_MAX_BYTES, URL_MAX_BYTES
 from emitterd.monitoring.alarms import AlarmLimits, queue_alarms
 from emitterd.monitoring.status import read_queue
 from emitterd.rehearsal.server import RehearsalServer
@@ -456,7 +456,9 @@ def test_buckets_without_names_are_a_failure(hostile: Hostile, body: bytes) -> N
         b"",
         b"http://[",
         b"http://127.0.0.1:1\r\nX: y/",
+        b"http://127.0.0.1:1/" + b"x" * URL_MAX_BYTES,
     ],
+    ids=["link", "file", "elsewhere", "empty", "none", "header", "long"],
 )
 def test_a_download_url_must_lead_to_the_place_of_the_uploads(hostile: Hostile, url: bytes) -> None:
     """Nothing is requested there, also after a restart."""
@@ -467,7 +469,8 @@ def test_a_download_url_must_lead_to_the_place_of_the_uploads(hostile: Hostile, 
     rig.restart()
     rig.emission.reader.bucket_url = rig.emission.reader.bucket_url or listener.url
     rig.look(POLL_S)
-    assert {line["error"] for line in rig.logged("tracking.failed")} == {"E407"}
+    expected = "E406" if len(url) > URL_MAX_BYTES else "E407"
+    assert {line["error"] for line in rig.logged("tracking.failed")} == {expected}
     assert rig.states() == ["picked_up"]
     assert {heard.line.split(" ")[1].rpartition("/")[2] for heard in listener.heard} == {
         "list_s3_buckets",
