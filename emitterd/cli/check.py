@@ -230,7 +230,7 @@ def _alerts(config: Config) -> Iterator[Diagnosis]:
     urls = config.notify_urls
     if not urls:
         return
-    from emitterd.alerts.channels import judge
+    from emitterd.monitoring.alerts.channels import judge
 
     try:
         problems = judge([notify.url.reveal() for notify in urls])

@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from emitterd.alerts.channels import (
+from emitterd.client.http import HttpClient
+from emitterd.config.settings import Config
+from emitterd.monitoring.alerts.channels import (
     HEARTBEAT_LIMITS,
     AppriseChannel,
     Channel,
@@ -15,10 +17,8 @@ from emitterd.alerts.channels import (
     Stopping,
     trusted_authorities,
 )
-from emitterd.alerts.loop import AlertRules, Alerts
-from emitterd.alerts.message import Place, compose_test
-from emitterd.client.http import HttpClient
-from emitterd.config.settings import Config
+from emitterd.monitoring.alerts.loop import AlertRules, Alerts
+from emitterd.monitoring.alerts.message import Place, compose_test
 from emitterd.service.components import Components
 from emitterd.shutdown import Shutdown
 from emitterd.text import shown

@@ -41,7 +41,7 @@ from emitterd.spool.folder import ignore_lease_breaks
 from emitterd.text import display
 
 if TYPE_CHECKING:
-    from emitterd.alerts.loop import Alerts
+    from emitterd.monitoring.alerts.loop import Alerts
 
 CHECK_S = 1.0
 """How often the main thread checks the others; more often for a short WatchdogSec."""

@@ -13,14 +13,19 @@ from unittest.mock import patch
 import pytest
 from structlog.testing import capture_logs
 
-from emitterd.alerts import channels
-from emitterd.alerts.channels import AppriseChannel, CommandChannel, HeartbeatChannel, judge
-from emitterd.alerts.incidents import BACKOFF_S, GATHER_S, GROWTH_S, QUIET_S
-from emitterd.alerts.loop import FIRST_HEARTBEAT_S, AlertRules, Alerts
-from emitterd.alerts.message import Place, compose_test
 from emitterd.journal.journal import Journal
 from emitterd.monitoring.alarms import Alarm, AlarmCode
 from emitterd.monitoring.alarms import judge as judge_alarms
+from emitterd.monitoring.alerts import channels
+from emitterd.monitoring.alerts.channels import (
+    AppriseChannel,
+    CommandChannel,
+    HeartbeatChannel,
+    judge,
+)
+from emitterd.monitoring.alerts.incidents import BACKOFF_S, GATHER_S, GROWTH_S, QUIET_S
+from emitterd.monitoring.alerts.loop import FIRST_HEARTBEAT_S, AlertRules, Alerts
+from emitterd.monitoring.alerts.message import Place, compose_test
 from emitterd.service.alerting import open_alerts
 from emitterd.shutdown import Shutdown
 from support.client import http_client

@@ -90,7 +90,7 @@ def test_the_daemon_loads_what_it_serves(place: Installation, command: str) -> N
     assert daemon.returncode == 0
     assert loaded(output) >= DAEMONS
     assert loaded(output) & (SERVERS | HTTP_SERVER) == set()
-    assert "emitterd.alerts" not in output
+    assert "emitterd.monitoring.alerts" not in output
 
 
 @contextmanager

@@ -26,7 +26,7 @@ TESTS = sorted(path for path in (ROOT / "tests").rglob("*.py") if path.parent.na
 # rehearsal server each have a web server.
 WEB_HOMES = {"monitoring.http_server", "rehearsal"}
 LIBRARIES: dict[str, str | set[str]] = {
-    "apprise": "alerts.sender",
+    "apprise": "monitoring.alerts.sender",
     "click": "cli",
     "httpcore": "client.sockets",
     "httpx": "client.http",
@@ -59,7 +59,7 @@ CATCH_ALL = {
     "intake.loop": 3,
     "spool.watcher": 1,
     "housekeeping.disposal": 1,
-    "alerts.loop": 1,
+    "monitoring.alerts.loop": 1,
     "tracking.tracker": 1,
 }
 

@@ -20,10 +20,10 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import unquote
 
-from emitterd.alerts.message import Message
 from emitterd.client.http import HttpClient
 from emitterd.client.responses import Stopped, TransportError
 from emitterd.client.sockets import TransferLimits
+from emitterd.monitoring.alerts.message import Message
 from emitterd.text import masked, printable
 
 SEND_S = 60.0
@@ -40,7 +40,7 @@ OUTPUT_MAX_BYTES = 2000
 PIECE_MIN = 4
 """Shorter pieces of a url are too common to be masked."""
 
-SENDER = (sys.executable, "-I", "-m", "emitterd.alerts.sender")
+SENDER = (sys.executable, "-I", "-m", "emitterd.monitoring.alerts.sender")
 
 PASSED_ON = re.compile(
     r"(?i)PATH|HOME|USER|LOGNAME|LANG|LC_\w+|TZ|TMPDIR|SSL_CERT_(?:FILE|DIR)|REQUESTS_CA_BUNDLE"

@@ -7,7 +7,8 @@ from itertools import pairwise
 
 import pytest
 
-from emitterd.alerts.incidents import (
+from emitterd.monitoring.alarms import Alarm, AlarmCode
+from emitterd.monitoring.alerts.incidents import (
     AHEAD_S,
     BACKOFF_MAX_S,
     BACKOFF_S,
@@ -23,7 +24,6 @@ from emitterd.alerts.incidents import (
     shrink,
     without_finished,
 )
-from emitterd.monitoring.alarms import Alarm, AlarmCode
 
 DAY_S = 86400.0
 START = 1_000_000.0

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from emitterd.alerts.incidents import Incident, News, NewsKind
 from emitterd.monitoring.alarms import AlarmLevel
+from emitterd.monitoring.alerts.incidents import Incident, News, NewsKind
 from emitterd.text import count, iso, masked, printable
 
 SUMMARY_MAX = 72

@@ -1,4 +1,4 @@
-"""The child process that uses Apprise: `python -m emitterd.alerts.sender`.
+"""The child process that uses Apprise: `python -m emitterd.monitoring.alerts.sender`.
 
 Standard input has one order as JSON: to send a message to a url, or to judge urls. Only this
 module uses apprise, and only a child imports this module: apprise takes half a second and 15 MiB.

@@ -15,8 +15,11 @@ from functools import partial
 
 import structlog
 
-from emitterd.alerts.channels import Channel, HeartbeatChannel, Stopping
-from emitterd.alerts.incidents import (
+from emitterd.errors import JournalError
+from emitterd.journal.journal import Journal
+from emitterd.monitoring.alarms import Alarm, AlarmLevel, Health
+from emitterd.monitoring.alerts.channels import Channel, HeartbeatChannel, Stopping
+from emitterd.monitoring.alerts.incidents import (
     AlertState,
     ChannelRecord,
     News,
@@ -26,10 +29,7 @@ from emitterd.alerts.incidents import (
     shrink,
     without_finished,
 )
-from emitterd.alerts.message import Message, Place, compose
-from emitterd.errors import JournalError
-from emitterd.journal.journal import Journal
-from emitterd.monitoring.alarms import Alarm, AlarmLevel, Health
+from emitterd.monitoring.alerts.message import Message, Place, compose
 from emitterd.shutdown import Shutdown
 
 LOOK_S = 5.0

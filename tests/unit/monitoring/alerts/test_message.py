@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from emitterd.alerts.incidents import Incident, News, NewsKind
-from emitterd.alerts.message import SUMMARY_MAX, Place, compose, compose_test
 from emitterd.monitoring.alarms import Alarm, AlarmCode, AlarmLevel
+from emitterd.monitoring.alerts.incidents import Incident, News, NewsKind
+from emitterd.monitoring.alerts.message import SUMMARY_MAX, Place, compose, compose_test
 from emitterd.text import MASK, keep_secret
 
 PLACE = Place("deo-patna.example.org", "/srv/cqube_emission")
