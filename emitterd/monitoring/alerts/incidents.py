@@ -79,14 +79,22 @@ class ChannelRecord:
         return replace(self, told=self._with(news, now), failures=0)
 
     def failed(self, news: "Iterable[News]", now: float) -> Self:
-        """Return the record after this could not be told; after a day it counts as told."""
-        failures, since = self.failures + 1, self.failing_since if self.failures else now
+        """Return the record after this could not be told.
+
+        What could not be told for a day counts as told.
+        """
+        # The clock may have been set back since.
+        since = min(self.failing_since, now) if self.failures else now
+        given_up = [item for item in news if now - max(since, item.at) >= RETRY_S]
         # The exponent is bounded: a channel may fail for years.
         wait_s = min(BACKOFF_S * 2 ** min(self.failures, 10), BACKOFF_MAX_S)
-        retry = replace(self, failures=failures, failing_since=since, retry_at=now + wait_s)
-        if not is_over(since, RETRY_S, now):
-            return retry
-        return replace(retry, told=self._with(news, now), failing_since=now)
+        return replace(
+            self,
+            told=self._with(given_up, now),
+            failures=self.failures + 1,
+            failing_since=now if given_up else since,
+            retry_at=now + wait_s,
+        )
 
     def waits(self, now: float) -> bool:
         """Tell whether the next try is not due yet."""
@@ -107,6 +115,12 @@ class News:
     def code(self) -> str:
         """The alarm's code."""
         return self.incident.alarm.code
+
+    @property
+    def at(self) -> float:
+        """When the incident ended, or else when it began."""
+        ended_at = self.incident.ended_at
+        return self.incident.began_at if ended_at is None else ended_at
 
     def told(self, now: float) -> Told:
         """Return the record that this was told."""

@@ -174,6 +174,29 @@ def test_a_failing_channel_is_tried_with_growing_waits_for_a_day() -> None:
     assert listener.look(tries[-1] + DAY_S, DOWN) == ["goes_on destination_down"]
 
 
+def test_a_channel_that_fails_is_given_a_day_for_each_alarm() -> None:
+    """An alarm that begins 23 hours later is not given up with the first one."""
+    listener = Listener()
+    listener.works = False
+    for at in range(0, int(RETRY_S) + 7200, 10):
+        listener.look(at, DOWN, *[OLD] * (at >= RETRY_S - 3600))
+
+    listener.works = True
+    assert listener.look(RETRY_S + 3 * 3600, DOWN, OLD) == ["began oldest_waiting"]
+
+
+def test_a_clock_that_was_set_back_gives_no_message_up() -> None:
+    """The second failure is earlier than the first one; the message is still due."""
+    listener = Listener()
+    listener.works = False
+    listener.look(0, DOWN)
+    assert listener.look(10, DOWN) == ["began destination_down"]
+    assert listener.look(10 - DAY_S, DOWN) == ["began destination_down"]
+
+    listener.works = True
+    assert listener.look(10 - DAY_S + BACKOFF_MAX_S, DOWN) == ["began destination_down"]
+
+
 def test_a_channel_that_failed_hears_of_what_is_over() -> None:
     """While the line was down no mail could go out; afterwards it tells of the outage."""
     listener = Listener()
