@@ -137,6 +137,8 @@ class ServerTracker:
         except JournalMoved:
             raise
         except (JournalError, DeliveryError) as error:
+            # What a log said may not be saved: it must be read again, although it is as before.
+            self._logs.clear()
             self._failed(error)
         except Exception:
             # Tracking must never stop the daemon.

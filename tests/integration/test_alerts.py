@@ -7,12 +7,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from unittest.mock import patch
 
 import pytest
 from structlog.testing import capture_logs
 
+from conftest import SmallDisk
 from emitterd.journal.journal import Journal
 from emitterd.monitoring.alarms import Alarm, AlarmCode
 from emitterd.monitoring.alarms import judge as judge_alarms
@@ -33,16 +34,6 @@ from support.in_process import Clock, Host, Killed, Mortal
 from support.installation import Installation
 from support.receivers import HOST, Receivers
 from support.waiting import wait_until
-
-
-class Disk(Protocol):
-    """A small file system of its own."""
-
-    root: Path
-
-    def fill(self, *, spare: bool = True) -> None: ...  # noqa: D102
-    def free(self) -> None: ...  # noqa: D102
-
 
 PLACE = Place("deo-patna", "/srv/cqube_emission")
 DEADLINE_S = 60.0
@@ -292,7 +283,7 @@ def test_what_was_told_just_before_the_stop_is_not_told_again(
     assert len(receivers.told()) == 1
 
 
-def test_a_full_disk_delays_no_alert(receivers: Receivers, small_disk: Disk) -> None:
+def test_a_full_disk_delays_no_alert(receivers: Receivers, small_disk: SmallDisk) -> None:
     """Without room in the journal, memory keeps what was told; later the journal has it."""
     with Journal(small_disk.root / "journal.db") as journal:
         rig = Rig(journal)

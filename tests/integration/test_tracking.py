@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from conftest import SmallDisk
 from emitterd.cli.show import receipts
 from emitterd.client.server_reader import LIST_MAX_BYTES, LOG_MAX_BYTES, URL_MAX_BYTES
 from emitterd.monitoring.alarms import AlarmLimits, queue_alarms
@@ -202,6 +203,28 @@ def test_a_log_as_before_is_read_again_for_another_file(rig: TrackingRig) -> Non
     assert stored
     assert rig.states() == ["picked_up", "processed"]
     assert first != second
+
+
+def test_a_log_whose_result_could_not_be_saved_is_read_again(small_disk: SmallDisk) -> None:
+    """The journal's disk was full after the request; the log has not changed since."""
+    with tracking(small_disk.root) as rig:
+        rig.send(EXAM)
+        process(rig)
+        assert rig.server is not None
+        record = rig.server.logs["log_summary/log_summary_pat.json"][0]
+        ended_at, record["process_end_time"] = record["process_end_time"], None
+        rig.look()
+        record["process_end_time"] = ended_at
+        rig.asked()
+        small_disk.fill(spare=False)
+        rig.look(POLL_S)
+        assert rig.asked() == ["object"]
+        assert [item["error"] for item in rig.logged("tracking.failed")] == ["E104"]
+        assert rig.states() == ["picked_up"]
+
+        small_disk.free()
+        rig.look(2 * POLL_S)
+        assert rig.states() == ["processed"]
 
 
 def test_a_truncated_list_leaves_the_rest_to_single_looks(rig: TrackingRig) -> None:
