@@ -186,22 +186,18 @@ def queue_alarms(
 
 def _file_alarms(queue: "QueueStatus") -> list[Alarm]:
     """Return the alarms of files that need an operator."""
-    alarms = []
-    if queue.rejected_at is not None:
-        alarms.append(_rejected(queue.rejected, queue.rejected_at))
-    if queue.uncertain_at is not None:
-        alarms.append(_receipt_lost(queue.uncertain, queue.uncertain_at))
-    files, since, path = queue.dropped
-    if since is not None:
-        alarms.append(_server_drops(files, since, path))
-    files, since, path = queue.stalled
-    if since is not None:
-        alarms.append(_stalled(files, since, path))
-    if queue.not_taken.since is not None:
-        alarms.append(
-            _not_taken(queue.not_taken.files, queue.not_taken.since, queue.not_taken.path)
-        )
-    return alarms
+    problems = (
+        (_rejected, queue.rejected),
+        (_receipt_lost, queue.uncertain),
+        (_server_drops, queue.dropped),
+        (_stalled, queue.stalled),
+        (_not_taken, queue.not_taken),
+    )
+    return [
+        alarm(files, since, f"{'' if files == 1 else 'for example '}{display(path or b'')}")
+        for alarm, (files, since, path) in problems
+        if since is not None
+    ]
 
 
 def daemon_alarms(facts: DaemonFacts, now: float) -> list[Alarm]:
@@ -255,24 +251,25 @@ def _journal_full(since: float) -> Alarm:
     return Alarm(AlarmCode.JOURNAL_FULL, since, words, code.remedy)
 
 
-def _rejected(rejected: int, since: float) -> Alarm:
+def _rejected(files: int, since: float, path: str) -> Alarm:
     return Alarm(
         AlarmCode.REJECTED,
         since,
-        f"{files_are(rejected)} rejected, and not replaced",
+        f"{files_are(files)} rejected, and not replaced ({path})",
         "see why with: emitterd list --state rejected; correct each file, or run:"
         " emitterd forget PATH",
-        affected=rejected,
+        affected=files,
     )
 
 
-def _receipt_lost(uncertain: int, since: float) -> Alarm:
+def _receipt_lost(files: int, since: float, path: str) -> Alarm:
+    held = f"{files_are(files)} held, because the journal was rebuilt ({path})"
     return Alarm(
         AlarmCode.RECEIPT_LOST,
         since,
-        f"{files_are(uncertain)} held, because the journal was rebuilt: {Code.RECEIPT_LOST}",
+        f"{held}: {Code.RECEIPT_LOST}",
         Code.RECEIPT_LOST.remedy,
-        affected=uncertain,
+        affected=files,
     )
 
 
@@ -302,9 +299,9 @@ _AGAIN = (
 )
 
 
-def _server_drops(files: int, since: float, path: bytes | None) -> Alarm:
+def _server_drops(files: int, since: float, path: str) -> Alarm:
     delivered = f"{count(files, 'file')} {'was' if files == 1 else 'were'} delivered"
-    words = f"{delivered}, but the server will drop {_it(files)} ({display(path or b'')})"
+    words = f"{delivered}, but the server will drop {_it(files)} ({path})"
     return Alarm(AlarmCode.SERVER_DROPS, since, words, _AGAIN, affected=files)
 
 
@@ -312,17 +309,17 @@ def _it(files: int) -> str:
     return "it" if files == 1 else "them"
 
 
-def _stalled(files: int, since: float, path: bytes | None) -> Alarm:
+def _stalled(files: int, since: float, path: str) -> Alarm:
     words = f"the server began {count(files, 'file')} and did not end {_it(files)}"
-    words = f"{words} ({display(path or b'')})"
+    words = f"{words} ({path})"
     return Alarm(AlarmCode.STALLED, since, words, _AGAIN, affected=files)
 
 
-def _not_taken(files: int, since: float, path: bytes | None) -> Alarm:
+def _not_taken(files: int, since: float, path: str) -> Alarm:
     name = "this name" if files == 1 else "these names"
     words = (
         f"{count(files, 'file')} {'has' if files == 1 else 'have'} been in the bucket for more than"
-        f" a day: nothing on the server takes {name} ({display(path or b'')})"
+        f" a day: nothing on the server takes {name} ({path})"
     )
     hint = (
         "check folder and name with: emitterd inspect FILE; ask the server's administrator whether"

@@ -155,7 +155,10 @@ def _gauges(reading: QueueReading) -> Iterator[Metric]:
             "When the last sweep of the whole folder ended.",
             reading.swept_at,
         ),
-        "rejected_files": ("Rejected versions, neither replaced nor forgotten.", queue.rejected),
+        "rejected_files": (
+            "Rejected versions, neither replaced nor forgotten.",
+            queue.rejected.files,
+        ),
         "eta_seconds": ("When nothing will wait, where known.", reading.eta_s),
     }
     for name, (words, value) in values.items():

@@ -31,12 +31,12 @@ DAY_S = 86400.0
 REJECTED_MAX = 1000
 """Current rejections, and held files, are counted up to this number: each costs a look-up."""
 
-_REJECTED = f"""select count(*), min(changed_at) from (
-    select changed_at from entry where state = 'rejected' and forgotten_at is null
+_REJECTED = f"""select count(*), min(changed_at), max(path) from (
+    select changed_at, path from entry where state = 'rejected' and forgotten_at is null
     and not {SUPERSEDED} order by changed_at desc limit ?)"""  # noqa: S608  names are ours
 
-_UNCERTAIN = """select count(*), min(changed_at) from (
-    select changed_at from entry where state = 'held' and error = 'E107'
+_UNCERTAIN = """select count(*), min(changed_at), max(path) from (
+    select changed_at, path from entry where state = 'held' and error = 'E107'
     order by changed_at desc limit ?)"""
 
 _DROPPED = f"select count(*), min(delivered_at), max(path) from ({DROPPED})"  # noqa: S608
@@ -66,15 +66,15 @@ _ARRIVALS = "select dataset, admitted_at, delivered_at, accepted_at from arrival
 _LAST_DELIVERED = "select max(delivered_at) from entry where state = 'delivered'"
 
 
-class Dropped(NamedTuple):
-    """Delivered files with a problem at the server: how many, since when, and one of them."""
+class AffectedFiles(NamedTuple):
+    """The files with one problem: how many, since when, and one of them; None without any."""
 
-    files: int
-    since: float | None
-    path: bytes | None
+    files: int = 0
+    since: float | None = None
+    path: bytes | None = None
 
 
-_NONE_DROPPED = Dropped(0, None, None)
+_NONE = AffectedFiles()
 
 
 class Recent(NamedTuple):
@@ -100,23 +100,21 @@ class QueueStatus:
     tally: Mapping[State, tuple[int, int]]
     oldest_waiting_at: float | None
     delivered_at: float | None
-    rejected: int
-    rejected_at: float | None
+    rejected: AffectedFiles
     recent: Recent
     outages: tuple[Outage, ...]
     noted: tuple[Alarm, ...]
     restored_at: float | None = None
     """When emitterd found an older copy in place of the journal."""
     not_sent: Mapping[str, int] = field(default_factory=dict)
-    dropped: Dropped = _NONE_DROPPED
-    uncertain: int = 0
-    uncertain_at: float | None = None
+    dropped: AffectedFiles = _NONE
+    uncertain: AffectedFiles = _NONE
     answered_at: float | None = None
     arrivals: Mapping[str, Arrival] = field(default_factory=dict)
     expected_since: Mapping[str, float] = field(default_factory=dict)
     tracked: Mapping[str, int] = field(default_factory=dict)
-    stalled: Dropped = _NONE_DROPPED
-    not_taken: Dropped = _NONE_DROPPED
+    stalled: AffectedFiles = _NONE
+    not_taken: AffectedFiles = _NONE
 
     @property
     def waiting(self) -> int:
@@ -161,8 +159,6 @@ def read_queue(read: Read, now: float) -> QueueStatus:
     """Return the status of the queue; `read` runs a query on the journal."""
     facts = {name: json.loads(value) for name, value in read("select name, value from fact", ())}
     tally = read("select state, entries, bytes from tally", ())
-    rejected, rejected_at = read(_REJECTED, (REJECTED_MAX,))[0]
-    uncertain, uncertain_at = read(_UNCERTAIN, (REJECTED_MAX,))[0]
     recent = Recent(*read(_RECENT, (now - RECENT_S, RECENT))[0])
     # An earlier version noted no stages; its process is gone.
     outages = (facts.get("destination") or {}).get("stages", [])
@@ -170,22 +166,20 @@ def read_queue(read: Read, now: float) -> QueueStatus:
         tally={State(state): (entries, size) for state, entries, size in tally},
         oldest_waiting_at=read(_OLDEST, ())[0][0],
         delivered_at=read(_LAST_DELIVERED, ())[0][0],
-        rejected=rejected,
-        rejected_at=rejected_at,
+        rejected=AffectedFiles(*read(_REJECTED, (REJECTED_MAX,))[0]),
         recent=recent,
         outages=tuple(Outage(**outage) for outage in outages),
         noted=tuple(Alarm(**alarm) for alarm in facts.get("alarms") or []),
         restored_at=facts.get("restored_at"),
         not_sent=facts.get("not_sent") or {},
-        dropped=Dropped(*read(_DROPPED, ())[0]),
-        uncertain=uncertain,
-        uncertain_at=uncertain_at,
+        dropped=AffectedFiles(*read(_DROPPED, ())[0]),
+        uncertain=AffectedFiles(*read(_UNCERTAIN, (REJECTED_MAX,))[0]),
         answered_at=facts.get("answered_at"),
         arrivals={dataset: Arrival(*at) for dataset, *at in read(_ARRIVALS, ())},
         expected_since=facts.get("expected") or {},
         tracked=dict(read("select state, files from tracked_tally", ())),
-        stalled=Dropped(*read(_STALLED, (REJECTED_MAX,))[0]),
-        not_taken=Dropped(*read(_NOT_TAKEN, (DAY_S, 2 * DAY_S, REJECTED_MAX))[0]),
+        stalled=AffectedFiles(*read(_STALLED, (REJECTED_MAX,))[0]),
+        not_taken=AffectedFiles(*read(_NOT_TAKEN, (DAY_S, 2 * DAY_S, REJECTED_MAX))[0]),
     )
 
 
@@ -224,7 +218,7 @@ def check_line(
         f"{health.level} - {words} | waiting={queue.waiting};;;0"
         f" waiting_bytes={queue.waiting_bytes}B;;;0"
         f" oldest={oldest_s:.0f}s;;{limits.oldest_waiting_s:.0f};0"
-        f" rejected={queue.rejected};0;;0"
+        f" rejected={queue.rejected.files};0;;0"
     )
 
 

@@ -145,7 +145,10 @@ def run_child(command: Sequence[str], order: object, stopping: Stopping) -> str:
     Return nothing if it exits with 0, or else why not: what it printed, or its exit code. It is
     killed with its process group after `SEND_S`, and at once if the daemon stops.
     """
-    code, output = _run(command, order, stopping)
+    try:
+        code, output = _run(command, order, stopping)
+    except OSError as error:
+        return f"it cannot be run: {error.strerror}"
     if code == 0:
         return ""
     # The last lines of a program say why it failed.
@@ -172,23 +175,23 @@ def judge(urls: Sequence[str]) -> list[str]:
 
 
 def _run(command: Sequence[str], order: object, stopping: Stopping) -> tuple[int | None, bytes]:
-    """Return exit code and output; the code is None if the child was killed."""
-    try:
-        # A file in memory: the child may not read it, and a pipe would make this wait.
-        with os.fdopen(os.memfd_create("alert"), "w+b") as stdin:
-            stdin.write(json.dumps(order).encode())
-            stdin.seek(0)
-            child = subprocess.Popen(  # noqa: S603  the administrator's command, or our own
-                command,
-                stdin=stdin,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                env=_environment(),
-                cwd="/",
-                start_new_session=True,
-            )
-    except OSError as error:
-        return -1, f"cannot be run: {error.strerror}".encode()
+    """Return exit code and output; the code is None if the child was killed.
+
+    Raises `OSError` if it cannot be started.
+    """
+    # A file in memory: the child may not read it, and a pipe would make this wait.
+    with os.fdopen(os.memfd_create("alert"), "w+b") as stdin:
+        stdin.write(json.dumps(order).encode())
+        stdin.seek(0)
+        child = subprocess.Popen(  # noqa: S603  the administrator's command, or our own
+            command,
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=_environment(),
+            cwd="/",
+            start_new_session=True,
+        )
     assert child.stdout is not None  # noqa: S101  it is a pipe
     with child.stdout:
         output = _read_to_end(child, child.stdout.fileno(), stopping)

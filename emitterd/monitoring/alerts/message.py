@@ -126,4 +126,4 @@ def _clean(text: str) -> str:
 
 
 def _local(at: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
+    return time.strftime("%Y-%m-%d %H:%M %Z", time.localtime(at))

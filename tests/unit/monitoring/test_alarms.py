@@ -21,31 +21,31 @@ from emitterd.monitoring.alarms import (
     queue_alarms,
     sweep_limit_s,
 )
-from emitterd.monitoring.status import QueueStatus, Recent
+from emitterd.monitoring.status import AffectedFiles, QueueStatus, Recent
 
 NOW = 1_800_000_000.0
 LIMITS = AlarmLimits(oldest_waiting_s=3600.0, no_success_s=1800.0)
 OUTAGE = Outage(Stage.GRANT, Code.REFUSED, "connection refused", NOW - 60)
 
 
-def judged(  # noqa: PLR0913  each is a number of the queue
+def judged(
     *,
     running: bool,
     waiting: int = 0,
     oldest_waiting_at: float | None = None,
     delivered_at: float | None = None,
     outages: tuple[Outage, ...] = (),
-    rejected: int = 0,
-    rejected_at: float | None = None,
+    rejected: AffectedFiles = AffectedFiles(),  # noqa: B008  it never changes
 ) -> list[Alarm]:
     """Return the alarms of a queue with these numbers."""
     tally = dict.fromkeys(State, (0, 0)) | {State.QUEUED: (waiting, 0)}
     recent = Recent(0, 0, 0.0)
     ages = oldest_waiting_at, delivered_at
-    queue = QueueStatus(tally, *ages, rejected, rejected_at, recent, outages, ())
+    queue = QueueStatus(tally, *ages, rejected, recent, outages, ())
     return queue_alarms(queue, outages, LIMITS, NOW, running=running)
 
 
+TWO = AffectedFiles(2, NOW - 9, b"pat/b.zip")
 EMPTY = partial(judged, running=True)
 BUSY = partial(judged, running=True, waiting=3, oldest_waiting_at=NOW - 30, delivered_at=NOW - 5)
 WATCHED = DaemonFacts(swept_at=NOW - 10, sweep_limit_s=900.0)
@@ -99,7 +99,7 @@ def codes(alarms: list[Alarm]) -> list[str]:
             partial(judged, running=True, waiting=1, oldest_waiting_at=NOW - 1801),
             [AlarmCode.NO_SUCCESS],
         ),
-        (partial(judged, running=True, rejected=2, rejected_at=NOW - 9), [AlarmCode.REJECTED]),
+        (partial(judged, running=True, rejected=TWO), [AlarmCode.REJECTED]),
         (partial(judged, running=True, waiting=1, oldest_waiting_at=NOW + 7200), []),
     ],
     ids=[
@@ -148,6 +148,13 @@ def test_an_alarm_says_since_when_and_what_to_do() -> None:
     assert oldest.words == ("a file has waited for 2h, longer than 1h (alerts.oldest_waiting_max)")
     assert "alerts.no_success_max" in idle.words
     assert all(alarm.hint for alarm in (oldest, idle))
+
+
+def test_an_alarm_about_files_names_one() -> None:
+    """Of several files it names an example, without a look at the list."""
+    (alarm,) = judged(running=True, rejected=TWO)
+    assert alarm.words == "2 files are rejected, and not replaced (for example pat/b.zip)"
+    assert alarm.affected == 2
 
 
 def test_an_outage_is_told_with_its_code_and_remedy() -> None:

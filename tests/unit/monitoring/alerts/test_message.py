@@ -45,10 +45,10 @@ def test_a_message_says_what_since_when_and_what_to_do() -> None:
         "emitterd on deo-patna: CRITICAL: the destination is down at the login (3 alarms)"
     )
     assert message.body == (
-        "CRITICAL since 2026-11-30 06:23: the destination is down at the login: E201 connection"
-        " refused\n"
+        "CRITICAL since 2026-11-30 06:23 IST: the destination is down at the login: E201"
+        " connection refused\n"
         "What to do: see whether the server can be reached: emitterd check --online\n\n"
-        "WARNING, more than before, since 2026-11-30 06:24: 2 files are rejected\n"
+        "WARNING, more than before, since 2026-11-30 06:24 IST: 2 files are rejected\n"
         "What to do: emitterd list\n\n"
         "Host deo-patna.example.org, folder /srv/cqube_emission."
         " To see all alarms: emitterd status"
@@ -61,8 +61,8 @@ def test_the_end_says_how_long_it_was_and_what_is_left() -> None:
     assert message.level is AlarmLevel.OK
     assert message.title == "emitterd on deo-patna: 1 alarm ended, none left"
     assert message.body.startswith(
-        "Ended at 2026-11-30 07:23: the destination is down at the login: E201 connection refused"
-        " (since 2026-11-30 06:23)\n\nHost "
+        "Ended at 2026-11-30 07:23 IST: the destination is down at the login: E201 connection"
+        " refused (since 2026-11-30 06:23 IST)\n\nHost "
     )
     assert message.record()["alarms"][0]["ended_at"] == "2026-11-30T01:53:20.000Z"
 
