@@ -234,7 +234,11 @@ def test_each_channel_has_its_own_success(receivers: Receivers, rig: Rig, tmp_pa
         "emitterd on deo-patna: CRITICAL: the watched folder is gone (1 alarm)",
         "emitterd on deo-patna: 1 alarm ended, none left",
     ]
-    assert [e["event"] for e in events if "alarm" in e] == ["alert.raised", "alert.cleared"]
+    raised, cleared = (event for event in events if "alarm" in event)
+    assert (raised["event"], cleared["event"]) == ("alert.raised", "alert.cleared")
+    # Without the ten minutes in which it could have returned.
+    lasted_s = GATHER_S + 6 * BACKOFF_S + 3600
+    assert lasted_s <= cleared["duration_s"] < lasted_s + QUIET_S
 
 
 def test_a_hanging_channel_delays_no_other_and_no_stop(
@@ -346,6 +350,26 @@ def test_other_channels_apply_at_once(receivers: Receivers, rig: Rig, tmp_path: 
     rig.look()
     assert len(receivers.told()) == 1
     assert (tmp_path / "heard").read_text() == "told\n" * 2
+
+
+def test_a_failure_before_a_reload_does_not_delay_the_corrected_channel(
+    rig: Rig, tmp_path: Path
+) -> None:
+    """It ends after the reload; the other channel of this key is tried at the next look."""
+    fails = script(tmp_path / "fails", "exit 1")
+    alerts = rig.start(AlertRules((fails,)))
+    rig.raise_alarm()
+    alerts.step(time.time())
+    assert list(alerts._trying) == ["command"]
+    alerts.apply_rules(AlertRules((script(tmp_path / "works", f"echo told >> {tmp_path}/heard"),)))
+    alerts.step(time.time())
+    with capture_logs() as events:
+        while alerts._trying:
+            alerts.collect(DEADLINE_S)
+        rig.look()
+
+    assert (tmp_path / "heard").read_text() == "told\n"
+    assert failures(events) == []
 
 
 @pytest.mark.parametrize("late", [False, True])

@@ -158,10 +158,14 @@ class Alerts:
             return False
         channel, now = result.channel, time.time()
         self._trying.pop(channel.key).join()
+        former = channel not in (*self._rules.channels, self._rules.heartbeat)
+        if result.reason and (former or self._shutdown.draining):
+            # A failure before a reload says nothing about the channels of now.
+            return True
         if isinstance(channel, HeartbeatChannel):
             wait_s = self._rules.heartbeat_every_s
             self._beat_at = now + (min(HEARTBEAT_RETRY_S, wait_s) if result.reason else wait_s)
-        elif not (result.reason and self._shutdown.draining):
+        else:
             self._note(result, now)
         self._report(result)
         return True
@@ -180,7 +184,7 @@ class Alerts:
         record = self._record(LOG)
         news = find_news(incidents, record.told, float("inf"), now)
         for item in news:
-            _log(item, now)
+            _log(item)
         records[LOG] = record.succeeded(news, now)
         told = [self._record(key) for key in known]
         self._state = AlertState(without_finished(incidents, told, now), records)
@@ -236,7 +240,7 @@ class Alerts:
             if result.news:
                 codes = [str(item.code) for item in result.news]
                 log.info("alert.sent", channel=channel.name, alarms=codes)
-        elif channel.key not in self._failed and not self._shutdown.draining:
+        elif channel.key not in self._failed:
             self._failed.add(channel.key)
             hint = "emitterd tries again; test the channel with: emitterd notify-test"
             log.error("alert.failed", channel=channel.name, reason=result.reason, hint=hint)
@@ -262,10 +266,10 @@ def _essence(state: AlertState) -> tuple[object, Mapping[str, ChannelRecord]]:
     return incidents, dict(state.records)
 
 
-def _log(item: News, now: float) -> None:
+def _log(item: News) -> None:
     alarm = item.incident.alarm
     if item.kind is NewsKind.ENDED:
-        lasted_s = round(now - item.incident.since, 3)
+        lasted_s = round(item.at - item.incident.since, 3)
         log.info("alert.cleared", alarm=str(alarm.code), reason=alarm.words, duration_s=lasted_s)
         return
     report = log.error if alarm.level is AlarmLevel.CRITICAL else log.warning

@@ -88,7 +88,7 @@ def _paragraph(item: News) -> str:
     alarm, since = incident.alarm, _local(incident.since)
     words = _clean(alarm.words)[:WORDS_MAX]
     if item.kind is NewsKind.ENDED:
-        return f"Ended at {_local(_ended_at(incident))}: {words} (since {since})"
+        return f"Ended at {_local(item.at)}: {words} (since {since})"
     begins = {
         NewsKind.BEGAN: f"{alarm.level} since {since}",
         NewsKind.GREW: f"{alarm.level}, more than before, since {since}",
@@ -105,14 +105,10 @@ def _record(item: News) -> dict[str, Any]:
         "level": incident.alarm.level,
         "change": item.kind,
         "since": iso(incident.since),
-        "ended_at": iso(_ended_at(incident)) if ended else None,
+        "ended_at": iso(item.at) if ended else None,
         "words": _clean(incident.alarm.words),
         "hint": _clean(incident.alarm.hint),
     }
-
-
-def _ended_at(incident: Incident) -> float:
-    return incident.began_at if incident.ended_at is None else incident.ended_at
 
 
 def _summary(words: str) -> str:
