@@ -113,7 +113,7 @@ class _Check:
             self.client.request("HEAD", self._url, {}, limit_bytes=0)
 
     def ask_buckets(self) -> None:
-        """Ask whether the server lets itself be tracked. Raises `EmitterError`."""
+        """Ask whether the server allows tracking. Raises `EmitterError`."""
         self._step, self._prefix = "tracking", ""
         self._emission.reader.buckets()
         self._report("tracking", "the server says what became of delivered files")

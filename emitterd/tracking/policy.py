@@ -1,4 +1,4 @@
-"""Decides what is known of a delivered file after each look, and when the next look is due.
+"""Decides what is known about a delivered file after each look, and when the next look is due.
 
 Does no I/O; `now` is passed in, in seconds since the epoch by this host's clock. Times of the
 server are never compared with it, so a clock that is wrong by an hour changes nothing.
@@ -35,11 +35,11 @@ class TrackingRule:
         return max(self.poll_every_s, HOUR_S)
 
     def is_over(self, file: Tracked, now: float) -> bool:
-        """Return whether emitterd looks no more at a file that was delivered so long ago."""
+        """Return whether emitterd has stopped asking about a file: its delivery is too old."""
         return now - file.delivered_at >= self.give_up_after_s
 
     def given_up(self, file: Tracked) -> Tracked:
-        """Return a file at which emitterd looks no more. A stalled one stays stalled."""
+        """Return a file about which emitterd has stopped asking. A stalled one stays stalled."""
         state = file.state if file.state is ServerState.STALLED else ServerState.UNKNOWN
         return replace(file, state=state, due_at=None)
 

@@ -60,9 +60,9 @@ def sentences(side: Mapping[str, Any], delivered_at: str) -> list[str]:
         case ServerState.STALLED:
             lines = [f"{gone}, began it, and did not end it", _STALLED]
         case _ if "gone_at" in side:
-            lines = [f"{gone}; its log does not name the file, and emitterd asks no more"]
+            lines = [f"{gone}; its log does not name the file, and emitterd has stopped asking"]
         case _:
-            lines = ["emitterd never saw it leave the bucket, and asks no more"]
+            lines = ["emitterd never saw it leave the bucket, and has stopped asking"]
     return [f"at the server: {lines[0]}", *lines[1:]]
 
 

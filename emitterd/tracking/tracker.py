@@ -108,7 +108,7 @@ class ServerTracker:
             reader.bucket_url = known
 
     def run(self) -> None:
-        """Loop until the daemon drains, or the server does not let itself be tracked."""
+        """Loop until the daemon drains, or the server refuses to be asked."""
         busy_since: float | None = None
         while not self._shutdown.draining:
             heartbeat.record()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from emitterd.monitoring.alarms import AlarmLevel
-from emitterd.monitoring.alerts.incidents import Incident, News, NewsKind
+from emitterd.monitoring.alerts.incidents import News, NewsKind
 from emitterd.text import count, iso, masked, printable
 
 SUMMARY_MAX = 72
