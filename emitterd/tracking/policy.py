@@ -39,9 +39,14 @@ class TrackingRule:
         return now - file.delivered_at >= self.give_up_after_s
 
     def given_up(self, file: Tracked) -> Tracked:
-        """Return a file about which emitterd has stopped asking. A stalled one stays stalled."""
-        state = file.state if file.state is ServerState.STALLED else ServerState.UNKNOWN
-        return replace(file, state=state, due_at=None)
+        """Return a file about which emitterd has stopped asking.
+
+        A stalled one stays stalled, and one that the server left in the bucket stays there: its
+        alarm must not end as if all were well.
+        """
+        left = file.seen_at is not None and file.seen_at - file.delivered_at > DAY_S
+        stays = file.state is ServerState.STALLED or (file.state is ServerState.WAITING and left)
+        return replace(file, state=file.state if stays else ServerState.UNKNOWN, due_at=None)
 
     def listed(self, file: Tracked, listing: "Listing", now: float) -> Tracked | None:
         """Return the file after a look at the list; None if the list does not decide."""

@@ -49,8 +49,8 @@ def sentences(side: Mapping[str, Any], delivered_at: str) -> list[str]:
         case ServerState.PROCESSED:
             lines = _processed(side)
         case ServerState.WAITING if "seen_at" in side:
-            lines = [f"the file waits in the bucket, last seen at {side['seen_at']}", *asks]
-            lines.append(_NOT_TAKEN)
+            lines = [f"the file waits in the bucket, last seen at {side['seen_at']}"]
+            lines += [*(asks or ["emitterd has stopped asking"]), _NOT_TAKEN]
         case ServerState.WAITING:
             lines = ["emitterd has no answer yet", *asks]
         case ServerState.PICKED_UP if asks:

@@ -118,16 +118,19 @@ def test_the_log_moves_a_file_on(
 
 
 @pytest.mark.parametrize(
-    ("state", "final"),
+    ("state", "seen_after_s", "final"),
     [
-        (ServerState.WAITING, ServerState.UNKNOWN),
-        (ServerState.PICKED_UP, ServerState.UNKNOWN),
-        (ServerState.STALLED, ServerState.STALLED),
+        (ServerState.WAITING, HOUR_S, ServerState.UNKNOWN),
+        (ServerState.WAITING, 7 * DAY_S, ServerState.WAITING),
+        (ServerState.PICKED_UP, 7 * DAY_S, ServerState.UNKNOWN),
+        (ServerState.STALLED, HOUR_S, ServerState.STALLED),
     ],
 )
-def test_emitterd_gives_up_after_eight_days(state: ServerState, final: ServerState) -> None:
-    """What is not known by then stays unknown."""
-    file = replace(FILE, state=state)
+def test_emitterd_gives_up_after_eight_days(
+    state: ServerState, seen_after_s: float, final: ServerState
+) -> None:
+    """What is not known by then stays unknown; what the server left in the bucket is known."""
+    file = replace(FILE, state=state, seen_at=SENT_AT + seen_after_s)
     assert not RULE.is_over(file, SENT_AT + 8 * DAY_S - 1)
     assert RULE.is_over(file, SENT_AT + 8 * DAY_S)
     assert RULE.given_up(file) == replace(file, state=final, due_at=None)
