@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from stat import S_IROTH
 
 from emitterd.cli import check_online
 from emitterd.cli.output import DONE, WRONG, Diagnosis, print_diagnoses, print_table
@@ -21,7 +22,7 @@ from emitterd.journal.state_folder import act_as_owner, is_locked
 from emitterd.service.logging import silence
 from emitterd.spool.mounts import NETWORK, file_system, shared_by
 from emitterd.spool.watcher import folders_below, watch_limit
-from emitterd.text import count
+from emitterd.text import count, shown
 from emitterd.units import format_size
 
 FREE_FLOOR_BYTES = 64 * 1024 * 1024
@@ -226,7 +227,11 @@ def _metrics(config: Config) -> Iterator[Diagnosis]:
 
 
 def _alerts(config: Config) -> Iterator[Diagnosis]:
-    """Ask Apprise about each URL. Only it knows its services."""
+    """Check who can read the heartbeat's URL, and ask Apprise about the others."""
+    heartbeat, source = config.alerts.heartbeat_url, config.source
+    if heartbeat and source.stat().st_mode & S_IROTH and heartbeat.reveal() in source.read_text():
+        message = "everybody on this machine may read it, and can fake the heartbeat with it"
+        yield Diagnosis("warning", "alerts.heartbeat_url", message, f"chmod o-r {shown(source)}")
     urls = config.notify_urls
     if not urls:
         return
@@ -246,11 +251,11 @@ def _alerts(config: Config) -> Iterator[Diagnosis]:
 
 
 def _clock(now: float) -> Diagnosis:
-    shown = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(now))
+    instant = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(now))
     if now >= RELEASED_AT:
-        return Diagnosis("ok", "clock", shown)
+        return Diagnosis("ok", "clock", instant)
     remedy = "set the clock, and run an NTP service"
-    return Diagnosis("error", "clock", f"this machine's clock says {shown}", remedy)
+    return Diagnosis("error", "clock", f"this machine's clock says {instant}", remedy)
 
 
 def _existing(folder: Path) -> Path:

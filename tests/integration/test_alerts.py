@@ -586,3 +586,17 @@ def test_check_names_a_wrong_url_by_line_and_scheme(
     assert "foo (line 4): Apprise knows no service" in done.stdout
     assert "tgram (line 5): Apprise cannot use" in done.stdout
     assert "secret" not in done.stdout.replace(str(site.config.parent), "")
+
+
+def test_check_warns_of_a_heartbeat_url_that_everybody_may_read(
+    site: Installation, receivers: Receivers
+) -> None:
+    """Who knows the URL can fake the heartbeat. The warning does not show it."""
+    with site.config.open("a") as file:
+        file.write(f"alerts:\n  heartbeat_url: {receivers.heartbeat_url}\n")
+    site.config.chmod(0o644)
+    shown = site.call("check").stdout
+    assert "chmod o-r" in shown
+    assert "secret-token" not in shown
+    site.config.chmod(0o640)
+    assert "chmod o-r" not in site.call("check").stdout

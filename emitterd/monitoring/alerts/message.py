@@ -61,11 +61,11 @@ def compose(news: Sequence[News], present: int, place: Place) -> Message:
     current = [item.incident.alarm for item in news if item.kind is not NewsKind.ENDED]
     if current:
         level = current[0].level
-        said = f"{level}: {_summary(current[0].words)} ({count(present, 'alarm')})"
+        summary = f"{level}: {_summary(current[0].words)} ({count(present, 'alarm')})"
     else:
         level = AlarmLevel.OK
-        said = f"{count(len(news), 'alarm')} ended, {present or 'none'} left"
-    title = _clean(f"emitterd on {place.host.partition('.')[0]}: {said}")
+        summary = f"{count(len(news), 'alarm')} ended, {present or 'none'} left"
+    title = _clean(f"emitterd on {place.host.partition('.')[0]}: {summary}")
     paragraphs = [_paragraph(item) for item in news]
     records = tuple(_record(item) for item in news)
     return Message(level, title, _body(paragraphs, place), place, records)

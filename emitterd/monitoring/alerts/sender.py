@@ -39,9 +39,9 @@ def main() -> int:
     # Only warnings: the lines below them quote the message.
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
     kind = NotifyType.INFO if order["test"] else TYPES[order["level"]]
-    told = Apprise(asset=_asset())
-    told.add(service)
-    done = told.notify(
+    notifier = Apprise(asset=_asset())
+    notifier.add(service)
+    done = notifier.notify(
         order["body"], order["title"], notify_type=kind, body_format=NotifyFormat.TEXT
     )
     return 0 if done else 1
