@@ -278,11 +278,14 @@ def _arrival_overdue(late: Sequence[DatasetStatus]) -> Alarm:
     if more := len(late) - len(parts):
         parts.append(f"{more} more")
     subject = "a dataset is" if len(late) == 1 else f"{len(late)} datasets are"
+    remedy = "ask the people who make the files"
+    if any(status.undelivered_at for status in late):
+        remedy = "see why a file that came is not delivered: emitterd list"
     return Alarm(
         AlarmCode.ARRIVAL_OVERDUE,
         min(status.due_at or 0.0 for status in late),
         f"{subject} overdue: {'; '.join(parts)}",
-        "ask the people who make the files; see all datasets with: emitterd status --datasets",
+        f"{remedy}; see all datasets with: emitterd status --datasets",
         affected=len(late),
     )
 
@@ -291,7 +294,9 @@ def _expected(status: DatasetStatus) -> str:
     every = format_duration(status.expectation.every_s) if status.expectation else ""
     last_at = status.last.delivered_at
     last = "never delivered" if last_at is None else f"last delivered {iso(last_at)[:16]}Z"
-    return f"expected every {every} and {last}"
+    came_at = status.undelivered_at
+    came = "" if came_at is None else f" (a file came {iso(came_at)[:16]}Z)"
+    return f"expected every {every} and {last}{came}"
 
 
 _AGAIN = (

@@ -50,6 +50,12 @@ class DatasetStatus:
         """Tell whether the next delivery is late."""
         return self.due_at is not None and self.due_at < now
 
+    @property
+    def undelivered_at(self) -> float | None:
+        """When a file last came, if none was delivered since."""
+        admitted_at, delivered_at, _ = self.last
+        return admitted_at if (admitted_at or 0.0) > (delivered_at or 0.0) else None
+
     def record(self, now: float) -> dict[str, Any]:
         """Return the JSON of `status --datasets`."""
         every_s = self.expectation.every_s if self.expectation else None

@@ -146,6 +146,20 @@ def test_an_overdue_dataset_is_a_warning_until_a_file_is_delivered(journal: Jour
     )
 
 
+def test_an_overdue_alarm_says_that_a_file_came_and_is_not_delivered(journal: Journal) -> None:
+    """Then the cause is not with the people who make the files."""
+    title = "student_attendance/student_attendance"
+    arrive(journal, title, delivered=False)
+    at = time.time() + 2 * DAY_S
+    since = {DAILY.dataset: at - 2 * DAY_S}
+    queue = replace(read_queue(journal.read, at), expected_since=since)
+    limits = AlarmLimits(3 * DAY_S, 3 * DAY_S, (DAILY,))
+    (alarm,) = queue_alarms(queue, (), limits, at, running=True)
+    came = iso(arrivals(journal)[title].admitted_at or 0.0)[:16]
+    assert alarm.words.endswith(f"expected every 1d and never delivered (a file came {came}Z)")
+    assert alarm.hint.startswith("see why a file that came is not delivered: emitterd list;")
+
+
 def test_an_expectation_counts_from_when_it_was_first_seen(journal: Journal) -> None:
     """A restart keeps the instant; one that was removed and comes back begins again."""
 
