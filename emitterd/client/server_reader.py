@@ -73,13 +73,13 @@ class ServerLog(NamedTuple):
 class ServerReader:
     """Reads with the session of the uploads. Thread-safe.
 
-    `bucket_url`: where the last upload went. Downloads must lead to the same place; None allows
-    any that `grant.check_url` allows.
+    `api_url`: the emission API. `bucket_url`: where the last upload went. Downloads must lead to
+    the same place; None allows any that `grant.check_url` allows.
     """
 
     def __init__(self, http: HttpClient, url: str, ask: Ask, *, insecure: bool) -> None:
         self._http = http
-        self._url = url
+        self.api_url = url
         self._ask = ask
         self._insecure = insecure
         self.bucket_url: str | None = None
@@ -117,7 +117,7 @@ class ServerReader:
         if not answer.whole:
             raise _malformed(request, "it is too long")
         return grants.download_url(
-            answer.body, near=self.bucket_url, api_url=self._url, insecure=self._insecure
+            answer.body, near=self.bucket_url, api_url=self.api_url, insecure=self._insecure
         )
 
     def has_object(self, url: str) -> bool | None:

@@ -104,8 +104,9 @@ class ServerTracker:
         self.on_processed: Callable[[bytes, int], None] = lambda *_: None
         """Called with a path and how many of its rows the server dropped. Must not raise."""
         known = journal.read_fact("bucket_url")
-        if reader.bucket_url is None and isinstance(known, str):
-            reader.bucket_url = known
+        if reader.bucket_url is None and isinstance(known, dict):
+            # After a change of `emission.url` it may be of the former server.
+            reader.bucket_url = known.get(reader.api_url)
 
     def run(self) -> None:
         """Loop until the daemon drains, or the server refuses to be asked."""
@@ -180,8 +181,9 @@ class ServerTracker:
         gone = self._look_at_bucket(rule, buckets.emission, waiting, now)
         known = [file for file in files if file.state is not ServerState.WAITING]
         self._read_logs(rule, buckets.output, [*known, *gone], now)
-        if self._reader.bucket_url != self._journal.read_fact("bucket_url"):
-            self._journal.save_fact("bucket_url", self._reader.bucket_url)
+        place = {self._reader.api_url: self._reader.bucket_url}
+        if place != self._journal.read_fact("bucket_url"):
+            self._journal.save_fact("bucket_url", place)
 
     def _track_new(self, rule: TrackingRule, now: float) -> None:
         since = now - rule.give_up_after_s

@@ -170,6 +170,19 @@ def test_a_file_that_nobody_takes_raises_an_alarm_after_a_day(rig: TrackingRig) 
     assert (rig.states(), alarms(rig)) == (["waiting"], ["not_taken"])
 
 
+def test_the_place_of_the_uploads_to_another_server_is_not_that_of_this_one(
+    rig: TrackingRig,
+) -> None:
+    """`emission.url` was changed and changed back: downloads from this server are allowed."""
+    rig.send(EXAM)
+    process(rig)
+    rig.journal.save_fact("bucket_url", {"https://other.test/data": "https://other.test/bucket"})
+    rig.restart()
+    rig.look()
+    assert rig.states() == ["processed"]
+    assert rig.logged("tracking.failed") == []
+
+
 def test_a_log_that_is_as_before_is_not_sent_again(rig: TrackingRig) -> None:
     """With the same ETag the server answers 304; the day of a stalled file goes on."""
     rig.faults("drop-file@1")
