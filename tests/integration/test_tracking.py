@@ -3,6 +3,7 @@
 import csv
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -74,6 +75,17 @@ def test_a_file_waits_and_is_then_processed(rig: TrackingRig) -> None:
     rig.look(2 * POLL_S)
     assert rig.asked() == []
     assert rig.dropped == [(EXAM.encode(), 0)]
+
+
+def test_receipt_and_log_have_the_same_instants(rig: TrackingRig) -> None:
+    """Also where the clock has more digits than the JSON of SQLite keeps."""
+    rig.send(EXAM)
+    at = int(time.time()) + 900.140996
+    rig.tracker.try_round(at)
+    process(rig)
+    rig.tracker.try_round(at + POLL_S)
+    side, (picked_up,) = rig.sides()[EXAM], rig.logged("file.picked_up")
+    assert (picked_up["seen_at"], picked_up["gone_at"]) == (side["seen_at"], side["gone_at"])
 
 
 def test_dropped_rows_are_counted_and_logged_as_a_warning(rig: TrackingRig) -> None:
