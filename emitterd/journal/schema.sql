@@ -59,6 +59,7 @@ create index entry_pinned on entry (due_at)
     where "grant" is not null and state in ('queued', 'deferred');
 create index entry_rejected on entry (changed_at) where state = 'rejected';
 create index entry_held on entry (changed_at) where state = 'held';
+create index entry_uncertain on entry (changed_at) where state = 'held' and error = 'E107';
 create index entry_dropped on entry (delivered_at)
     where state = 'delivered' and instr(findings, '"level": "error"') > 0;
 create index entry_disposal on entry (id) where disposal = 'due';

@@ -1,4 +1,6 @@
 -- From schema 6 to 7: what the server made of delivered files.
+-- Files that are held because the journal was rebuilt are counted once a second.
+create index entry_uncertain on entry (changed_at) where state = 'held' and error = 'E107';
 -- What the server made of delivered files: `tracked.id` is that of the entry, whose row it follows.
 -- `due_at` is the next look, or null; `rows` is JSON. Only started_at and ended_at are of the
 -- server's clock.
