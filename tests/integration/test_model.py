@@ -411,7 +411,7 @@ class Delivery(RuleBasedStateMachine):
         former: dict[bytes, dict[str, Any]] = {}
         for row in rows:
             keys = keys_of(row)
-            own = keys - left_by(former.get(row["path"]))
+            own = keys - left_by(former.get(row["path"]), row)
             former[row["path"]] = row
             assert not own & owners.keys(), "one key for two versions"
             owners |= dict.fromkeys(own, row)
@@ -540,15 +540,16 @@ def keys_of(row: dict[str, Any]) -> set[str]:
     return {item for item in [row["key"], *earlier] if item}
 
 
-def left_by(forgotten: dict[str, Any] | None) -> set[str]:
-    """Return the keys that the next version of a path has to name as well.
+def left_by(former: dict[str, Any] | None, row: dict[str, Any]) -> set[str]:
+    """Return the keys of the former version of a path that this one has to name as well.
 
-    Where a version was forgotten, an attempt of it may have left an object.
+    An attempt for the former one may have left an object. If that one was forgotten, or has the
+    same size, both may have the same content.
     """
-    if forgotten is None or forgotten["forgotten_at"] is None:
+    if former is None or former["state"] == State.DELIVERED or not former["ambiguous"]:
         return set()
-    unsure = forgotten["state"] == State.WITHDRAWN and forgotten["ambiguous"]
-    return keys_of(forgotten) if unsure else set()
+    alike = former["forgotten_at"] is not None or former["bytes"] == row["bytes"]
+    return keys_of(former) if alike else set()
 
 
 @pytest.mark.slow

@@ -225,7 +225,7 @@ class Host:
 
     def rows(self) -> list[dict[str, Any]]:
         """Return every version in the journal, the oldest first."""
-        columns = "id path state sha256 md5 key earlier_keys ambiguous error attempts"
+        columns = "id path state bytes sha256 md5 key earlier_keys ambiguous error attempts"
         names = [*columns.split(), "forgotten_at"]
         sql = f"select {', '.join(names)} from entry order by id"  # noqa: S608
         rows = self.components.journal.read(sql)
