@@ -230,7 +230,7 @@ def _alerts(config: Config) -> Iterator[Diagnosis]:
     """Check who can read the heartbeat's URL, and ask Apprise about the others."""
     heartbeat, source = config.alerts.heartbeat_url, config.source
     if heartbeat and source.stat().st_mode & S_IROTH and heartbeat.reveal() in source.read_text():
-        message = "everybody on this machine may read it, and can fake the heartbeat with it"
+        message = "every user of this machine can read it, and can fake the heartbeat with it"
         yield Diagnosis("warning", "alerts.heartbeat_url", message, f"chmod o-r {shown(source)}")
     urls = config.notify_urls
     if not urls:

@@ -136,7 +136,7 @@ def _drop(spool: Path, kind: DatasetKind) -> int:
 
 
 def _drop_wrong(spool: Path) -> int:
-    """Write a file with a wrong header, and return that it is one."""
+    """Write one file with a wrong header; return the number of files."""
     (dataset,) = (item for item in load_catalogue().datasets if item.title == WRONG_HEADER)
     text = sample_csv(dataset, ROWS).replace("SchoolId", "School", 1)
     _write_sample(spool / f"{WRONG_HEADER}_2020.zip", text)

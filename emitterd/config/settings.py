@@ -73,6 +73,11 @@ class EmissionSettings:
     minimum_speed_bytes: int = _key(values.size, 1024)
     proxy: Secret | None = _key(values.proxy, None)
 
+    @property
+    def proxy_url(self) -> str | None:
+        """The proxy in the clear, with its password."""
+        return self.proxy.reveal() if self.proxy else None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpoolSettings:

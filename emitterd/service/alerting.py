@@ -56,8 +56,8 @@ def try_channels(config: Config, shutdown: Shutdown) -> Iterator[tuple[str, str]
 
 
 def _channels(config: Config) -> tuple[Channel, ...]:
-    proxy = config.emission.proxy.reveal() if config.emission.proxy else None
     channels: list[Channel] = []
+    proxy = config.emission.proxy_url
     numbers: Counter[str] = Counter()
     for notify in config.notify_urls:
         # The journal knows a channel by scheme and number: not by the line, which moves with each
@@ -79,6 +79,6 @@ def _heartbeat_client(config: Config, shutdown: Shutdown) -> HttpClient:
     return HttpClient(
         HEARTBEAT_LIMITS,
         tls=trusted_authorities(str(emission.ca_file) if emission.ca_file else None),
-        proxy=emission.proxy.reveal() if emission.proxy else None,
+        proxy=emission.proxy_url,
         shutdown=shutdown,
     )

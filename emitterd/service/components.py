@@ -257,7 +257,7 @@ def open_http_client(config: Config, shutdown: Shutdown, trace: Trace | None = N
     return HttpClient(
         limits(config),
         tls=load_tls(config),
-        proxy=emission.proxy.reveal() if emission.proxy else None,
+        proxy=emission.proxy_url,
         shutdown=shutdown,
         bandwidth=config.delivery.bandwidth,
         trace=trace,

@@ -112,7 +112,7 @@ def failures(events: list[Any]) -> list[tuple[str, str]]:
 
 
 def test_a_refusal_is_told_in_the_services_words_without_the_url(receivers: Receivers) -> None:
-    """What Apprise says of a failure is a reason; the url in it would be masked."""
+    """The message of Apprise is the reason of a failure; a url in it would be masked."""
     receivers.status = 503
     channel = AppriseChannel("json 1", "json (line 3)", receivers.hook_url)
 

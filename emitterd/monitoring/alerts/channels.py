@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import unquote
 
-from emitterd.client.http import HttpClient
+from emitterd.client.http import HttpClient, tls_context
 from emitterd.client.responses import Stopped, TransportError
 from emitterd.client.sockets import TransferLimits
 from emitterd.monitoring.alerts.message import Message
@@ -132,8 +132,7 @@ def trusted_authorities(ca_file: str | None) -> ssl.SSLContext:
     A heartbeat goes to a public service, or to a host of the same network as the server. Raises
     `OSError` if the file cannot be used.
     """
-    context = ssl.create_default_context()
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context = tls_context(None, None, None)
     if ca_file is not None:
         context.load_verify_locations(ca_file)
     return context

@@ -96,8 +96,8 @@ class Alerts:
         self._trying: dict[str, threading.Thread] = {}
         self._failed: set[str] = set()
         """The channels whose failure is logged."""
-        # The first beat is due soon after the start, whatever the interval.
-        self._beat_at = time.time() + FIRST_HEARTBEAT_S
+        # The first heartbeat is requested soon after the start, however long the interval is.
+        self._heartbeat_at = time.time() + FIRST_HEARTBEAT_S
         self._state = AlertState()
         with suppress(JournalError):
             self._state = AlertState.unpack(journal.read_fact(FACT))
@@ -145,7 +145,7 @@ class Alerts:
                 if news:
                     self._try(channel, partial(channel.send, self._compose(news)), news)
         if health.level is not AlarmLevel.CRITICAL:
-            self._beat(now)
+            self._request_heartbeat(now)
         self._save()
 
     def collect(self, timeout_s: float) -> bool:
@@ -164,7 +164,7 @@ class Alerts:
             return True
         if isinstance(channel, HeartbeatChannel):
             wait_s = self._rules.heartbeat_every_s
-            self._beat_at = now + (min(HEARTBEAT_RETRY_S, wait_s) if result.reason else wait_s)
+            self._heartbeat_at = now + (min(HEARTBEAT_RETRY_S, wait_s) if result.reason else wait_s)
         else:
             self._note(result, now)
         self._report(result)
@@ -197,10 +197,10 @@ class Alerts:
         present = sum(incident.ended_at is None for incident in incidents)
         return compose(news, present, self._place)
 
-    def _beat(self, now: float) -> None:
+    def _request_heartbeat(self, now: float) -> None:
         heartbeat, every_s = self._rules.heartbeat, self._rules.heartbeat_every_s
         # A clock that was set back must not silence it.
-        due = not now < self._beat_at <= now + max(every_s, FIRST_HEARTBEAT_S)
+        due = not now < self._heartbeat_at <= now + max(every_s, FIRST_HEARTBEAT_S)
         if heartbeat is not None and due and heartbeat.key not in self._trying:
             self._try(heartbeat, heartbeat.send, ())
 
