@@ -1,8 +1,8 @@
 """Heartbeats of the daemon's loops: which loop has stalled, and since when.
 
-A loop records a heartbeat in each pass and during long work. Before a wait it calls `silence` with
-the length of the wait. A heartbeat counts for the loop that the calling thread runs, so that any
-code that a loop calls may record one.
+A loop records a heartbeat in each pass and during long work. It waits inside of `silence`. A
+heartbeat counts for the loop that the calling thread runs, so that any code that a loop calls may
+record one.
 """
 
 import threading
@@ -16,15 +16,25 @@ _local = threading.local()
 
 def record() -> None:
     """Record a heartbeat. It does nothing in a thread that runs no watched loop."""
-    silence(0.0)
+    _record(0.0)
 
 
-def silence(wait_s: float) -> None:
-    """Record a heartbeat, and expect no other one for `wait_s` seconds."""
+@contextmanager
+def silence(wait_s: float) -> Iterator[None]:
+    """Record a heartbeat, and expect no other one for `wait_s` seconds, or until the block ends."""
+    _record(wait_s)
+    try:
+        yield
+    finally:
+        # What comes after the wait may hang, too.
+        _record(0.0)
+
+
+def _record(silent_s: float) -> None:
     loop: _Loop | None = getattr(_local, "loop", None)
     if loop is not None:
         loop.at = now = time.monotonic()
-        loop.silent_until = now + wait_s
+        loop.silent_until = now + silent_s
 
 
 @dataclass(frozen=True, slots=True)

@@ -386,8 +386,8 @@ class _Backend(httpcore.NetworkBackend):
         """Connect to the first address of a host that answers. Raises `OSError`."""
         # getaddrinfo cannot be interrupted, so this thread tells the watchdog how long it may be
         # silent.
-        heartbeat.silence(RESOLVER_MAX_S)
-        resolved = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        with heartbeat.silence(RESOLVER_MAX_S):
+            resolved = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         known = self._addresses.get((host, port))
         failure = OSError(f"{host} has no address")
         # The sort is stable: the other addresses stay in the resolver's order.

@@ -63,10 +63,8 @@ class WakeUp:
 
     def wait(self, count: int, timeout_s: float) -> None:
         """Wait until there were more notifications than `count`, or for the time."""
-        heartbeat.silence(timeout_s)
-        with self._condition:
+        with heartbeat.silence(timeout_s), self._condition:
             self._condition.wait_for(lambda: self._count != count, timeout_s)
-        heartbeat.record()
 
 
 class Dispatcher:

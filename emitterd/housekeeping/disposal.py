@@ -114,8 +114,8 @@ class Disposal:
                 return
             with suppress(JournalFull):
                 self.resume(lambda: shutdown.draining)
-            heartbeat.silence(IDLE_S)
-            self._wake.wait(IDLE_S)
+            with heartbeat.silence(IDLE_S):
+                self._wake.wait(IDLE_S)
 
     def resume(self, stopped: Callable[[], bool] = lambda: False) -> None:
         """Do what is due in the journal, after a rejection, a failure or a crash.

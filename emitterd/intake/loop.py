@@ -167,8 +167,8 @@ class Intake:
             heartbeat.record()
             wait_s = self.step(time.monotonic())
             if wait_s > 0:
-                heartbeat.silence(wait_s)
-                self._wake.wait(wait_s)
+                with heartbeat.silence(wait_s):
+                    self._wake.wait(wait_s)
 
     def not_sent(self) -> NotSentSummary | None:
         """Return what lies in the folder and is not sent as it is. Thread-safe."""

@@ -4,12 +4,14 @@ The watchdog is fed only while every loop records heartbeats and no commit of th
 else systemd ends the process and starts it again, which is safe.
 """
 
+import gc
 import os
 import socket
 import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from types import FrameType
 
 import structlog
 
@@ -154,7 +156,7 @@ class Watchdog:
 
 
 def _report(item: Stalled, now: float) -> None:
-    frame = sys._current_frames().get(item.thread or 0)  # noqa: SLF001  documented
+    frame = _frame(item.thread or 0)
     log.critical(
         "daemon.stalled",
         thread=item.name,
@@ -162,6 +164,18 @@ def _report(item: Stalled, now: float) -> None:
         duration_s=now - item.since,
         stack="".join(traceback.format_stack(frame, FRAMES)) if frame else None,
     )
+
+
+def _frame(thread: int) -> FrameType | None:
+    # Without the garbage collector: with it this call can wait for itself in Python 3.11
+    # (gh-106883), and the main thread would hang in place of the report.
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        return sys._current_frames().get(thread)  # noqa: SLF001  documented
+    finally:
+        if collects:
+            gc.enable()
 
 
 def status_line(

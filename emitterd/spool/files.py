@@ -72,8 +72,6 @@ class FileMover:
         Raises `OSError`.
         """
         current = self._where_it_is()
-        # A copy to another file system may take long, and `copyfile` records no heartbeat.
-        heartbeat.silence(current.lstat().st_size / MINIMUM_COPY_BYTES_S)
         moved: Path | None
         try:
             moved = _rename_to_free_name(current, target, reason)
@@ -123,12 +121,14 @@ class FileMover:
         copy = target.with_name(f"{self.private.name}.part")
         try:
             current = self._where_it_is()
-            # If a link has replaced the file, it is not followed, here and below.
-            shutil.copyfile(current, copy, follow_symlinks=False)
-            # A place may refuse times and permissions (CIFS, FAT).
-            with suppress(OSError):
-                shutil.copystat(current, copy, follow_symlinks=False)
-            sync(copy, os.O_NOFOLLOW)
+            # `copyfile` records no heartbeat.
+            with heartbeat.silence(current.lstat().st_size / MINIMUM_COPY_BYTES_S):
+                # If a link has replaced the file, it is not followed, here and below.
+                shutil.copyfile(current, copy, follow_symlinks=False)
+                # A place may refuse times and permissions (CIFS, FAT).
+                with suppress(OSError):
+                    shutil.copystat(current, copy, follow_symlinks=False)
+                sync(copy, os.O_NOFOLLOW)
             reach(Point.COPIED)
             # After the copy: a file that changed while it was copied is noticed, and stays.
             if not self._rename_to_private():

@@ -124,8 +124,8 @@ class ServerTracker:
             else:
                 busy_since = now if busy_since is None else busy_since
                 wait_s = min(BUSY_CHECK_S, every_s)
-            heartbeat.silence(wait_s)
-            self._shutdown.wait_for_drain(wait_s)
+            with heartbeat.silence(wait_s):
+                self._shutdown.wait_for_drain(wait_s)
 
     def try_round(self, now: float) -> bool:
         """Do one round and report its failure; return False if uploads went first."""

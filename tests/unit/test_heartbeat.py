@@ -39,13 +39,21 @@ def test_heartbeat_restarts_the_limit(heartbeats: Heartbeat) -> None:
 
 def test_announced_silence_is_no_stall(heartbeats: Heartbeat) -> None:
     """An announced wait does not count as silence. The next heartbeat ends it."""
-    with heartbeats.watch("worker-0"):
-        heartbeat.silence(600.0)
+    with heartbeats.watch("worker-0"), heartbeat.silence(600.0):
         now = time.monotonic()
         assert heartbeats.stalled(now + 600, LIMIT_S) == []
         assert heartbeats.stalled(now + 600 + LIMIT_S + 1, LIMIT_S)
         heartbeat.record()
         assert heartbeats.stalled(now + 600, LIMIT_S)
+
+
+def test_announced_silence_ends_with_the_wait(heartbeats: Heartbeat) -> None:
+    """What a loop does after a wait that was short is watched again, also after an error."""
+    with heartbeats.watch("worker-0"):
+        with pytest.raises(ZeroDivisionError), heartbeat.silence(600.0):
+            _ = 1 // 0
+
+        assert heartbeats.stalled(time.monotonic() + LIMIT_S + 1, LIMIT_S)
 
 
 def test_ended_loop_is_not_watched(heartbeats: Heartbeat) -> None:
@@ -59,7 +67,8 @@ def test_ended_loop_is_not_watched(heartbeats: Heartbeat) -> None:
 def test_heartbeat_outside_a_loop_does_nothing(heartbeats: Heartbeat) -> None:
     """Commands run the same code without a watched loop."""
     heartbeat.record()
-    heartbeat.silence(1.0)
+    with heartbeat.silence(1.0):
+        pass
 
     assert heartbeats.stalled(time.monotonic() + 1e6, LIMIT_S) == []
 
@@ -76,8 +85,7 @@ def test_heartbeat_counts_for_the_loop_of_its_thread(heartbeats: Heartbeat) -> N
     thread = threading.Thread(target=silent)
     thread.start()
     entered.wait(30)
-    with heartbeats.watch("busy"):
-        heartbeat.silence(1e6)
+    with heartbeats.watch("busy"), heartbeat.silence(1e6):
         stalled = heartbeats.stalled(time.monotonic() + 1e5, LIMIT_S)
     leave.set()
     thread.join()

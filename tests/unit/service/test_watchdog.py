@@ -1,6 +1,8 @@
 """Who stands still, what is reported of it, and whether the watchdog is fed."""
 
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +20,31 @@ from emitterd.service.systemd import LATE_S, Watchdog, status_line
 
 WATCHDOG_S = 60.0
 LIMIT_S = WATCHDOG_S / 2
+
+
+REPORT_BESIDE_GARBAGE = """
+import gc, threading, time
+
+from emitterd import heartbeat
+from emitterd.heartbeat import Heartbeat
+from emitterd.service.systemd import Watchdog
+
+def leave_garbage(phase, info):
+    # The end of a threading.local takes the interpreter's lock of all threads.
+    if phase == "stop":
+        item = [threading.local()]
+        item.append(item)
+
+loops = Heartbeat()
+with loops.watch("worker-1"):
+    gc.callbacks.append(leave_garbage)
+    gc.set_threshold(1)
+    reported = not Watchdog(loops, lambda: None, 2.0).look(time.monotonic() + 100)
+    gc.callbacks.clear()
+assert reported and gc.isenabled()
+print("reported")
+"""
+DEADLINE_S = 60.0
 
 
 class Watched:
@@ -69,6 +96,16 @@ def test_standstill_is_told_once(watched: Watched) -> None:
         assert watched.look(LIMIT_S) == (False, [])
 
 
+def test_report_does_not_wait_for_the_garbage_collector() -> None:
+    """A collection while the report reads the stack cannot hang the main thread."""
+    command = [sys.executable, "-c", REPORT_BESIDE_GARBAGE]
+    done = subprocess.run(  # noqa: S603  our own argument list
+        command, capture_output=True, text=True, timeout=DEADLINE_S, check=False
+    )
+
+    assert done.stdout.endswith("reported\n"), done.stderr
+
+
 def test_what_is_told_of_a_standstill(watched: Watched) -> None:
     """The line says since when, for how long, and by the stack where."""
     with watched.heartbeat.watch("worker-1"), capture_logs() as events:
@@ -85,9 +122,8 @@ def test_who_goes_on_is_told_too(watched: Watched) -> None:
     with watched.heartbeat.watch("worker-1"):
         watched.look(LIMIT_S + 2)
         # The loop's own signs are of the real clock, which the test's is ahead of.
-        heartbeat.silence(10 * LIMIT_S)
-
-        assert watched.look(2.0) == (True, [("info", "daemon.resumed", "worker-1")])
+        with heartbeat.silence(10 * LIMIT_S):
+            assert watched.look(2.0) == (True, [("info", "daemon.resumed", "worker-1")])
 
 
 def test_commit_that_never_returns(watched: Watched) -> None:
