@@ -6,7 +6,7 @@
 import sys
 from collections.abc import Iterator
 
-from emitterd.cli.error_codes import CodeHelp, all_codes
+from emitterd.cli.commands.error_codes import CodeHelp, all_codes
 from emitterd.codes import load_texts
 
 FINDINGS = "findings"

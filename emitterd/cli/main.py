@@ -77,7 +77,7 @@ def command() -> None:
 def run(config: Path | None) -> int:
     """Run the daemon until SIGTERM or SIGINT; SIGHUP reloads the configuration."""
     hold_hangup()
-    from emitterd.cli import run as commands
+    from emitterd.cli.commands import run as commands
 
     return commands.run(config)
 
@@ -88,7 +88,7 @@ def run(config: Path | None) -> int:
 def once(config: Path | None, wait: str) -> int:
     """Deliver every complete file, then exit: 0 if nothing is left, 1 if not."""
     hold_hangup()
-    from emitterd.cli import run as commands
+    from emitterd.cli.commands import run as commands
 
     wait_s = _quantity(parse_duration, wait, "--wait")
     return commands.once(config, wait_s)
@@ -99,7 +99,7 @@ def once(config: Path | None, wait: str) -> int:
 @click.option("--online", is_flag=True, help="Also connect, log in and request a grant.")
 def check(config: Path | None, *, online: bool) -> int:
     """Check the configuration and this machine; with --online the server too."""
-    from emitterd.cli import check as checkup
+    from emitterd.cli.commands import check as checkup
 
     return checkup.check(config, online=online)
 
@@ -111,7 +111,7 @@ def check(config: Path | None, *, online: bool) -> int:
 @click.option("--datasets", is_flag=True, help="Show when files of each dataset last came.")
 def status(config: Path | None, *, as_json: bool, check: bool, datasets: bool) -> int:
     """Show counts, the oldest waiting file and the destination."""
-    from emitterd.cli import show
+    from emitterd.cli.commands import show
 
     if check and datasets:
         raise click.BadParameter("give --check or --datasets, not both")
@@ -131,7 +131,7 @@ def list_entries(config: Path | None, state: State | None, *, skipped: bool, as_
     """List the entries of the journal, or the files that emitterd skips."""
     if skipped and state is not None:
         raise click.BadParameter("--skipped lists files of the folder: no --state")
-    from emitterd.cli import show
+    from emitterd.cli.commands import show
 
     if skipped:
         return show.list_skipped(config, as_json=as_json)
@@ -144,7 +144,7 @@ def list_entries(config: Path | None, state: State | None, *, skipped: bool, as_
 @_json
 def explain(path: str, config: Path | None, *, as_json: bool) -> int:
     """Explain why a file is, or is not, delivered."""
-    from emitterd.cli import show
+    from emitterd.cli.commands import show
 
     return show.explain_path(config, path, as_json=as_json)
 
@@ -156,7 +156,7 @@ def explain(path: str, config: Path | None, *, as_json: bool) -> int:
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 def receipts(config: Path | None, since: str | None, *, as_json: bool, as_csv: bool) -> int:
     """Print the receipts, the proof of delivery."""
-    from emitterd.cli import show
+    from emitterd.cli.commands import show
 
     if as_json and as_csv:
         raise click.BadParameter("give --json or --csv, not both")
@@ -174,7 +174,7 @@ def _operator_command(name: str) -> Callable[..., int]:
     def run_operation(
         paths: tuple[str, ...], config: Path | None, state: State | None, *, every: bool
     ) -> int:
-        from emitterd.cli import operate
+        from emitterd.cli.commands import operate
         from emitterd.journal.operations import Operation
 
         if every and state is None and len(paths) == 1 and paths[0] in set(State):
@@ -202,7 +202,7 @@ for _name, _help in {
 @_config
 def notify_test(config: Path | None) -> int:
     """Send a test alert by every channel; exit with 1 if one fails."""
-    from emitterd.cli import operate
+    from emitterd.cli.commands import operate
 
     return operate.notify_test(config)
 
@@ -211,7 +211,7 @@ def notify_test(config: Path | None) -> int:
 @_config
 def rebuild(config: Path | None) -> int:
     """Build a new journal from all readable entries of a damaged one."""
-    from emitterd.cli import operate
+    from emitterd.cli.commands import operate
 
     return operate.rebuild(config)
 
@@ -226,7 +226,7 @@ def inspect(
     files: tuple[Path, ...], config: Path | None, dataset: str | None, *, full: bool, as_json: bool
 ) -> int:
     """Check zips, in any folder, against what the server accepts."""
-    from emitterd.cli import inspect as producers
+    from emitterd.cli.commands import inspect as producers
 
     return producers.inspect_files(files, config, dataset, full=full, as_json=as_json)
 
@@ -239,7 +239,7 @@ def inspect(
 )
 def init(directory: Path, from_client: Path | None, output: Path) -> int:
     """Create the watched folder, its dataset folders and a configuration."""
-    from emitterd.cli import init as installation
+    from emitterd.cli.setup import init as installation
 
     return installation.init(directory, output, from_client)
 
@@ -249,7 +249,7 @@ def init(directory: Path, from_client: Path | None, output: Path) -> int:
 @_json
 def explain_error(code: str | None, *, as_json: bool) -> int:
     """Explain what an error code means, and what to do."""
-    from emitterd.cli import error_codes
+    from emitterd.cli.commands import error_codes
 
     return error_codes.explain_error(code, as_json=as_json)
 
@@ -283,7 +283,7 @@ def rehearse(
     **options: Any,  # noqa: ANN401  as given
 ) -> int:
     """Run a local emission server for practice, with faults on request."""
-    from emitterd.cli import rehearse
+    from emitterd.cli.commands import rehearse
     from emitterd.rehearsal.server import FaultList
 
     if faults:
@@ -300,7 +300,7 @@ def rehearse(
 @click.option("--keep", type=PATH, help="Use this folder instead, and keep it.")
 def demo(keep: Path | None) -> int:
     """Deliver sample files in a temporary folder and print the receipts."""
-    from emitterd.cli import demo
+    from emitterd.cli.commands import demo
 
     return demo.show(keep)
 

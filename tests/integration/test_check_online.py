@@ -11,7 +11,7 @@ from time import time
 
 import pytest
 
-from emitterd.cli.check_online import online
+from emitterd.cli.commands.check_online import online
 from emitterd.cli.output import Diagnosis
 from emitterd.config.settings import Config, load
 from emitterd.rehearsal.server import RehearsalServer

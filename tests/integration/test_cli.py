@@ -300,7 +300,7 @@ def test_bug_exits_with_70(tmp_path: Path) -> None:
     """What nobody expected leaves its traceback and exit code 70."""
     script = (
         "import sys; sys.argv = ['emitterd', 'demo'];"
-        "import emitterd.cli.demo as demo; demo.show = lambda _: 1 / 0;"
+        "import emitterd.cli.commands.demo as demo; demo.show = lambda _: 1 / 0;"
         "from emitterd.__main__ import main; main()"
     )
     done = subprocess.run(  # noqa: S603  our own script

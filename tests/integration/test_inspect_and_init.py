@@ -314,7 +314,7 @@ def test_producer_may_not_read_the_configuration(public: Path, python: Python) -
     script = f"""
 from functools import partial
 from pathlib import Path
-from emitterd.cli.inspect import inspect_files
+from emitterd.cli.commands.inspect import inspect_files
 look = partial(inspect_files, [Path({PATH!r})], None, None, full=False, as_json=True)
 # Once as root: what Python loads by and by lies where nobody may not read.
 look()

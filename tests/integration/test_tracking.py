@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from conftest import SmallDisk
-from emitterd.cli.show import receipts
+from emitterd.cli.commands.show import receipts
 from emitterd.client.server_reader import LIST_MAX_BYTES, LOG_MAX_BYTES, URL_MAX_BYTES
 from emitterd.monitoring.alarms import AlarmLimits, queue_alarms
 from emitterd.monitoring.status import read_queue

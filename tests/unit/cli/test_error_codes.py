@@ -9,7 +9,7 @@ from collections import defaultdict
 import click
 import pytest
 
-from emitterd.cli.error_codes import CodeHelp, all_codes, explain
+from emitterd.cli.commands.error_codes import CodeHelp, all_codes, explain
 from emitterd.client import responses as classify
 from emitterd.client.responses import RequestKind, api_error, bucket_error, transport_error
 from emitterd.codes import Code, load_texts

@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from conftest import NOBODY, Python, SmallDisk
-from emitterd.cli.init import _create, _settings, lay_out, next_steps, shipped
+from emitterd.cli.setup.init import _create, _settings, lay_out, next_steps, shipped
 from emitterd.config import settings as config
 from emitterd.config.settings import Config
 from emitterd.config.upstream_config import UpstreamConfig, read_upstream_config
@@ -421,7 +421,7 @@ def test_a_full_disk_leaves_no_half_file(tmp_path: Path, small_disk: SmallDisk) 
 AS_NOBODY = f"""
 from pathlib import Path
 from emitterd.errors import ConfigError
-from emitterd.cli.init import lay_out
+from emitterd.cli.setup.init import lay_out
 from emitterd.config.upstream_config import UpstreamConfig
 {NOBODY}
 try:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from emitterd.cli.init import fill, quoted, shipped
+from emitterd.cli.setup.init import fill, quoted, shipped
 from emitterd.yaml_reader import parse
 from support.paths import ROOT
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from stat import S_IROTH
 
-from emitterd.cli import check_online
+from emitterd.cli.commands import check_online
 from emitterd.cli.output import DONE, WRONG, Diagnosis, print_diagnoses, print_table
 from emitterd.client.timetable import format_rate
 from emitterd.config.settings import Config, describe, load
