@@ -70,7 +70,7 @@ replace_program() {
 put_configuration() {
     install -d -m 0755 "$CONFIG_DIR"
     [ -e "$CONFIG_DIR/emitter.yaml" ] ||
-        install -m 0640 "$SOURCE/emitter.yaml" "$CONFIG_DIR/emitter.yaml"
+        install -m 0640 "$SOURCE/emitterd/config/minimal.yaml" "$CONFIG_DIR/emitter.yaml"
 }
 
 put_units() {

@@ -150,7 +150,7 @@ def find(explicit: Path | None, environ: Mapping[str, str]) -> Path:
         "--config" if explicit or places is _PLACES else "EMITTERD_CONFIG",
         None,
         f"no configuration file; looked at {' and '.join(map(shown, places))}",
-        "name it with --config, or begin with the emitter.yaml of the sources",
+        "name it with --config, or create one: emitterd init DIRECTORY",
     )
     raise ConfigError(shown(places[-1]), [problem])
 
@@ -164,7 +164,7 @@ def read_file(source: Path) -> tuple[Document, bool]:
     document = parse(text)
     root = document.root
     if root is None or (root.children is None and not root.value):
-        raise YamlError("is empty", None, "begin with the emitter.yaml of the sources")
+        raise YamlError("is empty", None, "create one: emitterd init DIRECTORY")
     if root.children is None:
         raise YamlError(
             "is no mapping of sections",

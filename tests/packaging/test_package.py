@@ -105,7 +105,7 @@ def test_unconfigured_it_says_what_is_missing(installed: Machine) -> None:
 def test_upgrade_keeps_what_is_the_operators(installed: Machine) -> None:
     """Configuration, secret, modes and a disabled service stay as they were."""
     yaml = installed.root / "etc/emitterd/emitter.yaml"
-    edited = yaml.read_text().replace("workers: 8", "workers: 3")
+    edited = f"{yaml.read_text()}delivery:\n  workers: 3\n"
     yaml.write_text(edited)
     installed.write("/etc/emitterd/password", "secret")
     installed.run("systemctl", "disable", "emitterd")
@@ -121,7 +121,7 @@ def test_longer_drain_is_given_its_time(installed: Machine) -> None:
     """After setup the unit lets a stop last as long as the configuration says."""
     yaml = installed.root / "etc/emitterd/emitter.yaml"
     before = yaml.read_text()
-    yaml.write_text(before.replace("drain_timeout: 30s", "drain_timeout: 5m"))
+    yaml.write_text(f"{before}delivery:\n  drain_timeout: 5m\n")
     installed.run("/opt/emitterd/setup")
     longer = installed.show("TimeoutStopUSec")
     yaml.write_text(before)

@@ -166,8 +166,8 @@ def _quoted(path: Path) -> str:
 
 
 def shipped() -> str:
-    """Return the template: every key, with its default or commented out."""
-    return (files("emitterd.config") / "emitter.yaml").read_text("utf-8")
+    """Return the template: the keys that nearly every installation sets."""
+    return (files("emitterd.config") / "minimal.yaml").read_text("utf-8")
 
 
 def fill(text: str, settings: Mapping[str, str | None]) -> str:

@@ -1,4 +1,4 @@
-"""The shipped emitter.yaml as a template: filled in by name, comments kept."""
+"""The minimal emitter.yaml as a template: filled in by name, comments kept."""
 
 from difflib import ndiff
 
@@ -6,9 +6,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from emitterd.cli.setup.init import fill, quoted, shipped
+from emitterd.cli.setup.init import fill, quoted
 from emitterd.yaml_reader import parse
-from support.paths import ROOT
 
 TEMPLATE = """\
 # A note.
@@ -20,13 +19,6 @@ one:
 two:
   flag: false
 """
-
-
-def test_the_package_has_the_file_of_the_top_level() -> None:
-    """They are one file, so the template is never outdated."""
-    top = ROOT / "emitter.yaml"
-
-    assert shipped() == top.read_text("utf-8")
 
 
 def test_keys_are_found_by_name() -> None:
