@@ -1,6 +1,7 @@
 """Text for people: file names, times and counts, as messages show them.
 
-`units` writes durations and sizes.
+This is the only module that writes instants: `iso` for programs, `local_time` for people. `units`
+writes durations and sizes.
 """
 
 import base64
@@ -132,6 +133,19 @@ def iso(at: float | None) -> str | None:
         timespec="milliseconds"
     )
     return text.replace("+00:00", "Z")
+
+
+def local_time(at: float | str) -> str:
+    """Return an instant in the time zone of this machine: `2026-11-30 18:11:05+05:30`.
+
+    `at`: seconds since the epoch, or the text of `iso`.
+    """
+    if isinstance(at, str):
+        instant = datetime.fromisoformat(at)
+    else:
+        # A day less: the local time of the first and last instants has no year.
+        instant = datetime.fromtimestamp(min(max(at, _FIRST_AT + 86400), _LAST_AT - 86400), UTC)
+    return instant.astimezone().isoformat(" ", "seconds")
 
 
 def count(number: int, noun: str) -> str:

@@ -1,12 +1,13 @@
 """Durations, sizes and speeds in the configuration: `5s`, `400d`, `64MiB`, `2MiB/s`.
 
-A value always has a unit: no unit is guessed. What `format_*` writes uses the same units; `text`
-has words for people.
+A value always has a unit: no unit is guessed. This is the only module that writes durations and
+sizes. `format_duration` and `exact_size` write a setting as in the configuration. `format_age` and
+`format_size` round what was measured, for people. `text` writes instants.
 """
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 
 from emitterd.errors import ValueProblem
@@ -34,7 +35,7 @@ _SIZES = {
     **_BINARY_SIZES,
 }
 _DURATION_EXAMPLES = "write it like 500ms, 5s, 10m, 2h or 400d"
-_INSTANT_EXAMPLES = "write it like 2026-11-24, 2026-11-24T06:00+05:30 or 24h"
+_INSTANT_EXAMPLES = "write it like 2026-11-24, 2026-11-24T06:00 or 24h"
 _RATE_EXAMPLES = "write it in bytes per second, like 512KiB/s, 2MiB/s or 10MB/s"
 _SIZE_EXAMPLES = "write it like 64KiB, 64MiB, 5GiB or 10MB"
 
@@ -82,19 +83,19 @@ def parse_rate(text: str) -> int:
     return rate_bytes
 
 
-def parse_since(text: str, now: float) -> float:
-    """Return the instant of `2026-11-24`, `2026-11-24T06:00+05:30` or `24h`.
+def parse_instant(text: str, now: float) -> float:
+    """Return the instant of `2026-11-24`, `2026-11-24 06:00+05:30` or `24h`.
 
-    A duration counts back from `now`; an instant without an offset is UTC, as in the log. Raises
-    `ValueProblem` for anything else.
+    A duration counts back from `now`; an instant without an offset is local time, as `local_time`
+    writes it. Raises `ValueProblem` for anything else.
     """
     if text[:1].isdigit() and "-" not in text:
         return now - parse_duration(text)
     try:
-        since = datetime.fromisoformat(text)
-    except ValueError:
+        # Without an offset, `timestamp` takes the local time.
+        return datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError):
         raise ValueProblem("is not a time", _INSTANT_EXAMPLES) from None
-    return since.replace(tzinfo=since.tzinfo or UTC).timestamp()
 
 
 def format_duration(seconds: float) -> str:
@@ -115,7 +116,16 @@ def format_age(seconds: float) -> str:
     return format_duration(max(0.0, seconds // unit * unit))
 
 
-def format_size(size_bytes: int) -> str:
+def format_size(size_bytes: float) -> str:
+    """Write a size in bytes for people: `812 B`, `1.2 MiB`, `64 MiB`."""
+    units = reversed(_BINARY_SIZES.items())
+    unit, factor = next((item for item in units if size_bytes >= item[1]), ("B", Decimal(1)))
+    count = size_bytes / int(factor)
+    digits = 1 if count < 9.95 and count != int(count) else 0  # noqa: PLR2004  10 has two digits
+    return f"{count:.{digits}f} {unit}"
+
+
+def exact_size(size_bytes: int) -> str:
     """Write a size in bytes: exact with up to four digits, else rounded.
 
     `parse_size` reads the result if it is exact: `64MiB`, `10MB`.

@@ -15,7 +15,7 @@ import click
 from emitterd import __version__
 from emitterd.model import State
 from emitterd.service.signals import hold_hangup
-from emitterd.units import parse_duration, parse_since
+from emitterd.units import parse_duration, parse_instant
 
 T = TypeVar("T")
 
@@ -161,7 +161,7 @@ def receipts(config: Path | None, since: str | None, *, as_json: bool, as_csv: b
     if as_json and as_csv:
         raise click.BadParameter("give --json or --csv, not both")
     form = "csv" if as_csv else "json" if as_json else "table"
-    instant = partial(parse_since, now=time.time())
+    instant = partial(parse_instant, now=time.time())
     begin = 0.0 if since is None else _quantity(instant, since, "--since")
     return show.receipts(config, begin, form)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from itertools import permutations
 
-from emitterd.units import format_size
+from emitterd.units import exact_size
 
 DAY_MIN = 24 * 60
 
@@ -85,7 +85,7 @@ def clock(minute: int) -> str:
 
 def format_rate(limit: int | None) -> str:
     """Format a limit in bytes a second: `2MiB/s`, or `off`."""
-    return "off" if limit is None else f"{format_size(limit)}/s"
+    return "off" if limit is None else f"{exact_size(limit)}/s"
 
 
 def _minute(now: float, zone: tzinfo | None) -> int:

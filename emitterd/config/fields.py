@@ -19,7 +19,7 @@ from emitterd.delivery.concurrency import MOST
 from emitterd.errors import ValueProblem
 from emitterd.monitoring.endpoint import EXAMPLES, Endpoint
 from emitterd.text import shown
-from emitterd.units import format_duration, format_size, parse_duration, parse_rate, parse_size
+from emitterd.units import exact_size, format_duration, parse_duration, parse_rate, parse_size
 
 _DIGITS_MAX = 9
 OFF = "off"
@@ -220,7 +220,7 @@ def value_for_people(attribute: str, value: object) -> str:
         case float() if attribute.endswith("_s"):
             return format_duration(value)
         case int() if attribute.endswith("_bytes"):
-            return format_size(value)
+            return exact_size(value)
         case tuple():
             return ", ".join(map(shown, value)) or "none"
         case _:

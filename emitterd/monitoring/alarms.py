@@ -13,7 +13,7 @@ from emitterd.codes import Code
 from emitterd.errors import Outage
 from emitterd.intake.not_sent import NotSentSummary
 from emitterd.monitoring.arrivals import DatasetStatus, Expectation, expected_datasets
-from emitterd.text import count, display, files_are, iso
+from emitterd.text import count, display, files_are, local_time
 from emitterd.units import format_age, format_duration
 
 if TYPE_CHECKING:
@@ -293,9 +293,9 @@ def _arrival_overdue(late: Sequence[DatasetStatus]) -> Alarm:
 def _expected(status: DatasetStatus) -> str:
     every = format_duration(status.expectation.every_s) if status.expectation else ""
     last_at = status.last.delivered_at
-    last = "never delivered" if last_at is None else f"last delivered {iso(last_at)[:16]}Z"
+    last = "never delivered" if last_at is None else f"last delivered {local_time(last_at)}"
     came_at = status.undelivered_at
-    came = "" if came_at is None else f" (a file came {iso(came_at)[:16]}Z)"
+    came = "" if came_at is None else f" (a file came {local_time(came_at)})"
     return f"expected every {every} and {last}{came}"
 
 

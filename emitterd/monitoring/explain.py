@@ -12,7 +12,7 @@ from emitterd.journal.reader import JournalReader
 from emitterd.model import WAITING, Confirmation, State
 from emitterd.monitoring.status import status_record
 from emitterd.spool.folder import Spool
-from emitterd.text import display, iso, undisplay
+from emitterd.text import display, iso, local_time, undisplay
 from emitterd.tracking.texts import sentences
 
 Record = dict[str, Any]
@@ -160,7 +160,7 @@ def _sentence(status: FileStatus, latest: Record, actions: list[Record]) -> str:
             attempt = f"attempt {attempts}" if attempts else "an attempt"
             return (
                 f"{attempt} failed: {status.error} {status.reason};"
-                f" the next is due at {latest['due_at']}"
+                f" the next is due at {local_time(latest['due_at'])}"
             )
         case State.DELIVERED:
             return _delivered(latest)
@@ -182,7 +182,7 @@ def _rejected(status: FileStatus, latest: Record) -> str:
 
 
 def _delivered(latest: Record) -> str:
-    sentence = f"delivered at {latest['delivered_at']} under the key {latest['key']}"
+    sentence = f"delivered at {local_time(latest['delivered_at'])} under the key {latest['key']}"
     if latest["ambiguous"] and latest.get("earlier_keys"):
         keys = ", ".join(latest["earlier_keys"])
         sentence += f"; an earlier attempt may have stored an object under {keys}"
@@ -193,7 +193,7 @@ def _held(status: FileStatus, actions: list[Record]) -> str:
     if status.error is not None:
         return f"held: {status.error} {status.reason}"
     hold = next((action for action in actions if action["act"] == "hold"), None)
-    who = f" by {hold['user']} since {hold['at']}" if hold else ""
+    who = f" by {hold['user']} since {local_time(hold['at'])}" if hold else ""
     return f"held{who}; `emitterd release` allows it again"
 
 
@@ -207,7 +207,7 @@ def _context(status: FileStatus, reader: JournalReader) -> list[str]:
     destination = record["destination"]
     if destination["state"] == "down":
         lines.append(
-            f"the destination is down since {destination['since']}:"
+            f"the destination is down since {local_time(destination['since'])}:"
             f" {destination['error']} {destination['reason']}; uploads are paused, and"
             " emitterd retries with one request at a time"
         )

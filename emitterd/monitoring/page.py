@@ -10,7 +10,6 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from http import HTTPStatus
 from importlib.resources import files
 from pathlib import Path
@@ -31,8 +30,8 @@ from emitterd.monitoring.http_server import Request, Response
 from emitterd.monitoring.page_data import SHOWN, SHOWN_REJECTED, Throughput, read_lists
 from emitterd.monitoring.status import read_queue
 from emitterd.monitoring.uploads import UploadTracker
-from emitterd.text import count, display, iso, printable, sentence
-from emitterd.units import format_age
+from emitterd.text import count, display, iso, local_time, printable, sentence
+from emitterd.units import format_age, format_size
 
 _TEMPLATES = files("emitterd.monitoring").joinpath("templates")
 STYLE = _TEMPLATES.joinpath("page.css").read_text("utf-8")
@@ -68,12 +67,6 @@ _HEADERS = {
 }
 
 
-def _utc(at: float) -> str:
-    """Return an instant in UTC; the script puts it into the reader's time zone."""
-    instant = datetime.fromtimestamp(at, UTC)
-    return f"{instant.day} {instant:%b, %H:%M} UTC"
-
-
 _environment = Environment(
     loader=PackageLoader("emitterd.monitoring", "templates"),
     autoescape=True,
@@ -87,10 +80,11 @@ _environment.filters.update(
     count=count,
     display=display,
     iso=iso,
+    local_time=local_time,
     meaning=lambda code: Code(code).title,
     remedy=lambda code: Code(code).remedy,
     sentence=sentence,
-    utc=_utc,
+    size=format_size,
 )
 
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from emitterd.model import ServerState
-from emitterd.text import count, printable
+from emitterd.text import count, local_time, printable
 
-_NEXT = "the server reads each dataset once a day; emitterd asks again at {next_look_at}"
+_NEXT = "the server reads each dataset once a day; emitterd asks again at"
 _DROPPED = (
     "the server does not say which rows: run `emitterd inspect --full FILE`, have the file"
     " corrected, and drop it again under the same name"
@@ -44,12 +44,12 @@ def word(side: Mapping[str, Any] | None) -> str:
 def sentences(side: Mapping[str, Any], delivered_at: str) -> list[str]:
     """Return what happened, what it means, and what to do."""
     gone = _picked_up(side, delivered_at)
-    asks = [_NEXT.format(**side)] if "next_look_at" in side else []
+    asks = [f"{_NEXT} {local_time(side['next_look_at'])}"] if "next_look_at" in side else []
     match side["state"]:
         case ServerState.PROCESSED:
             lines = _processed(side)
         case ServerState.WAITING if "seen_at" in side:
-            lines = [f"the file waits in the bucket, last seen at {side['seen_at']}"]
+            lines = [f"the file waits in the bucket, last seen at {local_time(side['seen_at'])}"]
             lines += [*(asks or ["emitterd has stopped asking"]), _NOT_TAKEN]
         case ServerState.WAITING:
             lines = ["emitterd has no answer yet", *asks]
@@ -67,14 +67,15 @@ def sentences(side: Mapping[str, Any], delivered_at: str) -> list[str]:
 
 
 def _picked_up(side: Mapping[str, Any], delivered_at: str) -> str:
-    after = side.get("seen_at", delivered_at)
-    return f"the server picked the file up between {after} and {side.get('gone_at', 'now')}"
+    after = local_time(side.get("seen_at", delivered_at))
+    until = local_time(side["gone_at"]) if "gone_at" in side else "now"
+    return f"the server picked the file up between {after} and {until}"
 
 
 def _processed(side: Mapping[str, Any]) -> list[str]:
     rows = side.get("rows", {})
     total, accepted, dropped = (rows.get(name) for name in ("total", "accepted", "dropped"))
-    ended = f"processed at {side['ended_at']} by its clock"
+    ended = f"processed at {local_time(side['ended_at'])} by its clock"
     if total is None or accepted is None:
         return [f"{ended}; it did not count the rows"]
     lines = [f"{ended}; it accepted {accepted:,} of {count(total, 'row')}, by its own count"]

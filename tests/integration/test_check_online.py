@@ -160,7 +160,7 @@ def test_all_is_well_over_https(tmp_path: Path, identity: Identity, bucket: List
     messages = {result.subject: result.message for result in found}
     for name in ("TLS", "bucket TLS"):
         assert messages[name].startswith("TLSv1.3; the certificate of cqube, issued by")
-        assert messages[name].endswith("in 89 days")
+        assert messages[name].endswith("in 89d")
     paths = [request.line.split()[1] for request in api.heard]
     assert paths == ["/auth", "/upload-url"]
     assert bucket.lines == 1
@@ -293,7 +293,7 @@ def test_a_certificate_that_ends_soon(tmp_path: Path) -> None:
 
     [messages] = [result for result in found if result.subject == "TLS"]
     assert messages.level == "warning"
-    assert messages.message.endswith("in 12 days")
+    assert messages.message.endswith("in 12d")
     assert "login" in subjects(found)
 
 
@@ -438,9 +438,9 @@ def test_a_refused_api_key(tmp_path: Path) -> None:
         (50, "ok", "agrees"),
         (-80, "warning", "s ahead of the server's"),
         (80, "warning", "s behind the server's"),
-        (-800, "warning", "s ahead of the server's"),
-        (-1000, "error", "s ahead of the server's"),
-        (1000, "error", "s behind the server's"),
+        (-800, "warning", "m ahead of the server's"),
+        (-1000, "error", "m ahead of the server's"),
+        (1000, "error", "m behind the server's"),
     ],
 )
 def test_the_clock(tmp_path: Path, server_ahead_s: int, level: str, expected: str) -> None:

@@ -1,4 +1,4 @@
-"""Text from outside: what it must not show."""
+"""Text for people: secrets it must not show, and times."""
 
 import base64
 import html
@@ -7,7 +7,8 @@ import urllib.parse
 
 import pytest
 
-from emitterd.text import MASK, keep_secret, masked
+from emitterd.text import MASK, keep_secret, local_time, masked
+from emitterd.units import parse_instant
 
 SECRET = 'geheim "& <é>/%'
 
@@ -53,3 +54,19 @@ def test_a_secret_that_is_part_of_another_reveals_nothing_of_it() -> None:
     keep_secret("proxy", "geheim-p@ss")
 
     assert masked("geheim-p@ss and p@ss") == f"{MASK} and {MASK}"
+
+
+@pytest.mark.usefixtures("in_india")
+@pytest.mark.parametrize("at", [1_764_484_265.4, "2025-11-30T06:31:05.400Z"])
+def test_people_read_the_time_of_this_machine_with_its_offset(at: float | str) -> None:
+    """An instant for people is local, and `--since` takes it as it is written."""
+    written = local_time(at)
+
+    assert written == "2025-11-30 12:01:05+05:30"
+    assert parse_instant(written, 0.0) == parse_instant("2025-11-30 12:01:05", 0.0) == 1764484265
+
+
+def test_any_time_of_a_file_can_be_written() -> None:
+    """A file may be older than the calendar."""
+    assert local_time(-1e18)[:2] == "00"
+    assert local_time(1e18)[:4] == "9999"

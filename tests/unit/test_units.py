@@ -5,7 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emitterd.errors import ValueProblem
-from emitterd.units import format_age, format_duration, format_size, parse_duration, parse_size
+from emitterd.units import (
+    exact_size,
+    format_age,
+    format_duration,
+    format_size,
+    parse_duration,
+    parse_size,
+)
 
 
 @pytest.mark.parametrize(
@@ -124,6 +131,23 @@ def test_a_duration_is_written_exactly_if_that_is_short(seconds: float, text: st
 )
 def test_a_size_is_written_exactly_if_that_is_short(size_bytes: int, text: str) -> None:
     """Up to four digits are exact; a measured size is rounded to three."""
+    assert exact_size(size_bytes) == text
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "text"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1 KiB"),
+        (1_234_567, "1.2 MiB"),
+        (10_440_000, "10 MiB"),
+        (5 << 30, "5 GiB"),
+        (123 << 50, "125952 TiB"),
+    ],
+)
+def test_people_read_sizes_in_binary_units(size_bytes: int, text: str) -> None:
+    """A size for people has one decimal below ten, and a blank before the unit."""
     assert format_size(size_bytes) == text
 
 
@@ -138,7 +162,7 @@ def test_a_written_duration_reads_back(count: int, unit: str) -> None:
 def test_a_written_size_reads_back(count: int, unit: str) -> None:
     """Writing what was read and reading it again changes nothing."""
     size_bytes = parse_size(f"{count}{unit}")
-    assert parse_size(format_size(size_bytes)) == size_bytes
+    assert parse_size(exact_size(size_bytes)) == size_bytes
 
 
 @pytest.mark.parametrize(

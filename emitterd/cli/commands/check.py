@@ -22,8 +22,8 @@ from emitterd.journal.state_folder import act_as_owner, is_locked
 from emitterd.service.logging import silence
 from emitterd.spool.mounts import NETWORK, file_system, shared_by
 from emitterd.spool.watcher import folders_below, watch_limit
-from emitterd.text import count, shown
-from emitterd.units import format_size
+from emitterd.text import count, local_time, shown
+from emitterd.units import format_duration, format_size
 
 FREE_FLOOR_BYTES = 64 * 1024 * 1024
 RELEASED_AT = 1767225600.0
@@ -105,7 +105,7 @@ def _folder(config: Config) -> Iterator[Diagnosis]:
             "warning",
             "spool.directory",
             f"{root} is on {kind}: files of other hosts are found by sweeps only",
-            f"expect up to {config.spool.sweep_every_s:.0f} s (spool.sweep_every)",
+            f"expect up to {format_duration(config.spool.sweep_every_s)} (spool.sweep_every)",
         )
     servers = shared_by(root)
     if servers and config.spool.completion == "auto":
@@ -251,7 +251,7 @@ def _alerts(config: Config) -> Iterator[Diagnosis]:
 
 
 def _clock(now: float) -> Diagnosis:
-    instant = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(now))
+    instant = local_time(now)
     if now >= RELEASED_AT:
         return Diagnosis("ok", "clock", instant)
     remedy = "set the clock, and run an NTP service"

@@ -18,9 +18,9 @@ from emitterd.config.settings import Config
 from emitterd.errors import EmitterError
 from emitterd.service.components import open_emission, open_http_client
 from emitterd.shutdown import Shutdown
-from emitterd.text import printable
+from emitterd.text import local_time, printable
 from emitterd.tracking.tracker import ENDED_HINT, ENDS
-from emitterd.units import format_duration
+from emitterd.units import format_age
 
 REMOTE_NAME = b"emitterd_check/check.zip"
 """The grant is requested for this name. It is in no dataset's folder."""
@@ -92,14 +92,14 @@ class _Check:
         if lifetime_s is None:
             self._report("login", "none: the API key goes with each request")
         else:
-            token = format_duration(round(lifetime_s))
+            token = format_age(lifetime_s)
             self._report("login", f"accepted, with a token for {token}")
 
     def request_grant(self) -> None:
         """Request a grant. Raises `EmitterError`."""
         self._step = "grant"
         grant = self._emission.grant(REMOTE_NAME)
-        lifetime = format_duration(max(round(grant.expires_at - grant.granted_at), 0))
+        lifetime = format_age(grant.expires_at - grant.granted_at)
         host = urlsplit(grant.url).hostname or ""
         self._report("grant", f"for {host}, to be used within {lifetime}")
         self._url, self._host = grant.url, host
@@ -165,8 +165,8 @@ class _Check:
         left_s = ends_at - time.time()
         message = (
             f"{connection.version()}; the certificate of {owner}, issued by"
-            f" {authority}, ends on {time.strftime('%Y-%m-%d', time.gmtime(ends_at))},"
-            f" in {left_s // DAY_S:.0f} days"
+            f" {authority}, ends on {local_time(ends_at)},"
+            f" in {format_age(left_s)}"
         )
         if left_s >= RENEWAL_S:
             self._report(f"{self._prefix}TLS", message)
@@ -182,7 +182,7 @@ class _Check:
         if abs(ahead_s) <= SKEW_WARNING_S:
             self._report("clock", "this machine's agrees with the server's")
             return
-        off = format_duration(round(abs(ahead_s)))
+        off = format_age(abs(ahead_s))
         direction = "ahead of" if ahead_s > 0 else "behind"
         self._report(
             "clock",

@@ -4,14 +4,13 @@ A text message has 160 characters, and Apprise puts the title before the body th
 and the first line of the body name host, level and alarm.
 """
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from emitterd.monitoring.alarms import AlarmLevel
 from emitterd.monitoring.alerts.incidents import News, NewsKind
-from emitterd.text import count, iso, masked, printable
+from emitterd.text import count, iso, local_time, masked, printable
 
 SUMMARY_MAX = 72
 """The longest alarm in a title: mail programs show about 100 characters."""
@@ -85,10 +84,10 @@ def _body(paragraphs: Sequence[str], place: Place) -> str:
 
 def _paragraph(item: News) -> str:
     incident = item.incident
-    alarm, since = incident.alarm, _local(incident.since)
+    alarm, since = incident.alarm, local_time(incident.since)
     words = _clean(alarm.words)[:WORDS_MAX]
     if item.kind is NewsKind.ENDED:
-        return f"Ended at {_local(item.at)}: {words} (since {since})"
+        return f"Ended at {local_time(item.at)}: {words} (since {since})"
     begins = {
         NewsKind.BEGAN: f"{alarm.level} since {since}",
         NewsKind.GREW: f"{alarm.level}, more than before, since {since}",
@@ -119,7 +118,3 @@ def _summary(words: str) -> str:
 
 def _clean(text: str) -> str:
     return printable(masked(text))
-
-
-def _local(at: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M %Z", time.localtime(at))

@@ -197,7 +197,7 @@ def test_a_lone_surrogate_is_a_problem(write: Write, name: str) -> None:
         (f"password = '{SECRET}\\N{{nothing}}'", 1, "is not Python 3"),
         (f"password = '{SECRET}'\0", None, "is not Python 3"),
         (f"# {SECRET}\nusername = '".encode() + b"\xe9'\n", 2, "is not UTF-8 text"),
-        ("#" * 64 * 1024 + "\n", None, "has 64KiB or more"),
+        ("#" * 64 * 1024 + "\n", None, "has 64 KiB or more"),
         ("", None, "gives none of emission_url, username, "),
         ("import os\n", None, "gives none of emission_url, username, "),
     ],

@@ -557,7 +557,7 @@ new/data:
         pytest.param("a: {" * 9999, None, "own.yaml", "nested too deeply", "line", id="too deep"),
         pytest.param("# nothing\n", None, "own.yaml", "holds no dataset", "begin", id="nothing"),
         pytest.param("- new/data\n", 1, "own.yaml", "holds no dataset", "begin", id="a list"),
-        pytest.param("#" * 2**20, None, "own.yaml", "has 1MiB or more", "name", id="too large"),
+        pytest.param("#" * 2**20, None, "own.yaml", "has 1 MiB or more", "name", id="too large"),
     ],
 )
 def test_a_problem_has_key_line_message_and_remedy(

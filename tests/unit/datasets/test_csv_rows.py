@@ -265,8 +265,8 @@ def test_what_was_not_read_to_its_end_says_so() -> None:
     """Each finding says how far the file was read."""
     table = rows(GOOD + "2|2021-01-01\n", whole=False)
 
-    found = table.findings(" in the first 8MiB")[0].found
-    assert found.startswith("1 row in the first 8MiB, in line 3: 2 columns")
+    found = table.findings(" in the first 8 MiB")[0].found
+    assert found.startswith("1 row in the first 8 MiB, in line 3: 2 columns")
     assert not table.complete
 
 

@@ -330,7 +330,7 @@ def test_a_finding_says_how_far_was_read() -> None:
             "E240",
             "5 columns in every row, as in the header",
             (
-                "72 rows in the first 2MiB, the first in line 1001: 2 columns;"
+                "72 rows in the first 2 MiB, the first in line 1001: 2 columns;"
                 " no value for AcademicYear, Month, Remark"
             ),
         )
@@ -400,14 +400,14 @@ def test_wide_rows_and_long_values_take_little_memory() -> None:
             "E240",
             "5 columns in every row, as in the header",
             (
-                "8 rows in the first 8MiB, the first in line 2: 330004 columns; the server"
+                "8 rows in the first 8 MiB, the first in line 2: 330004 columns; the server"
                 " ignores those after Remark. A delimiter inside a value moves the values after it"
             ),
         ),
         (
             "E237",
             "a closing quote",
-            "1 row in the first 8MiB, in line 2: a quote that is never closed",
+            "1 row in the first 8 MiB, in line 2: a quote that is never closed",
         ),
     ]
     assert max(peaks) <= 12 * MIB

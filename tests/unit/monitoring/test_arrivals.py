@@ -14,7 +14,7 @@ from emitterd.model import ServerState
 from emitterd.monitoring.alarms import AlarmLevel, AlarmLimits, queue_alarms
 from emitterd.monitoring.arrivals import Arrival, Expectation, all_datasets, expected_datasets
 from emitterd.monitoring.status import read_queue
-from emitterd.text import iso
+from emitterd.text import iso, local_time
 from support.journal import admission, deliver
 
 NOW = 1_800_000_000.0
@@ -137,11 +137,11 @@ def test_an_overdue_dataset_is_a_warning_until_a_file_is_delivered(journal: Jour
     )
     arrive(journal, title)
     assert alarms(now + DAY_S - 1) == []
-    delivered = iso(arrivals(journal)[title].delivered_at or 0.0)[:16]
+    delivered = local_time(arrivals(journal)[title].delivered_at or 0.0)
     (words,) = alarms(now + 36 * DAY_S)
     assert words == (
         "arrival_overdue: 2 datasets are overdue:"
-        f" student_attendance, expected every 1d and last delivered {delivered}Z;"
+        f" student_attendance, expected every 1d and last delivered {delivered};"
         " pat, expected every 35d and never delivered"
     )
 
@@ -155,8 +155,8 @@ def test_an_overdue_alarm_says_that_a_file_came_and_is_not_delivered(journal: Jo
     queue = replace(read_queue(journal.read, at), expected_since=since)
     limits = AlarmLimits(3 * DAY_S, 3 * DAY_S, (DAILY,))
     (alarm,) = queue_alarms(queue, (), limits, at, running=True)
-    came = iso(arrivals(journal)[title].admitted_at or 0.0)[:16]
-    assert alarm.words.endswith(f"expected every 1d and never delivered (a file came {came}Z)")
+    came = local_time(arrivals(journal)[title].admitted_at or 0.0)
+    assert alarm.words.endswith(f"expected every 1d and never delivered (a file came {came})")
     assert alarm.hint.startswith("see why a file that came is not delivered: emitterd list;")
 
 

@@ -7,6 +7,8 @@ import pytest
 
 from emitterd.tracking.texts import sentences, word
 
+pytestmark = pytest.mark.usefixtures("in_india")
+
 SENT = "2026-11-30T10:00:00.000Z"
 SEEN = {"seen_at": "2026-11-30T10:15:00.000Z"}
 GONE = {"gone_at": "2026-11-30T10:30:00.000Z", "looks": 2}
@@ -25,14 +27,18 @@ REASONS = {"blank": 0, "duplicate": 1500, "datatype": 3, "null_values": {"exam_i
         (
             {"state": "waiting", "looks": 1, **SEEN, **NEXT},
             "waiting",
-            ["waits in the bucket, last seen at 2026-11-30T10:15", "again at", "emitterd inspect"],
+            [
+                "waits in the bucket, last seen at 2026-11-30 15:45:00\\+05:30",
+                "again at",
+                "emitterd inspect",
+            ],
         ),
         (
             {"state": "picked_up", **SEEN, **GONE, **NEXT},
             "picked up",
-            ["between 2026-11-30T10:15:00.000Z and 2026-11-30T10:30:00.000Z", "again at"],
+            ["between 2026-11-30 15:45:00.* and 2026-11-30 16:00:00", "again at"],
         ),
-        ({"state": "picked_up", **GONE}, "picked up", ["between 2026-11-30T10:00.*no log"]),
+        ({"state": "picked_up", **GONE}, "picked up", ["between 2026-11-30 15:30.*no log"]),
         (
             {"state": "processed", "rows": ROWS | REASONS, **GONE, **ENDED},
             "processed, 100 rows dropped",

@@ -1,8 +1,5 @@
 """The texts of alerts: short where a text message is cut, complete below that."""
 
-import time
-from collections.abc import Iterator
-
 import pytest
 
 from emitterd.monitoring.alarms import Alarm, AlarmCode, AlarmLevel
@@ -22,13 +19,7 @@ DOWN = Alarm(
 REJECTED = Alarm(AlarmCode.REJECTED, SINCE + 60, "2 files are rejected", "emitterd list", 2)
 
 
-@pytest.fixture(autouse=True)
-def _in_india(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("TZ", "Asia/Kolkata")
-    time.tzset()
-    yield
-    monkeypatch.undo()
-    time.tzset()
+pytestmark = pytest.mark.usefixtures("in_india")
 
 
 def news(change: NewsKind, alarm: Alarm, ended_at: float | None = None) -> News:
@@ -45,10 +36,10 @@ def test_a_message_says_what_since_when_and_what_to_do() -> None:
         "emitterd on deo-patna: CRITICAL: the destination is down at the login (3 alarms)"
     )
     assert message.body == (
-        "CRITICAL since 2026-11-30 06:23 IST: the destination is down at the login: E201"
+        "CRITICAL since 2026-11-30 06:23:20+05:30: the destination is down at the login: E201"
         " connection refused\n"
         "What to do: see whether the server can be reached: emitterd check --online\n\n"
-        "WARNING, more than before, since 2026-11-30 06:24 IST: 2 files are rejected\n"
+        "WARNING, more than before, since 2026-11-30 06:24:20+05:30: 2 files are rejected\n"
         "What to do: emitterd list\n\n"
         "Host deo-patna.example.org, folder /srv/cqube_emission."
         " To see all alarms: emitterd status"
@@ -61,8 +52,8 @@ def test_the_end_says_how_long_it_was_and_what_is_left() -> None:
     assert message.level is AlarmLevel.OK
     assert message.title == "emitterd on deo-patna: 1 alarm ended, none left"
     assert message.body.startswith(
-        "Ended at 2026-11-30 07:23 IST: the destination is down at the login: E201 connection"
-        " refused (since 2026-11-30 06:23 IST)\n\nHost "
+        "Ended at 2026-11-30 07:23:20+05:30: the destination is down at the login: E201 connection"
+        " refused (since 2026-11-30 06:23:20+05:30)\n\nHost "
     )
     assert message.record()["alarms"][0]["ended_at"] == "2026-11-30T01:53:20.000Z"
 
