@@ -259,8 +259,12 @@ def print_receipts(receipts: Iterable[Mapping[str, Any]]) -> None:
 
 def print_skipped(files: Iterable[Mapping[str, Any]]) -> None:
     """Print the files that will never be sent, and why."""
-    rows = ((file["path"], file.get("error", "-"), file["reason"]) for file in files)
-    print_table(rows, ("path", "error", "reason"))
+
+    def row(file: Mapping[str, Any]) -> tuple[str, ...]:
+        reason = "; ".join(filter(None, (file["reason"], file.get("hint"))))
+        return file["path"], file.get("error", "-"), reason
+
+    print_table(map(row, files), ("path", "error", "reason"))
 
 
 def print_inspections(records: Iterable[Mapping[str, Any]]) -> None:
@@ -360,8 +364,11 @@ def print_undelivered(left: list["FileStatus"]) -> None:
         if files:
             out.print(f"[bold red]{files_are(len(files))} {problem}[/]")
         for status in files:
-            path, *why = status.record().values()
-            out.print(f"  {escape(path)}: {escape(' '.join(why))}", soft_wrap=True)
+            record = status.record()
+            why = f"{record.get('error', '')} {record['reason']}".lstrip()
+            out.print(f"  {escape(record['path'])}: {escape(why)}", soft_wrap=True)
+            if status.hint:
+                out.print(f"    {escape(status.hint)}", soft_wrap=True)
 
 
 def _progress() -> "Progress":

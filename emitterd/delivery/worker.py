@@ -34,6 +34,7 @@ from emitterd.journal.journal import Journal
 from emitterd.model import Entry, Fingerprint, Receipt, State
 from emitterd.shutdown import Shutdown
 from emitterd.spool.folder import LeaseState, Spool, digests, read_at
+from emitterd.spool.selection import AT_THE_TOP, at_the_top
 from emitterd.text import iso
 
 ROOT_LOST_S = 1.0
@@ -148,6 +149,9 @@ class Worker:
 
     def _deliver(self, entry: Entry) -> Receipt | None:
         """Deliver the entry; return None if the server has this content already."""
+        if at_the_top(entry.path):
+            # Queued by a version before 0.2. The intake reports it from now on.
+            raise FileError(AT_THE_TOP, code=Code.WRONG_DEPTH)
         # The version must be the only one that these time stamps can mean.
         self._shutdown.now.wait(entry.fingerprint.young_s(time.time()))
         with self._spool.open(entry.path) as file:

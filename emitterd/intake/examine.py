@@ -61,7 +61,11 @@ class Examiner:
         self._journal = journal
         self._disposal = disposal
         self._statuses = FileStatusReader(
-            spool, rules.selection, journal.latest, rules.settling.quiet_s
+            spool,
+            rules.selection,
+            journal.latest,
+            rules.settling.quiet_s,
+            lambda: self.rules.inspector.catalogue,
         )
         self.not_sent = NotSent()
         self._inspected: dict[bytes, tuple[Fingerprint, tuple[Finding, ...]]] = {}
@@ -123,15 +127,23 @@ class Examiner:
         if status.known is not None or status.error is None or status.state is FolderState.ABSENT:
             self.not_sent.remove(path)
         else:
-            self.report(path, Code(status.error), status.reason)
+            self.report(path, Code(status.error), status.reason, hint=status.hint)
         if status.known is not None and status.known.disposal == "due":
             self._disposal.resume_soon()
         return None
 
-    def report(self, path: bytes, code: Code, reason: str, seen: Fingerprint | None = None) -> None:
+    def report(
+        self,
+        path: bytes,
+        code: Code,
+        reason: str,
+        seen: Fingerprint | None = None,
+        *,
+        hint: str = "",
+    ) -> None:
         """Note and log why a path is not sent; log again only if the code, or `seen`, changes."""
         if self.not_sent.add(path, code, seen):
-            hint = code.remedy
+            hint = hint or code.remedy
             log.warning("file.incomplete", path=display(path), error=code, reason=reason, hint=hint)
 
     def failed(self, path: bytes, error: Exception, now: float | None = None) -> None:

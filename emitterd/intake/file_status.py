@@ -7,6 +7,7 @@ Only a new file is opened, and only a whole zip that nobody writes is inspected.
 
 import json
 import os
+import shlex
 import stat as modes
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,6 +18,8 @@ from itertools import islice
 from pathlib import Path
 
 from emitterd.codes import Code
+from emitterd.datasets.catalogue import Catalogue
+from emitterd.datasets.catalogue_file import load_catalogue
 from emitterd.datasets.findings import Finding, Severity
 from emitterd.datasets.zip_integrity import ReadAt, zip_flaw
 from emitterd.datasets.zip_members import DamagedZip
@@ -25,7 +28,7 @@ from emitterd.journal.connection import Read
 from emitterd.journal.rows import ASKED, Known, unchanged_paths
 from emitterd.model import Fingerprint, State
 from emitterd.spool.folder import LeaseState, Spool, read_at
-from emitterd.spool.selection import Selection
+from emitterd.spool.selection import AT_THE_TOP, Selection, at_the_top
 from emitterd.text import display, shown
 
 Latest = Callable[[bytes], Known | None]
@@ -75,7 +78,7 @@ class FileStatus:
 
     `known` is the version in the journal, for a `State`. `lease` is None if the file was not
     opened; `findings` are those of the inspection, for a new file. `cause` is an unexpected error,
-    for E208.
+    for E208. `hint` is what to do about this file, if the code alone does not say it.
     """
 
     path: bytes
@@ -87,6 +90,12 @@ class FileStatus:
     lease: LeaseState | None = None
     findings: tuple[Finding, ...] = ()
     cause: Exception | None = None
+    hint: str = ""
+
+    @property
+    def remedy(self) -> str:
+        """What to do about it; empty if nothing is wrong."""
+        return self.hint or (Code(self.error).remedy if self.error else "")
 
     def record(self) -> dict[str, str]:
         """Return it as `list --skipped --json` prints it."""
@@ -94,17 +103,22 @@ class FileStatus:
         record = {"path": display(self.path)}
         if self.error is not None:
             record["error"] = self.error
-        return record | {"reason": self.reason or title or self.state}
+        record["reason"] = self.reason or title or self.state
+        return record | {"hint": self.hint} if self.hint else record
 
 
 @dataclass(slots=True)
 class FileStatusReader:
-    """Looks paths up in folder and journal; changes neither."""
+    """Looks paths up in folder and journal; changes neither.
+
+    `catalogue` returns the datasets: where a file at the top of the folder belongs.
+    """
 
     spool: Spool
     selection: Selection
     latest: Latest
     settle_s: float
+    catalogue: Callable[[], Catalogue] = load_catalogue
 
     def look_up(
         self,
@@ -127,6 +141,8 @@ class FileStatusReader:
             known = self.latest(path)
             if known is not None and known.matches(seen):
                 return _known_status(path, seen, known)
+            if at_the_top(path):
+                return self._at_the_top(path)
             try:
                 return self._open(path, unsettled or self._unsettled, inspect)
             except FileError as error:
@@ -153,6 +169,16 @@ class FileStatusReader:
         wrong_ending = self.selection.wrong_ending(path)
         code = Code.WRONG_ENDING if wrong_ending else None
         return FileStatus(path, FolderState.IGNORED, code, wrong_ending or reason)
+
+    def _at_the_top(self, path: bytes) -> FileStatus:
+        guess = self.catalogue().guess(display(path))
+        folders = {dataset.folder for dataset in guess}
+        folder = folders.pop() if len(folders) == 1 else "DATASET"
+        places = (self.spool.root / os.fsdecode(path), self.spool.root / folder)
+        file, home = (shlex.quote(shown(place)) for place in places)
+        hint = f"move it into its dataset folder: mv {file} {home}/"
+        state, code = FolderState.UNSUITABLE, Code.WRONG_DEPTH
+        return FileStatus(path, state, code, AT_THE_TOP, hint=hint)
 
     def _below_link(self, path: bytes) -> FileStatus | None:
         """Return the status of a path that is not there because its folder is a link."""

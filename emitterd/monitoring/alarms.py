@@ -348,6 +348,7 @@ def silent_alarm(now: float) -> Alarm:
 _NOT_SENT = {
     Code.UNREADABLE: "cannot be read",
     Code.NOT_REGULAR: "a link, or no regular file",
+    Code.WRONG_DEPTH: "at the top of the folder",
     Code.WRONG_ENDING: "not ending in .zip in lower case",
     Code.INCOMPLETE: "incomplete",
     Code.STILL_WRITTEN: "open for writing",

@@ -144,7 +144,7 @@ def explain(status_reader: FileStatusReader, reader: JournalReader, path: bytes)
         status.state,
         sentence,
         status.error,
-        Code(status.error).remedy if status.error else None,
+        status.remedy or None,
         context,
         None if gone else _file_record(spool, path),
         versions,

@@ -150,6 +150,7 @@ class Components:
             Selection(settings.include, settings.exclude),
             latest or self.journal.latest,
             settings.settle_s,
+            lambda: self._inspector.catalogue,
         )
 
     def apply_settings(self, config: Config, inspector: Inspector, tls: ssl.SSLContext) -> None:

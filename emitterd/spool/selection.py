@@ -34,6 +34,14 @@ SYSTEM_FOLDER = re.compile(
 """Names of folders that a program or a file server keeps for itself."""
 
 
+AT_THE_TOP = "it is at the top of the watched folder, not in a dataset folder"
+
+
+def at_the_top(path: bytes) -> bool:
+    """Tell whether a file is in no folder: no version of the server has a route for it."""
+    return b"/" not in path
+
+
 class Selection:
     """Decides by name alone whether a path under the watched folder is a candidate.
 

@@ -495,7 +495,7 @@ def test_a_hanging_mail_server_delays_neither_uploads_nor_the_stop(
     with socket.create_server((HOST, 0)) as silent:
         url = f"mailto://{HOST}:{silent.getsockname()[1]}?from=a@example.org&to=b@example.org"
         set_alerts(site, receivers.settings(url, heartbeat=False))
-        (site.spool / "broken.zip").write_bytes(b"no zip")
+        site.drop("pat/broken.zip").write_bytes(b"no zip")
         with site.running() as daemon:
             silent.settimeout(DEADLINE_S)
             connection, _ = silent.accept()
@@ -513,7 +513,7 @@ def test_a_hanging_mail_server_delays_neither_uploads_nor_the_stop(
 def test_a_killed_daemon_tells_nothing_twice(site: Installation, receivers: Receivers) -> None:
     """After kill -9 and a start only a new alarm is told."""
     set_alerts(site, receivers.settings())
-    (site.spool / "broken.zip").write_bytes(b"no zip")
+    site.drop("pat/broken.zip").write_bytes(b"no zip")
     daemon = site.start()
     wait_until(lambda: len(site.events("alert.sent")) == 3, DEADLINE_S, "all are told")
     daemon.kill()

@@ -37,7 +37,7 @@ from support.zips import zip_bytes
 EXAMPLES = int(os.environ.get("EMITTERD_MODEL_EXAMPLES", "40"))
 STEPS = 40
 
-PATHS = [b"pat/a.zip", b"pat/b.zip", b"sat/caf\xe9.zip", b"top.zip"]
+PATHS = [b"pat/a.zip", b"pat/b.zip", b"sat/caf\xe9.zip", b"udise/top.zip"]
 FOLDERS = [b"pat", b"sat", b"udise"]
 CONTENTS = {
     "small-1": zip_bytes(b"id\n1\n"),

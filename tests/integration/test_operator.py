@@ -281,6 +281,36 @@ def test_everything_skipped_is_listed(site: Installation) -> None:
     assert all(path in table for path in rows)
 
 
+@pytest.mark.parametrize("catalogue", ["off", "warn", "enforce"])
+def test_a_zip_at_the_top_is_never_sent(
+    site: Installation, server: RehearsalServer, catalogue: str
+) -> None:
+    """Whatever `spool.catalogue` is, the file is reported with the command that moves it."""
+    site.settings["EMITTERD_SPOOL_CATALOGUE"] = catalogue
+    name = OTHER.rpartition("/")[2]
+    zip_file = site.drop(name, sample(OTHER))
+    command = f"mv {zip_file} {site.spool}/pat/"
+
+    done = site.call("once", "--wait", "1s")
+
+    assert done.returncode == 1
+    assert f"{name}: E220" in done.stderr
+    assert command in done.stderr
+    assert not server.objects
+    assert not site.entries()
+    (listed,) = site.ask("list", "--skipped")
+    assert (listed["path"], listed["error"]) == (name, "E220")
+    assert command in listed["hint"]
+    explained = site.call("explain", name).stdout
+    assert "never sent: it is at the top of the watched folder" in explained
+    assert command in explained
+
+    (site.spool / "pat").mkdir()
+    subprocess.run(shlex.split(command), check=True)  # noqa: S603  as a person would paste it
+    assert site.call("once").returncode == 0
+    assert states(site) == {OTHER: "delivered"}
+
+
 @pytest.mark.slow
 def test_good_bad_good_again(tmp_path: Path, server: RehearsalServer) -> None:
     """A delivered file that comes back after a bad version is delivered, and known."""

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -238,6 +239,7 @@ def explain_path(config: Path | None, text: str, *, as_json: bool) -> int:
 
 @contextmanager
 def _open_sources(config: Path | None) -> Iterator[tuple["FileStatusReader", JournalReader]]:
+    from emitterd.datasets.catalogue_file import load_catalogue
     from emitterd.intake.file_status import FileStatusReader
     from emitterd.spool.folder import Spool, ignore_lease_breaks
     from emitterd.spool.selection import Selection
@@ -248,5 +250,6 @@ def _open_sources(config: Path | None) -> Iterator[tuple["FileStatusReader", Jou
     rule = settings.spool
     spool, selection = Spool(rule.directory), Selection(rule.include, rule.exclude)
     spool.trusts_leases = rule.completion == "auto"
+    catalogue = cache(partial(load_catalogue, rule.catalogue_file))
     with JournalReader(settings.journal.path, absent=True) as reader:
-        yield FileStatusReader(spool, selection, reader.latest, rule.settle_s), reader
+        yield (FileStatusReader(spool, selection, reader.latest, rule.settle_s, catalogue), reader)

@@ -49,6 +49,16 @@ def test_a_file_is_delivered(rig: Rig) -> None:
     assert sum(n for kind, n in rig.watcher.seen if kind == "sent") >= len(content)
 
 
+def test_a_file_at_the_top_that_an_older_version_queued_is_withdrawn(rig: Rig) -> None:
+    """Nothing is sent, and the intake looks at the file again: it reports E220."""
+    rig.drop("exam.zip")
+    rig.step()
+
+    assert (rig.row("exam.zip")["state"], rig.row("exam.zip")["error"]) == ("withdrawn", "E220")
+    assert rig.changed == [b"exam.zip"]
+    assert not rig.server.objects
+
+
 def test_without_work_a_worker_idles(rig: Rig) -> None:
     """Nothing to do is nothing asked of the server."""
     assert rig.step() == IDLE_S

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from emitterd.codes import Code
 from emitterd.intake.file_status import FileStatusReader, FolderState, skipped, undelivered
@@ -105,3 +106,21 @@ def test_an_excluded_folder_is_not_read(reader: FileStatusReader, spool_root: Pa
     make_zip(spool_root / "lost+found" / "x.zip")
     assert undelivered(reader, [], {}) == []
     assert [skip.path for skip in skipped(reader)] == [b"lost+found/"]
+
+
+def test_a_file_at_the_top_is_not_sent_and_the_log_says_where_it_belongs(
+    spool_root: Path, journal: Journal
+) -> None:
+    """The hint names the one dataset folder that the name fits; otherwise the user chooses."""
+    make_zip(spool_root / "school_mst.zip")
+    make_zip(spool_root / "holiday.zip")
+
+    driver = IntakeDriver(spool_root, journal)
+    with capture_logs() as events:
+        driver.intake.step(driver.now)
+        driver.intake.step(driver.now)
+
+    assert counts(driver) == {"E220": 2}
+    hints = {event["path"]: event["hint"] for event in events if "hint" in event}
+    assert hints["school_mst.zip"].endswith(f"{spool_root}/school_master/")
+    assert hints["holiday.zip"].endswith(f"{spool_root}/DATASET/")
