@@ -1,4 +1,4 @@
-"""The manual pages and the shells' completions, made of what the program says itself.
+"""The manual pages, the completion scripts and the JSON Schema, made from the program itself.
 
 `python -m tools.manual docs` writes them anew. Commands and options are those of
 `cli`; keys are those of docs/configuration.md, and what all commands have in common
@@ -16,6 +16,7 @@ from pathlib import Path
 from emitterd import __version__
 from emitterd.cli.main import command
 from tools.roff import entry, escaped, inline, roff, sections, sentence, text
+from tools.schema import schema
 
 PROGRAM = "emitterd"
 SHARED = 2
@@ -135,6 +136,7 @@ def files(docs: Path) -> dict[str, str]:
     return {
         "man/emitterd.1": manual(operations),
         "man/emitter.yaml.5": configuration(reference),
+        "emitter.schema.json": schema(reference),
     } | {f"completions/{place}": completion(shell) for shell, place in PLACES.items()}
 
 

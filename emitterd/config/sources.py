@@ -27,6 +27,9 @@ T = TypeVar("T")
 Schema = Mapping[str, Collection[str]]
 """The keys of each section."""
 
+_FORMER = "metrics"
+"""A section of versions before 0.2: each key in it is reported with its present place."""
+
 _PLACES = (Path("emitter.yaml"), Path("/etc/emitterd/emitter.yaml"))
 
 
@@ -40,8 +43,7 @@ class Problems:
 
     def __init__(self, schema: Schema, alternatives: Iterable[frozenset[str]]) -> None:
         self.nodes: dict[str, Node] = {}
-        # A section of versions before 0.2: each key in it is reported with its present place.
-        self._schema: Schema = {**schema, "metrics": ()}
+        self._schema: Schema = {**schema, _FORMER: ()}
         self._alternatives = tuple(alternatives)
         self._problems: list[tuple[str, Problem]] = []
 
@@ -61,7 +63,7 @@ class Problems:
                 if key in self._schema[section]:
                     self.nodes[f"{section}.{key}"] = child
                 else:
-                    self._report_unknown(child, self._suggest(section, key))
+                    self._report_unknown(child, self._suggest(section, key), section)
 
     def read_environment(self, environ: Mapping[str, str]) -> None:
         """Take `EMITTERD_<SECTION>_<KEY>`; ignore other variables."""
@@ -76,7 +78,7 @@ class Problems:
         if name != variable(section, key) or key not in self._schema[section]:
             meant = self._suggest(section, key)
             suggestion = meant and variable(*meant.split("."))
-            self._report_unknown(Node(name, None), suggestion)
+            self._report_unknown(Node(name, None), suggestion, section)
             return
         path = f"{section}.{key}"
         for group in self._alternatives:
@@ -85,8 +87,12 @@ class Problems:
                     del self.nodes[ignored]
         self.nodes[path] = Node(name, None, text)
 
-    def _report_unknown(self, node: Node, suggestion: str | None) -> None:
-        self.report_place(unknown_key(suggestion).at(node.path, node.line))
+    def _report_unknown(self, node: Node, suggestion: str | None, section: str = "") -> None:
+        problem = unknown_key(suggestion)
+        if section == _FORMER:
+            remedy = f"write {suggestion} instead" if suggestion else "remove it"
+            problem = ValueProblem(f"the sections web and alerts replace {_FORMER}", remedy)
+        self.report_place(problem.at(node.path, node.line))
 
     def _suggest(self, section: str, word: str) -> str | None:
         """Return the most similar key path, to suggest it. `section` may be empty."""

@@ -48,7 +48,7 @@ def test_nothing_else_lies_there() -> None:
         for folder in ("man", "completions")
         for path in (DOCS / folder).iterdir()
     }
-    assert there == set(GENERATED)
+    assert there == {place for place in GENERATED if "/" in place}
 
 
 def test_every_command_and_option_is_described() -> None:

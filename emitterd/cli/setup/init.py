@@ -167,7 +167,10 @@ def _quoted(path: Path) -> str:
 
 def shipped() -> str:
     """Return the template: the keys that nearly every installation sets."""
-    return (files("emitterd.config") / "minimal.yaml").read_text("utf-8")
+    folder = files("emitterd.config")
+    text = (folder / "minimal.yaml").read_text("utf-8")
+    # An editor checks the file with the schema of this installation.
+    return re.sub(r"(?<=schema=).+", str(folder / "emitter.schema.json"), text, count=1)
 
 
 def fill(text: str, settings: Mapping[str, str | None]) -> str:

@@ -451,12 +451,17 @@ def test_expected_files_are_a_mapping(write: Write, value: str) -> None:
 
 def test_the_keys_of_the_former_section_are_named_with_their_new_places(write: Write) -> None:
     """Each key of `metrics`, in the file or in the environment, is an error with its new name."""
-    path = write(f"{GOOD}metrics:\n  listen: 127.0.0.1:1\n  no_success_max: 2h\n")
+    path = write(f"{GOOD}metrics:\n  listen: 127.0.0.1:1\n  port: 1\n  no_success_max: 2h\n")
     with pytest.raises(ConfigError) as caught:
         config.load(path, {"EMITTERD_METRICS_TOKEN_FILE": "/token"})
 
-    assert [(problem.key, problem.remedy) for problem in caught.value.problems] == [
-        ("metrics.listen", "did you mean web.listen?"),
-        ("metrics.no_success_max", "did you mean alerts.no_success_max?"),
-        ("EMITTERD_METRICS_TOKEN_FILE", "did you mean EMITTERD_WEB_TOKEN_FILE?"),
+    problems = caught.value.problems
+    assert {problem.message for problem in problems} == {
+        "the sections web and alerts replace metrics"
+    }
+    assert [(problem.key, problem.remedy) for problem in problems] == [
+        ("metrics.listen", "write web.listen instead"),
+        ("metrics.port", "remove it"),
+        ("metrics.no_success_max", "write alerts.no_success_max instead"),
+        ("EMITTERD_METRICS_TOKEN_FILE", "write EMITTERD_WEB_TOKEN_FILE instead"),
     ]
