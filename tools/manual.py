@@ -6,14 +6,13 @@
 say the same.
 """
 
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from emitterd import __version__
+from emitterd.cli.completion import script
 from emitterd.cli.main import command
 from tools.roff import entry, escaped, inline, roff, sections, sentence, text
 from tools.schema import schema
@@ -67,6 +66,7 @@ class Command:
     arguments: tuple[tuple[str, str], ...]
     """Each with its help."""
     options: tuple[Option, ...]
+    examples: tuple[str, ...]
 
     @property
     def usage(self) -> str:
@@ -117,18 +117,6 @@ def configuration(document: str) -> str:
     return "".join(parts)
 
 
-def completion(shell: str) -> str:
-    """Return the completion for bash, zsh or fish, as a file to be installed."""
-    done = subprocess.run(  # noqa: S603  our own argument list
-        [sys.executable, "-m", PROGRAM],
-        env=os.environ | {"_EMITTERD_COMPLETE": f"{shell}_source"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return f"{done.stdout.strip()}\n"
-
-
 def files(docs: Path) -> dict[str, str]:
     """Return what is to stand below the folder of the documents, by its path there."""
     operations = (docs / "operations.md").read_text("utf-8")
@@ -137,7 +125,7 @@ def files(docs: Path) -> dict[str, str]:
         "man/emitterd.1": manual(operations),
         "man/emitter.yaml.5": configuration(reference),
         "emitter.schema.json": schema(reference),
-    } | {f"completions/{place}": completion(shell) for shell, place in PLACES.items()}
+    } | {f"completions/{place}": f"{script(shell, command)}\n" for shell, place in PLACES.items()}
 
 
 def _common() -> list[Option]:
@@ -155,7 +143,8 @@ def _command(name: str, known: object) -> Command:
         for item in getattr(known, "params", ())
         if item.param_type_name == "argument"
     )
-    return Command(name, getattr(known, "help", ""), arguments, _options(known))
+    examples = tuple(getattr(known, "examples", ()))
+    return Command(name, getattr(known, "help", ""), arguments, _options(known), examples)
 
 
 def _argument(known: object) -> str:
@@ -178,7 +167,7 @@ def _options(known: object) -> tuple[Option, ...]:
 
 def _help(message: str, default: object) -> str:
     words = sentence(message)
-    return words if default in {None, ""} else f"{words} Default: `{default}`."
+    return words if default in {None, "", ()} else f"{words} Default: `{default}`."
 
 
 def _told(item: Command) -> Iterator[str]:
@@ -190,6 +179,7 @@ def _told(item: Command) -> Iterator[str]:
     for option in item.options:
         if option not in common:
             yield from option.entry()
+    yield from (".PP", ".RS 4", ".nf", escaped("\n".join(item.examples)), ".fi", ".RE")
 
 
 def _key(cells: list[str]) -> tuple[str, str]:
@@ -201,7 +191,7 @@ def _key(cells: list[str]) -> tuple[str, str]:
 
 def _head(title: str, number: int) -> str:
     reported = f'"{PROGRAM} {__version__}" "{PROGRAM}"'
-    warning = rf".\" Made by `python -m {PROGRAM}.manual docs`: mend its sources."
+    warning = r".\" Made by `python -m tools.manual docs`: change its sources."
     # No date, which would be another one each time; no hyphen in what is copied.
     return f'{warning}\n.TH {title} {number} "" {reported}\n.nh\n.ad l\n'
 

@@ -5,12 +5,13 @@ instance uses the journal; 78 configuration.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from emitterd import __version__
 from emitterd.model import State
@@ -40,8 +41,40 @@ _state = click.option(
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
+GROUPS = {
+    "deliver": "Deliver files",
+    "look": "Show what happened",
+    "act": "Act on files",
+    "set up": "Set up",
+    "learn": "Learn",
+}
+"""The groups of commands, in the order of `--help`, with their headings."""
+
+
 class _Command(click.Command):
-    """A command whose function returns the exit code."""
+    """A command whose function returns the exit code.
+
+    `group`: one of `GROUPS`. `examples`: command lines without the program.
+    """
+
+    def __init__(
+        self,
+        *args: Any,  # noqa: ANN401  click's
+        group: str = "set up",
+        examples: Sequence[str] = (),
+        **options: Any,  # noqa: ANN401  click's
+    ) -> None:
+        super().__init__(*args, **options)
+        self.group = group
+        self.examples = [f"emitterd {line}" for line in examples]
+
+    def format_epilog(
+        self,
+        ctx: click.Context,  # noqa: ARG002  click's
+        formatter: click.HelpFormatter,
+    ) -> None:
+        with formatter.section("Examples"):
+            formatter.write("".join(f"  {line}\n" for line in self.examples))
 
     def invoke(self, ctx: click.Context) -> NoReturn:
         """Run the command and exit; known errors become messages."""
@@ -51,7 +84,7 @@ class _Command(click.Command):
 
 
 class _Commands(click.Group):
-    """All commands, listed in the order of their use, each in a whole sentence."""
+    """All commands, listed in groups, each in a whole sentence."""
 
     command_class = _Command
 
@@ -60,19 +93,35 @@ class _Commands(click.Group):
         ctx: click.Context,  # noqa: ARG002  click's
         formatter: click.HelpFormatter,
     ) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, entry.help or "") for name, entry in self.commands.items()])
+        entries = self.commands.values()
+        for group, heading in GROUPS.items():
+            members = [entry for entry in entries if getattr(entry, "group", "") == group]
+            with formatter.section(heading):
+                formatter.write_dl([(entry.name or "", entry.help or "") for entry in members])
+
+
+def _complete(kind: str) -> Callable[..., list[CompletionItem]]:
+    """Return the completion of a path, code or dataset."""
+
+    def complete(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from emitterd.cli import completion
+
+        return completion.complete(kind, ctx.params.get("config"), incomplete)
+
+    return complete
 
 
 @click.group(
     cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True}
 )
-@click.version_option(__version__, message="%(prog)s %(version)s", help="Show the version.")
+@click.version_option(
+    __version__, "-V", "--version", message="%(prog)s %(version)s", help="Show the version."
+)
 def command() -> None:
     """Deliver every zip in the watched folder to the emission bucket."""
 
 
-@command.command()
+@command.command(group="deliver", examples=["run", "run --config /etc/emitterd/second.yaml"])
 @_config
 def run(config: Path | None) -> int:
     """Run the daemon until SIGTERM or SIGINT; SIGHUP reloads the configuration."""
@@ -82,7 +131,7 @@ def run(config: Path | None) -> int:
     return commands.run(config)
 
 
-@command.command()
+@command.command(group="deliver", examples=["once", "once --wait 2m"])
 @_config
 @click.option("--wait", default=ONCE_WAIT, help="Stop after this time without progress.")
 def once(config: Path | None, wait: str) -> int:
@@ -94,7 +143,7 @@ def once(config: Path | None, wait: str) -> int:
     return commands.once(config, wait_s)
 
 
-@command.command()
+@command.command(group="set up", examples=["check", "check --online"])
 @_config
 @click.option("--online", is_flag=True, help="Also connect, log in and request a grant.")
 def check(config: Path | None, *, online: bool) -> int:
@@ -104,7 +153,7 @@ def check(config: Path | None, *, online: bool) -> int:
     return checkup.check(config, online=online)
 
 
-@command.command()
+@command.command(group="look", examples=["status", "status --datasets", "status --check"])
 @_config
 @_json
 @click.option("--check", is_flag=True, help="Print one line for a monitoring system.")
@@ -122,7 +171,9 @@ def status(config: Path | None, *, as_json: bool, check: bool, datasets: bool) -
     return show.status(config, as_json=as_json)
 
 
-@command.command(name="list")
+@command.command(
+    name="list", group="look", examples=["list", "list --state deferred", "list --skipped --json"]
+)
 @_config
 @_state
 @click.option("--skipped", is_flag=True, help="List the files that emitterd does not send.")
@@ -138,8 +189,10 @@ def list_entries(config: Path | None, state: State | None, *, skipped: bool, as_
     return show.list_entries(config, state, as_json=as_json)
 
 
-@command.command()
-@click.argument("path", help="The path as in the log, or an absolute path.")
+@command.command(group="look", examples=["explain pat/periodic_exam_mst.zip"])
+@click.argument(
+    "path", help="The path as in the log, or an absolute path.", shell_complete=_complete("path")
+)
 @_config
 @_json
 def explain(path: str, config: Path | None, *, as_json: bool) -> int:
@@ -149,7 +202,9 @@ def explain(path: str, config: Path | None, *, as_json: bool) -> int:
     return show.explain_path(config, path, as_json=as_json)
 
 
-@command.command()
+@command.command(
+    group="look", examples=["receipts --since 24h", "receipts --since 2026-11-01 --csv"]
+)
 @_config
 @click.option("--since", help="The first time: 2026-11-24, 2026-11-24T06:00+05:30, or 24h.")
 @_json
@@ -167,7 +222,13 @@ def receipts(config: Path | None, since: str | None, *, as_json: bool, as_csv: b
 
 
 def _operator_command(name: str) -> Callable[..., int]:
-    @click.argument("paths", nargs=-1, metavar="PATH...", help="As in the log, or absolute.")
+    @click.argument(
+        "paths",
+        nargs=-1,
+        metavar="PATH...",
+        help="As in the log, or absolute.",
+        shell_complete=_complete("path"),
+    )
     @_config
     @click.option("--all", "every", is_flag=True, help="All files in the state of --state.")
     @_state
@@ -177,17 +238,20 @@ def _operator_command(name: str) -> Callable[..., int]:
         from emitterd.cli.commands import operate
         from emitterd.journal.operations import Operation
 
-        if every and state is None and len(paths) == 1 and paths[0] in set(State):
-            # `retry --all rejected` means `retry --all --state rejected`.
-            state, paths = State(paths[0]), ()
         if every and (state is None or paths):
-            raise click.BadParameter("--all goes with --state, and with no PATH")
+            example = next((path for path in paths if path in set(State)), "STATE")
+            raise click.UsageError(
+                f"--all needs a state, and no PATH: emitterd {name} --all --state {example}"
+            )
         if not every and (state is not None or not paths):
-            raise click.BadParameter("give a PATH, or --all with --state")
+            raise click.UsageError(f"give a PATH, or: emitterd {name} --all --state STATE")
         return operate.operate(config, Operation(name), paths, state)
 
     return run_operation
 
+
+_STATES = {"retry": "rejected", "hold": "queued", "release": "held", "forget": "delivered"}
+"""For the examples: the state of the entries that each command is for."""
 
 for _name, _help in {
     "retry": "Try deferred files now; examine rejected files again.",
@@ -195,10 +259,13 @@ for _name, _help in {
     "release": "Allow held files to be sent.",
     "forget": "Mark files for re-upload: emitterd sends them again.",
 }.items():
-    command.command(name=_name, help=_help)(_operator_command(_name))
+    _examples = [f"{_name} pat/periodic_exam_mst.zip", f"{_name} --all --state {_STATES[_name]}"]
+    command.command(name=_name, help=_help, group="act", examples=_examples)(
+        _operator_command(_name)
+    )
 
 
-@command.command(name="notify-test")
+@command.command(name="notify-test", group="set up", examples=["notify-test"])
 @_config
 def notify_test(config: Path | None) -> int:
     """Send a test alert by every channel; exit with 1 if one fails."""
@@ -207,7 +274,7 @@ def notify_test(config: Path | None) -> int:
     return operate.notify_test(config)
 
 
-@command.command()
+@command.command(group="act", examples=["rebuild"])
 @_config
 def rebuild(config: Path | None) -> int:
     """Build a new journal from all readable entries of a damaged one."""
@@ -216,10 +283,20 @@ def rebuild(config: Path | None) -> int:
     return operate.rebuild(config)
 
 
-@command.command()
+@command.command(
+    group="look",
+    examples=[
+        "inspect pat/periodic_exam_mst.zip",
+        "inspect --dataset pat/periodic_exam_mst --full marks.zip",
+    ],
+)
 @click.argument("files", type=PATH, nargs=-1, required=True, metavar="FILE...")
 @_config
-@click.option("--dataset", help="The dataset of the files, such as pat/periodic_exam_mst.")
+@click.option(
+    "--dataset",
+    help="The dataset of the files, such as pat/periodic_exam_mst.",
+    shell_complete=_complete("dataset"),
+)
 @click.option("--full", is_flag=True, help="Check every row.")
 @_json
 def inspect(
@@ -231,7 +308,10 @@ def inspect(
     return producers.inspect_files(files, config, dataset, full=full, as_json=as_json)
 
 
-@command.command()
+@command.command(
+    group="set up",
+    examples=["init /srv/cqube_emission", "init /srv/cqube_emission --from-client config.py"],
+)
 @click.argument("directory", type=PATH, help="The folder to watch.")
 @click.option("--from-client", type=PATH, help="Read the config.py of cQube's client.py.")
 @click.option(
@@ -244,8 +324,15 @@ def init(directory: Path, from_client: Path | None, output: Path) -> int:
     return installation.init(directory, output, from_client)
 
 
-@command.command(name="explain-error")
-@click.argument("code", required=False, help="The code, such as E210. Default: list all codes.")
+@command.command(
+    name="explain-error", group="learn", examples=["explain-error E210", "explain-error"]
+)
+@click.argument(
+    "code",
+    required=False,
+    help="The code, such as E210. Default: list all codes.",
+    shell_complete=_complete("code"),
+)
 @_json
 def explain_error(code: str | None, *, as_json: bool) -> int:
     """Explain what an error code means, and what to do."""
@@ -254,7 +341,14 @@ def explain_error(code: str | None, *, as_json: bool) -> int:
     return error_codes.explain_error(code, as_json=as_json)
 
 
-@command.command()
+@command.command(
+    group="learn",
+    examples=[
+        "rehearse",
+        "rehearse --fault 503:0.1 --fault expire@2 --latency 50ms",
+        "rehearse --faults",
+    ],
+)
 @click.option("--directory", type=PATH, default="rehearsal", help="The folder for objects.")
 @click.option("--host", default="127.0.0.1", help="The address to listen on.")
 @click.option(
@@ -265,9 +359,8 @@ def explain_error(code: str | None, *, as_json: bool) -> int:
 @click.option("--api-key", help="An API key instead of a login.")
 @click.option(
     "--fault",
-    default="",
-    show_default=False,
-    help="The faults, as name[:probability[:parameter]] or name@count, …",
+    multiple=True,
+    help="A fault, as name[:probability[:parameter]] or name@count. Can be repeated.",
 )
 @click.option("--latency", default="0s", help="The wait before each answer, such as 50ms.")
 @click.option(
@@ -276,7 +369,7 @@ def explain_error(code: str | None, *, as_json: bool) -> int:
 @click.option("--faults", is_flag=True, help="List the faults.")
 def rehearse(
     *,
-    fault: str,
+    fault: tuple[str, ...],
     latency: str,
     process_after: str | None,
     faults: bool,
@@ -288,7 +381,7 @@ def rehearse(
 
     if faults:
         return rehearse.list_faults()
-    options["faults"] = _quantity(FaultList.parse, fault, "--fault")
+    options["faults"] = _quantity(FaultList.parse, ",".join(fault), "--fault")
     options["latency_s"] = _quantity(parse_duration, latency, "--latency")
     if process_after is not None:
         after_s = _quantity(parse_duration, process_after, "--process-after")
@@ -296,13 +389,39 @@ def rehearse(
     return rehearse.serve(**options)
 
 
-@command.command()
+@command.command(group="learn", examples=["demo", "demo --keep demo-files"])
 @click.option("--keep", type=PATH, help="Use this folder instead, and keep it.")
 def demo(keep: Path | None) -> int:
     """Deliver sample files in a temporary folder and print the receipts."""
     from emitterd.cli.commands import demo
 
     return demo.show(keep)
+
+
+@command.command(
+    group="set up",
+    examples=[
+        "completion bash > ~/.local/share/bash-completion/completions/emitterd",
+        "completion zsh > ~/.zfunc/_emitterd",
+        "completion fish > ~/.config/fish/completions/emitterd.fish",
+    ],
+)
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]), help="The shell.")
+def completion(shell: str) -> int:
+    """Print the completion script for bash, zsh or fish."""
+    from emitterd.cli.completion import script
+
+    click.echo(script(shell, command))
+    return 0
+
+
+@command.command(group="set up", examples=["schema", "schema > emitter.schema.json"])
+def schema() -> int:
+    """Print the JSON Schema of emitter.yaml, for editors."""
+    from importlib.resources import files
+
+    click.echo((files("emitterd.config") / "emitter.schema.json").read_text("utf-8"), nl=False)
+    return 0
 
 
 def _quantity(parse: Callable[[str], T], text: str, option: str) -> T:
