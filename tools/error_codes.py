@@ -1,6 +1,9 @@
-"""docs/errors.md, made of the help on error codes.
+"""The help on error codes as docs/errors.md, and as a catalog for `journalctl --catalog`.
 
-`python -m tools.error_codes > docs/errors.md` writes the document anew.
+To write them anew:
+
+    python -m tools.error_codes > docs/errors.md
+    python -m tools.error_codes catalog > docs/monitoring/emitterd.catalog
 """
 
 import sys
@@ -8,6 +11,7 @@ from collections.abc import Iterator
 
 from emitterd.cli.commands.error_codes import CodeHelp, all_codes
 from emitterd.codes import load_texts
+from emitterd.service.journald import message_id
 
 FINDINGS = "findings"
 """The section of the inspection's findings; other codes belong to their first digit."""
@@ -33,6 +37,17 @@ def document() -> str:
     return "\n\n".join(blocks) + "\n"
 
 
+def catalog() -> str:
+    """Return the catalog; its format: systemd.io/CATALOG."""
+    entries = ["# Generated from emitterd/error_codes.yaml by tools/error_codes.py.\n"]
+    for item in all_codes():
+        title, _, help_text = item.text().partition("\n\n")
+        entries.append(
+            f"-- {message_id(item.code)}\nSubject: {title}\nDefined-By: emitterd\n\n{help_text}\n"
+        )
+    return "\n".join(entries)
+
+
 def _markdown(item: CodeHelp, heading: str) -> Iterator[str]:
     """Yield the paragraphs about one code below a heading like `###`."""
     yield f'<a id="{item.code.lower()}"></a>'
@@ -50,4 +65,4 @@ def _escaped(text: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(document())
+    sys.stdout.write(catalog() if sys.argv[1:] == ["catalog"] else document())

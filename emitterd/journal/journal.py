@@ -98,6 +98,8 @@ class Journal(Database):
         """Called after a version has ended: outcome, path, bytes. Must not raise."""
         self.on_attempt: Callable[[str, float | None], None] = lambda *_: None
         """Called after an attempt: the code of its error, or empty, and its seconds."""
+        self.on_findings: Callable[[set[Code]], None] = lambda _: None
+        """Called after the admission of a file with findings: their codes. Must not raise."""
         self._fair_queue = FairQueue()
         self._probed: list[str] = []
         """The flows that probes were of: a folder of bad files must not give every probe."""
@@ -146,6 +148,8 @@ class Journal(Database):
             if admission.error is not None:
                 size_bytes = admission.fingerprint.size_bytes
                 self.on_ended(State.REJECTED, admission.path, size_bytes)
+            if admission.findings:
+                self.on_findings({finding.code for finding in admission.findings})
         return answers
 
     def claim(self, now: float, want: ClaimOrder = ClaimOrder.ANY) -> Entry | None:

@@ -5,8 +5,7 @@ versions. Gauges are read from the journal at each scrape. Labels are bounded: d
 catalogue, codes, states.
 """
 
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 from prometheus_client import (
     CollectorRegistry,
@@ -22,6 +21,7 @@ from prometheus_client.exposition import choose_encoder
 from emitterd import __version__
 from emitterd.codes import Code
 from emitterd.datasets.catalogue import Dataset
+from emitterd.datasets.findings import LOSSES
 from emitterd.errors import Outage, Stage
 from emitterd.model import ServerState, State
 from emitterd.monitoring.alarms import Alarm, AlarmCode, Health
@@ -30,6 +30,9 @@ from emitterd.monitoring.status import QueueReading, QueueStatus
 
 OTHER = "other"
 """The dataset of a path outside the catalogue."""
+
+NONE = "none"
+"""The error of a successful attempt. Prometheus takes an empty label for no label."""
 
 DELIVERY_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
 SWEEP_BUCKETS = (0.01, 0.05, 0.25, 1, 5, 15, 60, 300, 1800)
@@ -52,7 +55,11 @@ class Metrics:
         )
         self._bytes = self._counter("file_bytes", "Their bytes.", "outcome", "dataset")
         self._attempts = self._counter(
-            "attempts", "Attempts to deliver by error; empty: success.", "error"
+            "attempts", f"Attempts to deliver by error; {NONE}: success.", "error"
+        )
+        self._sent = self._counter("sent_bytes", "Bytes of uploads, also those under way.")
+        self._findings = self._counter(
+            "findings", "Admitted and rejected files by the code of a finding.", "error"
         )
         self._missed = self._counter(
             "missed_files", "Files that a sweep found and no event had named."
@@ -75,7 +82,10 @@ class Metrics:
         info = Info("emitterd_build", "What runs.", registry=self._registry)
         info.info({"version": __version__})
         ProcessCollector(registry=self._registry)
-        self._attempts.labels("")
+        # `increase` sees the first of a code only if its counter begins at 0.
+        self._attempts.labels(NONE)
+        for code in LOSSES:
+            self._findings.labels(code)
 
     def _counter(self, name: str, words: str, *labels: str) -> Counter:
         return Counter(f"emitterd_{name}", words, labels, registry=self._registry)
@@ -92,9 +102,18 @@ class Metrics:
 
         `error` is a code as in docs/errors.md.
         """
-        self._attempts.labels(error).inc()
+        self._attempts.labels(error or NONE).inc()
         if duration_s is not None:
             self._delivery.observe(duration_s)
+
+    def sent(self, size_bytes: int) -> None:
+        """Count bytes of an upload under way."""
+        self._sent.inc(size_bytes)
+
+    def inspected(self, codes: Collection[Code]) -> None:
+        """Count a file with findings: once for each of their codes."""
+        for code in codes:
+            self._findings.labels(code).inc()
 
     def processed(self, path: bytes, dropped: int) -> None:
         """Count the rows of a file that the server dropped."""
@@ -129,7 +148,7 @@ class Metrics:
         yield _stages(reading.outages)
         yield _alarms(reading.health)
         yield _not_sent(reading.not_sent)
-        yield _arrivals(reading.queue)
+        yield from _arrivals(reading.queue)
         yield _tracked(reading.queue.tracked)
 
 
@@ -146,10 +165,11 @@ def _entries(queue: QueueStatus) -> Iterator[Metric]:
 
 def _gauges(reading: QueueReading) -> Iterator[Metric]:
     queue = reading.queue
-    oldest_at = queue.oldest_waiting_at
-    age_s = 0.0 if oldest_at is None else max(0.0, time.time() - oldest_at)
     values: dict[str, tuple[str, float | None]] = {
-        "oldest_waiting_age_seconds": ("How long the oldest file has waited.", age_s),
+        "oldest_waiting_timestamp_seconds": (
+            "When the oldest waiting file was admitted.",
+            queue.oldest_waiting_at,
+        ),
         "last_success_timestamp_seconds": ("When a file was last delivered.", queue.delivered_at),
         "last_sweep_timestamp_seconds": (
             "When the last sweep of the whole folder ended.",
@@ -183,13 +203,22 @@ def _not_sent(counts: Mapping[Code, int]) -> Metric:
     return family
 
 
-def _arrivals(queue: QueueStatus) -> Metric:
-    words = "When a file of a dataset was last admitted."
-    family = _family("dataset_last_arrival_timestamp_seconds", words, "dataset")
+def _arrivals(queue: QueueStatus) -> Iterator[Metric]:
+    admitted, delivered = (
+        _family(
+            f"dataset_last_{name}_timestamp_seconds",
+            f"When a file of it was last {word}.",
+            "dataset",
+        )
+        for name, word in (("arrival", "admitted"), ("success", "delivered"))
+    )
     for dataset, arrival in queue.arrivals.items():
         if arrival.admitted_at is not None:
-            family.add_metric([dataset], arrival.admitted_at)
-    return family
+            admitted.add_metric([dataset], arrival.admitted_at)
+        if arrival.delivered_at is not None:
+            delivered.add_metric([dataset], arrival.delivered_at)
+    yield admitted
+    yield delivered
 
 
 def _tracked(counts: Mapping[str, int]) -> Metric:

@@ -3,11 +3,15 @@
 import threading
 import time
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import structlog
 
 from emitterd.model import Entry
 from emitterd.text import display, share
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 LOG_S = 30.0
 """An upload is logged after this time, and again each time it passes."""
@@ -51,6 +55,8 @@ class UploadTracker:
     """
 
     def __init__(self) -> None:
+        self.on_sent: Callable[[int], None] = lambda _: None
+        """Called with the number of bytes that were sent. Must not raise."""
         self._lock = threading.Lock()
         self._uploads: dict[int, UploadProgress] = {}
 
@@ -65,6 +71,7 @@ class UploadTracker:
     def sent(self, size_bytes: int) -> None:
         """Add to the bytes that this thread has sent."""
         upload = self._uploads[threading.get_ident()]
+        self.on_sent(size_bytes)
         with self._lock:
             # The form fields, and a body that is sent again within the attempt, make no more of it
             # than the file has.

@@ -216,6 +216,8 @@ class Components:
         metrics = Metrics(lambda path: self._inspector.dataset(path))  # noqa: PLW0108
         self.journal.on_ended = metrics.ended
         self.journal.on_attempt = metrics.attempted
+        self.journal.on_findings = metrics.inspected
+        self.uploads.on_sent = metrics.sent
         return metrics
 
 

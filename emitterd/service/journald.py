@@ -10,7 +10,9 @@ import socket
 import stat
 import struct
 import time
+import uuid
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 SOCKET = Path("/run/systemd/journal/socket")
@@ -36,6 +38,8 @@ FIELDS = (
 )
 """The fields of an event that become fields of journald: `EMITTERD_PATH` and so on."""
 
+_CODES = uuid.UUID("1a4fea78-64d8-489e-b3c0-7c9e2106be9a")
+
 _PRIORITIES = {"critical": 2, "error": 3, "warning": 4, "info": 6, "debug": 7}
 
 _SEND_BUFFER_BYTES = 8 * 1024 * 1024
@@ -60,6 +64,12 @@ def is_standard_output() -> bool:
     )
 
 
+@cache
+def message_id(code: str) -> str:
+    """Return the MESSAGE_ID of an error code. The journal catalog has a text for each."""
+    return uuid.uuid5(_CODES, code).hex
+
+
 def message(line: str, event: Mapping[str, object]) -> bytes:
     """Return an event as journald takes it; `journalctl -o cat` prints the `line`."""
     fields = {
@@ -67,6 +77,8 @@ def message(line: str, event: Mapping[str, object]) -> bytes:
         "PRIORITY": _PRIORITIES[str(event["level"])],
         "SYSLOG_IDENTIFIER": "emitterd",
     }
+    if "error" in event:
+        fields["MESSAGE_ID"] = message_id(str(event["error"]))
     fields |= {f"EMITTERD_{name.upper()}": event[name] for name in FIELDS if name in event}
     return b"".join(_field(name, str(value)) for name, value in fields.items())
 

@@ -1,6 +1,7 @@
 """The daemon as monitoring sees it: scraped, asked, judged, and the files for that."""
 
 import json
+import os
 import re
 import signal
 import socket
@@ -15,11 +16,12 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+import yaml
 
 from conftest import SmallDisk
 from emitterd.journal.connection import open_nothing
 from emitterd.journal.journal import Journal
-from emitterd.monitoring.alarms import Health
+from emitterd.monitoring.alarms import Alarm, AlarmCode, Health
 from emitterd.monitoring.metrics import Metrics
 from emitterd.monitoring.status import QueueReading, read_queue
 from emitterd.rehearsal.server import RehearsalServer
@@ -31,6 +33,9 @@ from support.waiting import wait_until
 from support.zips import sample
 
 FOLDER = ROOT / "docs" / "monitoring"
+SITE = "https://emitterd.example.org"
+"""Where the alerts expect docs/ as a site."""
+
 DEADLINE_S = 60.0
 MASTER = "school_master/school_mst.zip"
 
@@ -317,6 +322,73 @@ def test_every_metric_is_documented() -> None:
     }
 
     assert named == ours
+
+
+def test_every_alarm_has_help_and_an_alert() -> None:
+    """The table has a row for each alarm; the `runbook_url` of each alert leads to one."""
+    document = (FOLDER.parent / "monitoring.md").read_text()
+    rows = re.findall(r'^\| <a id="(.*?)"></a>`(.*?)` \| (.*?) \|.*\|.*\|$', document, re.MULTILINE)
+    listed = {code for code, _, _ in rows}
+    assert listed == set(AlarmCode)
+    for anchor, code, level in rows:
+        assert (anchor, level) == (code, Alarm(code, 0.0, "", "").level.lower())
+
+    (group,) = yaml.safe_load((FOLDER / "emitterd.rules.yml").read_text())["groups"]
+    for rule in group["rules"]:
+        labels = re.findall(r'code=~?"(.*?)"', rule["expr"])
+        codes = {code for label in labels for code in label.split("|")}
+        address, _, anchor = rule["annotations"]["runbook_url"].partition("#")
+        assert address == f"{SITE}/monitoring/"
+        assert codes <= listed
+        assert anchor in (codes or listed) or anchor == "{{ $labels.code }}"
+
+
+def test_lnav_knows_every_field() -> None:
+    """The format for lnav has the fields of docs/events.md, no more, no less."""
+    document = (FOLDER.parent / "events.md").read_text()
+    columns = re.findall(r"^\| `\w+\.\w+` \|.*\| (.*) \|$", document, re.MULTILINE)
+    fields = {
+        field
+        for column in columns
+        for field in re.findall(r"`(\w+)`", re.sub(r"\(.*?\)", "", column))
+    }
+    lnav_format = json.loads((FOLDER / "emitterd.lnav.json").read_text())["emitterd_log"]
+
+    assert set(lnav_format["value"]) == fields | {"event"}
+    shown = {item["field"] for item in lnav_format["line-format"] if isinstance(item, dict)}
+    assert shown <= {"__timestamp__", "level", *lnav_format["value"]}
+
+
+@pytest.mark.tools("lnav")
+def test_lnav_reads_the_log(site: Installation) -> None:
+    """Lnav finds nothing wrong with the format, shows a line, and answers SQL by field."""
+    site.drop(MASTER)
+    site.start("once").wait()
+    (delivered,) = site.events("file.delivered")
+
+    def lnav(*arguments: str) -> str:
+        done = subprocess.run(  # noqa: S603
+            ["lnav", *arguments],  # noqa: S607
+            env={**os.environ, "HOME": str(site.folder), "XDG_CONFIG_HOME": str(site.folder)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert "warning:" not in done.stderr
+        return done.stdout
+
+    lnav("-i", str(FOLDER / "emitterd.lnav.json"))
+    # journalctl pipes the same lines.
+    log = site.folder / "lines.jsonl"
+    log.write_text("".join(f"{json.dumps(event)}\n" for event in site.events()))
+    query = ";select path, bytes, duration_s from emitterd_log where event = 'file.delivered'"
+    assert re.search(rf"INFO +file\.delivered {MASTER}", lnav("-n", "-W", str(log)))
+    (row,) = json.loads(lnav("-n", str(log), "-c", query, "-c", ":write-json-to -"))
+    assert row["path"] == MASTER
+    assert (int(row["bytes"]), float(row["duration_s"])) == (
+        delivered["bytes"],
+        delivered["duration_s"],
+    )
 
 
 def test_the_dashboard_is_whole() -> None:

@@ -44,7 +44,8 @@ def table_column(document: str) -> list[str]:
 
 def test_every_event_is_documented() -> None:
     """docs/events.md has exactly the events that the code logs."""
-    assert logged_events() == set(table_column("docs/events.md"))
+    documented = {name for name in table_column("docs/events.md") if "." in name}
+    assert logged_events() == documented
 
 
 def test_every_command_is_in_the_readme() -> None:

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from collections import defaultdict
+from pathlib import Path
 
 import click
 import pytest
@@ -15,11 +16,13 @@ from emitterd.client.responses import RequestKind, api_error, bucket_error, tran
 from emitterd.codes import Code, load_texts
 from emitterd.datasets.findings import LOSSES, consequence, severity
 from emitterd.errors import Decision, DeliveryError
+from emitterd.service.journald import message_id
 from support.command import command_options
 from support.paths import ROOT
-from tools.error_codes import document
+from tools.error_codes import catalog, document
 
 DOCUMENT = ROOT / "docs" / "errors.md"
+CATALOG = ROOT / "docs" / "monitoring" / "emitterd.catalog"
 
 CODE_SPAN = re.compile(r"`([^`]*)`")
 SETTING = re.compile(r"[\w.]+: ?.*")
@@ -234,6 +237,32 @@ def test_defaults_are_those_of_the_configuration() -> None:
 def test_the_document_is_made_of_the_help() -> None:
     """What `python -m tools.error_codes` prints is docs/errors.md."""
     assert DOCUMENT.read_text("utf-8") == document()
+
+
+def test_the_catalog_is_made_of_the_help() -> None:
+    """`python -m tools.error_codes catalog` prints docs/monitoring/emitterd.catalog."""
+    assert CATALOG.read_text("utf-8") == catalog()
+    # journalctl would take the one for a comment, the other for the name of a field.
+    assert not re.search("^[#;]|@", catalog().partition("\n")[2], re.MULTILINE)
+
+
+@pytest.mark.tools("journalctl")
+def test_journalctl_reads_the_catalog(tmp_path: Path) -> None:
+    """`journalctl --update-catalog` takes all codes, and shows the help on each."""
+
+    def journalctl(*arguments: str) -> str:
+        command = ["journalctl", f"--root={tmp_path}", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
+        return done.stdout
+
+    (tmp_path / "usr/lib/systemd/catalog").mkdir(parents=True)
+    shutil.copy(CATALOG, tmp_path / "usr/lib/systemd/catalog")
+    (tmp_path / "var/lib/systemd/catalog").mkdir(parents=True)
+    journalctl("--update-catalog")
+    assert len(journalctl("--list-catalog").splitlines()) == len(Code)
+    shown = journalctl("--dump-catalog", message_id(Code.TOO_LARGE))
+    assert shown.strip().splitlines()[1] == f"Subject: E202: {Code.TOO_LARGE.title}"
+    assert explain("E202").text().partition("\n\n")[2] in shown
 
 
 def test_the_document_is_no_html() -> None:

@@ -2,6 +2,7 @@
 
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,12 +10,14 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from emitterd.codes import Code
 from emitterd.datasets.catalogue_file import load_catalogue
+from emitterd.datasets.findings import finding
 from emitterd.errors import Decision, DeliveryError, Outage, Stage
 from emitterd.journal.journal import Journal
 from emitterd.journal.rows import Admission
 from emitterd.monitoring.alarms import Alarm, AlarmCode, judge
 from emitterd.monitoring.metrics import Metrics
 from emitterd.monitoring.status import QueueReading, read_queue
+from emitterd.monitoring.uploads import UploadTracker
 from support.journal import BROKE, NOW, admission, deliver, receipt, seen, take
 from support.prometheus import scrape
 
@@ -32,6 +35,7 @@ class Scraped:
         self.journal = Journal(folder / "journal.db")
         self.journal.on_ended = self.metrics.ended
         self.journal.on_attempt = self.metrics.attempted
+        self.journal.on_findings = self.metrics.inspected
         self.alarms: list[Alarm] = []
         self.outages: list[Outage] = []
         self.swept_at: float | None = None
@@ -109,7 +113,7 @@ def test_what_is_replaced_or_refused_at_the_door_is_counted(scraped: Scraped) ->
 
 
 def test_attempts_are_counted_by_error(scraped: Scraped) -> None:
-    """A success has no error; a failure has its code."""
+    """A success has the error `none`; a failure has its code."""
     journal = scraped.journal
     entry = take(journal, 1)
     journal.defer(entry, BROKE, NOW - 1, charge=True)
@@ -119,7 +123,7 @@ def test_attempts_are_counted_by_error(scraped: Scraped) -> None:
     samples = scraped.samples()
 
     assert samples["emitterd_attempts_total", BROKE.code] == 1
-    assert samples["emitterd_attempts_total", ""] == 1
+    assert samples["emitterd_attempts_total", "none"] == 1
     assert samples["emitterd_delivery_duration_seconds_count", ""] == 1
     assert samples["emitterd_delivery_duration_seconds_sum", ""] == pytest.approx(0.3)
 
@@ -131,7 +135,7 @@ def test_what_did_not_become_durable_is_not_counted(scraped: Scraped) -> None:
     with pytest.raises(Exception, match="deliver"):
         deliver(scraped.journal, entry)
 
-    assert scraped.samples()["emitterd_attempts_total", ""] == 1
+    assert scraped.samples()["emitterd_attempts_total", "none"] == 1
 
 
 def test_counters_do_not_go_back_with_the_journal(scraped: Scraped) -> None:
@@ -156,7 +160,7 @@ def test_what_stands_is_read(scraped: Scraped) -> None:
     scraped.swept_at = NOW
     samples = scraped.samples()
 
-    assert before["emitterd_oldest_waiting_age_seconds", ""] == 0
+    assert ("emitterd_oldest_waiting_timestamp_seconds", "") not in before
     assert before["emitterd_eta_seconds", ""] == 0
     assert ("emitterd_last_success_timestamp_seconds", "") not in before
     assert ("emitterd_last_sweep_timestamp_seconds", "") not in before
@@ -164,7 +168,7 @@ def test_what_stands_is_read(scraped: Scraped) -> None:
     assert samples["emitterd_entry_bytes", "queued"] == 20
     assert samples["emitterd_rejected_files", ""] == 1
     assert samples["emitterd_last_success_timestamp_seconds", ""] >= NOW
-    assert samples["emitterd_oldest_waiting_age_seconds", ""] > 0
+    assert samples["emitterd_oldest_waiting_timestamp_seconds", ""] >= NOW
     assert samples["emitterd_last_sweep_timestamp_seconds", ""] == NOW
     assert samples["emitterd_destination_up", "bucket"] == 1
 
@@ -206,6 +210,52 @@ def test_labels_are_bounded(scraped: Scraped) -> None:
     names = [name for name, _ in scraped.samples() if name == "emitterd_files_total"]
 
     assert len(names) == 1
+
+
+def test_files_are_counted_by_the_code_of_a_finding(scraped: Scraped) -> None:
+    """A file counts once for each code, also a rejected one; each code is there at 0."""
+    twice = finding(Code.BAD_DATE, "a date", "x"), finding(Code.BAD_DATE, "a date", "y")
+    header = finding(Code.WRONG_HEADER, "a header", "another")
+    scraped.journal.admit(
+        [
+            replace(admission(b"a.zip"), findings=(*twice, header)),
+            replace(admission(b"b.zip"), findings=(header,), error=REFUSED),
+            admission(b"c.zip"),
+        ]
+    )
+    samples = scraped.samples()
+
+    assert samples["emitterd_findings_total", Code.BAD_DATE] == 1
+    assert samples["emitterd_findings_total", Code.WRONG_HEADER] == 2
+    assert samples["emitterd_findings_total", Code.ENCRYPTED] == 0
+
+
+def test_each_dataset_has_its_last_arrival_and_its_last_success(scraped: Scraped) -> None:
+    """A dataset of which nothing was delivered has no last success."""
+    dataset = "school_master/school_mst"
+    path = f"{dataset}.zip".encode()
+    scraped.journal.admit([replace(admission(path), flow=dataset)])
+    arrived = scraped.samples()
+    entry = scraped.journal.claim(NOW)
+    assert entry is not None
+    deliver(scraped.journal, entry)
+    delivered = scraped.samples()
+
+    assert arrived["emitterd_dataset_last_arrival_timestamp_seconds", dataset] >= NOW
+    assert ("emitterd_dataset_last_success_timestamp_seconds", dataset) not in arrived
+    assert delivered["emitterd_dataset_last_success_timestamp_seconds", dataset] >= NOW
+
+
+def test_sent_bytes_are_counted_during_the_upload(scraped: Scraped) -> None:
+    """The counter has the bytes of an upload that has not ended."""
+    uploads = UploadTracker()
+    uploads.on_sent = scraped.metrics.sent
+    uploads.began(take(scraped.journal, 1))
+    before = scraped.samples()
+    uploads.sent(7)
+
+    assert before["emitterd_sent_bytes_total", ""] == 0
+    assert scraped.samples()["emitterd_sent_bytes_total", ""] == 7
 
 
 @pytest.mark.tools("promtool")

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Python
+from emitterd.codes import Code
 from emitterd.service import journald
 from emitterd.text import display, undisplay
 from support.paths import ROOT
@@ -209,6 +210,15 @@ def test_value_arrives_whole(value: object, arrives: bytes) -> None:
     assert len(fields) == 5
 
 
+def test_an_error_code_is_a_message_id() -> None:
+    """Each code has an id of its own, the same for each event and in each version."""
+    event = {"level": "info", "event": "file.deferred", "error": Code.REFUSED}
+
+    fields = parsed(journald.message("{}", event))
+    assert fields["MESSAGE_ID"] == b"b8dff40ed9af5784a43a08e36695efc2"
+    assert len({journald.message_id(code) for code in Code}) == len(Code)
+
+
 def test_fields_are_documented() -> None:
     """docs/events.md lists exactly the fields that there are."""
     listed = re.findall(r"`(EMITTERD_[A-Z0-9_]+)`", (ROOT / "docs/events.md").read_text())
@@ -362,6 +372,8 @@ log.info("daemon.ready")
 
 
 REAL = """
+journalctl --root="$PWD" --update-catalog
+mount --bind var/lib/systemd/catalog /var/lib/systemd/catalog
 mount -t tmpfs tmpfs /run
 mkdir -p /run/systemd/journal /run/log/journal
 $JOURNALD >/dev/null 2>&1 & journald=$!
@@ -375,16 +387,21 @@ find
 find -p err
 find EMITTERD_PATH=pat/x.zip
 find EMITTERD_ERROR=E202
+find -x -o short -p err
 """
 
 
 @pytest.mark.system
 def test_journald_itself(python: Python, tmp_path: Path) -> None:
-    """What journalctl finds of real events: all, the errors, one file, one error."""
+    """The journal has all events, the errors, one file, one error; `-x` explains a code."""
     daemon = Path("/lib/systemd/systemd-journald")
     if not (daemon.exists() and shutil.which("systemd-cat")):
         pytest.skip("Debian package systemd is missing: systemd-journald")
     (tmp_path / "real").write_text(REAL)
+    catalogs = tmp_path / "usr/lib/systemd/catalog"
+    catalogs.mkdir(parents=True)
+    (tmp_path / "var/lib/systemd/catalog").mkdir(parents=True)
+    shutil.copy(ROOT / "docs/monitoring/emitterd.catalog", catalogs)
     script = f"""{LOGGING}
 os.environ["JOURNAL_STREAM"] = stream_of(1)
 logs.configure("info")
@@ -404,7 +421,7 @@ log.warning("watch.started", path=os.fsdecode({b"new" + bytes([10]) + b"line"!r}
     def events(text: str) -> list[str]:
         return [json.loads(line)["event"] for line in text.splitlines()]
 
-    everything, errors, path, code, _ = output.split("\n\n")
+    everything, errors, path, code, explained = output.split("\n\n", 4)
     assert events(everything) == [
         "file.delivered",
         "file.rejected",
@@ -414,3 +431,6 @@ log.warning("watch.started", path=os.fsdecode({b"new" + bytes([10]) + b"line"!r}
     assert events(errors) == ["file.rejected", "daemon.stopping"]
     assert events(path) == ["file.delivered"]
     assert events(code) == ["file.rejected"]
+    (subject,) = re.findall("Subject: (.*)", explained)
+    assert subject == f"E202: {Code.TOO_LARGE.title}"
+    assert f"What to do: {Code.TOO_LARGE.remedy}." in explained
