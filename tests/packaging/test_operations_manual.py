@@ -51,11 +51,6 @@ def rows(part: str, column: int = 0) -> list[list[str]]:
     return [re.findall(r"`([^`]+)`", line.split(" | ")[column]) for line in lines]
 
 
-def slug(heading: str) -> str:
-    """Return the anchor that a heading has."""
-    return re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-")
-
-
 def test_commands_and_options_exist() -> None:
     """Each emitterd command in code style exists, and so do its options."""
     known = {
@@ -71,17 +66,6 @@ def test_commands_and_options_exist() -> None:
     for name, rest in calls:
         assert name in known, name
         assert set(re.findall(r"(?<!\S)--?[a-z-]+", rest)) <= known[name], name
-
-
-def test_links_lead_somewhere() -> None:
-    """A link names a heading of the document, or another document."""
-    anchors = {slug(heading) for heading in PARTS}
-    targets = re.findall(r"\]\(([^)]+)\)", DOCUMENT)
-
-    assert targets
-    for target in targets:
-        place, _, anchor = target.partition("#")
-        assert (DOCS / place).exists() if place else anchor in anchors, target
 
 
 def test_keys_events_and_codes_exist() -> None:
