@@ -197,7 +197,7 @@ class Entry:
 
 
 class Confirmation(StrEnum):
-    """The result of the look-up of an object whose upload was not answered."""
+    """The result of the look-up of an object whose upload was not answered, or `marked`."""
 
     FOUND = "found"
     """The bucket has all the bytes: the file is delivered."""
@@ -207,6 +207,8 @@ class Confirmation(StrEnum):
     """The object has different bytes."""
     UNKNOWN = "unknown"
     """The look-up failed, or its answer proves nothing."""
+    MARKED = "marked"
+    """An operator says that the server has the file. emitterd has not sent it."""
 
 
 class ServerState(StrEnum):

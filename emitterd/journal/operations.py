@@ -1,4 +1,4 @@
-"""Operator commands on entries: hold, release, retry, forget.
+"""Operator commands on entries: hold, release, retry, forget, mark-delivered.
 
 Each change is recorded with time and user, in the same transaction. A command applies to the latest
 version of a path. An entry that is being uploaded is not changed: its outcome is not known yet.
@@ -8,15 +8,14 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from functools import partial
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from emitterd.errors import JournalError
 from emitterd.journal.rows import LATEST, SUPERSEDED, Known, change_state, known_of
-from emitterd.model import LIVE, TRANSITIONS, State, Verb
+from emitterd.model import LIVE, TRANSITIONS, Fingerprint, State, Verb
 from emitterd.shutdown import Shutdown
 from emitterd.text import display
 
@@ -38,19 +37,42 @@ class Operation(StrEnum):
     RELEASE = "release"
     RETRY = "retry"
     FORGET = "forget"
+    MARK = "mark-delivered"
+
+
+@dataclass(frozen=True, slots=True)
+class MarkedFile:
+    """A complete file of the folder, as the caller of `mark-delivered` has read it."""
+
+    path: bytes
+    fingerprint: Fingerprint
+    flow: str
+    rank: int
+    md5: bytes
+    sha256: bytes
+
+    @classmethod
+    def of(cls, record: dict[str, Any]) -> Self:
+        """Read what JSON makes of it; raises `ValueError` and `TypeError` for anything else."""
+        path, md5, sha256 = (os.fsencode(record[name]) for name in ("path", "md5", "sha256"))
+        seen = Fingerprint(*map(int, record["fingerprint"]))
+        return cls(path, seen, str(record["flow"]), int(record["rank"]), md5, sha256)
 
 
 @dataclass(frozen=True, slots=True)
 class OperationRequest:
     """A command on these paths, or on every path whose latest version is in `state`.
 
-    `caller`: who runs the command, as it says itself: root acts as the daemon's user.
+    `mark-delivered` has `files` instead, and the emission API `server` that has them. `caller`: who
+    runs the command, as it says itself: root acts as the daemon's user.
     """
 
     operation: Operation
     paths: tuple[bytes, ...] = ()
     state: State | None = None
     caller: str = ""
+    files: tuple[MarkedFile, ...] = ()
+    server: str = ""
 
     def pack(self) -> bytes:
         """Return it as one line of JSON."""
@@ -66,6 +88,8 @@ class OperationRequest:
                 tuple(os.fsencode(path) for path in message["paths"]),
                 _state(message["state"]),
                 str(message["caller"]),
+                tuple(map(MarkedFile.of, message["files"])),
+                str(message["server"]),
             )
         # json raises RecursionError for deep nesting.
         except (KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -162,6 +186,13 @@ _FORGET = """update entry set forgotten_at = ?, disposal = null
     where path = ? and forgotten_at is null"""
 """All versions of the path become receipts only: the file counts as a new one."""
 
+_WITHDRAW_MARKED = '"grant" = null, error = null, reason = :reason'
+
+_MARK = """insert into entry (path, state, flow, turn, rank, device, inode, bytes, mtime_ns,
+    ctime_ns, admitted_at, changed_at, md5, sha256, confirmation, reason, delivered_to)
+    values (?, 'delivered', ?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'marked', ?,
+    (select id from server where url = ?))"""
+
 _RECORD = """insert into action (path, entry, act, state, user, at)
     values (?, ?, ?, ?, ?, ?)"""
 
@@ -189,8 +220,7 @@ class Operations:
                 if self._shutdown.now.is_set():
                     trouble = "emitterd is stopping"
                     break
-                work = partial(_change_all, request.operation, user, paths)
-                for result in self._database.write(work):
+                for result in self._database.write(self._work(request, user, paths)):
                     report(result)
                     done += not result.refusal
                     if request.state is None or len(shown) < SHOWN:
@@ -199,7 +229,25 @@ class Operations:
             trouble = f"{error.code} {error}: {error.remedy}"
         return OperationReport(done, tuple(shown), trouble)
 
-    def _batches(self, request: OperationRequest) -> Iterator[list[bytes]]:
+    @staticmethod
+    def _work(
+        request: OperationRequest, user: str, paths: Sequence[bytes | MarkedFile]
+    ) -> Callable[[sqlite3.Connection], list[OperationResult]]:
+        def work(connection: sqlite3.Connection) -> list[OperationResult]:
+            return [
+                _mark(connection, path, request.server, user)
+                if isinstance(path, MarkedFile)
+                else _change(connection, path, request.operation, user)
+                for path in paths
+            ]
+
+        return work
+
+    def _batches(self, request: OperationRequest) -> Iterator[Sequence[bytes | MarkedFile]]:
+        if request.operation is Operation.MARK:
+            for at in range(0, len(request.files), BATCH):
+                yield request.files[at : at + BATCH]
+            return
         if request.state is None:
             for at in range(0, len(request.paths), BATCH):
                 yield list(request.paths[at : at + BATCH])
@@ -210,12 +258,6 @@ class Operations:
         while rows := self._database.read(_OF_STATE, (after_id, last_id, request.state, BATCH)):
             after_id = rows[-1][0]
             yield [path for _, path in rows]
-
-
-def _change_all(
-    operation: Operation, user: str, paths: list[bytes], connection: sqlite3.Connection
-) -> list[OperationResult]:
-    return [_change(connection, path, operation, user) for path in paths]
 
 
 def _change(
@@ -244,6 +286,32 @@ def _change(
         return OperationResult(path, before, before, refusal)
     connection.execute(_RECORD, (path, known.id, operation, before, user, now))
     return OperationResult(path, before, after)
+
+
+def _mark(
+    connection: sqlite3.Connection, file: MarkedFile, server: str, user: str
+) -> OperationResult:
+    """Record a file as delivered to `server` without an upload: a version of its own."""
+    rows = connection.execute(LATEST, (file.path,)).fetchall()
+    known, now = known_of(rows[0]) if rows else None, time.time()
+    before = known.state if known is not None else None
+    if known is not None and before is State.DELIVERED and known.matches(file.fingerprint):
+        return OperationResult(file.path, before, before, "it is delivered already")
+    if before is State.DELIVERING:
+        return OperationResult(file.path, before, before, "it is being uploaded")
+    reason = f"marked as delivered by {user}, not sent"
+    if known is not None and before in LIVE:
+        values = {"now": now, "reason": reason}
+        change_state(connection, Verb.WITHDRAW, known.id, _WITHDRAW_MARKED, values)
+    connection.execute("insert or ignore into server (url) values (?)", (server,))
+    seen = file.fingerprint
+    row = connection.execute(
+        _MARK,
+        (file.path, file.flow, file.rank, *seen, now, now, file.md5, file.sha256, reason, server),
+    )
+    record = (file.path, row.lastrowid, Operation.MARK, before or "new", user, now)
+    connection.execute(_RECORD, record)
+    return OperationResult(file.path, before, State.DELIVERED)
 
 
 def _apply_verb(

@@ -8,6 +8,7 @@ import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from heapq import merge
 from pathlib import Path
 from typing import Any, Self
 
@@ -104,12 +105,18 @@ class JournalReader:
     def receipts(self, since: float) -> Iterator[dict[str, Any]]:
         """Return the receipts of files delivered after `since`, the oldest first.
 
-        `since`: seconds since the epoch.
+        Those that an operator has marked are among them, at the time of the command. `since`:
+        seconds since the epoch.
         """
+        delivered = self._receipts("state = 'delivered'", "delivered_at", since)
+        marked = self._receipts("confirmation = 'marked'", "admitted_at", since)
+        return merge(delivered, marked, key=lambda row: row.get("delivered_at", row["admitted_at"]))
+
+    def _receipts(self, condition: str, at: str, since: float) -> Iterator[dict[str, Any]]:
         # The id decides between files of one instant: a page neither repeats nor skips one.
-        sql = f"""select delivered_at, id, {_COLUMNS} from entry
-            where state = 'delivered' and (delivered_at, id) > (?, ?)
-            order by delivered_at, id limit {PAGE}"""  # noqa: S608
+        sql = f"""select {at}, id, {_COLUMNS} from entry
+            where {condition} and ({at}, id) > (?, ?)
+            order by {at}, id limit {PAGE}"""  # noqa: S608  names are ours
         return self._pages(sql, (since, 0))
 
     def _pages(
@@ -139,7 +146,8 @@ class JournalReader:
 
 def _record(row: Row) -> dict[str, Any]:
     record = dict(zip(_FIELDS, row, strict=True))
-    delivered = record["state"] == State.DELIVERED
+    # An operator's word is no delivery.
+    delivered = record["delivered_at"] is not None
     record["path"] = display(record["path"])
     for digest in ("sha256", "md5"):
         record[digest] = record[digest].hex() if record[digest] else None

@@ -1,6 +1,7 @@
 -- The journal: one row for each version of each file.
 -- Instants are seconds since the epoch (UTC), sizes are bytes, paths are bytes
 -- relative to the watched folder. `grant` holds a secret while it is pinned.
+-- A version that an operator has marked as delivered was not sent: it has no `delivered_at`.
 -- `findings` is JSON; a version with `forgotten_at` is a receipt and nothing more.
 create table entry (
     id           integer primary key,
@@ -36,7 +37,7 @@ create table entry (
     findings     text,
     forgotten_at real,
     moved_to     blob,
-    confirmation text    check (confirmation in ('found', 'absent', 'other', 'unknown')),
+    confirmation text    check (confirmation in ('found', 'absent', 'other', 'unknown', 'marked')),
     delivered_to integer
 ) strict;
 
@@ -62,6 +63,7 @@ create index entry_held on entry (changed_at) where state = 'held';
 create index entry_uncertain on entry (changed_at) where state = 'held' and error = 'E107';
 create index entry_dropped on entry (delivered_at)
     where state = 'delivered' and instr(findings, '"level": "error"') > 0;
+create index entry_marked on entry (admitted_at) where confirmation = 'marked';
 create index entry_disposal on entry (id) where disposal = 'due';
 
 -- Counts by state, kept by the database itself, so that asking costs the same at a
@@ -100,7 +102,8 @@ create table arrival (
     delivered_at real,
     accepted_at  real
 ) strict, without rowid;
-create trigger arrival_admitted after insert on entry when instr(new.flow, '/') > 1 begin
+create trigger arrival_admitted after insert on entry
+when instr(new.flow, '/') > 1 and new.confirmation is not 'marked' begin
     insert into arrival (dataset, admitted_at, delivered_at)
         values (new.flow, new.admitted_at, new.delivered_at)
         on conflict (dataset) do update set admitted_at = excluded.admitted_at,
@@ -116,7 +119,7 @@ create table action (
     id      integer primary key,
     path    blob    not null,
     entry   integer not null,
-    act     text    not null check (act in ('hold', 'release', 'retry', 'forget')),
+    act     text    not null check (act in ('hold', 'release', 'retry', 'forget', 'mark-delivered')),
     state   text    not null,
     user    text    not null,
     at      real    not null

@@ -182,6 +182,8 @@ def _rejected(status: FileStatus, latest: Record) -> str:
 
 
 def _delivered(latest: Record) -> str:
+    if latest.get("confirmation") == Confirmation.MARKED:
+        return f"{latest['reason']}, at {latest['admitted_at']}; `emitterd forget` sends it"
     sentence = f"delivered at {local_time(latest['delivered_at'])} under the key {latest['key']}"
     if latest["ambiguous"] and latest.get("earlier_keys"):
         keys = ", ".join(latest["earlier_keys"])

@@ -76,9 +76,9 @@ _SIDE = """(select json_object('state', state, 'rows', json(rows)) from tracked
     where tracked.id = entry.id)"""
 
 
-def _query(state: State, at: str, order: str) -> str:
+def _query(state: State, at: str, order: str, condition: str = "") -> str:
     return f"""select id, path, bytes, {at}, error, reason, findings, {_SIDE} from entry
-        where state = '{state}' order by {order} limit {SHOWN}"""  # noqa: S608  names are ours
+        where state = '{state}' {condition} order by {order} limit {SHOWN}"""  # noqa: S608  names are ours
 
 
 _LISTS: Mapping[State, str] = {
@@ -91,7 +91,10 @@ _LISTS: Mapping[State, str] = {
             order by changed_at desc limit {LATEST_REJECTED}) entry
         where forgotten_at is null and not {SUPERSEDED}
         limit {SHOWN_REJECTED}""",  # noqa: S608  names are ours
-    State.DELIVERED: _query(State.DELIVERED, "delivered_at", "delivered_at desc"),
+    # Without those that an operator has marked: nothing was sent.
+    State.DELIVERED: _query(
+        State.DELIVERED, "delivered_at", "delivered_at desc", "and delivered_at > 0"
+    ),
 }
 """The query of each list."""
 

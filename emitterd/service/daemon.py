@@ -306,7 +306,8 @@ class Daemon:
         if result.refusal or result.after in LIVE:
             return
         if result.before in LIVE:
-            reason = "forgotten by the operator"
+            marked = result.after is State.DELIVERED
+            reason = f"{'marked as delivered' if marked else 'forgotten'} by the operator"
             log.info("file.withdrawn", path=display(result.path), reason=reason)
         # Intake admits the files in the folder again, as a new file.
         self._components.intake.hint(result.path)
