@@ -265,6 +265,34 @@ for _name, _help in {
     )
 
 
+@command.command(
+    name="mark-delivered",
+    group="act",
+    examples=["mark-delivered --all --before 2026-11-24", "mark-delivered pat '*/*_2020*.zip'"],
+)
+@click.argument(
+    "paths",
+    nargs=-1,
+    metavar="PATH...",
+    help="A file, a folder or a pattern.",
+    shell_complete=_complete("path"),
+)
+@_config
+@click.option("--all", "every", is_flag=True, help="All files of the watched folder.")
+@click.option("--before", help="Only files last modified before this time, such as 2026-11-24.")
+def mark_delivered(
+    paths: tuple[str, ...], config: Path | None, before: str | None, *, every: bool
+) -> int:
+    """Treat files of the folder as delivered, and do not send them."""
+    from emitterd.cli.commands import mark
+
+    if every == bool(paths):
+        raise click.UsageError("give a PATH or --all: emitterd mark-delivered --all")
+    instant = partial(parse_instant, now=time.time())
+    limit = None if before is None else _quantity(instant, before, "--before")
+    return mark.mark_delivered(config, paths, every=every, before=limit)
+
+
 @command.command(name="notify-test", group="set up", examples=["notify-test"])
 @_config
 def notify_test(config: Path | None) -> int:

@@ -231,8 +231,8 @@ def print_entries(entries: Iterable[Mapping[str, Any]]) -> None:
 
     def row(entry: Mapping[str, Any]) -> tuple[str, ...]:
         note = entry.get("key", "")
-        if entry["state"] != "delivered" and "reason" in entry:
-            note = f"{entry.get('error', '')} {entry['reason']}"
+        if "delivered_at" not in entry and "reason" in entry:
+            note = f"{entry.get('error', '')} {entry['reason']}".lstrip()
         if "forgotten_at" in entry:
             note = f"{note} (forgotten)".lstrip()
         size, attempts = format_size(entry["bytes"]), str(entry["attempts"])
@@ -248,8 +248,8 @@ def print_receipts(receipts: Iterable[Mapping[str, Any]]) -> None:
         (
             row["path"],
             format_size(row["bytes"]),
-            row["etag"],
-            row["key"],
+            row.get("etag", "-"),
+            row.get("key") or row["reason"],
             word(row.get("server_side")) or "-",
         )
         for row in receipts
@@ -339,7 +339,7 @@ def print_outcome(operation: str, report: OperationReport) -> None:
             out.print(f"[red]not done[/] {path}: {escape(result.refusal)}")
         else:
             now = _now(operation, result)
-            out.print(f"{operation} {path}: was {result.before}, {now}")
+            out.print(f"{operation} {path}: was {result.before or 'new'}, {now}")
     if len(report.results) != 1:
         files = "1 file" if report.done == 1 else f"{report.done} files"
         out.print(f"{operation}: {files}")
@@ -348,6 +348,8 @@ def print_outcome(operation: str, report: OperationReport) -> None:
 def _now(operation: str, result: OperationResult) -> str:
     if operation == Operation.FORGET:
         return "is marked for re-upload if the file is in the folder"
+    if operation == Operation.MARK:
+        return "is marked as delivered, and is not sent"
     if operation == Operation.RETRY and result.after is State.WITHDRAWN:
         return "is examined again if the file is in the folder"
     return f"is {result.after}"

@@ -241,7 +241,7 @@ def undelivered(
     drop though they are delivered, those in the folder.
     """
     left = {}
-    for status in _survey(status_reader):
+    for status in survey(status_reader):
         if status.state is State.DELIVERED:
             if status.path in dropped:
                 left[status.path] = dropped[status.path]
@@ -279,10 +279,14 @@ def first_unknown(status_reader: FileStatusReader, read: Read, deadline: float) 
 
 def skipped(status_reader: FileStatusReader) -> Iterator[FileStatus]:
     """Yield everything under the folder that will never be sent as it is."""
-    return (status for status in _survey(status_reader) if status.state in NEVER)
+    return (status for status in survey(status_reader) if status.state in NEVER)
 
 
-def _survey(status_reader: FileStatusReader) -> Iterator[FileStatus]:
+def survey(
+    status_reader: FileStatusReader,
+    wanted: Callable[[bytes, os.stat_result], bool] = lambda *_: True,
+) -> Iterator[FileStatus]:
+    """Yield the status of all that is `wanted`, and of folders that are not looked at."""
     folders: list[FileStatus] = []
 
     def unreadable(path: bytes, error: OSError) -> None:
@@ -296,9 +300,11 @@ def _survey(status_reader: FileStatusReader) -> Iterator[FileStatus]:
             folders.append(FileStatus(folder + b"/", state, reason=reason))
         return reason is not None
 
-    for path, _ in status_reader.spool.walk(skip, unreadable):
+    for path, stat in status_reader.spool.walk(skip, unreadable):
         yield from folders
         folders.clear()
+        if not wanted(path, stat):
+            continue
         status = status_reader.look_up(path)
         if status.state is not FolderState.ABSENT:
             yield status

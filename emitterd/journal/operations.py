@@ -88,8 +88,8 @@ class OperationRequest:
                 tuple(os.fsencode(path) for path in message["paths"]),
                 _state(message["state"]),
                 str(message["caller"]),
-                tuple(map(MarkedFile.of, message["files"])),
-                str(message["server"]),
+                tuple(map(MarkedFile.of, message.get("files", ()))),
+                str(message.get("server", "")),
             )
         # json raises RecursionError for deep nesting.
         except (KeyError, TypeError, AttributeError, RecursionError) as error:

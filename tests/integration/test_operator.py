@@ -145,6 +145,63 @@ def test_sudo_names_who_is_behind(site: Installation) -> None:
     assert site.ask("explain", NAME)["actions"][0]["user"] == "root (asha)"
 
 
+def test_marked_files_are_not_sent_until_they_change(
+    site: Installation, server: RehearsalServer
+) -> None:
+    """Before the first start: `once` has nothing to do. Receipts and `explain` say who said so."""
+    site.drop(NAME)
+    site.drop(OTHER)
+
+    done = site.call("mark-delivered", "--all")
+
+    assert done.returncode == 0, done.stderr
+    assert "mark-delivered: 2 files" in done.stdout
+    assert site.call("once").returncode == 0
+    assert not server.objects
+    (first, second) = site.ask("receipts")
+    assert first["confirmation"] == second["confirmation"] == "marked"
+    assert len(first["sha256"]) == 64
+    said = f"marked as delivered by {USER}, not sent"
+    for command in ("receipts", "list", "explain"):
+        assert said in site.call(command, *[NAME] * (command == "explain")).stdout
+
+    site.drop(NAME, b"id|name\n2|two\n")
+    site.call("forget", OTHER)
+    assert site.call("once").returncode == 0
+    assert len(server.objects) == 2
+
+
+def test_a_waiting_file_is_marked_under_a_running_daemon(
+    site: Installation, server: RehearsalServer
+) -> None:
+    """It leaves the queue at once, with one line that says why."""
+    with deferring(site, server):
+        assert site.call("mark-delivered", NAME).returncode == 0
+        assert site.counts()["deferred"] == 0
+    assert not server.objects
+    (line,) = site.events("file.withdrawn")
+    assert (line["path"], line["reason"]) == (NAME, "marked as delivered by the operator")
+    (acted,) = site.events("operator.acted")
+    assert (acted["act"], acted["user"]) == ("mark-delivered", USER)
+
+
+def test_folders_patterns_and_dates_select_what_is_marked(site: Installation) -> None:
+    """What is not complete, or not there, is refused by name."""
+    for name in ("pat/a_2019.zip", "sat/b_2019.zip", "sat/b_2020.zip", "diksha/old.zip"):
+        site.drop(name)
+    os.utime(site.drop("diksha/new.zip"), (4e9, 4e9))
+    (site.spool / "pat" / "half.zip").write_bytes(b"PK\3\4")
+
+    by_name = site.call("mark-delivered", "pat", "*/*_2019.zip", str(site.spool / "udise"))
+    by_date = site.call("mark-delivered", "diksha", "--before", "2050-01-01")
+
+    assert by_name.returncode == 1
+    assert "not done pat/half.zip: it is not complete" in by_name.stdout
+    assert "not done udise: no such file" in by_name.stdout
+    assert by_date.returncode == 0
+    assert set(states(site)) == {"pat/a_2019.zip", "sat/b_2019.zip", "diksha/old.zip"}
+
+
 def test_refusals_are_told(site: Installation) -> None:
     """What an act is not for is said, path by path, and the exit code is 1."""
     site.drop(NAME)

@@ -33,22 +33,36 @@ def operate(
     config: Path | None, operation: Operation, names: Sequence[str], state: State | None
 ) -> int:
     """Apply an operation to paths, or to all in a state; 1 if one was refused."""
-    # Before root becomes the owner of the journal.
-    caller = user_name(os.getuid(), os.environ.get("SUDO_USER", ""))
+    caller = caller_name()
     settings = load_as_owner(config, "journal", "spool")
     journal = settings.journal.path
     try:
         paths = _paths(journal, Spool(settings.spool.directory), names)
     except OutsideSpool as error:
         raise click.UsageError(str(error)) from error
-    request = OperationRequest(operation, paths, state, caller)
+    return report_outcome(
+        operation, apply(journal, OperationRequest(operation, paths, state, caller))
+    )
+
+
+def caller_name() -> str:
+    """Return who runs this; ask before root becomes the owner of the journal."""
+    return user_name(os.getuid(), os.environ.get("SUDO_USER", ""))
+
+
+def apply(journal: Path, request: OperationRequest) -> OperationReport:
+    """Apply an operation through the daemon, or without one. Raises `JournalError`."""
     try:
-        report = send_request(journal, request) or _without_daemon(journal, request)
+        return send_request(journal, request) or _without_daemon(journal, request)
     except OSError as error:
         raise JournalError(
             f"cannot reach the daemon: {error.strerror or error}",
             remedy="run this as root or as the daemon's user",
         ) from error
+
+
+def report_outcome(operation: Operation, report: OperationReport) -> int:
+    """Print what an operation did, and return the exit code."""
     print_outcome(operation, report)
     if report.trouble:
         complain(report.trouble)

@@ -65,7 +65,7 @@ SILENT_S = 3.0
 
 PROOF = """path bytes sha256 md5 etag key attempts admitted_at delivered_at duration_s
     ambiguous verified earlier_keys confirmation findings server server_state rows_total
-    rows_accepted rows_dropped"""
+    rows_accepted rows_dropped reason"""
 """The columns of `receipts --csv`."""
 
 

@@ -13,18 +13,35 @@ from emitterd.journal.journal import Journal
 from emitterd.journal.operations import (
     BATCH,
     SHOWN,
+    MarkedFile,
     Operation,
     OperationReport,
     OperationRequest,
     OperationResult,
     Operations,
 )
+from emitterd.journal.reader import JournalReader
 from emitterd.journal.rows import AdmissionResult
-from emitterd.model import LIVE, State
+from emitterd.model import LIVE, Fingerprint, State
+from emitterd.monitoring.status import read_queue
 from emitterd.shutdown import Shutdown
-from support.journal import BROKE, LOST, NOW, PATH, admission, admit, deliver, grant, row, take
+from support.journal import (
+    BROKE,
+    LOST,
+    NOW,
+    PATH,
+    admission,
+    admit,
+    deliver,
+    grant,
+    row,
+    seen,
+    take,
+)
 
 USER = "asha"
+SERVER = "https://cqube.example.org/data"
+ON_PATHS = [operation for operation in Operation if operation is not Operation.MARK]
 
 
 def hand_of(journal: Journal) -> Operations:
@@ -78,7 +95,7 @@ AFTER = {
 
 
 @pytest.mark.parametrize("state", State)
-@pytest.mark.parametrize("what", Operation)
+@pytest.mark.parametrize("what", ON_PATHS)
 def test_each_act_in_each_state(journal: Journal, what: Operation, state: State) -> None:
     """An act changes the states it is for, and refuses the others with a reason."""
     entry_id = put(journal, state)
@@ -95,7 +112,7 @@ def test_each_act_in_each_state(journal: Journal, what: Operation, state: State)
     assert new == ([(PATH, what, state, USER)] if after else [])
 
 
-@pytest.mark.parametrize("what", Operation)
+@pytest.mark.parametrize("what", ON_PATHS)
 def test_unknown_path(journal: Journal, what: Operation) -> None:
     """What the journal has never seen is refused, and nothing is written down."""
     deed = act(journal, what, b"no/such.zip")
@@ -313,6 +330,15 @@ def test_old_actions_are_pruned(tmp_path: Path) -> None:
 
 
 PATHS = st.binary(min_size=1, max_size=20).filter(lambda path: b"\0" not in path)
+FILES = st.builds(
+    MarkedFile,
+    PATHS,
+    st.builds(Fingerprint, *[st.integers(0, 2**63 - 1)] * 5),
+    st.text(),
+    st.integers(),
+    st.binary(min_size=16, max_size=16),
+    st.binary(min_size=32, max_size=32),
+)
 STATES = st.sampled_from(list(State))
 
 
@@ -322,6 +348,8 @@ STATES = st.sampled_from(list(State))
         st.sampled_from(list(Operation)),
         st.lists(PATHS, max_size=4).map(tuple),
         st.none() | STATES,
+        st.text(),
+        st.lists(FILES, max_size=4).map(tuple),
         st.text(),
     )
 )
@@ -370,6 +398,7 @@ def test_nonsense_is_no_instruction(line: bytes) -> None:
         b'{"operation": "hold", "paths": [1], "state": null, "caller": ""}',
         b'{"operation": "hold", "paths": 3, "state": null, "caller": ""}',
         b'{"operation": "hold", "paths": [], "state": "gone", "caller": ""}',
+        b'{"operation": "hold", "paths": [], "state": null, "caller": "", "files": [{}]}',
         b"[" * 100_000,
     ],
 )
@@ -377,6 +406,79 @@ def test_wrong_shape_is_no_instruction(line: bytes) -> None:
     """JSON of another shape is refused like anything else."""
     with pytest.raises(ValueError):  # noqa: PT011  any of them
         OperationRequest.unpack(line)
+
+
+def marked(version: int = 1) -> MarkedFile:
+    """Return a file as the caller of `mark-delivered` has read it."""
+    return MarkedFile(PATH, seen(version), "pat/periodic_exam_mst", 3, b"m" * 16, b"s" * 32)
+
+
+def mark(journal: Journal, file: MarkedFile) -> OperationResult:
+    """Mark a file as delivered."""
+    request = OperationRequest(Operation.MARK, files=(file,), server=SERVER)
+    (result,) = hand_of(journal).apply(request, USER, lambda _: None).results
+    return result
+
+
+@pytest.mark.parametrize("state", [None, *State])
+def test_a_file_in_each_state_is_marked_but_under_upload(
+    journal: Journal, state: State | None
+) -> None:
+    """What waits is withdrawn. An upload under way is refused, and so is a delivery."""
+    entry_id = put(journal, state) if state is not None else 0
+    written = len(actions(journal))
+
+    result = mark(journal, marked())
+
+    if state in {State.DELIVERING, State.DELIVERED}:
+        assert (result.after, len(actions(journal))) == (state, written)
+        assert result.refusal
+        return
+    assert (result.before, result.after, result.refusal) == (state, State.DELIVERED, "")
+    assert actions(journal)[-1] == (PATH, "mark-delivered", state or "new", USER)
+    if state in LIVE:
+        assert row(journal, entry_id, "state") == (State.WITHDRAWN,)
+    assert admit(journal, admission()) == [AdmissionResult.KNOWN]
+    assert journal.claim(time.time()) is None
+
+
+def test_a_mark_is_a_receipt_and_no_success_of_the_destination(journal: Journal) -> None:
+    """It names who says so; last success, speed, arrivals and tracking do not count it."""
+    mark(journal, marked())
+
+    with JournalReader(journal._path) as reader:
+        (receipt,) = reader.receipts(0)
+        queue = read_queue(reader.read, time.time())
+    assert receipt["confirmation"] == "marked"
+    assert receipt["reason"] == "marked as delivered by asha, not sent"
+    assert (receipt["sha256"], receipt["md5"]) == ("73" * 32, "6d" * 16)
+    assert (receipt["server"], receipt["attempts"]) == (SERVER, 0)
+    assert "delivered_at" not in receipt
+    assert (queue.delivered_at, queue.recent.files, queue.arrivals) == (None, 0, {})
+    assert queue.counts[State.DELIVERED] == 1
+    journal.deliver_to(SERVER)
+    journal.track(0.0, time.time(), 10)
+    assert journal.read("select count(*) from tracked") == [(0,)]
+
+
+def test_a_marked_file_that_is_touched_is_not_sent_and_a_new_version_is(journal: Journal) -> None:
+    """The digest of the mark is compared as that of a delivery."""
+    mark(journal, marked())
+    journal.deliver_to(SERVER)
+
+    touched = take(journal, version=2)
+    assert journal.previous(touched) == (1, 10, b"s" * 32)
+    journal.merge_unchanged(touched, 1, dispose=False)
+    assert take(journal, version=3).attempts == 0
+
+
+def test_forget_undoes_a_mark(journal: Journal) -> None:
+    """The file is sent, and its receipt is that of a delivery."""
+    mark(journal, marked())
+    assert not act(journal, Operation.FORGET).refusal
+
+    entry = take(journal)
+    assert journal.previous(entry) is None
 
 
 def test_hold_outlives_a_broken_copy(journal: Journal) -> None:

@@ -1,0 +1,200 @@
+"""`mark-delivered`: treat files of the folder as delivered, without sending them.
+
+For a migration or a lost journal. This process reads the files, and the journal changes as by the
+other operator commands.
+"""
+
+import os
+import re
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import click
+from pathspec import PathSpec
+
+from emitterd.cli.commands.operate import apply, caller_name, report_outcome
+from emitterd.cli.output import load_as_owner
+from emitterd.codes import Code
+from emitterd.config.settings import Config
+from emitterd.datasets.inspection import Inspector, load_inspector
+from emitterd.errors import FileError
+from emitterd.intake.file_status import (
+    FileStatus,
+    FileStatusReader,
+    FolderState,
+    failure_reason,
+    survey,
+)
+from emitterd.journal.operations import (
+    MarkedFile,
+    Operation,
+    OperationReport,
+    OperationRequest,
+    OperationResult,
+)
+from emitterd.journal.reader import JournalReader
+from emitterd.model import Fingerprint, State
+from emitterd.monitoring.explain import OutsideSpool, locate
+from emitterd.spool.folder import Spool, digests, ignore_lease_breaks
+from emitterd.spool.selection import Selection
+
+BATCH_FILES, BATCH_BYTES = 500, 1 << 30
+"""Files in one request: what was read is soon recorded."""
+
+_PATTERN = re.compile(rb"[*?\[]")
+
+Wanted = Callable[[bytes, float], bool]
+"""Tells by path and modification time, in seconds since the epoch, whether a file is meant."""
+
+
+def mark_delivered(
+    config: Path | None, names: Sequence[str], *, every: bool, before: float | None
+) -> int:
+    """Mark all files, or files by path, folder or pattern; 1 if one was refused.
+
+    `before`: only files that were last modified before this instant.
+    """
+    caller = caller_name()
+    settings = load_as_owner(config, "journal", "spool", "emission")
+    spool = Spool(settings.spool.directory)
+    try:
+        with JournalReader(settings.journal.path, absent=True) as reader:
+            paths = [locate(spool, reader, name) for name in names]
+    except OutsideSpool as error:
+        raise click.UsageError(f"{error}; --all means the whole folder") from error
+    selected = _Selected(paths)
+
+    def wanted(path: bytes, modified_at: float) -> bool:
+        return (before is None or modified_at < before) and (every or selected.match(path))
+
+    report = mark(settings, wanted, caller, exact=set(paths))
+    missing = [OperationResult(path, None, None, "no such file") for path in selected.unmatched()]
+    report = OperationReport(report.done, (*report.results, *missing), report.trouble)
+    return report_outcome(Operation.MARK, report)
+
+
+class _Selected:
+    """The files that PATH arguments mean: a file, everything in a folder, or a pattern."""
+
+    def __init__(self, paths: Sequence[bytes]) -> None:
+        self._paths = paths
+        self._patterns = {
+            path: PathSpec.from_lines("gitignore", [os.fsdecode(path)])
+            for path in paths
+            if _PATTERN.search(path)
+        }
+        self._matched: set[bytes] = set()
+
+    def match(self, path: bytes) -> bool:
+        """Tell whether an argument means the file."""
+        for selected in self._paths:
+            pattern = self._patterns.get(selected)
+            if path == selected or path.startswith(selected + b"/"):
+                pass
+            elif pattern is None or not pattern.match_file(os.fsdecode(path)):
+                continue
+            self._matched.add(selected)
+            return True
+        return False
+
+    def unmatched(self) -> list[bytes]:
+        """Return the arguments that meant no file."""
+        return [path for path in self._paths if path not in self._matched]
+
+
+def mark(
+    settings: Config, wanted: Wanted, caller: str, exact: Collection[bytes] = frozenset()
+) -> OperationReport:
+    """Mark the complete files that are wanted and not delivered yet, in the name of `caller`.
+
+    A file of `exact` that is delivered already, or that emitterd ignores, is a refusal.
+    """
+    done, results = 0, list[OperationResult]()
+    for batch in _batches(_read_all(settings, wanted, exact), results):
+        report = apply(
+            settings.journal.path,
+            OperationRequest(
+                Operation.MARK, caller=caller, files=batch, server=settings.emission.url
+            ),
+        )
+        done += report.done
+        results += report.results
+        if report.trouble:
+            return OperationReport(done, tuple(results), report.trouble)
+    return OperationReport(done, tuple(results))
+
+
+def _batches(
+    items: Iterable[MarkedFile | OperationResult], refused: list[OperationResult]
+) -> Iterator[tuple[MarkedFile, ...]]:
+    batch: list[MarkedFile] = []
+    for item in items:
+        if isinstance(item, OperationResult):
+            refused.append(item)
+            continue
+        batch.append(item)
+        size_bytes = sum(file.fingerprint.size_bytes for file in batch)
+        if len(batch) >= BATCH_FILES or size_bytes >= BATCH_BYTES:
+            yield tuple(batch)
+            batch = []
+    if batch:
+        yield tuple(batch)
+
+
+def _read_all(
+    settings: Config, wanted: Wanted, exact: Collection[bytes]
+) -> Iterator[MarkedFile | OperationResult]:
+    # The look at a file takes a lease, which a writer that opens it breaks by a signal.
+    ignore_lease_breaks()
+    rule = settings.spool
+    spool, selection = Spool(rule.directory), Selection(rule.include, rule.exclude)
+    spool.trusts_leases = rule.completion == "auto"
+    inspector = load_inspector(rule)
+    with JournalReader(settings.journal.path, absent=True) as reader:
+        status_reader = FileStatusReader(
+            spool, selection, reader.latest, rule.settle_s, lambda: inspector.catalogue
+        )
+        for status in survey(status_reader, lambda path, stat: wanted(path, stat.st_mtime)):
+            ended = status.state in {FolderState.IGNORED, State.DELIVERED}
+            if not ended or status.path in exact:
+                yield _read(spool, inspector, status)
+
+
+def _read(spool: Spool, inspector: Inspector, status: FileStatus) -> MarkedFile | OperationResult:
+    """Read a file, or say why it cannot be marked."""
+    refusal = _refusal(status)
+    if not refusal:
+        try:
+            return _digest(spool, inspector, status)
+        except (FileError, OSError) as error:
+            refusal = failure_reason(error)
+    before = status.known.state if status.known is not None else None
+    return OperationResult(status.path, before, before, refusal)
+
+
+def _refusal(status: FileStatus) -> str:
+    match status.state:
+        case State.DELIVERED:
+            return "it is delivered already"
+        case State.DELIVERING:
+            return "it is being uploaded"
+        case FolderState.SETTLING | FolderState.WRITTEN | FolderState.INCOMPLETE:
+            return f"it is not complete: {status.reason}"
+        case FolderState.IGNORED | FolderState.UNSUITABLE | FolderState.UNREADABLE:
+            return "; ".join(filter(None, (status.reason, status.hint)))
+    return ""
+
+
+def _digest(spool: Spool, inspector: Inspector, status: FileStatus) -> MarkedFile:
+    """Read the version that the status is of; raises `FileError` if it changes."""
+    with spool.open(status.path) as file:
+        seen = Fingerprint.of(os.fstat(file.fileno()))
+        # The version must be the only one that these time stamps can mean.
+        time.sleep(seen.young_s(time.time()))
+        md5, sha256 = digests(file, lambda: None)
+        now = Fingerprint.of(os.fstat(file.fileno()))
+    if status.fingerprint is None or not seen == now == status.fingerprint:
+        raise FileError("it changes now: try again", code=Code.CHANGED)
+    rank, flow = inspector.catalogue.queue_position(status.path, inspector.settings.version)
+    return MarkedFile(status.path, seen, flow, rank, md5, sha256)
