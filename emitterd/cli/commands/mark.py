@@ -11,7 +11,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import click
-from pathspec import PathSpec
 
 from emitterd.cli.commands.operate import apply, caller_name, report_outcome
 from emitterd.cli.output import load_as_owner
@@ -80,9 +79,7 @@ class _Selected:
     def __init__(self, paths: Sequence[bytes]) -> None:
         self._paths = paths
         self._patterns = {
-            path: PathSpec.from_lines("gitignore", [os.fsdecode(path)])
-            for path in paths
-            if _PATTERN.search(path)
+            path: Selection([os.fsdecode(path)], []) for path in paths if _PATTERN.search(path)
         }
         self._matched: set[bytes] = set()
 
@@ -92,7 +89,7 @@ class _Selected:
             pattern = self._patterns.get(selected)
             if path == selected or path.startswith(selected + b"/"):
                 pass
-            elif pattern is None or not pattern.match_file(os.fsdecode(path)):
+            elif pattern is None or pattern.ignored(path) is not None:
                 continue
             self._matched.add(selected)
             return True
