@@ -12,6 +12,8 @@ from decimal import Decimal
 
 from emitterd.errors import ValueProblem
 
+DAY_S = 86400.0
+
 _DURATIONS = {
     "ms": Decimal("0.001"),
     "s": Decimal(1),

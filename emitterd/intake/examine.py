@@ -61,11 +61,7 @@ class Examiner:
         self._journal = journal
         self._disposal = disposal
         self._statuses = FileStatusReader(
-            spool,
-            rules.selection,
-            journal.latest,
-            rules.settling.quiet_s,
-            lambda: self.rules.inspector.catalogue,
+            spool, rules.selection, journal.latest, catalogue=lambda: self.rules.inspector.catalogue
         )
         self.not_sent = NotSent()
         self._inspected: dict[bytes, tuple[Fingerprint, tuple[Finding, ...]]] = {}

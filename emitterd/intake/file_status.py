@@ -111,13 +111,14 @@ class FileStatus:
 class FileStatusReader:
     """Looks paths up in folder and journal; changes neither.
 
+    `settle_s`: how long a file without a lease must be unchanged, if `look_up` gets no `unsettled`.
     `catalogue` returns the datasets: where a file at the top of the folder belongs.
     """
 
     spool: Spool
     selection: Selection
     latest: Latest
-    settle_s: float
+    settle_s: float = 0.0
     catalogue: Callable[[], Catalogue] = load_catalogue
 
     def look_up(

@@ -19,14 +19,13 @@ from emitterd.model import WAITING, State
 from emitterd.monitoring.alarms import Alarm, AlarmLimits, Health, files_wait
 from emitterd.monitoring.arrivals import Arrival
 from emitterd.text import iso, printable
+from emitterd.units import DAY_S
 
 RECENT = 200
 """The forecast uses this many deliveries, so it follows a change of speed soon."""
 
 RECENT_S = 3600.0
 """The forecast ignores older deliveries, so a quiet night does not lower the speed."""
-
-DAY_S = 86400.0
 
 REJECTED_MAX = 1000
 """Current rejections, and held files, are counted up to this number: each costs a look-up."""

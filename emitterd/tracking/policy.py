@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 from emitterd.model import ServerState, Tracked
 from emitterd.tracking.server_log import LogRecord
+from emitterd.units import DAY_S
 
 if TYPE_CHECKING:
     # The configuration imports this, and no command that only reads needs an HTTP client.
     from emitterd.client.server_reader import Listing
 
-DAY_S = 86400.0
 HOUR_S = 3600.0
 
 STALLED_AFTER_S = DAY_S

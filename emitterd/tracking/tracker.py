@@ -22,8 +22,9 @@ from emitterd.journal.journal import Journal
 from emitterd.model import ServerState, Tracked
 from emitterd.shutdown import Shutdown
 from emitterd.text import display, iso, printable
-from emitterd.tracking.policy import DAY_S, TrackingRule
+from emitterd.tracking.policy import TrackingRule
 from emitterd.tracking.server_log import LogRecord, parse
+from emitterd.units import DAY_S
 
 FILES_MAX = 2000
 """A round looks at so many files; those that have waited longest go first."""

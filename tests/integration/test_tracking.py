@@ -17,8 +17,9 @@ from emitterd.client.server_reader import LIST_MAX_BYTES, LOG_MAX_BYTES, URL_MAX
 from emitterd.monitoring.alarms import AlarmLimits, queue_alarms
 from emitterd.monitoring.status import read_queue
 from emitterd.rehearsal.server import RehearsalServer
-from emitterd.tracking.policy import DAY_S, HOUR_S
+from emitterd.tracking.policy import HOUR_S
 from emitterd.tracking.tracker import BUSY_ROUNDS, LOOK_UPS_MAX
+from emitterd.units import DAY_S
 from support.client import Heard, Listener, asked, http_client
 from support.faults import fault_list
 from support.installation import Installation

@@ -16,8 +16,9 @@ from emitterd.journal.rows import Admission
 from emitterd.model import Fingerprint
 from emitterd.rehearsal.server import BucketObject, RehearsalServer
 from emitterd.shutdown import Shutdown
-from emitterd.tracking.policy import DAY_S, TrackingRule
+from emitterd.tracking.policy import TrackingRule
 from emitterd.tracking.tracker import ServerTracker
+from emitterd.units import DAY_S
 from support.client import emission_to, http_client
 from support.faults import fault_list
 from support.journal import receipt

@@ -20,12 +20,11 @@ from emitterd.service.components import open_emission, open_http_client
 from emitterd.shutdown import Shutdown
 from emitterd.text import local_time, printable
 from emitterd.tracking.tracker import ENDED_HINT, ENDS
-from emitterd.units import format_age
+from emitterd.units import DAY_S, format_age
 
 REMOTE_NAME = b"emitterd_check/check.zip"
 """The grant is requested for this name. It is in no dataset's folder."""
 
-DAY_S = 86400.0
 RENEWAL_S = 14 * DAY_S
 """A certificate that ends within this time is worth a warning."""
 

@@ -6,8 +6,9 @@ import pytest
 
 from emitterd.client.server_reader import Listing
 from emitterd.model import ServerState, Tracked
-from emitterd.tracking.policy import DAY_S, HOUR_S, TrackingRule
+from emitterd.tracking.policy import HOUR_S, TrackingRule
 from emitterd.tracking.server_log import LogRecord
+from emitterd.units import DAY_S
 
 RULE = TrackingRule(poll_every_s=900.0, give_up_after_s=8 * DAY_S)
 SENT_AT = 1_000_000.0
