@@ -1,4 +1,4 @@
-"""Connects the alerts with the configuration: whom to tell, and the test of every channel."""
+"""Connects the alerts with the configuration: which channels to notify, and the test of each."""
 
 import socket
 from collections import Counter
@@ -25,14 +25,14 @@ from emitterd.text import shown
 
 
 def open_alerts(components: Components) -> Alerts:
-    """Return what tells the configured channels about the alarms of these components."""
+    """Return what notifies the configured channels of the alarms of these components."""
     config, shutdown = components.config, components.shutdown
     health, journal = components.health.health, components.journal
     return Alerts(health, journal, _place(config), alert_rules(config, shutdown), shutdown)
 
 
 def alert_rules(config: Config, shutdown: Shutdown) -> AlertRules:
-    """Return whom to tell, and how often."""
+    """Return which channels to notify, and how often."""
     alerts = config.alerts
     heartbeat = None
     if alerts.heartbeat_url is not None:

@@ -217,7 +217,7 @@ class Daemon:
         notify("READY=1")
 
     def _alert(self) -> None:
-        """Tell the channels that are configured now about alarms."""
+        """Notify the channels that are configured now of alarms."""
         config = self._components.config
         if self._alerts is None and not config.alerting:
             return

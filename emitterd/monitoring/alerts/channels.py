@@ -1,4 +1,4 @@
-"""How to tell by each channel: Apprise in a child process, a command, a heartbeat request.
+"""How each channel sends a message: Apprise in a child process, a command, a heartbeat request.
 
 A channel is a service outside of this host: it may hang, or answer anything. Each try has a
 deadline and a process group of its own. Urls are secrets: a child reads them from standard input,
@@ -49,11 +49,11 @@ PASSED_ON = re.compile(
 """The variables that children get. Others may hold a secret, such as the password."""
 
 Stopping = Callable[[], bool]
-"""Tells whether the daemon stops, which ends a try at once."""
+"""Returns whether the daemon stops, which ends a try at once."""
 
 
 class Channel(Protocol):
-    """One way to tell people. `key` names it in the journal, `name` for people."""
+    """One way to notify people. `key` names it in the journal, `name` for people."""
 
     @property
     def key(self) -> str: ...  # noqa: D102

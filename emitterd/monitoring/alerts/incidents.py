@@ -1,9 +1,9 @@
-"""Decides what to tell and when: from the alarms of now, and what was told before.
+"""Decides on notifications: from the alarms of now, and the notifications before.
 
 An alarm code is one incident, from its first sight until the alarm has been gone for `QUIET_S`. A
-channel is told when an incident begins, when it grows, again after `alerts.repeat_every`, and when
-it ends. Pure: no I/O. Instants are seconds since the epoch. If the clock was set back, what waits
-for its time is due at once.
+channel is notified when an incident begins, when it grows, again after `alerts.repeat_every`, and
+when it ends. Pure: no I/O. Instants are seconds since the epoch. If the clock was set back, what
+waits for its time is due at once.
 """
 
 from collections.abc import Iterable, Mapping
@@ -20,10 +20,10 @@ QUIET_S = 600.0
 """An alarm that returns within this time has not ended: an unsteady line is one incident."""
 
 GROWTH_S = 3600.0
-"""A growing incident is told again after this time at the earliest."""
+"""Channels are notified of growth after this time at the earliest."""
 
 AHEAD_S = 300.0
-"""A message also tells what would be due this soon after it."""
+"""A message also has what would be due this soon after it."""
 
 RETRY_S = 86400.0
 """How long a failed message is tried again."""
@@ -32,8 +32,8 @@ BACKOFF_S, BACKOFF_MAX_S = 60.0, 3600.0
 """The wait after a channel's first failure, and the longest one."""
 
 
-class NewsKind(StrEnum):
-    """What is told about an incident."""
+class NotificationKind(StrEnum):
+    """What has happened to an incident."""
 
     BEGAN = "began"
     GREW = "grew"
@@ -56,8 +56,8 @@ class Incident:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What a channel was last told about an incident, which `began_at` identifies."""
+class LastNotification:
+    """The last notification of a channel about an incident, which `began_at` identifies."""
 
     began_at: float
     at: float
@@ -67,48 +67,50 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class ChannelRecord:
-    """What one channel was told, by alarm code, and its failures since its last success."""
+    """The notifications of one channel by alarm code, and its failures since its last success."""
 
-    told: Mapping[str, Told] = field(default_factory=dict)
+    notified: Mapping[str, LastNotification] = field(default_factory=dict)
     failures: int = 0
     failing_since: float = 0.0
     retry_at: float = 0.0
 
-    def succeeded(self, news: "Iterable[News]", now: float) -> Self:
-        """Return the record after this was told."""
-        return replace(self, told=self._with(news, now), failures=0)
+    def succeeded(self, notifications: "Iterable[Notification]", now: float) -> Self:
+        """Return the record after a message with these notifications."""
+        return replace(self, notified=self._with(notifications, now), failures=0)
 
-    def failed(self, news: "Iterable[News]", now: float) -> Self:
-        """Return the record after this could not be told.
+    def failed(self, notifications: "Iterable[Notification]", now: float) -> Self:
+        """Return the record after the message could not be sent.
 
-        What could not be told for a day counts as told.
+        After a day without success a notification counts as sent.
         """
         # The clock may have been set back since.
         since = min(self.failing_since, now) if self.failures else now
-        given_up = [item for item in news if now - max(since, item.at) >= RETRY_S]
+        given_up = [item for item in notifications if now - max(since, item.at) >= RETRY_S]
         # The exponent is bounded: a channel may fail for years.
         wait_s = min(BACKOFF_S * 2 ** min(self.failures, 10), BACKOFF_MAX_S)
         return replace(
             self,
-            told=self._with(given_up, now),
+            notified=self._with(given_up, now),
             failures=self.failures + 1,
             failing_since=now if given_up else since,
             retry_at=now + wait_s,
         )
 
     def waits(self, now: float) -> bool:
-        """Tell whether the next try is not due yet."""
+        """Return whether the next try is not due yet."""
         return self.failures > 0 and 0 < self.retry_at - now <= BACKOFF_MAX_S
 
-    def _with(self, news: "Iterable[News]", now: float) -> dict[str, Told]:
-        return {**self.told, **{item.code: item.told(now) for item in news}}
+    def _with(
+        self, notifications: "Iterable[Notification]", now: float
+    ) -> dict[str, LastNotification]:
+        return {**self.notified, **{item.code: item.record(now) for item in notifications}}
 
 
 @dataclass(frozen=True, slots=True)
-class News:
-    """One thing to tell."""
+class Notification:
+    """One message's part about one incident."""
 
-    kind: NewsKind
+    kind: NotificationKind
     incident: Incident
 
     @property
@@ -122,17 +124,17 @@ class News:
         ended_at = self.incident.ended_at
         return self.incident.began_at if ended_at is None else ended_at
 
-    def told(self, now: float) -> Told:
-        """Return the record that this was told."""
-        incident, ended = self.incident, self.kind is NewsKind.ENDED
-        return Told(incident.began_at, now, incident.alarm.affected, ended)
+    def record(self, now: float) -> LastNotification:
+        """Return what the channel's record has of it after it was sent."""
+        incident, ended = self.incident, self.kind is NotificationKind.ENDED
+        return LastNotification(incident.began_at, now, incident.alarm.affected, ended)
 
 
 Incidents = Mapping[str, Incident]
 
 
 def is_over(since: float, wait_s: float, now: float) -> bool:
-    """Tell whether a wait is over; it also is if the clock was set back."""
+    """Return whether a wait is over; it also is if the clock was set back."""
     return not since <= now < since + wait_s
 
 
@@ -149,23 +151,23 @@ def observe(incidents: Incidents, alarms: Iterable[Alarm], now: float) -> dict[s
     return seen
 
 
-def find_news(
-    incidents: Incidents, told: Mapping[str, Told], repeat_s: float, now: float
-) -> list[News]:
-    """Return what to tell a channel now, the worst first; nothing while nothing is due."""
-    due = _due(incidents, told, repeat_s, now)
+def due_notifications(
+    incidents: Incidents, notified: Mapping[str, LastNotification], repeat_s: float, now: float
+) -> list[Notification]:
+    """Return what a channel's next message has, the worst first; nothing while nothing is due."""
+    due = _due(incidents, notified, repeat_s, now)
     if not due:
         return []
     # A reminder reminds of all: otherwise each alarm would have a message of its own each day.
-    reminds = any(item.kind is NewsKind.GOES_ON for item in due)
-    ahead = _due(incidents, told, 0.0 if reminds else repeat_s, now + AHEAD_S)
+    reminds = any(item.kind is NotificationKind.GOES_ON for item in due)
+    ahead = _due(incidents, notified, 0.0 if reminds else repeat_s, now + AHEAD_S)
     rank = list(AlarmLevel).index
     return sorted(
         ahead,
         key=lambda item: (
-            item.kind is NewsKind.ENDED,
+            item.kind is NotificationKind.ENDED,
             -rank(item.incident.alarm.level),
-            item.kind is NewsKind.GOES_ON,
+            item.kind is NotificationKind.GOES_ON,
             item.incident.since,
             item.code,
         ),
@@ -174,12 +176,12 @@ def find_news(
 
 def shrink(record: ChannelRecord, incidents: Incidents) -> ChannelRecord:
     """Return the record with the numbers that have become smaller: growth counts from them."""
-    told = dict(record.told)
-    for code, entry in told.items():
+    notified = dict(record.notified)
+    for code, entry in notified.items():
         incident = incidents.get(code)
         if incident is not None and incident.ended_at is None:
-            told[code] = replace(entry, affected=min(entry.affected, incident.alarm.affected))
-    return record if told == record.told else replace(record, told=told)
+            notified[code] = replace(entry, affected=min(entry.affected, incident.alarm.affected))
+    return record if notified == record.notified else replace(record, notified=notified)
 
 
 def without_finished(
@@ -191,42 +193,46 @@ def without_finished(
         code: incident
         for code, incident in incidents.items()
         if not _is_quiet(incident, now)
-        or any(_change(incident, record.told.get(code), 0.0, now) for record in records)
+        or any(_change(incident, record.notified.get(code), 0.0, now) for record in records)
     }
 
 
-def _due(incidents: Incidents, told: Mapping[str, Told], repeat_s: float, now: float) -> list[News]:
+def _due(
+    incidents: Incidents, notified: Mapping[str, LastNotification], repeat_s: float, now: float
+) -> list[Notification]:
     changes = {
-        code: _change(incident, told.get(code), repeat_s, now)
+        code: _change(incident, notified.get(code), repeat_s, now)
         for code, incident in incidents.items()
     }
-    return [News(change, incidents[code]) for code, change in changes.items() if change]
+    return [Notification(change, incidents[code]) for code, change in changes.items() if change]
 
 
 def _is_quiet(incident: Incident, now: float) -> bool:
     return incident.ended_at is not None and is_over(incident.ended_at, QUIET_S, now)
 
 
-def _change(incident: Incident, told: Told | None, repeat_s: float, now: float) -> NewsKind | None:
-    """Return what a channel is to be told about one incident at this moment."""
-    if told is not None and told.began_at != incident.began_at:
-        told = None
+def _change(
+    incident: Incident, last: LastNotification | None, repeat_s: float, now: float
+) -> NotificationKind | None:
+    """Return what has happened to an incident since a channel's last notification about it."""
+    if last is not None and last.began_at != incident.began_at:
+        last = None
     if incident.ended_at is not None:
-        # Nobody needs to know of what was over before it was told. But what began while this
-        # channel failed is told, with its end.
+        # A brief incident needs no message. One that began while this channel failed does, with
+        # its end.
         brief = incident.ended_at - incident.began_at < GATHER_S
-        known = brief if told is None else told.ended
-        return NewsKind.ENDED if _is_quiet(incident, now) and not known else None
-    if told is None:
-        return NewsKind.BEGAN if is_over(incident.began_at, GATHER_S, now) else None
-    if incident.alarm.affected > told.affected and is_over(told.at, GROWTH_S, now):
-        return NewsKind.GREW
-    return NewsKind.GOES_ON if is_over(told.at, repeat_s, now) else None
+        known = brief if last is None else last.ended
+        return NotificationKind.ENDED if _is_quiet(incident, now) and not known else None
+    if last is None:
+        return NotificationKind.BEGAN if is_over(incident.began_at, GATHER_S, now) else None
+    if incident.alarm.affected > last.affected and is_over(last.at, GROWTH_S, now):
+        return NotificationKind.GREW
+    return NotificationKind.GOES_ON if is_over(last.at, repeat_s, now) else None
 
 
 @dataclass(frozen=True, slots=True)
 class AlertState:
-    """All incidents, and what each channel was told, as the journal keeps them."""
+    """All incidents, and the notifications of each channel, as the journal keeps them."""
 
     incidents: Incidents = field(default_factory=dict)
     records: Mapping[str, ChannelRecord] = field(default_factory=dict)
@@ -239,12 +245,15 @@ class AlertState:
                 code: Incident(Alarm(**item["alarm"]), item["began_at"], item["ended_at"])
                 for code, item in saved["incidents"].items()
             }
-            records = {
-                key: ChannelRecord(
-                    **{**item, "told": {code: Told(**told) for code, told in item["told"].items()}}
-                )
-                for key, item in saved["records"].items()
-            }
+            records = {key: _channel_record(item) for key, item in saved["records"].items()}
         except (AttributeError, KeyError, TypeError):
             return cls()
         return cls(incidents, records)
+
+
+def _channel_record(saved: dict[str, Any]) -> ChannelRecord:
+    """Read what `dataclasses.asdict` made of a record. Raises what a wrong form raises."""
+    # Up to version 0.1 the key was `told`.
+    notified = saved.pop("told") if "told" in saved else saved.pop("notified")
+    last = {code: LastNotification(**item) for code, item in notified.items()}
+    return ChannelRecord(last, **saved)

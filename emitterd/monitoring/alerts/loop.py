@@ -1,8 +1,8 @@
-"""The thread that looks at the alarms and has the channels told.
+"""The thread that looks at the alarms and notifies the channels.
 
-Each try has a thread of its own, so that a channel that hangs delays nothing else. What was told is
-in the journal as soon as a channel has taken it: a kill repeats at most the message that was just
-being sent. A journal that cannot be written delays no alert: then memory holds the state.
+Each try has a thread of its own, so that a channel that hangs delays nothing else. A notification
+is in the journal as soon as a channel has taken it: a kill repeats at most the message that was
+just being sent. A journal that cannot be written delays no alert: then memory holds the state.
 """
 
 import queue
@@ -22,9 +22,9 @@ from emitterd.monitoring.alerts.channels import Channel, HeartbeatChannel, Stopp
 from emitterd.monitoring.alerts.incidents import (
     AlertState,
     ChannelRecord,
-    News,
-    NewsKind,
-    find_news,
+    Notification,
+    NotificationKind,
+    due_notifications,
     observe,
     shrink,
     without_finished,
@@ -39,7 +39,7 @@ FACT = "alerts"
 """The journal's fact with the state."""
 
 LOG = "log"
-"""The key of the log, which is told about incidents like a channel."""
+"""The key of the log, which is notified of incidents like a channel."""
 
 FIRST_HEARTBEAT_S = 60.0
 """A daemon that dies again and again before that must not seem well."""
@@ -54,7 +54,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class AlertRules:
-    """Whom to tell, and how often."""
+    """Which channels to notify, and how often."""
 
     channels: Sequence[Channel] = ()
     heartbeat: HeartbeatChannel | None = None
@@ -64,15 +64,15 @@ class AlertRules:
 
 @dataclass(frozen=True, slots=True)
 class _Result:
-    """The end of a try: what was told, and why not, if so."""
+    """The end of a try: its notifications, and why it failed, if it did."""
 
     channel: Channel | HeartbeatChannel
-    news: Sequence[News]
+    notifications: Sequence[Notification]
     reason: str
 
 
 class Alerts:
-    """Tells the channels about incidents. One thread uses it; `apply_rules` may be called by any.
+    """Notifies the channels of incidents. One thread uses it; `apply_rules` may be called by any.
 
     A test calls `step` and `collect` itself.
     """
@@ -110,7 +110,7 @@ class Alerts:
         self._results.put(None)
 
     def run(self) -> None:
-        """Look at the alarms until the daemon drains. Nothing is told about the stop itself."""
+        """Look at the alarms until the daemon drains. The stop itself is no alarm."""
         self._shutdown.on_drain(lambda: self._results.put(None))
         while not self._shutdown.draining:
             try:
@@ -122,12 +122,12 @@ class Alerts:
                 self._shutdown.wait_for_drain(FIRST_HEARTBEAT_S)
         for thread in list(self._trying.values()):
             thread.join(JOIN_S)
-        # What was told just before the stop must not be told again.
+        # What was sent just before the stop must not be sent again.
         while not self._results.empty():
             self.collect(0.0)
 
     def step(self, now: float) -> None:
-        """Look at the alarms, and begin to tell each channel what it does not know."""
+        """Look at the alarms, and begin to notify each channel of what it does not know."""
         try:
             health = self._health()
         except JournalError:
@@ -141,15 +141,17 @@ class Alerts:
         for channel in self._rules.channels:
             record = self._record(channel.key)
             if channel.key not in self._trying and (changed or not record.waits(now)):
-                news = self._news(record, now)
-                if news:
-                    self._try(channel, partial(channel.send, self._compose(news)), news)
+                notifications = self._notifications(record, now)
+                if notifications:
+                    self._try(
+                        channel, partial(channel.send, self._compose(notifications)), notifications
+                    )
         if health.level is not AlarmLevel.CRITICAL:
             self._request_heartbeat(now)
         self._save()
 
     def collect(self, timeout_s: float) -> bool:
-        """Take the result of one try, or none within `timeout_s`; tell whether there was one."""
+        """Take the result of one try, or none within `timeout_s`; return whether there was one."""
         try:
             result = self._results.get(timeout=timeout_s)
         except queue.Empty:
@@ -182,20 +184,20 @@ class Alerts:
         self._state = AlertState(incidents, records)
         # The log needs no reminders.
         record = self._record(LOG)
-        news = find_news(incidents, record.told, float("inf"), now)
-        for item in news:
+        notifications = due_notifications(incidents, record.notified, float("inf"), now)
+        for item in notifications:
             _log(item)
-        records[LOG] = record.succeeded(news, now)
-        told = [self._record(key) for key in known]
-        self._state = AlertState(without_finished(incidents, told, now), records)
+        records[LOG] = record.succeeded(notifications, now)
+        channels = [self._record(key) for key in known]
+        self._state = AlertState(without_finished(incidents, channels, now), records)
 
-    def _news(self, record: ChannelRecord, now: float) -> list[News]:
-        return find_news(self._state.incidents, record.told, self._rules.repeat_s, now)
+    def _notifications(self, record: ChannelRecord, now: float) -> list[Notification]:
+        return due_notifications(self._state.incidents, record.notified, self._rules.repeat_s, now)
 
-    def _compose(self, news: Sequence[News]) -> Message:
+    def _compose(self, notifications: Sequence[Notification]) -> Message:
         incidents = self._state.incidents.values()
         present = sum(incident.ended_at is None for incident in incidents)
-        return compose(news, present, self._place)
+        return compose(notifications, present, self._place)
 
     def _request_heartbeat(self, now: float) -> None:
         heartbeat, every_s = self._rules.heartbeat, self._rules.heartbeat_every_s
@@ -208,14 +210,14 @@ class Alerts:
         self,
         channel: Channel | HeartbeatChannel,
         send: Callable[[Stopping], str],
-        news: Sequence[News],
+        notifications: Sequence[Notification],
     ) -> None:
         def attempt() -> None:
             reason = "a bug in emitterd"
             try:
                 reason = send(lambda: self._shutdown.draining)
             finally:
-                self._results.put(_Result(channel, news, reason))
+                self._results.put(_Result(channel, notifications, reason))
 
         thread = threading.Thread(target=attempt, name=f"alert {channel.key}", daemon=True)
         # At the limit of threads the next look tries again.
@@ -224,12 +226,12 @@ class Alerts:
             self._trying[channel.key] = thread
 
     def _note(self, result: _Result, now: float) -> None:
-        """Note in the journal what was told, or that it must be tried again."""
+        """Note in the journal what was sent, or that it must be tried again."""
         key = result.channel.key
         record = self._record(key)
         end = record.failed if result.reason else record.succeeded
         self._state = replace(
-            self._state, records={**self._state.records, key: end(result.news, now)}
+            self._state, records={**self._state.records, key: end(result.notifications, now)}
         )
         self._save()
 
@@ -237,8 +239,8 @@ class Alerts:
         channel = result.channel
         if not result.reason:
             self._failed.discard(channel.key)
-            if result.news:
-                codes = [str(item.code) for item in result.news]
+            if result.notifications:
+                codes = [str(item.code) for item in result.notifications]
                 log.info("alert.sent", channel=channel.name, alarms=codes)
         elif channel.key not in self._failed:
             self._failed.add(channel.key)
@@ -266,9 +268,9 @@ def _essence(state: AlertState) -> tuple[object, Mapping[str, ChannelRecord]]:
     return incidents, dict(state.records)
 
 
-def _log(item: News) -> None:
+def _log(item: Notification) -> None:
     alarm = item.incident.alarm
-    if item.kind is NewsKind.ENDED:
+    if item.kind is NotificationKind.ENDED:
         lasted_s = round(item.at - item.incident.since, 3)
         log.info("alert.cleared", alarm=str(alarm.code), reason=alarm.words, duration_s=lasted_s)
         return

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from emitterd.monitoring.alarms import AlarmLevel
-from emitterd.monitoring.alerts.incidents import News, NewsKind
+from emitterd.monitoring.alerts.incidents import Notification, NotificationKind
 from emitterd.text import count, iso, local_time, masked, printable
 
 SUMMARY_MAX = 72
@@ -55,18 +55,23 @@ class Message:
         }
 
 
-def compose(news: Sequence[News], present: int, place: Place) -> Message:
-    """Return the message about this news, the worst first; `present`: how many alarms are on."""
-    current = [item.incident.alarm for item in news if item.kind is not NewsKind.ENDED]
+def compose(notifications: Sequence[Notification], present: int, place: Place) -> Message:
+    """Return the message with these notifications, the worst first.
+
+    `present`: how many alarms are on.
+    """
+    current = [
+        item.incident.alarm for item in notifications if item.kind is not NotificationKind.ENDED
+    ]
     if current:
         level = current[0].level
         summary = f"{level}: {_summary(current[0].words)} ({count(present, 'alarm')})"
     else:
         level = AlarmLevel.OK
-        summary = f"{count(len(news), 'alarm')} ended, {present or 'none'} left"
+        summary = f"{count(len(notifications), 'alarm')} ended, {present or 'none'} left"
     title = _clean(f"emitterd on {place.host.partition('.')[0]}: {summary}")
-    paragraphs = [_paragraph(item) for item in news]
-    records = tuple(_record(item) for item in news)
+    paragraphs = [_paragraph(item) for item in notifications]
+    records = tuple(_record(item) for item in notifications)
     return Message(level, title, _body(paragraphs, place), place, records)
 
 
@@ -82,23 +87,23 @@ def _body(paragraphs: Sequence[str], place: Place) -> str:
     return "\n\n".join([*paragraphs, _clean(end)])
 
 
-def _paragraph(item: News) -> str:
+def _paragraph(item: Notification) -> str:
     incident = item.incident
     alarm, since = incident.alarm, local_time(incident.since)
     words = _clean(alarm.words)[:WORDS_MAX]
-    if item.kind is NewsKind.ENDED:
+    if item.kind is NotificationKind.ENDED:
         return f"Ended at {local_time(item.at)}: {words} (since {since})"
     begins = {
-        NewsKind.BEGAN: f"{alarm.level} since {since}",
-        NewsKind.GREW: f"{alarm.level}, more than before, since {since}",
-        NewsKind.GOES_ON: f"{alarm.level}, still, since {since}",
+        NotificationKind.BEGAN: f"{alarm.level} since {since}",
+        NotificationKind.GREW: f"{alarm.level}, more than before, since {since}",
+        NotificationKind.GOES_ON: f"{alarm.level}, still, since {since}",
     }[item.kind]
     return f"{begins}: {words}\nWhat to do: {_clean(alarm.hint)}"
 
 
-def _record(item: News) -> dict[str, Any]:
+def _record(item: Notification) -> dict[str, Any]:
     incident = item.incident
-    ended = item.kind is NewsKind.ENDED
+    ended = item.kind is NotificationKind.ENDED
     return {
         "code": incident.alarm.code,
         "level": incident.alarm.level,

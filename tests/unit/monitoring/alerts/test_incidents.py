@@ -1,4 +1,4 @@
-"""What is told and when: the alarms at instants, and what a channel hears."""
+"""What a channel is notified of, and when: the alarms at instants, and its messages."""
 
 import json
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from emitterd.monitoring.alerts.incidents import (
     AlertState,
     ChannelRecord,
     Incident,
-    find_news,
+    due_notifications,
     observe,
     shrink,
     without_finished,
@@ -51,11 +51,17 @@ class Listener:
         saved = AlertState.unpack(json.loads(json.dumps(asdict(self.state))))
         incidents = observe(saved.incidents, alarms, now)
         record = shrink(saved.records.get("x", ChannelRecord()), incidents)
-        news = [] if record.waits(now) else find_news(incidents, record.told, DAY_S, now)
-        if news:
-            record = record.succeeded(news, now) if self.works else record.failed(news, now)
+        notifications = (
+            [] if record.waits(now) else due_notifications(incidents, record.notified, DAY_S, now)
+        )
+        if notifications:
+            record = (
+                record.succeeded(notifications, now)
+                if self.works
+                else record.failed(notifications, now)
+            )
         self.state = AlertState(without_finished(incidents, [record], now), {"x": record})
-        return [f"{item.kind} {item.code}" for item in news]
+        return [f"{item.kind} {item.code}" for item in notifications]
 
 
 TABLE: dict[str, Sequence[tuple[float, list[Alarm], list[str]]]] = {
@@ -214,26 +220,40 @@ def test_an_incident_is_kept_until_every_channel_knows_its_end() -> None:
     """One channel that fails keeps the incident; the other is not told twice."""
     ended = {DOWN.code: Incident(DOWN, START, START + 100)}
     now = START + 100 + QUIET_S
-    news = find_news(ended, {}, DAY_S, now)
-    knows, not_yet = ChannelRecord().succeeded(news, now), ChannelRecord().failed(news, now)
+    notifications = due_notifications(ended, {}, DAY_S, now)
+    knows, not_yet = (
+        ChannelRecord().succeeded(notifications, now),
+        ChannelRecord().failed(notifications, now),
+    )
 
     assert without_finished(ended, [knows, not_yet], now) == ended
     assert without_finished(ended, [knows], now) == {}
-    assert find_news(ended, knows.told, DAY_S, now + DAY_S) == []
+    assert due_notifications(ended, knows.notified, DAY_S, now + DAY_S) == []
 
 
 def test_an_incident_that_returns_is_a_new_one_for_whoever_knew_the_end() -> None:
     """Another channel keeps the old incident alive, which must not hide the new one."""
     ended = {DOWN.code: Incident(DOWN, START, START + 100)}
     now = START + 200 + QUIET_S
-    knows = ChannelRecord().succeeded(find_news(ended, {}, DAY_S, now), now)
+    knows = ChannelRecord().succeeded(due_notifications(ended, {}, DAY_S, now), now)
     again = observe(ended, [DOWN], now)
 
-    news = find_news(again, knows.told, DAY_S, now + GATHER_S)
-    assert [item.kind for item in news] == ["began"]
+    notifications = due_notifications(again, knows.notified, DAY_S, now + GATHER_S)
+    assert [item.kind for item in notifications] == ["began"]
 
 
 @pytest.mark.parametrize("saved", [None, [], {}, {"incidents": {"a": {}}, "records": {}}, "text"])
 def test_a_state_of_another_form_is_an_empty_one(saved: object) -> None:
     """A fact that a rebuild or another version left begins anew, instead of an error."""
     assert AlertState.unpack(saved) == AlertState()
+
+
+def test_a_state_of_version_0_1_is_read() -> None:
+    """After the upgrade no channel is notified again of what it knows."""
+    listener = Listener()
+    listener.look(0, DOWN)
+    assert listener.look(GATHER_S, DOWN) == ["began destination_down"]
+    saved = asdict(listener.state)
+    saved["records"]["x"]["told"] = saved["records"]["x"].pop("notified")
+
+    assert AlertState.unpack(json.loads(json.dumps(saved))) == listener.state

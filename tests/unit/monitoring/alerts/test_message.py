@@ -3,7 +3,7 @@
 import pytest
 
 from emitterd.monitoring.alarms import Alarm, AlarmCode, AlarmLevel
-from emitterd.monitoring.alerts.incidents import Incident, News, NewsKind
+from emitterd.monitoring.alerts.incidents import Incident, Notification, NotificationKind
 from emitterd.monitoring.alerts.message import SUMMARY_MAX, Place, compose, compose_test
 from emitterd.text import MASK, keep_secret
 
@@ -22,14 +22,23 @@ REJECTED = Alarm(AlarmCode.REJECTED, SINCE + 60, "2 files are rejected", "emitte
 pytestmark = pytest.mark.usefixtures("in_india")
 
 
-def news(change: NewsKind, alarm: Alarm, ended_at: float | None = None) -> News:
+def notifications(
+    change: NotificationKind, alarm: Alarm, ended_at: float | None = None
+) -> Notification:
     """Return one thing to tell."""
-    return News(change, Incident(alarm, alarm.since + 5, ended_at))
+    return Notification(change, Incident(alarm, alarm.since + 5, ended_at))
 
 
 def test_a_message_says_what_since_when_and_what_to_do() -> None:
     """The whole text of a message about two alarms, in local time."""
-    message = compose([news(NewsKind.BEGAN, DOWN), news(NewsKind.GREW, REJECTED)], 3, PLACE)
+    message = compose(
+        [
+            notifications(NotificationKind.BEGAN, DOWN),
+            notifications(NotificationKind.GREW, REJECTED),
+        ],
+        3,
+        PLACE,
+    )
 
     assert message.level is AlarmLevel.CRITICAL
     assert message.title == (
@@ -48,7 +57,7 @@ def test_a_message_says_what_since_when_and_what_to_do() -> None:
 
 def test_the_end_says_how_long_it_was_and_what_is_left() -> None:
     """An ended alarm needs no remedy; the title says whether others are left."""
-    message = compose([news(NewsKind.ENDED, DOWN, SINCE + 3600)], 0, PLACE)
+    message = compose([notifications(NotificationKind.ENDED, DOWN, SINCE + 3600)], 0, PLACE)
     assert message.level is AlarmLevel.OK
     assert message.title == "emitterd on deo-patna: 1 alarm ended, none left"
     assert message.body.startswith(
@@ -57,13 +66,13 @@ def test_the_end_says_how_long_it_was_and_what_is_left() -> None:
     )
     assert message.record()["alarms"][0]["ended_at"] == "2026-11-30T01:53:20.000Z"
 
-    message = compose([news(NewsKind.ENDED, DOWN, SINCE + 3600)], 2, PLACE)
+    message = compose([notifications(NotificationKind.ENDED, DOWN, SINCE + 3600)], 2, PLACE)
     assert message.title.endswith("1 alarm ended, 2 left")
 
 
 def test_a_text_message_has_what_matters() -> None:
     """160 characters of title and body name host, level and the whole alarm."""
-    message = compose([news(NewsKind.GOES_ON, DOWN)], 1, PLACE)
+    message = compose([notifications(NotificationKind.GOES_ON, DOWN)], 1, PLACE)
 
     short = f"{message.title}\r\n{message.body}"[:160]
     assert "deo-patna" in short
@@ -75,7 +84,9 @@ def test_words_from_outside_forge_no_line_and_show_no_secret() -> None:
     """A reason that a server sent is masked, made printable, and cut."""
     keep_secret("password", "hunter2hunter2")
     words = f"down: hunter2hunter2\nEnded at noon {'x' * 5000}"
-    message = compose([news(NewsKind.BEGAN, Alarm("x", SINCE, words, "wait"))], 1, PLACE)
+    message = compose(
+        [notifications(NotificationKind.BEGAN, Alarm("x", SINCE, words, "wait"))], 1, PLACE
+    )
 
     assert "hunter2" not in f"{message.record()}"
     assert MASK in message.body
@@ -86,7 +97,7 @@ def test_words_from_outside_forge_no_line_and_show_no_secret() -> None:
 def test_a_long_alarm_is_cut_in_the_title() -> None:
     """A title has a length that mail programs show."""
     alarm = Alarm("x", SINCE, "w" * 300, "wait")
-    title = compose([news(NewsKind.BEGAN, alarm)], 1, PLACE).title
+    title = compose([notifications(NotificationKind.BEGAN, alarm)], 1, PLACE).title
     assert f"{'w' * (SUMMARY_MAX - 1)}…" in title
     assert len(title) < 130
 
@@ -94,4 +105,6 @@ def test_a_long_alarm_is_cut_in_the_title() -> None:
 def test_the_test_message_is_marked() -> None:
     """A command can tell a test from an alarm."""
     assert compose_test(PLACE).record()["test"] is True
-    assert compose([news(NewsKind.BEGAN, DOWN)], 1, PLACE).record()["test"] is False
+    assert (
+        compose([notifications(NotificationKind.BEGAN, DOWN)], 1, PLACE).record()["test"] is False
+    )
