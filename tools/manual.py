@@ -6,6 +6,7 @@
 say the same.
 """
 
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -82,12 +83,12 @@ def commands() -> list[Command]:
     return [_command(name, item) for name, item in known.items()]
 
 
-def manual(operations: str) -> str:
+def manual(operations: str, date: str) -> str:
     """Return emitterd(1), with the tables of docs/operations.md."""
     common = _common()
     reported = sections(operations)
     parts = [
-        _head(PROGRAM.upper(), 1),
+        _head(PROGRAM.upper(), 1, date),
         _section("Name", rf"{PROGRAM} \- {inline(NAME)}"),
         _section(
             "Synopsis",
@@ -104,11 +105,11 @@ def manual(operations: str) -> str:
     return "".join(parts)
 
 
-def configuration(document: str) -> str:
+def configuration(document: str, date: str) -> str:
     """Return emitter.yaml(5), which is docs/configuration.md."""
     reported = sections(document)
     parts = [
-        _head("EMITTER.YAML", 5),
+        _head("EMITTER.YAML", 5, date),
         _section("Name", rf"emitter.yaml \- configuration of {PROGRAM}"),
         _section("Description", roff(reported.pop(""))),
         *(_section(name, roff(words, _key)) for name, words in reported.items()),
@@ -121,9 +122,10 @@ def files(docs: Path) -> dict[str, str]:
     """Return what is to stand below the folder of the documents, by its path there."""
     operations = (docs / "operations.md").read_text("utf-8")
     reference = (docs / "configuration.md").read_text("utf-8")
+    date = released((docs.parent / "CHANGELOG.md").read_text("utf-8"))
     return {
-        "man/emitterd.1": manual(operations),
-        "man/emitter.yaml.5": configuration(reference),
+        "man/emitterd.1": manual(operations, date),
+        "man/emitter.yaml.5": configuration(reference, date),
         "emitter.schema.json": schema(reference),
     } | {f"completions/{place}": f"{script(shell, command)}\n" for shell, place in PLACES.items()}
 
@@ -189,11 +191,17 @@ def _key(cells: list[str]) -> tuple[str, str]:
     return f"{key} ({kind}; {value})", f"{sentence(meaning)} Environment: {variable}."
 
 
-def _head(title: str, number: int) -> str:
+def released(changelog: str) -> str:
+    """Return the date of the newest release; nothing before the first one."""
+    dates = re.findall(r"^## .* (\d{4}-\d\d-\d\d)$", changelog, re.MULTILINE)
+    return max(dates, default="")
+
+
+def _head(title: str, number: int, date: str) -> str:
     reported = f'"{PROGRAM} {__version__}" "{PROGRAM}"'
     warning = r".\" Made by `python -m tools.manual docs`: change its sources."
-    # No date, which would be another one each time; no hyphen in what is copied.
-    return f'{warning}\n.TH {title} {number} "" {reported}\n.nh\n.ad l\n'
+    # No hyphen in what is copied.
+    return f'{warning}\n.TH {title} {number} "{date}" {reported}\n.nh\n.ad l\n'
 
 
 def _section(title: str, *lines: str) -> str:

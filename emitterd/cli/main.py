@@ -352,6 +352,21 @@ def init(directory: Path, from_client: Path | None, output: Path) -> int:
     return installation.init(directory, output, from_client)
 
 
+@command.command(examples=["service install", "service setup", "service uninstall"])
+@click.argument(
+    "action",
+    type=click.Choice(["install", "setup", "uninstall"]),
+    help="install: this program as a service, also to upgrade it. setup: create what"
+    " /etc/emitterd/*.yaml need. uninstall: remove the service, keep all data.",
+)
+def service(action: str) -> int:
+    """Install, prepare or remove the service of systemd."""
+    from emitterd.cli.setup import machine, service
+
+    actions = {"install": service.install, "setup": machine.setup, "uninstall": service.uninstall}
+    return actions[action]()
+
+
 @command.command(
     name="explain-error", group="learn", examples=["explain-error E210", "explain-error"]
 )

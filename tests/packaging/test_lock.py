@@ -1,4 +1,4 @@
-"""requirements.lock: what install.sh and the Debian package install."""
+"""requirements.lock: what the Debian package installs."""
 
 import os
 import re
@@ -53,16 +53,15 @@ def test_every_locked_file_has_a_hash_and_no_host() -> None:
 
 
 def test_installation_does_not_depend_on_the_umask(tmp_path: Path) -> None:
-    """Each script sets it before it creates anything: what is installed is readable by all."""
-    for script in ("install.sh", "setup.sh", "build-deb"):
-        lines = (ROOT / "systemd" / script).read_text("utf-8").partition("umask 022\n")
-        assert lines[1], script
-        made = tmp_path / script
-        text = f"{lines[0]}{lines[1]}mkdir '{made}'\n"
-        subprocess.run(  # noqa: S603  our own script
-            ["sh", "-c", text],  # noqa: S607
-            check=True,
-            env=os.environ,
-            umask=0o077,
-        )
-        assert made.stat().st_mode & 0o777 == 0o755
+    """`build-deb` sets it before it creates anything: what is installed is readable by all."""
+    lines = (ROOT / "debian" / "build-deb").read_text("utf-8").partition("umask 022\n")
+    made = tmp_path / "made"
+    text = f"{lines[0]}{lines[1]}mkdir '{made}'\n"
+    subprocess.run(  # noqa: S603  our own script
+        ["sh", "-c", text],  # noqa: S607
+        check=True,
+        env=os.environ,
+        umask=0o077,
+    )
+    assert lines[1]
+    assert made.stat().st_mode & 0o777 == 0o755

@@ -202,7 +202,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     need("dh")
     folder = tmp_path_factory.mktemp("package")
     done = subprocess.run(  # noqa: S603  our own script
-        [ROOT / "systemd" / "build-deb", folder],
+        [ROOT / "debian" / "build-deb", folder],
         capture_output=True,
         text=True,
         check=False,

@@ -38,12 +38,16 @@ class Kind(NamedTuple):
 MACHINE = Kind(
     "machine",
     (
-        *("ca-certificates", "dbus", "logrotate"),
-        *("python3", "python3-venv", "systemd", "systemd-sysv"),
+        *("ca-certificates", "dbus", "logrotate", "pipx"),
+        *("python3-markupsafe", "python3-yaml", "systemd", "systemd-sysv"),
     ),
-    "4",
+    "5",
+    os.environ.get("DEBIAN", DEBIAN),
 )
-"""A usual Debian with systemd. install.sh needs python3-venv, the package does not."""
+"""A usual Debian with systemd, what the package depends on, and pipx.
+
+The variable DEBIAN names another release.
+"""
 
 FRESH = Kind("fresh", ("python3-venv",), "1")
 """The machine of README's first line: nothing but python3-venv."""

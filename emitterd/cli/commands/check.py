@@ -10,6 +10,7 @@ from pathlib import Path
 from stat import S_IROTH
 
 from emitterd.cli.commands import check_online
+from emitterd.cli.commands.as_service import run_as_service
 from emitterd.cli.output import DONE, WRONG, Diagnosis, print_diagnoses, print_table
 from emitterd.client.timetable import format_rate
 from emitterd.config.settings import Config, describe, load
@@ -32,7 +33,10 @@ RELEASED_AT = 1767225600.0
 
 def check(config: Path | None, *, online: bool) -> int:
     """Print the settings in force and the diagnoses; return the exit code."""
-    settings = load(find(config, os.environ), os.environ)
+    path = find(config, os.environ)
+    if (code := run_as_service(path)) is not None:
+        return code
+    settings = load(path, os.environ)
     act_as_owner(settings.journal.path)
     load_inspector(settings.spool)
     print_table(describe(settings))

@@ -9,7 +9,6 @@ show it.
 import contextlib
 import os
 import subprocess
-import sys
 import tempfile
 import time
 import zipfile
@@ -25,6 +24,7 @@ from emitterd.datasets.catalogue import DatasetKind
 from emitterd.datasets.catalogue_file import load_catalogue
 from emitterd.datasets.sample import sample_csv
 from emitterd.errors import JournalError
+from emitterd.interpreter import module_command
 from emitterd.journal.reader import JournalReader
 from emitterd.model import ServerState
 from emitterd.monitoring.status import status_record
@@ -150,7 +150,7 @@ def _daemon(configuration: Path) -> Iterator[None]:
         name: value for name, value in os.environ.items() if not name.startswith("EMITTERD_")
     }
     process = subprocess.Popen(  # noqa: S603  ourselves
-        [sys.executable, "-m", "emitterd", "run", "-c", str(configuration)], env=environment
+        [*module_command("emitterd"), "run", "-c", str(configuration)], env=environment
     )
     try:
         yield

@@ -32,7 +32,7 @@ def init(directory: Path, output: Path, from_client: Path | None) -> int:
     """Create an installation, and print the next steps; return the exit code."""
     client = read_upstream_config(from_client) if from_client else UpstreamConfig()
     directory, output = directory.absolute(), output.absolute()
-    folders = dict.fromkeys(dataset.folder for dataset in load_catalogue().datasets)
+    folders = dataset_folders()
     say = partial(console().print, markup=False, soft_wrap=True)
     for path in lay_out(directory, output, folders, client):
         say(f"created {shown(path)}")
@@ -40,6 +40,11 @@ def init(directory: Path, output: Path, from_client: Path | None) -> int:
     for number, step in enumerate(next_steps(directory, output, client), 1):
         say(f"  {number}. {step}")
     return DONE
+
+
+def dataset_folders() -> list[str]:
+    """Return the names of the dataset folders."""
+    return list(dict.fromkeys(dataset.folder for dataset in load_catalogue().datasets))
 
 
 def lay_out(

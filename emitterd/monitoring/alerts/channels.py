@@ -12,7 +12,6 @@ import select
 import signal
 import ssl
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
@@ -23,6 +22,7 @@ from urllib.parse import unquote
 from emitterd.client.http import HttpClient, tls_context
 from emitterd.client.responses import Stopped, TransportError
 from emitterd.client.sockets import TransferLimits
+from emitterd.interpreter import module_command
 from emitterd.monitoring.alerts.message import Message
 from emitterd.text import masked, printable
 
@@ -40,7 +40,7 @@ OUTPUT_MAX_BYTES = 2000
 PIECE_MIN = 4
 """Shorter pieces of a url are too common to be masked."""
 
-SENDER = (sys.executable, "-I", "-m", "emitterd.monitoring.alerts.sender")
+SENDER = module_command("emitterd.monitoring.alerts.sender")
 
 PASSED_ON = re.compile(
     r"(?i)PATH|HOME|USER|LOGNAME|LANG|LC_\w+|TZ|TMPDIR|SSL_CERT_(?:FILE|DIR)|REQUESTS_CA_BUNDLE"

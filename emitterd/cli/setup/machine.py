@@ -1,0 +1,275 @@
+"""`service setup`: prepares this machine for /etc/emitterd/*.yaml.
+
+It makes the user, the group, the watched folders and the settings of the units. It can be
+repeated, and changes no file or folder that exists, except the owner and mode that the service
+needs to read a new configuration.
+"""
+
+import grp
+import math
+import os
+import pwd
+import re
+import subprocess
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from emitterd.cli.output import DONE, complain, print_problems, say
+from emitterd.cli.setup.init import dataset_folders, shipped
+from emitterd.config.rules import inside
+from emitterd.config.settings import Config, load_part
+from emitterd.errors import ConfigError
+from emitterd.share import shared
+from emitterd.spool.watcher import folders_below, watch_limit
+from emitterd.text import count, shown
+
+CONFIGURATIONS = Path("/etc/emitterd")
+UNITS = Path("/etc/systemd/system")
+SYSCTL = Path("/etc/sysctl.d/60-emitterd.conf")
+ACCOUNT, PRODUCERS = "emitterd", "emitterd-producers"
+
+WRITABLE = (Path("/srv"), Path("/var/log/emitterd"))
+"""Folders that the units let the service write to."""
+
+HIDDEN = (Path("/home"), Path("/root"), Path("/run/user"))
+"""Folders that the units hide from the service."""
+
+STOP_S = 30
+"""The drain_timeout for which TimeoutStopSec= of the units is enough."""
+
+NOTIFY_RELOAD = 253
+"""The first version of systemd that knows Type=notify-reload."""
+
+USERS = f"""\
+g {PRODUCERS} -
+u {ACCOUNT} - "cQube emission" /var/lib/emitterd
+m {ACCOUNT} {PRODUCERS}
+"""
+
+NEXT = f"""\
+next:
+  1. set emission.url and emission.username:  sudo nano {CONFIGURATIONS}/emitter.yaml
+  2. store the password:                      sudo emitterd set-password
+  3. allow a user to drop files:              sudo usermod -aG {PRODUCERS} USER
+  4. check:                                   sudo emitterd check --online
+  5. start:                                   sudo systemctl start emitterd
+If you change a folder or delivery.drain_timeout, run: sudo emitterd service setup"""
+
+
+def setup() -> int:
+    """Prepare this machine, and print the next steps; return the exit code."""
+    require_root("setup")
+    prepare()
+    print_next()
+    return DONE
+
+
+def require_root(command: str) -> None:
+    """Raise a usage error if this is not root. Files that root creates can be read by all."""
+    if os.geteuid() != 0:
+        raise click.ClickException(f"only root can do this: sudo emitterd service {command}")
+    os.umask(0o022)
+
+
+def prepare() -> None:
+    """Make what is missing for each configuration, and print each step."""
+    for kind, known, name in (("group", _groups, PRODUCERS), ("user", _users, ACCOUNT)):
+        say(f"{'exists ' if name in known() else 'created'}  {kind} {name}")
+    _run("systemd-sysusers", "-", given=USERS)
+    _make_configuration()
+    configurations = sorted(CONFIGURATIONS.glob("*.yaml"))
+    for path in configurations:
+        _share_with_service(path)
+    watched = sum(map(_configure, configurations))
+    _allow_watches(watched)
+    _use_notify_reload()
+    if is_booted():
+        _run("systemctl", "daemon-reload")
+
+
+def print_next() -> None:
+    """Print the next steps, unless the service runs already."""
+    active = ("systemctl", "--quiet", "is-active", "emitterd.service")
+    if is_booted() and subprocess.run(active, check=False).returncode == 0:  # noqa: S603
+        return
+    say(NEXT)
+
+
+def is_booted() -> bool:
+    """Return whether systemd runs this machine. Source: sd_booted(3)."""
+    return Path("/run/systemd/system").is_dir()
+
+
+def _groups() -> set[str]:
+    return {group.gr_name for group in grp.getgrall()}
+
+
+def _users() -> set[str]:
+    return {user.pw_name for user in pwd.getpwall()}
+
+
+def _make_configuration() -> None:
+    """Create the first configuration, and the file of its password."""
+    CONFIGURATIONS.mkdir(exist_ok=True)
+    if not any(CONFIGURATIONS.glob("*.yaml")):
+        _create(CONFIGURATIONS / "emitter.yaml", shipped(), 0o640, "root")
+    _create(CONFIGURATIONS / "password", "", 0o600, ACCOUNT)
+
+
+def _create(path: Path, text: str, mode: int, owner: str) -> None:
+    """Create a file of the service's group; an existing one stays."""
+    if os.path.lexists(path):
+        say(f"exists   {path}")
+        return
+    # Others cannot read it, also not for a moment.
+    path.touch(0o600, exist_ok=False)
+    path.write_text(text, "utf-8")
+    os.chown(path, pwd.getpwnam(owner).pw_uid, grp.getgrnam(ACCOUNT).gr_gid)
+    path.chmod(mode)
+    say(f"created  {path}")
+
+
+def _share_with_service(path: Path) -> None:
+    """Let the service read a configuration that is root's alone."""
+    stat = path.lstat()
+    if stat.st_uid == 0 and stat.st_gid == 0 and path.is_file():
+        os.chown(path, 0, grp.getgrnam(ACCOUNT).gr_gid)
+        path.chmod(0o640)
+
+
+def _configure(path: Path) -> int:
+    """Prepare the machine for one configuration; return how many folders it watches."""
+    unit = "emitterd" if path.stem == "emitter" else f"emitterd@{path.stem}"
+    try:
+        config = load_part(path, {}, "spool", "delivery", "log")
+        spool = config.spool
+        for folder in (spool.directory, spool.archive_directory, spool.rejected_directory):
+            if folder is not None:
+                _make_folder(folder)
+        _make_datasets(spool.directory)
+        _write_drop_in(UNITS / f"{unit}.service.d" / "configured.conf", config)
+    except ConfigError as error:
+        print_problems(error)
+    except OSError as error:
+        complain(f"{path}: cannot create {shown(error.filename)}: {error.strerror}")
+    else:
+        return folders_below(spool.directory)
+    complain("correct it, then run: sudo emitterd service setup")
+    return 0
+
+
+def _make_folder(folder: Path) -> None:
+    if any(inside(folder, hidden) is not None for hidden in HIDDEN):
+        complain(f"{shown(folder)}: the service cannot see it; use a folder below /srv")
+    if folder.exists():
+        say(f"exists   {shown(folder)}")
+        return
+    folder.mkdir(parents=True)
+    os.chown(folder, pwd.getpwnam(ACCOUNT).pw_uid, grp.getgrnam(PRODUCERS).gr_gid)
+    # setgid gives all content to the producers' group. The default ACL replaces the umask of the
+    # producer, so the service can read and move every file.
+    folder.chmod(0o2770)
+    acl = f'a+ "{_escaped(folder)}" - - - - default:group::rwx,default:other::---\n'
+    _run("systemd-tmpfiles", "--create", "-", given=acl)
+    say(f"created  {shown(folder)}")
+
+
+def _make_datasets(folder: Path) -> None:
+    """Make the dataset folders in a watched folder that has none."""
+    if any(entry.is_dir() for entry in os.scandir(folder)):
+        return
+    stat = folder.stat()
+    names = dataset_folders()
+    with _acting_as(stat):
+        for name in names:
+            (folder / name).mkdir(stat.st_mode & 0o777)
+    say(f"created  {count(len(names), 'dataset folder')} in {shown(folder)}")
+
+
+@contextmanager
+def _acting_as(owner: os.stat_result) -> Iterator[None]:
+    """Act as the owner of a folder: others can put links there, which root would follow."""
+    os.setegid(owner.st_gid)
+    os.seteuid(owner.st_uid)
+    umask = os.umask(0)
+    try:
+        yield
+    finally:
+        os.umask(umask)
+        os.seteuid(0)
+        os.setegid(0)
+
+
+def _write_drop_in(path: Path, config: Config) -> None:
+    """Write the settings of a unit that depend on its configuration; remove what is not needed."""
+    drain_s = math.ceil(config.delivery.drain_timeout_s)
+    # emitterd.service explains the sum.
+    lines = [f"TimeoutStopSec={drain_s + 15}"] if drain_s > STOP_S else []
+    lines += [f'ReadWritePaths="-{_escaped(folder)}"' for folder in _written(config)]
+    head = "# Written by `emitterd service setup` from the configuration. Do not edit.\n[Service]\n"
+    text = head + "".join(f"{line}\n" for line in lines)
+    if not lines:
+        path.unlink(missing_ok=True)
+    elif not path.exists() or path.read_text("utf-8") != text:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, "utf-8")
+        say(f"created  {shown(path)}")
+
+
+def _written(config: Config) -> Iterator[Path]:
+    """Yield the folders that the service writes to and the unit alone does not allow."""
+    spool, log = config.spool, config.log.file
+    outputs = (spool.archive_directory, spool.rejected_directory)
+    written: Iterable[Path | None] = ()
+    if any(outputs) or spool.after_delivery != "keep":
+        written = (spool.directory, *outputs)
+    for folder in filter(None, (*written, log and log.parent)):
+        if not any(map(folder.is_relative_to, WRITABLE)):
+            yield folder
+
+
+def _escaped(path: Path) -> str:
+    """Return a path for a quoted word in a file of systemd."""
+    return re.sub(r'[\\"]', r"\\\g<0>", str(path)).replace("%", "%%")
+
+
+def _allow_watches(folders: int) -> None:
+    """Raise the limit of watches: `check` warns at half of it. One folder needs one watch."""
+    limit = watch_limit()
+    if limit is None or folders * 2 <= limit:
+        return
+    key, wanted = "fs.inotify.max_user_watches", max(folders * 4, 524288)
+    SYSCTL.parent.mkdir(exist_ok=True)
+    SYSCTL.write_text(f"# emitterd watches {folders} folders.\n{key}={wanted}\n", "utf-8")
+    say(f"created  {SYSCTL}")
+    if subprocess.run(("sysctl", "-q", "-p", SYSCTL), check=False).returncode:  # noqa: S603, S607
+        complain(f"cannot raise {key} to {wanted} now; it is raised at the next boot")
+
+
+def _use_notify_reload() -> None:
+    """Add notify-reload.conf where systemd knows it, for `systemctl reload` to wait."""
+    version = re.match(r"systemd (\d+)", _run("systemctl", "--version"))
+    text = shared("systemd/notify-reload.conf").read_bytes()
+    for unit in ("emitterd", "emitterd@"):
+        path = UNITS / f"{unit}.service.d" / "notify-reload.conf"
+        if version and int(version[1]) >= NOTIFY_RELOAD:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(text)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _run(*command: str, given: str = "") -> str:
+    """Run a command of systemd; raises `click.ClickException` with its message if it fails."""
+    try:
+        done = subprocess.run(  # noqa: S603  our own argument list
+            command, input=given, capture_output=True, text=True, check=False
+        )
+    except OSError as error:
+        raise click.ClickException(f"{command[0]}: {error.strerror}") from error
+    if done.returncode:
+        raise click.ClickException(f"{' '.join(command)}: {done.stderr.strip()}")
+    return done.stdout
