@@ -38,6 +38,7 @@ SITE = "https://emitterd.example.org"
 
 DEADLINE_S = 60.0
 MASTER = "school_master/school_mst.zip"
+LAST_SUCCESS = 'dataset_last_success_timestamp_seconds{dataset="school_master/school_mst"}'
 
 
 def get(port: int, path: str) -> tuple[int, str]:
@@ -72,12 +73,17 @@ def test_the_daemon_is_asked_how_it_is(site: Installation, port: int) -> None:
         site.wait_delivered(1)
         health, output = get(port, "/healthz")
         ready, _ = get(port, "/readyz")
+        # The gauges are at most a second old.
+        wait_until(lambda: LAST_SUCCESS in get(port, "/metrics")[1], DEADLINE_S, "last success")
         _, metrics = get(port, "/metrics")
         line = site.call("status", "--check")
 
     assert (health, json.loads(output)) == (200, {"level": "OK", "alarms": []})
     assert ready == 200
     assert re.search(r'emitterd_files_total\{dataset="[^"]+",outcome="delivered"\} 1.0', metrics)
+    sent = re.search(r"^emitterd_sent_bytes_total (\S+)", metrics, re.MULTILINE)
+    assert sent is not None
+    assert float(sent[1]) >= site.events("file.delivered")[0]["bytes"]
     assert (line.returncode, line.stdout.split(" | ")[0]) == (0, "OK - nothing waits")
 
 
@@ -139,10 +145,12 @@ def test_a_rejected_file_is_a_warning_until_it_is_forgotten(site: Installation, 
         # A look serves all who ask within a second.
         wait_until(lambda: "WARNING" in get(port, "/healthz")[1], DEADLINE_S, "the warning")
         health, _ = get(port, "/healthz")
+        _, metrics = get(port, "/metrics")
         (site.spool / "nowhere/x.zip").unlink()
         site.call("forget", "nowhere/x.zip")
         after = site.call("status", "--check")
 
+    assert 'emitterd_findings_total{error="E221"} 1.0' in metrics
     assert line.stdout.startswith("WARNING - 1 file is rejected")
     assert line.returncode == 1
     assert health == 200
