@@ -1,13 +1,11 @@
-"""The help on error codes as docs/errors.md, and as a catalog for `journalctl --catalog`.
+"""docs/errors.md, and the catalog for `journalctl --catalog`, made of the help on error codes.
 
-To write them anew:
-
-    python -m tools.error_codes > docs/errors.md
-    python -m tools.error_codes catalog > docs/monitoring/emitterd.catalog
+`python -m tools.error_codes docs` writes both anew.
 """
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 from emitterd.cli.commands.error_codes import CodeHelp, all_codes
 from emitterd.codes import load_texts
@@ -65,4 +63,8 @@ def _escaped(text: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(catalog() if sys.argv[1:] == ["catalog"] else document())
+    if len(sys.argv) != 2:  # noqa: PLR2004  this program, and the folder
+        sys.exit("usage: python -m tools.error_codes DIRECTORY (docs, in a clone)")
+    folder = Path(sys.argv[1])
+    (folder / "errors.md").write_text(document(), "utf-8")
+    (folder / "monitoring" / "emitterd.catalog").write_text(catalog(), "utf-8")

@@ -235,12 +235,12 @@ def test_defaults_are_those_of_the_configuration() -> None:
 
 
 def test_the_document_is_made_of_the_help() -> None:
-    """What `python -m tools.error_codes` prints is docs/errors.md."""
+    """`python -m tools.error_codes docs` corrects a difference."""
     assert DOCUMENT.read_text("utf-8") == document()
 
 
 def test_the_catalog_is_made_of_the_help() -> None:
-    """`python -m tools.error_codes catalog` prints docs/monitoring/emitterd.catalog."""
+    """`python -m tools.error_codes docs` corrects a difference."""
     assert CATALOG.read_text("utf-8") == catalog()
     # journalctl would take the one for a comment, the other for the name of a field.
     assert not re.search("^[#;]|@", catalog().partition("\n")[2], re.MULTILINE)
