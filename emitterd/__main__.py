@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 
 from emitterd.cli.main import command
+from emitterd.cli.terminal import prepare
 
 
 def main() -> None:
@@ -16,9 +17,7 @@ def main() -> None:
     if sys.stderr is None:
         # Started with it closed: `2>&-`. `print` would take standard output instead.
         sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115  open until the exit
-    if sys.stdout is not None:
-        # What the locale cannot show is escaped: a name is no reason to end.
-        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    prepare()
     try:
         command(prog_name="emitterd")
     except OSError as error:

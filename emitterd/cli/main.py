@@ -5,10 +5,10 @@ instance uses the journal; 78 configuration.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
@@ -18,10 +18,16 @@ from emitterd.model import State
 from emitterd.service.signals import hold_hangup
 from emitterd.units import parse_duration, parse_instant
 
+if TYPE_CHECKING:
+    from emitterd.journal.reader import EntryQuery
+
 T = TypeVar("T")
 
 ONCE_WAIT = "20s"
 """So that, with the time to stop, a dead destination ends `once` within 30 s."""
+
+SORT_COLUMNS = ("path", "state", "size", "time", "attempts", "error")
+"""The keys of `journal.reader.SORT_KEYS`, which `--help` does not load."""
 
 PATH = click.Path(path_type=Path)
 
@@ -146,11 +152,13 @@ def once(config: Path | None, wait: str) -> int:
 @command.command(group="set up", examples=["check", "check --online"])
 @_config
 @click.option("--online", is_flag=True, help="Also connect, log in and request a grant.")
-def check(config: Path | None, *, online: bool) -> int:
+@click.option("--verbose", "-v", is_flag=True, help="Also print the settings in effect.")
+@_json
+def check(config: Path | None, *, online: bool, verbose: bool, as_json: bool) -> int:
     """Check the configuration and this machine; with --online the server too."""
     from emitterd.cli.commands import check as checkup
 
-    return checkup.check(config, online=online)
+    return checkup.check(config, online=online, verbose=verbose, as_json=as_json)
 
 
 @command.command(group="look", examples=["status", "status --datasets", "status --check"])
@@ -159,66 +167,134 @@ def check(config: Path | None, *, online: bool) -> int:
 @click.option("--check", is_flag=True, help="Print one line for a monitoring system.")
 @click.option("--datasets", is_flag=True, help="Show when files of each dataset last came.")
 def status(config: Path | None, *, as_json: bool, check: bool, datasets: bool) -> int:
-    """Show counts, the oldest waiting file and the destination."""
-    from emitterd.cli.commands import show
+    """Show the health, what waits, and the destination."""
+    from emitterd.cli.commands import status as commands
 
     if check and datasets:
         raise click.BadParameter("give --check or --datasets, not both")
     if datasets:
-        return show.datasets(config, as_json=as_json)
+        return commands.datasets(config, as_json=as_json)
     if check:
-        return show.check_status(config, as_json=as_json)
-    return show.status(config, as_json=as_json)
+        return commands.check_status(config, as_json=as_json)
+    return commands.status(config, as_json=as_json)
+
+
+def _choosing(function: Callable[..., int]) -> Callable[..., int]:
+    """Add the options by which `list` and `receipts` choose entries."""
+    options = (
+        click.argument(
+            "patterns",
+            nargs=-1,
+            metavar="PATTERN...",
+            help="Only these files: a path, a folder, or a pattern as in .gitignore.",
+            shell_complete=_complete("path"),
+        ),
+        _config,
+        click.option(
+            "--since",
+            help="Only changes of state since this time: 2026-11-24, 2026-11-24T06:00 or 24h.",
+        ),
+        click.option("--until", help="Only changes of state before this time."),
+        click.option(
+            "--sort",
+            type=click.Choice([*SORT_COLUMNS, *(f"-{name}" for name in SORT_COLUMNS)]),
+            metavar="COLUMN",
+            help=f"The order: {', '.join(SORT_COLUMNS)}; -time for the latest first.",
+        ),
+        click.option("--limit", type=click.IntRange(1), help="Print at most this number of lines."),
+        click.option("--wide", is_flag=True, help="Print all columns, with keys and digests."),
+        _json,
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def _query(options: Mapping[str, Any], state: State | None) -> "EntryQuery":
+    from emitterd.journal.reader import EntryQuery
+
+    instant = partial(parse_instant, now=time.time())
+    since, until = (
+        options[name] and _quantity(instant, options[name], f"--{name}")
+        for name in ("since", "until")
+    )
+    return EntryQuery(state, since, until, sort=options["sort"] or "", limit=options["limit"])
 
 
 @command.command(
-    name="list", group="look", examples=["list", "list --state deferred", "list --skipped --json"]
+    name="list",
+    group="look",
+    examples=[
+        "list",
+        "list --state rejected --since 24h",
+        "list pat/ --sort=-size --limit 10",
+        "list --skipped",
+    ],
 )
-@_config
+@_choosing
 @_state
 @click.option("--skipped", is_flag=True, help="List the files that emitterd does not send.")
-@_json
-def list_entries(config: Path | None, state: State | None, *, skipped: bool, as_json: bool) -> int:
+def list_entries(
+    patterns: tuple[str, ...],
+    config: Path | None,
+    state: State | None,
+    *,
+    skipped: bool,
+    **options: Any,  # noqa: ANN401  those of `_choosing`
+) -> int:
     """List the entries of the journal, or the files that emitterd skips."""
-    if skipped and state is not None:
-        raise click.BadParameter("--skipped lists files of the folder: no --state")
-    from emitterd.cli.commands import show
+    from emitterd.cli.commands import entries
 
-    if skipped:
-        return show.list_skipped(config, as_json=as_json)
-    return show.list_entries(config, state, as_json=as_json)
+    as_json, wide = options["as_json"], options["wide"]
+    if not skipped:
+        query = _query(options, state)
+        return entries.list_entries(config, query, patterns, as_json=as_json, wide=wide)
+    if state or any(options[name] for name in ("since", "until", "sort", "wide")):
+        raise click.UsageError(
+            "--skipped lists files of the folder, which are not in the journal: it goes with"
+            " PATTERN, --limit and --json only"
+        )
+    return entries.list_skipped(config, patterns, options["limit"], as_json=as_json)
 
 
-@command.command(group="look", examples=["explain pat/periodic_exam_mst.zip"])
+@command.command(
+    group="look", examples=["explain pat/periodic_exam_mst.zip", "explain periodic_exam_mst.zip"]
+)
 @click.argument(
-    "path", help="The path as in the log, or an absolute path.", shell_complete=_complete("path")
+    "path",
+    help="The path as in the log, an absolute path, or a file name.",
+    shell_complete=_complete("path"),
 )
 @_config
 @_json
 def explain(path: str, config: Path | None, *, as_json: bool) -> int:
     """Explain why a file is, or is not, delivered."""
-    from emitterd.cli.commands import show
+    from emitterd.cli.commands import explain as commands
 
-    return show.explain_path(config, path, as_json=as_json)
+    return commands.explain_path(config, path, as_json=as_json)
 
 
 @command.command(
-    group="look", examples=["receipts --since 24h", "receipts --since 2026-11-01 --csv"]
+    group="look", examples=["receipts --since 24h", "receipts pat/ --sort=-time", "receipts --csv"]
 )
-@_config
-@click.option("--since", help="The first time: 2026-11-24, 2026-11-24T06:00+05:30, or 24h.")
-@_json
+@_choosing
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
-def receipts(config: Path | None, since: str | None, *, as_json: bool, as_csv: bool) -> int:
+def receipts(
+    patterns: tuple[str, ...],
+    config: Path | None,
+    *,
+    as_csv: bool,
+    **options: Any,  # noqa: ANN401  those of `_choosing`
+) -> int:
     """Print the receipts, the proof of delivery."""
-    from emitterd.cli.commands import show
+    from emitterd.cli.commands import entries
 
-    if as_json and as_csv:
-        raise click.BadParameter("give --json or --csv, not both")
-    form = "csv" if as_csv else "json" if as_json else "table"
-    instant = partial(parse_instant, now=time.time())
-    begin = 0.0 if since is None else _quantity(instant, since, "--since")
-    return show.receipts(config, begin, form)
+    asked = {"csv": as_csv, "json": options["as_json"], "wide": options["wide"]}
+    forms = [form for form, is_asked in asked.items() if is_asked]
+    if len(forms) > 1:
+        raise click.UsageError("give one of --json, --csv and --wide")
+    query = _query(options, None)
+    return entries.receipts(config, query, patterns, *forms)
 
 
 def _operator_command(name: str) -> Callable[..., int]:

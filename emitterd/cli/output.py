@@ -1,21 +1,22 @@
-"""What all commands share: exit codes, errors, JSON, and tables for people.
+"""What all commands share: exit codes, errors, JSON, and progress bars.
 
-Only this module uses rich. It imports rich only when a table or a colour needs it.
+Only this module uses rich. It imports rich only where a command needs it.
 """
 
 import json
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice, zip_longest
+from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TextIO
+from typing import TYPE_CHECKING, Any, Literal, Self, TextIO
 
 import click
 
+from emitterd.cli.terminal import COLOURS, is_coloured, print_text
 from emitterd.errors import (
     ConfigError,
     IllegalTransition,
@@ -29,16 +30,14 @@ from emitterd.errors import (
 from emitterd.journal.operations import Operation, OperationReport, OperationResult
 from emitterd.model import Entry, State
 from emitterd.text import display, files_are, printable
-from emitterd.tracking.texts import word
-from emitterd.units import format_duration, format_size
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
     from emitterd.config.settings import Config
-    from emitterd.intake.file_status import FileStatus
-    from emitterd.monitoring.explain import Explanation
+    from emitterd.intake.file_status import FileStatus, FileStatusReader
+    from emitterd.journal.reader import JournalReader
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,26 +64,6 @@ _EXIT_CODES = {
 }
 """Every other error of the journal is one of the configuration."""
 
-PAGE = 1000
-"""A table is printed this many rows at a time: a million rows need no memory."""
-
-RIGHT = frozenset({"size", "attempts"})
-"""The heads of the columns that are flush right."""
-
-COLOURS = {
-    "ok": "green",
-    "warning": "yellow",
-    "error": "red",
-    "delivered": "green",
-    "rejected": "red",
-    "incomplete": "red",
-    "unreadable": "red",
-    "unsuitable": "red",
-    "held": "yellow",
-    "deferred": "yellow",
-    "overdue": "yellow",
-}
-
 
 def escape(text: str) -> str:
     """Escape characters that rich or the terminal would interpret as commands.
@@ -101,45 +80,10 @@ def console(*, error: bool = False) -> "Console":
     from rich.console import Console
 
     stream = sys.stderr if error else sys.stdout
-    return Console(stderr=error, highlight=False, soft_wrap=not stream.isatty())
-
-
-def print_table(rows: Iterable[Sequence[str]], heads: Sequence[str] = ()) -> None:
-    """Print rows of plain text.
-
-    rich lays tables out for a terminal, which is slow; elsewhere columns are aligned and nothing
-    else.
-    """
-    rest = iter(rows)
-    print_page = _print_rich if sys.stdout.isatty() else _print_plain
-    print_page(list(islice(rest, PAGE)), heads)
-    while page := list(islice(rest, PAGE)):
-        print_page(page, heads)
-
-
-def _print_rich(page: Sequence[Sequence[str]], heads: Sequence[str]) -> None:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, show_header=bool(heads))
-    for head in heads:
-        table.add_column(
-            head, justify="right" if head in RIGHT else "left", overflow="fold", header_style="bold"
-        )
-    for row in page:
-        table.add_row(*(_coloured(escape(cell)) for cell in row))
-    console().print(table)
-
-
-def _print_plain(page: Sequence[Sequence[str]], heads: Sequence[str]) -> None:
-    lines = [heads, *page] if heads else page
-    cells = [[printable(cell) for cell in line] for line in lines]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    for line in cells:
-        padded = [
-            cell.rjust(width) if head in RIGHT else cell.ljust(width)
-            for cell, width, head in zip_longest(line, widths, heads)
-        ]
-        sys.stdout.write("  ".join(padded).rstrip() + "\n")
+    colours: Literal["standard"] | None = "standard" if is_coloured(stream) else None
+    return Console(
+        stderr=error, highlight=False, soft_wrap=not stream.isatty(), color_system=colours
+    )
 
 
 def print_problems(error: ConfigError) -> None:
@@ -154,180 +98,23 @@ def print_problems(error: ConfigError) -> None:
 
 
 def print_diagnoses(diagnoses: Iterable["Diagnosis"]) -> None:
-    """Print the results of `check`, each as soon as it is known."""
-    out = console()
+    """Print the results of checks, each as soon as it is known."""
     for diagnosis in diagnoses:
-        level = _coloured(diagnosis.level) + " " * (7 - len(diagnosis.level))
-        message = escape(diagnosis.message)
-        out.print(f"{level}  {escape(diagnosis.subject):22}  {message}")
+        label = f"{diagnosis.level:7}  {diagnosis.subject:22}  "
+        colour = COLOURS[diagnosis.level]
+        print_text(diagnosis.message, label, indent=len(label), colour=colour)
         if diagnosis.remedy:
-            out.print(f"{'':33}{escape(diagnosis.remedy)}")
+            print_text(diagnosis.remedy, indent=len(label))
 
 
-def print_status(status: Mapping[str, Any]) -> None:
-    """Print the record of `status --json` for people."""
-    eta_s, restored_at = status["eta_s"], status["journal_restored_at"]
-    state = status["destination"]["state"]
-    outages = [
-        f"{stage['stage']} down since {stage['since']}: {stage['error']} {stage['reason']}"
-        for stage in status["destination"].get("stages", [])
-    ]
-    alarms = status["health"]["alarms"]
-    daemon = "running" if status["running"] else "not running"
-    if any(alarm["code"] == "daemon_silent" for alarm in alarms):
-        daemon += ", but it does not answer"
-    print_table(
-        [
-            *((alarm["level"], f"{alarm['words']}; {alarm['hint']}") for alarm in alarms),
-            ("daemon", daemon),
-            *(("destination", outage) for outage in outages or [state]),
-            *((state, str(count)) for state, count in status["counts"].items()),
-            *_not_sent_rows(status["not_sent"]),
-            ("waiting", format_size(status["waiting_bytes"])),
-            ("oldest waiting", status["oldest_waiting_at"] or "-"),
-            ("last delivered", status["last_delivered_at"] or "-"),
-            *(
-                [("journal", f"an older copy is in use since {restored_at}; see `receipts`")]
-                if restored_at
-                else []
-            ),
-            ("done in", "unknown" if eta_s is None else format_duration(eta_s)),
-        ]
-    )
-
-
-def print_datasets(records: Sequence[Mapping[str, Any]]) -> None:
-    """Print when files of each dataset last came; those that never came in one line."""
-    shown = [row for row in records if row["last_arrival_at"] or row["due_at"]]
-    columns = ("last_arrival_at", "last_delivered_at", "last_accepted_at", "due_at")
-    rows = [
-        (
-            row["dataset"],
-            *(_minute(row[column]) for column in columns),
-            "overdue" if row["overdue"] else "",
-        )
-        for row in shown
-    ]
-    heads = ("dataset", "last arrival", "last delivery", "last accepted", "next due", "")
-    if rows:
-        print_table(rows, heads)
-    if never := [row["dataset"] for row in records if row not in shown]:
-        say(f"never arrived: {', '.join(never)}")
-
-
-def _minute(instant: str | None) -> str:
-    return "-" if instant is None else f"{instant[:16]}Z"
-
-
-def _not_sent_rows(counts: Mapping[str, int]) -> Iterator[tuple[str, str]]:
-    if counts:
-        by_code = ", ".join(f"{number} {code}" for code, number in sorted(counts.items()))
-        total = sum(counts.values())
-        yield "not sent", f"{total} ({by_code}): see emitterd list --skipped"
-
-
-def print_entries(entries: Iterable[Mapping[str, Any]]) -> None:
-    """Print versions of files, with the key or the reason of each."""
-
-    def row(entry: Mapping[str, Any]) -> tuple[str, ...]:
-        note = entry.get("key", "")
-        if "delivered_at" not in entry and "reason" in entry:
-            note = f"{entry.get('error', '')} {entry['reason']}".lstrip()
-        if "forgotten_at" in entry:
-            note = f"{note} (forgotten)".lstrip()
-        size, attempts = format_size(entry["bytes"]), str(entry["attempts"])
-        return entry["state"], size, attempts, entry["path"], note
-
-    heads = ("state", "size", "attempts", "path", "key or reason")
-    print_table(map(row, entries), heads)
-
-
-def print_receipts(receipts: Iterable[Mapping[str, Any]]) -> None:
-    """Print the proof of delivery."""
-    rows = (
-        (
-            row["path"],
-            format_size(row["bytes"]),
-            row.get("etag", "-"),
-            row.get("key") or row["reason"],
-            word(row.get("server_side")) or "-",
-        )
-        for row in receipts
-    )
-    print_table(rows, ("path", "size", "etag (MD5)", "key", "at the server"))
-
-
-def print_skipped(files: Iterable[Mapping[str, Any]]) -> None:
-    """Print the files that will never be sent, and why."""
-
-    def row(file: Mapping[str, Any]) -> tuple[str, ...]:
-        reason = "; ".join(filter(None, (file["reason"], file.get("hint"))))
-        return file["path"], file.get("error", "-"), reason
-
-    print_table(map(row, files), ("path", "error", "reason"))
-
-
-def print_inspections(records: Iterable[Mapping[str, Any]]) -> None:
-    """Print what the server would do with files, each as soon as it is known."""
-    out = console()
-    for record in records:
-        out.print(f"[bold]{escape(record['file'])}[/]: {_coloured(record['verdict'])}")
-        if "reason" in record:
-            out.print(f"  {record['error'] or ''} {escape(record['reason'])}".rstrip())
-            if record["hint"]:
-                out.print(f"    {escape(record['hint'])}")
-            continue
-        dataset, note = record["dataset"] or "no dataset", escape(record["note"])
-        out.print(f"  {escape(dataset)}, {note}; {_extent(record)}")
-        _print_findings(record["findings"])
-
-
-def _extent(record: Mapping[str, Any]) -> str:
-    columns, rows = f"{len(record['columns'])} columns", record["rows"]
-    if not record["read_bytes"]:
-        return "the CSV was not read"
-    if rows is not None:
-        return f"{columns}, {rows} rows"
-    if record["whole"]:
-        return columns
-    read = format_size(record["read_bytes"])
-    return f"{columns}, rows of the first {read} (--full for all)"
-
-
-def _print_findings(findings: Iterable[Mapping[str, Any]]) -> None:
-    out = console()
+def print_findings(findings: Iterable[Mapping[str, Any]]) -> None:
+    """Print what the server would do with a file, finding by finding."""
     for finding in findings:
-        out.print(
-            f"  {finding['code']} {_coloured(finding['level'])}: expected"
-            f" {escape(finding['expected'])}; found {escape(finding['found'])}"
-        )
-        out.print(f"    {escape(finding['consequence'])}")
-        out.print(f"    {escape(finding['remedy'])}")
-
-
-def print_explanation(explanation: "Explanation") -> None:
-    """Print the status of a path, and its history."""
-    out = console()
-    out.print(f"[bold]{escape(explanation.path)}[/]: {_coloured(explanation.state)}")
-    for line in (explanation.reason, *explanation.context):
-        out.print(f"  {escape(line)}")
-    findings = explanation.current.get("findings", [])
-    _print_findings(findings)
-    if explanation.hint and not findings:
-        out.print(f"  what to do: {escape(explanation.hint)}")
-    if explanation.error:
-        out.print(f"  more: emitterd explain-error {explanation.error}")
-    if explanation.actions or explanation.before:
-        out.print("  before:")
-    for action in explanation.actions:
-        out.print(f"    {action['at']} {action['act']} by {escape(action['user'])}")
-    for version in explanation.before:
-        at = version.get("delivered_at", version["admitted_at"])
-        state = version["state"]
-        key = version.get("key") if state == "delivered" else ""
-        forgotten = " (forgotten)" if "forgotten_at" in version else ""
-        note = escape(key or version.get("reason", ""))
-        out.print(f"    {at} {state}{forgotten} {note}")
+        label = f"  {finding['code']} {finding['level']}: "
+        message = f"expected {finding['expected']}; found {finding['found']}"
+        print_text(message, label, indent=4, colour=COLOURS.get(finding["level"]))
+        print_text(finding["consequence"], indent=4)
+        print_text(finding["remedy"], indent=4)
 
 
 def print_outcome(operation: str, report: OperationReport) -> None:
@@ -424,11 +211,6 @@ class Bars:
         self._progress.remove_task(self._tasks.pop(threading.get_ident()))
 
 
-def _coloured(word: str) -> str:
-    colour = COLOURS.get(word)
-    return f"[{colour}]{word}[/]" if colour else word
-
-
 def report_errors(work: Callable[[], int]) -> int:
     """Run a command and return its exit code; known errors become messages.
 
@@ -499,6 +281,26 @@ def load_as_owner(config: Path | None, *sections: str) -> "Config":
     settings = load_part(find(config, os.environ), os.environ, *sections)
     act_as_owner(settings.journal.path)
     return settings
+
+
+@contextmanager
+def open_sources(config: Path | None) -> Iterator[tuple["FileStatusReader", "JournalReader"]]:
+    """Open the watched folder and the journal, as `load_as_owner` does."""
+    from emitterd.datasets.catalogue_file import load_catalogue
+    from emitterd.intake.file_status import FileStatusReader
+    from emitterd.journal.reader import JournalReader
+    from emitterd.spool.folder import Spool, ignore_lease_breaks
+    from emitterd.spool.selection import Selection
+
+    settings = load_as_owner(config, "journal", "spool")
+    # The look at a file takes a lease, which a writer that opens it breaks by a signal.
+    ignore_lease_breaks()
+    rule = settings.spool
+    spool, selection = Spool(rule.directory), Selection(rule.include, rule.exclude)
+    spool.trusts_leases = rule.completion == "auto"
+    catalogue = cache(partial(load_catalogue, rule.catalogue_file))
+    with JournalReader(settings.journal.path, absent=True) as reader:
+        yield (FileStatusReader(spool, selection, reader.latest, rule.settle_s, catalogue), reader)
 
 
 def say(*lines: str) -> None:

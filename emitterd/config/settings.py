@@ -240,10 +240,11 @@ def load(path: Path, environ: Mapping[str, str], *, awaits_folder: bool = False)
 
 
 def load_part(path: Path, environ: Mapping[str, str], *sections: str) -> Config:
-    """Load only these sections and ignore problems in the others.
+    """Load only these sections, or single keys like `emission.url`; ignore problems in the others.
 
-    Needs neither the secret nor the watched folder, so that operators can look at the journal while
-    those fail. Raises `ConfigError` with the problems of the sections.
+    A single key that is wrong or missing is None. Needs neither the secret nor the watched folder,
+    so that operators can look at the journal while those fail. Raises `ConfigError` with the
+    problems of the sections.
     """
     config, problems, _ = _read(path, environ, sections)
     if reported := problems.reported(*sections):
@@ -277,7 +278,7 @@ def _read(
     problems.read_document(document)
     problems.read_environment(environ)
     for key in list(problems.nodes):
-        if key.partition(".")[0] not in sections:
+        if key.partition(".")[0] not in sections and key not in sections:
             del problems.nodes[key]
     read = {section: _settings(section, problems, source.parent) for section in SECTIONS}
     return Config(**read, source=source), problems, private

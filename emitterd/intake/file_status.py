@@ -100,7 +100,7 @@ class FileStatus:
     def record(self) -> dict[str, str]:
         """Return it as `list --skipped --json` prints it."""
         title = Code(self.error).title if self.error else ""
-        record = {"path": display(self.path)}
+        record = {"path": display(self.path), "state": str(self.state)}
         if self.error is not None:
             record["error"] = self.error
         record["reason"] = self.reason or title or self.state

@@ -6,9 +6,12 @@ in its own transaction: a long one would keep the log from shrinking.
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from heapq import merge
+from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,13 +24,53 @@ from emitterd.text import display, iso
 PAGE = 1000
 
 _COLUMNS = """path, state, bytes, sha256, md5, etag, key, earlier_keys, attempts,
-    admitted_at, due_at, delivered_at, duration_s, ambiguous, verified, error, reason,
+    admitted_at, changed_at, due_at, delivered_at, duration_s, ambiguous, verified, error, reason,
     findings, moved_to, forgotten_at, confirmation,
     (select url from server where server.id = delivered_to) as server"""
 _FIELDS = [*(column.split()[-1] for column in _COLUMNS.split(",")), "server_side"]
+_DELIVERED_AT, _ADMITTED_AT = _FIELDS.index("delivered_at"), _FIELDS.index("admitted_at")
 _COLUMNS += """, (select json_object('state', state, 'looks', looks, 'looked_at', looked_at,
     'next_look_at', due_at, 'seen_at', seen_at, 'gone_at', gone_at, 'started_at', started_at,
     'ended_at', ended_at, 'rows', json(rows)) from tracked where tracked.id = entry.id)"""
+
+
+LAST_CHANGE = "coalesce(delivered_at, changed_at)"
+"""When the state of an entry last changed; of a delivered file, when it was delivered."""
+
+SORT_KEYS = {
+    "path": "path",
+    "state": "state",
+    "size": "bytes",
+    "time": LAST_CHANGE,
+    "attempts": "attempts",
+    "error": "error",
+}
+"""By what entries can be sorted."""
+
+
+@dataclass(frozen=True, slots=True)
+class EntryQuery:
+    """Which entries to read, and in which order.
+
+    `since` and `until`: the state changed at or after, and before this time, in seconds since the
+    epoch. `matches` takes a path. `sort`: one of `SORT_KEYS`, `-` before it for descending; empty
+    for the usual order.
+    """
+
+    state: State | None = None
+    since: float | None = None
+    until: float | None = None
+    matches: Callable[[bytes], bool] | None = None
+    sort: str = ""
+    limit: int | None = None
+
+    def where(self, at: str = LAST_CHANGE) -> tuple[str, list[object]]:
+        """Return the condition in SQL, with its parameters; `at` is the column of the time."""
+        # Not a parameter: SQLite would not use the partial index of the state.
+        state = f"state = '{self.state}'" if self.state else "true"
+        limits = {f"{at} >= ?": self.since, f"{at} < ?": self.until}
+        used = {limit: value for limit, value in limits.items() if value is not None}
+        return " and ".join([state, *used]), [*used.values()]
 
 
 class JournalReader:
@@ -54,13 +97,12 @@ class JournalReader:
         """Tell whether a daemon, or a command that writes, holds the journal."""
         return is_locked(self.path)
 
-    def entries(self, state: State | None = None) -> Iterator[dict[str, Any]]:
-        """Return the entries in the order of admission, as in `list --json`."""
-        where = "and state = ?" if state is not None else ""
-        parameters = [state.value] if state is not None else []
-        sql = f"""select id, {_COLUMNS} from entry where id > ? {where}
+    def entries(self, query: EntryQuery = EntryQuery()) -> Iterator[dict[str, Any]]:
+        """Return entries as in `list --json`, usually in the order of admission."""
+        where, parameters = query.where()
+        sql = f"""select id, {_COLUMNS} from entry where id > ? and {where}
             order by id limit {PAGE}"""  # noqa: S608
-        return self._pages(sql, (0,), parameters)
+        return self._records(query, self._pages(sql, (0,), parameters))
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -79,6 +121,17 @@ class JournalReader:
         """Return all versions of a path, the latest first."""
         sql = f"select {_COLUMNS} from entry where path = ? order by id desc"  # noqa: S608
         return [_record(row) for row in self.read(sql, (path,))]
+
+    def named(self, name: bytes) -> list[bytes]:
+        """Return the paths with this name in any folder."""
+        tail = b"/" + name
+        sql = "select distinct path from entry where path = ? or substr(path, ?) = ?"
+        return [path for (path,) in self.read(sql, (name, -len(tail), tail))]
+
+    def latest_paths(self, limit: int) -> list[bytes]:
+        """Return the paths of the latest entries."""
+        rows = self.read("select path from entry order by id desc limit ?", (limit,))
+        return [path for (path,) in rows]
 
     def actions(self, path: bytes) -> list[dict[str, Any]]:
         """Return what operators did to a path, the latest first."""
@@ -102,32 +155,61 @@ class JournalReader:
         )
         return int(rows[0][0])
 
-    def receipts(self, since: float) -> Iterator[dict[str, Any]]:
-        """Return the receipts of files delivered after `since`, the oldest first.
+    def receipts(self, query: EntryQuery = EntryQuery()) -> Iterator[dict[str, Any]]:
+        """Return the receipts of delivered files, usually the oldest first.
 
-        Those that an operator has marked are among them, at the time of the command. `since`:
-        seconds since the epoch.
+        Those that an operator has marked are among them, at the time of the command.
         """
-        delivered = self._receipts("state = 'delivered'", "delivered_at", since)
-        marked = self._receipts("confirmation = 'marked'", "admitted_at", since)
-        return merge(delivered, marked, key=lambda row: row.get("delivered_at", row["admitted_at"]))
+        query = replace(query, state=State.DELIVERED)
+        streams = (
+            self._receipt_rows(query, "delivered_at", "true"),
+            self._receipt_rows(query, "admitted_at", "confirmation = 'marked'"),
+        )
+        rows = merge(*streams, key=lambda row: row[_DELIVERED_AT] or row[_ADMITTED_AT])
+        return self._records(query, rows)
 
-    def _receipts(self, condition: str, at: str, since: float) -> Iterator[dict[str, Any]]:
+    def _receipt_rows(self, query: EntryQuery, at: str, condition: str) -> Iterator[Row]:
+        where, parameters = query.where(at)
         # The id decides between files of one instant: a page neither repeats nor skips one.
         sql = f"""select {at}, id, {_COLUMNS} from entry
-            where {condition} and ({at}, id) > (?, ?)
+            where {condition} and ({at}, id) > (?, ?) and {where}
             order by {at}, id limit {PAGE}"""  # noqa: S608  names are ours
-        return self._pages(sql, (since, 0))
+        return self._pages(sql, (query.since or 0.0, 0), parameters)
 
-    def _pages(
-        self, sql: str, after: Row, parameters: Sequence[object] = ()
-    ) -> Iterator[dict[str, Any]]:
+    def _records(self, query: EntryQuery, rows: Iterator[Row]) -> Iterator[dict[str, Any]]:
+        """Return the records of a query; `rows`: all that it may name, in the usual order."""
+        if query.sort:
+            rows = self._sorted(query)
+        if matches := query.matches:
+            rows = (row for row in rows if matches(row[0]))
+        return map(_record, islice(rows, query.limit))
+
+    def _pages(self, sql: str, after: Row, parameters: Sequence[object]) -> Iterator[Row]:
         while True:
             rows = self.read(sql, (*after, *parameters))
-            yield from (_record(row[len(after) :]) for row in rows)
+            yield from (row[len(after) :] for row in rows)
             if len(rows) < PAGE:
                 return
             after = rows[-1][: len(after)]
+
+    def _sorted(self, query: EntryQuery) -> Iterator[Row]:
+        """Yield the rows in the order of the query.
+
+        Only the ids are sorted at once: eight bytes each.
+        """
+        where, parameters = query.where()
+        direction = "desc" if query.sort.startswith("-") else "asc"
+        key = SORT_KEYS[query.sort.removeprefix("-")]
+        sql = f"select id from entry where {where} order by {key} {direction}, id {direction}"  # noqa: S608
+        with self._errors():
+            ids = array("q", (row[0] for row in self._connection.execute(sql, parameters)))
+        for start in range(0, len(ids), PAGE):
+            page = ids[start : start + PAGE]
+            asked = ", ".join("?" * len(page))
+            sql = f"select id, {_COLUMNS} from entry where id in ({asked})"  # noqa: S608
+            rows = {row[0]: row[1:] for row in self.read(sql, page)}
+            # An entry may have been removed since.
+            yield from (rows[id_] for id_ in page if id_ in rows)
 
     def former_deliveries(self, url: str) -> int:
         """Return how many files were delivered to another API, and not to this one since."""
@@ -138,8 +220,13 @@ class JournalReader:
 
         Raises `JournalError`.
         """
-        try:
+        with self._errors():
             return self._connection.execute(sql, parameters).fetchall()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
         except sqlite3.Error as error:
             raise translate_error(error, self.path) from error
 
@@ -151,7 +238,7 @@ def _record(row: Row) -> dict[str, Any]:
     record["path"] = display(record["path"])
     for digest in ("sha256", "md5"):
         record[digest] = record[digest].hex() if record[digest] else None
-    for instant in ("admitted_at", "due_at", "delivered_at", "forgotten_at"):
+    for instant in ("admitted_at", "changed_at", "due_at", "delivered_at", "forgotten_at"):
         record[instant] = iso(record[instant])
     if record["moved_to"] is not None:
         record["moved_to"] = display(record["moved_to"])

@@ -1,7 +1,7 @@
 """Which names are candidates: temporary names, then `exclude`, then `include`."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from pathspec import PathSpec
 
@@ -96,6 +96,15 @@ class Selection:
         if excluded.include and excluded.index is not None:
             return f"spool.exclude names it: {self._patterns[excluded.index]}"
         return None
+
+
+def path_matcher(patterns: Iterable[str]) -> Callable[[bytes], bool]:
+    """Return a function that tells whether a path is named by patterns, as in a gitignore.
+
+    A folder names everything below it.
+    """
+    spec = PathSpec.from_lines("gitignore", patterns)
+    return lambda path: spec.match_file(_text(path))
 
 
 def _text(path: bytes) -> str:

@@ -87,7 +87,7 @@ def test_held_and_released_under_a_running_daemon(
 def test_retry_does_not_wait_for_the_backoff(site: Installation, server: RehearsalServer) -> None:
     """A deferred file is tried within the moment, whatever its due time."""
     with deferring(site, server):
-        done = site.call("retry", "--all", "deferred")
+        done = site.call("retry", "--all", "--state", "deferred")
         site.wait_delivered(1, 20.0)
 
     assert done.returncode == 0
@@ -289,7 +289,7 @@ def test_receipts_in_three_forms(site: Installation, server: RehearsalServer) ->
     site.drop(OTHER)
     site.call("once")
 
-    table = site.call("receipts").stdout
+    table, wide = site.call("receipts").stdout, site.call("receipts", "--wide").stdout
     rows = site.ask("receipts", "--since", "1h")
     sheet = list(csv.DictReader(io.StringIO(site.call("receipts", "--csv").stdout)))
     later = site.ask("receipts", "--since", "2999-01-01")
@@ -298,7 +298,8 @@ def test_receipts_in_three_forms(site: Installation, server: RehearsalServer) ->
     for item, line in zip(rows, sheet, strict=True):
         assert line["path"] == item["path"]
         assert line["sha256"] == item["sha256"]
-        assert item["key"] in table
+        assert item["path"] in table
+        assert item["key"] in wide
         assert item["md5"] == item["etag"] == line["etag"]
         assert item["server"] == line["server"] == server.url
         assert item["attempts"] == 1

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from conftest import SmallDisk
-from emitterd.cli.commands.show import receipts
+from emitterd.cli.commands.entries import receipts
 from emitterd.client.server_reader import LIST_MAX_BYTES, LOG_MAX_BYTES, URL_MAX_BYTES
+from emitterd.journal.reader import EntryQuery
 from emitterd.monitoring.alarms import AlarmLimits, queue_alarms
 from emitterd.monitoring.status import read_queue
 from emitterd.rehearsal.server import RehearsalServer
@@ -569,7 +570,7 @@ def printed(
 ) -> Any:  # noqa: ANN401  what the form holds
     """Return what `receipts` prints in a form."""
     capsys.readouterr()
-    assert receipts(site.config, 0.0, form) == 0
+    assert receipts(site.config, EntryQuery(), (), form) == 0
     return parse(capsys.readouterr().out)
 
 

@@ -20,7 +20,7 @@ from stat import S_ISREG
 from typing import Any
 
 from emitterd.codes import Code
-from emitterd.journal.reader import JournalReader
+from emitterd.journal.reader import EntryQuery, JournalReader
 from emitterd.model import State
 from emitterd.text import display
 from soak.server import Far
@@ -148,7 +148,7 @@ class Ledger:
     def audit(self) -> None:
         """Hold the receipts that are new against the ledger and the bucket."""
         with JournalReader(self._journal) as records:
-            found = list(records.receipts(self._since - OVERLAP_S))
+            found = list(records.receipts(EntryQuery(since=self._since - OVERLAP_S)))
         new = [match for match in found if match["key"] not in self.receipts]
         keys = [key for item in new for key in _keys(item)]
         stored = self._far.take(keys) if keys else {}

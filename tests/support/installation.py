@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from emitterd.errors import JournalError
-from emitterd.journal.reader import JournalReader
+from emitterd.journal.reader import EntryQuery, JournalReader
 from emitterd.model import State
 from emitterd.monitoring.status import status_record
 from support.waiting import wait_until
@@ -135,7 +135,7 @@ class Installation:
         """Return the journal's entries; none while it does not exist."""
         try:
             with JournalReader(self.journal) as records:
-                return list(records.entries(state))
+                return list(records.entries(EntryQuery(state)))
         except JournalError:
             return []
 

@@ -108,9 +108,7 @@ class TrackingRig:
         """Return `server_side` of each receipt that has one, by path."""
         with JournalReader(self._folder / "state" / "journal.db") as reader:
             return {
-                row["path"]: row["server_side"]
-                for row in reader.receipts(0)
-                if "server_side" in row
+                row["path"]: row["server_side"] for row in reader.receipts() if "server_side" in row
             }
 
     def states(self) -> list[str]:

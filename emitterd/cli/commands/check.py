@@ -4,22 +4,27 @@ import os
 import shutil
 import ssl
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from stat import S_IROTH
 
 from emitterd.cli.commands import check_online
-from emitterd.cli.commands.as_service import run_as_service
-from emitterd.cli.output import DONE, WRONG, Diagnosis, print_diagnoses, print_table
+from emitterd.cli.output import CONFIGURATION, DONE, WRONG, Diagnosis, print_diagnoses, print_object
+from emitterd.cli.setup.as_service import run_as_service
+from emitterd.cli.tables import print_pairs
+from emitterd.cli.terminal import COLOURS, print_text
 from emitterd.client.timetable import format_rate
 from emitterd.config.settings import Config, describe, load
 from emitterd.config.sources import find
 from emitterd.datasets.inspection import load_inspector
-from emitterd.errors import JournalError
+from emitterd.errors import ConfigError, JournalError, Problem
 from emitterd.journal.connection import FORMER_SERVER, find_problem
 from emitterd.journal.reader import JournalReader
 from emitterd.journal.state_folder import act_as_owner, is_locked
+from emitterd.service.control_socket import user_name
 from emitterd.service.logging import silence
 from emitterd.spool.mounts import NETWORK, file_system, shared_by
 from emitterd.spool.watcher import folders_below, watch_limit
@@ -27,31 +32,75 @@ from emitterd.text import count, local_time, shown
 from emitterd.units import format_duration, format_size
 
 FREE_FLOOR_BYTES = 64 * 1024 * 1024
+_LEVELS = ("error", "warning", "ok")
 RELEASED_AT = 1767225600.0
 """2026-01-01: a clock that says earlier is wrong, and TLS will not work."""
 
 
-def check(config: Path | None, *, online: bool) -> int:
-    """Print the settings in force and the diagnoses; return the exit code."""
-    path = find(config, os.environ)
+def check(config: Path | None, *, online: bool, verbose: bool, as_json: bool) -> int:
+    """Print the diagnoses, the worst first, and a summary; return the exit code.
+
+    `verbose`: also the settings in force.
+    """
+    path, results = find(config, os.environ), list[Diagnosis]()
     if (code := run_as_service(path)) is not None:
         return code
-    settings = load(path, os.environ)
-    act_as_owner(settings.journal.path)
-    load_inspector(settings.spool)
-    print_table(describe(settings))
-    results = diagnoses(settings)
-    print_diagnoses(results)
-    if online:
-        # The log lines of the login would come between the diagnoses.
-        silence()
-        for diagnosis in check_online.online(settings):
+    try:
+        settings = load(path, os.environ)
+        act_as_owner(settings.journal.path)
+        load_inspector(settings.spool)
+    except ConfigError as error:
+        if not as_json:
+            raise
+        print_object(_record([*map(_of_problem, error.problems)]))
+        return CONFIGURATION
+    for diagnosis in _steps(settings, online=online):
+        results.append(diagnosis)
+        if not as_json:
             print_diagnoses([diagnosis])
-            results.append(diagnosis)
+    described = describe(settings) if verbose else []
+    if as_json:
+        print_object(_record(results, described))
+    else:
+        print_pairs(described)
+        _print_summary(results, settings.source)
     failed = any(diagnosis.level == "error" for diagnosis in results)
     if failed and (problem := find_problem(settings.journal.path)) is not None:
         raise problem
     return WRONG if failed else DONE
+
+
+def _steps(settings: Config, *, online: bool) -> Iterator[Diagnosis]:
+    """Yield the diagnoses of this machine, the worst first, and then each of the server."""
+    yield from sorted(diagnoses(settings), key=lambda item: _LEVELS.index(item.level))
+    if online:
+        # The log lines of the login would come between the diagnoses.
+        silence()
+        yield from check_online.online(settings)
+
+
+def _record(
+    results: Sequence[Diagnosis], described: Sequence[tuple[str, str]] = ()
+) -> dict[str, object]:
+    """Return the JSON of `check`."""
+    levels = Counter(diagnosis.level for diagnosis in results)
+    return {
+        "errors": levels["error"],
+        "warnings": levels["warning"],
+        "diagnoses": [asdict(diagnosis) for diagnosis in results],
+    } | ({"settings": dict(described)} if described else {})
+
+
+def _of_problem(problem: Problem) -> Diagnosis:
+    where = f"line {problem.line}: " if problem.line else ""
+    return Diagnosis("error", problem.key, f"{where}{problem.message}", problem.remedy)
+
+
+def _print_summary(results: Sequence[Diagnosis], source: Path) -> None:
+    levels = Counter(diagnosis.level for diagnosis in results)
+    numbers = f"{count(levels['error'], 'error')}, {count(levels['warning'], 'warning')}"
+    worst = next((level for level in _LEVELS if levels[level]), "ok")
+    print_text(f"in {shown(source)} and on this machine", f"{numbers} ", colour=COLOURS[worst])
 
 
 def diagnoses(config: Config) -> list[Diagnosis]:
@@ -101,7 +150,7 @@ def _folder(config: Config) -> Iterator[Diagnosis]:
             "error",
             "spool.directory",
             f"{root} cannot be {wanted} by this user",
-            f"give user {os.getuid()} the permission, or run as another user",
+            f"give user {user_name(os.getuid())} the permission, or run as another user",
         )
     kind = file_system(root)
     if kind in NETWORK:
@@ -196,7 +245,7 @@ def _not_writable(key: str, path: Path, folder: Path) -> Diagnosis:
         "error",
         key,
         f"{path} cannot be written by this user",
-        f"give user {os.getuid()} write permission on {folder}",
+        f"give user {user_name(os.getuid())} write permission on {folder}",
     )
 
 

@@ -19,7 +19,8 @@ from typing import Any
 
 import click
 
-from emitterd.cli.output import DONE, console, print_receipts
+from emitterd.cli.commands.entries import print_receipts
+from emitterd.cli.output import DONE, console
 from emitterd.datasets.catalogue import DatasetKind
 from emitterd.datasets.catalogue_file import load_catalogue
 from emitterd.datasets.sample import sample_csv
@@ -116,7 +117,7 @@ def _deliver_samples(folder: Path) -> list[dict[str, Any]]:
             server.process()
             _wait(lambda: _is_tracked(journal))
     with JournalReader(journal) as reader:
-        return list(reader.receipts(0.0))
+        return list(reader.receipts())
 
 
 def _drop(spool: Path, kind: DatasetKind) -> int:
@@ -170,7 +171,7 @@ def _wait(condition: Callable[[], bool]) -> None:
 def _is_tracked(journal: Path) -> bool:
     """Tell whether all is known of each file: it is stalled, or needs no further look."""
     with JournalReader(journal) as reader:
-        sides = [receipt.get("server_side") for receipt in reader.receipts(0.0)]
+        sides = [receipt.get("server_side") for receipt in reader.receipts()]
     return all(
         side and (side["state"] == ServerState.STALLED or "next_look_at" not in side)
         for side in sides

@@ -4,18 +4,17 @@
 texts come from error_codes.yaml.
 """
 
-import re
-import textwrap
 from dataclasses import asdict, dataclass
 
 import click
 
-from emitterd.cli.output import DONE, console, print_array, print_object, print_table
+from emitterd.cli.output import DONE, console, print_array, print_object
+from emitterd.cli.tables import print_pairs
+from emitterd.cli.terminal import wrapped
 from emitterd.codes import Code, load_texts
 from emitterd.datasets.findings import LOSSES, consequence
 from emitterd.text import printable
 
-_COMMAND = re.compile(r"`[^`]*`")
 _WIDTH = 80
 
 
@@ -45,11 +44,10 @@ class CodeHelp:
             paragraphs.append(f"If it is sent: {self.consequence}.")
         paragraphs.append(f"What to do: {self.remedy}.")
         lines = [f"{self.code}: {self.title}"]
-        lines += [f"\n{_wrapped(paragraph)}" for paragraph in paragraphs]
-        lines += [
-            _wrapped(f"  {number}. {step}", indent="     ")
-            for number, step in enumerate(self.steps, 1)
-        ]
+        for paragraph in paragraphs:
+            lines += ["", *wrapped(paragraph, _WIDTH)]
+        for number, step in enumerate(self.steps, 1):
+            lines += wrapped(f"  {number}. {step}", _WIDTH, indent=5)
         return "\n".join(lines)
 
 
@@ -90,7 +88,7 @@ def explain_error(code: str | None, *, as_json: bool) -> int:
         if as_json:
             print_array(code_help.record() for code_help in helps)
         else:
-            print_table((code_help.code, code_help.title) for code_help in helps)
+            print_pairs((code_help.code, code_help.title) for code_help in helps)
         return DONE
     code_help = explain(code)
     if as_json:
@@ -98,12 +96,3 @@ def explain_error(code: str | None, *, as_json: bool) -> int:
     else:
         console().print(code_help.text(), markup=False, soft_wrap=True)
     return DONE
-
-
-def _wrapped(text: str, indent: str = "") -> str:
-    # A line break in a command would go where the command is pasted.
-    joined = _COMMAND.sub(lambda command: command[0].replace(" ", "\xa0"), text)
-    wrapper = textwrap.TextWrapper(
-        _WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
-    )
-    return wrapper.fill(joined).replace("\xa0", " ")

@@ -2,14 +2,15 @@
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from emitterd.cli.output import DONE, WRONG, print_array, print_inspections, reading_bar
+from emitterd.cli.output import DONE, WRONG, print_array, print_findings, reading_bar
+from emitterd.cli.terminal import COLOURS, print_text
 from emitterd.codes import Code
 from emitterd.config.settings import SpoolSettings, load_part
 from emitterd.config.sources import find
@@ -21,6 +22,7 @@ from emitterd.errors import ConfigError, FileError
 from emitterd.intake.examine import MAX_BYTES
 from emitterd.spool.folder import Spool, read_at
 from emitterd.text import display
+from emitterd.units import format_size
 
 FULL_BYTES = 1 << 60
 """No budget: every row of any CSV is read."""
@@ -54,8 +56,35 @@ def inspect_files(
             verdicts.add(record["verdict"])
             yield record
 
-    (print_array if as_json else print_inspections)(records())
+    (print_array if as_json else _print_records)(records())
     return WRONG if "error" in verdicts else DONE
+
+
+def _print_records(records: Iterable[dict[str, Any]]) -> None:
+    """Print what the server would do with files, each as soon as it is known."""
+    for record in records:
+        verdict = record["verdict"]
+        print_text(verdict, f"{record['file']}: ", indent=2, colour=COLOURS[verdict])
+        if "reason" in record:
+            print_text(f"{record['error'] or ''} {record['reason']}".lstrip(), indent=2)
+            if record["hint"]:
+                print_text(record["hint"], indent=4)
+            continue
+        dataset = record["dataset"] or "no dataset"
+        print_text(f"{dataset}, {record['note']}; {_extent(record)}", indent=2)
+        print_findings(record["findings"])
+
+
+def _extent(record: dict[str, Any]) -> str:
+    columns, rows = f"{len(record['columns'])} columns", record["rows"]
+    if not record["read_bytes"]:
+        return "the CSV was not read"
+    if rows is not None:
+        return f"{columns}, {rows} rows"
+    if record["whole"]:
+        return columns
+    read = format_size(record["read_bytes"])
+    return f"{columns}, rows of the first {read} (--full for all)"
 
 
 def _settings(config: Path | None) -> SpoolSettings:

@@ -5,7 +5,8 @@ from typing import Any
 
 import click
 
-from emitterd.cli.output import DONE, console, print_table
+from emitterd.cli.output import DONE, console
+from emitterd.cli.tables import TableColumn, print_table
 from emitterd.rehearsal.faults import FAULTS
 from emitterd.rehearsal.server import RehearsalServer
 from emitterd.service.signals import Signals
@@ -21,7 +22,10 @@ emission:
 def list_faults() -> int:
     """Print the faults that `--fault` takes."""
     rows = ((name, kind.effect, kind.parameter) for name, kind in FAULTS.items())
-    print_table(rows, ("fault", "what happens", "parameter"))
+    print_table(
+        rows,
+        [TableColumn("fault"), TableColumn("what happens", cut="end"), TableColumn("parameter")],
+    )
     return DONE
 
 

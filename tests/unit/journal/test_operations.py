@@ -447,7 +447,7 @@ def test_a_mark_is_a_receipt_and_no_success_of_the_destination(journal: Journal)
     mark(journal, marked())
 
     with JournalReader(journal._path) as reader:
-        (receipt,) = reader.receipts(0)
+        (receipt,) = reader.receipts()
         queue = read_queue(reader.read, time.time())
     assert receipt["confirmation"] == "marked"
     assert receipt["reason"] == "marked as delivered by asha, not sent"

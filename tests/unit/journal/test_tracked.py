@@ -123,7 +123,7 @@ def test_rebuild_saves_it_and_the_reader_shows_it(tmp_path: Path) -> None:
         salvage(tmp_path / "damaged.db", fresh)
         assert fresh.read("select id, looks from tracked") == [(entry.id, 2), (other.id, 0)]
     with JournalReader(tmp_path / "fresh.db") as reader:
-        side = next(reader.receipts(0.0))["server_side"]
+        side = next(reader.receipts())["server_side"]
     assert side["seen_at"].endswith("Z")
     assert (side["state"], side["looks"], side["rows"]) == ("waiting", 2, ROWS)
     assert "gone_at" not in side

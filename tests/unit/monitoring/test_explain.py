@@ -270,7 +270,7 @@ def test_delivery_after_a_lost_answer(
 
     assert expected in office.explain().reason
     with JournalReader(office.place) as records:
-        (record,) = records.receipts(0.0)
+        (record,) = records.receipts()
     assert record.get("confirmation") == confirmation
     assert record.get("earlier_keys", []) == ([] if found else ["key-1"])
 

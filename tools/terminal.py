@@ -1,0 +1,47 @@
+"""Runs a command on a pseudo terminal of a given size, and returns what it shows."""
+
+import fcntl
+import os
+import pty
+import struct
+import subprocess
+import termios
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+LINES = 50
+
+
+def shown_on_terminal(
+    command: Sequence[str | Path],
+    columns: int,
+    *,
+    environment: Mapping[str, str],
+    lines: int = LINES,
+    timeout_s: float = 60.0,
+) -> tuple[int, str]:
+    """Run a command; return its exit code and all it prints, with the codes of colours."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+    unwanted = {"COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE"}
+    known = {name: value for name, value in environment.items() if name not in unwanted}
+    with os.fdopen(ours, "rb", buffering=0) as screen:
+        try:
+            process = subprocess.Popen(  # noqa: S603  our own command line
+                command,
+                stdin=theirs,
+                stdout=theirs,
+                stderr=theirs,
+                env={"TERM": "xterm-256color"} | known,
+            )
+        finally:
+            os.close(theirs)
+        output = b""
+        try:
+            while part := screen.read(1 << 16):
+                output += part
+        except OSError:
+            # Nobody has the other end open any more.
+            pass
+        code = process.wait(timeout_s)
+    return code, output.decode().replace("\r\n", "\n")
