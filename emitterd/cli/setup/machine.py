@@ -114,8 +114,8 @@ def _users() -> set[str]:
 def _make_configuration() -> None:
     """Create the first configuration, and the file of its password."""
     CONFIGURATIONS.mkdir(exist_ok=True)
-    if not any(CONFIGURATIONS.glob("*.yaml")):
-        _create(CONFIGURATIONS / "emitter.yaml", shipped(), 0o640, "root")
+    for path in list(CONFIGURATIONS.glob("*.yaml")) or [CONFIGURATIONS / "emitter.yaml"]:
+        _create(path, shipped(), 0o640, "root")
     _create(CONFIGURATIONS / "password", "", 0o600, ACCOUNT)
 
 
@@ -216,7 +216,8 @@ def _write_drop_in(path: Path, config: Config) -> None:
     elif not path.exists() or path.read_text("utf-8") != text:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, "utf-8")
-        say(f"created  {shown(path)}")
+        unit = path.parent.name.removesuffix(".d")
+        say(f"created  {shown(path)}; to apply it: sudo systemctl restart {unit}")
 
 
 def _written(config: Config) -> Iterator[Path]:
