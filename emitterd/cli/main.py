@@ -464,7 +464,7 @@ def explain_error(code: str | None, *, as_json: bool) -> int:
     group="learn",
     examples=[
         "rehearse",
-        "rehearse --fault 503:0.1 --fault expire@2 --latency 50ms",
+        "rehearse --fault 503:0.1 --fault lost-answer@2 --latency 50ms",
         "rehearse --faults",
     ],
 )

@@ -162,14 +162,23 @@ def print_undelivered(left: list["FileStatus"]) -> None:
 
 def _progress() -> "Progress":
     from rich import progress
+    from rich.text import Text
+
+    class Speed(progress.ProgressColumn):
+        def render(self, task: progress.Task) -> Text:
+            speed = task.finished_speed or task.speed
+            return Text(f"{format_size(speed)}/s" if speed else "")
 
     return progress.Progress(
         "{task.description}",
         progress.BarColumn(),
-        progress.DownloadColumn(),
-        progress.TransferSpeedColumn(),
+        progress.DownloadColumn(binary_units=True),
+        Speed(),
         console=console(error=True),
         transient=True,
+        # Results are printed when the bars are gone, and log lines above them.
+        redirect_stdout=False,
+        redirect_stderr=False,
     )
 
 
@@ -195,6 +204,12 @@ class Bars:
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
+
+    def print(self, text: str) -> None:
+        """Print text, which may be coloured, above the bars."""
+        from rich.text import Text
+
+        self._progress.console.print(Text.from_ansi(text), soft_wrap=True)
 
     def began(self, entry: Entry) -> None:
         """Show a bar for the upload."""

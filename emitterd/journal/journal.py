@@ -443,6 +443,12 @@ class Journal(Database):
         rejected = "select path, error, reason from entry where state = 'rejected'"
         return self.read(f"{rejected} and changed_at >= ?", (since,))
 
+    def deliveries(self, since: float) -> tuple[int, int]:
+        """Return the number and the bytes of the files delivered at an instant or later."""
+        delivered = "select count(*), coalesce(sum(bytes), 0) from entry where state = 'delivered'"
+        ((files, size_bytes),) = self.read(f"{delivered} and delivered_at >= ?", (since,))
+        return files, size_bytes
+
     def dropped(self) -> list[tuple[bytes, float, str]]:
         """Return (path, delivered_at, findings) of what the server will drop: 1,000 at most."""
         return self.read(statements.DROPPED)

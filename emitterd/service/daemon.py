@@ -67,6 +67,18 @@ RESTORED = "files delivered since that copy was made are sent again: see `emitte
 log = structlog.get_logger()
 
 
+@dataclass(frozen=True, slots=True)
+class OnceReport:
+    """What one `once` did. `left`: not delivered, or delivered although the server drops it."""
+
+    code: int
+    files: int
+    size_bytes: int
+    duration_s: float
+    left: list[FileStatus]
+    interrupted: bool
+
+
 class Daemon:
     """A running installation. Call `run` or `once`, and only once."""
 
@@ -125,8 +137,8 @@ class Daemon:
             self._watchdog.check(self._status())
             signals.wait(self._check_s)
 
-    def once(self, wait_s: float) -> tuple[int, list[FileStatus]]:
-        """Deliver what is complete now; return the exit code and what is left.
+    def once(self, wait_s: float) -> OnceReport:
+        """Deliver what is complete now; return what was delivered, and what is left.
 
         It gives up after `wait_s` seconds without progress.
         """
@@ -143,10 +155,13 @@ class Daemon:
             if not (moved or self._threads.failed):
                 self._components.disposal.resume(lambda: signals.stops > 0)
             left = self._left(began_at)
+            files, size_bytes = self._journal.deliveries(began_at)
             self._journal.close()
+        interrupted = signals.stops > 0
+        code = 1 if left or interrupted or moved else 0
         if self._threads.failed and not moved:
-            return INTERNAL_ERROR, left
-        return 1 if left or signals.stops or moved else 0, left
+            code = INTERNAL_ERROR
+        return OnceReport(code, files, size_bytes, time.time() - began_at, left, interrupted)
 
     def _left(self, since: float) -> list[FileStatus]:
         """Return what is not delivered, or was although the server will drop it."""

@@ -27,24 +27,32 @@ _Arguments = tuple[tuple[str, EventDict], dict[str, Any]]
 def configure(level: str, file: Path | None = None, *, socket: Path = journald.SOCKET) -> None:
     """Write events of `level` and above to `file`, or to standard output.
 
-    If standard output is journald's, they go to its `socket`. May be called again: threads that log
+    If standard output is journald's, they go to its `socket`. If it is a terminal, they go to the
+    output that `show_on_terminal` has named. May be called again: threads that log
     at the time lose no line. Raises `OSError` if the file cannot be opened; the former log stays in
     use.
     """
-    people = file is None and sys.stdout.isatty()
     if file is not None:
         _sink.write_to(_File(file))
-    elif not people and journald.is_standard_output() and socket.exists():
+    elif _terminal is not None and sys.stdout.isatty():
+        _sink.write_to(_terminal)
+    elif journald.is_standard_output() and socket.exists():
         _sink.write_to(journald.Journald(socket))
     else:
         sys.stdout.flush()
-        _sink.write_to(_LogStream(sys.stdout.fileno()))
+        _sink.write_to(LogStream(sys.stdout.fileno()))
     structlog.configure(
-        processors=_processors(people=people),
+        processors=_PROCESSORS,
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=_sink,
         cache_logger_on_first_use=False,
     )
+
+
+def show_on_terminal(output: "LogOutput") -> None:
+    """Name the output for events on a terminal; `configure` uses it from then on."""
+    global _terminal  # noqa: PLW0603  a reload configures the log again
+    _terminal = output
 
 
 def reopen() -> None:
@@ -67,7 +75,7 @@ def close() -> None:
     _sink.write_to(None)
 
 
-class _Output(Protocol):
+class LogOutput(Protocol):
     """Where lines go, one at a time."""
 
     def write(self, line: str, event: Mapping[str, object]) -> None:
@@ -77,7 +85,7 @@ class _Output(Protocol):
         """Close what this output has opened."""
 
 
-class _LogStream:
+class LogStream:
     """A file descriptor. A reader that does not read costs one wait in `PAUSE_S`, then lines."""
 
     def __init__(self, fd: int) -> None:
@@ -87,6 +95,7 @@ class _LogStream:
         """No line waits before this monotonic time."""
 
     def write(self, line: str, event: Mapping[str, object]) -> None:  # noqa: ARG002
+        """Write a line. Raises `OSError`."""
         # Half a line, where the disk was full, does not spoil the next.
         data = (f"\n{line}\n" if self._torn else f"{line}\n").encode("utf-8", "backslashreplace")
         written = 0
@@ -113,7 +122,7 @@ class _LogStream:
         """Leave standard output open."""
 
 
-class _File(_LogStream):
+class _File(LogStream):
     """A file that is appended to."""
 
     def __init__(self, path: Path) -> None:
@@ -145,13 +154,13 @@ class _Sink:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._out: _Output | None = None
+        self._out: LogOutput | None = None
         self._lost = self._reported = 0
 
     def __call__(self, *_: object) -> Self:
         return self
 
-    def write_to(self, out: _Output | None) -> None:
+    def write_to(self, out: LogOutput | None) -> None:
         """Write to `out`; None drops all lines, and the count of lost ones."""
         with self._lock:
             before, self._out = self._out, out
@@ -183,27 +192,7 @@ class _Sink:
 
 
 _sink = _Sink()
-
-
-def _processors(*, people: bool) -> list[Processor]:
-    shown: list[Processor] = [
-        _plain,
-        structlog.processors.format_exc_info,
-        structlog.processors.JSONRenderer(sort_keys=False),
-    ]
-    *processors, renderer = [structlog.dev.ConsoleRenderer()] if people else shown
-
-    def rendered(logger: WrappedLogger, name: str, event: EventDict) -> _Arguments:
-        """Return the arguments of `_Sink.log`."""
-        return (str(renderer(logger, name, event)), event), {}
-
-    return [
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _valued,
-        *processors,
-        rendered,
-    ]
+_terminal: LogOutput | None = None
 
 
 def _valued(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
@@ -217,3 +206,21 @@ def _plain(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
         name: round(value, 6) if isinstance(value, float) else value
         for name, value in event.items()
     }
+
+
+_as_json = structlog.processors.JSONRenderer(sort_keys=False)
+
+
+def _rendered(logger: WrappedLogger, name: str, event: EventDict) -> _Arguments:
+    """Return the arguments of `_Sink.log`."""
+    return (str(_as_json(logger, name, event)), event), {}
+
+
+_PROCESSORS: list[Processor] = [
+    structlog.processors.add_log_level,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+    _valued,
+    _plain,
+    structlog.processors.format_exc_info,
+    _rendered,
+]

@@ -307,7 +307,7 @@ class Buggy(UploadTracker):
         raise RuntimeError("a bug")
 
 logs.configure("debug")
-print(Daemon(load(Path(sys.argv[1]), os.environ), Buggy()).once(0.0)[0])
+print(Daemon(load(Path(sys.argv[1]), os.environ), Buggy()).once(0.0).code)
 """
 
 

@@ -5,15 +5,18 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
-from emitterd.cli.output import Bars, complain, print_undelivered
+from emitterd.cli.console_log import ConsoleLog
+from emitterd.cli.output import Bars, complain, console, print_undelivered
 from emitterd.codes import load_texts
 from emitterd.config.settings import Config, load
 from emitterd.config.sources import find
 from emitterd.errors import ConfigError, Problem
 from emitterd.journal.state_folder import act_as_owner
-from emitterd.service.daemon import Daemon
-from emitterd.service.logging import configure
-from emitterd.text import shown
+from emitterd.model import State
+from emitterd.service.daemon import Daemon, OnceReport
+from emitterd.service.logging import configure, show_on_terminal
+from emitterd.text import count, shown
+from emitterd.units import format_duration, format_size
 
 
 def run(config: Path | None) -> int:
@@ -30,26 +33,37 @@ def once(config: Path | None, wait_s: float) -> int:
     settings = load(find(config, os.environ), os.environ)
     act_as_owner(settings.journal.path)
     terminal = sys.stdout.isatty() and sys.stderr.isatty()
-    # Progress bars and log lines of files would overwrite each other.
-    _configure_log(settings, quiet=terminal)
     with Bars() if terminal else nullcontext() as bars:
+        _configure_log(settings, bars)
         daemon = Daemon(settings, bars)
-        code, left = daemon.once(wait_s)
-    if left:
-        print_undelivered(left)
-    if left and (down := daemon.down()) is not None:
+        report = daemon.once(wait_s)
+    print_undelivered(report.left)
+    if report.left and (down := daemon.down()) is not None:
         complain(f"the destination is down: {down.code} {down.reason}", f"  {down.remedy}")
-    return code
+    _print_summary(report)
+    return report.code
 
 
-def _configure_log(settings: Config, *, quiet: bool = False) -> None:
+def _print_summary(report: OnceReport) -> None:
+    dropped = sum(status.state is State.DELIVERED for status in report.left)
+    summary = (
+        f"{'interrupted: ' if report.interrupted else ''}{count(report.files, 'file')} delivered"
+        f" ({format_size(report.size_bytes)}) in {format_duration(round(report.duration_s, 2))},"
+        f" {len(report.left) - dropped:,} not delivered"
+    )
+    if dropped:
+        summary += f", {dropped:,} delivered that the server will drop"
+    colour = "red" if report.code else "green"
+    console(error=True).print(f"[bold {colour}]{summary}[/]")
+
+
+def _configure_log(settings: Config, bars: Bars | None = None) -> None:
     # Read now: later, a daemon without a free file descriptor must still report errors.
     load_texts()
-    level = settings.log.level
-    if quiet and settings.log.file is None and level in {"debug", "info"}:
-        level = "warning"
+    if sys.stdout.isatty():
+        show_on_terminal(ConsoleLog(bars))
     try:
-        configure(level, settings.log.file)
+        configure(settings.log.level, settings.log.file)
     except OSError as error:
         message = f"{shown(settings.log.file)} cannot be opened: {error.strerror}"
         problem = Problem("log.file", None, message, "correct the path or permissions")

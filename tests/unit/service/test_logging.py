@@ -168,7 +168,7 @@ def test_a_reader_that_stands_still_costs_lines_and_no_work() -> None:
     """Lines are lost and counted while the pipe is full, and are written again once it is read."""
     read_end, write_end = os.pipe()
     os.set_blocking(read_end, False)
-    stream = logs._LogStream(write_end)
+    stream = logs.LogStream(write_end)
     logs.configure("info", Path("/dev/null"))
     logs._sink.write_to(stream)
     logger = structlog.get_logger()
