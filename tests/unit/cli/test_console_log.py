@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emitterd.cli.console_log import event_line
+from emitterd.cli.console_log import ConsoleLog, event_line
 
 AT = "2026-11-30T07:34:05.123456Z"
 PLAIN = {"COLUMNS": "80", "NO_COLOR": "1", "LANG": "C.UTF-8"}
@@ -124,3 +124,12 @@ def test_the_colour_is_that_of_the_level(
 def test_no_value_controls_the_terminal(fields: dict[str, Any]) -> None:
     """Each line is printable, whatever the fields are."""
     assert all(part.isprintable() for part in line("x", **fields).split("\n"))
+
+
+def test_an_event_that_cannot_be_shown_is_written_as_json(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """The log never stops the work."""
+    ConsoleLog().write('{"event": "x"}', {"event": "x", "timestamp": "never"})
+
+    assert capfd.readouterr().out == '{"event": "x"}\n'
