@@ -81,7 +81,7 @@ def _facts(level: str, fields: dict[str, Any]) -> Iterator[str]:
     if (size_bytes := fields.pop("bytes", None)) is not None:
         yield format_size(size_bytes)
     if (duration_s := fields.pop("duration_s", None)) is not None:
-        yield format_duration(round(duration_s, 3))
+        yield format_duration(duration_s)
     error, reason = fields.pop("error", ""), fields.pop("reason", "")
     for name, value in fields.items():
         if value and name not in _OMITTED:

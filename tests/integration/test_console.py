@@ -96,7 +96,7 @@ def test_ctrl_c_ends_tidily_with_the_same_summary(
 def test_colours_are_only_where_they_are_wanted(site: Installation) -> None:
     """NO_COLOR leaves the bars; a terminal that can do nothing gets plain lines."""
     coloured = once(site)
-    site.drop("pat/file_3.zip", os.urandom(100_000))
+    site.drop("pat/file_3.zip", os.urandom(1_000_000))
     plain = once(site, NO_COLOR="1")
     site.drop("pat/file_4.zip", os.urandom(100_000))
     dumb = once(site, TERM="dumb")

@@ -48,7 +48,7 @@ def _print_summary(report: OnceReport) -> None:
     dropped = sum(status.state is State.DELIVERED for status in report.left)
     summary = (
         f"{'interrupted: ' if report.interrupted else ''}{count(report.files, 'file')} delivered"
-        f" ({format_size(report.size_bytes)}) in {format_duration(round(report.duration_s, 2))},"
+        f" ({format_size(report.size_bytes)}) in {format_duration(report.duration_s)},"
         f" {len(report.left) - dropped:,} not delivered"
     )
     if dropped:
