@@ -3,6 +3,7 @@
 import fcntl
 import os
 import pty
+import signal
 import struct
 import subprocess
 import termios
@@ -18,9 +19,14 @@ def shown_on_terminal(
     *,
     environment: Mapping[str, str],
     lines: int = LINES,
+    signals: Mapping[str, signal.Signals] | None = None,
     timeout_s: float = 60.0,
 ) -> tuple[int, str]:
-    """Run a command; return its exit code and all it prints, with the codes of colours."""
+    """Run a command; return its exit code and all it prints, with the codes of colours.
+
+    It gets each of `signals`, in their order, when it has printed the text before it.
+    """
+    due = list((signals or {}).items())
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
     unwanted = {"COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE"}
@@ -40,6 +46,8 @@ def shown_on_terminal(
         try:
             while part := screen.read(1 << 16):
                 output += part
+                if due and due[0][0].encode() in output:
+                    process.send_signal(due.pop(0)[1])
         except OSError:
             # Nobody has the other end open any more.
             pass

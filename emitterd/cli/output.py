@@ -30,6 +30,7 @@ from emitterd.errors import (
 from emitterd.journal.operations import Operation, OperationReport, OperationResult
 from emitterd.model import Entry, State
 from emitterd.text import display, files_are, printable
+from emitterd.units import format_size
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -30,9 +30,11 @@ def site(tmp_path: Path, server: RehearsalServer) -> Installation:
     return site
 
 
-def once(site: Installation, columns: int = 80, **extra: str) -> Shown:
-    """Run `once` on a terminal; `extra` are variables of its environment."""
-    return on_terminal(site.command("once"), site.environment(), columns=columns, **extra)
+def once(site: Installation, columns: int = 80, **variables: str) -> Shown:
+    """Run `once` on a terminal, with these variables."""
+    set_them = ["env", *(f"{name}={value}" for name, value in variables.items())]
+    environment = site.environment(LANG="C.UTF-8", TERM="xterm")
+    return on_terminal([*set_them, *site.command("once")], environment, columns=columns)
 
 
 def events(shown: Shown) -> list[str]:
@@ -81,7 +83,9 @@ def test_ctrl_c_ends_tidily_with_the_same_summary(
     """The bars go, the cursor comes back, and what is left is listed."""
     server.faults = fault_list("black-hole")
     interrupt = {BAR: signal.SIGINT}
-    shown = on_terminal(site.command("once"), site.environment(), signals=interrupt)
+    shown = on_terminal(
+        site.command("once"), site.environment(LANG="C.UTF-8", TERM="xterm"), signals=interrupt
+    )
 
     assert shown.code == 1
     assert shown.written.rindex(f"{ESCAPE}[?25h") > shown.written.rindex(BAR)
@@ -112,7 +116,9 @@ def test_colours_are_only_where_they_are_wanted(site: Installation) -> None:
 def test_the_daemon_logs_short_lines_also_after_a_reload(site: Installation) -> None:
     """`run` on a terminal logs as `once` does, without bars."""
     signals = {"file.delivered": signal.SIGHUP, "daemon.reloaded": signal.SIGINT}
-    shown = on_terminal(site.command("run"), site.environment(), signals=signals)
+    shown = on_terminal(
+        site.command("run"), site.environment(LANG="C.UTF-8", TERM="xterm"), signals=signals
+    )
 
     assert shown.code == 0
     assert {"daemon.ready", "daemon.reloaded", "daemon.stopped"} <= set(events(shown))

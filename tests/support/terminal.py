@@ -1,21 +1,15 @@
-"""A command on a terminal, and what a person sees there."""
+"""What a person sees of a command on a terminal."""
 
-import fcntl
-import os
-import pty
 import signal
-import struct
-import subprocess
-import termios
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pyte
 
+from tools.terminal import shown_on_terminal
+
 LINES = 200
 """So many that nothing is scrolled away."""
-
-_FORCING = {"COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,34 +27,12 @@ def on_terminal(
     *,
     columns: int = 80,
     signals: Mapping[str, signal.Signals] | None = None,
-    **extra: str,
 ) -> Shown:
-    """Run a command on a terminal to its end; `extra` are variables of its environment.
-
-    It gets each of `signals`, in their order, when it has written the text before it.
-    """
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, columns, 0, 0))
-    plain = {name: value for name, value in environment.items() if name not in _FORCING}
-    process = subprocess.Popen(  # noqa: S603  our own argument list
-        command,
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        env=plain | {"TERM": "xterm", "LANG": "C.UTF-8"} | extra,
+    """Run a command on a terminal as `shown_on_terminal` does."""
+    code, written = shown_on_terminal(
+        command, columns, environment=environment, lines=LINES, signals=signals
     )
-    os.close(theirs)
-    written, due = "", list((signals or {}).items())
-    with os.fdopen(ours, "rb", buffering=0) as terminal:
-        try:
-            while part := terminal.read(1 << 16):
-                written += part.decode("utf-8", "replace")
-                if due and due[0][0] in written:
-                    process.send_signal(due.pop(0)[1])
-        except OSError:
-            # The last process on the terminal has ended.
-            pass
     screen = pyte.Screen(columns, LINES)
-    pyte.Stream(screen).feed(written)
+    pyte.Stream(screen).feed(written.replace("\n", "\r\n"))
     lines = [line.rstrip() for line in screen.display]
-    return Shown(process.wait(), written, lines[: screen.cursor.y])
+    return Shown(code, written, lines[: screen.cursor.y])

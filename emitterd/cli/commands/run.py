@@ -54,7 +54,7 @@ def _print_summary(report: OnceReport) -> None:
     if dropped:
         summary += f", {dropped:,} delivered that the server will drop"
     colour = "red" if report.code else "green"
-    console(error=True).print(f"[bold {colour}]{summary}[/]")
+    console(error=True).print(f"[bold {colour}]{summary}[/]", soft_wrap=True)
 
 
 def _configure_log(settings: Config, bars: Bars | None = None) -> None:
