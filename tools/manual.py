@@ -2,7 +2,7 @@
 
 `python -m tools.manual docs` writes them anew. Commands and options are those of
 `cli`; keys are those of docs/configuration.md, and what all commands have in common
-(signals, exit codes, files) stands in docs/operations.md, so that a page and a document
+(signals, exit codes, files) stands in docs/service.md, so that a page and a document
 say the same.
 """
 
@@ -27,7 +27,7 @@ NAME = "deliver files dropped into a folder to cQube's emission bucket"
 PLACES = {"bash": "emitterd.bash", "zsh": "_emitterd", "fish": "emitterd.fish"}
 """The completion's file for each shell."""
 
-FROM_OPERATIONS = {
+FROM_DOCUMENTS = {
     "States": "States of a file",
     "Signals": "Signals",
     "Exit codes": "Exit status",
@@ -35,7 +35,7 @@ FROM_OPERATIONS = {
     "Files": "Files",
     "Every day": "Examples",
 }
-"""Sections of docs/operations.md that the page has too, and what it calls them."""
+"""Sections of docs/service.md and docs/operate.md that the page has, and their titles in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +83,10 @@ def commands() -> list[Command]:
     return [_command(name, item) for name, item in known.items()]
 
 
-def manual(operations: str, date: str) -> str:
-    """Return emitterd(1), with the tables of docs/operations.md."""
+def manual(service: str, daily: str, date: str) -> str:
+    """Return emitterd(1), with the tables of docs/service.md and docs/operate.md."""
     common = _common()
-    reported = sections(operations)
+    reported = sections(daily) | sections(service)
     parts = [
         _head(PROGRAM.upper(), 1, date),
         _section("Name", rf"{PROGRAM} \- {inline(NAME)}"),
@@ -99,7 +99,7 @@ def manual(operations: str, date: str) -> str:
         _section("Description", roff(reported[""])),
         _section("Commands", *(line for item in commands() for line in _told(item))),
         _section("Options", *(line for item in common for line in item.entry())),
-        *(_section(title, roff(reported[name])) for name, title in FROM_OPERATIONS.items()),
+        *(_section(title, roff(reported[name])) for name, title in FROM_DOCUMENTS.items()),
         _section("See also", ".BR emitter.yaml (5),", ".BR systemctl (1),", ".BR journalctl (1)"),
     ]
     return "".join(parts)
@@ -120,11 +120,12 @@ def configuration(document: str, date: str) -> str:
 
 def files(docs: Path) -> dict[str, str]:
     """Return what is to stand below the folder of the documents, by its path there."""
-    operations = (docs / "operations.md").read_text("utf-8")
+    service = (docs / "service.md").read_text("utf-8")
+    daily = (docs / "operate.md").read_text("utf-8")
     reference = (docs / "configuration.md").read_text("utf-8")
     date = released((docs.parent / "CHANGELOG.md").read_text("utf-8"))
     return {
-        "man/emitterd.1": manual(operations, date),
+        "man/emitterd.1": manual(service, daily, date),
         "man/emitter.yaml.5": configuration(reference, date),
         "emitter.schema.json": schema(reference),
     } | {f"completions/{place}": f"{script(shell, command)}\n" for shell, place in PLACES.items()}

@@ -1,4 +1,4 @@
-"""docs/operations.md, "What happened to this file?": each command gives its answer."""
+"""docs/troubleshooting.md, "What happened to this file?": each command gives its answer."""
 
 import re
 import shlex
@@ -14,7 +14,7 @@ from support.installation import Installation
 from support.paths import ROOT
 from support.zips import sample
 
-MANUAL = (ROOT / "docs" / "operations.md").read_text("utf-8")
+MANUAL = (ROOT / "docs" / "troubleshooting.md").read_text("utf-8")
 ROW = re.compile(r"^\| `emitterd ([^`]+)` \| (\d+) \| (.+) \|$", re.MULTILINE)
 GOOD = "pat/periodic_exam_mst.zip"
 WRONG = "sat/semester_exam_mst.zip"

@@ -52,6 +52,13 @@ def test_links_lead_somewhere(document: str) -> None:
         assert not anchor or anchor in anchors(file), link
 
 
+def test_links_of_the_readme_are_absolute() -> None:
+    """PyPI shows the README without the repository, so a relative link leads nowhere there."""
+    links = re.findall(r"\]\(([^)]+)\)", text_of(ROOT / "README.md"))
+    assert links
+    assert [link for link in links if not link.startswith(("https://", "#"))] == []
+
+
 def test_every_page_is_in_the_navigation() -> None:
     """mkdocs.yml names each page of docs/ once."""
     nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text("utf-8"))["nav"]
