@@ -174,7 +174,7 @@ def shipped() -> str:
     """Return the template: the keys that nearly every installation sets."""
     folder = files("emitterd.config")
     text = (folder / "minimal.yaml").read_text("utf-8")
-    # An editor checks the file with the schema of this installation.
+    # Editors check the file with the schema of this installation, also without a network.
     return re.sub(r"(?<=schema=).+", str(folder / "emitter.schema.json"), text, count=1)
 
 

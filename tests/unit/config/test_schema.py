@@ -7,6 +7,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
+from emitterd.cli.setup.init import shipped
 from emitterd.config import settings as config
 from emitterd.errors import Problem
 from support.paths import ROOT
@@ -62,10 +63,12 @@ def test_the_shipped_files_are_right(name: str) -> None:
     assert places((ROOT / name).read_text()) == set()
 
 
-def test_the_template_names_the_schema_for_editors() -> None:
+def test_a_new_configuration_names_the_schema_for_editors() -> None:
     """yaml-language-server reads the first line; the path needs no network."""
-    first = (ROOT / "emitterd/config/minimal.yaml").read_text().splitlines()[0]
-    assert first == ("# yaml-language-server: $schema=/usr/share/doc/emitterd/emitter.schema.json")
+    comment, _, path = shipped().splitlines()[0].partition("=")
+
+    assert comment == "# yaml-language-server: $schema"
+    assert json.loads(Path(path).read_text()) == SCHEMA
 
 
 @pytest.mark.parametrize(
