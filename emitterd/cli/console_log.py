@@ -23,10 +23,7 @@ _INDENT = 9
 _PATH_COLUMNS = 20
 """A path is not cut shorter than this."""
 
-_OMITTED = frozenset(
-    {"ambiguous", "attempt", "confirmed", "etag", "key", "lifetime_s", "sent_bytes", "sha256"}
-    | {"verified"}
-)
+_OMITTED = {"attempt", "etag", "key", "lifetime_s", "sent_bytes", "sha256", "verified"}
 _LONG = ("exception", "stack")
 
 
@@ -52,11 +49,11 @@ class ConsoleLog:
 
 
 def event_line(event: Mapping[str, Any]) -> str:
-    """Return an event as text for a terminal; tracebacks follow as they are."""
+    """Return an event as text for a terminal; a traceback follows in lines of its own."""
     fields = dict(event)
     at = datetime.fromisoformat(fields.pop("timestamp")).astimezone()
     level, name = fields.pop("level"), fields.pop("event")
-    traces = [str(fields.pop(field)) for field in _LONG if field in fields]
+    traces = [str(fields.pop(field)).splitlines() for field in _LONG if field in fields]
     path, hint = printable(str(fields.pop("path", ""))), fields.pop("hint", "")
     facts = [printable(fact) for fact in _facts(level, fields)]
     head = f"{at:%H:%M:%S} {name:{_EVENT_COLUMNS}} "
@@ -68,7 +65,7 @@ def event_line(event: Mapping[str, Any]) -> str:
     lines[0] = f"{head[:_INDENT]}{_name(level, name)}{lines[0][_INDENT + len(name) :]}"
     if hint:
         lines += wrapped(" " * _INDENT + printable(str(hint)), width(), _INDENT)
-    return "\n".join([*lines, *traces])
+    return "\n".join([*lines, *(printable(line) for trace in traces for line in trace)])
 
 
 def _name(level: str, name: str) -> str:

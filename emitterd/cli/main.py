@@ -149,18 +149,6 @@ def once(config: Path | None, wait: str) -> int:
     return commands.once(config, wait_s)
 
 
-@command.command(group="set up", examples=["check", "check --online"])
-@_config
-@click.option("--online", is_flag=True, help="Also connect, log in and request a grant.")
-@click.option("--verbose", "-v", is_flag=True, help="Also print the settings in effect.")
-@_json
-def check(config: Path | None, *, online: bool, verbose: bool, as_json: bool) -> int:
-    """Check the configuration and this machine; with --online the server too."""
-    from emitterd.cli.commands import check as checkup
-
-    return checkup.check(config, online=online, verbose=verbose, as_json=as_json)
-
-
 @command.command(group="look", examples=["status", "status --datasets", "status --check"])
 @_config
 @_json
@@ -369,15 +357,6 @@ def mark_delivered(
     return mark.mark_delivered(config, paths, every=every, before=limit)
 
 
-@command.command(name="notify-test", group="set up", examples=["notify-test"])
-@_config
-def notify_test(config: Path | None) -> int:
-    """Send a test alert by every channel; exit with 1 if one fails."""
-    from emitterd.cli.commands import operate
-
-    return operate.notify_test(config)
-
-
 @command.command(group="act", examples=["rebuild"])
 @_config
 def rebuild(config: Path | None) -> int:
@@ -426,6 +405,27 @@ def init(directory: Path, from_client: Path | None, output: Path) -> int:
     from emitterd.cli.setup import init as installation
 
     return installation.init(directory, output, from_client)
+
+
+@command.command(group="set up", examples=["check", "check --online"])
+@_config
+@click.option("--online", is_flag=True, help="Also connect, log in and request a grant.")
+@click.option("--verbose", "-v", is_flag=True, help="Also print the settings in effect.")
+@_json
+def check(config: Path | None, *, online: bool, verbose: bool, as_json: bool) -> int:
+    """Check the configuration and this machine; with --online the server too."""
+    from emitterd.cli.commands import check as checkup
+
+    return checkup.check(config, online=online, verbose=verbose, as_json=as_json)
+
+
+@command.command(name="notify-test", group="set up", examples=["notify-test"])
+@_config
+def notify_test(config: Path | None) -> int:
+    """Send a test alert by every channel; exit with 1 if one fails."""
+    from emitterd.cli.commands import operate
+
+    return operate.notify_test(config)
 
 
 @command.command(examples=["service install", "service setup", "service uninstall"])

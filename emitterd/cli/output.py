@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TextIO
 
 import click
 
-from emitterd.cli.terminal import COLOURS, is_coloured, print_text
+from emitterd.cli.terminal import COLOURS, is_coloured, print_text, shorten, width
 from emitterd.errors import (
     ConfigError,
     IllegalTransition,
@@ -215,7 +215,8 @@ class Bars:
     def began(self, entry: Entry) -> None:
         """Show a bar for the upload."""
         self._tasks[threading.get_ident()] = self._progress.add_task(
-            escape(entry.name), total=entry.fingerprint.size_bytes
+            escape(shorten(entry.name, width() // 2, middle=True)),
+            total=entry.fingerprint.size_bytes,
         )
 
     def sent(self, size_bytes: int) -> None:

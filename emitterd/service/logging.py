@@ -27,10 +27,9 @@ _Arguments = tuple[tuple[str, EventDict], dict[str, Any]]
 def configure(level: str, file: Path | None = None, *, socket: Path = journald.SOCKET) -> None:
     """Write events of `level` and above to `file`, or to standard output.
 
-    If standard output is journald's, they go to its `socket`. If it is a terminal, they go to the
-    output that `show_on_terminal` has named. May be called again: threads that log
-    at the time lose no line. Raises `OSError` if the file cannot be opened; the former log stays in
-    use.
+    If standard output is journald's, they go to its `socket`; if it is a terminal, to the output
+    that `show_on_terminal` has named. May be called again: threads that log at the time lose no
+    line. Raises `OSError` if the file cannot be opened; the former log stays in use.
     """
     if file is not None:
         _sink.write_to(_File(file))

@@ -96,9 +96,11 @@ def test_instants_are_local_and_lists_are_joined() -> None:
 
 
 def test_a_traceback_follows_its_line() -> None:
-    """It is printed as it is."""
-    trace = "Traceback (most recent call last):\n  ValueError: x"
-    assert line("path.failed", "warning", exception=trace) == f"path.failed\n{trace}"
+    """It keeps its lines; none controls the terminal."""
+    trace = "Traceback (most recent call last):\n  ValueError: x\x1b[2J"
+    assert line("path.failed", "warning", exception=trace) == (
+        "path.failed\nTraceback (most recent call last):\n  ValueError: x\\x1b[2J"
+    )
 
 
 @pytest.mark.parametrize(
