@@ -73,8 +73,7 @@ def _lines(
         max(cells(column.head), *(cells(printable(row[place] or EMPTY)) for row in first))
         for place, column in enumerate(columns)
     ]
-    if cut:
-        _fit(widths, columns, width())
+    spare = _fit(widths, columns, width()) if cut else 0
     heads = (
         _padded(column.head, size, right=column.right)
         for column, size in zip(columns, widths, strict=True)
@@ -85,13 +84,15 @@ def _lines(
         for cell, column, size in zip(row, columns, widths, strict=True):
             text = printable(cell) or EMPTY
             if cut and column.cut:
-                text = shorten(text, size, middle=column.cut == "middle")
+                # A later row may need more room than the first ones.
+                room = size + spare if column.cut == "middle" else size
+                text = shorten(text, room, middle=column.cut == "middle")
             parts.append(coloured(_padded(text, size, right=column.right)))
         yield GAP.join(parts).rstrip()
 
 
-def _fit(widths: list[int], columns: Sequence[TableColumn], size: int) -> None:
-    """Narrow the columns that may be cut until the table has this width."""
+def _fit(widths: list[int], columns: Sequence[TableColumn], size: int) -> int:
+    """Narrow the columns that may be cut until the table has this width; return what is left."""
     excess = sum(widths) + len(GAP) * (len(widths) - 1) - size
     for least in (LEAST, 1):
         for cut in ("end", "middle"):
@@ -100,6 +101,7 @@ def _fit(widths: list[int], columns: Sequence[TableColumn], size: int) -> None:
                     taken = min(excess, max(widths[place] - least, 0))
                     widths[place] -= taken
                     excess -= taken
+    return max(-excess, 0)
 
 
 def _padded(text: str, size: int, *, right: bool = False) -> str:

@@ -12,7 +12,7 @@ import textwrap
 import unicodedata
 from collections.abc import Iterable, Iterator
 from functools import cache
-from itertools import accumulate, chain, islice
+from itertools import accumulate, chain, islice, repeat
 from typing import TextIO
 
 import click
@@ -131,7 +131,7 @@ def shorten(text: str, size: int, *, middle: bool = False) -> str:
         return _beginning(text, left) + mark
     tail = _beginning(text[::-1], left * 2 // 3)[::-1]
     # A sign above a letter is not shown without the letter.
-    while tail and unicodedata.combining(tail[0]):
+    while tail and unicodedata.category(tail[0]).startswith("M"):
         tail = tail[1:]
     return _beginning(text, left - cells(tail)) + mark + tail
 
@@ -188,4 +188,6 @@ def _page(lines: Iterator[str], *, wide: bool) -> None:
         # The pager of root must not start a shell.
         os.environ["LESSSECURE"] = "1"
     sys.stdout.flush()
-    click.echo_via_pager((f"{line}\n" for line in lines), color=is_coloured())
+    # click ends the last line itself.
+    ends = chain([""], repeat("\n"))
+    click.echo_via_pager(map(str.__add__, ends, lines), color=is_coloured())
