@@ -58,12 +58,14 @@ next:
   5. start:                                   sudo systemctl start emitterd
 If you change a folder or delivery.drain_timeout, run: sudo emitterd service setup"""
 
+NEXT_AGAIN = "next: sudo emitterd check --online && sudo systemctl start emitterd"
+"""For a machine that is configured already."""
+
 
 def setup() -> int:
     """Prepare this machine, and print the next steps; return the exit code."""
     require_root("setup")
-    prepare()
-    print_next()
+    print_next(is_new=prepare())
     return DONE
 
 
@@ -74,12 +76,12 @@ def require_root(command: str) -> None:
     os.umask(0o022)
 
 
-def prepare() -> None:
-    """Make what is missing for each configuration, and print each step."""
+def prepare() -> bool:
+    """Make what is missing, and print each step; return whether there was no configuration."""
     for kind, known, name in (("group", _groups, PRODUCERS), ("user", _users, ACCOUNT)):
         say(f"{'exists ' if name in known() else 'created'}  {kind} {name}")
     _run("systemd-sysusers", "-", given=USERS)
-    _make_configuration()
+    is_new = _make_configuration()
     configurations = sorted(CONFIGURATIONS.glob("*.yaml"))
     for path in configurations:
         _share_with_service(path)
@@ -88,14 +90,15 @@ def prepare() -> None:
     _use_notify_reload()
     if is_booted():
         _run("systemctl", "daemon-reload")
+    return is_new
 
 
-def print_next() -> None:
+def print_next(*, is_new: bool) -> None:
     """Print the next steps, unless the service runs already."""
     active = ("systemctl", "--quiet", "is-active", "emitterd.service")
     if is_booted() and subprocess.run(active, check=False).returncode == 0:  # noqa: S603
         return
-    say(NEXT)
+    say(NEXT if is_new else NEXT_AGAIN)
 
 
 def is_booted() -> bool:
@@ -111,12 +114,14 @@ def _users() -> set[str]:
     return {user.pw_name for user in pwd.getpwall()}
 
 
-def _make_configuration() -> None:
-    """Create the first configuration, and the file of its password."""
+def _make_configuration() -> bool:
+    """Create the first configuration and the file of its password; return whether it is new."""
     CONFIGURATIONS.mkdir(exist_ok=True)
-    for path in list(CONFIGURATIONS.glob("*.yaml")) or [CONFIGURATIONS / "emitter.yaml"]:
+    present = sorted(CONFIGURATIONS.glob("*.yaml"))
+    for path in present or [CONFIGURATIONS / "emitter.yaml"]:
         _create(path, shipped(), 0o640, "root")
     _create(CONFIGURATIONS / "password", "", 0o600, ACCOUNT)
+    return not present
 
 
 def _create(path: Path, text: str, mode: int, owner: str) -> None:

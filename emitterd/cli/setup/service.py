@@ -60,14 +60,14 @@ def install() -> int:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
         say(f"{action} {path}")
-    prepare()
+    is_new = prepare()
     _run("journalctl", "--update-catalog")
     if first:
         # Not at an upgrade: the administrator may have disabled it since.
         _run("systemctl", "--quiet", "enable", UNIT_NAMES[0])
     if is_booted():
         _run("systemctl", "try-restart", *INSTANCES)
-    print_next()
+    print_next(is_new=is_new)
     return DONE
 
 
