@@ -78,7 +78,7 @@ WARNINGS = frozenset(
 class Alarm:
     """One problem: since when, in words, and what to do about it.
 
-    `affected`: how many files or datasets it is about, if any. Alerts tell when it grows.
+    `affected`: how many files or datasets it is about, if any. Alerts report its growth.
     """
 
     code: str

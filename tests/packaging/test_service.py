@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from emitterd import failpoints
+from emitterd.codes import Code
 from emitterd.rehearsal.server import FaultList, RehearsalServer
 from support.debian import Machine
 from support.faults import fault_list
@@ -157,7 +158,7 @@ def test_status_tells_the_counts(service: Service) -> None:
 
 
 def test_errors_are_found_in_journald(service: Service) -> None:
-    """`journalctl -p err` shows what needs somebody, and a path leads to its lines."""
+    """`journalctl -p err` shows what needs somebody, `-x` what to do; a path has its lines."""
     path = "tpd/teacher_mst.zip"
     service.server.faults = fault_list("api-500")
     service.drop(f"{SPOOL}/{path}")
@@ -169,6 +170,8 @@ def test_errors_are_found_in_journald(service: Service) -> None:
 
     assert {error["EMITTERD_EVENT"] for error in errors} == {"destination.down"}
     assert {error["PRIORITY"] for error in errors} == {"3"}
+    explained = service.machine.run("journalctl", "--unit=emitterd", "--priority=err", "-x")
+    assert f"Subject: E408: {Code.API_TROUBLE.title}" in explained
     reported = [item["EMITTERD_EVENT"] for item in of_path]
     assert (reported[0], reported[-1]) == ("file.admitted", "file.delivered")
 
