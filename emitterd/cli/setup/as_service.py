@@ -15,7 +15,7 @@ SERVICES = Path("/etc/emitterd")
 _SETTING = re.compile(
     r"(User|Group|(Ambient)?Capabilit[a-zA-Z]+|(Load|Set)Credential|UMask|Environment(File)?"
     r"|(State|Logs)Directory(Mode)?|Protect(System|Home)|PrivateTmp"
-    r"|(ReadWrite|ReadOnly|Bind)Paths)=."
+    r"|(ReadWrite|ReadOnly|Bind)Paths)="
 )
 """The settings that decide on access to files and secrets."""
 
