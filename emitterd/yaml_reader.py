@@ -15,6 +15,7 @@ from pathlib import Path
 import yaml
 
 from emitterd.errors import Problem, ValueProblem
+from emitterd.permissions import ACCOUNT, as_root, current_user, permission_command
 from emitterd.units import format_size
 
 try:
@@ -145,7 +146,10 @@ def read_text(source: Path, expected: str, largest_bytes: int = 1 << 20) -> tupl
             content = file.read(largest_bytes) if stat.S_ISREG(mode) else b""
     except OSError as error:
         message = f"cannot be read: {error.strerror}"
-        remedy = "create the file, or correct the path or the permissions"
+        remedy = "create the file, or correct the path"
+        if isinstance(error, PermissionError):
+            is_service = current_user() in {ACCOUNT, "root"}
+            remedy = permission_command(source.absolute(), "r") if is_service else as_root()
         raise YamlError(message, None, remedy) from None
     if not stat.S_ISREG(mode):
         raise YamlError("is not a regular file", None, f"name {expected}")

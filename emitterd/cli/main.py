@@ -357,6 +357,24 @@ def mark_delivered(
     return mark.mark_delivered(config, paths, every=every, before=limit)
 
 
+@command.command(name="set-password", group="set up", examples=["set-password"])
+@_config
+def set_password(config: Path | None) -> int:
+    """Store the password, without showing it; from a pipe, its first line."""
+    from emitterd.cli.setup import secrets
+
+    return secrets.set_secret(config, "password")
+
+
+@command.command(name="set-api-key", group="set up", examples=["set-api-key"])
+@_config
+def set_api_key(config: Path | None) -> int:
+    """Store the API key, without showing it; from a pipe, its first line."""
+    from emitterd.cli.setup import secrets
+
+    return secrets.set_secret(config, "api_key")
+
+
 @command.command(group="act", examples=["rebuild"])
 @_config
 def rebuild(config: Path | None) -> int:
@@ -392,19 +410,38 @@ def inspect(
 
 
 @command.command(
-    group="set up",
-    examples=["init /srv/cqube_emission", "init /srv/cqube_emission --from-client config.py"],
+    group="set up", examples=["init /srv/cqube_emission", "init --from-client config.py"]
 )
-@click.argument("directory", type=PATH, help="The folder to watch.")
+@click.argument(
+    "directory", type=PATH, required=False, help="The folder to watch. Default: that of client.py."
+)
 @click.option("--from-client", type=PATH, help="Read the config.py of cQube's client.py.")
 @click.option(
-    "--output", type=PATH, default="emitter.yaml", help="The configuration file to write."
+    "--output",
+    type=PATH,
+    help="The configuration file to write. Default: emitter.yaml here; with --from-client that"
+    " of the service, if it is installed.",
 )
-def init(directory: Path, from_client: Path | None, output: Path) -> int:
+@click.option(
+    "--sent",
+    help="What client.py has sent already: all, none, a time such as 2026-11-24 (files last"
+    " changed before it), or a pattern. Default: ask.",
+)
+def init(
+    directory: Path | None, from_client: Path | None, output: Path | None, sent: str | None
+) -> int:
     """Create the watched folder, its dataset folders and a configuration."""
-    from emitterd.cli.setup import init as installation
+    if from_client is not None:
+        from emitterd.cli.setup import migration
 
-    return installation.init(directory, output, from_client)
+        return migration.init_from_client(directory, output, from_client, sent)
+    from emitterd.cli.setup import init as installation
+    from emitterd.config.upstream_config import UpstreamConfig
+
+    if directory is None or sent is not None:
+        raise click.UsageError("give the folder to watch: emitterd init /srv/cqube_emission")
+    client = UpstreamConfig()
+    return installation.init(directory, output or Path("emitter.yaml"), client)
 
 
 @command.command(group="set up", examples=["check", "check --online"])

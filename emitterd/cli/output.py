@@ -29,7 +29,8 @@ from emitterd.errors import (
 )
 from emitterd.journal.operations import Operation, OperationReport, OperationResult
 from emitterd.model import Entry, State
-from emitterd.text import display, files_are, printable
+from emitterd.permissions import as_root, current_user
+from emitterd.text import display, files_are, printable, shown
 from emitterd.units import format_size
 
 if TYPE_CHECKING:
@@ -297,6 +298,14 @@ def load_as_owner(config: Path | None, *sections: str) -> "Config":
 
     settings = load_part(find(config, os.environ), os.environ, *sections)
     act_as_owner(settings.journal.path)
+    folder = settings.journal.path.parent
+    try:
+        absent = not folder.exists()
+    except PermissionError:
+        absent = False
+    if not (absent or os.access(folder, os.R_OK | os.X_OK)):
+        message = f"the user {current_user()} may not read the journal in {shown(folder)}"
+        raise JournalError(message, remedy=as_root())
     return settings
 
 

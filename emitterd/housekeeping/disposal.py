@@ -23,6 +23,7 @@ from emitterd.failpoints import Point, reach
 from emitterd.journal.journal import Journal
 from emitterd.journal.rows import Ended
 from emitterd.model import Fingerprint, State
+from emitterd.permissions import permission_command
 from emitterd.shutdown import Shutdown
 from emitterd.spool.files import FileMover, folder_below, put_back
 from emitterd.spool.folder import OPEN_FOLDERS, LeaseState, Spool, digests
@@ -152,7 +153,7 @@ class Disposal:
         except JournalError:
             raise
         except Exception as error:  # noqa: BLE001  one path must not stop the others
-            self._log_once(path, _reason(error))
+            self._note_failure(entry_id, path, error)
         else:
             self._reported.pop(path, None)
 
@@ -229,19 +230,22 @@ class Disposal:
                 return True
             return digests(file, heartbeat.record)[1] == sha256
 
-    def _log_once(self, path: bytes, reason: str) -> None:
-        """Log why a file stays; each sweep tries again, and logs only a new reason."""
+    def _note_failure(self, entry_id: int, path: bytes, error: Exception) -> None:
+        """Note and log why a file stays; each sweep tries again, and logs only a new reason."""
+        reason, hint = _reason(error), Code.NOT_DISPOSED.remedy
+        folder = (self._spool.root / os.fsdecode(path)).parent
+        # A move needs both folders; the error names the other one.
+        if isinstance(error, PermissionError) and not os.access(folder, os.W_OK | os.X_OK):
+            reason, hint = f"{error.strerror}: {folder}", permission_command(folder, "wx")
         if self._reported.get(path) == reason:
             return
+        with suppress(JournalFull):
+            self._journal.not_disposed(entry_id, f"{reason}: {hint}")
         if len(self._reported) >= REPORTED_MAX:
             self._reported.clear()
         self._reported[path] = reason
         log.warning(
-            "file.disposed",
-            path=display(path),
-            error=Code.NOT_DISPOSED,
-            reason=reason,
-            hint=Code.NOT_DISPOSED.remedy,
+            "file.disposed", path=display(path), error=Code.NOT_DISPOSED, reason=reason, hint=hint
         )
 
 

@@ -27,6 +27,7 @@ from emitterd.errors import SHORTAGE, FileError, JournalError
 from emitterd.journal.connection import Read
 from emitterd.journal.rows import ASKED, Known, unchanged_paths
 from emitterd.model import Fingerprint, State
+from emitterd.permissions import permission_command
 from emitterd.spool.folder import LeaseState, Spool, read_at
 from emitterd.spool.selection import AT_THE_TOP, Selection, at_the_top
 from emitterd.text import display, shown
@@ -153,7 +154,7 @@ class FileStatusReader:
         except JournalError:
             raise
         except Exception as error:  # noqa: BLE001  one path must not stop the others
-            status = _error_status(path, error)
+            status = _error_status(self.spool.root, path, error)
             absent = status.state is FolderState.ABSENT
             return (self._below_link(path) if absent else None) or status
 
@@ -292,7 +293,8 @@ def survey(
 
     def unreadable(path: bytes, error: OSError) -> None:
         if not path or status_reader.selection.skipped(path) is None:
-            folders.append(_error_status(path or b".", error))
+            root = status_reader.spool.root
+            folders.append(_error_status(root, path or b".", error, "rx"))
 
     def skip(folder: bytes) -> bool:
         reason = status_reader.selection.skipped(folder)
@@ -338,7 +340,15 @@ def _linked(path: bytes, reason: str) -> FileStatus:
     return FileStatus(path, FolderState.UNSUITABLE, Code.NOT_REGULAR, reason)
 
 
-def _error_status(path: bytes, error: Exception) -> FileStatus:
+def permission_hint(root: Path, path: bytes, error: BaseException, bits: str) -> str:
+    """Return the command that gives the permission which an error is about; else empty."""
+    with suppress(OSError):
+        if isinstance(error.__cause__ or error, PermissionError):
+            return f"give the permission: {permission_command(root / os.fsdecode(path), bits)}"
+    return ""
+
+
+def _error_status(root: Path, path: bytes, error: Exception, bits: str = "r") -> FileStatus:
     reason, code = failure_reason(error), Code.PATH_FAILED
     if isinstance(error, FileError):
         code = error.code
@@ -347,4 +357,5 @@ def _error_status(path: bytes, error: Exception) -> FileStatus:
         code = Code.UNREADABLE
     state = _BY_CODE.get(code, FolderState.UNREADABLE)
     cause = error if code is Code.PATH_FAILED else None
-    return FileStatus(path, state, code, reason, cause=cause)
+    hint = permission_hint(root, path, error, bits)
+    return FileStatus(path, state, code, reason, cause=cause, hint=hint)

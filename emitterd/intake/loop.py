@@ -20,7 +20,7 @@ from emitterd.errors import SHORTAGE, JournalError, JournalFull
 from emitterd.failpoints import Point, reach
 from emitterd.intake.candidates import NOTHING_SEEN
 from emitterd.intake.examine import Examiner, ExamineRules
-from emitterd.intake.file_status import failure_reason
+from emitterd.intake.file_status import failure_reason, permission_hint
 from emitterd.intake.not_sent import NotSentSummary
 from emitterd.journal.journal import Journal
 from emitterd.journal.rows import ASKED, Admission, AdmissionResult, Admitted
@@ -310,7 +310,8 @@ class Intake:
         if error.errno in SHORTAGE:
             self._examiner.failed(path or b".", error)
         elif not path or self._examiner.rules.selection.skipped(path) is None:
-            self._examiner.report(path or b".", Code.UNREADABLE, failure_reason(error))
+            hint = permission_hint(self._spool.root, path or b".", error, "rx")
+            self._examiner.report(path or b".", Code.UNREADABLE, failure_reason(error), hint=hint)
 
     def _begin_sweep(self, now: float) -> None:
         self._next_sweep_at = now + self._examiner.rules.sweep_every_s

@@ -13,6 +13,7 @@ from typing import Any
 
 from emitterd.errors import JournalBusy, JournalDamaged, JournalError, JournalFull, JournalIOError
 from emitterd.journal.state_folder import refuse_unusable
+from emitterd.permissions import as_root, current_user
 
 _FULL = frozenset(
     # The shared memory of the log is a file too: a full disk prevents its creation.
@@ -40,8 +41,9 @@ def translate_error(error: sqlite3.Error, path: Path | None = None) -> JournalEr
         if path is not None and os.access(path, os.R_OK | os.W_OK):
             return _cannot_create(path, error)
         return JournalError(
-            f"cannot open {path}: it does not exist, or this user may not read it",
-            remedy="start the daemon once, or run as the daemon's user",
+            f"cannot open {path}: it does not exist yet, or the user {current_user()} may not"
+            " read it",
+            remedy=f"systemctl start emitterd; or {as_root()}",
         )
     kind = JournalIOError if name.startswith(_PASSING) else JournalError
     return kind(f"{path or 'the journal'}: {error}")

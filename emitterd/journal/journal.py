@@ -362,8 +362,15 @@ class Journal(Database):
 
     def dispose(self, entry_id: int, moved_to: bytes | None) -> None:
         """Record that the version's file was moved or deleted, or is gone."""
-        sql = "update entry set disposal = 'done', moved_to = ? where id = ?"
+        sql = """update entry set disposal = 'done', moved_to = ?, error = nullif(error, 'E211'),
+            reason = iif(error = 'E211', null, reason) where id = ?"""
         self._execute(sql, moved_to, entry_id)
+
+    def not_disposed(self, entry_id: int, reason: str) -> None:
+        """Record why the file of a delivered version stays in the folder."""
+        sql = """update entry set error = 'E211', reason = ?
+            where id = ? and state = 'delivered' and disposal = 'due'"""
+        self._execute(sql, reason, entry_id)
 
     # Retention.
 

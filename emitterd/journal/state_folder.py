@@ -21,6 +21,7 @@ from emitterd.errors import (
     JournalLocked,
     JournalLost,
 )
+from emitterd.permissions import name_of, permission_command
 
 LOCK_WAIT_S = 2.0
 """A short command that holds the journal must not make the daemon's start fail."""
@@ -65,7 +66,8 @@ def act_as_owner(journal: Path) -> None:
         os.setuid(owner.st_uid)
     except OSError as error:
         raise JournalError(
-            f"cannot act as user {owner.st_uid}, who owns {journal.parent}: {error.strerror}",
+            f"cannot act as the user {name_of(owner.st_uid)}, who owns {journal.parent}:"
+            f" {error.strerror}",
             remedy="run this as that user",
         ) from error
 
@@ -109,7 +111,8 @@ def cannot_open(path: Path, error: OSError) -> JournalError:
         return JournalIOError(reason)
     if error.errno in {errno.ELOOP, errno.EMLINK}:
         return JournalError(f"{reason}; it may be a link", remedy=f"remove the link {path}")
-    return JournalError(reason, remedy=f"give the daemon's user write permission on {path.parent}")
+    remedy = permission_command(path.parent, "wx") if path.parent.exists() else ""
+    return JournalError(reason, remedy=remedy)
 
 
 def refuse_lost(journal: Path, *, no_tables: bool = False) -> None:

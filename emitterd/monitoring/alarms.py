@@ -60,6 +60,7 @@ class AlarmCode(StrEnum):
     SERVER_DROPS = "server_drops"
     STALLED = "stalled"
     NOT_TAKEN = "not_taken"
+    NOT_DISPOSED = "not_disposed"
     DAEMON_STOPPED = "daemon_stopped"
     FOLDER_SHARED = "folder_shared"
     ARRIVAL_OVERDUE = "arrival_overdue"
@@ -69,7 +70,7 @@ WARNINGS = frozenset(
     {AlarmCode.WATCH_DEGRADED, AlarmCode.SWEEP_OVERDUE, AlarmCode.REJECTED, AlarmCode.NOT_SENT}
     | {AlarmCode.SERVER_DROPS, AlarmCode.DAEMON_STOPPED, AlarmCode.FOLDER_SHARED}
     | {AlarmCode.RECEIPT_LOST, AlarmCode.ARRIVAL_OVERDUE}
-    | {AlarmCode.STALLED, AlarmCode.NOT_TAKEN}
+    | {AlarmCode.STALLED, AlarmCode.NOT_TAKEN, AlarmCode.NOT_DISPOSED}
 )
 """With these alarms deliveries go on. All others are critical."""
 
@@ -192,6 +193,7 @@ def _file_alarms(queue: "QueueStatus") -> list[Alarm]:
         (_server_drops, queue.dropped),
         (_stalled, queue.stalled),
         (_not_taken, queue.not_taken),
+        (_not_disposed, queue.not_disposed),
     )
     return [
         alarm(files, since, f"{'' if files == 1 else 'for example '}{display(path or b'')}")
@@ -331,6 +333,12 @@ def _not_taken(files: int, since: float, path: str) -> Alarm:
         " the dataset is switched on"
     )
     return Alarm(AlarmCode.NOT_TAKEN, since, words, hint, affected=files)
+
+
+def _not_disposed(files: int, since: float, path: str) -> Alarm:
+    words = f"{count(files, 'delivered file')} cannot be archived or deleted ({path})"
+    hint = f"see why: emitterd explain {path.removeprefix('for example ')}"
+    return Alarm(AlarmCode.NOT_DISPOSED, since, words, hint, affected=files)
 
 
 def stopped_alarm(path: bytes, now: float) -> Alarm:

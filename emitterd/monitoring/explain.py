@@ -188,7 +188,10 @@ def _delivered(latest: Record) -> str:
     if latest["ambiguous"] and latest.get("earlier_keys"):
         keys = ", ".join(latest["earlier_keys"])
         sentence += f"; an earlier attempt may have stored an object under {keys}"
-    return sentence + _LOOKED_UP.get(latest.get("confirmation", ""), "")
+    sentence += _LOOKED_UP.get(latest.get("confirmation", ""), "")
+    if latest.get("error") == Code.NOT_DISPOSED:
+        sentence += f"; the file stays in the folder: {latest['reason']}"
+    return sentence
 
 
 def _held(status: FileStatus, actions: list[Record]) -> str:

@@ -51,6 +51,10 @@ _STALLED = f"{_OF_TRACKED} 'stalled' limit ?)"
 _NOT_TAKEN = f"""{_OF_TRACKED} 'waiting'
     and seen_at - delivered_at > iif(findings is null, ?, ?) limit ?)"""
 
+_NOT_DISPOSED = f"""select count(*), min(delivered_at), max(path) from (
+    select * from entry where disposal = 'due' order by id limit {REJECTED_MAX})
+    where error = 'E211'"""  # noqa: S608  names are ours
+
 _RECENT = """select count(*), coalesce(sum(bytes), 0),
     coalesce(max(delivered_at) - min(delivered_at - coalesce(duration_s, 0)), 0)
     from (select delivered_at, duration_s, bytes from entry
@@ -93,7 +97,8 @@ class QueueStatus:
     daemon noted them. `noted` and `not_sent`: alarms that only the daemon can see, and paths that
     are not sent by code, as it noted them. `arrivals` and `expected_since`: by dataset. `tracked`:
     delivered files by what the server made of them. `stalled`: those that it has begun and not
-    ended. `not_taken`: those that it has left in the bucket for a day.
+    ended. `not_taken`: those that it has left in the bucket for a day. `not_disposed`: those that
+    cannot be archived or deleted.
     """
 
     tally: Mapping[State, tuple[int, int]]
@@ -114,6 +119,7 @@ class QueueStatus:
     tracked: Mapping[str, int] = field(default_factory=dict)
     stalled: AffectedFiles = _NONE
     not_taken: AffectedFiles = _NONE
+    not_disposed: AffectedFiles = _NONE
 
     @property
     def waiting(self) -> int:
@@ -179,6 +185,7 @@ def read_queue(read: Read, now: float) -> QueueStatus:
         tracked=dict(read("select state, files from tracked_tally", ())),
         stalled=AffectedFiles(*read(_STALLED, (REJECTED_MAX,))[0]),
         not_taken=AffectedFiles(*read(_NOT_TAKEN, (DAY_S, 2 * DAY_S, REJECTED_MAX))[0]),
+        not_disposed=AffectedFiles(*read(_NOT_DISPOSED, ())[0]),
     )
 
 

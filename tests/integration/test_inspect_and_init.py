@@ -198,7 +198,7 @@ def test_full_shows_its_progress_on_a_terminal(tmp_path: Path) -> None:
     (record,) = json.loads(child.communicate()[0])
 
     assert PATH in shown.decode()
-    assert "MB/s" in shown.decode()
+    assert "MiB/s" in shown.decode()
     assert record["whole"]
 
 
@@ -269,7 +269,10 @@ def test_taken_over_and_delivered(tmp_path: Path) -> None:
     with RehearsalServer(tmp_path / "server", api_key=key) as server:
         old = tmp_path / "config.py"
         old.write_text(CONFIG_PY.format(key=key, folder=tmp_path / "drop", url=server.url))
-        made = emitterd("init", "drop", "--from-client", "config.py", cwd=tmp_path)
+        made = emitterd(
+            *("init", "drop", "--from-client", "config.py", "--output", "emitter.yaml"),
+            cwd=tmp_path,
+        )
         check = emitterd("check", cwd=tmp_path)
         pack(tmp_path / "drop" / PATH, sample(PATH))
         once = emitterd("once", cwd=tmp_path)

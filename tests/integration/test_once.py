@@ -133,6 +133,8 @@ def test_journal_held_by_a_daemon(site: Installation) -> None:
         done = site.call("once", timeout_s=LIMIT_S)
 
     assert done.returncode == 75
+    assert "systemctl stop emitterd" in done.stderr
+    assert "journal.path" not in done.stderr
     assert f"is held by process {daemon.pid}" in done.stderr
 
 

@@ -1,21 +1,18 @@
 """Completion in real shells: a TAB, and what stands on the line then."""
 
 import os
-import pty
-import select
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from support.keyboard import Terminal
 from support.paths import ROOT
 
 COMPLETIONS = ROOT / "docs" / "completions"
-DEADLINE_S = 30.0
 TYPED = [
     ("emitterd li", "emitterd list "),
     ("emitterd explain-", "emitterd explain-error "),
@@ -23,35 +20,6 @@ TYPED = [
     ("emitterd hold --all --state w", "emitterd hold --all --state withdrawn "),
 ]
 typed = pytest.mark.parametrize(("keys", "line"), TYPED, ids=[item for item, _ in TYPED])
-
-
-class Terminal:
-    """A shell on a terminal of its own."""
-
-    def __init__(self, *command: str, env: dict[str, str]) -> None:
-        self._ours, theirs = pty.openpty()
-        self._shell = subprocess.Popen(  # noqa: S603  our own argument list
-            command, stdin=theirs, stdout=theirs, stderr=theirs, env=env, start_new_session=True
-        )
-        os.close(theirs)
-        self._screen = ""
-
-    def type(self, keys: str, expected: str) -> None:
-        """Type keys, and wait until the screen shows what is expected since then."""
-        self._screen = ""
-        os.write(self._ours, keys.encode())
-        end = time.monotonic() + DEADLINE_S
-        while expected not in self._screen:
-            left_s = end - time.monotonic()
-            if not select.select([self._ours], [], [], max(0.0, left_s))[0]:
-                raise AssertionError(f"no {expected!r} in {self._screen!r}")
-            self._screen += os.read(self._ours, 65536).decode("utf-8", "replace")
-
-    def close(self) -> None:
-        """End the shell."""
-        self._shell.kill()
-        self._shell.wait(DEADLINE_S)
-        os.close(self._ours)
 
 
 def environment(home: Path) -> dict[str, str]:

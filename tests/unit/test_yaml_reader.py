@@ -1,11 +1,13 @@
 """YAML: key paths, lines, duplicate keys, and errors that quote no secret."""
 
 import contextlib
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import NOBODY, Python
 from emitterd.errors import Problem
 from emitterd.text import printable
 from emitterd.yaml_reader import Node, YamlError, parse
@@ -25,6 +27,25 @@ def test_every_key_has_its_line_and_every_duplicate_both() -> None:
     assert document.duplicates == (
         Problem("b.c", 5, "is given twice, on line 4 and line 5", remedy),
         Problem("a", 6, "is given twice, on line 1 and line 6", remedy),
+    )
+
+
+def test_a_file_that_the_user_may_not_read_needs_root(python: Python, tmp_path: Path) -> None:
+    """The remedy is the present command, with sudo."""
+    (tmp_path / "emitter.yaml").touch(0o600)
+    script = f"""
+import sys
+from pathlib import Path
+from emitterd.yaml_reader import YamlError, read_text
+sys.argv = ["emitterd", "list", "--state", "held"]
+{NOBODY}
+try:
+    read_text(Path("emitter.yaml"), "a configuration file")
+except YamlError as error:
+    print(error, error.remedy, sep="; ")
+"""
+    assert python(script, cwd=tmp_path) == (
+        "cannot be read: Permission denied; run it as root: sudo emitterd list --state held\n"
     )
 
 

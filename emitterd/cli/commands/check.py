@@ -24,7 +24,7 @@ from emitterd.errors import ConfigError, JournalError, Problem
 from emitterd.journal.connection import FORMER_SERVER, find_problem
 from emitterd.journal.reader import JournalReader
 from emitterd.journal.state_folder import act_as_owner, is_locked
-from emitterd.service.control_socket import user_name
+from emitterd.permissions import current_user, permission_command
 from emitterd.service.logging import silence
 from emitterd.spool.mounts import NETWORK, file_system, shared_by
 from emitterd.spool.watcher import folders_below, watch_limit
@@ -149,9 +149,15 @@ def _folder(config: Config) -> Iterator[Diagnosis]:
         yield Diagnosis(
             "error",
             "spool.directory",
-            f"{root} cannot be {wanted} by this user",
-            f"give user {user_name(os.getuid())} the permission, or run as another user",
+            f"{root} cannot be {wanted} by the user {current_user()}",
+            permission_command(root, "rwx" if writes else "rx"),
         )
+    if writes:
+        for folder in sorted(filter(Path.is_dir, root.iterdir())):
+            if not os.access(folder, os.W_OK | os.X_OK):
+                message = f"{shown(folder)} cannot be written: delivered files stay in it"
+                command = permission_command(folder, "wx")
+                yield Diagnosis("error", "spool.directory", message, command)
     kind = file_system(root)
     if kind in NETWORK:
         yield Diagnosis(
@@ -244,8 +250,8 @@ def _not_writable(key: str, path: Path, folder: Path) -> Diagnosis:
     return Diagnosis(
         "error",
         key,
-        f"{path} cannot be written by this user",
-        f"give user {user_name(os.getuid())} write permission on {folder}",
+        f"{path} cannot be written by the user {current_user()}",
+        permission_command(folder, "wx"),
     )
 
 

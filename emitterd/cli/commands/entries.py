@@ -119,7 +119,7 @@ def _print_records(
 
 def _entry_row(entry: Record, now: float) -> Sequence[str]:
     problem = _codes(entry)
-    if "delivered_at" not in entry and "reason" in entry:
+    if "reason" in entry:
         problem = f"{entry.get('error', '')} {entry['reason']}"
     if "forgotten_at" in entry:
         problem = f"{problem} (forgotten)"

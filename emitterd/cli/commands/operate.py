@@ -24,6 +24,7 @@ from emitterd.journal.operations import Operation, OperationReport, OperationReq
 from emitterd.journal.reader import JournalReader
 from emitterd.model import State
 from emitterd.monitoring.explain import OutsideSpool, locate
+from emitterd.permissions import as_root
 from emitterd.service.control_socket import ask, send_request, user_name
 from emitterd.shutdown import Shutdown
 from emitterd.spool.folder import Spool
@@ -56,8 +57,7 @@ def apply(journal: Path, request: OperationRequest) -> OperationReport:
         return send_request(journal, request) or _without_daemon(journal, request)
     except OSError as error:
         raise JournalError(
-            f"cannot reach the daemon: {error.strerror or error}",
-            remedy="run this as root or as the daemon's user",
+            f"cannot reach the daemon: {error.strerror or error}", remedy=as_root()
         ) from error
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from emitterd.cli.output import DONE, console
 from emitterd.config.rules import inside
 from emitterd.config.secrets import read_secret
-from emitterd.config.upstream_config import UpstreamConfig, read_upstream_config
+from emitterd.config.upstream_config import UpstreamConfig
 from emitterd.datasets.catalogue_file import load_catalogue
 from emitterd.errors import ConfigError, Problem, ValueProblem
 from emitterd.spool.files import sync
@@ -28,9 +28,8 @@ _SYSTEM = Path("/etc")
 """A configuration below this folder is for a service, which runs as another user."""
 
 
-def init(directory: Path, output: Path, from_client: Path | None) -> int:
+def init(directory: Path, output: Path, client: UpstreamConfig) -> int:
     """Create an installation, and print the next steps; return the exit code."""
-    client = read_upstream_config(from_client) if from_client else UpstreamConfig()
     directory, output = directory.absolute(), output.absolute()
     folders = dataset_folders()
     say = partial(console().print, markup=False, soft_wrap=True)
@@ -66,11 +65,11 @@ def lay_out(
             if not os.path.isdir(path):  # noqa: PTH112  the method raises
                 path.mkdir(parents=True)
                 made.append(path)
-        path, secret = _secret_file(output, client), client.api_key or client.password
+        path, secret = secret_file(output, client), client.api_key or client.password
         if secret and _make_secret(path, secret):
             made.append(path)
         path = output
-        _create(path, fill(shipped(), _settings(directory, output, client)), 0o666)
+        _create(path, configuration(directory, output, client), 0o666)
         return [*made, path]
     except ValueProblem as error:
         problem = error.at(shown(path))
@@ -109,7 +108,13 @@ def _create(path: Path, text: str, mode: int) -> None:
     sync(path.parent)
 
 
-def _secret_file(output: Path, client: UpstreamConfig) -> Path:
+def configuration(directory: Path, output: Path, client: UpstreamConfig) -> str:
+    """Return the text of the configuration `output` for a watched folder."""
+    return fill(shipped(), _settings(directory, output, client))
+
+
+def secret_file(output: Path, client: UpstreamConfig) -> Path:
+    """Return the file beside the configuration that is for its secret."""
     return output.with_name("api-key" if client.api_key else "password")
 
 
@@ -134,19 +139,16 @@ def _settings(directory: Path, output: Path, client: UpstreamConfig) -> dict[str
 
 def next_steps(directory: Path, output: Path, client: UpstreamConfig) -> Iterator[str]:
     """Yield the next steps for the user after `lay_out`, each on one line."""
-    secret_file = _secret_file(output, client)
+    secret = secret_file(output, client)
     if not client.url:
         yield f"set emission.url in {shown(output)}"
     if not client.api_key and not client.username:
         yield (
-            f"set emission.username in {shown(output)}; for cQube 1.7 and later set"
-            " api_key_file instead, and put # before username and password_file"
+            f"set emission.username in {shown(output)}; for cQube 1.7 and later store an API"
+            f" key instead: emitterd set-api-key -c {_quoted(output)}"
         )
-    if not os.path.lexists(secret_file):
-        yield (
-            "put the password into its file, then press Ctrl-D:"
-            f" install -m 0600 /dev/stdin {_quoted(secret_file)}"
-        )
+    if not os.path.lexists(secret):
+        yield f"store the password: emitterd set-password -c {_quoted(output)}"
     yield (
         "allow a group to drop files:"
         f" find {_quoted(directory)} -type d -exec chgrp GROUP {{}} +"
@@ -155,13 +157,12 @@ def next_steps(directory: Path, output: Path, client: UpstreamConfig) -> Iterato
     if inside(output, _SYSTEM) is not None:
         yield (
             "let the service read its own files: chown emitterd"
-            f" {_quoted(output)} {_quoted(secret_file)}"
+            f" {_quoted(output)} {_quoted(secret)}"
         )
     if client.file_path:
         yield (
-            "remove client.py from cron: it would send everything once more; move the"
-            f" files that it has not sent from {shown(client.file_path)} to"
-            f" {shown(directory)}, as <dataset>/<name>.zip"
+            "remove client.py from cron: it would send everything once more; then mark what it has"
+            f" sent: emitterd mark-delivered --all -c {_quoted(output)}"
         )
     yield f"check the configuration: emitterd check -c {_quoted(output)}"
 
@@ -176,6 +177,13 @@ def shipped() -> str:
     text = (folder / "minimal.yaml").read_text("utf-8")
     # Editors check the file with the schema of this installation, also without a network.
     return re.sub(r"(?<=schema=).+", str(folder / "emitter.schema.json"), text, count=1)
+
+
+def is_shipped(path: Path) -> bool:
+    """Tell whether nobody has changed the configuration since the installation."""
+    versions = (path.read_text("utf-8"), shipped())
+    first, second = (re.sub(r"(?<=schema=).+", "", text, count=1) for text in versions)
+    return first == second
 
 
 def fill(text: str, settings: Mapping[str, str | None]) -> str:

@@ -22,6 +22,7 @@ from emitterd.cli.setup.init import dataset_folders, shipped
 from emitterd.config.rules import inside
 from emitterd.config.settings import Config, load_part
 from emitterd.errors import ConfigError
+from emitterd.permissions import ACCOUNT, PRODUCERS
 from emitterd.share import shared
 from emitterd.spool.watcher import folders_below, watch_limit
 from emitterd.text import count, shown
@@ -29,7 +30,6 @@ from emitterd.text import count, shown
 CONFIGURATIONS = Path("/etc/emitterd")
 UNITS = Path("/etc/systemd/system")
 SYSCTL = Path("/etc/sysctl.d/60-emitterd.conf")
-ACCOUNT, PRODUCERS = "emitterd", "emitterd-producers"
 
 WRITABLE = (Path("/srv"), Path("/var/log/emitterd"))
 """Folders that the units let the service write to."""
@@ -174,12 +174,19 @@ def _make_folder(folder: Path) -> None:
         return
     folder.mkdir(parents=True)
     os.chown(folder, pwd.getpwnam(ACCOUNT).pw_uid, grp.getgrnam(PRODUCERS).gr_gid)
-    # setgid gives all content to the producers' group. The default ACL replaces the umask of the
-    # producer, so the service can read and move every file.
+    # setgid gives all content to the producers' group.
     folder.chmod(0o2770)
-    acl = f'a+ "{_escaped(folder)}" - - - - default:group::rwx,default:other::---\n'
-    _run("systemd-tmpfiles", "--create", "-", given=acl)
+    set_acl("a+", folder)
     say(f"created  {shown(folder)}")
+
+
+def set_acl(kind: str, folder: Path) -> None:
+    """Let the group read and move all new files, whatever the umask of the producer is.
+
+    `kind`: a+ for this folder, A+ for all below it too. Source: tmpfiles.d(5).
+    """
+    acl = f'{kind} "{_escaped(folder)}" - - - - default:group::rwx,default:other::---\n'
+    _run("systemd-tmpfiles", "--create", "-", given=acl)
 
 
 def _make_datasets(folder: Path) -> None:

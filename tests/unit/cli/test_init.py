@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 import traceback
 from dataclasses import replace
 from difflib import ndiff
@@ -252,7 +253,7 @@ def test_without_a_client_the_next_steps_say_what_to_edit(tmp_path: Path) -> Non
     assert len(steps) == 5
     assert steps[0].startswith("set emission.url")
     assert steps[1].startswith("set emission.username")
-    assert str(password) in steps[2]
+    assert "emitterd set-password" in steps[2]
     assert "chgrp" in steps[3]
     assert steps[-1].endswith(f"emitterd check -c {output}")
     password.touch(0o600)
@@ -280,7 +281,7 @@ def test_a_value_that_config_py_lacks_stays_the_example(tmp_path: Path) -> None:
 
     assert "set emission.url" in steps
     assert "set emission.username" in steps
-    assert "put the password" not in steps
+    assert "store the password" not in steps
     assert "\n  username: emission\n" in text
     assert "\n  url: https://cqube.example.org/data\n" in text
 
@@ -360,6 +361,7 @@ def test_the_next_steps_can_be_pasted_into_a_shell(tmp_path: Path) -> None:
     steps = steps_of(folder)
     commands = [step.partition(": ")[2] for step in steps[2:4]]
     script = "\n".join(commands).replace("GROUP", str(os.getgid()))
+    script = script.replace("emitterd set", f"{sys.executable} -m emitterd set")
     subprocess.run(  # noqa: S603  the commands under test
         ["/bin/sh", "-ec", script], input=SECRET.encode(), check=True
     )

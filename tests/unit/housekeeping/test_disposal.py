@@ -19,7 +19,7 @@ import pytest
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
-from conftest import Mount, SmallDisk
+from conftest import NOBODY, Mount, Python, SmallDisk
 from emitterd.codes import Code
 from emitterd.datasets.findings import Finding
 from emitterd.errors import Decision, DeliveryError, JournalFull
@@ -34,6 +34,7 @@ from emitterd.text import display, iso
 from support.crashes import MEMORY
 from support.intake import NAME, PATH, SWEEP_S, names, swept
 from support.journal import deliver, receipt
+from support.paths import TESTS
 from support.zips import make_zip, zip_bytes
 
 
@@ -502,6 +503,53 @@ def test_folder_that_may_not_be_changed(
         assert outbox.due(entry)
     assert levels == ["warning"]
     assert len(archived(archive)) <= 1
+
+
+def test_the_reason_names_the_folder_that_cannot_be_written(
+    python: Python, spool_root: Path
+) -> None:
+    """A dataset folder of `cp -r` has mode 2750. Log and journal have the command for it."""
+    script = f"""
+import os
+import sys
+import time
+from pathlib import Path
+sys.path.insert(0, {str(TESTS)!r})
+from structlog.testing import capture_logs
+from emitterd.housekeeping.disposal import Disposal, DisposalRule
+from emitterd.journal.journal import Journal
+from emitterd.journal.rows import Admission
+from emitterd.model import Fingerprint
+from emitterd.monitoring.alarms import _file_alarms
+from emitterd.monitoring.status import read_queue
+from emitterd.spool.folder import Spool
+from support.journal import receipt
+from support.zips import make_zip
+path = b"pat/a.zip"
+file = make_zip(Path("pat/a.zip"))
+os.chown("pat", 0, 65534)
+os.chmod("pat", 0o2750)
+os.mkdir("archive")
+os.chown("archive", 65534, 65534)
+journal = Journal(Path("../journal.db"))
+journal.admit([Admission(path, Fingerprint.of(file.stat()), "pat", 0)])
+entry = journal.claim(time.time())
+journal.deliver(entry, receipt(), duration_s=1.0, dispose=True)
+{NOBODY}
+disposal = Disposal(Spool(Path(".")), journal, DisposalRule(Path("archive")))
+with capture_logs() as events:
+    disposal.dispose(entry.id, path, entry.fingerprint)
+print(events[0]["reason"], events[0]["hint"], sep="; ")
+known = journal.latest(path)
+print(known.state, known.error, known.reason)
+queue = read_queue(journal.read, time.time())
+print(*(alarm.words for alarm in _file_alarms(queue)))
+"""
+    assert python(script, cwd=spool_root).splitlines() == [
+        "Permission denied: pat; sudo chmod g+wx pat",
+        "delivered E211 Permission denied: pat: sudo chmod g+wx pat",
+        "1 delivered file cannot be archived or deleted (pat/a.zip)",
+    ]
 
 
 def test_lost_root_is_no_disposal(shredder: Outbox) -> None:

@@ -1,0 +1,124 @@
+"""An installation of client.py moves over to the service."""
+
+import grp
+import os
+import pwd
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from conftest import Python
+from emitterd.cli.setup.init import shipped
+from emitterd.journal.reader import JournalReader
+from emitterd.rehearsal.server import RehearsalServer
+from support.paths import ROOT
+from support.zips import make_zip
+
+SENT_AT = 1_700_000_000
+SCRIPT = """
+import os
+from pathlib import Path
+import click
+from emitterd.cli.output import report_errors
+from emitterd.cli.setup.migration import Service, migrate
+from emitterd.config.upstream_config import read_upstream_config
+os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
+service = Service(Path("etc/emitter.yaml").absolute(), Path("etc").absolute(), "nobody", "nogroup")
+client, folder = Path("client/config.py").absolute(), Path("cqube_emission").absolute()
+def run():
+    try:
+        return migrate(folder, read_upstream_config(client), client, SENT, service)
+    except click.ClickException as error:
+        print(error.message)
+        return error.exit_code
+print(report_errors(run))
+"""
+
+
+@pytest.fixture
+def machine(server: RehearsalServer) -> Iterator[Path]:
+    """Lay out a machine on which client.py has sent 20 of 24 files."""
+    reachable = all(folder.stat().st_mode & stat.S_IXOTH for folder in ROOT.parents)
+    if os.geteuid() != 0 or not reachable:
+        pytest.skip("only root can give files to another user, who must reach the checkout")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        for number in range(24):
+            file = make_zip(folder / "cqube_emission" / "pat" / f"periodic_exam_mst_{number}.zip")
+            if number < 20:
+                os.utime(file, (SENT_AT, SENT_AT))
+        (folder / "etc").mkdir()
+        (folder / "etc" / "emitter.yaml").write_text(shipped())
+        (folder / "etc" / "password").touch(0o600)
+        (folder / "client").mkdir()
+        (folder / "client" / "config.py").write_text(
+            f"emission_url='{server.url}'\nusername='emission'\npassword='rehearsal'\n"
+            f"file_path='{folder}/cqube_emission/'\n"
+        )
+        yield folder
+
+
+def owner(path: Path) -> tuple[str, str, int]:
+    """Return user, group and mode."""
+    status = path.stat()
+    user, group = pwd.getpwuid(status.st_uid).pw_name, grp.getgrgid(status.st_gid).gr_name
+    return user, group, status.st_mode & 0o7777
+
+
+def migrated(machine: Path, python: Python, sent: str | None) -> str:
+    """Move the installation over, with nobody to ask; return the output."""
+    return python(SCRIPT.replace("SENT", repr(sent)), cwd=machine)
+
+
+def test_what_client_py_has_sent_is_not_sent_again(
+    machine: Path, python: Python, server: RehearsalServer
+) -> None:
+    """Owners and modes are those of the service; the former configuration is kept."""
+    output = migrated(machine, python, "2024-01-01")
+
+    assert output.endswith("\n0\n"), output
+    assert "mark-delivered: 20 files" in output
+    assert "ok" in output
+    assert "sudo systemctl start emitterd" in output
+    assert "client.py" in output
+    etc, folder = machine / "etc", machine / "cqube_emission"
+    assert owner(etc / "emitter.yaml") == ("root", "nogroup", 0o640)
+    assert owner(etc / "password") == ("nobody", "nogroup", 0o600)
+    for place in (folder, folder / "pat", folder / "school_master"):
+        assert owner(place) == ("nobody", "nogroup", 0o2770)
+    (copy,) = etc.glob("emitter.yaml.before-*")
+    assert copy.read_text() == shipped()
+    subprocess.run(  # noqa: S603
+        [sys.executable, "-m", "emitterd", "once", "-c", str(etc / "emitter.yaml")], check=False
+    )
+    assert len(server.objects) == 4
+    with JournalReader(etc / "journal.db") as journal:
+        said = [receipt.get("confirmation") for receipt in journal.receipts()]
+    assert sorted(said, key=str) == [None] * 4 + ["marked"] * 20
+
+
+@pytest.mark.parametrize(
+    ("sent", "text", "message"),
+    [
+        ("all", "mine\n", "was changed, and nobody can be asked here; move it away"),
+        ("yes", shipped(), "yes is not a time"),
+        (None, shipped(), "Which has client.py sent already? Say --sent: all, none, a time"),
+    ],
+)
+def test_without_a_person_to_ask_nothing_changes(
+    machine: Path, python: Python, sent: str | None, text: str, message: str
+) -> None:
+    """An edited configuration is not replaced, and no file is taken for sent."""
+    (machine / "etc" / "emitter.yaml").write_text(text)
+
+    output = migrated(machine, python, sent)
+
+    assert message in output
+    assert (machine / "etc" / "emitter.yaml").read_text() == text
+    assert owner(machine / "cqube_emission")[0] == "root"
