@@ -5,4 +5,4 @@ delivers the whole file to one pinned object key of the emission bucket. If it c
 the journal has the name of the file, the reason and the remedy.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
