@@ -204,14 +204,9 @@ def _not_sent(counts: Mapping[Code, int]) -> Metric:
 
 
 def _arrivals(queue: QueueStatus) -> Iterator[Metric]:
-    admitted, delivered = (
-        _family(
-            f"dataset_last_{name}_timestamp_seconds",
-            f"When a file of it was last {word}.",
-            "dataset",
-        )
-        for name, word in (("arrival", "admitted"), ("success", "delivered"))
-    )
+    words = "When a file of a dataset was last"
+    admitted = _family("dataset_last_arrival_timestamp_seconds", f"{words} admitted.", "dataset")
+    delivered = _family("dataset_last_success_timestamp_seconds", f"{words} delivered.", "dataset")
     for dataset, arrival in queue.arrivals.items():
         if arrival.admitted_at is not None:
             admitted.add_metric([dataset], arrival.admitted_at)
