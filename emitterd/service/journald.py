@@ -39,6 +39,7 @@ FIELDS = (
 """The fields of an event that become fields of journald: `EMITTERD_PATH` and so on."""
 
 _CODES = uuid.UUID("1a4fea78-64d8-489e-b3c0-7c9e2106be9a")
+"""The namespace of the message ids. Filters of administrators depend on it."""
 
 _PRIORITIES = {"critical": 2, "error": 3, "warning": 4, "info": 6, "debug": 7}
 
