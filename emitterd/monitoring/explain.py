@@ -71,7 +71,8 @@ class Explanation:
     @property
     def known(self) -> bool:
         """Whether the path is in the folder or in the journal."""
-        return bool(self.versions) or self.state is not FolderState.ABSENT
+        # By value: that of the daemon's answer is a plain text.
+        return bool(self.versions) or self.state != FolderState.ABSENT
 
     @property
     def current(self) -> Record:

@@ -18,6 +18,8 @@ from emitterd.journal.rows import Admission
 from emitterd.model import Fingerprint
 from support.installation import Installation
 from support.journal import BROKE, deliver
+from support.paths import ROOT
+from tools.screenshots import write
 from tools.terminal import shown_on_terminal
 
 REFUSED = DeliveryError(
@@ -301,3 +303,26 @@ def test_a_long_list_goes_through_the_pager(backlog: Installation, tmp_path: Pat
     first, last = long.splitlines()
     assert first == "paged with FRX"
     assert f"pat/{2 * PAGE}.zip" in last
+
+
+def test_the_daemon_knows_no_file_of_that_name(site: Installation) -> None:
+    """Also while a daemon answers, a name is searched, and an unknown one ends with 1."""
+    with site.running():
+        site.drop("school_master/school_mst.zip")
+        site.wait_delivered(1)
+        known, unknown = site.call("explain", "school_mst.zip"), site.call("explain", "other.zip")
+
+    assert (known.returncode, unknown.returncode) == (0, 1)
+    assert known.stdout.startswith("school_master/school_mst.zip: delivered\n")
+    assert unknown.stdout.endswith("see all files with: emitterd list\n")
+
+
+@pytest.mark.slow
+def test_the_pictures_of_the_documentation_are_of_this_version(tmp_path: Path) -> None:
+    """`python -m tools.screenshots docs` writes what docs/ has."""
+    write(tmp_path)
+
+    page = (tmp_path / "command-output.md").read_text("utf-8")
+    assert page == (ROOT / "docs" / "command-output.md").read_text("utf-8")
+    for picture in (tmp_path / "screens").iterdir():
+        assert picture.read_bytes() == (ROOT / "docs" / "screens" / picture.name).read_bytes()
