@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -162,7 +163,7 @@ def print_undelivered(left: list["FileStatus"]) -> None:
                 out.print(f"    {escape(status.hint)}", soft_wrap=True)
 
 
-def _progress() -> "Progress":
+def _progress(*, auto_refresh: bool = True) -> "Progress":
     from rich import progress
     from rich.text import Text
 
@@ -178,6 +179,7 @@ def _progress() -> "Progress":
         Speed(),
         console=console(error=True),
         transient=True,
+        auto_refresh=auto_refresh,
         # Results are printed when the bars are gone, and log lines above them.
         redirect_stdout=False,
         redirect_stderr=False,
@@ -192,11 +194,18 @@ def reading_bar(name: str, size_bytes: int) -> Iterator[Callable[[int], None]]:
         yield lambda position: bars.update(task, completed=position)
 
 
+REFRESH_S = 0.1
+"""The bars are drawn again after this time."""
+
+
 class Bars:
     """Progress bars of `once` on a terminal; an observer of the workers."""
 
     def __init__(self) -> None:
-        self._progress = _progress()
+        # rich counts the lines to erase before it writes: two threads at a time would leave some.
+        self._lock = threading.Lock()
+        self._progress = _progress(auto_refresh=False)
+        self._refreshed_at = 0.0
         # By thread: an entry may be claimed again before its former attempt has ended here.
         self._tasks: dict[int, TaskID] = {}
 
@@ -211,22 +220,33 @@ class Bars:
         """Print text, which may be coloured, above the bars."""
         from rich.text import Text
 
-        self._progress.console.print(Text.from_ansi(text), soft_wrap=True)
+        with self._lock:
+            self._progress.console.print(Text.from_ansi(text), soft_wrap=True)
 
     def began(self, entry: Entry) -> None:
         """Show a bar for the upload."""
-        self._tasks[threading.get_ident()] = self._progress.add_task(
-            escape(shorten(entry.name, width() // 2, middle=True)),
-            total=entry.fingerprint.size_bytes,
+        name, size_bytes = (
+            shorten(entry.name, width() // 2, middle=True),
+            entry.fingerprint.size_bytes,
         )
+        with self._lock:
+            task = self._progress.add_task(escape(name), total=size_bytes)
+            self._tasks[threading.get_ident()] = task
 
     def sent(self, size_bytes: int) -> None:
         """Advance the bar."""
-        self._progress.advance(self._tasks[threading.get_ident()], size_bytes)
+        with self._lock:
+            self._progress.advance(self._tasks[threading.get_ident()], size_bytes)
+            now = time.monotonic()
+            if now - self._refreshed_at >= REFRESH_S:
+                self._refreshed_at = now
+                self._progress.refresh()
 
     def ended(self) -> None:
         """Remove the bar."""
-        self._progress.remove_task(self._tasks.pop(threading.get_ident()))
+        with self._lock:
+            self._progress.remove_task(self._tasks.pop(threading.get_ident()))
+            self._progress.refresh()
 
 
 def report_errors(work: Callable[[], int]) -> int:
