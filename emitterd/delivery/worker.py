@@ -188,7 +188,7 @@ class Worker:
         reach(Point.UNCHANGED)
         log.info("file.unchanged", path=entry.name, sha256=digest.hex())
         if not keeps:
-            self._disposal.dispose(entry.id, entry.path, entry.fingerprint)
+            self._disposal.hand_over(entry.id, entry.path, entry.fingerprint)
         return True
 
     def _record_delivery(self, entry: Entry, receipt: Receipt, duration_s: float) -> None:
@@ -220,7 +220,7 @@ class Worker:
             duration_s=duration_s,
         )
         if not keeps:
-            self._disposal.dispose(entry.id, entry.path, entry.fingerprint)
+            self._disposal.hand_over(entry.id, entry.path, entry.fingerprint)
 
     def _record_failure(self, entry: Entry, error: DeliveryError) -> None:
         reach(Point.FAILED)
@@ -275,7 +275,7 @@ class Worker:
             hint=error.remedy,
         )
         if not keeps:
-            self._disposal.dispose(entry.id, entry.path, entry.fingerprint)
+            self._disposal.hand_over(entry.id, entry.path, entry.fingerprint)
 
     def _record_file_error(self, entry: Entry, error: FileError) -> None:
         if error.code in {Code.UNREADABLE, Code.PATH_FAILED, Code.STILL_WRITTEN}:

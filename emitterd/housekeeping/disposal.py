@@ -7,6 +7,7 @@ path still has the same file that was sent or rejected.
 import errno
 import os
 import threading
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -32,6 +33,12 @@ from emitterd.text import display, iso
 
 PAGE = 500
 IDLE_S = 60.0
+
+MOVERS = 3
+"""Threads that move and delete files. One slow folder leaves the others free."""
+
+HANDED_MAX = 10_000
+"""Beyond this number the files that wait are known from the journal only."""
 
 REPORTED_MAX = 10_000
 """Beyond this number of files that stay, the log may name a file again."""
@@ -73,6 +80,9 @@ class Disposal:
         self._in_progress: set[bytes] = set()
         self._reported: dict[bytes, str] = {}
         self._wake = threading.Event()
+        self._handed: deque[tuple[int, bytes, Fingerprint]] = deque()
+        self._handing = threading.Condition()
+        self._movers = 0
 
     def apply_settings(self, rule: DisposalRule) -> None:
         """Use another rule from now on."""
@@ -83,6 +93,46 @@ class Disposal:
     def keeps(self, state: State) -> bool:
         """Return whether files of versions in this state stay where they are."""
         return self._rule.keeps(state)
+
+    def hand_over(self, entry_id: int, path: bytes, sent: Fingerprint) -> None:
+        """Have `move_handed` dispose of the file of an ended version.
+
+        A slow or hanging folder must not keep the caller from the next upload. While no thread runs
+        `move_handed`, the caller does it.
+        """
+        with self._handing:
+            moved_elsewhere = self._movers > 0
+            full = len(self._handed) >= HANDED_MAX
+            if moved_elsewhere and not full:
+                self._handed.append((entry_id, path, sent))
+                self._handing.notify()
+        if not moved_elsewhere:
+            self.dispose(entry_id, path, sent)
+        elif full:
+            self.resume_soon()
+
+    def move_handed(self, shutdown: Shutdown) -> None:
+        """Dispose of what is handed over, until the daemon drains and nothing waits."""
+        with self._handing:
+            self._movers += 1
+        shutdown.on_drain(self._notify_movers)
+        while (item := self._next(shutdown)) is not None:
+            with suppress(JournalFull):
+                self.dispose(*item)
+
+    def _notify_movers(self) -> None:
+        with self._handing:
+            self._handing.notify_all()
+
+    def _next(self, shutdown: Shutdown) -> tuple[int, bytes, Fingerprint] | None:
+        with self._handing:
+            while not self._handed:
+                if shutdown.draining:
+                    self._movers -= 1
+                    return None
+                with heartbeat.silence(IDLE_S):
+                    self._handing.wait(IDLE_S)
+            return self._handed.popleft()
 
     def dispose(self, entry_id: int, path: bytes, sent: Fingerprint) -> None:
         """Move or delete the file of an ended version and record it.

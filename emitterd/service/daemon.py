@@ -18,6 +18,7 @@ from emitterd.config.settings import Config, load
 from emitterd.delivery.attempt import UploadObserver
 from emitterd.delivery.circuit_breaker import OpenCircuit
 from emitterd.errors import ConfigError, JournalMoved
+from emitterd.housekeeping.disposal import MOVERS
 from emitterd.intake.file_status import FileStatus, dropped_status, skipped, undelivered
 from emitterd.journal.connection import FORMER_SERVER
 from emitterd.journal.operations import OperationReport, OperationRequest, OperationResult
@@ -207,6 +208,10 @@ class Daemon:
         if watch:
             components.watch_keeper.start()
         self._threads.start_watched("intake", lambda: components.intake.run(self._shutdown))
+        for number in range(MOVERS):
+            self._threads.start_watched(
+                f"mover-{number}", lambda: components.disposal.move_handed(self._shutdown)
+            )
         components.destination.on_resized = self._resize_workers
         components.destination.asks_at_start = watch
         self._resize_workers()

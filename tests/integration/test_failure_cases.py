@@ -334,6 +334,25 @@ def test_few_watches(tmp_path: Path, server: RehearsalServer) -> None:
     assert "sysctl fs.inotify.max_user_watches=" in degraded["hint"]
 
 
+def test_a_hanging_archive_delays_no_upload(tmp_path: Path, server: RehearsalServer) -> None:
+    """The only worker goes on while the first file that it sent cannot be archived."""
+    archive = str(tmp_path / "archive")
+    site = Installation(
+        tmp_path, server.url, spool_after_delivery="archive", spool_archive_directory=archive
+    )
+    site.settings["EMITTERD_DELIVERY_WORKERS"] = "1"
+    site.drop("pat/a.zip")
+    daemon = site.start(EMITTERD_FAILPOINT="disposal-due:hang")
+    try:
+        site.wait_delivered(1)
+        site.drop("pat/b.zip")
+        site.wait_delivered(2)
+        wait_until(lambda: not (site.spool / "pat/b.zip").exists(), DEADLINE_S, "b.zip archived")
+        assert (site.spool / "pat/a.zip").exists()
+    finally:
+        daemon.kill()
+
+
 def test_a_hanging_archive_delays_neither_the_start_nor_new_files(
     tmp_path: Path, server: RehearsalServer
 ) -> None:

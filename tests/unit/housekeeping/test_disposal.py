@@ -23,7 +23,7 @@ from conftest import NOBODY, Mount, Python, SmallDisk
 from emitterd.codes import Code
 from emitterd.datasets.findings import Finding
 from emitterd.errors import Decision, DeliveryError, JournalFull
-from emitterd.housekeeping.disposal import Disposal, DisposalRule
+from emitterd.housekeeping.disposal import MOVERS, Disposal, DisposalRule
 from emitterd.journal.journal import Journal
 from emitterd.journal.operations import Operation, OperationRequest, Operations
 from emitterd.journal.rows import Admission
@@ -434,6 +434,27 @@ def test_two_at_once(mover: Outbox, archive: Path, mount: Mount) -> None:
         list(pool.map(dispose_all, range(2)))
     assert [event for event in events if event["log_level"] != "info"] == []
     assert archived(archive) == {f"pat/{n}.zip": zip_bytes() for n in range(20)}
+
+
+def test_a_drain_leaves_nothing_that_was_handed_over(mover: Outbox, archive: Path) -> None:
+    """The threads that move files empty their queue; after that, who hands over moves."""
+    entries = [mover.delivered(f"pat/{n}.zip") for n in range(20)]
+    shutdown = Shutdown()
+    threads = [
+        threading.Thread(target=lambda: mover.disposal.move_handed(shutdown)) for _ in range(MOVERS)
+    ]
+    for thread in threads:
+        thread.start()
+    for entry in entries:
+        mover.disposal.hand_over(entry.id, entry.path, entry.fingerprint)
+    shutdown.drain(DEADLINE_S)
+    for thread in threads:
+        thread.join(DEADLINE_S)
+    late = mover.delivered("pat/late.zip")
+    mover.disposal.hand_over(late.id, late.path, late.fingerprint)
+
+    names = [*(f"pat/{n}.zip" for n in range(20)), "pat/late.zip"]
+    assert archived(archive) == {name: zip_bytes() for name in names}
 
 
 def test_full_archive(mover: Outbox, small_disk: SmallDisk) -> None:
