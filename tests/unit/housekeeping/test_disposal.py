@@ -447,9 +447,9 @@ def test_a_drain_leaves_nothing_that_was_handed_over(mover: Outbox, archive: Pat
         thread.start()
     for entry in entries:
         mover.disposal.hand_over(entry.id, entry.path, entry.fingerprint)
-    shutdown.drain(DEADLINE_S)
+    shutdown.drain(30.0)
     for thread in threads:
-        thread.join(DEADLINE_S)
+        thread.join(30.0)
     late = mover.delivered("pat/late.zip")
     mover.disposal.hand_over(late.id, late.path, late.fingerprint)
 
