@@ -58,7 +58,9 @@ def set_secret(config: Path | None, name: str) -> int:
         command = f"sudo emitterd set-{name.replace('_', '-')}"
         message = f"{shown(file)} cannot be written: {error.strerror}; as root: {command}"
         raise click.ClickException(message) from error
-    say("next:", *_next(source, emission, name, running=is_locked(settings.journal.path)))
+    in_use = named is not None or new_text is not None
+    running = is_locked(settings.journal.path)
+    say("next:", *_next(source, emission, name, named=in_use, running=running))
     return DONE
 
 
@@ -151,14 +153,15 @@ def _ask(name: str) -> str:
         raise click.UsageError(f"{given} {error}; nothing was stored") from error
 
 
-def _next(source: Path, emission: EmissionSettings, name: str, *, running: bool) -> list[str]:
-    """Return what is left to do, a line each."""
+def _next(
+    source: Path, emission: EmissionSettings, name: str, *, named: bool, running: bool
+) -> list[str]:
+    """Return what is left to do, a line each. `named`: the configuration names the file."""
     steps = []
     option = (
         "" if source == CONFIGURATIONS / "emitter.yaml" else f" -c {shlex.quote(shown(source))}"
     )
     service = inside(source, CONFIGURATIONS)
-    named = getattr(emission, f"{name}_file") is not None
     unit = ACCOUNT if service in {None, Path("emitter.yaml")} else f"{ACCOUNT}@{source.stem}"
     if not named and service is None:
         key = f"emission.{name}_file: {name.replace('_', '-')}"

@@ -121,7 +121,7 @@ def test_an_api_key_takes_the_place_of_a_login_if_the_user_agrees(tmp_path: Path
         terminal.type("", "Use an API key instead? [y/N]: ")
         terminal.type("y\r", "API key: ")
         terminal.type(f"{SECRET}\r", "API key again: ")
-        terminal.type(f"{SECRET}\r", "changed")
+        terminal.type(f"{SECRET}\r", "next:\r\n  emitterd check")
         assert terminal.wait() == 0
     emission = load(config, {}).emission
     assert emission.api_key is not None
