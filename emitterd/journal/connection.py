@@ -38,15 +38,27 @@ def translate_error(error: sqlite3.Error, path: Path | None = None) -> JournalEr
     if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
         return JournalDamaged(f"{path or 'the journal'} is damaged: {error}")
     if name.startswith("SQLITE_CANTOPEN"):
-        if path is not None and os.access(path, os.R_OK | os.W_OK):
-            return _cannot_create(path, error)
-        return JournalError(
-            f"cannot open {path}: it does not exist yet, or the user {current_user()} may not"
-            " read it",
-            remedy=f"systemctl start emitterd; or {as_root()}",
-        )
+        return _cannot_open(path, error)
     kind = JournalIOError if name.startswith(_PASSING) else JournalError
     return kind(f"{path or 'the journal'}: {error}")
+
+
+def _cannot_open(path: Path | None, error: sqlite3.Error) -> JournalError:
+    if path is not None and os.access(path, os.R_OK | os.W_OK):
+        return _cannot_create(path, error)
+    if path is not None and _is_missing(path):
+        remedy = "start the daemon once: systemctl start emitterd"
+        return JournalError(f"the journal {path} does not exist yet", remedy=remedy)
+    message = f"cannot open {path}: the user {current_user()} may not read it"
+    return JournalError(message, remedy=as_root())
+
+
+def _is_missing(path: Path) -> bool:
+    try:
+        path.stat()
+    except OSError as error:
+        return not isinstance(error, PermissionError)
+    return False
 
 
 def _cannot_create(path: Path, error: sqlite3.Error) -> JournalError:
