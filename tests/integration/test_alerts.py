@@ -582,7 +582,7 @@ def test_check_names_a_wrong_url_by_line_and_scheme(
 
     assert done.returncode == 1
     lines = [line for line in done.stdout.splitlines() if "notify_file  " in line]
-    assert [line.split()[0] for line in lines if "(line" in line] == ["ok", "error", "error"]
+    assert [line.split()[0] for line in lines if "(line" in line] == ["error", "error", "ok"]
     assert "foo (line 4): Apprise knows no service" in done.stdout
     assert "tgram (line 5): Apprise cannot use" in done.stdout
     assert "secret" not in done.stdout.replace(str(site.config.parent), "")

@@ -374,7 +374,8 @@ def test_lnav_knows_every_field() -> None:
 def test_lnav_reads_the_log(site: Installation) -> None:
     """Lnav finds nothing wrong with the format, shows a line, and answers SQL by field."""
     site.drop(MASTER)
-    site.start("once").wait()
+    with site.running() as daemon:
+        daemon.wait_for_event("file.delivered")
     (delivered,) = site.events("file.delivered")
 
     def lnav(*arguments: str) -> str:

@@ -341,7 +341,7 @@ def test_missed_is_what_only_a_later_sweep_found(
     come("c")
     driver.intake.hint(b"c", is_folder=True)
     assert driver.sweep()["missed"] == 0
-    make_zip(driver.root / "young.zip")
+    make_zip(driver.root / "a" / "young.zip")
     young = driver.sweep()
     assert (young["admitted"], young["missed"]) == (1, 0)
     driver.intake.expects_events = False
@@ -356,9 +356,9 @@ def test_lost_root(spool_root: Path, journal: Journal) -> None:
     make_zip(driver.root / NAME)
     driver.step(1, PATH)
     away = driver.root.rename(driver.root.with_name("away"))
-    assert driver.step(SWEEP_S, PATH, b"x.zip") == []
+    assert driver.step(SWEEP_S, PATH, b"pat/x.zip") == []
     assert driver.sweeps == 1
-    make_zip(away / "x.zip")
+    make_zip(away / "pat" / "x.zip")
     away.rename(driver.root)
     assert names(driver.step(SWEEP_S)) == ["file.admitted"]
     assert driver.journal.counts()[State.QUEUED] == 2
