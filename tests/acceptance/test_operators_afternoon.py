@@ -81,7 +81,7 @@ def test_wrong_rule_is_mended_instead(office: Installation, server: RehearsalSer
     own.write_text("sat/semester_exam_mst:\n  headers:\n    ours:\n      columns: examcode\n")
     office.settings["EMITTERD_SPOOL_CATALOGUE_FILE"] = str(own)
     with office.running():
-        office.call("retry", "--all", "rejected")
+        office.call("retry", "--all", "--state", "rejected")
         office.wait_delivered(1)
 
     assert again.returncode == 0
