@@ -91,9 +91,9 @@ def parse_instant(text: str, now: float) -> float:
     A duration counts back from `now`; an instant without an offset is local time, as `local_time`
     writes it. Raises `ValueProblem` for anything else.
     """
-    if text[:1].isdigit() and "-" not in text:
-        return now - parse_duration(text)
     try:
+        if text[:1].isdigit() and "-" not in text:
+            return now - parse_duration(text)
         # Without an offset, `timestamp` takes the local time.
         return datetime.fromisoformat(text).timestamp()
     except (ValueError, OverflowError):
