@@ -113,11 +113,21 @@ def test_what_client_py_has_sent_is_not_sent_again(
     assert sorted(said, key=str) == [None] * 4 + ["marked"] * 20
 
 
+def test_an_answer_that_fits_no_file_is_the_first_next_step(machine: Path, python: Python) -> None:
+    """Otherwise the files that were sent are sent once more when the service starts."""
+    output = migrated(machine, python, "pta/*.zip")
+
+    assert output.endswith("\n1\n"), output
+    assert "1. mark what client.py has sent" in output
+    assert "sudo emitterd mark-delivered 'pta/*.zip'" in output
+
+
 @pytest.mark.parametrize(
     ("sent", "text", "message"),
     [
         ("all", "mine\n", "was changed, and nobody can be asked here; move it away"),
         ("yes", shipped(), "yes is not a time"),
+        ("29.11.2026 18:00", shipped(), "is not a time: write it like 2026-11-24"),
         (None, shipped(), "Which has client.py sent already? Say --sent: all, none, a time"),
     ],
 )

@@ -90,7 +90,10 @@ def init_from_client(
 def migrate(
     directory: Path, client: UpstreamConfig, from_client: Path, sent: str | None, service: Service
 ) -> int:
-    """Move an installation of `client.py` over; return the exit code of `check --online`."""
+    """Move an installation of `client.py` over; return the exit code.
+
+    It is that of `mark-delivered`, or else of `check --online`.
+    """
     _refuse_hidden(directory, from_client)
     files = _zip_files(directory)
     answer = _ask_sent(directory, client, from_client, files, sent) if files else "none"
@@ -103,14 +106,19 @@ def migrate(
     service.state.mkdir(0o700, exist_ok=True)
     os.chown(service.state, *service.owner)
     path = service.configuration
+    steps = [*_next_steps(directory, client, service)]
+    not_marked = 0
     if marked:
         # A file whose permission has changed looks like one that is still written.
         time.sleep(SETTLE_S if changed else 0)
-        _run("mark-delivered", "--config", str(path), *marked)
+        not_marked = _run("mark-delivered", "--config", str(path), *marked)
+    if not_marked:
+        # Without this step they are sent once more.
+        command = f"sudo emitterd mark-delivered {shlex.join(marked)}"
+        steps.insert(0, f"mark what client.py has sent; correct this, see above: {command}")
     code = _run("check", "--online", "--config", str(path))
-    steps = _next_steps(directory, client, service)
     say("next:", *(f"  {number}. {step}" for number, step in enumerate(steps, 1)))
-    return code
+    return not_marked or code
 
 
 def _run(*arguments: str) -> int:
