@@ -143,6 +143,9 @@ class SecretReader:
             text = self.environ[from_variable]
         elif path is not None:
             text = _from_file(path, self.environ.get("CREDENTIALS_DIRECTORY"))
+            if file and not text.strip():
+                command = f"emitterd set-{name.replace('_', '-')}"
+                raise ValueProblem("holds an empty secret", f"store it with: {command}")
         else:
             remedy = f"give emission.{name}_file, the path of a file that holds it"
             raise ValueProblem("is missing", remedy)

@@ -54,7 +54,7 @@ class Problems:
         children = document.root.children if document.root else None
         for section, node in (children or {}).items():
             if section not in self._schema:
-                self._report_unknown(node, self._suggest("", section))
+                self._report_unknown_section(section, node)
                 continue
             # A section that has only comments is the empty text.
             if node.children is None and node.value:
@@ -93,6 +93,17 @@ class Problems:
             remedy = f"write {suggestion} instead" if suggestion else "remove it"
             problem = ValueProblem(f"the sections web and alerts replace {_FORMER}", remedy)
         self.report_place(problem.at(node.path, node.line))
+
+    def _report_unknown_section(self, name: str, node: Node) -> None:
+        section, _, key = name.partition(".")
+        if key in self._schema.get(section, ()):
+            # So the documents name a key.
+            remedy = f"write two lines: {section}: and below it, indented by two spaces, {key}:"
+            self.report_place(
+                ValueProblem("is two keys: a section and a key in it", remedy).at(name, node.line)
+            )
+        else:
+            self._report_unknown(node, self._suggest("", name))
 
     def _suggest(self, section: str, word: str) -> str | None:
         """Return the most similar key path, to suggest it. `section` may be empty."""

@@ -221,6 +221,15 @@ def test_a_file_without_a_usable_secret_is_refused(
     assert message in problem.message
 
 
+@pytest.mark.parametrize("name", ["password", "api_key"])
+def test_an_empty_secret_names_the_command_that_stores_one(folder: Folder, name: str) -> None:
+    """The installers make an empty file."""
+    folder.secret("secret", b"")
+    user = ["username: u"] if name == "password" else []
+    (problem,) = folder.problems(*user, f"{name}_file: secret")
+    assert problem.remedy == f"store it with: emitterd set-{name.replace('_', '-')}"
+
+
 def test_line_ends_and_byte_order_marks_are_not_part_of_a_secret(folder: Folder) -> None:
     """What editors add around the secret is removed; blanks in it stay."""
     folder.secret("secret", b"\xef\xbb\xbf pass word\xc3\xa9 \r\n\n")

@@ -243,6 +243,16 @@ def test_a_key_is_suggested_from_another_section(write: Write) -> None:
     assert only(write(f"{GOOD}spol: 8\n")).remedy == "did you mean spool?"
 
 
+def test_a_path_of_a_key_is_to_be_written_as_a_section_and_a_key(write: Write) -> None:
+    """The documents name keys by their paths, and people write them so."""
+    problem = only(write(f"{GOOD}web.listen: 127.0.0.1:9464\n"))
+
+    assert problem.key == "web.listen"
+    assert problem.line
+    remedy = "write two lines: web: and below it, indented by two spaces, listen:"
+    assert problem.remedy == remedy
+
+
 def test_a_watched_folder_must_exist(write: Write, tmp_path: Path) -> None:
     """For a missing folder the remedy is a command. A file is not a folder."""
     (tmp_path / "drop").rmdir()
