@@ -96,13 +96,14 @@ def test_command_can_be_called(installed: Machine) -> None:
 
 
 def test_unconfigured_it_says_what_is_missing(installed: Machine) -> None:
-    """Started too early the service ends with 78 and names the file to fill."""
+    """Started too early the service ends with 78 and says, as an error, what to do."""
     done = installed.call("systemctl", "start", "emitterd")
-    output = installed.run("journalctl", "--unit=emitterd", "--output=cat")
+    errors = installed.run("journalctl", "--unit=emitterd", "--priority=err", "--output=cat")
     installed.run("systemctl", "reset-failed", "emitterd")
 
     assert done.returncode != 0
-    assert "emission.password_file" in output
+    assert "emission.password_file" in errors
+    assert "emitterd set-password" in errors
 
 
 def test_upgrade_keeps_what_is_the_operators(installed: Machine) -> None:
