@@ -79,7 +79,8 @@ def show(keep: Path | None) -> int:
     print_receipts(receipts)
     console().print(f"{len(receipts)} files delivered, each whole and once")
     states = Counter(word(receipt["server_side"]) for receipt in receipts)
-    counts = "; ".join(f"{number} {state}" for state, number in states.most_common())
+    ranked = sorted(states.items(), key=lambda item: (-item[1], item[0]))
+    counts = "; ".join(f"{number} {state}" for state, number in ranked)
     console().print(f"at the server: {counts}")
     return DONE
 
