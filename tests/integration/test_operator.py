@@ -194,11 +194,14 @@ def test_folders_patterns_and_dates_select_what_is_marked(site: Installation) ->
 
     by_name = site.call("mark-delivered", "pat", "*/*_2019.zip", str(site.spool / "udise"))
     by_date = site.call("mark-delivered", "diksha", "--before", "2050-01-01")
+    wrong_year = site.call("mark-delivered", "--all", "--before", "2016-01-01")
 
     assert by_name.returncode == 1
     assert "not done pat/half.zip: it is not complete" in by_name.stdout
     assert "not done udise: no such file" in by_name.stdout
     assert by_date.returncode == 0
+    assert wrong_year.returncode == 1
+    assert "no file was last modified before 2016-01-01" in wrong_year.stderr
     assert set(states(site)) == {"pat/a_2019.zip", "sat/b_2019.zip", "diksha/old.zip"}
 
 

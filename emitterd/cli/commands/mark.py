@@ -37,6 +37,7 @@ from emitterd.model import Fingerprint, State
 from emitterd.monitoring.explain import OutsideSpool, locate
 from emitterd.spool.folder import Spool, digests, ignore_lease_breaks
 from emitterd.spool.selection import Selection
+from emitterd.text import local_time
 
 BATCH_FILES, BATCH_BYTES = 500, 1 << 30
 """Files in one request: what was read is soon recorded."""
@@ -64,12 +65,21 @@ def mark_delivered(
         raise click.UsageError(f"{error}; --all means the whole folder") from error
     selected = _Selected(paths)
 
+    meant = 0
+
     def wanted(path: bytes, modified_at: float) -> bool:
-        return (before is None or modified_at < before) and (every or selected.match(path))
+        nonlocal meant
+        chosen = (before is None or modified_at < before) and (every or selected.match(path))
+        meant += chosen
+        return chosen
 
     report = mark(settings, wanted, caller, exact=set(paths))
+    trouble = report.trouble
+    if before is not None and not meant:
+        # Perhaps the year is wrong, and the files would be sent once more.
+        trouble = trouble or f"no file was last modified before {local_time(before)}"
     missing = [OperationResult(path, None, None, "no such file") for path in selected.unmatched()]
-    report = OperationReport(report.done, (*report.results, *missing), report.trouble)
+    report = OperationReport(report.done, (*report.results, *missing), trouble)
     return report_outcome(Operation.MARK, report)
 
 
