@@ -68,18 +68,13 @@ def test_every_page_is_in_the_navigation() -> None:
 
 def test_the_project_has_one_address() -> None:
     """Each address of the project begins with the homepage of pyproject.toml."""
-    listed = subprocess.run(
-        ["git", "ls-files"],  # noqa: S607
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.split()
-    for name in listed:
-        if name.endswith((".md", ".yml", ".toml", ".py", ".service", ".5", ".1")):
-            text = (ROOT / name).read_text("utf-8")
+    folders = (ROOT / name for name in ("debian", "docs", "emitterd", "systemd", "tools"))
+    files = [*ROOT.glob("*.*"), *(file for folder in folders for file in folder.rglob("*.*"))]
+    for file in files:
+        if file.suffix in {".md", ".yml", ".toml", ".py", ".service", ".5", ".1"}:
+            text = file.read_text("utf-8")
             for address in re.findall(r"https://[\w.]*github\w*\.com/\w+/emitterd", text):
-                assert address in {HOMEPAGE, PICTURES.removesuffix("/main/")}, name
+                assert address in {HOMEPAGE, PICTURES.removesuffix("/main/")}, file
 
 
 def test_the_package_has_the_same_maintainer() -> None:
