@@ -201,11 +201,7 @@ def _choosing(function: Callable[..., int]) -> Callable[..., int]:
 def _query(options: Mapping[str, Any], state: State | None) -> "EntryQuery":
     from emitterd.journal.reader import EntryQuery
 
-    instant = partial(parse_instant, now=time.time())
-    since, until = (
-        options[name] and _quantity(instant, options[name], f"--{name}")
-        for name in ("since", "until")
-    )
+    since, until = (_instant(options[name], f"--{name}") for name in ("since", "until"))
     return EntryQuery(state, since, until, sort=options["sort"] or "", limit=options["limit"])
 
 
@@ -285,14 +281,13 @@ def receipts(
     return entries.receipts(config, query, patterns, *forms)
 
 
+_paths = partial(
+    click.argument, "paths", nargs=-1, metavar="PATH...", shell_complete=_complete("path")
+)
+
+
 def _operator_command(name: str) -> Callable[..., int]:
-    @click.argument(
-        "paths",
-        nargs=-1,
-        metavar="PATH...",
-        help="As in the log, or absolute.",
-        shell_complete=_complete("path"),
-    )
+    @_paths(help="As in the log, or absolute.")
     @_config
     @click.option("--all", "every", is_flag=True, help="All files in the state of --state.")
     @_state
@@ -334,13 +329,7 @@ for _name, _help in {
     group="act",
     examples=["mark-delivered --all --before 2026-11-24", "mark-delivered pat '*/*_2020*.zip'"],
 )
-@click.argument(
-    "paths",
-    nargs=-1,
-    metavar="PATH...",
-    help="A file, a folder or a pattern.",
-    shell_complete=_complete("path"),
-)
+@_paths(help="A file, a folder or a pattern.")
 @_config
 @click.option("--all", "every", is_flag=True, help="All files of the watched folder.")
 @click.option("--before", help="Only files last modified before this time, such as 2026-11-24.")
@@ -352,8 +341,7 @@ def mark_delivered(
 
     if every == bool(paths):
         raise click.UsageError("give a PATH or --all: emitterd mark-delivered --all")
-    instant = partial(parse_instant, now=time.time())
-    limit = None if before is None else _quantity(instant, before, "--before")
+    limit = _instant(before, "--before")
     return mark.mark_delivered(config, paths, every=every, before=limit)
 
 
@@ -578,6 +566,11 @@ def schema() -> int:
 
     click.echo((files("emitterd.config") / "emitter.schema.json").read_text("utf-8"), nl=False)
     return 0
+
+
+def _instant(text: str | None, option: str) -> float | None:
+    now = time.time()
+    return None if text is None else _quantity(partial(parse_instant, now=now), text, option)
 
 
 def _quantity(parse: Callable[[str], T], text: str, option: str) -> T:

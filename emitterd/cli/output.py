@@ -332,13 +332,19 @@ def load_as_owner(config: Path | None, *sections: str) -> "Config":
 @contextmanager
 def open_sources(config: Path | None) -> Iterator[tuple["FileStatusReader", "JournalReader"]]:
     """Open the watched folder and the journal, as `load_as_owner` does."""
+    with open_sources_of(load_as_owner(config, "journal", "spool")) as sources:
+        yield sources
+
+
+@contextmanager
+def open_sources_of(settings: "Config") -> Iterator[tuple["FileStatusReader", "JournalReader"]]:
+    """Open the watched folder and the journal; the configuration is read already."""
     from emitterd.datasets.catalogue_file import load_catalogue
     from emitterd.intake.file_status import FileStatusReader
     from emitterd.journal.reader import JournalReader
     from emitterd.spool.folder import Spool, ignore_lease_breaks
     from emitterd.spool.selection import Selection
 
-    settings = load_as_owner(config, "journal", "spool")
     # The look at a file takes a lease, which a writer that opens it breaks by a signal.
     ignore_lease_breaks()
     rule = settings.spool

@@ -250,7 +250,7 @@ def test_an_odd_locale_gets_plain_signs(
 
 @pytest.mark.parametrize("command", [*READING, "--help", "inspect pat/marks.zip"])
 def test_every_command_ends_quietly_with_its_reader(office: Installation, command: str) -> None:
-    """`| head -c1` causes no complaint, whatever the command."""
+    """`| head -c1` causes no complaint, with any command."""
     line = f"{shlex.join(command_line(office, command))} | head -c1"
     done = subprocess.run(  # noqa: S602  the shell is what is asked for
         line,

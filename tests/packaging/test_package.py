@@ -62,7 +62,7 @@ def upgrade(machine: Machine) -> None:
 
 @pytest.mark.tools("lintian")
 def test_lintian_finds_nothing(package: Path) -> None:
-    """Each override has its reason beside it, and no other error or warning is left."""
+    """Each override has its reason in the file, and no other error or warning is left."""
     done = subprocess.run(  # noqa: S603  our own argument list
         ["lintian", "--allow-root", "--fail-on=warning", str(package)],  # noqa: S607
         capture_output=True,

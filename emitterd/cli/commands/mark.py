@@ -13,18 +13,12 @@ from pathlib import Path
 import click
 
 from emitterd.cli.commands.operate import apply, caller_name, report_outcome
-from emitterd.cli.output import load_as_owner
+from emitterd.cli.output import load_as_owner, open_sources_of
 from emitterd.codes import Code
 from emitterd.config.settings import Config
 from emitterd.datasets.inspection import Inspector, load_inspector
 from emitterd.errors import FileError
-from emitterd.intake.file_status import (
-    FileStatus,
-    FileStatusReader,
-    FolderState,
-    failure_reason,
-    survey,
-)
+from emitterd.intake.file_status import FileStatus, FolderState, failure_reason, survey
 from emitterd.journal.operations import (
     MarkedFile,
     Operation,
@@ -35,7 +29,7 @@ from emitterd.journal.operations import (
 from emitterd.journal.reader import JournalReader
 from emitterd.model import Fingerprint, State
 from emitterd.monitoring.explain import OutsideSpool, locate
-from emitterd.spool.folder import Spool, digests, ignore_lease_breaks
+from emitterd.spool.folder import Spool, digests
 from emitterd.spool.selection import Selection
 from emitterd.text import local_time
 
@@ -63,14 +57,12 @@ def mark_delivered(
             paths = [locate(spool, reader, name) for name in names]
     except OutsideSpool as error:
         raise click.UsageError(f"{error}; --all means the whole folder") from error
-    selected = _Selected(paths)
-
-    meant = 0
+    selected, meant = _Selected(paths), False
 
     def wanted(path: bytes, modified_at: float) -> bool:
         nonlocal meant
         chosen = (before is None or modified_at < before) and (every or selected.match(path))
-        meant += chosen
+        meant = meant or chosen
         return chosen
 
     report = mark(settings, wanted, caller, exact=set(paths))
@@ -135,16 +127,16 @@ def mark(
 def _batches(
     items: Iterable[MarkedFile | OperationResult], refused: list[OperationResult]
 ) -> Iterator[tuple[MarkedFile, ...]]:
-    batch: list[MarkedFile] = []
+    batch, size_bytes = list[MarkedFile](), 0
     for item in items:
         if isinstance(item, OperationResult):
             refused.append(item)
             continue
         batch.append(item)
-        size_bytes = sum(file.fingerprint.size_bytes for file in batch)
+        size_bytes += item.fingerprint.size_bytes
         if len(batch) >= BATCH_FILES or size_bytes >= BATCH_BYTES:
             yield tuple(batch)
-            batch = []
+            batch, size_bytes = [], 0
     if batch:
         yield tuple(batch)
 
@@ -152,20 +144,12 @@ def _batches(
 def _read_all(
     settings: Config, wanted: Wanted, exact: Collection[bytes]
 ) -> Iterator[MarkedFile | OperationResult]:
-    # The look at a file takes a lease, which a writer that opens it breaks by a signal.
-    ignore_lease_breaks()
-    rule = settings.spool
-    spool, selection = Spool(rule.directory), Selection(rule.include, rule.exclude)
-    spool.trusts_leases = rule.completion == "auto"
-    inspector = load_inspector(rule)
-    with JournalReader(settings.journal.path, absent=True) as reader:
-        status_reader = FileStatusReader(
-            spool, selection, reader.latest, rule.settle_s, lambda: inspector.catalogue
-        )
+    inspector = load_inspector(settings.spool)
+    with open_sources_of(settings) as (status_reader, _):
         for status in survey(status_reader, lambda path, stat: wanted(path, stat.st_mtime)):
             ended = status.state in {FolderState.IGNORED, State.DELIVERED}
             if not ended or status.path in exact:
-                yield _read(spool, inspector, status)
+                yield _read(status_reader.spool, inspector, status)
 
 
 def _read(spool: Spool, inspector: Inspector, status: FileStatus) -> MarkedFile | OperationResult:

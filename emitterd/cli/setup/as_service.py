@@ -10,7 +10,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-SERVICES = Path("/etc/emitterd")
+CONFIGURATIONS = Path("/etc/emitterd")
+"""Each file NAME.yaml in it is the configuration of one service."""
 
 _SETTING = re.compile(
     r"(User|Group|(Ambient)?Capabilit[a-zA-Z]+|(Load|Set)Credential|UMask|Environment(File)?"
@@ -22,6 +23,11 @@ _SETTING = re.compile(
 _PASSED_ON = ("TERM", "LANG", "LC_ALL", "NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE", "COLUMNS")
 
 
+def unit_of(config: Path) -> str:
+    """Return the unit of the service that has this configuration."""
+    return "emitterd.service" if config.stem == "emitter" else f"emitterd@{config.stem}.service"
+
+
 def run_as_service(config: Path) -> int | None:
     """Run this command again as the service of a configuration; return its exit code.
 
@@ -29,10 +35,13 @@ def run_as_service(config: Path) -> int | None:
     """
     config = config.absolute()
     # Set in a service of systemd, and so in the second run.
-    if os.geteuid() != 0 or config.parent != SERVICES or "CREDENTIALS_DIRECTORY" in os.environ:
+    if (
+        os.geteuid() != 0
+        or config.parent != CONFIGURATIONS
+        or "CREDENTIALS_DIRECTORY" in os.environ
+    ):
         return None
-    name = config.stem
-    unit = "emitterd.service" if name == "emitter" else f"emitterd@{name}.service"
+    unit = unit_of(config)
     try:
         found = subprocess.run(  # noqa: S603
             ["systemctl", "cat", "--", unit],  # noqa: S607
@@ -42,7 +51,7 @@ def run_as_service(config: Path) -> int | None:
         )
     except FileNotFoundError:
         return None
-    settings = list(_settings(found.stdout, name))
+    settings = list(_settings(found.stdout, config.stem))
     if found.returncode or not settings:
         return None
     command = [

@@ -10,11 +10,10 @@ import re
 import shlex
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
-from emitterd.cli.output import DONE, console
+from emitterd.cli.output import DONE, say
 from emitterd.config.rules import inside
 from emitterd.config.secrets import read_secret
 from emitterd.config.upstream_config import UpstreamConfig
@@ -32,7 +31,6 @@ def init(directory: Path, output: Path, client: UpstreamConfig) -> int:
     """Create an installation, and print the next steps; return the exit code."""
     directory, output = directory.absolute(), output.absolute()
     folders = dataset_folders()
-    say = partial(console().print, markup=False, soft_wrap=True)
     for path in lay_out(directory, output, folders, client):
         say(f"created {shown(path)}")
     say("next:")
@@ -111,6 +109,24 @@ def _create(path: Path, text: str, mode: int) -> None:
 def configuration(directory: Path, output: Path, client: UpstreamConfig) -> str:
     """Return the text of the configuration `output` for a watched folder."""
     return fill(shipped(), _settings(directory, output, client))
+
+
+def replace_file(path: Path, text: str, mode: int, owner: tuple[int, int]) -> None:
+    """Replace a file, whole or not at all. Raises `OSError`."""
+    fd, part = tempfile.mkstemp(prefix=".emitterd-", dir=path.parent)
+    try:
+        with os.fdopen(fd, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            if owner != (os.geteuid(), os.getegid()):
+                os.fchown(fd, *owner)
+            os.fchmod(fd, mode)
+            os.fsync(fd)
+        os.replace(part, path)  # noqa: PTH105  the name of mkstemp is text
+    except BaseException:
+        os.unlink(part)  # noqa: PTH108
+        raise
+    sync(path.parent)
 
 
 def secret_file(output: Path, client: UpstreamConfig) -> Path:

@@ -18,7 +18,8 @@ from pathlib import Path
 import click
 
 from emitterd.cli.output import DONE, complain, print_problems, say
-from emitterd.cli.setup.init import dataset_folders, shipped
+from emitterd.cli.setup.as_service import CONFIGURATIONS, unit_of
+from emitterd.cli.setup.init import dataset_folders, replace_file, shipped
 from emitterd.config.rules import inside
 from emitterd.config.settings import Config, load_part
 from emitterd.errors import ConfigError
@@ -27,7 +28,6 @@ from emitterd.share import shared
 from emitterd.spool.watcher import folders_below, watch_limit
 from emitterd.text import count, shown
 
-CONFIGURATIONS = Path("/etc/emitterd")
 UNITS = Path("/etc/systemd/system")
 SYSCTL = Path("/etc/sysctl.d/60-emitterd.conf")
 
@@ -129,11 +129,8 @@ def _create(path: Path, text: str, mode: int, owner: str) -> None:
     if os.path.lexists(path):
         say(f"exists   {path}")
         return
-    # Others cannot read it, also not for a moment.
-    path.touch(0o600, exist_ok=False)
-    path.write_text(text, "utf-8")
-    os.chown(path, pwd.getpwnam(owner).pw_uid, grp.getgrnam(ACCOUNT).gr_gid)
-    path.chmod(mode)
+    ids = (pwd.getpwnam(owner).pw_uid, grp.getgrnam(ACCOUNT).gr_gid)
+    replace_file(path, text, mode, ids)
     say(f"created  {path}")
 
 
@@ -147,7 +144,6 @@ def _share_with_service(path: Path) -> None:
 
 def _configure(path: Path) -> int:
     """Prepare the machine for one configuration; return how many folders it watches."""
-    unit = "emitterd" if path.stem == "emitter" else f"emitterd@{path.stem}"
     try:
         config = load_part(path, {}, "spool", "delivery", "log")
         spool = config.spool
@@ -155,7 +151,7 @@ def _configure(path: Path) -> int:
             if folder is not None:
                 _make_folder(folder)
         _make_datasets(spool.directory)
-        _write_drop_in(UNITS / f"{unit}.service.d" / "configured.conf", config)
+        _write_drop_in(UNITS / f"{unit_of(path)}.d" / "configured.conf", config)
     except ConfigError as error:
         print_problems(error)
     except OSError as error:
@@ -181,7 +177,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def set_acl(kind: str, folder: Path) -> None:
-    """Let the group read and move all new files, whatever the umask of the producer is.
+    """Let the group read and move all new files, also if the umask of the producer does not.
 
     `kind`: a+ for this folder, A+ for all below it too. Source: tmpfiles.d(5).
     """

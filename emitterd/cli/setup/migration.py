@@ -20,9 +20,16 @@ from stat import S_ISREG
 import click
 
 from emitterd.cli.output import say
-from emitterd.cli.setup.init import configuration, dataset_folders, init, is_shipped, secret_file
-from emitterd.cli.setup.machine import CONFIGURATIONS, HIDDEN, prepare, set_acl
-from emitterd.cli.setup.secrets import replace_file
+from emitterd.cli.setup.as_service import CONFIGURATIONS
+from emitterd.cli.setup.init import (
+    configuration,
+    dataset_folders,
+    init,
+    is_shipped,
+    replace_file,
+    secret_file,
+)
+from emitterd.cli.setup.machine import HIDDEN, prepare, set_acl
 from emitterd.config.rules import inside
 from emitterd.config.upstream_config import UpstreamConfig, read_upstream_config
 from emitterd.errors import ValueProblem

@@ -7,7 +7,6 @@ import os
 import pwd
 import shlex
 import sys
-import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -15,8 +14,8 @@ from pathlib import Path
 import click
 
 from emitterd.cli.output import DONE, say
-from emitterd.cli.setup.init import fill, quoted
-from emitterd.cli.setup.machine import CONFIGURATIONS
+from emitterd.cli.setup.as_service import CONFIGURATIONS, unit_of
+from emitterd.cli.setup.init import fill, quoted, replace_file
 from emitterd.config.rules import inside
 from emitterd.config.secrets import clean
 from emitterd.config.settings import EmissionSettings, load_part
@@ -24,7 +23,6 @@ from emitterd.config.sources import find
 from emitterd.errors import ValueProblem
 from emitterd.journal.state_folder import is_locked
 from emitterd.permissions import ACCOUNT
-from emitterd.spool.files import sync
 from emitterd.text import shown
 
 _NOUNS = {"password": "password", "api_key": "API key"}
@@ -88,24 +86,6 @@ def store_secret(file: Path, secret: str, configuration: Path) -> None:
         replace_file(file, f"{secret}\n", mode, (os.geteuid(), os.getegid()))
 
 
-def replace_file(path: Path, text: str, mode: int, owner: tuple[int, int]) -> None:
-    """Replace a file, whole or not at all. Raises `OSError`."""
-    fd, part = tempfile.mkstemp(prefix=".emitterd-", dir=path.parent)
-    try:
-        with os.fdopen(fd, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            if owner != (os.geteuid(), os.getegid()):
-                os.fchown(fd, *owner)
-            os.fchmod(fd, mode)
-            os.fsync(fd)
-        os.replace(part, path)  # noqa: PTH105  the name of mkstemp is text
-    except BaseException:
-        os.unlink(part)  # noqa: PTH108
-        raise
-    sync(path.parent)
-
-
 def _replace(path: Path, text: str, stat: os.stat_result) -> None:
     replace_file(path, text, stat.st_mode & 0o777, (stat.st_uid, stat.st_gid))
 
@@ -162,7 +142,6 @@ def _next(
         "" if source == CONFIGURATIONS / "emitter.yaml" else f" -c {shlex.quote(shown(source))}"
     )
     service = inside(source, CONFIGURATIONS)
-    unit = ACCOUNT if service in {None, Path("emitter.yaml")} else f"{ACCOUNT}@{source.stem}"
     if not named and service is None:
         key = f"emission.{name}_file: {name.replace('_', '-')}"
         steps.append(f"set {key} in {shown(source)}")
@@ -170,6 +149,7 @@ def _next(
         steps.append(f"set emission.username in {shown(source)}")
     steps.append(f"emitterd check --online{option}")
     if running and service is not None:
+        unit = unit_of(source).removesuffix(".service")
         # systemd hands over a credential only at the start.
         steps.append(f"systemctl {'reload' if named else 'restart'} {unit}")
     return [f"  {step}" for step in steps]

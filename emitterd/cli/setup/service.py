@@ -15,8 +15,8 @@ import click
 
 import emitterd
 from emitterd.cli.output import DONE, say
+from emitterd.cli.setup.as_service import CONFIGURATIONS
 from emitterd.cli.setup.machine import (
-    CONFIGURATIONS,
     HIDDEN,
     SYSCTL,
     UNITS,

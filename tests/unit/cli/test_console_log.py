@@ -1,4 +1,4 @@
-"""Events on a terminal: one short line each, whatever is in them."""
+"""Events on a terminal: one short line each, with any content."""
 
 import re
 from typing import Any
@@ -124,7 +124,7 @@ def test_the_colour_is_that_of_the_level(
 
 @given(st.dictionaries(st.sampled_from(["path", "reason", "hint", "error", "x"]), VALUES))
 def test_no_value_controls_the_terminal(fields: dict[str, Any]) -> None:
-    """Each line is printable, whatever the fields are."""
+    """Each line is printable, with any fields."""
     assert all(part.isprintable() for part in line("x", **fields).split("\n"))
 
 
