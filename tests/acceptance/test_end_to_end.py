@@ -64,6 +64,7 @@ def test_restart_sends_nothing_again(site: Installation, server: RehearsalServer
     assert len(TREE) == len(server.objects)
 
 
+@pytest.mark.slow
 def test_new_content_under_an_old_name(site: Installation, server: RehearsalServer) -> None:
     """New content under a delivered name is a version of its own, with its own key."""
     with site.running():
@@ -167,6 +168,7 @@ def test_kill_in_mid_upload(site: Installation, server: RehearsalServer) -> None
     assert site.events("journal.recovered")
 
 
+@pytest.mark.slow
 def test_kill_after_the_body_before_the_answer(site: Installation, server: RehearsalServer) -> None:
     """A file stored just before kill -9 is sent again to the same key only."""
     site.drop("infra_trans/infra_trans.zip")

@@ -439,6 +439,7 @@ class Story:
         ]
 
 
+@pytest.mark.slow
 def test_an_outage_rejected_files_and_a_kill_message_by_message(
     tmp_path: Path, receivers: Receivers
 ) -> None:
@@ -530,6 +531,7 @@ def test_a_killed_daemon_tells_nothing_twice(site: Installation, receivers: Rece
 # The commands.
 
 
+@pytest.mark.slow
 def test_notify_test_says_of_each_channel_whether_it_works(
     site: Installation, receivers: Receivers
 ) -> None:
@@ -550,6 +552,7 @@ def test_notify_test_says_of_each_channel_whether_it_works(
     assert [alert["test"] for alert in receivers.told()] == [True]
 
 
+@pytest.mark.slow
 def test_a_reload_starts_the_alerts_and_a_test_needs_none(
     site: Installation, receivers: Receivers
 ) -> None:
@@ -588,6 +591,7 @@ def test_check_names_a_wrong_url_by_line_and_scheme(
     assert "secret" not in done.stdout.replace(str(site.config.parent), "")
 
 
+@pytest.mark.slow
 def test_check_warns_of_a_heartbeat_url_that_everybody_may_read(
     site: Installation, receivers: Receivers
 ) -> None:

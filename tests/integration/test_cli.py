@@ -98,6 +98,7 @@ def test_status_while_running_and_after(site: Installation) -> None:
     assert after["last_delivered_at"].endswith("Z")
 
 
+@pytest.mark.slow
 def test_status_tells_of_an_outage(site: Installation, server: RehearsalServer) -> None:
     """While the destination is parked, `status` says since when and why."""
     server.faults = fault_list("no-such-bucket")
@@ -160,6 +161,7 @@ def test_status_before_the_first_start(site: Installation) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_second_instance_is_refused(site: Installation) -> None:
     """A second daemon on the same journal exits with 75 and names the holder."""
     with site.running() as daemon:
@@ -183,6 +185,7 @@ def test_signal_drains(site: Installation, server: RehearsalServer, number: sign
     assert site.counts()["delivered"] == 1
 
 
+@pytest.mark.slow
 def test_drain_timeout_interrupts_at_no_cost(tmp_path: Path) -> None:
     """What does not finish within `drain_timeout` goes back to the queue, uncharged."""
     with RehearsalServer(tmp_path / "server") as server:
@@ -217,6 +220,7 @@ def test_second_signal_stops_at_once(site: Installation, server: RehearsalServer
     assert site.counts()["queued"] == 1
 
 
+@pytest.mark.slow
 def test_demo_ends_with_receipts_that_have_the_side_of_the_server(tmp_path: Path) -> None:
     """One file is partly dropped, one stalls, and the others are processed or have no log."""
     done = emitterd("demo", "--keep", str(tmp_path / "kept"), cwd=tmp_path)
@@ -271,6 +275,7 @@ def test_catalogue_enforced(tmp_path: Path, server: RehearsalServer) -> None:
     assert not server.objects
 
 
+@pytest.mark.slow
 def test_reading_needs_no_secret_and_no_folder(site: Installation) -> None:
     """`status` and `list` work while the secret and the watched folder are away."""
     site.drop("school_master/school_mst.zip")
@@ -329,6 +334,7 @@ def test_demo_wants_a_new_folder(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_status_of_the_datasets(site: Installation) -> None:
     """Each dataset has its last arrival and delivery; what is overdue is an alarm too."""
     with site.config.open("a") as file:

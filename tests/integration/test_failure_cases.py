@@ -353,6 +353,7 @@ def test_a_hanging_archive_delays_no_upload(tmp_path: Path, server: RehearsalSer
         daemon.kill()
 
 
+@pytest.mark.slow
 def test_a_hanging_archive_delays_neither_the_start_nor_new_files(
     tmp_path: Path, server: RehearsalServer
 ) -> None:

@@ -96,6 +96,7 @@ def test_zips_that_the_server_reads_or_not(tmp_path: Path) -> None:
     assert dict(zip(HANDED_OVER, verdicts, strict=True)) == HANDED_OVER
 
 
+@pytest.mark.slow
 def test_good_and_bad_files_on_a_desk(tmp_path: Path) -> None:
     """Each file has its verdict, the exit code tells of the worst."""
     good = pack(tmp_path / PATH, sample(PATH))
@@ -140,6 +141,7 @@ def test_dataset_is_told_by_folder_or_name(
     assert bool(record["findings"]) == (dataset is None)
 
 
+@pytest.mark.slow
 def test_dataset_can_be_named(tmp_path: Path) -> None:
     """Whatever a file is called, it is held against the dataset that is named."""
     pack(tmp_path / "export.zip", sample(PATH))
@@ -240,6 +242,7 @@ def test_configuration_is_used_where_there_is_one(site: Installation, tmp_path: 
     assert "E224" in codes(second)
 
 
+@pytest.mark.slow
 def test_wrong_catalogue_is_a_wrong_configuration(site: Installation, tmp_path: Path) -> None:
     """All problems of the user's catalogue have their lines; exit code 78."""
     own = tmp_path / "own.yaml"

@@ -20,6 +20,7 @@ def site(tmp_path: Path, server: RehearsalServer) -> Installation:
     return site
 
 
+@pytest.mark.slow
 def test_daemon_waits_for_it(site: Installation) -> None:
     """The daemon starts without its folder, reports it once, and delivers later."""
     with site.running() as daemon:

@@ -63,6 +63,7 @@ def port(site: Installation) -> int:
     return port
 
 
+@pytest.mark.slow
 def test_the_daemon_is_asked_how_it_is(site: Installation, port: int) -> None:
     """While all is well it is healthy and ready, and a delivery is counted."""
     site.drop(MASTER)
@@ -85,6 +86,7 @@ def test_the_daemon_is_asked_how_it_is(site: Installation, port: int) -> None:
     assert (line.returncode, line.stdout.split(" | ")[0]) == (0, "OK - nothing waits")
 
 
+@pytest.mark.slow
 def test_an_outage_is_one_verdict_everywhere(
     site: Installation, server: RehearsalServer, port: int
 ) -> None:
@@ -133,6 +135,7 @@ def test_a_check_without_a_daemon(site: Installation, server: RehearsalServer) -
     )
 
 
+@pytest.mark.slow
 def test_a_rejected_file_is_a_warning_until_it_is_forgotten(site: Installation, port: int) -> None:
     """The daemon stays healthy, and says that somebody should look."""
     site.settings["EMITTERD_SPOOL_CATALOGUE"] = "enforce"
@@ -161,6 +164,7 @@ def check(site: Installation, level: str) -> str:
     return line if line.startswith(level) else ""
 
 
+@pytest.mark.slow
 def test_what_only_the_daemon_knows_is_in_the_check(site: Installation) -> None:
     """The watched folder is gone: the daemon notes it, and `status --check` says it."""
     with site.running() as daemon:
@@ -449,6 +453,7 @@ def test_a_full_disk_that_is_not_noted_is_in_the_check(
     assert line.count("E104") == 1
 
 
+@pytest.mark.slow
 def test_a_daemon_that_does_not_answer_is_an_alarm(site: Installation) -> None:
     """A stopped daemon notes no alarm, and looks at no file."""
     with site.running() as daemon:

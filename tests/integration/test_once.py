@@ -245,6 +245,7 @@ def test_what_the_server_will_drop_is_not_all_well(site: Installation) -> None:
     assert site.call("status", "--check").returncode == 0
 
 
+@pytest.mark.slow
 def test_files_that_no_daemon_looks_at_are_a_warning(site: Installation) -> None:
     """While no daemon runs, the check looks into the folder itself."""
     site.drop(NAME)
@@ -282,6 +283,7 @@ def test_every_form_of_zip_is_sent_or_not(
     assert {keys[entry["path"]].name for entry in entries} == {shape.name for shape in sent}
 
 
+@pytest.mark.slow
 def test_a_file_that_never_settles_does_not_keep_once_from_ending(
     tmp_path: Path, server: RehearsalServer
 ) -> None:

@@ -84,6 +84,7 @@ def test_held_and_released_under_a_running_daemon(
     assert acted == [("hold", NAME, USER), ("release", NAME, USER)]
 
 
+@pytest.mark.slow
 def test_retry_does_not_wait_for_the_backoff(site: Installation, server: RehearsalServer) -> None:
     """A deferred file is tried within the moment, whatever its due time."""
     with deferring(site, server):
@@ -94,6 +95,7 @@ def test_retry_does_not_wait_for_the_backoff(site: Installation, server: Rehears
     assert server.fired["503"] == 1
 
 
+@pytest.mark.slow
 def test_forgotten_file_is_sent_again(site: Installation, server: RehearsalServer) -> None:
     """Both deliveries have a receipt and a key of their own."""
     site.drop(NAME)
@@ -145,6 +147,7 @@ def test_sudo_names_who_is_behind(site: Installation) -> None:
     assert site.ask("explain", NAME)["actions"][0]["user"] == "root (asha)"
 
 
+@pytest.mark.slow
 def test_marked_files_are_not_sent_until_they_change(
     site: Installation, server: RehearsalServer
 ) -> None:
@@ -185,6 +188,7 @@ def test_a_waiting_file_is_marked_under_a_running_daemon(
     assert (acted["act"], acted["user"]) == ("mark-delivered", USER)
 
 
+@pytest.mark.slow
 def test_folders_patterns_and_dates_select_what_is_marked(site: Installation) -> None:
     """What is not complete, or not there, is refused by name."""
     for name in ("pat/a_2019.zip", "sat/b_2019.zip", "sat/b_2020.zip", "diksha/old.zip"):
@@ -286,6 +290,7 @@ def test_daemon_that_does_not_answer_harms_nobody(
     assert len(server.objects) == 2
 
 
+@pytest.mark.slow
 def test_receipts_in_three_forms(site: Installation, server: RehearsalServer) -> None:
     """Table, JSON and CSV tell of the same deliveries, since any instant."""
     site.drop(NAME)
@@ -311,6 +316,7 @@ def test_receipts_in_three_forms(site: Installation, server: RehearsalServer) ->
     assert later == []
 
 
+@pytest.mark.slow
 def test_everything_skipped_is_listed(site: Installation) -> None:
     """Foreign, broken, rejected and hidden things each have a reason."""
     site.settings["EMITTERD_SPOOL_CATALOGUE"] = "enforce"
@@ -342,6 +348,7 @@ def test_everything_skipped_is_listed(site: Installation) -> None:
     assert all(path in table for path in rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("catalogue", ["off", "warn", "enforce"])
 def test_a_zip_at_the_top_is_never_sent(
     site: Installation, server: RehearsalServer, catalogue: str
@@ -427,6 +434,7 @@ def redirected(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("redirection", "message"),
     [(">/dev/full", "No space left on device"), (">&-", "is closed"), ("| head -c1", "")],
@@ -554,6 +562,7 @@ def test_unknown_path_is_told(site: Installation) -> None:
 EVIL = 'pat/\x1b[31m\n{"event": "file.delivered"}\x0b\x1c\x85\u2028\u202e.zip'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -185,6 +185,7 @@ def test_status_begins_with_what_is_wrong(office: Installation) -> None:
     assert re.fullmatch(r"\d+[sm] ago \(\S+ [\d:]+[+-]\d\d:\d\d\)", rows["last delivered"])
 
 
+@pytest.mark.slow
 def test_check_begins_with_its_findings_and_ends_with_their_number(office: Installation) -> None:
     """The settings come on request; JSON has the same findings."""
     done, record = office.call("check"), office.ask("check")
@@ -230,6 +231,7 @@ def test_a_name_without_its_folder_is_searched(office: Installation) -> None:
     assert record["matches"] == ["pat/marks.zip", "sat/marks.zip"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", READING)
 @pytest.mark.parametrize(
     "locale", [{"LC_ALL": "C"}, {"PYTHONIOENCODING": "ascii"}], ids=["C", "ASCII"]
@@ -248,6 +250,7 @@ def test_an_odd_locale_gets_plain_signs(
         assert re.search(r"\w\.\.\.\w", text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [*READING, "--help", "inspect pat/marks.zip"])
 def test_every_command_ends_quietly_with_its_reader(office: Installation, command: str) -> None:
     """`| head -c1` causes no complaint, with any command."""

@@ -339,6 +339,7 @@ def test_rotated_api_key(tmp_path: Path) -> None:
             site.wait_delivered(1)
 
 
+@pytest.mark.slow
 def test_log_file_moves_with_a_hangup(site: Site) -> None:
     """Whoever moves the log away sends SIGHUP: no line is lost, none is doubled."""
     logged = site.folder / "log.jsonl"
@@ -469,6 +470,7 @@ def holds_hangup(pid: int) -> bool:
     return bool(blocked >> (signal.SIGHUP - 1) & 1)
 
 
+@pytest.mark.slow
 def test_hangup_during_the_drain(site: Site, server: RehearsalServer) -> None:
     """SIGHUP while uploads drain changes nothing and hinders nothing."""
     server.faults = fault_list("slow-reader:1:50000")
@@ -485,6 +487,7 @@ def test_hangup_during_the_drain(site: Site, server: RehearsalServer) -> None:
     assert not site.events("daemon.reloaded")
 
 
+@pytest.mark.slow
 def test_once_ignores_a_hangup(site: Site, server: RehearsalServer) -> None:
     """A terminal that goes away does not end what was begun."""
     server.faults = fault_list("slow-reader:1:50000")

@@ -178,6 +178,7 @@ def test_commands_of_root_leave_nothing_of_root(owned: Installation) -> None:
     assert action["user"].startswith("root")
 
 
+@pytest.mark.slow
 def test_root_follows_no_link_of_the_services_user(owned: Installation) -> None:
     """Links in the state folder neither change nor create a file elsewhere."""
     target = owned.folder / "shadow"

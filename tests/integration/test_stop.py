@@ -110,6 +110,7 @@ def test_second_signal_ends_an_upload(
     assert (entry["state"], entry["attempts"]) == ("queued", 0)
 
 
+@pytest.mark.slow
 def test_upload_that_waits_for_its_bandwidth(tmp_path: Path, server: RehearsalServer) -> None:
     """The drain may use up its time, and no more; what is left costs no attempt."""
     site = Installation(

@@ -574,6 +574,7 @@ def printed(
     return parse(capsys.readouterr().out)
 
 
+@pytest.mark.slow
 def test_the_daemon_tracks_and_every_view_shows_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

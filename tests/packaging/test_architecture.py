@@ -153,6 +153,7 @@ def test_each_library_has_one_home() -> None:
     assert homes == expected
 
 
+@pytest.mark.slow
 def test_structlog_is_a_logger_and_nothing_else() -> None:
     """Outside `service.logging` only `get_logger` is used."""
     for module in MODULES.keys() - {"service.logging"}:

@@ -3,6 +3,8 @@
 import ast
 import re
 
+import pytest
+
 from support.paths import TESTS
 
 DOCUMENT = TESTS.parent / "docs" / "failure-cases.md"
@@ -29,6 +31,7 @@ def test_every_case_is_there() -> None:
     assert len(set(numbers)) == len(numbers)
 
 
+@pytest.mark.slow
 def test_every_test_that_is_named_exists() -> None:
     """Each test that the table names exists; a rename must change the table too."""
     named = {test for text in rows().values() for test in NAMED.findall(text)}

@@ -381,6 +381,7 @@ def test_a_bomb_of_a_gibibyte_is_read_to_the_budget_only(piece: bytes, expected:
     assert peak <= 12 * MIB
 
 
+@pytest.mark.slow
 def test_wide_rows_and_long_values_take_little_memory() -> None:
     """A line of delimiters and a quote without end are given up early."""
     head = f"{HEADER}\n".encode()

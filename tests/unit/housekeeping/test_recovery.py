@@ -157,6 +157,7 @@ def test_nothing_left(harm: Callable[[bytes], bytes], original: bytes, tmp_path:
     assert saved(harm(original), tmp_path) == (Salvaged(0, None, whole=False), [])
 
 
+@pytest.mark.slow
 def test_truncated_journal(original: bytes, tmp_path: Path) -> None:
     """Of a file cut in half what is left is saved, and the loss is reported."""
     salvaged, rows = saved(original[: len(original) // 2 // PAGE * PAGE], tmp_path)
