@@ -17,9 +17,9 @@ from emitterd.config.secrets import Secret
 from emitterd.datasets.catalogue import Version
 from emitterd.delivery.concurrency import MOST
 from emitterd.errors import ValueProblem
-from emitterd.monitoring.endpoint import EXAMPLES, Endpoint
 from emitterd.text import shown
 from emitterd.units import exact_size, format_duration, parse_duration, parse_rate, parse_size
+from emitterd.web.endpoint import EXAMPLES, Endpoint
 
 _DIGITS_MAX = 9
 OFF = "off"

@@ -16,9 +16,9 @@ from emitterd.config.sources import Problems, read_file, variable
 from emitterd.errors import ConfigError
 from emitterd.monitoring.alarms import AlarmLimits
 from emitterd.monitoring.arrivals import Expectation
-from emitterd.monitoring.endpoint import Endpoint
 from emitterd.text import printable, shown
 from emitterd.tracking.policy import TrackingRule
+from emitterd.web.endpoint import Endpoint
 from emitterd.yaml_reader import Node, YamlError
 
 _ALTERNATIVES = [

@@ -25,7 +25,6 @@ from emitterd.datasets.findings import LOSSES
 from emitterd.errors import Outage, Stage
 from emitterd.model import ServerState, State
 from emitterd.monitoring.alarms import Alarm, AlarmCode, Health
-from emitterd.monitoring.http_server import Handler, Request, Response
 from emitterd.monitoring.status import QueueReading, QueueStatus
 
 OTHER = "other"
@@ -125,16 +124,19 @@ class Metrics:
         self._sweep.observe(duration_s)
         self._missed.inc(missed)
 
-    def handler(self, read: Callable[[], QueueReading]) -> Handler:
-        """Return the HTTP handler of a scrape, which calls `read`."""
+    def scraper(self, read: Callable[[], QueueReading]) -> Callable[[str], tuple[bytes, str]]:
+        """Return what a scrape calls with its Accept header: it returns a text and its type.
+
+        `read` is called for each scrape.
+        """
         self._read = read
         self._registry.register(self)
 
-        def handler(request: Request) -> Response:
-            encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-            return Response(encode(self._registry), media_type=content_type)
+        def scrape(accept: str) -> tuple[bytes, str]:
+            encode, content_type = choose_encoder(accept)
+            return encode(self._registry), content_type
 
-        return handler
+        return scrape
 
     def describe(self) -> list[Metric]:
         """Return nothing, so that registering does not read the journal."""

@@ -43,8 +43,8 @@ from emitterd.spool.watcher import WatchKeeper
 from emitterd.tracking.tracker import ServerTracker
 
 if TYPE_CHECKING:
-    from emitterd.monitoring.http_server import Handler, HttpServer
     from emitterd.monitoring.metrics import Metrics
+    from emitterd.web.http_server import HttpServer
 
 REFUSED = frozenset({Code.CREDENTIALS, Code.TOKEN_REFUSED})
 """Failures that other credentials may end."""
@@ -227,28 +227,22 @@ def open_http_server(components: Components) -> "HttpServer | None":
     if settings.listen is None or metrics is None:
         return None
     # Not at the top: an installation without them needs no memory for their libraries.
-    from emitterd.monitoring.http_server import HttpServer, healthz, readyz
-    from emitterd.monitoring.page import Page
-    from emitterd.monitoring.page_data import Throughput
+    from emitterd.web.http_server import HttpServer
+    from emitterd.web.site import Sources, routes
 
     health, destination = components.health, components.destination
-    page = Page(
-        components.config.journal.path,
-        components.uploads,
-        Throughput(),
-        components.status_reader,
-        health.health,
-        lambda: destination.down,
-        lambda: urlsplit(components.config.emission.url).hostname or "",
+    sources = Sources(
+        journal=components.config.journal.path,
+        uploads=components.uploads,
+        status_reader=components.status_reader,
+        health=health.health,
+        outage=lambda: destination.down,
+        host=lambda: urlsplit(components.config.emission.url).hostname or "",
+        ready=lambda: not components.shutdown.draining,
+        scrape=metrics.scraper(health.read),
     )
-    handlers: dict[str, Handler] = {
-        "/": page,
-        "/metrics": metrics.handler(health.read),
-        "/healthz": healthz(health.health),
-        "/readyz": readyz(lambda: not components.shutdown.draining),
-    }
     token = read_token(settings.token_file) if settings.token_file else None
-    return HttpServer(settings.listen, handlers, token)
+    return HttpServer(settings.listen, routes(sources), token)
 
 
 def open_http_client(config: Config, shutdown: Shutdown, trace: Trace | None = None) -> HttpClient:

@@ -29,7 +29,7 @@ from emitterd.rehearsal.server import RehearsalServer
 from support.faults import fault_list
 from support.installation import Installation
 from support.paths import ROOT
-from support.prometheus import free_port, scrape
+from support.prometheus import free_port
 from support.waiting import wait_until
 from support.zips import sample
 
@@ -300,7 +300,7 @@ def exposed() -> set[str]:
         seen = read_queue(lambda sql, values: connection.execute(sql, values).fetchall(), 0.0)
         return QueueReading(seen, Health(), (), eta_s=None, swept_at=None)
 
-    text = scrape(Metrics(lambda _: None).handler(read))
+    text = Metrics(lambda _: None).scraper(read)("")[0].decode()
     connection.close()
     endings = {"histogram": ("_bucket", "_sum", "_count")}
     return {

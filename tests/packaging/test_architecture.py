@@ -24,13 +24,13 @@ TESTS = sorted(path for path in (ROOT / "tests").rglob("*.py") if path.parent.na
 # Each library has one home, so that it can be replaced in one file. `get_logger` of
 # structlog is for every module; each command reports wrong usage with click. Daemon and
 # rehearsal server each have a web server.
-WEB_HOMES = {"monitoring.http_server", "rehearsal"}
+WEB_HOMES = {"web.http_server", "rehearsal"}
 LIBRARIES: dict[str, str | set[str]] = {
     "apprise": "monitoring.alerts.sender",
     "click": "cli",
     "httpcore": "client.sockets",
     "httpx": "client.http",
-    "jinja2": "monitoring.page",
+    "jinja2": "web.rendering",
     "pathspec": "spool.selection",
     "prometheus_client": "monitoring.metrics",
     "python_multipart": "rehearsal.bucket",

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Self
+from typing import Self, cast
 from urllib.parse import urlencode
 
 from emitterd.codes import Code
@@ -17,12 +17,11 @@ from emitterd.journal.journal import Journal
 from emitterd.journal.rows import Admission, Known
 from emitterd.model import Entry, Fingerprint, Grant, Receipt
 from emitterd.monitoring.alarms import Health
-from emitterd.monitoring.http_server import Request
-from emitterd.monitoring.page import Page
-from emitterd.monitoring.page_data import Throughput
 from emitterd.monitoring.uploads import UploadTracker
 from emitterd.spool.folder import Spool
 from emitterd.spool.selection import Selection
+from emitterd.web.http_server import Handler, Request
+from emitterd.web.site import Sources, routes
 
 HOSTILE = b"pat/<script>alert(1)</script>\xe2\x80\xae\x1b[31m\xff\"'&.zip"
 """Markup, a right-to-left override, a terminal's colour, no UTF-8, and quotes."""
@@ -50,20 +49,21 @@ class Desk:
     journal: Journal
     place: Path
     uploads: UploadTracker = field(default_factory=UploadTracker)
-    throughput: Throughput = field(default_factory=Throughput)
     health: Health = field(default_factory=Health)
     outage: OpenCircuit | None = None
 
     def __post_init__(self) -> None:
-        self._page = Page(
-            self.place,
-            self.uploads,
-            self.throughput,
-            self.status_reader,
-            lambda: self.health,
-            lambda: self.outage,
-            lambda: "cqube.example.org",
+        sources = Sources(
+            journal=self.place,
+            uploads=self.uploads,
+            status_reader=self.status_reader,
+            health=lambda: self.health,
+            outage=lambda: self.outage,
+            host=lambda: "cqube.example.org",
+            ready=lambda: True,
+            scrape=lambda _: (b"", "text/plain"),
         )
+        self._handlers = {route.path: route.handler for route in routes(sources)}
 
     def status_reader(self, latest: Callable[[bytes], Known | None]) -> FileStatusReader:
         """Return the reader of file status."""
@@ -81,7 +81,8 @@ class Desk:
                 (name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()
             ],
         }
-        response = self._page(Request(scope))
+        handler = self._handlers.get(address, self._handlers["/{path:path}"])
+        response = cast("Handler", handler)(Request(scope))
         text = bytes(response.body).decode()
         return Answered(response.status_code, dict(response.headers), text)
 

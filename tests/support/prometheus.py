@@ -1,10 +1,8 @@
-"""A free port for what is monitored, and a scrape without a server."""
+"""A free port for what is monitored."""
 
 import random
 import socket
 from pathlib import Path
-
-from emitterd.monitoring.http_server import Handler, Request
 
 EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 LOWEST_PORT = 10_000
@@ -28,9 +26,3 @@ def free_port() -> int:
             except OSError:
                 continue
         return port
-
-
-def scrape(handler: Handler) -> str:
-    """Return the text of a scrape."""
-    scope = {"type": "http", "path": "/metrics", "query_string": b"", "headers": []}
-    return bytes(handler(Request(scope)).body).decode()

@@ -19,7 +19,6 @@ from emitterd.monitoring.metrics import Metrics
 from emitterd.monitoring.status import QueueReading, read_queue
 from emitterd.monitoring.uploads import UploadTracker
 from support.journal import BROKE, NOW, admission, deliver, receipt, seen, take
-from support.prometheus import scrape
 
 REFUSED = DeliveryError(Decision.REJECT, Code.TOO_LARGE, "too large")
 GONE = DeliveryError(Decision.WITHDRAW, Code.GONE, "gone")
@@ -39,7 +38,7 @@ class Scraped:
         self.alarms: list[Alarm] = []
         self.outages: list[Outage] = []
         self.swept_at: float | None = None
-        self._handler = self.metrics.handler(self._read)
+        self._scrape = self.metrics.scraper(self._read)
 
     def _read(self) -> QueueReading:
         queue = read_queue(self.journal.read, NOW)
@@ -49,7 +48,7 @@ class Scraped:
 
     def text(self) -> str:
         """Return the answer to a scrape."""
-        return scrape(self._handler)
+        return self._scrape("")[0].decode()
 
     def samples(self) -> Samples:
         """Return every sample by name and the values of its labels."""

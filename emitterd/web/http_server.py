@@ -1,4 +1,7 @@
-"""The HTTP server of page, metrics and health: starlette on uvicorn's connections.
+"""The HTTP server of pages, metrics and health: starlette on uvicorn's connections.
+
+A handler runs in a pool of threads, because it reads the journal. Only with `RequestBody.STREAM` it
+runs in the event loop, and reads the body itself.
 
 Measured on 2 busy cores with the limits below: 50 clients with slow headers are cut off after 5 s,
 20 that do not read after 15 s, and beside 10,000 idle connections a request is answered within 2 s.
@@ -11,37 +14,47 @@ import base64
 import errno
 import hmac
 import ipaddress
-import json
 import logging
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from email.utils import formatdate
+from enum import Enum
+from functools import partial
 from http import HTTPStatus
 from typing import Any, cast
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import structlog
 import uvicorn
+from starlette import routing
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
-from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-from emitterd.errors import JournalError
-from emitterd.monitoring.alarms import AlarmLevel, Health
-from emitterd.monitoring.endpoint import Endpoint
-from emitterd.monitoring.status import health_record
 from emitterd.shutdown import Shutdown
 from emitterd.text import printable
+from emitterd.web.endpoint import Endpoint
 
-__all__ = ["Handler", "HttpServer", "Request", "Response", "healthz", "readyz"]
+__all__ = [
+    "ClientDisconnect",
+    "Handler",
+    "HttpServer",
+    "Request",
+    "RequestBody",
+    "Response",
+    "Route",
+    "StreamHandler",
+    "streamed",
+]
 
 THREADS = 8
 """Number of handlers that run at the same time."""
@@ -55,6 +68,13 @@ SILENCE_S = 5.0
 DEADLINE_S = 15.0
 """A connection is closed after this time, however slowly its client reads."""
 
+FORM_S = 5.0
+"""The body of a form must arrive within this time."""
+
+FORM_MAX_BYTES = 64 * 1024
+FORM_FIELDS_MAX = 100
+FORM_TYPE = "application/x-www-form-urlencoded"
+
 RETRY_S = 30.0
 """An address that is taken is tried again after this time."""
 
@@ -62,19 +82,45 @@ SILENT = logging.CRITICAL + 1
 """uvicorn logs nothing: handlers' errors are logged here, requests are no events."""
 
 Handler = Callable[[Request], Response]
+StreamHandler = Callable[[Request], Awaitable[Response]]
 
 log = structlog.get_logger()
 
 
-class HttpServer:
-    """Serves handlers by path; the one for `/` has every other path too."""
+class RequestBody(Enum):
+    """What a route does with the body of a POST request.
 
-    def __init__(
-        self, endpoint: Endpoint, handlers: Mapping[str, Handler], token: str | None
-    ) -> None:
+    `FORM`: the server reads it into `request.state.form`, a mapping of texts. `STREAM`: the
+    handler is a coroutine function and reads `request.stream()`, with its own limits of size and
+    silence; it calls what blocks by `await request.state.run(function, *arguments)`.
+    """
+
+    NONE = "none"
+    FORM = "form"
+    STREAM = "stream"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A path, and the handler that answers there. `{name:path}` in the path matches any rest.
+
+    GET includes HEAD. `deadline_s`: the server closes the connection after this time.
+    """
+
+    path: str
+    handler: Handler | StreamHandler
+    methods: tuple[str, ...] = ("GET",)
+    body: RequestBody = RequestBody.NONE
+    deadline_s: float = DEADLINE_S
+
+
+class HttpServer:
+    """Serves routes; the first that matches a path and a method answers."""
+
+    def __init__(self, endpoint: Endpoint, routes: Sequence[Route], token: str | None) -> None:
         """`token`: what a client must show, or None if the endpoint is local."""
         self._endpoint = endpoint
-        self._handlers = handlers
+        self._routes = routes
         self._token = token
         self._reported = False
 
@@ -146,11 +192,11 @@ class HttpServer:
         threads.shutdown(wait=False)
 
     def _app(self, threads: ThreadPoolExecutor) -> Starlette:
-        handlers = dict(self._handlers)
-        if "/" in handlers:
-            handlers["/{path:path}"] = handlers.pop("/")
         return Starlette(
-            routes=[_route(path, call, threads) for path, call in handlers.items()],
+            routes=[
+                routing.Route(item.path, _endpoint(item, threads), methods=list(item.methods))
+                for item in self._routes
+            ],
             exception_handlers={Exception: _internal_error},
         )
 
@@ -168,13 +214,64 @@ def _start_pool() -> ThreadPoolExecutor:
     return pool
 
 
-def _route(path: str, handler: Handler, threads: ThreadPoolExecutor) -> Route:
+def _endpoint(route: Route, threads: ThreadPoolExecutor) -> StreamHandler:
     async def endpoint(request: Request) -> Response:
+        run = partial(asyncio.get_running_loop().run_in_executor, threads)
+        request.state.run = run
+        if route.deadline_s != DEADLINE_S:
+            request.state.connection.close_after(route.deadline_s)
+        if route.body is RequestBody.STREAM:
+            return await cast("StreamHandler", route.handler)(request)
+        if route.body is RequestBody.FORM and request.method == "POST":
+            request.state.form = await _read_form(request)
         # A handler reads the journal, which may take time: not in the loop's thread.
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(threads, handler, request)
+        return await run(cast("Handler", route.handler), request)
 
-    return Route(path, endpoint, methods=["GET"])
+    return endpoint
+
+
+async def _read_form(request: Request) -> Mapping[str, str]:
+    """Return the fields of a form. Raises `HTTPException`, which is an answer."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != FORM_TYPE:
+        raise HTTPException(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"send {FORM_TYPE}\n")
+    body = bytearray()
+    try:
+        async with asyncio.timeout(FORM_S):
+            async for chunk in request.stream():
+                # A larger body is read to its end: a client that still sends loses the answer.
+                if len(body) <= FORM_MAX_BYTES:
+                    body += chunk
+        if len(body) > FORM_MAX_BYTES:
+            raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the form is too large\n")
+        fields = parse_qsl(
+            body.decode("ascii"),
+            keep_blank_values=True,
+            errors="surrogateescape",
+            max_num_fields=FORM_FIELDS_MAX,
+        )
+    except TimeoutError:
+        raise HTTPException(HTTPStatus.REQUEST_TIMEOUT, "the form came too slowly\n") from None
+    except (ClientDisconnect, ValueError):
+        raise HTTPException(HTTPStatus.BAD_REQUEST, "this is no form\n") from None
+    return dict(fields)
+
+
+def streamed(
+    request: Request, chunks: Iterator[bytes], headers: Mapping[str, str], media_type: str
+) -> Response:
+    """Return a response whose body comes chunk by chunk, so that it needs little memory.
+
+    Each chunk is read in another thread of the pool, and a client that goes away ends the reading
+    at any chunk: `chunks` must keep nothing open between two of them. Its route needs a longer
+    `deadline_s`.
+    """
+
+    async def body() -> AsyncIterator[bytes]:
+        while (chunk := await request.state.run(next, chunks, None)) is not None:
+            yield chunk
+
+    return StreamingResponse(body(), HTTPStatus.OK, headers, media_type)
 
 
 async def _internal_error(request: Request, error: Exception) -> Response:
@@ -197,7 +294,7 @@ class _Connection(H11Protocol):
     def __init__(
         self, config: uvicorn.Config, state: ServerState, open_connections: list["_Connection"]
     ) -> None:
-        super().__init__(config, state, {})
+        super().__init__(config, state, {"connection": self})
         self._open = open_connections
         self._timers: list[asyncio.TimerHandle] = []
 
@@ -218,6 +315,11 @@ class _Connection(H11Protocol):
             oldest = next(filter(_is_silent, self._open))
             self._open.remove(oldest)
             oldest.transport.abort()
+
+    def close_after(self, deadline_s: float) -> None:
+        """Close the connection this long from now, in place of its deadline."""
+        self._timers.pop().cancel()
+        self._timers.append(self.loop.call_later(deadline_s, self.transport.abort))
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -300,39 +402,3 @@ def is_own(host: str) -> bool:
     except ValueError:
         return host == "" or name == "localhost"
     return True
-
-
-def healthz(health: Callable[[], Health]) -> Handler:
-    """Return the handler of `/healthz`: 503 where an alarm is critical."""
-
-    def handler(_: Request) -> Response:
-        try:
-            judged = health()
-        except JournalError as error:
-            reason = {"level": AlarmLevel.CRITICAL, "reason": str(error)}
-            return _json(HTTPStatus.SERVICE_UNAVAILABLE, reason)
-        critical = judged.level is AlarmLevel.CRITICAL
-        status = HTTPStatus.SERVICE_UNAVAILABLE if critical else HTTPStatus.OK
-        return _json(status, health_record(judged))
-
-    return handler
-
-
-def readyz(ready: Callable[[], bool]) -> Handler:
-    """Return the handler of `/readyz`: 200 between start and stop of the daemon."""
-
-    def handler(_: Request) -> Response:
-        is_ready = ready()
-        status = HTTPStatus.OK if is_ready else HTTPStatus.SERVICE_UNAVAILABLE
-        return _json(status, {"ready": is_ready})
-
-    return handler
-
-
-def _json(status: HTTPStatus, value: Mapping[str, object]) -> Response:
-    return Response(
-        json.dumps(value, indent=2) + "\n",
-        status,
-        {"Cache-Control": "no-store"},
-        "application/json",
-    )

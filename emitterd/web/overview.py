@@ -1,22 +1,33 @@
-"""What the page shows: the lists of files, and the chart of the last day.
+"""The overview: alarms, figures, uploads, lists of files, and the chart of the last day.
 
-Each list has a bounded number of rows, read by an index: the page costs the same with ten files in
-the queue and with a million. Only `read_lists` and `Throughput` do I/O. `now` is passed in, in
-seconds since the epoch.
+`/` is the whole page, `/overview` the part that its script replaces. Each list has a bounded number
+of rows, read by an index: the page costs the same with ten files in the queue and with a million.
+Instants are in seconds since the epoch.
 """
 
+import hashlib
 import json
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 from emitterd.datasets.findings import Severity
+from emitterd.delivery.circuit_breaker import OpenCircuit
 from emitterd.journal.connection import Read, Row
+from emitterd.journal.reader import JournalReader
 from emitterd.journal.rows import SUPERSEDED
 from emitterd.model import State
+from emitterd.monitoring.alarms import Health
+from emitterd.monitoring.status import read_queue
+from emitterd.monitoring.uploads import UploadTracker
 from emitterd.text import display
 from emitterd.tracking.texts import word
+from emitterd.web.http_server import Request, Response
+from emitterd.web.rendering import HEADERS, html, page, render
 
 SLOT_S = 1800
 """Half hours since the epoch begin on the hour, or half past it, in every time zone of South Asia
@@ -163,3 +174,62 @@ def _read_sums(read: Read, now: float) -> dict[int, tuple[int, int]]:
         slot: read(_SUM, (slot * SLOT_S, (slot + 1) * SLOT_S))[0]
         for slot in range(last - SLOTS + 1, last + 1)
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """The handlers of the overview. Thread-safe: each response opens the journal for itself."""
+
+    journal: Path
+    uploads: UploadTracker
+    health: Callable[[], Health]
+    outage: Callable[[], OpenCircuit | None]
+    throughput: Throughput = field(default_factory=Throughput)
+
+    def whole(self, request: Request) -> Response:
+        """Return the page."""
+        fragment = self._fragment(request)
+        return page(
+            request,
+            "overview.html",
+            health=self.health(),
+            fragment=fragment,
+            etag=entity_tag(fragment),
+        )
+
+    def live(self, request: Request) -> Response:
+        """Return the part of the page that changes, or nothing if it has not changed."""
+        fragment = self._fragment(request)
+        etag = {"ETag": entity_tag(fragment)}
+        if request.headers.get("If-None-Match") == etag["ETag"]:
+            return Response(None, HTTPStatus.NOT_MODIFIED, {**HEADERS, **etag})
+        return html(fragment, headers=etag)
+
+    def _fragment(self, request: Request) -> str:
+        now, outage = time.time(), self.outage()
+        with JournalReader(self.journal) as reader:
+            # Outside the snapshot, which a long reading would hold.
+            bars = self.throughput.day(reader.read, now)
+            with reader.snapshot():
+                queue = read_queue(reader.read, now)
+                lists = read_lists(reader.read)
+        return render(
+            request,
+            "fragment.html",
+            now=now,
+            health=self.health(),
+            queue=queue,
+            lists=lists,
+            waiting=queue.counts[State.QUEUED] + queue.counts[State.DEFERRED],
+            bars=bars,
+            uploads=self.uploads.now(),
+            eta_s=queue.eta_s(moving=outage is None, sent=self.uploads.sent_share()),
+            outage=outage,
+            shown=SHOWN,
+            shown_rejected=SHOWN_REJECTED,
+        )
+
+
+def entity_tag(fragment: str) -> str:
+    """Return the ETag of one state of the page."""
+    return f'"{hashlib.sha256(fragment.encode()).hexdigest()[:32]}"'

@@ -15,19 +15,23 @@ import pytest
 from structlog.testing import capture_logs
 
 from conftest import NoThreads
-from emitterd.monitoring.endpoint import Endpoint
-from emitterd.monitoring.http_server import (
+from emitterd.shutdown import Shutdown
+from emitterd.web.endpoint import Endpoint
+from emitterd.web.http_server import (
     CONNECTIONS,
+    FORM_MAX_BYTES,
+    FORM_TYPE,
     SILENCE_S,
     THREADS,
-    Handler,
     HttpServer,
     Request,
+    RequestBody,
     Response,
+    Route,
     has_token,
     is_own,
+    streamed,
 )
-from emitterd.shutdown import Shutdown
 from support.prometheus import free_port
 from support.waiting import wait_until
 
@@ -56,12 +60,33 @@ def large(_: Request) -> Response:
     return Response(b"x" * LARGE_BYTES)
 
 
-HANDLERS: dict[str, Handler] = {
-    "/": hello,
-    "/broken": broken,
-    "/headers": show_headers,
-    "/large": large,
-}
+def show_form(request: Request) -> Response:
+    """Answer with the fields of a form."""
+    return Response(repr(request.state.form) if request.method == "POST" else "the form")
+
+
+async def count_bytes(request: Request) -> Response:
+    """Answer with the size of the body, counted as it comes."""
+    size_bytes = 0
+    async for chunk in request.stream():
+        size_bytes += len(chunk)
+    return Response(await request.state.run(str, size_bytes))
+
+
+def many(request: Request) -> Response:
+    """Answer chunk by chunk."""
+    return streamed(request, (b"%d\n" % number for number in range(1000)), {}, "text/plain")
+
+
+ROUTES = [
+    Route("/broken", broken),
+    Route("/headers", show_headers),
+    Route("/large", large),
+    Route("/form", show_form, ("GET", "POST"), RequestBody.FORM),
+    Route("/count", count_bytes, ("POST",), RequestBody.STREAM, deadline_s=60.0),
+    Route("/many", many),
+    Route("/{path:path}", hello),
+]
 
 
 def link_of(descriptor: Path) -> str:
@@ -85,7 +110,7 @@ class Serving:
 
     def __init__(self, endpoint: Endpoint, token: str | None = None) -> None:
         self.endpoint = endpoint
-        self.listener = HttpServer(endpoint, HANDLERS, token)
+        self.listener = HttpServer(endpoint, ROUTES, token)
         self.shutdown = Shutdown()
         self.thread = threading.Thread(target=self.listener.run, args=(self.shutdown,))
 
@@ -130,10 +155,22 @@ class Serving:
         self, path: str = "/", method: str = "GET", **headers: str
     ) -> tuple[int, http.client.HTTPMessage, str]:
         """Ask; return status, headers and body."""
+        return self.send(path, method, b"", **headers)
+
+    def post(self, path: str, body: bytes, kind: str = FORM_TYPE) -> tuple[int, str]:
+        """Send a body; return status and body of the answer."""
+        headers = {"Content-Type": kind, "Content-Length": str(len(body))}
+        status, _, text = self.send(path, "POST", body, **headers)
+        return status, text
+
+    def send(
+        self, path: str, method: str, body: bytes, **headers: str
+    ) -> tuple[int, http.client.HTTPMessage, str]:
+        """Send a request with a body; return status, headers and body of the answer."""
         with self.connect() as caller:
             lines = {"Host": "localhost", **headers}
             head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
-            caller.sendall(f"{method} {path} HTTP/1.1\r\n{head}\r\n".encode())
+            caller.sendall(f"{method} {path} HTTP/1.1\r\n{head}\r\n".encode() + body)
             answer = http.client.HTTPResponse(caller, method=method)
             answer.begin()
             return answer.status, answer.headers, answer.read().decode()
@@ -189,6 +226,56 @@ def test_nothing_can_be_changed(local: Serving, method: str) -> None:
 
     assert status == 405
     assert set(headers["Allow"].split(", ")) == {"GET", "HEAD"}
+
+
+def test_a_form_is_read_before_its_handler(local: Serving) -> None:
+    """The fields of a POST request are texts; a GET request of the same path has none."""
+    status, body = local.post("/form", b"name=caf%C3%A9+bar&empty=&raw=%FF")
+
+    assert (status, body) == (200, "{'name': 'caf\u00e9 bar', 'empty': '', 'raw': '\\udcff'}")
+    assert local.get("/form")[2] == "the form"
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "status"),
+    [
+        (b"a=" + b"x" * FORM_MAX_BYTES, FORM_TYPE, 413),
+        (b"a=" + b"x" * 16 * FORM_MAX_BYTES, FORM_TYPE, 413),
+        (b"&".join(b"a=b" for _ in range(200)), FORM_TYPE, 400),
+        ("a=\u0905".encode(), FORM_TYPE, 400),
+        (b"{}", "application/json", 415),
+        (b"", "", 415),
+    ],
+    ids=["too large", "far too large", "too many fields", "not ASCII", "JSON", "no type"],
+)
+def test_what_is_no_small_form_is_refused(
+    local: Serving, body: bytes, kind: str, status: int
+) -> None:
+    """Only a small form of a browser reaches a handler."""
+    assert local.post("/form", body, kind)[0] == status
+    assert local.post("/form", b"a=b")[0] == 200
+
+
+def test_a_slow_form_is_refused(local: Serving) -> None:
+    """A form that does not arrive in time ends with an answer."""
+    head = f"POST /form HTTP/1.1\r\nHost: localhost\r\nContent-Type: {FORM_TYPE}\r\n"
+    answer = local.say(f"{head}Content-Length: 10\r\n\r\na=")
+
+    assert answer.startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_body_can_be_read_as_it_comes(local: Serving) -> None:
+    """A route that reads the body itself gets one that is larger than every buffer."""
+    assert local.post("/count", b"x" * 5_000_000, "application/zip") == (200, "5000000")
+
+
+def test_a_long_response_comes_in_chunks(local: Serving) -> None:
+    """All chunks arrive, in their order, and the next request is answered."""
+    status, headers, body = local.get("/many")
+
+    assert (status, body.split()) == (200, [str(number) for number in range(1000)])
+    assert headers["Content-Type"].startswith("text/plain")
+    assert local.get("/")[0] == 200
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,10 @@ from emitterd.journal.journal import Journal
 from emitterd.journal.reader import JournalReader
 from emitterd.model import ServerState, State
 from emitterd.monitoring.alarms import Alarm, AlarmCode, Health
-from emitterd.monitoring.page import POLICY, SCRIPT, STYLE
-from emitterd.monitoring.page_data import SHOWN, Throughput, read_lists
 from emitterd.monitoring.status import read_queue
 from emitterd.text import count, display, sentence, share
+from emitterd.web.overview import SHOWN, Throughput, read_lists
+from emitterd.web.rendering import POLICY, STATIC
 from support.page import HOSTILE, Desk, admission
 
 NAME = b"school_master/school_mst.zip"
@@ -211,8 +211,8 @@ def test_nothing_comes_from_elsewhere(desk: Desk, path: str) -> None:
     assert answer.headers["content-security-policy"] == POLICY
     assert POLICY.startswith("default-src 'none'; ")
     assert "unsafe" not in POLICY
-    assert f"<style>{STYLE}</style>" in answer.text
-    assert f"<script>{SCRIPT}</script>" in answer.text
+    assert f"<style>{STATIC['page.css']}</style>" in answer.text
+    assert f"<script>{STATIC['page.js']}</script>" in answer.text
     places = [
         element[name]
         for _, element in answer.document.elements
@@ -294,6 +294,16 @@ def test_a_search_in_vain_says_why(desk: Desk, expected: str, status: int, words
 
     assert answer.status == status
     assert words in answer.document.words
+
+
+def test_the_icon_is_served(desk: Desk) -> None:
+    """Every page names the icon, and the server has it."""
+    [link] = desk.ask().document.all("link")
+    icon = desk.ask(f"/{link['href']}")
+
+    assert icon.status == 200
+    assert icon.headers["content-type"].startswith("image/svg+xml")
+    assert icon.text.startswith("<svg")
 
 
 def test_an_unchanged_page_is_not_sent_again(desk: Desk) -> None:
@@ -416,7 +426,9 @@ def ratio(text: str, other: str) -> float:
 @pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
 def test_text_can_be_read(scheme: int) -> None:
     """Every colour of text has a contrast of 4.5 on every ground it stands on."""
-    palette = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6})", STYLE.split(":root")[1 + scheme]))
+    palette = dict(
+        re.findall(r"--([a-z-]+): (#[0-9a-f]{6})", STATIC["page.css"].split(":root")[1 + scheme])
+    )
     on = {
         "ink": "ground sheet well-wash look-wash bad-wash",
         "quiet": "ground sheet well-wash look-wash bad-wash",

@@ -9,16 +9,7 @@ from hypothesis import strategies as st
 
 from emitterd.journal.journal import Journal
 from emitterd.journal.reader import JournalReader
-from emitterd.monitoring.page_data import (
-    HEIGHT,
-    LEAST,
-    READING_S,
-    SLOT_S,
-    SLOTS,
-    Bar,
-    Throughput,
-    chart,
-)
+from emitterd.web.overview import HEIGHT, LEAST, READING_S, SLOT_S, SLOTS, Bar, Throughput, chart
 from support.page import Desk
 
 NOW = 1_800_000_000.0

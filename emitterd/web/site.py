@@ -1,0 +1,149 @@
+"""The table of all addresses: pages, metrics and health.
+
+Each request to a page first gets its viewer and its language; an error of the journal becomes a
+page.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from http import HTTPStatus
+from pathlib import Path
+from typing import NamedTuple, cast
+
+from emitterd.delivery.circuit_breaker import OpenCircuit
+from emitterd.errors import JournalError
+from emitterd.intake.file_status import FileStatusReader, Latest
+from emitterd.monitoring.alarms import AlarmLevel, Health
+from emitterd.monitoring.status import health_record
+from emitterd.monitoring.uploads import UploadTracker
+from emitterd.text import printable
+from emitterd.web.files_page import FilesPage
+from emitterd.web.http_server import Handler, Request, RequestBody, Response, Route, StreamHandler
+from emitterd.web.overview import Overview
+from emitterd.web.rendering import favicon, message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """What the pages show. The functions are called for each response, so that a reload shows.
+
+    `host`: where the files go. `scrape`: from an Accept header to the metrics and their type.
+    """
+
+    journal: Path
+    uploads: UploadTracker
+    status_reader: Callable[[Latest], FileStatusReader]
+    health: Callable[[], Health]
+    outage: Callable[[], OpenCircuit | None]
+    host: Callable[[], str]
+    ready: Callable[[], bool]
+    scrape: Callable[[str], tuple[bytes, str]]
+
+
+class Viewer(NamedTuple):
+    """Who looks at a page. Without a login there is no name and no role."""
+
+    name: str | None = None
+    role: str | None = None
+    form_token: str = ""
+
+
+def routes(sources: Sources) -> list[Route]:
+    """Return every route; the last one has all other paths."""
+    overview = Overview(sources.journal, sources.uploads, sources.health, sources.outage)
+    files = FilesPage(sources.journal, sources.status_reader)
+    pages = [
+        Route("/", overview.whole),
+        Route("/overview", overview.live),
+        Route("/explain", files.explain),
+        Route("/favicon.svg", favicon),
+        Route("/{path:path}", _absent),
+    ]
+    return [
+        Route("/metrics", _metrics(sources.scrape)),
+        Route("/healthz", _healthz(sources.health)),
+        Route("/readyz", _readyz(sources.ready)),
+        *(_prepared(route, sources) for route in pages),
+    ]
+
+
+def _prepared(route: Route, sources: Sources) -> Route:
+    """Return a route whose handler gets `request.state`, and may raise `JournalError`."""
+
+    def prepare(request: Request) -> None:
+        request.state.viewer = Viewer()
+        request.state.language = "en"
+        request.state.host = printable(sources.host())
+
+    def handler(request: Request) -> Response:
+        prepare(request)
+        try:
+            return cast("Handler", route.handler)(request)
+        except JournalError as error:
+            return _unreadable(request, error)
+
+    async def stream_handler(request: Request) -> Response:
+        prepare(request)
+        try:
+            return await cast("StreamHandler", route.handler)(request)
+        except JournalError as error:
+            return _unreadable(request, error)
+
+    is_stream = route.body is RequestBody.STREAM
+    return replace(route, handler=stream_handler if is_stream else handler)
+
+
+def _absent(request: Request) -> Response:
+    title, remark = "There is no such page", "Go back to the overview."
+    return message(request, title, remark, HTTPStatus.NOT_FOUND)
+
+
+def _unreadable(request: Request, error: JournalError) -> Response:
+    remark = f"{printable(str(error))}: {error.remedy}"
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    return message(request, "The journal cannot be read", remark, status)
+
+
+def _metrics(scrape: Callable[[str], tuple[bytes, str]]) -> Handler:
+    def handler(request: Request) -> Response:
+        text, kind = scrape(request.headers.get("Accept", ""))
+        return Response(text, media_type=kind)
+
+    return handler
+
+
+def _healthz(health: Callable[[], Health]) -> Handler:
+    """Return the handler of `/healthz`: 503 where an alarm is critical."""
+
+    def handler(_: Request) -> Response:
+        try:
+            judged = health()
+        except JournalError as error:
+            reason = {"level": AlarmLevel.CRITICAL, "reason": str(error)}
+            return _json(HTTPStatus.SERVICE_UNAVAILABLE, reason)
+        critical = judged.level is AlarmLevel.CRITICAL
+        status = HTTPStatus.SERVICE_UNAVAILABLE if critical else HTTPStatus.OK
+        return _json(status, health_record(judged))
+
+    return handler
+
+
+def _readyz(ready: Callable[[], bool]) -> Handler:
+    """Return the handler of `/readyz`: 200 between start and stop of the daemon."""
+
+    def handler(_: Request) -> Response:
+        is_ready = ready()
+        status = HTTPStatus.OK if is_ready else HTTPStatus.SERVICE_UNAVAILABLE
+        return _json(status, {"ready": is_ready})
+
+    return handler
+
+
+def _json(status: HTTPStatus, value: Mapping[str, object]) -> Response:
+    return Response(
+        json.dumps(value, indent=2) + "\n",
+        status,
+        {"Cache-Control": "no-store"},
+        "application/json",
+    )
