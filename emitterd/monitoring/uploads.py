@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -16,12 +17,52 @@ if TYPE_CHECKING:
 LOG_S = 30.0
 """An upload is logged after this time, and again each time it passes."""
 
+SPEED_S = 20.0
+"""The speed of an upload is that of its last 20 to 40 seconds."""
+
+SLOT_S = 10.0
+SLOTS = 60
+"""The speed of all uploads is kept for ten minutes."""
+
 log = structlog.get_logger()
+
+
+class SpeedHistory:
+    """The bytes that were sent in each ten seconds of the last ten minutes.
+
+    `now` is in seconds since the epoch. A clock that goes back moves no bytes.
+    """
+
+    def __init__(self) -> None:
+        self._slots = deque([0] * SLOTS, maxlen=SLOTS)
+        self._slot = 0
+        self._current_bytes = 0
+
+    def add(self, size_bytes: int, now: float) -> None:
+        """Count bytes that were sent."""
+        self._advance(now)
+        self._current_bytes += size_bytes
+
+    def slots(self, now: float) -> list[int]:
+        """Return the bytes of each complete slot, the oldest first."""
+        self._advance(now)
+        return list(self._slots)
+
+    def _advance(self, now: float) -> None:
+        slot = int(now // SLOT_S)
+        for _ in range(min(slot - self._slot, SLOTS)):
+            self._slots.append(self._current_bytes)
+            self._current_bytes = 0
+        self._slot = slot
 
 
 @dataclass(slots=True)
 class UploadProgress:
-    """One upload under way; instants are seconds since the epoch."""
+    """One upload under way; instants are seconds since the epoch.
+
+    `marks`: two earlier instants, each with the bytes that were sent by then. The speed counts from
+    the first; after `SPEED_S` the second takes its place.
+    """
 
     id: int
     path: bytes
@@ -29,7 +70,16 @@ class UploadProgress:
     attempt: int
     started_at: float
     logged_at: float
+    marks: tuple[tuple[float, int], tuple[float, int]]
     sent_bytes: int = 0
+
+    def add(self, size_bytes: int, now: float) -> None:
+        """Count bytes that were sent."""
+        # The form fields, and a body that is sent again within the attempt, make no more of it
+        # than the file has.
+        self.sent_bytes = min(self.size_bytes, self.sent_bytes + size_bytes)
+        if now - self.marks[1][0] >= SPEED_S:
+            self.marks = self.marks[1], (now, self.sent_bytes)
 
     @property
     def percent(self) -> int:
@@ -37,12 +87,12 @@ class UploadProgress:
         return share(self.sent_bytes, self.size_bytes)
 
     def bytes_s(self, now: float) -> float:
-        """Return the mean speed in bytes a second; 0.0 at the start."""
-        took_s = now - self.started_at
-        return self.sent_bytes / took_s if took_s > 0 else 0.0
+        """Return the recent speed in bytes a second; 0.0 at the start."""
+        at, sent_bytes = self.marks[0]
+        return (self.sent_bytes - sent_bytes) / (now - at) if now > at else 0.0
 
     def eta_s(self, now: float) -> float | None:
-        """Return the seconds left at the mean speed; None at the start."""
+        """Return the seconds left at this speed; None if nothing moves."""
         speed = self.bytes_s(now)
         return (self.size_bytes - self.sent_bytes) / speed if speed else None
 
@@ -59,12 +109,14 @@ class UploadTracker:
         """Called with the number of bytes that were sent. Must not raise."""
         self._lock = threading.Lock()
         self._uploads: dict[int, UploadProgress] = {}
+        self._speeds = SpeedHistory()
 
     def began(self, entry: Entry) -> None:
         """Add the upload of this thread."""
         now, size_bytes = time.time(), entry.fingerprint.size_bytes
         attempt = entry.attempts + 1
-        upload = UploadProgress(entry.id, entry.path, size_bytes, attempt, now, now)
+        marks = (now, 0), (now, 0)
+        upload = UploadProgress(entry.id, entry.path, size_bytes, attempt, now, now, marks)
         with self._lock:
             self._uploads[threading.get_ident()] = upload
 
@@ -72,10 +124,10 @@ class UploadTracker:
         """Add to the bytes that this thread has sent."""
         upload = self._uploads[threading.get_ident()]
         self.on_sent(size_bytes)
+        now = time.time()
         with self._lock:
-            # The form fields, and a body that is sent again within the attempt, make no more of it
-            # than the file has.
-            upload.sent_bytes = min(upload.size_bytes, upload.sent_bytes + size_bytes)
+            upload.add(size_bytes, now)
+            self._speeds.add(size_bytes, now)
 
     def ended(self) -> None:
         """Remove the upload of this thread."""
@@ -87,6 +139,11 @@ class UploadTracker:
         with self._lock:
             uploads = [replace(upload) for upload in self._uploads.values()]
         return sorted(uploads, key=lambda upload: upload.started_at)
+
+    def last_minutes(self, now: float) -> list[int]:
+        """Return the bytes of all uploads in each ten seconds of the last ten minutes."""
+        with self._lock:
+            return self._speeds.slots(now)
 
     def sent_share(self) -> tuple[float, int]:
         """Return how much of the files under way is sent: as a number of files, and in bytes."""

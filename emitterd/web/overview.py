@@ -9,7 +9,7 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
@@ -21,6 +21,7 @@ from emitterd.journal.connection import Read, Row
 from emitterd.journal.reader import JournalReader
 from emitterd.journal.rows import SUPERSEDED
 from emitterd.model import State
+from emitterd.monitoring import uploads
 from emitterd.monitoring.alarms import Health
 from emitterd.monitoring.status import read_queue
 from emitterd.monitoring.uploads import UploadTracker
@@ -71,6 +72,27 @@ def _height(files: int, size_bytes: int, most_bytes: int) -> float:
     if files == 0:
         return 0.0
     return max(LEAST, round(HEIGHT * size_bytes / (most_bytes or 1), 1))
+
+
+@dataclass(frozen=True, slots=True)
+class LastMinutes:
+    """The bytes that were sent in the last ten minutes: in total, a second, and as bars."""
+
+    size_bytes: int
+    mean_bytes: float
+    highest_bytes: float
+    heights: list[float]
+
+
+def last_minutes(slots: Sequence[int]) -> LastMinutes:
+    """Draw the speed of ten minutes; `slots`: the bytes of each ten seconds."""
+    total_bytes, most_bytes = sum(slots), max(slots)
+    return LastMinutes(
+        total_bytes,
+        total_bytes / (len(slots) * uploads.SLOT_S),
+        most_bytes / uploads.SLOT_S,
+        [_height(size_bytes, size_bytes, most_bytes) for size_bytes in slots],
+    )
 
 
 SHOWN = 6
@@ -206,7 +228,7 @@ class Overview:
         return html(fragment, headers=etag)
 
     def _fragment(self, request: Request) -> str:
-        now, outage = time.time(), self.outage()
+        now, outage, under_way = time.time(), self.outage(), self.uploads.now()
         with JournalReader(self.journal) as reader:
             # Outside the snapshot, which a long reading would hold.
             bars = self.throughput.day(reader.read, now)
@@ -222,7 +244,9 @@ class Overview:
             lists=lists,
             waiting=queue.counts[State.QUEUED] + queue.counts[State.DEFERRED],
             bars=bars,
-            uploads=self.uploads.now(),
+            uploads=under_way,
+            speed_bytes=sum(upload.bytes_s(now) for upload in under_way),
+            minutes=last_minutes(self.uploads.last_minutes(now)),
             eta_s=queue.eta_s(moving=outage is None, sent=self.uploads.sent_share()),
             outage=outage,
             shown=SHOWN,

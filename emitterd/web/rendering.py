@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from emitterd import __version__
 from emitterd.codes import Code
-from emitterd.text import count, display, iso, local_time, sentence
+from emitterd.text import display, iso, local_time, sentence
 from emitterd.units import format_age, format_size
 from emitterd.web.http_server import Request, Response
 
@@ -72,10 +72,10 @@ def _environment() -> Environment:
     environment.globals.update(static=STATIC.__getitem__, version=__version__)
     environment.filters.update(
         age=format_age,
-        count=count,
         display=display,
         iso=iso,
         local_time=local_time,
+        number="{:,}".format,
         meaning=lambda code: Code(code).title,
         remedy=lambda code: Code(code).remedy,
         sentence=sentence,

@@ -10,7 +10,15 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from emitterd.monitoring.uploads import LOG_S, UploadTracker
+from emitterd.monitoring.uploads import (
+    LOG_S,
+    SLOT_S,
+    SLOTS,
+    SPEED_S,
+    SpeedHistory,
+    UploadProgress,
+    UploadTracker,
+)
 from support.journal import entry
 from support.page import HOSTILE
 from support.waiting import wait_until
@@ -117,6 +125,62 @@ def test_workers_and_lookers_on_do_not_disturb_each_other() -> None:
 
     assert sent == [1000] * 16
     assert tracker.now() == []
+
+
+def test_the_time_left_follows_a_change_of_speed() -> None:
+    """An upload that slows down after an hour soon has the time left of its new speed."""
+    size_bytes, began = 10_000_000, (0.0, 0)
+    upload = UploadProgress(1, b"pat/1.zip", size_bytes, 1, 0.0, 0.0, (began, began))
+    for second in range(1, 3601):
+        upload.add(1000, float(second))
+    fast = upload.bytes_s(3600.0)
+    for second in range(3601, 3601 + 2 * int(SPEED_S)):
+        upload.add(10, float(second))
+    now = 3600 + 2 * SPEED_S
+    left_s = upload.eta_s(now)
+
+    assert fast == pytest.approx(1000)
+    assert upload.bytes_s(now) == pytest.approx(10)
+    assert left_s == pytest.approx((size_bytes - upload.sent_bytes) / 10)
+
+
+def test_an_upload_that_stands_still_has_no_time_left() -> None:
+    """Where nothing moves any more, the speed falls."""
+    upload = UploadProgress(1, b"pat/1.zip", 1000, 1, 0.0, 0.0, ((0.0, 0), (0.0, 0)))
+    upload.add(500, 1.0)
+
+    assert upload.bytes_s(1.0) == 500
+    assert upload.bytes_s(100.0) == 5
+    assert upload.bytes_s(-1.0) == 0
+    assert upload.eta_s(-1.0) is None
+
+
+def test_the_speed_of_ten_minutes_is_kept() -> None:
+    """Each ten seconds have their bytes; older ones go, and a clock that goes back adds none."""
+    history = SpeedHistory()
+    for slot in range(100):
+        history.add(slot, slot * SLOT_S)
+        history.add(1, slot * SLOT_S + 5)
+    now = 100 * SLOT_S
+    full = history.slots(now)
+    history.add(7, now - 500)
+    later = history.slots(now - 500 + SLOT_S)
+
+    assert full == [slot + 1 for slot in range(100 - SLOTS, 100)]
+    assert later == [*full[1:], 7]
+    assert history.slots(now + 10_000) == [0] * SLOTS
+
+
+def test_bytes_of_all_uploads_make_the_speed() -> None:
+    """The bytes of an upload are in the history also when the upload has ended."""
+    tracker = UploadTracker()
+    tracker.began(entry(1))
+    tracker.sent(400)
+    tracker.ended()
+    tracker.began(entry(2))
+    tracker.sent(500)
+
+    assert sum(tracker.last_minutes(time.time() + SLOT_S)) == 900
 
 
 def test_a_short_upload_is_not_logged() -> None:
