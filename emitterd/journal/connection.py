@@ -78,7 +78,7 @@ Read = Callable[[str, Sequence[object] | Mapping[str, object]], list[Row]]
 APPLICATION_ID = 0x454D4954
 """`EMIT`: marks the file as a journal of emitterd."""
 
-VERSION = 8
+VERSION = 9
 """`user_version` of `schema.sql`; `migrations/N.sql` leads to version N."""
 
 BUSY_TIMEOUT_S = 10.0

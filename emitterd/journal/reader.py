@@ -23,13 +23,13 @@ from emitterd.text import display, iso
 
 PAGE = 1000
 
-_COLUMNS = """path, state, bytes, sha256, md5, etag, key, earlier_keys, attempts,
+RECORD_COLUMNS = """path, state, bytes, sha256, md5, etag, key, earlier_keys, attempts,
     admitted_at, changed_at, due_at, delivered_at, duration_s, ambiguous, verified, error, reason,
     findings, moved_to, forgotten_at, confirmation,
     (select url from server where server.id = delivered_to) as server"""
-_FIELDS = [*(column.split()[-1] for column in _COLUMNS.split(",")), "server_side"]
+_FIELDS = [*(column.split()[-1] for column in RECORD_COLUMNS.split(",")), "server_side"]
 _DELIVERED_AT, _ADMITTED_AT = _FIELDS.index("delivered_at"), _FIELDS.index("admitted_at")
-_COLUMNS += """, (select json_object('state', state, 'looks', looks, 'looked_at', looked_at,
+RECORD_COLUMNS += """, (select json_object('state', state, 'looks', looks, 'looked_at', looked_at,
     'next_look_at', due_at, 'seen_at', seen_at, 'gone_at', gone_at, 'started_at', started_at,
     'ended_at', ended_at, 'rows', json(rows)) from tracked where tracked.id = entry.id)"""
 
@@ -100,7 +100,7 @@ class JournalReader:
     def entries(self, query: EntryQuery = EntryQuery()) -> Iterator[dict[str, Any]]:
         """Return entries as in `list --json`, usually in the order of admission."""
         where, parameters = query.where()
-        sql = f"""select id, {_COLUMNS} from entry where id > ? and {where}
+        sql = f"""select id, {RECORD_COLUMNS} from entry where id > ? and {where}
             order by id limit {PAGE}"""  # noqa: S608
         return self._records(query, self._pages(sql, (0,), parameters))
 
@@ -119,8 +119,8 @@ class JournalReader:
 
     def versions(self, path: bytes) -> list[dict[str, Any]]:
         """Return all versions of a path, the latest first."""
-        sql = f"select {_COLUMNS} from entry where path = ? order by id desc"  # noqa: S608
-        return [_record(row) for row in self.read(sql, (path,))]
+        sql = f"select {RECORD_COLUMNS} from entry where path = ? order by id desc"  # noqa: S608
+        return [record_of(row) for row in self.read(sql, (path,))]
 
     def named(self, name: bytes) -> list[bytes]:
         """Return the paths with this name in any folder."""
@@ -171,7 +171,7 @@ class JournalReader:
     def _receipt_rows(self, query: EntryQuery, at: str, condition: str) -> Iterator[Row]:
         where, parameters = query.where(at)
         # The id decides between files of one instant: a page neither repeats nor skips one.
-        sql = f"""select {at}, id, {_COLUMNS} from entry
+        sql = f"""select {at}, id, {RECORD_COLUMNS} from entry
             where {condition} and ({at}, id) > (?, ?) and {where}
             order by {at}, id limit {PAGE}"""  # noqa: S608  names are ours
         return self._pages(sql, (query.since or 0.0, 0), parameters)
@@ -182,7 +182,7 @@ class JournalReader:
             rows = self._sorted(query)
         if matches := query.matches:
             rows = (row for row in rows if matches(row[0]))
-        return map(_record, islice(rows, query.limit))
+        return map(record_of, islice(rows, query.limit))
 
     def _pages(self, sql: str, after: Row, parameters: Sequence[object]) -> Iterator[Row]:
         while True:
@@ -206,7 +206,7 @@ class JournalReader:
         for start in range(0, len(ids), PAGE):
             page = ids[start : start + PAGE]
             asked = ", ".join("?" * len(page))
-            sql = f"select id, {_COLUMNS} from entry where id in ({asked})"  # noqa: S608
+            sql = f"select id, {RECORD_COLUMNS} from entry where id in ({asked})"  # noqa: S608
             rows = {row[0]: row[1:] for row in self.read(sql, page)}
             # An entry may have been removed since.
             yield from (rows[id_] for id_ in page if id_ in rows)
@@ -231,7 +231,8 @@ class JournalReader:
             raise translate_error(error, self.path) from error
 
 
-def _record(row: Row) -> dict[str, Any]:
+def record_of(row: Row) -> dict[str, Any]:
+    """Return a row of `RECORD_COLUMNS` as in `list --json`."""
     record = dict(zip(_FIELDS, row, strict=True))
     # An operator's word is no delivery.
     delivered = record["delivered_at"] is not None

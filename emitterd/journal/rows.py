@@ -203,11 +203,12 @@ TRACK = """insert into tracked (id, state, due_at) select id, 'waiting', :now fr
     where state = 'delivered' and delivered_at > :since and delivered_to = :server
     and key is not null and not exists (select 1 from tracked where tracked.id = entry.id)
     order by delivered_at desc limit max(0, :open_max - (select count(*) from tracked
-        join entry on entry.id = tracked.id
+        cross join entry on entry.id = tracked.id
         where tracked.due_at is not null and delivered_to = :server))"""
 """Begin to track what was delivered to this server since an instant, the latest first.
 
-Without a limit on the files that are not decided, each round would sort a whole backlog."""
+Without a limit on the files that are not decided, each round would sort a whole backlog. `cross
+join` sets the order of the tables: otherwise SQLite reads every entry."""
 
 _TRACKED = [field.name for field in fields(Tracked)][4:]
 

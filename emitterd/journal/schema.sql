@@ -65,6 +65,10 @@ create index entry_dropped on entry (delivered_at)
     where state = 'delivered' and instr(findings, '"level": "error"') > 0;
 create index entry_marked on entry (admitted_at) where confirmation = 'marked';
 create index entry_disposal on entry (id) where disposal = 'due';
+create index entry_admitted on entry (admitted_at);
+create index entry_dataset on entry (flow, admitted_at);
+create index entry_ended on entry (state, admitted_at)
+    where state in ('rejected', 'withdrawn', 'held');
 
 -- Counts by state, kept by the database itself, so that asking costs the same at a
 -- million rows as at ten.
