@@ -368,11 +368,9 @@ def complain(*lines: str) -> None:
 
 def print_array(rows: Iterable[dict[str, Any]]) -> None:
     """Print a JSON array, row by row: a million rows need no memory."""
-    separator = "[\n"
-    for row in rows:
-        sys.stdout.write(separator + json.dumps(row))
-        separator = ",\n"
-    sys.stdout.write("[]\n" if separator == "[\n" else "\n]\n")
+    from emitterd.monitoring.export import json_lines
+
+    sys.stdout.writelines(json_lines(rows))
 
 
 def print_object(value: Mapping[str, Any]) -> None:

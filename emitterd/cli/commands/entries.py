@@ -3,7 +3,6 @@
 They work with or without a daemon. Each function returns the exit code.
 """
 
-import csv
 import os
 import sys
 import time
@@ -20,16 +19,12 @@ from emitterd.cli.output import DONE, complain, load_as_owner, open_sources, pri
 from emitterd.cli.tables import TableColumn, print_table, when
 from emitterd.journal.reader import EntryQuery, JournalReader
 from emitterd.model import State
-from emitterd.text import display, local_time, printable
+from emitterd.monitoring.export import RECEIPT_FIELDS, csv_lines
+from emitterd.text import display, local_time
 from emitterd.tracking.texts import word
 from emitterd.units import format_size
 
 Record = Mapping[str, Any]
-
-PROOF = """path bytes sha256 md5 etag key attempts admitted_at delivered_at duration_s
-    ambiguous verified earlier_keys confirmation findings server server_state rows_total
-    rows_accepted rows_dropped reason"""
-"""The columns of `receipts --csv`."""
 
 _PATH, _SIZE = TableColumn("path", cut="middle"), TableColumn("size", right=True)
 _TIME, _PROBLEM = TableColumn("time"), TableColumn("problem", cut="end")
@@ -65,7 +60,7 @@ def receipts(
         if form == "json":
             print_array(records)
         elif form == "csv":
-            _print_csv(records)
+            sys.stdout.writelines(csv_lines(records, RECEIPT_FIELDS))
         elif not print_receipts(records, wide=form == "wide"):
             _complain_empty(query, patterns, "receipt", "emitterd receipts")
     return DONE
@@ -193,23 +188,3 @@ def _complain_empty(query: EntryQuery, patterns: Sequence[str], noun: str, comma
         complain(
             f"there is no {noun} yet: put a zip into a dataset folder, and see `emitterd status`"
         )
-
-
-def _print_csv(rows: Iterable[dict[str, Any]]) -> None:
-    writer = csv.DictWriter(sys.stdout, PROOF.split(), extrasaction="ignore")
-    writer.writeheader()
-    for row in rows:
-        row["earlier_keys"] = " ".join(row.get("earlier_keys", []))
-        findings = row.get("findings", [])
-        side = row.get("server_side", {})
-        row["server_state"] = side.get("state", "")
-        row |= {f"rows_{name}": number for name, number in side.get("rows", {}).items()}
-        row["findings"] = "; ".join(f"{item['code']} {item['level']}" for item in findings)
-        # For people; JSON has every byte of a key as it is.
-        writer.writerow({name: _cell(value) for name, value in row.items()})
-
-
-def _cell(value: object) -> str:
-    """Escape a value that a spreadsheet would interpret as a formula."""
-    text = printable(str(value))
-    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
