@@ -18,6 +18,7 @@ from emitterd.model import ServerState, State
 from emitterd.monitoring.alarms import Alarm, AlarmCode, Health
 from emitterd.monitoring.status import read_queue
 from emitterd.text import count, display, sentence, share
+from emitterd.web import overview
 from emitterd.web.overview import SHOWN, Throughput, read_lists
 from emitterd.web.rendering import POLICY, STATIC
 from support.page import HOSTILE, Desk, admission
@@ -306,8 +307,23 @@ def test_the_icon_is_served(desk: Desk) -> None:
     assert icon.text.startswith("<svg")
 
 
-def test_an_unchanged_page_is_not_sent_again(desk: Desk) -> None:
+def test_readers_share_a_fragment(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within a second the journal is read once for all readers; a page that is loaded is new."""
+    monkeypatch.setattr(overview, "SHARED_S", 3600.0)
+    first = desk.ask("/overview")
+    desk.admit(NAME)
+    loaded, second = desk.ask("/"), desk.ask("/overview")
+    monkeypatch.setattr(overview, "SHARED_S", 0.0)
+    third = desk.ask("/overview")
+
+    assert second.text == first.text
+    assert NAME.decode() in loaded.text
+    assert NAME.decode() in third.text
+
+
+def test_an_unchanged_page_is_not_sent_again(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """The part that lives has an ETag, which is that of the page it stands in."""
+    monkeypatch.setattr(overview, "SHARED_S", 0.0)
     desk.admit(NAME)
     first = desk.ask("/overview")
     [live] = [item for item in desk.ask().document.all("div") if item.get("id") == "live"]
@@ -423,7 +439,7 @@ def ratio(text: str, other: str) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
-@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+@pytest.mark.parametrize("scheme", [0, 1, 2], ids=["light", "dark", "print"])
 def test_text_can_be_read(scheme: int) -> None:
     """Every colour of text has a contrast of 4.5 on every ground it stands on."""
     palette = dict(
