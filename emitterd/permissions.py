@@ -28,11 +28,11 @@ def current_user() -> str:
 
 def as_root() -> str:
     """Return how to run the present command as root."""
-    return f"run it as root: {shlex.join(['sudo', 'emitterd', *map(shown, sys.argv[1:])])}"
+    return f"run it as root: {shlex.join(['emitterd', *map(shown, sys.argv[1:])])}"
 
 
 def permission_command(path: Path, bits: str) -> str:
-    """Return the command that gives this process `bits`, such as `rx`, on a file or folder.
+    """Return the command of root that gives this process `bits`, such as `rx`, on a path.
 
     Where a folder above it cannot be passed, the command is for that folder.
     """
@@ -43,13 +43,13 @@ def permission_command(path: Path, bits: str) -> str:
     stat, name = path.stat(), shlex.quote(shown(path))
     groups = {os.getegid(), *os.getgroups()}
     if stat.st_uid == os.geteuid():
-        return f"sudo chmod u+{bits} {name}"
+        return f"as root: chmod u+{bits} {name}"
     if stat.st_gid in groups:
-        return f"sudo chmod g+{bits} {name}"
+        return f"as root: chmod g+{bits} {name}"
     try:
         is_producer = grp.getgrnam(PRODUCERS).gr_gid in groups
     except KeyError:
         is_producer = False
     if is_producer:
-        return f"sudo chgrp {PRODUCERS} {name} && sudo chmod g+{bits} {name}"
-    return f"sudo chown {current_user()} {name}"
+        return f"as root: chgrp {PRODUCERS} {name} && chmod g+{bits} {name}"
+    return f"as root: chown {current_user()} {name}"

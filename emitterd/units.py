@@ -36,6 +36,7 @@ _SIZES = {
     "TB": Decimal(10**12),
     **_BINARY_SIZES,
 }
+_WHOLE_SIZES = [(unit, int(factor)) for unit, factor in _BINARY_SIZES.items()]
 _DURATION_EXAMPLES = "write it like 500ms, 5s, 10m, 2h or 400d"
 _INSTANT_EXAMPLES = "write it like 2026-11-24, 2026-11-24T06:00 or 24h"
 _RATE_EXAMPLES = "write it in bytes per second, like 512KiB/s, 2MiB/s or 10MB/s"
@@ -120,9 +121,12 @@ def format_age(seconds: float) -> str:
 
 def format_size(size_bytes: float) -> str:
     """Write a size in bytes for people: `812 B`, `1.2 MiB`, `64 MiB`."""
-    units = reversed(_BINARY_SIZES.items())
-    unit, factor = next((item for item in units if size_bytes >= item[1]), ("B", Decimal(1)))
-    count = size_bytes / int(factor)
+    unit, factor = "B", 1
+    for larger, factor_bytes in _WHOLE_SIZES:
+        if size_bytes < factor_bytes:
+            break
+        unit, factor = larger, factor_bytes
+    count = size_bytes / factor
     digits = 1 if count < 9.95 and count != int(count) else 0  # noqa: PLR2004  10 has two digits
     return f"{count:.{digits}f} {unit}"
 

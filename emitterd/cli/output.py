@@ -120,16 +120,24 @@ def print_findings(findings: Iterable[Mapping[str, Any]]) -> None:
         print_text(finding["remedy"], indent=4)
 
 
+CHANGES = 20
+"""Changes of one command that are printed."""
+
+
 def print_outcome(operation: str, report: OperationReport) -> None:
-    """Print the results of an operator command, path by path."""
-    out = console()
+    """Print the results of an operator command: each refusal, and the first changes."""
+    out, changes = console(), 0
     for result in report.results:
         path = escape(display(result.path))
         if result.refusal:
             out.print(f"[red]not done[/] {path}: {escape(result.refusal)}")
-        else:
+            continue
+        changes += 1
+        if changes <= CHANGES:
             now = _now(operation, result)
             out.print(f"{operation} {path}: was {result.before or 'new'}, {now}")
+    if report.done > CHANGES:
+        out.print(f"and {report.done - CHANGES} more")
     if len(report.results) != 1:
         files = "1 file" if report.done == 1 else f"{report.done} files"
         out.print(f"{operation}: {files}")

@@ -5,7 +5,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain, islice
 
-from emitterd.cli.terminal import cells, coloured, is_terminal, print_lines, shorten, width
+from emitterd.cli.terminal import (
+    cells,
+    coloured,
+    is_coloured,
+    is_terminal,
+    print_lines,
+    shorten,
+    width,
+)
 from emitterd.text import local_time, printable
 from emitterd.units import format_age
 
@@ -79,6 +87,8 @@ def _lines(
         for column, size in zip(columns, widths, strict=True)
     )
     yield coloured(GAP.join(heads).rstrip(), "bold")
+    # Asked once: the answer needs several system calls.
+    colours = is_coloured()
     for row in rows:
         parts = []
         for cell, column, size in zip(row, columns, widths, strict=True):
@@ -87,7 +97,8 @@ def _lines(
                 # A later row may need more room than the first ones.
                 room = size + spare if column.cut == "middle" else size
                 text = shorten(text, room, middle=column.cut == "middle")
-            parts.append(coloured(_padded(text, size, right=column.right)))
+            text = _padded(text, size, right=column.right)
+            parts.append(coloured(text) if colours else text)
         yield GAP.join(parts).rstrip()
 
 
@@ -105,5 +116,7 @@ def _fit(widths: list[int], columns: Sequence[TableColumn], size: int) -> int:
 
 
 def _padded(text: str, size: int, *, right: bool = False) -> str:
+    if text.isascii():
+        return text.rjust(size) if right else text.ljust(size)
     blank = " " * (size - cells(text))
     return blank + text if right else text + blank

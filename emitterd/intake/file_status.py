@@ -344,7 +344,7 @@ def permission_hint(root: Path, path: bytes, error: BaseException, bits: str) ->
     """Return the command that gives the permission which an error is about; else empty."""
     with suppress(OSError):
         if isinstance(error.__cause__ or error, PermissionError):
-            return f"give the permission: {permission_command(root / os.fsdecode(path), bits)}"
+            return f"give the permission, {permission_command(root / os.fsdecode(path), bits)}"
     return ""
 
 

@@ -47,8 +47,8 @@ def _cannot_open(path: Path | None, error: sqlite3.Error) -> JournalError:
     if path is not None and os.access(path, os.R_OK | os.W_OK):
         return _cannot_create(path, error)
     if path is not None and _is_missing(path):
-        remedy = "start the daemon once: systemctl start emitterd"
-        return JournalError(f"the journal {path} does not exist yet", remedy=remedy)
+        message = f"the journal {path} does not exist yet: the first start makes it"
+        return JournalError(message, remedy=START_DAEMON)
     message = f"cannot open {path}: the user {current_user()} may not read it"
     return JournalError(message, remedy=as_root())
 
@@ -84,6 +84,9 @@ VERSION = 9
 BUSY_TIMEOUT_S = 10.0
 """How long SQLite waits for a lock of another program, such as a backup tool."""
 
+START_DAEMON = "systemctl start emitterd; if it ends, see why: journalctl -u emitterd -p err"
+"""The remedy where no daemon runs. Perhaps its last start has failed."""
+
 FORMER_SERVER = (
     "nothing is sent again by itself; `emitterd forget PATH` sends a file to the server of"
     " emission.url too, `emitterd forget --state delivered` all files of the folder"
@@ -111,9 +114,8 @@ def open_reader(path: Path) -> sqlite3.Connection:
     with closed_on_failure(connection, path):
         version = identify(connection, path)
         if version == 0:
-            raise JournalError(
-                f"{path} is empty: no daemon has written to it yet", remedy="start the daemon once"
-            )
+            message = f"{path} is empty: no daemon has written to it yet"
+            raise JournalError(message, remedy=START_DAEMON)
         if version < VERSION:
             raise JournalError(
                 f"{path} was written by an older emitterd (schema {version})",

@@ -233,28 +233,35 @@ class JournalReader:
 
 def record_of(row: Row) -> dict[str, Any]:
     """Return a row of `RECORD_COLUMNS` as in `list --json`."""
-    record = dict(zip(_FIELDS, row, strict=True))
-    # An operator's word is no delivery.
-    delivered = record["delivered_at"] is not None
-    record["path"] = display(record["path"])
-    for digest in ("sha256", "md5"):
-        record[digest] = record[digest].hex() if record[digest] else None
-    for instant in ("admitted_at", "changed_at", "due_at", "delivered_at", "forgotten_at"):
-        record[instant] = iso(record[instant])
-    if record["moved_to"] is not None:
-        record["moved_to"] = display(record["moved_to"])
-    if record["findings"] is not None:
-        record["findings"] = json.loads(record["findings"])
-    if record["server_side"] is not None:
-        record["server_side"] = {
-            name: iso(value) if name.endswith("_at") else value
-            for name, value in json.loads(record["server_side"]).items()
-            if value is not None
-        }
-    # The journal counts failed attempts only; a delivery is one more.
-    record["attempts"] += delivered
-    record["ambiguous"] = bool(record["ambiguous"])
-    record["verified"] = bool(record["verified"]) if delivered else None
-    if record["earlier_keys"]:
-        record["earlier_keys"] = record["earlier_keys"].split("\n")
-    return {name: value for name, value in record.items() if value is not None}
+    record: dict[str, Any] = {
+        name: _READ[name](value) if name in _READ else value
+        for name, value in zip(_FIELDS, row, strict=True)
+        if value is not None
+    }
+    if "delivered_at" in record:
+        # The journal counts failed attempts only; a delivery is one more.
+        record["attempts"] += 1
+    else:
+        # An operator's word is no delivery.
+        record.pop("verified", None)
+    return record
+
+
+def _server_side(text: str) -> dict[str, Any]:
+    return {
+        name: iso(value) if name.endswith("_at") else value
+        for name, value in json.loads(text).items()
+        if value is not None
+    }
+
+
+_READ: dict[str, Callable[[Any], object]] = {
+    **dict.fromkeys(("path", "moved_to"), display),
+    **dict.fromkeys(("sha256", "md5"), bytes.hex),
+    **dict.fromkeys(("admitted_at", "changed_at", "due_at", "delivered_at", "forgotten_at"), iso),
+    **dict.fromkeys(("ambiguous", "verified"), bool),
+    "earlier_keys": lambda keys: keys.split("\n") if keys else keys,
+    "findings": json.loads,
+    "server_side": _server_side,
+}
+"""What turns the value of a column into that of the record. A million rows need it to be quick."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from emitterd.codes import Code
 from emitterd.errors import Outage
 from emitterd.intake.not_sent import NotSentSummary
+from emitterd.journal.connection import START_DAEMON
 from emitterd.monitoring.arrivals import DatasetStatus, Expectation, expected_datasets
 from emitterd.text import count, display, files_are, local_time
 from emitterd.units import format_age, format_duration
@@ -173,8 +174,7 @@ def queue_alarms(
         return alarms
     if not running:
         words = f"no daemon runs, and {files_wait(queue.waiting)}"
-        remedy = "systemctl start emitterd"
-        alarms.append(Alarm(AlarmCode.DAEMON_ABSENT, oldest_at, words, remedy))
+        alarms.append(Alarm(AlarmCode.DAEMON_ABSENT, oldest_at, words, START_DAEMON))
     waited_s = now - oldest_at
     if waited_s > limits.oldest_waiting_s:
         alarms.append(_oldest(oldest_at, waited_s, limits))
@@ -344,7 +344,7 @@ def _not_disposed(files: int, since: float, path: str) -> Alarm:
 def stopped_alarm(path: bytes, now: float) -> Alarm:
     """Return the alarm of a file in the folder that no daemon has looked at."""
     words = f"no daemon runs, and a file in the folder is not in the queue ({display(path)})"
-    return Alarm(AlarmCode.DAEMON_STOPPED, now, words, "systemctl start emitterd")
+    return Alarm(AlarmCode.DAEMON_STOPPED, now, words, START_DAEMON)
 
 
 def silent_alarm(now: float) -> Alarm:

@@ -8,6 +8,7 @@ from typing import Any, Self
 from emitterd.codes import Code
 from emitterd.errors import FileError
 from emitterd.intake.file_status import FileStatus, FileStatusReader, FolderState
+from emitterd.journal.connection import START_DAEMON
 from emitterd.journal.reader import JournalReader
 from emitterd.model import WAITING, Confirmation, State
 from emitterd.monitoring.status import status_record
@@ -218,7 +219,7 @@ def _context(status: FileStatus, reader: JournalReader) -> list[str]:
             " emitterd retries with one request at a time"
         )
     if not record["running"]:
-        lines.append("no daemon is running: `systemctl start emitterd`")
+        lines.append(f"no daemon runs: {START_DAEMON}")
     return lines
 
 

@@ -211,10 +211,8 @@ def check_line(
 
     Source: Monitoring Plugins Development Guidelines, "Plugin Output".
     """
-    waiting = files_wait(queue.waiting) if queue.waiting else "nothing waits"
-    words = "; ".join(alarm.words for alarm in health.alarms) or waiting
-    if not running and health.ok:
-        words += "; no daemon runs"
+    words = "; ".join(alarm.words for alarm in health.alarms)
+    words = words or without_alarm(queue.waiting, running=running)
     # A bar in the words would begin the numbers.
     words = printable(words).replace("|", "/")
     oldest_at = queue.oldest_waiting_at
@@ -226,6 +224,12 @@ def check_line(
         f" oldest={oldest_s:.0f}s;;{limits.oldest_waiting_s:.0f};0"
         f" rejected={queue.rejected.files};0;;0"
     )
+
+
+def without_alarm(waiting: int, *, running: bool) -> str:
+    """Return the words for a queue without an alarm."""
+    words = files_wait(waiting) if waiting else "nothing waits"
+    return words if running else f"{words}; no daemon runs"
 
 
 def health_record(health: Health) -> dict[str, object]:

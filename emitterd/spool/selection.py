@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from pathspec import PathSpec
 
@@ -98,12 +99,21 @@ class Selection:
         return None
 
 
-def path_matcher(patterns: Iterable[str]) -> Callable[[bytes], bool]:
+def path_matcher(patterns: Iterable[str], root: Path | None = None) -> Callable[[bytes], bool]:
     """Return a function that tells whether a path is named by patterns, as in a gitignore.
 
-    A folder names everything below it.
+    A folder names everything below it. A pattern may be absolute, below the folder `root`. Hidden
+    and temporary names are matched like all others.
     """
-    spec = PathSpec.from_lines("gitignore", patterns)
+    below = f"{root}/"
+    spec = PathSpec.from_lines(
+        "gitignore",
+        # As below the root of a gitignore: anchored.
+        (
+            f"/{pattern.removeprefix(below)}" if pattern.startswith(below) else pattern
+            for pattern in patterns
+        ),
+    )
     return lambda path: spec.match_file(_text(path))
 
 

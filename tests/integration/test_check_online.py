@@ -11,7 +11,8 @@ from time import time
 
 import pytest
 
-from emitterd.cli.commands.check_online import online
+from emitterd.cli.commands.check import diagnoses
+from emitterd.cli.commands.check_online import online, stays_here
 from emitterd.cli.output import Diagnosis
 from emitterd.config.settings import Config, load
 from emitterd.rehearsal.server import RehearsalServer
@@ -108,12 +109,12 @@ def bucket(identity: Identity) -> Iterator[Listener]:
 
 
 def test_all_is_well_over_http(server: RehearsalServer, tmp_path: Path) -> None:
-    """Every step has a result in order, http a warning, and nothing is stored."""
-    found = checked(configured(tmp_path, server.url))
+    """Every step has a result in order, http to this machine is no risk, and nothing is stored."""
+    config = configured(tmp_path, server.url)
+    found = checked(config)
 
     assert subjects(found) == DIRECT + BUCKET
-    levels = {result.subject: result.level for result in found}
-    assert {name for name, level in levels.items() if level != "ok"} == {"TLS", "bucket TLS"}
+    assert {result.level for result in [*found, *diagnoses(config)]} == {"ok"}
     messages = {result.subject: result.message for result in found}
     assert "30m" in messages["login"]
     assert LOOPBACK in messages["grant"]
@@ -538,6 +539,31 @@ def test_a_proxy_finds_the_host(server: RehearsalServer, tmp_path: Path) -> None
         assert len(proxy.heard) == 3
     assert subjects(found) == DIRECT + BUCKET
     assert f"port {proxy.port} answers" in found[0].message
+
+
+def test_http_to_another_machine_is_one_warning(server: RehearsalServer, tmp_path: Path) -> None:
+    """`check` warns of emission.url; `--online` does not repeat it for each connection."""
+    with proxy_to(server) as proxy:
+        address = f"proxy: http://{LOOPBACK}:{proxy.port}"
+        config = configured(tmp_path, "http://cqube.example.test/data", address)
+        warnings = [result for result in [*diagnoses(config), *checked(config)] if result.remedy]
+
+    assert [warning.subject for warning in warnings] == ["emission.url"]
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("http://127.8.0.1:8642/data", True),
+        ("http://[::1]:8642/data", True),
+        ("http://localhost/data", True),
+        ("http://localhost.example.org/data", False),
+        ("http://10.0.0.5/data", False),
+    ],
+)
+def test_a_connection_that_stays_on_this_machine(url: str, *, expected: bool) -> None:
+    """Only the host decides."""
+    assert stays_here(url) is expected
 
 
 def test_tls_through_a_proxy(

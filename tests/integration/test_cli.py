@@ -245,6 +245,28 @@ def test_rehearse_lists_its_faults(tmp_path: Path) -> None:
     assert "flood" in unknown.stderr
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [(), ("--api-key", "key of the practice server")])
+def test_rehearse_prints_lines_that_work(tmp_path: Path, options: tuple[str, ...]) -> None:
+    """They replace the section of emitter.yaml, and the check of the server finds no problem."""
+    (tmp_path / "cqube_emission").mkdir()
+    program = [sys.executable, "-m", "emitterd", "rehearse", "--port=0", *options]
+    with subprocess.Popen(program, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as server:  # noqa: S603
+        try:
+            assert server.stdout is not None
+            printed = "".join(iter(server.stdout.readline, "  allow_insecure_http: true\n"))
+            section = printed[printed.index("emission:\n") :] + "  allow_insecure_http: true\n"
+            (tmp_path / "emitter.yaml").write_text(
+                f"{section}spool: {{directory: cqube_emission}}\njournal: {{path: journal.db}}\n"
+            )
+            check = emitterd("check", "--online", cwd=tmp_path)
+        finally:
+            server.terminate()
+
+    assert check.returncode == 0, check.stdout + check.stderr
+    assert "0 errors, 0 warnings" in check.stdout
+
+
 def test_archive_after_delivery(tmp_path: Path, server: RehearsalServer) -> None:
     """With `after_delivery: archive` a delivered file moves to the dated archive."""
     site = Installation(

@@ -16,6 +16,7 @@ from conftest import Python
 from emitterd.cli.setup.init import shipped
 from emitterd.journal.reader import JournalReader
 from emitterd.rehearsal.server import RehearsalServer
+from support.keyboard import Terminal
 from support.paths import ROOT
 from support.zips import make_zip
 
@@ -88,13 +89,16 @@ def migrated(machine: Path, python: Python, sent: str | None) -> str:
 def test_what_client_py_has_sent_is_not_sent_again(
     machine: Path, python: Python, server: RehearsalServer
 ) -> None:
-    """Owners and modes are those of the service; the former configuration is kept."""
+    """Owners and modes are those of the service. A shipped configuration is not kept."""
     output = migrated(machine, python, "2024-01-01")
 
     assert output.endswith("\n0\n"), output
     assert "mark-delivered: 20 files" in output
     assert "ok" in output
-    assert "sudo systemctl start emitterd" in output
+    assert "start the service: systemctl start emitterd" in output
+    assert "sudo" not in output
+    assert "waiting" not in output
+    assert "created" not in output
     assert "client.py" in output
     etc, folder = machine / "etc", machine / "cqube_emission"
     group = grp.getgrgid(pwd.getpwnam(ACCOUNT).pw_gid).gr_name
@@ -102,8 +106,7 @@ def test_what_client_py_has_sent_is_not_sent_again(
     assert owner(etc / "password") == (ACCOUNT, group, 0o600)
     for place in (folder, folder / "pat", folder / "school_master"):
         assert owner(place) == (ACCOUNT, "nogroup", 0o2770)
-    (copy,) = etc.glob("emitter.yaml.before-*")
-    assert copy.read_text() == shipped()
+    assert not list(etc.glob("*.before-*"))
     subprocess.run(  # noqa: S603
         [sys.executable, "-m", "emitterd", "once", "-c", str(etc / "emitter.yaml")], check=False
     )
@@ -113,13 +116,47 @@ def test_what_client_py_has_sent_is_not_sent_again(
     assert sorted(said, key=str) == [None] * 4 + ["marked"] * 20
 
 
+@pytest.mark.slow
+def test_the_former_owner_may_drop_files_again(machine: Path, python: Python) -> None:
+    """The steps name this user. The wait for files with new permissions is announced."""
+    daemon = pwd.getpwnam("daemon")
+    for path in [machine / "cqube_emission", *machine.glob("cqube_emission/pat/*")]:
+        os.chown(path, daemon.pw_uid, daemon.pw_gid)
+        path.chmod(0o700 if path.is_dir() else 0o600)
+    output = migrated(machine, python, "all")
+
+    assert "waiting 6 s, until the files count as complete" in output
+    assert "mark-delivered: 24 files" in output
+    assert "allow daemon to drop files into " in output
+    assert "usermod -aG nogroup daemon\n" in output
+    assert "USER" not in output
+
+
+def test_a_wrong_answer_is_asked_again(machine: Path) -> None:
+    """The message says what is wrong, and nothing is lost: the next answer counts."""
+    at_a_terminal = f"os.chdir({str(machine)!r})"
+    script = SCRIPT.replace('os.dup2(os.open("/dev/null", os.O_RDONLY), 0)', at_a_terminal)
+    terminal = Terminal(
+        sys.executable, "-c", script.replace("SENT", "None"), env={**os.environ, "TERM": "dumb"}
+    )
+    try:
+        terminal.type("", "sent: ")
+        terminal.type("29.11.2026\r", "sent: ")
+        assert "29.11.2026 is not a time: write it like 2026-11-24" in terminal.shown
+        terminal.type("2024-01-01\r", "mark-delivered: 20 files")
+        terminal.type("", "start the service")
+        assert terminal.wait() == 0
+    finally:
+        terminal.close()
+
+
 def test_an_answer_that_fits_no_file_is_the_first_next_step(machine: Path, python: Python) -> None:
     """Otherwise the files that were sent are sent once more when the service starts."""
     output = migrated(machine, python, "pta/*.zip")
 
     assert output.endswith("\n1\n"), output
     assert "1. mark what client.py has sent" in output
-    assert "sudo emitterd mark-delivered 'pta/*.zip'" in output
+    assert "emitterd mark-delivered 'pta/*.zip'" in output
 
 
 @pytest.mark.parametrize(

@@ -247,16 +247,17 @@ def test_what_the_server_will_drop_is_not_all_well(site: Installation) -> None:
 
 @pytest.mark.slow
 def test_files_that_no_daemon_looks_at_are_a_warning(site: Installation) -> None:
-    """While no daemon runs, the check looks into the folder itself."""
+    """While no daemon runs, `status` and its check look into the folder themselves."""
+    words = "no daemon runs, and a file in the folder is not in the queue (pat/later.zip)"
     site.drop(NAME)
     site.call("once")
     assert site.call("status", "--check").returncode == 0
+    assert site.call("status").stdout.startswith("OK: nothing waits; no daemon runs\n")
     site.drop("pat/later.zip")
     check = site.call("status", "--check")
     assert check.returncode == 1
-    assert check.stdout.startswith(
-        "WARNING - no daemon runs, and a file in the folder is not in the queue (pat/later.zip)"
-    )
+    assert check.stdout.startswith(f"WARNING - {words}")
+    assert site.call("status").stdout.startswith(f"WARNING: {words}")
 
 
 @pytest.mark.slow

@@ -251,11 +251,12 @@ def test_wrong_usage(delivered: Installation, arguments: list[str]) -> None:
 
 
 def test_no_journal_yet(site: Installation) -> None:
-    """Where no daemon ever ran nothing is created, and the remedy is named."""
+    """Before the first start nothing is created. The remedy is the log too: a start may fail."""
     done = site.call("hold", NAME)
 
     assert done.returncode == 78
-    assert "start the daemon once" in done.stderr
+    assert "systemctl start emitterd" in done.stderr
+    assert "journalctl -u emitterd -p err" in done.stderr
     assert not site.journal.exists()
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from emitterd.codes import Code
 from emitterd.errors import Decision, DeliveryError
+from emitterd.journal.connection import START_DAEMON
 from emitterd.journal.journal import Journal
 from emitterd.journal.reader import PAGE
 from emitterd.journal.rows import Admission
@@ -175,9 +176,11 @@ def test_status_begins_with_what_is_wrong(office: Installation) -> None:
     lines = office.call("status").stdout.splitlines()
 
     assert lines[0].startswith("CRITICAL: no daemon runs, and 2 files wait, for ")
-    assert lines[1] == "  what to do: systemctl start emitterd"
+    assert lines[1] == f"  what to do: {START_DAEMON}"
     assert "held" not in paths("\n".join(lines))
     rows = {line[:14].strip(): line[16:] for line in lines}
+    # The remedy is not repeated.
+    assert rows["daemon"] == "not running"
     assert rows["folder"] == str(office.spool)
     assert rows["destination"].startswith("http://127.0.0.1:9/data, not used yet")
     assert rows["deferred"] == "1"
@@ -186,8 +189,12 @@ def test_status_begins_with_what_is_wrong(office: Installation) -> None:
 
 
 @pytest.mark.slow
-def test_check_begins_with_its_findings_and_ends_with_their_number(office: Installation) -> None:
+def test_check_begins_with_its_findings_and_ends_with_their_number(
+    office: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The settings come on request; JSON has the same findings."""
+    url = "http://cqube.example.org/data"
+    monkeypatch.setitem(office.settings, "EMITTERD_EMISSION_URL", url)
     done, record = office.call("check"), office.ask("check")
     whole = office.call("check", "--verbose").stdout
 

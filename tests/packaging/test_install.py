@@ -46,7 +46,8 @@ def installed(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Mac
     shutil.copytree(wheels, machine.root / "root/wheels")
     printed = machine.run(*WHEELS, "sh", "-ec", readme_blocks()[1])
     assert "created  20 dataset folders in /srv/cqube_emission" in printed
-    assert printed.rstrip().endswith("sudo emitterd service setup")
+    assert printed.rstrip().endswith("run: emitterd service setup")
+    assert "emitterd init --from-client" in printed
     return machine
 
 
@@ -85,7 +86,7 @@ def test_again_it_keeps_the_operators_files(installed: Machine) -> None:
 
     assert yaml.read_text() == edited
     assert (installed.root / "etc/emitterd/password").read_text() == "secret"
-    assert "exists   /srv/cqube_emission" in printed
+    assert "prepared this machine for /etc/emitterd/emitter.yaml" in printed
     assert "opt/pipx/venvs/emitterd/bin/emitterd" in installed.show("ExecStart")
     assert installed.show("UnitFileState") == "disabled"
 

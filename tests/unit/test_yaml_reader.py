@@ -31,7 +31,7 @@ def test_every_key_has_its_line_and_every_duplicate_both() -> None:
 
 
 def test_a_file_that_the_user_may_not_read_needs_root(python: Python, tmp_path: Path) -> None:
-    """The remedy is the present command, with sudo."""
+    """The remedy is the present command, run by root."""
     (tmp_path / "emitter.yaml").touch(0o600)
     script = f"""
 import sys
@@ -45,7 +45,7 @@ except YamlError as error:
     print(error, error.remedy, sep="; ")
 """
     assert python(script, cwd=tmp_path) == (
-        "cannot be read: Permission denied; run it as root: sudo emitterd list --state held\n"
+        "cannot be read: Permission denied; run it as root: emitterd list --state held\n"
     )
 
 

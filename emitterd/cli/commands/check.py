@@ -119,13 +119,11 @@ def diagnoses(config: Config) -> list[Diagnosis]:
 
 
 def _tls(config: Config) -> Iterator[Diagnosis]:
-    if not config.emission.url.startswith("https:"):
-        yield Diagnosis(
-            "warning",
-            "emission.url",
-            "http: everybody on the way can read password, token and data",
-            "use https, unless the connection stays on this machine",
-        )
+    url = config.emission.url
+    if not url.startswith("https:"):
+        if not check_online.stays_here(url):
+            message = "http: everybody on the way can read password, token and data"
+            yield Diagnosis("warning", "emission.url", message, "use https")
     elif config.emission.ca_file is None:
         known = ssl.create_default_context().cert_store_stats()["x509_ca"]
         if not known and not ssl.get_default_verify_paths().capath:

@@ -8,6 +8,7 @@ import ssl
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
+from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -50,6 +51,15 @@ _REMEDIES = {
 """Used where the code's own remedy is for a daemon that retries."""
 
 
+def stays_here(url: str) -> bool:
+    """Tell whether a connection to the host of a URL stays on this machine."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def online(config: Config) -> Iterator[Diagnosis]:
     """Yield the result of each step as soon as it is known, up to the first failure.
 
@@ -78,7 +88,7 @@ class _Check:
         shutdown = Shutdown()
         self.client = open_http_client(config, shutdown, self._trace)
         self._emission = open_emission(config, self.client, shutdown)
-        self._url = config.emission.url
+        self._url = self._api_url = config.emission.url
         self._step = "login"
         self._prefix = ""
         self._subjects: set[str] = set()
@@ -141,9 +151,7 @@ class _Check:
             message = f"{self._host} port {port} answers, at {address}"
             self._report(f"{self._prefix}connection", message)
             if not self._url.startswith("https:"):
-                message = "none: everybody on the way can read what is sent over http"
-                remedy = "use https, unless the connection stays on this machine"
-                self._report(f"{self._prefix}TLS", message, "warning", remedy)
+                self._report_http()
         elif step == "start_tls.complete":
             connection = details["return_value"].get_extra_info("ssl_object")
             self._report_certificate(connection)
@@ -151,6 +159,17 @@ class _Check:
             for name, value in details["return_value"][3]:
                 if name.lower() == b"date":
                     self._report_clock(value.decode("latin-1"))
+
+    def _report_http(self) -> None:
+        subject = f"{self._prefix}TLS"
+        if stays_here(self._url):
+            self._report(subject, "none: the connection stays on this machine")
+        elif self._api_url.startswith("https:"):
+            message = "none: everybody on the way can read the data"
+            self._report(subject, message, "warning", "ask the server's administrator for https")
+        else:
+            # `check` has warned of the API's URL already.
+            self._report(subject, "none: http, as emission.url")
 
     def _report_certificate(self, connection: ssl.SSLSocket) -> None:
         fields: dict[str, Any] = connection.getpeercert() or {}

@@ -35,6 +35,7 @@ WIDE_COLUMNS = """path state bytes attempts admitted_at changed_at due_at delive
     findings server_side server key sha256 md5 etag"""
 """The columns of `list --wide` and `receipts --wide`: fields of the JSON."""
 
+_ADMITTED = frozenset({State.QUEUED, State.DELIVERING})
 _RIGHT = frozenset({"bytes", "attempts"})
 
 
@@ -140,9 +141,10 @@ def _codes(entry: Record) -> str:
 
 def _time_of(entry: Record) -> str:
     """Return the time that matters in the state of an entry."""
-    if entry["state"] == State.DEFERRED and "due_at" in entry:
+    state = entry["state"]
+    if state == State.DEFERRED and "due_at" in entry:
         return str(entry["due_at"])
-    waits = entry["state"] in {State.QUEUED, State.DELIVERING}
+    waits = state in _ADMITTED
     return str(entry["admitted_at"] if waits else entry.get("delivered_at", entry["changed_at"]))
 
 
@@ -173,12 +175,7 @@ def _matcher(patterns: Sequence[str], root: Path | None) -> Callable[[bytes], bo
         return None
     from emitterd.spool.selection import path_matcher
 
-    below = f"{root}/"
-    # As below the root of a gitignore: anchored.
-    return path_matcher(
-        f"/{pattern.removeprefix(below)}" if pattern.startswith(below) else pattern
-        for pattern in patterns
-    )
+    return path_matcher(patterns, root)
 
 
 def _complain_empty(query: EntryQuery, patterns: Sequence[str], noun: str, command: str) -> None:

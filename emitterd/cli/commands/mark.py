@@ -7,7 +7,7 @@ other operator commands.
 import os
 import re
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -30,7 +30,7 @@ from emitterd.journal.reader import JournalReader
 from emitterd.model import Fingerprint, State
 from emitterd.monitoring.explain import OutsideSpool, locate
 from emitterd.spool.folder import Spool, digests
-from emitterd.spool.selection import Selection
+from emitterd.spool.selection import path_matcher
 from emitterd.text import local_time
 
 BATCH_FILES, BATCH_BYTES = 500, 1 << 30
@@ -54,10 +54,10 @@ def mark_delivered(
     spool = Spool(settings.spool.directory)
     try:
         with JournalReader(settings.journal.path, absent=True) as reader:
-            paths = [locate(spool, reader, name) for name in names]
+            paths = {locate(spool, reader, name): name for name in names}
     except OutsideSpool as error:
         raise click.UsageError(f"{error}; --all means the whole folder") from error
-    selected, meant = _Selected(paths), False
+    selected, meant = _Selected(paths, spool.root), False
 
     def wanted(path: bytes, modified_at: float) -> bool:
         nonlocal meant
@@ -76,12 +76,18 @@ def mark_delivered(
 
 
 class _Selected:
-    """The files that PATH arguments mean: a file, everything in a folder, or a pattern."""
+    """The files that PATH arguments mean: a file, everything in a folder, or a pattern.
 
-    def __init__(self, paths: Sequence[bytes]) -> None:
-        self._paths = paths
+    Patterns are those of `emitterd list`.
+    """
+
+    def __init__(self, names: Mapping[bytes, str], root: Path) -> None:
+        """`names`: the arguments as they were given, by the path in the folder `root`."""
+        self._paths = [*names]
         self._patterns = {
-            path: Selection([os.fsdecode(path)], []) for path in paths if _PATTERN.search(path)
+            path: path_matcher([name], root)
+            for path, name in names.items()
+            if _PATTERN.search(path)
         }
         self._matched: set[bytes] = set()
 
@@ -91,7 +97,7 @@ class _Selected:
             pattern = self._patterns.get(selected)
             if path == selected or path.startswith(selected + b"/"):
                 pass
-            elif pattern is None or pattern.ignored(path) is not None:
+            elif pattern is None or not pattern(path):
                 continue
             self._matched.add(selected)
             return True

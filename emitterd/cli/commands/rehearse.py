@@ -1,21 +1,23 @@
 """`emitterd rehearse`: runs the rehearsal server in the foreground."""
 
+import json
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
-from emitterd.cli.output import DONE, console
+from emitterd.cli.output import DONE, say
 from emitterd.cli.tables import TableColumn, print_table
 from emitterd.rehearsal.faults import FAULTS
 from emitterd.rehearsal.server import RehearsalServer
 from emitterd.service.signals import Signals
+from emitterd.text import shown
 
-SETTINGS = """\
-emission:
-  url: {url}
-  {login}
-  allow_insecure_http: true\
+INTRODUCTION = """\
+The practice server listens on {url}. Its objects are in {folder}.
+Put these lines in place of the section emission in emitter.yaml:
 """
 
 
@@ -40,23 +42,34 @@ def serve(
 
     `options` are those of `RehearsalServer`.
     """
-    login = f"username: {options['username']}\n  password_env: EMISSION_SECRET"
-    if options["api_key"]:
-        login = "api_key_env: EMISSION_SECRET"
     try:
         directory.mkdir(parents=True, exist_ok=True)
         server = RehearsalServer(directory, host=host, port=port, **options)
         with Signals() as signals, server:
-            write = console().print
-            address = f"listening on {server.url}, objects in {directory}"
-            write(f"{address}; for emitter.yaml:")
-            write(SETTINGS.format(url=server.url, login=login))
+            say(INTRODUCTION.format(url=server.url, folder=shown(directory)))
+            login = _store_login(directory.absolute(), options)
+            lines = [f"url: {server.url}", *login, "allow_insecure_http: true"]
+            say("emission:", *(f"  {line}" for line in lines), "")
+            sys.stdout.flush()
             while not signals.stops:
                 signals.wait(60.0)
-            for name, count in sorted(server.fired.items()):
-                write(f"fault {name} fired {count} times")
-            write(f"{len(server.objects)} objects stored")
+            for name, fired in sorted(server.fired.items()):
+                say(f"fault {name} fired {fired} times")
+            say(f"{len(server.objects)} objects stored")
     except OSError as error:
         message = f"cannot listen on {host}:{port}: {error.strerror}"
         raise click.ClickException(message) from error
     return DONE
+
+
+def _store_login(folder: Path, options: Mapping[str, Any]) -> list[str]:
+    """Write the secret into a file, as a configuration needs it; return its lines for the login."""
+    name = "api_key" if options["api_key"] else "password"
+    file = folder / name.replace("_", "-")
+    file.unlink(missing_ok=True)
+    file.touch(0o600)
+    file.write_text(f"{options[name]}\n", "utf-8")
+    # YAML reads JSON's texts.
+    line = f"{name}_file: {json.dumps(str(file))}"
+    user = f"username: {json.dumps(options['username'])}"
+    return [line] if options["api_key"] else [user, line]

@@ -22,12 +22,12 @@ from emitterd.cli.output import (
 from emitterd.cli.tables import TableColumn, print_table, when
 from emitterd.cli.terminal import COLOURS, print_text
 from emitterd.errors import ConfigError
+from emitterd.journal.connection import START_DAEMON
 from emitterd.journal.reader import JournalReader
 from emitterd.model import WAITING
 from emitterd.monitoring.alarms import (
     Alarm,
     AlarmCode,
-    files_wait,
     judge,
     queue_alarms,
     silent_alarm,
@@ -41,6 +41,7 @@ from emitterd.monitoring.status import (
     health_record,
     queue_status,
     status_record,
+    without_alarm,
 )
 from emitterd.text import local_time, shown
 from emitterd.units import format_age, format_size
@@ -50,8 +51,11 @@ if TYPE_CHECKING:
 
 Record = Mapping[str, Any]
 
-LOOK_MAX_S = 2.0
-"""How long `status --check` looks through the folder where no daemon does: monitoring waits."""
+LOOK_S, CHECK_LOOK_S = 0.1, 2.0
+"""How long `status` and `status --check` look through the folder where no daemon does."""
+
+SENT_S = 2.0
+"""How long `status` waits for the daemon to say how much is sent."""
 
 SILENT_S = 3.0
 """A daemon that takes longer to answer `status --check` has stopped, or hangs."""
@@ -69,11 +73,12 @@ def status(config: Path | None, *, as_json: bool) -> int:
     settings = load_as_owner(config, *_SECTIONS, "emission.url", "spool.directory")
     journal, now = settings.journal.path, time.time()
     with JournalReader(journal) as reader:
-        health = judge(_alarms(settings, queue_status(reader), running=reader.running()))
+        queue, running = queue_status(reader), reader.running()
+        health = judge(_alarms(settings, queue, running=running, config=config, look_s=LOOK_S))
         sent = None
         if all(alarm.code != AlarmCode.DAEMON_SILENT for alarm in health.alarms):
             # Only the daemon knows how much of the files under way is sent.
-            sent = ask_once(journal, "sent", timeout_s=LOOK_MAX_S)
+            sent = ask_once(journal, "sent", timeout_s=SENT_S)
         record = status_record(reader, (sent["files"], sent["bytes"]) if sent else (0.0, 0))
     record |= {"health": health_record(health)}
     if as_json:
@@ -86,23 +91,26 @@ def status(config: Path | None, *, as_json: bool) -> int:
 
 
 def _print_health(record: Record, now: float) -> None:
-    """Print one line if all is well, or each alarm with what to do about it."""
+    """Print one line if all is well, or each alarm with what to do about it.
+
+    Alarms with the same remedy stand together before it.
+    """
     alarms = record["health"]["alarms"]
-    for alarm in alarms:
-        level, words = alarm["level"], f"{alarm['words']}, {_for(alarm['since'], now)}"
-        print_text(words, f"{level}: ", indent=2, colour=COLOURS[level])
-        print_text(f"what to do: {alarm['hint']}", indent=2)
+    for hint in dict.fromkeys(alarm["hint"] for alarm in alarms):
+        for alarm in alarms:
+            if alarm["hint"] == hint:
+                level, words = alarm["level"], f"{alarm['words']}, {_for(alarm['since'], now)}"
+                print_text(words, f"{level}: ", indent=2, colour=COLOURS[level])
+        print_text(f"what to do: {hint}", indent=2)
     if not alarms:
         waiting = sum(record["counts"][state] for state in WAITING)
-        words = files_wait(waiting) if waiting else "nothing waits"
+        words = without_alarm(waiting, running=record["running"])
         print_text(words, "OK: ", indent=2, colour=COLOURS["OK"])
 
 
 def _rows(record: Record, settings: "Config", now: float) -> Iterator[tuple[str, str]]:
     """Yield what is known, each with its name; no count of zero."""
-    silent = any(a["code"] == AlarmCode.DAEMON_SILENT for a in record["health"]["alarms"])
-    running = "running" if record["running"] else "not running: systemctl start emitterd"
-    yield "daemon", "running, but it does not answer" if silent else running
+    yield "daemon", _daemon(record)
     yield "folder", shown(settings.spool.directory)
     yield "destination", f"{settings.emission.url}, {_destination(record, now)}"
     if at := record["journal_restored_at"]:
@@ -117,6 +125,15 @@ def _rows(record: Record, settings: "Config", now: float) -> Iterator[tuple[str,
         yield "waiting", f"{size}, {done}; the oldest file {_for(at, now)}"
     at = record["last_delivered_at"]
     yield "last delivered", "never" if at is None else _ago(at, now)
+
+
+def _daemon(record: Record) -> str:
+    alarms = record["health"]["alarms"]
+    if record["running"]:
+        silent = any(alarm["code"] == AlarmCode.DAEMON_SILENT for alarm in alarms)
+        return "running, but it does not answer" if silent else "running"
+    known = any(alarm["hint"] == START_DAEMON for alarm in alarms)
+    return "not running" if known else f"not running: {START_DAEMON}"
 
 
 def _destination(record: Record, now: float) -> str:
@@ -154,10 +171,7 @@ def check_status(config: Path | None, *, as_json: bool) -> int:
     settings, now = load_as_owner(config, *_SECTIONS), time.time()
     with JournalReader(settings.journal.path) as reader:
         queue, running = queue_status(reader), reader.running()
-    alarms = _alarms(settings, queue, running=running)
-    if not (running or queue.waiting) and (path := _first_unknown(config)) is not None:
-        alarms.append(stopped_alarm(path, now))
-    health = judge(alarms)
+    health = judge(_alarms(settings, queue, running=running, config=config, look_s=CHECK_LOOK_S))
     if as_json:
         print_object(health_record(health))
     else:
@@ -165,14 +179,18 @@ def check_status(config: Path | None, *, as_json: bool) -> int:
     return DONE if health.ok else WRONG
 
 
-def _alarms(settings: "Config", queue: QueueStatus, *, running: bool) -> list[Alarm]:
-    """Return all alarms but that of a file in the folder while no daemon runs."""
+def _alarms(
+    settings: "Config", queue: QueueStatus, *, running: bool, config: Path | None, look_s: float
+) -> list[Alarm]:
+    """Return all alarms; without a daemon, look for a new file in the folder for this time."""
     now = time.time()
     alarms = queue_alarms(queue, queue.outages, settings.alarm_limits, now, running=running)
     if running:
         free_bytes = shutil.disk_usage(settings.journal.path.parent).free
         own = _own_alarms(settings.journal.path, queue.noted, now)
         alarms += [*own, *unnoted_alarms(free_bytes, own, now)]
+    elif not queue.waiting and (path := _first_unknown(config, look_s)) is not None:
+        alarms.append(stopped_alarm(path, now))
     return alarms
 
 
@@ -231,13 +249,13 @@ def _own_alarms(journal: Path, noted: Sequence[Alarm], now: float) -> list[Alarm
         return [*noted]
 
 
-def _first_unknown(config: Path | None) -> bytes | None:
+def _first_unknown(config: Path | None, look_s: float) -> bytes | None:
     """Return a file in the folder that the journal does not know, if there is one."""
     from emitterd.intake.file_status import first_unknown
 
     try:
         with open_sources(config) as (status_reader, reader):
-            return first_unknown(status_reader, reader.read, time.monotonic() + LOOK_MAX_S)
+            return first_unknown(status_reader, reader.read, time.monotonic() + look_s)
     except ConfigError:
         # `check` reports it; the journal can be read without it.
         return None

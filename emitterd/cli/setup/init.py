@@ -20,7 +20,7 @@ from emitterd.config.upstream_config import UpstreamConfig
 from emitterd.datasets.catalogue_file import load_catalogue
 from emitterd.errors import ConfigError, Problem, ValueProblem
 from emitterd.spool.files import sync
-from emitterd.text import printable, shown
+from emitterd.text import count, printable, shown
 
 _PLAIN = re.compile(r"(https?:/)?/[\w./-]*[\w/]", re.ASCII)
 _SYSTEM = Path("/etc")
@@ -31,8 +31,11 @@ def init(directory: Path, output: Path, client: UpstreamConfig) -> int:
     """Create an installation, and print the next steps; return the exit code."""
     directory, output = directory.absolute(), output.absolute()
     folders = dataset_folders()
-    for path in lay_out(directory, output, folders, client):
-        say(f"created {shown(path)}")
+    made = lay_out(directory, output, folders, client)
+    datasets = [path for path in made if path.parent == directory]
+    say(*(f"created {shown(path)}" for path in made if path not in datasets))
+    if datasets:
+        say(f"created {count(len(datasets), 'dataset folder')} in {shown(directory)}")
     say("next:")
     for number, step in enumerate(next_steps(directory, output, client), 1):
         say(f"  {number}. {step}")

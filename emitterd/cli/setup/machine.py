@@ -50,15 +50,16 @@ m {ACCOUNT} {PRODUCERS}
 """
 
 NEXT = f"""\
-next:
-  1. set emission.url and emission.username:  sudo nano {CONFIGURATIONS}/emitter.yaml
-  2. store the password:                      sudo emitterd set-password
-  3. allow a user to drop files:              sudo usermod -aG {PRODUCERS} USER
-  4. check:                                   sudo emitterd check --online
-  5. start:                                   sudo systemctl start emitterd
-If you change a folder or delivery.drain_timeout, run: sudo emitterd service setup"""
+next, as root:
+  1. set emission.url and emission.username in {CONFIGURATIONS}/emitter.yaml
+  2. store the password:          emitterd set-password
+  3. allow a user to drop files:  usermod -aG {PRODUCERS} USER
+  4. check:                       emitterd check --online
+  5. start:                       systemctl start emitterd
+To move from client.py, run in place of 1 to 4: emitterd init --from-client CONFIG_PY
+If you change a folder or delivery.drain_timeout, run: emitterd service setup"""
 
-NEXT_AGAIN = "next: sudo emitterd check --online && sudo systemctl start emitterd"
+NEXT_AGAIN = "next, as root: emitterd check --online && systemctl start emitterd"
 """For a machine that is configured already."""
 
 
@@ -72,14 +73,15 @@ def setup() -> int:
 def require_root(command: str) -> None:
     """Raise a usage error if this is not root. Files that root creates can be read by all."""
     if os.geteuid() != 0:
-        raise click.ClickException(f"only root can do this: sudo emitterd service {command}")
+        raise click.ClickException(f"only root can do this; as root: emitterd service {command}")
     os.umask(0o022)
 
 
 def prepare() -> bool:
-    """Make what is missing, and print each step; return whether there was no configuration."""
+    """Make what is missing, and print that; return whether there was no configuration."""
     for kind, known, name in (("group", _groups, PRODUCERS), ("user", _users, ACCOUNT)):
-        say(f"{'exists ' if name in known() else 'created'}  {kind} {name}")
+        if name not in known():
+            say(f"created  {kind} {name}")
     _run("systemd-sysusers", "-", given=USERS)
     is_new = _make_configuration()
     configurations = sorted(CONFIGURATIONS.glob("*.yaml"))
@@ -127,7 +129,6 @@ def _make_configuration() -> bool:
 def _create(path: Path, text: str, mode: int, owner: str) -> None:
     """Create a file of the service's group; an existing one stays."""
     if os.path.lexists(path):
-        say(f"exists   {path}")
         return
     ids = (pwd.getpwnam(owner).pw_uid, grp.getgrnam(ACCOUNT).gr_gid)
     replace_file(path, text, mode, ids)
@@ -157,8 +158,9 @@ def _configure(path: Path) -> int:
     except OSError as error:
         complain(f"{path}: cannot create {shown(error.filename)}: {error.strerror}")
     else:
+        say(f"prepared this machine for {path}")
         return folders_below(spool.directory)
-    complain("correct it, then run: sudo emitterd service setup")
+    complain("correct it, then run as root: emitterd service setup")
     return 0
 
 
@@ -166,7 +168,6 @@ def _make_folder(folder: Path) -> None:
     if any(inside(folder, hidden) is not None for hidden in HIDDEN):
         complain(f"{shown(folder)}: the service cannot see it; use a folder below /srv")
     if folder.exists():
-        say(f"exists   {shown(folder)}")
         return
     folder.mkdir(parents=True)
     os.chown(folder, pwd.getpwnam(ACCOUNT).pw_uid, grp.getgrnam(PRODUCERS).gr_gid)
@@ -225,7 +226,7 @@ def _write_drop_in(path: Path, config: Config) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, "utf-8")
         unit = path.parent.name.removesuffix(".d")
-        say(f"created  {shown(path)}; to apply it: sudo systemctl restart {unit}")
+        say(f"created  {shown(path)}; to apply it: systemctl restart {unit}")
 
 
 def _written(config: Config) -> Iterator[Path]:

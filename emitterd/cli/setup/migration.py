@@ -12,7 +12,8 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISREG
@@ -106,6 +107,7 @@ def migrate(
     answer = _ask_sent(directory, client, from_client, files, sent) if files else "none"
     marked = _mark_arguments(answer, directory)
     _write_configuration(directory, client, service)
+    former = _owners(directory)
     changed = _give_folder(directory, service)
     say(f"gave {shown(directory)} to the group {service.producers}")
     if service == Service():
@@ -113,18 +115,20 @@ def migrate(
     service.state.mkdir(0o700, exist_ok=True)
     os.chown(service.state, *service.owner)
     path = service.configuration
-    steps = [*_next_steps(directory, client, service)]
+    steps = [*_next_steps(directory, client, service, former)]
     not_marked = 0
     if marked:
-        # A file whose permission has changed looks like one that is still written.
-        time.sleep(SETTLE_S if changed else 0)
+        if changed:
+            # A file whose permission has changed looks like one that is still written.
+            say(f"waiting {SETTLE_S:.0f} s, until the files count as complete (spool.settle)")
+            time.sleep(SETTLE_S)
         not_marked = _run("mark-delivered", "--config", str(path), *marked)
     if not_marked:
         # Without this step they are sent once more.
-        command = f"sudo emitterd mark-delivered {shlex.join(marked)}"
+        command = f"emitterd mark-delivered {shlex.join(marked)}"
         steps.insert(0, f"mark what client.py has sent; correct this, see above: {command}")
     code = _run("check", "--online", "--config", str(path))
-    say("next:", *(f"  {number}. {step}" for number, step in enumerate(steps, 1)))
+    say("next, as root:", *(f"  {number}. {step}" for number, step in enumerate(steps, 1)))
     return not_marked or code
 
 
@@ -145,7 +149,7 @@ def _write_configuration(directory: Path, client: UpstreamConfig, service: Servi
     ]
     if replaced:
         _confirm(replaced)
-    for file in {path, *replaced}:
+    for file in replaced:
         _keep_copy(file)
     replace_file(path, configuration(directory, path, client), 0o640, (0, service.owner[1]))
     say(f"wrote {shown(path)}")
@@ -211,7 +215,13 @@ def _ask_sent(
         # No default: a file that came while client.py ran was not sent.
         say(f"  client.py last wrote its log at {local_time(last_run.stat().st_mtime)}.")
         say("  Answer with the time at which that run began.")
-    answer: str = click.prompt("sent")
+
+    def checked(answer: str) -> str:
+        _mark_arguments(answer, directory)
+        return answer
+
+    # A wrong answer is explained, and the question is asked again.
+    answer: str = click.prompt("sent", value_proc=checked)
     return answer
 
 
@@ -222,8 +232,8 @@ def _refuse_hidden(directory: Path, from_client: Path) -> None:
     raise click.ClickException(
         f"the service cannot see {shown(directory)}, because it has no access to home folders;"
         " copy the files, with their times, and name the new folder:\n"
-        f"  sudo mkdir -p /srv/cqube_emission && sudo cp -a {source}/. /srv/cqube_emission\n"
-        f"  sudo emitterd init /srv/cqube_emission --from-client {client}"
+        f"  mkdir -p /srv/cqube_emission && cp -a {source}/. /srv/cqube_emission\n"
+        f"  emitterd init /srv/cqube_emission --from-client {client}"
     )
 
 
@@ -234,7 +244,8 @@ def _holds_other(path: Path, secret: str) -> bool:
 def _confirm(paths: list[Path]) -> None:
     names = " and ".join(map(shown, paths))
     if not sys.stdin.isatty():
-        commands = "\n".join(f"  sudo mv {shlex.quote(shown(p))} {shown(p)}.old" for p in paths)
+        pairs = ((shown(path), f"{shown(path)}.old") for path in paths)
+        commands = "\n".join(f"  {shlex.join(['mv', *pair])}" for pair in pairs)
         raise click.ClickException(
             f"{names} was changed, and nobody can be asked here; move it away:\n{commands}"
         )
@@ -242,12 +253,23 @@ def _confirm(paths: list[Path]) -> None:
 
 
 def _keep_copy(path: Path) -> None:
-    if path.exists():
-        stat = path.stat()
-        copy = path.with_name(f"{path.name}.before-{time.strftime('%Y%m%dT%H%M%S')}")
-        owner = (stat.st_uid, stat.st_gid)
-        replace_file(copy, path.read_text("utf-8"), stat.st_mode & 0o777, owner)
-        say(f"kept the former one as {shown(copy)}")
+    stat = path.stat()
+    copy = path.with_name(f"{path.name}.before-{time.strftime('%Y%m%dT%H%M%S')}")
+    owner = (stat.st_uid, stat.st_gid)
+    replace_file(copy, path.read_text("utf-8"), stat.st_mode & 0o777, owner)
+    say(f"kept the former one as {shown(copy)}")
+
+
+def _owners(directory: Path) -> set[int]:
+    """Return the ids of the users who own the folder or anything in it."""
+    owners = set[int]()
+    if directory.is_dir():
+        for _, _, names, fd in os.fwalk(directory, follow_symlinks=False):
+            owners.add(os.fstat(fd).st_uid)
+            for name in names:
+                with suppress(FileNotFoundError):
+                    owners.add(os.lstat(name, dir_fd=fd).st_uid)
+    return owners
 
 
 def _give_folder(directory: Path, service: Service) -> bool:
@@ -289,19 +311,37 @@ def _share_file(name: str, folder: int, group: int) -> bool:
         os.close(fd)
 
 
-def _next_steps(directory: Path, client: UpstreamConfig, service: Service) -> Iterator[str]:
+def _next_steps(
+    directory: Path, client: UpstreamConfig, service: Service, former: Iterable[int]
+) -> Iterator[str]:
     path = service.configuration
     if not client.url:
-        yield f"set emission.url: sudo nano {shown(path)}"
+        yield f"set emission.url in {shown(path)}"
     if not client.api_key and not client.username:
-        yield f"set emission.username, or store an API key: sudo nano {shown(path)}"
+        yield f"set emission.username in {shown(path)}, or run: emitterd set-api-key"
     if not client.api_key and not client.password:
-        yield "store the password: sudo emitterd set-password"
-    group = service.producers
-    yield f"allow a user to drop files into {shown(directory)}: sudo usermod -aG {group} USER"
+        yield "store the password: emitterd set-password"
+    yield from _group_steps(directory, service, former)
     yield from _cron_steps()
     verb = "restart" if is_locked(service.state / "journal.db") else "start"
-    yield f"{verb} the service: sudo systemctl {verb} emitterd"
+    yield f"{verb} the service: systemctl {verb} emitterd"
+
+
+def _group_steps(directory: Path, service: Service, former: Iterable[int]) -> Iterator[str]:
+    """Yield how the users who own the folder or its files can drop files again."""
+    users = set(_names(former)) - {"root", service.account}
+    members = grp.getgrnam(service.producers).gr_mem
+    for user in sorted(users.difference(members)) if users else ["USER"]:
+        who = user if users else "a user"
+        command = f"usermod -aG {service.producers} {shlex.quote(user)}"
+        yield f"allow {who} to drop files into {shown(directory)}: {command}"
+
+
+def _names(uids: Iterable[int]) -> Iterator[str]:
+    """Yield the names of users; one who is deleted has none."""
+    for uid in uids:
+        with suppress(KeyError):
+            yield pwd.getpwuid(uid).pw_name
 
 
 def _cron_steps() -> Iterator[str]:
@@ -315,7 +355,7 @@ def _cron_steps() -> Iterator[str]:
             if any("client.py" in line and not line.lstrip().startswith("#") for line in lines):
                 found = True
                 user = path.name if path.is_relative_to("/var/spool/cron") else ""
-                command = f"sudo crontab -u {user} -e" if user else f"sudo nano {shown(path)}"
-                yield f"remove the line of client.py from cron: {command}"
+                place = f"cron: crontab -u {user} -e" if user else shown(path)
+                yield f"remove the line of client.py from {place}"
     if not found:
         yield "if a program runs client.py, stop it: client.py would send everything once more"

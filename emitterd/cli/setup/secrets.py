@@ -22,7 +22,7 @@ from emitterd.config.settings import EmissionSettings, load_part
 from emitterd.config.sources import find
 from emitterd.errors import ValueProblem
 from emitterd.journal.state_folder import is_locked
-from emitterd.permissions import ACCOUNT
+from emitterd.permissions import ACCOUNT, as_root
 from emitterd.text import shown
 
 _NOUNS = {"password": "password", "api_key": "API key"}
@@ -53,8 +53,7 @@ def set_secret(config: Path | None, name: str) -> int:
             _replace(source, new_text, source.stat())
             say(f"changed {shown(source)}: api_key_file instead of {' and '.join(others)}")
     except OSError as error:
-        command = f"sudo emitterd set-{name.replace('_', '-')}"
-        message = f"{shown(file)} cannot be written: {error.strerror}; as root: {command}"
+        message = f"{shown(file)} cannot be written: {error.strerror}; {as_root()}"
         raise click.ClickException(message) from error
     in_use = named is not None or new_text is not None
     running = is_locked(settings.journal.path)

@@ -37,17 +37,17 @@ INSTANCES = ("emitterd.service", "emitterd@*.service")
 NOBODY = 65534
 
 REMEDY = """\
-remove it, and install it for all users with one of these commands:
-  sudo PIPX_HOME=/opt/pipx PIPX_BIN_DIR=/usr/local/bin pipx install emitterd
-  sudo UV_TOOL_DIR=/opt/uv UV_TOOL_BIN_DIR=/usr/local/bin UV_PYTHON_INSTALL_DIR=/opt/uv/python \
+remove it, and as root install it for all users with one of these commands:
+  PIPX_HOME=/opt/pipx PIPX_BIN_DIR=/usr/local/bin pipx install emitterd
+  UV_TOOL_DIR=/opt/uv UV_TOOL_BIN_DIR=/usr/local/bin UV_PYTHON_INSTALL_DIR=/opt/uv/python \
 uv tool install emitterd
-then run: sudo emitterd service install"""
+then run: emitterd service install"""
 
 
 def install() -> int:
     """Install or upgrade the service, and print each step; return the exit code."""
     require_root("install")
-    _refuse_package("install", "upgrade it: sudo apt install ./emitterd_*.deb")
+    _refuse_package("install", "to upgrade it, run as root: apt install ./emitterd_*.deb")
     if shutil.which("systemctl") is None:
         raise click.ClickException("this machine has no systemd")
     program = _program()
@@ -74,7 +74,7 @@ def install() -> int:
 def uninstall() -> int:
     """Stop the service and remove its files, but no data; return the exit code."""
     require_root("uninstall")
-    _refuse_package("uninstall", "remove it: sudo apt remove emitterd")
+    _refuse_package("uninstall", "to remove it, run as root: apt remove emitterd")
     if is_booted():
         _run("systemctl", "--quiet", "stop", *INSTANCES)
     wants = UNITS / "multi-user.target.wants"
@@ -115,7 +115,7 @@ def _program() -> Path:
     """Return the path of the command `emitterd` that is running."""
     path = Path(sys.argv[0]).resolve()
     if path.name != "emitterd":
-        raise click.ClickException("run the installed command: sudo emitterd service install")
+        raise click.ClickException("run the installed command: emitterd service install")
     return path
 
 

@@ -567,8 +567,8 @@ queue = read_queue(journal.read, time.time())
 print(*(alarm.words for alarm in _file_alarms(queue)))
 """
     assert python(script, cwd=spool_root).splitlines() == [
-        "Permission denied: pat; sudo chmod g+wx pat",
-        "delivered E211 Permission denied: pat: sudo chmod g+wx pat",
+        "Permission denied: pat; as root: chmod g+wx pat",
+        "delivered E211 Permission denied: pat: as root: chmod g+wx pat",
         "1 delivered file cannot be archived or deleted (pat/a.zip)",
     ]
 
