@@ -10,6 +10,8 @@ from enum import StrEnum
 from functools import cache
 from typing import Any, cast
 
+from emitterd.translation.text import Text
+
 
 @cache
 def load_texts() -> dict[str, Any]:
@@ -27,14 +29,14 @@ class Code(StrEnum):
     """A stable error code, with a `title` and a `remedy` for the operator."""
 
     @property
-    def title(self) -> str:  # type: ignore[override]  # takes the place of `str.title`
+    def title(self) -> Text:  # type: ignore[override]  # takes the place of `str.title`
         """What the code means, in lower case and without a full stop."""
-        return str(load_texts()["codes"][self]["title"])
+        return Text(load_texts()["codes"][self]["title"])
 
     @property
-    def remedy(self) -> str:
+    def remedy(self) -> Text:
         """What the operator can do about it, in the same form."""
-        return str(load_texts()["codes"][self]["remedy"])
+        return Text(load_texts()["codes"][self]["remedy"])
 
     CONFIG = "E101"
     JOURNAL = "E102"

@@ -15,6 +15,8 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import overload
 
+from emitterd.translation.text import Instant
+
 
 def printable(text: str) -> str:
     """Escape control characters, and what UTF-8 cannot encode.
@@ -135,7 +137,7 @@ def iso(at: float | None) -> str | None:
     return text.replace("+00:00", "Z")
 
 
-def local_time(at: float | str) -> str:
+def local_time(at: float | str) -> Instant:
     """Return an instant in the time zone of this machine: `2026-11-30 18:11:05+05:30`.
 
     `at`: seconds since the epoch, or the text of `iso`.
@@ -145,7 +147,7 @@ def local_time(at: float | str) -> str:
     else:
         # A day less: the local time of the first and last instants has no year.
         instant = datetime.fromtimestamp(min(max(at, _FIRST_AT + 86400), _LAST_AT - 86400), UTC)
-    return instant.astimezone().isoformat(" ", "seconds")
+    return Instant(instant.astimezone())
 
 
 def count(number: int, noun: str) -> str:

@@ -11,6 +11,7 @@ from datetime import datetime
 from decimal import Decimal
 
 from emitterd.errors import ValueProblem
+from emitterd.translation.text import Text
 
 DAY_S = 86400.0
 
@@ -20,6 +21,13 @@ _DURATIONS = {
     "m": Decimal(60),
     "h": Decimal(3600),
     "d": Decimal(86400),
+}
+_DURATION_TEXTS = {
+    "ms": Text("{number}ms"),
+    "s": Text("{number}s"),
+    "m": Text("{number}m"),
+    "h": Text("{number}h"),
+    "d": Text("{number}d"),
 }
 _BINARY_SIZES = {
     "B": Decimal(1),
@@ -101,18 +109,19 @@ def parse_instant(text: str, now: float) -> float:
         raise ValueProblem("is not a time", _INSTANT_EXAMPLES) from None
 
 
-def format_duration(seconds: float) -> str:
+def format_duration(seconds: float) -> Text:
     """Write a duration in seconds: exact with up to four digits, else rounded.
 
     `parse_duration` reads the result: `10m`, `1500ms`, `3.43h`.
     """
-    if seconds == 0:
-        return "0s"
     # Through repr: 0.1 means a tenth, not the nearest binary fraction.
-    return _format(Decimal(repr(seconds)), _DURATIONS, _DURATIONS)
+    number, unit = (
+        _written(Decimal(repr(seconds)), _DURATIONS, _DURATIONS) if seconds else ("0", "s")
+    )
+    return Text(_DURATION_TEXTS[unit], number=number)
 
 
-def format_age(seconds: float) -> str:
+def format_age(seconds: float) -> Text:
     """Write how long ago something was, in the largest unit with two or more of it."""
     fitting = (unit for unit in (86400, 3600, 60) if seconds >= 2 * unit)
     unit = next(fitting, 1)
@@ -138,7 +147,7 @@ def exact_size(size_bytes: int) -> str:
     """
     if size_bytes == 0:
         return "0B"
-    return _format(Decimal(size_bytes), _SIZES, _BINARY_SIZES)
+    return "".join(_written(Decimal(size_bytes), _SIZES, _BINARY_SIZES))
 
 
 def _parse(text: str, noun: str, units: Mapping[str, Decimal], examples: str) -> Decimal:
@@ -151,11 +160,14 @@ def _parse(text: str, noun: str, units: Mapping[str, Decimal], examples: str) ->
     return Decimal(number) * units[unit]
 
 
-def _format(value: Decimal, exact: Mapping[str, Decimal], rounded: Mapping[str, Decimal]) -> str:
+def _written(
+    value: Decimal, exact: Mapping[str, Decimal], rounded: Mapping[str, Decimal]
+) -> tuple[str, str]:
+    """Return number and unit."""
     for unit, factor in sorted(exact.items(), key=lambda item: -item[1]):
         count = value / factor
         if count == int(count) and 1 <= count < 10_000:  # noqa: PLR2004  four digits
-            return f"{int(count)}{unit}"
+            return f"{int(count)}", unit
     fitting = [unit for unit, factor in rounded.items() if factor <= value]
     unit = fitting[-1] if fitting else next(iter(rounded))
     count = value / rounded[unit]
@@ -163,4 +175,4 @@ def _format(value: Decimal, exact: Mapping[str, Decimal], rounded: Mapping[str, 
     text = f"{count:.{digits}f}"
     if "." in text:
         text = text.rstrip("0").rstrip(".")
-    return f"{text}{unit}"
+    return text, unit

@@ -30,6 +30,7 @@ Watching = Literal["auto", "inotify", "polling"]
 Inspecting = Literal["off", "warn", "enforce"]
 Datasource = Literal["state", "udise"]
 Disposing = Literal["keep", "archive", "delete"]
+LanguageCode = Literal["en", "hi"]
 Level = Literal["debug", "info", "warning", "error"]
 
 _READ = "read"
@@ -159,6 +160,7 @@ class AlertsSettings:
     heartbeat_url: Secret | None = _key(values.secret_url, None)
     heartbeat_every_s: float = _key(values.duration, 300.0)
     repeat_every_s: float = _key(values.duration, 86400.0)
+    language: LanguageCode = _key(values.word(LanguageCode), "en")
     oldest_waiting_max_s: float = _key(values.duration, 3600.0)
     no_success_max_s: float = _key(values.duration, 1800.0)
 

@@ -10,11 +10,12 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from emitterd.codes import Code
-from emitterd.errors import Outage
+from emitterd.errors import Outage, Stage
 from emitterd.intake.not_sent import NotSentSummary
 from emitterd.journal.connection import START_DAEMON
 from emitterd.monitoring.arrivals import DatasetStatus, Expectation, expected_datasets
-from emitterd.text import count, display, files_are, local_time
+from emitterd.text import display, local_time
+from emitterd.translation.text import Text, joined, plural
 from emitterd.units import format_age, format_duration
 
 if TYPE_CHECKING:
@@ -80,7 +81,8 @@ WARNINGS = frozenset(
 class Alarm:
     """One problem: since when, in words, and what to do about it.
 
-    `affected`: how many files or datasets it is about, if any. Alerts report its growth.
+    `words` and `hint` are translated where they are shown. `affected`: how many files or datasets
+    it is about, if any. Alerts report its growth.
     """
 
     code: str
@@ -173,7 +175,7 @@ def queue_alarms(
     if oldest_at is None:
         return alarms
     if not running:
-        words = f"no daemon runs, and {files_wait(queue.waiting)}"
+        words = Text("no daemon runs, and {files_wait}", files_wait=files_wait(queue.waiting))
         alarms.append(Alarm(AlarmCode.DAEMON_ABSENT, oldest_at, words, START_DAEMON))
     waited_s = now - oldest_at
     if waited_s > limits.oldest_waiting_s:
@@ -196,7 +198,7 @@ def _file_alarms(queue: "QueueStatus") -> list[Alarm]:
         (_not_disposed, queue.not_disposed),
     )
     return [
-        alarm(files, since, f"{'' if files == 1 else 'for example '}{display(path or b'')}")
+        alarm(files, since, display(path or b""))
         for alarm, (files, since, path) in problems
         if since is not None
     ]
@@ -208,18 +210,17 @@ def daemon_alarms(facts: DaemonFacts, now: float) -> list[Alarm]:
     if facts.journal_full_since is not None:
         alarms.append(_journal_full(facts.journal_full_since))
     if facts.journal_busy_since is not None:
-        code = Code.JOURNAL_BUSY
-        words = f"{code} {code.title}: no file is admitted or sent"
-        alarms.append(Alarm(AlarmCode.JOURNAL_BUSY, facts.journal_busy_since, words, code.remedy))
+        since = facts.journal_busy_since
+        alarms.append(_blocked(AlarmCode.JOURNAL_BUSY, Code.JOURNAL_BUSY, since))
     if facts.root_lost_since is not None:
-        words = f"{Code.ROOT_LOST} {Code.ROOT_LOST.title}: no file is found or sent"
-        since = facts.root_lost_since
-        alarms.append(Alarm(AlarmCode.ROOT_LOST, since, words, Code.ROOT_LOST.remedy))
+        code = Code.ROOT_LOST
+        words = Text("{code} {title}: no file is found or sent", code=code, title=code.title)
+        alarms.append(Alarm(AlarmCode.ROOT_LOST, facts.root_lost_since, words, code.remedy))
     elif now - facts.swept_at > facts.sweep_limit_s:
         alarms.append(_overdue(facts, now))
     if facts.shared_since is not None:
-        words = "another emitterd delivers from the same folder: each file is sent twice"
-        hint = "end the other one: systemctl list-units 'emitterd*'"
+        words = Text("another emitterd delivers from the same folder: each file is sent twice")
+        hint = Text("end the other one: systemctl list-units 'emitterd*'")
         alarms.append(Alarm(AlarmCode.FOLDER_SHARED, facts.shared_since, words, hint))
     if facts.not_sent is not None:
         alarms.append(_not_sent(facts.not_sent))
@@ -228,8 +229,11 @@ def daemon_alarms(facts: DaemonFacts, now: float) -> list[Alarm]:
             Alarm(
                 AlarmCode.WATCH_DEGRADED,
                 facts.degraded_since,
-                f"not every folder is watched: {facts.degraded}; new files are found by sweeps",
-                "raise fs.inotify.max_user_watches, as watch.degraded in the log says",
+                Text(
+                    "not every folder is watched: {reason}; new files are found by sweeps",
+                    reason=facts.degraded,
+                ),
+                Text("raise fs.inotify.max_user_watches, as watch.degraded in the log says"),
             )
         )
     return alarms
@@ -248,87 +252,113 @@ def unnoted_alarms(free_bytes: int, noted: Sequence[Alarm], now: float) -> list[
 
 def _journal_full(since: float) -> Alarm:
     """Return the alarm of a full disk; the journal may have no room to note it."""
-    code = Code.JOURNAL_FULL
-    words = f"{code} {code.title}: no file is admitted or sent"
-    return Alarm(AlarmCode.JOURNAL_FULL, since, words, code.remedy)
+    return _blocked(AlarmCode.JOURNAL_FULL, Code.JOURNAL_FULL, since)
+
+
+def _blocked(alarm: AlarmCode, code: Code, since: float) -> Alarm:
+    words = Text("{code} {title}: no file is admitted or sent", code=code, title=code.title)
+    return Alarm(alarm, since, words, code.remedy)
 
 
 def _rejected(files: int, since: float, path: str) -> Alarm:
-    return Alarm(
-        AlarmCode.REJECTED,
-        since,
-        f"{files_are(files)} rejected, and not replaced ({path})",
-        "see why with: emitterd list --state rejected; correct each file, or run:"
-        " emitterd forget PATH",
-        affected=files,
+    words = plural(
+        "{number} file is rejected, and not replaced ({path})",
+        "{number} files are rejected, and not replaced (for example {path})",
+        number=files,
+        path=path,
     )
+    hint = Text(
+        "see why with: emitterd list --state rejected; correct each file, or run:"
+        " emitterd forget PATH"
+    )
+    return Alarm(AlarmCode.REJECTED, since, words, hint, affected=files)
 
 
 def _receipt_lost(files: int, since: float, path: str) -> Alarm:
-    held = f"{files_are(files)} held, because the journal was rebuilt ({path})"
-    return Alarm(
-        AlarmCode.RECEIPT_LOST,
-        since,
-        f"{held}: {Code.RECEIPT_LOST}",
-        Code.RECEIPT_LOST.remedy,
-        affected=files,
+    code = Code.RECEIPT_LOST
+    words = plural(
+        "{number} file is held, because the journal was rebuilt ({path}): {code}",
+        "{number} files are held, because the journal was rebuilt (for example {path}): {code}",
+        number=files,
+        path=path,
+        code=code,
     )
+    return Alarm(AlarmCode.RECEIPT_LOST, since, words, code.remedy, affected=files)
 
 
 def _arrival_overdue(late: Sequence[DatasetStatus]) -> Alarm:
-    parts = [f"{status.dataset}, {_expected(status)}" for status in late[:_OVERDUE_SHOWN]]
+    parts = [_expected(status) for status in late[:_OVERDUE_SHOWN]]
     if more := len(late) - len(parts):
-        parts.append(f"{more} more")
-    subject = "a dataset is" if len(late) == 1 else f"{len(late)} datasets are"
-    remedy = "ask the people who make the files"
-    if any(status.undelivered_at for status in late):
-        remedy = "see why a file that came is not delivered: emitterd list"
-    return Alarm(
-        AlarmCode.ARRIVAL_OVERDUE,
-        min(status.due_at or 0.0 for status in late),
-        f"{subject} overdue: {'; '.join(parts)}",
-        f"{remedy}; see all datasets with: emitterd status --datasets",
-        affected=len(late),
+        parts.append(Text("{number} more", number=more))
+    words = plural(
+        "a dataset is overdue: {datasets}",
+        "{number} datasets are overdue: {datasets}",
+        number=len(late),
+        datasets=joined(parts),
     )
+    hint = Text(
+        "ask the people who make the files; see all datasets with: emitterd status --datasets"
+    )
+    if any(status.undelivered_at for status in late):
+        hint = Text(
+            "see why a file that came is not delivered: emitterd list; see all datasets with:"
+            " emitterd status --datasets"
+        )
+    since = min(status.due_at or 0.0 for status in late)
+    return Alarm(AlarmCode.ARRIVAL_OVERDUE, since, words, hint, affected=len(late))
 
 
-def _expected(status: DatasetStatus) -> str:
+def _expected(status: DatasetStatus) -> Text:
     every = format_duration(status.expectation.every_s) if status.expectation else ""
-    last_at = status.last.delivered_at
-    last = "never delivered" if last_at is None else f"last delivered {local_time(last_at)}"
-    came_at = status.undelivered_at
-    came = "" if came_at is None else f" (a file came {local_time(came_at)})"
-    return f"expected every {every} and {last}{came}"
+    last_at, came_at = status.last.delivered_at, status.undelivered_at
+    expected = Text(
+        "{dataset}, expected every {interval} and {last}",
+        dataset=status.dataset,
+        interval=every,
+        last=Text("never delivered")
+        if last_at is None
+        else Text("last delivered {time}", time=local_time(last_at)),
+    )
+    if came_at is None:
+        return expected
+    return Text("{expected} (a file came {time})", expected=expected, time=local_time(came_at))
 
 
-_AGAIN = (
+_AGAIN = Text(
     "see why with: emitterd explain PATH; have the file made again, and drop it under the same name"
 )
 
 
 def _server_drops(files: int, since: float, path: str) -> Alarm:
-    delivered = f"{count(files, 'file')} {'was' if files == 1 else 'were'} delivered"
-    words = f"{delivered}, but the server will drop {_it(files)} ({path})"
+    words = plural(
+        "{number} file was delivered, but the server will drop it ({path})",
+        "{number} files were delivered, but the server will drop them (for example {path})",
+        number=files,
+        path=path,
+    )
     return Alarm(AlarmCode.SERVER_DROPS, since, words, _AGAIN, affected=files)
 
 
-def _it(files: int) -> str:
-    return "it" if files == 1 else "them"
-
-
 def _stalled(files: int, since: float, path: str) -> Alarm:
-    words = f"the server began {count(files, 'file')} and did not end {_it(files)}"
-    words = f"{words} ({path})"
+    words = plural(
+        "the server began {number} file and did not end it ({path})",
+        "the server began {number} files and did not end them (for example {path})",
+        number=files,
+        path=path,
+    )
     return Alarm(AlarmCode.STALLED, since, words, _AGAIN, affected=files)
 
 
 def _not_taken(files: int, since: float, path: str) -> Alarm:
-    name = "this name" if files == 1 else "these names"
-    words = (
-        f"{count(files, 'file')} {'has' if files == 1 else 'have'} been in the bucket for more than"
-        f" a day: nothing on the server takes {name} ({path})"
+    words = plural(
+        "{number} file has been in the bucket for more than a day: nothing on the server takes this"
+        " name ({path})",
+        "{number} files have been in the bucket for more than a day: nothing on the server takes"
+        " these names (for example {path})",
+        number=files,
+        path=path,
     )
-    hint = (
+    hint = Text(
         "check folder and name with: emitterd inspect FILE; ask the server's administrator whether"
         " the dataset is switched on"
     )
@@ -336,90 +366,106 @@ def _not_taken(files: int, since: float, path: str) -> Alarm:
 
 
 def _not_disposed(files: int, since: float, path: str) -> Alarm:
-    words = f"{count(files, 'delivered file')} cannot be archived or deleted ({path})"
-    hint = f"see why: emitterd explain {path.removeprefix('for example ')}"
+    words = plural(
+        "{number} delivered file cannot be archived or deleted ({path})",
+        "{number} delivered files cannot be archived or deleted (for example {path})",
+        number=files,
+        path=path,
+    )
+    hint = Text("see why: emitterd explain {path}", path=path)
     return Alarm(AlarmCode.NOT_DISPOSED, since, words, hint, affected=files)
 
 
 def stopped_alarm(path: bytes, now: float) -> Alarm:
     """Return the alarm of a file in the folder that no daemon has looked at."""
-    words = f"no daemon runs, and a file in the folder is not in the queue ({display(path)})"
+    words = Text(
+        "no daemon runs, and a file in the folder is not in the queue ({path})", path=display(path)
+    )
     return Alarm(AlarmCode.DAEMON_STOPPED, now, words, START_DAEMON)
 
 
 def silent_alarm(now: float) -> Alarm:
     """Return the alarm of a daemon that runs, but does not answer."""
-    words = "the daemon runs, but it does not answer: it has stopped or hangs"
-    return Alarm(AlarmCode.DAEMON_SILENT, now, words, "systemctl restart emitterd")
+    words = Text("the daemon runs, but it does not answer: it has stopped or hangs")
+    return Alarm(AlarmCode.DAEMON_SILENT, now, words, Text("systemctl restart emitterd"))
 
 
 _NOT_SENT = {
-    Code.UNREADABLE: "cannot be read",
-    Code.NOT_REGULAR: "a link, or no regular file",
-    Code.WRONG_DEPTH: "at the top of the folder",
-    Code.WRONG_ENDING: "not ending in .zip in lower case",
-    Code.INCOMPLETE: "incomplete",
-    Code.STILL_WRITTEN: "open for writing",
-    Code.PATH_FAILED: "with an unexpected error",
+    Code.UNREADABLE: Text("cannot be read"),
+    Code.NOT_REGULAR: Text("a link, or no regular file"),
+    Code.WRONG_DEPTH: Text("at the top of the folder"),
+    Code.WRONG_ENDING: Text("not ending in .zip in lower case"),
+    Code.INCOMPLETE: Text("incomplete"),
+    Code.STILL_WRITTEN: Text("open for writing"),
+    Code.PATH_FAILED: Text("with an unexpected error"),
 }
 
 
 def _not_sent(summary: NotSentSummary) -> Alarm:
     total = sum(summary.counts.values())
-    files = "1 path in the folder is" if total == 1 else f"{total} paths in the folder are"
     parts = []
     for code, number in sorted(summary.counts.items()):
+        part = Text("{number} {why}", number=number, why=_NOT_SENT.get(code, code.title))
         example = summary.examples.get(code)
-        shown = f" ({display(example)})" if example is not None else ""
-        parts.append(f"{number} {_NOT_SENT.get(code, code.title)}{shown}")
-    return Alarm(
-        AlarmCode.NOT_SENT,
-        summary.since,
-        f"{files} not sent: {', '.join(parts)}",
-        "see which, and why: emitterd list --skipped",
-        affected=total,
+        if example is not None:
+            part = Text("{files} ({path})", files=part, path=display(example))
+        parts.append(part)
+    words = plural(
+        "{number} path in the folder is not sent: {parts}",
+        "{number} paths in the folder are not sent: {parts}",
+        number=total,
+        parts=joined(parts),
     )
+    hint = Text("see which, and why: emitterd list --skipped")
+    return Alarm(AlarmCode.NOT_SENT, summary.since, words, hint, affected=total)
+
+
+_STAGES = {
+    Stage.LOGIN: Text("at the login: {code} {reason}"),
+    Stage.GRANT: Text("at the grant: {code} {reason}"),
+    Stage.BUCKET: Text("at the bucket: {code} {reason}"),
+}
 
 
 def _down(outages: Sequence[Outage]) -> Alarm:
     code = outages[0].code
     known = Code(code) if code in set(Code) else Code.INTERNAL
-    stages = (f"at the {o.stage}: {o.code} {o.reason}" for o in outages)
-    words = f"the destination is down {'; '.join(stages)}"
+    stages = (Text(_STAGES[Stage(o.stage)], code=o.code, reason=o.reason) for o in outages)
+    words = Text("the destination is down {stages}", stages=joined(stages))
     since = min(outage.since for outage in outages)
     return Alarm(AlarmCode.DESTINATION_DOWN, since, words, known.remedy)
 
 
-def files_wait(waiting: int) -> str:
+def files_wait(waiting: int) -> Text:
     """Write how many files wait."""
-    return "1 file waits" if waiting == 1 else f"{waiting} files wait"
+    return plural("{number} file waits", "{number} files wait", number=waiting)
 
 
 def _oldest(since: float, waited_s: float, limits: AlarmLimits) -> Alarm:
-    return Alarm(
-        AlarmCode.OLDEST_WAITING,
-        since,
-        f"a file has waited for {format_age(waited_s)}, longer than"
-        f" {format_duration(limits.oldest_waiting_s)} (alerts.oldest_waiting_max)",
-        "see which, and why: emitterd list --state deferred, emitterd explain PATH",
+    words = Text(
+        "a file has waited for {time}, longer than {limit} (alerts.oldest_waiting_max)",
+        time=format_age(waited_s),
+        limit=format_duration(limits.oldest_waiting_s),
     )
+    hint = Text("see which, and why: emitterd list --state deferred, emitterd explain PATH")
+    return Alarm(AlarmCode.OLDEST_WAITING, since, words, hint)
 
 
 def _no_success(since: float, idle_s: float, limits: AlarmLimits) -> Alarm:
-    return Alarm(
-        AlarmCode.NO_SUCCESS,
-        since,
-        f"nothing was delivered for {format_age(idle_s)} while files wait, longer than"
-        f" {format_duration(limits.no_success_s)} (alerts.no_success_max)",
-        "see whether the server can be reached: emitterd check --online",
+    words = Text(
+        "nothing was delivered for {time} while files wait, longer than {limit}"
+        " (alerts.no_success_max)",
+        time=format_age(idle_s),
+        limit=format_duration(limits.no_success_s),
     )
+    hint = Text("see whether the server can be reached: emitterd check --online")
+    return Alarm(AlarmCode.NO_SUCCESS, since, words, hint)
 
 
 def _overdue(facts: DaemonFacts, now: float) -> Alarm:
-    return Alarm(
-        AlarmCode.SWEEP_OVERDUE,
-        facts.swept_at,
-        "the last sweep of the whole folder ended"
-        f" {format_age(now - facts.swept_at)} ago, or none has ended since the start",
-        "check sweep.finished in the log, and the load of the folder's disk",
+    words = Text(
+        "the last sweep of the whole folder ended {time} ago, or none has ended since the start",
+        time=format_age(now - facts.swept_at),
     )
+    hint = Text("check sweep.finished in the log, and the load of the folder's disk")
+    return Alarm(AlarmCode.SWEEP_OVERDUE, facts.swept_at, words, hint)

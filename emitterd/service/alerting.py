@@ -22,6 +22,7 @@ from emitterd.monitoring.alerts.message import Place, compose_test
 from emitterd.service.components import Components
 from emitterd.shutdown import Shutdown
 from emitterd.text import shown
+from emitterd.translation.languages import LANGUAGES
 
 
 def open_alerts(components: Components) -> Alerts:
@@ -38,12 +39,19 @@ def alert_rules(config: Config, shutdown: Shutdown) -> AlertRules:
     if alerts.heartbeat_url is not None:
         url = alerts.heartbeat_url.reveal()
         heartbeat = HeartbeatChannel(url, lambda: _heartbeat_client(config, shutdown))
-    return AlertRules(_channels(config), heartbeat, alerts.heartbeat_every_s, alerts.repeat_every_s)
+    return AlertRules(
+        _channels(config),
+        heartbeat,
+        alerts.heartbeat_every_s,
+        alerts.repeat_every_s,
+        LANGUAGES[alerts.language],
+    )
 
 
 def try_channels(config: Config, shutdown: Shutdown) -> Iterator[tuple[str, str]]:
     """Send a test alert by every channel; yield each name, and why it failed, if it did."""
-    rules, message = alert_rules(config, shutdown), compose_test(_place(config))
+    rules = alert_rules(config, shutdown)
+    message = compose_test(_place(config), rules.language)
     tries: dict[str, Callable[[Stopping], str]] = {
         channel.name: partial(channel.send, message) for channel in rules.channels
     }

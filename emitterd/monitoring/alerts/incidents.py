@@ -7,11 +7,12 @@ waits for its time is due at once.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Self
 
 from emitterd.monitoring.alarms import Alarm, AlarmLevel
+from emitterd.translation.text import read_text, text_record
 
 GATHER_S = 10.0
 """The wait after an alarm begins: its cause often raises others within seconds."""
@@ -239,16 +240,30 @@ class AlertState:
 
     @classmethod
     def unpack(cls, saved: Any) -> Self:  # noqa: ANN401  JSON
-        """Read what `dataclasses.asdict` made of a state; another form is an empty state."""
+        """Read what `record` made of a state; another form is an empty state."""
         try:
             incidents = {
-                code: Incident(Alarm(**item["alarm"]), item["began_at"], item["ended_at"])
+                code: Incident(_alarm(item["alarm"]), item["began_at"], item["ended_at"])
                 for code, item in saved["incidents"].items()
             }
             records = {key: _channel_record(item) for key, item in saved["records"].items()}
         except (AttributeError, KeyError, TypeError):
             return cls()
         return cls(incidents, records)
+
+    def record(self) -> dict[str, Any]:
+        """Return it as JSON. The texts of alarms can still be translated when it is read."""
+        record = asdict(self)
+        for code, incident in self.incidents.items():
+            alarm = record["incidents"][code]["alarm"]
+            alarm["texts"] = [text_record(incident.alarm.words), text_record(incident.alarm.hint)]
+        return record
+
+
+def _alarm(saved: dict[str, Any]) -> Alarm:
+    # Up to version 0.2 there were only the English texts.
+    words, hint = saved.pop("texts", (saved["words"], saved["hint"]))
+    return Alarm(**{**saved, "words": read_text(words), "hint": read_text(hint)})
 
 
 def _channel_record(saved: dict[str, Any]) -> ChannelRecord:

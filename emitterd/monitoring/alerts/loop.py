@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import structlog
@@ -31,6 +31,7 @@ from emitterd.monitoring.alerts.incidents import (
 )
 from emitterd.monitoring.alerts.message import Message, Place, compose
 from emitterd.shutdown import Shutdown
+from emitterd.translation.languages import LANGUAGES, SOURCE, Language
 
 LOOK_S = 5.0
 """How often the loop looks at the alarms."""
@@ -54,12 +55,13 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class AlertRules:
-    """Which channels to notify, and how often."""
+    """Which channels to notify, how often, and in which language."""
 
     channels: Sequence[Channel] = ()
     heartbeat: HeartbeatChannel | None = None
     heartbeat_every_s: float = 300.0
     repeat_s: float = 86400.0
+    language: Language = LANGUAGES[SOURCE]
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +199,7 @@ class Alerts:
     def _compose(self, notifications: Sequence[Notification]) -> Message:
         incidents = self._state.incidents.values()
         present = sum(incident.ended_at is None for incident in incidents)
-        return compose(notifications, present, self._place)
+        return compose(notifications, present, self._place, self._rules.language)
 
     def _request_heartbeat(self, now: float) -> None:
         heartbeat, every_s = self._rules.heartbeat, self._rules.heartbeat_every_s
@@ -256,7 +258,7 @@ class Alerts:
             return
         # On a full disk it is saved as soon as there is room.
         with suppress(JournalError):
-            self._journal.save_fact(FACT, asdict(self._state))
+            self._journal.save_fact(FACT, self._state.record())
             self._saved = essence
 
 

@@ -1,4 +1,4 @@
-"""The texts of alerts: what is wrong, since when, and what to do about it.
+"""The texts of alerts: what is wrong, since when, and what to do about it, in one language.
 
 A text message has 160 characters, and Apprise puts the title before the body there. So the title
 and the first line of the body name host, level and alarm.
@@ -10,7 +10,9 @@ from typing import Any
 
 from emitterd.monitoring.alarms import AlarmLevel
 from emitterd.monitoring.alerts.incidents import Notification, NotificationKind
-from emitterd.text import count, iso, local_time, masked, printable
+from emitterd.text import iso, local_time, masked, printable
+from emitterd.translation.languages import Language
+from emitterd.translation.text import Text, plural
 
 SUMMARY_MAX = 72
 """The longest alarm in a title: mail programs show about 100 characters."""
@@ -25,6 +27,11 @@ class Place:
 
     host: str
     folder: str
+
+    @property
+    def short_host(self) -> str:
+        """The host without its domain."""
+        return self.host.partition(".")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +62,9 @@ class Message:
         }
 
 
-def compose(notifications: Sequence[Notification], present: int, place: Place) -> Message:
+def compose(
+    notifications: Sequence[Notification], present: int, place: Place, language: Language
+) -> Message:
     """Return the message with these notifications, the worst first.
 
     `present`: how many alarms are on.
@@ -65,43 +74,78 @@ def compose(notifications: Sequence[Notification], present: int, place: Place) -
     ]
     if current:
         level = current[0].level
-        summary = f"{level}: {_summary(current[0].words)} ({count(present, 'alarm')})"
+        title = plural(
+            "emitterd on {host}: {level}: {alarm} ({number} alarm)",
+            "emitterd on {host}: {level}: {alarm} ({number} alarms)",
+            number=present,
+            host=place.short_host,
+            level=_LEVELS[level],
+            alarm=_summary(language.translate(current[0].words)),
+        )
     else:
         level = AlarmLevel.OK
-        summary = f"{count(len(notifications), 'alarm')} ended, {present or 'none'} left"
-    title = _clean(f"emitterd on {place.host.partition('.')[0]}: {summary}")
-    paragraphs = [_paragraph(item) for item in notifications]
-    records = tuple(_record(item) for item in notifications)
-    return Message(level, title, _body(paragraphs, place), place, records)
+        title = plural(
+            "emitterd on {host}: {number} alarm ended, {left} left",
+            "emitterd on {host}: {number} alarms ended, {left} left",
+            number=len(notifications),
+            host=place.short_host,
+            left=present or Text("none"),
+        )
+    return Message(
+        level,
+        _clean(language.translate(title)),
+        _body([_paragraph(item, language) for item in notifications], place, language),
+        place,
+        tuple(_record(item, language) for item in notifications),
+    )
 
 
-def compose_test(place: Place) -> Message:
+def compose_test(place: Place, language: Language) -> Message:
     """Return the message of `notify-test`."""
-    title = _clean(f"emitterd on {place.host.partition('.')[0]}: test alert")
-    words = "This is a test by emitterd notify-test. If you can read it, this channel works."
-    return Message(AlarmLevel.OK, title, _body([words], place), place)
+    title = Text("emitterd on {host}: test alert", host=place.short_host)
+    words = Text("This is a test by emitterd notify-test. If you can read it, this channel works.")
+    body = _body([language.translate(words)], place, language)
+    return Message(AlarmLevel.OK, _clean(language.translate(title)), body, place)
 
 
-def _body(paragraphs: Sequence[str], place: Place) -> str:
-    end = f"Host {place.host}, folder {place.folder}. To see all alarms: emitterd status"
-    return "\n\n".join([*paragraphs, _clean(end)])
+def _body(paragraphs: Sequence[str], place: Place, language: Language) -> str:
+    end = Text(
+        "Host {host}, folder {folder}. To see all alarms: emitterd status",
+        host=place.host,
+        folder=place.folder,
+    )
+    return "\n\n".join([*paragraphs, _clean(language.translate(end))])
 
 
-def _paragraph(item: Notification) -> str:
+_LEVELS = {
+    AlarmLevel.OK: Text("OK"),
+    AlarmLevel.WARNING: Text("WARNING"),
+    AlarmLevel.CRITICAL: Text("CRITICAL"),
+}
+_PARAGRAPHS = {
+    NotificationKind.BEGAN: Text("{level} since {since}: {alarm}"),
+    NotificationKind.GREW: Text("{level}, more than before, since {since}: {alarm}"),
+    NotificationKind.GOES_ON: Text("{level}, still, since {since}: {alarm}"),
+    NotificationKind.ENDED: Text("Ended at {ended}: {alarm} (since {since})"),
+}
+
+
+def _paragraph(item: Notification, language: Language) -> str:
     incident = item.incident
-    alarm, since = incident.alarm, local_time(incident.since)
-    words = _clean(alarm.words)[:WORDS_MAX]
+    values: dict[str, object] = {
+        "since": local_time(incident.since),
+        "alarm": _clean(language.translate(incident.alarm.words))[:WORDS_MAX],
+    }
     if item.kind is NotificationKind.ENDED:
-        return f"Ended at {local_time(item.at)}: {words} (since {since})"
-    begins = {
-        NotificationKind.BEGAN: f"{alarm.level} since {since}",
-        NotificationKind.GREW: f"{alarm.level}, more than before, since {since}",
-        NotificationKind.GOES_ON: f"{alarm.level}, still, since {since}",
-    }[item.kind]
-    return f"{begins}: {words}\nWhat to do: {_clean(alarm.hint)}"
+        values["ended"] = local_time(item.at)
+        return language.translate(Text(_PARAGRAPHS[item.kind], **values))
+    values["level"] = _LEVELS[incident.alarm.level]
+    begins = language.translate(Text(_PARAGRAPHS[item.kind], **values))
+    remedy = Text("What to do: {remedy}", remedy=incident.alarm.hint)
+    return f"{begins}\n{_clean(language.translate(remedy))}"
 
 
-def _record(item: Notification) -> dict[str, Any]:
+def _record(item: Notification, language: Language) -> dict[str, Any]:
     incident = item.incident
     ended = item.kind is NotificationKind.ENDED
     return {
@@ -110,8 +154,8 @@ def _record(item: Notification) -> dict[str, Any]:
         "change": item.kind,
         "since": iso(incident.since),
         "ended_at": iso(item.at) if ended else None,
-        "words": _clean(incident.alarm.words),
-        "hint": _clean(incident.alarm.hint),
+        "words": _clean(language.translate(incident.alarm.words)),
+        "hint": _clean(language.translate(incident.alarm.hint)),
     }
 
 
