@@ -46,7 +46,7 @@ class _Catalog(Catalog):
 
     @mime_headers.setter
     def mime_headers(self, headers: Iterable[tuple[str, str]]) -> None:
-        """The fields of a file are ignored: they are always the same."""
+        """Ignore the fields of a file: they are always the same."""
 
 
 def messages() -> Iterator[Message]:

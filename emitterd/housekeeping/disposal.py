@@ -282,7 +282,7 @@ class Disposal:
 
     def _note_failure(self, entry_id: int, path: bytes, error: Exception) -> None:
         """Note and log why a file stays; each sweep tries again, and logs only a new reason."""
-        reason, hint = _reason(error), Code.NOT_DISPOSED.remedy
+        reason, hint = _reason(error), str(Code.NOT_DISPOSED.remedy)
         folder = (self._spool.root / os.fsdecode(path)).parent
         # A move needs both folders; the error names the other one.
         if isinstance(error, PermissionError) and not os.access(folder, os.W_OK | os.X_OK):

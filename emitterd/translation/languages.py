@@ -10,13 +10,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
 
-from emitterd.translation.text import Instant, Show, Text, fill
+from emitterd.translation.text import Instant, Text, fill
 
 SOURCE = "en"
 """The language of the code. It needs no catalogue."""
-
-COOKIE_AGE_S = 400 * 86400
-"""How long a browser keeps the chosen language: the longest time that browsers allow."""
 
 _MONTHS = (
     *(Text("January"), Text("February"), Text("March"), Text("April"), Text("May"), Text("June")),
@@ -24,7 +21,8 @@ _MONTHS = (
     Text("December"),
 )
 
-_ENDS = (".", "!", "?", "…", "।")
+ENDS = (".", "!", "?", "…", "।")
+"""What a sentence may end with, in any language."""
 
 _HEADER_MAX = 1000
 
@@ -69,6 +67,8 @@ class Language:
 
         Empty if the catalogue lacks it. A text from the journal may be a whole message.
         """
+        if isinstance(text, Instant):
+            return str(text) if self.code == SOURCE else self._instant(text)
         if not isinstance(text, Text):
             # The empty message is the header of a catalogue.
             return self._catalogue.gettext(text) if text else ""
@@ -79,24 +79,16 @@ class Language:
 
     def translate(self, text: str) -> str:
         """Return a text in this language, or as it is if the catalogue lacks it."""
-        if self.code == SOURCE:
-            return str(text)
-        if isinstance(text, Instant):
-            return self._instant(text)
-        return self.fill(text, self._show)
-
-    def fill(self, text: str, show: Show) -> str:
-        """Return a text in this language, its values written by `show`."""
         pattern = self.pattern(text)
         if not pattern:
             return str(text)
-        return fill(pattern, text.values if isinstance(text, Text) else {}, show)
+        return fill(pattern, text.values if isinstance(text, Text) else {}, self._show)
 
     def sentence(self, text: str) -> str:
         """Return lower-case words as a sentence: in English with a capital, and with a stop."""
         words = self.translate(text)
         words = words[:1].upper() + words[1:]
-        return words if words.endswith(_ENDS) else self.translate(Text("{words}.", words=words))
+        return words if words.endswith(ENDS) else self.translate(stopped(words))
 
     def number(self, value: int) -> str:
         """Write a number: in English by thousands like the commands, else by lakh and crore."""
@@ -122,9 +114,13 @@ class Language:
         )
 
 
-LANGUAGES = {
-    language.code: language for language in (Language(SOURCE, "English"), Language("hi", "हिन्दी"))
-}
+def stopped(words: str) -> Text:
+    """Return a sentence with a full stop."""
+    return Text("{words}.", words=words)
+
+
+ENGLISH = Language(SOURCE, "English")
+LANGUAGES = {language.code: language for language in (ENGLISH, Language("hi", "हिन्दी"))}
 """All languages, in the order of the page's switch."""
 
 
@@ -141,7 +137,7 @@ def negotiate(chosen: str | None, accepted: str) -> Language:
     for weight, code in sorted(preferences, key=lambda item: -item[0]):
         if weight > 0 and code in LANGUAGES:
             return LANGUAGES[code]
-    return LANGUAGES[SOURCE]
+    return ENGLISH
 
 
 def _preference(part: str) -> tuple[float, str]:

@@ -10,9 +10,6 @@ from datetime import datetime
 from functools import reduce
 from typing import Any, Self
 
-Show = Callable[[object], str]
-"""Returns a value as it is shown within a text."""
-
 
 class Text(str):
     """A message in English, with its values filled in: `Text("the journal is at {path}", path=…)`.
@@ -88,7 +85,7 @@ def read_text(record: Any) -> Any:  # noqa: ANN401  JSON
     return Text._make(record["message"], record["plural"], values)
 
 
-def fill(pattern: str, values: Mapping[str, object], show: Show) -> str:
+def fill(pattern: str, values: Mapping[str, object], show: Callable[[object], str]) -> str:
     """Return the pattern with its values, each as `show` writes it."""
     if not values:
         return str(pattern)

@@ -2,20 +2,31 @@
 
 Templates escape every value. Style and scripts are in the page itself, and its
 Content-Security-Policy allows no others: only the files in `static/`, by their hash.
+
+Each language has an environment, with its catalogue behind `_` and `{% trans %}`. A text from
+Python passes a filter: `translate` for a phrase, `sentence` for one with a full stop, both plain;
+`prose` for a sentence as HTML, with commands as code.
 """
 
 import base64
 import hashlib
+import re
 import time
 from collections.abc import Mapping
+from functools import partial
 from http import HTTPStatus
 from importlib.resources import files
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from emitterd import __version__
 from emitterd.codes import Code
-from emitterd.text import display, iso, local_time, sentence
+from emitterd.intake.file_status import FolderState
+from emitterd.model import State
+from emitterd.text import display, iso, local_time
+from emitterd.translation.languages import ENDS, LANGUAGES, Language, negotiate, stopped
+from emitterd.translation.text import Instant, Text
 from emitterd.units import format_age, format_size
 from emitterd.web.http_server import Request, Response
 
@@ -55,11 +66,83 @@ HEADERS: Mapping[str, str] = {
     "Cross-Origin-Resource-Policy": "same-origin",
     # The browser keeps the page for its Back button, and asks again each time.
     "Cache-Control": "private, no-cache",
+    "Vary": "Accept-Language, Cookie",
 }
 """The headers of every response to a browser."""
 
 
-def _environment() -> Environment:
+STATES: Mapping[State | FolderState, Text] = {
+    State.QUEUED: Text("queued"),
+    State.DELIVERING: Text("being sent"),
+    State.DEFERRED: Text("deferred"),
+    State.DELIVERED: Text("delivered"),
+    State.REJECTED: Text("rejected"),
+    State.WITHDRAWN: Text("withdrawn"),
+    State.HELD: Text("held"),
+    FolderState.ABSENT: Text("absent"),
+    FolderState.IGNORED: Text("ignored"),
+    FolderState.UNSUITABLE: Text("unsuitable"),
+    FolderState.UNREADABLE: Text("unreadable"),
+    FolderState.WRITTEN: Text("being written"),
+    FolderState.SETTLING: Text("settling"),
+    FolderState.INCOMPLETE: Text("incomplete"),
+    FolderState.NEW: Text("new"),
+}
+"""What the page calls the state of a file."""
+
+_LANGUAGE_COOKIE = "emitterd_language"
+_COOKIE_AGE_S = 400 * 86400
+"""The longest time that browsers keep a cookie."""
+
+_PAGE = re.compile(r"[a-z]*(\?[!-~]*)?")
+"""The address of a page, relative to the others."""
+
+
+def language_of(request: Request) -> str:
+    """Return the language for this reader: the chosen one, or else what the browser prefers."""
+    chosen = request.cookies.get(_LANGUAGE_COOKIE)
+    return negotiate(chosen, request.headers.get("Accept-Language", "")).code
+
+
+def choose_language(request: Request) -> Response:
+    """Keep the language of the form in a cookie, and go back to the page of the form."""
+    form = request.state.form
+    back = form.get("back", "")
+    response = Response(None, HTTPStatus.SEE_OTHER, {**HEADERS, "Location": "./"})
+    if _PAGE.fullmatch(back):
+        response.headers["Location"] = f"./{back}"
+    if (chosen := form.get("language", "")) in LANGUAGES:
+        response.set_cookie(
+            _LANGUAGE_COOKIE, chosen, _COOKIE_AGE_S, httponly=True, samesite="strict"
+        )
+    return response
+
+
+def prose(language: Language, text: str) -> Markup:
+    """Return a text as a sentence in HTML: commands as code, and English marked as such."""
+    words = _html(language, text)
+    words = words[:1].upper() + words[1:]
+    if words.endswith(ENDS):
+        return words
+    stop = Markup(escape(language.pattern(stopped(""))))  # noqa: S704  escaped
+    return stop.format(words=words)
+
+
+def _html(language: Language, value: object) -> Markup:
+    """Return a text in HTML; a value of one is a name, a number, or a text of its own."""
+    if isinstance(value, int):
+        return Markup(language.number(value))  # noqa: S704  digits
+    text = str(value) if not isinstance(value, Text | Instant) else value
+    pattern = language.pattern(text)
+    is_name = not isinstance(text, Text) and " " not in text
+    code = re.sub("`([^`]*)`", r"<code>\1</code>", escape(pattern or text))
+    words = Markup(code)  # noqa: S704  escaped
+    if isinstance(text, Text) and text.values and pattern:
+        words = words.format(**{name: _html(language, part) for name, part in text.values.items()})
+    return words if pattern or is_name else Markup('<span lang="en">{}</span>').format(words)
+
+
+def _environment(language: Language) -> Environment:
     environment = Environment(
         loader=PackageLoader("emitterd.web", "templates"),
         extensions=["jinja2.ext.i18n"],
@@ -68,23 +151,31 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.install_null_translations(newstyle=True)  # type: ignore[attr-defined]  # by the extension
-    environment.globals.update(static=STATIC.__getitem__, version=__version__)
+    environment.policies["ext.i18n.trimmed"] = True
+    environment.install_gettext_callables(  # type: ignore[attr-defined]  # by the extension
+        language.gettext, language.ngettext, newstyle=True
+    )
+    environment.globals.update(
+        static=STATIC.__getitem__, version=__version__, languages=LANGUAGES.values()
+    )
     environment.filters.update(
-        age=format_age,
+        age=lambda seconds: language.translate(format_age(seconds)),
         display=display,
         iso=iso,
-        local_time=local_time,
-        number="{:,}".format,
+        local_time=lambda at: language.translate(local_time(at)),
         meaning=lambda code: Code(code).title,
+        number=language.number,
+        prose=partial(prose, language),
         remedy=lambda code: Code(code).remedy,
-        sentence=sentence,
+        sentence=language.sentence,
         size=format_size,
+        state=lambda state: language.translate(STATES[state]),
+        translate=language.translate,
     )
     return environment
 
 
-_ENVIRONMENT = _environment()
+_ENVIRONMENTS = {code: _environment(language) for code, language in LANGUAGES.items()}
 
 
 def render(request: Request, template: str, **values: object) -> str:
@@ -99,10 +190,18 @@ def render(request: Request, template: str, **values: object) -> str:
         "language": state.language,
         "host": state.host,
         "here": request.scope["path"].lstrip("/"),
+        "back": _address(request),
         "now": time.time(),
         "asked": "",
     }
-    return _ENVIRONMENT.get_template(template).render(known | values)
+    return _ENVIRONMENTS[state.language].get_template(template).render(known | values)
+
+
+def _address(request: Request) -> str:
+    """Return the page and its query, for a form that comes back; the overview after a POST."""
+    query = request.scope["query_string"].decode("latin-1")
+    name = request.scope["path"].lstrip("/")
+    return (f"{name}?{query}" if query else name) if request.method != "POST" else ""
 
 
 def html(

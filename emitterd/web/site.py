@@ -18,10 +18,11 @@ from emitterd.monitoring.alarms import AlarmLevel, Health
 from emitterd.monitoring.status import health_record
 from emitterd.monitoring.uploads import UploadTracker
 from emitterd.text import printable
+from emitterd.translation.text import Text
 from emitterd.web.files_page import FilesPage
 from emitterd.web.http_server import Handler, Request, RequestBody, Response, Route, StreamHandler
 from emitterd.web.overview import Overview
-from emitterd.web.rendering import favicon, message
+from emitterd.web.rendering import choose_language, favicon, language_of, message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +59,7 @@ def routes(sources: Sources) -> list[Route]:
         Route("/overview", overview.live),
         Route("/explain", files.explain),
         Route("/favicon.svg", favicon),
+        Route("/language", choose_language, ("POST",), RequestBody.FORM),
         Route("/{path:path}", _absent),
     ]
     return [
@@ -73,7 +75,7 @@ def _prepared(route: Route, sources: Sources) -> Route:
 
     def prepare(request: Request) -> None:
         request.state.viewer = Viewer()
-        request.state.language = "en"
+        request.state.language = language_of(request)
         request.state.host = printable(sources.host())
 
     def handler(request: Request) -> Response:
@@ -95,14 +97,14 @@ def _prepared(route: Route, sources: Sources) -> Route:
 
 
 def _absent(request: Request) -> Response:
-    title, remark = "There is no such page", "Go back to the overview."
+    title, remark = Text("There is no such page"), Text("Go back to the overview.")
     return message(request, title, remark, HTTPStatus.NOT_FOUND)
 
 
 def _unreadable(request: Request, error: JournalError) -> Response:
-    remark = f"{printable(str(error))}: {error.remedy}"
+    remark = Text("{reason}: {remedy}", reason=printable(str(error)), remedy=error.remedy)
     status = HTTPStatus.SERVICE_UNAVAILABLE
-    return message(request, "The journal cannot be read", remark, status)
+    return message(request, Text("The journal cannot be read"), remark, status)
 
 
 def _metrics(scrape: Callable[[str], tuple[bytes, str]]) -> Handler:

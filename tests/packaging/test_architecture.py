@@ -31,6 +31,7 @@ LIBRARIES: dict[str, str | set[str]] = {
     "httpcore": "client.sockets",
     "httpx": "client.http",
     "jinja2": "web.rendering",
+    "markupsafe": "web.rendering",
     "pathspec": "spool.selection",
     "prometheus_client": "monitoring.metrics",
     "python_multipart": "rehearsal.bucket",

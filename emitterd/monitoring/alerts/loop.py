@@ -31,7 +31,7 @@ from emitterd.monitoring.alerts.incidents import (
 )
 from emitterd.monitoring.alerts.message import Message, Place, compose
 from emitterd.shutdown import Shutdown
-from emitterd.translation.languages import LANGUAGES, SOURCE, Language
+from emitterd.translation.languages import ENGLISH, Language
 
 LOOK_S = 5.0
 """How often the loop looks at the alarms."""
@@ -61,7 +61,7 @@ class AlertRules:
     heartbeat: HeartbeatChannel | None = None
     heartbeat_every_s: float = 300.0
     repeat_s: float = 86400.0
-    language: Language = LANGUAGES[SOURCE]
+    language: Language = ENGLISH
 
 
 @dataclass(frozen=True, slots=True)

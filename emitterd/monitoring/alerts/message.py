@@ -11,7 +11,7 @@ from typing import Any
 from emitterd.monitoring.alarms import AlarmLevel
 from emitterd.monitoring.alerts.incidents import Notification, NotificationKind
 from emitterd.text import iso, local_time, masked, printable
-from emitterd.translation.languages import Language
+from emitterd.translation.languages import ENGLISH, Language
 from emitterd.translation.text import Text, plural
 
 SUMMARY_MAX = 72
@@ -63,7 +63,7 @@ class Message:
 
 
 def compose(
-    notifications: Sequence[Notification], present: int, place: Place, language: Language
+    notifications: Sequence[Notification], present: int, place: Place, language: Language = ENGLISH
 ) -> Message:
     """Return the message with these notifications, the worst first.
 
@@ -100,7 +100,7 @@ def compose(
     )
 
 
-def compose_test(place: Place, language: Language) -> Message:
+def compose_test(place: Place, language: Language = ENGLISH) -> Message:
     """Return the message of `notify-test`."""
     title = Text("emitterd on {host}: test alert", host=place.short_host)
     words = Text("This is a test by emitterd notify-test. If you can read it, this channel works.")

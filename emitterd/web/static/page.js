@@ -7,8 +7,10 @@
   const live = document.getElementById("live");
   const freshness = document.getElementById("freshness");
   const clock = { hour: "2-digit", minute: "2-digit" };
-  const ofToday = new Intl.DateTimeFormat(undefined, clock);
-  const ofAnyDay = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short", ...clock });
+  // As India writes them, also in English.
+  const locale = `${document.documentElement.lang}-IN`;
+  const ofToday = new Intl.DateTimeFormat(locale, clock);
+  const ofAnyDay = new Intl.DateTimeFormat(locale, { day: "numeric", month: "short", ...clock });
 
   /** Write an instant in the reader's own time zone, without the date if it is today's. */
   function written(instant) {
@@ -99,10 +101,10 @@
       }
       seen = new Date();
       pause = PAUSE_MS;
-      say("This page keeps itself up to date.", false);
+      say(freshness.dataset.fresh, false);
     } catch {
       pause = Math.min(2 * pause, LONGEST_PAUSE_MS);
-      say(`emitterd does not answer: this page is as of ${written(seen)}.`, true);
+      say(freshness.dataset.stale.replace("{time}", written(seen)), true);
     }
     plan();
   }
@@ -114,7 +116,8 @@
 
   localise(document);
   const zone = new Intl.DateTimeFormat().resolvedOptions().timeZone;
-  document.getElementById("zone").textContent = `Times are in the time zone ${zone}.`;
+  const footnote = document.getElementById("zone");
+  footnote.textContent = footnote.dataset.zone.replace("{zone}", zone);
   if (live) {
     document.addEventListener("visibilitychange", () => {
       pause = PAUSE_MS;
