@@ -26,6 +26,8 @@ ENDS = (".", "!", "?", "…", "।")
 
 _HEADER_MAX = 1000
 
+_SENTENCE = Text("{words}.")
+
 
 class _Missing(gettext.NullTranslations):
     """Returns nothing for a message that the catalogue lacks."""
@@ -84,11 +86,16 @@ class Language:
             return str(text)
         return fill(pattern, text.values if isinstance(text, Text) else {}, self._show)
 
+    @property
+    def full_stop(self) -> str:
+        """The pattern of `{words}` as a sentence."""
+        return self.pattern(_SENTENCE) or _SENTENCE
+
     def sentence(self, text: str) -> str:
         """Return lower-case words as a sentence: in English with a capital, and with a stop."""
         words = self.translate(text)
         words = words[:1].upper() + words[1:]
-        return words if words.endswith(ENDS) else self.translate(stopped(words))
+        return words if words.endswith(ENDS) else self.full_stop.format(words=words)
 
     def number(self, value: int) -> str:
         """Write a number: in English by thousands like the commands, else by lakh and crore."""
@@ -112,11 +119,6 @@ class Language:
                 clock=clock,
             )
         )
-
-
-def stopped(words: str) -> Text:
-    """Return a sentence with a full stop."""
-    return Text("{words}.", words=words)
 
 
 ENGLISH = Language(SOURCE, "English")

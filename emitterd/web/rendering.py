@@ -5,7 +5,7 @@ Content-Security-Policy allows no others: only the files in `static/`, by their 
 
 Each language has an environment, with its catalogue behind `_` and `{% trans %}`. A text from
 Python passes a filter: `translate` for a phrase, `sentence` for one with a full stop, both plain;
-`prose` for a sentence as HTML, with commands as code.
+`phrase` and `prose` for the same as HTML, with commands as code. `name` is for a state.
 """
 
 import base64
@@ -22,10 +22,11 @@ from markupsafe import Markup, escape
 
 from emitterd import __version__
 from emitterd.codes import Code
+from emitterd.errors import Stage
 from emitterd.intake.file_status import FolderState
 from emitterd.model import State
 from emitterd.text import display, iso, local_time
-from emitterd.translation.languages import ENDS, LANGUAGES, Language, negotiate, stopped
+from emitterd.translation.languages import ENDS, LANGUAGES, Language, negotiate
 from emitterd.translation.text import Instant, Text
 from emitterd.units import format_age, format_size
 from emitterd.web.http_server import Request, Response
@@ -71,7 +72,7 @@ HEADERS: Mapping[str, str] = {
 """The headers of every response to a browser."""
 
 
-STATES: Mapping[State | FolderState, Text] = {
+NAMES: Mapping[str, Text] = {
     State.QUEUED: Text("queued"),
     State.DELIVERING: Text("being sent"),
     State.DEFERRED: Text("deferred"),
@@ -87,8 +88,11 @@ STATES: Mapping[State | FolderState, Text] = {
     FolderState.SETTLING: Text("settling"),
     FolderState.INCOMPLETE: Text("incomplete"),
     FolderState.NEW: Text("new"),
+    Stage.LOGIN: Text("login"),
+    Stage.GRANT: Text("grant"),
+    Stage.BUCKET: Text("bucket"),
 }
-"""What the page calls the state of a file."""
+"""What the page calls the states of a file, and the stages of an upload."""
 
 _LANGUAGE_COOKIE = "emitterd_language"
 _COOKIE_AGE_S = 400 * 86400
@@ -122,10 +126,8 @@ def prose(language: Language, text: str) -> Markup:
     """Return a text as a sentence in HTML: commands as code, and English marked as such."""
     words = _html(language, text)
     words = words[:1].upper() + words[1:]
-    if words.endswith(ENDS):
-        return words
-    stop = Markup(escape(language.pattern(stopped(""))))  # noqa: S704  escaped
-    return stop.format(words=words)
+    # The full stop of a catalogue is no HTML.
+    return words if words.endswith(ENDS) else Markup(language.full_stop).format(words=words)  # noqa: S704
 
 
 def _html(language: Language, value: object) -> Markup:
@@ -135,7 +137,7 @@ def _html(language: Language, value: object) -> Markup:
     text = str(value) if not isinstance(value, Text | Instant) else value
     pattern = language.pattern(text)
     is_name = not isinstance(text, Text) and " " not in text
-    code = re.sub("`([^`]*)`", r"<code>\1</code>", escape(pattern or text))
+    code = re.sub("`([^`]*)`", r"<code>\1</code>", str(escape(pattern or text)))
     words = Markup(code)  # noqa: S704  escaped
     if isinstance(text, Text) and text.values and pattern:
         words = words.format(**{name: _html(language, part) for name, part in text.values.items()})
@@ -164,12 +166,13 @@ def _environment(language: Language) -> Environment:
         iso=iso,
         local_time=lambda at: language.translate(local_time(at)),
         meaning=lambda code: Code(code).title,
+        name=lambda value: language.translate(NAMES.get(value, value)),
         number=language.number,
+        phrase=partial(_html, language),
         prose=partial(prose, language),
         remedy=lambda code: Code(code).remedy,
         sentence=language.sentence,
         size=format_size,
-        state=lambda state: language.translate(STATES[state]),
         translate=language.translate,
     )
     return environment
