@@ -26,7 +26,7 @@ from emitterd.errors import Stage
 from emitterd.intake.file_status import FolderState
 from emitterd.model import State
 from emitterd.text import display, iso, local_time
-from emitterd.translation.languages import ENDS, LANGUAGES, Language, negotiate
+from emitterd.translation.languages import ENDS, ENGLISH, LANGUAGES, Language, negotiate
 from emitterd.translation.text import Instant, Text
 from emitterd.units import format_age, format_size
 from emitterd.web.http_server import Request, Response
@@ -124,24 +124,31 @@ def choose_language(request: Request) -> Response:
 
 def prose(language: Language, text: str) -> Markup:
     """Return a text as a sentence in HTML: commands as code, and English marked as such."""
-    words = _html(language, text)
+    if not language.pattern(text):
+        return _ENGLISH_PART.format(prose(ENGLISH, text))
+    words = phrase(language, text)
     words = words[:1].upper() + words[1:]
     # The full stop of a catalogue is no HTML.
     return words if words.endswith(ENDS) else Markup(language.full_stop).format(words=words)  # noqa: S704
 
 
-def _html(language: Language, value: object) -> Markup:
-    """Return a text in HTML; a value of one is a name, a number, or a text of its own."""
+def phrase(language: Language, value: object) -> Markup:
+    """Return a text in HTML. A value of it is a name, a number, or a text of its own."""
     if isinstance(value, int):
         return Markup(language.number(value))  # noqa: S704  digits
-    text = str(value) if not isinstance(value, Text | Instant) else value
+    text = value if isinstance(value, Text | Instant) else str(value)
     pattern = language.pattern(text)
-    is_name = not isinstance(text, Text) and " " not in text
-    code = re.sub("`([^`]*)`", r"<code>\1</code>", str(escape(pattern or text)))
-    words = Markup(code)  # noqa: S704  escaped
-    if isinstance(text, Text) and text.values and pattern:
-        words = words.format(**{name: _html(language, part) for name, part in text.values.items()})
-    return words if pattern or is_name else Markup('<span lang="en">{}</span>').format(words)
+    if not pattern:
+        # A word is a name, such as a path or a code.
+        is_name = type(text) is str and " " not in text
+        return escape(text) if is_name else _ENGLISH_PART.format(phrase(ENGLISH, text))
+    words = Markup(re.sub("`([^`]*)`", r"<code>\1</code>", str(escape(pattern))))  # noqa: S704
+    if isinstance(text, Text) and text.values:
+        words = words.format(**{name: phrase(language, part) for name, part in text.values.items()})
+    return words
+
+
+_ENGLISH_PART = Markup('<span lang="en">{}</span>')
 
 
 def _environment(language: Language) -> Environment:
@@ -168,7 +175,7 @@ def _environment(language: Language) -> Environment:
         meaning=lambda code: Code(code).title,
         name=lambda value: language.translate(NAMES.get(value, value)),
         number=language.number,
-        phrase=partial(_html, language),
+        phrase=partial(phrase, language),
         prose=partial(prose, language),
         remedy=lambda code: Code(code).remedy,
         sentence=language.sentence,
