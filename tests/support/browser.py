@@ -9,17 +9,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
+from support.paths import ROOT
 from support.tiers import need
 from support.waiting import wait_until
 
 DEADLINE_S = 60.0
 DESK = (1120, 900)
 PHONE = (360, 740)
+
+AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"
+"""The checks of accessibility. CONTRIBUTING.md says how to install them."""
 
 NAMED = {"button", "heading", "image", "link", "progressbar", "region", "searchbox"}
 """Roles whose name a screen reader reads: without a name it reads nothing."""
@@ -93,6 +98,30 @@ class Browser:
             for node in nodes
             if not node["ignored"]
         ]
+
+    def violations(self) -> list[str]:
+        """Return what axe objects to in this page: the rule, and the elements."""
+        if not AXE.exists():
+            pytest.skip("npm package axe-core is missing: npm install --no-save axe-core")
+        # The page's own policy would refuse the script: the browser's tools run it.
+        self.run(AXE.read_text("utf-8"))
+        found: list[dict[str, Any]] = self._driver.execute_async_script(
+            "const done = arguments[0]; axe.run().then((result) => done(result.violations))"
+        )
+        return [
+            f"{item['id']}: {node['html']} ({node['failureSummary']})"
+            for item in found
+            for node in item["nodes"]
+        ]
+
+    def speak(self, language: str) -> None:
+        """Ask for all pages in this language."""
+        self._do("Network.enable")
+        self._do("Network.setExtraHTTPHeaders", headers={"Accept-Language": language})
+
+    def print_preview(self, *, on: bool) -> None:
+        """Show pages as they are printed."""
+        self._do("Emulation.setEmulatedMedia", media="print" if on else "")
 
     def complaints(self) -> list[str]:
         """Return the messages of the console since the last call."""

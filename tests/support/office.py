@@ -1,0 +1,104 @@
+"""An office that uses the pages: an installation with a day behind it, and readers in a browser."""
+
+import os
+import random
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from emitterd.journal.journal import Journal
+from support.browser import DESK, NAMED, PHONE, Browser
+from support.installation import Installation
+from support.page import admission
+from support.waiting import wait_until
+
+DAY = 150
+"""Files that were delivered in the last day."""
+
+SCREENSHOTS = "EMITTERD_SCREENSHOTS"
+"""The variable with the folder of the pictures; without it none are made."""
+
+
+class Office(Installation):
+    """An installation with the pages switched on."""
+
+    def __init__(self, folder: Path, url: str, **settings: str) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self._port = free.getsockname()[1]
+        super().__init__(
+            folder,
+            url,
+            web_listen=f"127.0.0.1:{self._port}",
+            spool_catalogue="enforce",
+            delivery_backoff_max="2s",
+            delivery_drain_timeout="1s",
+            **settings,
+        )
+
+    def remember_a_day(self) -> None:
+        """Put a day's deliveries into the journal, most of them in office hours."""
+        chance = random.Random(7)  # noqa: S311  sizes and times, not secrets
+        names = [b"diksha/diksha_%03d.zip" % number for number in range(DAY)]
+        rows = [
+            (time.time() - 90 - 3600 * min(23.0, abs(chance.gauss(4.0, 3.5))), name)
+            for name in names
+        ]
+        with Journal(self.journal) as journal:
+            journal.admit([admission(name, chance.randrange(20_000, 3_000_000)) for name in names])
+            journal.write(
+                lambda connection: connection.executemany(
+                    """update entry set state = 'delivered', delivered_at = ?,
+                       duration_s = 1, key = 'key' where path = ?""",
+                    rows,
+                )
+            )
+
+    def page(self, path: str = "") -> str:
+        """Return the address of a page."""
+        return f"http://127.0.0.1:{self._port}/{path}"
+
+    def answers(self) -> bool:
+        """Return whether the server of the pages listens."""
+        with socket.socket() as client:
+            return client.connect_ex(("127.0.0.1", self._port)) == 0
+
+    @contextmanager
+    def visited(self, browser: Browser, path: str = "") -> Iterator[None]:
+        """Run the daemon and open a page.
+
+        The browser must report nothing, and ask no other host.
+        """
+        # The page of the test before still asks its server, which is gone.
+        browser.open("about:blank")
+        with self.running():
+            browser.complaints()
+            browser.requests()
+            browser.size(*DESK)
+            wait_until(self.answers, 20, "the page answers")
+            browser.open(self.page(path))
+            yield
+            assert browser.complaints() == []
+            others = [item for item in browser.requests() if not item.startswith(self.page())]
+            assert others == []
+
+
+def look_at(browser: Browser, name: str) -> None:
+    """Check what every reader needs, on a desk and on a phone, and take a picture of each."""
+    for kind, size in (("desk", DESK), ("phone", PHONE)):
+        browser.size(*size)
+        assert browser.overflow() <= 0, kind
+        tree = browser.tree()
+        assert [role for role, item in tree if role in NAMED and not item.strip()] == []
+        assert {"banner", "main", "contentinfo", "navigation"} <= {role for role, _ in tree}
+        take_picture(browser, f"page-{kind}-{name}.png", 1000 if kind == "desk" else 1500)
+    browser.size(*DESK)
+
+
+def take_picture(browser: Browser, name: str, height_max: int = 1000) -> None:
+    """Write a picture for the documents, if `EMITTERD_SCREENSHOTS` names their folder."""
+    folder = os.environ.get(SCREENSHOTS)
+    if folder:
+        browser.run("window.scrollTo(0, 0)")
+        browser.shoot(Path(folder, name), height_max)
