@@ -228,6 +228,14 @@ class Catalogue:
         longest = max((len(dataset.name) for dataset in matching), default=0)
         return [dataset for dataset in matching if len(dataset.name) == longest]
 
+    def place(self, base: bytes, title: str) -> bytes:
+        """Return the path in the dataset with this title that a file with this base name gets.
+
+        The title gives the folder and how the name begins.
+        """
+        folder, _, name = title.encode().partition(b"/")
+        return folder + b"/" + (base if base.startswith(name) else name + b".zip")
+
     def is_meant(self, folder: str, base: str) -> bool:
         """Tell whether a folder is meant as a dataset folder, perhaps by a wrong name."""
         if folder in self._by_folder:

@@ -18,7 +18,7 @@ from emitterd.datasets.catalogue_file import load_catalogue
 from emitterd.datasets.csv_header import CheckedHeader, check_header
 from emitterd.datasets.csv_rows import RowChecker
 from emitterd.datasets.csv_text import LINE_MAX_BYTES, CsvTextReader
-from emitterd.datasets.findings import Finding, finding
+from emitterd.datasets.findings import Finding, Severity, finding
 from emitterd.datasets.zip_integrity import ReadAt
 from emitterd.datasets.zip_members import (
     Content,
@@ -68,6 +68,13 @@ class Report:
     """How much of the CSV was read, uncompressed."""
     whole: bool = False
     """Whether the CSV was read to its end; then its checksum was compared too."""
+
+    @property
+    def verdict(self) -> str:
+        """The highest severity: `ok`, `warning` or `error`."""
+        levels = {finding.level for finding in self.findings}
+        counted = (Severity.ERROR, Severity.WARNING)
+        return next((level for level in counted if level in levels), "ok")
 
 
 @dataclass

@@ -69,7 +69,7 @@ class Components:
         self.wake_up = WakeUp()
         self.uploads = UploadTracker()
         self._observer = observer or self.uploads
-        self._inspector = load_inspector(config.spool)
+        self.inspector = load_inspector(config.spool)
         self.spool = Spool(config.spool.directory)
         self.spool.trusts_leases = config.spool.completion == "auto"
         self.http_client = open_http_client(config, self.shutdown)
@@ -82,7 +82,7 @@ class Components:
         self.operations = Operations(self.journal, self.shutdown)
         self._emission = open_emission(config, self.http_client, self.shutdown, self.journal)
         self._retention = Retention(self.journal, self.spool, config.journal.retain_s)
-        rules = _rules(config, self._inspector)
+        rules = _rules(config, self.inspector)
         self.disposal = Disposal(self.spool, self.journal, rules.disposal)
         self.intake = Intake(
             self.spool,
@@ -113,7 +113,7 @@ class Components:
             self.journal,
             self._emission.reader,
             # Not the inspector's own method: a reload may bring another catalogue.
-            lambda path: self._inspector.dataset(path),  # noqa: PLW0108
+            lambda path: self.inspector.dataset(path),  # noqa: PLW0108
             self.shutdown,
             busy=self._uploads_go_on,
             rule=lambda: self.config.tracking.rule,
@@ -150,7 +150,7 @@ class Components:
             Selection(settings.include, settings.exclude),
             latest or self.journal.latest,
             settings.settle_s,
-            lambda: self._inspector.catalogue,
+            lambda: self.inspector.catalogue,
         )
 
     def apply_settings(self, config: Config, inspector: Inspector, tls: ssl.SSLContext) -> None:
@@ -160,7 +160,7 @@ class Components:
         self.journal.apply_settings(config.delivery.backoff_max_s)
         self.destination.apply_settings(_backoff(config), workers=_workers(config))
         self._retention.apply_settings(config.journal.retain_s)
-        self._inspector = inspector
+        self.inspector = inspector
         self.spool.trusts_leases = config.spool.completion == "auto"
         self.intake.apply_settings(_rules(config, inspector))
         if self._emission.apply_credentials(credentials(config)):
@@ -213,7 +213,7 @@ class Components:
         from emitterd.monitoring.metrics import Metrics
 
         # Not the inspector's own method: a reload may bring another catalogue.
-        metrics = Metrics(lambda path: self._inspector.dataset(path))  # noqa: PLW0108
+        metrics = Metrics(lambda path: self.inspector.dataset(path))  # noqa: PLW0108
         self.journal.on_ended = metrics.ended
         self.journal.on_attempt = metrics.attempted
         self.journal.on_findings = metrics.inspected
@@ -240,6 +240,9 @@ def open_http_server(components: Components) -> "HttpServer | None":
         host=lambda: urlsplit(components.config.emission.url).hostname or "",
         ready=lambda: not components.shutdown.draining,
         scrape=metrics.scraper(health.read),
+        inspector=lambda: components.inspector,
+        enforces=lambda: components.config.spool.catalogue == "enforce",
+        local=settings.listen.local,
     )
     token = read_token(settings.token_file) if settings.token_file else None
     return HttpServer(settings.listen, routes(sources), token)

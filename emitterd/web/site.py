@@ -11,6 +11,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import NamedTuple, cast
 
+from emitterd.datasets.inspection import Inspector
 from emitterd.delivery.circuit_breaker import OpenCircuit
 from emitterd.errors import JournalError
 from emitterd.intake.file_status import FileStatusReader, Latest
@@ -21,6 +22,7 @@ from emitterd.text import printable
 from emitterd.translation.text import Text
 from emitterd.web.files_page import FilesPage
 from emitterd.web.http_server import Handler, Request, RequestBody, Response, Route, StreamHandler
+from emitterd.web.inspection_page import InspectionPage
 from emitterd.web.overview import Overview
 from emitterd.web.rendering import choose_language, favicon, language_of, message
 
@@ -30,6 +32,8 @@ class Sources:
     """What the pages show. The functions are called for each response, so that a reload shows.
 
     `host`: where the files go. `scrape`: from an Accept header to the metrics and their type.
+    `enforces`: whether emitterd rejects a file that the server would lose. `local`: whether only
+    this machine can connect.
     """
 
     journal: Path
@@ -40,6 +44,9 @@ class Sources:
     host: Callable[[], str]
     ready: Callable[[], bool]
     scrape: Callable[[str], tuple[bytes, str]]
+    inspector: Callable[[], Inspector]
+    enforces: Callable[[], bool]
+    local: bool
 
 
 class Viewer(NamedTuple):
@@ -48,16 +55,26 @@ class Viewer(NamedTuple):
     name: str | None = None
     role: str | None = None
     form_token: str = ""
+    can_log_in: bool = False
 
 
 def routes(sources: Sources) -> list[Route]:
     """Return every route; the last one has all other paths."""
     overview = Overview(sources.journal, sources.uploads, sources.health, sources.outage)
     files = FilesPage(sources.journal, sources.status_reader)
+    inspection = InspectionPage(sources.inspector, sources.enforces, local=sources.local)
     pages = [
         Route("/", overview.whole),
         Route("/overview", overview.live),
         Route("/explain", files.explain),
+        Route("/inspect", inspection.show),
+        Route(
+            "/inspect",
+            inspection.inspect,
+            ("POST",),
+            RequestBody.STREAM,
+            deadline_s=inspection.limits.total_s,
+        ),
         Route("/favicon.svg", favicon),
         Route("/language", choose_language, ("POST",), RequestBody.FORM),
         Route("/{path:path}", _absent),

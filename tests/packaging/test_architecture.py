@@ -34,7 +34,7 @@ LIBRARIES: dict[str, str | set[str]] = {
     "markupsafe": "web.rendering",
     "pathspec": "spool.selection",
     "prometheus_client": "monitoring.metrics",
-    "python_multipart": "rehearsal.bucket",
+    "python_multipart": {"rehearsal.bucket", "web.inspection_page"},
     "rich": "cli.output",
     "starlette": WEB_HOMES,
     "tenacity": "client.api",

@@ -9,7 +9,9 @@ from typing import Self, cast
 from urllib.parse import urlencode
 
 from emitterd.codes import Code
+from emitterd.datasets.catalogue_file import load_catalogue
 from emitterd.datasets.findings import finding
+from emitterd.datasets.inspection import InspectionSettings, Inspector
 from emitterd.delivery.circuit_breaker import OpenCircuit
 from emitterd.errors import Decision, DeliveryError
 from emitterd.intake.file_status import FileStatusReader
@@ -62,8 +64,13 @@ class Desk:
             host=lambda: "cqube.example.org",
             ready=lambda: True,
             scrape=lambda _: (b"", "text/plain"),
+            inspector=lambda: Inspector(load_catalogue(None), InspectionSettings()),
+            enforces=lambda: True,
+            local=True,
         )
-        self._handlers = {route.path: route.handler for route in routes(sources)}
+        self._handlers = {
+            route.path: route.handler for route in routes(sources) if "GET" in route.methods
+        }
 
     def status_reader(self, latest: Callable[[bytes], Known | None]) -> FileStatusReader:
         """Return the reader of file status."""

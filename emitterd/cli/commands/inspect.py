@@ -15,7 +15,6 @@ from emitterd.codes import Code
 from emitterd.config.settings import SpoolSettings, load_part
 from emitterd.config.sources import find
 from emitterd.datasets.catalogue import Catalogue, near
-from emitterd.datasets.findings import Severity, fatal
 from emitterd.datasets.inspection import Inspector, Report, load_inspector
 from emitterd.datasets.zip_integrity import zip_flaw
 from emitterd.errors import ConfigError, FileError
@@ -118,10 +117,9 @@ def _inspect(
     except (FileError, OSError) as error:
         code = error.code if isinstance(error, FileError) else Code.UNREADABLE
         return record | {"error": code, "reason": str(error), "hint": code.remedy}
-    dataset, levels = inspector.dataset(path), {item.level for item in report.findings}
-    if not fatal(report.findings):
-        record["verdict"] = "warning" if Severity.WARNING in levels else "ok"
+    dataset = inspector.dataset(path)
     return record | {
+        "verdict": report.verdict,
         "dataset": dataset.title if dataset else None,
         "csv": report.member,
         "columns": list(report.columns),
@@ -162,10 +160,7 @@ def _server_path(
     absolute = Path(os.path.abspath(file))  # noqa: PTH100  follows no link
     base = os.fsencode(absolute.name)
     if title is not None:
-        folder, _, name = title.partition("/")
-        # --dataset gives the folder and how the name begins; the ending is the file's.
-        wanted = base if absolute.name.startswith(name) else os.fsencode(f"{name}.zip")
-        return os.fsencode(folder) + b"/" + wanted, "as --dataset says"
+        return catalogue.place(base, title), "as --dataset says"
     if absolute.is_relative_to(spool):
         return os.fsencode(absolute.relative_to(spool)), _BY_PLACE
     in_folder = os.fsencode(absolute.parent.name) + b"/" + base

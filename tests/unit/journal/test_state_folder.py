@@ -64,7 +64,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def lock(file: Path) -> bool:
-    """Return whether a file is the lock, which each start writes."""
+    """Tell whether a file is the lock, which each start writes."""
     return file.name.endswith(".lock")
 
 

@@ -1,21 +1,19 @@
 """The listener: who may ask what, and that nobody can keep it busy."""
 
 import base64
-import http.client
 import os
 import socket
 import stat
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
 from conftest import NoThreads
-from emitterd.shutdown import Shutdown
 from emitterd.web.endpoint import Endpoint
 from emitterd.web.http_server import (
     CONNECTIONS,
@@ -23,7 +21,6 @@ from emitterd.web.http_server import (
     FORM_TYPE,
     SILENCE_S,
     THREADS,
-    HttpServer,
     Request,
     RequestBody,
     Response,
@@ -33,11 +30,11 @@ from emitterd.web.http_server import (
     streamed,
 )
 from support.prometheus import free_port
+from support.serving import DEADLINE_S, Serving, read_some, serving
 from support.waiting import wait_until
 
 TOKEN = "a-long-and-random-token"
 LARGE_BYTES = 64 * 2**20
-DEADLINE_S = 60.0
 
 
 def hello(request: Request) -> Response:
@@ -89,118 +86,17 @@ ROUTES = [
 ]
 
 
-def link_of(descriptor: Path) -> str:
-    """Return what a descriptor is open to; nothing if it is closed by now."""
-    try:
-        return str(descriptor.readlink())
-    except OSError:
-        return ""
-
-
-def read_some(client: socket.socket) -> bytes:
-    """Return what has come; nothing at the end, however the server ended it."""
-    try:
-        return client.recv(2**20)
-    except ConnectionResetError:
-        return b""
-
-
-class Serving:
-    """A listener that serves in a thread of its own."""
-
-    def __init__(self, endpoint: Endpoint, token: str | None = None) -> None:
-        self.endpoint = endpoint
-        self.listener = HttpServer(endpoint, ROUTES, token)
-        self.shutdown = Shutdown()
-        self.thread = threading.Thread(target=self.listener.run, args=(self.shutdown,))
-
-    def connect(self) -> socket.socket:
-        """Connect as any caller would, and keep the line."""
-        endpoint = self.endpoint
-        if endpoint.path is None:
-            address = (endpoint.host, endpoint.port)
-            return socket.create_connection(address, DEADLINE_S)
-        caller = socket.socket(socket.AF_UNIX)
-        caller.settimeout(DEADLINE_S)
-        try:
-            caller.connect(str(endpoint.path))
-        except OSError:
-            caller.close()
-            raise
-        return caller
-
-    def up(self) -> bool:
-        """Return whether it can be connected to."""
-        try:
-            self.connect().close()
-        except OSError:
-            return False
-        return True
-
-    def is_open(self, client: socket.socket) -> bool:
-        """Return whether the server has a connection of this client open."""
-        port = client.getsockname()[1]
-        rows = Path("/proc/self/net/tcp").read_text("ascii").splitlines()[1:]
-        inodes = {row.split()[9] for row in rows if row.split()[2].endswith(f"{port:04X}")}
-        links = map(link_of, Path("/proc/self/fd").iterdir())
-        return any(f"socket:[{inode}]" in link for link in links for inode in inodes)
-
-    def say(self, request: str) -> bytes:
-        """Send a request as it stands; return all that is answered."""
-        with self.connect() as caller:
-            caller.sendall(request.encode("latin-1"))
-            return caller.makefile("rb").read()
-
-    def get(
-        self, path: str = "/", method: str = "GET", **headers: str
-    ) -> tuple[int, http.client.HTTPMessage, str]:
-        """Ask; return status, headers and body."""
-        return self.send(path, method, b"", **headers)
-
-    def post(self, path: str, body: bytes, kind: str = FORM_TYPE) -> tuple[int, str]:
-        """Send a body; return status and body of the answer."""
-        headers = {"Content-Type": kind, "Content-Length": str(len(body))}
-        status, _, text = self.send(path, "POST", body, **headers)
-        return status, text
-
-    def send(
-        self, path: str, method: str, body: bytes, **headers: str
-    ) -> tuple[int, http.client.HTTPMessage, str]:
-        """Send a request with a body; return status, headers and body of the answer."""
-        with self.connect() as caller:
-            lines = {"Host": "localhost", **headers}
-            head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
-            caller.sendall(f"{method} {path} HTTP/1.1\r\n{head}\r\n".encode() + body)
-            answer = http.client.HTTPResponse(caller, method=method)
-            answer.begin()
-            return answer.status, answer.headers, answer.read().decode()
-
-
-@contextmanager
-def serving(endpoint: Endpoint, token: str | None = None) -> Iterator[Serving]:
-    """Serve until the end of the block, and see the thread end."""
-    item = Serving(endpoint, token)
-    item.thread.start()
-    try:
-        wait_until(item.up, DEADLINE_S, "the listener")
-        yield item
-    finally:
-        item.shutdown.drain(0.0)
-        item.thread.join(DEADLINE_S)
-        assert not item.thread.is_alive()
-
-
 @pytest.fixture
 def local() -> Iterator[Serving]:
     """Serve at a loopback address, without a token."""
-    with serving(Endpoint("127.0.0.1", free_port())) as item:
+    with serving(Endpoint("127.0.0.1", free_port()), ROUTES) as item:
         yield item
 
 
 @pytest.fixture
 def guarded() -> Iterator[Serving]:
     """Serve with a token, as beyond this machine."""
-    with serving(Endpoint("127.0.0.1", free_port()), TOKEN) as item:
+    with serving(Endpoint("127.0.0.1", free_port()), ROUTES, TOKEN) as item:
         yield item
 
 
@@ -412,13 +308,13 @@ def test_a_client_that_does_not_read_is_disconnected(local: Serving) -> None:
     assert 0 < received < LARGE_BYTES
 
 
-def test_a_taken_address_is_logged_once_and_used_later() -> None:
+def test_a_taken_address_is_told_once_and_had_later() -> None:
     """Somebody else's port is an error in the log, and no reason to end."""
     endpoint = Endpoint("127.0.0.1", free_port())
     with socket.socket() as other, capture_logs() as logged:
         other.bind((endpoint.host, endpoint.port))
         other.listen()
-        item = Serving(endpoint)
+        item = Serving(endpoint, ROUTES)
         item.thread.start()
         wait_until(lambda: logged, DEADLINE_S, "a line")
         item.shutdown.drain(0.0)
@@ -431,7 +327,7 @@ def test_a_taken_address_is_logged_once_and_used_later() -> None:
 def test_a_socket_is_for_its_group(tmp_path: Path) -> None:
     """It has mode 0660, any host name will do, and it goes with the listener."""
     path = tmp_path / "page.sock"
-    with serving(Endpoint(path=path)) as item:
+    with serving(Endpoint(path=path), ROUTES) as item:
         mode = stat.S_IMODE(path.stat().st_mode)
         status, _, _ = item.get("/", Host="emitter.example.org")
 
@@ -445,7 +341,7 @@ def test_a_dead_processes_socket_is_taken_over(tmp_path: Path) -> None:
     path = tmp_path / "page.sock"
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
-    with serving(Endpoint(path=path)) as item:
+    with serving(Endpoint(path=path), ROUTES) as item:
         status, _, _ = item.get("/")
 
     assert status == 200
@@ -456,7 +352,7 @@ def test_a_file_at_the_path_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "page.sock"
     path.write_text("mine")
     with capture_logs() as logged:
-        item = Serving(Endpoint(path=path))
+        item = Serving(Endpoint(path=path), ROUTES)
         item.thread.start()
         wait_until(lambda: logged, DEADLINE_S, "a line")
         item.shutdown.drain(0.0)
