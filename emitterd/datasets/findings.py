@@ -11,6 +11,7 @@ from typing import Any
 
 from emitterd.codes import Code
 from emitterd.text import printable
+from emitterd.translation.text import Text
 
 
 class Severity(StrEnum):
@@ -36,12 +37,12 @@ class Loss(StrEnum):
 _QUOTED_MAX = 60
 _TEXT_MAX = 1000
 
-_UNREAD = "the object stays in the bucket, unread, and nobody is told"
+_UNREAD = Text("the object stays in the bucket, unread, and nobody is told")
 _SENTENCES = {
-    Loss.FILE: "the server deletes the object, drops the whole file, and tells nobody",
-    Loss.ROW: "the server drops these rows and loads the others",
-    Loss.VALUE: "the server loads these rows with missing or changed values",
-    Loss.NOTHING: "the server loads all rows",
+    Loss.FILE: Text("the server deletes the object, drops the whole file, and tells nobody"),
+    Loss.ROW: Text("the server drops these rows and loads the others"),
+    Loss.VALUE: Text("the server loads these rows with missing or changed values"),
+    Loss.NOTHING: Text("the server loads all rows"),
 }
 _SEVERITIES = {Loss.FILE: Severity.ERROR, Loss.NOTHING: Severity.NOTE}
 
@@ -51,15 +52,15 @@ LOSSES: dict[Code, Loss] = {
     **dict.fromkeys((Code.BYTE_ORDER_MARK, Code.NOT_INSPECTED), Loss.NOTHING),
 }
 """What a finding of each code loses by default. Source: cQube's NiFi templates."""
-_CONSEQUENCES: dict[Code, str] = {
+_CONSEQUENCES: dict[Code, Text] = {
     **dict.fromkeys((Code.WRONG_DEPTH, Code.UNKNOWN_FOLDER, Code.OTHER_VERSION), _UNREAD),
-    Code.SEVERAL_FILES: "the server reads every file of the zip as this dataset's data",
-    Code.BYTE_ORDER_MARK: "the server may not know the first column",
-    Code.NOT_INSPECTED: "the server can read the zip, and checks the CSV",
+    Code.SEVERAL_FILES: Text("the server reads every file of the zip as this dataset's data"),
+    Code.BYTE_ORDER_MARK: Text("the server may not know the first column"),
+    Code.NOT_INSPECTED: Text("the server can read the zip, and checks the CSV"),
 }
 
 
-def consequence(code: Code, loses: Loss) -> str:
+def consequence(code: Code, loses: Loss) -> Text:
     """Return what the server would do, in words."""
     usual = loses is LOSSES[code]
     return _CONSEQUENCES.get(code, _SENTENCES[loses]) if usual else _SENTENCES[loses]

@@ -14,6 +14,7 @@ from typing import Any
 from emitterd.errors import JournalBusy, JournalDamaged, JournalError, JournalFull, JournalIOError
 from emitterd.journal.state_folder import refuse_unusable
 from emitterd.permissions import as_root, current_user
+from emitterd.translation.text import Text
 
 _FULL = frozenset(
     # The shared memory of the log is a file too: a full disk prevents its creation.
@@ -84,7 +85,7 @@ VERSION = 9
 BUSY_TIMEOUT_S = 10.0
 """How long SQLite waits for a lock of another program, such as a backup tool."""
 
-START_DAEMON = "systemctl start emitterd; if it ends, see why: journalctl -u emitterd -p err"
+START_DAEMON = Text("systemctl start emitterd; if it ends, see why: journalctl -u emitterd -p err")
 """The remedy where no daemon runs. Perhaps its last start has failed."""
 
 FORMER_SERVER = (

@@ -15,34 +15,37 @@ from emitterd.monitoring.status import status_record
 from emitterd.spool.folder import Spool
 from emitterd.text import display, iso, local_time, undisplay
 from emitterd.tracking.texts import sentences
+from emitterd.translation.text import Text, joined
 
 Record = dict[str, Any]
 
 _PROCEEDS = WAITING | {FolderState.NEW, FolderState.SETTLING}
 """The file proceeds without an operator if a daemon runs and the destination is up."""
 
-_WITHOUT_REASON: dict[State | FolderState, str] = {
-    State.QUEUED: "complete, and waiting for its turn",
-    State.DELIVERING: "being uploaded",
-    FolderState.ABSENT: "there is no such file, and the journal knows of none",
+_WITHOUT_REASON: dict[State | FolderState, Text] = {
+    State.QUEUED: Text("complete, and waiting for its turn"),
+    State.DELIVERING: Text("being uploaded"),
+    FolderState.ABSENT: Text("there is no such file, and the journal knows of none"),
 }
-_WITH_REASON: dict[State | FolderState, str] = {
-    State.WITHDRAWN: "it went or changed before it was sent",
-    FolderState.IGNORED: "never sent",
-    FolderState.UNSUITABLE: "never sent",
-    FolderState.UNREADABLE: "it cannot be read",
-    FolderState.WRITTEN: "not sent yet",
-    FolderState.SETTLING: "not sent yet",
-    FolderState.INCOMPLETE: "not sent",
-    FolderState.NEW: "new",
+_WITH_REASON: dict[State | FolderState, Text] = {
+    State.WITHDRAWN: Text("it went or changed before it was sent"),
+    FolderState.IGNORED: Text("never sent"),
+    FolderState.UNSUITABLE: Text("never sent"),
+    FolderState.UNREADABLE: Text("it cannot be read"),
+    FolderState.WRITTEN: Text("not sent yet"),
+    FolderState.SETTLING: Text("not sent yet"),
+    FolderState.INCOMPLETE: Text("not sent"),
+    FolderState.NEW: Text("new"),
 }
 """The status, to which the reason is added where there is one."""
 
-_LOOKED_UP: dict[str, str] = {
-    Confirmation.FOUND: "; its answer was lost, but the bucket showed the object",
-    Confirmation.ABSENT: "; the bucket did not show it: not stored, or already taken by the server",
-    Confirmation.OTHER: "; the bucket showed other content",
-    Confirmation.UNKNOWN: "; emitterd could not look it up",
+_LOOKED_UP: dict[str, Text] = {
+    Confirmation.FOUND: Text("its answer was lost, but the bucket showed the object"),
+    Confirmation.ABSENT: Text(
+        "the bucket did not show it: not stored, or already taken by the server"
+    ),
+    Confirmation.OTHER: Text("the bucket showed other content"),
+    Confirmation.UNKNOWN: Text("emitterd could not look it up"),
 }
 """What the bucket showed under the key of an upload whose answer was lost."""
 
@@ -105,7 +108,7 @@ def locate(spool: Spool, reader: JournalReader, text: str) -> bytes:
     and for an empty text.
     """
     if not text:
-        raise OutsideSpool("no path is given")
+        raise OutsideSpool(Text("no path is given"))
     candidates = [_relative(spool.root, path) for path in undisplay(text)]
     for path in candidates:
         if _exists(spool, path) or reader.versions(path):
@@ -133,14 +136,16 @@ def explain(status_reader: FileStatusReader, reader: JournalReader, path: bytes)
         sentence = _sentence(status, latest, actions)
         if gone and latest and not lost:
             moved_to = latest.get("moved_to")
-            where = f"was moved to {moved_to}" if moved_to else "is no longer in the folder"
-            sentence += f"; the file {where}"
+            moved = Text("the file was moved to {path}", path=moved_to)
+            sentence = joined([sentence, moved if moved_to else _GONE])
         context = _context(status, reader)
         if status.state is State.DELIVERED and "server_side" in latest:
             context += sentences(latest["server_side"], latest["delivered_at"])
     if lost:
         root = display(os.fsencode(spool.root))
-        context.insert(0, f"the watched folder {root} is not there: mount or create it")
+        context.insert(
+            0, Text("the watched folder {path} is not there: mount or create it", path=root)
+        )
     return Explanation(
         display(path),
         status.state,
@@ -154,16 +159,13 @@ def explain(status_reader: FileStatusReader, reader: JournalReader, path: bytes)
     )
 
 
+_GONE = Text("the file is no longer in the folder")
+
+
 def _sentence(status: FileStatus, latest: Record, actions: list[Record]) -> str:
     match status.state:
         case State.DEFERRED:
-            # A failure of the destination does not count as an attempt.
-            attempts = latest["attempts"]
-            attempt = f"attempt {attempts}" if attempts else "an attempt"
-            return (
-                f"{attempt} failed: {status.error} {status.reason};"
-                f" the next is due at {local_time(latest['due_at'])}"
-            )
+            return _deferred(status, latest)
         case State.DELIVERED:
             return _delivered(latest)
         case State.REJECTED:
@@ -172,54 +174,87 @@ def _sentence(status: FileStatus, latest: Record, actions: list[Record]) -> str:
             return _held(status, actions)
     if status.state in _WITHOUT_REASON:
         return _WITHOUT_REASON[status.state]
-    sentence = _WITH_REASON[status.state]
-    return f"{sentence}: {status.reason}" if status.reason else sentence
+    words = _WITH_REASON[status.state]
+    return Text("{words}: {reason}", words=words, reason=status.reason) if status.reason else words
 
 
-def _rejected(status: FileStatus, latest: Record) -> str:
+def _deferred(status: FileStatus, latest: Record) -> Text:
+    values = {"error": status.error, "reason": status.reason, "time": local_time(latest["due_at"])}
+    # A failure of the destination does not count as an attempt.
+    if attempts := latest["attempts"]:
+        return Text(
+            "attempt {attempt} failed: {error} {reason}; the next is due at {time}",
+            attempt=attempts,
+            **values,
+        )
+    return Text("an attempt failed: {error} {reason}; the next is due at {time}", **values)
+
+
+def _rejected(status: FileStatus, latest: Record) -> Text:
     # The findings are listed separately.
     if latest.get("findings") and status.error == Code.CATALOGUE:
-        return "rejected, because the server would lose or misread it"
-    return f"rejected: {status.error} {status.reason}"
+        return Text("rejected, because the server would lose or misread it")
+    return Text("rejected: {error} {reason}", error=status.error, reason=status.reason)
 
 
 def _delivered(latest: Record) -> str:
     if latest.get("confirmation") == Confirmation.MARKED:
-        return f"{latest['reason']}, at {latest['admitted_at']}; `emitterd forget` sends it"
-    sentence = f"delivered at {local_time(latest['delivered_at'])} under the key {latest['key']}"
+        return Text(
+            "{reason}, at {time}; `emitterd forget` sends it",
+            reason=latest["reason"],
+            time=latest["admitted_at"],
+        )
+    parts = [
+        Text(
+            "delivered at {time} under the key {key}",
+            time=local_time(latest["delivered_at"]),
+            key=latest["key"],
+        )
+    ]
     if latest["ambiguous"] and latest.get("earlier_keys"):
         keys = ", ".join(latest["earlier_keys"])
-        sentence += f"; an earlier attempt may have stored an object under {keys}"
-    sentence += _LOOKED_UP.get(latest.get("confirmation", ""), "")
+        parts.append(Text("an earlier attempt may have stored an object under {keys}", keys=keys))
+    if looked_up := _LOOKED_UP.get(latest.get("confirmation", "")):
+        parts.append(looked_up)
     if latest.get("error") == Code.NOT_DISPOSED:
-        sentence += f"; the file stays in the folder: {latest['reason']}"
-    return sentence
+        parts.append(Text("the file stays in the folder: {reason}", reason=latest["reason"]))
+    return joined(parts)
 
 
-def _held(status: FileStatus, actions: list[Record]) -> str:
+def _held(status: FileStatus, actions: list[Record]) -> Text:
     if status.error is not None:
-        return f"held: {status.error} {status.reason}"
+        return Text("held: {error} {reason}", error=status.error, reason=status.reason)
     hold = next((action for action in actions if action["act"] == "hold"), None)
-    who = f" by {hold['user']} since {local_time(hold['at'])}" if hold else ""
-    return f"held{who}; `emitterd release` allows it again"
+    if hold is None:
+        return Text("held; `emitterd release` allows it again")
+    return Text(
+        "held by {user} since {time}; `emitterd release` allows it again",
+        user=hold["user"],
+        time=local_time(hold["at"]),
+    )
 
 
 def _context(status: FileStatus, reader: JournalReader) -> list[str]:
     if status.state not in _PROCEEDS:
         return []
-    lines = []
+    lines: list[str] = []
     if status.state is State.QUEUED:
-        lines.append(f"files before it in the queue: {reader.ahead(status.path)}")
+        ahead = reader.ahead(status.path)
+        lines.append(Text("files before it in the queue: {number}", number=ahead))
     record = status_record(reader)
     destination = record["destination"]
     if destination["state"] == "down":
         lines.append(
-            f"the destination is down since {local_time(destination['since'])}:"
-            f" {destination['error']} {destination['reason']}; uploads are paused, and"
-            " emitterd retries with one request at a time"
+            Text(
+                "the destination is down since {time}: {error} {reason}; uploads are paused, and"
+                " emitterd retries with one request at a time",
+                time=local_time(destination["since"]),
+                error=destination["error"],
+                reason=destination["reason"],
+            )
         )
     if not record["running"]:
-        lines.append(f"no daemon runs: {START_DAEMON}")
+        lines.append(Text("no daemon runs: {remedy}", remedy=START_DAEMON))
     return lines
 
 

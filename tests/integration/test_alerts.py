@@ -42,7 +42,7 @@ DAY_S = 86400.0
 
 @pytest.fixture
 def receivers(tmp_path: Path) -> Iterator[Receivers]:
-    """Run everybody who can be told."""
+    """Run a receiver for each channel."""
     with Receivers(tmp_path / "receivers") as receivers:
         yield receivers
 
@@ -111,7 +111,7 @@ def failures(events: list[Any]) -> list[tuple[str, str]]:
 # Channels, one at a time.
 
 
-def test_a_refusal_is_told_in_the_services_words_without_the_url(receivers: Receivers) -> None:
+def test_a_refusal_is_reported_in_the_services_words_without_the_url(receivers: Receivers) -> None:
     """The message of Apprise is the reason of a failure; a url in it would be masked."""
     receivers.status = 503
     channel = AppriseChannel("json 1", "json (line 3)", receivers.hook_url)
@@ -216,7 +216,7 @@ def test_each_channel_has_its_own_success(receivers: Receivers, rig: Rig, tmp_pa
         rig.start(AlertRules((fails, works)))
         rig.raise_alarm()
         rig.look()
-        assert len(receivers.told()) == 1
+        assert len(receivers.received()) == 1
         for _ in range(3):
             rig.clock.pass_by(2 * BACKOFF_S)
             rig.look()
@@ -244,7 +244,7 @@ def test_each_channel_has_its_own_success(receivers: Receivers, rig: Rig, tmp_pa
 def test_a_hanging_channel_delays_no_other_and_no_stop(
     receivers: Receivers, rig: Rig, silent: int
 ) -> None:
-    """While a mail server does not answer, the webhook is told, and the drain ends at once."""
+    """While a mail server is silent, the webhook gets the alert, and the drain ends at once."""
     hangs = AppriseChannel(
         "mailto 1", "mailto", f"mailto://{HOST}:{silent}?from=a@example.org&to=b@example.org"
     )
@@ -262,7 +262,7 @@ def test_a_hanging_channel_delays_no_other_and_no_stop(
     alerts.run()
     assert not thread.is_alive()
     assert time.monotonic() - began_at < 10
-    # Nothing says that it was told: the next start tells it.
+    # No record says that it was sent: the next start sends it.
     rig.shutdown = Shutdown()
     rig.start(AlertRules((AppriseChannel("mailto 1", "mailto", receivers.mail_url), works)))
     rig.look()
@@ -270,7 +270,7 @@ def test_a_hanging_channel_delays_no_other_and_no_stop(
     assert len(receivers.hooks) == 1
 
 
-def test_what_was_told_just_before_the_stop_is_not_told_again(
+def test_an_alert_sent_just_before_the_stop_is_not_sent_again(
     receivers: Receivers, rig: Rig
 ) -> None:
     """A result that comes with the stop is still noted."""
@@ -284,11 +284,11 @@ def test_what_was_told_just_before_the_stop_is_not_told_again(
     rig.shutdown = Shutdown()
     rig.start(rules)
     rig.look()
-    assert len(receivers.told()) == 1
+    assert len(receivers.received()) == 1
 
 
 def test_a_full_disk_delays_no_alert(receivers: Receivers, small_disk: SmallDisk) -> None:
-    """Without room in the journal, memory keeps what was told; later the journal has it."""
+    """Without room in the journal, memory keeps what was sent; later the journal has it."""
     with Journal(small_disk.root / "journal.db") as journal:
         rig = Rig(journal)
         rules = AlertRules((CommandChannel((str(receivers.command),)),))
@@ -300,13 +300,13 @@ def test_a_full_disk_delays_no_alert(receivers: Receivers, small_disk: SmallDisk
             assert journal.full_since is not None
             rig.clock.pass_by(60)
             rig.look()
-            assert len(receivers.told()) == 1
+            assert len(receivers.received()) == 1
             small_disk.free()
             rig.look()
             rig.start(rules)
             rig.clock.pass_by(60)
             rig.look()
-            assert len(receivers.told()) == 1
+            assert len(receivers.received()) == 1
 
 
 def test_the_heartbeat_is_silent_while_an_alarm_is_critical(receivers: Receivers, rig: Rig) -> None:
@@ -343,13 +343,13 @@ def test_other_channels_apply_at_once(receivers: Receivers, rig: Rig, tmp_path: 
     alerts = rig.start(AlertRules((CommandChannel((str(receivers.command),)),)))
     rig.raise_alarm()
     rig.look()
-    other = script(tmp_path / "other", f"echo told >> {tmp_path}/heard")
+    other = script(tmp_path / "other", f"echo sent >> {tmp_path}/heard")
     alerts.apply_rules(AlertRules((replace(other, key="other"),)))
     rig.look()
     rig.clock.pass_by(DAY_S + 1)
     rig.look()
-    assert len(receivers.told()) == 1
-    assert (tmp_path / "heard").read_text() == "told\n" * 2
+    assert len(receivers.received()) == 1
+    assert (tmp_path / "heard").read_text() == "sent\n" * 2
 
 
 def test_a_failure_before_a_reload_does_not_delay_the_corrected_channel(
@@ -361,14 +361,14 @@ def test_a_failure_before_a_reload_does_not_delay_the_corrected_channel(
     rig.raise_alarm()
     alerts.step(time.time())
     assert list(alerts._trying) == ["command"]
-    alerts.apply_rules(AlertRules((script(tmp_path / "works", f"echo told >> {tmp_path}/heard"),)))
+    alerts.apply_rules(AlertRules((script(tmp_path / "works", f"echo sent >> {tmp_path}/heard"),)))
     alerts.step(time.time())
     with capture_logs() as events:
         while alerts._trying:
             alerts.collect(DEADLINE_S)
         rig.look()
 
-    assert (tmp_path / "heard").read_text() == "told\n"
+    assert (tmp_path / "heard").read_text() == "sent\n"
     assert failures(events) == []
 
 
@@ -384,18 +384,18 @@ def test_a_kill_repeats_at_most_the_message_that_was_being_sent(
     Mortal(rig.journal).doom(2, late=late)
     with pytest.raises(Killed):
         rig.look()
-    assert len(receivers.told()) == 1
+    assert len(receivers.received()) == 1
     for _ in range(2):
         rig.start(rules)
         rig.look()
-    assert len(receivers.told()) == (1 if late else 2)
+    assert len(receivers.received()) == (1 if late else 2)
 
 
 # The whole chain.
 
 
 class Story:
-    """An installation that tells all receivers; each step lets its looks happen."""
+    """An installation that alerts all receivers; each step lets its looks happen."""
 
     def __init__(self, host: Host, receivers: Receivers) -> None:
         self.host = host
@@ -429,13 +429,13 @@ class Story:
             self.host.sweep()
             self.host.pass_by(2)
 
-    def told(self) -> list[list[str]]:
+    def received(self) -> list[list[str]]:
         """Return what each message was about; every receiver has had the same."""
         titles = self.receivers.titles()
         assert titles["mail"] == titles["hook"] == titles["command"]
         return [
             [f"{alarm['change']} {alarm['code']}" for alarm in alert["alarms"]]
-            for alert in self.receivers.told()
+            for alert in self.receivers.received()
         ]
 
 
@@ -456,7 +456,7 @@ def test_an_outage_rejected_files_and_a_kill_message_by_message(
         messages = [["began destination_down", "began rejected"]]
         story.kill()
         story.look(GATHER_S, 60.0)
-        assert story.told() == messages
+        assert story.received() == messages
 
         story.reject("c.zip", "d.zip")
         story.look(GATHER_S, GROWTH_S)
@@ -471,7 +471,7 @@ def test_an_outage_rejected_files_and_a_kill_message_by_message(
         host.sweep()
         story.look(GATHER_S)
         messages += [["began arrival_overdue", "goes_on rejected"]]
-        assert story.told() == messages
+        assert story.received() == messages
         short_name = socket.gethostname().partition(".")[0]
         assert [title.partition(" (")[0] for title in receivers.titles()["mail"][::2]] == [
             f"emitterd on {short_name}: {title}"
@@ -483,7 +483,7 @@ def test_an_outage_rejected_files_and_a_kill_message_by_message(
 
 
 def set_alerts(site: Installation, settings: dict[str, str]) -> None:
-    """Have an installation tell these receivers, and reject a broken file soon."""
+    """Have an installation alert these receivers, and reject a broken file soon."""
     site.settings |= {f"EMITTERD_{key.upper()}": value for key, value in settings.items()}
     site.settings["EMITTERD_SPOOL_INCOMPLETE_AFTER"] = "1s"
 
@@ -504,26 +504,26 @@ def test_a_hanging_mail_server_delays_neither_uploads_nor_the_stop(
                 for number in range(5):
                     site.drop(f"pat/{number}.zip")
                 site.wait_delivered(5)
-                wait_until(receivers.told, DEADLINE_S, "the command is told")
+                wait_until(receivers.received, DEADLINE_S, "the command gets the alert")
                 daemon.end()
         assert site.events("alert.failed") == []
         assert [event["channel"] for event in site.events("alert.sent")] == ["command"]
 
 
 @pytest.mark.slow
-def test_a_killed_daemon_tells_nothing_twice(site: Installation, receivers: Receivers) -> None:
-    """After kill -9 and a start only a new alarm is told."""
+def test_a_killed_daemon_sends_no_alert_twice(site: Installation, receivers: Receivers) -> None:
+    """After kill -9 and a start only a new alarm is sent."""
     set_alerts(site, receivers.settings())
     site.drop("pat/broken.zip").write_bytes(b"no zip")
     daemon = site.start()
-    wait_until(lambda: len(site.events("alert.sent")) == 3, DEADLINE_S, "all are told")
+    wait_until(lambda: len(site.events("alert.sent")) == 3, DEADLINE_S, "all have the alert")
     daemon.kill()
     (site.spool / "wrong.ZIP").write_bytes(b"")
     with site.running():
-        wait_until(lambda: len(site.events("alert.sent")) == 6, DEADLINE_S, "all are told")
-    codes = [[alarm["code"] for alarm in alert["alarms"]] for alert in receivers.told()]
+        wait_until(lambda: len(site.events("alert.sent")) == 6, DEADLINE_S, "all have the alert")
+    codes = [[alarm["code"] for alarm in alert["alarms"]] for alert in receivers.received()]
     assert codes == [["rejected"], ["not_sent"]]
-    assert [len(told) for told in receivers.titles().values()] == [2, 2, 2]
+    assert [len(titles) for titles in receivers.titles().values()] == [2, 2, 2]
     written = site.log.read_text() + site.journal.read_bytes().decode("latin-1")
     assert "secret-token" not in written
 
@@ -549,7 +549,7 @@ def test_notify_test_says_of_each_channel_whether_it_works(
     assert "secret" not in done.stdout + done.stderr
     assert [hook["title"].partition(": ")[2] for hook in receivers.hooks] == ["test alert"]
     assert len(receivers.beats) == 1
-    assert [alert["test"] for alert in receivers.told()] == [True]
+    assert [alert["test"] for alert in receivers.received()] == [True]
 
 
 @pytest.mark.slow
@@ -567,7 +567,7 @@ def test_a_reload_starts_the_alerts_and_a_test_needs_none(
         done = site.call("notify-test")
         assert done.returncode == 0, done.stderr
         assert done.stdout.split() == ["ok", "command", "took", "the", "test", "alert"]
-        assert len(receivers.told()) == 1
+        assert len(receivers.received()) == 1
         assert len(list(threads.iterdir())) == before
 
         daemon.signal(signal.SIGHUP)

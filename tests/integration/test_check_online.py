@@ -168,7 +168,7 @@ def test_all_is_well_over_https(tmp_path: Path, identity: Identity, bucket: List
     assert [(request.line, request.body) for request in bucket.heard] == [("HEAD / HTTP/1.1", b"")]
 
 
-def test_a_step_is_told_before_the_next_begins(server: RehearsalServer, tmp_path: Path) -> None:
+def test_a_step_is_reported_before_the_next_begins(server: RehearsalServer, tmp_path: Path) -> None:
     """Each result is shown before the next step begins."""
     steps = online(configured(tmp_path, server.url))
 
@@ -373,7 +373,7 @@ def test_a_wrong_password(server: RehearsalServer, tmp_path: Path) -> None:
 def test_a_login_is_tried_once(
     server: RehearsalServer, tmp_path: Path, menu: str, code: str
 ) -> None:
-    """Whatever is wrong with it, one check is one login."""
+    """Even if it fails, one check is one login."""
     server.faults = fault_list(menu)
     last = failed(configured(tmp_path, server.url))
 
@@ -457,7 +457,9 @@ def test_the_clock(tmp_path: Path, server_ahead_s: int, level: str, expected: st
     assert subjects(found)[2:5] == ["clock", "login", "grant"]
 
 
-def test_the_clock_is_told_with_a_refused_login(server: RehearsalServer, tmp_path: Path) -> None:
+def test_the_clock_is_reported_with_a_refused_login(
+    server: RehearsalServer, tmp_path: Path
+) -> None:
     """A refusal has a date too, and a wrong clock may be its reason."""
     server.faults = fault_list("auth-error")
     found = checked(configured(tmp_path, server.url))

@@ -71,7 +71,7 @@ def test_check_of_a_fit_machine(site: Installation) -> None:
         ("[{from: 00:00, to: 12:00, limit: 2MiB/s}, {limit: 2MiB/s}]", "2MiB/s now ("),
     ],
 )
-def test_check_tells_the_limit_in_force(site: Installation, bandwidth: str, expected: str) -> None:
+def test_check_shows_the_limit_in_force(site: Installation, bandwidth: str, expected: str) -> None:
     """It says which limit holds now."""
     with site.config.open("a") as file:
         file.write(f"delivery:\n  bandwidth: {bandwidth}\n")
@@ -99,7 +99,7 @@ def test_status_while_running_and_after(site: Installation) -> None:
 
 
 @pytest.mark.slow
-def test_status_tells_of_an_outage(site: Installation, server: RehearsalServer) -> None:
+def test_status_shows_an_outage(site: Installation, server: RehearsalServer) -> None:
     """While the destination is parked, `status` says since when and why."""
     server.faults = fault_list("no-such-bucket")
     site.drop("school_master/school_mst.zip")

@@ -78,7 +78,7 @@ WAITS_FOR_THE_POOL = pytest.mark.timeout(900)
 
 
 def is_case(item: pytest.Item) -> TypeGuard[pytest.Function]:
-    """Tell whether a test waits for a case."""
+    """Return whether a test waits for a case."""
     return isinstance(item, pytest.Function) and "crashes" in item.fixturenames
 
 

@@ -98,7 +98,7 @@ def test_zips_that_the_server_reads_or_not(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_good_and_bad_files_on_a_desk(tmp_path: Path) -> None:
-    """Each file has its verdict, the exit code tells of the worst."""
+    """Each file has its verdict; the exit code is that of the worst."""
     good = pack(tmp_path / PATH, sample(PATH))
     wrong = pack(tmp_path / "sat" / "semester_exam_mst.zip", sample(PATH))
     (tmp_path / "half.zip").write_bytes(good.read_bytes()[:-30])
@@ -128,7 +128,7 @@ def test_good_and_bad_files_on_a_desk(tmp_path: Path) -> None:
         ("periodic_exam_mst/periodic_exam_mst.zip", None, "by its folder"),
     ],
 )
-def test_dataset_is_told_by_folder_or_name(
+def test_dataset_is_recognised_by_folder_or_name(
     tmp_path: Path, where: str, dataset: str | None, note: str
 ) -> None:
     """A zip need not lie in the watched folder to be inspected as what it will be."""
@@ -143,7 +143,7 @@ def test_dataset_is_told_by_folder_or_name(
 
 @pytest.mark.slow
 def test_dataset_can_be_named(tmp_path: Path) -> None:
-    """Whatever a file is called, it is held against the dataset that is named."""
+    """A file with any name is compared with the dataset that is named."""
     pack(tmp_path / "export.zip", sample(PATH))
 
     named = inspected("export.zip", "--dataset", PATH[:-4], cwd=tmp_path)

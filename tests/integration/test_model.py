@@ -554,7 +554,7 @@ def left_by(former: dict[str, Any] | None, row: dict[str, Any]) -> set[str]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600 if EXAMPLES > 60 else 300)
-def test_whatever_happens_each_file_arrives_once(
+def test_each_file_arrives_once_after_any_failure(
     record_property: Callable[[str, object], None],
 ) -> None:
     """Any order of everything loses nothing, doubles nothing, hides nothing."""

@@ -90,7 +90,7 @@ def test_the_daemon_is_asked_how_it_is(site: Installation, port: int) -> None:
 def test_an_outage_is_one_verdict_everywhere(
     site: Installation, server: RehearsalServer, port: int
 ) -> None:
-    """`/healthz`, the metrics and `status --check` tell of the same alarm."""
+    """`/healthz`, the metrics and `status --check` have the same alarm."""
     server.faults = fault_list("no-such-bucket")
     site.drop(MASTER)
     with site.running() as daemon:

@@ -75,7 +75,7 @@ def test_file_still_written_is_listed(site: Installation, server: RehearsalServe
     assert not server.objects
 
 
-def test_wrong_password_is_told_in_a_line(site: Installation, server: RehearsalServer) -> None:
+def test_wrong_password_is_reported_in_a_line(site: Installation, server: RehearsalServer) -> None:
     """A refused login ends the run soon, after one request, with the reason."""
     (site.folder / "password").write_text("wrong")
     site.drop("school_master/school_mst.zip")
@@ -89,7 +89,7 @@ def test_wrong_password_is_told_in_a_line(site: Installation, server: RehearsalS
 
 
 @pytest.mark.slow
-def test_server_down_is_told_in_a_line(tmp_path: Path) -> None:
+def test_server_down_is_reported_in_a_line(tmp_path: Path) -> None:
     """A server that refuses connections ends the run within 30 s, in a line."""
     with socket.create_server(("127.0.0.1", 0)) as unused:
         port = unused.getsockname()[1]
@@ -212,10 +212,10 @@ def test_files_of_a_former_server_are_counted_and_not_sent_again(
     assert "emitterd forget" in before
     assert "1 file delivered to a former server only" in after
     lines = [json.loads(line) for start in starts for line in start.stdout.splitlines()]
-    told = [line for line in lines if line["event"] == "journal.former_server"]
+    warnings = [line for line in lines if line["event"] == "journal.former_server"]
     # The forgotten file is no longer one that only the former server has.
-    assert [line["count"] for line in told] == [2, 1]
-    assert told[0]["hint"]
+    assert [line["count"] for line in warnings] == [2, 1]
+    assert warnings[0]["hint"]
 
 
 @pytest.mark.slow

@@ -86,7 +86,7 @@ def test_held_and_released_under_a_running_daemon(
 
 @pytest.mark.slow
 def test_retry_does_not_wait_for_the_backoff(site: Installation, server: RehearsalServer) -> None:
-    """A deferred file is tried within the moment, whatever its due time."""
+    """A deferred file is tried at once, with any due time."""
     with deferring(site, server):
         done = site.call("retry", "--all", "--state", "deferred")
         site.wait_delivered(1, 20.0)
@@ -135,7 +135,7 @@ def test_acts_without_a_daemon(site: Installation, server: RehearsalServer) -> N
 
 @pytest.mark.slow
 def test_sudo_names_who_is_behind(site: Installation) -> None:
-    """Root's deeds carry the name of whoever called sudo."""
+    """Root's commands carry the name of the user who called sudo."""
     if os.getuid() != 0:
         pytest.skip("only root is behind a sudo")
     site.drop(NAME)
@@ -209,7 +209,7 @@ def test_folders_patterns_and_dates_select_what_is_marked(site: Installation) ->
     assert set(states(site)) == {"pat/a_2019.zip", "sat/b_2019.zip", "diksha/old.zip"}
 
 
-def test_refusals_are_told(site: Installation) -> None:
+def test_refusals_are_reported(site: Installation) -> None:
     """What an act is not for is said, path by path, and the exit code is 1."""
     site.drop(NAME)
     site.call("once")
@@ -293,7 +293,7 @@ def test_daemon_that_does_not_answer_harms_nobody(
 
 @pytest.mark.slow
 def test_receipts_in_three_forms(site: Installation, server: RehearsalServer) -> None:
-    """Table, JSON and CSV tell of the same deliveries, since any instant."""
+    """Table, JSON and CSV have the same deliveries, since any instant."""
     site.drop(NAME)
     site.drop(OTHER)
     site.call("once")
@@ -354,7 +354,7 @@ def test_everything_skipped_is_listed(site: Installation) -> None:
 def test_a_zip_at_the_top_is_never_sent(
     site: Installation, server: RehearsalServer, catalogue: str
 ) -> None:
-    """Whatever `spool.catalogue` is, the file is reported with the command that moves it."""
+    """With any `spool.catalogue`, the file is reported with the command that moves it."""
     site.settings["EMITTERD_SPOOL_CATALOGUE"] = catalogue
     name = OTHER.rpartition("/")[2]
     zip_file = site.drop(name, sample(OTHER))
@@ -490,7 +490,7 @@ def test_a_reader_that_has_enough_ends_a_command_quietly(site: Installation, com
 def test_names_are_escaped_where_the_terminal_cannot_show_them(
     site: Installation, locale: dict[str, str]
 ) -> None:
-    """Whatever the encoding of standard output, a command prints the name and ends with 0."""
+    """With any encoding of standard output, a command prints the name and ends with 0."""
     name = "pat/परीक्षा.zip"
     site.drop(name)
     site.drop("pat/परीक्षा.ZIP")
@@ -550,7 +550,7 @@ def test_sheet_takes_no_name_for_a_formula(site: Installation) -> None:
     assert line["path"] == "'=1+1/x.zip"
 
 
-def test_unknown_path_is_told(site: Installation) -> None:
+def test_unknown_path_is_reported(site: Installation) -> None:
     """A path that nobody has seen is an answer with exit code 1."""
     site.call("once")
 

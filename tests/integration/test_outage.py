@@ -1,6 +1,6 @@
 """Outages of login, grant and bucket, met by workers on real sockets.
 
-Each parks what has to pass there behind one probe, is told once, is charged to no
+Each parks what has to pass there behind one probe, is reported once, is charged to no
 file, and is followed by a slow start.
 """
 
@@ -61,7 +61,7 @@ def manned(rig: Rig, count: int = WORKERS) -> Iterator[None]:
 
 
 def delivered(rig: Rig, names: list[str]) -> bool:
-    """Tell whether all of these are."""
+    """Return whether all of these are."""
     return all(rig.state(name) is State.DELIVERED for name in names)
 
 

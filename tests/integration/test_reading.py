@@ -207,7 +207,7 @@ def test_check_begins_with_its_findings_and_ends_with_their_number(
     assert {item["level"] for item in record["diagnoses"]} == {"ok", "warning"}
 
 
-def test_check_tells_a_program_of_a_wrong_configuration(site: Installation) -> None:
+def test_check_reports_a_wrong_configuration_to_a_program(site: Installation) -> None:
     """Its problems are findings in the JSON, and the exit code is 78."""
     with site.config.open("a") as file:
         file.write("log:\n  level: loud\n")

@@ -63,7 +63,7 @@ class Site(Installation):
         part.rename(self.config)
 
     def reload(self, daemon: Process, text: str = "daemon.reloaded") -> dict[str, Any]:
-        """Send SIGHUP and wait for the line that tells of it; return that."""
+        """Send SIGHUP and wait for its line in the log; return that."""
         before = len(self.events(text))
         daemon.signal(signal.SIGHUP)
         wait_until(lambda: len(self.events(text)) > before, DEADLINE_S, text)
@@ -88,7 +88,7 @@ def logins(server: RehearsalServer) -> int:
     return len(asked(server, "auth"))
 
 
-def test_changed_keys_are_told(site: Site, daemon: Process) -> None:
+def test_changed_keys_are_logged(site: Site, daemon: Process) -> None:
     """What differs is named in one line; no secret and no value is in it."""
     site.write(delivery="workers: 3\nbackoff_max: 1m", spool="settle: 1s")
 
@@ -100,7 +100,7 @@ def test_changed_keys_are_told(site: Site, daemon: Process) -> None:
     assert not site.events("daemon.reload_refused")
 
 
-def test_nothing_changed_is_told_too(site: Site, daemon: Process) -> None:
+def test_an_unchanged_configuration_is_logged_too(site: Site, daemon: Process) -> None:
     """A reload of the same file changes nothing, and says so."""
     assert site.reload(daemon)["changed"] == []
 
@@ -341,7 +341,7 @@ def test_rotated_api_key(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_log_file_moves_with_a_hangup(site: Site) -> None:
-    """Whoever moves the log away sends SIGHUP: no line is lost, none is doubled."""
+    """A program that moves the log away sends SIGHUP: no line is lost, none is doubled."""
     logged = site.folder / "log.jsonl"
     site.write(log="file: log.jsonl")
     daemon = site.start()
@@ -392,7 +392,7 @@ def test_log_file_that_cannot_be_opened(site: Site, daemon: Process) -> None:
 
 
 def test_log_level(site: Site, daemon: Process) -> None:
-    """Another level holds from the line on that tells of it."""
+    """Another level holds from the line on that reports it."""
     site.write(log="level: debug", spool="sweep_every: 200ms")
     site.reload(daemon)
     wait_until(
@@ -464,7 +464,7 @@ def test_hangup_during_the_start(site: Site, server: RehearsalServer) -> None:
 
 
 def holds_hangup(pid: int) -> bool:
-    """Tell whether a process blocks SIGHUP, from /proc."""
+    """Return whether a process blocks SIGHUP, from /proc."""
     status = Path(f"/proc/{pid}/status").read_text()
     blocked = int(status.partition("SigBlk:")[2].split()[0], 16)
     return bool(blocked >> (signal.SIGHUP - 1) & 1)

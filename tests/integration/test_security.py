@@ -26,7 +26,7 @@ from support.zips import make_zip, raw, repeated, zip_bytes, zipped
 
 MIB = 1024 * 1024
 MEMORY_MAX_BYTES = 160 * MIB
-"""For a daemon with eight workers, whatever it is given; it starts with some 60 MiB."""
+"""For a daemon with eight workers, on any input; it starts with some 60 MiB."""
 
 COMPOSED = unicodedata.normalize("NFC", "é").encode()
 NAMES = [
@@ -251,7 +251,7 @@ def everything_readable(site: Installation) -> Iterator[bytes]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("login", ["password", "api-key"])
-def test_no_secret_is_told(tmp_path: Path, login: str) -> None:
+def test_no_secret_is_shown(tmp_path: Path, login: str) -> None:
     """Log, journal, process list, and what every command prints, are free of them."""
     key = API_KEY if login == "api-key" else None
     with RehearsalServer(tmp_path / "server", password=PASSWORD, api_key=key) as server:
@@ -312,7 +312,7 @@ print(Daemon(load(Path(sys.argv[1]), os.environ), Buggy()).once(0.0).code)
 
 
 def test_no_secret_is_in_a_traceback(tmp_path: Path, python: Python) -> None:
-    """A bug in the middle of an upload tells where it is, and not what was in hand."""
+    """A bug in the middle of an upload names its place, and no data."""
     with RehearsalServer(tmp_path / "server", password=PASSWORD) as server:
         site = installed(tmp_path, server, "password")
         site.drop("pat/a.zip")

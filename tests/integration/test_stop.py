@@ -1,4 +1,4 @@
-"""Stopping a daemon process, whatever it is doing: in time, with 0, at no cost."""
+"""Stopping a daemon process at any moment: in time, with 0, at no cost."""
 
 import os
 import signal
@@ -22,12 +22,12 @@ BOTH = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 
 
 def deferred(site: Installation) -> bool:
-    """Tell whether an attempt has failed."""
+    """Return whether an attempt has failed."""
     return site.counts()["deferred"] == 1
 
 
 def claimed(site: Installation) -> bool:
-    """Tell whether an attempt is under way."""
+    """Return whether an attempt is under way."""
     return site.counts()["delivering"] == 1
 
 

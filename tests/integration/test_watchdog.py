@@ -72,7 +72,7 @@ class Manager:
         return wait_until(at_failpoint, DEADLINE_S, "a stalled thread")[0]
 
     def close(self) -> None:
-        """Listen no more; whatever still runs, or hangs, is killed."""
+        """Listen no more; processes that still run, or hang, are killed."""
         self._socket.close()
         for daemon in self._started:
             daemon.kill()
@@ -129,7 +129,7 @@ def test_status_follows_the_queue(
     manager.hear_until("READY=1")
     site.drop(NAME)
 
-    # Told each second or so: which of them is reported depends on the moment.
+    # Reported each second or so: which of them is reported depends on the moment.
     waits = re.compile(
         r"STATUS=1 queued, 0 uploading, oldest ([2-9]|\d{2,})s, 0 delivered;"
         r".*destination down: E409"

@@ -130,7 +130,7 @@ def test_blocks_become_roff() -> None:
     ]
 
 
-def test_sections_are_told_apart() -> None:
+def test_sections_are_distinguished() -> None:
     """A document is its introduction and what stands below each heading."""
     reported = sections("# Title\n\nFirst.\n\n## A\n\na\n\n## B\n\nb\n")
     assert {name: part.strip() for name, part in reported.items()} == {

@@ -133,7 +133,7 @@ def service(installed: Service) -> Iterator[Service]:
 
 
 def test_file_of_another_user_is_delivered(service: Service) -> None:
-    """A lease proves that the producer, whatever its umask, has closed the file."""
+    """A lease proves that the producer, with any umask, has closed the file."""
     service.drop(f"{SPOOL}/pat/periodic_exam_mst.zip")
     service.wait_for("pat/periodic_exam_mst.zip", "delivered")
 
@@ -142,7 +142,7 @@ def test_file_of_another_user_is_delivered(service: Service) -> None:
     assert found == "asha:emitterd-producers\n"
 
 
-def test_status_tells_the_counts(service: Service) -> None:
+def test_status_shows_the_counts(service: Service) -> None:
     """`systemctl status` shows how many files wait and what the destination does."""
 
     def status() -> str:
@@ -181,7 +181,7 @@ def test_alerts_reach_people_from_the_sandbox(service: Service, tmp_path: Path) 
     machine = service.machine
     with Receivers(tmp_path) as receivers:
         machine.write("/etc/emitterd/notify", f"{receivers.hook_url}\n")
-        machine.write("/usr/local/bin/alert", "#!/bin/sh\ncat > /var/lib/emitterd/told\n")
+        machine.write("/usr/local/bin/alert", "#!/bin/sh\ncat > /var/lib/emitterd/alert\n")
         machine.run("chmod", "755", "/usr/local/bin/alert")
         alerts = "alerts:\n  command: [/usr/local/bin/alert]\n"
         configuration = CONFIGURATION.format(url=service.server.url)
@@ -197,7 +197,7 @@ def test_alerts_reach_people_from_the_sandbox(service: Service, tmp_path: Path) 
         ["ok", "command"],
     ]
     assert len(receivers.hooks) == 1
-    assert json.loads((machine.root / "var/lib/emitterd/told").read_text())["test"]
+    assert json.loads((machine.root / "var/lib/emitterd/alert").read_text())["test"]
 
 
 @pytest.fixture

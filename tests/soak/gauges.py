@@ -165,7 +165,7 @@ def _spent(name: str, first: Sample, last: Sample) -> float:
 
 
 def grows(name: str, found: Slope) -> bool:
-    """Tell whether a gauge rises by more than its limit, beyond doubt."""
+    """Return whether a gauge rises by more than its limit, beyond doubt."""
     gauge = GAUGES[name]
     limit = gauge.limit * found.mean if gauge.relative else gauge.limit
     return found.least > limit

@@ -121,7 +121,7 @@ class Ledger:
             version.kept = False
 
     def is_delivered(self, path: bytes) -> bool:
-        """Tell whether what stands under the path is known to be delivered."""
+        """Return whether what stands under the path is known to be delivered."""
         version = self._current.get(display(path))
         return version is not None and version.delivered
 
@@ -289,7 +289,7 @@ class Ledger:
 
 
 class Log:
-    """The daemon's log as it comes: lines are counted, and none may tell of a bug."""
+    """The daemon's log as it comes: lines are counted, and none may report a bug."""
 
     def __init__(self) -> None:
         self.bytes = 0
@@ -297,7 +297,7 @@ class Log:
         self.problems: list[str] = []
         self.outages: list[str] = []
         self.last = b""
-        self._told: set[tuple[str, str]] = set()
+        self._logged: set[tuple[str, str]] = set()
         self._kills: list[float] = []
 
     def take(self, line: bytes) -> None:
@@ -317,26 +317,26 @@ class Log:
             self.outages.append(line.decode("utf-8", "replace"))
         if event == "file.delivered":
             reported = fields["path"], fields["sha256"]
-            if reported in self._told:
+            if reported in self._logged:
                 self.problems.append(f"reported twice: {reported}")
-            self._told.add(reported)
+            self._logged.add(reported)
 
     def killed(self) -> None:
         """Note that the daemon was killed just now."""
         self._kills.append(time.time())
 
-    def untold(self, receipts: Iterable[tuple[str, str, float]]) -> list[str]:
+    def unlogged(self, receipts: Iterable[tuple[str, str, float]]) -> list[str]:
         """Return the deliveries on record that have no line, unless a kill explains it."""
         return [
             f"{path}: its delivery was not logged"
             for path, sha256, at in receipts
-            if (path, sha256) not in self._told
+            if (path, sha256) not in self._logged
             and not any(at <= kill_at <= at + KILLED_S for kill_at in self._kills)
         ]
 
 
 def _is_name_of(archived: str, path: str) -> bool:
-    """Tell whether a file in the archive may be that of a path: a second one gets a number."""
+    """Return whether a file in the archive may be that of a path: a second one gets a number."""
     return archived == path or archived.startswith(path.removesuffix(".zip") + ".")
 
 

@@ -56,7 +56,7 @@ class Effort(NamedTuple):
 
 @dataclass(slots=True)
 class Found:
-    """What a part has found. `counted`: lost, doubled, silent, where it can tell."""
+    """What a part has found. `counted`: lost, doubled, silent, where that is known."""
 
     how_much: str
     failed: list[str]
@@ -189,7 +189,7 @@ def row(name: str, found: Found, took_s: float) -> str:
     """Return a part's line of the table.
 
     An oracle that passed has found nothing lost, doubled or silent. Where one failed,
-    its message tells what it was, and the table does not.
+    its message says what it was, and the table does not.
     """
     numbers = [str(item) for item in found.counted or (0, 0, 0)]
     if found.counted is None and found.failed:

@@ -181,7 +181,7 @@ def report(soak: Soak, seed: int) -> dict[str, Any]:
     problems = soak.log.problems[:]
     if soak.exit_code != 0:
         problems.append(f"the daemon ended with {soak.exit_code}: {soak.log.last!r}")
-    silent = verdicts.silent + soak.log.untold(soak.ledger.receipts.values())
+    silent = verdicts.silent + soak.log.unlogged(soak.ledger.receipts.values())
     if isinstance(soak.producer, Meddler):
         problems += [f"behind a link: {path}" for path in soak.producer.strays()]
     growing = [name for name, item in found.items() if judged and grows(name, item)]

@@ -166,7 +166,7 @@ def test_an_object_that_comes_back_is_doubled(far: Far, tmp_path: Path) -> None:
     ids=["good", "traceback", "thread", "bug", "twice"],
 )
 def test_the_log_is_judged(lines: list[bytes], problems: int) -> None:
-    """A line that is no event, tells of a bug, or of a delivery twice, is a problem."""
+    """A line that is no event, or reports a bug or a second delivery, is a problem."""
     log = Log()
     for line in lines:
         log.take(line)
@@ -179,8 +179,8 @@ def test_a_delivery_without_a_line_is_silent() -> None:
     log = Log()
     log.take(DELIVERED)
 
-    assert log.untold([("a", "00", 1.0)]) == []
-    assert log.untold([("b", "00", 1.0)]) == ["b: its delivery was not logged"]
+    assert log.unlogged([("a", "00", 1.0)]) == []
+    assert log.unlogged([("b", "00", 1.0)]) == ["b: its delivery was not logged"]
 
 
 @pytest.mark.slow

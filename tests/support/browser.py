@@ -106,7 +106,9 @@ class Browser:
         # The page's own policy would refuse the script: the browser's tools run it.
         self.run(AXE.read_text("utf-8"))
         found: list[dict[str, Any]] = self._driver.execute_async_script(
-            "const done = arguments[0]; axe.run().then((result) => done(result.violations))"
+            "const [rules, done] = arguments;"
+            "axe.run({ rules }).then((result) => done(result.violations))",
+            {"target-size": {"enabled": True}},
         )
         return [
             f"{item['id']}: {node['html']} ({node['failureSummary']})"
@@ -118,6 +120,14 @@ class Browser:
         """Ask for all pages in this language."""
         self._do("Network.enable")
         self._do("Network.setExtraHTTPHeaders", headers={"Accept-Language": language})
+
+    def allow_script(self, *, on: bool) -> None:
+        """Switch scripts of pages on or off."""
+        self._do("Emulation.setScriptExecutionDisabled", value=not on)
+
+    def printed(self) -> bytes:
+        """Return the page as a PDF, without backgrounds unless the page asks for them."""
+        return base64.b64decode(self._do("Page.printToPDF", printBackground=False)["data"])
 
     def print_preview(self, *, on: bool) -> None:
         """Show pages as they are printed."""

@@ -209,7 +209,7 @@ class Host:
                 return
 
     def at_rest(self) -> bool:
-        """Tell whether nothing waits, but what the operator holds."""
+        """Return whether nothing waits, but what the operator holds."""
         counts = self.components.journal.counts()
         waiting = sum(counts[state] for state in LIVE - {State.HELD})
         return not waiting and not self.components.intake._tracker._candidates

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from emitterd.journal.journal import Journal
+from emitterd.model import State
 from support.browser import DESK, NAMED, PHONE, Browser
 from support.installation import Installation
 from support.page import admission
@@ -54,6 +55,10 @@ class Office(Installation):
                     rows,
                 )
             )
+
+    def states(self, state: str) -> list[str]:
+        """Return the paths of the files in a state."""
+        return [item["path"] for item in self.entries(State(state))]
 
     def page(self, path: str = "") -> str:
         """Return the address of a page."""

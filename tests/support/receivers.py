@@ -1,4 +1,4 @@
-"""Those who are told: a mail server, a web server for hooks and heartbeats, and a command."""
+"""Receivers of alerts: a mail server, a web server for hooks and heartbeats, and a command."""
 
 import email
 import email.policy
@@ -28,10 +28,10 @@ class Receivers:
         self.beats: list[str] = []
         self.status = 200
         """What the web server answers."""
-        self._told = folder / "told"
-        self._told.mkdir(parents=True)
+        self._alerts = folder / "alerts"
+        self._alerts.mkdir(parents=True)
         self.command = folder / "alert"
-        self.command.write_text(f"#!/bin/sh\ncat > $(mktemp {self._told}/XXXXXXXX)\n")
+        self.command.write_text(f"#!/bin/sh\ncat > $(mktemp {self._alerts}/XXXXXXXX)\n")
         self.command.chmod(0o755)
         self._notify_file = folder / "notify"
         self._stack = ExitStack()
@@ -69,19 +69,19 @@ class Receivers:
         return f"http://{HOST}:{self.web_port}/beat/secret-token?status=up"
 
     def settings(self, *urls: str, heartbeat: bool = True, **more: str) -> dict[str, str]:
-        """Return the settings of an installation that tells all of them, or these urls."""
+        """Return the settings of an installation that alerts all of them, or these urls."""
         self._notify_file.touch(0o600)
         lines = urls or (self.mail_url, self.hook_url)
-        self._notify_file.write_text("# those who are told\n\n" + "\n".join(lines) + "\n")
+        self._notify_file.write_text("# the receivers\n\n" + "\n".join(lines) + "\n")
         chosen = {
             "alerts_notify_file": str(self._notify_file),
             "alerts_command": str(self.command),
         } | more
         return chosen | ({"alerts_heartbeat_url": self.heartbeat_url} if heartbeat else {})
 
-    def told(self) -> list[dict[str, Any]]:
-        """Return what the command was told, in order."""
-        files = sorted(self._told.iterdir(), key=lambda file: file.stat().st_mtime_ns)
+    def received(self) -> list[dict[str, Any]]:
+        """Return what the command got, in order."""
+        files = sorted(self._alerts.iterdir(), key=lambda file: file.stat().st_mtime_ns)
         return [json.loads(file.read_text()) for file in files]
 
     def titles(self) -> dict[str, list[str]]:
@@ -89,7 +89,7 @@ class Receivers:
         return {
             "mail": [str(mail["Subject"]) for mail in self.mails],
             "hook": [hook["title"] for hook in self.hooks],
-            "command": [alert["title"] for alert in self.told()],
+            "command": [alert["title"] for alert in self.received()],
         }
 
     async def handle_DATA(  # noqa: N802  aiosmtpd's

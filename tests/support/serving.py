@@ -58,7 +58,7 @@ class Serving:
         return caller
 
     def up(self) -> bool:
-        """Tell whether it can be connected to."""
+        """Return whether it can be connected to."""
         try:
             self.connect().close()
         except OSError:

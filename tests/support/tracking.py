@@ -129,7 +129,7 @@ class TrackingRig:
 
 @contextmanager
 def tracking(folder: Path) -> Iterator[TrackingRig]:
-    """Open a rig with a rehearsal server that processes when it is told to."""
+    """Open a rig with a rehearsal server that processes on request."""
     with (
         RehearsalServer(folder / "server", api_key=KEY) as server,
         http_client() as client,

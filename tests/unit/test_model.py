@@ -108,7 +108,7 @@ def test_a_path_for_people(path: bytes, shown: str) -> None:
 
 @given(st.binary())
 def test_no_path_forges_a_line(path: bytes) -> None:
-    """Whatever bytes it has, a displayed path is printable and can be encoded."""
+    """With any bytes, a displayed path is printable and can be encoded."""
     shown = display(path)
 
     assert shown.isprintable()
@@ -132,7 +132,7 @@ def test_a_grant_comes_out_of_the_journal_as_it_went_in() -> None:
     st.floats(allow_nan=False, allow_infinity=False),
 )
 def test_any_grant_survives_packing(url: str, fields: dict[str, str], expires_at: float) -> None:
-    """Whatever a server puts into its fields is kept exactly."""
+    """All that a server puts into its fields is kept exactly."""
     grant = Grant(url, fields, 0.0, expires_at)
     assert Grant.unpack(grant.pack()) == grant
 

@@ -118,6 +118,9 @@
   const zone = new Intl.DateTimeFormat().resolvedOptions().timeZone;
   const footnote = document.getElementById("zone");
   footnote.textContent = footnote.dataset.zone.replace("{zone}", zone);
+  addEventListener("beforeprint", () => {
+    freshness.textContent = freshness.dataset.printed.replace("{time}", seen.toLocaleString(locale));
+  });
   if (live) {
     document.addEventListener("visibilitychange", () => {
       pause = PAUSE_MS;

@@ -124,7 +124,7 @@ def test_the_texts_are_of_known_codes() -> None:
 RETRY_TABLE = retry_table()
 
 NEVER_SENT = {Code.WRONG_ENDING, Code.WRONG_DEPTH}
-"""Findings of files that are not sent, whatever `spool.catalogue` is."""
+"""Findings of files that are not sent, with any `spool.catalogue`."""
 
 
 @pytest.mark.parametrize("code", sorted(RETRY_TABLE))
@@ -266,7 +266,7 @@ def test_journalctl_reads_the_catalog(tmp_path: Path) -> None:
 
 
 def test_the_document_is_no_html() -> None:
-    """But for its anchors, whatever stands in angle brackets is seen by the reader."""
+    """But for its anchors, text in angle brackets is seen by the reader."""
     text = re.sub(r'^<a id="e\d{3}"></a>$', "", document(), flags=re.MULTILINE)
 
     assert not re.search(r"(?<!\\)<", CODE_SPAN.sub("", text))

@@ -1,4 +1,4 @@
-"""The command line as declared: help, completion, and what wrong usage is told."""
+"""The command line as declared: help, completion, and the answers to wrong usage."""
 
 import shlex
 from pathlib import Path
@@ -69,7 +69,7 @@ def test_the_version_has_a_short_option() -> None:
         ("hold --all --state queued a.zip", "emitterd hold --all --state STATE"),
     ],
 )
-def test_a_typing_error_is_told_the_right_command(line: str, suggestion: str) -> None:
+def test_a_typing_error_is_answered_with_the_right_command(line: str, suggestion: str) -> None:
     """Exit code 2, and the near command, option, value or form."""
     done = call(*line.split())
 

@@ -413,7 +413,7 @@ def test_credentials_changed_during_a_refused_login(
 
 
 def signed(heartbeats: Heartbeat, since: float) -> bool:
-    """Tell whether every loop has given a sign since an instant."""
+    """Return whether every loop has given a sign since an instant."""
     return not heartbeats.stalled(since, 0.0)
 
 

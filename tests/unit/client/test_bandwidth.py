@@ -104,7 +104,7 @@ def test_uploads_under_way_get_the_same(rate: int, count: int) -> None:
 @settings(deadline=None)
 @given(rate=RATES, count=st.integers(1, 16), size=st.integers(1, 64 * KIB))
 def test_small_file_waits_a_round_for_each_slice(rate: int, count: int, size: int) -> None:
-    """Beside large ones it takes as many rounds as it has slices, whatever is left."""
+    """Beside large ones it takes as many rounds as it has slices, with any rest."""
     line = Line(rate, [1024 * MIB] * count + [size])
     while line.left[count]:
         line.step()

@@ -144,7 +144,7 @@ def empty(path: Path) -> None:
 
 
 def touch(path: Path) -> None:
-    """Set a file's time; nobody can tell that from other bytes."""
+    """Set a file's time; that looks like other bytes."""
     os.utime(path, (1_500_000_000, 1_500_000_000))
 
 
@@ -234,7 +234,7 @@ def test_a_file_that_loses_its_name_is_finished(
 )
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_field_breaks_the_frame(tmp_path: Path, fields: dict[str, str]) -> None:
-    """Whatever names and values a grant has, the file arrives and nothing is added."""
+    """For any names and values of a grant, the file arrives and nothing is added."""
     with opened(dropped(tmp_path, b"--x\r\ncontent"), fields) as body:
         data = b"".join(body)
 

@@ -299,7 +299,7 @@ def test_the_remote_name_is_the_path(path: bytes, name: str) -> None:
 
 @given(st.binary(max_size=40))
 def test_every_path_has_a_remote_name(path: bytes) -> None:
-    """Whatever bytes a path has, its remote name can stand in JSON."""
+    """For any bytes of a path, its remote name can stand in JSON."""
     assert json.loads(json.dumps(remote_name(path)).encode()) == remote_name(path)
     remote_name(path).encode()
 

@@ -255,7 +255,7 @@ def test_a_server_without_downloads_stops_no_file(rig: Rig, fault: str, asked: i
 
 
 def test_a_refused_grant_is_looked_up_too(tmp_path: Path) -> None:
-    """A grant that the bucket calls expired is spent, whatever our clock says."""
+    """A grant that the bucket calls expired is spent, even if our clock disagrees."""
     with rigged(tmp_path) as rig:
         key = lose(rig)
         rig.faults("expired@1")
@@ -268,7 +268,7 @@ def test_a_refused_grant_is_looked_up_too(tmp_path: Path) -> None:
 
 
 def test_a_dropped_grant_is_looked_up_too(tmp_path: Path) -> None:
-    """A grant whose signature is refused is no use, but tells where to look."""
+    """A grant whose signature is refused is no use, but names the place to look."""
     with rigged(tmp_path) as rig:
         key = lose(rig)
         rig.faults("signature@1")
@@ -376,7 +376,7 @@ def test_a_redirected_download_is_not_followed() -> None:
         assert "authorization" not in asked.headers
 
 
-def test_a_lost_download_tells_no_secret() -> None:
+def test_a_lost_download_shows_no_secret() -> None:
     """The url of a lost answer is signed, so the reason does not contain it."""
     with Listener(answering(b"no HTTP\r\n\r\n")) as bucket:
         place = reply(f"{bucket.url}k?X-Amz-Signature=5ec2e7".encode())
@@ -401,7 +401,7 @@ def test_a_lost_download_tells_no_secret() -> None:
     ],
     ids=["another-api", "no-policy", "not-json", "no-bucket", "no-object"],
 )
-def test_a_grant_that_tells_no_bucket_is_not_looked_up(grant: Grant) -> None:
+def test_a_grant_that_names_no_bucket_is_not_looked_up(grant: Grant) -> None:
     """Without the name of the bucket, or at another API, nothing is asked."""
     with http_client() as client, pytest.raises(NotConfirmed) as caught:
         emission_to(client, "http://api.test").look_up(grant)

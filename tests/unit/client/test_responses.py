@@ -336,13 +336,13 @@ def test_retry_after_in_both_its_forms(headers: dict[str, str], wait_s: float | 
     ids=["login", "upload-url", "bucket"],
 )
 def test_the_wish_to_wait_is_handed_on(error: DeliveryError | None) -> None:
-    """Whoever asked for it, `Retry-After` reaches the backoff."""
+    """For every kind of request, `Retry-After` reaches the backoff."""
     assert error is not None
     assert error.retry_after_s == 7.0
 
 
 def test_an_http_date_is_seconds_since_the_epoch() -> None:
-    """The zone of an HTTP date is GMT, whatever this host's is."""
+    """The zone of an HTTP date is GMT, in any zone of this host."""
     assert http_date(DATE) == 1_700_000_000.0
 
 

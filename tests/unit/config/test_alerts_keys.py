@@ -1,4 +1,4 @@
-"""The section `alerts`: who is told. No message quotes a URL, because it is a secret."""
+"""The section `alerts`: who is notified. No message quotes a URL, because it is a secret."""
 
 from pathlib import Path
 
@@ -61,7 +61,7 @@ def test_urls_have_the_line_and_the_scheme_that_messages_name(folder: Folder) ->
     assert "correct-horse" not in repr(loaded)
 
 
-def test_nobody_is_told_by_default(folder: Folder) -> None:
+def test_no_alert_is_sent_by_default(folder: Folder) -> None:
     """A limit alone is no channel."""
     assert not folder.load("no_success_max: 1h").alerting
 

@@ -103,7 +103,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("line", "found"), WRONG.values(), ids=WRONG)
-def test_a_wrong_header_is_told_in_few_words(line: str, found: str) -> None:
+def test_a_wrong_header_is_reported_in_few_words(line: str, found: str) -> None:
     """The finding names misspelled, missing and misplaced columns."""
     assert summary(line) == ("E233", EXPECTED, found)
 
@@ -116,7 +116,7 @@ def test_a_wrong_header_is_told_in_few_words(line: str, found: str) -> None:
 @pytest.mark.parametrize(
     "line", [HEADER, HEADER.replace("Month", "Mon")], ids=["right", "misspelt"]
 )
-def test_a_wrong_delimiter_is_told_alone(line: str, delimiter: str, word: str) -> None:
+def test_a_wrong_delimiter_is_reported_alone(line: str, delimiter: str, word: str) -> None:
     """With another delimiter only the delimiter is reported, not the columns."""
     heading = check_header(line.replace("|", delimiter), ATTENDANCE, None, "")
 
@@ -129,7 +129,7 @@ def test_the_commonest_of_other_delimiters_is_named() -> None:
     assert summary("Student, Id;School;Year") == ("E232", "| (pipe)", "; (semicolon)")
 
 
-def test_a_comma_file_with_pipes_is_told() -> None:
+def test_a_comma_file_with_pipes_is_reported() -> None:
     """Each dataset has a delimiter of its own."""
     diksha = replace(ATTENDANCE, delimiter=",")
 
@@ -153,7 +153,7 @@ def test_a_dataset_of_one_column_has_no_wrong_delimiter() -> None:
 
 
 def test_an_exact_header_is_exact_in_case() -> None:
-    """The semester check of the server tells Sem from SEM."""
+    """The semester check of the server distinguishes Sem from SEM."""
     semester = of("DistrictId|Sem|PA_ES", match=HeaderMatch.EXACT)
 
     assert summary("x|DistrictId|Sem|PA_ES|y", semester) is None
@@ -189,7 +189,7 @@ def test_names_are_found_in_any_order() -> None:
 WIDE = [f"c{number}_{'abcdefg'[number % 7]}" for number in range(172)]
 
 
-def test_172_columns_are_told_in_few_words() -> None:
+def test_172_columns_are_reported_in_few_words() -> None:
     """The finding of the widest header stays short."""
     facility = of("|".join(WIDE))
     swapped = [*WIDE[:90], WIDE[91], WIDE[90], *WIDE[92:]]

@@ -160,7 +160,7 @@ FOUND = {
 
 @pytest.mark.parametrize("cut", [0, 1])
 @pytest.mark.parametrize(("text", "expected"), FOUND.values(), ids=FOUND)
-def test_a_wrong_row_is_told_by_its_line(
+def test_a_wrong_row_is_reported_with_its_line(
     text: str, expected: tuple[str, str, str, str], cut: int
 ) -> None:
     """One finding per kind of problem, with the number of rows and the first line."""

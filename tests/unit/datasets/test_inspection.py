@@ -67,7 +67,7 @@ WELL_MADE = {
 
 @pytest.mark.parametrize("make", WELL_MADE.values(), ids=WELL_MADE)
 def test_well_made_zips_have_no_findings(make: Callable[[], bytes]) -> None:
-    """A file that the server accepts has no finding, whatever program made it."""
+    """A file that the server accepts has no finding, from any program."""
     report = inspected(make())
 
     assert words(report) == []
@@ -119,7 +119,7 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize(("make", "found"), DAMAGED.values(), ids=DAMAGED)
-def test_damage_is_told(make: Callable[[], bytes], found: str) -> None:
+def test_damage_is_reported(make: Callable[[], bytes], found: str) -> None:
     """A zip that contradicts itself or cannot be unpacked is damaged."""
     report = inspected(make())
     assert [word for word in words(report) if word[0] == "E229"] == [("E229", "a whole zip", found)]
@@ -181,7 +181,7 @@ def test_the_csv_is_inspected_beside_other_files(beside: str) -> None:
     assert report.member == NAME
 
 
-def test_there_is_no_telling_of_two_csvs() -> None:
+def test_two_csvs_cannot_be_distinguished() -> None:
     """With two CSVs neither is inspected."""
     report = inspected(zipped({"a.csv": b"x", "b.csv": b"y"}))
 
@@ -192,7 +192,7 @@ def test_there_is_no_telling_of_two_csvs() -> None:
 @pytest.mark.parametrize(
     ("flags", "method"), [(1, 8), (1, 99), (0x41, 8)], ids=["zip", "AES", "strong"]
 )
-def test_an_encrypted_file_is_told(flags: int, method: int) -> None:
+def test_an_encrypted_file_is_reported(flags: int, method: int) -> None:
     """What needs a password is not read."""
     report = inspected(replace(raw(), flags=flags, method=method).zip())
 
@@ -251,7 +251,7 @@ BARE = {
 
 
 @pytest.mark.parametrize(("content", "code", "expected", "found"), BARE.values(), ids=BARE)
-def test_what_lacks_header_or_records_is_told_once(
+def test_a_missing_header_or_record_is_reported_once(
     content: bytes, code: str, expected: str, found: str
 ) -> None:
     """One error is one finding, without further findings that follow from it."""

@@ -258,7 +258,7 @@ def test_any_zip_is_whole_and_any_prefix_is_not(
     ids=["long comment", "zeros", "end records all over", "zip64"],
 )
 def test_few_bytes_are_read_of_any_file(make: Callable[[], bytes]) -> None:
-    """Time and memory are bounded: at most six short reads, whatever the size."""
+    """Time and memory are bounded: at most six short reads, for any size."""
     data = make()
     reads: list[int] = []
 

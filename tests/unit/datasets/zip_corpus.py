@@ -70,7 +70,7 @@ class Pipe(io.RawIOBase):
         self.taken = bytearray()
 
     def writable(self) -> bool:
-        """Tell that it takes bytes."""
+        """Return that it takes bytes."""
         return True
 
     def write(self, data: bytes) -> int:  # type: ignore[override]  # bytes only

@@ -349,7 +349,7 @@ def test_a_file_that_changed_is_withdrawn(rig: Rig) -> None:
 
 
 def test_a_file_that_became_a_link_is_withdrawn(rig: Rig, tmp_path: Path) -> None:
-    """Nothing outside of the folder is read, whatever stands in a file's place."""
+    """Nothing outside of the folder is read, with anything in a file's place."""
     secret = tmp_path / "secret"
     secret.write_bytes(b"of this host")
     path = rig.drop(NAME)
@@ -446,7 +446,7 @@ def test_two_versions_within_a_second_have_two_keys(rig: Rig) -> None:
 
 
 def test_two_versions_have_two_keys_though_a_clock_was_set(rig: Rig) -> None:
-    """Where no clock tells the second apart, the key that comes back does."""
+    """The keys differ, even if both requests have one time."""
     rig.drop(NAME, b"first")
     rig.step()
     # As a clock leaves it that was set back between the two.

@@ -246,7 +246,7 @@ def test_a_file_that_pauses_is_not_the_only_probe(rig: Rig) -> None:
     assert {rig.state(name) for name in others} == {State.DELIVERED}
 
 
-def test_each_version_ends_once_whatever_happens(tmp_path: Path) -> None:
+def test_each_version_ends_once_after_any_failure(tmp_path: Path) -> None:
     """Forty files, four workers, a bad day: forty objects and forty endings."""
     names = [f"pat/{number:02}.zip" for number in range(40)]
     with rigged(tmp_path, backoff=Backoff(0.02, 0.1)) as rig:

@@ -66,7 +66,7 @@ class Outbox:
         return events
 
     def due(self, entry: Entry) -> bool:
-        """Tell whether it is still to be done."""
+        """Return whether it is still to be done."""
         known = self.journal.latest(entry.path)
         assert known is not None
         return known.disposal == "due"

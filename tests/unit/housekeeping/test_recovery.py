@@ -45,7 +45,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 def pages_of(content: bytes, folder: Path, name: str) -> list[int]:
     """Return the pages of a table or index, its root first, as numbers from 0.
 
-    They are told by what they hold once the root is blank: SQLite has no better way
+    They are recognised by what they hold once the root is blank: SQLite has no better way
     in every build.
     """
     path = folder / "probe.db"
@@ -211,7 +211,7 @@ def posts(server: RehearsalServer) -> int:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("everything", [False, True])
-def test_daemon_refuses_and_tells_what_to_do(
+def test_daemon_refuses_and_says_what_to_do(
     delivered: Installation, server: RehearsalServer, *, everything: bool
 ) -> None:
     """A damaged journal ends the start with 78, is not reset, and nothing is sent."""

@@ -202,7 +202,7 @@ def look(tracker: Tracker, path: bytes, sight: Sight, now: float) -> None:
 
 @given(st.lists(st.tuples(st.sampled_from(PATHS), SIGHTS, st.floats(0, 700)), max_size=30))
 def test_a_tracked_path_always_has_a_due_time(story: list[tuple[bytes, Sight, float]]) -> None:
-    """Whatever is seen in whatever order, a path is due some day or forgotten."""
+    """For any order of events, a path is due some day or forgotten."""
     tracker, now = Tracker(RULE), 0.0
     world: dict[bytes, Sight] = {}
     for path, sight, pause_s in story:

@@ -233,7 +233,7 @@ ODD: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("kind", ODD)
-def test_what_is_no_file_is_told_once(kind: str, driver: IntakeDriver) -> None:
+def test_what_is_no_file_is_reported_once(kind: str, driver: IntakeDriver) -> None:
     """A link or pipe of the right name is reported once, until it is a file."""
     path = driver.root / "pat" / "a.zip"
     path.parent.mkdir()

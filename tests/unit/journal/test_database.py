@@ -139,7 +139,7 @@ def test_broken_constraint_is_its_owners_alone(database: Database) -> None:
     assert names(database) == ["a"]
 
 
-def test_nobody_is_told_success_when_undoing_fails(database: Database) -> None:
+def test_no_success_is_reported_when_undoing_fails(database: Database) -> None:
     """Where commit and rollback both fail, each waiting writer gets an error."""
 
     def deny(action: int, what: str | None, *_: str | None) -> int:
@@ -330,7 +330,7 @@ def zeros(path: Path) -> None:
 
 
 def torn(path: Path) -> None:
-    """Damage a page, with the log beside it that tells of an unclean end."""
+    """Damage a page, with the log beside it that is left by an unclean end."""
     with Database(path) as database:
         database.write(lambda c: [insert(f"{n}", "x" * 999)(c) for n in range(99)])
     content = bytearray(path.read_bytes())

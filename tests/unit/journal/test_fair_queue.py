@@ -69,7 +69,7 @@ def test_a_newcomer_waits_for_one_quantum_of_each_flow() -> None:
 
 
 def test_two_backlogs_advance_side_by_side() -> None:
-    """Of each turn both flows get their quantum, whoever came first."""
+    """Of each turn both flows get their quantum, in any order of arrival."""
     queue = Queue()
     queue.admit("first", 1_000)
     second = set(queue.admit("second", 1_000))
@@ -146,7 +146,7 @@ def test_a_restart_keeps_newcomers_first(flow: str) -> None:
 
 @given(st.lists(st.sampled_from(["a", "b", "c", "serve"]), max_size=300))
 def test_no_turn_takes_more_than_a_quantum_of_a_flow(story: list[str]) -> None:
-    """Whatever comes and goes in whatever order, turns stay fair and never past."""
+    """In any order of arrivals and departures, turns stay fair and never past."""
     turns, used, current = FairQueue(), dict[tuple[str, int], int](), 0
     for step in story:
         if step == "serve":

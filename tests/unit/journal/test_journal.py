@@ -111,7 +111,7 @@ def test_probes_take_a_file_of_each_folder_in_turn(journal: Journal) -> None:
 
 
 def test_one_live_version_a_path(journal: Journal) -> None:
-    """Whatever the code does, the journal itself takes no second live version."""
+    """Even with a fault in the code, the journal takes no second live version."""
     admit(journal, admission())
     admit(journal, admission(version=2))
 

@@ -210,7 +210,7 @@ def test_whole_state(journal: Journal) -> None:
 
 
 def test_whole_state_takes_latest_versions_only(journal: Journal) -> None:
-    """A version that a later one replaced is history, whatever its state."""
+    """A version that a later one replaced is history, in every state."""
     put(journal, State.REJECTED)
     deliver(journal, take(journal, version=2))
 
@@ -277,7 +277,7 @@ def test_file_that_was_moved_is_not_retried(journal: Journal) -> None:
 
 
 def test_damaged_journal_is_said(journal: Journal) -> None:
-    """Whatever the journal's trouble is, the asker hears of it, and nobody dies."""
+    """Each error of the journal is reported to the client, and no thread ends."""
     journal.write(lambda c: c.execute("drop table action"))
     admit(journal, admission())
 
@@ -382,7 +382,7 @@ def test_outcome_survives_the_wire(outcome: OperationReport) -> None:
 
 @given(st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
 def test_nonsense_is_no_instruction(line: bytes) -> None:
-    """Whatever comes over the socket is an instruction or a ValueError."""
+    """Every line of the socket is a request or a ValueError."""
     for kind in (OperationRequest, OperationReport):
         with pytest.raises(ValueError):  # noqa: PT011  any of them
             kind.unpack(line)

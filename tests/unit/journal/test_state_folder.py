@@ -64,7 +64,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def lock(file: Path) -> bool:
-    """Tell whether a file is the lock, which each start writes."""
+    """Return whether a file is the lock, which each start writes."""
     return file.name.endswith(".lock")
 
 

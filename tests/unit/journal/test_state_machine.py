@@ -81,7 +81,7 @@ def test_interrupted_goes_back_at_no_cost(journal: Journal, *, ambiguous: bool) 
 
 
 def test_tally_equals_counting(journal: Journal) -> None:
-    """Whatever happens to entries, the counts kept aside are right."""
+    """After any change of entries, the state counts are right."""
     chance = random.Random(7)  # noqa: S311  a fixed sequence
     for version in range(1, 150):
         admit(journal, admission(b"%d" % chance.randrange(9), version))

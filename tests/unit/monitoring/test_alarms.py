@@ -157,7 +157,7 @@ def test_an_alarm_about_files_names_one() -> None:
     assert alarm.affected == 2
 
 
-def test_an_outage_is_told_with_its_code_and_remedy() -> None:
+def test_an_outage_is_reported_with_its_code_and_remedy() -> None:
     """What the operator can do about it depends on the code."""
     (alarm,) = judged(running=True, outages=(OUTAGE,))
 
@@ -178,7 +178,7 @@ def test_an_outage_of_several_stages_is_one_alarm() -> None:
     assert alarm.since == NOW - 90
 
 
-def test_an_outage_of_a_code_unknown_here_is_told() -> None:
+def test_an_outage_of_a_code_unknown_here_is_reported() -> None:
     """A journal may have been written by a version that knows more codes."""
     outage = Outage(Stage.GRANT, "E999", "something new", NOW)
     (alarm,) = judged(running=True, outages=(outage,))

@@ -288,7 +288,7 @@ def test_folder_that_is_lost(office: Office) -> None:
         assert "is not there: mount or create it" in item.context[0]
 
 
-def test_forgotten_delivery_is_told_as_history(office: Office) -> None:
+def test_forgotten_delivery_is_shown_as_history(office: Office) -> None:
     """The key of an earlier version is in the history only."""
     mended_and_forgotten(office)
 
@@ -301,7 +301,7 @@ def test_forgotten_delivery_is_told_as_history(office: Office) -> None:
 
 @pytest.mark.slow
 def test_explained_while_the_journal_moves(office: Office) -> None:
-    """An explanation reads one snapshot, whatever a daemon does meanwhile."""
+    """An explanation reads one snapshot, although a daemon works meanwhile."""
     deferred(office)
     stop = threading.Event()
 
@@ -340,7 +340,7 @@ def test_file_that_is_still_written(office: Office) -> None:
         ("pat/X.ZIP", "in lower case"),
     ],
 )
-def test_ignored_file_is_told_by_what(office: Office, name: str, why: str) -> None:
+def test_ignored_file_is_shown_with_the_rule(office: Office, name: str, why: str) -> None:
     """The pattern, or the rule, that keeps a file from being sent is named."""
     make_zip(office.root / name)
 
@@ -350,7 +350,7 @@ def test_ignored_file_is_told_by_what(office: Office, name: str, why: str) -> No
     assert why in explanation.reason
 
 
-def test_history_is_told_the_latest_first(office: Office) -> None:
+def test_history_is_shown_the_latest_first(office: Office) -> None:
     """All versions and operator commands are listed, with user and time."""
     delivered_and_changed(office)
     office.admit()
@@ -365,7 +365,7 @@ def test_history_is_told_the_latest_first(office: Office) -> None:
     assert explanation.context[0] == "files before it in the queue: 0"
 
 
-def test_what_holds_it_up_is_told(office: Office) -> None:
+def test_what_delays_a_file_is_shown(office: Office) -> None:
     """The explanation of a waiting file names a destination that is down."""
     office.admit()
     trouble = {"stage": "grant", "code": "E302", "reason": "no", "since": time.time()}

@@ -69,7 +69,7 @@ class Client:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[RehearsalServer]:
-    """Yield a server that processes only when it is told to."""
+    """Yield a server that processes only on request."""
     with RehearsalServer(tmp_path, api_key=KEY) as server:
         yield server
 

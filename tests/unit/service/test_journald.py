@@ -359,7 +359,7 @@ log.info("daemon.stopped")
 def test_terminal_and_file_come_first(
     receiver: Receiver, service: Callable[..., Service], tmp_path: Path
 ) -> None:
-    """With `log.file` nothing goes to journald, whatever standard output is."""
+    """With `log.file` nothing goes to journald, for any standard output."""
     file = tmp_path / "log.jsonl"
     script = """
 logs.configure("info", Path(sys.argv[2]), socket=Path(sys.argv[1]))

@@ -1,4 +1,4 @@
-"""How events are written: one JSON object a line, whatever a file is called."""
+"""How events are written: one JSON object a line, for any name of a file."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def lines(file: Path) -> list[dict[str, Any]]:
         b"\xed\xa0\x80.zip",
     ],
 )
-def test_one_line_whatever_the_name(path: bytes, tmp_path: Path) -> None:
+def test_one_line_for_every_name(path: bytes, tmp_path: Path) -> None:
     """Each event is one line of valid JSON, ASCII only, and forges nothing."""
     file = tmp_path / "log.jsonl"
     logs.configure("info", file)
@@ -129,7 +129,7 @@ def test_file_that_cannot_be_opened(tmp_path: Path) -> None:
 
 
 def test_full_disk_does_not_stop_the_work() -> None:
-    """A line that cannot be written is lost; whoever logged it goes on."""
+    """A line that cannot be written is lost; the thread that logged it goes on."""
     logs.configure("info", Path("/dev/full"))
     logger = structlog.get_logger()
 
@@ -139,7 +139,7 @@ def test_full_disk_does_not_stop_the_work() -> None:
     assert logs._sink._lost == 1000
 
 
-def test_lost_lines_are_told_when_the_disk_has_room(small_disk: SmallDisk) -> None:
+def test_lost_lines_are_logged_when_the_disk_has_room(small_disk: SmallDisk) -> None:
     """What a full disk cost is in the log, and half a line spoils no other."""
     file = small_disk.root / "log.jsonl"
     logs.configure("info", file)
@@ -267,7 +267,7 @@ def test_standard_output_has_nothing_to_reopen(capfd: pytest.CaptureFixture[str]
 
 
 def test_silence(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """A command that tells all itself logs nothing, not even an error."""
+    """A command that prints all itself logs nothing, not even an error."""
     file = tmp_path / "log.jsonl"
     logs.configure("info", file)
     logs.silence()

@@ -94,7 +94,7 @@ def test_held_hangup_is_not_lost() -> None:
     before = signal.getsignal(HANGUP)
     try:
         hold_hangup()
-        # To this thread, as others may have been left by whatever ran before: a signal
+        # To this thread, as others may have been left by earlier tests: a signal
         # to the process goes to any that does not hold it.
         signal.pthread_kill(threading.get_ident(), HANGUP)
         with Signals(hangup=True) as signals:

@@ -1,4 +1,4 @@
-"""Telling systemd, on a real datagram socket."""
+"""Notifying systemd, on a real datagram socket."""
 
 import secrets
 import socket
@@ -48,7 +48,7 @@ def test_silent_where_nobody_asked(address: str, monkeypatch: pytest.MonkeyPatch
 
 
 def test_silent_without_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Started by hand there is nobody to tell."""
+    """Started by hand there is nobody to notify."""
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     assert not notify("READY=1")
 

@@ -27,7 +27,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
 
 @pytest.fixture
 def crew(rig: Rig) -> Iterator[Threads]:
-    """Yield a crew without members; whoever is left at the end is let go."""
+    """Yield a crew without members; those left at the end are stopped."""
     crew = Threads(rig.another_worker, rig.wake_up, rig.shutdown)
     yield crew
     rig.shutdown.drain(0.0)
@@ -53,7 +53,7 @@ def established(port: int) -> int:
 
 
 def manned(crew: Threads, count: int) -> bool:
-    """Bring the crew towards a number; tell whether it is reached."""
+    """Bring the crew towards a number; return whether it is reached."""
     crew.resize_workers(lambda: count)
     return len(workers(crew)) == count
 
@@ -112,7 +112,7 @@ def test_a_drain_does_not_wait_for_a_side_thread(crew: Threads, rig: Rig) -> Non
     assert not thread.is_alive()
 
 
-def test_dead_thread_is_told(crew: Threads) -> None:
+def test_dead_thread_is_reported(crew: Threads) -> None:
     """What nobody expected ends the daemon: the flag is set, with a traceback."""
 
     def die() -> None:
@@ -128,7 +128,7 @@ def test_dead_thread_is_told(crew: Threads) -> None:
 
 
 def test_idle_workers_give_signs(crew: Threads) -> None:
-    """Whoever waits for work has said for how long."""
+    """A thread that waits for work has said for how long."""
     crew.resize_workers(lambda: 2)
     wait_until(
         lambda: not crew.heartbeat.stalled(time.monotonic() + IDLE_S / 2, 0.0), WAIT_S, "both rest"

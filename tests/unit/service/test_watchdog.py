@@ -88,7 +88,7 @@ def test_all_is_well(watched: Watched) -> None:
         assert watched.look(LIMIT_S - 1) == (True, [])
 
 
-def test_standstill_is_told_once(watched: Watched) -> None:
+def test_standstill_is_logged_once(watched: Watched) -> None:
     """A loop that stands still is reported once, with its thread and where it is."""
     with watched.heartbeat.watch("worker-1"):
         assert watched.look(LIMIT_S - 1) == (True, [])
@@ -106,7 +106,7 @@ def test_report_does_not_wait_for_the_garbage_collector() -> None:
     assert done.stdout.endswith("reported\n"), done.stderr
 
 
-def test_what_is_told_of_a_standstill(watched: Watched) -> None:
+def test_what_is_logged_of_a_standstill(watched: Watched) -> None:
     """The line says since when, for how long, and by the stack where."""
     with watched.heartbeat.watch("worker-1"), capture_logs() as events:
         watched.supervision.look(watched.now + LIMIT_S + 10)
@@ -117,7 +117,7 @@ def test_what_is_told_of_a_standstill(watched: Watched) -> None:
     assert "test_watchdog.py" in line["stack"]
 
 
-def test_who_goes_on_is_told_too(watched: Watched) -> None:
+def test_the_end_of_a_standstill_is_logged_too(watched: Watched) -> None:
     """A standstill that ended by itself is reported, and feeds the watchdog again."""
     with watched.heartbeat.watch("worker-1"):
         watched.look(LIMIT_S + 2)
@@ -148,7 +148,7 @@ def test_machine_that_slept(watched: Watched) -> None:
         assert watched.look(1.0)[0] is False
 
 
-def test_without_a_watchdog_it_is_told_all_the_same() -> None:
+def test_without_a_watchdog_it_is_logged_all_the_same() -> None:
     """Started by hand there is nobody to restart it, but a log."""
     watched = Watched(None)
     with watched.heartbeat.watch("intake"):

@@ -104,7 +104,7 @@ def opened(file: FileIO) -> Body:
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
-def test_a_body_is_the_file_whoever_hashes_it(tmp_path: Path, content: bytes, size: int) -> None:
+def test_a_body_is_the_file_for_every_digest(tmp_path: Path, content: bytes, size: int) -> None:
     """The body sends the file unchanged, and the digests are those of the file."""
     path = tmp_path / "x.zip"
     path.write_bytes(content[:size])

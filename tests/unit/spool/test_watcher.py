@@ -137,13 +137,13 @@ def test_a_folder_that_is_watched_is_not_walked_through_again(
 
 @pytest.mark.usefixtures("watcher")
 @pytest.mark.parametrize("how", [write, rename, move_in, link_in, odd_name])
-def test_new_file_is_told(how: Callable[[Path], Path], spool_root: Path, hints: Hints) -> None:
+def test_new_file_is_reported(how: Callable[[Path], Path], spool_root: Path, hints: Hints) -> None:
     """Every way to create a file gives a hint with its path in bytes."""
     hints.wait_for(how(spool_root))
 
 
 @pytest.mark.usefixtures("watcher")
-def test_end_of_writing_is_told(spool_root: Path, hints: Hints) -> None:
+def test_end_of_writing_is_reported(spool_root: Path, hints: Hints) -> None:
     """A file gives another hint when it is closed, also an old file."""
     with (spool_root / "a.zip").open("wb") as file:
         hints.wait_for(spool_root / "a.zip")
@@ -155,7 +155,7 @@ def test_end_of_writing_is_told(spool_root: Path, hints: Hints) -> None:
 
 @pytest.mark.usefixtures("watcher")
 @pytest.mark.parametrize("to", ["new", "d/new"])
-def test_folder_moved_in_is_told(to: str, spool_root: Path, hints: Hints) -> None:
+def test_folder_moved_in_is_reported(to: str, spool_root: Path, hints: Hints) -> None:
     """A folder that is moved in gives one hint; each later file gives its own."""
     make_zip(spool_root.parent / "new" / "a.zip")
     (spool_root.parent / "new").rename(spool_root / to)
@@ -164,7 +164,7 @@ def test_folder_moved_in_is_told(to: str, spool_root: Path, hints: Hints) -> Non
 
 
 @pytest.mark.usefixtures("watcher")
-def test_folder_renamed_is_told(spool_root: Path, hints: Hints) -> None:
+def test_folder_renamed_is_reported(spool_root: Path, hints: Hints) -> None:
     """A renamed folder gives a hint with its new name, and is still watched."""
     (spool_root / "d").rename(spool_root / "e")
     hints.wait_for(spool_root / "e", is_folder=True)
@@ -187,7 +187,7 @@ def test_files_of_a_folder_that_is_renamed_are_no_hints(
 
 @pytest.mark.usefixtures("watcher")
 def test_folders_made_and_filled_at_once(spool_root: Path, hints: Hints) -> None:
-    """The top folder of each of 50 trees gives a hint, whatever inotify loses below."""
+    """The top folder of each of 50 trees gives a hint, although inotify loses some below."""
     for number in range(50):
         make_zip(spool_root / str(number) / "a" / "b" / "x.zip")
     for number in range(50):
@@ -195,7 +195,7 @@ def test_folders_made_and_filled_at_once(spool_root: Path, hints: Hints) -> None
 
 
 @pytest.mark.slow
-def test_overflow_is_told(spool_root: Path) -> None:
+def test_overflow_is_reported(spool_root: Path) -> None:
     """A watcher that was stopped during 20 000 events reports an overflow."""
     with subprocess.Popen(  # noqa: S603  our own script
         [sys.executable, "-c", OVERFLOW, str(spool_root)],

@@ -44,7 +44,7 @@ REASONS = {"blank": 0, "duplicate": 1500, "datatype": 3, "null_values": {"exam_i
             "processed, 100 rows dropped",
             [
                 "accepted 3,100 of 3,200 rows",
-                "100 rows: 1,500 with a duplicate key, 3 with a value of a.*97 without a value for",
+                "100 rows: 1,500 with a duplicate key; 3 with a value of a.*97 without a value for",
                 "inspect --full",
             ],
         ),

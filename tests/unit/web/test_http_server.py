@@ -308,7 +308,7 @@ def test_a_client_that_does_not_read_is_disconnected(local: Serving) -> None:
     assert 0 < received < LARGE_BYTES
 
 
-def test_a_taken_address_is_told_once_and_had_later() -> None:
+def test_a_taken_address_is_logged_once_and_used_later() -> None:
     """Somebody else's port is an error in the log, and no reason to end."""
     endpoint = Endpoint("127.0.0.1", free_port())
     with socket.socket() as other, capture_logs() as logged:

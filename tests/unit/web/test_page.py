@@ -70,7 +70,7 @@ def test_work_under_way_is_shown(desk: Desk) -> None:
     assert "Delivered 1 1 in the last day" in document.words
 
 
-def test_the_queue_is_told_by_turn(desk: Desk) -> None:
+def test_the_queue_is_shown_by_turn(desk: Desk) -> None:
     """The first rows of the queue are those that will be sent next, in that order."""
     for number in range(40):
         desk.admit(b"sat/marks_%02d.zip" % number)
@@ -251,7 +251,7 @@ def test_no_name_is_markup(desk: Desk) -> None:
 
 
 def test_links_lead_to_the_file_they_name(desk: Desk) -> None:
-    """Whatever the bytes of a name, its link explains that very file."""
+    """For any bytes of a name, its link explains that very file."""
     desk.admit(HOSTILE)
     link = next(
         item["href"] for item in desk.ask().document.all("a") if item["href"].startswith("explain?")
@@ -267,7 +267,7 @@ def test_links_lead_to_the_file_they_name(desk: Desk) -> None:
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.binary(min_size=1, max_size=40) | st.text(max_size=40).map(str.encode))
-def test_whatever_is_asked_is_answered(desk: Desk, expected: bytes) -> None:
+def test_every_request_is_answered(desk: Desk, expected: bytes) -> None:
     """No search ends in a failure, and none breaks the page it is answered by."""
     answer = desk.explain(expected)
 
@@ -337,7 +337,7 @@ def test_an_unchanged_page_is_not_sent_again(desk: Desk, monkeypatch: pytest.Mon
     assert "Nothing waits." in later.document.words
 
 
-def test_a_journal_that_cannot_be_read_is_told(desk: Desk) -> None:
+def test_a_journal_that_cannot_be_read_is_reported(desk: Desk) -> None:
     """Instead of a failure there is a page with the reason."""
     desk.place.rename(desk.place.with_name("elsewhere.db"))
     answer = desk.ask()

@@ -45,7 +45,7 @@ class Listener:
         self.works = True
 
     def look(self, after_s: float, *alarms: Alarm) -> list[str]:
-        """Return what the channel is told when these are the alarms, so long after the start."""
+        """Return what the channel gets when these are the alarms, so long after the start."""
         now = START + after_s
         # Each look goes through the journal, as after a kill.
         saved = AlertState.unpack(json.loads(json.dumps(asdict(self.state))))
@@ -65,7 +65,7 @@ class Listener:
 
 
 TABLE: dict[str, Sequence[tuple[float, list[Alarm], list[str]]]] = {
-    "an incident is told once, and its end": [
+    "an incident is sent once, and its end": [
         (0, [DOWN], []),
         (GATHER_S, [DOWN], ["began destination_down"]),
         (GATHER_S + 1, [DOWN], []),
@@ -87,7 +87,7 @@ TABLE: dict[str, Sequence[tuple[float, list[Alarm], list[str]]]] = {
         ),
         (GATHER_S + 9, [rejected(1), OLD, DOWN], []),
     ],
-    "a moment's alarm is not told": [
+    "a moment's alarm is not sent": [
         (0, [DOWN], []),
         (GATHER_S - 1, [], []),
         (GATHER_S + 1, [], []),
@@ -103,7 +103,7 @@ TABLE: dict[str, Sequence[tuple[float, list[Alarm], list[str]]]] = {
         (200 + QUIET_S, [], []),
         (200 + 2 * QUIET_S, [], ["ended destination_down"]),
     ],
-    "an alarm that flickers is told although no look lasts": [
+    "an alarm that flickers is sent although no look lasts": [
         (0, [DOWN], []),
         (3, [], []),
         (GATHER_S, [DOWN], ["began destination_down"]),
@@ -118,7 +118,7 @@ TABLE: dict[str, Sequence[tuple[float, list[Alarm], list[str]]]] = {
         (2 * DAY_S, [DOWN, OLD], []),
         (2 * DAY_S + GATHER_S, [DOWN, OLD], ["goes_on destination_down", "goes_on oldest_waiting"]),
     ],
-    "growth is told once an hour": [
+    "growth is sent once an hour": [
         (0, [rejected(1)], []),
         (GATHER_S, [rejected(1)], ["began rejected"]),
         (60, [rejected(3)], []),
@@ -153,12 +153,12 @@ TABLE: dict[str, Sequence[tuple[float, list[Alarm], list[str]]]] = {
 
 
 @pytest.mark.parametrize("case", TABLE)
-def test_told_as_in_the_table(case: str) -> None:
+def test_notified_as_in_the_table(case: str) -> None:
     """The alarms at these instants make these messages."""
     listener = Listener()
 
     assert [listener.look(at, *alarms) for at, alarms, _ in TABLE[case]] == [
-        told for _, _, told in TABLE[case]
+        sent for _, _, sent in TABLE[case]
     ]
 
 
@@ -175,7 +175,7 @@ def test_a_failing_channel_is_tried_with_growing_waits_for_a_day() -> None:
         BACKOFF_MAX_S,
     ]
     assert RETRY_S <= tries[-1] <= RETRY_S + BACKOFF_MAX_S + 10
-    # Given up: what is told next is the reminder.
+    # Given up: what is sent next is the reminder.
     listener.works = True
     assert listener.look(tries[-1] + DAY_S, DOWN) == ["goes_on destination_down"]
 
@@ -204,7 +204,7 @@ def test_a_clock_that_was_set_back_gives_no_message_up() -> None:
 
 
 def test_a_channel_that_failed_hears_of_what_is_over() -> None:
-    """While the line was down no mail could go out; afterwards it tells of the outage."""
+    """While the line was down no mail could go out; afterwards it reports the outage."""
     listener = Listener()
     listener.works = False
     listener.look(0, DOWN)
@@ -217,7 +217,7 @@ def test_a_channel_that_failed_hears_of_what_is_over() -> None:
 
 
 def test_an_incident_is_kept_until_every_channel_knows_its_end() -> None:
-    """One channel that fails keeps the incident; the other is not told twice."""
+    """One channel that fails keeps the incident; the other does not get it twice."""
     ended = {DOWN.code: Incident(DOWN, START, START + 100)}
     now = START + 100 + QUIET_S
     notifications = due_notifications(ended, {}, DAY_S, now)
@@ -231,7 +231,7 @@ def test_an_incident_is_kept_until_every_channel_knows_its_end() -> None:
     assert due_notifications(ended, knows.notified, DAY_S, now + DAY_S) == []
 
 
-def test_an_incident_that_returns_is_a_new_one_for_whoever_knew_the_end() -> None:
+def test_an_incident_that_returns_is_a_new_one_for_a_channel_that_knew_the_end() -> None:
     """Another channel keeps the old incident alive, which must not hide the new one."""
     ended = {DOWN.code: Incident(DOWN, START, START + 100)}
     now = START + 200 + QUIET_S

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("in_india")
 def notifications(
     change: NotificationKind, alarm: Alarm, ended_at: float | None = None
 ) -> Notification:
-    """Return one thing to tell."""
+    """Return one notice."""
     return Notification(change, Incident(alarm, alarm.since + 5, ended_at))
 
 
@@ -103,7 +103,7 @@ def test_a_long_alarm_is_cut_in_the_title() -> None:
 
 
 def test_the_test_message_is_marked() -> None:
-    """A command can tell a test from an alarm."""
+    """A command can distinguish a test from an alarm."""
     assert compose_test(PLACE).record()["test"] is True
     assert (
         compose([notifications(NotificationKind.BEGAN, DOWN)], 1, PLACE).record()["test"] is False

@@ -1,0 +1,128 @@
+"""Every page for every reader: axe in each language and scheme, a phone, print, no script."""
+
+import re
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from emitterd.rehearsal.server import RehearsalServer
+from support.faults import fault_list
+from support.waiting import wait_until
+from support.zips import sample
+
+pytest.importorskip("selenium", reason="extra browser is missing: selenium")
+
+from support.browser import DESK, PHONE, Browser
+from support.office import Office, take_picture
+
+GOOD = "school_category/school_category_master.zip"
+WRONG = "school_master/school_mst.zip"
+HELD = "district_master/district_mst.zip"
+WAITING = "block_master/block_mst.zip"
+
+PAGES = ("", f"explain?path={WRONG}", "explain?path=none.zip", "nothing")
+LANGUAGES = ("en", "hi")
+WELL_WASH = "#e6f2eb"
+BAR = "#2f7fb3"
+
+
+@contextmanager
+def full(office: Office, server: RehearsalServer, browser: Browser) -> Iterator[None]:
+    """Run an office whose pages show something in every part."""
+    office.settings["EMITTERD_DELIVERY_BACKOFF_INITIAL"] = "1h"
+    office.settings["EMITTERD_DELIVERY_BACKOFF_MAX"] = "1h"
+    with office.visited(browser):
+        office.drop(GOOD, sample(GOOD))
+        office.drop(WRONG, b"id|name\n1|one\n")
+        browser.wait_for("1 file is rejected")
+        wait_until(lambda: GOOD in office.states("delivered"), 20, "a delivery")
+        server.faults = fault_list("503")
+        office.drop(HELD, sample(HELD))
+        wait_until(lambda: HELD in office.states("deferred"), 20, "a file waits")
+        assert server.fired["503"]
+        assert office.call("hold", HELD).returncode == 0
+        office.drop(WAITING, sample(WAITING))
+        wait_until(lambda: WAITING in office.states("deferred"), 20, "another file waits")
+        yield
+
+
+def test_axe_finds_nothing(office: Office, server: RehearsalServer, browser: Browser) -> None:
+    """No page violates a rule of accessibility: in each language, light and dark, on a phone."""
+    violations = {}
+    with full(office, server, browser):
+        for language in LANGUAGES:
+            browser.speak(language)
+            for scheme, size in (("light", DESK), ("dark", DESK), ("light", PHONE)):
+                browser.prefer(prefers_color_scheme=scheme)
+                browser.size(*size)
+                for page in PAGES:
+                    browser.open(office.page(page))
+                    if found := browser.violations():
+                        violations[page, language, scheme, size] = found
+                    assert browser.overflow() <= 0, (page, language, size)
+        browser.speak("en")
+        browser.prefer()
+    assert violations == {}
+
+
+def colours(document: bytes) -> set[str]:
+    """Return the colours that a PDF fills with."""
+    found = set()
+    for stream in re.findall(rb"stream\r?\n(.*?)endstream", document, re.DOTALL):
+        try:
+            text = zlib.decompress(stream)
+        except zlib.error:
+            continue
+        for parts in re.findall(rb"([\d.]+) ([\d.]+) ([\d.]+) rg", text):
+            found.add("#" + "".join(f"{round(255 * float(part)):02x}" for part in parts))
+    return found
+
+
+def test_a_printed_page_keeps_its_bars(
+    office: Office, server: RehearsalServer, browser: Browser
+) -> None:
+    """A dark screen prints on white paper, with bars, without forms, and with the time."""
+    with office.visited(browser):
+        browser.prefer(prefers_color_scheme="dark")
+        browser.wait_for("This page keeps itself up to date.")
+        printed = colours(browser.printed())
+        browser.prefer()
+        assert browser.words().count("As of") <= 1
+    assert {WELL_WASH, BAR} <= printed
+    assert not server.objects
+
+
+def test_a_page_works_without_script(
+    office: Office, server: RehearsalServer, browser: Browser
+) -> None:
+    """Links and forms are enough to find a file."""
+    with office.visited(browser):
+        browser.allow_script(on=False)
+        browser.open(office.page())
+        assert "Reload the page to update it." in browser.find("footer").text
+        browser.find("#path").send_keys("diksha/diksha_001.zip")
+        browser.find("[role=search] button").click()
+        assert "diksha/diksha_001.zip" in browser.find("main").text
+        browser.allow_script(on=True)
+    assert not server.objects
+
+
+def test_pictures_of_each_language_and_scheme(
+    office: Office, server: RehearsalServer, browser: Browser
+) -> None:
+    """The overview is whole in Hindi, in the dark, and on paper."""
+    with full(office, server, browser):
+        browser.speak("hi")
+        browser.open(office.page())
+        assert browser.run("return document.documentElement.lang") == "hi"
+        take_picture(browser, "page-desk-hindi.png")
+        browser.speak("en")
+        browser.prefer(prefers_color_scheme="dark")
+        browser.open(office.page())
+        take_picture(browser, "page-desk-dark.png")
+        browser.prefer()
+        browser.print_preview(on=True)
+        take_picture(browser, "page-print.png")
+        browser.print_preview(on=False)
