@@ -14,7 +14,7 @@ from emitterd.codes import Code
 from emitterd.errors import Outage
 from emitterd.journal.connection import Read
 from emitterd.journal.reader import JournalReader
-from emitterd.journal.rows import DROPPED, SUPERSEDED
+from emitterd.journal.rows import DROPPED, READ_FACT, SUPERSEDED
 from emitterd.model import WAITING, State
 from emitterd.monitoring.alarms import Alarm, AlarmLimits, Health, files_wait
 from emitterd.monitoring.arrivals import Arrival
@@ -165,6 +165,7 @@ def read_queue(read: Read, now: float) -> QueueStatus:
     facts = {name: json.loads(value) for name, value in read("select name, value from fact", ())}
     tally = read("select state, entries, bytes from tally", ())
     recent = Recent(*read(_RECENT, (now - RECENT_S, RECENT))[0])
+    arrivals, expected_since = read_arrivals(read)
     # An earlier version noted no stages; its process is gone.
     outages = (facts.get("destination") or {}).get("stages", [])
     return QueueStatus(
@@ -180,13 +181,20 @@ def read_queue(read: Read, now: float) -> QueueStatus:
         dropped=AffectedFiles(*read(_DROPPED, ())[0]),
         uncertain=AffectedFiles(*read(_UNCERTAIN, (REJECTED_MAX,))[0]),
         answered_at=facts.get("answered_at"),
-        arrivals={dataset: Arrival(*at) for dataset, *at in read(_ARRIVALS, ())},
-        expected_since=facts.get("expected") or {},
+        arrivals=arrivals,
+        expected_since=expected_since,
         tracked=dict(read("select state, files from tracked_tally", ())),
         stalled=AffectedFiles(*read(_STALLED, (REJECTED_MAX,))[0]),
         not_taken=AffectedFiles(*read(_NOT_TAKEN, (DAY_S, 2 * DAY_S, REJECTED_MAX))[0]),
         not_disposed=AffectedFiles(*read(_NOT_DISPOSED, ())[0]),
     )
+
+
+def read_arrivals(read: Read) -> tuple[dict[str, Arrival], dict[str, float]]:
+    """Return when files of each dataset last came, and since when each is expected."""
+    rows = read(READ_FACT, ("expected",))
+    expected_since = (json.loads(rows[0][0]) if rows else None) or {}
+    return {dataset: Arrival(*at) for dataset, *at in read(_ARRIVALS, ())}, expected_since
 
 
 def eta_s(recent: Recent, files: float, size_bytes: int) -> float | None:

@@ -153,6 +153,10 @@ class Components:
             lambda: self.inspector.catalogue,
         )
 
+    def datasets(self) -> list[str]:
+        """Return the titles of all datasets of the catalogue in use, in its order."""
+        return [dataset.title for dataset in self.inspector.catalogue.datasets]
+
     def apply_settings(self, config: Config, inspector: Inspector, tls: ssl.SSLContext) -> None:
         """Use another configuration. Uploads under way end by the former one."""
         self.http_client.apply_tls(tls)
@@ -235,6 +239,8 @@ def open_http_server(components: Components) -> "HttpServer | None":
         journal=components.config.journal.path,
         uploads=components.uploads,
         status_reader=components.status_reader,
+        datasets=components.datasets,
+        expectations=lambda: components.config.datasets.expect,
         health=health.health,
         outage=lambda: destination.down,
         host=lambda: urlsplit(components.config.emission.url).hostname or "",

@@ -1,20 +1,163 @@
-"""One file's history: what emitterd knows of a path."""
+"""The list of files, one file's history, and the files in the folder that are never sent."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
-from urllib.parse import parse_qs
+from typing import Any
+from urllib.parse import parse_qs, urlencode
 
-from emitterd.intake.file_status import FileStatusReader, Latest
+from emitterd.errors import JournalError
+from emitterd.intake.file_status import FileStatus, FileStatusReader, Latest, skipped
+from emitterd.journal.connection import Read
+from emitterd.journal.listing import SEARCHED, FileFilter, FileList, RowKey, list_files
 from emitterd.journal.reader import JournalReader
-from emitterd.monitoring.explain import explain, locate
+from emitterd.model import WAITING, State
+from emitterd.monitoring.explain import Explanation, explain, locate
 from emitterd.text import display, sentence
+from emitterd.tracking.texts import sentences, word
+from emitterd.translation.text import Text
 from emitterd.web.http_server import Request, Response
 from emitterd.web.rendering import message, page
 
 SHOWN = 6
 """Versions of a file that its page shows."""
+
+TEXT_MAX = 500
+"""Characters of a text that is searched for: a path has no more than 4096 bytes."""
+
+GROUPS = {"waiting": WAITING, **{str(state): frozenset({state}) for state in State}}
+"""The states to choose from."""
+
+Record = Mapping[str, Any]
+
+
+class WrongFilter(ValueError):
+    """A filter that a person has typed is wrong; the argument is its name."""
+
+
+def parameters(request: Request) -> dict[str, str]:
+    """Return what an address has behind its question mark."""
+    # A byte that is not UTF-8 stays that byte: names are bytes.
+    text = request.scope["query_string"].decode("latin-1")
+    query = parse_qs(text, errors="surrogateescape")
+    return {name: values[0].strip() for name, values in query.items()}
+
+
+def file_filter(query: Mapping[str, str]) -> FileFilter:
+    """Return the filter that an address names. Raises `WrongFilter`."""
+    state = query.get("state", "")
+    if state not in {"", *GROUPS}:
+        raise WrongFilter("state")
+    return FileFilter(
+        GROUPS.get(state, frozenset()),
+        query.get("dataset", ""),
+        _midnight("since", query),
+        # The day itself is included.
+        _midnight("until", query, days_later=1),
+        query.get("q", "")[:TEXT_MAX],
+    )
+
+
+def _midnight(name: str, query: Mapping[str, str], days_later: int = 0) -> float | None:
+    if not (text := query.get(name, "")):
+        return None
+    try:
+        day = date.fromisoformat(text) + timedelta(days=days_later)
+        return datetime(day.year, day.month, day.day).timestamp()  # noqa: DTZ001  local time
+    except (ValueError, OverflowError) as error:
+        raise WrongFilter(name) from error
+
+
+def read_counts(read: Read) -> dict[State, int]:
+    """Return how many entries there are by state."""
+    return {State(state): n for state, n in read("select state, entries from tally", ())}
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFiles:
+    """What the list of files shows.
+
+    `total`: how many files match, where the journal knows that. `datasets`: those to choose from.
+    """
+
+    page: FileList | None = None
+    counts: Mapping[State, int] = field(default_factory=dict)
+    total: int | None = None
+    datasets: Sequence[str] = ()
+    is_newest: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class SkippedFiles:
+    """Files of the folder that are never sent as they are, those with a problem first.
+
+    `read_at`: when the folder was read; None if it never was. `more`: how many others there are.
+    `reading`: whether the folder is being read again.
+    """
+
+    files: tuple[Mapping[str, str], ...] = ()
+    more: int = 0
+    read_at: float | None = None
+    reading: bool = False
+
+
+class SkippedReader:
+    """Reads the folder in a thread of its own, because a large one takes long. Thread-safe."""
+
+    SHOWN = 500
+    FRESH_S = 10.0
+    WAIT_S = 0.03
+    """A small folder is read in this time: then the page shows what is there now."""
+
+    def __init__(self, survey: Callable[[], Iterable[FileStatus]]) -> None:
+        self._survey = survey
+        self._lock = threading.Lock()
+        self._done = threading.Event()
+        self._reading = False
+        self._latest = SkippedFiles()
+        self._error: JournalError | None = None
+
+    def latest(self, now: float) -> SkippedFiles:
+        """Return what the last reading has found; begin another if that is too old.
+
+        Raises `JournalError`.
+        """
+        with self._lock:
+            read_at = self._latest.read_at
+            is_fresh = read_at is not None and 0 <= now - read_at < self.FRESH_S
+            if not (self._reading or is_fresh):
+                self._reading = True
+                self._done.clear()
+                threading.Thread(target=self._read, name="skipped", daemon=True).start()
+        self._done.wait(self.WAIT_S)
+        with self._lock:
+            if self._error is not None:
+                raise self._error
+            last = self._latest
+            return SkippedFiles(last.files, last.more, last.read_at, self._reading)
+
+    def _read(self) -> None:
+        wrong, others, error = list[Mapping[str, str]](), list[Mapping[str, str]](), None
+        number = 0
+        try:
+            for status in self._survey():
+                number += 1
+                records = wrong if status.error is not None else others
+                if len(records) < self.SHOWN:
+                    records.append(status.record() | {"remedy": status.remedy})
+        except JournalError as problem:
+            error = problem
+        files = tuple((wrong + others)[: self.SHOWN])
+        with self._lock:
+            self._latest = SkippedFiles(files, number - len(files), time.time())
+            self._error, self._reading = error, False
+        self._done.set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +166,42 @@ class FilesPage:
 
     journal: Path
     status_reader: Callable[[Latest], FileStatusReader]
+    _skipped: SkippedReader = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_skipped", SkippedReader(self._survey))
+
+    def files(self, request: Request) -> Response:
+        """Return a page of the files that match the filters of the address."""
+        query = parameters(request)
+        try:
+            chosen = file_filter(query)
+        except WrongFilter as wrong:
+            return _list_page(request, query, FoundFiles(), str(wrong))
+        keys = dict[str, RowKey]()
+        # A key that was cut off gives the newest page.
+        with suppress(ValueError):
+            keys = {
+                name: RowKey.parse(query[name]) for name in ("after", "before") if name in query
+            }
+        with JournalReader(self.journal) as reader, reader.snapshot():
+            counts = read_counts(reader.read)
+            files = list_files(reader.read, chosen, counts, **keys)
+            arrived = reader.read("select dataset from arrival", ())
+        is_counted = chosen == FileFilter(chosen.states)
+        found = FoundFiles(
+            files,
+            counts,
+            sum(counts[state] for state in chosen.states or State) if is_counted else None,
+            sorted({dataset for (dataset,) in arrived} | {chosen.dataset} - {""}),
+            is_newest=not keys,
+        )
+        return _list_page(request, query, found)
 
     def explain(self, request: Request) -> Response:
         """Return what became of one file: `?path=`."""
-        # A byte that is not UTF-8 stays that byte: names are bytes.
-        text = request.scope["query_string"].decode("latin-1")
-        query = parse_qs(text, errors="surrogateescape")
-        name = query.get("path", [""])[0].strip()
-        asked = display(name.encode("utf-8", "surrogateescape"))
+        name = parameters(request).get("path", "")
+        asked = display(_bytes(name))
         with JournalReader(self.journal) as reader:
             statuses = self.status_reader(reader.latest)
             try:
@@ -38,9 +209,70 @@ class FilesPage:
             except ValueError as error:
                 # No path, one outside the watched folder, or one with a null byte.
                 remark = sentence(str(error))
-                return message(request, "Not in the folder", remark, HTTPStatus.NOT_FOUND, asked)
+                return message(
+                    request, Text("Not in the folder"), remark, HTTPStatus.NOT_FOUND, asked
+                )
             explanation = explain(statuses, reader, path)
         status = HTTPStatus.OK if explanation.known else HTTPStatus.NOT_FOUND
         return page(
-            request, "explain.html", status, asked=asked, explanation=explanation, shown=SHOWN
+            request,
+            "explain.html",
+            status,
+            asked=asked,
+            explanation=explanation,
+            versions=_history(explanation)[:SHOWN],
+            shown=SHOWN,
+            all_versions=address("files", {"q": asked}),
         )
+
+    def skipped(self, request: Request) -> Response:
+        """Return what is in the folder and is never sent as it is."""
+        latest = self._skipped.latest(time.time())
+        return page(request, "skipped.html", skipped=latest)
+
+    def _survey(self) -> Iterable[FileStatus]:
+        with JournalReader(self.journal) as reader:
+            yield from skipped(self.status_reader(reader.latest))
+
+
+def _list_page(
+    request: Request, query: Mapping[str, str], found: FoundFiles, wrong: str = ""
+) -> Response:
+    names = ("state", "dataset", "since", "until", "q")
+    kept = {name: query[name] for name in names if query.get(name)}
+    return page(
+        request,
+        "files.html",
+        HTTPStatus.BAD_REQUEST if wrong else HTTPStatus.OK,
+        found=found,
+        wrong=wrong,
+        chosen={name: display(_bytes(query.get(name, ""))) for name in names},
+        groups=[*GROUPS],
+        searched=SEARCHED,
+        link=partial(address, "files", kept),
+        download=lambda name: address(name, kept),
+        word=word,
+    )
+
+
+def _history(explanation: Explanation) -> list[tuple[Record, list[str]]]:
+    """Return the versions, each with what the server made of it; of the current one it is known."""
+    return [
+        (
+            version,
+            sentences(version["server_side"], version["delivered_at"])
+            if version is not explanation.current and "server_side" in version
+            else [],
+        )
+        for version in explanation.versions
+    ]
+
+
+def address(name: str, query: Mapping[str, str], **more: object) -> str:
+    """Return a relative address; the bytes of a name that are not UTF-8 stay as they are."""
+    fields = {**query, **{key: str(value) for key, value in more.items()}}
+    return f"{name}?{urlencode(fields, errors='surrogateescape')}" if fields else name
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")

@@ -5,7 +5,7 @@ page.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from pathlib import Path
@@ -16,10 +16,13 @@ from emitterd.delivery.circuit_breaker import OpenCircuit
 from emitterd.errors import JournalError
 from emitterd.intake.file_status import FileStatusReader, Latest
 from emitterd.monitoring.alarms import AlarmLevel, Health
+from emitterd.monitoring.arrivals import Expectation
 from emitterd.monitoring.status import health_record
 from emitterd.monitoring.uploads import UploadTracker
 from emitterd.text import printable
 from emitterd.translation.text import Text
+from emitterd.web.datasets_page import DatasetsPage
+from emitterd.web.downloads import DEADLINE_S, Downloads
 from emitterd.web.files_page import FilesPage
 from emitterd.web.http_server import Handler, Request, RequestBody, Response, Route, StreamHandler
 from emitterd.web.inspection_page import InspectionPage
@@ -31,14 +34,16 @@ from emitterd.web.rendering import choose_language, favicon, language_of, messag
 class Sources:
     """What the pages show. The functions are called for each response, so that a reload shows.
 
-    `host`: where the files go. `scrape`: from an Accept header to the metrics and their type.
-    `enforces`: whether emitterd rejects a file that the server would lose. `local`: whether only
-    this machine can connect.
+    `datasets`: the titles of the catalogue in order. `host`: where the files go. `scrape`: from an
+    Accept header to the metrics and their type. `enforces`: whether emitterd rejects a file that
+    the server would lose. `local`: whether only this machine can connect.
     """
 
     journal: Path
     uploads: UploadTracker
     status_reader: Callable[[Latest], FileStatusReader]
+    datasets: Callable[[], Sequence[str]]
+    expectations: Callable[[], Sequence[Expectation]]
     health: Callable[[], Health]
     outage: Callable[[], OpenCircuit | None]
     host: Callable[[], str]
@@ -61,12 +66,21 @@ class Viewer(NamedTuple):
 def routes(sources: Sources) -> list[Route]:
     """Return every route; the last one has all other paths."""
     overview = Overview(sources.journal, sources.uploads, sources.health, sources.outage)
+    datasets = DatasetsPage(sources.journal, sources.datasets, sources.expectations)
     files = FilesPage(sources.journal, sources.status_reader)
+    downloads = Downloads(sources.journal)
     inspection = InspectionPage(sources.inspector, sources.enforces, local=sources.local)
     pages = [
         Route("/", overview.whole),
         Route("/overview", overview.live),
+        Route("/datasets", datasets.datasets),
+        Route("/files", files.files),
         Route("/explain", files.explain),
+        Route("/skipped", files.skipped),
+        Route("/files.csv", downloads.files_csv, deadline_s=DEADLINE_S),
+        Route("/files.json", downloads.files_json, deadline_s=DEADLINE_S),
+        Route("/receipts.csv", downloads.receipts_csv, deadline_s=DEADLINE_S),
+        Route("/receipts.json", downloads.receipts_json, deadline_s=DEADLINE_S),
         Route("/inspect", inspection.show),
         Route(
             "/inspect",

@@ -1,12 +1,16 @@
 """What the tests of the page share: a page over a real journal."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Self, cast
+from typing import Any, Self, cast
 from urllib.parse import urlencode
+
+from starlette.responses import StreamingResponse
 
 from emitterd.codes import Code
 from emitterd.datasets.catalogue_file import load_catalogue
@@ -19,10 +23,11 @@ from emitterd.journal.journal import Journal
 from emitterd.journal.rows import Admission, Known
 from emitterd.model import Entry, Fingerprint, Grant, Receipt
 from emitterd.monitoring.alarms import Health
+from emitterd.monitoring.arrivals import Expectation
 from emitterd.monitoring.uploads import UploadTracker
 from emitterd.spool.folder import Spool
 from emitterd.spool.selection import Selection
-from emitterd.web.http_server import Handler, Request
+from emitterd.web.http_server import Handler, Request, Response
 from emitterd.web.site import Sources, routes
 
 HOSTILE = b"pat/<script>alert(1)</script>\xe2\x80\xae\x1b[31m\xff\"'&.zip"
@@ -53,12 +58,15 @@ class Desk:
     uploads: UploadTracker = field(default_factory=UploadTracker)
     health: Health = field(default_factory=Health)
     outage: OpenCircuit | None = None
+    expectations: tuple[Expectation, ...] = ()
 
     def __post_init__(self) -> None:
         sources = Sources(
             journal=self.place,
             uploads=self.uploads,
             status_reader=self.status_reader,
+            datasets=lambda: [dataset.title for dataset in load_catalogue().datasets],
+            expectations=lambda: self.expectations,
             health=lambda: self.health,
             outage=lambda: self.outage,
             host=lambda: "cqube.example.org",
@@ -78,6 +86,12 @@ class Desk:
 
     def ask(self, path: str = "/", **headers: str) -> Answered:
         """Get a path with its query."""
+        response = self._respond(path, **headers)
+        streams = isinstance(response, StreamingResponse)
+        body = b"".join(asyncio.run(_read(response))) if streams else bytes(response.body)
+        return Answered(response.status_code, dict(response.headers), body.decode())
+
+    def _respond(self, path: str, **headers: str) -> Response:
         address, _, query = path.partition("?")
         scope = {
             "type": "http",
@@ -87,15 +101,28 @@ class Desk:
             "headers": [
                 (name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()
             ],
+            "state": {"run": _run},
         }
         handler = self._handlers.get(address, self._handlers["/{path:path}"])
-        response = cast("Handler", handler)(Request(scope))
-        text = bytes(response.body).decode()
-        return Answered(response.status_code, dict(response.headers), text)
+        return cast("Handler", handler)(Request(scope))
+
+    def chunks(self, path: str) -> list[bytes]:
+        """Get a download; return its chunks."""
+        return asyncio.run(_read(self._respond(path)))
 
     def explain(self, text: str | bytes) -> Answered:
         """Ask what became of a file."""
         return self.ask(f"/explain?{urlencode({'path': text})}")
+
+    def age(self, path: bytes, age_s: float) -> None:
+        """Have a file, and the record of its dataset, be older."""
+        sql = "update entry set admitted_at = admitted_at - ? where path = ?"
+        self.journal.write(lambda writer: writer.execute(sql, (age_s, path)))
+
+    @staticmethod
+    def day(days: int) -> str:
+        """Return the date so many days from now."""
+        return str((datetime.now(UTC).astimezone() + timedelta(days=days)).date())
 
     def admit(self, path: bytes, size_bytes: int = 1000, number: int = 1) -> None:
         """Enter a complete file."""
@@ -127,6 +154,16 @@ class Desk:
         self.journal.pin(entry, Grant("https://b.test/", fields, now, now + 3600))
         receipt = Receipt(fields["key"], "e" * 32, 10, b"m" * 16, b"s" * 32, verified=True)
         self.journal.deliver(entry, receipt, duration_s=1.0, dispose=False)
+
+
+async def _run(function: Callable[..., Any], *arguments: object) -> Any:  # noqa: ANN401  as executors
+    return function(*arguments)
+
+
+async def _read(response: Response) -> list[bytes]:
+    return [
+        cast("bytes", chunk) async for chunk in cast("StreamingResponse", response).body_iterator
+    ]
 
 
 def admission(path: bytes, size_bytes: int = 1000, number: int = 1) -> Admission:

@@ -1,0 +1,195 @@
+"""The datasets: which data are missing, what came on the last days, and what became of it."""
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from emitterd.journal.connection import Read
+from emitterd.journal.listing import DAY_MAX, DayFiles, LastFiles, files_by_day, last_files
+from emitterd.journal.reader import JournalReader
+from emitterd.monitoring.arrivals import (
+    Arrival,
+    DatasetStatus,
+    Expectation,
+    all_datasets,
+    expected_datasets,
+)
+from emitterd.monitoring.status import read_arrivals
+from emitterd.tracking.texts import word
+from emitterd.units import DAY_S
+from emitterd.web.http_server import Request, Response
+from emitterd.web.rendering import page
+
+DAYS = 30
+"""The strip of a dataset ends with today."""
+
+READING_S = 10.0
+"""The strips are read again after this time."""
+
+
+@dataclass(frozen=True, slots=True)
+class StripDay:
+    """One day of a strip. `outcome`: delivered, rejected, waiting, or empty if no file came."""
+
+    day: date
+    files: int
+    outcome: str
+
+    @classmethod
+    def of(cls, day: date, files: DayFiles) -> "StripDay":
+        """Judge a day: one delivered file is enough, because data came."""
+        if files.delivered:
+            return cls(day, files.files, "delivered")
+        if files.rejected:
+            return cls(day, files.files, "rejected")
+        return cls(day, files.files, "waiting" if files.files else "")
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetRow:
+    """What the page shows of a dataset, or of a folder of which files are expected."""
+
+    status: DatasetStatus
+    overdue: bool
+    last: LastFiles
+    days: Sequence[StripDay]
+
+    @property
+    def name(self) -> str:
+        """The title of the dataset, or the name of the folder."""
+        return self.status.dataset
+
+    @property
+    def folder(self) -> str:
+        """Where its files belong."""
+        return self.name.partition("/")[0]
+
+    @property
+    def is_dataset(self) -> bool:
+        """Whether it is a dataset, and not a folder of several."""
+        return "/" in self.name
+
+    @property
+    def came(self) -> bool:
+        """Whether a file ever came, or one is expected."""
+        return self.status.expectation is not None or self.status.last.admitted_at is not None
+
+    @property
+    def days_with_files(self) -> int:
+        """On how many days of the strip a file came."""
+        return sum(day.files > 0 for day in self.days)
+
+    @property
+    def server(self) -> str:
+        """What the server made of the last delivered file, in a word; empty if not known."""
+        return word(self.last.delivered.get("server_side")) if self.last.delivered else ""
+
+
+class Strips:
+    """The days of all datasets. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._read_at = 0.0
+        self._days: dict[str, list[DayFiles]] = {}
+
+    def read(
+        self, read: Read, arrivals: Mapping[str, Arrival], days: Sequence[date], now: float
+    ) -> Mapping[str, list[DayFiles]]:
+        """Return what came of each dataset, as of now or some seconds ago."""
+        with self._lock:
+            if not 0 <= now - self._read_at < READING_S:
+                begins = [midnight(day) for day in (*days, days[-1] + timedelta(days=1))]
+                spans = list(pairwise(begins))
+                self._days = {
+                    dataset: files_by_day(read, dataset, spans)
+                    for dataset, arrival in arrivals.items()
+                    if (arrival.admitted_at or 0.0) >= begins[0] - DAY_S
+                }
+                self._read_at = now
+            return self._days
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetsPage:
+    """The handler. Thread-safe: each response opens the journal for itself.
+
+    `titles`: the datasets of the catalogue in order.
+    """
+
+    journal: Path
+    titles: Callable[[], Sequence[str]]
+    expectations: Callable[[], Sequence[Expectation]]
+    _strips: Strips = field(default_factory=Strips)
+
+    def datasets(self, request: Request) -> Response:
+        """Return the page: what is overdue first."""
+        now = time.time()
+        rows = self._rows(now)
+        shown = [row for row in rows if row.came]
+        return page(
+            request,
+            "datasets.html",
+            overdue=[row for row in shown if row.overdue],
+            rows=sorted(shown, key=lambda row: not row.overdue),
+            never=[row.name for row in rows if not row.came],
+            is_expecting=bool(self.expectations()),
+            day_max=DAY_MAX,
+        )
+
+    def _rows(self, now: float) -> list[DatasetRow]:
+        today = datetime.fromtimestamp(now, UTC).astimezone().date()
+        days = [today - timedelta(days=DAYS - 1 - number) for number in range(DAYS)]
+        with JournalReader(self.journal) as reader:
+            arrivals, since = read_arrivals(reader.read)
+            strips = self._strips.read(reader.read, arrivals, days, now)
+            with reader.snapshot():
+                last = last_files(reader.read, [*arrivals])
+        expected = expected_datasets(self.expectations(), arrivals, since, now)
+        titles = [*self.titles()]
+        # The catalogue may have changed since they came.
+        titles += sorted(arrivals.keys() - set(titles))
+        return [
+            DatasetRow(
+                status,
+                status.overdue(now),
+                _last_of(status.dataset, last),
+                [*map(StripDay.of, days, _days_of(status.dataset, strips))],
+            )
+            for status in all_datasets(titles, arrivals, expected)
+        ]
+
+
+def midnight(day: date) -> float:
+    """Return when a day begins in the time zone of this machine, in seconds since the epoch."""
+    return datetime(day.year, day.month, day.day).timestamp()  # noqa: DTZ001  local time
+
+
+def _members(name: str, datasets: Mapping[str, Any]) -> list[Any]:
+    """Return what belongs to a dataset, or to all datasets of a folder."""
+    return [
+        value
+        for title, value in datasets.items()
+        if title == name or title.partition("/")[0] == name
+    ]
+
+
+def _last_of(name: str, last: Mapping[str, LastFiles]) -> LastFiles:
+    columns = zip(*_members(name, last), strict=True)
+    latest = [
+        max(filter(None, files), key=lambda file: str(file["admitted_at"]), default=None)
+        for files in columns
+    ]
+    return LastFiles(*latest) if latest else LastFiles(None, None)
+
+
+def _days_of(name: str, strips: Mapping[str, list[DayFiles]]) -> list[DayFiles]:
+    members: list[list[DayFiles]] = _members(name, strips)
+    if not members:
+        return [DayFiles()] * DAYS
+    return [DayFiles(*map(sum, zip(*day, strict=True))) for day in zip(*members, strict=True)]

@@ -1,0 +1,92 @@
+"""Files and receipts as CSV and JSON, with the filters of the list of files.
+
+A download is read in batches: it needs little memory, and no batch holds the journal for long.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from http import HTTPStatus
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from emitterd.journal.connection import Row
+from emitterd.journal.listing import BATCH, all_files
+from emitterd.journal.reader import JournalReader
+from emitterd.model import State
+from emitterd.monitoring.export import FILE_FIELDS, RECEIPT_FIELDS, csv_lines, json_lines
+from emitterd.translation.text import Text
+from emitterd.web.files_page import WrongFilter, file_filter, parameters, read_counts
+from emitterd.web.http_server import Request, Response, streamed
+from emitterd.web.rendering import HEADERS, message
+
+DEADLINE_S = 1800.0
+"""A download of a million files over a slow line must end within this time."""
+
+_Records = Iterable[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Downloads:
+    """The handlers. Thread-safe: each batch opens the journal for itself."""
+
+    journal: Path
+
+    def files_csv(self, request: Request) -> Response:
+        """Return the files as CSV."""
+        return self._csv(request, "files", FILE_FIELDS)
+
+    def files_json(self, request: Request) -> Response:
+        """Return the files as JSON, as `list --json` does."""
+        return self._response(request, "files.json", "application/json", json_lines)
+
+    def receipts_csv(self, request: Request) -> Response:
+        """Return the delivered files as CSV, as `receipts --csv` does."""
+        return self._csv(request, "receipts", RECEIPT_FIELDS, State.DELIVERED)
+
+    def receipts_json(self, request: Request) -> Response:
+        """Return the delivered files as JSON, as `receipts --json` does."""
+        kind = "application/json"
+        return self._response(request, "receipts.json", kind, json_lines, State.DELIVERED)
+
+    def _csv(
+        self, request: Request, name: str, fields: str, state: State | None = None
+    ) -> Response:
+        def lines(records: _Records) -> Iterator[str]:
+            return csv_lines(records, fields)
+
+        return self._response(request, f"{name}.csv", "text/csv", lines, state)
+
+    def _response(
+        self,
+        request: Request,
+        name: str,
+        media_type: str,
+        lines: Callable[[_Records], Iterator[str]],
+        state: State | None = None,
+    ) -> Response:
+        try:
+            chosen = file_filter(parameters(request))
+        except WrongFilter as wrong:
+            remark = Text("The value of {name} cannot be used.", name=str(wrong))
+            title = Text("The address is wrong")
+            return message(request, title, remark, HTTPStatus.BAD_REQUEST)
+        if state is not None:
+            chosen = replace(chosen, states=frozenset({state}))
+        batches = all_files(self._read, chosen, read_counts(self._read))
+        stem, _, ending = name.partition(".")
+        file_name = f"emitterd-{stem}-{datetime.now(UTC).astimezone():%Y-%m-%d}.{ending}"
+        headers = {**HEADERS, "Content-Disposition": f'attachment; filename="{file_name}"'}
+        chunks = _chunks(lines(chain.from_iterable(batches)))
+        return streamed(request, chunks, headers, media_type)
+
+    def _read(self, sql: str, parameters: Sequence[object] | Mapping[str, object]) -> list[Row]:
+        # Nothing stays open: the client may go away between two batches.
+        with JournalReader(self.journal) as reader:
+            return reader.read(sql, parameters)
+
+
+def _chunks(lines: Iterator[str]) -> Iterator[bytes]:
+    while chunk := "".join(islice(lines, BATCH)):
+        yield chunk.encode()
