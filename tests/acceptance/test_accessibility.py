@@ -4,11 +4,14 @@ import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
+from emitterd.journal.journal import Journal
 from emitterd.rehearsal.server import RehearsalServer
 from support.faults import fault_list
+from support.page import Desk
 from support.waiting import wait_until
 from support.zips import sample
 
@@ -22,7 +25,8 @@ WRONG = "school_master/school_mst.zip"
 HELD = "district_master/district_mst.zip"
 WAITING = "block_master/block_mst.zip"
 
-PAGES = ("", f"explain?path={WRONG}", "explain?path=none.zip", "nothing")
+PAGES = ("", f"explain?path={WRONG}", "explain?path=none.zip", "inspect", "nothing")
+NO_PAGES = {"/metrics", "/healthz", "/readyz", "/overview", "/favicon.svg"}
 LANGUAGES = ("en", "hi")
 WELL_WASH = "#e6f2eb"
 BAR = "#2f7fb3"
@@ -46,6 +50,14 @@ def full(office: Office, server: RehearsalServer, browser: Browser) -> Iterator[
         office.drop(WAITING, sample(WAITING))
         wait_until(lambda: WAITING in office.states("deferred"), 20, "another file waits")
         yield
+
+
+def test_no_page_is_left_out(spool_root: Path, journal: Journal, tmp_path: Path) -> None:
+    """The tests here look at every page that the server has."""
+    desk = Desk(spool_root, journal, tmp_path / "state" / "journal.db")
+    seen = {f"/{page.partition('?')[0]}" for page in PAGES}
+
+    assert desk.paths - NO_PAGES - {"/{path:path}"} == seen - {"/nothing"}
 
 
 def test_axe_finds_nothing(office: Office, server: RehearsalServer, browser: Browser) -> None:

@@ -96,7 +96,8 @@ def look_at(browser: Browser, name: str) -> None:
         assert browser.overflow() <= 0, kind
         tree = browser.tree()
         assert [role for role, item in tree if role in NAMED and not item.strip()] == []
-        assert {"banner", "main", "contentinfo", "navigation"} <= {role for role, _ in tree}
+        roles = {role for role, _ in tree}
+        assert {"banner", "main", "contentinfo", "navigation", "search"} <= roles
         take_picture(browser, f"page-{kind}-{name}.png", 1000 if kind == "desk" else 1500)
     browser.size(*DESK)
 

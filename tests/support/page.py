@@ -80,6 +80,11 @@ class Desk:
             route.path: route.handler for route in routes(sources) if "GET" in route.methods
         }
 
+    @property
+    def paths(self) -> set[str]:
+        """Return the paths that can be read."""
+        return set(self._handlers)
+
     def status_reader(self, latest: Callable[[bytes], Known | None]) -> FileStatusReader:
         """Return the reader of file status."""
         return FileStatusReader(Spool(self.root), Selection(["**/*.zip"], []), latest, 5.0)

@@ -297,6 +297,25 @@ def test_a_search_in_vain_says_why(desk: Desk, expected: str, status: int, words
     assert words in answer.document.words
 
 
+@pytest.mark.parametrize(("path", "address"), [("/", "./"), ("/inspect", "inspect")])
+def test_the_navigation_marks_the_page(desk: Desk, path: str, address: str) -> None:
+    """Of the links to the pages, one is that of the page itself."""
+    links = [item for item in desk.ask(path).document.all("a") if "aria-current" in item]
+
+    assert [item["href"] for item in links] == [address]
+
+
+def test_each_link_of_the_navigation_leads_to_a_page(desk: Desk) -> None:
+    """No link between the pages is dead."""
+    links = {item["href"] for item in desk.ask("/nothing").document.all("a")}
+    places = {link for link in links if re.fullmatch(r"\./|[a-z]+", link)}
+
+    assert {"./", "inspect"} <= places
+    assert {place: desk.ask(f"/{place.removeprefix('./')}").status for place in places} == (
+        dict.fromkeys(places, 200)
+    )
+
+
 def test_the_icon_is_served(desk: Desk) -> None:
     """Every page names the icon, and the server has it."""
     [link] = desk.ask().document.all("link")
