@@ -13,6 +13,8 @@ from emitterd.web.http_server import FORM_TYPE, HttpServer, Route
 from support.waiting import wait_until
 
 DEADLINE_S = 60.0
+BOUNDARY = "----boundary7MA4YWxk"
+FILE_FORM = f"multipart/form-data; boundary={BOUNDARY}"
 
 
 def link_of(descriptor: Path) -> str:
@@ -118,3 +120,12 @@ def serving(
         item.shutdown.drain(0.0)
         item.thread.join(DEADLINE_S)
         assert not item.thread.is_alive()
+
+
+def file_form(data: bytes, name: str = "student_attendance.zip", **fields: str) -> bytes:
+    """Return a form with a file as a browser sends it, the file last."""
+    parts = [f'name="{key}"\r\n\r\n{text}\r\n'.encode() for key, text in fields.items()]
+    kind = "\r\nContent-Type: application/zip\r\n\r\n"
+    parts.append(f'name="file"; filename="{name}"{kind}'.encode() + data + b"\r\n")
+    head = f"--{BOUNDARY}\r\nContent-Disposition: form-data; ".encode()
+    return b"".join(head + part for part in parts) + f"--{BOUNDARY}--\r\n".encode()

@@ -19,7 +19,7 @@ from emitterd.web.inspection_page import InspectionLimits, InspectionPage
 from emitterd.web.site import Viewer
 from support.page import Document
 from support.prometheus import free_port
-from support.serving import DEADLINE_S, Serving, serving
+from support.serving import BOUNDARY, DEADLINE_S, FILE_FORM, Serving, file_form, serving
 from support.waiting import wait_until
 from support.zip_writer import NAME
 from support.zips import repeated, sample, shipped, zipped
@@ -29,9 +29,8 @@ if TYPE_CHECKING:
 
 MIB = 1024**2
 TITLE = "student_attendance/student_attendance"
-BOUNDARY = "----boundary7MA4YWxk"
-FORM = f"multipart/form-data; boundary={BOUNDARY}"
 GOOD = zipped({NAME: sample(f"{TITLE}.zip")})
+TWO_FILES = file_form(GOOD).removesuffix(f"--{BOUNDARY}--\r\n".encode()) + file_form(GOOD)
 
 
 @dataclass(frozen=True)
@@ -98,28 +97,19 @@ class Client:
         self, data: bytes = GOOD, name: str = "student_attendance.zip", **fields: str
     ) -> tuple[int, Document]:
         """Send the form; return the status and the page."""
-        status, text = self.server.post("/inspect", form(data, name, **fields), FORM)
+        status, text = self.server.post("/inspect", file_form(data, name, **fields), FILE_FORM)
         return status, Document.of(text)
 
     def begin(self, head: bytes, length: int) -> socket.socket:
         """Send the beginning of a request, and keep the connection."""
         client = self.server.connect()
-        lines = f"Host: localhost\r\nContent-Type: {FORM}\r\nContent-Length: {length}\r\n\r\n"
+        lines = f"Host: localhost\r\nContent-Type: {FILE_FORM}\r\nContent-Length: {length}\r\n\r\n"
         client.sendall(b"POST /inspect HTTP/1.1\r\n" + lines.encode() + head)
         return client
 
     def is_clean(self) -> bool:
         """Return whether nothing is left of any zip: no memory, no child process, no visitor."""
         return not (open_zips() or children() or self.site.page._visitors)
-
-
-def form(data: bytes, name: str = "student_attendance.zip", **fields: str) -> bytes:
-    """Return a form as a browser sends it, the file last."""
-    parts = [f'name="{key}"\r\n\r\n{text}\r\n'.encode() for key, text in fields.items()]
-    kind = "\r\nContent-Type: application/zip\r\n\r\n"
-    parts.append(f'name="file"; filename="{name}"{kind}'.encode() + data + b"\r\n")
-    head = f"--{BOUNDARY}\r\nContent-Disposition: form-data; ".encode()
-    return b"".join(head + part for part in parts) + f"--{BOUNDARY}--\r\n".encode()
 
 
 def open_zips() -> list[str]:
@@ -217,8 +207,8 @@ def test_a_name_without_a_dataset_asks_for_one(visitor: Client) -> None:
 
 def test_a_script_gets_the_answer_without_the_page(visitor: Client) -> None:
     """With `?fragment` the answer is one article, with the headers of every page."""
-    headers = {"Content-Type": FORM, "Content-Length": str(len(form(GOOD)))}
-    status, got, text = visitor.server.send("/inspect?fragment", "POST", form(GOOD), **headers)
+    headers = {"Content-Type": FILE_FORM, "Content-Length": str(len(file_form(GOOD)))}
+    status, got, text = visitor.server.send("/inspect?fragment", "POST", file_form(GOOD), **headers)
 
     assert status == 200
     assert text.strip().startswith("<article")
@@ -288,15 +278,20 @@ def test_a_bomb_is_read_to_the_budget(visitor: Client) -> None:
         (b"{}", "application/json", 415, "no form with a file"),
         (b"", "multipart/form-data", 415, "no form with a file"),
         (GOOD, f"multipart/form-data; boundary={'x' * 300}", 415, "no form with a file"),
-        (GOOD, FORM, 400, "not complete"),
-        (form(GOOD)[:-30], FORM, 400, "not complete"),
-        (form(GOOD, dataset="x" * 5000), FORM, 400, "not complete"),
-        (form(GOOD, **{"x" * 5000: ""}), FORM, 400, "not complete"),
-        (form(GOOD, dataset="no/such"), FORM, 400, "not complete"),
-        (form(GOOD, name="x" * 300), FORM, 400, "not complete"),
-        (form(b"", name=""), FORM, 400, "No file was chosen"),
-        (form(GOOD).replace(b'"file"', b'"other"', 1)[:9000], FORM, 400, ""),
-        (form(GOOD)[: -len(f"--{BOUNDARY}--\r\n")] + form(GOOD), FORM, 400, "not complete"),
+        (GOOD, FILE_FORM, 400, "not complete"),
+        (file_form(GOOD)[:-30], FILE_FORM, 400, "not complete"),
+        (file_form(GOOD, dataset="x" * 5000), FILE_FORM, 400, "not complete"),
+        (file_form(GOOD, **{"x" * 5000: ""}), FILE_FORM, 400, "not complete"),
+        (file_form(GOOD, dataset="no/such"), FILE_FORM, 400, "not complete"),
+        (file_form(GOOD, name="x" * 300), FILE_FORM, 400, "not complete"),
+        (file_form(b"", name=""), FILE_FORM, 400, "No file was chosen"),
+        (file_form(GOOD).replace(b'"file"', b'"other"'), FILE_FORM, 400, "No file was chosen"),
+        (
+            file_form(GOOD)[: -len(f"--{BOUNDARY}--\r\n")] + file_form(GOOD),
+            FILE_FORM,
+            400,
+            "not complete",
+        ),
     ],
     ids=[
         "urlencoded",
@@ -326,7 +321,7 @@ def test_a_wrong_form_is_refused(
 
 def test_a_body_without_a_length_is_refused(visitor: Client) -> None:
     """Chunks of one byte would cost the daemon time: browsers send a length."""
-    request = f"POST /inspect HTTP/1.1\r\nHost: localhost\r\nContent-Type: {FORM}\r\n"
+    request = f"POST /inspect HTTP/1.1\r\nHost: localhost\r\nContent-Type: {FILE_FORM}\r\n"
     answer = visitor.server.say(f"{request}Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n")
 
     assert answer.startswith(b"HTTP/1.1 400")
@@ -357,7 +352,7 @@ def test_a_file_that_is_too_large_is_refused_as_it_comes() -> None:
 def test_a_client_that_stalls_is_dropped() -> None:
     """After a silence the page answers, and closes the connection."""
     with visiting(Site(InspectionLimits(silence_s=0.3))) as visitor:
-        body = form(GOOD)
+        body = file_form(GOOD)
         with visitor.begin(body[:-50], len(body)) as client:
             answer = client.makefile("rb").read()
 
@@ -369,7 +364,7 @@ def test_a_body_that_never_ends_is_dropped() -> None:
     """A client that sends a little now and then is dropped at the end of its time."""
     with visiting(Site(InspectionLimits(receive_s=0.5))) as visitor:
         sent_bytes = 0
-        with visitor.begin(form(b"")[:-40], 10**9) as client:
+        with visitor.begin(file_form(b"")[:-40], 10**9) as client:
             client.settimeout(0.05)
             answer = b""
             while not answer:
@@ -386,10 +381,10 @@ def test_a_body_that_never_ends_is_dropped() -> None:
 def test_too_many_visitors_are_asked_to_wait() -> None:
     """With all places taken the page answers at once; a place is free when a visitor goes."""
     with visiting(Site(InspectionLimits(visitors=2))) as visitor, ExitStack() as stack:
-        body = form(GOOD)
+        body = file_form(GOOD)
         slow = [stack.enter_context(visitor.begin(body[:200], len(body))) for _ in range(2)]
         wait_until(lambda: visitor.site.page._visitors == 2, DEADLINE_S, "two visitors")
-        headers = {"Content-Type": FORM, "Content-Length": str(len(body))}
+        headers = {"Content-Type": FILE_FORM, "Content-Length": str(len(body))}
         busy, got, text = visitor.server.send("/inspect", "POST", body, **headers)
         slow[0].close()
         wait_until(lambda: visitor.site.page._visitors == 1, DEADLINE_S, "a free place")
@@ -401,7 +396,7 @@ def test_too_many_visitors_are_asked_to_wait() -> None:
 
 def test_a_client_that_goes_away_leaves_nothing(visitor: Client) -> None:
     """What came of its zip is gone with it."""
-    body = form(os.urandom(MIB))
+    body = file_form(os.urandom(MIB))
     with visitor.begin(body[:-100], len(body)):
         wait_until(open_zips, DEADLINE_S, "a zip in memory")
     wait_until(visitor.is_clean, DEADLINE_S, "nothing is left")
@@ -410,7 +405,7 @@ def test_a_client_that_goes_away_leaves_nothing(visitor: Client) -> None:
 def test_a_client_that_goes_away_ends_its_inspection() -> None:
     """The child process is killed, and the next visitor has its turn."""
     with visiting(Site(order=Order(signal.pause))) as visitor:
-        with visitor.begin(form(GOOD), len(form(GOOD))):
+        with visitor.begin(file_form(GOOD), len(file_form(GOOD))):
             wait_until(children, DEADLINE_S, "a child process")
         wait_until(visitor.is_clean, DEADLINE_S, "nothing is left")
         visitor.site.order = None
@@ -444,7 +439,7 @@ def test_an_inspection_that_dies_is_logged(function: Callable[..., None]) -> Non
 def test_one_zip_is_inspected_at_a_time() -> None:
     """The others wait for their turn: there is never more than one child process."""
     with visiting(Site(order=Order(signal.pause))) as visitor, ExitStack() as stack:
-        body = form(GOOD)
+        body = file_form(GOOD)
         for _ in range(3):
             stack.enter_context(visitor.begin(body, len(body)))
         wait_until(lambda: visitor.site.page._visitors == 3, DEADLINE_S, "three visitors")
@@ -460,7 +455,7 @@ def test_a_daemon_that_stops_ends_the_inspection() -> None:
     site = Site(order=Order(signal.pause))
     with serving(Endpoint("127.0.0.1", free_port()), site.routes()) as server:
         client = Client(site, server)
-        with client.begin(form(GOOD), len(form(GOOD))):
+        with client.begin(file_form(GOOD), len(file_form(GOOD))):
             wait_until(children, DEADLINE_S, "a child process")
             server.shutdown.drain(0.0)
             server.thread.join(DEADLINE_S)
@@ -472,8 +467,8 @@ def test_a_daemon_that_stops_ends_the_inspection() -> None:
 
 def test_another_sites_form_is_refused(visitor: Client) -> None:
     """A page of another site cannot have the daemon work: its Origin is not ours."""
-    body = form(GOOD)
-    headers = {"Content-Type": FORM, "Content-Length": str(len(body))}
+    body = file_form(GOOD)
+    headers = {"Content-Type": FILE_FORM, "Content-Length": str(len(body))}
     statuses = {
         origin: visitor.server.send("/inspect", "POST", body, **headers, Origin=origin)[0]
         for origin in ("https://attacker.example", "null", "http://localhost.attacker.example")
