@@ -52,7 +52,7 @@ class _Catalog(Catalog):
 def messages() -> Iterator[Message]:
     """Yield every message of the code."""
     for path in sorted(PACKAGE.rglob("*.py")):
-        if "emitterd.translation" in path.read_text("utf-8"):
+        if path.parent == LOCALE.parent or "emitterd.translation" in path.read_text("utf-8"):
             yield from _extracted("python", path, _PYTHON)
     for path in sorted(PACKAGE.rglob("templates/*.html")):
         yield from _extracted("jinja2", path, _TEMPLATE)
@@ -78,14 +78,14 @@ def template() -> Catalog:
 
 def read(language: str) -> Catalog:
     """Return the translations of a language as they are in its file."""
-    with _file(language).open("rb") as file:
+    with file_of(language).open("rb") as file:
         return read_po(file, locale=language)
 
 
 def updated(language: str) -> Catalog:
     """Return the translations of a language for the messages of now."""
     catalog = _catalog(language)
-    old = read(language) if _file(language).exists() else Catalog()
+    old = read(language) if file_of(language).exists() else Catalog()
     for message in template():
         if message.id:
             known = old.get(message.id)
@@ -112,7 +112,8 @@ def _catalog(language: str | None) -> Catalog:
     return _Catalog(language, header_comment=_HEADER, fuzzy=False)
 
 
-def _file(language: str) -> Path:
+def file_of(language: str) -> Path:
+    """Return the file of the translations of a language."""
     return LOCALE / language / "LC_MESSAGES" / "emitterd.po"
 
 
@@ -121,7 +122,7 @@ def main() -> None:
     (LOCALE / "emitterd.pot").write_bytes(written(template()))
     for language in LANGUAGES.keys() - {SOURCE}:
         catalog = updated(language)
-        file = _file(language)
+        file = file_of(language)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(written(catalog))
         file.with_suffix(".mo").write_bytes(compiled(catalog))

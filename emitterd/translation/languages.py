@@ -92,9 +92,12 @@ class Language:
         return self.pattern(_SENTENCE) or _SENTENCE
 
     def sentence(self, text: str) -> str:
-        """Return lower-case words as a sentence: in English with a capital, and with a stop."""
+        """Return a phrase as a sentence: with a full stop, and in English with a capital."""
+        if not self.pattern(text):
+            return ENGLISH.sentence(text)
         words = self.translate(text)
-        words = words[:1].upper() + words[1:]
+        if self.code == SOURCE:
+            words = words[:1].upper() + words[1:]
         return words if words.endswith(ENDS) else self.full_stop.format(words=words)
 
     def number(self, value: int) -> str:

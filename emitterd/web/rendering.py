@@ -127,7 +127,8 @@ def prose(language: Language, text: str) -> Markup:
     if not language.pattern(text):
         return _ENGLISH_PART.format(prose(ENGLISH, text))
     words = phrase(language, text)
-    words = words[:1].upper() + words[1:]
+    if language is ENGLISH:
+        words = words[:1].upper() + words[1:]
     # The full stop of a catalogue is no HTML.
     return words if words.endswith(ENDS) else Markup(language.full_stop).format(words=words)  # noqa: S704
 

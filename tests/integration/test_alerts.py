@@ -29,6 +29,7 @@ from emitterd.monitoring.alerts.loop import FIRST_HEARTBEAT_S, AlertRules, Alert
 from emitterd.monitoring.alerts.message import Place, compose_test
 from emitterd.service.alerting import open_alerts
 from emitterd.shutdown import Shutdown
+from emitterd.translation.languages import LANGUAGES
 from support.client import http_client
 from support.in_process import Clock, Host, Killed, Mortal
 from support.installation import Installation
@@ -121,6 +122,18 @@ def test_a_refusal_is_reported_in_the_services_words_without_the_url(receivers: 
     assert "503" in reason
     assert "secret" not in reason
     assert "\n" not in reason
+
+
+def test_a_mail_in_hindi_arrives_as_it_was_written(receivers: Receivers) -> None:
+    """Subject and body are encoded for servers that know only ASCII."""
+    message = compose_test(PLACE, LANGUAGES["hi"])
+
+    assert AppriseChannel("m", "m", receivers.mail_url).send(message, lambda: False) == ""
+
+    [mail] = receivers.mails
+    assert str(mail["Subject"]) == message.title == "deo-patna पर emitterd: परीक्षण सूचना"
+    assert mail.get_body(("plain",)).get_content().split() == message.body.split()  # type: ignore[union-attr]
+    assert mail.as_bytes().isascii()
 
 
 def test_a_token_that_a_child_prints_is_masked(tmp_path: Path) -> None:
@@ -480,6 +493,23 @@ def test_an_outage_rejected_files_and_a_kill_message_by_message(
                 "2 alarms ended, 1 left",
             )
         ]
+
+
+@pytest.mark.slow
+def test_alerts_are_in_the_language_of_the_configuration(
+    tmp_path: Path, receivers: Receivers
+) -> None:
+    """`alerts.language: hi`: each receiver gets the rejected file in Hindi."""
+    settings = receivers.settings(alerts_language="hi", spool_incomplete_after="1s")
+    with Host(tmp_path / "host", **settings) as host:
+        (host.site.spool / "pat").mkdir()
+        story = Story(host, receivers)
+        story.reject("b.zip")
+        story.look(GATHER_S)
+        assert story.received() == [["began rejected"]]
+        host.kill()
+    [title] = receivers.titles()["mail"]
+    assert title.endswith("चेतावनी: 1 फ़ाइल अस्वीकृत है, और बदली नहीं गई (1 अलार्म)")
 
 
 def set_alerts(site: Installation, settings: dict[str, str]) -> None:

@@ -7,7 +7,8 @@ from itertools import pairwise
 
 import pytest
 
-from emitterd.monitoring.alarms import Alarm, AlarmCode
+from emitterd.codes import Code
+from emitterd.monitoring.alarms import Alarm, AlarmCode, files_wait
 from emitterd.monitoring.alerts.incidents import (
     AHEAD_S,
     BACKOFF_MAX_S,
@@ -24,6 +25,8 @@ from emitterd.monitoring.alerts.incidents import (
     shrink,
     without_finished,
 )
+from emitterd.translation.languages import LANGUAGES
+from emitterd.translation.text import Text
 
 DAY_S = 86400.0
 START = 1_000_000.0
@@ -48,7 +51,7 @@ class Listener:
         """Return what the channel gets when these are the alarms, so long after the start."""
         now = START + after_s
         # Each look goes through the journal, as after a kill.
-        saved = AlertState.unpack(json.loads(json.dumps(asdict(self.state))))
+        saved = AlertState.unpack(json.loads(json.dumps(self.state.record())))
         incidents = observe(saved.incidents, alarms, now)
         record = shrink(saved.records.get("x", ChannelRecord()), incidents)
         notifications = (
@@ -257,3 +260,16 @@ def test_a_state_of_version_0_1_is_read() -> None:
     saved["records"]["x"]["told"] = saved["records"]["x"].pop("notified")
 
     assert AlertState.unpack(json.loads(json.dumps(saved))) == listener.state
+
+
+def test_an_alarm_of_the_life_before_can_still_be_translated() -> None:
+    """The journal keeps message and values: the end may be reported after a restart."""
+    words = Text("no daemon runs, and {files_wait}", files_wait=files_wait(2))
+    listener = Listener()
+    listener.look(0, Alarm(AlarmCode.DAEMON_ABSENT, START, words, Code.INTERNAL.remedy))
+
+    saved = AlertState.unpack(json.loads(json.dumps(listener.state.record())))
+
+    alarm = saved.incidents[AlarmCode.DAEMON_ABSENT].alarm
+    assert alarm.words == "no daemon runs, and 2 files wait"
+    assert LANGUAGES["hi"].translate(alarm.words) == "डेमन नहीं चल रहा है, और 2 फ़ाइलें प्रतीक्षा में हैं"

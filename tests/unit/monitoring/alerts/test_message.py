@@ -6,6 +6,8 @@ from emitterd.monitoring.alarms import Alarm, AlarmCode, AlarmLevel
 from emitterd.monitoring.alerts.incidents import Incident, Notification, NotificationKind
 from emitterd.monitoring.alerts.message import SUMMARY_MAX, Place, compose, compose_test
 from emitterd.text import MASK, keep_secret
+from emitterd.translation.languages import LANGUAGES
+from emitterd.translation.text import Text, plural
 
 PLACE = Place("deo-patna.example.org", "/srv/cqube_emission")
 SINCE = 1_796_000_000.0
@@ -108,3 +110,39 @@ def test_the_test_message_is_marked() -> None:
     assert (
         compose([notifications(NotificationKind.BEGAN, DOWN)], 1, PLACE).record()["test"] is False
     )
+
+
+def test_an_alert_in_hindi_has_no_english_sentence() -> None:
+    """Title, body and the texts for a command; codes, names and commands stay as they are."""
+    words = plural(
+        "{number} file is rejected, and not replaced ({path})",
+        "{number} files are rejected, and not replaced (for example {path})",
+        number=2,
+        path="pat/a.zip",
+    )
+    alarm = Alarm(
+        AlarmCode.REJECTED, SINCE, words, Text("see why: emitterd explain {path}", path="x")
+    )
+    message = compose(
+        [
+            notifications(NotificationKind.BEGAN, alarm),
+            notifications(NotificationKind.ENDED, alarm, SINCE + 3600),
+        ],
+        1,
+        PLACE,
+        LANGUAGES["hi"],
+    )
+
+    assert message.title == (
+        "deo-patna पर emitterd: चेतावनी: 2 फ़ाइलें अस्वीकृत हैं, और बदली नहीं गईं (1 अलार्म)"
+    )
+    assert message.body == (
+        "चेतावनी, 30 नवंबर 2026, 06:23 से: 2 फ़ाइलें अस्वीकृत हैं, और बदली नहीं गईं (जैसे pat/a.zip)\n"
+        "क्या करें: कारण देखें: emitterd explain x\n\n"
+        "30 नवंबर 2026, 07:23 को समाप्त: 2 फ़ाइलें अस्वीकृत हैं, और बदली नहीं गईं (जैसे pat/a.zip)"
+        " (30 नवंबर 2026, 06:23 से)\n\n"
+        "मशीन deo-patna.example.org, फ़ोल्डर /srv/cqube_emission।"
+        " सभी अलार्म देखने के लिए: emitterd status"
+    )
+    assert message.record()["level"] == "WARNING"
+    assert message.record()["alarms"][0]["hint"] == "कारण देखें: emitterd explain x"
