@@ -195,6 +195,14 @@ def test_a_key_survives_the_address() -> None:
             RowKey.parse(text)
 
 
+def named(value: object) -> str:
+    """Name a case. The order of a set differs from process to process, and so would its name."""
+    if not isinstance(value, FileFilter):
+        return str(value)
+    states = "+".join(sorted(value.states)) or "any state"
+    return f"{states} {value.dataset} {value.since} {value.until} {value.text}"
+
+
 @pytest.mark.parametrize(
     ("chosen", "index"),
     [
@@ -209,7 +217,7 @@ def test_a_key_survives_the_address() -> None:
         (FileFilter(frozenset({State.DELIVERED}), EXAM), "entry_dataset"),
         (FileFilter(frozenset({State.HELD}), EXAM), "entry_ended"),
     ],
-    ids=str,
+    ids=named,
 )
 def test_each_filter_uses_an_index(
     shelf: Shelf, monkeypatch: pytest.MonkeyPatch, chosen: FileFilter, index: str
@@ -247,7 +255,7 @@ def test_each_filter_uses_an_index(
         FileFilter(text="periodic_exam_mst_0000"),
         FileFilter(dataset=EXAM, text="no such file"),
     ],
-    ids=str,
+    ids=named,
 )
 def test_a_page_costs_the_same_in_a_large_journal(
     filled: list[Shelf], monkeypatch: pytest.MonkeyPatch, chosen: FileFilter
