@@ -25,8 +25,19 @@ WRONG = "school_master/school_mst.zip"
 HELD = "district_master/district_mst.zip"
 WAITING = "block_master/block_mst.zip"
 
-PAGES = ("", f"explain?path={WRONG}", "explain?path=none.zip", "inspect", "nothing")
-NO_PAGES = {"/metrics", "/healthz", "/readyz", "/overview", "/favicon.svg"}
+PAGES = (
+    "",
+    "datasets",
+    "files",
+    "files?state=rejected&since=never",
+    f"explain?path={WRONG}",
+    "explain?path=none.zip",
+    "skipped",
+    "inspect",
+    "nothing",
+)
+DOWNLOADS = {f"/{name}.{ending}" for name in ("files", "receipts") for ending in ("csv", "json")}
+NO_PAGES = {"/metrics", "/healthz", "/readyz", "/overview", "/favicon.svg", *DOWNLOADS}
 LANGUAGES = ("en", "hi")
 WELL_WASH = "#e6f2eb"
 BAR = "#2f7fb3"
