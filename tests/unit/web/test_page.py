@@ -71,6 +71,25 @@ def test_work_under_way_is_shown(desk: Desk) -> None:
     assert "Delivered 1 1 in the last day" in document.words
 
 
+def test_the_speed_of_the_last_ten_minutes_is_shown(desk: Desk) -> None:
+    """The bytes of ten minutes are a sentence and a chart, also when no upload runs any more."""
+    before = desk.ask().document.words
+    desk.admit(NAME, 12_000_000)
+    desk.uploads.began(desk.claim())
+    desk.uploads.sent(12_000_000)
+    desk.uploads.ended()
+    # As if a minute had passed.
+    desk.uploads._speeds._slot -= 6
+    document = desk.ask().document
+
+    assert "The last ten minutes" not in before
+    assert "Nothing is being sent now." in document.words
+    assert "The last ten minutes 11.4 MiB sent, 19.5 KiB a second on average." in document.words
+    assert "Bars: the speed in each ten seconds, at most 1.1 MiB a second" in {
+        image["aria-label"] for image in document.all("svg") if "aria-label" in image
+    }
+
+
 def test_the_queue_is_shown_by_turn(desk: Desk) -> None:
     """The first rows of the queue are those that will be sent next, in that order."""
     for number in range(40):
