@@ -36,6 +36,7 @@ from inspection import INSPECT
 from machine import describe
 from peers import find_tool
 from plot import draw
+from readers import PAGE, READING
 from response import FAIR, FRESH_FILE
 from scenario import Bench, Scenario, play
 from soak.reliability import Unusable, written
@@ -51,7 +52,7 @@ SCENARIOS: dict[str, Scenario] = {
     item.name: item
     for item in (
         LATENCY, SMALL, ENGINE, LARGE, FRESH_FILE, FAIR, RESTART, BACKLOG, FLAT, IDLE,
-        STATUS, INSPECT,
+        STATUS, INSPECT, PAGE, READING,
     )
 }  # fmt: skip
 

@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from functools import partial
 from http import HTTPStatus
@@ -128,36 +128,50 @@ class SkippedReader:
 
         Raises `JournalError`.
         """
+        if self._begins(now):
+            self._done.clear()
+            try:
+                threading.Thread(target=self._read, name="skipped", daemon=True).start()
+            except RuntimeError:
+                # At a limit of threads.
+                self._read()
+        self._done.wait(self.WAIT_S)
+        with self._lock:
+            error, self._error = self._error, None
+            if error is not None:
+                raise error
+            return replace(self._latest, reading=self._reading)
+
+    def _begins(self, now: float) -> bool:
+        """Return whether this caller must have the folder read."""
         with self._lock:
             read_at = self._latest.read_at
             is_fresh = read_at is not None and 0 <= now - read_at < self.FRESH_S
-            if not (self._reading or is_fresh):
-                self._reading = True
-                self._done.clear()
-                threading.Thread(target=self._read, name="skipped", daemon=True).start()
-        self._done.wait(self.WAIT_S)
-        with self._lock:
-            if self._error is not None:
-                raise self._error
-            last = self._latest
-            return SkippedFiles(last.files, last.more, last.read_at, self._reading)
+            begins = not (self._reading or is_fresh)
+            self._reading |= begins
+            return begins
 
     def _read(self) -> None:
-        wrong, others, error = list[Mapping[str, str]](), list[Mapping[str, str]](), None
-        number = 0
+        latest, error = None, None
         try:
-            for status in self._survey():
-                number += 1
-                records = wrong if status.error is not None else others
-                if len(records) < self.SHOWN:
-                    records.append(status.record() | {"remedy": status.remedy})
+            latest = self._found()
         except JournalError as problem:
             error = problem
+        finally:
+            with self._lock:
+                self._latest, self._error = latest or self._latest, error
+                self._reading = False
+            self._done.set()
+
+    def _found(self) -> SkippedFiles:
+        wrong, others, number = list[Mapping[str, str]](), list[Mapping[str, str]](), 0
+        for status in self._survey():
+            number += 1
+            records = wrong if status.error is not None else others
+            if len(records) < self.SHOWN:
+                records.append(status.record() | {"remedy": status.remedy})
         files = tuple((wrong + others)[: self.SHOWN])
-        with self._lock:
-            self._latest = SkippedFiles(files, number - len(files), time.time())
-            self._error, self._reading = error, False
-        self._done.set()
+        return SkippedFiles(files, number - len(files), time.time())
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,9 @@ import csv
 import io
 import json
 import re
+import threading
+import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
@@ -11,12 +14,16 @@ from urllib.parse import quote
 import pytest
 
 from emitterd.codes import Code
+from emitterd.errors import JournalBusy
+from emitterd.intake.file_status import FileStatus, FolderState
 from emitterd.journal import listing
 from emitterd.journal.journal import Journal
 from emitterd.journal.listing import SHOWN
 from emitterd.journal.reader import JournalReader
 from emitterd.model import ServerState
+from emitterd.web.files_page import SkippedFiles, SkippedReader
 from support.page import HOSTILE, Answered, Desk
+from support.waiting import wait_until
 from support.zips import make_zip
 
 DAY_S = 86400.0
@@ -217,5 +224,41 @@ def test_files_that_are_never_sent_have_their_reason(desk: Desk) -> None:
         answer = desk.ask("/skipped")
 
     assert answer.document.wrong == []
-    assert sorted(names(answer)) == ["pat/half.zip", "pat/notes.txt"]
-    assert Code.INCOMPLETE in answer.document.words or "incomplete" in answer.document.words
+    assert names(answer) == ["pat/half.zip", "pat/notes.txt"]
+    assert Code.INCOMPLETE in answer.document.words
+
+
+def test_a_large_folder_is_read_in_the_background() -> None:
+    """The page waits for nobody: it has the last result, and reads the folder once at a time."""
+    gate, readings = threading.Event(), list[float]()
+
+    def survey() -> Iterator[FileStatus]:
+        readings.append(time.time())
+        gate.wait(30)
+        yield FileStatus(b"pat/notes.txt", FolderState.IGNORED, reason="no zip")
+
+    reader, now = SkippedReader(survey), time.time()
+    assert reader.latest(now) == reader.latest(now) == SkippedFiles(reading=True)
+    gate.set()
+    later = now + SkippedReader.FRESH_S / 2
+    wait_until(lambda: not reader.latest(later).reading, 30, "the folder is read")
+    found = reader.latest(later)
+    assert [file["path"] for file in found.files] == ["pat/notes.txt"]
+    assert len(readings) == 1
+    assert reader.latest(now + 60).files == found.files
+    assert len(readings) == 2
+
+
+def test_an_error_of_the_journal_is_reported_once() -> None:
+    """The next visitor has the folder read again."""
+    problems = [JournalBusy("locked")]
+
+    def survey() -> Iterator[FileStatus]:
+        if problems:
+            raise problems.pop()
+        yield from ()
+
+    reader = SkippedReader(survey)
+    with pytest.raises(JournalBusy):
+        wait_until(lambda: reader.latest(0.0).read_at is not None, 30, "an error")
+    wait_until(lambda: reader.latest(0.0).read_at is not None, 30, "the folder is read")
