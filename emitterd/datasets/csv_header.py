@@ -12,11 +12,17 @@ from emitterd.codes import Code
 from emitterd.datasets.catalogue import Dataset, Header, HeaderMatch, Version
 from emitterd.datasets.csv_text import BLANKS, server_rows
 from emitterd.datasets.findings import Finding, finding, quoted
+from emitterd.translation.text import Text
 
 COLUMNS_MAX = 2000
 """The widest documented header has 230 columns; a wider line is not split."""
 
-_DELIMITERS = {"|": "| (pipe)", ",": ", (comma)", ";": "; (semicolon)", "\t": "a tab"}
+_DELIMITERS = {
+    "|": Text("| (pipe)"),
+    ",": Text(", (comma)"),
+    ";": Text("; (semicolon)"),
+    "\t": Text("a tab"),
+}
 _SHOWN_MAX = 5
 _COMPARED_MAX = 100
 _CLOSE = 0.75
@@ -59,7 +65,7 @@ def check_header(
         return CheckedHeader(_split(line, delimiter), wrong)
     nearest = max(applicable, key=lambda header: _similarity(header, columns))
     if not raw.strip():
-        found = "a blank first line"
+        found: str = Text("a blank first line")
     elif columns:
         found = _other_header(dataset, columns, raw) or _difference(nearest, columns, raw)
     else:

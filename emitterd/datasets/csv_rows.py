@@ -16,6 +16,7 @@ from emitterd.datasets.catalogue import Dataset, Version
 from emitterd.datasets.csv_text import BLANKS, server_rows
 from emitterd.datasets.csv_values import ABSENT, Column, checked_columns
 from emitterd.datasets.findings import Finding, Loss, finding, quoted
+from emitterd.translation.text import Text
 
 KEYS_MAX = 65_536
 """Keys that are remembered. Each row is compared with these, and with the rows of its block."""
@@ -209,15 +210,18 @@ class RowChecker:
             inner = value.count(self._delimiter)
             if breaks > _BREAKS_MAX or 2 * inner > breaks * (len(self._columns) - 1) > 0:
                 found = f"a value with {breaks} line breaks; the rows in it become its text"
-                expected = "each quote closed in its own value"
+                expected = Text("each quote closed in its own value")
                 self._problem(Code.QUOTES, Loss.ROW).note(number, expected, found)
 
     def _note_quotes(self, error: csv.Error, *, whole: bool) -> None:
         text = str(error)
         if "expected after" in text:
-            expected, found = "a delimiter after a closing quote", "text after a closing quote"
+            expected, found = (
+                Text("a delimiter after a closing quote"),
+                Text("text after a closing quote"),
+            )
         elif whole or "field larger" in text:
-            expected, found = "a closing quote", "a quote that is never closed"
+            expected, found = Text("a closing quote"), Text("a quote that is never closed")
         else:
             return
         self._problem(Code.QUOTES, Loss.FILE).note(self._line, expected, found)

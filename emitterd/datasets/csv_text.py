@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from emitterd.codes import Code
 from emitterd.datasets.findings import Finding, Loss, finding, quoted
+from emitterd.translation.text import Text
 
 LINE_MAX_BYTES = 1_048_576
 CHUNK_BYTES = 64 * 1024
@@ -22,8 +23,8 @@ _UTF8 = "UTF-8"
 _OPENINGS = {
     codecs.BOM_UTF16_LE: "UTF-16",
     codecs.BOM_UTF16_BE: "UTF-16",
-    b"PK\x03\x04": "a zip or an Excel workbook (.xlsx), not a CSV",
-    b"\xd0\xcf\x11\xe0": "an Excel workbook (.xls), not a CSV",
+    b"PK\x03\x04": Text("a zip or an Excel workbook (.xlsx), not a CSV"),
+    b"\xd0\xcf\x11\xe0": Text("an Excel workbook (.xls), not a CSV"),
 }
 _OPENING_BYTES = 1000
 _BEFORE_CHARACTERS = 20
@@ -143,12 +144,14 @@ class CsvTextReader:
                 return b""
         opening = chunk[:_OPENING_BYTES]
         if opening.count(b"\0") > len(opening) // 4:
-            found = "zero bytes at its beginning: UTF-16, or no text at all"
+            found = Text("zero bytes at its beginning: UTF-16, or no text at all")
             self._report(Code.NOT_UTF8, _UTF8, found)
             return b""
         if chunk.startswith(codecs.BOM_UTF8):
-            found = "the mark EF BB BF before the first column"
-            self._findings.append(finding(Code.BYTE_ORDER_MARK, "UTF-8 without a mark", found))
+            found = Text("the mark EF BB BF before the first column")
+            self._findings.append(
+                finding(Code.BYTE_ORDER_MARK, Text("UTF-8 without a mark"), found)
+            )
             return chunk[len(codecs.BOM_UTF8) :]
         return chunk
 
@@ -160,7 +163,7 @@ class CsvTextReader:
         if b"\0" in block and not self._has_nul:
             self._has_nul = True
             place = self._place(block, block.index(b"\0"), "a zero byte (NUL)")
-            expected = "text, in which PostgreSQL allows no zero byte"
+            expected = Text("text, in which PostgreSQL allows no zero byte")
             self._findings.append(finding(Code.NOT_UTF8, expected, place))
         if not block.isascii():
             block = self._decodable(block)

@@ -30,6 +30,7 @@ from emitterd.datasets.zip_members import (
     unpack_problem,
 )
 from emitterd.text import printable
+from emitterd.translation.text import Text
 from emitterd.units import format_size
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def inspect(
         inspection.inspect_zip(read_at, size_bytes)
     except DamagedZip as error:
         if all(finding.code is not Code.DAMAGED for finding in inspection.findings):
-            inspection.findings.append(finding(Code.DAMAGED, "a whole zip", str(error)))
+            inspection.findings.append(finding(Code.DAMAGED, Text("a whole zip"), str(error)))
     report, text = inspection.report, inspection.text
     findings = inspection.findings
     if text is not None:
@@ -171,7 +172,7 @@ class _Inspection:
         blocks = text.blocks()
         block = next(blocks, None)
         if block is None:
-            self._report_empty(text, "an empty file")
+            self._report_empty(text, Text("an empty file"))
             return
         text_bytes = block.lstrip(b"\n")
         first = 1 + len(block) - len(text_bytes)
@@ -187,7 +188,7 @@ class _Inspection:
             )
         except csv.Error:
             found = f"a wrong quote in the header, line {first}"
-            self.findings.append(finding(Code.QUOTES, "column names without quotes", found))
+            self.findings.append(finding(Code.QUOTES, Text("column names without quotes"), found))
             deque(blocks, maxlen=0)
             return
         self.report.columns = tuple(map(printable, header.columns))
@@ -197,7 +198,7 @@ class _Inspection:
             # First: the records may raise `DamagedZip`.
             self.findings += findings
         if not self._inspect_records(text, blocks, header, first + 1):
-            self._report_empty(text, "blank lines" if blank else "a header only")
+            self._report_empty(text, Text("blank lines") if blank else Text("a header only"))
         elif blank:
             self.findings += findings
 
@@ -222,5 +223,5 @@ class _Inspection:
 
     def _report_empty(self, text: CsvTextReader, found: str) -> None:
         if text.whole and text.valid:
-            expected = "a header and at least one record"
+            expected = Text("a header and at least one record")
             self.findings.append(finding(Code.NO_RECORDS, expected, found))

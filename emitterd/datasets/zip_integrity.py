@@ -9,6 +9,8 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from emitterd.translation.text import Text
+
 ReadAt = Callable[[int, int], bytes]
 """`read_at(offset, count)`: up to `count` bytes from `offset`."""
 
@@ -101,15 +103,15 @@ def zip_flaw(read_at: ReadAt, size_bytes: int) -> str | None:
     directory = zip_directory(read_at, size_bytes)
     moved = directory is not None and directory.at + directory.size_bytes != directory.ends_at
     if directory is None or (directory.after and moved):
-        return "no zip end record closes at the end of the file"
+        return Text("no zip end record closes at the end of the file")
     if directory.disk != 0:
-        return "the zip is one part of several"
+        return Text("the zip is one part of several")
     if moved:
         # A cut-off zip whose last member is itself a stored zip ends in that inner zip's end
         # record, whose offsets start elsewhere.
-        return "the zip's directory is not where its end record says"
+        return Text("the zip's directory is not where its end record says")
     if directory.entries * _CENTRAL_BYTES > directory.size_bytes:
-        return "the zip's directory is shorter than its entries"
+        return Text("the zip's directory is shorter than its entries")
     if not _harmless(directory.after):
         return f"{len(directory.after)} bytes follow the zip's end record"
     return _first_file_flaw(read_at, directory)
@@ -266,16 +268,16 @@ def _first_file_flaw(read_at: ReadAt, directory: Directory) -> str | None:
     """Compare the headers of the first file, and of folders before it, with the directory."""
     entries = _first_entries(read_at, directory)
     if not entries and directory.entries:
-        return "the zip's directory does not begin with an entry"
+        return Text("the zip's directory does not begin with an entry")
     for entry in entries:
         if entry.at == _MARK_32:
             return None
         local = local_header(read_at, entry.at) if entry.at < directory.at else None
         if local is None:
-            return "the zip's first file is not where its directory says"
+            return Text("the zip's first file is not where its directory says")
         if not same_file(entry, local):
             # An overwrite in place that was interrupted leaves the end of the former version.
-            return "the zip's first file and its directory are of two versions"
+            return Text("the zip's first file and its directory are of two versions")
         if not entry.is_folder:
             return None
     return None

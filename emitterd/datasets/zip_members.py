@@ -26,6 +26,7 @@ from emitterd.datasets.zip_integrity import (
     same_file,
     zip_directory,
 )
+from emitterd.translation.text import Text
 
 DIRECTORY_MAX_BYTES = 256 * 1024
 """The longest directory that is read: one file's entry can take 192 KiB of it."""
@@ -74,10 +75,10 @@ def server_files(read_at: ReadAt, size_bytes: int) -> tuple[list[FileHeader], Fi
     """
     directory = zip_directory(read_at, size_bytes)
     if directory is None or directory.at + directory.size_bytes != directory.ends_at:
-        return [], _damaged("no end record")
+        return [], _damaged(Text("no end record"))
     if directory.entries > ENTRIES_MAX or directory.size_bytes > DIRECTORY_MAX_BYTES:
         found = f"a directory of {directory.entries} entries, {directory.size_bytes} bytes"
-        return [], finding(Code.SEVERAL_FILES, "one CSV", found)
+        return [], finding(Code.SEVERAL_FILES, Text("one CSV"), found)
     walk = _Walk(read_at, directory)
     walk.run()
     return walk.files, walk.problem
@@ -102,9 +103,11 @@ class _Walk:
         if at is None or self.problem is not None:
             return
         if at > self._end_at:
-            self.problem = _damaged("a file that reaches beyond the beginning of the directory")
+            self.problem = _damaged(
+                Text("a file that reaches beyond the beginning of the directory")
+            )
         elif self._named:
-            self.problem = _damaged("a directory that names a file where none begins")
+            self.problem = _damaged(Text("a directory that names a file where none begins"))
 
     def _step(self, at: int) -> int | None:
         """Add the file at this offset; return where the next one or the directory begins.
@@ -123,15 +126,15 @@ class _Walk:
         self._headers_bytes += local.length
         if len(self.files) > ENTRIES_MAX or self._headers_bytes > _HEADERS_MAX_BYTES:
             found = f"more than {len(self.files) - 1} files"
-            self.problem = finding(Code.SEVERAL_FILES, "one CSV", found)
+            self.problem = finding(Code.SEVERAL_FILES, Text("one CSV"), found)
             self.files = []
             return None
         entry = self._named.pop(at % WRAP, None)
         if not local.sound:
-            self.problem = _damaged("a zip64 extra field without both sizes")
+            self.problem = _damaged(Text("a zip64 extra field without both sizes"))
             return None
         if entry is not None and not same_file(entry, local):
-            self.problem = _damaged("a file whose header contradicts the zip's directory")
+            self.problem = _damaged(Text("a file whose header contradicts the zip's directory"))
         if local.flags & SIZES_FOLLOW:
             return self._behind_descriptor(local, entry)
         return at + local.length + local.packed_bytes
@@ -139,7 +142,7 @@ class _Walk:
     def _behind_descriptor(self, local: FileHeader, entry: FileHeader | None) -> int | None:
         """Take the sizes that follow the last file's data from the directory."""
         if entry is None:
-            self.problem = _damaged("a file that the zip's directory does not name")
+            self.problem = _damaged(Text("a file that the zip's directory does not name"))
             return None
         file = local._replace(crc=entry.crc, size_bytes=entry.size_bytes)
         data_at = local.at + local.length
@@ -150,7 +153,7 @@ class _Walk:
                 self.files[-1] = file._replace(packed_bytes=end - data_at)
                 return next_at
         self.files[-1] = file._replace(packed_bytes=entry.packed_bytes)
-        self.problem = _damaged("a data descriptor that is not where the file's data ends")
+        self.problem = _damaged(Text("a data descriptor that is not where the file's data ends"))
         return None
 
 
@@ -167,7 +170,7 @@ def _descriptor_end(read_at: ReadAt, at: int) -> int | None:
 def unpack_problem(file: FileHeader) -> Finding | None:
     """Return why the server cannot unpack a file, or None."""
     if file.flags & _ENCRYPTED or file.method == _AES:
-        return finding(Code.ENCRYPTED, "a zip without a password", "an encrypted file")
+        return finding(Code.ENCRYPTED, Text("a zip without a password"), Text("an encrypted file"))
     method = _METHODS.get(file.method, f"method {file.method}")
     if file.method not in _SERVER_METHODS:
         return _unreadable(method)
@@ -181,17 +184,17 @@ def not_inspected(file: FileHeader) -> Finding | None:
     if file.method in _STREAMS:
         return None
     found = f"{_METHODS[file.method]}, which emitterd cannot unpack"
-    return finding(Code.NOT_INSPECTED, "deflate, bzip2, or no compression", found)
+    return finding(Code.NOT_INSPECTED, Text("deflate, bzip2, or no compression"), found)
 
 
 def _unreadable(found: str) -> Finding:
     return finding(
-        Code.UNREADABLE_ZIP, "a CSV packed with deflate, in a zip that was not piped", found
+        Code.UNREADABLE_ZIP, Text("a CSV packed with deflate, in a zip that was not piped"), found
     )
 
 
 def _damaged(found: str) -> Finding:
-    return finding(Code.DAMAGED, "a whole zip", found)
+    return finding(Code.DAMAGED, Text("a whole zip"), found)
 
 
 class _Unpacker(Protocol):
@@ -283,7 +286,7 @@ class Content:
                 self._crc = zlib.crc32(data, self._crc)
                 return data
             if hungry and not packed and not self._stream.eof:
-                raise DamagedZip("compressed data that ends too early")
+                raise DamagedZip(Text("compressed data that ends too early"))
         self._check_end()
         return b""
 
@@ -291,7 +294,7 @@ class Content:
         stored = self._file.method == _STORED
         wanted = min(self._left_bytes, count if stored else _CHUNK_BYTES)
         if wanted > self._allowed_bytes:
-            raise DamagedZip("far more to read than it can hold")
+            raise DamagedZip(Text("far more to read than it can hold"))
         packed = self._read_at(self._at, wanted) if wanted else b""
         self._at += len(packed)
         self._left_bytes -= len(packed)
@@ -304,7 +307,7 @@ class Content:
                 f"{self.read_bytes} bytes of content in place of {self._file.size_bytes}"
             )
         if self._crc != self._file.crc:
-            raise DamagedZip("content that does not match its checksum")
+            raise DamagedZip(Text("content that does not match its checksum"))
 
 
 def check_content(read_at: ReadAt, size_bytes: int, budget_bytes: int) -> None:
@@ -330,11 +333,11 @@ def choose_csv(entries: Iterable[FileHeader]) -> tuple[FileHeader | None, list[F
     files = [entry for entry in entries if not entry.is_folder]
     data = [entry for entry in files if not _from_mac(entry)]
     if not data:
-        found = _listed(files) if files else "no file"
-        return None, [finding(Code.NO_FILE_IN_ZIP, "one CSV", found)]
+        found = _listed(files) if files else Text("no file")
+        return None, [finding(Code.NO_FILE_IN_ZIP, Text("one CSV"), found)]
     findings = []
     if len(files) > 1:
-        findings.append(finding(Code.SEVERAL_FILES, "one CSV", _listed(files)))
+        findings.append(finding(Code.SEVERAL_FILES, Text("one CSV"), _listed(files)))
     if len(data) > 1:
         data = [entry for entry in data if entry.name.lower().endswith(b".csv")]
     return data[0] if len(data) == 1 else None, findings

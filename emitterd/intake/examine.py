@@ -24,6 +24,7 @@ from emitterd.model import Fingerprint, State
 from emitterd.spool.folder import LeaseState, PathStat, Spool
 from emitterd.spool.selection import Selection
 from emitterd.text import display
+from emitterd.translation.text import Text
 
 MAX_BYTES = 5 * 1024**3
 """The largest object that one POST can make: Amazon S3, "POST Object"."""
@@ -106,12 +107,12 @@ class Examiner:
 
         def unsettled(seen: Fingerprint, lease: LeaseState) -> str | None:
             if not self.tracker.observe(path, seen, lease, now):
-                return "not quiet yet"
+                return Text("not quiet yet")
             young_s = seen.young_s(time.time())
             if young_s and seen.ctime_ns % 10**9 == 0:
                 # A later version of this second would look the same.
                 self.tracker.postpone(path, seen, now + young_s)
-                return "its time stamp is too young"
+                return Text("its time stamp is too young")
             return None
 
         status = self._statuses.look_up(path, stat=stat, unsettled=unsettled, inspect=self._inspect)
@@ -176,7 +177,7 @@ class Examiner:
             return None
         if state is not FolderState.NEW and not self.tracker.observe(path, seen, lease, now):
             if self.tracker.stalled(path, now):
-                reason = "open for writing, and unchanged for long"
+                reason = Text("open for writing, and unchanged for long")
                 self.report(path, Code.STILL_WRITTEN, reason)
             return None
         rejection = self._check(seen, status.findings)

@@ -31,6 +31,7 @@ from emitterd.permissions import permission_command
 from emitterd.spool.folder import LeaseState, Spool, read_at
 from emitterd.spool.selection import AT_THE_TOP, Selection, at_the_top
 from emitterd.text import display, shown
+from emitterd.translation.text import Text
 
 Latest = Callable[[bytes], Known | None]
 """Returns the latest version of a path, as one reader of the journal has it."""
@@ -163,11 +164,11 @@ class FileStatusReader:
         with suppress(FileNotFoundError, NotADirectoryError):
             mode = (stat or file.lstat()).st_mode
             if modes.S_ISDIR(mode):
-                reason = "a folder: ask for a file in it"
+                reason = Text("a folder: ask for a file in it")
             # Where a folder of this name would be looked at.
             link = modes.S_ISLNK(mode) and self.selection.skipped(path) is None
             if link and not file.is_file():
-                return _linked(path, "a link to a folder, or to nothing: it is not followed")
+                return _linked(path, Text("a link to a folder, or to nothing: it is not followed"))
         wrong_ending = self.selection.wrong_ending(path)
         code = Code.WRONG_ENDING if wrong_ending else None
         return FileStatus(path, FolderState.IGNORED, code, wrong_ending or reason)
@@ -218,7 +219,7 @@ class FileStatusReader:
                 if self.spool.lease(file) is LeaseState.OPEN or not now.same_version(seen):
                     return _written(path, now)
                 return status(FolderState.INCOMPLETE, Code.INCOMPLETE, flaw)
-        new = "complete, and not looked at yet"
+        new = Text("complete, and not looked at yet")
         return FileStatus(path, FolderState.NEW, None, new, None, seen, lease, findings)
 
     def _unsettled(self, seen: Fingerprint, lease: LeaseState) -> str | None:
@@ -318,7 +319,7 @@ def _known_status(path: bytes, seen: Fingerprint, known: Known) -> FileStatus:
     error, reason = known.error, known.reason or ""
     if known.state is State.HELD and error != Code.RECEIPT_LOST:
         # The operator holds it, whatever its last failure was.
-        error, reason = None, "held by the operator"
+        error, reason = None, Text("held by the operator")
     return FileStatus(path, known.state, error, reason, known, seen)
 
 

@@ -285,5 +285,9 @@ def _relative(root: Path, path: bytes) -> bytes:
         if candidate.is_relative_to(base) and candidate != base:
             return os.fsencode(candidate.relative_to(base))
     raise OutsideSpool(
-        f"{display(path)} lies outside the watched folder {display(os.fsencode(root))}"
+        Text(
+            "{path} lies outside the watched folder {folder}",
+            path=display(path),
+            folder=display(os.fsencode(root)),
+        )
     )

@@ -26,6 +26,7 @@ from emitterd.codes import Code
 from emitterd.errors import SHORTAGE, FileError
 from emitterd.spool.hashing import Hashing
 from emitterd.spool.mounts import leases_prove, mount
+from emitterd.translation.text import Text
 
 FOLDER_FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LISTING = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -154,7 +155,7 @@ class Spool:
         with os.fdopen(fd, "rb", buffering=0) as file:
             # The name may lead to another file since the stat.
             if not modes.S_ISREG(os.fstat(fd).st_mode):
-                raise FileError("not a regular file", code=Code.NOT_REGULAR)
+                raise FileError(Text("not a regular file"), code=Code.NOT_REGULAR)
             yield file
 
     def lease(self, file: FileIO) -> LeaseState:
@@ -363,17 +364,17 @@ def _regular_stat(name: bytes, folder: int) -> os.stat_result:
     except OSError as error:
         raise _file_error(error) from error
     if not modes.S_ISREG(stat.st_mode):
-        raise FileError("not a regular file", code=Code.NOT_REGULAR)
+        raise FileError(Text("not a regular file"), code=Code.NOT_REGULAR)
     return stat
 
 
 def _file_error(error: OSError) -> FileError:
     if error.errno in {errno.ENOENT, errno.ENOTDIR}:
-        return FileError("the file is gone", code=Code.GONE)
+        return FileError(Text("the file is gone"), code=Code.GONE)
     if error.errno == errno.ELOOP:
-        return FileError("a symbolic link", code=Code.NOT_REGULAR)
+        return FileError(Text("a symbolic link"), code=Code.NOT_REGULAR)
     if error.errno == errno.EAGAIN:
         # Only a lease delays the open of a regular file: Samba holds one for an SMB client.
-        return FileError("another program has a lease on it", code=Code.STILL_WRITTEN)
+        return FileError(Text("another program has a lease on it"), code=Code.STILL_WRITTEN)
     code = Code.PATH_FAILED if error.errno in SHORTAGE else Code.UNREADABLE
     return FileError(f"cannot be read: {os.strerror(error.errno or 0)}", code=code)

@@ -7,6 +7,7 @@ from pathlib import Path
 from pathspec import PathSpec
 
 from emitterd.text import printable
+from emitterd.translation.text import Text
 
 TEMPORARY = re.compile(
     rb"""
@@ -35,7 +36,7 @@ SYSTEM_FOLDER = re.compile(
 """Names of folders that a program or a file server keeps for itself."""
 
 
-AT_THE_TOP = "it is at the top of the watched folder, not in a dataset folder"
+AT_THE_TOP = Text("it is at the top of the watched folder, not in a dataset folder")
 
 
 def at_the_top(path: bytes) -> bool:
@@ -61,12 +62,12 @@ class Selection:
         """Return why the path is not a candidate, or None if it is one."""
         *folders, base = path.split(b"/")
         if any(SYSTEM_FOLDER.match(folder) for folder in folders):
-            return "it is in a hidden folder, or in one of the system"
+            return Text("it is in a hidden folder, or in one of the system")
         if TEMPORARY.match(base):
-            return "its name is that of a temporary file"
+            return Text("its name is that of a temporary file")
         excluded = self._excluded(path)
         if excluded is None and not self._include.match_file(_text(path)):
-            return "spool.include does not name it"
+            return Text("spool.include does not name it")
         return excluded
 
     def wrong_ending(self, path: bytes) -> str | None:
@@ -80,7 +81,7 @@ class Selection:
             return None
         if self.ignored(path[:-4] + b".zip") is not None:
             return None
-        return "the server takes names ending in .zip only, in lower case"
+        return Text("the server takes names ending in .zip only, in lower case")
 
     def skipped(self, folder: bytes) -> str | None:
         """Return why a folder is skipped whole, or None if it is not.
@@ -88,7 +89,7 @@ class Selection:
         With a pattern like `!keep.zip` an excluded folder may have a candidate.
         """
         if SYSTEM_FOLDER.match(folder.rpartition(b"/")[2]):
-            return "a hidden folder, or one of the system"
+            return Text("a hidden folder, or one of the system")
         # The slash marks a folder: without it the pattern `old/` does not match.
         return None if self._reincludes else self._excluded(folder + b"/")
 

@@ -19,7 +19,7 @@ from emitterd.journal.listing import SEARCHED, FileFilter, FileList, RowKey, lis
 from emitterd.journal.reader import JournalReader
 from emitterd.model import WAITING, State
 from emitterd.monitoring.explain import Explanation, explain, locate
-from emitterd.text import display, sentence
+from emitterd.text import display
 from emitterd.tracking.texts import sentences, word
 from emitterd.translation.text import Text
 from emitterd.web.http_server import Request, Response
@@ -222,7 +222,7 @@ class FilesPage:
                 path = locate(statuses.spool, reader, name)
             except ValueError as error:
                 # No path, one outside the watched folder, or one with a null byte.
-                remark = sentence(str(error))
+                remark = error.args[0]
                 return message(
                     request, Text("Not in the folder"), remark, HTTPStatus.NOT_FOUND, asked
                 )
