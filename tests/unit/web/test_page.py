@@ -84,7 +84,7 @@ def test_the_speed_of_the_last_ten_minutes_is_shown(desk: Desk) -> None:
 
     assert "The last ten minutes" not in before
     assert "Nothing is being sent now." in document.words
-    assert "The last ten minutes 11.4 MiB sent, 19.5 KiB a second on average." in document.words
+    assert "The last ten minutes 11 MiB sent, 20 KiB a second on average." in document.words
     assert "Bars: the speed in each ten seconds, at most 1.1 MiB a second" in {
         image["aria-label"] for image in document.all("svg") if "aria-label" in image
     }
