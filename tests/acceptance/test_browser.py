@@ -29,7 +29,7 @@ SPEED = 500_000
 
 
 def test_a_quiet_day(office: Office, server: RehearsalServer, browser: Browser) -> None:
-    """Files come, are sent and delivered, and the open page tells each step."""
+    """Files come, are sent and delivered, and the open page shows each step."""
     office.settings["EMITTERD_DELIVERY_WORKERS"] = "2"
     large = {title: sample(title, 60_000) for title in (LARGE, ANOTHER)}
     rest = {title: sample(title) for title in REST}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from emitterd.cli.output import DONE, say
+from emitterd.cli.output import DONE, complain, say
 from emitterd.cli.setup.as_service import CONFIGURATIONS, unit_of
 from emitterd.cli.setup.init import fill, quoted, replace_file
 from emitterd.config.rules import inside
@@ -120,16 +120,20 @@ def _without(source: Path, name: str, file: Path, others: Sequence[str]) -> str:
 
 
 def _ask(name: str) -> str:
-    if sys.stdin.isatty():
-        noun = _NOUNS[name]
-        text = click.prompt(noun, hide_input=True, confirmation_prompt=f"{noun} again", err=True)
-    else:
-        text = sys.stdin.readline()
-    try:
-        return clean(text, in_header=name == "api_key")
-    except ValueProblem as error:
-        given = "what you typed" if sys.stdin.isatty() else "standard input"
-        raise click.UsageError(f"{given} {error}; nothing was stored") from error
+    noun, typed = _NOUNS[name], sys.stdin.isatty()
+    while True:
+        if typed:
+            again = f"{noun} again"
+            text = click.prompt(noun, hide_input=True, confirmation_prompt=again, err=True)
+        else:
+            text = sys.stdin.readline()
+        try:
+            return clean(text, in_header=name == "api_key")
+        except ValueProblem as error:
+            if not typed:
+                message = f"standard input {error}; nothing was stored"
+                raise click.UsageError(message) from error
+            complain(f"what you typed {error}")
 
 
 def _next(

@@ -83,6 +83,20 @@ def test_a_password_is_typed_twice_and_not_shown(tmp_path: Path) -> None:
     assert (tmp_path / "secret" / "password").read_text() == f"{SECRET}\n"
 
 
+def test_a_key_that_cannot_be_sent_is_asked_again(tmp_path: Path) -> None:
+    """The message says what is wrong with it."""
+    config = configure(tmp_path, BY_KEY)
+    with typed("set-api-key", config) as terminal:
+        terminal.type("", "API key: ")
+        terminal.type("clé\r", "API key again: ")
+        terminal.type("clé\r", "API key: ")
+        assert "what you typed " in terminal.shown
+        terminal.type(f"{SECRET}\r", "API key again: ")
+        terminal.type(f"{SECRET}\r", "stored")
+        assert terminal.wait() == 0
+    assert (tmp_path / "api-key").read_text() == f"{SECRET}\n"
+
+
 def test_a_replaced_secret_keeps_its_group_and_loses_other_readers(tmp_path: Path) -> None:
     """A link to the file stays a link."""
     config = configure(tmp_path)

@@ -327,7 +327,7 @@ def test_the_last_files_of_a_dataset(shelf: Shelf) -> None:
 
 
 def test_the_days_of_a_dataset(shelf: Shelf) -> None:
-    """Each day has what came on it, in whatever state it is now."""
+    """Each day has what came on it, in any state now."""
     days = [(BEGAN_AT + day * DAY_S, BEGAN_AT + (day + 1) * DAY_S) for day in range(4)]
     shelf.fill(10)
     shelf.add("1", State.REJECTED, EXAM, BEGAN_AT + DAY_S)
