@@ -7,12 +7,13 @@ writes durations and sizes.
 import base64
 import html
 import json
+import math
 import os
 import re
 import sys
 import urllib.parse
 from datetime import UTC, datetime
-from functools import partial
+from functools import lru_cache, partial
 from typing import overload
 
 from emitterd.translation.text import Instant
@@ -131,10 +132,18 @@ def iso(at: float | None) -> str | None:
     """
     if at is None:
         return None
-    text = datetime.fromtimestamp(min(max(at, _FIRST_AT), _LAST_AT), UTC).isoformat(
-        timespec="milliseconds"
-    )
-    return text.replace("+00:00", "Z")
+    at = min(max(at, _FIRST_AT), _LAST_AT)
+    second = math.floor(at)
+    milliseconds = round((at - second) * 1_000_000) // 1000
+    if milliseconds == 1000:  # noqa: PLR2004  rounded up
+        second, milliseconds = second + 1, 0
+    return f"{_second(second)}.{milliseconds:03d}Z"
+
+
+@lru_cache(1024)
+def _second(second: int) -> str:
+    # In a long list many instants are of one second.
+    return datetime.fromtimestamp(second, UTC).isoformat()[:19]
 
 
 def local_time(at: float | str) -> Instant:

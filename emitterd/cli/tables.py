@@ -59,14 +59,18 @@ def print_pairs(pairs: Iterable[Sequence[str]]) -> None:
     print_lines(f"{_padded(printable(name), size)}{GAP}{printable(value)}" for name, value in rows)
 
 
-def when(instant: str | None, now: float) -> str:
-    """Return how long ago an instant is, or how far off; outside a terminal the local time."""
+def when(instant: str | float | None, now: float) -> str:
+    """Return how long ago an instant is, or how far off; outside a terminal the local time.
+
+    `instant`: as `local_time` takes it.
+    """
     if instant is None:
         return ""
     if not is_terminal():
         # One word, for programs.
         return local_time(instant).replace(" ", "T")
-    ago_s = now - datetime.fromisoformat(instant).timestamp()
+    at = datetime.fromisoformat(instant).timestamp() if isinstance(instant, str) else instant
+    ago_s = now - at
     return f"{format_age(ago_s)} ago" if ago_s >= 0 else f"in {format_age(-ago_s)}"
 
 

@@ -3,6 +3,7 @@
 They work with or without a daemon. Each function returns the exit code.
 """
 
+import json
 import os
 import sys
 import time
@@ -17,8 +18,7 @@ import click
 
 from emitterd.cli.output import DONE, complain, load_as_owner, open_sources, print_array
 from emitterd.cli.tables import TableColumn, print_table, when
-from emitterd.journal.reader import EntryQuery, JournalReader
-from emitterd.model import State
+from emitterd.journal.reader import EntryQuery, EntrySummary, JournalReader
 from emitterd.monitoring.export import RECEIPT_FIELDS, csv_lines
 from emitterd.text import display, local_time
 from emitterd.tracking.texts import word
@@ -35,7 +35,6 @@ WIDE_COLUMNS = """path state bytes attempts admitted_at changed_at due_at delive
     findings server_side server key sha256 md5 etag"""
 """The columns of `list --wide` and `receipts --wide`: fields of the JSON."""
 
-_ADMITTED = frozenset({State.QUEUED, State.DELIVERING})
 _RIGHT = frozenset({"bytes", "attempts"})
 
 
@@ -44,10 +43,16 @@ def list_entries(
 ) -> int:
     """List the versions in the journal."""
     with _open_journal(config, query, patterns) as (reader, chosen):
-        records = reader.entries(chosen)
         if as_json:
-            print_array(records)
-        elif not _print_records(records, _entry_row, ENTRY_COLUMNS, wide=wide):
+            print_array(reader.entries(chosen))
+            return DONE
+        if wide:
+            printed = _print_wide(reader.entries(chosen))
+        else:
+            now = time.time()
+            rows = (_entry_row(entry, now) for entry in reader.summaries(chosen))
+            printed = print_table(rows, ENTRY_COLUMNS)
+        if not printed:
             _complain_empty(query, patterns, "entry", "emitterd list")
     return DONE
 
@@ -95,38 +100,35 @@ def list_skipped(
 
 def print_receipts(records: Iterable[Record], *, wide: bool = False) -> bool:
     """Print receipts as a table; return False if there is none."""
-    return _print_records(records, _receipt_row, RECEIPT_COLUMNS, wide=wide)
-
-
-def _print_records(
-    records: Iterable[Record],
-    row: Callable[[Record, float], Sequence[str]],
-    columns: Sequence[TableColumn],
-    *,
-    wide: bool,
-) -> bool:
+    if wide:
+        return _print_wide(records)
     now = time.time()
-    if not wide:
-        return print_table((row(record, now) for record in records), columns)
+    return print_table((_receipt_row(receipt, now) for receipt in records), RECEIPT_COLUMNS)
+
+
+def _print_wide(records: Iterable[Record]) -> bool:
     names = WIDE_COLUMNS.split()
     rows = ([_whole(record, name) for name in names] for record in records)
     return print_table(rows, [TableColumn(name, right=name in _RIGHT) for name in names], wide=True)
 
 
-def _entry_row(entry: Record, now: float) -> Sequence[str]:
-    problem = _codes(entry)
-    if "reason" in entry:
-        problem = f"{entry.get('error', '')} {entry['reason']}"
-    if "forgotten_at" in entry:
+def _entry_row(entry: EntrySummary, now: float) -> Sequence[str]:
+    problem = ""
+    if entry.reason is not None:
+        problem = f"{entry.error or ''} {entry.reason}"
+    elif entry.findings is not None:
+        problem = _codes(json.loads(entry.findings))
+    if entry.forgotten:
         problem = f"{problem} (forgotten)"
-    at = when(_time_of(entry), now)
-    return entry["path"], entry["state"], format_size(entry["bytes"]), at, problem.strip()
+    size, at = format_size(entry.size_bytes), when(entry.at, now)
+    return display(entry.path), entry.state, size, at, problem.strip()
 
 
 def _receipt_row(receipt: Record, now: float) -> Sequence[str]:
     # A file that an operator has marked was not sent: the reason names the operator.
-    server = word(receipt.get("server_side")) or _codes(receipt) or receipt.get("reason", "")
-    at = when(_time_of(receipt), now)
+    codes = _codes(receipt.get("findings", []))
+    server = word(receipt.get("server_side")) or codes or receipt.get("reason", "")
+    at = when(receipt.get("delivered_at", receipt["changed_at"]), now)
     return receipt["path"], format_size(receipt["bytes"]), at, server
 
 
@@ -135,17 +137,8 @@ def _skipped_row(file: Record) -> Sequence[str]:
     return file["path"], file.get("state", ""), f"{file.get('error', '')} {reason}".strip()
 
 
-def _codes(entry: Record) -> str:
-    return " ".join(dict.fromkeys(finding["code"] for finding in entry.get("findings", [])))
-
-
-def _time_of(entry: Record) -> str:
-    """Return the time that matters in the state of an entry."""
-    state = entry["state"]
-    if state == State.DEFERRED and "due_at" in entry:
-        return str(entry["due_at"])
-    waits = state in _ADMITTED
-    return str(entry["admitted_at"] if waits else entry.get("delivered_at", entry["changed_at"]))
+def _codes(findings: Iterable[Record]) -> str:
+    return " ".join(dict.fromkeys(finding["code"] for finding in findings))
 
 
 def _whole(record: Record, name: str) -> str:
