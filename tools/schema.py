@@ -54,6 +54,7 @@ _KINDS: dict[Callable[[Any], object], Schema] = {
     values.flag: {"type": "boolean"},
     values.http_token: _pattern(values._HTTP_TOKEN.pattern),  # noqa: SLF001
     values.emission_url: _pattern("https?://[^/ ?#@]+(/[^ ?#]*)?"),
+    values.public_url: _pattern("https://[^/ ?#@]+/?"),
     values.proxy: _pattern("http://[^ ?#]+"),
     values.path: _PATH,
     values.command: {

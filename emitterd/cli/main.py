@@ -444,6 +444,30 @@ def check(config: Path | None, *, online: bool, verbose: bool, as_json: bool) ->
     return checkup.check(config, online=online, verbose=verbose, as_json=as_json)
 
 
+@command.command(
+    group="set up",
+    examples=["operator add asha", "operator add school-7 --role producer", "operator remove asha"],
+)
+@click.argument(
+    "action",
+    type=click.Choice(["add", "remove", "list"]),
+    help="add: store a user and ask for the password, also to change it. remove: end the user's"
+    " sessions too. list: print names and roles.",
+)
+@click.argument("name", required=False, help="The name of the user.")
+@click.option(
+    "--role",
+    type=click.Choice(["operator", "producer"]),
+    help="operator: may act on files. producer: may inspect files. Default: operator.",
+)
+@_config
+def operator(config: Path | None, action: str, name: str | None, role: str | None) -> int:
+    """Manage the users who may log in to the page."""
+    from emitterd.cli.setup import operators
+
+    return operators.change(config, action, name, role)
+
+
 @command.command(name="notify-test", group="set up", examples=["notify-test"])
 @_config
 def notify_test(config: Path | None) -> int:

@@ -85,6 +85,16 @@ def emission_url(value: object) -> str:
     return urlunsplit(parts).rstrip("/")
 
 
+def public_url(value: object) -> str:
+    """Read the address of a TLS proxy: a host, and a port unless it is 443."""
+    parts = _split(value)
+    if parts.scheme != "https" or parts.path not in {"", "/"} or "@" in parts.netloc:
+        raise ValueProblem(
+            "must be an https:// URL without a path", "write it as https://emitterd.example.org"
+        )
+    return f"https://{parts.netloc.lower().removesuffix(':443')}"
+
+
 def proxy(value: object) -> Secret:
     """Read the proxy's URL, which may hold a user name and password."""
     parts = _split(value)

@@ -52,6 +52,15 @@ def check_all(config: "Config", problems: Problems, *, awaits_folder: bool) -> N
         _check_expectations(config, problems)
     if config.alerts.command is not None:
         problems.check("alerts.command", _check_program, Path(config.alerts.command[0]))
+    _check_web(config, problems)
+
+
+def _check_web(config: "Config", problems: Problems) -> None:
+    operators = config.web.operators_file
+    # A producer of files could replace it there.
+    if operators and problems.valid(_ROOT) and inside(operators, config.spool.directory):
+        remedy = "name a file beside the configuration"
+        problems.report("web.operators_file", "is in the watched folder", remedy)
     listen, token_file = config.web.listen, config.web.token_file
     if token_file is not None:
         problems.check("web.token_file", read_token, token_file)

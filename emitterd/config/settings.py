@@ -131,10 +131,12 @@ class LogSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebSettings:
-    """The address of page, metrics and health."""
+    """The address of page, metrics and health, and who may log in to the page."""
 
     listen: Endpoint | None = _key(values.endpoint, None)
     token_file: Path | None = _key(values.path, None)
+    operators_file: Path | None = _key(values.path, None)
+    public_url: str | None = _key(values.public_url, None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

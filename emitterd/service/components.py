@@ -44,7 +44,9 @@ from emitterd.tracking.tracker import ServerTracker
 
 if TYPE_CHECKING:
     from emitterd.monitoring.metrics import Metrics
+    from emitterd.web.actions import Apply
     from emitterd.web.http_server import HttpServer
+    from emitterd.web.operators import OperatorsFile
 
 REFUSED = frozenset({Code.CREDENTIALS, Code.TOKEN_REFUSED})
 """Failures that other credentials may end."""
@@ -55,6 +57,9 @@ UNTRUSTED = frozenset({Code.TLS})
 
 class Components:
     """Every component of the daemon. `wake_up` notifies workers that a file is due."""
+
+    operators: "OperatorsFile | None" = None
+    """The users of the page, if it is served."""
 
     def __init__(self, config: Config, observer: UploadObserver | None = None) -> None:
         """Open the journal, and build everything else.
@@ -171,6 +176,8 @@ class Components:
             self._retry(REFUSED)
         self._retry(UNTRUSTED)
         self.config = config
+        if self.operators is not None:
+            self.operators.reload()
         self.note_expectations()
 
     def note_expectations(self) -> None:
@@ -225,15 +232,23 @@ class Components:
         return metrics
 
 
-def open_http_server(components: Components) -> "HttpServer | None":
-    """Return what serves page, metrics and health, or None without `web.listen`."""
+def open_http_server(components: Components, apply: "Apply") -> "HttpServer | None":
+    """Return what serves page, metrics and health, or None without `web.listen`.
+
+    `apply` applies an operator's request under the name of a user.
+    """
     settings, metrics = components.config.web, components.metrics
     if settings.listen is None or metrics is None:
         return None
     # Not at the top: an installation without them needs no memory for their libraries.
     from emitterd.web.http_server import HttpServer
+    from emitterd.web.operators import OperatorsFile
+    from emitterd.web.sessions import Address
     from emitterd.web.site import Sources, routes
 
+    components.operators = OperatorsFile(lambda: components.config.web.operators_file)
+    components.operators.reload()
+    address = Address(settings.listen.local, settings.public_url)
     health, destination = components.health, components.destination
     sources = Sources(
         journal=components.config.journal.path,
@@ -248,10 +263,13 @@ def open_http_server(components: Components) -> "HttpServer | None":
         scrape=metrics.scraper(health.read),
         inspector=lambda: components.inspector,
         enforces=lambda: components.config.spool.catalogue == "enforce",
-        local=settings.listen.local,
+        operators=components.operators,
+        address=address,
+        server=lambda: components.config.emission.url,
+        apply=apply,
     )
     token = read_token(settings.token_file) if settings.token_file else None
-    return HttpServer(settings.listen, routes(sources), token)
+    return HttpServer(settings.listen, routes(sources), token, address.public_host)
 
 
 def open_http_client(config: Config, shutdown: Shutdown, trace: Trace | None = None) -> HttpClient:

@@ -105,7 +105,7 @@ class Daemon:
         components, threads = self._components, self._threads
         with Signals(hangup=True) as signals:
             ignore_lease_breaks()
-            http_server = open_http_server(components)
+            http_server = open_http_server(components, self._apply)
             self._start(watch=True)
             self._threads.start_watched("disposal", lambda: components.disposal.run(self._shutdown))
             if components.config.tracking.enabled:

@@ -29,6 +29,7 @@ FIXED = frozenset(
         "journal.path",
         "tracking.enabled",
         "web.listen",
+        "web.public_url",
         "web.token_file",
         "spool.directory",
         "spool.watcher",

@@ -22,6 +22,7 @@ from emitterd.monitoring.explain import Explanation, explain, locate
 from emitterd.text import display
 from emitterd.tracking.texts import sentences, word
 from emitterd.translation.text import Text
+from emitterd.web.actions import offered
 from emitterd.web.http_server import Request, Response
 from emitterd.web.rendering import message, page
 
@@ -180,6 +181,8 @@ class FilesPage:
 
     journal: Path
     status_reader: Callable[[Latest], FileStatusReader]
+    note: Callable[[bytes], str]
+    """Returns what else there is to say about a path."""
     _skipped: SkippedReader = field(init=False)
 
     def __post_init__(self) -> None:
@@ -237,6 +240,8 @@ class FilesPage:
             versions=_history(explanation)[:SHOWN],
             shown=SHOWN,
             all_versions=address("files", {"q": asked}),
+            note=self.note(path),
+            offered=offered(explanation.state),
         )
 
     def skipped(self, request: Request) -> Response:

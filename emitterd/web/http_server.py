@@ -117,8 +117,14 @@ class Route:
 class HttpServer:
     """Serves routes; the first that matches a path and a method answers."""
 
-    def __init__(self, endpoint: Endpoint, routes: Sequence[Route], token: str | None) -> None:
-        """`token`: what a client must show, or None if the endpoint is local."""
+    def __init__(
+        self, endpoint: Endpoint, routes: Sequence[Route], token: str | None, public_host: str = ""
+    ) -> None:
+        """`token`: what a client must show, or None if the endpoint is local.
+
+        `public_host`: the Host header that a TLS proxy sends.
+        """
+        self._public_host = public_host
         self._endpoint = endpoint
         self._routes = routes
         self._token = token
@@ -160,7 +166,7 @@ class HttpServer:
         loop.set_exception_handler(_report_loop_error)
         threads = _start_pool()
         config = uvicorn.Config(
-            _AccessControl(self._app(threads), self._endpoint, self._token),
+            _AccessControl(self._app(threads), self._endpoint, self._token, self._public_host),
             http=_Connection,
             ws="none",
             lifespan="off",
@@ -342,12 +348,15 @@ class _AccessControl:
     """Decides who may ask, before a handler sees the request.
 
     On a Unix socket everybody who may open it. On a loopback address every user of this machine,
-    but no page of another site: its name could lead here by DNS (DNS rebinding). Elsewhere only who
-    has the token.
+    but no page of another site: its name could lead here by DNS (DNS rebinding). The name of the
+    proxy is fixed. Elsewhere only who has the token.
     """
 
-    def __init__(self, app: ASGIApp, endpoint: Endpoint, token: str | None) -> None:
+    def __init__(
+        self, app: ASGIApp, endpoint: Endpoint, token: str | None, public_host: str
+    ) -> None:
         self._app = app
+        self._public_host = public_host
         self._is_socket = endpoint.path is not None
         self._token = token
 
@@ -370,10 +379,13 @@ class _AccessControl:
                 HTTPStatus.UNAUTHORIZED,
                 {"WWW-Authenticate": 'Basic realm="emitterd", charset="UTF-8"'},
             )
-        if self._is_socket or is_own(headers.get("host", "")):
+        host = headers.get("host", "")
+        if self._is_socket or is_own(host) or (host and host.lower() == self._public_host):
             return None
         return PlainTextResponse(
-            "use an address, such as 127.0.0.1, or localhost\n", HTTPStatus.MISDIRECTED_REQUEST
+            "use an address, such as 127.0.0.1, or localhost; or set web.public_url to the address"
+            " of the proxy\n",
+            HTTPStatus.MISDIRECTED_REQUEST,
         )
 
 

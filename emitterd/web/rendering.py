@@ -63,7 +63,8 @@ POLICY = "; ".join(
 
 HEADERS: Mapping[str, str] = {
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    # With no-referrer, browsers send `Origin: null` with a form. Source: Fetch, "Origin" header.
+    "Referrer-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     # The browser keeps the page for its Back button, and asks again each time.
     "Cache-Control": "private, no-cache",
@@ -101,6 +102,9 @@ _COOKIE_AGE_S = 400 * 86400
 _PAGE = re.compile(r"[a-z]*(\?[!-~]*)?")
 """The address of a page, relative to the others."""
 
+_DEEDS = {"login", "logout", "act"}
+"""Addresses that no form leads back to."""
+
 
 def language_of(request: Request) -> str:
     """Return the language for this reader: the chosen one, or else what the browser prefers."""
@@ -112,14 +116,27 @@ def choose_language(request: Request) -> Response:
     """Keep the language of the form in a cookie, and go back to the page of the form."""
     form = request.state.form
     back = form.get("back", "")
-    response = Response(None, HTTPStatus.SEE_OTHER, {**HEADERS, "Location": "./"})
-    if _PAGE.fullmatch(back):
-        response.headers["Location"] = f"./{back}"
+    response = redirect(page_address(back))
     if (chosen := form.get("language", "")) in LANGUAGES:
         response.set_cookie(
             _LANGUAGE_COOKIE, chosen, _COOKIE_AGE_S, httponly=True, samesite="strict"
         )
     return response
+
+
+def page_address(text: str) -> str:
+    """Return the address of a page that a form gives; the overview if it is not one of ours."""
+    ours = _PAGE.fullmatch(text) and text.partition("?")[0] not in _DEEDS
+    return text if ours else ""
+
+
+def redirect(address: str) -> Response:
+    """Return a response that leads to a page, by its address relative to the others.
+
+    The location begins with `./`, so that it cannot name another host.
+    """
+    headers = {**HEADERS, "Location": f"./{address}", "Cache-Control": "no-store"}
+    return Response(None, HTTPStatus.SEE_OTHER, headers)
 
 
 def prose(language: Language, text: str) -> Markup:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import cast
 
 from emitterd.datasets.inspection import Inspector
 from emitterd.delivery.circuit_breaker import OpenCircuit
@@ -21,22 +21,26 @@ from emitterd.monitoring.status import health_record
 from emitterd.monitoring.uploads import UploadTracker
 from emitterd.text import printable
 from emitterd.translation.text import Text
+from emitterd.web.actions import Actions, Apply, PageAccess
 from emitterd.web.datasets_page import DatasetsPage
 from emitterd.web.downloads import DEADLINE_S, Downloads
 from emitterd.web.files_page import FilesPage
 from emitterd.web.http_server import Handler, Request, RequestBody, Response, Route, StreamHandler
 from emitterd.web.inspection_page import InspectionPage
+from emitterd.web.operators import OperatorsFile
 from emitterd.web.overview import Overview
 from emitterd.web.rendering import choose_language, favicon, language_of, message
+from emitterd.web.sessions import Address
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sources:
     """What the pages show. The functions are called for each response, so that a reload shows.
 
-    `datasets`: the titles of the catalogue in order. `host`: where the files go. `scrape`: from an
-    Accept header to the metrics and their type. `enforces`: whether emitterd rejects a file that
-    the server would lose. `local`: whether only this machine can connect.
+    `datasets`: the titles of the catalogue in order. `host`: where the files go; `server`: the
+    URL of the emission API. `scrape`: from an Accept header to the metrics and their type.
+    `enforces`: whether emitterd rejects a file that the server would lose. `address`: where people
+    reach the page. `apply`: applies an operation, as for the command line.
     """
 
     journal: Path
@@ -51,26 +55,38 @@ class Sources:
     scrape: Callable[[str], tuple[bytes, str]]
     inspector: Callable[[], Inspector]
     enforces: Callable[[], bool]
-    local: bool
-
-
-class Viewer(NamedTuple):
-    """Who looks at a page. Without a login there is no name and no role."""
-
-    name: str | None = None
-    role: str | None = None
-    form_token: str = ""
-    can_log_in: bool = False
+    operators: OperatorsFile
+    address: Address
+    server: Callable[[], str]
+    apply: Apply
 
 
 def routes(sources: Sources) -> list[Route]:
     """Return every route; the last one has all other paths."""
+    access = PageAccess(sources.operators, sources.address)
+    actions = Actions(
+        sources.journal, sources.status_reader, sources.inspector, sources.server, sources.apply
+    )
+    pages = [
+        *_pages(sources, actions),
+        *_forms(sources, actions, access),
+        Route("/favicon.svg", favicon),
+        Route("/{path:path}", _absent),
+    ]
+    return [
+        Route("/metrics", _metrics(sources.scrape)),
+        Route("/healthz", _healthz(sources.health)),
+        Route("/readyz", _readyz(sources.ready)),
+        *(_prepared(route, sources, access) for route in pages),
+    ]
+
+
+def _pages(sources: Sources, actions: Actions) -> list[Route]:
     overview = Overview(sources.journal, sources.uploads, sources.health, sources.outage)
     datasets = DatasetsPage(sources.journal, sources.datasets, sources.expectations)
-    files = FilesPage(sources.journal, sources.status_reader)
+    files = FilesPage(sources.journal, sources.status_reader, actions.note)
     downloads = Downloads(sources.journal)
-    inspection = InspectionPage(sources.inspector, sources.enforces, local=sources.local)
-    pages = [
+    return [
         Route("/", overview.whole),
         Route("/overview", overview.live),
         Route("/datasets", datasets.datasets),
@@ -81,45 +97,44 @@ def routes(sources: Sources) -> list[Route]:
         Route("/files.json", downloads.files_json, deadline_s=DEADLINE_S),
         Route("/receipts.csv", downloads.receipts_csv, deadline_s=DEADLINE_S),
         Route("/receipts.json", downloads.receipts_json, deadline_s=DEADLINE_S),
-        Route("/inspect", inspection.show),
-        Route(
-            "/inspect",
-            inspection.inspect,
-            ("POST",),
-            RequestBody.STREAM,
-            deadline_s=inspection.limits.total_s,
-        ),
-        Route("/favicon.svg", favicon),
-        Route("/language", choose_language, ("POST",), RequestBody.FORM),
-        Route("/{path:path}", _absent),
     ]
+
+
+def _forms(sources: Sources, actions: Actions, access: PageAccess) -> list[Route]:
+    inspection = InspectionPage(sources.inspector, sources.enforces, local=sources.address.local)
+    longest_s = inspection.limits.total_s
+    post, stream = ("POST",), RequestBody.STREAM
     return [
-        Route("/metrics", _metrics(sources.scrape)),
-        Route("/healthz", _healthz(sources.health)),
-        Route("/readyz", _readyz(sources.ready)),
-        *(_prepared(route, sources) for route in pages),
+        Route("/inspect", inspection.show),
+        Route("/inspect", inspection.inspect, post, stream, deadline_s=longest_s),
+        Route("/login", access.login, ("GET", "POST"), RequestBody.FORM),
+        Route("/logout", access.logout, post, RequestBody.FORM),
+        Route("/act", actions.act, post, RequestBody.FORM),
+        Route("/language", choose_language, post, RequestBody.FORM),
     ]
 
 
-def _prepared(route: Route, sources: Sources) -> Route:
-    """Return a route whose handler gets `request.state`, and may raise `JournalError`."""
+def _prepared(route: Route, sources: Sources, access: PageAccess) -> Route:
+    """Return a route whose handler gets `request.state`, and may raise `JournalError`.
 
-    def prepare(request: Request) -> None:
-        request.state.viewer = Viewer()
+    Its handler sees no form that another site has sent.
+    """
+
+    def refuse(request: Request) -> Response | None:
+        request.state.viewer = access.viewer(request)
         request.state.language = language_of(request)
         request.state.host = printable(sources.host())
+        return access.refusal(request) if request.method == "POST" else None
 
     def handler(request: Request) -> Response:
-        prepare(request)
         try:
-            return cast("Handler", route.handler)(request)
+            return refuse(request) or cast("Handler", route.handler)(request)
         except JournalError as error:
             return _unreadable(request, error)
 
     async def stream_handler(request: Request) -> Response:
-        prepare(request)
         try:
-            return await cast("StreamHandler", route.handler)(request)
+            return refuse(request) or await cast("StreamHandler", route.handler)(request)
         except JournalError as error:
             return _unreadable(request, error)
 

@@ -18,6 +18,8 @@ NO_EVENTS = {
     "file.zip",
     "log.file",
     "web.listen",
+    "web.operators_file",
+    "web.public_url",
     "web.token_file",
 } | {"tracking.enabled"}
 PACKAGE = ROOT / "emitterd"

@@ -20,14 +20,18 @@ from emitterd.delivery.circuit_breaker import OpenCircuit
 from emitterd.errors import Decision, DeliveryError
 from emitterd.intake.file_status import FileStatusReader
 from emitterd.journal.journal import Journal
+from emitterd.journal.operations import Operations
 from emitterd.journal.rows import Admission, Known
 from emitterd.model import Entry, Fingerprint, Grant, Receipt
 from emitterd.monitoring.alarms import Health
 from emitterd.monitoring.arrivals import Expectation
 from emitterd.monitoring.uploads import UploadTracker
+from emitterd.shutdown import Shutdown
 from emitterd.spool.folder import Spool
 from emitterd.spool.selection import Selection
 from emitterd.web.http_server import Handler, Request, Response
+from emitterd.web.operators import OperatorsFile
+from emitterd.web.sessions import Address
 from emitterd.web.site import Sources, routes
 
 HOSTILE = b"pat/<script>alert(1)</script>\xe2\x80\xae\x1b[31m\xff\"'&.zip"
@@ -59,8 +63,14 @@ class Desk:
     health: Health = field(default_factory=Health)
     outage: OpenCircuit | None = None
     expectations: tuple[Expectation, ...] = ()
+    operators: Path | None = None
+    inspector: Callable[[], Inspector] = lambda: Inspector(
+        load_catalogue(None), InspectionSettings()
+    )
+    address: Address = field(default_factory=lambda: Address(local=True))
 
     def __post_init__(self) -> None:
+        operations = Operations(self.journal, Shutdown())
         sources = Sources(
             journal=self.place,
             uploads=self.uploads,
@@ -72,12 +82,16 @@ class Desk:
             host=lambda: "cqube.example.org",
             ready=lambda: True,
             scrape=lambda _: (b"", "text/plain"),
-            inspector=lambda: Inspector(load_catalogue(None), InspectionSettings()),
             enforces=lambda: True,
-            local=True,
+            operators=OperatorsFile(lambda: self.operators),
+            address=self.address,
+            inspector=self.inspector,
+            server=lambda: "https://cqube.example.org/data",
+            apply=lambda request, user: operations.apply(request, user, lambda _: None),
         )
+        self.routes = routes(sources)
         self._handlers = {
-            route.path: route.handler for route in routes(sources) if "GET" in route.methods
+            route.path: route.handler for route in self.routes if "GET" in route.methods
         }
 
     @property

@@ -20,7 +20,7 @@ from emitterd.client.timetable import format_rate
 from emitterd.config.settings import Config, describe, load
 from emitterd.config.sources import find
 from emitterd.datasets.inspection import load_inspector
-from emitterd.errors import ConfigError, JournalError, Problem
+from emitterd.errors import ConfigError, JournalError, Problem, ValueProblem
 from emitterd.journal.connection import FORMER_SERVER, find_problem
 from emitterd.journal.reader import JournalReader
 from emitterd.journal.state_folder import act_as_owner, is_locked
@@ -113,6 +113,7 @@ def diagnoses(config: Config) -> list[Diagnosis]:
         *_output_folders(config),
         *_bandwidth(config, time.time()),
         *_metrics(config),
+        *_operators(config),
         *_alerts(config),
         _clock(time.time()),
     ]
@@ -281,6 +282,31 @@ def _metrics(config: Config) -> Iterator[Diagnosis]:
         )
     else:
         yield Diagnosis("ok", "web.listen", str(listen))
+
+
+def _operators(config: Config) -> Iterator[Diagnosis]:
+    file, listen, key = config.web.operators_file, config.web.listen, "web.operators_file"
+    if file is None:
+        return
+    from emitterd.web.operators import load, summary
+
+    if listen is None or not listen.local:
+        reason = "is not set" if listen is None else f"{listen} can be reached from other machines"
+        yield Diagnosis(
+            "warning",
+            key,
+            f"nobody can log in: web.listen {reason}",
+            "set web.listen: 127.0.0.1:9464, and use an SSH tunnel or a TLS proxy",
+        )
+    try:
+        operators = load(file)
+    except ValueProblem as error:
+        yield Diagnosis("error", key, f"{error}; nobody can log in", error.remedy)
+        return
+    if operators:
+        yield Diagnosis("ok", key, summary(operators))
+    else:
+        yield Diagnosis("warning", key, "names no operator", "emitterd operator add NAME")
 
 
 def _alerts(config: Config) -> Iterator[Diagnosis]:

@@ -4,9 +4,7 @@ For a migration or a lost journal. This process reads the files, and the journal
 other operator commands.
 """
 
-import os
 import re
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -14,11 +12,10 @@ import click
 
 from emitterd.cli.commands.operate import apply, caller_name, report_outcome
 from emitterd.cli.output import load_as_owner, open_sources_of
-from emitterd.codes import Code
 from emitterd.config.settings import Config
-from emitterd.datasets.inspection import Inspector, load_inspector
-from emitterd.errors import FileError
-from emitterd.intake.file_status import FileStatus, FolderState, failure_reason, survey
+from emitterd.datasets.inspection import load_inspector
+from emitterd.intake.file_status import FolderState, survey
+from emitterd.intake.marking import read_marked
 from emitterd.journal.operations import (
     MarkedFile,
     Operation,
@@ -27,9 +24,9 @@ from emitterd.journal.operations import (
     OperationResult,
 )
 from emitterd.journal.reader import JournalReader
-from emitterd.model import Fingerprint, State
+from emitterd.model import State
 from emitterd.monitoring.explain import OutsideSpool, locate
-from emitterd.spool.folder import Spool, digests
+from emitterd.spool.folder import Spool
 from emitterd.spool.selection import path_matcher
 from emitterd.text import local_time
 
@@ -155,43 +152,4 @@ def _read_all(
         for status in survey(status_reader, lambda path, stat: wanted(path, stat.st_mtime)):
             ended = status.state in {FolderState.IGNORED, State.DELIVERED}
             if not ended or status.path in exact:
-                yield _read(status_reader.spool, inspector, status)
-
-
-def _read(spool: Spool, inspector: Inspector, status: FileStatus) -> MarkedFile | OperationResult:
-    """Read a file, or say why it cannot be marked."""
-    refusal = _refusal(status)
-    if not refusal:
-        try:
-            return _digest(spool, inspector, status)
-        except (FileError, OSError) as error:
-            refusal = failure_reason(error)
-    before = status.known.state if status.known is not None else None
-    return OperationResult(status.path, before, before, refusal)
-
-
-def _refusal(status: FileStatus) -> str:
-    match status.state:
-        case State.DELIVERED:
-            return "it is delivered already"
-        case State.DELIVERING:
-            return "it is being uploaded"
-        case FolderState.SETTLING | FolderState.WRITTEN | FolderState.INCOMPLETE:
-            return f"it is not complete: {status.reason}"
-        case FolderState.IGNORED | FolderState.UNSUITABLE | FolderState.UNREADABLE:
-            return "; ".join(filter(None, (status.reason, status.hint)))
-    return ""
-
-
-def _digest(spool: Spool, inspector: Inspector, status: FileStatus) -> MarkedFile:
-    """Read the version that the status is of; raises `FileError` if it changes."""
-    with spool.open(status.path) as file:
-        seen = Fingerprint.of(os.fstat(file.fileno()))
-        # The version must be the only one that these time stamps can mean.
-        time.sleep(seen.young_s(time.time()))
-        md5, sha256 = digests(file, lambda: None)
-        now = Fingerprint.of(os.fstat(file.fileno()))
-    if status.fingerprint is None or not seen == now == status.fingerprint:
-        raise FileError("it changes now: try again", code=Code.CHANGED)
-    rank, flow = inspector.catalogue.queue_position(status.path, inspector.settings.version)
-    return MarkedFile(status.path, seen, flow, rank, md5, sha256)
+                yield read_marked(status_reader.spool, inspector, status)

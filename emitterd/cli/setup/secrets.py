@@ -42,7 +42,7 @@ def set_secret(config: Path | None, name: str) -> int:
     settings = load_part(source, os.environ, "emission", "journal")
     emission = settings.emission
     named: Path | None = getattr(emission, f"{name}_file")
-    file = named or _default_file(source.absolute(), name)
+    file = named or default_file(source.absolute(), name)
     others = [key for key in _OTHERS[name] if getattr(emission, key) is not None]
     new_text = _without(source, name, file, others) if others else None
     secret = _ask(name)
@@ -61,7 +61,7 @@ def set_secret(config: Path | None, name: str) -> int:
     return DONE
 
 
-def _default_file(source: Path, name: str) -> Path:
+def default_file(source: Path, name: str) -> Path:
     """Return the file that systemd gives to the service of a configuration."""
     instance = inside(source, CONFIGURATIONS) is not None and source.stem != "emitter"
     prefix = f"{source.stem}." if instance else ""

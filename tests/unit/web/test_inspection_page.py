@@ -5,7 +5,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,7 +16,8 @@ from emitterd.datasets.inspection import InspectionSettings, Inspector
 from emitterd.web.endpoint import Endpoint
 from emitterd.web.http_server import Request, RequestBody, Response, Route
 from emitterd.web.inspection_page import InspectionLimits, InspectionPage
-from emitterd.web.site import Viewer
+from emitterd.web.operators import Role
+from emitterd.web.sessions import Viewer
 from support.page import Document
 from support.prometheus import free_port
 from support.serving import BOUNDARY, DEADLINE_S, FILE_FORM, Serving, file_form, serving
@@ -479,14 +480,14 @@ def test_another_sites_form_is_refused(visitor: Client) -> None:
     assert own == 200
 
 
-PRODUCER = Viewer("asha", "producer", "the-token", can_log_in=True)
+PRODUCER = Viewer("asha", Role.PRODUCER, "the-token", can_log_in=True)
 
 
 @pytest.mark.parametrize(
     ("viewer", "token", "status"),
     [
         (PRODUCER, "the-token", 200),
-        (PRODUCER._replace(role="operator"), "the-token", 200),
+        (replace(PRODUCER, role=Role.OPERATOR), "the-token", 200),
         (PRODUCER, "another", 403),
         (PRODUCER, "", 403),
         (Viewer(can_log_in=True), "", 403),

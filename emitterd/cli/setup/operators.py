@@ -1,0 +1,103 @@
+"""`operator add`, `remove` and `list`: who may log in to the page."""
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+
+from emitterd.cli.output import DONE, WRONG, complain, say
+from emitterd.cli.setup.secrets import default_file, store_secret
+from emitterd.config.settings import Config, load_part
+from emitterd.config.sources import find
+from emitterd.errors import ValueProblem
+from emitterd.permissions import as_root
+from emitterd.text import shown
+from emitterd.web.operators import (
+    Operator,
+    Role,
+    check_password,
+    format_file,
+    hash_password,
+    load,
+    read_name,
+)
+
+
+def change(config: Path | None, action: str, name: str | None, role: str | None) -> int:
+    """Add, remove or list operators; 1 if there is none to remove."""
+    source = find(config, os.environ)
+    settings = load_part(source, os.environ, "web")
+    file = settings.web.operators_file or default_file(source.absolute(), "operators")
+    operators = _load(file)
+    if action == "list":
+        return _list(operators, file)
+    known = _name(name)
+    former = operators.pop(known, None)
+    if action == "remove":
+        if former is None:
+            complain(f"{shown(file)} has no operator {known}")
+            return WRONG
+        done = f"removed {known}"
+    else:
+        chosen = Role(role) if role else former.role if former else Role.OPERATOR
+        operators[known] = Operator(known, chosen, hash_password(_ask(known)))
+        done = f"stored {known} ({chosen}) in {shown(file)}"
+    try:
+        store_secret(file, format_file(operators.values()), source)
+    except OSError as error:
+        message = f"{shown(file)} cannot be written: {error.strerror}; {as_root()}"
+        raise click.ClickException(message) from error
+    say(done, *_next(source, settings, file))
+    return DONE
+
+
+def _load(file: Path) -> dict[str, Operator]:
+    if not os.path.lexists(file):
+        return {}
+    try:
+        return load(file)
+    except ValueProblem as error:
+        raise click.ClickException(f"{shown(file)} {error}: {error.remedy}") from error
+
+
+def _list(operators: Mapping[str, Operator], file: Path) -> int:
+    if not operators:
+        complain(f"{shown(file)} has no operators: emitterd operator add NAME")
+    say(*(f"{operator.name} {operator.role}" for operator in operators.values()))
+    return DONE
+
+
+def _name(name: str | None) -> str:
+    if name is None:
+        raise click.UsageError("give a name: emitterd operator add NAME")
+    try:
+        return read_name(name)
+    except ValueProblem as error:
+        raise click.UsageError(f"{shown(name)} {error}; {error.remedy}") from error
+
+
+def _ask(name: str) -> str:
+    if sys.stdin.isatty():
+        text = click.prompt(
+            "password", hide_input=True, confirmation_prompt="password again", err=True
+        )
+    else:
+        text = sys.stdin.readline().rstrip("\r\n")
+    try:
+        check_password(text, name)
+    except ValueProblem as error:
+        raise click.UsageError(
+            f"the password {error}: {error.remedy}; nothing was stored"
+        ) from error
+    return str(text)
+
+
+def _next(source: Path, settings: Config, file: Path) -> list[str]:
+    """Return what is left to do. emitterd reads a changed file at the next request."""
+    web = settings.web
+    steps = [] if web.listen else [f"  set web.listen: 127.0.0.1:9464 in {shown(source)}"]
+    if web.operators_file is None:
+        steps.append(f"  set web.operators_file: {file.name} in {shown(source)}")
+    return ["next:", *steps, "  restart or reload emitterd"] if steps else []

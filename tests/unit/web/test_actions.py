@@ -1,0 +1,228 @@
+"""What an operator does to files from the page, and where it is recorded."""
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from emitterd.datasets.catalogue_file import load_catalogue
+from emitterd.datasets.inspection import InspectionSettings, Inspector
+from emitterd.journal.journal import Journal
+from emitterd.journal.operations import Operation
+from emitterd.journal.rows import Admission
+from emitterd.model import Fingerprint, State
+from emitterd.text import display
+from emitterd.web.actions import offered
+from emitterd.web.operators import Role
+from support.page import HOSTILE, Desk
+from support.visitors import ServedPage, Visitor, operator, serve_page, write_operators
+from support.waiting import wait_until
+
+FILE = "pat/marks.zip"
+
+
+@pytest.fixture
+def site(spool_root: Path, journal: Journal, tmp_path: Path) -> Iterator[ServedPage]:
+    """Serve the page with an operator and a producer."""
+    operators = tmp_path / "operators"
+    write_operators(operators, operator("asha"), operator("ravi", Role.PRODUCER))
+    place = tmp_path / "state" / "journal.db"
+    with serve_page(Desk(spool_root, journal, place, operators=operators)) as site:
+        yield site
+
+
+@pytest.fixture
+def asha(site: ServedPage) -> Visitor:
+    """Log the operator in."""
+    browser = site.browser()
+    browser.log_in()
+    return browser
+
+
+def drop(site: ServedPage, content: bytes = b"PK") -> None:
+    """Put the file into the folder, and admit it."""
+    path = site.desk.root / FILE
+    path.parent.mkdir()
+    path.write_bytes(content)
+    os.utime(path, (1e9, 1e9))
+    seen = Fingerprint.of(path.stat())
+    site.desk.journal.admit([Admission(FILE.encode(), seen, "pat", 0)])
+
+
+def state(site: ServedPage, path: bytes = FILE.encode()) -> State | None:
+    """Return the state of a file."""
+    known = site.desk.journal.latest(path)
+    return known.state if known else None
+
+
+def test_each_operation_is_that_of_its_command(site: ServedPage, asha: Visitor) -> None:
+    """And is recorded under the user's name, which the file's page shows with the time."""
+    drop(site)
+    for operation, expected in [
+        ("hold", State.HELD),
+        ("release", State.QUEUED),
+        ("mark-delivered", State.DELIVERED),
+    ]:
+        answer = asha.act(operation, FILE)
+        assert (answer.status, answer.location) == (303, f"./explain?path={FILE}"), answer.title
+        assert state(site) is expected
+        page = asha.get(f"/explain?path={FILE}").text
+        assert f"{operation} by <bdi>asha (page)</bdi>" in page
+    assert asha.act("forget", FILE, confirmation="marks.zip").status == 303
+    assert state(site) is None
+    assert site.users() == {"asha (page)"}
+    (row,) = site.desk.journal.read(
+        "select confirmation, reason, hex(sha256) from entry limit 1 offset 1"
+    )
+    assert row[:2] == ("marked", "marked as delivered by asha (page), not sent")
+
+
+def test_a_failed_or_rejected_file_is_tried_again(site: ServedPage, asha: Visitor) -> None:
+    """From the lists of the overview, too."""
+    site.desk.reject(FILE.encode())
+    page = asha.get("/").text
+    assert 'aria-label="Try again now: pat/marks.zip"' in page
+    assert asha.act("retry", FILE).status == 303
+    assert state(site) is State.WITHDRAWN
+
+
+def test_what_the_state_does_not_allow_is_refused_with_the_reason(
+    site: ServedPage, asha: Visitor
+) -> None:
+    """The page offers only what the state allows; another one may have been faster."""
+    drop(site)
+    answer = asha.act("release", FILE)
+    assert answer.status == 409
+    assert "It is queued" in answer.text
+    answer = asha.act("hold", "pat/unknown.zip")
+    assert answer.status == 409
+    assert "The journal does not know it" in answer.text
+    assert asha.act("explode", FILE).status == 400
+    assert site.users() == set()
+
+
+@pytest.mark.parametrize("typed", ["", "marks", "MARKS.ZIP", FILE])
+def test_forget_needs_the_typed_name_of_the_file(
+    site: ServedPage, asha: Visitor, typed: str
+) -> None:
+    """It can send a file a second time."""
+    drop(site)
+    answer = asha.act("forget", FILE, confirmation=typed)
+    assert answer.status == 400
+    assert "You did not type the name of the file" in answer.text
+    assert state(site) is State.QUEUED
+
+
+def test_a_name_of_any_bytes_can_be_acted_on(site: ServedPage, asha: Visitor) -> None:
+    """The form has the name as the page shows it."""
+    site.desk.admit(HOSTILE)
+    page = asha.get("/").text
+    assert "<script>alert" not in page
+    assert asha.act("hold", display(HOSTILE)).status == 303
+    assert state(site, HOSTILE) is State.HELD
+    answer = asha.act("forget", display(HOSTILE), confirmation="x")
+    assert "<script>alert" not in answer.text
+    name = display(HOSTILE).rpartition("/")[2]
+    assert asha.act("forget", display(HOSTILE), confirmation=name).status == 303
+
+
+def test_a_file_that_is_not_whole_or_changes_is_not_marked(site: ServedPage, asha: Visitor) -> None:
+    """The reason is the command's."""
+    drop(site)
+    (site.desk.root / FILE).unlink()
+    answer = asha.act("mark-delivered", FILE)
+    assert answer.status == 409
+    assert site.users() == set()
+
+
+def test_a_file_that_is_long_to_read_is_marked_after_the_answer(
+    spool_root: Path, journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page of the file says that emitterd reads it; meanwhile no other file is marked."""
+    monkeypatch.setattr("emitterd.web.actions.MARK_WAIT_S", 0.01)
+    go_on = threading.Event()
+
+    def slow_inspector() -> Inspector:
+        go_on.wait(60.0)
+        return Inspector(load_catalogue(None), InspectionSettings())
+
+    operators, place = tmp_path / "operators", tmp_path / "state" / "journal.db"
+    write_operators(operators, operator("asha"))
+    desk = Desk(spool_root, journal, place, operators=operators, inspector=slow_inspector)
+    with serve_page(desk) as site:
+        drop(site)
+        asha = site.browser()
+        asha.log_in()
+        page, reads = f"/explain?path={FILE}", "This file is being read now"
+
+        assert asha.act("mark-delivered", FILE).location == f".{page}"
+        assert reads in asha.get(page).text
+        assert "Try again when that is done" in asha.act("mark-delivered", "pat/other.zip").text
+        go_on.set()
+        wait_until(lambda: reads not in asha.get(page).text, 60.0, "the mark")
+        assert state(site) is State.DELIVERED
+        assert site.users() == {"asha (page)"}
+
+
+def test_buttons_are_those_of_the_state(site: ServedPage, asha: Visitor) -> None:
+    """An operator sees them on the page of the file; a producer and a visitor see none."""
+    drop(site)
+    ravi = site.browser()
+    ravi.log_in("ravi")
+    page = f"/explain?path={FILE}"
+    shown = asha.get(page).operations
+    assert shown == {"hold", "mark-delivered", "forget"}
+    asha.act("hold", FILE)
+    assert asha.get(page).operations == {"release", "mark-delivered", "forget"}
+    assert ravi.get(page).operations == site.browser().get(page).operations == set()
+    assert "Logged in as ravi" in ravi.get(page).text
+    assert 'href="login?next=explain%3Fpath%3Dpat/marks.zip"' in site.browser().get(page).text
+
+
+@pytest.mark.parametrize("state", [*State, "absent", "ignored"])
+def test_an_offered_operation_is_one_that_the_journal_allows(state: State) -> None:
+    """Nothing is offered for a file that is being uploaded, and no resend by mistake."""
+    operations = set(offered(state))
+    if state in {State.DELIVERING, "absent", "ignored"}:
+        assert operations == set()
+    if state is State.DELIVERED:
+        assert operations == {Operation.FORGET}
+
+
+def test_without_an_operators_file_there_is_no_login(
+    spool_root: Path, journal: Journal, tmp_path: Path
+) -> None:
+    """No link, no form, and no action."""
+    place = tmp_path / "state" / "journal.db"
+    with serve_page(Desk(spool_root, journal, place)) as site:
+        browser = site.browser()
+        assert "login?next" not in browser.get("/").text
+        assert (browser.get("/login").status, browser.get("/login").title) == (
+            404,
+            "There is no login",
+        )
+        assert browser.log_in().status == 404
+        assert browser.act("hold", FILE).status == 403
+
+
+def test_without_a_usable_file_the_login_says_who_can_help(site: ServedPage) -> None:
+    """No user, or a file that cannot be used."""
+    site.operators.write_text("")
+    for content in ("", "broken\n"):
+        site.operators.write_text(content)
+        answer = site.browser().get("/login")
+        assert (answer.status, answer.title) == (503, "There are no users")
+        assert "<code>emitterd check</code>" in answer.text
+
+
+def test_a_browser_without_cookies_is_told_so(site: ServedPage) -> None:
+    """Nobody can log in without."""
+    browser = site.browser()
+    browser.get("/login")
+    browser.cookies.clear()
+    form = {"form_token": "x", "name": "asha", "password": "three plain words"}
+    answer = browser.post("/login", form)
+    assert answer.status == 403
+    assert "Allow cookies" in answer.text
