@@ -4,12 +4,14 @@ A download is read in batches: it needs little memory, and no batch holds the jo
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from http import HTTPStatus
 from itertools import chain, islice
 from pathlib import Path
+from threading import Semaphore
 from typing import Any
+from weakref import finalize
 
 from emitterd.journal.connection import Row
 from emitterd.journal.listing import BATCH, all_files
@@ -24,6 +26,9 @@ from emitterd.web.rendering import HEADERS, message
 DEADLINE_S = 1800.0
 """A download of a million files over a slow line must end within this time."""
 
+AT_ONCE = 4
+"""Downloads at the same time: each may keep a connection for long."""
+
 _Records = Iterable[Mapping[str, Any]]
 
 
@@ -32,6 +37,7 @@ class Downloads:
     """The handlers. Thread-safe: each batch opens the journal for itself."""
 
     journal: Path
+    _free: Semaphore = field(default_factory=lambda: Semaphore(AT_ONCE))
 
     def files_csv(self, request: Request) -> Response:
         """Return the files as CSV."""
@@ -75,16 +81,27 @@ class Downloads:
         if state is not None:
             chosen = replace(chosen, states=frozenset({state}))
         batches = all_files(self._read, chosen, read_counts(self._read))
-        stem, _, ending = name.partition(".")
-        file_name = f"emitterd-{stem}-{datetime.now(UTC).astimezone():%Y-%m-%d}.{ending}"
-        headers = {**HEADERS, "Content-Disposition": f'attachment; filename="{file_name}"'}
+        headers = {**HEADERS, "Content-Disposition": f'attachment; filename="{_dated(name)}"'}
+        if request.method == "HEAD":
+            return Response(None, HTTPStatus.OK, headers, media_type)
+        if not self._free.acquire(blocking=False):
+            remark = Text("Other downloads are running: try again in a minute.")
+            status = HTTPStatus.SERVICE_UNAVAILABLE
+            return message(request, Text("Too many downloads"), remark, status)
         chunks = _chunks(lines(chain.from_iterable(batches)))
+        # Also if the client goes away, or the first chunk is never read.
+        finalize(chunks, self._free.release)
         return streamed(request, chunks, headers, media_type)
 
     def _read(self, sql: str, parameters: Sequence[object] | Mapping[str, object]) -> list[Row]:
         # Nothing stays open: the client may go away between two batches.
         with JournalReader(self.journal) as reader:
             return reader.read(sql, parameters)
+
+
+def _dated(name: str) -> str:
+    stem, _, ending = name.partition(".")
+    return f"emitterd-{stem}-{datetime.now(UTC).astimezone():%Y-%m-%d}.{ending}"
 
 
 def _chunks(lines: Iterator[str]) -> Iterator[bytes]:

@@ -105,12 +105,13 @@ class Desk:
 
     def ask(self, path: str = "/", **headers: str) -> Answered:
         """Get a path with its query."""
-        response = self._respond(path, **headers)
+        response = self.respond(path, **headers)
         streams = isinstance(response, StreamingResponse)
         body = b"".join(asyncio.run(_read(response))) if streams else bytes(response.body)
         return Answered(response.status_code, dict(response.headers), body.decode())
 
-    def _respond(self, path: str, **headers: str) -> Response:
+    def respond(self, path: str, **headers: str) -> Response:
+        """Get a path with its query; a download is not read yet."""
         address, _, query = path.partition("?")
         scope = {
             "type": "http",
@@ -127,7 +128,7 @@ class Desk:
 
     def chunks(self, path: str) -> list[bytes]:
         """Get a download; return its chunks."""
-        return asyncio.run(_read(self._respond(path)))
+        return asyncio.run(_read(self.respond(path)))
 
     def explain(self, text: str | bytes) -> Answered:
         """Ask what became of a file."""

@@ -21,6 +21,7 @@ from emitterd.journal.journal import Journal
 from emitterd.journal.listing import SHOWN
 from emitterd.journal.reader import JournalReader
 from emitterd.model import ServerState
+from emitterd.web.downloads import AT_ONCE
 from emitterd.web.files_page import SkippedFiles, SkippedReader
 from support.page import HOSTILE, Answered, Desk
 from support.waiting import wait_until
@@ -179,6 +180,16 @@ def test_a_long_download_comes_in_chunks(desk: Desk, monkeypatch: pytest.MonkeyP
     chunks = desk.chunks("/files.csv")
 
     assert [chunk.count(b"\r\n") for chunk in chunks] == [4, 4, 3]
+
+
+def test_few_downloads_run_at_the_same_time(desk: Desk) -> None:
+    """Others are refused until one has ended, or its client is gone."""
+    desk.admit(b"pat/exam.zip")
+    running = [desk.respond("/files.csv") for _ in range(AT_ONCE)]
+    assert desk.ask("/receipts.json").status == 503
+    del running[0]
+    assert desk.ask("/receipts.json").status == 200
+    assert desk.ask("/files.csv").status == 200
 
 
 def test_the_history_of_a_file_has_the_servers_side(desk: Desk) -> None:
