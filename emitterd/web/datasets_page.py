@@ -32,6 +32,10 @@ READING_S = 10.0
 """The strips are read again after this time."""
 
 
+MARKS = {"delivered": (0, 12), "waiting": (4, 8), "rejected": (7, 5)}
+"""The top and the height of a mark in a strip, whose height is 12, by the outcome of its day."""
+
+
 @dataclass(frozen=True, slots=True)
 class StripDay:
     """One day of a strip. `outcome`: delivered, rejected, waiting, or empty if no file came."""
@@ -80,9 +84,20 @@ class DatasetRow:
         return self.status.expectation is not None or self.status.last.admitted_at is not None
 
     @property
-    def days_with_files(self) -> int:
-        """On how many days of the strip a file came."""
-        return sum(day.files > 0 for day in self.days)
+    def days_with_files(self) -> list[date]:
+        """The days of the strip on which a file came."""
+        return [day.day for day in self.days if day.files]
+
+    @property
+    def marks(self) -> dict[str, str]:
+        """The marks of the strip by outcome, each as a path of SVG: a page has thousands."""
+        paths = dict[str, str]()
+        for number, day in enumerate(self.days):
+            if day.outcome:
+                top, height = MARKS[day.outcome]
+                mark = f"M{4 * number} {top}h3v{height}h-3z"
+                paths[day.outcome] = paths.get(day.outcome, "") + mark
+        return paths
 
     @property
     def server(self) -> str:
