@@ -29,6 +29,9 @@ they come in the order of their names."""
 BATCH = 500
 """Rows that a download reads at a time."""
 
+PATH_MAX = 4096
+"""The longest path of Linux, in bytes."""
+
 ID_MAX = 2**63 - 1
 """The largest integer of SQLite."""
 
@@ -253,9 +256,8 @@ def _named(read: Read, query: _Query, text: str, beyond: RowKey) -> list[RowKey]
 
 
 def _behind(begin: bytes) -> bytes:
-    """Return the first text behind all that begin with this one."""
-    head = begin.rstrip(b"\xff")
-    return head[:-1] + bytes([head[-1] + 1])
+    """Return a text behind all paths that begin with this one: they are shorter."""
+    return begin + b"\xff" * PATH_MAX
 
 
 def _records(read: Read, keys: Sequence[RowKey]) -> list[Record]:

@@ -57,7 +57,8 @@ def file_filter(query: Mapping[str, str]) -> FileFilter:
         raise WrongFilter("state")
     return FileFilter(
         GROUPS.get(state, frozenset()),
-        query.get("dataset", ""),
+        # As the journal writes a folder whose name is not UTF-8.
+        _bytes(query.get("dataset", "")).decode("utf-8", "backslashreplace"),
         _midnight("since", query),
         # The day itself is included.
         _midnight("until", query, days_later=1),
@@ -112,7 +113,9 @@ class SkippedReader:
     """Reads the folder in a thread of its own, because a large one takes long. Thread-safe."""
 
     SHOWN = 500
-    FRESH_S = 10.0
+    FRESH_S, REST = 10.0, 10
+    """The folder is read again after this time, or `REST` times as long as a reading took."""
+
     WAIT_S = 0.03
     """A small folder is read in this time: then the page shows what is there now."""
 
@@ -121,6 +124,7 @@ class SkippedReader:
         self._lock = threading.Lock()
         self._done = threading.Event()
         self._reading = False
+        self._took_s = 0.0
         self._latest = SkippedFiles()
         self._error: JournalError | None = None
 
@@ -147,13 +151,14 @@ class SkippedReader:
         """Return whether this caller must have the folder read."""
         with self._lock:
             read_at = self._latest.read_at
-            is_fresh = read_at is not None and 0 <= now - read_at < self.FRESH_S
+            fresh_s = max(self.FRESH_S, self.REST * self._took_s)
+            is_fresh = read_at is not None and 0 <= now - read_at < fresh_s
             begins = not (self._reading or is_fresh)
             self._reading |= begins
             return begins
 
     def _read(self) -> None:
-        latest, error = None, None
+        latest, error, began_s = None, None, time.monotonic()
         try:
             latest = self._found()
         except JournalError as problem:
@@ -161,7 +166,7 @@ class SkippedReader:
         finally:
             with self._lock:
                 self._latest, self._error = latest or self._latest, error
-                self._reading = False
+                self._reading, self._took_s = False, time.monotonic() - began_s
             self._done.set()
 
     def _found(self) -> SkippedFiles:

@@ -72,7 +72,7 @@ class InspectionLimits:
     @property
     def total_s(self) -> float:
         """The longest time from the request to the answer."""
-        return self.receive_s + self.visitors * self.inspect_s
+        return self.receive_s + self.visitors * self.inspect_s + DEADLINE_S
 
 
 class _RefusedError(Exception):
@@ -128,20 +128,21 @@ class InspectionPage:
         `?fragment`: only this, without the page around it.
         """
         try:
-            self._admit(request)
-        except _RefusedError as refusal:
-            await _discard(request)
-            return self._answer(request, problem=refusal.problem)
-        self._visitors += 1
-        try:
-            return await self._inspect(request)
+            await self._admit(request)
+            self._visitors += 1
+            try:
+                return await self._inspect(request)
+            finally:
+                self._visitors -= 1
         except _RefusedError as refusal:
             return self._answer(request, problem=refusal.problem)
         except ClientDisconnect:
             # Nobody reads it.
             return Response(None, HTTPStatus.BAD_REQUEST)
+        except OSError as error:
+            log.warning("web.inspection_failed", reason=str(error))
+            return self._answer(request, problem="failed")
         finally:
-            self._visitors -= 1
             # The client must read the answer within the usual time.
             request.state.connection.close_after(DEADLINE_S)
 
@@ -152,17 +153,20 @@ class InspectionPage:
         viewer = request.state.viewer
         return "login" if viewer.can_log_in and viewer.role is None else ""
 
-    def _admit(self, request: Request) -> None:
+    async def _admit(self, request: Request) -> None:
+        problem, length = "", request.headers.get("content-length", "")
         if self._access(request) or not _is_own_page(request):
-            raise _RefusedError("foreign")
-        length = request.headers.get("content-length", "")
-        # Always there. A body in many small chunks would cost much time of the processor.
-        if not (length.isascii() and length.isdigit()):
-            raise _RefusedError("form")
-        if int(length) > self.limits.size_bytes + _FIELD_SLACK_BYTES:
-            raise _RefusedError("large")
-        if self._visitors >= self.limits.visitors:
-            raise _RefusedError("busy")
+            problem = "foreign"
+        elif not length.isdecimal() or "transfer-encoding" in request.headers:
+            # A body in many small chunks would cost much time of the processor.
+            problem = "form"
+        elif int(length) > self.limits.size_bytes + _FIELD_SLACK_BYTES:
+            problem = "large"
+        elif self._visitors >= self.limits.visitors:
+            problem = "busy"
+        if problem:
+            await _discard(request)
+            raise _RefusedError(problem)
 
     async def _inspect(self, request: Request) -> Response:
         inspector = self._inspector()
@@ -209,12 +213,8 @@ class InspectionPage:
     async def _report(
         self, request: Request, inspector: Inspector, path: bytes, received: ReceivedZip
     ) -> dict[str, Any]:
-        try:
-            with InspectionProcess(inspector, path, received, self.limits.memory_bytes) as process:
-                output = await self._read(request, process.output.fileno())
-        except OSError as error:
-            log.warning("web.inspection_failed", reason=str(error))
-            raise _RefusedError("failed") from None
+        with InspectionProcess(inspector, path, received, self.limits.memory_bytes) as process:
+            output = await self._read(request, process.output.fileno())
         try:
             return read_report(output)
         except ValueError:

@@ -25,7 +25,7 @@ from emitterd.codes import Code
 from emitterd.errors import Stage
 from emitterd.intake.file_status import FolderState
 from emitterd.model import State
-from emitterd.text import display, iso, local_time
+from emitterd.text import display, iso, local_time, printable
 from emitterd.translation.languages import ENDS, ENGLISH, LANGUAGES, Language, negotiate
 from emitterd.translation.text import Instant, Text
 from emitterd.units import format_age, format_size
@@ -194,6 +194,7 @@ def _environment(language: Language) -> Environment:
         name=lambda value: language.translate(NAMES.get(value, value)),
         number=language.number,
         phrase=partial(phrase, language),
+        printable=printable,
         prose=partial(prose, language),
         remedy=lambda code: Code(code).remedy,
         sentence=language.sentence,

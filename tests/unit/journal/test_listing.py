@@ -27,6 +27,7 @@ from emitterd.journal.listing import (
     list_files,
 )
 from emitterd.model import WAITING, State
+from emitterd.text import display
 
 EXAM, MASTER, OTHER = "pat/periodic_exam_mst", "school_master/school_mst", "/elsewhere"
 BEGAN_AT = 1_790_000_000.0
@@ -300,6 +301,20 @@ def test_names_that_begin_with_the_text_are_found_at_once(
     assert shelf.page(FileFilter(text="periodic_exam_mst_0000")).named is None
     chosen = FileFilter(text="periodic_exam_mst_00000", since=BEGAN_AT + 5, until=BEGAN_AT + 6)
     assert paths(shelf.page(chosen)) == [f"{EXAM}_000005.zip"]
+
+
+def test_a_text_of_the_last_byte_is_searched_like_any_other(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    r"""No byte follows `\xff`, and names may begin with it."""
+    monkeypatch.setattr(listing, "SEARCHED", 100)
+    shelf.fill(250)
+    path = b"\xff\xff.zip"
+    shelf.read("update entry set path = ? where id = 1", (path,))
+    shown = shelf.page(FileFilter(text=r"\xff"))
+
+    assert shown.searched_to is not None
+    assert [record["path"] for record in shown.named or ()] == [display(path)]
 
 
 def test_a_name_that_is_not_utf_8_is_found_as_it_is_shown(shelf: Shelf) -> None:

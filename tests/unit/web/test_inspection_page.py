@@ -323,9 +323,18 @@ def test_a_wrong_form_is_refused(
 def test_a_body_without_a_length_is_refused(visitor: Client) -> None:
     """Chunks of one byte would cost the daemon time: browsers send a length."""
     request = f"POST /inspect HTTP/1.1\r\nHost: localhost\r\nContent-Type: {FILE_FORM}\r\n"
-    answer = visitor.server.say(f"{request}Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n")
+    answers = [
+        visitor.server.say(f"{request}{lines}\r\n\r\n1\r\nx\r\n0\r\n\r\n")
+        for lines in (
+            "Transfer-Encoding: chunked",
+            "Transfer-Encoding: chunked\r\nContent-Length: 11",
+            f"Content-Length: {'9' * 5000}",
+            "Content-Length: \xb2",
+            "Content-Length: -1",
+        )
+    ]
 
-    assert answer.startswith(b"HTTP/1.1 400")
+    assert [answer[:12] for answer in answers] == [b"HTTP/1.1 400"] * len(answers)
 
 
 def test_a_body_that_is_too_large_is_refused_by_its_length() -> None:
