@@ -344,10 +344,12 @@ class Actions:
         with self._lock:
             marking = self._marking
             if marking is None or marking.ended.is_set():
-                self._marking = marking = _Marking(status.path)
+                marking = _Marking(status.path)
                 # It only reads until its end, and may end with the process.
                 arguments = (marking, statuses, status, user)
                 threading.Thread(target=self._read, args=arguments, daemon=True).start()
+                # Not before: at a limit of threads it would never end.
+                self._marking = marking
             elif marking.path != status.path:
                 other = display(marking.path)
                 remark = Text(

@@ -5,7 +5,6 @@ child process inspects it. All that a visitor can use up is limited: `Inspection
 """
 
 import asyncio
-import hmac
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -30,6 +29,7 @@ from emitterd.intake.examine import MAX_BYTES
 from emitterd.text import display
 from emitterd.web.http_server import DEADLINE_S, ClientDisconnect, Request, Response
 from emitterd.web.rendering import html, page, render
+from emitterd.web.sessions import is_same
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
@@ -155,7 +155,7 @@ class InspectionPage:
 
     async def _admit(self, request: Request) -> None:
         problem, length = "", request.headers.get("content-length", "")
-        if self._access(request) or not _is_own_page(request):
+        if self._access(request):
             problem = "foreign"
         elif not length.isdecimal() or "transfer-encoding" in request.headers:
             # A body in many small chunks would cost much time of the processor.
@@ -350,9 +350,9 @@ class _Form:
         self.name = options.get(b"filename", b"").replace(b"\\", b"/").rpartition(b"/")[2]
         if len(self.name) > _NAME_MAX_BYTES:
             raise _RefusedError("form")
-        given = bytes(self._fields.get("form_token", b""))
-        # Before the file, which costs something.
-        if not hmac.compare_digest(given, self._form_token.encode()):
+        given = self._fields.get("form_token", b"").decode("utf-8", "replace")
+        # Before the file, which costs something. Without a login there is no token.
+        if self._form_token and not is_same(given, self._form_token):
             raise _RefusedError("foreign")
 
     def _add_data(self, data: bytes, start: int, end: int) -> None:
@@ -382,13 +382,6 @@ def _place(catalogue: Catalogue, name: bytes, title: str) -> bytes:
         return catalogue.place(name, title)
     guesses = catalogue.guess(name.decode("utf-8", "backslashreplace"))
     return guesses[0].folder.encode() + b"/" + name if guesses else name
-
-
-def _is_own_page(request: Request) -> bool:
-    """Return whether no other site has sent the form. Browsers send Origin, programs do not."""
-    origin = request.headers.get("origin")
-    host = request.headers.get("host", "")
-    return origin is None or origin.partition("://")[2].lower() == host.lower()
 
 
 async def _pause(request: Request, pause_s: float, until: asyncio.Event | None = None) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from conftest import NoThreads
 from emitterd.datasets.catalogue_file import load_catalogue
 from emitterd.datasets.inspection import InspectionSettings, Inspector
 from emitterd.journal.journal import Journal
@@ -135,6 +136,18 @@ def test_a_file_that_is_not_whole_or_changes_is_not_marked(site: ServedPage, ash
     answer = asha.act("mark-delivered", FILE)
     assert answer.status == 409
     assert site.users() == set()
+
+
+def test_at_the_limit_of_threads_a_file_can_be_marked_later(
+    site: ServedPage, asha: Visitor, no_threads: NoThreads
+) -> None:
+    """The operation fails, and does not count as one that still runs."""
+    drop(site)
+    with no_threads():
+        assert asha.act("mark-delivered", FILE).status == 500
+
+    assert asha.act("mark-delivered", FILE).status == 303
+    assert state(site) is State.DELIVERED
 
 
 def test_a_file_that_is_long_to_read_is_marked_after_the_answer(

@@ -13,14 +13,16 @@ import pytest
 from structlog.testing import capture_logs
 
 from emitterd.datasets.inspection import InspectionSettings, Inspector
+from emitterd.journal.journal import Journal
 from emitterd.web.endpoint import Endpoint
 from emitterd.web.http_server import Request, RequestBody, Response, Route
 from emitterd.web.inspection_page import InspectionLimits, InspectionPage
 from emitterd.web.operators import Role
 from emitterd.web.sessions import Viewer
-from support.page import Document
+from support.page import Desk, Document
 from support.prometheus import free_port
 from support.serving import BOUNDARY, DEADLINE_S, FILE_FORM, Serving, file_form, serving
+from support.visitors import Visitor, operator, serve_page, write_operators
 from support.waiting import wait_until
 from support.zip_writer import NAME
 from support.zips import repeated, sample, shipped, zipped
@@ -475,18 +477,39 @@ def test_a_daemon_that_stops_ends_the_inspection() -> None:
         assert client.is_clean()
 
 
-def test_another_sites_form_is_refused(visitor: Client) -> None:
-    """A page of another site cannot have the daemon work: its Origin is not ours."""
-    body = file_form(GOOD)
-    headers = {"Content-Type": FILE_FORM, "Content-Length": str(len(body))}
-    statuses = {
-        origin: visitor.server.send("/inspect", "POST", body, **headers, Origin=origin)[0]
-        for origin in ("https://attacker.example", "null", "http://localhost.attacker.example")
-    }
-    own, _, _ = visitor.server.send("/inspect", "POST", body, **headers, Origin="http://localhost")
+def give(browser: Visitor, origin: str, token: str = "") -> int:
+    """Send a form as a page at this origin would; return the status."""
+    body = file_form(GOOD, form_token=token)
+    headers = {"Content-Type": FILE_FORM, "Origin": origin}
+    return browser._send("POST", "/inspect", body, headers).status
 
-    assert set(statuses.values()) == {403}
-    assert own == 200
+
+def test_another_sites_form_is_refused(spool_root: Path, journal: Journal, tmp_path: Path) -> None:
+    """A page of another site cannot have the daemon work: its Origin is not ours."""
+    with serve_page(Desk(spool_root, journal, tmp_path / "state" / "journal.db")) as site:
+        browser = site.browser()
+        others = ("https://attacker.example", "null", f"http://{site.local}.attacker.example", "")
+
+        assert {give(browser, origin) for origin in others} == {403}
+        assert give(browser, f"http://{site.local}") == 200
+
+
+def test_a_producer_logs_in_and_checks_a_file(
+    spool_root: Path, journal: Journal, tmp_path: Path
+) -> None:
+    """The form of the page has the token of the session; without a login there is no form."""
+    operators = tmp_path / "operators"
+    write_operators(operators, operator("asha", Role.PRODUCER))
+    desk = Desk(spool_root, journal, tmp_path / "state" / "journal.db", operators=operators)
+    with serve_page(desk) as site:
+        browser, origin = site.browser(), f"http://{site.local}"
+        assert give(browser, origin) == 403
+        assert "Log in to check files." in browser.get("/inspect").text
+        browser.log_in()
+        token = browser.get("/inspect").token
+
+        assert give(browser, origin, token) == 200
+        assert give(browser, origin, "another") == 403
 
 
 PRODUCER = Viewer("asha", Role.PRODUCER, "the-token", can_log_in=True)
