@@ -10,6 +10,7 @@ from emitterd.intake.file_status import FileStatus, FolderState, failure_reason
 from emitterd.journal.operations import MarkedFile, OperationResult
 from emitterd.model import Fingerprint, State
 from emitterd.spool.folder import Spool, digests
+from emitterd.translation.text import Text
 
 
 def read_marked(
@@ -29,11 +30,11 @@ def read_marked(
 def _refusal(status: FileStatus) -> str:
     match status.state:
         case State.DELIVERED:
-            return "it is delivered already"
+            return Text("it is delivered already")
         case State.DELIVERING:
-            return "it is being uploaded"
+            return Text("it is being uploaded")
         case FolderState.SETTLING | FolderState.WRITTEN | FolderState.INCOMPLETE:
-            return f"it is not complete: {status.reason}"
+            return Text("it is not complete: {reason}", reason=status.reason)
         case FolderState.IGNORED | FolderState.UNSUITABLE | FolderState.UNREADABLE:
             return "; ".join(filter(None, (status.reason, status.hint)))
     return ""
@@ -48,6 +49,6 @@ def _digest(spool: Spool, inspector: Inspector, status: FileStatus) -> MarkedFil
         md5, sha256 = digests(file, lambda: None)
         now = Fingerprint.of(os.fstat(file.fileno()))
     if status.fingerprint is None or not seen == now == status.fingerprint:
-        raise FileError("it changes now: try again", code=Code.CHANGED)
+        raise FileError(Text("it changes now: try again"), code=Code.CHANGED)
     rank, flow = inspector.catalogue.queue_position(status.path, inspector.settings.version)
     return MarkedFile(status.path, seen, flow, rank, md5, sha256)

@@ -18,6 +18,7 @@ from emitterd.journal.rows import LATEST, SUPERSEDED, Known, change_state, known
 from emitterd.model import LIVE, TRANSITIONS, Fingerprint, State, Verb
 from emitterd.shutdown import Shutdown
 from emitterd.text import display
+from emitterd.translation.text import Text
 
 if TYPE_CHECKING:
     # The command line reads `Operation` and must start fast: no log, no database.
@@ -159,11 +160,11 @@ VERBS: dict[Operation, tuple[Verb, ...]] = {
 }
 """The verbs of a command: the one that the entry's state allows is applied."""
 
-REMEDIES: dict[tuple[Operation, State], str] = {
-    (Operation.RELEASE, State.DEFERRED): "not held; `retry` tries it now",
-    (Operation.RETRY, State.HELD): "`release` it",
-    (Operation.RETRY, State.DELIVERED): "`forget` it to send it again",
-    (Operation.HOLD, State.DELIVERING): "hold it when the attempt has ended",
+REMEDIES: dict[tuple[Operation, State], Text] = {
+    (Operation.RELEASE, State.DEFERRED): Text("not held; `retry` tries it now"),
+    (Operation.RETRY, State.HELD): Text("`release` it"),
+    (Operation.RETRY, State.DELIVERED): Text("`forget` it to send it again"),
+    (Operation.HOLD, State.DELIVERING): Text("hold it when the attempt has ended"),
 }
 
 _OF_STATE = f"""select id, path from entry where id > ? and id <= ? and state = ?
@@ -218,7 +219,7 @@ class Operations:
         try:
             for paths in self._batches(request):
                 if self._shutdown.now.is_set():
-                    trouble = "emitterd is stopping"
+                    trouble = Text("emitterd is stopping")
                     break
                 for result in self._database.write(self._work(request, user, paths)):
                     report(result)
@@ -266,7 +267,7 @@ def _change(
     """Apply a command to one path, in the transaction of `connection`."""
     rows = connection.execute(LATEST, (path,)).fetchall()
     if not rows:
-        return OperationResult(path, None, None, "the journal does not know it")
+        return OperationResult(path, None, None, Text("the journal does not know it"))
     known, now = known_of(rows[0]), time.time()
     before = known.state
     if operation is Operation.RETRY:
@@ -274,15 +275,16 @@ def _change(
         ((moved_to,),) = connection.execute(sql, (known.id,)).fetchall()
         if moved_to:
             place = display(bytes(moved_to))
-            refusal = f"it was moved to {place}: put it back into the folder"
+            refusal = Text("it was moved to {path}: put it back into the folder", path=place)
             return OperationResult(path, before, before, refusal)
     if operation is Operation.FORGET:
         after = _forget(connection, known, path, now)
     else:
         after = _apply_verb(connection, known.id, operation, now)
     if after is None:
-        remedy = REMEDIES.get((operation, before))
-        refusal = f"it is {before}" + (f": {remedy}" if remedy else "")
+        refusal = Text("it is {state}", state=Text(before))
+        if remedy := REMEDIES.get((operation, before)):
+            refusal = Text("{reason}: {remedy}", reason=refusal, remedy=remedy)
         return OperationResult(path, before, before, refusal)
     connection.execute(_RECORD, (path, known.id, operation, before, user, now))
     return OperationResult(path, before, after)
@@ -296,9 +298,9 @@ def _mark(
     known, now = known_of(rows[0]) if rows else None, time.time()
     before = known.state if known is not None else None
     if known is not None and before is State.DELIVERED and known.matches(file.fingerprint):
-        return OperationResult(file.path, before, before, "it is delivered already")
+        return OperationResult(file.path, before, before, Text("it is delivered already"))
     if before is State.DELIVERING:
-        return OperationResult(file.path, before, before, "it is being uploaded")
+        return OperationResult(file.path, before, before, Text("it is being uploaded"))
     reason = f"marked as delivered by {user}, not sent"
     if known is not None and before in LIVE:
         values = {"now": now, "reason": reason}

@@ -312,7 +312,7 @@ class Actions:
                 path = locate(statuses.spool, reader, form.get("path", ""))
             except ValueError as error:
                 title = Text("Not in the folder")
-                return message(request, title, str(error), HTTPStatus.NOT_FOUND)
+                return message(request, title, error.args[0], HTTPStatus.NOT_FOUND)
             status = statuses.look_up(path)
         if operation is Operation.FORGET and not _confirms(form.get("confirmation", ""), path):
             remark = Text("You did not type the name of the file.")
