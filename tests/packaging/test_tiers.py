@@ -82,6 +82,31 @@ def test_closing_lines(tmp_path: Path, processes: str) -> None:
     assert "1 passed, 5 skipped" in lines[-1]
 
 
+@pytest.mark.slow
+def test_each_process_names_the_tests_alike() -> None:
+    """The names of all cases hold no time, no order of a set, and nothing random.
+
+    If two processes of pytest-xdist have different names, nothing runs.
+    """
+    names = [
+        subprocess.run(  # noqa: S603  our own argument list
+            [
+                *(sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", ""),
+                *("-n0", "-p", "no:randomly", "-p", "no:cacheprovider"),
+            ],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.splitlines()[:-1]
+        for seed in ("1", "2")
+    ]
+
+    assert len(names[0]) > 1000
+    assert names[0] == names[1]
+
+
 def test_ci_installs_every_program() -> None:
     """The list in .ci/run names the package of each program that a test may need."""
     lines = [line.split() for line in CI.read_text("utf-8").splitlines()]

@@ -61,9 +61,6 @@ PACKAGES = {
 }
 """The Debian package of each program that a test may need."""
 
-ZIP = b"PK\x03\x04"
-"""The first bytes of a zip."""
-
 
 def missing(*programs: str) -> str | None:
     """Return the skip reason for the first program that is missing, or None.
@@ -86,15 +83,6 @@ def need(*programs: str) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Register the plugin that counts, one for each run."""
     config.pluginmanager.register(_LeftOut(config), "emitterd-left-out")
-
-
-def pytest_make_parametrize_id(val: object, argname: str) -> None:
-    """Refuse to name a case after a zip, which holds the time at which it was made.
-
-    The processes of pytest-xdist must have the same names for all tests, or nothing runs.
-    """
-    if isinstance(val, bytes) and val.startswith(ZIP):
-        raise pytest.UsageError(f"parametrize: give the cases of {argname!r} ids; they are zips")
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

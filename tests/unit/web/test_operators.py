@@ -71,6 +71,10 @@ def test_only_the_right_password_of_a_known_user_is_right() -> None:
         "asha:operator:" + HASH.replace("ln=14", "ln=24"),
         "asha:operator:" + HASH.replace("r=8", "r=99").replace("ln=14", "ln=16"),
     ],
+    ids=[
+        *("name only", "no role", "unknown role", "upper case", "slash", "fourth part"),
+        *("no hash", "short hash", "cost of none", "cost of 16 GiB", "block of 99"),
+    ],
 )
 def test_a_line_that_is_no_user_is_named_by_its_number(line: str) -> None:
     """The message has neither the line nor the hash: it may hold a password."""
