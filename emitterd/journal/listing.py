@@ -241,7 +241,7 @@ def _named(read: Read, query: _Query, text: str, beyond: RowKey) -> list[RowKey]
     sql = f"""select admitted_at, id from (
             select admitted_at, id, state, flow, path from entry indexed by entry_path
             where path >= :low and path < :high limit :named_max)
-        where {query.matching} and (admitted_at, id) < (:at, :id)"""  # noqa: S608  names are ours
+        where {query.visited} and {query.matching} and (admitted_at, id) < (:at, :id)"""  # noqa: S608  names are ours
     at, row_id = beyond
     values = {**query.parameters, "at": at, "id": row_id, "named_max": NAMED_MAX}
     keys = list[RowKey]()

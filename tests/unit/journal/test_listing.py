@@ -299,6 +299,12 @@ def test_names_that_begin_with_the_text_are_found_at_once(
         assert found == [f"{EXAM}_00000{number}.zip" for number in range(9, -1, -1)]
         assert shown.files == []
     assert shelf.page(FileFilter(text="periodic_exam_mst_0000")).named is None
+    assert shelf.page(FileFilter(text="\udcff")).named == []
+    chosen = FileFilter(text="periodic_exam_mst_00000", since=BEGAN_AT + 8)
+    recent = shelf.page(chosen).named
+    assert [record["path"] for record in recent or ()] == [
+        f"{EXAM}_000009.zip", f"{EXAM}_000008.zip"
+    ]  # fmt: skip
     chosen = FileFilter(text="periodic_exam_mst_00000", since=BEGAN_AT + 5, until=BEGAN_AT + 6)
     assert paths(shelf.page(chosen)) == [f"{EXAM}_000005.zip"]
 
