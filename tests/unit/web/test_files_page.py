@@ -129,7 +129,8 @@ def test_a_search_that_did_not_reach_the_end_says_so(
 def test_a_hostile_name_is_text_everywhere(desk: Desk) -> None:
     """In the list, in the filter, in the links, in CSV and in JSON."""
     desk.admit(HOSTILE)
-    for query in ("", f"?q={quote(HOSTILE)}", f"?q={quote('<script>')}&dataset=<b>&since=<b>"):
+    hostile = (f"?q={quote(HOSTILE)}", "?q=%00%ff&dataset=%ff", "?dataset=<b>", "?since=<b>%ff")
+    for query in ("", *hostile):
         answer = desk.ask(f"/files{query}")
         assert "<script>alert" not in answer.text
         assert answer.document.wrong == []
