@@ -1,4 +1,4 @@
-"""Pictures of the reading commands, on terminals of 80 and 120 columns, and their text in a pipe.
+"""Pictures of the commands, on terminals of 80 and 120 columns, and their text in a pipe.
 
 `python -m tools.screenshots docs` writes docs/command-output.md, and an SVG of each picture into
 docs/screens/. It sends sample files to a rehearsal server, and gives them fixed times. In the
@@ -9,6 +9,7 @@ import io
 import os
 import re
 import shlex
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -49,6 +50,18 @@ SENTENCES = {
     "check": "The findings come first, then their number. `--verbose` adds the settings.",
     "explain-error E501": "What a code means, and what to do.",
 }
+CHANGES = {
+    "hold pat/periodic_exam_qst_mst.zip": "emitterd does not send a held file.",
+    "retry --all --state rejected": "emitterd examines all rejected files again.",
+    "forget district_master/district_mst.zip": "emitterd sends the file again.",
+    "mark-delivered pat": "All files of a folder count as delivered, and are not sent.",
+    "set-api-key": "The key is asked for, and not shown. In a pipe it is the first line.",
+    "init cqube_emission --output office.yaml": "Without root rights, for a first try.",
+}
+"""Commands that change something. Each finds the office as it is before all of them."""
+
+TYPED = {"set-api-key": {"API key: ": "rehearsal\r", "API key again: ": "rehearsal\r"}}
+"""What a person types at each question."""
 GOOD = (
     "district_master/district_mst",
     "pat/periodic_exam_mst",
@@ -80,6 +93,7 @@ class Office:
         self._environment = {name: os.environ[name] for name in ("PATH", "HOME")}
         self._environment |= {"TZ": "Asia/Kolkata", "LANG": "C.UTF-8", "PAGER": "cat"}
         self._began_at = 0.0
+        self._saved: dict[Path, bytes] = {}
 
     def fill(self) -> None:
         """Send the files, then give them their times, and the imaginary server."""
@@ -122,16 +136,38 @@ class Office:
             finally:
                 daemon.terminate()
 
+    def save(self) -> None:
+        """Remember the journal as it is now, and what is in the folder of the commands."""
+        self._saved = {path: path.read_bytes() for path in self._files()}
+
+    def restore(self) -> None:
+        """Return to the state that `save` has remembered, if it was called."""
+        if not self._saved:
+            return
+        for path in self._files() - self._saved.keys():
+            path.unlink()
+        for path, content in self._saved.items():
+            path.write_bytes(content)
+        shutil.rmtree(self._folder / "cqube_emission", ignore_errors=True)
+
+    def _files(self) -> set[Path]:
+        return {*self._folder.glob("journal.db*"), *self._folder.glob("*.yaml")}
+
     def piped(self, command: str) -> str:
         """Return what a command prints in a pipe."""
-        return self._imaginary(self._run(*shlex.split(command)))
+        given = "rehearsal\n" if command in TYPED else ""
+        return self._imaginary(self._run(*shlex.split(command), given=given))
 
     def shown(self, command: str, columns: int) -> str:
         """Return what a command shows on a terminal, with the codes of colours."""
-        line = self._line(*shlex.split(command))
-        return self._imaginary(
-            shown_on_terminal(line, columns, environment=self._environment, lines=200)[1]
+        _, text = shown_on_terminal(
+            ["env", f"--chdir={self._folder}", *self._line(*shlex.split(command))],
+            columns,
+            environment=self._environment,
+            lines=200,
+            signals=TYPED.get(command),
         )
+        return self._imaginary(text)
 
     def _configure(self, url: str) -> None:
         key = self._folder / "api-key"
@@ -155,13 +191,18 @@ class Office:
             archive.writestr(f"{target.stem}.csv", text)
 
     def _line(self, *words: str) -> list[str]:
-        config = () if words[0] == "explain-error" else ("-c", str(self._config))
+        config = () if words[0] in {"explain-error", "init"} else ("-c", str(self._config))
         return [*EMITTERD, *words, *config]
 
-    def _run(self, *words: str) -> str:
-        line, environment = self._line(*words), self._environment
+    def _run(self, *words: str, given: str = "") -> str:
         done = subprocess.run(  # noqa: S603
-            line, env=environment, capture_output=True, text=True, check=False
+            self._line(*words),
+            env=self._environment,
+            cwd=self._folder,
+            input=given,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         return done.stdout
 
@@ -177,7 +218,9 @@ class Office:
         for path, name in {
             self._config: "/etc/emitterd/emitter.yaml",
             self._journal: "/var/lib/emitterd/journal.db",
+            self._folder / "api-key": "/etc/emitterd/api-key",
             self._spool: "/srv/cqube_emission",
+            self._folder: "/home/asha",
         }.items():
             text = text.replace(str(path), name)
         text = KEY.sub("_20261130175512.zip", DATE.sub(moved, text))
@@ -187,10 +230,27 @@ class Office:
 def picture(command: str, text: str, columns: int) -> str:
     """Return the SVG of a terminal."""
     console = Console(record=True, file=io.StringIO(), width=columns, force_terminal=True)
-    console.print(Text.from_ansi(text.rstrip("\n")), no_wrap=True, crop=False, overflow="ignore")
+    for line in Text.from_ansi(text.rstrip("\n")).split(allow_blank=True):
+        # As a terminal does, and not between words.
+        for part in line.divide(range(columns, len(line), columns)):
+            console.print(part, no_wrap=True, crop=False, overflow="ignore")
     svg = console.export_svg(title=f"emitterd {command}", unique_id=name_of(command, columns))
     # The reader's own font: the page loads nothing from elsewhere.
     return re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
+
+
+def section(office: Office, screens: Path, command: str, sentence: str) -> Iterator[str]:
+    """Make the pictures of a command, and yield the parts of its section."""
+    yield f"## emitterd {command}"
+    yield sentence
+    for columns in WIDTHS:
+        name = f"{name_of(command, columns)}.svg"
+        text = office.shown(command, columns)
+        (screens / name).write_text(picture(command, text, columns), "utf-8")
+        yield f"![{command}, {columns} columns](screens/{name})"
+        office.restore()
+    yield f"In a pipe:\n\n```text\n{office.piped(command)}```"
+    office.restore()
 
 
 def name_of(command: str, columns: int) -> str:
@@ -207,14 +267,11 @@ def write(docs: Path) -> None:
         office.fill()
         with office.running():
             for command, sentence in SENTENCES.items():
-                parts += [f"## emitterd {command}", sentence]
-                for columns in WIDTHS:
-                    name = f"{name_of(command, columns)}.svg"
-                    (screens / name).write_text(
-                        picture(command, office.shown(command, columns), columns), "utf-8"
-                    )
-                    parts.append(f"![{command}, {columns} columns](screens/{name})")
-                parts.append(f"In a pipe:\n\n```text\n{office.piped(command)}```")
+                parts += section(office, screens, command, sentence)
+        # No daemon runs any more.
+        office.save()
+        for command, sentence in CHANGES.items():
+            parts += section(office, screens, command, sentence)
     (docs / "command-output.md").write_text("\n\n".join(parts).replace("\n\n\n", "\n\n") + "\n")
 
 

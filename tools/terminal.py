@@ -19,12 +19,13 @@ def shown_on_terminal(
     *,
     environment: Mapping[str, str],
     lines: int = LINES,
-    signals: Mapping[str, signal.Signals] | None = None,
+    signals: Mapping[str, signal.Signals | str] | None = None,
     timeout_s: float = 60.0,
 ) -> tuple[int, str]:
     """Run a command; return its exit code and all it prints, with the codes of colours.
 
-    It gets each of `signals`, in their order, when it has printed the text before it.
+    It gets each of `signals`, in their order, when it has printed the text before it. A text among
+    them is typed.
     """
     due = list((signals or {}).items())
     ours, theirs = pty.openpty()
@@ -38,6 +39,8 @@ def shown_on_terminal(
                 stdin=theirs,
                 stdout=theirs,
                 stderr=theirs,
+                # Else getpass would ask at the terminal of the person who runs this.
+                start_new_session=any(isinstance(keys, str) for _, keys in due),
                 env={"TERM": "xterm-256color"} | known,
             )
         finally:
@@ -47,7 +50,11 @@ def shown_on_terminal(
             while part := screen.read(1 << 16):
                 output += part
                 if due and due[0][0].encode() in output:
-                    process.send_signal(due.pop(0)[1])
+                    match due.pop(0)[1]:
+                        case signal.Signals() as number:
+                            process.send_signal(number)
+                        case keys:
+                            os.write(ours, str(keys).encode())
         except OSError:
             # Nobody has the other end open any more.
             pass

@@ -142,9 +142,14 @@ class SecretReader:
                 )
             text = self.environ[from_variable]
         elif path is not None:
-            text = _from_file(path, self.environ.get("CREDENTIALS_DIRECTORY"))
+            command = f"emitterd set-{name.replace('_', '-')}"
+            try:
+                text = _from_file(path, self.environ.get("CREDENTIALS_DIRECTORY"))
+            except ValueProblem as error:
+                if isinstance(error.__context__, FileNotFoundError):
+                    raise ValueProblem(str(error), f"store it with: {command}") from None
+                raise
             if file and not text.strip():
-                command = f"emitterd set-{name.replace('_', '-')}"
                 raise ValueProblem("holds an empty secret", f"store it with: {command}")
         else:
             remedy = f"give emission.{name}_file, the path of a file that holds it"

@@ -49,7 +49,7 @@ def _cannot_open(path: Path | None, error: sqlite3.Error) -> JournalError:
         return _cannot_create(path, error)
     if path is not None and _is_missing(path):
         message = f"the journal {path} does not exist yet: the first start makes it"
-        return JournalError(message, remedy=START_DAEMON)
+        return JournalError(message, remedy=start_remedy(path))
     message = f"cannot open {path}: the user {current_user()} may not read it"
     return JournalError(message, remedy=as_root())
 
@@ -85,8 +85,20 @@ VERSION = 9
 BUSY_TIMEOUT_S = 10.0
 """How long SQLite waits for a lock of another program, such as a backup tool."""
 
-START_DAEMON = Text("systemctl start emitterd; if it ends, see why: journalctl -u emitterd -p err")
-"""The remedy where no daemon runs. Perhaps its last start has failed."""
+SERVICES = Path("/var/lib/emitterd")
+"""The folder of the service's journal. That of an instance is in a folder below it."""
+
+
+def start_remedy(journal: Path) -> Text:
+    """Return how to start the daemon of a journal. Perhaps its last start has failed."""
+    folder = journal.parent
+    if SERVICES in {folder, folder.parent}:
+        unit = "emitterd" if folder == SERVICES else f"emitterd@{folder.name}"
+        return Text(
+            "systemctl start {unit}; if it ends, see why: journalctl -u {unit} -p err", unit=unit
+        )
+    return Text("run `emitterd run`, or `emitterd once` to deliver what is there now")
+
 
 FORMER_SERVER = (
     "nothing is sent again by itself; `emitterd forget PATH` sends a file to the server of"
@@ -116,7 +128,7 @@ def open_reader(path: Path) -> sqlite3.Connection:
         version = identify(connection, path)
         if version == 0:
             message = f"{path} is empty: no daemon has written to it yet"
-            raise JournalError(message, remedy=START_DAEMON)
+            raise JournalError(message, remedy=start_remedy(path))
         if version < VERSION:
             raise JournalError(
                 f"{path} was written by an older emitterd (schema {version})",

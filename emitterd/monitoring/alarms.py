@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from emitterd.codes import Code
 from emitterd.errors import Outage, Stage
 from emitterd.intake.not_sent import NotSentSummary
-from emitterd.journal.connection import START_DAEMON
 from emitterd.monitoring.arrivals import DatasetStatus, Expectation, expected_datasets
 from emitterd.text import display, local_time
 from emitterd.translation.text import Text, joined, plural
@@ -163,8 +162,12 @@ def queue_alarms(
     now: float,
     *,
     running: bool,
+    start: str = "",
 ) -> list[Alarm]:
-    """Return the alarms that the journal's numbers raise; `running`: a daemon runs."""
+    """Return the alarms that the journal's numbers raise.
+
+    `running`: a daemon runs. `start`: how to start it, if it does not run.
+    """
     alarms = _file_alarms(queue)
     if running and outages:
         alarms.append(_down(outages))
@@ -176,7 +179,7 @@ def queue_alarms(
         return alarms
     if not running:
         words = Text("no daemon runs, and {files_wait}", files_wait=files_wait(queue.waiting))
-        alarms.append(Alarm(AlarmCode.DAEMON_ABSENT, oldest_at, words, START_DAEMON))
+        alarms.append(Alarm(AlarmCode.DAEMON_ABSENT, oldest_at, words, start))
     waited_s = now - oldest_at
     if waited_s > limits.oldest_waiting_s:
         alarms.append(_oldest(oldest_at, waited_s, limits))
@@ -376,12 +379,15 @@ def _not_disposed(files: int, since: float, path: str) -> Alarm:
     return Alarm(AlarmCode.NOT_DISPOSED, since, words, hint, affected=files)
 
 
-def stopped_alarm(path: bytes, now: float) -> Alarm:
-    """Return the alarm of a file in the folder that no daemon has looked at."""
+def stopped_alarm(path: bytes, now: float, start: str) -> Alarm:
+    """Return the alarm of a file in the folder that no daemon has looked at.
+
+    `start`: how to start it.
+    """
     words = Text(
         "no daemon runs, and a file in the folder is not in the queue ({path})", path=display(path)
     )
-    return Alarm(AlarmCode.DAEMON_STOPPED, now, words, START_DAEMON)
+    return Alarm(AlarmCode.DAEMON_STOPPED, now, words, start)
 
 
 def silent_alarm(now: float) -> Alarm:

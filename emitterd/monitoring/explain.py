@@ -8,7 +8,7 @@ from typing import Any, Self
 from emitterd.codes import Code
 from emitterd.errors import FileError
 from emitterd.intake.file_status import FileStatus, FileStatusReader, FolderState
-from emitterd.journal.connection import START_DAEMON
+from emitterd.journal.connection import start_remedy
 from emitterd.journal.reader import JournalReader
 from emitterd.model import WAITING, Confirmation, State
 from emitterd.monitoring.status import status_record
@@ -254,7 +254,7 @@ def _context(status: FileStatus, reader: JournalReader) -> list[str]:
             )
         )
     if not record["running"]:
-        lines.append(Text("no daemon runs: {remedy}", remedy=START_DAEMON))
+        lines.append(Text("no daemon runs: {remedy}", remedy=start_remedy(reader.path)))
     return lines
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from emitterd.codes import Code
 from emitterd.errors import Decision, DeliveryError
-from emitterd.journal.connection import START_DAEMON
+from emitterd.journal.connection import start_remedy
 from emitterd.journal.journal import Journal
 from emitterd.journal.reader import PAGE
 from emitterd.journal.rows import Admission
@@ -176,7 +176,7 @@ def test_status_begins_with_what_is_wrong(office: Installation) -> None:
     lines = office.call("status").stdout.splitlines()
 
     assert lines[0].startswith("CRITICAL: no daemon runs, and 2 files wait, for ")
-    assert lines[1] == f"  what to do: {START_DAEMON}"
+    assert lines[1] == f"  what to do: {start_remedy(office.journal)}"
     assert "held" not in paths("\n".join(lines))
     rows = {line[:14].strip(): line[16:] for line in lines}
     # The remedy is not repeated.

@@ -22,7 +22,7 @@ from emitterd.cli.output import (
 from emitterd.cli.tables import TableColumn, print_table, when
 from emitterd.cli.terminal import COLOURS, print_text
 from emitterd.errors import ConfigError
-from emitterd.journal.connection import START_DAEMON
+from emitterd.journal.connection import start_remedy
 from emitterd.journal.reader import JournalReader
 from emitterd.model import WAITING
 from emitterd.monitoring.alarms import (
@@ -110,7 +110,7 @@ def _print_health(record: Record, now: float) -> None:
 
 def _rows(record: Record, settings: "Config", now: float) -> Iterator[tuple[str, str]]:
     """Yield what is known, each with its name; no count of zero."""
-    yield "daemon", _daemon(record)
+    yield "daemon", _daemon(record, start_remedy(settings.journal.path))
     yield "folder", shown(settings.spool.directory)
     yield "destination", f"{settings.emission.url}, {_destination(record, now)}"
     if at := record["journal_restored_at"]:
@@ -127,13 +127,13 @@ def _rows(record: Record, settings: "Config", now: float) -> Iterator[tuple[str,
     yield "last delivered", "never" if at is None else _ago(at, now)
 
 
-def _daemon(record: Record) -> str:
+def _daemon(record: Record, start: str) -> str:
     alarms = record["health"]["alarms"]
     if record["running"]:
         silent = any(alarm["code"] == AlarmCode.DAEMON_SILENT for alarm in alarms)
         return "running, but it does not answer" if silent else "running"
-    known = any(alarm["hint"] == START_DAEMON for alarm in alarms)
-    return "not running" if known else f"not running: {START_DAEMON}"
+    known = any(alarm["hint"] == start for alarm in alarms)
+    return "not running" if known else f"not running: {start}"
 
 
 def _destination(record: Record, now: float) -> str:
@@ -184,13 +184,14 @@ def _alarms(
 ) -> list[Alarm]:
     """Return all alarms; without a daemon, look for a new file in the folder for this time."""
     now = time.time()
-    alarms = queue_alarms(queue, queue.outages, settings.alarm_limits, now, running=running)
+    start, limits = start_remedy(settings.journal.path), settings.alarm_limits
+    alarms = queue_alarms(queue, queue.outages, limits, now, running=running, start=start)
     if running:
         free_bytes = shutil.disk_usage(settings.journal.path.parent).free
         own = _own_alarms(settings.journal.path, queue.noted, now)
         alarms += [*own, *unnoted_alarms(free_bytes, own, now)]
     elif not queue.waiting and (path := _first_unknown(config, look_s)) is not None:
-        alarms.append(stopped_alarm(path, now))
+        alarms.append(stopped_alarm(path, now, start))
     return alarms
 
 

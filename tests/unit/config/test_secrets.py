@@ -221,12 +221,15 @@ def test_a_file_without_a_usable_secret_is_refused(
     assert message in problem.message
 
 
+@pytest.mark.parametrize("file", ["secret", "gone"])
 @pytest.mark.parametrize("name", ["password", "api_key"])
-def test_an_empty_secret_names_the_command_that_stores_one(folder: Folder, name: str) -> None:
-    """The installers make an empty file."""
+def test_an_empty_secret_names_the_command_that_stores_one(
+    folder: Folder, name: str, file: str
+) -> None:
+    """The installers make an empty file, and `init` makes none."""
     folder.secret("secret", b"")
     user = ["username: u"] if name == "password" else []
-    (problem,) = folder.problems(*user, f"{name}_file: secret")
+    (problem,) = folder.problems(*user, f"{name}_file: {file}")
     assert problem.remedy == f"store it with: emitterd set-{name.replace('_', '-')}"
 
 
