@@ -143,9 +143,8 @@ def explain(status_reader: FileStatusReader, reader: JournalReader, path: bytes)
             context += sentences(latest["server_side"], latest["delivered_at"])
     if lost:
         root = display(os.fsencode(spool.root))
-        context.insert(
-            0, Text("the watched folder {path} is not there: mount or create it", path=root)
-        )
+        message = Text("the watched folder {path} is not there: mount or create it", path=root)
+        context.insert(0, message)
     return Explanation(
         display(path),
         status.state,
