@@ -47,6 +47,7 @@ PACKAGES = {
     "man": "man-db",
     "mandoc": "mandoc",
     "mkfs.ext4": "e2fsprogs",
+    "nginx": "nginx",
     "nsenter": "util-linux",
     "openssl": "openssl",
     "prometheus": "prometheus",

@@ -6,6 +6,7 @@ import http.client
 import os
 import re
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -87,6 +88,7 @@ class Visitor:
     scheme: str = "http"
     cookies: dict[str, str] = field(default_factory=dict)
     set_cookies: list[str] = field(default_factory=list)
+    tls: ssl.SSLContext | None = None
 
     def get(self, path: str, **headers: str) -> Answer:
         """Follow a link."""
@@ -120,12 +122,17 @@ class Visitor:
         match = re.search(r"Logged in as ([^<]*)", self.get("/").text)
         return match[1] if match else ""
 
+    def _connect(self) -> socket.socket:
+        caller = socket.create_connection(("127.0.0.1", self.port), DEADLINE_S)
+        name = self.host.partition(":")[0]
+        return caller if self.tls is None else self.tls.wrap_socket(caller, server_hostname=name)
+
     def _send(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> Answer:
         lines = {"Host": self.host, "Content-Length": str(len(body))} | _names(headers)
         if self.cookies:
             lines.setdefault("Cookie", "; ".join(f"{k}={v}" for k, v in self.cookies.items()))
         head = "".join(f"{name}: {value}\r\n" for name, value in lines.items() if value)
-        with socket.create_connection(("127.0.0.1", self.port), DEADLINE_S) as caller:
+        with self._connect() as caller:
             caller.sendall(f"{method} {path} HTTP/1.1\r\n{head}\r\n".encode() + body)
             answer = http.client.HTTPResponse(caller, method=method)
             answer.begin()
@@ -176,7 +183,7 @@ def serve_page(desk: Desk) -> Iterator[ServedPage]:
     thread = threading.Thread(target=server.run, args=(shutdown,))
     thread.start()
     try:
-        wait_until(lambda: _listens(site.port), DEADLINE_S, "the listener")
+        wait_until(lambda: listens(site.port), DEADLINE_S, "the listener")
         yield site
     finally:
         shutdown.drain(0.0)
@@ -184,7 +191,8 @@ def serve_page(desk: Desk) -> Iterator[ServedPage]:
         assert not thread.is_alive()
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
+    """Return whether a port of this machine can be connected to."""
     try:
         socket.create_connection(("127.0.0.1", port), DEADLINE_S).close()
     except OSError:

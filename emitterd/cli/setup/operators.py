@@ -79,19 +79,24 @@ def _name(name: str | None) -> str:
 
 
 def _ask(name: str) -> str:
-    if sys.stdin.isatty():
-        text = click.prompt(
-            "password", hide_input=True, confirmation_prompt="password again", err=True
-        )
-    else:
-        text = sys.stdin.readline().rstrip("\r\n")
-    try:
-        check_password(text, name)
-    except ValueProblem as error:
-        raise click.UsageError(
-            f"the password {error}: {error.remedy}; nothing was stored"
-        ) from error
-    return str(text)
+    typed = sys.stdin.isatty()
+    while True:
+        if typed:
+            again = "password again"
+            text = str(
+                click.prompt("password", hide_input=True, confirmation_prompt=again, err=True)
+            )
+        else:
+            text = sys.stdin.readline().rstrip("\r\n")
+        try:
+            check_password(text, name)
+        except ValueProblem as error:
+            if not typed:
+                message = f"the password {error}: {error.remedy}; nothing was stored"
+                raise click.UsageError(message) from error
+            complain(f"the password {error}: {error.remedy}")
+        else:
+            return text
 
 
 def _next(source: Path, settings: Config, file: Path) -> list[str]:
