@@ -13,6 +13,7 @@ from emitterd.codes import Code
 from emitterd.datasets.findings import LOSSES, Loss, consequence
 from emitterd.errors import Outage, Stage
 from emitterd.intake.not_sent import NotSentSummary
+from emitterd.journal.connection import start_remedy
 from emitterd.journal.journal import Journal
 from emitterd.model import State
 from emitterd.monitoring.alarms import (
@@ -151,6 +152,7 @@ def every_alarm() -> list[Alarm]:
         not_disposed=files,
         expected_since={"pat": now - 9e6},
     )
+    start = start_remedy(Path("/var/lib/emitterd/journal.db"))
     limits = AlarmLimits(3600.0, 1800.0, (Expectation("pat", 3024000.0),))
     not_sent = NotSentSummary(
         now, {Code.UNREADABLE: 2, Code.WRONG_DEPTH: 1}, {Code.UNREADABLE: b"a/b"}
@@ -159,11 +161,11 @@ def every_alarm() -> list[Alarm]:
     lost = DaemonFacts(now, 900.0, root_lost_since=now)
     return [
         *queue_alarms(queue, outages, limits, now, running=True),
-        *queue_alarms(queue, outages, limits, now, running=False),
+        *queue_alarms(queue, outages, limits, now, running=False, start=start),
         *daemon_alarms(facts, now),
         *daemon_alarms(lost, now),
         silent_alarm(now),
-        stopped_alarm(b"pat/b.zip", now),
+        stopped_alarm(b"pat/b.zip", now, start),
     ]
 
 
