@@ -18,7 +18,7 @@ from support.zips import sample
 pytest.importorskip("selenium", reason="extra browser is missing: selenium")
 
 from support.browser import DESK, PHONE, Browser
-from support.office import Office, take_picture
+from support.office import Office, look_at, take_picture
 
 GOOD = "school_category/school_category_master.zip"
 WRONG = "school_master/school_mst.zip"
@@ -36,6 +36,13 @@ PAGES = (
     "inspect",
     "nothing",
 )
+PICTURES = {
+    "datasets": "datasets",
+    "files": "files",
+    f"explain?path={WRONG}": "file",
+    "skipped": "skipped",
+    "inspect": "inspect",
+}
 DOWNLOADS = {f"/{name}.{ending}" for name in ("files", "receipts") for ending in ("csv", "json")}
 # test_login.py looks at the login, which is here only with operators.
 NO_PAGES = {"/login", "/metrics", "/healthz", "/readyz", "/overview", "/favicon.svg", *DOWNLOADS}
@@ -47,6 +54,7 @@ BAR = "#2f7fb3"
 @contextmanager
 def full(office: Office, server: RehearsalServer, browser: Browser) -> Iterator[None]:
     """Run an office whose pages show something in every part."""
+    office.remember_a_month()
     office.settings["EMITTERD_DELIVERY_BACKOFF_INITIAL"] = "1h"
     office.settings["EMITTERD_DELIVERY_BACKOFF_MAX"] = "1h"
     with office.visited(browser):
@@ -133,19 +141,21 @@ def test_a_page_works_without_script(
     assert not server.objects
 
 
-def test_pictures_of_each_language_and_scheme(
-    office: Office, server: RehearsalServer, browser: Browser
-) -> None:
-    """The overview is whole in Hindi, in the dark, and on paper."""
+def test_each_page_fits(office: Office, server: RehearsalServer, browser: Browser) -> None:
+    """Each page has its landmarks and names, on a desk and on a phone, also in Hindi."""
     with full(office, server, browser):
+        for page, name in PICTURES.items():
+            browser.open(office.page(page))
+            look_at(browser, name)
         browser.speak("hi")
-        browser.open(office.page())
-        assert browser.run("return document.documentElement.lang") == "hi"
-        take_picture(browser, "page-desk-hindi.png")
+        for page in ("", "datasets"):
+            browser.open(office.page(page))
+            assert browser.run("return document.documentElement.lang") == "hi"
+            look_at(browser, f"hindi-{page or 'overview'}")
         browser.speak("en")
         browser.prefer(prefers_color_scheme="dark")
         browser.open(office.page())
-        take_picture(browser, "page-desk-dark.png")
+        look_at(browser, "dark")
         browser.prefer()
         browser.print_preview(on=True)
         take_picture(browser, "page-print.png")

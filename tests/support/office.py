@@ -6,10 +6,13 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from operator import methodcaller
 from pathlib import Path
 
 from emitterd.journal.journal import Journal
 from emitterd.model import State
+from emitterd.units import DAY_S
 from support.browser import DESK, NAMED, PHONE, Browser
 from support.installation import Installation
 from support.page import admission
@@ -17,6 +20,23 @@ from support.waiting import wait_until
 
 DAY = 150
 """Files that were delivered in the last day."""
+
+MONTH = {
+    "student_attendance/student_attendance": [age for age in range(29, -1, -1) if age % 7 != 3],
+    "teacher_attendance/teacher_attendance": [age for age in range(29, 5, -1) if age % 7 != 3],
+    "pat/periodic_exam_mst": [26, 12],
+}
+"""How many days ago files of some datasets came."""
+
+EXPECTED = {
+    "student_attendance/student_attendance": "3d",
+    "teacher_attendance/teacher_attendance": "3d",
+    "pat/periodic_exam_mst": "35d",
+}
+
+_DELIVERED = """update entry set state = 'delivered', admitted_at = ?, changed_at = ?,
+    delivered_at = ?, duration_s = 1, key = 'key' where path = ?"""
+_ARRIVED = "update arrival set (admitted_at, delivered_at) = (?, ?) where dataset = ?"
 
 SCREENSHOTS = "EMITTERD_SCREENSHOTS"
 """The variable with the folder of the pictures; without it none are made."""
@@ -55,6 +75,20 @@ class Office(Installation):
                     rows,
                 )
             )
+
+    def remember_a_month(self) -> None:
+        """Put a month's deliveries of some datasets into the journal; one of them is overdue."""
+        expected = "".join(f"    {dataset}: {every}\n" for dataset, every in EXPECTED.items())
+        with self.config.open("a") as config:
+            config.write(f"datasets:\n  expect:\n{expected}")
+        with Journal(self.journal) as journal:
+            for dataset, ages in MONTH.items():
+                for age in ages:
+                    path = f"{dataset}_{age}.zip".encode()
+                    at = time.time() - age * DAY_S - 7200
+                    journal.admit([replace(admission(path, 2_000_000), flow=dataset)])
+                    journal.write(methodcaller("execute", _DELIVERED, (at, at, at + 60, path)))
+                    journal.write(methodcaller("execute", _ARRIVED, (at, at + 60, dataset)))
 
     def states(self, state: str) -> list[str]:
         """Return the paths of the files in a state."""
