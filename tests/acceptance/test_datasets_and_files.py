@@ -44,7 +44,7 @@ def test_missing_data_lead_to_the_files(
             "return [...document.querySelectorAll('.strip g rect')].map(r => r.className.baseVal)"
         )
         assert sorted(browser.run(marks)) == ["delivered", "delivered", "rejected"]
-        look_at(browser, "datasets")
+        look_at(browser)
         browser.find("tbody th a").click()
         assert "Files, the newest first" in browser.words()
         browser.find("table.listing a").click()
@@ -74,7 +74,7 @@ def test_files_are_found_without_script(
         assert browser.run("return document.querySelector('#state').value") == "delivered"
         names = browser.run("return [...document.querySelectorAll('.name')].map(a => a.innerText)")
         assert sorted(names) == [f"diksha/diksha_{number}.zip" for number in range(140, 150)]
-        look_at(browser, "files")
+        look_at(browser)
         address = browser.run("return document.querySelector('a[href^=\"receipts.csv\"]').href")
         with urllib.request.urlopen(address) as answer:  # noqa: S310  loopback
             rows = list(csv.DictReader(io.StringIO(answer.read().decode())))
@@ -97,5 +97,5 @@ def test_a_file_that_is_never_sent_is_explained(
 
         wait_until(shown, 20, "the file is shown")
         assert "What to do:" in browser.words()
-        look_at(browser, "skipped")
+        look_at(browser)
     assert not server.objects

@@ -13,6 +13,7 @@ from pathlib import Path
 from emitterd.journal.journal import Journal
 from emitterd.model import State
 from emitterd.units import DAY_S
+from emitterd.web.operators import Operator, Role, format_file, hash_password
 from support.browser import DESK, NAMED, PHONE, Browser
 from support.installation import Installation
 from support.page import admission
@@ -28,15 +29,14 @@ MONTH = {
 }
 """How many days ago files of some datasets came."""
 
-EXPECTED = {
-    "student_attendance/student_attendance": "3d",
-    "teacher_attendance/teacher_attendance": "3d",
-    "pat/periodic_exam_mst": "35d",
-}
+EXPECTED = "student_attendance:3d,teacher_attendance:3d,pat:35d"
 
 _DELIVERED = """update entry set state = 'delivered', admitted_at = ?, changed_at = ?,
     delivered_at = ?, duration_s = 1, key = 'key' where path = ?"""
 _ARRIVED = "update arrival set (admitted_at, delivered_at) = (?, ?) where dataset = ?"
+
+OPERATOR = "asha"
+OPERATOR_PASSWORD = "monsoon-over-the-hills"
 
 SCREENSHOTS = "EMITTERD_SCREENSHOTS"
 """The variable with the folder of the pictures; without it none are made."""
@@ -78,9 +78,7 @@ class Office(Installation):
 
     def remember_a_month(self) -> None:
         """Put a month's deliveries of some datasets into the journal; one of them is overdue."""
-        expected = "".join(f"    {dataset}: {every}\n" for dataset, every in EXPECTED.items())
-        with self.config.open("a") as config:
-            config.write(f"datasets:\n  expect:\n{expected}")
+        self.settings["EMITTERD_DATASETS_EXPECT"] = EXPECTED
         with Journal(self.journal) as journal:
             for dataset, ages in MONTH.items():
                 for age in ages:
@@ -89,6 +87,22 @@ class Office(Installation):
                     journal.admit([replace(admission(path, 2_000_000), flow=dataset)])
                     journal.write(methodcaller("execute", _DELIVERED, (at, at, at + 60, path)))
                     journal.write(methodcaller("execute", _ARRIVED, (at, at + 60, dataset)))
+
+    def add_operator(self) -> None:
+        """Let an operator log in to the page."""
+        file = self.folder / "operators"
+        file.touch(0o600)
+        user = Operator(OPERATOR, Role.OPERATOR, hash_password(OPERATOR_PASSWORD))
+        file.write_text(format_file([user]) + "\n")
+        self.settings["EMITTERD_WEB_OPERATORS_FILE"] = str(file)
+
+    def log_in(self, browser: Browser) -> None:
+        """Log in on the page, and see the overview."""
+        browser.open(self.page("login"))
+        browser.find("#name").send_keys(OPERATOR)
+        browser.find("#password").send_keys(OPERATOR_PASSWORD)
+        browser.find(".login button").click()
+        browser.wait_for(f"Logged in as {OPERATOR}")
 
     def states(self, state: str) -> list[str]:
         """Return the paths of the files in a state."""
@@ -123,8 +137,8 @@ class Office(Installation):
             assert others == []
 
 
-def look_at(browser: Browser, name: str) -> None:
-    """Check what every reader needs, on a desk and on a phone, and take a picture of each."""
+def look_at(browser: Browser, name: str = "") -> None:
+    """Check what every reader needs, on a desk and on a phone. With a name, take pictures."""
     for kind, size in (("desk", DESK), ("phone", PHONE)):
         browser.size(*size)
         assert browser.overflow() <= 0, kind
@@ -132,7 +146,8 @@ def look_at(browser: Browser, name: str) -> None:
         assert [role for role, item in tree if role in NAMED and not item.strip()] == []
         roles = {role for role, _ in tree}
         assert {"banner", "main", "contentinfo", "navigation", "search"} <= roles
-        take_picture(browser, f"page-{kind}-{name}.png", 1000 if kind == "desk" else 1500)
+        if name:
+            take_picture(browser, f"page-{kind}-{name}.png", 1000 if kind == "desk" else 1500)
     browser.size(*DESK)
 
 
