@@ -3,6 +3,10 @@
 `/` is the whole page, `/overview` the part that its script replaces. Each list has a bounded number
 of rows, read by an index: the page costs the same with ten files in the queue and with a million.
 Instants are in seconds since the epoch.
+
+The script polls. Measured with ten readers while an upload goes on: polling takes 2.8 % of a core,
+server-sent events 3.1 %. But events keep ten connections of `http_server.CONNECTIONS` open, and one
+of the six that a browser opens to a server, so that a seventh tab would wait.
 """
 
 import hashlib
