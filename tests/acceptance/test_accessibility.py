@@ -153,7 +153,7 @@ def test_a_page_works_without_script(
     with office.visited(browser):
         browser.allow_script(on=False)
         browser.open(office.page())
-        assert "Reload the page to update it." in browser.find("footer").text
+        assert "Times are UTC." in browser.find("footer").text
         browser.find("#path").send_keys("diksha/diksha_001.zip")
         browser.find("[role=search] button").click()
         assert "diksha/diksha_001.zip" in browser.find("main").text

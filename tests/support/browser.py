@@ -121,6 +121,13 @@ class Browser:
         self._do("Network.enable")
         self._do("Network.setExtraHTTPHeaders", headers={"Accept-Language": language})
 
+    def reset(self) -> None:
+        """Undo what a test may have left: language, scheme, print preview, no script."""
+        self._do("Network.enable")
+        self._do("Network.setExtraHTTPHeaders", headers={})
+        self._do("Emulation.setEmulatedMedia", media="", features=[])
+        self.allow_script(on=True)
+
     def allow_script(self, *, on: bool) -> None:
         """Switch scripts of pages on or off."""
         self._do("Emulation.setScriptExecutionDisabled", value=not on)

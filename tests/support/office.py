@@ -125,6 +125,7 @@ class Office(Installation):
         """
         # The page of the test before still asks its server, which is gone.
         browser.open("about:blank")
+        browser.reset()
         with self.running():
             browser.complaints()
             browser.requests()
