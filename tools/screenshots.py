@@ -151,7 +151,9 @@ class Office:
         shutil.rmtree(self._folder / "cqube_emission", ignore_errors=True)
 
     def _files(self) -> set[Path]:
-        return {*self._folder.glob("journal.db*"), *self._folder.glob("*.yaml")}
+        files = {*self._folder.glob("journal.db*"), *self._folder.glob("*.yaml")}
+        # Not the socket of the daemon.
+        return set(filter(Path.is_file, files))
 
     def piped(self, command: str) -> str:
         """Return what a command prints in a pipe."""

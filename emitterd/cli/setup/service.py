@@ -52,6 +52,8 @@ def install() -> int:
         raise click.ClickException("this machine has no systemd")
     program = _program()
     _refuse_private(program)
+    say("compiling the program: this takes some seconds")
+    sys.stdout.flush()
     # The service may not write there, so Python would compile at each start.
     compileall.compile_dir(Path(emitterd.__file__).parents[1], quiet=2)
     first = not (UNITS / UNIT_NAMES[0]).exists()
