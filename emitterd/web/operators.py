@@ -13,6 +13,7 @@ import re
 import secrets
 import stat
 import threading
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -239,8 +240,10 @@ def _parse_line(line: str) -> Operator | None:
 
 
 def _scrypt(password: str, salt: bytes, cost: int, block: int, passes: int) -> bytes:
+    # One device types an accent, or a sign of Devanagari, as one character, another as two.
+    normal = unicodedata.normalize("NFKC", password)
     return hashlib.scrypt(
-        password.encode("utf-8", "surrogatepass"),
+        normal.encode("utf-8", "surrogatepass"),
         salt=salt,
         n=1 << cost,
         r=block,

@@ -17,8 +17,8 @@ from emitterd.web.operators import Operator, Role
 
 LIFETIME_S = 12 * 3600.0
 IDLE_S = 3600.0
-SESSIONS_MAX = 64
-"""With more sessions, the one that was not used for the longest time ends."""
+SESSIONS_MAX = 10
+"""With more sessions of one user, the one that was not used for the longest time ends."""
 
 NAME_TRIES, NAME_WAIT_MAX_S = 5, 60.0
 """So many wrong passwords for a name without a wait, and the longest wait."""
@@ -112,8 +112,11 @@ class Sessions:
             self._sessions = {
                 key: session for key, session in self._sessions.items() if _lives(session, now)
             }
-            if len(self._sessions) >= SESSIONS_MAX:
-                del self._sessions[min(self._sessions, key=lambda key: self._sessions[key].used_at)]
+            own = [
+                key for key, item in self._sessions.items() if item.operator.name == operator.name
+            ]
+            if len(own) >= SESSIONS_MAX:
+                del self._sessions[min(own, key=lambda key: self._sessions[key].used_at)]
             self._sessions[_key(identifier)] = _Session(operator, form_token, now, now)
         return identifier
 

@@ -45,13 +45,16 @@ def test_a_file_that_was_written_is_read_as_it_was(tmp_path: Path) -> None:
 
 
 def test_only_the_right_password_of_a_known_user_is_right() -> None:
-    """Two hashes of one password differ, and letters outside ASCII count."""
+    """Two hashes of one password differ. Letters outside ASCII count, however they are typed."""
     assert verify(ASHA, PASSWORD)
     assert not verify(ASHA, PASSWORD.upper())
     assert not verify(None, PASSWORD)
     assert not verify(None, "")
     hindi = Operator("asha", Role.OPERATOR, hash_password("तीन सरल शब्द यहाँ"))
     assert verify(hindi, "तीन सरल शब्द यहाँ")
+    assert not verify(hindi, "तीन सरल शब्द यहा")
+    composed = Operator("asha", Role.OPERATOR, hash_password("एक caf\u00e9 \u0929 \u0958"))
+    assert verify(composed, "एक cafe\u0301 \u0928\u093c \u0915\u093c")
     assert hash_password(PASSWORD) != HASH
 
 

@@ -96,8 +96,9 @@ def test_a_session_ends_with_its_line_in_the_file(now_known: dict[str, Operator]
 
 
 def test_the_number_of_sessions_is_bounded() -> None:
-    """The one that was not used for the longest time makes room."""
+    """The user's own one that was not used for the longest time makes room."""
     sessions = Sessions()
+    other = sessions.open(RAVI, 0.0)
     first = sessions.open(ASHA, 0.0)
     second = sessions.open(ASHA, 1.0)
     for number in range(SESSIONS_MAX - 2):
@@ -106,6 +107,7 @@ def test_the_number_of_sessions_is_bounded() -> None:
     sessions.open(ASHA, 1000.0)
     assert sessions.find(first, 1000.0, KNOWN.get)
     assert sessions.find(second, 1000.0, KNOWN.get) is None
+    assert sessions.find(other, 1000.0, KNOWN.get)
 
 
 def test_a_token_is_compared_as_text_and_never_empty() -> None:
