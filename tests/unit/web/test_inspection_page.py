@@ -89,13 +89,24 @@ class Site:
         return await self.page.inspect(request)
 
 
+def children() -> frozenset[str]:
+    """Return the child processes of this process."""
+    found: set[str] = set()
+    for task in Path("/proc/self/task").iterdir():
+        try:
+            found.update((task / "children").read_text("ascii").split())
+        except OSError:
+            continue
+    return frozenset(found)
+
+
 @dataclass
 class Client:
     """A visitor of a served page."""
 
     site: Site
     server: Serving
-    others: frozenset[str] = field(default_factory=lambda: children())
+    others: frozenset[str] = field(default_factory=children)
     """The child processes that were there before."""
 
     def give(
@@ -128,17 +139,6 @@ def open_zips() -> list[str]:
         if "memfd:zip" in target:
             found.append(target)
     return found
-
-
-def children() -> frozenset[str]:
-    """Return the child processes of this process."""
-    found: set[str] = set()
-    for task in Path("/proc/self/task").iterdir():
-        try:
-            found.update((task / "children").read_text("ascii").split())
-        except OSError:
-            continue
-    return frozenset(found)
 
 
 @contextmanager
