@@ -122,9 +122,10 @@ class Browser:
         self._do("Network.setExtraHTTPHeaders", headers={"Accept-Language": language})
 
     def reset(self) -> None:
-        """Undo what a test may have left: language, scheme, print preview, no script."""
+        """Undo what a test may have left: language, cookies, scheme, print preview, no script."""
         self._do("Network.enable")
         self._do("Network.setExtraHTTPHeaders", headers={})
+        self._do("Network.clearBrowserCookies")
         self._do("Emulation.setEmulatedMedia", media="", features=[])
         self.allow_script(on=True)
 

@@ -31,6 +31,7 @@ from emitterd.monitoring.arrivals import Expectation
 from emitterd.monitoring.status import AffectedFiles, QueueStatus, Recent
 from emitterd.translation.languages import LANGUAGES
 from emitterd.web.http_server import Handler, Request
+from support.hindi import has_english
 from support.page import Answered, Desk
 
 PAGES = [
@@ -51,15 +52,6 @@ PAGES = [
     "/explain?path=pat/delivered.zip",
     "/explain?path=pat/queued_3.zip",
 ]
-
-NAMES = re.compile(
-    r"emitterd(?: [a-z][a-z-]*(?: --?[a-z]+)*(?: (?:rejected|deferred|PATH|FILE))?)?"
-    r"|systemctl [a-z-]+(?: '?emitterd\*?'?)?|journalctl -u emitterd -p err"
-    r"|[a-z_]+\.[a-z_.]+|[\w./-]*/[\w./*-]*|\{\w+\}|E\d{3}|[KMG]?i?B|CSV|JSON|zip|Zip|UTC|ETag|MD5|SHA-256|UTF-8"
-    r"|English|Excel|BOM|UTF-16|API|key|AWS|NTP|https?|URL|DNS|TLS|cQube|client_cert|NO_PROXY"
-    r"|HTTPS_PROXY|LimitNOFILE|FIFO|traceback|emission|deflate|Mac|reason|enforce|lease|datasets?|pat,"
-)
-"""Names, codes and commands, which stay as they are."""
 
 
 class Shown(HTMLParser):
@@ -101,11 +93,7 @@ def english(answer: Answered) -> list[str]:
     """Return the English words that a page shows as if they were Hindi."""
     shown = Shown()
     shown.feed(answer.text)
-    return [
-        f"{word} in {' '.join(text.split())!r}"
-        for text in shown.texts
-        for word in re.findall(r"[A-Za-z]{2,}", NAMES.sub(" ", text))
-    ]
+    return [text for text in shown.texts if has_english(text)]
 
 
 @pytest.fixture
