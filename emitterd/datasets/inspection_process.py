@@ -170,8 +170,7 @@ def read_report(text: bytes) -> dict[str, Any]:
     return record
 
 
-def _limit_resources(memory_bytes: int) -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+def _limit_resources() -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     # The service's filter of system calls may forbid it: then one child has one core at most.
@@ -181,9 +180,10 @@ def _limit_resources(memory_bytes: int) -> None:
 
 def main() -> int:
     """Inspect the zip that standard input names; print the report."""
+    _limit_resources()
     # It comes from the daemon, not from the visitor.
     *order, memory_bytes = pickle.load(sys.stdin.buffer)  # noqa: S301
-    _limit_resources(memory_bytes)
+    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     sys.stdout.write(json.dumps(inspect_received(*order)))
     return 0
 

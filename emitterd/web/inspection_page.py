@@ -395,6 +395,7 @@ async def _pause(request: Request, pause_s: float, until: asyncio.Event | None =
 
 
 async def _discard(request: Request) -> None:
+    """Read the rest of a body that is refused, within limits."""
     size_bytes = 0
     try:
         async with asyncio.timeout(_DISCARD_S):

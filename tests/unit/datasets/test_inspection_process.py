@@ -177,3 +177,15 @@ def test_a_child_that_hangs_is_ended() -> None:
     assert hangs
     assert environment == b""
     assert not Path(f"/proc/{pid}").exists()
+
+
+def test_a_child_cannot_write_to_a_file(tmp_path: Path) -> None:
+    """Whatever runs in it, not a byte of the zip reaches a disk."""
+    target = tmp_path / "written"
+    with ReceivedZip(BUDGET_BYTES) as received:
+        order = Order(Path.write_text, (target, "text"))
+        with InspectionProcess(inspector(order=order), PATH, received, MEMORY_BYTES) as process:
+            output = process.output.read()
+
+    assert output == b""
+    assert target.read_text() == ""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from conftest import NoThreads
 from emitterd.datasets.catalogue_file import load_catalogue
@@ -143,8 +144,9 @@ def test_at_the_limit_of_threads_a_file_can_be_marked_later(
 ) -> None:
     """The operation fails, and does not count as one that still runs."""
     drop(site)
-    with no_threads():
+    with no_threads(), capture_logs() as logged:
         assert asha.act("mark-delivered", FILE).status == 500
+    assert [record["event"] for record in logged] == ["web.failed"]
 
     assert asha.act("mark-delivered", FILE).status == 303
     assert state(site) is State.DELIVERED
