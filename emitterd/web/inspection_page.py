@@ -29,7 +29,7 @@ from emitterd.intake.examine import MAX_BYTES
 from emitterd.text import display
 from emitterd.web.http_server import DEADLINE_S, ClientDisconnect, Request, Response
 from emitterd.web.rendering import html, page, render
-from emitterd.web.sessions import is_same
+from emitterd.web.sessions import Address, Viewer, is_same
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
@@ -103,18 +103,14 @@ class InspectionPage:
         self,
         inspector: Callable[[], Inspector],
         enforces: Callable[[], bool],
-        *,
-        local: bool,
+        address: Address,
         limits: InspectionLimits | None = None,
     ) -> None:
-        """`enforces`: whether emitterd rejects a file that the server would lose.
-
-        `local`: whether only this machine can connect.
-        """
+        """`enforces`: whether emitterd rejects a file that the server would lose."""
         self.limits = limits or InspectionLimits()
         self._inspector = inspector
         self._enforces = enforces
-        self._local = local
+        self._address = address
         self._visitors = 0
         self._inspecting = False
 
@@ -148,10 +144,13 @@ class InspectionPage:
 
     def _access(self, request: Request) -> str:
         """Return why the page is closed to the visitor; empty if it is open."""
-        if not self._local:
+        viewer: Viewer = request.state.viewer
+        if not self._address.local:
             return "remote"
-        viewer = request.state.viewer
-        return "login" if viewer.can_log_in and viewer.role is None else ""
+        if viewer.can_log_in:
+            return "" if viewer.role else "login"
+        # Without a login only users of this machine may have it work.
+        return "public" if self._address.is_public(request.headers.get("host", "")) else ""
 
     async def _admit(self, request: Request) -> None:
         problem, length = "", request.headers.get("content-length", "")

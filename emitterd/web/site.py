@@ -101,7 +101,7 @@ def _pages(sources: Sources, actions: Actions) -> list[Route]:
 
 
 def _forms(sources: Sources, actions: Actions, access: PageAccess) -> list[Route]:
-    inspection = InspectionPage(sources.inspector, sources.enforces, local=sources.address.local)
+    inspection = InspectionPage(sources.inspector, sources.enforces, sources.address)
     longest_s = inspection.limits.total_s
     post, stream = ("POST",), RequestBody.STREAM
     return [

@@ -18,7 +18,7 @@ from emitterd.web.endpoint import Endpoint
 from emitterd.web.http_server import Request, RequestBody, Response, Route
 from emitterd.web.inspection_page import InspectionLimits, InspectionPage
 from emitterd.web.operators import Role
-from emitterd.web.sessions import Viewer
+from emitterd.web.sessions import Address, Viewer
 from support.page import Desk, Document
 from support.prometheus import free_port
 from support.serving import BOUNDARY, DEADLINE_S, FILE_FORM, Serving, file_form, serving
@@ -54,14 +54,12 @@ class Site:
 
     limits: InspectionLimits = field(default_factory=InspectionLimits)
     viewer: Viewer = field(default_factory=Viewer)
-    local: bool = True
+    address: Address = field(default_factory=lambda: Address(local=True))
     enforces: bool = True
     order: Order | None = None
 
     def __post_init__(self) -> None:
-        self.page = InspectionPage(
-            self.inspector, lambda: self.enforces, local=self.local, limits=self.limits
-        )
+        self.page = InspectionPage(self.inspector, lambda: self.enforces, self.address, self.limits)
 
     def inspector(self) -> Inspector:
         """Return the daemon's inspector; the child carries out `order`."""
@@ -547,10 +545,26 @@ def test_a_visitor_without_a_login_is_asked_to_log_in() -> None:
 
 def test_beyond_this_machine_the_page_is_closed() -> None:
     """Files would cross the network unencrypted: the page says what to do, and takes none."""
-    with visiting(Site(local=False)) as visitor:
+    with visiting(Site(address=Address(local=False))) as visitor:
         document = Document.of(visitor.server.get("/inspect")[2])
         status, _ = visitor.give()
 
     assert status == 403
     assert "This page is closed" in document.words
     assert "SSH tunnel" in document.words
+
+
+def test_behind_a_proxy_the_page_needs_a_login(
+    spool_root: Path, journal: Journal, tmp_path: Path
+) -> None:
+    """Strangers of the network could keep the daemon busy; users of this machine still may."""
+    address = Address(local=True, public_url="https://emitterd.office.example")
+    desk = Desk(spool_root, journal, tmp_path / "state" / "journal.db", address=address)
+    with serve_page(desk) as site:
+        stranger = site.browser("emitterd.office.example", "https")
+        page = stranger.get("/inspect").text
+        status = give(stranger, "https://emitterd.office.example")
+        local = give(site.browser(), f"http://{site.local}")
+
+    assert "This page is closed, because there is no login." in page
+    assert (status, local) == (403, 200)
