@@ -10,6 +10,7 @@ from emitterd.journal.journal import Journal
 from emitterd.journal.rows import Admission
 from emitterd.model import Fingerprint, ServerState
 from emitterd.monitoring.arrivals import Expectation
+from emitterd.web import datasets_page
 from support.page import Desk
 
 DAY_S = 86400.0
@@ -120,6 +121,17 @@ def test_the_strip_has_a_mark_for_each_day_with_files(desk: Desk) -> None:
     assert strip["aria-label"] == (
         f"Files came on 3 of the last 30 days, the last on {desk.day(-2)}."
     )
+
+
+def test_readers_share_the_table(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is made once in ten seconds for all readers of one language."""
+    admit(desk, EXAM, 1)
+    desk.ask("/datasets")
+    admit(desk, MASTER, 2)
+    assert MASTER + "_" not in desk.ask("/datasets").text
+    assert MASTER + "_" in desk.ask("/datasets", accept_language="hi").text
+    monkeypatch.setattr(datasets_page, "SHARED_S", 0.0)
+    assert MASTER + "_" in desk.ask("/datasets").text
 
 
 def test_a_dataset_that_left_the_catalogue_is_shown(desk: Desk) -> None:
