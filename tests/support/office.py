@@ -133,9 +133,11 @@ class Office(Installation):
             wait_until(self.answers, 20, "the page answers")
             browser.open(self.page(path))
             yield
-            assert browser.complaints() == []
-            others = [item for item in browser.requests() if not item.startswith(self.page())]
-            assert others == []
+            complaints = browser.complaints()
+            assert complaints == [], complaints
+            own = (self.page(), "data:")
+            others = [item for item in browser.requests() if not item.startswith(own)]
+            assert others == [], others
 
 
 def look_at(browser: Browser, name: str = "") -> None:
