@@ -29,7 +29,7 @@ PAGES = (
     "",
     "datasets",
     "files",
-    "files?state=rejected&since=never",
+    "files?state=none",
     f"explain?path={WRONG}",
     "explain?path=none.zip",
     "skipped",
