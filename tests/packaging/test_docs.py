@@ -1,6 +1,7 @@
 """The documents and the code: each name in one exists in the other."""
 
 import ast
+import fnmatch
 import re
 import runpy
 
@@ -82,6 +83,21 @@ def test_ci_runs_what_the_readme_says() -> None:
 
     assert read == commands
     assert "\n  DEBIAN=$suite .ci/fresh-debian\n" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_the_list_of_attacks_names_tests_that_exist() -> None:
+    """docs/security.md names each test, or the number of those that begin alike."""
+    text = (ROOT / "docs" / "security.md").read_text("utf-8")
+    tests = [
+        name
+        for path in (ROOT / "tests" / "unit" / "web").glob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)", path.read_text("utf-8"), re.MULTILINE)
+    ]
+    named = re.findall(r"`(test_[\w*]+)`(?: \((\d)\))?", text)
+
+    assert len(named) >= 15
+    for pattern, number in named:
+        assert len(fnmatch.filter(tests, pattern)) == int(number or 1), pattern
 
 
 def test_packages_and_files_named_in_the_design_exist() -> None:
