@@ -172,9 +172,3 @@ def files_are(number: int) -> str:
 def share(part: float, whole: float) -> int:
     """Return the part of the whole in per cent, rounded down."""
     return int(100 * min(part, whole) / whole) if whole else 100
-
-
-def sentence(text: str) -> str:
-    """Return lower-case words as a sentence, with a capital and a full stop."""
-    capitalised = text[:1].upper() + text[1:]
-    return capitalised if capitalised.endswith((".", "!", "?", "…")) else f"{capitalised}."

@@ -91,15 +91,6 @@ class Language:
         """The pattern of `{words}` as a sentence."""
         return self.pattern(_SENTENCE) or _SENTENCE
 
-    def sentence(self, text: str) -> str:
-        """Return a phrase as a sentence: with a full stop, and in English with a capital."""
-        if not self.pattern(text):
-            return ENGLISH.sentence(text)
-        words = self.translate(text)
-        if self.code == SOURCE:
-            words = words[:1].upper() + words[1:]
-        return words if words.endswith(ENDS) else self.full_stop.format(words=words)
-
     def number(self, value: int) -> str:
         """Write a number: in English by thousands like the commands, else by lakh and crore."""
         if self.code == SOURCE:

@@ -4,8 +4,8 @@ Templates escape every value. Style and scripts are in the page itself, and its
 Content-Security-Policy allows no others: only the files in `static/`, by their hash.
 
 Each language has an environment, with its catalogue behind `_` and `{% trans %}`. A text from
-Python passes a filter: `translate` for a phrase, `sentence` for one with a full stop, both plain;
-`phrase` and `prose` for the same as HTML, with commands as code. `name` is for a state.
+Python passes a filter: `translate` for plain text; `phrase` for HTML, with commands as code;
+`prose` for the same as a sentence. `name` is for a state.
 """
 
 import base64
@@ -197,7 +197,6 @@ def _environment(language: Language) -> Environment:
         printable=printable,
         prose=partial(prose, language),
         remedy=lambda code: Code(code).remedy,
-        sentence=language.sentence,
         size=format_size,
         translate=language.translate,
     )

@@ -53,13 +53,6 @@ def test_numbers_are_grouped_as_the_readers_expect(value: int, english: str, hin
     assert (ENGLISH.number(value), HINDI.number(value)) == (english, hindi)
 
 
-def test_a_sentence_ends_as_the_language_does() -> None:
-    """English begins with a capital; neither gets a second full stop."""
-    assert ENGLISH.sentence("the zip is encrypted") == "The zip is encrypted."
-    assert HINDI.sentence("the zip is encrypted") == "zip पर पासवर्ड लगा है।"
-    assert HINDI.sentence("Go back to the overview.") == "सारांश पर वापस जाएँ।"
-
-
 def test_durations_have_their_units_in_words() -> None:
     """The configuration's `2h` is no Hindi."""
     assert [HINDI.translate(format_age(age)) for age in (7200, 600, 3 * 86400)] == [

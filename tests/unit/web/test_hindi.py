@@ -31,6 +31,7 @@ from emitterd.monitoring.arrivals import Expectation
 from emitterd.monitoring.status import AffectedFiles, QueueStatus, Recent
 from emitterd.translation.languages import LANGUAGES
 from emitterd.web.http_server import Handler, Request
+from emitterd.web.rendering import prose
 from support.hindi import has_english
 from support.page import Answered, Desk
 
@@ -235,3 +236,12 @@ def form(**fields: str) -> Request:
         "state": {"form": fields},
     }
     return Request(scope)
+
+
+def test_a_sentence_ends_as_the_language_does() -> None:
+    """In Hindi with a danda; commands are code, and English keeps its own full stop."""
+    hindi = LANGUAGES["hi"]
+
+    assert prose(hindi, "the zip is encrypted") == "zip पर पासवर्ड लगा है।"
+    assert prose(hindi, "Go back to the overview.") == "सारांश पर वापस जाएँ।"
+    assert prose(hindi, "no `x`") == '<span lang="en">No <code>x</code>.</span>'

@@ -17,10 +17,11 @@ from emitterd.journal.reader import JournalReader
 from emitterd.model import ServerState, State
 from emitterd.monitoring.alarms import Alarm, AlarmCode, Health
 from emitterd.monitoring.status import read_queue
-from emitterd.text import count, display, sentence, share
+from emitterd.text import count, display, share
+from emitterd.translation.languages import ENGLISH
 from emitterd.web import overview
 from emitterd.web.overview import SHOWN, Throughput, read_lists
-from emitterd.web.rendering import POLICY, STATIC
+from emitterd.web.rendering import POLICY, STATIC, prose
 from support.page import HOSTILE, Desk, admission
 
 NAME = b"school_master/school_mst.zip"
@@ -445,7 +446,8 @@ def test_phrases() -> None:
     """Counts agree with their noun, shares are never over the whole."""
     assert [count(item, "file") for item in (0, 1, 12_000)] == ["0 files", "1 file", "12,000 files"]
     assert [share(1, 3), share(3, 3), share(9, 3), share(0, 0)] == [33, 100, 100, 100]
-    assert [sentence(item) for item in ("it broke", "Done.", "")] == ["It broke.", "Done.", "."]
+    phrases = [prose(ENGLISH, item) for item in ("it broke", "Done.")]
+    assert phrases == ["It broke.", "Done."]
 
 
 def test_an_upload_shows_its_speed_and_attempt(desk: Desk) -> None:
