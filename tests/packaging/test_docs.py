@@ -90,7 +90,7 @@ def test_the_list_of_attacks_names_tests_that_exist() -> None:
     text = (ROOT / "docs" / "security.md").read_text("utf-8")
     tests = [
         name
-        for path in (ROOT / "tests" / "unit" / "web").glob("test_*.py")
+        for path in (ROOT / "tests" / "unit").rglob("test_*.py")
         for name in re.findall(r"^def (test_\w+)", path.read_text("utf-8"), re.MULTILINE)
     ]
     named = re.findall(r"`(test_[\w*]+)`(?: \((\d)\))?", text)
