@@ -84,19 +84,22 @@ def test_no_page_is_left_out(spool_root: Path, journal: Journal, tmp_path: Path)
     assert desk.paths - NO_PAGES - {"/{path:path}"} == seen - {"/nothing"}
 
 
-def test_axe_finds_nothing(office: Office, server: RehearsalServer, browser: Browser) -> None:
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_axe_finds_nothing(
+    office: Office, server: RehearsalServer, browser: Browser, language: str
+) -> None:
     """No page violates a rule of accessibility: in each language, light and dark, on a phone."""
     violations = []
     with full(office, server, browser):
-        for language in LANGUAGES:
-            browser.speak(language)
-            for scheme, size in (("light", DESK), ("dark", DESK), ("light", PHONE)):
-                browser.prefer(prefers_color_scheme=scheme)
-                browser.size(*size)
-                for page in PAGES:
-                    browser.open(office.page(page))
-                    violations += [(page, language, scheme, size, browser.violations())]
-                    assert browser.overflow() <= 0, (page, language, size)
+        browser.speak(language)
+        for scheme, size in (("light", DESK), ("dark", DESK), ("light", PHONE)):
+            browser.prefer(prefers_color_scheme=scheme)
+            browser.size(*size)
+            for page in PAGES:
+                browser.open(office.page(page))
+                violations += [(page, scheme, size, browser.violations())]
+                assert browser.overflow() <= 0, (page, size)
         # Two pages are errors, and a filter is wrong; nothing else is reported.
         assert [item for item in browser.complaints() if " status of 4" not in item] == []
     assert [item for item in violations if item[-1]] == []
