@@ -111,3 +111,16 @@ def test_a_file_is_checked_without_script(
         assert "E233" in browser.find("#answers").text
         browser.allow_script(on=True)
     assert not server.objects
+
+
+def test_a_daemon_that_ends_is_reported(
+    office: Office, server: RehearsalServer, browser: Browser, files: list[Path]
+) -> None:
+    """The file stays in the list, with what to do."""
+    with office.visited(browser, "inspect"):
+        browser.wait_for("Or drop zips here.")
+        browser.find("#file").send_keys(str(files[0]))
+    browser.find("#inspect button").click()
+    browser.wait_for("The connection to emitterd has ended. Try again.")
+    browser.complaints()
+    assert not server.objects

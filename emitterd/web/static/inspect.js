@@ -1,6 +1,10 @@
 "use strict";
 (() => {
   const form = document.getElementById("inspect");
+  // Not form.dataset: that is the form's field of this name.
+  const text = Object.fromEntries(
+    ["sending", "checking", "waiting", "failed", "drop"].map((name) => [name, form.getAttribute(`data-${name}`)]),
+  );
   const chooser = document.getElementById("file");
   const area = form.closest("section");
   const answers = document.getElementById("answers");
@@ -9,9 +13,9 @@
   const waiting = [];
   let busy = false;
 
-  function element(name, text, parent) {
+  function element(name, content, parent) {
     const made = document.createElement(name);
-    made.textContent = text;
+    made.textContent = content;
     parent.append(made);
     return made;
   }
@@ -22,7 +26,7 @@
     article.className = "inspection";
     article.setAttribute("aria-label", file.name);
     element("bdi", file.name, element("h3", "", article));
-    const note = element("p", form.dataset.waiting, article);
+    const note = element("p", text.waiting, article);
     const bar = element("progress", "", article);
     bar.setAttribute("aria-label", file.name);
     bar.max = 1;
@@ -32,13 +36,13 @@
     return { article, note, bar };
   }
 
-  function say(file, text) {
-    status.textContent = `${file.name}: ${text}`;
+  function say(file, words) {
+    status.textContent = `${file.name}: ${words}`;
   }
 
   /** Put the server's answer in the place of the progress. */
-  function show(item, file, text) {
-    const fresh = new DOMParser().parseFromString(text, "text/html");
+  function show(item, file, page) {
+    const fresh = new DOMParser().parseFromString(page, "text/html");
     const answer = fresh.querySelector("article.inspection");
     if (!answer) {
       fail(item, file);
@@ -57,8 +61,8 @@
 
   function fail(item, file) {
     item.bar.remove();
-    item.note.textContent = form.dataset.failed;
-    say(file, form.dataset.failed);
+    item.note.textContent = text.failed;
+    say(file, text.failed);
   }
 
   function send(file, fields) {
@@ -74,16 +78,16 @@
       });
       request.upload.addEventListener("load", () => {
         item.bar.removeAttribute("value");
-        item.note.textContent = form.dataset.checking;
-        say(file, form.dataset.checking);
+        item.note.textContent = text.checking;
+        say(file, text.checking);
       });
       request.addEventListener("load", () => show(item, file, request.responseText));
       request.addEventListener("error", () => fail(item, file));
       request.addEventListener("loadend", next);
       request.open("POST", "inspect?fragment");
       request.send(body);
-      item.note.textContent = form.dataset.sending;
-      say(file, form.dataset.sending);
+      item.note.textContent = text.sending;
+      say(file, text.sending);
     });
     if (!busy) next();
   }
@@ -127,6 +131,6 @@
 
   chooser.multiple = true;
   const hint = document.getElementById("drop-hint");
-  hint.textContent = form.dataset.drop;
+  hint.textContent = text.drop;
   hint.hidden = false;
 })();
