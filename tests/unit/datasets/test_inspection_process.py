@@ -132,7 +132,7 @@ def test_a_zip_that_must_be_read_in_the_middle_is_not_judged() -> None:
 
 @pytest.mark.parametrize("size_bytes", [0, 1, 100, 7 * MIB, 8 * MIB, 9 * MIB, 11 * MIB])
 def test_every_byte_is_in_its_place(size_bytes: int) -> None:
-    """What is kept is where it was in the zip, whatever the size."""
+    """What is kept is where it was in the zip, for any size."""
     data = noise(size_bytes)
     with ReceivedZip(BUDGET_BYTES) as received:
         receive(received, data)
@@ -180,7 +180,7 @@ def test_a_child_that_hangs_is_ended() -> None:
 
 
 def test_a_child_cannot_write_to_a_file(tmp_path: Path) -> None:
-    """Whatever runs in it, not a byte of the zip reaches a disk."""
+    """For any program in it, not a byte of the zip reaches a disk."""
     target = tmp_path / "written"
     with ReceivedZip(BUDGET_BYTES) as received:
         order = Order(Path.write_text, (target, "text"))

@@ -101,7 +101,7 @@ def test_forgery_a_form_of_another_site_is_refused(
 def test_forgery_a_form_without_the_token_of_its_session_is_refused(
     site: ServedPage, asha: Visitor, token: str
 ) -> None:
-    """A page of another site cannot read the token, whatever cookies the browser adds."""
+    """A page of another site cannot read the token, with any cookies that the browser adds."""
     other = site.browser()
     if token == "of a visitor":
         token = other.get("/login").token
@@ -167,7 +167,7 @@ def test_fixation_a_login_makes_a_session_that_nobody_knew_before(site: ServedPa
 
 
 def test_guessing_the_next_try_waits_longer_and_longer(site: ServedPage) -> None:
-    """During the wait the right password is not even looked at, and the browser is told."""
+    """During the wait the right password is not even looked at, and the page says so."""
     browser = site.browser()
     for _ in range(NAME_TRIES):
         assert browser.log_in(password="wrong").status == 403
@@ -294,7 +294,7 @@ def test_theft_no_script_can_read_a_cookie(site: ServedPage) -> None:
     ],
 )
 def test_redirect_a_login_leads_to_this_site_only(site: ServedPage, target: str) -> None:
-    """Whatever the form says about the page to go back to."""
+    """The form may name any page to go back to."""
     browser = site.browser()
     answer = browser.log_in(next=target)
 

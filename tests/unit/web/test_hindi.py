@@ -198,7 +198,7 @@ def test_each_finding_has_a_consequence_in_hindi() -> None:
 
 
 def test_the_switch_overrides_the_browser_and_leads_back(desk: Desk) -> None:
-    """The choice is a cookie; the way back is one of our pages, whatever the form says."""
+    """The choice is a cookie; the way back is one of our pages, for any value in the form."""
     choose = next(route.handler for route in desk.routes if route.path == "/language")
     assert 'name="back" value="files?state=rejected"' in desk.ask("/files?state=rejected").text
 
