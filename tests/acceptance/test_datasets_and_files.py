@@ -40,9 +40,7 @@ def test_missing_data_lead_to_the_files(
         wait_until(overdue, 20, "pat is overdue")
         words = browser.words()
         assert words.index("Put the zip into the folder pat") < words.index("All datasets")
-        marks = (
-            "return [...document.querySelectorAll('.strip g rect')].map(r => r.className.baseVal)"
-        )
+        marks = "return [...document.querySelectorAll('.strip path')].map(r => r.className.baseVal)"
         assert sorted(browser.run(marks)) == ["delivered", "delivered", "rejected"]
         look_at(browser)
         browser.find("tbody th a").click()

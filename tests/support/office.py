@@ -135,6 +135,7 @@ class Office(Installation):
             yield
             complaints = browser.complaints()
             assert complaints == [], complaints
+            # The browser's own icon of a date field is a data: address.
             own = (self.page(), "data:")
             others = [item for item in browser.requests() if not item.startswith(own)]
             assert others == [], others
