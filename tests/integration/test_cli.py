@@ -117,6 +117,7 @@ def test_status_shows_an_outage(site: Installation, server: RehearsalServer) -> 
     assert "E504" in table
 
 
+@pytest.mark.slow
 def test_list_as_data_and_as_a_table(site: Installation) -> None:
     """`list --json` has the contract's fields; the whole table names path and key."""
     site.drop("school_master/school_mst.zip")
@@ -132,6 +133,7 @@ def test_list_as_data_and_as_a_table(site: Installation) -> None:
     assert entry["key"] in table
 
 
+@pytest.mark.slow
 def test_list_of_one_state(site: Installation) -> None:
     """`--state` lists that state only; nothing there is an empty array."""
     site.drop("school_master/school_mst.zip")

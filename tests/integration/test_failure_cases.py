@@ -260,6 +260,7 @@ def test_folder_made_anew_is_watched(tmp_path: Path, server: RehearsalServer) ->
     assert len(server.objects) == 3
 
 
+@pytest.mark.slow
 def test_few_descriptors(site: Installation, server: RehearsalServer) -> None:
     """With 64 descriptors, eight workers and many folders all is delivered."""
     for number in range(100):

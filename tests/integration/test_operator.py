@@ -63,6 +63,7 @@ def deferring(site: Installation, server: RehearsalServer) -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 def test_held_and_released_under_a_running_daemon(
     site: Installation, server: RehearsalServer
 ) -> None:
@@ -174,6 +175,7 @@ def test_marked_files_are_not_sent_until_they_change(
     assert len(server.objects) == 2
 
 
+@pytest.mark.slow
 def test_a_waiting_file_is_marked_under_a_running_daemon(
     site: Installation, server: RehearsalServer
 ) -> None:
@@ -209,6 +211,7 @@ def test_folders_patterns_and_dates_select_what_is_marked(site: Installation) ->
     assert set(states(site)) == {"pat/a_2019.zip", "sat/b_2019.zip", "diksha/old.zip"}
 
 
+@pytest.mark.slow
 def test_refusals_are_reported(site: Installation) -> None:
     """What an act is not for is said, path by path, and the exit code is 1."""
     site.drop(NAME)
@@ -222,6 +225,7 @@ def test_refusals_are_reported(site: Installation) -> None:
     assert states(site) == {NAME: "delivered"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -409,6 +413,7 @@ def test_before_the_first_start(site: Installation) -> None:
     assert not site.journal.exists()
 
 
+@pytest.mark.slow
 def test_folder_that_is_not_there(site: Installation) -> None:
     """An absent folder is reported to be absent, and is no clean answer."""
     site.call("once")
@@ -452,13 +457,8 @@ def test_output_that_nobody_can_take(
     assert done.returncode == (1 if message else 0)
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        "receipts --csv",
-        *(pytest.param(text, marks=pytest.mark.slow) for text in ("list", "list --json")),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["receipts --csv", "list", "list --json"])
 def test_a_reader_that_has_enough_ends_a_command_quietly(site: Installation, command: str) -> None:
     """`emitterd list | head -1` ends with 0 and no complaint, however long the list is."""
     with Journal(site.journal) as journal:
@@ -476,16 +476,8 @@ def test_a_reader_that_has_enough_ends_a_command_quietly(site: Installation, com
     assert done.stderr == "0\n"
 
 
-@pytest.mark.parametrize(
-    "locale",
-    [
-        {"LC_ALL": "C"},
-        *(
-            pytest.param(locale, marks=pytest.mark.slow)
-            for locale in ({"LC_ALL": "en_US.ISO-8859-1"}, {})
-        ),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("locale", [{"LC_ALL": "C"}, {"LC_ALL": "en_US.ISO-8859-1"}, {}])
 def test_names_are_escaped_where_the_terminal_cannot_show_them(
     site: Installation, locale: dict[str, str]
 ) -> None:
@@ -539,6 +531,7 @@ def test_complaint_that_nobody_can_take(site: Installation, redirection: str) ->
     assert done.stdout == ""
 
 
+@pytest.mark.slow
 def test_sheet_takes_no_name_for_a_formula(site: Installation) -> None:
     """A name that a spreadsheet would calculate is marked as text."""
     site.drop("=1+1/x.zip")
@@ -549,6 +542,7 @@ def test_sheet_takes_no_name_for_a_formula(site: Installation) -> None:
     assert line["path"] == "'=1+1/x.zip"
 
 
+@pytest.mark.slow
 def test_unknown_path_is_reported(site: Installation) -> None:
     """A path that nobody has seen is an answer with exit code 1."""
     site.call("once")

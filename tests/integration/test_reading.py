@@ -219,6 +219,7 @@ def test_check_reports_a_wrong_configuration_to_a_program(site: Installation) ->
     assert record["diagnoses"][0]["subject"] == "log.level"
 
 
+@pytest.mark.slow
 def test_a_name_without_its_folder_is_searched(office: Installation) -> None:
     """One file is explained, several are listed, and a misspelt name gets suggestions."""
     one = office.call("explain", "periodic_exam_mst.zip")
@@ -315,6 +316,7 @@ def test_a_long_list_goes_through_the_pager(backlog: Installation, tmp_path: Pat
     assert f"pat/{2 * PAGE}.zip" in last
 
 
+@pytest.mark.slow
 def test_the_daemon_knows_no_file_of_that_name(site: Installation) -> None:
     """Also while a daemon answers, a name is searched, and an unknown one ends with 1."""
     with site.running():

@@ -88,6 +88,7 @@ def logins(server: RehearsalServer) -> int:
     return len(asked(server, "auth"))
 
 
+@pytest.mark.slow
 def test_changed_keys_are_logged(site: Site, daemon: Process) -> None:
     """What differs is named in one line; no secret and no value is in it."""
     site.write(delivery="workers: 3\nbackoff_max: 1m", spool="settle: 1s")
@@ -134,6 +135,7 @@ def test_file_that_is_gone_changes_nothing(site: Site, daemon: Process) -> None:
     site.wait_delivered(1)
 
 
+@pytest.mark.slow
 def test_catalogue_of_ones_own_that_is_wrong(site: Site, daemon: Process) -> None:
     """A catalogue belongs to the configuration: a wrong one is refused with it."""
     (site.folder / "own.yaml").write_text("datasets: nonsense\n")
@@ -146,6 +148,7 @@ def test_catalogue_of_ones_own_that_is_wrong(site: Site, daemon: Process) -> Non
     assert site.reload(daemon)["changed"] == ["delivery.workers"]
 
 
+@pytest.mark.slow
 def test_what_needs_a_restart_is_named(site: Site, daemon: Process) -> None:
     """One warning names it, at each reload; the rest is applied."""
 
@@ -194,6 +197,7 @@ def test_other_server_takes_its_password_along(
     assert logins(server) == 1
 
 
+@pytest.mark.slow
 def test_storm_of_hangups(site: Site, daemon: Process, server: RehearsalServer) -> None:
     """Fifty SIGHUPs under load lose nothing, and the last configuration holds."""
     for number in range(40):
@@ -302,6 +306,7 @@ def test_rotated_password_costs_one_login(site: Site, server: RehearsalServer) -
     assert len(site.events("destination.up")) == 1
 
 
+@pytest.mark.slow
 def test_another_wrong_password_costs_one_login_too(site: Site, server: RehearsalServer) -> None:
     """Each secret is refused once: upstream locks accounts after five failures."""
     password = site.folder / "password"
@@ -321,6 +326,7 @@ def test_another_wrong_password_costs_one_login_too(site: Site, server: Rehearsa
     assert logins(server) == 3
 
 
+@pytest.mark.slow
 def test_rotated_api_key(tmp_path: Path) -> None:
     """A refused key parks; another one opens the gate at once."""
     with RehearsalServer(tmp_path / "server", api_key="right") as server:
@@ -380,6 +386,7 @@ def test_log_file_is_opened_anew_by_a_refused_reload(site: Site) -> None:
         daemon.end()
 
 
+@pytest.mark.slow
 def test_log_file_that_cannot_be_opened(site: Site, daemon: Process) -> None:
     """A log that cannot be written is a wrong configuration: the old log goes on."""
     site.write(log="file: /proc/log.jsonl", delivery="workers: 2")
@@ -391,6 +398,7 @@ def test_log_file_that_cannot_be_opened(site: Site, daemon: Process) -> None:
     assert site.reload(daemon)["changed"] == ["delivery.workers"]
 
 
+@pytest.mark.slow
 def test_log_level(site: Site, daemon: Process) -> None:
     """Another level holds from the line on that reports it."""
     site.write(log="level: debug", spool="sweep_every: 200ms")
@@ -423,6 +431,7 @@ def test_patterns(site: Site, daemon: Process) -> None:
     assert not site.events("watch.missed")
 
 
+@pytest.mark.slow
 def test_archive_within_the_folder(site: Site, server: RehearsalServer) -> None:
     """A new archive that a new pattern excludes is never taken for new files."""
     with site.running() as daemon:

@@ -325,6 +325,7 @@ def test_no_secret_is_in_a_traceback(tmp_path: Path, python: Python) -> None:
     assert not [secret for secret in secrets if secret in output]
 
 
+@pytest.mark.slow
 def test_no_secret_of_a_wrong_configuration_is_quoted(tmp_path: Path) -> None:
     """What is wrong is reported by its key, without what may be a secret in it."""
     config = tmp_path / "emitter.yaml"

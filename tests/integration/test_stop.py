@@ -144,6 +144,7 @@ def test_dead_thread_is_an_internal_error(site: Installation, server: RehearsalS
     assert "IllegalTransition" in dead["exception"]
 
 
+@pytest.mark.slow
 def test_a_standing_reader_of_the_log_stops_nothing(
     site: Installation, server: RehearsalServer
 ) -> None:

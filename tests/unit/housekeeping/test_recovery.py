@@ -272,6 +272,7 @@ def test_lost_journal(delivered: Installation, server: RehearsalServer) -> None:
     assert posts(server) == len(FILES)
 
 
+@pytest.mark.slow
 def test_sound_journal_is_left_alone(delivered: Installation) -> None:
     """Nothing is rebuilt that can be used."""
     before = delivered.journal.read_bytes()
@@ -297,6 +298,7 @@ def make_newer(path: Path) -> None:
         connection.commit()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [make_foreign, make_newer])
 def test_what_is_not_ours_is_not_rebuilt(
     make: Callable[[Path], None], delivered: Installation

@@ -342,6 +342,7 @@ FILES = st.builds(
 STATES = st.sampled_from(list(State))
 
 
+@pytest.mark.slow
 @given(
     st.builds(
         OperationRequest,
@@ -361,6 +362,7 @@ def test_instruction_survives_the_wire(instruction: OperationRequest) -> None:
     assert OperationRequest.unpack(line) == instruction
 
 
+@pytest.mark.slow
 @given(
     st.builds(
         OperationReport,
@@ -380,6 +382,7 @@ def test_outcome_survives_the_wire(outcome: OperationReport) -> None:
     assert OperationReport.unpack(line) == outcome
 
 
+@pytest.mark.slow
 @given(st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
 def test_nonsense_is_no_instruction(line: bytes) -> None:
     """Every line of the socket is a request or a ValueError."""
