@@ -201,7 +201,7 @@ def _delivered(latest: Record) -> str:
         return Text(
             "{reason}, at {time}; `emitterd forget` sends it",
             reason=latest["reason"],
-            time=latest["admitted_at"],
+            time=local_time(latest["admitted_at"]),
         )
     parts = [
         Text(

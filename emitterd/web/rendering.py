@@ -160,6 +160,9 @@ def phrase(language: Language, value: object) -> Markup:
         # A word is a name, such as a path or a code.
         is_name = type(text) is str and " " not in text
         return escape(text) if is_name else _ENGLISH_PART.format(phrase(ENGLISH, text))
+    if isinstance(text, Instant):
+        # The page's script writes it in the reader's time zone.
+        return _TIME.format(text.at.isoformat(), pattern)
     words = Markup(re.sub("`([^`]*)`", r"<code>\1</code>", str(escape(pattern))))  # noqa: S704
     if isinstance(text, Text) and text.values:
         words = words.format(**{name: phrase(language, part) for name, part in text.values.items()})
@@ -167,6 +170,7 @@ def phrase(language: Language, value: object) -> Markup:
 
 
 _ENGLISH_PART = Markup('<span lang="en">{}</span>')
+_TIME = Markup('<time datetime="{}">{}</time>')
 
 
 def _environment(language: Language) -> Environment:

@@ -3,6 +3,7 @@
 import re
 import time
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,9 @@ from emitterd.journal.reader import JournalReader
 from emitterd.model import ServerState, State
 from emitterd.monitoring.alarms import Alarm, AlarmCode, Health
 from emitterd.monitoring.status import read_queue
-from emitterd.text import count, display, share
+from emitterd.text import count, display, local_time, share
 from emitterd.translation.languages import ENGLISH
+from emitterd.translation.text import Text
 from emitterd.web import overview
 from emitterd.web.overview import SHOWN, Throughput, read_lists
 from emitterd.web.rendering import POLICY, STATIC, prose
@@ -183,6 +185,17 @@ def test_a_deferred_file_says_when_it_is_tried_again(desk: Desk) -> None:
 
     assert f"{NAME.decode()} again at" in words
     assert "The connection broke before the whole body was sent. E305" in words
+
+
+def test_an_instant_in_a_sentence_is_marked() -> None:
+    """The page's script writes it in the reader's time zone."""
+    due_at = local_time("2026-11-30T17:43:27.500Z")
+    sentence = prose(ENGLISH, Text("the next is due at {time}", time=due_at))
+    marked = re.fullmatch('The next is due at <time datetime="(.*)">(.*)</time>[.]', sentence)
+
+    assert marked is not None
+    assert datetime.fromisoformat(marked[1]) == due_at.at
+    assert marked[2] == due_at
 
 
 @pytest.mark.parametrize(
