@@ -115,7 +115,7 @@ LATEST_REJECTED = 500
 """The page looks for current rejections among this many of the latest."""
 
 
-_SIDE = """(select json_object('state', state, 'rows', json(rows)) from tracked
+_SIDE = """(select json_object('state', state, 'rows', json(coalesce(rows, '{}'))) from tracked
     where tracked.id = entry.id)"""
 
 

@@ -101,8 +101,10 @@ def english(answer: Answered) -> list[str]:
 def desk(spool_root: Path, journal: Journal, tmp_path: Path) -> Desk:
     """Set up an office with every state and every alarm."""
     desk = Desk(spool_root, journal, tmp_path / "state" / "journal.db")
+    desk.journal.deliver_to("https://here.example.org/data")
     desk.admit(b"pat/delivered.zip")
     desk.deliver()
+    desk.journal.track(0.0, 0.0, 10)
     desk.admit(b"pat/deferred.zip")
     desk.defer(Code.REFUSED, "connection refused by the peer")
     desk.admit(b"pat/sent.zip", 1_000_000)
