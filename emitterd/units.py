@@ -7,7 +7,7 @@ sizes. `format_duration` and `exact_size` write a setting as in the configuratio
 
 import re
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 
 from emitterd.errors import ValueProblem
@@ -107,6 +107,11 @@ def parse_instant(text: str, now: float) -> float:
         return datetime.fromisoformat(text).timestamp()
     except (ValueError, OverflowError):
         raise ValueProblem("is not a time", _INSTANT_EXAMPLES) from None
+
+
+def midnight(day: date) -> float:
+    """Return when a day begins in the time zone of this machine, in seconds since the epoch."""
+    return datetime(day.year, day.month, day.day).timestamp()  # noqa: DTZ001  local time
 
 
 def format_duration(seconds: float) -> Text:

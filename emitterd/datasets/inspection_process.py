@@ -18,7 +18,7 @@ from emitterd.codes import Code
 from emitterd.datasets.inspection import Inspector, Report
 from emitterd.datasets.zip_integrity import zip_flaw
 from emitterd.interpreter import module_command
-from emitterd.translation.text import read_text, text_record
+from emitterd.translation.text import text_from_record, text_record
 
 BUDGET_MAX_BYTES = 16 * 1024**2
 """Read of a CSV at most, whatever `spool.inspection_budget` is: each zip is kept in memory."""
@@ -163,10 +163,10 @@ def read_report(text: bytes) -> dict[str, Any]:
     Raises `ValueError` if the child has not come to its end.
     """
     record: dict[str, Any] = json.loads(text)
-    record |= {name: read_text(record[name]) for name in ("reason", "hint")}
+    record |= {name: text_from_record(record[name]) for name in ("reason", "hint")}
     for finding in record["findings"]:
         texts = finding.keys() - {"columns"}
-        finding |= {name: read_text(finding[name]) for name in texts}
+        finding |= {name: text_from_record(finding[name]) for name in texts}
     return record
 
 

@@ -75,13 +75,13 @@ def text_record(value: object) -> Any:  # noqa: ANN401  JSON
     return {"message": value.message, "plural": value.plural, "values": values}
 
 
-def read_text(record: Any) -> Any:  # noqa: ANN401  JSON
+def text_from_record(record: Any) -> Any:  # noqa: ANN401  JSON
     """Return what gave a record. Raises `KeyError` or `TypeError` for another form."""
     if not isinstance(record, dict):
         return record
     if "at" in record:
         return Instant(datetime.fromisoformat(record["at"]))
-    values = {name: read_text(value) for name, value in record["values"].items()}
+    values = {name: text_from_record(value) for name, value in record["values"].items()}
     return Text._make(record["message"], record["plural"], values)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
-from urllib.parse import parse_qsl, quote
+from urllib.parse import quote
 
 import structlog
 
@@ -33,7 +33,7 @@ from emitterd.model import TRANSITIONS, State
 from emitterd.monitoring.explain import locate
 from emitterd.text import display
 from emitterd.translation.text import Text
-from emitterd.web.http_server import Request, Response
+from emitterd.web.http_server import Request, Response, parameters
 from emitterd.web.operators import Operator, OperatorsFile, Role, read_name, verify
 from emitterd.web.rendering import message, page, page_address, redirect
 from emitterd.web.sessions import (
@@ -137,7 +137,7 @@ class PageAccess:
             return self._log_in(request)
         if viewer.name is not None:
             return redirect(_target(request))
-        return self._form(request)
+        return self._login_form(request)
 
     def logout(self, request: Request) -> Response:
         """End the session."""
@@ -146,7 +146,7 @@ class PageAccess:
         self._set_cookie(request, response, SESSION, "", 0)
         return response
 
-    def _form(
+    def _login_form(
         self, request: Request, problem: str = "", status: HTTPStatus = HTTPStatus.OK
     ) -> Response:
         """Return the login form, with the cookie that belongs to its token."""
@@ -171,7 +171,7 @@ class PageAccess:
             problem = Text(
                 "Your browser sent no cookie. Allow cookies for this page, and try again."
             )
-            return self._form(request, problem, HTTPStatus.FORBIDDEN)
+            return self._login_form(request, problem, HTTPStatus.FORBIDDEN)
         form = _form(request)
         operator = self._known(form.get("name", ""))
         device = _cookie(request, DEVICE, self._address)
@@ -179,7 +179,7 @@ class PageAccess:
         key = device if trusted else form.get("name", "").strip().lower()[:64]
         if not self._hashing.acquire(timeout=HASH_WAIT_S):
             problem = Text("Others log in at this moment. Try again.")
-            return self._form(request, problem, HTTPStatus.SERVICE_UNAVAILABLE)
+            return self._login_form(request, problem, HTTPStatus.SERVICE_UNAVAILABLE)
         try:
             wait_s = self._throttle.begin(key, time.monotonic(), trusted=trusted)
             right = wait_s == 0 and verify(operator, form.get("password", ""))
@@ -188,14 +188,14 @@ class PageAccess:
         if wait_s:
             seconds = math.ceil(wait_s)
             problem = Text("Too many wrong passwords. Try again in {seconds} s.", seconds=seconds)
-            response = self._form(request, problem, HTTPStatus.TOO_MANY_REQUESTS)
+            response = self._login_form(request, problem, HTTPStatus.TOO_MANY_REQUESTS)
             response.headers["Retry-After"] = str(seconds)
             return response
         if not right or operator is None:
             # People also type their password where the name belongs.
             log.warning("web.login_refused", user=operator.name if operator else None)
             problem = Text("The name or the password is wrong.")
-            return self._form(request, problem, HTTPStatus.FORBIDDEN)
+            return self._login_form(request, problem, HTTPStatus.FORBIDDEN)
         self._throttle.forgive(key, trusted=trusted)
         return self._open(request, operator, None if trusted else new_device(operator))
 
@@ -242,17 +242,13 @@ def _form(request: Request) -> Mapping[str, str]:
     return form
 
 
-def _query(request: Request) -> dict[str, str]:
-    return dict(parse_qsl(request.scope["query_string"].decode("latin-1")))
-
-
 def _forbidden(request: Request, title: str, remark: str) -> Response:
     return message(request, title, remark, HTTPStatus.FORBIDDEN)
 
 
 def _target(request: Request) -> str:
     """Return the address of the page that the login was asked on."""
-    return page_address(_form(request).get("next") or _query(request).get("next", ""))
+    return page_address(_form(request).get("next") or parameters(request).get("next", ""))
 
 
 def offered(state: State | FolderState) -> list[Operation]:

@@ -14,7 +14,7 @@ from emitterd.journal.reader import JournalReader
 from emitterd.monitoring.arrivals import DatasetStatus, Expectation, all_datasets, expected_datasets
 from emitterd.monitoring.status import read_arrivals
 from emitterd.tracking.texts import word
-from emitterd.units import DAY_S
+from emitterd.units import DAY_S, midnight
 from emitterd.web.http_server import Request, Response
 from emitterd.web.rendering import page, render
 
@@ -162,11 +162,6 @@ class DatasetsPage:
             )
             for status in all_datasets(titles, arrivals, expected)
         ]
-
-
-def midnight(day: date) -> float:
-    """Return when a day begins in the time zone of this machine, in seconds since the epoch."""
-    return datetime(day.year, day.month, day.day).timestamp()  # noqa: DTZ001  local time
 
 
 def _members(name: str, datasets: Mapping[str, Any]) -> list[Any]:

@@ -19,8 +19,8 @@ from emitterd.journal.reader import JournalReader
 from emitterd.model import State
 from emitterd.monitoring.export import FILE_FIELDS, RECEIPT_FIELDS, csv_lines, json_lines
 from emitterd.translation.text import Text
-from emitterd.web.files_page import WrongFilter, file_filter, parameters, read_counts
-from emitterd.web.http_server import Request, Response, streamed
+from emitterd.web.files_page import WrongFilter, file_filter, read_counts
+from emitterd.web.http_server import Request, Response, parameters, streamed
 from emitterd.web.rendering import HEADERS, message
 
 DEADLINE_S = 1800.0

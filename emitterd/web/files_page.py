@@ -5,12 +5,12 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlencode
+from urllib.parse import urlencode
 
 from emitterd.errors import JournalError
 from emitterd.intake.file_status import FileStatus, FileStatusReader, Latest, skipped
@@ -22,8 +22,9 @@ from emitterd.monitoring.explain import Explanation, explain, locate
 from emitterd.text import display
 from emitterd.tracking.texts import sentences, word
 from emitterd.translation.text import Text
+from emitterd.units import midnight
 from emitterd.web.actions import offered
-from emitterd.web.http_server import Request, Response
+from emitterd.web.http_server import Request, Response, parameters
 from emitterd.web.rendering import message, page
 
 SHOWN = 6
@@ -40,14 +41,6 @@ Record = Mapping[str, Any]
 
 class WrongFilter(ValueError):
     """A filter that a person has typed is wrong; the argument is its name."""
-
-
-def parameters(request: Request) -> dict[str, str]:
-    """Return what an address has behind its question mark."""
-    # A byte that is not UTF-8 stays that byte: names are bytes.
-    text = request.scope["query_string"].decode("latin-1")
-    query = parse_qs(text, errors="surrogateescape")
-    return {name: values[0].strip() for name, values in query.items()}
 
 
 def file_filter(query: Mapping[str, str]) -> FileFilter:
@@ -70,8 +63,7 @@ def _midnight(name: str, query: Mapping[str, str], days_later: int = 0) -> float
     if not (text := query.get(name, "")):
         return None
     try:
-        day = date.fromisoformat(text) + timedelta(days=days_later)
-        return datetime(day.year, day.month, day.day).timestamp()  # noqa: DTZ001  local time
+        return midnight(date.fromisoformat(text) + timedelta(days=days_later))
     except (ValueError, OverflowError) as error:
         raise WrongFilter(name) from error
 

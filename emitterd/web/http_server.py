@@ -27,7 +27,7 @@ from enum import Enum
 from functools import partial
 from http import HTTPStatus
 from typing import Any, cast
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 import structlog
 import uvicorn
@@ -54,6 +54,7 @@ __all__ = [
     "Response",
     "Route",
     "StreamHandler",
+    "parameters",
     "streamed",
 ]
 
@@ -262,6 +263,14 @@ async def _read_form(request: Request) -> Mapping[str, str]:
     except (ClientDisconnect, ValueError):
         raise HTTPException(HTTPStatus.BAD_REQUEST, "this is no form\n") from None
     return dict(fields)
+
+
+def parameters(request: Request) -> dict[str, str]:
+    """Return what an address has behind its question mark."""
+    # A byte that is not UTF-8 stays that byte: names are bytes.
+    text = request.scope["query_string"].decode("latin-1")
+    query = parse_qs(text, errors="surrogateescape")
+    return {name: values[0].strip() for name, values in query.items()}
 
 
 def streamed(

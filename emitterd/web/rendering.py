@@ -102,7 +102,7 @@ _COOKIE_AGE_S = 400 * 86400
 _PAGE = re.compile(r"[a-z]*(\?[!-~]*)?")
 """The address of a page, relative to the others."""
 
-_DEEDS = {"login", "logout", "act"}
+_ACTIONS = {"login", "logout", "act"}
 """Addresses that no form leads back to."""
 
 
@@ -126,7 +126,7 @@ def choose_language(request: Request) -> Response:
 
 def page_address(text: str) -> str:
     """Return the address of a page that a form gives; the overview if it is not one of ours."""
-    ours = _PAGE.fullmatch(text) and text.partition("?")[0] not in _DEEDS
+    ours = _PAGE.fullmatch(text) and text.partition("?")[0] not in _ACTIONS
     return text if ours else ""
 
 

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any, Self
 
 from emitterd.monitoring.alarms import Alarm, AlarmLevel
-from emitterd.translation.text import read_text, text_record
+from emitterd.translation.text import text_from_record, text_record
 
 GATHER_S = 10.0
 """The wait after an alarm begins: its cause often raises others within seconds."""
@@ -263,7 +263,7 @@ class AlertState:
 def _alarm(saved: dict[str, Any]) -> Alarm:
     # Up to version 0.2 there were only the English texts.
     words, hint = saved.pop("texts", (saved["words"], saved["hint"]))
-    return Alarm(**{**saved, "words": read_text(words), "hint": read_text(hint)})
+    return Alarm(**{**saved, "words": text_from_record(words), "hint": text_from_record(hint)})
 
 
 def _channel_record(saved: dict[str, Any]) -> ChannelRecord:

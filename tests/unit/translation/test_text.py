@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from emitterd.translation.languages import ENGLISH, LANGUAGES
-from emitterd.translation.text import Instant, Text, joined, plural, read_text, text_record
+from emitterd.translation.text import Instant, Text, joined, plural, text_from_record, text_record
 
 HINDI = LANGUAGES["hi"]
 AT = Instant(datetime(2026, 11, 3, 9, 5, 7, tzinfo=UTC))
@@ -49,7 +49,7 @@ def test_a_copy_can_still_be_translated(text: Text) -> None:
     """Copies, pickles and JSON keep the message and its values."""
     record = json.loads(json.dumps(text_record(text)))
 
-    for twin in (copy.deepcopy(text), pickle.loads(pickle.dumps(text)), read_text(record)):  # noqa: S301  our own
+    for twin in (copy.deepcopy(text), pickle.loads(pickle.dumps(text)), text_from_record(record)):  # noqa: S301  our own
         assert twin == text
         assert HINDI.translate(twin) == HINDI.translate(text)
 
