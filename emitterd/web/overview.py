@@ -259,7 +259,7 @@ class Overview:
                 lists = read_lists(reader.read)
         return render(
             request,
-            "fragment.html",
+            "overview_fragment.html",
             now=now,
             health=self.health(),
             queue=queue,
