@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from support.installation import Installation, Process
-from support.prometheus import free_port
+from support.ports import free_port
 from support.serving import FILE_FORM, file_form
 from support.waiting import wait_until
 from support.zips import repeated, sample

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import tomllib
 import urllib.error
@@ -29,7 +28,7 @@ from emitterd.rehearsal.server import RehearsalServer
 from support.faults import fault_list
 from support.installation import Installation
 from support.paths import ROOT
-from support.prometheus import free_port
+from support.ports import free_port, listens
 from support.waiting import wait_until
 from support.zips import sample
 
@@ -41,12 +40,7 @@ LAST_SUCCESS = 'dataset_last_success_timestamp_seconds{dataset="school_master/sc
 
 def get(port: int, path: str) -> tuple[int, str]:
     """Ask the daemon, as soon as it listens; return status and body."""
-
-    def listens() -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", port)) == 0
-
-    wait_until(listens, DEADLINE_S, "the page")
+    wait_until(lambda: listens(port), DEADLINE_S, "the page")
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=20) as a:
             return a.status, a.read().decode()

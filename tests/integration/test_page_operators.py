@@ -9,7 +9,7 @@ import pytest
 
 from emitterd.rehearsal.server import RehearsalServer
 from support.installation import DEADLINE_S, Installation, Process
-from support.prometheus import free_port
+from support.ports import free_port
 from support.visitors import PASSWORD, Visitor, operator, write_operators
 from support.waiting import wait_until
 

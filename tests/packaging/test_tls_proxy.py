@@ -15,8 +15,9 @@ from emitterd.web.sessions import Address
 from support.client import make_identity
 from support.page import Desk
 from support.paths import ROOT
-from support.prometheus import free_port
-from support.visitors import DEADLINE_S, Visitor, listens, operator, serve_page, write_operators
+from support.ports import free_port, listens
+from support.serving import DEADLINE_S
+from support.visitors import Visitor, operator, serve_page, write_operators
 from support.waiting import wait_until
 from tools.roff import sections
 

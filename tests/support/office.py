@@ -2,7 +2,6 @@
 
 import os
 import random
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from emitterd.web.operators import Operator, Role, format_file, hash_password
 from support.browser import DESK, NAMED, PHONE, Browser
 from support.installation import Installation
 from support.page import admission
+from support.ports import free_port, listens
 from support.waiting import wait_until
 
 DAY = 150
@@ -46,8 +46,7 @@ class Office(Installation):
     """An installation with the pages switched on."""
 
     def __init__(self, folder: Path, url: str, **settings: str) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self._port = free.getsockname()[1]
+        self._port = free_port()
         super().__init__(
             folder,
             url,
@@ -114,8 +113,7 @@ class Office(Installation):
 
     def answers(self) -> bool:
         """Return whether the server of the pages listens."""
-        with socket.socket() as client:
-            return client.connect_ex(("127.0.0.1", self._port)) == 0
+        return listens(self._port)
 
     @contextmanager
     def visited(self, browser: Browser, path: str = "") -> Iterator[None]:

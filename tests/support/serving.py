@@ -37,10 +37,14 @@ class Serving:
     """A listener that serves in a thread of its own."""
 
     def __init__(
-        self, endpoint: Endpoint, routes: Sequence[Route], token: str | None = None
+        self,
+        endpoint: Endpoint,
+        routes: Sequence[Route],
+        token: str | None = None,
+        public_host: str = "",
     ) -> None:
         self.endpoint = endpoint
-        self.listener = HttpServer(endpoint, routes, token)
+        self.listener = HttpServer(endpoint, routes, token, public_host)
         self.shutdown = Shutdown()
         self.thread = threading.Thread(target=self.listener.run, args=(self.shutdown,))
 
@@ -108,10 +112,10 @@ class Serving:
 
 @contextmanager
 def serving(
-    endpoint: Endpoint, routes: Sequence[Route], token: str | None = None
+    endpoint: Endpoint, routes: Sequence[Route], token: str | None = None, public_host: str = ""
 ) -> Iterator[Serving]:
     """Serve until the end of the block, and see the thread end."""
-    item = Serving(endpoint, routes, token)
+    item = Serving(endpoint, routes, token, public_host)
     item.thread.start()
     try:
         wait_until(item.up, DEADLINE_S, "the listener")

@@ -7,7 +7,6 @@ import os
 import re
 import socket
 import ssl
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,15 +14,13 @@ from http.cookies import SimpleCookie
 from pathlib import Path
 from urllib.parse import urlencode
 
-from emitterd.shutdown import Shutdown
 from emitterd.web.endpoint import Endpoint
-from emitterd.web.http_server import FORM_TYPE, HttpServer
+from emitterd.web.http_server import FORM_TYPE
 from emitterd.web.operators import Operator, Role, format_file
 from support.page import Desk
-from support.prometheus import free_port
-from support.waiting import wait_until
+from support.ports import free_port
+from support.serving import DEADLINE_S, serving
 
-DEADLINE_S = 60.0
 PASSWORD = "three plain words"
 OTHER_PASSWORD = "another long password"
 
@@ -178,23 +175,5 @@ def serve_page(desk: Desk) -> Iterator[ServedPage]:
     """Serve a desk's page until the end of the block."""
     site = ServedPage(desk, desk.operators or Path(os.devnull), free_port())
     endpoint = Endpoint("127.0.0.1", site.port)
-    server = HttpServer(endpoint, desk.routes, None, desk.address.public_host)
-    shutdown = Shutdown()
-    thread = threading.Thread(target=server.run, args=(shutdown,))
-    thread.start()
-    try:
-        wait_until(lambda: listens(site.port), DEADLINE_S, "the listener")
+    with serving(endpoint, desk.routes, public_host=desk.address.public_host):
         yield site
-    finally:
-        shutdown.drain(0.0)
-        thread.join(DEADLINE_S)
-        assert not thread.is_alive()
-
-
-def listens(port: int) -> bool:
-    """Return whether a port of this machine can be connected to."""
-    try:
-        socket.create_connection(("127.0.0.1", port), DEADLINE_S).close()
-    except OSError:
-        return False
-    return True

@@ -29,7 +29,7 @@ from emitterd.web.http_server import (
     is_own,
     streamed,
 )
-from support.prometheus import free_port
+from support.ports import free_port
 from support.serving import DEADLINE_S, Serving, read_some, serving
 from support.waiting import wait_until
 

@@ -20,7 +20,7 @@ from emitterd.web.inspection_page import InspectionLimits, InspectionPage
 from emitterd.web.operators import Role
 from emitterd.web.sessions import Address, Viewer
 from support.page import Desk, Document
-from support.prometheus import free_port
+from support.ports import free_port
 from support.serving import BOUNDARY, DEADLINE_S, FILE_FORM, Serving, file_form, serving
 from support.visitors import Visitor, operator, serve_page, write_operators
 from support.waiting import wait_until

@@ -1,4 +1,4 @@
-"""A free port for what is monitored."""
+"""Ports of this machine: a free one, and whether something listens at one."""
 
 import random
 import socket
@@ -26,3 +26,9 @@ def free_port() -> int:
             except OSError:
                 continue
         return port
+
+
+def listens(port: int) -> bool:
+    """Return whether a port of 127.0.0.1 can be connected to."""
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
