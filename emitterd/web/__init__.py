@@ -1,7 +1,8 @@
 """The pages that an office works with, and the HTTP server behind them.
 
-`site` has the table of all addresses, `http_server` serves them, and each page has a module of its
-own. A page reads the journal for each request; what the daemon knows comes as arguments from
-`service`. It may import `monitoring` and all packages below that. `config` reads `web.listen` by
-`endpoint`, so this module and that one import no library.
+`site` has the table of all addresses, `http_server` serves them, and `rendering` turns templates
+into responses. `actions` has the login and what operators do to files. Each page has a module of
+its own: it reads the journal for each request, and gets from `service` what only the daemon knows.
+It may import `monitoring` and all packages below that. `config` reads `web.listen` by `endpoint`,
+so this module and that one import no library.
 """

@@ -1,7 +1,7 @@
 """Login and logout, which forms are accepted, and what operators do to files.
 
-Each form of a page comes back with the token of its session and with an Origin header of this page,
-or it is refused. An operation is that of the command of the same name, recorded as `asha (page)`.
+A form is refused unless it has the token of its session, and an Origin header of this page. Each
+operation does what the command of the same name does, and is recorded as `asha (page)`.
 """
 
 import math
@@ -52,7 +52,7 @@ HASH_WAIT_S = 2.0
 DEVICE_S = 180 * 86400
 
 MARK_WAIT_S = 5.0
-"""How long a response waits until a file is read; a larger one is read on without it."""
+"""How long a response waits until a file is read. After that, the reading goes on without it."""
 
 SESSION, VISITOR, DEVICE = "emitterd_session", "emitterd_visitor", "emitterd_device"
 """The cookies: of a session; of a browser with the login form; of one that has logged in before."""

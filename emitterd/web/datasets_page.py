@@ -19,11 +19,10 @@ from emitterd.web.http_server import Request, Response
 from emitterd.web.rendering import page, render
 
 DAYS = 30
-"""The strip of a dataset ends with today."""
+"""Days of the strip of a dataset; the last one is today."""
 
 SHARED_S = 10.0
 """Readers of one language get the same table for this time: it takes some 30 ms to make."""
-
 
 MARKS = {"delivered": (0, 12), "waiting": (4, 8), "rejected": (7, 5)}
 """The top and the height of a mark in a strip, whose height is 12, by the outcome of its day."""

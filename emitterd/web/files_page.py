@@ -179,7 +179,7 @@ class FilesPage:
     journal: Path
     status_reader: Callable[[Latest], FileStatusReader]
     note: Callable[[bytes], str]
-    """Returns what else there is to say about a path."""
+    """Returns what the page adds about a path, such as that it is being read; mostly nothing."""
     _skipped: SkippedReader = field(init=False)
 
     def __post_init__(self) -> None:
@@ -242,7 +242,7 @@ class FilesPage:
         )
 
     def skipped(self, request: Request) -> Response:
-        """Return what is in the folder and is never sent as it is."""
+        """Return the files in the folder that are never sent as they are."""
         latest = self._skipped.latest(time.time())
         return page(request, "skipped.html", skipped=latest)
 
@@ -272,7 +272,10 @@ def _list_page(
 
 
 def _history(explanation: Explanation) -> list[tuple[Record, list[str]]]:
-    """Return the versions, each with what the server made of it; of the current one it is known."""
+    """Return the versions, each with what the server made of it.
+
+    Without that of the current one: the page has it above, in the context of the explanation.
+    """
     return [
         (
             version,

@@ -1,7 +1,7 @@
 """The HTTP server of pages, metrics and health: starlette on uvicorn's connections.
 
-A handler runs in a pool of threads, because it reads the journal. Only with `RequestBody.STREAM` it
-runs in the event loop, and reads the body itself.
+A handler runs in a pool of threads, because it reads the journal. A handler of a route with
+`RequestBody.STREAM` runs in the event loop instead, and reads the body itself.
 
 Measured on 2 busy cores with the limits below: 50 clients with slow headers are cut off after 5 s,
 20 that do not read after 15 s, and beside 10,000 idle connections a request is answered within 2 s.
@@ -278,9 +278,9 @@ def streamed(
 ) -> Response:
     """Return a response whose body comes chunk by chunk, so that it needs little memory.
 
-    Each chunk is read in another thread of the pool, and a client that goes away ends the reading
-    at any chunk: `chunks` must keep nothing open between two of them. Its route needs a longer
-    `deadline_s`.
+    Each chunk may be read in another thread of the pool, and a client that goes away ends the
+    reading after any chunk. So `chunks` must keep nothing open between two of them. The route needs
+    a longer `deadline_s`.
     """
 
     async def body() -> AsyncIterator[bytes]:
@@ -362,9 +362,9 @@ def _is_silent(connection: _Connection) -> bool:
 class _AccessControl:
     """Decides who may ask, before a handler sees the request.
 
-    On a Unix socket everybody who may open it. On a loopback address every user of this machine,
-    but no page of another site: its name could lead here by DNS (DNS rebinding). The name of the
-    proxy is fixed. Elsewhere only who has the token.
+    On a Unix socket: everybody who may open it. On a loopback address: every user of this machine,
+    and the TLS proxy by the fixed name of its host. Any other name is refused, because another
+    site's name could lead here by DNS (DNS rebinding). At any other address: who sends the token.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """`/inspect`: a visitor gives a zip, and reads what the server would do with it.
 
-The zip is never a file, and never sent: what an inspection reads of it is kept in memory, and a
-child process inspects it. All that a visitor can use up is limited: `InspectionLimits`.
+emitterd never stores the zip on a disk, and never sends it. It keeps in memory what an inspection
+reads of it, and a child process inspects that. `InspectionLimits` limits what visitors can use up.
 """
 
 import asyncio
@@ -48,7 +48,8 @@ _NAME_MAX_BYTES = 255
 """The longest name of a file. Source: Linux, NAME_MAX."""
 
 _DISCARD_MAX_BYTES, _DISCARD_S = 16 * 1024**2, 5.0
-"""Read of a body that is refused: a browser that still sends does not read the answer."""
+"""How much of a refused body is read, and for how long: a browser that still sends does not read
+the answer."""
 
 log = structlog.get_logger()
 

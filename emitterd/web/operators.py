@@ -32,7 +32,7 @@ PASSWORD_MIN, PASSWORD_MAX = 12, 256
 OPERATORS_MAX = 200
 _FILE_MAX_BYTES = 64 * 1024
 _OTHERS = stat.S_IRWXO | stat.S_IWGRP
-"""What nobody but the owner may do: a line in the file makes an operator."""
+"""Only the owner may read or write the file: who adds a line to it is an operator."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._@-]{0,63}")
 _HASH = re.compile(
@@ -159,7 +159,7 @@ class OperatorsFile:
     """
 
     def __init__(self, path: Callable[[], Path | None]) -> None:
-        """`path` returns the file, which a reload may change; None if there are no access."""
+        """`path` returns the file, which a reload may change; None if there is no login."""
         self._path = path
         self._lock = threading.Lock()
         self._seen: tuple[object, ...] = ()
@@ -248,7 +248,7 @@ def _scrypt(password: str, salt: bytes, cost: int, block: int, passes: int) -> b
         n=1 << cost,
         r=block,
         p=passes,
-        # Beside the large table some small ones.
+        # Besides the large table, scrypt needs some small ones.
         maxmem=2 * _MEMORY_MAX_BYTES,
         dklen=32,
     )

@@ -51,7 +51,7 @@ SHARED_S = 1.0
 """Readers of one language get the same fragment for this time: ten cost little more than one."""
 
 READERS_MAX = 20
-"""So many fragments are kept: one for each viewer and language."""
+"""Number of fragments that are kept, one for each viewer and language."""
 
 READING_S = 10.0
 """The chart is read again after this time: a day can have a million deliveries."""

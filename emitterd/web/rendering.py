@@ -103,7 +103,7 @@ _PAGE = re.compile(r"[a-z]*(\?[!-~]*)?")
 """The address of a page, relative to the others."""
 
 _ACTIONS = {"login", "logout", "act"}
-"""Addresses that no form leads back to."""
+"""Addresses that are no page to go back to."""
 
 
 def language_of(request: Request) -> str:

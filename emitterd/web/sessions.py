@@ -18,10 +18,10 @@ from emitterd.web.operators import Operator, Role
 LIFETIME_S = 12 * 3600.0
 IDLE_S = 3600.0
 SESSIONS_MAX = 10
-"""With more sessions of one user, the one that was not used for the longest time ends."""
+"""Sessions of one user. A further one ends the one that was not used for the longest time."""
 
 NAME_TRIES, NAME_WAIT_MAX_S = 5, 60.0
-"""So many wrong passwords for a name without a wait, and the longest wait."""
+"""Wrong passwords for one name before the first wait, and the longest wait."""
 
 ALL_TRIES, ALL_WAIT_MAX_S = 30, 10.0
 """The same for all names together. Each try costs 0.3 s of a processor."""

@@ -91,7 +91,7 @@ def test_all_in_time(desk: Desk) -> None:
 
 
 def test_what_the_server_made_of_the_last_file(desk: Desk) -> None:
-    """The word of the tracking stands beside the dataset, and leads to the file."""
+    """The table has it in a word beside the dataset, which leads to the file."""
     desk.journal.deliver_to("https://here.example.org/data")
     path = admit(desk, EXAM)
     desk.deliver()

@@ -53,7 +53,7 @@ def test_a_fresh_installation_is_well(desk: Desk) -> None:
 
 
 def test_work_under_way_is_shown(desk: Desk) -> None:
-    """What is sent, waits and was delivered stands there, with sizes and forecast."""
+    """The page shows what is sent, waits and was delivered, with sizes and the time left."""
     for number in range(SHOWN + 5):
         desk.admit(b"sat/marks_%d.zip" % number, 1_000_000)
     desk.deliver()
@@ -106,7 +106,7 @@ def test_the_queue_is_shown_by_turn(desk: Desk) -> None:
 
 
 def test_alarms_say_since_when_and_what_to_do(desk: Desk) -> None:
-    """The gravest alarm is the headline; each has its beginning and its remedy."""
+    """The most critical alarm is the headline; each has its beginning and its remedy."""
     desk.admit(NAME)
     now = time.time()
     desk.outage = OpenCircuit(Stage.LOGIN, Code.REFUSED, "refused", "hint", now, now + 60)
@@ -137,7 +137,7 @@ def test_a_critical_alarm_is_marked(desk: Desk) -> None:
 
 
 def test_a_rejected_file_has_its_findings_in_words(desk: Desk) -> None:
-    """What was expected, what stands there, what is lost and what to do."""
+    """What was expected, what was found, what is lost and what to do."""
     desk.reject(NAME)
     words = desk.ask().document.words
 
@@ -146,7 +146,7 @@ def test_a_rejected_file_has_its_findings_in_words(desk: Desk) -> None:
     assert "What to do Correct the first line as the finding says." in words
 
 
-def test_a_rejection_that_was_mended_is_history(desk: Desk) -> None:
+def test_a_rejection_that_was_corrected_is_history(desk: Desk) -> None:
     """Once a later version of the path is there the page asks nobody any more."""
     desk.reject(NAME, 1)
     before = desk.ask().document.words

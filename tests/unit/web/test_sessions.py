@@ -193,7 +193,7 @@ def test_wrong_passwords_make_the_next_wait_longer_up_to_a_minute() -> None:
 
 
 def test_a_try_that_must_wait_does_not_count() -> None:
-    """An attacker who hammers does not lengthen the operator's wait."""
+    """An attacker who tries again and again does not lengthen the operator's wait."""
     throttle = LoginThrottle()
     for _ in range(NAME_TRIES):
         assert throttle.begin("asha", 0.0, trusted=False) == 0.0
