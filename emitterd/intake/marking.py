@@ -10,7 +10,7 @@ from emitterd.intake.file_status import FileStatus, FolderState, failure_reason
 from emitterd.journal.operations import MarkedFile, OperationResult
 from emitterd.model import Fingerprint, State
 from emitterd.spool.folder import Spool, digests
-from emitterd.translation.text import Text
+from emitterd.translation.text import Text, joined
 
 
 def read_marked(
@@ -36,7 +36,7 @@ def _refusal(status: FileStatus) -> str:
         case FolderState.SETTLING | FolderState.WRITTEN | FolderState.INCOMPLETE:
             return Text("it is not complete: {reason}", reason=status.reason)
         case FolderState.IGNORED | FolderState.UNSUITABLE | FolderState.UNREADABLE:
-            return "; ".join(filter(None, (status.reason, status.hint)))
+            return joined(filter(None, (status.reason, status.hint)))
     return ""
 
 

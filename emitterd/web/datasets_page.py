@@ -71,8 +71,8 @@ class DatasetRow:
         return "/" in self.name
 
     @property
-    def came(self) -> bool:
-        """Whether a file ever came, or one is expected."""
+    def is_shown(self) -> bool:
+        """Whether it has a row of the table: a file came, or one is expected."""
         return self.status.expectation is not None or self.status.last.admitted_at is not None
 
     @property
@@ -123,13 +123,13 @@ class DatasetsPage:
 
     def _fragment(self, request: Request) -> str:
         rows = self._rows(time.time())
-        shown = [row for row in rows if row.came]
+        shown = [row for row in rows if row.is_shown]
         return render(
             request,
             "datasets_fragment.html",
             overdue=[row for row in shown if row.overdue],
             rows=sorted(shown, key=lambda row: not row.overdue),
-            never=[row.name for row in rows if not row.came],
+            never=[row.name for row in rows if not row.is_shown],
             is_expecting=bool(self.expectations()),
             day_max=DAY_MAX,
         )

@@ -256,7 +256,9 @@ def test_unfinished_copy_waits_for_its_close(site: Installation, server: Rehears
     assert len(server.objects) == 2
 
 
-def test_truncated_zip_is_reported_and_replaced(site: Installation, server: RehearsalServer) -> None:
+def test_truncated_zip_is_reported_and_replaced(
+    site: Installation, server: RehearsalServer
+) -> None:
     """A cut-off zip is reported, not sent; copied again it is delivered."""
     whole = site.drop("../whole.zip").read_bytes()
     target = site.spool / "sat" / "semester_exam_mst.zip"
