@@ -17,7 +17,7 @@ from urllib.parse import quote
 import structlog
 
 from emitterd.datasets.inspection import Inspector
-from emitterd.errors import ValueProblem
+from emitterd.errors import FileError, ValueProblem
 from emitterd.intake.file_status import FileStatus, FileStatusReader, FolderState, Latest
 from emitterd.intake.marking import read_marked
 from emitterd.journal.operations import (
@@ -31,6 +31,7 @@ from emitterd.journal.operations import (
 from emitterd.journal.reader import JournalReader
 from emitterd.model import TRANSITIONS, State
 from emitterd.monitoring.explain import locate
+from emitterd.spool.folder import Spool
 from emitterd.text import display
 from emitterd.translation.text import Text
 from emitterd.web.http_server import Request, Response, parameters
@@ -251,6 +252,15 @@ def _target(request: Request) -> str:
     return page_address(_form(request).get("next") or parameters(request).get("next", ""))
 
 
+def seen(spool: Spool, path: bytes) -> str:
+    """Return what tells the file as it is now from a later one; empty if there is none."""
+    try:
+        stat = spool.stat(path)
+    except FileError:
+        return ""
+    return f"{stat.st_ino} {stat.st_size} {stat.st_mtime_ns}"
+
+
 def offered(state: State | FolderState) -> list[Operation]:
     """Return the operations that change a file in this state."""
     operations = [
@@ -337,6 +347,9 @@ class Actions:
     def _mark(
         self, request: Request, statuses: FileStatusReader, status: FileStatus, user: str
     ) -> Response:
+        if _form(request).get("seen", "") != seen(statuses.spool, status.path):
+            remark = Text("The file has changed since you saw it. Look at it again.")
+            return _refused(request, status.path, remark)
         with self._lock:
             marking = self._marking
             if marking is None or marking.ended.is_set():

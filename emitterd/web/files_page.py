@@ -23,7 +23,7 @@ from emitterd.text import display
 from emitterd.tracking.texts import sentences, word
 from emitterd.translation.text import Text
 from emitterd.units import midnight
-from emitterd.web.actions import offered
+from emitterd.web.actions import offered, seen
 from emitterd.web.http_server import Request, Response, parameters
 from emitterd.web.rendering import message, page
 
@@ -226,6 +226,8 @@ class FilesPage:
                 return message(
                     request, Text("Not in the folder"), remark, HTTPStatus.NOT_FOUND, asked
                 )
+            # Read first: a file that changes meanwhile is not marked as delivered.
+            shown = seen(statuses.spool, path)
             explanation = explain(statuses, reader, path)
         status = HTTPStatus.OK if explanation.known else HTTPStatus.NOT_FOUND
         return page(
@@ -239,6 +241,7 @@ class FilesPage:
             all_versions=address("files", {"q": asked}),
             note=self.note(path),
             offered=offered(explanation.state),
+            seen=shown,
         )
 
     def skipped(self, request: Request) -> Response:

@@ -41,6 +41,9 @@ REPORT_MAX_BYTES = 1024**2
 """A report has a few findings, and each is short."""
 
 _FIELDS_MAX_BYTES = 4096
+_PART_BYTES = 256
+"""What a part counts beside its bytes."""
+
 _FIELD_SLACK_BYTES = 16 * 1024
 """The parts of a form around its file."""
 
@@ -323,6 +326,8 @@ class _Form:
     def _begin_part(self) -> None:
         if self._has_file:
             raise _RefusedError("form")
+        # Else parts without headers would cost nothing.
+        self._count(_PART_BYTES)
         self._disposition = b""
 
     def _add_header(self, data: bytes, start: int, end: int) -> None:

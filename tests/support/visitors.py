@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.cookies import SimpleCookie
 from pathlib import Path
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from emitterd.web.endpoint import Endpoint
 from emitterd.web.http_server import FORM_TYPE
@@ -109,8 +109,11 @@ class Visitor:
         return self.post("/login", fields)
 
     def act(self, operation: str, path: str, **fields: str) -> Answer:
-        """Send the form of an operation with the token of the present session."""
+        """Send the form of an operation as the file's page has it now."""
+        shown = self.get(f"/explain?path={quote(path)}").text
+        seen = re.search(r'name="seen" value="([^"]*)"', shown)
         form = {"form_token": self.get("/").token, "operation": operation, "path": path}
+        form |= {"seen": seen[1] if seen else ""}
         return self.post("/act", form | fields)
 
     @property

@@ -1,6 +1,7 @@
 """What an operator does to files from the page, and where it is recorded."""
 
 import os
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -136,6 +137,22 @@ def test_a_file_that_is_not_whole_or_changes_is_not_marked(site: ServedPage, ash
     (site.desk.root / FILE).unlink()
     answer = asha.act("mark-delivered", FILE)
     assert answer.status == 409
+    assert site.users() == set()
+
+
+def test_a_file_that_the_operator_has_not_seen_is_not_marked(
+    site: ServedPage, asha: Visitor
+) -> None:
+    """An old page of the file cannot mark what has come since under the same name."""
+    drop(site)
+    shown = asha.get(f"/explain?path={FILE}").text
+    [seen] = re.findall(r'name="seen" value="([^"]+)"', shown)
+    (site.desk.root / FILE).write_bytes(b"what came later")
+
+    answer = asha.act("mark-delivered", FILE, seen=seen)
+
+    assert answer.status == 409
+    assert "The file has changed since you saw it." in answer.text
     assert site.users() == set()
 
 

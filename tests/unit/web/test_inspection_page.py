@@ -406,6 +406,13 @@ def test_too_many_visitors_are_asked_to_wait() -> None:
     assert "Other files are being checked." in text
 
 
+def test_a_form_has_few_parts(visitor: Client) -> None:
+    """Thousands of parts without headers would keep the server busy."""
+    parts = f"--{BOUNDARY}\r\n\r\n\r\n".encode() * 1000
+    status, _ = visitor.server.post("/inspect", parts + file_form(GOOD), FILE_FORM)
+    assert status == 400
+
+
 def test_a_client_that_goes_away_leaves_nothing(visitor: Client) -> None:
     """What came of its zip is gone with it."""
     body = file_form(os.urandom(MIB))
