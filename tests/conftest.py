@@ -5,12 +5,13 @@ the reason.
 """
 
 import os
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -155,8 +156,14 @@ class SmallDisk:
         self.root = root
         self._filler = root / "filler"
 
-    def fill(self, *, spare: bool = True) -> None:
-        """Take the last byte; without `spare` also what the journal keeps."""
+    def fill(self, *, spare: bool = True, log: bool = True) -> None:
+        """Take the last byte; without `spare` also what the journal keeps.
+
+        Without `log`, the write-ahead log is emptied first: the next write cannot use its room.
+        """
+        for path in () if log else self.root.rglob("*.db"):
+            with closing(sqlite3.connect(path)) as connection:
+                connection.execute("pragma wal_checkpoint(truncate)")
         if not spare:
             for kept in self.root.rglob("*.db.ballast"):
                 kept.unlink()
