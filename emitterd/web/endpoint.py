@@ -50,12 +50,7 @@ class Endpoint:
     @property
     def local(self) -> bool:
         """Whether only users of this machine can reach it."""
-        if self.path is not None or self.host.lower() == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return self.path is not None or is_loopback(self.host)
 
     def listen(self) -> socket.socket:
         """Return a listening socket. Raises `OSError` if the address is taken."""
@@ -82,6 +77,14 @@ class Endpoint:
             return f"{UNIX}{self.path}"
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host name or address leads to this machine only."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 def _listen_at(path: Path) -> socket.socket:

@@ -6,13 +6,13 @@ lengthen one.
 
 import hashlib
 import hmac
-import ipaddress
 import secrets
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from emitterd.web.endpoint import is_loopback
 from emitterd.web.operators import Operator, Role
 
 LIFETIME_S = 12 * 3600.0
@@ -73,7 +73,7 @@ class Address:
 
     def allows_login(self, host: str) -> bool:
         """Return whether a password is safe on its way to a page at this Host header."""
-        return self.local and (self.is_public(host) or _is_loopback(host))
+        return self.local and (self.is_public(host) or is_loopback(_name_of(host)))
 
     def is_own_origin(self, origin: str, host: str) -> bool:
         """Return whether a request was sent by a page of ours, by its Origin and Host headers."""
@@ -81,12 +81,12 @@ class Address:
         return host != "" and origin.lower() in [f"{item}://{host.lower()}" for item in schemes]
 
 
-def _is_loopback(host: str) -> bool:
+def _name_of(host: str) -> str:
+    """Return a Host header without its port; empty if it is not one."""
     try:
-        name = urlsplit(f"//{host}").hostname or ""
-        return name == "localhost" or ipaddress.ip_address(name).is_loopback
+        return urlsplit(f"//{host}").hostname or ""
     except ValueError:
-        return False
+        return ""
 
 
 @dataclass(slots=True)

@@ -8,7 +8,6 @@ import ssl
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,6 +21,7 @@ from emitterd.shutdown import Shutdown
 from emitterd.text import local_time, printable
 from emitterd.tracking.tracker import ENDED_HINT, ENDS
 from emitterd.units import DAY_S, format_age
+from emitterd.web.endpoint import is_loopback
 
 REMOTE_NAME = b"emitterd_check/check.zip"
 """The grant is requested for this name. It is in no dataset's folder."""
@@ -53,11 +53,7 @@ _REMEDIES = {
 
 def stays_here(url: str) -> bool:
     """Tell whether a connection to the host of a URL stays on this machine."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    return is_loopback(urlsplit(url).hostname or "")
 
 
 def online(config: Config) -> Iterator[Diagnosis]:
