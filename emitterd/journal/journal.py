@@ -442,8 +442,7 @@ class Journal(Database):
 
     def counts(self) -> dict[State, int]:
         """Return the number of entries by state."""
-        rows = self.read("select state, entries from tally")
-        return {State(state): entries for state, entries in rows}
+        return statements.entries_by_state(self.read)
 
     def rejections(self, since: float) -> list[tuple[bytes, str, str]]:
         """Return (path, error, reason) of what was rejected at an instant or later."""

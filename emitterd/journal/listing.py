@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
 from emitterd.journal.connection import Read
-from emitterd.journal.reader import RECORD_COLUMNS, record_of
+from emitterd.journal.reader import RECORD_COLUMNS, record_of, rows_of
 from emitterd.model import WAITING, State
 from emitterd.text import undisplay
 
@@ -182,6 +182,11 @@ def all_files(
             return
 
 
+def arrived_datasets(read: Read) -> set[str]:
+    """Return the datasets of which a file ever came."""
+    return {dataset for (dataset,) in read("select dataset from arrival", ())}
+
+
 def _query(chosen: FileFilter, counts: Mapping[State, int]) -> _Query:
     index, visited = _source(chosen, counts)
     matching, parameters = ["true"], dict[str, object]()
@@ -235,8 +240,7 @@ def _named(read: Read, query: _Query, text: str, beyond: RowKey) -> list[RowKey]
     """
     folders = {b""}
     if "/" not in text:
-        datasets = read("select dataset from arrival", ())
-        folders |= {dataset.partition("/")[0].encode() + b"/" for (dataset,) in datasets}
+        folders |= {name.partition("/")[0].encode() + b"/" for name in arrived_datasets(read)}
     begins = {begin for known in undisplay(text) for begin in (known, known.lower())}
     sql = f"""select admitted_at, id from (
             select admitted_at, id, state, flow, path from entry indexed by entry_path
@@ -263,11 +267,7 @@ def _behind(begin: bytes) -> bytes:
 def _records(read: Read, keys: Sequence[RowKey]) -> list[Record]:
     if not keys:
         return []
-    marks = ", ".join("?" * len(keys))
-    sql = f"select id, {RECORD_COLUMNS} from entry where id in ({marks})"  # noqa: S608
-    rows = {row[0]: row[1:] for row in read(sql, [key.id for key in keys])}
-    # Outside a snapshot an entry may be gone.
-    return [record_of(rows[key.id]) for key in keys if key.id in rows]
+    return [*map(record_of, rows_of(read, [key.id for key in keys], RECORD_COLUMNS))]
 
 
 class LastFiles(NamedTuple):

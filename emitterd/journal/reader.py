@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from emitterd.journal.connection import Row, open_nothing, open_reader, translate_error
+from emitterd.journal.connection import Read, Row, open_nothing, open_reader, translate_error
 from emitterd.journal.rows import Known, former_deliveries, latest
 from emitterd.journal.state_folder import is_locked, refuse_lost
 from emitterd.model import State
@@ -230,12 +230,7 @@ class JournalReader:
         with self._errors():
             ids = array("q", (row[0] for row in self._connection.execute(sql, parameters)))
         for start in range(0, len(ids), PAGE):
-            page = ids[start : start + PAGE]
-            asked = ", ".join("?" * len(page))
-            sql = f"select id, {columns} from entry where id in ({asked})"  # noqa: S608
-            rows = {row[0]: row[1:] for row in self.read(sql, page)}
-            # An entry may have been removed since.
-            yield from (rows[id_] for id_ in page if id_ in rows)
+            yield from rows_of(self.read, ids[start : start + PAGE], columns)
 
     def former_deliveries(self, url: str) -> int:
         """Return how many files were delivered to another API, and not to this one since."""
@@ -255,6 +250,14 @@ class JournalReader:
             yield
         except sqlite3.Error as error:
             raise translate_error(error, self.path) from error
+
+
+def rows_of(read: Read, ids: Sequence[int], columns: str) -> Iterator[Row]:
+    """Yield the rows of these entries, in this order. An entry may have been removed since."""
+    asked = ", ".join("?" * len(ids))
+    sql = f"select id, {columns} from entry where id in ({asked})"  # noqa: S608
+    rows = {row[0]: row[1:] for row in read(sql, ids)}
+    yield from (rows[id_] for id_ in ids if id_ in rows)
 
 
 def _chosen(query: EntryQuery, rows: Iterator[Row]) -> Iterator[Row]:

@@ -265,6 +265,13 @@ def unchanged_paths(read: Read, seen: Mapping[bytes, Fingerprint]) -> set[bytes]
     }
 
 
+def entries_by_state(read: Read) -> dict[State, int]:
+    """Return the number of entries by state."""
+    return {
+        State(state): entries for state, entries in read("select state, entries from tally", ())
+    }
+
+
 def former_deliveries(read: Read, url: str) -> int:
     """Return how many files were delivered to another API, and not to this one since."""
     return int(read(_FORMER, {"url": url})[0][0])

@@ -16,10 +16,11 @@ from weakref import finalize
 from emitterd.journal.connection import Row
 from emitterd.journal.listing import BATCH, all_files
 from emitterd.journal.reader import JournalReader
+from emitterd.journal.rows import entries_by_state
 from emitterd.model import State
 from emitterd.monitoring.export import FILE_FIELDS, RECEIPT_FIELDS, csv_lines, json_lines
 from emitterd.translation.text import Text
-from emitterd.web.files_page import WrongFilter, file_filter, read_counts
+from emitterd.web.files_page import WrongFilter, file_filter
 from emitterd.web.http_server import Request, Response, parameters, streamed
 from emitterd.web.rendering import HEADERS, message
 
@@ -80,7 +81,7 @@ class Downloads:
             return message(request, title, remark, HTTPStatus.BAD_REQUEST)
         if state is not None:
             chosen = replace(chosen, states=frozenset({state}))
-        batches = all_files(self._read, chosen, read_counts(self._read))
+        batches = all_files(self._read, chosen, entries_by_state(self._read))
         headers = {**HEADERS, "Content-Disposition": f'attachment; filename="{_dated(name)}"'}
         if request.method == "HEAD":
             return Response(None, HTTPStatus.OK, headers, media_type)

@@ -14,9 +14,16 @@ from urllib.parse import urlencode
 
 from emitterd.errors import JournalError
 from emitterd.intake.file_status import FileStatus, FileStatusReader, Latest, skipped
-from emitterd.journal.connection import Read
-from emitterd.journal.listing import SEARCHED, FileFilter, FileList, RowKey, list_files
+from emitterd.journal.listing import (
+    SEARCHED,
+    FileFilter,
+    FileList,
+    RowKey,
+    arrived_datasets,
+    list_files,
+)
 from emitterd.journal.reader import JournalReader
+from emitterd.journal.rows import entries_by_state
 from emitterd.model import WAITING, State
 from emitterd.monitoring.explain import Explanation, explain, locate
 from emitterd.text import display
@@ -66,11 +73,6 @@ def _midnight(name: str, query: Mapping[str, str], days_later: int = 0) -> float
         return midnight(date.fromisoformat(text) + timedelta(days=days_later))
     except (ValueError, OverflowError) as error:
         raise WrongFilter(name) from error
-
-
-def read_counts(read: Read) -> dict[State, int]:
-    """Return how many entries there are by state."""
-    return {State(state): n for state, n in read("select state, entries from tally", ())}
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,15 +201,15 @@ class FilesPage:
                 name: RowKey.parse(query[name]) for name in ("after", "before") if name in query
             }
         with JournalReader(self.journal) as reader, reader.snapshot():
-            counts = read_counts(reader.read)
+            counts = entries_by_state(reader.read)
             files = list_files(reader.read, chosen, counts, **keys)
-            arrived = reader.read("select dataset from arrival", ())
+            arrived = arrived_datasets(reader.read)
         is_counted = chosen == FileFilter(chosen.states)
         found = FoundFiles(
             files,
             counts,
             sum(counts[state] for state in chosen.states or State) if is_counted else None,
-            sorted({dataset for (dataset,) in arrived} | {chosen.dataset} - {""}),
+            sorted(arrived | {chosen.dataset} - {""}),
             is_newest=not keys,
         )
         return _list_page(request, query, found)
