@@ -1,6 +1,7 @@
 """`emitterd rehearse`: runs the rehearsal server in the foreground."""
 
 import json
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import click
 
 from emitterd.cli.output import DONE, say
+from emitterd.cli.setup.init import replace_file
 from emitterd.cli.tables import TableColumn, print_table
 from emitterd.rehearsal.faults import FAULTS
 from emitterd.rehearsal.server import RehearsalServer
@@ -66,9 +68,7 @@ def _store_login(folder: Path, options: Mapping[str, Any]) -> list[str]:
     """Write the secret into a file, as a configuration needs it; return its lines for the login."""
     name = "api_key" if options["api_key"] else "password"
     file = folder / name.replace("_", "-")
-    file.unlink(missing_ok=True)
-    file.touch(0o600)
-    file.write_text(f"{options[name]}\n", "utf-8")
+    replace_file(file, f"{options[name]}\n", 0o600, (os.geteuid(), os.getegid()))
     # YAML reads JSON's texts.
     line = f"{name}_file: {json.dumps(str(file))}"
     user = f"username: {json.dumps(options['username'])}"

@@ -1,14 +1,13 @@
 """`operator add`, `remove` and `list`: who may log in to the page."""
 
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
 from emitterd.cli.output import DONE, WRONG, complain, say
-from emitterd.cli.setup.secrets import default_file, store_secret
+from emitterd.cli.setup.secrets import ask_secret, default_file, store_secret
 from emitterd.config.settings import Config, load_part
 from emitterd.config.sources import find
 from emitterd.errors import ValueProblem
@@ -79,24 +78,12 @@ def _name(name: str | None) -> str:
 
 
 def _ask(name: str) -> str:
-    typed = sys.stdin.isatty()
-    while True:
-        if typed:
-            again = "password again"
-            text = str(
-                click.prompt("password", hide_input=True, confirmation_prompt=again, err=True)
-            )
-        else:
-            text = sys.stdin.readline().rstrip("\r\n")
-        try:
-            check_password(text, name)
-        except ValueProblem as error:
-            if not typed:
-                message = f"the password {error}: {error.remedy}; nothing was stored"
-                raise click.UsageError(message) from error
-            complain(f"the password {error}: {error.remedy}")
-        else:
-            return text
+    def accept(text: str) -> str:
+        password = text.rstrip("\r\n")
+        check_password(password, name)
+        return password
+
+    return ask_secret("password", accept, lambda error: f"the password {error}: {error.remedy}")
 
 
 def _next(source: Path, settings: Config, file: Path) -> list[str]:

@@ -7,7 +7,7 @@ import os
 import pwd
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -120,7 +120,23 @@ def _without(source: Path, name: str, file: Path, others: Sequence[str]) -> str:
 
 
 def _ask(name: str) -> str:
-    noun, typed = _NOUNS[name], sys.stdin.isatty()
+    given = "what you typed" if sys.stdin.isatty() else "standard input"
+    return ask_secret(
+        _NOUNS[name],
+        lambda text: clean(text, in_header=name == "api_key"),
+        lambda error: f"{given} {error}",
+    )
+
+
+def ask_secret(
+    noun: str, accept: Callable[[str], str], describe: Callable[[ValueProblem], str]
+) -> str:
+    """Read a secret: typed twice without echo, or one line of standard input.
+
+    `accept` returns the secret, or raises `ValueProblem`; `describe` says what is wrong with it.
+    Asks a person again. Raises `click.UsageError` where nobody can be asked.
+    """
+    typed = sys.stdin.isatty()
     while True:
         if typed:
             again = f"{noun} again"
@@ -128,12 +144,12 @@ def _ask(name: str) -> str:
         else:
             text = sys.stdin.readline()
         try:
-            return clean(text, in_header=name == "api_key")
+            return accept(text)
         except ValueProblem as error:
             if not typed:
-                message = f"standard input {error}; nothing was stored"
+                message = f"{describe(error)}; nothing was stored"
                 raise click.UsageError(message) from error
-            complain(f"what you typed {error}")
+            complain(describe(error))
 
 
 def _next(
