@@ -1,8 +1,8 @@
 """Inspects a zip that arrives piece by piece, in a child process with limits.
 
 `ReceivedZip` keeps in memory what an inspection reads, and no file. `InspectionProcess` runs
-`python -m emitterd.datasets.inspection_process`: whatever a zip does to the inspection, the daemon
-only sees a child that fails. The child has no environment, and writes nothing but its report.
+`python -m emitterd.datasets.inspection_process`: if a zip breaks the inspection, only the child
+fails. The child has no environment, and writes nothing but its report.
 """
 
 import json
@@ -21,7 +21,8 @@ from emitterd.interpreter import module_command
 from emitterd.translation.text import text_from_record, text_record
 
 BUDGET_MAX_BYTES = 16 * 1024**2
-"""Read of a CSV at most, whatever `spool.inspection_budget` is: each zip is kept in memory."""
+"""The largest budget of an inspection here, because each zip is kept in memory. A larger
+`spool.inspection_budget` does not count."""
 
 _TAIL_BYTES = 2 * 1024**2
 """Kept of the end: the zip's directory, and the small files in front of it."""
@@ -33,7 +34,7 @@ MEMORY_BYTES = 512 * 1024**2
 """Address space of the child. A usual inspection takes 60 MiB of it."""
 
 CPU_S = 60
-"""Processor time of the child: also without a daemon that ends it, it does not run for ever."""
+"""Processor time of the child. The kernel ends it after that, also if the daemon is gone."""
 
 
 class ReceivedZip:

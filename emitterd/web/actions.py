@@ -253,7 +253,7 @@ def _target(request: Request) -> str:
 
 
 def seen(spool: Spool, path: bytes) -> str:
-    """Return what tells the file as it is now from a later one; empty if there is none."""
+    """Return a mark of the file, which changes with it; empty if there is no file."""
     try:
         stat = spool.stat(path)
     except FileError:

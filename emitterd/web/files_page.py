@@ -107,8 +107,8 @@ class SkippedReader:
     """Reads the folder in a thread of its own, because a large one takes long. Thread-safe."""
 
     SHOWN = 500
-    FRESH_S, REST = 10.0, 10
-    """The folder is read again after this time, or `REST` times as long as a reading took."""
+    FRESH_S, FRESH_FACTOR = 10.0, 10
+    """The folder is read again after this time, or this many times as long as a reading took."""
 
     WAIT_S = 0.03
     """A small folder is read in this time: then the page shows what is there now."""
@@ -145,7 +145,7 @@ class SkippedReader:
         """Return whether this caller must have the folder read."""
         with self._lock:
             read_at = self._latest.read_at
-            fresh_s = max(self.FRESH_S, self.REST * self._took_s)
+            fresh_s = max(self.FRESH_S, self.FRESH_FACTOR * self._took_s)
             is_fresh = read_at is not None and 0 <= now - read_at < fresh_s
             begins = not (self._reading or is_fresh)
             self._reading |= begins

@@ -216,8 +216,9 @@ class _Failures:
 class LoginThrottle:
     """Slows down the guessing of passwords. Thread-safe, and of bounded size.
 
-    A wait is never longer than a minute: an attacker slows an operator down and locks nobody out. A
-    browser in which the operator has logged in before waits for nobody else.
+    A wait is never longer than a minute. A browser in which the operator has logged in before has
+    waits of its own. In a new browser, an attacker who tries without pause can keep the operator
+    waiting.
     """
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
 """Outages of login, grant and bucket, met by workers on real sockets.
 
-Each parks what has to pass there behind one probe, is reported once, is charged to no
-file, and is followed by a slow start.
+emitterd pauses the uploads and probes with one request at a time. It reports each outage once,
+counts no failed attempt for a file, and starts slowly afterwards.
 """
 
 import threading

@@ -1,4 +1,4 @@
-"""Stopping a daemon process at any moment: in time, with 0, at no cost."""
+"""A daemon process stops at any moment: in time, with exit code 0. No attempt is counted."""
 
 import os
 import signal
@@ -96,7 +96,7 @@ def test_without_a_server(
 def test_second_signal_ends_an_upload(
     site: Installation, server: RehearsalServer, number: signal.Signals
 ) -> None:
-    """Either signal is the second one too: the drain ends at once, at no cost."""
+    """Either signal is the second one too: the drain ends at once, and no attempt is counted."""
     server.faults = fault_list("black-hole@1")
     site.drop(NAME)
     with site.running() as daemon:

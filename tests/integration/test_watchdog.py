@@ -109,7 +109,7 @@ def test_life_of_a_service(manager: Manager, site: Installation) -> None:
 
 
 def test_refused_reload_is_over_too(manager: Manager, site: Installation) -> None:
-    """A wrong configuration leaves no service that reloads for ever."""
+    """A wrong configuration leaves no service that reloads without end."""
     daemon = manager.start()
     manager.hear_until("READY=1")
     site.config.write_text("nonsense\n")

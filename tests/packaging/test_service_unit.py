@@ -1,4 +1,4 @@
-"""The units as they are written: what systemd says of them, and their likeness."""
+"""The unit files: systemd accepts them, and they are alike."""
 
 import subprocess
 from pathlib import Path

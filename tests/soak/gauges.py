@@ -33,7 +33,7 @@ class Sample:
 
 
 class Process(NamedTuple):
-    """What `/proc` says of a process."""
+    """The figures of a process in `/proc`."""
 
     rss_bytes: int
     descriptors: int

@@ -1,4 +1,4 @@
-"""`operator add`, `remove` and `list`, and what `check` says of their file."""
+"""`operator add`, `remove` and `list`, and the check of the operators file."""
 
 import os
 import subprocess
@@ -124,7 +124,7 @@ def test_a_password_is_typed_twice_and_not_shown(tmp_path: Path) -> None:
 
 
 def web_diagnoses(config: Path) -> list[tuple[str, str, str]]:
-    """Return what `check` says of the operators file."""
+    """Return the result of `check` for the operators file."""
     results = diagnoses(load(config, {}))
     return [
         (item.level, item.message, item.remedy)

@@ -1,4 +1,4 @@
-"""What readers say of a journal that they cannot open."""
+"""The errors of readers that cannot open a journal."""
 
 from pathlib import Path
 

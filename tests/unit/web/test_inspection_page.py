@@ -1,4 +1,4 @@
-"""The page `/inspect`: what it says of a zip, and that no visitor can harm the daemon with one."""
+"""The page `/inspect`: its report about a zip, and that no zip can harm the daemon."""
 
 import os
 import signal
@@ -353,7 +353,7 @@ def test_a_body_that_is_too_large_is_refused_by_its_length() -> None:
 
 
 def test_a_file_that_is_too_large_is_refused_as_it_comes() -> None:
-    """The size of the file counts, not what the request says of itself."""
+    """The size of the file counts, not the size that the request states."""
     with visiting(Site(InspectionLimits(size_bytes=MIB))) as visitor:
         status, document = visitor.give(b"x" * (MIB + 1))
 
