@@ -44,9 +44,9 @@ from emitterd.tracking.tracker import ServerTracker
 
 if TYPE_CHECKING:
     from emitterd.monitoring.metrics import Metrics
+    from emitterd.web.access.operators import OperatorsFile
     from emitterd.web.actions import Apply
     from emitterd.web.http_server import HttpServer
-    from emitterd.web.operators import OperatorsFile
 
 REFUSED = frozenset({Code.CREDENTIALS, Code.TOKEN_REFUSED})
 """Failures that other credentials may end."""
@@ -241,9 +241,9 @@ def open_http_server(components: Components, apply: "Apply") -> "HttpServer | No
     if settings.listen is None or metrics is None:
         return None
     # Not at the top: an installation without them needs no memory for their libraries.
+    from emitterd.web.access.operators import OperatorsFile
+    from emitterd.web.access.sessions import Address
     from emitterd.web.http_server import HttpServer
-    from emitterd.web.operators import OperatorsFile
-    from emitterd.web.sessions import Address
     from emitterd.web.site import Sources, routes
 
     components.operators = OperatorsFile(lambda: components.config.web.operators_file)

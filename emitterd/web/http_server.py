@@ -265,6 +265,12 @@ async def _read_form(request: Request) -> Mapping[str, str]:
     return dict(fields)
 
 
+def form_fields(request: Request) -> Mapping[str, str]:
+    """Return the fields of the form that a request brought; none if it brought none."""
+    fields: Mapping[str, str] = getattr(request.state, "form", {})
+    return fields
+
+
 def parameters(request: Request) -> dict[str, str]:
     """Return what an address has behind its question mark."""
     # A byte that is not UTF-8 stays that byte: names are bytes.

@@ -27,9 +27,9 @@ from emitterd.datasets.inspection_process import (
 )
 from emitterd.intake.examine import MAX_BYTES
 from emitterd.text import display
+from emitterd.web.access.sessions import Address, Viewer, is_same
 from emitterd.web.http_server import DEADLINE_S, ClientDisconnect, Request, Response
 from emitterd.web.rendering import html, page, render
-from emitterd.web.sessions import Address, Viewer, is_same
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks

@@ -262,6 +262,11 @@ def message(
     return page(request, "message.html", status, title=title, remark=remark, asked=asked)
 
 
+def forbidden(request: Request, title: str, remark: str) -> Response:
+    """Return a page that says why something is refused."""
+    return message(request, title, remark, HTTPStatus.FORBIDDEN)
+
+
 def favicon(_: Request) -> Response:
     """Return the icon of all pages."""
     headers = {**HEADERS, "Cache-Control": "max-age=86400"}

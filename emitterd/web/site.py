@@ -21,16 +21,17 @@ from emitterd.monitoring.status import health_record
 from emitterd.monitoring.uploads import UploadTracker
 from emitterd.text import printable
 from emitterd.translation.text import Text
-from emitterd.web.actions import Actions, Apply, PageAccess
+from emitterd.web.access.login import PageAccess
+from emitterd.web.access.operators import OperatorsFile
+from emitterd.web.access.sessions import Address
+from emitterd.web.actions import Actions, Apply
 from emitterd.web.datasets_page import DatasetsPage
 from emitterd.web.downloads import DEADLINE_S, Downloads
 from emitterd.web.files_page import FilesPage
 from emitterd.web.http_server import Handler, Request, RequestBody, Response, Route, StreamHandler
 from emitterd.web.inspection_page import InspectionPage
-from emitterd.web.operators import OperatorsFile
 from emitterd.web.overview import Overview
 from emitterd.web.rendering import choose_language, favicon, language_of, message
-from emitterd.web.sessions import Address
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

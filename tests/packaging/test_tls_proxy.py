@@ -11,7 +11,7 @@ import pytest
 
 from emitterd.journal.journal import Journal
 from emitterd.model import State
-from emitterd.web.sessions import Address
+from emitterd.web.access.sessions import Address
 from support.client import make_identity
 from support.page import Desk
 from support.paths import ROOT

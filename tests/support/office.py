@@ -12,7 +12,7 @@ from pathlib import Path
 from emitterd.journal.journal import Journal
 from emitterd.model import State
 from emitterd.units import DAY_S
-from emitterd.web.operators import Operator, Role, format_file, hash_password
+from emitterd.web.access.operators import Operator, Role, format_file, hash_password
 from support.browser import DESK, NAMED, PHONE, Browser
 from support.installation import Installation
 from support.page import admission

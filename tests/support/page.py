@@ -29,9 +29,9 @@ from emitterd.monitoring.uploads import UploadTracker
 from emitterd.shutdown import Shutdown
 from emitterd.spool.folder import Spool
 from emitterd.spool.selection import Selection
+from emitterd.web.access.operators import OperatorsFile
+from emitterd.web.access.sessions import Address
 from emitterd.web.http_server import Handler, Request, Response
-from emitterd.web.operators import OperatorsFile
-from emitterd.web.sessions import Address
 from emitterd.web.site import Sources, routes
 
 HOSTILE = b"pat/<script>alert(1)</script>\xe2\x80\xae\x1b[31m\xff\"'&.zip"

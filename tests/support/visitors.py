@@ -14,9 +14,9 @@ from http.cookies import SimpleCookie
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
+from emitterd.web.access.operators import Operator, Role, format_file
 from emitterd.web.endpoint import Endpoint
 from emitterd.web.http_server import FORM_TYPE
-from emitterd.web.operators import Operator, Role, format_file
 from support.page import Desk
 from support.ports import free_port
 from support.serving import DEADLINE_S, serving

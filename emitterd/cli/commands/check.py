@@ -288,7 +288,7 @@ def _operators(config: Config) -> Iterator[Diagnosis]:
     file, listen, key = config.web.operators_file, config.web.listen, "web.operators_file"
     if file is None:
         return
-    from emitterd.web.operators import load, summary
+    from emitterd.web.access.operators import load, summary
 
     if listen is None or not listen.local:
         reason = "is not set" if listen is None else f"{listen} can be reached from other machines"

@@ -13,7 +13,7 @@ from emitterd.config.sources import find
 from emitterd.errors import ValueProblem
 from emitterd.permissions import as_root
 from emitterd.text import shown
-from emitterd.web.operators import (
+from emitterd.web.access.operators import (
     Operator,
     Role,
     check_password,

@@ -9,8 +9,8 @@ import pytest
 
 from emitterd.cli.commands.check import diagnoses
 from emitterd.config.settings import load
-from emitterd.web.operators import Role, verify
-from emitterd.web.operators import load as load_operators
+from emitterd.web.access.operators import Role, verify
+from emitterd.web.access.operators import load as load_operators
 from support.keyboard import Terminal
 from support.visitors import OTHER_PASSWORD, PASSWORD, operator, write_operators
 

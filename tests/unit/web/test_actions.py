@@ -17,8 +17,8 @@ from emitterd.journal.operations import Operation
 from emitterd.journal.rows import Admission
 from emitterd.model import Fingerprint, State
 from emitterd.text import display
+from emitterd.web.access.operators import Role
 from emitterd.web.actions import offered
-from emitterd.web.operators import Role
 from support.page import HOSTILE, Desk
 from support.visitors import ServedPage, Visitor, operator, serve_page, write_operators
 from support.waiting import wait_until

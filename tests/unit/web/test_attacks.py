@@ -15,10 +15,10 @@ from structlog.testing import capture_logs
 
 from emitterd.journal.journal import Journal
 from emitterd.model import State
+from emitterd.web.access.operators import Operator, Role, hash_password, verify
+from emitterd.web.access.sessions import NAME_TRIES, Address
 from emitterd.web.endpoint import Endpoint
 from emitterd.web.http_server import FORM_MAX_BYTES, FORM_TYPE, THREADS
-from emitterd.web.operators import Operator, Role, hash_password, verify
-from emitterd.web.sessions import NAME_TRIES, Address
 from support.page import Desk
 from support.visitors import (
     OTHER_PASSWORD,

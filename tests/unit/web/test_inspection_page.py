@@ -14,11 +14,11 @@ from structlog.testing import capture_logs
 
 from emitterd.datasets.inspection import InspectionSettings, Inspector
 from emitterd.journal.journal import Journal
+from emitterd.web.access.operators import Role
+from emitterd.web.access.sessions import Address, Viewer
 from emitterd.web.endpoint import Endpoint
 from emitterd.web.http_server import Request, RequestBody, Response, Route
 from emitterd.web.inspection_page import InspectionLimits, InspectionPage
-from emitterd.web.operators import Role
-from emitterd.web.sessions import Address, Viewer
 from support.page import Desk, Document
 from support.ports import free_port
 from support.serving import BOUNDARY, DEADLINE_S, FILE_FORM, Serving, file_form, serving

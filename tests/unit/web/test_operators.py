@@ -7,7 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from emitterd.errors import ValueProblem
-from emitterd.web.operators import (
+from emitterd.web.access.operators import (
     Operator,
     OperatorsFile,
     Role,

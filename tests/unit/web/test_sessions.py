@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from emitterd.web.operators import Operator, Role
-from emitterd.web.sessions import (
+from emitterd.web.access.operators import Operator, Role
+from emitterd.web.access.sessions import (
     ALL_TRIES,
     ALL_WAIT_MAX_S,
     FORGET_S,

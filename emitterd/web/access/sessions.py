@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from emitterd.web.access.operators import Operator, Role
 from emitterd.web.endpoint import is_loopback
-from emitterd.web.operators import Operator, Role
 
 LIFETIME_S = 12 * 3600.0
 IDLE_S = 3600.0
