@@ -156,10 +156,11 @@ class SmallDisk:
         self.root = root
         self._filler = root / "filler"
 
-    def fill(self, *, spare: bool = True, log: bool = True) -> None:
+    def fill(self, *, spare: bool = True, log: bool = False) -> None:
         """Take the last byte; without `spare` also what the journal keeps.
 
-        Without `log`, the write-ahead log is emptied first: the next write cannot use its room.
+        The write-ahead log is emptied first, so that no write can use its room; with `log` it is
+        left as it is.
         """
         for path in () if log else self.root.rglob("*.db"):
             with closing(sqlite3.connect(path)) as connection:

@@ -38,7 +38,7 @@ from emitterd.journal.connection import (
     open_reader,
     translate_error,
 )
-from emitterd.journal.disk_reserve import PAGE_BYTES, DiskReserve
+from emitterd.journal.disk_reserve import DiskReserve
 from emitterd.journal.state_folder import (
     Lock,
     cannot_open,
@@ -132,9 +132,7 @@ class Database:
             self._lock.close()
             raise
         self._reserve.renew()
-        log_pages = max(1, self._reserve.size_bytes // PAGE_BYTES)
-        # SQLite copies a log of this size into the file, so the reserve has room for a whole log.
-        self._writer.execute(f"pragma wal_autocheckpoint = {log_pages}")
+        self._writer.execute(f"pragma wal_autocheckpoint = {self._reserve.log_pages}")
 
     def write(
         self,

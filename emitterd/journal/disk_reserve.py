@@ -3,8 +3,9 @@
 Work under way must be recorded even when the disk is full. Deleting the file frees its blocks for
 that. emitterd starts no new work until there is space for the reserve and as much again.
 
-The reserve has 4 MB, or an eighth of a small disk. SQLite's write-ahead log may grow to the same
-size before it is copied into the journal, so the reserve is always enough.
+The reserve has 8 MB, or an eighth of a small disk. Half of it is for SQLite's write-ahead log, which
+is copied into the journal at that size and begun again. The other half is for the journal: a log
+adds at most its own pages to it.
 """
 
 import errno
@@ -19,9 +20,10 @@ from emitterd.errors import JournalFull
 from emitterd.journal.state_folder import next_to, open_file
 
 PAGE_BYTES = 4096
-SIZE_BYTES = 1000 * PAGE_BYTES
-"""The size at which SQLite copies the log into the file and starts it again: so the reserve has
-always room for one whole log."""
+LOG_PAGES = 1000
+"""The length at which SQLite copies the log into the file. Source: sqlite.org, its own default."""
+
+SIZE_BYTES = 2 * LOG_PAGES * PAGE_BYTES
 
 SHARE = 8
 """On a tiny disk the reserve takes at most an eighth."""
@@ -44,6 +46,8 @@ class DiskReserve:
         self._path = next_to(journal, ".ballast")
         disk = os.statvfs(journal.parent)
         self.size_bytes = min(SIZE_BYTES, disk.f_blocks * disk.f_frsize // SHARE)
+        self.log_pages = max(1, self.size_bytes // PAGE_BYTES // 2)
+        """At how many pages SQLite must copy the log into the file."""
         self._held = False
         self._full: JournalFull | None = None
         self.full_since: float | None = None

@@ -122,7 +122,7 @@ def test_names_are_harmless(office: Office, server: RehearsalServer, browser: Br
         office.drop(f"infra_trans/{name}", b"wrong")
         browser.wait_for("infra_trans/x<img src=/x onerror=alert(1)>\\u202e.zip")
         assert browser.run("return document.querySelectorAll('img').length") == 0
-        browser.find("#rejected a").click()
+        browser.follow("#rejected a")
         browser.wait_for("What the inspection found")
         assert browser.run("return document.querySelectorAll('img').length") == 0
         assert "\u202e" not in browser.run("return document.body.innerHTML")

@@ -31,7 +31,7 @@ def test_missing_data_lead_to_the_files(
         office.drop(WRONG, b"id|name\n1|one\n")
         wait_until(lambda: GOOD in office.states("delivered"), 20, "a delivery")
         wait_until(lambda: WRONG in office.states("rejected"), 20, "a rejection")
-        browser.find("nav a[href=datasets]").click()
+        browser.follow("nav a[href=datasets]")
 
         def overdue() -> bool:
             browser.open(office.page("datasets"))
@@ -43,9 +43,9 @@ def test_missing_data_lead_to_the_files(
         marks = "return [...document.querySelectorAll('.strip path')].map(r => r.className.baseVal)"
         assert sorted(browser.run(marks)) == ["delivered", "delivered", "rejected"]
         look_at(browser)
-        browser.find("tbody th a").click()
+        browser.follow("tbody th a")
         assert "Files, the newest first" in browser.words()
-        browser.find("table.listing a").click()
+        browser.follow("table.listing a")
         assert "Versions in the journal" in browser.words()
     assert len(server.objects) == 1
 
@@ -56,18 +56,18 @@ def test_files_are_found_without_script(
     """Pages, filters and downloads need only links and a form."""
     with office.visited(browser):
         browser.allow_script(on=False)
-        browser.find("nav a[href=files]").click()
+        browser.follow("nav a[href=files]")
         assert f"{PAGE} of {DAY} files." in browser.find("main").text
         pages = 1
         while browser.find(".pages").text.endswith("Older files"):
-            browser.find("a[rel=next]").click()
+            browser.follow("a[rel=next]")
             pages += 1
         assert pages == DAY / PAGE
-        browser.find("a[rel=prev]").click()
+        browser.follow("a[rel=prev]")
         assert f"{PAGE} of {DAY} files." in browser.find("main").text
         browser.find("#state option[value=delivered]").click()
         browser.find("#q").send_keys("DIKSHA_14")
-        browser.find(".filter button").click()
+        browser.follow(".filter button")
         browser.allow_script(on=True)
         assert browser.run("return document.querySelector('#state').value") == "delivered"
         names = browser.run("return [...document.querySelectorAll('.name')].map(a => a.innerText)")
@@ -87,7 +87,7 @@ def test_a_file_that_is_never_sent_is_explained(
     Path(office.spool, "pat").mkdir()
     Path(office.spool, "pat", "half.zip").write_bytes(b"PK\x03\x04half")
     with office.visited(browser, "files"):
-        browser.find("a[href=skipped]").click()
+        browser.follow("a[href=skipped]")
 
         def shown() -> bool:
             browser.open(office.page("skipped"))

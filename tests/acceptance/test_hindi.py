@@ -63,10 +63,10 @@ def test_the_switch_chooses_another_language(
     """It stays on the page, overrides the browser on all pages, and can be taken back."""
     with office.visited(browser, "skipped"):
         browser.allow_script(on=script)
-        browser.find(".languages [lang=hi]").click()
+        browser.follow(".languages [lang=hi]")
         assert "फ़ोल्डर की वे फ़ाइलें जो emitterd कभी नहीं भेजता" in browser.find("main").text
         browser.open(office.page())
         assert "सब ठीक है" in browser.find("main").text
-        browser.find(".languages [lang=en]").click()
+        browser.follow(".languages [lang=en]")
         assert "All is well" in browser.find("main").text
     assert not server.objects

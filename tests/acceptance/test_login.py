@@ -50,23 +50,23 @@ def check(browser: Browser, where: str) -> dict[str, list[str]]:
         browser.speak(language)
         for size in (DESK, PHONE):
             browser.size(*size)
-            browser.run("location.reload()")
+            browser.reload()
             wait_until(partial(has_language, browser, language), 20, "the page in its language")
             assert browser.overflow() <= 0, (where, language, size)
             if violations := browser.violations():
                 found[f"{where} {language} {size}"] = violations
     browser.speak("en")
     browser.size(*DESK)
-    browser.run("location.reload()")
+    browser.reload()
     return found
 
 
 def act(office: Office, browser: Browser) -> None:
     """Hold the file on its page, release it on the overview, and forget it."""
-    browser.find("form.act button[aria-label^=Hold]").click()
+    browser.follow("form.act button[aria-label^=Hold]")
     browser.wait_for("hold by asha (page)")
     browser.open(office.page())
-    browser.find("#waiting form.act button[aria-label^=Release]").click()
+    browser.follow("#waiting form.act button[aria-label^=Release]")
     browser.wait_for("release by asha (page)")
     # emitterd has tried it again.
     wait_until(lambda: WAITING in office.states("deferred"), 20, "the file waits again")
@@ -88,7 +88,7 @@ def test_an_operator_logs_in_acts_and_logs_out(
         assert server.fired["503"]
         browser.open(office.page(f"explain?path={WAITING}"))
         assert "Hold" not in browser.words()
-        browser.find(".who a").click()
+        browser.follow(".who a")
         browser.wait_for("If you have forgotten your password")
         violations = check(browser, "login")
         look_at(browser, "login")
@@ -104,7 +104,7 @@ def test_an_operator_logs_in_acts_and_logs_out(
         look_at(browser, "operator")
 
         act(office, browser)
-        browser.find("form.who button").click()
+        browser.follow("form.who button")
         browser.wait_for("Log in")
         assert "Logged in" not in browser.words()
         assert browser.run("return document.cookie") == ""
@@ -123,10 +123,10 @@ def test_an_operator_acts_without_script(
         browser.open(office.page("login"))
         browser.find("#name").send_keys("asha")
         browser.find("#password").send_keys(PASSWORD)
-        browser.find(LOGIN).click()
+        browser.follow(LOGIN)
         assert "Logged in as asha" in browser.find("header").text
-        browser.find("#rejected form.act button").click()
+        browser.follow("#rejected form.act button")
         assert "retry by asha (page)" in browser.find("main").text
-        browser.find("form.who button").click()
+        browser.follow("form.who button")
         browser.allow_script(on=True)
     assert not server.objects

@@ -187,12 +187,16 @@ def test_the_room_is_for_ends_only(site: Site) -> None:
     assert disk.f_bavail > 0
 
 
-def test_many_ends_fit_into_the_room(small_disk: SmallDisk) -> None:
-    """However long the disk stays full, the log is begun anew and does not grow."""
+@pytest.mark.parametrize("log", [True, False], ids=["log", "empty log"])
+def test_many_ends_fit_into_the_room(small_disk: SmallDisk, *, log: bool) -> None:
+    """However long the disk stays full, the log is begun anew and does not grow.
+
+    An empty log, as after a restart, must grow first.
+    """
     with Journal(small_disk.root / "journal.db") as journal:
         site = Site(small_disk, journal)
         entries = [site.claimed() for _ in range(64)]
-        small_disk.fill()
+        small_disk.fill(log=log)
         for entry in entries:
             journal.pin(entry, GRANT)
             journal.deliver(entry, RECEIPT, duration_s=1.0, dispose=True)

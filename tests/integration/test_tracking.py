@@ -244,7 +244,7 @@ def test_a_log_whose_result_could_not_be_saved_is_read_again(small_disk: SmallDi
         rig.look()
         record["process_end_time"] = ended_at
         rig.asked()
-        small_disk.fill(spare=False, log=False)
+        small_disk.fill(spare=False)
         rig.look(POLL_S)
         assert rig.asked() == ["object"]
         assert [item["error"] for item in rig.logged("tracking.failed")] == ["E104"]

@@ -75,6 +75,20 @@ class Browser:
         """Return the first element of a selector."""
         return self._driver.find_element(By.CSS_SELECTOR, selector)
 
+    def follow(self, selector: str) -> None:
+        """Click what leads to another page, and wait for that page.
+
+        A click returns before the browser has asked for the page. What reads next would see the
+        page before.
+        """
+        before = self._document()
+        self.find(selector).click()
+        wait_until(lambda: self._document() != before, DEADLINE_S, f"a page after {selector}")
+
+    def reload(self) -> None:
+        """Load the page again."""
+        self._driver.refresh()
+
     def press(self, *keys: str) -> None:
         """Press keys in the element that has the focus."""
         for key in keys:
@@ -161,6 +175,10 @@ class Browser:
         clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
         shot = self._do("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)
         path.write_bytes(base64.b64decode(shot["data"]))
+
+    def _document(self) -> str:
+        """Return what names the document that is shown; also without script."""
+        return str(self._do("Page.getFrameTree")["frameTree"]["frame"]["loaderId"])
 
     def _log(self, kind: str) -> list[dict[str, Any]]:
         lines: list[dict[str, Any]] = self._driver.get_log(kind)  # type: ignore[no-untyped-call]  # not typed by selenium

@@ -148,6 +148,12 @@ class Installation:
         except JournalError:
             return Counter()
 
+    def disposals_due(self) -> int:
+        """Return how many files of ended versions are still to be moved or deleted."""
+        with JournalReader(self.journal) as records:
+            ((due,),) = records.read("select count(*) from entry where disposal = 'due'")
+            return int(due)
+
     def wait_delivered(self, count: int, deadline_s: float = DEADLINE_S) -> None:
         """Wait until `count` versions are delivered."""
         try:

@@ -100,7 +100,7 @@ class Office(Installation):
         browser.open(self.page("login"))
         browser.find("#name").send_keys(OPERATOR)
         browser.find("#password").send_keys(OPERATOR_PASSWORD)
-        browser.find(".login button").click()
+        browser.follow(".login button")
         browser.wait_for(f"Logged in as {OPERATOR}")
 
     def states(self, state: str) -> list[str]:

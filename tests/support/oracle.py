@@ -66,9 +66,9 @@ class Oracle:
         def settled() -> bool:
             counts = self.site.counts()
             live = sum(counts[state] for state in LIVE)
-            return not live and counts["delivered"] >= owed
+            return not live and counts["delivered"] >= owed and not self.site.disposals_due()
 
-        wait_until(settled, DEADLINE_S, f"{owed} delivered, none under way")
+        wait_until(settled, DEADLINE_S, f"{owed} delivered, no file under way or to be moved")
 
     def judge(self, *, rejected: int = 0, withdrawn: int = 0) -> None:
         """Judge what has become of everything; the daemon is to be stopped."""

@@ -307,7 +307,7 @@ def test_full_journal_is_said(small_disk: SmallDisk) -> None:
     paths = tuple(b"pat/%d.zip" % number for number in range(BATCH))
     with Journal(small_disk.root / "journal.db") as journal:
         admit(journal, *map(admission, paths))
-        small_disk.fill(log=False)
+        small_disk.fill()
         outcome = hand_of(journal).apply(
             OperationRequest(Operation.HOLD, paths), USER, lambda _: None
         )
