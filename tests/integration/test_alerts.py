@@ -420,6 +420,8 @@ class Story:
         look(self.alerts)
         for wait_s in after_s:
             self.host.pass_by(wait_s)
+            # Without a sweep now and then it would be overdue.
+            self.host.sweep()
             look(self.alerts)
 
     def kill(self) -> None:

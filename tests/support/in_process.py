@@ -121,13 +121,13 @@ class Onlooker(Watcher):
 class Host:
     """An installation, its server, its clocks, and the process that lives now.
 
-    `events` is all that was logged, over all lives; `now` is the monotonic clock.
+    `events` is all that was logged, over all lives.
     """
 
     def __init__(self, folder: Path, **settings: str) -> None:
         self._stack = ExitStack()
         self.clock = Clock()
-        self.now = 1000.0
+        self._passed_s = 0.0
         self.deaths = 0
         self.onlooker = Onlooker()
         self.server = RehearsalServer(folder / "server")
@@ -214,9 +214,14 @@ class Host:
         waiting = sum(counts[state] for state in LIVE - {State.HELD})
         return not waiting and not self.components.intake._tracker._candidates
 
+    @property
+    def now(self) -> float:
+        """The monotonic clock of the machine, on which the time went by."""
+        return time.monotonic() + self._passed_s
+
     def pass_by(self, seconds: float) -> None:
         """Let time go by everywhere."""
-        self.now += seconds
+        self._passed_s += seconds
         self.clock.pass_by(seconds)
 
     def apply_operation(self, operation: Operation, path: bytes) -> OperationReport:
