@@ -3,9 +3,9 @@
 Work under way must be recorded even when the disk is full. Deleting the file frees its blocks for
 that. emitterd starts no new work until there is space for the reserve and as much again.
 
-The reserve has 8 MB, or an eighth of a small disk. Half of it is for SQLite's write-ahead log, which
-is copied into the journal at that size and begun again. The other half is for the journal: a log
-adds at most its own pages to it.
+The reserve has 8 MB, or an eighth of a small disk. Half of it is for SQLite's write-ahead log. At
+that size, the log is copied into the journal and begun again. The other half is for the journal: a
+log adds at most its own pages to it.
 """
 
 import errno

@@ -44,7 +44,7 @@ from emitterd.tracking.tracker import ServerTracker
 
 if TYPE_CHECKING:
     from emitterd.monitoring.metrics import Metrics
-    from emitterd.web.access.operators import OperatorsFile
+    from emitterd.web.access.users import UsersFile
     from emitterd.web.actions import Apply
     from emitterd.web.http_server import HttpServer
 
@@ -58,7 +58,7 @@ UNTRUSTED = frozenset({Code.TLS})
 class Components:
     """Every component of the daemon. `wake_up` notifies workers that a file is due."""
 
-    operators: "OperatorsFile | None" = None
+    users: "UsersFile | None" = None
     """The users of the page, if it is served."""
 
     def __init__(self, config: Config, observer: UploadObserver | None = None) -> None:
@@ -176,8 +176,8 @@ class Components:
             self._retry(REFUSED)
         self._retry(UNTRUSTED)
         self.config = config
-        if self.operators is not None:
-            self.operators.reload()
+        if self.users is not None:
+            self.users.reload()
         self.note_expectations()
 
     def note_expectations(self) -> None:
@@ -241,13 +241,13 @@ def open_http_server(components: Components, apply: "Apply") -> "HttpServer | No
     if settings.listen is None or metrics is None:
         return None
     # Not at the top: an installation without them needs no memory for their libraries.
-    from emitterd.web.access.operators import OperatorsFile
     from emitterd.web.access.sessions import Address
+    from emitterd.web.access.users import UsersFile
     from emitterd.web.http_server import HttpServer
     from emitterd.web.site import Sources, routes
 
-    components.operators = OperatorsFile(lambda: components.config.web.operators_file)
-    components.operators.reload()
+    components.users = UsersFile(lambda: components.config.web.operators_file)
+    components.users.reload()
     address = Address(settings.listen.local, settings.public_url)
     health, destination = components.health, components.destination
     sources = Sources(
@@ -263,7 +263,7 @@ def open_http_server(components: Components, apply: "Apply") -> "HttpServer | No
         scrape=metrics.scraper(health.read),
         inspector=lambda: components.inspector,
         enforces=lambda: components.config.spool.catalogue == "enforce",
-        operators=components.operators,
+        users=components.users,
         address=address,
         server=lambda: components.config.emission.url,
         apply=apply,

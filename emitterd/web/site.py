@@ -22,8 +22,8 @@ from emitterd.monitoring.uploads import UploadTracker
 from emitterd.text import printable
 from emitterd.translation.text import Text
 from emitterd.web.access.login import PageAccess
-from emitterd.web.access.operators import OperatorsFile
 from emitterd.web.access.sessions import Address
+from emitterd.web.access.users import UsersFile
 from emitterd.web.actions import Actions, Apply
 from emitterd.web.datasets_page import DatasetsPage
 from emitterd.web.downloads import DEADLINE_S, Downloads
@@ -56,7 +56,7 @@ class Sources:
     scrape: Callable[[str], tuple[bytes, str]]
     inspector: Callable[[], Inspector]
     enforces: Callable[[], bool]
-    operators: OperatorsFile
+    users: UsersFile
     address: Address
     server: Callable[[], str]
     apply: Apply
@@ -64,7 +64,7 @@ class Sources:
 
 def routes(sources: Sources) -> list[Route]:
     """Return every route; the last one has all other paths."""
-    access = PageAccess(sources.operators, sources.address)
+    access = PageAccess(sources.users, sources.address)
     actions = Actions(
         sources.journal, sources.status_reader, sources.inspector, sources.server, sources.apply
     )

@@ -6,7 +6,7 @@ import pytest
 
 from emitterd.rehearsal.server import RehearsalServer
 from support.faults import fault_list
-from support.visitors import PASSWORD, operator, write_operators
+from support.visitors import PASSWORD, make_user, write_users
 from support.waiting import wait_until
 from support.zips import sample
 
@@ -25,7 +25,7 @@ LOGIN = ".login button"
 def with_operators(office: Office) -> None:
     """Give the office one operator, and no second try of a failed file."""
     operators = office.folder / "operators"
-    write_operators(operators, operator("asha"))
+    write_users(operators, make_user("asha"))
     office.settings["EMITTERD_WEB_OPERATORS_FILE"] = str(operators)
     office.settings["EMITTERD_DELIVERY_BACKOFF_INITIAL"] = "1h"
     office.settings["EMITTERD_DELIVERY_BACKOFF_MAX"] = "1h"

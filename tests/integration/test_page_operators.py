@@ -10,7 +10,7 @@ import pytest
 from emitterd.rehearsal.server import RehearsalServer
 from support.installation import DEADLINE_S, Installation, Process
 from support.ports import free_port
-from support.visitors import PASSWORD, Visitor, operator, write_operators
+from support.visitors import PASSWORD, Visitor, make_user, write_users
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
@@ -37,7 +37,7 @@ class Site(Installation):
 def site(tmp_path: Path, server: RehearsalServer) -> Iterator[Site]:
     """Run an installation with one operator."""
     site = Site(tmp_path, server.url)
-    write_operators(site.operators, operator("asha"))
+    write_users(site.operators, make_user("asha"))
     with site.running() as site.daemon:
         site.daemon.wait_for_event("web.served")
         yield site
@@ -71,7 +71,7 @@ def test_a_broken_file_stops_logins_and_no_delivery(site: Site) -> None:
     site.wait_delivered(1)
     assert len(site.events("web.operators_unusable")) == 1
 
-    write_operators(site.operators, operator("ravi"))
+    write_users(site.operators, make_user("ravi"))
     assert site.visitor().log_in("asha").status == 403
     assert site.visitor().log_in("ravi").status == 303
 

@@ -17,7 +17,7 @@ from support.page import Desk
 from support.paths import ROOT
 from support.ports import free_port, listens
 from support.serving import DEADLINE_S
-from support.visitors import Visitor, operator, serve_page, write_operators
+from support.visitors import Visitor, make_user, serve_page, write_users
 from support.waiting import wait_until
 from tools.roff import sections
 
@@ -72,7 +72,7 @@ def test_the_guide_s_nginx_lets_an_operator_act(
 ) -> None:
     """By TLS, with cookies for TLS only. Without the Host header of the guide nobody can log in."""
     port, operators = free_port(), tmp_path / "operators"
-    write_operators(operators, operator("asha"))
+    write_users(operators, make_user("asha"))
     identity = make_identity(tmp_path, "proxy", host=f"DNS:{HOST}")
     tls = ssl.create_default_context(cafile=identity.certificate)
     address = Address(local=True, public_url=f"https://{HOST}:{port}")

@@ -12,7 +12,7 @@ from pathlib import Path
 from emitterd.journal.journal import Journal
 from emitterd.model import State
 from emitterd.units import DAY_S
-from emitterd.web.access.operators import Operator, Role, format_file, hash_password
+from emitterd.web.access.users import Role, User, format_file, hash_password
 from support.browser import DESK, NAMED, PHONE, Browser
 from support.installation import Installation
 from support.page import admission
@@ -91,7 +91,7 @@ class Office(Installation):
         """Let an operator log in to the page."""
         file = self.folder / "operators"
         file.touch(0o600)
-        user = Operator(OPERATOR, Role.OPERATOR, hash_password(OPERATOR_PASSWORD))
+        user = User(OPERATOR, Role.OPERATOR, hash_password(OPERATOR_PASSWORD))
         file.write_text(format_file([user]) + "\n")
         self.settings["EMITTERD_WEB_OPERATORS_FILE"] = str(file)
 

@@ -29,8 +29,8 @@ from emitterd.monitoring.uploads import UploadTracker
 from emitterd.shutdown import Shutdown
 from emitterd.spool.folder import Spool
 from emitterd.spool.selection import Selection
-from emitterd.web.access.operators import OperatorsFile
 from emitterd.web.access.sessions import Address
+from emitterd.web.access.users import UsersFile
 from emitterd.web.http_server import Handler, Request, Response
 from emitterd.web.site import Sources, routes
 
@@ -83,7 +83,7 @@ class Desk:
             ready=lambda: True,
             scrape=lambda _: (b"", "text/plain"),
             enforces=lambda: True,
-            operators=OperatorsFile(lambda: self.operators),
+            users=UsersFile(lambda: self.operators),
             address=self.address,
             inspector=self.inspector,
             server=lambda: "https://cqube.example.org/data",

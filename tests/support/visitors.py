@@ -14,7 +14,7 @@ from http.cookies import SimpleCookie
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
-from emitterd.web.access.operators import Operator, Role, format_file
+from emitterd.web.access.users import Role, User, format_file
 from emitterd.web.endpoint import Endpoint
 from emitterd.web.http_server import FORM_TYPE
 from support.page import Desk
@@ -32,16 +32,16 @@ def _cheap_hash(password: str) -> str:
     return f"$scrypt$ln=4,r=1,p=1${'A' * 22}${encoded}"
 
 
-def operator(name: str, role: Role = Role.OPERATOR, password: str = PASSWORD) -> Operator:
+def make_user(name: str, role: Role = Role.OPERATOR, password: str = PASSWORD) -> User:
     """Return a user of the page."""
-    return Operator(name, role, _cheap_hash(password))
+    return User(name, role, _cheap_hash(password))
 
 
-def write_operators(path: Path, *operators: Operator) -> None:
+def write_users(path: Path, *users: User) -> None:
     """Replace the operators file, as `emitterd operator` does."""
     part = path.with_name("operators.part")
     part.touch(0o600)
-    part.write_text(format_file(operators) + "\n")
+    part.write_text(format_file(users) + "\n")
     part.rename(path)
 
 

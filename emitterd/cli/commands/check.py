@@ -113,7 +113,7 @@ def diagnoses(config: Config) -> list[Diagnosis]:
         *_output_folders(config),
         *_bandwidth(config, time.time()),
         *_metrics(config),
-        *_operators(config),
+        *_users(config),
         *_alerts(config),
         _clock(time.time()),
     ]
@@ -284,11 +284,11 @@ def _metrics(config: Config) -> Iterator[Diagnosis]:
         yield Diagnosis("ok", "web.listen", str(listen))
 
 
-def _operators(config: Config) -> Iterator[Diagnosis]:
+def _users(config: Config) -> Iterator[Diagnosis]:
     file, listen, key = config.web.operators_file, config.web.listen, "web.operators_file"
     if file is None:
         return
-    from emitterd.web.access.operators import load, summary
+    from emitterd.web.access.users import load, summary
 
     if listen is None or not listen.local:
         reason = "is not set" if listen is None else f"{listen} can be reached from other machines"
@@ -299,14 +299,14 @@ def _operators(config: Config) -> Iterator[Diagnosis]:
             "set web.listen: 127.0.0.1:9464, and use an SSH tunnel or a TLS proxy",
         )
     try:
-        operators = load(file)
+        users = load(file)
     except ValueProblem as error:
         yield Diagnosis("error", key, f"{error}; nobody can log in", error.remedy)
         return
-    if operators:
-        yield Diagnosis("ok", key, summary(operators))
+    if users:
+        yield Diagnosis("ok", key, summary(users))
     else:
-        yield Diagnosis("warning", key, "names no operator", "emitterd operator add NAME")
+        yield Diagnosis("warning", key, "names no user", "emitterd operator add NAME")
 
 
 def _alerts(config: Config) -> Iterator[Diagnosis]:

@@ -13,9 +13,9 @@ from emitterd.config.sources import find
 from emitterd.errors import ValueProblem
 from emitterd.permissions import as_root
 from emitterd.text import shown
-from emitterd.web.access.operators import (
-    Operator,
+from emitterd.web.access.users import (
     Role,
+    User,
     check_password,
     format_file,
     hash_password,
@@ -25,26 +25,26 @@ from emitterd.web.access.operators import (
 
 
 def change(config: Path | None, action: str, name: str | None, role: str | None) -> int:
-    """Add, remove or list operators; 1 if there is none to remove."""
+    """Add, remove or list users; 1 if there is none to remove."""
     source = find(config, os.environ)
     settings = load_part(source, os.environ, "web")
     file = settings.web.operators_file or default_file(source.absolute(), "operators")
-    operators = _load(file)
+    users = _load(file)
     if action == "list":
-        return _list(operators, file)
+        return _list(users, file)
     known = _name(name)
-    former = operators.pop(known, None)
+    former = users.pop(known, None)
     if action == "remove":
         if former is None:
-            complain(f"{shown(file)} has no operator {known}")
+            complain(f"{shown(file)} has no user {known}")
             return WRONG
         done = f"removed {known}"
     else:
         chosen = Role(role) if role else former.role if former else Role.OPERATOR
-        operators[known] = Operator(known, chosen, hash_password(_ask(known)))
+        users[known] = User(known, chosen, hash_password(_ask(known)))
         done = f"stored {known} ({chosen}) in {shown(file)}"
     try:
-        store_secret(file, format_file(operators.values()), source)
+        store_secret(file, format_file(users.values()), source)
     except OSError as error:
         message = f"{shown(file)} cannot be written: {error.strerror}; {as_root()}"
         raise click.ClickException(message) from error
@@ -52,7 +52,7 @@ def change(config: Path | None, action: str, name: str | None, role: str | None)
     return DONE
 
 
-def _load(file: Path) -> dict[str, Operator]:
+def _load(file: Path) -> dict[str, User]:
     if not os.path.lexists(file):
         return {}
     try:
@@ -61,10 +61,10 @@ def _load(file: Path) -> dict[str, Operator]:
         raise click.ClickException(f"{shown(file)} {error}: {error.remedy}") from error
 
 
-def _list(operators: Mapping[str, Operator], file: Path) -> int:
-    if not operators:
-        complain(f"{shown(file)} has no operators: emitterd operator add NAME")
-    say(*(f"{operator.name} {operator.role}" for operator in operators.values()))
+def _list(users: Mapping[str, User], file: Path) -> int:
+    if not users:
+        complain(f"{shown(file)} has no users: emitterd operator add NAME")
+    say(*(f"{user.name} {user.role}" for user in users.values()))
     return DONE
 
 

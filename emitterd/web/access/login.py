@@ -13,7 +13,6 @@ import structlog
 
 from emitterd.errors import ValueProblem
 from emitterd.translation.text import Text
-from emitterd.web.access.operators import Operator, OperatorsFile, read_name, verify
 from emitterd.web.access.sessions import (
     Address,
     LoginThrottle,
@@ -23,6 +22,7 @@ from emitterd.web.access.sessions import (
     is_same,
     new_device,
 )
+from emitterd.web.access.users import User, UsersFile, read_name, verify
 from emitterd.web.http_server import Request, Response, form_fields, parameters
 from emitterd.web.rendering import forbidden, message, page, page_address, redirect
 
@@ -40,8 +40,8 @@ log = structlog.get_logger()
 class PageAccess:
     """Who is logged in. Thread-safe."""
 
-    def __init__(self, operators: OperatorsFile, address: Address) -> None:
-        self._operators = operators
+    def __init__(self, users: UsersFile, address: Address) -> None:
+        self._users = users
         self._address = address
         self._sessions = Sessions()
         self._throttle = LoginThrottle()
@@ -49,12 +49,12 @@ class PageAccess:
 
     def viewer(self, request: Request) -> Viewer:
         """Return who asks."""
-        if not self._operators.enabled:
+        if not self._users.enabled:
             return Viewer()
         viewer = self._sessions.find(
             _cookie(request, SESSION, self._address),
             time.monotonic(),
-            self._operators.current().get,
+            self._users.current().get,
             # The page's script asks for this one without a person.
             renew=request.scope["path"] != "/overview",
         )
@@ -100,7 +100,7 @@ class PageAccess:
                 " or the https:// address that the administrator sets as web.public_url."
             )
             return forbidden(request, Text("You cannot log in at this address"), remark)
-        if not self._operators.current():
+        if not self._users.current():
             remark = Text(
                 "The administrator adds users with `emitterd operator add`. If the file of users"
                 " cannot be used, `emitterd check` says why."
@@ -147,16 +147,16 @@ class PageAccess:
             )
             return self._login_form(request, problem, HTTPStatus.FORBIDDEN)
         form = form_fields(request)
-        operator = self._known(form.get("name", ""))
+        user = self._known(form.get("name", ""))
         device = _cookie(request, DEVICE, self._address)
-        trusted = is_device(operator, device)
+        trusted = is_device(user, device)
         key = device if trusted else form.get("name", "").strip().lower()[:64]
         if not self._hashing.acquire(timeout=HASH_WAIT_S):
             problem = Text("Others log in at this moment. Try again.")
             return self._login_form(request, problem, HTTPStatus.SERVICE_UNAVAILABLE)
         try:
             wait_s = self._throttle.begin(key, time.monotonic(), trusted=trusted)
-            right = wait_s == 0 and verify(operator, form.get("password", ""))
+            right = wait_s == 0 and verify(user, form.get("password", ""))
         finally:
             self._hashing.release()
         if wait_s:
@@ -165,28 +165,28 @@ class PageAccess:
             response = self._login_form(request, problem, HTTPStatus.TOO_MANY_REQUESTS)
             response.headers["Retry-After"] = str(seconds)
             return response
-        if not right or operator is None:
+        if not right or user is None:
             # People also type their password where the name belongs.
-            log.warning("web.login_refused", user=operator.name if operator else None)
+            log.warning("web.login_refused", user=user.name if user else None)
             problem = Text("The name or the password is wrong.")
             return self._login_form(request, problem, HTTPStatus.FORBIDDEN)
         self._throttle.forgive(key, trusted=trusted)
-        return self._open(request, operator, None if trusted else new_device(operator))
+        return self._open(request, user, None if trusted else new_device(user))
 
-    def _open(self, request: Request, operator: Operator, device: str | None) -> Response:
+    def _open(self, request: Request, user: User, device: str | None) -> Response:
         # What the browser had before the login is worth nothing after it.
         self._sessions.close(_cookie(request, SESSION, self._address))
-        identifier = self._sessions.open(operator, time.monotonic())
-        log.info("web.login", user=operator.name, role=operator.role)
+        identifier = self._sessions.open(user, time.monotonic())
+        log.info("web.login", user=user.name, role=user.role)
         response = redirect(_target(request))
         self._set_cookie(request, response, SESSION, identifier)
         if device is not None:
             self._set_cookie(request, response, DEVICE, device, DEVICE_S)
         return response
 
-    def _known(self, text: str) -> Operator | None:
+    def _known(self, text: str) -> User | None:
         try:
-            return self._operators.current().get(read_name(text))
+            return self._users.current().get(read_name(text))
         except ValueProblem:
             return None
 

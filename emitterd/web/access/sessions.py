@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from emitterd.web.access.operators import Operator, Role
+from emitterd.web.access.users import Role, User
 from emitterd.web.endpoint import is_loopback
 
 LIFETIME_S = 12 * 3600.0
@@ -91,7 +91,7 @@ def _name_of(host: str) -> str:
 
 @dataclass(slots=True)
 class _Session:
-    operator: Operator
+    user: User
     form_token: str
     began_at: float
     used_at: float
@@ -105,45 +105,43 @@ class Sessions:
         self._sessions: dict[bytes, _Session] = {}
         self._visitor_key = secrets.token_bytes(32)
 
-    def open(self, operator: Operator, now: float) -> str:
+    def open(self, user: User, now: float) -> str:
         """Begin a session, and return its secret identifier, which is always a new one."""
         identifier, form_token = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
         with self._lock:
             self._sessions = {
                 key: session for key, session in self._sessions.items() if _lives(session, now)
             }
-            own = [
-                key for key, item in self._sessions.items() if item.operator.name == operator.name
-            ]
+            own = [key for key, item in self._sessions.items() if item.user.name == user.name]
             if len(own) >= SESSIONS_MAX:
                 del self._sessions[min(own, key=lambda key: self._sessions[key].used_at)]
-            self._sessions[_key(identifier)] = _Session(operator, form_token, now, now)
+            self._sessions[_key(identifier)] = _Session(user, form_token, now, now)
         return identifier
 
     def find(
         self,
         identifier: str,
         now: float,
-        known: Callable[[str], Operator | None],
+        known: Callable[[str], User | None],
         *,
         renew: bool = True,
     ) -> Viewer | None:
         """Return who has a session, or None if there is none or it has ended.
 
-        `known` returns the operator of a name: the session ends if the file has another role or
+        `known` returns the user of a name: the session ends if the file has another role or
         password now. `renew`: the request is one of a person, not of a script.
         """
         with self._lock:
             session = self._sessions.get(_key(identifier))
             if session is None:
                 return None
-            operator = session.operator
-            if not _lives(session, now) or known(operator.name) != operator:
+            user = session.user
+            if not _lives(session, now) or known(user.name) != user:
                 del self._sessions[_key(identifier)]
                 return None
             if renew:
                 session.used_at = now
-            return Viewer(operator.name, operator.role, session.form_token, can_log_in=True)
+            return Viewer(user.name, user.role, session.form_token, can_log_in=True)
 
     def close(self, identifier: str) -> None:
         """End a session."""
@@ -169,25 +167,25 @@ def _key(identifier: str) -> bytes:
     return hashlib.sha256(identifier.encode(errors="replace")).digest()
 
 
-def new_device(operator: Operator) -> str:
-    """Return the cookie of a browser in which this operator has logged in.
+def new_device(user: User) -> str:
+    """Return the cookie of a browser in which this user has logged in.
 
-    Such a browser counts its wrong passwords apart, so that an attacker cannot lock the operator
+    Such a browser counts its wrong passwords apart, so that an attacker cannot lock the user
     out. Source: OWASP, Slow Down Online Guessing Attacks with Device Cookies.
     """
     nonce = secrets.token_urlsafe(16)
-    return f"{nonce}.{_device_mac(operator, nonce)}"
+    return f"{nonce}.{_device_mac(user, nonce)}"
 
 
-def is_device(operator: Operator | None, cookie: str) -> bool:
-    """Return whether a cookie is one of this operator's browsers; not after a new password."""
+def is_device(user: User | None, cookie: str) -> bool:
+    """Return whether a cookie is one of this user's browsers; not after a new password."""
     nonce, _, mac = cookie.partition(".")
-    return operator is not None and is_same(mac, _device_mac(operator, nonce))
+    return user is not None and is_same(mac, _device_mac(user, nonce))
 
 
-def _device_mac(operator: Operator, nonce: str) -> str:
-    message = f"device {operator.name} {nonce}".encode(errors="replace")
-    return hmac.new(operator.hash.encode(), message, hashlib.sha256).hexdigest()
+def _device_mac(user: User, nonce: str) -> str:
+    message = f"device {user.name} {nonce}".encode(errors="replace")
+    return hmac.new(user.hash.encode(), message, hashlib.sha256).hexdigest()
 
 
 @dataclass(slots=True)
@@ -216,8 +214,8 @@ class _Failures:
 class LoginThrottle:
     """Slows down the guessing of passwords. Thread-safe, and of bounded size.
 
-    A wait is never longer than a minute. A browser in which the operator has logged in before has
-    waits of its own. In a new browser, an attacker who tries without pause can keep the operator
+    A wait is never longer than a minute. A browser in which the user has logged in before has
+    waits of its own. In a new browser, an attacker who tries without pause can keep the user
     waiting.
     """
 

@@ -9,10 +9,10 @@ import pytest
 
 from emitterd.cli.commands.check import diagnoses
 from emitterd.config.settings import load
-from emitterd.web.access.operators import Role, verify
-from emitterd.web.access.operators import load as load_operators
+from emitterd.web.access.users import Role, verify
+from emitterd.web.access.users import load as load_operators
 from support.keyboard import Terminal
-from support.visitors import OTHER_PASSWORD, PASSWORD, operator, write_operators
+from support.visitors import OTHER_PASSWORD, PASSWORD, make_user, write_users
 
 LISTEN = "  listen: 127.0.0.1:9464\n"
 
@@ -60,7 +60,7 @@ def test_a_user_is_added_changed_listed_and_removed(tmp_path: Path) -> None:
 
     assert run(config, "remove", "asha").stdout == "removed asha\n"
     done = run(config, "remove", "asha")
-    assert (done.returncode, done.stderr) == (1, f"{file} has no operator asha\n")
+    assert (done.returncode, done.stderr) == (1, f"{file} has no user asha\n")
     assert set(load_operators(file)) == {"ravi"}
 
 
@@ -78,7 +78,7 @@ def test_the_first_user_names_what_is_left_to_do(tmp_path: Path) -> None:
     ("arguments", "given", "message"),
     [
         (["add"], PASSWORD, "give a name"),
-        (["add", "a:b"], PASSWORD, "is no name of an operator"),
+        (["add", "a:b"], PASSWORD, "is no name of a user"),
         (["add", "asha"], "short", "fewer than 12 characters"),
         (["add", "asha"], "", "fewer than 12 characters"),
         (["remove"], "", "give a name"),
@@ -101,7 +101,7 @@ def test_a_broken_file_is_not_replaced(tmp_path: Path) -> None:
     file.write_text("asha\n")
     done = run(config, "add", "ravi", given=PASSWORD)
     assert done.returncode == 1
-    assert "line 1 is no operator: remove the line" in done.stderr
+    assert "line 1 is no user: remove the line" in done.stderr
     assert file.read_text() == "asha\n"
 
 
@@ -136,7 +136,7 @@ def web_diagnoses(config: Path) -> list[tuple[str, str, str]]:
 def test_check_looks_at_the_file_as_at_other_secrets(tmp_path: Path) -> None:
     """Users, none, a file that others may read, a broken file, and no file."""
     config, file = configure(tmp_path), tmp_path / "operators"
-    write_operators(file, operator("asha"), operator("ravi", Role.PRODUCER))
+    write_users(file, make_user("asha"), make_user("ravi", Role.PRODUCER))
     assert web_diagnoses(config) == [("ok", "1 operator, 1 producer", "")]
     file.chmod(0o644)
     ((level, message, remedy),) = web_diagnoses(config)
@@ -145,7 +145,7 @@ def test_check_looks_at_the_file_as_at_other_secrets(tmp_path: Path) -> None:
     file.chmod(0o600)
     file.write_text("asha:operator:secret\n")
     ((level, message, remedy),) = web_diagnoses(config)
-    assert (level, message) == ("error", "line 1 is no operator; nobody can log in")
+    assert (level, message) == ("error", "line 1 is no user; nobody can log in")
     file.write_text("")
     assert web_diagnoses(config)[0][0] == "warning"
     file.unlink()
@@ -159,7 +159,7 @@ def test_check_looks_at_the_file_as_at_other_secrets(tmp_path: Path) -> None:
 def test_check_says_where_nobody_can_log_in(tmp_path: Path) -> None:
     """Without the page, and at an address that other machines can reach."""
     config, file = configure(tmp_path, "  operators_file: operators\n"), tmp_path / "operators"
-    write_operators(file, operator("asha"))
+    write_users(file, make_user("asha"))
     assert web_diagnoses(config)[0][1] == "nobody can log in: web.listen is not set"
     (tmp_path / "token").touch(0o600)
     (tmp_path / "token").write_text("x" * 32)

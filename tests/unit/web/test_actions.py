@@ -17,10 +17,10 @@ from emitterd.journal.operations import Operation
 from emitterd.journal.rows import Admission
 from emitterd.model import Fingerprint, State
 from emitterd.text import display
-from emitterd.web.access.operators import Role
+from emitterd.web.access.users import Role
 from emitterd.web.actions import offered
 from support.page import HOSTILE, Desk
-from support.visitors import ServedPage, Visitor, operator, serve_page, write_operators
+from support.visitors import ServedPage, Visitor, make_user, serve_page, write_users
 from support.waiting import wait_until
 
 FILE = "pat/marks.zip"
@@ -30,7 +30,7 @@ FILE = "pat/marks.zip"
 def site(spool_root: Path, journal: Journal, tmp_path: Path) -> Iterator[ServedPage]:
     """Serve the page with an operator and a producer."""
     operators = tmp_path / "operators"
-    write_operators(operators, operator("asha"), operator("ravi", Role.PRODUCER))
+    write_users(operators, make_user("asha"), make_user("ravi", Role.PRODUCER))
     place = tmp_path / "state" / "journal.db"
     with serve_page(Desk(spool_root, journal, place, operators=operators)) as site:
         yield site
@@ -181,7 +181,7 @@ def test_a_file_that_is_long_to_read_is_marked_after_the_answer(
         return Inspector(load_catalogue(None), InspectionSettings())
 
     operators, place = tmp_path / "operators", tmp_path / "state" / "journal.db"
-    write_operators(operators, operator("asha"))
+    write_users(operators, make_user("asha"))
     desk = Desk(spool_root, journal, place, operators=operators, inspector=slow_inspector)
     with serve_page(desk) as site:
         drop(site)

@@ -15,8 +15,8 @@ from structlog.testing import capture_logs
 
 from emitterd.journal.journal import Journal
 from emitterd.model import State
-from emitterd.web.access.operators import Operator, Role, hash_password, verify
 from emitterd.web.access.sessions import NAME_TRIES, Address
+from emitterd.web.access.users import Role, User, hash_password, verify
 from emitterd.web.endpoint import Endpoint
 from emitterd.web.http_server import FORM_MAX_BYTES, FORM_TYPE, THREADS
 from support.page import Desk
@@ -25,9 +25,9 @@ from support.visitors import (
     PASSWORD,
     ServedPage,
     Visitor,
-    operator,
+    make_user,
     serve_page,
-    write_operators,
+    write_users,
 )
 
 FILE = "pat/marks.zip"
@@ -39,7 +39,7 @@ PAGES = ["/", "/overview", "/explain?path=pat/marks.zip", "/login", "/nothing"]
 def site(spool_root: Path, journal: Journal, tmp_path: Path) -> Iterator[ServedPage]:
     """Serve the page with an operator, a producer, a TLS proxy, and one waiting file."""
     operators = tmp_path / "operators"
-    write_operators(operators, operator("asha"), operator("ravi", Role.PRODUCER))
+    write_users(operators, make_user("asha"), make_user("ravi", Role.PRODUCER))
     desk = Desk(
         spool_root,
         journal,
@@ -248,9 +248,9 @@ def test_enumeration_an_unknown_name_answers_as_a_wrong_password(site: ServedPag
 @pytest.mark.slow
 def test_enumeration_an_unknown_name_takes_as_long_as_a_wrong_password() -> None:
     """The time of the processor differs by less than the noise of one hash."""
-    known = Operator("asha", Role.OPERATOR, hash_password(PASSWORD))
+    known = User("asha", Role.OPERATOR, hash_password(PASSWORD))
 
-    def cost_s(user: Operator | None) -> float:
+    def cost_s(user: User | None) -> float:
         began = time.thread_time()
         assert not verify(user, "wrong")
         return time.thread_time() - began
@@ -339,20 +339,20 @@ def test_old_sessions_are_worth_nothing_after_logout(site: ServedPage, asha: Vis
     "now",
     [
         [],
-        [operator("asha", password=OTHER_PASSWORD)],
-        [operator("asha", Role.PRODUCER)],
+        [make_user("asha", password=OTHER_PASSWORD)],
+        [make_user("asha", Role.PRODUCER)],
         ["broken"],
     ],
 )
 def test_old_sessions_end_with_the_operator(
-    site: ServedPage, asha: Visitor, now: list[Operator | str]
+    site: ServedPage, asha: Visitor, now: list[User | str]
 ) -> None:
     """Removed, with another password or role, or with a file that cannot be used."""
     form = {"form_token": asha.get("/").token, "operation": "hold", "path": FILE}
     if now == ["broken"]:
         site.operators.write_text("asha:operator\n")
     else:
-        write_operators(site.operators, *(user for user in now if isinstance(user, Operator)))
+        write_users(site.operators, *(user for user in now if isinstance(user, User)))
 
     assert asha.post("/act", form).status == 403
     assert asha.user == ""
@@ -404,7 +404,7 @@ def test_eavesdropping_an_address_of_the_network_has_no_login(
 ) -> None:
     """Also if the request looks local, or as if it came through the proxy."""
     operators = tmp_path / "operators"
-    write_operators(operators, operator("asha"))
+    write_users(operators, make_user("asha"))
     address = Address(local=Endpoint("0.0.0.0", 80).local, public_url=f"https://{PUBLIC}")  # noqa: S104
     place = tmp_path / "state" / "journal.db"
     desk = Desk(spool_root, journal, place, operators=operators, address=address)

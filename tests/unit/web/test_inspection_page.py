@@ -14,15 +14,15 @@ from structlog.testing import capture_logs
 
 from emitterd.datasets.inspection import InspectionSettings, Inspector
 from emitterd.journal.journal import Journal
-from emitterd.web.access.operators import Role
 from emitterd.web.access.sessions import Address, Viewer
+from emitterd.web.access.users import Role
 from emitterd.web.endpoint import Endpoint
 from emitterd.web.http_server import Request, RequestBody, Response, Route
 from emitterd.web.inspection_page import InspectionLimits, InspectionPage
 from support.page import Desk, Document
 from support.ports import free_port
 from support.serving import BOUNDARY, DEADLINE_S, FILE_FORM, Serving, file_form, serving
-from support.visitors import Visitor, operator, serve_page, write_operators
+from support.visitors import Visitor, make_user, serve_page, write_users
 from support.waiting import wait_until
 from support.zip_writer import NAME
 from support.zips import repeated, sample, shipped, zipped
@@ -506,7 +506,7 @@ def test_a_producer_logs_in_and_checks_a_file(
 ) -> None:
     """The form of the page has the token of the session; without a login there is no form."""
     operators = tmp_path / "operators"
-    write_operators(operators, operator("asha", Role.PRODUCER))
+    write_users(operators, make_user("asha", Role.PRODUCER))
     desk = Desk(spool_root, journal, tmp_path / "state" / "journal.db", operators=operators)
     with serve_page(desk) as site:
         browser, origin = site.browser(), f"http://{site.local}"

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 import pytest
 
-from emitterd.web.access.operators import Operator, Role
 from emitterd.web.access.sessions import (
     ALL_TRIES,
     ALL_WAIT_MAX_S,
@@ -22,10 +21,11 @@ from emitterd.web.access.sessions import (
     is_same,
     new_device,
 )
+from emitterd.web.access.users import Role, User
 
-ASHA = Operator("asha", Role.OPERATOR, "$hash")
-RAVI = Operator("ravi", Role.PRODUCER, "$hash")
-KNOWN: Mapping[str, Operator] = {"asha": ASHA, "ravi": RAVI}
+ASHA = User("asha", Role.OPERATOR, "$hash")
+RAVI = User("ravi", Role.PRODUCER, "$hash")
+KNOWN: Mapping[str, User] = {"asha": ASHA, "ravi": RAVI}
 LOCAL = Address(local=True)
 PROXIED = Address(local=True, public_url="https://emitterd.office.example")
 HOST = "emitterd.office.example"
@@ -83,11 +83,11 @@ def test_a_session_ends_at_logout() -> None:
     "now_known",
     [
         {},
-        {"asha": Operator("asha", Role.PRODUCER, "$hash")},
-        {"asha": Operator("asha", Role.OPERATOR, "$new")},
+        {"asha": User("asha", Role.PRODUCER, "$hash")},
+        {"asha": User("asha", Role.OPERATOR, "$new")},
     ],
 )
-def test_a_session_ends_with_its_line_in_the_file(now_known: dict[str, Operator]) -> None:
+def test_a_session_ends_with_its_line_in_the_file(now_known: dict[str, User]) -> None:
     """The user was removed, or has another role or password; the session does not come back."""
     sessions = Sessions()
     identifier = sessions.open(ASHA, 0.0)
@@ -253,7 +253,7 @@ def test_a_browser_is_known_until_the_password_changes() -> None:
     cookie = new_device(ASHA)
     assert is_device(ASHA, cookie)
     assert not is_device(RAVI, cookie)
-    assert not is_device(Operator("asha", Role.OPERATOR, "$new"), cookie)
+    assert not is_device(User("asha", Role.OPERATOR, "$new"), cookie)
     assert not is_device(None, cookie)
     for wrong in ("", ".", "x", "x.", cookie[:-1], f"x{cookie}", "\udcff.x"):
         assert not is_device(ASHA, wrong)

@@ -1,4 +1,4 @@
-"""The operators file: who may log in to the page, with which role and password.
+"""The file of users: who may log in to the page, with which role and password.
 
 A line is `name:role:hash`, as `emitterd operator add` writes it. The hash is scrypt in the PHC
 string format. hashlib has scrypt; argon2-cffi would add two compiled packages for the same
@@ -29,10 +29,10 @@ from emitterd.yaml_reader import read_text
 PASSWORD_MIN, PASSWORD_MAX = 12, 256
 """Characters of a password. Only its length counts: no rule about digits or signs."""
 
-OPERATORS_MAX = 200
+USERS_MAX = 200
 _FILE_MAX_BYTES = 64 * 1024
 _OTHERS = stat.S_IRWXO | stat.S_IWGRP
-"""Only the owner may read or write the file: who adds a line to it is an operator."""
+"""Only the owner may read or write the file: who adds a line to it can log in."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._@-]{0,63}")
 _HASH = re.compile(
@@ -60,7 +60,7 @@ class Role(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Operator:
+class User:
     """A user of the page. `hash` has a salt, so another password is never the same value."""
 
     name: str
@@ -77,9 +77,7 @@ def read_name(text: str) -> str:
     """Return a name as the file has it. Raises `ValueProblem` if it cannot be a name."""
     name = text.strip().lower()
     if not _NAME.fullmatch(name):
-        raise ValueProblem(
-            "is no name of an operator", "use up to 64 letters a-z, digits, and . _ @ -"
-        )
+        raise ValueProblem("is no name of a user", "use up to 64 letters a-z, digits, and . _ @ -")
     return name
 
 
@@ -105,56 +103,56 @@ _ABSENT = f"$scrypt$ln={_COST_LOG2},r={_BLOCK},p={_PASSES}${'A' * 22}${'A' * 43}
 """The hash of no password, for a name that is not in the file."""
 
 
-def verify(operator: Operator | None, password: str) -> bool:
-    """Return whether this is the operator's password.
+def verify(user: User | None, password: str) -> bool:
+    """Return whether this is the user's password.
 
-    Takes the same time if there is no such operator, so that time does not show which names exist.
+    Takes the same time if there is no such user, so that time does not show which names exist.
     """
-    parts = _HASH.fullmatch(operator.hash if operator is not None else _ABSENT)
+    parts = _HASH.fullmatch(user.hash if user is not None else _ABSENT)
     assert parts is not None  # noqa: S101  parse has checked it
     cost, block, passes = map(int, parts.groups()[:3])
     salt, expected = map(_decode, parts.groups()[3:])
     same = hmac.compare_digest(
         _scrypt(password[:PASSWORD_MAX], salt, cost, block, passes), expected
     )
-    return same and operator is not None
+    return same and user is not None
 
 
-def parse(text: str) -> dict[str, Operator]:
-    """Return the operators of a file by name. Raises `ValueProblem` with the line of a mistake."""
-    operators: dict[str, Operator] = {}
+def parse(text: str) -> dict[str, User]:
+    """Return the users of a file by name. Raises `ValueProblem` with the line of a mistake."""
+    users: dict[str, User] = {}
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.startswith("#"):
             continue
-        operator = _parse_line(line.strip())
-        if operator is None or operator.name in operators:
-            mistake = "is no operator" if operator is None else "has a name for the second time"
+        user = _parse_line(line.strip())
+        if user is None or user.name in users:
+            mistake = "is no user" if user is None else "has a name for the second time"
             raise ValueProblem(
                 f"line {number} {mistake}", "remove the line, and run: emitterd operator add NAME"
             )
-        operators[operator.name] = operator
-    if len(operators) > OPERATORS_MAX:
-        raise ValueProblem(f"has more than {OPERATORS_MAX} operators", "remove some")
-    return operators
+        users[user.name] = user
+    if len(users) > USERS_MAX:
+        raise ValueProblem(f"has more than {USERS_MAX} users", "remove some")
+    return users
 
 
-def load(path: Path) -> dict[str, Operator]:
-    """Return the operators in a file. Raises `ValueProblem` if it is not to be trusted."""
-    text, mode = read_text(path, "the file of operators", _FILE_MAX_BYTES)
+def load(path: Path) -> dict[str, User]:
+    """Return the users in a file. Raises `ValueProblem` if it is not to be trusted."""
+    text, mode = read_text(path, "the file of users", _FILE_MAX_BYTES)
     if mode & _OTHERS:
         message = "names a file that other users may read or change"
         raise ValueProblem(message, f"chmod 600 {shown(path)}")
     owner = path.stat().st_uid
     if os.geteuid() not in {0, owner} and owner != 0:
-        message = f"names a file of the user {name_of(owner)}, who could add operators"
+        message = f"names a file of the user {name_of(owner)}, who could add users"
         raise ValueProblem(message, f"chown {current_user()} {shown(path)}")
     return parse(text)
 
 
-class OperatorsFile:
-    """The operators of a running daemon. Thread-safe.
+class UsersFile:
+    """The users of a running daemon. Thread-safe.
 
-    emitterd reads the file again when it has changed, so a removed operator is out at once. With a
+    emitterd reads the file again when it has changed, so a removed user is out at once. With a
     file that cannot be used nobody can log in. Deliveries do not need it.
     """
 
@@ -163,15 +161,15 @@ class OperatorsFile:
         self._path = path
         self._lock = threading.Lock()
         self._seen: tuple[object, ...] = ()
-        self._operators: Mapping[str, Operator] = {}
+        self._users: Mapping[str, User] = {}
 
     @property
     def enabled(self) -> bool:
         """Whether there is a login at all."""
         return self._path() is not None
 
-    def current(self) -> Mapping[str, Operator]:
-        """Return the operators by name; none if the file cannot be used."""
+    def current(self) -> Mapping[str, User]:
+        """Return the users by name; none if the file cannot be used."""
         path = self._path()
         if path is None:
             return {}
@@ -183,8 +181,8 @@ class OperatorsFile:
         with self._lock:
             if seen != self._seen:
                 self._seen = seen
-                self._operators = self._load(path)
-            return self._operators
+                self._users = self._load(path)
+            return self._users
 
     def reload(self) -> None:
         """Read the file again, whether or not it has changed."""
@@ -193,17 +191,17 @@ class OperatorsFile:
         self.current()
 
     @staticmethod
-    def _load(path: Path) -> Mapping[str, Operator]:
+    def _load(path: Path) -> Mapping[str, User]:
         try:
-            operators = load(path)
+            users = load(path)
         except ValueProblem as error:
             _report(path, str(error), error.remedy)
             return {}
         except OSError as error:
             _report(path, error.strerror or str(error), "look at the file")
             return {}
-        log.info("web.operators_read", count=len(operators))
-        return operators
+        log.info("web.operators_read", count=len(users))
+        return users
 
 
 def _report(path: Path, reason: str, remedy: str) -> None:
@@ -215,19 +213,19 @@ def _report(path: Path, reason: str, remedy: str) -> None:
     )
 
 
-def format_file(operators: Iterable[Operator]) -> str:
+def format_file(users: Iterable[User]) -> str:
     """Return the text of a file, without the line end of its last line."""
     head = "# Who may log in to the page. Change it with: emitterd operator add|remove"
-    return "\n".join([head, *(operator.line for operator in operators)])
+    return "\n".join([head, *(user.line for user in users)])
 
 
-def summary(operators: Mapping[str, Operator]) -> str:
+def summary(users: Mapping[str, User]) -> str:
     """Return how many there are of each role."""
-    roles = [operator.role for operator in operators.values()]
+    roles = [user.role for user in users.values()]
     return ", ".join(count(roles.count(role), role) for role in Role)
 
 
-def _parse_line(line: str) -> Operator | None:
+def _parse_line(line: str) -> User | None:
     name, role, hash_ = (*line.split(":"), "", "")[:3]
     parts = _HASH.fullmatch(hash_)
     if not _NAME.fullmatch(name) or role not in set(Role) or parts is None:
@@ -236,7 +234,7 @@ def _parse_line(line: str) -> Operator | None:
         return None
     cost, block, passes = map(int, parts.groups()[:3])
     usable = cost and block and passes and (128 * block << cost) <= _MEMORY_MAX_BYTES
-    return Operator(name, Role(role), hash_) if usable else None
+    return User(name, Role(role), hash_) if usable else None
 
 
 def _scrypt(password: str, salt: bytes, cost: int, block: int, passes: int) -> bytes:

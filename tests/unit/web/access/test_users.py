@@ -1,4 +1,4 @@
-"""The operators file: what is a user, what is a password, and when the file is refused."""
+"""The file of users: what is a user, what is a password, and when the file is refused."""
 
 import os
 from pathlib import Path
@@ -7,10 +7,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from emitterd.errors import ValueProblem
-from emitterd.web.access.operators import (
-    Operator,
-    OperatorsFile,
+from emitterd.web.access.users import (
     Role,
+    User,
+    UsersFile,
     check_password,
     format_file,
     hash_password,
@@ -23,13 +23,13 @@ from emitterd.web.access.operators import (
 PASSWORD = "three plain words"
 OTHER = "another long password"
 HASH = hash_password(PASSWORD)
-ASHA = Operator("asha", Role.OPERATOR, HASH)
+ASHA = User("asha", Role.OPERATOR, HASH)
 
 
-def write(path: Path, *operators: Operator, mode: int = 0o600) -> Path:
+def write(path: Path, *users: User, mode: int = 0o600) -> Path:
     """Replace the file as `emitterd operator` does."""
     part = path.with_name("part")
-    part.write_text(format_file(operators) + "\n")
+    part.write_text(format_file(users) + "\n")
     part.chmod(mode)
     part.rename(path)
     return path
@@ -37,7 +37,7 @@ def write(path: Path, *operators: Operator, mode: int = 0o600) -> Path:
 
 def test_a_file_that_was_written_is_read_as_it_was(tmp_path: Path) -> None:
     """A comment and a blank line do not count."""
-    ravi = Operator("school-7@block.in", Role.PRODUCER, hash_password(OTHER))
+    ravi = User("school-7@block.in", Role.PRODUCER, hash_password(OTHER))
     path = write(tmp_path / "operators", ASHA, ravi)
     path.write_text(path.read_text() + "\n# the end\n")
 
@@ -50,10 +50,10 @@ def test_only_the_right_password_of_a_known_user_is_right() -> None:
     assert not verify(ASHA, PASSWORD.upper())
     assert not verify(None, PASSWORD)
     assert not verify(None, "")
-    hindi = Operator("asha", Role.OPERATOR, hash_password("तीन सरल शब्द यहाँ"))
+    hindi = User("asha", Role.OPERATOR, hash_password("तीन सरल शब्द यहाँ"))
     assert verify(hindi, "तीन सरल शब्द यहाँ")
     assert not verify(hindi, "तीन सरल शब्द यहा")
-    composed = Operator("asha", Role.OPERATOR, hash_password("एक caf\u00e9 \u0929 \u0958"))
+    composed = User("asha", Role.OPERATOR, hash_password("एक caf\u00e9 \u0929 \u0958"))
     assert verify(composed, "एक cafe\u0301 \u0928\u093c \u0915\u093c")
     assert hash_password(PASSWORD) != HASH
 
@@ -81,7 +81,7 @@ def test_only_the_right_password_of_a_known_user_is_right() -> None:
 )
 def test_a_line_that_is_no_user_is_named_by_its_number(line: str) -> None:
     """The message has neither the line nor the hash: it may hold a password."""
-    with pytest.raises(ValueProblem, match=r"^line 2 is no operator$") as caught:
+    with pytest.raises(ValueProblem, match=r"^line 2 is no user$") as caught:
         parse(f"# users\n{line}\n")
     assert HASH not in str(caught.value)
 
@@ -94,7 +94,7 @@ def test_a_name_is_in_the_file_once() -> None:
 
 @pytest.mark.parametrize("mode", [0o604, 0o602, 0o620, 0o606])
 def test_a_file_that_others_may_read_or_change_is_refused(tmp_path: Path, mode: int) -> None:
-    """Who can write it can make operators; who can read it can guess passwords."""
+    """Who can write it can add users; who can read it can guess passwords."""
     path = write(tmp_path / "operators", ASHA, mode=mode)
     with pytest.raises(ValueProblem, match="other users may read or change") as caught:
         load(path)
@@ -153,37 +153,37 @@ def test_a_name_is_read_without_regard_to_case() -> None:
 def test_a_changed_file_is_read_again_at_once(tmp_path: Path) -> None:
     """A removed operator is out without a reload."""
     path = write(tmp_path / "operators", ASHA)
-    operators = OperatorsFile(lambda: path)
+    users = UsersFile(lambda: path)
 
-    assert set(operators.current()) == {"asha"}
-    first = operators.current()
-    assert operators.current() is first
-    write(path, Operator("ravi", Role.PRODUCER, HASH))
-    assert set(operators.current()) == {"ravi"}
+    assert set(users.current()) == {"asha"}
+    first = users.current()
+    assert users.current() is first
+    write(path, User("ravi", Role.PRODUCER, HASH))
+    assert set(users.current()) == {"ravi"}
 
 
 def test_a_broken_file_is_one_event_and_no_login_until_it_is_corrected(tmp_path: Path) -> None:
-    """Each request asks for the operators; the log has one line for each change."""
+    """Each request asks for the users; the log has one line for each change."""
     path = write(tmp_path / "operators", ASHA)
-    operators = OperatorsFile(lambda: path)
-    assert operators.current()
+    users = UsersFile(lambda: path)
+    assert users.current()
     with capture_logs() as events:
         path.write_text("asha:operator:secret-in-the-wrong-place\n")
-        assert [dict(operators.current()) for _ in range(3)] == [{}] * 3
+        assert [dict(users.current()) for _ in range(3)] == [{}] * 3
         path.unlink()
-        assert [dict(operators.current()) for _ in range(3)] == [{}] * 3
+        assert [dict(users.current()) for _ in range(3)] == [{}] * 3
         write(path, ASHA)
-        assert set(operators.current()) == {"asha"}
+        assert set(users.current()) == {"asha"}
 
     names = [event["event"] for event in events]
     assert names == ["web.operators_unusable", "web.operators_unusable", "web.operators_read"]
-    assert "line 1 is no operator" in events[0]["reason"]
+    assert "line 1 is no user" in events[0]["reason"]
     assert "emitterd operator add" in events[0]["hint"]
     assert "secret-in-the-wrong-place" not in repr(events)
 
 
 def test_without_a_file_there_is_no_login() -> None:
     """The key is not set."""
-    operators = OperatorsFile(lambda: None)
-    assert not operators.enabled
-    assert operators.current() == {}
+    users = UsersFile(lambda: None)
+    assert not users.enabled
+    assert users.current() == {}
