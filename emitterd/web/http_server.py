@@ -3,6 +3,10 @@
 A handler runs in a pool of threads, because it reads the journal. A handler of a route with
 `RequestBody.STREAM` runs in the event loop instead, and reads the body itself.
 
+Whoever waits for its client makes room for others: with too many connections, the server ends the
+oldest that has not sent its whole request or does not read the answer. `/healthz` and `/metrics`
+have threads of their own.
+
 Measured on 2 busy cores with the limits below: 50 clients with slow headers are cut off after 5 s,
 20 that do not read after 15 s, and beside 10,000 idle connections a request is answered within 2 s.
 With http.server and waitress the last takes more than 60 s. waitress also keeps a thread for each
@@ -24,7 +28,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import formatdate
 from enum import Enum
-from functools import partial
 from http import HTTPStatus
 from typing import Any, cast
 from urllib.parse import parse_qs, parse_qsl, urlsplit
@@ -38,7 +41,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from emitterd.shutdown import Shutdown
@@ -54,15 +57,23 @@ __all__ = [
     "Response",
     "Route",
     "StreamHandler",
+    "keep_open",
     "parameters",
     "streamed",
 ]
 
 THREADS = 8
-"""Number of handlers that run at the same time."""
+"""Number of handlers of pages that run at the same time."""
+
+RESERVED_THREADS = 2
+"""The same for the routes that `Route.reserved` marks."""
 
 CONNECTIONS = 100
 """Number of open connections: few beside the 1024 files that a service may open."""
+
+REQUESTS = 64
+"""Number of pages that are made, or wait for a thread, at the same time. The other connections can
+make room for a new one: see `_Connection.waits_for_client`."""
 
 SILENCE_S = 5.0
 """A client must have sent the headers of its request within this time."""
@@ -106,7 +117,8 @@ class RequestBody(Enum):
 class Route:
     """A path, and the handler that answers there. `{name:path}` in the path matches any rest.
 
-    GET includes HEAD. `deadline_s`: the server closes the connection after this time.
+    GET includes HEAD. `deadline_s`: the server closes the connection after this time. `reserved`:
+    threads of its own answer it, so that it answers however busy the others are.
     """
 
     path: str
@@ -114,6 +126,7 @@ class Route:
     methods: tuple[str, ...] = ("GET",)
     body: RequestBody = RequestBody.NONE
     deadline_s: float = DEADLINE_S
+    reserved: bool = False
 
 
 class HttpServer:
@@ -166,9 +179,9 @@ class HttpServer:
         # uvicorn's own Server wakes ten times a second, also when nothing happens.
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(_report_loop_error)
-        threads = _start_pool()
+        pools = _Pools()
         config = uvicorn.Config(
-            _AccessControl(self._app(threads), self._endpoint, self._token, self._public_host),
+            _AccessControl(self._app(pools), self._endpoint, self._token, self._public_host),
             http=_Connection,
             ws="none",
             lifespan="off",
@@ -197,23 +210,64 @@ class HttpServer:
         for connection in list(connections):
             connection.transport.abort()
         await asyncio.sleep(0)
-        threads.shutdown(wait=False)
+        pools.shutdown()
 
-    def _app(self, threads: ThreadPoolExecutor) -> Starlette:
+    def _app(self, pools: "_Pools") -> Starlette:
         return Starlette(
             routes=[
-                routing.Route(item.path, _endpoint(item, threads), methods=list(item.methods))
+                routing.Route(item.path, _endpoint(item, pools), methods=list(item.methods))
                 for item in self._routes
             ],
             exception_handlers={Exception: _internal_error},
         )
 
 
-def _start_pool() -> ThreadPoolExecutor:
+class _Pools:
+    """The threads in which handlers run. Its methods belong to the event loop."""
+
+    def __init__(self) -> None:
+        self._threads = _start_pool(THREADS, "http")
+        try:
+            self._reserved = _start_pool(RESERVED_THREADS, "http-reserved")
+        except OSError:
+            self._threads.shutdown(wait=False)
+            raise
+        self._requests = 0
+
+    def run(self, function: Callable[..., Any], *arguments: object) -> Awaitable[Any]:
+        """Call a function that blocks."""
+        return asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+
+    async def answer(self, route: Route, request: Request) -> Response:
+        """Call the handler of a request that has arrived. Raises `HTTPException` if busy."""
+        handler = cast("Handler", route.handler)
+        if route.reserved:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._reserved, handler, request)
+        if self._requests >= REQUESTS:
+            raise HTTPException(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "too many requests: try again\n",
+                {"Retry-After": "5"},
+            )
+        self._requests += 1
+        try:
+            # A handler reads the journal, which may take time: not in the loop's thread.
+            return cast("Response", await self.run(handler, request))
+        finally:
+            self._requests -= 1
+
+    def shutdown(self) -> None:
+        """End the threads when their handlers have ended."""
+        self._threads.shutdown(wait=False)
+        self._reserved.shutdown(wait=False)
+
+
+def _start_pool(number: int, name: str) -> ThreadPoolExecutor:
     """Return a pool whose threads run: later, at a limit of threads, none might start."""
-    pool, barrier = ThreadPoolExecutor(THREADS, "http"), threading.Barrier(THREADS)
+    pool, barrier = ThreadPoolExecutor(number, name), threading.Barrier(number)
     try:
-        for _ in range(THREADS):
+        for _ in range(number):
             pool.submit(barrier.wait)
     except RuntimeError as error:
         barrier.abort()
@@ -222,18 +276,16 @@ def _start_pool() -> ThreadPoolExecutor:
     return pool
 
 
-def _endpoint(route: Route, threads: ThreadPoolExecutor) -> StreamHandler:
+def _endpoint(route: Route, pools: _Pools) -> StreamHandler:
     async def endpoint(request: Request) -> Response:
-        run = partial(asyncio.get_running_loop().run_in_executor, threads)
-        request.state.run = run
+        request.state.run = pools.run
         if route.deadline_s != DEADLINE_S:
             request.state.connection.close_after(route.deadline_s)
         if route.body is RequestBody.STREAM:
             return await cast("StreamHandler", route.handler)(request)
         if route.body is RequestBody.FORM and request.method == "POST":
             request.state.form = await _read_form(request)
-        # A handler reads the journal, which may take time: not in the loop's thread.
-        return await run(cast("Handler", route.handler), request)
+        return await pools.answer(route, request)
 
     return endpoint
 
@@ -286,8 +338,9 @@ def streamed(
 
     Each chunk may be read in another thread of the pool, and a client that goes away ends the
     reading after any chunk. So `chunks` must keep nothing open between two of them. The route needs
-    a longer `deadline_s`.
+    a longer `deadline_s`, and few of them may run: see `keep_open`.
     """
+    keep_open(request)
 
     async def body() -> AsyncIterator[bytes]:
         began_s = time.monotonic()
@@ -297,8 +350,17 @@ def streamed(
             # Python runs one thread at a time: half of the time is for the uploads.
             await asyncio.sleep(took_s)
             began_s = time.monotonic()
+        keep_open(request, kept=False)
 
     return StreamingResponse(body(), HTTPStatus.OK, headers, media_type)
+
+
+def keep_open(request: Request, *, kept: bool = True) -> None:
+    """Keep the connection of a request, also while it waits for a slow client; or no longer.
+
+    For requests that a handler limits to a few, such as downloads.
+    """
+    request.state.is_kept = kept
 
 
 async def _internal_error(request: Request, error: Exception) -> Response:
@@ -338,8 +400,8 @@ class _Connection(H11Protocol):
             self.loop.call_later(DEADLINE_S, self.transport.abort),
         ]
         if len(self._open) > CONNECTIONS:
-            # The oldest that has not sent a request yet makes room.
-            oldest = next(filter(_is_silent, self._open))
+            # The oldest that waits for its client makes room. If there is no other, this one does.
+            oldest = next(item for item in self._open if item.waits_for_client)
             self._open.remove(oldest)
             oldest.transport.abort()
 
@@ -355,14 +417,20 @@ class _Connection(H11Protocol):
         for timer in self._timers:
             timer.cancel()
 
+    @property
+    def waits_for_client(self) -> bool:
+        """Whether the client has not sent its whole request, or does not read the answer."""
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is None:
+            return True
+        if self.scope["state"].get("is_kept"):
+            return False
+        return cycle.more_body or self.transport.get_write_buffer_size() > 0
+
     def _abort_silent(self) -> None:
-        if _is_silent(self):
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is None:
             self.transport.abort()
-
-
-def _is_silent(connection: _Connection) -> bool:
-    cycle: object = connection.cycle
-    return cycle is None
 
 
 class _AccessControl:

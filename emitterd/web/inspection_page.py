@@ -28,7 +28,7 @@ from emitterd.datasets.inspection_process import (
 from emitterd.intake.examine import MAX_BYTES
 from emitterd.text import display
 from emitterd.web.access.sessions import Address, Viewer, is_same
-from emitterd.web.http_server import DEADLINE_S, ClientDisconnect, Request, Response
+from emitterd.web.http_server import DEADLINE_S, ClientDisconnect, Request, Response, keep_open
 from emitterd.web.rendering import html, page, render
 
 if TYPE_CHECKING:
@@ -130,10 +130,12 @@ class InspectionPage:
         try:
             await self._admit(request)
             self._visitors += 1
+            keep_open(request)
             try:
                 return await self._inspect(request)
             finally:
                 self._visitors -= 1
+                keep_open(request, kept=False)
         except _RefusedError as refusal:
             return self._answer(request, problem=refusal.problem)
         except ClientDisconnect:

@@ -75,9 +75,9 @@ def routes(sources: Sources) -> list[Route]:
         Route("/{path:path}", _absent),
     ]
     return [
-        Route("/metrics", _metrics(sources.scrape)),
-        Route("/healthz", _healthz(sources.health)),
-        Route("/readyz", _readyz(sources.ready)),
+        Route("/metrics", _metrics(sources.scrape), reserved=True),
+        Route("/healthz", _healthz(sources.health), reserved=True),
+        Route("/readyz", _readyz(sources.ready), reserved=True),
         *(_prepared(route, sources, access) for route in pages),
     ]
 

@@ -7,6 +7,8 @@ import math
 import secrets
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 
 import structlog
@@ -29,6 +31,9 @@ from emitterd.web.rendering import forbidden, message, page, page_address, redir
 HASH_WAIT_S = 2.0
 """How long a login waits for another one: a hash takes 16 MiB, so there is one at a time."""
 
+LOGINS = 3
+"""Logins that hash or wait: each keeps one of the few threads that make the pages."""
+
 DEVICE_S = 180 * 86400
 
 SESSION, VISITOR, DEVICE = "emitterd_session", "emitterd_visitor", "emitterd_device"
@@ -46,6 +51,7 @@ class PageAccess:
         self._sessions = Sessions()
         self._throttle = LoginThrottle()
         self._hashing = threading.Lock()
+        self._logins = threading.Semaphore(LOGINS)
 
     def viewer(self, request: Request) -> Viewer:
         """Return who asks."""
@@ -151,14 +157,12 @@ class PageAccess:
         device = _cookie(request, DEVICE, self._address)
         trusted = is_device(user, device)
         key = device if trusted else form.get("name", "").strip().lower()[:64]
-        if not self._hashing.acquire(timeout=HASH_WAIT_S):
-            problem = Text("Others log in at this moment. Try again.")
-            return self._login_form(request, problem, HTTPStatus.SERVICE_UNAVAILABLE)
-        try:
+        with self._turn() as has_turn:
+            if not has_turn:
+                problem = Text("Others log in at this moment. Try again.")
+                return self._login_form(request, problem, HTTPStatus.SERVICE_UNAVAILABLE)
             wait_s = self._throttle.begin(key, time.monotonic(), trusted=trusted)
             right = wait_s == 0 and verify(user, form.get("password", ""))
-        finally:
-            self._hashing.release()
         if wait_s:
             seconds = math.ceil(wait_s)
             problem = Text("Too many wrong passwords. Try again in {seconds} s.", seconds=seconds)
@@ -172,6 +176,22 @@ class PageAccess:
             return self._login_form(request, problem, HTTPStatus.FORBIDDEN)
         self._throttle.forgive(key, trusted=trusted)
         return self._open(request, user, None if trusted else new_device(user))
+
+    @contextmanager
+    def _turn(self) -> Iterator[bool]:
+        """Wait for the turn of a login; its block gets whether it has it."""
+        if not self._logins.acquire(blocking=False):
+            yield False
+            return
+        try:
+            has_turn = self._hashing.acquire(timeout=HASH_WAIT_S)
+            try:
+                yield has_turn
+            finally:
+                if has_turn:
+                    self._hashing.release()
+        finally:
+            self._logins.release()
 
     def _open(self, request: Request, user: User, device: str | None) -> Response:
         # What the browser had before the login is worth nothing after it.

@@ -2,7 +2,6 @@
 
 import re
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +17,7 @@ from emitterd.model import State
 from emitterd.web.access.sessions import NAME_TRIES, Address
 from emitterd.web.access.users import Role, User, hash_password, verify
 from emitterd.web.endpoint import Endpoint
-from emitterd.web.http_server import FORM_MAX_BYTES, FORM_TYPE, THREADS
+from emitterd.web.http_server import CONNECTIONS, FORM_MAX_BYTES, FORM_TYPE, THREADS
 from support.page import Desk
 from support.visitors import (
     OTHER_PASSWORD,
@@ -222,12 +221,17 @@ def test_large_forms_are_refused(site: ServedPage, asha: Visitor) -> None:
 
 
 def test_slow_forms_keep_nobody_waiting(site: ServedPage, asha: Visitor) -> None:
-    """While many clients send a form byte by byte, a page is served and a form accepted."""
+    """While many clients send a form byte by byte, a page is served and a form accepted.
+
+    More clients than there may be connections, and none has logged in.
+    """
     with ExitStack() as stack:
-        for _ in range(3 * THREADS):
+        for _ in range(CONNECTIONS + 10):
             slow = stack.enter_context(socket.create_connection(("127.0.0.1", site.port)))
             head = f"POST /login HTTP/1.1\r\nHost: {site.local}\r\nContent-Type: {FORM_TYPE}\r\n"
             slow.sendall(f"{head}Content-Length: 1000\r\n\r\nname=a".encode())
+        for path in ("/healthz", "/readyz", "/metrics"):
+            assert site.browser().get(path).status == 200
         assert asha.user == "asha"
         assert asha.act("hold", FILE).status == 303
     assert state(site) is State.HELD
@@ -498,7 +502,6 @@ def test_flood_logins_at_the_same_time_hash_one_by_one(site: ServedPage) -> None
     """Each hash takes 16 MiB; pages are served meanwhile."""
     browsers = [site.browser() for _ in range(THREADS)]
     tokens = [browser.get("/login").token for browser in browsers]
-    ended = threading.Event()
 
     def attack(number: int) -> int:
         form = {"form_token": tokens[number], "name": f"nobody-{number}", "password": "x"}
@@ -507,5 +510,5 @@ def test_flood_logins_at_the_same_time_hash_one_by_one(site: ServedPage) -> None
     with ThreadPoolExecutor(len(browsers)) as pool:
         statuses = pool.map(attack, range(len(browsers)))
         assert site.browser().get("/").status == 200
-        ended.set()
+        assert site.browser().get("/healthz").status == 200
         assert set(statuses) <= {403, 503}

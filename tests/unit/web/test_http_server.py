@@ -6,11 +6,12 @@ import socket
 import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
+from starlette.responses import StreamingResponse
 from structlog.testing import capture_logs
 
 from conftest import NoThreads
@@ -19,6 +20,7 @@ from emitterd.web.http_server import (
     CONNECTIONS,
     FORM_MAX_BYTES,
     FORM_TYPE,
+    REQUESTS,
     SILENCE_S,
     THREADS,
     Request,
@@ -27,6 +29,7 @@ from emitterd.web.http_server import (
     Route,
     has_token,
     is_own,
+    keep_open,
     streamed,
 )
 from support.ports import free_port
@@ -35,6 +38,7 @@ from support.waiting import wait_until
 
 TOKEN = "a-long-and-random-token"
 LARGE_BYTES = 64 * 2**20
+CHUNK = bytes(2**16)
 
 
 def hello(request: Request) -> Response:
@@ -57,6 +61,16 @@ def large(_: Request) -> Response:
     return Response(b"x" * LARGE_BYTES)
 
 
+def endless(_: Request) -> Response:
+    """Answer with more than any buffer holds, chunk by chunk."""
+
+    async def body() -> AsyncIterator[bytes]:
+        for _ in range(LARGE_BYTES // len(CHUNK)):
+            yield CHUNK
+
+    return StreamingResponse(body())
+
+
 def show_form(request: Request) -> Response:
     """Answer with the fields of a form."""
     return Response(repr(request.state.form) if request.method == "POST" else "the form")
@@ -70,6 +84,12 @@ async def count_bytes(request: Request) -> Response:
     return Response(await request.state.run(str, size_bytes))
 
 
+async def count_kept(request: Request) -> Response:
+    """Do the same; the connection does not make room for others."""
+    keep_open(request)
+    return await count_bytes(request)
+
+
 def many(request: Request) -> Response:
     """Answer chunk by chunk."""
     return streamed(request, (b"%d\n" % number for number in range(1000)), {}, "text/plain")
@@ -79,9 +99,12 @@ ROUTES = [
     Route("/broken", broken),
     Route("/headers", show_headers),
     Route("/large", large),
+    Route("/endless", endless),
     Route("/form", show_form, ("GET", "POST"), RequestBody.FORM),
     Route("/count", count_bytes, ("POST",), RequestBody.STREAM, deadline_s=60.0),
+    Route("/kept", count_kept, ("POST",), RequestBody.STREAM, deadline_s=60.0),
     Route("/many", many),
+    Route("/reserved", hello, reserved=True),
     Route("/{path:path}", hello),
 ]
 
@@ -282,6 +305,77 @@ def test_silent_clients_do_not_block_others(local: Serving) -> None:
     assert status == 200
     assert took_s < SILENCE_S
     assert ended == [b""]
+
+
+def slow_body(server: Serving, path: str = "/form") -> socket.socket:
+    """Send a request without the end of its body."""
+    client = server.connect()
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {FORM_TYPE}\r\n"
+    client.sendall(f"{head}Content-Length: 10\r\n\r\na=".encode())
+    return client
+
+
+@pytest.mark.parametrize("path", ["/form", "/x"])
+def test_slow_bodies_do_not_block_others(local: Serving, path: str) -> None:
+    """With more of them than there may be connections, the oldest makes room."""
+    with ExitStack() as stack:
+        slow = [stack.enter_context(slow_body(local, path)) for _ in range(CONNECTIONS + 10)]
+        answers = [local.get("/")[0] for _ in range(20)]
+        answers += [local.get("/reserved")[0] for _ in range(20)]
+        ended = read_some(slow[0])
+
+    assert set(answers) == {200}
+    assert b"HTTP/1.1 200" not in ended
+
+
+def test_clients_that_do_not_read_do_not_block_others(local: Serving) -> None:
+    """Their connections make room as well."""
+    with ExitStack() as stack:
+        for _ in range(CONNECTIONS + 10):
+            client = stack.enter_context(local.connect())
+            client.sendall(b"GET /endless HTTP/1.0\r\n\r\n")
+        assert local.get("/reserved")[0] == 200
+        # Not while all these requests begin.
+        wait_until(lambda: local.get("/")[0] == 200, DEADLINE_S, "a page")
+
+
+def test_a_kept_connection_makes_no_room(local: Serving) -> None:
+    """An upload or download that its page has accepted goes on during a flood."""
+    with ExitStack() as stack:
+        kept = stack.enter_context(slow_body(local, "/kept"))
+        for _ in range(CONNECTIONS + 10):
+            stack.enter_context(slow_body(local))
+        kept.sendall(b"12345678")
+        answer = kept.makefile("rb").read()
+
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert answer.endswith(b"10")
+
+
+def test_busy_pages_do_not_block_monitoring() -> None:
+    """Reserved routes have threads and places of their own; further pages are refused at once."""
+    gate, begun = threading.Event(), threading.Semaphore(0)
+
+    def wait(_: Request) -> Response:
+        begun.release()
+        gate.wait(DEADLINE_S)
+        return Response("done")
+
+    own = [Route("/wait", wait), *ROUTES]
+    with serving(Endpoint("127.0.0.1", free_port()), own) as server, ExitStack() as stack:
+        try:
+            clients = [stack.enter_context(server.connect()) for _ in range(CONNECTIONS)]
+            for client in clients:
+                client.sendall(b"GET /wait HTTP/1.0\r\n\r\n")
+            assert all(begun.acquire(timeout=DEADLINE_S) for _ in range(THREADS))
+            wait_until(lambda: server.get("/")[0] == 503, DEADLINE_S, "no more pages")
+            assert server.get("/reserved")[0] == 200
+        finally:
+            gate.set()
+        answers = [client.makefile("rb").read()[:12] for client in clients]
+
+    assert answers.count(b"HTTP/1.1 200") == REQUESTS
+    assert set(answers) == {b"HTTP/1.1 200", b"HTTP/1.1 503"}
 
 
 def test_slow_headers_end_a_connection(local: Serving) -> None:
