@@ -515,7 +515,14 @@ def explain_error(code: str | None, *, as_json: bool) -> int:
         "rehearse",
         "rehearse --fault 503:0.1 --fault lost-answer@2 --latency 50ms",
         "rehearse --faults",
+        "rehearse --protocol ingestion",
     ],
+)
+@click.option(
+    "--protocol",
+    type=click.Choice(["emission", "ingestion"]),
+    default="emission",
+    help="emission: cQube 1.0 to 4.1. ingestion: cQube 5.",
 )
 @click.option("--directory", type=PATH, default="rehearsal", help="The folder for objects.")
 @click.option("--host", default="127.0.0.1", help="The address to listen on.")
@@ -532,11 +539,13 @@ def explain_error(code: str | None, *, as_json: bool) -> int:
 )
 @click.option("--latency", default="0s", help="The wait before each answer, such as 50ms.")
 @click.option(
-    "--process-after", help="Process objects after this time as cQube does. Default: never."
+    "--process-after",
+    help="Process files after this time as cQube does. Default: never; 500ms for cQube 5.",
 )
 @click.option("--faults", is_flag=True, help="List the faults.")
 def rehearse(
     *,
+    protocol: str,
     fault: tuple[str, ...],
     latency: str,
     process_after: str | None,
@@ -545,16 +554,19 @@ def rehearse(
 ) -> int:
     """Run a local emission server for practice, with faults on request."""
     from emitterd.cli.commands import rehearse
-    from emitterd.rehearsal.server import FaultList
+    from emitterd.rehearsal.faults import FaultList, kinds_of
 
     if faults:
-        return rehearse.list_faults()
-    options["faults"] = _quantity(FaultList.parse, ",".join(fault), "--fault")
+        return rehearse.list_faults(protocol)
+    parse = partial(FaultList.parse, kinds=kinds_of(protocol))
+    options["faults"] = _quantity(parse, ",".join(fault), "--fault")
     options["latency_s"] = _quantity(parse_duration, latency, "--latency")
+    if process_after is None and protocol == "ingestion":
+        process_after = "500ms"
     if process_after is not None:
         after_s = _quantity(parse_duration, process_after, "--process-after")
         options["process_after_s"] = after_s
-    return rehearse.serve(**options)
+    return rehearse.serve(protocol=protocol, **options)
 
 
 @command.command(group="learn", examples=["demo", "demo --keep demo-files"])

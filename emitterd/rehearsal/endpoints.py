@@ -3,9 +3,8 @@
 import hashlib
 import json
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from urllib.parse import parse_qsl, quote, urlencode
 
 from starlette.responses import FileResponse, Response
@@ -13,8 +12,8 @@ from starlette.responses import FileResponse, Response
 from emitterd.rehearsal import responses
 from emitterd.rehearsal.api import BUCKETS, Logins, emitted_key, listing
 from emitterd.rehearsal.bucket import Bucket, ObjectUpload
-from emitterd.rehearsal.exchange import Exchange, RequestRecord
-from emitterd.rehearsal.faults import REGIONAL_PATH, Fault, FaultList, FaultStage
+from emitterd.rehearsal.exchange import Exchange
+from emitterd.rehearsal.faults import REGIONAL_PATH, FaultInjector, FaultStage
 from emitterd.rehearsal.processing import Processing
 from emitterd.rehearsal.responses import RefusedError, json_response, text_response
 
@@ -32,18 +31,21 @@ Handler = Callable[[Exchange], Awaitable[Response | None]]
 
 @dataclass(slots=True)
 class Endpoints:
-    """The handlers of everything that is served.
-
-    `fault_list` is called for each fault. `grant_lifetime_s`: seconds that a grant lives. `fired`
-    counts the faults that happened.
-    """
+    """The handlers of the emission protocol. `grant_lifetime_s`: seconds that a grant lives."""
 
     bucket: Bucket
     processing: Processing
     logins: Logins
-    fault_list: Callable[[], FaultList]
+    injector: FaultInjector
     grant_lifetime_s: float
-    fired: Counter[str] = field(default_factory=Counter)
+
+    def open(self) -> None:
+        """Read what a former run left."""
+        self.bucket.open()
+        self.processing.open()
+
+    def close(self) -> None:
+        """Keep everything: whatever was answered is on disk."""
 
     def routes(self) -> list[tuple[str, str, str, Handler]]:
         """Return method, path, endpoint's name and handler of everything served."""
@@ -61,24 +63,6 @@ class Endpoints:
             ),
         ]
 
-    def draw(self, record: RequestRecord | None, stage: FaultStage) -> Fault | None:
-        """Return the fault of this request at this stage, and record it."""
-        fault = self.fault_list().draw(stage)
-        if fault is not None:
-            if record is not None:
-                record.fault = fault.name
-            self.fired[fault.name] += 1
-        return fault
-
-    async def _faulted(
-        self, exchange: Exchange, stage: FaultStage, response: Response
-    ) -> Response | None:
-        """Return the response, or what a fault of this stage makes of it."""
-        fault = self.draw(exchange.record, stage)
-        if fault is None:
-            return response
-        return await fault.kind.action(exchange, fault.parameter, response)
-
     async def _auth(self, exchange: Exchange) -> Response | None:
         """Serve `POST /data/auth`; a wrong password gets 200, as upstream does it."""
         if not self.logins.enabled:
@@ -88,7 +72,7 @@ class Endpoints:
         token = self.logins.login(credentials)
         if token is None:
             return responses.WRONG_PASSWORD
-        return await self._faulted(exchange, FaultStage.LOGIN, json_response(token))
+        return await self.injector.apply(exchange, FaultStage.LOGIN, json_response(token))
 
     async def _upload_url(self, exchange: Exchange) -> Response | None:
         arguments = await self._authorized(exchange)
@@ -100,7 +84,7 @@ class Endpoints:
             emitted_key(filename, now_at), now_at, self.grant_lifetime_s
         )
         grant = {"fields": fields, "url": f"{exchange.home}{_BUCKET_PATH}/"}
-        return await self._faulted(exchange, FaultStage.GRANT, json_response(grant))
+        return await self.injector.apply(exchange, FaultStage.GRANT, json_response(grant))
 
     async def _list_buckets(self, exchange: Exchange) -> Response:
         await self._authorized_reader(exchange)
@@ -113,7 +97,7 @@ class Endpoints:
             return responses.BAD_BUCKET
         self.processing.process_due(time.time())
         listed = json_response(listing(bucket, self.bucket.objects))
-        return await self._faulted(exchange, FaultStage.LIST, listed)
+        return await self.injector.apply(exchange, FaultStage.LIST, listed)
 
     async def _download_url(self, exchange: Exchange) -> Response | None:
         """Serve `POST /data/download_url` with a signed url, object or no object."""
@@ -127,7 +111,7 @@ class Endpoints:
         query = self.bucket.signer.presign(exchange.host, path, time.time(), _DOWNLOAD_LIFETIME_S)
         encoded = quote(path, safe="/-_.~", errors="replace")
         url = text_response(f"{exchange.home}{encoded}?{urlencode(query)}")
-        return await self._faulted(exchange, FaultStage.DOWNLOAD, url)
+        return await self.injector.apply(exchange, FaultStage.DOWNLOAD, url)
 
     async def _get_object(self, exchange: Exchange) -> Response | None:
         place, _, key = exchange.path[1:].partition("/")
@@ -146,7 +130,7 @@ class Endpoints:
         etag = response.headers["ETag"]
         if exchange.headers.get("if-none-match") == etag:
             response = Response(status_code=304, headers={"ETag": etag})
-        return await self._faulted(exchange, FaultStage.OBJECT, response)
+        return await self.injector.apply(exchange, FaultStage.OBJECT, response)
 
     def _object(self, place: str, key: str) -> Response | None:
         """Return an object of the bucket that is served at `place`, or None."""
@@ -161,7 +145,7 @@ class Endpoints:
 
     async def _post_object(self, exchange: Exchange) -> Response | None:
         """Take in a presigned POST: its fields, then its file, streamed to disk."""
-        fault = self.draw(exchange.record, FaultStage.ARRIVAL)
+        fault = self.injector.draw(exchange.record, FaultStage.ARRIVAL)
         if fault is not None:
             return await fault.kind.action(exchange, fault.parameter, Response())
         problem = self.bucket.length_problem(exchange.length_bytes)
@@ -174,15 +158,15 @@ class Endpoints:
                 raise upload.refusal
             fault = None
             if exchange.path != REGIONAL_PATH:
-                fault = self.draw(exchange.record, FaultStage.REDIRECT)
-            fault = fault or self.draw(exchange.record, FaultStage.REFUSE)
+                fault = self.injector.draw(exchange.record, FaultStage.REDIRECT)
+            fault = fault or self.injector.draw(exchange.record, FaultStage.REFUSE)
             if fault is not None:
                 return await fault.kind.action(exchange, fault.parameter, Response())
             stored = upload.keep()
         location = f"{exchange.home}{_BUCKET_PATH}/{quote(stored.key, errors='replace')}"
         headers = {"ETag": f'"{stored.md5}"', "Location": location}
         response = Response(status_code=204, headers=headers)
-        return await self._faulted(exchange, FaultStage.ANSWER, response)
+        return await self.injector.apply(exchange, FaultStage.ANSWER, response)
 
     async def _authorized(self, exchange: Exchange) -> dict[str, str]:
         """Return the arguments. Raises `RefusedError` without a valid token."""
@@ -194,14 +178,14 @@ class Endpoints:
     async def _authorized_reader(self, exchange: Exchange) -> dict[str, str]:
         """Return the arguments as `_authorized`. Raises `RefusedError` for a fault too."""
         arguments = await self._authorized(exchange)
-        fault = self.draw(exchange.record, FaultStage.READ)
+        fault = self.injector.draw(exchange.record, FaultStage.READ)
         if fault is not None:
             refusal = await fault.kind.action(exchange, fault.parameter, Response())
             raise RefusedError(refusal or Response())
         return arguments
 
     async def _receive(self, exchange: Exchange, upload: ObjectUpload) -> None:
-        fault = self.draw(exchange.record, FaultStage.BODY)
+        fault = self.injector.draw(exchange.record, FaultStage.BODY)
         async for chunk in exchange.chunks():
             upload.feed(chunk)
             exchange.record.name = upload.key

@@ -27,12 +27,26 @@ class ConnectionLost(Exception):
     """The connection is gone; nobody waits for a response."""
 
 
+class ServiceDied(Exception):
+    """The service ends while it serves this request, as a process that crashes.
+
+    `down_s`: seconds until it serves again; None: the server's own `restart_s`. `cause`: what the
+    client did to cause it; empty for a fault that was ordered.
+    """
+
+    def __init__(self, down_s: float | None = None, *, cause: str = "") -> None:
+        super().__init__(cause)
+        self.down_s = down_s
+        self.cause = cause
+
+
 @dataclass(slots=True)
 class RequestRecord:
     """What the server knows about one request, from its arrival on.
 
     `at`: epoch seconds. `endpoint`: auth, upload-url, bucket, bucket-regional, object,
-    list_s3_buckets, list_s3_files, download_url, unknown, or connect. `name`: the file name or key.
+    list_s3_buckets, list_s3_files, download_url; generatejwt, national_programs, file-status of
+    cQube 5; unknown, or connect. `name`: the file name or key.
     `status`: None as long as no response was sent. `bytes`: body bytes read so far.
     """
 

@@ -14,27 +14,32 @@ if it would succeed at that stage without the fault.
 
 import random
 import re
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Self
+from typing import NoReturn, Self
 
 from starlette.responses import Response
 
-from emitterd.rehearsal.exchange import Exchange
+from emitterd.rehearsal.exchange import Exchange, RequestRecord, ServiceDied
 from emitterd.rehearsal.responses import (
     API_ERROR,
     API_UNAVAILABLE,
+    BAD_TOKEN,
     CAPTIVE_PORTAL,
     NO_ROLE,
     NO_ROUTE,
     RATE_LIMIT,
     SLOW_DOWN,
+    UNAUTHORIZED,
     with_headers,
 )
 
 REGIONAL_PATH = "/bucket-regional/"
 """The target of a redirected upload."""
+UPLOAD_PATH = "/api/ingestion/national_programs"
+"""Where cQube 5 takes files."""
 
 
 _FREQUENCY = re.compile(
@@ -49,17 +54,19 @@ class FaultStage(StrEnum):
     CONNECT = "connect"
     """The connection is reset; the fault's action is not called."""
     LOGIN = "login"
+    TOKEN = "token"  # noqa: S105  a stage, no secret
+    """At cQube 5, when the token of a request is checked."""
     GRANT = "grant"
     ARRIVAL = "arrival"
-    """At the bucket, before the body is read."""
+    """At the bucket or national_programs, before the body is read."""
     BODY = "body"
-    """At the bucket, after each chunk of the body."""
+    """At the bucket or national_programs, after each chunk of the body."""
     REDIRECT = "redirect"
     """At the bucket, after the body was read, but not at the regional address."""
     REFUSE = "refuse"
-    """At the bucket, after the body was read: nothing is stored."""
+    """At the bucket or national_programs, after the body was read: nothing is stored."""
     ANSWER = "answer"
-    """At the bucket, after the object was stored."""
+    """At the bucket or national_programs, after the file was stored."""
     READ = "read"
     """At the lists and at download_url, after the token was checked."""
     LIST = "list"
@@ -68,6 +75,24 @@ class FaultStage(StrEnum):
     """At the bucket, when an object that is there is fetched."""
     PROCESS = "process"
     """When the server takes a file out of the bucket; the fault's action is not called."""
+    INGEST = "ingest"
+    """When cQube 5 processes an accepted file; the fault's action is not called."""
+    STATUS = "status"
+    """At file-status of cQube 5, after the token was checked."""
+
+
+_ONLY_EMISSION = frozenset(
+    {
+        FaultStage.GRANT,
+        FaultStage.REDIRECT,
+        FaultStage.READ,
+        FaultStage.LIST,
+        FaultStage.DOWNLOAD,
+        FaultStage.OBJECT,
+        FaultStage.PROCESS,
+    }
+)
+_ONLY_INGESTION = frozenset({FaultStage.TOKEN, FaultStage.INGEST, FaultStage.STATUS})
 
 
 FaultAction = Callable[[Exchange, float | None, Response], Awaitable[Response | None]]
@@ -110,6 +135,22 @@ async def _black_hole(exchange: Exchange, seconds: float | None, _: Response) ->
     exchange.reset()
 
 
+async def _die(_: Exchange, down_s: float | None, __: Response) -> NoReturn:
+    raise ServiceDied(down_s)
+
+
+async def _die_in_body(exchange: Exchange, down_s: float | None, _: Response) -> None:
+    if exchange.record.bytes >= (exchange.length_bytes or 0) // 2:
+        raise ServiceDied(down_s)
+
+
+async def _unavailable(
+    exchange: Exchange, retry_after_s: float | None, _: Response
+) -> Response | None:
+    response = API_UNAVAILABLE if exchange.path == UPLOAD_PATH else SLOW_DOWN
+    return await respond(response)(exchange, retry_after_s, response)
+
+
 async def _close(exchange: Exchange, _: float | None, __: Response) -> None:
     exchange.connection.transport.close()
 
@@ -131,6 +172,7 @@ async def _reset(exchange: Exchange, limit_bytes: float | None, _: Response) -> 
 
 
 RETRY_AFTER = "Retry-After in seconds"
+_DOWN = "seconds until the service is up again"
 
 FAULTS: dict[str, FaultKind] = {
     "reset-connect": FaultKind(FaultStage.CONNECT, "the connection is reset once accepted", _reset),
@@ -157,10 +199,13 @@ FAULTS: dict[str, FaultKind] = {
         600,
     ),
     "503": FaultKind(
-        FaultStage.REFUSE, "the bucket answers 503 SlowDown", respond(SLOW_DOWN), RETRY_AFTER
+        FaultStage.REFUSE,
+        "the upload is answered with 503; the bucket adds SlowDown",
+        _unavailable,
+        RETRY_AFTER,
     ),
     "captive-portal": FaultKind(
-        FaultStage.REFUSE, "a web page instead of the bucket's answer", respond(CAPTIVE_PORTAL)
+        FaultStage.REFUSE, "a web page instead of the upload's answer", respond(CAPTIVE_PORTAL)
     ),
     "lost-answer": FaultKind(FaultStage.ANSWER, "stored, then closed without an answer", _close),
     "slow-answer": FaultKind(FaultStage.ANSWER, "stored, answered late", delay, "seconds", 5),
@@ -182,8 +227,44 @@ FAULTS: dict[str, FaultKind] = {
     "no-log": FaultKind(
         FaultStage.PROCESS, "the file leaves the bucket, and no log mentions it", _never
     ),
+    "no-login": FaultKind(FaultStage.LOGIN, "the login answers 401", respond(UNAUTHORIZED)),
+    "bad-token": FaultKind(
+        FaultStage.TOKEN, "the token of a request is refused with 401", respond(BAD_TOKEN)
+    ),
+    "die-upload": FaultKind(
+        FaultStage.BODY, "the service dies after half of the body", _die_in_body, _DOWN
+    ),
+    "die-before-answer": FaultKind(
+        FaultStage.ANSWER,
+        "the file is stored, then the service dies without an answer",
+        _die,
+        _DOWN,
+    ),
+    "die-processing": FaultKind(
+        FaultStage.INGEST, "the service dies after its answer, and the file is lost", _never, _DOWN
+    ),
+    "die-status": FaultKind(
+        FaultStage.STATUS, "the service dies when file-status is requested", _die, _DOWN
+    ),
+    "status-503": FaultKind(
+        FaultStage.STATUS, "file-status answers 503", respond(API_UNAVAILABLE), RETRY_AFTER
+    ),
+    "endless": FaultKind(FaultStage.INGEST, "processing never ends", _never),
+    "status-error": FaultKind(FaultStage.INGEST, "processing ends with an error", _never),
+    "error-rows": FaultKind(
+        FaultStage.INGEST, "the service refuses rows", _never, "number of rows", 1
+    ),
+    "no-rows": FaultKind(
+        FaultStage.INGEST, "processing ends well, and no row was processed", _never
+    ),
 }
 """The faults that an operator can order, by name. The command line lists them."""
+
+
+def kinds_of(protocol: str, kinds: Mapping[str, FaultKind] = FAULTS) -> dict[str, FaultKind]:
+    """Return the faults that can happen with a protocol, by name."""
+    absent = _ONLY_EMISSION if protocol == "ingestion" else _ONLY_INGESTION
+    return {name: kind for name, kind in kinds.items() if kind.stage not in absent}
 
 
 class FaultListError(ValueError):
@@ -234,6 +315,35 @@ class FaultList:
             return self._random.random() < fault.probability
         fault.left -= 1
         return fault.left >= 0
+
+
+@dataclass(slots=True)
+class FaultInjector:
+    """Draws the faults of one server; `fired` counts those that happened.
+
+    `fault_list` is called for each fault.
+    """
+
+    fault_list: Callable[[], FaultList]
+    fired: Counter[str] = field(default_factory=Counter)
+
+    def draw(self, record: RequestRecord | None, stage: FaultStage) -> Fault | None:
+        """Return the fault of this request at this stage, and record it."""
+        fault = self.fault_list().draw(stage)
+        if fault is not None:
+            if record is not None:
+                record.fault = fault.name
+            self.fired[fault.name] += 1
+        return fault
+
+    async def apply(
+        self, exchange: Exchange, stage: FaultStage, response: Response
+    ) -> Response | None:
+        """Return the response, or what a fault of this stage makes of it."""
+        fault = self.draw(exchange.record, stage)
+        if fault is None:
+            return response
+        return await fault.kind.action(exchange, fault.parameter, response)
 
 
 def _parse_item(text: str, kinds: Mapping[str, FaultKind]) -> Fault:

@@ -110,3 +110,19 @@ FIELDS_TOO_LARGE = s3_error(
     "MaxPostPreDataLengthExceeded",
     "Your POST request fields preceding the upload file were too large.",
 )
+
+
+def service_error(status: int, message: str, title: str) -> Response:
+    """Respond with an error of cQube 5's framework."""
+    return json_response({"statusCode": status, "message": message, "error": title}, status)
+
+
+NO_TOKEN = service_error(403, "Forbidden resource", "Forbidden")
+BAD_TOKEN = json_response({"statusCode": 401, "message": "Unauthorized"}, 401)
+BAD_SCHEME = json_response({"statusCode": 500, "message": "Internal server error"}, 500)
+NO_FILE = service_error(400, "File is required", "Bad Request")
+NOT_ZIP_TYPE = service_error(400, "Validation failed (expected type is zip)", "Bad Request")
+BAD_MULTIPART = service_error(400, "Unexpected end of form", "Bad Request")
+UNKNOWN_PROGRAM = json_response({"message": "Schema doesn't exists for this program"}, 400)
+ACCEPTED = json_response({"message": "File is being processed"})
+NO_RECORDS = json_response({"message": "No records found"}, 400)

@@ -1,7 +1,8 @@
-"""The rehearsal server: an emission API and its bucket, with faults on request.
+"""The rehearsal server: an emission API and its bucket, or cQube 5, with faults on request.
 
-It speaks the protocol of cQube 1.1 to 4.1 over S3 on one port: `/data/auth`, `/data/upload-url`,
-lists and downloads, and a bucket under `/bucket/` that checks the signature of every POST. It
+With the protocol `emission` it speaks that of cQube 1.1 to 4.1 over S3 on one port: `/data/auth`,
+`/data/upload-url`, lists and downloads, and a bucket under `/bucket/` that checks the signature of
+every POST. With `ingestion` it is the ingestion service of cQube 5 under `/api/ingestion`. It
 serves in a thread of its own, and stops within a second even while faulted requests hang.
 """
 
@@ -11,6 +12,7 @@ import ssl
 import threading
 import time
 from email.utils import formatdate
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -26,12 +28,25 @@ from uvicorn.server import ServerState
 from emitterd.rehearsal.api import Logins
 from emitterd.rehearsal.bucket import Bucket, BucketObject
 from emitterd.rehearsal.endpoints import Endpoints, Handler
-from emitterd.rehearsal.exchange import Connection, ConnectionLost, Exchange, RequestRecord
-from emitterd.rehearsal.faults import FaultList, FaultListError, FaultStage
+from emitterd.rehearsal.exchange import (
+    Connection,
+    ConnectionLost,
+    Exchange,
+    RequestRecord,
+    ServiceDied,
+)
+from emitterd.rehearsal.faults import FaultInjector, FaultList, FaultListError, FaultStage
+from emitterd.rehearsal.ingestion import IngestionService
+from emitterd.rehearsal.ingestion_endpoints import BASE_PATH, IngestionEndpoints
 from emitterd.rehearsal.processing import Processing
-from emitterd.rehearsal.responses import NO_ROUTE, RefusedError
+from emitterd.rehearsal.responses import NO_ROUTE, RefusedError, service_error
 
 __all__ = ["BucketObject", "FaultList", "FaultListError", "RehearsalServer", "RequestRecord"]
+
+EMISSION = "emission"
+INGESTION = "ingestion"
+PROTOCOLS = (EMISSION, INGESTION)
+"""What the server speaks: `emission` of cQube 1.1 to 4.1, `ingestion` of cQube 5."""
 
 _USERNAME = "emission"
 _PASSWORD = "rehearsal"  # noqa: S105  it opens nothing real
@@ -42,12 +57,13 @@ _KEEP_ALIVE_S = 60
 
 
 class RehearsalServer:
-    """An emission server for practice; also a context manager.
+    """A cQube server for practice; also a context manager.
 
-    `directory` holds the objects, also those of a former run. Port 0 takes a free port at the first
-    start, and keeps it for later ones. With an `api_key` the login is gone, as from cQube 1.7 on,
-    unless a user name or password of one's own is given too. `latency_s`: seconds that every
-    request waits before it is served. With `tls` everything is https.
+    `protocol`: `emission` (cQube 1.1 to 4.1) or `ingestion` (cQube 5). `directory` holds the
+    objects, also those of a former run. Port 0 takes a free port at the first start, and keeps it
+    for later ones. With an `api_key` the login is gone, as from cQube 1.7 on, unless a user name or
+    password of one's own is given too. `latency_s`: seconds that every request waits before it is
+    served. With `tls` everything is https.
 
     `faults` may be replaced at any time; `fired` counts those that really happened. `requests`
     grows as requests arrive; status, name and bytes follow on the way. `objects` holds what is
@@ -55,13 +71,18 @@ class RehearsalServer:
 
     `process_after_s`: how long after an upload the server takes the object out of the bucket and
     writes the log summary, at the next look of a client. None: only `process` does that. `logs` has
-    the log summaries.
+    the log summaries. cQube 5 processes a file by itself at that time; `ingestion.files` has what
+    it tracks.
+
+    `restart_s`: how long nothing is served after the service died: every connection is reset.
+    `fired` also counts the uploads that kill cQube 5, by the names in `ingestion.KILLED`.
     """
 
     def __init__(  # noqa: PLR0913  all by keyword, and each of its own kind
         self,
         directory: Path,
         *,
+        protocol: str = EMISSION,
         host: str = "127.0.0.1",
         port: int = 0,
         username: str = _USERNAME,
@@ -72,34 +93,46 @@ class RehearsalServer:
         grant_lifetime_s: float = 3600,
         latency_s: float = 0.0,
         process_after_s: float | None = None,
+        restart_s: float = 2.0,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        own_login = (username, password) != (_USERNAME, _PASSWORD)
-        login = api_key is None or own_login
+        self.protocol = protocol
         self.host = host
         self.port = port
         self.latency_s = latency_s
+        self.restart_s = restart_s
         self._tls = tls
         self.faults = faults or FaultList()
-        self.bucket = Bucket(directory)
-        self.objects = self.bucket.objects
-        self.requests: list[RequestRecord] = []
+        own_login = (username, password) != (_USERNAME, _PASSWORD)
+        login = api_key is None or own_login
         self.logins = Logins(username, password if login else None, api_key, token_lifetime_s)
-        self.processing = Processing(
-            directory,
-            self.objects,
-            lambda stage: self._endpoints.draw(None, stage),
-            process_after_s,
-        )
-        self.logs = self.processing.logs
-        self.process = self.processing.process
-        self._endpoints = Endpoints(
-            self.bucket, self.processing, self.logins, lambda: self.faults, grant_lifetime_s
-        )
-        self.fired = self._endpoints.fired
+        self._make_parts(directory, grant_lifetime_s, process_after_s)
+        self.requests: list[RequestRecord] = []
         self._state = ServerState()
         self._connections: set[Connection] = set()
+        self._down_until = 0.0
         self._thread: threading.Thread | None = None
+
+    def _make_parts(
+        self, directory: Path, grant_lifetime_s: float, process_after_s: float | None
+    ) -> None:
+        self._injector = injector = FaultInjector(lambda: self.faults)
+        self.fired = injector.fired
+        self.bucket = Bucket(directory)
+        self.objects = self.bucket.objects
+        draw = partial(injector.draw, None)
+        self.processing = Processing(directory, self.objects, draw, process_after_s)
+        self.logs = self.processing.logs
+        self.ingestion = IngestionService(directory, draw, self._die, process_after_s)
+        self._endpoints: Endpoints | IngestionEndpoints
+        if self.protocol == INGESTION:
+            self._endpoints = IngestionEndpoints(self.ingestion, self.logins, injector)
+            self.process = self.ingestion.process
+        else:
+            self._endpoints = Endpoints(
+                self.bucket, self.processing, self.logins, injector, grant_lifetime_s
+            )
+            self.process = self.processing.process
 
     def __enter__(self) -> Self:
         self.start()
@@ -113,7 +146,8 @@ class RehearsalServer:
         """The emission url to configure. The port is known once it has started."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104  compared, not bound
         host = f"[{host}]" if ":" in host else host
-        return f"{'https' if self._tls else 'http'}://{host}:{self.port}/data"
+        path = BASE_PATH if self.protocol == INGESTION else "/data"
+        return f"{'https' if self._tls else 'http'}://{host}:{self.port}{path}"
 
     def start(self) -> None:
         """Bind and serve in the background; return when connections are accepted.
@@ -122,8 +156,8 @@ class RehearsalServer:
         """
         if self._thread is not None:
             raise RuntimeError("the rehearsal server is running")
-        self.bucket.open()
-        self.processing.open()
+        self._endpoints.open()
+        self._down_until = 0.0
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         listener = socket.create_server((self.host, self.port), family=family)
         # asyncio would set it, but overlooks sockets that were made elsewhere.
@@ -145,6 +179,7 @@ class RehearsalServer:
         if thread is not None:
             self._loop.call_soon_threadsafe(self._stopping.set)
             thread.join()
+            self._endpoints.close()
 
     async def _serve(self, listener: socket.socket, accepting: threading.Event) -> None:
         # uvicorn's Server wakes ten times a second and waits for hanging requests; its protocol
@@ -188,7 +223,9 @@ class RehearsalServer:
             connection.transport.abort()
             return
         record = RequestRecord(time.time(), "connect")
-        if self._endpoints.draw(record, FaultStage.CONNECT):
+        if time.monotonic() < self._down_until:
+            record.fault = "down"
+        if record.fault or self._injector.draw(record, FaultStage.CONNECT):
             self.requests.append(record)
             connection.reset()
 
@@ -196,6 +233,19 @@ class RehearsalServer:
         self._connections.discard(connection)
         if not self._connections:
             self._all_closed.set()
+
+    def _die(self, death: ServiceDied) -> None:
+        """Lose the work in process, reset all connections, and stay away for a while."""
+        down_s = self.restart_s if death.down_s is None else death.down_s
+        self._down_until = time.monotonic() + down_s
+        if death.cause:
+            self.fired[death.cause] += 1
+        self._endpoints.close()
+        self._loop.call_soon_threadsafe(self._reset_connections)
+
+    def _reset_connections(self) -> None:
+        for connection in list(self._connections):
+            connection.reset()
 
     def _record(self, endpoint: str) -> RequestRecord:
         record = RequestRecord(time.time(), endpoint)
@@ -205,7 +255,7 @@ class RehearsalServer:
     def _app(self) -> Starlette:
         app = Starlette(
             routes=[self._route(*route) for route in self._endpoints.routes()],
-            exception_handlers={404: self._no_route},
+            exception_handlers={404: self._no_route, 405: self._no_route},
         )
         app.router.redirect_slashes = False
         return app
@@ -213,7 +263,11 @@ class RehearsalServer:
     async def _no_route(self, request: Request, _: Exception) -> Response:
         record = self._record("unknown")
         record.name = request.scope["path"]
-        return self._finished(NO_ROUTE, record)
+        response = NO_ROUTE
+        if self.protocol == INGESTION:
+            message = f"Cannot {request.method} {record.name.removeprefix(BASE_PATH)}"
+            response = service_error(404, message, "Not Found")
+        return self._finished(response, record)
 
     def _route(self, method: str, path: str, endpoint: str, handler: Handler) -> Route:
         async def serve(request: Request) -> Response:
@@ -225,6 +279,9 @@ class RehearsalServer:
                 response = await handler(exchange)
             except RefusedError as refusal:
                 response = refusal.response
+            except ServiceDied as death:
+                self._die(death)
+                response = None
             except ConnectionLost:
                 response = None
             if response is None:

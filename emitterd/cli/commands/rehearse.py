@@ -12,20 +12,21 @@ import click
 from emitterd.cli.output import DONE, say
 from emitterd.cli.setup.init import replace_file
 from emitterd.cli.tables import TableColumn, print_table
-from emitterd.rehearsal.faults import FAULTS
-from emitterd.rehearsal.server import RehearsalServer
+from emitterd.rehearsal.faults import kinds_of
+from emitterd.rehearsal.server import INGESTION, RehearsalServer
 from emitterd.service.signals import Signals
 from emitterd.text import shown
 
 INTRODUCTION = """\
-The practice server listens on {url}. Its objects are in {folder}.
+The practice server listens on {url}. Its files are in {folder}.
 Put these lines in place of the section emission in emitter.yaml:
 """
 
 
-def list_faults() -> int:
-    """Print the faults that `--fault` takes."""
-    rows = ((name, kind.effect, kind.parameter) for name, kind in FAULTS.items())
+def list_faults(protocol: str) -> int:
+    """Print the faults that `--fault` takes with this protocol."""
+    kinds = kinds_of(protocol)
+    rows = ((name, kind.effect, kind.parameter) for name, kind in kinds.items())
     print_table(
         rows,
         [TableColumn("fault"), TableColumn("what happens", cut="end"), TableColumn("parameter")],
@@ -57,7 +58,8 @@ def serve(
                 signals.wait(60.0)
             for name, fired in sorted(server.fired.items()):
                 say(f"fault {name} fired {fired} times")
-            say(f"{len(server.objects)} objects stored")
+            stored = sum(item.accepted for item in server.ingestion.files) + len(server.objects)
+            say(f"{stored} objects stored")
     except OSError as error:
         message = f"cannot listen on {host}:{port}: {error.strerror}"
         raise click.ClickException(message) from error
@@ -66,10 +68,13 @@ def serve(
 
 def _store_login(folder: Path, options: Mapping[str, Any]) -> list[str]:
     """Write the secret into a file, as a configuration needs it; return its lines for the login."""
+    protocol = [f"protocol: {INGESTION}"] if options["protocol"] == INGESTION else []
+    if protocol and not options["api_key"]:
+        return protocol
     name = "api_key" if options["api_key"] else "password"
     file = folder / name.replace("_", "-")
     replace_file(file, f"{options[name]}\n", 0o600, (os.geteuid(), os.getegid()))
     # YAML reads JSON's texts.
     line = f"{name}_file: {json.dumps(str(file))}"
     user = f"username: {json.dumps(options['username'])}"
-    return [line] if options["api_key"] else [user, line]
+    return [*protocol, line] if options["api_key"] else [user, line]
