@@ -411,6 +411,17 @@ def test_an_upload_can_be_refused(serve: Serve, fault: str, status: int) -> None
     assert sender.server.fired.total() == 1
 
 
+def test_the_status_can_be_unavailable(serve: Serve) -> None:
+    """The status is a 503 with the wait that is asked for, and right the next time."""
+    sender = serve("status-503@1:7")
+    sender.send()
+
+    answer = sender.ask()
+
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "7")
+    assert sender.counts()[0] == IN_PROGRESS
+
+
 def test_a_login_can_be_refused(serve: Serve) -> None:
     """The first login gets no token."""
     sender = serve("no-login@1")
