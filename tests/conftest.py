@@ -19,7 +19,7 @@ import structlog
 from hypothesis import HealthCheck, settings
 
 from emitterd import text
-from emitterd.client.api import EmissionClient
+from emitterd.client.presigned.client import PresignedClient
 from emitterd.journal.journal import Journal
 from emitterd.rehearsal.server import RehearsalServer
 from emitterd.service import logging as logs
@@ -116,7 +116,7 @@ def site(tmp_path: Path, server: RehearsalServer) -> Installation:
 
 
 @pytest.fixture
-def emission(server: RehearsalServer) -> Iterator[EmissionClient]:
+def emission(server: RehearsalServer) -> Iterator[PresignedClient]:
     """Build the way to the rehearsal server, with generous limits."""
     with http_client() as client:
         yield emission_to(client, server.url)

@@ -17,14 +17,17 @@ Source: "Error responses" and "POST Object" of the Amazon S3 API reference.
 
 import email.utils
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
+from typing import TypeVar
 
 from emitterd.client.body import Body
 from emitterd.codes import Code
 from emitterd.errors import Decision, DeliveryError, Stage
 from emitterd.text import MASK, masked
+
+T = TypeVar("T")
 
 
 class RequestKind(StrEnum):
@@ -267,6 +270,24 @@ def as_delivery_errors(request: RequestKind, body: Body | None = None) -> Iterat
 def is_stale(error: DeliveryError) -> bool:
     """Return whether the server had closed the idle connection before it read the request."""
     return isinstance(error.__cause__, TransportError) and error.__cause__.stale
+
+
+def sent_twice(send: Callable[[], T]) -> T:
+    """Send a body; send it once more if neither the file nor the server failed.
+
+    Then the server had closed the idle connection. Raises what `send` raises.
+    """
+    try:
+        return send()
+    except DeliveryError as error:
+        if not is_stale(error):
+            raise
+        ambiguous = error.ambiguous
+    try:
+        return send()
+    except DeliveryError as error:
+        error.ambiguous = error.ambiguous or ambiguous
+        raise
 
 
 def transport_error(

@@ -11,9 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from emitterd.client import grant as grants
+from emitterd.client.emission import NotConfirmed
 from emitterd.client.http import HttpClient, Response
-from emitterd.client.lookup import FIRST_BYTE, NotConfirmed, stored
+from emitterd.client.presigned import grant as grants
+from emitterd.client.presigned.lookup import FIRST_BYTE, stored
 from emitterd.client.responses import (
     RequestKind,
     as_delivery_errors,
@@ -21,6 +22,7 @@ from emitterd.client.responses import (
     is_etag,
     s3_code,
 )
+from emitterd.client.session import ANSWER_MAX_BYTES
 from emitterd.codes import Code
 from emitterd.errors import Decision, DeliveryError
 from emitterd.model import Confirmation
@@ -87,7 +89,7 @@ class ServerReader:
     def buckets(self) -> Buckets:
         """Return the names of the server's buckets."""
         request = RequestKind.BUCKETS
-        names = _document(request, self._ask(request, None, grants.ANSWER_MAX_BYTES))
+        names = _document(request, self._ask(request, None, ANSWER_MAX_BYTES))
         emission, output = names.get("emission"), names.get("output")
         for name in (emission, output):
             if not isinstance(name, str) or not _BUCKET_NAME.fullmatch(name):

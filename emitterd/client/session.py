@@ -16,12 +16,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from typing import Protocol, Self
+from typing import NamedTuple, Protocol, Self
 
 import structlog
 
 from emitterd import heartbeat
-from emitterd.client import grant as grants
 from emitterd.client.http import HttpClient, Response
 from emitterd.client.responses import RequestKind, api_error, as_delivery_errors
 from emitterd.client.sockets import POLL_S
@@ -36,6 +35,8 @@ account."""
 
 TOKEN_LIFETIME_S = 300.0
 """Where the login does not name one: Flask-JWT's default, which cQube 1.0 has."""
+
+ANSWER_MAX_BYTES = 256 * 1024
 
 TOKEN_LONGEST_S = 365 * 86400.0
 """The login may name any number; larger ones would overflow."""
@@ -134,10 +135,15 @@ class Session:
     """The token, shared by all workers: one login at a time. Thread-safe."""
 
     def __init__(
-        self, http: HttpClient, url: str, credentials: Credentials, lockouts: LockoutStore | None
+        self,
+        url: str,
+        credentials: Credentials,
+        request_token: "RequestToken",
+        lockouts: LockoutStore | None,
     ) -> None:
-        self._http = http
+        """`url` is the API's. `request_token` logs in once."""
         self._url = url
+        self._request_token = request_token
         self._credentials = credentials
         self._lockouts = lockouts
         self._lockout = LoginLockout.read(lockouts.read_fact("login")) if lockouts else None
@@ -223,7 +229,7 @@ class Session:
         if before and before.wait_s(now) > 0:
             raise before.error(now, asked=False)
         try:
-            answer = self._request_token(credentials)
+            token = self._request_token(credentials)
         except DeliveryError as error:
             if error.code is not Code.CREDENTIALS:
                 self._last_failure = error.copy()
@@ -241,10 +247,10 @@ class Session:
             self._last_failure = lockout.error(now, asked=True)
             raise self._last_failure.copy() from error
         self._keep(None)
-        keep_secret("token", str(answer["access_token"]))
-        self._authorization = f"{credentials.scheme} {answer['access_token']}"
+        keep_secret("token", token.text)
+        self._authorization = f"{credentials.scheme} {token.text}"
         self._token_of = credentials
-        self.lifetime_s = lifetime_s = _lifetime_s(answer.get("expires_in"))
+        self.lifetime_s = lifetime_s = token.lifetime_s
         # Renewed early, so that no request is wasted on a token that has just ended.
         self._renew_at = time.monotonic() + lifetime_s - min(60.0, lifetime_s / 5)
         log.info("auth.renewed", lifetime_s=lifetime_s)
@@ -263,10 +269,25 @@ class Session:
             with suppress(JournalFull):
                 self._lockouts.save_fact("login", asdict(lockout) if lockout else None)
 
-    def _request_token(self, credentials: Credentials) -> dict[str, object]:
+
+class Token(NamedTuple):
+    """The answer to a login. `lifetime_s`: how long the token lives, in seconds."""
+
+    text: str
+    lifetime_s: float
+
+
+RequestToken = Callable[[Credentials], Token]
+"""Logs in, in a single try. Raises `DeliveryError`."""
+
+
+def password_login(http: HttpClient, url: str) -> RequestToken:
+    """Return the login of cQube 1.0 to 1.6, at the API with this URL."""
+
+    def request_token(credentials: Credentials) -> Token:
         request = RequestKind.LOGIN
         body = {"username": credentials.username, "password": credentials.secret()}
-        answer = send_json(self._http, request, f"{self._url}/auth", body, {})
+        answer = send_json(http, request, f"{url}/auth", body, {})
         error = api_error(request, answer.status, answer.headers, answer.body)
         if error is not None:
             raise error
@@ -276,13 +297,15 @@ class Session:
             fields = read if isinstance(read, dict) else {}
         token = fields.get("access_token")
         if isinstance(token, str) and _TOKEN.fullmatch(token):
-            return fields
+            return Token(token, _lifetime_s(fields.get("expires_in")))
         code, reason = Code.MALFORMED_ANSWER, "the login's answer has no valid token"
         if "error" in fields:
             # Upstream passes Keycloak's refusal on with HTTP 200.
             message = masked(str(fields.get("error_description") or fields["error"]))[:200]
             code, reason = Code.CREDENTIALS, f"the login says: {message}"
         raise DeliveryError(Decision.PAUSE, code, reason, stage=Stage.LOGIN)
+
+    return request_token
 
 
 def send_json(
@@ -291,7 +314,7 @@ def send_json(
     url: str,
     body: object,
     headers: dict[str, str],
-    limit_bytes: int = grants.ANSWER_MAX_BYTES,
+    limit_bytes: int = ANSWER_MAX_BYTES,
 ) -> Response:
     """Send one request to the API: a GET where `body` is None, else a POST.
 

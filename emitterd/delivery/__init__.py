@@ -14,6 +14,6 @@ probes it. Which code sets which wait:
 - After a refused login: `client.session` sets a lockout, which is in the journal. The
   breaker waits for the longer of the lockout and the backoff.
 - `Retry-After` of the server is added to the backoff, up to `RETRY_AFTER_CAP_S`.
-- A brief failure of the API: `EmissionClient` repeats the request within seconds, three
+- A brief failure of the API: `ApiClient` repeats the request within seconds, three
   times at most. Only the last failure reaches the waits above.
 """

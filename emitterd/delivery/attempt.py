@@ -11,9 +11,7 @@ from typing import Protocol
 
 import structlog
 
-from emitterd.client.api import EmissionClient
-from emitterd.client.grant import remote_name
-from emitterd.client.lookup import NotConfirmed
+from emitterd.client.emission import EmissionClient, NotConfirmed
 from emitterd.client.responses import interrupted
 from emitterd.codes import Code
 from emitterd.delivery.dispatch import Dispatcher
@@ -120,25 +118,17 @@ class Attempter:
             return NotConfirmed(Confirmation.UNKNOWN, error.reason)
 
     def _confirm(self, entry: Entry, grant: Grant, file: FileIO) -> Receipt:
-        stored = self._emission.look_up(grant)
         expected = entry.fingerprint
-        # The size first: only then is it worth reading the whole file.
-        stored.check_size(expected.size_bytes)
-        md5, sha256 = digests(file, self.check_shutdown)
-        if not expected.same_times(Fingerprint.of(os.fstat(file.fileno()))):
-            raise FileError("the file changed while it was read", code=Code.CHANGED)
-        shared_key = grant.key == remote_name(entry.path)
-        verified = stored.verify(md5, shared_key=shared_key)
+
+        def read_digests() -> tuple[bytes, bytes]:
+            read = digests(file, self.check_shutdown)
+            if not expected.same_times(Fingerprint.of(os.fstat(file.fileno()))):
+                raise FileError("the file changed while it was read", code=Code.CHANGED)
+            return read
+
+        receipt = self._emission.look_up(grant, entry.path, expected.size_bytes, read_digests)
         reach(Point.CONFIRMED)
-        return Receipt(
-            key=grant.key,
-            etag=stored.etag,
-            size_bytes=expected.size_bytes,
-            md5=md5,
-            sha256=sha256,
-            verified=verified,
-            confirmed=True,
-        )
+        return receipt
 
     def _post(self, entry: Entry, grant: Grant, file: FileIO) -> Receipt:
         return self._emission.deliver(grant, file, entry.fingerprint, self._observer.sent)

@@ -13,7 +13,7 @@ from io import FileIO
 import structlog
 
 from emitterd import heartbeat
-from emitterd.client.api import EmissionClient
+from emitterd.client.emission import EmissionClient
 from emitterd.codes import Code
 from emitterd.datasets.zip_integrity import zip_flaw
 from emitterd.delivery.attempt import Attempter, UploadObserver

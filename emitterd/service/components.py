@@ -11,8 +11,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from emitterd.client.api import EmissionClient
+from emitterd.client.emission import EmissionClient
 from emitterd.client.http import HttpClient, tls_context
+from emitterd.client.presigned.client import PresignedClient
 from emitterd.client.session import Credentials, LockoutStore
 from emitterd.client.sockets import Trace, TransferLimits
 from emitterd.codes import Code, load_texts
@@ -112,11 +113,14 @@ class Components:
             lambda: (self.config.alarm_limits, self.config.spool.sweep_every_s),
         )
 
-    def tracker(self) -> ServerTracker:
-        """Return what asks the server about delivered files."""
+    def tracker(self) -> ServerTracker | None:
+        """Return what asks the server about delivered files; None if receipts say so already."""
+        reader = self._emission.reader
+        if reader is None:
+            return None
         tracker = ServerTracker(
             self.journal,
-            self._emission.reader,
+            reader,
             # Not the inspector's own method: a reload may bring another catalogue.
             lambda path: self.inspector.dataset(path),  # noqa: PLW0108
             self.shutdown,
@@ -302,7 +306,7 @@ def open_emission(
     lockouts: LockoutStore | None = None,
 ) -> EmissionClient:
     """Return the client of the emission API, which has not logged in yet."""
-    return EmissionClient(
+    return PresignedClient(
         http_client,
         config.emission.url,
         credentials(config),

@@ -108,8 +108,9 @@ class Daemon:
             http_server = open_http_server(components, self._apply)
             self._start(watch=True)
             self._threads.start_watched("disposal", lambda: components.disposal.run(self._shutdown))
-            if components.config.tracking.enabled:
-                threads.start_side("tracking", components.tracker().run)
+            tracker = components.tracker() if components.config.tracking.enabled else None
+            if tracker is not None:
+                threads.start_side("tracking", tracker.run)
             self._start_control_server()
             components.intake.sweeping.wait(READY_S)
             notify("READY=1", f"STATUS={self._status()}")

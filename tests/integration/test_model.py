@@ -27,7 +27,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from emitterd.client.grant import EXPIRY_MARGIN_S
+from emitterd.client.presigned.grant import EXPIRY_MARGIN_S
 from emitterd.journal.operations import Operation
 from emitterd.model import LIVE, State
 from emitterd.text import display

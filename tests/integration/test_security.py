@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Python
-from emitterd.client.grant import remote_name
+from emitterd.client.presigned.grant import remote_name
 from emitterd.model import Grant, State
 from emitterd.rehearsal.server import RehearsalServer
 from emitterd.text import display

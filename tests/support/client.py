@@ -19,8 +19,8 @@ from typing import NamedTuple, Self, TypeVar
 
 import pytest
 
-from emitterd.client.api import EmissionClient
 from emitterd.client.http import HttpClient, Response, tls_context
+from emitterd.client.presigned.client import PresignedClient
 from emitterd.client.session import Credentials, LockoutStore
 from emitterd.client.sockets import TransferLimits
 from emitterd.model import Fingerprint, Grant, Receipt
@@ -322,9 +322,9 @@ def emission_to(  # noqa: PLR0913  all by keyword, and each of its own kind
     scheme: str = "Bearer",
     shutdown: Shutdown | None = None,
     lockouts: LockoutStore | None = None,
-) -> EmissionClient:
+) -> PresignedClient:
     """Return a client of the server at `url`, as the daemon makes it."""
-    return EmissionClient(
+    return PresignedClient(
         client,
         url,
         Credentials(username, lambda: secret, scheme),
@@ -362,7 +362,7 @@ def sparse(path: Path, size: int) -> Path:
 
 
 def deliver(
-    emission: EmissionClient,
+    emission: PresignedClient,
     path: Path,
     grant: Grant | None = None,
     on_sent: Callable[[int], None] | None = None,

@@ -9,8 +9,8 @@ from typing import Any
 
 from structlog.testing import capture_logs
 
-from emitterd.client.api import EmissionClient
 from emitterd.client.http import HttpClient, tls_context
+from emitterd.client.presigned.client import PresignedClient
 from emitterd.client.session import Credentials
 from emitterd.client.sockets import TransferLimits
 from emitterd.delivery.backoff import Backoff
@@ -40,7 +40,7 @@ COLUMNS = (
 )
 
 
-class Poisonable(EmissionClient):
+class Poisonable(PresignedClient):
     """An emission client that fails with some files only."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:  # noqa: ANN401

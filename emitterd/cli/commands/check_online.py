@@ -65,7 +65,7 @@ def online(config: Config) -> Iterator[Diagnosis]:
     check = _Check(config)
     with closing(check.client):
         steps = [check.log_in, check.request_grant, check.reach_bucket]
-        for step in steps + [check.ask_buckets] * config.tracking.enabled:
+        for step in steps + [check.ask_tracking] * config.tracking.enabled:
             try:
                 step()
             except EmitterError as error:
@@ -117,10 +117,11 @@ class _Check:
         with as_delivery_errors(RequestKind.BUCKET):
             self.client.request("HEAD", self._url, {}, limit_bytes=0)
 
-    def ask_buckets(self) -> None:
+    def ask_tracking(self) -> None:
         """Ask whether the server allows tracking. Raises `EmitterError`."""
         self._step, self._prefix = "tracking", ""
-        self._emission.reader.buckets()
+        if self._emission.reader is not None:
+            self._emission.reader.buckets()
         self._report("tracking", "the server says what became of delivered files")
 
     def report_failure(self, error: EmitterError) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from emitterd.client import sockets
-from emitterd.client.api import EmissionClient
+from emitterd.client.presigned.client import PresignedClient
 from emitterd.client.sockets import TransferLimits
 from emitterd.codes import Code
 from emitterd.errors import Decision, DeliveryError
@@ -51,7 +51,7 @@ def large(tmp_path: Path) -> Path:
     return sparse(tmp_path / "large.zip", LARGE_BYTES)
 
 
-def trouble_of(emission: EmissionClient, path: Path, grant: Grant | None = None) -> DeliveryError:
+def trouble_of(emission: PresignedClient, path: Path, grant: Grant | None = None) -> DeliveryError:
     """Deliver what must not succeed."""
     with pytest.raises(DeliveryError) as caught:
         deliver(emission, path, grant)
@@ -65,7 +65,7 @@ def stored_answer(etag: str) -> bytes:
 
 @pytest.mark.parametrize("size", [0, 1, 512 * 1024, 512 * 1024 + 1, 3 * MIB])
 def test_a_delivery_gives_a_receipt(
-    emission: EmissionClient, server: RehearsalServer, tmp_path: Path, size: int
+    emission: PresignedClient, server: RehearsalServer, tmp_path: Path, size: int
 ) -> None:
     """The receipt holds key, digests and ETag, and the object is the file."""
     content = os.urandom(size)
@@ -92,7 +92,7 @@ def test_a_delivery_gives_a_receipt(
 
 
 def test_the_token_stays_with_the_api(
-    emission: EmissionClient, server: RehearsalServer, small: Path
+    emission: PresignedClient, server: RehearsalServer, small: Path
 ) -> None:
     """No Authorization header reaches the bucket or the target of its redirect."""
     server.faults = fault_list("redirect@1")
@@ -195,7 +195,7 @@ def test_a_line_that_breaks_or_stalls_is_deferred(
 
 
 def test_an_answer_that_is_late_is_an_answer(
-    emission: EmissionClient, server: RehearsalServer, small: Path
+    emission: PresignedClient, server: RehearsalServer, small: Path
 ) -> None:
     """A bucket may take its time within the limit."""
     server.faults = fault_list("slow-answer@1:0.5")
@@ -205,7 +205,7 @@ def test_an_answer_that_is_late_is_an_answer(
 
 
 def test_an_early_refusal_saves_the_rest_of_the_body(
-    emission: EmissionClient, server: RehearsalServer, tmp_path: Path
+    emission: PresignedClient, server: RehearsalServer, tmp_path: Path
 ) -> None:
     """An answer before the end is read, and the rest of the file stays here."""
     server.faults = fault_list("early-403")
@@ -236,7 +236,7 @@ def test_a_success_before_the_end_is_none(large: Path) -> None:
 
 @pytest.mark.parametrize("fault", ["non-md5-etag", "kms-etag"])
 def test_an_etag_that_is_no_md5_is_taken_unverified(
-    emission: EmissionClient, server: RehearsalServer, small: Path, fault: str
+    emission: PresignedClient, server: RehearsalServer, small: Path, fault: str
 ) -> None:
     """An object encrypted with a key of KMS is delivered, and the receipt says how."""
     server.faults = fault_list(fault)
@@ -248,7 +248,7 @@ def test_an_etag_that_is_no_md5_is_taken_unverified(
 
 
 def test_an_etag_of_other_bytes_is_no_delivery(
-    emission: EmissionClient, server: RehearsalServer, small: Path
+    emission: PresignedClient, server: RehearsalServer, small: Path
 ) -> None:
     """What the bucket stored is not what was sent: it is sent again."""
     server.faults = fault_list("wrong-etag@1")
@@ -270,7 +270,7 @@ def test_an_etag_may_be_spelt_in_many_ways(small: Path, form: str, *, upper: boo
 
 
 def test_a_redirect_is_followed_once_with_the_whole_body(
-    emission: EmissionClient, server: RehearsalServer, large: Path
+    emission: PresignedClient, server: RehearsalServer, large: Path
 ) -> None:
     """The regional host of a new bucket gets all fields and the whole file."""
     server.faults = fault_list("redirect")

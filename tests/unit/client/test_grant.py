@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emitterd.client.grant import GRANT_LIFETIME_S, parse, redirected, remote_name
+from emitterd.client.presigned.grant import GRANT_LIFETIME_S, parse, redirected, remote_name
 from emitterd.codes import Code
 from emitterd.errors import Decision, DeliveryError, Stage
 from emitterd.model import Grant
@@ -326,3 +326,37 @@ def test_no_two_files_share_a_remote_name() -> None:
     paths = [b"a\n.zip", b"a%0A.zip", b"a%250A.zip", b"a%0A\n.zip", b"\xe9%E9", b"%E9"]
 
     assert len({remote_name(path) for path in paths}) == len(paths)
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "named"),
+    [
+        (
+            {
+                "fields": {"key": "pat/exam_30112026.zip"},
+                "url": "https://cqube.blob.core.windows.net/emission/pat/exam one.zip"
+                "?se=2026-11-30&sp=rwdxlt&sr=b&sig=c2VjcmV0",
+            },
+            Code.AZURE_STORAGE,
+            "cqube.blob.core.windows.net",
+        ),
+        ({"url": "/opt/cqube/emission_data"}, Code.LOCAL_STORAGE, "/opt/cqube/emission_data"),
+    ],
+)
+def test_cqube_4_on_other_storage_has_a_code_of_its_own(
+    answer: dict[str, object], code: Code, named: str
+) -> None:
+    """The answers of cQube 4 for Azure and for a local folder pause uploads, each by its code."""
+    with pytest.raises(DeliveryError) as raised:
+        read(answer)
+    assert (raised.value.code, raised.value.decision) == (code, Decision.PAUSE)
+    assert named in raised.value.reason
+    assert "sig=" not in raised.value.reason
+
+
+@pytest.mark.parametrize("url", ["opt/data", "//cqube.test/data", "", 7, None])
+def test_a_grant_without_a_url_is_no_local_storage(url: object) -> None:
+    """Only the path of a folder means local storage; anything else is no answer of the API."""
+    with pytest.raises(DeliveryError) as raised:
+        read({"url": url})
+    assert raised.value.code is Code.MALFORMED_ANSWER

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from emitterd.client.lookup import NotConfirmed, StoredObject, stored
+from emitterd.client.emission import NotConfirmed
+from emitterd.client.presigned.lookup import StoredObject, stored
 from emitterd.codes import Code
 from emitterd.delivery.attempt import LOOK_UP_MAX_S
 from emitterd.errors import Decision, DeliveryError
@@ -354,7 +355,7 @@ def test_a_hostile_url_is_not_fetched(place: bytes, reason: str) -> None:
     with Listener(answering(reply(LOGIN), reply(place))) as api, http_client() as client:
         url = api.url.rstrip("/")
         with pytest.raises(NotConfirmed, match=re.escape(reason)) as caught:
-            emission_to(client, url).look_up(granted(url))
+            emission_to(client, url).stored_object(granted(url))
 
         assert caught.value.confirmation is Confirmation.UNKNOWN
         assert [request.line.split()[1] for request in api.heard] == ["/auth", "/download_url"]
@@ -368,7 +369,7 @@ def test_a_redirected_download_is_not_followed() -> None:
         with Listener(answering(reply(LOGIN), place)) as api, http_client() as client:
             url = api.url.rstrip("/")
             with pytest.raises(NotConfirmed, match="answered 307") as caught:
-                emission_to(client, url).look_up(granted(url))
+                emission_to(client, url).stored_object(granted(url))
 
         assert "5ec2e7" not in caught.value.reason
         [asked] = bucket.heard
@@ -383,7 +384,7 @@ def test_a_lost_download_shows_no_secret() -> None:
         with Listener(answering(reply(LOGIN), place)) as api, http_client() as client:
             url = api.url.rstrip("/")
             with pytest.raises(DeliveryError) as caught:
-                emission_to(client, url).look_up(granted(url))
+                emission_to(client, url).stored_object(granted(url))
 
     assert (caught.value.decision, caught.value.code) == (Decision.DEFER, Code.CONNECTION_LOST)
     assert not caught.value.ambiguous
@@ -404,7 +405,7 @@ def test_a_lost_download_shows_no_secret() -> None:
 def test_a_grant_that_names_no_bucket_is_not_looked_up(grant: Grant) -> None:
     """Without the name of the bucket, or at another API, nothing is asked."""
     with http_client() as client, pytest.raises(NotConfirmed) as caught:
-        emission_to(client, "http://api.test").look_up(grant)
+        emission_to(client, "http://api.test").stored_object(grant)
 
     assert caught.value.confirmation is Confirmation.UNKNOWN
 

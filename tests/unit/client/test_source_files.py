@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from emitterd.client.api import EmissionClient
+from emitterd.client.presigned.client import PresignedClient
 from emitterd.codes import Code
 from emitterd.errors import Decision, DeliveryError, FileError
 from emitterd.rehearsal.server import RehearsalServer
@@ -34,7 +34,7 @@ def source(tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_file(
-    emission: EmissionClient, server: RehearsalServer, tmp_path: Path
+    emission: PresignedClient, server: RehearsalServer, tmp_path: Path
 ) -> None:
     """A file of 256 MiB goes through a few MiB, the server in this process included."""
     path = sparse(tmp_path / "huge.zip", 256 * MIB)
@@ -70,7 +70,7 @@ def rewrite(path: Path) -> None:
 
 @pytest.mark.parametrize("change", [grow, cut, rewrite])
 def test_a_file_that_changes_is_not_stored(
-    emission: EmissionClient, server: RehearsalServer, source: Path, change: Callable[[Path], None]
+    emission: PresignedClient, server: RehearsalServer, source: Path, change: Callable[[Path], None]
 ) -> None:
     """The body is left unfinished, so that no bucket can take it for whole."""
     chunks: list[int] = []
@@ -89,7 +89,7 @@ def test_a_file_that_changes_is_not_stored(
 
 
 def test_after_a_changed_file_the_next_goes_through(
-    emission: EmissionClient, server: RehearsalServer, source: Path, tmp_path: Path
+    emission: PresignedClient, server: RehearsalServer, source: Path, tmp_path: Path
 ) -> None:
     """The half-sent request takes its connection with it and nothing else."""
     with pytest.raises(FileError):
@@ -101,7 +101,7 @@ def test_after_a_changed_file_the_next_goes_through(
 
 @pytest.mark.parametrize("replacement", [None, b"newer"])
 def test_a_file_that_is_replaced_or_deleted_is_sent_from_its_descriptor(
-    emission: EmissionClient, server: RehearsalServer, source: Path, replacement: bytes | None
+    emission: PresignedClient, server: RehearsalServer, source: Path, replacement: bytes | None
 ) -> None:
     """The open descriptor keeps the bytes that the receipt speaks of."""
     content = source.read_bytes()
@@ -129,7 +129,7 @@ def test_a_stop_interrupts_an_upload(
     shutdown, errors = Shutdown(), list[DeliveryError]()
     path = sparse(tmp_path / "large.zip", 24 * MIB)
 
-    def work(emission: EmissionClient) -> None:
+    def work(emission: PresignedClient) -> None:
         with pytest.raises(DeliveryError) as caught:
             deliver(emission, path)
         errors.append(caught.value)

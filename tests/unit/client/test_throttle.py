@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from emitterd.client.api import EmissionClient
 from emitterd.client.bandwidth import BURST_SLICES, SLICE_LEAST_BYTES, SLICE_S, Throttle
+from emitterd.client.presigned.client import PresignedClient
 from emitterd.client.responses import Stopped
 from emitterd.client.sockets import TransferLimits
 from emitterd.client.timetable import TimeSpan, Timetable
@@ -110,7 +110,7 @@ def test_small_file_passes_a_large_one(bucket: Listener, tmp_path: Path) -> None
 
 
 def begun(
-    pool: ThreadPoolExecutor, emission: EmissionClient, bucket: Listener, file: Path
+    pool: ThreadPoolExecutor, emission: PresignedClient, bucket: Listener, file: Path
 ) -> Future[Receipt]:
     """Begin an upload, which then waits for its limit."""
     sent = pool.submit(deliver, emission, file, hand_made(bucket.url))

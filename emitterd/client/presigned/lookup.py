@@ -16,10 +16,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from emitterd.client.emission import NotConfirmed
 from emitterd.client.responses import bucket_error, etag_of, is_etag, s3_code
 from emitterd.errors import DeliveryError
 from emitterd.model import Confirmation
-from emitterd.text import masked, printable
 
 FIRST_BYTE = {"Range": "bytes=0-0"}
 """The download url is signed for GET only. With this range a GET does for a HEAD."""
@@ -30,15 +30,6 @@ _NOT_FOUND = 404
 _TEMPORARY = frozenset({407, 429, 500, 502, 503, 504})
 _RANGE = re.compile(r"bytes 0-0/([0-9]{1,19})")
 _LENGTH = re.compile(r"[0-9]{1,19}")
-
-
-class NotConfirmed(Exception):
-    """The bucket does not confirm the delivery; `confirmation` and `reason` say why."""
-
-    def __init__(self, confirmation: Confirmation, reason: str) -> None:
-        super().__init__(reason)
-        self.confirmation = confirmation
-        self.reason = printable(masked(reason))
 
 
 @dataclass(frozen=True, slots=True)

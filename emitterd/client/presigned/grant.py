@@ -24,10 +24,10 @@ EXPIRY_MARGIN_S = 30.0
 """A grant this close to its end is not used. The bucket checks the policy when it begins to read,
 which on a slow line is some time after the request began."""
 
-ANSWER_MAX_BYTES = 256 * 1024
-
 KEY_MAX_BYTES = 1024
 """The longest key of S3."""
+
+_AZURE = ".blob.core.windows.net"
 
 _LOOKS_ESCAPED = re.compile("%[0-9A-Fa-f]{2}")
 _PERCENT = {0xDC00 + byte: f"%{byte:02X}" for byte in range(0x80, 0x100)} | {
@@ -68,6 +68,7 @@ def parse(
     if not isinstance(answer, dict):
         raise malformed("it is not a JSON object")
     url, fields = answer.get("url"), answer.get("fields")
+    _check_storage(url, fields)
     if not isinstance(url, str) or not isinstance(fields, dict):
         raise malformed("it has no url and fields")
     if not all(_is_plain(name) and _is_plain(fields[name]) for name in fields):
@@ -80,6 +81,24 @@ def parse(
     check_key(fields["key"])
     lifetime_s = _lifetime_s(fields["policy"], served_at or now)
     return Grant(url, fields, now, now + lifetime_s, api_url)
+
+
+def _check_storage(url: object, fields: object) -> None:
+    """Raise `DeliveryError` for an answer of cQube 4 that stores on Azure, or in a folder.
+
+    Source: ingestion/views.py of cQube_Edu, 4.0 and 4.1.
+    """
+    if not isinstance(url, str):
+        return
+    with suppress(ValueError):
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        if host.endswith(_AZURE) and isinstance(fields, dict) and "policy" not in fields:
+            reason = f"the answer to upload-url is for Azure: {host}"
+            raise DeliveryError(Decision.PAUSE, Code.AZURE_STORAGE, reason)
+        if url.startswith("/") and not host and not fields:
+            reason = f"the answer to upload-url is a folder of the server: {url}"
+            raise DeliveryError(Decision.PAUSE, Code.LOCAL_STORAGE, reason)
 
 
 def check_key(key: str) -> None:
