@@ -53,6 +53,7 @@ _KINDS: dict[Callable[[Any], object], Schema] = {
     values.secret: _TEXT,
     values.flag: {"type": "boolean"},
     values.http_token: _pattern(values._HTTP_TOKEN.pattern),  # noqa: SLF001
+    values.header_name: _pattern(values._HTTP_TOKEN.pattern),  # noqa: SLF001
     values.emission_url: _pattern("https?://[^/ ?#@]+(/[^ ?#]*)?"),
     values.public_url: _pattern("https://[^/ ?#@]+/?"),
     values.proxy: _pattern("http://[^ ?#]+"),

@@ -73,6 +73,14 @@ def http_token(value: object) -> str:
     return checked
 
 
+def header_name(value: object) -> str:
+    """Read the name of an HTTP header."""
+    checked = _text(value)
+    if not _HTTP_TOKEN.fullmatch(checked):
+        raise ValueProblem("must be the name of a header", "write it as X-Real-IP")
+    return checked
+
+
 def emission_url(value: object) -> str:
     """Read the emission API's base URL; the slash at its end is removed."""
     parts = _split(value)

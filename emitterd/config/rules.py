@@ -61,6 +61,9 @@ def _check_web(config: "Config", problems: Problems) -> None:
     if operators and problems.valid(_ROOT) and inside(operators, config.spool.directory):
         remedy = "name a file beside the configuration"
         problems.report("web.operators_file", "is in the watched folder", remedy)
+    if config.web.client_address_header and not config.web.public_url:
+        remedy = "add public_url, the address of the proxy that sends the header"
+        problems.report("web.client_address_header", "is for a proxy, and none is named", remedy)
     listen, token_file = config.web.listen, config.web.token_file
     if token_file is not None:
         problems.check("web.token_file", read_token, token_file)

@@ -137,6 +137,7 @@ class WebSettings:
     token_file: Path | None = _key(values.path, None)
     operators_file: Path | None = _key(values.path, None)
     public_url: str | None = _key(values.public_url, None)
+    client_address_header: str | None = _key(values.header_name, None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

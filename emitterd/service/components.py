@@ -252,7 +252,7 @@ def open_http_server(components: Components, apply: "Apply") -> "HttpServer | No
 
     components.users = UsersFile(lambda: components.config.web.operators_file)
     components.users.reload()
-    address = Address(settings.listen.local, settings.public_url)
+    address = Address(settings.listen.local, settings.public_url, settings.client_address_header)
     health, destination = components.health, components.destination
     sources = Sources(
         journal=components.config.journal.path,

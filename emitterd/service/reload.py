@@ -28,6 +28,7 @@ FIXED = frozenset(
         "emission.url",
         "journal.path",
         "tracking.enabled",
+        "web.client_address_header",
         "web.listen",
         "web.public_url",
         "web.token_file",

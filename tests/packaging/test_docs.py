@@ -18,6 +18,7 @@ NO_EVENTS = {
     "journal.db",
     "file.zip",
     "log.file",
+    "web.client_address_header",
     "web.listen",
     "web.operators_file",
     "web.public_url",

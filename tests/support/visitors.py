@@ -86,6 +86,8 @@ class Visitor:
     cookies: dict[str, str] = field(default_factory=dict)
     set_cookies: list[str] = field(default_factory=list)
     tls: ssl.SSLContext | None = None
+    proxy: dict[str, str] = field(default_factory=dict)
+    """Headers that a proxy adds."""
 
     def get(self, path: str, **headers: str) -> Answer:
         """Follow a link."""
@@ -129,6 +131,7 @@ class Visitor:
 
     def _send(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> Answer:
         lines = {"Host": self.host, "Content-Length": str(len(body))} | _names(headers)
+        lines |= self.proxy
         if self.cookies:
             lines.setdefault("Cookie", "; ".join(f"{k}={v}" for k, v in self.cookies.items()))
         head = "".join(f"{name}: {value}\r\n" for name, value in lines.items() if value)

@@ -32,7 +32,8 @@ HASH_WAIT_S = 2.0
 """How long a login waits for another one: a hash takes 16 MiB, so there is one at a time."""
 
 LOGINS = 3
-"""Logins that hash or wait: each keeps one of the few threads that make the pages."""
+"""Logins that hash or wait: each keeps one of the few threads that make the pages. Browsers in
+which a user has logged in before do not count."""
 
 DEVICE_S = 180 * 86400
 
@@ -157,11 +158,13 @@ class PageAccess:
         device = _cookie(request, DEVICE, self._address)
         trusted = is_device(user, device)
         key = device if trusted else form.get("name", "").strip().lower()[:64]
-        with self._turn() as has_turn:
+        source = self._address.client(request.headers)
+        with self._turn(trusted=trusted) as has_turn:
             if not has_turn:
                 problem = Text("Others log in at this moment. Try again.")
                 return self._login_form(request, problem, HTTPStatus.SERVICE_UNAVAILABLE)
-            wait_s = self._throttle.begin(key, time.monotonic(), trusted=trusted)
+            now = time.monotonic()
+            wait_s = self._throttle.begin(key, now, trusted=trusted, source=source)
             right = wait_s == 0 and verify(user, form.get("password", ""))
         if wait_s:
             seconds = math.ceil(wait_s)
@@ -174,24 +177,23 @@ class PageAccess:
             log.warning("web.login_refused", user=user.name if user else None)
             problem = Text("The name or the password is wrong.")
             return self._login_form(request, problem, HTTPStatus.FORBIDDEN)
-        self._throttle.forgive(key, trusted=trusted)
+        self._throttle.forgive(key, now, trusted=trusted, source=source)
         return self._open(request, user, None if trusted else new_device(user))
 
     @contextmanager
-    def _turn(self) -> Iterator[bool]:
+    def _turn(self, *, trusted: bool) -> Iterator[bool]:
         """Wait for the turn of a login; its block gets whether it has it."""
-        if not self._logins.acquire(blocking=False):
+        if not (trusted or self._logins.acquire(blocking=False)):
             yield False
             return
+        has_turn = self._hashing.acquire(timeout=HASH_WAIT_S)
         try:
-            has_turn = self._hashing.acquire(timeout=HASH_WAIT_S)
-            try:
-                yield has_turn
-            finally:
-                if has_turn:
-                    self._hashing.release()
+            yield has_turn
         finally:
-            self._logins.release()
+            if has_turn:
+                self._hashing.release()
+            if not trusted:
+                self._logins.release()
 
     def _open(self, request: Request, user: User, device: str | None) -> Response:
         # What the browser had before the login is worth nothing after it.

@@ -6,11 +6,14 @@ lengthen one.
 
 import hashlib
 import hmac
+import ipaddress
 import secrets
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
 
 from emitterd.web.access.users import Role, User
 from emitterd.web.endpoint import is_loopback
@@ -29,8 +32,11 @@ ALL_TRIES, ALL_WAIT_MAX_S = 30, 10.0
 FORGET_S = 900.0
 """Wrong passwords no longer count after this time without another one."""
 
-NAMES_MAX = 1000
-"""Names whose wrong passwords are counted; a forgotten name costs an attacker as many tries."""
+SOURCE_TRIES = 3
+"""Wrong passwords from one network address before it also waits for those of others."""
+
+KEYS_MAX = 1000
+"""Names, and network addresses, whose wrong passwords are counted."""
 
 _EXPONENT_MAX = 10
 
@@ -56,11 +62,14 @@ class Address:
     """Where people reach the page: `public_url` through a TLS proxy, or this machine itself.
 
     `local`: only this machine can connect. Without that, passwords would cross the network in the
-    clear. emitterd reads no X-Forwarded header: anybody can send one.
+    clear. `client_header`: where the proxy writes the network address of its client, if it does.
+    emitterd reads no other header of a proxy, and this one only to slow down the guessing of
+    passwords: anybody on this machine can send it.
     """
 
     local: bool
     public_url: str | None = None
+    client_header: str | None = None
 
     @property
     def public_host(self) -> str:
@@ -70,6 +79,21 @@ class Address:
     def is_public(self, host: str) -> bool:
         """Return whether a request came through the TLS proxy."""
         return self.public_host != "" and host.lower() == self.public_host
+
+    def client(self, headers: Headers) -> str:
+        """Return the network address of a client behind the proxy; empty if it is not known."""
+        if self.client_header is None or not self.is_public(headers.get("host", "")):
+            return ""
+        lines = headers.getlist(self.client_header) or [""]
+        try:
+            # What stands before the last comma comes from the client.
+            address = ipaddress.ip_address(lines[-1].rpartition(",")[2].strip())
+        except ValueError:
+            return ""
+        if address.version == 4:  # noqa: PLR2004
+            return str(address)
+        # One machine has all addresses of such a network.
+        return str(ipaddress.ip_network((address, 64), strict=False))
 
     def allows_login(self, host: str) -> bool:
         """Return whether a password is safe on its way to a page at this Host header."""
@@ -196,57 +220,106 @@ class _Failures:
     wait_max_s: float
     number: int = 0
     last_at: float = 0.0
+    _before_at: float = 0.0
+
+    def current(self, now: float) -> int:
+        """Return how many count."""
+        if now - self.last_at > FORGET_S:
+            self.number = 0
+        return self.number
 
     def wait_s(self, now: float) -> float:
         """Return how long the next try must wait: twice as long after each wrong password."""
-        if now - self.last_at > FORGET_S:
-            self.number = 0
-        excess = self.number - self.tries
+        excess = self.current(now) - self.tries
         if excess < 0:
             return 0.0
         wait_s = min(self.wait_max_s, 2.0 ** min(excess, _EXPONENT_MAX))
         return max(0.0, self.last_at + wait_s - now)
 
     def count(self, now: float) -> None:
-        self.number, self.last_at = self.number + 1, now
+        self.number, self._before_at, self.last_at = self.number + 1, self.last_at, now
+
+    def take_back(self, now: float) -> None:
+        """Undo `count`: the password was right."""
+        self.number = max(0, self.number - 1)
+        if self.last_at == now:
+            self.last_at = self._before_at
+
+
+class _FailuresByKey:
+    """Wrong passwords by name, or by network address. Only what has failed takes room."""
+
+    def __init__(self) -> None:
+        self._failures: dict[str, _Failures] = {}
+
+    def of(self, key: str) -> _Failures:
+        return self._failures.get(key) or _Failures(NAME_TRIES, NAME_WAIT_MAX_S)
+
+    def count(self, key: str, now: float) -> None:
+        failures = self.of(key)
+        if key not in self._failures and len(self._failures) >= KEYS_MAX:
+            # What an attacker could repeat with the fewest tries.
+            least = min(
+                self._failures.items(), key=lambda item: (item[1].current(now), item[1].last_at)
+            )
+            del self._failures[least[0]]
+        self._failures[key] = failures
+        failures.count(now)
+
+    def forget(self, key: str) -> None:
+        self._failures.pop(key, None)
+
+    def take_back(self, key: str, now: float) -> None:
+        failures = self.of(key)
+        failures.take_back(now)
+        if failures.number == 0:
+            self.forget(key)
 
 
 class LoginThrottle:
     """Slows down the guessing of passwords. Thread-safe, and of bounded size.
 
-    A wait is never longer than a minute. A browser in which the user has logged in before has
-    waits of its own. In a new browser, an attacker who tries without pause can keep the user
-    waiting.
+    A wait is never longer than a minute. Who has not guessed does not wait for those who do: a
+    browser in which the user has logged in before has waits of its own, and the first tries from
+    a network address wait for nobody. An attacker at the same address, or at one that is not known,
+    can keep the user waiting who comes with a new browser.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._names: dict[str, _Failures] = {}
+        self._names = _FailuresByKey()
+        self._sources = _FailuresByKey()
         self._all = _Failures(ALL_TRIES, ALL_WAIT_MAX_S)
 
-    def begin(self, key: str, now: float, *, trusted: bool) -> float:
+    def begin(self, key: str, now: float, *, trusted: bool, source: str = "") -> float:
         """Return how long this login must wait; at 0 it may go on and counts as a wrong one.
 
-        `key`: the name, or the cookie of a browser that is `trusted`.
+        `key`: the name, or the cookie of a browser that is `trusted`. `source`: the network address
+        of the client; empty if it is not known.
         """
         with self._lock:
-            failures = self._names.pop(key, None) or _Failures(NAME_TRIES, NAME_WAIT_MAX_S)
-            # The last in the dictionary is the latest.
-            self._names[key] = failures
-            if len(self._names) > NAMES_MAX:
-                del self._names[next(iter(self._names))]
-            wait_s = failures.wait_s(now)
+            wait_s = self._names.of(key).wait_s(now)
             if not trusted:
-                wait_s = max(wait_s, self._all.wait_s(now))
+                # Of any name, so that many names give no further tries.
+                is_new = source and self._sources.of(source).current(now) < SOURCE_TRIES
+                wait_s = 0.0 if is_new else max(wait_s, self._all.wait_s(now))
             if wait_s == 0.0:
-                failures.count(now)
+                self._names.count(key, now)
                 if not trusted:
                     self._all.count(now)
+                    if source:
+                        self._sources.count(source, now)
             return wait_s
 
-    def forgive(self, key: str, *, trusted: bool) -> None:
-        """Forget the wrong passwords of a name or browser: the password was right."""
+    def forgive(self, key: str, now: float, *, trusted: bool, source: str = "") -> None:
+        """Forget the wrong passwords of a name or browser: the password was right.
+
+        `now` is that of `begin`. Those of the source, and of all names, stay: an attacker may have
+        a login too.
+        """
         with self._lock:
-            self._names.pop(key, None)
+            self._names.forget(key)
             if not trusted:
-                self._all.number -= 1
+                self._all.take_back(now)
+                if source:
+                    self._sources.take_back(source, now)

@@ -163,6 +163,16 @@ surprise: 1
             "can be reached from other machines, and no token guards it",
         ),
         ("web: {token_file: no}", "web.token_file", "cannot be read"),
+        (
+            "web: {client_address_header: X-Real-IP}",
+            "web.client_address_header",
+            "is for a proxy, and none is named",
+        ),
+        (
+            "web: {client_address_header: 'X Real IP'}",
+            "web.client_address_header",
+            "must be the name of a header",
+        ),
         ("alerts: {no_success_max: 5}", "alerts.no_success_max", "without a unit"),
         ("delivery: {workers: 8.0}", "delivery.workers", "must be a whole number"),
         ("delivery: {workers: true}", "delivery.workers", "must be a whole number"),

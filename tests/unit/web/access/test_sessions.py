@@ -3,17 +3,19 @@
 from collections.abc import Mapping
 
 import pytest
+from starlette.datastructures import Headers
 
 from emitterd.web.access.sessions import (
     ALL_TRIES,
     ALL_WAIT_MAX_S,
     FORGET_S,
     IDLE_S,
+    KEYS_MAX,
     LIFETIME_S,
     NAME_TRIES,
     NAME_WAIT_MAX_S,
-    NAMES_MAX,
     SESSIONS_MAX,
+    SOURCE_TRIES,
     Address,
     LoginThrottle,
     Sessions,
@@ -213,7 +215,7 @@ def test_the_right_password_ends_the_waits() -> None:
     throttle = LoginThrottle()
     for _ in range(ALL_TRIES + 20):
         assert throttle.begin("asha", 0.0, trusted=False) == 0.0
-        throttle.forgive("asha", trusted=False)
+        throttle.forgive("asha", 0.0, trusted=False)
 
 
 def test_wrong_passwords_are_forgotten_after_a_quiet_time() -> None:
@@ -259,9 +261,98 @@ def test_a_browser_is_known_until_the_password_changes() -> None:
         assert not is_device(ASHA, wrong)
 
 
-def test_the_names_of_an_attack_need_bounded_memory() -> None:
-    """The oldest is forgotten."""
+def test_the_right_password_leaves_the_waits_of_others_as_they_are() -> None:
+    """Neither its number nor its time counts among all."""
     throttle = LoginThrottle()
-    for number in range(3 * NAMES_MAX):
-        throttle.begin(f"name-{number}", 100.0 * number, trusted=False)
-    assert len(throttle._names) == NAMES_MAX
+    for number in range(ALL_TRIES):
+        throttle.begin(f"name-{number}", 0.0, trusted=False)
+    assert throttle.begin("asha", 0.5, trusted=False) == 0.5
+    assert throttle.begin("asha", 1.0, trusted=False) == 0.0
+    assert throttle.begin("ravi", 1.5, trusted=False) == 1.5
+    throttle.forgive("asha", 1.0, trusted=False)
+    assert throttle.begin("ravi", 1.5, trusted=False) == 0.0
+
+
+def test_the_names_of_an_attack_need_bounded_memory() -> None:
+    """A try that must wait takes no room; of the others, the oldest of the fewest goes."""
+    throttle = LoginThrottle()
+    for number in range(3 * KEYS_MAX):
+        throttle.begin(f"name-{number}", 0.1, trusted=False)
+    assert len(throttle._names._failures) == ALL_TRIES
+    for number in range(3 * KEYS_MAX):
+        throttle.begin(f"name-{number}", 0.0, trusted=False, source=f"source-{number}")
+    assert len(throttle._names._failures) == len(throttle._sources._failures) == KEYS_MAX
+
+
+def test_many_names_do_not_push_out_the_one_that_is_attacked() -> None:
+    """Its waits go on, however many others fail once."""
+    throttle = LoginThrottle()
+    for _ in range(2):
+        throttle.begin("asha", 0.0, trusted=False)
+    for number in range(3 * KEYS_MAX):
+        throttle.begin(f"name-{number}", 1.0, trusted=False, source=f"source-{number}")
+    assert throttle._names.of("asha").number == 2
+
+
+def test_an_address_that_has_not_failed_does_not_wait_for_others() -> None:
+    """It has a few tries, also while others try without pause."""
+    throttle, now = LoginThrottle(), 0.0
+    for _ in range(100):
+        now += 1.0
+        throttle.begin("asha", now, trusted=False, source="10.0.0.1")
+        throttle.begin("asha", now, trusted=False)
+    assert throttle.begin("asha", now, trusted=False, source="10.0.0.1") > 0
+    seen = [throttle.begin("asha", now, trusted=False, source="10.0.0.2") for _ in range(4)]
+    assert seen[:SOURCE_TRIES] == [0.0] * SOURCE_TRIES
+    assert seen[SOURCE_TRIES] > 0
+    assert throttle.begin("asha", now, trusted=False, source="10.0.0.3") == 0.0
+
+
+def test_an_address_has_its_tries_for_all_names_together() -> None:
+    """Another name gives it no further ones while many fail."""
+    throttle = LoginThrottle()
+    for number in range(2 * ALL_TRIES):
+        throttle.begin(f"name-{number}", 0.0, trusted=False)
+    waits_s = [
+        throttle.begin(f"other-{number}", 0.5, trusted=False, source="10.0.0.1")
+        for number in range(SOURCE_TRIES + 1)
+    ]
+    assert waits_s[:-1] == [0.0] * SOURCE_TRIES
+    assert waits_s[-1] > 0
+
+
+def test_a_login_of_ones_own_gives_no_further_tries() -> None:
+    """A right password ends only the waits of its own name."""
+    throttle = LoginThrottle()
+    for _ in range(2 * NAME_TRIES):
+        throttle.begin("asha", 1.0, trusted=False, source="10.0.0.1")
+        if throttle.begin("ravi", 1.0, trusted=False, source="10.0.0.1") == 0.0:
+            throttle.forgive("ravi", 1.0, trusted=False, source="10.0.0.1")
+    assert throttle.begin("asha", 1.0, trusted=False, source="10.0.0.1") > 0
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        (["10.0.0.1"], "10.0.0.1"),
+        (["1.2.3.4, 10.0.0.1"], "10.0.0.1"),
+        (["1.2.3.4", "10.0.0.1"], "10.0.0.1"),
+        (["2001:db8::1:2"], "2001:db8::/64"),
+        (["1.2.3.4, "], ""),
+        (["unknown"], ""),
+        ([], ""),
+    ],
+)
+def test_the_address_of_a_client_is_what_the_proxy_has_added(
+    lines: list[str], expected: str
+) -> None:
+    """From the configured header only, and only behind the proxy."""
+    address = Address(local=True, public_url=f"https://{HOST}", client_header="X-Forwarded-For")
+
+    def headers(host: str) -> Headers:
+        values = [(b"x-forwarded-for", line.encode()) for line in lines]
+        return Headers(raw=[(b"host", host.encode()), (b"x-real-ip", b"9.9.9.9"), *values])
+
+    assert address.client(headers(HOST)) == expected
+    assert address.client(headers("127.0.0.1:9464")) == ""
+    assert PROXIED.client(headers(HOST)) == ""
