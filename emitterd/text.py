@@ -14,7 +14,7 @@ import sys
 import urllib.parse
 from datetime import UTC, datetime
 from functools import lru_cache, partial
-from typing import overload
+from typing import Any, Self, overload
 
 from emitterd.translation.text import Instant
 
@@ -73,12 +73,31 @@ def _forms(secret: str) -> set[str]:
     }
 
 
-def display(path: bytes) -> str:
-    r"""Make a path printable: a byte that is not UTF-8 becomes `\xNN`."""
-    return printable(path.decode("utf-8", "backslashreplace"))
+class ShownPath(str):
+    r"""A path made printable: a byte that is not UTF-8 becomes `\xNN`.
+
+    `raw` is the path itself, because two paths may be shown alike.
+    """
+
+    __slots__ = ("raw",)
+    raw: bytes
+
+    def __new__(cls, path: bytes) -> Self:
+        """Escape what cannot be shown."""
+        text = super().__new__(cls, printable(path.decode("utf-8", "backslashreplace")))
+        text.raw = path
+        return text
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.raw,)
 
 
-def shown(value: object) -> str:
+def display(path: bytes) -> ShownPath:
+    """Make a path printable."""
+    return ShownPath(path)
+
+
+def shown(value: object) -> ShownPath:
     """Make a path, or any text that came from outside, printable as `display` does."""
     return display(os.fsencode(str(value)))
 

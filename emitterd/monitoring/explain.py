@@ -101,15 +101,16 @@ class Explanation:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
-def locate(spool: Spool, reader: JournalReader, text: str) -> bytes:
+def locate(spool: Spool, reader: JournalReader, *texts: str) -> bytes:
     """Return the path that a person means by a text: as it is, or as the log shows it.
 
-    Absolute, or relative to the watched folder. Raises `OutsideSpool`, also for the folder itself
-    and for an empty text.
+    Absolute, or relative to the watched folder. Of several texts it is the first that is known.
+    Raises `OutsideSpool`, also for the folder itself and for an empty text.
     """
-    if not text:
+    if not texts[0]:
         raise OutsideSpool(Text("no path is given"))
-    candidates = [_relative(spool.root, path) for path in undisplay(text)]
+    paths = (path for text in texts for path in undisplay(text))
+    candidates = [within(spool.root, path) for path in paths]
     for path in candidates:
         if _exists(spool, path) or reader.versions(path):
             return path
@@ -273,7 +274,10 @@ def _exists(spool: Spool, path: bytes) -> bool:
     return True
 
 
-def _relative(root: Path, path: bytes) -> bytes:
+def within(root: Path, path: bytes) -> bytes:
+    """Return a path relative to the watched folder. Raises `OutsideSpool`."""
+    if b"\0" in path:
+        raise OutsideSpool(Text("a path contains no null character"))
     file = os.path.normpath(root / os.fsdecode(path))
     folder, name = os.path.split(file)
     # As written, or through links to the folder.

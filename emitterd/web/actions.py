@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote
+from unicodedata import normalize
 
 from emitterd.datasets.inspection import Inspector
 from emitterd.errors import FileError
@@ -25,12 +25,12 @@ from emitterd.journal.operations import (
 )
 from emitterd.journal.reader import JournalReader
 from emitterd.model import TRANSITIONS, State
-from emitterd.monitoring.explain import locate
+from emitterd.monitoring.explain import within
 from emitterd.spool.folder import Spool
 from emitterd.text import display
 from emitterd.translation.text import Text
 from emitterd.web.http_server import Request, Response, form_fields
-from emitterd.web.rendering import forbidden, message, redirect
+from emitterd.web.rendering import file_address, forbidden, form_path, message, redirect
 
 if TYPE_CHECKING:
     from emitterd.web.access.sessions import Viewer
@@ -105,7 +105,7 @@ class Actions:
         with JournalReader(self.journal) as reader:
             statuses = self.status_reader(reader.latest)
             try:
-                path = locate(statuses.spool, reader, form.get("path", ""))
+                path = within(statuses.spool.root, form_path(request))
             except ValueError as error:
                 title = Text("Not in the folder")
                 return message(request, title, error.args[0], HTTPStatus.NOT_FOUND)
@@ -184,11 +184,16 @@ def _problem(report: OperationReport) -> str:
 
 
 def _confirms(text: str, path: bytes) -> bool:
-    return text.strip() == display(path).rpartition("/")[2]
+    """Return whether a person has typed the name of a file, as far as a page shows it."""
+    name = display(path).rpartition("/")[2]
+    # A browser shows a run of spaces as one, and none at the beginning; and a keyboard may give
+    # other characters for the same letter. The path of the form tells which file is meant.
+    typed, expected = (normalize("NFC", " ".join(value.split())) for value in (text, name))
+    return typed == expected != "" or text == name
 
 
 def _show(path: bytes) -> Response:
-    return redirect(f"explain?path={quote(display(path), safe='/')}")
+    return redirect(file_address(display(path)))
 
 
 def _refused(

@@ -25,7 +25,8 @@ from emitterd.journal.listing import (
 from emitterd.journal.reader import JournalReader
 from emitterd.journal.rows import entries_by_state
 from emitterd.model import WAITING, State
-from emitterd.monitoring.explain import Explanation, explain, locate
+from emitterd.monitoring.explain import Explanation, explain, locate, within
+from emitterd.spool.folder import Spool
 from emitterd.text import display
 from emitterd.tracking.texts import sentences, word
 from emitterd.translation.text import Text
@@ -62,12 +63,12 @@ def file_filter(query: Mapping[str, str]) -> FileFilter:
         _midnight("since", query),
         # The day itself is included.
         _midnight("until", query, days_later=1),
-        query.get("q", "")[:TEXT_MAX],
+        query.get("q", "").strip()[:TEXT_MAX],
     )
 
 
 def _midnight(name: str, query: Mapping[str, str], days_later: int = 0) -> float | None:
-    if not (text := query.get(name, "")):
+    if not (text := query.get(name, "").strip()):
         return None
     try:
         return midnight(date.fromisoformat(text) + timedelta(days=days_later))
@@ -215,13 +216,13 @@ class FilesPage:
         return _list_page(request, query, found)
 
     def explain(self, request: Request) -> Response:
-        """Return what became of one file: `?path=`."""
-        name = parameters(request).get("path", "")
-        asked = display(_bytes(name))
+        """Return what became of one file: `?path=`, as a person types it or as a link has it."""
+        query = parameters(request)
+        asked = display(_bytes(query.get("path", "")))
         with JournalReader(self.journal) as reader:
             statuses = self.status_reader(reader.latest)
             try:
-                path = locate(statuses.spool, reader, name)
+                path = _asked_path(statuses.spool, reader, query)
             except ValueError as error:
                 # No path, one outside the watched folder, or one with a null byte.
                 remark = error.args[0]
@@ -254,6 +255,15 @@ class FilesPage:
     def _survey(self) -> Iterable[FileStatus]:
         with JournalReader(self.journal) as reader:
             yield from skipped(self.status_reader(reader.latest))
+
+
+def _asked_path(spool: Spool, reader: JournalReader, query: Mapping[str, str]) -> bytes:
+    """Return the path that an address names. Raises `ValueError`."""
+    text = query.get("path", "")
+    if "exact" in query:
+        return within(spool.root, _bytes(text))
+    # A person may have copied a space with it; a name may also begin with one.
+    return locate(spool, reader, text, text.strip()) if text.strip() else locate(spool, reader, "")
 
 
 def _list_page(

@@ -328,7 +328,7 @@ def parameters(request: Request) -> dict[str, str]:
     # A byte that is not UTF-8 stays that byte: names are bytes.
     text = request.scope["query_string"].decode("latin-1")
     query = parse_qs(text, errors="surrogateescape")
-    return {name: values[0].strip() for name, values in query.items()}
+    return {name: values[0] for name, values in query.items()}
 
 
 def streamed(

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from functools import partial
 from http import HTTPStatus
 from importlib.resources import files
+from urllib.parse import quote, unquote_to_bytes
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
@@ -25,11 +26,11 @@ from emitterd.codes import Code
 from emitterd.errors import Stage
 from emitterd.intake.file_status import FolderState
 from emitterd.model import State
-from emitterd.text import display, iso, local_time, printable
+from emitterd.text import ShownPath, display, iso, local_time, printable
 from emitterd.translation.languages import ENDS, ENGLISH, LANGUAGES, Language, negotiate
 from emitterd.translation.text import Instant, Text
 from emitterd.units import format_age, format_size
-from emitterd.web.http_server import Request, Response
+from emitterd.web.http_server import Request, Response, form_fields
 
 STATIC: Mapping[str, str] = {
     file.name: file.read_text("utf-8")
@@ -139,19 +140,51 @@ def redirect(address: str) -> Response:
     return Response(None, HTTPStatus.SEE_OTHER, headers)
 
 
+def file_address(path: str) -> str:
+    """Return the address of the page of a file."""
+    # With `exact` it is not read as a person may have typed or copied it.
+    raw = path.raw if isinstance(path, ShownPath) else path.encode("utf-8", "surrogateescape")
+    exact = "&exact=1" if raw != raw.strip() or b"\\" in raw else ""
+    return f"explain?path={quote(raw)}{exact if isinstance(path, ShownPath) else ''}"
+
+
+def form_value(path: str) -> str:
+    """Return what a form has for a path: each byte of it. `form_path` reads it."""
+    return quote(path.raw if isinstance(path, ShownPath) else path)
+
+
+def form_path(request: Request) -> bytes:
+    """Return the path that a form of ours names."""
+    text = form_fields(request).get("path", "")
+    return unquote_to_bytes(text.encode("utf-8", "surrogateescape"))
+
+
 def prose(language: Language, text: str) -> Markup:
     """Return a text as a sentence in HTML: commands as code, and English marked as such."""
     if not language.pattern(text):
         return _ENGLISH_PART.format(prose(ENGLISH, text))
     words = phrase(language, text)
-    if language is ENGLISH:
+    if language is ENGLISH and _begins_with_word(text):
         words = words[:1].upper() + words[1:]
     # The full stop of a catalogue is no HTML.
     return words if words.endswith(ENDS) else Markup(language.full_stop).format(words=words)  # noqa: S704
 
 
+_FIRST_VALUE = re.compile(r"\{(\w+)\}")
+_WORD = re.compile(r"(?!emitterd\b)[a-z]+([-'][a-z]+)*[,;:.!?…)]*(\s|$)")
+
+
+def _begins_with_word(value: object) -> bool:
+    """Return whether a text begins with a word, and not with a name: that keeps its letters."""
+    if isinstance(value, Text) and value.values and (first := _FIRST_VALUE.match(value.message)):
+        return _begins_with_word(value.values[first[1]])
+    return isinstance(value, str) and type(value) is not ShownPath and bool(_WORD.match(value))
+
+
 def phrase(language: Language, value: object) -> Markup:
     """Return a text in HTML. A value of it is a name, a number, or a text of its own."""
+    if isinstance(value, ShownPath):
+        return escape(value)
     if isinstance(value, int):
         return Markup(language.number(value))  # noqa: S704  digits
     text = value if isinstance(value, Text | Instant) else str(value)
@@ -192,6 +225,8 @@ def _environment(language: Language) -> Environment:
     environment.filters.update(
         age=lambda seconds: language.translate(format_age(seconds)),
         display=display,
+        file_address=file_address,
+        form_value=form_value,
         iso=iso,
         local_time=lambda at: language.translate(local_time(at)),
         meaning=lambda code: Code(code).title,

@@ -110,11 +110,11 @@ class Visitor:
         fields = {"form_token": token, "name": name, "password": password, "next": next}
         return self.post("/login", fields)
 
-    def act(self, operation: str, path: str, **fields: str) -> Answer:
+    def act(self, operation: str, path: str | bytes, **fields: str) -> Answer:
         """Send the form of an operation as the file's page has it now."""
         shown = self.get(f"/explain?path={quote(path)}").text
         seen = re.search(r'name="seen" value="([^"]*)"', shown)
-        form = {"form_token": self.get("/").token, "operation": operation, "path": path}
+        form = {"form_token": self.get("/").token, "operation": operation, "path": quote(path)}
         form |= {"seen": seen[1] if seen else ""}
         return self.post("/act", form | fields)
 

@@ -5,6 +5,7 @@ import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote_to_bytes
 
 import pytest
 from structlog.testing import capture_logs
@@ -119,16 +120,78 @@ def test_forget_needs_the_typed_name_of_the_file(
 
 
 def test_a_name_of_any_bytes_can_be_acted_on(site: ServedPage, asha: Visitor) -> None:
-    """The form has the name as the page shows it."""
+    """The form has each byte of the name."""
     site.desk.admit(HOSTILE)
     page = asha.get("/").text
     assert "<script>alert" not in page
-    assert asha.act("hold", display(HOSTILE)).status == 303
+    assert asha.act("hold", HOSTILE).status == 303
     assert state(site, HOSTILE) is State.HELD
-    answer = asha.act("forget", display(HOSTILE), confirmation="x")
+    answer = asha.act("forget", HOSTILE, confirmation="x")
     assert "<script>alert" not in answer.text
     name = display(HOSTILE).rpartition("/")[2]
-    assert asha.act("forget", display(HOSTILE), confirmation=name).status == 303
+    assert asha.act("forget", HOSTILE, confirmation=name).status == 303
+
+
+ALIKE = [
+    (b"pat/a\xff.zip", b"pat/a\\xff.zip"),
+    (b"pat/a\x1b.zip", b"pat/a\\x1b.zip"),
+    ("pat/a\x85.zip".encode(), b"pat/a\x85.zip"),
+    (b"pat/ a.zip", b"pat/a.zip"),
+    (b" a.zip", b"a.zip"),
+    (b"pat/a  b.zip", b"pat/a b.zip"),
+]
+"""Pairs of names that a browser shows alike."""
+
+
+@pytest.mark.parametrize("pair", [*ALIKE, *(pair[::-1] for pair in ALIKE)], ids=repr)
+def test_an_operation_is_on_the_file_of_its_page(
+    site: ServedPage, asha: Visitor, pair: tuple[bytes, bytes]
+) -> None:
+    """Also if another file is shown alike: the links and the forms have each byte of the name."""
+    meant, other = pair
+    for number, path in enumerate(pair):
+        site.desk.admit(path, number=number)
+    for place in ("/", "/files"):
+        links = re.findall(r'class="name" href="([^"]*)"', asha.get(place).text)
+        assert len(set(links)) == 2
+        pages = [asha.get("/" + link.replace("&amp;", "&")).text for link in links]
+        forms = {re.findall(r'name="path" value="([^"]*)"', page)[0] for page in pages}
+        assert {unquote_to_bytes(path) for path in forms} == set(pair)
+    assert asha.act("hold", meant).status == 303
+    assert (state(site, meant), state(site, other)) == (State.HELD, State.QUEUED)
+    name = " ".join(display(meant).rpartition("/")[2].split())
+    answer = asha.act("forget", meant, confirmation=name)
+    assert answer.status == 303
+    assert (state(site, meant), state(site, other)) == (None, State.QUEUED)
+    # The page that the answer leads to is that of the file, which is forgotten.
+    assert "(forgotten)" in asha.get(answer.location[1:]).text
+
+
+def test_an_operation_never_falls_back_to_another_name(site: ServedPage, asha: Visitor) -> None:
+    """The form of a file that is gone acts on nothing."""
+    site.desk.admit(b"pat/a.zip")
+    site.desk.admit(b"pat/\xff.zip", number=2)
+    for path in (b"pat/ a.zip", b"pat/a.zip ", b"pat/\\xff.zip"):
+        assert asha.act("hold", path).status == 409
+    assert site.users() == set()
+
+
+@pytest.mark.parametrize(
+    ("name", "typed"),
+    [
+        ("\u0915\u093c.zip", "\u0958.zip"),
+        ("e\u0301.zip", "\u00e9.zip"),
+        ("a  b.zip", "a b.zip"),
+        (" a.zip", "a.zip"),
+    ],
+)
+def test_a_name_can_be_typed_as_it_is_seen(
+    site: ServedPage, asha: Visitor, name: str, typed: str
+) -> None:
+    """Whatever characters the keyboard gives for a letter, and however many spaces there are."""
+    site.desk.admit(name.encode())
+    assert asha.act("forget", name, confirmation="x").status == 400
+    assert asha.act("forget", name, confirmation=typed).status == 303
 
 
 def test_a_file_that_is_not_whole_or_changes_is_not_marked(site: ServedPage, asha: Visitor) -> None:

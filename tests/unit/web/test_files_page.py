@@ -274,3 +274,21 @@ def test_an_error_of_the_journal_is_reported_once() -> None:
     with pytest.raises(JournalBusy):
         wait_until(lambda: reader.latest(0.0).read_at is not None, 30, "an error")
     wait_until(lambda: reader.latest(0.0).read_at is not None, 30, "the folder is read")
+
+
+def test_a_path_keeps_its_spaces(desk: Desk) -> None:
+    """A name may begin with one; a space that was copied with a path does no harm."""
+    desk.admit(b" a.zip")
+    desk.admit(b"pat/b.zip", number=2)
+    assert desk.ask("/explain?path=%20a.zip").status == 200
+    assert desk.ask("/explain?path=%20pat/b.zip%20%0a").status == 200
+    assert desk.ask("/explain?path=%20pat/b.zip&exact=1").status == 404
+    assert desk.ask("/explain?path=a.zip").status == 404
+    assert "No path is given." in desk.ask("/explain?path=%20").document.words
+    assert names(desk.ask("/files?q=%20b.zip%20")) == ["pat/b.zip"]
+
+
+def test_a_folder_that_begins_with_a_space_can_be_chosen(desk: Desk) -> None:
+    """The filter takes the value of its list as it is."""
+    desk.admit(b" pat/a.zip")
+    assert names(desk.ask("/files?dataset=%20pat")) == [" pat/a.zip"]

@@ -19,11 +19,11 @@ from emitterd.model import ServerState, State
 from emitterd.monitoring.alarms import Alarm, AlarmCode, Health
 from emitterd.monitoring.status import read_queue
 from emitterd.text import count, display, local_time, share
-from emitterd.translation.languages import ENGLISH
+from emitterd.translation.languages import ENGLISH, LANGUAGES
 from emitterd.translation.text import Text
 from emitterd.web import overview
 from emitterd.web.overview import SHOWN, Throughput, read_lists
-from emitterd.web.rendering import POLICY, STATIC, prose
+from emitterd.web.rendering import POLICY, STATIC, phrase, prose
 from support.page import HOSTILE, Desk, admission
 
 NAME = b"school_master/school_mst.zip"
@@ -461,6 +461,44 @@ def test_phrases() -> None:
     assert [share(1, 3), share(3, 3), share(9, 3), share(0, 0)] == [33, 100, 100, 100]
     phrases = [prose(ENGLISH, item) for item in ("it broke", "Done.")]
     assert phrases == ["It broke.", "Done."]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (
+            Text("{path} lies outside", path=display(b"pat/marks.zip")),
+            "pat/marks.zip lies outside.",
+        ),
+        (Text("{path} lies outside", path=display(b"marks")), "marks lies outside."),
+        (
+            Text("{reason}: {remedy}", reason=Text("it broke"), remedy="mend it"),
+            "It broke: mend it.",
+        ),
+        (Text("{one}; {two}", one=Text("{path} went", path=display(b"a")), two="b"), "a went; b."),
+        (Text("{number} files", number=3), "3 files."),
+        ("pat/marks.zip is not there", "pat/marks.zip is not there."),
+        ("marks.zip is not there", "marks.zip is not there."),
+        ("school_master is not there", "school_master is not there."),
+        ("cqube.example.org refuses it", "cqube.example.org refuses it."),
+        ("emitterd is stopping", "emitterd is stopping."),
+        ("rejected: it broke", "Rejected: it broke."),
+        ("it's done, as expected", "It&#39;s done, as expected."),
+    ],
+)
+def test_a_sentence_begins_with_a_capital_letter_but_a_name_keeps_its_own(
+    text: str, sentence: str
+) -> None:
+    """A path is copied into a command, where another letter is another file."""
+    assert prose(ENGLISH, text) == sentence
+
+
+def test_a_path_is_a_name_in_every_language() -> None:
+    """Also one that is like a word of the catalogue, or has spaces."""
+    for name in ("new", "a b.zip"):
+        path = display(name.encode())
+        text = Text("{path} lies outside the watched folder {folder}", path=path, folder="x")
+        assert phrase(LANGUAGES["hi"], text).startswith(f"{name} ")
 
 
 def test_an_upload_shows_its_speed_and_attempt(desk: Desk) -> None:
