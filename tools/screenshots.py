@@ -1,43 +1,29 @@
 """Pictures of the commands, on terminals of 80 and 120 columns, and their text in a pipe.
 
 `python -m tools.screenshots docs` writes docs/command-output.md, and an SVG of each picture into
-docs/screens/. It sends sample files to a rehearsal server, and gives them fixed times. In the
-output, times, folders and the server are those of an imaginary office: each run writes the same.
+docs/screens/. They are of the imaginary office of `tools.office`. Only root can make those of
+`service install`; for others, they stay as they are.
 """
 
 import io
-import os
 import re
-import shlex
 import shutil
-import sqlite3
-import subprocess
+import signal
 import sys
 import tempfile
-import time
-import zipfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+import pyte
 from rich.console import Console
+from rich.style import Style
 from rich.text import Text
 
-from emitterd.datasets.catalogue_file import load_catalogue
-from emitterd.datasets.sample import sample_csv
-from emitterd.rehearsal.server import FaultList, RehearsalServer
-from tools.terminal import shown_on_terminal
+from tools.office import Events, Office
+from tools.scratch import ROOT, is_possible
 
-EMITTERD = (sys.executable, "-m", "emitterd")
 WIDTHS = (80, 120)
-URL = "https://cqube.example.org/data"
-INDIA = timezone(timedelta(hours=5, minutes=30))
-NOW = datetime(2026, 11, 30, 18, 11, tzinfo=INDIA)
-"""The time in all pictures."""
-
-MAKING_S = 500
-"""The pictures are made within this time."""
+SCREEN_LINES = 200
 
 SENTENCES = {
     "status": "The health comes first, each alarm with what to do. Then come counts above zero.",
@@ -45,33 +31,50 @@ SENTENCES = {
     " delivered or rejected, since when it waits, or when emitterd tries again.",
     "list pat/ --sort=-size --limit 2": "Patterns, an order and a limit choose.",
     "list --skipped": "Files of the folder that emitterd does not send.",
-    "receipts": "The proof of delivery. `--wide` adds keys and digests.",
     "explain semester_exam_mst.zip": "A name without its folder is searched.",
+    "receipts": "The proof of delivery. `--wide` adds keys and digests.",
+    "inspect semester_exam_mst.zip": "For the person who makes a file, before it is sent.",
     "check": "The findings come first, then their number. `--verbose` adds the settings.",
+    "completion bash": "The shell asks emitterd what can follow a word.",
+    "schema": "Editors use it to check `emitter.yaml`. These are the first lines.",
     "explain-error E501": "What a code means, and what to do.",
 }
 CHANGES = {
-    "hold pat/periodic_exam_qst_mst.zip": "emitterd does not send a held file.",
+    "run": "On a terminal the log has one short line an event, in a pipe JSON. Ctrl-C ends it.",
+    "once": "emitterd sends one file. The other one was rejected before.",
     "retry --all --state rejected": "emitterd examines all rejected files again.",
+    "hold pat/periodic_exam_qst_mst.zip": "emitterd does not send a held file.",
+    "release pat/periodic_exam_qst_mst.zip": "emitterd sends the file that was held.",
     "forget district_master/district_mst.zip": "emitterd sends the file again.",
     "mark-delivered pat": "All files of a folder count as delivered, and are not sent.",
-    "set-api-key": "The key is asked for, and not shown. In a pipe it is the first line.",
+    "rebuild": "A page of the journal is damaged. emitterd saves the entries.",
+    "set-password": "The password is asked for, and not shown. In a pipe it is the first line.",
+    "set-api-key": "The same for the API key of cQube 1.7 and later.",
     "init cqube_emission --output office.yaml": "Without root rights, for a first try.",
+    "operator add asha": "The password is not shown.",
+    "notify-test": "Here, a program is told about alarms.",
+    "rehearse": "The server runs until Ctrl-C.",
+    "demo": "Some files have mistakes on purpose.",
 }
 """Commands that change something. Each finds the office as it is before all of them."""
 
-TYPED = {"set-api-key": {"API key: ": "rehearsal\r", "API key again: ": "rehearsal\r"}}
-"""What a person types at each question."""
-GOOD = (
-    "district_master/district_mst",
-    "pat/periodic_exam_mst",
-    "student_attendance/student_attendance",
-)
-WRONG, LATE = "sat/semester_exam_mst", "pat/periodic_exam_qst_mst"
-DATE = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d[+-]\d\d:\d\d")
-KEY = re.compile(r"_\d{14}\.zip")
-FREE = re.compile(r"on \w+, [\d.]+ [KMGT]iB free")
-WATCHES = re.compile(r"\d+ watches")
+INSTALLATION = {"service install": "As root, on a machine without emitterd."}
+"""Commands that change the machine: see `tools.scratch`."""
+
+TYPED: dict[str, Events] = {
+    "run": {"daemon.ready": signal.SIGINT},
+    "rehearse": {"allow_insecure_http": signal.SIGINT},
+    "set-password": {"password: ": "rehearsal\r", "password again: ": "rehearsal\r"},
+    "set-api-key": {"API key: ": "rehearsal\r", "API key again: ": "rehearsal\r"},
+    "operator add asha": {
+        "password: ": "three plain words\r",
+        "password again: ": "three plain words\r",
+    },
+}
+"""What a person types at each text, and the signal of Ctrl-C."""
+
+LONG = {"schema": 20}
+"""Commands of which the first lines are shown."""
 
 PAGE = """\
 # Output of the commands
@@ -83,176 +86,63 @@ are absolute. `--json` prints data.
 """
 
 
-class Office:
-    """An installation with files in several states."""
-
-    def __init__(self, folder: Path, spool: Path) -> None:
-        self._folder, self._spool = folder, spool
-        self._config, self._journal = folder / "emitter.yaml", folder / "journal.db"
-        # The service manager is not asked, and no setting of this user counts.
-        self._environment = {name: os.environ[name] for name in ("PATH", "HOME")}
-        self._environment |= {"TZ": "Asia/Kolkata", "LANG": "C.UTF-8", "PAGER": "cat"}
-        self._began_at = 0.0
-        self._saved: dict[Path, bytes] = {}
-
-    def fill(self) -> None:
-        """Send the files, then give them their times, and the imaginary server."""
-        with RehearsalServer(self._folder / "server", api_key="rehearsal") as server:
-            self._configure(server.url)
-            # One at a time: the order of a folder is that of its file system.
-            for title in (*GOOD, WRONG):
-                self._drop(title, rows=4000)
-                self._run("once")
-            (self._spool / "pat" / "notes.txt").touch()
-            self._drop(LATE, rows=9000)
-            server.faults = FaultList.parse("503")
-            self._run("once", "--wait", "1s")
-        self._configure(URL)
-        self._began_at = int(time.time())
-        with closing(sqlite3.connect(self._journal)) as journal, journal:
-            journal.execute("update server set url = ?", (URL,))
-            sql = """update entry set admitted_at = ?1 - 640 - 60 * id,
-                changed_at = iif(state = 'deferred', ?1 - 190, ?1 - 610 - 60 * id),
-                delivered_at = iif(state = 'delivered', ?1 - 610 - 60 * id, null),
-                due_at = iif(state = 'deferred', ?1 + 530, due_at), duration_s = 1"""
-            journal.execute(sql, (self._began_at,))
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Run the daemon, which has nothing to send yet."""
-        log = self._folder / "log"
-        with (
-            log.open("w") as out,
-            subprocess.Popen(  # noqa: S603
-                [*EMITTERD, "run", "-c", self._config], env=self._environment, stdout=out
-            ) as daemon,
-        ):
-            try:
-                while "daemon.ready" not in log.read_text():
-                    if daemon.poll() is not None:
-                        raise RuntimeError(log.read_text())
-                    time.sleep(0.05)
-                yield
-            finally:
-                daemon.terminate()
-
-    def save(self) -> None:
-        """Remember the journal as it is now, and what is in the folder of the commands."""
-        self._saved = {path: path.read_bytes() for path in self._files()}
-
-    def restore(self) -> None:
-        """Return to the state that `save` has remembered, if it was called."""
-        if not self._saved:
-            return
-        for path in self._files() - self._saved.keys():
-            path.unlink()
-        for path, content in self._saved.items():
-            path.write_bytes(content)
-        shutil.rmtree(self._folder / "cqube_emission", ignore_errors=True)
-
-    def _files(self) -> set[Path]:
-        files = {*self._folder.glob("journal.db*"), *self._folder.glob("*.yaml")}
-        # Not the socket of the daemon.
-        return set(filter(Path.is_file, files))
-
-    def piped(self, command: str) -> str:
-        """Return what a command prints in a pipe."""
-        given = "rehearsal\n" if command in TYPED else ""
-        return self._imaginary(self._run(*shlex.split(command), given=given))
-
-    def shown(self, command: str, columns: int) -> str:
-        """Return what a command shows on a terminal, with the codes of colours."""
-        _, text = shown_on_terminal(
-            ["env", f"--chdir={self._folder}", *self._line(*shlex.split(command))],
-            columns,
-            environment=self._environment,
-            lines=200,
-            signals=TYPED.get(command),
-        )
-        return self._imaginary(text)
-
-    def _configure(self, url: str) -> None:
-        key = self._folder / "api-key"
-        key.touch(0o600)
-        key.write_text("rehearsal\n")
-        self._config.write_text(
-            f"emission:\n  url: {url}\n  api_key_file: {key}\n  allow_insecure_http: true\n"
-            f"spool:\n  directory: {self._spool}\n  catalogue: enforce\n"
-            f"journal:\n  path: {self._journal}\n"
-            "delivery:\n  backoff_initial: 1h\n  backoff_max: 1h\n"
-        )
-
-    def _drop(self, title: str, rows: int) -> None:
-        [dataset] = (item for item in load_catalogue().datasets if item.title == title)
-        text = sample_csv(dataset, rows)
-        if title == WRONG:
-            text = text.replace("exam_code", "examcode", 1)
-        target = self._spool / f"{title}.zip"
-        target.parent.mkdir(exist_ok=True)
-        with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
-            archive.writestr(f"{target.stem}.csv", text)
-
-    def _line(self, *words: str) -> list[str]:
-        config = () if words[0] in {"explain-error", "init"} else ("-c", str(self._config))
-        return [*EMITTERD, *words, *config]
-
-    def _run(self, *words: str, given: str = "") -> str:
-        done = subprocess.run(  # noqa: S603
-            self._line(*words),
-            env=self._environment,
-            cwd=self._folder,
-            input=given,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return done.stdout
-
-    def _imaginary(self, text: str) -> str:
-        """Return an output with the times, folders and the server of the office."""
-
-        def moved(date: re.Match[str]) -> str:
-            late_s = datetime.fromisoformat(date[0]).timestamp() - self._began_at
-            # What happens while the pictures are made happens now.
-            instant = NOW + timedelta(seconds=0 if 0 < late_s < MAKING_S else round(late_s))
-            return instant.isoformat(date[0][10])
-
-        for path, name in {
-            self._config: "/etc/emitterd/emitter.yaml",
-            self._journal: "/var/lib/emitterd/journal.db",
-            self._folder / "api-key": "/etc/emitterd/api-key",
-            self._spool: "/srv/cqube_emission",
-            self._folder: "/home/asha",
-        }.items():
-            text = text.replace(str(path), name)
-        text = KEY.sub("_20261130175512.zip", DATE.sub(moved, text))
-        return WATCHES.sub("524288 watches", FREE.sub("on ext4, 55 GiB free", text))
-
-
 def picture(command: str, text: str, columns: int) -> str:
     """Return the SVG of a terminal."""
     console = Console(record=True, file=io.StringIO(), width=columns, force_terminal=True)
-    for line in Text.from_ansi(text.rstrip("\n")).split(allow_blank=True):
-        # As a terminal does, and not between words.
-        for part in line.divide(range(columns, len(line), columns)):
-            console.print(part, no_wrap=True, crop=False, overflow="ignore")
+    for line in _lines(text, columns):
+        console.print(line, no_wrap=True, crop=False, overflow="ignore")
     svg = console.export_svg(title=f"emitterd {command}", unique_id=name_of(command, columns))
     # The reader's own font: the page loads nothing from elsewhere.
     return re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
+
+
+def _lines(text: str, columns: int) -> Iterator[Text]:
+    """Yield the lines that are left on a terminal, as wide as it is."""
+    if not re.search(r"\x1b\[[^m]*[^m\d;]|\r", text):
+        for line in Text.from_ansi(text.rstrip("\n")).split(allow_blank=True):
+            # As a terminal does, and not between words.
+            yield from line.divide(range(columns, len(line), columns))
+        return
+    screen = pyte.Screen(columns, SCREEN_LINES)
+    pyte.Stream(screen).feed(text.replace("\n", "\r\n"))
+    for row in range(screen.cursor.y):
+        line = Text()
+        for cell in (screen.buffer[row][column] for column in range(columns)):
+            colour = {"default": None, "brown": "yellow"}.get(cell.fg, cell.fg)
+            line.append(cell.data, Style(color=colour, bold=cell.bold))
+        line.rstrip()
+        yield line
 
 
 def section(office: Office, screens: Path, command: str, sentence: str) -> Iterator[str]:
     """Make the pictures of a command, and yield the parts of its section."""
     yield f"## emitterd {command}"
     yield sentence
+    events = TYPED.get(command, {})
     for columns in WIDTHS:
         name = f"{name_of(command, columns)}.svg"
-        text = office.shown(command, columns)
+        with office.ready_for(command):
+            text = _beginning(command, office.shown(command, columns, events))
         (screens / name).write_text(picture(command, text, columns), "utf-8")
         yield f"![{command}, {columns} columns](screens/{name})"
-        office.restore()
-    yield f"In a pipe:\n\n```text\n{office.piped(command)}```"
-    office.restore()
+    with office.ready_for(command):
+        text = _beginning(command, office.piped(command, events))
+    yield f"In a pipe:\n\n```text\n{text}```"
+
+
+def kept_section(screens: Path, command: str) -> Iterator[str]:
+    """Keep the pictures that the documentation has of a command, and yield its section."""
+    page = (ROOT / "docs" / "command-output.md").read_text("utf-8")
+    text = page.partition(f"## emitterd {command}\n")[2].partition("\n## ")[0]
+    for columns in WIDTHS:
+        kept = ROOT / "docs" / "screens" / f"{name_of(command, columns)}.svg"
+        if kept.parent.resolve() != screens.resolve():
+            shutil.copy(kept, screens)
+    yield f"## emitterd {command}\n{text.rstrip()}"
+
+
+def _beginning(command: str, text: str) -> str:
+    return "".join(text.splitlines(keepends=True)[: LONG.get(command)])
 
 
 def name_of(command: str, columns: int) -> str:
@@ -274,6 +164,13 @@ def write(docs: Path) -> None:
         office.save()
         for command, sentence in CHANGES.items():
             parts += section(office, screens, command, sentence)
+        possible = is_possible()
+        for command, sentence in INSTALLATION.items():
+            parts += (
+                section(office, screens, command, sentence)
+                if possible
+                else kept_section(screens, command)
+            )
     (docs / "command-output.md").write_text("\n\n".join(parts).replace("\n\n\n", "\n\n") + "\n")
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TextIO
 
 import click
 
-from emitterd.cli.terminal import COLOURS, is_coloured, print_text, shorten, width
+from emitterd.cli.terminal import COLOURS, is_coloured, print_text, shorten, width, wrapped
 from emitterd.errors import (
     ConfigError,
     IllegalTransition,
@@ -166,9 +166,16 @@ def print_undelivered(left: list["FileStatus"]) -> None:
         for status in files:
             record = status.record()
             why = f"{record.get('error', '')} {record['reason']}".lstrip()
-            out.print(f"  {escape(record['path'])}: {escape(why)}", soft_wrap=True)
+            lines = _fitting(f"  {record['path']}: {why}")
             if status.hint:
-                out.print(f"    {escape(status.hint)}", soft_wrap=True)
+                lines += _fitting(f"    {status.hint}")
+            for line in lines:
+                out.print(escape(line), soft_wrap=True)
+
+
+def _fitting(text: str) -> list[str]:
+    """Return a text in lines of the terminal, if standard error is one."""
+    return wrapped(text, width(), 4) if sys.stderr.isatty() else [text]
 
 
 def _progress(*, auto_refresh: bool = True) -> "Progress":

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from emitterd.cli.main import command
 from emitterd.codes import Code
 from emitterd.errors import Decision, DeliveryError
 from emitterd.journal.connection import start_remedy
@@ -329,16 +330,18 @@ def test_the_daemon_knows_no_file_of_that_name(site: Installation) -> None:
     assert unknown.stdout.endswith("see all files with: emitterd list\n")
 
 
-def written_by(folder: Path) -> dict[str, str]:
+def written_by(folder: Path) -> dict[str, list[str]]:
     """Return the words of the page and of each picture, without what differs by machine."""
     files = [folder / "command-output.md", *(folder / "screens").iterdir()]
     return {file.name: _words(file.read_text("utf-8")) for file in files}
 
 
-def _words(text: str) -> str:
+def _words(text: str) -> list[str]:
     words = " ".join(re.sub(r"<[^>]*>|&#160;", " ", text).split())
     # The disk's room also decides where its line breaks.
-    return re.sub(r"on \w+, [\d.]+ [KMGT]iB free", "on ext4", words)
+    words = re.sub(r"on \w+, [\d.]+ [KMGT]iB free", "on ext4", words)
+    # Workers deliver at the same time: the files of `demo` have any order.
+    return sorted(words.split())
 
 
 @pytest.mark.slow
@@ -347,3 +350,17 @@ def test_the_pictures_of_the_documentation_are_of_this_version(tmp_path: Path) -
     write(tmp_path)
 
     assert written_by(tmp_path) == written_by(ROOT / "docs")
+
+
+def test_every_command_has_its_pictures() -> None:
+    """docs/command-output.md shows each command at 80 and 120 columns, and in a pipe."""
+    sections = (ROOT / "docs" / "command-output.md").read_text("utf-8").split("\n## emitterd ")
+    shown = {
+        text.split()[0]
+        for text in sections[1:]
+        if "columns](screens/" in text
+        and "-80.svg" in text
+        and "-120.svg" in text
+        and "```" in text
+    }
+    assert shown == set(command.commands)

@@ -99,7 +99,7 @@ def _deliver_samples(folder: Path) -> list[dict[str, Any]]:
         configuration = folder / "emitter.yaml"
         configuration.write_text(CONFIGURATION.format(url=server.url))
         spool.mkdir()
-        write(f"a rehearsal server listens on {server.url}")
+        write(f"a practice server listens on {server.url}")
         masters = _drop(spool, DatasetKind.MASTER) + _drop_wrong(spool)
         write(f"{masters} files are in {spool}: master data, and one with a wrong header")
         with _daemon(configuration):

@@ -18,7 +18,8 @@ from emitterd.service.signals import Signals
 from emitterd.text import shown
 
 INTRODUCTION = """\
-The practice server listens on {url}. Its files are in {folder}.
+The practice server listens on {url}.
+Its files are in {folder}.
 Put these lines in place of the section emission in emitter.yaml:
 """
 

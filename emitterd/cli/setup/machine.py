@@ -56,7 +56,8 @@ next, as root:
   3. allow a user to drop files:  usermod -aG {PRODUCERS} USER
   4. check:                       emitterd check --online
   5. start:                       systemctl start emitterd
-To move from client.py, run in place of 1 to 4: emitterd init --from-client CONFIG_PY
+To move from client.py, run this instead of 1 to 4:
+  emitterd init --from-client CONFIG_PY
 If you change a folder or delivery.drain_timeout, run: emitterd service setup"""
 
 NEXT_AGAIN = "next, as root: emitterd check --online && systemctl start emitterd"
