@@ -166,6 +166,11 @@ class Decision(StrEnum):
 
     It has answered, so all other files go on.
     """
+    WAIT = "wait"
+    """Another attempt of this host must end first: try again soon; the attempt is not counted.
+
+    Says nothing about the server.
+    """
     RENEW_GRANT = "renew-grant"
     """The grant is no longer valid: request a new one at once."""
     RENEW_TOKEN = "renew-token"  # noqa: S105  the name of a decision

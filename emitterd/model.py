@@ -6,9 +6,12 @@ import time
 import zlib
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from emitterd.text import display
+
+WireProtocol = Literal["emission", "ingestion"]
+"""The protocol of an emission API. `emission`: cQube 1.0 to 4.1. `ingestion`: cQube 5."""
 
 CLOCK_TICK_S = time.clock_getres(5)
 """How far apart time stamps are that the kernel gives: CLOCK_REALTIME_COARSE of time.h."""
@@ -260,7 +263,7 @@ class Tracked:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """Proof of delivery: what was sent and what the bucket answered."""
+    """Proof of delivery: what was sent and what the server answered."""
 
     key: str
     etag: str
@@ -271,3 +274,5 @@ class Receipt:
     """Whether the ETag is an MD5 and equals that of the bytes sent."""
     confirmed: bool = False
     """Whether a look-up proved it, because the upload was not answered."""
+    rows: dict[str, Any] | None = None
+    """The server's counts, if it has processed the file; as in `Tracked`."""

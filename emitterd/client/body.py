@@ -1,4 +1,4 @@
-"""The body of a presigned POST: all fields first, the file last, streamed from disk.
+"""The body of an upload: all fields first, the file last, streamed from disk.
 
 emitterd reads the file once, and computes both digests while it sends. Before the closing boundary
 it compares the open file with the version that was admitted. If the file changed, the body stays
@@ -37,19 +37,22 @@ class Body:
         expected: Fingerprint,
         fields: dict[str, str],
         *,
+        file_name: str = "file.zip",
         on_sent: OnSent | None = None,
     ) -> None:
-        """Prepare the body of a file that was just opened."""
+        """Prepare the body of a file that was just opened.
+
+        `file_name`: the name of the part. The bucket ignores it, so no path of this host is sent.
+        """
         boundary = secrets.token_hex(16)
         self._file = file
         self._expected = expected
         self.on_sent = on_sent
-        # The bucket ignores the file name of the part, so no path of this host is sent.
         self._head = (
             b"".join(_field(boundary, name, value) for name, value in fields.items())
             + (
                 f"--{boundary}\r\nContent-Disposition: form-data;"
-                ' name="file"; filename="file.zip"\r\n'
+                f' name="file"; filename="{_quoted(file_name)}"\r\n'
                 "Content-Type: application/zip\r\n\r\n"
             ).encode()
         )
@@ -105,8 +108,11 @@ class Body:
 
 
 def _field(boundary: str, name: str, value: str) -> bytes:
-    # RFC 7578 section 4.2: a quote or a line break in a name is percent-encoded.
-    quoted = name.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
     return (
-        f'--{boundary}\r\nContent-Disposition: form-data; name="{quoted}"\r\n\r\n{value}\r\n'
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{_quoted(name)}"\r\n\r\n{value}\r\n'
     ).encode()
+
+
+def _quoted(name: str) -> str:
+    # RFC 7578 section 4.2: a quote or a line break in a name is percent-encoded.
+    return name.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")

@@ -16,6 +16,7 @@ Source: "Error responses" and "POST Object" of the Amazon S3 API reference.
 """
 
 import email.utils
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -39,13 +40,17 @@ class RequestKind(StrEnum):
     BUCKETS = "list_s3_buckets"
     FILES = "list_s3_files"
     BUCKET = "bucket"
+    TOKEN = "generatejwt"  # noqa: S105  the name of an endpoint
+    STATUS = "file-status"
+    UPLOAD = "national_programs"
 
     @property
     def stage(self) -> Stage:
         """The stage of an attempt that this request belongs to."""
+        if self in {RequestKind.LOGIN, RequestKind.TOKEN}:
+            return Stage.LOGIN
         # A download url needs the same API and token as a grant, so what stops one stops the other.
-        stages = {RequestKind.LOGIN: Stage.LOGIN, RequestKind.BUCKET: Stage.BUCKET}
-        return stages.get(self, Stage.GRANT)
+        return Stage.BUCKET if self in {RequestKind.BUCKET, RequestKind.UPLOAD} else Stage.GRANT
 
 
 class TransportError(Exception):
@@ -108,6 +113,11 @@ _BUCKET: dict[int, tuple[Decision, Code]] = {
     **dict.fromkeys((408, 425, 429), (Decision.DEFER, Code.BUCKET_TROUBLE)),
     413: (Decision.REJECT, Code.BODY_REFUSED),
 }
+_UPLOAD: dict[int, tuple[Decision, Code]] = {
+    **dict.fromkeys((408, 425), (Decision.DEFER, Code.BUCKET_TROUBLE)),
+    413: (Decision.REJECT, Code.BODY_REFUSED),
+}
+_NO_SCHEMA = b"Schema doesn't exist"
 _TLS_MISMATCH = {
     b"No required SSL certificate was sent": "wants a client certificate",
     b"The SSL certificate error": "refuses the client certificate",
@@ -140,16 +150,41 @@ def api_error(
     """
     if status == 200:  # noqa: PLR2004  the one success of this API
         return None
-    table = _LOGIN if request is RequestKind.LOGIN else _WITH_TOKEN
+    table = _LOGIN if request.stage is Stage.LOGIN else _WITH_TOKEN
     decision, code = table.get(status, (Decision.PAUSE, Code.MALFORMED_ANSWER))
     if status not in table and table is _WITH_TOKEN and 400 <= status < 500:  # noqa: PLR2004  4xx
         decision, code = Decision.REFUSE, Code.REQUEST_REFUSED
     if status >= 500:  # noqa: PLR2004  5xx
         decision, code = Decision.PAUSE, Code.API_TROUBLE
-    reason = f"{request} answered {status}{_s3_message(body)}"
+    reason = f"{request} answered {status}{_s3_message(body) or _json_message(body)}"
     return _tls_mismatch(request, status, body) or DeliveryError(
         decision, code, reason, stage=request.stage, retry_after_s=retry_after_s(headers)
     )
+
+
+def upload_error(status: int, headers: Mapping[str, str], body: bytes) -> DeliveryError | None:
+    """Return what the answer of cQube 5 to an upload means, or None if it is accepted.
+
+    Raises nothing. A failure of the service concerns this file first: the file may be the cause.
+    """
+    request = RequestKind.UPLOAD
+    error = api_error(request, status, headers, body)
+    if error is None:
+        # A portal's page is no acceptance.
+        if _json_message(body):
+            return None
+        reason = f"{request} answered {status} without a message"
+        return DeliveryError(
+            Decision.PAUSE, Code.MALFORMED_ANSWER, reason, stage=request.stage, ambiguous=True
+        )
+    if status in _UPLOAD:
+        error.decision, error.code = _UPLOAD[status]
+    elif status >= 500:  # noqa: PLR2004  5xx
+        error.decision, error.code = Decision.DEFER, Code.BUCKET_TROUBLE
+        error.ambiguous = status in _MAYBE_STORED
+    elif _NO_SCHEMA in body:
+        error.code = Code.UNKNOWN_PROGRAM
+    return error
 
 
 def _tls_mismatch(request: RequestKind, status: int, body: bytes) -> DeliveryError | None:
@@ -297,8 +332,8 @@ def transport_error(
 
     `body_sent`: the last byte of the body was handed over, so the object may be there.
     """
-    bucket = request is RequestKind.BUCKET
-    if bucket and code is Code.MALFORMED_ANSWER:
+    bucket = request.stage is Stage.BUCKET
+    if request is RequestKind.BUCKET and code is Code.MALFORMED_ANSWER:
         code = Code.NOT_A_BUCKET
     elif bucket and body_sent:
         code, detail = Code.ANSWER_LOST, f"no answer after the whole body: {detail}"
@@ -354,4 +389,13 @@ def _s3_message(body: bytes) -> str:
     text = ": ".join(
         part for part in (_match(_XML_CODE, content), _match(_XML_MESSAGE, content)) if part
     )
+    return f" ({text})" if text else ""
+
+
+def _json_message(body: bytes) -> str:
+    try:
+        message = json.loads(body)["message"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return ""
+    text = masked(message)[:200] if isinstance(message, str) else ""
     return f" ({text})" if text else ""

@@ -109,16 +109,23 @@ def _mark(account: bytes, salt: bytes) -> str:
 class Credentials:
     """How to log in; without `username` the secret is a static API key.
 
-    `secret` is called at each use, so that no other object keeps the text.
+    `secret` is called at each use, so that no other object keeps the text. Without both the server
+    makes a token for anybody (cQube 5).
     """
 
     username: str | None
     secret: Callable[[], str]
     scheme: str
 
+    @property
+    def is_token(self) -> bool:
+        """Whether the secret is a token, so that there is no login."""
+        return self.username is None and bool(self.secret())
+
     def same_user(self, other: "Credentials") -> bool:
         """Return whether a token of one is valid for the other."""
-        return (self.username, self.scheme) == (other.username, other.scheme)
+        users = (self.username, self.scheme, self.is_token)
+        return users == (other.username, other.scheme, other.is_token)
 
 
 class LockoutStore(Protocol):
@@ -169,7 +176,7 @@ class Session:
     @property
     def renewable(self) -> bool:
         """Whether another login can replace a refused token."""
-        return self._credentials.username is not None
+        return not self._credentials.is_token
 
     def authorization(self) -> str:
         """Return the Authorization header; log in first if necessary.
@@ -179,7 +186,7 @@ class Session:
         while True:
             credentials = self._credentials
             keep_secret("password", credentials.secret())
-            if credentials.username is None:
+            if credentials.is_token:
                 return f"{credentials.scheme} {credentials.secret()}"
             failure = self._last_failure
             with self._locked():

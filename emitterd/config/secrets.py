@@ -88,6 +88,8 @@ class SecretReader:
         by_password, by_key = self._keys("password"), self._keys("api_key")
         if problems.given("emission.username"):
             by_password.insert(0, "emission.username")
+        if emission.takes_programs:
+            return None, self._optional_token(by_password, by_key)
         if by_key and by_password:
             problems.report(
                 by_key[0],
@@ -111,6 +113,19 @@ class SecretReader:
                 "give the user name that the password belongs to",
             )
         return self._resolve("password"), None
+
+    def _optional_token(self, by_password: list[str], by_key: list[str]) -> Secret | None:
+        """Return the token for a gateway in front of cQube 5, which itself needs no secret."""
+        for key in by_password:
+            self.problems.report(
+                key,
+                "is given, and cQube 5 has no users",
+                "remove it; if a gateway asks for a token, give api_key_file",
+            )
+        scheme = "emission.token_scheme"
+        if self.problems.valid(scheme) and self.emission.token_scheme != "Bearer":  # noqa: S105
+            self.problems.report(scheme, "must be Bearer for cQube 5", "remove it")
+        return self._resolve("api_key") if by_key or self._credential("api_key") else None
 
     def _keys(self, name: str) -> list[str]:
         keys = (f"emission.{name}{ending}" for ending in ("", "_file", "_env"))

@@ -14,6 +14,7 @@ from emitterd.config import fields as values
 from emitterd.config.secrets import NotifyUrl, Secret, SecretReader, read_notify_urls
 from emitterd.config.sources import Problems, read_file, variable
 from emitterd.errors import ConfigError
+from emitterd.model import WireProtocol
 from emitterd.monitoring.alarms import AlarmLimits
 from emitterd.monitoring.arrivals import Expectation
 from emitterd.text import printable, shown
@@ -57,6 +58,7 @@ class EmissionSettings:
     """The emission API: its address, the login, and the time limits."""
 
     url: str = _key(values.emission_url)
+    protocol: WireProtocol = _key(values.word(WireProtocol), "emission")
     username: str | None = _key(values.text, None)
     password_file: Path | None = _key(values.path, None)
     password_env: str | None = _key(values.text, None, in_repr=False)
@@ -73,6 +75,11 @@ class EmissionSettings:
     stall_timeout_s: float = _key(values.duration, 60.0)
     minimum_speed_bytes: int = _key(values.size, 1024)
     proxy: Secret | None = _key(values.proxy, None)
+
+    @property
+    def takes_programs(self) -> bool:
+        """Whether the server takes the zips of programs (cQube 5), not those of datasets."""
+        return self.protocol == "ingestion"
 
     @property
     def proxy_url(self) -> str | None:

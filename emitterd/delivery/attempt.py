@@ -6,6 +6,7 @@ and after emitterd has looked up whether an earlier attempt stored the object un
 
 import os
 import time
+from functools import partial
 from io import FileIO
 from typing import Protocol
 
@@ -29,6 +30,8 @@ second would be one key for two versions."""
 LOOK_UP_MAX_S = 6 * 3600.0
 """While the look-up fails, the file waits until its grant is this old. That is longer than most
 outages. After it, the file is sent again under a new key."""
+
+_ENDS_LOOK_UP = frozenset({Decision.INTERRUPT, Decision.REJECT})
 
 log = structlog.get_logger()
 
@@ -65,10 +68,15 @@ class Attempter:
         self._observer = observer
 
     def run(self, entry: Entry, file: FileIO) -> Receipt:
-        """Upload an entry's open file, unless the bucket proves to have it.
+        """Upload an entry's open file, unless the server proves to have it.
 
         Raises `DeliveryError`, and `FileError` if the file changed meanwhile.
         """
+        unconfirmed = partial(self._journal.unconfirmed, entry)
+        with self._emission.exclusive(entry.path, unconfirmed):
+            return self._run(entry, file)
+
+    def _run(self, entry: Entry, file: FileIO) -> Receipt:
         pinned = entry.grant
         if pinned is None or not self._emission.usable(pinned, time.time()):
             result = self._look_up(entry, file)
@@ -113,7 +121,7 @@ class Attempter:
         except DeliveryError as error:
             waited_s = time.time() - entry.grant.granted_at
             # Below 0 the clock was set back. The wait must end all the same.
-            if error.decision is Decision.INTERRUPT or 0 <= waited_s < LOOK_UP_MAX_S:
+            if error.decision in _ENDS_LOOK_UP or 0 <= waited_s < LOOK_UP_MAX_S:
                 raise
             return NotConfirmed(Confirmation.UNKNOWN, error.reason)
 

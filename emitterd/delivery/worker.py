@@ -211,7 +211,7 @@ class Worker:
             path=entry.name,
             bytes=receipt.size_bytes,
             key=receipt.key,
-            etag=receipt.etag,
+            etag=receipt.etag or None,
             verified=receipt.verified,
             sha256=receipt.sha256.hex(),
             attempt=entry.attempts + 1,
@@ -219,6 +219,10 @@ class Worker:
             confirmed=receipt.confirmed or None,
             duration_s=duration_s,
         )
+        if receipt.rows is not None:
+            (log.warning if receipt.rows.get("dropped") else log.info)(
+                "file.processed", path=entry.name, key=receipt.key, rows=receipt.rows
+            )
         if not keeps:
             self._disposal.hand_over(entry.id, entry.path, entry.fingerprint)
 
@@ -226,6 +230,10 @@ class Worker:
         reach(Point.FAILED)
         if error.decision is Decision.REJECT:
             self._reject(entry, error)
+            return
+        if error.decision is Decision.WAIT:
+            due_at = time.time() + (error.retry_after_s or 0.0)
+            self._journal.defer(entry, error, due_at, charge=False)
             return
         if error.decision is Decision.REFUSE:
             self._defer(entry, error)

@@ -79,7 +79,7 @@ Read = Callable[[str, Sequence[object] | Mapping[str, object]], list[Row]]
 APPLICATION_ID = 0x454D4954
 """`EMIT`: marks the file as a journal of emitterd."""
 
-VERSION = 9
+VERSION = 10
 """`user_version` of `schema.sql`; `migrations/N.sql` leads to version N."""
 
 BUSY_TIMEOUT_S = 10.0

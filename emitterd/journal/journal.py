@@ -72,6 +72,9 @@ _MAKE_DUE = """update entry set due_at = min(due_at, ?)
     where state = 'deferred' and error = ?"""
 
 
+MAX_INSTANT = 1e12
+"""Later than any instant, in seconds since the epoch."""
+
 UNCHANGED = "unchanged"
 """The outcome of known content: it leaves no row, and no state has this name."""
 
@@ -98,6 +101,9 @@ class Journal(Database):
         """Called after a version has ended: outcome, path, bytes. Must not raise."""
         self.on_attempt: Callable[[str, float | None], None] = lambda *_: None
         """Called after an attempt: the code of its error, or empty, and its seconds."""
+        self.on_processed: Callable[[bytes, int], None] = lambda *_: None
+        """Called after a delivery that the server has processed: the path, and how many of its rows
+        the server dropped. Must not raise."""
         self.on_findings: Callable[[set[Code]], None] = lambda _: None
         """Called after the admission of a file with findings: their codes. Must not raise."""
         self._fair_queue = FairQueue()
@@ -219,6 +225,16 @@ class Journal(Database):
 
     # The grant.
 
+    def unconfirmed(self, entry: Entry) -> list[bytes]:
+        """Return the paths of other entries that wait and whose upload may be under way.
+
+        Their grants are pinned and their answers were lost. If that is true of this entry too,
+        only entries with an earlier grant count: two must not wait for each other.
+        """
+        own = entry.grant if entry.ambiguous else None
+        before = own.granted_at if own is not None else MAX_INSTANT
+        return [row[0] for row in self.read(statements.UNCONFIRMED, (entry.id, before))]
+
     def granted_at(self, path: bytes) -> float:
         """Return when the last grant for the path was given; 0.0 if none was."""
         rows = self.read("select max(granted_at) from entry where path = ?", (path,))
@@ -267,17 +283,24 @@ class Journal(Database):
     # The end of an attempt.
 
     def deliver(self, entry: Entry, receipt: Receipt, *, duration_s: float, dispose: bool) -> None:
-        """Record the delivery, and erase the grant's secret."""
+        """Record the delivery, and erase the grant's secret.
+
+        Also record what the server made of the file, if the receipt says so.
+        """
         values = asdict(receipt) | {
             "confirmation": Confirmation.FOUND if receipt.confirmed else None,
             "server": self._server,
             "duration_s": duration_s,
             "disposal": "due" if dispose else None,
         }
-        self._change_state(Verb.DELIVER, entry, _DELIVER, values)
+        rows = values.pop("rows")
+        processed = (entry.id, time.time(), json.dumps(rows)) if rows is not None else None
+        self._change_state(Verb.DELIVER, entry, _DELIVER, values, processed)
         reach(Point.DELIVERED)
         self._ended(State.DELIVERED, entry)
         self.on_attempt("", duration_s)
+        if rows is not None:
+            self.on_processed(entry.path, rows["dropped"])
 
     def defer(self, entry: Entry, error: DeliveryError, due_at: float, *, charge: bool) -> None:
         """Set the time of the next attempt; `charge` counts this one as failed."""
@@ -317,11 +340,20 @@ class Journal(Database):
         self._ended(State.WITHDRAWN, entry)
 
     def _change_state(
-        self, verb: Verb, entry: Entry, assignments: str, values: Mapping[str, object]
+        self,
+        verb: Verb,
+        entry: Entry,
+        assignments: str,
+        values: Mapping[str, object],
+        processed: tuple[object, ...] | None = None,
     ) -> None:
+        """Apply a verb; `processed`: the values of `PROCESSED`, in the same transaction."""
+
         def work(connection: sqlite3.Connection) -> None:
             if not change_state(connection, verb, entry.id, assignments, values):
                 raise IllegalTransition(f"{verb}: entry {entry.id} is in another state")
+            if processed is not None:
+                connection.execute(statements.PROCESSED, processed)
 
         self.write(work, may_use_reserve=True)
 

@@ -183,6 +183,14 @@ PIN = """update entry set
     where id = :id and state = 'delivering'"""
 """Pin a grant. An earlier key is kept where its object may exist."""
 
+UNCONFIRMED = """select path from entry where "grant" is not null
+    and state in ('queued', 'deferred') and ambiguous and id <> ? and granted_at < ?"""
+"""Waiting entries of which an upload may be under way at the server. Uses an index."""
+
+PROCESSED = """insert into tracked (id, state, looks, looked_at, rows)
+    values (?, 'processed', 1, ?, ?)"""
+"""What the server made of a file that it processed before it was recorded as delivered."""
+
 ENDED = """select state, coalesce(delivered_at, changed_at), bytes, error, reason,
     findings, sha256 from entry where id = ? and disposal = 'due'
     and state in ('delivered', 'rejected')"""

@@ -168,6 +168,10 @@ when new.state = 'processed' and old.state <> 'processed' begin
     update arrival set accepted_at = new.ended_at
         where dataset = (select flow from entry where id = new.id);
 end;
+create trigger arrival_processed after insert on tracked when new.state = 'processed' begin
+    update arrival set accepted_at = new.looked_at
+        where dataset = (select flow from entry where id = new.id);
+end;
 
 -- Their counts by state, kept as those in `tally`.
 create table tracked_tally (

@@ -428,8 +428,8 @@ def _not_sent(summary: NotSentSummary) -> Alarm:
 
 _STAGES = {
     Stage.LOGIN: Text("at the login: {code} {reason}"),
-    Stage.GRANT: Text("at the grant: {code} {reason}"),
-    Stage.BUCKET: Text("at the bucket: {code} {reason}"),
+    Stage.GRANT: Text("at the upload request: {code} {reason}"),
+    Stage.BUCKET: Text("at the upload: {code} {reason}"),
 }
 
 

@@ -40,14 +40,12 @@ _WITH_REASON: dict[State | FolderState, Text] = {
 """The status, to which the reason is added where there is one."""
 
 _LOOKED_UP: dict[str, Text] = {
-    Confirmation.FOUND: Text("its answer was lost, but the bucket showed the object"),
-    Confirmation.ABSENT: Text(
-        "the bucket did not show it: not stored, or already taken by the server"
-    ),
-    Confirmation.OTHER: Text("the bucket showed other content"),
+    Confirmation.FOUND: Text("its answer was lost, but the server showed the file"),
+    Confirmation.ABSENT: Text("the server did not show it: not stored, or already taken"),
+    Confirmation.OTHER: Text("the server showed other content"),
     Confirmation.UNKNOWN: Text("emitterd could not look it up"),
 }
-"""What the bucket showed under the key of an upload whose answer was lost."""
+"""What the server showed of an upload whose answer was lost."""
 
 
 class OutsideSpool(ValueError):

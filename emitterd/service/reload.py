@@ -24,6 +24,7 @@ from emitterd.text import printable
 FIXED = frozenset(
     {
         "emission.allow_insecure_http",
+        "emission.protocol",
         "emission.proxy",
         "emission.url",
         "journal.path",
@@ -38,7 +39,7 @@ FIXED = frozenset(
 )
 """Keys that apply only at the start: for open files, the watch, and connections."""
 
-ANCHORS = {"emission": "emission.url", "spool": "spool.directory"}
+ANCHORS = {"emission.url": "emission", "emission.protocol": "emission", "spool.directory": "spool"}
 """While one of these keys waits for a restart, its whole section waits too: a password belongs to
 its server, and the archive was checked against the watched folder."""
 
@@ -61,7 +62,7 @@ def change(old: Config, new: Config) -> Change:
         for path, (section, name) in paths.items()
         if getattr(getattr(old, section), name) != getattr(getattr(new, section), name)
     ]
-    moved = {section for section, path in ANCHORS.items() if path in differing}
+    moved = {section for path, section in ANCHORS.items() if path in differing}
     waiting = [path for path in differing if path in FIXED or path.partition(".")[0] in moved]
     effective = new
     for section, name in map(paths.__getitem__, waiting):

@@ -14,6 +14,10 @@ _DROPPED = Text(
     "the server does not say which rows: run `emitterd inspect --full FILE`, have the file"
     " corrected, and drop it again under the same name"
 )
+_DROPPED_INTO = Text(
+    "the server has these rows in {file}: ask its administrator for it, have the file corrected,"
+    " and drop it again under the same name"
+)
 _STALLED = Text(
     "it probably dropped the whole file, for its header, its zip or its types: run"
     " `emitterd inspect --full FILE`, have the file corrected, and drop it again under the same"
@@ -101,7 +105,10 @@ def _picked_up(side: Mapping[str, Any], delivered_at: str) -> Text:
 def _processed(side: Mapping[str, Any]) -> list[str]:
     rows = side.get("rows", {})
     total, accepted, dropped = (rows.get(name) for name in ("total", "accepted", "dropped"))
-    ended = Text("processed at {time} by its clock", time=local_time(side["ended_at"]))
+    if "ended_at" in side:
+        ended = Text("processed at {time} by its clock", time=local_time(side["ended_at"]))
+    else:
+        ended = Text("processed before {time}", time=local_time(side["looked_at"]))
     if total is None or accepted is None:
         return [joined([ended, Text("it did not count the rows")])]
     counted = plural(
@@ -112,7 +119,9 @@ def _processed(side: Mapping[str, Any]) -> list[str]:
     )
     lines: list[str] = [joined([ended, counted])]
     if dropped:
-        lines += [_why_dropped(rows, dropped), _DROPPED]
+        file = rows.get("errors_file")
+        where = Text(_DROPPED_INTO, file=file) if file else _DROPPED
+        lines += [_why_dropped(rows, dropped), where]
     return lines
 
 

@@ -91,8 +91,8 @@ NAMES: Mapping[str, Text] = {
     FolderState.INCOMPLETE: Text("incomplete"),
     FolderState.NEW: Text("new"),
     Stage.LOGIN: Text("login"),
-    Stage.GRANT: Text("grant"),
-    Stage.BUCKET: Text("bucket"),
+    Stage.GRANT: Text("upload request"),
+    Stage.BUCKET: Text("upload"),
 }
 """What the page calls the states of a file, and the stages of an upload."""
 

@@ -491,7 +491,7 @@ def test_an_outage_rejected_files_and_a_kill_message_by_message(
         assert [title.partition(" (")[0] for title in receivers.titles()["mail"][::2]] == [
             f"emitterd on {short_name}: {title}"
             for title in (
-                "CRITICAL: the destination is down at the grant",
+                "CRITICAL: the destination is down at the upload request",
                 "2 alarms ended, 1 left",
             )
         ]

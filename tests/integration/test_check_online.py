@@ -385,7 +385,8 @@ def test_a_wrong_path(server: RehearsalServer, tmp_path: Path) -> None:
     """A 404 is no emission API, and the remedy speaks of the path."""
     last = failed(configured(tmp_path, server.url.replace("/data", "/dato")))
 
-    assert (last.subject, last.message) == ("login", "E404 login answered 404")
+    message = "E404 login answered 404 (no Route matched with those values)"
+    assert (last.subject, last.message) == ("login", message)
     assert "/data" in last.remedy
 
 

@@ -113,7 +113,7 @@ def test_status_shows_an_outage(site: Installation, server: RehearsalServer) -> 
     assert output["destination"]["stage"] == "bucket"
     assert [stage["error"] for stage in output["destination"]["stages"]] == ["E504"]
     assert output["oldest_waiting_at"] is not None
-    assert "down at the bucket for " in table
+    assert "down at the upload for " in table
     assert "E504" in table
 
 

@@ -101,7 +101,7 @@ def test_an_outage_is_one_verdict_everywhere(
 
     (alarm,) = json.loads(output)["alarms"]
     assert alarm["code"] == "destination_down"
-    assert "down at the bucket: E504" in alarm["words"]
+    assert "down at the upload: E504" in alarm["words"]
     assert 'emitterd_alarm{code="destination_down",level="critical"} 1.0' in metrics
     assert 'emitterd_destination_up{stage="bucket"} 0.0' in metrics
     assert line.returncode == 1

@@ -9,7 +9,9 @@ from typing import Any
 
 from structlog.testing import capture_logs
 
+from emitterd.client.emission import EmissionClient  # noqa: TC001
 from emitterd.client.http import HttpClient, tls_context
+from emitterd.client.ingestion.client import IngestionClient, Waits
 from emitterd.client.presigned.client import PresignedClient
 from emitterd.client.session import Credentials
 from emitterd.client.sockets import TransferLimits
@@ -22,7 +24,7 @@ from emitterd.housekeeping.disposal import Disposal, DisposalRule
 from emitterd.journal.journal import Journal
 from emitterd.journal.rows import Admission, Admitted
 from emitterd.model import Entry, Fingerprint, Grant, State
-from emitterd.rehearsal.server import RehearsalServer
+from emitterd.rehearsal.server import EMISSION, INGESTION, RehearsalServer
 from emitterd.shutdown import Shutdown
 from emitterd.spool.folder import Spool
 from emitterd.text import display
@@ -33,6 +35,9 @@ from support.zips import make_zip
 INITIAL_S = 8.0
 LATER_S = 3000.0
 """Beyond every due time, within what the journal takes for a clock set back."""
+
+SHORT_WAITS = Waits(first_s=0.01, longest_s=0.05, final_s=0.3, absent_s=0.3, abandoned_s=2.0)
+"""How long the client of cQube 5 waits for the service in tests."""
 
 COLUMNS = (
     "state, error, reason, attempts, due_at, key, earlier_keys, ambiguous, sha256, md5,"
@@ -114,6 +119,12 @@ class Rig:
             insecure=False,
             shutdown=self.shutdown,
         )
+        self._sender: EmissionClient = self.emission
+        if self.server.protocol == INGESTION:
+            nobody = Credentials(None, str, "Bearer")
+            self._sender = IngestionClient(
+                self._client, url, nobody, shutdown=self.shutdown, waits=SHORT_WAITS
+            )
         self.worker = self.another_worker()
 
     def limit(self, limits: TransferLimits) -> None:
@@ -125,7 +136,7 @@ class Rig:
         return Worker(
             self.spool,
             self.journal,
-            self.emission,
+            self._sender,
             self.destination,
             self._disposal,
             wake_up=self.wake_up,
@@ -199,6 +210,8 @@ class Rig:
 def rigged(  # noqa: PLR0913  all by keyword, and each of its own kind
     directory: Path,
     *,
+    protocol: str = EMISSION,
+    process_after_s: float | None = None,
     port: int = 0,
     grant_lifetime_s: float = 3600,
     identity: Identity | None = None,
@@ -218,6 +231,9 @@ def rigged(  # noqa: PLR0913  all by keyword, and each of its own kind
     with (
         RehearsalServer(
             directory / "server",
+            protocol=protocol,
+            process_after_s=process_after_s,
+            restart_s=0.2,
             port=port,
             grant_lifetime_s=grant_lifetime_s,
             tls=identity.server_context() if identity else None,

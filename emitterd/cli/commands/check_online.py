@@ -15,7 +15,7 @@ from emitterd.cli.output import Diagnosis
 from emitterd.client.responses import RequestKind, as_delivery_errors, http_date
 from emitterd.codes import Code
 from emitterd.config.settings import Config
-from emitterd.errors import EmitterError
+from emitterd.errors import EmitterError, Stage
 from emitterd.service.components import open_emission, open_http_client
 from emitterd.shutdown import Shutdown
 from emitterd.text import local_time, printable
@@ -46,7 +46,7 @@ _REMEDIES = {
     Code.CREDENTIALS: "correct emission.username or the password before the next try:"
     " the server locks an account after five refused ones",
     Code.REQUEST_REFUSED: "the requested name is valid: check that emission.url leads"
-    " to a cQube of version 1.0 to 4.1",
+    " to a cQube that speaks emission.protocol",
 }
 """Used where the code's own remedy is for a daemon that retries."""
 
@@ -102,16 +102,18 @@ class _Check:
 
     def request_grant(self) -> None:
         """Request a grant. Raises `EmitterError`."""
-        self._step = "grant"
+        self._step = self._emission.steps[Stage.GRANT]
         grant = self._emission.grant(REMOTE_NAME)
-        lifetime = format_age(grant.expires_at - grant.granted_at)
+        lifetime_s = grant.expires_at - grant.granted_at
         host = urlsplit(grant.url).hostname or ""
-        self._report("grant", f"for {host}, to be used within {lifetime}")
+        within = f", to be used within {format_age(lifetime_s)}" if lifetime_s > 0 else ""
+        self._report(self._step, f"for {host}{within}")
         self._url, self._host = grant.url, host
 
     def reach_bucket(self) -> None:
         """Connect to the bucket; any answer will do. Raises `EmitterError`."""
-        self._step, self._prefix = "bucket", "bucket "
+        step = self._emission.steps[Stage.BUCKET]
+        self._step, self._prefix = step, f"{step} "
         # API and bucket may be one server: the bucket gets a connection of its own.
         self.client.close_thread()
         with as_delivery_errors(RequestKind.BUCKET):

@@ -63,11 +63,7 @@ class PresignedClient(ApiClient):
         shutdown: Shutdown,
         lockouts: LockoutStore | None = None,
     ) -> None:
-        """Send nothing yet.
-
-        `insecure` allows a grant over http from an API over https. `lockouts` keeps refused logins
-        from run to run, so that a restart does not try them again.
-        """
+        """Send nothing yet. The arguments are those of `open_client`."""
         url = url.rstrip("/")
         session = Session(url, credentials, password_login(http, url), lockouts)
         super().__init__(http, url, session, shutdown)

@@ -12,7 +12,13 @@ import pytest
 
 from emitterd.cli.commands.error_codes import CodeHelp, all_codes, explain
 from emitterd.client import responses as classify
-from emitterd.client.responses import RequestKind, api_error, bucket_error, transport_error
+from emitterd.client.responses import (
+    RequestKind,
+    api_error,
+    bucket_error,
+    transport_error,
+    upload_error,
+)
 from emitterd.codes import Code, load_texts
 from emitterd.datasets.findings import LOSSES, consequence, severity
 from emitterd.errors import Decision, DeliveryError
@@ -78,6 +84,10 @@ def retry_table() -> dict[Code, set[Decision]]:
     for status in range(100, 600):
         troubles += [
             api_error(stage, status, {}, b"") for stage in (RequestKind.LOGIN, RequestKind.GRANT)
+        ]
+        troubles += [
+            upload_error(status, {}, body)
+            for body in (b"", b'{"message": "Schema doesn\'t exist"}')
         ]
         troubles += [bucket_error(status, {}, body, {}) for body in ANSWERED.values()]
     verdicts: dict[Code, set[Decision]] = defaultdict(set)
@@ -147,6 +157,7 @@ def test_what_becomes_of_the_file_is_what_the_retry_table_says(code: Code) -> No
 def test_the_retry_table_was_seen_whole() -> None:
     """Every code of line, API and bucket is held, but those that no status gives."""
     elsewhere = {Code.HOSTILE_GRANT, Code.ETAG_MISMATCH, Code.AZURE_STORAGE, Code.LOCAL_STORAGE}
+    elsewhere |= {Code.NOT_FINISHED, Code.PROCESSING_FAILED, Code.NOTHING_PROCESSED}
 
     assert set(RETRY_TABLE) == {code for code in Code if code[1] in "345"} - elsewhere
 

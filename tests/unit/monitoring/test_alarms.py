@@ -161,7 +161,7 @@ def test_an_outage_is_reported_with_its_code_and_remedy() -> None:
     """What the operator can do about it depends on the code."""
     (alarm,) = judged(running=True, outages=(OUTAGE,))
 
-    assert alarm.words == "the destination is down at the grant: E302 connection refused"
+    assert alarm.words == "the destination is down at the upload request: E302 connection refused"
     assert alarm.since == NOW - 60
     assert alarm.hint
 
@@ -172,8 +172,8 @@ def test_an_outage_of_several_stages_is_one_alarm() -> None:
     (alarm,) = judged(running=True, outages=(OUTAGE, bucket))
 
     assert alarm.words == (
-        "the destination is down at the grant: E302 connection refused;"
-        " at the bucket: E301 no such host"
+        "the destination is down at the upload request: E302 connection refused;"
+        " at the upload: E301 no such host"
     )
     assert alarm.since == NOW - 90
 

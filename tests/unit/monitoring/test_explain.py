@@ -244,9 +244,9 @@ def test_every_place_has_its_sentence(
 @pytest.mark.parametrize(
     ("confirmation", "expected"),
     [
-        (Confirmation.FOUND, "key-1; its answer was lost, but the bucket showed"),
-        (Confirmation.ABSENT, "under key-1; the bucket did not show it"),
-        (Confirmation.OTHER, "under key-1; the bucket showed other content"),
+        (Confirmation.FOUND, "key-1; its answer was lost, but the server showed"),
+        (Confirmation.ABSENT, "under key-1; the server did not show it"),
+        (Confirmation.OTHER, "under key-1; the server showed other content"),
         (Confirmation.UNKNOWN, "under key-1; emitterd could not look it up"),
         (None, "may have stored an object under key-1"),
     ],
@@ -254,7 +254,7 @@ def test_every_place_has_its_sentence(
 def test_delivery_after_a_lost_answer(
     office: Office, confirmation: Confirmation | None, expected: str
 ) -> None:
-    """The sentence says what the bucket showed for an upload whose answer was lost."""
+    """The sentence says what the server showed for an upload whose answer was lost."""
     office.admit()
     found = confirmation is Confirmation.FOUND
     first = office.journal.claim(time.time())
