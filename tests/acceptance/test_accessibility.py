@@ -37,6 +37,8 @@ PAGES = (
     "login",
     "nothing",
 )
+OPERATOR_PAGES = ("", f"explain?path={WRONG}", f"explain?path={HELD}", "inspect", "nothing")
+OPEN_DETAILS = "document.querySelectorAll('details').forEach((item) => (item.open = true))"
 PICTURES = {
     "datasets": "datasets",
     "files": "files",
@@ -105,22 +107,44 @@ def test_axe_finds_nothing(
     assert [item for item in violations if item[-1]] == []
 
 
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("language", LANGUAGES)
 def test_axe_finds_nothing_that_an_operator_sees(
-    office: Office, server: RehearsalServer, browser: Browser
+    office: Office, server: RehearsalServer, browser: Browser, language: str
 ) -> None:
-    """The buttons of operators, a typed confirmation, and the answer to an action."""
+    """The buttons of operators, a typed confirmation, and the answers to actions."""
     violations = []
     with full(office, server, browser):
         office.log_in(browser)
-        for page in ("", f"explain?path={WRONG}", f"explain?path={HELD}", "inspect"):
-            browser.open(office.page(page))
-            browser.run("document.querySelectorAll('details').forEach(item => item.open = true)")
-            violations += [(page, browser.violations())]
-            look_at(browser)
-        browser.open(office.page(f"explain?path={HELD}"))
-        browser.follow("button[aria-label^=Release]")
-        violations += [("act", browser.violations())]
+        browser.speak(language)
+        for size in (DESK, PHONE):
+            browser.size(*size)
+            for page in OPERATOR_PAGES:
+                browser.open(office.page(page))
+                assert browser.run("return document.querySelectorAll('form.who').length") == 1
+                browser.run(OPEN_DETAILS)
+                violations += [(page, size, browser.violations())]
+                assert browser.overflow() <= 0, (page, size)
+        browser.open(office.page())
+        look_at(browser, "overview-operator" if language == "en" else "")
+        violations += [("answer", DESK, item) for item in violations_of_answers(office, browser)]
+        # The confirmation is wrong, and one page does not exist.
+        assert [item for item in browser.complaints() if " status of 4" not in item] == []
     assert [item for item in violations if item[-1]] == []
+
+
+def violations_of_answers(office: Office, browser: Browser) -> Iterator[list[str]]:
+    """Yield what axe finds in the answer to an action, and in that to a wrong confirmation."""
+    browser.open(office.page(f"explain?path={HELD}"))
+    browser.run(OPEN_DETAILS)
+    browser.find("#confirmation").send_keys("another name")
+    browser.follow(".forget button")
+    assert not browser.run("return document.querySelector('#confirmation')")
+    yield browser.violations()
+    browser.open(office.page(f"explain?path={HELD}"))
+    browser.follow("form:has([value=release]) button")
+    assert not browser.run("return document.querySelector('form:has([value=release])')")
+    yield browser.violations()
 
 
 def colours(document: bytes) -> set[str]:

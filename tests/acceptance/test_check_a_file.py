@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 
 from emitterd.rehearsal.server import RehearsalServer
+from support.waiting import wait_until
 from support.zips import sample, zipped
 
 pytest.importorskip("selenium", reason="extra browser is missing: selenium")
 
 from selenium.webdriver.common.keys import Keys
 
-from support.browser import Browser
+from support.browser import DESK, PHONE, Browser
 from support.office import Office, look_at
 
 TITLE = "school_master/school_mst"
@@ -48,6 +49,15 @@ def files(tmp_path: Path) -> list[Path]:
     ]
 
 
+def results(browser: Browser) -> list[str]:
+    """Return the names of the files that have a result, the latest first."""
+    script = (
+        "return [...document.querySelectorAll('article:has(.state) h3')].map((h) => h.textContent)"
+    )
+    names: list[str] = browser.run(script)
+    return names
+
+
 def test_files_are_checked_where_they_are_dropped(
     office: Office, server: RehearsalServer, browser: Browser, files: list[Path]
 ) -> None:
@@ -59,14 +69,19 @@ def test_files_are_checked_where_they_are_dropped(
         browser.wait_for(GOOD)
         browser.wait_for(WRONG)
         browser.wait_for("The header is not the header of the dataset. E233")
-        names = browser.run(
-            "return [...document.querySelectorAll('article h3')].map((h) => h.textContent)"
-        )
-        assert names == ["school_mst_2.zip", "school_mst.zip"]
+        assert results(browser) == ["school_mst_2.zip", "school_mst.zip"]
         said = browser.find("#inspect-status").text
         assert said == f"school_mst_2.zip: {WRONG}"
-        assert browser.violations() == []
         look_at(browser, "inspect")
+        for language in ("en", "hi"):
+            browser.speak(language)
+            browser.open(office.page("inspect"))
+            browser.run(DROP, texts)
+            wait_until(lambda: len(results(browser)) == len(files), 20, "all results")
+            for size in (DESK, PHONE):
+                browser.size(*size)
+                assert browser.violations() == [], (language, size)
+                assert browser.overflow() <= 0, (language, size)
         after = {path.name for path in office.folder.rglob("*")}
     assert not [name for name in after - before if name.endswith(".zip")]
     assert not server.objects

@@ -35,9 +35,11 @@ class Browser:
 
     def __init__(self, driver: webdriver.Chrome) -> None:
         self._driver = driver
+        self._width = DESK[0]
 
     def size(self, width: int, height: int) -> None:
         """Set the window's size in pixels; a narrow one is a phone's."""
+        self._width = width
         phone = width < 600
         self._do(
             "Emulation.setDeviceMetricsOverride",
@@ -102,7 +104,8 @@ class Browser:
 
     def overflow(self) -> int:
         """Return by how many pixels the page is wider than the window."""
-        return int(self.run("return document.documentElement.scrollWidth - window.innerWidth"))
+        # Not window.innerWidth: on a phone, that grows with the page.
+        return int(self.run("return document.documentElement.scrollWidth")) - self._width
 
     def tree(self) -> list[tuple[str, str]]:
         """Return role and name of each element that a screen reader sees."""

@@ -149,7 +149,7 @@ def look_at(browser: Browser, name: str = "") -> None:
         roles = {role for role, _ in tree}
         assert {"banner", "main", "contentinfo", "navigation", "search"} <= roles
         if name:
-            take_picture(browser, f"page-{kind}-{name}.png", 1000 if kind == "desk" else 1500)
+            take_picture(browser, f"page-{kind}-{name}.png", 1000 if kind == "desk" else 1700)
     browser.size(*DESK)
 
 

@@ -32,6 +32,7 @@ processes would do both twice.
 """
 
 PACKAGES = {
+    "caddy": "caddy",
     "chromedriver": "chromium-driver",
     "chromium": "chromium",
     "debootstrap": "debootstrap",
